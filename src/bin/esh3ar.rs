@@ -1,0 +1,2 @@
+//! The `esh3ar` binary.
+fn main() {}

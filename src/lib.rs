@@ -1,0 +1,2 @@
+//! esh3ar: a self-hosted messaging appliance.
+#![forbid(unsafe_code)]
