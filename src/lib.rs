@@ -1,2 +1,5 @@
 //! esh3ar: a self-hosted messaging appliance.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+pub mod domain;

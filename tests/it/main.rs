@@ -1,1 +1,2 @@
+//! The integration tests: real servers, real clients.
 fn main() {}

@@ -1,0 +1,248 @@
+//! What one connection of a recipient is to be sent, and when.
+//!
+//! A feed decides; it holds ids, not messages, and neither reads nor writes. It begins with the
+//! catch-up (pages of what is pending, each after the last is acknowledged), goes live when a page
+//! comes back short, and whenever it has to pass over a live message (catching up, or the window is
+//! full) it remembers only that it did, and asks to read from the database again: nothing is
+//! buffered twice and nothing is lost.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use super::MessageId;
+
+/// The most messages in one page of the catch-up (interfaces.md, The hub).
+pub const PAGE: usize = 100;
+/// The most unacknowledged messages on one connection (delivery.md, How 5).
+pub const WINDOW: usize = 256;
+/// How long a written message may stay unacknowledged before it is stored as sent. An
+/// acknowledgement that comes sooner stores both at once, which saves a write.
+pub const SENT_AFTER: Duration = Duration::from_secs(1);
+
+/// What identifies one attempt to deliver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// The message.
+    pub id: MessageId,
+    /// Its generation when it was written.
+    pub generation: i32,
+    /// Its retry count when it was written.
+    pub retry_count: u16,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Written {
+    generation: i32,
+    retry_count: u16,
+    at: Instant,
+    stored_as_sent: bool,
+}
+
+/// What to do with a message that has just become deliverable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Live {
+    /// Write it now; it is in the window from here on.
+    Send,
+    /// Not now: it will come with a later read.
+    Hold,
+    /// This connection has it already.
+    Drop,
+}
+
+/// How the messages of a read are to be sent.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Batch {
+    /// As a page of the catch-up.
+    Page(Vec<MessageId>),
+    /// Each by itself, as live messages.
+    Singly(Vec<MessageId>),
+    /// Nothing new.
+    Nothing,
+}
+
+/// What a look at the clock found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Overdue {
+    /// Written a while ago, not acknowledged yet: to be stored as sent.
+    pub sent: Vec<Attempt>,
+    /// Not acknowledged in time: no longer in the window, to be judged by the retry policy.
+    pub missed: Vec<Attempt>,
+}
+
+/// The feed of one connection.
+#[derive(Debug)]
+pub struct Feed {
+    window: HashMap<MessageId, Written>,
+    acknowledge_timeout: Duration,
+    /// Something was passed over since the last read began.
+    behind: bool,
+    /// A read is under way.
+    reading: bool,
+    /// The window must empty before the next page (the last one was full).
+    page_out: bool,
+    /// A page came back short: from here on reads only fill holes.
+    live: bool,
+}
+
+impl Feed {
+    /// A feed that begins by asking to read what is pending.
+    pub fn new(acknowledge_timeout: Duration) -> Self {
+        Feed {
+            window: HashMap::new(),
+            acknowledge_timeout,
+            behind: true,
+            reading: false,
+            page_out: false,
+            live: false,
+        }
+    }
+
+    /// Whether to read pending messages now; says so once until [`Feed::on_read`] or
+    /// [`Feed::on_read_failed`] is told. The read must leave out what [`Feed::in_window`] lists and
+    /// return at most [`PAGE`] messages, oldest first.
+    pub fn begin_read(&mut self) -> bool {
+        if self.page_out && self.window.is_empty() {
+            self.page_out = false;
+        }
+        let due =
+            self.behind && !self.reading && !self.page_out && self.window.len() + PAGE <= WINDOW;
+        if due {
+            self.reading = true;
+            self.behind = false;
+        }
+        due
+    }
+
+    /// The ids that are written and not acknowledged.
+    pub fn in_window(&self) -> Vec<MessageId> {
+        self.window.keys().copied().collect()
+    }
+
+    /// A read ended with these messages, oldest first.
+    pub fn on_read(&mut self, found: &[Attempt], now: Instant) -> Batch {
+        self.reading = false;
+        let full = found.len() >= PAGE;
+        let fresh: Vec<MessageId> = found
+            .iter()
+            .filter(|attempt| !self.window.contains_key(&attempt.id))
+            .map(|attempt| attempt.id)
+            .collect();
+        for attempt in found {
+            self.note(*attempt, now);
+        }
+        let was_live = self.live;
+        if full {
+            // More may wait behind a full page, and it waits for the acknowledgement of this one.
+            self.behind = true;
+            self.page_out = true;
+        } else {
+            self.live = true;
+        }
+        match (fresh.is_empty(), was_live && !full) {
+            (true, _) => Batch::Nothing,
+            (false, true) => Batch::Singly(fresh),
+            (false, false) => Batch::Page(fresh),
+        }
+    }
+
+    /// A read failed: it is asked for again.
+    pub fn on_read_failed(&mut self) {
+        self.reading = false;
+        self.behind = true;
+    }
+
+    /// A message has become deliverable: accepted just now, or its retry is due.
+    pub fn on_live(&mut self, attempt: Attempt, now: Instant) -> Live {
+        if self.window.contains_key(&attempt.id) {
+            return Live::Drop;
+        }
+        // While anything is held back, whatever comes later has to wait behind it.
+        if !self.live || self.behind || self.reading || self.window.len() >= WINDOW {
+            self.behind = true;
+            return Live::Hold;
+        }
+        self.note(attempt, now);
+        Live::Send
+    }
+
+    /// Something may have been missed: read again.
+    pub fn on_nudge(&mut self) {
+        self.behind = true;
+    }
+
+    /// The recipient has these, on whichever connection it said so.
+    pub fn on_acknowledged(&mut self, ids: &[MessageId]) {
+        for id in ids {
+            self.window.remove(id);
+        }
+        if self.window.is_empty() {
+            // An idle connection holds no buffer.
+            self.window = HashMap::new();
+        }
+    }
+
+    /// Looks at the clock.
+    pub fn on_tick(&mut self, now: Instant) -> Overdue {
+        let mut overdue = Overdue::default();
+        let timeout = self.acknowledge_timeout;
+        self.window.retain(|id, written| {
+            let attempt = Attempt {
+                id: *id,
+                generation: written.generation,
+                retry_count: written.retry_count,
+            };
+            let waited = now.saturating_duration_since(written.at);
+            if waited >= timeout {
+                overdue.missed.push(attempt);
+                return false;
+            }
+            if waited >= SENT_AFTER && !written.stored_as_sent {
+                written.stored_as_sent = true;
+                overdue.sent.push(attempt);
+            }
+            true
+        });
+        overdue
+    }
+
+    /// When [`Feed::on_tick`] has something to say at the earliest; `None` while nothing is written.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.window
+            .values()
+            .map(|written| {
+                let wait = if written.stored_as_sent {
+                    self.acknowledge_timeout
+                } else {
+                    SENT_AFTER.min(self.acknowledge_timeout)
+                };
+                written.at + wait
+            })
+            .min()
+    }
+
+    /// Everything written and not acknowledged, for when the connection has died.
+    pub fn abandon(&mut self) -> Vec<Attempt> {
+        self.window
+            .drain()
+            .map(|(id, written)| Attempt {
+                id,
+                generation: written.generation,
+                retry_count: written.retry_count,
+            })
+            .collect()
+    }
+
+    fn note(&mut self, attempt: Attempt, now: Instant) {
+        self.window.entry(attempt.id).or_insert(Written {
+            generation: attempt.generation,
+            retry_count: attempt.retry_count,
+            at: now,
+            stored_as_sent: false,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,199 @@
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::*;
+
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+fn id(n: u64) -> MessageId {
+    MessageId(Uuid::from_u64_pair(0, n))
+}
+
+fn attempt(n: u64) -> Attempt {
+    Attempt { id: id(n), generation: 0, retry_count: 0 }
+}
+
+fn number(id: MessageId) -> u64 {
+    id.0.as_u64_pair().1
+}
+
+/// A database of pending messages and a client, around one feed.
+struct World {
+    feed: Feed,
+    pending: BTreeSet<u64>,
+    /// What a read under way saw when it began.
+    read: Option<Vec<Attempt>>,
+    shown: Vec<u64>,
+    unacknowledged: BTreeSet<u64>,
+    next: u64,
+    now: Instant,
+}
+
+impl World {
+    fn new(backlog: u64) -> Self {
+        let mut world = World {
+            feed: Feed::new(TIMEOUT),
+            pending: (1..=backlog).collect(),
+            read: None,
+            shown: Vec::new(),
+            unacknowledged: BTreeSet::new(),
+            next: backlog + 1,
+            now: Instant::now(),
+        };
+        world.pump();
+        world
+    }
+
+    /// What a driver does after each event.
+    fn pump(&mut self) {
+        if self.feed.begin_read() {
+            assert!(self.read.is_none(), "two reads at once");
+            let window: BTreeSet<u64> = self.feed.in_window().into_iter().map(number).collect();
+            let found = self.pending.iter().filter(|n| !window.contains(n)).take(PAGE);
+            self.read = Some(found.map(|n| attempt(*n)).collect());
+        }
+        assert!(self.feed.window.len() <= WINDOW);
+    }
+
+    fn show(&mut self, n: u64) {
+        self.shown.push(n);
+        self.unacknowledged.insert(n);
+    }
+
+    fn accept(&mut self) {
+        let n = self.next;
+        self.next += 1;
+        self.pending.insert(n);
+        if self.feed.on_live(attempt(n), self.now) == Live::Send {
+            self.show(n);
+        }
+        self.pump();
+    }
+
+    fn finish_read(&mut self, fails: bool) {
+        let Some(found) = self.read.take() else { return };
+        if fails {
+            self.feed.on_read_failed();
+        } else {
+            match self.feed.on_read(&found, self.now) {
+                Batch::Page(ids) | Batch::Singly(ids) => {
+                    ids.into_iter().for_each(|id| self.show(number(id)));
+                }
+                Batch::Nothing => {}
+            }
+        }
+        self.pump();
+    }
+
+    fn acknowledge(&mut self, count: usize) {
+        let some: Vec<u64> = self.unacknowledged.iter().copied().take(count).collect();
+        for n in &some {
+            self.unacknowledged.remove(n);
+            self.pending.remove(n);
+        }
+        self.feed.on_acknowledged(&some.into_iter().map(id).collect::<Vec<_>>());
+        self.pump();
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..10_000 {
+            if self.pending.is_empty() && self.read.is_none() {
+                return;
+            }
+            self.finish_read(false);
+            self.acknowledge(usize::MAX);
+        }
+        panic!("{} messages never came", self.pending.len());
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Accept(u8),
+    FinishRead(bool),
+    Acknowledge(u8),
+    Nudge,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    prop::collection::vec(
+        prop_oneof![
+            (1u8..200).prop_map(Step::Accept),
+            any::<bool>().prop_map(Step::FinishRead),
+            any::<u8>().prop_map(Step::Acknowledge),
+            Just(Step::Nudge),
+        ],
+        0..60,
+    )
+}
+
+// **Feature: enhanced-messaging-system, Property 14: Offline Message Queuing**
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+    #[test]
+    fn everything_comes_once_and_in_order(backlog in 0u64..350, steps in steps()) {
+        let mut world = World::new(backlog);
+        for step in steps {
+            match step {
+                Step::Accept(n) => (0..n).for_each(|_| world.accept()),
+                Step::FinishRead(fails) => world.finish_read(fails),
+                Step::Acknowledge(n) => world.acknowledge(usize::from(n)),
+                Step::Nudge => { world.feed.on_nudge(); world.pump(); }
+            }
+        }
+        world.settle();
+        let all: Vec<u64> = (1..world.next).collect();
+        prop_assert_eq!(world.shown, all);
+    }
+}
+
+#[test]
+fn a_page_waits_for_the_acknowledgement_of_the_last() {
+    let mut world = World::new(150);
+    world.finish_read(false);
+    assert_eq!(world.shown.len(), PAGE);
+    world.acknowledge(PAGE - 1);
+    assert!(world.read.is_none(), "one message of the page is still unacknowledged");
+    world.acknowledge(1);
+    world.finish_read(false);
+    assert_eq!(world.shown.len(), 150);
+}
+
+#[test]
+fn a_silent_client_is_told_no_more_than_the_window_holds() {
+    let mut world = World::new(0);
+    world.finish_read(false);
+    (0..1000).for_each(|_| world.accept());
+    assert_eq!(world.shown.len(), WINDOW);
+}
+
+#[test]
+fn what_is_not_acknowledged_in_time_is_missed_once() {
+    let mut world = World::new(0);
+    world.finish_read(false);
+    world.accept();
+    world.accept();
+    world.acknowledge(1);
+    let second = attempt(2);
+    assert_eq!(world.feed.next_deadline(), Some(world.now + SENT_AFTER));
+    let later = world.now + Duration::from_secs(2);
+    assert_eq!(world.feed.on_tick(later).sent, [second]);
+    assert_eq!(world.feed.on_tick(later), Overdue::default());
+    let overdue = world.feed.on_tick(world.now + TIMEOUT);
+    assert_eq!((overdue.sent, overdue.missed), (vec![], vec![second]));
+    assert_eq!(world.feed.on_tick(world.now + TIMEOUT * 2), Overdue::default());
+    // Its retry comes as a live message again.
+    assert_eq!(world.feed.on_live(Attempt { retry_count: 1, ..second }, later), Live::Send);
+}
+
+#[test]
+fn an_idle_feed_is_small() {
+    let mut world = World::new(0);
+    world.finish_read(false);
+    world.accept();
+    world.acknowledge(1);
+    assert_eq!(world.feed.window.capacity(), 0);
+    assert!(size_of::<Feed>() <= 96, "{}", size_of::<Feed>());
+}

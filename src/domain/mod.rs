@@ -1,0 +1,21 @@
+//! The rules of messaging, as plain values and functions.
+//!
+//! Nothing here does I/O, reads a clock, draws a random number or knows a wire format: time and
+//! chance come in as arguments and decisions go out as values, so that every rule can be tested by
+//! itself. Everything else in the house may use this room; it uses none.
+
+pub mod feed;
+pub mod ids;
+pub mod message;
+pub mod party;
+pub mod permission;
+pub mod phone;
+pub mod retry;
+pub mod status;
+
+pub use ids::{ConversationId, MessageId, MobileUserId, TokenId, UserId};
+pub use message::{ContentType, Message, MessageKind, Priority};
+pub use party::Party;
+pub use permission::{Permission, Permissions};
+pub use phone::Phone;
+pub use status::Status;
