@@ -1,0 +1,212 @@
+//! Business users and mobile users.
+
+use time::OffsetDateTime;
+use tokio_postgres::Row;
+
+use super::{Client, Error};
+use crate::domain::{MobileUserId, Permissions, Phone, UserId};
+
+/// A business user.
+#[derive(Clone, Debug)]
+pub struct BusinessUser {
+    /// Its id.
+    pub id: UserId,
+    /// Unique without regard to case, 1 to 200 characters.
+    pub name: String,
+    /// Its own phone number.
+    pub phone: Option<Phone>,
+    /// What it may do.
+    pub permissions: Permissions,
+    /// Made at.
+    pub created_at: OffsetDateTime,
+    /// Disabled at; its tokens then open nothing.
+    pub disabled_at: Option<OffsetDateTime>,
+}
+
+const USER: &str = "id, name, phone, permissions, created_at, disabled_at";
+
+fn user(row: &Row) -> Result<BusinessUser, Error> {
+    Ok(BusinessUser {
+        id: UserId(row.try_get(0)?),
+        name: row.try_get(1)?,
+        phone: row.try_get::<_, Option<&str>>(2)?.map(Phone::from_stored),
+        permissions: Permissions::from_bits(row.try_get(3)?),
+        created_at: row.try_get(4)?,
+        disabled_at: row.try_get(5)?,
+    })
+}
+
+/// Adds a business user.
+///
+/// # Errors
+/// [`Error::Conflict`] when the name is taken.
+pub async fn add_user(client: &Client, new: &BusinessUser) -> Result<(), Error> {
+    client
+        .execute(
+            "INSERT INTO business_users (id, name, phone, permissions, created_at) \
+             VALUES ($1, $2, $3, $4, $5)",
+            &[
+                &new.id.0,
+                &new.name,
+                &new.phone.as_ref().map(Phone::as_str),
+                &new.permissions.bits(),
+                &new.created_at,
+            ],
+        )
+        .await?;
+    Ok(())
+}
+
+/// A business user by name, without regard to case, or by id.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn find_user(client: &Client, name_or_id: &str) -> Result<Option<BusinessUser>, Error> {
+    let sql = format!("SELECT {USER} FROM business_users WHERE lower(name) = lower($1) OR id = $2");
+    let id = name_or_id.parse::<UserId>().map_or_else(|_| uuid::Uuid::nil(), |id| id.0);
+    client.query_opt(&sql, &[&name_or_id, &id]).await?.as_ref().map(user).transpose()
+}
+
+/// All business users, by name.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn list_users(client: &Client, limit: i64) -> Result<Vec<BusinessUser>, Error> {
+    let sql = format!("SELECT {USER} FROM business_users ORDER BY lower(name) LIMIT $1");
+    client.query(&sql, &[&limit]).await?.iter().map(user).collect()
+}
+
+/// What to change of a business user; `None` leaves a thing as it is.
+#[derive(Clone, Debug, Default)]
+pub struct UserChange {
+    /// New permissions.
+    pub permissions: Option<Permissions>,
+    /// A new phone number.
+    pub phone: Option<Phone>,
+    /// Disable (with the time) or enable again.
+    pub disabled_at: Option<Option<OffsetDateTime>>,
+}
+
+/// Changes a business user; `None` when there is none of that id.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn change_user(
+    client: &Client,
+    id: UserId,
+    change: &UserChange,
+) -> Result<Option<BusinessUser>, Error> {
+    let sql = format!(
+        "UPDATE business_users SET permissions = coalesce($2, permissions), \
+         phone = coalesce($3, phone), disabled_at = CASE WHEN $4 THEN $5 ELSE disabled_at END \
+         WHERE id = $1 RETURNING {USER}"
+    );
+    client
+        .query_opt(
+            &sql,
+            &[
+                &id.0,
+                &change.permissions.map(Permissions::bits),
+                &change.phone.as_ref().map(Phone::as_str),
+                &change.disabled_at.is_some(),
+                &change.disabled_at.flatten(),
+            ],
+        )
+        .await?
+        .as_ref()
+        .map(user)
+        .transpose()
+}
+
+/// Where a mobile user stands. The numbers are the stored ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i16)]
+pub enum MobileStatus {
+    /// Asked to register, number not proved yet.
+    Pending = 0,
+    /// May connect.
+    Verified = 1,
+    /// Shut out.
+    Rejected = 2,
+}
+
+impl MobileStatus {
+    /// The name in JSON and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            MobileStatus::Pending => "pending",
+            MobileStatus::Verified => "verified",
+            MobileStatus::Rejected => "rejected",
+        }
+    }
+}
+
+/// A mobile user.
+#[derive(Clone, Debug)]
+pub struct MobileUser {
+    /// Its id.
+    pub id: MobileUserId,
+    /// Unique.
+    pub phone: Phone,
+    /// Where it stands.
+    pub status: MobileStatus,
+    /// Made at.
+    pub created_at: OffsetDateTime,
+}
+
+const MOBILE: &str = "id, phone, status, created_at";
+
+fn mobile(row: &Row) -> Result<MobileUser, Error> {
+    Ok(MobileUser {
+        id: MobileUserId(row.try_get(0)?),
+        phone: Phone::from_stored(row.try_get(1)?),
+        status: match row.try_get::<_, i16>(2)? {
+            0 => MobileStatus::Pending,
+            1 => MobileStatus::Verified,
+            2 => MobileStatus::Rejected,
+            _ => return Err(Error::Corrupt("status of a mobile user".to_owned())),
+        },
+        created_at: row.try_get(3)?,
+    })
+}
+
+/// Adds mobile users, or sets the status of those that are there. Returns them as they are now.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn put_mobiles(client: &Client, new: &[MobileUser]) -> Result<Vec<MobileUser>, Error> {
+    let ids: Vec<_> = new.iter().map(|m| m.id.0).collect();
+    let phones: Vec<_> = new.iter().map(|m| m.phone.as_str()).collect();
+    let status: Vec<_> = new.iter().map(|m| m.status as i16).collect();
+    let times: Vec<_> = new.iter().map(|m| m.created_at).collect();
+    let sql = format!(
+        "INSERT INTO mobile_users (id, phone, status, created_at) \
+         SELECT * FROM unnest($1::uuid[], $2::text[], $3::int2[], $4::timestamptz[]) \
+         ON CONFLICT (phone) DO UPDATE SET status = excluded.status RETURNING {MOBILE}"
+    );
+    client.query(&sql, &[&ids, &phones, &status, &times]).await?.iter().map(mobile).collect()
+}
+
+/// A mobile user by phone number.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn find_mobile(client: &Client, phone: &Phone) -> Result<Option<MobileUser>, Error> {
+    let sql = format!("SELECT {MOBILE} FROM mobile_users WHERE phone = $1");
+    client.query_opt(&sql, &[&phone.as_str()]).await?.as_ref().map(mobile).transpose()
+}
+
+/// Mobile users by phone number, after a given one.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn list_mobiles(
+    client: &Client,
+    after: Option<&Phone>,
+    limit: i64,
+) -> Result<Vec<MobileUser>, Error> {
+    let sql =
+        format!("SELECT {MOBILE} FROM mobile_users WHERE phone > $1 ORDER BY phone LIMIT $2");
+    let after = after.map_or("", Phone::as_str);
+    client.query(&sql, &[&after, &limit]).await?.iter().map(mobile).collect()
+}

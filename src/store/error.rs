@@ -1,0 +1,102 @@
+//! What can go wrong with the database, by what the caller can do about it.
+
+use tokio_postgres::error::SqlState;
+
+/// A failed statement.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database cannot be reached, is starting or stopping, or did not answer in time. What was
+    /// asked may or may not have happened.
+    #[error("the database cannot be reached: {0}")]
+    Unavailable(String),
+    /// A unique constraint refused a row.
+    #[error("refused by {constraint}")]
+    Conflict {
+        /// The constraint's name.
+        constraint: String,
+    },
+    /// Two transactions were in each other's way; trying again is right.
+    #[error("in the way of another transaction: {0}")]
+    Contention(String),
+    /// A stored row does not read as what it should be.
+    #[error("stored data cannot be read: {0}")]
+    Corrupt(String),
+    /// Anything else: a fault of ours.
+    #[error("the database refused a statement: {0}")]
+    Other(String),
+}
+
+impl Error {
+    /// Whether the same call may be made again.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Error::Unavailable(_) | Error::Contention(_))
+    }
+}
+
+impl From<tokio_postgres::Error> for Error {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let Some(db) = error.as_db_error() else {
+            // Everything without an answer of the server is a broken connection, except that a value
+            // of the wrong type is found before it is sent.
+            let chain = chain(&error);
+            return if error.is_closed() || chain.contains("error communicating") || is_io(&error) {
+                Error::Unavailable(chain)
+            } else {
+                Error::Other(chain)
+            };
+        };
+        let code = db.code();
+        // The message without its detail: a detail quotes the row, and rows hold phone numbers.
+        let text = format!("{} ({})", db.message(), code.code());
+        match code {
+            c if *c == SqlState::UNIQUE_VIOLATION => {
+                Error::Conflict { constraint: db.constraint().unwrap_or_default().to_owned() }
+            }
+            c if *c == SqlState::T_R_DEADLOCK_DETECTED
+                || *c == SqlState::T_R_SERIALIZATION_FAILURE
+                || *c == SqlState::LOCK_NOT_AVAILABLE =>
+            {
+                Error::Contention(text)
+            }
+            c if c.code().starts_with("08")
+                || c.code().starts_with("57P")
+                || c.code().starts_with("53")
+                || c.code().starts_with("58")
+                || *c == SqlState::QUERY_CANCELED
+                || *c == SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT =>
+            {
+                Error::Unavailable(text)
+            }
+            _ => Error::Other(text),
+        }
+    }
+}
+
+fn is_io(error: &tokio_postgres::Error) -> bool {
+    std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>())
+}
+
+fn chain(error: &tokio_postgres::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+impl From<deadpool_postgres::PoolError> for Error {
+    fn from(error: deadpool_postgres::PoolError) -> Self {
+        match error {
+            deadpool_postgres::PoolError::Backend(inner) => match Error::from(inner) {
+                Error::Other(text) => Error::Unavailable(text),
+                known => known,
+            },
+            deadpool_postgres::PoolError::Timeout(_) => {
+                Error::Unavailable("no connection became free in time".to_owned())
+            }
+            other => Error::Unavailable(other.to_string()),
+        }
+    }
+}

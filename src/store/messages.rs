@@ -1,0 +1,243 @@
+//! Messages: stored in batches, read by those who may.
+
+use time::OffsetDateTime;
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+
+use super::{Client, Error, rows};
+use crate::domain::{Message, MessageId, MessageKind, Party, Phone, Status, UserId};
+
+/// A message to be stored.
+#[derive(Clone, Copy)]
+pub struct NewMessage<'a> {
+    /// What to store.
+    pub message: &'a Message,
+    /// Which share of the work it belongs to.
+    pub partition: i16,
+    /// When somebody has to look at it if nobody dealt with it before; `None` parks it.
+    pub next_attempt_at: Option<OffsetDateTime>,
+}
+
+// ON CONFLICT: after a connection broke in mid-commit the same batch is sent again, and rows that
+// were committed the first time are left as they are.
+const INSERT_ONE_WAY: &str = "
+    INSERT INTO messages (id, sender_user_id, recipient_phone, subject, content, content_type,
+                          priority, partition, next_attempt_at, created_at)
+    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::int2[],
+                         $7::int2[], $8::int2[], $9::timestamptz[], $10::timestamptz[])
+    ON CONFLICT (id) DO NOTHING";
+
+/// Stores one-way messages, all in one statement.
+///
+/// # Errors
+/// Any failure of the database; then none of them is stored, unless the error is
+/// [`Error::Unavailable`], after which storing them again is harmless.
+pub async fn insert_one_way(client: &Client, batch: &[NewMessage<'_>]) -> Result<(), Error> {
+    let mut senders = Vec::with_capacity(batch.len());
+    let mut phones = Vec::with_capacity(batch.len());
+    for new in batch {
+        let (Some(sender), _) = rows::columns(&new.message.sender) else {
+            return Err(Error::Other("a one-way message without a business user".to_owned()));
+        };
+        let (None, Some(phone)) = rows::columns(&new.message.recipient) else {
+            return Err(Error::Other("a one-way message without a phone".to_owned()));
+        };
+        senders.push(sender);
+        phones.push(phone);
+    }
+    fn column<'a, T>(batch: &[NewMessage<'a>], value: impl Fn(&NewMessage<'a>) -> T) -> Vec<T> {
+        batch.iter().map(value).collect()
+    }
+    let statement = client.prepare_cached(INSERT_ONE_WAY).await?;
+    client
+        .execute(
+            &statement,
+            &[
+                &column(batch, |new| new.message.id.0),
+                &senders,
+                &phones,
+                &column(batch, |new| new.message.subject.as_deref()),
+                &column(batch, |new| new.message.content.as_str()),
+                &column(batch, |new| new.message.content_type as i16),
+                &column(batch, |new| new.message.priority as i16),
+                &column(batch, |new| new.partition),
+                &column(batch, |new| new.next_attempt_at),
+                &column(batch, |new| new.message.created_at),
+            ],
+        )
+        .await?;
+    Ok(())
+}
+
+/// One message, for those who may see it: its sender and its recipient.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn get(client: &Client, id: MessageId) -> Result<Option<Message>, Error> {
+    let sql = format!(
+        "SELECT {} FROM {} WHERE m.id = $1 AND m.deleted_at IS NULL",
+        rows::MESSAGE,
+        rows::FROM
+    );
+    let statement = client.prepare_cached(&sql).await?;
+    client.query_opt(&statement, &[&id.0]).await?.as_ref().map(rows::message).transpose()
+}
+
+/// What a phone has still to get, oldest first.
+///
+/// `exclude` is left out (a connection has it already). With `waiting_for_retry` false, what waits
+/// for the time of its retry is left out too.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn pending(
+    client: &Client,
+    phone: &Phone,
+    exclude: &[MessageId],
+    waiting_for_retry: bool,
+    now: OffsetDateTime,
+    limit: usize,
+) -> Result<Vec<Message>, Error> {
+    let sql = format!(
+        "SELECT {} FROM {} WHERE m.recipient_phone = $1 AND m.status < 2 AND m.deleted_at IS NULL \
+         AND m.id <> ALL ($2) \
+         AND ($3 OR m.retry_count = 0 OR m.next_attempt_at IS NULL OR m.next_attempt_at <= $4) \
+         ORDER BY m.id LIMIT $5",
+        rows::MESSAGE,
+        rows::FROM
+    );
+    let exclude: Vec<Uuid> = exclude.iter().map(|id| id.0).collect();
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let statement = client.prepare_cached(&sql).await?;
+    let found = client
+        .query(&statement, &[&phone.as_str(), &exclude, &waiting_for_retry, &now, &limit])
+        .await?;
+    rows::messages(&found)
+}
+
+/// Which messages a list shows.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Only what this business user sent.
+    pub sender: Option<UserId>,
+    /// Only what this phone is to get.
+    pub recipient: Option<Phone>,
+    /// Only in this status.
+    pub status: Option<Status>,
+    /// Only of this kind.
+    pub kind: Option<MessageKind>,
+    /// Only older than this one.
+    pub before: Option<MessageId>,
+    /// Only younger than this one; then the oldest of those come first.
+    pub after: Option<MessageId>,
+}
+
+/// Messages by filter, newest first (with `after`: oldest first).
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn list(client: &Client, filter: &Filter, limit: usize) -> Result<Vec<Message>, Error> {
+    let mut conditions = vec!["m.deleted_at IS NULL".to_owned()];
+    let sender = filter.sender.map(|id| id.0);
+    let phone = filter.recipient.as_ref().map(|phone| phone.as_str().to_owned());
+    let status = filter.status.map(|status| status as i16);
+    let kind = filter.kind.map(|kind| kind as i16);
+    let before = filter.before.map(|id| id.0);
+    let after = filter.after.map(|id| id.0);
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&limit];
+    // Only the conditions that are asked for: a plan for "or is null" would use no index.
+    let wanted: [(&str, Option<&(dyn ToSql + Sync)>); 6] = [
+        ("m.sender_user_id =", sender.as_ref().map(|v| v as &(dyn ToSql + Sync))),
+        ("m.recipient_phone =", phone.as_ref().map(|v| v as &(dyn ToSql + Sync))),
+        ("m.status =", status.as_ref().map(|v| v as &(dyn ToSql + Sync))),
+        ("m.type =", kind.as_ref().map(|v| v as &(dyn ToSql + Sync))),
+        ("m.id <", before.as_ref().map(|v| v as &(dyn ToSql + Sync))),
+        ("m.id >", after.as_ref().map(|v| v as &(dyn ToSql + Sync))),
+    ];
+    for (condition, value) in wanted {
+        if let Some(value) = value {
+            parameters.push(value);
+            conditions.push(format!("{condition} ${}", parameters.len()));
+        }
+    }
+    let sql = format!(
+        "SELECT {} FROM {} WHERE {} ORDER BY m.id {} LIMIT $1",
+        rows::MESSAGE,
+        rows::FROM,
+        conditions.join(" AND "),
+        if filter.after.is_some() { "ASC" } else { "DESC" }
+    );
+    let statement = client.prepare_cached(&sql).await?;
+    rows::messages(&client.query(&statement, &parameters).await?)
+}
+
+// Rows are locked in the order of the index and skipped when somebody else has them, so that any
+// number of sweepers can run.
+const SWEEP: &str = "
+    WITH due AS (
+        SELECT id FROM messages WHERE next_attempt_at <= $1
+        ORDER BY next_attempt_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+    UPDATE messages m SET next_attempt_at = NULL FROM due WHERE m.id = due.id
+    RETURNING m.recipient_phone, m.recipient_user_id";
+
+/// Parks every message whose time to be looked at has come, and tells whose they are: a recipient
+/// who is connected is then asked to read again. Returns how many there were and their recipients.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn sweep(
+    client: &Client,
+    now: OffsetDateTime,
+    limit: usize,
+) -> Result<(usize, Vec<Party>), Error> {
+    let statement = client.prepare_cached(SWEEP).await?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let found = client.query(&statement, &[&now, &limit]).await?;
+    let mut parties = std::collections::HashSet::new();
+    for row in &found {
+        let phone: Option<&str> = row.try_get(0)?;
+        let user: Option<Uuid> = row.try_get(1)?;
+        let party = match (phone, user) {
+            (Some(phone), _) => Party::Mobile(Phone::from_stored(phone)),
+            (None, Some(id)) => Party::Business(UserId(id)),
+            (None, None) => continue,
+        };
+        parties.insert(party);
+    }
+    Ok((found.len(), parties.into_iter().collect()))
+}
+
+const BEHIND: &str = "
+    SELECT p.phone FROM unnest($1::text[]) AS p(phone)
+    WHERE EXISTS (SELECT FROM messages m WHERE m.recipient_phone = p.phone AND m.status < 2
+                  AND m.next_attempt_at IS NULL AND m.created_at < $2)";
+
+/// Which of these phones have messages that wait for a connection although they have one: the
+/// check that finds what a lost wake-up left behind (delivery.md, How 5).
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn behind(
+    client: &Client,
+    phones: &[Phone],
+    older_than: OffsetDateTime,
+) -> Result<Vec<Phone>, Error> {
+    let phones: Vec<&str> = phones.iter().map(Phone::as_str).collect();
+    let statement = client.prepare_cached(BEHIND).await?;
+    let found = client.query(&statement, &[&phones, &older_than]).await?;
+    found.iter().map(|row| Ok(Phone::from_stored(row.try_get(0)?))).collect()
+}
+
+/// How many messages wait, counted up to `limit`.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn waiting(client: &Client, limit: i64) -> Result<i64, Error> {
+    let statement = client
+        .prepare_cached(
+            "SELECT count(*) FROM (SELECT FROM messages WHERE status < 2 LIMIT $1) AS some",
+        )
+        .await?;
+    Ok(client.query_one(&statement, &[&limit]).await?.try_get(0)?)
+}

@@ -1,0 +1,20 @@
+//! Postgres: the truth, and the only room with SQL in it.
+//!
+//! One function a statement, the statement above it, the mapping of its rows below. Decisions are
+//! not made here: what a statement needs to know comes in as arguments, the time included, so that
+//! what is stored can be told from what was asked.
+
+pub mod accounts;
+pub mod embedded;
+pub mod error;
+pub mod idempotency;
+pub mod messages;
+pub mod migrate;
+pub mod outcome;
+pub mod pool;
+pub mod rows;
+pub mod story;
+pub mod tokens;
+
+pub use error::Error;
+pub use pool::{Client, Store};

@@ -1,0 +1,313 @@
+//! What became of messages: every change of status, each guarded in its `WHERE`, each for many
+//! messages at once.
+//!
+//! The guards are those of [`crate::domain::status`]: what comes twice or too late changes nothing.
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Client, Error};
+use crate::domain::{MessageId, Phone, Status, UserId, feed::Attempt};
+
+/// The word of a recipient about one message.
+#[derive(Clone, Debug)]
+pub struct Word {
+    /// The message.
+    pub id: MessageId,
+    /// Who says so; a message of anybody else is not touched.
+    pub by: Phone,
+    /// When.
+    pub at: OffsetDateTime,
+    /// When it was written to the connection, where that is known.
+    pub written_at: Option<OffsetDateTime>,
+}
+
+/// A message whose status has changed.
+#[derive(Clone, Debug)]
+pub struct Changed {
+    /// The message.
+    pub id: MessageId,
+    /// Whom to tell.
+    pub sender: Option<UserId>,
+    /// What it is now.
+    pub status: Status,
+    /// Since when.
+    pub at: OffsetDateTime,
+    /// When it was accepted.
+    pub created_at: OffsetDateTime,
+}
+
+// A late word about a failed message is the delivery of a new generation and clears its dead letter
+// (delivery.md, How 7). Only messages past their first generation can have one, which keeps the
+// usual case free of the look-up.
+const ACKNOWLEDGE: &str = "
+    WITH done AS (
+        UPDATE messages m SET
+            status = 2,
+            generation = m.generation + (m.status = 4)::int,
+            retry_count = CASE WHEN m.status = 4 THEN 0 ELSE m.retry_count END,
+            failure_reason = CASE WHEN m.status = 4 THEN NULL ELSE m.failure_reason END,
+            sent_at = coalesce(m.sent_at, a.written_at, a.at),
+            delivered_at = a.at,
+            next_attempt_at = NULL
+        FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::timestamptz[])
+             AS a(id, phone, at, written_at)
+        WHERE m.id = a.id AND m.recipient_phone = a.phone AND m.status IN (0, 1, 4)
+        RETURNING m.id, m.sender_user_id, m.generation, m.delivered_at AS at, m.created_at),
+    cleared AS (
+        DELETE FROM dead_letters d USING done
+        WHERE done.generation > 0 AND d.message_id = done.id AND d.generation < done.generation
+        RETURNING d.message_id),
+    told AS (
+        INSERT INTO delivery_events (message_id, generation, at, kind)
+        SELECT done.id, done.generation, done.at, 'late_acknowledgement'
+        FROM done WHERE done.id IN (SELECT message_id FROM cleared))
+    SELECT id, sender_user_id, at, created_at FROM done";
+
+/// Marks as delivered.
+///
+/// # Errors
+/// Any failure of the database; then nothing has changed.
+pub async fn acknowledge(client: &Client, words: &[Word]) -> Result<Vec<Changed>, Error> {
+    take_words(client, ACKNOWLEDGE, Status::Delivered, words).await
+}
+
+const MARK_READ: &str = "
+    WITH done AS (
+        UPDATE messages m SET
+            status = 3,
+            generation = m.generation + (m.status = 4)::int,
+            retry_count = CASE WHEN m.status = 4 THEN 0 ELSE m.retry_count END,
+            failure_reason = CASE WHEN m.status = 4 THEN NULL ELSE m.failure_reason END,
+            sent_at = coalesce(m.sent_at, a.written_at, a.at),
+            delivered_at = coalesce(m.delivered_at, a.at),
+            read_at = a.at,
+            next_attempt_at = NULL
+        FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::timestamptz[])
+             AS a(id, phone, at, written_at)
+        WHERE m.id = a.id AND m.recipient_phone = a.phone AND m.status <> 3
+        RETURNING m.id, m.sender_user_id, m.generation, m.read_at AS at, m.created_at),
+    cleared AS (
+        DELETE FROM dead_letters d USING done
+        WHERE done.generation > 0 AND d.message_id = done.id AND d.generation < done.generation
+        RETURNING d.message_id),
+    told AS (
+        INSERT INTO delivery_events (message_id, generation, at, kind)
+        SELECT done.id, done.generation, done.at, 'late_acknowledgement'
+        FROM done WHERE done.id IN (SELECT message_id FROM cleared))
+    SELECT id, sender_user_id, at, created_at FROM done";
+
+/// Marks as read, passing through sent and delivered where those are still to come.
+///
+/// # Errors
+/// Any failure of the database; then nothing has changed.
+pub async fn mark_read(client: &Client, words: &[Word]) -> Result<Vec<Changed>, Error> {
+    take_words(client, MARK_READ, Status::Read, words).await
+}
+
+async fn take_words(
+    client: &Client,
+    sql: &str,
+    status: Status,
+    words: &[Word],
+) -> Result<Vec<Changed>, Error> {
+    let ids: Vec<Uuid> = words.iter().map(|word| word.id.0).collect();
+    let phones: Vec<&str> = words.iter().map(|word| word.by.as_str()).collect();
+    let times: Vec<OffsetDateTime> = words.iter().map(|word| word.at).collect();
+    let written: Vec<Option<OffsetDateTime>> = words.iter().map(|word| word.written_at).collect();
+    let statement = client.prepare_cached(sql).await?;
+    let rows = client.query(&statement, &[&ids, &phones, &times, &written]).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Changed {
+                id: MessageId(row.try_get(0)?),
+                sender: row.try_get::<_, Option<Uuid>>(1)?.map(UserId),
+                status,
+                at: row.try_get(2)?,
+                created_at: row.try_get(3)?,
+            })
+        })
+        .collect()
+}
+
+/// A message that was written to a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct WrittenAt {
+    /// Which attempt.
+    pub attempt: Attempt,
+    /// When.
+    pub at: OffsetDateTime,
+    /// The connection died before the acknowledgement: the message waits for the next one.
+    pub connection_lost: bool,
+}
+
+// A lost connection is no failure: nothing is counted, the message is parked until its recipient
+// connects again.
+const MARK_SENT: &str = "
+    WITH given AS (
+        SELECT * FROM unnest($1::uuid[], $2::int4[], $3::timestamptz[], $4::bool[])
+               AS a(id, generation, at, lost)),
+    done AS (
+        UPDATE messages m SET
+            status = 1,
+            sent_at = coalesce(m.sent_at, a.at),
+            next_attempt_at = CASE WHEN a.lost THEN NULL ELSE m.next_attempt_at END
+        FROM given a
+        WHERE m.id = a.id AND m.generation = a.generation AND m.status IN (0, 1)
+        RETURNING m.id, m.generation, m.sender_user_id, m.sent_at, m.created_at, a.at AS at, a.lost),
+    told AS (
+        INSERT INTO delivery_events (message_id, generation, at, kind)
+        SELECT id, generation, at, 'connection_lost' FROM done WHERE lost)
+    SELECT id, sender_user_id, sent_at, created_at FROM done WHERE sent_at = at";
+
+/// Marks as sent what was written and is not acknowledged yet.
+///
+/// # Errors
+/// Any failure of the database; then nothing has changed.
+pub async fn mark_sent(client: &Client, written: &[WrittenAt]) -> Result<Vec<Changed>, Error> {
+    let ids: Vec<Uuid> = written.iter().map(|w| w.attempt.id.0).collect();
+    let generations: Vec<i32> = written.iter().map(|w| w.attempt.generation).collect();
+    let times: Vec<OffsetDateTime> = written.iter().map(|w| w.at).collect();
+    let lost: Vec<bool> = written.iter().map(|w| w.connection_lost).collect();
+    let statement = client.prepare_cached(MARK_SENT).await?;
+    let rows = client.query(&statement, &[&ids, &generations, &times, &lost]).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Changed {
+                id: MessageId(row.try_get(0)?),
+                sender: row.try_get::<_, Option<Uuid>>(1)?.map(UserId),
+                status: Status::Sent,
+                at: row.try_get(2)?,
+                created_at: row.try_get(3)?,
+            })
+        })
+        .collect()
+}
+
+/// An attempt that was not acknowledged in time, and what the retry policy made of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Missed {
+    /// Which attempt.
+    pub attempt: Attempt,
+    /// When that was found.
+    pub at: OffsetDateTime,
+    /// The retry count from now on.
+    pub retry_count: u16,
+    /// When to try again.
+    pub next_attempt_at: OffsetDateTime,
+}
+
+// The guard on the retry count makes two connections that missed the same attempt count it once.
+const RETRY: &str = "
+    WITH done AS (
+        UPDATE messages m SET
+            status = 1,
+            retry_count = a.retries,
+            sent_at = coalesce(m.sent_at, a.at),
+            next_attempt_at = a.next
+        FROM unnest($1::uuid[], $2::int4[], $3::int2[], $4::timestamptz[], $5::int2[],
+                    $6::timestamptz[]) AS a(id, generation, expected, at, retries, next)
+        WHERE m.id = a.id AND m.generation = a.generation AND m.retry_count = a.expected
+          AND m.status IN (0, 1)
+        RETURNING m.id, m.generation, a.at AS at, a.retries)
+    INSERT INTO delivery_events (message_id, generation, at, kind, detail)
+    SELECT id, generation, at, 'retry', 'not acknowledged in time; retry ' || retries FROM done";
+
+/// Counts a missed attempt and sets the time of the next. Returns how many were counted.
+///
+/// # Errors
+/// Any failure of the database; then nothing has changed.
+pub async fn retry(client: &Client, missed: &[Missed]) -> Result<u64, Error> {
+    let ids: Vec<Uuid> = missed.iter().map(|m| m.attempt.id.0).collect();
+    let generations: Vec<i32> = missed.iter().map(|m| m.attempt.generation).collect();
+    let expected: Vec<i16> = missed.iter().map(|m| small(m.attempt.retry_count)).collect();
+    let times: Vec<OffsetDateTime> = missed.iter().map(|m| m.at).collect();
+    let retries: Vec<i16> = missed.iter().map(|m| small(m.retry_count)).collect();
+    let next: Vec<OffsetDateTime> = missed.iter().map(|m| m.next_attempt_at).collect();
+    let statement = client.prepare_cached(RETRY).await?;
+    Ok(client
+        .execute(&statement, &[&ids, &generations, &expected, &times, &retries, &next])
+        .await?)
+}
+
+/// A message whose last retry was not acknowledged either.
+#[derive(Clone, Copy, Debug)]
+pub struct GivenUp {
+    /// The id of its dead letter.
+    pub dead_letter: Uuid,
+    /// Which attempt.
+    pub attempt: Attempt,
+    /// When that was found.
+    pub at: OffsetDateTime,
+}
+
+const GIVE_UP: &str = "
+    WITH done AS (
+        UPDATE messages m SET
+            status = 4, failure_reason = $5, next_attempt_at = NULL,
+            sent_at = coalesce(m.sent_at, a.at)
+        FROM unnest($1::uuid[], $2::int4[], $3::int2[], $4::timestamptz[], $6::uuid[])
+             AS a(id, generation, expected, at, dead_letter)
+        WHERE m.id = a.id AND m.generation = a.generation AND m.retry_count = a.expected
+          AND m.status IN (0, 1)
+        RETURNING m.id, m.generation, m.sender_user_id, m.retry_count, m.sent_at, m.created_at,
+                  a.at AS at, a.dead_letter),
+    buried AS (
+        INSERT INTO dead_letters (id, message_id, generation, kind, class, reason, attempts,
+                                  first_error_at, last_error_at)
+        SELECT dead_letter, id, generation, 'delivery', 'recipient', $5, retry_count + 1, sent_at, at
+        FROM done ON CONFLICT ON CONSTRAINT dead_letters_once DO NOTHING),
+    told AS (
+        INSERT INTO delivery_events (message_id, generation, at, kind, detail)
+        SELECT id, generation, at, 'given_up', $5 FROM done)
+    SELECT id, sender_user_id, at, created_at FROM done";
+
+/// Marks as failed and puts into the dead letters.
+///
+/// # Errors
+/// Any failure of the database; then nothing has changed.
+pub async fn give_up(
+    client: &Client,
+    messages: &[GivenUp],
+    reason: &str,
+) -> Result<Vec<Changed>, Error> {
+    let ids: Vec<Uuid> = messages.iter().map(|m| m.attempt.id.0).collect();
+    let generations: Vec<i32> = messages.iter().map(|m| m.attempt.generation).collect();
+    let expected: Vec<i16> = messages.iter().map(|m| small(m.attempt.retry_count)).collect();
+    let times: Vec<OffsetDateTime> = messages.iter().map(|m| m.at).collect();
+    let letters: Vec<Uuid> = messages.iter().map(|m| m.dead_letter).collect();
+    let statement = client.prepare_cached(GIVE_UP).await?;
+    let rows = client
+        .query(&statement, &[&ids, &generations, &expected, &times, &reason, &letters])
+        .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Changed {
+                id: MessageId(row.try_get(0)?),
+                sender: row.try_get::<_, Option<Uuid>>(1)?.map(UserId),
+                status: Status::Failed,
+                at: row.try_get(2)?,
+                created_at: row.try_get(3)?,
+            })
+        })
+        .collect()
+}
+
+/// Parks messages whose recipient has no connection.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn park(client: &Client, ids: &[MessageId]) -> Result<u64, Error> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    let statement = client
+        .prepare_cached(
+            "UPDATE messages SET next_attempt_at = NULL \
+             WHERE id = ANY ($1) AND status < 2 AND retry_count = 0 AND next_attempt_at IS NOT NULL",
+        )
+        .await?;
+    Ok(client.execute(&statement, &[&ids]).await?)
+}
+
+fn small(count: u16) -> i16 {
+    i16::try_from(count).unwrap_or(i16::MAX)
+}

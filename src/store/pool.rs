@@ -1,0 +1,154 @@
+//! Connections to Postgres, and whether the server keeps its promises.
+
+use std::{sync::Arc, time::Duration};
+
+use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use tokio_postgres::NoTls;
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::Error;
+
+/// A connection from the pool.
+pub type Client = deadpool_postgres::Object;
+
+/// The database. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    pool: Pool,
+}
+
+/// How long a caller waits for a connection before it is told that there is none.
+const WAIT: Duration = Duration::from_secs(5);
+/// No statement of ours takes longer; one that does is cut and counts as unavailable.
+const STATEMENT_TIMEOUT_MS: u32 = 15_000;
+
+/// A setting without which an answered message could be lost.
+const DURABLE: [&str; 3] = ["fsync", "full_page_writes", "synchronous_commit"];
+
+/// A database URL that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("database.url cannot be read: {0}")]
+pub struct BadUrl(String);
+
+/// Reads a `postgres://` URL.
+///
+/// # Errors
+/// What is wrong with it, without repeating it: it may hold a password.
+pub fn parse_url(url: &str) -> Result<tokio_postgres::Config, BadUrl> {
+    url.parse::<tokio_postgres::Config>().map_err(|error| {
+        BadUrl(std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string))
+    })
+}
+
+impl Store {
+    /// Prepares a pool; connects only when a connection is asked for.
+    ///
+    /// # Errors
+    /// Only when the pool cannot be built at all.
+    pub fn new(mut config: tokio_postgres::Config, size: usize) -> Result<Store, Error> {
+        config
+            .connect_timeout(Duration::from_secs(5))
+            .keepalives_idle(Duration::from_secs(30))
+            .tcp_user_timeout(Duration::from_secs(15))
+            .application_name("esh3ar");
+        let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = if config.get_ssl_mode() == tokio_postgres::config::SslMode::Disable
+            || config.get_hosts().iter().all(|host| matches!(host, tokio_postgres::config::Host::Unix(_)))
+        {
+            Manager::from_config(config, NoTls, manager_config)
+        } else {
+            Manager::from_config(config, tls()?, manager_config)
+        };
+        let pool = Pool::builder(manager)
+            .max_size(size)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(WAIT))
+            .create_timeout(Some(WAIT))
+            .recycle_timeout(Some(WAIT))
+            .post_create(Hook::async_fn(|client, _| {
+                Box::pin(async move {
+                    client
+                        .batch_execute(&format!(
+                            "SET statement_timeout = {STATEMENT_TIMEOUT_MS}; \
+                             SET lock_timeout = 5000; \
+                             SET idle_in_transaction_session_timeout = 15000; \
+                             SET timezone = 'UTC'"
+                        ))
+                        .await
+                        .map_err(HookError::Backend)
+                })
+            }))
+            .build()
+            .map_err(|error| Error::Unavailable(error.to_string()))?;
+        Ok(Store { pool })
+    }
+
+    /// A connection.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when none becomes free or the server does not answer.
+    pub async fn client(&self) -> Result<Client, Error> {
+        Ok(self.pool.get().await?)
+    }
+
+    /// Answers if the database does. The result is the round trip's duration.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn ping(&self) -> Result<(), Error> {
+        self.client().await?.simple_query("SELECT 1").await?;
+        Ok(())
+    }
+
+    /// The settings that weaken durability, as `name = value`; empty when all is well.
+    ///
+    /// # Errors
+    /// Any failure of the database.
+    pub async fn durability_faults(&self) -> Result<Vec<String>, Error> {
+        let client = self.client().await?;
+        let mut faults = Vec::new();
+        for setting in DURABLE {
+            let row = client.query_one("SELECT current_setting($1)", &[&setting]).await?;
+            let value: String = row.try_get(0)?;
+            if value == "off" || (setting == "synchronous_commit" && value == "local") {
+                faults.push(format!("{setting} = {value}"));
+            }
+        }
+        Ok(faults)
+    }
+
+    /// The server's version, such as `15.18`.
+    ///
+    /// # Errors
+    /// Any failure of the database.
+    pub async fn version(&self) -> Result<String, Error> {
+        let row = self.client().await?.query_one("SHOW server_version", &[]).await?;
+        Ok(row.try_get(0)?)
+    }
+
+    /// Connections in use and open, for the health page.
+    pub fn usage(&self) -> (usize, usize) {
+        let status = self.pool.status();
+        (status.size.saturating_sub(status.available), status.size)
+    }
+
+    /// Closes every connection; later calls fail.
+    pub fn close(&self) {
+        self.pool.close();
+    }
+}
+
+fn tls() -> Result<MakeRustlsConnect, Error> {
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in rustls_native_certs::load_native_certs().certs {
+        // One unreadable certificate of the system must not keep the others from use.
+        let _ = roots.add(certificate);
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Error::Unavailable(error.to_string()))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(MakeRustlsConnect::new(config))
+}

@@ -1,0 +1,160 @@
+//! Tokens, by their hash: the token itself is nowhere in the database.
+
+use time::OffsetDateTime;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::{Client, Error, rows};
+use crate::domain::{Party, Permissions, Phone, TokenId, UserId};
+
+/// Who a valid token belongs to.
+#[derive(Clone, Debug)]
+pub enum Owner {
+    /// A business user.
+    Business {
+        /// Its id.
+        id: UserId,
+        /// Its name.
+        name: String,
+        /// What it may do.
+        permissions: Permissions,
+    },
+    /// A mobile user.
+    Mobile {
+        /// The phone number.
+        phone: Phone,
+    },
+}
+
+/// A token that may be used.
+#[derive(Clone, Debug)]
+pub struct Valid {
+    /// Its id.
+    pub id: TokenId,
+    /// Whose it is.
+    pub owner: Owner,
+    /// Until when; `None` for ever.
+    pub expires_at: Option<OffsetDateTime>,
+}
+
+// A business user that is disabled and a mobile user that is rejected come in no longer.
+const FIND: &str = "
+    SELECT t.id, t.user_id, u.name, u.permissions, t.phone, t.expires_at
+    FROM tokens t
+    LEFT JOIN business_users u ON u.id = t.user_id
+    LEFT JOIN mobile_users p ON p.phone = t.phone
+    WHERE t.hash = $1 AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > $2)
+      AND (t.user_id IS NULL OR u.disabled_at IS NULL)
+      AND (t.phone IS NULL OR p.status = 1)";
+
+/// The token with this hash, if it may be used now.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn find(
+    client: &Client,
+    hash: &[u8],
+    now: OffsetDateTime,
+) -> Result<Option<Valid>, Error> {
+    let statement = client.prepare_cached(FIND).await?;
+    let Some(row) = client.query_opt(&statement, &[&hash, &now]).await? else { return Ok(None) };
+    let user: Option<Uuid> = row.try_get(1)?;
+    let owner = match user {
+        Some(id) => Owner::Business {
+            id: UserId(id),
+            name: row.try_get(2)?,
+            permissions: Permissions::from_bits(row.try_get(3)?),
+        },
+        None => Owner::Mobile { phone: Phone::from_stored(row.try_get(4)?) },
+    };
+    Ok(Some(Valid { id: TokenId(row.try_get(0)?), owner, expires_at: row.try_get(5)? }))
+}
+
+/// Stores a token.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn insert(
+    client: &Client,
+    id: TokenId,
+    hash: &[u8],
+    owner: &Party,
+    created_at: OffsetDateTime,
+    expires_at: Option<OffsetDateTime>,
+) -> Result<(), Error> {
+    let (user, phone) = rows::columns(owner);
+    client
+        .execute(
+            "INSERT INTO tokens (id, hash, user_id, phone, created_at, expires_at) \
+             VALUES ($1, $2, $3, $4, $5, $6)",
+            &[&id.0, &hash, &user, &phone, &created_at, &expires_at],
+        )
+        .await?;
+    Ok(())
+}
+
+/// A token as administrators see it.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// Its id.
+    pub id: TokenId,
+    /// A business user's name.
+    pub user: Option<String>,
+    /// A mobile user's phone number.
+    pub phone: Option<Phone>,
+    /// Made at.
+    pub created_at: OffsetDateTime,
+    /// Valid until.
+    pub expires_at: Option<OffsetDateTime>,
+    /// Revoked at.
+    pub revoked_at: Option<OffsetDateTime>,
+}
+
+fn listed(row: &Row) -> Result<Listed, Error> {
+    Ok(Listed {
+        id: TokenId(row.try_get(0)?),
+        user: row.try_get(1)?,
+        phone: row.try_get::<_, Option<&str>>(2)?.map(Phone::from_stored),
+        created_at: row.try_get(3)?,
+        expires_at: row.try_get(4)?,
+        revoked_at: row.try_get(5)?,
+    })
+}
+
+/// Tokens of one owner, or of everybody; newest first.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn list(
+    client: &Client,
+    owner: Option<&Party>,
+    limit: i64,
+) -> Result<Vec<Listed>, Error> {
+    let (user, phone) = owner.map_or((None, None), rows::columns);
+    client
+        .query(
+            "SELECT t.id, u.name, t.phone, t.created_at, t.expires_at, t.revoked_at \
+             FROM tokens t LEFT JOIN business_users u ON u.id = t.user_id \
+             WHERE ($1::uuid IS NULL OR t.user_id = $1) AND ($2::text IS NULL OR t.phone = $2) \
+             ORDER BY t.id DESC LIMIT $3",
+            &[&user, &phone, &limit],
+        )
+        .await?
+        .iter()
+        .map(listed)
+        .collect()
+}
+
+/// Revokes a token; `false` when there is none. Revoking twice keeps the first time.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn revoke(client: &Client, id: TokenId, at: OffsetDateTime) -> Result<bool, Error> {
+    let changed = client
+        .execute(
+            "UPDATE tokens SET revoked_at = coalesce(revoked_at, $2) WHERE id = $1",
+            &[&id.0, &at],
+        )
+        .await?;
+    Ok(changed > 0)
+}
