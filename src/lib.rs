@@ -4,4 +4,7 @@
 
 pub mod domain;
 
+pub mod app;
+pub mod presence;
+pub mod queue;
 pub mod store;

@@ -205,8 +205,7 @@ pub async fn list_mobiles(
     after: Option<&Phone>,
     limit: i64,
 ) -> Result<Vec<MobileUser>, Error> {
-    let sql =
-        format!("SELECT {MOBILE} FROM mobile_users WHERE phone > $1 ORDER BY phone LIMIT $2");
+    let sql = format!("SELECT {MOBILE} FROM mobile_users WHERE phone > $1 ORDER BY phone LIMIT $2");
     let after = after.map_or("", Phone::as_str);
     client.query(&sql, &[&after, &limit]).await?.iter().map(mobile).collect()
 }

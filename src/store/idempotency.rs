@@ -114,4 +114,3 @@ pub async fn forget(
         .await?;
     Ok(client.execute(&statement, &[&before, &limit]).await?)
 }
-

@@ -32,7 +32,10 @@ const INSERT_ONE_WAY: &str = "
 /// # Errors
 /// Any failure of the database; then none of them is stored, unless the error is
 /// [`Error::Unavailable`], after which storing them again is harmless.
-pub async fn insert_one_way(client: &Client, batch: &[NewMessage<'_>]) -> Result<(), Error> {
+pub async fn insert_one_way(
+    client: &impl deadpool_postgres::GenericClient,
+    batch: &[NewMessage<'_>],
+) -> Result<(), Error> {
     let mut senders = Vec::with_capacity(batch.len());
     let mut phones = Vec::with_capacity(batch.len());
     for new in batch {

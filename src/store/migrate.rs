@@ -19,8 +19,16 @@ pub struct Migration {
 
 /// All steps this binary knows, in order.
 pub const MIGRATIONS: &[Migration] = &[
-    Migration { version: 1, name: "one_way", sql: include_str!("../../migrations/0001_one_way.sql") },
-    Migration { version: 2, name: "two_modes", sql: include_str!("../../migrations/0002_two_modes.sql") },
+    Migration {
+        version: 1,
+        name: "one_way",
+        sql: include_str!("../../migrations/0001_one_way.sql"),
+    },
+    Migration {
+        version: 2,
+        name: "two_modes",
+        sql: include_str!("../../migrations/0002_two_modes.sql"),
+    },
     Migration {
         version: 3,
         name: "access_and_delivery",
@@ -131,8 +139,10 @@ pub async fn run(client: &mut Client, target: Option<i32>) -> Result<Vec<i32>, M
             transaction.commit().await?;
             return Ok(done);
         };
-        let failed =
-            |error: tokio_postgres::Error| MigrateError::Step { version: step.version, error: error.into() };
+        let failed = |error: tokio_postgres::Error| MigrateError::Step {
+            version: step.version,
+            error: error.into(),
+        };
         transaction.batch_execute(step.sql).await.map_err(failed)?;
         transaction
             .execute(

@@ -36,7 +36,10 @@ pub struct BadUrl(String);
 /// What is wrong with it, without repeating it: it may hold a password.
 pub fn parse_url(url: &str) -> Result<tokio_postgres::Config, BadUrl> {
     url.parse::<tokio_postgres::Config>().map_err(|error| {
-        BadUrl(std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string))
+        BadUrl(
+            std::error::Error::source(&error)
+                .map_or_else(|| error.to_string(), ToString::to_string),
+        )
     })
 }
 
@@ -53,7 +56,10 @@ impl Store {
             .application_name("esh3ar");
         let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = if config.get_ssl_mode() == tokio_postgres::config::SslMode::Disable
-            || config.get_hosts().iter().all(|host| matches!(host, tokio_postgres::config::Host::Unix(_)))
+            || config
+                .get_hosts()
+                .iter()
+                .all(|host| matches!(host, tokio_postgres::config::Host::Unix(_)))
         {
             Manager::from_config(config, NoTls, manager_config)
         } else {

@@ -17,8 +17,7 @@ pub(super) const MESSAGE: &str = "m.id, m.conversation_id, m.seq, m.sender_user_
      m.failure_reason, m.created_at, m.sent_at, m.delivered_at, m.read_at";
 
 /// Where the columns come from.
-pub(super) const FROM: &str =
-    "messages m LEFT JOIN business_users u ON u.id = m.sender_user_id";
+pub(super) const FROM: &str = "messages m LEFT JOIN business_users u ON u.id = m.sender_user_id";
 
 pub(super) fn message(row: &Row) -> Result<Message, Error> {
     let number = |index: usize| row.try_get::<_, i16>(index);

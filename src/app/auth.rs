@@ -1,0 +1,86 @@
+//! Who a token belongs to: the only place that authenticates.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use ring::digest::{SHA256, digest};
+
+use super::{App, Caller, Error, access::Identity, clock};
+use crate::store::{self, tokens::Owner};
+
+/// How long a look-up is believed. A revoked token opens nothing any more after this long.
+const BELIEVED: Duration = Duration::from_secs(1);
+/// How many look-ups are remembered; more than that many different tokens a second are looked up
+/// each time.
+const REMEMBERED: usize = 50_000;
+/// No token of ours is longer; what is longer is not even hashed.
+const LONGEST: usize = 200;
+
+type Hash = [u8; 32];
+
+/// Look-ups of the last second: a sender of a thousand messages a second is looked up once.
+#[derive(Default)]
+pub struct KnownTokens {
+    known: Mutex<HashMap<Hash, (Instant, Option<Caller>)>>,
+}
+
+impl KnownTokens {
+    fn get(&self, hash: &Hash, now: Instant) -> Option<Option<Caller>> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, caller) = known.get(hash)?;
+        (now.saturating_duration_since(*at) < BELIEVED).then(|| caller.clone())
+    }
+
+    fn put(&self, hash: Hash, now: Instant, caller: Option<Caller>) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= REMEMBERED {
+            known.retain(|_, (at, _)| now.saturating_duration_since(*at) < BELIEVED);
+            if known.len() >= REMEMBERED {
+                known.clear();
+            }
+        }
+        known.insert(hash, (now, caller));
+    }
+}
+
+/// The form in which a token is stored.
+pub(super) fn hash(token: &str) -> Hash {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
+    hash
+}
+
+impl App {
+    /// Finds out who shows this token.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`] for a token that is unknown, expired or revoked, or whose owner is
+    /// disabled; [`Error::Unavailable`] when that cannot be found out.
+    pub async fn authenticate(&self, token: &str) -> Result<Caller, Error> {
+        if token.is_empty() || token.len() > LONGEST {
+            return Err(Error::Unauthenticated);
+        }
+        let hash = hash(token);
+        let now = Instant::now();
+        if let Some(caller) = self.inner.known_tokens.get(&hash, now) {
+            let valid = caller.filter(|c| c.expires_at.is_none_or(|at| at > clock::now()));
+            return valid.ok_or(Error::Unauthenticated);
+        }
+        let client = self.store().client().await?;
+        let caller = store::tokens::find(&client, &hash, clock::now()).await?.map(|valid| Caller {
+            token: valid.id,
+            expires_at: valid.expires_at,
+            identity: match valid.owner {
+                Owner::Business { id, name, permissions } => {
+                    Identity::Business { id, name: name.into(), permissions }
+                }
+                Owner::Mobile { phone } => Identity::Mobile { phone },
+            },
+        });
+        self.inner.known_tokens.put(hash, now, caller.clone());
+        caller.ok_or(Error::Unauthenticated)
+    }
+}

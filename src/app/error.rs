@@ -1,0 +1,76 @@
+//! Why a use case did not do what was asked.
+
+use std::time::Duration;
+
+use crate::{
+    domain::{Permission, message::FieldError},
+    store,
+};
+
+/// A failed use case. Each border maps it once: to a problem of HTTP, to a completion of the hub, to
+/// an exit status.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The input breaks rules.
+    #[error("{}", fields_text(.0))]
+    Invalid(Vec<FieldError>),
+    /// No token, or one that opens nothing.
+    #[error("a valid token is needed")]
+    Unauthenticated,
+    /// The caller may not do this kind of thing at all.
+    #[error("this needs the permission {}", .0.name())]
+    Forbidden(Permission),
+    /// The route is for the other kind of user.
+    #[error("this is for {0} users")]
+    WrongAudience(&'static str),
+    /// There is no such thing, or none that the caller may see.
+    #[error("there is no such {0}")]
+    NotFound(&'static str),
+    /// It stands in the way of something that is there.
+    #[error("{0}")]
+    Conflict(String),
+    /// An idempotency key came back with another request.
+    #[error("this Idempotency-Key was used for another request")]
+    KeyReused,
+    /// More than can be taken now.
+    #[error("overloaded; try again later")]
+    Overloaded {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// A dependency cannot be reached. What was asked may have happened.
+    #[error("the database cannot be reached; try again with the same Idempotency-Key")]
+    Unavailable,
+    /// A fault of ours; the cause is in the log.
+    #[error("an internal error")]
+    Internal,
+}
+
+fn fields_text(fields: &[FieldError]) -> String {
+    fields.iter().map(|field| field.message.as_str()).collect::<Vec<_>>().join("; ")
+}
+
+impl Error {
+    /// One broken rule.
+    pub fn field(field: &'static str, code: &'static str, message: impl Into<String>) -> Error {
+        Error::Invalid(vec![FieldError::new(field, code, message)])
+    }
+}
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Self {
+        match error {
+            store::Error::Unavailable(cause) | store::Error::Contention(cause) => {
+                tracing::warn!(%cause, "the database is not available");
+                Error::Unavailable
+            }
+            store::Error::Conflict { constraint } => {
+                Error::Conflict(format!("there is one already ({constraint})"))
+            }
+            store::Error::Corrupt(cause) | store::Error::Other(cause) => {
+                tracing::error!(%cause, "the database refused a statement");
+                Error::Internal
+            }
+        }
+    }
+}

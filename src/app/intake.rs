@@ -1,0 +1,251 @@
+//! Accepting messages: sends that arrive together become one transaction.
+//!
+//! One writer takes whatever has queued up while the last transaction was committing, so a lone
+//! message waits for nobody and a crowd shares its commits. Success is answered after COMMIT only.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use futures_util::future::join_all;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::{App, Error, clock};
+use crate::{
+    domain::Message,
+    store::{
+        self,
+        idempotency::{self, Earlier, Keyed},
+        messages::{self, NewMessage},
+    },
+};
+
+/// Requests that may wait for the writer; past that the answer is 503.
+const WAITING: usize = 4096;
+/// The most messages in one transaction, unless a single request brings more.
+const ROWS: usize = 500;
+/// How long a batch is tried again while the database is away, before its senders are told.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// When a sender that found the writer's queue full should come back.
+const COME_BACK: Duration = Duration::from_secs(1);
+/// How far ahead a new message's safety net lies, beyond the time an acknowledgement may take.
+const SAFETY: Duration = Duration::from_secs(5);
+/// How long an idempotency key is kept (interfaces.md, HTTP).
+pub(super) const KEY_KEPT: Duration = Duration::from_secs(24 * 3600);
+
+/// One request: its messages are stored all or not at all.
+struct Request {
+    messages: Vec<Message>,
+    keyed: Option<Keyed>,
+    reply: oneshot::Sender<Result<Accepted, Error>>,
+}
+
+/// What became of a request.
+#[derive(Debug)]
+pub enum Accepted {
+    /// Its messages are durable.
+    New,
+    /// Its key had been used before: this was answered then.
+    Earlier(Earlier),
+}
+
+/// The way to the writer.
+pub struct Intake {
+    sender: mpsc::Sender<Request>,
+}
+
+/// The writer.
+pub struct IntakeWork {
+    receiver: mpsc::Receiver<Request>,
+}
+
+impl Intake {
+    pub(super) fn new() -> (Intake, IntakeWork) {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        (Intake { sender }, IntakeWork { receiver })
+    }
+
+    /// Stores messages and waits until they are durable.
+    ///
+    /// # Errors
+    /// [`Error::Overloaded`] when too much waits; [`Error::KeyReused`]; [`Error::Unavailable`] when
+    /// the outcome cannot be known.
+    pub async fn accept(
+        &self,
+        messages: Vec<Message>,
+        keyed: Option<Keyed>,
+    ) -> Result<Accepted, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.sender
+            .try_send(Request { messages, keyed, reply })
+            .map_err(|_| Error::Overloaded { retry_after: COME_BACK })?;
+        // The writer is gone only when the process stops.
+        answer.await.unwrap_or(Err(Error::Unavailable))
+    }
+}
+
+impl IntakeWork {
+    pub(super) async fn run(mut self, app: App, stop: CancellationToken) {
+        loop {
+            let first = tokio::select! {
+                biased;
+                request = self.receiver.recv() => request,
+                () = stop.cancelled() => {
+                    // What is queued already is written; nothing new comes in.
+                    self.receiver.close();
+                    self.receiver.recv().await
+                }
+            };
+            let Some(first) = first else { return };
+            let mut rows = first.messages.len();
+            let mut batch = vec![first];
+            while rows < ROWS {
+                let Ok(next) = self.receiver.try_recv() else { break };
+                rows += next.messages.len();
+                batch.push(next);
+            }
+            metrics::histogram!("esh3ar_send_batch_messages").record(rows as f64);
+            write(&app, batch).await;
+        }
+    }
+}
+
+async fn write(app: &App, batch: Vec<Request>) {
+    match persist_patiently(app, &batch).await {
+        Ok(outcomes) => finish(app, batch, outcomes),
+        Err(error) if !error.is_transient() && batch.len() > 1 => {
+            // One bad row never fails its neighbours.
+            tracing::warn!(%error, requests = batch.len(), "a batch was refused; one by one now");
+            for request in batch {
+                let alone = vec![request];
+                match persist_patiently(app, &alone).await {
+                    Ok(outcomes) => finish(app, alone, outcomes),
+                    Err(error) => refuse(alone, &error),
+                }
+            }
+        }
+        Err(error) => refuse(batch, &error),
+    }
+}
+
+/// Whether each request was stored by us, or its key was taken.
+type Outcomes = Vec<bool>;
+
+async fn persist_patiently(app: &App, batch: &[Request]) -> Result<Outcomes, store::Error> {
+    let mut waits = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(20))
+        .with_max_delay(Duration::from_millis(500))
+        .without_max_times()
+        .with_jitter()
+        .build();
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        // Storing the same rows again is harmless, so a commit whose outcome is unknown is repeated.
+        let error = match tokio::time::timeout_at(deadline, persist(app, batch)).await {
+            Ok(Ok(outcomes)) => return Ok(outcomes),
+            Ok(Err(error)) if !error.is_transient() => return Err(error),
+            Ok(Err(error)) => error,
+            Err(_) => return Err(store::Error::Unavailable("no answer in time".to_owned())),
+        };
+        let wait = waits.next().unwrap_or(Duration::from_millis(500));
+        if tokio::time::Instant::now() + wait >= deadline {
+            return Err(error);
+        }
+        tokio::time::sleep(wait).await;
+    }
+}
+
+async fn persist(app: &App, batch: &[Request]) -> Result<Outcomes, store::Error> {
+    let now = clock::now();
+    let mut client = app.store().client().await?;
+    if batch.iter().all(|request| request.keyed.is_none()) {
+        let rows = rows(app, batch.iter());
+        messages::insert_one_way(&client, &rows).await?;
+        return Ok(vec![true; batch.len()]);
+    }
+    let transaction = client.transaction().await?;
+    // Polled together, so that they cross to the server together.
+    let claims = batch.iter().map(|request| async {
+        match &request.keyed {
+            None => Ok(true),
+            Some(keyed) => idempotency::claim(&transaction, keyed, now, now - KEY_KEPT).await,
+        }
+    });
+    let mine = join_all(claims).await.into_iter().collect::<Result<Outcomes, _>>()?;
+    let stored = batch.iter().zip(&mine).filter(|(_, mine)| **mine).map(|(request, _)| request);
+    let rows = rows(app, stored);
+    if !rows.is_empty() {
+        messages::insert_one_way(&transaction, &rows).await?;
+    }
+    transaction.commit().await?;
+    Ok(mine)
+}
+
+fn rows<'a>(app: &App, requests: impl Iterator<Item = &'a Request>) -> Vec<NewMessage<'a>> {
+    requests
+        .flat_map(|request| &request.messages)
+        .map(|message| NewMessage {
+            message,
+            partition: message.recipient.partition(),
+            next_attempt_at: app.born_leased_until(message),
+        })
+        .collect()
+}
+
+impl App {
+    /// When the sweeper has to look at a new message: never while its recipient is offline, because
+    /// the recipient's next connect is what finds it.
+    fn born_leased_until(&self, message: &Message) -> Option<time::OffsetDateTime> {
+        let lease = self.settings().retry.acknowledge_timeout + SAFETY;
+        self.registry().is_online(&message.recipient).then(|| message.created_at + lease)
+    }
+}
+
+fn finish(app: &App, batch: Vec<Request>, outcomes: Outcomes) {
+    let mut accepted = Vec::new();
+    let mut repeats = Vec::new();
+    for (request, mine) in batch.into_iter().zip(outcomes) {
+        if mine {
+            metrics::counter!("esh3ar_messages_accepted_total")
+                .increment(request.messages.len() as u64);
+            // The caller may have gone; the messages are accepted all the same.
+            let _ = request.reply.send(Ok(Accepted::New));
+            accepted.extend(request.messages);
+        } else {
+            repeats.push(request);
+        }
+    }
+    app.wake(accepted);
+    if !repeats.is_empty() {
+        let app = app.clone();
+        // Rare, and it must not hold up the next batch.
+        tokio::spawn(async move {
+            for request in repeats {
+                let answer = earlier(&app, request.keyed.as_ref()).await;
+                let _ = request.reply.send(answer);
+            }
+        });
+    }
+}
+
+async fn earlier(app: &App, keyed: Option<&Keyed>) -> Result<Accepted, Error> {
+    let Some(keyed) = keyed else { return Err(Error::Internal) };
+    let client = app.store().client().await?;
+    let expired = clock::now() - KEY_KEPT;
+    let found = idempotency::earlier(&client, keyed.user, &keyed.key, expired).await?;
+    // It was there a moment ago; if it has expired since, the caller may come again.
+    let found = found.ok_or(Error::Unavailable)?;
+    if found.request_hash == keyed.request_hash {
+        Ok(Accepted::Earlier(found))
+    } else {
+        Err(Error::KeyReused)
+    }
+}
+
+fn refuse(batch: Vec<Request>, error: &store::Error) {
+    tracing::error!(%error, requests = batch.len(), "messages could not be stored");
+    for request in batch {
+        let answer = if error.is_transient() { Error::Unavailable } else { Error::Internal };
+        let _ = request.reply.send(Err(answer));
+    }
+}

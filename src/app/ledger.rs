@@ -1,0 +1,278 @@
+//! What became of messages, written in batches by one writer.
+//!
+//! One writer, because two batches that touch the same rows in another order would wait for each
+//! other. What it writes is guarded in the statements: repeats and late comers change nothing.
+
+use std::{collections::HashMap, time::Duration};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{App, Error, clock};
+use crate::{
+    domain::{MessageId, Party, Phone, Status, feed::Attempt, retry::AfterMiss},
+    presence::Outbound,
+    store::{
+        self, Client,
+        outcome::{self, Changed, GivenUp, Missed, Word, WrittenAt},
+    },
+};
+
+/// Entries that may wait for the writer. A recipient's word waits for a place; what the system notes
+/// for itself is dropped when there is none, because the sweeper finds it.
+const WAITING: usize = 8192;
+/// The most entries in one batch.
+const BATCH: usize = 500;
+/// How often a batch is tried while the database is away, and how long between.
+const TRIES: u32 = 10;
+const BETWEEN: Duration = Duration::from_millis(300);
+/// Why a message is given up when nobody acknowledged it.
+const NOT_ACKNOWLEDGED: &str = "the recipient's device was connected and did not acknowledge";
+
+/// What a recipient says about messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// It has them.
+    Acknowledged,
+    /// It opened them.
+    Opened,
+}
+
+enum Entry {
+    Words { said: Said, words: Vec<Word>, reply: oneshot::Sender<Result<Vec<MessageId>, Error>> },
+    Written(Vec<WrittenAt>),
+    Missed(Vec<Attempt>),
+    Park(Vec<MessageId>),
+}
+
+/// The way to the writer.
+pub struct Ledger {
+    sender: mpsc::Sender<Entry>,
+}
+
+/// The writer.
+pub struct LedgerWork {
+    receiver: mpsc::Receiver<Entry>,
+}
+
+impl Ledger {
+    pub(super) fn new() -> (Ledger, LedgerWork) {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        (Ledger { sender }, LedgerWork { receiver })
+    }
+
+    /// Writes a recipient's words and tells which messages they changed.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]; then the recipient has to say it again.
+    pub async fn say(&self, said: Said, words: Vec<Word>) -> Result<Vec<MessageId>, Error> {
+        let (reply, answer) = oneshot::channel();
+        let entry = Entry::Words { said, words, reply };
+        self.sender.send(entry).await.map_err(|_| Error::Unavailable)?;
+        answer.await.unwrap_or(Err(Error::Unavailable))
+    }
+
+    /// Notes what was written to a connection and is not acknowledged yet.
+    pub fn note_written(&self, written: Vec<WrittenAt>) {
+        self.note(Entry::Written(written));
+    }
+
+    /// Notes attempts that were not acknowledged in time.
+    pub fn note_missed(&self, missed: Vec<Attempt>) {
+        self.note(Entry::Missed(missed));
+    }
+
+    /// Notes messages whose recipient has no connection.
+    pub fn note_offline(&self, ids: Vec<MessageId>) {
+        self.note(Entry::Park(ids));
+    }
+
+    fn note(&self, entry: Entry) {
+        if self.sender.try_send(entry).is_err() {
+            metrics::counter!("esh3ar_ledger_dropped_total").increment(1);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Batch {
+    words: Vec<(Said, Vec<Word>, oneshot::Sender<Result<Vec<MessageId>, Error>>)>,
+    written: Vec<WrittenAt>,
+    missed: Vec<Attempt>,
+    park: Vec<MessageId>,
+}
+
+impl Batch {
+    fn add(&mut self, entry: Entry) -> usize {
+        match entry {
+            Entry::Words { said, words, reply } => {
+                let count = words.len();
+                self.words.push((said, words, reply));
+                count
+            }
+            Entry::Written(written) => extend(&mut self.written, written),
+            Entry::Missed(missed) => extend(&mut self.missed, missed),
+            Entry::Park(ids) => extend(&mut self.park, ids),
+        }
+    }
+
+    fn said(&self, wanted: Said) -> Vec<Word> {
+        let of_kind = self.words.iter().filter(|(said, _, _)| *said == wanted);
+        of_kind.flat_map(|(_, words, _)| words.iter().cloned()).collect()
+    }
+}
+
+fn extend<T>(to: &mut Vec<T>, from: Vec<T>) -> usize {
+    let count = from.len();
+    to.extend(from);
+    count
+}
+
+impl LedgerWork {
+    pub(super) async fn run(mut self, app: App, stop: CancellationToken) {
+        loop {
+            let first = tokio::select! {
+                biased;
+                entry = self.receiver.recv() => entry,
+                () = stop.cancelled() => {
+                    self.receiver.close();
+                    self.receiver.recv().await
+                }
+            };
+            let Some(first) = first else { return };
+            let mut batch = Batch::default();
+            let mut count = batch.add(first);
+            while count < BATCH {
+                let Ok(next) = self.receiver.try_recv() else { break };
+                count += batch.add(next);
+            }
+            metrics::histogram!("esh3ar_ledger_batch_entries").record(count as f64);
+            write(&app, batch).await;
+        }
+    }
+}
+
+async fn write(app: &App, batch: Batch) {
+    let mut tries = 0;
+    let changed = loop {
+        tries += 1;
+        match persist(app, &batch).await {
+            Ok(changed) => break changed,
+            Err(error) if error.is_transient() && tries < TRIES => {
+                tokio::time::sleep(BETWEEN).await;
+            }
+            Err(error) => {
+                tracing::error!(%error, "changes of status could not be stored");
+                for (_, _, reply) in batch.words {
+                    let answer =
+                        if error.is_transient() { Error::Unavailable } else { Error::Internal };
+                    let _ = reply.send(Err(answer));
+                }
+                return;
+            }
+        }
+    };
+    answer(app, batch, &changed);
+    tell_senders(app, &changed);
+}
+
+async fn persist(app: &App, batch: &Batch) -> Result<Vec<Changed>, store::Error> {
+    let client = app.store().client().await?;
+    let mut changed = Vec::new();
+    let acknowledged = batch.said(Said::Acknowledged);
+    if !acknowledged.is_empty() {
+        changed.extend(outcome::acknowledge(&client, &acknowledged).await?);
+    }
+    let opened = batch.said(Said::Opened);
+    if !opened.is_empty() {
+        changed.extend(outcome::mark_read(&client, &opened).await?);
+    }
+    if !batch.written.is_empty() {
+        changed.extend(outcome::mark_sent(&client, &batch.written).await?);
+    }
+    if !batch.missed.is_empty() {
+        changed.extend(judge_missed(app, &client, &batch.missed).await?);
+    }
+    if !batch.park.is_empty() {
+        outcome::park(&client, &batch.park).await?;
+    }
+    Ok(changed)
+}
+
+async fn judge_missed(
+    app: &App,
+    client: &Client,
+    missed: &[Attempt],
+) -> Result<Vec<Changed>, store::Error> {
+    let at = clock::now();
+    let mut again = Vec::new();
+    let mut given_up = Vec::new();
+    for attempt in missed {
+        match app.settings().retry.after_miss(attempt.retry_count) {
+            AfterMiss::Retry { retry_count, after } => {
+                again.push(Missed {
+                    attempt: *attempt,
+                    at,
+                    retry_count,
+                    next_attempt_at: at + after,
+                });
+            }
+            AfterMiss::GiveUp => {
+                given_up.push(GivenUp { dead_letter: Uuid::now_v7(), attempt: *attempt, at });
+            }
+        }
+    }
+    if !again.is_empty() {
+        let counted = outcome::retry(client, &again).await?;
+        metrics::counter!("esh3ar_retries_total").increment(counted);
+    }
+    if given_up.is_empty() {
+        return Ok(Vec::new());
+    }
+    let failed = outcome::give_up(client, &given_up, NOT_ACKNOWLEDGED).await?;
+    metrics::counter!("esh3ar_messages_failed_total").increment(failed.len() as u64);
+    Ok(failed)
+}
+
+fn answer(app: &App, batch: Batch, changed: &[Changed]) {
+    // A message that two connections acknowledged in one batch changed once: the first gets it.
+    let mut unclaimed: HashMap<(MessageId, Status), &Changed> =
+        changed.iter().map(|change| ((change.id, change.status), change)).collect();
+    for (said, words, reply) in batch.words {
+        let status = match said {
+            Said::Acknowledged => Status::Delivered,
+            Said::Opened => Status::Read,
+        };
+        let mine: Vec<MessageId> = words
+            .iter()
+            .map(|word| word.id)
+            .filter(|id| unclaimed.remove(&(*id, status)).is_some())
+            .collect();
+        if let Some(word) = words.first() {
+            tell_other_connections(app, &word.by, &mine);
+        }
+        let _ = reply.send(Ok(mine));
+    }
+}
+
+fn tell_other_connections(app: &App, phone: &Phone, ids: &[MessageId]) {
+    if !ids.is_empty() {
+        app.registry().send(&Party::Mobile(phone.clone()), &Outbound::Acknowledged(ids.into()));
+    }
+}
+
+fn tell_senders(app: &App, changed: &[Changed]) {
+    for change in changed {
+        if change.status == Status::Delivered {
+            metrics::counter!("esh3ar_messages_delivered_total").increment(1);
+            let took = (change.at - change.created_at).as_seconds_f64().max(0.0);
+            metrics::histogram!("esh3ar_delivery_seconds").record(took);
+        }
+        if let Some(sender) = change.sender {
+            let outbound =
+                Outbound::StatusChanged { id: change.id, status: change.status, at: change.at };
+            app.registry().send(&Party::Business(sender), &outbound);
+        }
+    }
+}

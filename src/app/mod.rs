@@ -1,0 +1,122 @@
+//! The use cases: what the appliance does, one verb a function.
+//!
+//! This room decides who may do what and puts the rooms below together. It knows no HTTP, no hub
+//! and no command line; those bring a [`Caller`] and values, and map [`Error`] once at their border.
+
+pub mod access;
+pub mod accounts;
+pub mod auth;
+pub mod clock;
+pub mod delivery;
+pub mod error;
+pub mod health;
+pub mod intake;
+pub mod ledger;
+pub mod messages;
+pub mod tokens;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use access::Caller;
+pub use error::Error;
+
+use crate::{
+    domain::{phone::Region, retry::RetryPolicy},
+    presence::{Delivery, Registry},
+    queue::LocalQueue,
+    store::Store,
+};
+
+/// What the use cases need to know of the configuration.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// By which national phone numbers are read.
+    pub default_region: Option<Region>,
+    /// What to do about deliveries that are not acknowledged.
+    pub retry: RetryPolicy,
+    /// How many connections one user may have.
+    pub connections_per_user: usize,
+    /// How long an access token of a phone is valid unless it is made otherwise.
+    pub access_token_ttl: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            default_region: None,
+            retry: RetryPolicy::default(),
+            connections_per_user: 16,
+            access_token_ttl: Duration::from_secs(90 * 24 * 3600),
+        }
+    }
+}
+
+/// Shares of the delivering work in one process. Two cores are kept busy by four.
+const SHARES: usize = 4;
+/// Wake-ups a share holds; what does not fit is found by the sweeper.
+const WAKE_UPS: usize = 25_000;
+
+/// The appliance. Cheap to clone.
+#[derive(Clone)]
+pub struct App {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    settings: Settings,
+    store: Store,
+    registry: Registry,
+    queue: LocalQueue<Arc<Delivery>>,
+    intake: intake::Intake,
+    ledger: ledger::Ledger,
+    known_tokens: auth::KnownTokens,
+}
+
+impl App {
+    /// Puts the appliance together and starts its two writers, which end when `stop` is cancelled
+    /// and everything handed to them is written; `tracker` waits for that.
+    pub fn start(
+        settings: Settings,
+        store: Store,
+        tracker: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> App {
+        let (intake, intake_work) = intake::Intake::new();
+        let (ledger, ledger_work) = ledger::Ledger::new();
+        let app = App {
+            inner: Arc::new(Inner {
+                registry: Registry::new(settings.connections_per_user),
+                queue: LocalQueue::new(SHARES, WAKE_UPS),
+                settings,
+                store,
+                intake,
+                ledger,
+                known_tokens: auth::KnownTokens::default(),
+            }),
+        };
+        tracker.spawn(intake_work.run(app.clone(), stop.clone()));
+        tracker.spawn(ledger_work.run(app.clone(), stop.clone()));
+        app
+    }
+
+    /// The configuration of the use cases.
+    pub fn settings(&self) -> &Settings {
+        &self.inner.settings
+    }
+
+    /// Who is connected here.
+    pub fn registry(&self) -> &Registry {
+        &self.inner.registry
+    }
+
+    /// The wake-ups of this process.
+    pub fn queue(&self) -> &LocalQueue<Arc<Delivery>> {
+        &self.inner.queue
+    }
+
+    pub(in crate::app) fn store(&self) -> &Store {
+        &self.inner.store
+    }
+}

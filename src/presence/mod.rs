@@ -1,0 +1,60 @@
+//! Who is connected, and the way to their connections.
+//!
+//! A connection takes a [`Seat`]; whoever has something for a party calls [`Registry::send`]. This
+//! room knows neither sockets nor messages' meaning. Nothing that goes through it has to arrive: a
+//! connection that is too slow to take a thing is told that it missed something, and reads from the
+//! database again.
+
+mod registry;
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use time::OffsetDateTime;
+
+pub use registry::{Registry, Seat};
+
+use crate::domain::{Message, MessageId, Status};
+
+/// A message on its way to any number of connections.
+#[derive(Debug)]
+pub struct Delivery {
+    /// What to deliver.
+    pub message: Message,
+    /// Where the border keeps its JSON form, so that it is made once for all connections.
+    pub json: OnceLock<Bytes>,
+}
+
+impl Delivery {
+    /// A message to deliver.
+    pub fn new(message: Message) -> Arc<Delivery> {
+        Arc::new(Delivery { message, json: OnceLock::new() })
+    }
+}
+
+/// What a connection can be told.
+#[derive(Clone, Debug)]
+pub enum Outbound {
+    /// A message has become deliverable.
+    Deliver(Arc<Delivery>),
+    /// A message that this party sent has changed.
+    StatusChanged {
+        /// The message.
+        id: MessageId,
+        /// What it is now.
+        status: Status,
+        /// Since when.
+        at: OffsetDateTime,
+    },
+    /// The party acknowledged these on another connection.
+    Acknowledged(Arc<[MessageId]>),
+    /// Something may have been missed: read again.
+    Nudge,
+    /// Close the connection.
+    Close {
+        /// Whether the client may come back by itself.
+        allow_reconnect: bool,
+        /// Why, for the client's log.
+        reason: Option<&'static str>,
+    },
+}

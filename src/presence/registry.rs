@@ -1,0 +1,241 @@
+//! The connections of this process.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use tokio::sync::mpsc;
+
+use super::Outbound;
+use crate::domain::{Party, Phone};
+
+/// How many things may wait for one connection before it counts as having missed some.
+const WAITING: usize = 64;
+/// Locks, so that connections do not stand in each other's way.
+const SHARDS: usize = 64;
+
+type Shard = HashMap<Party, Vec<Entry>>;
+
+struct Entry {
+    id: u64,
+    sender: mpsc::Sender<Outbound>,
+    missed: Arc<AtomicBool>,
+}
+
+impl Entry {
+    fn tell(&self, outbound: Outbound) {
+        if self.sender.try_send(outbound).is_err() {
+            // It is busy with what it has; when that is done it looks at this.
+            self.missed.store(true, Ordering::Release);
+        }
+    }
+}
+
+/// Every connection of this process, by party. Cheap to clone.
+#[derive(Clone)]
+pub struct Registry {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shards: Vec<Mutex<Shard>>,
+    hasher: RandomState,
+    next_id: AtomicU64,
+    count: AtomicUsize,
+    per_party: usize,
+}
+
+/// The place of one connection; leaving it ends the registration.
+pub struct Seat {
+    registry: Registry,
+    party: Party,
+    id: u64,
+    receiver: mpsc::Receiver<Outbound>,
+    missed: Arc<AtomicBool>,
+}
+
+impl Registry {
+    /// An empty registry in which a party may have `per_party` connections.
+    pub fn new(per_party: usize) -> Registry {
+        Registry {
+            inner: Arc::new(Inner {
+                shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+                hasher: RandomState::new(),
+                next_id: AtomicU64::new(1),
+                count: AtomicUsize::new(0),
+                per_party: per_party.max(1),
+            }),
+        }
+    }
+
+    fn shard(&self, party: &Party) -> MutexGuard<'_, Shard> {
+        // The modulo keeps it below the number of shards.
+        let index = (self.inner.hasher.hash_one(party) % SHARDS as u64) as usize;
+        // A panic while the lock was held left the map whole: no step in here is in two parts.
+        self.inner.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a seat. With too many connections of the party the oldest has to go: a phone whose old
+    /// sockets are half-open must never be locked out by them.
+    pub fn register(&self, party: Party) -> Seat {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        let missed = Arc::new(AtomicBool::new(false));
+        let id = self.inner.next_id.fetch_add(1, Ordering::Relaxed);
+        let mut shard = self.shard(&party);
+        let entries = shard.entry(party.clone()).or_default();
+        if entries.len() >= self.inner.per_party {
+            let oldest = entries.remove(0);
+            self.inner.count.fetch_sub(1, Ordering::Relaxed);
+            oldest.tell(Outbound::Close {
+                allow_reconnect: false,
+                reason: Some("Too many connections of this user."),
+            });
+        }
+        entries.push(Entry { id, sender, missed: Arc::clone(&missed) });
+        self.inner.count.fetch_add(1, Ordering::Relaxed);
+        drop(shard);
+        Seat { registry: self.clone(), party, id, receiver, missed }
+    }
+
+    /// Tells every connection of a party. Returns how many there are; 0 means that it is offline.
+    pub fn send(&self, party: &Party, outbound: &Outbound) -> usize {
+        self.send_except(party, 0, outbound)
+    }
+
+    /// Tells every connection of a party but one.
+    pub fn send_except(&self, party: &Party, except: u64, outbound: &Outbound) -> usize {
+        let shard = self.shard(party);
+        let Some(entries) = shard.get(party) else { return 0 };
+        for entry in entries.iter().filter(|entry| entry.id != except) {
+            entry.tell(outbound.clone());
+        }
+        entries.len()
+    }
+
+    /// Whether a party has a connection.
+    pub fn is_online(&self, party: &Party) -> bool {
+        self.shard(party).contains_key(party)
+    }
+
+    /// How many connections there are.
+    pub fn connections(&self) -> usize {
+        self.inner.count.load(Ordering::Relaxed)
+    }
+
+    /// Every phone that has a connection.
+    pub fn phones(&self) -> Vec<Phone> {
+        let mut phones = Vec::new();
+        for shard in &self.inner.shards {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            phones.extend(shard.keys().filter_map(|party| match party {
+                Party::Mobile(phone) => Some(phone.clone()),
+                Party::Business(_) => None,
+            }));
+        }
+        phones
+    }
+}
+
+impl Seat {
+    /// Distinguishes this connection from the party's others.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Whose connection it is.
+    pub fn party(&self) -> &Party {
+        &self.party
+    }
+
+    /// The next thing to tell the client; `None` when the seat was taken away. Safe to drop while
+    /// it waits.
+    pub async fn next(&mut self) -> Option<Outbound> {
+        self.receiver.recv().await
+    }
+
+    /// The next thing to tell, if it is there already.
+    pub fn try_next(&mut self) -> Option<Outbound> {
+        self.receiver.try_recv().ok()
+    }
+
+    /// Whether something was missed since this was last asked.
+    pub fn take_missed(&self) -> bool {
+        // Looking first keeps the usual case free of a write that other cores would notice.
+        self.missed.load(Ordering::Acquire) && self.missed.swap(false, Ordering::AcqRel)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut shard = self.registry.shard(&self.party);
+        if let Some(entries) = shard.get_mut(&self.party) {
+            // By id: a goodbye that comes late must not remove a newer connection.
+            let before = entries.len();
+            entries.retain(|entry| entry.id != self.id);
+            if entries.len() < before {
+                self.registry.inner.count.fetch_sub(1, Ordering::Relaxed);
+            }
+            if entries.is_empty() {
+                shard.remove(&self.party);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn phone() -> Party {
+        Party::Mobile(Phone::from_stored("+967771234567"))
+    }
+
+    #[tokio::test]
+    async fn all_connections_of_a_party_are_told_and_leaving_ends_it() {
+        let registry = Registry::new(4);
+        assert_eq!(registry.send(&phone(), &Outbound::Nudge), 0);
+        let mut first = registry.register(phone());
+        let mut second = registry.register(phone());
+        assert_eq!(registry.send(&phone(), &Outbound::Nudge), 2);
+        assert!(matches!(first.next().await, Some(Outbound::Nudge)));
+        assert!(matches!(second.next().await, Some(Outbound::Nudge)));
+        assert_eq!(registry.send_except(&phone(), first.id(), &Outbound::Nudge), 2);
+        assert!(first.try_next().is_none());
+        drop(first);
+        assert!(registry.is_online(&phone()));
+        drop(second);
+        assert!(!registry.is_online(&phone()));
+        assert_eq!(registry.connections(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_oldest_connection_gives_way() {
+        let registry = Registry::new(1);
+        let mut old = registry.register(phone());
+        let new = registry.register(phone());
+        assert!(matches!(old.next().await, Some(Outbound::Close { allow_reconnect: false, .. })));
+        drop(old);
+        assert!(registry.is_online(&phone()), "a late goodbye must not remove the newer one");
+        assert_eq!(registry.connections(), 1);
+        drop(new);
+        assert_eq!(registry.connections(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_does_not_fit_is_noticed() {
+        let registry = Registry::new(1);
+        let seat = registry.register(phone());
+        (0..WAITING).for_each(|_| {
+            registry.send(&phone(), &Outbound::Nudge);
+        });
+        assert!(!seat.take_missed());
+        registry.send(&phone(), &Outbound::Nudge);
+        assert!(seat.take_missed());
+        assert!(!seat.take_missed());
+    }
+}

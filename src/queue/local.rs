@@ -1,0 +1,70 @@
+//! The queue inside one process.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::Lanes;
+use crate::domain::Priority;
+
+/// Lanes for each of a number of shares; each share has one worker, which keeps it in order.
+pub struct LocalQueue<T> {
+    shares: Vec<Share<T>>,
+}
+
+struct Share<T> {
+    lanes: Mutex<Lanes<T>>,
+    wake: Notify,
+}
+
+impl<T> Share<T> {
+    fn lanes(&self) -> MutexGuard<'_, Lanes<T>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> LocalQueue<T> {
+    /// `shares` queues that hold `capacity` things each.
+    pub fn new(shares: usize, capacity: usize) -> Self {
+        let share = || Share { lanes: Mutex::new(Lanes::new(capacity)), wake: Notify::new() };
+        LocalQueue { shares: (0..shares.max(1)).map(|_| share()).collect() }
+    }
+
+    /// How many shares there are.
+    pub fn shares(&self) -> usize {
+        self.shares.len()
+    }
+
+    fn share(&self, partition: i16) -> &Share<T> {
+        &self.shares[usize::from(partition.unsigned_abs()) % self.shares.len()]
+    }
+
+    /// Puts things at the end of their lanes and wakes their worker once.
+    /// What does not fit is given back.
+    pub fn push(&self, partition: i16, items: impl IntoIterator<Item = (Priority, T)>) -> Vec<T> {
+        let share = self.share(partition);
+        let mut lanes = share.lanes();
+        let refused =
+            items.into_iter().filter_map(|(lane, item)| lanes.push(lane, item).err()).collect();
+        drop(lanes);
+        share.wake.notify_one();
+        refused
+    }
+
+    /// Up to `most` things of a share, at least one. Safe to drop while it waits.
+    pub async fn next(&self, share: usize, most: usize) -> Vec<T> {
+        let share = &self.shares[share % self.shares.len()];
+        loop {
+            let taken = share.lanes().take(most);
+            if !taken.is_empty() {
+                return taken;
+            }
+            share.wake.notified().await;
+        }
+    }
+
+    /// How many things wait in a lane, over all shares.
+    pub fn depth(&self, lane: Priority) -> usize {
+        self.shares.iter().map(|share| share.lanes().depth(lane)).sum()
+    }
+}
