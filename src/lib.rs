@@ -2,9 +2,9 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
-pub mod domain;
-
 pub mod app;
+pub mod domain;
 pub mod presence;
 pub mod queue;
+pub mod server;
 pub mod store;

@@ -191,6 +191,21 @@ impl App {
         Ok(messages::pending(&client, phone, exclude, waiting_for_retry, now, limit).await?)
     }
 
+    /// The same by page: what comes after a message.
+    ///
+    /// # Errors
+    /// [`Error::WrongAudience`]; failures of the database.
+    pub async fn pending_after(
+        &self,
+        caller: &Caller,
+        after: Option<MessageId>,
+        limit: usize,
+    ) -> Result<Vec<Message>, Error> {
+        let phone = caller.mobile()?;
+        let client = self.store().client().await?;
+        Ok(messages::pending_after(&client, phone, after, limit).await?)
+    }
+
     /// Takes the calling phone's word that it has, or has opened, these messages. Returns those that
     /// this changed; messages of others and repeats change nothing.
     ///

@@ -118,6 +118,28 @@ pub async fn pending(
     rows::messages(&found)
 }
 
+/// What a phone has still to get and comes after a message, oldest first.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn pending_after(
+    client: &Client,
+    phone: &Phone,
+    after: Option<MessageId>,
+    limit: usize,
+) -> Result<Vec<Message>, Error> {
+    let sql = format!(
+        "SELECT {} FROM {} WHERE m.recipient_phone = $1 AND m.status < 2 AND m.deleted_at IS NULL \
+         AND m.id > $2 ORDER BY m.id LIMIT $3",
+        rows::MESSAGE,
+        rows::FROM
+    );
+    let after = after.map_or(Uuid::nil(), |id| id.0);
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let statement = client.prepare_cached(&sql).await?;
+    rows::messages(&client.query(&statement, &[&phone.as_str(), &after, &limit]).await?)
+}
+
 /// Which messages a list shows.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {

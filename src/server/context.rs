@@ -1,0 +1,177 @@
+//! What a handler knows of its request.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use serde::de::DeserializeOwned;
+
+use super::reply::Problem;
+use crate::{
+    app::{App, Caller, messages::RequestKey},
+    domain::MessageId,
+};
+
+/// The usual page of a list, and the largest (interfaces.md, HTTP).
+const USUAL_PAGE: usize = 50;
+const LARGEST_PAGE: usize = 200;
+
+/// A request that has passed the gate: who it is from is known, its body is whole.
+pub struct Context {
+    /// The appliance.
+    pub app: App,
+    /// Who asks.
+    pub caller: Caller,
+    /// The route as the client wrote it: part of what an idempotency key stands for.
+    pub route: String,
+    /// The query, undecoded.
+    pub query: String,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// What travels in a request's extensions.
+pub type Shared = Arc<Context>;
+
+impl Context {
+    /// The body as JSON.
+    ///
+    /// # Errors
+    /// What is wrong with it, and where.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+        let given = self.headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
+        let media = given.map(|value| value.split(';').next().unwrap_or_default().trim());
+        if media.is_some_and(|media| {
+            !media.eq_ignore_ascii_case("application/json") && !media.ends_with("+json")
+        }) {
+            return Err(Problem::new(
+                http::StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_media_type",
+                "send application/json",
+            ));
+        }
+        serde_json::from_slice(&self.body).map_err(|error| {
+            let text = error.to_string();
+            let code = if error.is_data() && text.starts_with("unknown field") {
+                "unknown_field"
+            } else if error.is_data() {
+                "invalid_body"
+            } else {
+                "invalid_json"
+            };
+            Problem::bad_request(code, text)
+        })
+    }
+
+    /// A query parameter, decoded; the last one counts.
+    ///
+    /// # Errors
+    /// When it is not valid UTF-8.
+    pub fn parameter(&self, name: &'static str) -> Result<Option<String>, Problem> {
+        let mut found = None;
+        for pair in self.query.split('&').filter(|pair| !pair.is_empty()) {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            if key == name {
+                found = Some(decode(value).ok_or_else(|| {
+                    Problem::field(name, "invalid_encoding", format!("{name} is not valid UTF-8"))
+                })?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The page's size.
+    ///
+    /// # Errors
+    /// When it is no number from 1 to 200.
+    pub fn limit(&self) -> Result<usize, Problem> {
+        let Some(text) = self.parameter("limit")? else { return Ok(USUAL_PAGE) };
+        text.parse().ok().filter(|n| (1..=LARGEST_PAGE).contains(n)).ok_or_else(|| {
+            let message = format!("limit must be a number from 1 to {LARGEST_PAGE}");
+            Problem::field("limit", "out_of_range", message)
+        })
+    }
+
+    /// Where the page begins.
+    ///
+    /// # Errors
+    /// When it is no cursor of ours.
+    pub fn after(&self) -> Result<Option<MessageId>, Problem> {
+        use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+        let Some(text) = self.parameter("after")? else { return Ok(None) };
+        let bytes = URL_SAFE_NO_PAD.decode(&text).ok();
+        let id = bytes.and_then(|bytes| uuid::Uuid::from_slice(&bytes).ok());
+        id.map(|id| Some(MessageId(id))).ok_or_else(|| {
+            Problem::field("after", "invalid_cursor", "after is not a cursor of this list")
+        })
+    }
+
+    /// The idempotency key of the request, bound to its route and body.
+    ///
+    /// # Errors
+    /// When it is empty, too long or has other than visible characters.
+    pub fn request_key(&self) -> Result<Option<RequestKey>, Problem> {
+        let Some(value) = self.headers.get("idempotency-key") else { return Ok(None) };
+        let key = value
+            .to_str()
+            .ok()
+            .map(str::trim)
+            .filter(|key| (1..=255).contains(&key.len()))
+            .ok_or_else(|| {
+                Problem::field(
+                    "Idempotency-Key",
+                    "invalid_key",
+                    "Idempotency-Key must have 1 to 255 visible ASCII characters",
+                )
+            })?;
+        let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
+        digest.update(self.route.as_bytes());
+        digest.update(b"\n");
+        digest.update(&self.body);
+        let mut request_hash = [0; 32];
+        request_hash.copy_from_slice(digest.finish().as_ref());
+        Ok(Some(RequestKey { key: key.to_owned(), request_hash }))
+    }
+}
+
+/// The cursor that continues after a message.
+pub fn cursor(id: MessageId) -> String {
+    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+    URL_SAFE_NO_PAD.encode(id.0.as_bytes())
+}
+
+/// Undoes percent-encoding and `+`; `None` when the result is not UTF-8.
+fn decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        let hex = |at: usize| tail.get(at).and_then(|b| char::from(*b).to_digit(16));
+        rest = tail;
+        match first {
+            b'+' => bytes.push(b' '),
+            b'%' => match (hex(0), hex(1)) {
+                (Some(high), Some(low)) => {
+                    bytes.push((high * 16 + low) as u8);
+                    rest = tail.get(2..).unwrap_or_default();
+                }
+                _ => bytes.push(b'%'),
+            },
+            other => bytes.push(*other),
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::decode;
+
+    #[test]
+    fn queries_are_decoded() {
+        assert_eq!(decode("a%20b+c%2Bd").as_deref(), Some("a b c+d"));
+        assert_eq!(decode("100%").as_deref(), Some("100%"));
+        assert_eq!(decode("%ff"), None);
+    }
+}

@@ -1,0 +1,51 @@
+//! `/health`, for people and probes.
+
+use std::{collections::BTreeMap, sync::atomic::Ordering};
+
+use http::StatusCode;
+use serde_json::json;
+use warp::reply::Response;
+
+use crate::{
+    app::{App, health::Dependency},
+    server::{Readiness, reply},
+};
+
+/// `GET /health/live`: the process answers.
+pub fn live() -> Response {
+    reply::json(StatusCode::OK, &json!({ "status": "healthy" }))
+}
+
+/// `GET /health/ready`: it can take requests now.
+pub async fn ready(app: &App, readiness: &Readiness, details: bool) -> Response {
+    if !readiness.load(Ordering::Acquire) {
+        let body = json!({ "status": "stopping" });
+        return reply::json(StatusCode::SERVICE_UNAVAILABLE, &body);
+    }
+    whole(app, details).await
+}
+
+/// `GET /health`: everything it needs answers. What that is in detail is for administrators.
+pub async fn whole(app: &App, details: bool) -> Response {
+    let dependencies = app.health().await;
+    let healthy = dependencies.iter().all(|dependency| dependency.up);
+    let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let word = if healthy { "healthy" } else { "unhealthy" };
+    if !details {
+        return reply::json(status, &json!({ "status": word }));
+    }
+    let list: BTreeMap<&str, serde_json::Value> =
+        dependencies.iter().map(|dependency| (dependency.name, state(dependency))).collect();
+    reply::json(status, &json!({ "status": word, "dependencies": list }))
+}
+
+fn state(dependency: &Dependency) -> serde_json::Value {
+    let mut state = json!({
+        "status": if dependency.up { "up" } else { "down" },
+        "latencyMs": (dependency.latency.as_secs_f64() * 1e5).round() / 100.0,
+    });
+    if let Some(fault) = &dependency.fault {
+        state["fault"] = json!(fault);
+    }
+    state
+}

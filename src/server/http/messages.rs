@@ -1,0 +1,312 @@
+//! `/messages`: sent, listed, acknowledged.
+
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use warp::reply::Response;
+
+use crate::{
+    app::{
+        ledger::Said,
+        messages::{Item, SendRequest, Sent},
+    },
+    domain::{
+        ContentType, Message, MessageId, MessageKind, Party, Priority, Status,
+        message::{BATCH_LIMIT, Draft, FieldError},
+    },
+    server::{
+        context::{Context, Shared, cursor},
+        reply::{self, Problem, answer},
+        view,
+    },
+    store::messages::Filter,
+};
+
+/// `POST /messages`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct SendBody {
+    to: String,
+    subject: Option<String>,
+    content: String,
+    content_type: Option<String>,
+    priority: Option<String>,
+    #[serde(default)]
+    attachments: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BatchBody {
+    messages: Vec<serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IdsBody {
+    ids: Vec<uuid::Uuid>,
+}
+
+/// The answer to a send.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Receipt {
+    id: uuid::Uuid,
+    status: &'static str,
+    #[serde(with = "time::serde::rfc3339")]
+    created_at: time::OffsetDateTime,
+}
+
+impl From<&Message> for Receipt {
+    fn from(message: &Message) -> Self {
+        Receipt {
+            id: message.id.0,
+            status: message.status.name(),
+            created_at: message.created_at,
+        }
+    }
+}
+
+impl SendBody {
+    fn into_request(self) -> Result<SendRequest, Vec<FieldError>> {
+        let mut broken = Vec::new();
+        let content_type = match self.content_type.as_deref() {
+            None => Some(ContentType::default()),
+            Some(name) => ContentType::parse(name),
+        };
+        if content_type.is_none() {
+            broken.push(FieldError::new("contentType", "unknown", "contentType is text or json"));
+        }
+        if content_type == Some(ContentType::Json)
+            && serde_json::from_str::<serde::de::IgnoredAny>(&self.content).is_err()
+        {
+            let message = "content is not JSON, although contentType says so";
+            broken.push(FieldError::new("content", "invalid_json", message));
+        }
+        let priority = match self.priority.as_deref() {
+            None => Some(Priority::default()),
+            Some(name) => Priority::parse(name),
+        };
+        if priority.is_none() {
+            broken.push(FieldError::new("priority", "unknown", "priority is low, normal or high"));
+        }
+        if !self.attachments.is_empty() {
+            let message = "attachments names media that do not exist";
+            broken.push(FieldError::new("attachments", "not_found", message));
+        }
+        match (content_type, priority, broken.is_empty()) {
+            (Some(content_type), Some(priority), true) => Ok(SendRequest {
+                to: self.to,
+                draft: Draft {
+                    subject: self.subject,
+                    content: self.content,
+                    content_type,
+                    priority,
+                },
+            }),
+            _ => Err(broken),
+        }
+    }
+}
+
+/// `POST /messages`.
+pub async fn send(context: Shared) -> Response {
+    answer(try_send(&context).await)
+}
+
+async fn try_send(context: &Context) -> Result<Response, Problem> {
+    // Who may not send learns that before what is wrong with the message.
+    context.caller.business(crate::domain::Permission::SendMessages)?;
+    let body: SendBody = context.json()?;
+    let request = body.into_request().map_err(crate::app::Error::Invalid)?;
+    let key = context.request_key()?;
+    let receipt = |message: &Message| json_text(&Receipt::from(message));
+    let sent = context
+        .app
+        .send(&context.caller, request, key, |message| (202, receipt(message)))
+        .await?;
+    Ok(match sent {
+        Sent::Now(message) => reply::raw(StatusCode::ACCEPTED, receipt(&message)),
+        Sent::Before(earlier) => replayed(earlier),
+    })
+}
+
+/// `POST /messages/batch`.
+pub async fn send_batch(context: Shared) -> Response {
+    answer(try_send_batch(&context).await)
+}
+
+async fn try_send_batch(context: &Context) -> Result<Response, Problem> {
+    context.caller.business(crate::domain::Permission::SendMessages)?;
+    let body: BatchBody = context.json()?;
+    if body.messages.is_empty() || body.messages.len() > BATCH_LIMIT {
+        let message = format!("messages must hold 1 to {BATCH_LIMIT} items");
+        return Err(Problem::field("messages", "out_of_range", message));
+    }
+    let key = context.request_key()?;
+    // An item that does not even read as a message answers for itself too.
+    let mut readable = Vec::new();
+    let places: Vec<Result<(), Problem>> = body
+        .messages
+        .into_iter()
+        .map(|value| {
+            let body: SendBody = serde_json::from_value(value)
+                .map_err(|error| Problem::bad_request("invalid_body", error.to_string()))?;
+            readable.push(body.into_request().map_err(crate::app::Error::Invalid)?);
+            Ok(())
+        })
+        .collect();
+    let results = |items: &[Item]| {
+        let mut items = items.iter();
+        let results: Vec<serde_json::Value> = places
+            .iter()
+            .map(|place| match (place, place.is_ok().then(|| items.next()).flatten()) {
+                (Err(problem), _) => json!({ "error": problem.to_json() }),
+                (Ok(()), Some(Ok(message))) => json!({ "id": message.id.0 }),
+                (Ok(()), Some(Err(broken))) => {
+                    let problem = Problem::from(crate::app::Error::Invalid(broken.clone()));
+                    json!({ "error": problem.to_json() })
+                }
+                (Ok(()), None) => {
+                    json!({ "error": Problem::from(crate::app::Error::Internal).to_json() })
+                }
+            })
+            .collect();
+        json!({ "results": results }).to_string()
+    };
+    let sent = context
+        .app
+        .send_batch(&context.caller, readable, key, |items| (200, results(items)))
+        .await?;
+    Ok(match sent {
+        Sent::Now(items) => reply::raw(StatusCode::OK, results(&items)),
+        Sent::Before(earlier) => replayed(earlier),
+    })
+}
+
+fn replayed(earlier: crate::store::idempotency::Earlier) -> Response {
+    let status = StatusCode::from_u16(earlier.status_code).unwrap_or(StatusCode::OK);
+    let mut response = reply::raw(status, earlier.response);
+    response
+        .headers_mut()
+        .insert("idempotency-replayed", http::HeaderValue::from_static("true"));
+    response
+}
+
+/// `GET /messages`.
+pub async fn list(context: Shared) -> Response {
+    answer(try_list(&context).await)
+}
+
+async fn try_list(context: &Context) -> Result<Response, Problem> {
+    let limit = context.limit()?;
+    let mut filter = Filter { before: context.after()?, ..Filter::default() };
+    if let Some(name) = context.parameter("status")? {
+        filter.status = Some(Status::parse(&name).ok_or_else(|| {
+            let message = "status is pending, sent, delivered, read or failed";
+            Problem::field("status", "unknown", message)
+        })?);
+    }
+    if let Some(name) = context.parameter("type")? {
+        filter.kind = Some(MessageKind::parse(&name).ok_or_else(|| {
+            Problem::field("type", "unknown", "type is oneWay or chat")
+        })?);
+    }
+    if let Some(text) = context.parameter("to")? {
+        let to = context.app.parse_phone("to", &text)?;
+        // A phone asks for its own; what it asks of another number it simply does not get.
+        if matches!(context.caller.party(), Party::Mobile(own) if own != to) {
+            return Ok(page(&[], limit));
+        }
+        filter.recipient = Some(to);
+    }
+    let found = context.app.list_messages(&context.caller, filter, limit + 1).await?;
+    Ok(page(&found, limit))
+}
+
+/// A page of a list that was read with one more than asked for, to know whether it goes on.
+fn page(found: &[Message], limit: usize) -> Response {
+    let shown = found.get(..limit).unwrap_or(found);
+    let next = (found.len() > limit).then(|| shown.last().map(|last| cursor(last.id))).flatten();
+    reply::json(StatusCode::OK, &json!({ "items": view::messages(shown), "next": next }))
+}
+
+/// `GET /messages/pending`.
+pub async fn pending(context: Shared) -> Response {
+    answer(try_pending(&context).await)
+}
+
+async fn try_pending(context: &Context) -> Result<Response, Problem> {
+    context.caller.mobile()?;
+    let limit = context.limit()?;
+    let after = context.after()?;
+    let found = context.app.pending_after(&context.caller, after, limit + 1).await?;
+    Ok(page(&found, limit))
+}
+
+/// `GET /messages/{id}`.
+pub async fn show(id: String, context: Shared) -> Response {
+    answer(
+        async {
+            let message = context.app.message(&context.caller, parse_id(&id)?).await?;
+            Ok(reply::json(StatusCode::OK, &view::MessageView::from(&message)))
+        }
+        .await,
+    )
+}
+
+/// `GET /messages/{id}/timeline`.
+pub async fn timeline(id: String, context: Shared) -> Response {
+    answer(
+        async {
+            let id = parse_id(&id)?;
+            let (message, events) = context.app.timeline(&context.caller, id).await?;
+            let body = json!({
+                "id": message.id.0,
+                "status": message.status.name(),
+                "steps": view::timeline(&message, &events),
+            });
+            Ok(reply::json(StatusCode::OK, &body))
+        }
+        .await,
+    )
+}
+
+/// `POST /messages/{id}/delivered`.
+pub async fn delivered(id: String, context: Shared) -> Response {
+    answer(say_one(&context, &id, Said::Acknowledged).await)
+}
+
+/// `POST /messages/{id}/read`.
+pub async fn read(id: String, context: Shared) -> Response {
+    answer(say_one(&context, &id, Said::Opened).await)
+}
+
+async fn say_one(context: &Context, id: &str, said: Said) -> Result<Response, Problem> {
+    context.caller.mobile()?;
+    let message = context.app.say_one(&context.caller, said, parse_id(id)?).await?;
+    Ok(reply::json(StatusCode::OK, &view::MessageView::from(&message)))
+}
+
+/// `POST /messages/acknowledge`.
+pub async fn acknowledge(context: Shared) -> Response {
+    answer(
+        async {
+            context.caller.mobile()?;
+            let body: IdsBody = context.json()?;
+            let ids = body.ids.into_iter().map(|id| (MessageId(id), None)).collect();
+            let changed = context.app.say(&context.caller, Said::Acknowledged, ids).await?;
+            Ok(reply::json(StatusCode::OK, &json!({ "changed": changed.len() })))
+        }
+        .await,
+    )
+}
+
+/// What is no id names nothing: the same answer as for an id that is not there.
+fn parse_id(text: &str) -> Result<MessageId, Problem> {
+    text.parse().map_err(|_| crate::app::Error::NotFound("message").into())
+}
+
+fn json_text<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}

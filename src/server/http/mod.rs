@@ -1,0 +1,5 @@
+//! The HTTP API, one file a noun. A handler takes plain values and returns an answer; it decides
+//! nothing.
+
+pub mod health;
+pub mod messages;

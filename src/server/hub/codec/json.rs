@@ -1,0 +1,230 @@
+//! The JSON encoding: one object per record, properties in any order, unknown ones skipped.
+
+use bytes::Bytes;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+
+use super::{EncodeError, Incoming, Outcome, ParseError, RECORD_END};
+
+/// Everything a message may carry. Absent is `None`, null is `Some(Value::Null)`: a completion
+/// tells "nothing" from "null" by it. Values are taken as they come and judged afterwards, because
+/// `type` may come last and decides what is required. `headers` is skipped like unknown properties.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Fields {
+    #[serde(deserialize_with = "present")]
+    r#type: Option<Value>,
+    #[serde(deserialize_with = "present")]
+    invocation_id: Option<Value>,
+    #[serde(deserialize_with = "present")]
+    target: Option<Value>,
+    #[serde(deserialize_with = "present")]
+    arguments: Option<Value>,
+    #[serde(deserialize_with = "present")]
+    stream_ids: Option<Value>,
+    #[serde(deserialize_with = "present")]
+    item: Option<Value>,
+    #[serde(deserialize_with = "present")]
+    result: Option<Value>,
+    #[serde(deserialize_with = "present")]
+    error: Option<Value>,
+    #[serde(deserialize_with = "present")]
+    allow_reconnect: Option<Value>,
+    #[serde(deserialize_with = "present")]
+    sequence_id: Option<Value>,
+}
+
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
+}
+
+pub(super) fn parse(payload: &[u8]) -> Result<Incoming, ParseError> {
+    // Judged as a whole, since the reader does not look into strings it skips.
+    let text = std::str::from_utf8(payload).map_err(|_| ParseError::Json)?;
+    // An array would do for a struct otherwise: serde takes its items by position.
+    if !text.trim_ascii_start().starts_with('{') {
+        return Err(not_an_object(text));
+    }
+    let fields: Fields = serde_json::from_str(text).map_err(|_| ParseError::Json)?;
+    fields.into_message()
+}
+
+impl Fields {
+    fn into_message(self) -> Result<Incoming, ParseError> {
+        let number = |property| ParseError::WrongType { property, expected: "Number" };
+        let kind = self.r#type.ok_or(ParseError::Missing("type"))?;
+        if !(kind.is_i64() || kind.is_u64()) {
+            return Err(number("type"));
+        }
+        let id = |id| required_text("invocationId", id);
+        let sequence = |id: Option<Value>| {
+            let id = id.ok_or(ParseError::Missing("sequenceId"))?;
+            id.as_u64().ok_or(number("sequenceId"))
+        };
+        Ok(match kind.as_u64() {
+            Some(1) => Incoming::Invocation {
+                invocation_id: text("invocationId", self.invocation_id)?,
+                target: required_text("target", self.target)?,
+                arguments: arguments(self.arguments)?,
+                stream_ids: stream_ids(self.stream_ids)?,
+            },
+            Some(2) => Incoming::StreamItem {
+                invocation_id: id(self.invocation_id)?,
+                item: self.item.ok_or(ParseError::Missing("item"))?,
+            },
+            Some(3) => Incoming::Completion {
+                invocation_id: id(self.invocation_id)?,
+                outcome: outcome(self.result, self.error)?,
+            },
+            Some(4) => Incoming::StreamInvocation {
+                invocation_id: id(self.invocation_id)?,
+                target: required_text("target", self.target)?,
+                arguments: arguments(self.arguments)?,
+                stream_ids: stream_ids(self.stream_ids)?,
+            },
+            Some(5) => Incoming::CancelInvocation { invocation_id: id(self.invocation_id)? },
+            Some(6) => Incoming::Ping,
+            Some(7) => Incoming::Close {
+                error: text("error", self.error)?,
+                allow_reconnect: flag("allowReconnect", self.allow_reconnect)?,
+            },
+            Some(8) => Incoming::Ack { sequence_id: sequence(self.sequence_id)? },
+            Some(9) => Incoming::Sequence { sequence_id: sequence(self.sequence_id)? },
+            _ => Incoming::Unknown,
+        })
+    }
+}
+
+/// An optional text: null and the empty text are as good as absent.
+fn text(property: &'static str, value: Option<Value>) -> Result<Option<String>, ParseError> {
+    match value {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text).filter(|text| !text.is_empty())),
+        Some(_) => Err(ParseError::WrongType { property, expected: "String" }),
+    }
+}
+
+fn required_text(property: &'static str, value: Option<Value>) -> Result<String, ParseError> {
+    text(property, value)?.ok_or(ParseError::Missing(property))
+}
+
+fn arguments(value: Option<Value>) -> Result<Vec<Value>, ParseError> {
+    match value {
+        None => Err(ParseError::Missing("arguments")),
+        Some(Value::Array(arguments)) => Ok(arguments),
+        Some(_) => Err(ParseError::WrongType { property: "arguments", expected: "Array" }),
+    }
+}
+
+fn stream_ids(value: Option<Value>) -> Result<Vec<String>, ParseError> {
+    match value {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(Value::Array(ids)) => {
+            ids.into_iter().map(|id| required_text("streamIds", Some(id))).collect()
+        }
+        Some(_) => Err(ParseError::WrongType { property: "streamIds", expected: "Array" }),
+    }
+}
+
+fn flag(property: &'static str, value: Option<Value>) -> Result<bool, ParseError> {
+    match value {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(flag)) => Ok(flag),
+        Some(_) => Err(ParseError::NotAFlag(property)),
+    }
+}
+
+fn outcome(result: Option<Value>, error: Option<Value>) -> Result<Outcome, ParseError> {
+    // An empty error is an error still, so this is not `text`.
+    let error = match error {
+        None | Some(Value::Null) => None,
+        Some(Value::String(error)) => Some(error),
+        Some(_) => return Err(ParseError::WrongType { property: "error", expected: "String" }),
+    };
+    match (result, error) {
+        (Some(_), Some(_)) => Err(ParseError::ResultAndError),
+        (None, Some(error)) => Ok(Outcome::Error(error)),
+        (Some(result), None) => Ok(Outcome::Value(result)),
+        (None, None) => Ok(Outcome::Void),
+    }
+}
+
+fn not_an_object(text: &str) -> ParseError {
+    match serde_json::from_str::<Value>(text) {
+        Ok(Value::Null) => ParseError::NotAnObject("Null"),
+        Ok(Value::Bool(true)) => ParseError::NotAnObject("True"),
+        Ok(Value::Bool(false)) => ParseError::NotAnObject("False"),
+        Ok(Value::Number(_)) => ParseError::NotAnObject("Number"),
+        Ok(Value::String(_)) => ParseError::NotAnObject("String"),
+        Ok(Value::Array(_)) => ParseError::NotAnObject("Array"),
+        Ok(Value::Object(_)) | Err(_) => ParseError::Json,
+    }
+}
+
+#[derive(Serialize)]
+struct InvocationOut<'a, T: Serialize> {
+    r#type: u8,
+    target: &'a str,
+    arguments: [&'a T; 1],
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CompletionOut<'a> {
+    r#type: u8,
+    invocation_id: &'a str,
+    #[serde(flatten)]
+    outcome: OutcomeOut<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+enum OutcomeOut<'a> {
+    Result(&'a Value),
+    Error(&'a str),
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CloseOut<'a> {
+    r#type: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    allow_reconnect: bool,
+}
+
+pub(super) fn invocation<T: Serialize>(target: &str, argument: &T) -> Result<Bytes, EncodeError> {
+    record(&InvocationOut { r#type: 1, target, arguments: [argument] })
+}
+
+pub(super) fn completion(id: &str, outcome: &Outcome) -> Bytes {
+    let outcome = match outcome {
+        Outcome::Void => OutcomeOut::Result(&Value::Null),
+        Outcome::Value(value) => OutcomeOut::Result(value),
+        Outcome::Error(error) => OutcomeOut::Error(error),
+    };
+    plain_record(&CompletionOut { r#type: 3, invocation_id: id, outcome })
+}
+
+pub(super) fn ping() -> Bytes {
+    Bytes::from_static(b"{\"type\":6}\x1e")
+}
+
+pub(super) fn close(error: Option<&str>, allow_reconnect: bool) -> Bytes {
+    plain_record(&CloseOut { r#type: 7, error, allow_reconnect })
+}
+
+/// JSON escapes control characters within strings, so the end cannot occur inside.
+fn record<T: Serialize>(message: &T) -> Result<Bytes, EncodeError> {
+    let mut bytes = serde_json::to_vec(message)?;
+    bytes.push(RECORD_END);
+    Ok(bytes.into())
+}
+
+/// A record of texts and JSON values only: writing those to memory has no way to fail. Should it
+/// ever, the client is told to come back rather than left to wait.
+fn plain_record<T: Serialize>(message: &T) -> Bytes {
+    record(message)
+        .unwrap_or_else(|_| Bytes::from_static(b"{\"type\":7,\"allowReconnect\":true}\x1e"))
+}

@@ -1,0 +1,166 @@
+//! The handshake: the first record of every connection, JSON under every protocol.
+//!
+//! It chooses the protocol and its version. A failure is told in the answer and the connection then
+//! ends without a Close message, which would belong to a protocol that was never agreed on.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::codec::{Protocol, RECORD_END};
+
+/// The highest version of the hub protocol: 2 adds stateful reconnect, and means an ordinary
+/// connection where that was not negotiated. Any lower number is taken too; one client in the field
+/// sends 0.
+pub const MAX_VERSION: i32 = 2;
+
+/// What a handshake agreed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Agreed {
+    /// The encoding of everything that follows.
+    pub protocol: Protocol,
+    /// The version the client asked for, at most [`MAX_VERSION`].
+    pub version: i32,
+}
+
+/// Why a handshake failed. The texts are those of the official server, which clients show.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HandshakeError {
+    /// It asks for a protocol that is not spoken here.
+    #[error("The protocol '{0}' is not supported.")]
+    Protocol(String),
+    /// It asks for a version from the future.
+    #[error("The server does not support version {version} of the '{protocol}' protocol.")]
+    Version {
+        /// The version asked for.
+        version: i32,
+        /// The protocol asked for.
+        protocol: &'static str,
+    },
+    /// It did not come in time, is longer than a message may be, or the server is leaving.
+    #[error("Handshake was canceled.")]
+    Canceled,
+    /// It is no handshake; what is wrong with it.
+    #[error("An unexpected error occurred during connection handshake. InvalidDataException: {0}")]
+    Malformed(&'static str),
+}
+
+#[derive(Deserialize)]
+struct Request {
+    protocol: Option<String>,
+    version: Option<i32>,
+}
+
+#[derive(Serialize)]
+struct Failure<'a> {
+    error: &'a str,
+}
+
+/// Judges the payload of a handshake request, without its end.
+pub fn judge(payload: &[u8]) -> Result<Agreed, HandshakeError> {
+    let malformed = HandshakeError::Malformed;
+    let text = std::str::from_utf8(payload).map_err(|_| malformed("Error reading JSON."))?;
+    // serde would take an array for the structure, by position.
+    if !text.trim_ascii_start().starts_with('{') {
+        return Err(malformed("Expected a JSON Object."));
+    }
+    let request: Request = serde_json::from_str(text).map_err(|error| {
+        malformed(match error.classify() {
+            serde_json::error::Category::Data => {
+                "Expected 'protocol' to be of type String and 'version' of type Number."
+            }
+            _ => "Error reading JSON.",
+        })
+    })?;
+    let name = request.protocol.ok_or(malformed("Missing required property 'protocol'."))?;
+    let version = request.version.ok_or(malformed("Missing required property 'version'."))?;
+    let Some(protocol) = Protocol::named(&name) else {
+        return Err(HandshakeError::Protocol(name));
+    };
+    if version > MAX_VERSION {
+        return Err(HandshakeError::Version { version, protocol: protocol.name() });
+    }
+    Ok(Agreed { protocol, version })
+}
+
+/// The answer to a handshake that succeeded, whole.
+pub fn accepted() -> Bytes {
+    Bytes::from_static(b"{}\x1e")
+}
+
+/// The answer to a handshake that failed, whole.
+pub fn refused(error: &HandshakeError) -> Bytes {
+    let text = error.to_string();
+    match serde_json::to_vec(&Failure { error: &text }) {
+        Ok(mut bytes) => {
+            bytes.push(RECORD_END);
+            bytes.into()
+        }
+        // Writing one text to memory has no way to fail; the client must not wait if it does.
+        Err(_) => Bytes::from_static(b"{\"error\":\"Handshake was canceled.\"}\x1e"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(request: &str) -> String {
+        let answer = refused(&judge(request.as_bytes()).unwrap_err());
+        let (end, json) = answer.split_last().unwrap();
+        assert_eq!(*end, RECORD_END);
+        let json: serde_json::Value = serde_json::from_slice(json).unwrap();
+        assert_eq!(json.as_object().unwrap().len(), 1);
+        json["error"].as_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn every_version_up_to_two_is_taken() {
+        for version in [-1, 0, 1, 2] {
+            let request = format!(r#" {{"version":{version},"x":[{{}}],"protocol":"json"}} "#);
+            let agreed = Agreed { protocol: Protocol::Json, version };
+            assert_eq!(judge(request.as_bytes()), Ok(agreed));
+        }
+        assert_eq!(
+            refusal(r#"{"protocol":"json","version":3}"#),
+            "The server does not support version 3 of the 'json' protocol."
+        );
+    }
+
+    #[test]
+    fn names_of_protocols_have_no_case_and_unknown_ones_are_repeated() {
+        assert!(judge(br#"{"protocol":"JSON","version":1}"#).is_ok());
+        assert_eq!(
+            refusal(r#"{"protocol":"a\"b","version":1}"#),
+            "The protocol 'a\"b' is not supported."
+        );
+        // An unknown protocol is the first complaint, as nothing is known of its versions.
+        assert_eq!(
+            refusal(r#"{"protocol":"x","version":9}"#),
+            "The protocol 'x' is not supported."
+        );
+    }
+
+    #[test]
+    fn anything_else_is_malformed() {
+        let prefix =
+            "An unexpected error occurred during connection handshake. InvalidDataException: ";
+        for (request, detail) in [
+            ("", "Expected a JSON Object."),
+            (r#"["json",1]"#, "Expected a JSON Object."),
+            (r#"{"protocol":"json","version":1"#, "Error reading JSON."),
+            (r#"{"protocol":"json","version":1}{}"#, "Error reading JSON."),
+            (r#"{"version":1}"#, "Missing required property 'protocol'."),
+            (r#"{"protocol":"json"}"#, "Missing required property 'version'."),
+            (
+                r#"{"protocol":"json","version":"1"}"#,
+                "Expected 'protocol' to be of type String and 'version' of type Number.",
+            ),
+        ] {
+            assert_eq!(refusal(request), format!("{prefix}{detail}"), "{request}");
+        }
+        assert!(matches!(
+            judge(b"{\"protocol\":\"json\",\"version\":1,\"x\":\"\xff\"}"),
+            Err(HandshakeError::Malformed(_))
+        ));
+    }
+}

@@ -1,0 +1,178 @@
+//! Negotiation: what `POST /hub/negotiate` answers, from its query alone.
+//!
+//! Every answer, refusals included, is a 200 with a JSON body: clients throw the text they find in
+//! its `error`. Who may negotiate, the method of the request and keeping the connection until its
+//! transport attaches are the caller's business.
+
+use std::fmt;
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde::Serialize;
+
+use super::codec::Protocol;
+
+/// The highest version of the negotiation; the lowest is 0.
+pub const MAX_VERSION: i32 = 1;
+
+/// A way to carry a connection's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Transport {
+    /// One WebSocket.
+    WebSockets,
+    /// A stream of events to the client, requests from it.
+    ServerSentEvents,
+    /// Held requests to the client, requests from it.
+    LongPolling,
+}
+
+impl Transport {
+    /// What it is offered to carry: binary only while there is a binary protocol to carry.
+    fn formats(self) -> &'static [&'static str] {
+        let binary = self != Transport::ServerSentEvents
+            && Protocol::ALL.into_iter().any(|protocol| !protocol.is_text());
+        if binary { &["Text", "Binary"] } else { &["Text"] }
+    }
+}
+
+/// What a route offers.
+#[derive(Clone, Copy, Debug)]
+pub struct Offer<'a> {
+    /// In the order clients are to try them.
+    pub transports: &'a [Transport],
+    /// Whether connections may outlive their WebSocket for a moment.
+    pub stateful: bool,
+}
+
+/// The secret that attaches a transport to a negotiated connection; never to be logged.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct ConnectionToken(String);
+
+impl ConnectionToken {
+    /// The text that clients put in the query as `id`.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for ConnectionToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ConnectionToken(***)")
+    }
+}
+
+/// A connection that was granted and waits for its transport.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Granted {
+    /// Its public name. A client of version 0 is not told it: it gets the token for an id, and a
+    /// secret must not become a name.
+    pub connection_id: String,
+    /// What its transport has to show.
+    pub token: ConnectionToken,
+    /// Whether it is to survive the loss of its WebSocket.
+    pub stateful: bool,
+}
+
+/// The answer to a negotiation.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The connection to keep; none if the request was refused.
+    pub granted: Option<Granted>,
+    /// The body of a 200, `application/json`.
+    pub body: Vec<u8>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Body<'a> {
+    negotiate_version: i32,
+    connection_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connection_token: Option<&'a str>,
+    // Clients refuse a server that sets it unasked.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    use_stateful_reconnect: bool,
+    available_transports: Vec<TransportBody>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TransportBody {
+    transport: Transport,
+    transfer_formats: &'static [&'static str],
+}
+
+#[derive(Serialize)]
+struct Refusal<'a> {
+    error: &'a str,
+}
+
+/// A text of 22 characters that needs no encoding in a URL, from random bytes: clients put the token
+/// into their URLs as it is.
+pub fn id(random: [u8; 16]) -> String {
+    URL_SAFE_NO_PAD.encode(random)
+}
+
+/// Answers the query of a negotiation (without its `?`; empty if there was none). `id_bytes` and
+/// `token_bytes` must be random and independent, since the id is public and the token secret.
+pub fn negotiate(
+    query: &str,
+    id_bytes: [u8; 16],
+    token_bytes: [u8; 16],
+    offer: Offer<'_>,
+) -> Answer {
+    let version = match parameter(query, "negotiateVersion").map(str::parse::<i32>) {
+        None => 0,
+        Some(Ok(version)) if version >= 0 => version.min(MAX_VERSION),
+        Some(Ok(version)) => {
+            return refusal(&format!(
+                "The client requested version '{version}', but the server does not support this \
+                 version."
+            ));
+        }
+        Some(Err(_)) => {
+            return refusal("The client requested a non-integer protocol version.");
+        }
+    };
+    let asked = parameter(query, "useStatefulReconnect")
+        .is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    let stateful = asked && offer.stateful;
+    let connection_id = id(id_bytes);
+    let token = ConnectionToken(id(token_bytes));
+    // Version 0 knows one id: the client shows as `id` what it is told here.
+    let (shown, shown_token) = match version {
+        0 => (token.expose(), None),
+        _ => (connection_id.as_str(), Some(token.expose())),
+    };
+    let body = Body {
+        negotiate_version: version,
+        connection_id: shown,
+        connection_token: shown_token,
+        use_stateful_reconnect: stateful,
+        available_transports: offer
+            .transports
+            .iter()
+            .map(|transport| TransportBody {
+                transport: *transport,
+                transfer_formats: transport.formats(),
+            })
+            .collect(),
+    };
+    match serde_json::to_vec(&body) {
+        Ok(body) => Answer { granted: Some(Granted { connection_id, token, stateful }), body },
+        // Writing texts to memory has no way to fail.
+        Err(_) => refusal("The connection could not be made."),
+    }
+}
+
+fn refusal(error: &str) -> Answer {
+    Answer { granted: None, body: serde_json::to_vec(&Refusal { error }).unwrap_or_default() }
+}
+
+/// The first value of a parameter, names compared without case. Values are taken as they stand: no
+/// client encodes a number or a truth value.
+fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    query
+        .split('&')
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .find_map(|(key, value)| key.eq_ignore_ascii_case(name).then_some(value))
+}

@@ -1,0 +1,61 @@
+//! The bytes of a connection that cannot be read yet: part of a message, or messages that wait for
+//! the running invocation.
+
+/// An idle connection that once received a large message must not keep its room: there are very
+/// many idle connections. Below this, in bytes, keeping it saves an allocation per message.
+const KEEP: usize = 1024;
+
+/// Bytes received and not read. `Default` holds no memory.
+#[derive(Debug, Default)]
+pub(super) struct Input {
+    bytes: Vec<u8>,
+    /// How many of `bytes` are read already: taking them away at once would move the rest for each
+    /// of many small messages.
+    start: usize,
+    /// How many of the unread bytes are known to hold no end of a message.
+    scanned: usize,
+}
+
+impl Input {
+    pub(super) fn unread(&self) -> &[u8] {
+        self.bytes.get(self.start..).unwrap_or_default()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len() - self.start
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(super) fn scanned(&self) -> usize {
+        self.scanned
+    }
+
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        if self.start > 0 {
+            self.bytes.drain(..self.start);
+            self.start = 0;
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Takes away what has been read, and notes how much of the rest was searched in vain.
+    pub(super) fn advance(&mut self, used: usize, scanned: usize) {
+        self.start = self.bytes.len().min(self.start + used);
+        self.scanned = scanned.min(self.len());
+        if self.bytes.capacity() > KEEP && self.len() < self.bytes.capacity() / 4 {
+            self.bytes = self.unread().to_vec();
+            self.start = 0;
+        } else if self.is_empty() {
+            self.bytes.clear();
+            self.start = 0;
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+}

@@ -1,0 +1,148 @@
+//! Answers of the HTTP API: JSON, and problems by RFC 9457. The only place that maps
+//! [`app::Error`] to HTTP.
+
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+use warp::reply::Response;
+
+use crate::{app, domain::message::FieldError};
+
+/// A failed request as the client sees it.
+#[derive(Debug)]
+pub struct Problem {
+    /// The status.
+    pub status: StatusCode,
+    /// Stable, snake_case, for programs.
+    pub code: &'static str,
+    /// For people.
+    pub detail: String,
+    /// Broken rules by field.
+    pub errors: Vec<FieldError>,
+    /// Seconds for `Retry-After`.
+    pub retry_after: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct ProblemBody<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    code: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errors: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+impl Problem {
+    /// A problem without field errors.
+    pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Problem {
+        Problem { status, code, detail: detail.into(), errors: Vec::new(), retry_after: None }
+    }
+
+    /// What is wrong with the request's form.
+    pub fn bad_request(code: &'static str, detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::BAD_REQUEST, code, detail)
+    }
+
+    /// A query parameter, header or field that breaks a rule.
+    pub fn field(field: &'static str, code: &'static str, message: impl Into<String>) -> Problem {
+        app::Error::field(field, code, message).into()
+    }
+
+    /// The body of the problem.
+    pub fn to_json(&self) -> serde_json::Value {
+        let errors = (!self.errors.is_empty()).then(|| {
+            let mut fields = serde_json::Map::new();
+            for error in &self.errors {
+                let entry = serde_json::json!({ "code": error.code, "message": error.message });
+                if let serde_json::Value::Array(list) =
+                    fields.entry(error.field).or_insert_with(|| serde_json::Value::Array(Vec::new()))
+                {
+                    list.push(entry);
+                }
+            }
+            fields
+        });
+        let body = ProblemBody {
+            r#type: format!("urn:esh3ar:problem:{}", self.code),
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            code: self.code,
+            errors,
+        };
+        serde_json::to_value(body).unwrap_or_default()
+    }
+
+    /// The whole answer.
+    pub fn into_response(self) -> Response {
+        let mut response = raw(self.status, self.to_json().to_string());
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl From<app::Error> for Problem {
+    fn from(error: app::Error) -> Self {
+        use app::Error;
+        let detail = error.to_string();
+        let (status, code) = match &error {
+            Error::Invalid(_) => (StatusCode::BAD_REQUEST, "validation_failed"),
+            Error::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated"),
+            Error::Forbidden(_) => (StatusCode::FORBIDDEN, "permission_denied"),
+            Error::WrongAudience(_) => (StatusCode::FORBIDDEN, "wrong_audience"),
+            Error::NotFound(_) => (StatusCode::NOT_FOUND, "not_found"),
+            Error::Conflict(_) => (StatusCode::CONFLICT, "conflict"),
+            Error::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
+            Error::Overloaded { .. } => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
+            Error::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+            Error::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),
+        };
+        let mut problem = Problem::new(status, code, detail);
+        match error {
+            Error::Invalid(errors) => problem.errors = errors,
+            Error::Overloaded { retry_after } => {
+                problem.retry_after = Some(retry_after.as_secs().max(1));
+            }
+            Error::Unavailable => problem.retry_after = Some(1),
+            _ => {}
+        }
+        problem
+    }
+}
+
+/// A JSON answer.
+pub fn json<T: Serialize>(status: StatusCode, body: &T) -> Response {
+    match serde_json::to_string(body) {
+        Ok(text) => raw(status, text),
+        Err(error) => {
+            tracing::error!(%error, "an answer could not be written");
+            Problem::from(app::Error::Internal).into_response()
+        }
+    }
+}
+
+/// An answer that is JSON already.
+pub fn raw(status: StatusCode, json: String) -> Response {
+    let mut response = Response::new(bytes::Bytes::from(json).into());
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// What every handler ends with.
+pub fn answer(result: Result<Response, Problem>) -> Response {
+    result.unwrap_or_else(Problem::into_response)
+}

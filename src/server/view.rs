@@ -1,0 +1,121 @@
+//! How things look outside: the same JSON over HTTP, over the hub and from the command.
+
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use crate::{
+    domain::{Message, Party, Status},
+    store::story::Event,
+};
+
+/// A message as it is read outside (interfaces.md, HTTP).
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageView<'a> {
+    id: uuid::Uuid,
+    r#type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    conversation_id: Option<uuid::Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seq: Option<i64>,
+    from: &'a str,
+    to: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<&'a str>,
+    content: &'a str,
+    content_type: &'static str,
+    status: &'static str,
+    priority: &'static str,
+    attachments: [(); 0],
+    #[serde(with = "time::serde::rfc3339")]
+    created_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    sent_at: Option<OffsetDateTime>,
+    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    delivered_at: Option<OffsetDateTime>,
+    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    read_at: Option<OffsetDateTime>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure_reason: Option<&'a str>,
+}
+
+impl<'a> From<&'a Message> for MessageView<'a> {
+    fn from(message: &'a Message) -> Self {
+        MessageView {
+            id: message.id.0,
+            r#type: message.kind().name(),
+            conversation_id: message.place.map(|place| place.conversation.0),
+            seq: message.place.map(|place| place.seq),
+            from: &message.from,
+            to: match &message.recipient {
+                Party::Mobile(phone) => phone.as_str().to_owned(),
+                Party::Business(id) => id.to_string(),
+            },
+            subject: message.subject.as_deref(),
+            content: &message.content,
+            content_type: message.content_type.name(),
+            status: message.status.name(),
+            priority: message.priority.name(),
+            attachments: [],
+            created_at: message.created_at,
+            sent_at: message.sent_at,
+            delivered_at: message.delivered_at,
+            read_at: message.read_at,
+            failure_reason: message.failure_reason.as_deref(),
+        }
+    }
+}
+
+/// Messages for the wire.
+pub fn messages(messages: &[Message]) -> Vec<MessageView<'_>> {
+    messages.iter().map(MessageView::from).collect()
+}
+
+/// What the hub tells a sender.
+#[derive(Debug, Serialize)]
+pub struct StatusChanged {
+    /// The message.
+    pub id: uuid::Uuid,
+    /// What it is now.
+    pub status: &'static str,
+    /// Since when.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+}
+
+/// One step of a message's story.
+#[derive(Debug, Serialize)]
+pub struct Step {
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// `pending`, `sent`, `delivered`, `read`, `failed`, or an unusual event.
+    pub step: String,
+    /// More about it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+}
+
+/// The story of a message, in order.
+pub fn timeline(message: &Message, events: &[Event]) -> Vec<Step> {
+    let columns = [
+        (Some(message.created_at), Status::Pending, "accepted and durable"),
+        (message.sent_at, Status::Sent, "written to a connection of the recipient"),
+        (message.delivered_at, Status::Delivered, "acknowledged by the recipient's device"),
+        (message.read_at, Status::Read, "opened by the recipient"),
+    ];
+    let mut steps: Vec<Step> = columns
+        .into_iter()
+        .filter_map(|(at, status, detail)| {
+            at.map(|at| Step { at, step: status.name().to_owned(), detail: detail.to_owned() })
+        })
+        .chain(events.iter().map(|event| Step {
+            at: event.at,
+            step: if event.kind == "given_up" { "failed".to_owned() } else { event.kind.clone() },
+            detail: event.detail.clone(),
+        }))
+        .collect();
+    // Stable: steps of the same moment keep the order in which a message takes them.
+    steps.sort_by_key(|step| step.at);
+    steps
+}
