@@ -8,3 +8,4 @@ pub mod presence;
 pub mod queue;
 pub mod server;
 pub mod store;
+pub mod worker;

@@ -102,21 +102,12 @@ impl App {
         Ok(idempotency::forget(&client, before, AT_ONCE as i64).await? == AT_ONCE)
     }
 
-    /// Notes that messages were written to a connection a while ago, or that it died with them
+    /// Notes that messages were written to a connection a while ago, or that it ended with them
     /// unacknowledged.
-    pub fn note_written(
-        &self,
-        attempts: &[Attempt],
-        written_at: impl Fn(&Attempt) -> OffsetDateTime,
-        connection_lost: bool,
-    ) {
-        let written = attempts
-            .iter()
-            .map(|attempt| WrittenAt {
-                attempt: *attempt,
-                at: written_at(attempt),
-                connection_lost,
-            })
+    pub fn note_written(&self, written: Vec<(Attempt, OffsetDateTime)>, connection_lost: bool) {
+        let written = written
+            .into_iter()
+            .map(|(attempt, at)| WrittenAt { attempt, at, connection_lost })
             .collect();
         self.inner.ledger.note_written(written);
     }

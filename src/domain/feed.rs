@@ -65,8 +65,8 @@ pub enum Batch {
 /// What a look at the clock found.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Overdue {
-    /// Written a while ago, not acknowledged yet: to be stored as sent.
-    pub sent: Vec<Attempt>,
+    /// Written a while ago, not acknowledged yet: to be stored as sent, with the time of writing.
+    pub sent: Vec<(Attempt, Instant)>,
     /// Not acknowledged in time: no longer in the window, to be judged by the retry policy.
     pub missed: Vec<Attempt>,
 }
@@ -200,7 +200,7 @@ impl Feed {
             }
             if waited >= SENT_AFTER && !written.stored_as_sent {
                 written.stored_as_sent = true;
-                overdue.sent.push(attempt);
+                overdue.sent.push((attempt, written.at));
             }
             true
         });
@@ -222,14 +222,24 @@ impl Feed {
             .min()
     }
 
-    /// Everything written and not acknowledged, for when the connection has died.
-    pub fn abandon(&mut self) -> Vec<Attempt> {
+    /// When a message was written to this connection, while it is not acknowledged.
+    pub fn written_at(&self, id: MessageId) -> Option<Instant> {
+        self.window.get(&id).map(|written| written.at)
+    }
+
+    /// Whether the catch-up is over.
+    pub fn is_live(&self) -> bool {
+        self.live
+    }
+
+    /// Everything written and not acknowledged, with the time of writing: for when the connection
+    /// has ended.
+    pub fn abandon(&mut self) -> Vec<(Attempt, Instant)> {
         self.window
             .drain()
-            .map(|(id, written)| Attempt {
-                id,
-                generation: written.generation,
-                retry_count: written.retry_count,
+            .map(|(id, written)| {
+                let Written { generation, retry_count, at, .. } = written;
+                (Attempt { id, generation, retry_count }, at)
             })
             .collect()
     }

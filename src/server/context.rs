@@ -120,12 +120,12 @@ impl Context {
             .map(str::trim)
             .filter(|key| (1..=255).contains(&key.len()))
             .ok_or_else(|| {
-                Problem::field(
-                    "Idempotency-Key",
-                    "invalid_key",
-                    "Idempotency-Key must have 1 to 255 visible ASCII characters",
-                )
-            })?;
+            Problem::field(
+                "Idempotency-Key",
+                "invalid_key",
+                "Idempotency-Key must have 1 to 255 visible ASCII characters",
+            )
+        })?;
         let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
         digest.update(self.route.as_bytes());
         digest.update(b"\n");

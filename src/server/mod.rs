@@ -1,3 +1,18 @@
-//! What the appliance shows to the network: its HTTP routes and its hub.
+//! The gateway: HTTP, the hub, and the page for machines. Its borders speak JSON and protocols; what
+//! they ask for is done by the use cases.
 
+pub mod body;
+pub mod context;
+pub mod gate;
+pub mod http;
 pub mod hub;
+pub mod listen;
+pub mod reply;
+pub mod routes;
+pub mod tls;
+pub mod view;
+
+use std::sync::{Arc, atomic::AtomicBool};
+
+/// Whether the gateway takes requests; false while it starts and stops.
+pub type Readiness = Arc<AtomicBool>;

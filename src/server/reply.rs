@@ -55,8 +55,9 @@ impl Problem {
             let mut fields = serde_json::Map::new();
             for error in &self.errors {
                 let entry = serde_json::json!({ "code": error.code, "message": error.message });
-                if let serde_json::Value::Array(list) =
-                    fields.entry(error.field).or_insert_with(|| serde_json::Value::Array(Vec::new()))
+                if let serde_json::Value::Array(list) = fields
+                    .entry(error.field)
+                    .or_insert_with(|| serde_json::Value::Array(Vec::new()))
                 {
                     list.push(entry);
                 }
@@ -78,10 +79,7 @@ impl Problem {
     pub fn into_response(self) -> Response {
         let mut response = raw(self.status, self.to_json().to_string());
         let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
@@ -92,22 +90,28 @@ impl Problem {
     }
 }
 
+/// The status and the stable code of a failed use case.
+pub fn classify(error: &app::Error) -> (StatusCode, &'static str) {
+    use app::Error;
+    match error {
+        Error::Invalid(_) => (StatusCode::BAD_REQUEST, "validation_failed"),
+        Error::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated"),
+        Error::Forbidden(_) => (StatusCode::FORBIDDEN, "permission_denied"),
+        Error::WrongAudience(_) => (StatusCode::FORBIDDEN, "wrong_audience"),
+        Error::NotFound(_) => (StatusCode::NOT_FOUND, "not_found"),
+        Error::Conflict(_) => (StatusCode::CONFLICT, "conflict"),
+        Error::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
+        Error::Overloaded { .. } => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
+        Error::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        Error::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),
+    }
+}
+
 impl From<app::Error> for Problem {
     fn from(error: app::Error) -> Self {
         use app::Error;
         let detail = error.to_string();
-        let (status, code) = match &error {
-            Error::Invalid(_) => (StatusCode::BAD_REQUEST, "validation_failed"),
-            Error::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated"),
-            Error::Forbidden(_) => (StatusCode::FORBIDDEN, "permission_denied"),
-            Error::WrongAudience(_) => (StatusCode::FORBIDDEN, "wrong_audience"),
-            Error::NotFound(_) => (StatusCode::NOT_FOUND, "not_found"),
-            Error::Conflict(_) => (StatusCode::CONFLICT, "conflict"),
-            Error::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
-            Error::Overloaded { .. } => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
-            Error::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
-            Error::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),
-        };
+        let (status, code) = classify(&error);
         let mut problem = Problem::new(status, code, detail);
         match error {
             Error::Invalid(errors) => problem.errors = errors,

@@ -179,7 +179,7 @@ fn what_is_not_acknowledged_in_time_is_missed_once() {
     let second = attempt(2);
     assert_eq!(world.feed.next_deadline(), Some(world.now + SENT_AFTER));
     let later = world.now + Duration::from_secs(2);
-    assert_eq!(world.feed.on_tick(later).sent, [second]);
+    assert_eq!(world.feed.on_tick(later).sent, [(second, world.now)]);
     assert_eq!(world.feed.on_tick(later), Overdue::default());
     let overdue = world.feed.on_tick(world.now + TIMEOUT);
     assert_eq!((overdue.sent, overdue.missed), (vec![], vec![second]));

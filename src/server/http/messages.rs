@@ -59,11 +59,7 @@ struct Receipt {
 
 impl From<&Message> for Receipt {
     fn from(message: &Message) -> Self {
-        Receipt {
-            id: message.id.0,
-            status: message.status.name(),
-            created_at: message.created_at,
-        }
+        Receipt { id: message.id.0, status: message.status.name(), created_at: message.created_at }
     }
 }
 
@@ -121,10 +117,8 @@ async fn try_send(context: &Context) -> Result<Response, Problem> {
     let request = body.into_request().map_err(crate::app::Error::Invalid)?;
     let key = context.request_key()?;
     let receipt = |message: &Message| json_text(&Receipt::from(message));
-    let sent = context
-        .app
-        .send(&context.caller, request, key, |message| (202, receipt(message)))
-        .await?;
+    let sent =
+        context.app.send(&context.caller, request, key, |message| (202, receipt(message))).await?;
     Ok(match sent {
         Sent::Now(message) => reply::raw(StatusCode::ACCEPTED, receipt(&message)),
         Sent::Before(earlier) => replayed(earlier),
@@ -187,9 +181,7 @@ async fn try_send_batch(context: &Context) -> Result<Response, Problem> {
 fn replayed(earlier: crate::store::idempotency::Earlier) -> Response {
     let status = StatusCode::from_u16(earlier.status_code).unwrap_or(StatusCode::OK);
     let mut response = reply::raw(status, earlier.response);
-    response
-        .headers_mut()
-        .insert("idempotency-replayed", http::HeaderValue::from_static("true"));
+    response.headers_mut().insert("idempotency-replayed", http::HeaderValue::from_static("true"));
     response
 }
 
@@ -208,9 +200,10 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
         })?);
     }
     if let Some(name) = context.parameter("type")? {
-        filter.kind = Some(MessageKind::parse(&name).ok_or_else(|| {
-            Problem::field("type", "unknown", "type is oneWay or chat")
-        })?);
+        filter.kind = Some(
+            MessageKind::parse(&name)
+                .ok_or_else(|| Problem::field("type", "unknown", "type is oneWay or chat"))?,
+        );
     }
     if let Some(text) = context.parameter("to")? {
         let to = context.app.parse_phone("to", &text)?;

@@ -1,0 +1,206 @@
+//! Where every request comes in: it gets an id, its sender is found out, its body is read within
+//! limits, and it goes to the hub or to the routes. What comes out is counted and logged here.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use ::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use hyper::body::Incoming;
+use tower_service::Service as _;
+use warp::reply::Response;
+
+use super::{
+    Readiness,
+    body::{self, BodyError},
+    context::{Context, Shared},
+    http::health,
+    hub,
+    reply::Problem,
+    routes,
+};
+use crate::app::{App, Error};
+
+/// The largest body of a usual request: content of 10,000 characters, each escaped in JSON.
+const BODY_LIMIT: usize = 256 * 1024;
+/// The largest body of a batch.
+const BATCH_BODY_LIMIT: usize = 24 * 1024 * 1024;
+/// How long a body may pause.
+const BODY_IDLE: Duration = Duration::from_secs(15);
+
+/// The way in. Cheap to clone.
+#[derive(Clone)]
+pub struct Gate {
+    app: App,
+    hub: hub::Hub,
+    readiness: Readiness,
+    routes: warp::filters::BoxedFilter<(Response,)>,
+}
+
+impl Gate {
+    /// A way in to this appliance.
+    pub fn new(app: App, hub: hub::Hub, readiness: Readiness) -> Gate {
+        Gate { app, hub, readiness, routes: routes::table() }
+    }
+
+    /// Answers one request.
+    pub async fn handle(self, request: Request<Incoming>) -> Response {
+        let begun = Instant::now();
+        let id = request_id(request.headers());
+        let method = request.method().clone();
+        // Without the query: it may hold a token.
+        let path = request.uri().path().to_owned();
+        let mut response = self.answer(request).await;
+        if let Ok(value) = HeaderValue::from_str(&id) {
+            response.headers_mut().insert("x-request-id", value);
+        }
+        let status = response.status();
+        let route = route_name(&path);
+        metrics::counter!(
+            "esh3ar_http_requests_total", "route" => route, "status" => status.as_str().to_owned()
+        )
+        .increment(1);
+        metrics::histogram!("esh3ar_http_request_seconds", "route" => route)
+            .record(begun.elapsed().as_secs_f64());
+        if status.is_server_error() {
+            tracing::warn!(request = %id, %method, %path, status = status.as_u16(), "request failed");
+        } else {
+            tracing::debug!(request = %id, %method, %path, status = status.as_u16(), "request");
+        }
+        response
+    }
+
+    async fn answer(self, request: Request<Incoming>) -> Response {
+        let path = request.uri().path();
+        if path == "/hub" || path.starts_with("/hub/") {
+            return self.hub.handle(request).await;
+        }
+        if path == "/health" || path.starts_with("/health/") {
+            return self.health(&request).await;
+        }
+        self.api(request).await.unwrap_or_else(Problem::into_response)
+    }
+
+    async fn health(&self, request: &Request<Incoming>) -> Response {
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            let text = "health is read with GET";
+            return Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", text)
+                .into_response();
+        }
+        let details = match bearer(request.headers()) {
+            None => false,
+            Some(token) => self
+                .app
+                .authenticate(token)
+                .await
+                .is_ok_and(|caller| caller.business(crate::domain::Permission::Admin).is_ok()),
+        };
+        health_page(&self.app, &self.readiness, request.uri().path(), details).await
+    }
+
+    async fn api(self, request: Request<Incoming>) -> Result<Response, Problem> {
+        let (mut parts, incoming) = request.into_parts();
+        // Before the body: what a stranger sends is not even read.
+        let token = bearer(&parts.headers).ok_or(Error::Unauthenticated)?;
+        let caller = self.app.authenticate(token).await?;
+        let path = parts.uri.path();
+        let limit = if path.ends_with("/batch") { BATCH_BODY_LIMIT } else { BODY_LIMIT };
+        let body = body::read(incoming, limit, BODY_IDLE).await.map_err(|error| match error {
+            BodyError::TooLarge { limit } => Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "body_too_large",
+                format!("the body may have {limit} bytes at most"),
+            ),
+            BodyError::TimedOut => Problem::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "body_timeout",
+                "the body did not arrive in time",
+            ),
+            BodyError::Broken => {
+                Problem::bad_request("body_broken", "the body broke off before its end")
+            }
+        })?;
+        let context: Shared = Arc::new(Context {
+            app: self.app,
+            caller,
+            route: format!("{} {}", parts.method, path),
+            query: parts.uri.query().unwrap_or_default().to_owned(),
+            headers: std::mem::take(&mut parts.headers),
+            body,
+        });
+        let mut inner = Request::new(http_body_util::Empty::<bytes::Bytes>::new());
+        *inner.method_mut() = parts.method;
+        *inner.uri_mut() = parts.uri;
+        inner.extensions_mut().insert(context);
+        match warp::service(self.routes).call(inner).await {
+            Ok(response) => Ok(response),
+            Err(never) => match never {},
+        }
+    }
+}
+
+/// The health page at a path; 404 elsewhere.
+pub async fn health_page(app: &App, readiness: &Readiness, path: &str, details: bool) -> Response {
+    match path {
+        "/health" => health::whole(app, details).await,
+        "/health/live" => health::live(),
+        "/health/ready" => health::ready(app, readiness, details).await,
+        _ => Problem::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this address")
+            .into_response(),
+    }
+}
+
+/// The token of an `Authorization: Bearer` header; the scheme is compared without case.
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// The caller's id for the request if it is fit for a log, else one of ours.
+fn request_id(headers: &HeaderMap) -> String {
+    headers
+        .get("x-request-id")
+        .and_then(|value| value.to_str().ok())
+        .filter(|id| (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic()))
+        .map_or_else(|| uuid::Uuid::now_v7().to_string(), str::to_owned)
+}
+
+/// The path without ids, so that it can be a label.
+fn route_name(path: &str) -> &'static str {
+    match path {
+        "/health" | "/health/live" | "/health/ready" => "/health",
+        "/hub" => "/hub",
+        "/hub/negotiate" => "/hub/negotiate",
+        "/api/v1/messages" => "/api/v1/messages",
+        "/api/v1/messages/batch" => "/api/v1/messages/batch",
+        "/api/v1/messages/acknowledge" => "/api/v1/messages/acknowledge",
+        "/api/v1/messages/pending" => "/api/v1/messages/pending",
+        _ if path.starts_with("/api/v1/messages/") => match path.rsplit('/').next() {
+            Some("timeline") => "/api/v1/messages/{id}/timeline",
+            Some("delivered") => "/api/v1/messages/{id}/delivered",
+            Some("read") => "/api/v1/messages/{id}/read",
+            _ => "/api/v1/messages/{id}",
+        },
+        _ => "other",
+    }
+}
+
+/// Answers nothing but the metrics and the health pages: for the listener of machines.
+pub async fn machine_page(
+    app: App,
+    readiness: Readiness,
+    render: Arc<dyn Fn() -> String + Send + Sync>,
+    request: Request<Incoming>,
+) -> Response {
+    if request.uri().path() == "/metrics" {
+        let mut response = Response::new(bytes::Bytes::from(render()).into());
+        response.headers_mut().insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"),
+        );
+        return response;
+    }
+    health_page(&app, &readiness, request.uri().path(), true).await
+}

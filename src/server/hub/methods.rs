@@ -1,0 +1,213 @@
+//! What clients may call on the hub.
+//!
+//! | method | argument | returns |
+//! | --- | --- | --- |
+//! | `Acknowledge` | ids | how many this changed |
+//! | `MarkRead` | `{"messageIds": […]}` | how many this changed |
+//! | `GetPendingMessages` | – | what is not acknowledged, oldest first, at most 100 |
+//! | `Echo` | anything | its argument |
+
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+
+use super::codec::Outcome;
+use crate::{
+    app::{App, Caller, Error, ledger::Said},
+    domain::{MessageId, feed::PAGE},
+    server::{reply, view},
+};
+
+/// A call that reads as one of a method.
+#[derive(Debug)]
+pub enum Call {
+    /// The recipient has these.
+    Acknowledge(Vec<MessageId>),
+    /// The recipient opened these.
+    MarkRead(Vec<MessageId>),
+    /// What is not acknowledged.
+    GetPendingMessages,
+    /// Gives its argument back.
+    Echo(Value),
+}
+
+/// How a call went.
+pub struct Done {
+    /// The answer.
+    pub outcome: Outcome,
+    /// The recipient has these: they leave the connection's window.
+    pub acknowledged: Vec<MessageId>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct MarkReadArgument {
+    #[serde(default)]
+    message_ids: Option<Vec<uuid::Uuid>>,
+    #[serde(default)]
+    conversation_id: Option<uuid::Uuid>,
+    #[serde(default)]
+    up_to_seq: Option<i64>,
+}
+
+impl Call {
+    /// The method's name, as documented.
+    pub fn method(&self) -> &'static str {
+        match self {
+            Call::Acknowledge(_) => "Acknowledge",
+            Call::MarkRead(_) => "MarkRead",
+            Call::GetPendingMessages => "GetPendingMessages",
+            Call::Echo(_) => "Echo",
+        }
+    }
+
+    /// Finds the method, without regard to case as the official server does, and binds the arguments.
+    ///
+    /// # Errors
+    /// The text of the completion's error (reference: the official server's texts, which clients
+    /// show).
+    pub fn bind(target: &str, arguments: Vec<Value>) -> Result<Call, String> {
+        let is = |name: &str| target.eq_ignore_ascii_case(name);
+        if is("Acknowledge") {
+            let ids: Vec<uuid::Uuid> = one(target, arguments)?;
+            Ok(Call::Acknowledge(ids.into_iter().map(MessageId).collect()))
+        } else if is("MarkRead") {
+            let argument: MarkReadArgument = one(target, arguments)?;
+            match (argument.message_ids, argument.conversation_id) {
+                (Some(ids), None) if argument.up_to_seq.is_none() => {
+                    Ok(Call::MarkRead(ids.into_iter().map(MessageId).collect()))
+                }
+                (None, Some(_)) => Err(failed(target, &Error::NotFound("conversation"))),
+                _ => Err(unbound(target)),
+            }
+        } else if is("GetPendingMessages") {
+            none(target, &arguments)?;
+            Ok(Call::GetPendingMessages)
+        } else if is("Echo") {
+            one(target, arguments).map(Call::Echo)
+        } else {
+            Err(format!(
+                "Failed to invoke '{}' due to an error on the server. HubException: Method does \
+                 not exist.",
+                shown(target)
+            ))
+        }
+    }
+
+    /// Does what was asked. `written_at` tells when each message of an acknowledgement was written to
+    /// the calling connection.
+    pub async fn run(
+        self,
+        app: App,
+        caller: Caller,
+        written_at: Vec<Option<OffsetDateTime>>,
+    ) -> Done {
+        let method = self.method();
+        metrics::counter!("esh3ar_hub_invocations_total", "method" => method).increment(1);
+        let mut acknowledged = Vec::new();
+        let result = match self {
+            Call::Acknowledge(ids) => {
+                let result = say(&app, &caller, Said::Acknowledged, &ids, written_at).await;
+                acknowledged = ids;
+                result
+            }
+            Call::MarkRead(ids) => {
+                let result = say(&app, &caller, Said::Opened, &ids, written_at).await;
+                acknowledged = ids;
+                result
+            }
+            Call::GetPendingMessages => app
+                .pending(&caller, &[], true, PAGE)
+                .await
+                .map(|found| json!(view::messages(&found))),
+            Call::Echo(value) => Ok(value),
+        };
+        match result {
+            Ok(value) => Done { outcome: Outcome::Value(value), acknowledged },
+            // What could not be stored stays in the window: it will be said again.
+            Err(error) => {
+                Done { outcome: Outcome::Error(failed(method, &error)), acknowledged: Vec::new() }
+            }
+        }
+    }
+}
+
+async fn say(
+    app: &App,
+    caller: &Caller,
+    said: Said,
+    ids: &[MessageId],
+    written_at: Vec<Option<OffsetDateTime>>,
+) -> Result<Value, Error> {
+    let times = written_at.into_iter().chain(std::iter::repeat(None));
+    let words = ids.iter().copied().zip(times).collect();
+    Ok(json!(app.say(caller, said, words).await?.len()))
+}
+
+/// The text for an error of the application; clients see everything after `HubException: `.
+fn failed(method: &str, error: &Error) -> String {
+    let (_, code) = reply::classify(error);
+    format!(
+        "An unexpected error occurred invoking '{}' on the server. HubException: {code}: {error}",
+        shown(method)
+    )
+}
+
+fn one<T: DeserializeOwned>(target: &str, mut arguments: Vec<Value>) -> Result<T, String> {
+    if arguments.len() != 1 {
+        return Err(miscounted(target, arguments.len(), 1));
+    }
+    let argument = arguments.pop().unwrap_or_default();
+    serde_json::from_value(argument).map_err(|_| unbound(target))
+}
+
+fn none(target: &str, arguments: &[Value]) -> Result<(), String> {
+    if arguments.is_empty() { Ok(()) } else { Err(miscounted(target, arguments.len(), 0)) }
+}
+
+fn miscounted(target: &str, given: usize, expected: usize) -> String {
+    format!(
+        "Failed to invoke '{}' due to an error on the server. InvalidDataException: Invocation \
+         provides {given} argument(s) but target expects {expected}.",
+        shown(target)
+    )
+}
+
+fn unbound(target: &str) -> String {
+    format!(
+        "Failed to invoke '{}' due to an error on the server. InvalidDataException: Error binding \
+         arguments. Make sure that the types of the provided values match the types of the hub \
+         method being invoked.",
+        shown(target)
+    )
+}
+
+/// A name as a client sent it, cut so that an answer cannot be blown up with it.
+fn shown(target: &str) -> &str {
+    let end = target.char_indices().nth(100).map_or(target.len(), |(at, _)| at);
+    target.get(..end).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_matched_without_case_and_arguments_are_counted() {
+        assert!(matches!(Call::bind("echo", vec![json!(1)]), Ok(Call::Echo(_))));
+        let id = uuid::Uuid::from_u128(7);
+        assert!(
+            matches!(Call::bind("ACKNOWLEDGE", vec![json!([id])]), Ok(Call::Acknowledge(v)) if v == [MessageId(id)])
+        );
+        let text = Call::bind("Echo", vec![]).unwrap_err();
+        assert!(
+            text.ends_with("Invocation provides 0 argument(s) but target expects 1."),
+            "{text}"
+        );
+        let text = Call::bind("Acknowledge", vec![json!("no list")]).unwrap_err();
+        assert!(text.contains("Error binding arguments."), "{text}");
+        let text = Call::bind("Nothing", vec![]).unwrap_err();
+        assert!(text.ends_with("HubException: Method does not exist."), "{text}");
+        assert!(Call::bind(&"x".repeat(10_000), vec![]).unwrap_err().len() < 300);
+    }
+}

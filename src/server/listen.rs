@@ -1,0 +1,173 @@
+//! The accept loop. It is our own because warp's server sets no header timeout, no TCP_NODELAY, no
+//! cap on connections and no TLS, and its graceful stop waits for half-sent headers for ever.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::{
+    body::{Body, Incoming},
+    service::service_fn,
+};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{
+        conn::auto,
+        graceful::{GracefulShutdown, Watcher},
+    },
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::tls::Tls;
+
+/// How long a TLS handshake may take.
+const TLS_TIMEOUT: Duration = Duration::from_secs(10);
+/// The wait after the process has run out of files; accepting again at once would only spin.
+const OUT_OF_FILES: Duration = Duration::from_millis(100);
+
+/// How to listen.
+#[derive(Clone)]
+pub struct ListenOptions {
+    /// HTTP connections at once; more wait in the kernel's backlog. A connection that became a
+    /// WebSocket counts no longer.
+    pub max_connections: usize,
+    /// How long a request's headers may take, counted from the connection's start or the last
+    /// answer.
+    pub header_timeout: Duration,
+    /// Serve TLS.
+    pub tls: Option<Tls>,
+    /// How long requests under way may take once the stop has begun.
+    pub grace: Duration,
+}
+
+/// Serves connections until `stop`, then lets the requests under way end.
+pub async fn serve<S, F, B>(
+    listener: TcpListener,
+    options: ListenOptions,
+    service: S,
+    stop: CancellationToken,
+) where
+    S: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let places = Arc::new(Semaphore::new(options.max_connections.max(1)));
+    let graceful = GracefulShutdown::new();
+    let tracker = TaskTracker::new();
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(options.header_timeout)
+        .max_buf_size(16 * 1024);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Duration::from_secs(20))
+        .max_concurrent_streams(128)
+        .max_header_list_size(16 * 1024);
+    loop {
+        let next = async {
+            let place = Arc::clone(&places).acquire_owned().await.ok();
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            next = next => next,
+            () = stop.cancelled() => break,
+        };
+        let tcp = match accepted {
+            Ok((tcp, _peer)) => tcp,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(OUT_OF_FILES).await;
+                continue;
+            }
+        };
+        // Small answers must not wait for more to come.
+        let _ = tcp.set_nodelay(true);
+        let connection = Connection {
+            builder: builder.clone(),
+            watcher: graceful.watcher(),
+            service: service.clone(),
+            place,
+        };
+        let tls = options.tls.as_ref().map(Tls::acceptor);
+        let cut = stop.clone();
+        tracker.spawn(async move {
+            match tls {
+                None => connection.run(tcp).await,
+                Some(acceptor) => {
+                    let handshake = tokio::time::timeout(TLS_TIMEOUT, acceptor.accept(tcp));
+                    tokio::select! {
+                        () = cut.cancelled() => {}
+                        done = handshake => match done {
+                            Ok(Ok(stream)) => connection.run(stream).await,
+                            Ok(Err(error)) => tracing::debug!(%error, "no TLS handshake"),
+                            Err(_) => tracing::debug!("a TLS handshake took too long"),
+                        }
+                    }
+                }
+            }
+        });
+    }
+    drop(listener);
+    tracker.close();
+    let ended = async {
+        graceful.shutdown().await;
+        tracker.wait().await;
+    };
+    if tokio::time::timeout(options.grace, ended).await.is_err() {
+        tracing::warn!(left = tracker.len(), "requests were cut off by the stop");
+    }
+}
+
+struct Connection<S> {
+    builder: auto::Builder<TokioExecutor>,
+    watcher: Watcher,
+    service: S,
+    place: Option<OwnedSemaphorePermit>,
+}
+
+impl<S> Connection<S> {
+    async fn run<T, F, B>(self, stream: T)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let Connection { builder, watcher, service, place } = self;
+        let service = service_fn(move |request| {
+            let answer = service(request);
+            async move { Ok::<_, Infallible>(answer.await) }
+        });
+        let connection =
+            builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+        if let Err(error) = watcher.watch(connection).await {
+            tracing::debug!(%error, "a connection ended badly");
+        }
+        drop(place);
+    }
+}
+
+/// A listener on an address, with a backlog for many clients that come back at once.
+///
+/// # Errors
+/// The address is taken, not ours, or not permitted.
+pub async fn bind(address: std::net::SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        tokio::net::TcpSocket::new_v4()?
+    } else {
+        tokio::net::TcpSocket::new_v6()?
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(4096)
+}

@@ -1,0 +1,126 @@
+//! TLS of the gateway's own: 1.2 and above, with certificates that may be renewed while it runs.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, SystemTime},
+};
+
+use rustls::ServerConfig;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+/// How often the files are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// A certificate and key that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("{} cannot be read: {why}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// The two do not make a server's identity.
+    #[error("{} and {} do not go together: {why}", cert.display(), key.display())]
+    Pair {
+        /// The certificate's file.
+        cert: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+        /// Why.
+        why: String,
+    },
+}
+
+/// The identity of the gateway. Cheap to clone; clones see a renewal too.
+#[derive(Clone)]
+pub struct Tls {
+    cert: PathBuf,
+    key: PathBuf,
+    current: Arc<RwLock<Arc<ServerConfig>>>,
+}
+
+type Stamp = Vec<Option<(SystemTime, u64)>>;
+
+impl Tls {
+    /// Loads PEM files: a chain with the server's own certificate first, and its key.
+    ///
+    /// # Errors
+    /// Which file cannot be used, and why.
+    pub fn load(cert: &Path, key: &Path) -> Result<Tls, TlsError> {
+        let current = Arc::new(RwLock::new(Arc::new(config(cert, key)?)));
+        Ok(Tls { cert: cert.to_owned(), key: key.to_owned(), current })
+    }
+
+    /// An acceptor with the identity of this moment.
+    pub fn acceptor(&self) -> TlsAcceptor {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        TlsAcceptor::from(Arc::clone(&current))
+    }
+
+    /// Takes up renewed files until `stop`. A pair that cannot be used is reported and the old one
+    /// kept: a renewal writes two files, one after the other.
+    pub async fn watch(self, stop: CancellationToken) {
+        let mut seen = self.stamp();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            let now = self.stamp();
+            if now == seen {
+                continue;
+            }
+            match config(&self.cert, &self.key) {
+                Ok(config) => {
+                    *self.current.write().unwrap_or_else(PoisonError::into_inner) =
+                        Arc::new(config);
+                    seen = now;
+                    tracing::info!(cert = %self.cert.display(), "certificate reloaded");
+                }
+                Err(error) => tracing::warn!(%error, "the old certificate is kept"),
+            }
+        }
+    }
+
+    fn stamp(&self) -> Stamp {
+        [&self.cert, &self.key]
+            .map(|path| {
+                let data = fs::metadata(path).ok()?;
+                Some((data.modified().ok()?, data.len()))
+            })
+            .to_vec()
+    }
+}
+
+fn config(cert: &Path, key: &Path) -> Result<ServerConfig, TlsError> {
+    let unreadable = |path: &Path, why: String| TlsError::File { path: path.to_owned(), why };
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(cert)
+        .and_then(Iterator::collect)
+        .map_err(|error| unreadable(cert, error.to_string()))?;
+    if chain.is_empty() {
+        return Err(unreadable(cert, "it holds no certificate".to_owned()));
+    }
+    let private =
+        PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable(key, error.to_string()))?;
+    let pair = |why: rustls::Error| TlsError::Pair {
+        cert: cert.to_owned(),
+        key: key.to_owned(),
+        why: why.to_string(),
+    };
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(pair)?
+        .with_no_client_auth()
+        .with_single_cert(chain, private)
+        .map_err(pair)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}

@@ -1,0 +1,57 @@
+//! The loops that work by themselves: delivering, sweeping, checking positions, tidying up.
+//!
+//! They hold no rules; each calls one use case over and over. A loop that panics is started again,
+//! because a delivery that has stopped without anybody noticing is the worst of faults.
+
+mod deliver;
+mod sweep;
+
+use std::time::Duration;
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::app::App;
+
+/// Starts every loop. They end when `stop` is cancelled.
+pub fn start(app: &App, tracker: &TaskTracker, stop: &CancellationToken) {
+    for share in 0..app.queue().shares() {
+        let app = app.clone();
+        supervise(tracker, stop, "deliver", move || deliver::run(app.clone(), share));
+    }
+    let sweeping = app.clone();
+    supervise(tracker, stop, "sweep", move || sweep::due(sweeping.clone()));
+    let checking = app.clone();
+    supervise(tracker, stop, "check positions", move || sweep::positions(checking.clone()));
+    let tidying = app.clone();
+    supervise(tracker, stop, "tidy", move || sweep::tidy(tidying.clone()));
+}
+
+/// The wait before a loop that panicked is started again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+fn supervise<F>(
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+    name: &'static str,
+    work: impl Fn() -> F + Send + 'static,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let stop = stop.clone();
+    tracker.spawn(async move {
+        loop {
+            let mut running = tokio::spawn(work());
+            tokio::select! {
+                () = stop.cancelled() => {
+                    running.abort();
+                    return;
+                }
+                ended = &mut running => match ended {
+                    Ok(()) => return,
+                    Err(error) => tracing::error!(%error, name, "a loop failed; starting it again"),
+                }
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    });
+}

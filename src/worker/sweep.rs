@@ -1,0 +1,50 @@
+//! Finds what got stuck: messages whose time has come, connected phones with messages waiting.
+
+use std::time::Duration;
+
+use crate::{app::App, domain::Priority};
+
+/// How often the rows that are due are looked for (delivery.md, How 4).
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// How often positions are checked (delivery.md, How 5).
+const CHECK_EVERY: Duration = Duration::from_secs(20);
+/// How often what is only kept for a while is looked through.
+const TIDY_EVERY: Duration = Duration::from_secs(600);
+
+/// For ever.
+pub async fn due(app: App) {
+    loop {
+        tokio::time::sleep(SWEEP_EVERY).await;
+        while let Ok(true) = app.sweep().await {}
+        for (lane, depth) in app.queue_depths() {
+            metrics::gauge!("esh3ar_queue_depth", "lane" => lane_name(lane)).set(depth as f64);
+        }
+    }
+}
+
+/// For ever.
+pub async fn positions(app: App) {
+    loop {
+        tokio::time::sleep(CHECK_EVERY).await;
+        match app.check_positions().await {
+            Ok(0) => {}
+            Ok(behind) => tracing::info!(behind, "connections were behind and read again"),
+            Err(error) => tracing::warn!(%error, "positions could not be checked"),
+        }
+        if let Ok(waiting) = app.waiting().await {
+            metrics::gauge!("esh3ar_messages_waiting").set(waiting as f64);
+        }
+    }
+}
+
+/// For ever.
+pub async fn tidy(app: App) {
+    loop {
+        while let Ok(true) = app.forget_keys().await {}
+        tokio::time::sleep(TIDY_EVERY).await;
+    }
+}
+
+fn lane_name(lane: Priority) -> &'static str {
+    lane.name()
+}
