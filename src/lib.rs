@@ -3,9 +3,13 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod app;
+pub mod cli;
+pub mod client;
+pub mod config;
 pub mod domain;
 pub mod presence;
 pub mod queue;
 pub mod server;
 pub mod store;
+pub mod telemetry;
 pub mod worker;

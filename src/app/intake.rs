@@ -196,6 +196,9 @@ impl App {
     /// When the sweeper has to look at a new message: never while its recipient is offline, because
     /// the recipient's next connect is what finds it.
     fn born_leased_until(&self, message: &Message) -> Option<time::OffsetDateTime> {
+        if !self.settings().delivers {
+            return Some(message.created_at);
+        }
         let lease = self.settings().retry.acknowledge_timeout + SAFETY;
         self.registry().is_online(&message.recipient).then(|| message.created_at + lease)
     }

@@ -40,6 +40,9 @@ pub struct Settings {
     pub connections_per_user: usize,
     /// How long an access token of a phone is valid unless it is made otherwise.
     pub access_token_ttl: Duration,
+    /// Whether this process has connections to deliver to. A command has none: what it sends is left
+    /// to the process that serves.
+    pub delivers: bool,
 }
 
 impl Default for Settings {
@@ -49,6 +52,7 @@ impl Default for Settings {
             retry: RetryPolicy::default(),
             connections_per_user: 16,
             access_token_ttl: Duration::from_secs(90 * 24 * 3600),
+            delivers: true,
         }
     }
 }

@@ -1,1 +1,304 @@
-//! placeholder
+//! The private Postgres of an appliance without `database.url`.
+//!
+//! It is a child of the process that serves, reached over a unix socket in a folder of our own, never
+//! over TCP and never as root. One folder is served by one process at a time; commands of the
+//! administrator attach to the running server, or run it for as long as they need it.
+
+mod binaries;
+mod cluster;
+mod lock;
+mod server;
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use ring::digest::{SHA256, digest};
+use tokio_postgres::NoTls;
+
+use lock::{FolderLock, Taken};
+use server::Server;
+
+/// What the folder is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To serve: for long, and alone.
+    Serve,
+    /// For one command: attaches to a running server.
+    Command,
+}
+
+/// How to open a folder.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The appliance's folder; the cluster is below it.
+    pub data_dir: PathBuf,
+    /// Where Postgres' programs are, if not where they usually are.
+    pub bin_dir: Option<PathBuf>,
+    /// What for.
+    pub purpose: Purpose,
+}
+
+/// Why the private Postgres is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Postgres is not installed.
+    #[error("the programs of Postgres (initdb, postgres) were not found")]
+    NoBinaries,
+    /// Another process serves this folder.
+    #[error("{} is being served by process {pid} already", data_dir.display())]
+    Locked {
+        /// The folder.
+        data_dir: PathBuf,
+        /// The other process.
+        pid: String,
+    },
+    /// The cluster belongs to another major version than the programs.
+    #[error("the data in {} are of Postgres {data}, and the programs found are {programs}", path.display())]
+    MajorMismatch {
+        /// The cluster.
+        path: PathBuf,
+        /// Its major version.
+        data: String,
+        /// That of the programs.
+        programs: String,
+    },
+    /// A file or folder cannot be used.
+    #[error("{}: {why}", path.display())]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// `initdb` failed.
+    #[error("the database could not be created: {0}")]
+    Initdb(String),
+    /// The server ended instead of starting.
+    #[error("Postgres did not start; its log ends: {0}")]
+    Died(String),
+    /// It runs and does not answer.
+    #[error("Postgres does not answer: {0}")]
+    NoAnswer(String),
+    /// Root must never run it.
+    #[error("Postgres must not be run by root")]
+    Root,
+}
+
+impl Error {
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Error::NoBinaries => {
+                "install them (apt install postgresql), say where they are (database.bin_dir), or \
+                 give a database.url"
+            }
+            Error::Locked { .. } => "stop the other process, or choose another --data-dir",
+            Error::MajorMismatch { .. } => {
+                "install that version of Postgres, or upgrade the data with pg_upgrade"
+            }
+            Error::Folder { .. } => "check the folder's owner and permissions",
+            Error::Initdb(_) | Error::Died(_) | Error::NoAnswer(_) => {
+                "see postgres.log in the data folder"
+            }
+            Error::Root => "run esh3ar as its own user",
+        }
+    }
+}
+
+fn folder(path: &Path, error: &std::io::Error) -> Error {
+    Error::Folder { path: path.to_owned(), why: error.to_string() }
+}
+
+/// The private Postgres, running.
+pub struct Embedded {
+    socket_dir: PathBuf,
+    role: Role,
+}
+
+enum Role {
+    /// It is our child.
+    Owner { server: Server, lock: FolderLock },
+    /// Somebody else's; the shared lock keeps a temporary owner from stopping it under us.
+    Guest { _users: FolderLock },
+}
+
+/// How long a server waits for a command that has the folder.
+const COMMAND_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a command waits for a server that is starting; crash recovery may take long.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(10);
+
+impl Embedded {
+    /// Opens a folder: makes the cluster the first time, starts the server or attaches to it.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn open(options: Options) -> Result<Embedded, Error> {
+        if nix::unistd::geteuid().is_root() {
+            return Err(Error::Root);
+        }
+        let data_dir = prepare(&options.data_dir)?;
+        let socket_dir = socket_dir(&data_dir)?;
+        let deadline = tokio::time::Instant::now()
+            + match options.purpose {
+                Purpose::Serve => COMMAND_PATIENCE,
+                Purpose::Command => START_PATIENCE,
+            };
+        loop {
+            match FolderLock::try_exclusive(&data_dir.join("lock"), options.purpose)? {
+                Taken::Ours(lock) => {
+                    let server = start(&data_dir, &socket_dir, &options).await?;
+                    return Ok(Embedded { socket_dir, role: Role::Owner { server, lock } });
+                }
+                Taken::Held { pid, purpose: Purpose::Serve }
+                    if options.purpose == Purpose::Serve =>
+                {
+                    return Err(Error::Locked { data_dir, pid });
+                }
+                Taken::Held { pid, .. } => {
+                    if options.purpose == Purpose::Command
+                        && let Some(guest) = attach(&data_dir, &socket_dir).await?
+                    {
+                        return Ok(guest);
+                    }
+                    if tokio::time::Instant::now() >= deadline {
+                        return Err(Error::Locked { data_dir, pid });
+                    }
+                }
+            }
+            tokio::time::sleep(POLL * 5).await;
+        }
+    }
+
+    /// How to connect.
+    pub fn pg_config(&self) -> tokio_postgres::Config {
+        config(&self.socket_dir, "esh3ar")
+    }
+
+    /// Whether the server is this process' child.
+    pub fn is_owner(&self) -> bool {
+        matches!(self.role, Role::Owner { .. })
+    }
+
+    /// Resolves when the child ends by itself, with how it did; never for a guest. May be dropped
+    /// and called again.
+    pub async fn died(&mut self) -> String {
+        match &mut self.role {
+            Role::Owner { server, .. } => server.died().await,
+            Role::Guest { .. } => std::future::pending().await,
+        }
+    }
+
+    /// Stops the child; a guest only leaves. A temporary owner waits for its guests first.
+    ///
+    /// # Errors
+    /// When the child cannot be stopped.
+    pub async fn stop(self) -> Result<(), Error> {
+        let Role::Owner { server, lock } = self.role else { return Ok(()) };
+        if lock.purpose() == Purpose::Command {
+            let users = lock.folder().join("users.lock");
+            while matches!(FolderLock::try_exclusive(&users, Purpose::Command)?, Taken::Held { .. })
+            {
+                tokio::time::sleep(POLL * 5).await;
+            }
+        }
+        server.stop().await?;
+        drop(lock);
+        Ok(())
+    }
+}
+
+fn config(socket_dir: &Path, database: &str) -> tokio_postgres::Config {
+    let mut config = tokio_postgres::Config::new();
+    config.host_path(socket_dir).user("esh3ar").dbname(database);
+    config
+}
+
+/// Makes the folder if need be, closes it to others, and gives its real path.
+fn prepare(data_dir: &Path) -> Result<PathBuf, Error> {
+    fs::create_dir_all(data_dir).map_err(|error| folder(data_dir, &error))?;
+    let data_dir = data_dir.canonicalize().map_err(|error| folder(data_dir, &error))?;
+    private(&data_dir)?;
+    Ok(data_dir)
+}
+
+fn private(path: &Path) -> Result<(), Error> {
+    let fault = |error: std::io::Error| folder(path, &error);
+    let metadata = fs::symlink_metadata(path).map_err(fault)?;
+    if !metadata.is_dir() || metadata.uid() != nix::unistd::geteuid().as_raw() {
+        let why = "it is not a folder of the user that runs esh3ar".to_owned();
+        return Err(Error::Folder { path: path.to_owned(), why });
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(fault)
+}
+
+/// Where the socket lies: in the folder, unless its path would be longer than a socket's may be
+/// (107 bytes); the other place follows from the folder, so that commands find it.
+fn socket_dir(data_dir: &Path) -> Result<PathBuf, Error> {
+    const LONGEST: usize = 107;
+    const FILE: usize = "/.s.PGSQL.5432.lock".len();
+    let near = data_dir.join("run");
+    let path = if near.as_os_str().len() + FILE <= LONGEST {
+        near
+    } else {
+        let hash = digest(&SHA256, data_dir.as_os_str().as_encoded_bytes());
+        let name: String = hash.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        std::env::temp_dir().join(format!("esh3ar-{name}"))
+    };
+    match fs::create_dir(&path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(folder(&path, &error)),
+    }
+    private(&path)?;
+    Ok(path)
+}
+
+async fn start(data_dir: &Path, socket_dir: &Path, options: &Options) -> Result<Server, Error> {
+    let binaries = binaries::find(options.bin_dir.as_deref()).ok_or(Error::NoBinaries)?;
+    let path = data_dir.join("postgres");
+    cluster::stop_orphan(&path).await?;
+    cluster::create_once(&path, &binaries).await?;
+    cluster::check_version(&path, &binaries)?;
+    let mut server = Server::spawn(&path, socket_dir, &data_dir.join("postgres.log"), &binaries)?;
+    server.wait_ready(&config(socket_dir, "postgres")).await?;
+    create_database(socket_dir).await?;
+    Ok(server)
+}
+
+async fn create_database(socket_dir: &Path) -> Result<(), Error> {
+    let fault = |error: tokio_postgres::Error| Error::NoAnswer(error.to_string());
+    let (client, connection) =
+        config(socket_dir, "postgres").connect(NoTls).await.map_err(fault)?;
+    let driver = tokio::spawn(connection);
+    let there = client
+        .query_opt("SELECT FROM pg_database WHERE datname = 'esh3ar'", &[])
+        .await
+        .map_err(fault)?;
+    if there.is_none() {
+        client.batch_execute("CREATE DATABASE esh3ar").await.map_err(fault)?;
+    }
+    drop(client);
+    let _ = driver.await;
+    Ok(())
+}
+
+/// Attaches to a running server; `None` while it does not answer.
+async fn attach(data_dir: &Path, socket_dir: &Path) -> Result<Option<Embedded>, Error> {
+    let Some(users) = FolderLock::try_shared(&data_dir.join("users.lock"))? else {
+        return Ok(None);
+    };
+    match config(socket_dir, "esh3ar").connect(NoTls).await {
+        Ok((client, connection)) => {
+            drop(client);
+            let _ = connection.await;
+            let role = Role::Guest { _users: users };
+            Ok(Some(Embedded { socket_dir: socket_dir.to_owned(), role }))
+        }
+        Err(_) => Ok(None),
+    }
+}

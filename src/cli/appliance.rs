@@ -1,0 +1,218 @@
+//! The whole appliance in this process: started in the order in which its parts need each other,
+//! stopped in the reverse.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Setup,
+    exit::{Failure, Kind},
+    opened::{self, OpenedStore},
+};
+use crate::{
+    app::App,
+    server::{
+        Readiness,
+        gate::{self, Gate},
+        hub::Hub,
+        listen::{self, ListenOptions},
+        tls::Tls,
+    },
+    store::embedded::Purpose,
+    telemetry::{metrics::Recorder, notify},
+    worker,
+};
+
+/// How often histograms are kept small.
+const UPKEEP: Duration = Duration::from_secs(5);
+/// How long the last writes of a stop may take.
+const LAST_WRITES: Duration = Duration::from_secs(10);
+
+/// The running appliance.
+pub struct Appliance {
+    /// Its use cases.
+    pub app: App,
+    /// Where the API and the hub listen.
+    pub http: SocketAddr,
+    /// Where the page for machines listens.
+    pub metrics: Option<SocketAddr>,
+    store: OpenedStore,
+    readiness: Readiness,
+    front: Part,
+    work: Part,
+    writers: Part,
+    stop_timeout: Duration,
+    began: Instant,
+}
+
+/// Tasks that are stopped together.
+#[derive(Clone, Default)]
+struct Part {
+    stop: CancellationToken,
+    tracker: TaskTracker,
+}
+
+impl Part {
+    async fn end(&self, patience: Duration, what: &str) {
+        self.stop.cancel();
+        self.tracker.close();
+        if tokio::time::timeout(patience, self.tracker.wait()).await.is_err() {
+            tracing::warn!(left = self.tracker.len(), what, "a part did not end in time");
+        }
+    }
+}
+
+async fn bind(address: SocketAddr, key: &str) -> Result<(TcpListener, SocketAddr), Failure> {
+    let failed = |error: std::io::Error| {
+        let what = format!("cannot listen on {address}: {error}");
+        Failure::new(Kind::Failed, what).hint(format!("choose another {key}, or stop what uses it"))
+    };
+    let listener = listen::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}
+
+impl Appliance {
+    /// Starts everything; when this returns, requests are answered.
+    ///
+    /// # Errors
+    /// What cannot be had, and what to do about it.
+    pub async fn start(setup: &Setup, recorder: Recorder) -> Result<Appliance, Failure> {
+        let began = Instant::now();
+        let config = &setup.loaded.config;
+        // The addresses first: a taken port should be told before a database is started.
+        let (listener, http) = bind(config.http.listen, "http.listen").await?;
+        let machines = match config.metrics_listen {
+            Some(address) => Some(bind(address, "metrics.listen").await?),
+            None => None,
+        };
+        let tls = match &config.http.tls {
+            Some((cert, key)) => Some(Tls::load(cert, key).map_err(|error| {
+                Failure::new(Kind::Config, error.to_string())
+                    .hint("check http.tls_cert and http.tls_key")
+            })?),
+            None => None,
+        };
+        // Reading the phone numbers' rules takes a moment that no first request should wait for.
+        let warm = tokio::task::spawn_blocking(|| {
+            let _ = crate::domain::Phone::parse("+967771234567", None);
+        });
+        let store = opened::open_store(setup, Purpose::Serve).await?;
+        if let Err(failure) = prepare(&store).await {
+            let _ = store.close().await;
+            return Err(failure);
+        }
+        let _ = warm.await;
+        let (front, work, writers) = (Part::default(), Part::default(), Part::default());
+        let settings = opened::settings(config, true);
+        let app = App::start(settings, store.store.clone(), &writers.tracker, &writers.stop);
+        worker::start(&app, &work.tracker, &work.stop);
+        let readiness: Readiness = Arc::new(AtomicBool::new(true));
+        let options = ListenOptions {
+            max_connections: config.http.max_connections,
+            header_timeout: config.http.header_timeout,
+            tls: tls.clone(),
+            grace: config.http.stop_timeout,
+        };
+        let hub = Hub::new(
+            app.clone(),
+            config.http.max_connections,
+            front.stop.clone(),
+            front.tracker.clone(),
+        );
+        let gate = Gate::new(app.clone(), hub, Arc::clone(&readiness));
+        let service = move |request| gate.clone().handle(request);
+        front.tracker.spawn(listen::serve(listener, options.clone(), service, front.stop.clone()));
+        if let Some(tls) = tls {
+            front.tracker.spawn(tls.watch(front.stop.clone()));
+        }
+        let metrics = machines.as_ref().map(|(_, address)| *address);
+        if let Some((listener, _)) = machines {
+            let (app, readiness, recorder) =
+                (app.clone(), Arc::clone(&readiness), recorder.clone());
+            let service = move |request| {
+                let render = recorder.clone();
+                let render = Arc::new(move || render.render());
+                gate::machine_page(app.clone(), Arc::clone(&readiness), render, request)
+            };
+            let options = ListenOptions { max_connections: 100, tls: None, ..options };
+            // Until the very end: a stop is what one wants to watch.
+            work.tracker.spawn(listen::serve(listener, options, service, work.stop.clone()));
+        }
+        keep_alive(&work, recorder);
+        Ok(Appliance {
+            app,
+            http,
+            metrics,
+            store,
+            readiness,
+            front,
+            work,
+            writers,
+            stop_timeout: config.http.stop_timeout,
+            began,
+        })
+    }
+
+    /// How long the start took.
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// Resolves when the private database has ended by itself, with how; never otherwise.
+    pub async fn database_died(&mut self) -> String {
+        match self.store.embedded() {
+            Some(embedded) => embedded.died().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Stops in order: no new requests, sockets told to come back, what is in hand finished and
+    /// written, the database last.
+    ///
+    /// # Errors
+    /// The database cannot be stopped.
+    pub async fn stop(self) -> Result<(), Failure> {
+        notify::stopping();
+        self.readiness.store(false, Ordering::Release);
+        self.front.end(self.stop_timeout, "requests and sockets").await;
+        self.work.end(LAST_WRITES, "workers").await;
+        self.writers.end(LAST_WRITES, "writers").await;
+        drop(self.app);
+        self.store.close().await
+    }
+}
+
+async fn prepare(store: &OpenedStore) -> Result<(), Failure> {
+    store.prepare_schema(true).await?;
+    let faults = store.store.durability_faults().await?;
+    if faults.is_empty() {
+        return Ok(());
+    }
+    let what = format!("Postgres could lose answered messages: {}", faults.join(", "));
+    Err(Failure::new(Kind::Config, what).hint("set these to on in postgresql.conf"))
+}
+
+fn keep_alive(part: &Part, recorder: Recorder) {
+    let stop = part.stop.clone();
+    part.tracker.spawn(async move {
+        let every = notify::alive_every().map_or(UPKEEP, |limit| limit.min(UPKEEP));
+        loop {
+            recorder.upkeep();
+            notify::alive();
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(every) => {}
+            }
+        }
+    });
+}

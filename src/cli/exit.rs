@@ -1,0 +1,154 @@
+//! How a command ends when it did not do what was asked: a line on standard error that says what and
+//! what to do, and an exit status that scripts and systemd can act on.
+
+use std::{
+    io::{IsTerminal as _, Write as _},
+    process::ExitCode,
+};
+
+use crate::{app, config::ConfigErrors, store};
+
+/// The exit statuses (interfaces.md, The command).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It failed.
+    Failed = 1,
+    /// It was called wrongly.
+    Usage = 2,
+    /// Some of it was done.
+    Partly = 3,
+    /// What it is about is not there.
+    NotFound = 4,
+    /// It may not be done.
+    Refused = 5,
+    /// A dependency cannot be reached.
+    Unavailable = 69,
+    /// The configuration is wrong; systemd must not start it again.
+    Config = 78,
+}
+
+/// Why a command did not do what was asked.
+#[derive(Debug)]
+pub struct Failure {
+    /// Decides the exit status.
+    pub kind: Kind,
+    /// What went wrong.
+    pub what: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure without a hint.
+    pub fn new(kind: Kind, what: impl Into<String>) -> Failure {
+        Failure { kind, what: what.into(), hint: None }
+    }
+
+    /// The same with what to do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Failure {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Tells it on standard error and gives the exit status.
+    pub fn report(&self) -> ExitCode {
+        let mut line = format!("error: {}", self.what);
+        if let Some(hint) = &self.hint {
+            line.push_str("; hint: ");
+            line.push_str(hint);
+        }
+        let mut stderr = std::io::stderr().lock();
+        let _ = writeln!(stderr, "{line}");
+        ExitCode::from(self.kind as u8)
+    }
+}
+
+impl From<app::Error> for Failure {
+    fn from(error: app::Error) -> Self {
+        use app::Error;
+        let kind = match &error {
+            Error::Invalid(_) => Kind::Usage,
+            Error::NotFound(_) => Kind::NotFound,
+            Error::Unauthenticated
+            | Error::Forbidden(_)
+            | Error::WrongAudience(_)
+            | Error::Conflict(_)
+            | Error::KeyReused => Kind::Refused,
+            Error::Unavailable | Error::Overloaded { .. } => Kind::Unavailable,
+            Error::Internal => Kind::Failed,
+        };
+        let failure = Failure::new(kind, error.to_string());
+        match kind {
+            Kind::Unavailable => failure.hint("run: esh3ar doctor"),
+            _ => failure,
+        }
+    }
+}
+
+impl From<store::Error> for Failure {
+    fn from(error: store::Error) -> Self {
+        let kind = if error.is_transient() { Kind::Unavailable } else { Kind::Failed };
+        Failure::new(kind, error.to_string()).hint("run: esh3ar doctor")
+    }
+}
+
+impl From<store::embedded::Error> for Failure {
+    fn from(error: store::embedded::Error) -> Self {
+        use store::embedded::Error;
+        let kind = match &error {
+            Error::Locked { .. } | Error::Root => Kind::Refused,
+            Error::NoBinaries | Error::MajorMismatch { .. } | Error::Folder { .. } => Kind::Config,
+            Error::Initdb(_) | Error::Died(_) | Error::NoAnswer(_) => Kind::Unavailable,
+        };
+        let hint = error.hint();
+        Failure::new(kind, error.to_string()).hint(hint)
+    }
+}
+
+impl From<store::migrate::MigrateError> for Failure {
+    fn from(error: store::migrate::MigrateError) -> Self {
+        use store::migrate::MigrateError;
+        let text = error.to_string();
+        match error {
+            MigrateError::Newer { .. } => {
+                Failure::new(Kind::Refused, text).hint("install the newer esh3ar again")
+            }
+            MigrateError::Changed { .. } => {
+                Failure::new(Kind::Refused, text).hint("use the esh3ar that made this database")
+            }
+            MigrateError::Step { .. } => Failure::new(Kind::Failed, text),
+            MigrateError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ConfigErrors> for Failure {
+    fn from(errors: ConfigErrors) -> Self {
+        Failure::new(Kind::Config, format!("the configuration is wrong:\n{errors}"))
+            .hint("run: esh3ar config check")
+    }
+}
+
+/// Asks before something that cannot be undone: on a terminal only, elsewhere `--yes` is needed.
+///
+/// # Errors
+/// [`Kind::Refused`].
+pub fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
+    if yes {
+        return Ok(());
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::new(Kind::Refused, "this needs a confirmation").hint("give --yes"));
+    }
+    let mut stderr = std::io::stderr().lock();
+    let _ = write!(stderr, "{question} [y/N] ");
+    let _ = stderr.flush();
+    let mut answer = String::new();
+    let read = std::io::stdin().read_line(&mut answer).is_ok();
+    if read && matches!(answer.trim(), "y" | "Y" | "yes") {
+        Ok(())
+    } else {
+        Err(Failure::new(Kind::Refused, "not confirmed"))
+    }
+}

@@ -1,0 +1,152 @@
+//! `message`: sent, shown and listed by the administrator.
+
+use clap::Subcommand;
+use serde::Serialize;
+
+use super::{
+    Setup,
+    exit::{Failure, Kind},
+    opened,
+};
+use crate::{
+    app::{
+        App, Caller,
+        access::Identity,
+        messages::{SendRequest, Sent},
+    },
+    domain::{ContentType, MessageId, MessageKind, Priority, Status, TokenId, message::Draft},
+    server::view::{self, MessageView, Step},
+    store::messages::Filter,
+};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum MessageCommand {
+    /// Send a one-way message
+    Send {
+        /// The business user that sends it, by name or id
+        #[arg(long, value_name = "USER")]
+        from: String,
+        /// The recipient's phone number
+        #[arg(long, value_name = "NUMBER")]
+        to: String,
+        /// What it says
+        content: String,
+        /// Its subject
+        #[arg(long)]
+        subject: Option<String>,
+        /// text or json
+        #[arg(long, value_name = "TYPE", default_value = "text")]
+        content_type: String,
+        /// low, normal or high
+        #[arg(long, default_value = "normal")]
+        priority: String,
+    },
+    /// One message and every step of its way
+    Show {
+        /// The message's id
+        id: String,
+    },
+    /// Messages, newest first
+    List {
+        /// Only in this status: pending, sent, delivered, read, failed
+        #[arg(long)]
+        status: Option<String>,
+        /// Only to this phone number
+        #[arg(long, value_name = "NUMBER")]
+        to: Option<String>,
+        /// Only from this business user
+        #[arg(long, value_name = "USER")]
+        from: Option<String>,
+        /// Only of this kind: oneWay or chat
+        #[arg(long = "type", value_name = "KIND")]
+        kind: Option<String>,
+        /// Only older than this message
+        #[arg(long, value_name = "ID")]
+        before: Option<String>,
+        /// At most this many
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+    },
+}
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    message: MessageView<'a>,
+    timeline: Vec<Step>,
+}
+
+pub(super) async fn run(setup: &Setup, command: MessageCommand) -> Result<(), Failure> {
+    let opened = opened::open(setup).await?;
+    let result = act(setup, &opened.app, command).await;
+    opened.close(result).await
+}
+
+async fn act(setup: &Setup, app: &App, command: MessageCommand) -> Result<(), Failure> {
+    match command {
+        MessageCommand::Send { from, to, content, subject, content_type, priority } => {
+            let content_type =
+                named(ContentType::parse(&content_type), "content type", "text or json")?;
+            let priority = named(Priority::parse(&priority), "priority", "low, normal or high")?;
+            let user = app.find_user(&from).await?;
+            // As that user, with that user's permissions.
+            let caller = Caller {
+                token: TokenId(uuid::Uuid::nil()),
+                expires_at: None,
+                identity: Identity::Business {
+                    id: user.id,
+                    name: user.name.into(),
+                    permissions: user.permissions,
+                },
+            };
+            let draft = Draft { subject, content, content_type, priority };
+            let sent = app
+                .send(&caller, SendRequest { to, draft }, None, |_| (202, String::new()))
+                .await?;
+            if let Sent::Now(message) = sent {
+                setup.output.record(&MessageView::from(&message));
+            }
+        }
+        MessageCommand::Show { id } => {
+            let (message, events) = app.any_message(parse_id(&id)?).await?;
+            let timeline = view::timeline(&message, &events);
+            if setup.output.is_table() {
+                setup.output.record(&MessageView::from(&message));
+                setup.output.text("\n");
+                setup.output.records(&["at", "step", "detail"], &timeline);
+            } else {
+                setup.output.record(&Shown { message: MessageView::from(&message), timeline });
+            }
+        }
+        MessageCommand::List { status, to, from, kind, before, limit } => {
+            let mut filter = Filter::default();
+            if let Some(name) = status {
+                let names = "pending, sent, delivered, read or failed";
+                filter.status = Some(named(Status::parse(&name), "status", names)?);
+            }
+            if let Some(name) = kind {
+                filter.kind = Some(named(MessageKind::parse(&name), "type", "oneWay or chat")?);
+            }
+            filter.recipient = to.map(|to| app.parse_phone("to", &to)).transpose()?;
+            if let Some(name) = from {
+                filter.sender = Some(app.find_user(&name).await?.id);
+            }
+            filter.before = before.map(|id| parse_id(&id)).transpose()?;
+            let found = app.list_all_messages(&filter, limit.clamp(1, 10_000)).await?;
+            let columns = ["id", "status", "from", "to", "priority", "createdAt", "content"];
+            setup.output.records(&columns, &view::messages(&found));
+        }
+    }
+    Ok(())
+}
+
+fn named<T>(value: Option<T>, what: &str, names: &str) -> Result<T, Failure> {
+    value.ok_or_else(|| Failure::new(Kind::Usage, format!("the {what} is {names}")))
+}
+
+fn parse_id(text: &str) -> Result<MessageId, Failure> {
+    text.parse().map_err(|_| {
+        Failure::new(Kind::NotFound, "there is no such message")
+            .hint("ids are shown by: esh3ar message list")
+    })
+}

@@ -1,0 +1,223 @@
+//! The command: parses, puts the rooms together, calls a use case, prints. It has no rules.
+
+pub mod appliance;
+mod configuration;
+mod demo;
+mod doctor;
+pub mod exit;
+mod manual;
+mod messages;
+mod migrate;
+mod mobiles;
+mod opened;
+pub mod output;
+pub mod privilege;
+mod serve;
+mod tokens;
+mod users;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+
+use crate::{
+    config::{self, Loaded, LogFormat, Sources},
+    telemetry,
+};
+use exit::{Failure, Kind};
+use output::{Format, Output};
+
+/// Self-hosted messaging: from a business to its users' phones, and what became of it.
+#[derive(Debug, Parser)]
+#[command(name = "esh3ar", version, max_term_width = 100, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+struct Global {
+    /// Configuration file [default: /etc/esh3ar/esh3ar.toml, if it is there]
+    #[arg(long, global = true, env = "ESH3AR_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder of the embedded parts
+    #[arg(long, global = true, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// How data are printed
+    #[arg(short, long, global = true, value_enum, default_value = "table")]
+    output: Format,
+    /// Print data only
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// Log more; twice: everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway: HTTP API and hub; delivers too
+    Serve(serve::ServeArgs),
+    /// Start an appliance of its own and send a first message through it
+    Demo(demo::DemoArgs),
+    /// Bring the database's schema up to date
+    Migrate(migrate::MigrateArgs),
+    /// Business users
+    #[command(subcommand)]
+    User(users::UserCommand),
+    /// Mobile users
+    #[command(subcommand)]
+    Mobile(mobiles::MobileCommand),
+    /// Tokens of business users and phones
+    #[command(subcommand)]
+    Token(tokens::TokenCommand),
+    /// Messages
+    #[command(subcommand)]
+    Message(messages::MessageCommand),
+    /// The configuration in effect
+    #[command(subcommand)]
+    Config(configuration::ConfigCommand),
+    /// Check configuration and dependencies, and say what to do about each fault
+    Doctor,
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+/// Runs the command line of this process.
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { Kind::Usage as u8 } else { 0 });
+        }
+    };
+    match dispatch(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+/// What every command needs.
+pub struct Setup {
+    loaded: Loaded,
+    data_dir: PathBuf,
+    output: Output,
+}
+
+fn dispatch(cli: Cli) -> Result<(), Failure> {
+    let output = Output::new(cli.global.output, cli.global.quiet);
+    match &cli.command {
+        Command::Completions { shell } => return manual::completions(*shell),
+        Command::Man => return manual::page(),
+        _ => {}
+    }
+    let mut flags = Vec::new();
+    if let Some(folder) = &cli.global.data_dir {
+        flags.push(("data_dir", absolute(folder)?, "--data-dir"));
+    }
+    match &cli.command {
+        Command::Serve(arguments) => arguments.flags(&mut flags),
+        Command::Demo(arguments) => arguments.flags(&mut flags),
+        _ => {}
+    }
+    if cli.global.verbose > 0 {
+        let level = if cli.global.verbose == 1 { "debug" } else { "trace" };
+        flags.push(("log.level", level.to_owned(), "-v"));
+    }
+    let sources = sources(cli.global.config.as_deref(), flags)?;
+    if let Command::Config(configuration::ConfigCommand::Check) = &cli.command {
+        return configuration::check(output, sources);
+    }
+    let loaded = config::load(sources)?;
+    let json = match loaded.config.log.format {
+        LogFormat::Auto => None,
+        LogFormat::Text => Some(false),
+        LogFormat::Json => Some(true),
+    };
+    // Commands print what they have to say; only what serves has a log worth reading by default.
+    let serving = matches!(cli.command, Command::Serve(_));
+    let level = if serving || cli.global.verbose > 0 { &loaded.config.log.level } else { "warn" };
+    telemetry::log::init(level, json)
+        .map_err(|error| Failure::new(Kind::Config, error.to_string()))?;
+    let data_dir = match (&loaded.config.data_dir, &cli.command) {
+        (Some(folder), _) => folder.clone(),
+        (None, Command::Demo(_)) => demo::default_data_dir(),
+        (None, _) => privilege::default_data_dir(),
+    };
+    let setup = Setup { loaded, data_dir, output };
+    if let Command::Config(configuration::ConfigCommand::Show) = &cli.command {
+        configuration::show(&setup);
+        return Ok(());
+    }
+    if setup.loaded.config.database.url.is_none() || matches!(cli.command, Command::Serve(_)) {
+        privilege::drop_root(&setup.data_dir)?;
+    }
+    privilege::raise_file_limit();
+    crate::client::prepare();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Kind::Failed, format!("no runtime: {error}")))?;
+    let result = runtime.block_on(async {
+        match cli.command {
+            Command::Serve(_) => Box::pin(serve::run(&setup)).await,
+            Command::Demo(arguments) => Box::pin(demo::run(&setup, &arguments)).await,
+            Command::Migrate(arguments) => migrate::run(&setup, &arguments).await,
+            Command::User(command) => users::run(&setup, command).await,
+            Command::Mobile(command) => mobiles::run(&setup, command).await,
+            Command::Token(command) => tokens::run(&setup, command).await,
+            Command::Message(command) => messages::run(&setup, command).await,
+            Command::Doctor => doctor::run(&setup).await,
+            Command::Config(_) | Command::Completions { .. } | Command::Man => Ok(()),
+        }
+    });
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    result
+}
+
+fn sources(
+    file: Option<&std::path::Path>,
+    flags: Vec<(&'static str, String, &'static str)>,
+) -> Result<Sources, Failure> {
+    const USUAL: &str = "/etc/esh3ar/esh3ar.toml";
+    let path = file.map_or_else(|| PathBuf::from(USUAL), PathBuf::from);
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => Some((path.display().to_string(), text)),
+        Err(error) if file.is_none() && error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => {
+            let what = format!("{} cannot be read: {error}", path.display());
+            return Err(Failure::new(Kind::Config, what).hint("check --config and its permissions"));
+        }
+    };
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    Ok(Sources { file: text, environment, flags })
+}
+
+fn absolute(path: &std::path::Path) -> Result<String, Failure> {
+    std::path::absolute(path)
+        .map(|path| path.display().to_string())
+        .map_err(|error| Failure::new(Kind::Usage, format!("{}: {error}", path.display())))
+}
+
+/// The command's own description, for completions, the manual and a test.
+fn description() -> clap::Command {
+    Cli::command()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::description().debug_assert();
+    }
+}

@@ -1,0 +1,117 @@
+//! The appliance's data, opened for one command: the private database of a folder, whether it is
+//! being served or not, or the given one.
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Setup,
+    exit::{Failure, Kind},
+};
+use crate::{
+    app::{App, Settings},
+    config::Config,
+    store::{
+        Store,
+        embedded::{self, Embedded, Purpose},
+        migrate, pool,
+    },
+};
+
+/// An open database.
+pub(super) struct OpenedStore {
+    pub(super) store: Store,
+    embedded: Option<Embedded>,
+}
+
+/// The use cases over an open database.
+pub(super) struct Opened {
+    pub(super) app: App,
+    opened: OpenedStore,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// What the use cases need of the configuration.
+pub(super) fn settings(config: &Config, delivers: bool) -> Settings {
+    Settings {
+        default_region: config.default_region,
+        retry: config.retry,
+        connections_per_user: config.connections_per_user,
+        access_token_ttl: config.access_token_ttl,
+        delivers,
+    }
+}
+
+/// Opens the database, whatever its schema.
+pub(super) async fn open_store(setup: &Setup, purpose: Purpose) -> Result<OpenedStore, Failure> {
+    let database = &setup.loaded.config.database;
+    if let Some(url) = &database.url {
+        let config = pool::parse_url(url.expose())
+            .map_err(|error| Failure::new(Kind::Config, error.to_string()))?;
+        return Ok(OpenedStore { store: Store::new(config, database.pool_size)?, embedded: None });
+    }
+    let options = embedded::Options {
+        data_dir: setup.data_dir.clone(),
+        bin_dir: database.bin_dir.clone(),
+        purpose,
+    };
+    let embedded = Embedded::open(options).await?;
+    let store = Store::new(embedded.pg_config(), database.pool_size)?;
+    Ok(OpenedStore { store, embedded: Some(embedded) })
+}
+
+impl OpenedStore {
+    /// Brings the schema up to date. A given database is only looked at by commands: its
+    /// migrations are for `esh3ar migrate` and `esh3ar serve`.
+    pub(super) async fn prepare_schema(&self, may_migrate: bool) -> Result<(), Failure> {
+        let mut client = self.store.client().await?;
+        if may_migrate || self.embedded.is_some() {
+            migrate::run(&mut client, None).await?;
+            return Ok(());
+        }
+        let missing = migrate::status(&client).await?.iter().any(|m| m.applied_at.is_none());
+        if missing {
+            let what = "the database's schema is older than this esh3ar";
+            return Err(Failure::new(Kind::Refused, what).hint("run: esh3ar migrate"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn embedded(&mut self) -> Option<&mut Embedded> {
+        self.embedded.as_mut()
+    }
+
+    pub(super) async fn close(self) -> Result<(), Failure> {
+        self.store.close();
+        match self.embedded {
+            Some(embedded) => Ok(embedded.stop().await?),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Opens everything a command needs.
+pub(super) async fn open(setup: &Setup) -> Result<Opened, Failure> {
+    let opened = open_store(setup, Purpose::Command).await?;
+    if let Err(failure) = opened.prepare_schema(false).await {
+        let _ = opened.close().await;
+        return Err(failure);
+    }
+    let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+    let settings = settings(&setup.loaded.config, false);
+    let app = App::start(settings, opened.store.clone(), &tracker, &stop);
+    Ok(Opened { app, opened, tracker, stop })
+}
+
+impl Opened {
+    /// Closes everything, then gives the command's own result.
+    pub(super) async fn close<T>(self, result: Result<T, Failure>) -> Result<T, Failure> {
+        self.stop.cancel();
+        self.tracker.close();
+        self.tracker.wait().await;
+        drop(self.app);
+        let closed = self.opened.close().await;
+        let value = result?;
+        closed.map(|()| value)
+    }
+}

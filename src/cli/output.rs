@@ -1,0 +1,153 @@
+//! What a command prints: data on standard output as a table or JSON, remarks on standard error.
+
+use std::io::Write as _;
+
+use clap::ValueEnum;
+use serde::Serialize;
+use serde_json::Value;
+
+/// How data are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// One JSON document; lists are arrays.
+    Json,
+    /// One JSON document a line.
+    Jsonl,
+}
+
+/// Where a command prints.
+#[derive(Clone, Copy, Debug)]
+pub struct Output {
+    format: Format,
+    quiet: bool,
+}
+
+impl Output {
+    /// With `quiet` remarks are left out.
+    pub fn new(format: Format, quiet: bool) -> Output {
+        Output { format, quiet }
+    }
+
+    /// Whether people read it.
+    pub fn is_table(self) -> bool {
+        self.format == Format::Table
+    }
+
+    /// A list; `columns` are the JSON fields that a table shows.
+    pub fn records<T: Serialize>(self, columns: &[&str], items: &[T]) {
+        let values: Vec<Value> =
+            items.iter().map(|item| serde_json::to_value(item).unwrap_or_default()).collect();
+        match self.format {
+            Format::Table => print(&table(columns, &values)),
+            Format::Json => print(&pretty(&Value::Array(values))),
+            Format::Jsonl => print(&values.iter().map(|v| format!("{v}\n")).collect::<String>()),
+        }
+    }
+
+    /// One thing: in a table a line for each field.
+    pub fn record<T: Serialize>(self, item: &T) {
+        let value = serde_json::to_value(item).unwrap_or_default();
+        match self.format {
+            Format::Table => {
+                let Value::Object(fields) = &value else { return print(&pretty(&value)) };
+                let width = fields.keys().map(|key| key.chars().count()).max().unwrap_or(0);
+                let lines = fields
+                    .iter()
+                    .filter(|(_, value)| !value.is_null())
+                    .map(|(key, value)| format!("{key:width$}  {}\n", cell(value)));
+                print(&lines.collect::<String>());
+            }
+            Format::Json => print(&pretty(&value)),
+            Format::Jsonl => print(&format!("{value}\n")),
+        }
+    }
+
+    /// Text as it is.
+    pub fn text(self, text: &str) {
+        print(text);
+    }
+
+    /// A remark that is no data.
+    pub fn note(self, text: &str) {
+        if !self.quiet {
+            let _ = writeln!(std::io::stderr().lock(), "{text}");
+        }
+    }
+}
+
+/// To standard output; a reader that went away (`| head`) is no fault.
+fn print(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes());
+    let _ = stdout.flush();
+}
+
+fn pretty(value: &Value) -> String {
+    format!("{value:#}\n")
+}
+
+/// A value in a cell: one line, and no character that could steer a terminal.
+fn cell(value: &Value) -> String {
+    let text = match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(","),
+        other => other.to_string(),
+    };
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+fn table(columns: &[&str], items: &[Value]) -> String {
+    const WIDEST: usize = 48;
+    let mut rows: Vec<Vec<String>> = vec![columns.iter().map(|c| heading(c)).collect()];
+    for item in items {
+        rows.push(columns.iter().map(|c| shorten(cell(&item[*c]), WIDEST)).collect());
+    }
+    let widths: Vec<usize> = (0..columns.len())
+        .map(|n| rows.iter().map(|row| row[n].chars().count()).max().unwrap_or(0))
+        .collect();
+    rows.iter()
+        .map(|row| {
+            let line: Vec<String> =
+                row.iter().zip(&widths).map(|(text, width)| format!("{text:width$}")).collect();
+            format!("{}\n", line.join("  ").trim_end())
+        })
+        .collect()
+}
+
+/// `createdAt` as `CREATED AT`.
+fn heading(field: &str) -> String {
+    let mut text = String::new();
+    for c in field.chars() {
+        if c.is_uppercase() {
+            text.push(' ');
+        }
+        text.extend(c.to_uppercase());
+    }
+    text
+}
+
+fn shorten(text: String, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text;
+    }
+    let mut short: String = text.chars().take(most - 1).collect();
+    short.push('…');
+    short
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_table_is_aligned_and_harmless() {
+        let items = [json!({"id": 1, "createdAt": "now"}), json!({"id": "long\u{1b}[2J", "x": 1})];
+        let text = table(&["id", "createdAt"], &items);
+        assert_eq!(text, "ID        CREATED AT\n1         now\nlong [2J\n");
+    }
+}

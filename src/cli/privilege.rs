@@ -1,0 +1,135 @@
+//! Not being root: what root starts goes on as the appliance's own user before it does anything.
+
+use std::{
+    env, fs,
+    os::unix::{
+        fs::{MetadataExt as _, PermissionsExt as _, chown},
+        process::CommandExt as _,
+    },
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use nix::{
+    sys::resource::{Resource, getrlimit, setrlimit},
+    unistd::{Uid, User, geteuid},
+};
+
+use super::exit::{Failure, Kind};
+
+/// Who to be instead of root: the first of these that there is.
+const USERS: [&str; 3] = ["esh3ar", "postgres", "nobody"];
+
+/// Where the data are when nobody says.
+pub fn default_data_dir() -> PathBuf {
+    let given = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
+    if let Some(list) = given("STATE_DIRECTORY") {
+        // systemd separates several by colons.
+        let list = list.to_string_lossy().into_owned();
+        return PathBuf::from(list.split(':').next().unwrap_or_default());
+    }
+    if geteuid().is_root() {
+        return PathBuf::from("/var/lib/esh3ar");
+    }
+    given("XDG_DATA_HOME")
+        .map(PathBuf::from)
+        .or_else(|| given("HOME").map(|home| PathBuf::from(home).join(".local/share")))
+        .unwrap_or_else(|| PathBuf::from("/var/lib"))
+        .join("esh3ar")
+}
+
+/// When root: makes the data folder, gives it to the appliance's user and starts this same command
+/// again as that user. Returns only when there is nothing to do, or it cannot be done.
+///
+/// # Errors
+/// There is no user to become, or the folder cannot be its.
+pub fn drop_root(data_dir: &Path) -> Result<(), Failure> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    let user = become_whom(data_dir)?;
+    give_folder(data_dir, &user)?;
+    let data_dir = data_dir.canonicalize().map_err(|error| unusable(data_dir, &error))?;
+    let mut arguments = env::args_os();
+    let name = arguments.next().unwrap_or_else(|| "esh3ar".into());
+    // Through /proc, because the binary's own folder may be closed to the user.
+    let error = Command::new("/proc/self/exe")
+        .arg0(name)
+        .args(arguments)
+        .env("ESH3AR__DATA_DIR", &data_dir)
+        .env("HOME", &data_dir)
+        .uid(user.uid.as_raw())
+        .gid(user.gid.as_raw())
+        .exec();
+    Err(Failure::new(Kind::Failed, format!("cannot go on as user {}: {error}", user.name)))
+}
+
+fn become_whom(data_dir: &Path) -> Result<User, Failure> {
+    // A folder that has an owner stays its owner's: commands of root then fit the service.
+    let owner = fs::metadata(data_dir).ok().map(|metadata| metadata.uid()).filter(|uid| *uid != 0);
+    let user = match owner {
+        Some(uid) => User::from_uid(Uid::from_raw(uid)).ok().flatten(),
+        None => USERS.iter().find_map(|name| User::from_name(name).ok().flatten()),
+    };
+    user.ok_or_else(|| {
+        Failure::new(Kind::Config, "there is no user to run as instead of root")
+            .hint("make one: adduser --system --group esh3ar")
+    })
+}
+
+fn unusable(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(Kind::Config, format!("{}: {error}", path.display()))
+        .hint("choose another --data-dir")
+}
+
+fn give_folder(data_dir: &Path, user: &User) -> Result<(), Failure> {
+    fs::create_dir_all(data_dir).map_err(|error| unusable(data_dir, &error))?;
+    let path = data_dir.canonicalize().map_err(|error| unusable(data_dir, &error))?;
+    let metadata = fs::metadata(&path).map_err(|error| unusable(&path, &error))?;
+    if metadata.uid() == 0 {
+        let empty = fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_none());
+        if !empty {
+            let what = format!("{} belongs to root and is not empty", path.display());
+            let hint = format!("chown -R {} it, or choose another --data-dir", user.name);
+            return Err(Failure::new(Kind::Config, what).hint(hint));
+        }
+        chown(&path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))
+            .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o700)))
+            .map_err(|error| unusable(&path, &error))?;
+    }
+    for ancestor in path.ancestors().skip(1) {
+        open_for_search(ancestor, user)?;
+    }
+    Ok(())
+}
+
+/// Postgres has to be able to pass through every folder above its own. Root's temporary folders are
+/// closed by default; opening one for passing through shows nothing of what is in it.
+fn open_for_search(folder: &Path, user: &User) -> Result<(), Failure> {
+    let metadata = fs::metadata(folder).map_err(|error| unusable(folder, &error))?;
+    let mode = metadata.permissions().mode();
+    let passable = mode & 0o001 != 0
+        || (metadata.uid() == user.uid.as_raw() && mode & 0o100 != 0)
+        || (metadata.gid() == user.gid.as_raw() && mode & 0o010 != 0);
+    if passable {
+        return Ok(());
+    }
+    let home = User::from_uid(Uid::from_raw(0)).ok().flatten().map(|root| root.dir);
+    if metadata.uid() != 0 || home.is_some_and(|home| home == folder) {
+        let what = format!("user {} cannot pass through {}", user.name, folder.display());
+        return Err(Failure::new(Kind::Config, what)
+            .hint("choose a --data-dir elsewhere, such as /var/lib/esh3ar"));
+    }
+    tracing::warn!(folder = %folder.display(), "opening a folder for passing through (o+x)");
+    fs::set_permissions(folder, fs::Permissions::from_mode(mode | 0o001))
+        .map_err(|error| unusable(folder, &error))
+}
+
+/// Lets this process have as many files as it may; returns how many that is.
+pub fn raise_file_limit() -> u64 {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 0 };
+    if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() {
+        return hard;
+    }
+    soft
+}

@@ -1,0 +1,39 @@
+//! A client of the appliance, as a stranger would write it from the documentation: used by the demo
+//! and to try things out. It uses nothing of the server's own code.
+
+mod api;
+mod hub;
+
+pub use api::{Answer, ApiClient};
+pub use hub::{Event, HubClient};
+
+/// Why a client got no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The server cannot be reached or broke off.
+    #[error("no connection: {0}")]
+    Connection(String),
+    /// The server said no.
+    #[error("refused with {status}: {detail}")]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// What it said.
+        detail: String,
+    },
+    /// The server said something that is not the protocol.
+    #[error("not understood: {0}")]
+    Protocol(String),
+    /// A method of the hub failed.
+    #[error("the call failed: {0}")]
+    Call(String),
+    /// Nothing came in time.
+    #[error("no answer in time")]
+    TimedOut,
+}
+
+/// Makes TLS usable; to be called once before anything else. Calling it again does nothing.
+pub fn prepare() {
+    // Fails only when a provider is set already, which is what is wanted.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}

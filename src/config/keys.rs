@@ -1,0 +1,175 @@
+//! Every key there is.
+
+/// One key.
+#[derive(Debug)]
+pub struct Key {
+    /// Its full name.
+    pub name: &'static str,
+    /// What it is when nobody sets it; empty for unset.
+    pub default: &'static str,
+    /// Whether its value is never shown; it may then also be given as `<name>_file`.
+    pub secret: bool,
+    /// What it does.
+    pub doc: &'static str,
+}
+
+const fn key(name: &'static str, default: &'static str, doc: &'static str) -> Key {
+    Key { name, default, secret: false, doc }
+}
+
+/// All keys, in the order in which they are shown.
+pub const KEYS: &[Key] = &[
+    key(
+        "data_dir",
+        "",
+        "Folder of the embedded parts; unset: $STATE_DIRECTORY, /var/lib/esh3ar for root, else the user's data folder.",
+    ),
+    key("http.listen", "127.0.0.1:5000", "Address of the API and the hub."),
+    key(
+        "http.tls_cert",
+        "",
+        "Certificate chain in PEM; with http.tls_key the gateway serves TLS itself and takes up renewed files.",
+    ),
+    key("http.tls_key", "", "Private key in PEM."),
+    key(
+        "http.max_connections",
+        "20000",
+        "HTTP connections at once, and sockets of the hub at once.",
+    ),
+    key("http.header_timeout", "10s", "How long the headers of a request may take."),
+    key("http.stop_timeout", "20s", "How long a stop waits for requests and sockets."),
+    key(
+        "metrics.listen",
+        "127.0.0.1:5001",
+        "Address of /metrics and the detailed health pages; off for none.",
+    ),
+    Key {
+        name: "database.url",
+        default: "",
+        secret: true,
+        doc: "postgres:// URL; unset: a private Postgres under data_dir.",
+    },
+    key("database.pool_size", "16", "Connections to Postgres at once."),
+    key(
+        "database.bin_dir",
+        "",
+        "Folder of initdb and postgres for the private Postgres; unset: PATH and the usual places.",
+    ),
+    key(
+        "phone.default_region",
+        "",
+        "Region by which numbers without a country code are read, such as YE; unset: numbers must be international.",
+    ),
+    key(
+        "retry.acknowledge_timeout",
+        "5s",
+        "How long a live connection has to acknowledge a message.",
+    ),
+    key("retry.base", "1s", "Wait before the first retry; each further one doubles it."),
+    key("retry.attempts", "6", "Retries before a message fails."),
+    key(
+        "limits.connections_per_user",
+        "16",
+        "Connections one user may have; one more closes the oldest.",
+    ),
+    key(
+        "auth.access_token_ttl",
+        "90d",
+        "How long an access token of a phone is valid unless it is made otherwise.",
+    ),
+    key("log.level", "info", "error, warn, info, debug, trace, or filter directives."),
+    key("log.format", "auto", "text, json, or auto: text on a terminal."),
+];
+
+/// Sections of the documented interface that this version has not.
+const NOT_YET: &[&str] = &[
+    "queue.",
+    "cache.",
+    "media.",
+    "push.",
+    "scan.",
+    "smtp.",
+    "sms.",
+    "retention.",
+    "http.public_url",
+    "http.diagnostics_hub",
+    "database.replica_urls",
+    "limits.",
+];
+
+/// The key of a name.
+pub fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// What to say about a name that is no key.
+pub fn unknown(name: &str) -> String {
+    let nearest = KEYS
+        .iter()
+        .map(|key| (distance(name, key.name), key.name))
+        .min()
+        .filter(|(distance, _)| *distance <= 4);
+    match nearest {
+        Some((_, near)) => format!("there is no key {name}; did you mean {near}?"),
+        None if NOT_YET.iter().any(|prefix| name.starts_with(prefix)) => {
+            format!("{name} is not available in this version")
+        }
+        None => format!("there is no key {name}; see: esh3ar config show"),
+    }
+}
+
+/// Levenshtein's distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        for (cell, to) in row.iter_mut().skip(1).zip(&b) {
+            let best = (diagonal + usize::from(from != *to)).min(*cell + 1).min(left + 1);
+            diagonal = *cell;
+            *cell = best;
+            left = best;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = i + 1;
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_typo_names_its_neighbour() {
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert!(unknown("htp.listen").contains("did you mean http.listen?"));
+        assert!(unknown("queue.url").contains("not available in this version"));
+        assert!(unknown("weather.today.now").starts_with("there is no key"));
+    }
+
+    #[test]
+    fn the_example_file_names_every_key_and_loads() {
+        let example = include_str!("../../packaging/esh3ar.toml");
+        let mut uncommented = String::new();
+        for line in example.lines() {
+            uncommented.push_str(line.strip_prefix("#: ").unwrap_or(line));
+            uncommented.push('\n');
+        }
+        let sources = crate::config::Sources {
+            file: Some(("esh3ar.toml".into(), uncommented)),
+            ..Default::default()
+        };
+        let loaded = crate::config::load(sources).unwrap();
+        for key in KEYS {
+            let origin = loaded.origins.iter().find(|o| o.key == key.name).unwrap();
+            assert!(
+                matches!(origin.source, crate::config::Source::File { .. }),
+                "{} is missing in the example",
+                key.name
+            );
+        }
+    }
+}

@@ -1,0 +1,416 @@
+//! From the sources to a [`Config`]: all of them read, all faults told at once.
+
+use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr, time::Duration};
+
+use config::{Environment, File, FileFormat, ValueKind};
+
+use super::{Config, Database, Http, Log, LogFormat, Secret, duration, keys};
+use crate::domain::retry::RetryPolicy;
+
+/// Where a value came from, from the weakest to the strongest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Nobody set it.
+    Default,
+    /// The file.
+    File {
+        /// Its name.
+        name: String,
+        /// The line, where it can be told.
+        line: Option<usize>,
+    },
+    /// A variable of the environment.
+    Environment(String),
+    /// An option of the command.
+    Flag(String),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Default => f.write_str("default"),
+            Source::File { name, line: Some(line) } => write!(f, "{name}:{line}"),
+            Source::File { name, line: None } => f.write_str(name),
+            Source::Environment(name) => write!(f, "environment {name}"),
+            Source::Flag(name) => write!(f, "option {name}"),
+        }
+    }
+}
+
+/// What is read.
+#[derive(Debug, Default)]
+pub struct Sources {
+    /// The file's name and contents.
+    pub file: Option<(String, String)>,
+    /// The environment.
+    pub environment: Vec<(String, String)>,
+    /// Options of the command: key, value, and what the option is called.
+    pub flags: Vec<(&'static str, String, &'static str)>,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug)]
+pub struct Fault {
+    /// Where.
+    pub source: Source,
+    /// What.
+    pub text: String,
+}
+
+/// Everything that is wrong.
+#[derive(Clone, Debug, Default)]
+pub struct ConfigErrors(pub Vec<Fault>);
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, fault) in self.0.iter().enumerate() {
+            if n > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{}: {}", fault.source, fault.text)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+/// One key's value and where it came from.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// The key.
+    pub key: &'static str,
+    /// Its value; `***` for secrets, empty for unset.
+    pub value: String,
+    /// Where it came from.
+    pub source: Source,
+}
+
+/// A configuration that may be used.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The values.
+    pub config: Config,
+    /// Where each came from.
+    pub origins: Vec<Origin>,
+}
+
+type Values = BTreeMap<String, (String, Source)>;
+
+/// The prefix of our variables, with the separator that also parts sections.
+const PREFIX: &str = "ESH3AR__";
+
+/// Reads and checks everything.
+///
+/// # Errors
+/// All faults at once.
+pub fn load(sources: Sources) -> Result<Loaded, ConfigErrors> {
+    let mut faults = Vec::new();
+    let mut values = Values::new();
+    if let Some((name, text)) = &sources.file {
+        read_file(name, text, &mut values, &mut faults);
+    }
+    read_environment(&sources.environment, &mut values, &mut faults);
+    for (key, value, option) in sources.flags {
+        values.insert(key.to_owned(), (value, Source::Flag(option.to_owned())));
+    }
+    take_secrets_from_files(&mut values, &mut faults);
+    values.retain(|name, (_, source)| {
+        let known = keys::find(name).is_some();
+        if !known {
+            faults.push(Fault { source: source.clone(), text: keys::unknown(name) });
+        }
+        known
+    });
+    let mut reader = Reader { values, faults };
+    let config = reader.config();
+    if !reader.faults.is_empty() {
+        return Err(ConfigErrors(reader.faults));
+    }
+    let origins = reader.origins();
+    Ok(Loaded { config, origins })
+}
+
+fn read_file(name: &str, text: &str, values: &mut Values, faults: &mut Vec<Fault>) {
+    let parsed =
+        config::Config::builder().add_source(File::from_str(text, FileFormat::Toml)).build();
+    match parsed {
+        Ok(parsed) => {
+            let mut flat = Vec::new();
+            flatten("", &parsed.cache, &mut flat);
+            for (key, value) in flat {
+                let source = Source::File { name: name.to_owned(), line: line_of(text, &key) };
+                values.insert(key, (value, source));
+            }
+        }
+        Err(error) => {
+            let source = Source::File { name: name.to_owned(), line: None };
+            faults.push(Fault { source, text: error.to_string().replace('\n', " ") });
+        }
+    }
+}
+
+fn read_environment(
+    environment: &[(String, String)],
+    values: &mut Values,
+    faults: &mut Vec<Fault>,
+) {
+    let ours: config::Map<String, String> =
+        environment.iter().filter(|(name, _)| name.starts_with(PREFIX)).cloned().collect();
+    let names: BTreeMap<String, String> = ours
+        .keys()
+        .map(|name| (name[PREFIX.len()..].to_lowercase().replace("__", "."), name.clone()))
+        .collect();
+    let source = Environment::with_prefix("ESH3AR")
+        .prefix_separator("__")
+        .separator("__")
+        .source(Some(ours));
+    match config::Config::builder().add_source(source).build() {
+        Ok(parsed) => {
+            let mut flat = Vec::new();
+            flatten("", &parsed.cache, &mut flat);
+            for (key, value) in flat {
+                let name = names.get(&key).cloned().unwrap_or_else(|| key.clone());
+                values.insert(key, (value, Source::Environment(name)));
+            }
+        }
+        Err(error) => faults.push(Fault {
+            source: Source::Environment(format!("{PREFIX}*")),
+            text: error.to_string(),
+        }),
+    }
+}
+
+fn flatten(prefix: &str, value: &config::Value, flat: &mut Vec<(String, String)>) {
+    if let ValueKind::Table(table) = &value.kind {
+        for (name, value) in table {
+            let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+            flatten(&key, value, flat);
+        }
+    } else {
+        flat.push((prefix.to_owned(), value.clone().into_string().unwrap_or_default()));
+    }
+}
+
+/// The line on which a key of a TOML file is set.
+fn line_of(text: &str, key: &str) -> Option<usize> {
+    let mut section = String::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
+            section = format!("{}.", name.trim());
+        } else if let Some((name, _)) = line.split_once('=')
+            && format!("{section}{}", name.trim()) == key
+        {
+            return Some(number + 1);
+        }
+    }
+    None
+}
+
+fn take_secrets_from_files(values: &mut Values, faults: &mut Vec<Fault>) {
+    for key in keys::KEYS.iter().filter(|key| key.secret) {
+        let Some((path, source)) = values.remove(&format!("{}_file", key.name)) else { continue };
+        match std::fs::read_to_string(&path) {
+            Ok(text) => {
+                values.insert(key.name.to_owned(), (text.trim().to_owned(), source));
+            }
+            Err(error) => {
+                faults.push(Fault { source, text: format!("{path} cannot be read: {error}") });
+            }
+        }
+    }
+}
+
+struct Reader {
+    values: Values,
+    faults: Vec<Fault>,
+}
+
+impl Reader {
+    fn text(&self, key: &str) -> String {
+        let default = || keys::find(key).map_or("", |key| key.default).to_owned();
+        self.values.get(key).map_or_else(default, |(value, _)| value.clone())
+    }
+
+    fn fault(&mut self, key: &str, text: String) {
+        let source = self.values.get(key).map_or(Source::Default, |(_, source)| source.clone());
+        self.faults.push(Fault { source, text: format!("{key} {text}") });
+    }
+
+    fn value<T>(&mut self, key: &str, wanted: &str, read: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let text = self.text(key);
+        let value = read(&text);
+        if value.is_none() {
+            self.fault(key, format!("must be {wanted}, not '{text}'"));
+        }
+        value
+    }
+
+    fn parsed<T: FromStr>(&mut self, key: &str, wanted: &str) -> Option<T> {
+        self.value(key, wanted, |text| text.parse().ok())
+    }
+
+    fn positive(&mut self, key: &str) -> usize {
+        let wanted = "a whole number above 0";
+        self.value(key, wanted, |text| text.parse().ok().filter(|n| *n > 0)).unwrap_or(1)
+    }
+
+    fn duration(&mut self, key: &str) -> Duration {
+        let wanted = "a duration above 0 such as 250ms, 5s, 10m, 2h or 90d";
+        self.value(key, wanted, |text| duration::parse(text).filter(|d| !d.is_zero()))
+            .unwrap_or_default()
+    }
+
+    fn path(&self, key: &str) -> Option<PathBuf> {
+        Some(self.text(key)).filter(|text| !text.is_empty()).map(PathBuf::from)
+    }
+
+    fn config(&mut self) -> Config {
+        let address = "an address and port such as 127.0.0.1:5000";
+        let fallback = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        let tls = match (self.path("http.tls_cert"), self.path("http.tls_key")) {
+            (Some(cert), Some(key)) => Some((cert, key)),
+            (Some(_), None) => {
+                self.fault("http.tls_cert", "needs http.tls_key beside it".to_owned());
+                None
+            }
+            (None, Some(_)) => {
+                self.fault("http.tls_key", "needs http.tls_cert beside it".to_owned());
+                None
+            }
+            (None, None) => None,
+        };
+        let metrics_listen = if self.text("metrics.listen").eq_ignore_ascii_case("off") {
+            None
+        } else {
+            self.parsed("metrics.listen", "an address and port such as 127.0.0.1:5001, or off")
+        };
+        let region = self.text("phone.default_region");
+        let default_region = (!region.is_empty())
+            .then(|| self.parsed("phone.default_region", "a two-letter region code such as YE"))
+            .flatten();
+        let format = self.value("log.format", "auto, text or json", |text| match text {
+            "auto" => Some(LogFormat::Auto),
+            "text" => Some(LogFormat::Text),
+            "json" => Some(LogFormat::Json),
+            _ => None,
+        });
+        Config {
+            data_dir: self.path("data_dir"),
+            http: Http {
+                listen: self.parsed("http.listen", address).unwrap_or(fallback),
+                tls,
+                max_connections: self.positive("http.max_connections"),
+                header_timeout: self.duration("http.header_timeout"),
+                stop_timeout: self.duration("http.stop_timeout"),
+            },
+            metrics_listen,
+            database: Database {
+                url: Some(self.text("database.url")).filter(|u| !u.is_empty()).map(Secret::new),
+                pool_size: self.positive("database.pool_size"),
+                bin_dir: self.path("database.bin_dir"),
+            },
+            default_region,
+            retry: RetryPolicy {
+                acknowledge_timeout: self.duration("retry.acknowledge_timeout"),
+                base: self.duration("retry.base"),
+                attempts: self
+                    .value("retry.attempts", "a whole number from 0 to 20", |text| {
+                        text.parse().ok().filter(|n| *n <= 20)
+                    })
+                    .unwrap_or_default(),
+            },
+            connections_per_user: self.positive("limits.connections_per_user"),
+            access_token_ttl: self.duration("auth.access_token_ttl"),
+            log: Log { level: self.text("log.level"), format: format.unwrap_or(LogFormat::Auto) },
+        }
+    }
+
+    fn origins(&self) -> Vec<Origin> {
+        keys::KEYS
+            .iter()
+            .map(|key| {
+                let text = self.text(key.name);
+                let value = if key.secret && !text.is_empty() { "***".to_owned() } else { text };
+                let source = self.values.get(key.name);
+                let source = source.map_or(Source::Default, |(_, source)| source.clone());
+                Origin { key: key.name, value, source }
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> Sources {
+        Sources { file: Some(("esh3ar.toml".to_owned(), text.to_owned())), ..Sources::default() }
+    }
+
+    #[test]
+    fn nothing_at_all_is_a_configuration() {
+        let loaded = load(Sources::default()).unwrap();
+        assert_eq!(loaded.config.http.listen.to_string(), "127.0.0.1:5000");
+        assert_eq!(loaded.config.retry, RetryPolicy::default());
+        assert!(loaded.origins.iter().all(|origin| origin.source == Source::Default));
+    }
+
+    #[test]
+    fn the_stronger_source_wins_and_says_so() {
+        let mut sources = file("[http]\nlisten = \"127.0.0.1:1\"\nmax_connections = 7\n");
+        sources.environment = vec![
+            ("ESH3AR__HTTP__LISTEN".to_owned(), "127.0.0.1:2".to_owned()),
+            ("PATH".to_owned(), "/bin".to_owned()),
+        ];
+        sources.flags = vec![("log.level", "debug".to_owned(), "-v")];
+        let loaded = load(sources).unwrap();
+        assert_eq!(loaded.config.http.listen.port(), 2);
+        assert_eq!(loaded.config.http.max_connections, 7);
+        let of = |key| {
+            let origin = loaded.origins.iter().find(|origin| origin.key == key).unwrap();
+            origin.source.to_string()
+        };
+        assert_eq!(of("http.listen"), "environment ESH3AR__HTTP__LISTEN");
+        assert_eq!(of("http.max_connections"), "esh3ar.toml:3");
+        assert_eq!(of("log.level"), "option -v");
+    }
+
+    #[test]
+    fn every_fault_is_told_at_once_with_its_place() {
+        let mut sources = file(
+            "[http]\nlisten = \"nowhere\"\ntls_cert = \"a.pem\"\nmax_conections = 1\n\
+             [retry]\nbase = \"soon\"\n[queue]\nurl = \"amqp://x\"\n",
+        );
+        sources.environment = vec![("ESH3AR__LOG__LEVLE".to_owned(), "x".to_owned())];
+        let text = load(sources).unwrap_err().to_string();
+        for part in [
+            "esh3ar.toml:2: http.listen must be an address",
+            "esh3ar.toml:3: http.tls_cert needs http.tls_key",
+            "esh3ar.toml:4: there is no key http.max_conections; did you mean http.max_connections?",
+            "esh3ar.toml:6: retry.base must be a duration",
+            "esh3ar.toml:8: queue.url is not available in this version",
+            "environment ESH3AR__LOG__LEVLE: there is no key log.levle; did you mean log.level?",
+        ] {
+            assert!(text.contains(part), "{part} is missing in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_shown_and_may_come_from_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("url");
+        std::fs::write(&path, "postgres://u:hunter2@db/x\n").unwrap();
+        let text = format!("[database]\nurl_file = \"{}\"\n", path.display());
+        let loaded = load(file(&text)).unwrap();
+        let url = loaded.config.database.url.clone().unwrap();
+        assert_eq!(url.expose(), "postgres://u:hunter2@db/x");
+        assert!(!format!("{loaded:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn broken_toml_is_an_error() {
+        assert!(load(file("[http\nlisten=")).is_err());
+    }
+}

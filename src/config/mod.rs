@@ -1,0 +1,86 @@
+//! The configuration: typed, checked as a whole before anything starts, and able to say where each
+//! value came from.
+//!
+//! [`keys`] is the one list of keys; a key that is not in it does not exist, and one that is in it
+//! has an effect.
+
+pub mod duration;
+pub mod keys;
+mod load;
+mod secret;
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+pub use load::{ConfigErrors, Fault, Loaded, Origin, Source, Sources, load};
+pub use secret::Secret;
+
+use crate::domain::{phone::Region, retry::RetryPolicy};
+
+/// The whole configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `data_dir`: where embedded parts keep their data; unset: see the command.
+    pub data_dir: Option<PathBuf>,
+    /// `http.*`
+    pub http: Http,
+    /// `metrics.listen`: metrics and health for machines; `None` when it is `off`.
+    pub metrics_listen: Option<SocketAddr>,
+    /// `database.*`
+    pub database: Database,
+    /// `phone.default_region`
+    pub default_region: Option<Region>,
+    /// `retry.*`
+    pub retry: RetryPolicy,
+    /// `limits.connections_per_user`
+    pub connections_per_user: usize,
+    /// `auth.access_token_ttl`
+    pub access_token_ttl: Duration,
+    /// `log.*`
+    pub log: Log,
+}
+
+/// The gateway.
+#[derive(Clone, Debug)]
+pub struct Http {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Certificate chain and key, both or neither.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// HTTP connections, and sockets of the hub, at once.
+    pub max_connections: usize,
+    /// How long a request's headers may take.
+    pub header_timeout: Duration,
+    /// How long a stop waits for requests under way.
+    pub stop_timeout: Duration,
+}
+
+/// Postgres.
+#[derive(Clone, Debug)]
+pub struct Database {
+    /// A given one; unset: the private one under the data folder.
+    pub url: Option<Secret>,
+    /// Connections at once.
+    pub pool_size: usize,
+    /// Where Postgres' programs are, for the private one.
+    pub bin_dir: Option<PathBuf>,
+}
+
+/// Logs.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// A level, or filter directives such as `info,esh3ar::store=debug`.
+    pub level: String,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    /// Always text.
+    Text,
+    /// Always JSON.
+    Json,
+}

@@ -1,0 +1,52 @@
+//! Where the programs of Postgres are.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+/// The programs of one installation.
+#[derive(Clone, Debug)]
+pub(super) struct Binaries {
+    pub(super) initdb: PathBuf,
+    pub(super) postgres: PathBuf,
+}
+
+/// Looks in the given folder only, or else in PATH and where distributions put them: the highest
+/// version first.
+pub(super) fn find(given: Option<&Path>) -> Option<Binaries> {
+    let folders = match given {
+        Some(folder) => vec![folder.to_owned()],
+        None => {
+            let path = env::var_os("PATH").unwrap_or_default();
+            env::split_paths(&path).chain(installed()).collect()
+        }
+    };
+    folders.into_iter().find_map(|folder| {
+        let binaries =
+            Binaries { initdb: folder.join("initdb"), postgres: folder.join("postgres") };
+        (binaries.initdb.is_file() && binaries.postgres.is_file()).then_some(binaries)
+    })
+}
+
+/// Debian's /usr/lib/postgresql/15/bin and the rpm distributions' /usr/pgsql-15/bin.
+fn installed() -> Vec<PathBuf> {
+    let list = |folder: &str| {
+        fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
+    };
+    let debian = list("/usr/lib/postgresql");
+    let rpm = list("/usr").filter(|path| name(path).starts_with("pgsql-"));
+    let mut found: Vec<(u32, PathBuf)> = debian
+        .chain(rpm)
+        .filter_map(|path| {
+            let digits: String = name(&path).chars().filter(char::is_ascii_digit).collect();
+            digits.parse().ok().map(|major| (major, path.join("bin")))
+        })
+        .collect();
+    found.sort_by_key(|(major, _)| std::cmp::Reverse(*major));
+    found.into_iter().map(|(_, path)| path).collect()
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}

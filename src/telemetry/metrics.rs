@@ -1,0 +1,113 @@
+//! Metrics for Prometheus. The names are listed here once; rooms record under them.
+
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+/// What a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only rises.
+    Counter,
+    /// Rises and falls.
+    Gauge,
+    /// Durations in seconds.
+    Seconds,
+    /// Sizes of batches.
+    Size,
+}
+
+/// Every metric: name, kind, meaning.
+pub const ALL: &[(&str, Kind, &str)] = &[
+    (
+        "esh3ar_messages_accepted_total",
+        Kind::Counter,
+        "Messages that are durable and were answered with success.",
+    ),
+    (
+        "esh3ar_messages_delivered_total",
+        Kind::Counter,
+        "Messages that their recipient's device acknowledged.",
+    ),
+    ("esh3ar_messages_failed_total", Kind::Counter, "Messages given up after the last retry."),
+    (
+        "esh3ar_retries_total",
+        Kind::Counter,
+        "Deliveries that were not acknowledged in time and are tried again.",
+    ),
+    (
+        "esh3ar_ledger_dropped_total",
+        Kind::Counter,
+        "Notes that found no room; the sweeper makes up for them.",
+    ),
+    ("esh3ar_http_requests_total", Kind::Counter, "Requests by route and status."),
+    ("esh3ar_hub_invocations_total", Kind::Counter, "Calls of clients by method."),
+    ("esh3ar_connections", Kind::Gauge, "Connections of the hub."),
+    ("esh3ar_queue_depth", Kind::Gauge, "Wake-ups waiting, by lane."),
+    (
+        "esh3ar_messages_waiting",
+        Kind::Gauge,
+        "Messages not acknowledged yet, counted up to 100,000.",
+    ),
+    ("esh3ar_delivery_seconds", Kind::Seconds, "From acceptance to the device's acknowledgement."),
+    ("esh3ar_http_request_seconds", Kind::Seconds, "From a request to its answer, by route."),
+    ("esh3ar_send_batch_messages", Kind::Size, "Messages in one commit."),
+    ("esh3ar_ledger_batch_entries", Kind::Size, "Changes of status in one commit."),
+];
+
+const SECONDS: &[f64] =
+    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+const SIZES: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0];
+
+/// The recorder of this process. Cheap to clone.
+#[derive(Clone)]
+pub struct Recorder {
+    handle: PrometheusHandle,
+}
+
+/// Starts recording; without this, recording costs nothing and keeps nothing.
+///
+/// # Errors
+/// It was started before.
+pub fn install() -> Result<Recorder, BuildError> {
+    let mut builder = PrometheusBuilder::new();
+    for (name, kind, _) in ALL {
+        let buckets = match kind {
+            Kind::Seconds => SECONDS,
+            Kind::Size => SIZES,
+            Kind::Counter | Kind::Gauge => continue,
+        };
+        builder = builder.set_buckets_for_metric(Matcher::Full((*name).to_owned()), buckets)?;
+    }
+    let handle = builder.install_recorder()?;
+    for (name, kind, meaning) in ALL {
+        match kind {
+            Kind::Counter => {
+                metrics::describe_counter!(*name, *meaning);
+            }
+            Kind::Gauge => metrics::describe_gauge!(*name, *meaning),
+            Kind::Seconds | Kind::Size => metrics::describe_histogram!(*name, *meaning),
+        }
+    }
+    // What has no labels is there from the start, so that an alert can tell "none" from "gone".
+    for name in [
+        "esh3ar_messages_accepted_total",
+        "esh3ar_messages_delivered_total",
+        "esh3ar_messages_failed_total",
+        "esh3ar_retries_total",
+    ] {
+        metrics::counter!(name).absolute(0);
+    }
+    metrics::gauge!("esh3ar_connections").set(0.0);
+    Ok(Recorder { handle })
+}
+
+impl Recorder {
+    /// The metrics as text.
+    pub fn render(&self) -> String {
+        self.handle.render()
+    }
+
+    /// Keeps the histograms small; to be called every few seconds, or they grow without bound.
+    pub fn upkeep(&self) {
+        self.handle.run_upkeep();
+    }
+}

@@ -1,0 +1,5 @@
+//! What the appliance says about itself: logs, metrics, and words to the service manager.
+
+pub mod log;
+pub mod metrics;
+pub mod notify;
