@@ -1,0 +1,46 @@
+# The two commands to know: `make run` and `make test`. Both install what they need.
+.DEFAULT_GOAL := help
+CARGO ?= cargo
+ARGS ?=
+
+.PHONY: help
+help: ## Show this
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+.PHONY: run
+run: ## Start an appliance and send a first message through it (ARGS=--once ends after that)
+	@packaging/setup/install-tools.sh run
+	@$(CARGO) build --locked
+	@target/debug/esh3ar demo $(ARGS)
+
+.PHONY: test
+test: ## Everything: format, lints, unit, property, integration and client tests
+	@packaging/setup/install-tools.sh test
+	@cd tests/node && npm ci --no-audit --no-fund --loglevel=error
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) test --locked
+	@echo "All tests passed."
+
+.PHONY: lint
+lint: ## Format and lints only
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+.PHONY: build
+build: ## Build for development
+	$(CARGO) build --locked
+
+.PHONY: release
+release: ## Build for use: target/release/esh3ar
+	@packaging/setup/install-tools.sh run
+	$(CARGO) build --locked --release
+
+.PHONY: figures
+figures: release ## Measure this machine: start, latency, throughput, memory
+	$(CARGO) run --locked --release --example figures -- target/release/esh3ar
+
+.PHONY: clean
+clean: ## Remove what was built
+	$(CARGO) clean
+	rm -rf tests/node/node_modules
