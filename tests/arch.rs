@@ -1,1 +1,1 @@
-
+//! The layering test.

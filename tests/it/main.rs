@@ -1,2 +1,16 @@
-//! The integration tests: real servers, real clients.
-fn main() {}
+//! The integration tests: the real binary, a real Postgres, real clients.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod access;
+mod api;
+mod bad_input;
+mod commands;
+mod crash;
+mod delivery;
+mod embedded;
+mod hub;
+mod lifecycle;
+mod listen;
+mod migrations;
+mod node;
+mod support;

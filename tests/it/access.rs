@@ -1,0 +1,181 @@
+//! Who may do what: every route with every wrong caller.
+
+use esh3ar::server::routes;
+use serde_json::{Value, json};
+
+use crate::support::Server;
+
+const PHONE: &str = "+967771234567";
+
+#[tokio::test]
+async fn every_route_refuses_every_wrong_caller() {
+    let server = Server::start().await;
+    let sender = server.user("sender", "SendMessages");
+    let rival = server.user("rival", "SendMessages");
+    let idle = server.user("idle", "Chat");
+    let phone = server.phone(PHONE);
+    let stranger = server.phone("+967770000009");
+    let id = server.send(&sender, PHONE, "private").await;
+    let expired = server.token(&["--user", "sender", "--expires", "1ms"]);
+    let revoked = server.token(&["--user", "sender"]);
+    // Used once, so that it is a revocation of a token that was known.
+    assert_eq!(server.request("GET", "/api/v1/messages", Some(&revoked), None).await.0, 200);
+    let listed = crate::support::run_json(&server.data(), &["token", "list", "--user", "sender"]);
+    let newest = listed[0]["id"].as_str().unwrap();
+    assert!(crate::support::run(&server.data(), &["token", "revoke", newest]).status.success());
+    crate::support::wait_for("the revocation to count", || {
+        let base = server.base.clone();
+        let revoked = revoked.clone();
+        std::thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let status = runtime.block_on(async {
+                let request = reqwest::Client::new().get(format!("{base}/api/v1/messages"));
+                request.bearer_auth(revoked).send().await.unwrap().status().as_u16()
+            });
+            (status == 401).then_some(())
+        })
+        .join()
+        .unwrap()
+    })
+    .await;
+
+    let body = json!({ "to": PHONE, "content": "x" }).to_string();
+    let batch = json!({ "messages": [{ "to": PHONE, "content": "x" }] }).to_string();
+    let ids = json!({ "ids": [id] }).to_string();
+    for (method, pattern) in routes::ALL {
+        let path = pattern.replace("{id}", &id);
+        let body = match *pattern {
+            "/api/v1/messages" if *method == "POST" => Some(body.as_str()),
+            "/api/v1/messages/batch" => Some(batch.as_str()),
+            "/api/v1/messages/acknowledge" => Some(ids.as_str()),
+            _ => None,
+        };
+        let ask = |token: Option<String>| {
+            let (server, path) = (&server, path.clone());
+            async move { server.request(method, &path, token.as_deref(), body).await }
+        };
+        for (who, token) in [
+            ("nobody", None),
+            ("nonsense", Some("esh_nonsense".to_owned())),
+            ("huge", Some("x".repeat(5000))),
+            ("expired", Some(expired.clone())),
+            ("revoked", Some(revoked.clone())),
+        ] {
+            let (status, problem) = ask(token).await;
+            assert_eq!(status, 401, "{who} {method} {path}: {problem}");
+            assert_eq!(problem["code"], "unauthenticated");
+        }
+        let sends =
+            *method == "POST" && matches!(*pattern, "/api/v1/messages" | "/api/v1/messages/batch");
+        let phones_only = pattern.ends_with("/pending")
+            || pattern.ends_with("/acknowledge")
+            || pattern.ends_with("/delivered")
+            || pattern.ends_with("/read");
+        let of_one = pattern.contains("{id}");
+        let (status, problem) = ask(Some(idle.clone())).await;
+        let wanted = if sends || phones_only {
+            403
+        } else if of_one {
+            404
+        } else {
+            200
+        };
+        assert_eq!(status, wanted, "without permission: {method} {path}: {problem}");
+        let (status, problem) = ask(Some(stranger.clone())).await;
+        let wanted = if sends {
+            403
+        } else if of_one {
+            404
+        } else {
+            200
+        };
+        assert_eq!(status, wanted, "another phone: {method} {path}: {problem}");
+        if !sends {
+            let (status, problem) = ask(Some(rival.clone())).await;
+            let wanted = if phones_only {
+                403
+            } else if of_one {
+                404
+            } else {
+                200
+            };
+            assert_eq!(status, wanted, "another business: {method} {path}: {problem}");
+            if status == 200 {
+                assert_eq!(problem["items"], json!([]), "{method} {path}");
+            }
+        }
+    }
+    // What was not there and what was not theirs got the same answer.
+    let of = |token: String, id: String| {
+        let server = &server;
+        async move { server.request("GET", &format!("/api/v1/messages/{id}"), Some(&token), None).await }
+    };
+    let absent = "01a20a1b-7317-71ae-8f98-eacc86509605".to_owned();
+    assert_eq!(of(rival.clone(), id.clone()).await, of(rival, absent).await);
+    // None of it changed anything.
+    assert_eq!(server.status(&sender, &id).await, "pending");
+    let (_, shown) =
+        server.request("GET", &format!("/api/v1/messages/{id}"), Some(&phone), None).await;
+    assert_eq!(shown["content"], "private");
+}
+
+#[tokio::test]
+async fn the_route_table_is_the_list_that_is_tested() {
+    // A route that is added to the table and not to the list would escape the matrix above.
+    let source = std::fs::read_to_string(
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/server/routes.rs"),
+    )
+    .unwrap();
+    let table = source.split("pub fn table").nth(1).unwrap().split("pub const ALL").next().unwrap();
+    assert_eq!(table.matches("route!(").count(), routes::ALL.len());
+}
+
+/// **Feature: enhanced-messaging-system, Property 12: One-Way Message Read-Only**
+#[tokio::test]
+async fn a_phone_cannot_answer_a_one_way_message() {
+    let server = Server::start().await;
+    let sender = server.user("sender", "SendMessages,Chat");
+    let phone = server.phone(PHONE);
+    let id = server.send(&sender, PHONE, "read only").await;
+    for n in 0..100 {
+        let body = json!({ "to": "+967770000001", "content": format!("reply {n}") }).to_string();
+        let path = match n % 3 {
+            0 => "/api/v1/messages".to_owned(),
+            1 => format!("/api/v1/messages/{id}"),
+            _ => "/api/v1/messages/batch".to_owned(),
+        };
+        let (status, problem) = server.request("POST", &path, Some(&phone), Some(&body)).await;
+        assert!(matches!(status, 403 | 405), "{path}: {status} {problem}");
+    }
+    let mut hub = server.hub(&phone).await;
+    let argument = json!({ "to": id, "content": "reply" });
+    let refused = hub.call("SendMessage", vec![argument], crate::support::DEADLINE).await;
+    assert!(refused.is_err());
+    let database = server.database().await;
+    let count: i64 = database.query_one("SELECT count(*) FROM messages", &[]).await.unwrap().get(0);
+    assert_eq!(count, 1);
+}
+
+#[tokio::test]
+async fn one_user_cannot_acknowledge_for_another() {
+    let server = Server::start().await;
+    let sender = server.user("sender", "SendMessages");
+    server.phone(PHONE);
+    let thief = server.phone("+967770000009");
+    let id = server.send(&sender, PHONE, "mine").await;
+    let mut hub = server.hub(&thief).await;
+    assert_eq!(crate::support::acknowledge(&mut hub, &[id.clone()]).await, 0);
+    let read = hub
+        .call("MarkRead", vec![json!({ "messageIds": [id] })], crate::support::DEADLINE)
+        .await
+        .unwrap();
+    assert_eq!(read, json!(0));
+    let body = json!({ "ids": [id] }).to_string();
+    let (status, answer) =
+        server.request("POST", "/api/v1/messages/acknowledge", Some(&thief), Some(&body)).await;
+    assert_eq!((status, answer), (200, json!({ "changed": 0 })));
+    assert_eq!(server.status(&sender, &id).await, "pending");
+    let pending = hub.call("GetPendingMessages", vec![], crate::support::DEADLINE).await.unwrap();
+    assert_eq!(pending, Value::Array(vec![]));
+}

@@ -1,0 +1,130 @@
+//! The commands as scripts use them.
+
+use serde_json::{Value, json};
+
+use crate::support::{Folder, Server, run, run_json};
+
+#[tokio::test]
+async fn users_phones_tokens_and_messages_without_a_server() {
+    let folder = Folder::new();
+    let data = folder.data();
+    let added = run_json(&data, &["user", "add", "Shop", "--permission", "SendMessages,Chat"]);
+    assert!(added["id"].is_string());
+    assert_eq!(added["permissions"], json!(["SendMessages", "Chat"]));
+    let output = run(&data, &["user", "add", "SHOP"]);
+    assert_eq!(output.status.code(), Some(5), "names are unique without case");
+    assert_eq!(run(&data, &["user", "add", "x", "--permission", "Fly"]).status.code(), Some(2));
+    let mobile = run_json(&data, &["mobile", "add", "+967771234567", "--verified"]);
+    assert_eq!(mobile["status"], "verified");
+    let again = run_json(&data, &["mobile", "add", "+967771234567", "--verified"]);
+    assert_eq!(again["id"], mobile["id"]);
+    assert_eq!(run(&data, &["mobile", "add", "12"]).status.code(), Some(2));
+    assert_eq!(run(&data, &["mobile", "show", "+967770000000"]).status.code(), Some(4));
+
+    let token = run_json(&data, &["token", "create", "--user", "shop", "--expires", "1h"]);
+    let text = token["token"].as_str().unwrap();
+    assert!(text.starts_with("esh_") && token["expiresAt"].is_string());
+    let endless = run_json(&data, &["token", "create", "--user", "Shop"]);
+    assert_eq!(endless["expiresAt"], Value::Null);
+    let phone = run_json(&data, &["token", "create", "--mobile", "+967771234567"]);
+    assert!(phone["expiresAt"].is_string());
+    let listed = run_json(&data, &["token", "list"]);
+    assert_eq!(listed.as_array().unwrap().len(), 3);
+    assert!(!listed.to_string().contains(text), "a token is shown once");
+    let id = token["id"].as_str().unwrap();
+    assert!(run(&data, &["token", "revoke", id]).status.success());
+    assert_eq!(run(&data, &["token", "revoke", "nothing"]).status.code(), Some(4));
+    assert_eq!(run(&data, &["token", "create"]).status.code(), Some(2));
+    assert_eq!(run(&data, &["token", "create", "--user", "nobody"]).status.code(), Some(4));
+    run_json(&data, &["mobile", "add", "+967770000002"]);
+    let unverified = run(&data, &["token", "create", "--mobile", "+967770000002"]);
+    assert_eq!(unverified.status.code(), Some(5));
+
+    let sent = run_json(
+        &data,
+        &["message", "send", "--from", "Shop", "--to", "+967771234567", "Hello", "--subject", "S"],
+    );
+    assert_eq!(sent["status"], "pending");
+    let id = sent["id"].as_str().unwrap();
+    let shown = run_json(&data, &["message", "show", id]);
+    assert_eq!(shown["content"], "Hello");
+    assert_eq!(shown["timeline"][0]["step"], "pending");
+    let listed =
+        run_json(&data, &["message", "list", "--to", "+967771234567", "--status", "pending"]);
+    assert_eq!(listed[0]["id"], json!(id));
+    let lines = run(&data, &["message", "list", "-o", "jsonl"]);
+    assert_eq!(String::from_utf8_lossy(&lines.stdout).lines().count(), 1);
+    let table = run(&data, &["message", "list"]);
+    let table = String::from_utf8_lossy(&table.stdout).into_owned();
+    assert!(table.starts_with("ID") && table.contains("Hello"), "{table}");
+    let missing = run(&data, &["message", "show", "01a20a1b-7317-71ae-8f98-eacc86509605"]);
+    assert_eq!(missing.status.code(), Some(4));
+    let error = String::from_utf8_lossy(&missing.stderr).into_owned();
+    assert!(error.starts_with("error: "), "{error}");
+
+    let changed = run_json(&data, &["user", "set", "Shop", "--permission", "Chat"]);
+    assert_eq!(changed["permissions"], json!(["Chat"]));
+    let refused = run(&data, &["message", "send", "--from", "Shop", "--to", "+967771234567", "x"]);
+    assert_eq!(refused.status.code(), Some(5), "a user sends with its own permissions only");
+    assert_eq!(run(&data, &["user", "disable", "Shop"]).status.code(), Some(5), "not asked");
+    let disabled = run_json(&data, &["user", "disable", "Shop", "--yes"]);
+    assert!(disabled["disabledAt"].is_string());
+}
+
+#[tokio::test]
+async fn commands_work_at_once_and_while_it_serves() {
+    let folder = Folder::new();
+    let data = folder.data();
+    let all: Vec<_> = (0..4)
+        .map(|n| {
+            let data = data.clone();
+            std::thread::spawn(move || run_json(&data, &["user", "add", &format!("user {n}")]))
+        })
+        .collect();
+    for one in all {
+        assert!(one.join().unwrap()["id"].is_string());
+    }
+    let server = Server::start_in(folder, &[]).await;
+    assert_eq!(run_json(&server.data(), &["user", "list"]).as_array().unwrap().len(), 4);
+    let token = server.token(&["--user", "user 2"]);
+    assert_eq!(server.request("GET", "/api/v1/messages", Some(&token), None).await.0, 200);
+    let output = run(&server.data(), &["user", "disable", "user 2", "--yes"]);
+    assert!(output.status.success());
+    let base = server.base.clone();
+    let gone = async {
+        loop {
+            let request = reqwest::Client::new().get(format!("{base}/api/v1/messages"));
+            if request.bearer_auth(&token).send().await.unwrap().status() == 401 {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(crate::support::DEADLINE, gone).await.unwrap();
+}
+
+#[tokio::test]
+async fn doctor_config_completions_and_manual() {
+    let folder = Folder::new();
+    let data = folder.data();
+    let checks = run_json(&data, &["doctor"]);
+    let names: Vec<&str> =
+        checks.as_array().unwrap().iter().map(|check| check["check"].as_str().unwrap()).collect();
+    assert_eq!(
+        names,
+        ["configuration", "data folder", "open files", "database", "durability", "schema"]
+    );
+    assert!(checks.as_array().unwrap().iter().all(|check| check["state"] != "FAIL"), "{checks}");
+    let shown = run_json(&data, &["config", "show"]);
+    let folder = shown.as_array().unwrap().iter().find(|line| line["key"] == "data_dir").unwrap();
+    assert!(folder["from"].as_str().unwrap().contains("--data-dir"), "{folder}");
+    assert!(run(&data, &["config", "check"]).status.success());
+    for shell in ["bash", "zsh", "fish"] {
+        let output = run(&data, &["completions", shell]);
+        assert!(output.status.success() && output.stdout.len() > 1000, "{shell}");
+    }
+    let manual = run(&data, &["man"]);
+    assert!(String::from_utf8_lossy(&manual.stdout).contains(".TH"));
+    assert_eq!(run(&data, &["no-such-command"]).status.code(), Some(2));
+    assert_eq!(run(&data, &["--version"]).status.code(), Some(0));
+}

@@ -1,0 +1,324 @@
+//! The harness: the built binary as a user would run it, in a folder of its own, on free ports.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use esh3ar::client::{ApiClient, Event, HubClient};
+use serde_json::{Value, json};
+
+pub const BINARY: &str = env!("CARGO_BIN_EXE_esh3ar");
+/// Nothing that is waited for takes longer on a busy machine, unless it is broken.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A folder that goes with its owner. Passable for others, because the binary does not stay root.
+pub struct Folder {
+    inner: tempfile::TempDir,
+}
+
+impl Folder {
+    pub fn new() -> Folder {
+        Folder { inner: tempfile::Builder::new().prefix("esh3ar-test-").tempdir().unwrap() }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.inner.path()
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.path().join("data")
+    }
+}
+
+/// `esh3ar`, with an environment that nothing of this machine leaks into.
+pub fn command(data_dir: &Path) -> Command {
+    let mut command = Command::new(BINARY);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("ESH3AR") {
+            command.env_remove(name);
+        }
+    }
+    command
+        .arg("--data-dir")
+        .arg(data_dir)
+        .env("NO_COLOR", "1")
+        .env("ESH3AR__METRICS__LISTEN", "127.0.0.1:0")
+        .stdin(Stdio::null());
+    command
+}
+
+/// Runs a command to its end.
+pub fn run(data_dir: &Path, arguments: &[&str]) -> Output {
+    command(data_dir).args(arguments).output().unwrap()
+}
+
+/// Runs a command that must succeed and gives its JSON.
+pub fn run_json(data_dir: &Path, arguments: &[&str]) -> Value {
+    let output = run(data_dir, &[arguments, &["-o", "json"]].concat());
+    assert!(
+        output.status.success(),
+        "esh3ar {arguments:?}: {}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// A running `esh3ar serve`.
+pub struct Server {
+    pub folder: Folder,
+    pub base: String,
+    pub metrics: String,
+    child: Option<Child>,
+    environment: Vec<(String, String)>,
+}
+
+impl Server {
+    pub async fn start() -> Server {
+        Server::start_with(&[]).await
+    }
+
+    pub async fn start_with(environment: &[(&str, &str)]) -> Server {
+        Server::start_in(Folder::new(), environment).await
+    }
+
+    pub async fn start_in(folder: Folder, environment: &[(&str, &str)]) -> Server {
+        esh3ar::client::prepare();
+        let environment =
+            environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let mut server = Server {
+            folder,
+            base: String::new(),
+            metrics: String::new(),
+            child: None,
+            environment,
+        };
+        server.launch().await;
+        server
+    }
+
+    /// Starts the process again after [`Server::kill`] or [`Server::stop`].
+    pub async fn launch(&mut self) {
+        assert!(self.child.is_none());
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.folder.path().join("serve.log"))
+            .unwrap();
+        let whereabouts = self.folder.data().join("serve.json");
+        let _ = fs::remove_file(&whereabouts);
+        let child = command(&self.folder.data())
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .envs(self.environment.iter().cloned())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        let found = wait_for("the server to be ready", || {
+            let status = self.child.as_mut().unwrap().try_wait().unwrap();
+            assert!(status.is_none(), "serve ended: {status:?}\n{}", self.log());
+            fs::read_to_string(&whereabouts).ok()
+        })
+        .await;
+        let found: Value = serde_json::from_str(&found).unwrap();
+        self.base = format!("http://{}", found["http"].as_str().unwrap());
+        self.metrics = format!("http://{}", found["metrics"].as_str().unwrap());
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.folder.data()
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("serve.log")).unwrap_or_default()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    pub fn terminate(&self) {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.pid()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    }
+
+    /// SIGTERM, and the exit status.
+    pub async fn stop(&mut self) -> Option<i32> {
+        self.terminate();
+        self.ended().await
+    }
+
+    pub async fn ended(&mut self) -> Option<i32> {
+        let mut child = self.child.take().unwrap();
+        wait_for("the server to end", || child.try_wait().unwrap()).await.code()
+    }
+
+    /// A business user with these permissions; its token.
+    pub fn user(&self, name: &str, permissions: &str) -> String {
+        run_json(&self.data(), &["user", "add", name, "--permission", permissions]);
+        self.token(&["--user", name])
+    }
+
+    /// A verified phone; its token.
+    pub fn phone(&self, number: &str) -> String {
+        run_json(&self.data(), &["mobile", "add", number, "--verified"]);
+        self.token(&["--mobile", number])
+    }
+
+    pub fn token(&self, owner: &[&str]) -> String {
+        let made = run_json(&self.data(), &[&["token", "create"], owner].concat());
+        made["token"].as_str().unwrap().to_owned()
+    }
+
+    pub fn api(&self, token: &str) -> ApiClient {
+        ApiClient::new(&self.base, token).unwrap()
+    }
+
+    pub async fn hub(&self, token: &str) -> HubClient {
+        HubClient::connect(&self.base, token).await.unwrap()
+    }
+
+    /// A request with full control, for answers that are no success.
+    pub async fn request(
+        &self,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        body: Option<&str>,
+    ) -> (u16, Value) {
+        let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
+        let mut request = reqwest::Client::new().request(method, format!("{}{path}", self.base));
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body.to_owned());
+        }
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        let text = response.text().await.unwrap();
+        (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    /// Sends one message and gives its id.
+    pub async fn send(&self, token: &str, to: &str, content: &str) -> String {
+        let body = json!({ "to": to, "content": content });
+        let answer = self.api(token).post("/api/v1/messages", &body).await.unwrap();
+        assert_eq!(answer.status, 202);
+        answer.body["id"].as_str().unwrap().to_owned()
+    }
+
+    /// The status of a message, as its sender sees it.
+    pub async fn status(&self, token: &str, id: &str) -> String {
+        let answer = self.api(token).get(&format!("/api/v1/messages/{id}")).await.unwrap();
+        answer.body["status"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits until a message has a status.
+    pub async fn wait_status(&self, token: &str, id: &str, wanted: &str) {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let status = self.status(token, id).await;
+            if status == wanted {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{id} is {status}, not {wanted}\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// A connection to the appliance's own database.
+    pub async fn database(&self) -> tokio_postgres::Client {
+        connect_database(&self.data()).await
+    }
+}
+
+/// A connection to the private database of a folder.
+pub async fn connect_database(data_dir: &Path) -> tokio_postgres::Client {
+    let mut config = tokio_postgres::Config::new();
+    config.host_path(data_dir.join("run")).user("esh3ar").dbname("esh3ar");
+    let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // In order, so that no Postgres is left behind.
+            let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+            let deadline = Instant::now() + Duration::from_secs(30);
+            while child.try_wait().is_ok_and(|status| status.is_none()) {
+                if Instant::now() > deadline {
+                    let _ = child.kill();
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        if std::thread::panicking() {
+            eprintln!("---- serve.log ----\n{}", self.log());
+        }
+    }
+}
+
+/// Polls until there is something, or fails after the deadline.
+pub async fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// The messages that an event brings, and whether they came as a page of the catch-up.
+pub fn messages(event: &Event) -> Option<(bool, Vec<Value>)> {
+    match event {
+        Event::Invocation { target, arguments } if target == "ReceiveMessage" => {
+            Some((false, arguments.clone()))
+        }
+        Event::Invocation { target, arguments } if target == "ReceivePendingMessages" => {
+            Some((true, arguments[0].as_array().unwrap().clone()))
+        }
+        _ => None,
+    }
+}
+
+/// The next messages on a connection.
+pub async fn next_messages(hub: &mut HubClient) -> (bool, Vec<Value>) {
+    let next = async {
+        loop {
+            if let Some(found) = messages(&hub.next().await.unwrap()) {
+                return found;
+            }
+        }
+    };
+    tokio::time::timeout(DEADLINE, next).await.expect("a message in time")
+}
+
+pub fn id(message: &Value) -> String {
+    message["id"].as_str().unwrap().to_owned()
+}
+
+pub async fn acknowledge(hub: &mut HubClient, ids: &[String]) -> u64 {
+    hub.call("Acknowledge", vec![json!(ids)], DEADLINE).await.unwrap().as_u64().unwrap()
+}
+
+/// A phone number of this country for each n.
+pub fn number(n: usize) -> String {
+    format!("+96777{n:07}")
+}
