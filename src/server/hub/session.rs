@@ -248,7 +248,7 @@ impl Session {
     /// Whether the driver should read from the client. While an invocation runs, what comes is kept
     /// unread; one chunk of that is enough, and the transport holds back the rest.
     pub fn wants_input(&self) -> bool {
-        self.phase != Phase::Ended && !(self.running && !self.input.is_empty())
+        self.phase != Phase::Ended && (!self.running || self.input.is_empty())
     }
 
     /// The protocol, from the handshake to the end.
