@@ -176,3 +176,99 @@ fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
         .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
         .find_map(|(key, value)| key.eq_ignore_ascii_case(name).then_some(value))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const ALL: Offer<'static> = Offer {
+        transports: &[Transport::WebSockets, Transport::ServerSentEvents, Transport::LongPolling],
+        stateful: true,
+    };
+    const PLAIN: Offer<'static> = Offer { transports: &[Transport::WebSockets], stateful: false };
+
+    fn ask(query: &str, offer: Offer<'_>) -> (Option<Granted>, Value) {
+        let answer = negotiate(query, [0xFF; 16], [0; 16], offer);
+        (answer.granted, serde_json::from_slice(&answer.body).unwrap())
+    }
+
+    #[test]
+    fn ids_need_no_encoding() {
+        assert_eq!(id([0xFF; 16]), "_____________________w");
+        assert_eq!(id([0xFB; 16]).len(), 22);
+        assert!(id([0xFB; 16]).bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)));
+    }
+
+    #[test]
+    fn version_one_separates_the_name_from_the_secret() {
+        let (granted, body) = ask("a=b&NegotiateVersion=1", PLAIN);
+        let expected = json!({
+            "negotiateVersion": 1,
+            "connectionId": "_____________________w",
+            "connectionToken": "AAAAAAAAAAAAAAAAAAAAAA",
+            "availableTransports": [{"transport": "WebSockets", "transferFormats": ["Text"]}],
+        });
+        assert_eq!(body, expected);
+        let granted = granted.unwrap();
+        assert_eq!(granted.token.expose(), "AAAAAAAAAAAAAAAAAAAAAA");
+        assert_eq!(granted.connection_id, "_____________________w");
+        assert!(!format!("{granted:?}").contains("AAAA"));
+    }
+
+    #[test]
+    fn version_zero_knows_only_the_token() {
+        for query in ["", "negotiateVersion=0", "xnegotiateVersion=1"] {
+            let (granted, body) = ask(query, PLAIN);
+            assert_eq!(body["negotiateVersion"], 0);
+            assert_eq!(body["connectionId"], granted.unwrap().token.expose());
+            assert_eq!(body.get("connectionToken"), None);
+        }
+    }
+
+    #[test]
+    fn newer_versions_are_answered_with_the_highest() {
+        assert_eq!(ask("negotiateVersion=7", PLAIN).1["negotiateVersion"], 1);
+    }
+
+    #[test]
+    fn versions_that_are_none_are_refused() {
+        let no_number = "The client requested a non-integer protocol version.";
+        for (query, error) in [
+            ("negotiateVersion=", no_number),
+            ("negotiateVersion", no_number),
+            ("negotiateVersion=1.0", no_number),
+            ("negotiateVersion=99999999999", no_number),
+            (
+                "negotiateVersion=-1",
+                "The client requested version '-1', but the server does not support this version.",
+            ),
+        ] {
+            let (granted, body) = ask(query, PLAIN);
+            assert_eq!((granted, body), (None, json!({"error": error})), "{query}");
+        }
+    }
+
+    #[test]
+    fn stateful_only_when_asked_and_offered() {
+        let asked = "negotiateVersion=1&useStatefulReconnect=true";
+        for (query, offer, stateful) in
+            [(asked, ALL, true), (asked, PLAIN, false), ("negotiateVersion=1", ALL, false)]
+        {
+            let (granted, body) = ask(query, offer);
+            assert_eq!(granted.unwrap().stateful, stateful);
+            let expected = stateful.then_some(&Value::Bool(true));
+            assert_eq!(body.get("useStatefulReconnect"), expected);
+        }
+    }
+
+    #[test]
+    fn transports_come_in_the_order_offered() {
+        let (_, body) = ask("negotiateVersion=1", ALL);
+        let transports = body["availableTransports"].as_array().unwrap();
+        let names: Vec<&Value> = transports.iter().map(|item| &item["transport"]).collect();
+        assert_eq!(names, ["WebSockets", "ServerSentEvents", "LongPolling"]);
+        assert_eq!(transports[1]["transferFormats"], json!(["Text"]));
+    }
+}

@@ -6,6 +6,7 @@
 //! has ended. What the server itself calls on the client is written past it, once
 //! [`Session::handshaken`] tells the protocol.
 
+mod action;
 mod input;
 #[cfg(test)]
 mod tests;
@@ -15,9 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use serde_json::Value;
-
+pub use self::action::{Action, EndReason, Kind};
 use self::input::Input;
 use super::{
     codec::{self, Incoming, Outcome, Protocol, Split},
@@ -49,76 +48,6 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(15),
             client_timeout: Duration::from_secs(30),
             ping_interval: Duration::from_secs(15),
-        }
-    }
-}
-
-/// What the driver of a session is to do.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Action {
-    /// Write these bytes: whole messages, never to be split over frames.
-    Send(Bytes),
-    /// The client and the server understand each other; calls of the client may go out from here.
-    HandshakeDone,
-    /// Call a method.
-    Invoke {
-        /// Names the call; without it no answer is due.
-        invocation_id: Option<String>,
-        /// The method's name, to be matched without case.
-        target: String,
-        /// The arguments, by position.
-        arguments: Vec<Value>,
-        /// The client's uploads to this call.
-        stream_ids: Vec<String>,
-        /// Which kind of answer the client expects.
-        kind: Kind,
-    },
-    /// Flush what was sent, then end the transport. Nothing follows.
-    End {
-        /// Why.
-        reason: EndReason,
-    },
-}
-
-/// The kinds of calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// One answer. Holds back the input that follows until [`Session::complete`].
-    Plain,
-    /// A stream of answers. Does not hold back anything; ended by [`Session::end_stream`].
-    Stream,
-}
-
-/// Why a connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EndReason {
-    /// The handshake was refused, or the server left before it.
-    HandshakeFailed,
-    /// No handshake came in time.
-    HandshakeTimeout,
-    /// The client sent what is not the protocol.
-    ProtocolError,
-    /// The client sent a message longer than allowed, or more than it was asked for.
-    TooLong,
-    /// The client fell silent.
-    ClientTimeout,
-    /// The client said goodbye.
-    ClientClosed,
-    /// The server said goodbye.
-    ServerClosed,
-}
-
-impl EndReason {
-    /// A name for logs and metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            EndReason::HandshakeFailed => "handshake_failed",
-            EndReason::HandshakeTimeout => "handshake_timeout",
-            EndReason::ProtocolError => "protocol_error",
-            EndReason::TooLong => "too_long",
-            EndReason::ClientTimeout => "client_timeout",
-            EndReason::ClientClosed => "client_closed",
-            EndReason::ServerClosed => "server_closed",
         }
     }
 }
@@ -248,7 +177,7 @@ impl Session {
     /// Whether the driver should read from the client. While an invocation runs, what comes is kept
     /// unread; one chunk of that is enough, and the transport holds back the rest.
     pub fn wants_input(&self) -> bool {
-        self.phase != Phase::Ended && !(self.running && !self.input.is_empty())
+        self.phase != Phase::Ended && (!self.running || self.input.is_empty())
     }
 
     /// The protocol, from the handshake to the end.

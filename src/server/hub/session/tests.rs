@@ -1,1 +1,457 @@
+use bytes::Bytes;
+use proptest::{collection::vec, prelude::*};
+use serde_json::json;
 
+use super::*;
+
+const HELLO: &[u8] = b"{\"protocol\":\"json\",\"version\":1}\x1e";
+const PING: &[u8] = b"{\"type\":6}\x1e";
+const CALL: &[u8] = b"{\"type\":1,\"invocationId\":\"1\",\"target\":\"A\",\"arguments\":[]}\x1e";
+
+/// A session with its clock and what it has done.
+struct Driver {
+    session: Session,
+    now: Instant,
+    out: Vec<Action>,
+}
+
+impl Driver {
+    fn new() -> Self {
+        Self::with(Limits::default())
+    }
+
+    fn with(limits: Limits) -> Self {
+        let now = Instant::now();
+        Self { session: Session::new(limits, now), now, out: Vec::new() }
+    }
+
+    /// A session after its handshake.
+    fn open() -> Self {
+        let mut driver = Self::new();
+        assert_eq!(driver.bytes(HELLO), [sent("{}"), Action::HandshakeDone]);
+        driver
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) -> Vec<Action> {
+        self.session.on_bytes(bytes, self.now, &mut self.out);
+        mem::take(&mut self.out)
+    }
+
+    fn complete(&mut self, id: Option<&str>, outcome: Outcome) -> Vec<Action> {
+        self.session.complete(id, outcome, self.now, &mut self.out);
+        mem::take(&mut self.out)
+    }
+
+    fn close(&mut self, error: Option<&str>, allow_reconnect: bool) -> Vec<Action> {
+        self.session.close(error, allow_reconnect, &mut self.out);
+        mem::take(&mut self.out)
+    }
+
+    fn after(&mut self, millis: u64) -> Vec<Action> {
+        self.now += Duration::from_millis(millis);
+        self.session.on_tick(self.now, &mut self.out);
+        mem::take(&mut self.out)
+    }
+
+    fn until_deadline(&self) -> Duration {
+        self.session.next_deadline() - self.now
+    }
+}
+
+fn sent(record: &str) -> Action {
+    Action::Send(Bytes::from(format!("{record}\u{1e}")))
+}
+
+fn failed(detail: &str, reason: EndReason) -> Vec<Action> {
+    let text = format!("Connection closed with an error. {detail}");
+    let message = format!("{{\"type\":7,\"error\":{},\"allowReconnect\":true}}", json!(text));
+    vec![sent(&message), Action::End { reason }]
+}
+
+fn called(id: Option<&str>, target: &str) -> Action {
+    Action::Invoke {
+        invocation_id: id.map(str::to_owned),
+        target: target.to_owned(),
+        arguments: Vec::new(),
+        stream_ids: Vec::new(),
+        kind: Kind::Plain,
+    }
+}
+
+fn padded(length: usize) -> Vec<u8> {
+    let mut message = b"{\"type\":6".to_vec();
+    message.resize(length - 1, b' ');
+    message.extend_from_slice(b"}\x1e");
+    message
+}
+
+#[test]
+fn messages_may_follow_the_handshake_in_its_frame() {
+    let mut driver = Driver::new();
+    let agreed = driver.session.agreed();
+    assert_eq!(agreed, None);
+    let frame = [HELLO, PING, CALL].concat();
+    let expected = [sent("{}"), Action::HandshakeDone, called(Some("1"), "A")];
+    assert_eq!(driver.bytes(&frame), expected);
+    assert_eq!(driver.session.handshaken(), Some(Protocol::Json));
+}
+
+#[test]
+fn the_agreed_version_is_kept() {
+    let mut driver = Driver::new();
+    driver.bytes(b"{\"protocol\":\"json\",\"version\":2}\x1e");
+    assert_eq!(driver.session.agreed(), Some(Agreed { protocol: Protocol::Json, version: 2 }));
+}
+
+#[test]
+fn a_failed_handshake_ends_without_a_close_message() {
+    let mut driver = Driver::new();
+    let expected = [
+        sent("{\"error\":\"The protocol 'messagepack' is not supported.\"}"),
+        Action::End { reason: EndReason::HandshakeFailed },
+    ];
+    let frame = [b"{\"protocol\":\"messagepack\",\"version\":1}\x1e", CALL].concat();
+    assert_eq!(driver.bytes(&frame), expected);
+    assert_eq!(driver.session.handshaken(), None);
+    assert!(!driver.session.wants_input());
+    // Nothing follows the end.
+    assert_eq!(driver.bytes(HELLO), []);
+    assert_eq!(driver.close(None, true), []);
+    assert_eq!(driver.after(60_000), []);
+    assert!(driver.session.next_deadline() > driver.now);
+}
+
+#[test]
+fn a_handshake_that_does_not_come_is_canceled() {
+    let canceled =
+        |reason| [sent("{\"error\":\"Handshake was canceled.\"}"), Action::End { reason }];
+    let mut late = Driver::new();
+    late.bytes(b"{\"protocol\":");
+    assert_eq!(late.until_deadline(), Duration::from_secs(15));
+    assert_eq!(late.after(14_999), []);
+    assert_eq!(late.after(1), canceled(EndReason::HandshakeTimeout));
+
+    let mut long = Driver::new();
+    assert_eq!(long.bytes(&[b' '; 32 * 1024]), []);
+    assert_eq!(long.bytes(b" "), canceled(EndReason::HandshakeFailed));
+
+    assert_eq!(Driver::new().close(None, true), canceled(EndReason::HandshakeFailed));
+}
+
+#[test]
+fn invocations_run_one_at_a_time_and_in_order() {
+    let mut driver = Driver::open();
+    let silent = b"{\"type\":1,\"target\":\"B\",\"arguments\":[]}\x1e";
+    // The faulty message is not even looked at before its turn.
+    let frame = [CALL, silent.as_slice(), CALL, b"{}\x1e"].concat();
+    assert_eq!(driver.bytes(&frame), [called(Some("1"), "A")]);
+    assert!(!driver.session.wants_input());
+    let done = sent("{\"type\":3,\"invocationId\":\"1\",\"result\":null}");
+    let answer = driver.complete(Some("1"), Outcome::Void);
+    assert_eq!(answer, [done, called(None, "B")]);
+    // Without an id there is no answer, not even of a failure.
+    let answer = driver.complete(None, Outcome::Error("no".to_owned()));
+    assert_eq!(answer, [called(Some("1"), "A")]);
+    let answer = driver.complete(Some("1"), Outcome::Error("no".to_owned()));
+    let mut expected = vec![sent("{\"type\":3,\"invocationId\":\"1\",\"error\":\"no\"}")];
+    let detail = "InvalidDataException: Missing required property 'type'.";
+    expected.extend(failed(detail, EndReason::ProtocolError));
+    assert_eq!(answer, expected);
+}
+
+#[test]
+fn one_chunk_is_taken_while_an_invocation_runs() {
+    let mut driver = Driver::open();
+    driver.bytes(CALL);
+    assert!(driver.session.wants_input());
+    assert_eq!(driver.bytes(CALL), []);
+    assert!(!driver.session.wants_input());
+    driver.complete(Some("1"), Outcome::Void);
+    assert!(driver.session.wants_input());
+    driver.complete(Some("1"), Outcome::Void);
+    // None runs any more.
+    assert_eq!(driver.complete(Some("1"), Outcome::Void), []);
+}
+
+#[test]
+fn a_driver_that_does_not_hold_back_is_stopped() {
+    let limits = Limits { max_buffered: 100, max_message: 80, ..Limits::default() };
+    let mut driver = Driver::with(limits);
+    driver.bytes(HELLO);
+    driver.bytes(CALL);
+    assert_eq!(driver.bytes(&[b' '; 100]), []);
+    let detail = "InvalidDataException: More than 100B wait to be read.";
+    assert_eq!(driver.bytes(b" "), failed(detail, EndReason::TooLong));
+    assert_eq!(driver.session.input.capacity(), 0);
+    assert_eq!(driver.complete(Some("1"), Outcome::Void), []);
+}
+
+#[test]
+fn streams_do_not_hold_the_line() {
+    let mut driver = Driver::open();
+    let frame = b"{\"type\":4,\"invocationId\":\"s\",\"target\":\"S\",\"arguments\":[],\"streamIds\":[\"u\"]}\x1e";
+    let stream = Action::Invoke {
+        invocation_id: Some("s".to_owned()),
+        target: "S".to_owned(),
+        arguments: Vec::new(),
+        stream_ids: vec!["u".to_owned()],
+        kind: Kind::Stream,
+    };
+    let frame = [frame.as_slice(), CALL].concat();
+    assert_eq!(driver.bytes(&frame), [stream, called(Some("1"), "A")]);
+    driver.session.end_stream("s", Outcome::Error("no".to_owned()), &mut driver.out);
+    let ended = mem::take(&mut driver.out);
+    assert_eq!(ended, [sent("{\"type\":3,\"invocationId\":\"s\",\"error\":\"no\"}")]);
+    // The plain call runs on.
+    assert_eq!(driver.complete(Some("1"), Outcome::Void).len(), 1);
+}
+
+#[test]
+fn what_nobody_waits_for_is_ignored() {
+    let mut driver = Driver::open();
+    for message in [
+        "{\"type\":2,\"invocationId\":\"u\",\"item\":1}",
+        "{\"type\":3,\"invocationId\":\"u\"}",
+        "{\"type\":5,\"invocationId\":\"u\"}",
+        "{\"type\":6}",
+        "{\"type\":8,\"sequenceId\":1}",
+        "{\"type\":9,\"sequenceId\":1}",
+        "{\"type\":99}",
+    ] {
+        assert_eq!(driver.bytes(format!("{message}\u{1e}").as_bytes()), [], "{message}");
+    }
+    assert_eq!(driver.bytes(CALL), [called(Some("1"), "A")]);
+}
+
+#[test]
+fn the_limit_is_of_a_message_and_not_of_a_frame() {
+    let mut driver = Driver::open();
+    let longest = padded(32 * 1024);
+    assert_eq!(longest.len(), 32 * 1024 + 1);
+    let frame = [&longest, &longest, CALL].concat();
+    assert_eq!(driver.bytes(&frame), [called(Some("1"), "A")]);
+
+    let detail = "InvalidDataException: The maximum message size of 32768B was exceeded. The \
+                  message size can be configured in AddHubOptions.";
+    let mut driver = Driver::open();
+    assert_eq!(driver.bytes(&padded(32 * 1024 + 1)), failed(detail, EndReason::TooLong));
+    let mut driver = Driver::open();
+    assert_eq!(driver.bytes(&[b' '; 32 * 1024]), []);
+    assert_eq!(driver.bytes(b" "), failed(detail, EndReason::TooLong));
+}
+
+#[test]
+fn faults_close_with_their_text_and_let_the_client_come_back() {
+    let mut driver = Driver::open();
+    let frame = [b"\x1e", CALL].concat();
+    let detail = "InvalidDataException: Error reading JSON.";
+    assert_eq!(driver.bytes(&frame), failed(detail, EndReason::ProtocolError));
+}
+
+#[test]
+fn a_goodbye_is_answered() {
+    let expected = [sent("{\"type\":7}"), Action::End { reason: EndReason::ClientClosed }];
+    let mut driver = Driver::open();
+    assert_eq!(driver.bytes(&[b"{\"type\":7}\x1e", CALL].concat()), expected);
+}
+
+#[test]
+fn the_server_says_goodbye_as_it_is_told() {
+    let end = Action::End { reason: EndReason::ServerClosed };
+    let mut driver = Driver::open();
+    driver.bytes(&[CALL, CALL].concat());
+    let goodbye = sent("{\"type\":7,\"allowReconnect\":true}");
+    assert_eq!(driver.close(None, true), [goodbye, end.clone()]);
+    assert_eq!(driver.session.input.capacity(), 0);
+    // The invocation that ran has nobody to answer.
+    assert_eq!(driver.complete(Some("1"), Outcome::Void), []);
+    let mut driver = Driver::open();
+    let goodbye = sent("{\"type\":7,\"error\":\"gone\"}");
+    assert_eq!(driver.close(Some("gone"), false), [goodbye, end]);
+}
+
+#[test]
+fn pings_go_out_by_the_clock_whatever_else_flows() {
+    let mut driver = Driver::open();
+    let ping = [sent("{\"type\":6}")];
+    assert_eq!(driver.after(14_999), []);
+    driver.bytes(CALL);
+    driver.complete(Some("1"), Outcome::Void);
+    assert_eq!(driver.after(1), ping);
+    // The next is counted from the last, also where that was late.
+    assert_eq!(driver.after(16_000), ping);
+    assert_eq!(driver.until_deadline(), Duration::from_secs(15));
+    assert_eq!(driver.after(14_999), []);
+    assert_eq!(driver.after(1), ping);
+}
+
+#[test]
+fn only_a_client_that_has_pinged_is_timed_out() {
+    let detail = "OperationCanceledException: Client hasn't sent a message/ping within the \
+                  configured ClientTimeoutInterval.";
+    let mut quiet = Driver::open();
+    quiet.bytes(b"{\"type\":99}\x1e");
+    for _ in 0..10 {
+        assert_eq!(quiet.after(15_000), [sent("{\"type\":6}")]);
+    }
+
+    let limits = Limits { ping_interval: Duration::from_secs(3600), ..Limits::default() };
+    let mut driver = Driver::with(limits);
+    driver.bytes(&[HELLO, PING].concat());
+    assert_eq!(driver.until_deadline(), Duration::from_secs(30));
+    assert_eq!(driver.after(29_000), []);
+    // Any whole message counts, part of one does not.
+    driver.bytes(b"{\"type\":99}\x1e");
+    assert_eq!(driver.after(29_000), []);
+    driver.bytes(b"{\"type\":");
+    assert_eq!(driver.after(999), []);
+    assert_eq!(driver.after(1), failed(detail, EndReason::ClientTimeout));
+}
+
+#[test]
+fn the_clock_on_the_client_stands_while_an_invocation_runs() {
+    let limits = Limits { ping_interval: Duration::from_secs(3600), ..Limits::default() };
+    let mut driver = Driver::with(limits);
+    driver.bytes(&[HELLO, PING, CALL].concat());
+    assert!(driver.until_deadline() > Duration::from_secs(30));
+    assert_eq!(driver.after(120_000), []);
+    driver.complete(Some("1"), Outcome::Void);
+    assert_eq!(driver.until_deadline(), Duration::from_secs(30));
+    assert_eq!(driver.after(29_999), []);
+    assert_eq!(driver.after(1).len(), 2);
+}
+
+#[test]
+#[allow(clippy::print_stdout)]
+fn an_idle_session_is_tiny() {
+    println!("size_of::<Session>() = {}", size_of::<Session>());
+    assert!(size_of::<Session>() <= 256);
+    let mut driver = Driver::open();
+    assert_eq!(driver.session.input.capacity(), 0);
+    let long = padded(30_000);
+    let (head, tail) = long.split_at(20_000);
+    driver.bytes(head);
+    assert!(driver.session.input.capacity() >= 20_000);
+    driver.bytes(tail);
+    assert_eq!(driver.session.input.capacity(), 0);
+    // A remnant does not hold on to the room of what came before it.
+    driver.bytes(head);
+    driver.bytes(&[tail, b"{"].concat());
+    assert!(driver.session.input.capacity() <= 1024);
+}
+
+/// A message of a client, of every kind there is and a few that are none.
+fn message() -> impl Strategy<Value = Vec<u8>> {
+    let text = prop_oneof![
+        Just("{\"type\":6}".to_owned()),
+        Just("{\"type\":99,\"x\":[1,2]}".to_owned()),
+        Just("{\"type\":5,\"invocationId\":\"1\"}".to_owned()),
+        "[a-z]{1,8}"
+            .prop_map(|name| format!("{{\"arguments\":[],\"type\":1,\"target\":\"{name}\"}}")),
+        ("[0-9]{1,3}", "\\PC{0,20}").prop_map(|(id, argument)| {
+            json!({"type": 1, "invocationId": id, "target": "A", "arguments": [argument]})
+                .to_string()
+        }),
+        "[0-9]{1,3}".prop_map(|id| {
+            json!({"type": 4, "invocationId": id, "target": "S", "arguments": []}).to_string()
+        }),
+        Just(" ".repeat(150)),
+    ];
+    let rare = prop_oneof![
+        20 => text,
+        1 => Just("{\"type\":7}".to_owned()),
+        1 => Just("nonsense".to_owned()),
+        1 => Just(" ".repeat(201)),
+    ];
+    rare.prop_map(|text| format!("{text}\u{1e}").into_bytes())
+}
+
+/// Feeds `chunks` as a driver should, whose invocations end at once or (`lazy`) only when the
+/// session wants no more input, and returns all that was done.
+fn run(chunks: &[&[u8]], lazy: bool) -> Vec<Action> {
+    let limits = Limits { max_message: 200, max_buffered: 1 << 20, ..Limits::default() };
+    let mut driver = Driver::with(limits);
+    let mut log = Vec::new();
+    let mut running: Option<Option<String>> = None;
+    for chunk in chunks.iter().copied().chain([&[][..]]) {
+        let mut actions = driver.bytes(chunk);
+        loop {
+            for action in &actions {
+                if let Action::Invoke { invocation_id, kind: Kind::Plain, .. } = action {
+                    assert!(running.is_none(), "two at a time");
+                    running = Some(invocation_id.clone());
+                }
+            }
+            log.append(&mut actions);
+            if lazy && driver.session.wants_input() && !chunk.is_empty() {
+                break;
+            }
+            let Some(id) = running.take() else { break };
+            actions = driver.complete(id.as_deref(), Outcome::Void);
+        }
+        assert!(driver.session.wants_input() || driver.session.phase == Phase::Ended);
+    }
+    log
+}
+
+/// Cuts `bytes` at the given places.
+fn cut<'a>(bytes: &'a [u8], places: &[prop::sample::Index]) -> Vec<&'a [u8]> {
+    let mut places: Vec<usize> = places.iter().map(|place| place.index(bytes.len() + 1)).collect();
+    places.sort_unstable();
+    places.dedup();
+    let mut chunks = Vec::new();
+    let mut from = 0;
+    for to in places.into_iter().chain([bytes.len()]) {
+        if to > from {
+            chunks.push(&bytes[from..to]);
+            from = to;
+        }
+    }
+    chunks
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn where_the_bytes_are_cut_changes_nothing(
+        messages in vec(message(), 0..30),
+        places in vec(any::<prop::sample::Index>(), 0..40),
+        lazy: bool,
+    ) {
+        let stream = [HELLO.to_vec(), messages.concat()].concat();
+        let whole = run(&[&stream], false);
+        prop_assert_eq!(&run(&cut(&stream, &places), lazy), &whole);
+        let single: Vec<&[u8]> = stream.chunks(1).collect();
+        prop_assert_eq!(&run(&single, lazy), &whole);
+    }
+
+    #[test]
+    fn whatever_comes_memory_is_bounded(
+        chunks in vec(
+            prop_oneof![
+                1 => vec(prop_oneof![any::<u8>(), Just(codec::RECORD_END)], 0..300),
+                6 => message(),
+            ],
+            0..40,
+        ),
+        greeted: bool,
+    ) {
+        let limits = Limits { max_message: 200, max_buffered: 600, ..Limits::default() };
+        let mut driver = Driver::with(limits);
+        if greeted {
+            driver.bytes(HELLO);
+        }
+        let mut ends = 0;
+        // Nothing is ever completed, and nothing held back.
+        for chunk in &chunks {
+            for action in driver.bytes(chunk) {
+                prop_assert_eq!(ends, 0, "something follows the end");
+                ends += usize::from(matches!(action, Action::End { .. }));
+            }
+            prop_assert!(driver.session.input.len() <= 600);
+            prop_assert!(driver.session.input.capacity() <= 1200);
+            prop_assert!(ends == 0 || driver.session.input.capacity() == 0);
+        }
+    }
+}

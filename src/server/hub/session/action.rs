@@ -1,0 +1,74 @@
+//! What a session tells its driver.
+
+use bytes::Bytes;
+use serde_json::Value;
+
+/// What the driver of a session is to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Write these bytes: whole messages, never to be split over frames.
+    Send(Bytes),
+    /// The client and the server understand each other; calls of the client may go out from here.
+    HandshakeDone,
+    /// Call a method.
+    Invoke {
+        /// Names the call; without it no answer is due.
+        invocation_id: Option<String>,
+        /// The method's name, to be matched without case.
+        target: String,
+        /// The arguments, by position.
+        arguments: Vec<Value>,
+        /// The client's uploads to this call.
+        stream_ids: Vec<String>,
+        /// Which kind of answer the client expects.
+        kind: Kind,
+    },
+    /// Flush what was sent, then end the transport. Nothing follows.
+    End {
+        /// Why.
+        reason: EndReason,
+    },
+}
+
+/// The kinds of calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// One answer. Holds back the input that follows until [`Session::complete`](super::Session::complete).
+    Plain,
+    /// A stream of answers. Does not hold back anything; ended by [`Session::end_stream`](super::Session::end_stream).
+    Stream,
+}
+
+/// Why a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndReason {
+    /// The handshake was refused, or the server left before it.
+    HandshakeFailed,
+    /// No handshake came in time.
+    HandshakeTimeout,
+    /// The client sent what is not the protocol.
+    ProtocolError,
+    /// The client sent a message longer than allowed, or more than it was asked for.
+    TooLong,
+    /// The client fell silent.
+    ClientTimeout,
+    /// The client said goodbye.
+    ClientClosed,
+    /// The server said goodbye.
+    ServerClosed,
+}
+
+impl EndReason {
+    /// A name for logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EndReason::HandshakeFailed => "handshake_failed",
+            EndReason::HandshakeTimeout => "handshake_timeout",
+            EndReason::ProtocolError => "protocol_error",
+            EndReason::TooLong => "too_long",
+            EndReason::ClientTimeout => "client_timeout",
+            EndReason::ClientClosed => "client_closed",
+            EndReason::ServerClosed => "server_closed",
+        }
+    }
+}
