@@ -14,7 +14,7 @@ pub(super) enum MobileCommand {
     /// Add mobile users, or set the status of those that are there
     Add {
         /// Phone numbers
-        #[arg(required = true, value_name = "NUMBER", allow_hyphen_values = true)]
+        #[arg(required = true, value_name = "NUMBER")]
         phones: Vec<String>,
         /// They have proved their number: they may connect
         #[arg(long)]

@@ -54,5 +54,5 @@ mod tests {
         assert_eq!([of("+967771234567"), of("+967771234568")], [PINNED.0, PINNED.1]);
     }
 
-    const PINNED: (i16, i16) = (0, 0);
+    const PINNED: (i16, i16) = (44, 17);
 }

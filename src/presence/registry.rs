@@ -15,7 +15,7 @@ use super::Outbound;
 use crate::domain::{Party, Phone};
 
 /// How many things may wait for one connection before it counts as having missed some.
-const WAITING: usize = 64;
+const WAITING: usize = 256;
 /// Locks, so that connections do not stand in each other's way.
 const SHARDS: usize = 64;
 

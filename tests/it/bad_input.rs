@@ -43,7 +43,7 @@ async fn every_bad_message_is_refused_and_nothing_is_stored() {
         ("priority", message("priority", json!("urgent")), 400, "validation_failed"),
         ("content type", message("contentType", json!("html")), 400, "validation_failed"),
         ("media", message("attachments", json!(["0"])), 400, "validation_failed"),
-        ("deep JSON", format!("{}{}", "[".repeat(10_000), "]".repeat(10_000)), 400, "invalid_json"),
+        ("deep JSON", format!("{}{}", "[".repeat(10_000), "]".repeat(10_000)), 400, "invalid_body"),
         (
             "JSON that is none",
             json!({ "to": PHONE, "content": "{", "contentType": "json" }).to_string(),
