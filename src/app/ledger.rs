@@ -40,7 +40,7 @@ pub enum Said {
 }
 
 enum Entry {
-    Words { said: Said, words: Vec<Word>, reply: oneshot::Sender<Result<Vec<MessageId>, Error>> },
+    Words { said: Said, words: Vec<Word>, reply: Reply },
     Written(Vec<WrittenAt>),
     Missed(Vec<Attempt>),
     Park(Vec<MessageId>),
@@ -95,9 +95,12 @@ impl Ledger {
     }
 }
 
+/// Where the answer to a recipient's words goes: the messages they changed.
+type Reply = oneshot::Sender<Result<Vec<MessageId>, Error>>;
+
 #[derive(Default)]
 struct Batch {
-    words: Vec<(Said, Vec<Word>, oneshot::Sender<Result<Vec<MessageId>, Error>>)>,
+    words: Vec<(Said, Vec<Word>, Reply)>,
     written: Vec<WrittenAt>,
     missed: Vec<Attempt>,
     park: Vec<MessageId>,

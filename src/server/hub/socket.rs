@@ -4,17 +4,17 @@
 //! (which messages are due) and the seat in the registry. It decides nothing that those can decide.
 //! An idle connection holds no buffer here.
 
+mod feeding;
+
 use std::{
     pin::Pin,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _, future::BoxFuture};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use time::OffsetDateTime;
 use tokio::time::{Sleep, sleep_until, timeout};
 use tokio_tungstenite::{
     WebSocketStream,
@@ -25,6 +25,8 @@ use tokio_tungstenite::{
 };
 use tokio_util::sync::CancellationToken;
 
+use feeding::Clock;
+
 use super::{
     codec::{self, Outcome, Protocol},
     methods::{Call, Done},
@@ -32,12 +34,8 @@ use super::{
 };
 use crate::{
     app::{App, Caller, Error},
-    domain::{
-        Message, MessageId, Party,
-        feed::{Attempt, Batch, Feed, Live, PAGE},
-    },
-    presence::{Delivery, Outbound, Seat},
-    server::view::{MessageView, StatusChanged},
+    domain::{Message, Party, feed::Feed},
+    presence::{Outbound, Seat},
 };
 
 /// The read buffer of a socket. The library's own default would be 128 KiB for each idle connection.
@@ -266,13 +264,6 @@ impl Driver {
         }
     }
 
-    fn written_at(&self, call: &Call) -> Vec<Option<OffsetDateTime>> {
-        let (Call::Acknowledge(ids) | Call::MarkRead(ids)) = call else { return Vec::new() };
-        let Some(feed) = &self.feed else { return Vec::new() };
-        let clock = Clock::new();
-        ids.iter().map(|id| feed.written_at(*id).map(|at| clock.at(at))).collect()
-    }
-
     fn on_outbound(&mut self, first: Option<Outbound>) {
         let mut next = first;
         if next.is_none() {
@@ -291,88 +282,10 @@ impl Driver {
         }
     }
 
-    fn tell(&mut self, outbound: Outbound) {
-        let Some(protocol) = self.session.handshaken() else { return };
-        match outbound {
-            Outbound::Deliver(delivery) => {
-                let attempt = attempt(&delivery.message);
-                let Some(feed) = &mut self.feed else { return };
-                if feed.on_live(attempt, Instant::now()) == Live::Send
-                    && let Some(bytes) = live_message(protocol, &delivery)
-                {
-                    self.outbox.extend_from_slice(&bytes);
-                }
-            }
-            Outbound::StatusChanged { id, status, at } => {
-                let body = StatusChanged { id: id.0, status: status.name(), at };
-                self.call(protocol, "MessageStatusChanged", &body);
-            }
-            Outbound::Acknowledged(ids) => {
-                if let Some(feed) = &mut self.feed {
-                    feed.on_acknowledged(&ids);
-                }
-            }
-            Outbound::Nudge => {
-                if let Some(feed) = &mut self.feed {
-                    feed.on_nudge();
-                }
-            }
-            Outbound::Close { allow_reconnect, reason } => {
-                self.session.close(reason, allow_reconnect, &mut self.actions);
-            }
-        }
-    }
-
     fn call<T: serde::Serialize>(&mut self, protocol: Protocol, target: &str, argument: &T) {
         match codec::invocation(protocol, target, argument) {
             Ok(bytes) => self.outbox.extend_from_slice(&bytes),
             Err(error) => tracing::error!(%error, target, "a call could not be written"),
-        }
-    }
-
-    fn begin_read(&mut self) {
-        let Some(feed) = &mut self.feed else { return };
-        if self.reading.is_some() || self.read_again_at.is_some() || !feed.begin_read() {
-            return;
-        }
-        let exclude = feed.in_window();
-        let first = !feed.is_live();
-        let app = self.app.clone();
-        let caller = self.caller.clone();
-        let read = async move { app.pending(&caller, &exclude, first, PAGE).await };
-        self.reading = Some(read.boxed());
-    }
-
-    fn on_read(&mut self, found: Result<Vec<Message>, Error>) {
-        self.reading = None;
-        self.held_until = None;
-        let Some(feed) = &mut self.feed else { return };
-        let found = match found {
-            Ok(found) => found,
-            Err(error) => {
-                tracing::warn!(%error, "pending messages could not be read; trying again");
-                feed.on_read_failed();
-                self.read_again_at = Some(Instant::now() + READ_AGAIN);
-                return;
-            }
-        };
-        let Some(protocol) = self.session.handshaken() else { return };
-        let attempts: Vec<Attempt> = found.iter().map(attempt).collect();
-        let batch = feed.on_read(&attempts, Instant::now());
-        let pick = |ids: &[MessageId]| -> Vec<MessageView<'_>> {
-            found.iter().filter(|m| ids.contains(&m.id)).map(MessageView::from).collect()
-        };
-        match batch {
-            Batch::Nothing => {}
-            Batch::Page(ids) => {
-                let views = pick(&ids);
-                self.call(protocol, "ReceivePendingMessages", &views);
-            }
-            Batch::Singly(ids) => {
-                for view in pick(&ids) {
-                    self.call(protocol, "ReceiveMessage", &view);
-                }
-            }
         }
     }
 
@@ -415,64 +328,6 @@ impl Driver {
             Ok(Ok(())) => None,
             Ok(Err(_)) => Some("socket_broken"),
             Err(_) => Some("stuck"),
-        }
-    }
-
-    /// The connection is over: what it did not acknowledge waits for the next one.
-    fn leave(&mut self, reason: &'static str) {
-        if let Some(mut feed) = self.feed.take() {
-            let abandoned = feed.abandon();
-            if !abandoned.is_empty() {
-                self.app.note_written(Clock::new().times(abandoned), true);
-            }
-        }
-        if let Some(seat) = self.seat.take() {
-            tracing::debug!(party = ?seat.party(), reason, "connection ended");
-        }
-        metrics::gauge!("esh3ar_connections").set(self.app.registry().connections() as f64);
-    }
-}
-
-/// Turns moments into times of day.
-struct Clock {
-    now: Instant,
-    time: OffsetDateTime,
-}
-
-impl Clock {
-    fn new() -> Clock {
-        Clock { now: Instant::now(), time: crate::app::clock::now() }
-    }
-
-    fn at(&self, moment: Instant) -> OffsetDateTime {
-        self.time - self.now.saturating_duration_since(moment)
-    }
-
-    fn times(&self, moments: Vec<(Attempt, Instant)>) -> Vec<(Attempt, OffsetDateTime)> {
-        moments.into_iter().map(|(attempt, moment)| (attempt, self.at(moment))).collect()
-    }
-}
-
-fn attempt(message: &Message) -> Attempt {
-    Attempt { id: message.id, generation: message.generation, retry_count: message.retry_count }
-}
-
-/// The call that brings a live message: encoded once for all connections.
-fn live_message(protocol: Protocol, delivery: &Arc<Delivery>) -> Option<Bytes> {
-    let encode =
-        || codec::invocation(protocol, "ReceiveMessage", &MessageView::from(&delivery.message));
-    match protocol {
-        Protocol::Json => {
-            if let Some(bytes) = delivery.json.get() {
-                return Some(bytes.clone());
-            }
-            match encode() {
-                Ok(bytes) => Some(delivery.json.get_or_init(|| bytes).clone()),
-                Err(error) => {
-                    tracing::error!(%error, "a message could not be written");
-                    None
-                }
-            }
         }
     }
 }

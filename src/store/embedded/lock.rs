@@ -46,7 +46,7 @@ impl FolderLock {
                 let written = file
                     .set_len(0)
                     .and_then(|()| file.rewind())
-                    .and_then(|()| write!(file, "{} {word}\n", std::process::id()));
+                    .and_then(|()| writeln!(file, "{} {word}", std::process::id()));
                 written.map_err(|error| folder(path, &error))?;
                 Ok(Taken::Ours(FolderLock { _file: file, path: path.to_owned(), purpose }))
             }

@@ -121,7 +121,7 @@ pub struct Embedded {
 
 enum Role {
     /// It is our child.
-    Owner { server: Server, lock: FolderLock },
+    Owner { server: Box<Server>, lock: FolderLock },
     /// Somebody else's; the shared lock keeps a temporary owner from stopping it under us.
     Guest { _users: FolderLock },
 }
@@ -152,7 +152,10 @@ impl Embedded {
             match FolderLock::try_exclusive(&data_dir.join("lock"), options.purpose)? {
                 Taken::Ours(lock) => {
                     let server = start(&data_dir, &socket_dir, &options).await?;
-                    return Ok(Embedded { socket_dir, role: Role::Owner { server, lock } });
+                    return Ok(Embedded {
+                        socket_dir,
+                        role: Role::Owner { server: Box::new(server), lock },
+                    });
                 }
                 Taken::Held { pid, purpose: Purpose::Serve }
                     if options.purpose == Purpose::Serve =>

@@ -1,0 +1,170 @@
+//! What one connection is sent of its recipient's messages: between the feed, which decides, the
+//! database, which has them, and the driver, which writes.
+
+use std::{sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use time::OffsetDateTime;
+
+use super::{Driver, READ_AGAIN};
+use crate::{
+    app::Error,
+    domain::{
+        Message, MessageId,
+        feed::{Attempt, Batch, Live, PAGE},
+    },
+    presence::{Delivery, Outbound},
+    server::{
+        hub::{
+            codec::{self, Protocol},
+            methods::Call,
+        },
+        view::{MessageView, StatusChanged},
+    },
+};
+
+impl Driver {
+    pub(super) fn written_at(&self, call: &Call) -> Vec<Option<OffsetDateTime>> {
+        let (Call::Acknowledge(ids) | Call::MarkRead(ids)) = call else { return Vec::new() };
+        let Some(feed) = &self.feed else { return Vec::new() };
+        let clock = Clock::new();
+        ids.iter().map(|id| feed.written_at(*id).map(|at| clock.at(at))).collect()
+    }
+
+    pub(super) fn tell(&mut self, outbound: Outbound) {
+        let Some(protocol) = self.session.handshaken() else { return };
+        match outbound {
+            Outbound::Deliver(delivery) => {
+                let attempt = attempt(&delivery.message);
+                let Some(feed) = &mut self.feed else { return };
+                if feed.on_live(attempt, Instant::now()) == Live::Send
+                    && let Some(bytes) = live_message(protocol, &delivery)
+                {
+                    self.outbox.extend_from_slice(&bytes);
+                }
+            }
+            Outbound::StatusChanged { id, status, at } => {
+                let body = StatusChanged { id: id.0, status: status.name(), at };
+                self.call(protocol, "MessageStatusChanged", &body);
+            }
+            Outbound::Acknowledged(ids) => {
+                if let Some(feed) = &mut self.feed {
+                    feed.on_acknowledged(&ids);
+                }
+            }
+            Outbound::Nudge => {
+                if let Some(feed) = &mut self.feed {
+                    feed.on_nudge();
+                }
+            }
+            Outbound::Close { allow_reconnect, reason } => {
+                self.session.close(reason, allow_reconnect, &mut self.actions);
+            }
+        }
+    }
+
+    pub(super) fn begin_read(&mut self) {
+        let Some(feed) = &mut self.feed else { return };
+        if self.reading.is_some() || self.read_again_at.is_some() || !feed.begin_read() {
+            return;
+        }
+        let exclude = feed.in_window();
+        let first = !feed.is_live();
+        let app = self.app.clone();
+        let caller = self.caller.clone();
+        let read = async move { app.pending(&caller, &exclude, first, PAGE).await };
+        self.reading = Some(read.boxed());
+    }
+
+    pub(super) fn on_read(&mut self, found: Result<Vec<Message>, Error>) {
+        self.reading = None;
+        self.held_until = None;
+        let Some(feed) = &mut self.feed else { return };
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(%error, "pending messages could not be read; trying again");
+                feed.on_read_failed();
+                self.read_again_at = Some(Instant::now() + READ_AGAIN);
+                return;
+            }
+        };
+        let Some(protocol) = self.session.handshaken() else { return };
+        let attempts: Vec<Attempt> = found.iter().map(attempt).collect();
+        let batch = feed.on_read(&attempts, Instant::now());
+        let pick = |ids: &[MessageId]| -> Vec<MessageView<'_>> {
+            found.iter().filter(|m| ids.contains(&m.id)).map(MessageView::from).collect()
+        };
+        match batch {
+            Batch::Nothing => {}
+            Batch::Page(ids) => {
+                let views = pick(&ids);
+                self.call(protocol, "ReceivePendingMessages", &views);
+            }
+            Batch::Singly(ids) => {
+                for view in pick(&ids) {
+                    self.call(protocol, "ReceiveMessage", &view);
+                }
+            }
+        }
+    }
+
+    /// The connection is over: what it did not acknowledge waits for the next one.
+    pub(super) fn leave(&mut self, reason: &'static str) {
+        if let Some(mut feed) = self.feed.take() {
+            let abandoned = feed.abandon();
+            if !abandoned.is_empty() {
+                self.app.note_written(Clock::new().times(abandoned), true);
+            }
+        }
+        if let Some(seat) = self.seat.take() {
+            tracing::debug!(party = ?seat.party(), reason, "connection ended");
+        }
+        metrics::gauge!("esh3ar_connections").set(self.app.registry().connections() as f64);
+    }
+}
+
+/// Turns moments into times of day.
+pub(super) struct Clock {
+    now: Instant,
+    time: OffsetDateTime,
+}
+
+impl Clock {
+    pub(super) fn new() -> Clock {
+        Clock { now: Instant::now(), time: crate::app::clock::now() }
+    }
+
+    pub(super) fn at(&self, moment: Instant) -> OffsetDateTime {
+        self.time - self.now.saturating_duration_since(moment)
+    }
+
+    pub(super) fn times(&self, moments: Vec<(Attempt, Instant)>) -> Vec<(Attempt, OffsetDateTime)> {
+        moments.into_iter().map(|(attempt, moment)| (attempt, self.at(moment))).collect()
+    }
+}
+
+fn attempt(message: &Message) -> Attempt {
+    Attempt { id: message.id, generation: message.generation, retry_count: message.retry_count }
+}
+
+/// The call that brings a live message: encoded once for all connections.
+fn live_message(protocol: Protocol, delivery: &Arc<Delivery>) -> Option<Bytes> {
+    let encode =
+        || codec::invocation(protocol, "ReceiveMessage", &MessageView::from(&delivery.message));
+    match protocol {
+        Protocol::Json => {
+            if let Some(bytes) = delivery.json.get() {
+                return Some(bytes.clone());
+            }
+            match encode() {
+                Ok(bytes) => Some(delivery.json.get_or_init(|| bytes).clone()),
+                Err(error) => {
+                    tracing::error!(%error, "a message could not be written");
+                    None
+                }
+            }
+        }
+    }
+}
