@@ -165,7 +165,7 @@ async fn one_user_cannot_acknowledge_for_another() {
     let thief = server.phone("+967770000009");
     let id = server.send(&sender, PHONE, "mine").await;
     let mut hub = server.hub(&thief).await;
-    assert_eq!(crate::support::acknowledge(&mut hub, &[id.clone()]).await, 0);
+    assert_eq!(crate::support::acknowledge(&mut hub, std::slice::from_ref(&id)).await, 0);
     let read = hub
         .call("MarkRead", vec![json!({ "messageIds": [id] })], crate::support::DEADLINE)
         .await

@@ -1,5 +1,11 @@
 //! The integration tests: the real binary, a real Postgres, real clients.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    missing_docs
+)]
 
 mod access;
 mod api;

@@ -123,6 +123,7 @@ impl Server {
         Ok(())
     }
 
+    /// Does nothing once the child has been waited for.
     fn signal(&self, signal: Signal) {
         let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok());
         if let Some(pid) = pid {
@@ -134,5 +135,12 @@ impl Server {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().rev().take(5).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("; ")
+    }
+}
+
+/// Whoever gives up in the middle of a start leaves no server behind.
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.signal(Signal::SIGINT);
     }
 }
