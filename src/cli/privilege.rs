@@ -83,6 +83,14 @@ fn unusable(path: &Path, error: &std::io::Error) -> Failure {
 }
 
 fn give_folder(data_dir: &Path, user: &User) -> Result<(), Failure> {
+    // Before anything is made: what cannot work should leave nothing behind.
+    let wanted = std::path::absolute(data_dir).map_err(|error| unusable(data_dir, &error))?;
+    if let Some(place) = wanted.ancestors().skip(1).find(|folder| folder.is_dir()) {
+        let place = place.canonicalize().map_err(|error| unusable(place, &error))?;
+        for ancestor in place.ancestors() {
+            open_for_search(ancestor, user)?;
+        }
+    }
     fs::create_dir_all(data_dir).map_err(|error| unusable(data_dir, &error))?;
     let path = data_dir.canonicalize().map_err(|error| unusable(data_dir, &error))?;
     let metadata = fs::metadata(&path).map_err(|error| unusable(&path, &error))?;
@@ -96,9 +104,6 @@ fn give_folder(data_dir: &Path, user: &User) -> Result<(), Failure> {
         chown(&path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))
             .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o700)))
             .map_err(|error| unusable(&path, &error))?;
-    }
-    for ancestor in path.ancestors().skip(1) {
-        open_for_search(ancestor, user)?;
     }
     Ok(())
 }
