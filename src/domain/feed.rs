@@ -17,6 +17,9 @@ use super::MessageId;
 pub const PAGE: usize = 100;
 /// The most unacknowledged messages on one connection (delivery.md, How 5).
 pub const WINDOW: usize = 256;
+/// The most unacknowledged messages with which a read is worth its while: with more, the client has
+/// enough to do, and what waits is read together.
+const READ_BELOW: usize = PAGE / 2;
 /// How long a written message may stay unacknowledged before it is stored as sent. An
 /// acknowledgement that comes sooner stores both at once, which saves a write.
 pub const SENT_AFTER: Duration = Duration::from_secs(1);
@@ -45,6 +48,9 @@ struct Written {
 pub enum Live {
     /// Write it now; it is in the window from here on.
     Send,
+    /// A read is under way: ask again when it has ended. This keeps a connection that had to read once
+    /// from having to read for every message that comes meanwhile.
+    Defer,
     /// Not now: it will come with a later read.
     Hold,
     /// This connection has it already.
@@ -158,8 +164,11 @@ impl Feed {
         if self.window.contains_key(&attempt.id) {
             return Live::Drop;
         }
+        if self.reading && !self.behind {
+            return Live::Defer;
+        }
         // While anything is held back, whatever comes later has to wait behind it.
-        if !self.live || self.behind || self.reading || self.window.len() >= WINDOW {
+        if !self.live || self.behind || self.window.len() >= WINDOW {
             self.behind = true;
             return Live::Hold;
         }

@@ -2,6 +2,9 @@
 //! messages at once.
 //!
 //! The guards are those of [`crate::domain::status`]: what comes twice or too late changes nothing.
+//!
+//! `status + 0 < 2` is `status < 2` in a form that the planner cannot match with the index on waiting
+//! messages, which it would otherwise walk whole instead of looking the ids up.
 
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -153,7 +156,7 @@ const MARK_SENT: &str = "
             sent_at = coalesce(m.sent_at, a.at),
             next_attempt_at = CASE WHEN a.lost THEN NULL ELSE m.next_attempt_at END
         FROM given a
-        WHERE m.id = a.id AND m.generation = a.generation AND m.status IN (0, 1)
+        WHERE m.id = a.id AND m.generation = a.generation AND m.status + 0 < 2
         RETURNING m.id, m.generation, m.sender_user_id, m.sent_at, m.created_at, a.at AS at, a.lost),
     told AS (
         INSERT INTO delivery_events (message_id, generation, at, kind)
@@ -208,7 +211,7 @@ const RETRY: &str = "
         FROM unnest($1::uuid[], $2::int4[], $3::int2[], $4::timestamptz[], $5::int2[],
                     $6::timestamptz[]) AS a(id, generation, expected, at, retries, next)
         WHERE m.id = a.id AND m.generation = a.generation AND m.retry_count = a.expected
-          AND m.status IN (0, 1)
+          AND m.status + 0 < 2
         RETURNING m.id, m.generation, a.at AS at, a.retries)
     INSERT INTO delivery_events (message_id, generation, at, kind, detail)
     SELECT id, generation, at, 'retry', 'not acknowledged in time; retry ' || retries FROM done";
@@ -249,7 +252,7 @@ const GIVE_UP: &str = "
         FROM unnest($1::uuid[], $2::int4[], $3::int2[], $4::timestamptz[], $6::uuid[])
              AS a(id, generation, expected, at, dead_letter)
         WHERE m.id = a.id AND m.generation = a.generation AND m.retry_count = a.expected
-          AND m.status IN (0, 1)
+          AND m.status + 0 < 2
         RETURNING m.id, m.generation, m.sender_user_id, m.retry_count, m.sent_at, m.created_at,
                   a.at AS at, a.dead_letter),
     buried AS (
@@ -302,7 +305,7 @@ pub async fn park(client: &Client, ids: &[MessageId]) -> Result<u64, Error> {
     let statement = client
         .prepare_cached(
             "UPDATE messages SET next_attempt_at = NULL \
-             WHERE id = ANY ($1) AND status < 2 AND retry_count = 0 AND next_attempt_at IS NOT NULL",
+             WHERE id = ANY ($1) AND status + 0 < 2 AND retry_count = 0 AND next_attempt_at IS NOT NULL",
         )
         .await?;
     Ok(client.execute(&statement, &[&ids]).await?)

@@ -25,6 +25,8 @@ struct World {
     pending: BTreeSet<u64>,
     /// What a read under way saw when it began.
     read: Option<Vec<Attempt>>,
+    /// Messages that came during a read and were not held.
+    deferred: Vec<u64>,
     shown: Vec<u64>,
     unacknowledged: BTreeSet<u64>,
     next: u64,
@@ -37,6 +39,7 @@ impl World {
             feed: Feed::new(TIMEOUT),
             pending: (1..=backlog).collect(),
             read: None,
+            deferred: Vec::new(),
             shown: Vec::new(),
             unacknowledged: BTreeSet::new(),
             next: backlog + 1,
@@ -66,10 +69,16 @@ impl World {
         let n = self.next;
         self.next += 1;
         self.pending.insert(n);
-        if self.feed.on_live(attempt(n), self.now) == Live::Send {
-            self.show(n);
-        }
+        self.offer(n);
         self.pump();
+    }
+
+    fn offer(&mut self, n: u64) {
+        match self.feed.on_live(attempt(n), self.now) {
+            Live::Send => self.show(n),
+            Live::Defer => self.deferred.push(n),
+            Live::Hold | Live::Drop => {}
+        }
     }
 
     fn finish_read(&mut self, fails: bool) {
@@ -83,6 +92,9 @@ impl World {
                 }
                 Batch::Nothing => {}
             }
+        }
+        for n in std::mem::take(&mut self.deferred) {
+            self.offer(n);
         }
         self.pump();
     }

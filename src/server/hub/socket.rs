@@ -8,6 +8,7 @@ mod feeding;
 
 use std::{
     pin::Pin,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -35,7 +36,7 @@ use super::{
 use crate::{
     app::{App, Caller, Error},
     domain::{Message, Party, feed::Feed},
-    presence::{Outbound, Seat},
+    presence::{Delivery, Outbound, Seat},
 };
 
 /// The read buffer of a socket. The library's own default would be 128 KiB for each idle connection.
@@ -73,6 +74,8 @@ struct Driver {
     held_until: Option<Instant>,
     running: Option<Running>,
     reading: Option<Reading>,
+    /// Messages that came during a read.
+    deferred: Vec<Arc<Delivery>>,
     /// A read failed: none before this.
     read_again_at: Option<Instant>,
     actions: Vec<Action>,
@@ -108,6 +111,7 @@ pub async fn drive(upgraded: Upgraded, app: App, caller: Caller, stop: Cancellat
         held_until: None,
         running: None,
         reading: None,
+        deferred: Vec::new(),
         read_again_at: None,
         actions: Vec::new(),
         ended: None,

@@ -24,6 +24,9 @@ use crate::{
     },
 };
 
+/// Messages that may wait in memory for the end of a read; past that they are read again.
+const MOST_DEFERRED: usize = 64;
+
 impl Driver {
     pub(super) fn written_at(&self, call: &Call) -> Vec<Option<OffsetDateTime>> {
         let (Call::Acknowledge(ids) | Call::MarkRead(ids)) = call else { return Vec::new() };
@@ -35,15 +38,7 @@ impl Driver {
     pub(super) fn tell(&mut self, outbound: Outbound) {
         let Some(protocol) = self.session.handshaken() else { return };
         match outbound {
-            Outbound::Deliver(delivery) => {
-                let attempt = attempt(&delivery.message);
-                let Some(feed) = &mut self.feed else { return };
-                if feed.on_live(attempt, Instant::now()) == Live::Send
-                    && let Some(bytes) = live_message(protocol, &delivery)
-                {
-                    self.outbox.extend_from_slice(&bytes);
-                }
-            }
+            Outbound::Deliver(delivery) => self.deliver(protocol, delivery),
             Outbound::StatusChanged { id, status, at } => {
                 let body = StatusChanged { id: id.0, status: status.name(), at };
                 self.call(protocol, "MessageStatusChanged", &body);
@@ -64,6 +59,20 @@ impl Driver {
         }
     }
 
+    fn deliver(&mut self, protocol: Protocol, delivery: Arc<Delivery>) {
+        let Some(feed) = &mut self.feed else { return };
+        match feed.on_live(attempt(&delivery.message), Instant::now()) {
+            Live::Send => {
+                if let Some(bytes) = live_message(protocol, &delivery) {
+                    self.outbox.extend_from_slice(&bytes);
+                }
+            }
+            Live::Defer if self.deferred.len() < MOST_DEFERRED => self.deferred.push(delivery),
+            Live::Defer => feed.on_nudge(),
+            Live::Hold | Live::Drop => {}
+        }
+    }
+
     pub(super) fn begin_read(&mut self) {
         let Some(feed) = &mut self.feed else { return };
         if self.reading.is_some() || self.read_again_at.is_some() || !feed.begin_read() {
@@ -78,6 +87,14 @@ impl Driver {
     }
 
     pub(super) fn on_read(&mut self, found: Result<Vec<Message>, Error>) {
+        self.take_read(found);
+        let Some(protocol) = self.session.handshaken() else { return };
+        for delivery in std::mem::take(&mut self.deferred) {
+            self.deliver(protocol, delivery);
+        }
+    }
+
+    fn take_read(&mut self, found: Result<Vec<Message>, Error>) {
         self.reading = None;
         self.held_until = None;
         let Some(feed) = &mut self.feed else { return };
