@@ -24,6 +24,11 @@ const READ_BELOW: usize = PAGE / 2;
 /// acknowledgement that comes sooner stores both at once, which saves a write.
 pub const SENT_AFTER: Duration = Duration::from_secs(1);
 
+/// A client that goes on acknowledging is at work, and what it has not come to yet is not missed, for
+/// up to this many times the timeout. Without that a client that is only slow would be sent everything
+/// again, and be slower still.
+const AT_WORK: u32 = 6;
+
 /// What identifies one attempt to deliver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attempt {
@@ -82,6 +87,8 @@ pub struct Overdue {
 pub struct Feed {
     window: HashMap<MessageId, Written>,
     acknowledge_timeout: Duration,
+    /// When the client last acknowledged anything.
+    heard: Option<Instant>,
     /// Something was passed over since the last read began.
     behind: bool,
     /// A read is under way.
@@ -98,6 +105,7 @@ impl Feed {
         Feed {
             window: HashMap::new(),
             acknowledge_timeout,
+            heard: None,
             behind: true,
             reading: false,
             page_out: false,
@@ -192,27 +200,40 @@ impl Feed {
         }
     }
 
+    /// The client is acknowledging something.
+    pub fn on_heard(&mut self, now: Instant) {
+        self.heard = Some(now);
+    }
+
+    /// When a message counts as missed.
+    fn missed_at(&self, written: &Written) -> Instant {
+        let since = self.heard.map_or(written.at, |heard| heard.max(written.at));
+        let timeout = self.acknowledge_timeout;
+        (since + timeout).min(written.at + timeout.saturating_mul(AT_WORK))
+    }
+
     /// Looks at the clock.
     pub fn on_tick(&mut self, now: Instant) -> Overdue {
         let mut overdue = Overdue::default();
-        let timeout = self.acknowledge_timeout;
-        self.window.retain(|id, written| {
+        let mut window = std::mem::take(&mut self.window);
+        window.retain(|id, written| {
             let attempt = Attempt {
                 id: *id,
                 generation: written.generation,
                 retry_count: written.retry_count,
             };
-            let waited = now.saturating_duration_since(written.at);
-            if waited >= timeout {
+            if now >= self.missed_at(written) {
                 overdue.missed.push(attempt);
                 return false;
             }
+            let waited = now.saturating_duration_since(written.at);
             if waited >= SENT_AFTER && !written.stored_as_sent {
                 written.stored_as_sent = true;
                 overdue.sent.push((attempt, written.at));
             }
             true
         });
+        self.window = window;
         overdue
     }
 
@@ -221,12 +242,8 @@ impl Feed {
         self.window
             .values()
             .map(|written| {
-                let wait = if written.stored_as_sent {
-                    self.acknowledge_timeout
-                } else {
-                    SENT_AFTER.min(self.acknowledge_timeout)
-                };
-                written.at + wait
+                let missed = self.missed_at(written);
+                if written.stored_as_sent { missed } else { missed.min(written.at + SENT_AFTER) }
             })
             .min()
     }

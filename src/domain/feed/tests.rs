@@ -201,11 +201,24 @@ fn what_is_not_acknowledged_in_time_is_missed_once() {
 }
 
 #[test]
+fn a_client_at_work_is_given_time_but_not_for_ever() {
+    let mut world = World::new(0);
+    world.finish_read(false);
+    (0..3).for_each(|_| world.accept());
+    let at = |timeouts: f64| world.now + TIMEOUT.mul_f64(timeouts);
+    for step in 1..=9 {
+        world.feed.on_heard(at(f64::from(step) * 0.6));
+        assert!(world.feed.on_tick(at(f64::from(step) * 0.6)).missed.is_empty(), "{step}");
+    }
+    assert_eq!(world.feed.on_tick(at(6.0)).missed.len(), 3, "however busy it is");
+}
+
+#[test]
 fn an_idle_feed_is_small() {
     let mut world = World::new(0);
     world.finish_read(false);
     world.accept();
     world.acknowledge(1);
     assert_eq!(world.feed.window.capacity(), 0);
-    assert!(size_of::<Feed>() <= 96, "{}", size_of::<Feed>());
+    assert!(size_of::<Feed>() <= 112, "{}", size_of::<Feed>());
 }

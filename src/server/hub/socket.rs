@@ -158,10 +158,11 @@ impl Driver {
                 Event::Outbound(outbound) => self.on_outbound(outbound),
                 Event::Done(id, done) => {
                     self.running = None;
-                    if let Some(feed) = &mut self.feed {
-                        feed.on_acknowledged(&done.acknowledged);
-                    }
                     let now = Instant::now();
+                    if let (Some(feed), false) = (&mut self.feed, done.acknowledged.is_empty()) {
+                        feed.on_acknowledged(&done.acknowledged);
+                        feed.on_heard(now);
+                    }
                     self.session.complete(id.as_deref(), done.outcome, now, &mut self.actions);
                 }
                 Event::Read(found) => self.on_read(found),
@@ -258,6 +259,10 @@ impl Driver {
         match call {
             Ok(call) => {
                 let written_at = self.written_at(&call);
+                // From here on it is we who take the time.
+                if let (Some(feed), false) = (&mut self.feed, written_at.is_empty()) {
+                    feed.on_heard(Instant::now());
+                }
                 let run = call.run(self.app.clone(), self.caller.clone(), written_at);
                 self.running = Some(run.map(move |done| (id, done)).boxed());
             }
