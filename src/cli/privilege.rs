@@ -93,6 +93,10 @@ fn give_folder(data_dir: &Path, user: &User) -> Result<(), Failure> {
     }
     fs::create_dir_all(data_dir).map_err(|error| unusable(data_dir, &error))?;
     let path = data_dir.canonicalize().map_err(|error| unusable(data_dir, &error))?;
+    for made in path.ancestors().skip(1) {
+        // Folders made just now are as closed as root's umask says.
+        open_for_search(made, user)?;
+    }
     let metadata = fs::metadata(&path).map_err(|error| unusable(&path, &error))?;
     if metadata.uid() == 0 {
         let empty = fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_none());

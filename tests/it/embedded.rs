@@ -1,8 +1,14 @@
 //! The private Postgres.
 
-use std::{fs, os::unix::fs::MetadataExt as _};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt as _, PermissionsExt},
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
 
-use crate::support::{Folder, Server, command, run, run_json};
+use crate::support::{BINARY, DEADLINE, Folder, Server, command, run, run_json};
 
 #[tokio::test]
 async fn it_is_private_durable_and_not_run_by_root() {
@@ -91,4 +97,112 @@ async fn a_long_path_does_not_overflow_the_socket() {
     let users = run_json(&data, &["user", "list"]);
     assert_eq!(users[0]["name"], "far away");
     assert!(!data.join("run").exists());
+}
+
+#[tokio::test]
+async fn the_short_socket_path_does_not_follow_tmpdir() {
+    let folder = Folder::new();
+    let data = folder.path().join("d".repeat(100));
+    let elsewhere = folder.path().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    fs::set_permissions(&elsewhere, PermissionsExt::from_mode(0o1777)).unwrap();
+    let output = command(&data).args(["user", "list"]).env("TMPDIR", &elsewhere).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(fs::read_dir(&elsewhere).unwrap().next().is_none(), "a command elsewhere misses it");
+}
+
+/// The holder of the lock is known a moment after it has it.
+#[tokio::test]
+async fn a_server_waits_for_a_holder_that_has_not_said_what_it_is() {
+    for word in ["", "999999999 serve\n"] {
+        let folder = Folder::new();
+        run_json(&folder.data(), &["user", "list"]);
+        let path = folder.data().join("lock");
+        fs::write(&path, word).unwrap();
+        let lock = fs::File::open(&path).unwrap();
+        lock.try_lock().unwrap();
+        let release = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(500));
+            drop(lock);
+        });
+        let mut server = Server::start_in(folder, &[]).await;
+        release.join().unwrap();
+        assert_eq!(server.stop().await, Some(0));
+    }
+}
+
+/// Whoever owns the server for a moment must not stop it under a command that has just come.
+#[tokio::test]
+async fn commands_that_come_and_go_do_not_stop_the_server_under_each_other() {
+    let folder = Folder::new();
+    run_json(&folder.data(), &["user", "add", "one"]);
+    let data = folder.data();
+    let faults: Vec<String> = std::thread::scope(|scope| {
+        let series: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let outputs = (0..6).map(|_| run(&data, &["user", "list"]));
+                    let failed = outputs.filter(|output| !output.status.success());
+                    failed
+                        .map(|output| String::from_utf8_lossy(&output.stderr).into_owned())
+                        .collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        series.into_iter().flat_map(|series| series.join().unwrap()).collect()
+    });
+    assert!(faults.is_empty(), "{faults:?}");
+}
+
+#[tokio::test]
+async fn a_refusal_that_waiting_does_not_mend_is_told() {
+    let folder = Folder::new();
+    run_json(&folder.data(), &["user", "list"]);
+    fs::write(folder.data().join("postgres/pg_hba.conf"), "local all all reject\n").unwrap();
+    let mut child = command(&folder.data())
+        .args(["user", "list"])
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + DEADLINE;
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    let text = std::io::read_to_string(child.stderr.take().unwrap()).unwrap();
+    assert_eq!(status.code(), Some(69), "{text}");
+    assert!(text.contains("pg_hba.conf rejects"), "{text}");
+}
+
+#[tokio::test]
+async fn the_words_of_a_failed_start_are_of_that_start() {
+    let folder = Folder::new();
+    run_json(&folder.data(), &["user", "list"]);
+    let log = folder.data().join("postgres.log");
+    fs::write(&log, "an old story\n".repeat(10)).unwrap();
+    let settings = folder.data().join("postgres/postgresql.auto.conf");
+    fs::write(&settings, "no_such_setting = 1\n").unwrap();
+    let output = run(&folder.data(), &["user", "list"]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(69), "{text}");
+    assert!(text.contains("no_such_setting") && !text.contains("an old story"), "{text}");
+}
+
+/// Only root makes folders for another user, so there is nothing to see for anybody else.
+#[tokio::test]
+async fn a_strict_umask_of_root_does_not_close_the_way() {
+    let folder = Folder::new();
+    let data = folder.path().join("a/b/data");
+    let output = Command::new("sh")
+        .args(["-c", "umask 077; exec \"$0\" --data-dir \"$1\" user list"])
+        .args([Path::new(BINARY), &data])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -25,10 +25,9 @@ pub(super) async fn create_once(path: &Path, binaries: &Binaries) -> Result<(), 
     if path.join("PG_VERSION").is_file() {
         return Ok(());
     }
-    let half = path.with_extension("new");
-    if half.exists() {
-        fs::remove_dir_all(&half).map_err(|error| folder(&half, &error))?;
-    }
+    // A name of this process' own: an initdb outlives us when we are killed, and may still write.
+    let half = path.with_extension(format!("new-{}", std::process::id()));
+    remove_halves(path);
     // No time limit: on a busy disk this has been seen to take many seconds.
     let output = Command::new(&binaries.initdb)
         .arg("-D")
@@ -56,6 +55,19 @@ pub(super) async fn create_once(path: &Path, binaries: &Binaries) -> Result<(), 
     Ok(())
 }
 
+/// Removes what earlier attempts left. What cannot be removed is in nobody's way.
+fn remove_halves(path: &Path) {
+    let prefix = path.with_extension("new").display().to_string();
+    for entry in path.parent().and_then(|parent| fs::read_dir(parent).ok()).into_iter().flatten() {
+        let Ok(half) = entry.map(|entry| entry.path()) else { continue };
+        if half.to_string_lossy().starts_with(&prefix)
+            && let Err(error) = fs::remove_dir_all(&half)
+        {
+            tracing::warn!(folder = %half.display(), %error, "a half made cluster stays");
+        }
+    }
+}
+
 /// Refuses a cluster of another major version: Postgres would too, with less to go on.
 pub(super) fn check_version(path: &Path, binaries: &Binaries) -> Result<(), Error> {
     let file = path.join("PG_VERSION");
@@ -67,7 +79,8 @@ pub(super) fn check_version(path: &Path, binaries: &Binaries) -> Result<(), Erro
     let text = String::from_utf8_lossy(&output.stdout);
     // "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)"
     let version = text.split(' ').nth(2).unwrap_or_default();
-    let programs = version.split(['.', '\n']).next().unwrap_or_default();
+    // "16beta1" makes clusters of "16".
+    let programs = version.split(|sign: char| !sign.is_ascii_digit()).next().unwrap_or_default();
     let data = data.trim();
     if data == programs {
         return Ok(());

@@ -6,11 +6,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
+
 use super::{Error, Purpose, folder};
 
 /// A lock that is held for as long as this lives.
 pub(super) struct FolderLock {
-    _file: File,
+    file: File,
     path: PathBuf,
     purpose: Purpose,
 }
@@ -19,8 +21,8 @@ pub(super) struct FolderLock {
 pub(super) enum Taken {
     /// We have it.
     Ours(FolderLock),
-    /// Another process does.
-    Held { pid: String, purpose: Purpose },
+    /// Another process does; `purpose` is `None` until it has said what for.
+    Held { pid: String, purpose: Option<Purpose> },
 }
 
 fn open(path: &Path) -> Result<File, Error> {
@@ -48,14 +50,13 @@ impl FolderLock {
                     .and_then(|()| file.rewind())
                     .and_then(|()| writeln!(file, "{} {word}", std::process::id()));
                 written.map_err(|error| folder(path, &error))?;
-                Ok(Taken::Ours(FolderLock { _file: file, path: path.to_owned(), purpose }))
+                Ok(Taken::Ours(FolderLock { file, path: path.to_owned(), purpose }))
             }
             Err(TryLockError::WouldBlock) => {
                 let mut text = String::new();
                 let _ = file.read_to_string(&mut text);
-                let (pid, word) = text.trim().split_once(' ').unwrap_or(("?", "serve"));
-                let purpose = if word == "command" { Purpose::Command } else { Purpose::Serve };
-                Ok(Taken::Held { pid: pid.to_owned(), purpose })
+                let (pid, purpose) = holder(&text);
+                Ok(Taken::Held { pid, purpose })
             }
             Err(TryLockError::Error(error)) => Err(folder(path, &error)),
         }
@@ -67,7 +68,7 @@ impl FolderLock {
         match file.try_lock_shared() {
             Ok(()) => {
                 let path = path.to_owned();
-                Ok(Some(FolderLock { _file: file, path, purpose: Purpose::Command }))
+                Ok(Some(FolderLock { file, path, purpose: Purpose::Command }))
             }
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(folder(path, &error)),
@@ -80,5 +81,25 @@ impl FolderLock {
 
     pub(super) fn folder(&self) -> &Path {
         self.path.parent().unwrap_or(&self.path)
+    }
+}
+
+/// The lock is taken before its holder is written down, so what stands there may be of an earlier
+/// holder, or nothing: then nobody may be refused on its word yet.
+fn holder(text: &str) -> (String, Option<Purpose>) {
+    let (pid, word) = text.trim().split_once(' ').unwrap_or(("unknown", ""));
+    let purpose = match word {
+        "serve" => Some(Purpose::Serve),
+        "command" => Some(Purpose::Command),
+        _ => None,
+    };
+    let gone = pid.parse().is_ok_and(|pid| kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH));
+    if gone { ("unknown".to_owned(), None) } else { (pid.to_owned(), purpose) }
+}
+
+/// Leaves no word of a holder that is gone; the lock itself ends when the file is closed after this.
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        let _ = self.file.set_len(0);
     }
 }

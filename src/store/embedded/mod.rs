@@ -11,7 +11,7 @@ mod server;
 
 use std::{
     fs,
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -157,7 +157,7 @@ impl Embedded {
                         role: Role::Owner { server: Box::new(server), lock },
                     });
                 }
-                Taken::Held { pid, purpose: Purpose::Serve }
+                Taken::Held { pid, purpose: Some(Purpose::Serve) }
                     if options.purpose == Purpose::Serve =>
                 {
                     return Err(Error::Locked { data_dir, pid });
@@ -202,16 +202,25 @@ impl Embedded {
     /// When the child cannot be stopped.
     pub async fn stop(self) -> Result<(), Error> {
         let Role::Owner { server, lock } = self.role else { return Ok(()) };
-        if lock.purpose() == Purpose::Command {
-            let users = lock.folder().join("users.lock");
-            while matches!(FolderLock::try_exclusive(&users, Purpose::Command)?, Taken::Held { .. })
-            {
-                tokio::time::sleep(POLL * 5).await;
-            }
-        }
+        let users = match lock.purpose() {
+            Purpose::Command => Some(last_guest_left(lock.folder()).await?),
+            Purpose::Serve => None,
+        };
         server.stop().await?;
+        // Held until the server has gone, or a guest could come to it while it stops.
+        drop(users);
         drop(lock);
         Ok(())
+    }
+}
+
+async fn last_guest_left(data_dir: &Path) -> Result<FolderLock, Error> {
+    let users = data_dir.join("users.lock");
+    loop {
+        if let Taken::Ours(lock) = FolderLock::try_exclusive(&users, Purpose::Command)? {
+            return Ok(lock);
+        }
+        tokio::time::sleep(POLL * 5).await;
     }
 }
 
@@ -250,9 +259,10 @@ fn socket_dir(data_dir: &Path) -> Result<PathBuf, Error> {
     } else {
         let hash = digest(&SHA256, data_dir.as_os_str().as_encoded_bytes());
         let name: String = hash.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-        std::env::temp_dir().join(format!("esh3ar-{name}"))
+        // Not TMPDIR, which a service and its administrator's shell may have differently.
+        Path::new("/tmp").join(format!("esh3ar-{name}"))
     };
-    match fs::create_dir(&path) {
+    match fs::DirBuilder::new().mode(0o700).create(&path) {
         Ok(()) => {}
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(folder(&path, &error)),

@@ -1,7 +1,9 @@
 //! The server as a child process.
 
 use std::{
+    error::Error as _,
     fs::{self, OpenOptions},
+    io::{Read as _, Seek as _, SeekFrom},
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -12,12 +14,14 @@ use nix::{
     unistd::Pid,
 };
 use tokio::process::{Child, Command};
-use tokio_postgres::NoTls;
+use tokio_postgres::{NoTls, error::SqlState};
 
 use super::{Error, binaries::Binaries, folder};
 
 /// The log is begun anew when it has grown to this.
 const LOG_LIMIT: u64 = 10 * 1024 * 1024;
+/// How much of the log's end is looked at for a reason, in bytes.
+const LOG_TAIL: u64 = 4096;
 /// How long an orderly stop may take.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(10);
@@ -42,6 +46,8 @@ const SETTINGS: &[&str] = &[
 pub(super) struct Server {
     child: Child,
     log: PathBuf,
+    /// Where in the log this start begins, in bytes.
+    log_start: u64,
 }
 
 impl Server {
@@ -59,6 +65,7 @@ impl Server {
             .append(true)
             .open(log)
             .map_err(|error| folder(log, &error))?;
+        let log_start = file.metadata().map_or(0, |metadata| metadata.len());
         let mut command = Command::new(&binaries.postgres);
         command.arg("-D").arg(cluster).arg("-k").arg(socket_dir);
         for setting in SETTINGS {
@@ -77,23 +84,20 @@ impl Server {
             .stderr(Stdio::from(file))
             .spawn()
             .map_err(|error| folder(&binaries.postgres, &error))?;
-        Ok(Server { child, log: log.to_owned() })
+        Ok(Server { child, log: log.to_owned(), log_start })
     }
 
     /// Waits for the first answer, for as long as the server lives: crash recovery may take minutes.
+    /// A refusal that waiting does not mend is an error at once.
     pub(super) async fn wait_ready(
         &mut self,
         config: &tokio_postgres::Config,
     ) -> Result<(), Error> {
         loop {
-            if let Ok((client, connection)) = config.connect(NoTls).await {
-                let driver = tokio::spawn(connection);
-                let answer = client.simple_query("SELECT 1").await;
-                drop(client);
-                let _ = driver.await;
-                if answer.is_ok() {
-                    return Ok(());
-                }
+            match first_answer(config).await {
+                Ok(()) => return Ok(()),
+                Err(error) if !may_pass(&error) => return Err(Error::NoAnswer(words(&error))),
+                Err(_) => {}
             }
             if let Ok(Some(_)) = self.child.try_wait() {
                 return Err(Error::Died(self.last_words()));
@@ -132,10 +136,44 @@ impl Server {
     }
 
     fn last_words(&self) -> String {
-        let text = fs::read_to_string(&self.log).unwrap_or_default();
+        let bytes = self.log_end().unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
         let lines: Vec<&str> = text.lines().rev().take(5).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("; ")
     }
+
+    /// Of this start only: an older one's reasons would mislead.
+    fn log_end(&self) -> std::io::Result<Vec<u8>> {
+        let mut file = fs::File::open(&self.log)?;
+        let end = file.metadata()?.len();
+        file.seek(SeekFrom::Start(self.log_start.max(end.saturating_sub(LOG_TAIL))))?;
+        let mut bytes = Vec::new();
+        file.take(LOG_TAIL).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+async fn first_answer(config: &tokio_postgres::Config) -> Result<(), tokio_postgres::Error> {
+    let (client, connection) = config.connect(NoTls).await?;
+    let driver = tokio::spawn(connection);
+    let answer = client.simple_query("SELECT 1").await;
+    drop(client);
+    let _ = driver.await;
+    answer.map(drop)
+}
+
+/// Not listening yet, hung up on, or told "the database system is starting up" (57P03).
+fn may_pass(error: &tokio_postgres::Error) -> bool {
+    match error.code() {
+        Some(code) => [SqlState::CANNOT_CONNECT_NOW, SqlState::TOO_MANY_CONNECTIONS].contains(code),
+        None => {
+            error.is_closed() || error.source().is_some_and(|source| source.is::<std::io::Error>())
+        }
+    }
+}
+
+fn words(error: &tokio_postgres::Error) -> String {
+    error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 /// Whoever gives up in the middle of a start leaves no server behind.
