@@ -120,8 +120,7 @@ impl Feed {
         if self.page_out && self.window.is_empty() {
             self.page_out = false;
         }
-        let due =
-            self.behind && !self.reading && !self.page_out && self.window.len() + PAGE <= WINDOW;
+        let due = self.behind && !self.reading && !self.page_out && self.window.len() <= READ_BELOW;
         if due {
             self.reading = true;
             self.behind = false;

@@ -12,14 +12,18 @@ pub(super) struct Binaries {
     pub(super) postgres: PathBuf,
 }
 
-/// Looks in the given folder only, or else in PATH and where distributions put them: the highest
-/// version first.
-pub(super) fn find(given: Option<&Path>) -> Option<Binaries> {
+/// Looks in the given folder only, or else where distributions put the major version that a cluster
+/// is of, then in PATH, then among the other versions, the highest first.
+pub(super) fn find(given: Option<&Path>, major: Option<&str>) -> Option<Binaries> {
     let folders = match given {
         Some(folder) => vec![folder.to_owned()],
         None => {
             let path = env::var_os("PATH").unwrap_or_default();
-            env::split_paths(&path).chain(installed()).collect()
+            let (fitting, others): (Vec<_>, Vec<_>) = installed()
+                .into_iter()
+                .partition(|(number, _)| major.is_some_and(|major| major == number.to_string()));
+            let folders = |found: Vec<(u32, PathBuf)>| found.into_iter().map(|(_, path)| path);
+            folders(fitting).chain(env::split_paths(&path)).chain(folders(others)).collect()
         }
     };
     folders.into_iter().find_map(|folder| {
@@ -30,7 +34,7 @@ pub(super) fn find(given: Option<&Path>) -> Option<Binaries> {
 }
 
 /// Debian's /usr/lib/postgresql/15/bin and the rpm distributions' /usr/pgsql-15/bin.
-fn installed() -> Vec<PathBuf> {
+fn installed() -> Vec<(u32, PathBuf)> {
     let list = |folder: &str| {
         fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
     };
@@ -44,7 +48,7 @@ fn installed() -> Vec<PathBuf> {
         })
         .collect();
     found.sort_by_key(|(major, _)| std::cmp::Reverse(*major));
-    found.into_iter().map(|(_, path)| path).collect()
+    found
 }
 
 fn name(path: &Path) -> String {

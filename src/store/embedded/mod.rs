@@ -272,8 +272,10 @@ fn socket_dir(data_dir: &Path) -> Result<PathBuf, Error> {
 }
 
 async fn start(data_dir: &Path, socket_dir: &Path, options: &Options) -> Result<Server, Error> {
-    let binaries = binaries::find(options.bin_dir.as_deref()).ok_or(Error::NoBinaries)?;
     let path = data_dir.join("postgres");
+    let major = fs::read_to_string(path.join("PG_VERSION")).ok();
+    let major = major.as_deref().map(str::trim);
+    let binaries = binaries::find(options.bin_dir.as_deref(), major).ok_or(Error::NoBinaries)?;
     cluster::stop_orphan(&path).await?;
     cluster::create_once(&path, &binaries).await?;
     cluster::check_version(&path, &binaries)?;
