@@ -224,3 +224,13 @@ async fn requests_have_ids_and_machines_have_a_page() {
     let health: Value = health.json().await.unwrap();
     assert_eq!(health["dependencies"]["database"]["status"], "up");
 }
+
+#[tokio::test]
+async fn national_numbers_are_read_by_the_default_region() {
+    let server = Server::start_with(&[("ESH3AR__PHONE__DEFAULT_REGION", "YE")]).await;
+    let shop = server.user("shop", "SendMessages");
+    let body = json!({ "to": "771 234 567", "content": "x" });
+    let id = id(&server.api(&shop).post("/api/v1/messages", &body).await.unwrap().body);
+    let shown = server.api(&shop).get(&format!("/api/v1/messages/{id}")).await.unwrap().body;
+    assert_eq!(shown["to"], PHONE);
+}

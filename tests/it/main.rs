@@ -19,4 +19,5 @@ mod lifecycle;
 mod listen;
 mod migrations;
 mod node;
+mod properties;
 mod support;
