@@ -3,8 +3,17 @@
 # missing; starts no service and asks no question.
 set -euo pipefail
 
-purpose=${1:?run or test}
-missing=()
+purpose=${1:-}
+case $purpose in
+run | test) ;;
+*)
+    echo "usage: install-tools.sh run|test" >&2
+    exit 64
+    ;;
+esac
+
+# The oldest Node that runs the official client's tests.
+node_at_least=18
 
 have() { command -v "$1" >/dev/null 2>&1; }
 
@@ -12,6 +21,8 @@ have cargo || {
     echo "error: Rust is missing; hint: install it from your distribution or with rustup, 1.89 or newer" >&2
     exit 69
 }
+
+missing=()
 have cc || missing+=(gcc libc6-dev)
 if ! have initdb && ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && ! compgen -G '/usr/pgsql-*/bin/initdb' >/dev/null; then
     missing+=(postgresql)
@@ -21,33 +32,62 @@ if [ "$purpose" = test ]; then
     have npm || missing+=(npm)
 fi
 
-as_root=()
-if [ "$(id -u)" -ne 0 ]; then
-    as_root=(sudo)
-fi
+root() {
+    if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+# Without a terminal sudo could only wait for a password that nobody types.
+may_be_root() {
+    [ "$(id -u)" -eq 0 ] || { have sudo && { sudo -n true 2>/dev/null || [ -t 0 ]; }; }
+}
+
+# What is put down for the installation only, taken away however it ends.
+policy=/usr/sbin/policy-rc.d
+policy_is_ours=
+tidy() {
+    if [ -n "$policy_is_ours" ]; then root rm -f "$policy"; fi
+}
+trap tidy EXIT
 
 if [ "${#missing[@]}" -gt 0 ]; then
-    if ! have apt-get || { [ "${#as_root[@]}" -gt 0 ] && ! sudo -n true 2>/dev/null && [ ! -t 0 ]; }; then
-        echo "error: missing: ${missing[*]}; hint: install these packages, then run make again" >&2
+    if ! have apt-get || ! may_be_root; then
+        echo "error: missing: ${missing[*]}; hint: as root: apt-get install --no-install-recommends ${missing[*]}" >&2
         exit 69
     fi
     echo "Installing ${missing[*]} …"
     # The package would otherwise start a server of its own on port 5432, which nobody here needs.
-    policy=/usr/sbin/policy-rc.d
-    placed=
     if [ ! -e "$policy" ]; then
-        printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
-        "${as_root[@]}" chmod 755 "$policy"
-        placed=yes
+        policy_is_ours=yes
+        printf '#!/bin/sh\nexit 101\n' | root tee "$policy" >/dev/null
+        root chmod 755 "$policy"
     fi
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -qq
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
-    if [ -n "$placed" ]; then
-        "${as_root[@]}" rm -f "$policy"
+    # Nor the cluster that such a server would serve. An administrator's own choice stays.
+    cluster=/etc/postgresql-common/createcluster.conf
+    if [[ " ${missing[*]} " == *" postgresql "* && ! -e $cluster ]]; then
+        root mkdir -p "${cluster%/*}"
+        echo 'create_main_cluster = false' | root tee "$cluster" >/dev/null
+    fi
+    root env DEBIAN_FRONTEND=noninteractive apt-get update -qq
+    # The package compares the file above with its own by ucf, which would ask which to keep.
+    root env DEBIAN_FRONTEND=noninteractive UCF_FORCE_CONFFOLD=1 \
+        apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+if [ "$purpose" = test ]; then
+    version=$(node --version)
+    major=${version#v}
+    major=${major%%.*}
+    if [ "$major" -lt "$node_at_least" ]; then
+        echo "error: Node is $version; hint: install $node_at_least or newer" >&2
+        exit 69
     fi
 fi
 
 # esh3ar never runs as root: started by root, it goes on as this user.
 if [ "$(id -u)" -eq 0 ] && ! id esh3ar >/dev/null 2>&1; then
-    useradd --system --user-group --home-dir /var/lib/esh3ar --no-create-home --shell /usr/sbin/nologin esh3ar
+    if have useradd; then
+        useradd --system --user-group --home-dir /var/lib/esh3ar --no-create-home --shell /usr/sbin/nologin esh3ar
+    else
+        adduser --quiet --system --group --home /var/lib/esh3ar --no-create-home esh3ar
+    fi
 fi
