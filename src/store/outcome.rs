@@ -43,29 +43,47 @@ pub struct Changed {
 // A late word about a failed message is the delivery of a new generation and clears its dead letter
 // (delivery.md, How 7). Only messages past their first generation can have one, which keeps the
 // usual case free of the look-up.
-const ACKNOWLEDGE: &str = "
-    WITH done AS (
-        UPDATE messages m SET
-            status = 2,
-            generation = m.generation + (m.status = 4)::int,
-            retry_count = CASE WHEN m.status = 4 THEN 0 ELSE m.retry_count END,
-            failure_reason = CASE WHEN m.status = 4 THEN NULL ELSE m.failure_reason END,
-            sent_at = coalesce(m.sent_at, a.written_at, a.at),
-            delivered_at = a.at,
-            next_attempt_at = NULL
-        FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::timestamptz[])
-             AS a(id, phone, at, written_at)
-        WHERE m.id = a.id AND m.recipient_phone = a.phone AND m.status IN (0, 1, 4)
-        RETURNING m.id, m.sender_user_id, m.generation, m.delivered_at AS at, m.created_at),
-    cleared AS (
-        DELETE FROM dead_letters d USING done
-        WHERE done.generation > 0 AND d.message_id = done.id AND d.generation < done.generation
-        RETURNING d.message_id),
-    told AS (
-        INSERT INTO delivery_events (message_id, generation, at, kind)
-        SELECT done.id, done.generation, done.at, 'late_acknowledgement'
-        FROM done WHERE done.id IN (SELECT message_id FROM cleared))
-    SELECT id, sender_user_id, at, created_at FROM done";
+macro_rules! take_words_sql {
+    (status: $status:literal, times: $times:literal, at: $at:literal, from: $from:literal) => {
+        concat!(
+            "WITH done AS (
+                UPDATE messages m SET
+                    status = ",
+            $status,
+            ",
+                    generation = m.generation + (m.status = 4)::int,
+                    retry_count = CASE WHEN m.status = 4 THEN 0 ELSE m.retry_count END,
+                    failure_reason = CASE WHEN m.status = 4 THEN NULL ELSE m.failure_reason END,
+                    sent_at = coalesce(m.sent_at, a.written_at, a.at),
+                    ",
+            $times,
+            ",
+                    next_attempt_at = NULL
+                FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::timestamptz[])
+                     AS a(id, phone, at, written_at)
+                WHERE m.id = a.id AND m.recipient_phone = a.phone AND m.status IN ",
+            $from,
+            "
+                RETURNING m.id, m.sender_user_id, m.generation, m.",
+            $at,
+            " AS at, m.created_at),
+            cleared AS (
+                DELETE FROM dead_letters d USING done
+                WHERE done.generation > 0 AND d.message_id = done.id
+                  AND d.generation < done.generation
+                RETURNING d.message_id),
+            told AS (
+                INSERT INTO delivery_events (message_id, generation, at, kind)
+                SELECT done.id, done.generation, done.at, 'late_acknowledgement'
+                FROM done WHERE done.id IN (SELECT message_id FROM cleared))
+            SELECT id, sender_user_id, at, created_at FROM done"
+        )
+    };
+}
+
+const ACKNOWLEDGE: &str = take_words_sql!(
+    status: "2", times: "delivered_at = a.at", at: "delivered_at", from: "(0, 1, 4)"
+);
 
 /// Marks as delivered.
 ///
@@ -75,30 +93,12 @@ pub async fn acknowledge(client: &Client, words: &[Word]) -> Result<Vec<Changed>
     take_words(client, ACKNOWLEDGE, Status::Delivered, words).await
 }
 
-const MARK_READ: &str = "
-    WITH done AS (
-        UPDATE messages m SET
-            status = 3,
-            generation = m.generation + (m.status = 4)::int,
-            retry_count = CASE WHEN m.status = 4 THEN 0 ELSE m.retry_count END,
-            failure_reason = CASE WHEN m.status = 4 THEN NULL ELSE m.failure_reason END,
-            sent_at = coalesce(m.sent_at, a.written_at, a.at),
-            delivered_at = coalesce(m.delivered_at, a.at),
-            read_at = a.at,
-            next_attempt_at = NULL
-        FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::timestamptz[])
-             AS a(id, phone, at, written_at)
-        WHERE m.id = a.id AND m.recipient_phone = a.phone AND m.status <> 3
-        RETURNING m.id, m.sender_user_id, m.generation, m.read_at AS at, m.created_at),
-    cleared AS (
-        DELETE FROM dead_letters d USING done
-        WHERE done.generation > 0 AND d.message_id = done.id AND d.generation < done.generation
-        RETURNING d.message_id),
-    told AS (
-        INSERT INTO delivery_events (message_id, generation, at, kind)
-        SELECT done.id, done.generation, done.at, 'late_acknowledgement'
-        FROM done WHERE done.id IN (SELECT message_id FROM cleared))
-    SELECT id, sender_user_id, at, created_at FROM done";
+const MARK_READ: &str = take_words_sql!(
+    status: "3",
+    times: "delivered_at = coalesce(m.delivered_at, a.at), read_at = a.at",
+    at: "read_at",
+    from: "(0, 1, 2, 4)"
+);
 
 /// Marks as read, passing through sent and delivered where those are still to come.
 ///

@@ -1,0 +1,81 @@
+use super::*;
+
+fn file(text: &str) -> Sources {
+    Sources { file: Some(("esh3ar.toml".to_owned(), text.to_owned())), ..Sources::default() }
+}
+
+#[test]
+fn nothing_at_all_is_a_configuration() {
+    let loaded = load(Sources::default()).unwrap();
+    assert_eq!(loaded.config.http.listen.to_string(), "127.0.0.1:5000");
+    assert_eq!(loaded.config.retry, RetryPolicy::default());
+    assert!(loaded.origins.iter().all(|origin| origin.source == Source::Default));
+}
+
+#[test]
+fn the_stronger_source_wins_and_says_so() {
+    let mut sources = file("[http]\nlisten = \"127.0.0.1:1\"\nmax_connections = 7\n");
+    sources.environment = vec![
+        ("ESH3AR__HTTP__LISTEN".to_owned(), "127.0.0.1:2".to_owned()),
+        ("PATH".to_owned(), "/bin".to_owned()),
+    ];
+    sources.flags = vec![("log.level", "debug".to_owned(), "-v")];
+    let loaded = load(sources).unwrap();
+    assert_eq!(loaded.config.http.listen.port(), 2);
+    assert_eq!(loaded.config.http.max_connections, 7);
+    let of = |key| {
+        let origin = loaded.origins.iter().find(|origin| origin.key == key).unwrap();
+        origin.source.to_string()
+    };
+    assert_eq!(of("http.listen"), "environment ESH3AR__HTTP__LISTEN");
+    assert_eq!(of("http.max_connections"), "esh3ar.toml:3");
+    assert_eq!(of("log.level"), "option -v");
+}
+
+#[test]
+fn every_fault_is_told_at_once_with_its_place() {
+    let mut sources = file(
+        "[http]\nlisten = \"nowhere\"\ntls_cert = \"a.pem\"\nmax_conections = 1\n\
+         [retry]\nbase = \"soon\"\n[queue]\nurl = \"amqp://x\"\n",
+    );
+    sources.environment = vec![("ESH3AR__LOG__LEVLE".to_owned(), "x".to_owned())];
+    let text = load(sources).unwrap_err().to_string();
+    for part in [
+        "esh3ar.toml:2: http.listen must be an address",
+        "esh3ar.toml:3: http.tls_cert needs http.tls_key",
+        "esh3ar.toml:4: there is no key http.max_conections; did you mean http.max_connections?",
+        "esh3ar.toml:6: retry.base must be a duration",
+        "esh3ar.toml:8: queue.url is not available in this version",
+        "environment ESH3AR__LOG__LEVLE: there is no key log.levle; did you mean log.level?",
+    ] {
+        assert!(text.contains(part), "{part} is missing in:\n{text}");
+    }
+}
+
+#[test]
+fn secrets_are_not_shown_and_may_come_from_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("url");
+    std::fs::write(&path, "postgres://u:hunter2@db/x\n").unwrap();
+    let text = format!("[database]\nurl_file = \"{}\"\n", path.display());
+    let loaded = load(file(&text)).unwrap();
+    let url = loaded.config.database.url.clone().unwrap();
+    assert_eq!(url.expose(), "postgres://u:hunter2@db/x");
+    assert!(!format!("{loaded:?}").contains("hunter2"));
+}
+
+#[test]
+fn broken_toml_is_an_error_that_quotes_nothing() {
+    let text = "[database]\nurl = \"postgres://u:hunter2@db/x\n";
+    let error = load(file(text)).unwrap_err().to_string();
+    assert!(error.contains("esh3ar.toml: "), "{error}");
+    assert!(error.contains("line 2"), "{error}");
+    assert!(!error.contains("hunter2"), "{error}");
+}
+
+#[test]
+fn a_misspelt_level_is_a_fault() {
+    let level = |text: &str| load(file(&format!("[log]\nlevel = \"{text}\"\n"))).is_ok();
+    assert!(level("info") && level("warn,esh3ar::store=debug"));
+    assert!(!level("inf") && !level("info,esh3ar=loud"));
+}
