@@ -20,6 +20,7 @@ async fn it_is_private_durable_and_not_run_by_root() {
         ("full_page_writes", "on"),
         ("listen_addresses", ""),
         ("data_checksums", "on"),
+        ("idle_in_transaction_session_timeout", "30s"),
     ] {
         let value: String =
             database.query_one("SELECT current_setting($1)", &[&setting]).await.unwrap().get(0);
@@ -65,6 +66,23 @@ async fn data_of_another_version_are_refused() {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(78), "{text}");
     assert!(text.contains("are of Postgres 9") && text.contains("pg_upgrade"), "{text}");
+}
+
+#[tokio::test]
+async fn the_log_holds_no_phone_numbers() {
+    let server = Server::start().await;
+    let database = server.database().await;
+    let phone = "+4790011223";
+    // A refused row and a slow statement, each of which Postgres would by default log whole.
+    let refused = database
+        .execute("INSERT INTO mobile_users (phone) VALUES ($1)", &[&phone])
+        .await
+        .unwrap_err();
+    assert!(refused.as_db_error().unwrap().detail().unwrap().contains(phone));
+    database.query("SELECT pg_sleep(1.1), $1::text", &[&phone]).await.unwrap();
+    let log = fs::read_to_string(server.data().join("postgres.log")).unwrap();
+    assert!(log.contains("violates not-null") && log.contains("duration: "), "{log}");
+    assert!(!log.contains("90011223"), "{log}");
 }
 
 #[tokio::test]
