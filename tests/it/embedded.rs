@@ -68,6 +68,27 @@ async fn data_of_another_version_are_refused() {
     assert!(text.contains("are of Postgres 9") && text.contains("pg_upgrade"), "{text}");
 }
 
+/// As when the system gets a newer Postgres while the data's own is still there.
+#[tokio::test]
+async fn programs_of_the_datas_version_are_preferred() {
+    let folder = Folder::new();
+    run_json(&folder.data(), &["user", "add", "stays"]);
+    let newer = folder.path().join("newer");
+    fs::create_dir(&newer).unwrap();
+    for name in ["postgres", "initdb"] {
+        let program = newer.join(name);
+        fs::write(&program, "#!/bin/sh\necho 'postgres (PostgreSQL) 99.1'\n").unwrap();
+        fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    fs::set_permissions(&newer, PermissionsExt::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", newer.display(), std::env::var("PATH").unwrap());
+    let output = command(&folder.data()).args(["user", "list"]).env("PATH", path).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut command = command(&folder.data());
+    command.args(["user", "list"]).env("ESH3AR__DATABASE__BIN_DIR", &newer);
+    assert_eq!(command.output().unwrap().status.code(), Some(78), "a given folder is the only one");
+}
+
 #[tokio::test]
 async fn the_log_holds_no_phone_numbers() {
     let server = Server::start().await;
