@@ -20,6 +20,7 @@ async fn it_is_private_durable_and_not_run_by_root() {
         ("full_page_writes", "on"),
         ("listen_addresses", ""),
         ("data_checksums", "on"),
+        ("idle_in_transaction_session_timeout", "30s"),
     ] {
         let value: String =
             database.query_one("SELECT current_setting($1)", &[&setting]).await.unwrap().get(0);
@@ -65,6 +66,44 @@ async fn data_of_another_version_are_refused() {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(78), "{text}");
     assert!(text.contains("are of Postgres 9") && text.contains("pg_upgrade"), "{text}");
+}
+
+/// As when the system gets a newer Postgres while the data's own is still there.
+#[tokio::test]
+async fn programs_of_the_datas_version_are_preferred() {
+    let folder = Folder::new();
+    run_json(&folder.data(), &["user", "add", "stays"]);
+    let newer = folder.path().join("newer");
+    fs::create_dir(&newer).unwrap();
+    for name in ["postgres", "initdb"] {
+        let program = newer.join(name);
+        fs::write(&program, "#!/bin/sh\necho 'postgres (PostgreSQL) 99.1'\n").unwrap();
+        fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    fs::set_permissions(&newer, PermissionsExt::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", newer.display(), std::env::var("PATH").unwrap());
+    let output = command(&folder.data()).args(["user", "list"]).env("PATH", path).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut command = command(&folder.data());
+    command.args(["user", "list"]).env("ESH3AR__DATABASE__BIN_DIR", &newer);
+    assert_eq!(command.output().unwrap().status.code(), Some(78), "a given folder is the only one");
+}
+
+#[tokio::test]
+async fn the_log_holds_no_phone_numbers() {
+    let server = Server::start().await;
+    let database = server.database().await;
+    let phone = "+4790011223";
+    // A refused row and a slow statement, each of which Postgres would by default log whole.
+    let refused = database
+        .execute("INSERT INTO mobile_users (phone) VALUES ($1)", &[&phone])
+        .await
+        .unwrap_err();
+    assert!(refused.as_db_error().unwrap().detail().unwrap().contains(phone));
+    database.query("SELECT pg_sleep(1.1), $1::text", &[&phone]).await.unwrap();
+    let log = fs::read_to_string(server.data().join("postgres.log")).unwrap();
+    assert!(log.contains("violates not-null") && log.contains("duration: "), "{log}");
+    assert!(!log.contains("90011223"), "{log}");
 }
 
 #[tokio::test]

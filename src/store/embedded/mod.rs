@@ -182,6 +182,11 @@ impl Embedded {
         config(&self.socket_dir, "esh3ar")
     }
 
+    /// The folder of the server's socket.
+    pub fn socket_dir(&self) -> &Path {
+        &self.socket_dir
+    }
+
     /// Whether the server is this process' child.
     pub fn is_owner(&self) -> bool {
         matches!(self.role, Role::Owner { .. })
@@ -285,17 +290,25 @@ async fn start(data_dir: &Path, socket_dir: &Path, options: &Options) -> Result<
     Ok(server)
 }
 
+/// The database, if it is there, and whether it keeps the details of errors out of the log.
+const DATABASE: &str = "SELECT coalesce('log_error_verbosity=terse' = ANY (setconfig), false) \
+     FROM pg_database LEFT JOIN pg_db_role_setting ON setdatabase = pg_database.oid AND setrole = 0 \
+     WHERE datname = 'esh3ar'";
+
 async fn create_database(socket_dir: &Path) -> Result<(), Error> {
     let fault = |error: tokio_postgres::Error| Error::NoAnswer(error.to_string());
     let (client, connection) =
         config(socket_dir, "postgres").connect(NoTls).await.map_err(fault)?;
     let driver = tokio::spawn(connection);
-    let there = client
-        .query_opt("SELECT FROM pg_database WHERE datname = 'esh3ar'", &[])
-        .await
-        .map_err(fault)?;
+    let there = client.query_opt(DATABASE, &[]).await.map_err(fault)?;
     if there.is_none() {
         client.batch_execute("CREATE DATABASE esh3ar").await.map_err(fault)?;
+    }
+    if !there.is_some_and(|row| row.try_get(0).unwrap_or(false)) {
+        // The details of an error are whole rows, with phone numbers and what people write. Only for
+        // this database: the server's own troubles are told in full.
+        let quiet = "ALTER DATABASE esh3ar SET log_error_verbosity = terse";
+        client.batch_execute(quiet).await.map_err(fault)?;
     }
     drop(client);
     let _ = driver.await;

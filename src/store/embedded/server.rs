@@ -39,7 +39,12 @@ const SETTINGS: &[&str] = &[
     "max_connections=64",
     "jit=off",
     "autovacuum_naptime=10s",
+    // For sessions of the administrator; the pool gives its own less.
+    "idle_in_transaction_session_timeout=30s",
     "log_min_messages=warning",
+    "log_min_duration_statement=1s",
+    // A slow statement's parameters are phone numbers and what people write.
+    "log_parameter_max_length=0",
     "log_line_prefix=%m [%p] ",
 ];
 
