@@ -86,7 +86,7 @@ impl App {
         accounts::change_user(&client, id, change).await?.ok_or(Error::NotFound("user"))
     }
 
-    /// Adds mobile users; the status of those that are there already is set.
+    /// Adds mobile users; those that are there already can only become verified by this.
     ///
     /// # Errors
     /// Failures of the database.

@@ -88,7 +88,15 @@ async fn act(setup: &Setup, app: &App, command: MessageCommand) -> Result<(), Fa
             let content_type =
                 named(ContentType::parse(&content_type), "content type", "text or json")?;
             let priority = named(Priority::parse(&priority), "priority", "low, normal or high")?;
+            if content_type == ContentType::Json
+                && serde_json::from_str::<serde::de::IgnoredAny>(&content).is_err()
+            {
+                return Err(Failure::new(Kind::Usage, "the content is not JSON"));
+            }
             let user = app.find_user(&from).await?;
+            if user.disabled_at.is_some() {
+                return Err(Failure::new(Kind::Refused, format!("{} is disabled", user.name)));
+            }
             // As that user, with that user's permissions.
             let caller = Caller {
                 token: TokenId(uuid::Uuid::nil()),

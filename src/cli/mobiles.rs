@@ -11,7 +11,7 @@ use crate::{
 
 #[derive(Debug, Subcommand)]
 pub(super) enum MobileCommand {
-    /// Add mobile users, or set the status of those that are there
+    /// Add mobile users, or verify those that are there
     Add {
         /// Phone numbers
         #[arg(required = true, value_name = "NUMBER")]

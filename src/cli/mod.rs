@@ -180,7 +180,13 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         }
     });
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
-    result
+    result?;
+    if setup.output.is_complete() {
+        Ok(())
+    } else {
+        Err(Failure::new(Kind::Failed, "standard output could not be written")
+            .hint("what was asked is done; a token that was not shown should be revoked"))
+    }
 }
 
 fn sources(

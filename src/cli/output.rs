@@ -1,6 +1,12 @@
 //! What a command prints: data on standard output as a table or JSON, remarks on standard error.
 
-use std::io::Write as _;
+use std::{
+    io::{ErrorKind, Write as _},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use clap::ValueEnum;
 use serde::Serialize;
@@ -18,70 +24,81 @@ pub enum Format {
 }
 
 /// Where a command prints.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Output {
     format: Format,
     quiet: bool,
+    /// Something could not be written; shared by all copies.
+    failed: Arc<AtomicBool>,
 }
 
 impl Output {
     /// With `quiet` remarks are left out.
     pub fn new(format: Format, quiet: bool) -> Output {
-        Output { format, quiet }
+        Output { format, quiet, failed: Arc::default() }
     }
 
     /// Whether people read it.
-    pub fn is_table(self) -> bool {
+    pub fn is_table(&self) -> bool {
         self.format == Format::Table
     }
 
     /// A list; `columns` are the JSON fields that a table shows.
-    pub fn records<T: Serialize>(self, columns: &[&str], items: &[T]) {
+    pub fn records<T: Serialize>(&self, columns: &[&str], items: &[T]) {
         let values: Vec<Value> =
             items.iter().map(|item| serde_json::to_value(item).unwrap_or_default()).collect();
         match self.format {
-            Format::Table => print(&table(columns, &values)),
-            Format::Json => print(&pretty(&Value::Array(values))),
-            Format::Jsonl => print(&values.iter().map(|v| format!("{v}\n")).collect::<String>()),
+            Format::Table => self.print(&table(columns, &values)),
+            Format::Json => self.print(&pretty(&Value::Array(values))),
+            Format::Jsonl => {
+                self.print(&values.iter().map(|v| format!("{v}\n")).collect::<String>())
+            }
         }
     }
 
     /// One thing: in a table a line for each field.
-    pub fn record<T: Serialize>(self, item: &T) {
+    pub fn record<T: Serialize>(&self, item: &T) {
         let value = serde_json::to_value(item).unwrap_or_default();
         match self.format {
             Format::Table => {
-                let Value::Object(fields) = &value else { return print(&pretty(&value)) };
+                let Value::Object(fields) = &value else { return self.print(&pretty(&value)) };
                 let width = fields.keys().map(|key| key.chars().count()).max().unwrap_or(0);
                 let lines = fields
                     .iter()
                     .filter(|(_, value)| !value.is_null())
                     .map(|(key, value)| format!("{key:width$}  {}\n", cell(value)));
-                print(&lines.collect::<String>());
+                self.print(&lines.collect::<String>());
             }
-            Format::Json => print(&pretty(&value)),
-            Format::Jsonl => print(&format!("{value}\n")),
+            Format::Json => self.print(&pretty(&value)),
+            Format::Jsonl => self.print(&format!("{value}\n")),
         }
     }
 
     /// Text as it is.
-    pub fn text(self, text: &str) {
-        print(text);
+    pub fn text(&self, text: &str) {
+        self.print(text);
+    }
+
+    /// Whether everything could be written.
+    pub fn is_complete(&self) -> bool {
+        !self.failed.load(Ordering::Relaxed)
+    }
+
+    /// To standard output; a reader that went away (`| head`) is no fault.
+    fn print(&self, text: &str) {
+        let mut stdout = std::io::stdout().lock();
+        let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+        if written.is_err_and(|error| error.kind() != ErrorKind::BrokenPipe) {
+            self.failed.store(true, Ordering::Relaxed);
+        }
     }
 
     /// A remark that is no data.
-    pub fn note(self, text: &str) {
+    pub fn note(&self, text: &str) {
         if !self.quiet {
             let _ = writeln!(std::io::stderr().lock(), "{text}");
         }
     }
-}
-
-/// To standard output; a reader that went away (`| head`) is no fault.
-fn print(text: &str) {
-    let mut stdout = std::io::stdout().lock();
-    let _ = stdout.write_all(text.as_bytes());
-    let _ = stdout.flush();
 }
 
 fn pretty(value: &Value) -> String {

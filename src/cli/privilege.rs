@@ -102,7 +102,7 @@ fn give_folder(data_dir: &Path, user: &User) -> Result<(), Failure> {
         let empty = fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_none());
         if !empty {
             let what = format!("{} belongs to root and is not empty", path.display());
-            let hint = format!("chown -R {} it, or choose another --data-dir", user.name);
+            let hint = "choose a --data-dir of esh3ar's own";
             return Err(Failure::new(Kind::Config, what).hint(hint));
         }
         chown(&path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))

@@ -81,7 +81,7 @@ async fn act(setup: &Setup, app: &App, command: TokenCommand) -> Result<(), Fail
     match command {
         TokenCommand::Create { owner, expires } => {
             let lifetime = lifetime(expires.as_deref())?;
-            let Some(owner) = find(app, &owner).await? else {
+            let Some(owner) = find(app, &owner, true).await? else {
                 return Err(Failure::new(Kind::Usage, "a token needs an owner")
                     .hint("give --user NAME or --mobile NUMBER"));
             };
@@ -94,7 +94,7 @@ async fn act(setup: &Setup, app: &App, command: TokenCommand) -> Result<(), Fail
             setup.output.note("this is the only time the token is shown");
         }
         TokenCommand::List { owner } => {
-            let owner = find(app, &owner).await?;
+            let owner = find(app, &owner, false).await?;
             let listed: Vec<ListedView> = app
                 .list_tokens(owner.as_ref())
                 .await?
@@ -121,11 +121,15 @@ async fn act(setup: &Setup, app: &App, command: TokenCommand) -> Result<(), Fail
     Ok(())
 }
 
-async fn find(app: &App, owner: &Owner) -> Result<Option<Party>, Failure> {
+async fn find(app: &App, owner: &Owner, making: bool) -> Result<Option<Party>, Failure> {
     if let Some(name) = &owner.user {
         let user = app.find_user(name).await.map_err(|error| {
             Failure::from(error).hint(format!("make the user: esh3ar user add {name}"))
         })?;
+        if making && user.disabled_at.is_some() {
+            return Err(Failure::new(Kind::Refused, format!("{} is disabled", user.name))
+                .hint(format!("let it in again: esh3ar user set {name} --enable")));
+        }
         return Ok(Some(Party::Business(user.id)));
     }
     let Some(number) = &owner.mobile else { return Ok(None) };
@@ -135,7 +139,7 @@ async fn find(app: &App, owner: &Owner) -> Result<Option<Party>, Failure> {
         .find_mobile(&phone)
         .await
         .map_err(|error| Failure::from(error).hint(format!("make the user: {hint}")))?;
-    if user.status != MobileStatus::Verified {
+    if making && user.status != MobileStatus::Verified {
         let what = format!("the mobile user is {}, not verified", user.status.name());
         return Err(Failure::new(Kind::Refused, what).hint(format!("run: {hint}")));
     }
@@ -146,9 +150,12 @@ fn lifetime(text: Option<&str>) -> Result<Lifetime, Failure> {
     match text {
         None => Ok(Lifetime::Usual),
         Some("never") => Ok(Lifetime::Endless),
-        Some(text) => duration::parse(text).map(Lifetime::For).ok_or_else(|| {
-            Failure::new(Kind::Usage, format!("'{text}' is no duration"))
-                .hint("write 30s, 10m, 1h, 90d or never")
-        }),
+        Some(text) => duration::parse(text)
+            .filter(|lifetime| !lifetime.is_zero() && *lifetime <= duration::LONGEST)
+            .map(Lifetime::For)
+            .ok_or_else(|| {
+                Failure::new(Kind::Usage, format!("'{text}' is no duration"))
+                    .hint("write 30s, 10m, 1h, 90d or never")
+            }),
     }
 }

@@ -267,9 +267,16 @@ impl Reader {
     }
 
     fn duration(&mut self, key: &str) -> Duration {
-        let wanted = "a duration above 0 such as 250ms, 5s, 10m, 2h or 90d";
-        self.value(key, wanted, |text| duration::parse(text).filter(|d| !d.is_zero()))
-            .unwrap_or_default()
+        let most = match key {
+            "auth.access_token_ttl" => duration::LONGEST,
+            _ => Duration::from_secs(24 * 3600),
+        };
+        let wanted =
+            format!("a duration such as 250ms, 5s, 10m or 2h, at most {}", duration::format(most));
+        self.value(key, &wanted, |text| {
+            duration::parse(text).filter(|d| !d.is_zero() && *d <= most)
+        })
+        .unwrap_or_default()
     }
 
     fn path(&self, key: &str) -> Option<PathBuf> {

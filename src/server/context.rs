@@ -113,7 +113,12 @@ impl Context {
     /// # Errors
     /// When it is empty, too long or has other than visible characters.
     pub fn request_key(&self) -> Result<Option<RequestKey>, Problem> {
-        let Some(value) = self.headers.get("idempotency-key") else { return Ok(None) };
+        let mut values = self.headers.get_all("idempotency-key").iter();
+        let Some(value) = values.next() else { return Ok(None) };
+        if values.next().is_some() {
+            let text = "a request has one Idempotency-Key";
+            return Err(Problem::field("Idempotency-Key", "invalid_key", text));
+        }
         let key = value
             .to_str()
             .ok()

@@ -18,7 +18,7 @@ use hyper_util::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -97,17 +97,32 @@ pub async fn serve<S, F, B>(
             service: service.clone(),
             place,
         };
+        let header_timeout = options.header_timeout;
         let tls = options.tls.as_ref().map(Tls::acceptor);
         let cut = stop.clone();
         tracker.spawn(async move {
             match tls {
-                None => connection.run(tcp).await,
+                None => {
+                    let version = tokio::time::timeout(header_timeout, version(&tcp));
+                    tokio::select! {
+                        () = cut.cancelled() => {}
+                        found = version => match found {
+                            Ok(Ok(version)) => connection.run(tcp, version).await,
+                            Ok(Err(_)) => {}
+                            Err(_) => tracing::debug!("a connection said nothing"),
+                        }
+                    }
+                }
                 Some(acceptor) => {
                     let handshake = tokio::time::timeout(TLS_TIMEOUT, acceptor.accept(tcp));
                     tokio::select! {
                         () = cut.cancelled() => {}
                         done = handshake => match done {
-                            Ok(Ok(stream)) => connection.run(stream).await,
+                            Ok(Ok(stream)) => {
+                                let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                                let version = if h2 { Version::Two } else { Version::One };
+                                connection.run(stream, version).await;
+                            }
                             Ok(Err(error)) => tracing::debug!(%error, "no TLS handshake"),
                             Err(_) => tracing::debug!("a TLS handshake took too long"),
                         }
@@ -127,6 +142,36 @@ pub async fn serve<S, F, B>(
     }
 }
 
+/// What a connection speaks. Known before hyper gets it, because hyper finds it out by itself without
+/// any limit of time, and a client that says nothing would hold its place for ever.
+#[derive(Clone, Copy)]
+enum Version {
+    One,
+    Two,
+}
+
+/// Looks at a connection's first bytes and leaves them there.
+async fn version(tcp: &TcpStream) -> std::io::Result<Version> {
+    /// RFC 9113, 3.4.
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    const LOOK_AGAIN: Duration = Duration::from_millis(20);
+    let mut first = [0; PREFACE.len()];
+    loop {
+        let seen = tcp.peek(&mut first).await?;
+        if seen == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        if seen == PREFACE.len() && first == PREFACE {
+            return Ok(Version::Two);
+        }
+        if !PREFACE.starts_with(first.get(..seen).unwrap_or_default()) {
+            return Ok(Version::One);
+        }
+        // Peeking waits for the first byte only.
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
 struct Connection<S> {
     builder: auto::Builder<TokioExecutor>,
     watcher: Watcher,
@@ -135,7 +180,7 @@ struct Connection<S> {
 }
 
 impl<S> Connection<S> {
-    async fn run<T, F, B>(self, stream: T)
+    async fn run<T, F, B>(self, stream: T, version: Version)
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         S: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
@@ -148,6 +193,10 @@ impl<S> Connection<S> {
             let answer = service(request);
             async move { Ok::<_, Infallible>(answer.await) }
         });
+        let builder = match version {
+            Version::One => builder.http1_only(),
+            Version::Two => builder.http2_only(),
+        };
         let connection =
             builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
         if let Err(error) = watcher.watch(connection).await {

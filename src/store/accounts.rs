@@ -98,7 +98,8 @@ pub async fn change_user(
 ) -> Result<Option<BusinessUser>, Error> {
     let sql = format!(
         "UPDATE business_users SET permissions = coalesce($2, permissions), \
-         phone = coalesce($3, phone), disabled_at = CASE WHEN $4 THEN $5 ELSE disabled_at END \
+         phone = coalesce($3, phone), disabled_at = CASE WHEN NOT $4 THEN disabled_at \
+         WHEN $5::timestamptz IS NULL THEN NULL ELSE coalesce(disabled_at, $5) END \
          WHERE id = $1 RETURNING {USER}"
     );
     client
@@ -170,7 +171,8 @@ fn mobile(row: &Row) -> Result<MobileUser, Error> {
     })
 }
 
-/// Adds mobile users, or sets the status of those that are there. Returns them as they are now.
+/// Adds mobile users. Those that are there already become verified if that is asked, and are else
+/// left as they are. Returns them as they are now.
 ///
 /// # Errors
 /// Any failure of the database.
@@ -182,7 +184,8 @@ pub async fn put_mobiles(client: &Client, new: &[MobileUser]) -> Result<Vec<Mobi
     let sql = format!(
         "INSERT INTO mobile_users (id, phone, status, created_at) \
          SELECT * FROM unnest($1::uuid[], $2::text[], $3::int2[], $4::timestamptz[]) \
-         ON CONFLICT (phone) DO UPDATE SET status = excluded.status RETURNING {MOBILE}"
+         ON CONFLICT (phone) DO UPDATE SET status = \
+         CASE WHEN excluded.status = 1 THEN 1 ELSE mobile_users.status END RETURNING {MOBILE}"
     );
     client.query(&sql, &[&ids, &phones, &status, &times]).await?.iter().map(mobile).collect()
 }

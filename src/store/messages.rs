@@ -261,7 +261,7 @@ pub async fn behind(
 pub async fn waiting(client: &Client, limit: i64) -> Result<i64, Error> {
     let statement = client
         .prepare_cached(
-            "SELECT count(*) FROM (SELECT FROM messages WHERE status < 2 LIMIT $1) AS some",
+            "SELECT count(*) FROM (SELECT FROM messages WHERE status < 2 LIMIT $1) AS waiting",
         )
         .await?;
     Ok(client.query_one(&statement, &[&limit]).await?.try_get(0)?)

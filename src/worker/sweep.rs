@@ -25,14 +25,15 @@ pub async fn due(app: App) {
 /// For ever.
 pub async fn positions(app: App) {
     loop {
+        match app.waiting().await {
+            Ok(waiting) => metrics::gauge!("esh3ar_messages_waiting").set(waiting as f64),
+            Err(error) => tracing::warn!(%error, "waiting messages could not be counted"),
+        }
         tokio::time::sleep(CHECK_EVERY).await;
         match app.check_positions().await {
             Ok(0) => {}
             Ok(behind) => tracing::info!(behind, "connections were behind and read again"),
             Err(error) => tracing::warn!(%error, "positions could not be checked"),
-        }
-        if let Ok(waiting) = app.waiting().await {
-            metrics::gauge!("esh3ar_messages_waiting").set(waiting as f64);
         }
     }
 }

@@ -215,6 +215,7 @@ async fn requests_have_ids_and_machines_have_a_page() {
         http.get(format!("{}/metrics", server.metrics)).send().await.unwrap().text().await.unwrap();
     assert!(text.contains("esh3ar_messages_accepted_total 1"), "{text}");
     assert!(text.contains("esh3ar_http_request_seconds_bucket"), "{text}");
+    assert!(text.contains("esh3ar_messages_waiting "), "{text}");
     for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
         let name = line.split(['{', ' ']).next().unwrap();
         let known = esh3ar::telemetry::metrics::ALL.iter().any(|(n, _, _)| name.starts_with(n));

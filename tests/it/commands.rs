@@ -18,6 +18,8 @@ async fn users_phones_tokens_and_messages_without_a_server() {
     assert_eq!(mobile["status"], "verified");
     let again = run_json(&data, &["mobile", "add", "+967771234567", "--verified"]);
     assert_eq!(again["id"], mobile["id"]);
+    let plain = run_json(&data, &["mobile", "add", "+967771234567"]);
+    assert_eq!(plain["status"], "verified", "adding again takes nothing away");
     assert_eq!(run(&data, &["mobile", "add", "12"]).status.code(), Some(2));
     assert_eq!(run(&data, &["mobile", "show", "+967770000000"]).status.code(), Some(4));
 
@@ -69,6 +71,22 @@ async fn users_phones_tokens_and_messages_without_a_server() {
     assert_eq!(run(&data, &["user", "disable", "Shop"]).status.code(), Some(5), "not asked");
     let disabled = run_json(&data, &["user", "disable", "Shop", "--yes"]);
     assert!(disabled["disabledAt"].is_string());
+    let again = run_json(&data, &["user", "disable", "Shop", "--yes"]);
+    assert_eq!(again["disabledAt"], disabled["disabledAt"]);
+    assert_eq!(run(&data, &["token", "create", "--user", "Shop"]).status.code(), Some(5));
+    run_json(&data, &["user", "set", "Shop", "--enable", "--permission", "SendMessages"]);
+    for lifetime in ["0s", "99999999999d", "soon"] {
+        let made = run(&data, &["token", "create", "--user", "Shop", "--expires", lifetime]);
+        assert_eq!(made.status.code(), Some(2), "{lifetime}");
+    }
+    let to = ["message", "send", "--from", "Shop", "--to", "+967771234567"];
+    let broken = run(&data, &[&to[..], &["--content-type", "json", "{bad"]].concat());
+    assert_eq!(broken.status.code(), Some(2));
+    // What could not be shown is no success: a token would be gone for good.
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = crate::support::command(&data);
+    let status = command.args(["user", "list"]).stdout(full).status().unwrap();
+    assert_eq!(status.code(), Some(1));
 }
 
 #[tokio::test]

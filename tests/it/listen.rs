@@ -39,6 +39,33 @@ async fn headers_that_dribble_are_cut_and_others_served() {
 }
 
 #[tokio::test]
+async fn who_says_nothing_holds_no_place() {
+    let server = Server::start_with(&[
+        ("ESH3AR__HTTP__HEADER_TIMEOUT", "1s"),
+        ("ESH3AR__HTTP__MAX_CONNECTIONS", "4"),
+    ])
+    .await;
+    let mut silent = Vec::new();
+    for word in ["", "", "PRI * HT", "P"] {
+        let mut socket = TcpStream::connect(address(&server)).await.unwrap();
+        socket.write_all(word.as_bytes()).await.unwrap();
+        silent.push(socket);
+    }
+    let answered = server.request("GET", "/health/live", None, None);
+    let answered = tokio::time::timeout(DEADLINE, answered).await.expect("a place became free");
+    assert_eq!(answered.0, 200);
+    for mut socket in silent {
+        let mut rest = Vec::new();
+        let ended = tokio::time::timeout(DEADLINE, socket.read_to_end(&mut rest)).await;
+        assert!(ended.is_ok(), "a silent connection is still open");
+    }
+    // HTTP/2 without TLS still works.
+    let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    let answer = client.get(format!("{}/health", server.base)).send().await.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.version()), (200, reqwest::Version::HTTP_2));
+}
+
+#[tokio::test]
 async fn a_half_header_does_not_hold_the_stop() {
     let mut server = Server::start().await;
     let mut socket = TcpStream::connect(address(&server)).await.unwrap();

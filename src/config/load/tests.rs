@@ -74,6 +74,13 @@ fn broken_toml_is_an_error_that_quotes_nothing() {
 }
 
 #[test]
+fn a_duration_beyond_all_measure_is_a_fault() {
+    let retry = |text: &str| load(file(&format!("[retry]\nbase = \"{text}\"\n"))).is_ok();
+    assert!(retry("1d"));
+    assert!(!retry("2d") && !retry("99999999999d") && !retry("0s"));
+}
+
+#[test]
 fn a_misspelt_level_is_a_fault() {
     let level = |text: &str| load(file(&format!("[log]\nlevel = \"{text}\"\n"))).is_ok();
     assert!(level("info") && level("warn,esh3ar::store=debug"));

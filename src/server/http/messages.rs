@@ -24,7 +24,7 @@ use crate::{
 
 /// `POST /messages`.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "a message object")]
 struct SendBody {
     to: String,
     subject: Option<String>,
@@ -36,13 +36,13 @@ struct SendBody {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with messages")]
 struct BatchBody {
     messages: Vec<serde_json::Value>,
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with ids")]
 struct IdsBody {
     ids: Vec<uuid::Uuid>,
 }
