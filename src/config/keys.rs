@@ -49,7 +49,11 @@ pub const KEYS: &[Key] = &[
         secret: true,
         doc: "postgres:// URL; unset: a private Postgres under data_dir.",
     },
-    key("database.pool_size", "16", "Connections to Postgres at once."),
+    key(
+        "database.pool_size",
+        "16",
+        "Connections to Postgres at once; 48 at most with the private one.",
+    ),
     key(
         "database.bin_dir",
         "",

@@ -100,6 +100,9 @@ type Values = BTreeMap<String, (String, Source)>;
 /// The prefix of our variables, with the separator that also parts sections.
 const PREFIX: &str = "ESH3AR__";
 
+/// The private Postgres takes 64 connections; commands and its own reserve need some of them.
+const PRIVATE_POOL: usize = 48;
+
 /// Reads and checks everything.
 ///
 /// # Errors
@@ -284,6 +287,11 @@ impl Reader {
     }
 
     fn config(&mut self) -> Config {
+        let pool_size = self.positive("database.pool_size");
+        if pool_size > PRIVATE_POOL && self.text("database.url").is_empty() {
+            let text = format!("may be at most {PRIVATE_POOL} with the private Postgres");
+            self.fault("database.pool_size", text);
+        }
         let address = "an address and port such as 127.0.0.1:5000";
         let fallback = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
         let tls = match (self.path("http.tls_cert"), self.path("http.tls_key")) {
@@ -337,7 +345,7 @@ impl Reader {
             metrics_listen,
             database: Database {
                 url: Some(self.text("database.url")).filter(|u| !u.is_empty()).map(Secret::new),
-                pool_size: self.positive("database.pool_size"),
+                pool_size,
                 bin_dir: self.path("database.bin_dir"),
             },
             default_region,

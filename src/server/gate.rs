@@ -26,8 +26,9 @@ use crate::app::{App, Error};
 const BODY_LIMIT: usize = 256 * 1024;
 /// The largest body of a batch.
 const BATCH_BODY_LIMIT: usize = 24 * 1024 * 1024;
-/// How long a body may pause.
+/// How long a body may pause, and how long it may take in all.
 const BODY_IDLE: Duration = Duration::from_secs(15);
+const BODY_TOTAL: Duration = Duration::from_secs(120);
 
 /// The way in. Cheap to clone.
 #[derive(Clone)]
@@ -106,7 +107,10 @@ impl Gate {
         let caller = self.app.authenticate(token).await?;
         let path = parts.uri.path();
         let limit = if path.ends_with("/batch") { BATCH_BODY_LIMIT } else { BODY_LIMIT };
-        let body = body::read(incoming, limit, BODY_IDLE).await.map_err(|error| match error {
+        let body = tokio::time::timeout(BODY_TOTAL, body::read(incoming, limit, BODY_IDLE))
+            .await
+            .unwrap_or(Err(BodyError::TimedOut));
+        let body = body.map_err(|error| match error {
             BodyError::TooLarge { limit } => Problem::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "body_too_large",

@@ -81,6 +81,13 @@ fn a_duration_beyond_all_measure_is_a_fault() {
 }
 
 #[test]
+fn the_private_postgres_has_only_so_many_connections() {
+    assert!(load(file("[database]\npool_size = 48\n")).is_ok());
+    assert!(load(file("[database]\npool_size = 49\n")).is_err());
+    assert!(load(file("[database]\npool_size = 49\nurl = \"postgres://x\"\n")).is_ok());
+}
+
+#[test]
 fn a_misspelt_level_is_a_fault() {
     let level = |text: &str| load(file(&format!("[log]\nlevel = \"{text}\"\n"))).is_ok();
     assert!(level("info") && level("warn,esh3ar::store=debug"));
