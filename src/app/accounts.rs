@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{App, Error, clock};
+use super::{App, Error};
 use crate::{
     domain::{MobileUserId, Permissions, Phone, UserId},
     store::{
@@ -44,7 +44,7 @@ impl App {
             name: name.to_owned(),
             phone,
             permissions,
-            created_at: clock::now(),
+            created_at: self.clock().now(),
             disabled_at: None,
         };
         match accounts::add_user(&self.store().client().await?, &user).await {
@@ -95,7 +95,7 @@ impl App {
         phones: &[Phone],
         status: MobileStatus,
     ) -> Result<Vec<MobileUser>, Error> {
-        let created_at = clock::now();
+        let created_at = self.clock().now();
         let new: Vec<MobileUser> = phones
             .iter()
             .map(|phone| MobileUser {

@@ -8,7 +8,7 @@ use std::{
 
 use ring::digest::{SHA256, digest};
 
-use super::{App, Caller, Error, access::Identity, clock};
+use super::{App, Caller, Error, access::Identity};
 use crate::store::{self, tokens::Owner};
 
 /// How long a look-up is believed. A revoked token opens nothing any more after this long.
@@ -66,20 +66,21 @@ impl App {
         let hash = hash(token);
         let now = Instant::now();
         if let Some(caller) = self.inner.known_tokens.get(&hash, now) {
-            let valid = caller.filter(|c| c.expires_at.is_none_or(|at| at > clock::now()));
+            let valid = caller.filter(|c| c.expires_at.is_none_or(|at| at > self.clock().now()));
             return valid.ok_or(Error::Unauthenticated);
         }
         let client = self.store().client().await?;
-        let caller = store::tokens::find(&client, &hash, clock::now()).await?.map(|valid| Caller {
-            token: valid.id,
-            expires_at: valid.expires_at,
-            identity: match valid.owner {
-                Owner::Business { id, name, permissions } => {
-                    Identity::Business { id, name: name.into(), permissions }
-                }
-                Owner::Mobile { phone } => Identity::Mobile { phone },
-            },
-        });
+        let caller =
+            store::tokens::find(&client, &hash, self.clock().now()).await?.map(|valid| Caller {
+                token: valid.id,
+                expires_at: valid.expires_at,
+                identity: match valid.owner {
+                    Owner::Business { id, name, permissions } => {
+                        Identity::Business { id, name: name.into(), permissions }
+                    }
+                    Owner::Mobile { phone } => Identity::Mobile { phone },
+                },
+            });
         self.inner.known_tokens.put(hash, now, caller.clone());
         caller.ok_or(Error::Unauthenticated)
     }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use time::OffsetDateTime;
 
-use super::{App, Error, clock};
+use super::{App, Error};
 use crate::{
     domain::{Message, Party, feed::Attempt},
     presence::{Delivery, Outbound},
@@ -66,7 +66,7 @@ impl App {
     /// Failures of the database.
     pub async fn sweep(&self) -> Result<bool, Error> {
         let client = self.store().client().await?;
-        let (count, parties) = messages::sweep(&client, clock::now(), SWEEP).await?;
+        let (count, parties) = messages::sweep(&client, self.clock().now(), SWEEP).await?;
         for party in parties {
             self.registry().send(&party, &Outbound::Nudge);
         }
@@ -82,7 +82,8 @@ impl App {
         let mut found = 0;
         for phones in self.registry().phones().chunks(CHECKED_AT_ONCE) {
             let client = self.store().client().await?;
-            let behind = messages::behind(&client, phones, clock::now() - STUCK_AFTER).await?;
+            let behind =
+                messages::behind(&client, phones, self.clock().now() - STUCK_AFTER).await?;
             found += behind.len();
             for phone in behind {
                 self.registry().send(&Party::Mobile(phone), &Outbound::Nudge);
@@ -98,7 +99,7 @@ impl App {
     pub async fn forget_keys(&self) -> Result<bool, Error> {
         const AT_ONCE: u64 = 1000;
         let client = self.store().client().await?;
-        let before = clock::now() - super::intake::KEY_KEPT;
+        let before = self.clock().now() - super::intake::KEY_KEPT;
         Ok(idempotency::forget(&client, before, AT_ONCE as i64).await? == AT_ONCE)
     }
 

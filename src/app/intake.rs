@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::{App, Error, clock};
+use super::{App, Error};
 use crate::{
     domain::Message,
     store::{
@@ -156,7 +156,7 @@ async fn persist_patiently(app: &App, batch: &[Request]) -> Result<Outcomes, sto
 }
 
 async fn persist(app: &App, batch: &[Request]) -> Result<Outcomes, store::Error> {
-    let now = clock::now();
+    let now = app.clock().now();
     let mut client = app.store().client().await?;
     if batch.iter().all(|request| request.keyed.is_none()) {
         let rows = rows(app, batch.iter());
@@ -234,7 +234,7 @@ fn finish(app: &App, batch: Vec<Request>, outcomes: Outcomes) {
 async fn earlier(app: &App, keyed: Option<&Keyed>) -> Result<Accepted, Error> {
     let Some(keyed) = keyed else { return Err(Error::Internal) };
     let client = app.store().client().await?;
-    let expired = clock::now() - KEY_KEPT;
+    let expired = app.clock().now() - KEY_KEPT;
     let found = idempotency::earlier(&client, keyed.user, &keyed.key, expired).await?;
     // It was there a moment ago; if it has expired since, the caller may come again.
     let found = found.ok_or(Error::Unavailable)?;

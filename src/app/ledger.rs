@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{App, Error, clock};
+use super::{App, Error};
 use crate::{
     domain::{MessageId, Party, Phone, Status, feed::Attempt, retry::AfterMiss},
     presence::Outbound,
@@ -208,7 +208,7 @@ async fn judge_missed(
     client: &Client,
     missed: &[Attempt],
 ) -> Result<Vec<Changed>, store::Error> {
-    let at = clock::now();
+    let at = app.clock().now();
     let mut again = Vec::new();
     let mut given_up = Vec::new();
     for attempt in missed {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{App, Caller, Error, clock, intake::Accepted, ledger::Said};
+use super::{App, Caller, Error, intake::Accepted, ledger::Said};
 use crate::{
     domain::{
         Message, MessageId, Permission,
@@ -56,7 +56,7 @@ impl App {
         let id = MessageId(Uuid::now_v7());
         match to {
             Ok(to) => OneWay::new(id, sender.0, to, request.draft)
-                .map(|one_way| one_way.accepted(Arc::clone(sender.1), clock::now())),
+                .map(|one_way| one_way.accepted(Arc::clone(sender.1), self.clock().now())),
             // Every broken rule at once, the phone number's first.
             Err(Error::Invalid(mut broken)) => {
                 broken.extend(request.draft.broken_rules());
@@ -187,7 +187,7 @@ impl App {
     ) -> Result<Vec<Message>, Error> {
         let phone = caller.mobile()?;
         let client = self.store().client().await?;
-        let now = clock::now();
+        let now = self.clock().now();
         Ok(messages::pending(&client, phone, exclude, waiting_for_retry, now, limit).await?)
     }
 
@@ -225,7 +225,7 @@ impl App {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let at = clock::now();
+        let at = self.clock().now();
         let words = ids
             .into_iter()
             .map(|(id, written_at)| Word { id, by: phone.clone(), at, written_at })

@@ -20,6 +20,7 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use access::Caller;
+pub use clock::Clock;
 pub use error::Error;
 
 use crate::{
@@ -40,6 +41,8 @@ pub struct Settings {
     pub connections_per_user: usize,
     /// How long an access token of a phone is valid unless it is made otherwise.
     pub access_token_ttl: Duration,
+    /// Where the time comes from.
+    pub clock: Clock,
     /// Whether this process has connections to deliver to. A command has none: what it sends is left
     /// to the process that serves.
     pub delivers: bool,
@@ -52,6 +55,7 @@ impl Default for Settings {
             retry: RetryPolicy::default(),
             connections_per_user: 16,
             access_token_ttl: Duration::from_secs(90 * 24 * 3600),
+            clock: Clock::System,
             delivers: true,
         }
     }
@@ -118,6 +122,11 @@ impl App {
     /// The wake-ups of this process.
     pub fn queue(&self) -> &LocalQueue<Arc<Delivery>> {
         &self.inner.queue
+    }
+
+    /// The appliance's clock.
+    pub fn clock(&self) -> &Clock {
+        &self.inner.settings.clock
     }
 
     pub(in crate::app) fn store(&self) -> &Store {

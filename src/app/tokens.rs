@@ -7,7 +7,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{App, Error, auth, clock};
+use super::{App, Error, auth};
 use crate::{
     domain::{Party, TokenId},
     store::tokens::{self, Listed},
@@ -43,7 +43,7 @@ impl App {
         let mut random = [0; 32];
         SystemRandom::new().fill(&mut random).map_err(|_| Error::Internal)?;
         let token = format!("esh_{}", URL_SAFE_NO_PAD.encode(random));
-        let now = clock::now();
+        let now = self.clock().now();
         let lifetime = match (lifetime, owner) {
             (Lifetime::Endless, _) | (Lifetime::Usual, Party::Business(_)) => None,
             (Lifetime::For(duration), _) => Some(duration),
@@ -71,7 +71,7 @@ impl App {
     /// # Errors
     /// [`Error::NotFound`]; failures of the database.
     pub async fn revoke_token(&self, id: TokenId) -> Result<(), Error> {
-        if tokens::revoke(&self.store().client().await?, id, clock::now()).await? {
+        if tokens::revoke(&self.store().client().await?, id, self.clock().now()).await? {
             Ok(())
         } else {
             Err(Error::NotFound("token"))

@@ -8,7 +8,7 @@ use super::{
     exit::{Failure, Kind},
 };
 use crate::{
-    app::{App, Settings},
+    app::{App, Clock, Settings},
     config::Config,
     store::{
         Store,
@@ -38,6 +38,7 @@ pub(super) fn settings(config: &Config, delivers: bool) -> Settings {
         retry: config.retry,
         connections_per_user: config.connections_per_user,
         access_token_ttl: config.access_token_ttl,
+        clock: Clock::System,
         delivers,
     }
 }

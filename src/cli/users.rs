@@ -9,7 +9,7 @@ use super::{
     opened,
 };
 use crate::{
-    app::{App, clock},
+    app::App,
     domain::{Permission, Permissions, Phone},
     store::accounts::{BusinessUser, UserChange},
 };
@@ -118,7 +118,7 @@ async fn act(setup: &Setup, app: &App, command: UserCommand) -> Result<(), Failu
             let user = app.find_user(&user).await?;
             confirm(&format!("Shut out {}?", user.name), yes)?;
             let change =
-                UserChange { disabled_at: Some(Some(clock::now())), ..UserChange::default() };
+                UserChange { disabled_at: Some(Some(app.clock().now())), ..UserChange::default() };
             app.change_user(user.id, &change).await?
         }
     };

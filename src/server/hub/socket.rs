@@ -26,7 +26,7 @@ use tokio_tungstenite::{
 };
 use tokio_util::sync::CancellationToken;
 
-use feeding::Clock;
+use feeding::Times;
 
 use super::{
     codec::{self, Outcome, Protocol},
@@ -310,7 +310,7 @@ impl Driver {
         let Some(feed) = &mut self.feed else { return };
         let overdue = feed.on_tick(now);
         if !overdue.sent.is_empty() {
-            self.app.note_written(Clock::new().times(overdue.sent), false);
+            self.app.note_written(Times::new(&self.app).times(overdue.sent), false);
         }
         if !overdue.missed.is_empty() {
             self.app.note_missed(overdue.missed);

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 
 use super::{Driver, READ_AGAIN};
 use crate::{
-    app::Error,
+    app::{App, Error},
     domain::{
         Message, MessageId,
         feed::{Attempt, Batch, Live, PAGE},
@@ -31,8 +31,8 @@ impl Driver {
     pub(super) fn written_at(&self, call: &Call) -> Vec<Option<OffsetDateTime>> {
         let (Call::Acknowledge(ids) | Call::MarkRead(ids)) = call else { return Vec::new() };
         let Some(feed) = &self.feed else { return Vec::new() };
-        let clock = Clock::new();
-        ids.iter().map(|id| feed.written_at(*id).map(|at| clock.at(at))).collect()
+        let times = Times::new(&self.app);
+        ids.iter().map(|id| feed.written_at(*id).map(|at| times.at(at))).collect()
     }
 
     pub(super) fn tell(&mut self, outbound: Outbound) {
@@ -132,7 +132,7 @@ impl Driver {
         if let Some(mut feed) = self.feed.take() {
             let abandoned = feed.abandon();
             if !abandoned.is_empty() {
-                self.app.note_written(Clock::new().times(abandoned), true);
+                self.app.note_written(Times::new(&self.app).times(abandoned), true);
             }
         }
         if let Some(seat) = self.seat.take() {
@@ -143,14 +143,14 @@ impl Driver {
 }
 
 /// Turns moments into times of day.
-pub(super) struct Clock {
+pub(super) struct Times {
     now: Instant,
     time: OffsetDateTime,
 }
 
-impl Clock {
-    pub(super) fn new() -> Clock {
-        Clock { now: Instant::now(), time: crate::app::clock::now() }
+impl Times {
+    pub(super) fn new(app: &App) -> Times {
+        Times { now: Instant::now(), time: app.clock().now() }
     }
 
     pub(super) fn at(&self, moment: Instant) -> OffsetDateTime {
