@@ -15,15 +15,6 @@ use crate::{
 const NAME_LIMIT: usize = 200;
 
 impl App {
-    /// Reads a phone number as people write it.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for the field `field`.
-    pub fn parse_phone(&self, field: &'static str, text: &str) -> Result<Phone, Error> {
-        Phone::parse(text, self.settings().default_region)
-            .map_err(|why| Error::field(field, "invalid_phone", format!("{field} {why}")))
-    }
-
     /// Adds a business user.
     ///
     /// # Errors

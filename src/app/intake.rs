@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::{App, Error};
+use super::{App, Error, gather::Gather};
 use crate::{
     domain::Message,
     store::{
@@ -86,6 +86,7 @@ impl Intake {
 
 impl IntakeWork {
     pub(super) async fn run(mut self, app: App, stop: CancellationToken) {
+        let mut gather = Gather::default();
         loop {
             let first = tokio::select! {
                 biased;
@@ -99,11 +100,13 @@ impl IntakeWork {
             let Some(first) = first else { return };
             let mut rows = first.messages.len();
             let mut batch = vec![first];
+            gather.wait().await;
             while rows < ROWS {
                 let Ok(next) = self.receiver.try_recv() else { break };
                 rows += next.messages.len();
                 batch.push(next);
             }
+            gather.took(rows);
             metrics::histogram!("esh3ar_send_batch_messages").record(rows as f64);
             write(&app, batch).await;
         }

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{App, Error};
+use super::{App, Error, gather::Gather};
 use crate::{
     domain::{MessageId, Party, Phone, Status, feed::Attempt, retry::AfterMiss},
     presence::Outbound,
@@ -134,6 +134,7 @@ fn extend<T>(to: &mut Vec<T>, from: Vec<T>) -> usize {
 
 impl LedgerWork {
     pub(super) async fn run(mut self, app: App, stop: CancellationToken) {
+        let mut gather = Gather::default();
         loop {
             let first = tokio::select! {
                 biased;
@@ -146,10 +147,12 @@ impl LedgerWork {
             let Some(first) = first else { return };
             let mut batch = Batch::default();
             let mut count = batch.add(first);
+            gather.wait().await;
             while count < BATCH {
                 let Ok(next) = self.receiver.try_recv() else { break };
                 count += batch.add(next);
             }
+            gather.took(count);
             metrics::histogram!("esh3ar_ledger_batch_entries").record(count as f64);
             write(&app, batch).await;
         }

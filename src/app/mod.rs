@@ -9,10 +9,12 @@ pub mod auth;
 pub mod clock;
 pub mod delivery;
 pub mod error;
+mod gather;
 pub mod health;
 pub mod intake;
 pub mod ledger;
 pub mod messages;
+mod phones;
 pub mod tokens;
 
 use std::{sync::Arc, time::Duration};
@@ -80,6 +82,7 @@ struct Inner {
     intake: intake::Intake,
     ledger: ledger::Ledger,
     known_tokens: auth::KnownTokens,
+    known_phones: phones::KnownPhones,
 }
 
 impl App {
@@ -102,6 +105,7 @@ impl App {
                 intake,
                 ledger,
                 known_tokens: auth::KnownTokens::default(),
+                known_phones: phones::KnownPhones::default(),
             }),
         };
         tracker.spawn(intake_work.run(app.clone(), stop.clone()));
