@@ -44,7 +44,7 @@ pub struct Changed {
 
 // `sent` and the words' own columns differ; who may change what is the same for both.
 macro_rules! take_words_sql {
-    (status: $status:literal, times: $times:literal, at: $at:literal, from: $from:literal) => {
+    (status: $status:literal, times: $times:literal, at: $at:literal, below: $below:literal) => {
         concat!(
             "UPDATE messages m SET
                 status = ",
@@ -57,8 +57,8 @@ macro_rules! take_words_sql {
                 next_attempt_at = NULL
             FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::timestamptz[])
                  AS a(id, phone, at, written_at)
-            WHERE m.id = a.id AND m.recipient_phone = a.phone AND m.status IN ",
-            $from,
+            WHERE m.id = a.id AND m.recipient_phone = a.phone AND m.status + 0 < ",
+            $below,
             "
             RETURNING m.id, m.sender_user_id, m.",
             $at,
@@ -112,7 +112,7 @@ struct Taking {
 const ACKNOWLEDGE: Taking = Taking {
     status: Status::Delivered,
     usual: take_words_sql!(
-        status: "2", times: "delivered_at = a.at", at: "delivered_at", from: "(0, 1)"
+        status: "2", times: "delivered_at = a.at", at: "delivered_at", below: "2"
     ),
     late: take_late_words_sql!(
         status: "2", times: "delivered_at = a.at", at: "delivered_at"
@@ -133,7 +133,7 @@ const MARK_READ: Taking = Taking {
         status: "3",
         times: "delivered_at = coalesce(m.delivered_at, a.at), read_at = a.at",
         at: "read_at",
-        from: "(0, 1, 2)"
+        below: "3"
     ),
     late: take_late_words_sql!(
         status: "3",
