@@ -51,6 +51,8 @@ const ROOMS: &[(&str, &[&str])] = &[
 /// What the server may name of the store, and why: types that use cases take or give, no statement.
 const STORE_TYPES: &[(&[&str], &str)] = &[
     (&["messages", "Filter"], "the query of a list, filled from the URL"),
+    (&["dead_letters", "Filter"], "which dead letters, filled from the URL or a body"),
+    (&["dead_letters", "DeadLetter"], "a dead letter, turned into JSON"),
     (&["story", "Event"], "the history of a message, turned into JSON"),
     (&["idempotency", "Earlier"], "the answer to a repeated request"),
 ];

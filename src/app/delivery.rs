@@ -103,13 +103,15 @@ impl App {
         Ok(idempotency::forget(&client, before, AT_ONCE as i64).await? == AT_ONCE)
     }
 
-    /// Notes that messages were written to a connection a while ago, or that it ended with them
+    /// Notes that messages were written to a connection a while ago, or why it ended with them
     /// unacknowledged.
-    pub fn note_written(&self, written: Vec<(Attempt, OffsetDateTime)>, connection_lost: bool) {
-        let written = written
-            .into_iter()
-            .map(|(attempt, at)| WrittenAt { attempt, at, connection_lost })
-            .collect();
+    pub fn note_written(
+        &self,
+        written: Vec<(Attempt, OffsetDateTime)>,
+        lost: Option<&'static str>,
+    ) {
+        let written =
+            written.into_iter().map(|(attempt, at)| WrittenAt { attempt, at, lost }).collect();
         self.inner.ledger.note_written(written);
     }
 

@@ -150,6 +150,7 @@ async fn persist_patiently(app: &App, batch: &[Request]) -> Result<Outcomes, sto
             Ok(Err(error)) => error,
             Err(_) => return Err(store::Error::Unavailable("no answer in time".to_owned())),
         };
+        app.inner.trail.database_failed(&error, app.clock().now());
         let wait = waits.next().unwrap_or(Duration::from_millis(500));
         if tokio::time::Instant::now() + wait >= deadline {
             return Err(error);

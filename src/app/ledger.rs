@@ -166,6 +166,7 @@ async fn write(app: &App, batch: Batch) {
         match persist(app, &batch).await {
             Ok(changed) => break changed,
             Err(error) if error.is_transient() && tries < TRIES => {
+                app.inner.trail.database_failed(&error, app.clock().now());
                 tokio::time::sleep(BETWEEN).await;
             }
             Err(error) => {
@@ -195,7 +196,7 @@ async fn persist(app: &App, batch: &Batch) -> Result<Vec<Changed>, store::Error>
         changed.extend(outcome::mark_read(&client, &opened).await?);
     }
     if !batch.written.is_empty() {
-        changed.extend(outcome::mark_sent(&client, &batch.written).await?);
+        changed.extend(outcome::mark_sent(&client, &batch.written, app.clock().now()).await?);
     }
     if !batch.missed.is_empty() {
         changed.extend(judge_missed(app, &client, &batch.missed).await?);

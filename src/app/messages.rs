@@ -161,19 +161,6 @@ impl App {
         Ok((message, story::events(&client, id).await?))
     }
 
-    /// A message that the caller may see, and what unusual happened to it.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`]; failures of the database.
-    pub async fn timeline(
-        &self,
-        caller: &Caller,
-        id: MessageId,
-    ) -> Result<(Message, Vec<Event>), Error> {
-        let message = self.message(caller, id).await?;
-        Ok((message, story::events(&self.store().client().await?, id).await?))
-    }
-
     /// What the calling phone has not acknowledged, oldest first.
     ///
     /// # Errors

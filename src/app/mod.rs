@@ -6,9 +6,12 @@
 pub mod access;
 pub mod accounts;
 pub mod auth;
+pub mod books;
 pub mod clock;
+pub mod dead_letters;
 pub mod delivery;
 pub mod error;
+pub mod explain;
 mod gather;
 pub mod health;
 pub mod intake;
@@ -16,6 +19,7 @@ pub mod ledger;
 pub mod messages;
 mod phones;
 pub mod tokens;
+mod trail;
 
 use std::{sync::Arc, time::Duration};
 
@@ -43,6 +47,8 @@ pub struct Settings {
     pub connections_per_user: usize,
     /// How long an access token of a phone is valid unless it is made otherwise.
     pub access_token_ttl: Duration,
+    /// How long dead letters are kept.
+    pub dead_letters_kept: Duration,
     /// Where the time comes from.
     pub clock: Clock,
     /// Whether this process has connections to deliver to. A command has none: what it sends is left
@@ -57,6 +63,7 @@ impl Default for Settings {
             retry: RetryPolicy::default(),
             connections_per_user: 16,
             access_token_ttl: Duration::from_secs(90 * 24 * 3600),
+            dead_letters_kept: Duration::from_secs(7 * 24 * 3600),
             clock: Clock::System,
             delivers: true,
         }
@@ -83,6 +90,7 @@ struct Inner {
     ledger: ledger::Ledger,
     known_tokens: auth::KnownTokens,
     known_phones: phones::KnownPhones,
+    trail: trail::Trail,
 }
 
 impl App {
@@ -98,6 +106,7 @@ impl App {
         let (ledger, ledger_work) = ledger::Ledger::new();
         let app = App {
             inner: Arc::new(Inner {
+                trail: trail::Trail::new(settings.clock.now()),
                 registry: Registry::new(settings.connections_per_user),
                 queue: LocalQueue::new(SHARES, WAKE_UPS),
                 settings,

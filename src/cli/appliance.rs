@@ -187,6 +187,9 @@ impl Appliance {
         self.front.end(self.stop_timeout, "requests and sockets").await;
         self.work.end(LAST_WRITES, "workers").await;
         self.writers.end(LAST_WRITES, "writers").await;
+        if let Err(error) = self.app.note_stopped().await {
+            tracing::warn!(%error, "the stop could not be noted");
+        }
         drop(self.app);
         self.store.close().await
     }

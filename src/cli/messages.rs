@@ -10,12 +10,12 @@ use super::{
 };
 use crate::{
     app::{
-        App, Caller,
+        self, App, Caller,
         access::Identity,
         messages::{SendRequest, Sent},
     },
     domain::{ContentType, MessageId, MessageKind, Priority, Status, TokenId, message::Draft},
-    server::view::{self, MessageView, Step},
+    server::view::{self, ExplanationView, MessageView, Step},
     store::messages::Filter,
 };
 
@@ -43,6 +43,11 @@ pub(super) enum MessageCommand {
     },
     /// One message and every step of its way
     Show {
+        /// The message's id
+        id: String,
+    },
+    /// What became of a message, why, and what to do next
+    Explain {
         /// The message's id
         id: String,
     },
@@ -126,6 +131,24 @@ async fn act(setup: &Setup, app: &App, command: MessageCommand) -> Result<(), Fa
                 setup.output.record(&Shown { message: MessageView::from(&message), timeline });
             }
         }
+        MessageCommand::Explain { id } => {
+            let explanation =
+                app.explain_any(parse_id(&id)?).await.map_err(|error| match error {
+                    app::Error::NotFound(_) => unknown(),
+                    other => other.into(),
+                })?;
+            let view = ExplanationView::new(&explanation, true);
+            if setup.output.is_table() {
+                setup.output.records(&["at", "step", "detail"], view.steps());
+                let verdict = &explanation.verdict;
+                setup.output.text(&format!("\n{}\n", verdict.sentence));
+                if let Some(next) = &verdict.next {
+                    setup.output.text(&format!("Next: {next}\n"));
+                }
+            } else {
+                setup.output.record(&view);
+            }
+        }
         MessageCommand::List { status, to, from, kind, before, limit } => {
             let mut filter = Filter::default();
             if let Some(name) = status {
@@ -153,8 +176,15 @@ fn named<T>(value: Option<T>, what: &str, names: &str) -> Result<T, Failure> {
 }
 
 fn parse_id(text: &str) -> Result<MessageId, Failure> {
-    text.parse().map_err(|_| {
-        Failure::new(Kind::NotFound, "there is no such message")
-            .hint("ids are shown by: esh3ar message list")
-    })
+    text.parse().map_err(|_| unknown())
+}
+
+/// The books know every accepted message, so an unknown one never was.
+fn unknown() -> Failure {
+    Failure::new(
+        Kind::NotFound,
+        "there is no such message: it was never accepted (its sender got an error or no answer), \
+         or its id is another",
+    )
+    .hint("ids are shown by: esh3ar message list")
 }

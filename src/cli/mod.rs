@@ -1,8 +1,10 @@
 //! The command: parses, puts the rooms together, calls a use case, prints. It has no rules.
 
 pub mod appliance;
+mod audit;
 mod configuration;
 mod demo;
+mod dlq;
 mod doctor;
 pub mod exit;
 mod manual;
@@ -76,6 +78,12 @@ enum Command {
     /// Messages
     #[command(subcommand)]
     Message(messages::MessageCommand),
+    /// Dead letters: what was given up
+    #[command(subcommand)]
+    Dlq(dlq::DlqCommand),
+    /// Whether the books balance
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// The configuration in effect
     #[command(subcommand)]
     Config(configuration::ConfigCommand),
@@ -175,6 +183,8 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             Command::Mobile(command) => mobiles::run(&setup, command).await,
             Command::Token(command) => tokens::run(&setup, command).await,
             Command::Message(command) => messages::run(&setup, command).await,
+            Command::Dlq(command) => dlq::run(&setup, command).await,
+            Command::Audit(command) => audit::run(&setup, command).await,
             Command::Doctor => doctor::run(&setup).await,
             Command::Config(_) | Command::Completions { .. } | Command::Man => Ok(()),
         }

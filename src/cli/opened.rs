@@ -38,6 +38,7 @@ pub(super) fn settings(config: &Config, delivers: bool) -> Settings {
         retry: config.retry,
         connections_per_user: config.connections_per_user,
         access_token_ttl: config.access_token_ttl,
+        dead_letters_kept: config.dead_letters_kept,
         clock: Clock::System,
         delivers,
     }

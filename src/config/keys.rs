@@ -76,6 +76,7 @@ pub const KEYS: &[Key] = &[
         "16",
         "Connections one user may have; one more closes the oldest.",
     ),
+    key("retention.dead_letters", "7d", "How long dead letters are kept."),
     key(
         "auth.access_token_ttl",
         "90d",
@@ -94,7 +95,7 @@ const NOT_YET: &[&str] = &[
     "scan.",
     "smtp.",
     "sms.",
-    "retention.",
+    "retention.messages",
     "http.public_url",
     "http.diagnostics_hub",
     "database.replica_urls",

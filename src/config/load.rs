@@ -271,7 +271,7 @@ impl Reader {
 
     fn duration(&mut self, key: &str) -> Duration {
         let most = match key {
-            "auth.access_token_ttl" => duration::LONGEST,
+            "auth.access_token_ttl" | "retention.dead_letters" => duration::LONGEST,
             _ => Duration::from_secs(24 * 3600),
         };
         let wanted =
@@ -359,6 +359,7 @@ impl Reader {
                     .unwrap_or_default(),
             },
             connections_per_user: self.positive("limits.connections_per_user"),
+            dead_letters_kept: self.duration("retention.dead_letters"),
             access_token_ttl: self.duration("auth.access_token_ttl"),
             log: Log {
                 level: level.unwrap_or_default(),

@@ -33,6 +33,8 @@ pub struct Config {
     pub retry: RetryPolicy,
     /// `limits.connections_per_user`
     pub connections_per_user: usize,
+    /// `retention.dead_letters`
+    pub dead_letters_kept: Duration,
     /// `auth.access_token_ttl`
     pub access_token_ttl: Duration,
     /// `log.*`

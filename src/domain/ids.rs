@@ -51,3 +51,7 @@ id! {
     /// A stored token (never the token itself).
     TokenId
 }
+id! {
+    /// A dead letter.
+    DeadLetterId
+}

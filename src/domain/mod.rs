@@ -4,6 +4,7 @@
 //! chance come in as arguments and decisions go out as values, so that every rule can be tested by
 //! itself. Everything else in the house may use this room; it uses none.
 
+pub mod dead_letter;
 pub mod feed;
 pub mod ids;
 pub mod message;
@@ -12,8 +13,10 @@ pub mod permission;
 pub mod phone;
 pub mod retry;
 pub mod status;
+pub mod verdict;
 
-pub use ids::{ConversationId, MessageId, MobileUserId, TokenId, UserId};
+pub use dead_letter::DeadLetterClass;
+pub use ids::{ConversationId, DeadLetterId, MessageId, MobileUserId, TokenId, UserId};
 pub use message::{ContentType, Message, MessageKind, Priority};
 pub use party::Party;
 pub use permission::{Permission, Permissions};

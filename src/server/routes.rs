@@ -8,7 +8,11 @@ use std::convert::Infallible;
 use ::http::StatusCode;
 use warp::{Filter, Rejection, filters::BoxedFilter, reply::Response};
 
-use super::{context::Shared, http::messages, reply::Problem};
+use super::{
+    context::Shared,
+    http::{dead_letters, messages},
+    reply::Problem,
+};
 
 macro_rules! route {
     ($method:ident $($path:tt)*) => {
@@ -54,7 +58,41 @@ pub fn table() -> BoxedFilter<(Response,)> {
         .or(read)
         .unify()
         .boxed()
+        .or(admin())
+        .unify()
+        .boxed()
         .recover(rejected)
+        .unify()
+        .boxed()
+}
+
+/// What only administrators may.
+fn admin() -> BoxedFilter<(Response,)> {
+    let list = route!(get "api" / "v1" / "admin" / "dead-letters").then(dead_letters::list).boxed();
+    let requeue_many = route!(post "api" / "v1" / "admin" / "dead-letters" / "requeue")
+        .then(dead_letters::requeue_many)
+        .boxed();
+    let delete_many = route!(post "api" / "v1" / "admin" / "dead-letters" / "delete")
+        .then(dead_letters::delete_many)
+        .boxed();
+    let show = route!(get "api" / "v1" / "admin" / "dead-letters" / String)
+        .then(dead_letters::show)
+        .boxed();
+    let requeue = route!(post "api" / "v1" / "admin" / "dead-letters" / String / "requeue")
+        .then(dead_letters::requeue)
+        .boxed();
+    let delete = route!(delete "api" / "v1" / "admin" / "dead-letters" / String)
+        .then(dead_letters::delete)
+        .boxed();
+    list.or(requeue_many)
+        .unify()
+        .or(delete_many)
+        .unify()
+        .or(show)
+        .unify()
+        .or(requeue)
+        .unify()
+        .or(delete)
         .unify()
         .boxed()
 }
@@ -70,6 +108,12 @@ pub const ALL: &[(&str, &str)] = &[
     ("GET", "/api/v1/messages/{id}/timeline"),
     ("POST", "/api/v1/messages/{id}/delivered"),
     ("POST", "/api/v1/messages/{id}/read"),
+    ("GET", "/api/v1/admin/dead-letters"),
+    ("POST", "/api/v1/admin/dead-letters/requeue"),
+    ("POST", "/api/v1/admin/dead-letters/delete"),
+    ("GET", "/api/v1/admin/dead-letters/{id}"),
+    ("POST", "/api/v1/admin/dead-letters/{id}/requeue"),
+    ("DELETE", "/api/v1/admin/dead-letters/{id}"),
 ];
 
 async fn rejected(rejection: Rejection) -> Result<Response, Infallible> {

@@ -4,8 +4,9 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use crate::{
+    app::explain::Explanation,
     domain::{Message, Party, Status},
-    store::story::Event,
+    store::{dead_letters::DeadLetter, story::Event},
 };
 
 /// A message as it is read outside (interfaces.md, HTTP).
@@ -118,4 +119,93 @@ pub fn timeline(message: &Message, events: &[Event]) -> Vec<Step> {
     // Stable: steps of the same moment keep the order in which a message takes them.
     steps.sort_by_key(|step| step.at);
     steps
+}
+
+/// What became of a message, for people and scripts.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExplanationView {
+    id: uuid::Uuid,
+    status: &'static str,
+    steps: Vec<Step>,
+    verdict: VerdictView,
+}
+
+#[derive(Debug, Serialize)]
+struct VerdictView {
+    code: &'static str,
+    sentence: String,
+    /// A command of the administrator's: only the command line shows it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+impl ExplanationView {
+    /// For whoever may see the message; `for_administrator` adds the command to run next.
+    pub fn new(explanation: &Explanation, for_administrator: bool) -> ExplanationView {
+        let verdict = &explanation.verdict;
+        ExplanationView {
+            id: explanation.message.id.0,
+            status: explanation.message.status.name(),
+            steps: timeline(&explanation.message, &explanation.events),
+            verdict: VerdictView {
+                code: verdict.code,
+                sentence: verdict.sentence.clone(),
+                next: verdict.next.clone().filter(|_| for_administrator),
+            },
+        }
+    }
+
+    /// Its steps.
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+}
+
+/// A dead letter as administrators read it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeadLetterView<'a> {
+    id: uuid::Uuid,
+    kind: &'a str,
+    class: &'static str,
+    reason: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message_id: Option<uuid::Uuid>,
+    generation: i32,
+    attempts: i32,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    from: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<&'a str>,
+    #[serde(with = "time::serde::rfc3339")]
+    first_error_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    last_error_at: OffsetDateTime,
+}
+
+impl<'a> From<&'a DeadLetter> for DeadLetterView<'a> {
+    fn from(letter: &'a DeadLetter) -> Self {
+        DeadLetterView {
+            id: letter.id.0,
+            kind: &letter.kind,
+            class: letter.class.name(),
+            reason: &letter.reason,
+            message_id: letter.message.map(|id| id.0),
+            generation: letter.generation,
+            attempts: letter.attempts,
+            from: &letter.from,
+            to: letter.to.as_ref().map(crate::domain::Phone::as_str),
+            subject: letter.subject.as_deref(),
+            first_error_at: letter.first_error_at,
+            last_error_at: letter.last_error_at,
+        }
+    }
+}
+
+/// Dead letters for the wire.
+pub fn dead_letters(letters: &[DeadLetter]) -> Vec<DeadLetterView<'_>> {
+    letters.iter().map(DeadLetterView::from).collect()
 }

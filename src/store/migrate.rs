@@ -34,6 +34,7 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "access_and_delivery",
         sql: include_str!("../../migrations/0003_access_and_delivery.sql"),
     },
+    Migration { version: 4, name: "books", sql: include_str!("../../migrations/0004_books.sql") },
 ];
 
 /// The advisory lock's key: "esh3ar" in ASCII.

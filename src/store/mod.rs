@@ -5,6 +5,8 @@
 //! what is stored can be told from what was asked.
 
 pub mod accounts;
+pub mod books;
+pub mod dead_letters;
 pub mod embedded;
 pub mod error;
 pub mod idempotency;
@@ -15,6 +17,7 @@ pub mod pool;
 pub mod rows;
 pub mod story;
 pub mod tokens;
+pub mod trail;
 
 pub use error::Error;
 pub use pool::{Client, Store};

@@ -201,40 +201,45 @@ pub struct WrittenAt {
     pub attempt: Attempt,
     /// When.
     pub at: OffsetDateTime,
-    /// The connection died before the acknowledgement: the message waits for the next one.
-    pub connection_lost: bool,
+    /// Why the connection ended before the acknowledgement, if it did: the message waits for the
+    /// next one.
+    pub lost: Option<&'static str>,
 }
 
 // A lost connection is no failure: nothing is counted, the message is parked until its recipient
 // connects again.
 const MARK_SENT: &str = "
     WITH given AS (
-        SELECT * FROM unnest($1::uuid[], $2::int4[], $3::timestamptz[], $4::bool[])
+        SELECT * FROM unnest($1::uuid[], $2::int4[], $3::timestamptz[], $4::text[])
                AS a(id, generation, at, lost)),
     done AS (
         UPDATE messages m SET
             status = 1,
             sent_at = coalesce(m.sent_at, a.at),
-            next_attempt_at = CASE WHEN a.lost THEN NULL ELSE m.next_attempt_at END
+            next_attempt_at = CASE WHEN a.lost IS NULL THEN m.next_attempt_at END
         FROM given a
         WHERE m.id = a.id AND m.generation = a.generation AND m.status + 0 < 2
         RETURNING m.id, m.generation, m.sender_user_id, m.sent_at, m.created_at, a.at AS at, a.lost),
     told AS (
-        INSERT INTO delivery_events (message_id, generation, at, kind)
-        SELECT id, generation, at, 'connection_lost' FROM done WHERE lost)
+        INSERT INTO delivery_events (message_id, generation, at, kind, detail)
+        SELECT id, generation, $5, 'connection_lost', lost FROM done WHERE lost IS NOT NULL)
     SELECT id, sender_user_id, sent_at, created_at FROM done WHERE sent_at = at";
 
 /// Marks as sent what was written and is not acknowledged yet.
 ///
 /// # Errors
 /// Any failure of the database; then nothing has changed.
-pub async fn mark_sent(client: &Client, written: &[WrittenAt]) -> Result<Vec<Changed>, Error> {
+pub async fn mark_sent(
+    client: &Client,
+    written: &[WrittenAt],
+    now: OffsetDateTime,
+) -> Result<Vec<Changed>, Error> {
     let ids: Vec<Uuid> = written.iter().map(|w| w.attempt.id.0).collect();
     let generations: Vec<i32> = written.iter().map(|w| w.attempt.generation).collect();
     let times: Vec<OffsetDateTime> = written.iter().map(|w| w.at).collect();
-    let lost: Vec<bool> = written.iter().map(|w| w.connection_lost).collect();
+    let lost: Vec<Option<&str>> = written.iter().map(|w| w.lost).collect();
     let statement = client.prepare_cached(MARK_SENT).await?;
-    let rows = client.query(&statement, &[&ids, &generations, &times, &lost]).await?;
+    let rows = client.query(&statement, &[&ids, &generations, &times, &lost, &now]).await?;
     rows.iter()
         .map(|row| {
             Ok(Changed {

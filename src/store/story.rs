@@ -12,7 +12,8 @@ pub struct Event {
     pub at: OffsetDateTime,
     /// In which generation.
     pub generation: i32,
-    /// `retry`, `given_up`, `connection_lost`, `late_acknowledgement` or `requeued`.
+    /// `retry`, `given_up`, `connection_lost`, `late_acknowledgement`, `requeued`,
+    /// `dead_letter_deleted` or `dead_letter_expired`.
     pub kind: String,
     /// More about it; may be empty.
     pub detail: String,

@@ -27,6 +27,16 @@ pub const ALL: &[(&str, Kind, &str)] = &[
         Kind::Counter,
         "Messages that their recipient's device acknowledged.",
     ),
+    (
+        "esh3ar_unaccounted_messages",
+        Kind::Gauge,
+        "Messages of today and yesterday that the books do not account for; anything but 0 is an alarm.",
+    ),
+    (
+        "esh3ar_dead_letters_changed_total",
+        Kind::Counter,
+        "Dead letters that were requeued or deleted by hand, by action.",
+    ),
     ("esh3ar_messages_failed_total", Kind::Counter, "Messages given up after the last retry."),
     (
         "esh3ar_retries_total",

@@ -22,6 +22,10 @@ pub fn start(app: &App, tracker: &TaskTracker, stop: &CancellationToken) {
     supervise(tracker, stop, "sweep", move || sweep::due(sweeping.clone()));
     let checking = app.clone();
     supervise(tracker, stop, "check positions", move || sweep::positions(checking.clone()));
+    let trailing = app.clone();
+    supervise(tracker, stop, "trail", move || sweep::trail(trailing.clone()));
+    let auditing = app.clone();
+    supervise(tracker, stop, "books", move || sweep::books(auditing.clone()));
     let tidying = app.clone();
     supervise(tracker, stop, "tidy", move || sweep::tidy(tidying.clone()));
 }

@@ -8,6 +8,11 @@ use crate::{app::App, domain::Priority};
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How often positions are checked (delivery.md, How 5).
 const CHECK_EVERY: Duration = Duration::from_secs(20);
+/// How often it is written who came and went, and that this process lives.
+const TRAIL_EVERY: Duration = Duration::from_secs(5);
+/// How often the books are audited, and how far back. It reads the messages of up to two days.
+const BOOKS_EVERY: Duration = Duration::from_secs(600);
+const BOOKS_SINCE: Duration = Duration::from_secs(24 * 3600);
 /// How often what is only kept for a while is looked through.
 const TIDY_EVERY: Duration = Duration::from_secs(600);
 
@@ -39,9 +44,48 @@ pub async fn positions(app: App) {
 }
 
 /// For ever.
+pub async fn trail(app: App) {
+    loop {
+        // A failure is noted as an outage there.
+        let _ = app.write_trail().await;
+        tokio::time::sleep(TRAIL_EVERY).await;
+    }
+}
+
+/// For ever.
+pub async fn books(app: App) {
+    loop {
+        match app.repair_books().await {
+            Ok(0) => {}
+            Ok(repaired) => tracing::warn!(repaired, "dead letters were put in order"),
+            Err(error) => tracing::warn!(%error, "the books could not be repaired"),
+        }
+        let since = app.clock().now() - BOOKS_SINCE;
+        match app.audit_delivery(since).await {
+            Ok(audit) => {
+                let unaccounted = audit.unaccounted();
+                metrics::gauge!("esh3ar_unaccounted_messages").set(unaccounted as f64);
+                if unaccounted > 0 {
+                    tracing::error!(
+                        unaccounted,
+                        "messages are unaccounted for; run: esh3ar audit delivery"
+                    );
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the books could not be audited"),
+        }
+        tokio::time::sleep(BOOKS_EVERY).await;
+    }
+}
+
+/// For ever.
 pub async fn tidy(app: App) {
     loop {
         while let Ok(true) = app.forget_keys().await {}
+        while let Ok(true) = app.expire_dead_letters().await {}
+        if let Err(error) = app.forget_trail().await {
+            tracing::warn!(%error, "old runs and outages could not be forgotten");
+        }
         tokio::time::sleep(TIDY_EVERY).await;
     }
 }

@@ -12,6 +12,7 @@ mod api;
 mod bad_input;
 mod commands;
 mod crash;
+mod dead_letters;
 mod delivery;
 mod embedded;
 mod hub;

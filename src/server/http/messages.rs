@@ -253,12 +253,8 @@ pub async fn timeline(id: String, context: Shared) -> Response {
     answer(
         async {
             let id = parse_id(&id)?;
-            let (message, events) = context.app.timeline(&context.caller, id).await?;
-            let body = json!({
-                "id": message.id.0,
-                "status": message.status.name(),
-                "steps": view::timeline(&message, &events),
-            });
+            let explanation = context.app.explain(&context.caller, id).await?;
+            let body = view::ExplanationView::new(&explanation, false);
             Ok(reply::json(StatusCode::OK, &body))
         }
         .await,

@@ -72,6 +72,7 @@ struct Driver {
     outbox: BytesMut,
     /// Until then nothing goes out.
     held_until: Option<Instant>,
+    connected_at: time::OffsetDateTime,
     running: Option<Running>,
     reading: Option<Reading>,
     /// Messages that came during a read.
@@ -109,6 +110,7 @@ pub async fn drive(upgraded: Upgraded, app: App, caller: Caller, stop: Cancellat
         feed: None,
         outbox: BytesMut::new(),
         held_until: None,
+        connected_at: time::OffsetDateTime::UNIX_EPOCH,
         running: None,
         reading: None,
         deferred: Vec::new(),
@@ -232,6 +234,10 @@ impl Driver {
         if is_mobile {
             self.feed = Some(Feed::new(self.app.settings().retry.acknowledge_timeout));
             self.held_until = Some(Instant::now() + FIRST_PAGE_WAIT);
+            self.connected_at = self.app.clock().now();
+            if let Ok(phone) = self.caller.mobile() {
+                self.app.note_connected(phone);
+            }
         }
     }
 
@@ -310,7 +316,7 @@ impl Driver {
         let Some(feed) = &mut self.feed else { return };
         let overdue = feed.on_tick(now);
         if !overdue.sent.is_empty() {
-            self.app.note_written(Times::new(&self.app).times(overdue.sent), false);
+            self.app.note_written(Times::new(&self.app).times(overdue.sent), None);
         }
         if !overdue.missed.is_empty() {
             self.app.note_missed(overdue.missed);

@@ -11,7 +11,7 @@ use super::{Driver, READ_AGAIN};
 use crate::{
     app::{App, Error},
     domain::{
-        Message, MessageId,
+        Message, MessageId, Party,
         feed::{Attempt, Batch, Live, PAGE},
     },
     presence::{Delivery, Outbound},
@@ -132,11 +132,16 @@ impl Driver {
         if let Some(mut feed) = self.feed.take() {
             let abandoned = feed.abandon();
             if !abandoned.is_empty() {
-                self.app.note_written(Times::new(&self.app).times(abandoned), true);
+                self.app.note_written(Times::new(&self.app).times(abandoned), Some(reason));
             }
         }
         if let Some(seat) = self.seat.take() {
             tracing::debug!(party = ?seat.party(), reason, "connection ended");
+            let party = seat.party().clone();
+            drop(seat);
+            if let (Party::Mobile(phone), false) = (&party, self.app.registry().is_online(&party)) {
+                self.app.note_disconnected(phone, self.connected_at, reason);
+            }
         }
         metrics::gauge!("esh3ar_connections").set(self.app.registry().connections() as f64);
     }

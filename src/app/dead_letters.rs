@@ -1,0 +1,178 @@
+//! Dead letters: listing them, putting them back, deleting them, letting them expire.
+
+use std::time::Duration;
+
+use super::{App, Caller, Error};
+use crate::{
+    domain::{DeadLetterId, Permission},
+    store::{
+        Client,
+        dead_letters::{self, DeadLetter, Filter},
+    },
+};
+
+/// How many are changed in one statement; between two of them others get their turn.
+const AT_ONCE: usize = 200;
+/// The most that one request over HTTP changes: what is left is told.
+pub const CHANGED_AT_ONCE: usize = 1000;
+/// A statement that stood in the way of another is tried this often.
+const TRIES: u32 = 5;
+
+/// What to do with dead letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Put back: the next generation of their messages begins.
+    Requeue,
+    /// Delete: their messages stay failed.
+    Delete,
+}
+
+/// How an action on many dead letters went.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// How many the filter matched.
+    pub matched: usize,
+    /// Those that this call changed.
+    pub changed: Vec<DeadLetterId>,
+    /// Those that somebody else had changed before, or whose message has moved on.
+    pub skipped: Vec<DeadLetterId>,
+    /// Those that could not be changed now; the database was not there.
+    pub failed: Vec<DeadLetterId>,
+}
+
+impl App {
+    /// Whether a caller may administer dead letters.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`], [`Error::WrongAudience`].
+    pub fn administrator<'a>(&self, caller: &'a Caller) -> Result<&'a str, Error> {
+        caller.business(Permission::Admin).map(|(_, name)| &**name)
+    }
+
+    /// Dead letters by filter, newest first.
+    ///
+    /// # Errors
+    /// Failures of the database.
+    pub async fn dead_letters(
+        &self,
+        filter: &Filter,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, Error> {
+        Ok(dead_letters::list(&self.store().client().await?, filter, limit).await?)
+    }
+
+    /// How many dead letters a filter matches.
+    ///
+    /// # Errors
+    /// Failures of the database.
+    pub async fn count_dead_letters(&self, filter: &Filter) -> Result<u64, Error> {
+        Ok(dead_letters::count(&self.store().client().await?, filter).await?)
+    }
+
+    /// One dead letter.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; failures of the database.
+    pub async fn dead_letter(&self, id: DeadLetterId) -> Result<DeadLetter, Error> {
+        let filter = Filter { ids: vec![id], ..Filter::default() };
+        self.dead_letters(&filter, 1).await?.pop().ok_or(Error::NotFound("dead letter"))
+    }
+
+    /// Does something to every dead letter that a filter matches now, at most `most` of them, oldest
+    /// ids last. What is put back by several callers at once is put back once. `progress` is told how
+    /// many are through.
+    ///
+    /// # Errors
+    /// Failures of the database before anything was changed; later ones are in the outcome.
+    pub async fn change_dead_letters(
+        &self,
+        action: Action,
+        filter: &Filter,
+        by: &str,
+        most: usize,
+        mut progress: impl FnMut(usize),
+    ) -> Result<Outcome, Error> {
+        let mut outcome = Outcome::default();
+        let mut page = Filter { before: filter.before, ..filter.clone() };
+        while outcome.matched < most {
+            let limit = AT_ONCE.min(most - outcome.matched);
+            let found = match self.dead_letters(&page, limit).await {
+                Ok(found) => found,
+                Err(error) if outcome.matched == 0 => return Err(error),
+                Err(_) => break,
+            };
+            let mut ids: Vec<DeadLetterId> = found.iter().map(|letter| letter.id).collect();
+            page.before = ids.last().copied();
+            outcome.matched += ids.len();
+            // Everybody takes the rows in the same order, so that nobody waits in a circle.
+            ids.sort();
+            match self.change_patiently(action, &ids, by).await {
+                Ok(changed) => {
+                    outcome.skipped.extend(ids.iter().filter(|id| !changed.contains(id)));
+                    outcome.changed.extend(changed);
+                }
+                Err(_) => outcome.failed.extend(&ids),
+            }
+            progress(outcome.matched);
+            if found.len() < limit {
+                break;
+            }
+        }
+        let name = match action {
+            Action::Requeue => "requeued",
+            Action::Delete => "deleted",
+        };
+        metrics::counter!("esh3ar_dead_letters_changed_total", "action" => name)
+            .increment(outcome.changed.len() as u64);
+        Ok(outcome)
+    }
+
+    async fn change_patiently(
+        &self,
+        action: Action,
+        ids: &[DeadLetterId],
+        by: &str,
+    ) -> Result<Vec<DeadLetterId>, Error> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let result = async {
+                let client = self.store().client().await?;
+                self.change(&client, action, ids, by).await
+            };
+            match result.await {
+                Err(error) if error.is_transient() && tries < TRIES => {
+                    tokio::time::sleep(Duration::from_millis(50) * tries).await;
+                }
+                other => return Ok(other?),
+            }
+        }
+    }
+
+    async fn change(
+        &self,
+        client: &Client,
+        action: Action,
+        ids: &[DeadLetterId],
+        by: &str,
+    ) -> Result<Vec<DeadLetterId>, crate::store::Error> {
+        let now = self.clock().now();
+        match action {
+            Action::Requeue => dead_letters::requeue(client, ids, by, now).await,
+            Action::Delete => dead_letters::delete(client, ids, by, now).await,
+        }
+    }
+
+    /// Lets dead letters expire that were kept long enough. Returns whether there may be more.
+    ///
+    /// # Errors
+    /// Failures of the database.
+    pub async fn expire_dead_letters(&self) -> Result<bool, Error> {
+        const EXPIRED_AT_ONCE: i64 = 500;
+        let now = self.clock().now();
+        let before = now - self.settings().dead_letters_kept;
+        let client = self.store().client().await?;
+        let gone = dead_letters::expire(&client, before, EXPIRED_AT_ONCE, now).await?;
+        Ok(gone == EXPIRED_AT_ONCE)
+    }
+}

@@ -1,0 +1,71 @@
+//! What became of a message: the facts from everywhere, and the verdict that follows from them.
+
+use super::{App, Caller, Error};
+use crate::{
+    domain::{
+        Message, MessageId, Party,
+        verdict::{Facts, Past, RecipientFacts, Verdict},
+    },
+    store::{messages, story, story::Event, trail},
+};
+
+/// The whole story of a message.
+pub struct Explanation {
+    /// The message as it is now.
+    pub message: Message,
+    /// What unusual happened to it.
+    pub events: Vec<Event>,
+    /// What follows from that.
+    pub verdict: Verdict,
+}
+
+impl App {
+    /// Explains a message that the caller may see.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; failures of the database.
+    pub async fn explain(&self, caller: &Caller, id: MessageId) -> Result<Explanation, Error> {
+        let message = self.message(caller, id).await?;
+        self.explanation(message).await
+    }
+
+    /// Explains any message, for an administrator on the server.
+    ///
+    /// # Errors
+    /// As [`App::explain`].
+    pub async fn explain_any(&self, id: MessageId) -> Result<Explanation, Error> {
+        let message = messages::get(&self.store().client().await?, id).await?;
+        self.explanation(message.ok_or(Error::NotFound("message"))?).await
+    }
+
+    async fn explanation(&self, message: Message) -> Result<Explanation, Error> {
+        let client = self.store().client().await?;
+        let now = self.clock().now();
+        let events = story::events(&client, message.id).await?;
+        let (next_attempt_at, dead_letter) = trail::prospects(&client, message.id).await?;
+        let recipient = match &message.recipient {
+            Party::Mobile(phone) => trail::recipient(&client, phone, now).await?,
+            Party::Business(_) => RecipientFacts::default(),
+        };
+        let facts = Facts {
+            now,
+            next_attempt_at,
+            events: events
+                .iter()
+                .map(|event| Past {
+                    at: event.at,
+                    kind: event.kind.clone(),
+                    detail: event.detail.clone(),
+                })
+                .collect(),
+            recipient,
+            dead_letter: dead_letter.map(|id| id.to_string()),
+            runs: trail::runs(&client, message.created_at).await?,
+            outages: trail::outages(&client, message.created_at).await?,
+            retries: self.settings().retry.attempts,
+            message,
+        };
+        let verdict = facts.verdict();
+        Ok(Explanation { message: facts.message, events, verdict })
+    }
+}

@@ -1,0 +1,418 @@
+//! What became of a message, in one sentence, and what to do next.
+//!
+//! The facts come in, the verdict goes out: the first rule that applies names the cause. Its code is
+//! stable, for scripts; its sentence is for people.
+
+use time::OffsetDateTime;
+
+use super::{Message, Party, Status};
+
+#[cfg(test)]
+mod tests;
+
+/// A message that took no longer than this came at once.
+const AT_ONCE: time::Duration = time::Duration::seconds(2);
+/// A process that delivers gives a sign of life every few seconds; one that gave none for this long
+/// is dead.
+pub const SILENT_FOR: time::Duration = time::Duration::seconds(20);
+
+/// Something unusual that happened to the message.
+#[derive(Clone, Debug)]
+pub struct Past {
+    /// When.
+    pub at: OffsetDateTime,
+    /// What; see `delivery_events.kind`.
+    pub kind: String,
+    /// More about it.
+    pub detail: String,
+}
+
+/// What is known of the recipient.
+#[derive(Clone, Debug, Default)]
+pub struct RecipientFacts {
+    /// It has, or once had, an access token.
+    pub had_token: bool,
+    /// One of its tokens is valid now.
+    pub has_valid_token: bool,
+    /// When it last connected.
+    pub connected_at: Option<OffsetDateTime>,
+    /// When its last connection ended; `None` while one is open.
+    pub disconnected_at: Option<OffsetDateTime>,
+    /// Why it ended.
+    pub disconnect_reason: Option<String>,
+}
+
+impl RecipientFacts {
+    fn is_connected(&self) -> bool {
+        self.connected_at.is_some() && self.disconnected_at.is_none()
+    }
+}
+
+/// A process that delivered, or does.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    /// When it began.
+    pub started_at: OffsetDateTime,
+    /// Its last sign of life.
+    pub alive_at: OffsetDateTime,
+    /// When it stopped in order; `None` if it runs or was killed.
+    pub stopped_at: Option<OffsetDateTime>,
+}
+
+/// A time when a part that delivery needs was away.
+#[derive(Clone, Debug)]
+pub struct Outage {
+    /// Which part, such as `database`.
+    pub part: String,
+    /// What was seen of it.
+    pub reason: String,
+    /// From when.
+    pub began_at: OffsetDateTime,
+    /// Until when.
+    pub ended_at: OffsetDateTime,
+}
+
+/// Everything a verdict is founded on.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Now.
+    pub now: OffsetDateTime,
+    /// The message.
+    pub message: Message,
+    /// When somebody has to look at it again.
+    pub next_attempt_at: Option<OffsetDateTime>,
+    /// What unusual happened to it, oldest first.
+    pub events: Vec<Past>,
+    /// Its recipient.
+    pub recipient: RecipientFacts,
+    /// Its dead letter's id.
+    pub dead_letter: Option<String>,
+    /// Processes that ran since the message was accepted, and the last before, oldest first.
+    pub runs: Vec<Run>,
+    /// Outages since it was accepted, oldest first.
+    pub outages: Vec<Outage>,
+    /// Retries before a message fails.
+    pub retries: u16,
+}
+
+/// What became of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Stable and snake_case.
+    pub code: &'static str,
+    /// One sentence.
+    pub sentence: String,
+    /// The command to run next, if there is something to do.
+    pub next: Option<String>,
+}
+
+impl Verdict {
+    fn new(code: &'static str, sentence: impl Into<String>) -> Verdict {
+        Verdict { code, sentence: sentence.into(), next: None }
+    }
+
+    fn next(mut self, command: impl Into<String>) -> Verdict {
+        self.next = Some(command.into());
+        self
+    }
+}
+
+impl Facts {
+    /// The verdict.
+    pub fn verdict(&self) -> Verdict {
+        match self.message.status {
+            Status::Delivered | Status::Read => self.arrived(),
+            Status::Failed => self.failed(),
+            Status::Pending | Status::Sent => self.waiting(),
+        }
+    }
+
+    fn last(&self, kind: &str) -> Option<&Past> {
+        self.events.iter().rev().find(|event| event.kind == kind)
+    }
+
+    fn count(&self, kind: &str) -> usize {
+        self.events.iter().filter(|event| event.kind == kind).count()
+    }
+
+    fn arrived(&self) -> Verdict {
+        let read = if self.message.status == Status::Read { " and was opened" } else { "" };
+        let Some(delivered_at) = self.message.delivered_at else {
+            return Verdict::new("delivered", format!("It was delivered{read}."));
+        };
+        let took = delivered_at - self.message.created_at;
+        let after = span(took);
+        if self.last("late_acknowledgement").is_some() {
+            return Verdict::new(
+                "delivered_late",
+                format!(
+                    "It was given up after {} retries, and then the recipient's device \
+                     acknowledged it all the same, {after} after it was accepted{read}.",
+                    self.retries
+                ),
+            );
+        }
+        if self.last("requeued").is_some() {
+            return Verdict::new(
+                "delivered_after_requeue",
+                format!(
+                    "It had failed, was put back by an administrator and then delivered, {after} \
+                     after it was accepted{read}."
+                ),
+            );
+        }
+        if took > AT_ONCE
+            && let Some(cause) = self.delay(delivered_at)
+        {
+            let sentence = format!(
+                "It was delivered {after} after it was accepted{read}; it was late because {}.",
+                cause.1
+            );
+            return Verdict::new(cause.0, sentence);
+        }
+        Verdict::new(
+            "delivered",
+            format!(
+                "It was delivered {after} after it was accepted: the recipient's device \
+                 acknowledged it{read}."
+            ),
+        )
+    }
+
+    /// Why a message that arrived took so long.
+    fn delay(&self, until: OffsetDateTime) -> Option<(&'static str, String)> {
+        let from = self.message.created_at;
+        if let Some(outage) =
+            self.outages.iter().rev().find(|o| o.ended_at >= from && o.began_at <= until)
+        {
+            return Some(("delivered_after_outage", outage_text(outage)));
+        }
+        if let Some((run, killed)) = self.interruption(from, until) {
+            let text = format!(
+                "esh3ar {} at {} and {} at {}",
+                if killed { "was killed or lost its power" } else { "was stopped" },
+                clock(run.stopped_at.unwrap_or(run.alive_at)),
+                "was started again",
+                self.runs
+                    .iter()
+                    .find(|next| next.started_at > run.started_at)
+                    .map_or_else(|| "a later time".to_owned(), |next| clock(next.started_at)),
+            );
+            let code = if killed { "delivered_after_crash" } else { "delivered_after_restart" };
+            return Some((code, text));
+        }
+        if let Some(lost) = self.last("connection_lost") {
+            let text = format!(
+                "the connection that it had been written to was lost at {} ({})",
+                clock(lost.at),
+                reason(&lost.detail)
+            );
+            return Some(("delivered_after_lost_connection", text));
+        }
+        let retries = self.count("retry");
+        if retries > 0 {
+            let text = format!(
+                "the recipient's device was connected and did not acknowledge it {retries} {}",
+                if retries == 1 { "time" } else { "times" }
+            );
+            return Some(("delivered_after_retries", text));
+        }
+        let connected = self.recipient.connected_at.filter(|at| *at > from);
+        let sent_late = self.message.sent_at.is_some_and(|sent| sent - from > AT_ONCE);
+        if connected.is_some() || sent_late {
+            let at = self.message.sent_at.or(connected).unwrap_or(until);
+            let text = format!("the recipient was not connected before {}", clock(at));
+            return Some(("delivered_on_connect", text));
+        }
+        None
+    }
+
+    /// The run that ended while the message was on its way, and whether it was killed.
+    fn interruption(&self, from: OffsetDateTime, until: OffsetDateTime) -> Option<(Run, bool)> {
+        self.runs.iter().rev().skip(1).find_map(|run| {
+            let end = run.stopped_at.unwrap_or(run.alive_at);
+            let next = self.runs.iter().find(|next| next.started_at > run.started_at)?;
+            // A killed run's last sign of life may lie before the message.
+            let over =
+                run.started_at <= until && next.started_at >= from && next.started_at <= until;
+            (over && (end >= from || run.stopped_at.is_none() || next.started_at > from))
+                .then_some((*run, run.stopped_at.is_none()))
+        })
+    }
+
+    fn failed(&self) -> Verdict {
+        let reason = self.message.failure_reason.as_deref().unwrap_or("no reason was kept");
+        let attempts = self.message.retry_count + 1;
+        match &self.dead_letter {
+            Some(letter) => Verdict::new(
+                "failed",
+                format!("It failed after {attempts} attempts: {reason}. It is a dead letter now."),
+            )
+            .next(format!("esh3ar dlq requeue {letter}")),
+            None => Verdict::new(
+                "failed_for_good",
+                format!(
+                    "It failed after {attempts} attempts: {reason}. Its dead letter is gone \
+                     (deleted, or older than it is kept)."
+                ),
+            )
+            .next("send it again, as a new message"),
+        }
+    }
+
+    fn waiting(&self) -> Verdict {
+        let phone = match &self.message.recipient {
+            Party::Mobile(phone) => phone.as_str().to_owned(),
+            Party::Business(id) => id.to_string(),
+        };
+        let alive = self
+            .runs
+            .last()
+            .filter(|run| run.stopped_at.is_none() && self.now - run.alive_at <= SILENT_FOR);
+        if alive.is_none() {
+            let sentence = match self.runs.last() {
+                None => "It waits, because no esh3ar that delivers has ever run on this database."
+                    .to_owned(),
+                Some(Run { stopped_at: Some(at), .. }) => format!(
+                    "It waits, because esh3ar was stopped at {} and has not been started again.",
+                    clock(*at)
+                ),
+                Some(run) => format!(
+                    "It waits, because esh3ar has given no sign of life since {}: it was killed, \
+                     or hangs.",
+                    clock(run.alive_at)
+                ),
+            };
+            return Verdict::new("nobody_delivers", sentence).next("esh3ar serve");
+        }
+        if let Some(outage) = self.outages.last().filter(|outage| outage.ended_at >= self.now) {
+            return Verdict::new("outage", format!("It waits, because {}.", outage_text(outage)))
+                .next("esh3ar doctor");
+        }
+        let recipient = &self.recipient;
+        // A connection that a killed process had is over, although nobody noted its end.
+        let first_alive = self
+            .runs
+            .iter()
+            .filter(|run| run.stopped_at.is_none() && self.now - run.alive_at <= SILENT_FOR)
+            .map(|run| run.started_at)
+            .min();
+        if recipient.is_connected() && recipient.connected_at >= first_alive {
+            return self.waiting_while_connected();
+        }
+        if let Some(lost) = self.last("connection_lost") {
+            return Verdict::new(
+                "connection_lost",
+                format!(
+                    "It was written to a connection that was lost at {} ({}) before the recipient's \
+                     device acknowledged it; it waits for the next connect.",
+                    clock(lost.at),
+                    reason(&lost.detail)
+                ),
+            );
+        }
+        let Some(connected_at) = recipient.connected_at else {
+            return if recipient.has_valid_token {
+                Verdict::new(
+                    "recipient_never_connected",
+                    "It waits: the recipient has an access token and has never connected with it.",
+                )
+            } else if recipient.had_token {
+                self.locked_out(&phone)
+            } else {
+                Verdict::new(
+                    "recipient_not_registered",
+                    "It waits: nobody has registered with this phone number.",
+                )
+                .next(format!("esh3ar token create --mobile {phone}"))
+            };
+        };
+        if !recipient.has_valid_token {
+            return self.locked_out(&phone);
+        }
+        let since = recipient.disconnected_at.unwrap_or(connected_at);
+        Verdict::new(
+            "recipient_offline",
+            format!(
+                "It waits for the recipient's next connect: the last connection ended at {} ({}).",
+                clock(since),
+                reason(recipient.disconnect_reason.as_deref().unwrap_or_default())
+            ),
+        )
+    }
+
+    fn locked_out(&self, phone: &str) -> Verdict {
+        Verdict::new(
+            "recipient_locked_out",
+            "It waits: the recipient's access tokens have expired or were revoked, so that it \
+             cannot connect.",
+        )
+        .next(format!("esh3ar token create --mobile {phone}"))
+    }
+
+    fn waiting_while_connected(&self) -> Verdict {
+        let again = format!("esh3ar message explain {}", self.message.id);
+        if self.message.retry_count > 0 {
+            let due = self
+                .next_attempt_at
+                .map_or_else(String::new, |at| format!("; the next attempt is at {}", clock(at)));
+            return Verdict::new(
+                "not_acknowledged",
+                format!(
+                    "The recipient's device is connected and has not acknowledged it: retry {} of \
+                     {}{due}.",
+                    self.message.retry_count, self.retries
+                ),
+            )
+            .next(again);
+        }
+        let age = span(self.now - self.message.created_at);
+        Verdict::new(
+            "on_its_way",
+            format!("It was accepted {age} ago and is on its way to a connected device."),
+        )
+        .next(again)
+    }
+}
+
+fn outage_text(outage: &Outage) -> String {
+    format!(
+        "the {} was away from {} to {} ({})",
+        outage.part,
+        clock(outage.began_at),
+        clock(outage.ended_at),
+        outage.reason
+    )
+}
+
+/// The reason of a lost connection, as it is noted, in words.
+fn reason(noted: &str) -> String {
+    match noted {
+        "" => "no reason was noted".to_owned(),
+        "stuck" => "the device stopped reading".to_owned(),
+        "client_timeout" => "the device fell silent: it neither sent nor answered".to_owned(),
+        "socket_broken" => "the network broke it".to_owned(),
+        "socket_closed" | "client_closed" => "the device closed it".to_owned(),
+        "server_closed" => "esh3ar closed it".to_owned(),
+        "process_ended" => "esh3ar ended with it".to_owned(),
+        other => other.to_owned(),
+    }
+}
+
+/// A time of day with its date, to the second, in UTC.
+fn clock(at: OffsetDateTime) -> String {
+    let (date, time) = (at.date(), at.time());
+    format!("{date} {:02}:{:02}:{:02} UTC", time.hour(), time.minute(), time.second())
+}
+
+/// A duration as people say it.
+fn span(duration: time::Duration) -> String {
+    let millis = duration.whole_milliseconds().max(0);
+    match millis {
+        0..1_000 => format!("{millis} ms"),
+        1_000..120_000 => format!("{}.{} s", millis / 1000, millis % 1000 / 100),
+        120_000..7_200_000 => format!("{} minutes", millis / 60_000),
+        7_200_000..172_800_000 => format!("{} hours", millis / 3_600_000),
+        _ => format!("{} days", millis / 86_400_000),
+    }
+}

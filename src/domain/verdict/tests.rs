@@ -1,0 +1,181 @@
+//! Each fault has a verdict of its own.
+use std::time::Duration;
+
+use super::*;
+use crate::domain::{
+    ContentType, MessageId, Phone, Priority, UserId,
+    message::{Draft, OneWay},
+};
+
+fn second(n: i64) -> OffsetDateTime {
+    OffsetDateTime::UNIX_EPOCH + time::Duration::seconds(n)
+}
+
+fn accepted(status: Status) -> Message {
+    let draft = Draft {
+        subject: None,
+        content: "x".to_owned(),
+        content_type: ContentType::default(),
+        priority: Priority::default(),
+    };
+    let to = Phone::from_stored("+967771234567");
+    let one_way = OneWay::new(MessageId(uuid::Uuid::nil()), UserId(uuid::Uuid::nil()), to, draft);
+    let mut message = one_way.unwrap().accepted("shop".into(), second(1000));
+    message.status = status;
+    message
+}
+
+fn run(from: i64, alive: i64, stopped: Option<i64>) -> Run {
+    Run { started_at: second(from), alive_at: second(alive), stopped_at: stopped.map(second) }
+}
+
+fn facts(status: Status) -> Facts {
+    Facts {
+        now: second(1100),
+        message: accepted(status),
+        next_attempt_at: None,
+        events: Vec::new(),
+        recipient: RecipientFacts {
+            had_token: true,
+            has_valid_token: true,
+            connected_at: Some(second(900)),
+            ..RecipientFacts::default()
+        },
+        dead_letter: None,
+        runs: vec![run(0, 1099, None)],
+        outages: Vec::new(),
+        retries: 6,
+    }
+}
+
+fn delivered(after: Duration) -> Facts {
+    let mut facts = facts(Status::Delivered);
+    facts.message.sent_at = Some(second(1000) + after / 2);
+    facts.message.delivered_at = Some(second(1000) + after);
+    facts
+}
+
+fn event(kind: &str, at: i64, detail: &str) -> Past {
+    Past { at: second(at), kind: kind.to_owned(), detail: detail.to_owned() }
+}
+
+#[track_caller]
+fn says(facts: &Facts, code: &str, words: &str) {
+    let verdict = facts.verdict();
+    assert_eq!(verdict.code, code, "{}", verdict.sentence);
+    assert!(verdict.sentence.contains(words), "{} lacks {words}", verdict.sentence);
+}
+
+#[test]
+fn what_came_at_once_needs_no_cause() {
+    says(&delivered(Duration::from_millis(7)), "delivered", "7 ms after");
+    let mut read = delivered(Duration::from_millis(7));
+    read.message.status = Status::Read;
+    says(&read, "delivered", "was opened");
+}
+
+#[test]
+fn what_came_late_says_why() {
+    let late = delivered(Duration::from_secs(30));
+    let mut crash = late.clone();
+    crash.runs = vec![run(0, 998, None), run(1010, 1099, None)];
+    says(&crash, "delivered_after_crash", "killed");
+    let mut restart = late.clone();
+    restart.runs = vec![run(0, 1001, Some(1001)), run(1010, 1099, None)];
+    says(&restart, "delivered_after_restart", "was stopped at 1970-01-01 00:16:41 UTC");
+    let mut outage = late.clone();
+    outage.outages = vec![Outage {
+        part: "database".to_owned(),
+        reason: "could not extend file: No space left on device (53100)".to_owned(),
+        began_at: second(1002),
+        ended_at: second(1020),
+    }];
+    says(&outage, "delivered_after_outage", "No space left");
+    let mut lost = late.clone();
+    lost.events = vec![event("connection_lost", 1005, "client_timeout")];
+    says(&lost, "delivered_after_lost_connection", "fell silent");
+    let mut stuck = late.clone();
+    stuck.events = vec![event("connection_lost", 1005, "stuck")];
+    says(&stuck, "delivered_after_lost_connection", "stopped reading");
+    let mut retried = late.clone();
+    retried.events = vec![event("retry", 1005, ""), event("retry", 1006, "")];
+    says(&retried, "delivered_after_retries", "2 times");
+    let mut offline = late;
+    offline.recipient.connected_at = Some(second(1029));
+    says(&offline, "delivered_on_connect", "not connected before");
+}
+
+#[test]
+fn a_restart_before_the_message_is_not_its_cause() {
+    let mut facts = delivered(Duration::from_secs(30));
+    facts.runs = vec![run(0, 500, Some(500)), run(600, 1099, None)];
+    facts.recipient.connected_at = Some(second(1029));
+    says(&facts, "delivered_on_connect", "not connected");
+}
+
+#[test]
+fn what_was_given_up_says_what_to_do() {
+    let mut facts = facts(Status::Failed);
+    facts.message.retry_count = 6;
+    facts.message.failure_reason = Some("the device did not acknowledge".to_owned());
+    says(&facts, "failed_for_good", "7 attempts");
+    facts.dead_letter = Some("17".to_owned());
+    says(&facts, "failed", "did not acknowledge");
+    assert_eq!(facts.verdict().next.as_deref(), Some("esh3ar dlq requeue 17"));
+    let mut late = delivered(Duration::from_secs(90));
+    late.events = vec![event("given_up", 1070, ""), event("late_acknowledgement", 1090, "")];
+    says(&late, "delivered_late", "all the same");
+    late.events = vec![event("given_up", 1070, ""), event("requeued", 1080, "")];
+    says(&late, "delivered_after_requeue", "put back");
+}
+
+#[test]
+fn what_waits_says_for_what() {
+    let mut offline = facts(Status::Pending);
+    offline.recipient.disconnected_at = Some(second(950));
+    offline.recipient.disconnect_reason = Some("socket_closed".to_owned());
+    says(&offline, "recipient_offline", "the device closed it");
+    let mut lost = offline.clone();
+    lost.message.status = Status::Sent;
+    lost.events = vec![event("connection_lost", 1005, "client_timeout")];
+    says(&lost, "connection_lost", "fell silent");
+    let mut never = offline.clone();
+    never.recipient.connected_at = None;
+    says(&never, "recipient_never_connected", "never connected");
+    never.recipient.has_valid_token = false;
+    says(&never, "recipient_locked_out", "expired");
+    never.recipient.had_token = false;
+    says(&never, "recipient_not_registered", "nobody has registered");
+    let next = never.verdict().next;
+    assert_eq!(next.as_deref(), Some("esh3ar token create --mobile +967771234567"));
+    let mut expired = offline;
+    expired.recipient.has_valid_token = false;
+    says(&expired, "recipient_locked_out", "expired");
+}
+
+#[test]
+fn what_waits_for_a_connected_device_says_how_often_it_was_tried() {
+    says(&facts(Status::Pending), "on_its_way", "connected device");
+    let mut retried = facts(Status::Sent);
+    retried.message.retry_count = 2;
+    retried.next_attempt_at = Some(second(1104));
+    says(&retried, "not_acknowledged", "retry 2 of 6");
+}
+
+#[test]
+fn nothing_waits_for_a_recipient_while_nobody_delivers() {
+    let mut facts = facts(Status::Pending);
+    facts.runs = vec![run(0, 1050, None)];
+    says(&facts, "nobody_delivers", "no sign of life since 1970-01-01 00:17:30");
+    facts.runs = vec![run(0, 1095, Some(1095))];
+    says(&facts, "nobody_delivers", "was stopped");
+    facts.runs.clear();
+    says(&facts, "nobody_delivers", "ever run");
+}
+
+#[test]
+fn a_connection_of_a_killed_process_is_over() {
+    let mut facts = facts(Status::Pending);
+    facts.runs = vec![run(0, 1001, None), run(1050, 1099, None)];
+    says(&facts, "recipient_offline", "no reason was noted");
+}

@@ -1,0 +1,188 @@
+//! `/admin/dead-letters`: what was given up, for administrators.
+
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::json;
+use warp::reply::Response;
+
+use crate::{
+    app::dead_letters::{Action, CHANGED_AT_ONCE, Outcome},
+    domain::{DeadLetterClass, DeadLetterId, MessageId},
+    server::{
+        context::{Context, Shared, cursor},
+        reply::{self, Problem, answer},
+        view,
+    },
+    store::dead_letters::Filter,
+};
+
+/// Which dead letters a bulk action is about: ids, or conditions that must all hold.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with a filter")]
+struct BulkBody {
+    #[serde(default)]
+    ids: Vec<uuid::Uuid>,
+    reason: Option<String>,
+    kind: Option<String>,
+    class: Option<String>,
+    since: Option<String>,
+    recipient: Option<String>,
+    #[serde(default)]
+    all: bool,
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// `GET /admin/dead-letters`.
+pub async fn list(context: Shared) -> Response {
+    answer(try_list(&context).await)
+}
+
+async fn try_list(context: &Context) -> Result<Response, Problem> {
+    context.app.administrator(&context.caller)?;
+    let limit = context.limit()?;
+    let body = BulkBody {
+        reason: context.parameter("reason")?,
+        kind: context.parameter("kind")?,
+        class: context.parameter("class")?,
+        since: context.parameter("since")?,
+        recipient: context.parameter("recipient")?,
+        ..BulkBody::default()
+    };
+    let mut filter = body.filter(context)?;
+    filter.before = context.after()?.map(|id| DeadLetterId(id.0));
+    let found = context.app.dead_letters(&filter, limit + 1).await?;
+    let shown = found.get(..limit).unwrap_or(&found);
+    let next = (found.len() > limit)
+        .then(|| shown.last().map(|last| cursor(MessageId(last.id.0))))
+        .flatten();
+    Ok(reply::json(StatusCode::OK, &json!({ "items": view::dead_letters(shown), "next": next })))
+}
+
+impl BulkBody {
+    fn filter(&self, context: &Context) -> Result<Filter, Problem> {
+        let class = self.class.as_deref().map(|name| {
+            DeadLetterClass::parse(name).ok_or_else(|| {
+                let message = "class is recipient, provider, content or system";
+                Problem::field("class", "unknown", message)
+            })
+        });
+        let since = self.since.as_deref().map(|text| {
+            let format = &time::format_description::well_known::Rfc3339;
+            time::OffsetDateTime::parse(text, format).map_err(|_| {
+                let message = "since is a time such as 2026-01-31T12:00:00Z";
+                Problem::field("since", "invalid_time", message)
+            })
+        });
+        let recipient = self.recipient.as_deref();
+        Ok(Filter {
+            ids: self.ids.iter().map(|id| DeadLetterId(*id)).collect(),
+            reason: self.reason.clone(),
+            kind: self.kind.clone(),
+            class: class.transpose()?,
+            since: since.transpose()?,
+            recipient: recipient
+                .map(|text| context.app.parse_phone("recipient", text))
+                .transpose()?,
+            before: None,
+        })
+    }
+
+    fn names_any(&self) -> bool {
+        !self.ids.is_empty()
+            || self.reason.is_some()
+            || self.kind.is_some()
+            || self.class.is_some()
+            || self.since.is_some()
+            || self.recipient.is_some()
+    }
+}
+
+/// `GET /admin/dead-letters/{id}`.
+pub async fn show(id: String, context: Shared) -> Response {
+    answer(
+        async {
+            context.app.administrator(&context.caller)?;
+            let letter = context.app.dead_letter(parse_id(&id)?).await?;
+            Ok(reply::json(StatusCode::OK, &view::DeadLetterView::from(&letter)))
+        }
+        .await,
+    )
+}
+
+/// `POST /admin/dead-letters/{id}/requeue`.
+pub async fn requeue(id: String, context: Shared) -> Response {
+    answer(change_one(&context, &id, Action::Requeue).await)
+}
+
+/// `DELETE /admin/dead-letters/{id}`.
+pub async fn delete(id: String, context: Shared) -> Response {
+    answer(change_one(&context, &id, Action::Delete).await)
+}
+
+async fn change_one(context: &Context, id: &str, action: Action) -> Result<Response, Problem> {
+    let by = context.app.administrator(&context.caller)?;
+    let filter = Filter { ids: vec![parse_id(id)?], ..Filter::default() };
+    let outcome = context.app.change_dead_letters(action, &filter, by, 1, |_| ()).await?;
+    if outcome.changed.is_empty() && outcome.failed.is_empty() {
+        return Err(crate::app::Error::NotFound("dead letter").into());
+    }
+    if !outcome.failed.is_empty() {
+        return Err(crate::app::Error::Unavailable.into());
+    }
+    Ok(reply::json(StatusCode::OK, &summary(action, &outcome, false)))
+}
+
+/// `POST /admin/dead-letters/requeue`.
+pub async fn requeue_many(context: Shared) -> Response {
+    answer(change_many(&context, Action::Requeue).await)
+}
+
+/// `POST /admin/dead-letters/delete`.
+pub async fn delete_many(context: Shared) -> Response {
+    answer(change_many(&context, Action::Delete).await)
+}
+
+async fn change_many(context: &Context, action: Action) -> Result<Response, Problem> {
+    let by = context.app.administrator(&context.caller)?;
+    let body: BulkBody = context.json()?;
+    if body.ids.len() > CHANGED_AT_ONCE {
+        let message = format!("at most {CHANGED_AT_ONCE} ids in one call");
+        return Err(Problem::field("ids", "too_many", message));
+    }
+    // A filter that was forgotten, or misspelt into nothing, must not mean everything.
+    if !body.names_any() && !body.all {
+        let message = "say which: ids, reason, kind, class, since, recipient, or all: true";
+        return Err(Problem::field("ids", "required", message));
+    }
+    let filter = body.filter(context)?;
+    if body.dry_run {
+        let matched = context.app.count_dead_letters(&filter).await?;
+        return Ok(reply::json(StatusCode::OK, &json!({ "dryRun": true, "matched": matched })));
+    }
+    let outcome =
+        context.app.change_dead_letters(action, &filter, by, CHANGED_AT_ONCE, |_| ()).await?;
+    let more = outcome.matched == CHANGED_AT_ONCE;
+    Ok(reply::json(StatusCode::OK, &summary(action, &outcome, more)))
+}
+
+fn summary(action: Action, outcome: &Outcome, more: bool) -> serde_json::Value {
+    let done = match action {
+        Action::Requeue => "requeued",
+        Action::Delete => "deleted",
+    };
+    let ids = |ids: &[DeadLetterId]| ids.iter().map(|id| id.0).collect::<Vec<_>>();
+    json!({
+        "matched": outcome.matched,
+        done: outcome.changed.len(),
+        "skipped": ids(&outcome.skipped),
+        "failed": ids(&outcome.failed),
+        // Whether the same call would find more: one does at most 1,000.
+        "more": more,
+    })
+}
+
+/// What is no id names nothing.
+fn parse_id(text: &str) -> Result<DeadLetterId, Problem> {
+    text.parse().map_err(|_| crate::app::Error::NotFound("dead letter").into())
+}

@@ -1,0 +1,182 @@
+//! Whether every accepted message is accounted for: sums by business and day, held against what was
+//! counted when the messages were accepted, and single messages that do not add up in themselves.
+
+use time::{Date, OffsetDateTime};
+use uuid::Uuid;
+
+use super::{Client, Error};
+use crate::domain::{MessageId, UserId};
+
+/// The books of one business and one day (UTC).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Day {
+    /// The business.
+    pub business: UserId,
+    /// Its name; empty if it is not known any more.
+    pub name: String,
+    /// The day.
+    pub day: Date,
+    /// Counted when they were accepted.
+    pub accepted: i64,
+    /// By status, counted now.
+    pub pending: i64,
+    /// Written to a connection, not acknowledged.
+    pub sent: i64,
+    /// Acknowledged.
+    pub delivered: i64,
+    /// Opened.
+    pub read: i64,
+    /// Given up.
+    pub failed: i64,
+    /// Erased on purpose.
+    pub erased: i64,
+}
+
+impl Day {
+    /// How many messages are missing; negative if there are more than were counted.
+    pub fn missing(&self) -> i64 {
+        self.accepted
+            - (self.pending + self.sent + self.delivered + self.read + self.failed + self.erased)
+    }
+}
+
+// One statement, hence one snapshot: it balances at every moment, not only at rest.
+const DAYS: &str = "
+    WITH counted AS (
+        SELECT business_user_id AS business, day, sum(accepted)::int8 AS accepted,
+               sum(erased)::int8 AS erased
+        FROM ledger_days WHERE day >= $1 GROUP BY 1, 2),
+    found AS (
+        SELECT coalesce(sender_user_id, recipient_user_id) AS business,
+               (created_at AT TIME ZONE 'UTC')::date AS day,
+               count(*) FILTER (WHERE deleted_at IS NULL AND status = 0) AS pending,
+               count(*) FILTER (WHERE deleted_at IS NULL AND status = 1) AS sent,
+               count(*) FILTER (WHERE deleted_at IS NULL AND status = 2) AS delivered,
+               count(*) FILTER (WHERE deleted_at IS NULL AND status = 3) AS read,
+               count(*) FILTER (WHERE deleted_at IS NULL AND status = 4) AS failed,
+               count(*) FILTER (WHERE deleted_at IS NOT NULL) AS deleted
+        FROM messages WHERE created_at >= $2 GROUP BY 1, 2)
+    SELECT business, coalesce(u.name, ''), day, coalesce(c.accepted, 0), coalesce(f.pending, 0),
+           coalesce(f.sent, 0), coalesce(f.delivered, 0), coalesce(f.read, 0),
+           coalesce(f.failed, 0), coalesce(c.erased, 0) + coalesce(f.deleted, 0)
+    FROM counted c FULL JOIN found f USING (business, day)
+    LEFT JOIN business_users u ON u.id = business
+    ORDER BY day DESC, 2";
+
+/// The books since a day.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn days(client: &mut Client, since: Date) -> Result<Vec<Day>, Error> {
+    let transaction = client.transaction().await?;
+    // Sums over a day are the one thing here that is not read by an index, and may take its time.
+    transaction
+        .batch_execute(
+            "SET LOCAL enable_seqscan = on; SET LOCAL enable_bitmapscan = on; \
+             SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on; \
+             SET LOCAL statement_timeout = 300000; SET TRANSACTION READ ONLY",
+        )
+        .await?;
+    let midnight = since.midnight().assume_utc();
+    let rows = transaction.query(DAYS, &[&since, &midnight]).await?;
+    transaction.commit().await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Day {
+                business: UserId(row.try_get(0)?),
+                name: row.try_get(1)?,
+                day: row.try_get(2)?,
+                accepted: row.try_get(3)?,
+                pending: row.try_get(4)?,
+                sent: row.try_get(5)?,
+                delivered: row.try_get(6)?,
+                read: row.try_get(7)?,
+                failed: row.try_get(8)?,
+                erased: row.try_get(9)?,
+            })
+        })
+        .collect()
+}
+
+/// A message whose own entries contradict each other.
+#[derive(Clone, Debug)]
+pub struct Discrepancy {
+    /// Which.
+    pub message: MessageId,
+    /// What is wrong with it; stable and snake_case.
+    pub kind: &'static str,
+}
+
+// Failed, and nothing says why: no dead letter, and no event that one was deleted or has expired.
+// What an older system had given up never had one.
+const FAILED_ALONE: &str = "
+    m.status = 4 AND m.deleted_at IS NULL
+    AND NOT EXISTS (SELECT FROM dead_letters d WHERE d.message_id = m.id
+                    AND d.generation = m.generation AND d.kind = 'delivery')
+    AND NOT EXISTS (SELECT FROM delivery_events e WHERE e.message_id = m.id
+                    AND e.generation = m.generation
+                    AND e.kind IN ('dead_letter_deleted', 'dead_letter_expired'))
+    AND m.failure_reason IS DISTINCT FROM 'failed in the previous system'";
+
+const LETTER_ALONE: &str = "
+    d.kind = 'delivery' AND NOT EXISTS (
+        SELECT FROM messages m WHERE m.id = d.message_id AND m.status = 4
+        AND m.generation = d.generation)";
+
+/// Single messages that do not add up, at most `limit` of each kind: those that somebody should have
+/// looked at before `overdue_before`, those that failed without a dead letter, dead letters of
+/// messages that did not fail.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn discrepancies(
+    client: &Client,
+    overdue_before: OffsetDateTime,
+    limit: i64,
+) -> Result<Vec<Discrepancy>, Error> {
+    let mut found = Vec::new();
+    let mut add = |kind: &'static str, rows: Vec<tokio_postgres::Row>| -> Result<(), Error> {
+        for row in rows {
+            found.push(Discrepancy { message: MessageId(row.try_get::<_, Uuid>(0)?), kind });
+        }
+        Ok(())
+    };
+    let overdue = client
+        .prepare_cached(
+            "SELECT id FROM messages WHERE next_attempt_at < $1 ORDER BY next_attempt_at LIMIT $2",
+        )
+        .await?;
+    add("overdue", client.query(&overdue, &[&overdue_before, &limit]).await?)?;
+    let failed = format!("SELECT m.id FROM messages m WHERE {FAILED_ALONE} LIMIT $1");
+    let failed = client.prepare_cached(&failed).await?;
+    add("failed_without_dead_letter", client.query(&failed, &[&limit]).await?)?;
+    let letters = format!("SELECT d.message_id FROM dead_letters d WHERE {LETTER_ALONE} LIMIT $1");
+    let letters = client.prepare_cached(&letters).await?;
+    add("dead_letter_of_no_failure", client.query(&letters, &[&limit]).await?)?;
+    Ok(found)
+}
+
+/// Gives failed messages the dead letter that they miss, and takes away those of messages that did
+/// not fail. Returns how many of both.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn repair(client: &Client, now: OffsetDateTime, limit: i64) -> Result<u64, Error> {
+    let restore = format!(
+        "INSERT INTO dead_letters (id, message_id, generation, kind, class, reason, attempts,
+                                   first_error_at, last_error_at)
+         SELECT gen_random_uuid(), m.id, m.generation, 'delivery', 'system',
+                coalesce(m.failure_reason, 'no reason was kept'), m.retry_count + 1,
+                coalesce(m.sent_at, m.created_at), $1
+         FROM messages m WHERE {FAILED_ALONE} LIMIT $2
+         ON CONFLICT ON CONSTRAINT dead_letters_once DO NOTHING"
+    );
+    let restore = client.prepare_cached(&restore).await?;
+    let restored = client.execute(&restore, &[&now, &limit]).await?;
+    let clear = format!(
+        "DELETE FROM dead_letters WHERE id IN
+         (SELECT d.id FROM dead_letters d WHERE {LETTER_ALONE} LIMIT $1)"
+    );
+    let clear = client.prepare_cached(&clear).await?;
+    Ok(restored + client.execute(&clear, &[&limit]).await?)
+}

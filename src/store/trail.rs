@@ -1,0 +1,209 @@
+//! The trail that explanations follow: when phones were here, when processes ran, what was away.
+//!
+//! All of it is written late and in batches, and none of it decides anything.
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Client, Error};
+use crate::domain::{
+    MessageId, Phone,
+    verdict::{Outage, RecipientFacts, Run},
+};
+
+/// A phone that came or went.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// Who.
+    pub phone: Phone,
+    /// When it came.
+    pub connected_at: OffsetDateTime,
+    /// When it went and why, if it did.
+    pub left: Option<(OffsetDateTime, &'static str)>,
+}
+
+/// Notes when phones came and went.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn note_seen(client: &Client, seen: &[Seen]) -> Result<(), Error> {
+    let phones: Vec<&str> = seen.iter().map(|seen| seen.phone.as_str()).collect();
+    let connected: Vec<OffsetDateTime> = seen.iter().map(|seen| seen.connected_at).collect();
+    let left: Vec<Option<OffsetDateTime>> =
+        seen.iter().map(|seen| seen.left.map(|(at, _)| at)).collect();
+    let reasons: Vec<Option<&str>> =
+        seen.iter().map(|seen| seen.left.map(|(_, reason)| reason)).collect();
+    let statement = client
+        .prepare_cached(
+            "INSERT INTO recipients AS r
+                 (phone, connected_at, disconnected_at, disconnect_reason)
+             SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::text[])
+             ORDER BY 1
+             ON CONFLICT (phone) DO UPDATE SET
+                 connected_at = excluded.connected_at,
+                 disconnected_at = excluded.disconnected_at,
+                 disconnect_reason = excluded.disconnect_reason
+             WHERE r.connected_at <= excluded.connected_at",
+        )
+        .await?;
+    client.execute(&statement, &[&phones, &connected, &left, &reasons]).await?;
+    Ok(())
+}
+
+/// A sign of life of a process that delivers; its first begins its run.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn note_alive(
+    client: &Client,
+    run: Uuid,
+    started_at: OffsetDateTime,
+    now: OffsetDateTime,
+) -> Result<(), Error> {
+    let statement = client
+        .prepare_cached(
+            "INSERT INTO runs (id, started_at, alive_at) VALUES ($1, $2, $3)
+             ON CONFLICT (id) DO UPDATE SET alive_at = excluded.alive_at",
+        )
+        .await?;
+    client.execute(&statement, &[&run, &started_at, &now]).await?;
+    Ok(())
+}
+
+/// The orderly end of a run.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn note_stopped(client: &Client, run: Uuid, now: OffsetDateTime) -> Result<(), Error> {
+    let statement = client
+        .prepare_cached("UPDATE runs SET alive_at = $2, stopped_at = $2 WHERE id = $1")
+        .await?;
+    client.execute(&statement, &[&run, &now]).await?;
+    Ok(())
+}
+
+/// Notes that a part was away.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn note_outage(client: &Client, outage: &Outage) -> Result<(), Error> {
+    let statement = client
+        .prepare_cached(
+            "INSERT INTO outages (id, part, reason, began_at, ended_at)
+             VALUES ($1, $2, left($3, 500), $4, $5)",
+        )
+        .await?;
+    let (id, text) = (Uuid::now_v7(), &outage.reason);
+    client
+        .execute(&statement, &[&id, &outage.part, text, &outage.began_at, &outage.ended_at])
+        .await?;
+    Ok(())
+}
+
+/// Forgets runs and outages that ended before `before`.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn forget(client: &Client, before: OffsetDateTime) -> Result<(), Error> {
+    let statement = client.prepare_cached("DELETE FROM runs WHERE alive_at < $1").await?;
+    client.execute(&statement, &[&before]).await?;
+    let statement = client.prepare_cached("DELETE FROM outages WHERE ended_at < $1").await?;
+    client.execute(&statement, &[&before]).await?;
+    Ok(())
+}
+
+const RECIPIENT: &str = "
+    SELECT EXISTS (SELECT FROM tokens WHERE phone = $1),
+           EXISTS (SELECT FROM tokens WHERE phone = $1 AND revoked_at IS NULL
+                   AND (expires_at IS NULL OR expires_at > $2)),
+           (SELECT connected_at FROM recipients WHERE phone = $1),
+           (SELECT disconnected_at FROM recipients WHERE phone = $1),
+           (SELECT disconnect_reason FROM recipients WHERE phone = $1)";
+
+/// What is known of a recipient.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn recipient(
+    client: &Client,
+    phone: &Phone,
+    now: OffsetDateTime,
+) -> Result<RecipientFacts, Error> {
+    let statement = client.prepare_cached(RECIPIENT).await?;
+    let row = client.query_one(&statement, &[&phone.as_str(), &now]).await?;
+    Ok(RecipientFacts {
+        had_token: row.try_get(0)?,
+        has_valid_token: row.try_get(1)?,
+        connected_at: row.try_get(2)?,
+        disconnected_at: row.try_get(3)?,
+        disconnect_reason: row.try_get(4)?,
+    })
+}
+
+/// The runs that touch the time since `from`, and the last before; oldest first.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn runs(client: &Client, from: OffsetDateTime) -> Result<Vec<Run>, Error> {
+    let statement = client
+        .prepare_cached(
+            "SELECT started_at, alive_at, stopped_at FROM runs
+             WHERE alive_at >= $1 OR id = (SELECT id FROM runs WHERE alive_at < $1
+                                           ORDER BY alive_at DESC LIMIT 1)
+             ORDER BY started_at LIMIT 1000",
+        )
+        .await?;
+    let rows = client.query(&statement, &[&from]).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Run {
+                started_at: row.try_get(0)?,
+                alive_at: row.try_get(1)?,
+                stopped_at: row.try_get(2)?,
+            })
+        })
+        .collect()
+}
+
+/// The outages since `from`, oldest first.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn outages(client: &Client, from: OffsetDateTime) -> Result<Vec<Outage>, Error> {
+    let statement = client
+        .prepare_cached(
+            "SELECT part, reason, began_at, ended_at FROM outages WHERE ended_at >= $1
+             ORDER BY ended_at LIMIT 1000",
+        )
+        .await?;
+    let rows = client.query(&statement, &[&from]).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Outage {
+                part: row.try_get(0)?,
+                reason: row.try_get(1)?,
+                began_at: row.try_get(2)?,
+                ended_at: row.try_get(3)?,
+            })
+        })
+        .collect()
+}
+
+/// When somebody has to look at a message again, and the id of its dead letter.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn prospects(
+    client: &Client,
+    id: MessageId,
+) -> Result<(Option<OffsetDateTime>, Option<Uuid>), Error> {
+    let statement = client
+        .prepare_cached(
+            "SELECT m.next_attempt_at, (SELECT d.id FROM dead_letters d WHERE d.message_id = m.id
+                                        AND d.kind = 'delivery' ORDER BY d.id DESC LIMIT 1)
+             FROM messages m WHERE m.id = $1",
+        )
+        .await?;
+    let row = client.query_opt(&statement, &[&id.0]).await?;
+    row.map_or(Ok((None, None)), |row| Ok((row.try_get(0)?, row.try_get(1)?)))
+}
