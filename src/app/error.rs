@@ -32,6 +32,16 @@ pub enum Error {
     /// An idempotency key came back with another request.
     #[error("this Idempotency-Key was used for another request")]
     KeyReused,
+    /// The caller has sent as much as it may for now.
+    #[error("at most {most} messages a {per}; the next passes in {} s", whole_seconds(*.retry_after))]
+    RateLimited {
+        /// When the next message passes.
+        retry_after: Duration,
+        /// How many may pass.
+        most: u32,
+        /// In which time.
+        per: &'static str,
+    },
     /// More than can be taken now.
     #[error("overloaded; try again later")]
     Overloaded {
@@ -44,6 +54,11 @@ pub enum Error {
     /// A fault of ours; the cause is in the log.
     #[error("an internal error")]
     Internal,
+}
+
+/// Whole seconds, rounded up and at least one: what `Retry-After` can say.
+pub fn whole_seconds(wait: Duration) -> u64 {
+    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
 }
 
 fn fields_text(fields: &[FieldError]) -> String {

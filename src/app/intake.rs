@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{App, Error, gather::Gather};
 use crate::{
-    domain::Message,
+    domain::{Message, UserId},
     store::{
         self,
         idempotency::{self, Earlier, Keyed},
@@ -63,6 +63,11 @@ impl Intake {
     pub(super) fn new() -> (Intake, IntakeWork) {
         let (sender, receiver) = mpsc::channel(WAITING);
         (Intake { sender }, IntakeWork { receiver })
+    }
+
+    /// How many requests wait for the writer.
+    pub fn waiting(&self) -> usize {
+        self.sender.max_capacity() - self.sender.capacity()
     }
 
     /// Stores messages and waits until they are durable.
@@ -197,6 +202,24 @@ fn rows<'a>(app: &App, requests: impl Iterator<Item = &'a Request>) -> Vec<NewMe
 }
 
 impl App {
+    /// What a request with this key was answered before.
+    ///
+    /// # Errors
+    /// [`Error::KeyReused`]; failures of the database.
+    pub(super) async fn answered_before(
+        &self,
+        user: UserId,
+        key: &str,
+        request_hash: &[u8; 32],
+    ) -> Result<Option<Earlier>, Error> {
+        let client = self.store().client().await?;
+        let expired = self.clock().now() - KEY_KEPT;
+        match idempotency::earlier(&client, user, key, expired).await? {
+            Some(found) if found.request_hash != *request_hash => Err(Error::KeyReused),
+            found => Ok(found),
+        }
+    }
+
     /// When the sweeper has to look at a new message: never while its recipient is offline, because
     /// the recipient's next connect is what finds it.
     fn born_leased_until(&self, message: &Message) -> Option<time::OffsetDateTime> {
@@ -237,16 +260,9 @@ fn finish(app: &App, batch: Vec<Request>, outcomes: Outcomes) {
 
 async fn earlier(app: &App, keyed: Option<&Keyed>) -> Result<Accepted, Error> {
     let Some(keyed) = keyed else { return Err(Error::Internal) };
-    let client = app.store().client().await?;
-    let expired = app.clock().now() - KEY_KEPT;
-    let found = idempotency::earlier(&client, keyed.user, &keyed.key, expired).await?;
+    let found = app.answered_before(keyed.user, &keyed.key, &keyed.request_hash).await?;
     // It was there a moment ago; if it has expired since, the caller may come again.
-    let found = found.ok_or(Error::Unavailable)?;
-    if found.request_hash == keyed.request_hash {
-        Ok(Accepted::Earlier(found))
-    } else {
-        Err(Error::KeyReused)
-    }
+    found.map(Accepted::Earlier).ok_or(Error::Unavailable)
 }
 
 fn refuse(batch: Vec<Request>, error: &store::Error) {

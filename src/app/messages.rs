@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{App, Caller, Error, intake::Accepted, ledger::Said};
+use super::{App, Caller, Error, intake::Accepted, ledger::Said, limits::Limited};
 use crate::{
     domain::{
-        Message, MessageId, Permission,
+        Message, MessageId, Permission, Priority, UserId,
         message::{Draft, FieldError, OneWay},
     },
     store::{
@@ -47,22 +47,45 @@ pub enum Sent<T> {
     Before(Earlier),
 }
 
-/// One item of a batch: what was accepted, or which rules it breaks.
-pub type Item = Result<Message, Vec<FieldError>>;
+/// One item of a batch: what was accepted, or why it was not.
+pub type Item = Result<Message, Refusal>;
+
+/// Why one item of a batch was not accepted.
+#[derive(Clone, Debug)]
+pub enum Refusal {
+    /// It breaks rules.
+    Invalid(Vec<FieldError>),
+    /// The sender's limit is reached.
+    Limited(Limited),
+}
+
+impl Refusal {
+    /// The same as the answer to a request of its own.
+    pub fn into_error(self) -> Error {
+        match self {
+            Refusal::Invalid(broken) => Error::Invalid(broken),
+            Refusal::Limited(limited) => limited.into(),
+        }
+    }
+}
 
 impl App {
-    fn judge(&self, sender: (crate::domain::UserId, &Arc<str>), request: SendRequest) -> Item {
+    fn judge(&self, sender: (UserId, &Arc<str>), request: SendRequest) -> Item {
         let to = self.parse_phone("to", &request.to);
         let id = MessageId(Uuid::now_v7());
         match to {
             Ok(to) => OneWay::new(id, sender.0, to, request.draft)
+                .map_err(Refusal::Invalid)
                 .map(|one_way| one_way.accepted(Arc::clone(sender.1), self.clock().now())),
             // Every broken rule at once, the phone number's first.
             Err(Error::Invalid(mut broken)) => {
                 broken.extend(request.draft.broken_rules());
-                Err(broken)
+                Err(Refusal::Invalid(broken))
             }
-            Err(_) => Err(vec![FieldError::new("to", "invalid_phone", "to is not usable")]),
+            Err(_) => {
+                let broken = FieldError::new("to", "invalid_phone", "to is not usable");
+                Err(Refusal::Invalid(vec![broken]))
+            }
         }
     }
 
@@ -70,7 +93,8 @@ impl App {
     /// is to get.
     ///
     /// # Errors
-    /// Not permitted, invalid, overloaded, unavailable, or a key used for something else.
+    /// Not permitted, invalid, over a limit, overloaded, unavailable, or a key used for something
+    /// else.
     pub async fn send(
         &self,
         caller: &Caller,
@@ -79,15 +103,21 @@ impl App {
         answer: impl FnOnce(&Message) -> (u16, String),
     ) -> Result<Sent<Message>, Error> {
         let sender = caller.business(Permission::SendMessages)?;
-        let message = self.judge(sender, request).map_err(Error::Invalid)?;
+        let message = self.judge(sender, request).map_err(Refusal::into_error)?;
+        if let Err(refused) = self.admit(caller, &message) {
+            return self.repeat_or(sender.0, key.as_ref(), refused).await;
+        }
         let keyed = key.map(|key| keyed(sender.0, key, answer(&message)));
-        Ok(match self.inner.intake.accept(vec![message.clone()], keyed).await? {
+        let accepted = self.inner.intake.accept(vec![message.clone()], keyed).await;
+        self.settle(caller, 1, &accepted);
+        Ok(match accepted? {
             Accepted::New => Sent::Now(message),
             Accepted::Earlier(earlier) => Sent::Before(earlier),
         })
     }
 
-    /// Sends many one-way messages; each answers for itself.
+    /// Sends many one-way messages; each answers for itself, those that are over the sender's limit
+    /// included.
     ///
     /// # Errors
     /// As [`App::send`], for what concerns all of them.
@@ -99,18 +129,79 @@ impl App {
         answer: impl FnOnce(&[Item]) -> (u16, String),
     ) -> Result<Sent<Vec<Item>>, Error> {
         let sender = caller.business(Permission::SendMessages)?;
-        let items: Vec<Item> =
+        let mut items: Vec<Item> =
             requests.into_iter().map(|request| self.judge(sender, request)).collect();
+        let admitted = match self.admit_many(caller, &mut items) {
+            Ok(admitted) => admitted,
+            Err(refused) => return self.repeat_or(sender.0, key.as_ref(), refused).await,
+        };
         let good: Vec<Message> =
             items.iter().filter_map(|item| item.as_ref().ok().cloned()).collect();
         let keyed = key.map(|key| keyed(sender.0, key, answer(&items)));
         if good.is_empty() && keyed.is_none() {
             return Ok(Sent::Now(items));
         }
-        Ok(match self.inner.intake.accept(good, keyed).await? {
+        let accepted = self.inner.intake.accept(good, keyed).await;
+        self.settle(caller, admitted, &accepted);
+        Ok(match accepted? {
             Accepted::New => Sent::Now(items),
             Accepted::Earlier(earlier) => Sent::Before(earlier),
         })
+    }
+
+    /// Whether there is room for one message of the caller's.
+    fn admit(&self, caller: &Caller, message: &Message) -> Result<(), Error> {
+        let limiter = &self.inner.limiter;
+        limiter.admit_depth(false, message.priority)?;
+        let party = caller.party();
+        limiter.admit_user(&party, 1)?;
+        limiter.admit_system(1).map_err(|retry_after| {
+            limiter.give_back(&party, 1);
+            Error::Overloaded { retry_after }
+        })
+    }
+
+    /// The same for many: as many as there is room for, in their order; the rest is refused each for
+    /// itself. Returns how many were counted.
+    fn admit_many(&self, caller: &Caller, items: &mut [Item]) -> Result<u32, Error> {
+        let limiter = &self.inner.limiter;
+        let wanted = items.iter().filter(|item| item.is_ok()).count();
+        let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
+        if wanted == 0 {
+            return Ok(0);
+        }
+        limiter.admit_depth(true, Priority::default())?;
+        let party = caller.party();
+        let admitted = limiter.admit_user(&party, wanted)?;
+        if let Err(retry_after) = limiter.admit_system(admitted) {
+            limiter.give_back(&party, admitted);
+            return Err(Error::Overloaded { retry_after });
+        }
+        if admitted < wanted {
+            let limited = limiter.wait_of_user(&party);
+            let over = items.iter_mut().filter(|item| item.is_ok()).skip(admitted as usize);
+            over.for_each(|item| *item = Err(Refusal::Limited(limited)));
+        }
+        Ok(admitted)
+    }
+
+    /// What was not stored, because it had been before or could not be, counts nothing.
+    fn settle(&self, caller: &Caller, admitted: u32, accepted: &Result<Accepted, Error>) {
+        if !matches!(accepted, Ok(Accepted::New)) {
+            self.inner.limiter.give_back(&caller.party(), admitted);
+        }
+    }
+
+    /// A repeat gets its first answer, whatever the limits say now.
+    async fn repeat_or<T>(
+        &self,
+        user: UserId,
+        key: Option<&RequestKey>,
+        refused: Error,
+    ) -> Result<Sent<T>, Error> {
+        let Some(key) = key else { return Err(refused) };
+        let found = self.answered_before(user, &key.key, &key.request_hash).await?;
+        found.map(Sent::Before).ok_or(refused)
     }
 
     /// One message that the caller may see.
@@ -237,7 +328,7 @@ impl App {
     }
 }
 
-fn keyed(user: crate::domain::UserId, key: RequestKey, answer: (u16, String)) -> Keyed {
+fn keyed(user: UserId, key: RequestKey, answer: (u16, String)) -> Keyed {
     Keyed {
         user,
         key: key.key,

@@ -16,6 +16,7 @@ mod gather;
 pub mod health;
 pub mod intake;
 pub mod ledger;
+pub mod limits;
 pub mod messages;
 mod phones;
 pub mod tokens;
@@ -43,6 +44,8 @@ pub struct Settings {
     pub default_region: Option<Region>,
     /// What to do about deliveries that are not acknowledged.
     pub retry: RetryPolicy,
+    /// How much is taken on.
+    pub limits: limits::Limits,
     /// How many connections one user may have.
     pub connections_per_user: usize,
     /// How long an access token of a phone is valid unless it is made otherwise.
@@ -61,6 +64,7 @@ impl Default for Settings {
         Settings {
             default_region: None,
             retry: RetryPolicy::default(),
+            limits: limits::Limits::default(),
             connections_per_user: 16,
             access_token_ttl: Duration::from_secs(90 * 24 * 3600),
             dead_letters_kept: Duration::from_secs(7 * 24 * 3600),
@@ -91,6 +95,7 @@ struct Inner {
     known_tokens: auth::KnownTokens,
     known_phones: phones::KnownPhones,
     trail: trail::Trail,
+    limiter: limits::Limiter,
 }
 
 impl App {
@@ -107,6 +112,7 @@ impl App {
         let app = App {
             inner: Arc::new(Inner {
                 trail: trail::Trail::new(settings.clock.now()),
+                limiter: limits::Limiter::new(settings.limits),
                 registry: Registry::new(settings.connections_per_user),
                 queue: LocalQueue::new(SHARES, WAKE_UPS),
                 settings,

@@ -75,7 +75,9 @@ impl From<app::Error> for Failure {
             | Error::WrongAudience(_)
             | Error::Conflict(_)
             | Error::KeyReused => Kind::Refused,
-            Error::Unavailable | Error::Overloaded { .. } => Kind::Unavailable,
+            Error::Unavailable | Error::Overloaded { .. } | Error::RateLimited { .. } => {
+                Kind::Unavailable
+            }
             Error::Internal => Kind::Failed,
         };
         let failure = Failure::new(kind, error.to_string());

@@ -8,7 +8,7 @@ use super::{
     exit::{Failure, Kind},
 };
 use crate::{
-    app::{App, Clock, Settings},
+    app::{App, Clock, Settings, limits::Limits},
     config::Config,
     store::{
         Store,
@@ -38,6 +38,12 @@ pub(super) fn settings(config: &Config, delivers: bool) -> Settings {
         retry: config.retry,
         connections_per_user: config.connections_per_user,
         access_token_ttl: config.access_token_ttl,
+        limits: Limits {
+            messages_per_minute: config.limits.messages_per_minute,
+            messages_per_hour: config.limits.messages_per_hour,
+            messages_per_second: config.limits.messages_per_second,
+            queue_depth: config.limits.queue_depth,
+        },
         dead_letters_kept: config.dead_letters_kept,
         clock: Clock::System,
         delivers,

@@ -72,6 +72,22 @@ pub const KEYS: &[Key] = &[
     key("retry.base", "1s", "Wait before the first retry; each further one doubles it."),
     key("retry.attempts", "6", "Retries before a message fails."),
     key(
+        "limits.messages_per_minute",
+        "100",
+        "Messages a user may send in a minute; 0 for no limit.",
+    ),
+    key("limits.messages_per_hour", "1000", "Messages a user may send in an hour; 0 for no limit."),
+    key(
+        "limits.messages_per_second",
+        "10000",
+        "Messages that all users together may send in a second; 0 for no limit.",
+    ),
+    key(
+        "limits.queue_depth",
+        "100000",
+        "Deliveries in hand at once: broadcasts pause at 60 %, bulk sends are refused at 80 %, all but high priority at 100 %; 0 for no limit.",
+    ),
+    key(
         "limits.connections_per_user",
         "16",
         "Connections one user may have; one more closes the oldest.",
@@ -99,7 +115,7 @@ const NOT_YET: &[&str] = &[
     "http.public_url",
     "http.diagnostics_hub",
     "database.replica_urls",
-    "limits.",
+    "limits.uploads_per_minute",
 ];
 
 /// The key of a name.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr, time::Duratio
 
 use config::{Environment, File, FileFormat, ValueKind};
 
-use super::{Config, Database, Http, Log, LogFormat, Secret, duration, keys};
+use super::{Config, Database, Http, Log, LogFormat, MessageLimits, Secret, duration, keys};
 use crate::domain::retry::RetryPolicy;
 
 /// Where a value came from, from the weakest to the strongest.
@@ -269,6 +269,11 @@ impl Reader {
         self.value(key, wanted, |text| text.parse().ok().filter(|n| *n > 0)).unwrap_or(1)
     }
 
+    /// A limit; 0 means none.
+    fn limit(&mut self, key: &str) -> u32 {
+        self.value(key, "a whole number; 0 for no limit", |text| text.parse().ok()).unwrap_or(0)
+    }
+
     fn duration(&mut self, key: &str) -> Duration {
         let most = match key {
             "auth.access_token_ttl" | "retention.dead_letters" => duration::LONGEST,
@@ -357,6 +362,12 @@ impl Reader {
                         text.parse().ok().filter(|n| *n <= 20)
                     })
                     .unwrap_or_default(),
+            },
+            limits: MessageLimits {
+                messages_per_minute: self.limit("limits.messages_per_minute"),
+                messages_per_hour: self.limit("limits.messages_per_hour"),
+                messages_per_second: self.limit("limits.messages_per_second"),
+                queue_depth: u64::from(self.limit("limits.queue_depth")),
             },
             connections_per_user: self.positive("limits.connections_per_user"),
             dead_letters_kept: self.duration("retention.dead_letters"),

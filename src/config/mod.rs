@@ -31,6 +31,8 @@ pub struct Config {
     pub default_region: Option<Region>,
     /// `retry.*`
     pub retry: RetryPolicy,
+    /// `limits.messages_*`, `limits.queue_depth`
+    pub limits: MessageLimits,
     /// `limits.connections_per_user`
     pub connections_per_user: usize,
     /// `retention.dead_letters`
@@ -54,6 +56,19 @@ pub struct Http {
     pub header_timeout: Duration,
     /// How long a stop waits for requests under way.
     pub stop_timeout: Duration,
+}
+
+/// How much is taken on; 0 means no limit.
+#[derive(Clone, Copy, Debug)]
+pub struct MessageLimits {
+    /// Messages a user may send in a minute.
+    pub messages_per_minute: u32,
+    /// Messages a user may send in an hour.
+    pub messages_per_hour: u32,
+    /// Messages that all together may send in a second.
+    pub messages_per_second: u32,
+    /// Messages whose delivery is in hand at once.
+    pub queue_depth: u64,
 }
 
 /// Postgres.

@@ -5,12 +5,14 @@
 //! itself. Everything else in the house may use this room; it uses none.
 
 pub mod dead_letter;
+pub mod depth;
 pub mod feed;
 pub mod ids;
 pub mod message;
 pub mod party;
 pub mod permission;
 pub mod phone;
+pub mod rate;
 pub mod retry;
 pub mod status;
 pub mod verdict;

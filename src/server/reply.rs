@@ -31,6 +31,9 @@ struct ProblemBody<'a> {
     code: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     errors: Option<serde_json::Map<String, serde_json::Value>>,
+    /// As the header, for items of a batch, which have none.
+    #[serde(skip_serializing_if = "Option::is_none", rename = "retryAfter")]
+    retry_after: Option<u64>,
 }
 
 impl Problem {
@@ -71,6 +74,7 @@ impl Problem {
             detail: &self.detail,
             code: self.code,
             errors,
+            retry_after: self.retry_after,
         };
         serde_json::to_value(body).unwrap_or_default()
     }
@@ -101,6 +105,7 @@ pub fn classify(error: &app::Error) -> (StatusCode, &'static str) {
         Error::NotFound(_) => (StatusCode::NOT_FOUND, "not_found"),
         Error::Conflict(_) => (StatusCode::CONFLICT, "conflict"),
         Error::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
+        Error::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
         Error::Overloaded { .. } => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
         Error::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         Error::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),
@@ -115,8 +120,8 @@ impl From<app::Error> for Problem {
         let mut problem = Problem::new(status, code, detail);
         match error {
             Error::Invalid(errors) => problem.errors = errors,
-            Error::Overloaded { retry_after } => {
-                problem.retry_after = Some(retry_after.as_secs().max(1));
+            Error::Overloaded { retry_after } | Error::RateLimited { retry_after, .. } => {
+                problem.retry_after = Some(app::error::whole_seconds(retry_after));
             }
             Error::Unavailable => problem.retry_after = Some(1),
             _ => {}

@@ -254,6 +254,21 @@ pub async fn behind(
     found.iter().map(|row| Ok(Phone::from_stored(row.try_get(0)?))).collect()
 }
 
+/// How many deliveries are in hand or due, counted up to `limit`: what is parked for a recipient who
+/// is away does not count.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn in_hand(client: &Client, limit: i64) -> Result<i64, Error> {
+    let statement = client
+        .prepare_cached(
+            "SELECT count(*) FROM (SELECT FROM messages WHERE next_attempt_at IS NOT NULL LIMIT $1) \
+             AS in_hand",
+        )
+        .await?;
+    Ok(client.query_one(&statement, &[&limit]).await?.try_get(0)?)
+}
+
 /// How many messages wait, counted up to `limit`.
 ///
 /// # Errors

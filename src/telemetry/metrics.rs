@@ -28,6 +28,16 @@ pub const ALL: &[(&str, Kind, &str)] = &[
         "Messages that their recipient's device acknowledged.",
     ),
     (
+        "esh3ar_deliveries_in_hand",
+        Kind::Gauge,
+        "Messages whose delivery is in hand or due; what waits for an absent recipient does not count.",
+    ),
+    (
+        "esh3ar_backpressure_level",
+        Kind::Gauge,
+        "0 open, 1 broadcasts paused, 2 bulk sends refused, 3 high priority only.",
+    ),
+    (
         "esh3ar_unaccounted_messages",
         Kind::Gauge,
         "Messages of today and yesterday that the books do not account for; anything but 0 is an alarm.",

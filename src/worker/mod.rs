@@ -22,6 +22,8 @@ pub fn start(app: &App, tracker: &TaskTracker, stop: &CancellationToken) {
     supervise(tracker, stop, "sweep", move || sweep::due(sweeping.clone()));
     let checking = app.clone();
     supervise(tracker, stop, "check positions", move || sweep::positions(checking.clone()));
+    let watching = app.clone();
+    supervise(tracker, stop, "depth", move || sweep::depth(watching.clone()));
     let trailing = app.clone();
     supervise(tracker, stop, "trail", move || sweep::trail(trailing.clone()));
     let auditing = app.clone();

@@ -44,6 +44,20 @@ pub async fn positions(app: App) {
 }
 
 /// For ever.
+pub async fn depth(app: App) {
+    loop {
+        let next = match app.watch_depth().await {
+            Ok(next) => next,
+            Err(error) => {
+                tracing::warn!(%error, "deliveries in hand could not be counted");
+                SWEEP_EVERY
+            }
+        };
+        tokio::time::sleep(next).await;
+    }
+}
+
+/// For ever.
 pub async fn trail(app: App) {
     loop {
         // A failure is noted as an outage there.

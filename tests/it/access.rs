@@ -72,9 +72,10 @@ async fn every_route_refuses_every_wrong_caller() {
             || pattern.ends_with("/acknowledge")
             || pattern.ends_with("/delivered")
             || pattern.ends_with("/read");
+        let admin_only = pattern.starts_with("/api/v1/admin/");
         let of_one = pattern.contains("{id}");
         let (status, problem) = ask(Some(idle.clone())).await;
-        let wanted = if sends || phones_only {
+        let wanted = if sends || phones_only || admin_only {
             403
         } else if of_one {
             404
@@ -83,7 +84,7 @@ async fn every_route_refuses_every_wrong_caller() {
         };
         assert_eq!(status, wanted, "without permission: {method} {path}: {problem}");
         let (status, problem) = ask(Some(stranger.clone())).await;
-        let wanted = if sends {
+        let wanted = if sends || admin_only {
             403
         } else if of_one {
             404
@@ -93,7 +94,7 @@ async fn every_route_refuses_every_wrong_caller() {
         assert_eq!(status, wanted, "another phone: {method} {path}: {problem}");
         if !sends {
             let (status, problem) = ask(Some(rival.clone())).await;
-            let wanted = if phones_only {
+            let wanted = if phones_only || admin_only {
                 403
             } else if of_one {
                 404

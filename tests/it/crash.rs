@@ -69,8 +69,8 @@ async fn every_answered_send_survives_a_kill_in_the_middle_of_two_thousand() {
             {
                 let mut answered = answered.lock().await;
                 answered.insert(id(&body), content);
-                // In the middle: a good part is answered, a good part is not.
-                if answered.len() == SENDS / 4 {
+                // Early: by the time it is felt, some are answered and some are not.
+                if answered.len() == 20 {
                     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
                 }
             }

@@ -17,6 +17,7 @@ mod delivery;
 mod embedded;
 mod hub;
 mod lifecycle;
+mod limits;
 mod listen;
 mod migrations;
 mod node;

@@ -34,7 +34,8 @@ async fn rows_of_the_one_way_system_survive_and_read_as_one_way() {
         )
         .await
         .unwrap();
-    assert_eq!(migrate::run(&mut client, None).await.unwrap(), [2, 3]);
+    let rest: Vec<i32> = migrate::MIGRATIONS.iter().skip(1).map(|step| step.version).collect();
+    assert_eq!(migrate::run(&mut client, None).await.unwrap(), rest);
     assert!(migrate::run(&mut client, None).await.unwrap().is_empty(), "twice is once");
 
     let rows = client
@@ -105,7 +106,9 @@ async fn status_and_dry_run_change_nothing() {
     assert!(status.as_array().unwrap().iter().all(|line| line["state"] == "applied"));
     assert_eq!(run_json(&server.data(), &["migrate", "--dry-run"]), json!([]));
     let database = server.database().await;
-    database.execute("DELETE FROM schema_migrations WHERE version = 3", &[]).await.unwrap();
+    let newest = "DELETE FROM schema_migrations WHERE version = 
+                  (SELECT max(version) FROM schema_migrations)";
+    database.execute(newest, &[]).await.unwrap();
     let pending = run_json(&server.data(), &["migrate", "--dry-run"]);
     assert_eq!(pending[0]["state"], "would be applied");
     let still = run_json(&server.data(), &["migrate", "--status"]);

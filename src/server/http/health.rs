@@ -36,7 +36,13 @@ pub async fn whole(app: &App, details: bool) -> Response {
     }
     let list: BTreeMap<&str, serde_json::Value> =
         dependencies.iter().map(|dependency| (dependency.name, state(dependency))).collect();
-    reply::json(status, &json!({ "status": word, "dependencies": list }))
+    let (level, in_hand) = app.backpressure();
+    let body = json!({
+        "status": word,
+        "dependencies": list,
+        "backpressure": { "level": level.name(), "deliveriesInHand": in_hand },
+    });
+    reply::json(status, &body)
 }
 
 fn state(dependency: &Dependency) -> serde_json::Value {

@@ -158,7 +158,7 @@ async fn try_send_batch(context: &Context) -> Result<Response, Problem> {
                 (Err(problem), _) => json!({ "error": problem.to_json() }),
                 (Ok(()), Some(Ok(message))) => json!({ "id": message.id.0 }),
                 (Ok(()), Some(Err(broken))) => {
-                    let problem = Problem::from(crate::app::Error::Invalid(broken.clone()));
+                    let problem = Problem::from(broken.clone().into_error());
                     json!({ "error": problem.to_json() })
                 }
                 (Ok(()), None) => {

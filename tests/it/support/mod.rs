@@ -46,6 +46,10 @@ pub fn command(data_dir: &Path) -> Command {
         .arg(data_dir)
         .env("NO_COLOR", "1")
         .env("ESH3AR__METRICS__LISTEN", "127.0.0.1:0")
+        // What tests send in a moment, a user sends in an hour; limits have tests of their own.
+        .env("ESH3AR__LIMITS__MESSAGES_PER_MINUTE", "0")
+        .env("ESH3AR__LIMITS__MESSAGES_PER_HOUR", "0")
+        .env("ESH3AR__LIMITS__MESSAGES_PER_SECOND", "0")
         .stdin(Stdio::null());
     command
 }

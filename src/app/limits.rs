@@ -1,0 +1,254 @@
+//! How much is taken on: of one user, of all together, and while deliveries pile up.
+//!
+//! Kept in this process, which is all there is when everything is embedded. Refusing counts nothing,
+//! and what was counted for a request that turns out to be a repeat is given back.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use super::{App, Error};
+use crate::{
+    domain::{
+        Party, Priority,
+        depth::{Depth, Level},
+        rate::{Rate, Window},
+    },
+    store::messages,
+};
+
+/// Users whose windows are kept; past that the idle ones are forgotten first.
+const USERS: usize = 100_000;
+/// Locks, so that senders do not stand in each other's way.
+const SHARDS: usize = 16;
+
+/// The limits of the configuration; 0 means none.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Messages a user may send in a minute.
+    pub messages_per_minute: u32,
+    /// Messages a user may send in an hour.
+    pub messages_per_hour: u32,
+    /// Messages that all together may send in a second.
+    pub messages_per_second: u32,
+    /// Messages whose delivery is in hand at once.
+    pub queue_depth: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            messages_per_minute: 100,
+            messages_per_hour: 1000,
+            messages_per_second: 10_000,
+            queue_depth: 100_000,
+        }
+    }
+}
+
+impl Limits {
+    fn rates(self) -> [(Rate, &'static str); 2] {
+        let rate = |most, seconds| Rate { most, window: Duration::from_secs(seconds) };
+        [
+            (rate(self.messages_per_minute, 60), "minute"),
+            (rate(self.messages_per_hour, 3600), "hour"),
+        ]
+    }
+
+    fn system(self) -> Rate {
+        Rate { most: self.messages_per_second, window: Duration::from_secs(1) }
+    }
+}
+
+type Windows = [Window; 2];
+
+/// What passed lately, by user and in all, and how deep deliveries have piled up.
+pub(super) struct Limiter {
+    limits: Limits,
+    zero: Instant,
+    shards: Vec<Mutex<HashMap<Party, Windows>>>,
+    hasher: RandomState,
+    system: Mutex<Window>,
+    depth: Mutex<(Depth, Instant)>,
+    level: AtomicU8,
+}
+
+/// A user is over a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limited {
+    /// When the next message passes.
+    pub retry_after: Duration,
+    /// How many may pass.
+    pub most: u32,
+    /// In which time: `minute` or `hour`.
+    pub per: &'static str,
+}
+
+impl From<Limited> for Error {
+    fn from(limited: Limited) -> Self {
+        let Limited { retry_after, most, per } = limited;
+        Error::RateLimited { retry_after, most, per }
+    }
+}
+
+/// A lock that a panic cannot spoil: every step under it leaves whole values.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Of two limits the one that is free last is the one to wait for.
+fn wait_of(windows: &mut Windows, rates: &[(Rate, &'static str); 2], now: Duration) -> Limited {
+    let waits = windows.iter_mut().zip(rates).filter_map(|(window, (rate, per))| {
+        let retry_after = window.wait(*rate, now, 1)?;
+        Some(Limited { retry_after, most: rate.most, per })
+    });
+    let unlimited = Limited { retry_after: Duration::ZERO, most: 0, per: "minute" };
+    waits.max_by_key(|limited| limited.retry_after).unwrap_or(unlimited)
+}
+
+impl Limiter {
+    pub(super) fn new(limits: Limits) -> Limiter {
+        let zero = Instant::now();
+        Limiter {
+            limits,
+            zero,
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+            system: Mutex::default(),
+            depth: Mutex::new((Depth::new(limits.queue_depth), zero)),
+            level: AtomicU8::new(0),
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.zero.elapsed()
+    }
+
+    fn shard(&self, user: &Party) -> MutexGuard<'_, HashMap<Party, Windows>> {
+        let index = (self.hasher.hash_one(user) % SHARDS as u64) as usize;
+        locked(&self.shards[index])
+    }
+
+    /// Counts up to `wanted` messages of a user, as many as there is room for. Fails when there is
+    /// room for none.
+    pub(super) fn admit_user(&self, user: &Party, wanted: u32) -> Result<u32, Limited> {
+        let rates = self.limits.rates();
+        if wanted == 0 || rates.iter().all(|(rate, _)| rate.most == 0) {
+            return Ok(wanted);
+        }
+        let now = self.now();
+        let mut shard = self.shard(user);
+        if shard.len() >= USERS / SHARDS && !shard.contains_key(user) {
+            shard.retain(|_, windows| {
+                windows.iter_mut().zip(&rates).any(|(w, (rate, _))| !w.is_idle(*rate, now))
+            });
+        }
+        let windows = shard.entry(user.clone()).or_default();
+        let mut room = wanted;
+        for (window, (rate, _)) in windows.iter_mut().zip(&rates) {
+            room = room.min(window.room(*rate, now));
+        }
+        if room == 0 {
+            return Err(wait_of(windows, &rates, now));
+        }
+        for (window, (rate, _)) in windows.iter_mut().zip(&rates) {
+            window.pass(*rate, now, room);
+        }
+        Ok(room)
+    }
+
+    /// What a user is told whose next message does not pass any more.
+    pub(super) fn wait_of_user(&self, user: &Party) -> Limited {
+        let (rates, now) = (self.limits.rates(), self.now());
+        wait_of(self.shard(user).entry(user.clone()).or_default(), &rates, now)
+    }
+
+    /// Counts messages of the whole system, all or none.
+    pub(super) fn admit_system(&self, count: u32) -> Result<(), Duration> {
+        let rate = self.limits.system();
+        if rate.most == 0 || count == 0 {
+            return Ok(());
+        }
+        let now = self.now();
+        let mut window = locked(&self.system);
+        if window.room(rate, now) >= count {
+            window.pass(rate, now, count);
+            return Ok(());
+        }
+        Err(window.wait(rate, now, count).unwrap_or(rate.window))
+    }
+
+    /// Gives back what did not pass after all.
+    pub(super) fn give_back(&self, user: &Party, count: u32) {
+        if let Some(windows) = self.shard(user).get_mut(user) {
+            windows.iter_mut().for_each(|window| window.give_back(count));
+        }
+        locked(&self.system).give_back(count);
+    }
+
+    fn level(&self) -> Level {
+        let level = usize::from(self.level.load(Ordering::Relaxed));
+        Level::ALL.get(level).copied().unwrap_or_default()
+    }
+
+    /// Refuses what is not taken on while deliveries pile up.
+    pub(super) fn admit_depth(&self, bulk: bool, priority: Priority) -> Result<(), Error> {
+        let refused = match self.level() {
+            Level::Open | Level::BroadcastsPaused => false,
+            Level::BulkRefused => bulk,
+            Level::HighOnly => bulk || priority != Priority::High,
+        };
+        if refused {
+            let retry_after = locked(&self.depth).0.come_back();
+            return Err(Error::Overloaded { retry_after });
+        }
+        Ok(())
+    }
+}
+
+impl App {
+    /// Looks how many deliveries are in hand and draws the consequences. Returns when to look again.
+    ///
+    /// # Errors
+    /// Failures of the database; what was last seen stands.
+    pub async fn watch_depth(&self) -> Result<Duration, Error> {
+        const CALM: Duration = Duration::from_secs(1);
+        const WATCHFUL: Duration = Duration::from_millis(250);
+        let limiter = &self.inner.limiter;
+        let limit = limiter.limits.queue_depth;
+        if limit == 0 {
+            return Ok(CALM);
+        }
+        // No further than where the last level is entered: counting on would change nothing.
+        let most = i64::try_from(limit.saturating_add(limit / 10)).unwrap_or(i64::MAX);
+        let client = self.store().client().await?;
+        let found = messages::in_hand(&client, most).await?;
+        let found = u64::try_from(found).unwrap_or_default() + self.inner.intake.waiting() as u64;
+        let mut depth = locked(&limiter.depth);
+        let before = depth.0.level();
+        let elapsed = depth.1.elapsed();
+        depth.0.observe(found, elapsed);
+        depth.1 = Instant::now();
+        let level = depth.0.level();
+        drop(depth);
+        limiter.level.store(level as u8, Ordering::Relaxed);
+        metrics::gauge!("esh3ar_deliveries_in_hand").set(found as f64);
+        metrics::gauge!("esh3ar_backpressure_level").set(f64::from(level as u8));
+        if level != before {
+            tracing::warn!(in_hand = found, level = level.name(), "backpressure changed");
+        }
+        Ok(if found > limit / 4 { WATCHFUL } else { CALM })
+    }
+
+    /// What is still taken on, and how many deliveries are in hand.
+    pub fn backpressure(&self) -> (Level, u64) {
+        let depth = locked(&self.inner.limiter.depth);
+        (depth.0.level(), depth.0.last())
+    }
+}

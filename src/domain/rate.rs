@@ -1,0 +1,213 @@
+//! How many in how long: a strict sliding window.
+//!
+//! Strict means that no window of that length, wherever it begins, holds more than the limit; a
+//! bucket that refills would let nearly twice as many pass in its first window. Time is counted in
+//! sixtieths of the window, so a place becomes free up to a sixtieth later than it could.
+
+use std::time::Duration;
+
+/// Parts that a window's time is counted in. One more than sixty are kept, because something at the
+/// end of a part must count for a whole window from there.
+const PARTS: usize = 61;
+
+/// At most so many in so long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// How many; 0 means no limit.
+    pub most: u32,
+    /// In how long.
+    pub window: Duration,
+}
+
+impl Rate {
+    fn part(self) -> u128 {
+        (self.window.as_micros() / (PARTS as u128 - 1)).max(1)
+    }
+}
+
+/// What passed lately.
+#[derive(Clone, Debug)]
+pub struct Window {
+    counts: [u32; PARTS],
+    total: u32,
+    /// The number of the newest part, counted from the clock's zero.
+    newest: u128,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Window { counts: [0; PARTS], total: 0, newest: 0 }
+    }
+}
+
+impl Window {
+    /// Forgets what is too old at `now`, a time since any fixed zero. A clock that goes back is
+    /// taken to stand.
+    fn roll(&mut self, rate: Rate, now: Duration) {
+        let part = now.as_micros() / rate.part();
+        if part <= self.newest {
+            return;
+        }
+        let steps = part - self.newest;
+        if steps >= PARTS as u128 {
+            self.counts = [0; PARTS];
+            self.total = 0;
+        } else {
+            for step in 1..=steps {
+                let place = ((self.newest + step) % PARTS as u128) as usize;
+                self.total -= self.counts[place];
+                self.counts[place] = 0;
+            }
+        }
+        self.newest = part;
+    }
+
+    /// How many more may pass now.
+    pub fn room(&mut self, rate: Rate, now: Duration) -> u32 {
+        if rate.most == 0 {
+            return u32::MAX;
+        }
+        self.roll(rate, now);
+        rate.most.saturating_sub(self.total)
+    }
+
+    /// Notes that `count` passed. Whether they may is asked with [`Window::room`] before.
+    pub fn pass(&mut self, rate: Rate, now: Duration, count: u32) {
+        if rate.most > 0 {
+            self.roll(rate, now);
+            let place = (self.newest % PARTS as u128) as usize;
+            self.counts[place] = self.counts[place].saturating_add(count);
+            self.total = self.total.saturating_add(count);
+        }
+    }
+
+    /// Takes back what was noted and did not pass after all, the latest first.
+    pub fn give_back(&mut self, count: u32) {
+        let mut left = count.min(self.total);
+        self.total -= left;
+        for age in 0..PARTS as u128 {
+            let Some(part) = self.newest.checked_sub(age) else { return };
+            let place = (part % PARTS as u128) as usize;
+            let taken = left.min(self.counts[place]);
+            self.counts[place] -= taken;
+            left -= taken;
+            if left == 0 {
+                return;
+            }
+        }
+    }
+
+    /// How long until `count` more may pass, if nothing else does; `None` if they never may.
+    pub fn wait(&mut self, rate: Rate, now: Duration, count: u32) -> Option<Duration> {
+        if rate.most == 0 {
+            return Some(Duration::ZERO);
+        }
+        if count > rate.most {
+            return None;
+        }
+        self.roll(rate, now);
+        let mut total = self.total;
+        let fits = |total: u32| total <= rate.most - count;
+        if fits(total) {
+            return Some(Duration::ZERO);
+        }
+        for age in (0..PARTS as u128).rev() {
+            let Some(part) = self.newest.checked_sub(age) else { continue };
+            total -= self.counts[(part % PARTS as u128) as usize];
+            if fits(total) {
+                // This part is forgotten when the one after a whole window begins.
+                let free = (part + PARTS as u128) * rate.part();
+                let micros = free.saturating_sub(now.as_micros());
+                return Some(Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX)));
+            }
+        }
+        Some(rate.window)
+    }
+
+    /// Whether nothing is noted any more.
+    pub fn is_idle(&mut self, rate: Rate, now: Duration) -> bool {
+        self.roll(rate, now);
+        self.total == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+        #[test]
+        fn no_window_holds_more_than_the_limit(
+            most in 1u32..50, steps in prop::collection::vec((0u64..20_000, 1u32..8), 1..200)
+        ) {
+            let rate = Rate { most, window: MINUTE };
+            let mut window = Window::default();
+            let mut now = Duration::from_secs(1_000_000);
+            let mut passed: Vec<(Duration, u32)> = Vec::new();
+            for (wait, wanted) in steps {
+                now += Duration::from_millis(wait);
+                let count = wanted.min(window.room(rate, now));
+                window.pass(rate, now, count);
+                passed.push((now, count));
+                let lately: u32 =
+                    passed.iter().filter(|(at, _)| *at > now - MINUTE).map(|(_, n)| n).sum();
+                prop_assert!(lately <= most, "{lately} in a minute");
+            }
+        }
+
+        #[test]
+        fn after_the_wait_it_passes_and_not_much_earlier(
+            most in 1u32..50, steps in prop::collection::vec((0u64..5_000, 1u32..8), 1..100),
+            wanted in 1u32..8
+        ) {
+            let rate = Rate { most, window: MINUTE };
+            let mut window = Window::default();
+            let mut now = Duration::from_secs(1_000_000);
+            for (wait, count) in steps {
+                now += Duration::from_millis(wait);
+                let count = count.min(window.room(rate, now));
+                window.pass(rate, now, count);
+            }
+            let Some(wait) = window.wait(rate, now, wanted) else {
+                prop_assert!(wanted > most);
+                return Ok(());
+            };
+            prop_assert!(wait <= MINUTE + MINUTE / 60);
+            prop_assert!(window.clone().room(rate, now + wait) >= wanted);
+            if wait > Duration::ZERO {
+                let earlier = now + wait - Duration::from_micros(1);
+                prop_assert!(window.clone().room(rate, earlier) < wanted);
+            }
+        }
+
+        #[test]
+        fn what_is_given_back_was_never_there(
+            counts in prop::collection::vec(0u32..10, 1..30), back in 0u32..40
+        ) {
+            let rate = Rate { most: 1000, window: MINUTE };
+            let mut window = Window::default();
+            let mut now = Duration::from_secs(7);
+            for count in &counts {
+                now += Duration::from_millis(1500);
+                window.pass(rate, now, *count);
+            }
+            let sum: u32 = counts.iter().sum();
+            window.give_back(back);
+            prop_assert_eq!(window.room(rate, now), 1000 - sum.saturating_sub(back));
+        }
+    }
+
+    #[test]
+    fn no_limit_is_no_limit() {
+        let rate = Rate { most: 0, window: MINUTE };
+        let mut window = Window::default();
+        window.pass(rate, MINUTE, 1_000_000);
+        assert_eq!(window.room(rate, MINUTE), u32::MAX);
+        assert_eq!(window.wait(rate, MINUTE, u32::MAX), Some(Duration::ZERO));
+    }
+}
