@@ -7,6 +7,8 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod domain;
+pub mod history;
+pub mod load;
 pub mod presence;
 pub mod queue;
 pub mod server;

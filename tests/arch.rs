@@ -22,6 +22,8 @@ use names::{Names, Way};
 const ROOMS: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("config", &["domain"]),
+    ("history", &["domain"]),
+    ("load", &["domain", "history"]),
     ("telemetry", &[]),
     ("client", &[]),
     ("store", &["domain"]),
@@ -35,6 +37,8 @@ const ROOMS: &[(&str, &[&str])] = &[
         "cli",
         &[
             "domain",
+            "history",
+            "load",
             "config",
             "telemetry",
             "client",

@@ -2,6 +2,7 @@
 
 pub mod appliance;
 mod audit;
+mod bench;
 mod configuration;
 mod demo;
 mod dlq;
@@ -84,6 +85,8 @@ enum Command {
     /// Whether the books balance
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Measure what an installation on this machine can do
+    Bench(bench::BenchArgs),
     /// The configuration in effect
     #[command(subcommand)]
     Config(configuration::ConfigCommand),
@@ -158,6 +161,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
     let data_dir = match (&loaded.config.data_dir, &cli.command) {
         (Some(folder), _) => folder.clone(),
         (None, Command::Demo(_)) => demo::default_data_dir(),
+        (None, Command::Bench(arguments)) if arguments.starts_its_own() => bench::folder(),
         (None, _) => privilege::default_data_dir(),
     };
     let setup = Setup { loaded, data_dir, output };
@@ -185,6 +189,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             Command::Message(command) => messages::run(&setup, command).await,
             Command::Dlq(command) => dlq::run(&setup, command).await,
             Command::Audit(command) => audit::run(&setup, command).await,
+            Command::Bench(arguments) => Box::pin(bench::run(&setup, &arguments)).await,
             Command::Doctor => doctor::run(&setup).await,
             Command::Config(_) | Command::Completions { .. } | Command::Man => Ok(()),
         }

@@ -1,0 +1,254 @@
+//! The history checker: holds what senders were told against what receivers saw.
+//!
+//! Fault tests and `esh3ar bench` write down what happened, in any order, and ask for the report. It
+//! knows nothing of how messages travel: two logs go in, the broken promises of delivery.md come out.
+
+mod report;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet};
+
+pub use report::{Fault, Report};
+
+use crate::domain::MessageId;
+
+/// A number that the load puts into each message, so that one is known again even when its sender
+/// never learned its id.
+pub type Tag = u64;
+
+/// What a sender was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// It was accepted under this id.
+    Accepted(MessageId),
+    /// It was refused: nothing of it may ever arrive.
+    Refused,
+    /// No answer came: it may arrive or not.
+    Nothing,
+}
+
+/// One send.
+#[derive(Clone, Copy, Debug)]
+pub struct Send {
+    /// Its mark.
+    pub tag: Tag,
+    /// Who sent it.
+    pub sender: u32,
+    /// To whom.
+    pub recipient: u32,
+    /// With which priority.
+    pub lane: u8,
+    /// When the request began, on any clock that all sends share.
+    pub began: u64,
+    /// When the answer came, on the same clock.
+    pub ended: u64,
+    /// What it was.
+    pub told: Told,
+}
+
+/// One message in one frame on one connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Receipt {
+    /// Which connection; its receipts are given in the order of arrival.
+    pub connection: u32,
+    /// Whose connection it is.
+    pub recipient: u32,
+    /// The message's mark.
+    pub tag: Tag,
+    /// Its id.
+    pub id: MessageId,
+    /// In which conversation and place, for chat.
+    pub place: Option<(u64, i64)>,
+    /// Whether the client showed it; one that drops ids it has seen shows each once.
+    pub shown: bool,
+    /// Whether it is known to be a retry: those come out of order by design.
+    pub retry: bool,
+}
+
+/// What an observer saw of a message's way. The order is that of progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seen {
+    /// The message's generation.
+    pub generation: i32,
+    /// Pending 0, sent 1, delivered 2, read 3; failed counts as 2, for neither follows the other.
+    pub rank: u8,
+    /// Retries inside the generation.
+    pub retries: u16,
+}
+
+/// The sums of the ledger.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sums {
+    /// Accepted.
+    pub accepted: u64,
+    /// Delivered, read, pending, sent, failed and erased together.
+    pub accounted: u64,
+}
+
+/// Everything that was written down.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    sends: Vec<Send>,
+    receipts: Vec<Receipt>,
+    status: Vec<(u32, MessageId, Seen)>,
+    unread: Vec<(u64, i64, i64)>,
+    sums: Option<Sums>,
+    incomplete: HashSet<u32>,
+}
+
+impl History {
+    /// Nothing yet.
+    pub fn new() -> History {
+        History::default()
+    }
+
+    /// A send and its answer.
+    pub fn sent(&mut self, send: Send) {
+        self.sends.push(send);
+    }
+
+    /// A message that arrived. For each connection in the order of arrival.
+    pub fn received(&mut self, receipt: Receipt) {
+        self.receipts.push(receipt);
+    }
+
+    /// What an observer saw of a message, for each observer in order.
+    pub fn observed(&mut self, observer: u32, id: MessageId, seen: Seen) {
+        self.status.push((observer, id, seen));
+    }
+
+    /// An unread count as it was shown, and as it was counted in the same moment.
+    pub fn unread(&mut self, conversation: u64, shown: i64, counted: i64) {
+        self.unread.push((conversation, shown, counted));
+    }
+
+    /// The ledger at rest.
+    pub fn sums(&mut self, sums: Sums) {
+        self.sums = Some(sums);
+    }
+
+    /// This recipient did not stay to the end: what is missing there is not lost.
+    pub fn left_early(&mut self, recipient: u32) {
+        self.incomplete.insert(recipient);
+    }
+
+    /// How many sends were accepted.
+    pub fn accepted(&self) -> usize {
+        self.sends.iter().filter(|send| matches!(send.told, Told::Accepted(_))).count()
+    }
+
+    /// Every broken promise.
+    pub fn check(&self) -> Report {
+        let mut report = Report::default();
+        let sends: HashMap<Tag, &Send> = self.sends.iter().map(|send| (send.tag, send)).collect();
+        let good = self.check_receipts(&sends, &mut report);
+        self.check_order(&sends, &good, &mut report);
+        self.check_status(&mut report);
+        for (conversation, shown, counted) in &self.unread {
+            if shown != counted {
+                report.note(Fault::WrongUnread {
+                    conversation: *conversation,
+                    shown: *shown,
+                    counted: *counted,
+                });
+            }
+        }
+        if let Some(sums) = self.sums.filter(|sums| sums.accepted != sums.accounted) {
+            report.note(Fault::Unbalanced(sums));
+        }
+        report
+    }
+
+    /// Gives the receipts that are what was sent: only of those the order means anything.
+    fn check_receipts<'a>(
+        &'a self,
+        sends: &HashMap<Tag, &Send>,
+        report: &mut Report,
+    ) -> Vec<&'a Receipt> {
+        let mut good = Vec::with_capacity(self.receipts.len());
+        let mut ids: HashMap<Tag, MessageId> = HashMap::new();
+        let mut shown: HashSet<(u32, MessageId)> = HashSet::new();
+        for receipt in &self.receipts {
+            let Receipt { tag, id, recipient, .. } = *receipt;
+            let Some(send) = sends.get(&tag) else {
+                report.note(Fault::Ghost { tag, id });
+                continue;
+            };
+            let known = match send.told {
+                Told::Refused => {
+                    report.note(Fault::Ghost { tag, id });
+                    continue;
+                }
+                Told::Accepted(told) => told,
+                Told::Nothing => *ids.entry(tag).or_insert(id),
+            };
+            if known != id {
+                // One send, two messages: a commit of unknown outcome was repeated as a new one.
+                report.note(Fault::Twice { tag, id });
+            } else if send.recipient != recipient {
+                report.note(Fault::Misdelivered { tag, id, to: recipient });
+            } else {
+                if receipt.shown && !shown.insert((recipient, id)) {
+                    report.note(Fault::ShownTwice { tag, id });
+                }
+                good.push(receipt);
+            }
+        }
+        for send in &self.sends {
+            if let Told::Accepted(id) = send.told
+                && !self.incomplete.contains(&send.recipient)
+                && !shown.contains(&(send.recipient, id))
+            {
+                report.note(Fault::Lost { tag: send.tag, id });
+            }
+        }
+        good
+    }
+
+    /// Two sends whose order is known are those of which one was answered before the other began.
+    fn check_order(
+        &self,
+        sends: &HashMap<Tag, &Send>,
+        good: &[&Receipt],
+        report: &mut Report,
+    ) {
+        // The latest beginning among what has arrived, by connection, sender and lane.
+        let mut latest: HashMap<(u32, u32, u8), u64> = HashMap::new();
+        let mut places: HashMap<(u32, u64), i64> = HashMap::new();
+        let mut arrived: HashSet<(u32, MessageId)> = HashSet::new();
+        for receipt in good {
+            if receipt.retry || !arrived.insert((receipt.connection, receipt.id)) {
+                continue;
+            }
+            if let Some((conversation, seq)) = receipt.place {
+                let last = places.insert((receipt.connection, conversation), seq);
+                if last.is_some_and(|last| last + 1 != seq) {
+                    report.note(Fault::OutOfOrder { tag: receipt.tag, id: receipt.id });
+                }
+                continue;
+            }
+            let Some(send) = sends.get(&receipt.tag) else { continue };
+            let latest = latest.entry((receipt.connection, send.sender, send.lane)).or_default();
+            if *latest > send.ended {
+                report.note(Fault::OutOfOrder { tag: receipt.tag, id: receipt.id });
+            }
+            *latest = (*latest).max(send.began);
+        }
+    }
+
+    fn check_status(&self, report: &mut Report) {
+        let mut last: HashMap<(u32, MessageId), Seen> = HashMap::new();
+        for (observer, id, seen) in &self.status {
+            let before = last.insert((*observer, *id), *seen);
+            let back = before.is_some_and(|before| {
+                seen.generation < before.generation
+                    || seen.generation == before.generation
+                        && (seen.rank < before.rank || seen.retries < before.retries)
+            });
+            if back {
+                report.note(Fault::WentBack { id: *id, seen: *seen });
+            }
+        }
+    }
+}

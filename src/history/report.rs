@@ -1,0 +1,158 @@
+//! What a history was found guilty of.
+
+use std::fmt;
+
+use super::{Seen, Sums, Tag};
+use crate::domain::MessageId;
+
+/// One broken promise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Accepted, and never shown to its recipient (I1).
+    Lost {
+        /// The send.
+        tag: Tag,
+        /// The message.
+        id: MessageId,
+    },
+    /// Arrived, although nobody sent it or it was refused (I6).
+    Ghost {
+        /// What it was marked with.
+        tag: Tag,
+        /// The message.
+        id: MessageId,
+    },
+    /// One send became two messages (I7).
+    Twice {
+        /// The send.
+        tag: Tag,
+        /// The second message.
+        id: MessageId,
+    },
+    /// Shown twice to its recipient (I2).
+    ShownTwice {
+        /// The send.
+        tag: Tag,
+        /// The message.
+        id: MessageId,
+    },
+    /// Arrived at somebody else's connection (I9).
+    Misdelivered {
+        /// The send.
+        tag: Tag,
+        /// The message.
+        id: MessageId,
+        /// Whose connection it was.
+        to: u32,
+    },
+    /// Came before what it should have followed (I3).
+    OutOfOrder {
+        /// The send.
+        tag: Tag,
+        /// The message.
+        id: MessageId,
+    },
+    /// Its status or retry count went back inside a generation, or the generation did (I4).
+    WentBack {
+        /// The message.
+        id: MessageId,
+        /// What was seen then.
+        seen: Seen,
+    },
+    /// An unread count that did not count what was unread (I5).
+    WrongUnread {
+        /// The conversation.
+        conversation: u64,
+        /// The count as shown.
+        shown: i64,
+        /// The count as counted.
+        counted: i64,
+    },
+    /// The ledger does not balance (I11).
+    Unbalanced(Sums),
+}
+
+impl Fault {
+    /// The name in reports.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Fault::Lost { .. } => "lost",
+            Fault::Ghost { .. } => "ghost",
+            Fault::Twice { .. } => "twice",
+            Fault::ShownTwice { .. } => "shown_twice",
+            Fault::Misdelivered { .. } => "misdelivered",
+            Fault::OutOfOrder { .. } => "out_of_order",
+            Fault::WentBack { .. } => "went_back",
+            Fault::WrongUnread { .. } => "wrong_unread",
+            Fault::Unbalanced(_) => "unbalanced",
+        }
+    }
+}
+
+/// The names of all faults, in the order in which reports count them.
+pub const NAMES: [&str; 9] = [
+    "lost",
+    "ghost",
+    "twice",
+    "shown_twice",
+    "misdelivered",
+    "out_of_order",
+    "went_back",
+    "wrong_unread",
+    "unbalanced",
+];
+
+/// How many of each are kept in full.
+const KEPT: usize = 20;
+
+/// Every broken promise, counted; the first of each in full.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    counts: [u64; NAMES.len()],
+    faults: Vec<Fault>,
+}
+
+impl Report {
+    pub(super) fn note(&mut self, fault: Fault) {
+        if let Some(count) = self.count_of(fault.name()) {
+            *count += 1;
+            if *count <= KEPT as u64 {
+                self.faults.push(fault);
+            }
+        }
+    }
+
+    fn count_of(&mut self, name: &str) -> Option<&mut u64> {
+        NAMES.iter().position(|known| *known == name).and_then(|at| self.counts.get_mut(at))
+    }
+
+    /// Whether every promise was kept.
+    pub fn is_clean(&self) -> bool {
+        self.counts.iter().all(|count| *count == 0)
+    }
+
+    /// How often each promise was broken, by name.
+    pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        NAMES.into_iter().zip(self.counts)
+    }
+
+    /// The first of each kind.
+    pub fn faults(&self) -> &[Fault] {
+        &self.faults
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_clean() {
+            return f.write_str("every promise was kept");
+        }
+        for (name, count) in self.counts().filter(|(_, count)| *count > 0) {
+            writeln!(f, "{count} {name}")?;
+        }
+        for fault in &self.faults {
+            writeln!(f, "  {fault:?}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,87 @@
+//! What a run came to.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use crate::history::Report;
+
+/// Latencies up to this are told apart to 1 %; longer ones count as this.
+const LONGEST: Duration = Duration::from_secs(600);
+
+/// Latencies.
+#[derive(Clone, Debug)]
+pub struct Latencies {
+    histogram: Histogram<u64>,
+}
+
+impl Default for Latencies {
+    #[expect(clippy::expect_used, reason = "the bounds are constants, and these are fit")]
+    fn default() -> Self {
+        let micros = LONGEST.as_micros() as u64;
+        let histogram = Histogram::new_with_bounds(1, micros, 2).expect("fit bounds");
+        Latencies { histogram }
+    }
+}
+
+impl Latencies {
+    /// Notes one.
+    pub fn note(&mut self, latency: Duration) {
+        let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+        self.histogram.saturating_record(micros.max(1));
+    }
+
+    /// Adds those of another.
+    pub fn add(&mut self, other: &Latencies) {
+        let _ = self.histogram.add(&other.histogram);
+    }
+
+    /// How many were noted.
+    pub fn len(&self) -> u64 {
+        self.histogram.len()
+    }
+
+    /// Whether none was.
+    pub fn is_empty(&self) -> bool {
+        self.histogram.is_empty()
+    }
+
+    /// The latency below which this share of all was, in milliseconds; the share is 0 to 1.
+    pub fn quantile_ms(&self, share: f64) -> f64 {
+        self.histogram.value_at_quantile(share) as f64 / 1000.0
+    }
+
+    /// The longest, in milliseconds.
+    pub fn max_ms(&self) -> f64 {
+        self.histogram.max() as f64 / 1000.0
+    }
+}
+
+/// What a run came to.
+#[derive(Debug, Default)]
+pub struct Figures {
+    /// How long it ran, without its warm-up, until everything had arrived.
+    pub took: Duration,
+    /// Messages that were asked to be sent.
+    pub sent: u64,
+    /// Messages that were accepted.
+    pub accepted: u64,
+    /// Refused requests by status; 0 for those without an answer.
+    pub refused: Vec<(u16, u64)>,
+    /// Different messages that arrived.
+    pub received: u64,
+    /// Messages that were acknowledged.
+    pub acknowledged: u64,
+    /// From when a message was due to its arrival.
+    pub delivery: Latencies,
+    /// From when a request was due to its answer.
+    pub answer: Latencies,
+    /// CPU time of the server's own process and of its descendants, where it can be read.
+    pub cpu: Option<(Duration, Duration)>,
+    /// Resident memory of the server's own process at the end, in KiB, where it can be read.
+    pub memory_kib: Option<u64>,
+    /// What the history checker found.
+    pub report: Report,
+    /// It was ended before its time.
+    pub interrupted: bool,
+}

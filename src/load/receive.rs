@@ -1,0 +1,169 @@
+//! One recipient: a connection to the hub that notes what arrives and acknowledges it.
+//!
+//! Frames are looked through for the two values that are needed instead of being parsed whole: the
+//! load must not cost more than what it measures.
+
+use std::time::{Duration, Instant};
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use tokio_tungstenite::tungstenite::Message as Frame;
+use uuid::Uuid;
+
+use super::{
+    Error,
+    connect::{Place, Socket},
+    send::MARK,
+};
+use crate::{domain::MessageId, history::Tag};
+
+const RECORD_END: char = '\u{1e}';
+const HANDSHAKE: &str = "{\"protocol\":\"json\",\"version\":1}\u{1e}";
+/// As the official clients do, so that the server knows that we are there.
+const PING_EVERY: Duration = Duration::from_secs(15);
+const PING: &str = "{\"type\":6}\u{1e}";
+/// How long the handshake may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A message as it arrived.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Arrival {
+    pub(super) id: MessageId,
+    pub(super) tag: Tag,
+    pub(super) due_micros: u64,
+}
+
+/// A recipient's connection.
+pub(super) struct Receiver {
+    socket: Socket,
+    next_ping: Instant,
+}
+
+impl Receiver {
+    pub(super) async fn connect(place: &Place, token: &str) -> Result<Receiver, Error> {
+        let connected = async {
+            let mut socket = place.hub(token).await?;
+            let failed = |error: &dyn std::fmt::Display| Error::Connect(error.to_string());
+            socket.send(Frame::text(HANDSHAKE)).await.map_err(|error| failed(&error))?;
+            match socket.next().await {
+                Some(Ok(Frame::Text(text))) if text.starts_with("{}") => {
+                    Ok(Receiver { socket, next_ping: Instant::now() + PING_EVERY })
+                }
+                Some(Err(error)) => Err(failed(&error)),
+                _ => Err(failed(&"the handshake was not answered")),
+            }
+        };
+        let timed_out = || Error::Connect("the handshake was not answered in time".to_owned());
+        tokio::time::timeout(PATIENCE, connected).await.map_err(|_| timed_out())?
+    }
+
+    /// The next messages; an empty list for a frame without any. An error ends the connection.
+    pub(super) async fn next(&mut self) -> Result<Vec<Arrival>, Error> {
+        loop {
+            let wait = self.next_ping.saturating_duration_since(Instant::now());
+            let frame = match tokio::time::timeout(wait, self.socket.next()).await {
+                Err(_) => {
+                    self.write(PING.to_owned()).await?;
+                    continue;
+                }
+                Ok(None) => return Err(Error::Connect("closed".to_owned())),
+                Ok(Some(Err(error))) => return Err(Error::Connect(error.to_string())),
+                Ok(Some(Ok(frame))) => frame,
+            };
+            if let Frame::Text(text) = frame {
+                return Ok(arrivals(&text));
+            }
+        }
+    }
+
+    /// Acknowledges without asking for an answer.
+    pub(super) async fn acknowledge(&mut self, arrived: &[Arrival]) -> Result<(), Error> {
+        let mut text = String::with_capacity(60 + arrived.len() * 39);
+        text.push_str("{\"type\":1,\"target\":\"Acknowledge\",\"arguments\":[[");
+        for (n, arrival) in arrived.iter().enumerate() {
+            if n > 0 {
+                text.push(',');
+            }
+            text.push('"');
+            let mut buffer = [0; uuid::fmt::Hyphenated::LENGTH];
+            text.push_str(arrival.id.0.as_hyphenated().encode_lower(&mut buffer));
+            text.push('"');
+        }
+        text.push_str("]]}");
+        text.push(RECORD_END);
+        self.write(text).await
+    }
+
+    async fn write(&mut self, text: String) -> Result<(), Error> {
+        self.next_ping = Instant::now() + PING_EVERY;
+        let sent = self.socket.send(Frame::text(text)).await;
+        sent.map_err(|error| Error::Connect(error.to_string()))
+    }
+
+    pub(super) async fn close(mut self) {
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.socket.close(None)).await;
+    }
+}
+
+/// The messages of a frame, in order.
+fn arrivals(frame: &str) -> Vec<Arrival> {
+    let mut found = Vec::new();
+    for record in frame.split(RECORD_END) {
+        if !record.contains("\"target\":\"Receive") {
+            continue;
+        }
+        let mut rest = record;
+        while let Some(arrival) = next_arrival(&mut rest) {
+            found.push(arrival);
+        }
+    }
+    found
+}
+
+fn next_arrival(rest: &mut &str) -> Option<Arrival> {
+    const ID: &str = "\"id\":\"";
+    const CONTENT: &str = "\"content\":\"";
+    let after = rest.get(rest.find(ID)? + ID.len()..)?;
+    let id = Uuid::try_parse(after.get(..36)?).ok()?;
+    let content = after.get(after.find(CONTENT)? + CONTENT.len()..)?;
+    *rest = content.get(MARK..)?;
+    let number = |text: Option<&str>| u64::from_str_radix(text?, 16).ok();
+    Some(Arrival {
+        id: MessageId(id),
+        due_micros: number(content.get(..MARK / 2))?,
+        tag: number(content.get(MARK / 2..MARK))?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_looked_through() {
+        let id = |n: u128| Uuid::from_u128(n);
+        let message = |n: u128| {
+            format!(
+                "{{\"id\":\"{}\",\"type\":\"oneWay\",\"from\":\"a\",\"to\":\"+1\",\
+                 \"content\":\"{:016x}{:016x}xxx\",\"status\":\"pending\"}}",
+                id(n),
+                n * 10,
+                n
+            )
+        };
+        let frame = format!(
+            "{{\"type\":6}}\u{1e}{{\"type\":1,\"target\":\"ReceiveMessage\",\"arguments\":[{}]}}\u{1e}\
+             {{\"type\":1,\"target\":\"ReceivePendingMessages\",\"arguments\":[[{},{}]]}}\u{1e}",
+            message(1),
+            message(2),
+            message(3)
+        );
+        let expected = [1, 2, 3].map(|n: u64| Arrival {
+            id: MessageId(id(u128::from(n))),
+            tag: n,
+            due_micros: n * 10,
+        });
+        assert_eq!(arrivals(&frame), expected);
+        assert_eq!(arrivals("{\"type\":3,\"invocationId\":\"1\",\"result\":1}\u{1e}"), []);
+        assert_eq!(arrivals("{\"target\":\"ReceiveMessage\",\"id\":\"short"), []);
+    }
+}

@@ -1,0 +1,523 @@
+//! A run: recipients connect, senders send, everything that was accepted has to arrive.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures_util::StreamExt as _;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    connect::Place,
+    figures::{Figures, Latencies},
+    processes::{self, Cost},
+    receive::{Arrival, Receiver},
+    send::{Draft, MARK, Sender},
+};
+use crate::{
+    domain::MessageId,
+    history::{History, Receipt, Send, Told},
+};
+
+/// Recipients that connect at once.
+const CONNECTING: usize = 64;
+/// Locks for what arrives.
+const SHARDS: usize = 16;
+/// With nothing arriving for this long, what is missing is taken as lost.
+const QUIET: Duration = Duration::from_secs(15);
+/// The wait before a connection that was refused or lost is tried again.
+const AGAIN: Duration = Duration::from_millis(200);
+/// A server that cannot be reached for this long is gone.
+const GONE: Duration = Duration::from_secs(10);
+
+/// Why there is no run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address cannot be read.
+    #[error("{0} is no http:// or https:// address")]
+    Url(String),
+    /// The server cannot be reached, or ended.
+    #[error("the server cannot be reached: {0}")]
+    Connect(String),
+    /// The server does not take a connection.
+    #[error("the server refused a connection with status {0}")]
+    Refused(u16),
+}
+
+/// The server under load.
+#[derive(Clone)]
+pub struct Target {
+    /// Its address.
+    pub url: String,
+    /// A business user's token.
+    pub sender: String,
+    /// Phone numbers and their tokens.
+    pub recipients: Vec<(String, String)>,
+    /// Its process, if it is on this machine.
+    pub pid: Option<u32>,
+}
+
+/// What to do to it.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Connections that send.
+    pub senders: usize,
+    /// Messages a second by an open loop; `None` for as many as go, each sender one after the other.
+    pub rate: Option<f64>,
+    /// Messages in one request.
+    pub batch: usize,
+    /// Bytes of content; at least 32.
+    pub payload: usize,
+    /// How long messages are sent, after the warm-up.
+    pub duration: Duration,
+    /// How long before that what is sent does not count.
+    pub warmup: Duration,
+    /// `low`, `normal` or `high`.
+    pub priority: String,
+    /// The share of recipients that acknowledge, 0 to 1.
+    pub acknowledge: f64,
+}
+
+/// How far it is, for whoever watches.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Recipients that are connected.
+    pub connected: AtomicU64,
+    /// Messages accepted.
+    pub accepted: AtomicU64,
+    /// Different messages that arrived.
+    pub received: AtomicU64,
+}
+
+#[derive(Default)]
+struct Shard {
+    receipts: Vec<Receipt>,
+    shown: HashSet<(u32, MessageId)>,
+    latencies: Latencies,
+    acknowledged: u64,
+    gone: HashSet<u32>,
+}
+
+struct Shared {
+    place: Place,
+    plan: Plan,
+    zero: Instant,
+    /// From when on it counts, in microseconds since the zero.
+    counted_from: AtomicU64,
+    shards: Vec<Mutex<Shard>>,
+    connections: AtomicU64,
+    tags: AtomicU64,
+    progress: Arc<Progress>,
+    stop_senders: CancellationToken,
+    stop_receivers: CancellationToken,
+}
+
+impl Shared {
+    fn shard(&self, recipient: u32) -> MutexGuard<'_, Shard> {
+        let shard = &self.shards[recipient as usize % SHARDS];
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn micros(&self) -> u64 {
+        u64::try_from(self.zero.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn arrived(&self, connection: u32, recipient: u32, arrivals: &[Arrival]) {
+        let now = self.micros();
+        let counted_from = self.counted_from.load(Ordering::Relaxed);
+        let mut shard = self.shard(recipient);
+        for arrival in arrivals {
+            let shown = shard.shown.insert((recipient, arrival.id));
+            if shown {
+                self.progress.received.fetch_add(1, Ordering::Relaxed);
+                if arrival.due_micros >= counted_from {
+                    let late = now.saturating_sub(arrival.due_micros);
+                    shard.latencies.note(Duration::from_micros(late));
+                }
+            }
+            shard.receipts.push(Receipt {
+                connection,
+                recipient,
+                tag: arrival.tag,
+                id: arrival.id,
+                place: None,
+                shown,
+                retry: false,
+            });
+        }
+    }
+}
+
+/// Runs a plan to its end, or until `stop`.
+///
+/// # Errors
+/// When there is nothing to measure: no connection, no sender that is let in.
+pub async fn run(
+    target: &Target,
+    plan: &Plan,
+    progress: Arc<Progress>,
+    stop: &CancellationToken,
+) -> Result<Figures, Error> {
+    let shared = Arc::new(Shared {
+        place: Place::parse(&target.url)?,
+        plan: plan.clone(),
+        zero: Instant::now(),
+        counted_from: AtomicU64::new(u64::MAX),
+        shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+        connections: AtomicU64::new(0),
+        tags: AtomicU64::new(0),
+        progress,
+        stop_senders: stop.child_token(),
+        stop_receivers: CancellationToken::new(),
+    });
+    let receivers = connect_all(target, &shared).await?;
+    let senders: Vec<_> = (0..plan.senders.max(1))
+        .map(|n| tokio::spawn(send_all(Arc::clone(&shared), target.clone(), n)))
+        .collect();
+    let measured = tokio::select! {
+        measured = measure(target, &shared) => measured,
+        () = shared.stop_senders.cancelled() => Measured::now(target, &shared),
+    };
+    shared.stop_senders.cancel();
+    let mut log = SendLog::default();
+    for sender in senders {
+        if let Ok(other) = sender.await {
+            log.add(other);
+        }
+    }
+    drain(&shared).await;
+    let end = Measured::now(target, &shared);
+    shared.stop_receivers.cancel();
+    for receiver in receivers {
+        let _ = receiver.await;
+    }
+    let mut figures = summary(&shared, log, &measured, &end);
+    figures.interrupted = stop.is_cancelled();
+    Ok(figures)
+}
+
+async fn connect_all(
+    target: &Target,
+    shared: &Arc<Shared>,
+) -> Result<Vec<tokio::task::JoinHandle<()>>, Error> {
+    let acknowledging = (target.recipients.len() as f64 * shared.plan.acknowledge).round() as usize;
+    let connecting = target.recipients.iter().enumerate().map(|(n, (_, token))| {
+        let (shared, token) = (Arc::clone(shared), token.clone());
+        async move {
+            let receiver = Receiver::connect(&shared.place, &token).await?;
+            shared.progress.connected.fetch_add(1, Ordering::Relaxed);
+            let number = u32::try_from(n).unwrap_or(u32::MAX);
+            let task = receive_all(Arc::clone(&shared), receiver, token, number, n < acknowledging);
+            Ok::<_, Error>(tokio::spawn(task))
+        }
+    });
+    let mut connected = futures_util::stream::iter(connecting).buffer_unordered(CONNECTING);
+    let mut tasks = Vec::new();
+    while let Some(task) = connected.next().await {
+        tasks.push(task?);
+    }
+    Ok(tasks)
+}
+
+async fn receive_all(
+    shared: Arc<Shared>,
+    mut receiver: Receiver,
+    token: String,
+    recipient: u32,
+    acknowledges: bool,
+) {
+    if !acknowledges {
+        // More than a window is not sent to whoever acknowledges nothing.
+        shared.shard(recipient).gone.insert(recipient);
+    }
+    loop {
+        let connection = shared.connections.fetch_add(1, Ordering::Relaxed);
+        let connection = u32::try_from(connection).unwrap_or(u32::MAX);
+        let lost = loop {
+            let arrivals = tokio::select! {
+                arrivals = receiver.next() => arrivals,
+                () = shared.stop_receivers.cancelled() => break false,
+            };
+            let Ok(arrivals) = arrivals else { break true };
+            if arrivals.is_empty() {
+                continue;
+            }
+            shared.arrived(connection, recipient, &arrivals);
+            if acknowledges {
+                if receiver.acknowledge(&arrivals).await.is_err() {
+                    break true;
+                }
+                shared.shard(recipient).acknowledged += arrivals.len() as u64;
+            }
+        };
+        if !lost {
+            receiver.close().await;
+            return;
+        }
+        let begun = Instant::now();
+        receiver = loop {
+            tokio::select! {
+                () = tokio::time::sleep(AGAIN) => {}
+                () = shared.stop_receivers.cancelled() => return,
+            }
+            match Receiver::connect(&shared.place, &token).await {
+                Ok(receiver) => break receiver,
+                Err(_) if begun.elapsed() < GONE => {}
+                Err(_) => {
+                    shared.shard(recipient).gone.insert(recipient);
+                    return;
+                }
+            }
+        };
+    }
+}
+
+#[derive(Default)]
+struct SendLog {
+    sends: Vec<Send>,
+    answers: Latencies,
+    refused: HashMap<u16, u64>,
+}
+
+impl SendLog {
+    fn add(&mut self, other: SendLog) {
+        self.sends.extend(other.sends);
+        self.answers.add(&other.answers);
+        for (status, count) in other.refused {
+            *self.refused.entry(status).or_default() += count;
+        }
+    }
+}
+
+async fn send_all(shared: Arc<Shared>, target: Target, number: usize) -> SendLog {
+    let plan = shared.plan.clone();
+    let mut sender = Sender::new(shared.place.clone(), &target.sender);
+    let mut log = SendLog::default();
+    let padding = "x".repeat(plan.payload.saturating_sub(MARK));
+    let batch = plan.batch.max(1) as u64;
+    let mut unreachable_since: Option<Instant> = None;
+    while !shared.stop_senders.is_cancelled() {
+        let first = shared.tags.fetch_add(batch, Ordering::Relaxed);
+        let due = match plan.rate {
+            Some(rate) => {
+                let due = shared.zero + Duration::from_secs_f64(first as f64 / rate);
+                tokio::select! {
+                    () = tokio::time::sleep_until(due.into()) => {}
+                    () = shared.stop_senders.cancelled() => break,
+                }
+                due
+            }
+            None => Instant::now(),
+        };
+        let due_micros = u64::try_from((due - shared.zero).as_micros()).unwrap_or(u64::MAX);
+        let recipient_of = |tag: u64| {
+            // A stride that is prime to most numbers of recipients reaches all of them in turn.
+            (tag.wrapping_mul(7919) % target.recipients.len() as u64) as usize
+        };
+        let drafts: Vec<Draft<'_>> = (first..first + batch)
+            .map(|tag| Draft { to: &target.recipients[recipient_of(tag)].0, due_micros, tag })
+            .collect();
+        let began = shared.micros();
+        let (status, told) = sender.post(&drafts, &plan.priority, &padding).await;
+        let ended = shared.micros();
+        if due_micros >= shared.counted_from.load(Ordering::Relaxed) {
+            log.answers.note(Duration::from_micros(ended.saturating_sub(due_micros)));
+        }
+        let accepted = told.iter().filter(|told| matches!(told, Told::Accepted(_))).count() as u64;
+        shared.progress.accepted.fetch_add(accepted, Ordering::Relaxed);
+        if accepted < batch {
+            *log.refused.entry(status).or_default() += batch - accepted;
+        }
+        log.sends.extend(drafts.iter().zip(told).map(|(draft, told)| Send {
+            tag: draft.tag,
+            sender: u32::try_from(number).unwrap_or(u32::MAX),
+            recipient: u32::try_from(recipient_of(draft.tag)).unwrap_or(u32::MAX),
+            lane: 0,
+            began,
+            ended,
+            told,
+        }));
+        if status == 0 {
+            let since = *unreachable_since.get_or_insert_with(Instant::now);
+            if since.elapsed() > GONE {
+                shared.stop_senders.cancel();
+            }
+            tokio::time::sleep(AGAIN).await;
+        } else {
+            unreachable_since = None;
+            if matches!(status, 401 | 403) {
+                shared.stop_senders.cancel();
+            } else if status >= 429 {
+                tokio::time::sleep(AGAIN).await;
+            }
+        }
+    }
+    log
+}
+
+/// What a moment looked like.
+struct Measured {
+    at: Instant,
+    accepted: u64,
+    cost: Option<Cost>,
+}
+
+impl Measured {
+    fn now(target: &Target, shared: &Shared) -> Measured {
+        Measured {
+            at: Instant::now(),
+            accepted: shared.progress.accepted.load(Ordering::Relaxed),
+            cost: target.pid.and_then(processes::cost),
+        }
+    }
+}
+
+/// Lets the load run; gives the moment from which on it counted.
+async fn measure(target: &Target, shared: &Shared) -> Measured {
+    tokio::time::sleep(shared.plan.warmup).await;
+    shared.counted_from.store(shared.micros(), Ordering::Relaxed);
+    let measured = Measured::now(target, shared);
+    tokio::time::sleep(shared.plan.duration).await;
+    measured
+}
+
+/// Waits until everything accepted has arrived, or nothing comes any more.
+async fn drain(shared: &Shared) {
+    let expecting = shared.plan.acknowledge >= 1.0;
+    let (mut last, mut since) = (0, Instant::now());
+    loop {
+        let received = shared.progress.received.load(Ordering::Relaxed);
+        if expecting && received >= shared.progress.accepted.load(Ordering::Relaxed) {
+            return;
+        }
+        if received != last {
+            (last, since) = (received, Instant::now());
+        }
+        let patience = if expecting { QUIET } else { Duration::from_secs(2) };
+        if since.elapsed() > patience {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn summary(shared: &Shared, log: SendLog, from: &Measured, to: &Measured) -> Figures {
+    let mut figures = Figures {
+        took: to.at.duration_since(from.at),
+        sent: log.sends.len() as u64,
+        accepted: to.accepted - from.accepted,
+        received: shared.progress.received.load(Ordering::Relaxed),
+        answer: log.answers,
+        cpu: from.cost.zip(to.cost).map(|(before, after)| {
+            (
+                after.own.saturating_sub(before.own),
+                after.descendants.saturating_sub(before.descendants),
+            )
+        }),
+        memory_kib: to.cost.map(|cost| cost.memory_kib),
+        ..Figures::default()
+    };
+    figures.refused = log.refused.into_iter().collect();
+    figures.refused.sort_unstable();
+    let mut history = History::new();
+    for send in log.sends {
+        history.sent(send);
+    }
+    for shard in &shared.shards {
+        let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        figures.delivery.add(&shard.latencies);
+        figures.acknowledged += shard.acknowledged;
+        shard.receipts.iter().for_each(|receipt| history.received(*receipt));
+        shard.gone.iter().for_each(|recipient| history.left_early(*recipient));
+    }
+    figures.report = history.check();
+    figures
+}
+
+/// Opens connections and leaves them idle. Gives the server's memory before and after, in KiB.
+///
+/// # Errors
+/// When a connection is refused.
+pub async fn idle(
+    target: &Target,
+    connections: usize,
+    progress: &Progress,
+) -> Result<Option<(u64, u64)>, Error> {
+    /// Buffers of the handshake are given back a little later.
+    const SETTLED: Duration = Duration::from_secs(3);
+    let place = Place::parse(&target.url)?;
+    let memory = || target.pid.and_then(processes::cost).map(|cost| cost.memory_kib);
+    // The first connections pay for what is made once.
+    let warm = Receiver::connect(&place, &target.recipients[0].1).await?;
+    tokio::time::sleep(SETTLED).await;
+    let before = memory();
+    let connecting = (0..connections).map(|n| {
+        let (_, token) = &target.recipients[n % target.recipients.len()];
+        let place = &place;
+        async move {
+            let receiver = Receiver::connect(place, token).await;
+            progress.connected.fetch_add(1, Ordering::Relaxed);
+            receiver
+        }
+    });
+    let mut connected = futures_util::stream::iter(connecting).buffer_unordered(CONNECTING);
+    let mut open = Vec::with_capacity(connections);
+    while let Some(receiver) = connected.next().await {
+        open.push(receiver?);
+    }
+    tokio::time::sleep(SETTLED).await;
+    let after = memory();
+    drop((open, warm));
+    Ok(before.zip(after))
+}
+
+/// Sends to one recipient who is away, then connects as that one. Gives the time from the beginning
+/// of the connect to the arrival of the last message.
+///
+/// # Errors
+/// When the messages are not accepted, or do not arrive.
+pub async fn pending(
+    target: &Target,
+    count: usize,
+    payload: usize,
+    progress: &Progress,
+) -> Result<Duration, Error> {
+    const AT_ONCE: usize = 500;
+    let place = Place::parse(&target.url)?;
+    let (to, token) = &target.recipients[0];
+    let mut sender = Sender::new(place.clone(), &target.sender);
+    let padding = "x".repeat(payload.saturating_sub(MARK));
+    let tags: Vec<u64> = (0..count as u64).collect();
+    for chunk in tags.chunks(AT_ONCE) {
+        let drafts: Vec<Draft<'_>> =
+            chunk.iter().map(|tag| Draft { to, due_micros: 0, tag: *tag }).collect();
+        let (status, told) = sender.post(&drafts, "normal", &padding).await;
+        if told.iter().any(|told| !matches!(told, Told::Accepted(_))) {
+            return Err(Error::Refused(status));
+        }
+        progress.accepted.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+    }
+    let begun = Instant::now();
+    let mut receiver = Receiver::connect(&place, token).await?;
+    let mut missing: HashSet<u64> = tags.into_iter().collect();
+    while !missing.is_empty() {
+        let next = tokio::time::timeout(QUIET, receiver.next()).await;
+        let arrived = next.map_err(|_| Error::Connect("messages did not arrive".to_owned()))??;
+        for arrival in &arrived {
+            if missing.remove(&arrival.tag) {
+                progress.received.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        if !arrived.is_empty() && !missing.is_empty() {
+            receiver.acknowledge(&arrived).await?;
+        }
+    }
+    let took = begun.elapsed();
+    receiver.close().await;
+    Ok(took)
+}

@@ -1,0 +1,118 @@
+//! One sender: a connection that posts, and the log of what it was told.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http1::SendRequest;
+use serde::Deserialize;
+use uuid::Uuid;
+
+use super::{Error, connect::Place};
+use crate::{
+    domain::MessageId,
+    history::{Tag, Told},
+};
+
+/// An answer that takes longer is none.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Hexadecimal digits at the beginning of a message's content: when it was due in microseconds since
+/// the run's zero, and its mark.
+pub(super) const MARK: usize = 32;
+
+/// What goes into a message.
+pub(super) struct Draft<'a> {
+    pub(super) to: &'a str,
+    pub(super) due_micros: u64,
+    pub(super) tag: Tag,
+}
+
+/// A sender's connection.
+pub(super) struct Sender {
+    place: Place,
+    bearer: String,
+    connection: Option<SendRequest<Full<Bytes>>>,
+}
+
+#[derive(Deserialize)]
+struct Receipt {
+    id: Option<Uuid>,
+}
+
+#[derive(Deserialize)]
+struct BatchAnswer {
+    results: Vec<Receipt>,
+}
+
+impl Sender {
+    pub(super) fn new(place: Place, token: &str) -> Sender {
+        Sender { place, bearer: format!("Bearer {token}"), connection: None }
+    }
+
+    /// Posts messages: one by itself, several as a batch. Says of each what it was told, and the
+    /// status; 0 for no answer.
+    pub(super) async fn post(
+        &mut self,
+        drafts: &[Draft<'_>],
+        priority: &str,
+        padding: &str,
+    ) -> (u16, Vec<Told>) {
+        let message = |draft: &Draft<'_>| {
+            let Draft { to, due_micros, tag } = draft;
+            format!(
+                "{{\"to\":\"{to}\",\"priority\":\"{priority}\",\
+                 \"content\":\"{due_micros:016x}{tag:016x}{padding}\"}}"
+            )
+        };
+        let (path, body) = match drafts {
+            [one] => ("/api/v1/messages", message(one)),
+            many => {
+                let all: Vec<String> = many.iter().map(message).collect();
+                ("/api/v1/messages/batch", format!("{{\"messages\":[{}]}}", all.join(",")))
+            }
+        };
+        let answered = tokio::time::timeout(PATIENCE, self.exchange(path, body)).await;
+        match answered {
+            Ok(Ok((status, body))) => (status, told(status, &body, drafts.len())),
+            Ok(Err(_)) | Err(_) => {
+                self.connection = None;
+                (0, vec![Told::Nothing; drafts.len()])
+            }
+        }
+    }
+
+    async fn exchange(&mut self, path: &str, body: String) -> Result<(u16, Bytes), Error> {
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            none => none.insert(self.place.http().await?),
+        };
+        let failed = |error: hyper::Error| Error::Connect(error.to_string());
+        connection.ready().await.map_err(failed)?;
+        let request = http::Request::post(path)
+            .header("host", self.place.host())
+            .header("authorization", &self.bearer)
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|error| Error::Connect(error.to_string()))?;
+        let answer = connection.send_request(request).await.map_err(failed)?;
+        let status = answer.status().as_u16();
+        let body = answer.into_body().collect().await.map_err(failed)?.to_bytes();
+        Ok((status, body))
+    }
+}
+
+fn told(status: u16, body: &[u8], count: usize) -> Vec<Told> {
+    let accepted =
+        |receipt: &Receipt| receipt.id.map_or(Told::Refused, |id| Told::Accepted(MessageId(id)));
+    match status {
+        202 => serde_json::from_slice::<Receipt>(body)
+            .map_or_else(|_| vec![Told::Nothing; count], |receipt| vec![accepted(&receipt)]),
+        200 => serde_json::from_slice::<BatchAnswer>(body).map_or_else(
+            |_| vec![Told::Nothing; count],
+            |answer| answer.results.iter().map(accepted).collect(),
+        ),
+        // Of these the sender cannot know whether it was done.
+        500 | 502 | 503 | 504 => vec![Told::Nothing; count],
+        _ => vec![Told::Refused; count],
+    }
+}
