@@ -9,6 +9,7 @@ pub mod config;
 pub mod domain;
 pub mod history;
 pub mod load;
+pub mod mail;
 pub mod presence;
 pub mod queue;
 pub mod server;

@@ -29,7 +29,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("store", &["domain"]),
     ("queue", &["domain"]),
     ("presence", &["domain"]),
-    ("app", &["domain", "store", "queue", "presence"]),
+    ("mail", &[]),
+    ("app", &["domain", "store", "queue", "presence", "mail"]),
     // Of the store only the types that use cases take and give: see `STORE_TYPES`.
     ("server", &["domain", "app", "presence", "store"]),
     ("worker", &["domain", "app"]),
@@ -45,6 +46,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "store",
             "queue",
             "presence",
+            "mail",
             "app",
             "server",
             "worker",

@@ -11,7 +11,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// One dependency.
 #[derive(Clone, Debug)]
 pub struct Dependency {
-    /// `database` or `realtime`.
+    /// `database`, `realtime` or `mail`.
     pub name: &'static str,
     /// Whether it answers.
     pub up: bool,
@@ -19,22 +19,46 @@ pub struct Dependency {
     pub latency: Duration,
     /// What is wrong with it.
     pub fault: Option<String>,
+    /// Whether nothing works without it.
+    pub vital: bool,
+}
+
+/// Mail waits for its server; nothing else does.
+fn mail(latency: Duration, fault: Option<String>) -> Dependency {
+    Dependency { name: "mail", up: fault.is_none(), latency, fault, vital: false }
 }
 
 impl App {
-    /// The state of every dependency there is.
-    pub async fn health(&self) -> Vec<Dependency> {
+    /// The state of every dependency there is; without `details` only of those without which nothing
+    /// works, because a probe that comes every second should not greet a mail server each time.
+    pub async fn health(&self, details: bool) -> Vec<Dependency> {
         let begun = Instant::now();
         let fault = match tokio::time::timeout(PATIENCE, self.store().ping()).await {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error.to_string()),
             Err(_) => Some(format!("no answer in {} s", PATIENCE.as_secs())),
         };
-        let database =
-            Dependency { name: "database", up: fault.is_none(), latency: begun.elapsed(), fault };
-        let realtime =
-            Dependency { name: "realtime", up: true, latency: Duration::ZERO, fault: None };
-        vec![database, realtime]
+        let up = fault.is_none();
+        let latency = begun.elapsed();
+        let database = Dependency { name: "database", up, latency, fault, vital: true };
+        let latency = Duration::ZERO;
+        let realtime = Dependency { name: "realtime", up: true, latency, fault: None, vital: true };
+        let mut all = vec![database, realtime];
+        if !details {
+            return all;
+        }
+        let begun = Instant::now();
+        match tokio::time::timeout(PATIENCE, self.settings().mailer.check()).await {
+            Ok(None) => {}
+            Ok(Some(result)) => {
+                all.push(mail(begun.elapsed(), result.err().map(|e| e.to_string())))
+            }
+            Err(_) => {
+                let fault = format!("no answer in {} s", PATIENCE.as_secs());
+                all.push(mail(begun.elapsed(), Some(fault)));
+            }
+        }
+        all
     }
 
     /// How many wake-ups wait in each lane: low, normal, high.

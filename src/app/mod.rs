@@ -15,6 +15,7 @@ pub mod explain;
 mod gather;
 pub mod health;
 pub mod intake;
+pub mod jobs;
 pub mod ledger;
 pub mod limits;
 pub mod messages;
@@ -32,6 +33,7 @@ pub use error::Error;
 
 use crate::{
     domain::{phone::Region, retry::RetryPolicy},
+    mail::Mailer,
     presence::{Delivery, Registry},
     queue::LocalQueue,
     store::Store,
@@ -52,6 +54,10 @@ pub struct Settings {
     pub access_token_ttl: Duration,
     /// How long dead letters are kept.
     pub dead_letters_kept: Duration,
+    /// The way to the administrators.
+    pub mailer: Mailer,
+    /// How often they are told of dead letters at most.
+    pub alert_interval: Duration,
     /// Where the time comes from.
     pub clock: Clock,
     /// Whether this process has connections to deliver to. A command has none: what it sends is left
@@ -68,6 +74,8 @@ impl Default for Settings {
             connections_per_user: 16,
             access_token_ttl: Duration::from_secs(90 * 24 * 3600),
             dead_letters_kept: Duration::from_secs(7 * 24 * 3600),
+            mailer: Mailer::default(),
+            alert_interval: Duration::from_secs(300),
             clock: Clock::System,
             delivers: true,
         }
@@ -96,6 +104,7 @@ struct Inner {
     known_phones: phones::KnownPhones,
     trail: trail::Trail,
     limiter: limits::Limiter,
+    workshop: jobs::Workshop,
 }
 
 impl App {
@@ -113,6 +122,7 @@ impl App {
             inner: Arc::new(Inner {
                 trail: trail::Trail::new(settings.clock.now()),
                 limiter: limits::Limiter::new(settings.limits),
+                workshop: jobs::Workshop::default(),
                 registry: Registry::new(settings.connections_per_user),
                 queue: LocalQueue::new(SHARES, WAKE_UPS),
                 settings,

@@ -113,7 +113,7 @@ impl Appliance {
         }
         let _ = warm.await;
         let (front, work, writers) = (Part::default(), Part::default(), Part::default());
-        let settings = opened::settings(config, true);
+        let settings = opened::settings(config, true)?;
         let app = App::start(settings, store.store.clone(), &writers.tracker, &writers.stop);
         worker::start(&app, &work.tracker, &work.stop);
         let readiness: Readiness = Arc::new(AtomicBool::new(true));

@@ -44,6 +44,7 @@ pub(super) async fn run(setup: &Setup) -> Result<(), Failure> {
         poor("open files", format!("{files} allowed, {FILES_WANTED} wanted"), remedy)
     });
     database(setup, &mut checks).await;
+    mail(setup, &mut checks).await?;
     setup.output.records(&["check", "state", "found", "remedy"], &checks);
     let faults = checks.iter().filter(|check| check.state == "FAIL").count();
     if faults == 0 {
@@ -67,6 +68,18 @@ fn data_folder(setup: &Setup) -> Check {
             "give it to the user that runs esh3ar, or set data_dir",
         ),
     }
+}
+
+async fn mail(setup: &Setup, checks: &mut Vec<Check>) -> Result<(), Failure> {
+    checks.push(match opened::mailer(&setup.loaded.config)?.check().await {
+        None => good("mail", "smtp.host is not set: alerts go to the log"),
+        Some(Ok(())) => good("mail", "the mail server answers"),
+        Some(Err(error)) => {
+            let remedy = "check smtp.*, and that the mail server lets esh3ar in";
+            bad("mail", error.to_string(), remedy)
+        }
+    });
+    Ok(())
 }
 
 async fn database(setup: &Setup, checks: &mut Vec<Check>) {

@@ -9,7 +9,8 @@ use super::{
 };
 use crate::{
     app::{App, Clock, Settings, limits::Limits},
-    config::Config,
+    config::{Config, SmtpTls},
+    mail::{Encryption, Mailer, SmtpSettings},
     store::{
         Store,
         embedded::{self, Embedded, Purpose},
@@ -32,8 +33,8 @@ pub(super) struct Opened {
 }
 
 /// What the use cases need of the configuration.
-pub(super) fn settings(config: &Config, delivers: bool) -> Settings {
-    Settings {
+pub(super) fn settings(config: &Config, delivers: bool) -> Result<Settings, Failure> {
+    Ok(Settings {
         default_region: config.default_region,
         retry: config.retry,
         connections_per_user: config.connections_per_user,
@@ -45,9 +46,34 @@ pub(super) fn settings(config: &Config, delivers: bool) -> Settings {
             queue_depth: config.limits.queue_depth,
         },
         dead_letters_kept: config.dead_letters_kept,
+        mailer: mailer(config)?,
+        alert_interval: config.alert_interval,
         clock: Clock::System,
         delivers,
-    }
+    })
+}
+
+/// The way to the administrators.
+pub(super) fn mailer(config: &Config) -> Result<Mailer, Failure> {
+    let Some(smtp) = &config.smtp else { return Ok(Mailer::Log) };
+    let settings = SmtpSettings {
+        host: smtp.host.clone(),
+        port: smtp.port,
+        encryption: match smtp.tls {
+            SmtpTls::StartTls => Encryption::StartTls,
+            SmtpTls::Tls => Encryption::Tls,
+            SmtpTls::None => Encryption::None,
+        },
+        credentials: smtp
+            .credentials
+            .as_ref()
+            .map(|(user, password)| (user.clone(), password.expose().to_owned())),
+        from: smtp.from.clone(),
+        to: smtp.to.clone(),
+    };
+    Mailer::smtp(&settings).map_err(|error| {
+        Failure::new(Kind::Config, format!("smtp: {error}")).hint("run: esh3ar config check")
+    })
 }
 
 /// Opens the database, whatever its schema.
@@ -106,7 +132,7 @@ pub(super) async fn open(setup: &Setup) -> Result<Opened, Failure> {
         return Err(failure);
     }
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-    let settings = settings(&setup.loaded.config, false);
+    let settings = settings(&setup.loaded.config, false)?;
     let app = App::start(settings, opened.store.clone(), &tracker, &stop);
     Ok(Opened { app, opened, tracker, stop })
 }

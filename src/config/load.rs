@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr, time::Duratio
 
 use config::{Environment, File, FileFormat, ValueKind};
 
-use super::{Config, Database, Http, Log, LogFormat, MessageLimits, Secret, duration, keys};
+use super::{
+    Config, Database, Http, Log, LogFormat, MessageLimits, Secret, Smtp, SmtpTls, duration, keys,
+};
 use crate::domain::retry::RetryPolicy;
 
 /// Where a value came from, from the weakest to the strongest.
@@ -291,6 +293,59 @@ impl Reader {
         Some(self.text(key)).filter(|text| !text.is_empty()).map(PathBuf::from)
     }
 
+    fn smtp(&mut self) -> Option<Smtp> {
+        let host = self.text("smtp.host");
+        let from = self.text("smtp.from");
+        let to: Vec<String> = self
+            .text("smtp.to")
+            .split(',')
+            .map(|to| to.trim().to_owned())
+            .filter(|to| !to.is_empty())
+            .collect();
+        let port = self.value("smtp.port", "a port from 1 to 65535", |text| {
+            text.parse::<u16>().ok().filter(|port| *port > 0)
+        });
+        let tls = self.value("smtp.tls", "starttls, tls or none", |text| match text {
+            "starttls" => Some(SmtpTls::StartTls),
+            "tls" => Some(SmtpTls::Tls),
+            "none" => Some(SmtpTls::None),
+            _ => None,
+        });
+        let (user, password) = (self.text("smtp.username"), self.text("smtp.password"));
+        if user.is_empty() != password.is_empty() {
+            let key = if user.is_empty() { "smtp.username" } else { "smtp.password" };
+            self.fault(key, "user name and password go together".to_owned());
+        }
+        let is_address = |address: &str| {
+            address.split_once('@').is_some_and(|(name, host)| {
+                !name.is_empty() && !host.is_empty() && !host.contains('@')
+            }) && !address.contains(char::is_whitespace)
+        };
+        if let Some(address) = to.iter().find(|address| !is_address(address)) {
+            self.fault("smtp.to", format!("'{address}' is no mail address"));
+        }
+        if !from.is_empty() && !is_address(&from) {
+            self.fault("smtp.from", format!("'{from}' is no mail address"));
+        }
+        if host.is_empty() {
+            return None;
+        }
+        if from.is_empty() {
+            self.fault("smtp.from", "is needed with smtp.host".to_owned());
+        }
+        if to.is_empty() {
+            self.fault("smtp.to", "is needed with smtp.host".to_owned());
+        }
+        Some(Smtp {
+            host,
+            port: port.unwrap_or_default(),
+            tls: tls.unwrap_or(SmtpTls::StartTls),
+            credentials: (!user.is_empty()).then(|| (user, Secret::new(password))),
+            from,
+            to,
+        })
+    }
+
     fn config(&mut self) -> Config {
         let pool_size = self.positive("database.pool_size");
         if pool_size > PRIVATE_POOL && self.text("database.url").is_empty() {
@@ -370,6 +425,8 @@ impl Reader {
                 queue_depth: u64::from(self.limit("limits.queue_depth")),
             },
             connections_per_user: self.positive("limits.connections_per_user"),
+            smtp: self.smtp(),
+            alert_interval: self.duration("smtp.alert_interval"),
             dead_letters_kept: self.duration("retention.dead_letters"),
             access_token_ttl: self.duration("auth.access_token_ttl"),
             log: Log {

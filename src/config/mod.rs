@@ -35,6 +35,10 @@ pub struct Config {
     pub limits: MessageLimits,
     /// `limits.connections_per_user`
     pub connections_per_user: usize,
+    /// `smtp.*`; `None` without a host.
+    pub smtp: Option<Smtp>,
+    /// `smtp.alert_interval`
+    pub alert_interval: Duration,
     /// `retention.dead_letters`
     pub dead_letters_kept: Duration,
     /// `auth.access_token_ttl`
@@ -80,6 +84,34 @@ pub struct Database {
     pub pool_size: usize,
     /// Where Postgres' programs are, for the private one.
     pub bin_dir: Option<PathBuf>,
+}
+
+/// Mail to the administrators.
+#[derive(Clone, Debug)]
+pub struct Smtp {
+    /// The server.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// How the connection is kept private.
+    pub tls: SmtpTls,
+    /// User name and password, both or neither.
+    pub credentials: Option<(String, Secret)>,
+    /// Who mails are from.
+    pub from: String,
+    /// Whom they go to.
+    pub to: Vec<String>,
+}
+
+/// How the connection to the mail server is kept private.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SmtpTls {
+    /// Begins in the open and changes to TLS.
+    StartTls,
+    /// TLS from the beginning.
+    Tls,
+    /// None.
+    None,
 }
 
 /// Logs.

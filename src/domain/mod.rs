@@ -4,10 +4,12 @@
 //! chance come in as arguments and decisions go out as values, so that every rule can be tested by
 //! itself. Everything else in the house may use this room; it uses none.
 
+pub mod breaker;
 pub mod dead_letter;
 pub mod depth;
 pub mod feed;
 pub mod ids;
+pub mod job;
 pub mod message;
 pub mod party;
 pub mod permission;

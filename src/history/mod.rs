@@ -207,12 +207,7 @@ impl History {
     }
 
     /// Two sends whose order is known are those of which one was answered before the other began.
-    fn check_order(
-        &self,
-        sends: &HashMap<Tag, &Send>,
-        good: &[&Receipt],
-        report: &mut Report,
-    ) {
+    fn check_order(&self, sends: &HashMap<Tag, &Send>, good: &[&Receipt], report: &mut Report) {
         // The latest beginning among what has arrived, by connection, sender and lane.
         let mut latest: HashMap<(u32, u32, u8), u64> = HashMap::new();
         let mut places: HashMap<(u32, u64), i64> = HashMap::new();

@@ -145,6 +145,19 @@ pub async fn list(
     rows.iter().map(letter).collect()
 }
 
+/// The newest dead letters that the administrators were told of at a time.
+pub(super) async fn told_at(
+    client: &impl deadpool_postgres::GenericClient,
+    at: OffsetDateTime,
+    limit: usize,
+) -> Result<Vec<DeadLetter>, Error> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM {FROM} WHERE d.told_at = $1 ORDER BY d.id DESC LIMIT {limit}"
+    );
+    let rows = client.query(&sql, &[&at]).await?;
+    rows.iter().map(letter).collect()
+}
+
 /// How many there are by filter.
 ///
 /// # Errors
@@ -156,23 +169,29 @@ pub async fn count(client: &Client, filter: &Filter) -> Result<u64, Error> {
     Ok(u64::try_from(row.try_get::<_, i64>(0)?).unwrap_or_default())
 }
 
-// Whoever deletes the letter begins the generation. A letter whose message has moved on meanwhile
+// Whoever deletes the letter begins the generation, or makes the job anew. A letter whose message has moved on meanwhile
 // (acknowledged late) goes without one: there is nothing left to put back.
 const REQUEUE: &str = "
     WITH taken AS (
-        DELETE FROM dead_letters WHERE id = ANY ($1) AND kind = 'delivery'
-        RETURNING id, message_id, generation),
+        DELETE FROM dead_letters WHERE id = ANY ($1)
+        RETURNING id, message_id, generation, kind, job_id, payload),
+    again AS (
+        INSERT INTO jobs (id, kind, payload, message_id, run_at, created_at)
+        SELECT job_id, kind, payload, message_id, $2, $2 FROM taken WHERE job_id IS NOT NULL
+        ON CONFLICT (id) DO NOTHING RETURNING id),
     raised AS (
         UPDATE messages m SET
             status = 0, generation = m.generation + 1, retry_count = 0, failure_reason = NULL,
             sent_at = NULL, next_attempt_at = $2
         FROM taken t
-        WHERE m.id = t.message_id AND m.status = 4 AND m.generation = t.generation
+        WHERE t.job_id IS NULL AND m.id = t.message_id AND m.status = 4
+          AND m.generation = t.generation
         RETURNING m.id, m.generation, t.id AS letter),
     told AS (
         INSERT INTO delivery_events (message_id, generation, at, kind, detail)
         SELECT id, generation, $2, 'requeued', $3 FROM raised)
-    SELECT letter FROM raised";
+    SELECT letter FROM raised
+    UNION ALL SELECT t.id FROM taken t JOIN again a ON a.id = t.job_id";
 
 /// Begins the next generation of the messages of these dead letters; the sweeper finds them at once.
 /// Returns the letters that this call put back: of any number of calls, one has each.

@@ -35,6 +35,7 @@ pub const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../migrations/0003_access_and_delivery.sql"),
     },
     Migration { version: 4, name: "books", sql: include_str!("../../migrations/0004_books.sql") },
+    Migration { version: 5, name: "jobs", sql: include_str!("../../migrations/0005_jobs.sql") },
 ];
 
 /// The advisory lock's key: "esh3ar" in ASCII.

@@ -37,6 +37,9 @@ pub const ALL: &[(&str, Kind, &str)] = &[
         Kind::Gauge,
         "0 open, 1 broadcasts paused, 2 bulk sends refused, 3 high priority only.",
     ),
+    ("esh3ar_jobs_total", Kind::Counter, "Attempts at jobs, by kind and result."),
+    ("esh3ar_jobs_waiting", Kind::Gauge, "Jobs that wait or are in hand, by kind."),
+    ("esh3ar_breaker_open", Kind::Gauge, "Whether a provider's breaker is open, by kind of job."),
     (
         "esh3ar_unaccounted_messages",
         Kind::Gauge,

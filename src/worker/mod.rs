@@ -4,13 +4,14 @@
 //! because a delivery that has stopped without anybody noticing is the worst of faults.
 
 mod deliver;
+mod jobs;
 mod sweep;
 
 use std::time::Duration;
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::app::App;
+use crate::{app::App, domain::job::JobKind};
 
 /// Starts every loop. They end when `stop` is cancelled.
 pub fn start(app: &App, tracker: &TaskTracker, stop: &CancellationToken) {
@@ -22,6 +23,12 @@ pub fn start(app: &App, tracker: &TaskTracker, stop: &CancellationToken) {
     supervise(tracker, stop, "sweep", move || sweep::due(sweeping.clone()));
     let checking = app.clone();
     supervise(tracker, stop, "check positions", move || sweep::positions(checking.clone()));
+    for kind in JobKind::ALL {
+        // It ends by itself when it has finished what it has in hand.
+        tracker.spawn(jobs::run(app.clone(), kind, stop.clone()));
+    }
+    let telling = app.clone();
+    supervise(tracker, stop, "notices", move || jobs::notices(telling.clone()));
     let watching = app.clone();
     supervise(tracker, stop, "depth", move || sweep::depth(watching.clone()));
     let trailing = app.clone();

@@ -16,6 +16,7 @@ mod dead_letters;
 mod delivery;
 mod embedded;
 mod hub;
+mod jobs;
 mod lifecycle;
 mod limits;
 mod listen;

@@ -1,5 +1,7 @@
 //! The harness: the built binary as a user would run it, in a folder of its own, on free ports.
 
+pub mod smtp;
+
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},

@@ -1,0 +1,61 @@
+//! What the administrators have to be told of, gathered.
+
+use std::time::Duration;
+
+use deadpool_postgres::Transaction;
+use time::OffsetDateTime;
+
+use super::{Error, dead_letters::DeadLetter};
+use crate::domain::DeadLetterClass;
+
+/// Dead letters that the administrators are being told of.
+#[derive(Clone, Debug, Default)]
+pub struct Gathered {
+    /// How many, by kind and class.
+    pub counts: Vec<(String, DeadLetterClass, i64)>,
+    /// The newest of them.
+    pub newest: Vec<DeadLetter>,
+}
+
+// Of any number of workers one gets through: the others wait for its row and then find that the time
+// has not come. Letters about mail are not mailed about.
+const CLAIM: &str = "
+    WITH due AS (
+        INSERT INTO notices AS n (kind, last_at)
+        SELECT 'dead_letters', $1
+        WHERE EXISTS (SELECT FROM dead_letters WHERE told_at IS NULL AND kind <> 'mail')
+        ON CONFLICT (kind) DO UPDATE SET last_at = excluded.last_at WHERE n.last_at <= $2
+        RETURNING kind),
+    told AS (
+        UPDATE dead_letters SET told_at = $1
+        WHERE told_at IS NULL AND kind <> 'mail' AND EXISTS (SELECT FROM due)
+        RETURNING kind, class)
+    SELECT kind, class, count(*) FROM told GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2";
+
+/// Takes the dead letters that nobody was told of, if the last time was longer ago than `interval`.
+/// They count as told when the transaction is committed.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn claim_dead_letters(
+    transaction: &Transaction<'_>,
+    now: OffsetDateTime,
+    interval: Duration,
+    newest: usize,
+) -> Result<Gathered, Error> {
+    let statement = transaction.prepare_cached(CLAIM).await?;
+    let rows = transaction.query(&statement, &[&now, &(now - interval)]).await?;
+    let counts = rows
+        .iter()
+        .map(|row| {
+            let class = DeadLetterClass::parse(row.try_get(1)?)
+                .ok_or_else(|| Error::Corrupt("class of a dead letter".to_owned()))?;
+            Ok((row.try_get(0)?, class, row.try_get(2)?))
+        })
+        .collect::<Result<Vec<_>, Error>>()?;
+    if counts.is_empty() {
+        return Ok(Gathered::default());
+    }
+    let newest = super::dead_letters::told_at(transaction, now, newest).await?;
+    Ok(Gathered { counts, newest })
+}
