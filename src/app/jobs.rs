@@ -5,7 +5,6 @@ use std::{
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -14,7 +13,7 @@ use crate::{
     domain::{
         DeadLetterClass, Phone,
         breaker::{Breaker, Passage},
-        job::{self, Attempted, JobKind, Next},
+        job::{self, Attempted, JobKind, Next, Work},
     },
     mail::{self, Mail},
     store::{
@@ -65,13 +64,6 @@ impl Workshop {
     }
 }
 
-/// What a mail job carries.
-#[derive(Serialize, Deserialize)]
-struct MailPayload {
-    subject: String,
-    body: String,
-}
-
 /// Jobs that were taken, and how long until there is reason to look again when there were none.
 pub enum Found {
     /// Do these.
@@ -113,7 +105,7 @@ impl App {
     /// Failures of the database; the job is done again when its lease ends.
     pub async fn perform(&self, kind: JobKind, job: &Taken) -> Result<(), Error> {
         let attempted = {
-            let attempt = self.attempt(kind, job);
+            let attempt = self.attempt(job);
             tokio::pin!(attempt);
             loop {
                 tokio::select! {
@@ -162,21 +154,19 @@ impl App {
         Ok(())
     }
 
-    async fn attempt(&self, kind: JobKind, job: &Taken) -> Attempted {
-        match kind {
-            JobKind::Mail => self.send_mail(job).await,
+    async fn attempt(&self, job: &Taken) -> Attempted {
+        match job.work.clone() {
+            Some(Work::Mail { subject, body }) => {
+                self.send_mail(Mail { id: job.id, subject, body }).await
+            }
+            None => Attempted::Rejected {
+                class: DeadLetterClass::Content,
+                reason: "its payload cannot be read".to_owned(),
+            },
         }
     }
 
-    async fn send_mail(&self, job: &Taken) -> Attempted {
-        let payload: MailPayload = match serde_json::from_value(job.payload.clone()) {
-            Ok(payload) => payload,
-            Err(error) => {
-                let class = DeadLetterClass::Content;
-                return Attempted::Rejected { class, reason: format!("unreadable: {error}") };
-            }
-        };
-        let mail = Mail { id: job.id, subject: payload.subject, body: payload.body };
+    async fn send_mail(&self, mail: Mail) -> Attempted {
         let class = DeadLetterClass::Provider;
         match self.settings().mailer.send(&mail).await {
             Ok(()) => Attempted::Done,
@@ -219,11 +209,9 @@ impl App {
             return Ok(false);
         }
         let (subject, body) = compose(&gathered);
-        let payload = serde_json::to_value(MailPayload { subject, body });
         let job = NewJob {
             id: Uuid::now_v7(),
-            kind: JobKind::Mail,
-            payload: payload.map_err(|_| Error::Internal)?,
+            work: Work::Mail { subject, body },
             message: None,
             unique_key: None,
             run_at: now,

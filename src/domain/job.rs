@@ -6,7 +6,8 @@ use time::OffsetDateTime;
 
 use super::DeadLetterClass;
 
-/// A kind of work. A new one needs a variant here and a performer in `app::jobs`.
+/// A kind of work. A new one needs a variant here and in [`Work`], how that is stored in
+/// `store::jobs`, and a performer in `app::jobs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum JobKind {
     /// A mail to the administrators.
@@ -61,6 +62,27 @@ impl JobKind {
     pub const fn breaker(self) -> (u32, Duration) {
         match self {
             JobKind::Mail => (5, Duration::from_secs(60)),
+        }
+    }
+}
+
+/// What a job is to do, with what it takes to do it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Send a mail to the administrators.
+    Mail {
+        /// One line.
+        subject: String,
+        /// Plain text.
+        body: String,
+    },
+}
+
+impl Work {
+    /// Which kind it is.
+    pub const fn kind(&self) -> JobKind {
+        match self {
+            Work::Mail { .. } => JobKind::Mail,
         }
     }
 }

@@ -15,7 +15,7 @@ fn correct(count: u64, seed: u64) -> History {
     let mut history = History::new();
     for tag in 0..count {
         let sender = ((tag ^ seed) % 3) as u32;
-        let recipient = ((tag / 2 ^ seed) % 4) as u32;
+        let recipient = (((tag / 2) ^ seed) % 4) as u32;
         let told = match tag % 11 {
             7 => Told::Refused,
             9 => Told::Nothing,

@@ -32,7 +32,7 @@ pub(super) type Socket = WebSocketStream<Box<dyn Stream>>;
 #[derive(Clone)]
 pub(super) struct Place {
     host: String,
-    address: String,
+    authority: String,
     tls: Option<tokio_rustls::TlsConnector>,
 }
 
@@ -46,17 +46,18 @@ impl Place {
             Some("https") => (443, true),
             _ => return Err(bad()),
         };
-        let address = format!("{host}:{}", uri.port_u16().unwrap_or(port));
-        Ok(Place { host, address, tls: secure.then(connector) })
+        let authority = format!("{host}:{}", uri.port_u16().unwrap_or(port));
+        Ok(Place { host, authority, tls: secure.then(connector) })
     }
 
-    pub(super) fn host(&self) -> &str {
-        &self.address
+    /// Host and port, as requests name them.
+    pub(super) fn authority(&self) -> &str {
+        &self.authority
     }
 
     async fn stream(&self) -> Result<Box<dyn Stream>, Error> {
         let failed = |error: std::io::Error| Error::Connect(error.to_string());
-        let tcp = TcpStream::connect(&self.address).await.map_err(failed)?;
+        let tcp = TcpStream::connect(&self.authority).await.map_err(failed)?;
         tcp.set_nodelay(true).map_err(failed)?;
         let Some(tls) = &self.tls else { return Ok(Box::new(tcp)) };
         let name = ServerName::try_from(self.host.clone())
@@ -78,7 +79,7 @@ impl Place {
     pub(super) async fn hub(&self, token: &str) -> Result<Socket, Error> {
         let scheme = if self.tls.is_some() { "wss" } else { "ws" };
         let failed = |error: &dyn std::fmt::Display| Error::Connect(error.to_string());
-        let mut request = format!("{scheme}://{}/hub", self.address)
+        let mut request = format!("{scheme}://{}/hub", self.authority)
             .into_client_request()
             .map_err(|error| failed(&error))?;
         let bearer = format!("Bearer {token}").parse().map_err(|_| failed(&"unfit token"))?;

@@ -12,15 +12,14 @@ const LONGEST: Duration = Duration::from_secs(600);
 /// Latencies.
 #[derive(Clone, Debug)]
 pub struct Latencies {
-    histogram: Histogram<u64>,
+    /// Always there: it is `None` only for bounds that make no sense, and these are constants.
+    histogram: Option<Histogram<u64>>,
 }
 
 impl Default for Latencies {
-    #[expect(clippy::expect_used, reason = "the bounds are constants, and these are fit")]
     fn default() -> Self {
         let micros = LONGEST.as_micros() as u64;
-        let histogram = Histogram::new_with_bounds(1, micros, 2).expect("fit bounds");
-        Latencies { histogram }
+        Latencies { histogram: Histogram::new_with_bounds(1, micros, 2).ok() }
     }
 }
 
@@ -28,32 +27,33 @@ impl Latencies {
     /// Notes one.
     pub fn note(&mut self, latency: Duration) {
         let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
-        self.histogram.saturating_record(micros.max(1));
+        if let Some(histogram) = &mut self.histogram {
+            histogram.saturating_record(micros.max(1));
+        }
     }
 
     /// Adds those of another.
     pub fn add(&mut self, other: &Latencies) {
-        let _ = self.histogram.add(&other.histogram);
+        if let (Some(histogram), Some(other)) = (&mut self.histogram, &other.histogram) {
+            // They have the same bounds, which is all that could be wrong.
+            let _ = histogram.add(other);
+        }
     }
 
-    /// How many were noted.
-    pub fn len(&self) -> u64 {
-        self.histogram.len()
-    }
-
-    /// Whether none was.
+    /// Whether none was noted.
     pub fn is_empty(&self) -> bool {
-        self.histogram.is_empty()
+        self.histogram.as_ref().is_none_or(Histogram::is_empty)
     }
 
     /// The latency below which this share of all was, in milliseconds; the share is 0 to 1.
     pub fn quantile_ms(&self, share: f64) -> f64 {
-        self.histogram.value_at_quantile(share) as f64 / 1000.0
+        let micros = self.histogram.as_ref().map_or(0, |h| h.value_at_quantile(share));
+        micros as f64 / 1000.0
     }
 
     /// The longest, in milliseconds.
     pub fn max_ms(&self) -> f64 {
-        self.histogram.max() as f64 / 1000.0
+        self.histogram.as_ref().map_or(0, Histogram::max) as f64 / 1000.0
     }
 }
 

@@ -9,5 +9,7 @@ pub mod processes;
 mod receive;
 mod run;
 mod send;
+mod waiting;
 
-pub use run::{Error, Plan, Progress, Target, idle, pending, run};
+pub use run::{Error, Plan, Progress, Target, run};
+pub use waiting::{idle, pending};

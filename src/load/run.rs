@@ -25,11 +25,11 @@ use crate::{
 };
 
 /// Recipients that connect at once.
-const CONNECTING: usize = 64;
+pub(super) const CONNECTING: usize = 64;
 /// Locks for what arrives.
 const SHARDS: usize = 16;
 /// With nothing arriving for this long, what is missing is taken as lost.
-const QUIET: Duration = Duration::from_secs(15);
+pub(super) const QUIET: Duration = Duration::from_secs(15);
 /// The wait before a connection that was refused or lost is tried again.
 const AGAIN: Duration = Duration::from_millis(200);
 /// A server that cannot be reached for this long is gone.
@@ -437,87 +437,4 @@ fn summary(shared: &Shared, log: SendLog, from: &Measured, to: &Measured) -> Fig
     }
     figures.report = history.check();
     figures
-}
-
-/// Opens connections and leaves them idle. Gives the server's memory before and after, in KiB.
-///
-/// # Errors
-/// When a connection is refused.
-pub async fn idle(
-    target: &Target,
-    connections: usize,
-    progress: &Progress,
-) -> Result<Option<(u64, u64)>, Error> {
-    /// Buffers of the handshake are given back a little later.
-    const SETTLED: Duration = Duration::from_secs(3);
-    let place = Place::parse(&target.url)?;
-    let memory = || target.pid.and_then(processes::cost).map(|cost| cost.memory_kib);
-    // The first connections pay for what is made once.
-    let warm = Receiver::connect(&place, &target.recipients[0].1).await?;
-    tokio::time::sleep(SETTLED).await;
-    let before = memory();
-    let connecting = (0..connections).map(|n| {
-        let (_, token) = &target.recipients[n % target.recipients.len()];
-        let place = &place;
-        async move {
-            let receiver = Receiver::connect(place, token).await;
-            progress.connected.fetch_add(1, Ordering::Relaxed);
-            receiver
-        }
-    });
-    let mut connected = futures_util::stream::iter(connecting).buffer_unordered(CONNECTING);
-    let mut open = Vec::with_capacity(connections);
-    while let Some(receiver) = connected.next().await {
-        open.push(receiver?);
-    }
-    tokio::time::sleep(SETTLED).await;
-    let after = memory();
-    drop((open, warm));
-    Ok(before.zip(after))
-}
-
-/// Sends to one recipient who is away, then connects as that one. Gives the time from the beginning
-/// of the connect to the arrival of the last message.
-///
-/// # Errors
-/// When the messages are not accepted, or do not arrive.
-pub async fn pending(
-    target: &Target,
-    count: usize,
-    payload: usize,
-    progress: &Progress,
-) -> Result<Duration, Error> {
-    const AT_ONCE: usize = 500;
-    let place = Place::parse(&target.url)?;
-    let (to, token) = &target.recipients[0];
-    let mut sender = Sender::new(place.clone(), &target.sender);
-    let padding = "x".repeat(payload.saturating_sub(MARK));
-    let tags: Vec<u64> = (0..count as u64).collect();
-    for chunk in tags.chunks(AT_ONCE) {
-        let drafts: Vec<Draft<'_>> =
-            chunk.iter().map(|tag| Draft { to, due_micros: 0, tag: *tag }).collect();
-        let (status, told) = sender.post(&drafts, "normal", &padding).await;
-        if told.iter().any(|told| !matches!(told, Told::Accepted(_))) {
-            return Err(Error::Refused(status));
-        }
-        progress.accepted.fetch_add(chunk.len() as u64, Ordering::Relaxed);
-    }
-    let begun = Instant::now();
-    let mut receiver = Receiver::connect(&place, token).await?;
-    let mut missing: HashSet<u64> = tags.into_iter().collect();
-    while !missing.is_empty() {
-        let next = tokio::time::timeout(QUIET, receiver.next()).await;
-        let arrived = next.map_err(|_| Error::Connect("messages did not arrive".to_owned()))??;
-        for arrival in &arrived {
-            if missing.remove(&arrival.tag) {
-                progress.received.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        if !arrived.is_empty() && !missing.is_empty() {
-            receiver.acknowledge(&arrived).await?;
-        }
-    }
-    let took = begun.elapsed();
-    receiver.close().await;
-    Ok(took)
 }

@@ -89,7 +89,7 @@ impl Sender {
         let failed = |error: hyper::Error| Error::Connect(error.to_string());
         connection.ready().await.map_err(failed)?;
         let request = http::Request::post(path)
-            .header("host", self.place.host())
+            .header("host", self.place.authority())
             .header("authorization", &self.bearer)
             .header("content-type", "application/json")
             .body(Full::new(Bytes::from(body)))

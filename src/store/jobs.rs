@@ -3,22 +3,23 @@
 //! Whoever takes a job raises its fence and may keep it until its lease ends. What comes back with an
 //! older fence has lost the job to somebody else and changes nothing.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Client, Error};
-use crate::domain::{DeadLetterClass, MessageId, job::JobKind};
+use crate::domain::{
+    DeadLetterClass, MessageId,
+    job::{JobKind, Work},
+};
 
 /// Work to be done.
 #[derive(Clone, Debug)]
 pub struct NewJob {
     /// Names it, also towards the provider, who can tell a repeat by it.
     pub id: Uuid,
-    /// What kind of work.
-    pub kind: JobKind,
-    /// What it takes to do it.
-    pub payload: Value,
+    /// What is to be done.
+    pub work: Work,
     /// The message it is for, if it is for one.
     pub message: Option<MessageId>,
     /// Two jobs with the same key are one.
@@ -34,12 +35,26 @@ pub struct Taken {
     pub id: Uuid,
     /// Proves that it is still ours.
     pub fence: i64,
-    /// What it takes to do it.
-    pub payload: Value,
+    /// What is to be done; `None` when it cannot be read, which another version may have written.
+    pub work: Option<Work>,
     /// Attempts before this one.
     pub attempts: u32,
     /// When it was made.
     pub created_at: OffsetDateTime,
+}
+
+/// The stored form of work, beside its kind.
+fn payload(work: &Work) -> Value {
+    match work {
+        Work::Mail { subject, body } => json!({ "subject": subject, "body": body }),
+    }
+}
+
+fn work(kind: JobKind, payload: &Value) -> Option<Work> {
+    let text = |name: &str| payload[name].as_str().map(str::to_owned);
+    match kind {
+        JobKind::Mail => Some(Work::Mail { subject: text("subject")?, body: text("body")? }),
+    }
 }
 
 const ENQUEUE: &str = "
@@ -63,8 +78,8 @@ pub async fn enqueue(
             &statement,
             &[
                 &job.id,
-                &job.kind.name(),
-                &job.payload,
+                &job.work.kind().name(),
+                &payload(&job.work),
                 &message,
                 &job.unique_key,
                 &job.run_at,
@@ -103,7 +118,7 @@ pub async fn take(
             Ok(Taken {
                 id: row.try_get(0)?,
                 fence: row.try_get(1)?,
-                payload: row.try_get(2)?,
+                work: work(kind, &row.try_get(2)?),
                 attempts: u32::try_from(row.try_get::<_, i32>(3)?).unwrap_or_default(),
                 created_at: row.try_get(4)?,
             })

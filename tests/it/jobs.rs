@@ -11,7 +11,7 @@ use std::{
 
 use esh3ar::{
     app::{App, Settings, jobs::Found},
-    domain::job::JobKind,
+    domain::job::{JobKind, Work},
     mail::{Encryption, Mailer, SmtpSettings},
     store::{
         Store,
@@ -74,8 +74,7 @@ async fn serve(environment: &[(&str, String)]) -> Server {
 fn mail_job(n: usize, run_at: time::OffsetDateTime) -> NewJob {
     NewJob {
         id: Uuid::now_v7(),
-        kind: JobKind::Mail,
-        payload: json!({ "subject": format!("number {n}"), "body": "text" }),
+        work: Work::Mail { subject: format!("number {n}"), body: "text".to_owned() },
         message: None,
         unique_key: Some(format!("test/{n}")),
         run_at,
@@ -121,7 +120,7 @@ async fn sixteen_workers_do_each_of_five_hundred_jobs_once() {
     for worker in workers {
         worker.await.unwrap();
     }
-    let done = done.lock().unwrap();
+    let done = done.lock().unwrap().clone();
     assert_eq!((done.len(), done.values().max()), (JOBS, Some(&1)));
     assert_eq!(sink.count(), JOBS);
     assert_eq!(app.count_jobs(JobKind::Mail).await.unwrap(), 0);

@@ -37,7 +37,7 @@ pub(super) enum Server {
     /// Somebody else's.
     Running { url: String, pid: Option<u32> },
     /// Ours.
-    Own { child: Child, folder: PathBuf, url: String },
+    Own { child: Box<Child>, folder: PathBuf, url: String },
 }
 
 #[derive(Deserialize)]
@@ -104,7 +104,7 @@ impl Server {
         loop {
             if let Some(found) = whereabouts(&folder) {
                 let url = format!("http://{}", found.http);
-                return Ok(Server::Own { child, folder, url });
+                return Ok(Server::Own { child: Box::new(child), folder, url });
             }
             if let Ok(Some(status)) = child.try_wait() {
                 let what = format!("the server for the run ended at its start: {status}");
