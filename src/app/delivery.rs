@@ -67,6 +67,9 @@ impl App {
     pub async fn sweep(&self) -> Result<bool, Error> {
         let client = self.store().client().await?;
         let (count, parties) = messages::sweep(&client, self.clock().now(), SWEEP).await?;
+        if count > 0 {
+            self.failpoint("sweep_after_take");
+        }
         for party in parties {
             self.registry().send(&party, &Outbound::Nudge);
         }

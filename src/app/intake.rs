@@ -120,7 +120,10 @@ impl IntakeWork {
 
 async fn write(app: &App, batch: Vec<Request>) {
     match persist_patiently(app, &batch).await {
-        Ok(outcomes) => finish(app, batch, outcomes),
+        Ok(outcomes) => {
+            app.failpoint("intake_after_commit");
+            finish(app, batch, outcomes);
+        }
         Err(error) if !error.is_transient() && batch.len() > 1 => {
             // One bad row never fails its neighbours.
             tracing::warn!(%error, requests = batch.len(), "a batch was refused; one by one now");
@@ -165,6 +168,7 @@ async fn persist_patiently(app: &App, batch: &[Request]) -> Result<Outcomes, sto
 }
 
 async fn persist(app: &App, batch: &[Request]) -> Result<Outcomes, store::Error> {
+    app.failpoint("intake_before_insert");
     let now = app.clock().now();
     let mut client = app.store().client().await?;
     if batch.iter().all(|request| request.keyed.is_none()) {
@@ -245,6 +249,7 @@ fn finish(app: &App, batch: Vec<Request>, outcomes: Outcomes) {
             repeats.push(request);
         }
     }
+    app.failpoint("intake_after_answer");
     app.wake(accepted);
     if !repeats.is_empty() {
         let app = app.clone();

@@ -104,6 +104,7 @@ impl App {
     /// # Errors
     /// Failures of the database; the job is done again when its lease ends.
     pub async fn perform(&self, kind: JobKind, job: &Taken) -> Result<(), Error> {
+        self.failpoint("jobs_taken");
         let attempted = {
             let attempt = self.attempt(job);
             tokio::pin!(attempt);
@@ -121,6 +122,7 @@ impl App {
                 }
             }
         };
+        self.failpoint("jobs_performed");
         let now = self.clock().now();
         self.inner.workshop.breaker(kind, |breaker| match &attempted {
             Attempted::Unreachable { .. } => breaker.failed(now),
@@ -217,6 +219,7 @@ impl App {
             run_at: now,
         };
         jobs::enqueue(&transaction, &job, now).await?;
+        self.failpoint("notices_before_commit");
         transaction.commit().await.map_err(crate::store::Error::from)?;
         self.inner.workshop.wake(JobKind::Mail);
         Ok(true)

@@ -30,6 +30,9 @@ const BETWEEN: Duration = Duration::from_millis(300);
 /// Why a message is given up when nobody acknowledged it.
 const NOT_ACKNOWLEDGED: &str = "the recipient's device was connected and did not acknowledge";
 
+/// Why a message is given up whose row cannot be read.
+const UNREADABLE: &str = "what is stored of it cannot be read";
+
 /// What a recipient says about messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Said {
@@ -44,6 +47,7 @@ enum Entry {
     Written(Vec<WrittenAt>),
     Missed(Vec<Attempt>),
     Park(Vec<MessageId>),
+    Unreadable(Vec<MessageId>),
 }
 
 /// The way to the writer.
@@ -88,6 +92,11 @@ impl Ledger {
         self.note(Entry::Park(ids));
     }
 
+    /// Notes messages whose rows cannot be read: they are given up, so that they stand in nobody's way.
+    pub fn note_unreadable(&self, ids: Vec<MessageId>) {
+        self.note(Entry::Unreadable(ids));
+    }
+
     fn note(&self, entry: Entry) {
         if self.sender.try_send(entry).is_err() {
             metrics::counter!("esh3ar_ledger_dropped_total").increment(1);
@@ -104,6 +113,7 @@ struct Batch {
     written: Vec<WrittenAt>,
     missed: Vec<Attempt>,
     park: Vec<MessageId>,
+    unreadable: Vec<MessageId>,
 }
 
 impl Batch {
@@ -117,6 +127,7 @@ impl Batch {
             Entry::Written(written) => extend(&mut self.written, written),
             Entry::Missed(missed) => extend(&mut self.missed, missed),
             Entry::Park(ids) => extend(&mut self.park, ids),
+            Entry::Unreadable(ids) => extend(&mut self.unreadable, ids),
         }
     }
 
@@ -180,11 +191,13 @@ async fn write(app: &App, batch: Batch) {
             }
         }
     };
+    app.failpoint("ledger_after_commit");
     answer(app, batch, &changed);
     tell_senders(app, &changed);
 }
 
 async fn persist(app: &App, batch: &Batch) -> Result<Vec<Changed>, store::Error> {
+    app.failpoint("ledger_before_write");
     let client = app.store().client().await?;
     let mut changed = Vec::new();
     let acknowledged = batch.said(Said::Acknowledged);
@@ -197,12 +210,18 @@ async fn persist(app: &App, batch: &Batch) -> Result<Vec<Changed>, store::Error>
     }
     if !batch.written.is_empty() {
         changed.extend(outcome::mark_sent(&client, &batch.written, app.clock().now()).await?);
+        app.failpoint("ledger_after_sent");
     }
     if !batch.missed.is_empty() {
         changed.extend(judge_missed(app, &client, &batch.missed).await?);
     }
     if !batch.park.is_empty() {
         outcome::park(&client, &batch.park).await?;
+    }
+    if !batch.unreadable.is_empty() {
+        let letters: Vec<(Uuid, MessageId)> =
+            batch.unreadable.iter().map(|id| (Uuid::now_v7(), *id)).collect();
+        outcome::bury_unreadable(&client, &letters, UNREADABLE, app.clock().now()).await?;
     }
     Ok(changed)
 }
@@ -232,12 +251,14 @@ async fn judge_missed(
     }
     if !again.is_empty() {
         let counted = outcome::retry(client, &again).await?;
+        app.failpoint("ledger_after_retry");
         metrics::counter!("esh3ar_retries_total").increment(counted);
     }
     if given_up.is_empty() {
         return Ok(Vec::new());
     }
     let failed = outcome::give_up(client, &given_up, NOT_ACKNOWLEDGED).await?;
+    app.failpoint("ledger_after_give_up");
     metrics::counter!("esh3ar_messages_failed_total").increment(failed.len() as u64);
     Ok(failed)
 }

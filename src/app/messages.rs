@@ -266,7 +266,12 @@ impl App {
         let phone = caller.mobile()?;
         let client = self.store().client().await?;
         let now = self.clock().now();
-        Ok(messages::pending(&client, phone, exclude, waiting_for_retry, now, limit).await?)
+        let (found, unreadable) =
+            messages::pending(&client, phone, exclude, waiting_for_retry, now, limit).await?;
+        if !unreadable.is_empty() {
+            self.inner.ledger.note_unreadable(unreadable);
+        }
+        Ok(found)
     }
 
     /// The same by page: what comes after a message.

@@ -12,6 +12,7 @@ pub mod dead_letters;
 pub mod delivery;
 pub mod error;
 pub mod explain;
+pub mod failpoints;
 mod gather;
 pub mod health;
 pub mod intake;
@@ -58,6 +59,8 @@ pub struct Settings {
     pub mailer: Mailer,
     /// How often they are told of dead letters at most.
     pub alert_interval: Duration,
+    /// Where tests let the process die.
+    pub failpoints: failpoints::Failpoints,
     /// Where the time comes from.
     pub clock: Clock,
     /// Whether this process has connections to deliver to. A command has none: what it sends is left
@@ -76,6 +79,7 @@ impl Default for Settings {
             dead_letters_kept: Duration::from_secs(7 * 24 * 3600),
             mailer: Mailer::default(),
             alert_interval: Duration::from_secs(300),
+            failpoints: failpoints::Failpoints::default(),
             clock: Clock::System,
             delivers: true,
         }
@@ -151,6 +155,11 @@ impl App {
     /// The wake-ups of this process.
     pub fn queue(&self) -> &LocalQueue<Arc<Delivery>> {
         &self.inner.queue
+    }
+
+    /// Passes a place at which a test may let the process die.
+    pub fn failpoint(&self, name: &'static str) {
+        self.inner.settings.failpoints.pass(name);
     }
 
     /// The appliance's clock.

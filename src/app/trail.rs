@@ -66,8 +66,7 @@ impl Trail {
 
 impl App {
     /// Notes that a phone connected.
-    pub fn note_connected(&self, phone: &Phone) {
-        let connected_at = self.clock().now();
+    pub fn note_connected(&self, phone: &Phone, connected_at: OffsetDateTime) {
         self.inner.trail.note(Seen { phone: phone.clone(), connected_at, left: None });
     }
 

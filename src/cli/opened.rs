@@ -8,7 +8,7 @@ use super::{
     exit::{Failure, Kind},
 };
 use crate::{
-    app::{App, Clock, Settings, limits::Limits},
+    app::{App, Clock, Settings, failpoints::Failpoints, limits::Limits},
     config::{Config, SmtpTls},
     mail::{Encryption, Mailer, SmtpSettings},
     store::{
@@ -48,9 +48,21 @@ pub(super) fn settings(config: &Config, delivers: bool) -> Result<Settings, Fail
         dead_letters_kept: config.dead_letters_kept,
         mailer: mailer(config)?,
         alert_interval: config.alert_interval,
+        failpoints: failpoints(delivers)?,
         clock: Clock::System,
         delivers,
     })
+}
+
+/// Where a test lets the serving process die.
+fn failpoints(delivers: bool) -> Result<Failpoints, Failure> {
+    match std::env::var("ESH3AR_FAILPOINT") {
+        Ok(text) if delivers => Failpoints::parse(&text).map_err(|text| {
+            let what = format!("ESH3AR_FAILPOINT={text} names no place to fail at in this build");
+            Failure::new(Kind::Config, what).hint("it is for tests of development builds: unset it")
+        }),
+        _ => Ok(Failpoints::default()),
+    }
 }
 
 /// The way to the administrators.

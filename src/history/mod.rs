@@ -62,7 +62,7 @@ pub struct Receipt {
     pub place: Option<(u64, i64)>,
     /// Whether the client showed it; one that drops ids it has seen shows each once.
     pub shown: bool,
-    /// Whether it is known to be a retry: those come out of order by design.
+    /// Whether it had come before: what comes again is out of order by design.
     pub retry: bool,
 }
 
@@ -209,26 +209,32 @@ impl History {
     /// Two sends whose order is known are those of which one was answered before the other began.
     fn check_order(&self, sends: &HashMap<Tag, &Send>, good: &[&Receipt], report: &mut Report) {
         // The latest beginning among what has arrived, by connection, sender and lane.
-        let mut latest: HashMap<(u32, u32, u8), u64> = HashMap::new();
-        let mut places: HashMap<(u32, u64), i64> = HashMap::new();
+        let mut latest: HashMap<(u32, u32, u8), (u64, Tag)> = HashMap::new();
+        let mut places: HashMap<(u32, u64), (i64, Tag)> = HashMap::new();
         let mut arrived: HashSet<(u32, MessageId)> = HashSet::new();
+        let mut out_of_order = |receipt: &Receipt, overtaken_by: Tag| {
+            let told = sends.get(&receipt.tag).map_or(Told::Nothing, |send| send.told);
+            let Receipt { tag, id, .. } = *receipt;
+            report.note(Fault::OutOfOrder { tag, id, overtaken_by, told });
+        };
         for receipt in good {
             if receipt.retry || !arrived.insert((receipt.connection, receipt.id)) {
                 continue;
             }
             if let Some((conversation, seq)) = receipt.place {
-                let last = places.insert((receipt.connection, conversation), seq);
-                if last.is_some_and(|last| last + 1 != seq) {
-                    report.note(Fault::OutOfOrder { tag: receipt.tag, id: receipt.id });
+                let place = (receipt.connection, conversation);
+                let last = places.insert(place, (seq, receipt.tag));
+                if let Some((_, tag)) = last.filter(|(last, _)| last + 1 != seq) {
+                    out_of_order(receipt, tag);
                 }
                 continue;
             }
             let Some(send) = sends.get(&receipt.tag) else { continue };
             let latest = latest.entry((receipt.connection, send.sender, send.lane)).or_default();
-            if *latest > send.ended {
-                report.note(Fault::OutOfOrder { tag: receipt.tag, id: receipt.id });
+            if latest.0 > send.ended {
+                out_of_order(receipt, latest.1);
             }
-            *latest = (*latest).max(send.began);
+            *latest = (*latest).max((send.began, send.tag));
         }
     }
 

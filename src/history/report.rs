@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Seen, Sums, Tag};
+use super::{Seen, Sums, Tag, Told};
 use crate::domain::MessageId;
 
 /// One broken promise.
@@ -45,12 +45,16 @@ pub enum Fault {
         /// Whose connection it was.
         to: u32,
     },
-    /// Came before what it should have followed (I3).
+    /// Came after what it should have preceded (I3).
     OutOfOrder {
         /// The send.
         tag: Tag,
         /// The message.
         id: MessageId,
+        /// The send that overtook it.
+        overtaken_by: Tag,
+        /// What its sender was told.
+        told: Told,
     },
     /// Its status or retry count went back inside a generation, or the generation did (I4).
     WentBack {

@@ -35,6 +35,7 @@ pub(super) struct Arrival {
 /// A recipient's connection.
 pub(super) struct Receiver {
     socket: Socket,
+    first: Vec<Arrival>,
     next_ping: Instant,
 }
 
@@ -46,7 +47,9 @@ impl Receiver {
             socket.send(Frame::text(HANDSHAKE)).await.map_err(|error| failed(&error))?;
             match socket.next().await {
                 Some(Ok(Frame::Text(text))) if text.starts_with("{}") => {
-                    Ok(Receiver { socket, next_ping: Instant::now() + PING_EVERY })
+                    // What waits may come in the same frame as the answer.
+                    let first = arrivals(&text);
+                    Ok(Receiver { socket, first, next_ping: Instant::now() + PING_EVERY })
                 }
                 Some(Err(error)) => Err(failed(&error)),
                 _ => Err(failed(&"the handshake was not answered")),
@@ -58,6 +61,9 @@ impl Receiver {
 
     /// The next messages; an empty list for a frame without any. An error ends the connection.
     pub(super) async fn next(&mut self) -> Result<Vec<Arrival>, Error> {
+        if !self.first.is_empty() {
+            return Ok(std::mem::take(&mut self.first));
+        }
         loop {
             let wait = self.next_ping.saturating_duration_since(Instant::now());
             let frame = match tokio::time::timeout(wait, self.socket.next()).await {

@@ -147,7 +147,8 @@ impl Shared {
                 id: arrival.id,
                 place: None,
                 shown,
-                retry: false,
+                // What came before comes again after its retry's wait, or on the next connection.
+                retry: !shown,
             });
         }
     }
@@ -206,8 +207,9 @@ async fn connect_all(
     shared: &Arc<Shared>,
 ) -> Result<Vec<tokio::task::JoinHandle<()>>, Error> {
     let acknowledging = (target.recipients.len() as f64 * shared.plan.acknowledge).round() as usize;
-    let connecting = target.recipients.iter().enumerate().map(|(n, (_, token))| {
-        let (shared, token) = (Arc::clone(shared), token.clone());
+    let tokens: Vec<String> = target.recipients.iter().map(|(_, token)| token.clone()).collect();
+    let connecting = tokens.into_iter().enumerate().map(|(n, token)| {
+        let shared = Arc::clone(shared);
         async move {
             let receiver = Receiver::connect(&shared.place, &token).await?;
             shared.progress.connected.fetch_add(1, Ordering::Relaxed);

@@ -89,7 +89,7 @@ pub async fn get(client: &Client, id: MessageId) -> Result<Option<Message>, Erro
 /// What a phone has still to get, oldest first.
 ///
 /// `exclude` is left out (a connection has it already). With `waiting_for_retry` false, what waits
-/// for the time of its retry is left out too.
+/// for the time of its retry is left out too. Messages whose rows cannot be read are told by id.
 ///
 /// # Errors
 /// Any failure of the database.
@@ -100,7 +100,7 @@ pub async fn pending(
     waiting_for_retry: bool,
     now: OffsetDateTime,
     limit: usize,
-) -> Result<Vec<Message>, Error> {
+) -> Result<(Vec<Message>, Vec<MessageId>), Error> {
     let sql = format!(
         "SELECT {} FROM {} WHERE m.recipient_phone = $1 AND m.status < 2 AND m.deleted_at IS NULL \
          AND m.id <> ALL ($2) \
@@ -115,7 +115,7 @@ pub async fn pending(
     let found = client
         .query(&statement, &[&phone.as_str(), &exclude, &waiting_for_retry, &now, &limit])
         .await?;
-    rows::messages(&found)
+    rows::readable(&found)
 }
 
 /// What a phone has still to get and comes after a message, oldest first.

@@ -362,6 +362,37 @@ pub async fn give_up(
         .collect()
 }
 
+const BURY_UNREADABLE: &str = "
+    WITH done AS (
+        UPDATE messages m SET status = 4, failure_reason = $3, next_attempt_at = NULL,
+                              sent_at = coalesce(m.sent_at, $4)
+        FROM unnest($1::uuid[], $2::uuid[]) AS a(id, dead_letter)
+        WHERE m.id = a.id AND m.status + 0 < 2
+        RETURNING m.id, m.generation, m.retry_count, a.dead_letter),
+    told AS (
+        INSERT INTO delivery_events (message_id, generation, at, kind, detail)
+        SELECT id, generation, $4, 'given_up', $3 FROM done)
+    INSERT INTO dead_letters (id, message_id, generation, kind, class, reason, attempts,
+                              first_error_at, last_error_at)
+    SELECT dead_letter, id, generation, 'delivery', 'content', $3, retry_count, $4, $4 FROM done
+    ON CONFLICT ON CONSTRAINT dead_letters_once DO NOTHING";
+
+/// Gives up messages whose rows cannot be read; with each the id of its dead letter. Returns how many.
+///
+/// # Errors
+/// Any failure of the database; then nothing has changed.
+pub async fn bury_unreadable(
+    client: &Client,
+    messages: &[(Uuid, MessageId)],
+    reason: &str,
+    now: OffsetDateTime,
+) -> Result<u64, Error> {
+    let ids: Vec<Uuid> = messages.iter().map(|(_, id)| id.0).collect();
+    let letters: Vec<Uuid> = messages.iter().map(|(letter, _)| *letter).collect();
+    let statement = client.prepare_cached(BURY_UNREADABLE).await?;
+    Ok(client.execute(&statement, &[&ids, &letters, &reason, &now]).await?)
+}
+
 /// Parks messages whose recipient has no connection.
 ///
 /// # Errors

@@ -52,6 +52,24 @@ pub(super) fn messages(rows: &[Row]) -> Result<Vec<Message>, Error> {
     rows.iter().map(message).collect()
 }
 
+/// Those rows that read as messages, and the ids of those that do not: one of them must not stand in
+/// the way of the others.
+pub(super) fn readable(rows: &[Row]) -> Result<(Vec<Message>, Vec<MessageId>), Error> {
+    let (mut found, mut unreadable) = (Vec::with_capacity(rows.len()), Vec::new());
+    for row in rows {
+        match message(row) {
+            Ok(message) => found.push(message),
+            Err(error @ Error::Corrupt(_)) => {
+                let id = MessageId(row.try_get(0)?);
+                tracing::error!(%error, message = %id, "a stored message cannot be read");
+                unreadable.push(id);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((found, unreadable))
+}
+
 fn party(user: Option<Uuid>, phone: Option<&str>) -> Option<Party> {
     match (user, phone) {
         (Some(id), None) => Some(Party::Business(UserId(id))),

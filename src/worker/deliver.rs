@@ -10,7 +10,9 @@ const AT_ONCE: usize = 100;
 pub async fn run(app: App, share: usize) {
     loop {
         let deliveries = app.queue().next(share, AT_ONCE).await;
+        app.failpoint("deliver_taken");
         app.deliver(&deliveries);
+        app.failpoint("deliver_handed_over");
         // Handing over never waits, so the connections need to be let in between.
         tokio::task::yield_now().await;
     }

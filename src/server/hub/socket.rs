@@ -35,7 +35,10 @@ use super::{
 };
 use crate::{
     app::{App, Caller, Error},
-    domain::{Message, Party, feed::Feed},
+    domain::{
+        Message, Party,
+        feed::{Attempt, Feed},
+    },
     presence::{Delivery, Outbound, Seat},
 };
 
@@ -73,6 +76,8 @@ struct Driver {
     /// Until then nothing goes out.
     held_until: Option<Instant>,
     connected_at: time::OffsetDateTime,
+    /// What was written here, was not acknowledged in time, and still is not.
+    missed: Vec<Attempt>,
     running: Option<Running>,
     reading: Option<Reading>,
     /// Messages that came during a read.
@@ -111,6 +116,7 @@ pub async fn drive(upgraded: Upgraded, app: App, caller: Caller, stop: Cancellat
         outbox: BytesMut::new(),
         held_until: None,
         connected_at: time::OffsetDateTime::UNIX_EPOCH,
+        missed: Vec::new(),
         running: None,
         reading: None,
         deferred: Vec::new(),
@@ -163,6 +169,7 @@ impl Driver {
                     let now = Instant::now();
                     if let (Some(feed), false) = (&mut self.feed, done.acknowledged.is_empty()) {
                         feed.on_acknowledged(&done.acknowledged);
+                        self.missed.retain(|a| !done.acknowledged.contains(&a.id));
                         feed.on_heard(now);
                     }
                     self.session.complete(id.as_deref(), done.outcome, now, &mut self.actions);
@@ -236,7 +243,7 @@ impl Driver {
             self.held_until = Some(Instant::now() + FIRST_PAGE_WAIT);
             self.connected_at = self.app.clock().now();
             if let Ok(phone) = self.caller.mobile() {
-                self.app.note_connected(phone);
+                self.app.note_connected(phone, self.connected_at);
             }
         }
     }
@@ -319,6 +326,7 @@ impl Driver {
             self.app.note_written(Times::new(&self.app).times(overdue.sent), None);
         }
         if !overdue.missed.is_empty() {
+            self.miss(&overdue.missed);
             self.app.note_missed(overdue.missed);
         }
     }
@@ -339,8 +347,12 @@ impl Driver {
         } else {
             Frame::Binary(bytes)
         };
+        self.app.failpoint("socket_before_write");
         match timeout(SEND_TIMEOUT, socket.send(frame)).await {
-            Ok(Ok(())) => None,
+            Ok(Ok(())) => {
+                self.app.failpoint("socket_after_write");
+                None
+            }
             Ok(Err(_)) => Some("socket_broken"),
             Err(_) => Some("stuck"),
         }

@@ -1,5 +1,6 @@
 //! The harness: the built binary as a user would run it, in a folder of its own, on free ports.
 
+pub mod proxy;
 pub mod smtp;
 
 use std::{
@@ -80,6 +81,8 @@ pub struct Server {
     pub metrics: String,
     child: Option<Child>,
     environment: Vec<(String, String)>,
+    /// Where it listens: on a free port the first time, on the same ever after.
+    listen: String,
 }
 
 impl Server {
@@ -101,6 +104,7 @@ impl Server {
             metrics: String::new(),
             child: None,
             environment,
+            listen: "127.0.0.1:0".to_owned(),
         };
         server.launch().await;
         server
@@ -117,7 +121,7 @@ impl Server {
         let whereabouts = self.folder.data().join("serve.json");
         let _ = fs::remove_file(&whereabouts);
         let child = command(&self.folder.data())
-            .args(["serve", "--listen", "127.0.0.1:0"])
+            .args(["serve", "--listen", &self.listen])
             .envs(self.environment.iter().cloned())
             .stdout(Stdio::null())
             .stderr(log)
@@ -131,7 +135,8 @@ impl Server {
         })
         .await;
         let found: Value = serde_json::from_str(&found).unwrap();
-        self.base = format!("http://{}", found["http"].as_str().unwrap());
+        self.listen = found["http"].as_str().unwrap().to_owned();
+        self.base = format!("http://{}", self.listen);
         self.metrics = format!("http://{}", found["metrics"].as_str().unwrap());
     }
 
@@ -145,6 +150,35 @@ impl Server {
 
     pub fn pid(&self) -> u32 {
         self.child.as_ref().unwrap().id()
+    }
+
+    /// Sets or clears a variable for the next launch.
+    pub fn set(&mut self, name: &str, value: Option<&str>) {
+        self.environment.retain(|(known, _)| known != name);
+        if let Some(value) = value {
+            self.environment.push((name.to_owned(), value.to_owned()));
+        }
+    }
+
+    /// What it was started with.
+    pub fn environment(&self) -> impl Iterator<Item = (String, String)> {
+        self.environment.clone().into_iter()
+    }
+
+    /// Whether the process has ended by itself.
+    pub fn has_died(&mut self) -> bool {
+        let died = self.child.as_mut().is_none_or(|child| child.try_wait().unwrap().is_some());
+        if died {
+            self.child = None;
+        }
+        died
+    }
+
+    /// The process of its private Postgres.
+    pub fn postmaster(&self) -> nix::unistd::Pid {
+        let path = self.data().join("postgres/postmaster.pid");
+        let text = fs::read_to_string(path).unwrap();
+        nix::unistd::Pid::from_raw(text.lines().next().unwrap().parse().unwrap())
     }
 
     /// kill -9.

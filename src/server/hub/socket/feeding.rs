@@ -1,7 +1,7 @@
 //! What one connection is sent of its recipient's messages: between the feed, which decides, the
 //! database, which has them, and the driver, which writes.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -12,7 +12,7 @@ use crate::{
     app::{App, Error},
     domain::{
         Message, MessageId, Party,
-        feed::{Attempt, Batch, Live, PAGE},
+        feed::{Attempt, Batch, Live, PAGE, WINDOW},
     },
     presence::{Delivery, Outbound},
     server::{
@@ -45,6 +45,7 @@ impl Driver {
             }
             Outbound::Acknowledged(ids) => {
                 if let Some(feed) = &mut self.feed {
+                    self.missed.retain(|a| !ids.contains(&a.id));
                     feed.on_acknowledged(&ids);
                 }
             }
@@ -127,12 +128,28 @@ impl Driver {
         }
     }
 
+    /// Remembers what was missed, as much of it as a window holds.
+    pub(super) fn miss(&mut self, missed: &[Attempt]) {
+        for attempt in missed {
+            self.missed.retain(|known| known.id != attempt.id);
+            if self.missed.len() < WINDOW {
+                self.missed.push(*attempt);
+            }
+        }
+    }
+
     /// The connection is over: what it did not acknowledge waits for the next one.
     pub(super) fn leave(&mut self, reason: &'static str) {
         if let Some(mut feed) = self.feed.take() {
-            let abandoned = feed.abandon();
+            let mut abandoned = Times::new(&self.app).times(feed.abandon());
+            // What waited for its retry here waits for the next connection now.
+            let now = self.app.clock().now();
+            let known: HashSet<MessageId> = abandoned.iter().map(|(a, _)| a.id).collect();
+            let missed = std::mem::take(&mut self.missed);
+            abandoned
+                .extend(missed.into_iter().filter(|a| !known.contains(&a.id)).map(|a| (a, now)));
             if !abandoned.is_empty() {
-                self.app.note_written(Times::new(&self.app).times(abandoned), Some(reason));
+                self.app.note_written(abandoned, Some(reason));
             }
         }
         if let Some(seat) = self.seat.take() {

@@ -1,0 +1,113 @@
+//! Clients that vanish, dawdle, or all come at once.
+
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
+
+use esh3ar::client::HubClient;
+use serde_json::json;
+
+use super::{assert_balanced, assert_kept, beside, plan, start, target};
+use crate::support::{
+    DEADLINE, Server, acknowledge, id, next_messages, number,
+    proxy::{Fault, Proxy, Upstream},
+    run_json,
+};
+
+const PHONE: &str = "+967771234567";
+
+/// The network falls silent in both directions and tells nobody: the classic way to lose a message.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_half_open_connection_loses_nothing_and_is_named_as_the_cause() {
+    let server = Server::start().await;
+    let shop = server.user("shop", "SendMessages");
+    let phone = server.phone(PHONE);
+    let address = server.base.trim_start_matches("http://").to_owned();
+    let proxy = Proxy::start(Upstream::Tcp(address)).await;
+    let through = format!("http://127.0.0.1:{}", proxy.port);
+    let mut dead = HubClient::connect(&through, &phone).await.unwrap();
+    let first = server.send(&shop, PHONE, "before").await;
+    let (_, found) = next_messages(&mut dead).await;
+    acknowledge(&mut dead, &found.iter().map(id).collect::<Vec<_>>()).await;
+    proxy.set(Fault::Stall);
+    let lost = server.send(&shop, PHONE, "into the void").await;
+    // Written to the socket, it counts as sent; when the silence has lasted, as waiting again.
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let explained = run_json(&server.data(), &["message", "explain", &lost]);
+        if explained["verdict"]["code"] == "connection_lost" {
+            let sentence = explained["verdict"]["sentence"].as_str().unwrap().to_owned();
+            assert!(sentence.contains("fell silent"), "{sentence}");
+            break;
+        }
+        assert!(Instant::now() < deadline, "{explained}");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let mut alive = server.hub(&phone).await;
+    let (_, found) = next_messages(&mut alive).await;
+    assert_eq!(found.iter().map(id).collect::<Vec<_>>(), [lost.clone()]);
+    acknowledge(&mut alive, std::slice::from_ref(&lost)).await;
+    server.wait_status(&shop, &lost, "delivered").await;
+    let explained = run_json(&server.data(), &["message", "explain", &lost]);
+    assert_eq!(explained["verdict"]["code"], "delivered_after_lost_connection");
+    let explained = run_json(&server.data(), &["message", "explain", &first]);
+    assert_eq!(explained["verdict"]["code"], "delivered");
+}
+
+/// One that reads a byte a second neither holds up others nor loses what is meant for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_reads_a_byte_a_second_holds_up_nobody() {
+    let server = Server::start().await;
+    let shop = server.user("shop", "SendMessages");
+    let (slow, quick) = (server.phone(PHONE), server.phone(&number(1)));
+    let address = server.base.trim_start_matches("http://").to_owned();
+    let proxy = Proxy::start(Upstream::Tcp(address)).await;
+    let through = format!("http://127.0.0.1:{}", proxy.port);
+    let dawdling = HubClient::connect(&through, &slow).await.unwrap();
+    let mut brisk = server.hub(&quick).await;
+    proxy.set(Fault::Trickle);
+    let content = "x".repeat(5000);
+    let mut meant = HashSet::new();
+    for _ in 0..4 {
+        let items: Vec<_> = (0..250).map(|_| json!({ "to": PHONE, "content": content })).collect();
+        let body = json!({ "messages": items });
+        let answer = server.api(&shop).post("/api/v1/messages/batch", &body).await.unwrap();
+        let results = answer.body["results"].as_array().unwrap();
+        meant.extend(results.iter().map(id));
+    }
+    let begun = Instant::now();
+    let sent = server.send(&shop, &number(1), "quick").await;
+    let (_, found) = next_messages(&mut brisk).await;
+    assert_eq!(id(&found[0]), sent);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    acknowledge(&mut brisk, &[sent]).await;
+    // It comes back over a better network, with the old connection still there.
+    let mut better = server.hub(&slow).await;
+    let mut got = HashSet::new();
+    while got.len() < meant.len() {
+        let (_, found) = next_messages(&mut better).await;
+        let ids: Vec<String> = found.iter().map(id).collect();
+        acknowledge(&mut better, &ids).await;
+        got.extend(ids);
+    }
+    assert_eq!(got, meant);
+    drop(dawdling);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_that_come_back_at_once_each_get_what_waits_for_them() {
+    let mut server = Server::start().await;
+    let (app, stop) = beside(&server);
+    let target = target(&server, &app, 1000).await;
+    stop.cancel();
+    drop(app);
+    let load = start(target, esh3ar::load::Plan { duration: Duration::from_secs(6), ..plan() });
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    // All connections end in the same moment, and all clients try again until it is back.
+    server.kill();
+    server.launch().await;
+    let figures = load.await.unwrap();
+    assert_kept(&figures);
+    assert_balanced(&server);
+}

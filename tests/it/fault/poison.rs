@@ -1,0 +1,60 @@
+//! One bad message among ten thousand good ones.
+
+use std::collections::HashSet;
+
+use serde_json::json;
+
+use crate::support::{Server, acknowledge, id, next_messages, run_json};
+
+const PHONE: &str = "+967771234567";
+const MESSAGES: usize = 10_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_poisonous_message_among_ten_thousand_harms_none_of_the_others() {
+    let server = Server::start().await;
+    let shop = server.user("shop", "SendMessages");
+    let phone = server.phone(PHONE);
+    let mut good = Vec::new();
+    for chunk in 0..MESSAGES / 500 {
+        let mut items: Vec<_> = (0..500)
+            .map(|n| json!({ "to": PHONE, "content": format!("{}", chunk * 500 + n) }))
+            .collect();
+        if chunk == 7 {
+            // Postgres stores no zero character: it must not get that far.
+            items[123]["content"] = json!("zero \u{0} character");
+        }
+        let body = json!({ "messages": items });
+        let answer = server.api(&shop).post("/api/v1/messages/batch", &body).await.unwrap();
+        for (n, result) in answer.body["results"].as_array().unwrap().iter().enumerate() {
+            if chunk == 7 && n == 123 {
+                assert_eq!(result["error"]["code"], "validation_failed");
+            } else {
+                good.push(id(result));
+            }
+        }
+    }
+    assert_eq!(good.len(), MESSAGES - 1);
+    // And one that went bad where it is stored, in the middle of what waits.
+    let database = server.database().await;
+    let bad: uuid::Uuid = good[5000].parse().unwrap();
+    database
+        .batch_execute("ALTER TABLE messages DROP CONSTRAINT messages_content_type_known")
+        .await
+        .unwrap();
+    database.execute("UPDATE messages SET content_type = 77 WHERE id = $1", &[&bad]).await.unwrap();
+    let mut hub = server.hub(&phone).await;
+    let mut got = Vec::new();
+    while got.len() < good.len() - 1 {
+        let (_, found) = next_messages(&mut hub).await;
+        let ids: Vec<String> = found.iter().map(id).collect();
+        acknowledge(&mut hub, &ids).await;
+        got.extend(ids);
+    }
+    let different: HashSet<&String> = got.iter().collect();
+    assert_eq!(different.len(), got.len());
+    let expected: Vec<String> = good.iter().filter(|id| **id != bad.to_string()).cloned().collect();
+    assert_eq!(got, expected, "in order");
+    let letters = run_json(&server.data(), &["dlq", "list", "--class", "content"]);
+    assert_eq!(letters[0]["messageId"], json!(bad));
+    assert_eq!(letters.as_array().unwrap().len(), 1);
+}

@@ -1,0 +1,479 @@
+//! Sends, connects, acknowledgements, deaths, time and requeues in any order, over the real store.
+//!
+//! The use cases and the store are the appliance's own; the devices are simulated around the same
+//! feed that the hub's connections have, so that time can pass without waiting for it.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        LazyLock, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use esh3ar::{
+    app::{
+        App, Caller, Clock, Settings,
+        access::Identity,
+        dead_letters::Action,
+        ledger::Said,
+        messages::{SendRequest, Sent},
+    },
+    domain::{
+        ContentType, Message, MessageId, Party, Permission, Permissions, Phone, Priority, TokenId,
+        UserId,
+        feed::{Attempt, Batch, Feed, Live, PAGE},
+        message::Draft,
+    },
+    presence::{Outbound, Seat},
+    store::{Store, dead_letters::Filter},
+};
+use proptest::{prelude::*, test_runner::Config};
+use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
+use tokio::runtime::Runtime;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::support::Server;
+
+const PHONES: usize = 3;
+const RETRIES: u16 = 6;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Send {
+        to: usize,
+        priority: Priority,
+    },
+    Connect(usize),
+    Die(usize),
+    /// Acknowledges what was shown: all of it, or only the oldest.
+    Acknowledge {
+        by: usize,
+        all: bool,
+    },
+    /// Says again what was said before.
+    Repeat(usize),
+    Pass(Duration),
+    Requeue,
+}
+
+/// What a step needs to know to make sense.
+#[derive(Clone, Debug, Default)]
+struct World {
+    online: [bool; PHONES],
+}
+
+impl ReferenceStateMachine for World {
+    type State = World;
+    type Transition = Step;
+
+    fn init_state() -> BoxedStrategy<World> {
+        Just(World::default()).boxed()
+    }
+
+    fn transitions(_: &World) -> BoxedStrategy<Step> {
+        let who = 0..PHONES;
+        prop_oneof![
+            6 => (who.clone(), 0i16..3).prop_map(|(to, priority)| Step::Send {
+                to,
+                priority: Priority::from_number(priority).unwrap(),
+            }),
+            3 => who.clone().prop_map(Step::Connect),
+            2 => who.clone().prop_map(Step::Die),
+            4 => (who.clone(), any::<bool>()).prop_map(|(by, all)| Step::Acknowledge { by, all }),
+            1 => who.prop_map(Step::Repeat),
+            3 => (1u64..40_000).prop_map(|millis| Step::Pass(Duration::from_millis(millis))),
+            1 => Just(Step::Requeue),
+        ]
+        .boxed()
+    }
+
+    fn preconditions(world: &World, step: &Step) -> bool {
+        match step {
+            Step::Connect(who) => !world.online[*who],
+            Step::Die(who) => world.online[*who],
+            _ => true,
+        }
+    }
+
+    fn apply(mut world: World, step: &Step) -> World {
+        match step {
+            Step::Connect(who) => world.online[*who] = true,
+            Step::Die(who) => world.online[*who] = false,
+            _ => {}
+        }
+        world
+    }
+}
+
+/// A server whose Postgres holds the database of this test, and a runtime for its work.
+struct Ground {
+    runtime: Runtime,
+    server: Server,
+}
+
+static GROUND: LazyLock<Mutex<Ground>> = LazyLock::new(|| {
+    let runtime = Runtime::new().unwrap();
+    let server = runtime.block_on(async {
+        let server = Server::start().await;
+        server.database().await.batch_execute("CREATE DATABASE machine").await.unwrap();
+        server
+    });
+    Mutex::new(Ground { runtime, server })
+});
+
+/// Each case has phones of its own.
+static CASES: AtomicUsize = AtomicUsize::new(0);
+
+struct Device {
+    seat: Seat,
+    feed: Feed,
+    /// What it shows on this connection, in order.
+    shown: Vec<MessageId>,
+}
+
+struct Machine {
+    app: App,
+    clock: Clock,
+    stop: CancellationToken,
+    zero: Instant,
+    passed: Duration,
+    shop: Caller,
+    phones: Vec<Phone>,
+    devices: Vec<Option<Device>>,
+    /// What was sent to each phone, in order.
+    sent: Vec<Vec<(MessageId, Priority)>>,
+    /// What each phone has ever seen, over all its connections.
+    seen: Vec<HashSet<MessageId>>,
+    acknowledged: Vec<Vec<MessageId>>,
+    /// Generation, status and retries as they were last.
+    last: HashMap<MessageId, (i32, i16, u16)>,
+}
+
+fn attempt(message: &Message) -> Attempt {
+    Attempt { id: message.id, generation: message.generation, retry_count: message.retry_count }
+}
+
+impl Machine {
+    fn caller(&self, who: usize) -> Caller {
+        Caller {
+            token: TokenId(uuid::Uuid::nil()),
+            expires_at: None,
+            identity: Identity::Mobile { phone: self.phones[who].clone() },
+        }
+    }
+
+    fn now(&self) -> Instant {
+        self.zero + self.passed
+    }
+
+    /// Waits until everything noted so far is written: the ledger takes it in order.
+    async fn written(&self) {
+        let nobody = MessageId(uuid::Uuid::nil());
+        self.app.say(&self.caller(0), Said::Acknowledged, vec![(nobody, None)]).await.unwrap();
+    }
+
+    /// Lets everything happen that follows by itself.
+    async fn settle(&mut self) {
+        for _ in 0..2 {
+            while self.app.sweep().await.unwrap() {}
+            while self.app.queue_depths().iter().any(|(_, depth)| *depth > 0) {
+                for share in 0..self.app.queue().shares() {
+                    // What is there is there at once; an empty share is not waited for.
+                    let next = self.app.queue().next(share, 100);
+                    if let Some(taken) = futures_util::FutureExt::now_or_never(next) {
+                        self.app.deliver(&taken);
+                    }
+                }
+            }
+            self.written().await;
+            for who in 0..PHONES {
+                self.run_device(who).await;
+            }
+            self.written().await;
+        }
+    }
+
+    async fn run_device(&mut self, who: usize) {
+        let (now, caller) = (self.now(), self.caller(who));
+        let Some(device) = &mut self.devices[who] else { return };
+        let mut fresh: Vec<MessageId> = Vec::new();
+        let mut deferred = Vec::new();
+        while let Some(outbound) = device.seat.try_next() {
+            match outbound {
+                Outbound::Deliver(delivery) => {
+                    match device.feed.on_live(attempt(&delivery.message), now) {
+                        Live::Send => fresh.push(delivery.message.id),
+                        Live::Defer => deferred.push(delivery),
+                        Live::Hold | Live::Drop => {}
+                    }
+                }
+                Outbound::Nudge => device.feed.on_nudge(),
+                Outbound::Acknowledged(ids) => device.feed.on_acknowledged(&ids),
+                Outbound::StatusChanged { .. } | Outbound::Close { .. } => {}
+            }
+        }
+        if device.seat.take_missed() {
+            device.feed.on_nudge();
+        }
+        while device.feed.begin_read() {
+            let (exclude, first) = (device.feed.in_window(), !device.feed.is_live());
+            let found = self.app.pending(&caller, &exclude, first, PAGE).await.unwrap();
+            let attempts: Vec<Attempt> = found.iter().map(attempt).collect();
+            match device.feed.on_read(&attempts, now) {
+                Batch::Page(ids) | Batch::Singly(ids) => fresh.extend(ids),
+                Batch::Nothing => {}
+            }
+        }
+        for delivery in deferred {
+            if device.feed.on_live(attempt(&delivery.message), now) == Live::Send {
+                fresh.push(delivery.message.id);
+            }
+        }
+        self.show(who, &fresh);
+    }
+
+    fn show(&mut self, who: usize, ids: &[MessageId]) {
+        let place: HashMap<MessageId, (usize, Priority)> =
+            self.sent[who].iter().enumerate().map(|(n, (id, p))| (*id, (n, *p))).collect();
+        let device = self.devices[who].as_mut().unwrap();
+        for id in ids {
+            let (number, priority) = place.get(id).copied().expect("somebody else's message");
+            if self.seen[who].insert(*id) {
+                // Retries apart, one priority's messages come in the order they were accepted.
+                let overtaken = device.shown.iter().find(|shown| {
+                    let (other, of) = place[shown];
+                    of == priority && other > number
+                });
+                assert_eq!(overtaken, None, "{number} came after a later one");
+            }
+            device.shown.push(*id);
+        }
+    }
+
+    async fn acknowledge(&mut self, who: usize, ids: Vec<MessageId>) {
+        let known: HashSet<MessageId> = self.acknowledged[who].iter().copied().collect();
+        let different: HashSet<MessageId> = ids.iter().copied().collect();
+        let expected = different.difference(&known).count();
+        let said = ids.iter().map(|id| (*id, None)).collect();
+        let changed =
+            self.app.say(&self.caller(who), Said::Acknowledged, said).await.unwrap().len();
+        // A word that was said before changes nothing, in whatever generation the message is.
+        assert_eq!(changed, expected);
+        self.acknowledged[who].extend(different.difference(&known));
+        if let Some(device) = &mut self.devices[who] {
+            device.feed.on_acknowledged(&ids);
+            device.shown.retain(|id| !different.contains(id));
+        }
+    }
+
+    async fn step(&mut self, step: &Step) {
+        match step {
+            Step::Send { to, priority } => {
+                let request = SendRequest {
+                    to: self.phones[*to].as_str().to_owned(),
+                    draft: Draft {
+                        subject: None,
+                        content: "x".to_owned(),
+                        content_type: ContentType::default(),
+                        priority: *priority,
+                    },
+                };
+                let sent = self.app.send(&self.shop, request, None, |_| (202, String::new()));
+                let Ok(Sent::Now(message)) = sent.await else { panic!("not accepted") };
+                self.sent[*to].push((message.id, *priority));
+            }
+            Step::Connect(who) => {
+                let seat = self.app.registry().register(Party::Mobile(self.phones[*who].clone()));
+                let timeout = self.app.settings().retry.acknowledge_timeout;
+                let feed = Feed::new(timeout);
+                self.devices[*who] = Some(Device { seat, feed, shown: Vec::new() });
+            }
+            Step::Die(who) => {
+                let mut device = self.devices[*who].take().unwrap();
+                let at = self.clock.now();
+                let lost: Vec<_> =
+                    device.feed.abandon().into_iter().map(|(attempt, _)| (attempt, at)).collect();
+                drop(device.seat);
+                self.app.note_written(lost, Some("socket_broken"));
+            }
+            Step::Acknowledge { by, all } => {
+                let Some(device) = &self.devices[*by] else { return };
+                let most = if *all { device.shown.len() } else { 1 };
+                let ids: Vec<MessageId> = device.shown.iter().copied().take(most).collect();
+                if !ids.is_empty() {
+                    self.acknowledge(*by, ids).await;
+                }
+            }
+            Step::Repeat(who) => {
+                let ids: Vec<MessageId> =
+                    self.acknowledged[*who].iter().copied().rev().take(5).collect();
+                if !ids.is_empty() {
+                    self.acknowledge(*who, ids).await;
+                }
+            }
+            Step::Pass(time) => {
+                self.clock.advance(*time);
+                self.passed += *time;
+                let now = self.now();
+                let at = self.clock.now();
+                for device in self.devices.iter_mut().flatten() {
+                    let overdue = device.feed.on_tick(now);
+                    let sent = overdue.sent.into_iter().map(|(attempt, _)| (attempt, at)).collect();
+                    self.app.note_written(sent, None);
+                    self.app.note_missed(overdue.missed);
+                }
+            }
+            Step::Requeue => {
+                let filter = Filter { kind: Some("delivery".to_owned()), ..Filter::default() };
+                for letter in self.app.dead_letters(&filter, 10_000).await.unwrap() {
+                    let mine = letter.to.is_some_and(|to| self.phones.contains(&to));
+                    let filter = Filter { ids: vec![letter.id], ..Filter::default() };
+                    if mine {
+                        self.app
+                            .change_dead_letters(Action::Requeue, &filter, "a test", 1, |_| ())
+                            .await
+                            .unwrap();
+                    }
+                }
+            }
+        }
+    }
+
+    async fn check(&mut self) {
+        for who in 0..PHONES {
+            let mut waiting = Vec::new();
+            for (id, _) in self.sent[who].clone() {
+                let (message, _) = self.app.any_message(id).await.unwrap();
+                let now = (message.generation, message.status as i16, message.retry_count);
+                let before = self.last.insert(id, now).unwrap_or_default();
+                // Properties 3 and 4: inside a generation neither goes back.
+                assert!(now.0 >= before.0, "{before:?} to {now:?}");
+                if now.0 == before.0 {
+                    assert!(now.1 >= before.1 && now.2 >= before.2, "{before:?} to {now:?}");
+                }
+                assert!(now.2 <= RETRIES);
+                let acknowledged = self.acknowledged[who].contains(&id);
+                assert_eq!(message.status as i16 == 2, acknowledged, "{message:?}");
+                if message.status.is_waiting() {
+                    waiting.push(id);
+                }
+            }
+            // Property 14: what waits is found, all of it, oldest first.
+            let found = self.app.pending_after(&self.caller(who), None, 1000).await.unwrap();
+            assert_eq!(found.iter().map(|m| m.id).collect::<Vec<_>>(), waiting);
+        }
+    }
+}
+
+struct OverTheStore;
+
+impl StateMachineTest for OverTheStore {
+    type SystemUnderTest = Machine;
+    type Reference = World;
+
+    fn init_test(_: &World) -> Machine {
+        let ground = GROUND.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut config = tokio_postgres::Config::new();
+        config.host_path(ground.server.data().join("run")).user("esh3ar").dbname("machine");
+        let clock = Clock::standing_at(time::OffsetDateTime::now_utc());
+        let limits = esh3ar::app::limits::Limits {
+            messages_per_minute: 0,
+            messages_per_hour: 0,
+            messages_per_second: 0,
+            queue_depth: 0,
+        };
+        let settings = Settings { clock: clock.clone(), limits, ..Settings::default() };
+        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+        let case = CASES.fetch_add(1, Ordering::Relaxed);
+        let app = ground.runtime.block_on(async {
+            let store = Store::new(config, 4).unwrap();
+            let mut client = store.client().await.unwrap();
+            esh3ar::store::migrate::run(&mut client, None).await.unwrap();
+            drop(client);
+            App::start(settings, store, &tracker, &stop)
+        });
+        let phones = (0..PHONES)
+            .map(|n| Phone::parse(&crate::support::number(case * PHONES + n), None).unwrap())
+            .collect();
+        Machine {
+            app,
+            clock,
+            stop,
+            zero: Instant::now(),
+            passed: Duration::ZERO,
+            shop: Caller {
+                token: TokenId(uuid::Uuid::nil()),
+                expires_at: None,
+                identity: Identity::Business {
+                    id: UserId(uuid::Uuid::now_v7()),
+                    name: "shop".into(),
+                    permissions: Permissions::NONE.with(Permission::SendMessages),
+                },
+            },
+            phones,
+            devices: (0..PHONES).map(|_| None).collect(),
+            sent: vec![Vec::new(); PHONES],
+            seen: vec![HashSet::new(); PHONES],
+            acknowledged: vec![Vec::new(); PHONES],
+            last: HashMap::new(),
+        }
+    }
+
+    fn apply(mut machine: Machine, _: &World, step: Step) -> Machine {
+        let ground = GROUND.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        ground.runtime.block_on(async {
+            machine.step(&step).await;
+            machine.settle().await;
+            machine.check().await;
+        });
+        machine
+    }
+
+    /// In the end everybody comes back and gets everything that was not given up.
+    fn teardown(mut machine: Machine, _: World) {
+        let ground = GROUND.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        ground.runtime.block_on(async {
+            for who in 0..PHONES {
+                if machine.devices[who].is_none() {
+                    machine.step(&Step::Connect(who)).await;
+                }
+            }
+            machine.step(&Step::Requeue).await;
+            // Retries wait for their time, and a window takes so many at once.
+            for _ in 0..20 {
+                let open =
+                    |who: &usize| machine.acknowledged[*who].len() < machine.sent[*who].len();
+                if !(0..PHONES).any(|who| open(&who)) {
+                    break;
+                }
+                machine.settle().await;
+                for by in 0..PHONES {
+                    machine.step(&Step::Acknowledge { by, all: true }).await;
+                }
+                machine.step(&Step::Pass(Duration::from_secs(4))).await;
+            }
+            machine.settle().await;
+            machine.check().await;
+            for who in 0..PHONES {
+                let got: HashSet<MessageId> = machine.acknowledged[who].iter().copied().collect();
+                let sent: HashSet<MessageId> =
+                    machine.sent[who].iter().map(|(id, _)| *id).collect();
+                assert_eq!(got, sent, "everything that was accepted arrives");
+            }
+        });
+        machine.stop.cancel();
+    }
+}
+
+// **Feature: enhanced-messaging-system, Property 3: Message Status Progression**
+// **Feature: enhanced-messaging-system, Property 4: Retry Count Monotonicity**
+// **Feature: enhanced-messaging-system, Property 8: Message Delivery Idempotency**
+// **Feature: enhanced-messaging-system, Property 9: Priority Queue Ordering**
+// **Feature: enhanced-messaging-system, Property 14: Offline Message Queuing**
+prop_state_machine! {
+    #![proptest_config(Config { cases: 100, max_shrink_iters: 200, ..Config::default() })]
+    #[test]
+    fn any_order_of_events_keeps_every_promise(sequential 5..30 => OverTheStore);
+}
