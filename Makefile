@@ -37,8 +37,9 @@ release: ## Build for use: target/release/esh3ar
 	$(CARGO) build --locked --release
 
 .PHONY: figures
-figures: release ## Measure this machine: start, latency, throughput, memory
-	$(CARGO) run --locked --release --example figures -- target/release/esh3ar
+figures: release ## Measure this machine: throughput, latency, CPU a message, memory a connection
+	@ulimit -n 40000 2>/dev/null; for run in "--senders 384" "--batch 100" "--rate 1000" "--pending 10000" "--idle 10000"; do \
+		echo "== esh3ar bench $$run"; target/release/esh3ar bench $$run || exit 1; done
 
 .PHONY: clean
 clean: ## Remove what was built

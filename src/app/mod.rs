@@ -10,6 +10,7 @@ pub mod books;
 pub mod clock;
 pub mod dead_letters;
 pub mod delivery;
+pub mod drain;
 pub mod error;
 pub mod explain;
 pub mod failpoints;
@@ -24,7 +25,10 @@ mod phones;
 pub mod tokens;
 mod trail;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -109,6 +113,7 @@ struct Inner {
     trail: trail::Trail,
     limiter: limits::Limiter,
     workshop: jobs::Workshop,
+    draining: AtomicBool,
 }
 
 impl App {
@@ -127,6 +132,7 @@ impl App {
                 trail: trail::Trail::new(settings.clock.now()),
                 limiter: limits::Limiter::new(settings.limits),
                 workshop: jobs::Workshop::default(),
+                draining: AtomicBool::new(false),
                 registry: Registry::new(settings.connections_per_user),
                 queue: LocalQueue::new(SHARES, WAKE_UPS),
                 settings,

@@ -7,6 +7,7 @@ mod configuration;
 mod demo;
 mod dlq;
 mod doctor;
+mod drain;
 pub mod exit;
 mod manual;
 mod messages;
@@ -85,6 +86,8 @@ enum Command {
     /// Whether the books balance
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Empty this machine's gateway for maintenance, without a storm of reconnects
+    Drain(drain::DrainArgs),
     /// Measure what an installation on this machine can do
     Bench(bench::BenchArgs),
     /// The configuration in effect
@@ -189,6 +192,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             Command::Message(command) => messages::run(&setup, command).await,
             Command::Dlq(command) => dlq::run(&setup, command).await,
             Command::Audit(command) => audit::run(&setup, command).await,
+            Command::Drain(arguments) => drain::run(&setup, &arguments).await,
             Command::Bench(arguments) => Box::pin(bench::run(&setup, &arguments)).await,
             Command::Doctor => doctor::run(&setup).await,
             Command::Config(_) | Command::Completions { .. } | Command::Man => Ok(()),

@@ -1,9 +1,12 @@
 //! `serve`: the appliance until it is told to stop.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
@@ -29,11 +32,17 @@ impl ServeArgs {
 }
 
 /// Where a running appliance can be found; written beside its data for commands and scripts.
-#[derive(Serialize)]
-struct Whereabouts {
-    pid: u32,
-    http: SocketAddr,
-    metrics: Option<SocketAddr>,
+#[derive(Serialize, Deserialize)]
+pub(super) struct Whereabouts {
+    pub(super) pid: u32,
+    pub(super) http: SocketAddr,
+    pub(super) metrics: Option<SocketAddr>,
+}
+
+/// Where the appliance of a folder can be found, if it runs.
+pub(super) fn whereabouts(data_dir: &Path) -> Option<Whereabouts> {
+    let text = std::fs::read_to_string(data_dir.join("serve.json")).ok()?;
+    serde_json::from_str(&text).ok()
 }
 
 /// The signals that end the appliance.
@@ -59,8 +68,33 @@ impl StopSignals {
     }
 }
 
+/// The signals of `esh3ar drain`: only who may send them, may empty the process.
+struct DrainSignals {
+    begin: Signal,
+    end: Signal,
+}
+
+impl DrainSignals {
+    fn listen() -> Result<DrainSignals, Failure> {
+        let failed = |error: std::io::Error| Failure::new(Kind::Failed, error.to_string());
+        Ok(DrainSignals {
+            begin: signal(SignalKind::user_defined1()).map_err(failed)?,
+            end: signal(SignalKind::user_defined2()).map_err(failed)?,
+        })
+    }
+
+    /// Whether to begin or to end.
+    async fn next(&mut self) -> bool {
+        tokio::select! {
+            _ = self.begin.recv() => true,
+            _ = self.end.recv() => false,
+        }
+    }
+}
+
 pub(super) async fn run(setup: &Setup) -> Result<(), Failure> {
     let mut signals = StopSignals::listen()?;
+    let mut drains = DrainSignals::listen()?;
     let recorder =
         metrics::install().map_err(|error| Failure::new(Kind::Failed, error.to_string()))?;
     let mut appliance = tokio::select! {
@@ -69,9 +103,13 @@ pub(super) async fn run(setup: &Setup) -> Result<(), Failure> {
     };
     let whereabouts = announce(setup, &appliance);
     notify::ready();
-    let died = tokio::select! {
-        () = signals.next() => None,
-        how = appliance.database_died() => Some(how),
+    let died = loop {
+        let app = appliance.app.clone();
+        tokio::select! {
+            () = signals.next() => break None,
+            draining = drains.next() => app.drain(draining),
+            how = appliance.database_died() => break Some(how),
+        }
     };
     if let Some(path) = whereabouts {
         let _ = std::fs::remove_file(path);

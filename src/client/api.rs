@@ -68,3 +68,14 @@ impl ApiClient {
         Err(Error::Refused { status: status.as_u16(), detail })
     }
 }
+
+/// The text of a page that needs no token.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn fetch(url: &str) -> Result<String, Error> {
+    let broken = |error: reqwest::Error| Error::Connection(error.to_string());
+    let client =
+        reqwest::Client::builder().timeout(Duration::from_secs(5)).build().map_err(broken)?;
+    client.get(url).send().await.map_err(broken)?.text().await.map_err(broken)
+}

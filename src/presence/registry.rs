@@ -25,6 +25,8 @@ struct Entry {
     id: u64,
     sender: mpsc::Sender<Outbound>,
     missed: Arc<AtomicBool>,
+    /// It was told to close, and is about to.
+    closing: bool,
 }
 
 impl Entry {
@@ -96,7 +98,7 @@ impl Registry {
                 reason: Some("Too many connections of this user."),
             });
         }
-        entries.push(Entry { id, sender, missed: Arc::clone(&missed) });
+        entries.push(Entry { id, sender, missed: Arc::clone(&missed), closing: false });
         self.inner.count.fetch_add(1, Ordering::Relaxed);
         drop(shard);
         Seat { registry: self.clone(), party, id, receiver, missed }
@@ -115,6 +117,25 @@ impl Registry {
             entry.tell(outbound.clone());
         }
         entries.len()
+    }
+
+    /// Asks up to `most` connections to close and come back elsewhere, those first that were not asked
+    /// before. Returns how many it asked.
+    pub fn close_some(&self, most: usize) -> usize {
+        let mut asked = 0;
+        for shard in &self.inner.shards {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            for entry in shard.values_mut().flatten().filter(|entry| !entry.closing) {
+                if asked == most {
+                    return asked;
+                }
+                // A connection too busy to hear it is asked again in the next round.
+                let goodbye = Outbound::Close { allow_reconnect: true, reason: None };
+                entry.closing = entry.sender.try_send(goodbye).is_ok();
+                asked += 1;
+            }
+        }
+        asked
     }
 
     /// Whether a party has a connection.

@@ -29,6 +29,8 @@ pub fn start(app: &App, tracker: &TaskTracker, stop: &CancellationToken) {
     }
     let telling = app.clone();
     supervise(tracker, stop, "notices", move || jobs::notices(telling.clone()));
+    let draining = app.clone();
+    supervise(tracker, stop, "drain", move || sweep::drain(draining.clone()));
     let watching = app.clone();
     supervise(tracker, stop, "depth", move || sweep::depth(watching.clone()));
     let trailing = app.clone();

@@ -58,6 +58,15 @@ pub async fn depth(app: App) {
 }
 
 /// For ever.
+pub async fn drain(app: App) {
+    let mut largest = 0;
+    loop {
+        largest = app.drain_wave(largest);
+        tokio::time::sleep(SWEEP_EVERY).await;
+    }
+}
+
+/// For ever.
 pub async fn trail(app: App) {
     loop {
         // A failure is noted as an outage there.

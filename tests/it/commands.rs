@@ -130,7 +130,7 @@ async fn doctor_config_completions_and_manual() {
         checks.as_array().unwrap().iter().map(|check| check["check"].as_str().unwrap()).collect();
     assert_eq!(
         names,
-        ["configuration", "data folder", "open files", "database", "durability", "schema"]
+        ["configuration", "data folder", "open files", "database", "durability", "schema", "mail"]
     );
     assert!(checks.as_array().unwrap().iter().all(|check| check["state"] != "FAIL"), "{checks}");
     let shown = run_json(&data, &["config", "show"]);

@@ -15,6 +15,7 @@ mod commands;
 mod crash;
 mod dead_letters;
 mod delivery;
+mod drain;
 mod embedded;
 mod fault;
 mod hub;

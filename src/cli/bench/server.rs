@@ -8,13 +8,12 @@ use std::{
 };
 
 use futures_util::StreamExt as _;
-use serde::Deserialize;
 use tokio::process::{Child, Command};
 
 use super::{BenchArgs, Failure, Kind, Setup};
 use crate::{
     app::{App, tokens::Lifetime},
-    cli::opened,
+    cli::{opened, serve::whereabouts},
     domain::{Party, Permission, Permissions, Phone},
     load::Target,
     store::accounts::MobileStatus,
@@ -38,17 +37,6 @@ pub(super) enum Server {
     Running { url: String, pid: Option<u32> },
     /// Ours.
     Own { child: Box<Child>, folder: PathBuf, url: String },
-}
-
-#[derive(Deserialize)]
-struct Whereabouts {
-    pid: u32,
-    http: std::net::SocketAddr,
-}
-
-fn whereabouts(data_dir: &Path) -> Option<Whereabouts> {
-    let text = std::fs::read_to_string(data_dir.join("serve.json")).ok()?;
-    serde_json::from_str(&text).ok()
 }
 
 impl Server {

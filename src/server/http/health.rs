@@ -22,6 +22,10 @@ pub async fn ready(app: &App, readiness: &Readiness, details: bool) -> Response 
         let body = json!({ "status": "stopping" });
         return reply::json(StatusCode::SERVICE_UNAVAILABLE, &body);
     }
+    if app.is_draining() {
+        let body = json!({ "status": "draining" });
+        return reply::json(StatusCode::SERVICE_UNAVAILABLE, &body);
+    }
     whole(app, details).await
 }
 

@@ -26,6 +26,8 @@ use crate::{
 
 /// How long a negotiated connection waits for its transport (reference: the official server's
 /// disconnect timeout).
+/// When a client that came while the process is emptied should come again.
+const DRAINED: Duration = Duration::from_secs(5);
 const ATTACH_TIMEOUT: Duration = Duration::from_secs(15);
 /// Negotiated connections that may wait at once; past that negotiation is refused.
 const NEGOTIATED: usize = 50_000;
@@ -99,6 +101,10 @@ impl Hub {
             Err(Error::Unauthenticated) => return text(StatusCode::UNAUTHORIZED, ""),
             Err(error) => return Problem::from(error).into_response(),
         };
+        if self.inner.app.is_draining() {
+            // Clients that reconnect by themselves try again, and a load balancer has moved on by then.
+            return Problem::from(Error::Overloaded { retry_after: DRAINED }).into_response();
+        }
         match (request.uri().path(), request.method()) {
             ("/hub/negotiate", &Method::POST) => self.negotiate(&caller, query),
             ("/hub", &Method::GET) => self.connect(caller, request),

@@ -46,7 +46,7 @@ async fn a_half_open_connection_loses_nothing_and_is_named_as_the_cause() {
     }
     let mut alive = server.hub(&phone).await;
     let (_, found) = next_messages(&mut alive).await;
-    assert_eq!(found.iter().map(id).collect::<Vec<_>>(), [lost.clone()]);
+    assert_eq!(found.iter().map(id).collect::<Vec<_>>(), std::slice::from_ref(&lost));
     acknowledge(&mut alive, std::slice::from_ref(&lost)).await;
     server.wait_status(&shop, &lost, "delivered").await;
     let explained = run_json(&server.data(), &["message", "explain", &lost]);
