@@ -46,6 +46,7 @@ struct Written {
     retry_count: u16,
     at: Instant,
     stored_as_sent: bool,
+    said: bool,
 }
 
 /// What to do with a message that has just become deliverable.
@@ -86,6 +87,8 @@ pub struct Overdue {
 #[derive(Debug)]
 pub struct Feed {
     window: HashMap<MessageId, Written>,
+    /// How many of the window the client has acknowledged in words that are not stored yet.
+    said: usize,
     acknowledge_timeout: Duration,
     /// When the client last acknowledged anything.
     heard: Option<Instant>,
@@ -104,6 +107,7 @@ impl Feed {
     pub fn new(acknowledge_timeout: Duration) -> Self {
         Feed {
             window: HashMap::new(),
+            said: 0,
             acknowledge_timeout,
             heard: None,
             behind: true,
@@ -117,10 +121,10 @@ impl Feed {
     /// [`Feed::on_read_failed`] is told. The read must leave out what [`Feed::in_window`] lists and
     /// return at most [`PAGE`] messages, oldest first.
     pub fn begin_read(&mut self) -> bool {
-        if self.page_out && self.window.is_empty() {
+        if self.page_out && self.open() == 0 {
             self.page_out = false;
         }
-        let due = self.behind && !self.reading && !self.page_out && self.window.len() <= READ_BELOW;
+        let due = self.behind && !self.reading && !self.page_out && self.open() <= READ_BELOW;
         if due {
             self.reading = true;
             self.behind = false;
@@ -128,7 +132,12 @@ impl Feed {
         due
     }
 
-    /// The ids that are written and not acknowledged.
+    /// How many wait for the client's word.
+    fn open(&self) -> usize {
+        self.window.len() - self.said
+    }
+
+    /// The ids that are written and not stored as acknowledged.
     pub fn in_window(&self) -> Vec<MessageId> {
         self.window.keys().copied().collect()
     }
@@ -191,12 +200,32 @@ impl Feed {
     /// The recipient has these, on whichever connection it said so.
     pub fn on_acknowledged(&mut self, ids: &[MessageId]) {
         for id in ids {
-            self.window.remove(id);
+            let said = self.window.remove(id).is_some_and(|written| written.said);
+            self.said -= usize::from(said);
         }
         if self.window.is_empty() {
             // An idle connection holds no buffer.
             self.window = HashMap::new();
         }
+    }
+
+    /// The client says that it has these; its word is being stored. The next page need not wait for
+    /// that: it leaves these out.
+    pub fn on_said(&mut self, ids: &[MessageId]) {
+        for id in ids {
+            if let Some(written) = self.window.get_mut(id)
+                && !written.said
+            {
+                written.said = true;
+                self.said += 1;
+            }
+        }
+    }
+
+    /// The client's words could not be stored: it has to say them again.
+    pub fn on_word_lost(&mut self) {
+        self.window.values_mut().for_each(|written| written.said = false);
+        self.said = 0;
     }
 
     /// The client is acknowledging something.
@@ -223,6 +252,7 @@ impl Feed {
             };
             if now >= self.missed_at(written) {
                 overdue.missed.push(attempt);
+                self.said -= usize::from(written.said);
                 return false;
             }
             let waited = now.saturating_duration_since(written.at);
@@ -260,6 +290,7 @@ impl Feed {
     /// Everything written and not acknowledged, with the time of writing: for when the connection
     /// has ended.
     pub fn abandon(&mut self) -> Vec<(Attempt, Instant)> {
+        self.said = 0;
         self.window
             .drain()
             .map(|(id, written)| {
@@ -275,6 +306,7 @@ impl Feed {
             retry_count: attempt.retry_count,
             at: now,
             stored_as_sent: false,
+            said: false,
         });
     }
 }

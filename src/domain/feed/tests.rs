@@ -29,6 +29,8 @@ struct World {
     deferred: Vec<u64>,
     shown: Vec<u64>,
     unacknowledged: BTreeSet<u64>,
+    /// What the client has said and nobody has stored yet.
+    said: BTreeSet<u64>,
     next: u64,
     now: Instant,
 }
@@ -42,6 +44,7 @@ impl World {
             deferred: Vec::new(),
             shown: Vec::new(),
             unacknowledged: BTreeSet::new(),
+            said: BTreeSet::new(),
             next: backlog + 1,
             now: Instant::now(),
         };
@@ -57,7 +60,9 @@ impl World {
             let found = self.pending.iter().filter(|n| !window.contains(n)).take(PAGE);
             self.read = Some(found.map(|n| attempt(*n)).collect());
         }
-        assert!(self.feed.window.len() <= WINDOW);
+        assert!(self.feed.open() <= WINDOW, "the client has too much");
+        assert!(self.feed.window.len() <= WINDOW + PAGE, "we remember too much");
+        assert_eq!(self.feed.window.values().filter(|w| w.said).count(), self.feed.said);
     }
 
     fn show(&mut self, n: u64) {
@@ -100,12 +105,30 @@ impl World {
     }
 
     fn acknowledge(&mut self, count: usize) {
-        let some: Vec<u64> = self.unacknowledged.iter().copied().take(count).collect();
-        for n in &some {
-            self.unacknowledged.remove(n);
-            self.pending.remove(n);
+        self.store(false);
+        self.say(count);
+        self.store(false);
+    }
+
+    /// One word at a time: the next is heard when the last is stored.
+    fn say(&mut self, count: usize) {
+        if self.said.is_empty() {
+            self.said = self.unacknowledged.iter().copied().take(count).collect();
+            self.unacknowledged.retain(|n| !self.said.contains(n));
+            self.feed.on_said(&self.said.iter().copied().map(id).collect::<Vec<_>>());
+            self.pump();
         }
-        self.feed.on_acknowledged(&some.into_iter().map(id).collect::<Vec<_>>());
+    }
+
+    fn store(&mut self, fails: bool) {
+        let said = std::mem::take(&mut self.said);
+        if fails {
+            self.feed.on_word_lost();
+            self.unacknowledged.extend(said);
+        } else {
+            self.pending.retain(|n| !said.contains(n));
+            self.feed.on_acknowledged(&said.into_iter().map(id).collect::<Vec<_>>());
+        }
         self.pump();
     }
 
@@ -126,6 +149,8 @@ enum Step {
     Accept(u8),
     FinishRead(bool),
     Acknowledge(u8),
+    Say(u8),
+    Store(bool),
     Nudge,
 }
 
@@ -135,6 +160,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             (1u8..200).prop_map(Step::Accept),
             any::<bool>().prop_map(Step::FinishRead),
             any::<u8>().prop_map(Step::Acknowledge),
+            any::<u8>().prop_map(Step::Say),
+            any::<bool>().prop_map(Step::Store),
             Just(Step::Nudge),
         ],
         0..60,
@@ -152,6 +179,8 @@ proptest! {
                 Step::Accept(n) => (0..n).for_each(|_| world.accept()),
                 Step::FinishRead(fails) => world.finish_read(fails),
                 Step::Acknowledge(n) => world.acknowledge(usize::from(n)),
+                Step::Say(n) => world.say(usize::from(n)),
+                Step::Store(fails) => world.store(fails),
                 Step::Nudge => { world.feed.on_nudge(); world.pump(); }
             }
         }
@@ -171,6 +200,19 @@ fn a_page_waits_for_the_acknowledgement_of_the_last() {
     world.acknowledge(1);
     world.finish_read(false);
     assert_eq!(world.shown.len(), 150);
+}
+
+#[test]
+fn the_next_page_does_not_wait_for_the_word_to_be_stored() {
+    let mut world = World::new(150);
+    world.finish_read(false);
+    world.say(PAGE);
+    assert!(world.read.is_some(), "it is read while the word is stored");
+    world.finish_read(false);
+    assert_eq!(world.shown, (1..=150).collect::<Vec<u64>>());
+    world.store(true);
+    world.acknowledge(150);
+    assert!(world.pending.is_empty());
 }
 
 #[test]
@@ -220,5 +262,5 @@ fn an_idle_feed_is_small() {
     world.accept();
     world.acknowledge(1);
     assert_eq!(world.feed.window.capacity(), 0);
-    assert!(size_of::<Feed>() <= 112, "{}", size_of::<Feed>());
+    assert!(size_of::<Feed>() <= 120, "{}", size_of::<Feed>());
 }

@@ -43,7 +43,7 @@ use crate::{
 };
 
 /// The read buffer of a socket. The library's own default would be 128 KiB for each idle connection.
-const READ_BUFFER: usize = 4 * 1024;
+const READ_BUFFER: usize = 2 * 1024;
 /// The largest WebSocket message: several hub messages of 32 KiB may come in one.
 const LARGEST_FRAME: usize = 128 * 1024;
 /// How long one write may take before the client counts as stuck.
@@ -167,6 +167,9 @@ impl Driver {
                 Event::Done(id, done) => {
                     self.running = None;
                     let now = Instant::now();
+                    if let (Some(feed), true) = (&mut self.feed, done.acknowledged.is_empty()) {
+                        feed.on_word_lost();
+                    }
                     if let (Some(feed), false) = (&mut self.feed, done.acknowledged.is_empty()) {
                         feed.on_acknowledged(&done.acknowledged);
                         self.missed.retain(|a| !done.acknowledged.contains(&a.id));
@@ -273,8 +276,11 @@ impl Driver {
             Ok(call) => {
                 let written_at = self.written_at(&call);
                 // From here on it is we who take the time.
-                if let (Some(feed), false) = (&mut self.feed, written_at.is_empty()) {
+                if let (Some(feed), Call::Acknowledge(ids) | Call::MarkRead(ids)) =
+                    (&mut self.feed, &call)
+                {
                     feed.on_heard(Instant::now());
+                    feed.on_said(ids);
                 }
                 let run = call.run(self.app.clone(), self.caller.clone(), written_at);
                 self.running = Some(run.map(move |done| (id, done)).boxed());
