@@ -6,7 +6,7 @@ use crate::{
         Message, MessageId, Party,
         verdict::{Facts, Past, RecipientFacts, Verdict},
     },
-    store::{messages, story, story::Event, trail},
+    store::{self, messages, story, story::Event, trail},
 };
 
 /// The whole story of a message.
@@ -32,9 +32,18 @@ impl App {
     /// Explains any message, for an administrator on the server.
     ///
     /// # Errors
-    /// As [`App::explain`].
+    /// As [`App::explain`], and [`Error::Conflict`] for a message that cannot be read.
     pub async fn explain_any(&self, id: MessageId) -> Result<Explanation, Error> {
-        let message = messages::get(&self.store().client().await?, id).await?;
+        let message = match messages::get(&self.store().client().await?, id).await {
+            // An administrator can do something about it; "internal error" would say nothing.
+            Err(store::Error::Corrupt(what)) => {
+                return Err(Error::Conflict(format!(
+                    "what is stored of this message cannot be read ({what}); it is given up when its \
+                     recipient connects: esh3ar dlq list --class content"
+                )));
+            }
+            found => found?,
+        };
         self.explanation(message.ok_or(Error::NotFound("message"))?).await
     }
 

@@ -322,7 +322,7 @@ impl Facts {
             } else {
                 Verdict::new(
                     "recipient_not_registered",
-                    "It waits: nobody has registered with this phone number.",
+                    "It waits: nobody has ever had an access token for this phone number.",
                 )
                 .next(format!("esh3ar token create --mobile {phone}"))
             };

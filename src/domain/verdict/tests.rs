@@ -145,7 +145,7 @@ fn what_waits_says_for_what() {
     never.recipient.has_valid_token = false;
     says(&never, "recipient_locked_out", "expired");
     never.recipient.had_token = false;
-    says(&never, "recipient_not_registered", "nobody has registered");
+    says(&never, "recipient_not_registered", "nobody has ever had");
     let next = never.verdict().next;
     assert_eq!(next.as_deref(), Some("esh3ar token create --mobile +967771234567"));
     let mut expired = offline;

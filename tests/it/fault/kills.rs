@@ -101,3 +101,33 @@ async fn a_killed_server_is_named_as_the_cause() {
     let database = server.database().await;
     assert_eq!(verdict_of_slowest(&server, &database).await, "delivered_after_crash");
 }
+
+/// SIGTERM with sockets open and sends in flight: what was answered is kept, sockets are told to come
+/// back, and what waited meanwhile says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_in_order_under_load_loses_nothing_and_is_named_as_the_cause() {
+    let mut server = Server::start().await;
+    let shop = server.user("shop", "SendMessages");
+    let token = server.phone("+967771234567");
+    let (app, stop) = beside(&server);
+    let target = target(&server, &app, 8).await;
+    stop.cancel();
+    drop(app);
+    let load = start(target, plan());
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    // Nobody is there for this one before the restart.
+    let waiting = server.send(&shop, "+967771234567", "across a restart").await;
+    assert_eq!(server.stop().await, Some(0), "{}", server.log());
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    server.launch().await;
+    let figures = load.await.unwrap();
+    assert_kept(&figures);
+    let mut hub = server.hub(&token).await;
+    let (_, found) = crate::support::next_messages(&mut hub).await;
+    assert_eq!(crate::support::id(&found[0]), waiting);
+    crate::support::acknowledge(&mut hub, std::slice::from_ref(&waiting)).await;
+    server.wait_status(&shop, &waiting, "delivered").await;
+    let explained = crate::support::run_json(&server.data(), &["message", "explain", &waiting]);
+    assert_eq!(explained["verdict"]["code"], "delivered_after_restart", "{explained}");
+    assert_balanced(&server);
+}

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::json;
 
-use crate::support::{Server, acknowledge, id, next_messages, run_json};
+use crate::support::{Server, acknowledge, id, next_messages, run, run_json};
 
 const PHONE: &str = "+967771234567";
 const MESSAGES: usize = 10_000;
@@ -57,4 +57,11 @@ async fn one_poisonous_message_among_ten_thousand_harms_none_of_the_others() {
     let letters = run_json(&server.data(), &["dlq", "list", "--class", "content"]);
     assert_eq!(letters[0]["messageId"], json!(bad));
     assert_eq!(letters.as_array().unwrap().len(), 1);
+    let explained = run(&server.data(), &["message", "explain", &bad.to_string()]);
+    let text = String::from_utf8_lossy(&explained.stderr).into_owned();
+    assert_eq!(explained.status.code(), Some(5), "{text}");
+    assert!(
+        text.contains("content type of a message") && text.contains("--class content"),
+        "{text}"
+    );
 }
