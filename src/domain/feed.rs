@@ -142,10 +142,10 @@ impl Feed {
         self.window.keys().copied().collect()
     }
 
-    /// A read ended with these messages, oldest first.
-    pub fn on_read(&mut self, found: &[Attempt], now: Instant) -> Batch {
+    /// A read ended with these messages, oldest first; `cut` when more were found than a page may weigh.
+    pub fn on_read(&mut self, found: &[Attempt], cut: bool, now: Instant) -> Batch {
         self.reading = false;
-        let full = found.len() >= PAGE;
+        let full = cut || found.len() >= PAGE;
         let fresh: Vec<MessageId> = found
             .iter()
             .filter(|attempt| !self.window.contains_key(&attempt.id))

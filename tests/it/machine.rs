@@ -221,7 +221,7 @@ impl Machine {
             let (exclude, first) = (device.feed.in_window(), !device.feed.is_live());
             let found = self.app.pending(&caller, &exclude, first, PAGE).await.unwrap();
             let attempts: Vec<Attempt> = found.iter().map(attempt).collect();
-            match device.feed.on_read(&attempts, now) {
+            match device.feed.on_read(&attempts, false, now) {
                 Batch::Page(ids) | Batch::Singly(ids) => fresh.extend(ids),
                 Batch::Nothing => {}
             }

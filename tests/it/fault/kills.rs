@@ -11,6 +11,8 @@ use crate::support::{DEADLINE, Server};
 const RECIPIENTS: usize = 8;
 /// Three of four acknowledge; what the others are sent is retried and given up.
 const ACKNOWLEDGE: f64 = 0.75;
+/// Load that goes on well after a gap of seconds in which nothing is accepted.
+const THROUGH_A_GAP: Duration = Duration::from_secs(9);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_death_at_any_step_loses_nothing_and_shows_nothing_twice() {
@@ -86,7 +88,7 @@ async fn a_killed_server_is_named_as_the_cause() {
     let target = target(&server, &app, 8).await;
     stop.cancel();
     drop(app);
-    let load = start(target, plan());
+    let load = start(target, esh3ar::load::Plan { duration: THROUGH_A_GAP, ..plan() });
     let deadline = Instant::now() + DEADLINE;
     while !server.has_died() {
         assert!(Instant::now() < deadline);
@@ -113,7 +115,7 @@ async fn a_stop_in_order_under_load_loses_nothing_and_is_named_as_the_cause() {
     let target = target(&server, &app, 8).await;
     stop.cancel();
     drop(app);
-    let load = start(target, plan());
+    let load = start(target, esh3ar::load::Plan { duration: THROUGH_A_GAP, ..plan() });
     tokio::time::sleep(Duration::from_millis(1500)).await;
     // Nobody is there for this one before the restart.
     let waiting = server.send(&shop, "+967771234567", "across a restart").await;

@@ -26,6 +26,9 @@ use crate::{
 
 /// Messages that may wait in memory for the end of a read; past that they are read again.
 const MOST_DEFERRED: usize = 64;
+/// The most bytes of content one page brings, so that a slow reader holds no more than that of our
+/// memory (delivery.md, How 5). A page has one message at least.
+const MOST_WAITING: usize = 1024 * 1024;
 
 impl Driver {
     pub(super) fn written_at(&self, call: &Call) -> Vec<Option<OffsetDateTime>> {
@@ -109,8 +112,9 @@ impl Driver {
             }
         };
         let Some(protocol) = self.session.handshaken() else { return };
-        let attempts: Vec<Attempt> = found.iter().map(attempt).collect();
-        let batch = feed.on_read(&attempts, Instant::now());
+        let fitting = fitting(&found);
+        let attempts: Vec<Attempt> = found.iter().take(fitting).map(attempt).collect();
+        let batch = feed.on_read(&attempts, fitting < found.len(), Instant::now());
         let pick = |ids: &[MessageId]| -> Vec<MessageView<'_>> {
             found.iter().filter(|m| ids.contains(&m.id)).map(MessageView::from).collect()
         };
@@ -186,6 +190,17 @@ impl Times {
 
 fn attempt(message: &Message) -> Attempt {
     Attempt { id: message.id, generation: message.generation, retry_count: message.retry_count }
+}
+
+/// How many of these a page may bring.
+fn fitting(found: &[Message]) -> usize {
+    let mut room = MOST_WAITING;
+    let more = found.iter().skip(1).take_while(|message| {
+        let fits = message.content.len() <= room;
+        room = room.saturating_sub(message.content.len());
+        fits
+    });
+    found.len().min(1) + more.count()
 }
 
 /// The call that brings a live message: encoded once for all connections.
