@@ -18,6 +18,7 @@ mod delivery;
 mod drain;
 mod embedded;
 mod fault;
+mod guards;
 mod hub;
 mod jobs;
 mod lifecycle;

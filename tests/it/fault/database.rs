@@ -99,6 +99,38 @@ async fn a_commit_whose_answer_is_lost_is_one_commit() {
     assert_each_once(&database(&apart.config).await).await;
 }
 
+/// With a key and without: the server itself repeats what it cannot know to be stored.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_send_whose_commit_is_not_heard_is_accepted_and_stored_once() {
+    let apart = apart().await;
+    let (app, stop) = over(apart.config.clone());
+    let shop = target(&apart.server, &app, 1).await.sender;
+    stop.cancel();
+    drop(app);
+    let url = format!("{}/api/v1/messages", apart.server.base);
+    for n in 0..6 {
+        let sprung = apart.proxy.sprung();
+        let body = format!("{{\"to\":\"{}\",\"content\":\"{n}\"}}", crate::support::number(0));
+        let mut request = reqwest::Client::new()
+            .post(&url)
+            .bearer_auth(&shop)
+            .header("content-type", "application/json")
+            .body(body);
+        if n % 2 == 0 {
+            apart.proxy.cut_at(b"INSERT 0 ");
+        } else {
+            request = request.header("idempotency-key", format!("key-{n}"));
+            apart.proxy.cut_at(b"COMMIT");
+        }
+        assert_eq!(request.send().await.unwrap().status(), 202);
+        assert_eq!(apart.proxy.sprung(), sprung + 1, "nothing was cut");
+    }
+    let database = database(&apart.config).await;
+    assert_each_once(&database).await;
+    let rows: i64 = database.query_one("SELECT count(*) FROM messages", &[]).await.unwrap().get(0);
+    assert_eq!(rows, 6);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_postgres_that_stalls_is_waited_for() {
     let apart = apart().await;
