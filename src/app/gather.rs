@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-/// A batch of this many says that more are on their way.
+/// A batch of this many callers says that more are on their way.
 const CROWD: usize = 12;
 /// The wait, which is within the 2 ms that delivery.md, How 3 allows.
 const MOMENT: Duration = Duration::from_millis(1);
@@ -24,7 +24,8 @@ impl Gather {
         }
     }
 
-    /// Notes how many the batch has.
+    /// Notes how many callers share the batch. One who brings many rows is no crowd: waiting would
+    /// only hold that one up.
     pub(super) fn took(&mut self, count: usize) {
         self.last = count;
     }

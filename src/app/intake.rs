@@ -111,7 +111,7 @@ impl IntakeWork {
                 rows += next.messages.len();
                 batch.push(next);
             }
-            gather.took(rows);
+            gather.took(batch.len());
             metrics::histogram!("esh3ar_send_batch_messages").record(rows as f64);
             write(&app, batch).await;
         }

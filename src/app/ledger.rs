@@ -158,12 +158,14 @@ impl LedgerWork {
             let Some(first) = first else { return };
             let mut batch = Batch::default();
             let mut count = batch.add(first);
+            let mut entries = 1;
             gather.wait().await;
             while count < BATCH {
                 let Ok(next) = self.receiver.try_recv() else { break };
                 count += batch.add(next);
+                entries += 1;
             }
-            gather.took(count);
+            gather.took(entries);
             metrics::histogram!("esh3ar_ledger_batch_entries").record(count as f64);
             write(&app, batch).await;
         }
