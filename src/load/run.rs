@@ -17,7 +17,7 @@ use super::{
     figures::{Figures, Latencies},
     processes::{self, Cost},
     receive::{Arrival, Receiver},
-    send::{Draft, MARK, Sender},
+    send::{Draft, MARK, Sender, first_tag, of_run},
 };
 use crate::{
     domain::MessageId,
@@ -111,6 +111,8 @@ struct Shared {
     counted_from: AtomicU64,
     shards: Vec<Mutex<Shard>>,
     connections: AtomicU64,
+    /// The first tag of this run, and how many are in use.
+    first_tag: u64,
     tags: AtomicU64,
     progress: Arc<Progress>,
     stop_senders: CancellationToken,
@@ -131,7 +133,8 @@ impl Shared {
         let now = self.micros();
         let counted_from = self.counted_from.load(Ordering::Relaxed);
         let mut shard = self.shard(recipient);
-        for arrival in arrivals {
+        // What an earlier run left behind is not this one's.
+        for arrival in arrivals.iter().filter(|arrival| of_run(self.first_tag, arrival.tag)) {
             let shown = shard.shown.insert((recipient, arrival.id));
             if shown {
                 self.progress.received.fetch_add(1, Ordering::Relaxed);
@@ -171,6 +174,7 @@ pub async fn run(
         counted_from: AtomicU64::new(u64::MAX),
         shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
         connections: AtomicU64::new(0),
+        first_tag: first_tag(),
         tags: AtomicU64::new(0),
         progress,
         stop_senders: stop.child_token(),
@@ -321,7 +325,8 @@ async fn send_all(shared: Arc<Shared>, target: Target, number: usize) -> SendLog
             // A stride that is prime to most numbers of recipients reaches all of them in turn.
             (tag.wrapping_mul(7919) % target.recipients.len() as u64) as usize
         };
-        let drafts: Vec<Draft<'_>> = (first..first + batch)
+        let first_tag = shared.first_tag + first;
+        let drafts: Vec<Draft<'_>> = (first_tag..first_tag + batch)
             .map(|tag| Draft { to: &target.recipients[recipient_of(tag)].0, due_micros, tag })
             .collect();
         let began = shared.micros();

@@ -20,6 +20,19 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// the run's zero, and its mark.
 pub(super) const MARK: usize = 32;
 
+/// How many messages a run can tell apart, in bits of their tags; the others tell runs apart.
+const OF_RUN: u32 = 40;
+
+/// The first tag of a new run: a server that ran before still has messages of another.
+pub(super) fn first_tag() -> Tag {
+    (Uuid::new_v4().as_u64_pair().1 >> OF_RUN) << OF_RUN
+}
+
+/// Whether a tag is of the run whose first tag is given.
+pub(super) fn of_run(first: Tag, tag: Tag) -> bool {
+    first >> OF_RUN == tag >> OF_RUN
+}
+
 /// What goes into a message.
 pub(super) struct Draft<'a> {
     pub(super) to: &'a str,

@@ -13,7 +13,7 @@ use super::{
     processes,
     receive::Receiver,
     run::{CONNECTING, Error, Progress, QUIET, Target},
-    send::{Draft, MARK, Sender},
+    send::{Draft, MARK, Sender, first_tag},
 };
 use crate::history::Told;
 
@@ -70,7 +70,8 @@ pub async fn pending(
     let (to, token) = &target.recipients[0];
     let mut sender = Sender::new(place.clone(), &target.sender);
     let padding = "x".repeat(payload.saturating_sub(MARK));
-    let tags: Vec<u64> = (0..count as u64).collect();
+    let first = first_tag();
+    let tags: Vec<u64> = (first..first + count as u64).collect();
     for chunk in tags.chunks(AT_ONCE) {
         let drafts: Vec<Draft<'_>> =
             chunk.iter().map(|tag| Draft { to, due_micros: 0, tag: *tag }).collect();
