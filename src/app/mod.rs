@@ -8,6 +8,7 @@ pub mod accounts;
 pub mod auth;
 pub mod books;
 pub mod clock;
+mod connections;
 pub mod dead_letters;
 pub mod delivery;
 pub mod drain;
@@ -103,8 +104,10 @@ pub struct App {
 
 struct Inner {
     settings: Settings,
+    node: [u8; 8],
     store: Store,
     registry: Registry,
+    bystanders: Registry,
     queue: LocalQueue<Arc<Delivery>>,
     intake: intake::Intake,
     ledger: ledger::Ledger,
@@ -134,8 +137,10 @@ impl App {
                 workshop: jobs::Workshop::default(),
                 draining: AtomicBool::new(false),
                 registry: Registry::new(settings.connections_per_user),
+                bystanders: Registry::new(settings.connections_per_user),
                 queue: LocalQueue::new(SHARES, WAKE_UPS),
                 settings,
+                node: connections::new_node(),
                 store,
                 intake,
                 ledger,
@@ -153,9 +158,19 @@ impl App {
         &self.inner.settings
     }
 
+    /// The name of this process among those of a cluster.
+    pub fn node(&self) -> [u8; 8] {
+        self.inner.node
+    }
+
     /// Who is connected here.
     pub fn registry(&self) -> &Registry {
         &self.inner.registry
+    }
+
+    /// Who is connected here without being delivered to.
+    pub fn bystanders(&self) -> &Registry {
+        &self.inner.bystanders
     }
 
     /// The wake-ups of this process.

@@ -23,7 +23,7 @@ use crate::{
     server::{
         Readiness,
         gate::{self, Gate},
-        hub::Hub,
+        hub::{Hub, HubOptions},
         listen::{self, ListenOptions},
         tls::Tls,
     },
@@ -117,21 +117,34 @@ impl Appliance {
         let app = App::start(settings, store.store.clone(), &writers.tracker, &writers.stop);
         worker::start(&app, &work.tracker, &work.stop);
         let readiness: Readiness = Arc::new(AtomicBool::new(true));
-        let options = ListenOptions {
+        let listening = ListenOptions {
             max_connections: config.http.max_connections,
             header_timeout: config.http.header_timeout,
             tls: tls.clone(),
             grace: config.http.stop_timeout,
         };
-        let hub = Hub::new(
-            app.clone(),
-            config.http.max_connections,
-            front.stop.clone(),
-            front.tracker.clone(),
-        );
+        let secret = match app.connection_secret().await {
+            Ok(secret) => secret,
+            Err(error) => {
+                let _ = store.close().await;
+                return Err(error.into());
+            }
+        };
+        let options = HubOptions {
+            most: config.http.max_connections,
+            diagnostics: config.http.diagnostics_hub,
+            node: app.node(),
+            secret,
+        };
+        let hub = Hub::new(app.clone(), &options, front.stop.clone(), front.tracker.clone());
         let gate = Gate::new(app.clone(), hub, Arc::clone(&readiness));
         let service = move |request| gate.clone().handle(request);
-        front.tracker.spawn(listen::serve(listener, options.clone(), service, front.stop.clone()));
+        front.tracker.spawn(listen::serve(
+            listener,
+            listening.clone(),
+            service,
+            front.stop.clone(),
+        ));
         if let Some(tls) = tls {
             front.tracker.spawn(tls.watch(front.stop.clone()));
         }
@@ -144,9 +157,9 @@ impl Appliance {
                 let render = Arc::new(move || render.render());
                 gate::machine_page(app.clone(), Arc::clone(&readiness), render, request)
             };
-            let options = ListenOptions { max_connections: 100, tls: None, ..options };
+            let listening = ListenOptions { max_connections: 100, tls: None, ..listening };
             // Until the very end: a stop is what one wants to watch.
-            work.tracker.spawn(listen::serve(listener, options, service, work.stop.clone()));
+            work.tracker.spawn(listen::serve(listener, listening, service, work.stop.clone()));
         }
         keep_alive(&work, recorder);
         Ok(Appliance {

@@ -39,6 +39,11 @@ pub const KEYS: &[Key] = &[
     key("http.header_timeout", "10s", "How long the headers of a request may take."),
     key("http.stop_timeout", "20s", "How long a stop waits for requests and sockets."),
     key(
+        "http.diagnostics_hub",
+        "false",
+        "Whether /hub/diagnostics is there, for authors of clients.",
+    ),
+    key(
         "metrics.listen",
         "127.0.0.1:5001",
         "Address of /metrics and the detailed health pages; off for none.",
@@ -124,7 +129,6 @@ const NOT_YET: &[&str] = &[
     "sms.",
     "retention.messages",
     "http.public_url",
-    "http.diagnostics_hub",
     "database.replica_urls",
     "limits.uploads_per_minute",
 ];

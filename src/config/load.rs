@@ -401,6 +401,9 @@ impl Reader {
                 max_connections: self.positive("http.max_connections"),
                 header_timeout: self.duration("http.header_timeout"),
                 stop_timeout: self.duration("http.stop_timeout"),
+                diagnostics_hub: self
+                    .value("http.diagnostics_hub", "true or false", |text| text.parse().ok())
+                    .unwrap_or_default(),
             },
             metrics_listen,
             database: Database {

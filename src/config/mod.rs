@@ -60,6 +60,8 @@ pub struct Http {
     pub header_timeout: Duration,
     /// How long a stop waits for requests under way.
     pub stop_timeout: Duration,
+    /// Whether the diagnostics hub is there.
+    pub diagnostics_hub: bool,
 }
 
 /// How much is taken on; 0 means no limit.

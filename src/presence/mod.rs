@@ -21,14 +21,14 @@ use crate::domain::{Message, MessageId, Status};
 pub struct Delivery {
     /// What to deliver.
     pub message: Message,
-    /// Where the border keeps its JSON form, so that it is made once for all connections.
-    pub json: OnceLock<Bytes>,
+    /// Where the border keeps its encoded forms, so that each is made once for all connections.
+    pub encoded: [OnceLock<Bytes>; 3],
 }
 
 impl Delivery {
     /// A message to deliver.
     pub fn new(message: Message) -> Arc<Delivery> {
-        Arc::new(Delivery { message, json: OnceLock::new() })
+        Arc::new(Delivery { message, encoded: Default::default() })
     }
 }
 

@@ -1,7 +1,7 @@
 //! The connections of this process.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     hash::{BuildHasher, RandomState},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -12,7 +12,7 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::Outbound;
-use crate::domain::{Party, Phone};
+use crate::domain::{Party, Phone, TokenId};
 
 /// How many things may wait for one connection before it counts as having missed some.
 const WAITING: usize = 256;
@@ -23,6 +23,8 @@ type Shard = HashMap<Party, Vec<Entry>>;
 
 struct Entry {
     id: u64,
+    /// By which it was let in.
+    token: TokenId,
     sender: mpsc::Sender<Outbound>,
     missed: Arc<AtomicBool>,
     /// It was told to close, and is about to.
@@ -84,7 +86,7 @@ impl Registry {
 
     /// Takes a seat. With too many connections of the party the oldest has to go: a phone whose old
     /// sockets are half-open must never be locked out by them.
-    pub fn register(&self, party: Party) -> Seat {
+    pub fn register(&self, party: Party, token: TokenId) -> Seat {
         let (sender, receiver) = mpsc::channel(WAITING);
         let missed = Arc::new(AtomicBool::new(false));
         let id = self.inner.next_id.fetch_add(1, Ordering::Relaxed);
@@ -98,7 +100,7 @@ impl Registry {
                 reason: Some("Too many connections of this user."),
             });
         }
-        entries.push(Entry { id, sender, missed: Arc::clone(&missed), closing: false });
+        entries.push(Entry { id, token, sender, missed: Arc::clone(&missed), closing: false });
         self.inner.count.fetch_add(1, Ordering::Relaxed);
         drop(shard);
         Seat { registry: self.clone(), party, id, receiver, missed }
@@ -132,6 +134,23 @@ impl Registry {
                 // A connection too busy to hear it is asked again in the next round.
                 let goodbye = Outbound::Close { allow_reconnect: true, reason: None };
                 entry.closing = entry.sender.try_send(goodbye).is_ok();
+                asked += 1;
+            }
+        }
+        asked
+    }
+
+    /// Closes the connections that these tokens let in. Returns how many it asked.
+    pub fn close_tokens(&self, tokens: &HashSet<TokenId>) -> usize {
+        let mut asked = 0;
+        for shard in &self.inner.shards {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            for entry in shard.values().flatten().filter(|entry| tokens.contains(&entry.token)) {
+                // One that is too busy to hear it is asked again in the next round.
+                entry.tell(Outbound::Close {
+                    allow_reconnect: false,
+                    reason: Some("The token was revoked."),
+                });
                 asked += 1;
             }
         }
@@ -212,6 +231,10 @@ impl Drop for Seat {
 mod tests {
     use super::*;
 
+    fn token(n: u128) -> TokenId {
+        TokenId(uuid::Uuid::from_u128(n))
+    }
+
     fn phone() -> Party {
         Party::Mobile(Phone::from_stored("+967771234567"))
     }
@@ -220,8 +243,8 @@ mod tests {
     async fn all_connections_of_a_party_are_told_and_leaving_ends_it() {
         let registry = Registry::new(4);
         assert_eq!(registry.send(&phone(), &Outbound::Nudge), 0);
-        let mut first = registry.register(phone());
-        let mut second = registry.register(phone());
+        let mut first = registry.register(phone(), token(1));
+        let mut second = registry.register(phone(), token(1));
         assert_eq!(registry.send(&phone(), &Outbound::Nudge), 2);
         assert!(matches!(first.next().await, Some(Outbound::Nudge)));
         assert!(matches!(second.next().await, Some(Outbound::Nudge)));
@@ -237,8 +260,8 @@ mod tests {
     #[tokio::test]
     async fn the_oldest_connection_gives_way() {
         let registry = Registry::new(1);
-        let mut old = registry.register(phone());
-        let new = registry.register(phone());
+        let mut old = registry.register(phone(), token(1));
+        let new = registry.register(phone(), token(1));
         assert!(matches!(old.next().await, Some(Outbound::Close { allow_reconnect: false, .. })));
         drop(old);
         assert!(registry.is_online(&phone()), "a late goodbye must not remove the newer one");
@@ -248,9 +271,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_token_s_connections_are_closed_for_good() {
+        let registry = Registry::new(4);
+        let mut revoked = registry.register(phone(), token(1));
+        let mut valid = registry.register(phone(), token(2));
+        assert_eq!(registry.close_tokens(&HashSet::from([token(1), token(3)])), 1);
+        assert!(matches!(revoked.try_next(), Some(Outbound::Close { allow_reconnect: false, .. })));
+        assert!(valid.try_next().is_none());
+    }
+
+    #[tokio::test]
     async fn what_does_not_fit_is_noticed() {
         let registry = Registry::new(1);
-        let seat = registry.register(phone());
+        let seat = registry.register(phone(), token(1));
         (0..WAITING).for_each(|_| {
             registry.send(&phone(), &Outbound::Nudge);
         });

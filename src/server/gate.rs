@@ -16,7 +16,7 @@ use super::{
     body::{self, BodyError},
     context::{Context, Shared},
     http::health,
-    hub,
+    hub::{self, services::Service},
     reply::Problem,
     routes,
 };
@@ -74,8 +74,8 @@ impl Gate {
 
     async fn answer(self, request: Request<Incoming>) -> Response {
         let path = request.uri().path();
-        if path == "/hub" || path.starts_with("/hub/") {
-            return self.hub.handle(request).await;
+        if let Some((service, asked)) = Service::at(path) {
+            return self.hub.handle(service, asked, request).await;
         }
         if path == "/health" || path.starts_with("/health/") {
             return self.health(&request).await;
@@ -177,6 +177,7 @@ fn route_name(path: &str) -> &'static str {
         "/health" | "/health/live" | "/health/ready" => "/health",
         "/hub" => "/hub",
         "/hub/negotiate" => "/hub/negotiate",
+        "/hub/diagnostics" | "/hub/diagnostics/negotiate" => "/hub/diagnostics",
         "/api/v1/messages" => "/api/v1/messages",
         "/api/v1/messages/batch" => "/api/v1/messages/batch",
         "/api/v1/messages/acknowledge" => "/api/v1/messages/acknowledge",

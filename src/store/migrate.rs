@@ -36,6 +36,7 @@ pub const MIGRATIONS: &[Migration] = &[
     },
     Migration { version: 4, name: "books", sql: include_str!("../../migrations/0004_books.sql") },
     Migration { version: 5, name: "jobs", sql: include_str!("../../migrations/0005_jobs.sql") },
+    Migration { version: 6, name: "hub", sql: include_str!("../../migrations/0006_hub.sql") },
 ];
 
 /// The advisory lock's key: "esh3ar" in ASCII.

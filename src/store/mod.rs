@@ -17,6 +17,7 @@ pub mod notices;
 pub mod outcome;
 pub mod pool;
 pub mod rows;
+pub mod secrets;
 pub mod story;
 pub mod tokens;
 pub mod trail;

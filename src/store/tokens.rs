@@ -70,6 +70,21 @@ pub async fn find(
     Ok(Some(Valid { id: TokenId(row.try_get(0)?), owner, expires_at: row.try_get(5)? }))
 }
 
+const REVOKED: &str = "
+    SELECT id FROM tokens WHERE revoked_at > $1
+    UNION
+    SELECT t.id FROM business_users u JOIN tokens t ON t.user_id = u.id WHERE u.disabled_at > $1";
+
+/// Tokens that were revoked after a moment, or whose business user was disabled after it.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn revoked_since(client: &Client, since: OffsetDateTime) -> Result<Vec<TokenId>, Error> {
+    let statement = client.prepare_cached(REVOKED).await?;
+    let rows = client.query(&statement, &[&since]).await?;
+    rows.iter().map(|row| Ok(TokenId(row.try_get(0)?))).collect()
+}
+
 /// Stores a token.
 ///
 /// # Errors

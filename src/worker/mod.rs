@@ -31,6 +31,8 @@ pub fn start(app: &App, tracker: &TaskTracker, stop: &CancellationToken) {
     supervise(tracker, stop, "notices", move || jobs::notices(telling.clone()));
     let draining = app.clone();
     supervise(tracker, stop, "drain", move || sweep::drain(draining.clone()));
+    let closing = app.clone();
+    supervise(tracker, stop, "revocations", move || sweep::revocations(closing.clone()));
     let watching = app.clone();
     supervise(tracker, stop, "depth", move || sweep::depth(watching.clone()));
     let trailing = app.clone();

@@ -10,6 +10,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const CHECK_EVERY: Duration = Duration::from_secs(20);
 /// How often it is written who came and went, and that this process lives.
 const TRAIL_EVERY: Duration = Duration::from_secs(5);
+/// How often revoked tokens are looked for: their connections are to be closed within a second.
+const REVOKED_EVERY: Duration = Duration::from_millis(500);
 /// How often the books are audited, and how far back. It reads the messages of up to two days.
 const BOOKS_EVERY: Duration = Duration::from_secs(600);
 const BOOKS_SINCE: Duration = Duration::from_secs(24 * 3600);
@@ -39,6 +41,18 @@ pub async fn positions(app: App) {
             Ok(0) => {}
             Ok(behind) => tracing::info!(behind, "connections were behind and read again"),
             Err(error) => tracing::warn!(%error, "positions could not be checked"),
+        }
+    }
+}
+
+/// For ever.
+pub async fn revocations(app: App) {
+    let mut since = app.clock().now();
+    loop {
+        tokio::time::sleep(REVOKED_EVERY).await;
+        match app.close_revoked(since).await {
+            Ok(looked_until) => since = looked_until,
+            Err(error) => tracing::warn!(%error, "revoked tokens could not be looked for"),
         }
     }
 }

@@ -285,7 +285,8 @@ impl Machine {
                 self.sent[*to].push((message.id, *priority));
             }
             Step::Connect(who) => {
-                let seat = self.app.registry().register(Party::Mobile(self.phones[*who].clone()));
+                let party = Party::Mobile(self.phones[*who].clone());
+                let seat = self.app.registry().register(party, TokenId(uuid::Uuid::nil()));
                 let timeout = self.app.settings().retry.acknowledge_timeout;
                 let feed = Feed::new(timeout);
                 self.devices[*who] = Some(Device { seat, feed, shown: Vec::new() });

@@ -4,8 +4,9 @@ use std::{path::Path, process::Command};
 
 use crate::support::Server;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_official_javascript_client() {
+/// Runs a file of tests against a server. `tests` is how many it has: a runner that finds none
+/// succeeds too.
+async fn run(server: &Server, file: &'static str, tests: usize) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/node");
     if !folder.join("node_modules/@microsoft/signalr").exists() {
         let text = "SKIPPED: the official client is not installed; run: make test";
@@ -13,29 +14,29 @@ async fn the_official_javascript_client() {
         eprintln!("{text}");
         return;
     }
-    let server = Server::start().await;
-    let shop = server.user("shop", "SendMessages");
-    let phone = server.phone("+967771234567");
-    let base = server.base.clone();
-    let data = server.data();
-    let pid = server.pid();
-    let output = tokio::task::spawn_blocking(move || {
-        Command::new("node")
-            .args(["--test", "--test-reporter=spec", "hub.test.mjs"])
-            .current_dir(folder)
-            .env("BASE", base)
-            .env("SHOP", shop)
-            .env("PHONE", phone)
-            .env("NUMBER", "+967771234567")
-            .env("DATA", data)
-            .env("SERVER_PID", pid.to_string())
-            .output()
-            .unwrap()
-    })
-    .await
-    .unwrap();
+    let mut command = Command::new("node");
+    command
+        .args(["--test", "--test-force-exit", "--test-timeout=60000", "--test-reporter=spec", file])
+        .current_dir(folder)
+        .env("BASE", &server.base)
+        .env("SHOP", server.user("shop", "SendMessages"))
+        .env("PHONE", server.phone("+967771234567"))
+        .env("NUMBER", "+967771234567")
+        .env("DATA", server.data())
+        .env("SERVER_PID", server.pid().to_string());
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
-    // A runner that finds no test succeeds too.
-    assert!(text.contains("tests 9"), "{text}");
+    assert!(text.contains(&format!("tests {tests}\n")), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_official_javascript_client() {
+    run(&Server::start().await, "hub.test.mjs", 9).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_official_client_over_every_transport_and_encoding() {
+    let server = Server::start_with(&[("ESH3AR__HTTP__DIAGNOSTICS_HUB", "true")]).await;
+    run(&server, "transports.test.mjs", 47).await;
 }

@@ -1,10 +1,11 @@
 // What a user of the official JavaScript client sees.
 import assert from "node:assert/strict";
-import net from "node:net";
 import { test } from "node:test";
 import * as signalR from "@microsoft/signalr";
+import { api, inbox, proxy } from "./support.mjs";
 
 const { BASE, SHOP, PHONE, NUMBER } = process.env;
+const { send, read } = api(BASE, SHOP, NUMBER);
 
 function connection(token, { base = BASE, skip = false, reconnect } = {}) {
   const options = { accessTokenFactory: () => token };
@@ -17,65 +18,6 @@ function connection(token, { base = BASE, skip = false, reconnect } = {}) {
     .configureLogging(signalR.LogLevel.None);
   if (reconnect) builder = builder.withAutomaticReconnect(reconnect);
   return builder.build();
-}
-
-async function send(content, extra = {}) {
-  const response = await fetch(`${BASE}/api/v1/messages`, {
-    method: "POST",
-    headers: { authorization: `Bearer ${SHOP}`, "content-type": "application/json" },
-    body: JSON.stringify({ to: NUMBER, content, ...extra }),
-  });
-  assert.equal(response.status, 202);
-  return (await response.json()).id;
-}
-
-async function read(id) {
-  const response = await fetch(`${BASE}/api/v1/messages/${id}`, {
-    headers: { authorization: `Bearer ${SHOP}` },
-  });
-  return response.json();
-}
-
-/** Collects what a connection receives; `next()` waits for the next message. */
-function inbox(hub) {
-  const queue = [];
-  const waiting = [];
-  const put = (how) => (argument) => {
-    for (const message of how === "page" ? argument : [argument]) {
-      const item = { how, message };
-      const waiter = waiting.shift();
-      if (waiter) waiter(item);
-      else queue.push(item);
-    }
-  };
-  hub.on("ReceiveMessage", put("live"));
-  hub.on("ReceivePendingMessages", put("page"));
-  return {
-    next: () =>
-      queue.length ? Promise.resolve(queue.shift()) : new Promise((done) => waiting.push(done)),
-    size: () => queue.length,
-  };
-}
-
-/** Passes TCP through until it is cut. */
-async function proxy() {
-  const target = new URL(BASE);
-  const sockets = new Set();
-  const server = net.createServer((inner) => {
-    const outer = net.connect(Number(target.port), target.hostname);
-    for (const socket of [inner, outer]) {
-      sockets.add(socket);
-      socket.on("error", () => {});
-      socket.on("close", () => { inner.destroy(); outer.destroy(); sockets.delete(socket); });
-    }
-    inner.pipe(outer).pipe(inner);
-  });
-  await new Promise((done) => server.listen(0, "127.0.0.1", done));
-  return {
-    base: `http://127.0.0.1:${server.address().port}`,
-    cut: () => sockets.forEach((socket) => socket.destroy()),
-    close: () => { sockets.forEach((socket) => socket.destroy()); server.close(); },
-  };
 }
 
 for (const skip of [false, true]) {
@@ -170,7 +112,7 @@ test("tells the sender what becomes of its messages", async () => {
 });
 
 test("comes back by itself after its connection was cut, and misses nothing", async () => {
-  const wire = await proxy();
+  const wire = await proxy(BASE);
   const hub = connection(PHONE, { base: wire.base, reconnect: { nextRetryDelayInMilliseconds: () => 100 } });
   const box = inbox(hub);
   await hub.start();

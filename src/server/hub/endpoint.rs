@@ -1,38 +1,44 @@
-//! The requests that make a connection: negotiation and the upgrade to a WebSocket.
+//! The requests of clients: negotiation, the three transports, posts and the goodbye.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, StatusCode, header};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use ring::rand::{SecureRandom, SystemRandom};
-use tokio::sync::Semaphore;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use warp::reply::Response;
+use warp::{Reply as _, reply::Response};
 
 use super::{
-    negotiate::{self, Offer, Transport},
-    socket,
+    answers::{Refused, not_allowed, polled, preflight, switching, text},
+    connection::{self, Beginning},
+    negotiate::{self, Offer, Transport, parameter},
+    services::{Asked, Service},
+    table::{Found, Key, Link, Negotiated, Place, Return, Table},
+    token::{Node, Signer},
+    wire::{HOLD, Inbox, Mailbox, PIECE, Poll, Polls, Socket, Wire, accept_key, event_stream},
 };
 use crate::{
     app::{App, Caller, Error},
-    domain::Party,
     server::{gate, reply::Problem},
 };
 
-/// How long a negotiated connection waits for its transport (reference: the official server's
-/// disconnect timeout).
 /// When a client that came while the process is emptied should come again.
 const DRAINED: Duration = Duration::from_secs(5);
-const ATTACH_TIMEOUT: Duration = Duration::from_secs(15);
-/// Negotiated connections that may wait at once; past that negotiation is refused.
-const NEGOTIATED: usize = 50_000;
+/// When a client for whom there was no place should come again.
+const FULL: Duration = Duration::from_secs(5);
+/// How long a posted body may pause.
+const BODY_IDLE: Duration = Duration::from_secs(15);
+/// The transports in the order in which clients are to try them.
+const TRANSPORTS: [Transport; 3] =
+    [Transport::WebSockets, Transport::ServerSentEvents, Transport::LongPolling];
 
-/// The hub at `/hub`. Cheap to clone.
+/// The hubs of this server. Cheap to clone.
 #[derive(Clone)]
 pub struct Hub {
     inner: Arc<Inner>,
@@ -41,38 +47,57 @@ pub struct Hub {
 struct Inner {
     app: App,
     random: SystemRandom,
-    negotiated: Mutex<HashMap<String, Negotiated>>,
+    signer: Signer,
+    table: Table,
     places: Arc<Semaphore>,
+    diagnostics: bool,
     stop: CancellationToken,
     tracker: TaskTracker,
 }
 
-/// A connection that has been negotiated and has no transport yet.
-struct Negotiated {
-    party: Party,
-    until: Instant,
+/// What hubs need besides the use cases.
+pub struct HubOptions {
+    /// Connections at once.
+    pub most: usize,
+    /// Whether the diagnostics hub is there.
+    pub diagnostics: bool,
+    /// The name of this process among those of a cluster.
+    pub node: Node,
+    /// What connection tokens are signed with.
+    pub secret: Vec<u8>,
 }
 
 impl Hub {
-    /// A hub for this many sockets at once. They are closed when `stop` is cancelled, and `tracker`
-    /// waits for them.
-    pub fn new(app: App, most: usize, stop: CancellationToken, tracker: TaskTracker) -> Hub {
+    /// Hubs whose connections are closed when `stop` is cancelled; `tracker` waits for them.
+    pub fn new(
+        app: App,
+        options: &HubOptions,
+        stop: CancellationToken,
+        tracker: TaskTracker,
+    ) -> Hub {
         Hub {
             inner: Arc::new(Inner {
                 app,
                 random: SystemRandom::new(),
-                negotiated: Mutex::default(),
-                places: Arc::new(Semaphore::new(most)),
+                signer: Signer::new(options.node, &options.secret),
+                table: Table::default(),
+                places: Arc::new(Semaphore::new(options.most)),
+                diagnostics: options.diagnostics,
                 stop,
                 tracker,
             }),
         }
     }
 
-    /// Answers a request on `/hub` or below.
-    pub async fn handle(&self, request: Request<Incoming>) -> Response {
+    /// Answers a request to a hub.
+    pub async fn handle(
+        &self,
+        service: Service,
+        asked: Asked,
+        request: Request<Incoming>,
+    ) -> Response {
         let origin = request.headers().get(header::ORIGIN).cloned();
-        let mut response = self.answer(request).await;
+        let mut response = self.answer(service, asked, request).await;
         // Browsers send credentials by default, for which the answer must name the origin. It may
         // be any: there are no cookies here, only tokens that a page must have been given.
         if let Some(origin) = origin {
@@ -85,7 +110,10 @@ impl Hub {
         response
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response {
+    async fn answer(&self, service: Service, asked: Asked, request: Request<Incoming>) -> Response {
+        if service == Service::Diagnostics && !self.inner.diagnostics {
+            return text(StatusCode::NOT_FOUND, "");
+        }
         if request.method() == Method::OPTIONS {
             return preflight();
         }
@@ -96,163 +124,289 @@ impl Hub {
             Some(token) => self.inner.app.authenticate(token).await,
         };
         let caller = match caller {
-            Ok(caller) => caller,
+            Ok(caller) if service.admits(&caller) => caller,
+            Ok(_) => return text(StatusCode::FORBIDDEN, ""),
             // Empty, so that clients show the reason phrase.
             Err(Error::Unauthenticated) => return text(StatusCode::UNAUTHORIZED, ""),
             Err(error) => return Problem::from(error).into_response(),
         };
-        if self.inner.app.is_draining() {
-            // Clients that reconnect by themselves try again, and a load balancer has moved on by then.
-            return Problem::from(Error::Overloaded { retry_after: DRAINED }).into_response();
-        }
-        match (request.uri().path(), request.method()) {
-            ("/hub/negotiate", &Method::POST) => self.negotiate(&caller, query),
-            ("/hub", &Method::GET) => self.connect(caller, request),
-            ("/hub", &Method::POST | &Method::DELETE) => self.on_no_such_transport(query),
-            ("/hub" | "/hub/negotiate", _) => text(StatusCode::METHOD_NOT_ALLOWED, ""),
-            _ => text(StatusCode::NOT_FOUND, ""),
-        }
+        let answered = match (asked, request.method()) {
+            (Asked::Negotiate, &Method::POST) => self.negotiate(service, &caller, query),
+            (Asked::Connect, &Method::GET) => self.connect(service, caller, request).await,
+            (Asked::Connect, &Method::POST) => self.post(service, &caller, request).await,
+            (Asked::Connect, &Method::DELETE) => self.delete(service, &caller, query),
+            (Asked::Negotiate, _) => Ok(not_allowed("POST, OPTIONS")),
+            (Asked::Connect, _) => Ok(not_allowed("GET, POST, DELETE, OPTIONS")),
+        };
+        answered.unwrap_or_else(Refused::into_response)
     }
 
-    fn negotiate(&self, caller: &Caller, query: &str) -> Response {
-        let (mut id, mut token) = ([0; 16], [0; 16]);
-        if self
-            .inner
-            .random
-            .fill(&mut id)
-            .and_then(|()| self.inner.random.fill(&mut token))
-            .is_err()
-        {
-            return Problem::from(Error::Internal).into_response();
-        }
-        let offer = Offer { transports: &[Transport::WebSockets], stateful: false };
-        let answer = negotiate::negotiate(query, id, token, offer);
-        if let Some(granted) = &answer.granted {
-            let now = Instant::now();
-            let mut negotiated = self.negotiated();
-            if negotiated.len() >= NEGOTIATED {
-                negotiated.retain(|_, waiting| waiting.until > now);
+    /// Clients that reconnect by themselves try again, and a load balancer has moved on by then.
+    fn refuse_while_draining(&self) -> Result<(), Refused> {
+        if self.inner.app.is_draining() { Err(Refused::ComeBack(DRAINED)) } else { Ok(()) }
+    }
+
+    fn random(&self) -> Result<[u8; 16], Refused> {
+        let mut bytes = [0; 16];
+        self.inner.random.fill(&mut bytes).map_err(|_| Refused::NoRandomness)?;
+        Ok(bytes)
+    }
+
+    fn negotiate(
+        &self,
+        service: Service,
+        caller: &Caller,
+        query: &str,
+    ) -> Result<Response, Refused> {
+        self.refuse_while_draining()?;
+        let (id, key) = (self.random()?, self.random()?);
+        let offer = Offer { transports: &TRANSPORTS, stateful: true };
+        let answer = negotiate::negotiate(query, id, self.inner.signer.sign(&key), offer);
+        if let Some(granted) = answer.granted {
+            let negotiated = Negotiated {
+                party: caller.party(),
+                service,
+                connection_id: granted.connection_id,
+                stateful: granted.stateful,
+            };
+            if !self.inner.table.negotiate(key, negotiated, Instant::now()) {
+                return Err(Refused::ComeBack(FULL));
             }
-            if negotiated.len() >= NEGOTIATED {
-                let retry_after = Duration::from_secs(1);
-                return Problem::from(Error::Overloaded { retry_after }).into_response();
-            }
-            let waiting = Negotiated { party: caller.party(), until: now + ATTACH_TIMEOUT };
-            negotiated.insert(granted.token.expose().to_owned(), waiting);
         }
         let length = answer.body.len();
-        let mut response = Response::new(bytes::Bytes::from(answer.body).into());
+        let mut response = Response::new(Bytes::from(answer.body).into());
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-        response
+        Ok(response)
     }
 
-    fn connect(&self, caller: Caller, mut request: Request<Incoming>) -> Response {
-        let Some(accept) = websocket_accept(request.headers()) else {
-            return self.on_no_such_transport(request.uri().query().unwrap_or_default());
-        };
-        if let Some(id) = parameter(request.uri().query().unwrap_or_default(), "id") {
-            let waiting = self.negotiated().remove(id);
-            // A token that somebody else negotiated is no token of this caller's.
-            let fits = waiting.is_some_and(|waiting| {
-                waiting.until > Instant::now() && waiting.party == caller.party()
-            });
-            if !fits {
-                return text(StatusCode::NOT_FOUND, "No Connection with that ID");
+    /// The connection that a request names.
+    fn find(
+        &self,
+        service: Service,
+        caller: &Caller,
+        query: &str,
+    ) -> Result<(Key, Found), Refused> {
+        let token = parameter(query, "id").filter(|id| !id.is_empty());
+        let (node, key) =
+            self.inner.signer.read(token.ok_or(Refused::NoId)?).ok_or(Refused::UnknownId)?;
+        if !self.inner.signer.is_ours(&node) {
+            return Err(Refused::UnknownId);
+        }
+        let table = &self.inner.table;
+        // A token that somebody else negotiated is no token of this caller's.
+        let found = table.find(&key, &caller.party(), service, Instant::now());
+        Ok((key, found.ok_or(Refused::UnknownId)?))
+    }
+
+    async fn connect(
+        &self,
+        service: Service,
+        caller: Caller,
+        mut request: Request<Incoming>,
+    ) -> Result<Response, Refused> {
+        let query = request.uri().query().unwrap_or_default();
+        let accept = accept_key(request.headers());
+        let named = parameter(query, "id").is_some_and(|id| !id.is_empty());
+        if let (Some(accept), false) = (&accept, named) {
+            // Without negotiation: only WebSockets need none.
+            self.refuse_while_draining()?;
+            let connection_id = negotiate::id(self.random()?);
+            let beginning = Beginning { service, caller, connection_id, returns: None };
+            return self.upgrade(&mut request, accept, beginning, None);
+        }
+        let (key, found) = self.find(service, &caller, query)?;
+        let wants_events = request
+            .headers()
+            .get_all(header::ACCEPT)
+            .iter()
+            .any(|value| value.to_str().is_ok_and(|value| value.contains("text/event-stream")));
+        match (found, accept) {
+            (Found::Waiting, Some(accept)) => self.first_socket(key, caller, &mut request, &accept),
+            (Found::Waiting, None) if wants_events => self.first_events(key, caller),
+            (Found::Waiting, None) => self.first_poll(key, caller),
+            (Found::Living(Link::Returning(returns)), Some(accept)) => {
+                Ok(self.another_socket(returns, caller, &mut request, &accept))
+            }
+            (Found::Living(Link::Socket), Some(_)) => Err(Refused::Taken),
+            (Found::Living(Link::Events(_)), None) if wants_events => Err(Refused::Taken),
+            (Found::Living(Link::Polls(_, mailbox)), None) if !wants_events => {
+                Ok(poll(&mailbox, &caller).await)
+            }
+            (Found::Living(_), _) => {
+                Err(Refused::BadRequest("Cannot change transports mid-connection"))
             }
         }
-        let Ok(place) = Arc::clone(&self.inner.places).try_acquire_owned() else {
-            let retry_after = Duration::from_secs(5);
-            return Problem::from(Error::Overloaded { retry_after }).into_response();
-        };
-        let upgrade = hyper::upgrade::on(&mut request);
+    }
+
+    fn first_socket(
+        &self,
+        key: Key,
+        caller: Caller,
+        request: &mut Request<Incoming>,
+        accept: &str,
+    ) -> Result<Response, Refused> {
+        let (sender, returns) = mpsc::channel(1);
+        // Whether it may come back was said in the negotiation, which only `attach` gives.
+        let link = Link::Returning(sender);
+        let attached = self.inner.table.attach(key, link, Instant::now());
+        let (negotiated, place) = attached.ok_or(Refused::Taken)?;
+        let stateful = negotiated.stateful;
+        if !stateful {
+            place.relink(Link::Socket);
+        }
+        let beginning = beginning(negotiated, caller, stateful.then_some(returns));
+        self.upgrade(request, accept, beginning, Some(place))
+    }
+
+    fn upgrade(
+        &self,
+        request: &mut Request<Incoming>,
+        accept: &str,
+        beginning: Beginning,
+        place: Option<Place>,
+    ) -> Result<Response, Refused> {
+        let seat = self.seat()?;
+        let upgrade = hyper::upgrade::on(request);
         let app = self.inner.app.clone();
         let stop = self.inner.stop.clone();
         self.inner.tracker.spawn(async move {
             match upgrade.await {
-                Ok(upgraded) => socket::drive(upgraded, app, caller, stop).await,
+                Ok(upgraded) => {
+                    let wire = Wire::Socket(Box::new(Socket::new(upgraded).await));
+                    connection::drive(app, wire, beginning, stop).await;
+                }
                 Err(error) => tracing::debug!(%error, "an upgrade was not completed"),
             }
-            drop(place);
+            drop((place, seat));
         });
-        let mut response = text(StatusCode::SWITCHING_PROTOCOLS, "");
-        let headers = response.headers_mut();
-        headers.remove(header::CONTENT_TYPE);
-        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-        if let Ok(accept) = HeaderValue::from_str(&accept) {
-            headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
-        }
-        response
+        Ok(switching(accept))
     }
 
-    /// Server-Sent Events and long polling are not offered, and their requests answered as the
-    /// official server answers those of a transport that a hub does not have.
-    fn on_no_such_transport(&self, query: &str) -> Response {
-        match parameter(query, "id") {
-            None => text(StatusCode::BAD_REQUEST, "Connection ID required"),
-            Some(id) if !self.negotiated().contains_key(id) => {
-                text(StatusCode::NOT_FOUND, "No Connection with that ID")
+    /// A client comes back to a connection whose socket it lost.
+    fn another_socket(
+        &self,
+        returns: mpsc::Sender<Return>,
+        caller: Caller,
+        request: &mut Request<Incoming>,
+        accept: &str,
+    ) -> Response {
+        let upgrade = hyper::upgrade::on(request);
+        self.inner.tracker.spawn(async move {
+            match upgrade.await {
+                Ok(upgraded) => {
+                    let socket = Box::new(Socket::new(upgraded).await);
+                    // If the connection has ended meanwhile, so does the socket.
+                    let _ = returns.send(Return { socket, caller }).await;
+                }
+                Err(error) => tracing::debug!(%error, "an upgrade was not completed"),
             }
-            Some(_) => text(
-                StatusCode::NOT_FOUND,
-                "LongPolling transport not supported by this end point type",
-            ),
+        });
+        switching(accept)
+    }
+
+    fn first_events(&self, key: Key, caller: Caller) -> Result<Response, Refused> {
+        let (inbox, posted) = Inbox::new();
+        let attached = self.inner.table.attach(key, Link::Events(inbox), Instant::now());
+        let (negotiated, place) = attached.ok_or(Refused::Taken)?;
+        let seat = self.seat()?;
+        let (events, body) = event_stream(posted);
+        self.start(Wire::Events(events), beginning(negotiated, caller, None), place, seat);
+        let mut response = warp::reply::stream(body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache,no-store"));
+        headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("identity"));
+        // Proxies would gather events otherwise.
+        headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+        Ok(response)
+    }
+
+    /// The first request is answered at once: that opens the connection.
+    fn first_poll(&self, key: Key, caller: Caller) -> Result<Response, Refused> {
+        let (inbox, posted) = Inbox::new();
+        let mailbox = Mailbox::new(caller.expires_at);
+        let link = Link::Polls(inbox, Arc::clone(&mailbox));
+        let attached = self.inner.table.attach(key, link, Instant::now());
+        let (negotiated, place) = attached.ok_or(Refused::Taken)?;
+        let seat = self.seat()?;
+        let wire = Wire::Polls(Polls::new(posted, mailbox));
+        self.start(wire, beginning(negotiated, caller, None), place, seat);
+        Ok(polled(Bytes::new()))
+    }
+
+    fn start(&self, wire: Wire, beginning: Beginning, place: Place, seat: OwnedSemaphorePermit) {
+        let app = self.inner.app.clone();
+        let stop = self.inner.stop.clone();
+        self.inner.tracker.spawn(async move {
+            connection::drive(app, wire, beginning, stop).await;
+            drop((place, seat));
+        });
+    }
+
+    fn seat(&self) -> Result<OwnedSemaphorePermit, Refused> {
+        Arc::clone(&self.inner.places).try_acquire_owned().map_err(|_| Refused::ComeBack(FULL))
+    }
+
+    /// What the client says, where its transport carries only what the server says.
+    async fn post(
+        &self,
+        service: Service,
+        caller: &Caller,
+        request: Request<Incoming>,
+    ) -> Result<Response, Refused> {
+        let query = request.uri().query().unwrap_or_default();
+        let inbox = match self.find(service, caller, query)?.1 {
+            Found::Living(Link::Events(inbox) | Link::Polls(inbox, _)) => inbox,
+            Found::Living(Link::Socket | Link::Returning(_)) => return Err(Refused::NoPosts),
+            Found::Waiting => return Err(Refused::UnknownId),
+        };
+        // One post after the other, each whole.
+        let mut turn = inbox.turn().await.ok_or(Refused::UnknownId)?;
+        let mut body = request.into_body();
+        loop {
+            let frame = match tokio::time::timeout(BODY_IDLE, body.frame()).await {
+                Ok(None) => return Ok(text(StatusCode::OK, "")),
+                Ok(Some(Ok(frame))) => frame,
+                Ok(Some(Err(_))) => return Err(Refused::BadRequest("")),
+                Err(_) => return Ok(text(StatusCode::REQUEST_TIMEOUT, "")),
+            };
+            let Ok(mut data) = frame.into_data() else { continue };
+            while !data.is_empty() {
+                let piece = data.split_to(data.len().min(PIECE));
+                if !turn.put(piece).await {
+                    return Err(Refused::UnknownId);
+                }
+            }
         }
     }
 
-    fn negotiated(&self) -> MutexGuard<'_, HashMap<String, Negotiated>> {
-        self.inner.negotiated.lock().unwrap_or_else(PoisonError::into_inner)
+    fn delete(&self, service: Service, caller: &Caller, query: &str) -> Result<Response, Refused> {
+        let (key, Found::Living(Link::Polls(_, mailbox))) = self.find(service, caller, query)?
+        else {
+            let what = "Cannot terminate this connection using the DELETE endpoint.";
+            return Err(Refused::BadRequest(what));
+        };
+        self.inner.table.forget(&key);
+        mailbox.end();
+        Ok(text(StatusCode::ACCEPTED, ""))
     }
 }
 
-/// The value of `Sec-WebSocket-Accept` if this is a request for a WebSocket (RFC 6455, 4.2.1).
-fn websocket_accept(headers: &HeaderMap) -> Option<String> {
-    let has = |name: header::HeaderName, wanted: &str| {
-        headers
-            .get_all(name)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .any(|part| part.trim().eq_ignore_ascii_case(wanted))
-    };
-    let wanted = has(header::UPGRADE, "websocket")
-        && has(header::CONNECTION, "upgrade")
-        && has(header::SEC_WEBSOCKET_VERSION, "13");
-    let key = headers.get(header::SEC_WEBSOCKET_KEY)?;
-    wanted.then(|| derive_accept_key(key.as_bytes()))
+fn beginning(
+    negotiated: Negotiated,
+    caller: Caller,
+    returns: Option<mpsc::Receiver<Return>>,
+) -> Beginning {
+    let Negotiated { service, connection_id, .. } = negotiated;
+    Beginning { service, caller, connection_id, returns }
 }
 
-fn preflight() -> Response {
-    let mut response = text(StatusCode::NO_CONTENT, "");
-    let headers = response.headers_mut();
-    headers.insert(
-        header::ACCESS_CONTROL_ALLOW_METHODS,
-        HeaderValue::from_static("GET, POST, DELETE"),
-    );
-    headers.insert(
-        header::ACCESS_CONTROL_ALLOW_HEADERS,
-        HeaderValue::from_static(
-            "authorization, content-type, x-requested-with, x-signalr-user-agent",
-        ),
-    );
-    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("3600"));
-    response
-}
-
-fn text(status: StatusCode, body: &'static str) -> Response {
-    let mut response = Response::new(bytes::Bytes::from_static(body.as_bytes()).into());
-    *response.status_mut() = status;
-    if !body.is_empty() {
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+async fn poll(mailbox: &Mailbox, caller: &Caller) -> Response {
+    match mailbox.poll(caller.expires_at, HOLD).await {
+        Poll::Bytes(bytes) => polled(bytes),
+        Poll::Over => text(StatusCode::NO_CONTENT, ""),
     }
-    response
-}
-
-fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
-    query
-        .split('&')
-        .filter_map(|pair| pair.split_once('='))
-        .find_map(|(key, value)| (key == name && !value.is_empty()).then_some(value))
 }

@@ -12,6 +12,8 @@ use super::codec::{Protocol, RECORD_END};
 /// connection where that was not negotiated. Any lower number is taken too; one client in the field
 /// sends 0.
 pub const MAX_VERSION: i32 = 2;
+/// The version that asks for stateful reconnect, where it was negotiated.
+pub const STATEFUL_VERSION: i32 = 2;
 
 /// What a handshake agreed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +38,12 @@ pub enum HandshakeError {
         /// The protocol asked for.
         protocol: &'static str,
     },
+    /// It asks for a binary protocol on a transport that carries text.
+    #[error(
+        "Cannot use the '{0}' protocol on the current transport. The transport does not support \
+         'Binary' transfer format."
+    )]
+    Binary(&'static str),
     /// It did not come in time, is longer than a message may be, or the server is leaving.
     #[error("Handshake was canceled.")]
     Canceled,
@@ -55,8 +63,9 @@ struct Failure<'a> {
     error: &'a str,
 }
 
-/// Judges the payload of a handshake request, without its end.
-pub fn judge(payload: &[u8]) -> Result<Agreed, HandshakeError> {
+/// Judges the payload of a handshake request, without its end; `text_only` for a transport that
+/// carries nothing else.
+pub fn judge(payload: &[u8], text_only: bool) -> Result<Agreed, HandshakeError> {
     let malformed = HandshakeError::Malformed;
     let text = std::str::from_utf8(payload).map_err(|_| malformed("Error reading JSON."))?;
     // serde would take an array for the structure, by position.
@@ -78,6 +87,9 @@ pub fn judge(payload: &[u8]) -> Result<Agreed, HandshakeError> {
     };
     if version > MAX_VERSION {
         return Err(HandshakeError::Version { version, protocol: protocol.name() });
+    }
+    if text_only && !protocol.is_text() {
+        return Err(HandshakeError::Binary(protocol.name()));
     }
     Ok(Agreed { protocol, version })
 }
@@ -105,7 +117,7 @@ mod tests {
     use super::*;
 
     fn refusal(request: &str) -> String {
-        let answer = refused(&judge(request.as_bytes()).unwrap_err());
+        let answer = refused(&judge(request.as_bytes(), false).unwrap_err());
         let (end, json) = answer.split_last().unwrap();
         assert_eq!(*end, RECORD_END);
         let json: serde_json::Value = serde_json::from_slice(json).unwrap();
@@ -118,7 +130,7 @@ mod tests {
         for version in [-1, 0, 1, 2] {
             let request = format!(r#" {{"version":{version},"x":[{{}}],"protocol":"json"}} "#);
             let agreed = Agreed { protocol: Protocol::Json, version };
-            assert_eq!(judge(request.as_bytes()), Ok(agreed));
+            assert_eq!(judge(request.as_bytes(), false), Ok(agreed));
         }
         assert_eq!(
             refusal(r#"{"protocol":"json","version":3}"#),
@@ -127,8 +139,19 @@ mod tests {
     }
 
     #[test]
+    fn a_binary_protocol_needs_a_transport_that_carries_it() {
+        let request = br#"{"protocol":"messagepack","version":1}"#;
+        assert!(judge(request, false).is_ok());
+        assert_eq!(
+            judge(request, true).unwrap_err().to_string(),
+            "Cannot use the 'messagepack' protocol on the current transport. The transport does not \
+             support 'Binary' transfer format."
+        );
+    }
+
+    #[test]
     fn names_of_protocols_have_no_case_and_unknown_ones_are_repeated() {
-        assert!(judge(br#"{"protocol":"JSON","version":1}"#).is_ok());
+        assert!(judge(br#"{"protocol":"JSON","version":1}"#, false).is_ok());
         assert_eq!(
             refusal(r#"{"protocol":"a\"b","version":1}"#),
             "The protocol 'a\"b' is not supported."
@@ -159,7 +182,7 @@ mod tests {
             assert_eq!(refusal(request), format!("{prefix}{detail}"), "{request}");
         }
         assert!(matches!(
-            judge(b"{\"protocol\":\"json\",\"version\":1,\"x\":\"\xff\"}"),
+            judge(b"{\"protocol\":\"json\",\"version\":1,\"x\":\"\xff\"}", false),
             Err(HandshakeError::Malformed(_))
         ));
     }

@@ -11,24 +11,38 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use super::codec::Outcome;
+use super::{
+    codec::{Data, Outcome},
+    session::Kind,
+};
 use crate::{
     app::{App, Caller, Error, ledger::Said},
     domain::{MessageId, feed::PAGE},
     server::{reply, view},
 };
 
+/// How messages look to a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// As over HTTP.
+    Current,
+    /// As the existing system writes them.
+    Legacy,
+}
+
 /// A call that reads as one of a method.
 #[derive(Debug)]
 pub enum Call {
     /// The recipient has these.
     Acknowledge(Vec<MessageId>),
+    /// The recipient has this one, in the words of the existing apps.
+    AcknowledgeMessage(MessageId),
     /// The recipient opened these.
     MarkRead(Vec<MessageId>),
     /// What is not acknowledged.
     GetPendingMessages,
     /// Gives its argument back.
-    Echo(Value),
+    Echo(Data),
 }
 
 /// How a call went.
@@ -55,6 +69,7 @@ impl Call {
     pub fn method(&self) -> &'static str {
         match self {
             Call::Acknowledge(_) => "Acknowledge",
+            Call::AcknowledgeMessage(_) => "AcknowledgeMessage",
             Call::MarkRead(_) => "MarkRead",
             Call::GetPendingMessages => "GetPendingMessages",
             Call::Echo(_) => "Echo",
@@ -66,7 +81,7 @@ impl Call {
     /// # Errors
     /// The text of the completion's error (reference: the official server's texts, which clients
     /// show).
-    pub fn bind(target: &str, arguments: Vec<Value>) -> Result<Call, String> {
+    pub fn bind(target: &str, arguments: Vec<Data>) -> Result<Call, String> {
         let is = |name: &str| target.eq_ignore_ascii_case(name);
         if is("Acknowledge") {
             let ids: Vec<uuid::Uuid> = one(target, arguments)?;
@@ -84,13 +99,20 @@ impl Call {
             none(target, &arguments)?;
             Ok(Call::GetPendingMessages)
         } else if is("Echo") {
-            one(target, arguments).map(Call::Echo)
+            let [argument] = <[Data; 1]>::try_from(arguments)
+                .map_err(|given| miscounted(target, given.len(), 1))?;
+            Ok(Call::Echo(argument))
         } else {
-            Err(format!(
-                "Failed to invoke '{}' due to an error on the server. HubException: Method does \
-                 not exist.",
-                shown(target)
-            ))
+            Err(unknown(target))
+        }
+    }
+
+    /// The messages of which this is the recipient's word.
+    pub fn words(&self) -> &[MessageId] {
+        match self {
+            Call::Acknowledge(ids) | Call::MarkRead(ids) => ids,
+            Call::AcknowledgeMessage(id) => std::slice::from_ref(id),
+            Call::GetPendingMessages | Call::Echo(_) => &[],
         }
     }
 
@@ -104,22 +126,24 @@ impl Call {
     ) -> Done {
         let method = self.method();
         metrics::counter!("esh3ar_hub_invocations_total", "method" => method).increment(1);
-        let mut acknowledged = Vec::new();
-        let result = match self {
+        let acknowledged = self.words().to_vec();
+        let result: Result<Data, Error> = match self {
             Call::Acknowledge(ids) => {
-                let result = say(&app, &caller, Said::Acknowledged, &ids, written_at).await;
-                acknowledged = ids;
-                result
+                say(&app, &caller, Said::Acknowledged, &ids, written_at).await.map(Data::from)
+            }
+            // Nothing is returned there, whatever was changed.
+            Call::AcknowledgeMessage(id) => {
+                say(&app, &caller, Said::Acknowledged, &[id], written_at)
+                    .await
+                    .map(|_| Value::Null.into())
             }
             Call::MarkRead(ids) => {
-                let result = say(&app, &caller, Said::Opened, &ids, written_at).await;
-                acknowledged = ids;
-                result
+                say(&app, &caller, Said::Opened, &ids, written_at).await.map(Data::from)
             }
             Call::GetPendingMessages => app
                 .pending(&caller, &[], true, PAGE)
                 .await
-                .map(|found| json!(view::messages(&found))),
+                .map(|found| json!(view::messages(&found)).into()),
             Call::Echo(value) => Ok(value),
         };
         match result {
@@ -147,25 +171,58 @@ async fn say(
 /// The text for an error of the application; clients see everything after `HubException: `.
 fn failed(method: &str, error: &Error) -> String {
     let (_, code) = reply::classify(error);
+    failed_with(method, &format!("{code}: {error}"))
+}
+
+/// The text for an application error of a method.
+pub(super) fn failed_with(method: &str, text: &str) -> String {
+    let method = shown(method);
+    format!("An unexpected error occurred invoking '{method}' on the server. HubException: {text}")
+}
+
+/// The text for a method that is not there.
+pub fn unknown(target: &str) -> String {
     format!(
-        "An unexpected error occurred invoking '{}' on the server. HubException: {code}: {error}",
-        shown(method)
+        "Failed to invoke '{}' due to an error on the server. HubException: Method does not exist.",
+        shown(target)
     )
 }
 
-fn one<T: DeserializeOwned>(target: &str, mut arguments: Vec<Value>) -> Result<T, String> {
-    if arguments.len() != 1 {
-        return Err(miscounted(target, arguments.len(), 1));
+/// Whether a method is called in the way that it answers.
+pub(super) fn check_kind(method: &str, streams: bool, kind: Kind) -> Result<(), String> {
+    match (streams, kind) {
+        (false, Kind::Plain) | (true, Kind::Stream) => Ok(()),
+        (true, Kind::Plain) => Err(format!(
+            "The client attempted to invoke the streaming '{method}' method with a non-streaming \
+             invocation."
+        )),
+        (false, Kind::Stream) => Err(format!(
+            "The client attempted to invoke the non-streaming '{method}' method with a streaming \
+             invocation."
+        )),
     }
-    let argument = arguments.pop().unwrap_or_default();
-    serde_json::from_value(argument).map_err(|_| unbound(target))
 }
 
-fn none(target: &str, arguments: &[Value]) -> Result<(), String> {
+pub(super) fn check_uploads(method: &str, given: usize, expected: usize) -> Result<(), String> {
+    if given == expected {
+        return Ok(());
+    }
+    let text = format!("Client sent {given} stream(s), Hub method expects {expected}.");
+    Err(failed_with(method, &text))
+}
+
+/// Reads the one argument of a method.
+pub fn one<T: DeserializeOwned>(target: &str, arguments: Vec<Data>) -> Result<T, String> {
+    let [argument] =
+        <[Data; 1]>::try_from(arguments).map_err(|given| miscounted(target, given.len(), 1))?;
+    serde_json::from_value(argument.into_json()).map_err(|_| unbound(target))
+}
+
+pub(super) fn none(target: &str, arguments: &[Data]) -> Result<(), String> {
     if arguments.is_empty() { Ok(()) } else { Err(miscounted(target, arguments.len(), 0)) }
 }
 
-fn miscounted(target: &str, given: usize, expected: usize) -> String {
+pub(super) fn miscounted(target: &str, given: usize, expected: usize) -> String {
     format!(
         "Failed to invoke '{}' due to an error on the server. InvalidDataException: Invocation \
          provides {given} argument(s) but target expects {expected}.",
@@ -194,17 +251,17 @@ mod tests {
 
     #[test]
     fn names_are_matched_without_case_and_arguments_are_counted() {
-        assert!(matches!(Call::bind("echo", vec![json!(1)]), Ok(Call::Echo(_))));
+        assert!(matches!(Call::bind("echo", vec![json!(1).into()]), Ok(Call::Echo(_))));
         let id = uuid::Uuid::from_u128(7);
         assert!(
-            matches!(Call::bind("ACKNOWLEDGE", vec![json!([id])]), Ok(Call::Acknowledge(v)) if v == [MessageId(id)])
+            matches!(Call::bind("ACKNOWLEDGE", vec![json!([id]).into()]), Ok(Call::Acknowledge(v)) if v == [MessageId(id)])
         );
         let text = Call::bind("Echo", vec![]).unwrap_err();
         assert!(
             text.ends_with("Invocation provides 0 argument(s) but target expects 1."),
             "{text}"
         );
-        let text = Call::bind("Acknowledge", vec![json!("no list")]).unwrap_err();
+        let text = Call::bind("Acknowledge", vec![json!("no list").into()]).unwrap_err();
         assert!(text.contains("Error binding arguments."), "{text}");
         let text = Call::bind("Nothing", vec![]).unwrap_err();
         assert!(text.ends_with("HubException: Method does not exist."), "{text}");

@@ -1,17 +1,24 @@
 //! The hub: the ASP.NET Core SignalR protocol, spoken so that the official clients are our SDKs.
 //!
-//! [`codec`], [`handshake`], [`negotiate`] and [`session`] are values and functions of values: bytes
-//! and the time come in, actions go out. [`endpoint`] answers the requests that make a connection,
-//! [`socket`] drives one, [`methods`] does what clients call. Where the protocol's specification and
+//! [`codec`], [`handshake`], [`negotiate`], [`session`] and [`diagnostics`] are values and functions of
+//! values: bytes and the time come in, actions go out. [`endpoint`] takes requests, [`table`] knows
+//! which connection they mean, [`wire`] has the three transports, [`connection`] drives one connection
+//! over any of them, [`services`] knows the hubs and [`methods`] does what clients call. Where the protocol's specification and
 //! its official implementations disagree, the implementations win, because the clients in the field
 //! are the implementations.
 
+mod answers;
 pub mod codec;
+pub mod connection;
+pub mod diagnostics;
 pub mod endpoint;
 pub mod handshake;
 pub mod methods;
 pub mod negotiate;
+pub mod services;
 pub mod session;
-pub mod socket;
+pub mod table;
+pub mod token;
+pub mod wire;
 
-pub use endpoint::Hub;
+pub use endpoint::{Hub, HubOptions};

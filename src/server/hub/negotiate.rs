@@ -112,14 +112,9 @@ pub fn id(random: [u8; 16]) -> String {
     URL_SAFE_NO_PAD.encode(random)
 }
 
-/// Answers the query of a negotiation (without its `?`; empty if there was none). `id_bytes` and
-/// `token_bytes` must be random and independent, since the id is public and the token secret.
-pub fn negotiate(
-    query: &str,
-    id_bytes: [u8; 16],
-    token_bytes: [u8; 16],
-    offer: Offer<'_>,
-) -> Answer {
+/// Answers the query of a negotiation (without its `?`; empty if there was none). `id_bytes` must be
+/// random and independent of the token, since the id is public and the token secret.
+pub fn negotiate(query: &str, id_bytes: [u8; 16], token: String, offer: Offer<'_>) -> Answer {
     let version = match parameter(query, "negotiateVersion").map(str::parse::<i32>) {
         None => 0,
         Some(Ok(version)) if version >= 0 => version.min(MAX_VERSION),
@@ -137,7 +132,7 @@ pub fn negotiate(
         .is_some_and(|value| value.eq_ignore_ascii_case("true"));
     let stateful = asked && offer.stateful;
     let connection_id = id(id_bytes);
-    let token = ConnectionToken(id(token_bytes));
+    let token = ConnectionToken(token);
     // Version 0 knows one id: the client shows as `id` what it is told here.
     let (shown, shown_token) = match version {
         0 => (token.expose(), None),
@@ -170,7 +165,7 @@ fn refusal(error: &str) -> Answer {
 
 /// The first value of a parameter, names compared without case. Values are taken as they stand: no
 /// client encodes a number or a truth value.
-fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+pub(super) fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
     query
         .split('&')
         .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
@@ -190,7 +185,7 @@ mod tests {
     const PLAIN: Offer<'static> = Offer { transports: &[Transport::WebSockets], stateful: false };
 
     fn ask(query: &str, offer: Offer<'_>) -> (Option<Granted>, Value) {
-        let answer = negotiate(query, [0xFF; 16], [0; 16], offer);
+        let answer = negotiate(query, [0xFF; 16], "A".repeat(22), offer);
         (answer.granted, serde_json::from_slice(&answer.body).unwrap())
     }
 
@@ -208,7 +203,7 @@ mod tests {
             "negotiateVersion": 1,
             "connectionId": "_____________________w",
             "connectionToken": "AAAAAAAAAAAAAAAAAAAAAA",
-            "availableTransports": [{"transport": "WebSockets", "transferFormats": ["Text"]}],
+            "availableTransports": [{"transport": "WebSockets", "transferFormats": ["Text", "Binary"]}],
         });
         assert_eq!(body, expected);
         let granted = granted.unwrap();

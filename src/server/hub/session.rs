@@ -8,6 +8,7 @@
 
 mod action;
 mod input;
+mod replay;
 #[cfg(test)]
 mod tests;
 
@@ -16,8 +17,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
+
 pub use self::action::{Action, EndReason, Kind};
-use self::input::Input;
+use self::{input::Input, replay::Replay};
 use super::{
     codec::{self, Incoming, Outcome, Protocol, Split},
     handshake::{self, Agreed, HandshakeError},
@@ -29,8 +32,9 @@ use super::{
 pub struct Limits {
     /// The longest message from a client in bytes, without its frame: 32 KiB.
     pub max_message: usize,
-    /// The most unread input in bytes: 256 KiB. A driver that heeds [`Session::wants_input`] stays
-    /// below it if no chunk it passes is longer than this less `max_message`.
+    /// The most unread input in bytes: 1 MiB and a message. Clients join what they had to hold back
+    /// into one frame. A driver that heeds [`Session::wants_input`] stays below it if no chunk it
+    /// passes is longer than this less `max_message`.
     pub max_buffered: usize,
     /// From the start to the handshake: 15 s.
     pub handshake_timeout: Duration,
@@ -38,16 +42,32 @@ pub struct Limits {
     pub client_timeout: Duration,
     /// From one ping of the server to the next: 15 s. Clients give up after 30 s without a message.
     pub ping_interval: Duration,
+    /// How long a connection that may come back waits for its client: 15 s.
+    pub disconnect_timeout: Duration,
+    /// The most bytes kept for a client that may come back; past that the connection ends: 4 MiB.
+    /// The driver should say nothing of its own accord once [`Session::is_full`].
+    pub max_kept: usize,
+}
+
+/// What a connection's transport can do.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Channel {
+    /// The connection may outlive its transport: stateful reconnect was negotiated.
+    pub stateful: bool,
+    /// It carries text only.
+    pub text_only: bool,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             max_message: 32 * 1024,
-            max_buffered: 256 * 1024,
+            max_buffered: 1024 * 1024 + 128 * 1024,
             handshake_timeout: Duration::from_secs(15),
             client_timeout: Duration::from_secs(30),
             ping_interval: Duration::from_secs(15),
+            disconnect_timeout: Duration::from_secs(15),
+            max_kept: 4 * 1024 * 1024,
         }
     }
 }
@@ -63,6 +83,11 @@ enum Phase {
 #[derive(Debug)]
 pub struct Session {
     limits: Limits,
+    channel: Channel,
+    /// Both directions' counts, where the connection may outlive its transport.
+    replay: Option<Box<Replay>>,
+    /// The transport is lost; until then the client may come back.
+    away_until: Option<Instant>,
     input: Input,
     phase: Phase,
     /// Whether an invocation runs, which stops the clock on the client.
@@ -77,9 +102,12 @@ pub struct Session {
 
 impl Session {
     /// A connection that has just been made.
-    pub fn new(limits: Limits, now: Instant) -> Self {
+    pub fn new(limits: Limits, channel: Channel, now: Instant) -> Self {
         Self {
             limits,
+            channel,
+            replay: None,
+            away_until: None,
             input: Input::default(),
             phase: Phase::Handshake,
             running: false,
@@ -110,6 +138,17 @@ impl Session {
 
     /// Does what time demands. To be called at [`Session::next_deadline`]; earlier does no harm.
     pub fn on_tick(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if let Some(until) = self.away_until {
+            if now >= until && self.phase != Phase::Ended {
+                self.end(EndReason::Abandoned, out);
+            }
+            return;
+        }
+        if let (Phase::Open(agreed), Some(replay)) = (self.phase, &mut self.replay)
+            && let Some(id) = replay.acknowledge(now)
+        {
+            out.push(Action::Send(codec::acknowledgement(agreed.protocol, id)));
+        }
         match self.phase {
             Phase::Handshake if now >= self.due => {
                 self.refuse(&HandshakeError::Canceled, EndReason::HandshakeTimeout, out);
@@ -147,16 +186,75 @@ impl Session {
         }
         self.heard = now;
         if let Some(id) = invocation_id {
-            out.push(Action::Send(codec::completion(agreed.protocol, id, &outcome)));
+            self.say(codec::completion(agreed.protocol, id, &outcome), out);
         }
         self.read_on(now, out);
     }
 
-    /// A stream has ended, or could not begin: [`Kind::Stream`].
-    pub fn end_stream(&mut self, id: &str, outcome: Outcome, out: &mut Vec<Action>) {
-        if let Phase::Open(agreed) = self.phase {
-            out.push(Action::Send(codec::completion(agreed.protocol, id, &outcome)));
+    /// The running invocation holds the line no longer: its answer comes later, by
+    /// [`Session::answer`]. So it is with those that wait for the client itself.
+    pub fn release(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if mem::take(&mut self.running) {
+            self.heard = now;
+            self.read_on(now, out);
         }
+    }
+
+    /// Answers an invocation that does not hold the line: a stream has ended or could not begin
+    /// ([`Kind::Stream`]), or one that was released is done.
+    pub fn answer(&mut self, id: &str, outcome: &Outcome, out: &mut Vec<Action>) {
+        if let Phase::Open(agreed) = self.phase {
+            self.say(codec::completion(agreed.protocol, id, outcome), out);
+        }
+    }
+
+    /// Says something of the server's own accord: calls of the client, items of streams. Whole
+    /// messages only.
+    pub fn say(&mut self, message: Bytes, out: &mut Vec<Action>) {
+        self.count(&message);
+        out.push(Action::Send(message));
+    }
+
+    /// Counts a message that the driver writes by itself. All that goes to the client has to pass
+    /// here or through [`Session::say`], or a client that comes back misses it.
+    pub fn count(&mut self, message: &Bytes) {
+        if let Some(replay) = &mut self.replay {
+            replay.sent(message);
+        }
+    }
+
+    /// Whether the transport is lost and the client may still come back.
+    pub fn is_away(&self) -> bool {
+        self.away_until.is_some()
+    }
+
+    /// Whether so much waits for the client's acknowledgement that nothing more should be said.
+    pub fn is_full(&self) -> bool {
+        self.replay.as_ref().is_some_and(|replay| replay.is_full())
+    }
+
+    /// The transport was lost without a goodbye. Whether the connection lives on without it for a
+    /// while; then [`Session::resume`] or the end follows.
+    pub fn detach(&mut self, now: Instant) -> bool {
+        if self.replay.is_none() || self.phase == Phase::Ended {
+            return false;
+        }
+        // Half a message comes again from its beginning.
+        self.input = Input::default();
+        self.away_until = Some(now + self.limits.disconnect_timeout);
+        true
+    }
+
+    /// The client is back on a new transport: says what it may have missed, from the beginning.
+    pub fn resume(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let (Phase::Open(agreed), Some(replay)) = (self.phase, &mut self.replay) else { return };
+        self.away_until = None;
+        self.input = Input::default();
+        self.heard = now;
+        self.due = now + self.limits.ping_interval;
+        let (first, kept) = replay.resume();
+        out.push(Action::Send(codec::sequence(agreed.protocol, first)));
+        out.extend(kept.map(Action::Send));
     }
 
     /// Says goodbye. `error` is the whole text for the client; `allow_reconnect` invites it to come
@@ -195,7 +293,12 @@ impl Session {
 
     /// When [`Session::on_tick`] is next to be called.
     pub fn next_deadline(&self) -> Instant {
-        self.client_deadline().map_or(self.due, |deadline| deadline.min(self.due))
+        if let Some(until) = self.away_until {
+            return until;
+        }
+        let acknowledge = self.replay.as_ref().and_then(|replay| replay.next_deadline());
+        let others = [self.client_deadline(), acknowledge].into_iter().flatten();
+        others.fold(self.due, Instant::min)
     }
 
     fn client_deadline(&self) -> Option<Instant> {
@@ -251,8 +354,8 @@ impl Session {
                 Phase::Handshake | Phase::Ended => codec::split_record(rest, scanned, max),
             };
             match split {
-                Split::Whole { payload, used: length } => {
-                    self.on_message(rest.get(..payload).unwrap_or_default(), now, out);
+                Split::Whole { start, end, used: length } => {
+                    self.on_message(rest.get(start..end).unwrap_or_default(), now, out);
                     used += length;
                     scanned = 0;
                 }
@@ -265,9 +368,12 @@ impl Session {
 
     fn on_message(&mut self, payload: &[u8], now: Instant, out: &mut Vec<Action>) {
         let Phase::Open(Agreed { protocol, .. }) = self.phase else {
-            return match handshake::judge(payload) {
+            return match handshake::judge(payload, self.channel.text_only) {
                 Ok(agreed) => {
                     self.phase = Phase::Open(agreed);
+                    if self.channel.stateful && agreed.version >= handshake::STATEFUL_VERSION {
+                        self.replay = Some(Box::default());
+                    }
                     self.due = now + self.limits.ping_interval;
                     out.push(Action::Send(handshake::accepted()));
                     out.push(Action::HandshakeDone);
@@ -277,10 +383,33 @@ impl Session {
         };
         self.heard = now;
         match codec::parse(protocol, payload) {
-            Ok(message) => self.on_parsed(protocol, message, out),
+            Ok(message) if self.is_new(&message, now) => self.on_parsed(protocol, message, out),
+            Ok(_) => {}
             Err(error) => {
                 let detail = format!("InvalidDataException: {error}");
                 self.fail(&detail, EndReason::ProtocolError, out);
+            }
+        }
+        if self.replay.as_ref().is_some_and(|replay| replay.size() > self.limits.max_kept) {
+            let detail = "InvalidDataException: Too much waits to be acknowledged.";
+            self.fail(detail, EndReason::TooLong, out);
+        }
+    }
+
+    /// Whether a message is to be looked at: on a connection that may outlive its transport, what
+    /// was seen before is not, nor anything between a return and its [`Incoming::Sequence`].
+    fn is_new(&mut self, message: &Incoming, now: Instant) -> bool {
+        let Some(replay) = &mut self.replay else { return true };
+        match message {
+            Incoming::Sequence { .. } => true,
+            _ if replay.awaits_sequence() => false,
+            Incoming::Invocation { .. }
+            | Incoming::StreamInvocation { .. }
+            | Incoming::StreamItem { .. }
+            | Incoming::Completion { .. }
+            | Incoming::CancelInvocation { .. } => replay.received(now),
+            Incoming::Ping | Incoming::Close { .. } | Incoming::Ack { .. } | Incoming::Unknown => {
+                true
             }
         }
     }
@@ -302,18 +431,34 @@ impl Session {
                 out.push(Action::Send(codec::close(protocol, None, false)));
                 self.end(EndReason::ClientClosed, out);
             }
-            // Items and ends of uploads nobody has begun, and streams to stop that do not run, are
-            // to be ignored. Nothing is counted unless stateful reconnect was negotiated.
-            Incoming::StreamItem { .. }
-            | Incoming::Completion { .. }
-            | Incoming::CancelInvocation { .. }
-            | Incoming::Ack { .. }
-            | Incoming::Sequence { .. }
-            | Incoming::Unknown => {}
+            Incoming::StreamItem { invocation_id, item } => {
+                out.push(Action::Item { id: invocation_id, item });
+            }
+            Incoming::Completion { invocation_id, outcome } => {
+                out.push(Action::Settle { id: invocation_id, outcome });
+            }
+            Incoming::CancelInvocation { invocation_id } => {
+                out.push(Action::Cancel { id: invocation_id });
+            }
+            Incoming::Ack { sequence_id } => {
+                if let Some(replay) = &mut self.replay {
+                    replay.acknowledged(sequence_id);
+                }
+            }
+            Incoming::Sequence { sequence_id } => {
+                let known = self.replay.as_mut().is_none_or(|r| r.begin_at(sequence_id));
+                if !known {
+                    let detail = "InvalidOperationException: Sequence ID greater than amount of \
+                                  messages we've received.";
+                    self.fail(detail, EndReason::ProtocolError, out);
+                }
+            }
+            Incoming::Unknown => {}
         }
     }
 
-    fn on_too_long(&mut self, out: &mut Vec<Action>) {
+    /// The client sends a message that is longer than the transport takes.
+    pub fn on_too_long(&mut self, out: &mut Vec<Action>) {
         if self.phase == Phase::Handshake {
             return self.refuse(&HandshakeError::Canceled, EndReason::HandshakeFailed, out);
         }
@@ -348,6 +493,7 @@ impl Session {
         self.phase = Phase::Ended;
         self.running = false;
         self.input = Input::default();
+        self.replay = None;
         out.push(Action::End { reason });
     }
 }

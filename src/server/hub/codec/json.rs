@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use super::{EncodeError, Incoming, Outcome, ParseError, RECORD_END};
+use super::{Data, EncodeError, Incoming, Outcome, ParseError, RECORD_END};
 
 /// Everything a message may carry. Absent is `None`, null is `Some(Value::Null)`: a completion
 /// tells "nothing" from "null" by it. Values are taken as they come and judged afterwards, because
@@ -70,7 +70,7 @@ impl Fields {
             },
             Some(2) => Incoming::StreamItem {
                 invocation_id: id(self.invocation_id)?,
-                item: self.item.ok_or(ParseError::Missing("item"))?,
+                item: Data::Json(self.item.ok_or(ParseError::Missing("item"))?),
             },
             Some(3) => Incoming::Completion {
                 invocation_id: id(self.invocation_id)?,
@@ -108,10 +108,10 @@ fn required_text(property: &'static str, value: Option<Value>) -> Result<String,
     text(property, value)?.ok_or(ParseError::Missing(property))
 }
 
-fn arguments(value: Option<Value>) -> Result<Vec<Value>, ParseError> {
+fn arguments(value: Option<Value>) -> Result<Vec<Data>, ParseError> {
     match value {
         None => Err(ParseError::Missing("arguments")),
-        Some(Value::Array(arguments)) => Ok(arguments),
+        Some(Value::Array(arguments)) => Ok(arguments.into_iter().map(Data::Json).collect()),
         Some(_) => Err(ParseError::WrongType { property: "arguments", expected: "Array" }),
     }
 }
@@ -144,7 +144,7 @@ fn outcome(result: Option<Value>, error: Option<Value>) -> Result<Outcome, Parse
     match (result, error) {
         (Some(_), Some(_)) => Err(ParseError::ResultAndError),
         (None, Some(error)) => Ok(Outcome::Error(error)),
-        (Some(result), None) => Ok(Outcome::Value(result)),
+        (Some(result), None) => Ok(Outcome::Value(Data::Json(result))),
         (None, None) => Ok(Outcome::Void),
     }
 }
@@ -162,8 +162,11 @@ fn not_an_object(text: &str) -> ParseError {
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct InvocationOut<'a, T: Serialize> {
     r#type: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    invocation_id: Option<&'a str>,
     target: &'a str,
     arguments: [&'a T; 1],
 }
@@ -173,15 +176,10 @@ struct InvocationOut<'a, T: Serialize> {
 struct CompletionOut<'a> {
     r#type: u8,
     invocation_id: &'a str,
-    #[serde(flatten)]
-    outcome: OutcomeOut<'a>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-enum OutcomeOut<'a> {
-    Result(&'a Value),
-    Error(&'a str),
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result: Option<&'a Data>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -194,17 +192,44 @@ struct CloseOut<'a> {
     allow_reconnect: bool,
 }
 
-pub(super) fn invocation<T: Serialize>(target: &str, argument: &T) -> Result<Bytes, EncodeError> {
-    record(&InvocationOut { r#type: 1, target, arguments: [argument] })
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StreamItemOut<'a> {
+    r#type: u8,
+    invocation_id: &'a str,
+    item: &'a Data,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct NumberedOut {
+    r#type: u8,
+    sequence_id: u64,
+}
+
+pub(super) fn invocation<T: Serialize>(
+    invocation_id: Option<&str>,
+    target: &str,
+    argument: &T,
+) -> Result<Bytes, EncodeError> {
+    record(&InvocationOut { r#type: 1, invocation_id, target, arguments: [argument] })
+}
+
+pub(super) fn stream_item(invocation_id: &str, item: &Data) -> Bytes {
+    plain_record(&StreamItemOut { r#type: 2, invocation_id, item })
+}
+
+pub(super) fn numbered(kind: u8, sequence_id: u64) -> Bytes {
+    plain_record(&NumberedOut { r#type: kind, sequence_id })
 }
 
 pub(super) fn completion(id: &str, outcome: &Outcome) -> Bytes {
-    let outcome = match outcome {
-        Outcome::Void => OutcomeOut::Result(&Value::Null),
-        Outcome::Value(value) => OutcomeOut::Result(value),
-        Outcome::Error(error) => OutcomeOut::Error(error),
+    let (result, error) = match outcome {
+        Outcome::Void => (None, None),
+        Outcome::Value(value) => (Some(value), None),
+        Outcome::Error(error) => (None, Some(error.as_str())),
     };
-    plain_record(&CompletionOut { r#type: 3, invocation_id: id, outcome })
+    plain_record(&CompletionOut { r#type: 3, invocation_id: id, result, error })
 }
 
 pub(super) fn ping() -> Bytes {

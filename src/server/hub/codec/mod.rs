@@ -3,13 +3,16 @@
 //! An encoding is chosen once per connection by the handshake. This room finds where a message
 //! ends, reads it and writes it; it knows neither connections nor what the messages are for.
 
+mod data;
 mod json;
+mod messagepack;
 #[cfg(test)]
 mod tests;
 
 use bytes::Bytes;
 use serde::Serialize;
-use serde_json::Value;
+
+pub use self::data::Data;
 
 /// The byte that ends a record: JSON messages and both halves of every handshake.
 pub const RECORD_END: u8 = 0x1E;
@@ -19,11 +22,13 @@ pub const RECORD_END: u8 = 0x1E;
 pub enum Protocol {
     /// JSON records, each ended by [`RECORD_END`].
     Json,
+    /// MessagePack arrays, each after its length.
+    MessagePack,
 }
 
 impl Protocol {
     /// Every encoding a client may choose.
-    pub const ALL: [Protocol; 1] = [Protocol::Json];
+    pub const ALL: [Protocol; 2] = [Protocol::Json, Protocol::MessagePack];
 
     /// The encoding a handshake asks for; names are compared without case, as the official server
     /// does.
@@ -35,6 +40,7 @@ impl Protocol {
     pub fn name(self) -> &'static str {
         match self {
             Protocol::Json => "json",
+            Protocol::MessagePack => "messagepack",
         }
     }
 
@@ -43,6 +49,7 @@ impl Protocol {
     pub fn is_text(self) -> bool {
         match self {
             Protocol::Json => true,
+            Protocol::MessagePack => false,
         }
     }
 }
@@ -50,10 +57,11 @@ impl Protocol {
 /// How an invocation ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
-    /// It returned nothing. Written as a null result, as the official server does.
+    /// It ended without a result, as streams do. A method that returns nothing returns null, as with
+    /// the official server.
     Void,
     /// It returned this.
-    Value(Value),
+    Value(Data),
     /// It failed, with the text the other side is to see.
     Error(String),
 }
@@ -68,7 +76,7 @@ pub enum Incoming {
         /// The method's name.
         target: String,
         /// The arguments, by position.
-        arguments: Vec<Value>,
+        arguments: Vec<Data>,
         /// The client's uploads to this call.
         stream_ids: Vec<String>,
     },
@@ -79,7 +87,7 @@ pub enum Incoming {
         /// The method's name.
         target: String,
         /// The arguments, by position.
-        arguments: Vec<Value>,
+        arguments: Vec<Data>,
         /// The client's uploads to this call.
         stream_ids: Vec<String>,
     },
@@ -88,7 +96,7 @@ pub enum Incoming {
         /// The upload.
         invocation_id: String,
         /// The item; null is an item too.
-        item: Value,
+        item: Data,
     },
     /// The end of a client's upload, or its answer to a call of ours.
     Completion {
@@ -148,6 +156,9 @@ pub enum ParseError {
     /// A property that must be a truth value is not.
     #[error("Expected '{0}' to be true or false.")]
     NotAFlag(&'static str),
+    /// Not MessagePack, or not the array that a message is; what could not be read.
+    #[error("Reading {0} failed.")]
+    MessagePack(&'static str),
     /// A completion that succeeded and failed.
     #[error("The 'error' and 'result' properties are mutually exclusive.")]
     ResultAndError,
@@ -156,15 +167,22 @@ pub enum ParseError {
 /// Why a message cannot be written: the argument's own `Serialize` failed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot encode a hub message")]
-pub struct EncodeError(#[from] serde_json::Error);
+pub enum EncodeError {
+    /// As JSON.
+    Json(#[from] serde_json::Error),
+    /// As MessagePack.
+    MessagePack(#[from] rmp_serde::encode::Error),
+}
 
 /// What the front of a buffer holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
-    /// A whole message: its first `payload` bytes are to be read, `used` bytes to be taken away.
+    /// A whole message: the bytes from `start` to `end` are to be read, `used` bytes taken away.
     Whole {
-        /// Length of the message without its frame.
-        payload: usize,
+        /// Where the message begins, after what frames it.
+        start: usize,
+        /// Where it ends.
+        end: usize,
         /// Length with its frame.
         used: usize,
     },
@@ -180,6 +198,7 @@ pub enum Split {
 pub fn split(protocol: Protocol, bytes: &[u8], scanned: usize, max: usize) -> Split {
     match protocol {
         Protocol::Json => split_record(bytes, scanned, max),
+        Protocol::MessagePack => messagepack::split(bytes, max),
     }
 }
 
@@ -189,7 +208,7 @@ pub fn split_record(bytes: &[u8], scanned: usize, max: usize) -> Split {
     let reach = bytes.len().min(max.saturating_add(1));
     let fresh = bytes.get(scanned..reach).unwrap_or_default();
     match fresh.iter().position(|byte| *byte == RECORD_END) {
-        Some(at) => Split::Whole { payload: scanned + at, used: scanned + at + 1 },
+        Some(at) => Split::Whole { start: 0, end: scanned + at, used: scanned + at + 1 },
         None if bytes.len() > max => Split::TooLong,
         None => Split::Partial,
     }
@@ -199,6 +218,7 @@ pub fn split_record(bytes: &[u8], scanned: usize, max: usize) -> Split {
 pub fn parse(protocol: Protocol, payload: &[u8]) -> Result<Incoming, ParseError> {
     match protocol {
         Protocol::Json => json::parse(payload),
+        Protocol::MessagePack => messagepack::parse(payload),
     }
 }
 
@@ -210,7 +230,46 @@ pub fn invocation<T: Serialize>(
     argument: &T,
 ) -> Result<Bytes, EncodeError> {
     match protocol {
-        Protocol::Json => json::invocation(target, argument),
+        Protocol::Json => json::invocation(None, target, argument),
+        Protocol::MessagePack => messagepack::invocation(None, target, argument),
+    }
+}
+
+/// A call of the client's `target` that it is to answer with a completion of `id`, whole.
+pub fn question<T: Serialize>(
+    protocol: Protocol,
+    id: &str,
+    target: &str,
+    argument: &T,
+) -> Result<Bytes, EncodeError> {
+    match protocol {
+        Protocol::Json => json::invocation(Some(id), target, argument),
+        Protocol::MessagePack => messagepack::invocation(Some(id), target, argument),
+    }
+}
+
+/// One item of the stream `id`, whole.
+pub fn stream_item(protocol: Protocol, id: &str, item: &Data) -> Bytes {
+    match protocol {
+        Protocol::Json => json::stream_item(id, item),
+        Protocol::MessagePack => messagepack::stream_item(id, item),
+    }
+}
+
+/// What stateful reconnect says besides messages: that they came, or where a replay begins.
+pub fn acknowledgement(protocol: Protocol, sequence_id: u64) -> Bytes {
+    numbered(protocol, 8, sequence_id)
+}
+
+/// See [`acknowledgement`]: the message with which a replay begins.
+pub fn sequence(protocol: Protocol, sequence_id: u64) -> Bytes {
+    numbered(protocol, 9, sequence_id)
+}
+
+fn numbered(protocol: Protocol, kind: u8, sequence_id: u64) -> Bytes {
+    match protocol {
+        Protocol::Json => json::numbered(kind, sequence_id),
+        Protocol::MessagePack => messagepack::numbered(kind, sequence_id),
     }
 }
 
@@ -218,6 +277,7 @@ pub fn invocation<T: Serialize>(
 pub fn completion(protocol: Protocol, id: &str, outcome: &Outcome) -> Bytes {
     match protocol {
         Protocol::Json => json::completion(id, outcome),
+        Protocol::MessagePack => messagepack::completion(id, outcome),
     }
 }
 
@@ -225,6 +285,7 @@ pub fn completion(protocol: Protocol, id: &str, outcome: &Outcome) -> Bytes {
 pub fn ping(protocol: Protocol) -> Bytes {
     match protocol {
         Protocol::Json => json::ping(),
+        Protocol::MessagePack => messagepack::ping(),
     }
 }
 
@@ -233,5 +294,6 @@ pub fn ping(protocol: Protocol) -> Bytes {
 pub fn close(protocol: Protocol, error: Option<&str>, allow_reconnect: bool) -> Bytes {
     match protocol {
         Protocol::Json => json::close(error, allow_reconnect),
+        Protocol::MessagePack => messagepack::close(error, allow_reconnect),
     }
 }

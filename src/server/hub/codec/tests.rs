@@ -1,5 +1,5 @@
 use proptest::{collection::vec, prelude::*};
-use serde_json::{json, value::RawValue};
+use serde_json::{Value, json, value::RawValue};
 
 use super::*;
 
@@ -15,7 +15,7 @@ fn call(id: Option<&str>, target: &str, arguments: Vec<Value>, streams: &[&str])
     Incoming::Invocation {
         invocation_id: id.map(str::to_owned),
         target: target.to_owned(),
-        arguments,
+        arguments: arguments.into_iter().map(Data::Json).collect(),
         stream_ids: streams.iter().map(|id| (*id).to_owned()).collect(),
     }
 }
@@ -51,18 +51,24 @@ fn messages_are_read_with_their_properties_in_any_order() {
         ),
         (
             r#"{"item":null,"invocationId":"7","type":2}"#,
-            Incoming::StreamItem { invocation_id: id(), item: Value::Null },
+            Incoming::StreamItem { invocation_id: id(), item: Data::Json(Value::Null) },
         ),
         (r#"{"type":3,"invocationId":"7"}"#, completed(Outcome::Void)),
-        (r#"{"type":3,"invocationId":"7","result":null}"#, completed(Outcome::Value(Value::Null))),
-        (r#"{"type":3,"result":[1],"invocationId":"7"}"#, completed(Outcome::Value(json!([1])))),
+        (
+            r#"{"type":3,"invocationId":"7","result":null}"#,
+            completed(Outcome::Value(Data::Json(Value::Null))),
+        ),
+        (
+            r#"{"type":3,"result":[1],"invocationId":"7"}"#,
+            completed(Outcome::Value(json!([1]).into())),
+        ),
         (r#"{"type":3,"invocationId":"7","error":""}"#, completed(Outcome::Error(String::new()))),
         (
             r#"{"type":4,"invocationId":"7","target":"S","arguments":[2],"streamIds":["9"]}"#,
             Incoming::StreamInvocation {
                 invocation_id: id(),
                 target: "S".to_owned(),
-                arguments: vec![json!(2)],
+                arguments: vec![json!(2).into()],
                 stream_ids: vec!["9".to_owned()],
             },
         ),
@@ -159,12 +165,23 @@ fn what_is_sent_is_exact() {
             close(json, Some("\"\u{1e}"), true),
             "{\"type\":7,\"error\":\"\\\"\\u001e\",\"allowReconnect\":true}\u{1e}",
         ),
+        (completion(json, "1", &Outcome::Void), "{\"type\":3,\"invocationId\":\"1\"}\u{1e}"),
         (
-            completion(json, "1", &Outcome::Void),
+            completion(json, "1", &Outcome::Value(Value::Null.into())),
             "{\"type\":3,\"invocationId\":\"1\",\"result\":null}\u{1e}",
         ),
         (
-            completion(json, "\"", &Outcome::Value(json!({"a": [1]}))),
+            stream_item(json, "1", &json!(2).into()),
+            "{\"type\":2,\"invocationId\":\"1\",\"item\":2}\u{1e}",
+        ),
+        (
+            question(json, "s1", "A", &json!(1)).unwrap(),
+            "{\"type\":1,\"invocationId\":\"s1\",\"target\":\"A\",\"arguments\":[1]}\u{1e}",
+        ),
+        (acknowledgement(json, 7), "{\"type\":8,\"sequenceId\":7}\u{1e}"),
+        (sequence(json, 7), "{\"type\":9,\"sequenceId\":7}\u{1e}"),
+        (
+            completion(json, "\"", &Outcome::Value(json!({"a": [1]}).into())),
             "{\"type\":3,\"invocationId\":\"\\\"\",\"result\":{\"a\":[1]}}\u{1e}",
         ),
         (
@@ -192,9 +209,9 @@ fn a_message_is_found_wherever_its_bytes_are_cut() {
     let split = |bytes: &[u8], scanned| split(Protocol::Json, bytes, scanned, 4);
     assert_eq!(split(b"", 0), Split::Partial);
     assert_eq!(split(b"abcd", 0), Split::Partial);
-    assert_eq!(split(b"\x1e", 0), Split::Whole { payload: 0, used: 1 });
-    assert_eq!(split(b"ab\x1ecd\x1e", 2), Split::Whole { payload: 2, used: 3 });
-    assert_eq!(split(b"abcd\x1e", 4), Split::Whole { payload: 4, used: 5 });
+    assert_eq!(split(b"\x1e", 0), Split::Whole { start: 0, end: 0, used: 1 });
+    assert_eq!(split(b"ab\x1ecd\x1e", 2), Split::Whole { start: 0, end: 2, used: 3 });
+    assert_eq!(split(b"abcd\x1e", 4), Split::Whole { start: 0, end: 4, used: 5 });
     // The verdict is the same before and after its end has come.
     assert_eq!(split(b"abcde", 4), Split::TooLong);
     assert_eq!(split(b"abcde\x1e", 0), Split::TooLong);
@@ -217,11 +234,30 @@ fn value() -> impl Strategy<Value = Value> {
     })
 }
 
-fn payload(record: &Bytes) -> &[u8] {
-    let whole = split(Protocol::Json, record, 0, usize::MAX);
-    let payload = record.len() - 1;
-    assert_eq!(whole, Split::Whole { payload, used: record.len() });
-    record.get(..payload).unwrap()
+/// The payload of the one message that this is.
+fn payload(protocol: Protocol, message: &Bytes) -> &[u8] {
+    match split(protocol, message, 0, usize::MAX) {
+        Split::Whole { start, end, used } if used == message.len() => &message[start..end],
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What a message says, whatever its encoding.
+fn plain(message: Incoming) -> Incoming {
+    let json = |data: Data| Data::Json(data.into_json());
+    match message {
+        Incoming::Invocation { invocation_id, target, arguments, stream_ids } => {
+            let arguments = arguments.into_iter().map(json).collect();
+            Incoming::Invocation { invocation_id, target, arguments, stream_ids }
+        }
+        Incoming::StreamItem { invocation_id, item } => {
+            Incoming::StreamItem { invocation_id, item: json(item) }
+        }
+        Incoming::Completion { invocation_id, outcome: Outcome::Value(value) } => {
+            Incoming::Completion { invocation_id, outcome: Outcome::Value(json(value)) }
+        }
+        other => other,
+    }
 }
 
 proptest! {
@@ -233,33 +269,158 @@ proptest! {
         argument in value(),
         error in any::<Option<String>>(),
         allow_reconnect: bool,
+        number in 0..=i64::MAX as u64,
     ) {
-        let json = Protocol::Json;
-        let record = invocation(json, &name, &argument).unwrap();
-        let expected = call(None, &name, vec![argument.clone()], &[]);
-        prop_assert_eq!(parse(json, payload(&record)), Ok(expected));
+        for protocol in Protocol::ALL {
+            let read = |message: &Bytes| parse(protocol, payload(protocol, message)).map(plain);
+            let message = invocation(protocol, &name, &argument).unwrap();
+            let expected = call(None, &name, vec![argument.clone()], &[]);
+            prop_assert_eq!(read(&message), Ok(expected));
+            let message = question(protocol, "s1", &name, &argument).unwrap();
+            let expected = call(Some("s1"), &name, vec![argument.clone()], &[]);
+            prop_assert_eq!(read(&message), Ok(expected));
 
-        let outcome = match &error {
-            None => Outcome::Value(argument),
-            Some(error) => Outcome::Error(error.clone()),
-        };
-        let record = completion(json, &name, &outcome);
-        let expected = Incoming::Completion { invocation_id: name, outcome };
-        prop_assert_eq!(parse(json, payload(&record)), Ok(expected));
+            let outcome = match &error {
+                None => Outcome::Value(argument.clone().into()),
+                Some(error) => Outcome::Error(error.clone()),
+            };
+            for outcome in [outcome, Outcome::Void] {
+                let message = completion(protocol, &name, &outcome);
+                let expected = Incoming::Completion { invocation_id: name.clone(), outcome };
+                prop_assert_eq!(read(&message), Ok(expected));
+            }
+            let item = Data::from(argument.clone());
+            let message = stream_item(protocol, &name, &item);
+            let expected = Incoming::StreamItem { invocation_id: name.clone(), item };
+            prop_assert_eq!(read(&message), Ok(expected));
 
-        let record = close(json, error.as_deref(), allow_reconnect);
-        let error = error.filter(|error| !error.is_empty());
-        prop_assert_eq!(parse(json, payload(&record)), Ok(Incoming::Close { error, allow_reconnect }));
+            let message = close(protocol, error.as_deref(), allow_reconnect);
+            // JSON does not tell an empty error from none.
+            let kept = |error: &String| protocol == Protocol::MessagePack || !error.is_empty();
+            let error = error.clone().filter(kept);
+            prop_assert_eq!(read(&message), Ok(Incoming::Close { error, allow_reconnect }));
+            prop_assert_eq!(read(&ping(protocol)), Ok(Incoming::Ping));
+            let message = acknowledgement(protocol, number);
+            prop_assert_eq!(read(&message), Ok(Incoming::Ack { sequence_id: number }));
+            let message = sequence(protocol, number);
+            prop_assert_eq!(read(&message), Ok(Incoming::Sequence { sequence_id: number }));
+        }
     }
 
     #[test]
-    fn nothing_that_comes_makes_the_reader_panic(
+    fn nothing_that_comes_makes_the_readers_panic(
         bytes in prop_oneof![
             vec(any::<u8>(), 0..200),
             r#"\{("(type|target|arguments|error)":("x"|[0-9]|\[\]|null),?){0,4}\}"#
                 .prop_map(String::into_bytes),
+            // Something like a message of MessagePack: an array, a type, headers.
+            (0x90u8..0x98, 0u8..10, vec(prop_oneof![
+                Just(0x80u8), Just(0x90u8), Just(0xA1u8), Just(0xC0u8), Just(0xDDu8), any::<u8>(),
+            ], 0..60)).prop_map(|(array, kind, rest)| [vec![array, kind], rest].concat()),
         ],
     ) {
-        let _ = parse(Protocol::Json, &bytes);
+        for protocol in Protocol::ALL {
+            let _ = parse(protocol, &bytes);
+            let _ = split(protocol, &bytes, 0, 100);
+        }
     }
+
+    #[test]
+    fn lengths_of_messagepack_may_be_cut_anywhere(
+        messages in vec(vec(any::<u8>(), 0..300), 1..5),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let stream: Vec<u8> = messages.iter().flat_map(|m| framed(m)).collect();
+        let mut found = Vec::new();
+        let mut buffer = Vec::new();
+        let (first, second) = stream.split_at(cut.index(stream.len() + 1));
+        for part in [first, second] {
+            buffer.extend_from_slice(part);
+            while let Split::Whole { start, end, used } =
+                split(Protocol::MessagePack, &buffer, 0, 32 * 1024)
+            {
+                found.push(buffer[start..end].to_vec());
+                buffer.drain(..used);
+            }
+        }
+        prop_assert_eq!(found, messages);
+    }
+}
+
+fn framed(message: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut length = message.len();
+    while length > 127 {
+        bytes.push((length % 128) as u8 + 128);
+        length /= 128;
+    }
+    bytes.push(length as u8);
+    [bytes, message.to_vec()].concat()
+}
+
+#[test]
+fn what_messagepack_says_is_exact() {
+    let pack = Protocol::MessagePack;
+    let empty_headers = 0x80;
+    assert_eq!(ping(pack), Bytes::from_static(&[2, 0x91, 6]));
+    let void = [5, 0x94, 3, empty_headers, 0xA1, b'1', 2];
+    // Its length counts what follows.
+    assert_eq!(completion(pack, "1", &Outcome::Void), Bytes::from([&[6], &void[1..]].concat()));
+    let call = invocation(pack, "A", &json!({"b": [true]})).unwrap();
+    let expected =
+        [0x96, 1, empty_headers, 0xC0, 0xA1, b'A', 0x91, 0x81, 0xA1, b'b', 0x91, 0xC3, 0x90];
+    assert_eq!(call, Bytes::from([&[expected.len() as u8], &expected[..]].concat()));
+    let bytes = Data::Pack(rmpv::Value::Binary(vec![1, 2]));
+    let echoed = completion(pack, "1", &Outcome::Value(bytes.clone()));
+    let expected =
+        Incoming::Completion { invocation_id: "1".to_owned(), outcome: Outcome::Value(bytes) };
+    assert_eq!(parse(pack, payload(pack, &echoed)), Ok(expected), "bytes stay bytes");
+    let id = uuid::Uuid::from_u128(7);
+    let message = invocation(pack, "A", &id).unwrap();
+    let Ok(Incoming::Invocation { arguments, .. }) = parse(pack, payload(pack, &message)) else {
+        panic!("no call")
+    };
+    assert_eq!(arguments, [Data::Pack(id.to_string().into())], "ids are texts");
+}
+
+#[test]
+fn messagepack_of_older_and_newer_clients_is_read() {
+    let read = |bytes: &[u8]| parse(Protocol::MessagePack, bytes);
+    // Without stream ids, and with an item from the future.
+    let five = [0x95, 1, 0x80, 0xC0, 0xA1, b'A', 0x90];
+    assert_eq!(read(&five), Ok(call(None, "A", vec![], &[])));
+    let seven =
+        [0x97, 1, 0x81, 0xA1, b'h', 0xA1, b'v', 0xA0, 0xA1, b'A', 0x90, 0x91, 0xA1, b's', 9];
+    assert_eq!(read(&seven), Ok(call(None, "A", vec![], &["s"])), "an empty id is none");
+    assert_eq!(read(&[0x92, 8, 0xCD, 1, 0]), Ok(Incoming::Ack { sequence_id: 256 }));
+    assert_eq!(read(&[0x92, 42, 0xC0]), Ok(Incoming::Unknown));
+    let close = Incoming::Close { error: None, allow_reconnect: false };
+    assert_eq!(read(&[0x92, 7, 0xC0]), Ok(close));
+    for (bytes, what) in [
+        (&[][..], "Reading a message failed."),
+        (&[0xC0], "Reading array length for 'elementCount' failed."),
+        (&[0x90], "Reading 'messageType' as Int32 failed."),
+        (&[0x91, 0xA1, b'1'], "Reading 'messageType' as Int32 failed."),
+        (&[0x91, 1], "Reading map length for 'headers' failed."),
+        (&[0x95, 1, 0x80, 0xC0, 0xC0, 0x90], "Reading 'target' as String failed."),
+        (&[0x95, 1, 0x80, 0xC0, 0xA1, b'A', 0xC0], "Reading array length for 'arguments' failed."),
+        (&[0x94, 3, 0x80, 0xA1, b'1', 9], "Reading 'resultKind' as Int32 failed."),
+        // An array that claims four thousand million items.
+        (&[0xDD, 0xFF, 0xFF, 0xFF, 0xFF], "Reading a message failed."),
+    ] {
+        assert_eq!(read(bytes).unwrap_err().to_string(), what, "{bytes:02x?}");
+    }
+    assert!(read(&[0x91; 500]).is_err(), "nested deeper than anything of ours");
+}
+
+#[test]
+fn the_length_of_a_messagepack_message_is_limited() {
+    let split = |bytes: &[u8]| split(Protocol::MessagePack, bytes, 0, 300);
+    assert_eq!(split(&[]), Split::Partial);
+    assert_eq!(split(&[0xAC]), Split::Partial);
+    assert_eq!(split(&[0xAC, 0x02]), Split::Partial, "300");
+    assert_eq!(split(&[0xAD, 0x02]), Split::TooLong, "301");
+    assert_eq!(split(&[0xFF, 0xFF, 0xFF, 0xFF, 0x08]), Split::TooLong);
+    assert_eq!(split(&[0]), Split::Whole { start: 1, end: 1, used: 1 });
+    assert_eq!(split(&[0x81, 0x00, 7]), Split::Whole { start: 2, end: 3, used: 3 });
 }

@@ -1,7 +1,8 @@
 //! What a session tells its driver.
 
 use bytes::Bytes;
-use serde_json::Value;
+
+use crate::server::hub::codec::{Data, Outcome};
 
 /// What the driver of a session is to do.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,11 +18,30 @@ pub enum Action {
         /// The method's name, to be matched without case.
         target: String,
         /// The arguments, by position.
-        arguments: Vec<Value>,
+        arguments: Vec<Data>,
         /// The client's uploads to this call.
         stream_ids: Vec<String>,
         /// Which kind of answer the client expects.
         kind: Kind,
+    },
+    /// An item of a client's upload.
+    Item {
+        /// The upload; if there is none, the item is to be ignored.
+        id: String,
+        /// The item.
+        item: Data,
+    },
+    /// The end of a client's upload, or its answer to a call of ours.
+    Settle {
+        /// The upload or the call; if there is neither, this is to be ignored.
+        id: String,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// Stop a stream.
+    Cancel {
+        /// The stream; if there is none, this is to be ignored.
+        id: String,
     },
     /// Flush what was sent, then end the transport. Nothing follows.
     End {
@@ -33,9 +53,10 @@ pub enum Action {
 /// The kinds of calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// One answer. Holds back the input that follows until [`Session::complete`](super::Session::complete).
+    /// One answer. Holds back the input that follows until [`Session::complete`](super::Session::complete)
+    /// or [`Session::release`](super::Session::release).
     Plain,
-    /// A stream of answers. Does not hold back anything; ended by [`Session::end_stream`](super::Session::end_stream).
+    /// A stream of answers. Does not hold back anything; ended by [`Session::answer`](super::Session::answer).
     Stream,
 }
 
@@ -56,6 +77,8 @@ pub enum EndReason {
     ClientClosed,
     /// The server said goodbye.
     ServerClosed,
+    /// The client lost its transport and did not come back in time.
+    Abandoned,
 }
 
 impl EndReason {
@@ -69,6 +92,7 @@ impl EndReason {
             EndReason::ClientTimeout => "client_timeout",
             EndReason::ClientClosed => "client_closed",
             EndReason::ServerClosed => "server_closed",
+            EndReason::Abandoned => "abandoned",
         }
     }
 }

@@ -22,7 +22,7 @@ impl Driver {
 
     fn with(limits: Limits) -> Self {
         let now = Instant::now();
-        Self { session: Session::new(limits, now), now, out: Vec::new() }
+        Self { session: Session::new(limits, Channel::default(), now), now, out: Vec::new() }
     }
 
     /// A session after its handshake.
@@ -107,10 +107,10 @@ fn the_agreed_version_is_kept() {
 fn a_failed_handshake_ends_without_a_close_message() {
     let mut driver = Driver::new();
     let expected = [
-        sent("{\"error\":\"The protocol 'messagepack' is not supported.\"}"),
+        sent("{\"error\":\"The protocol 'xml' is not supported.\"}"),
         Action::End { reason: EndReason::HandshakeFailed },
     ];
-    let frame = [b"{\"protocol\":\"messagepack\",\"version\":1}\x1e", CALL].concat();
+    let frame = [b"{\"protocol\":\"xml\",\"version\":1}\x1e", CALL].concat();
     assert_eq!(driver.bytes(&frame), expected);
     assert_eq!(driver.session.handshaken(), None);
     assert!(!driver.session.wants_input());
@@ -147,7 +147,7 @@ fn invocations_run_one_at_a_time_and_in_order() {
     assert_eq!(driver.bytes(&frame), [called(Some("1"), "A")]);
     assert!(!driver.session.wants_input());
     let done = sent("{\"type\":3,\"invocationId\":\"1\",\"result\":null}");
-    let answer = driver.complete(Some("1"), Outcome::Void);
+    let answer = driver.complete(Some("1"), Outcome::Value(json!(null).into()));
     assert_eq!(answer, [done, called(None, "B")]);
     // Without an id there is no answer, not even of a failure.
     let answer = driver.complete(None, Outcome::Error("no".to_owned()));
@@ -199,7 +199,7 @@ fn streams_do_not_hold_the_line() {
     };
     let frame = [frame.as_slice(), CALL].concat();
     assert_eq!(driver.bytes(&frame), [stream, called(Some("1"), "A")]);
-    driver.session.end_stream("s", Outcome::Error("no".to_owned()), &mut driver.out);
+    driver.session.answer("s", &Outcome::Error("no".to_owned()), &mut driver.out);
     let ended = mem::take(&mut driver.out);
     assert_eq!(ended, [sent("{\"type\":3,\"invocationId\":\"s\",\"error\":\"no\"}")]);
     // The plain call runs on.
@@ -210,9 +210,6 @@ fn streams_do_not_hold_the_line() {
 fn what_nobody_waits_for_is_ignored() {
     let mut driver = Driver::open();
     for message in [
-        "{\"type\":2,\"invocationId\":\"u\",\"item\":1}",
-        "{\"type\":3,\"invocationId\":\"u\"}",
-        "{\"type\":5,\"invocationId\":\"u\"}",
         "{\"type\":6}",
         "{\"type\":8,\"sequenceId\":1}",
         "{\"type\":9,\"sequenceId\":1}",
@@ -221,6 +218,144 @@ fn what_nobody_waits_for_is_ignored() {
         assert_eq!(driver.bytes(format!("{message}\u{1e}").as_bytes()), [], "{message}");
     }
     assert_eq!(driver.bytes(CALL), [called(Some("1"), "A")]);
+}
+
+#[test]
+fn what_concerns_streams_and_questions_is_passed_on_even_while_an_invocation_is_answered_later() {
+    let mut driver = Driver::open();
+    assert_eq!(driver.bytes(CALL), [called(Some("1"), "A")]);
+    driver.session.release(driver.now, &mut driver.out);
+    let frame = "{\"type\":2,\"invocationId\":\"u\",\"item\":1}\u{1e}{\"type\":3,\"invocationId\":\"u\"}\u{1e}\
+                 {\"type\":5,\"invocationId\":\"s\"}\u{1e}";
+    let expected = [
+        Action::Item { id: "u".to_owned(), item: json!(1).into() },
+        Action::Settle { id: "u".to_owned(), outcome: Outcome::Void },
+        Action::Cancel { id: "s".to_owned() },
+    ];
+    assert_eq!(driver.bytes(frame.as_bytes()), expected);
+    driver.session.answer("1", &Outcome::Error("late".to_owned()), &mut driver.out);
+    let late = sent("{\"type\":3,\"invocationId\":\"1\",\"error\":\"late\"}");
+    assert_eq!(mem::take(&mut driver.out), [late]);
+}
+
+#[test]
+fn a_binary_protocol_needs_a_transport_that_carries_it() {
+    let hello = b"{\"protocol\":\"messagepack\",\"version\":1}\x1e";
+    let mut driver = Driver::new();
+    driver.session.channel.text_only = true;
+    let refused = driver.bytes(hello);
+    assert!(
+        matches!(refused[1], Action::End { reason: EndReason::HandshakeFailed }),
+        "{refused:?}"
+    );
+    let mut driver = Driver::new();
+    // Calls in MessagePack may come in the same chunk as the handshake, which is JSON.
+    let call = [13, 0x96, 1, 0x80, 0xA1, b'1', 0xA1, b'A', 0x90, 0x90, 2, 0x91, 6];
+    let call = [&[9][..], &call[1..10], &call[10..]].concat();
+    let answered = driver.bytes(&[&hello[..], &call[..]].concat());
+    assert_eq!(answered, [sent("{}"), Action::HandshakeDone, called(Some("1"), "A")]);
+}
+
+/// A session that may outlive its transport.
+fn stateful() -> Driver {
+    let mut driver = Driver::new();
+    driver.session.channel.stateful = true;
+    driver.bytes(b"{\"protocol\":\"json\",\"version\":2}\x1e");
+    driver
+}
+
+impl Driver {
+    fn detach(&mut self) -> bool {
+        self.session.detach(self.now)
+    }
+
+    fn resume(&mut self) -> Vec<Action> {
+        self.session.resume(self.now, &mut self.out);
+        mem::take(&mut self.out)
+    }
+
+    fn say(&mut self, text: &str) {
+        self.session.say(Bytes::from(text.to_owned()), &mut self.out);
+        self.out.clear();
+    }
+}
+
+#[test]
+fn who_comes_back_is_told_what_it_missed_and_is_heard_once() {
+    let mut driver = stateful();
+    assert_eq!(driver.bytes(CALL), [called(Some("1"), "A")]);
+    driver.say("one");
+    driver.say("two");
+    driver.bytes(b"{\"type\":8,\"sequenceId\":1}\x1e");
+    assert_eq!(driver.complete(Some("1"), Outcome::Error("no".to_owned())).len(), 1);
+    // Half a message of the old socket is forgotten.
+    driver.bytes(b"{\"type\":1,\"targ");
+    assert!(driver.detach());
+    assert_eq!(driver.until_deadline(), Duration::from_secs(15));
+    driver.say("three");
+    assert_eq!(driver.after(14_999), [], "no pings to nobody");
+    let said = |text: &'static str| Action::Send(Bytes::from_static(text.as_bytes()));
+    let expected = [
+        sent("{\"type\":9,\"sequenceId\":2}"),
+        said("two"),
+        sent("{\"type\":3,\"invocationId\":\"1\",\"error\":\"no\"}"),
+        said("three"),
+    ];
+    assert_eq!(driver.resume(), expected);
+    // Until the client says where it begins, nothing of it counts.
+    assert_eq!(driver.bytes(CALL), []);
+    let again = [b"{\"type\":9,\"sequenceId\":1}\x1e", CALL, CALL].concat();
+    assert_eq!(driver.bytes(&again), [called(Some("1"), "A")], "the first was here before");
+    driver.complete(None, Outcome::Void);
+    let ack = driver.after(1000);
+    assert_eq!(ack, [sent("{\"type\":8,\"sequenceId\":2}")]);
+}
+
+#[test]
+fn who_does_not_come_back_in_time_is_gone() {
+    let mut driver = stateful();
+    assert!(driver.detach());
+    assert_eq!(driver.after(15_000), [Action::End { reason: EndReason::Abandoned }]);
+    assert!(!driver.detach());
+}
+
+#[test]
+fn a_client_that_skips_messages_is_sent_away() {
+    let mut driver = stateful();
+    driver.detach();
+    driver.resume();
+    let detail = "InvalidOperationException: Sequence ID greater than amount of messages we've \
+                  received.";
+    let expected = failed(detail, EndReason::ProtocolError);
+    assert_eq!(driver.bytes(b"{\"type\":9,\"sequenceId\":2}\x1e"), expected);
+}
+
+#[test]
+fn an_ordinary_connection_does_not_outlive_its_transport() {
+    let mut ordinary = Driver::open();
+    assert!(!ordinary.detach());
+    // Negotiated, and then not asked for in the handshake.
+    let mut driver = Driver::new();
+    driver.session.channel.stateful = true;
+    driver.bytes(HELLO);
+    assert!(!driver.detach());
+    // Asked for and not negotiated.
+    let mut driver = Driver::new();
+    driver.bytes(b"{\"protocol\":\"json\",\"version\":2}\x1e");
+    assert!(!driver.detach());
+}
+
+#[test]
+fn what_is_kept_for_a_client_has_an_end() {
+    let mut driver = stateful();
+    driver.session.limits.max_kept = 200_000;
+    driver.say(&"x".repeat(100_000));
+    assert!(!driver.session.is_full());
+    driver.say("x");
+    assert!(driver.session.is_full());
+    driver.say(&"x".repeat(100_000));
+    let detail = "InvalidDataException: Too much waits to be acknowledged.";
+    assert_eq!(driver.bytes(PING), failed(detail, EndReason::TooLong));
 }
 
 #[test]

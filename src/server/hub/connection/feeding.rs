@@ -18,8 +18,9 @@ use crate::{
     server::{
         hub::{
             codec::{self, Protocol},
-            methods::Call,
+            methods::{Call, Form},
         },
+        legacy,
         view::{MessageView, StatusChanged},
     },
 };
@@ -32,16 +33,17 @@ const MOST_WAITING: usize = 1024 * 1024;
 
 impl Driver {
     pub(super) fn written_at(&self, call: &Call) -> Vec<Option<OffsetDateTime>> {
-        let (Call::Acknowledge(ids) | Call::MarkRead(ids)) = call else { return Vec::new() };
         let Some(feed) = &self.feed else { return Vec::new() };
         let times = Times::new(&self.app);
-        ids.iter().map(|id| feed.written_at(*id).map(|at| times.at(at))).collect()
+        call.words().iter().map(|id| feed.written_at(*id).map(|at| times.at(at))).collect()
     }
 
     pub(super) fn tell(&mut self, outbound: Outbound) {
         let Some(protocol) = self.session.handshaken() else { return };
         match outbound {
             Outbound::Deliver(delivery) => self.deliver(protocol, delivery),
+            // The existing programs are not told.
+            Outbound::StatusChanged { .. } if self.service.form() == Form::Legacy => {}
             Outbound::StatusChanged { id, status, at } => {
                 let body = StatusChanged { id: id.0, status: status.name(), at };
                 self.call(protocol, "MessageStatusChanged", &body);
@@ -65,10 +67,14 @@ impl Driver {
 
     fn deliver(&mut self, protocol: Protocol, delivery: Arc<Delivery>) {
         let Some(feed) = &mut self.feed else { return };
+        if self.session.is_full() {
+            // It comes with a read, when the client has acknowledged some of what it has.
+            return feed.on_nudge();
+        }
         match feed.on_live(attempt(&delivery.message), Instant::now()) {
             Live::Send => {
-                if let Some(bytes) = live_message(protocol, &delivery) {
-                    self.outbox.extend_from_slice(&bytes);
+                if let Some(bytes) = live_message(self.service.form(), protocol, &delivery) {
+                    self.put(&bytes);
                 }
             }
             Live::Defer if self.deferred.len() < MOST_DEFERRED => self.deferred.push(delivery),
@@ -79,7 +85,8 @@ impl Driver {
 
     pub(super) fn begin_read(&mut self) {
         let Some(feed) = &mut self.feed else { return };
-        if self.reading.is_some() || self.read_again_at.is_some() || !feed.begin_read() {
+        let busy = self.reading.is_some() || self.read_again_at.is_some() || self.session.is_full();
+        if busy || !feed.begin_read() {
             return;
         }
         let exclude = feed.in_window();
@@ -115,18 +122,30 @@ impl Driver {
         let fitting = fitting(&found);
         let attempts: Vec<Attempt> = found.iter().take(fitting).map(attempt).collect();
         let batch = feed.on_read(&attempts, fitting < found.len(), Instant::now());
-        let pick = |ids: &[MessageId]| -> Vec<MessageView<'_>> {
-            found.iter().filter(|m| ids.contains(&m.id)).map(MessageView::from).collect()
+        let picked = |ids: &[MessageId]| -> Vec<&Message> {
+            found.iter().filter(|message| ids.contains(&message.id)).collect()
         };
-        match batch {
-            Batch::Nothing => {}
-            Batch::Page(ids) => {
-                let views = pick(&ids);
+        match (batch, self.service.form()) {
+            (Batch::Nothing, _) => {}
+            (Batch::Page(ids), Form::Current) => {
+                let views: Vec<MessageView<'_>> =
+                    picked(&ids).into_iter().map(MessageView::from).collect();
                 self.call(protocol, "ReceivePendingMessages", &views);
             }
-            Batch::Singly(ids) => {
-                for view in pick(&ids) {
-                    self.call(protocol, "ReceiveMessage", &view);
+            (Batch::Page(ids), Form::Legacy) => {
+                let text = legacy::hub::pending(&picked(&ids));
+                self.call(protocol, "ReceivePendingMessages", &text);
+            }
+            (Batch::Singly(ids), form) => {
+                for message in picked(&ids) {
+                    match form {
+                        Form::Current => {
+                            self.call(protocol, "ReceiveMessage", &MessageView::from(message));
+                        }
+                        Form::Legacy => {
+                            self.call(protocol, "ReceiveMessage", &legacy::hub::message(message));
+                        }
+                    }
                 }
             }
         }
@@ -160,7 +179,8 @@ impl Driver {
             tracing::debug!(party = ?seat.party(), reason, "connection ended");
             let party = seat.party().clone();
             drop(seat);
-            if let (Party::Mobile(phone), false) = (&party, self.app.registry().is_online(&party)) {
+            let gone = self.service.delivers() && !self.app.registry().is_online(&party);
+            if let (Party::Mobile(phone), true) = (&party, gone) {
                 self.app.note_disconnected(phone, self.connected_at, reason);
             }
         }
@@ -203,22 +223,30 @@ fn fitting(found: &[Message]) -> usize {
     found.len().min(1) + more.count()
 }
 
-/// The call that brings a live message: encoded once for all connections.
-fn live_message(protocol: Protocol, delivery: &Arc<Delivery>) -> Option<Bytes> {
-    let encode =
-        || codec::invocation(protocol, "ReceiveMessage", &MessageView::from(&delivery.message));
-    match protocol {
-        Protocol::Json => {
-            if let Some(bytes) = delivery.json.get() {
-                return Some(bytes.clone());
-            }
-            match encode() {
-                Ok(bytes) => Some(delivery.json.get_or_init(|| bytes).clone()),
-                Err(error) => {
-                    tracing::error!(%error, "a message could not be written");
-                    None
-                }
-            }
+/// The call that brings a live message: encoded once for all connections of a kind.
+fn live_message(form: Form, protocol: Protocol, delivery: &Arc<Delivery>) -> Option<Bytes> {
+    let kept = match (form, protocol) {
+        (Form::Current, Protocol::Json) => Some(&delivery.encoded[0]),
+        (Form::Current, Protocol::MessagePack) => Some(&delivery.encoded[1]),
+        (Form::Legacy, Protocol::Json) => Some(&delivery.encoded[2]),
+        // The existing apps all speak JSON.
+        (Form::Legacy, Protocol::MessagePack) => None,
+    };
+    if let Some(bytes) = kept.and_then(|kept| kept.get()) {
+        return Some(bytes.clone());
+    }
+    let message = &delivery.message;
+    let encoded = match form {
+        Form::Current => codec::invocation(protocol, "ReceiveMessage", &MessageView::from(message)),
+        Form::Legacy => {
+            codec::invocation(protocol, "ReceiveMessage", &legacy::hub::message(message))
+        }
+    };
+    match encoded {
+        Ok(bytes) => Some(kept.map_or(bytes.clone(), |kept| kept.get_or_init(|| bytes).clone())),
+        Err(error) => {
+            tracing::error!(%error, "a message could not be written");
+            None
         }
     }
 }

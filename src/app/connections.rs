@@ -1,0 +1,52 @@
+//! Connections from outside the hub: what their tokens are signed with, and the end of those whose
+//! access was taken back.
+
+use std::{collections::HashSet, time::Duration};
+
+use ring::rand::{SecureRandom, SystemRandom};
+use time::OffsetDateTime;
+
+use super::{App, Error};
+use crate::store::{secrets, tokens};
+
+/// Clocks of an installation's machines may differ by this much. What was seen before is seen again,
+/// and does no harm.
+const SKEW: Duration = Duration::from_secs(10);
+
+/// A name that no other process has.
+pub(super) fn new_node() -> [u8; 8] {
+    uuid::Uuid::new_v4().as_u64_pair().1.to_be_bytes()
+}
+
+impl App {
+    /// What connection tokens are signed with, on every node of the installation.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] without randomness; failures of the database.
+    pub async fn connection_secret(&self) -> Result<Vec<u8>, Error> {
+        let mut fresh = [0; 32];
+        SystemRandom::new().fill(&mut fresh).map_err(|_| Error::Internal)?;
+        let client = self.store().client().await?;
+        Ok(secrets::find_or_keep(&client, "connection_tokens", &fresh, self.clock().now()).await?)
+    }
+
+    /// Closes the connections whose tokens were revoked, or whose owners were disabled, after `since`.
+    /// Returns until when it looked.
+    ///
+    /// # Errors
+    /// Failures of the database.
+    pub async fn close_revoked(&self, since: OffsetDateTime) -> Result<OffsetDateTime, Error> {
+        let now = self.clock().now();
+        if self.registry().connections() + self.bystanders().connections() == 0 {
+            return Ok(now);
+        }
+        let client = self.store().client().await?;
+        let revoked: HashSet<_> =
+            tokens::revoked_since(&client, since - SKEW).await?.into_iter().collect();
+        if !revoked.is_empty() {
+            self.registry().close_tokens(&revoked);
+            self.bystanders().close_tokens(&revoked);
+        }
+        Ok(now)
+    }
+}

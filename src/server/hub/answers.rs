@@ -1,0 +1,99 @@
+//! What requests to a hub are answered besides its transports' own bytes: in the words of the official
+//! server, which clients show and tests compare.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+use warp::reply::Response;
+
+use crate::{app::Error, server::reply::Problem};
+
+/// Why a request gets nothing; the texts are those of the official server.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Refused {
+    NoId,
+    UnknownId,
+    /// Another transport was first, or still is there.
+    Taken,
+    NoPosts,
+    BadRequest(&'static str),
+    /// There is no place for now.
+    ComeBack(Duration),
+    NoRandomness,
+}
+
+impl Refused {
+    pub(super) fn into_response(self) -> Response {
+        match self {
+            Refused::NoId => text(StatusCode::BAD_REQUEST, "Connection ID required"),
+            Refused::UnknownId => text(StatusCode::NOT_FOUND, "No Connection with that ID"),
+            Refused::Taken => text(StatusCode::CONFLICT, ""),
+            Refused::NoPosts => {
+                let what = "POST requests are not allowed for WebSocket connections.";
+                text(StatusCode::METHOD_NOT_ALLOWED, what)
+            }
+            Refused::BadRequest(what) => text(StatusCode::BAD_REQUEST, what),
+            Refused::ComeBack(retry_after) => {
+                Problem::from(Error::Overloaded { retry_after }).into_response()
+            }
+            Refused::NoRandomness => Problem::from(Error::Internal).into_response(),
+        }
+    }
+}
+
+pub(super) fn polled(bytes: Bytes) -> Response {
+    let length = bytes.len();
+    let mut response = Response::new(bytes.into());
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store"));
+    headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
+    let past = HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT");
+    headers.insert(header::EXPIRES, past);
+    response
+}
+
+pub(super) fn switching(accept: &str) -> Response {
+    let mut response = text(StatusCode::SWITCHING_PROTOCOLS, "");
+    let headers = response.headers_mut();
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    if let Ok(accept) = HeaderValue::from_str(accept) {
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    response
+}
+
+pub(super) fn not_allowed(allow: &'static str) -> Response {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "");
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+    response
+}
+
+pub(super) fn preflight() -> Response {
+    let mut response = text(StatusCode::NO_CONTENT, "");
+    let headers = response.headers_mut();
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_METHODS,
+        HeaderValue::from_static("GET, POST, DELETE"),
+    );
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_HEADERS,
+        HeaderValue::from_static(
+            "authorization, content-type, x-requested-with, x-signalr-user-agent",
+        ),
+    );
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("3600"));
+    response
+}
+
+pub(super) fn text(status: StatusCode, body: &'static str) -> Response {
+    let mut response = Response::new(Bytes::from_static(body.as_bytes()).into());
+    *response.status_mut() = status;
+    if !body.is_empty() {
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    }
+    response
+}

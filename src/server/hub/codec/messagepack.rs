@@ -1,0 +1,290 @@
+//! MessagePack messages: the length as a variable-length number, then one array.
+//!
+//! What stands after the items known here is ignored, and an item that older clients leave away at
+//! the end may be absent. Names and shapes of payloads are those of JSON.
+
+use bytes::Bytes;
+use rmp::encode;
+use rmpv::Value;
+use serde::Serialize;
+
+use super::{Data, EncodeError, Incoming, Outcome, ParseError, Split};
+
+/// Values nested deeper than this are no arguments of ours; the JSON reader's limit is the same.
+const DEEPEST: usize = 128;
+/// The length of a message takes at most this many bytes of 7 bits each.
+const LONGEST_PREFIX: usize = 5;
+
+/// How a completion says what it brings.
+const ERROR: u64 = 1;
+const VOID: u64 = 2;
+const RESULT: u64 = 3;
+
+pub(super) fn split(bytes: &[u8], max: usize) -> Split {
+    let mut length = 0_usize;
+    for (at, byte) in bytes.iter().take(LONGEST_PREFIX).enumerate() {
+        length |= usize::from(byte & 0x7F) << (7 * at);
+        // With the fifth byte above 7 it would be 2 GB or more, and past the limit anyway.
+        if at + 1 == LONGEST_PREFIX && *byte > 7 || length > max {
+            return Split::TooLong;
+        }
+        if byte & 0x80 == 0 {
+            let start = at + 1;
+            let end = start + length;
+            return if bytes.len() < end {
+                Split::Partial
+            } else {
+                Split::Whole { start, end, used: end }
+            };
+        }
+    }
+    Split::Partial
+}
+
+pub(super) fn parse(payload: &[u8]) -> Result<Incoming, ParseError> {
+    let mut rest = payload;
+    let message = rmpv::decode::read_value_with_max_depth(&mut rest, DEEPEST)
+        .map_err(|_| ParseError::MessagePack("a message"))?;
+    let Value::Array(items) = message else {
+        return Err(ParseError::MessagePack("array length for 'elementCount'"));
+    };
+    let mut items = Items(items.into_iter());
+    let kind = items.next("'messageType' as Int32")?;
+    let kind = kind.as_i64().ok_or(ParseError::MessagePack("'messageType' as Int32"))?;
+    Ok(match kind {
+        1 => {
+            items.headers()?;
+            Incoming::Invocation {
+                invocation_id: items.text("'invocationId' as String")?.filter(|id| !id.is_empty()),
+                target: items.required_text("'target' as String")?,
+                arguments: items.arguments()?,
+                stream_ids: items.stream_ids()?,
+            }
+        }
+        2 => {
+            items.headers()?;
+            Incoming::StreamItem {
+                invocation_id: items.id()?,
+                item: Data::Pack(items.next("'item'")?),
+            }
+        }
+        3 => {
+            items.headers()?;
+            let invocation_id = items.id()?;
+            let kind = items.next("'resultKind' as Int32")?.as_u64();
+            let outcome = match kind {
+                Some(ERROR) => Outcome::Error(items.required_text("'error' as String")?),
+                Some(VOID) => Outcome::Void,
+                Some(RESULT) => Outcome::Value(Data::Pack(items.next("'result'")?)),
+                _ => return Err(ParseError::MessagePack("'resultKind' as Int32")),
+            };
+            Incoming::Completion { invocation_id, outcome }
+        }
+        4 => {
+            items.headers()?;
+            Incoming::StreamInvocation {
+                invocation_id: items.id()?,
+                target: items.required_text("'target' as String")?,
+                arguments: items.arguments()?,
+                stream_ids: items.stream_ids()?,
+            }
+        }
+        5 => {
+            items.headers()?;
+            Incoming::CancelInvocation { invocation_id: items.id()? }
+        }
+        6 => Incoming::Ping,
+        7 => Incoming::Close {
+            error: items.text("'error' as String")?,
+            allow_reconnect: items.0.next().and_then(|flag| flag.as_bool()).unwrap_or(false),
+        },
+        8 => Incoming::Ack { sequence_id: items.sequence()? },
+        9 => Incoming::Sequence { sequence_id: items.sequence()? },
+        _ => Incoming::Unknown,
+    })
+}
+
+/// The items of a message, in their order.
+struct Items(std::vec::IntoIter<Value>);
+
+impl Items {
+    fn next(&mut self, what: &'static str) -> Result<Value, ParseError> {
+        self.0.next().ok_or(ParseError::MessagePack(what))
+    }
+
+    /// Read over; a nil is taken for no headers, which some clients send.
+    fn headers(&mut self) -> Result<(), ParseError> {
+        match self.next("map length for 'headers'")? {
+            Value::Map(_) | Value::Nil => Ok(()),
+            _ => Err(ParseError::MessagePack("map length for 'headers'")),
+        }
+    }
+
+    fn text(&mut self, what: &'static str) -> Result<Option<String>, ParseError> {
+        text(self.next(what)?, what)
+    }
+
+    fn required_text(&mut self, what: &'static str) -> Result<String, ParseError> {
+        self.text(what)?.ok_or(ParseError::MessagePack(what))
+    }
+
+    fn id(&mut self) -> Result<String, ParseError> {
+        let what = "'invocationId' as String";
+        self.text(what)?.filter(|id| !id.is_empty()).ok_or(ParseError::MessagePack(what))
+    }
+
+    fn arguments(&mut self) -> Result<Vec<Data>, ParseError> {
+        match self.next("array length for 'arguments'")? {
+            Value::Array(items) => Ok(items.into_iter().map(Data::Pack).collect()),
+            _ => Err(ParseError::MessagePack("array length for 'arguments'")),
+        }
+    }
+
+    fn stream_ids(&mut self) -> Result<Vec<String>, ParseError> {
+        let what = "array length for 'streamIds'";
+        match self.0.next() {
+            None | Some(Value::Nil) => Ok(Vec::new()),
+            Some(Value::Array(ids)) => ids
+                .into_iter()
+                .map(|id| text(id, what)?.ok_or(ParseError::MessagePack(what)))
+                .collect(),
+            Some(_) => Err(ParseError::MessagePack(what)),
+        }
+    }
+
+    fn sequence(&mut self) -> Result<u64, ParseError> {
+        let what = "'sequenceId' as Int64";
+        self.next(what)?.as_u64().ok_or(ParseError::MessagePack(what))
+    }
+}
+
+fn text(value: Value, what: &'static str) -> Result<Option<String>, ParseError> {
+    match value {
+        Value::Nil => Ok(None),
+        Value::String(text) => text.into_str().map(Some).ok_or(ParseError::MessagePack(what)),
+        _ => Err(ParseError::MessagePack(what)),
+    }
+}
+
+pub(super) fn invocation<T: Serialize>(
+    id: Option<&str>,
+    target: &str,
+    argument: &T,
+) -> Result<Bytes, EncodeError> {
+    let mut message = begin(6, 1, true);
+    match id {
+        Some(id) => put_text(&mut message, id),
+        None => put_nil(&mut message),
+    }
+    put_text(&mut message, target);
+    put_array(&mut message, 1);
+    put(&mut message, argument)?;
+    put_array(&mut message, 0);
+    Ok(framed(&message))
+}
+
+pub(super) fn stream_item(id: &str, item: &Data) -> Bytes {
+    let mut message = begin(4, 2, true);
+    put_text(&mut message, id);
+    put_data(&mut message, item);
+    framed(&message)
+}
+
+pub(super) fn completion(id: &str, outcome: &Outcome) -> Bytes {
+    let items = if matches!(outcome, Outcome::Void) { 4 } else { 5 };
+    let mut message = begin(items, 3, true);
+    put_text(&mut message, id);
+    match outcome {
+        Outcome::Error(error) => {
+            put_number(&mut message, ERROR);
+            put_text(&mut message, error);
+        }
+        Outcome::Value(value) => {
+            put_number(&mut message, RESULT);
+            put_data(&mut message, value);
+        }
+        Outcome::Void => put_number(&mut message, VOID),
+    }
+    framed(&message)
+}
+
+pub(super) fn ping() -> Bytes {
+    Bytes::from_static(&[2, 0x91, 6])
+}
+
+pub(super) fn close(error: Option<&str>, allow_reconnect: bool) -> Bytes {
+    let mut message = begin(3, 7, false);
+    match error {
+        Some(error) => put_text(&mut message, error),
+        None => put_nil(&mut message),
+    }
+    infallible(encode::write_bool(&mut message, allow_reconnect));
+    framed(&message)
+}
+
+pub(super) fn numbered(kind: u8, sequence_id: u64) -> Bytes {
+    let mut message = begin(2, kind, false);
+    put_number(&mut message, sequence_id);
+    framed(&message)
+}
+
+/// The beginning of a message. Headers are a map and never nil: the JavaScript client insists.
+fn begin(items: u32, kind: u8, headers: bool) -> Vec<u8> {
+    let mut message = Vec::with_capacity(64);
+    put_array(&mut message, items);
+    put_number(&mut message, u64::from(kind));
+    if headers {
+        infallible(encode::write_map_len(&mut message, 0).map(|_| ()));
+    }
+    message
+}
+
+fn put_text(message: &mut Vec<u8>, text: &str) {
+    infallible(encode::write_str(message, text));
+}
+
+fn put_nil(message: &mut Vec<u8>) {
+    infallible(encode::write_nil(message));
+}
+
+fn put_array(message: &mut Vec<u8>, length: u32) {
+    infallible(encode::write_array_len(message, length).map(|_| ()));
+}
+
+fn put_number(message: &mut Vec<u8>, number: u64) {
+    infallible(encode::write_uint(message, number).map(|_| ()));
+}
+
+/// Structures as maps with their names, ids and times as texts: the shape that JSON has.
+fn put<T: Serialize>(message: &mut Vec<u8>, value: &T) -> Result<(), EncodeError> {
+    let mut serializer =
+        rmp_serde::Serializer::new(message).with_struct_map().with_human_readable();
+    Ok(value.serialize(&mut serializer)?)
+}
+
+fn put_data(message: &mut Vec<u8>, data: &Data) {
+    let length = message.len();
+    let written = match data {
+        Data::Json(value) => put(message, value).is_ok(),
+        Data::Pack(value) => rmpv::encode::write_value(message, value).is_ok(),
+    };
+    if !written {
+        message.truncate(length);
+        put_nil(message);
+    }
+}
+
+/// Writing to memory has no way to fail.
+fn infallible<E>(_: Result<(), E>) {}
+
+fn framed(message: &[u8]) -> Bytes {
+    let mut bytes = Vec::with_capacity(message.len() + LONGEST_PREFIX);
+    let mut length = message.len();
+    while length > 0x7F {
+        bytes.push((length & 0x7F) as u8 | 0x80);
+        length >>= 7;
+    }
+    bytes.push(length as u8);
+    bytes.extend_from_slice(message);
+    bytes.into()
+}

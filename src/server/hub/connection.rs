@@ -1,0 +1,427 @@
+//! One connection of a hub, from its first transport to its end.
+//!
+//! The driver moves bytes and time between the transport, the [`Session`] (the protocol), the [`Feed`]
+//! (which messages are due) and the seat in the registry. It decides nothing that those can decide.
+//! An idle connection holds no buffer here.
+
+mod calls;
+mod feeding;
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::future::BoxFuture;
+use tokio::{
+    sync::mpsc,
+    time::{Sleep, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use feeding::Times;
+
+use super::{
+    codec::{self, Protocol},
+    diagnostics::Diagnostics,
+    methods::Done,
+    services::Service,
+    session::{Action, Channel, EndReason, Limits, Session},
+    table::Return,
+    wire::{Heard, Wire},
+};
+use crate::{
+    app::{App, Caller, Error},
+    domain::{
+        Message, Party,
+        feed::{Attempt, Feed},
+    },
+    presence::{Delivery, Outbound, Seat},
+};
+
+/// A frame is sent when it has grown to this, even if more is waiting.
+const FULL_FRAME: usize = 64 * 1024;
+/// How long the answer to the handshake waits for the first page, so that a client that has
+/// connected gets everything sent from then on as live messages.
+const FIRST_PAGE_WAIT: Duration = Duration::from_secs(2);
+/// The wait before a failed read is tried again.
+const READ_AGAIN: Duration = Duration::from_millis(500);
+/// Connections that are told to go in one second when the process stops.
+const WAVE: u64 = 500;
+/// No ping in the life of a connection: held requests tell that both sides are there.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+type Running = BoxFuture<'static, (Option<String>, Done)>;
+type Reading = BoxFuture<'static, Result<Vec<Message>, Error>>;
+
+/// What a connection begins with.
+pub struct Beginning {
+    /// Which hub it talks to.
+    pub service: Service,
+    /// Who it is.
+    pub caller: Caller,
+    /// Its public name.
+    pub connection_id: String,
+    /// New transports, if it may outlive its first.
+    pub returns: Option<mpsc::Receiver<Return>>,
+}
+
+struct Driver {
+    app: App,
+    caller: Caller,
+    service: Service,
+    connection_id: Box<str>,
+    session: Session,
+    /// What the handshake agreed on; until then everything is text.
+    protocol: Option<Protocol>,
+    /// Taken at the end of the handshake; business users have no feed.
+    seat: Option<Seat>,
+    feed: Option<Feed>,
+    /// On the diagnostics hub.
+    diagnostics: Option<Box<Diagnostics>>,
+    returns: Option<mpsc::Receiver<Return>>,
+    /// Whole hub messages that go out in the next frame.
+    outbox: BytesMut,
+    /// Until then nothing goes out.
+    held_until: Option<Instant>,
+    connected_at: time::OffsetDateTime,
+    /// When the caller's token is valid no longer.
+    expires: Option<Instant>,
+    /// What was written here, was not acknowledged in time, and still is not.
+    missed: Vec<Attempt>,
+    running: Option<Running>,
+    reading: Option<Reading>,
+    /// Messages that came during a read.
+    deferred: Vec<Arc<Delivery>>,
+    /// A read failed: none before this.
+    read_again_at: Option<Instant>,
+    actions: Vec<Action>,
+    ended: Option<EndReason>,
+}
+
+enum Event {
+    Heard(Heard),
+    Returned(Return),
+    Outbound(Option<Outbound>),
+    Done(Option<String>, Done),
+    Read(Result<Vec<Message>, Error>),
+    Tick,
+    Stop,
+}
+
+/// Serves one connection until it ends.
+pub async fn drive(app: App, mut wire: Wire, beginning: Beginning, stop: CancellationToken) {
+    let Beginning { service, caller, connection_id, returns } = beginning;
+    let mut limits = Limits::default();
+    if matches!(wire, Wire::Polls(_)) {
+        limits.ping_interval = NEVER;
+    }
+    let text_only = matches!(wire, Wire::Events(_));
+    let channel = Channel { stateful: returns.is_some(), text_only };
+    let mut driver = Driver {
+        expires: expiry(&app, caller.expires_at),
+        app,
+        caller,
+        service,
+        connection_id: connection_id.into(),
+        session: Session::new(limits, channel, Instant::now()),
+        protocol: None,
+        seat: None,
+        feed: None,
+        diagnostics: None,
+        returns,
+        outbox: BytesMut::new(),
+        held_until: None,
+        connected_at: time::OffsetDateTime::UNIX_EPOCH,
+        missed: Vec::new(),
+        running: None,
+        reading: None,
+        deferred: Vec::new(),
+        read_again_at: None,
+        actions: Vec::new(),
+        ended: None,
+    };
+    let reason = driver.run(&mut wire, stop).await;
+    driver.leave(reason);
+    let in_order = driver.ended.is_some();
+    drop(driver);
+    if in_order || !matches!(wire, Wire::Socket(_)) {
+        wire.close().await;
+    }
+}
+
+/// The moment at which a token expires.
+fn expiry(app: &App, at: Option<time::OffsetDateTime>) -> Option<Instant> {
+    let left = Duration::try_from(at? - app.clock().now()).unwrap_or_default();
+    Instant::now().checked_add(left)
+}
+
+impl Driver {
+    /// Until the connection ends; the result says why.
+    async fn run(&mut self, wire: &mut Wire, stop: CancellationToken) -> &'static str {
+        let mut clock: Pin<Box<Sleep>> = Box::pin(sleep_until(self.deadline().into()));
+        let mut stopping = false;
+        loop {
+            if let Err(reason) = self.flush(wire).await
+                && !self.detach(wire)
+            {
+                return reason;
+            }
+            if let Some(reason) = self.ended {
+                return reason.as_str();
+            }
+            self.begin_read();
+            let deadline = tokio::time::Instant::from(self.deadline());
+            if clock.deadline() != deadline {
+                clock.as_mut().reset(deadline);
+            }
+            let event = tokio::select! {
+                heard = wire.receive(), if self.session.wants_input() => Event::Heard(heard),
+                outbound = next_outbound(&mut self.seat), if !self.session.is_full() => {
+                    Event::Outbound(outbound)
+                }
+                (id, done) = finished(&mut self.running) => Event::Done(id, done),
+                found = finished(&mut self.reading) => Event::Read(found),
+                back = next_return(&mut self.returns) => Event::Returned(back),
+                () = clock.as_mut() => Event::Tick,
+                () = stop.cancelled(), if !stopping => Event::Stop,
+            };
+            match event {
+                Event::Heard(Heard::Bytes(bytes)) => {
+                    self.session.on_bytes(&bytes, Instant::now(), &mut self.actions);
+                }
+                Event::Heard(Heard::TooLong) => self.session.on_too_long(&mut self.actions),
+                Event::Heard(Heard::Ended(reason)) => return reason,
+                Event::Heard(Heard::Lost(reason)) => {
+                    if !self.detach(wire) {
+                        return reason;
+                    }
+                }
+                Event::Outbound(outbound) => self.on_outbound(outbound),
+                Event::Done(id, done) => self.on_done(id.as_deref(), done),
+                Event::Read(found) => self.on_read(found),
+                Event::Returned(back) => self.resume(wire, back),
+                Event::Tick => self.on_tick(wire),
+                Event::Stop => {
+                    stopping = true;
+                    self.spread().await;
+                    self.session.close(None, true, &mut self.actions);
+                }
+            }
+            self.act();
+        }
+    }
+
+    /// The transport is lost. Whether the client may come back.
+    fn detach(&mut self, wire: &mut Wire) -> bool {
+        let stays = self.session.detach(Instant::now());
+        if stays {
+            *wire = Wire::Away;
+            // What was to go out is sent again to who comes back.
+            self.outbox = BytesMut::new();
+        }
+        stays
+    }
+
+    /// The client is back, perhaps before its old socket is known to be lost.
+    fn resume(&mut self, wire: &mut Wire, back: Return) {
+        let now = Instant::now();
+        *wire = Wire::Socket(back.socket);
+        self.outbox.clear();
+        self.expires = expiry(&self.app, back.caller.expires_at);
+        self.caller = back.caller;
+        self.session.resume(now, &mut self.actions);
+        if let Some(feed) = &mut self.feed {
+            // It could not acknowledge while it was away.
+            feed.on_heard(now);
+        }
+    }
+
+    fn on_done(&mut self, id: Option<&str>, done: Done) {
+        self.running = None;
+        let now = Instant::now();
+        if let Some(feed) = &mut self.feed {
+            if done.acknowledged.is_empty() {
+                feed.on_word_lost();
+            } else {
+                feed.on_acknowledged(&done.acknowledged);
+                self.missed.retain(|a| !done.acknowledged.contains(&a.id));
+                feed.on_heard(now);
+            }
+        }
+        self.session.complete(id, done.outcome, now, &mut self.actions);
+    }
+
+    fn deadline(&self) -> Instant {
+        let mut deadline = self.session.next_deadline();
+        let away = self.session.is_away();
+        let feed = self.feed.as_ref().filter(|_| !away).and_then(Feed::next_deadline);
+        let streams = self
+            .diagnostics
+            .as_ref()
+            .filter(|_| !self.session.is_full())
+            .and_then(|diagnostics| diagnostics.next_deadline());
+        for other in [self.held_until, self.read_again_at, self.expires, feed, streams] {
+            deadline = other.map_or(deadline, |other| other.min(deadline));
+        }
+        deadline
+    }
+
+    /// Waits for this connection's turn to be closed, so that not all clients return at once.
+    async fn spread(&mut self) {
+        let Some(seat) = &self.seat else { return };
+        let connections = self.app.registry().connections() as u64;
+        let wave = seat.id() % (connections / WAVE + 1);
+        tokio::time::sleep(Duration::from_secs(wave.min(10))).await;
+    }
+
+    /// Does what the session asked for.
+    fn act(&mut self) {
+        while !self.actions.is_empty() {
+            for action in std::mem::take(&mut self.actions) {
+                match action {
+                    Action::Send(bytes) => self.outbox.extend_from_slice(&bytes),
+                    Action::HandshakeDone => self.take_seat(),
+                    Action::Invoke { invocation_id, target, arguments, stream_ids, kind } => {
+                        let bound = self.service.bind(&target, arguments, &stream_ids, kind);
+                        self.invoke(invocation_id, bound, kind);
+                    }
+                    Action::Item { id, item } => self.diagnose(|hub| hub.on_item(&id, item)),
+                    Action::Settle { id, outcome } => {
+                        self.diagnose(|hub| hub.on_settle(&id, outcome));
+                    }
+                    Action::Cancel { id } => self.diagnose(|hub| hub.on_cancel(&id)),
+                    Action::End { reason } => self.ended = Some(reason),
+                }
+            }
+        }
+    }
+
+    fn take_seat(&mut self) {
+        self.protocol = self.session.handshaken();
+        let party = self.caller.party();
+        self.connected_at = self.app.clock().now();
+        if !self.service.delivers() {
+            self.diagnostics = Some(Box::default());
+            self.seat = Some(self.app.bystanders().register(party, self.caller.token));
+            return;
+        }
+        let is_mobile = matches!(party, Party::Mobile(_));
+        // First the seat, then the read: what is stored in between is told through the seat.
+        self.seat = Some(self.app.registry().register(party, self.caller.token));
+        metrics::gauge!("esh3ar_connections").set(self.app.registry().connections() as f64);
+        if is_mobile {
+            self.feed = Some(Feed::new(self.app.settings().retry.acknowledge_timeout));
+            self.held_until = Some(Instant::now() + FIRST_PAGE_WAIT);
+            if let Ok(phone) = self.caller.mobile() {
+                self.app.note_connected(phone, self.connected_at);
+            }
+        }
+    }
+
+    fn on_outbound(&mut self, first: Option<Outbound>) {
+        let mut next = first;
+        if next.is_none() {
+            self.session.close(None, true, &mut self.actions);
+        }
+        while let Some(outbound) = next {
+            self.tell(outbound);
+            if self.outbox.len() >= FULL_FRAME {
+                break;
+            }
+            next = self.seat.as_mut().and_then(Seat::try_next);
+        }
+        let missed = self.seat.as_ref().is_some_and(Seat::take_missed);
+        if let (true, Some(feed)) = (missed, &mut self.feed) {
+            feed.on_nudge();
+        }
+    }
+
+    /// Writes a message of the server's own accord.
+    fn put(&mut self, message: &Bytes) {
+        self.session.count(message);
+        self.outbox.extend_from_slice(message);
+    }
+
+    fn call<T: serde::Serialize>(&mut self, protocol: Protocol, target: &str, argument: &T) {
+        match codec::invocation(protocol, target, argument) {
+            Ok(bytes) => self.put(&bytes),
+            Err(error) => tracing::error!(%error, target, "a call could not be written"),
+        }
+    }
+
+    fn on_tick(&mut self, wire: &Wire) {
+        let now = Instant::now();
+        self.session.on_tick(now, &mut self.actions);
+        if self.expires.is_some_and(|at| now >= at) {
+            // Held requests bring a newer token.
+            if let Wire::Polls(polls) = wire {
+                self.expires = expiry(&self.app, polls.expires_at());
+            }
+            if self.expires.is_some_and(|at| now >= at) {
+                self.session.close(Some("The token has expired."), false, &mut self.actions);
+                return;
+            }
+        }
+        if !self.session.is_full() {
+            self.diagnose(|hub| hub.on_tick(now));
+        }
+        if self.held_until.is_some_and(|until| now >= until) {
+            self.held_until = None;
+        }
+        if self.read_again_at.is_some_and(|at| now >= at) {
+            self.read_again_at = None;
+        }
+        // Who is away cannot acknowledge.
+        let Some(feed) = self.feed.as_mut().filter(|_| !self.session.is_away()) else { return };
+        let overdue = feed.on_tick(now);
+        if !overdue.sent.is_empty() {
+            self.app.note_written(Times::new(&self.app).times(overdue.sent), None);
+        }
+        if !overdue.missed.is_empty() {
+            self.miss(&overdue.missed);
+            self.app.note_missed(overdue.missed);
+        }
+    }
+
+    /// Sends what is to go out. An error says why the transport is lost.
+    async fn flush(&mut self, wire: &mut Wire) -> Result<(), &'static str> {
+        if self.outbox.is_empty() || self.held_until.is_some() && self.ended.is_none() {
+            return Ok(());
+        }
+        let bytes = std::mem::take(&mut self.outbox).freeze();
+        // The answer to the handshake is text under every protocol, as are all messages of JSON.
+        let text = self.protocol.is_none_or(Protocol::is_text);
+        self.app.failpoint("socket_before_write");
+        wire.send(bytes, text).await?;
+        self.app.failpoint("socket_after_write");
+        Ok(())
+    }
+}
+
+async fn next_return(returns: &mut Option<mpsc::Receiver<Return>>) -> Return {
+    let next = match returns {
+        Some(returns) => returns.recv().await,
+        None => None,
+    };
+    match next {
+        Some(back) => back,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_outbound(seat: &mut Option<Seat>) -> Option<Outbound> {
+    match seat {
+        Some(seat) => seat.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn finished<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
+    match future {
+        Some(running) => running.await,
+        None => std::future::pending().await,
+    }
+}

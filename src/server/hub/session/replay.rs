@@ -1,0 +1,168 @@
+//! The counts of stateful reconnect: what the client may have missed, and what of its own we have.
+//!
+//! Both sides count calls, completions, items and cancellations, each way from 1, without saying the
+//! numbers. Where the official clients differ from the protocol's text, this follows the clients: a
+//! replay is announced with the number of its first message.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+/// With more bytes than this unacknowledged, nothing more should be said (reference: the official
+/// server's and clients' buffer).
+const FULL: usize = 100_000;
+/// How long acknowledgements are gathered.
+const ACKNOWLEDGE_AFTER: Duration = Duration::from_secs(1);
+
+/// The counts of one connection.
+#[derive(Debug)]
+pub(super) struct Replay {
+    /// What was sent and not acknowledged, oldest first.
+    kept: VecDeque<Bytes>,
+    /// The number of the first of them; one past the last sent if there are none.
+    first: u64,
+    size: usize,
+    /// The number of the client's last message that was looked at.
+    highest: u64,
+    /// The number of the client's last message that came; below `highest` during its replay.
+    position: u64,
+    awaits_sequence: bool,
+    acknowledge_at: Option<Instant>,
+}
+
+impl Default for Replay {
+    fn default() -> Self {
+        Replay {
+            kept: VecDeque::new(),
+            first: 1,
+            size: 0,
+            highest: 0,
+            position: 0,
+            awaits_sequence: false,
+            acknowledge_at: None,
+        }
+    }
+}
+
+impl Replay {
+    pub(super) fn sent(&mut self, message: &Bytes) {
+        self.size += message.len();
+        self.kept.push_back(message.clone());
+    }
+
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.size > FULL
+    }
+
+    /// The client has everything up to this number.
+    pub(super) fn acknowledged(&mut self, number: u64) {
+        while self.first <= number {
+            let Some(message) = self.kept.pop_front() else { return };
+            self.size -= message.len();
+            self.first += 1;
+        }
+    }
+
+    /// A message of the client's came. Whether it is new.
+    pub(super) fn received(&mut self, now: Instant) -> bool {
+        self.position += 1;
+        self.acknowledge_at.get_or_insert(now + ACKNOWLEDGE_AFTER);
+        if self.position <= self.highest {
+            return false;
+        }
+        self.highest = self.position;
+        true
+    }
+
+    /// The number to acknowledge, if it is time.
+    pub(super) fn acknowledge(&mut self, now: Instant) -> Option<u64> {
+        let at = self.acknowledge_at?;
+        (now >= at).then(|| {
+            self.acknowledge_at = None;
+            self.highest
+        })
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.acknowledge_at
+    }
+
+    /// The client is back. The number of the first message that it is sent again, or of the next new
+    /// one, and what it is sent again.
+    pub(super) fn resume(&mut self) -> (u64, impl Iterator<Item = Bytes>) {
+        self.awaits_sequence = true;
+        (self.first, self.kept.iter().cloned())
+    }
+
+    /// Whether the client has yet to say where it begins again.
+    pub(super) fn awaits_sequence(&self) -> bool {
+        self.awaits_sequence
+    }
+
+    /// The client's next message has this number. Whether that can be: nothing may be missing.
+    pub(super) fn begin_at(&mut self, number: u64) -> bool {
+        self.awaits_sequence = false;
+        if number == 0 || number > self.highest + 1 {
+            return false;
+        }
+        self.position = number - 1;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(n: u8) -> Bytes {
+        Bytes::copy_from_slice(&[n; 10])
+    }
+
+    #[test]
+    fn what_is_not_acknowledged_is_said_again_from_its_first() {
+        let mut replay = Replay::default();
+        assert_eq!(replay.resume().0, 1, "nothing was said yet: the next is the first");
+        (1..=4).for_each(|n| replay.sent(&message(n)));
+        replay.acknowledged(2);
+        assert_eq!(replay.size(), 20);
+        let (first, again) = replay.resume();
+        assert_eq!((first, again.collect::<Vec<_>>()), (3, vec![message(3), message(4)]));
+        replay.acknowledged(99);
+        assert_eq!(replay.resume().0, 5, "with nothing left, the next number");
+        assert_eq!(replay.size(), 0);
+    }
+
+    #[test]
+    fn what_came_before_is_not_new_again() {
+        let now = Instant::now();
+        let mut replay = Replay::default();
+        assert!((0..3).all(|_| replay.received(now)));
+        let _ = replay.resume().1.count();
+        assert!(replay.awaits_sequence());
+        assert!(replay.begin_at(2));
+        let fresh: Vec<bool> = (0..4).map(|_| replay.received(now)).collect();
+        assert_eq!(fresh, [false, false, true, true], "the second and third were here");
+        assert!(!replay.begin_at(7), "the sixth is missing");
+        assert!(!replay.begin_at(0));
+    }
+
+    #[test]
+    fn acknowledgements_are_gathered_for_a_second() {
+        let now = Instant::now();
+        let mut replay = Replay::default();
+        assert_eq!(replay.next_deadline(), None);
+        replay.received(now);
+        replay.received(now + Duration::from_millis(500));
+        assert_eq!(replay.acknowledge(now), None);
+        assert_eq!(replay.next_deadline(), Some(now + Duration::from_secs(1)));
+        assert_eq!(replay.acknowledge(now + Duration::from_secs(1)), Some(2));
+        assert_eq!(replay.next_deadline(), None);
+    }
+}

@@ -1,0 +1,85 @@
+//! Connection tokens: a random key behind the name of the node that owns the connection, signed.
+//!
+//! Any node can tell from a token whose it is, and none is misled by one that nobody gave out.
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use ring::hmac;
+
+use super::table::Key;
+
+/// The name of a process among those of a cluster.
+pub type Node = [u8; 8];
+
+const NODE: usize = 8;
+const KEY: usize = 16;
+/// Half of SHA-256: nobody can try 2^128.
+const SIGNATURE: usize = 16;
+
+/// Makes and reads tokens of one installation.
+pub struct Signer {
+    node: Node,
+    key: hmac::Key,
+}
+
+impl Signer {
+    /// For a node. `secret` is the same on every node of an installation.
+    pub fn new(node: Node, secret: &[u8]) -> Signer {
+        Signer { node, key: hmac::Key::new(hmac::HMAC_SHA256, secret) }
+    }
+
+    /// The token for a connection of this node: 54 characters that need no encoding in a URL, because
+    /// clients put it into theirs as it is.
+    pub fn sign(&self, key: &Key) -> String {
+        let mut bytes = Vec::with_capacity(NODE + KEY + SIGNATURE);
+        bytes.extend_from_slice(&self.node);
+        bytes.extend_from_slice(key);
+        let signature = hmac::sign(&self.key, &bytes);
+        bytes.extend_from_slice(signature.as_ref().get(..SIGNATURE).unwrap_or_default());
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    /// The owner and the key that a token names, if it is one of this installation.
+    pub fn read(&self, token: &str) -> Option<(Node, Key)> {
+        let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
+        let (signed, signature) = bytes.split_at_checked(NODE + KEY)?;
+        let expected = hmac::sign(&self.key, signed);
+        let expected = expected.as_ref().get(..SIGNATURE)?;
+        if !bool::from(subtle::ConstantTimeEq::ct_eq(expected, signature)) {
+            return None;
+        }
+        let (node, key) = signed.split_at(NODE);
+        Some((node.try_into().ok()?, key.try_into().ok()?))
+    }
+
+    /// Whether a connection is this node's.
+    pub fn is_ours(&self, node: &Node) -> bool {
+        self.node == *node
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_names_its_node_and_cannot_be_made_up() {
+        let signer = Signer::new([7; 8], b"secret");
+        let token = signer.sign(&[9; 16]);
+        assert_eq!(token.len(), 54);
+        assert!(token.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)), "{token}");
+        let elsewhere = Signer::new([8; 8], b"secret");
+        let (node, key) = elsewhere.read(&token).unwrap();
+        assert_eq!((node, key), ([7; 8], [9; 16]));
+        assert!(signer.is_ours(&node) && !elsewhere.is_ours(&node));
+        assert!(Signer::new([7; 8], b"another").read(&token).is_none());
+        let mut bytes = URL_SAFE_NO_PAD.decode(&token).unwrap();
+        for at in 0..bytes.len() {
+            bytes[at] ^= 1;
+            assert!(signer.read(&URL_SAFE_NO_PAD.encode(&bytes)).is_none(), "{at}");
+            bytes[at] ^= 1;
+        }
+        for none in ["", "a", "é", &token[..53], &format!("{token}AA")] {
+            assert!(signer.read(none).is_none(), "{none}");
+        }
+    }
+}

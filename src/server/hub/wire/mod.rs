@@ -1,0 +1,129 @@
+//! The transports: three ways to carry a connection's bytes to a client and from it.
+//!
+//! What is sent consists of whole messages and is never split; what comes may be cut anywhere. This
+//! room knows neither the hub protocol nor who is connected.
+
+mod events;
+mod polls;
+mod socket;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+pub use self::{
+    events::{Events, event_stream},
+    polls::{HOLD, Mailbox, Poll, Polls},
+    socket::{Socket, accept_key},
+};
+
+/// How long one write may take before the client counts as stuck (reference: the official server's
+/// transport send timeout).
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// The largest piece of a posted body that is passed on at once.
+pub const PIECE: usize = 64 * 1024;
+
+/// What comes from the client.
+#[derive(Debug)]
+pub enum Heard {
+    /// Bytes, cut anywhere.
+    Bytes(Bytes),
+    /// A message that the transport does not take for its length.
+    TooLong,
+    /// The client ended the transport.
+    Ended(&'static str),
+    /// The transport was lost without a goodbye.
+    Lost(&'static str),
+}
+
+/// The transport of one connection.
+pub enum Wire {
+    /// A WebSocket.
+    Socket(Box<Socket>),
+    /// Server-Sent Events, and posted input.
+    Events(Events),
+    /// Held requests, and posted input.
+    Polls(Polls),
+    /// None for now: the client may come back with one.
+    Away,
+}
+
+/// The way of posted bytes to the connection. One piece waits, and one post after the other is passed
+/// on, whole.
+#[derive(Clone)]
+pub struct Inbox {
+    sender: mpsc::Sender<Bytes>,
+    turns: Arc<Semaphore>,
+}
+
+/// The connection's end of an [`Inbox`].
+pub type Posted = mpsc::Receiver<Bytes>;
+
+/// A post's turn.
+pub struct Turn {
+    sender: mpsc::Sender<Bytes>,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl Inbox {
+    /// A way, and its end.
+    pub fn new() -> (Inbox, Posted) {
+        let (sender, receiver) = mpsc::channel(1);
+        (Inbox { sender, turns: Arc::new(Semaphore::new(1)) }, receiver)
+    }
+
+    /// Waits for the turn of a post; none comes when the connection has ended.
+    pub async fn turn(&self) -> Option<Turn> {
+        let turn = tokio::select! {
+            turn = Arc::clone(&self.turns).acquire_owned() => turn.ok()?,
+            () = self.sender.closed() => return None,
+        };
+        (!self.sender.is_closed()).then(|| Turn { sender: self.sender.clone(), _turn: turn })
+    }
+}
+
+impl Turn {
+    /// Hands a piece over. Whether the connection is still there to take it.
+    pub async fn put(&mut self, piece: Bytes) -> bool {
+        self.sender.send(piece).await.is_ok()
+    }
+}
+
+impl Wire {
+    /// What comes next; never, without a transport. Safe to drop while it waits.
+    pub async fn receive(&mut self) -> Heard {
+        match self {
+            Wire::Socket(socket) => socket.receive().await,
+            Wire::Events(events) => events.receive().await,
+            Wire::Polls(polls) => polls.receive().await,
+            Wire::Away => std::future::pending().await,
+        }
+    }
+
+    /// Sends whole messages. Without a transport they go nowhere: who may come back is sent them again.
+    ///
+    /// # Errors
+    /// Why the transport is lost.
+    pub async fn send(&mut self, bytes: Bytes, text: bool) -> Result<(), &'static str> {
+        let sent = async {
+            match self {
+                Wire::Socket(socket) => socket.send(bytes, text).await,
+                Wire::Events(events) => events.send(&bytes).await,
+                Wire::Polls(polls) => polls.send(&bytes).await,
+                Wire::Away => Ok(()),
+            }
+        };
+        tokio::time::timeout(SEND_TIMEOUT, sent).await.unwrap_or(Err("stuck"))
+    }
+
+    /// Ends the transport in order. What was sent before arrives.
+    pub async fn close(self) {
+        match self {
+            Wire::Socket(socket) => socket.close().await,
+            Wire::Polls(polls) => polls.close().await,
+            // Dropping it ends the stream after what is in it.
+            Wire::Events(_) | Wire::Away => {}
+        }
+    }
+}

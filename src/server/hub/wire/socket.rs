@@ -1,0 +1,109 @@
+//! WebSockets.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{SinkExt as _, StreamExt as _};
+use http::{HeaderMap, header};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        Error, Message as Frame,
+        handshake::derive_accept_key,
+        protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
+    },
+};
+
+use super::Heard;
+
+/// The read buffer of a socket. The library's own default would be 128 KiB for each idle connection.
+const READ_BUFFER: usize = 2 * 1024;
+/// The largest WebSocket message: clients join what they had to hold back into one.
+const LARGEST_FRAME: usize = 1024 * 1024;
+/// What the library may hold of one write: the largest page, escaped.
+const WRITE_BUFFER: usize = 8 * 1024 * 1024;
+/// How long the client may take to answer our closing frame.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// One WebSocket.
+pub struct Socket {
+    stream: WebSocketStream<TokioIo<Upgraded>>,
+    /// The client's closing frame has come.
+    goodbye: bool,
+}
+
+impl Socket {
+    /// The server's side of a connection that has been upgraded.
+    pub async fn new(upgraded: Upgraded) -> Socket {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            .write_buffer_size(0)
+            .max_write_buffer_size(WRITE_BUFFER)
+            .max_message_size(Some(LARGEST_FRAME))
+            .max_frame_size(Some(LARGEST_FRAME));
+        let io = TokioIo::new(upgraded);
+        let stream = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
+        Socket { stream, goodbye: false }
+    }
+
+    pub(super) async fn receive(&mut self) -> Heard {
+        loop {
+            return match self.stream.next().await {
+                Some(Ok(Frame::Text(text))) => Heard::Bytes(text.into()),
+                Some(Ok(Frame::Binary(bytes))) => Heard::Bytes(bytes),
+                // The library answers pings and closing frames; after the latter the stream ends.
+                Some(Ok(Frame::Ping(_) | Frame::Pong(_) | Frame::Frame(_))) => continue,
+                Some(Ok(Frame::Close(_))) => {
+                    self.goodbye = true;
+                    continue;
+                }
+                Some(Err(Error::Capacity(_))) => Heard::TooLong,
+                Some(Err(error)) if !self.goodbye => {
+                    tracing::debug!(%error, "a socket broke");
+                    Heard::Lost("socket_broken")
+                }
+                None if !self.goodbye => Heard::Lost("socket_closed"),
+                Some(Err(_)) | None => Heard::Ended("socket_closed"),
+            };
+        }
+    }
+
+    pub(super) async fn send(&mut self, bytes: Bytes, text: bool) -> Result<(), &'static str> {
+        let frame = if text {
+            Frame::Text(bytes.try_into().map_err(|_| "encoding")?)
+        } else {
+            Frame::Binary(bytes)
+        };
+        self.stream.send(frame).await.map_err(|_| "socket_broken")
+    }
+
+    /// Our closing frame, then the client's.
+    pub(super) async fn close(mut self: Box<Self>) {
+        let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+        let farewell = async {
+            if self.stream.close(Some(frame)).await.is_ok() {
+                while let Some(Ok(_)) = self.stream.next().await {}
+            }
+        };
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, farewell).await;
+    }
+}
+
+/// The value of `Sec-WebSocket-Accept` if this is a request for a WebSocket (RFC 6455, 4.2.1).
+pub fn accept_key(headers: &HeaderMap) -> Option<String> {
+    let has = |name: header::HeaderName, wanted: &str| {
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|part| part.trim().eq_ignore_ascii_case(wanted))
+    };
+    let wanted = has(header::UPGRADE, "websocket")
+        && has(header::CONNECTION, "upgrade")
+        && has(header::SEC_WEBSOCKET_VERSION, "13");
+    let key = headers.get(header::SEC_WEBSOCKET_KEY)?;
+    wanted.then(|| derive_accept_key(key.as_bytes()))
+}

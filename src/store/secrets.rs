@@ -1,0 +1,26 @@
+//! Secrets of the installation itself.
+
+use time::OffsetDateTime;
+
+use super::{Client, Error};
+
+/// The secret with this name; `fresh` becomes it if there is none yet. Whoever is first decides.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn find_or_keep(
+    client: &Client,
+    name: &str,
+    fresh: &[u8],
+    now: OffsetDateTime,
+) -> Result<Vec<u8>, Error> {
+    client
+        .execute(
+            "INSERT INTO secrets (name, value, created_at) VALUES ($1, $2, $3) \
+             ON CONFLICT (name) DO NOTHING",
+            &[&name, &fresh, &now],
+        )
+        .await?;
+    let row = client.query_one("SELECT value FROM secrets WHERE name = $1", &[&name]).await?;
+    Ok(row.try_get(0)?)
+}
