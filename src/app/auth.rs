@@ -1,7 +1,7 @@
 //! Who a token belongs to: the only place that authenticates.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -9,7 +9,10 @@ use std::{
 use ring::digest::{SHA256, digest};
 
 use super::{App, Caller, Error, access::Identity};
-use crate::store::{self, tokens::Owner};
+use crate::{
+    domain::TokenId,
+    store::{self, tokens::Owner},
+};
 
 /// How long a look-up is believed. A revoked token opens nothing any more after this long.
 const BELIEVED: Duration = Duration::from_secs(1);
@@ -43,6 +46,14 @@ impl KnownTokens {
             }
         }
         known.insert(hash, (now, caller));
+    }
+}
+
+impl KnownTokens {
+    /// Believes no longer what was looked up about these.
+    pub(super) fn forget(&self, tokens: &HashSet<TokenId>) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, (_, caller)| caller.as_ref().is_none_or(|c| !tokens.contains(&c.token)));
     }
 }
 

@@ -44,6 +44,8 @@ impl App {
         let revoked: HashSet<_> =
             tokens::revoked_since(&client, since - SKEW).await?.into_iter().collect();
         if !revoked.is_empty() {
+            // First, so that nobody comes back through what is still believed.
+            self.inner.known_tokens.forget(&revoked);
             self.registry().close_tokens(&revoked);
             self.bystanders().close_tokens(&revoked);
         }

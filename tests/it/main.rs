@@ -29,3 +29,4 @@ mod migrations;
 mod node;
 mod properties;
 mod support;
+mod transports;

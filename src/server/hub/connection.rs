@@ -356,14 +356,16 @@ impl Driver {
         let now = Instant::now();
         self.session.on_tick(now, &mut self.actions);
         if self.expires.is_some_and(|at| now >= at) {
-            // Held requests bring a newer token.
-            if let Wire::Polls(polls) = wire {
-                self.expires = expiry(&self.app, polls.expires_at());
-            }
-            if self.expires.is_some_and(|at| now >= at) {
+            // Held requests may have brought a newer token.
+            let until = match wire {
+                Wire::Polls(polls) => polls.expires_at(),
+                _ => self.caller.expires_at,
+            };
+            if until.is_some_and(|until| until <= self.app.clock().now()) {
                 self.session.close(Some("The token has expired."), false, &mut self.actions);
                 return;
             }
+            self.expires = expiry(&self.app, until);
         }
         if !self.session.is_full() {
             self.diagnose(|hub| hub.on_tick(now));

@@ -16,6 +16,8 @@ use super::{Heard, Posted};
 pub const HOLD: Duration = Duration::from_secs(90);
 /// How long a client may be without a request (reference: the official server's disconnect timeout).
 const GONE_AFTER: Duration = Duration::from_secs(15);
+/// How long the last of it may wait to be fetched.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// With more waiting than this, nothing more is taken in until the client has fetched it.
 const ROOM: usize = 64 * 1024;
 
@@ -216,12 +218,12 @@ impl Polls {
         Ok(())
     }
 
-    /// What waits may still be fetched, for as long as a client may be without a request.
+    /// What waits may still be fetched for a moment.
     pub(super) async fn close(self) {
         self.mailbox.state().over = true;
         self.mailbox.changed.notify_waiters();
         let fetched = self.mailbox.until(|state| state.told || state.goodbye);
-        let _ = tokio::time::timeout(GONE_AFTER, fetched).await;
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, fetched).await;
     }
 }
 

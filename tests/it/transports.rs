@@ -1,0 +1,307 @@
+//! Every transport with plain requests: what clients never see because their library hides it.
+
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use reqwest::{Method, Response, StatusCode};
+use serde_json::{Value, json};
+
+use crate::support::{DEADLINE, Server, run, run_json};
+
+const PHONE: &str = "+967771234567";
+const HELLO: &str = "{\"protocol\":\"json\",\"version\":1}\u{1e}";
+
+async fn server() -> Server {
+    Server::start_with(&[("ESH3AR__HTTP__DIAGNOSTICS_HUB", "true")]).await
+}
+
+/// A user of a hub, with plain requests.
+#[derive(Clone)]
+struct Plain {
+    client: reqwest::Client,
+    hub: String,
+    token: String,
+}
+
+impl Plain {
+    fn new(server: &Server, path: &str, token: &str) -> Plain {
+        let hub = format!("{}{path}", server.base);
+        Plain { client: reqwest::Client::new(), hub, token: token.to_owned() }
+    }
+
+    async fn ask(&self, method: Method, query: &str, accept: &str, body: &str) -> Response {
+        self.client
+            .request(method, format!("{}{query}", self.hub))
+            .bearer_auth(&self.token)
+            .header("accept", accept)
+            .body(body.to_owned())
+            .send()
+            .await
+            .unwrap()
+    }
+
+    async fn get(&self, query: &str) -> Response {
+        self.ask(Method::GET, query, "*/*", "").await
+    }
+
+    async fn events(&self, query: &str) -> Response {
+        self.ask(Method::GET, query, "text/event-stream", "").await
+    }
+
+    async fn post(&self, query: &str, body: &str) -> Response {
+        self.ask(Method::POST, query, "*/*", body).await
+    }
+
+    async fn delete(&self, query: &str) -> Response {
+        self.ask(Method::DELETE, query, "*/*", "").await
+    }
+
+    /// The query that names a new connection.
+    async fn negotiate(&self, query: &str) -> String {
+        let url = format!("/negotiate?negotiateVersion=1{query}");
+        let answer: Value = self.post(&url, "").await.json().await.unwrap();
+        format!("?id={}", answer["connectionToken"].as_str().unwrap())
+    }
+
+    /// A connection over long polling, after its handshake.
+    async fn polling(&self) -> String {
+        let id = self.negotiate("").await;
+        assert_eq!(said(self.get(&id).await).await, (200, String::new()));
+        assert_eq!(self.post(&id, HELLO).await.status(), 200);
+        assert_eq!(said(self.get(&id).await).await, (200, "{}\u{1e}".to_owned()));
+        id
+    }
+}
+
+async fn said(response: Response) -> (u16, String) {
+    (response.status().as_u16(), response.text().await.unwrap())
+}
+
+#[tokio::test]
+async fn requests_that_fit_no_connection_are_answered_as_the_official_server_does() {
+    let server = server().await;
+    let plain = Plain::new(&server, "/hub", &server.phone(PHONE));
+    let other = Plain { token: server.phone("+967770000009"), ..plain.clone() };
+    let diagnostics = Plain::new(&server, "/hub/diagnostics", &plain.token);
+    for response in [plain.get("").await, plain.post("", "x").await, plain.delete("").await] {
+        assert_eq!(said(response).await, (400, "Connection ID required".to_owned()));
+    }
+    let unknown = (404, "No Connection with that ID".to_owned());
+    for query in ["?id=x", "?id=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"] {
+        assert_eq!(said(plain.get(query).await).await, unknown);
+        assert_eq!(said(plain.events(query).await).await, unknown);
+        assert_eq!(said(plain.post(query, "x").await).await, unknown);
+        assert_eq!(said(plain.delete(query).await).await, unknown);
+    }
+    // A connection is its owner's, on its hub.
+    let id = plain.polling().await;
+    for stranger in [&other, &diagnostics] {
+        assert_eq!(said(stranger.get(&id).await).await, unknown);
+        assert_eq!(said(stranger.post(&id, "x").await).await, unknown);
+        assert_eq!(said(stranger.delete(&id).await).await, unknown);
+    }
+    let nobody = Plain { token: "esh_wrong".to_owned(), ..plain.clone() };
+    for response in [nobody.get(&id).await, nobody.post(&id, "x").await, nobody.delete(&id).await] {
+        assert_eq!(said(response).await, (401, String::new()));
+    }
+    // One transport a connection.
+    let change = (400, "Cannot change transports mid-connection".to_owned());
+    assert_eq!(said(plain.events(&id).await).await, change);
+    let id = plain.negotiate("").await;
+    let stream = plain.events(&id).await;
+    assert_eq!(stream.status(), 200);
+    assert_eq!(plain.events(&id).await.status(), StatusCode::CONFLICT);
+    assert_eq!(said(plain.get(&id).await).await, change);
+    let what = "Cannot terminate this connection using the DELETE endpoint.".to_owned();
+    assert_eq!(said(plain.delete(&id).await).await, (400, what));
+    let (status, _) = server.request("PUT", "/hub", Some(&plain.token), None).await;
+    assert_eq!(status, 405);
+}
+
+#[tokio::test]
+async fn long_polling_keeps_its_rules() {
+    let server = server().await;
+    let plain = Plain::new(&server, "/hub/diagnostics", &server.phone(PHONE));
+    let id = plain.negotiate("").await;
+    let first = plain.get(&id).await;
+    assert_eq!(first.headers()["content-length"], "0");
+    assert_eq!(first.headers()["cache-control"], "no-cache, no-store");
+    // The stream may be cut anywhere, also within the handshake.
+    let (head, tail) = HELLO.split_at(9);
+    assert_eq!(plain.post(&id, head).await.status(), 200);
+    assert_eq!(plain.post(&id, tail).await.status(), 200);
+    let answer = plain.get(&id).await;
+    assert_eq!(answer.headers()["content-type"], "application/octet-stream");
+    assert_eq!(said(answer).await, (200, "{}\u{1e}".to_owned()));
+    // A request that is held is answered when there is something to tell.
+    let held = tokio::spawn({
+        let (plain, id) = (plain.clone(), id.clone());
+        async move { said(plain.get(&id).await).await }
+    });
+    let call = "{\"type\":1,\"invocationId\":\"1\",\"target\":\"Echo\",\"arguments\":[1]}\u{1e}";
+    assert_eq!(plain.post(&id, call).await.status(), 200);
+    let echo = "{\"type\":3,\"invocationId\":\"1\",\"result\":1}\u{1e}";
+    assert_eq!(held.await.unwrap(), (200, echo.to_owned()));
+    // What nobody asks for waits, and comes all at once.
+    plain.post(&id, &format!("{call}{call}")).await;
+    let deadline = Instant::now() + DEADLINE;
+    let mut got = String::new();
+    while got.len() < 2 * echo.len() {
+        assert!(Instant::now() < deadline);
+        got.push_str(&said(plain.get(&id).await).await.1);
+    }
+    assert_eq!(got, format!("{echo}{echo}"));
+    // The newer of two requests is held, the older ends.
+    let older = tokio::spawn({
+        let (plain, id) = (plain.clone(), id.clone());
+        async move { said(plain.get(&id).await).await }
+    });
+    let newer = tokio::spawn({
+        let (plain, id) = (plain.clone(), id.clone());
+        async move { said(plain.get(&id).await).await }
+    });
+    let (one, two) = tokio::join!(older, async {
+        // Whichever came first is answered; only then is the goodbye said.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(plain.delete(&id).await.status(), StatusCode::ACCEPTED);
+        newer.await
+    });
+    assert_eq!((one.unwrap().0, two.unwrap().0), (204, 204));
+    assert_eq!(plain.get(&id).await.status(), 404);
+    assert_eq!(plain.post(&id, call).await.status(), 404);
+}
+
+#[tokio::test]
+async fn event_streams_keep_their_rules() {
+    let server = server().await;
+    let plain = Plain::new(&server, "/hub/diagnostics", &server.phone(PHONE));
+    let id = plain.negotiate("").await;
+    let response = plain.events(&id).await;
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    assert_eq!(response.headers()["cache-control"], "no-cache,no-store");
+    let mut events = response.bytes_stream();
+    let text = |chunk: Option<reqwest::Result<bytes::Bytes>>| {
+        String::from_utf8(chunk.unwrap().unwrap().to_vec()).unwrap()
+    };
+    assert_eq!(text(events.next().await), ":\r\n");
+    plain.post(&id, HELLO).await;
+    assert_eq!(text(events.next().await), "data: {}\u{1e}\r\n\r\n");
+    plain
+        .post(&id, "{\"type\":1,\"invocationId\":\"1\",\"target\":\"Echo\",\"arguments\":[\"a\\nb\"]}\u{1e}")
+        .await;
+    let expected = "data: {\"type\":3,\"invocationId\":\"1\",\"result\":\"a\\nb\"}\u{1e}\r\n\r\n";
+    assert_eq!(text(events.next().await), expected);
+    // The client leaves by dropping the stream.
+    drop(events);
+    let deadline = Instant::now() + DEADLINE;
+    while plain.post(&id, "x").await.status() != 404 {
+        assert!(Instant::now() < deadline, "the connection lives on");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Text only.
+    let id = plain.negotiate("").await;
+    let body = plain.events(&id).await;
+    plain.post(&id, "{\"protocol\":\"messagepack\",\"version\":1}\u{1e}").await;
+    let text = body.text().await.unwrap();
+    assert!(
+        text.contains("Cannot use the 'messagepack' protocol on the current transport."),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn browsers_of_other_origins_may_connect() {
+    let server = server().await;
+    let token = server.phone(PHONE);
+    let request = |method: Method, path: &str| {
+        let url = format!("{}{path}", server.base);
+        reqwest::Client::new().request(method, url).header("origin", "https://app.example")
+    };
+    let allowed = request(Method::OPTIONS, "/hub/negotiate").send().await.unwrap();
+    assert_eq!(allowed.status(), 204, "before there is a token");
+    assert_eq!(allowed.headers()["access-control-allow-methods"], "GET, POST, DELETE");
+    let answer = request(Method::POST, "/hub/negotiate").bearer_auth(&token).send().await.unwrap();
+    assert_eq!(answer.headers()["access-control-allow-origin"], "https://app.example");
+    assert_eq!(answer.headers()["access-control-allow-credentials"], "true");
+    let refused = request(Method::POST, "/hub/negotiate").send().await.unwrap();
+    assert_eq!(refused.status(), 401);
+    assert_eq!(refused.headers()["access-control-allow-origin"], "https://app.example");
+    // Off unless it is asked for.
+    let plain = Server::start().await;
+    let token = plain.phone(PHONE);
+    let path = "/hub/diagnostics/negotiate?negotiateVersion=1";
+    assert_eq!(plain.request("POST", path, Some(&token), None).await.0, 404);
+}
+
+/// The goodbye of each transport, for a reason that forbids to come back.
+async fn goodbyes(server: &Server, token: &str, meanwhile: impl FnOnce()) -> Duration {
+    let plain = Plain::new(server, "/hub", token);
+    let mut socket = server.hub(token).await;
+    let polls = plain.polling().await;
+    let events = plain.negotiate("").await;
+    let stream = plain.events(&events).await;
+    assert_eq!(plain.post(&events, HELLO).await.status(), 200);
+    meanwhile();
+    let begun = Instant::now();
+    let (polled, streamed, closed) = tokio::join!(
+        async { said(plain.get(&polls).await).await.1 },
+        async { stream.text().await.unwrap() },
+        async {
+            loop {
+                match tokio::time::timeout(DEADLINE, socket.next()).await.unwrap() {
+                    Ok(esh3ar::client::Event::Close { error, allow_reconnect }) => {
+                        return (error.unwrap(), allow_reconnect);
+                    }
+                    Ok(_) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        },
+    );
+    let took = begun.elapsed();
+    assert!(closed.0.contains("token") && !closed.1, "{closed:?}");
+    for text in [polled, streamed] {
+        assert!(text.contains("{\"type\":7,\"error\":\"The token "), "{text}");
+        assert!(!text.contains("allowReconnect"), "{text}");
+    }
+    assert_eq!(plain.post("/negotiate?negotiateVersion=1", "").await.status(), 401);
+    took
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_token_closes_its_connections_within_a_second_and_no_others() {
+    let server = server().await;
+    let first = server.phone(PHONE);
+    let second = server.token(&["--mobile", PHONE]);
+    let mut other = server.hub(&first).await;
+    let listed = run_json(&server.data(), &["token", "list", "--mobile", PHONE]);
+    let newest = listed[0]["id"].as_str().unwrap().to_owned();
+    let data = server.data();
+    let took = goodbyes(&server, &second, move || {
+        assert!(run(&data, &["token", "revoke", &newest]).status.success());
+    })
+    .await;
+    assert!(took < Duration::from_millis(1500), "{took:?}");
+    assert_eq!(other.call("Echo", vec![json!(1)], DEADLINE).await.unwrap(), json!(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disabled_user_is_sent_away_and_an_expired_token_too() {
+    let server = server().await;
+    let shop = server.user("shop", "SendMessages");
+    let mut hub = server.hub(&shop).await;
+    assert_eq!(hub.call("Echo", vec![json!(1)], DEADLINE).await.unwrap(), json!(1));
+    run_json(&server.data(), &["user", "disable", "shop", "--yes"]);
+    loop {
+        match tokio::time::timeout(DEADLINE, hub.next()).await.unwrap().unwrap() {
+            esh3ar::client::Event::Close { allow_reconnect, .. } => {
+                assert!(!allow_reconnect);
+                break;
+            }
+            _ => {}
+        }
+    }
+    server.phone(PHONE);
+    let short = server.token(&["--mobile", PHONE, "--expires", "4s"]);
+    goodbyes(&server, &short, || {}).await;
+}
