@@ -89,6 +89,17 @@ impl App {
         }
     }
 
+    /// The rules that a message would break.
+    pub fn broken_rules(&self, request: &SendRequest) -> Vec<FieldError> {
+        let mut broken = match self.parse_phone("to", &request.to) {
+            Ok(_) => Vec::new(),
+            Err(Error::Invalid(broken)) => broken,
+            Err(_) => vec![FieldError::new("to", "invalid_phone", "to is not usable")],
+        };
+        broken.extend(request.draft.broken_rules());
+        broken
+    }
+
     /// Sends one one-way message. `answer` gives the status and body that a repeat with the same key
     /// is to get.
     ///
@@ -228,6 +239,17 @@ impl App {
             crate::domain::Party::Mobile(phone) => filter.recipient = Some(phone),
         }
         Ok(messages::list(&self.store().client().await?, &filter, limit).await?)
+    }
+
+    /// How many messages the caller has sent, counted up to `most`.
+    ///
+    /// # Errors
+    /// Not a business user; failures of the database.
+    pub async fn count_messages(&self, caller: &Caller, most: i64) -> Result<i64, Error> {
+        let crate::domain::Party::Business(id) = caller.party() else {
+            return Err(Error::WrongAudience("business"));
+        };
+        Ok(messages::count_of_sender(&self.store().client().await?, id, most).await?)
     }
 
     /// Messages for an administrator on the server: everybody's.

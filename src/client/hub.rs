@@ -54,23 +54,31 @@ pub struct HubClient {
 }
 
 impl HubClient {
-    /// Connects: negotiation, WebSocket, handshake. `base` is `http://host:port`.
+    /// Connects to the hub for messages. `base` is `http://host:port`.
     ///
     /// # Errors
     /// See [`Error`].
     pub async fn connect(base: &str, token: &str) -> Result<HubClient, Error> {
+        HubClient::connect_to(base, "/hub", token).await
+    }
+
+    /// Connects to the hub at a path: negotiation, WebSocket, handshake.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn connect_to(base: &str, hub: &str, token: &str) -> Result<HubClient, Error> {
         let base = base.trim_end_matches('/');
         let Some(host) = base.strip_prefix("http://") else {
             let text = "this client speaks http:// only".to_owned();
             return Err(Error::Connection(text));
         };
         let api = ApiClient::new(base, token)?;
-        let answer = api.post("/hub/negotiate?negotiateVersion=1", &Value::Null).await?;
+        let answer = api.post(&format!("{hub}/negotiate?negotiateVersion=1"), &Value::Null).await?;
         let id = answer.body["connectionToken"]
             .as_str()
             .ok_or_else(|| Error::Protocol("negotiation gave no connectionToken".to_owned()))?;
         let broken = |error: &dyn std::fmt::Display| Error::Connection(error.to_string());
-        let mut request = format!("ws://{host}/hub?id={id}")
+        let mut request = format!("ws://{host}{hub}?id={id}")
             .into_client_request()
             .map_err(|error| broken(&error))?;
         let bearer = format!("Bearer {token}").parse().map_err(|_| broken(&"unfit token"))?;

@@ -17,6 +17,7 @@ use super::{
     context::{Context, Shared},
     http::health,
     hub::{self, services::Service},
+    legacy,
     reply::Problem,
     routes,
 };
@@ -77,10 +78,16 @@ impl Gate {
         if let Some((service, asked)) = Service::at(path) {
             return self.hub.handle(service, asked, request).await;
         }
+        if path == legacy::HEALTH {
+            return health::whole(&self.app, false).await;
+        }
         if path == "/health" || path.starts_with("/health/") {
             return self.health(&request).await;
         }
-        self.api(request).await.unwrap_or_else(Problem::into_response)
+        let legacy = path.starts_with(legacy::http::BASE);
+        self.api(request).await.unwrap_or_else(|problem| {
+            if legacy { legacy::http::refused(&problem) } else { problem.into_response() }
+        })
     }
 
     async fn health(&self, request: &Request<Incoming>) -> Response {
@@ -188,6 +195,8 @@ fn route_name(path: &str) -> &'static str {
             Some("read") => "/api/v1/messages/{id}/read",
             _ => "/api/v1/messages/{id}",
         },
+        legacy::MOBILE_HUB | legacy::BUSINESS_HUB => "legacy hub",
+        _ if path.starts_with(legacy::http::BASE) => "legacy",
         _ => "other",
     }
 }

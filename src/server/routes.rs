@@ -11,6 +11,7 @@ use warp::{Filter, Rejection, filters::BoxedFilter, reply::Response};
 use super::{
     context::Shared,
     http::{dead_letters, messages},
+    legacy,
     reply::Problem,
 };
 
@@ -59,6 +60,9 @@ pub fn table() -> BoxedFilter<(Response,)> {
         .unify()
         .boxed()
         .or(admin())
+        .unify()
+        .boxed()
+        .or(legacy::http::table())
         .unify()
         .boxed()
         .recover(rejected)

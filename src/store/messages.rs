@@ -155,6 +155,22 @@ pub struct Filter {
     pub before: Option<MessageId>,
     /// Only younger than this one; then the oldest of those come first.
     pub after: Option<MessageId>,
+    /// Past so many.
+    pub skip: usize,
+}
+
+/// How many messages a business user has sent that can be listed, counted up to `most`.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn count_of_sender(client: &Client, sender: UserId, most: i64) -> Result<i64, Error> {
+    let statement = client
+        .prepare_cached(
+            "SELECT count(*) FROM (SELECT FROM messages WHERE sender_user_id = $1 AND type = 0 \
+             AND deleted_at IS NULL LIMIT $2) counted",
+        )
+        .await?;
+    Ok(client.query_one(&statement, &[&sender.0, &most]).await?.try_get(0)?)
 }
 
 /// Messages by filter, newest first (with `after`: oldest first).
@@ -162,6 +178,7 @@ pub struct Filter {
 /// # Errors
 /// Any failure of the database.
 pub async fn list(client: &Client, filter: &Filter, limit: usize) -> Result<Vec<Message>, Error> {
+    let skip = i64::try_from(filter.skip).unwrap_or(i64::MAX);
     let mut conditions = vec!["m.deleted_at IS NULL".to_owned()];
     let sender = filter.sender.map(|id| id.0);
     let phone = filter.recipient.as_ref().map(|phone| phone.as_str().to_owned());
@@ -170,7 +187,7 @@ pub async fn list(client: &Client, filter: &Filter, limit: usize) -> Result<Vec<
     let before = filter.before.map(|id| id.0);
     let after = filter.after.map(|id| id.0);
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&limit];
+    let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&limit, &skip];
     // Only the conditions that are asked for: a plan for "or is null" would use no index.
     let wanted: [(&str, Option<&(dyn ToSql + Sync)>); 6] = [
         ("m.sender_user_id =", sender.as_ref().map(|v| v as &(dyn ToSql + Sync))),
@@ -187,7 +204,7 @@ pub async fn list(client: &Client, filter: &Filter, limit: usize) -> Result<Vec<
         }
     }
     let sql = format!(
-        "SELECT {} FROM {} WHERE {} ORDER BY m.id {} LIMIT $1",
+        "SELECT {} FROM {} WHERE {} ORDER BY m.id {} LIMIT $1 OFFSET $2",
         rows::MESSAGE,
         rows::FROM,
         conditions.join(" AND "),

@@ -72,10 +72,9 @@ async fn after_the_wait_that_was_told_it_passes() {
     let refused: Vec<&Answer> = answers.iter().filter(|answer| answer.status == 503).collect();
     assert!(!refused.is_empty() && refused.len() <= 40, "{}", refused.len());
     for answer in &refused {
-        assert_eq!(
-            (answer.body["code"].as_str(), answer.retry_after),
-            (Some("overloaded"), Some(1))
-        );
+        assert_eq!(answer.body["code"], "overloaded");
+        // A second, and what is left of the one before.
+        assert!(matches!(answer.retry_after, Some(1 | 2)), "{:?}", answer.retry_after);
     }
     let deadline = Instant::now() + DEADLINE;
     while send(&server, &shop, "normal").await.status != 202 {

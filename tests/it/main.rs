@@ -21,6 +21,7 @@ mod fault;
 mod guards;
 mod hub;
 mod jobs;
+mod legacy;
 mod lifecycle;
 mod limits;
 mod listen;

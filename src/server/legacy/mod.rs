@@ -3,7 +3,10 @@
 //!
 //! Names, numbers and spellings in here are theirs and must not be mended. Nothing else knows them.
 
+pub mod http;
 pub mod hub;
+
+use std::borrow::Cow;
 
 use crate::domain::Status;
 
@@ -12,9 +15,26 @@ pub const MOBILE_HUB: &str = "/online-mobile-user";
 /// Where business users connect.
 pub const BUSINESS_HUB: &str = "/business-user";
 
+/// Where health was asked for.
+pub const HEALTH: &str = "/health-status";
+
 /// A phone number as it is stored there: without the plus sign.
 fn phone(e164: &str) -> &str {
     e164.strip_prefix('+').unwrap_or(e164)
+}
+
+/// A phone number as it is written there, in the form that is understood everywhere: nine digits, or
+/// twelve with the country's code, neither with a plus sign.
+fn e164(written: &str) -> Cow<'_, str> {
+    let digits = written.trim();
+    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Cow::Borrowed(digits);
+    }
+    match digits.len() {
+        9 => Cow::Owned(format!("+967{digits}")),
+        12 if digits.starts_with("967") => Cow::Owned(format!("+{digits}")),
+        _ => Cow::Borrowed(digits),
+    }
 }
 
 /// The number of a status there.
@@ -26,5 +46,31 @@ fn status(status: Status) -> u8 {
         Status::Read => 3,
         // 4 was "queued", which a message here never is apart from pending.
         Status::Failed => 5,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phone_numbers_are_taken_and_given_in_their_form() {
+        for (written, expected) in [
+            ("771234567", "+967771234567"),
+            (" 967771234567 ", "+967771234567"),
+            ("+967771234567", "+967771234567"),
+            ("12345", "12345"),
+            ("", ""),
+        ] {
+            assert_eq!(e164(written), expected);
+        }
+        assert_eq!(phone("+967771234567"), "967771234567");
+    }
+
+    #[test]
+    fn statuses_have_their_old_numbers() {
+        let numbers =
+            [Status::Pending, Status::Sent, Status::Delivered, Status::Read, Status::Failed];
+        assert_eq!(numbers.map(status), [0, 1, 2, 3, 5]);
     }
 }

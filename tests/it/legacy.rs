@@ -1,0 +1,180 @@
+//! The existing apps and programs, by the contract of the existing system.
+
+use std::time::Duration;
+
+use esh3ar::{
+    client::{Event, HubClient},
+    server::legacy,
+};
+use serde_json::{Value, json};
+
+use crate::support::{DEADLINE, Server};
+
+const PHONE: &str = "+967771234567";
+
+async fn connect(server: &Server, hub: &str, token: &str) -> HubClient {
+    HubClient::connect_to(&server.base, hub, token).await.unwrap()
+}
+
+/// The next call of the client: its name, and the one text that it has.
+async fn called(hub: &mut HubClient) -> (String, Value) {
+    loop {
+        let event = tokio::time::timeout(DEADLINE, hub.next()).await.unwrap().unwrap();
+        if let Event::Invocation { target, arguments } = event {
+            assert_eq!(arguments.len(), 1);
+            let text = arguments[0].as_str().expect("JSON in a text");
+            return (target, serde_json::from_str(text).unwrap());
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_existing_app_gets_its_messages_and_acknowledges_them() {
+    let server = Server::start().await;
+    let shop = server.user("shop", "SendMessages");
+    let phone = server.phone(PHONE);
+    let first = server.send(&shop, PHONE, "waiting ☎ \"1\"").await;
+    let mut app = connect(&server, "/online-mobile-user", &phone).await;
+    let (target, pending) = called(&mut app).await;
+    assert_eq!(target, "ReceivePendingMessages");
+    let creator = pending[0]["CreatorId"].as_str().unwrap().to_owned();
+    let expected = json!([{
+        "Id": first, "CreatorId": creator, "RecipientPhoneNumber": "967771234567",
+        "MessageContent": "waiting ☎ \"1\"", "Status": 0, "From": "shop",
+        "AccessUrl": null, "UrlExpiresAt": null,
+    }]);
+    assert_eq!(pending, expected);
+    let wait = Duration::from_secs(10);
+    let done = app.call("AcknowledgeMessage", vec![json!(first)], wait).await.unwrap();
+    assert_eq!(done, Value::Null);
+    server.wait_status(&shop, &first, "delivered").await;
+    let live = server.send(&shop, PHONE, "live").await;
+    let (target, message) = called(&mut app).await;
+    assert_eq!((target.as_str(), &message["Id"]), ("ReceiveMessage", &json!(live)));
+    assert_eq!(message["CreatorId"], creator);
+    app.call("acknowledgemessage", vec![json!(live)], wait).await.unwrap();
+    server.wait_status(&shop, &live, "delivered").await;
+    // A number that is none of a message changes nothing; what is no number is refused.
+    let none = json!("01a20a1b-7317-71ae-8f98-eacc86509605");
+    assert_eq!(app.call("AcknowledgeMessage", vec![none], wait).await.unwrap(), Value::Null);
+    let error = app.call("AcknowledgeMessage", vec![json!("x")], wait).await.unwrap_err();
+    assert!(error.to_string().contains("Error binding arguments"), "{error}");
+}
+
+#[tokio::test]
+async fn each_existing_hub_has_its_kind_of_user() {
+    let server = Server::start().await;
+    let (shop, phone) = (server.user("shop", "SendMessages"), server.phone(PHONE));
+    let mut program = connect(&server, "/business-user", &shop).await;
+    let echo = program.call("Echo", vec![json!([1])], Duration::from_secs(10)).await.unwrap();
+    assert_eq!(echo, json!([1]));
+    for (hub, token) in [("/business-user", &phone), ("/online-mobile-user", &shop)] {
+        let path = format!("{hub}/negotiate?negotiateVersion=1");
+        assert_eq!(server.request("POST", &path, Some(token), None).await.0, 403, "{hub}");
+    }
+    for hub in [legacy::MOBILE_HUB, legacy::BUSINESS_HUB] {
+        let path = format!("{hub}/negotiate?negotiateVersion=1");
+        assert_eq!(server.request("POST", &path, None, None).await.0, 401);
+    }
+}
+
+#[tokio::test]
+async fn the_existing_routes_do_what_they_did() {
+    let server = Server::start().await;
+    let (shop, phone) = (server.user("shop", "SendMessages"), server.phone(PHONE));
+    let other = server.phone("+967770000009");
+    let post = |path: &'static str, body: Value| {
+        let (server, shop) = (&server, &shop);
+        async move {
+            let path = format!("/api/app/message/{path}");
+            server.request("POST", &path, Some(shop), Some(&body.to_string())).await
+        }
+    };
+    // With the country's code and without, names in any case, unknown fields skipped.
+    let mut sent = Vec::new();
+    for (route, body) in [
+        (
+            "ingestion-send-one-way-message",
+            json!({ "recipientPhoneNumber": "771234567", "subject": "s", "messageContent": "one" }),
+        ),
+        (
+            "send-message-from-ui",
+            json!({ "RecipientPhoneNumber": "967771234567", "MessageContent": "two", "Extra": 1 }),
+        ),
+        (
+            "send-one-way-message",
+            json!({ "recipientPhoneNumber": PHONE, "messageContent": "three" }),
+        ),
+    ] {
+        let (status, answer) = post(route, body).await;
+        assert_eq!(status, 200, "{route}: {answer}");
+        sent.push(answer["id"].as_str().unwrap().to_owned());
+    }
+    let batch = json!({ "batchMessages": [
+        { "mobileNumber": "771234567", "messageContent": "four", "subject": "s" },
+        { "mobileNumber": "967771234567", "messageContent": "five" },
+    ] });
+    assert_eq!(post("ingestion-batch-message", batch).await, (200, json!(true)));
+    // What breaks rules is told there in this form, and none of a batch is sent.
+    let bad = json!({ "batchMessages": [
+        { "mobileNumber": "771234567", "messageContent": "good" },
+        { "mobileNumber": "1", "messageContent": "" },
+    ] });
+    let (status, answer) = post("ingestion-batch-message", bad).await;
+    assert_eq!(status, 400, "{answer}");
+    let errors = answer["error"]["validationErrors"].as_array().unwrap();
+    assert_eq!(errors.len(), 2, "{answer}");
+    assert!(errors.iter().all(|error| error["members"][0].is_string()), "{answer}");
+
+    let get = |path: &'static str, token: &str| {
+        let (server, token) = (&server, token.to_owned());
+        async move {
+            let path = format!("/api/app/message/{path}");
+            server.request("GET", &path, Some(&token), None).await
+        }
+    };
+    let (status, pending) = get("pending-messages?phoneNumber=771234567", &phone).await;
+    assert_eq!((status, pending.as_array().unwrap().len()), (200, 5));
+    let expected = json!({
+        "id": sent[0], "recipientPhoneNumber": "967771234567", "messageContent": "one", "from": "shop",
+    });
+    assert_eq!(pending[0], expected);
+    let (status, answer) = get("pending-messages?phoneNumber=967771234567", &other).await;
+    assert_eq!((status, &answer["error"]["code"]), (404, &json!("not_found")), "somebody else's");
+
+    let (status, page) = get("one-way-messages?SkipCount=1&MaxResultCount=2", &shop).await;
+    assert_eq!((status, &page["totalCount"]), (200, &json!(5)));
+    let contents: Vec<&Value> =
+        page["items"].as_array().unwrap().iter().map(|item| &item["messageContent"]).collect();
+    assert_eq!(contents, ["four", "three"], "newest first");
+    assert_eq!(page["items"][1]["id"], sent[2]);
+    assert_eq!(page["items"][1]["status"], 0);
+    assert_eq!(get("one-way-messages?MaxResultCount=x", &shop).await.0, 400);
+    assert_eq!(server.request("GET", "/health-status", None, None).await.0, 200);
+}
+
+#[tokio::test]
+async fn the_existing_routes_refuse_the_wrong_callers_in_their_form() {
+    let server = Server::start().await;
+    let phone = server.phone(PHONE);
+    let idle = server.user("idle", "Chat");
+    let body = json!({ "recipientPhoneNumber": "771234567", "messageContent": "x" }).to_string();
+    for (method, path) in legacy::http::ALL {
+        let body = (*method == "POST").then_some(body.as_str());
+        let (status, answer) = server.request(method, path, None, body).await;
+        assert_eq!((status, &answer["error"]["code"]), (401, &json!("unauthenticated")), "{path}");
+        let (status, _) = server.request(method, path, Some("esh_nonsense"), body).await;
+        assert_eq!(status, 401, "{path}");
+        let wrong = if path.ends_with("/pending-messages") { &idle } else { &phone };
+        let (status, answer) = server.request(method, path, Some(wrong), body).await;
+        assert_eq!(status, 403, "{path}: {answer}");
+        assert!(answer["error"]["message"].is_string());
+        if *method == "POST" {
+            assert_eq!(server.request(method, path, Some(&idle), body).await.0, 403, "{path}");
+        }
+    }
+    let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/server/legacy/http.rs");
+    let source = std::fs::read_to_string(source).unwrap();
+    let table = source.split("pub fn table").nth(1).unwrap();
+    assert_eq!(table.matches("route!(").count(), legacy::http::ALL.len());
+}
