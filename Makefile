@@ -17,6 +17,8 @@ run: ## Start an appliance and send a first message through it (ARGS=--once ends
 test: ## Everything: format, lints, unit, property, integration and client tests
 	@packaging/setup/install-tools.sh test
 	@cd tests/node && npm ci --no-audit --no-fund --loglevel=error
+	@test -x tests/python/.venv/bin/python || python3 -m venv tests/python/.venv
+	@tests/python/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r tests/python/requirements.txt
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) test --locked
@@ -44,4 +46,4 @@ figures: release ## Measure this machine: throughput, latency, CPU a message, me
 .PHONY: clean
 clean: ## Remove what was built
 	$(CARGO) clean
-	rm -rf tests/node/node_modules
+	rm -rf tests/node/node_modules tests/python/.venv

@@ -30,6 +30,9 @@ fi
 if [ "$purpose" = test ]; then
     have node || missing+=(nodejs)
     have npm || missing+=(npm)
+    # A browser, and another client's language, for the tests of the hub.
+    have chromium || have chromium-browser || have google-chrome || missing+=(chromium)
+    { have python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; } || missing+=(python3 python3-venv)
 fi
 
 root() {

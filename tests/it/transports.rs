@@ -292,15 +292,13 @@ async fn a_disabled_user_is_sent_away_and_an_expired_token_too() {
     let mut hub = server.hub(&shop).await;
     assert_eq!(hub.call("Echo", vec![json!(1)], DEADLINE).await.unwrap(), json!(1));
     run_json(&server.data(), &["user", "disable", "shop", "--yes"]);
-    loop {
-        match tokio::time::timeout(DEADLINE, hub.next()).await.unwrap().unwrap() {
-            esh3ar::client::Event::Close { allow_reconnect, .. } => {
-                assert!(!allow_reconnect);
-                break;
-            }
-            _ => {}
+    let goodbye = loop {
+        let event = tokio::time::timeout(DEADLINE, hub.next()).await.unwrap().unwrap();
+        if let esh3ar::client::Event::Close { allow_reconnect, .. } = event {
+            break allow_reconnect;
         }
-    }
+    };
+    assert!(!goodbye);
     server.phone(PHONE);
     let short = server.token(&["--mobile", PHONE, "--expires", "4s"]);
     goodbyes(&server, &short, || {}).await;
