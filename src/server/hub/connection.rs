@@ -112,7 +112,26 @@ enum Event {
 }
 
 /// Serves one connection until it ends.
-pub async fn drive(app: App, mut wire: Wire, beginning: Beginning, stop: CancellationToken) {
+pub fn drive(
+    app: App,
+    mut wire: Wire,
+    beginning: Beginning,
+    stop: CancellationToken,
+) -> impl Future<Output = ()> + Send {
+    let mut driver = driver(app, &wire, beginning);
+    async move {
+        let reason = driver.run(&mut wire, stop).await;
+        driver.leave(reason);
+        let in_order = driver.ended.is_some();
+        drop(driver);
+        if in_order || !matches!(wire, Wire::Socket(_)) {
+            wire.close().await;
+        }
+    }
+}
+
+/// Made apart and boxed: a future would hold its parts twice, ten thousand times over.
+fn driver(app: App, wire: &Wire, beginning: Beginning) -> Box<Driver> {
     let Beginning { service, caller, connection_id, returns } = beginning;
     let mut limits = Limits::default();
     if matches!(wire, Wire::Polls(_)) {
@@ -120,7 +139,7 @@ pub async fn drive(app: App, mut wire: Wire, beginning: Beginning, stop: Cancell
     }
     let text_only = matches!(wire, Wire::Events(_));
     let channel = Channel { stateful: returns.is_some(), text_only };
-    let mut driver = Driver {
+    Box::new(Driver {
         expires: expiry(&app, caller.expires_at),
         app,
         caller,
@@ -142,14 +161,7 @@ pub async fn drive(app: App, mut wire: Wire, beginning: Beginning, stop: Cancell
         read_again_at: None,
         actions: Vec::new(),
         ended: None,
-    };
-    let reason = driver.run(&mut wire, stop).await;
-    driver.leave(reason);
-    let in_order = driver.ended.is_some();
-    drop(driver);
-    if in_order || !matches!(wire, Wire::Socket(_)) {
-        wire.close().await;
-    }
+    })
 }
 
 /// The moment at which a token expires.
