@@ -6,6 +6,7 @@ use std::{
 };
 
 use esh3ar::client::HubClient;
+use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::json;
 
 use super::{assert_balanced, assert_kept, beside, plan, start, target};
@@ -93,6 +94,54 @@ async fn a_client_that_reads_a_byte_a_second_holds_up_nobody() {
     }
     assert_eq!(got, meant);
     drop(dawdling);
+}
+
+/// One that reads nothing at all is cut, holds no more than a page of memory meanwhile, and finds
+/// everything when it comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_stops_reading_is_cut_and_loses_nothing() {
+    let server = Server::start().await;
+    let shop = server.user("shop", "SendMessages");
+    let phone = server.phone(PHONE);
+    let host = server.base.trim_start_matches("http://").to_owned();
+    let tcp = tokio::net::TcpSocket::new_v4().unwrap();
+    // So that what is not read stays with the server.
+    tcp.set_recv_buffer_size(4096).unwrap();
+    let tcp = tcp.connect(host.parse().unwrap()).await.unwrap();
+    let url = format!("ws://{host}/hub?access_token={phone}");
+    let (mut deaf, _) = tokio_tungstenite::client_async(url, tcp).await.unwrap();
+    let hello = "{\"protocol\":\"json\",\"version\":1}\u{1e}";
+    deaf.send(tokio_tungstenite::tungstenite::Message::text(hello)).await.unwrap();
+    deaf.next().await.unwrap().unwrap();
+    let before = server.memory();
+    let content = "x".repeat(9000);
+    let mut meant = HashSet::new();
+    for _ in 0..8 {
+        let items: Vec<_> = (0..100).map(|_| json!({ "to": PHONE, "content": content })).collect();
+        let body = json!({ "messages": items });
+        let answer = server.api(&shop).post("/api/v1/messages/batch", &body).await.unwrap();
+        meant.extend(answer.body["results"].as_array().unwrap().iter().map(id));
+    }
+    let one = meant.iter().next().unwrap().clone();
+    let deadline = Instant::now() + DEADLINE;
+    let mut most = before;
+    while server.metric("esh3ar_connections").await > 0.0 {
+        assert!(Instant::now() < deadline, "it is still connected");
+        most = most.max(server.memory());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(most < before + 40 * 1024, "{before} KiB grew to {most}");
+    drop(deaf);
+    let mut hub = server.hub(&phone).await;
+    let mut got = HashSet::new();
+    while got.len() < meant.len() {
+        let (_, found) = next_messages(&mut hub).await;
+        let ids: Vec<String> = found.iter().map(id).collect();
+        acknowledge(&mut hub, &ids).await;
+        got.extend(ids);
+    }
+    assert_eq!(got, meant);
+    server.wait_status(&shop, &one, "delivered").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

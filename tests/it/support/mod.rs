@@ -210,6 +210,21 @@ impl Server {
         self.token(&["--user", name])
     }
 
+    /// Its memory without that of its database, in KiB.
+    pub fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    /// The value of a metric without labels.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let page = reqwest::get(format!("{}/metrics", self.metrics)).await.unwrap();
+        let page = page.text().await.unwrap();
+        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.map_or(0.0, |value| value.trim().parse().unwrap())
+    }
+
     /// A verified phone; its token.
     pub fn phone(&self, number: &str) -> String {
         run_json(&self.data(), &["mobile", "add", number, "--verified"]);
