@@ -259,3 +259,46 @@ async fn the_server_pings_and_cuts_who_falls_silent() {
     assert!(pings >= 1, "pinged");
     assert!(waited >= Duration::from_secs(29) && waited < Duration::from_secs(45), "{waited:?}");
 }
+
+/// A client that comes back before the server knows that its old socket is lost takes its place.
+#[tokio::test]
+async fn a_new_socket_takes_over_a_half_open_one() {
+    let server = Server::start_with(&[("ESH3AR__HTTP__DIAGNOSTICS_HUB", "true")]).await;
+    let phone = server.phone(PHONE);
+    let other = server.phone("+967770000009");
+    let path = "/hub/diagnostics/negotiate?negotiateVersion=1&useStatefulReconnect=true";
+    let (_, answer) = server.request("POST", path, Some(&phone), None).await;
+    assert_eq!(answer["useStatefulReconnect"], true);
+    let token = answer["connectionToken"].as_str().unwrap();
+    let query = format!("/diagnostics?id={token}&access_token={phone}");
+    let mut old = Raw::connect(&server, &query).await.unwrap();
+    old.say("{\"protocol\":\"json\",\"version\":2}\u{1e}").await;
+    assert_eq!(old.hear().await.unwrap(), "{}\u{1e}");
+    let call = |id: &str| {
+        format!(
+            "{{\"type\":1,\"invocationId\":\"{id}\",\"target\":\"Calls\",\"arguments\":[]}}\u{1e}"
+        )
+    };
+    old.say(&call("1")).await;
+    assert_eq!(old.record().await.unwrap()["result"], 1);
+    // Half a call is on its way when the network falls silent; nobody closes anything.
+    old.say(call("2").get(..20).unwrap()).await;
+    let stolen = format!("/diagnostics?id={token}&access_token={other}");
+    assert_eq!(status(Raw::connect(&server, &stolen).await), 404, "somebody else's connection");
+    let mut new = Raw::connect(&server, &query).await.unwrap();
+    // The answer was not acknowledged, so it comes again, announced with its number.
+    let again = new.hear().await.unwrap();
+    let records: Vec<Value> = again
+        .split_terminator('\u{1e}')
+        .map(|record| serde_json::from_str(record).unwrap())
+        .collect();
+    assert_eq!(records[0], json!({ "type": 9, "sequenceId": 1 }));
+    assert_eq!((&records[1]["invocationId"], &records[1]["result"]), (&json!("1"), &json!(1)));
+    // The client begins at its first call, which is not done twice, and goes on with the second.
+    let replay = format!("{{\"type\":9,\"sequenceId\":1}}\u{1e}{}{}", call("1"), call("2"));
+    new.say(&replay).await;
+    let answer = new.record().await.unwrap();
+    assert_eq!((&answer["invocationId"], &answer["result"]), (&json!("2"), &json!(2)));
+    assert_eq!(new.record().await.unwrap(), json!({ "type": 8, "sequenceId": 2 }));
+    assert!(old.hear().await.is_none(), "the old socket is closed");
+}
