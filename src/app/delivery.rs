@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::{App, Error};
 use crate::{
-    domain::{Message, Party, feed::Attempt},
+    domain::{Message, feed::Attempt},
     presence::{Delivery, Outbound},
     store::{self, idempotency, messages, outcome::WrittenAt},
 };
@@ -16,7 +16,7 @@ const SWEEP: usize = 1000;
 /// How old a parked message of a connected recipient must be before it counts as stuck; younger ones
 /// are on their way.
 const STUCK_AFTER: Duration = Duration::from_secs(2);
-/// The most phones in one position check.
+/// The most recipients in one position check.
 const CHECKED_AT_ONCE: usize = 1000;
 
 impl App {
@@ -76,20 +76,20 @@ impl App {
         Ok(count == SWEEP)
     }
 
-    /// Finds connected phones that have messages waiting as if they were not, and nudges them.
+    /// Finds connected recipients that have messages waiting as if they were not, and nudges them.
     /// Returns how many.
     ///
     /// # Errors
     /// Failures of the database.
     pub async fn check_positions(&self) -> Result<usize, Error> {
         let mut found = 0;
-        for phones in self.registry().phones().chunks(CHECKED_AT_ONCE) {
+        for parties in self.registry().parties().chunks(CHECKED_AT_ONCE) {
             let client = self.store().client().await?;
             let behind =
-                messages::behind(&client, phones, self.clock().now() - STUCK_AFTER).await?;
+                messages::behind(&client, parties, self.clock().now() - STUCK_AFTER).await?;
             found += behind.len();
-            for phone in behind {
-                self.registry().send(&Party::Mobile(phone), &Outbound::Nudge);
+            for party in behind {
+                self.registry().send(&party, &Outbound::Nudge);
             }
         }
         Ok(found)

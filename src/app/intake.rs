@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use futures_util::future::join_all;
+use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{App, Error, gather::Gather};
 use crate::{
-    domain::{Message, UserId},
+    domain::{Message, Party, UserId},
     store::{
         self,
         idempotency::{self, Earlier, Keyed},
@@ -200,7 +201,7 @@ fn rows<'a>(app: &App, requests: impl Iterator<Item = &'a Request>) -> Vec<NewMe
         .map(|message| NewMessage {
             message,
             partition: message.recipient.partition(),
-            next_attempt_at: app.born_leased_until(message),
+            next_attempt_at: app.born_leased_until(&message.recipient, message.created_at),
         })
         .collect()
 }
@@ -226,12 +227,16 @@ impl App {
 
     /// When the sweeper has to look at a new message: never while its recipient is offline, because
     /// the recipient's next connect is what finds it.
-    fn born_leased_until(&self, message: &Message) -> Option<time::OffsetDateTime> {
+    pub(super) fn born_leased_until(
+        &self,
+        recipient: &Party,
+        created_at: OffsetDateTime,
+    ) -> Option<OffsetDateTime> {
         if !self.settings().delivers {
-            return Some(message.created_at);
+            return Some(created_at);
         }
         let lease = self.settings().retry.acknowledge_timeout + SAFETY;
-        self.registry().is_online(&message.recipient).then(|| message.created_at + lease)
+        self.registry().is_online(recipient).then(|| created_at + lease)
     }
 }
 

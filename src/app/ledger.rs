@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{App, Error, gather::Gather};
 use crate::{
-    domain::{MessageId, Party, Phone, Status, feed::Attempt, retry::AfterMiss},
+    domain::{MessageId, Party, Status, feed::Attempt, retry::AfterMiss},
     presence::Outbound,
     store::{
         self, Client,
@@ -286,9 +286,16 @@ fn answer(app: &App, batch: Batch, changed: &[Changed]) {
     }
 }
 
-fn tell_other_connections(app: &App, phone: &Phone, ids: &[MessageId]) {
+fn tell_other_connections(app: &App, party: &Party, ids: &[MessageId]) {
     if !ids.is_empty() {
-        app.registry().send(&Party::Mobile(phone.clone()), &Outbound::Acknowledged(ids.into()));
+        app.registry().send(party, &Outbound::Acknowledged(ids.into()));
+    }
+}
+
+impl App {
+    /// Tells senders what has become of their messages.
+    pub(super) fn tell_senders(&self, changed: &[Changed]) {
+        tell_senders(self, changed);
     }
 }
 
@@ -299,10 +306,8 @@ fn tell_senders(app: &App, changed: &[Changed]) {
             let took = (change.at - change.created_at).as_seconds_f64().max(0.0);
             metrics::histogram!("esh3ar_delivery_seconds").record(took);
         }
-        if let Some(sender) = change.sender {
-            let outbound =
-                Outbound::StatusChanged { id: change.id, status: change.status, at: change.at };
-            app.registry().send(&Party::Business(sender), &outbound);
-        }
+        let outbound =
+            Outbound::StatusChanged { id: change.id, status: change.status, at: change.at };
+        app.registry().send(&change.sender, &outbound);
     }
 }

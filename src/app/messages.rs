@@ -115,7 +115,7 @@ impl App {
     ) -> Result<Sent<Message>, Error> {
         let sender = caller.business(Permission::SendMessages)?;
         let message = self.judge(sender, request).map_err(Refusal::into_error)?;
-        if let Err(refused) = self.admit(caller, &message) {
+        if let Err(refused) = self.admit(caller, message.priority) {
             return self.repeat_or(sender.0, key.as_ref(), refused).await;
         }
         let keyed = key.map(|key| keyed(sender.0, key, answer(&message)));
@@ -161,9 +161,9 @@ impl App {
     }
 
     /// Whether there is room for one message of the caller's.
-    fn admit(&self, caller: &Caller, message: &Message) -> Result<(), Error> {
+    pub(super) fn admit(&self, caller: &Caller, priority: Priority) -> Result<(), Error> {
         let limiter = &self.inner.limiter;
-        limiter.admit_depth(false, message.priority)?;
+        limiter.admit_depth(false, priority)?;
         let party = caller.party();
         limiter.admit_user(&party, 1)?;
         limiter.admit_system(1).map_err(|retry_after| {
@@ -274,10 +274,10 @@ impl App {
         Ok((message, story::events(&client, id).await?))
     }
 
-    /// What the calling phone has not acknowledged, oldest first.
+    /// What the caller has not acknowledged, oldest first.
     ///
     /// # Errors
-    /// [`Error::WrongAudience`]; failures of the database.
+    /// Failures of the database.
     pub async fn pending(
         &self,
         caller: &Caller,
@@ -285,11 +285,11 @@ impl App {
         waiting_for_retry: bool,
         limit: usize,
     ) -> Result<Vec<Message>, Error> {
-        let phone = caller.mobile()?;
         let client = self.store().client().await?;
         let now = self.clock().now();
+        let party = caller.party();
         let (found, unreadable) =
-            messages::pending(&client, phone, exclude, waiting_for_retry, now, limit).await?;
+            messages::pending(&client, &party, exclude, waiting_for_retry, now, limit).await?;
         if !unreadable.is_empty() {
             self.inner.ledger.note_unreadable(unreadable);
         }
@@ -306,23 +306,21 @@ impl App {
         after: Option<MessageId>,
         limit: usize,
     ) -> Result<Vec<Message>, Error> {
-        let phone = caller.mobile()?;
         let client = self.store().client().await?;
-        Ok(messages::pending_after(&client, phone, after, limit).await?)
+        Ok(messages::pending_after(&client, &caller.party(), after, limit).await?)
     }
 
-    /// Takes the calling phone's word that it has, or has opened, these messages. Returns those that
-    /// this changed; messages of others and repeats change nothing.
+    /// Takes the caller's word that it has, or has opened, these messages. Returns those that this
+    /// changed; messages of others and repeats change nothing.
     ///
     /// # Errors
-    /// [`Error::WrongAudience`], [`Error::Invalid`] with too many ids, [`Error::Unavailable`].
+    /// [`Error::Invalid`] with too many ids, [`Error::Unavailable`].
     pub async fn say(
         &self,
         caller: &Caller,
         said: Said,
         ids: Vec<(MessageId, Option<time::OffsetDateTime>)>,
     ) -> Result<Vec<MessageId>, Error> {
-        let phone = caller.mobile()?;
         if ids.len() > ACKNOWLEDGE_LIMIT {
             let message = format!("at most {ACKNOWLEDGE_LIMIT} ids in one call");
             return Err(Error::field("ids", "too_many", message));
@@ -330,10 +328,28 @@ impl App {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
+        if said == Said::Opened {
+            // What was read in a conversation moves its counts.
+            let ids: Vec<MessageId> = ids.into_iter().map(|(id, _)| id).collect();
+            return self.say_of_any(caller, &ids).await;
+        }
+        self.say_words(caller, said, ids).await
+    }
+
+    pub(super) async fn say_words(
+        &self,
+        caller: &Caller,
+        said: Said,
+        ids: Vec<(MessageId, Option<time::OffsetDateTime>)>,
+    ) -> Result<Vec<MessageId>, Error> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
         let at = self.clock().now();
+        let by = caller.party();
         let words = ids
             .into_iter()
-            .map(|(id, written_at)| Word { id, by: phone.clone(), at, written_at })
+            .map(|(id, written_at)| Word { id, by: by.clone(), at, written_at })
             .collect();
         self.inner.ledger.say(said, words).await
     }

@@ -7,8 +7,10 @@ pub mod access;
 pub mod accounts;
 pub mod auth;
 pub mod books;
+mod chat_intake;
 pub mod clock;
 mod connections;
+pub mod conversations;
 pub mod dead_letters;
 pub mod delivery;
 pub mod drain;
@@ -110,6 +112,7 @@ struct Inner {
     bystanders: Registry,
     queue: LocalQueue<Arc<Delivery>>,
     intake: intake::Intake,
+    chat_intake: chat_intake::ChatIntake,
     ledger: ledger::Ledger,
     known_tokens: auth::KnownTokens,
     known_phones: phones::KnownPhones,
@@ -120,7 +123,7 @@ struct Inner {
 }
 
 impl App {
-    /// Puts the appliance together and starts its two writers, which end when `stop` is cancelled
+    /// Puts the appliance together and starts its writers, which end when `stop` is cancelled
     /// and everything handed to them is written; `tracker` waits for that.
     pub fn start(
         settings: Settings,
@@ -129,6 +132,7 @@ impl App {
         stop: &CancellationToken,
     ) -> App {
         let (intake, intake_work) = intake::Intake::new();
+        let (chat_intake, chat_work) = chat_intake::ChatIntake::new();
         let (ledger, ledger_work) = ledger::Ledger::new();
         let app = App {
             inner: Arc::new(Inner {
@@ -143,12 +147,14 @@ impl App {
                 node: connections::new_node(),
                 store,
                 intake,
+                chat_intake,
                 ledger,
                 known_tokens: auth::KnownTokens::default(),
                 known_phones: phones::KnownPhones::default(),
             }),
         };
         tracker.spawn(intake_work.run(app.clone(), stop.clone()));
+        tracker.spawn(chat_work.run(app.clone(), stop.clone()));
         tracker.spawn(ledger_work.run(app.clone(), stop.clone()));
         app
     }

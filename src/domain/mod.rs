@@ -5,6 +5,7 @@
 //! itself. Everything else in the house may use this room; it uses none.
 
 pub mod breaker;
+pub mod conversation;
 pub mod dead_letter;
 pub mod depth;
 pub mod feed;
@@ -19,6 +20,7 @@ pub mod retry;
 pub mod status;
 pub mod verdict;
 
+pub use conversation::{Conversation, ConversationStatus};
 pub use dead_letter::DeadLetterClass;
 pub use ids::{ConversationId, DeadLetterId, MessageId, MobileUserId, TokenId, UserId};
 pub use message::{ContentType, Message, MessageKind, Priority};

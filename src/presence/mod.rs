@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 
 pub use registry::{Registry, Seat};
 
-use crate::domain::{Message, MessageId, Status};
+use crate::domain::{Conversation, ConversationId, Message, MessageId, Status};
 
 /// A message on its way to any number of connections.
 #[derive(Debug)]
@@ -48,6 +48,17 @@ pub enum Outbound {
     },
     /// The party acknowledged these on another connection.
     Acknowledged(Arc<[MessageId]>),
+    /// A message that the party itself sent from elsewhere.
+    Own(Arc<Delivery>),
+    /// A conversation of the party's is not what it was.
+    ConversationChanged(Arc<Conversation>),
+    /// The other side of a conversation is writing.
+    Typing {
+        /// Which conversation.
+        conversation: ConversationId,
+        /// How the other side is shown.
+        from: Arc<str>,
+    },
     /// Something may have been missed: read again.
     Nudge,
     /// Close the connection.

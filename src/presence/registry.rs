@@ -12,7 +12,7 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::Outbound;
-use crate::domain::{Party, Phone, TokenId};
+use crate::domain::{Party, TokenId};
 
 /// How many things may wait for one connection before it counts as having missed some.
 const WAITING: usize = 256;
@@ -167,17 +167,14 @@ impl Registry {
         self.inner.count.load(Ordering::Relaxed)
     }
 
-    /// Every phone that has a connection.
-    pub fn phones(&self) -> Vec<Phone> {
-        let mut phones = Vec::new();
+    /// Everybody who has a connection.
+    pub fn parties(&self) -> Vec<Party> {
+        let mut parties = Vec::new();
         for shard in &self.inner.shards {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            phones.extend(shard.keys().filter_map(|party| match party {
-                Party::Mobile(phone) => Some(phone.clone()),
-                Party::Business(_) => None,
-            }));
+            parties.extend(shard.keys().cloned());
         }
-        phones
+        parties
     }
 }
 
@@ -230,6 +227,7 @@ impl Drop for Seat {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Phone;
 
     fn token(n: u128) -> TokenId {
         TokenId(uuid::Uuid::from_u128(n))

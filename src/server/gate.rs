@@ -195,6 +195,7 @@ fn route_name(path: &str) -> &'static str {
             Some("read") => "/api/v1/messages/{id}/read",
             _ => "/api/v1/messages/{id}",
         },
+        _ if path.starts_with("/api/v1/conversations") => "/api/v1/conversations",
         legacy::MOBILE_HUB | legacy::BUSINESS_HUB => "legacy hub",
         _ if path.starts_with(legacy::http::BASE) => "legacy",
         _ => "other",

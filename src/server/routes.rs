@@ -10,7 +10,7 @@ use warp::{Filter, Rejection, filters::BoxedFilter, reply::Response};
 
 use super::{
     context::Shared,
-    http::{dead_letters, messages},
+    http::{conversations, dead_letters, messages},
     legacy,
     reply::Problem,
 };
@@ -59,6 +59,9 @@ pub fn table() -> BoxedFilter<(Response,)> {
         .or(read)
         .unify()
         .boxed()
+        .or(chat())
+        .unify()
+        .boxed()
         .or(admin())
         .unify()
         .boxed()
@@ -66,6 +69,51 @@ pub fn table() -> BoxedFilter<(Response,)> {
         .unify()
         .boxed()
         .recover(rejected)
+        .unify()
+        .boxed()
+}
+
+/// Chat.
+fn chat() -> BoxedFilter<(Response,)> {
+    let open = route!(post "api" / "v1" / "conversations").then(conversations::open).boxed();
+    let list = route!(get "api" / "v1" / "conversations").then(conversations::list).boxed();
+    let unread = route!(get "api" / "v1" / "conversations" / "unread-count")
+        .then(conversations::unread_count)
+        .boxed();
+    let show =
+        route!(get "api" / "v1" / "conversations" / String).then(conversations::show).boxed();
+    let say = route!(post "api" / "v1" / "conversations" / String / "messages")
+        .then(conversations::say)
+        .boxed();
+    let history = route!(get "api" / "v1" / "conversations" / String / "messages")
+        .then(conversations::history)
+        .boxed();
+    let read = route!(post "api" / "v1" / "conversations" / String / "read")
+        .then(conversations::read)
+        .boxed();
+    let archive = route!(post "api" / "v1" / "conversations" / String / "archive")
+        .then(conversations::archive)
+        .boxed();
+    let close = route!(post "api" / "v1" / "conversations" / String / "close")
+        .then(conversations::close)
+        .boxed();
+    open.or(list)
+        .unify()
+        .or(unread)
+        .unify()
+        .or(show)
+        .unify()
+        .boxed()
+        .or(say)
+        .unify()
+        .or(history)
+        .unify()
+        .or(read)
+        .unify()
+        .boxed()
+        .or(archive)
+        .unify()
+        .or(close)
         .unify()
         .boxed()
 }
@@ -112,6 +160,15 @@ pub const ALL: &[(&str, &str)] = &[
     ("GET", "/api/v1/messages/{id}/timeline"),
     ("POST", "/api/v1/messages/{id}/delivered"),
     ("POST", "/api/v1/messages/{id}/read"),
+    ("POST", "/api/v1/conversations"),
+    ("GET", "/api/v1/conversations"),
+    ("GET", "/api/v1/conversations/unread-count"),
+    ("GET", "/api/v1/conversations/{id}"),
+    ("POST", "/api/v1/conversations/{id}/messages"),
+    ("GET", "/api/v1/conversations/{id}/messages"),
+    ("POST", "/api/v1/conversations/{id}/read"),
+    ("POST", "/api/v1/conversations/{id}/archive"),
+    ("POST", "/api/v1/conversations/{id}/close"),
     ("GET", "/api/v1/admin/dead-letters"),
     ("POST", "/api/v1/admin/dead-letters/requeue"),
     ("POST", "/api/v1/admin/dead-letters/delete"),

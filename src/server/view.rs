@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 
 use crate::{
     app::explain::Explanation,
-    domain::{Message, Party, Status},
+    domain::{Conversation, Message, Party, Status},
     store::{dead_letters::DeadLetter, story::Event},
 };
 
@@ -70,6 +70,52 @@ impl<'a> From<&'a Message> for MessageView<'a> {
 /// Messages for the wire.
 pub fn messages(messages: &[Message]) -> Vec<MessageView<'_>> {
     messages.iter().map(MessageView::from).collect()
+}
+
+/// A conversation as one of its two sees it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConversationView<'a> {
+    id: uuid::Uuid,
+    business_user_id: uuid::Uuid,
+    business_name: &'a str,
+    phone: &'a str,
+    status: &'static str,
+    last_seq: i64,
+    /// Of the last message, or of the beginning.
+    #[serde(with = "time::serde::rfc3339")]
+    last_message_at: OffsetDateTime,
+    /// Messages that the one who asks has not read.
+    unread_count: i32,
+    #[serde(with = "time::serde::rfc3339")]
+    created_at: OffsetDateTime,
+}
+
+impl<'a> ConversationView<'a> {
+    /// For somebody who takes part in it.
+    pub fn new(conversation: &'a Conversation, of: &Party) -> ConversationView<'a> {
+        ConversationView {
+            id: conversation.id.0,
+            business_user_id: conversation.business.0,
+            business_name: &conversation.business_name,
+            phone: conversation.phone.as_str(),
+            status: conversation.status.name(),
+            last_seq: conversation.last_seq,
+            last_message_at: conversation.last_at,
+            unread_count: conversation.side(of).map_or(0, |side| conversation.unread(side)),
+            created_at: conversation.created_at,
+        }
+    }
+}
+
+/// Somebody is writing.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Typing<'a> {
+    /// Where.
+    pub conversation_id: uuid::Uuid,
+    /// Who, as shown to the other side.
+    pub from: &'a str,
 }
 
 /// What the hub tells a sender.

@@ -67,6 +67,21 @@ pub async fn find_user(client: &Client, name_or_id: &str) -> Result<Option<Busin
     client.query_opt(&sql, &[&name_or_id, &id]).await?.as_ref().map(user).transpose()
 }
 
+/// The business user with this phone number, if it is not disabled.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn user_by_phone(client: &Client, phone: &Phone) -> Result<Option<UserId>, Error> {
+    let statement = client
+        .prepare_cached(
+            "SELECT id FROM business_users WHERE phone = $1 AND disabled_at IS NULL \
+             ORDER BY id LIMIT 1",
+        )
+        .await?;
+    let row = client.query_opt(&statement, &[&phone.as_str()]).await?;
+    Ok(row.map(|row| row.try_get(0)).transpose()?.map(UserId))
+}
+
 /// All business users, by name.
 ///
 /// # Errors

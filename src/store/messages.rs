@@ -86,7 +86,15 @@ pub async fn get(client: &Client, id: MessageId) -> Result<Option<Message>, Erro
     client.query_opt(&statement, &[&id.0]).await?.as_ref().map(rows::message).transpose()
 }
 
-/// What a phone has still to get, oldest first.
+/// The column that names a recipient of this kind, and its value.
+fn recipient(party: &Party) -> (&'static str, Box<dyn ToSql + Sync + Send>) {
+    match party {
+        Party::Mobile(phone) => ("recipient_phone", Box::new(phone.as_str().to_owned())),
+        Party::Business(id) => ("recipient_user_id", Box::new(id.0)),
+    }
+}
+
+/// What a recipient has still to get, oldest first.
 ///
 /// `exclude` is left out (a connection has it already). With `waiting_for_retry` false, what waits
 /// for the time of its retry is left out too. Messages whose rows cannot be read are told by id.
@@ -95,14 +103,15 @@ pub async fn get(client: &Client, id: MessageId) -> Result<Option<Message>, Erro
 /// Any failure of the database.
 pub async fn pending(
     client: &Client,
-    phone: &Phone,
+    party: &Party,
     exclude: &[MessageId],
     waiting_for_retry: bool,
     now: OffsetDateTime,
     limit: usize,
 ) -> Result<(Vec<Message>, Vec<MessageId>), Error> {
+    let (column, recipient) = recipient(party);
     let sql = format!(
-        "SELECT {} FROM {} WHERE m.recipient_phone = $1 AND m.status < 2 AND m.deleted_at IS NULL \
+        "SELECT {} FROM {} WHERE m.{column} = $1 AND m.status < 2 AND m.deleted_at IS NULL \
          AND m.id <> ALL ($2) \
          AND ($3 OR m.retry_count = 0 OR m.next_attempt_at IS NULL OR m.next_attempt_at <= $4) \
          ORDER BY m.id LIMIT $5",
@@ -113,23 +122,24 @@ pub async fn pending(
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let statement = client.prepare_cached(&sql).await?;
     let found = client
-        .query(&statement, &[&phone.as_str(), &exclude, &waiting_for_retry, &now, &limit])
+        .query(&statement, &[&*recipient, &exclude, &waiting_for_retry, &now, &limit])
         .await?;
     rows::readable(&found)
 }
 
-/// What a phone has still to get and comes after a message, oldest first.
+/// What a recipient has still to get and comes after a message, oldest first.
 ///
 /// # Errors
 /// Any failure of the database.
 pub async fn pending_after(
     client: &Client,
-    phone: &Phone,
+    party: &Party,
     after: Option<MessageId>,
     limit: usize,
 ) -> Result<Vec<Message>, Error> {
+    let (column, recipient) = recipient(party);
     let sql = format!(
-        "SELECT {} FROM {} WHERE m.recipient_phone = $1 AND m.status < 2 AND m.deleted_at IS NULL \
+        "SELECT {} FROM {} WHERE m.{column} = $1 AND m.status < 2 AND m.deleted_at IS NULL \
          AND m.id > $2 ORDER BY m.id LIMIT $3",
         rows::MESSAGE,
         rows::FROM
@@ -137,7 +147,7 @@ pub async fn pending_after(
     let after = after.map_or(Uuid::nil(), |id| id.0);
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let statement = client.prepare_cached(&sql).await?;
-    rows::messages(&client.query(&statement, &[&phone.as_str(), &after, &limit]).await?)
+    rows::messages(&client.query(&statement, &[&*recipient, &after, &limit]).await?)
 }
 
 /// Which messages a list shows.
@@ -251,24 +261,36 @@ pub async fn sweep(
 }
 
 const BEHIND: &str = "
-    SELECT p.phone FROM unnest($1::text[]) AS p(phone)
+    SELECT p.phone, NULL::uuid FROM unnest($1::text[]) AS p(phone)
     WHERE EXISTS (SELECT FROM messages m WHERE m.recipient_phone = p.phone AND m.status < 2
-                  AND m.next_attempt_at IS NULL AND m.created_at < $2)";
+                  AND m.next_attempt_at IS NULL AND m.created_at < $3)
+    UNION ALL
+    SELECT NULL, u.id FROM unnest($2::uuid[]) AS u(id)
+    WHERE EXISTS (SELECT FROM messages m WHERE m.recipient_user_id = u.id AND m.status < 2
+                  AND m.next_attempt_at IS NULL AND m.created_at < $3)";
 
-/// Which of these phones have messages that wait for a connection although they have one: the
+/// Which of these recipients have messages that wait for a connection although they have one: the
 /// check that finds what a lost wake-up left behind (delivery.md, How 5).
 ///
 /// # Errors
 /// Any failure of the database.
 pub async fn behind(
     client: &Client,
-    phones: &[Phone],
+    parties: &[Party],
     older_than: OffsetDateTime,
-) -> Result<Vec<Phone>, Error> {
-    let phones: Vec<&str> = phones.iter().map(Phone::as_str).collect();
+) -> Result<Vec<Party>, Error> {
+    let columns = || parties.iter().map(rows::columns);
+    let users: Vec<Uuid> = columns().filter_map(|(user, _)| user).collect();
+    let phones: Vec<&str> = columns().filter_map(|(_, phone)| phone).collect();
     let statement = client.prepare_cached(BEHIND).await?;
-    let found = client.query(&statement, &[&phones, &older_than]).await?;
-    found.iter().map(|row| Ok(Phone::from_stored(row.try_get(0)?))).collect()
+    let found = client.query(&statement, &[&phones, &users, &older_than]).await?;
+    found
+        .iter()
+        .map(|row| {
+            rows::party(row.try_get(1)?, row.try_get(0)?)
+                .ok_or_else(|| Error::Corrupt("a recipient".to_owned()))
+        })
+        .collect()
 }
 
 /// How many deliveries are in hand or due, counted up to `limit`: what is parked for a recipient who

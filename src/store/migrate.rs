@@ -37,6 +37,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 4, name: "books", sql: include_str!("../../migrations/0004_books.sql") },
     Migration { version: 5, name: "jobs", sql: include_str!("../../migrations/0005_jobs.sql") },
     Migration { version: 6, name: "hub", sql: include_str!("../../migrations/0006_hub.sql") },
+    Migration { version: 7, name: "chat", sql: include_str!("../../migrations/0007_chat.sql") },
 ];
 
 /// The advisory lock's key: "esh3ar" in ASCII.

@@ -6,6 +6,8 @@
 
 pub mod accounts;
 pub mod books;
+pub mod chat;
+pub mod conversations;
 pub mod dead_letters;
 pub mod embedded;
 pub mod error;

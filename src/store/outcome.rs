@@ -9,10 +9,11 @@
 use std::collections::HashSet;
 
 use time::OffsetDateTime;
+use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{Client, Error};
-use crate::domain::{MessageId, Phone, Status, UserId, feed::Attempt};
+use super::{Client, Error, rows};
+use crate::domain::{MessageId, Party, Status, feed::Attempt};
 
 /// The word of a recipient about one message.
 #[derive(Clone, Debug)]
@@ -20,7 +21,7 @@ pub struct Word {
     /// The message.
     pub id: MessageId,
     /// Who says so; a message of anybody else is not touched.
-    pub by: Phone,
+    pub by: Party,
     /// When.
     pub at: OffsetDateTime,
     /// When it was written to the connection, where that is known.
@@ -33,7 +34,7 @@ pub struct Changed {
     /// The message.
     pub id: MessageId,
     /// Whom to tell.
-    pub sender: Option<UserId>,
+    pub sender: Party,
     /// What it is now.
     pub status: Status,
     /// Since when.
@@ -55,12 +56,14 @@ macro_rules! take_words_sql {
             $times,
             ",
                 next_attempt_at = NULL
-            FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::timestamptz[])
-                 AS a(id, phone, at, written_at)
-            WHERE m.id = a.id AND m.recipient_phone = a.phone AND m.status + 0 < ",
+            FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::timestamptz[], $5::timestamptz[])
+                 AS a(id, phone, user_id, at, written_at)
+            WHERE m.id = a.id
+              AND (m.recipient_phone = a.phone OR m.recipient_user_id = a.user_id)
+              AND m.status + 0 < ",
             $below,
             "
-            RETURNING m.id, m.sender_user_id, m.",
+            RETURNING m.id, m.sender_user_id, m.sender_phone, m.",
             $at,
             ", m.created_at"
         )
@@ -85,10 +88,12 @@ macro_rules! take_late_words_sql {
             $times,
             ",
                     next_attempt_at = NULL
-                FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::timestamptz[])
-                     AS a(id, phone, at, written_at)
-                WHERE m.id = a.id AND m.recipient_phone = a.phone AND m.status = 4
-                RETURNING m.id, m.sender_user_id, m.generation, m.",
+                FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::timestamptz[], $5::timestamptz[])
+                     AS a(id, phone, user_id, at, written_at)
+                WHERE m.id = a.id
+                  AND (m.recipient_phone = a.phone OR m.recipient_user_id = a.user_id)
+                  AND m.status = 4
+                RETURNING m.id, m.sender_user_id, m.sender_phone, m.generation, m.",
             $at,
             " AS at, m.created_at),
             cleared AS (
@@ -97,7 +102,7 @@ macro_rules! take_late_words_sql {
             told AS (
                 INSERT INTO delivery_events (message_id, generation, at, kind)
                 SELECT id, generation, at, 'late_acknowledgement' FROM done)
-            SELECT id, sender_user_id, at, created_at FROM done"
+            SELECT id, sender_user_id, sender_phone, at, created_at FROM done"
         )
     };
 }
@@ -176,22 +181,13 @@ async fn run_words(
     words: &[&Word],
 ) -> Result<Vec<Changed>, Error> {
     let ids: Vec<Uuid> = words.iter().map(|word| word.id.0).collect();
-    let phones: Vec<&str> = words.iter().map(|word| word.by.as_str()).collect();
+    let by = words.iter().map(|word| rows::columns(&word.by));
+    let (users, phones): (Vec<Option<Uuid>>, Vec<Option<&str>>) = by.unzip();
     let times: Vec<OffsetDateTime> = words.iter().map(|word| word.at).collect();
     let written: Vec<Option<OffsetDateTime>> = words.iter().map(|word| word.written_at).collect();
     let statement = client.prepare_cached(sql).await?;
-    let rows = client.query(&statement, &[&ids, &phones, &times, &written]).await?;
-    rows.iter()
-        .map(|row| {
-            Ok(Changed {
-                id: MessageId(row.try_get(0)?),
-                sender: row.try_get::<_, Option<Uuid>>(1)?.map(UserId),
-                status,
-                at: row.try_get(2)?,
-                created_at: row.try_get(3)?,
-            })
-        })
-        .collect()
+    let rows = client.query(&statement, &[&ids, &phones, &users, &times, &written]).await?;
+    changed(&rows, status)
 }
 
 /// A message that was written to a connection.
@@ -219,11 +215,12 @@ const MARK_SENT: &str = "
             next_attempt_at = CASE WHEN a.lost IS NULL THEN m.next_attempt_at END
         FROM given a
         WHERE m.id = a.id AND m.generation = a.generation AND m.status + 0 < 2
-        RETURNING m.id, m.generation, m.sender_user_id, m.sent_at, m.created_at, a.at AS at, a.lost),
+        RETURNING m.id, m.generation, m.sender_user_id, m.sender_phone, m.sent_at, m.created_at,
+                  a.at AS at, a.lost),
     told AS (
         INSERT INTO delivery_events (message_id, generation, at, kind, detail)
         SELECT id, generation, $5, 'connection_lost', lost FROM done WHERE lost IS NOT NULL)
-    SELECT id, sender_user_id, sent_at, created_at FROM done WHERE sent_at = at";
+    SELECT id, sender_user_id, sender_phone, sent_at, created_at FROM done WHERE sent_at = at";
 
 /// Marks as sent what was written and is not acknowledged yet.
 ///
@@ -240,17 +237,7 @@ pub async fn mark_sent(
     let lost: Vec<Option<&str>> = written.iter().map(|w| w.lost).collect();
     let statement = client.prepare_cached(MARK_SENT).await?;
     let rows = client.query(&statement, &[&ids, &generations, &times, &lost, &now]).await?;
-    rows.iter()
-        .map(|row| {
-            Ok(Changed {
-                id: MessageId(row.try_get(0)?),
-                sender: row.try_get::<_, Option<Uuid>>(1)?.map(UserId),
-                status: Status::Sent,
-                at: row.try_get(2)?,
-                created_at: row.try_get(3)?,
-            })
-        })
-        .collect()
+    changed(&rows, Status::Sent)
 }
 
 /// An attempt that was not acknowledged in time, and what the retry policy made of it.
@@ -319,8 +306,8 @@ const GIVE_UP: &str = "
              AS a(id, generation, expected, at, dead_letter)
         WHERE m.id = a.id AND m.generation = a.generation AND m.retry_count = a.expected
           AND m.status + 0 < 2
-        RETURNING m.id, m.generation, m.sender_user_id, m.retry_count, m.sent_at, m.created_at,
-                  a.at AS at, a.dead_letter),
+        RETURNING m.id, m.generation, m.sender_user_id, m.sender_phone, m.retry_count, m.sent_at,
+                  m.created_at, a.at AS at, a.dead_letter),
     buried AS (
         INSERT INTO dead_letters (id, message_id, generation, kind, class, reason, attempts,
                                   first_error_at, last_error_at)
@@ -329,7 +316,7 @@ const GIVE_UP: &str = "
     told AS (
         INSERT INTO delivery_events (message_id, generation, at, kind, detail)
         SELECT id, generation, at, 'given_up', $5 FROM done)
-    SELECT id, sender_user_id, at, created_at FROM done";
+    SELECT id, sender_user_id, sender_phone, at, created_at FROM done";
 
 /// Marks as failed and puts into the dead letters.
 ///
@@ -349,17 +336,7 @@ pub async fn give_up(
     let rows = client
         .query(&statement, &[&ids, &generations, &expected, &times, &reason, &letters])
         .await?;
-    rows.iter()
-        .map(|row| {
-            Ok(Changed {
-                id: MessageId(row.try_get(0)?),
-                sender: row.try_get::<_, Option<Uuid>>(1)?.map(UserId),
-                status: Status::Failed,
-                at: row.try_get(2)?,
-                created_at: row.try_get(3)?,
-            })
-        })
-        .collect()
+    changed(&rows, Status::Failed)
 }
 
 const BURY_UNREADABLE: &str = "
@@ -406,6 +383,22 @@ pub async fn park(client: &Client, ids: &[MessageId]) -> Result<u64, Error> {
         )
         .await?;
     Ok(client.execute(&statement, &[&ids]).await?)
+}
+
+/// Rows of id, both columns of the sender, when, and when it was accepted.
+pub(super) fn changed(rows: &[Row], status: Status) -> Result<Vec<Changed>, Error> {
+    rows.iter()
+        .map(|row| {
+            Ok(Changed {
+                id: MessageId(row.try_get(0)?),
+                sender: rows::party(row.try_get(1)?, row.try_get(2)?)
+                    .ok_or_else(|| Error::Corrupt("sender of a message".to_owned()))?,
+                status,
+                at: row.try_get(3)?,
+                created_at: row.try_get(4)?,
+            })
+        })
+        .collect()
 }
 
 fn small(count: u16) -> i16 {

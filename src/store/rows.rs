@@ -70,7 +70,7 @@ pub(super) fn readable(rows: &[Row]) -> Result<(Vec<Message>, Vec<MessageId>), E
     Ok((found, unreadable))
 }
 
-fn party(user: Option<Uuid>, phone: Option<&str>) -> Option<Party> {
+pub(super) fn party(user: Option<Uuid>, phone: Option<&str>) -> Option<Party> {
     match (user, phone) {
         (Some(id), None) => Some(Party::Business(UserId(id))),
         (None, Some(phone)) => Some(Party::Mobile(Phone::from_stored(phone))),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use esh3ar::{
-    domain::{MessageId, Phone, feed::Attempt},
+    domain::{MessageId, Party, Phone, feed::Attempt},
     store::{
         Client, Store,
         outcome::{self, GivenUp, Missed, Word, WrittenAt},
@@ -39,7 +39,7 @@ impl Stored {
 
     async fn acknowledge(&self) -> usize {
         let by = Phone::parse(PHONE, None).unwrap();
-        let word = Word { id: self.id, by, at: now(), written_at: None };
+        let word = Word { id: self.id, by: Party::Mobile(by), at: now(), written_at: None };
         outcome::acknowledge(&self.client, &[word]).await.unwrap().len()
     }
 

@@ -211,7 +211,7 @@ impl Machine {
                 }
                 Outbound::Nudge => device.feed.on_nudge(),
                 Outbound::Acknowledged(ids) => device.feed.on_acknowledged(&ids),
-                Outbound::StatusChanged { .. } | Outbound::Close { .. } => {}
+                _ => {}
             }
         }
         if device.seat.take_missed() {

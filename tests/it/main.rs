@@ -11,6 +11,7 @@ mod access;
 mod api;
 mod bad_input;
 mod bench;
+mod chat;
 mod commands;
 mod crash;
 mod dead_letters;

@@ -1,6 +1,9 @@
 //! The schema: from the existing one-way system's rows to both modes, and never back.
 
-use esh3ar::store::{Store, migrate};
+use esh3ar::{
+    domain::Party,
+    store::{Store, migrate},
+};
 use serde_json::json;
 
 use crate::support::{Server, run, run_json};
@@ -62,7 +65,9 @@ async fn rows_of_the_one_way_system_survive_and_read_as_one_way() {
     assert!(messages.iter().all(|m| m.kind() == esh3ar::domain::MessageKind::OneWay));
     assert!(messages.iter().all(|m| &*m.from == "Old shop"));
     let phone = esh3ar::domain::Phone::from_stored("+967771234567");
-    let pending = esh3ar::store::messages::pending_after(&client, &phone, None, 10).await.unwrap();
+    let pending = esh3ar::store::messages::pending_after(&client, &Party::Mobile(phone), None, 10)
+        .await
+        .unwrap();
     assert_eq!(pending.len(), 3, "pending, sent and queued ones are still to be delivered");
 }
 

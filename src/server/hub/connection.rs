@@ -35,7 +35,7 @@ use super::{
 use crate::{
     app::{App, Caller, Error},
     domain::{
-        Message, Party,
+        Message,
         feed::{Attempt, Feed},
     },
     presence::{Delivery, Outbound, Seat},
@@ -76,7 +76,7 @@ struct Driver {
     session: Session,
     /// What the handshake agreed on; until then everything is text.
     protocol: Option<Protocol>,
-    /// Taken at the end of the handshake; business users have no feed.
+    /// Taken at the end of the handshake, with the feed.
     seat: Option<Seat>,
     feed: Option<Feed>,
     /// On the diagnostics hub.
@@ -320,16 +320,13 @@ impl Driver {
             self.seat = Some(self.app.bystanders().register(party, self.caller.token));
             return;
         }
-        let is_mobile = matches!(party, Party::Mobile(_));
         // First the seat, then the read: what is stored in between is told through the seat.
         self.seat = Some(self.app.registry().register(party, self.caller.token));
         metrics::gauge!("esh3ar_connections").set(self.app.registry().connections() as f64);
-        if is_mobile {
-            self.feed = Some(Feed::new(self.app.settings().retry.acknowledge_timeout));
-            self.held_until = Some(Instant::now() + FIRST_PAGE_WAIT);
-            if let Ok(phone) = self.caller.mobile() {
-                self.app.note_connected(phone, self.connected_at);
-            }
+        self.feed = Some(Feed::new(self.app.settings().retry.acknowledge_timeout));
+        self.held_until = Some(Instant::now() + FIRST_PAGE_WAIT);
+        if let Ok(phone) = self.caller.mobile() {
+            self.app.note_connected(phone, self.connected_at);
         }
     }
 

@@ -5,6 +5,10 @@
 //! | `Acknowledge` | ids | how many this changed |
 //! | `MarkRead` | `{"messageIds": […]}` | how many this changed |
 //! | `GetPendingMessages` | – | what is not acknowledged, oldest first, at most 100 |
+//! | `SendMessage` | `{"conversationId" or "to", "content", …}` | the message |
+//! | `GetHistory` | `{"conversationId", "before"?, "after"?, "limit"?}` | messages |
+//! | `GetConversations` | `{"status"?, "limit"?}` | conversations |
+//! | `Typing` | `{"conversationId"}` | – |
 //! | `Echo` | anything | its argument |
 
 use serde::{Deserialize, de::DeserializeOwned};
@@ -16,10 +20,21 @@ use super::{
     session::Kind,
 };
 use crate::{
-    app::{App, Caller, Error, ledger::Said},
-    domain::{MessageId, feed::PAGE},
+    app::{
+        App, Caller, Error,
+        conversations::{ChatRequest, Page},
+        ledger::Said,
+    },
+    domain::{
+        ContentType, ConversationId, ConversationStatus, Message, MessageId, Party, feed::PAGE,
+        message::Draft,
+    },
     server::{reply, view},
 };
+
+/// Messages or conversations in an answer, usually and at most.
+const USUAL_PAGE: usize = 50;
+const LARGEST_PAGE: usize = 200;
 
 /// How messages look to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,10 +54,69 @@ pub enum Call {
     AcknowledgeMessage(MessageId),
     /// The recipient opened these.
     MarkRead(Vec<MessageId>),
+    /// The recipient has read a conversation, up to a `seq` or whole.
+    ReadConversation(ConversationId, Option<i64>),
     /// What is not acknowledged.
     GetPendingMessages,
+    /// Says something in a conversation.
+    SendMessage {
+        /// Where.
+        to: ChatTo,
+        /// Who the caller claims to be, where it has to.
+        from: Option<String>,
+        /// What.
+        request: ChatRequest,
+    },
+    /// What was said in a conversation.
+    GetHistory(ConversationId, Page),
+    /// The caller's conversations.
+    GetConversations(ConversationsArgument),
+    /// The caller is writing.
+    Typing(ConversationId),
     /// Gives its argument back.
     Echo(Data),
+}
+
+/// Where something is said.
+#[derive(Clone, Debug)]
+pub enum ChatTo {
+    /// In this conversation.
+    Conversation(ConversationId),
+    /// In the one with the user of this phone number.
+    Phone(String),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct SendMessageArgument {
+    conversation_id: Option<uuid::Uuid>,
+    to: Option<String>,
+    content: String,
+    content_type: Option<String>,
+    client_message_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct GetHistoryArgument {
+    conversation_id: uuid::Uuid,
+    before: Option<i64>,
+    after: Option<i64>,
+    limit: Option<usize>,
+}
+
+/// Which conversations.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ConversationsArgument {
+    status: Option<String>,
+    limit: Option<usize>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct TypingArgument {
+    conversation_id: uuid::Uuid,
 }
 
 /// How a call went.
@@ -71,7 +145,12 @@ impl Call {
             Call::Acknowledge(_) => "Acknowledge",
             Call::AcknowledgeMessage(_) => "AcknowledgeMessage",
             Call::MarkRead(_) => "MarkRead",
+            Call::ReadConversation(..) => "MarkRead",
             Call::GetPendingMessages => "GetPendingMessages",
+            Call::SendMessage { .. } => "SendMessage",
+            Call::GetHistory(..) => "GetHistory",
+            Call::GetConversations(_) => "GetConversations",
+            Call::Typing(_) => "Typing",
             Call::Echo(_) => "Echo",
         }
     }
@@ -92,12 +171,43 @@ impl Call {
                 (Some(ids), None) if argument.up_to_seq.is_none() => {
                     Ok(Call::MarkRead(ids.into_iter().map(MessageId).collect()))
                 }
-                (None, Some(_)) => Err(failed(target, &Error::NotFound("conversation"))),
+                (None, Some(id)) => {
+                    Ok(Call::ReadConversation(ConversationId(id), argument.up_to_seq))
+                }
                 _ => Err(unbound(target)),
             }
         } else if is("GetPendingMessages") {
             none(target, &arguments)?;
             Ok(Call::GetPendingMessages)
+        } else if is("SendMessage") {
+            let argument: SendMessageArgument = one(target, arguments)?;
+            let to = match (argument.conversation_id, argument.to) {
+                (Some(id), None) => ChatTo::Conversation(ConversationId(id)),
+                (None, Some(phone)) => ChatTo::Phone(phone),
+                _ => return Err(unbound(target)),
+            };
+            let content_type = match argument.content_type.as_deref() {
+                None => ContentType::default(),
+                Some(name) => ContentType::parse(name).ok_or_else(|| unbound(target))?,
+            };
+            let draft = Draft { content: argument.content, content_type, ..Draft::default() };
+            let client_message_id = argument.client_message_id;
+            let request = ChatRequest { draft, client_message_id };
+            Ok(Call::SendMessage { to, from: None, request })
+        } else if is("GetHistory") {
+            let GetHistoryArgument { conversation_id, before, after, limit } =
+                one(target, arguments)?;
+            let page = Page { before, after, limit: limit.unwrap_or(USUAL_PAGE).min(LARGEST_PAGE) };
+            Ok(Call::GetHistory(ConversationId(conversation_id), page))
+        } else if is("GetConversations") {
+            let argument = match arguments.is_empty() {
+                true => ConversationsArgument::default(),
+                false => one(target, arguments)?,
+            };
+            Ok(Call::GetConversations(argument))
+        } else if is("Typing") {
+            let argument: TypingArgument = one(target, arguments)?;
+            Ok(Call::Typing(ConversationId(argument.conversation_id)))
         } else if is("Echo") {
             let [argument] = <[Data; 1]>::try_from(arguments)
                 .map_err(|given| miscounted(target, given.len(), 1))?;
@@ -112,17 +222,18 @@ impl Call {
         match self {
             Call::Acknowledge(ids) | Call::MarkRead(ids) => ids,
             Call::AcknowledgeMessage(id) => std::slice::from_ref(id),
-            Call::GetPendingMessages | Call::Echo(_) => &[],
+            _ => &[],
         }
     }
 
     /// Does what was asked. `written_at` tells when each message of an acknowledgement was written to
-    /// the calling connection.
+    /// the calling connection, and `connection` which that is.
     pub async fn run(
         self,
         app: App,
         caller: Caller,
         written_at: Vec<Option<OffsetDateTime>>,
+        connection: u64,
     ) -> Done {
         let method = self.method();
         metrics::counter!("esh3ar_hub_invocations_total", "method" => method).increment(1);
@@ -145,6 +256,19 @@ impl Call {
                 .await
                 .map(|found| json!(view::messages(&found)).into()),
             Call::Echo(value) => Ok(value),
+            Call::ReadConversation(id, up_to) => {
+                app.read_conversation(&caller, id, up_to).await.map(|(read, _)| json!(read).into())
+            }
+            Call::SendMessage { to, from, request } => {
+                let sent = send(&app, &caller, to, from, request, connection).await;
+                sent.map(|message| json!(view::MessageView::from(&message)).into())
+            }
+            Call::GetHistory(id, page) => app
+                .history(&caller, id, page)
+                .await
+                .map(|found| json!(view::messages(&found)).into()),
+            Call::GetConversations(argument) => list(&app, &caller, &argument).await,
+            Call::Typing(id) => app.typing(&caller, id).await.map(|()| Value::Null.into()),
         };
         match result {
             Ok(value) => Done { outcome: Outcome::Value(value), acknowledged },
@@ -154,6 +278,41 @@ impl Call {
             }
         }
     }
+}
+
+async fn send(
+    app: &App,
+    caller: &Caller,
+    to: ChatTo,
+    from: Option<String>,
+    request: ChatRequest,
+    connection: u64,
+) -> Result<Message, Error> {
+    if let (Some(from), Party::Mobile(own)) = (&from, caller.party())
+        && from != own.as_str()
+    {
+        return Err(Error::field("from", "not_yours", "from must be your own number"));
+    }
+    let id = match to {
+        ChatTo::Conversation(id) => id,
+        ChatTo::Phone(phone) => app.open_conversation(caller, &phone).await?.0.id,
+    };
+    Ok(app.say_in(caller, id, request, connection).await?.0)
+}
+
+async fn list(app: &App, caller: &Caller, argument: &ConversationsArgument) -> Result<Data, Error> {
+    let status = match argument.status.as_deref() {
+        None => None,
+        Some(name) => Some(ConversationStatus::parse(name).ok_or_else(|| {
+            Error::field("status", "unknown", "status is active, archived or closed")
+        })?),
+    };
+    let limit = argument.limit.unwrap_or(USUAL_PAGE).min(LARGEST_PAGE);
+    let found = app.conversations(caller, status, None, limit).await?;
+    let party = caller.party();
+    let views: Vec<view::ConversationView<'_>> =
+        found.iter().map(|c| view::ConversationView::new(c, &party)).collect();
+    Ok(json!(views).into())
 }
 
 async fn say(

@@ -1,14 +1,15 @@
 //! The existing hubs: payloads are JSON in a text, with names in PascalCase.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{phone, status};
+use super::{e164, phone, status};
 use crate::{
-    domain::{Message, MessageId, Party},
+    app::conversations::ChatRequest,
+    domain::{Message, MessageId, Party, message::Draft},
     server::hub::{
         codec::Data,
-        methods::{self, Call},
+        methods::{self, Call, ChatTo},
     },
 };
 
@@ -48,9 +49,33 @@ impl<'a> From<&'a Message> for MessageText<'a> {
     }
 }
 
-/// A live message, as the text that `ReceiveMessage` brings.
-pub fn message(message: &Message) -> String {
-    text(&MessageText::from(message))
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct ChatText<'a> {
+    id: Uuid,
+    from: &'a str,
+    mobile_account: &'a str,
+    content: &'a str,
+    status: u8,
+}
+
+/// A live message: what is called, and the text that it brings.
+pub fn message(message: &Message) -> (&'static str, String) {
+    if message.place.is_none() {
+        return ("ReceiveMessage", text(&MessageText::from(message)));
+    }
+    let mobile_account = match (&message.sender, &message.recipient) {
+        (Party::Mobile(number), _) | (_, Party::Mobile(number)) => phone(number.as_str()),
+        _ => "",
+    };
+    let chat = ChatText {
+        id: message.id.0,
+        from: phone(&message.from),
+        mobile_account,
+        content: &message.content,
+        status: status(message.status),
+    };
+    ("ReceiveChatMessage", text(&chat))
 }
 
 /// Waiting messages, as the text that `ReceivePendingMessages` brings.
@@ -72,7 +97,45 @@ pub fn bind_mobile(target: &str, arguments: Vec<Data>) -> Result<Call, String> {
         let id: Uuid = methods::one(target, arguments)?;
         return Ok(Call::AcknowledgeMessage(MessageId(id)));
     }
+    if target.eq_ignore_ascii_case("SendMessage") {
+        let message: FromMobile = methods::one(target, arguments)?;
+        // It says who it is from, and may say nothing else than who it is.
+        return Ok(Call::SendMessage {
+            to: ChatTo::Phone(e164(&message.mobile_account).into_owned()),
+            from: Some(e164(&message.from).into_owned()),
+            request: said(message.content, message.id),
+        });
+    }
     echo(target, arguments)
+}
+
+#[derive(Deserialize)]
+struct FromMobile {
+    #[serde(alias = "Id")]
+    id: Option<Uuid>,
+    #[serde(alias = "From")]
+    from: String,
+    #[serde(rename = "mobileAccount", alias = "MobileAccount")]
+    mobile_account: String,
+    #[serde(alias = "Content")]
+    content: String,
+}
+
+#[derive(Deserialize)]
+struct FromBusiness {
+    #[serde(rename = "messageId", alias = "MessageId")]
+    message_id: Option<Uuid>,
+    #[serde(alias = "Content")]
+    content: String,
+    #[serde(rename = "receipientMobileNumber", alias = "ReceipientMobileNumber")]
+    recipient: String,
+}
+
+fn said(content: String, id: Option<Uuid>) -> ChatRequest {
+    ChatRequest {
+        draft: Draft { content, ..Draft::default() },
+        client_message_id: id.map(|id| id.to_string()),
+    }
 }
 
 /// What business users call.
@@ -80,6 +143,14 @@ pub fn bind_mobile(target: &str, arguments: Vec<Data>) -> Result<Call, String> {
 /// # Errors
 /// The text of the completion's error.
 pub fn bind_business(target: &str, arguments: Vec<Data>) -> Result<Call, String> {
+    if target.eq_ignore_ascii_case("SendMessage") {
+        let message: FromBusiness = methods::one(target, arguments)?;
+        return Ok(Call::SendMessage {
+            to: ChatTo::Phone(e164(&message.recipient).into_owned()),
+            from: None,
+            request: said(message.content, message.message_id),
+        });
+    }
     echo(target, arguments)
 }
 

@@ -5,6 +5,7 @@ use std::time::Instant;
 use futures_util::FutureExt as _;
 
 use super::Driver;
+use crate::presence::Seat;
 use crate::server::hub::{
     codec::{self, Outcome},
     diagnostics::{Diagnostics, Tell},
@@ -24,7 +25,8 @@ impl Driver {
                     feed.on_heard(now);
                     feed.on_said(words);
                 }
-                let run = call.run(self.app.clone(), self.caller.clone(), written_at);
+                let connection = self.seat.as_ref().map_or(0, Seat::id);
+                let run = call.run(self.app.clone(), self.caller.clone(), written_at, connection);
                 self.running = Some(run.map(move |done| (id, done)).boxed());
             }
             Ok(Bound::Diagnostic(call)) => {

@@ -21,7 +21,7 @@ use crate::{
             methods::{Call, Form},
         },
         legacy,
-        view::{MessageView, StatusChanged},
+        view::{ConversationView, MessageView, StatusChanged, Typing},
     },
 };
 
@@ -47,6 +47,25 @@ impl Driver {
             Outbound::StatusChanged { id, status, at } => {
                 let body = StatusChanged { id: id.0, status: status.name(), at };
                 self.call(protocol, "MessageStatusChanged", &body);
+            }
+            Outbound::Own(delivery) => {
+                // Nothing of it waits for this connection: it is only shown.
+                if let (false, Some(bytes)) =
+                    (self.session.is_full(), live_message(self.service.form(), protocol, &delivery))
+                {
+                    self.put(&bytes);
+                }
+            }
+            Outbound::ConversationChanged(_) | Outbound::Typing { .. }
+                if self.service.form() == Form::Legacy => {}
+            Outbound::ConversationChanged(conversation) => {
+                let party = self.caller.party();
+                let view = ConversationView::new(&conversation, &party);
+                self.call(protocol, "ConversationChanged", &view);
+            }
+            Outbound::Typing { conversation, from } => {
+                let view = Typing { conversation_id: conversation.0, from: &from };
+                self.call(protocol, "Typing", &view);
             }
             Outbound::Acknowledged(ids) => {
                 if let Some(feed) = &mut self.feed {
@@ -143,7 +162,8 @@ impl Driver {
                             self.call(protocol, "ReceiveMessage", &MessageView::from(message));
                         }
                         Form::Legacy => {
-                            self.call(protocol, "ReceiveMessage", &legacy::hub::message(message));
+                            let (target, text) = legacy::hub::message(message);
+                            self.call(protocol, target, &text);
                         }
                     }
                 }
@@ -239,7 +259,8 @@ fn live_message(form: Form, protocol: Protocol, delivery: &Arc<Delivery>) -> Opt
     let encoded = match form {
         Form::Current => codec::invocation(protocol, "ReceiveMessage", &MessageView::from(message)),
         Form::Legacy => {
-            codec::invocation(protocol, "ReceiveMessage", &legacy::hub::message(message))
+            let (target, text) = legacy::hub::message(message);
+            codec::invocation(protocol, target, &text)
         }
     };
     match encoded {

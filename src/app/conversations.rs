@@ -1,0 +1,316 @@
+//! Chat: conversations, what is said in them, and what was read.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::{App, Caller, Error, ledger::Said};
+use crate::{
+    domain::{
+        Conversation, ConversationId, ConversationStatus, Message, MessageId, Party, Permission,
+        conversation::{self, Side},
+        message::Draft,
+    },
+    presence::{Delivery, Outbound},
+    store::{
+        accounts,
+        chat::{self, Appended, NewChat, Reading},
+        conversations::{self, Cursor},
+    },
+};
+
+/// What somebody says.
+#[derive(Clone, Debug, Default)]
+pub struct ChatRequest {
+    /// What.
+    pub draft: Draft,
+    /// The sender's own name for it, which makes a repeat harmless.
+    pub client_message_id: Option<String>,
+}
+
+/// Which messages of a conversation are wanted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Page {
+    /// Only those before this `seq`, newest first.
+    pub before: Option<i64>,
+    /// Only those after this `seq`, oldest first.
+    pub after: Option<i64>,
+    /// How many.
+    pub limit: usize,
+}
+
+impl App {
+    /// Whether the caller may talk at all.
+    fn talker(caller: &Caller) -> Result<Party, Error> {
+        if let Party::Business(_) = caller.party() {
+            caller.business(Permission::Chat)?;
+        }
+        Ok(caller.party())
+    }
+
+    /// A conversation that the caller takes part in, and on which side.
+    async fn taking_part(
+        &self,
+        caller: &Caller,
+        id: ConversationId,
+    ) -> Result<(Conversation, Side), Error> {
+        let party = App::talker(caller)?;
+        let found = conversations::get(&self.store().client().await?, id).await?;
+        let found = found.and_then(|conversation| {
+            let side = conversation.side(&party)?;
+            Some((conversation, side))
+        });
+        found.ok_or(Error::NotFound("conversation"))
+    }
+
+    /// The caller's conversation with the user of a phone number: a mobile user's, or, for a mobile
+    /// user, that of a business user. Begins it if there is none. Whether it was begun now.
+    ///
+    /// # Errors
+    /// Not permitted, no such user, no number.
+    pub async fn open_conversation(
+        &self,
+        caller: &Caller,
+        phone: &str,
+    ) -> Result<(Conversation, bool), Error> {
+        let party = App::talker(caller)?;
+        let phone = self.parse_phone("phone", phone)?;
+        let client = self.store().client().await?;
+        let (business, phone) = match party {
+            Party::Business(id) => (id, phone),
+            Party::Mobile(own) => {
+                let business = accounts::user_by_phone(&client, &phone).await?;
+                (business.ok_or(Error::NotFound("business user"))?, own)
+            }
+        };
+        let id = ConversationId(Uuid::now_v7());
+        Ok(conversations::open(&client, id, business, &phone, self.clock().now()).await?)
+    }
+
+    /// The caller's conversations, those with the newest messages first.
+    ///
+    /// # Errors
+    /// Not permitted; failures of the database.
+    pub async fn conversations(
+        &self,
+        caller: &Caller,
+        status: Option<ConversationStatus>,
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Vec<Conversation>, Error> {
+        let party = App::talker(caller)?;
+        let client = self.store().client().await?;
+        Ok(conversations::list(&client, &party, status, after, limit).await?)
+    }
+
+    /// One of the caller's conversations.
+    ///
+    /// # Errors
+    /// Not permitted; [`Error::NotFound`] also for those of others.
+    pub async fn conversation(
+        &self,
+        caller: &Caller,
+        id: ConversationId,
+    ) -> Result<Conversation, Error> {
+        Ok(self.taking_part(caller, id).await?.0)
+    }
+
+    /// How many of the caller's conversations have messages that it has not read.
+    ///
+    /// # Errors
+    /// Not permitted; failures of the database.
+    pub async fn unread_conversations(&self, caller: &Caller) -> Result<i64, Error> {
+        let party = App::talker(caller)?;
+        Ok(conversations::unread(&self.store().client().await?, &party).await?)
+    }
+
+    /// Says something in a conversation. `except` is the connection that says it, 0 for none. The
+    /// message, and whether it was stored now and not before.
+    ///
+    /// # Errors
+    /// Not permitted, not found, closed, invalid, over a limit, overloaded, unavailable.
+    pub async fn say_in(
+        &self,
+        caller: &Caller,
+        id: ConversationId,
+        request: ChatRequest,
+        except: u64,
+    ) -> Result<(Message, bool), Error> {
+        let (_, side) = self.taking_part(caller, id).await?;
+        let ChatRequest { draft, client_message_id } = request;
+        let broken = conversation::broken_rules(&draft, client_message_id.as_deref());
+        if !broken.is_empty() {
+            return Err(Error::Invalid(broken));
+        }
+        let priority = draft.priority;
+        self.admit(caller, priority)?;
+        let new = NewChat {
+            id: MessageId(Uuid::now_v7()),
+            conversation: id,
+            side,
+            draft,
+            client_message_id,
+            created_at: self.clock().now(),
+        };
+        let appended = self.inner.chat_intake.append(new, except).await;
+        if !matches!(appended, Ok(Appended::New(_))) {
+            self.inner.limiter.give_back(&caller.party(), 1);
+        }
+        match appended? {
+            Appended::New(message) => Ok((message, true)),
+            // The same name for something in another conversation is a mistake of the caller's.
+            Appended::Before(message) if message.place.is_none_or(|p| p.conversation != id) => {
+                let text = "clientMessageId was used in another conversation";
+                Err(Error::Conflict(text.to_owned()))
+            }
+            Appended::Before(message) => Ok((message, false)),
+            Appended::Closed => Err(Error::Conflict("the conversation is closed".to_owned())),
+            Appended::Nowhere => Err(Error::NotFound("conversation")),
+        }
+    }
+
+    /// What was said in a conversation.
+    ///
+    /// # Errors
+    /// Not permitted, not found.
+    pub async fn history(
+        &self,
+        caller: &Caller,
+        id: ConversationId,
+        page: Page,
+    ) -> Result<Vec<Message>, Error> {
+        self.taking_part(caller, id).await?;
+        let client = self.store().client().await?;
+        Ok(chat::history(&client, id, page.before, page.after, page.limit).await?)
+    }
+
+    /// The caller has read a conversation, up to a `seq` or whole. Gives how many messages that
+    /// changed, and the conversation as it is now.
+    ///
+    /// # Errors
+    /// Not permitted, not found.
+    pub async fn read_conversation(
+        &self,
+        caller: &Caller,
+        id: ConversationId,
+        up_to: Option<i64>,
+    ) -> Result<(usize, Conversation), Error> {
+        let (_, side) = self.taking_part(caller, id).await?;
+        let reading = Reading::UpTo(up_to.unwrap_or(i64::MAX));
+        let changed = self.mark_read(id, side, &reading).await?;
+        let (read, conversation) = changed.ok_or(Error::NotFound("conversation"))?;
+        Ok((read.len(), conversation))
+    }
+
+    async fn mark_read(
+        &self,
+        id: ConversationId,
+        side: Side,
+        reading: &Reading,
+    ) -> Result<Option<(Vec<MessageId>, Conversation)>, Error> {
+        let mut client = self.store().client().await?;
+        let now = self.clock().now();
+        let Some((changed, conversation)) =
+            chat::mark_read(&mut client, id, side, reading, now).await?
+        else {
+            return Ok(None);
+        };
+        let ids: Vec<MessageId> = changed.iter().map(|change| change.id).collect();
+        if !ids.is_empty() {
+            let read: Arc<[MessageId]> = ids.as_slice().into();
+            self.registry().send(&conversation.party(side), &Outbound::Acknowledged(read));
+            self.tell_senders(&changed);
+            self.tell_conversation(conversation.clone());
+        }
+        Ok(Some((ids, conversation)))
+    }
+
+    /// The caller has opened these messages, of any kind. Those of conversations move their counts.
+    ///
+    /// # Errors
+    /// Failures of the database.
+    pub(super) async fn opened(
+        &self,
+        caller: &Caller,
+        ids: &[MessageId],
+    ) -> Result<(Vec<MessageId>, Vec<MessageId>), Error> {
+        let places = chat::places(&self.store().client().await?, ids).await?;
+        let mut changed = Vec::new();
+        let mut of: std::collections::BTreeMap<Uuid, Vec<i64>> = Default::default();
+        for (_, place) in &places {
+            of.entry(place.conversation.0).or_default().push(place.seq);
+        }
+        for (conversation, seqs) in of {
+            let id = ConversationId(conversation);
+            let Ok((_, side)) = self.taking_part(caller, id).await else { continue };
+            if let Some((read, _)) = self.mark_read(id, side, &Reading::Those(seqs)).await? {
+                changed.extend(read);
+            }
+        }
+        let chat: std::collections::HashSet<MessageId> = places.iter().map(|(id, _)| *id).collect();
+        Ok((changed, ids.iter().copied().filter(|id| !chat.contains(id)).collect()))
+    }
+
+    /// Archives or closes a conversation, or makes it active again. Only its business user may.
+    ///
+    /// # Errors
+    /// Not permitted, not found.
+    pub async fn set_conversation_status(
+        &self,
+        caller: &Caller,
+        id: ConversationId,
+        status: ConversationStatus,
+    ) -> Result<Conversation, Error> {
+        caller.business(Permission::Chat)?;
+        let (mut conversation, _) = self.taking_part(caller, id).await?;
+        if conversations::set_status(&self.store().client().await?, id, status).await? {
+            conversation.status = status;
+            self.tell_conversation(conversation.clone());
+        }
+        Ok(conversation)
+    }
+
+    /// The caller is writing. Nothing of it is stored, and nobody who is not there learns it.
+    ///
+    /// # Errors
+    /// Not permitted, not found.
+    pub async fn typing(&self, caller: &Caller, id: ConversationId) -> Result<(), Error> {
+        let (conversation, side) = self.taking_part(caller, id).await?;
+        let from = conversation.name(side);
+        let other = conversation.party(side.other());
+        self.registry().send(&other, &Outbound::Typing { conversation: id, from });
+        Ok(())
+    }
+
+    /// Shows messages to their senders' other connections.
+    pub(super) fn tell_own(&self, accepted: &[(Message, u64)]) {
+        for (message, except) in accepted {
+            let sender = message.sender.clone();
+            if self.registry().is_online(&sender) {
+                let own = Outbound::Own(Delivery::new(message.clone()));
+                self.registry().send_except(&sender, *except, &own);
+            }
+        }
+    }
+
+    /// Shows both sides what has become of their conversation.
+    pub(super) fn tell_conversation(&self, conversation: Conversation) {
+        let told = Arc::new(conversation);
+        for side in [Side::Business, Side::Mobile] {
+            let changed = Outbound::ConversationChanged(Arc::clone(&told));
+            self.registry().send(&told.party(side), &changed);
+        }
+    }
+
+    /// What [`Said`] means for a message of either kind.
+    pub(super) async fn say_of_any(
+        &self,
+        caller: &Caller,
+        ids: &[MessageId],
+    ) -> Result<Vec<MessageId>, Error> {
+        let (mut changed, one_way) = self.opened(caller, ids).await?;
+        let words = one_way.into_iter().map(|id| (id, None)).collect();
+        changed.extend(self.say_words(caller, Said::Opened, words).await?);
+        Ok(changed)
+    }
+}

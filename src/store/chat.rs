@@ -1,0 +1,423 @@
+//! Chat messages: appended under their conversation's lock, read by `seq`, marked as read.
+//!
+//! The lock makes `seq`, the last message and both unread counts move together, in one transaction.
+
+use std::collections::HashMap;
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Client, Error, conversations, outcome::Changed, rows};
+use crate::domain::{
+    Conversation, ConversationId, Message, MessageId, Party, Status,
+    conversation::Side,
+    message::{Draft, Place},
+};
+
+/// A message to be appended.
+#[derive(Clone, Debug)]
+pub struct NewChat {
+    /// Its id, unless the conversation's last message has a later one.
+    pub id: MessageId,
+    /// Where it goes.
+    pub conversation: ConversationId,
+    /// Who says it.
+    pub side: Side,
+    /// What it says.
+    pub draft: Draft,
+    /// The sender's own name for it: a repeat with the same changes nothing.
+    pub client_message_id: Option<String>,
+    /// Accepted at.
+    pub created_at: OffsetDateTime,
+}
+
+/// What became of one.
+#[derive(Clone, Debug)]
+pub enum Appended {
+    /// It is stored.
+    New(Message),
+    /// It was stored before.
+    Before(Message),
+    /// The conversation is closed.
+    Closed,
+    /// There is no such conversation.
+    Nowhere,
+}
+
+/// What a batch did.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// For each message.
+    pub messages: Vec<Appended>,
+    /// The conversations as they are now, each once.
+    pub conversations: Vec<Conversation>,
+}
+
+/// Appends messages, all in one transaction, each conversation's in the order given. `earlier` are ids
+/// that an attempt of unknown outcome may have stored; by position, like `batch`. `due` says when a
+/// message is to be looked at if nobody deals with it before.
+///
+/// # Errors
+/// Any failure of the database; then nothing is stored, unless the error is [`Error::Unavailable`].
+pub async fn append(
+    client: &mut Client,
+    batch: &[NewChat],
+    earlier: &mut [Option<MessageId>],
+    due: impl Fn(&Party) -> Option<OffsetDateTime>,
+) -> Result<Outcome, Error> {
+    let transaction = client.transaction().await?;
+    let mut ids: Vec<Uuid> = batch.iter().map(|new| new.conversation.0).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let mut locked: HashMap<Uuid, (Conversation, Option<Uuid>, bool)> =
+        conversations::lock(&transaction, &ids)
+            .await?
+            .into_iter()
+            .map(|(conversation, last)| (conversation.id.0, (conversation, last, false)))
+            .collect();
+    let mut known = known(&transaction, batch, &locked, earlier).await?;
+    let mut outcome = Outcome::default();
+    let mut fresh = Vec::new();
+    for (new, earlier) in batch.iter().zip(earlier) {
+        let Some((conversation, last, changed)) = locked.get_mut(&new.conversation.0) else {
+            outcome.messages.push(Appended::Nowhere);
+            continue;
+        };
+        let sender = conversation.party(new.side);
+        let name = new.client_message_id.clone().map(|name| Known::Name(sender.clone(), name));
+        let before = name.as_ref().and_then(|name| known.get(name));
+        let before = before.or_else(|| earlier.and_then(|id| known.get(&Known::Id(id))));
+        if let Some(message) = before {
+            outcome.messages.push(Appended::Before(message.clone()));
+            continue;
+        }
+        let Some(status) = conversation.status.after_message() else {
+            outcome.messages.push(Appended::Closed);
+            continue;
+        };
+        // Ids grow with `seq`, whatever other processes' clocks say: readers go by ids too.
+        let id = last.map_or(new.id.0, |last| new.id.0.max(Uuid::from_u128(last.as_u128() + 1)));
+        conversation.status = status;
+        conversation.last_seq += 1;
+        conversation.last_at = conversation.last_at.max(new.created_at);
+        match new.side.other() {
+            Side::Business => conversation.unread_business += 1,
+            Side::Mobile => conversation.unread_mobile += 1,
+        }
+        (*last, *changed) = (Some(id), true);
+        *earlier = Some(MessageId(id));
+        let message = message(new, MessageId(id), conversation);
+        if let Some(name) = name {
+            known.insert(name, message.clone());
+        }
+        fresh.push((message.clone(), new.client_message_id.clone()));
+        outcome.messages.push(Appended::New(message));
+    }
+    if !fresh.is_empty() {
+        insert(&transaction, &fresh, due).await?;
+        let changed: Vec<(&Conversation, Option<Uuid>)> = locked
+            .values()
+            .filter(|(_, _, changed)| *changed)
+            .map(|(conversation, last, _)| (conversation, *last))
+            .collect();
+        store_conversations(&transaction, &changed).await?;
+    }
+    transaction.commit().await?;
+    let conversations = locked.into_values();
+    outcome.conversations =
+        conversations.filter(|(_, _, changed)| *changed).map(|(c, _, _)| c).collect();
+    Ok(outcome)
+}
+
+/// By what a message is known that was stored before.
+#[derive(PartialEq, Eq, Hash)]
+enum Known {
+    Name(Party, String),
+    Id(MessageId),
+}
+
+async fn known(
+    client: &impl deadpool_postgres::GenericClient,
+    batch: &[NewChat],
+    locked: &HashMap<Uuid, (Conversation, Option<Uuid>, bool)>,
+    earlier: &[Option<MessageId>],
+) -> Result<HashMap<Known, Message>, Error> {
+    let (mut users, mut phones) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
+    for new in batch {
+        let (Some((conversation, ..)), Some(name)) =
+            (locked.get(&new.conversation.0), &new.client_message_id)
+        else {
+            continue;
+        };
+        match conversation.party(new.side) {
+            Party::Business(id) => {
+                users.0.push(id.0);
+                users.1.push(name.as_str());
+            }
+            Party::Mobile(phone) => {
+                phones.0.push(phone.as_str().to_owned());
+                phones.1.push(name.as_str());
+            }
+        }
+    }
+    let ids: Vec<Uuid> = earlier.iter().flatten().map(|id| id.0).collect();
+    let mut found = HashMap::new();
+    if users.0.is_empty() && phones.0.is_empty() && ids.is_empty() {
+        return Ok(found);
+    }
+    let sql = format!(
+        "SELECT {columns}, m.client_message_id FROM {from} JOIN unnest($1::uuid[], $2::text[]) \
+         AS a(user_id, name) ON m.sender_user_id = a.user_id AND m.client_message_id = a.name \
+         UNION ALL SELECT {columns}, m.client_message_id FROM {from} \
+         JOIN unnest($3::text[], $4::text[]) AS a(phone, name) \
+         ON m.sender_phone = a.phone AND m.client_message_id = a.name \
+         UNION ALL SELECT {columns}, NULL FROM {from} JOIN unnest($5::uuid[]) AS a(id) ON m.id = a.id",
+        columns = rows::MESSAGE,
+        from = rows::FROM
+    );
+    let statement = client.prepare_cached(&sql).await?;
+    let values = [&users.0 as _, &users.1 as _, &phones.0 as _, &phones.1 as _, &ids as _];
+    for row in client.query(&statement, &values).await? {
+        let message = rows::message(&row)?;
+        let name: Option<String> = row.try_get(20)?;
+        let key = match name {
+            Some(name) => Known::Name(message.sender.clone(), name),
+            None => Known::Id(message.id),
+        };
+        found.insert(key, message);
+    }
+    Ok(found)
+}
+
+fn message(new: &NewChat, id: MessageId, conversation: &Conversation) -> Message {
+    Message {
+        id,
+        place: Some(Place { conversation: conversation.id, seq: conversation.last_seq }),
+        sender: conversation.party(new.side),
+        from: conversation.name(new.side),
+        recipient: conversation.party(new.side.other()),
+        subject: None,
+        content: new.draft.content.clone(),
+        content_type: new.draft.content_type,
+        priority: new.draft.priority,
+        status: Status::Pending,
+        generation: 0,
+        retry_count: 0,
+        failure_reason: None,
+        created_at: new.created_at,
+        sent_at: None,
+        delivered_at: None,
+        read_at: None,
+    }
+}
+
+const INSERT: &str = "
+    INSERT INTO messages (id, type, conversation_id, seq, sender_user_id, sender_phone,
+                          recipient_phone, recipient_user_id, content, content_type, priority,
+                          partition, next_attempt_at, created_at, client_message_id)
+    SELECT a.id, 1, a.conversation_id, a.seq, a.sender_user_id, a.sender_phone, a.recipient_phone,
+           a.recipient_user_id, a.content, a.content_type, a.priority, a.partition,
+           a.next_attempt_at, a.created_at, a.client_message_id
+    FROM unnest($1::uuid[], $2::uuid[], $3::int8[], $4::uuid[], $5::text[], $6::text[], $7::uuid[],
+                $8::text[], $9::int2[], $10::int2[], $11::int2[], $12::timestamptz[],
+                $13::timestamptz[], $14::text[])
+         AS a(id, conversation_id, seq, sender_user_id, sender_phone, recipient_phone,
+              recipient_user_id, content, content_type, priority, partition, next_attempt_at,
+              created_at, client_message_id)";
+
+async fn insert(
+    client: &impl deadpool_postgres::GenericClient,
+    fresh: &[(Message, Option<String>)],
+    due: impl Fn(&Party) -> Option<OffsetDateTime>,
+) -> Result<(), Error> {
+    let statement = client.prepare_cached(INSERT).await?;
+    fn column<'a, T>(
+        fresh: &'a [(Message, Option<String>)],
+        value: impl Fn(&'a Message) -> T,
+    ) -> Vec<T> {
+        fresh.iter().map(|(message, _)| value(message)).collect()
+    }
+    let place = |m: &Message| m.place.map(|place| (place.conversation.0, place.seq));
+    let names: Vec<Option<&str>> = fresh.iter().map(|(_, name)| name.as_deref()).collect();
+    client
+        .execute(
+            &statement,
+            &[
+                &column(fresh, |m| m.id.0),
+                &column(fresh, |m| place(m).map(|(conversation, _)| conversation)),
+                &column(fresh, |m| place(m).map(|(_, seq)| seq)),
+                &column(fresh, |m| rows::columns(&m.sender).0),
+                &column(fresh, |m| rows::columns(&m.sender).1),
+                &column(fresh, |m| rows::columns(&m.recipient).1),
+                &column(fresh, |m| rows::columns(&m.recipient).0),
+                &column(fresh, |m| m.content.as_str()),
+                &column(fresh, |m| m.content_type as i16),
+                &column(fresh, |m| m.priority as i16),
+                &column(fresh, |m| m.recipient.partition()),
+                &column(fresh, |m| due(&m.recipient)),
+                &column(fresh, |m| m.created_at),
+                &names,
+            ],
+        )
+        .await?;
+    Ok(())
+}
+
+async fn store_conversations(
+    client: &impl deadpool_postgres::GenericClient,
+    changed: &[(&Conversation, Option<Uuid>)],
+) -> Result<(), Error> {
+    let statement = client
+        .prepare_cached(
+            "UPDATE conversations c SET status = a.status, last_seq = a.last_seq, \
+             last_message_id = a.last_message_id, last_message_at = a.last_message_at, \
+             unread_business = a.unread_business, unread_mobile = a.unread_mobile \
+             FROM unnest($1::uuid[], $2::int2[], $3::int8[], $4::uuid[], $5::timestamptz[], \
+             $6::int4[], $7::int4[]) AS a(id, status, last_seq, last_message_id, last_message_at, \
+             unread_business, unread_mobile) WHERE c.id = a.id",
+        )
+        .await?;
+    fn column<T>(
+        changed: &[(&Conversation, Option<Uuid>)],
+        value: impl Fn(&Conversation) -> T,
+    ) -> Vec<T> {
+        changed.iter().map(|(conversation, _)| value(conversation)).collect()
+    }
+    let last: Vec<Option<Uuid>> = changed.iter().map(|(_, last)| *last).collect();
+    client
+        .execute(
+            &statement,
+            &[
+                &column(changed, |c| c.id.0),
+                &column(changed, |c| c.status as i16),
+                &column(changed, |c| c.last_seq),
+                &last,
+                &column(changed, |c| c.last_at),
+                &column(changed, |c| c.unread_business),
+                &column(changed, |c| c.unread_mobile),
+            ],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Messages of a conversation by `seq`: the newest before a place, oldest last; or the oldest after
+/// one, oldest first.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn history(
+    client: &Client,
+    id: ConversationId,
+    before: Option<i64>,
+    after: Option<i64>,
+    limit: usize,
+) -> Result<Vec<Message>, Error> {
+    let order = if after.is_some() { "ASC" } else { "DESC" };
+    let sql = format!(
+        "SELECT {} FROM {} WHERE m.conversation_id = $1 AND m.seq < $2 AND m.seq > $3 \
+         AND m.deleted_at IS NULL ORDER BY m.seq {order} LIMIT $4",
+        rows::MESSAGE,
+        rows::FROM
+    );
+    let statement = client.prepare_cached(&sql).await?;
+    let (before, after) = (before.unwrap_or(i64::MAX), after.unwrap_or(0));
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    rows::messages(&client.query(&statement, &[&id.0, &before, &after, &limit]).await?)
+}
+
+const READ: &str = "
+    UPDATE messages SET status = 3, sent_at = coalesce(sent_at, $3),
+           delivered_at = coalesce(delivered_at, $3), read_at = $3, next_attempt_at = NULL,
+           generation = generation + CASE WHEN status = 4 THEN 1 ELSE 0 END,
+           failure_reason = NULL
+    WHERE conversation_id = $1 AND seq = ANY ($2) AND status <> 3
+      AND (recipient_phone = $4 OR recipient_user_id = $5)
+    RETURNING id, sender_user_id, sender_phone, read_at, created_at, generation";
+const UNREAD: &str = "
+    SELECT seq FROM messages WHERE conversation_id = $1 AND seq <= $2 AND status <> 3
+      AND (recipient_phone = $3 OR recipient_user_id = $4)";
+
+/// What a side reads.
+#[derive(Clone, Debug)]
+pub enum Reading {
+    /// Everything up to this `seq`.
+    UpTo(i64),
+    /// These.
+    Those(Vec<i64>),
+}
+
+/// Marks messages of a conversation as read by a side, and counts what it has not read. Gives what
+/// changed, and the conversation as it is now.
+///
+/// # Errors
+/// Any failure of the database; then nothing has changed.
+pub async fn mark_read(
+    client: &mut Client,
+    id: ConversationId,
+    side: Side,
+    reading: &Reading,
+    now: OffsetDateTime,
+) -> Result<Option<(Vec<Changed>, Conversation)>, Error> {
+    let transaction = client.transaction().await?;
+    // The lock comes first: what is counted below includes every message that was told before.
+    let Some((mut conversation, _)) = conversations::lock(&transaction, &[id.0]).await?.pop()
+    else {
+        return Ok(None);
+    };
+    let reader = conversation.party(side);
+    let (user, phone) = rows::columns(&reader);
+    let seqs: Vec<i64> = match reading {
+        Reading::Those(seqs) => seqs.clone(),
+        Reading::UpTo(seq) => {
+            let statement = transaction.prepare_cached(UNREAD).await?;
+            let found = transaction.query(&statement, &[&id.0, seq, &phone, &user]).await?;
+            found.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?
+        }
+    };
+    let statement = transaction.prepare_cached(READ).await?;
+    let found = transaction.query(&statement, &[&id.0, &seqs, &now, &phone, &user]).await?;
+    let changed = super::outcome::changed(&found, Status::Read)?;
+    if !changed.is_empty() {
+        let late: Vec<Uuid> = changed.iter().map(|change| change.id.0).collect();
+        transaction
+            .execute("DELETE FROM dead_letters WHERE message_id = ANY ($1)", &[&late])
+            .await?;
+        let read = i32::try_from(changed.len()).unwrap_or(i32::MAX);
+        let unread = match side {
+            Side::Business => &mut conversation.unread_business,
+            Side::Mobile => &mut conversation.unread_mobile,
+        };
+        *unread = unread.saturating_sub(read);
+        let sql = match side {
+            Side::Business => "UPDATE conversations SET unread_business = $2 WHERE id = $1",
+            Side::Mobile => "UPDATE conversations SET unread_mobile = $2 WHERE id = $1",
+        };
+        let unread = conversation.unread(side);
+        transaction.execute(sql, &[&id.0, &unread]).await?;
+    }
+    transaction.commit().await?;
+    Ok(Some((changed, conversation)))
+}
+
+/// The places of those of these messages that are in conversations.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn places(client: &Client, ids: &[MessageId]) -> Result<Vec<(MessageId, Place)>, Error> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    let statement = client
+        .prepare_cached(
+            "SELECT m.id, m.conversation_id, m.seq FROM unnest($1::uuid[]) AS a(id) \
+             JOIN messages m ON m.id = a.id WHERE m.conversation_id IS NOT NULL",
+        )
+        .await?;
+    let found = client.query(&statement, &[&ids]).await?;
+    found
+        .iter()
+        .map(|row| {
+            let conversation = ConversationId(row.try_get(1)?);
+            Ok((MessageId(row.try_get(0)?), Place { conversation, seq: row.try_get(2)? }))
+        })
+        .collect()
+}
