@@ -8,14 +8,14 @@ use super::{App, Caller, Error, ledger::Said};
 use crate::{
     domain::{
         Conversation, ConversationId, ConversationStatus, Message, MessageId, Party, Permission,
-        conversation::{self, Side},
+        conversation::{self, Cursor, Side},
         message::Draft,
     },
     presence::{Delivery, Outbound},
     store::{
         accounts,
         chat::{self, Appended, NewChat, Reading},
-        conversations::{self, Cursor},
+        conversations,
     },
 };
 

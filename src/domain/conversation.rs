@@ -59,6 +59,15 @@ impl ConversationStatus {
     }
 }
 
+/// Where a page of a list of conversations ends: the next begins after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    /// When the last message was accepted.
+    pub last_at: OffsetDateTime,
+    /// Which conversation.
+    pub id: ConversationId,
+}
+
 /// One of the two who talk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {

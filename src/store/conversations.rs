@@ -6,7 +6,8 @@ use uuid::Uuid;
 
 use super::{Client, Error, rows};
 use crate::domain::{
-    Conversation, ConversationId, ConversationStatus, Party, Phone, UserId, conversation::Side,
+    Conversation, ConversationId, ConversationStatus, Party, Phone, UserId,
+    conversation::{Cursor, Side},
 };
 
 /// The columns of a conversation, in the order that [`conversation`] reads.
@@ -64,15 +65,6 @@ pub async fn get(client: &Client, id: ConversationId) -> Result<Option<Conversat
     let sql = format!("SELECT {COLUMNS} FROM {FROM} WHERE c.id = $1");
     let statement = client.prepare_cached(&sql).await?;
     client.query_opt(&statement, &[&id.0]).await?.as_ref().map(conversation).transpose()
-}
-
-/// Where a page of the list ends: the next begins after it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cursor {
-    /// When the last message was accepted.
-    pub last_at: OffsetDateTime,
-    /// Which conversation.
-    pub id: ConversationId,
 }
 
 /// The conversations of a party, those with the newest messages first.

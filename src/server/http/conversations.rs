@@ -10,14 +10,14 @@ use warp::reply::Response;
 use crate::{
     app::conversations::{ChatRequest, Page},
     domain::{
-        ContentType, Conversation, ConversationId, ConversationStatus, Priority, message::Draft,
+        ContentType, Conversation, ConversationId, ConversationStatus, Priority,
+        conversation::Cursor, message::Draft,
     },
     server::{
         context::{Context, Shared},
         reply::{self, Problem, answer},
         view::{self, ConversationView, MessageView},
     },
-    store::conversations::Cursor,
 };
 
 #[derive(Deserialize)]
