@@ -3,8 +3,8 @@
 use super::{App, Caller, Error};
 use crate::{
     domain::{
-        Message, MessageId, Party,
-        verdict::{Facts, Past, RecipientFacts, Verdict},
+        Message, MessageId,
+        verdict::{Facts, Past, Verdict},
     },
     store::{self, messages, story, story::Event, trail},
 };
@@ -52,10 +52,7 @@ impl App {
         let now = self.clock().now();
         let events = story::events(&client, message.id).await?;
         let (next_attempt_at, dead_letter) = trail::prospects(&client, message.id).await?;
-        let recipient = match &message.recipient {
-            Party::Mobile(phone) => trail::recipient(&client, phone, now).await?,
-            Party::Business(_) => RecipientFacts::default(),
-        };
+        let recipient = trail::recipient(&client, &message.recipient, now).await?;
         let facts = Facts {
             now,
             next_attempt_at,

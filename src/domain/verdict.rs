@@ -261,10 +261,6 @@ impl Facts {
     }
 
     fn waiting(&self) -> Verdict {
-        let phone = match &self.message.recipient {
-            Party::Mobile(phone) => phone.as_str().to_owned(),
-            Party::Business(id) => id.to_string(),
-        };
         let alive = self
             .runs
             .last()
@@ -312,23 +308,28 @@ impl Facts {
             );
         }
         let Some(connected_at) = recipient.connected_at else {
-            return if recipient.has_valid_token {
+            let is_business = matches!(self.message.recipient, Party::Business(_));
+            return if recipient.has_valid_token && is_business {
+                // When programs of businesses came and went is not noted.
+                Verdict::new("recipient_offline", "It waits for the business user's next connect.")
+            } else if recipient.has_valid_token {
                 Verdict::new(
                     "recipient_never_connected",
                     "It waits: the recipient has an access token and has never connected with it.",
                 )
             } else if recipient.had_token {
-                self.locked_out(&phone)
+                self.locked_out()
             } else {
+                let whom = if is_business { "business user" } else { "phone number" };
                 Verdict::new(
                     "recipient_not_registered",
-                    "It waits: nobody has ever had an access token for this phone number.",
+                    format!("It waits: nobody has ever had an access token for this {whom}."),
                 )
-                .next(format!("esh3ar token create --mobile {phone}"))
+                .next(self.new_token())
             };
         };
         if !recipient.has_valid_token {
-            return self.locked_out(&phone);
+            return self.locked_out();
         }
         let since = recipient.disconnected_at.unwrap_or(connected_at);
         Verdict::new(
@@ -341,13 +342,21 @@ impl Facts {
         )
     }
 
-    fn locked_out(&self, phone: &str) -> Verdict {
+    /// The command that lets the recipient in.
+    fn new_token(&self) -> String {
+        match &self.message.recipient {
+            Party::Mobile(phone) => format!("esh3ar token create --mobile {}", phone.as_str()),
+            Party::Business(id) => format!("esh3ar token create --user {id}"),
+        }
+    }
+
+    fn locked_out(&self) -> Verdict {
         Verdict::new(
             "recipient_locked_out",
             "It waits: the recipient's access tokens have expired or were revoked, so that it \
              cannot connect.",
         )
-        .next(format!("esh3ar token create --mobile {phone}"))
+        .next(self.new_token())
     }
 
     fn waiting_while_connected(&self) -> Verdict {

@@ -5,9 +5,9 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Client, Error};
+use super::{Client, Error, rows};
 use crate::domain::{
-    MessageId, Phone,
+    MessageId, Party, Phone,
     verdict::{Outage, RecipientFacts, Run},
 };
 
@@ -113,8 +113,8 @@ pub async fn forget(client: &Client, before: OffsetDateTime) -> Result<(), Error
 }
 
 const RECIPIENT: &str = "
-    SELECT EXISTS (SELECT FROM tokens WHERE phone = $1),
-           EXISTS (SELECT FROM tokens WHERE phone = $1 AND revoked_at IS NULL
+    SELECT EXISTS (SELECT FROM tokens WHERE phone = $1 OR user_id = $3),
+           EXISTS (SELECT FROM tokens WHERE (phone = $1 OR user_id = $3) AND revoked_at IS NULL
                    AND (expires_at IS NULL OR expires_at > $2)),
            (SELECT connected_at FROM recipients WHERE phone = $1),
            (SELECT disconnected_at FROM recipients WHERE phone = $1),
@@ -126,11 +126,12 @@ const RECIPIENT: &str = "
 /// Any failure of the database.
 pub async fn recipient(
     client: &Client,
-    phone: &Phone,
+    party: &Party,
     now: OffsetDateTime,
 ) -> Result<RecipientFacts, Error> {
+    let (user, phone) = rows::columns(party);
     let statement = client.prepare_cached(RECIPIENT).await?;
-    let row = client.query_one(&statement, &[&phone.as_str(), &now]).await?;
+    let row = client.query_one(&statement, &[&phone, &now, &user]).await?;
     Ok(RecipientFacts {
         had_token: row.try_get(0)?,
         has_valid_token: row.try_get(1)?,

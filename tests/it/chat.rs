@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use esh3ar::client::{Event, HubClient};
 use serde_json::{Value, json};
 
-use crate::support::{DEADLINE, Server};
+use crate::support::{DEADLINE, Server, run_json};
 
 const PHONE: &str = "+967771234567";
 
@@ -128,7 +128,7 @@ async fn both_sides_write_read_and_are_told() {
     assert_eq!(listed[0]["id"], json!(talk.id));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn who_was_away_gets_it_on_connect_on_either_side() {
     let talk = Talk::new().await;
     let mut said = HashMap::new();
@@ -141,6 +141,12 @@ async fn who_was_away_gets_it_on_connect_on_either_side() {
         said.insert(other, ids);
     }
     for (token, ids) in said {
+        let waiting = ids[0].as_str().unwrap();
+        let explained = run_json(&talk.server.data(), &["message", "explain", waiting]);
+        let code = explained["verdict"]["code"].as_str().unwrap();
+        let business = *token == talk.shop;
+        let wanted = if business { "recipient_offline" } else { "recipient_never_connected" };
+        assert_eq!(code, wanted, "{explained}");
         let mut hub = Ear::new(&talk.server, token).await;
         let page = hub.called("ReceivePendingMessages").await;
         let got: Vec<Value> = page.as_array().unwrap().iter().map(|m| m["id"].clone()).collect();
@@ -228,6 +234,8 @@ async fn many_at_once_are_numbered_without_gaps_and_counted_exactly() {
     let all = 8 * EACH as i64;
     assert_eq!((row.get(0), row.get(1), row.get(2), row.get(3)), (all, 1i64, all, 0i64));
     assert_exact(&database).await;
+    let books = run_json(&talk.server.data(), &["audit", "delivery"]);
+    assert_eq!(books["unaccounted"], 0, "{books}");
     let mut seen = Vec::new();
     let mut before = String::new();
     loop {

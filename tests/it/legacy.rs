@@ -8,7 +8,7 @@ use esh3ar::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{DEADLINE, Server};
+use crate::support::{DEADLINE, Server, run_json};
 
 const PHONE: &str = "+967771234567";
 
@@ -157,7 +157,7 @@ async fn the_existing_routes_do_what_they_did() {
 async fn the_existing_routes_refuse_the_wrong_callers_in_their_form() {
     let server = Server::start().await;
     let phone = server.phone(PHONE);
-    let idle = server.user("idle", "Chat");
+    let idle = server.user("idle", "Broadcast");
     let body = json!({ "recipientPhoneNumber": "771234567", "messageContent": "x" }).to_string();
     for (method, path) in legacy::http::ALL {
         let body = (*method == "POST").then_some(body.as_str());
@@ -177,4 +177,43 @@ async fn the_existing_routes_refuse_the_wrong_callers_in_their_form() {
     let source = std::fs::read_to_string(source).unwrap();
     let table = source.split("pub fn table").nth(1).unwrap();
     assert_eq!(table.matches("route!(").count(), legacy::http::ALL.len());
+}
+
+#[tokio::test]
+async fn existing_apps_and_programs_talk_to_each_other() {
+    let server = Server::start().await;
+    let wait = Duration::from_secs(10);
+    let made = run_json(
+        &server.data(),
+        &["user", "add", "shop", "--permission", "Chat", "--phone", "+967780000001"],
+    );
+    assert!(made["id"].is_string());
+    let (shop, phone) = (server.token(&["--user", "shop"]), server.phone(PHONE));
+    let mut app = connect(&server, "/online-mobile-user", &phone).await;
+    let mut program = connect(&server, "/business-user", &shop).await;
+    let said = json!({
+        "id": "01a20a1b-7317-71ae-8f98-eacc86509605", "from": "771234567",
+        "mobileAccount": "780000001", "content": "hello?",
+    });
+    app.call("SendMessage", vec![said.clone()], wait).await.unwrap();
+    // A repeat is none.
+    app.call("SendMessage", vec![said], wait).await.unwrap();
+    let (target, text) = called(&mut program).await;
+    assert_eq!(target, "ReceiveChatMessage");
+    assert_eq!(
+        (&text["From"], &text["MobileAccount"], &text["Content"]),
+        (&json!("967771234567"), &json!("967771234567"), &json!("hello?"))
+    );
+    let answer = json!({
+        "senderId": made["id"], "messageId": "01a20a1b-7317-71ae-8f98-eacc86509606",
+        "content": "hello!", "mobileAccount": "967780000001",
+        "receipientMobileNumber": "967771234567",
+    });
+    program.call("SendMessage", vec![answer], wait).await.unwrap();
+    let (target, text) = called(&mut app).await;
+    assert_eq!((target.as_str(), &text["Content"]), ("ReceiveChatMessage", &json!("hello!")));
+    // Nobody speaks for another number.
+    let forged = json!({ "from": "770000009", "mobileAccount": "780000001", "content": "x" });
+    let error = app.call("SendMessage", vec![forged], wait).await.unwrap_err();
+    assert!(error.to_string().contains("from must be your own number"), "{error}");
 }
