@@ -195,7 +195,7 @@ pub async fn run(
             log.add(other);
         }
     }
-    drain(&shared).await;
+    drain(&shared, &log).await;
     let end = Measured::now(target, &shared);
     shared.stop_receivers.cancel();
     for receiver in receivers {
@@ -393,15 +393,27 @@ async fn measure(target: &Target, shared: &Shared) -> Measured {
     measured
 }
 
-/// Waits until everything accepted has arrived, or nothing comes any more.
-async fn drain(shared: &Shared) {
+/// Waits until everything accepted has arrived, or nothing comes any more. It is looked for by id:
+/// how many arrived says nothing, because some that nobody was told of arrive too.
+async fn drain(shared: &Shared, log: &SendLog) {
     let expecting = shared.plan.acknowledge >= 1.0;
+    let mut missing: Vec<(u32, MessageId)> = log
+        .sends
+        .iter()
+        .filter_map(|send| match send.told {
+            Told::Accepted(id) => Some((send.recipient, id)),
+            _ => None,
+        })
+        .collect();
     let (mut last, mut since) = (0, Instant::now());
     loop {
-        let received = shared.progress.received.load(Ordering::Relaxed);
-        if expecting && received >= shared.progress.accepted.load(Ordering::Relaxed) {
-            return;
+        if expecting {
+            missing.retain(|wanted| !shared.shard(wanted.0).shown.contains(wanted));
+            if missing.is_empty() {
+                return;
+            }
         }
+        let received = shared.progress.received.load(Ordering::Relaxed);
         if received != last {
             (last, since) = (received, Instant::now());
         }
