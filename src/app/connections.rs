@@ -9,9 +9,10 @@ use time::OffsetDateTime;
 use super::{App, Error};
 use crate::store::{secrets, tokens};
 
-/// Clocks of an installation's machines may differ by this much. What was seen before is seen again,
-/// and does no harm.
-const SKEW: Duration = Duration::from_secs(10);
+/// How far back is looked again. A connection takes its seat up to 15 s after its token was looked at
+/// (the handshake's timeout), a look-up is believed for 1 s, and the clocks of an installation's
+/// machines may differ by some more. What was seen before is seen again, and does no harm.
+const AGAIN: Duration = Duration::from_secs(30);
 
 /// A name that no other process has.
 pub(super) fn new_node() -> [u8; 8] {
@@ -42,7 +43,7 @@ impl App {
         }
         let client = self.store().client().await?;
         let revoked: HashSet<_> =
-            tokens::revoked_since(&client, since - SKEW).await?.into_iter().collect();
+            tokens::revoked_since(&client, since - AGAIN).await?.into_iter().collect();
         if !revoked.is_empty() {
             // First, so that nobody comes back through what is still believed.
             self.inner.known_tokens.forget(&revoked);

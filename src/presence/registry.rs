@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::Outbound;
 use crate::domain::{Party, TokenId};
@@ -26,6 +26,8 @@ struct Entry {
     /// By which it was let in.
     token: TokenId,
     sender: mpsc::Sender<Outbound>,
+    /// Beside the queue: who is to go must hear it however much waits for it.
+    goodbye: watch::Sender<Option<Outbound>>,
     missed: Arc<AtomicBool>,
     /// It was told to close, and is about to.
     closing: bool,
@@ -33,6 +35,17 @@ struct Entry {
 
 impl Entry {
     fn tell(&self, outbound: Outbound) {
+        if let Outbound::Close { allow_reconnect, .. } = outbound {
+            self.goodbye.send_if_modified(|told| {
+                // Who is to stay away is not called back by a later goodbye.
+                let heeded = told.is_none() || !allow_reconnect;
+                if heeded {
+                    *told = Some(outbound);
+                }
+                heeded
+            });
+            return;
+        }
         if self.sender.try_send(outbound).is_err() {
             // It is busy with what it has; when that is done it looks at this.
             self.missed.store(true, Ordering::Release);
@@ -60,6 +73,7 @@ pub struct Seat {
     party: Party,
     id: u64,
     receiver: mpsc::Receiver<Outbound>,
+    goodbye: watch::Receiver<Option<Outbound>>,
     missed: Arc<AtomicBool>,
 }
 
@@ -88,6 +102,7 @@ impl Registry {
     /// sockets are half-open must never be locked out by them.
     pub fn register(&self, party: Party, token: TokenId) -> Seat {
         let (sender, receiver) = mpsc::channel(WAITING);
+        let (farewell, goodbye) = watch::channel(None);
         let missed = Arc::new(AtomicBool::new(false));
         let id = self.inner.next_id.fetch_add(1, Ordering::Relaxed);
         let mut shard = self.shard(&party);
@@ -100,10 +115,18 @@ impl Registry {
                 reason: Some("Too many connections of this user."),
             });
         }
-        entries.push(Entry { id, token, sender, missed: Arc::clone(&missed), closing: false });
+        let entry = Entry {
+            id,
+            token,
+            sender,
+            goodbye: farewell,
+            missed: Arc::clone(&missed),
+            closing: false,
+        };
+        entries.push(entry);
         self.inner.count.fetch_add(1, Ordering::Relaxed);
         drop(shard);
-        Seat { registry: self.clone(), party, id, receiver, missed }
+        Seat { registry: self.clone(), party, id, receiver, goodbye, missed }
     }
 
     /// Tells every connection of a party. Returns how many there are; 0 means that it is offline.
@@ -131,9 +154,8 @@ impl Registry {
                 if asked == most {
                     return asked;
                 }
-                // A connection too busy to hear it is asked again in the next round.
-                let goodbye = Outbound::Close { allow_reconnect: true, reason: None };
-                entry.closing = entry.sender.try_send(goodbye).is_ok();
+                entry.tell(Outbound::Close { allow_reconnect: true, reason: None });
+                entry.closing = true;
                 asked += 1;
             }
         }
@@ -146,7 +168,6 @@ impl Registry {
         for shard in &self.inner.shards {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             for entry in shard.values().flatten().filter(|entry| tokens.contains(&entry.token)) {
-                // One that is too busy to hear it is asked again in the next round.
                 entry.tell(Outbound::Close {
                     allow_reconnect: false,
                     reason: Some("The token was revoked."),
@@ -189,13 +210,31 @@ impl Seat {
         &self.party
     }
 
-    /// The next thing to tell the client; `None` when the seat was taken away. Safe to drop while
-    /// it waits.
-    pub async fn next(&mut self) -> Option<Outbound> {
-        self.receiver.recv().await
+    /// From now on it is this token that lets the connection in: its client came back with another.
+    pub fn let_in_by(&self, token: TokenId) {
+        let mut shard = self.registry.shard(&self.party);
+        let entries = shard.get_mut(&self.party);
+        if let Some(entry) = entries.and_then(|all| all.iter_mut().find(|e| e.id == self.id)) {
+            entry.token = token;
+        }
     }
 
-    /// The next thing to tell, if it is there already.
+    /// The next thing to tell the client, a goodbye before all else; `None` when the seat was taken
+    /// away. Safe to drop while it waits.
+    pub async fn next(&mut self) -> Option<Outbound> {
+        tokio::select! {
+            biased;
+            goodbye = goodbye(&mut self.goodbye) => Some(goodbye),
+            outbound = self.receiver.recv() => outbound,
+        }
+    }
+
+    /// The goodbye, and nothing but that. Safe to drop while it waits.
+    pub async fn goodbye(&mut self) -> Outbound {
+        goodbye(&mut self.goodbye).await
+    }
+
+    /// The next thing to tell, if it is there already; goodbyes come from [`Seat::next`].
     pub fn try_next(&mut self) -> Option<Outbound> {
         self.receiver.try_recv().ok()
     }
@@ -204,6 +243,18 @@ impl Seat {
     pub fn take_missed(&self) -> bool {
         // Looking first keeps the usual case free of a write that other cores would notice.
         self.missed.load(Ordering::Acquire) && self.missed.swap(false, Ordering::AcqRel)
+    }
+}
+
+async fn goodbye(told: &mut watch::Receiver<Option<Outbound>>) -> Outbound {
+    let told = match told.wait_for(Option::is_some).await {
+        Ok(told) => told.clone(),
+        Err(_) => None,
+    };
+    match told {
+        Some(goodbye) => goodbye,
+        // The seat was taken away without one.
+        None => std::future::pending().await,
     }
 }
 
@@ -256,6 +307,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_goodbye_is_heard_before_all_that_waits() {
+        let registry = Registry::new(4);
+        let mut seat = registry.register(phone(), token(1));
+        for _ in 0..WAITING * 2 {
+            registry.send(&phone(), &Outbound::Nudge);
+        }
+        registry.close_tokens(&HashSet::from([token(1)]));
+        registry.close_some(9);
+        let goodbye = seat.next().await;
+        assert!(matches!(goodbye, Some(Outbound::Close { allow_reconnect: false, .. })));
+        assert!(matches!(seat.goodbye().await, Outbound::Close { allow_reconnect: false, .. }));
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_closed_by_the_token_that_let_it_in_last() {
+        let registry = Registry::new(4);
+        let mut seat = registry.register(phone(), token(1));
+        seat.let_in_by(token(2));
+        assert_eq!(registry.close_tokens(&HashSet::from([token(1)])), 0);
+        assert_eq!(registry.close_tokens(&HashSet::from([token(2)])), 1);
+        assert!(matches!(seat.next().await, Some(Outbound::Close { .. })));
+    }
+
+    #[tokio::test]
     async fn the_oldest_connection_gives_way() {
         let registry = Registry::new(1);
         let mut old = registry.register(phone(), token(1));
@@ -274,7 +349,10 @@ mod tests {
         let mut revoked = registry.register(phone(), token(1));
         let mut valid = registry.register(phone(), token(2));
         assert_eq!(registry.close_tokens(&HashSet::from([token(1), token(3)])), 1);
-        assert!(matches!(revoked.try_next(), Some(Outbound::Close { allow_reconnect: false, .. })));
+        assert!(matches!(
+            revoked.next().await,
+            Some(Outbound::Close { allow_reconnect: false, .. })
+        ));
         assert!(valid.try_next().is_none());
     }
 

@@ -22,6 +22,7 @@ mod fault;
 mod foreign_clients;
 mod guards;
 mod hub;
+mod hub_abuse;
 mod jobs;
 mod legacy;
 mod lifecycle;

@@ -27,6 +27,7 @@ use super::{
     codec::{self, Protocol},
     diagnostics::Diagnostics,
     methods::Done,
+    newcomers::Newcomer,
     services::Service,
     session::{Action, Channel, EndReason, Limits, Session},
     table::Return,
@@ -66,6 +67,8 @@ pub struct Beginning {
     pub connection_id: String,
     /// New transports, if it may outlive its first.
     pub returns: Option<mpsc::Receiver<Return>>,
+    /// Its way in, which ends with the handshake.
+    pub newcomer: Newcomer,
 }
 
 struct Driver {
@@ -82,6 +85,8 @@ struct Driver {
     /// On the diagnostics hub.
     diagnostics: Option<Box<Diagnostics>>,
     returns: Option<mpsc::Receiver<Return>>,
+    /// Until the end of the handshake.
+    newcomer: Option<Newcomer>,
     /// Whole hub messages that go out in the next frame.
     outbox: BytesMut,
     /// Until then nothing goes out.
@@ -132,10 +137,12 @@ pub fn drive(
 
 /// Made apart and boxed: a future would hold its parts twice, ten thousand times over.
 fn driver(app: App, wire: &Wire, beginning: Beginning) -> Box<Driver> {
-    let Beginning { service, caller, connection_id, returns } = beginning;
+    let Beginning { service, caller, connection_id, returns, newcomer } = beginning;
     let mut limits = Limits::default();
     if matches!(wire, Wire::Polls(_)) {
         limits.ping_interval = NEVER;
+        // Whoever asks is there, whatever it says.
+        limits.client_timeout = NEVER;
     }
     let text_only = matches!(wire, Wire::Events(_));
     let channel = Channel { stateful: returns.is_some(), text_only };
@@ -151,6 +158,7 @@ fn driver(app: App, wire: &Wire, beginning: Beginning) -> Box<Driver> {
         feed: None,
         diagnostics: None,
         returns,
+        newcomer: Some(newcomer),
         outbox: BytesMut::new(),
         held_until: None,
         connected_at: time::OffsetDateTime::UNIX_EPOCH,
@@ -184,6 +192,11 @@ impl Driver {
             if let Some(reason) = self.ended {
                 return reason.as_str();
             }
+            if self.outbox.is_empty() && self.session.is_paused() {
+                self.session.go_on(Instant::now(), &mut self.actions);
+                self.act();
+                continue;
+            }
             self.begin_read();
             let deadline = tokio::time::Instant::from(self.deadline());
             if clock.deadline() != deadline {
@@ -191,7 +204,7 @@ impl Driver {
             }
             let event = tokio::select! {
                 heard = wire.receive(), if self.session.wants_input() => Event::Heard(heard),
-                outbound = next_outbound(&mut self.seat), if !self.session.is_full() => {
+                outbound = next_outbound(&mut self.seat, self.session.is_full()) => {
                     Event::Outbound(outbound)
                 }
                 (id, done) = finished(&mut self.running) => Event::Done(id, done),
@@ -239,9 +252,16 @@ impl Driver {
 
     /// The client is back, perhaps before its old socket is known to be lost.
     fn resume(&mut self, wire: &mut Wire, back: Return) {
+        if !self.session.may_return() {
+            // It has nowhere to come back to before the handshake, which says whether it may.
+            return;
+        }
         let now = Instant::now();
         *wire = Wire::Socket(back.socket);
         self.outbox.clear();
+        if let Some(seat) = &self.seat {
+            seat.let_in_by(back.caller.token);
+        }
         self.expires = expiry(&self.app, back.caller.expires_at);
         self.caller = back.caller;
         self.session.resume(now, &mut self.actions);
@@ -307,12 +327,19 @@ impl Driver {
                     Action::Cancel { id } => self.diagnose(|hub| hub.on_cancel(&id)),
                     Action::End { reason } => self.ended = Some(reason),
                 }
+                if self.outbox.len() >= FULL_FRAME {
+                    self.session.pause();
+                }
             }
         }
     }
 
     fn take_seat(&mut self) {
         self.protocol = self.session.handshaken();
+        self.newcomer = None;
+        if !self.session.may_return() {
+            self.returns = None;
+        }
         let party = self.caller.party();
         self.connected_at = self.app.clock().now();
         if !self.service.delivers() {
@@ -399,15 +426,25 @@ impl Driver {
 
     /// Sends what is to go out. An error says why the transport is lost.
     async fn flush(&mut self, wire: &mut Wire) -> Result<(), &'static str> {
-        if self.outbox.is_empty() || self.held_until.is_some() && self.ended.is_none() {
-            return Ok(());
+        while !self.outbox.is_empty() && (self.held_until.is_none() || self.ended.is_some()) {
+            let bytes = std::mem::take(&mut self.outbox).freeze();
+            // The answer to the handshake is text under every protocol, as are all messages of JSON.
+            let text = self.protocol.is_none_or(Protocol::is_text);
+            self.app.failpoint("socket_before_write");
+            let back = tokio::select! {
+                sent = wire.send(bytes, text) => {
+                    sent?;
+                    None
+                }
+                // It must not wait until its old socket counts as stuck.
+                back = next_return(&mut self.returns), if self.ended.is_none() => Some(back),
+            };
+            self.app.failpoint("socket_after_write");
+            if let Some(back) = back {
+                self.resume(wire, back);
+                self.act();
+            }
         }
-        let bytes = std::mem::take(&mut self.outbox).freeze();
-        // The answer to the handshake is text under every protocol, as are all messages of JSON.
-        let text = self.protocol.is_none_or(Protocol::is_text);
-        self.app.failpoint("socket_before_write");
-        wire.send(bytes, text).await?;
-        self.app.failpoint("socket_after_write");
         Ok(())
     }
 }
@@ -423,8 +460,10 @@ async fn next_return(returns: &mut Option<mpsc::Receiver<Return>>) -> Return {
     }
 }
 
-async fn next_outbound(seat: &mut Option<Seat>) -> Option<Outbound> {
+/// What the client is to be told; `only_goodbye` when it takes nothing else for now.
+async fn next_outbound(seat: &mut Option<Seat>, only_goodbye: bool) -> Option<Outbound> {
     match seat {
+        Some(seat) if only_goodbye => Some(seat.goodbye().await),
         Some(seat) => seat.next().await,
         None => std::future::pending().await,
     }

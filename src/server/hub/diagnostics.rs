@@ -28,6 +28,9 @@ use super::{
 const OPEN: usize = 16;
 /// Items of one stream between two looks at the connection.
 const AT_ONCE: u64 = 64;
+/// The most bytes of ids in the items of one stream between two looks at the connection: a client
+/// may choose long ones.
+const IDS_AT_ONCE: usize = 4096;
 /// The wait between two items of `Forever`.
 const EVERY: Duration = Duration::from_millis(100);
 /// The most bytes that `Concat` joins.
@@ -278,8 +281,9 @@ impl Diagnostics {
             if stream.due > now {
                 return true;
             }
+            let fitting = (IDS_AT_ONCE / stream.id.len().max(1)) as u64;
             let until = match stream.end {
-                Some(end) => end.min(stream.next.saturating_add(AT_ONCE)),
+                Some(end) => end.min(stream.next.saturating_add(fitting.clamp(1, AT_ONCE))),
                 None => stream.next + 1,
             };
             tell.extend((stream.next..until).map(|n| Tell::Item(stream.id.clone(), n)));
@@ -365,6 +369,9 @@ mod tests {
         let (mut hub, now) = (Diagnostics::default(), Instant::now());
         hub.begin(Call::Count(u64::MAX), Some("1".to_owned()), "", now);
         assert_eq!(hub.on_tick(now).len() as u64, AT_ONCE);
+        let mut long = Diagnostics::default();
+        long.begin(Call::Count(u64::MAX), Some("x".repeat(30_000)), "", now);
+        assert_eq!(long.on_tick(now).len(), 1, "each of them names the stream");
         hub.begin(Call::Count(0), Some("2".to_owned()), "", now);
         assert_eq!(hub.on_tick(now).last(), Some(&Tell::Answer("2".to_owned(), Outcome::Void)));
     }

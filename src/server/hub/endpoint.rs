@@ -18,6 +18,7 @@ use super::{
     answers::{Refused, not_allowed, polled, preflight, switching, text},
     connection::{self, Beginning},
     negotiate::{self, Offer, Transport, parameter},
+    newcomers::{Newcomer, Newcomers},
     services::{Asked, Service},
     table::{Found, Key, Link, Negotiated, Place, Return, Table},
     token::{Node, Signer},
@@ -49,6 +50,7 @@ struct Inner {
     random: SystemRandom,
     signer: Signer,
     table: Table,
+    newcomers: Newcomers,
     places: Arc<Semaphore>,
     diagnostics: bool,
     stop: CancellationToken,
@@ -81,6 +83,7 @@ impl Hub {
                 random: SystemRandom::new(),
                 signer: Signer::new(options.node, &options.secret),
                 table: Table::default(),
+                newcomers: Newcomers::default(),
                 places: Arc::new(Semaphore::new(options.most)),
                 diagnostics: options.diagnostics,
                 stop,
@@ -159,6 +162,8 @@ impl Hub {
         query: &str,
     ) -> Result<Response, Refused> {
         self.refuse_while_draining()?;
+        self.inner.table.tidy(Instant::now());
+        let newcomer = self.enter(caller)?;
         let (id, key) = (self.random()?, self.random()?);
         let offer = Offer { transports: &TRANSPORTS, stateful: true };
         let answer = negotiate::negotiate(query, id, self.inner.signer.sign(&key), offer);
@@ -168,6 +173,7 @@ impl Hub {
                 service,
                 connection_id: granted.connection_id,
                 stateful: granted.stateful,
+                newcomer,
             };
             if !self.inner.table.negotiate(key, negotiated, Instant::now()) {
                 return Err(Refused::ComeBack(FULL));
@@ -213,7 +219,8 @@ impl Hub {
             // Without negotiation: only WebSockets need none.
             self.refuse_while_draining()?;
             let connection_id = negotiate::id(self.random()?);
-            let beginning = Beginning { service, caller, connection_id, returns: None };
+            let newcomer = self.enter(&caller)?;
+            let beginning = Beginning { service, caller, connection_id, returns: None, newcomer };
             return self.upgrade(&mut request, accept, beginning, None);
         }
         let (key, found) = self.find(service, &caller, query)?;
@@ -226,6 +233,10 @@ impl Hub {
             (Found::Waiting, Some(accept)) => self.first_socket(key, caller, &mut request, &accept),
             (Found::Waiting, None) if wants_events => self.first_events(key, caller),
             (Found::Waiting, None) => self.first_poll(key, caller),
+            // The handshake asked for a version that has no return.
+            (Found::Living(Link::Returning(returns)), Some(_)) if returns.is_closed() => {
+                Err(Refused::Taken)
+            }
             (Found::Living(Link::Returning(returns)), Some(accept)) => {
                 Ok(self.another_socket(returns, caller, &mut request, &accept))
             }
@@ -346,6 +357,10 @@ impl Hub {
         });
     }
 
+    fn enter(&self, caller: &Caller) -> Result<Newcomer, Refused> {
+        self.inner.newcomers.enter(caller.party()).ok_or(Refused::ComeBack(FULL))
+    }
+
     fn seat(&self) -> Result<OwnedSemaphorePermit, Refused> {
         Arc::clone(&self.inner.places).try_acquire_owned().map_err(|_| Refused::ComeBack(FULL))
     }
@@ -400,8 +415,8 @@ fn beginning(
     caller: Caller,
     returns: Option<mpsc::Receiver<Return>>,
 ) -> Beginning {
-    let Negotiated { service, connection_id, .. } = negotiated;
-    Beginning { service, caller, connection_id, returns }
+    let Negotiated { service, connection_id, newcomer, .. } = negotiated;
+    Beginning { service, caller, connection_id, returns, newcomer }
 }
 
 async fn poll(mailbox: &Mailbox, caller: &Caller) -> Response {

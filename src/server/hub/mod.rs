@@ -15,6 +15,7 @@ pub mod endpoint;
 pub mod handshake;
 pub mod methods;
 pub mod negotiate;
+mod newcomers;
 pub mod services;
 pub mod session;
 pub mod table;

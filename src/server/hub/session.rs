@@ -8,69 +8,27 @@
 
 mod action;
 mod input;
+mod limits;
 mod replay;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    mem,
-    time::{Duration, Instant},
-};
+use std::{mem, time::Instant};
 
 use bytes::Bytes;
 
-pub use self::action::{Action, EndReason, Kind};
+pub use self::{
+    action::{Action, EndReason, Kind},
+    limits::{Channel, Limits},
+};
 use self::{input::Input, replay::Replay};
 use super::{
     codec::{self, Incoming, Outcome, Protocol, Split},
     handshake::{self, Agreed, HandshakeError},
 };
 
-/// The limits of a connection. The defaults are those of the official server, which the official
-/// clients are made for.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// The longest message from a client in bytes, without its frame: 32 KiB.
-    pub max_message: usize,
-    /// The most unread input in bytes: 1 MiB and a message. Clients join what they had to hold back
-    /// into one frame. A driver that heeds [`Session::wants_input`] stays below it if no chunk it
-    /// passes is longer than this less `max_message`.
-    pub max_buffered: usize,
-    /// From the start to the handshake: 15 s.
-    pub handshake_timeout: Duration,
-    /// How long a client that has pinged once may be silent: 30 s.
-    pub client_timeout: Duration,
-    /// From one ping of the server to the next: 15 s. Clients give up after 30 s without a message.
-    pub ping_interval: Duration,
-    /// How long a connection that may come back waits for its client: 15 s.
-    pub disconnect_timeout: Duration,
-    /// The most bytes kept for a client that may come back; past that the connection ends: 4 MiB.
-    /// The driver should say nothing of its own accord once [`Session::is_full`].
-    pub max_kept: usize,
-}
-
-/// What a connection's transport can do.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Channel {
-    /// The connection may outlive its transport: stateful reconnect was negotiated.
-    pub stateful: bool,
-    /// It carries text only.
-    pub text_only: bool,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            max_message: 32 * 1024,
-            max_buffered: 1024 * 1024 + 128 * 1024,
-            handshake_timeout: Duration::from_secs(15),
-            client_timeout: Duration::from_secs(30),
-            ping_interval: Duration::from_secs(15),
-            disconnect_timeout: Duration::from_secs(15),
-            max_kept: 4 * 1024 * 1024,
-        }
-    }
-}
+/// So many actions at once: what they are answered has to go out before more is read.
+const MOST_ACTIONS: usize = 256;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -92,6 +50,8 @@ pub struct Session {
     phase: Phase,
     /// Whether an invocation runs, which stops the clock on the client.
     running: bool,
+    /// Nothing is read until [`Session::go_on`]: so much was asked for that its answers come first.
+    paused: bool,
     /// Whether the client has ever pinged: one that never does is never timed out.
     armed: bool,
     /// When the client's last whole message came, or its last invocation ended.
@@ -111,6 +71,7 @@ impl Session {
             input: Input::default(),
             phase: Phase::Handshake,
             running: false,
+            paused: false,
             armed: false,
             heard: now,
             due: now + limits.handshake_timeout,
@@ -123,7 +84,7 @@ impl Session {
             return;
         }
         // Most frames are whole messages and find nothing before them: those are read in place.
-        if self.input.is_empty() && !self.running {
+        if self.input.is_empty() && !self.running && !self.paused {
             let (used, scanned) = self.read(bytes, 0, now, out);
             let rest = bytes.get(used..).unwrap_or_default();
             if !rest.is_empty() {
@@ -223,6 +184,11 @@ impl Session {
         }
     }
 
+    /// Whether the connection may outlive its transport, as a handshake of this version asked for.
+    pub fn may_return(&self) -> bool {
+        self.replay.is_some()
+    }
+
     /// Whether the transport is lost and the client may still come back.
     pub fn is_away(&self) -> bool {
         self.away_until.is_some()
@@ -233,6 +199,24 @@ impl Session {
         self.replay.as_ref().is_some_and(|replay| replay.is_full())
     }
 
+    /// Reads nothing more until [`Session::go_on`]. For a driver that has much to send: what is read
+    /// is answered, and answers may be many times as long as what asked for them.
+    pub fn pause(&mut self) {
+        self.paused = self.phase != Phase::Ended;
+    }
+
+    /// Whether reading waits for [`Session::go_on`]. It may begin by itself, too.
+    pub fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// What was answered has gone out: reads on.
+    pub fn go_on(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if mem::take(&mut self.paused) {
+            self.read_on(now, out);
+        }
+    }
+
     /// The transport was lost without a goodbye. Whether the connection lives on without it for a
     /// while; then [`Session::resume`] or the end follows.
     pub fn detach(&mut self, now: Instant) -> bool {
@@ -241,6 +225,7 @@ impl Session {
         }
         // Half a message comes again from its beginning.
         self.input = Input::default();
+        self.paused = false;
         self.away_until = Some(now + self.limits.disconnect_timeout);
         true
     }
@@ -250,6 +235,7 @@ impl Session {
         let (Phase::Open(agreed), Some(replay)) = (self.phase, &mut self.replay) else { return };
         self.away_until = None;
         self.input = Input::default();
+        self.paused = false;
         self.heard = now;
         self.due = now + self.limits.ping_interval;
         let (first, kept) = replay.resume();
@@ -275,7 +261,7 @@ impl Session {
     /// Whether the driver should read from the client. While an invocation runs, what comes is kept
     /// unread; one chunk of that is enough, and the transport holds back the rest.
     pub fn wants_input(&self) -> bool {
-        self.phase != Phase::Ended && (!self.running || self.input.is_empty())
+        self.phase != Phase::Ended && !self.paused && (!self.running || self.input.is_empty())
     }
 
     /// The protocol, from the handshake to the end.
@@ -325,7 +311,7 @@ impl Session {
     }
 
     fn read_on(&mut self, now: Instant, out: &mut Vec<Action>) {
-        if self.running || self.input.is_empty() {
+        if self.running || self.paused || self.input.is_empty() {
             return;
         }
         let mut input = mem::take(&mut self.input);
@@ -347,6 +333,10 @@ impl Session {
     ) -> (usize, usize) {
         let mut used = 0;
         while !self.running && self.phase != Phase::Ended {
+            self.paused |= out.len() >= MOST_ACTIONS;
+            if self.paused {
+                break;
+            }
             let rest = bytes.get(used..).unwrap_or_default();
             let max = self.limits.max_message;
             let split = match self.phase {
@@ -492,6 +482,7 @@ impl Session {
     fn end(&mut self, reason: EndReason, out: &mut Vec<Action>) {
         self.phase = Phase::Ended;
         self.running = false;
+        self.paused = false;
         self.input = Input::default();
         self.replay = None;
         out.push(Action::End { reason });

@@ -10,6 +10,7 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::{
+    newcomers::Newcomer,
     services::Service,
     wire::{Inbox, Mailbox, Socket},
 };
@@ -21,11 +22,14 @@ const ATTACH_TIMEOUT: Duration = Duration::from_secs(15);
 /// Negotiated connections that may wait at once; past that negotiation is refused.
 const WAITING: usize = 50_000;
 
+/// How often negotiated connections whose transport did not come are forgotten.
+const TIDY_EVERY: Duration = Duration::from_secs(5);
+
 /// What a token's random part says.
 pub type Key = [u8; 16];
 
 /// A connection that was negotiated and has no transport yet.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Negotiated {
     /// Whose it is.
     pub party: Party,
@@ -35,6 +39,8 @@ pub struct Negotiated {
     pub connection_id: String,
     /// Whether it may outlive its transport.
     pub stateful: bool,
+    /// Its way in.
+    pub newcomer: Newcomer,
 }
 
 /// A client that came back with a new socket.
@@ -75,6 +81,7 @@ pub enum Found {
 #[derive(Clone, Default)]
 pub struct Table {
     slots: Arc<Mutex<HashMap<Key, Slot>>>,
+    tidied: Arc<Mutex<Option<Instant>>>,
 }
 
 /// The place of a living connection; dropping it forgets the connection.
@@ -150,8 +157,17 @@ impl Table {
         self.slots().remove(key);
     }
 
-    /// Forgets negotiated connections whose transport did not come.
-    pub fn forget_overdue(&self, now: Instant) {
+    /// Forgets negotiated connections whose transport did not come, now and then.
+    pub fn tidy(&self, now: Instant) {
+        let mut tidied = self.tidied.lock().unwrap_or_else(PoisonError::into_inner);
+        if tidied.is_none_or(|at| now >= at + TIDY_EVERY) {
+            *tidied = Some(now);
+            drop(tidied);
+            self.forget_overdue(now);
+        }
+    }
+
+    fn forget_overdue(&self, now: Instant) {
         let mut slots = self.slots();
         slots.retain(|_, slot| !matches!(slot, Slot::Waiting { until, .. } if *until <= now));
     }
@@ -160,18 +176,20 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Phone;
+    use crate::{domain::Phone, server::hub::newcomers::Newcomers};
 
     fn party(number: &str) -> Party {
         Party::Mobile(Phone::from_stored(number))
     }
 
     fn negotiated() -> Negotiated {
+        let newcomer = Newcomers::default().enter(party("+967771234567")).unwrap();
         Negotiated {
             party: party("+967771234567"),
             service: Service::Messages,
             connection_id: "id".to_owned(),
             stateful: false,
+            newcomer,
         }
     }
 
@@ -198,8 +216,11 @@ mod tests {
         let owner = party("+967771234567");
         let found = table.find(&[1; 16], &owner, Service::Messages, now + ATTACH_TIMEOUT * 9);
         assert!(matches!(found, Some(Found::Living(Link::Socket))));
-        table.forget_overdue(now + ATTACH_TIMEOUT);
-        assert!(!table.slots().is_empty());
+        assert!(table.negotiate([2; 16], negotiated(), now));
+        table.tidy(now);
+        assert_eq!(table.slots().len(), 2);
+        table.tidy(now + ATTACH_TIMEOUT);
+        assert_eq!(table.slots().len(), 1, "whose transport came stays");
         drop(place);
         assert!(table.slots().is_empty());
     }

@@ -45,8 +45,43 @@ pub(super) fn parse(payload: &[u8]) -> Result<Incoming, ParseError> {
     if !text.trim_ascii_start().starts_with('{') {
         return Err(not_an_object(text));
     }
-    let fields: Fields = serde_json::from_str(text).map_err(|_| ParseError::Json)?;
+    let fields: Fields = match serde_json::from_str(text) {
+        Ok(fields) => fields,
+        Err(_) => serde_json::from_str(&mended(text)).map_err(|_| ParseError::Json)?,
+    };
     fields.into_message()
+}
+
+/// The text with U+FFFD for escaped halves of surrogate pairs. A JavaScript client that cuts a text
+/// within an emoji sends such a half; it must not lose its connection, again and again, for that.
+fn mended(text: &str) -> String {
+    let mut mended = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        mended.push_str(before);
+        let length = match (unit(escape), escape.get(6..).and_then(unit)) {
+            (Some(0xD800..=0xDBFF), Some(0xDC00..=0xDFFF)) => 12,
+            (Some(0xD800..=0xDFFF), _) => {
+                mended.push(char::REPLACEMENT_CHARACTER);
+                rest = escape.get(6..).unwrap_or_default();
+                continue;
+            }
+            // An escaped backslash is not the beginning of an escape.
+            _ => escape.char_indices().nth(2).map_or(escape.len(), |(end, _)| end),
+        };
+        let (kept, after) = escape.split_at(length);
+        mended.push_str(kept);
+        rest = after;
+    }
+    mended.push_str(rest);
+    mended
+}
+
+/// The UTF-16 unit that a text begins with in escaped form.
+fn unit(text: &str) -> Option<u16> {
+    let digits = text.strip_prefix("\\u")?.get(..4)?;
+    u16::from_str_radix(digits, 16).ok()
 }
 
 impl Fields {

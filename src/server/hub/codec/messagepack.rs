@@ -63,10 +63,7 @@ pub(super) fn parse(payload: &[u8]) -> Result<Incoming, ParseError> {
         }
         2 => {
             items.headers()?;
-            Incoming::StreamItem {
-                invocation_id: items.id()?,
-                item: Data::Pack(items.next("'item'")?),
-            }
+            Incoming::StreamItem { invocation_id: items.id()?, item: data(items.next("'item'")?) }
         }
         3 => {
             items.headers()?;
@@ -75,7 +72,7 @@ pub(super) fn parse(payload: &[u8]) -> Result<Incoming, ParseError> {
             let outcome = match kind {
                 Some(ERROR) => Outcome::Error(items.required_text("'error' as String")?),
                 Some(VOID) => Outcome::Void,
-                Some(RESULT) => Outcome::Value(Data::Pack(items.next("'result'")?)),
+                Some(RESULT) => Outcome::Value(data(items.next("'result'")?)),
                 _ => return Err(ParseError::MessagePack("'resultKind' as Int32")),
             };
             Incoming::Completion { invocation_id, outcome }
@@ -135,7 +132,7 @@ impl Items {
 
     fn arguments(&mut self) -> Result<Vec<Data>, ParseError> {
         match self.next("array length for 'arguments'")? {
-            Value::Array(items) => Ok(items.into_iter().map(Data::Pack).collect()),
+            Value::Array(items) => Ok(items.into_iter().map(data).collect()),
             _ => Err(ParseError::MessagePack("array length for 'arguments'")),
         }
     }
@@ -155,6 +152,26 @@ impl Items {
     fn sequence(&mut self) -> Result<u64, ParseError> {
         let what = "'sequenceId' as Int64";
         self.next(what)?.as_u64().ok_or(ParseError::MessagePack(what))
+    }
+}
+
+/// A value of the client's. Texts that are not UTF-8 get U+FFFD for what is not: the JavaScript client
+/// writes half a surrogate pair as it is, and the text around it is not to be lost.
+fn data(value: Value) -> Data {
+    Data::Pack(mended(value))
+}
+
+fn mended(value: Value) -> Value {
+    match value {
+        Value::String(text) if !text.is_str() => {
+            String::from_utf8_lossy(text.as_bytes()).into_owned().into()
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(mended).collect()),
+        Value::Map(entries) => {
+            let entries = entries.into_iter().map(|(key, value)| (mended(key), mended(value)));
+            Value::Map(entries.collect())
+        }
+        other => other,
     }
 }
 

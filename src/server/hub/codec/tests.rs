@@ -424,3 +424,29 @@ fn the_length_of_a_messagepack_message_is_limited() {
     assert_eq!(split(&[0]), Split::Whole { start: 1, end: 1, used: 1 });
     assert_eq!(split(&[0x81, 0x00, 7]), Split::Whole { start: 2, end: 3, used: 3 });
 }
+
+#[test]
+fn half_a_surrogate_pair_does_not_end_a_connection() {
+    for (sent, read) in [
+        (r"a\ud83d", "a\u{FFFD}"),
+        (r"\uDE00b", "\u{FFFD}b"),
+        (r"\ud83d\ud83d\ude00", "\u{FFFD}😀"),
+        (r"\ud83d\n\u00e9", "\u{FFFD}\né"),
+        (r"\\ud83d\ud83d", "\\ud83d\u{FFFD}"),
+        (r"é\ud83dé", "é\u{FFFD}é"),
+    ] {
+        let json = format!(r#"{{"type":1,"target":"A","arguments":["{sent}"]}}"#);
+        let expected = call(None, "A", vec![json!(read)], &[]);
+        assert_eq!(parse(Protocol::Json, json.as_bytes()), Ok(expected), "{sent}");
+    }
+    for broken in [r#"{"type":6,"x":"\ud83"#, "{\"type\":6\\", r#"{"type":6,"x":"\u+123"}"#] {
+        assert_eq!(parse(Protocol::Json, broken.as_bytes()), Err(ParseError::Json), "{broken}");
+    }
+    // The JavaScript client writes it in MessagePack as UTF-8 would be written.
+    let half = [0x95, 1, 0x80, 0xC0, 0xA1, b'A', 0x91, 0x91, 0xA4, b'a', 0xED, 0xA0, 0xBD];
+    let Ok(Incoming::Invocation { arguments, .. }) = parse(Protocol::MessagePack, &half) else {
+        panic!("no call");
+    };
+    let read: Vec<_> = arguments.into_iter().map(Data::into_json).collect();
+    assert_eq!(read, [json!(["a\u{FFFD}\u{FFFD}\u{FFFD}"])]);
+}

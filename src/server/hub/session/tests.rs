@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use bytes::Bytes;
 use proptest::{collection::vec, prelude::*};
 use serde_json::json;
@@ -543,6 +545,28 @@ fn cut<'a>(bytes: &'a [u8], places: &[prop::sample::Index]) -> Vec<&'a [u8]> {
         }
     }
     chunks
+}
+
+#[test]
+fn what_has_much_to_send_reads_no_more_until_it_has_sent() {
+    let mut driver = Driver::open();
+    driver.session.pause();
+    assert!(!driver.session.wants_input());
+    assert_eq!(driver.bytes(CALL), []);
+    driver.session.go_on(driver.now, &mut driver.out);
+    assert!(matches!(mem::take(&mut driver.out)[..], [Action::Invoke { .. }]));
+    assert!(!driver.session.is_paused());
+    // Not even one frame is more than can be answered: streams do not wait for each other.
+    let mut driver = Driver::open();
+    let stream = b"{\"type\":4,\"invocationId\":\"1\",\"target\":\"A\",\"arguments\":[]}\x1e";
+    let mut read = driver.bytes(&stream.repeat(1000)).len();
+    assert!(read < 1000 && driver.session.is_paused());
+    while driver.session.is_paused() {
+        driver.session.go_on(driver.now, &mut driver.out);
+        read += mem::take(&mut driver.out).len();
+    }
+    assert_eq!(read, 1000);
+    assert!(driver.session.wants_input());
 }
 
 proptest! {

@@ -7,6 +7,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use http::{HeaderMap, header};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncReadExt as _;
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -27,11 +28,16 @@ const WRITE_BUFFER: usize = 8 * 1024 * 1024;
 /// How long the client may take to answer our closing frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// After a pause of this length nothing more is expected of a message that is too long.
+const PAUSE: Duration = Duration::from_millis(500);
+
 /// One WebSocket.
 pub struct Socket {
     stream: WebSocketStream<TokioIo<Upgraded>>,
     /// The client's closing frame has come.
     goodbye: bool,
+    /// It sends a message that is too long, and may be at it still.
+    too_long: bool,
 }
 
 impl Socket {
@@ -45,7 +51,7 @@ impl Socket {
             .max_frame_size(Some(LARGEST_FRAME));
         let io = TokioIo::new(upgraded);
         let stream = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
-        Socket { stream, goodbye: false }
+        Socket { stream, goodbye: false, too_long: false }
     }
 
     pub(super) async fn receive(&mut self) -> Heard {
@@ -59,7 +65,10 @@ impl Socket {
                     self.goodbye = true;
                     continue;
                 }
-                Some(Err(Error::Capacity(_))) => Heard::TooLong,
+                Some(Err(Error::Capacity(_))) => {
+                    self.too_long = true;
+                    Heard::TooLong
+                }
                 Some(Err(error)) if !self.goodbye => {
                     tracing::debug!(%error, "a socket broke");
                     Heard::Lost("socket_broken")
@@ -85,6 +94,12 @@ impl Socket {
         let farewell = async {
             if self.stream.close(Some(frame)).await.is_ok() {
                 while let Some(Ok(_)) = self.stream.next().await {}
+            }
+            if self.too_long {
+                // Closing with something unread would reset the connection, and the client would
+                // never see why it was ended.
+                let (io, mut unread) = (self.stream.get_mut(), vec![0; READ_BUFFER]);
+                while let Ok(Ok(1..)) = tokio::time::timeout(PAUSE, io.read(&mut unread)).await {}
             }
         };
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, farewell).await;
