@@ -20,7 +20,8 @@ pub struct Rate {
 }
 
 impl Rate {
-    fn part(self) -> u128 {
+    /// The length of a part, in microseconds.
+    pub fn part(self) -> u128 {
         (self.window.as_micros() / (PARTS as u128 - 1)).max(1)
     }
 }

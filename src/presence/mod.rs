@@ -6,6 +6,8 @@
 //! database again.
 
 mod registry;
+mod relay;
+mod wire;
 
 use std::sync::{Arc, OnceLock};
 
@@ -13,8 +15,98 @@ use bytes::Bytes;
 use time::OffsetDateTime;
 
 pub use registry::{Registry, Seat};
+pub use relay::{Reach, Relay};
 
-use crate::domain::{Conversation, ConversationId, Message, MessageId, Status};
+use crate::domain::{Conversation, ConversationId, Message, MessageId, Party, Status, TokenId};
+
+/// Who is connected, here and elsewhere. Cheap to clone.
+#[derive(Clone)]
+pub enum Presence {
+    /// This process is alone.
+    Solo(Registry),
+    /// Others are found by way of Redis.
+    Shared(Registry, Relay),
+}
+
+impl Presence {
+    /// The connections of this process.
+    pub fn local(&self) -> &Registry {
+        match self {
+            Presence::Solo(registry) | Presence::Shared(registry, _) => registry,
+        }
+    }
+
+    /// The way to other processes, if there are any.
+    pub fn relay(&self) -> Option<&Relay> {
+        match self {
+            Presence::Solo(_) => None,
+            Presence::Shared(_, relay) => Some(relay),
+        }
+    }
+
+    /// Takes a seat here; see [`Registry::register`] and [`Seat::announcement`].
+    pub fn register(&self, party: Party, token: TokenId) -> Seat {
+        let seat = self.local().register(party, token);
+        match self.relay() {
+            None => seat,
+            Some(relay) => seat.known_to(relay),
+        }
+    }
+
+    /// Tells every connection of a party, wherever it is.
+    pub fn send(&self, party: &Party, outbound: &Outbound) {
+        self.send_except(party, 0, outbound);
+    }
+
+    /// Tells every connection of a party but one of this process.
+    pub fn send_except(&self, party: &Party, except: u64, outbound: &Outbound) {
+        self.local().send_except(party, except, outbound);
+        if let Some(relay) = self.relay() {
+            relay.tell(party, outbound);
+        }
+    }
+
+    /// Hands messages to the connections of their recipients, and says of each whether there was one.
+    pub async fn hand(&self, deliveries: &[Arc<Delivery>]) -> Vec<Reach> {
+        let here = |delivery: &Arc<Delivery>| {
+            let outbound = Outbound::Deliver(Arc::clone(delivery));
+            match self.local().send(&delivery.message.recipient, &outbound) {
+                0 => Reach::Nowhere,
+                _ => Reach::Handed,
+            }
+        };
+        let mut reached: Vec<Reach> = deliveries.iter().map(here).collect();
+        if let Some(relay) = self.relay() {
+            let told = |delivery: &Arc<Delivery>| {
+                let party = delivery.message.recipient.clone();
+                (party, Outbound::Deliver(Arc::clone(delivery)))
+            };
+            let elsewhere = relay.hand(deliveries.iter().map(told).collect()).await;
+            for (here, elsewhere) in reached.iter_mut().zip(elsewhere) {
+                if *here == Reach::Nowhere {
+                    *here = elsewhere;
+                }
+            }
+        }
+        reached
+    }
+
+    /// Which of these parties have a connection anywhere. Those of which nobody can say count as
+    /// absent: position checks find what they should have got.
+    pub async fn are_online(&self, parties: &[&Party]) -> Vec<bool> {
+        let mut online: Vec<bool> =
+            parties.iter().map(|party| self.local().is_online(party)).collect();
+        let Some(relay) = self.relay() else { return online };
+        let absent: Vec<usize> = (0..parties.len()).filter(|place| !online[*place]).collect();
+        let asked: Vec<&Party> = absent.iter().map(|place| parties[*place]).collect();
+        if !asked.is_empty()
+            && let Ok(found) = relay.are_elsewhere(&asked).await
+        {
+            absent.iter().zip(found).for_each(|(place, found)| online[*place] = found);
+        }
+        online
+    }
+}
 
 /// A message on its way to any number of connections.
 #[derive(Debug)]

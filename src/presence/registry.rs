@@ -11,7 +11,7 @@ use std::{
 
 use tokio::sync::{mpsc, watch};
 
-use super::Outbound;
+use super::{Outbound, Relay};
 use crate::domain::{Party, TokenId};
 
 /// How many things may wait for one connection before it counts as having missed some.
@@ -70,6 +70,8 @@ struct Inner {
 /// The place of one connection; leaving it ends the registration.
 pub struct Seat {
     registry: Registry,
+    /// Whom to tell when it is left.
+    relay: Option<Relay>,
     party: Party,
     id: u64,
     receiver: mpsc::Receiver<Outbound>,
@@ -126,7 +128,7 @@ impl Registry {
         entries.push(entry);
         self.inner.count.fetch_add(1, Ordering::Relaxed);
         drop(shard);
-        Seat { registry: self.clone(), party, id, receiver, goodbye, missed }
+        Seat { registry: self.clone(), relay: None, party, id, receiver, goodbye, missed }
     }
 
     /// Tells every connection of a party. Returns how many there are; 0 means that it is offline.
@@ -197,9 +199,38 @@ impl Registry {
         }
         parties
     }
+
+    /// Every connection: whose it is, and what distinguishes it.
+    pub fn seats(&self) -> Vec<(Party, u64)> {
+        let mut seats = Vec::with_capacity(self.connections());
+        for shard in &self.inner.shards {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let of = |(party, entries): (&Party, &Vec<Entry>)| {
+                entries.iter().map(|entry| (party.clone(), entry.id)).collect::<Vec<_>>()
+            };
+            seats.extend(shard.iter().flat_map(of));
+        }
+        seats
+    }
 }
 
 impl Seat {
+    pub(super) fn known_to(mut self, relay: &Relay) -> Seat {
+        self.relay = Some(relay.clone());
+        self
+    }
+
+    /// Puts down where other processes look who is connected that this connection is here. When this
+    /// returns, whatever becomes durable from now on is told to it, or found by a position check.
+    pub fn announcement(&self) -> impl Future<Output = ()> + Send + use<> {
+        let known = self.relay.clone().map(|relay| (relay, self.party.clone(), self.id));
+        async move {
+            if let Some((relay, party, id)) = known {
+                relay.came(&party, id).await;
+            }
+        }
+    }
+
     /// Distinguishes this connection from the party's others.
     pub fn id(&self) -> u64 {
         self.id
@@ -271,6 +302,10 @@ impl Drop for Seat {
             if entries.is_empty() {
                 shard.remove(&self.party);
             }
+        }
+        drop(shard);
+        if let Some(relay) = &self.relay {
+            relay.left(&self.party, self.id);
         }
     }
 }

@@ -1,0 +1,72 @@
+//! Rates that all processes of an installation count together.
+
+use std::{sync::LazyLock, time::Duration};
+
+use redis::Script;
+
+use super::{Error, PREFIX, Redis};
+use crate::domain::rate::Rate;
+
+static WINDOWS: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("rates.lua")));
+
+/// What passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// So many, at least one.
+    Passed(u32),
+    /// None: the rate at this place of the list is exhausted, and this long is to be waited.
+    Wait {
+        /// Counted from 0.
+        rate: usize,
+        /// At least a microsecond.
+        retry_after: Duration,
+    },
+}
+
+impl Redis {
+    /// Counts up to `wanted` things under a name against rates, as many as there is room for, or with
+    /// `all_or_none` only if all of them pass.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn admit(
+        &self,
+        name: &str,
+        wanted: u32,
+        all_or_none: bool,
+        rates: &[Rate],
+    ) -> Result<Admission, Error> {
+        let answer = self.windows(name, i64::from(wanted), all_or_none, rates).await?;
+        let number = |place: usize| answer.get(place).copied().unwrap_or_default();
+        Ok(match u32::try_from(number(0)) {
+            Ok(passed @ 1..) => Admission::Passed(passed),
+            _ => Admission::Wait {
+                rate: usize::try_from(number(1) - 1).unwrap_or_default(),
+                retry_after: Duration::from_micros(u64::try_from(number(2)).unwrap_or(1).max(1)),
+            },
+        })
+    }
+
+    /// Takes back what was counted and did not pass after all.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn give_back(&self, name: &str, count: u32, rates: &[Rate]) -> Result<(), Error> {
+        self.windows(name, -i64::from(count), false, rates).await.map(|_| ())
+    }
+
+    async fn windows(
+        &self,
+        name: &str,
+        wanted: i64,
+        all_or_none: bool,
+        rates: &[Rate],
+    ) -> Result<Vec<i64>, Error> {
+        let mut call = WINDOWS.prepare_invoke();
+        call.key(format!("{PREFIX}rate:{name}")).arg(wanted).arg(u8::from(all_or_none));
+        for rate in rates {
+            call.arg(rate.most).arg(u64::try_from(rate.part()).unwrap_or(u64::MAX));
+        }
+        self.run(&call).await
+    }
+}

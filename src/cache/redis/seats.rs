@@ -1,0 +1,146 @@
+//! Who is connected where: a set for each party, and the way to the processes that have it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use redis::{Pipeline, Value};
+
+use super::{
+    Error, PREFIX, Redis,
+    link::{alive_key, channel, hex, unhex},
+};
+
+/// How long a connection counts as there without being renewed (system.md, 6).
+pub const KEPT: Duration = Duration::from_secs(300);
+/// Asked in one pipeline.
+const AT_ONCE: usize = 1000;
+
+/// A connection, as it stands in its party's set.
+fn member(node: [u8; 8], seat: u64) -> String {
+    format!("{}/{seat:x}", hex(node))
+}
+
+fn key(party: &str) -> String {
+    format!("{PREFIX}seats:{party}")
+}
+
+impl Redis {
+    /// Says, or says again, that these connections of this process are there.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn seat(&self, seats: &[(String, u64)]) -> Result<(), Error> {
+        for some in seats.chunks(AT_ONCE) {
+            let mut pipeline = Pipeline::with_capacity(some.len() * 2);
+            for (party, seat) in some {
+                let key = key(party);
+                pipeline.cmd("SADD").arg(&key).arg(member(self.node(), *seat)).ignore();
+                pipeline.cmd("EXPIRE").arg(&key).arg(KEPT.as_secs()).ignore();
+            }
+            self.ask(&pipeline).await?;
+        }
+        Ok(())
+    }
+
+    /// Says that these connections of this process have gone.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn leave(&self, seats: &[(String, u64)]) -> Result<(), Error> {
+        for some in seats.chunks(AT_ONCE) {
+            let mut pipeline = Pipeline::with_capacity(some.len());
+            for (party, seat) in some {
+                pipeline.cmd("SREM").arg(key(party)).arg(member(self.node(), *seat)).ignore();
+            }
+            self.ask(&pipeline).await?;
+        }
+        Ok(())
+    }
+
+    /// Which processes have connections of each of these parties; this process is not named.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn nodes_of(&self, parties: &[&str]) -> Result<Vec<Vec<[u8; 8]>>, Error> {
+        let mut found = Vec::with_capacity(parties.len());
+        for some in parties.chunks(AT_ONCE) {
+            let mut pipeline = Pipeline::with_capacity(some.len());
+            some.iter().for_each(|party| {
+                pipeline.cmd("SMEMBERS").arg(key(party));
+            });
+            let answers = self.ask(&pipeline).await?;
+            found.extend(answers.iter().map(|answer| self.other_nodes(answer)));
+        }
+        Ok(found)
+    }
+
+    fn other_nodes(&self, answer: &Value) -> Vec<[u8; 8]> {
+        let (Value::Array(members) | Value::Set(members)) = answer else { return Vec::new() };
+        let mut nodes: Vec<[u8; 8]> = members
+            .iter()
+            .filter_map(|member| match member {
+                Value::BulkString(bytes) => std::str::from_utf8(bytes.get(..16)?).ok(),
+                _ => None,
+            })
+            .filter_map(unhex)
+            .filter(|node| *node != self.node())
+            .collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        nodes
+    }
+
+    /// Tells other processes something. Gives for each whether anybody heard it.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn tell(&self, frames: Vec<([u8; 8], Bytes)>) -> Result<Vec<bool>, Error> {
+        let mut pipeline = Pipeline::with_capacity(frames.len());
+        for (node, frame) in &frames {
+            pipeline.cmd("PUBLISH").arg(channel(*node)).arg(&frame[..]);
+        }
+        let answers = self.ask(&pipeline).await?;
+        Ok(answers.iter().map(|answer| !matches!(answer, Value::Int(0))).collect())
+    }
+
+    /// Which of these processes show signs of life.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn alive(&self, nodes: &[[u8; 8]]) -> Result<Vec<bool>, Error> {
+        let mut pipeline = Pipeline::with_capacity(nodes.len());
+        for node in nodes {
+            pipeline.cmd("EXISTS").arg(alive_key(*node));
+        }
+        let answers = self.ask(&pipeline).await?;
+        Ok(answers.iter().map(|answer| matches!(answer, Value::Int(1))).collect())
+    }
+
+    /// Forgets the connections that a process which died has left behind.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn forget_node(&self, node: [u8; 8], parties: &[&str]) -> Result<(), Error> {
+        let mut ask = Pipeline::with_capacity(parties.len());
+        parties.iter().for_each(|party| {
+            ask.cmd("SMEMBERS").arg(key(party));
+        });
+        let answers = self.ask(&ask).await?;
+        let prefix = hex(node);
+        let mut forget = Pipeline::new();
+        for (party, answer) in parties.iter().zip(&answers) {
+            let (Value::Array(members) | Value::Set(members)) = answer else { continue };
+            for member in members {
+                if let Value::BulkString(bytes) = member
+                    && bytes.starts_with(prefix.as_bytes())
+                {
+                    forget.cmd("SREM").arg(key(party)).arg(&bytes[..]).ignore();
+                }
+            }
+        }
+        if !forget.is_empty() {
+            self.ask(&forget).await?;
+        }
+        Ok(())
+    }
+}

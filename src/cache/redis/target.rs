@@ -1,0 +1,222 @@
+//! Which Redis a URL means: one server, the master that Sentinels name, or a cluster.
+
+use std::{
+    convert::Infallible,
+    fmt,
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionInfo, IntoConnectionInfo as _, Pipeline,
+    ProtocolVersion, PushInfo, RedisConnectionInfo, RedisError, ScriptInvocation, TlsMode, Value,
+    aio::MultiplexedConnection,
+    cluster::ClusterClient,
+    cluster_async::ClusterConnection,
+    sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType},
+};
+use tokio::sync::mpsc;
+
+use super::PATIENCE;
+
+/// Where Redis is. Its text may hold a password and is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Target {
+    /// `redis://`, `rediss://` or `redis+unix://`.
+    One(String),
+    /// `redis+sentinel://host:port,host:port/master`, or `rediss+sentinel://` with TLS.
+    Sentinel {
+        /// URLs of the Sentinels.
+        sentinels: Vec<String>,
+        /// The name under which they watch the master.
+        master: String,
+    },
+    /// `redis+cluster://host:port,host:port`, or `rediss+cluster://` with TLS.
+    Cluster(Vec<String>),
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Target::One(_) => "one server",
+            Target::Sentinel { .. } => "by sentinel",
+            Target::Cluster(_) => "a cluster",
+        })
+    }
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (scheme, rest) = text.split_once("://").ok_or("is no URL such as redis://host:6379")?;
+        let (plain, kind) = scheme.split_once('+').unwrap_or((scheme, ""));
+        if !matches!(plain, "redis" | "rediss") {
+            return Err(format!("{scheme}:// is not redis:// or rediss://"));
+        }
+        let target = match kind {
+            "" | "unix" => Target::One(text.to_owned()),
+            "sentinel" => {
+                let (hosts, master) = rest.split_once('/').unwrap_or((rest, ""));
+                if master.is_empty() {
+                    return Err("names no master after the hosts: …/mymaster".to_owned());
+                }
+                Target::Sentinel { sentinels: each(plain, hosts), master: master.to_owned() }
+            }
+            "cluster" => Target::Cluster(each(plain, rest.trim_end_matches('/'))),
+            _ => return Err(format!("{scheme}:// is no kind of Redis that is known")),
+        };
+        for url in target.urls() {
+            // The parser's own words may repeat the password.
+            url.into_connection_info().map_err(|_| "is no address of Redis")?;
+        }
+        Ok(target)
+    }
+}
+
+/// A URL for each host; who logs in is written once, before the first.
+fn each(scheme: &str, hosts: &str) -> Vec<String> {
+    let (login, hosts) = match hosts.rsplit_once('@') {
+        Some((login, hosts)) => (format!("{login}@"), hosts),
+        None => (String::new(), hosts),
+    };
+    hosts.split(',').map(|host| format!("{scheme}://{login}{}", host.trim())).collect()
+}
+
+/// Takes what a server says of its own accord. Never waits: a connection stands while it does.
+#[derive(Clone)]
+pub(super) struct Pushes {
+    pub(super) sender: mpsc::Sender<PushInfo>,
+    /// Something did not fit.
+    pub(super) lost: Arc<AtomicBool>,
+}
+
+impl Pushes {
+    fn take(&self, info: PushInfo) {
+        if self.sender.try_send(info).is_err() {
+            self.lost.store(true, Ordering::Release);
+        }
+    }
+}
+
+/// One connection, to whatever kind of Redis.
+#[derive(Clone)]
+pub(super) enum Connection {
+    One(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+impl Connection {
+    pub(super) async fn ask(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, RedisError> {
+        match self {
+            Connection::One(one) => pipeline.query_async(one).await,
+            Connection::Cluster(cluster) => pipeline.query_async(cluster).await,
+        }
+    }
+
+    pub(super) async fn run(&mut self, script: &ScriptInvocation<'_>) -> Result<Vec<i64>, RedisError> {
+        match self {
+            Connection::One(one) => script.invoke_async(one).await,
+            Connection::Cluster(cluster) => script.invoke_async(cluster).await,
+        }
+    }
+
+    pub(super) async fn subscribe(&mut self, channel: &str) -> Result<(), RedisError> {
+        match self {
+            Connection::One(one) => one.subscribe(channel).await,
+            Connection::Cluster(cluster) => cluster.subscribe(channel).await,
+        }
+    }
+}
+
+fn resp3(info: ConnectionInfo) -> ConnectionInfo {
+    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+    info.set_redis_settings(settings)
+}
+
+impl Target {
+    fn urls(&self) -> Vec<&str> {
+        match self {
+            Target::One(url) => vec![url],
+            Target::Sentinel { sentinels: urls, .. } | Target::Cluster(urls) => {
+                urls.iter().map(String::as_str).collect()
+            }
+        }
+    }
+
+    pub(super) async fn connect(&self, pushes: Pushes) -> Result<Connection, RedisError> {
+        let take = move |info| -> Result<(), Infallible> {
+            pushes.take(info);
+            Ok(())
+        };
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(PATIENCE))
+            .set_response_timeout(Some(PATIENCE));
+        match self {
+            Target::One(url) => {
+                let client = Client::open(resp3(url.as_str().into_connection_info()?))?;
+                let config = config.set_push_sender(take);
+                Ok(Connection::One(client.get_multiplexed_async_connection_with_config(&config).await?))
+            }
+            Target::Sentinel { sentinels, master } => {
+                let mut asked = Vec::new();
+                let mut node = SentinelNodeConnectionInfo::default();
+                for url in sentinels {
+                    let info = url.as_str().into_connection_info()?;
+                    // The login is that of the master; Sentinels are asked without.
+                    let login = info.redis_settings().clone();
+                    node = node
+                        .set_redis_connection_info(login.set_protocol(ProtocolVersion::RESP3));
+                    if url.starts_with("rediss") {
+                        node = node.set_tls_mode(TlsMode::Secure);
+                    }
+                    asked.push(info.set_redis_settings(RedisConnectionInfo::default()));
+                }
+                let kind = SentinelServerType::Master;
+                let mut client = SentinelClient::build(asked, master, Some(node), kind)?;
+                let config = config.set_push_sender(take);
+                Ok(Connection::One(client.get_async_connection_with_config(&config).await?))
+            }
+            Target::Cluster(urls) => {
+                let client = ClusterClient::builder(urls.iter().map(String::as_str))
+                    .use_protocol(ProtocolVersion::RESP3)
+                    .connection_timeout(PATIENCE)
+                    .response_timeout(PATIENCE)
+                    .retries(2)
+                    .push_sender(take)
+                    .build()?;
+                Ok(Connection::Cluster(client.get_async_connection().await?))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_of_redis_is_known_by_its_url() {
+        let one = "rediss://user:secret@cache.example.org:6380/2";
+        assert_eq!(one.parse(), Ok(Target::One(one.to_owned())));
+        let by_sentinel = Target::Sentinel {
+            sentinels: vec!["redis://:pw@a:26379".to_owned(), "redis://:pw@b:26379".to_owned()],
+            master: "mymaster".to_owned(),
+        };
+        assert_eq!("redis+sentinel://:pw@a:26379,b:26379/mymaster".parse(), Ok(by_sentinel));
+        let cluster = vec!["rediss://a:7000".to_owned(), "rediss://b:7000".to_owned()];
+        assert_eq!("rediss+cluster://a:7000,b:7000".parse(), Ok(Target::Cluster(cluster)));
+    }
+
+    #[test]
+    fn what_is_no_redis_is_refused_without_its_password() {
+        for wrong in ["cache", "http://a", "redis+magic://a", "redis+sentinel://a:1", "redis://u:hush@a:port"] {
+            let refused = wrong.parse::<Target>().unwrap_err();
+            assert!(!refused.contains("hush"), "{refused}");
+        }
+        assert!(!format!("{:?}", Target::One("redis://u:hush@a".to_owned())).contains("hush"));
+    }
+}

@@ -1,0 +1,338 @@
+//! What processes tell each other, as bytes.
+//!
+//! MessagePack with named fields, so that a newer process may say more and an older one still reads
+//! it. A frame that cannot be read is a gap: its receiver looks everything up.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Delivery, Outbound};
+use crate::domain::{
+    ContentType, Conversation, ConversationId, ConversationStatus, Message, MessageId, Party, Phone,
+    Priority, Status, UserId, message::Place,
+};
+
+/// The version of frames; others are not read.
+const VERSION: u8 = 1;
+
+/// Several things for one process.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Frame {
+    v: u8,
+    /// The process that says it.
+    pub(super) from: [u8; 8],
+    /// Counts the frames from that process to this one, from 1.
+    pub(super) n: u64,
+    items: Vec<Item>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Item {
+    to: String,
+    say: Say,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum Say {
+    Deliver(Box<WireMessage>),
+    Own(Box<WireMessage>),
+    Status { id: Uuid, status: i16, at: i64 },
+    Acknowledged(Vec<Uuid>),
+    Conversation(Box<WireConversation>),
+    Typing { conversation: Uuid, from: String },
+    Nudge,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct WireMessage {
+    id: Uuid,
+    place: Option<(Uuid, i64)>,
+    sender: String,
+    from: String,
+    recipient: String,
+    subject: Option<String>,
+    content: String,
+    content_type: i16,
+    priority: i16,
+    status: i16,
+    generation: i32,
+    retry_count: u16,
+    failure_reason: Option<String>,
+    created_at: i64,
+    sent_at: Option<i64>,
+    delivered_at: Option<i64>,
+    read_at: Option<i64>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct WireConversation {
+    id: Uuid,
+    business: Uuid,
+    business_name: String,
+    phone: String,
+    status: i16,
+    last_seq: i64,
+    last_at: i64,
+    unread_business: i32,
+    unread_mobile: i32,
+    created_at: i64,
+}
+
+/// How a party is called between processes, and in Redis.
+pub(super) fn name(party: &Party) -> String {
+    match party {
+        Party::Mobile(phone) => format!("m:{}", phone.as_str()),
+        Party::Business(id) => format!("b:{}", id.0.as_simple()),
+    }
+}
+
+fn party(name: &str) -> Option<Party> {
+    match name.split_once(':')? {
+        ("m", phone) => Some(Party::Mobile(Phone::from_stored(phone))),
+        ("b", id) => Some(Party::Business(UserId(Uuid::parse_str(id).ok()?))),
+        _ => None,
+    }
+}
+
+fn micros(at: OffsetDateTime) -> i64 {
+    i64::try_from(at.unix_timestamp_nanos() / 1000).unwrap_or_default()
+}
+
+fn time(micros: i64) -> Option<OffsetDateTime> {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000).ok()
+}
+
+impl From<&Message> for WireMessage {
+    fn from(message: &Message) -> Self {
+        WireMessage {
+            id: message.id.0,
+            place: message.place.map(|place| (place.conversation.0, place.seq)),
+            sender: name(&message.sender),
+            from: message.from.to_string(),
+            recipient: name(&message.recipient),
+            subject: message.subject.clone(),
+            content: message.content.clone(),
+            content_type: message.content_type as i16,
+            priority: message.priority as i16,
+            status: message.status as i16,
+            generation: message.generation,
+            retry_count: message.retry_count,
+            failure_reason: message.failure_reason.clone(),
+            created_at: micros(message.created_at),
+            sent_at: message.sent_at.map(micros),
+            delivered_at: message.delivered_at.map(micros),
+            read_at: message.read_at.map(micros),
+        }
+    }
+}
+
+impl WireMessage {
+    fn read(self) -> Option<Message> {
+        Some(Message {
+            id: MessageId(self.id),
+            place: self
+                .place
+                .map(|(conversation, seq)| Place { conversation: ConversationId(conversation), seq }),
+            sender: party(&self.sender)?,
+            from: self.from.into(),
+            recipient: party(&self.recipient)?,
+            subject: self.subject,
+            content: self.content,
+            content_type: ContentType::from_number(self.content_type)?,
+            priority: Priority::from_number(self.priority)?,
+            status: Status::from_number(self.status)?,
+            generation: self.generation,
+            retry_count: self.retry_count,
+            failure_reason: self.failure_reason,
+            created_at: time(self.created_at)?,
+            sent_at: self.sent_at.and_then(time),
+            delivered_at: self.delivered_at.and_then(time),
+            read_at: self.read_at.and_then(time),
+        })
+    }
+}
+
+impl From<&Conversation> for WireConversation {
+    fn from(conversation: &Conversation) -> Self {
+        WireConversation {
+            id: conversation.id.0,
+            business: conversation.business.0,
+            business_name: conversation.business_name.to_string(),
+            phone: conversation.phone.as_str().to_owned(),
+            status: conversation.status as i16,
+            last_seq: conversation.last_seq,
+            last_at: micros(conversation.last_at),
+            unread_business: conversation.unread_business,
+            unread_mobile: conversation.unread_mobile,
+            created_at: micros(conversation.created_at),
+        }
+    }
+}
+
+impl WireConversation {
+    fn read(self) -> Option<Conversation> {
+        Some(Conversation {
+            id: ConversationId(self.id),
+            business: UserId(self.business),
+            business_name: self.business_name.into(),
+            phone: Phone::from_stored(&self.phone),
+            status: ConversationStatus::from_number(self.status)?,
+            last_seq: self.last_seq,
+            last_at: time(self.last_at)?,
+            unread_business: self.unread_business,
+            unread_mobile: self.unread_mobile,
+            created_at: time(self.created_at)?,
+        })
+    }
+}
+
+impl Say {
+    /// `None` for what concerns one connection of this process only.
+    fn new(outbound: &Outbound) -> Option<Say> {
+        Some(match outbound {
+            Outbound::Deliver(delivery) => Say::Deliver(Box::new((&delivery.message).into())),
+            Outbound::Own(delivery) => Say::Own(Box::new((&delivery.message).into())),
+            Outbound::StatusChanged { id, status, at } => {
+                Say::Status { id: id.0, status: *status as i16, at: micros(*at) }
+            }
+            Outbound::Acknowledged(ids) => Say::Acknowledged(ids.iter().map(|id| id.0).collect()),
+            Outbound::ConversationChanged(conversation) => {
+                Say::Conversation(Box::new((&**conversation).into()))
+            }
+            Outbound::Typing { conversation, from } => {
+                Say::Typing { conversation: conversation.0, from: from.to_string() }
+            }
+            Outbound::Nudge => Say::Nudge,
+            Outbound::Close { .. } => return None,
+        })
+    }
+
+    fn read(self) -> Option<Outbound> {
+        Some(match self {
+            Say::Deliver(message) => Outbound::Deliver(Delivery::new(message.read()?)),
+            Say::Own(message) => Outbound::Own(Delivery::new(message.read()?)),
+            Say::Status { id, status, at } => Outbound::StatusChanged {
+                id: MessageId(id),
+                status: Status::from_number(status)?,
+                at: time(at)?,
+            },
+            Say::Acknowledged(ids) => {
+                Outbound::Acknowledged(ids.into_iter().map(MessageId).collect())
+            }
+            Say::Conversation(conversation) => {
+                Outbound::ConversationChanged(Arc::new(conversation.read()?))
+            }
+            Say::Typing { conversation, from } => Outbound::Typing {
+                conversation: ConversationId(conversation),
+                from: from.into(),
+            },
+            Say::Nudge => Outbound::Nudge,
+        })
+    }
+}
+
+/// Writes a frame. `None` when nothing of it is for other processes.
+pub(super) fn write(from: [u8; 8], n: u64, items: &[(&Party, &Outbound)]) -> Option<Bytes> {
+    let items: Vec<Item> = items
+        .iter()
+        .filter_map(|(party, outbound)| Some(Item { to: name(party), say: Say::new(outbound)? }))
+        .collect();
+    if items.is_empty() {
+        return None;
+    }
+    rmp_serde::to_vec_named(&Frame { v: VERSION, from, n, items }).ok().map(Bytes::from)
+}
+
+/// Reads a frame: who says it, its number, what it says. `None` for one that cannot be read whole.
+pub(super) fn read(bytes: &[u8]) -> Option<([u8; 8], u64, Vec<(Party, Outbound)>)> {
+    let frame: Frame = rmp_serde::from_slice(bytes).ok()?;
+    if frame.v != VERSION {
+        return None;
+    }
+    let items = frame.items.into_iter().map(|item| Some((party(&item.to)?, item.say.read()?)));
+    Some((frame.from, frame.n, items.collect::<Option<_>>()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message() -> Message {
+        let at = OffsetDateTime::from_unix_timestamp_nanos(1_700_000_000_123_456_000).unwrap();
+        Message {
+            id: MessageId(Uuid::from_u128(7)),
+            place: Some(Place { conversation: ConversationId(Uuid::from_u128(8)), seq: 3 }),
+            sender: Party::Business(UserId(Uuid::from_u128(9))),
+            from: "Shop".into(),
+            recipient: Party::Mobile(Phone::from_stored("+967771234567")),
+            subject: None,
+            content: "مرحبا \u{1f600}".to_owned(),
+            content_type: ContentType::Json,
+            priority: Priority::High,
+            status: Status::Pending,
+            generation: 2,
+            retry_count: 1,
+            failure_reason: None,
+            created_at: at,
+            sent_at: Some(at),
+            delivered_at: None,
+            read_at: None,
+        }
+    }
+
+    #[test]
+    fn what_is_said_is_heard() {
+        let phone = Party::Mobile(Phone::from_stored("+967771234567"));
+        let shop = Party::Business(UserId(Uuid::from_u128(9)));
+        let conversation = Conversation {
+            id: ConversationId(Uuid::from_u128(1)),
+            business: UserId(Uuid::from_u128(9)),
+            business_name: "Shop".into(),
+            phone: Phone::from_stored("+967771234567"),
+            status: ConversationStatus::Archived,
+            last_seq: 4,
+            last_at: message().created_at,
+            unread_business: 1,
+            unread_mobile: 2,
+            created_at: message().created_at,
+        };
+        let said = [
+            (&phone, Outbound::Deliver(Delivery::new(message()))),
+            (&shop, Outbound::Own(Delivery::new(message()))),
+            (&shop, Outbound::Acknowledged([MessageId(Uuid::from_u128(5))].into())),
+            (&shop, Outbound::ConversationChanged(Arc::new(conversation))),
+            (
+                &shop,
+                Outbound::StatusChanged {
+                    id: MessageId(Uuid::from_u128(5)),
+                    status: Status::Read,
+                    at: message().created_at,
+                },
+            ),
+            (&phone, Outbound::Nudge),
+        ];
+        let said: Vec<(&Party, &Outbound)> = said.iter().map(|(p, o)| (*p, o)).collect();
+        let (from, n, heard) = read(&write([7; 8], 42, &said).unwrap()).unwrap();
+        assert_eq!((from, n, heard.len()), ([7; 8], 42, said.len()));
+        for ((to, outbound), (heard_by, heard)) in said.iter().zip(&heard) {
+            assert_eq!(*to, heard_by);
+            assert_eq!(format!("{outbound:?}"), format!("{heard:?}"));
+        }
+    }
+
+    #[test]
+    fn what_concerns_one_connection_stays_here_and_garbage_is_no_frame() {
+        let phone = Party::Mobile(Phone::from_stored("+967771234567"));
+        let close = Outbound::Close { allow_reconnect: true, reason: None };
+        assert!(write([0; 8], 1, &[(&phone, &close)]).is_none());
+        let good = write([0; 8], 1, &[(&phone, &Outbound::Nudge)]).unwrap();
+        assert!(read(&good).is_some());
+        assert!(read(&good[..good.len() - 1]).is_none());
+        assert!(read(b"").is_none());
+        assert!(read(&[0xC1; 40]).is_none());
+    }
+}
