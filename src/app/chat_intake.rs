@@ -7,9 +7,9 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::{App, Error, gather::Gather};
+use super::{App, Error, delivery::Online, gather::Gather};
 use crate::{
-    domain::MessageId,
+    domain::{MessageId, Party},
     store::{
         self,
         chat::{self, Appended, NewChat, Outcome},
@@ -27,8 +27,9 @@ const COME_BACK: Duration = Duration::from_secs(1);
 
 struct Request {
     new: NewChat,
-    /// The sender's connection, which is not told of its own message.
-    except: u64,
+    /// The sender's connection, which is not shown its own message; 0 for none.
+    said_by: u64,
+    recipient: Party,
     reply: oneshot::Sender<Result<Appended, Error>>,
 }
 
@@ -53,10 +54,15 @@ impl ChatIntake {
     /// # Errors
     /// [`Error::Overloaded`] when too much waits; [`Error::Unavailable`] when the outcome cannot be
     /// known.
-    pub(super) async fn append(&self, new: NewChat, except: u64) -> Result<Appended, Error> {
+    pub(super) async fn append(
+        &self,
+        new: NewChat,
+        recipient: Party,
+        said_by: u64,
+    ) -> Result<Appended, Error> {
         let (reply, answer) = oneshot::channel();
         self.sender
-            .try_send(Request { new, except, reply })
+            .try_send(Request { new, said_by, recipient, reply })
             .map_err(|_| Error::Overloaded { retry_after: COME_BACK })?;
         answer.await.unwrap_or(Err(Error::Unavailable))
     }
@@ -88,15 +94,16 @@ impl ChatIntakeWork {
 }
 
 async fn write(app: &App, batch: Vec<Request>) {
-    match persist_patiently(app, &batch).await {
-        Ok(outcome) => finish(app, batch, outcome),
+    let online = app.online_among(batch.iter().map(|request| &request.recipient)).await;
+    match persist_patiently(app, &batch, &online).await {
+        Ok(outcome) => finish(app, batch, outcome, &online),
         Err(error) if !error.is_transient() && batch.len() > 1 => {
             // One bad row never fails its neighbours.
             tracing::warn!(%error, messages = batch.len(), "a chat batch was refused; one by one now");
             for request in batch {
                 let alone = vec![request];
-                match persist_patiently(app, &alone).await {
-                    Ok(outcome) => finish(app, alone, outcome),
+                match persist_patiently(app, &alone, &online).await {
+                    Ok(outcome) => finish(app, alone, outcome, &online),
                     Err(error) => refuse(alone, &error),
                 }
             }
@@ -105,7 +112,11 @@ async fn write(app: &App, batch: Vec<Request>) {
     }
 }
 
-async fn persist_patiently(app: &App, batch: &[Request]) -> Result<Outcome, store::Error> {
+async fn persist_patiently(
+    app: &App,
+    batch: &[Request],
+    online: &Online,
+) -> Result<Outcome, store::Error> {
     let mut waits = ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(20))
         .with_max_delay(Duration::from_millis(500))
@@ -120,7 +131,7 @@ async fn persist_patiently(app: &App, batch: &[Request]) -> Result<Outcome, stor
         let attempt = async {
             let mut client = app.store().client().await?;
             chat::append(&mut client, &new, &mut earlier, |party| {
-                app.born_leased_until(party, app.clock().now())
+                app.born_leased_until(online, party, app.clock().now())
             })
             .await
         };
@@ -139,18 +150,24 @@ async fn persist_patiently(app: &App, batch: &[Request]) -> Result<Outcome, stor
     }
 }
 
-fn finish(app: &App, batch: Vec<Request>, outcome: Outcome) {
+fn finish(app: &App, batch: Vec<Request>, outcome: Outcome, online: &Online) {
     let mut accepted = Vec::new();
+    let mut answers = Vec::new();
     for (request, appended) in batch.into_iter().zip(outcome.messages) {
         if let Appended::New(message) = &appended {
             metrics::counter!("esh3ar_messages_accepted_total").increment(1);
-            accepted.push((message.clone(), request.except));
+            accepted.push((message.clone(), request.said_by));
         }
-        // The caller may have gone; the message is accepted all the same.
-        let _ = request.reply.send(Ok(appended));
+        answers.push((request.reply, appended));
     }
     app.tell_own(&accepted);
-    app.wake(accepted.into_iter().map(|(message, _)| message).collect());
+    let messages = accepted.into_iter().map(|(message, _)| message).collect();
+    app.answer_and_wake(messages, online, move || {
+        for (reply, appended) in answers {
+            // The caller may have gone; the message is accepted all the same.
+            let _ = reply.send(Ok(appended));
+        }
+    });
     for conversation in outcome.conversations {
         app.tell_conversation(conversation);
     }

@@ -7,7 +7,10 @@ use ring::rand::{SecureRandom, SystemRandom};
 use time::OffsetDateTime;
 
 use super::{App, Error};
-use crate::store::{secrets, tokens};
+use crate::{
+    domain::NodeId,
+    store::{secrets, tokens},
+};
 
 /// How far back is looked again. A connection takes its seat up to 15 s after its token was looked at
 /// (the handshake's timeout), a look-up is believed for 1 s, and the clocks of an installation's
@@ -15,7 +18,7 @@ use crate::store::{secrets, tokens};
 const AGAIN: Duration = Duration::from_secs(30);
 
 /// A name that no other process has.
-pub(super) fn new_node() -> [u8; 8] {
+pub fn new_node() -> NodeId {
     uuid::Uuid::new_v4().as_u64_pair().1.to_be_bytes()
 }
 
@@ -38,7 +41,7 @@ impl App {
     /// Failures of the database.
     pub async fn close_revoked(&self, since: OffsetDateTime) -> Result<OffsetDateTime, Error> {
         let now = self.clock().now();
-        if self.registry().connections() + self.bystanders().connections() == 0 {
+        if self.presence().local().connections() + self.bystanders().connections() == 0 {
             return Ok(now);
         }
         let client = self.store().client().await?;
@@ -47,7 +50,7 @@ impl App {
         if !revoked.is_empty() {
             // First, so that nobody comes back through what is still believed.
             self.inner.known_tokens.forget(&revoked);
-            self.registry().close_tokens(&revoked);
+            self.presence().local().close_tokens(&revoked);
             self.bystanders().close_tokens(&revoked);
         }
         Ok(now)

@@ -124,7 +124,7 @@ impl App {
         Ok(conversations::unread(&self.store().client().await?, &party).await?)
     }
 
-    /// Says something in a conversation. `except` is the connection that says it, 0 for none. The
+    /// Says something in a conversation. `said_by` is the connection that says it, 0 for none. The
     /// message, and whether it was stored now and not before.
     ///
     /// # Errors
@@ -134,16 +134,16 @@ impl App {
         caller: &Caller,
         id: ConversationId,
         request: ChatRequest,
-        except: u64,
+        said_by: u64,
     ) -> Result<(Message, bool), Error> {
-        let (_, side) = self.taking_part(caller, id).await?;
+        let (conversation, side) = self.taking_part(caller, id).await?;
         let ChatRequest { draft, client_message_id } = request;
         let broken = conversation::broken_rules(&draft, client_message_id.as_deref());
         if !broken.is_empty() {
             return Err(Error::Invalid(broken));
         }
         let priority = draft.priority;
-        self.admit(caller, priority)?;
+        self.admit(caller, priority).await?;
         let new = NewChat {
             id: MessageId(Uuid::now_v7()),
             conversation: id,
@@ -152,9 +152,10 @@ impl App {
             client_message_id,
             created_at: self.clock().now(),
         };
-        let appended = self.inner.chat_intake.append(new, except).await;
+        let recipient = conversation.party(side.other());
+        let appended = self.inner.chat_intake.append(new, recipient, said_by).await;
         if !matches!(appended, Ok(Appended::New(_))) {
-            self.inner.limiter.give_back(&caller.party(), 1);
+            self.inner.limiter.give_back(&caller.party(), 1).await;
         }
         match appended? {
             Appended::New(message) => Ok((message, true)),
@@ -218,7 +219,7 @@ impl App {
         let ids: Vec<MessageId> = changed.iter().map(|change| change.id).collect();
         if !ids.is_empty() {
             let read: Arc<[MessageId]> = ids.as_slice().into();
-            self.registry().send(&conversation.party(side), &Outbound::Acknowledged(read));
+            self.presence().send(&conversation.party(side), &Outbound::Acknowledged(read));
             self.tell_senders(&changed);
             self.tell_conversation(conversation.clone());
         }
@@ -278,18 +279,15 @@ impl App {
         let (conversation, side) = self.taking_part(caller, id).await?;
         let from = conversation.name(side);
         let other = conversation.party(side.other());
-        self.registry().send(&other, &Outbound::Typing { conversation: id, from });
+        self.presence().send(&other, &Outbound::Typing { conversation: id, from });
         Ok(())
     }
 
     /// Shows messages to their senders' other connections.
     pub(super) fn tell_own(&self, accepted: &[(Message, u64)]) {
-        for (message, except) in accepted {
-            let sender = message.sender.clone();
-            if self.registry().is_online(&sender) {
-                let own = Outbound::Own(Delivery::new(message.clone()));
-                self.registry().send_except(&sender, *except, &own);
-            }
+        for (message, said_by) in accepted {
+            let delivery = Delivery::new(message.clone());
+            self.presence().send(&message.sender, &Outbound::Own { delivery, said_by: *said_by });
         }
     }
 
@@ -298,7 +296,7 @@ impl App {
         let told = Arc::new(conversation);
         for side in [Side::Business, Side::Mobile] {
             let changed = Outbound::ConversationChanged(Arc::clone(&told));
-            self.registry().send(&told.party(side), &changed);
+            self.presence().send(&told.party(side), &changed);
         }
     }
 

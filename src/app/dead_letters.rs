@@ -163,6 +163,20 @@ impl App {
         }
     }
 
+    /// Keeps a frame of the broker's that nobody can read. The wake-ups that it may have held are found
+    /// by the sweeper.
+    ///
+    /// # Errors
+    /// Failures of the database.
+    pub async fn bury_frame(&self, frame: &[u8], reason: &str, queue: &str) -> Result<(), Error> {
+        const MOST: usize = 65_536;
+        let id = DeadLetterId(uuid::Uuid::now_v7());
+        let reason = format!("a frame of the queue {queue}: {reason}").replace('\0', "\u{fffd}");
+        let client = self.store().client().await?;
+        let frame = frame.get(..MOST).unwrap_or(frame);
+        Ok(dead_letters::bury_frame(&client, id, frame, &reason, self.clock().now()).await?)
+    }
+
     /// Lets dead letters expire that were kept long enough. Returns whether there may be more.
     ///
     /// # Errors

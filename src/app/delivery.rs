@@ -1,13 +1,18 @@
 //! From accepted to the connections, and what finds the messages that got stuck on the way.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use time::OffsetDateTime;
 
 use super::{App, Error};
 use crate::{
-    domain::{Message, feed::Attempt},
-    presence::{Delivery, Outbound},
+    domain::{Message, MessageId, Party, Priority, feed::Attempt},
+    presence::{Delivery, Outbound, Reach},
+    queue::{LocalQueue, Queue, Rabbit, WakeUp},
     store::{self, idempotency, messages, outcome::WrittenAt},
 };
 
@@ -16,15 +21,67 @@ const SWEEP: usize = 1000;
 /// How old a parked message of a connected recipient must be before it counts as stuck; younger ones
 /// are on their way.
 const STUCK_AFTER: Duration = Duration::from_secs(2);
+/// How often positions are checked (delivery.md, How 5), and how often while Redis is away.
+const CHECK_EVERY: Duration = Duration::from_secs(20);
+const CHECK_EVERY_WITHOUT: Duration = Duration::from_secs(5);
+/// How often it is looked whether Redis is away.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long an answer waits for the broker to have the wake-ups of its messages.
+const BROKER_PATIENCE: Duration = Duration::from_millis(500);
 /// The most recipients in one position check.
 const CHECKED_AT_ONCE: usize = 1000;
 
+/// Who of some recipients is connected.
+pub(super) enum Online {
+    /// This process is alone: it is seen at the moment it is asked.
+    Seen,
+    /// It was looked up.
+    Known(HashSet<Party>),
+}
+
 impl App {
-    /// Wakes the delivery of messages that have just become durable.
-    pub(super) fn wake(&self, accepted: Vec<Message>) {
+    /// Looks up who of these is connected anywhere, once for a batch.
+    pub(super) async fn online_among<'a>(
+        &self,
+        recipients: impl Iterator<Item = &'a Party>,
+    ) -> Online {
+        if self.presence().relay().is_none() {
+            return Online::Seen;
+        }
+        let asked: Vec<&Party> = recipients.collect::<HashSet<_>>().into_iter().collect();
+        let online = self.presence().are_online(&asked).await;
+        let known = asked.into_iter().zip(online).filter(|(_, online)| *online);
+        Online::Known(known.map(|(party, _)| party.clone()).collect())
+    }
+
+    pub(super) fn is_online(&self, online: &Online, party: &Party) -> bool {
+        match online {
+            Online::Seen => self.presence().local().is_online(party),
+            Online::Known(known) => known.contains(party),
+        }
+    }
+
+    /// Answers the senders of messages that have just become durable, and wakes their delivery.
+    pub(super) fn answer_and_wake(
+        &self,
+        accepted: Vec<Message>,
+        online: &Online,
+        answer: impl FnOnce() + Send + 'static,
+    ) {
+        match self.queue() {
+            Queue::Local(queue) => {
+                answer();
+                self.failpoint("intake_after_answer");
+                self.wake_here(queue, accepted);
+            }
+            Queue::Rabbit(rabbit) => self.wake_workers(rabbit, accepted, online, answer),
+        }
+    }
+
+    fn wake_here(&self, queue: &LocalQueue<Arc<Delivery>>, accepted: Vec<Message>) {
         let mut shares: Vec<(i16, Vec<Arc<Delivery>>)> = Vec::new();
         for message in accepted {
-            if !self.registry().is_online(&message.recipient) {
+            if !self.presence().local().is_online(&message.recipient) {
                 // It was stored before this look, so whoever connects from now on finds it.
                 continue;
             }
@@ -38,25 +95,88 @@ impl App {
         for (partition, deliveries) in shares {
             let items =
                 deliveries.into_iter().map(|delivery| (delivery.message.priority, delivery));
-            for refused in self.queue().push(partition, items) {
+            for refused in queue.push(partition, items) {
                 // No room for the wake-up: the connection reads from the database instead.
-                self.registry().send(&refused.message.recipient, &Outbound::Nudge);
+                self.presence().send(&refused.message.recipient, &Outbound::Nudge);
             }
         }
     }
 
-    /// Hands messages to the connections of their recipients.
-    pub fn deliver(&self, deliveries: &[Arc<Delivery>]) {
-        let mut offline = Vec::new();
-        for delivery in deliveries {
-            let outbound = Outbound::Deliver(Arc::clone(delivery));
-            if self.registry().send(&delivery.message.recipient, &outbound) == 0 {
-                offline.push(delivery.message.id);
+    fn wake_workers(
+        &self,
+        rabbit: &Rabbit,
+        accepted: Vec<Message>,
+        online: &Online,
+        answer: impl FnOnce() + Send + 'static,
+    ) {
+        let mut absent = HashSet::new();
+        let mut frames: BTreeMap<(Priority, i16), Vec<WakeUp>> = BTreeMap::new();
+        for message in accepted {
+            if self.is_online(online, &message.recipient) {
+                let place = (message.priority, message.recipient.partition());
+                let wake_up = WakeUp { id: message.id, generation: message.generation };
+                frames.entry(place).or_default().push(wake_up);
+            } else {
+                absent.insert(message.recipient);
             }
         }
+        let settled: Vec<_> = frames
+            .into_iter()
+            .map(|((lane, partition), wake_ups)| rabbit.offer(lane, partition, wake_ups))
+            .collect();
+        let waits = rabbit.state().borrow().is_connected();
+        let app = self.clone();
+        tokio::spawn(async move {
+            if waits {
+                // What the same sender sends next, through another gateway perhaps, must come behind
+                // this at the broker.
+                let all = futures_util::future::join_all(settled);
+                let _ = tokio::time::timeout(BROKER_PATIENCE, all).await;
+            }
+            answer();
+            app.failpoint("intake_after_answer");
+            if absent.is_empty() {
+                return;
+            }
+            // They were absent before it was stored; who came since then may have read before.
+            let asked: Vec<&Party> = absent.iter().collect();
+            let online = app.presence().are_online(&asked).await;
+            for (party, _) in asked.into_iter().zip(online).filter(|(_, online)| *online) {
+                app.presence().send(party, &Outbound::Nudge);
+            }
+        });
+    }
+
+    /// Hands messages to the connections of their recipients.
+    pub async fn deliver(&self, deliveries: &[Arc<Delivery>]) {
+        let reached = self.presence().hand(deliveries).await;
+        // Of those nobody can find, position checks take care.
+        let offline = deliveries.iter().zip(reached).filter(|(_, reach)| *reach != Reach::Handed);
+        let offline: Vec<MessageId> = offline.map(|(delivery, _)| delivery.message.id).collect();
         if !offline.is_empty() {
             self.inner.ledger.note_offline(offline);
         }
+    }
+
+    /// The same for messages that the broker names: those of them that still wait are read, and handed
+    /// over in the order in which they were named.
+    ///
+    /// # Errors
+    /// Failures of the database; then nothing was handed over.
+    pub async fn deliver_named(&self, wake_ups: &[WakeUp]) -> Result<(), Error> {
+        let ids: Vec<MessageId> = wake_ups.iter().map(|wake_up| wake_up.id).collect();
+        let client = self.store().client().await?;
+        let (found, unreadable) = messages::new_of(&client, &ids).await?;
+        drop(client);
+        if !unreadable.is_empty() {
+            self.inner.ledger.note_unreadable(unreadable);
+        }
+        let mut found: HashMap<MessageId, Message> =
+            found.into_iter().map(|message| (message.id, message)).collect();
+        let deliveries: Vec<Arc<Delivery>> =
+            ids.iter().filter_map(|id| found.remove(id)).map(Delivery::new).collect();
+        self.deliver(&deliveries).await;
+        Ok(())
     }
 
     /// Takes the messages whose time to be looked at has come and asks their recipients, where they
@@ -71,28 +191,53 @@ impl App {
             self.failpoint("sweep_after_take");
         }
         for party in parties {
-            self.registry().send(&party, &Outbound::Nudge);
+            self.presence().send(&party, &Outbound::Nudge);
         }
         Ok(count == SWEEP)
     }
 
     /// Finds connected recipients that have messages waiting as if they were not, and nudges them.
-    /// Returns how many.
+    /// With `doubted`, what was handed over may have been lost on the way, and counts too. Returns how
+    /// many were found.
     ///
     /// # Errors
     /// Failures of the database.
-    pub async fn check_positions(&self) -> Result<usize, Error> {
+    pub async fn check_positions(&self, doubted: bool) -> Result<usize, Error> {
         let mut found = 0;
-        for parties in self.registry().parties().chunks(CHECKED_AT_ONCE) {
+        for parties in self.presence().local().parties().chunks(CHECKED_AT_ONCE) {
             let client = self.store().client().await?;
-            let behind =
-                messages::behind(&client, parties, self.clock().now() - STUCK_AFTER).await?;
+            let before = self.clock().now() - STUCK_AFTER;
+            let behind = messages::behind(&client, parties, before, doubted).await?;
             found += behind.len();
             for party in behind {
-                self.registry().send(&party, &Outbound::Nudge);
+                self.presence().local().send(&party, &Outbound::Nudge);
             }
         }
         Ok(found)
+    }
+
+    /// Waits until positions are to be checked: every 20 s, every 5 s while Redis is away, and when
+    /// something may have been lost on the way to this process. Whether that is so.
+    pub async fn until_positions_are_due(&self) -> bool {
+        let Some(relay) = self.presence().relay() else {
+            tokio::time::sleep(CHECK_EVERY).await;
+            return false;
+        };
+        let mut waited = Duration::ZERO;
+        loop {
+            let often = if relay.redis().state().up { CHECK_EVERY } else { CHECK_EVERY_WITHOUT };
+            if waited >= often {
+                return false;
+            }
+            tokio::select! {
+                () = relay.doubt() => {
+                    // What is younger than this is not looked at, and may be what was lost.
+                    tokio::time::sleep(STUCK_AFTER).await;
+                    return true;
+                }
+                () = tokio::time::sleep(LOOK_EVERY) => waited += LOOK_EVERY,
+            }
+        }
     }
 
     /// Forgets idempotency keys whose time is over. Returns whether there may be more.

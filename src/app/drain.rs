@@ -14,7 +14,11 @@ impl App {
     /// Begins or ends the emptying of this process.
     pub fn drain(&self, draining: bool) {
         self.inner.draining.store(draining, Ordering::Release);
-        tracing::info!(draining, connections = self.registry().connections(), "draining changed");
+        tracing::info!(
+            draining,
+            connections = self.presence().local().connections(),
+            "draining changed"
+        );
     }
 
     /// Whether this process is being emptied: it takes no connections then, and answers requests.
@@ -28,8 +32,8 @@ impl App {
         if !self.is_draining() {
             return 0;
         }
-        let largest = largest.max(self.registry().connections());
-        self.registry().close_some(WAVE.max(largest.div_ceil(WAVES)));
+        let largest = largest.max(self.presence().local().connections());
+        self.presence().local().close_some(WAVE.max(largest.div_ceil(WAVES)));
         largest
     }
 }

@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::{App, Error, gather::Gather};
+use super::{App, Error, delivery::Online, gather::Gather};
 use crate::{
     domain::{Message, Party, UserId},
     store::{
@@ -120,18 +120,20 @@ impl IntakeWork {
 }
 
 async fn write(app: &App, batch: Vec<Request>) {
-    match persist_patiently(app, &batch).await {
+    let recipients = batch.iter().flat_map(|request| &request.messages).map(|m| &m.recipient);
+    let online = app.online_among(recipients).await;
+    match persist_patiently(app, &batch, &online).await {
         Ok(outcomes) => {
             app.failpoint("intake_after_commit");
-            finish(app, batch, outcomes);
+            finish(app, batch, outcomes, &online);
         }
         Err(error) if !error.is_transient() && batch.len() > 1 => {
             // One bad row never fails its neighbours.
             tracing::warn!(%error, requests = batch.len(), "a batch was refused; one by one now");
             for request in batch {
                 let alone = vec![request];
-                match persist_patiently(app, &alone).await {
-                    Ok(outcomes) => finish(app, alone, outcomes),
+                match persist_patiently(app, &alone, &online).await {
+                    Ok(outcomes) => finish(app, alone, outcomes, &online),
                     Err(error) => refuse(alone, &error),
                 }
             }
@@ -143,7 +145,11 @@ async fn write(app: &App, batch: Vec<Request>) {
 /// Whether each request was stored by us, or its key was taken.
 type Outcomes = Vec<bool>;
 
-async fn persist_patiently(app: &App, batch: &[Request]) -> Result<Outcomes, store::Error> {
+async fn persist_patiently(
+    app: &App,
+    batch: &[Request],
+    online: &Online,
+) -> Result<Outcomes, store::Error> {
     let mut waits = ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(20))
         .with_max_delay(Duration::from_millis(500))
@@ -153,7 +159,7 @@ async fn persist_patiently(app: &App, batch: &[Request]) -> Result<Outcomes, sto
     let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
         // Storing the same rows again is harmless, so a commit whose outcome is unknown is repeated.
-        let error = match tokio::time::timeout_at(deadline, persist(app, batch)).await {
+        let error = match tokio::time::timeout_at(deadline, persist(app, batch, online)).await {
             Ok(Ok(outcomes)) => return Ok(outcomes),
             Ok(Err(error)) if !error.is_transient() => return Err(error),
             Ok(Err(error)) => error,
@@ -168,12 +174,12 @@ async fn persist_patiently(app: &App, batch: &[Request]) -> Result<Outcomes, sto
     }
 }
 
-async fn persist(app: &App, batch: &[Request]) -> Result<Outcomes, store::Error> {
+async fn persist(app: &App, batch: &[Request], online: &Online) -> Result<Outcomes, store::Error> {
     app.failpoint("intake_before_insert");
     let now = app.clock().now();
     let mut client = app.store().client().await?;
     if batch.iter().all(|request| request.keyed.is_none()) {
-        let rows = rows(app, batch.iter());
+        let rows = rows(app, batch.iter(), online);
         messages::insert_one_way(&client, &rows).await?;
         return Ok(vec![true; batch.len()]);
     }
@@ -187,7 +193,7 @@ async fn persist(app: &App, batch: &[Request]) -> Result<Outcomes, store::Error>
     });
     let mine = join_all(claims).await.into_iter().collect::<Result<Outcomes, _>>()?;
     let stored = batch.iter().zip(&mine).filter(|(_, mine)| **mine).map(|(request, _)| request);
-    let rows = rows(app, stored);
+    let rows = rows(app, stored, online);
     if !rows.is_empty() {
         messages::insert_one_way(&transaction, &rows).await?;
     }
@@ -195,13 +201,17 @@ async fn persist(app: &App, batch: &[Request]) -> Result<Outcomes, store::Error>
     Ok(mine)
 }
 
-fn rows<'a>(app: &App, requests: impl Iterator<Item = &'a Request>) -> Vec<NewMessage<'a>> {
+fn rows<'a>(
+    app: &App,
+    requests: impl Iterator<Item = &'a Request>,
+    online: &Online,
+) -> Vec<NewMessage<'a>> {
     requests
         .flat_map(|request| &request.messages)
         .map(|message| NewMessage {
             message,
             partition: message.recipient.partition(),
-            next_attempt_at: app.born_leased_until(&message.recipient, message.created_at),
+            next_attempt_at: app.born_leased_until(online, &message.recipient, message.created_at),
         })
         .collect()
 }
@@ -229,33 +239,38 @@ impl App {
     /// the recipient's next connect is what finds it.
     pub(super) fn born_leased_until(
         &self,
+        online: &Online,
         recipient: &Party,
         created_at: OffsetDateTime,
     ) -> Option<OffsetDateTime> {
-        if !self.settings().delivers {
+        if self.settings().node.is_none() {
             return Some(created_at);
         }
         let lease = self.settings().retry.acknowledge_timeout + SAFETY;
-        self.registry().is_online(recipient).then(|| created_at + lease)
+        self.is_online(online, recipient).then(|| created_at + lease)
     }
 }
 
-fn finish(app: &App, batch: Vec<Request>, outcomes: Outcomes) {
+fn finish(app: &App, batch: Vec<Request>, outcomes: Outcomes, online: &Online) {
     let mut accepted = Vec::new();
+    let mut replies = Vec::new();
     let mut repeats = Vec::new();
     for (request, mine) in batch.into_iter().zip(outcomes) {
         if mine {
             metrics::counter!("esh3ar_messages_accepted_total")
                 .increment(request.messages.len() as u64);
-            // The caller may have gone; the messages are accepted all the same.
-            let _ = request.reply.send(Ok(Accepted::New));
+            replies.push(request.reply);
             accepted.extend(request.messages);
         } else {
             repeats.push(request);
         }
     }
-    app.failpoint("intake_after_answer");
-    app.wake(accepted);
+    app.answer_and_wake(accepted, online, move || {
+        for reply in replies {
+            // The caller may have gone; the messages are accepted all the same.
+            let _ = reply.send(Ok(Accepted::New));
+        }
+    });
     if !repeats.is_empty() {
         let app = app.clone();
         // Rare, and it must not hold up the next batch.

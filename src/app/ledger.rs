@@ -288,7 +288,7 @@ fn answer(app: &App, batch: Batch, changed: &[Changed]) {
 
 fn tell_other_connections(app: &App, party: &Party, ids: &[MessageId]) {
     if !ids.is_empty() {
-        app.registry().send(party, &Outbound::Acknowledged(ids.into()));
+        app.presence().send(party, &Outbound::Acknowledged(ids.into()));
     }
 }
 
@@ -308,6 +308,6 @@ fn tell_senders(app: &App, changed: &[Changed]) {
         }
         let outbound =
             Outbound::StatusChanged { id: change.id, status: change.status, at: change.at };
-        app.registry().send(&change.sender, &outbound);
+        app.presence().send(&change.sender, &outbound);
     }
 }

@@ -1,7 +1,9 @@
 //! How much is taken on: of one user, of all together, and while deliveries pile up.
 //!
-//! Kept in this process, which is all there is when everything is embedded. Refusing counts nothing,
-//! and what was counted for a request that turns out to be a repeat is given back.
+//! Counted in this process when everything is embedded, in Redis otherwise ([`shared`]). Refusing
+//! counts nothing, and what was counted for a request that turns out to be a repeat is given back.
+
+mod shared;
 
 use std::{
     collections::HashMap,
@@ -13,8 +15,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use self::shared::Shared;
 use super::{App, Error};
 use crate::{
+    cache::{Redis, redis::Admission},
     domain::{
         Party, Priority,
         depth::{Depth, Level},
@@ -77,6 +81,7 @@ pub(super) struct Limiter {
     system: Mutex<Window>,
     depth: Mutex<(Depth, Instant)>,
     level: AtomicU8,
+    shared: Option<Shared>,
 }
 
 /// A user is over a limit.
@@ -113,7 +118,7 @@ fn wait_of(windows: &mut Windows, rates: &[(Rate, &'static str); 2], now: Durati
 }
 
 impl Limiter {
-    pub(super) fn new(limits: Limits) -> Limiter {
+    pub(super) fn new(limits: Limits, redis: Option<Redis>) -> Limiter {
         let zero = Instant::now();
         Limiter {
             limits,
@@ -123,6 +128,7 @@ impl Limiter {
             system: Mutex::default(),
             depth: Mutex::new((Depth::new(limits.queue_depth), zero)),
             level: AtomicU8::new(0),
+            shared: redis.map(Shared::new),
         }
     }
 
@@ -137,43 +143,81 @@ impl Limiter {
 
     /// Counts up to `wanted` messages of a user, as many as there is room for. Fails when there is
     /// room for none.
-    pub(super) fn admit_user(&self, user: &Party, wanted: u32) -> Result<u32, Limited> {
+    pub(super) async fn admit_user(&self, user: &Party, wanted: u32) -> Result<u32, Limited> {
         let rates = self.limits.rates();
         if wanted == 0 || rates.iter().all(|(rate, _)| rate.most == 0) {
             return Ok(wanted);
         }
+        if let Some(shared) = &self.shared {
+            let of_all = rates.map(|(rate, _)| rate);
+            match shared.admit_user(user, wanted, &of_all).await {
+                Ok(Admission::Passed(passed)) => return Ok(passed),
+                Ok(Admission::Wait { rate, retry_after }) => {
+                    let (rate, per) = rates.get(rate).copied().unwrap_or(rates[0]);
+                    return Err(Limited { retry_after, most: rate.most, per });
+                }
+                // Counted here, then.
+                Err(_) => {}
+            }
+        }
+        self.admit_user_here(user, wanted, &rates)
+    }
+
+    fn admit_user_here(
+        &self,
+        user: &Party,
+        wanted: u32,
+        rates: &[(Rate, &'static str); 2],
+    ) -> Result<u32, Limited> {
         let now = self.now();
         let mut shard = self.shard(user);
         if shard.len() >= USERS / SHARDS && !shard.contains_key(user) {
             shard.retain(|_, windows| {
-                windows.iter_mut().zip(&rates).any(|(w, (rate, _))| !w.is_idle(*rate, now))
+                windows.iter_mut().zip(rates).any(|(w, (rate, _))| !w.is_idle(*rate, now))
             });
         }
         let windows = shard.entry(user.clone()).or_default();
         let mut room = wanted;
-        for (window, (rate, _)) in windows.iter_mut().zip(&rates) {
+        for (window, (rate, _)) in windows.iter_mut().zip(rates) {
             room = room.min(window.room(*rate, now));
         }
         if room == 0 {
-            return Err(wait_of(windows, &rates, now));
+            return Err(wait_of(windows, rates, now));
         }
-        for (window, (rate, _)) in windows.iter_mut().zip(&rates) {
+        for (window, (rate, _)) in windows.iter_mut().zip(rates) {
             window.pass(*rate, now, room);
         }
         Ok(room)
     }
 
     /// What a user is told whose next message does not pass any more.
-    pub(super) fn wait_of_user(&self, user: &Party) -> Limited {
+    pub(super) async fn wait_of_user(&self, user: &Party) -> Limited {
+        if self.shared.is_some() {
+            match self.admit_user(user, 1).await {
+                Err(limited) => return limited,
+                // A place has become free meanwhile; it is not for this one.
+                Ok(counted) => {
+                    let rates = self.limits.rates().map(|(rate, _)| rate);
+                    if let Some(shared) = &self.shared {
+                        let _ = shared.give_back_of_user(user, counted, &rates).await;
+                    }
+                }
+            }
+        }
         let (rates, now) = (self.limits.rates(), self.now());
         wait_of(self.shard(user).entry(user.clone()).or_default(), &rates, now)
     }
 
     /// Counts messages of the whole system, all or none.
-    pub(super) fn admit_system(&self, count: u32) -> Result<(), Duration> {
+    pub(super) async fn admit_system(&self, count: u32) -> Result<(), Duration> {
         let rate = self.limits.system();
         if rate.most == 0 || count == 0 {
             return Ok(());
+        }
+        if let Some(shared) = &self.shared
+            && let Ok(admitted) = shared.admit_system(count, rate).await
+        {
+            return admitted;
         }
         let now = self.now();
         let mut window = locked(&self.system);
@@ -185,7 +229,15 @@ impl Limiter {
     }
 
     /// Gives back what did not pass after all.
-    pub(super) fn give_back(&self, user: &Party, count: u32) {
+    pub(super) async fn give_back(&self, user: &Party, count: u32) {
+        if count > 0
+            && let Some(shared) = &self.shared
+        {
+            let rates = self.limits.rates().map(|(rate, _)| rate);
+            if shared.give_back(user, count, &rates, self.limits.system()).await.is_ok() {
+                return;
+            }
+        }
         if let Some(windows) = self.shard(user).get_mut(user) {
             windows.iter_mut().for_each(|window| window.give_back(count));
         }

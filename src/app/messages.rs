@@ -115,12 +115,12 @@ impl App {
     ) -> Result<Sent<Message>, Error> {
         let sender = caller.business(Permission::SendMessages)?;
         let message = self.judge(sender, request).map_err(Refusal::into_error)?;
-        if let Err(refused) = self.admit(caller, message.priority) {
+        if let Err(refused) = self.admit(caller, message.priority).await {
             return self.repeat_or(sender.0, key.as_ref(), refused).await;
         }
         let keyed = key.map(|key| keyed(sender.0, key, answer(&message)));
         let accepted = self.inner.intake.accept(vec![message.clone()], keyed).await;
-        self.settle(caller, 1, &accepted);
+        self.settle(caller, 1, &accepted).await;
         Ok(match accepted? {
             Accepted::New => Sent::Now(message),
             Accepted::Earlier(earlier) => Sent::Before(earlier),
@@ -142,7 +142,7 @@ impl App {
         let sender = caller.business(Permission::SendMessages)?;
         let mut items: Vec<Item> =
             requests.into_iter().map(|request| self.judge(sender, request)).collect();
-        let admitted = match self.admit_many(caller, &mut items) {
+        let admitted = match self.admit_many(caller, &mut items).await {
             Ok(admitted) => admitted,
             Err(refused) => return self.repeat_or(sender.0, key.as_ref(), refused).await,
         };
@@ -153,7 +153,7 @@ impl App {
             return Ok(Sent::Now(items));
         }
         let accepted = self.inner.intake.accept(good, keyed).await;
-        self.settle(caller, admitted, &accepted);
+        self.settle(caller, admitted, &accepted).await;
         Ok(match accepted? {
             Accepted::New => Sent::Now(items),
             Accepted::Earlier(earlier) => Sent::Before(earlier),
@@ -161,20 +161,21 @@ impl App {
     }
 
     /// Whether there is room for one message of the caller's.
-    pub(super) fn admit(&self, caller: &Caller, priority: Priority) -> Result<(), Error> {
+    pub(super) async fn admit(&self, caller: &Caller, priority: Priority) -> Result<(), Error> {
         let limiter = &self.inner.limiter;
         limiter.admit_depth(false, priority)?;
         let party = caller.party();
-        limiter.admit_user(&party, 1)?;
-        limiter.admit_system(1).map_err(|retry_after| {
-            limiter.give_back(&party, 1);
-            Error::Overloaded { retry_after }
-        })
+        limiter.admit_user(&party, 1).await?;
+        if let Err(retry_after) = limiter.admit_system(1).await {
+            limiter.give_back(&party, 1).await;
+            return Err(Error::Overloaded { retry_after });
+        }
+        Ok(())
     }
 
     /// The same for many: as many as there is room for, in their order; the rest is refused each for
     /// itself. Returns how many were counted.
-    fn admit_many(&self, caller: &Caller, items: &mut [Item]) -> Result<u32, Error> {
+    async fn admit_many(&self, caller: &Caller, items: &mut [Item]) -> Result<u32, Error> {
         let limiter = &self.inner.limiter;
         let wanted = items.iter().filter(|item| item.is_ok()).count();
         let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
@@ -183,13 +184,13 @@ impl App {
         }
         limiter.admit_depth(true, Priority::default())?;
         let party = caller.party();
-        let admitted = limiter.admit_user(&party, wanted)?;
-        if let Err(retry_after) = limiter.admit_system(admitted) {
-            limiter.give_back(&party, admitted);
+        let admitted = limiter.admit_user(&party, wanted).await?;
+        if let Err(retry_after) = limiter.admit_system(admitted).await {
+            limiter.give_back(&party, admitted).await;
             return Err(Error::Overloaded { retry_after });
         }
         if admitted < wanted {
-            let limited = limiter.wait_of_user(&party);
+            let limited = limiter.wait_of_user(&party).await;
             let over = items.iter_mut().filter(|item| item.is_ok()).skip(admitted as usize);
             over.for_each(|item| *item = Err(Refusal::Limited(limited)));
         }
@@ -197,9 +198,9 @@ impl App {
     }
 
     /// What was not stored, because it had been before or could not be, counts nothing.
-    fn settle(&self, caller: &Caller, admitted: u32, accepted: &Result<Accepted, Error>) {
+    async fn settle(&self, caller: &Caller, admitted: u32, accepted: &Result<Accepted, Error>) {
         if !matches!(accepted, Ok(Accepted::New)) {
-            self.inner.limiter.give_back(&caller.party(), admitted);
+            self.inner.limiter.give_back(&caller.party(), admitted).await;
         }
     }
 

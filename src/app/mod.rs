@@ -24,6 +24,7 @@ pub mod jobs;
 pub mod ledger;
 pub mod limits;
 pub mod messages;
+pub mod nodes;
 mod phones;
 pub mod tokens;
 mod trail;
@@ -37,13 +38,16 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use access::Caller;
 pub use clock::Clock;
+pub use connections::new_node;
 pub use error::Error;
 
+pub use crate::store::nodes::Role;
+
 use crate::{
-    domain::{phone::Region, retry::RetryPolicy},
+    domain::{NodeId, phone::Region, retry::RetryPolicy},
     mail::Mailer,
-    presence::{Delivery, Registry},
-    queue::LocalQueue,
+    presence::{Delivery, Presence, Registry},
+    queue::{LocalQueue, Queue},
     store::Store,
 };
 
@@ -70,9 +74,9 @@ pub struct Settings {
     pub failpoints: failpoints::Failpoints,
     /// Where the time comes from.
     pub clock: Clock,
-    /// Whether this process has connections to deliver to. A command has none: what it sends is left
-    /// to the process that serves.
-    pub delivers: bool,
+    /// What this process is among those of the installation. A command is nothing: what it sends is
+    /// left to those that deliver.
+    pub node: Option<nodes::NodeSettings>,
 }
 
 impl Default for Settings {
@@ -88,7 +92,12 @@ impl Default for Settings {
             alert_interval: Duration::from_secs(300),
             failpoints: failpoints::Failpoints::default(),
             clock: Clock::System,
-            delivers: true,
+            node: Some(nodes::NodeSettings {
+                role: Role::Serve,
+                host: String::new(),
+                address: None,
+                partitions: 0,
+            }),
         }
     }
 }
@@ -98,6 +107,27 @@ const SHARES: usize = 4;
 /// Wake-ups a share holds; what does not fit is found by the sweeper.
 const WAKE_UPS: usize = 25_000;
 
+/// How messages get from the process that accepts them to the one that has their recipient.
+pub struct Ways {
+    /// The name of this process among the others.
+    pub node: NodeId,
+    /// Who is connected where.
+    pub presence: Presence,
+    /// Who is woken.
+    pub queue: Queue<Arc<Delivery>>,
+}
+
+impl Ways {
+    /// Everything in this process.
+    pub fn embedded(settings: &Settings) -> Ways {
+        Ways {
+            node: new_node(),
+            presence: Presence::Solo(Registry::new(settings.connections_per_user)),
+            queue: Queue::Local(LocalQueue::new(SHARES, WAKE_UPS)),
+        }
+    }
+}
+
 /// The appliance. Cheap to clone.
 #[derive(Clone)]
 pub struct App {
@@ -106,11 +136,11 @@ pub struct App {
 
 struct Inner {
     settings: Settings,
-    node: [u8; 8],
+    node: NodeId,
     store: Store,
-    registry: Registry,
+    presence: Presence,
     bystanders: Registry,
-    queue: LocalQueue<Arc<Delivery>>,
+    queue: Queue<Arc<Delivery>>,
     intake: intake::Intake,
     chat_intake: chat_intake::ChatIntake,
     ledger: ledger::Ledger,
@@ -118,16 +148,29 @@ struct Inner {
     known_phones: phones::KnownPhones,
     trail: trail::Trail,
     limiter: limits::Limiter,
+    neighbours: nodes::Neighbours,
     workshop: jobs::Workshop,
     draining: AtomicBool,
 }
 
 impl App {
-    /// Puts the appliance together and starts its writers, which end when `stop` is cancelled
-    /// and everything handed to them is written; `tracker` waits for that.
+    /// Puts together an appliance that is all in this process; see [`App::start_with`].
     pub fn start(
         settings: Settings,
         store: Store,
+        tracker: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> App {
+        let ways = Ways::embedded(&settings);
+        App::start_with(settings, store, ways, tracker, stop)
+    }
+
+    /// Puts the appliance together and starts its writers, which end when `stop` is cancelled
+    /// and everything handed to them is written; `tracker` waits for that.
+    pub fn start_with(
+        settings: Settings,
+        store: Store,
+        ways: Ways,
         tracker: &TaskTracker,
         stop: &CancellationToken,
     ) -> App {
@@ -137,14 +180,18 @@ impl App {
         let app = App {
             inner: Arc::new(Inner {
                 trail: trail::Trail::new(settings.clock.now()),
-                limiter: limits::Limiter::new(settings.limits),
+                neighbours: nodes::Neighbours::new(settings.clock.now()),
+                limiter: limits::Limiter::new(
+                    settings.limits,
+                    ways.presence.relay().map(|relay| relay.redis().clone()),
+                ),
                 workshop: jobs::Workshop::default(),
                 draining: AtomicBool::new(false),
-                registry: Registry::new(settings.connections_per_user),
+                presence: ways.presence,
                 bystanders: Registry::new(settings.connections_per_user),
-                queue: LocalQueue::new(SHARES, WAKE_UPS),
+                queue: ways.queue,
                 settings,
-                node: connections::new_node(),
+                node: ways.node,
                 store,
                 intake,
                 chat_intake,
@@ -165,13 +212,13 @@ impl App {
     }
 
     /// The name of this process among those of a cluster.
-    pub fn node(&self) -> [u8; 8] {
+    pub fn node(&self) -> NodeId {
         self.inner.node
     }
 
-    /// Who is connected here.
-    pub fn registry(&self) -> &Registry {
-        &self.inner.registry
+    /// Who is connected.
+    pub fn presence(&self) -> &Presence {
+        &self.inner.presence
     }
 
     /// Who is connected here without being delivered to.
@@ -179,8 +226,8 @@ impl App {
         &self.inner.bystanders
     }
 
-    /// The wake-ups of this process.
-    pub fn queue(&self) -> &LocalQueue<Arc<Delivery>> {
+    /// The wake-ups between accepting and delivering.
+    pub fn queue(&self) -> &Queue<Arc<Delivery>> {
         &self.inner.queue
     }
 

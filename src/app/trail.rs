@@ -11,7 +11,7 @@ use std::{
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{App, Error};
+use super::{App, Error, Role};
 use crate::{
     domain::{Phone, verdict::Outage},
     store::{
@@ -92,7 +92,8 @@ impl App {
         let trail = &self.inner.trail;
         let client = self.store().client().await?;
         let now = self.clock().now();
-        trail::note_alive(&client, trail.run, trail.started_at, now).await?;
+        let delivers = self.settings().node.as_ref().is_some_and(|n| n.role != Role::Gateway);
+        trail::note_alive(&client, trail.run, trail.started_at, now, delivers).await?;
         if let Some(outage) = trail.end_of_outage(now) {
             trail::note_outage(&client, &outage).await?;
         }

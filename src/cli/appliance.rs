@@ -14,12 +14,12 @@ use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Setup,
+    Setup, cluster,
     exit::{Failure, Kind},
     opened::{self, OpenedStore},
 };
 use crate::{
-    app::App,
+    app::{App, Role},
     server::{
         Readiness,
         gate::{self, Gate},
@@ -45,24 +45,22 @@ pub struct Appliance {
     pub http: SocketAddr,
     /// Where the page for machines listens.
     pub metrics: Option<SocketAddr>,
-    store: OpenedStore,
+    works: Works,
     readiness: Readiness,
     front: Part,
-    work: Part,
-    writers: Part,
     stop_timeout: Duration,
     began: Instant,
 }
 
 /// Tasks that are stopped together.
 #[derive(Clone, Default)]
-struct Part {
-    stop: CancellationToken,
-    tracker: TaskTracker,
+pub(super) struct Part {
+    pub(super) stop: CancellationToken,
+    pub(super) tracker: TaskTracker,
 }
 
 impl Part {
-    async fn end(&self, patience: Duration, what: &str) {
+    pub(super) async fn end(&self, patience: Duration, what: &str) {
         self.stop.cancel();
         self.tracker.close();
         if tokio::time::timeout(patience, self.tracker.wait()).await.is_err() {
@@ -71,7 +69,95 @@ impl Part {
     }
 }
 
-async fn bind(address: SocketAddr, key: &str) -> Result<(TcpListener, SocketAddr), Failure> {
+/// The use cases and what works by itself: all of a process but its borders.
+pub(super) struct Works {
+    pub(super) app: App,
+    store: OpenedStore,
+    /// Comes from the broker.
+    taking: Part,
+    pub(super) work: Part,
+    writers: Part,
+    /// To the other processes.
+    ways: Part,
+}
+
+impl Works {
+    /// Starts them over an open database, which is closed again if they cannot be.
+    pub(super) async fn start(
+        setup: &Setup,
+        store: OpenedStore,
+        role: Role,
+    ) -> Result<Works, Failure> {
+        let (taking, work) = (Part::default(), Part::default());
+        let (writers, ways) = (Part::default(), Part::default());
+        let config = &setup.loaded.config;
+        let begun = async {
+            prepare(&store).await?;
+            let settings = opened::settings(config, Some(role))?;
+            let to_others = cluster::ways(config, &settings, &ways).await?;
+            let (database, writers) = (store.store.clone(), &writers);
+            let app =
+                App::start_with(settings, database, to_others, &writers.tracker, &writers.stop);
+            // Before anybody asks for the others.
+            app.greet().await?;
+            let consumer = match (cluster::broker(config)?, role) {
+                (Some(broker), Role::Worker) => Some(cluster::consumer(&app, &broker, &taking)),
+                _ => None,
+            };
+            worker::start(&app, role, consumer.as_ref(), &work.tracker, &work.stop);
+            Ok(app)
+        };
+        match begun.await {
+            Ok(app) => Ok(Works { app, store, taking, work, writers, ways }),
+            Err(failure) => {
+                let _ = store.close().await;
+                Err(failure)
+            }
+        }
+    }
+
+    /// What is in hand is finished and written, the others are told, the database is closed last.
+    pub(super) async fn stop(self) -> Result<(), Failure> {
+        self.taking.end(LAST_WRITES, "the broker's work").await;
+        self.work.end(LAST_WRITES, "workers").await;
+        self.writers.end(LAST_WRITES, "writers").await;
+        self.ways.end(LAST_WRITES, "ways to other processes").await;
+        if let Err(error) = self.app.note_stopped().await {
+            tracing::warn!(%error, "the stop could not be noted");
+        }
+        if let Err(error) = self.app.take_leave().await {
+            tracing::warn!(%error, "the others could not be told");
+        }
+        drop(self.app);
+        self.store.close().await
+    }
+
+    /// Serves the page for machines, until the very end: a stop is what one wants to watch.
+    pub(super) fn watch(
+        &self,
+        listener: TcpListener,
+        readiness: &Readiness,
+        recorder: &Recorder,
+        grace: Duration,
+    ) {
+        let (app, readiness, recorder) =
+            (self.app.clone(), Arc::clone(readiness), recorder.clone());
+        let service = move |request| {
+            let render = recorder.clone();
+            let render = Arc::new(move || render.render());
+            gate::machine_page(app.clone(), Arc::clone(&readiness), render, request)
+        };
+        let header_timeout = Duration::from_secs(10);
+        let listening = ListenOptions { max_connections: 100, header_timeout, tls: None, grace };
+        let stop = self.work.stop.clone();
+        self.work.tracker.spawn(listen::serve(listener, listening, service, stop));
+    }
+}
+
+pub(super) async fn bind(
+    address: SocketAddr,
+    key: &str,
+) -> Result<(TcpListener, SocketAddr), Failure> {
     let failed = |error: std::io::Error| {
         let what = format!("cannot listen on {address}: {error}");
         Failure::new(Kind::Failed, what).hint(format!("choose another {key}, or stop what uses it"))
@@ -107,28 +193,25 @@ impl Appliance {
             let _ = crate::domain::Phone::parse("+967771234567", None);
         });
         let store = opened::open_store(setup, Purpose::Serve).await?;
-        if let Err(failure) = prepare(&store).await {
-            let _ = store.close().await;
-            return Err(failure);
-        }
         let _ = warm.await;
-        let (front, work, writers) = (Part::default(), Part::default(), Part::default());
-        let settings = opened::settings(config, true)?;
-        let app = App::start(settings, store.store.clone(), &writers.tracker, &writers.stop);
-        worker::start(&app, &work.tracker, &work.stop);
+        let role = if config.queue.is_some() { Role::Gateway } else { Role::Serve };
+        let works = Works::start(setup, store, role).await?;
+        let app = works.app.clone();
+        let secret = match app.connection_secret().await {
+            Ok(secret) => secret,
+            Err(error) => {
+                drop(app);
+                let _ = works.stop().await;
+                return Err(error.into());
+            }
+        };
+        let front = Part::default();
         let readiness: Readiness = Arc::new(AtomicBool::new(true));
         let listening = ListenOptions {
             max_connections: config.http.max_connections,
             header_timeout: config.http.header_timeout,
             tls: tls.clone(),
             grace: config.http.stop_timeout,
-        };
-        let secret = match app.connection_secret().await {
-            Ok(secret) => secret,
-            Err(error) => {
-                let _ = store.close().await;
-                return Err(error.into());
-            }
         };
         let options = HubOptions {
             most: config.http.max_connections,
@@ -139,38 +222,22 @@ impl Appliance {
         let hub = Hub::new(app.clone(), &options, front.stop.clone(), front.tracker.clone());
         let gate = Gate::new(app.clone(), hub, Arc::clone(&readiness));
         let service = move |request| gate.clone().handle(request);
-        front.tracker.spawn(listen::serve(
-            listener,
-            listening.clone(),
-            service,
-            front.stop.clone(),
-        ));
+        front.tracker.spawn(listen::serve(listener, listening, service, front.stop.clone()));
         if let Some(tls) = tls {
             front.tracker.spawn(tls.watch(front.stop.clone()));
         }
         let metrics = machines.as_ref().map(|(_, address)| *address);
         if let Some((listener, _)) = machines {
-            let (app, readiness, recorder) =
-                (app.clone(), Arc::clone(&readiness), recorder.clone());
-            let service = move |request| {
-                let render = recorder.clone();
-                let render = Arc::new(move || render.render());
-                gate::machine_page(app.clone(), Arc::clone(&readiness), render, request)
-            };
-            let listening = ListenOptions { max_connections: 100, tls: None, ..listening };
-            // Until the very end: a stop is what one wants to watch.
-            work.tracker.spawn(listen::serve(listener, listening, service, work.stop.clone()));
+            works.watch(listener, &readiness, &recorder, config.http.stop_timeout);
         }
-        keep_alive(&work, recorder);
+        keep_alive(&works.work, recorder);
         Ok(Appliance {
             app,
             http,
             metrics,
-            store,
+            works,
             readiness,
             front,
-            work,
-            writers,
             stop_timeout: config.http.stop_timeout,
             began,
         })
@@ -183,7 +250,7 @@ impl Appliance {
 
     /// Resolves when the private database has ended by itself, with how; never otherwise.
     pub async fn database_died(&mut self) -> String {
-        match self.store.embedded() {
+        match self.works.store.embedded() {
             Some(embedded) => embedded.died().await,
             None => std::future::pending().await,
         }
@@ -198,13 +265,8 @@ impl Appliance {
         notify::stopping();
         self.readiness.store(false, Ordering::Release);
         self.front.end(self.stop_timeout, "requests and sockets").await;
-        self.work.end(LAST_WRITES, "workers").await;
-        self.writers.end(LAST_WRITES, "writers").await;
-        if let Err(error) = self.app.note_stopped().await {
-            tracing::warn!(%error, "the stop could not be noted");
-        }
         drop(self.app);
-        self.store.close().await
+        self.works.stop().await
     }
 }
 
@@ -218,7 +280,7 @@ async fn prepare(store: &OpenedStore) -> Result<(), Failure> {
     Err(Failure::new(Kind::Config, what).hint("set these to on in postgresql.conf"))
 }
 
-fn keep_alive(part: &Part, recorder: Recorder) {
+pub(super) fn keep_alive(part: &Part, recorder: Recorder) {
     let stop = part.stop.clone();
     part.tracker.spawn(async move {
         let every = notify::alive_every().map_or(UPKEEP, |limit| limit.min(UPKEEP));

@@ -3,6 +3,7 @@
 pub mod appliance;
 mod audit;
 mod bench;
+mod cluster;
 mod configuration;
 mod demo;
 mod dlq;
@@ -19,6 +20,7 @@ pub mod privilege;
 mod serve;
 mod tokens;
 mod users;
+mod worker;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -64,6 +66,8 @@ struct Global {
 enum Command {
     /// Run the gateway: HTTP API and hub; delivers too
     Serve(serve::ServeArgs),
+    /// Run a delivery worker beside gateways (needs queue.url)
+    Worker,
     /// Start an appliance of its own and send a first message through it
     Demo(demo::DemoArgs),
     /// Bring the database's schema up to date
@@ -157,7 +161,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         LogFormat::Json => Some(true),
     };
     // Commands print what they have to say; only what serves has a log worth reading by default.
-    let serving = matches!(cli.command, Command::Serve(_));
+    let serving = matches!(cli.command, Command::Serve(_) | Command::Worker);
     let level = if serving || cli.global.verbose > 0 { &loaded.config.log.level } else { "warn" };
     telemetry::log::init(level, json)
         .map_err(|error| Failure::new(Kind::Config, error.to_string()))?;
@@ -172,7 +176,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         configuration::show(&setup);
         return Ok(());
     }
-    if setup.loaded.config.database.url.is_none() || matches!(cli.command, Command::Serve(_)) {
+    if setup.loaded.config.database.url.is_none() || serving {
         privilege::drop_root(&setup.data_dir)?;
     }
     privilege::raise_file_limit();
@@ -184,6 +188,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
     let result = runtime.block_on(async {
         match cli.command {
             Command::Serve(_) => Box::pin(serve::run(&setup)).await,
+            Command::Worker => Box::pin(worker::run(&setup)).await,
             Command::Demo(arguments) => Box::pin(demo::run(&setup, &arguments)).await,
             Command::Migrate(arguments) => migrate::run(&setup, &arguments).await,
             Command::User(command) => users::run(&setup, command).await,

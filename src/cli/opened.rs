@@ -6,9 +6,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Setup,
     exit::{Failure, Kind},
+    privilege,
 };
 use crate::{
-    app::{App, Clock, Settings, failpoints::Failpoints, limits::Limits},
+    app::{
+        App, Clock, Role, Settings, failpoints::Failpoints, limits::Limits, nodes::NodeSettings,
+    },
     config::{Config, SmtpTls},
     mail::{Encryption, Mailer, SmtpSettings},
     store::{
@@ -33,7 +36,7 @@ pub(super) struct Opened {
 }
 
 /// What the use cases need of the configuration.
-pub(super) fn settings(config: &Config, delivers: bool) -> Result<Settings, Failure> {
+pub(super) fn settings(config: &Config, role: Option<Role>) -> Result<Settings, Failure> {
     Ok(Settings {
         default_region: config.default_region,
         retry: config.retry,
@@ -48,16 +51,21 @@ pub(super) fn settings(config: &Config, delivers: bool) -> Result<Settings, Fail
         dead_letters_kept: config.dead_letters_kept,
         mailer: mailer(config)?,
         alert_interval: config.alert_interval,
-        failpoints: failpoints(delivers)?,
+        failpoints: failpoints(role.is_some())?,
         clock: Clock::System,
-        delivers,
+        node: role.map(|role| NodeSettings {
+            role,
+            host: privilege::host(),
+            address: config.cluster_address.clone(),
+            partitions: config.queue.as_ref().map_or(0, |queue| queue.partitions),
+        }),
     })
 }
 
 /// Where a test lets the serving process die.
-fn failpoints(delivers: bool) -> Result<Failpoints, Failure> {
+fn failpoints(runs: bool) -> Result<Failpoints, Failure> {
     match std::env::var("ESH3AR_FAILPOINT") {
-        Ok(text) if delivers => Failpoints::parse(&text).map_err(|text| {
+        Ok(text) if runs => Failpoints::parse(&text).map_err(|text| {
             let what = format!("ESH3AR_FAILPOINT={text} names no place to fail at in this build");
             Failure::new(Kind::Config, what).hint("it is for tests of development builds: unset it")
         }),
@@ -144,7 +152,7 @@ pub(super) async fn open(setup: &Setup) -> Result<Opened, Failure> {
         return Err(failure);
     }
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-    let settings = settings(&setup.loaded.config, false)?;
+    let settings = settings(&setup.loaded.config, None)?;
     let app = App::start(settings, opened.store.clone(), &tracker, &stop);
     Ok(Opened { app, opened, tracker, stop })
 }

@@ -134,6 +134,12 @@ fn open_for_search(folder: &Path, user: &User) -> Result<(), Failure> {
         .map_err(|error| unusable(folder, &error))
 }
 
+/// The name of this machine.
+pub fn host() -> String {
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    name.unwrap_or_else(|| "unknown".to_owned())
+}
+
 /// Lets this process have as many files as it may; returns how many that is.
 pub fn raise_file_limit() -> u64 {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 0 };

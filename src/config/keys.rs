@@ -64,6 +64,33 @@ pub const KEYS: &[Key] = &[
         "",
         "Folder of initdb and postgres for the private Postgres; unset: PATH and the usual places.",
     ),
+    Key {
+        name: "queue.url",
+        default: "",
+        secret: true,
+        doc: "amqp:// or amqps:// URL of RabbitMQ, several nodes of one cluster with commas; unset: the queue inside the process.",
+    },
+    key(
+        "queue.partitions",
+        "16",
+        "Queues in each of the three lanes, from 1 to 64; the same on every node.",
+    ),
+    key(
+        "queue.type",
+        "auto",
+        "classic, quorum, or auto: what is there already, else quorum where queue.url names three nodes or more.",
+    ),
+    Key {
+        name: "cache.url",
+        default: "",
+        secret: true,
+        doc: "redis:// or rediss:// URL of Redis 7 or newer, redis+sentinel://host,host/master or redis+cluster://host,host; set with queue.url.",
+    },
+    key(
+        "cluster.address",
+        "",
+        "Where other gateways reach this one, such as http://10.0.0.5:5000; unset: http.listen, if that is no wildcard.",
+    ),
     key(
         "phone.default_region",
         "",
@@ -121,8 +148,6 @@ pub const KEYS: &[Key] = &[
 
 /// Sections of the documented interface that this version has not.
 const NOT_YET: &[&str] = &[
-    "queue.",
-    "cache.",
     "media.",
     "push.",
     "scan.",
@@ -182,7 +207,7 @@ mod tests {
     fn a_typo_names_its_neighbour() {
         assert_eq!(distance("kitten", "sitting"), 3);
         assert!(unknown("htp.listen").contains("did you mean http.listen?"));
-        assert!(unknown("queue.url").contains("not available in this version"));
+        assert!(unknown("cache.url").contains("not available in this version"));
         assert!(unknown("weather.today.now").starts_with("there is no key"));
     }
 

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::MessageId;
+use super::{ConversationId, MessageId, message::Place};
 
 /// The most messages in one page of the catch-up (interfaces.md, The hub).
 pub const PAGE: usize = 100;
@@ -24,6 +24,10 @@ const READ_BELOW: usize = PAGE / 2;
 /// acknowledgement that comes sooner stores both at once, which saves a write.
 pub const SENT_AFTER: Duration = Duration::from_secs(1);
 
+/// The most conversations of which is known how far this connection has them. Past that all of them are
+/// forgotten, and the next message of each costs a read.
+const HEADS: usize = 4096;
+
 /// A client that goes on acknowledging is at work, and what it has not come to yet is not missed, for
 /// up to this many times the timeout. Without that a client that is only slow would be sent everything
 /// again, and be slower still.
@@ -34,6 +38,8 @@ const AT_WORK: u32 = 6;
 pub struct Attempt {
     /// The message.
     pub id: MessageId,
+    /// Where it stands in a conversation, if it does.
+    pub place: Option<Place>,
     /// Its generation when it was written.
     pub generation: i32,
     /// Its retry count when it was written.
@@ -42,6 +48,7 @@ pub struct Attempt {
 
 #[derive(Clone, Copy, Debug)]
 struct Written {
+    place: Option<Place>,
     generation: i32,
     retry_count: u16,
     at: Instant,
@@ -87,6 +94,8 @@ pub struct Overdue {
 #[derive(Debug)]
 pub struct Feed {
     window: HashMap<MessageId, Written>,
+    /// Up to which `seq` this connection has a conversation, without a gap that it could be sent.
+    heads: HashMap<ConversationId, i64>,
     /// How many of the window the client has acknowledged in words that are not stored yet.
     said: usize,
     acknowledge_timeout: Duration,
@@ -107,6 +116,7 @@ impl Feed {
     pub fn new(acknowledge_timeout: Duration) -> Self {
         Feed {
             window: HashMap::new(),
+            heads: HashMap::new(),
             said: 0,
             acknowledge_timeout,
             heard: None,
@@ -153,6 +163,9 @@ impl Feed {
             .collect();
         for attempt in found {
             self.note(*attempt, now);
+            if let Some(Place { conversation, seq }) = attempt.place {
+                self.reach(conversation, seq);
+            }
         }
         let was_live = self.live;
         if full {
@@ -183,13 +196,43 @@ impl Feed {
         if self.reading && !self.behind {
             return Live::Defer;
         }
+        if let Some(Place { conversation, seq }) = attempt.place {
+            match self.heads.get(&conversation) {
+                // It came before, on the wire or with a read.
+                Some(head) if seq <= *head => return Live::Drop,
+                Some(head) if seq == head + 1 => {}
+                // Wake-ups may overtake each other; what is missing is read first.
+                _ => self.behind = true,
+            }
+        }
         // While anything is held back, whatever comes later has to wait behind it.
         if !self.live || self.behind || self.window.len() >= WINDOW {
             self.behind = true;
             return Live::Hold;
         }
         self.note(attempt, now);
+        if let Some(Place { conversation, seq }) = attempt.place {
+            self.reach(conversation, seq);
+        }
         Live::Send
+    }
+
+    fn reach(&mut self, conversation: ConversationId, seq: i64) {
+        if self.heads.len() >= HEADS && !self.heads.contains_key(&conversation) {
+            self.heads = HashMap::new();
+        }
+        let head = self.heads.entry(conversation).or_insert(seq);
+        *head = seq.max(*head);
+    }
+
+    /// The party itself wrote this, here or elsewhere: nobody sends it to this connection, so the
+    /// conversation goes on behind it.
+    pub fn on_own(&mut self, place: Place) {
+        if let Some(head) = self.heads.get_mut(&place.conversation)
+            && place.seq == *head + 1
+        {
+            *head = place.seq;
+        }
     }
 
     /// Something may have been missed: read again.
@@ -247,6 +290,7 @@ impl Feed {
         window.retain(|id, written| {
             let attempt = Attempt {
                 id: *id,
+                place: written.place,
                 generation: written.generation,
                 retry_count: written.retry_count,
             };
@@ -294,14 +338,15 @@ impl Feed {
         self.window
             .drain()
             .map(|(id, written)| {
-                let Written { generation, retry_count, at, .. } = written;
-                (Attempt { id, generation, retry_count }, at)
+                let Written { place, generation, retry_count, at, .. } = written;
+                (Attempt { id, place, generation, retry_count }, at)
             })
             .collect()
     }
 
     fn note(&mut self, attempt: Attempt, now: Instant) {
         self.window.entry(attempt.id).or_insert(Written {
+            place: attempt.place,
             generation: attempt.generation,
             retry_count: attempt.retry_count,
             at: now,

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use uuid::Uuid;
+
 use super::{Phone, UserId};
 
 /// One end of a message. Every connection belongs to a party, and a party may have several.
@@ -27,6 +29,23 @@ impl fmt::Debug for Party {
 pub const PARTITIONS: u16 = 64;
 
 impl Party {
+    /// How a party is called between processes and in keys; holds the phone number, so never for a log.
+    pub fn key(&self) -> String {
+        match self {
+            Party::Mobile(phone) => format!("m:{}", phone.as_str()),
+            Party::Business(id) => format!("b:{}", id.0.as_simple()),
+        }
+    }
+
+    /// Reads a [`Party::key`].
+    pub fn from_key(key: &str) -> Option<Party> {
+        match key.split_once(':')? {
+            ("m", phone) => Some(Party::Mobile(Phone::from_stored(phone))),
+            ("b", id) => Some(Party::Business(UserId(Uuid::parse_str(id).ok()?))),
+            _ => None,
+        }
+    }
+
     /// The share of the work that this recipient's messages belong to, 0 to 63: those of one
     /// recipient are always in the same one, which keeps them in order. FNV-1a, because it must give
     /// the same number in every process and version.
@@ -52,6 +71,18 @@ mod tests {
         // Stored with the messages: another hash would tear a recipient's order apart.
         let of = |phone: &str| Party::Mobile(Phone::from_stored(phone)).partition();
         assert_eq!([of("+967771234567"), of("+967771234568")], [PINNED.0, PINNED.1]);
+    }
+
+    #[test]
+    fn keys_are_written_and_read() {
+        let phone = Party::Mobile(Phone::from_stored("+967771234567"));
+        let user = Party::Business(UserId(Uuid::from_u128(7)));
+        for party in [phone, user] {
+            assert_eq!(Party::from_key(&party.key()), Some(party));
+        }
+        for wrong in ["", "x:1", "b:1", "m"] {
+            assert_eq!(Party::from_key(wrong), None);
+        }
     }
 
     const PINNED: (i16, i16) = (44, 17);

@@ -48,9 +48,11 @@ impl RecipientFacts {
     }
 }
 
-/// A process that delivered, or does.
+/// A process that ran, or does.
 #[derive(Clone, Copy, Debug)]
 pub struct Run {
+    /// Whether it delivers, and is not only a gateway.
+    pub delivers: bool,
     /// When it began.
     pub started_at: OffsetDateTime,
     /// Its last sign of life.
@@ -261,12 +263,13 @@ impl Facts {
     }
 
     fn waiting(&self) -> Verdict {
-        let alive = self
-            .runs
-            .last()
-            .filter(|run| run.stopped_at.is_none() && self.now - run.alive_at <= SILENT_FOR);
-        if alive.is_none() {
-            let sentence = match self.runs.last() {
+        let alive = |run: &&Run| run.stopped_at.is_none() && self.now - run.alive_at <= SILENT_FOR;
+        if !self.runs.iter().filter(alive).any(|run| run.delivers) {
+            if self.runs.iter().any(|run| alive(&run)) {
+                let sentence = "It waits, because gateways run and no worker that delivers.";
+                return Verdict::new("nobody_delivers", sentence).next("esh3ar worker");
+            }
+            let sentence = match self.runs.iter().rfind(|run| run.delivers) {
                 None => "It waits, because no esh3ar that delivers has ever run on this database."
                     .to_owned(),
                 Some(Run { stopped_at: Some(at), .. }) => format!(
@@ -287,12 +290,7 @@ impl Facts {
         }
         let recipient = &self.recipient;
         // A connection that a killed process had is over, although nobody noted its end.
-        let first_alive = self
-            .runs
-            .iter()
-            .filter(|run| run.stopped_at.is_none() && self.now - run.alive_at <= SILENT_FOR)
-            .map(|run| run.started_at)
-            .min();
+        let first_alive = self.runs.iter().filter(alive).map(|run| run.started_at).min();
         if recipient.is_connected() && recipient.connected_at >= first_alive {
             return self.waiting_while_connected();
         }

@@ -55,12 +55,7 @@ impl Presence {
 
     /// Tells every connection of a party, wherever it is.
     pub fn send(&self, party: &Party, outbound: &Outbound) {
-        self.send_except(party, 0, outbound);
-    }
-
-    /// Tells every connection of a party but one of this process.
-    pub fn send_except(&self, party: &Party, except: u64, outbound: &Outbound) {
-        self.local().send_except(party, except, outbound);
+        self.local().send(party, outbound);
         if let Some(relay) = self.relay() {
             relay.tell(party, outbound);
         }
@@ -140,8 +135,13 @@ pub enum Outbound {
     },
     /// The party acknowledged these on another connection.
     Acknowledged(Arc<[MessageId]>),
-    /// A message that the party itself sent from elsewhere.
-    Own(Arc<Delivery>),
+    /// A message that the party itself sent.
+    Own {
+        /// The message.
+        delivery: Arc<Delivery>,
+        /// The connection that sent it, which has no need to be shown it; 0 for none of this process.
+        said_by: u64,
+    },
     /// A conversation of the party's is not what it was.
     ConversationChanged(Arc<Conversation>),
     /// The other side of a conversation is writing.

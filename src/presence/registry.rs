@@ -133,14 +133,9 @@ impl Registry {
 
     /// Tells every connection of a party. Returns how many there are; 0 means that it is offline.
     pub fn send(&self, party: &Party, outbound: &Outbound) -> usize {
-        self.send_except(party, 0, outbound)
-    }
-
-    /// Tells every connection of a party but one.
-    pub fn send_except(&self, party: &Party, except: u64, outbound: &Outbound) -> usize {
         let shard = self.shard(party);
         let Some(entries) = shard.get(party) else { return 0 };
-        for entry in entries.iter().filter(|entry| entry.id != except) {
+        for entry in entries {
             entry.tell(outbound.clone());
         }
         entries.len()
@@ -332,8 +327,6 @@ mod tests {
         assert_eq!(registry.send(&phone(), &Outbound::Nudge), 2);
         assert!(matches!(first.next().await, Some(Outbound::Nudge)));
         assert!(matches!(second.next().await, Some(Outbound::Nudge)));
-        assert_eq!(registry.send_except(&phone(), first.id(), &Outbound::Nudge), 2);
-        assert!(first.try_next().is_none());
         drop(first);
         assert!(registry.is_online(&phone()));
         drop(second);

@@ -21,7 +21,7 @@ use crate::{
         Redis,
         redis::{Error, Heard},
     },
-    domain::Party,
+    domain::{NodeId, Party},
 };
 
 /// What may wait to be told.
@@ -146,7 +146,7 @@ impl Relay {
 
     /// Which of these parties are connected on other processes.
     pub(super) async fn are_elsewhere(&self, parties: &[&Party]) -> Result<Vec<bool>, Error> {
-        let names: Vec<String> = parties.iter().map(|party| wire::name(party)).collect();
+        let names: Vec<String> = parties.iter().map(|party| party.key()).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         Ok(self.redis().nodes_of(&names).await?.iter().map(|nodes| !nodes.is_empty()).collect())
     }
@@ -154,7 +154,7 @@ impl Relay {
     /// Puts down that a connection is there. When this returns, whoever looks finds it, unless Redis
     /// is away: then position checks find what it should get.
     pub(super) async fn came(&self, party: &Party, seat: u64) {
-        if self.redis().seat(&[(wire::name(party), seat)]).await.is_err() {
+        if self.redis().seat(&[(party.key(), seat)]).await.is_err() {
             self.note(Change::Came(party.clone(), seat));
         }
     }
@@ -181,7 +181,7 @@ impl Keeper {
     async fn keep(self, mut heard: mpsc::Receiver<Heard>, mut changed: mpsc::Receiver<Change>) {
         let mut renew = tokio::time::interval(RENEW_EVERY);
         renew.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut counts: HashMap<[u8; 8], u64> = HashMap::new();
+        let mut counts: HashMap<NodeId, u64> = HashMap::new();
         loop {
             tokio::select! {
                 said = heard.recv() => match said {
@@ -199,8 +199,8 @@ impl Keeper {
         }
     }
 
-    fn hear(&self, bytes: &[u8], counts: &mut HashMap<[u8; 8], u64>) {
-        let Some((from, n, items)) = wire::read(bytes) else {
+    fn hear(&self, bytes: &[u8], counts: &mut HashMap<NodeId, u64>) {
+        let Some(wire::Heard { from, n, items }) = wire::read(bytes) else {
             // Perhaps of a newer version; what it is about is in the database.
             metrics::counter!("esh3ar_relay_unread_total").increment(1);
             self.relay.inner.doubt.notify_one();
@@ -221,7 +221,7 @@ impl Keeper {
     async fn renew(&self) {
         self.relay.inner.overrun.store(false, Ordering::Release);
         let seats: Vec<(String, u64)> =
-            self.registry.seats().iter().map(|(party, id)| (wire::name(party), *id)).collect();
+            self.registry.seats().iter().map(|(party, id)| (party.key(), *id)).collect();
         if let Err(error) = self.relay.redis().seat(&seats).await {
             tracing::debug!(%error, "connections could not be renewed");
         }
@@ -232,8 +232,8 @@ impl Keeper {
         let mut next = Some(first);
         while let Some(change) = next {
             match change {
-                Change::Came(party, seat) => came.push((wire::name(&party), seat)),
-                Change::Left(party, seat) => left.push((wire::name(&party), seat)),
+                Change::Came(party, seat) => came.push((party.key(), seat)),
+                Change::Left(party, seat) => left.push((party.key(), seat)),
             }
             next = if came.len() + left.len() < AT_ONCE { changed.try_recv().ok() } else { None };
         }
@@ -253,7 +253,7 @@ impl Keeper {
 struct Teller {
     redis: Redis,
     /// How many frames each process was sent.
-    counts: HashMap<[u8; 8], u64>,
+    counts: HashMap<NodeId, u64>,
 }
 
 impl Teller {
@@ -275,9 +275,8 @@ impl Teller {
             };
             for ask in asks {
                 if let Ask::Hand(told, reply) = ask {
-                    let reach = |(party, _): &Told| {
-                        reached.get(party).copied().unwrap_or(Reach::Unknown)
-                    };
+                    let reach =
+                        |(party, _): &Told| reached.get(party).copied().unwrap_or(Reach::Unknown);
                     let _ = reply.send(told.iter().map(reach).collect());
                 }
             }
@@ -288,11 +287,11 @@ impl Teller {
         let told: Vec<&Told> = asks.iter().flat_map(Ask::told).collect();
         let parties: Vec<&Party> =
             told.iter().map(|(party, _)| party).collect::<HashSet<_>>().into_iter().collect();
-        let names: Vec<String> = parties.iter().map(|party| wire::name(party)).collect();
+        let names: Vec<String> = parties.iter().map(|party| party.key()).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let found = self.redis.nodes_of(&names).await?;
-        let of: HashMap<&Party, &Vec<[u8; 8]>> = parties.iter().copied().zip(&found).collect();
-        let mut by_node: BTreeMap<[u8; 8], Vec<&Told>> = BTreeMap::new();
+        let of: HashMap<&Party, &Vec<NodeId>> = parties.iter().copied().zip(&found).collect();
+        let mut by_node: BTreeMap<NodeId, Vec<&Told>> = BTreeMap::new();
         for told in &told {
             for node in of.get(&told.0).into_iter().copied().flatten() {
                 by_node.entry(*node).or_default().push(told);
@@ -313,9 +312,9 @@ impl Teller {
         if frames.is_empty() {
             return Ok(reached);
         }
-        let nodes: Vec<[u8; 8]> = frames.iter().map(|(node, _)| *node).collect();
+        let nodes: Vec<NodeId> = frames.iter().map(|(node, _)| *node).collect();
         let heard = self.redis.tell(frames).await?;
-        let mut deaf: Vec<[u8; 8]> =
+        let mut deaf: Vec<NodeId> =
             nodes.iter().zip(&heard).filter(|(_, heard)| !**heard).map(|(node, _)| *node).collect();
         deaf.dedup();
         let dead = self.dead(deaf).await?;
@@ -328,7 +327,7 @@ impl Teller {
             let left: Vec<String> = of
                 .iter()
                 .filter(|(_, nodes)| nodes.contains(&node))
-                .map(|(party, _)| wire::name(party))
+                .map(|(party, _)| party.key())
                 .collect();
             let left: Vec<&str> = left.iter().map(String::as_str).collect();
             self.counts.remove(&node);
@@ -339,7 +338,7 @@ impl Teller {
 
     /// Who does not listen and gives no sign of life. One that only lost its connection to Redis
     /// comes back and looks everything up.
-    async fn dead(&self, deaf: Vec<[u8; 8]>) -> Result<HashSet<[u8; 8]>, Error> {
+    async fn dead(&self, deaf: Vec<NodeId>) -> Result<HashSet<NodeId>, Error> {
         if deaf.is_empty() {
             return Ok(HashSet::new());
         }
@@ -354,7 +353,7 @@ fn parts<'a>(told: &[&'a Told]) -> Vec<Vec<(&'a Party, &'a Outbound)>> {
     let mut size = 0;
     for (party, outbound) in told.iter().copied() {
         let weight = match outbound {
-            Outbound::Deliver(delivery) | Outbound::Own(delivery) => {
+            Outbound::Deliver(delivery) | Outbound::Own { delivery, .. } => {
                 delivery.message.content.len() + 400
             }
             _ => 200,

@@ -12,8 +12,8 @@ use uuid::Uuid;
 
 use super::{Delivery, Outbound};
 use crate::domain::{
-    ContentType, Conversation, ConversationId, ConversationStatus, Message, MessageId, Party, Phone,
-    Priority, Status, UserId, message::Place,
+    ContentType, Conversation, ConversationId, ConversationStatus, Message, MessageId, Party,
+    Phone, Priority, Status, UserId, message::Place,
 };
 
 /// The version of frames; others are not read.
@@ -21,12 +21,10 @@ const VERSION: u8 = 1;
 
 /// Several things for one process.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Frame {
+struct Frame {
     v: u8,
-    /// The process that says it.
-    pub(super) from: [u8; 8],
-    /// Counts the frames from that process to this one, from 1.
-    pub(super) n: u64,
+    from: NodeId,
+    n: u64,
     items: Vec<Item>,
 }
 
@@ -82,22 +80,6 @@ struct WireConversation {
     created_at: i64,
 }
 
-/// How a party is called between processes, and in Redis.
-pub(super) fn name(party: &Party) -> String {
-    match party {
-        Party::Mobile(phone) => format!("m:{}", phone.as_str()),
-        Party::Business(id) => format!("b:{}", id.0.as_simple()),
-    }
-}
-
-fn party(name: &str) -> Option<Party> {
-    match name.split_once(':')? {
-        ("m", phone) => Some(Party::Mobile(Phone::from_stored(phone))),
-        ("b", id) => Some(Party::Business(UserId(Uuid::parse_str(id).ok()?))),
-        _ => None,
-    }
-}
-
 fn micros(at: OffsetDateTime) -> i64 {
     i64::try_from(at.unix_timestamp_nanos() / 1000).unwrap_or_default()
 }
@@ -111,9 +93,9 @@ impl From<&Message> for WireMessage {
         WireMessage {
             id: message.id.0,
             place: message.place.map(|place| (place.conversation.0, place.seq)),
-            sender: name(&message.sender),
+            sender: message.sender.key(),
             from: message.from.to_string(),
-            recipient: name(&message.recipient),
+            recipient: message.recipient.key(),
             subject: message.subject.clone(),
             content: message.content.clone(),
             content_type: message.content_type as i16,
@@ -134,12 +116,13 @@ impl WireMessage {
     fn read(self) -> Option<Message> {
         Some(Message {
             id: MessageId(self.id),
-            place: self
-                .place
-                .map(|(conversation, seq)| Place { conversation: ConversationId(conversation), seq }),
-            sender: party(&self.sender)?,
+            place: self.place.map(|(conversation, seq)| Place {
+                conversation: ConversationId(conversation),
+                seq,
+            }),
+            sender: Party::from_key(&self.sender)?,
             from: self.from.into(),
-            recipient: party(&self.recipient)?,
+            recipient: Party::from_key(&self.recipient)?,
             subject: self.subject,
             content: self.content,
             content_type: ContentType::from_number(self.content_type)?,
@@ -195,7 +178,7 @@ impl Say {
     fn new(outbound: &Outbound) -> Option<Say> {
         Some(match outbound {
             Outbound::Deliver(delivery) => Say::Deliver(Box::new((&delivery.message).into())),
-            Outbound::Own(delivery) => Say::Own(Box::new((&delivery.message).into())),
+            Outbound::Own { delivery, .. } => Say::Own(Box::new((&delivery.message).into())),
             Outbound::StatusChanged { id, status, at } => {
                 Say::Status { id: id.0, status: *status as i16, at: micros(*at) }
             }
@@ -214,7 +197,9 @@ impl Say {
     fn read(self) -> Option<Outbound> {
         Some(match self {
             Say::Deliver(message) => Outbound::Deliver(Delivery::new(message.read()?)),
-            Say::Own(message) => Outbound::Own(Delivery::new(message.read()?)),
+            Say::Own(message) => {
+                Outbound::Own { delivery: Delivery::new(message.read()?), said_by: 0 }
+            }
             Say::Status { id, status, at } => Outbound::StatusChanged {
                 id: MessageId(id),
                 status: Status::from_number(status)?,
@@ -226,20 +211,19 @@ impl Say {
             Say::Conversation(conversation) => {
                 Outbound::ConversationChanged(Arc::new(conversation.read()?))
             }
-            Say::Typing { conversation, from } => Outbound::Typing {
-                conversation: ConversationId(conversation),
-                from: from.into(),
-            },
+            Say::Typing { conversation, from } => {
+                Outbound::Typing { conversation: ConversationId(conversation), from: from.into() }
+            }
             Say::Nudge => Outbound::Nudge,
         })
     }
 }
 
 /// Writes a frame. `None` when nothing of it is for other processes.
-pub(super) fn write(from: [u8; 8], n: u64, items: &[(&Party, &Outbound)]) -> Option<Bytes> {
+pub(super) fn write(from: NodeId, n: u64, items: &[(&Party, &Outbound)]) -> Option<Bytes> {
     let items: Vec<Item> = items
         .iter()
-        .filter_map(|(party, outbound)| Some(Item { to: name(party), say: Say::new(outbound)? }))
+        .filter_map(|(party, outbound)| Some(Item { to: party.key(), say: Say::new(outbound)? }))
         .collect();
     if items.is_empty() {
         return None;
@@ -247,14 +231,25 @@ pub(super) fn write(from: [u8; 8], n: u64, items: &[(&Party, &Outbound)]) -> Opt
     rmp_serde::to_vec_named(&Frame { v: VERSION, from, n, items }).ok().map(Bytes::from)
 }
 
-/// Reads a frame: who says it, its number, what it says. `None` for one that cannot be read whole.
-pub(super) fn read(bytes: &[u8]) -> Option<([u8; 8], u64, Vec<(Party, Outbound)>)> {
+/// What a frame says.
+pub(super) struct Heard {
+    /// The process that says it.
+    pub(super) from: NodeId,
+    /// Counts the frames from that process to this one, from 1.
+    pub(super) n: u64,
+    /// What, and to whom.
+    pub(super) items: Vec<(Party, Outbound)>,
+}
+
+/// Reads a frame; `None` for one that cannot be read whole.
+pub(super) fn read(bytes: &[u8]) -> Option<Heard> {
     let frame: Frame = rmp_serde::from_slice(bytes).ok()?;
     if frame.v != VERSION {
         return None;
     }
-    let items = frame.items.into_iter().map(|item| Some((party(&item.to)?, item.say.read()?)));
-    Some((frame.from, frame.n, items.collect::<Option<_>>()?))
+    let items =
+        frame.items.into_iter().map(|item| Some((Party::from_key(&item.to)?, item.say.read()?)));
+    Some(Heard { from: frame.from, n: frame.n, items: items.collect::<Option<_>>()? })
 }
 
 #[cfg(test)]
@@ -302,7 +297,7 @@ mod tests {
         };
         let said = [
             (&phone, Outbound::Deliver(Delivery::new(message()))),
-            (&shop, Outbound::Own(Delivery::new(message()))),
+            (&shop, Outbound::Own { delivery: Delivery::new(message()), said_by: 0 }),
             (&shop, Outbound::Acknowledged([MessageId(Uuid::from_u128(5))].into())),
             (&shop, Outbound::ConversationChanged(Arc::new(conversation))),
             (
@@ -316,9 +311,9 @@ mod tests {
             (&phone, Outbound::Nudge),
         ];
         let said: Vec<(&Party, &Outbound)> = said.iter().map(|(p, o)| (*p, o)).collect();
-        let (from, n, heard) = read(&write([7; 8], 42, &said).unwrap()).unwrap();
-        assert_eq!((from, n, heard.len()), ([7; 8], 42, said.len()));
-        for ((to, outbound), (heard_by, heard)) in said.iter().zip(&heard) {
+        let heard = read(&write([7; 8], 42, &said).unwrap()).unwrap();
+        assert_eq!((heard.from, heard.n, heard.items.len()), ([7; 8], 42, said.len()));
+        for ((to, outbound), (heard_by, heard)) in said.iter().zip(&heard.items) {
             assert_eq!(*to, heard_by);
             assert_eq!(format!("{outbound:?}"), format!("{heard:?}"));
         }

@@ -1,15 +1,22 @@
 //! The queue inside one process.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
 use super::Lanes;
 use crate::domain::Priority;
 
-/// Lanes for each of a number of shares; each share has one worker, which keeps it in order.
+/// Lanes for each of a number of shares; each share has one worker, which keeps it in order. Cheap to
+/// clone.
 pub struct LocalQueue<T> {
-    shares: Vec<Share<T>>,
+    shares: Arc<[Share<T>]>,
+}
+
+impl<T> Clone for LocalQueue<T> {
+    fn clone(&self) -> Self {
+        LocalQueue { shares: Arc::clone(&self.shares) }
+    }
 }
 
 struct Share<T> {
@@ -60,6 +67,14 @@ impl<T> LocalQueue<T> {
                 return taken;
             }
             share.wake.notified().await;
+        }
+    }
+
+    /// Drops everything that waits.
+    pub fn clear(&self) {
+        for share in self.shares.iter() {
+            let dropped = share.lanes().take(usize::MAX);
+            drop(dropped);
         }
     }
 

@@ -173,7 +173,7 @@ pub async fn count(client: &Client, filter: &Filter) -> Result<u64, Error> {
 // (acknowledged late) goes without one: there is nothing left to put back.
 const REQUEUE: &str = "
     WITH taken AS (
-        DELETE FROM dead_letters WHERE id = ANY ($1)
+        DELETE FROM dead_letters WHERE id = ANY ($1) AND frame IS NULL
         RETURNING id, message_id, generation, kind, job_id, payload),
     again AS (
         INSERT INTO jobs (id, kind, payload, message_id, run_at, created_at)
@@ -193,7 +193,8 @@ const REQUEUE: &str = "
     SELECT letter FROM raised
     UNION ALL SELECT t.id FROM taken t JOIN again a ON a.id = t.job_id";
 
-/// Begins the next generation of the messages of these dead letters; the sweeper finds them at once.
+/// Begins the next generation of the messages of these dead letters; the sweeper finds them at once. A
+/// frame that nobody can read stays: there is nothing to put back.
 /// Returns the letters that this call put back: of any number of calls, one has each.
 ///
 /// # Errors
@@ -240,6 +241,28 @@ async fn change(
     let statement = client.prepare_cached(sql).await?;
     let rows = client.query(&statement, &[&ids, &now, &by]).await?;
     rows.iter().map(|row| Ok(DeadLetterId(row.try_get(0)?))).collect()
+}
+
+/// Keeps a frame that nobody can read; the same frame once.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn bury_frame(
+    client: &Client,
+    id: DeadLetterId,
+    frame: &[u8],
+    reason: &str,
+    now: OffsetDateTime,
+) -> Result<(), Error> {
+    let statement = client
+        .prepare_cached(
+            "INSERT INTO dead_letters (id, generation, kind, class, reason, attempts, first_error_at,
+                                       last_error_at, frame)
+             VALUES ($1, 0, 'frame', 'system', left($2, 500), 1, $3, $3, $4) ON CONFLICT DO NOTHING",
+        )
+        .await?;
+    client.execute(&statement, &[&id.0, &reason, &now, &frame]).await?;
+    Ok(())
 }
 
 const EXPIRE: &str = "

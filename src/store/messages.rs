@@ -150,6 +150,26 @@ pub async fn pending_after(
     rows::messages(&client.query(&statement, &[&*recipient, &after, &limit]).await?)
 }
 
+/// Those of these messages that nobody has tried to deliver yet, and the ids of those that cannot be
+/// read.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn new_of(
+    client: &Client,
+    ids: &[MessageId],
+) -> Result<(Vec<Message>, Vec<MessageId>), Error> {
+    let sql = format!(
+        "SELECT {} FROM {} WHERE m.id = ANY ($1) AND m.status + 0 < 2 AND m.retry_count = 0 \
+         AND m.deleted_at IS NULL",
+        rows::MESSAGE,
+        rows::FROM
+    );
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    let statement = client.prepare_cached(&sql).await?;
+    rows::readable(&client.query(&statement, &[&ids]).await?)
+}
+
 /// Which messages a list shows.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
@@ -263,14 +283,15 @@ pub async fn sweep(
 const BEHIND: &str = "
     SELECT p.phone, NULL::uuid FROM unnest($1::text[]) AS p(phone)
     WHERE EXISTS (SELECT FROM messages m WHERE m.recipient_phone = p.phone AND m.status < 2
-                  AND m.next_attempt_at IS NULL AND m.created_at < $3)
+                  AND ($4 OR m.next_attempt_at IS NULL) AND m.created_at < $3)
     UNION ALL
     SELECT NULL, u.id FROM unnest($2::uuid[]) AS u(id)
     WHERE EXISTS (SELECT FROM messages m WHERE m.recipient_user_id = u.id AND m.status < 2
-                  AND m.next_attempt_at IS NULL AND m.created_at < $3)";
+                  AND ($4 OR m.next_attempt_at IS NULL) AND m.created_at < $3)";
 
 /// Which of these recipients have messages that wait for a connection although they have one: the
-/// check that finds what a lost wake-up left behind (delivery.md, How 5).
+/// check that finds what a lost wake-up left behind (delivery.md, How 5). With `in_hand`, those that
+/// somebody is believed to deliver count too.
 ///
 /// # Errors
 /// Any failure of the database.
@@ -278,12 +299,13 @@ pub async fn behind(
     client: &Client,
     parties: &[Party],
     older_than: OffsetDateTime,
+    in_hand: bool,
 ) -> Result<Vec<Party>, Error> {
     let columns = || parties.iter().map(rows::columns);
     let users: Vec<Uuid> = columns().filter_map(|(user, _)| user).collect();
     let phones: Vec<&str> = columns().filter_map(|(_, phone)| phone).collect();
     let statement = client.prepare_cached(BEHIND).await?;
-    let found = client.query(&statement, &[&phones, &users, &older_than]).await?;
+    let found = client.query(&statement, &[&phones, &users, &older_than, &in_hand]).await?;
     found
         .iter()
         .map(|row| {

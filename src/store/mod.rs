@@ -15,6 +15,7 @@ pub mod idempotency;
 pub mod jobs;
 pub mod messages;
 pub mod migrate;
+pub mod nodes;
 pub mod notices;
 pub mod outcome;
 pub mod pool;

@@ -50,7 +50,7 @@ pub async fn note_seen(client: &Client, seen: &[Seen]) -> Result<(), Error> {
     Ok(())
 }
 
-/// A sign of life of a process that delivers; its first begins its run.
+/// A sign of life of a process; its first begins its run. `delivers`: it is not only a gateway.
 ///
 /// # Errors
 /// Any failure of the database.
@@ -59,14 +59,15 @@ pub async fn note_alive(
     run: Uuid,
     started_at: OffsetDateTime,
     now: OffsetDateTime,
+    delivers: bool,
 ) -> Result<(), Error> {
     let statement = client
         .prepare_cached(
-            "INSERT INTO runs (id, started_at, alive_at) VALUES ($1, $2, $3)
+            "INSERT INTO runs (id, started_at, alive_at, delivers) VALUES ($1, $2, $3, $4)
              ON CONFLICT (id) DO UPDATE SET alive_at = excluded.alive_at",
         )
         .await?;
-    client.execute(&statement, &[&run, &started_at, &now]).await?;
+    client.execute(&statement, &[&run, &started_at, &now, &delivers]).await?;
     Ok(())
 }
 
@@ -148,7 +149,7 @@ pub async fn recipient(
 pub async fn runs(client: &Client, from: OffsetDateTime) -> Result<Vec<Run>, Error> {
     let statement = client
         .prepare_cached(
-            "SELECT started_at, alive_at, stopped_at FROM runs
+            "SELECT started_at, alive_at, stopped_at, delivers FROM runs
              WHERE alive_at >= $1 OR id = (SELECT id FROM runs WHERE alive_at < $1
                                            ORDER BY alive_at DESC LIMIT 1)
              ORDER BY started_at LIMIT 1000",
@@ -161,6 +162,7 @@ pub async fn runs(client: &Client, from: OffsetDateTime) -> Result<Vec<Run>, Err
                 started_at: row.try_get(0)?,
                 alive_at: row.try_get(1)?,
                 stopped_at: row.try_get(2)?,
+                delivers: row.try_get(3)?,
             })
         })
         .collect()

@@ -11,36 +11,75 @@ use std::time::Duration;
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{app::App, domain::job::JobKind};
+use crate::{
+    app::{App, Role},
+    domain::job::JobKind,
+    queue::{Consumer, Queue},
+};
 
-/// Starts every loop. They end when `stop` is cancelled.
-pub fn start(app: &App, tracker: &TaskTracker, stop: &CancellationToken) {
-    for share in 0..app.queue().shares() {
-        let app = app.clone();
-        supervise(tracker, stop, "deliver", move || deliver::run(app.clone(), share));
+/// Starts the loops of a role; `consumer` is where a worker's wake-ups come from. They end when `stop`
+/// is cancelled.
+pub fn start(
+    app: &App,
+    role: Role,
+    consumer: Option<&Consumer>,
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+) {
+    let crew = Crew { app, tracker, stop };
+    crew.supervise("trail", sweep::trail);
+    crew.supervise("nodes", sweep::nodes);
+    if role != Role::Worker {
+        crew.supervise("check positions", sweep::positions);
+        crew.supervise("drain", sweep::drain);
+        crew.supervise("revocations", sweep::revocations);
+        crew.supervise("depth", sweep::depth);
     }
-    let sweeping = app.clone();
-    supervise(tracker, stop, "sweep", move || sweep::due(sweeping.clone()));
-    let checking = app.clone();
-    supervise(tracker, stop, "check positions", move || sweep::positions(checking.clone()));
-    for kind in JobKind::ALL {
-        // It ends by itself when it has finished what it has in hand.
-        tracker.spawn(jobs::run(app.clone(), kind, stop.clone()));
+    if role != Role::Gateway {
+        crew.deliver(consumer);
+        crew.supervise("sweep", sweep::due);
+        crew.supervise("notices", jobs::notices);
+        crew.supervise("books", sweep::books);
+        crew.supervise("tidy", sweep::tidy);
+        for kind in JobKind::ALL {
+            // It ends by itself when it has finished what it has in hand.
+            tracker.spawn(jobs::run(app.clone(), kind, stop.clone()));
+        }
     }
-    let telling = app.clone();
-    supervise(tracker, stop, "notices", move || jobs::notices(telling.clone()));
-    let draining = app.clone();
-    supervise(tracker, stop, "drain", move || sweep::drain(draining.clone()));
-    let closing = app.clone();
-    supervise(tracker, stop, "revocations", move || sweep::revocations(closing.clone()));
-    let watching = app.clone();
-    supervise(tracker, stop, "depth", move || sweep::depth(watching.clone()));
-    let trailing = app.clone();
-    supervise(tracker, stop, "trail", move || sweep::trail(trailing.clone()));
-    let auditing = app.clone();
-    supervise(tracker, stop, "books", move || sweep::books(auditing.clone()));
-    let tidying = app.clone();
-    supervise(tracker, stop, "tidy", move || sweep::tidy(tidying.clone()));
+}
+
+/// What every loop gets.
+struct Crew<'a> {
+    app: &'a App,
+    tracker: &'a TaskTracker,
+    stop: &'a CancellationToken,
+}
+
+impl Crew<'_> {
+    fn deliver(&self, consumer: Option<&Consumer>) {
+        if let Queue::Local(queue) = self.app.queue() {
+            for share in 0..queue.shares() {
+                let queue = queue.clone();
+                self.supervise("deliver", move |app| deliver::here(app, queue.clone(), share));
+            }
+        }
+        if let Some(consumer) = consumer {
+            for share in 0..consumer.shares() {
+                let consumer = consumer.clone();
+                self.supervise("deliver", move |app| deliver::named(app, consumer.clone(), share));
+            }
+            let consumer = consumer.clone();
+            self.supervise("dead frames", move |app| deliver::dead(app, consumer.clone()));
+        }
+    }
+
+    fn supervise<F>(&self, name: &'static str, work: impl Fn(App) -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let app = self.app.clone();
+        supervise(self.tracker, self.stop, name, move || work(app.clone()));
+    }
 }
 
 /// The wait before a loop that panicked is started again.

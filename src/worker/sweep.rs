@@ -6,10 +6,10 @@ use crate::{app::App, domain::Priority};
 
 /// How often the rows that are due are looked for (delivery.md, How 4).
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
-/// How often positions are checked (delivery.md, How 5).
-const CHECK_EVERY: Duration = Duration::from_secs(20);
 /// How often it is written who came and went, and that this process lives.
 const TRAIL_EVERY: Duration = Duration::from_secs(5);
+/// How often this process says to the others that it lives.
+const GREET_EVERY: Duration = Duration::from_secs(2);
 /// How often revoked tokens are looked for: their connections are to be closed within a second.
 const REVOKED_EVERY: Duration = Duration::from_millis(500);
 /// How often the books are audited, and how far back. It reads the messages of up to two days.
@@ -36,12 +36,22 @@ pub async fn positions(app: App) {
             Ok(waiting) => metrics::gauge!("esh3ar_messages_waiting").set(waiting as f64),
             Err(error) => tracing::warn!(%error, "waiting messages could not be counted"),
         }
-        tokio::time::sleep(CHECK_EVERY).await;
-        match app.check_positions().await {
+        let doubted = app.until_positions_are_due().await;
+        match app.check_positions(doubted).await {
             Ok(0) => {}
             Ok(behind) => tracing::info!(behind, "connections were behind and read again"),
             Err(error) => tracing::warn!(%error, "positions could not be checked"),
         }
+    }
+}
+
+/// For ever.
+pub async fn nodes(app: App) {
+    loop {
+        if let Err(error) = app.greet().await {
+            tracing::debug!(%error, "the other processes could not be greeted");
+        }
+        tokio::time::sleep(GREET_EVERY).await;
     }
 }
 

@@ -104,7 +104,7 @@ async fn sixteen_hands_put_each_letter_back_once() {
     drop(hub);
     let store = store(&server);
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-    let settings = Settings { delivers: false, ..Settings::default() };
+    let settings = Settings { node: None, ..Settings::default() };
     let app = App::start(settings, store, &tracker, &stop);
     let hands: Vec<_> = (0..16)
         .map(|_| {
@@ -198,7 +198,7 @@ async fn dead_letters_expire_after_seven_days() {
     let sent = fail(&server, &shop, PHONE, 1).await.remove(0);
     let clock = Clock::standing_at(time::OffsetDateTime::now_utc());
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-    let settings = Settings { delivers: false, clock: clock.clone(), ..Settings::default() };
+    let settings = Settings { node: None, clock: clock.clone(), ..Settings::default() };
     let app = App::start(settings, store(&server), &tracker, &stop);
     let day = std::time::Duration::from_secs(24 * 3600);
     clock.advance(day * 7 - std::time::Duration::from_secs(60));
@@ -243,7 +243,7 @@ async fn the_books_balance_and_say_when_they_do_not() {
     assert_eq!(books["discrepancies"][0]["kind"], "failed_without_dead_letter");
     assert!(String::from_utf8_lossy(&output.stderr).contains("hint: run: esh3ar message explain"));
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-    let settings = Settings { delivers: false, ..Settings::default() };
+    let settings = Settings { node: None, ..Settings::default() };
     let app = App::start(settings, store(&server), &tracker, &stop);
     assert_eq!(app.repair_books().await.unwrap(), 1);
     stop.cancel();

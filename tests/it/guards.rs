@@ -34,7 +34,7 @@ impl Stored {
     }
 
     fn attempt(&self) -> Attempt {
-        Attempt { id: self.id, generation: 0, retry_count: 0 }
+        Attempt { id: self.id, place: None, generation: 0, retry_count: 0 }
     }
 
     async fn acknowledge(&self) -> usize {

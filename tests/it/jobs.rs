@@ -38,7 +38,7 @@ fn store(server: &Server) -> Store {
 
 fn app(server: &Server, mailer: Mailer) -> (App, CancellationToken) {
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-    let settings = Settings { delivers: false, mailer, ..Settings::default() };
+    let settings = Settings { node: None, mailer, ..Settings::default() };
     (App::start(settings, store(server), &tracker, &stop), stop)
 }
 
@@ -248,7 +248,7 @@ async fn a_mail_server_that_is_away_burns_no_attempts_and_is_asked_rarely() {
         esh3ar::app::Clock::standing_at(time::OffsetDateTime::now_utc() + time::Duration::days(30));
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
     let settings = Settings {
-        delivers: false,
+        node: None,
         clock: clock.clone(),
         mailer: Mailer::smtp(&sink_settings(port)).unwrap(),
         ..Settings::default()

@@ -27,6 +27,7 @@ use esh3ar::{
         message::Draft,
     },
     presence::{Outbound, Seat},
+    queue::Queue,
     store::{Store, dead_letters::Filter},
 };
 use proptest::{prelude::*, test_runner::Config};
@@ -152,7 +153,12 @@ struct Machine {
 }
 
 fn attempt(message: &Message) -> Attempt {
-    Attempt { id: message.id, generation: message.generation, retry_count: message.retry_count }
+    Attempt {
+        id: message.id,
+        place: message.place,
+        generation: message.generation,
+        retry_count: message.retry_count,
+    }
 }
 
 impl Machine {
@@ -179,11 +185,12 @@ impl Machine {
         for _ in 0..2 {
             while self.app.sweep().await.unwrap() {}
             while self.app.queue_depths().iter().any(|(_, depth)| *depth > 0) {
-                for share in 0..self.app.queue().shares() {
+                let Queue::Local(queue) = self.app.queue() else { unreachable!("embedded") };
+                for share in 0..queue.shares() {
                     // What is there is there at once; an empty share is not waited for.
-                    let next = self.app.queue().next(share, 100);
+                    let next = queue.next(share, 100);
                     if let Some(taken) = futures_util::FutureExt::now_or_never(next) {
-                        self.app.deliver(&taken);
+                        self.app.deliver(&taken).await;
                     }
                 }
             }
@@ -286,7 +293,7 @@ impl Machine {
             }
             Step::Connect(who) => {
                 let party = Party::Mobile(self.phones[*who].clone());
-                let seat = self.app.registry().register(party, TokenId(uuid::Uuid::nil()));
+                let seat = self.app.presence().local().register(party, TokenId(uuid::Uuid::nil()));
                 let timeout = self.app.settings().retry.acknowledge_timeout;
                 let feed = Feed::new(timeout);
                 self.devices[*who] = Some(Device { seat, feed, shown: Vec::new() });

@@ -246,7 +246,9 @@ impl Redis {
             Ok((commands, _subscriber)) => {
                 self.set_up(commands);
                 // Whatever was said while nobody listened.
-                if sender.send(Heard::Forgotten).await.is_err() || sender.send(Heard::Gap).await.is_err() {
+                if sender.send(Heard::Forgotten).await.is_err()
+                    || sender.send(Heard::Gap).await.is_err()
+                {
                     return Error::Down;
                 }
                 self.listen(sender, &mut pushed, &lost).await
@@ -344,7 +346,10 @@ fn payload(info: PushInfo) -> Option<Bytes> {
 
 /// Whether an error says that Redis is away, and not that it refused.
 fn is_loss(error: &RedisError) -> bool {
-    error.is_io_error() || error.is_timeout() || error.is_connection_dropped() || error.is_unrecoverable_error()
+    error.is_io_error()
+        || error.is_timeout()
+        || error.is_connection_dropped()
+        || error.is_unrecoverable_error()
 }
 
 #[cfg(test)]

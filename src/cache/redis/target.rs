@@ -117,7 +117,10 @@ impl Connection {
         }
     }
 
-    pub(super) async fn run(&mut self, script: &ScriptInvocation<'_>) -> Result<Vec<i64>, RedisError> {
+    pub(super) async fn run(
+        &mut self,
+        script: &ScriptInvocation<'_>,
+    ) -> Result<Vec<i64>, RedisError> {
         match self {
             Connection::One(one) => script.invoke_async(one).await,
             Connection::Cluster(cluster) => script.invoke_async(cluster).await,
@@ -159,7 +162,9 @@ impl Target {
             Target::One(url) => {
                 let client = Client::open(resp3(url.as_str().into_connection_info()?))?;
                 let config = config.set_push_sender(take);
-                Ok(Connection::One(client.get_multiplexed_async_connection_with_config(&config).await?))
+                Ok(Connection::One(
+                    client.get_multiplexed_async_connection_with_config(&config).await?,
+                ))
             }
             Target::Sentinel { sentinels, master } => {
                 let mut asked = Vec::new();
@@ -168,8 +173,8 @@ impl Target {
                     let info = url.as_str().into_connection_info()?;
                     // The login is that of the master; Sentinels are asked without.
                     let login = info.redis_settings().clone();
-                    node = node
-                        .set_redis_connection_info(login.set_protocol(ProtocolVersion::RESP3));
+                    node =
+                        node.set_redis_connection_info(login.set_protocol(ProtocolVersion::RESP3));
                     if url.starts_with("rediss") {
                         node = node.set_tls_mode(TlsMode::Secure);
                     }
@@ -213,7 +218,13 @@ mod tests {
 
     #[test]
     fn what_is_no_redis_is_refused_without_its_password() {
-        for wrong in ["cache", "http://a", "redis+magic://a", "redis+sentinel://a:1", "redis://u:hush@a:port"] {
+        for wrong in [
+            "cache",
+            "http://a",
+            "redis+magic://a",
+            "redis+sentinel://a:1",
+            "redis://u:hush@a:port",
+        ] {
             let refused = wrong.parse::<Target>().unwrap_err();
             assert!(!refused.contains("hush"), "{refused}");
         }

@@ -12,7 +12,7 @@ fn id(n: u64) -> MessageId {
 }
 
 fn attempt(n: u64) -> Attempt {
-    Attempt { id: id(n), generation: 0, retry_count: 0 }
+    Attempt { id: id(n), place: None, generation: 0, retry_count: 0 }
 }
 
 fn number(id: MessageId) -> u64 {

@@ -26,7 +26,8 @@ fn accepted(status: Status) -> Message {
 }
 
 fn run(from: i64, alive: i64, stopped: Option<i64>) -> Run {
-    Run { started_at: second(from), alive_at: second(alive), stopped_at: stopped.map(second) }
+    let (started_at, alive_at) = (second(from), second(alive));
+    Run { delivers: true, started_at, alive_at, stopped_at: stopped.map(second) }
 }
 
 fn facts(status: Status) -> Facts {

@@ -304,7 +304,7 @@ impl Driver {
     /// Waits for this connection's turn to be closed, so that not all clients return at once.
     async fn spread(&mut self) {
         let Some(seat) = &self.seat else { return };
-        let connections = self.app.registry().connections() as u64;
+        let connections = self.app.presence().local().connections() as u64;
         let wave = seat.id() % (connections / WAVE + 1);
         tokio::time::sleep(Duration::from_secs(wave.min(10))).await;
     }
@@ -348,8 +348,8 @@ impl Driver {
             return;
         }
         // First the seat, then the read: what is stored in between is told through the seat.
-        self.seat = Some(self.app.registry().register(party, self.caller.token));
-        metrics::gauge!("esh3ar_connections").set(self.app.registry().connections() as f64);
+        self.seat = Some(self.app.presence().register(party, self.caller.token));
+        metrics::gauge!("esh3ar_connections").set(self.app.presence().local().connections() as f64);
         self.feed = Some(Feed::new(self.app.settings().retry.acknowledge_timeout));
         self.held_until = Some(Instant::now() + FIRST_PAGE_WAIT);
         if let Ok(phone) = self.caller.mobile() {

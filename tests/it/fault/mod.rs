@@ -27,7 +27,7 @@ pub fn beside(server: &Server) -> (App, CancellationToken) {
 
 pub fn over(config: tokio_postgres::Config) -> (App, CancellationToken) {
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-    let settings = Settings { delivers: false, ..Settings::default() };
+    let settings = Settings { node: None, ..Settings::default() };
     let app = App::start(settings, Store::new(config, 4).unwrap(), &tracker, &stop);
     (app, stop)
 }

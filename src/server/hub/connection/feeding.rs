@@ -14,7 +14,7 @@ use crate::{
         Message, MessageId, Party,
         feed::{Attempt, Batch, Live, PAGE, WINDOW},
     },
-    presence::{Delivery, Outbound},
+    presence::{Delivery, Outbound, Seat},
     server::{
         hub::{
             codec::{self, Protocol},
@@ -48,14 +48,7 @@ impl Driver {
                 let body = StatusChanged { id: id.0, status: status.name(), at };
                 self.call(protocol, "MessageStatusChanged", &body);
             }
-            Outbound::Own(delivery) => {
-                // Nothing of it waits for this connection: it is only shown.
-                if let (false, Some(bytes)) =
-                    (self.session.is_full(), live_message(self.service.form(), protocol, &delivery))
-                {
-                    self.put(&bytes);
-                }
-            }
+            Outbound::Own { delivery, said_by } => self.show_own(protocol, &delivery, said_by),
             Outbound::ConversationChanged(_) | Outbound::Typing { .. }
                 if self.service.form() == Form::Legacy => {}
             Outbound::ConversationChanged(conversation) => {
@@ -81,6 +74,20 @@ impl Driver {
             Outbound::Close { allow_reconnect, reason } => {
                 self.session.close(reason, allow_reconnect, &mut self.actions);
             }
+        }
+    }
+
+    /// Nothing of what the party wrote itself waits for this connection: it is only shown.
+    fn show_own(&mut self, protocol: Protocol, delivery: &Arc<Delivery>, said_by: u64) {
+        if let (Some(feed), Some(place)) = (&mut self.feed, delivery.message.place) {
+            feed.on_own(place);
+        }
+        let here = self.seat.as_ref().is_some_and(|seat| seat.id() == said_by);
+        if !here
+            && !self.session.is_full()
+            && let Some(bytes) = live_message(self.service.form(), protocol, delivery)
+        {
+            self.put(&bytes);
         }
     }
 
@@ -112,7 +119,14 @@ impl Driver {
         let first = !feed.is_live();
         let app = self.app.clone();
         let caller = self.caller.clone();
-        let read = async move { app.pending(&caller, &exclude, first, PAGE).await };
+        let announcement = self.seat.as_ref().filter(|_| first).map(Seat::announcement);
+        let read = async move {
+            // First known everywhere, then the read: what is stored in between is told.
+            if let Some(announcement) = announcement {
+                announcement.await;
+            }
+            app.pending(&caller, &exclude, first, PAGE).await
+        };
         self.reading = Some(read.boxed());
     }
 
@@ -199,12 +213,12 @@ impl Driver {
             tracing::debug!(party = ?seat.party(), reason, "connection ended");
             let party = seat.party().clone();
             drop(seat);
-            let gone = self.service.delivers() && !self.app.registry().is_online(&party);
+            let gone = self.service.delivers() && !self.app.presence().local().is_online(&party);
             if let (Party::Mobile(phone), true) = (&party, gone) {
                 self.app.note_disconnected(phone, self.connected_at, reason);
             }
         }
-        metrics::gauge!("esh3ar_connections").set(self.app.registry().connections() as f64);
+        metrics::gauge!("esh3ar_connections").set(self.app.presence().local().connections() as f64);
     }
 }
 
@@ -229,7 +243,8 @@ impl Times {
 }
 
 fn attempt(message: &Message) -> Attempt {
-    Attempt { id: message.id, generation: message.generation, retry_count: message.retry_count }
+    let Message { id, place, generation, retry_count, .. } = *message;
+    Attempt { id, place, generation, retry_count }
 }
 
 /// How many of these a page may bring.

@@ -1,0 +1,142 @@
+//! Limits that all processes of an installation count together, in Redis.
+//!
+//! Without Redis each process counts for itself: sending goes on, and a user may send as much through
+//! each gateway as it may through all.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    cache::{
+        Redis,
+        redis::{Admission, Error},
+    },
+    domain::{Party, rate::Rate},
+};
+
+/// The name under which the whole system's messages are counted.
+const SYSTEM: &str = "system";
+/// The most places of the system's rate that a process takes before it needs them.
+const MOST_AHEAD: u32 = 256;
+
+/// The way to what is counted together.
+pub(super) struct Shared {
+    redis: Redis,
+    ahead: Mutex<Ahead>,
+}
+
+/// Places of the system's rate that were taken and not used yet. They are for the part of a second in
+/// which they were taken, and as many as the part before needed: a lone sender takes one at a time,
+/// and a crowd does not ask for each.
+struct Ahead {
+    left: u32,
+    used: u32,
+    used_before: u32,
+    began: Instant,
+}
+
+impl Ahead {
+    fn roll(&mut self, now: Instant, part: Duration) {
+        let elapsed = now.saturating_duration_since(self.began);
+        if elapsed >= part {
+            self.used_before = if elapsed < part * 2 { self.used } else { 0 };
+            (self.left, self.used, self.began) = (0, 0, now);
+        }
+    }
+
+    /// Uses what is there; gives how many to take otherwise.
+    fn take(&mut self, count: u32, now: Instant, part: Duration) -> Option<u32> {
+        self.roll(now, part);
+        self.used = self.used.saturating_add(count);
+        if self.left >= count {
+            self.left -= count;
+            return None;
+        }
+        Some(count.max(self.used_before.min(MOST_AHEAD)))
+    }
+}
+
+impl Shared {
+    pub(super) fn new(redis: Redis) -> Shared {
+        let ahead = Ahead { left: 0, used: 0, used_before: 0, began: Instant::now() };
+        Shared { redis, ahead: Mutex::new(ahead) }
+    }
+
+    pub(super) async fn admit_user(
+        &self,
+        user: &Party,
+        wanted: u32,
+        rates: &[Rate],
+    ) -> Result<Admission, Error> {
+        self.redis.admit(&user.key(), wanted, false, rates).await
+    }
+
+    /// All or none; otherwise how long to wait.
+    pub(super) async fn admit_system(
+        &self,
+        count: u32,
+        rate: Rate,
+    ) -> Result<Result<(), Duration>, Error> {
+        let part = Duration::from_micros(u64::try_from(rate.part()).unwrap_or(u64::MAX));
+        let taken = self.ahead().take(count, Instant::now(), part);
+        let Some(wanted) = taken else { return Ok(Ok(())) };
+        let mut admission = self.redis.admit(SYSTEM, wanted, true, &[rate]).await?;
+        if wanted > count && matches!(admission, Admission::Wait { .. }) {
+            admission = self.redis.admit(SYSTEM, count, true, &[rate]).await?;
+        }
+        Ok(match admission {
+            Admission::Passed(passed) => {
+                self.ahead().left += passed.saturating_sub(count);
+                Ok(())
+            }
+            Admission::Wait { retry_after, .. } => Err(retry_after),
+        })
+    }
+
+    fn ahead(&self) -> std::sync::MutexGuard<'_, Ahead> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) async fn give_back(
+        &self,
+        user: &Party,
+        count: u32,
+        rates: &[Rate],
+        system: Rate,
+    ) -> Result<(), Error> {
+        self.give_back_of_user(user, count, rates).await?;
+        self.redis.give_back(SYSTEM, count, &[system]).await
+    }
+
+    pub(super) async fn give_back_of_user(
+        &self,
+        user: &Party,
+        count: u32,
+        rates: &[Rate],
+    ) -> Result<(), Error> {
+        self.redis.give_back(&user.key(), count, rates).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lone_sender_takes_one_and_a_crowd_what_it_needed_before() {
+        let (zero, part) = (Instant::now(), Duration::from_millis(16));
+        let mut ahead = Ahead { left: 0, used: 0, used_before: 0, began: zero };
+        assert_eq!(ahead.take(1, zero, part), Some(1));
+        (0..99).for_each(|_| assert_eq!(ahead.take(1, zero, part), Some(1)));
+        let next = zero + part;
+        assert_eq!(ahead.take(1, next, part), Some(100));
+        ahead.left = 99;
+        (0..99).for_each(|_| assert_eq!(ahead.take(1, next, part), None));
+        assert_eq!(ahead.take(1, next, part), Some(100));
+        ahead.left = 99;
+        // What was not used in its time is gone, and nothing is expected after a pause.
+        assert_eq!(ahead.take(1, next + part * 3, part), Some(1));
+    }
+}

@@ -1,0 +1,120 @@
+//! The processes of the installation: this one says that it lives, and learns of the others.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
+
+use time::OffsetDateTime;
+use tokio::sync::watch;
+
+use super::{App, Error};
+use crate::{
+    domain::{NodeId, partitions},
+    store::nodes::{self, Node, Role},
+};
+
+/// What this process is, for the others.
+#[derive(Clone, Debug)]
+pub struct NodeSettings {
+    /// What it is for.
+    pub role: Role,
+    /// The machine.
+    pub host: String,
+    /// Where other gateways reach it, such as `http://10.0.0.5:5000`.
+    pub address: Option<String>,
+    /// Into how many queues the wake-ups are spread; 0 without a broker.
+    pub partitions: u16,
+}
+
+/// What is known of the others.
+pub(super) struct Neighbours {
+    started_at: OffsetDateTime,
+    addresses: Mutex<HashMap<NodeId, String>>,
+    led: watch::Sender<Vec<u16>>,
+}
+
+impl Neighbours {
+    pub(super) fn new(started_at: OffsetDateTime) -> Neighbours {
+        let (led, _) = watch::channel(Vec::new());
+        Neighbours { started_at, addresses: Mutex::default(), led }
+    }
+}
+
+impl App {
+    /// Says that this process lives, and looks who else does. A command says nothing.
+    ///
+    /// # Errors
+    /// Failures of the database; what was known stays.
+    pub async fn greet(&self) -> Result<(), Error> {
+        let Some(settings) = &self.settings().node else { return Ok(()) };
+        let neighbours = &self.inner.neighbours;
+        let led = neighbours.led.borrow().clone();
+        let node = Node {
+            id: self.node(),
+            role: settings.role,
+            host: settings.host.clone(),
+            pid: i32::try_from(std::process::id()).unwrap_or_default(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            address: settings.address.clone(),
+            partitions: led.iter().filter_map(|led| i16::try_from(*led).ok()).collect(),
+            draining: self.is_draining(),
+            figures: "{}".to_owned(),
+            started_at: neighbours.started_at,
+        };
+        let client = self.store().client().await?;
+        nodes::note(&client, &node).await?;
+        let living = nodes::living(&client).await?;
+        if settings.role == Role::Worker {
+            let workers: Vec<NodeId> = living
+                .iter()
+                .filter(|node| node.role == Role::Worker)
+                .map(|node| node.id)
+                .collect();
+            let mine = partitions::led_by(self.node(), &workers, settings.partitions);
+            neighbours.led.send_if_modified(|led| {
+                let moved = *led != mine;
+                if moved {
+                    tracing::info!(workers = workers.len(), queues = ?mine, "leads other queues");
+                    *led = mine;
+                }
+                moved
+            });
+        }
+        let addresses = living
+            .into_iter()
+            .filter(|node| node.id != self.node())
+            .filter_map(|node| Some((node.id, node.address?)))
+            .collect();
+        *neighbours.addresses.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
+        Ok(())
+    }
+
+    /// Says that this process goes.
+    ///
+    /// # Errors
+    /// Failures of the database.
+    pub async fn take_leave(&self) -> Result<(), Error> {
+        let client = self.store().client().await?;
+        Ok(nodes::forget(&client, self.node()).await?)
+    }
+
+    /// Where another process of the installation can be reached.
+    pub fn address_of(&self, node: NodeId) -> Option<String> {
+        let addresses = &self.inner.neighbours.addresses;
+        addresses.lock().unwrap_or_else(PoisonError::into_inner).get(&node).cloned()
+    }
+
+    /// The processes that live, oldest first.
+    ///
+    /// # Errors
+    /// Failures of the database.
+    pub async fn living_nodes(&self) -> Result<Vec<Node>, Error> {
+        Ok(nodes::living(&self.store().client().await?).await?)
+    }
+
+    /// Which queues this worker is to lead, as that changes.
+    pub fn led_queues(&self) -> watch::Receiver<Vec<u16>> {
+        self.inner.neighbours.led.subscribe()
+    }
+}

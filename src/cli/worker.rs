@@ -1,0 +1,72 @@
+//! `worker`: delivers what gateways accept, until it is told to stop.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use super::{
+    Setup,
+    appliance::{Works, bind, keep_alive},
+    cluster,
+    exit::{Failure, Kind},
+    opened,
+    serve::StopSignals,
+};
+use crate::{
+    app::Role,
+    server::Readiness,
+    store::embedded::Purpose,
+    telemetry::{metrics, notify},
+};
+
+pub(super) async fn run(setup: &Setup) -> Result<(), Failure> {
+    let config = &setup.loaded.config;
+    if cluster::broker(config)?.is_none() {
+        let what = "a worker takes its work from RabbitMQ, and queue.url is not set";
+        let hint =
+            "set queue.url, or run esh3ar serve alone: without a broker it delivers by itself";
+        return Err(Failure::new(Kind::Config, what).hint(hint));
+    }
+    let began = Instant::now();
+    let mut signals = StopSignals::listen()?;
+    let recorder =
+        metrics::install().map_err(|error| Failure::new(Kind::Failed, error.to_string()))?;
+    let machines = match config.metrics_listen {
+        Some(address) => Some(bind(address, "metrics.listen").await?),
+        None => None,
+    };
+    let start = async {
+        let store = opened::open_store(setup, Purpose::Serve).await?;
+        Works::start(setup, store, Role::Worker).await
+    };
+    let works = tokio::select! {
+        started = Box::pin(start) => started?,
+        () = signals.next() => return Ok(()),
+    };
+    let readiness: Readiness = Arc::new(AtomicBool::new(true));
+    let address = machines.as_ref().map(|(_, address)| address.to_string());
+    if let Some((listener, _)) = machines {
+        works.watch(listener, &readiness, &recorder, config.http.stop_timeout);
+    }
+    keep_alive(&works.work, recorder);
+    tracing::info!(
+        metrics = address,
+        version = env!("CARGO_PKG_VERSION"),
+        "a worker, ready in {} ms",
+        began.elapsed().as_millis()
+    );
+    notify::ready();
+    signals.next().await;
+    tracing::info!("stopping; a second signal stops at once");
+    notify::stopping();
+    readiness.store(false, Ordering::Release);
+    tokio::select! {
+        stopped = Box::pin(works.stop()) => stopped,
+        // Nothing is lost by this: what was not finished is taken by others.
+        () = signals.next() => Ok(()),
+    }
+}

@@ -1,0 +1,207 @@
+//! What waits to be published: gathered by queue, so that a commit batch is one frame a queue, and
+//! batches that arrive while the broker is slow share frames.
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::{Notify, oneshot};
+
+use super::{
+    frame::{self, WakeUp},
+    topology::{Place, partition},
+};
+use crate::{domain::Priority, queue::Lanes};
+
+/// Wake-ups that wait in each lane, so that a crowd in one cannot take the room of another.
+pub(super) const ROOM: usize = 50_000;
+
+/// Dropped when the frame with the last wake-up of an offer has been confirmed, or will not be.
+pub(super) type Ticket = oneshot::Sender<()>;
+
+/// A wake-up, and for the last of an offer who waits for it.
+type Entry = (WakeUp, Option<Ticket>);
+
+/// What goes out together.
+pub(super) struct Frame {
+    pub(super) place: Place,
+    pub(super) wake_ups: Vec<WakeUp>,
+    pub(super) tickets: Vec<Ticket>,
+}
+
+/// The queue in front of the broker.
+pub(super) struct Pending {
+    partitions: u16,
+    inner: Mutex<Inner>,
+    wake: Notify,
+}
+
+struct Inner {
+    /// By lane and partition.
+    queues: Vec<VecDeque<Entry>>,
+    waiting: [usize; 3],
+    /// Each queue that has something, once.
+    turns: Lanes<Place>,
+}
+
+impl Pending {
+    pub(super) fn new(partitions: u16) -> Pending {
+        let queues = 3 * usize::from(partitions);
+        let inner = Inner {
+            queues: (0..queues).map(|_| VecDeque::new()).collect(),
+            waiting: [0; 3],
+            turns: Lanes::new(queues),
+        };
+        Pending { partitions, inner: Mutex::new(inner), wake: Notify::new() }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in what there is room for. Returns how many there was none for.
+    pub(super) fn push(
+        &self,
+        lane: Priority,
+        stored: i16,
+        wake_ups: Vec<WakeUp>,
+        ticket: Ticket,
+    ) -> usize {
+        let place = Place { lane, partition: partition(stored, self.partitions) };
+        let offered = wake_ups.len();
+        let mut inner = self.inner();
+        let room = ROOM.saturating_sub(inner.waiting[lane as usize]);
+        let taken = offered.min(room);
+        let queue = &mut inner.queues[slot(place)];
+        let was_empty = queue.is_empty();
+        queue.extend(wake_ups.into_iter().take(taken).map(|wake_up| (wake_up, None)));
+        if let Some((_, last)) = queue.back_mut().filter(|_| taken > 0) {
+            *last = Some(ticket);
+        }
+        inner.waiting[lane as usize] += taken;
+        if was_empty && taken > 0 {
+            // Each queue has at most one turn, so there is room for all of them.
+            let _ = inner.turns.push(lane, place);
+        }
+        drop(inner);
+        self.wake.notify_one();
+        offered - taken
+    }
+
+    /// The next frame: of the highest lane that has something, of each queue in turn, and now and then
+    /// of the lowest.
+    pub(super) fn take(&self) -> Option<Frame> {
+        let mut inner = self.inner();
+        let place = inner.turns.take(1).pop()?;
+        let queue = &mut inner.queues[slot(place)];
+        let most = queue.len().min(frame::MOST);
+        let (wake_ups, tickets): (Vec<WakeUp>, Vec<Option<Ticket>>) = queue.drain(..most).unzip();
+        let more = !queue.is_empty();
+        inner.waiting[place.lane as usize] -= wake_ups.len();
+        if more {
+            let _ = inner.turns.push(place.lane, place);
+        }
+        Some(Frame { place, wake_ups, tickets: tickets.into_iter().flatten().collect() })
+    }
+
+    /// Until something has been pushed since the last time. Safe to drop while it waits.
+    pub(super) async fn pushed(&self) {
+        self.wake.notified().await;
+    }
+
+    /// How many wait in a lane.
+    pub(super) fn depth(&self, lane: Priority) -> usize {
+        self.inner().waiting[lane as usize]
+    }
+}
+
+fn slot(place: Place) -> usize {
+    usize::from(place.partition) * 3 + place.lane as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::domain::MessageId;
+
+    fn push(pending: &Pending, lane: Priority, stored: i16, wake_ups: Vec<WakeUp>) -> usize {
+        pending.push(lane, stored, wake_ups, oneshot::channel().0)
+    }
+
+    #[test]
+    fn who_offers_hears_of_the_end_of_the_last_one() {
+        let pending = Pending::new(4);
+        let (ticket, mut settled) = oneshot::channel();
+        pending.push(Priority::Normal, 1, wake_ups(0, 150), ticket);
+        let mut still_waits =
+            || matches!(settled.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+        drop(pending.take());
+        assert!(still_waits(), "the last fifty are not out");
+        let frame = pending.take().unwrap();
+        assert!(still_waits());
+        drop(frame);
+        assert!(!still_waits());
+    }
+
+    fn wake_ups(from: u128, count: usize) -> Vec<WakeUp> {
+        (from..)
+            .take(count)
+            .map(|n| WakeUp { id: MessageId(Uuid::from_u128(n)), generation: 1 })
+            .collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        /// Nothing lost, nothing twice, each queue in order, no frame too long or empty.
+        #[test]
+        fn every_queue_keeps_its_order(
+            pushes in prop::collection::vec((0i16..3, 0i16..64, 0usize..250), 0..40),
+            partitions in 1u16..=64,
+        ) {
+            let pending = Pending::new(partitions);
+            let mut pushed: Vec<Vec<WakeUp>> = vec![Vec::new(); 3 * 64];
+            let mut next = 0;
+            for (lane, stored, count) in pushes {
+                let lane = Priority::from_number(lane).unwrap();
+                let batch = wake_ups(next, count);
+                next += 1000;
+                let place = Place { lane, partition: partition(stored, partitions) };
+                pushed[slot(place)].extend(&batch);
+                prop_assert_eq!(push(&pending, lane, stored, batch), 0);
+            }
+            let mut taken: Vec<Vec<WakeUp>> = vec![Vec::new(); 3 * 64];
+            while let Some(Frame { place, wake_ups: frame, .. }) = pending.take() {
+                prop_assert!((1..=frame::MOST).contains(&frame.len()));
+                taken[slot(place)].extend(frame);
+            }
+            prop_assert_eq!(taken, pushed);
+            prop_assert!(Priority::ALL.iter().all(|lane| pending.depth(*lane) == 0));
+        }
+    }
+
+    #[test]
+    fn batches_of_one_queue_share_frames() {
+        let pending = Pending::new(4);
+        push(&pending, Priority::Normal, 1, wake_ups(0, 60));
+        push(&pending, Priority::Normal, 1, wake_ups(60, 60));
+        let lengths: Vec<usize> =
+            std::iter::from_fn(|| pending.take()).map(|frame| frame.wake_ups.len()).collect();
+        assert_eq!(lengths, [100, 20]);
+    }
+
+    #[test]
+    fn a_full_lane_refuses_and_leaves_room_in_the_others() {
+        let pending = Pending::new(4);
+        assert_eq!(push(&pending, Priority::Low, 0, wake_ups(0, ROOM + 5)), 5);
+        assert_eq!(push(&pending, Priority::Low, 1, wake_ups(0, 7)), 7);
+        assert_eq!(push(&pending, Priority::High, 1, wake_ups(0, 7)), 0);
+        let Frame { place, wake_ups: frame, .. } = pending.take().unwrap();
+        assert_eq!((place.lane, frame.len()), (Priority::High, 7));
+        assert_eq!(pending.depth(Priority::Low), ROOM);
+    }
+}

@@ -1,0 +1,147 @@
+//! The processes of an installation.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::{Client, Error};
+use crate::domain::NodeId;
+
+/// A process that has given no sign of life for this long counts as gone.
+pub const SILENT_FOR: Duration = Duration::from_secs(10);
+/// One that has been gone for this long is forgotten.
+const KEPT: Duration = Duration::from_secs(3600);
+
+/// What a process is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Everything in one process.
+    Serve,
+    /// It accepts, and has connections.
+    Gateway,
+    /// It delivers.
+    Worker,
+}
+
+impl Role {
+    /// Its name, stored and shown.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Serve => "serve",
+            Role::Gateway => "gateway",
+            Role::Worker => "worker",
+        }
+    }
+
+    fn parse(name: &str) -> Option<Role> {
+        [Role::Serve, Role::Gateway, Role::Worker].into_iter().find(|role| role.name() == name)
+    }
+}
+
+/// A process.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Names it.
+    pub id: NodeId,
+    /// What it is for.
+    pub role: Role,
+    /// The machine.
+    pub host: String,
+    /// The process on it.
+    pub pid: i32,
+    /// Of esh3ar.
+    pub version: String,
+    /// Where other gateways reach it.
+    pub address: Option<String>,
+    /// The queues it leads.
+    pub partitions: Vec<i16>,
+    /// Whether it is being emptied.
+    pub draining: bool,
+    /// What it counted since it started: a JSON object.
+    pub figures: String,
+    /// When it started.
+    pub started_at: OffsetDateTime,
+}
+
+/// Notes a sign of life of a process.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn note(client: &Client, node: &Node) -> Result<(), Error> {
+    let statement = client
+        .prepare_cached(
+            "INSERT INTO nodes (id, role, host, pid, version, address, partitions, draining, figures,
+                                started_at, seen_at)
+             VALUES ($1, $2, left($3, 255), $4, $5, $6, $7, $8, $9::text::jsonb, $10, now())
+             ON CONFLICT (id) DO UPDATE SET address = excluded.address,
+                 partitions = excluded.partitions, draining = excluded.draining,
+                 figures = excluded.figures, seen_at = excluded.seen_at",
+        )
+        .await?;
+    client
+        .execute(
+            &statement,
+            &[
+                &&node.id[..],
+                &node.role.name(),
+                &node.host,
+                &node.pid,
+                &node.version,
+                &node.address,
+                &node.partitions,
+                &node.draining,
+                &node.figures,
+                &node.started_at,
+            ],
+        )
+        .await?;
+    Ok(())
+}
+
+/// The processes that live, oldest first.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn living(client: &Client) -> Result<Vec<Node>, Error> {
+    let statement = client
+        .prepare_cached(
+            "SELECT id, role, host, pid, version, address, partitions, draining, figures::text,
+                    started_at
+             FROM nodes WHERE seen_at > now() - make_interval(secs => $1)
+             ORDER BY started_at, id",
+        )
+        .await?;
+    let found = client.query(&statement, &[&SILENT_FOR.as_secs_f64()]).await?;
+    found
+        .iter()
+        .map(|row| {
+            let corrupt = || Error::Corrupt("a node".to_owned());
+            Ok(Node {
+                id: row.try_get::<_, &[u8]>(0)?.try_into().map_err(|_| corrupt())?,
+                role: Role::parse(row.try_get(1)?).ok_or_else(corrupt)?,
+                host: row.try_get(2)?,
+                pid: row.try_get(3)?,
+                version: row.try_get(4)?,
+                address: row.try_get(5)?,
+                partitions: row.try_get(6)?,
+                draining: row.try_get(7)?,
+                figures: row.try_get(8)?,
+                started_at: row.try_get(9)?,
+            })
+        })
+        .collect()
+}
+
+/// Notes that a process has stopped, and forgets those that died long ago.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn forget(client: &Client, id: NodeId) -> Result<(), Error> {
+    let statement = client
+        .prepare_cached(
+            "DELETE FROM nodes WHERE id = $1 OR seen_at < now() - make_interval(secs => $2)",
+        )
+        .await?;
+    client.execute(&statement, &[&&id[..], &KEPT.as_secs_f64()]).await?;
+    Ok(())
+}
