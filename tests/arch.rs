@@ -93,8 +93,9 @@ const OWNED: &[(&str, &[&str])] = &[
     ("lettre", &["mail"]),
     ("serde", &["server", "cli", "client", "load"]),
     ("hdrhistogram", &["load"]),
-    // The store keeps work as JSON; nobody else below the borders knows a wire format.
-    ("serde_json", &["server", "cli", "client", "load", "store"]),
+    // The store keeps work as JSON, and wake-ups travel as JSON; nobody else below the borders knows a
+    // wire format.
+    ("serde_json", &["server", "cli", "client", "load", "store", "queue"]),
 ];
 
 /// All that the pure room may name besides itself.

@@ -64,6 +64,22 @@ pub const KEYS: &[Key] = &[
         "",
         "Folder of initdb and postgres for the private Postgres; unset: PATH and the usual places.",
     ),
+    Key {
+        name: "queue.url",
+        default: "",
+        secret: true,
+        doc: "amqp:// or amqps:// URL of RabbitMQ, several nodes of one cluster with commas; unset: the queue inside the process.",
+    },
+    key(
+        "queue.partitions",
+        "16",
+        "Queues in each of the three lanes, from 1 to 64; the same on every node.",
+    ),
+    key(
+        "queue.type",
+        "auto",
+        "classic, quorum, or auto: what is there already, else quorum where queue.url names three nodes or more.",
+    ),
     key(
         "phone.default_region",
         "",
@@ -121,7 +137,6 @@ pub const KEYS: &[Key] = &[
 
 /// Sections of the documented interface that this version has not.
 const NOT_YET: &[&str] = &[
-    "queue.",
     "cache.",
     "media.",
     "push.",
@@ -146,10 +161,10 @@ pub fn unknown(name: &str) -> String {
         .min()
         .filter(|(distance, _)| *distance <= 4);
     match nearest {
-        Some((_, near)) => format!("there is no key {name}; did you mean {near}?"),
-        None if NOT_YET.iter().any(|prefix| name.starts_with(prefix)) => {
+        _ if NOT_YET.iter().any(|prefix| name.starts_with(prefix)) => {
             format!("{name} is not available in this version")
         }
+        Some((_, near)) => format!("there is no key {name}; did you mean {near}?"),
         None => format!("there is no key {name}; see: esh3ar config show"),
     }
 }
@@ -182,7 +197,7 @@ mod tests {
     fn a_typo_names_its_neighbour() {
         assert_eq!(distance("kitten", "sitting"), 3);
         assert!(unknown("htp.listen").contains("did you mean http.listen?"));
-        assert!(unknown("queue.url").contains("not available in this version"));
+        assert!(unknown("media.url").contains("not available in this version"));
         assert!(unknown("weather.today.now").starts_with("there is no key"));
     }
 

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr, time::Duratio
 use config::{Environment, File, FileFormat, ValueKind};
 
 use super::{
-    Config, Database, Http, Log, LogFormat, MessageLimits, Secret, Smtp, SmtpTls, duration, keys,
+    Config, Database, Http, Log, LogFormat, MessageLimits, Queue, QueueKind, Secret, Smtp, SmtpTls,
+    duration, keys,
 };
 use crate::domain::retry::RetryPolicy;
 
@@ -293,6 +294,30 @@ impl Reader {
         Some(self.text(key)).filter(|text| !text.is_empty()).map(PathBuf::from)
     }
 
+    fn queue(&mut self) -> Option<Queue> {
+        let url = self.text("queue.url");
+        // Without the value: it holds a password.
+        let is_url = |url: &str| ["amqp://", "amqps://"].iter().any(|s| url.trim().starts_with(s));
+        if !url.is_empty() && !url.split(',').all(is_url) {
+            let wanted = "must be amqp://user:password@host:port/vhost or amqps://…";
+            self.fault("queue.url", wanted.to_owned());
+        }
+        let partitions = self.value("queue.partitions", "a whole number from 1 to 64", |text| {
+            text.parse().ok().filter(|n| (1..=64).contains(n))
+        });
+        let kind = self.value("queue.type", "auto, classic or quorum", |text| match text {
+            "auto" => Some(QueueKind::Auto),
+            "classic" => Some(QueueKind::Classic),
+            "quorum" => Some(QueueKind::Quorum),
+            _ => None,
+        });
+        (!url.is_empty()).then(|| Queue {
+            url: Secret::new(url),
+            partitions: partitions.unwrap_or(1),
+            kind: kind.unwrap_or(QueueKind::Auto),
+        })
+    }
+
     fn smtp(&mut self) -> Option<Smtp> {
         let host = self.text("smtp.host");
         let from = self.text("smtp.from");
@@ -411,6 +436,7 @@ impl Reader {
                 pool_size,
                 bin_dir: self.path("database.bin_dir"),
             },
+            queue: self.queue(),
             default_region,
             retry: RetryPolicy {
                 acknowledge_timeout: self.duration("retry.acknowledge_timeout"),

@@ -27,6 +27,8 @@ pub struct Config {
     pub metrics_listen: Option<SocketAddr>,
     /// `database.*`
     pub database: Database,
+    /// `queue.*`; `None` without a URL: the queue inside the process.
+    pub queue: Option<Queue>,
     /// `phone.default_region`
     pub default_region: Option<Region>,
     /// `retry.*`
@@ -86,6 +88,28 @@ pub struct Database {
     pub pool_size: usize,
     /// Where Postgres' programs are, for the private one.
     pub bin_dir: Option<PathBuf>,
+}
+
+/// RabbitMQ.
+#[derive(Clone, Debug)]
+pub struct Queue {
+    /// The nodes of one cluster, with commas.
+    pub url: Secret,
+    /// Queues in each lane, from 1 to 64.
+    pub partitions: u16,
+    /// How the broker keeps them.
+    pub kind: QueueKind,
+}
+
+/// How the broker keeps queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueKind {
+    /// As they are there already, else quorum where three nodes or more are named, else classic.
+    Auto,
+    /// On one node.
+    Classic,
+    /// On a majority of the nodes.
+    Quorum,
 }
 
 /// Mail to the administrators.

@@ -63,6 +63,14 @@ impl<T> LocalQueue<T> {
         }
     }
 
+    /// Drops everything that waits.
+    pub fn clear(&self) {
+        for share in &self.shares {
+            let dropped = share.lanes().take(usize::MAX);
+            drop(dropped);
+        }
+    }
+
     /// How many things wait in a lane, over all shares.
     pub fn depth(&self, lane: Priority) -> usize {
         self.shares.iter().map(|share| share.lanes().depth(lane)).sum()

@@ -6,6 +6,7 @@
 
 mod lanes;
 mod local;
+pub mod rabbit;
 
 pub use lanes::Lanes;
 pub use local::LocalQueue;

@@ -36,7 +36,7 @@ fn the_stronger_source_wins_and_says_so() {
 fn every_fault_is_told_at_once_with_its_place() {
     let mut sources = file(
         "[http]\nlisten = \"nowhere\"\ntls_cert = \"a.pem\"\nmax_conections = 1\n\
-         [retry]\nbase = \"soon\"\n[queue]\nurl = \"amqp://x\"\n",
+         [retry]\nbase = \"soon\"\n[media]\nurl = \"s3://x\"\n",
     );
     sources.environment = vec![("ESH3AR__LOG__LEVLE".to_owned(), "x".to_owned())];
     let text = load(sources).unwrap_err().to_string();
@@ -45,7 +45,7 @@ fn every_fault_is_told_at_once_with_its_place() {
         "esh3ar.toml:3: http.tls_cert needs http.tls_key",
         "esh3ar.toml:4: there is no key http.max_conections; did you mean http.max_connections?",
         "esh3ar.toml:6: retry.base must be a duration",
-        "esh3ar.toml:8: queue.url is not available in this version",
+        "esh3ar.toml:8: media.url is not available in this version",
         "environment ESH3AR__LOG__LEVLE: there is no key log.levle; did you mean log.level?",
     ] {
         assert!(text.contains(part), "{part} is missing in:\n{text}");
@@ -92,4 +92,20 @@ fn a_misspelt_level_is_a_fault() {
     let level = |text: &str| load(file(&format!("[log]\nlevel = \"{text}\"\n"))).is_ok();
     assert!(level("info") && level("warn,esh3ar::store=debug"));
     assert!(!level("inf") && !level("info,esh3ar=loud"));
+}
+
+#[test]
+fn the_broker_is_named_without_its_password() {
+    let queue = |text: &str| load(file(&format!("[queue]\n{text}\n")));
+    assert!(queue("").unwrap().config.queue.is_none());
+    let both = queue("url = \"amqp://u:hunter2@a/v,amqps://u:hunter2@b\"").unwrap();
+    assert!(!format!("{both:?}").contains("hunter2"));
+    let found = both.config.queue.unwrap();
+    assert_eq!((found.partitions, found.kind), (16, QueueKind::Auto));
+    let text = queue("url = \"http://u:hunter2@a\"\npartitions = 65\ntype = \"mirrored\"");
+    let text = text.unwrap_err().to_string();
+    for part in ["queue.url must be amqp", "queue.partitions must be", "queue.type must be"] {
+        assert!(text.contains(part), "{part} is missing in:\n{text}");
+    }
+    assert!(!text.contains("hunter2"), "{text}");
 }

@@ -1,0 +1,60 @@
+//! What can be in the way of the broker.
+
+use std::{io, time::Duration};
+
+/// Why there is no connection, or no more. No text holds a password.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing answers there, or not in time.
+    #[error("the broker cannot be reached: {0}")]
+    Unreachable(String),
+    /// Something answers, but it is no RabbitMQ.
+    #[error("what answers there is no RabbitMQ")]
+    Foreign,
+    /// Too old.
+    #[error("the broker is RabbitMQ {0}; 3.10 or newer is needed")]
+    Old(String),
+    /// The broker refused something, or ended the connection.
+    #[error("{0}")]
+    Refused(String),
+    /// A queue or exchange of our name is there that is not as ours.
+    #[error("a queue or exchange is there with other properties: {0}")]
+    Mismatch(String),
+    /// Publishes came back, or a consumer was cancelled: a queue is gone.
+    #[error("a queue is missing")]
+    Missing,
+    /// No confirmation in time.
+    #[error("the broker does not confirm publishes")]
+    Unconfirmed,
+}
+
+impl Error {
+    pub(super) fn silent(patience: Duration) -> Error {
+        Error::Unreachable(format!("no answer in {} s", patience.as_secs()))
+    }
+
+    pub(super) fn is_mismatch(&self) -> bool {
+        matches!(self, Error::Mismatch(_))
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Error {
+        Error::Unreachable(error.to_string())
+    }
+}
+
+impl From<lapin::Error> for Error {
+    fn from(error: lapin::Error) -> Error {
+        use lapin::ErrorKind;
+        match error.kind() {
+            ErrorKind::IOError(inner) => Error::Unreachable(inner.to_string()),
+            ErrorKind::MissingHeartbeatError => Error::Unreachable(error.to_string()),
+            ErrorKind::ProtocolError(inner) if inner.get_id() == 406 => {
+                Error::Mismatch(inner.get_message().to_string())
+            }
+            ErrorKind::ProtocolError(inner) => Error::Refused(inner.get_message().to_string()),
+            _ => Error::Refused(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! What a broker says of itself before anybody has logged in. The library keeps it to itself, so we
+//! ask once more on a connection of its own; that also finds out, with a limit of time, whether there
+//! is a broker at all.
+
+use std::{io, time::Duration};
+
+use futures_util::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use lapin::{
+    protocol::{AMQPClass, connection::AMQPMethod, parse_class},
+    tcp::{AMQPUriTcpExt as _, OwnedTLSConfig},
+    types::{AMQPValue, FieldTable},
+    uri::AMQPUri,
+};
+
+use super::{Error, topology::Version};
+
+/// For all of it: connecting, TLS, the greeting.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// AMQP 0-9-1.
+const HEADER: &[u8] = b"AMQP\x00\x00\x09\x01";
+/// A greeting has under two thousand bytes.
+const LONGEST: u32 = 64 * 1024;
+
+/// A broker, in its own words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Broker {
+    /// Such as `3.10.8`.
+    pub(super) version: String,
+    /// The name that the nodes of a cluster share.
+    pub(super) cluster_name: String,
+}
+
+/// Asks a node who it is.
+///
+/// # Errors
+/// [`Error::Unreachable`]; [`Error::Foreign`] and [`Error::Old`] for brokers that are not taken.
+pub(super) async fn ask(uri: &AMQPUri, tls: &OwnedTLSConfig) -> Result<Broker, Error> {
+    let asked = async {
+        let runtime = lapin::runtime::default_runtime()?;
+        let mut stream = uri.connect_with_config_async(tls.as_ref(), &runtime).await?;
+        let greeting = greeting(&mut stream).await?;
+        // The other side sees an end instead of a reset.
+        let _ = stream.close().await;
+        broker(&greeting)
+    };
+    tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(Error::silent(PATIENCE)))
+}
+
+/// The body of the first frame.
+async fn greeting(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> Result<Vec<u8>, Error> {
+    stream.write_all(HEADER).await?;
+    stream.flush().await?;
+    let mut head = [0; 7];
+    stream.read_exact(&mut head).await?;
+    let [kind, _, _, length @ ..] = head;
+    let length = u32::from_be_bytes(length);
+    // A method on channel 0; a broker of another protocol answers with the header of its own.
+    if kind != 1 || length > LONGEST {
+        return Err(Error::Foreign);
+    }
+    let mut body = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+    stream.read_exact(&mut body).await?;
+    Ok(body)
+}
+
+fn broker(greeting: &[u8]) -> Result<Broker, Error> {
+    let Ok((_, AMQPClass::Connection(AMQPMethod::Start(start)))) = parse_class(greeting) else {
+        return Err(Error::Foreign);
+    };
+    let property = |name: &str| text(&start.server_properties, name);
+    if property("product") != "RabbitMQ" {
+        return Err(Error::Foreign);
+    }
+    let version = property("version");
+    if Version::parse(&version).is_none_or(|version| version < Version::OLDEST) {
+        return Err(Error::Old(version));
+    }
+    Ok(Broker { version, cluster_name: property("cluster_name") })
+}
+
+fn text(properties: &FieldTable, name: &str) -> String {
+    match properties.inner().get(name) {
+        Some(AMQPValue::LongString(text)) => String::from_utf8_lossy(text.as_bytes()).into_owned(),
+        Some(AMQPValue::ShortString(text)) => text.to_string(),
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `connection.start` with these properties.
+    fn start(properties: &[(&str, &str)]) -> Vec<u8> {
+        let mut table = Vec::new();
+        for (name, value) in properties {
+            table.push(u8::try_from(name.len()).unwrap());
+            table.extend(name.as_bytes());
+            table.push(b'S');
+            table.extend(u32::try_from(value.len()).unwrap().to_be_bytes());
+            table.extend(value.as_bytes());
+        }
+        let mut body = vec![0, 10, 0, 10, 0, 9];
+        body.extend(u32::try_from(table.len()).unwrap().to_be_bytes());
+        body.extend(table);
+        for text in ["PLAIN", "en_US"] {
+            body.extend(u32::try_from(text.len()).unwrap().to_be_bytes());
+            body.extend(text.as_bytes());
+        }
+        body
+    }
+
+    fn of_version(version: &str) -> Result<Broker, Error> {
+        broker(&start(&[("product", "RabbitMQ"), ("version", version), ("cluster_name", "c@h")]))
+    }
+
+    #[test]
+    fn old_and_foreign_brokers_are_refused_in_plain_words() {
+        let good = of_version("3.10.8").unwrap();
+        assert_eq!(good, Broker { version: "3.10.8".to_owned(), cluster_name: "c@h".to_owned() });
+        assert!(of_version("4.2.0").is_ok());
+        let old = of_version("3.9.13").unwrap_err().to_string();
+        assert_eq!(old, "the broker is RabbitMQ 3.9.13; 3.10 or newer is needed");
+        assert!(matches!(of_version("?"), Err(Error::Old(_))));
+        let other = broker(&start(&[("product", "LavinMQ"), ("version", "2.0.0")]));
+        assert!(matches!(other, Err(Error::Foreign)));
+        assert!(matches!(broker(b"HTTP/1.1 400"), Err(Error::Foreign)));
+        assert!(matches!(broker(b""), Err(Error::Foreign)));
+    }
+}

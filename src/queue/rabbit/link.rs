@@ -1,0 +1,176 @@
+//! One connection, from nothing to declared.
+
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
+use lapin::{
+    Channel, Connection, ConnectionProperties, Event, ExchangeKind,
+    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    tcp::{AMQPUriTcpExt as _, OwnedTLSConfig},
+    types::{AMQPValue, FieldTable},
+};
+
+use super::{
+    Error, Settings,
+    greeting::{self, Broker},
+    settings::Address,
+    topology::{self, Choice, Kind, Place, Value},
+};
+
+/// For connecting and logging in.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// For a goodbye; an alarmed broker reads none.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// Declarations under way at once; all that a new broker needs are there after a few round trips.
+const AT_ONCE: usize = 32;
+
+/// A connection on which everything is declared.
+pub(super) struct Link {
+    connection: Connection,
+    /// Which broker this is.
+    pub(super) broker: Broker,
+}
+
+impl Link {
+    /// Connects to a node and declares what is ours.
+    ///
+    /// # Errors
+    /// Whatever is in the way.
+    pub(super) async fn open(
+        settings: &Settings,
+        address: &Address,
+        name: &str,
+    ) -> Result<Link, Error> {
+        let tls = trusted(address).await?;
+        let broker = greeting::ask(&address.uri, &tls).await?;
+        let connection = tokio::time::timeout(PATIENCE, connect(address, tls, name))
+            .await
+            .unwrap_or_else(|_| Err(Error::silent(PATIENCE)))?;
+        let link = Link { connection, broker };
+        let declared = tokio::time::timeout(PATIENCE, link.declare(settings)).await;
+        declared.unwrap_or_else(|_| Err(Error::silent(PATIENCE)))?;
+        Ok(link)
+    }
+
+    /// A channel of its own for each role, so that one's error is not the other's.
+    pub(super) async fn channel(&self) -> Result<Channel, Error> {
+        Ok(self.connection.create_channel().await?)
+    }
+
+    /// What happens to the connection: alarms and its end. To be asked for before they happen.
+    pub(super) fn events(&self) -> impl Stream<Item = Event> + Send + Unpin {
+        Box::pin(self.connection.events_listener())
+    }
+
+    /// Whether it is still there, which a listener could in theory have missed.
+    pub(super) fn is_up(&self) -> bool {
+        self.connection.status().connected()
+    }
+
+    /// Says goodbye.
+    pub(super) async fn close(self) {
+        let goodbye = self.connection.close(200, "stopping".into());
+        let _ = tokio::time::timeout(GOODBYE, goodbye).await;
+    }
+
+    async fn declare(&self, settings: &Settings) -> Result<(), Error> {
+        let kind = self.settle_kind(settings).await?;
+        let channel = self.channel().await?;
+        let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
+        channel
+            .exchange_declare(
+                topology::EXCHANGE.into(),
+                ExchangeKind::Direct,
+                options,
+                FieldTable::default(),
+            )
+            .await?;
+        stream::iter(Place::all(settings.partitions))
+            .map(|place| declare_work(&channel, place, kind))
+            .buffered(AT_ONCE)
+            .try_collect::<()>()
+            .await?;
+        Ok(())
+    }
+
+    /// Which kind of queue is there or is wanted. The queue of dead letters decides for all, because it
+    /// is there whatever the number of partitions: one broker never has both kinds of ours.
+    async fn settle_kind(&self, settings: &Settings) -> Result<Kind, Error> {
+        let first = settings.choice.first(settings.addresses.len());
+        match self.declare_dead_letters(first).await {
+            Ok(()) => Ok(first),
+            Err(error) if error.is_mismatch() && settings.choice == Choice::Auto => {
+                self.declare_dead_letters(first.other()).await?;
+                Ok(first.other())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// On a channel of its own, which a mismatch would close.
+    async fn declare_dead_letters(&self, kind: Kind) -> Result<(), Error> {
+        let channel = self.channel().await?;
+        let arguments = table(&topology::dead_letter_queue(kind));
+        let options = QueueDeclareOptions::durable();
+        channel.queue_declare(topology::DEAD_LETTERS.into(), options, arguments).await?;
+        Ok(())
+    }
+}
+
+async fn declare_work(channel: &Channel, place: Place, kind: Kind) -> Result<(), Error> {
+    let name = place.queue();
+    let arguments = table(&topology::work_queue(kind));
+    let declared =
+        channel.queue_declare(name.as_str().into(), QueueDeclareOptions::durable(), arguments);
+    let bound = channel.queue_bind(
+        name.as_str().into(),
+        topology::EXCHANGE.into(),
+        name.as_str().into(),
+        QueueBindOptions::default(),
+        FieldTable::default(),
+    );
+    declared.await?;
+    bound.await?;
+    Ok(())
+}
+
+fn table(arguments: &[(&'static str, Value)]) -> FieldTable {
+    let mut table = FieldTable::default();
+    for (name, value) in arguments {
+        let value = match value {
+            Value::Text(text) => AMQPValue::LongString((*text).into()),
+            Value::Number(number) => AMQPValue::LongLongInt(*number),
+            Value::Flag(flag) => AMQPValue::Boolean(*flag),
+        };
+        table.insert((*name).into(), value);
+    }
+    table
+}
+
+async fn trusted(address: &Address) -> Result<OwnedTLSConfig, Error> {
+    let Some(path) = &address.trusted else { return Ok(OwnedTLSConfig::default()) };
+    // Read each time, so that a renewed file is taken up.
+    let pem = tokio::fs::read_to_string(path)
+        .await
+        .map_err(|error| Error::Unreachable(format!("{}: {error}", path.display())))?;
+    Ok(OwnedTLSConfig { identity: None, cert_chain: Some(pem) })
+}
+
+async fn connect(address: &Address, tls: OwnedTLSConfig, name: &str) -> Result<Connection, Error> {
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    let runtime = lapin::runtime::default_runtime()?;
+    // The library's own thread waits for this, and nobody could call it back from a silent network.
+    let opened = Connection::connector(
+        address.uri.clone(),
+        runtime,
+        async move |uri, runtime| {
+            let stream = uri.connect_with_config_async(tls.as_ref(), &runtime);
+            match tokio::time::timeout(PATIENCE, stream).await {
+                Ok(stream) => Ok(stream?),
+                Err(elapsed) => Err(std::io::Error::other(elapsed).into()),
+            }
+        },
+        properties,
+    );
+    Ok(opened.await?)
+}

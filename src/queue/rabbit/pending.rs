@@ -1,0 +1,166 @@
+//! What waits to be published: gathered by queue, so that a commit batch is one frame a queue, and
+//! batches that arrive while the broker is slow share frames.
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::Notify;
+
+use super::{
+    frame::{self, WakeUp},
+    topology::{Place, partition},
+};
+use crate::{domain::Priority, queue::Lanes};
+
+/// Wake-ups that wait in each lane, so that a crowd in one cannot take the room of another.
+pub(super) const ROOM: usize = 50_000;
+
+/// The queue in front of the broker.
+pub(super) struct Pending {
+    partitions: u16,
+    inner: Mutex<Inner>,
+    wake: Notify,
+}
+
+struct Inner {
+    /// By lane and partition.
+    queues: Vec<VecDeque<WakeUp>>,
+    waiting: [usize; 3],
+    /// Each queue that has something, once.
+    turns: Lanes<Place>,
+}
+
+impl Pending {
+    pub(super) fn new(partitions: u16) -> Pending {
+        let queues = 3 * usize::from(partitions);
+        let inner = Inner {
+            queues: (0..queues).map(|_| VecDeque::new()).collect(),
+            waiting: [0; 3],
+            turns: Lanes::new(queues),
+        };
+        Pending { partitions, inner: Mutex::new(inner), wake: Notify::new() }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in what there is room for. Returns how many there was none for.
+    pub(super) fn push(&self, lane: Priority, stored: i16, wake_ups: Vec<WakeUp>) -> usize {
+        let place = Place { lane, partition: partition(stored, self.partitions) };
+        let offered = wake_ups.len();
+        let mut inner = self.inner();
+        let room = ROOM.saturating_sub(inner.waiting[lane as usize]);
+        let taken = offered.min(room);
+        let queue = &mut inner.queues[slot(place)];
+        let was_empty = queue.is_empty();
+        queue.extend(wake_ups.into_iter().take(taken));
+        inner.waiting[lane as usize] += taken;
+        if was_empty && taken > 0 {
+            // Each queue has at most one turn, so there is room for all of them.
+            let _ = inner.turns.push(lane, place);
+        }
+        drop(inner);
+        self.wake.notify_one();
+        offered - taken
+    }
+
+    /// The next frame: of the highest lane that has something, of each queue in turn, and now and then
+    /// of the lowest.
+    pub(super) fn take(&self) -> Option<(Place, Vec<WakeUp>)> {
+        let mut inner = self.inner();
+        let place = inner.turns.take(1).pop()?;
+        let queue = &mut inner.queues[slot(place)];
+        let most = queue.len().min(frame::MOST);
+        let frame: Vec<WakeUp> = queue.drain(..most).collect();
+        let more = !queue.is_empty();
+        inner.waiting[place.lane as usize] -= frame.len();
+        if more {
+            let _ = inner.turns.push(place.lane, place);
+        }
+        Some((place, frame))
+    }
+
+    /// Until something has been pushed since the last time. Safe to drop while it waits.
+    pub(super) async fn pushed(&self) {
+        self.wake.notified().await;
+    }
+
+    /// How many wait in a lane.
+    pub(super) fn depth(&self, lane: Priority) -> usize {
+        self.inner().waiting[lane as usize]
+    }
+}
+
+fn slot(place: Place) -> usize {
+    usize::from(place.partition) * 3 + place.lane as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::domain::MessageId;
+
+    fn wake_ups(from: u128, count: usize) -> Vec<WakeUp> {
+        (from..)
+            .take(count)
+            .map(|n| WakeUp { id: MessageId(Uuid::from_u128(n)), generation: 1 })
+            .collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        /// Nothing lost, nothing twice, each queue in order, no frame too long or empty.
+        #[test]
+        fn every_queue_keeps_its_order(
+            pushes in prop::collection::vec((0i16..3, 0i16..64, 0usize..250), 0..40),
+            partitions in 1u16..=64,
+        ) {
+            let pending = Pending::new(partitions);
+            let mut pushed: Vec<Vec<WakeUp>> = vec![Vec::new(); 3 * 64];
+            let mut next = 0;
+            for (lane, stored, count) in pushes {
+                let lane = Priority::from_number(lane).unwrap();
+                let batch = wake_ups(next, count);
+                next += 1000;
+                let place = Place { lane, partition: partition(stored, partitions) };
+                pushed[slot(place)].extend(&batch);
+                prop_assert_eq!(pending.push(lane, stored, batch), 0);
+            }
+            let mut taken: Vec<Vec<WakeUp>> = vec![Vec::new(); 3 * 64];
+            while let Some((place, frame)) = pending.take() {
+                prop_assert!((1..=frame::MOST).contains(&frame.len()));
+                taken[slot(place)].extend(frame);
+            }
+            prop_assert_eq!(taken, pushed);
+            prop_assert!(Priority::ALL.iter().all(|lane| pending.depth(*lane) == 0));
+        }
+    }
+
+    #[test]
+    fn batches_of_one_queue_share_frames() {
+        let pending = Pending::new(4);
+        pending.push(Priority::Normal, 1, wake_ups(0, 60));
+        pending.push(Priority::Normal, 1, wake_ups(60, 60));
+        let lengths: Vec<usize> =
+            std::iter::from_fn(|| pending.take()).map(|(_, frame)| frame.len()).collect();
+        assert_eq!(lengths, [100, 20]);
+    }
+
+    #[test]
+    fn a_full_lane_refuses_and_leaves_room_in_the_others() {
+        let pending = Pending::new(4);
+        assert_eq!(pending.push(Priority::Low, 0, wake_ups(0, ROOM + 5)), 5);
+        assert_eq!(pending.push(Priority::Low, 1, wake_ups(0, 7)), 7);
+        assert_eq!(pending.push(Priority::High, 1, wake_ups(0, 7)), 0);
+        let (place, frame) = pending.take().unwrap();
+        assert_eq!((place.lane, frame.len()), (Priority::High, 7));
+        assert_eq!(pending.depth(Priority::Low), ROOM);
+    }
+}

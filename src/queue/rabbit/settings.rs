@@ -1,0 +1,160 @@
+//! Where the broker is.
+
+use std::path::PathBuf;
+
+use lapin::uri::{AMQPScheme, AMQPUri};
+
+use super::topology::{Choice, MOST_PARTITIONS};
+
+/// Between two signs of life, in seconds, unless the URL says otherwise: a connection whose other end
+/// has vanished is noticed within two of them.
+const HEARTBEAT: u16 = 10;
+
+/// What the queue needs to know.
+#[derive(Clone)]
+pub struct Settings {
+    /// The nodes of one cluster; never empty.
+    pub(super) addresses: Vec<Address>,
+    /// From 1 to 64.
+    pub(super) partitions: u16,
+    /// The kind of queues.
+    pub(super) choice: Choice,
+}
+
+/// One node.
+#[derive(Clone)]
+pub(super) struct Address {
+    pub(super) uri: AMQPUri,
+    /// Certificates that are trusted besides the system's.
+    pub(super) trusted: Option<PathBuf>,
+}
+
+impl Address {
+    /// For people: without user and password.
+    pub(super) fn shown(&self) -> String {
+        let scheme = match self.uri.scheme {
+            AMQPScheme::AMQP => "amqp",
+            AMQPScheme::AMQPS => "amqps",
+        };
+        let authority = &self.uri.authority;
+        let host = &authority.host;
+        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+        format!("{scheme}://{host}:{}", authority.port)
+    }
+}
+
+/// Settings that cannot be used. The text never holds the URL, because that holds a password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadSettings {
+    /// One of the URLs.
+    #[error(
+        "queue.url must be amqp://user:password@host:port/vhost or amqps://…, several nodes of one cluster with commas"
+    )]
+    Url,
+    /// The number of partitions.
+    #[error("queue.partitions must be from 1 to {MOST_PARTITIONS}")]
+    Partitions,
+}
+
+impl Settings {
+    /// Reads the URLs, with commas between them. Of their parameters `heartbeat` (seconds) and
+    /// `cacertfile` (PEM, trusted besides the system's certificates) are ours, as in other clients.
+    ///
+    /// # Errors
+    /// What cannot be used.
+    pub fn new(urls: &str, partitions: u16, choice: Choice) -> Result<Settings, BadSettings> {
+        if !(1..=MOST_PARTITIONS).contains(&partitions) {
+            return Err(BadSettings::Partitions);
+        }
+        let addresses: Result<Vec<Address>, BadSettings> =
+            urls.split(',').map(|url| read(url.trim())).collect();
+        Ok(Settings { addresses: addresses?, partitions, choice })
+    }
+
+    /// How many partitions there are.
+    pub fn partitions(&self) -> u16 {
+        self.partitions
+    }
+
+    /// The nodes, for people: without users and passwords.
+    pub fn shown(&self) -> String {
+        let shown: Vec<String> = self.addresses.iter().map(Address::shown).collect();
+        shown.join(", ")
+    }
+}
+
+fn read(url: &str) -> Result<Address, BadSettings> {
+    let mut uri: AMQPUri = url.parse().map_err(|_| BadSettings::Url)?;
+    let rest = url.split_once("://").ok_or(BadSettings::Url)?.1;
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    if host.is_empty() || uri.authority.port == 0 {
+        return Err(BadSettings::Url);
+    }
+    // The library takes an address in brackets for none, and none for this machine.
+    if let Some((address, _)) = host.strip_prefix('[').and_then(|host| host.split_once(']')) {
+        address.clone_into(&mut uri.authority.host);
+    }
+    // A URL without a path means the broker's default, which is called "/".
+    if uri.vhost.is_empty() {
+        "/".clone_into(&mut uri.vhost);
+    }
+    uri.query.heartbeat.get_or_insert(HEARTBEAT);
+    let parameters = url.split_once('?').map(|(_, parameters)| parameters).unwrap_or_default();
+    let trusted = parameters
+        .split('&')
+        .find_map(|parameter| parameter.strip_prefix("cacertfile="))
+        .map(PathBuf::from);
+    Ok(Address { uri, trusted })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(url: &str) -> Address {
+        Settings::new(url, 16, Choice::Auto).unwrap_or_else(|_| panic!("{url}")).addresses.remove(0)
+    }
+
+    #[test]
+    fn urls_are_read_as_other_clients_read_them() {
+        let plain = one("amqp://guest:p%40ss@broker.example:5673/esh3ar%2Ftest");
+        assert_eq!(plain.uri.authority.userinfo.password, "p@ss");
+        assert_eq!(plain.uri.vhost, "esh3ar/test");
+        assert_eq!(plain.uri.query.heartbeat, Some(10));
+        assert_eq!(plain.shown(), "amqp://broker.example:5673");
+        for default in ["amqp://h", "amqp://h/", "amqp://h/%2f", "amqp://h:5672?heartbeat=10"] {
+            assert_eq!(one(default).uri.vhost, "/", "{default}");
+            assert_eq!(one(default).uri.authority.port, 5672, "{default}");
+        }
+        let tls = one("amqps://u:p@127.0.0.1/v?heartbeat=3&cacertfile=/etc/ca.pem");
+        assert_eq!(tls.uri.authority.port, 5671);
+        assert_eq!(tls.uri.authority.host, "127.0.0.1");
+        assert_eq!(tls.uri.query.heartbeat, Some(3));
+        assert_eq!(tls.trusted, Some(PathBuf::from("/etc/ca.pem")));
+        let six = one("amqp://u:p@[2001:db8::1]:5999/v");
+        assert_eq!(six.uri.authority.host, "2001:db8::1");
+        assert_eq!(six.shown(), "amqp://[2001:db8::1]:5999");
+    }
+
+    #[test]
+    fn several_nodes_and_nothing_secret_in_what_is_shown() {
+        let settings = Settings::new("amqp://u:pw1@a, amqps://u:pw2@b:99", 4, Choice::Auto);
+        let shown = settings.map(|settings| settings.shown()).unwrap_or_default();
+        assert_eq!(shown, "amqp://a:5672, amqps://b:99");
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_told_without_its_password() {
+        let bad = |url| Settings::new(url, 16, Choice::Auto).err();
+        for url in ["", "secret", "http://u:secret@h", "amqp://", "amqp://u:secret@:1", "amqp:h"] {
+            assert_eq!(bad(url), Some(BadSettings::Url), "{url}");
+        }
+        assert_eq!(bad("amqp://a,,amqp://b"), Some(BadSettings::Url));
+        assert!(!BadSettings::Url.to_string().contains("secret"));
+        let none = |n| Settings::new("amqp://h", n, Choice::Auto).err();
+        assert_eq!(none(0), Some(BadSettings::Partitions));
+        assert_eq!(none(65), Some(BadSettings::Partitions));
+        assert_eq!(none(64), None);
+    }
+}
