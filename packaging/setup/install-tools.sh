@@ -30,6 +30,9 @@ fi
 if [ "$purpose" = test ]; then
     have node || missing+=(nodejs)
     have npm || missing+=(npm)
+    # The broker's own script: what Debian puts on PATH is a wrapper that changes the user.
+    have rabbitmq-server || [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing+=(rabbitmq-server)
+    have redis-server || missing+=(redis-server)
     # A browser, and another client's language, for the tests of the hub.
     have chromium || have chromium-browser || have google-chrome || missing+=(chromium)
     { have python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; } || missing+=(python3 python3-venv)

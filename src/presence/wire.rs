@@ -12,8 +12,8 @@ use uuid::Uuid;
 
 use super::{Delivery, Outbound};
 use crate::domain::{
-    ContentType, Conversation, ConversationId, ConversationStatus, Message, MessageId, Party,
-    Phone, Priority, Status, UserId, message::Place,
+    ContentType, Conversation, ConversationId, ConversationStatus, Message, MessageId, NodeId,
+    Party, Phone, Priority, Status, UserId, message::Place,
 };
 
 /// The version of frames; others are not read.

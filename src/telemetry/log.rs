@@ -23,7 +23,8 @@ pub fn init(level: &str, json: Option<bool>) -> Result<(), BadFilter> {
         MUTED.iter().fold(level.to_owned(), |all, library| format!("{library}=warn,{all}"));
     // A connection that Postgres ends when it stops is no news, and any other failure is told by the
     // call that it fails.
-    let directives = format!("deadpool=error,{directives}");
+    // The same holds for the broker's library, which would also quote what came back.
+    let directives = format!("deadpool=error,lapin=off,{directives}");
     let filter = EnvFilter::try_new(directives).map_err(|error| BadFilter(error.to_string()))?;
     let terminal = std::io::stderr().is_terminal();
     let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);

@@ -36,7 +36,7 @@ fn the_stronger_source_wins_and_says_so() {
 fn every_fault_is_told_at_once_with_its_place() {
     let mut sources = file(
         "[http]\nlisten = \"nowhere\"\ntls_cert = \"a.pem\"\nmax_conections = 1\n\
-         [retry]\nbase = \"soon\"\n[cache]\nurl = \"redis://x\"\n",
+         [retry]\nbase = \"soon\"\n[media]\nurl = \"s3://x\"\n",
     );
     sources.environment = vec![("ESH3AR__LOG__LEVLE".to_owned(), "x".to_owned())];
     let text = load(sources).unwrap_err().to_string();
@@ -45,7 +45,7 @@ fn every_fault_is_told_at_once_with_its_place() {
         "esh3ar.toml:3: http.tls_cert needs http.tls_key",
         "esh3ar.toml:4: there is no key http.max_conections; did you mean http.max_connections?",
         "esh3ar.toml:6: retry.base must be a duration",
-        "esh3ar.toml:8: cache.url is not available in this version",
+        "esh3ar.toml:8: media.url is not available in this version",
         "environment ESH3AR__LOG__LEVLE: there is no key log.levle; did you mean log.level?",
     ] {
         assert!(text.contains(part), "{part} is missing in:\n{text}");
