@@ -30,7 +30,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("queue", &["domain"]),
     ("presence", &["domain"]),
     ("mail", &[]),
-    ("app", &["domain", "store", "queue", "presence", "mail"]),
+    ("cache", &[]),
+    ("app", &["domain", "store", "queue", "presence", "mail", "cache"]),
     // Of the store only the types that use cases take and give: see `STORE_TYPES`.
     ("server", &["domain", "app", "presence", "store"]),
     ("worker", &["domain", "app"]),
@@ -47,6 +48,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "queue",
             "presence",
             "mail",
+            "cache",
             "app",
             "server",
             "worker",

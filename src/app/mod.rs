@@ -24,9 +24,12 @@ pub mod jobs;
 pub mod ledger;
 pub mod limits;
 pub mod messages;
+pub mod pages;
+mod participants;
 mod phones;
 pub mod tokens;
 mod trail;
+mod typing;
 
 use std::{
     sync::{Arc, atomic::AtomicBool},
@@ -40,6 +43,7 @@ pub use clock::Clock;
 pub use error::Error;
 
 use crate::{
+    cache::Cache,
     domain::{phone::Region, retry::RetryPolicy},
     mail::Mailer,
     presence::{Delivery, Registry},
@@ -62,6 +66,8 @@ pub struct Settings {
     pub access_token_ttl: Duration,
     /// How long dead letters are kept.
     pub dead_letters_kept: Duration,
+    /// Where pages are kept that are read often.
+    pub cache: Cache,
     /// The way to the administrators.
     pub mailer: Mailer,
     /// How often they are told of dead letters at most.
@@ -84,6 +90,7 @@ impl Default for Settings {
             connections_per_user: 16,
             access_token_ttl: Duration::from_secs(90 * 24 * 3600),
             dead_letters_kept: Duration::from_secs(7 * 24 * 3600),
+            cache: Cache::default(),
             mailer: Mailer::default(),
             alert_interval: Duration::from_secs(300),
             failpoints: failpoints::Failpoints::default(),
@@ -116,9 +123,11 @@ struct Inner {
     ledger: ledger::Ledger,
     known_tokens: auth::KnownTokens,
     known_phones: phones::KnownPhones,
+    participants: participants::Participants,
     trail: trail::Trail,
     limiter: limits::Limiter,
     workshop: jobs::Workshop,
+    signals: typing::Signals,
     draining: AtomicBool,
 }
 
@@ -139,6 +148,7 @@ impl App {
                 trail: trail::Trail::new(settings.clock.now()),
                 limiter: limits::Limiter::new(settings.limits),
                 workshop: jobs::Workshop::default(),
+                signals: typing::Signals::new(),
                 draining: AtomicBool::new(false),
                 registry: Registry::new(settings.connections_per_user),
                 bystanders: Registry::new(settings.connections_per_user),
@@ -151,6 +161,7 @@ impl App {
                 ledger,
                 known_tokens: auth::KnownTokens::default(),
                 known_phones: phones::KnownPhones::default(),
+                participants: participants::Participants::default(),
             }),
         };
         tracker.spawn(intake_work.run(app.clone(), stop.clone()));
@@ -187,6 +198,11 @@ impl App {
     /// Passes a place at which a test may let the process die.
     pub fn failpoint(&self, name: &'static str) {
         self.inner.settings.failpoints.pass(name);
+    }
+
+    /// Where pages are kept that are read often.
+    pub fn cache(&self) -> &Cache {
+        &self.inner.settings.cache
     }
 
     /// The appliance's clock.

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     app::{App, Clock, Settings, failpoints::Failpoints, limits::Limits},
+    cache::Cache,
     config::{Config, SmtpTls},
     mail::{Encryption, Mailer, SmtpSettings},
     store::{
@@ -46,6 +47,7 @@ pub(super) fn settings(config: &Config, delivers: bool) -> Result<Settings, Fail
             queue_depth: config.limits.queue_depth,
         },
         dead_letters_kept: config.dead_letters_kept,
+        cache: Cache::default(),
         mailer: mailer(config)?,
         alert_interval: config.alert_interval,
         failpoints: failpoints(delivers)?,
