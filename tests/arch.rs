@@ -28,12 +28,13 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("client", &[]),
     ("store", &["domain"]),
     ("queue", &["domain"]),
-    ("presence", &["domain"]),
+    ("presence", &["domain", "cache"]),
     ("mail", &[]),
-    ("app", &["domain", "store", "queue", "presence", "mail"]),
+    ("cache", &["domain"]),
+    ("app", &["domain", "store", "queue", "presence", "mail", "cache"]),
     // Of the store only the types that use cases take and give: see `STORE_TYPES`.
     ("server", &["domain", "app", "presence", "store"]),
-    ("worker", &["domain", "app"]),
+    ("worker", &["domain", "app", "queue", "presence"]),
     (
         "cli",
         &[
@@ -47,6 +48,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "queue",
             "presence",
             "mail",
+            "cache",
             "app",
             "server",
             "worker",
@@ -88,10 +90,10 @@ const OWNED: &[(&str, &[&str])] = &[
     ("phonenumber", &["domain"]),
     ("nix", &["cli", "store"]),
     ("lapin", &["queue"]),
-    ("redis", &["presence"]),
+    ("redis", &["cache"]),
     ("s3", &["blob"]),
     ("lettre", &["mail"]),
-    ("serde", &["server", "cli", "client", "load"]),
+    ("serde", &["server", "cli", "client", "load", "presence"]),
     ("hdrhistogram", &["load"]),
     // The store keeps work as JSON, and wake-ups travel as JSON; nobody else below the borders knows a
     // wire format.

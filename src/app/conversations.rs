@@ -15,7 +15,7 @@ use crate::{
     store::{
         accounts,
         chat::{self, Appended, NewChat, Reading},
-        conversations,
+        conversations, messages,
     },
 };
 
@@ -39,9 +39,16 @@ pub struct Page {
     pub limit: usize,
 }
 
+impl Page {
+    /// Whether it is the newest messages, wherever they are.
+    pub fn is_latest(&self) -> bool {
+        self.before.is_none() && self.after.is_none()
+    }
+}
+
 impl App {
     /// Whether the caller may talk at all.
-    fn talker(caller: &Caller) -> Result<Party, Error> {
+    pub(super) fn talker(caller: &Caller) -> Result<Party, Error> {
         if let Party::Business(_) = caller.party() {
             caller.business(Permission::Chat)?;
         }
@@ -49,7 +56,7 @@ impl App {
     }
 
     /// A conversation that the caller takes part in, and on which side.
-    async fn taking_part(
+    pub(super) async fn taking_part(
         &self,
         caller: &Caller,
         id: ConversationId,
@@ -87,7 +94,8 @@ impl App {
         Ok(conversations::open(&client, id, business, &phone, self.clock().now()).await?)
     }
 
-    /// The caller's conversations, those with the newest messages first.
+    /// The caller's conversations after a place in the list, those with the newest messages first. The
+    /// first page is [`App::newest_conversations`].
     ///
     /// # Errors
     /// Not permitted; failures of the database.
@@ -95,12 +103,12 @@ impl App {
         &self,
         caller: &Caller,
         status: Option<ConversationStatus>,
-        after: Option<Cursor>,
+        after: Cursor,
         limit: usize,
     ) -> Result<Vec<Conversation>, Error> {
         let party = App::talker(caller)?;
         let client = self.store().client().await?;
-        Ok(conversations::list(&client, &party, status, after, limit).await?)
+        Ok(conversations::list(&client, &party, status, Some(after), limit).await?)
     }
 
     /// One of the caller's conversations.
@@ -115,13 +123,26 @@ impl App {
         Ok(self.taking_part(caller, id).await?.0)
     }
 
-    /// How many of the caller's conversations have messages that it has not read.
+    /// The caller's side of a conversation in which it may say something, as far as can be told before it
+    /// is said, and who is on the other. What
+    /// names a one-way message of the caller's instead is refused with the reason (property 12).
     ///
     /// # Errors
-    /// Not permitted; failures of the database.
-    pub async fn unread_conversations(&self, caller: &Caller) -> Result<i64, Error> {
-        let party = App::talker(caller)?;
-        Ok(conversations::unread(&self.store().client().await?, &party).await?)
+    /// Not permitted, [`Error::ReadOnly`], [`Error::NotFound`] also for those of others.
+    pub async fn answerable(
+        &self,
+        caller: &Caller,
+        id: ConversationId,
+    ) -> Result<(Side, Party), Error> {
+        let found = self.side_in(caller, id).await;
+        if let Err(Error::NotFound(_)) = &found {
+            let client = self.store().client().await?;
+            let message = messages::get(&client, MessageId(id.0)).await?;
+            if message.is_some_and(|message| message.place.is_none() && caller.may_see(&message)) {
+                return Err(Error::ReadOnly);
+            }
+        }
+        found
     }
 
     /// Says something in a conversation. `said_by` is the connection that says it, 0 for none. The
@@ -136,7 +157,7 @@ impl App {
         request: ChatRequest,
         said_by: u64,
     ) -> Result<(Message, bool), Error> {
-        let (conversation, side) = self.taking_part(caller, id).await?;
+        let (side, recipient) = self.answerable(caller, id).await?;
         let ChatRequest { draft, client_message_id } = request;
         let broken = conversation::broken_rules(&draft, client_message_id.as_deref());
         if !broken.is_empty() {
@@ -152,7 +173,6 @@ impl App {
             client_message_id,
             created_at: self.clock().now(),
         };
-        let recipient = conversation.party(side.other());
         let appended = self.inner.chat_intake.append(new, recipient, said_by).await;
         if !matches!(appended, Ok(Appended::New(_))) {
             self.inner.limiter.give_back(&caller.party(), 1).await;
@@ -196,7 +216,7 @@ impl App {
         id: ConversationId,
         up_to: Option<i64>,
     ) -> Result<(usize, Conversation), Error> {
-        let (_, side) = self.taking_part(caller, id).await?;
+        let (side, _) = self.side_in(caller, id).await?;
         let reading = Reading::UpTo(up_to.unwrap_or(i64::MAX));
         let changed = self.mark_read(id, side, &reading).await?;
         let (read, conversation) = changed.ok_or(Error::NotFound("conversation"))?;
@@ -269,18 +289,6 @@ impl App {
             self.tell_conversation(conversation.clone());
         }
         Ok(conversation)
-    }
-
-    /// The caller is writing. Nothing of it is stored, and nobody who is not there learns it.
-    ///
-    /// # Errors
-    /// Not permitted, not found.
-    pub async fn typing(&self, caller: &Caller, id: ConversationId) -> Result<(), Error> {
-        let (conversation, side) = self.taking_part(caller, id).await?;
-        let from = conversation.name(side);
-        let other = conversation.party(side.other());
-        self.presence().send(&other, &Outbound::Typing { conversation: id, from });
-        Ok(())
     }
 
     /// Shows messages to their senders' other connections.

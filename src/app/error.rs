@@ -23,6 +23,12 @@ pub enum Error {
     /// The route is for the other kind of user.
     #[error("this is for {0} users")]
     WrongAudience(&'static str),
+    /// What was to be answered cannot be: one-way messages go one way.
+    #[error(
+        "one-way messages come from business users and cannot be replied to; \
+         a reply needs a conversation"
+    )]
+    ReadOnly,
     /// There is no such thing, or none that the caller may see.
     #[error("there is no such {0}")]
     NotFound(&'static str),

@@ -25,9 +25,12 @@ pub mod ledger;
 pub mod limits;
 pub mod messages;
 pub mod nodes;
+pub mod pages;
+mod participants;
 mod phones;
 pub mod tokens;
 mod trail;
+mod typing;
 
 use std::{
     sync::{Arc, atomic::AtomicBool},
@@ -44,6 +47,7 @@ pub use error::Error;
 pub use crate::store::nodes::Role;
 
 use crate::{
+    cache::Cache,
     domain::{NodeId, phone::Region, retry::RetryPolicy},
     mail::Mailer,
     presence::{Delivery, Presence, Registry},
@@ -66,6 +70,8 @@ pub struct Settings {
     pub access_token_ttl: Duration,
     /// How long dead letters are kept.
     pub dead_letters_kept: Duration,
+    /// Where pages are kept that are read often.
+    pub cache: Cache,
     /// The way to the administrators.
     pub mailer: Mailer,
     /// How often they are told of dead letters at most.
@@ -88,6 +94,7 @@ impl Default for Settings {
             connections_per_user: 16,
             access_token_ttl: Duration::from_secs(90 * 24 * 3600),
             dead_letters_kept: Duration::from_secs(7 * 24 * 3600),
+            cache: Cache::default(),
             mailer: Mailer::default(),
             alert_interval: Duration::from_secs(300),
             failpoints: failpoints::Failpoints::default(),
@@ -146,10 +153,12 @@ struct Inner {
     ledger: ledger::Ledger,
     known_tokens: auth::KnownTokens,
     known_phones: phones::KnownPhones,
+    participants: participants::Participants,
     trail: trail::Trail,
     limiter: limits::Limiter,
     neighbours: nodes::Neighbours,
     workshop: jobs::Workshop,
+    signals: typing::Signals,
     draining: AtomicBool,
 }
 
@@ -186,6 +195,7 @@ impl App {
                     ways.presence.relay().map(|relay| relay.redis().clone()),
                 ),
                 workshop: jobs::Workshop::default(),
+                signals: typing::Signals::new(),
                 draining: AtomicBool::new(false),
                 presence: ways.presence,
                 bystanders: Registry::new(settings.connections_per_user),
@@ -198,6 +208,7 @@ impl App {
                 ledger,
                 known_tokens: auth::KnownTokens::default(),
                 known_phones: phones::KnownPhones::default(),
+                participants: participants::Participants::default(),
             }),
         };
         tracker.spawn(intake_work.run(app.clone(), stop.clone()));
@@ -234,6 +245,11 @@ impl App {
     /// Passes a place at which a test may let the process die.
     pub fn failpoint(&self, name: &'static str) {
         self.inner.settings.failpoints.pass(name);
+    }
+
+    /// Where pages are kept that are read often.
+    pub fn cache(&self) -> &Cache {
+        &self.inner.settings.cache
     }
 
     /// The appliance's clock.

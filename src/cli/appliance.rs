@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     app::{App, Role},
+    cache::Cache,
     server::{
         Readiness,
         gate::{self, Gate},
@@ -93,8 +94,11 @@ impl Works {
         let config = &setup.loaded.config;
         let begun = async {
             prepare(&store).await?;
-            let settings = opened::settings(config, Some(role))?;
+            let mut settings = opened::settings(config, Some(role))?;
             let to_others = cluster::ways(config, &settings, &ways).await?;
+            if let Some(relay) = to_others.presence.relay() {
+                settings.cache = Cache::Redis(relay.redis().clone());
+            }
             let (database, writers) = (store.store.clone(), &writers);
             let app =
                 App::start_with(settings, database, to_others, &writers.tracker, &writers.stop);

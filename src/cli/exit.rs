@@ -73,6 +73,7 @@ impl From<app::Error> for Failure {
             Error::Unauthenticated
             | Error::Forbidden(_)
             | Error::WrongAudience(_)
+            | Error::ReadOnly
             | Error::Conflict(_)
             | Error::KeyReused => Kind::Refused,
             Error::Unavailable | Error::Overloaded { .. } | Error::RateLimited { .. } => {

@@ -12,6 +12,7 @@ use crate::{
     app::{
         App, Clock, Role, Settings, failpoints::Failpoints, limits::Limits, nodes::NodeSettings,
     },
+    cache::Cache,
     config::{Config, SmtpTls},
     mail::{Encryption, Mailer, SmtpSettings},
     store::{
@@ -49,6 +50,7 @@ pub(super) fn settings(config: &Config, role: Option<Role>) -> Result<Settings, 
             queue_depth: config.limits.queue_depth,
         },
         dead_letters_kept: config.dead_letters_kept,
+        cache: Cache::default(),
         mailer: mailer(config)?,
         alert_interval: config.alert_interval,
         failpoints: failpoints(role.is_some())?,

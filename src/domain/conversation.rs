@@ -105,9 +105,14 @@ pub struct Conversation {
 impl Conversation {
     /// Which of the two somebody is; `None` for everybody else, to whom it does not exist.
     pub fn side(&self, party: &Party) -> Option<Side> {
+        Conversation::side_of(self.business, &self.phone, party)
+    }
+
+    /// The same, knowing nothing but the two.
+    pub fn side_of(business: UserId, phone: &Phone, party: &Party) -> Option<Side> {
         match party {
-            Party::Business(id) => (*id == self.business).then_some(Side::Business),
-            Party::Mobile(phone) => (*phone == self.phone).then_some(Side::Mobile),
+            Party::Business(id) => (*id == business).then_some(Side::Business),
+            Party::Mobile(other) => (other == phone).then_some(Side::Mobile),
         }
     }
 

@@ -102,6 +102,7 @@ pub fn classify(error: &app::Error) -> (StatusCode, &'static str) {
         Error::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated"),
         Error::Forbidden(_) => (StatusCode::FORBIDDEN, "permission_denied"),
         Error::WrongAudience(_) => (StatusCode::FORBIDDEN, "wrong_audience"),
+        Error::ReadOnly => (StatusCode::FORBIDDEN, "one_way_read_only"),
         Error::NotFound(_) => (StatusCode::NOT_FOUND, "not_found"),
         Error::Conflict(_) => (StatusCode::CONFLICT, "conflict"),
         Error::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
@@ -142,8 +143,8 @@ pub fn json<T: Serialize>(status: StatusCode, body: &T) -> Response {
 }
 
 /// An answer that is JSON already.
-pub fn raw(status: StatusCode, json: String) -> Response {
-    let mut response = Response::new(bytes::Bytes::from(json).into());
+pub fn raw(status: StatusCode, json: impl Into<bytes::Bytes>) -> Response {
+    let mut response = Response::new(json.into().into());
     *response.status_mut() = status;
     response
         .headers_mut()

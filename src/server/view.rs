@@ -1,11 +1,14 @@
 //! How things look outside: the same JSON over HTTP, over the hub and from the command.
 
+use std::fmt;
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Serialize;
 use time::OffsetDateTime;
 
 use crate::{
     app::explain::Explanation,
-    domain::{Conversation, Message, Party, Status},
+    domain::{Conversation, ConversationId, Message, Party, Status, conversation::Cursor},
     store::{dead_letters::DeadLetter, story::Event},
 };
 
@@ -105,6 +108,57 @@ impl<'a> ConversationView<'a> {
             unread_count: conversation.side(of).map_or(0, |side| conversation.unread(side)),
             created_at: conversation.created_at,
         }
+    }
+}
+
+/// Messages as a JSON array: the page of a history.
+pub fn history(found: &[Message]) -> Vec<u8> {
+    // Texts, numbers and times written to memory: there is no way to fail.
+    serde_json::to_vec(&messages(found)).unwrap_or_default()
+}
+
+#[derive(Serialize)]
+struct ConversationPage<'a> {
+    items: Vec<ConversationView<'a>>,
+    next: Option<String>,
+}
+
+/// The page of a list of conversations, of which `found` has one more if there are more.
+pub fn conversations(found: &[Conversation], limit: usize, of: &Party) -> Vec<u8> {
+    let page = found.get(..limit).unwrap_or(found);
+    let more = found.len() > limit;
+    let next = page.last().filter(|_| more).map(ConversationCursor::of);
+    let items = page.iter().map(|conversation| ConversationView::new(conversation, of)).collect();
+    let next = next.map(|cursor| cursor.to_string());
+    serde_json::to_vec(&ConversationPage { items, next }).unwrap_or_default()
+}
+
+/// Where a page of conversations ends, as clients give it back.
+pub struct ConversationCursor(pub Cursor);
+
+impl ConversationCursor {
+    fn of(conversation: &Conversation) -> ConversationCursor {
+        ConversationCursor(Cursor { last_at: conversation.last_at, id: conversation.id })
+    }
+
+    /// Reads one.
+    pub fn parse(text: &str) -> Option<ConversationCursor> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+        let (at, id) = bytes.split_at_checked(16)?;
+        let at = i128::from_be_bytes(at.try_into().ok()?);
+        Some(ConversationCursor(Cursor {
+            last_at: OffsetDateTime::from_unix_timestamp_nanos(at).ok()?,
+            id: ConversationId(uuid::Uuid::from_slice(id).ok()?),
+        }))
+    }
+}
+
+/// When the last message was accepted, in nanoseconds, and the id.
+impl fmt::Display for ConversationCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = self.0.last_at.unix_timestamp_nanos().to_be_bytes();
+        let bytes = [&at[..], &self.0.id.0.as_bytes()[..]].concat();
+        f.write_str(&URL_SAFE_NO_PAD.encode(bytes))
     }
 }
 

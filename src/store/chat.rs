@@ -380,9 +380,10 @@ pub async fn mark_read(
     let changed = super::outcome::changed(&found, Status::Read)?;
     if !changed.is_empty() {
         let late: Vec<Uuid> = changed.iter().map(|change| change.id.0).collect();
-        transaction
-            .execute("DELETE FROM dead_letters WHERE message_id = ANY ($1)", &[&late])
+        let statement = transaction
+            .prepare_cached("DELETE FROM dead_letters WHERE message_id = ANY ($1)")
             .await?;
+        transaction.execute(&statement, &[&late]).await?;
         let read = i32::try_from(changed.len()).unwrap_or(i32::MAX);
         let unread = match side {
             Side::Business => &mut conversation.unread_business,
@@ -394,7 +395,8 @@ pub async fn mark_read(
             Side::Mobile => "UPDATE conversations SET unread_mobile = $2 WHERE id = $1",
         };
         let unread = conversation.unread(side);
-        transaction.execute(sql, &[&id.0, &unread]).await?;
+        let statement = transaction.prepare_cached(sql).await?;
+        transaction.execute(&statement, &[&id.0, &unread]).await?;
     }
     transaction.commit().await?;
     Ok(Some((changed, conversation)))

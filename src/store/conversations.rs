@@ -6,8 +6,7 @@ use uuid::Uuid;
 
 use super::{Client, Error, rows};
 use crate::domain::{
-    Conversation, ConversationId, ConversationStatus, Party, Phone, UserId,
-    conversation::{Cursor, Side},
+    Conversation, ConversationId, ConversationStatus, Party, Phone, UserId, conversation::Cursor,
 };
 
 /// The columns of a conversation, in the order that [`conversation`] reads.
@@ -101,33 +100,6 @@ pub async fn list(
     sql.push_str(" ORDER BY c.last_message_at DESC, c.id DESC LIMIT $2");
     let statement = client.prepare_cached(&sql).await?;
     client.query(&statement, &values).await?.iter().map(conversation).collect()
-}
-
-/// How many conversations of a party have messages that it has not read.
-///
-/// # Errors
-/// Any failure of the database.
-pub async fn unread(client: &Client, party: &Party) -> Result<i64, Error> {
-    let (user, phone) = rows::columns(party);
-    let sql = match side_of(party) {
-        Side::Business => {
-            "SELECT count(*) FROM conversations WHERE business_user_id = $1 AND unread_business > 0"
-        }
-        Side::Mobile => "SELECT count(*) FROM conversations WHERE phone = $1 AND unread_mobile > 0",
-    };
-    let statement = client.prepare_cached(sql).await?;
-    let row = match (user, phone) {
-        (Some(id), _) => client.query_one(&statement, &[&id]).await?,
-        (None, phone) => client.query_one(&statement, &[&phone]).await?,
-    };
-    Ok(row.try_get(0)?)
-}
-
-fn side_of(party: &Party) -> Side {
-    match party {
-        Party::Business(_) => Side::Business,
-        Party::Mobile(_) => Side::Mobile,
-    }
 }
 
 /// Puts a conversation into a status. Whether that changed anything.

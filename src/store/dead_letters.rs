@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
-use super::{Client, Error};
+use super::{Client, Error, outcome::raise_receipts};
 use crate::domain::{DeadLetterClass, DeadLetterId, MessageId, Phone};
 
 /// One dead letter and what is worth knowing of its message.
@@ -171,27 +171,30 @@ pub async fn count(client: &Client, filter: &Filter) -> Result<u64, Error> {
 
 // Whoever deletes the letter begins the generation, or makes the job anew. A letter whose message has moved on meanwhile
 // (acknowledged late) goes without one: there is nothing left to put back.
-const REQUEUE: &str = "
-    WITH taken AS (
+const REQUEUE: &str = concat!(
+    "WITH taken AS (
         DELETE FROM dead_letters WHERE id = ANY ($1) AND frame IS NULL
         RETURNING id, message_id, generation, kind, job_id, payload),
     again AS (
         INSERT INTO jobs (id, kind, payload, message_id, run_at, created_at)
         SELECT job_id, kind, payload, message_id, $2, $2 FROM taken WHERE job_id IS NOT NULL
         ON CONFLICT (id) DO NOTHING RETURNING id),
-    raised AS (
+    done AS (
         UPDATE messages m SET
             status = 0, generation = m.generation + 1, retry_count = 0, failure_reason = NULL,
             sent_at = NULL, next_attempt_at = $2
         FROM taken t
         WHERE t.job_id IS NULL AND m.id = t.message_id AND m.status = 4
           AND m.generation = t.generation
-        RETURNING m.id, m.generation, t.id AS letter),
-    told AS (
+        RETURNING m.id, m.generation, m.conversation_id, t.id AS letter),
+    ",
+    raise_receipts!(),
+    ", told AS (
         INSERT INTO delivery_events (message_id, generation, at, kind, detail)
-        SELECT id, generation, $2, 'requeued', $3 FROM raised)
-    SELECT letter FROM raised
-    UNION ALL SELECT t.id FROM taken t JOIN again a ON a.id = t.job_id";
+        SELECT id, generation, $2, 'requeued', $3 FROM done)
+    SELECT letter FROM done
+    UNION ALL SELECT t.id FROM taken t JOIN again a ON a.id = t.job_id"
+);
 
 /// Begins the next generation of the messages of these dead letters; the sweeper finds them at once. A
 /// frame that nobody can read stays: there is nothing to put back.

@@ -38,6 +38,11 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 5, name: "jobs", sql: include_str!("../../migrations/0005_jobs.sql") },
     Migration { version: 6, name: "hub", sql: include_str!("../../migrations/0006_hub.sql") },
     Migration { version: 7, name: "chat", sql: include_str!("../../migrations/0007_chat.sql") },
+    Migration {
+        version: 8,
+        name: "chat_versions",
+        sql: include_str!("../../migrations/0008_chat_versions.sql"),
+    },
     Migration { version: 9, name: "nodes", sql: include_str!("../../migrations/0009_nodes.sql") },
 ];
 

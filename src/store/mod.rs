@@ -24,6 +24,7 @@ pub mod secrets;
 pub mod story;
 pub mod tokens;
 pub mod trail;
+pub mod versions;
 
 pub use error::Error;
 pub use pool::{Client, Store};

@@ -5,6 +5,9 @@
 //!
 //! `status + 0 < 2` is `status < 2` in a form that the planner cannot match with the index on waiting
 //! messages, which it would otherwise walk whole instead of looking the ids up.
+//!
+//! Every statement raises the versions of the conversations whose messages it changes ([`raise_receipts`]),
+//! by which caches know that they are behind.
 
 use std::collections::HashSet;
 
@@ -43,9 +46,24 @@ pub struct Changed {
     pub created_at: OffsetDateTime,
 }
 
+/// The part of a statement that raises the versions of the conversations of `done`, in the order of their
+/// ids and after their messages: everybody else takes them in that order too.
+macro_rules! raise_receipts {
+    () => {
+        "receipts AS (
+            INSERT INTO conversation_receipts AS r (conversation_id, version)
+            SELECT of.id, later_version(0)
+            FROM (SELECT conversation_id AS id FROM done WHERE conversation_id IS NOT NULL
+                  GROUP BY 1 ORDER BY 1) of
+            ON CONFLICT (conversation_id) DO UPDATE SET version = later_version(r.version))"
+    };
+}
+pub(super) use raise_receipts;
+
 // `sent` and the words' own columns differ; who may change what is the same for both.
 macro_rules! take_words_sql {
-    (status: $status:literal, times: $times:literal, at: $at:literal, below: $below:literal) => {
+    (status: $status:literal, times: $times:literal, at: $at:literal, below: $below:literal,
+     of: $of:literal) => {
         concat!(
             "UPDATE messages m SET
                 status = ",
@@ -62,6 +80,8 @@ macro_rules! take_words_sql {
               AND (m.recipient_phone = a.phone OR m.recipient_user_id = a.user_id)
               AND m.status + 0 < ",
             $below,
+            " AND m.conversation_id ",
+            $of,
             "
             RETURNING m.id, m.sender_user_id, m.sender_phone, m.",
             $at,
@@ -95,7 +115,10 @@ macro_rules! take_late_words_sql {
                   AND m.status = 4
                 RETURNING m.id, m.sender_user_id, m.sender_phone, m.generation, m.",
             $at,
-            " AS at, m.created_at),
+            " AS at, m.created_at, m.conversation_id),
+            ",
+            raise_receipts!(),
+            ",
             cleared AS (
                 DELETE FROM dead_letters d USING done
                 WHERE d.message_id = done.id AND d.generation < done.generation),
@@ -107,18 +130,30 @@ macro_rules! take_late_words_sql {
     };
 }
 
-/// The statements for one kind of word: the usual one, and the one for what had failed.
+/// The statements for one kind of word: the usual one, which knows one-way messages only and pays for
+/// nothing else; the one for chat, where words of this kind come this way; and the one for what had failed.
 struct Taking {
     status: Status,
     usual: &'static str,
+    chat: Option<&'static str>,
     late: &'static str,
 }
 
 const ACKNOWLEDGE: Taking = Taking {
     status: Status::Delivered,
     usual: take_words_sql!(
-        status: "2", times: "delivered_at = a.at", at: "delivered_at", below: "2"
+        status: "2", times: "delivered_at = a.at", at: "delivered_at", below: "2", of: "IS NULL"
     ),
+    chat: Some(concat!(
+        "WITH done AS (",
+        take_words_sql!(
+            status: "2", times: "delivered_at = a.at", at: "delivered_at", below: "2",
+            of: "IS NOT NULL"
+        ),
+        ", m.conversation_id), ",
+        raise_receipts!(),
+        " SELECT id, sender_user_id, sender_phone, delivered_at, created_at FROM done"
+    )),
     late: take_late_words_sql!(
         status: "2", times: "delivered_at = a.at", at: "delivered_at"
     ),
@@ -138,8 +173,11 @@ const MARK_READ: Taking = Taking {
         status: "3",
         times: "delivered_at = coalesce(m.delivered_at, a.at), read_at = a.at",
         at: "read_at",
-        below: "3"
+        below: "3",
+        of: "IS NULL"
     ),
+    // What is read in a conversation moves its counts: `chat::mark_read`.
+    chat: None,
     late: take_late_words_sql!(
         status: "3",
         times: "delivered_at = coalesce(m.delivered_at, a.at), read_at = a.at",
@@ -160,15 +198,17 @@ async fn take_words(
     taking: &Taking,
     words: &[Word],
 ) -> Result<Vec<Changed>, Error> {
-    let all: Vec<&Word> = words.iter().collect();
-    let mut changed = run_words(client, taking.usual, taking.status, &all).await?;
-    if changed.len() < words.len() {
-        // Repeats, words of others, and the rare one about a message that had failed: the usual
-        // statement stays quick by not knowing about that.
-        let done: HashSet<MessageId> = changed.iter().map(|change| change.id).collect();
-        let left: Vec<&Word> = words.iter().filter(|word| !done.contains(&word.id)).collect();
-        if !left.is_empty() {
-            changed.extend(run_words(client, taking.late, taking.status, &left).await?);
+    let mut left: Vec<&Word> = words.iter().collect();
+    let mut changed = Vec::with_capacity(words.len());
+    // What the usual statement leaves is chat, and then repeats, words of others, and the rare one about
+    // a message that had failed: it stays quick by not knowing about any of that.
+    for sql in [Some(taking.usual), taking.chat, Some(taking.late)].into_iter().flatten() {
+        let found = run_words(client, sql, taking.status, &left).await?;
+        let done: HashSet<MessageId> = found.iter().map(|change| change.id).collect();
+        left.retain(|word| !done.contains(&word.id));
+        changed.extend(found);
+        if left.is_empty() {
+            break;
         }
     }
     Ok(changed)
@@ -204,8 +244,8 @@ pub struct WrittenAt {
 
 // A lost connection is no failure: nothing is counted, the message is parked until its recipient
 // connects again.
-const MARK_SENT: &str = "
-    WITH given AS (
+const MARK_SENT: &str = concat!(
+    "WITH given AS (
         SELECT * FROM unnest($1::uuid[], $2::int4[], $3::timestamptz[], $4::text[])
                AS a(id, generation, at, lost)),
     done AS (
@@ -216,11 +256,14 @@ const MARK_SENT: &str = "
         FROM given a
         WHERE m.id = a.id AND m.generation = a.generation AND m.status + 0 < 2
         RETURNING m.id, m.generation, m.sender_user_id, m.sender_phone, m.sent_at, m.created_at,
-                  a.at AS at, a.lost),
-    told AS (
+                  m.conversation_id, a.at AS at, a.lost),
+    ",
+    raise_receipts!(),
+    ", told AS (
         INSERT INTO delivery_events (message_id, generation, at, kind, detail)
         SELECT id, generation, $5, 'connection_lost', lost FROM done WHERE lost IS NOT NULL)
-    SELECT id, sender_user_id, sender_phone, sent_at, created_at FROM done WHERE sent_at = at";
+    SELECT id, sender_user_id, sender_phone, sent_at, created_at FROM done WHERE sent_at = at"
+);
 
 /// Marks as sent what was written and is not acknowledged yet.
 ///
@@ -254,8 +297,8 @@ pub struct Missed {
 }
 
 // The guard on the retry count makes two connections that missed the same attempt count it once.
-const RETRY: &str = "
-    WITH done AS (
+const RETRY: &str = concat!(
+    "WITH done AS (
         UPDATE messages m SET
             status = 1,
             retry_count = a.retries,
@@ -265,9 +308,12 @@ const RETRY: &str = "
                     $6::timestamptz[]) AS a(id, generation, expected, at, retries, next)
         WHERE m.id = a.id AND m.generation = a.generation AND m.retry_count = a.expected
           AND m.status + 0 < 2
-        RETURNING m.id, m.generation, a.at AS at, a.retries)
-    INSERT INTO delivery_events (message_id, generation, at, kind, detail)
-    SELECT id, generation, at, 'retry', 'not acknowledged in time; retry ' || retries FROM done";
+        RETURNING m.id, m.generation, m.conversation_id, a.at AS at, a.retries),
+    ",
+    raise_receipts!(),
+    " INSERT INTO delivery_events (message_id, generation, at, kind, detail)
+    SELECT id, generation, at, 'retry', 'not acknowledged in time; retry ' || retries FROM done"
+);
 
 /// Counts a missed attempt and sets the time of the next. Returns how many were counted.
 ///
@@ -297,8 +343,8 @@ pub struct GivenUp {
     pub at: OffsetDateTime,
 }
 
-const GIVE_UP: &str = "
-    WITH done AS (
+const GIVE_UP: &str = concat!(
+    "WITH done AS (
         UPDATE messages m SET
             status = 4, failure_reason = $5, next_attempt_at = NULL,
             sent_at = coalesce(m.sent_at, a.at)
@@ -307,8 +353,10 @@ const GIVE_UP: &str = "
         WHERE m.id = a.id AND m.generation = a.generation AND m.retry_count = a.expected
           AND m.status + 0 < 2
         RETURNING m.id, m.generation, m.sender_user_id, m.sender_phone, m.retry_count, m.sent_at,
-                  m.created_at, a.at AS at, a.dead_letter),
-    buried AS (
+                  m.created_at, m.conversation_id, a.at AS at, a.dead_letter),
+    ",
+    raise_receipts!(),
+    ", buried AS (
         INSERT INTO dead_letters (id, message_id, generation, kind, class, reason, attempts,
                                   first_error_at, last_error_at)
         SELECT dead_letter, id, generation, 'delivery', 'recipient', $5, retry_count + 1, sent_at, at
@@ -316,7 +364,8 @@ const GIVE_UP: &str = "
     told AS (
         INSERT INTO delivery_events (message_id, generation, at, kind, detail)
         SELECT id, generation, at, 'given_up', $5 FROM done)
-    SELECT id, sender_user_id, sender_phone, at, created_at FROM done";
+    SELECT id, sender_user_id, sender_phone, at, created_at FROM done"
+);
 
 /// Marks as failed and puts into the dead letters.
 ///
@@ -339,20 +388,23 @@ pub async fn give_up(
     changed(&rows, Status::Failed)
 }
 
-const BURY_UNREADABLE: &str = "
-    WITH done AS (
+const BURY_UNREADABLE: &str = concat!(
+    "WITH done AS (
         UPDATE messages m SET status = 4, failure_reason = $3, next_attempt_at = NULL,
                               sent_at = coalesce(m.sent_at, $4)
         FROM unnest($1::uuid[], $2::uuid[]) AS a(id, dead_letter)
         WHERE m.id = a.id AND m.status + 0 < 2
-        RETURNING m.id, m.generation, m.retry_count, a.dead_letter),
-    told AS (
+        RETURNING m.id, m.generation, m.retry_count, m.conversation_id, a.dead_letter),
+    ",
+    raise_receipts!(),
+    ", told AS (
         INSERT INTO delivery_events (message_id, generation, at, kind, detail)
         SELECT id, generation, $4, 'given_up', $3 FROM done)
     INSERT INTO dead_letters (id, message_id, generation, kind, class, reason, attempts,
                               first_error_at, last_error_at)
     SELECT dead_letter, id, generation, 'delivery', 'content', $3, retry_count, $4, $4 FROM done
-    ON CONFLICT ON CONSTRAINT dead_letters_once DO NOTHING";
+    ON CONFLICT ON CONSTRAINT dead_letters_once DO NOTHING"
+);
 
 /// Gives up messages whose rows cannot be read; with each the id of its dead letter. Returns how many.
 ///

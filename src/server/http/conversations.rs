@@ -1,22 +1,19 @@
 //! `/conversations`: chat between a business user and a mobile user.
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
-use time::OffsetDateTime;
 use warp::reply::Response;
 
 use crate::{
     app::conversations::{ChatRequest, Page},
     domain::{
-        ContentType, Conversation, ConversationId, ConversationStatus, Priority,
-        conversation::Cursor, message::Draft,
+        ContentType, Conversation, ConversationId, ConversationStatus, Priority, message::Draft,
     },
     server::{
         context::{Context, Shared},
         reply::{self, Problem, answer},
-        view::{self, ConversationView, MessageView},
+        view::{self, ConversationCursor, ConversationView, MessageView},
     },
 };
 
@@ -69,33 +66,20 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
     };
     let after = match context.parameter("after")? {
         None => None,
-        Some(text) => Some(read_cursor(&text).ok_or_else(|| {
+        Some(text) => Some(ConversationCursor::parse(&text).ok_or_else(|| {
             Problem::field("after", "invalid_cursor", "after is not a cursor of this list")
         })?),
     };
+    let Some(ConversationCursor(after)) = after else {
+        let page = context
+            .app
+            .newest_conversations(&context.caller, status, limit, view::conversations)
+            .await?;
+        return Ok(reply::raw(StatusCode::OK, page));
+    };
     let found = context.app.conversations(&context.caller, status, after, limit + 1).await?;
-    let page = found.get(..limit).unwrap_or(&found);
-    let next = (found.len() > limit).then(|| page.last().map(cursor)).flatten();
-    let party = context.caller.party();
-    let items: Vec<ConversationView<'_>> =
-        page.iter().map(|conversation| ConversationView::new(conversation, &party)).collect();
-    Ok(reply::json(StatusCode::OK, &json!({ "items": items, "next": next })))
-}
-
-/// When the last message was accepted, in nanoseconds, and the id.
-fn cursor(conversation: &Conversation) -> String {
-    let at = conversation.last_at.unix_timestamp_nanos().to_be_bytes();
-    URL_SAFE_NO_PAD.encode([&at[..], &conversation.id.0.as_bytes()[..]].concat())
-}
-
-fn read_cursor(text: &str) -> Option<Cursor> {
-    let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
-    let (at, id) = bytes.split_at_checked(16)?;
-    let at = i128::from_be_bytes(at.try_into().ok()?);
-    Some(Cursor {
-        last_at: OffsetDateTime::from_unix_timestamp_nanos(at).ok()?,
-        id: ConversationId(uuid::Uuid::from_slice(id).ok()?),
-    })
+    let page = view::conversations(&found, limit, &context.caller.party());
+    Ok(reply::raw(StatusCode::OK, page))
 }
 
 /// `GET /conversations/unread-count`.
@@ -134,8 +118,20 @@ pub async fn say(id: String, context: Shared) -> Response {
 
 async fn try_say(id: &str, context: &Context) -> Result<Response, Problem> {
     let id = read_id(id)?;
-    // Who may not know of it learns nothing of what is wrong with the message.
-    context.app.conversation(&context.caller, id).await?;
+    let request = match said(context) {
+        Ok(request) => request,
+        Err(problem) => {
+            // Who may not know of it learns nothing of what is wrong with the message.
+            context.app.answerable(&context.caller, id).await?;
+            return Err(problem);
+        }
+    };
+    let (message, new) = context.app.say_in(&context.caller, id, request, 0).await?;
+    let status = if new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok(reply::json(status, &MessageView::from(&message)))
+}
+
+fn said(context: &Context) -> Result<ChatRequest, Problem> {
     let body: SayBody = context.json()?;
     if !body.attachments.is_empty() {
         let message = "attachments names media that do not exist";
@@ -154,10 +150,7 @@ async fn try_say(id: &str, context: &Context) -> Result<Response, Problem> {
         (Some(id), _) => Some(id),
         (None, key) => key.map(|key| key.key),
     };
-    let request = ChatRequest { draft, client_message_id };
-    let (message, new) = context.app.say_in(&context.caller, id, request, 0).await?;
-    let status = if new { StatusCode::CREATED } else { StatusCode::OK };
-    Ok(reply::json(status, &MessageView::from(&message)))
+    Ok(ChatRequest { draft, client_message_id })
 }
 
 /// `GET /conversations/{id}/messages`.
@@ -175,8 +168,12 @@ async fn try_history(id: &str, context: &Context) -> Result<Response, Problem> {
         })
     };
     let page = Page { before: seq("before")?, after: seq("after")?, limit: context.limit()? };
-    let found = context.app.history(&context.caller, id, page).await?;
-    Ok(reply::json(StatusCode::OK, &json!({ "items": view::messages(&found) })))
+    let items = if page.is_latest() {
+        context.app.latest(&context.caller, id, page.limit, view::history).await?
+    } else {
+        view::history(&context.app.history(&context.caller, id, page).await?).into()
+    };
+    Ok(reply::raw(StatusCode::OK, [b"{\"items\":", &items[..], b"}"].concat()))
 }
 
 /// `POST /conversations/{id}/read`.

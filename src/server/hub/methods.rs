@@ -263,6 +263,10 @@ impl Call {
                 let sent = send(&app, &caller, to, from, request, connection).await;
                 sent.map(|message| json!(view::MessageView::from(&message)).into())
             }
+            Call::GetHistory(id, page) if page.is_latest() => app
+                .latest(&caller, id, page.limit, view::history)
+                .await
+                .map(|page| read(&page).into()),
             Call::GetHistory(id, page) => app
                 .history(&caller, id, page)
                 .await
@@ -308,11 +312,13 @@ async fn list(app: &App, caller: &Caller, argument: &ConversationsArgument) -> R
         })?),
     };
     let limit = argument.limit.unwrap_or(USUAL_PAGE).min(LARGEST_PAGE);
-    let found = app.conversations(caller, status, None, limit).await?;
-    let party = caller.party();
-    let views: Vec<view::ConversationView<'_>> =
-        found.iter().map(|c| view::ConversationView::new(c, &party)).collect();
-    Ok(json!(views).into())
+    let page = app.newest_conversations(caller, status, limit, view::conversations).await?;
+    Ok(read(&page)["items"].take().into())
+}
+
+/// What a page is, which was written as JSON.
+fn read(page: &[u8]) -> Value {
+    serde_json::from_slice(page).unwrap_or_default()
 }
 
 async fn say(
