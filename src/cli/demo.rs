@@ -13,12 +13,13 @@ use super::{
     Setup,
     appliance::Appliance,
     exit::{Failure, Kind},
+    listen::messages,
     privilege,
     serve::StopSignals,
 };
 use crate::{
     app::{App, tokens::Lifetime},
-    client::{self, ApiClient, Event, HubClient},
+    client::{self, ApiClient, HubClient},
     domain::{Party, Permission, Permissions},
     store::accounts::MobileStatus,
     telemetry::metrics,
@@ -151,19 +152,6 @@ async fn receive(phone: &mut HubClient, id: &str) -> Result<Value, Failure> {
             let ids = json!([message["id"]]);
             phone.call("Acknowledge", vec![ids], PATIENCE).await.map_err(from_client)?;
         }
-    }
-}
-
-fn messages(event: Event) -> Vec<Value> {
-    match event {
-        Event::Invocation { target, arguments } if target == "ReceiveMessage" => arguments,
-        Event::Invocation { target, mut arguments } if target == "ReceivePendingMessages" => {
-            match arguments.pop() {
-                Some(Value::Array(messages)) => messages,
-                _ => Vec::new(),
-            }
-        }
-        _ => Vec::new(),
     }
 }
 

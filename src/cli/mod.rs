@@ -10,6 +10,7 @@ mod dlq;
 mod doctor;
 mod drain;
 pub mod exit;
+mod listen;
 mod manual;
 mod messages;
 mod migrate;
@@ -84,6 +85,8 @@ enum Command {
     /// Messages
     #[command(subcommand)]
     Message(messages::MessageCommand),
+    /// Show what a phone or business user is sent, and acknowledge it
+    Listen(listen::ListenArgs),
     /// Dead letters: what was given up
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
@@ -195,6 +198,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             Command::Mobile(command) => mobiles::run(&setup, command).await,
             Command::Token(command) => tokens::run(&setup, command).await,
             Command::Message(command) => messages::run(&setup, command).await,
+            Command::Listen(arguments) => listen::run(&setup, &arguments).await,
             Command::Dlq(command) => dlq::run(&setup, command).await,
             Command::Audit(command) => audit::run(&setup, command).await,
             Command::Drain(arguments) => drain::run(&setup, &arguments).await,

@@ -74,6 +74,16 @@ impl Output {
         }
     }
 
+    /// One of many things that come over time: a line of text for people, of JSON otherwise.
+    pub fn event<T: Serialize>(&self, text: &str, item: &T) {
+        match self.format {
+            Format::Table => self.print(&format!("{text}\n")),
+            Format::Json | Format::Jsonl => {
+                self.print(&format!("{}\n", serde_json::to_value(item).unwrap_or_default()));
+            }
+        }
+    }
+
     /// Text as it is.
     pub fn text(&self, text: &str) {
         self.print(text);

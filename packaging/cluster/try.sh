@@ -1,0 +1,149 @@
+#!/usr/bin/env bash
+# A whole cluster on this machine, for trying: Postgres, RabbitMQ and Redis of its own, gateways and
+# workers. Everything is below one folder and on free ports; ^C ends and removes it.
+#
+#   packaging/cluster/try.sh                 two gateways, two workers, until ^C
+#   GATEWAYS=3 WORKERS=1 packaging/cluster/try.sh
+#   packaging/cluster/try.sh --once          shows a message crossing from one gateway to another, and ends
+set -euo pipefail
+
+gateways=${GATEWAYS:-2}
+workers=${WORKERS:-2}
+once=
+[ "${1:-}" = --once ] && once=yes
+esh3ar=${ESH3AR:-$(cd "$(dirname "$0")/../.." && pwd)/target/debug/esh3ar}
+[ -x "$esh3ar" ] || { echo "error: $esh3ar is not there; hint: make build" >&2; exit 69; }
+
+for tool in redis-server /usr/lib/rabbitmq/bin/rabbitmq-server curl; do
+    command -v "$tool" >/dev/null || { echo "error: $tool is missing; hint: packaging/setup/install-tools.sh cluster" >&2; exit 69; }
+done
+shopt -s nullglob
+postgres=$(printf '%s\n' /usr/lib/postgresql/*/bin /usr/pgsql-*/bin | sort -V | tail -n 1)
+[ -n "$postgres" ] || { echo "error: Postgres is missing; hint: packaging/setup/install-tools.sh cluster" >&2; exit 69; }
+
+folder=$(mktemp -d /tmp/esh3ar-cluster.XXXXXX)
+chmod 755 "$folder"
+user=
+if [ "$(id -u)" -eq 0 ]; then
+    # Postgres never runs as root, and neither does esh3ar.
+    user=esh3ar
+    chown "$user" "$folder"
+fi
+as_user() { if [ -n "$user" ]; then setpriv --reuid "$user" --regid "$user" --clear-groups env HOME="$folder" "$@"; else "$@"; fi; }
+free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+
+pids=()
+end() {
+    trap - EXIT INT TERM
+    echo
+    echo "Ending the cluster …"
+    for ((i = ${#pids[@]} - 1; i >= 0; i--)); do kill "${pids[i]}" 2>/dev/null || true; done
+    [ -z "${epmd:-}" ] || env ERL_EPMD_PORT="$epmd" epmd -kill >/dev/null 2>&1 || true
+    for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
+    [ -n "${KEEP:-}" ] && echo "Kept: $folder" || rm -rf "$folder"
+}
+trap end EXIT
+trap 'exit 130' INT TERM
+
+# Waits for a condition, and says what did not come.
+until_it() {
+    local what=$1 left=$2
+    shift 2
+    until "$@" >/dev/null 2>&1; do
+        left=$((left - 1))
+        [ "$left" -gt 0 ] || { echo "error: $what did not come up; hint: see $folder (KEEP=1 keeps it)" >&2; exit 69; }
+        sleep 0.5
+    done
+}
+
+echo "Starting in $folder …"
+pg=$(free_port)
+as_user "$postgres/initdb" -D "$folder/postgres" -U esh3ar --auth=trust -E UTF8 --locale=C -k >"$folder/initdb.log" 2>&1
+as_user "$postgres/postgres" -D "$folder/postgres" -p "$pg" -k "$folder" -h 127.0.0.1 -c max_connections=200 >"$folder/postgres.log" 2>&1 &
+pids+=($!)
+until_it Postgres 60 "$postgres/pg_isready" -q -h 127.0.0.1 -p "$pg"
+"$postgres/createdb" -h 127.0.0.1 -p "$pg" -U esh3ar esh3ar
+
+redis=$(free_port)
+redis-server --port "$redis" --bind 127.0.0.1 --save '' --dir "$folder" >"$folder/redis.log" 2>&1 &
+pids+=($!)
+until_it Redis 60 redis-cli -p "$redis" ping
+
+amqp=$(free_port) dist=$(free_port) epmd=$(free_port)
+mkdir -p "$folder/rabbit"
+printf '%s\n' "listeners.tcp.1 = 127.0.0.1:$amqp" 'loopback_users = none' 'log.console = true' 'log.file = false' \
+    'vm_memory_high_watermark.absolute = 512MiB' 'disk_free_limit.absolute = 50MB' >"$folder/rabbit/rabbitmq.conf"
+echo '[].' >"$folder/rabbit/enabled_plugins"
+env HOME="$folder/rabbit" RABBITMQ_NODENAME="try$amqp@localhost" RABBITMQ_MNESIA_BASE="$folder/rabbit/mnesia" \
+    RABBITMQ_LOG_BASE="$folder/rabbit/log" RABBITMQ_PID_FILE="$folder/rabbit/pid" \
+    RABBITMQ_CONFIG_FILE="$folder/rabbit/rabbitmq.conf" RABBITMQ_CONF_ENV_FILE="$folder/rabbit/none" \
+    RABBITMQ_ADVANCED_CONFIG_FILE="$folder/rabbit/none.config" RABBITMQ_ENABLED_PLUGINS_FILE="$folder/rabbit/enabled_plugins" \
+    RABBITMQ_DIST_PORT="$dist" ERL_EPMD_PORT="$epmd" ERL_EPMD_ADDRESS=127.0.0.1 \
+    RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS='+S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none -kernel inet_dist_use_interface {127,0,0,1}' \
+    /usr/lib/rabbitmq/bin/rabbitmq-server >"$folder/rabbit.log" 2>&1 &
+pids+=($!)
+until_it RabbitMQ 240 grep -q 'Server startup complete' "$folder/rabbit.log"
+
+cat >"$folder/esh3ar.toml" <<EOF
+[database]
+url = "postgres://esh3ar@127.0.0.1:$pg/esh3ar"
+[queue]
+url = "amqp://guest:guest@127.0.0.1:$amqp"
+[cache]
+url = "redis://127.0.0.1:$redis"
+[metrics]
+listen = "127.0.0.1:0"
+EOF
+chmod 644 "$folder/esh3ar.toml"
+
+bases=()
+for n in $(seq "$gateways"); do
+    port=$(free_port)
+    as_user "$esh3ar" --config "$folder/esh3ar.toml" --data-dir "$folder/gateway$n" serve --listen "127.0.0.1:$port" >"$folder/gateway$n.log" 2>&1 &
+    pids+=($!)
+    bases+=("http://127.0.0.1:$port")
+    until_it "gateway $n" 60 curl -sf "http://127.0.0.1:$port/health/ready"
+done
+for n in $(seq "$workers"); do
+    as_user "$esh3ar" --config "$folder/esh3ar.toml" --data-dir "$folder/worker$n" worker >"$folder/worker$n.log" 2>&1 &
+    pids+=($!)
+done
+run() { as_user "$esh3ar" --config "$folder/esh3ar.toml" --data-dir "$folder/command" "$@"; }
+number() { sed -n "s/.*\"$1\": \"\\([^\"]*\\)\".*/\\1/p"; }
+run user add Shop --permission SendMessages,Chat,Admin >/dev/null
+run mobile add +967771234567 --verified >/dev/null
+shop=$(run token create --user Shop -o json | number token)
+phone=$(run token create --mobile +967771234567 -o json | number token)
+
+echo
+for n in $(seq "$gateways"); do echo "  gateway $n  ${bases[n - 1]}"; done
+echo "  workers    $workers"
+echo "  commands   $esh3ar --config $folder/esh3ar.toml"
+echo
+first=${bases[0]} last=${bases[$((gateways - 1))]}
+echo "The phone +967771234567 listens at the last gateway, $last; the shop sends through the first, $first."
+run listen --url "$last" --token "$phone" ${once:+--count 1} >"$folder/phone.log" 2>&1 &
+listener=$!
+[ -n "$once" ] || pids+=("$listener")
+until_it "the phone's connection" 60 grep -q connected "$folder/phone.log"
+sent=$(curl -s "$first/api/v1/messages" -H "Authorization: Bearer $shop" -H 'Content-Type: application/json' \
+    -d '{"to": "+967771234567", "content": "Hello across the cluster"}')
+echo "  $sent"
+until_it "the message" 60 grep -q 'Hello across the cluster' "$folder/phone.log"
+sed 's/^/  phone: /' "$folder/phone.log"
+if [ -n "$once" ]; then
+    wait "$listener"
+    exit 0
+fi
+cat <<EOF
+
+Another one:
+
+  curl -s $first/api/v1/messages -H 'Authorization: Bearer $shop' -H 'Content-Type: application/json' \\
+       -d '{"to": "+967771234567", "content": "Another one"}'
+
+What the phone gets:   tail -f $folder/phone.log
+Logs:                  $folder/*.log
+^C ends the cluster and removes the folder.
+EOF
+wait

@@ -1,0 +1,128 @@
+//! `listen`: a device in a terminal. Shows what a token's owner is sent, and acknowledges it.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::{
+    Setup,
+    exit::{Failure, Kind},
+    serve::{self, StopSignals},
+};
+use crate::client::{self, Event, HubClient};
+
+/// How long an acknowledgement may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The wait before it connects again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Args)]
+pub(super) struct ListenArgs {
+    /// Token of the phone or business user (esh3ar token create)
+    #[arg(long, env = "ESH3AR_TOKEN", hide_env_values = true)]
+    token: String,
+    /// Where a gateway is [default: the one that serves this data folder]
+    #[arg(long)]
+    url: Option<String>,
+    /// End after so many messages
+    #[arg(long, value_name = "N")]
+    count: Option<usize>,
+    /// Show messages without acknowledging them
+    #[arg(long)]
+    keep: bool,
+}
+
+fn refused(error: client::Error) -> Failure {
+    Failure::new(Kind::Unavailable, format!("the hub: {error}"))
+        .hint("check --url and --token, and that esh3ar serve runs there")
+}
+
+pub(super) async fn run(setup: &Setup, arguments: &ListenArgs) -> Result<(), Failure> {
+    let mut signals = StopSignals::listen()?;
+    let url = match &arguments.url {
+        Some(url) => url.trim_end_matches('/').to_owned(),
+        None => {
+            let found = serve::whereabouts(&setup.data_dir).ok_or_else(|| {
+                let what = format!("nobody serves {}", setup.data_dir.display());
+                Failure::new(Kind::Unavailable, what).hint("start esh3ar serve, or give --url")
+            })?;
+            format!("http://{}", found.http)
+        }
+    };
+    // A wrong address or token is told at once; whatever comes later is waited out.
+    let hub = HubClient::connect(&url, &arguments.token).await.map_err(refused)?;
+    tokio::select! {
+        () = signals.next() => Ok(()),
+        () = follow(setup, arguments, &url, hub) => Ok(()),
+    }
+}
+
+async fn follow(setup: &Setup, arguments: &ListenArgs, url: &str, mut hub: HubClient) {
+    setup.output.note(&format!("connected to {url}"));
+    let mut left = arguments.count.unwrap_or(usize::MAX);
+    loop {
+        let Ok(event) = hub.next().await else {
+            setup.output.note("the connection was lost; connecting again");
+            hub = loop {
+                tokio::time::sleep(AGAIN).await;
+                if let Ok(again) = HubClient::connect(url, &arguments.token).await {
+                    break again;
+                }
+            };
+            setup.output.note(&format!("connected to {url}"));
+            continue;
+        };
+        if let Event::Invocation { target, arguments: told } = &event
+            && let Some(line) = signal(target, told)
+        {
+            setup.output.note(&line);
+        }
+        let messages = messages(event);
+        let ids: Vec<Value> = messages.iter().map(|message| message["id"].clone()).collect();
+        for message in messages {
+            show(setup, &message);
+            left = left.saturating_sub(1);
+        }
+        if !arguments.keep && !ids.is_empty() {
+            // One that is lost comes again, with the next connection.
+            let _ = hub.call("Acknowledge", vec![json!(ids)], PATIENCE).await;
+        }
+        if left == 0 {
+            return hub.close().await;
+        }
+    }
+}
+
+fn show(setup: &Setup, message: &Value) {
+    let text = |name: &str| message[name].as_str().unwrap_or_default().to_owned();
+    let seq = message["seq"].as_i64().map(|seq| format!(" #{seq}")).unwrap_or_default();
+    let subject = message["subject"].as_str().map(|s| format!("{s}: ")).unwrap_or_default();
+    let line = format!("{}{seq}  {}  {subject}{}", text("id"), text("from"), text("content"));
+    setup.output.event(&line.replace(char::is_control, " "), message);
+}
+
+/// What is told beside messages, in words.
+fn signal(target: &str, told: &[Value]) -> Option<String> {
+    let told = told.first()?;
+    let text = |name: &str| told[name].as_str().unwrap_or_default().to_owned();
+    match target {
+        "MessageStatusChanged" => Some(format!("{} is {}", text("id"), text("status"))),
+        "Typing" => Some(format!("{} is writing", text("from"))),
+        _ => None,
+    }
+}
+
+/// The messages of a call of the server's.
+pub(super) fn messages(event: Event) -> Vec<Value> {
+    match event {
+        Event::Invocation { target, arguments } if target == "ReceiveMessage" => arguments,
+        Event::Invocation { target, mut arguments } if target == "ReceivePendingMessages" => {
+            match arguments.pop() {
+                Some(Value::Array(messages)) => messages,
+                _ => Vec::new(),
+            }
+        }
+        _ => Vec::new(),
+    }
+}
