@@ -2,20 +2,10 @@
 
 use std::{path::PathBuf, process::Command};
 
-use crate::support::Server;
+use crate::support::{Server, guard::is_there};
 
 fn folder(name: &str) -> PathBuf {
     std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name)
-}
-
-/// Whether something is there; where tests must not be skipped, it has to be.
-fn is_there(found: bool, what: &str) -> bool {
-    if !found {
-        let text = format!("SKIPPED: {what} is not installed; run: make test");
-        assert!(std::env::var_os("ESH3AR_TEST_REQUIRE").is_none(), "{text}");
-        eprintln!("{text}");
-    }
-    found
 }
 
 /// Runs a command against a server, and looks for the words that say how many tests it ran: a runner

@@ -233,7 +233,7 @@ impl<'a> Desk<'a> {
             streams: SelectAll::new(),
             settle,
             settlements,
-            outstanding: Outstanding::default(),
+            outstanding: Outstanding::new(),
             queues: vec![Queue::default(); dead + 1],
             roster: Roster::new(settings.partitions, Instant::now()),
             again: VecDeque::new(),

@@ -50,10 +50,12 @@ impl From<lapin::Error> for Error {
         match error.kind() {
             ErrorKind::IOError(inner) => Error::Unreachable(inner.to_string()),
             ErrorKind::MissingHeartbeatError => Error::Unreachable(error.to_string()),
-            ErrorKind::ProtocolError(inner) if inner.get_id() == 406 => {
-                Error::Mismatch(inner.get_message().to_string())
+            ErrorKind::ProtocolError(inner) => {
+                let text = inner.get_message().to_string();
+                // The number, 406, is that of other mistakes as well.
+                let is_mismatch = text.contains("inequivalent arg");
+                if is_mismatch { Error::Mismatch(text) } else { Error::Refused(text) }
             }
-            ErrorKind::ProtocolError(inner) => Error::Refused(inner.get_message().to_string()),
             _ => Error::Refused(error.to_string()),
         }
     }

@@ -1,6 +1,6 @@
 //! Which deliveries of a channel are not acknowledged yet, and how to acknowledge many at once.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// An acknowledgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,52 +11,57 @@ pub(super) struct Ack {
     pub(super) multiple: bool,
 }
 
-/// Deliveries in the order in which the broker numbered them.
-#[derive(Debug, Default)]
-pub(super) struct Outstanding {
-    entries: VecDeque<Entry>,
-}
-
+/// Deliveries that are not acknowledged. The broker numbers them from 1 without gaps; they come to us by
+/// queue, so a later one may be here before an earlier one, which one word for both would lose.
 #[derive(Debug)]
-struct Entry {
-    tag: u64,
-    done: bool,
+pub(super) struct Outstanding {
+    /// By number, whether it is done.
+    entries: BTreeMap<u64, bool>,
+    /// The first that has not come yet.
+    next: u64,
+    /// Those that have come before it.
+    early: BTreeSet<u64>,
 }
 
 impl Outstanding {
-    /// A delivery has come in; tags grow.
-    pub(super) fn add(&mut self, tag: u64) {
-        self.entries.push_back(Entry { tag, done: false });
+    /// Of a new channel.
+    pub(super) fn new() -> Outstanding {
+        Outstanding { entries: BTreeMap::new(), next: 1, early: BTreeSet::new() }
     }
 
-    fn find(&self, tag: u64) -> Option<usize> {
-        self.entries.binary_search_by_key(&tag, |entry| entry.tag).ok()
+    /// A delivery has come.
+    pub(super) fn add(&mut self, tag: u64) {
+        self.entries.insert(tag, false);
+        self.early.insert(tag);
+        while self.early.remove(&self.next) {
+            self.next += 1;
+        }
     }
 
     /// A delivery was given back: it needs no acknowledgement.
     pub(super) fn forget(&mut self, tag: u64) {
-        if let Some(at) = self.find(tag) {
-            self.entries.remove(at);
-        }
+        self.entries.remove(&tag);
     }
 
-    /// These are done. What to tell the broker: one word for all up to the first that is not done, and
-    /// one for each behind it.
+    /// These are done. What to tell the broker: one word for all up to the first that is not done or
+    /// has not come, and one for each behind it.
     pub(super) fn finish(&mut self, done: &[u64]) -> Vec<Ack> {
         for tag in done {
-            if let Some(entry) = self.find(*tag).and_then(|at| self.entries.get_mut(at)) {
-                entry.done = true;
+            if let Some(entry) = self.entries.get_mut(tag) {
+                *entry = true;
             }
         }
         let mut acks = Vec::new();
         let mut upto = None;
-        while self.entries.front().is_some_and(|entry| entry.done) {
-            upto = self.entries.pop_front();
+        while let Some(first) = self.entries.first_entry()
+            && *first.get()
+            && *first.key() < self.next
+        {
+            upto = Some(first.remove_entry().0);
         }
-        acks.extend(upto.map(|entry| Ack { tag: entry.tag, multiple: true }));
+        acks.extend(upto.map(|tag| Ack { tag, multiple: true }));
         for tag in done {
-            if let Some(at) = self.find(*tag) {
-                self.entries.remove(at);
+            if self.entries.remove(tag).is_some() {
                 acks.push(Ack { tag: *tag, multiple: false });
             }
         }
@@ -66,15 +71,13 @@ impl Outstanding {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use proptest::prelude::*;
 
     use super::*;
 
     #[test]
     fn one_word_for_a_run_and_one_for_each_straggler() {
-        let mut outstanding = Outstanding::default();
+        let mut outstanding = Outstanding::new();
         (1..=5).for_each(|tag| outstanding.add(tag));
         let acks = outstanding.finish(&[1, 2, 4]);
         assert_eq!(acks, [Ack { tag: 2, multiple: true }, Ack { tag: 4, multiple: false }]);
@@ -88,12 +91,11 @@ mod tests {
         /// Held against a broker that closes the channel when it is told of what it does not know.
         #[test]
         fn the_broker_understands_every_word(
-            steps in prop::collection::vec((0u8..4, any::<prop::sample::Index>()), 1..200)
+            steps in prop::collection::vec((0u8..5, any::<prop::sample::Index>()), 1..200)
         ) {
-            let mut outstanding = Outstanding::default();
-            let mut broker = BTreeSet::new();
-            let mut unsettled = BTreeSet::new();
-            let mut acknowledged = BTreeSet::new();
+            let mut outstanding = Outstanding::new();
+            // What the broker has sent and holds, what of it is still on its way to us, and what we hold.
+            let (mut broker, mut on_its_way, mut held) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
             let mut next = 1;
             let mut batch = Vec::new();
             for (step, index) in steps {
@@ -102,36 +104,42 @@ mod tests {
                 };
                 match step {
                     0 => {
-                        outstanding.add(next);
                         broker.insert(next);
-                        unsettled.insert(next);
+                        on_its_way.insert(next);
                         next += 1;
                     }
-                    1 => if let Some(tag) = pick(&unsettled) {
-                        unsettled.remove(&tag);
+                    1 => if let Some(tag) = pick(&on_its_way) {
+                        on_its_way.remove(&tag);
+                        held.insert(tag);
+                        outstanding.add(tag);
+                    },
+                    2 => if let Some(tag) = pick(&held) {
+                        held.remove(&tag);
                         batch.push(tag);
                     },
-                    2 => if let Some(tag) = pick(&unsettled) {
-                        unsettled.remove(&tag);
+                    3 => if let Some(tag) = pick(&held) {
+                        held.remove(&tag);
                         outstanding.forget(tag);
                         broker.remove(&tag);
                     },
                     _ => {
-                        for ack in outstanding.finish(&std::mem::take(&mut batch)) {
+                        let done = std::mem::take(&mut batch);
+                        for ack in outstanding.finish(&done) {
                             prop_assert!(broker.contains(&ack.tag), "unknown tag {}", ack.tag);
                             let from = if ack.multiple { 0 } else { ack.tag };
                             let gone: Vec<u64> = broker.range(from..=ack.tag).copied().collect();
                             for tag in gone {
-                                prop_assert!(!unsettled.contains(&tag), "{tag} is not done");
+                                prop_assert!(!held.contains(&tag), "{tag} is not done");
+                                prop_assert!(!on_its_way.contains(&tag), "{tag} has not come");
                                 broker.remove(&tag);
-                                acknowledged.insert(tag);
                             }
                         }
+                        prop_assert!(done.iter().all(|tag| !broker.contains(tag)), "one is left");
                     }
                 }
             }
             outstanding.finish(&batch);
-            prop_assert_eq!(outstanding.entries.len(), unsettled.len());
+            prop_assert_eq!(outstanding.entries.len(), held.len());
         }
     }
 }

@@ -1,6 +1,9 @@
 //! The harness: the built binary as a user would run it, in a folder of its own, on free ports.
 
+pub mod guard;
 pub mod proxy;
+pub mod rabbit;
+pub mod redis;
 pub mod smtp;
 
 use std::{
