@@ -4,6 +4,7 @@ pub mod appliance;
 mod audit;
 mod bench;
 mod configuration;
+mod conversations;
 mod demo;
 mod dlq;
 mod doctor;
@@ -80,6 +81,9 @@ enum Command {
     /// Messages
     #[command(subcommand)]
     Message(messages::MessageCommand),
+    /// Conversations between business users and phones
+    #[command(subcommand)]
+    Conversation(conversations::ConversationCommand),
     /// Dead letters: what was given up
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
@@ -172,6 +176,10 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         configuration::show(&setup);
         return Ok(());
     }
+    let file = match &cli.command {
+        Command::Conversation(command) => command.open_file()?,
+        _ => None,
+    };
     if setup.loaded.config.database.url.is_none() || matches!(cli.command, Command::Serve(_)) {
         privilege::drop_root(&setup.data_dir)?;
     }
@@ -190,6 +198,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             Command::Mobile(command) => mobiles::run(&setup, command).await,
             Command::Token(command) => tokens::run(&setup, command).await,
             Command::Message(command) => messages::run(&setup, command).await,
+            Command::Conversation(command) => conversations::run(&setup, command, file).await,
             Command::Dlq(command) => dlq::run(&setup, command).await,
             Command::Audit(command) => audit::run(&setup, command).await,
             Command::Drain(arguments) => drain::run(&setup, &arguments).await,
