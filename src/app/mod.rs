@@ -7,6 +7,7 @@ pub mod access;
 pub mod accounts;
 pub mod auth;
 pub mod books;
+mod business_phones;
 mod chat_intake;
 pub mod clock;
 mod connections;
@@ -28,6 +29,7 @@ pub mod nodes;
 pub mod pages;
 mod participants;
 mod phones;
+mod supervision;
 pub mod tokens;
 mod trail;
 mod typing;
@@ -154,6 +156,7 @@ struct Inner {
     known_tokens: auth::KnownTokens,
     known_phones: phones::KnownPhones,
     participants: participants::Participants,
+    business_phones: business_phones::BusinessPhones,
     trail: trail::Trail,
     limiter: limits::Limiter,
     neighbours: nodes::Neighbours,
@@ -209,6 +212,7 @@ impl App {
                 known_tokens: auth::KnownTokens::default(),
                 known_phones: phones::KnownPhones::default(),
                 participants: participants::Participants::default(),
+                business_phones: business_phones::BusinessPhones::default(),
             }),
         };
         tracker.spawn(intake_work.run(app.clone(), stop.clone()));

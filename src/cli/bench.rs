@@ -1,5 +1,6 @@
 //! `bench`: what an installation on this machine can do.
 
+mod conversing;
 mod server;
 
 use std::{
@@ -64,12 +65,37 @@ pub(super) struct BenchArgs {
     /// Instead: the time in which a phone that connects gets this many waiting messages
     #[arg(long, value_name = "N", conflicts_with = "idle", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pending: Option<u32>,
+    /// Instead of one-way messages: talk in this many conversations, in both ways
+    #[arg(long, value_name = "N", conflicts_with_all = ["idle", "pending", "batch", "recipients"], value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    chat: Option<u32>,
+    /// Which share of the talk phones write, 0 to 1
+    #[arg(long, default_value_t = 0.5, requires = "chat", value_parser = share)]
+    replies: f64,
+    /// After which share of the talk a recipient marks it as read, 0 to 1
+    #[arg(long, default_value_t = 0.0, requires = "chat", value_parser = share)]
+    read: f64,
+    /// Instead: the time in which pages of 50 come from a conversation of this many messages
+    #[arg(long, value_name = "N", conflicts_with_all = ["idle", "pending", "chat"], value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    history: Option<u32>,
     /// Instead: the server's memory for this many idle connections
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     idle: Option<u32>,
 }
 
 impl BenchArgs {
+    fn plan(&self) -> Plan {
+        Plan {
+            senders: self.senders as usize,
+            rate: self.rate,
+            batch: self.batch as usize,
+            payload: self.payload as usize,
+            duration: self.duration,
+            warmup: self.warmup,
+            priority: self.priority.clone(),
+            acknowledge: self.acknowledge,
+        }
+    }
+
     /// Whether the run is against a server of its own.
     pub(super) fn starts_its_own(&self) -> bool {
         self.url.is_none()
@@ -130,6 +156,9 @@ struct View {
     answer_ms: Option<LatencyView>,
     cpu_micros_per_message: Option<CpuView>,
     server_memory_mi_b: Option<f64>,
+    /// Unread counts that were compared with what they count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unread_counts: Option<u64>,
     history: BTreeMap<&'static str, u64>,
     clean: bool,
     interrupted: bool,
@@ -168,6 +197,12 @@ pub(super) async fn run(setup: &Setup, arguments: &BenchArgs) -> Result<(), Fail
     });
     let server = server::Server::open(setup, arguments).await?;
     let result = async {
+        if let Some(messages) = arguments.history {
+            return conversing::read(setup, arguments, &server, messages, &stop).await;
+        }
+        if let Some(talks) = arguments.chat {
+            return conversing::talk(setup, arguments, &server, talks as usize, &stop).await;
+        }
         let target = server.target(setup, people as usize).await?;
         measure(setup, arguments, &target, &stop).await
     }
@@ -211,16 +246,7 @@ async fn measure(
         });
         return Ok(());
     }
-    let plan = Plan {
-        senders: arguments.senders as usize,
-        rate: arguments.rate,
-        batch: arguments.batch as usize,
-        payload: arguments.payload as usize,
-        duration: arguments.duration,
-        warmup: arguments.warmup,
-        priority: arguments.priority.clone(),
-        acknowledge: arguments.acknowledge,
-    };
+    let plan = arguments.plan();
     let figures = load::run(target, &plan, Arc::clone(&progress), stop).await?;
     bar.end();
     report(setup, &figures)
@@ -250,6 +276,7 @@ fn report(setup: &Setup, figures: &Figures) -> Result<(), Failure> {
             total: per_message(own + rest),
         }),
         server_memory_mi_b: figures.memory_kib.map(|kib| round(kib as f64 / 1024.0, 1)),
+        unread_counts: (figures.unread_counts > 0).then_some(figures.unread_counts),
         history: figures.report.counts().collect(),
         clean: figures.report.is_clean(),
         interrupted: figures.interrupted,

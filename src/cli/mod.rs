@@ -5,6 +5,7 @@ mod audit;
 mod bench;
 mod cluster;
 mod configuration;
+mod conversations;
 mod demo;
 mod dlq;
 mod doctor;
@@ -87,6 +88,9 @@ enum Command {
     Message(messages::MessageCommand),
     /// Show what a phone or business user is sent, and acknowledge it
     Listen(listen::ListenArgs),
+    /// Conversations between business users and phones
+    #[command(subcommand)]
+    Conversation(conversations::ConversationCommand),
     /// Dead letters: what was given up
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
@@ -179,6 +183,10 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         configuration::show(&setup);
         return Ok(());
     }
+    let file = match &cli.command {
+        Command::Conversation(command) => command.open_file()?,
+        _ => None,
+    };
     if setup.loaded.config.database.url.is_none() || serving {
         privilege::drop_root(&setup.data_dir)?;
     }
@@ -199,6 +207,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             Command::Token(command) => tokens::run(&setup, command).await,
             Command::Message(command) => messages::run(&setup, command).await,
             Command::Listen(arguments) => listen::run(&setup, &arguments).await,
+            Command::Conversation(command) => conversations::run(&setup, command, file).await,
             Command::Dlq(command) => dlq::run(&setup, command).await,
             Command::Audit(command) => audit::run(&setup, command).await,
             Command::Drain(arguments) => drain::run(&setup, &arguments).await,

@@ -7,7 +7,7 @@ mod report;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 pub use report::{Fault, Report};
 
@@ -45,6 +45,8 @@ pub struct Send {
     pub ended: u64,
     /// What it was.
     pub told: Told,
+    /// In which conversation and place, for chat that was accepted.
+    pub place: Option<(u64, i64)>,
 }
 
 /// One message in one frame on one connection.
@@ -210,7 +212,7 @@ impl History {
     fn check_order(&self, sends: &HashMap<Tag, &Send>, good: &[&Receipt], report: &mut Report) {
         // The latest beginning among what has arrived, by connection, sender and lane.
         let mut latest: HashMap<(u32, u32, u8), (u64, Tag)> = HashMap::new();
-        let mut places: HashMap<(u32, u64), (i64, Tag)> = HashMap::new();
+        let mut places = Places::of(sends.values().copied());
         let mut arrived: HashSet<(u32, MessageId)> = HashSet::new();
         let mut out_of_order = |receipt: &Receipt, overtaken_by: Tag| {
             let told = sends.get(&receipt.tag).map_or(Told::Nothing, |send| send.told);
@@ -221,11 +223,9 @@ impl History {
             if receipt.retry || !arrived.insert((receipt.connection, receipt.id)) {
                 continue;
             }
-            if let Some((conversation, seq)) = receipt.place {
-                let place = (receipt.connection, conversation);
-                let last = places.insert(place, (seq, receipt.tag));
-                if let Some((_, tag)) = last.filter(|(last, _)| last + 1 != seq) {
-                    out_of_order(receipt, tag);
+            if let Some(place) = receipt.place {
+                if let Some(before) = places.arrived(receipt, place) {
+                    out_of_order(receipt, before);
                 }
                 continue;
             }
@@ -251,5 +251,48 @@ impl History {
                 report.note(Fault::WentBack { id: *id, seen: *seen });
             }
         }
+    }
+}
+
+/// The messages of conversations by their places, as they arrive. What one side says has gaps where the
+/// other side speaks, so a gap is a message *to* somebody that has not come to that one before a later one.
+#[derive(Default)]
+struct Places {
+    /// What each is to get in each conversation.
+    expected: HashMap<(u32, u64), BTreeMap<i64, Tag>>,
+    /// What each has got on any of its connections.
+    shown: HashMap<(u32, u64), HashSet<i64>>,
+    /// Up to where a gap has been looked for.
+    looked: HashMap<(u32, u64), i64>,
+    /// The last that came on a connection.
+    last: HashMap<(u32, u64), (i64, Tag)>,
+}
+
+impl Places {
+    fn of<'a>(sends: impl Iterator<Item = &'a Send>) -> Places {
+        let mut places = Places::default();
+        for send in sends {
+            if let (Told::Accepted(_), Some((conversation, seq))) = (send.told, send.place) {
+                let to = (send.recipient, conversation);
+                places.expected.entry(to).or_default().insert(seq, send.tag);
+            }
+        }
+        places
+    }
+
+    /// Notes a message that came for the first time. Gives the one that it should not have come before or
+    /// after, if there is one.
+    fn arrived(&mut self, receipt: &Receipt, (conversation, seq): (u64, i64)) -> Option<Tag> {
+        let to = (receipt.recipient, conversation);
+        let shown = self.shown.entry(to).or_default();
+        shown.insert(seq);
+        let looked = self.looked.entry(to).or_insert(i64::MIN);
+        let missing = self.expected.get(&to).and_then(|expected| {
+            let mut between = expected.range(*looked..seq.max(*looked));
+            between.find(|(seq, _)| !shown.contains(seq)).map(|(_, tag)| *tag)
+        });
+        *looked = (*looked).max(seq);
+        let last = self.last.insert((receipt.connection, conversation), (seq, receipt.tag));
+        missing.or(last.filter(|(last, _)| *last >= seq).map(|(_, tag)| tag))
     }
 }

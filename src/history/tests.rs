@@ -22,7 +22,7 @@ fn correct(count: u64, seed: u64) -> History {
             _ => Told::Accepted(id(tag)),
         };
         let (began, ended) = (tag * 10, tag * 10 + 5);
-        history.sent(Send { tag, sender, recipient, lane: 1, began, ended, told });
+        history.sent(Send { tag, sender, recipient, lane: 1, began, ended, told, place: None });
         if told == Told::Refused || tag % 22 == 9 {
             continue;
         }
@@ -43,7 +43,8 @@ fn correct(count: u64, seed: u64) -> History {
             history.observed(sender, id(tag), Seen { generation: 0, rank, retries });
         }
     }
-    for seq in 1..20 {
+    // Every third place is the other side's.
+    for seq in (1..60).filter(|seq| seq % 3 != 0) {
         history.received(chat(1, seq));
         history.sent(chat_send(seq));
         history.unread(1, seq, seq);
@@ -71,6 +72,7 @@ fn chat_send(seq: i64) -> Send {
         began: 0,
         ended: 1,
         told: Told::Accepted(id(tag)),
+        place: Some((1, seq)),
     }
 }
 
@@ -94,7 +96,7 @@ fn pick_receipt(history: &History, pick: usize) -> usize {
     candidates[pick % candidates.len()]
 }
 
-const MUTATORS: [Mutator; 14] = [
+const MUTATORS: [Mutator; 15] = [
     |history, pick| {
         let gone = history.receipts[pick_receipt(history, pick)].id;
         history.receipts.retain(|receipt| receipt.id != gone);
@@ -165,9 +167,18 @@ const MUTATORS: [Mutator; 14] = [
         "out_of_order"
     },
     |history, _| {
+        // One comes after the next.
         history.receipts.retain(|receipt| receipt.place != Some((1, 7)));
-        let at = history.receipts.iter().position(|r| r.place == Some((1, 9))).unwrap();
-        history.receipts.insert(at, chat(1, 7));
+        let at = history.receipts.iter().position(|r| r.place == Some((1, 8))).unwrap();
+        history.receipts.insert(at + 1, chat(1, 7));
+        "out_of_order"
+    },
+    |history, pick| {
+        // One is left out and comes on another connection, after everything else.
+        let places: Vec<i64> = (1..56).filter(|seq| seq % 3 != 0).collect();
+        let seq = places[pick % places.len()];
+        history.receipts.retain(|receipt| receipt.place != Some((1, seq)));
+        history.receipts.push(Receipt { connection: 91, ..chat(1, seq) });
         "out_of_order"
     },
     |history, pick| {
@@ -240,7 +251,16 @@ fn sends_that_overlapped_may_come_in_any_order() {
     let mut history = History::new();
     for (tag, began, ended) in [(1, 0, 10), (2, 5, 20)] {
         let told = Told::Accepted(id(tag));
-        history.sent(Send { tag, sender: 1, recipient: 1, lane: 1, began, ended, told });
+        history.sent(Send {
+            tag,
+            sender: 1,
+            recipient: 1,
+            lane: 1,
+            began,
+            ended,
+            told,
+            place: None,
+        });
     }
     for tag in [2, 1] {
         history.received(Receipt {
@@ -260,8 +280,30 @@ fn sends_that_overlapped_may_come_in_any_order() {
 fn what_a_recipient_who_left_did_not_get_is_not_lost() {
     let mut history = History::new();
     let told = Told::Accepted(id(1));
-    history.sent(Send { tag: 1, sender: 1, recipient: 5, lane: 1, began: 0, ended: 1, told });
+    history.sent(Send {
+        tag: 1,
+        sender: 1,
+        recipient: 5,
+        lane: 1,
+        began: 0,
+        ended: 1,
+        told,
+        place: None,
+    });
     assert!(!history.check().is_clean());
     history.left_early(5);
     assert!(history.check().is_clean());
+}
+
+#[test]
+fn another_connection_goes_on_where_the_last_one_ended() {
+    let mut history = History::new();
+    for seq in 1..10 {
+        history.sent(chat_send(seq));
+        let connection = if seq < 5 { 90 } else { 91 };
+        history.received(Receipt { connection, ..chat(1, seq) });
+    }
+    // What was on its way when the first one broke comes again.
+    history.received(Receipt { connection: 91, retry: true, shown: false, ..chat(1, 4) });
+    assert!(history.check().is_clean(), "{}", history.check());
 }

@@ -80,6 +80,8 @@ pub struct Figures {
     pub cpu: Option<(Duration, Duration)>,
     /// Resident memory of the server's own process at the end, in KiB, where it can be read.
     pub memory_kib: Option<u64>,
+    /// Unread counts that were compared at the end with what they count, of talk.
+    pub unread_counts: u64,
     /// What the history checker found.
     pub report: Report,
     /// It was ended before its time.

@@ -5,11 +5,17 @@
 
 mod connect;
 pub mod figures;
+mod pages;
+mod plan;
 pub mod processes;
 mod receive;
 mod run;
 mod send;
+mod talk;
 mod waiting;
 
-pub use run::{Error, Plan, Progress, Target, run};
+pub use pages::{Pages, pages};
+pub use plan::{Error, Plan, Progress, Target};
+pub use run::{run, talk};
+pub use talk::{Chat, Talk};
 pub use waiting::{idle, pending};

@@ -30,6 +30,8 @@ pub(super) struct Arrival {
     pub(super) id: MessageId,
     pub(super) tag: Tag,
     pub(super) due_micros: u64,
+    /// In which conversation and place, for chat.
+    pub(super) place: Option<(Uuid, i64)>,
 }
 
 /// A recipient's connection.
@@ -99,6 +101,15 @@ impl Receiver {
         self.write(text).await
     }
 
+    /// Says that a conversation was read up to a place, without asking for an answer.
+    pub(super) async fn mark_read(&mut self, conversation: Uuid, seq: i64) -> Result<(), Error> {
+        self.write(format!(
+            "{{\"type\":1,\"target\":\"MarkRead\",\"arguments\":[{{\"conversationId\":\
+             \"{conversation}\",\"upToSeq\":{seq}}}]}}{RECORD_END}"
+        ))
+        .await
+    }
+
     async fn write(&mut self, text: String) -> Result<(), Error> {
         self.next_ping = Instant::now() + PING_EVERY;
         let sent = self.socket.send(Frame::text(text)).await;
@@ -130,14 +141,28 @@ fn next_arrival(rest: &mut &str) -> Option<Arrival> {
     const CONTENT: &str = "\"content\":\"";
     let after = rest.get(rest.find(ID)? + ID.len()..)?;
     let id = Uuid::try_parse(after.get(..36)?).ok()?;
-    let content = after.get(after.find(CONTENT)? + CONTENT.len()..)?;
+    let begin = after.find(CONTENT)?;
+    let content = after.get(begin + CONTENT.len()..)?;
+    let place = place(after.get(..begin)?);
     *rest = content.get(MARK..)?;
     let number = |text: Option<&str>| u64::from_str_radix(text?, 16).ok();
     Some(Arrival {
         id: MessageId(id),
         due_micros: number(content.get(..MARK / 2))?,
         tag: number(content.get(MARK / 2..MARK))?,
+        place,
     })
+}
+
+/// Looks for the place of a message in what comes before its content.
+fn place(head: &str) -> Option<(Uuid, i64)> {
+    const CONVERSATION: &str = "\"conversationId\":\"";
+    const SEQ: &str = "\"seq\":";
+    let after = head.get(head.find(CONVERSATION)? + CONVERSATION.len()..)?;
+    let conversation = Uuid::try_parse(after.get(..36)?).ok()?;
+    let digits = after.get(after.find(SEQ)? + SEQ.len()..)?;
+    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+    Some((conversation, digits.get(..end)?.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -167,8 +192,17 @@ mod tests {
             id: MessageId(id(u128::from(n))),
             tag: n,
             due_micros: n * 10,
+            place: None,
         });
         assert_eq!(arrivals(&frame), expected);
+        let chat = format!(
+            "{{\"target\":\"ReceiveMessage\",\"arguments\":[{{\"id\":\"{}\",\"type\":\"chat\",\
+             \"conversationId\":\"{}\",\"seq\":12,\"content\":\"{:032x}\"}}]}}",
+            id(1),
+            id(2),
+            0
+        );
+        assert_eq!(arrivals(&chat)[0].place, Some((id(2), 12)));
         assert_eq!(arrivals("{\"type\":3,\"invocationId\":\"1\",\"result\":1}\u{1e}"), []);
         assert_eq!(arrivals("{\"target\":\"ReceiveMessage\",\"id\":\"short"), []);
     }

@@ -15,9 +15,11 @@ use tokio_util::sync::CancellationToken;
 use super::{
     connect::Place,
     figures::{Figures, Latencies},
+    plan::{Error, Plan, Progress, Target},
     processes::{self, Cost},
     receive::{Arrival, Receiver},
     send::{Draft, MARK, Sender, first_tag, of_run},
+    talk::{Chat, check_unread},
 };
 use crate::{
     domain::MessageId,
@@ -35,65 +37,6 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// A server that cannot be reached for this long is gone.
 const GONE: Duration = Duration::from_secs(10);
 
-/// Why there is no run.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The address cannot be read.
-    #[error("{0} is no http:// or https:// address")]
-    Url(String),
-    /// The server cannot be reached, or ended.
-    #[error("the server cannot be reached: {0}")]
-    Connect(String),
-    /// The server does not take a connection.
-    #[error("the server refused a connection with status {0}")]
-    Refused(u16),
-}
-
-/// The server under load.
-#[derive(Clone)]
-pub struct Target {
-    /// Its address.
-    pub url: String,
-    /// A business user's token.
-    pub sender: String,
-    /// Phone numbers and their tokens.
-    pub recipients: Vec<(String, String)>,
-    /// Its process, if it is on this machine.
-    pub pid: Option<u32>,
-}
-
-/// What to do to it.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// Connections that send.
-    pub senders: usize,
-    /// Messages a second by an open loop; `None` for as many as go, each sender one after the other.
-    pub rate: Option<f64>,
-    /// Messages in one request.
-    pub batch: usize,
-    /// Bytes of content; at least 32.
-    pub payload: usize,
-    /// How long messages are sent, after the warm-up.
-    pub duration: Duration,
-    /// How long before that what is sent does not count.
-    pub warmup: Duration,
-    /// `low`, `normal` or `high`.
-    pub priority: String,
-    /// The share of recipients that acknowledge, 0 to 1.
-    pub acknowledge: f64,
-}
-
-/// How far it is, for whoever watches.
-#[derive(Debug, Default)]
-pub struct Progress {
-    /// Recipients that are connected.
-    pub connected: AtomicU64,
-    /// Messages accepted.
-    pub accepted: AtomicU64,
-    /// Different messages that arrived.
-    pub received: AtomicU64,
-}
-
 #[derive(Default)]
 struct Shard {
     receipts: Vec<Receipt>,
@@ -106,6 +49,7 @@ struct Shard {
 struct Shared {
     place: Place,
     plan: Plan,
+    chat: Option<Chat>,
     zero: Instant,
     /// From when on it counts, in microseconds since the zero.
     counted_from: AtomicU64,
@@ -115,6 +59,8 @@ struct Shared {
     first_tag: u64,
     tags: AtomicU64,
     progress: Arc<Progress>,
+    /// How many of the recipients are phones; the others are business users.
+    phones: usize,
     stop_senders: CancellationToken,
     stop_receivers: CancellationToken,
 }
@@ -148,7 +94,7 @@ impl Shared {
                 recipient,
                 tag: arrival.tag,
                 id: arrival.id,
-                place: None,
+                place: arrival.place.map(|(id, seq)| (id.as_u64_pair().1, seq)),
                 shown,
                 // What came before comes again after its retry's wait, or on the next connection.
                 retry: !shown,
@@ -167,9 +113,34 @@ pub async fn run(
     progress: Arc<Progress>,
     stop: &CancellationToken,
 ) -> Result<Figures, Error> {
+    go(target, None, plan, progress, stop).await
+}
+
+/// The same as talk in conversations, in both ways. The recipients of the target are the phones.
+///
+/// # Errors
+/// As [`run`].
+pub async fn talk(
+    target: &Target,
+    chat: &Chat,
+    plan: &Plan,
+    progress: Arc<Progress>,
+    stop: &CancellationToken,
+) -> Result<Figures, Error> {
+    go(target, Some(chat), plan, progress, stop).await
+}
+
+async fn go(
+    target: &Target,
+    chat: Option<&Chat>,
+    plan: &Plan,
+    progress: Arc<Progress>,
+    stop: &CancellationToken,
+) -> Result<Figures, Error> {
     let shared = Arc::new(Shared {
         place: Place::parse(&target.url)?,
         plan: plan.clone(),
+        chat: chat.cloned(),
         zero: Instant::now(),
         counted_from: AtomicU64::new(u64::MAX),
         shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
@@ -177,6 +148,7 @@ pub async fn run(
         first_tag: first_tag(),
         tags: AtomicU64::new(0),
         progress,
+        phones: target.recipients.len(),
         stop_senders: stop.child_token(),
         stop_receivers: CancellationToken::new(),
     });
@@ -201,7 +173,11 @@ pub async fn run(
     for receiver in receivers {
         let _ = receiver.await;
     }
-    let mut figures = summary(&shared, log, &measured, &end);
+    let unread = match chat {
+        Some(chat) => check_unread(&shared.place, target, chat).await,
+        None => Vec::new(),
+    };
+    let mut figures = summary(&shared, log, &unread, &measured, &end);
     figures.interrupted = stop.is_cancelled();
     Ok(figures)
 }
@@ -210,8 +186,10 @@ async fn connect_all(
     target: &Target,
     shared: &Arc<Shared>,
 ) -> Result<Vec<tokio::task::JoinHandle<()>>, Error> {
-    let acknowledging = (target.recipients.len() as f64 * shared.plan.acknowledge).round() as usize;
-    let tokens: Vec<String> = target.recipients.iter().map(|(_, token)| token.clone()).collect();
+    let mut tokens: Vec<String> =
+        target.recipients.iter().map(|(_, token)| token.clone()).collect();
+    tokens.extend(shared.chat.iter().flat_map(|chat| chat.shops.iter().cloned()));
+    let acknowledging = (tokens.len() as f64 * shared.plan.acknowledge).round() as usize;
     let connecting = tokens.into_iter().enumerate().map(|(n, token)| {
         let shared = Arc::clone(shared);
         async move {
@@ -249,7 +227,15 @@ async fn receive_all(
                 arrivals = receiver.next() => arrivals,
                 () = shared.stop_receivers.cancelled() => break false,
             };
-            let Ok(arrivals) = arrivals else { break true };
+            let Ok(mut arrivals) = arrivals else { break true };
+            if let Some(chat) = &shared.chat {
+                // What somebody says is also shown on that one's own connections.
+                let phones = shared.phones;
+                arrivals.retain(|arrival| {
+                    !of_run(shared.first_tag, arrival.tag)
+                        || chat.route(arrival.tag, phones).recipient == recipient
+                });
+            }
             if arrivals.is_empty() {
                 continue;
             }
@@ -259,6 +245,12 @@ async fn receive_all(
                     break true;
                 }
                 shared.shard(recipient).acknowledged += arrivals.len() as u64;
+                let read = shared.chat.as_ref().and_then(|chat| chat.reads(&arrivals));
+                if let Some((conversation, seq)) = read
+                    && receiver.mark_read(conversation, seq).await.is_err()
+                {
+                    break true;
+                }
             }
         };
         if !lost {
@@ -305,7 +297,7 @@ async fn send_all(shared: Arc<Shared>, target: Target, number: usize) -> SendLog
     let mut sender = Sender::new(shared.place.clone(), &target.sender);
     let mut log = SendLog::default();
     let padding = "x".repeat(plan.payload.saturating_sub(MARK));
-    let batch = plan.batch.max(1) as u64;
+    let batch = if shared.chat.is_some() { 1 } else { plan.batch.max(1) as u64 };
     let mut unreachable_since: Option<Instant> = None;
     while !shared.stop_senders.is_cancelled() {
         let first = shared.tags.fetch_add(batch, Ordering::Relaxed);
@@ -326,11 +318,24 @@ async fn send_all(shared: Arc<Shared>, target: Target, number: usize) -> SendLog
             (tag.wrapping_mul(7919) % target.recipients.len() as u64) as usize
         };
         let first_tag = shared.first_tag + first;
-        let drafts: Vec<Draft<'_>> = (first_tag..first_tag + batch)
-            .map(|tag| Draft { to: &target.recipients[recipient_of(tag)].0, due_micros, tag })
-            .collect();
+        let tags = first_tag..first_tag + batch;
         let began = shared.micros();
-        let (status, told) = sender.post(&drafts, &plan.priority, &padding).await;
+        let (status, told, places) = match &shared.chat {
+            None => {
+                let draft =
+                    |tag| Draft { to: &target.recipients[recipient_of(tag)].0, due_micros, tag };
+                let drafts: Vec<Draft<'_>> = tags.clone().map(draft).collect();
+                let (status, told) = sender.post(&drafts, &plan.priority, &padding).await;
+                (status, told, None)
+            }
+            Some(chat) => {
+                let route = chat.route(first_tag, shared.phones);
+                let bearer = chat.bearer(&route, &target);
+                let (status, told, place) =
+                    sender.say(&bearer, route.conversation, due_micros, first_tag, &padding).await;
+                (status, vec![told], place)
+            }
+        };
         let ended = shared.micros();
         if due_micros >= shared.counted_from.load(Ordering::Relaxed) {
             log.answers.note(Duration::from_micros(ended.saturating_sub(due_micros)));
@@ -340,14 +345,13 @@ async fn send_all(shared: Arc<Shared>, target: Target, number: usize) -> SendLog
         if accepted < batch {
             *log.refused.entry(status).or_default() += batch - accepted;
         }
-        log.sends.extend(drafts.iter().zip(told).map(|(draft, told)| Send {
-            tag: draft.tag,
-            sender: u32::try_from(number).unwrap_or(u32::MAX),
-            recipient: u32::try_from(recipient_of(draft.tag)).unwrap_or(u32::MAX),
-            lane: 0,
-            began,
-            ended,
-            told,
+        log.sends.extend(tags.zip(told).map(|(tag, told)| {
+            let recipient = match &shared.chat {
+                None => u32::try_from(recipient_of(tag)).unwrap_or(u32::MAX),
+                Some(chat) => chat.route(tag, shared.phones).recipient,
+            };
+            let sender = u32::try_from(number).unwrap_or(u32::MAX);
+            Send { tag, sender, recipient, lane: 0, began, ended, told, place: places }
         }));
         if status == 0 {
             let since = *unreachable_since.get_or_insert_with(Instant::now);
@@ -425,7 +429,13 @@ async fn drain(shared: &Shared, log: &SendLog) {
     }
 }
 
-fn summary(shared: &Shared, log: SendLog, from: &Measured, to: &Measured) -> Figures {
+fn summary(
+    shared: &Shared,
+    log: SendLog,
+    unread: &[(u64, i64, i64)],
+    from: &Measured,
+    to: &Measured,
+) -> Figures {
     let mut figures = Figures {
         took: to.at.duration_since(from.at),
         sent: log.sends.len() as u64,
@@ -443,7 +453,11 @@ fn summary(shared: &Shared, log: SendLog, from: &Measured, to: &Measured) -> Fig
     };
     figures.refused = log.refused.into_iter().collect();
     figures.refused.sort_unstable();
+    figures.unread_counts = unread.len() as u64;
     let mut history = History::new();
+    for (conversation, shown, counted) in unread {
+        history.unread(*conversation, *shown, *counted);
+    }
     for send in log.sends {
         history.sent(send);
     }

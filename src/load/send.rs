@@ -50,6 +50,9 @@ pub(super) struct Sender {
 #[derive(Deserialize)]
 struct Receipt {
     id: Option<Uuid>,
+    #[serde(rename = "conversationId")]
+    conversation: Option<Uuid>,
+    seq: Option<i64>,
 }
 
 #[derive(Deserialize)]
@@ -84,26 +87,80 @@ impl Sender {
                 ("/api/v1/messages/batch", format!("{{\"messages\":[{}]}}", all.join(",")))
             }
         };
-        let answered = tokio::time::timeout(PATIENCE, self.exchange(path, body)).await;
-        match answered {
-            Ok(Ok((status, body))) => (status, told(status, &body, drafts.len())),
-            Ok(Err(_)) | Err(_) => {
-                self.connection = None;
-                (0, vec![Told::Nothing; drafts.len()])
+        let bearer = self.bearer.clone();
+        match self.answer("POST", path, &bearer, body).await {
+            Some((status, body)) => (status, told(status, &body, drafts.len())),
+            None => (0, vec![Told::Nothing; drafts.len()]),
+        }
+    }
+
+    /// Says something in a conversation, as whoever the token is of.
+    pub(super) async fn say(
+        &mut self,
+        bearer: &str,
+        conversation: Uuid,
+        due_micros: u64,
+        tag: Tag,
+        padding: &str,
+    ) -> (u16, Told, Option<(u64, i64)>) {
+        let path = format!("/api/v1/conversations/{conversation}/messages");
+        let body = format!(
+            "{{\"clientMessageId\":\"{tag:016x}\",\
+             \"content\":\"{due_micros:016x}{tag:016x}{padding}\"}}"
+        );
+        let Some((status, body)) = self.answer("POST", &path, bearer, body).await else {
+            return (0, Told::Nothing, None);
+        };
+        // The answer has the whole message.
+        let receipt = matches!(status, 200 | 201).then(|| serde_json::from_slice(&body).ok());
+        match receipt.flatten() {
+            Some(Receipt { id: Some(id), conversation, seq }) => {
+                let place = conversation.zip(seq).map(|(id, seq)| (id.as_u64_pair().1, seq));
+                (status, Told::Accepted(MessageId(id)), place)
+            }
+            _ => {
+                let told = told(status, &[], 1).pop().unwrap_or(Told::Nothing);
+                (status, told, None)
             }
         }
     }
 
-    async fn exchange(&mut self, path: &str, body: String) -> Result<(u16, Bytes), Error> {
+    /// One request and its answer; `None` without one.
+    pub(super) async fn answer(
+        &mut self,
+        method: &str,
+        path: &str,
+        bearer: &str,
+        body: String,
+    ) -> Option<(u16, Bytes)> {
+        let exchange = self.exchange(method, path, bearer, body);
+        match tokio::time::timeout(PATIENCE, exchange).await {
+            Ok(Ok(answer)) => Some(answer),
+            Ok(Err(_)) | Err(_) => {
+                self.connection = None;
+                None
+            }
+        }
+    }
+
+    async fn exchange(
+        &mut self,
+        method: &str,
+        path: &str,
+        bearer: &str,
+        body: String,
+    ) -> Result<(u16, Bytes), Error> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
             none => none.insert(self.place.http().await?),
         };
         let failed = |error: hyper::Error| Error::Connect(error.to_string());
         connection.ready().await.map_err(failed)?;
-        let request = http::Request::post(path)
+        let request = http::Request::builder()
+            .method(method)
+            .uri(path)
             .header("host", self.place.authority())
-            .header("authorization", &self.bearer)
+            .header("authorization", bearer)
             .header("content-type", "application/json")
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| Error::Connect(error.to_string()))?;

@@ -10,9 +10,10 @@ use futures_util::StreamExt as _;
 
 use super::{
     connect::Place,
+    plan::{Error, Progress, Target},
     processes,
     receive::Receiver,
-    run::{CONNECTING, Error, Progress, QUIET, Target},
+    run::{CONNECTING, QUIET},
     send::{Draft, MARK, Sender, first_tag},
 };
 use crate::history::Told;

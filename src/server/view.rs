@@ -111,6 +111,41 @@ impl<'a> ConversationView<'a> {
     }
 }
 
+/// A conversation as an administrator sees it: both sides' counts.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WholeConversationView<'a> {
+    id: uuid::Uuid,
+    business_user_id: uuid::Uuid,
+    business_name: &'a str,
+    phone: &'a str,
+    status: &'static str,
+    last_seq: i64,
+    #[serde(with = "time::serde::rfc3339")]
+    last_message_at: OffsetDateTime,
+    unread_business: i32,
+    unread_mobile: i32,
+    #[serde(with = "time::serde::rfc3339")]
+    created_at: OffsetDateTime,
+}
+
+impl<'a> From<&'a Conversation> for WholeConversationView<'a> {
+    fn from(conversation: &'a Conversation) -> Self {
+        WholeConversationView {
+            id: conversation.id.0,
+            business_user_id: conversation.business.0,
+            business_name: &conversation.business_name,
+            phone: conversation.phone.as_str(),
+            status: conversation.status.name(),
+            last_seq: conversation.last_seq,
+            last_message_at: conversation.last_at,
+            unread_business: conversation.unread_business,
+            unread_mobile: conversation.unread_mobile,
+            created_at: conversation.created_at,
+        }
+    }
+}
+
 /// Messages as a JSON array: the page of a history.
 pub fn history(found: &[Message]) -> Vec<u8> {
     // Texts, numbers and times written to memory: there is no way to fail.

@@ -82,6 +82,24 @@ pub async fn user_by_phone(client: &Client, phone: &Phone) -> Result<Option<User
     Ok(row.map(|row| row.try_get(0)).transpose()?.map(UserId))
 }
 
+/// The phone numbers of those of these business users that have one.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn phones_of(client: &Client, ids: &[UserId]) -> Result<Vec<(UserId, Phone)>, Error> {
+    let ids: Vec<uuid::Uuid> = ids.iter().map(|id| id.0).collect();
+    let statement = client
+        .prepare_cached(
+            "SELECT id, phone FROM business_users WHERE id = ANY ($1) AND phone IS NOT NULL",
+        )
+        .await?;
+    let found = client.query(&statement, &[&ids]).await?;
+    found
+        .iter()
+        .map(|row| Ok((UserId(row.try_get(0)?), Phone::from_stored(row.try_get(1)?))))
+        .collect()
+}
+
 /// All business users, by name.
 ///
 /// # Errors

@@ -6,7 +6,8 @@ use uuid::Uuid;
 
 use super::{Client, Error, rows};
 use crate::domain::{
-    Conversation, ConversationId, ConversationStatus, Party, Phone, UserId, conversation::Cursor,
+    Conversation, ConversationId, ConversationStatus, Party, Phone, Status, UserId,
+    conversation::Cursor,
 };
 
 /// The columns of a conversation, in the order that [`conversation`] reads.
@@ -100,6 +101,73 @@ pub async fn list(
     sql.push_str(" ORDER BY c.last_message_at DESC, c.id DESC LIMIT $2");
     let statement = client.prepare_cached(&sql).await?;
     client.query(&statement, &values).await?.iter().map(conversation).collect()
+}
+
+/// Which conversations an administrator looks for.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Only of this business user.
+    pub business: Option<UserId>,
+    /// Only with this phone.
+    pub phone: Option<Phone>,
+    /// Only in this status.
+    pub status: Option<ConversationStatus>,
+}
+
+/// Everybody's conversations by filter, those with the newest messages first.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn list_all(
+    client: &Client,
+    filter: &Filter,
+    limit: usize,
+) -> Result<Vec<Conversation>, Error> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let business = filter.business.map(|id| id.0);
+    let phone = filter.phone.as_ref().map(|phone| phone.as_str().to_owned());
+    let status = filter.status.map(|status| status as i16);
+    let wanted: [(&str, Option<&(dyn ToSql + Sync)>); 3] = [
+        ("c.business_user_id =", business.as_ref().map(|v| v as &(dyn ToSql + Sync))),
+        ("c.phone =", phone.as_ref().map(|v| v as &(dyn ToSql + Sync))),
+        ("c.status =", status.as_ref().map(|v| v as &(dyn ToSql + Sync))),
+    ];
+    let mut values: Vec<&(dyn ToSql + Sync)> = vec![&limit];
+    let mut conditions = vec!["true".to_owned()];
+    for (condition, value) in wanted {
+        if let Some(value) = value {
+            values.push(value);
+            conditions.push(format!("{condition} ${}", values.len()));
+        }
+    }
+    let sql = format!(
+        "SELECT {COLUMNS} FROM {FROM} WHERE {} ORDER BY c.last_message_at DESC, c.id DESC LIMIT $1",
+        conditions.join(" AND ")
+    );
+    client.query(&sql, &values).await?.iter().map(conversation).collect()
+}
+
+/// How many messages of a conversation there are in each status that some are in.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn count_messages(
+    client: &Client,
+    id: ConversationId,
+) -> Result<Vec<(Status, i64)>, Error> {
+    let found = client
+        .query(
+            "SELECT status, count(*) FROM messages WHERE conversation_id = $1 \
+             AND deleted_at IS NULL GROUP BY 1 ORDER BY 1",
+            &[&id.0],
+        )
+        .await?;
+    let corrupt = || Error::Corrupt("status of a message".to_owned());
+    let count = |row: &Row| {
+        let status = Status::from_number(row.try_get(0)?).ok_or_else(corrupt)?;
+        Ok((status, row.try_get(1)?))
+    };
+    found.iter().map(count).collect()
 }
 
 /// Puts a conversation into a status. Whether that changed anything.

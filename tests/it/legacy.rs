@@ -202,7 +202,7 @@ async fn existing_apps_and_programs_talk_to_each_other() {
     assert_eq!(target, "ReceiveChatMessage");
     assert_eq!(
         (&text["From"], &text["MobileAccount"], &text["Content"]),
-        (&json!("967771234567"), &json!("967771234567"), &json!("hello?"))
+        (&json!("967771234567"), &json!("967780000001"), &json!("hello?"))
     );
     let answer = json!({
         "senderId": made["id"], "messageId": "01a20a1b-7317-71ae-8f98-eacc86509606",
@@ -212,8 +212,34 @@ async fn existing_apps_and_programs_talk_to_each_other() {
     program.call("SendMessage", vec![answer], wait).await.unwrap();
     let (target, text) = called(&mut app).await;
     assert_eq!((target.as_str(), &text["Content"]), ("ReceiveChatMessage", &json!("hello!")));
+    assert_eq!(text["MessageId"], text["Id"]);
+    let named = ["SenderId", "ReceipientMobileNumber", "MobileAccount"].map(|name| &text[name]);
+    let expected = [made["id"].clone(), json!("967771234567"), json!("967780000001")];
+    assert_eq!(named, [&expected[0], &expected[1], &expected[2]]);
+    app.call("AcknowledgeMessage", vec![text["Id"].clone()], wait).await.unwrap();
+    server.wait_status(&shop, text["Id"].as_str().unwrap(), "delivered").await;
+    // What waited comes on connect, on this side too.
+    drop(program);
+    let said = json!({ "from": "771234567", "mobileAccount": "780000001", "content": "thanks" });
+    app.call("SendMessage", vec![said], wait).await.unwrap();
+    let mut program = connect(&server, "/business-user", &shop).await;
+    let (target, pending) = called(&mut program).await;
+    let waiting = pending.as_array().unwrap().last().unwrap();
+    assert_eq!(
+        (target.as_str(), &waiting["MessageContent"]),
+        ("ReceivePendingMessages", &json!("thanks"))
+    );
+    assert_eq!(
+        (&waiting["From"], &waiting["RecipientPhoneNumber"]),
+        (&json!("967771234567"), &json!("967780000001"))
+    );
     // Nobody speaks for another number.
     let forged = json!({ "from": "770000009", "mobileAccount": "780000001", "content": "x" });
     let error = app.call("SendMessage", vec![forged], wait).await.unwrap_err();
+    assert!(error.to_string().contains("from must be your own number"), "{error}");
+    let forged = json!({
+        "mobileAccount": "780000009", "receipientMobileNumber": "771234567", "content": "x",
+    });
+    let error = program.call("SendMessage", vec![forged], wait).await.unwrap_err();
     assert!(error.to_string().contains("from must be your own number"), "{error}");
 }

@@ -292,10 +292,18 @@ async fn send(
     request: ChatRequest,
     connection: u64,
 ) -> Result<Message, Error> {
-    if let (Some(from), Party::Mobile(own)) = (&from, caller.party())
-        && from != own.as_str()
-    {
-        return Err(Error::field("from", "not_yours", "from must be your own number"));
+    if let Some(from) = &from {
+        let own = match caller.party() {
+            Party::Mobile(own) => Some(own),
+            Party::Business(id) => {
+                app.learn_business_phones(&[id]).await?;
+                app.business_phone(id).flatten()
+            }
+        };
+        // A business user without a number of its own is known by its token alone.
+        if own.is_some_and(|own| from != own.as_str()) {
+            return Err(Error::field("from", "not_yours", "from must be your own number"));
+        }
     }
     let id = match to {
         ChatTo::Conversation(id) => id,

@@ -11,7 +11,7 @@ use super::{Driver, READ_AGAIN};
 use crate::{
     app::{App, Error},
     domain::{
-        Message, MessageId, Party,
+        Message, MessageId, Party, Phone, UserId,
         feed::{Attempt, Batch, Live, PAGE, WINDOW},
     },
     presence::{Delivery, Outbound, Seat},
@@ -85,10 +85,14 @@ impl Driver {
         let here = self.seat.as_ref().is_some_and(|seat| seat.id() == said_by);
         if !here
             && !self.session.is_full()
-            && let Some(bytes) = live_message(self.service.form(), protocol, delivery)
+            && let Some(bytes) = self.live_message(protocol, delivery)
         {
             self.put(&bytes);
         }
+    }
+
+    fn live_message(&self, protocol: Protocol, delivery: &Arc<Delivery>) -> Option<Bytes> {
+        live_message(&self.app, self.service.form(), protocol, delivery)
     }
 
     fn deliver(&mut self, protocol: Protocol, delivery: Arc<Delivery>) {
@@ -97,9 +101,13 @@ impl Driver {
             // It comes with a read, when the client has acknowledged some of what it has.
             return feed.on_nudge();
         }
+        if self.service.form() == Form::Legacy && lacks_account(&self.app, &delivery.message) {
+            // It comes with a read, which looks up what its text needs.
+            return feed.on_nudge();
+        }
         match feed.on_live(attempt(&delivery.message), Instant::now()) {
             Live::Send => {
-                if let Some(bytes) = live_message(self.service.form(), protocol, &delivery) {
+                if let Some(bytes) = self.live_message(protocol, &delivery) {
                     self.put(&bytes);
                 }
             }
@@ -119,13 +127,19 @@ impl Driver {
         let first = !feed.is_live();
         let app = self.app.clone();
         let caller = self.caller.clone();
+        let form = self.service.form();
         let announcement = self.seat.as_ref().filter(|_| first).map(Seat::announcement);
         let read = async move {
             // First known everywhere, then the read: what is stored in between is told.
             if let Some(announcement) = announcement {
                 announcement.await;
             }
-            app.pending(&caller, &exclude, first, PAGE).await
+            let found = app.pending(&caller, &exclude, first, PAGE).await?;
+            if form == Form::Legacy {
+                let accounts: Vec<UserId> = found.iter().filter_map(legacy::hub::account).collect();
+                app.learn_business_phones(&accounts).await?;
+            }
+            Ok(found)
         };
         self.reading = Some(read.boxed());
     }
@@ -166,7 +180,8 @@ impl Driver {
                 self.call(protocol, "ReceivePendingMessages", &views);
             }
             (Batch::Page(ids), Form::Legacy) => {
-                let text = legacy::hub::pending(&picked(&ids));
+                let text =
+                    legacy::hub::pending(&picked(&ids), |message| account(&self.app, message));
                 self.call(protocol, "ReceivePendingMessages", &text);
             }
             (Batch::Singly(ids), form) => {
@@ -176,7 +191,8 @@ impl Driver {
                             self.call(protocol, "ReceiveMessage", &MessageView::from(message));
                         }
                         Form::Legacy => {
-                            let (target, text) = legacy::hub::message(message);
+                            let account = account(&self.app, message);
+                            let (target, text) = legacy::hub::message(message, account.as_ref());
                             self.call(protocol, target, &text);
                         }
                     }
@@ -258,8 +274,23 @@ fn fitting(found: &[Message]) -> usize {
     found.len().min(1) + more.count()
 }
 
+/// The number of a chat message's business user.
+fn account(app: &App, message: &Message) -> Option<Phone> {
+    app.business_phone(legacy::hub::account(message)?).flatten()
+}
+
+/// Whether that has still to be read.
+fn lacks_account(app: &App, message: &Message) -> bool {
+    legacy::hub::account(message).is_some_and(|id| app.business_phone(id).is_none())
+}
+
 /// The call that brings a live message: encoded once for all connections of a kind.
-fn live_message(form: Form, protocol: Protocol, delivery: &Arc<Delivery>) -> Option<Bytes> {
+fn live_message(
+    app: &App,
+    form: Form,
+    protocol: Protocol,
+    delivery: &Arc<Delivery>,
+) -> Option<Bytes> {
     let kept = match (form, protocol) {
         (Form::Current, Protocol::Json) => Some(&delivery.encoded[0]),
         (Form::Current, Protocol::MessagePack) => Some(&delivery.encoded[1]),
@@ -274,7 +305,8 @@ fn live_message(form: Form, protocol: Protocol, delivery: &Arc<Delivery>) -> Opt
     let encoded = match form {
         Form::Current => codec::invocation(protocol, "ReceiveMessage", &MessageView::from(message)),
         Form::Legacy => {
-            let (target, text) = legacy::hub::message(message);
+            let account = account(app, message);
+            let (target, text) = legacy::hub::message(message, account.as_ref());
             codec::invocation(protocol, target, &text)
         }
     };

@@ -1,0 +1,81 @@
+//! Pages of a long history, read one after the other.
+
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{Error, connect::Place, figures::Latencies, plan::Target, send::Sender};
+
+/// Messages in a page.
+const PAGE: usize = 50;
+
+/// What reading came to.
+#[derive(Debug, Default)]
+pub struct Pages {
+    /// Pages of the newest messages.
+    pub latest: Latencies,
+    /// Pages from anywhere.
+    pub anywhere: Latencies,
+    /// How many pages were read.
+    pub count: u64,
+}
+
+/// Reads pages of 50 of a conversation for a while, with so many connections: the newest, and some from
+/// anywhere, in turn. The reader is the target's first recipient.
+///
+/// # Errors
+/// When a page cannot be read, or is not what was asked for.
+pub async fn pages(
+    target: &Target,
+    conversation: Uuid,
+    messages: u64,
+    connections: usize,
+    duration: Duration,
+    stop: &CancellationToken,
+) -> Result<Pages, Error> {
+    let place = Place::parse(&target.url)?;
+    let token = target.recipients.first().map(|(_, token)| token.clone()).unwrap_or_default();
+    let reading: Vec<_> = (0..connections.max(1) as u64)
+        .map(|n| {
+            let (place, token, stop) = (place.clone(), token.clone(), stop.clone());
+            tokio::spawn(async move {
+                let mut sender = Sender::new(place, &token);
+                let bearer = format!("Bearer {token}");
+                let mut read = Pages::default();
+                let (begun, mut turn) = (Instant::now(), n * 7919);
+                while begun.elapsed() < duration && !stop.is_cancelled() {
+                    turn = turn.wrapping_add(1);
+                    let latest = turn % 2 == 0;
+                    let before = turn.wrapping_mul(0x9e37_79b9_7f4a_7c15) % messages.max(1) + 1;
+                    let mut path =
+                        format!("/api/v1/conversations/{conversation}/messages?limit={PAGE}");
+                    if !latest {
+                        path.push_str(&format!("&before={before}"));
+                    }
+                    let asked = Instant::now();
+                    let answer = sender.answer("GET", &path, &bearer, String::new()).await;
+                    let took = asked.elapsed();
+                    let (status, body) = answer
+                        .ok_or_else(|| Error::Connect("a page was not answered".to_owned()))?;
+                    let wanted = if latest { messages } else { before - 1 }.min(PAGE as u64);
+                    let found = body.windows(6).filter(|part| *part == b"\"seq\":").count() as u64;
+                    if status != 200 || found != wanted {
+                        return Err(Error::Refused(status));
+                    }
+                    if latest { &mut read.latest } else { &mut read.anywhere }.note(took);
+                    read.count += 1;
+                }
+                Ok(read)
+            })
+        })
+        .collect();
+    let mut sum = Pages::default();
+    for task in reading {
+        let read = task.await.map_err(|error| Error::Connect(error.to_string()))??;
+        sum.latest.add(&read.latest);
+        sum.anywhere.add(&read.anywhere);
+        sum.count += read.count;
+    }
+    Ok(sum)
+}
