@@ -135,9 +135,19 @@ impl Limiter {
         locked(&self.shards[index])
     }
 
-    /// Counts up to `wanted` messages of a user, as many as there is room for. Fails when there is
-    /// room for none.
-    pub(super) fn admit_user(&self, user: &Party, wanted: u32) -> Result<u32, Limited> {
+    /// Counts up to `wanted` messages, as many as the user has room for. Fails when that is none, or
+    /// when all users together send too much.
+    pub(super) fn admit(&self, user: &Party, wanted: u32) -> Result<u32, Error> {
+        let admitted = self.admit_user(user, wanted)?;
+        self.admit_system(admitted).map_err(|retry_after| {
+            // The system has not counted them: only the user gets them back.
+            self.give_back_to(user, admitted);
+            Error::Overloaded { retry_after }
+        })?;
+        Ok(admitted)
+    }
+
+    fn admit_user(&self, user: &Party, wanted: u32) -> Result<u32, Limited> {
         let rates = self.limits.rates();
         if wanted == 0 || rates.iter().all(|(rate, _)| rate.most == 0) {
             return Ok(wanted);
@@ -170,7 +180,7 @@ impl Limiter {
     }
 
     /// Counts messages of the whole system, all or none.
-    pub(super) fn admit_system(&self, count: u32) -> Result<(), Duration> {
+    fn admit_system(&self, count: u32) -> Result<(), Duration> {
         let rate = self.limits.system();
         if rate.most == 0 || count == 0 {
             return Ok(());
@@ -186,10 +196,14 @@ impl Limiter {
 
     /// Gives back what did not pass after all.
     pub(super) fn give_back(&self, user: &Party, count: u32) {
+        self.give_back_to(user, count);
+        locked(&self.system).give_back(count);
+    }
+
+    fn give_back_to(&self, user: &Party, count: u32) {
         if let Some(windows) = self.shard(user).get_mut(user) {
             windows.iter_mut().for_each(|window| window.give_back(count));
         }
-        locked(&self.system).give_back(count);
     }
 
     fn level(&self) -> Level {
@@ -250,5 +264,26 @@ impl App {
     pub fn backpressure(&self) -> (Level, u64) {
         let depth = locked(&self.inner.limiter.depth);
         (depth.0.level(), depth.0.last())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::UserId;
+
+    #[test]
+    fn what_the_system_refuses_makes_no_room_for_others() {
+        let limiter = Limiter::new(Limits {
+            messages_per_minute: 100,
+            messages_per_hour: 1000,
+            messages_per_second: 20,
+            queue_depth: 0,
+        });
+        let user = Party::Business(UserId(uuid::Uuid::nil()));
+        let passed = || (0..90).filter(|_| limiter.admit(&user, 1).is_ok()).count();
+        assert_eq!(passed(), 20);
+        // And what it refused does not count against the user.
+        assert_eq!(limiter.admit_user(&user, 100), Ok(80));
     }
 }

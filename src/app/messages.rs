@@ -164,12 +164,7 @@ impl App {
     pub(super) fn admit(&self, caller: &Caller, priority: Priority) -> Result<(), Error> {
         let limiter = &self.inner.limiter;
         limiter.admit_depth(false, priority)?;
-        let party = caller.party();
-        limiter.admit_user(&party, 1)?;
-        limiter.admit_system(1).map_err(|retry_after| {
-            limiter.give_back(&party, 1);
-            Error::Overloaded { retry_after }
-        })
+        limiter.admit(&caller.party(), 1).map(|_| ())
     }
 
     /// The same for many: as many as there is room for, in their order; the rest is refused each for
@@ -183,11 +178,7 @@ impl App {
         }
         limiter.admit_depth(true, Priority::default())?;
         let party = caller.party();
-        let admitted = limiter.admit_user(&party, wanted)?;
-        if let Err(retry_after) = limiter.admit_system(admitted) {
-            limiter.give_back(&party, admitted);
-            return Err(Error::Overloaded { retry_after });
-        }
+        let admitted = limiter.admit(&party, wanted)?;
         if admitted < wanted {
             let limited = limiter.wait_of_user(&party);
             let over = items.iter_mut().filter(|item| item.is_ok()).skip(admitted as usize);
