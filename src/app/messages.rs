@@ -298,7 +298,12 @@ impl App {
         limit: usize,
     ) -> Result<Vec<Message>, Error> {
         let client = self.store().client().await?;
-        Ok(messages::pending_after(&client, &caller.party(), after, limit).await?)
+        let (found, unreadable) =
+            messages::pending_after(&client, &caller.party(), after, limit).await?;
+        if !unreadable.is_empty() {
+            self.inner.ledger.note_unreadable(unreadable);
+        }
+        Ok(found)
     }
 
     /// Takes the caller's word that it has, or has opened, these messages. Returns those that this
