@@ -124,7 +124,7 @@ async fn persist_patiently(app: &App, batch: &[Request]) -> Result<Outcome, stor
             })
             .await
         };
-        let error = match tokio::time::timeout_at(deadline, attempt).await {
+        let error = match tokio::time::timeout_at(deadline, app.timed(attempt)).await {
             Ok(Ok(outcome)) => return Ok(outcome),
             Ok(Err(error)) if !error.is_transient() => return Err(error),
             Ok(Err(error)) => error,

@@ -9,7 +9,7 @@ use esh3ar::client::HubClient;
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::json;
 
-use super::{assert_balanced, assert_kept, beside, plan, start, target};
+use super::{assert_balanced, assert_kept, beside, plan, start, target, verdict_of_slowest};
 use crate::support::{
     DEADLINE, Server, acknowledge, id, next_messages, number,
     proxy::{Fault, Proxy, Upstream},
@@ -83,6 +83,9 @@ async fn a_client_that_reads_a_byte_a_second_holds_up_nobody() {
     assert_eq!(id(&found[0]), sent);
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     acknowledge(&mut brisk, &[sent]).await;
+    // It is connected, and the last one is not even on the way to it.
+    let last = meant.iter().max().unwrap().clone();
+    wait_verdict(&server, &last, "device_busy").await;
     // It comes back over a better network, with the old connection still there.
     let mut better = server.hub(&slow).await;
     let mut got = HashSet::new();
@@ -93,7 +96,75 @@ async fn a_client_that_reads_a_byte_a_second_holds_up_nobody() {
         got.extend(ids);
     }
     assert_eq!(got, meant);
+    server.wait_status(&shop, &last, "delivered").await;
+    wait_verdict(&server, &last, "delivered_to_busy_device").await;
     drop(dawdling);
+}
+
+/// Waits for a verdict: what it is founded on is written every few seconds.
+async fn wait_verdict(server: &Server, message: &str, code: &str) -> String {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let mut command = crate::support::command(&server.data());
+        command.args(["message", "explain", message, "-o", "json"]).envs(server.environment());
+        let output = command.output().unwrap();
+        let explained: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let verdict = &explained["verdict"];
+        if verdict["code"] == code {
+            return verdict["sentence"].as_str().unwrap().to_owned();
+        }
+        assert!(Instant::now() < deadline, "not {code}: {verdict}");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+}
+
+/// One that acknowledges nothing is named as the cause while it is tried again and when it is given up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_never_acknowledges_is_named_as_the_cause() {
+    let server = Server::start_with(&[
+        ("ESH3AR__RETRY__ACKNOWLEDGE_TIMEOUT", "300ms"),
+        ("ESH3AR__RETRY__BASE", "15s"),
+        ("ESH3AR__RETRY__ATTEMPTS", "1"),
+    ])
+    .await;
+    let shop = server.user("shop", "SendMessages");
+    let mut hub = server.hub(&server.phone(PHONE)).await;
+    let sent = server.send(&shop, PHONE, "never acknowledged").await;
+    let sentence = wait_verdict(&server, &sent, "not_acknowledged").await;
+    assert!(sentence.contains("retry 1 of 1"), "{sentence}");
+    server.wait_status(&shop, &sent, "failed").await;
+    let sentence = wait_verdict(&server, &sent, "failed").await;
+    assert!(sentence.contains("connected and did not acknowledge"), "{sentence}");
+    acknowledge(&mut hub, std::slice::from_ref(&sent)).await;
+    wait_verdict(&server, &sent, "delivered_late").await;
+}
+
+/// Two devices of one phone, of which the one that came last goes first: then nobody is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_phone_is_away_when_the_last_of_its_devices_has_left() {
+    let server = Server::start().await;
+    let shop = server.user("shop", "SendMessages");
+    let phone = server.phone(PHONE);
+    let old = server.hub(&phone).await;
+    let new = server.hub(&phone).await;
+    let database = server.database().await;
+    let deadline = Instant::now() + DEADLINE;
+    while database.query_opt("SELECT FROM recipients", &[]).await.unwrap().is_none() {
+        assert!(Instant::now() < deadline, "it was not noted that it came");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    new.close().await;
+    while server.metric("esh3ar_connections").await > 1.0 {
+        assert!(Instant::now() < deadline, "both are connected");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    old.close().await;
+    while server.metric("esh3ar_connections").await > 0.0 {
+        assert!(Instant::now() < deadline, "one is connected");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let waiting = server.send(&shop, PHONE, "later").await;
+    wait_verdict(&server, &waiting, "recipient_offline").await;
 }
 
 /// One that reads nothing at all is cut, holds no more than a page of memory meanwhile, and finds
@@ -142,6 +213,9 @@ async fn a_client_that_stops_reading_is_cut_and_loses_nothing() {
     }
     assert_eq!(got, meant);
     server.wait_status(&shop, &one, "delivered").await;
+    let first = meant.iter().min().unwrap();
+    let sentence = wait_verdict(&server, first, "delivered_after_lost_connection").await;
+    assert!(sentence.contains("stopped reading"), "{sentence}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -151,12 +225,16 @@ async fn a_thousand_that_come_back_at_once_each_get_what_waits_for_them() {
     let target = target(&server, &app, 1000).await;
     stop.cancel();
     drop(app);
-    let load = start(target, esh3ar::load::Plan { duration: Duration::from_secs(6), ..plan() });
+    let load = start(target, esh3ar::load::Plan { duration: Duration::from_secs(9), ..plan() });
     tokio::time::sleep(Duration::from_secs(4)).await;
     // All connections end in the same moment, and all clients try again until it is back.
     server.kill();
+    // Long enough that what waited is late.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
     server.launch().await;
     let figures = load.await.unwrap();
     assert_kept(&figures);
     assert_balanced(&server);
+    let database = server.database().await;
+    assert_eq!(verdict_of_slowest(&server, &database).await, "delivered_after_crash");
 }
