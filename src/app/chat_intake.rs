@@ -135,7 +135,7 @@ async fn persist_patiently(
             })
             .await
         };
-        let error = match tokio::time::timeout_at(deadline, attempt).await {
+        let error = match tokio::time::timeout_at(deadline, app.timed(attempt)).await {
             Ok(Ok(outcome)) => return Ok(outcome),
             Ok(Err(error)) if !error.is_transient() => return Err(error),
             Ok(Err(error)) => error,

@@ -5,10 +5,7 @@ use std::time::Duration;
 use super::{App, Caller, Error};
 use crate::{
     domain::{DeadLetterId, Permission},
-    store::{
-        Client,
-        dead_letters::{self, DeadLetter, Filter},
-    },
+    store::dead_letters::{self, DeadLetter, Filter},
 };
 
 /// How many are changed in one statement; between two of them others get their turn.
@@ -38,6 +35,8 @@ pub struct Outcome {
     pub skipped: Vec<DeadLetterId>,
     /// Those that could not be changed now; the database was not there.
     pub failed: Vec<DeadLetterId>,
+    /// Whether it ended before the last: the database was not there to tell which they are.
+    pub broke_off: bool,
 }
 
 impl App {
@@ -96,17 +95,21 @@ impl App {
         let mut page = Filter { before: filter.before, ..filter.clone() };
         while outcome.matched < most {
             let limit = AT_ONCE.min(most - outcome.matched);
-            let found = match self.dead_letters(&page, limit).await {
+            let found = match patiently(|| self.dead_letters(&page, limit)).await {
                 Ok(found) => found,
                 Err(error) if outcome.matched == 0 => return Err(error),
-                Err(_) => break,
+                Err(error) => {
+                    tracing::warn!(%error, "the rest of the dead letters could not be read");
+                    outcome.broke_off = true;
+                    break;
+                }
             };
             let mut ids: Vec<DeadLetterId> = found.iter().map(|letter| letter.id).collect();
             page.before = ids.last().copied();
             outcome.matched += ids.len();
             // Everybody takes the rows in the same order, so that nobody waits in a circle.
             ids.sort();
-            match self.change_patiently(action, &ids, by).await {
+            match patiently(|| self.change(action, &ids, by)).await {
                 Ok(changed) => {
                     outcome.skipped.extend(ids.iter().filter(|id| !changed.contains(id)));
                     outcome.changed.extend(changed);
@@ -127,40 +130,18 @@ impl App {
         Ok(outcome)
     }
 
-    async fn change_patiently(
+    async fn change(
         &self,
         action: Action,
         ids: &[DeadLetterId],
         by: &str,
     ) -> Result<Vec<DeadLetterId>, Error> {
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            let result = async {
-                let client = self.store().client().await?;
-                self.change(&client, action, ids, by).await
-            };
-            match result.await {
-                Err(error) if error.is_transient() && tries < TRIES => {
-                    tokio::time::sleep(Duration::from_millis(50) * tries).await;
-                }
-                other => return Ok(other?),
-            }
-        }
-    }
-
-    async fn change(
-        &self,
-        client: &Client,
-        action: Action,
-        ids: &[DeadLetterId],
-        by: &str,
-    ) -> Result<Vec<DeadLetterId>, crate::store::Error> {
+        let client = self.store().client().await?;
         let now = self.clock().now();
-        match action {
-            Action::Requeue => dead_letters::requeue(client, ids, by, now).await,
-            Action::Delete => dead_letters::delete(client, ids, by, now).await,
-        }
+        Ok(match action {
+            Action::Requeue => dead_letters::requeue(&client, ids, by, now).await?,
+            Action::Delete => dead_letters::delete(&client, ids, by, now).await?,
+        })
     }
 
     /// Keeps a frame of the broker's that nobody can read. The wake-ups that it may have held are found
@@ -188,5 +169,22 @@ impl App {
         let client = self.store().client().await?;
         let gone = dead_letters::expire(&client, before, EXPIRED_AT_ONCE, now).await?;
         Ok(gone == EXPIRED_AT_ONCE)
+    }
+}
+
+/// Tries again what stood in the way of another, or did not reach the database.
+async fn patiently<T, F>(mut act: impl FnMut() -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match act().await {
+            Err(Error::Unavailable) if tries < TRIES => {
+                tokio::time::sleep(Duration::from_millis(50) * tries).await;
+            }
+            other => return other,
+        }
     }
 }

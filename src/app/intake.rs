@@ -159,7 +159,8 @@ async fn persist_patiently(
     let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
         // Storing the same rows again is harmless, so a commit whose outcome is unknown is repeated.
-        let error = match tokio::time::timeout_at(deadline, persist(app, batch, online)).await {
+        let attempt = app.timed(persist(app, batch, online));
+        let error = match tokio::time::timeout_at(deadline, attempt).await {
             Ok(Ok(outcomes)) => return Ok(outcomes),
             Ok(Err(error)) if !error.is_transient() => return Err(error),
             Ok(Err(error)) => error,

@@ -176,7 +176,7 @@ async fn write(app: &App, batch: Batch) {
     let mut tries = 0;
     let changed = loop {
         tries += 1;
-        match persist(app, &batch).await {
+        match app.timed(persist(app, &batch)).await {
             Ok(changed) => break changed,
             Err(error) if error.is_transient() && tries < TRIES => {
                 app.inner.trail.database_failed(&error, app.clock().now());

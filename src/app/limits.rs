@@ -141,9 +141,19 @@ impl Limiter {
         locked(&self.shards[index])
     }
 
-    /// Counts up to `wanted` messages of a user, as many as there is room for. Fails when there is
-    /// room for none.
-    pub(super) async fn admit_user(&self, user: &Party, wanted: u32) -> Result<u32, Limited> {
+    /// Counts up to `wanted` messages, as many as the user has room for. Fails when that is none, or
+    /// when all users together send too much.
+    pub(super) async fn admit(&self, user: &Party, wanted: u32) -> Result<u32, Error> {
+        let admitted = self.admit_user(user, wanted).await?;
+        if let Err(retry_after) = self.admit_system(admitted).await {
+            // The system has not counted them: only the user gets them back.
+            self.give_back_to(user, admitted).await;
+            return Err(Error::Overloaded { retry_after });
+        }
+        Ok(admitted)
+    }
+
+    async fn admit_user(&self, user: &Party, wanted: u32) -> Result<u32, Limited> {
         let rates = self.limits.rates();
         if wanted == 0 || rates.iter().all(|(rate, _)| rate.most == 0) {
             return Ok(wanted);
@@ -196,12 +206,7 @@ impl Limiter {
             match self.admit_user(user, 1).await {
                 Err(limited) => return limited,
                 // A place has become free meanwhile; it is not for this one.
-                Ok(counted) => {
-                    let rates = self.limits.rates().map(|(rate, _)| rate);
-                    if let Some(shared) = &self.shared {
-                        let _ = shared.give_back_of_user(user, counted, &rates).await;
-                    }
-                }
+                Ok(counted) => self.give_back_to(user, counted).await,
             }
         }
         let (rates, now) = (self.limits.rates(), self.now());
@@ -209,7 +214,7 @@ impl Limiter {
     }
 
     /// Counts messages of the whole system, all or none.
-    pub(super) async fn admit_system(&self, count: u32) -> Result<(), Duration> {
+    async fn admit_system(&self, count: u32) -> Result<(), Duration> {
         let rate = self.limits.system();
         if rate.most == 0 || count == 0 {
             return Ok(());
@@ -230,18 +235,28 @@ impl Limiter {
 
     /// Gives back what did not pass after all.
     pub(super) async fn give_back(&self, user: &Party, count: u32) {
-        if count > 0
-            && let Some(shared) = &self.shared
+        if count == 0 {
+            return;
+        }
+        self.give_back_to(user, count).await;
+        if let Some(shared) = &self.shared
+            && shared.give_back_to_system(count, self.limits.system()).await.is_ok()
         {
+            return;
+        }
+        locked(&self.system).give_back(count);
+    }
+
+    async fn give_back_to(&self, user: &Party, count: u32) {
+        if let Some(shared) = &self.shared {
             let rates = self.limits.rates().map(|(rate, _)| rate);
-            if shared.give_back(user, count, &rates, self.limits.system()).await.is_ok() {
+            if shared.give_back_to(user, count, &rates).await.is_ok() {
                 return;
             }
         }
         if let Some(windows) = self.shard(user).get_mut(user) {
             windows.iter_mut().for_each(|window| window.give_back(count));
         }
-        locked(&self.system).give_back(count);
     }
 
     fn level(&self) -> Level {
@@ -302,5 +317,30 @@ impl App {
     pub fn backpressure(&self) -> (Level, u64) {
         let depth = locked(&self.inner.limiter.depth);
         (depth.0.level(), depth.0.last())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::UserId;
+
+    #[tokio::test]
+    async fn what_the_system_refuses_makes_no_room_for_others() {
+        let limits = Limits {
+            messages_per_minute: 100,
+            messages_per_hour: 1000,
+            messages_per_second: 20,
+            queue_depth: 0,
+        };
+        let limiter = Limiter::new(limits, None);
+        let user = Party::Business(UserId(uuid::Uuid::nil()));
+        let mut passed = 0;
+        for _ in 0..90 {
+            passed += usize::from(limiter.admit(&user, 1).await.is_ok());
+        }
+        assert_eq!(passed, 20);
+        // And what it refused does not count against the user.
+        assert_eq!(limiter.admit_user(&user, 100).await, Ok(80));
     }
 }

@@ -164,13 +164,7 @@ impl App {
     pub(super) async fn admit(&self, caller: &Caller, priority: Priority) -> Result<(), Error> {
         let limiter = &self.inner.limiter;
         limiter.admit_depth(false, priority)?;
-        let party = caller.party();
-        limiter.admit_user(&party, 1).await?;
-        if let Err(retry_after) = limiter.admit_system(1).await {
-            limiter.give_back(&party, 1).await;
-            return Err(Error::Overloaded { retry_after });
-        }
-        Ok(())
+        limiter.admit(&caller.party(), 1).await.map(|_| ())
     }
 
     /// The same for many: as many as there is room for, in their order; the rest is refused each for
@@ -184,11 +178,7 @@ impl App {
         }
         limiter.admit_depth(true, Priority::default())?;
         let party = caller.party();
-        let admitted = limiter.admit_user(&party, wanted).await?;
-        if let Err(retry_after) = limiter.admit_system(admitted).await {
-            limiter.give_back(&party, admitted).await;
-            return Err(Error::Overloaded { retry_after });
-        }
+        let admitted = limiter.admit(&party, wanted).await?;
         if admitted < wanted {
             let limited = limiter.wait_of_user(&party).await;
             let over = items.iter_mut().filter(|item| item.is_ok()).skip(admitted as usize);
@@ -308,7 +298,12 @@ impl App {
         limit: usize,
     ) -> Result<Vec<Message>, Error> {
         let client = self.store().client().await?;
-        Ok(messages::pending_after(&client, &caller.party(), after, limit).await?)
+        let (found, unreadable) =
+            messages::pending_after(&client, &caller.party(), after, limit).await?;
+        if !unreadable.is_empty() {
+            self.inner.ledger.note_unreadable(unreadable);
+        }
+        Ok(found)
     }
 
     /// Takes the caller's word that it has, or has opened, these messages. Returns those that this

@@ -24,6 +24,8 @@ use crate::{
 const WAITING: usize = 50_000;
 /// Written at once.
 const ROWS: usize = 1000;
+/// A database that took longer than this to do what it was asked was away, though nothing failed.
+const SLOW: Duration = Duration::from_secs(1);
 /// How long runs and outages are kept.
 const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -32,7 +34,15 @@ pub(super) struct Trail {
     run: Uuid,
     started_at: OffsetDateTime,
     seen: Mutex<HashMap<Phone, Seen>>,
-    away: Mutex<Option<(OffsetDateTime, String)>>,
+    away: Mutex<Option<Away>>,
+}
+
+/// A time when the database was away that is not written yet.
+struct Away {
+    since: OffsetDateTime,
+    reason: String,
+    /// When it was back, where that is known before it is written.
+    until: Option<OffsetDateTime>,
 }
 
 impl Trail {
@@ -44,28 +54,74 @@ impl Trail {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&self, seen: Seen) {
+    fn note(&self, mut seen: Seen) {
         let mut waiting = self.seen();
-        if waiting.len() < WAITING || waiting.contains_key(&seen.phone) {
-            waiting.insert(seen.phone.clone(), seen);
+        let known = waiting.get(&seen.phone);
+        if waiting.len() >= WAITING && known.is_none() {
+            return;
         }
+        if let (Some(known), Some(_)) = (known, &seen.left) {
+            // Who leaves was here since the first of its connections, and none that is older than
+            // that can be the last.
+            if known.left.is_none() && known.connected_at > seen.connected_at {
+                return;
+            }
+            if known.left.is_none() {
+                seen.connected_at = known.connected_at;
+            }
+        }
+        waiting.insert(seen.phone.clone(), seen);
+    }
+
+    fn away(&self) -> MutexGuard<'_, Option<Away>> {
+        self.away.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes that the database did not do what it was asked; the first time begins an outage.
     pub(super) fn database_failed(&self, error: &store::Error, now: OffsetDateTime) {
-        let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
-        away.get_or_insert_with(|| (now, error.to_string()));
+        let away = &mut *self.away();
+        match away {
+            // It goes on.
+            Some(away) => away.until = None,
+            None => *away = Some(Away { since: now, reason: error.to_string(), until: None }),
+        }
+    }
+
+    /// Notes that the database did what it was asked, and how long that took it.
+    fn database_answered(&self, asked: OffsetDateTime, now: OffsetDateTime) {
+        if now - asked < SLOW {
+            return;
+        }
+        let took = (now - asked).as_seconds_f64();
+        match &mut *self.away() {
+            Some(Away { since, until: Some(until), .. }) => {
+                (*since, *until) = ((*since).min(asked), (*until).max(now));
+            }
+            Some(away) => away.since = away.since.min(asked),
+            none => {
+                let reason = format!("it took {took:.1} s to answer");
+                *none = Some(Away { since: asked, reason, until: Some(now) });
+            }
+        }
     }
 
     fn end_of_outage(&self, now: OffsetDateTime) -> Option<Outage> {
-        let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
-        let (began_at, reason) = away.take()?;
-        Some(Outage { part: "database".to_owned(), reason, began_at, ended_at: now })
+        let Away { since, reason, until } = self.away().take()?;
+        let ended_at = until.unwrap_or(now);
+        Some(Outage { part: "database".to_owned(), reason, began_at: since, ended_at })
     }
 }
 
 impl App {
-    /// Notes that a phone connected.
+    /// Does something with the database, and notes when that took too long.
+    pub(super) async fn timed<T>(&self, work: impl Future<Output = T>) -> T {
+        let asked = self.clock().now();
+        let result = work.await;
+        self.inner.trail.database_answered(asked, self.clock().now());
+        result
+    }
+
+    /// Notes that a phone connected that was not connected before.
     pub fn note_connected(&self, phone: &Phone, connected_at: OffsetDateTime) {
         self.inner.trail.note(Seen { phone: phone.clone(), connected_at, left: None });
     }
@@ -81,7 +137,7 @@ impl App {
     /// # Errors
     /// Failures of the database, which are noted as an outage.
     pub async fn write_trail(&self) -> Result<(), Error> {
-        let result = self.try_write_trail().await;
+        let result = self.timed(self.try_write_trail()).await;
         if let Err(error) = &result {
             self.inner.trail.database_failed(error, self.clock().now());
         }

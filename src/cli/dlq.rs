@@ -142,7 +142,8 @@ async fn act(setup: &Setup, app: &App, command: DlqCommand) -> Result<(), Failur
 
 impl Which {
     fn names_any(&self) -> bool {
-        self.reason.is_some()
+        // The empty text is in every reason: a variable that a script forgot to set.
+        self.reason.as_ref().is_some_and(|text| !text.trim().is_empty())
             || self.kind.is_some()
             || self.class.is_some()
             || self.since.is_some()
@@ -227,14 +228,16 @@ async fn change(
         .await?;
     bar.finish_and_clear();
     setup.output.record(&summary(action, &outcome));
-    let missing = ids.len().saturating_sub(outcome.matched);
-    if outcome.failed.is_empty() && missing == 0 {
+    // When it broke off, nobody knows whether the rest of them is there.
+    let missing = if outcome.broke_off { 0 } else { ids.len().saturating_sub(outcome.matched) };
+    if outcome.failed.is_empty() && !outcome.broke_off && missing == 0 {
         return Ok(());
     }
+    let unreached =
+        if outcome.broke_off { "the rest".to_owned() } else { outcome.failed.len().to_string() };
     let what = format!(
-        "{} done, {} could not be reached, {missing} not found",
-        outcome.changed.len(),
-        outcome.failed.len()
+        "{} done, {unreached} could not be reached, {missing} not found",
+        outcome.changed.len()
     );
     Err(Failure::new(Kind::Partly, what).hint("run the same again; what is done is done once"))
 }

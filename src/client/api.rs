@@ -36,6 +36,12 @@ impl ApiClient {
         Ok(ApiClient { http, base: base.trim_end_matches('/').to_owned(), token: token.to_owned() })
     }
 
+    /// The same client with another token; both share their connections.
+    #[must_use]
+    pub fn with_token(&self, token: &str) -> ApiClient {
+        ApiClient { token: token.to_owned(), ..self.clone() }
+    }
+
     /// `GET`.
     ///
     /// # Errors

@@ -192,7 +192,11 @@ impl Facts {
         if let Some((run, killed)) = self.interruption(from, until) {
             let text = format!(
                 "esh3ar {} at {} and {} at {}",
-                if killed { "was killed or lost its power" } else { "was stopped" },
+                if killed {
+                    "was killed, or lost its power or its database,"
+                } else {
+                    "was stopped"
+                },
                 clock(run.stopped_at.unwrap_or(run.alive_at)),
                 "was started again",
                 self.runs
@@ -221,6 +225,21 @@ impl Facts {
         }
         let connected = self.recipient.connected_at.filter(|at| *at > from);
         let sent_late = self.message.sent_at.is_some_and(|sent| sent - from > AT_ONCE);
+        let sent_at = self.message.sent_at.unwrap_or(until);
+        let was_there = self.recipient.connected_at.is_some_and(|at| at <= from)
+            && self.recipient.disconnected_at.is_none_or(|at| at >= sent_at);
+        if was_there {
+            let text = if sent_late {
+                format!(
+                    "the recipient's device was connected and had so much to acknowledge that it \
+                     was not sent this before {}",
+                    clock(sent_at)
+                )
+            } else {
+                "the recipient's device took its time to acknowledge it".to_owned()
+            };
+            return Some(("delivered_to_busy_device", text));
+        }
         if connected.is_some() || sent_late {
             let at = self.message.sent_at.or(connected).unwrap_or(until);
             let text = format!("the recipient was not connected before {}", clock(at));
@@ -374,6 +393,21 @@ impl Facts {
             .next(again);
         }
         let age = span(self.now - self.message.created_at);
+        if self.message.status == Status::Pending && self.now - self.message.created_at > AT_ONCE {
+            let sentence = format!(
+                "It was accepted {age} ago and has not been sent yet: the recipient's device is \
+                 connected and has not acknowledged what it was sent before."
+            );
+            return Verdict::new("device_busy", sentence).next(again);
+        }
+        if let (Status::Sent, Some(at)) = (self.message.status, self.message.sent_at) {
+            let sentence = format!(
+                "It was accepted {age} ago and sent to the recipient's device at {}, which has not \
+                 acknowledged it yet.",
+                clock(at)
+            );
+            return Verdict::new("on_its_way", sentence).next(again);
+        }
         Verdict::new(
             "on_its_way",
             format!("It was accepted {age} ago and is on its way to a connected device."),

@@ -77,6 +77,7 @@ pub struct Seat {
     receiver: mpsc::Receiver<Outbound>,
     goodbye: watch::Receiver<Option<Outbound>>,
     missed: Arc<AtomicBool>,
+    first: bool,
 }
 
 impl Registry {
@@ -109,6 +110,7 @@ impl Registry {
         let id = self.inner.next_id.fetch_add(1, Ordering::Relaxed);
         let mut shard = self.shard(&party);
         let entries = shard.entry(party.clone()).or_default();
+        let first = entries.is_empty();
         if entries.len() >= self.inner.per_party {
             let oldest = entries.remove(0);
             self.inner.count.fetch_sub(1, Ordering::Relaxed);
@@ -128,7 +130,7 @@ impl Registry {
         entries.push(entry);
         self.inner.count.fetch_add(1, Ordering::Relaxed);
         drop(shard);
-        Seat { registry: self.clone(), relay: None, party, id, receiver, goodbye, missed }
+        Seat { registry: self.clone(), relay: None, party, id, receiver, goodbye, missed, first }
     }
 
     /// Tells every connection of a party. Returns how many there are; 0 means that it is offline.
@@ -231,6 +233,11 @@ impl Seat {
         self.id
     }
 
+    /// Whether the party had no other connection when it took this seat.
+    pub fn is_first(&self) -> bool {
+        self.first
+    }
+
     /// Whose connection it is.
     pub fn party(&self) -> &Party {
         &self.party
@@ -324,6 +331,7 @@ mod tests {
         assert_eq!(registry.send(&phone(), &Outbound::Nudge), 0);
         let mut first = registry.register(phone(), token(1));
         let mut second = registry.register(phone(), token(1));
+        assert_eq!((first.is_first(), second.is_first()), (true, false));
         assert_eq!(registry.send(&phone(), &Outbound::Nudge), 2);
         assert!(matches!(first.next().await, Some(Outbound::Nudge)));
         assert!(matches!(second.next().await, Some(Outbound::Nudge)));

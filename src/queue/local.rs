@@ -83,3 +83,26 @@ impl<T> LocalQueue<T> {
         self.shares.iter().map(|share| share.lanes().depth(lane)).sum()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_belongs_together_goes_to_one_worker_in_order() {
+        let queue = LocalQueue::new(4, 1000);
+        for partition in 0..8 {
+            for n in 0..100 {
+                assert!(queue.push(partition, [(Priority::Normal, (partition, n))]).is_empty());
+            }
+        }
+        for share in 0..4 {
+            let taken = queue.next(share, 1000).await;
+            for partition in 0..8 {
+                let found: Vec<i32> =
+                    taken.iter().filter(|(of, _)| *of == partition).map(|(_, n)| *n).collect();
+                assert!(found.is_empty() || found == (0..100).collect::<Vec<_>>());
+            }
+        }
+    }
+}

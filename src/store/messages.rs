@@ -97,7 +97,8 @@ fn recipient(party: &Party) -> (&'static str, Box<dyn ToSql + Sync + Send>) {
 /// What a recipient has still to get, oldest first.
 ///
 /// `exclude` is left out (a connection has it already). With `waiting_for_retry` false, what waits
-/// for the time of its retry is left out too. Messages whose rows cannot be read are told by id.
+/// for the time of its retry is left out too. Messages whose rows cannot be read are told by id, and
+/// others come in their place: fewer than `limit` means that there are no more.
 ///
 /// # Errors
 /// Any failure of the database.
@@ -114,20 +115,54 @@ pub async fn pending(
         "SELECT {} FROM {} WHERE m.{column} = $1 AND m.status < 2 AND m.deleted_at IS NULL \
          AND m.id <> ALL ($2) \
          AND ($3 OR m.retry_count = 0 OR m.next_attempt_at IS NULL OR m.next_attempt_at <= $4) \
-         ORDER BY m.id LIMIT $5",
+         AND m.id > $6 ORDER BY m.id LIMIT $5",
         rows::MESSAGE,
         rows::FROM
     );
     let exclude: Vec<Uuid> = exclude.iter().map(|id| id.0).collect();
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let statement = client.prepare_cached(&sql).await?;
-    let found = client
-        .query(&statement, &[&*recipient, &exclude, &waiting_for_retry, &now, &limit])
-        .await?;
-    rows::readable(&found)
+    let mut page = Page::new(limit);
+    let mut last = Uuid::nil();
+    while let Some(left) = page.left() {
+        let values: [&(dyn ToSql + Sync); 6] =
+            [&*recipient, &exclude, &waiting_for_retry, &now, &left, &last];
+        last = page.add(&client.query(&statement, &values).await?)?.unwrap_or(last);
+    }
+    Ok((page.found, page.unreadable))
 }
 
-/// What a recipient has still to get and comes after a message, oldest first.
+/// A page that is read until it is full or there is no more, whatever cannot be read in between.
+struct Page {
+    found: Vec<Message>,
+    unreadable: Vec<MessageId>,
+    limit: usize,
+    ended: bool,
+}
+
+impl Page {
+    fn new(limit: usize) -> Page {
+        Page { found: Vec::new(), unreadable: Vec::new(), limit, ended: false }
+    }
+
+    /// How many more to ask for; `None` when it is done.
+    fn left(&self) -> Option<i64> {
+        let left = self.limit.saturating_sub(self.found.len());
+        (!self.ended && left > 0).then(|| i64::try_from(left).unwrap_or(i64::MAX))
+    }
+
+    /// Adds what was found, and gives the id that the next read goes on from.
+    fn add(&mut self, rows: &[tokio_postgres::Row]) -> Result<Option<Uuid>, Error> {
+        let (found, unreadable) = rows::readable(rows)?;
+        // One that was read whole leaves no place that another could take.
+        self.ended = unreadable.is_empty() || rows.len() < self.limit - self.found.len();
+        self.found.extend(found);
+        self.unreadable.extend(unreadable);
+        rows.last().map(|row| row.try_get(0)).transpose().map_err(Error::from)
+    }
+}
+
+/// What a recipient has still to get and comes after a message, oldest first; with the ids of those
+/// whose rows cannot be read, as in [`pending`].
 ///
 /// # Errors
 /// Any failure of the database.
@@ -136,7 +171,7 @@ pub async fn pending_after(
     party: &Party,
     after: Option<MessageId>,
     limit: usize,
-) -> Result<Vec<Message>, Error> {
+) -> Result<(Vec<Message>, Vec<MessageId>), Error> {
     let (column, recipient) = recipient(party);
     let sql = format!(
         "SELECT {} FROM {} WHERE m.{column} = $1 AND m.status < 2 AND m.deleted_at IS NULL \
@@ -144,10 +179,14 @@ pub async fn pending_after(
         rows::MESSAGE,
         rows::FROM
     );
-    let after = after.map_or(Uuid::nil(), |id| id.0);
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut last = after.map_or(Uuid::nil(), |id| id.0);
     let statement = client.prepare_cached(&sql).await?;
-    rows::messages(&client.query(&statement, &[&*recipient, &after, &limit]).await?)
+    let mut page = Page::new(limit);
+    while let Some(left) = page.left() {
+        let found = client.query(&statement, &[&*recipient, &last, &left]).await?;
+        last = page.add(&found)?.unwrap_or(last);
+    }
+    Ok((page.found, page.unreadable))
 }
 
 /// Those of these messages that nobody has tried to deliver yet, and the ids of those that cannot be
@@ -203,11 +242,28 @@ pub async fn count_of_sender(client: &Client, sender: UserId, most: i64) -> Resu
     Ok(client.query_one(&statement, &[&sender.0, &most]).await?.try_get(0)?)
 }
 
-/// Messages by filter, newest first (with `after`: oldest first).
+/// Messages by filter, newest first (with `after`: oldest first). Those whose rows cannot be read are
+/// left out, and others come in their place.
 ///
 /// # Errors
 /// Any failure of the database.
 pub async fn list(client: &Client, filter: &Filter, limit: usize) -> Result<Vec<Message>, Error> {
+    let mut filter = filter.clone();
+    let mut page = Page::new(limit);
+    while let Some(left) = page.left() {
+        let Some(last) = page.add(&list_rows(client, &filter, left).await?)? else { break };
+        let from = if filter.after.is_some() { &mut filter.after } else { &mut filter.before };
+        *from = Some(MessageId(last));
+        filter.skip = 0;
+    }
+    Ok(page.found)
+}
+
+async fn list_rows(
+    client: &Client,
+    filter: &Filter,
+    limit: i64,
+) -> Result<Vec<tokio_postgres::Row>, Error> {
     let skip = i64::try_from(filter.skip).unwrap_or(i64::MAX);
     let mut conditions = vec!["m.deleted_at IS NULL".to_owned()];
     let sender = filter.sender.map(|id| id.0);
@@ -216,7 +272,6 @@ pub async fn list(client: &Client, filter: &Filter, limit: usize) -> Result<Vec<
     let kind = filter.kind.map(|kind| kind as i16);
     let before = filter.before.map(|id| id.0);
     let after = filter.after.map(|id| id.0);
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&limit, &skip];
     // Only the conditions that are asked for: a plan for "or is null" would use no index.
     let wanted: [(&str, Option<&(dyn ToSql + Sync)>); 6] = [
@@ -241,7 +296,7 @@ pub async fn list(client: &Client, filter: &Filter, limit: usize) -> Result<Vec<
         if filter.after.is_some() { "ASC" } else { "DESC" }
     );
     let statement = client.prepare_cached(&sql).await?;
-    rows::messages(&client.query(&statement, &parameters).await?)
+    Ok(client.query(&statement, &parameters).await?)
 }
 
 // Rows are locked in the order of the index and skipped when somebody else has them, so that any

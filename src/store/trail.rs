@@ -16,7 +16,8 @@ use crate::domain::{
 pub struct Seen {
     /// Who.
     pub phone: Phone,
-    /// When it came.
+    /// When it came, with its first connection; of one that left, when the last began to be its
+    /// connection.
     pub connected_at: OffsetDateTime,
     /// When it went and why, if it did.
     pub left: Option<(OffsetDateTime, &'static str)>,
@@ -40,7 +41,10 @@ pub async fn note_seen(client: &Client, seen: &[Seen]) -> Result<(), Error> {
              SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::text[])
              ORDER BY 1
              ON CONFLICT (phone) DO UPDATE SET
-                 connected_at = excluded.connected_at,
+                 -- Who leaves was here since the first of its connections.
+                 connected_at = CASE
+                     WHEN excluded.disconnected_at IS NOT NULL AND r.disconnected_at IS NULL
+                     THEN r.connected_at ELSE excluded.connected_at END,
                  disconnected_at = excluded.disconnected_at,
                  disconnect_reason = excluded.disconnect_reason
              WHERE r.connected_at <= excluded.connected_at",

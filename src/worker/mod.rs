@@ -111,3 +111,37 @@ fn supervise<F>(
         }
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_loop_that_panics_is_started_again() {
+        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+        let starts = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&starts);
+        supervise(&tracker, &stop, "a test", move || {
+            let start = counted.fetch_add(1, Ordering::Relaxed);
+            async move {
+                assert!(start >= 2, "the first two fail");
+                std::future::pending().await
+            }
+        });
+        let begun = async {
+            while starts.load(Ordering::Relaxed) < 3 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let begun = tokio::time::timeout(Duration::from_secs(20), begun).await;
+        stop.cancel();
+        tracker.close();
+        tracker.wait().await;
+        assert!(begun.is_ok(), "{starts:?} starts");
+    }
+}

@@ -59,7 +59,13 @@ async fn a_dead_letter_is_shown_put_back_and_delivered() {
     let explained = run_json(&server.data(), &["message", "explain", &sent]);
     assert_eq!(explained["verdict"]["code"], "failed");
     assert_eq!(explained["verdict"]["next"], format!("esh3ar dlq requeue {letter}"));
-    let done = run_json(&server.data(), &["dlq", "requeue", letter]);
+    // One that is there and one that is not: partly done.
+    let nobody = "01a20a1b-7317-71ae-8f98-eacc86509605";
+    let partly = run(&server.data(), &["dlq", "requeue", nobody, letter, "-o", "json"]);
+    let text = String::from_utf8_lossy(&partly.stderr).into_owned();
+    assert_eq!(partly.status.code(), Some(3), "{text}");
+    assert!(text.contains("1 done, 0 could not be reached, 1 not found; hint:"), "{text}");
+    let done: Value = serde_json::from_slice(&partly.stdout).unwrap();
     assert_eq!((&done["requeued"], &done["matched"]), (&json!(1), &json!(1)));
     let again = run(&server.data(), &["dlq", "requeue", letter]);
     assert_eq!(again.status.code(), Some(4));
@@ -165,6 +171,13 @@ async fn a_filter_says_which_and_a_dry_run_changes_nothing() {
     let (status, problem) =
         server.request("POST", "/api/v1/admin/dead-letters/delete", Some(&admin), Some("{}")).await;
     assert_eq!((status, problem["code"].as_str()), (400, Some("validation_failed")));
+    // Nor is it meant by a text that is in every reason, or in none.
+    assert_eq!(run(&data, &["dlq", "delete", "--reason", "", "--yes"]).status.code(), Some(2));
+    for body in [r#"{"reason":" "}"#, r#"{"reason":"\u0000"}"#, r#"{"all":true,"kind":"\u0000"}"#] {
+        let path = "/api/v1/admin/dead-letters/delete";
+        let (status, problem) = server.request("POST", path, Some(&admin), Some(body)).await;
+        assert_eq!((status, problem["code"].as_str()), (400, Some("validation_failed")), "{body}");
+    }
     let body = json!({ "recipient": number(1), "dryRun": true }).to_string();
     let (_, dry) = server
         .request("POST", "/api/v1/admin/dead-letters/requeue", Some(&admin), Some(&body))

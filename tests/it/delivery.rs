@@ -228,6 +228,30 @@ async fn a_lost_wake_up_is_found_by_the_sweeper() {
     server.wait_status(&shop, &id(&sent), "delivered").await;
 }
 
+/// However much waits, a page brings no more of it than memory can bear.
+#[tokio::test]
+async fn a_page_weighs_no_more_than_a_mebibyte() {
+    let server = Server::start().await;
+    let shop = server.user("shop", "SendMessages");
+    let phone = server.phone(PHONE);
+    let content = "€".repeat(10_000);
+    let items: Vec<_> = (0..60).map(|_| json!({ "to": PHONE, "content": content })).collect();
+    let body = json!({ "messages": items });
+    let answer = server.api(&shop).post("/api/v1/messages/batch", &body).await.unwrap();
+    let sent: Vec<String> = answer.body["results"].as_array().unwrap().iter().map(id).collect();
+    let mut hub = server.hub(&phone).await;
+    let mut got = Vec::new();
+    while got.len() < sent.len() {
+        let (_, found) = next_messages(&mut hub).await;
+        let weight: usize = found.iter().map(|m| m["content"].as_str().unwrap().len()).sum();
+        assert!(weight <= 1024 * 1024 + 30_000, "{weight} bytes in a page");
+        let ids: Vec<String> = found.iter().map(id).collect();
+        acknowledge(&mut hub, &ids).await;
+        got.extend(ids);
+    }
+    assert_eq!(got, sent);
+}
+
 #[tokio::test]
 async fn a_number_that_is_not_registered_yet_gets_its_messages_later() {
     let server = Server::start().await;

@@ -1,6 +1,9 @@
 //! Starting, stopping, and what is told when it cannot start.
 
-use std::{fs, time::Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
 
@@ -136,7 +139,17 @@ async fn a_database_without_durability_is_refused() {
     let mut command = crate::support::command(&folder.data());
     command.args(["serve", "--listen", "127.0.0.1:0"]);
     command.env("ESH3AR__DATABASE__URL", format!("postgres://esh3ar@{socket}/careless"));
-    let output = command.output().unwrap();
+    command.stderr(std::process::Stdio::piped());
+    let mut serving = command.spawn().unwrap();
+    // One that serves all the same would not end by itself.
+    let deadline = Instant::now() + DEADLINE;
+    while serving.try_wait().unwrap().is_none() {
+        if Instant::now() > deadline {
+            serving.kill().unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let output = serving.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(78), "{text}");
     assert!(text.contains("synchronous_commit = off"), "{text}");

@@ -16,7 +16,7 @@ struct Answer {
 
 async fn post(server: &Server, token: &str, path: &str, key: Option<&str>, body: &Value) -> Answer {
     let mut request =
-        reqwest::Client::new().post(format!("{}{path}", server.base)).bearer_auth(token).json(body);
+        server.http().post(format!("{}{path}", server.base)).bearer_auth(token).json(body);
     if let Some(key) = key {
         request = request.header("idempotency-key", key);
     }

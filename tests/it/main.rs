@@ -21,6 +21,7 @@ mod embedded;
 mod fault;
 mod foreign_clients;
 mod guards;
+mod hints;
 mod hub;
 mod hub_abuse;
 mod jobs;

@@ -99,18 +99,11 @@ impl Shared {
         self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) async fn give_back(
-        &self,
-        user: &Party,
-        count: u32,
-        rates: &[Rate],
-        system: Rate,
-    ) -> Result<(), Error> {
-        self.give_back_of_user(user, count, rates).await?;
-        self.redis.give_back(SYSTEM, count, &[system]).await
+    pub(super) async fn give_back_to_system(&self, count: u32, rate: Rate) -> Result<(), Error> {
+        self.redis.give_back(SYSTEM, count, &[rate]).await
     }
 
-    pub(super) async fn give_back_of_user(
+    pub(super) async fn give_back_to(
         &self,
         user: &Party,
         count: u32,

@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::QueueKind;
 
 fn file(text: &str) -> Sources {
     Sources { file: Some(("esh3ar.toml".to_owned(), text.to_owned())), ..Sources::default() }
@@ -96,8 +97,13 @@ fn a_misspelt_level_is_a_fault() {
 
 #[test]
 fn the_broker_is_named_without_its_password() {
-    let queue = |text: &str| load(file(&format!("[queue]\n{text}\n")));
-    assert!(queue("").unwrap().config.queue.is_none());
+    let rest = "[database]\nurl = \"postgres://x\"\n[cache]\nurl = \"redis://x\"\n";
+    let queue = |text: &str| load(file(&format!("{rest}[queue]\n{text}\n")));
+    let alone = load(file("[cache]\nurl = \"redis://x\"\n")).unwrap_err().to_string();
+    assert!(alone.contains("cache.url needs queue.url"), "{alone}");
+    assert!(alone.contains("cache.url needs database.url"), "{alone}");
+    assert!(queue("").unwrap_err().to_string().contains("cache.url needs queue.url"));
+    assert!(load(file("")).unwrap().config.queue.is_none());
     let both = queue("url = \"amqp://u:hunter2@a/v,amqps://u:hunter2@b\"").unwrap();
     assert!(!format!("{both:?}").contains("hunter2"));
     let found = both.config.queue.unwrap();

@@ -274,3 +274,13 @@ fn an_idle_feed_is_small() {
     assert_eq!(world.feed.window.capacity(), 0);
     assert!(size_of::<Feed>() <= 120, "{}", size_of::<Feed>());
 }
+
+#[test]
+fn what_came_with_a_read_is_not_written_again_when_it_comes_live() {
+    let (mut feed, now) = (Feed::new(TIMEOUT), Instant::now());
+    assert!(feed.begin_read());
+    assert_eq!(feed.on_read(&[attempt(1)], false, now), Batch::Page(vec![id(1)]));
+    assert_eq!(feed.on_live(attempt(1), now), Live::Drop);
+    assert_eq!(feed.on_live(attempt(2), now), Live::Send);
+    assert_eq!(feed.on_live(attempt(2), now), Live::Drop, "told twice");
+}

@@ -101,6 +101,10 @@ fn what_came_late_says_why() {
     let mut retried = late.clone();
     retried.events = vec![event("retry", 1005, ""), event("retry", 1006, "")];
     says(&retried, "delivered_after_retries", "2 times");
+    let mut busy = late.clone();
+    says(&busy, "delivered_to_busy_device", "had so much to acknowledge");
+    busy.message.sent_at = Some(second(1001));
+    says(&busy, "delivered_to_busy_device", "took its time to acknowledge");
     let mut offline = late;
     offline.recipient.connected_at = Some(second(1029));
     says(&offline, "delivered_on_connect", "not connected before");
@@ -156,7 +160,13 @@ fn what_waits_says_for_what() {
 
 #[test]
 fn what_waits_for_a_connected_device_says_how_often_it_was_tried() {
-    says(&facts(Status::Pending), "on_its_way", "connected device");
+    let mut young = facts(Status::Pending);
+    young.now = second(1001);
+    says(&young, "on_its_way", "connected device");
+    says(&facts(Status::Pending), "device_busy", "has not acknowledged what it was sent before");
+    let mut sent = facts(Status::Sent);
+    sent.message.sent_at = Some(second(1003));
+    says(&sent, "on_its_way", "sent to the recipient's device at 1970-01-01 00:16:43");
     let mut retried = facts(Status::Sent);
     retried.message.retry_count = 2;
     retried.next_attempt_at = Some(second(1104));

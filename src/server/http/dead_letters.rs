@@ -75,6 +75,12 @@ impl BulkBody {
             })
         });
         let recipient = self.recipient.as_deref();
+        for (name, text) in [("reason", &self.reason), ("kind", &self.kind)] {
+            if text.as_ref().is_some_and(|text| text.contains('\0')) {
+                let message = format!("{name} holds the character zero, which no text here has");
+                return Err(Problem::field(name, "invalid_text", message));
+            }
+        }
         Ok(Filter {
             ids: self.ids.iter().map(|id| DeadLetterId(*id)).collect(),
             reason: self.reason.clone(),
@@ -90,7 +96,8 @@ impl BulkBody {
 
     fn names_any(&self) -> bool {
         !self.ids.is_empty()
-            || self.reason.is_some()
+            // The empty text is in every reason.
+            || self.reason.as_ref().is_some_and(|text| !text.trim().is_empty())
             || self.kind.is_some()
             || self.class.is_some()
             || self.since.is_some()
@@ -162,7 +169,7 @@ async fn change_many(context: &Context, action: Action) -> Result<Response, Prob
     }
     let outcome =
         context.app.change_dead_letters(action, &filter, by, CHANGED_AT_ONCE, |_| ()).await?;
-    let more = outcome.matched == CHANGED_AT_ONCE;
+    let more = outcome.broke_off || outcome.matched == CHANGED_AT_ONCE;
     Ok(reply::json(StatusCode::OK, &summary(action, &outcome, more)))
 }
 

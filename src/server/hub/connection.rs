@@ -348,13 +348,14 @@ impl Driver {
             return;
         }
         // First the seat, then the read: what is stored in between is told through the seat.
-        self.seat = Some(self.app.presence().register(party, self.caller.token));
+        let seat = self.app.presence().register(party, self.caller.token);
+        if let (Ok(phone), true) = (self.caller.mobile(), seat.is_first()) {
+            self.app.note_connected(phone, self.connected_at);
+        }
+        self.seat = Some(seat);
         metrics::gauge!("esh3ar_connections").set(self.app.presence().local().connections() as f64);
         self.feed = Some(Feed::new(self.app.settings().retry.acknowledge_timeout));
         self.held_until = Some(Instant::now() + FIRST_PAGE_WAIT);
-        if let Ok(phone) = self.caller.mobile() {
-            self.app.note_connected(phone, self.connected_at);
-        }
     }
 
     fn on_outbound(&mut self, first: Option<Outbound>) {

@@ -8,8 +8,9 @@ use std::{
 use esh3ar::client::HubClient;
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::json;
+use tokio_tungstenite::{WebSocketStream, tungstenite::Message as Frame};
 
-use super::{assert_balanced, assert_kept, beside, plan, start, target};
+use super::{assert_balanced, assert_kept, beside, plan, start, target, verdict_of_slowest};
 use crate::support::{
     DEADLINE, Server, acknowledge, id, next_messages, number,
     proxy::{Fault, Proxy, Upstream},
@@ -83,6 +84,9 @@ async fn a_client_that_reads_a_byte_a_second_holds_up_nobody() {
     assert_eq!(id(&found[0]), sent);
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     acknowledge(&mut brisk, &[sent]).await;
+    // It is connected, and the last one is not even on the way to it.
+    let last = meant.iter().max().unwrap().clone();
+    wait_verdict(&server, &last, "device_busy").await;
     // It comes back over a better network, with the old connection still there.
     let mut better = server.hub(&slow).await;
     let mut got = HashSet::new();
@@ -93,7 +97,133 @@ async fn a_client_that_reads_a_byte_a_second_holds_up_nobody() {
         got.extend(ids);
     }
     assert_eq!(got, meant);
+    server.wait_status(&shop, &last, "delivered").await;
+    wait_verdict(&server, &last, "delivered_to_busy_device").await;
     drop(dawdling);
+}
+
+/// Waits for a verdict: what it is founded on is written every few seconds.
+async fn wait_verdict(server: &Server, message: &str, code: &str) -> String {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let mut command = crate::support::command(&server.data());
+        command.args(["message", "explain", message, "-o", "json"]).envs(server.environment());
+        let output = command.output().unwrap();
+        let explained: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let verdict = &explained["verdict"];
+        if verdict["code"] == code {
+            return verdict["sentence"].as_str().unwrap().to_owned();
+        }
+        assert!(Instant::now() < deadline, "not {code}: {verdict}");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+}
+
+/// One that acknowledges nothing is named as the cause while it is tried again and when it is given up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_never_acknowledges_is_named_as_the_cause() {
+    let server = Server::start_with(&[
+        ("ESH3AR__RETRY__ACKNOWLEDGE_TIMEOUT", "300ms"),
+        ("ESH3AR__RETRY__BASE", "15s"),
+        ("ESH3AR__RETRY__ATTEMPTS", "1"),
+    ])
+    .await;
+    let shop = server.user("shop", "SendMessages");
+    let mut hub = server.hub(&server.phone(PHONE)).await;
+    let sent = server.send(&shop, PHONE, "never acknowledged").await;
+    let sentence = wait_verdict(&server, &sent, "not_acknowledged").await;
+    assert!(sentence.contains("retry 1 of 1"), "{sentence}");
+    server.wait_status(&shop, &sent, "failed").await;
+    let sentence = wait_verdict(&server, &sent, "failed").await;
+    assert!(sentence.contains("connected and did not acknowledge"), "{sentence}");
+    acknowledge(&mut hub, std::slice::from_ref(&sent)).await;
+    wait_verdict(&server, &sent, "delivered_late").await;
+}
+
+/// Two devices of one phone, of which the one that came last goes first: then nobody is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_phone_is_away_when_the_last_of_its_devices_has_left() {
+    let server = Server::start().await;
+    let shop = server.user("shop", "SendMessages");
+    let phone = server.phone(PHONE);
+    let old = server.hub(&phone).await;
+    let new = server.hub(&phone).await;
+    let database = server.database().await;
+    let deadline = Instant::now() + DEADLINE;
+    while database.query_opt("SELECT FROM recipients", &[]).await.unwrap().is_none() {
+        assert!(Instant::now() < deadline, "it was not noted that it came");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    new.close().await;
+    while server.metric("esh3ar_connections").await > 1.0 {
+        assert!(Instant::now() < deadline, "both are connected");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    old.close().await;
+    while server.metric("esh3ar_connections").await > 0.0 {
+        assert!(Instant::now() < deadline, "one is connected");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let waiting = server.send(&shop, PHONE, "later").await;
+    wait_verdict(&server, &waiting, "recipient_offline").await;
+}
+
+/// A connection on which what is not read stays with the server.
+async fn hard_of_hearing(server: &Server, token: &str) -> WebSocketStream<tokio::net::TcpStream> {
+    let host = server.base.trim_start_matches("http://").to_owned();
+    let tcp = tokio::net::TcpSocket::new_v4().unwrap();
+    tcp.set_recv_buffer_size(4096).unwrap();
+    let tcp = tcp.connect(host.parse().unwrap()).await.unwrap();
+    let url = format!("ws://{host}/hub?access_token={token}");
+    let (mut socket, _) = tokio_tungstenite::client_async(url, tcp).await.unwrap();
+    let hello = "{\"protocol\":\"json\",\"version\":1}\u{1e}";
+    socket.send(Frame::text(hello)).await.unwrap();
+    socket.next().await.unwrap().unwrap();
+    socket
+}
+
+/// One that does not read for a moment misses more than can wait for it, and gets that, too, as soon
+/// as it reads again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_pauses_gets_what_did_not_fit() {
+    // Neither retries nor the sweeper come in time to make up for it.
+    let server = Server::start_with(&[("ESH3AR__RETRY__ACKNOWLEDGE_TIMEOUT", "120s")]).await;
+    let shop = server.user("shop", "SendMessages");
+    let mut pausing = hard_of_hearing(&server, &server.phone(PHONE)).await;
+    let content = "x".repeat(9000);
+    let items: Vec<_> = (0..100).map(|_| json!({ "to": PHONE, "content": content })).collect();
+    let (body, api) = (json!({ "messages": items }), server.api(&shop));
+    // All at once: it is cut when it has read nothing for ten seconds.
+    let batches = (0..7).map(|_| api.post("/api/v1/messages/batch", &body));
+    let mut meant = HashSet::new();
+    for answer in futures_util::future::join_all(batches).await {
+        meant.extend(answer.unwrap().body["results"].as_array().unwrap().iter().map(id));
+    }
+    let mut got = HashSet::new();
+    let reading = async {
+        while got.len() < meant.len() {
+            let Frame::Text(text) = pausing.next().await.unwrap().unwrap() else { continue };
+            let said = text.split('\u{1e}').filter_map(|call| serde_json::from_str(call).ok());
+            let ids: Vec<String> = said
+                .flat_map(|call: serde_json::Value| {
+                    let arguments = call["arguments"].as_array().cloned().unwrap_or_default();
+                    match arguments.first() {
+                        Some(serde_json::Value::Array(page)) => page.clone(),
+                        _ => arguments,
+                    }
+                })
+                .filter(|message| message["content"].is_string())
+                .map(|message| id(&message))
+                .collect();
+            if !ids.is_empty() {
+                let call = json!({ "type": 1, "target": "Acknowledge", "arguments": [ids] });
+                pausing.send(Frame::text(format!("{call}\u{1e}"))).await.unwrap();
+                got.extend(ids);
+            }
+        }
+    };
+    tokio::time::timeout(DEADLINE, reading).await.expect("all of it soon");
+    assert_eq!(got, meant);
 }
 
 /// One that reads nothing at all is cut, holds no more than a page of memory meanwhile, and finds
@@ -103,16 +233,7 @@ async fn a_client_that_stops_reading_is_cut_and_loses_nothing() {
     let server = Server::start().await;
     let shop = server.user("shop", "SendMessages");
     let phone = server.phone(PHONE);
-    let host = server.base.trim_start_matches("http://").to_owned();
-    let tcp = tokio::net::TcpSocket::new_v4().unwrap();
-    // So that what is not read stays with the server.
-    tcp.set_recv_buffer_size(4096).unwrap();
-    let tcp = tcp.connect(host.parse().unwrap()).await.unwrap();
-    let url = format!("ws://{host}/hub?access_token={phone}");
-    let (mut deaf, _) = tokio_tungstenite::client_async(url, tcp).await.unwrap();
-    let hello = "{\"protocol\":\"json\",\"version\":1}\u{1e}";
-    deaf.send(tokio_tungstenite::tungstenite::Message::text(hello)).await.unwrap();
-    deaf.next().await.unwrap().unwrap();
+    let deaf = hard_of_hearing(&server, &phone).await;
     let before = server.memory();
     let content = "x".repeat(9000);
     let mut meant = HashSet::new();
@@ -142,6 +263,9 @@ async fn a_client_that_stops_reading_is_cut_and_loses_nothing() {
     }
     assert_eq!(got, meant);
     server.wait_status(&shop, &one, "delivered").await;
+    let first = meant.iter().min().unwrap();
+    let sentence = wait_verdict(&server, first, "delivered_after_lost_connection").await;
+    assert!(sentence.contains("stopped reading"), "{sentence}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -151,12 +275,16 @@ async fn a_thousand_that_come_back_at_once_each_get_what_waits_for_them() {
     let target = target(&server, &app, 1000).await;
     stop.cancel();
     drop(app);
-    let load = start(target, esh3ar::load::Plan { duration: Duration::from_secs(6), ..plan() });
+    let load = start(target, esh3ar::load::Plan { duration: Duration::from_secs(9), ..plan() });
     tokio::time::sleep(Duration::from_secs(4)).await;
     // All connections end in the same moment, and all clients try again until it is back.
     server.kill();
+    // Long enough that what waited is late.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
     server.launch().await;
     let figures = load.await.unwrap();
     assert_kept(&figures);
     assert_balanced(&server);
+    let database = server.database().await;
+    assert_eq!(verdict_of_slowest(&server, &database).await, "delivered_after_crash");
 }

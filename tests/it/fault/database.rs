@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use esh3ar::client::Error::Refused;
 use nix::sys::signal::{Signal, kill};
 
 use super::{assert_balanced, assert_kept, beside, over, plan, start, target, verdict_of_slowest};
@@ -83,7 +84,7 @@ async fn a_commit_whose_answer_is_lost_is_one_commit() {
     let target = target(&apart.server, &app, 8).await;
     stop.cancel();
     drop(app);
-    let load = start(target, plan());
+    let load = start(target, esh3ar::load::Plan { duration: Duration::from_secs(9), ..plan() });
     let deadline = Instant::now() + DEADLINE;
     for n in 0..8 {
         // The words with which Postgres says that an insert is done; they come with the commit.
@@ -95,9 +96,19 @@ async fn a_commit_whose_answer_is_lost_is_one_commit() {
         }
         tokio::time::sleep(Duration::from_millis(150)).await;
     }
+    // And once it stays away so long that what waits is late, less than a send is tried again.
+    apart.proxy.cut_for_good_at(b"INSERT 0 ");
+    while apart.proxy.sprung() < 9 {
+        assert!(Instant::now() < deadline, "nothing was cut");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    apart.proxy.set(Fault::None);
     let figures = load.await.unwrap();
     assert_kept(&figures);
-    assert_each_once(&database(&apart.config).await).await;
+    let database = database(&apart.config).await;
+    assert_each_once(&database).await;
+    assert_eq!(verdict_of_slowest(&apart.server, &database).await, "delivered_after_outage");
 }
 
 /// With a key and without: the server itself repeats what it cannot know to be stored.
@@ -132,6 +143,43 @@ async fn a_send_whose_commit_is_not_heard_is_accepted_and_stored_once() {
     assert_eq!(rows, 6);
 }
 
+/// Nobody is shown what its sender was not told to be accepted and the database does not have.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_could_not_be_stored_is_not_delivered_either() {
+    let apart = apart().await;
+    let (app, stop) = over(apart.config.clone());
+    let target = target(&apart.server, &app, 1).await;
+    stop.cancel();
+    drop(app);
+    let mut hub = apart.server.hub(&target.recipients[0].1).await;
+    let api = apart.server.api(&target.sender);
+    let send = async |content: &str| {
+        let body = serde_json::json!({ "to": target.recipients[0].0, "content": content });
+        api.post("/api/v1/messages", &body).await
+    };
+    let deadline = Instant::now() + DEADLINE;
+    let tried = "messages could not be stored";
+    while !apart.server.log().contains(tried) {
+        assert!(Instant::now() < deadline, "nothing came as far as the database");
+        // A sender who was known a moment ago is let in without the database.
+        while send("accepted").await.is_err() {
+            assert!(Instant::now() < deadline, "the database is back");
+        }
+        let (_, found) = crate::support::next_messages(&mut hub).await;
+        assert_eq!(found[0]["content"], "accepted");
+        crate::support::acknowledge(&mut hub, &[crate::support::id(&found[0])]).await;
+        apart.proxy.set(Fault::Cut);
+        let refused = send("refused").await;
+        assert!(matches!(refused, Err(Refused { status: 503, .. })), "{refused:?}");
+        apart.proxy.set(Fault::None);
+    }
+    while send("accepted").await.is_err() {
+        assert!(Instant::now() < deadline, "the database is back");
+    }
+    let (_, found) = crate::support::next_messages(&mut hub).await;
+    assert_eq!(found[0]["content"], "accepted");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_postgres_that_stalls_is_waited_for() {
     let apart = apart().await;
@@ -146,7 +194,10 @@ async fn a_postgres_that_stalls_is_waited_for() {
     apart.proxy.set(Fault::Delay(Duration::from_millis(20)));
     let figures = load.await.unwrap();
     assert_kept(&figures);
-    assert_each_once(&database(&apart.config).await).await;
+    let database = database(&apart.config).await;
+    assert_each_once(&database).await;
+    // Nothing failed, and the recipients were there all the time.
+    assert_eq!(verdict_of_slowest(&apart.server, &database).await, "delivered_after_outage");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -156,15 +207,19 @@ async fn the_private_postgres_killed_under_load_is_found_whole_by_the_next_start
     let target = target(&server, &app, 8).await;
     stop.cancel();
     drop(app);
-    let load = start(target, plan());
+    let load = start(target, esh3ar::load::Plan { duration: Duration::from_secs(9), ..plan() });
     tokio::time::sleep(Duration::from_millis(1500)).await;
     kill(server.postmaster(), Signal::SIGKILL).unwrap();
     assert_eq!(server.ended().await, Some(69), "systemd starts it again");
+    // Long enough that what waited is late.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
     server.launch().await;
     let figures = load.await.unwrap();
     assert_kept(&figures);
-    assert_each_once(&server.database().await).await;
+    let database = server.database().await;
+    assert_each_once(&database).await;
     assert_balanced(&server);
+    assert_eq!(verdict_of_slowest(&server, &database).await, "delivered_after_crash");
 }
 
 /// A file system of its own, that can be filled.
@@ -229,13 +284,62 @@ async fn a_full_disk_refuses_and_loses_nothing() {
     // Longer than a send is tried again before its sender is told.
     tokio::time::sleep(Duration::from_millis(7000)).await;
     std::fs::remove_file(&filler).unwrap();
-    if server.has_died() {
+    let died = server.has_died();
+    if died {
         server.launch().await;
     }
     let figures = load.await.unwrap();
     assert!(!figures.refused.is_empty(), "the full disk was not felt");
     assert_kept(&figures);
-    assert_each_once(&server.database().await).await;
+    let database = server.database().await;
+    assert_each_once(&database).await;
     assert_balanced(&server);
+    let named = if died { "delivered_after_crash" } else { "delivered_after_outage" };
+    assert_eq!(verdict_of_slowest(&server, &database).await, named);
     let _ = server.stop().await;
+}
+
+/// What an administrator asks for is done as far as the database is there, and what was left is said.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_goes_away_in_a_bulk_requeue_leaves_it_partly_done() {
+    const LETTERS: i64 = 250;
+    let apart = apart().await;
+    let (app, stop) = over(apart.config.clone());
+    let shop = target(&apart.server, &app, 1).await.sender;
+    stop.cancel();
+    drop(app);
+    let item = serde_json::json!({ "to": crate::support::number(0), "content": "x" });
+    let body = serde_json::json!({ "messages": vec![item; LETTERS as usize] });
+    let api = apart.server.api(&shop);
+    assert_eq!(api.post("/api/v1/messages/batch", &body).await.unwrap().status, 200);
+    let database = database(&apart.config).await;
+    database
+        .batch_execute(
+            "UPDATE messages SET status = 4, failure_reason = 'a test', next_attempt_at = NULL;
+             INSERT INTO dead_letters (id, message_id, generation, kind, class, reason, attempts,
+                                       first_error_at, last_error_at)
+             SELECT gen_random_uuid(), id, 0, 'delivery', 'recipient', 'a test', 1, now(), now()
+             FROM messages",
+        )
+        .await
+        .unwrap();
+    let requeue = || {
+        let mut command = crate::support::command(&apart.server.data());
+        command.args(["dlq", "requeue", "--all", "--yes", "-o", "json"]);
+        command.envs(apart.server.environment());
+        let output = command.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let done: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code(), done["requeued"].clone(), text)
+    };
+    // The answer to the second page of letters: the first has been put back by then.
+    apart.proxy.cut_for_good_at(b"SELECT 50\0");
+    let (code, done, text) = requeue();
+    assert_eq!((code, done), (Some(3), serde_json::json!(200)), "{text}");
+    assert!(text.contains("200 done, the rest could not be reached"), "{text}");
+    apart.proxy.set(Fault::None);
+    let (code, done, text) = requeue();
+    assert_eq!((code, done), (Some(0), serde_json::json!(50)), "{text}");
+    let sql = "SELECT count(*) FROM messages WHERE status = 0 AND generation = 1";
+    assert_eq!(database.query_one(sql, &[]).await.unwrap().get::<_, i64>(0), LETTERS);
 }

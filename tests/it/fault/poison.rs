@@ -65,3 +65,47 @@ async fn one_poisonous_message_among_ten_thousand_harms_none_of_the_others() {
         "{text}"
     );
 }
+
+/// Whoever lists messages gets full pages of those that can be read, and is told when there are more.
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_around_a_message_that_cannot_be_read_are_full() {
+    let server = Server::start().await;
+    let shop = server.user("shop", "SendMessages");
+    let phone = server.phone(PHONE);
+    let items: Vec<_> =
+        (0..150).map(|n| json!({ "to": PHONE, "content": format!("{n}") })).collect();
+    let body = json!({ "messages": items });
+    let answer = server.api(&shop).post("/api/v1/messages/batch", &body).await.unwrap();
+    let mut good: Vec<String> = answer.body["results"].as_array().unwrap().iter().map(id).collect();
+    let bad: uuid::Uuid = good.remove(70).parse().unwrap();
+    let database = server.database().await;
+    database
+        .batch_execute("ALTER TABLE messages DROP CONSTRAINT messages_content_type_known")
+        .await
+        .unwrap();
+    database.execute("UPDATE messages SET content_type = 77 WHERE id = $1", &[&bad]).await.unwrap();
+    let newest_first: Vec<String> = good.iter().rev().cloned().collect();
+    for (token, path, expected) in
+        [(&shop, "/api/v1/messages", &newest_first), (&phone, "/api/v1/messages/pending", &good)]
+    {
+        let api = server.api(token);
+        let first = api.get(&format!("{path}?limit=100")).await.unwrap().body;
+        let next = first["next"].as_str().expect("there is more");
+        let second = api.get(&format!("{path}?limit=100&after={next}")).await.unwrap().body;
+        let ids = |page: &serde_json::Value| -> Vec<String> {
+            page["items"].as_array().unwrap().iter().map(id).collect()
+        };
+        assert_eq!(ids(&first).len(), 100, "{path}");
+        assert_eq!(&[ids(&first), ids(&second)].concat(), expected, "{path}");
+        assert!(second["next"].is_null(), "{path}");
+        // Reading it for its recipient gives it up; until then the hub's page is full, too.
+        if token == &shop {
+            let mut hub = server.hub(&phone).await;
+            let (_, found) = next_messages(&mut hub).await;
+            assert_eq!(found.len(), 100);
+            hub.close().await;
+        }
+    }
+    let letters = run_json(&server.data(), &["dlq", "list", "--class", "content"]);
+    assert_eq!(letters[0]["messageId"], json!(bad));
+}

@@ -10,6 +10,7 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
@@ -83,6 +84,8 @@ pub struct Server {
     pub base: String,
     pub metrics: String,
     child: Option<Child>,
+    api: OnceLock<ApiClient>,
+    http: OnceLock<reqwest::Client>,
     environment: Vec<(String, String)>,
     /// Where it listens: on a free port the first time, on the same ever after.
     listen: String,
@@ -106,6 +109,8 @@ impl Server {
             base: String::new(),
             metrics: String::new(),
             child: None,
+            api: OnceLock::new(),
+            http: OnceLock::new(),
             environment,
             listen: "127.0.0.1:0".to_owned(),
         };
@@ -116,6 +121,8 @@ impl Server {
     /// Starts the process again after [`Server::kill`] or [`Server::stop`].
     pub async fn launch(&mut self) {
         assert!(self.child.is_none());
+        // Their connections lead to the process that is gone.
+        (self.api, self.http) = (OnceLock::new(), OnceLock::new());
         let log = File::options()
             .create(true)
             .append(true)
@@ -240,7 +247,12 @@ impl Server {
     }
 
     pub fn api(&self, token: &str) -> ApiClient {
-        ApiClient::new(&self.base, token).unwrap()
+        self.api.get_or_init(|| ApiClient::new(&self.base, token).unwrap()).with_token(token)
+    }
+
+    /// One for all requests: making one takes longer than most of what it is used for.
+    pub fn http(&self) -> &reqwest::Client {
+        self.http.get_or_init(reqwest::Client::new)
     }
 
     pub async fn hub(&self, token: &str) -> HubClient {
@@ -256,7 +268,7 @@ impl Server {
         body: Option<&str>,
     ) -> (u16, Value) {
         let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
-        let mut request = reqwest::Client::new().request(method, format!("{}{path}", self.base));
+        let mut request = self.http().request(method, format!("{}{path}", self.base));
         if let Some(token) = token {
             request = request.bearer_auth(token);
         }

@@ -39,10 +39,17 @@ pub enum Upstream {
     Unix(PathBuf),
 }
 
+/// What the server says when the next connection is to be broken off.
+struct Trap {
+    answer: Vec<u8>,
+    /// Then all others are cut, too.
+    for_good: bool,
+}
+
 pub struct Proxy {
     pub port: u16,
-    fault: watch::Sender<Fault>,
-    trap: Arc<Mutex<Option<Vec<u8>>>>,
+    fault: Arc<watch::Sender<Fault>>,
+    trap: Arc<Mutex<Option<Trap>>>,
     sprung: Arc<AtomicUsize>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -55,6 +62,8 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (fault, watching) = watch::channel(Fault::None);
+        let fault = Arc::new(fault);
+        let all = Arc::clone(&fault);
         let (trap, sprung) = (Arc::default(), Arc::new(AtomicUsize::new(0)));
         let (trapped, counter) = (Arc::clone(&trap), Arc::clone(&sprung));
         let task = tokio::spawn(async move {
@@ -63,6 +72,7 @@ impl Proxy {
                 let _ = client.set_nodelay(true);
                 let wire = Wire {
                     fault: watching.clone(),
+                    all: Arc::clone(&all),
                     trap: Arc::clone(&trapped),
                     sprung: Arc::clone(&counter),
                 };
@@ -78,7 +88,16 @@ impl Proxy {
 
     /// Breaks off the next connection on which the server says this, before the client hears it.
     pub fn cut_at(&self, answer: &[u8]) {
-        *self.trap.lock().unwrap() = Some(answer.to_vec());
+        self.set_trap(answer, false);
+    }
+
+    /// The same, and from then on everything is cut, until [`Proxy::set`].
+    pub fn cut_for_good_at(&self, answer: &[u8]) {
+        self.set_trap(answer, true);
+    }
+
+    fn set_trap(&self, answer: &[u8], for_good: bool) {
+        *self.trap.lock().unwrap() = Some(Trap { answer: answer.to_vec(), for_good });
     }
 
     /// How many connections were broken off so.
@@ -95,7 +114,8 @@ impl Drop for Proxy {
 
 struct Wire {
     fault: watch::Receiver<Fault>,
-    trap: Arc<Mutex<Option<Vec<u8>>>>,
+    all: Arc<watch::Sender<Fault>>,
+    trap: Arc<Mutex<Option<Trap>>>,
     sprung: Arc<AtomicUsize>,
 }
 
@@ -174,8 +194,12 @@ impl Wire {
     fn springs(&self, heard: &[u8]) -> bool {
         let mut trap = self.trap.lock().unwrap();
         let Some(wanted) = trap.as_ref() else { return false };
-        if !heard.windows(wanted.len()).any(|window| window == wanted.as_slice()) {
+        let answer = wanted.answer.as_slice();
+        if !heard.windows(answer.len()).any(|window| window == answer) {
             return false;
+        }
+        if wanted.for_good {
+            let _ = self.all.send(Fault::Cut);
         }
         *trap = None;
         self.sprung.fetch_add(1, Ordering::SeqCst);
