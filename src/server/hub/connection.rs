@@ -217,7 +217,6 @@ impl Driver {
                 Event::Heard(Heard::Bytes(bytes)) => {
                     self.session.on_bytes(&bytes, Instant::now(), &mut self.actions);
                 }
-                Event::Heard(Heard::TooLong) => self.session.on_too_long(&mut self.actions),
                 Event::Heard(Heard::Ended(reason)) => return reason,
                 Event::Heard(Heard::Lost(reason)) => {
                     if !self.detach(wire) {

@@ -4,6 +4,7 @@
 //! room knows neither the hub protocol nor who is connected.
 
 mod events;
+mod pieces;
 mod polls;
 mod socket;
 
@@ -29,8 +30,6 @@ pub const PIECE: usize = 64 * 1024;
 pub enum Heard {
     /// Bytes, cut anywhere.
     Bytes(Bytes),
-    /// A message that the transport does not take for its length.
-    TooLong,
     /// The client ended the transport.
     Ended(&'static str),
     /// The transport was lost without a goodbye.
