@@ -24,6 +24,9 @@ struct MessageText<'a> {
     from: &'a str,
     access_url: Option<&'a str>,
     url_expires_at: Option<&'a str>,
+    /// Of chat, the content in the words of the other hub too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<&'a str>,
 }
 
 impl<'a> From<&'a Message> for MessageText<'a> {
@@ -42,9 +45,10 @@ impl<'a> From<&'a Message> for MessageText<'a> {
             recipient_phone_number,
             message_content: &message.content,
             status: status(message.status),
-            from: &message.from,
+            from: phone(&message.from),
             access_url: None,
             url_expires_at: None,
+            content: message.place.is_some().then_some(message.content.as_str()),
         }
     }
 }
@@ -59,23 +63,23 @@ struct ChatText<'a> {
     status: u8,
 }
 
-/// A live message: what is called, and the text that it brings.
-pub fn message(message: &Message) -> (&'static str, String) {
-    if message.place.is_none() {
-        return ("ReceiveMessage", text(&MessageText::from(message)));
+/// A live message: what is called, and the text that it brings. `account` is the phone number of the
+/// business user that is told, if it is one.
+pub fn message(message: &Message, account: &str) -> (&'static str, String) {
+    match (&message.place, &message.recipient) {
+        (None, _) => ("ReceiveMessage", text(&MessageText::from(message))),
+        (Some(_), Party::Mobile(_)) => ("ReceiveChatMessage", text(&MessageText::from(message))),
+        (Some(_), Party::Business(_)) => {
+            let chat = ChatText {
+                id: message.id.0,
+                from: phone(&message.from),
+                mobile_account: phone(account),
+                content: &message.content,
+                status: status(message.status),
+            };
+            ("ReceiveChatMessage", text(&chat))
+        }
     }
-    let mobile_account = match (&message.sender, &message.recipient) {
-        (Party::Mobile(number), _) | (_, Party::Mobile(number)) => phone(number.as_str()),
-        _ => "",
-    };
-    let chat = ChatText {
-        id: message.id.0,
-        from: phone(&message.from),
-        mobile_account,
-        content: &message.content,
-        status: status(message.status),
-    };
-    ("ReceiveChatMessage", text(&chat))
 }
 
 /// Waiting messages, as the text that `ReceivePendingMessages` brings.

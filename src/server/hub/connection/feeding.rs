@@ -19,6 +19,7 @@ use crate::{
         hub::{
             codec::{self, Protocol},
             methods::{Call, Form},
+            services::Service,
         },
         legacy,
         view::{ConversationView, MessageView, StatusChanged, Typing},
@@ -48,7 +49,7 @@ impl Driver {
                 let body = StatusChanged { id: id.0, status: status.name(), at };
                 self.call(protocol, "MessageStatusChanged", &body);
             }
-            Outbound::Own { delivery, said_by } => self.show_own(protocol, &delivery, said_by),
+Outbound::Own { delivery, said_by } => self.show_own(protocol, &delivery, said_by),
             Outbound::ConversationChanged(_) | Outbound::Typing { .. }
                 if self.service.form() == Form::Legacy => {}
             Outbound::ConversationChanged(conversation) => {
@@ -83,9 +84,11 @@ impl Driver {
             feed.on_own(place);
         }
         let here = self.seat.as_ref().is_some_and(|seat| seat.id() == said_by);
+        // In the existing system a user had one connection: its apps would show it as somebody else's.
         if !here
+            && self.service.form() == Form::Current
             && !self.session.is_full()
-            && let Some(bytes) = live_message(self.service.form(), protocol, delivery)
+            && let Some(bytes) = self.live_message(protocol, delivery)
         {
             self.put(&bytes);
         }
@@ -99,13 +102,48 @@ impl Driver {
         }
         match feed.on_live(attempt(&delivery.message), Instant::now()) {
             Live::Send => {
-                if let Some(bytes) = live_message(self.service.form(), protocol, &delivery) {
+                if let Some(bytes) = self.live_message(protocol, &delivery) {
                     self.put(&bytes);
+                    self.note_told(delivery.message.id);
                 }
             }
             Live::Defer if self.deferred.len() < MOST_DEFERRED => self.deferred.push(delivery),
             Live::Defer => feed.on_nudge(),
             Live::Hold | Live::Drop => {}
+        }
+    }
+
+    /// The call that brings a live message: encoded once for all connections of a kind.
+    fn live_message(&self, protocol: Protocol, delivery: &Arc<Delivery>) -> Option<Bytes> {
+        let form = self.service.form();
+        let kept = match (form, protocol) {
+            (Form::Current, Protocol::Json) => Some(&delivery.encoded[0]),
+            (Form::Current, Protocol::MessagePack) => Some(&delivery.encoded[1]),
+            (Form::Legacy, Protocol::Json) => Some(&delivery.encoded[2]),
+            // The existing apps all speak JSON.
+            (Form::Legacy, Protocol::MessagePack) => None,
+        };
+        if let Some(bytes) = kept.and_then(|kept| kept.get()) {
+            return Some(bytes.clone());
+        }
+        let message = &delivery.message;
+        let encoded = match form {
+            Form::Current => {
+                codec::invocation(protocol, "ReceiveMessage", &MessageView::from(message))
+            }
+            Form::Legacy => {
+                let (target, text) = legacy::hub::message(message, self.account());
+                codec::invocation(protocol, target, &text)
+            }
+        };
+        match encoded {
+            Ok(bytes) => {
+                Some(kept.map_or(bytes.clone(), |kept| kept.get_or_init(|| bytes).clone()))
+            }
+            Err(error) => {
+                tracing::error!(%error, "a message could not be written");
+                None
+            }
         }
     }
 
@@ -158,6 +196,11 @@ impl Driver {
         let picked = |ids: &[MessageId]| -> Vec<&Message> {
             found.iter().filter(|message| ids.contains(&message.id)).collect()
         };
+        let batch = match batch {
+            // There is no other call for it there.
+            Batch::Page(ids) if self.service == Service::LegacyBusiness => Batch::Singly(ids),
+            batch => batch,
+        };
         match (batch, self.service.form()) {
             (Batch::Nothing, _) => {}
             (Batch::Page(ids), Form::Current) => {
@@ -176,8 +219,9 @@ impl Driver {
                             self.call(protocol, "ReceiveMessage", &MessageView::from(message));
                         }
                         Form::Legacy => {
-                            let (target, text) = legacy::hub::message(message);
+                            let (target, text) = legacy::hub::message(message, self.account());
                             self.call(protocol, target, &text);
+                            self.note_told(message.id);
                         }
                     }
                 }
@@ -256,33 +300,4 @@ fn fitting(found: &[Message]) -> usize {
         fits
     });
     found.len().min(1) + more.count()
-}
-
-/// The call that brings a live message: encoded once for all connections of a kind.
-fn live_message(form: Form, protocol: Protocol, delivery: &Arc<Delivery>) -> Option<Bytes> {
-    let kept = match (form, protocol) {
-        (Form::Current, Protocol::Json) => Some(&delivery.encoded[0]),
-        (Form::Current, Protocol::MessagePack) => Some(&delivery.encoded[1]),
-        (Form::Legacy, Protocol::Json) => Some(&delivery.encoded[2]),
-        // The existing apps all speak JSON.
-        (Form::Legacy, Protocol::MessagePack) => None,
-    };
-    if let Some(bytes) = kept.and_then(|kept| kept.get()) {
-        return Some(bytes.clone());
-    }
-    let message = &delivery.message;
-    let encoded = match form {
-        Form::Current => codec::invocation(protocol, "ReceiveMessage", &MessageView::from(message)),
-        Form::Legacy => {
-            let (target, text) = legacy::hub::message(message);
-            codec::invocation(protocol, target, &text)
-        }
-    };
-    match encoded {
-        Ok(bytes) => Some(kept.map_or(bytes.clone(), |kept| kept.get_or_init(|| bytes).clone())),
-        Err(error) => {
-            tracing::error!(%error, "a message could not be written");
-            None
-        }
-    }
 }

@@ -55,7 +55,8 @@ impl Socket {
                 Some(Ok(Frame::Text(text))) => Heard::Bytes(text.into()),
                 Some(Ok(Frame::Binary(bytes))) => Heard::Bytes(bytes),
                 // The library answers pings and closing frames; after the latter the stream ends.
-                Some(Ok(Frame::Ping(_) | Frame::Pong(_) | Frame::Frame(_))) => continue,
+                Some(Ok(Frame::Ping(_) | Frame::Frame(_))) => continue,
+                Some(Ok(Frame::Pong(payload))) => Heard::Pong(payload),
                 Some(Ok(Frame::Close(_))) => {
                     self.goodbye = true;
                     continue;
@@ -77,6 +78,10 @@ impl Socket {
             Frame::Binary(bytes)
         };
         self.stream.send(frame).await.map_err(|_| "socket_broken")
+    }
+
+    pub(super) async fn ping(&mut self, payload: Bytes) -> Result<(), &'static str> {
+        self.stream.send(Frame::Ping(payload)).await.map_err(|_| "socket_broken")
     }
 
     /// Our closing frame, then the client's.
