@@ -122,7 +122,7 @@ impl App {
         }
         let settled: Vec<_> = frames
             .into_iter()
-            .map(|((lane, partition), wake_ups)| rabbit.offer(lane, partition, wake_ups))
+            .map(|((lane, partition), wake_ups)| rabbit.offer(lane, partition, wake_ups).settled())
             .collect();
         let waits = rabbit.state().borrow().is_connected();
         let app = self.clone();

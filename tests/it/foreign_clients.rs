@@ -77,5 +77,5 @@ async fn the_client_for_python() {
     }
     let mut command = Command::new(python);
     command.arg("hub_test.py").current_dir(folder);
-    run(&Server::start().await, command, "3 passed\n").await;
+    run(&Server::start().await, command, "4 passed\n").await;
 }

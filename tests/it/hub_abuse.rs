@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
-use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 use tokio_tungstenite::{
     WebSocketStream, client_async,
     tungstenite::{self, Message as Frame, client::IntoClientRequest as _},
@@ -247,4 +250,120 @@ async fn one_user_cannot_keep_the_others_out() {
     assert_eq!(refused.status(), 503);
     assert!(refused.headers().contains_key("retry-after"));
     assert_eq!(ask(&other).await.status(), 200);
+}
+
+/// A connection whose frames are written by hand.
+struct Frames {
+    tcp: TcpStream,
+    heard: Vec<u8>,
+}
+
+impl Frames {
+    async fn open(server: &Server, token: &str) -> Frames {
+        let host = server.base.strip_prefix("http://").unwrap();
+        let mut tcp = TcpStream::connect(host).await.unwrap();
+        let hello = format!(
+            "GET /hub/diagnostics HTTP/1.1\r\nhost: {host}\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
+             sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             authorization: Bearer {token}\r\n\r\n"
+        );
+        tcp.write_all(hello.as_bytes()).await.unwrap();
+        let mut frames = Frames { tcp, heard: Vec::new() };
+        assert!(frames.hears("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=").await, "switched");
+        frames.send(0x81, b"{\"protocol\":\"json\",\"version\":1}\x1e").await;
+        assert!(frames.hears("{}\u{1e}").await, "shaken hands");
+        frames
+    }
+
+    async fn send(&mut self, first: u8, payload: &[u8]) {
+        let mut frame = vec![first, 0xFF];
+        frame.extend((payload.len() as u64).to_be_bytes());
+        if first >= 0x88 {
+            frame = vec![first, 0x80 | payload.len() as u8];
+        }
+        frame.extend([1, 2, 3, 4]);
+        frame.extend(
+            payload.iter().zip([1, 2, 3, 4].iter().cycle()).map(|(byte, mask)| byte ^ mask),
+        );
+        self.tcp.write_all(&frame).await.unwrap();
+    }
+
+    /// Whether this comes, once more than before.
+    async fn hears(&mut self, wanted: &str) -> bool {
+        let wait = async {
+            loop {
+                if let Some(at) =
+                    self.heard.windows(wanted.len()).position(|part| part == wanted.as_bytes())
+                {
+                    self.heard.drain(..at + wanted.len());
+                    return true;
+                }
+                let mut more = [0; 4096];
+                match self.tcp.read(&mut more).await {
+                    Ok(0) | Err(_) => return false,
+                    Ok(read) => self.heard.extend(&more[..read]),
+                }
+            }
+        };
+        tokio::time::timeout(DEADLINE, wait).await.expect("something, or the end")
+    }
+}
+
+fn echo(id: usize, length: usize) -> String {
+    let call = json!({
+        "type": 1, "invocationId": format!("b{id}"), "target": "Echo",
+        "arguments": ["☎".repeat(length / 3)],
+    });
+    format!("{call}\u{1e}")
+}
+
+#[tokio::test]
+async fn messages_come_in_frames_of_any_length_and_in_fragments() {
+    let server = server().await;
+    let phone = server.phone(PHONE);
+    // Far more than may wait at once, in one frame: each message is within the limit.
+    let mut frames = Frames::open(&server, &phone).await;
+    let many: String = (0..300).map(|id| echo(id, 12_000)).collect();
+    frames.send(0x81, many.as_bytes()).await;
+    for id in 0..300 {
+        assert!(frames.hears(&format!("\"invocationId\":\"b{id}\"")).await, "{id}");
+    }
+    // In fragments that cut characters, with a ping between.
+    let call = echo(999, 300);
+    let bytes = call.as_bytes();
+    let (last, others) = bytes.split_last().unwrap();
+    for (n, byte) in others.iter().enumerate() {
+        frames.send(if n == 0 { 0x01 } else { 0x00 }, &[*byte]).await;
+        if n == 100 {
+            frames.send(0x89, b"are you there").await;
+            assert!(frames.hears("are you there").await, "a pong");
+        }
+    }
+    frames.send(0x80, &[*last]).await;
+    assert!(frames.hears("\"invocationId\":\"b999\"").await);
+    // What is no text ends it with a reason, in whatever kind of frame it comes.
+    frames.send(0x81, b"\xff\xfe\x1e").await;
+    assert!(frames.hears("Error reading JSON.").await);
+    assert!(frames.heard.len() < 200, "and nothing else: {}", frames.heard.len());
+}
+
+#[tokio::test]
+async fn frames_against_the_rules_end_the_connection() {
+    let server = server().await;
+    let phone = server.phone(PHONE);
+    // A continuation of nothing, a kind that is none, a bit that is reserved.
+    for first in [0x80, 0x83, 0xC1] {
+        let mut frames = Frames::open(&server, &phone).await;
+        frames.send(first, b"x").await;
+        assert!(!frames.hears("\u{1e}never").await, "{first:x}");
+    }
+    // A message begins within another.
+    let mut frames = Frames::open(&server, &phone).await;
+    frames.send(0x01, b"{").await;
+    frames.send(0x81, b"{}\x1e").await;
+    assert!(!frames.hears("\u{1e}never").await);
+    // Without a mask.
+    let mut frames = Frames::open(&server, &phone).await;
+    frames.tcp.write_all(&[0x81, 1, b'x']).await.unwrap();
+    assert!(!frames.hears("\u{1e}never").await);
 }

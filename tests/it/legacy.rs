@@ -200,46 +200,62 @@ async fn existing_apps_and_programs_talk_to_each_other() {
     app.call("SendMessage", vec![said], wait).await.unwrap();
     let (target, text) = called(&mut program).await;
     assert_eq!(target, "ReceiveChatMessage");
-    assert_eq!(
-        (&text["From"], &text["MobileAccount"], &text["Content"]),
-        (&json!("967771234567"), &json!("967780000001"), &json!("hello?"))
-    );
+    let expected = json!({
+        "Id": text["Id"], "From": "967771234567", "MobileAccount": "967780000001",
+        "Content": "hello?", "Status": 0,
+    });
+    assert_eq!(text, expected);
     let answer = json!({
         "senderId": made["id"], "messageId": "01a20a1b-7317-71ae-8f98-eacc86509606",
         "content": "hello!", "mobileAccount": "967780000001",
         "receipientMobileNumber": "967771234567",
     });
-    program.call("SendMessage", vec![answer], wait).await.unwrap();
+    let done = program.call("SendMessage", vec![answer], wait).await.unwrap();
+    assert_eq!(done, Value::Null, "nothing is returned there");
     let (target, text) = called(&mut app).await;
-    assert_eq!((target.as_str(), &text["Content"]), ("ReceiveChatMessage", &json!("hello!")));
-    assert_eq!(text["MessageId"], text["Id"]);
-    let named = ["SenderId", "ReceipientMobileNumber", "MobileAccount"].map(|name| &text[name]);
-    let expected = [made["id"].clone(), json!("967771234567"), json!("967780000001")];
-    assert_eq!(named, [&expected[0], &expected[1], &expected[2]]);
-    app.call("AcknowledgeMessage", vec![text["Id"].clone()], wait).await.unwrap();
-    server.wait_status(&shop, text["Id"].as_str().unwrap(), "delivered").await;
-    // What waited comes on connect, on this side too.
-    drop(program);
-    let said = json!({ "from": "771234567", "mobileAccount": "780000001", "content": "thanks" });
-    app.call("SendMessage", vec![said], wait).await.unwrap();
-    let mut program = connect(&server, "/business-user", &shop).await;
-    let (target, pending) = called(&mut program).await;
-    let waiting = pending.as_array().unwrap().last().unwrap();
-    assert_eq!(
-        (target.as_str(), &waiting["MessageContent"]),
-        ("ReceivePendingMessages", &json!("thanks"))
-    );
-    assert_eq!(
-        (&waiting["From"], &waiting["RecipientPhoneNumber"]),
-        (&json!("967771234567"), &json!("967780000001"))
-    );
+    let expected = json!({
+        "Id": text["Id"], "CreatorId": made["id"], "RecipientPhoneNumber": "967771234567",
+        "MessageContent": "hello!", "Status": 0, "From": "shop", "AccessUrl": null,
+        "UrlExpiresAt": null, "Content": "hello!",
+    });
+    assert_eq!((target.as_str(), &text), ("ReceiveChatMessage", &expected));
     // Nobody speaks for another number.
     let forged = json!({ "from": "770000009", "mobileAccount": "780000001", "content": "x" });
     let error = app.call("SendMessage", vec![forged], wait).await.unwrap_err();
     assert!(error.to_string().contains("from must be your own number"), "{error}");
-    let forged = json!({
-        "mobileAccount": "780000009", "receipientMobileNumber": "771234567", "content": "x",
-    });
-    let error = program.call("SendMessage", vec![forged], wait).await.unwrap_err();
-    assert!(error.to_string().contains("from must be your own number"), "{error}");
+}
+
+/// Existing programs have no word for "I have it", so their transport's answers have to do.
+#[tokio::test]
+async fn what_came_to_an_existing_program_is_delivered_and_not_told_again() {
+    let server = Server::start().await;
+    let wait = Duration::from_secs(10);
+    run_json(
+        &server.data(),
+        &["user", "add", "shop", "--permission", "Chat", "--phone", "+967780000001"],
+    );
+    let (shop, phone) = (server.token(&["--user", "shop"]), server.phone(PHONE));
+    let mut app = connect(&server, "/online-mobile-user", &phone).await;
+    let say = |content: &str| {
+        vec![json!({ "from": "771234567", "mobileAccount": "780000001", "content": content })]
+    };
+    app.call("SendMessage", say("waiting"), wait).await.unwrap();
+    let mut program = connect(&server, "/business-user", &shop).await;
+    // It knows no call for what waited.
+    let (target, waiting) = called(&mut program).await;
+    assert_eq!((target.as_str(), &waiting["Content"]), ("ReceiveChatMessage", &json!("waiting")));
+    app.call("SendMessage", say("live"), wait).await.unwrap();
+    let (target, live) = called(&mut program).await;
+    assert_eq!((target.as_str(), &live["Content"]), ("ReceiveChatMessage", &json!("live")));
+    let delivered = async {
+        for text in [&waiting, &live] {
+            server.wait_status(&phone, text["Id"].as_str().unwrap(), "delivered").await;
+        }
+        // An unacknowledged message would come again by now.
+        tokio::time::sleep(Duration::from_secs(7)).await;
+    };
+    tokio::select! {
+        (_, again) = called(&mut program) => panic!("told again: {again}"),
+        () = delivered => {}
+    }
 }

@@ -220,6 +220,22 @@ async fn browsers_of_other_origins_may_connect() {
     let allowed = request(Method::OPTIONS, "/hub/negotiate").send().await.unwrap();
     assert_eq!(allowed.status(), 204, "before there is a token");
     assert_eq!(allowed.headers()["access-control-allow-methods"], "GET, POST, DELETE");
+    // Pages may add headers of their own to all requests of the client.
+    let own = request(Method::OPTIONS, "/hub/negotiate")
+        .header("access-control-request-headers", "authorization,x-tenant")
+        .send()
+        .await
+        .unwrap();
+    let headers: Vec<&str> = own
+        .headers()
+        .get_all("access-control-allow-headers")
+        .iter()
+        .map(|value| value.to_str().unwrap())
+        .collect();
+    let headers = headers.join(",");
+    for name in ["authorization", "x-signalr-user-agent", "x-requested-with", "x-tenant"] {
+        assert!(headers.contains(name), "{headers}");
+    }
     let answer = request(Method::POST, "/hub/negotiate").bearer_auth(&token).send().await.unwrap();
     assert_eq!(answer.headers()["access-control-allow-origin"], "https://app.example");
     assert_eq!(answer.headers()["access-control-allow-credentials"], "true");

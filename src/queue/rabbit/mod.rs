@@ -24,7 +24,7 @@ pub use consumer::{Consumer, ConsumerWork};
 pub use error::Error;
 pub use frame::WakeUp;
 pub use hold::{DeadFrame, Taken};
-pub use publisher::{Counts, Publishing, Rabbit};
+pub use publisher::{Counts, Offered, Publishing, Rabbit};
 pub use settings::{BadSettings, Settings};
 pub use topology::{Choice, Kind};
 

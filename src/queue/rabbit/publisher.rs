@@ -67,6 +67,18 @@ pub struct Rabbit {
     state: watch::Receiver<State>,
 }
 
+/// Wake-ups that were offered.
+pub struct Offered {
+    settled: oneshot::Receiver<()>,
+}
+
+impl Offered {
+    /// Until the broker has all of them, or will not get them.
+    pub async fn settled(self) {
+        let _ = self.settled.await;
+    }
+}
+
 /// What does the publishing; see [`Publishing::run`].
 pub struct Publishing {
     settings: Settings,
@@ -138,20 +150,13 @@ impl Rabbit {
     }
 
     /// Publishes wake-ups of messages of one lane and one stored partition, in this order. Never waits:
-    /// what there is no room for is dropped and counted, and the sweeper makes up for it. The future is
-    /// for those who do want to wait: it ends when the broker has all of them, or will not get them.
-    pub fn offer(
-        &self,
-        lane: Priority,
-        partition: i16,
-        wake_ups: Vec<WakeUp>,
-    ) -> impl Future<Output = ()> + Send + use<> {
+    /// what there is no room for is dropped and counted, and the sweeper makes up for it. Who does want
+    /// to wait may do so by what is returned.
+    pub fn offer(&self, lane: Priority, partition: i16, wake_ups: Vec<WakeUp>) -> Offered {
         let (ticket, settled) = oneshot::channel();
         let dropped = self.inner.pending.push(lane, partition, wake_ups, ticket);
         self.inner.tally.count(Outcome::NoRoom, dropped);
-        async move {
-            let _ = settled.await;
-        }
+        Offered { settled }
     }
 
     /// How the connection is.

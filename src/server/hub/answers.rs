@@ -72,7 +72,8 @@ pub(super) fn not_allowed(allow: &'static str) -> Response {
     response
 }
 
-pub(super) fn preflight() -> Response {
+/// `asked` names the headers that the page means to send: pages may add some of their own.
+pub(super) fn preflight(asked: Option<&HeaderValue>) -> Response {
     let mut response = text(StatusCode::NO_CONTENT, "");
     let headers = response.headers_mut();
     headers.insert(
@@ -85,6 +86,10 @@ pub(super) fn preflight() -> Response {
             "authorization, content-type, x-requested-with, x-signalr-user-agent",
         ),
     );
+    if let Some(asked) = asked {
+        headers.append(header::ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
+        headers.append(header::VARY, HeaderValue::from_static("Access-Control-Request-Headers"));
+    }
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("3600"));
     response
 }

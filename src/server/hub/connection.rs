@@ -6,6 +6,7 @@
 
 mod calls;
 mod feeding;
+mod receipts;
 
 use std::{
     pin::Pin,
@@ -22,6 +23,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use feeding::Times;
+use receipts::Receipts;
 
 use super::{
     codec::{self, Protocol},
@@ -84,6 +86,8 @@ struct Driver {
     feed: Option<Feed>,
     /// On the diagnostics hub.
     diagnostics: Option<Box<Diagnostics>>,
+    /// Where clients acknowledge nothing.
+    receipts: Option<Box<Receipts>>,
     returns: Option<mpsc::Receiver<Return>>,
     /// Until the end of the handshake.
     newcomer: Option<Newcomer>,
@@ -111,6 +115,7 @@ enum Event {
     Returned(Return),
     Outbound(Option<Outbound>),
     Done(Option<String>, Done),
+    Vouched(Done),
     Read(Result<Vec<Message>, Error>),
     Tick,
     Stop,
@@ -125,6 +130,7 @@ pub fn drive(
 ) -> impl Future<Output = ()> + Send {
     let mut driver = driver(app, &wire, beginning);
     async move {
+        driver.begin_receipts().await;
         let reason = driver.run(&mut wire, stop).await;
         driver.leave(reason);
         let in_order = driver.ended.is_some();
@@ -157,6 +163,7 @@ fn driver(app: App, wire: &Wire, beginning: Beginning) -> Box<Driver> {
         seat: None,
         feed: None,
         diagnostics: None,
+        receipts: None,
         returns,
         newcomer: Some(newcomer),
         outbox: BytesMut::new(),
@@ -208,6 +215,7 @@ impl Driver {
                     Event::Outbound(outbound)
                 }
                 (id, done) = finished(&mut self.running) => Event::Done(id, done),
+                done = receipts::said(&mut self.receipts) => Event::Vouched(done),
                 found = finished(&mut self.reading) => Event::Read(found),
                 back = next_return(&mut self.returns) => Event::Returned(back),
                 () = clock.as_mut() => Event::Tick,
@@ -217,7 +225,7 @@ impl Driver {
                 Event::Heard(Heard::Bytes(bytes)) => {
                     self.session.on_bytes(&bytes, Instant::now(), &mut self.actions);
                 }
-                Event::Heard(Heard::TooLong) => self.session.on_too_long(&mut self.actions),
+                Event::Heard(Heard::Pong(payload)) => self.on_pong(&payload),
                 Event::Heard(Heard::Ended(reason)) => return reason,
                 Event::Heard(Heard::Lost(reason)) => {
                     if !self.detach(wire) {
@@ -226,6 +234,7 @@ impl Driver {
                 }
                 Event::Outbound(outbound) => self.on_outbound(outbound),
                 Event::Done(id, done) => self.on_done(id.as_deref(), done),
+                Event::Vouched(done) => self.on_vouched(&done),
                 Event::Read(found) => self.on_read(found),
                 Event::Returned(back) => self.resume(wire, back),
                 Event::Tick => self.on_tick(wire),
@@ -246,6 +255,7 @@ impl Driver {
             *wire = Wire::Away;
             // What was to go out is sent again to who comes back.
             self.outbox = BytesMut::new();
+            self.forget_ping();
         }
         stays
     }
@@ -259,6 +269,7 @@ impl Driver {
         let now = Instant::now();
         *wire = Wire::Socket(back.socket);
         self.outbox.clear();
+        self.forget_ping();
         if let Some(seat) = &self.seat {
             seat.let_in_by(back.caller.token);
         }
@@ -273,17 +284,20 @@ impl Driver {
 
     fn on_done(&mut self, id: Option<&str>, done: Done) {
         self.running = None;
-        let now = Instant::now();
-        if let Some(feed) = &mut self.feed {
-            if done.acknowledged.is_empty() {
-                feed.on_word_lost();
-            } else {
-                feed.on_acknowledged(&done.acknowledged);
-                self.missed.retain(|a| !done.acknowledged.contains(&a.id));
-                feed.on_heard(now);
-            }
+        self.on_word(&done);
+        self.session.complete(id, done.outcome, Instant::now(), &mut self.actions);
+    }
+
+    /// The recipient's word was stored, or lost.
+    fn on_word(&mut self, done: &Done) {
+        let Some(feed) = &mut self.feed else { return };
+        if done.acknowledged.is_empty() {
+            feed.on_word_lost();
+        } else {
+            feed.on_acknowledged(&done.acknowledged);
+            self.missed.retain(|a| !done.acknowledged.contains(&a.id));
+            feed.on_heard(Instant::now());
         }
-        self.session.complete(id, done.outcome, now, &mut self.actions);
     }
 
     fn deadline(&self) -> Instant {
@@ -446,7 +460,7 @@ impl Driver {
                 self.act();
             }
         }
-        Ok(())
+        if self.outbox.is_empty() { self.probe(wire).await } else { Ok(()) }
     }
 }
 

@@ -118,7 +118,7 @@ impl Hub {
             return text(StatusCode::NOT_FOUND, "");
         }
         if request.method() == Method::OPTIONS {
-            return preflight();
+            return preflight(request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS));
         }
         let query = request.uri().query().unwrap_or_default();
         let token = gate::bearer(request.headers()).or_else(|| parameter(query, "access_token"));

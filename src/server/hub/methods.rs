@@ -127,6 +127,17 @@ pub struct Done {
     pub acknowledged: Vec<MessageId>,
 }
 
+impl Done {
+    /// As of a method that returns nothing; errors stay.
+    pub(super) fn without_value(self) -> Done {
+        let outcome = match self.outcome {
+            Outcome::Value(_) | Outcome::Void => Outcome::Value(Value::Null.into()),
+            error @ Outcome::Error(_) => error,
+        };
+        Done { outcome, ..self }
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct MarkReadArgument {

@@ -447,8 +447,7 @@ impl Session {
         }
     }
 
-    /// The client sends a message that is longer than the transport takes.
-    pub fn on_too_long(&mut self, out: &mut Vec<Action>) {
+    fn on_too_long(&mut self, out: &mut Vec<Action>) {
         if self.phase == Phase::Handshake {
             return self.refuse(&HandshakeError::Canceled, EndReason::HandshakeFailed, out);
         }

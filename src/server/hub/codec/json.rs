@@ -1,7 +1,12 @@
 //! The JSON encoding: one object per record, properties in any order, unknown ones skipped.
 
+use std::fmt;
+
 use bytes::Bytes;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{IgnoredAny, MapAccess, Visitor},
+};
 use serde_json::Value;
 
 use super::{Data, EncodeError, Incoming, Outcome, ParseError, RECORD_END};
@@ -9,33 +14,77 @@ use super::{Data, EncodeError, Incoming, Outcome, ParseError, RECORD_END};
 /// Everything a message may carry. Absent is `None`, null is `Some(Value::Null)`: a completion
 /// tells "nothing" from "null" by it. Values are taken as they come and judged afterwards, because
 /// `type` may come last and decides what is required. `headers` is skipped like unknown properties.
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Default)]
 struct Fields {
-    #[serde(deserialize_with = "present")]
     r#type: Option<Value>,
-    #[serde(deserialize_with = "present")]
     invocation_id: Option<Value>,
-    #[serde(deserialize_with = "present")]
     target: Option<Value>,
-    #[serde(deserialize_with = "present")]
     arguments: Option<Value>,
-    #[serde(deserialize_with = "present")]
     stream_ids: Option<Value>,
-    #[serde(deserialize_with = "present")]
     item: Option<Value>,
-    #[serde(deserialize_with = "present")]
     result: Option<Value>,
-    #[serde(deserialize_with = "present")]
     error: Option<Value>,
-    #[serde(deserialize_with = "present")]
     allow_reconnect: Option<Value>,
-    #[serde(deserialize_with = "present")]
     sequence_id: Option<Value>,
 }
 
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
-    Value::deserialize(deserializer).map(Some)
+/// By hand, because a derived reader refuses a property that comes twice. The last one counts, as in the
+/// official server.
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(FieldsVisitor)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "camelCase")]
+enum Name {
+    Type,
+    InvocationId,
+    Target,
+    Arguments,
+    StreamIds,
+    Item,
+    Result,
+    Error,
+    AllowReconnect,
+    SequenceId,
+    #[serde(other)]
+    Other,
+}
+
+struct FieldsVisitor;
+
+impl<'de> Visitor<'de> for FieldsVisitor {
+    type Value = Fields;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a message")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+        let mut fields = Fields::default();
+        while let Some(name) = map.next_key::<Name>()? {
+            let field = match name {
+                Name::Type => &mut fields.r#type,
+                Name::InvocationId => &mut fields.invocation_id,
+                Name::Target => &mut fields.target,
+                Name::Arguments => &mut fields.arguments,
+                Name::StreamIds => &mut fields.stream_ids,
+                Name::Item => &mut fields.item,
+                Name::Result => &mut fields.result,
+                Name::Error => &mut fields.error,
+                Name::AllowReconnect => &mut fields.allow_reconnect,
+                Name::SequenceId => &mut fields.sequence_id,
+                Name::Other => {
+                    map.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+            };
+            *field = Some(map.next_value()?);
+        }
+        Ok(fields)
+    }
 }
 
 pub(super) fn parse(payload: &[u8]) -> Result<Incoming, ParseError> {

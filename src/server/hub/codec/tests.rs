@@ -44,6 +44,11 @@ fn messages_are_read_with_their_properties_in_any_order() {
             r#"{"type":1,"invocationId":"","target":"A","arguments":[]}"#,
             call(None, "A", vec![], &[]),
         ),
+        // Of a property that comes twice the last counts.
+        (
+            r#"{"type":6,"target":"B","arguments":[1],"target":"A","arguments":[],"type":1}"#,
+            call(None, "A", vec![], &[]),
+        ),
         // Names of properties have case.
         (
             r#"{"type":1,"target":"A","arguments":[],"InvocationId":"7","Type":4}"#,

@@ -9,6 +9,7 @@ use crate::presence::Seat;
 use crate::server::hub::{
     codec::{self, Outcome},
     diagnostics::{Diagnostics, Tell},
+    methods::{Call, Form},
     services::Bound,
     session::Kind,
 };
@@ -26,8 +27,13 @@ impl Driver {
                     feed.on_said(words);
                 }
                 let connection = self.seat.as_ref().map_or(0, Seat::id);
+                // The existing hubs return nothing, and their messages look otherwise.
+                let silent =
+                    self.service.form() == Form::Legacy && matches!(call, Call::SendMessage { .. });
                 let run = call.run(self.app.clone(), self.caller.clone(), written_at, connection);
-                self.running = Some(run.map(move |done| (id, done)).boxed());
+                let run =
+                    run.map(move |done| (id, if silent { done.without_value() } else { done }));
+                self.running = Some(run.boxed());
             }
             Ok(Bound::Diagnostic(call)) => {
                 let Some(hub) = &mut self.diagnostics else { return };

@@ -11,7 +11,7 @@ use super::{Driver, READ_AGAIN};
 use crate::{
     app::{App, Error},
     domain::{
-        Message, MessageId, Party, Phone, UserId,
+        Message, MessageId, Party,
         feed::{Attempt, Batch, Live, PAGE, WINDOW},
     },
     presence::{Delivery, Outbound, Seat},
@@ -19,6 +19,7 @@ use crate::{
         hub::{
             codec::{self, Protocol},
             methods::{Call, Form},
+            services::Service,
         },
         legacy,
         view::{ConversationView, MessageView, StatusChanged, Typing},
@@ -83,16 +84,14 @@ impl Driver {
             feed.on_own(place);
         }
         let here = self.seat.as_ref().is_some_and(|seat| seat.id() == said_by);
+        // In the existing system a user had one connection: its apps would show it as somebody else's.
         if !here
+            && self.service.form() == Form::Current
             && !self.session.is_full()
             && let Some(bytes) = self.live_message(protocol, delivery)
         {
             self.put(&bytes);
         }
-    }
-
-    fn live_message(&self, protocol: Protocol, delivery: &Arc<Delivery>) -> Option<Bytes> {
-        live_message(&self.app, self.service.form(), protocol, delivery)
     }
 
     fn deliver(&mut self, protocol: Protocol, delivery: Arc<Delivery>) {
@@ -101,19 +100,50 @@ impl Driver {
             // It comes with a read, when the client has acknowledged some of what it has.
             return feed.on_nudge();
         }
-        if self.service.form() == Form::Legacy && lacks_account(&self.app, &delivery.message) {
-            // It comes with a read, which looks up what its text needs.
-            return feed.on_nudge();
-        }
         match feed.on_live(attempt(&delivery.message), Instant::now()) {
             Live::Send => {
                 if let Some(bytes) = self.live_message(protocol, &delivery) {
                     self.put(&bytes);
+                    self.note_told(delivery.message.id);
                 }
             }
             Live::Defer if self.deferred.len() < MOST_DEFERRED => self.deferred.push(delivery),
             Live::Defer => feed.on_nudge(),
             Live::Hold | Live::Drop => {}
+        }
+    }
+
+    /// The call that brings a live message: encoded once for all connections of a kind.
+    fn live_message(&self, protocol: Protocol, delivery: &Arc<Delivery>) -> Option<Bytes> {
+        let form = self.service.form();
+        let kept = match (form, protocol) {
+            (Form::Current, Protocol::Json) => Some(&delivery.encoded[0]),
+            (Form::Current, Protocol::MessagePack) => Some(&delivery.encoded[1]),
+            (Form::Legacy, Protocol::Json) => Some(&delivery.encoded[2]),
+            // The existing apps all speak JSON.
+            (Form::Legacy, Protocol::MessagePack) => None,
+        };
+        if let Some(bytes) = kept.and_then(|kept| kept.get()) {
+            return Some(bytes.clone());
+        }
+        let message = &delivery.message;
+        let encoded = match form {
+            Form::Current => {
+                codec::invocation(protocol, "ReceiveMessage", &MessageView::from(message))
+            }
+            Form::Legacy => {
+                let (target, text) = legacy::hub::message(message, self.account());
+                codec::invocation(protocol, target, &text)
+            }
+        };
+        match encoded {
+            Ok(bytes) => {
+                Some(kept.map_or(bytes.clone(), |kept| kept.get_or_init(|| bytes).clone()))
+            }
+            Err(error) => {
+                tracing::error!(%error, "a message could not be written");
+                None
+            }
         }
     }
 
@@ -127,19 +157,13 @@ impl Driver {
         let first = !feed.is_live();
         let app = self.app.clone();
         let caller = self.caller.clone();
-        let form = self.service.form();
         let announcement = self.seat.as_ref().filter(|_| first).map(Seat::announcement);
         let read = async move {
             // First known everywhere, then the read: what is stored in between is told.
             if let Some(announcement) = announcement {
                 announcement.await;
             }
-            let found = app.pending(&caller, &exclude, first, PAGE).await?;
-            if form == Form::Legacy {
-                let accounts: Vec<UserId> = found.iter().filter_map(legacy::hub::account).collect();
-                app.learn_business_phones(&accounts).await?;
-            }
-            Ok(found)
+            app.pending(&caller, &exclude, first, PAGE).await
         };
         self.reading = Some(read.boxed());
     }
@@ -172,6 +196,11 @@ impl Driver {
         let picked = |ids: &[MessageId]| -> Vec<&Message> {
             found.iter().filter(|message| ids.contains(&message.id)).collect()
         };
+        let batch = match batch {
+            // There is no other call for it there.
+            Batch::Page(ids) if self.service == Service::LegacyBusiness => Batch::Singly(ids),
+            batch => batch,
+        };
         match (batch, self.service.form()) {
             (Batch::Nothing, _) => {}
             (Batch::Page(ids), Form::Current) => {
@@ -180,8 +209,7 @@ impl Driver {
                 self.call(protocol, "ReceivePendingMessages", &views);
             }
             (Batch::Page(ids), Form::Legacy) => {
-                let text =
-                    legacy::hub::pending(&picked(&ids), |message| account(&self.app, message));
+                let text = legacy::hub::pending(&picked(&ids));
                 self.call(protocol, "ReceivePendingMessages", &text);
             }
             (Batch::Singly(ids), form) => {
@@ -191,9 +219,9 @@ impl Driver {
                             self.call(protocol, "ReceiveMessage", &MessageView::from(message));
                         }
                         Form::Legacy => {
-                            let account = account(&self.app, message);
-                            let (target, text) = legacy::hub::message(message, account.as_ref());
+                            let (target, text) = legacy::hub::message(message, self.account());
                             self.call(protocol, target, &text);
+                            self.note_told(message.id);
                         }
                     }
                 }
@@ -272,49 +300,4 @@ fn fitting(found: &[Message]) -> usize {
         fits
     });
     found.len().min(1) + more.count()
-}
-
-/// The number of a chat message's business user.
-fn account(app: &App, message: &Message) -> Option<Phone> {
-    app.business_phone(legacy::hub::account(message)?).flatten()
-}
-
-/// Whether that has still to be read.
-fn lacks_account(app: &App, message: &Message) -> bool {
-    legacy::hub::account(message).is_some_and(|id| app.business_phone(id).is_none())
-}
-
-/// The call that brings a live message: encoded once for all connections of a kind.
-fn live_message(
-    app: &App,
-    form: Form,
-    protocol: Protocol,
-    delivery: &Arc<Delivery>,
-) -> Option<Bytes> {
-    let kept = match (form, protocol) {
-        (Form::Current, Protocol::Json) => Some(&delivery.encoded[0]),
-        (Form::Current, Protocol::MessagePack) => Some(&delivery.encoded[1]),
-        (Form::Legacy, Protocol::Json) => Some(&delivery.encoded[2]),
-        // The existing apps all speak JSON.
-        (Form::Legacy, Protocol::MessagePack) => None,
-    };
-    if let Some(bytes) = kept.and_then(|kept| kept.get()) {
-        return Some(bytes.clone());
-    }
-    let message = &delivery.message;
-    let encoded = match form {
-        Form::Current => codec::invocation(protocol, "ReceiveMessage", &MessageView::from(message)),
-        Form::Legacy => {
-            let account = account(app, message);
-            let (target, text) = legacy::hub::message(message, account.as_ref());
-            codec::invocation(protocol, target, &text)
-        }
-    };
-    match encoded {
-        Ok(bytes) => Some(kept.map_or(bytes.clone(), |kept| kept.get_or_init(|| bytes).clone())),
-        Err(error) => {
-            tracing::error!(%error, "a message could not be written");
-            None
-        }
-    }
 }

@@ -4,6 +4,7 @@
 //! room knows neither the hub protocol nor who is connected.
 
 mod events;
+mod pieces;
 mod polls;
 mod socket;
 
@@ -29,8 +30,8 @@ pub const PIECE: usize = 64 * 1024;
 pub enum Heard {
     /// Bytes, cut anywhere.
     Bytes(Bytes),
-    /// A message that the transport does not take for its length.
-    TooLong,
+    /// A pong of the client's, asked for or not.
+    Pong(Bytes),
     /// The client ended the transport.
     Ended(&'static str),
     /// The transport was lost without a goodbye.
@@ -115,6 +116,17 @@ impl Wire {
             }
         };
         tokio::time::timeout(SEND_TIMEOUT, sent).await.unwrap_or(Err("stuck"))
+    }
+
+    /// Asks for a sign that what was sent has come, where the transport has one: then a pong with this
+    /// payload follows. Whether it has.
+    ///
+    /// # Errors
+    /// Why the transport is lost.
+    pub async fn ping(&mut self, payload: Bytes) -> Result<bool, &'static str> {
+        let Wire::Socket(socket) = self else { return Ok(false) };
+        let sent = tokio::time::timeout(SEND_TIMEOUT, socket.ping(payload)).await;
+        sent.unwrap_or(Err("stuck")).map(|()| true)
     }
 
     /// Ends the transport in order. What was sent before arrives.

@@ -7,37 +7,32 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use http::{HeaderMap, header};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncReadExt as _;
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
-        Error, Message as Frame,
+        Message as Frame,
         handshake::derive_accept_key,
         protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
     },
 };
 
-use super::Heard;
+use super::{
+    Heard,
+    pieces::{PIECE, Pieces},
+};
 
 /// The read buffer of a socket. The library's own default would be 128 KiB for each idle connection.
 const READ_BUFFER: usize = 2 * 1024;
-/// The largest WebSocket message: clients join what they had to hold back into one.
-const LARGEST_FRAME: usize = 1024 * 1024;
 /// What the library may hold of one write: the largest page, escaped.
 const WRITE_BUFFER: usize = 8 * 1024 * 1024;
 /// How long the client may take to answer our closing frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// After a pause of this length nothing more is expected of a message that is too long.
-const PAUSE: Duration = Duration::from_millis(500);
-
 /// One WebSocket.
 pub struct Socket {
-    stream: WebSocketStream<TokioIo<Upgraded>>,
+    stream: WebSocketStream<Pieces<TokioIo<Upgraded>>>,
     /// The client's closing frame has come.
     goodbye: bool,
-    /// It sends a message that is too long, and may be at it still.
-    too_long: bool,
 }
 
 impl Socket {
@@ -47,11 +42,11 @@ impl Socket {
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(0)
             .max_write_buffer_size(WRITE_BUFFER)
-            .max_message_size(Some(LARGEST_FRAME))
-            .max_frame_size(Some(LARGEST_FRAME));
-        let io = TokioIo::new(upgraded);
+            .max_message_size(Some(PIECE))
+            .max_frame_size(Some(PIECE));
+        let io = Pieces::new(TokioIo::new(upgraded));
         let stream = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
-        Socket { stream, goodbye: false, too_long: false }
+        Socket { stream, goodbye: false }
     }
 
     pub(super) async fn receive(&mut self) -> Heard {
@@ -60,14 +55,11 @@ impl Socket {
                 Some(Ok(Frame::Text(text))) => Heard::Bytes(text.into()),
                 Some(Ok(Frame::Binary(bytes))) => Heard::Bytes(bytes),
                 // The library answers pings and closing frames; after the latter the stream ends.
-                Some(Ok(Frame::Ping(_) | Frame::Pong(_) | Frame::Frame(_))) => continue,
+                Some(Ok(Frame::Ping(_) | Frame::Frame(_))) => continue,
+                Some(Ok(Frame::Pong(payload))) => Heard::Pong(payload),
                 Some(Ok(Frame::Close(_))) => {
                     self.goodbye = true;
                     continue;
-                }
-                Some(Err(Error::Capacity(_))) => {
-                    self.too_long = true;
-                    Heard::TooLong
                 }
                 Some(Err(error)) if !self.goodbye => {
                     tracing::debug!(%error, "a socket broke");
@@ -88,18 +80,18 @@ impl Socket {
         self.stream.send(frame).await.map_err(|_| "socket_broken")
     }
 
+    pub(super) async fn ping(&mut self, payload: Bytes) -> Result<(), &'static str> {
+        self.stream.send(Frame::Ping(payload)).await.map_err(|_| "socket_broken")
+    }
+
     /// Our closing frame, then the client's.
     pub(super) async fn close(mut self: Box<Self>) {
         let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
         let farewell = async {
             if self.stream.close(Some(frame)).await.is_ok() {
+                // To its end: closing with something unread would reset the connection, and the client
+                // would never see why it was ended.
                 while let Some(Ok(_)) = self.stream.next().await {}
-            }
-            if self.too_long {
-                // Closing with something unread would reset the connection, and the client would
-                // never see why it was ended.
-                let (io, mut unread) = (self.stream.get_mut(), vec![0; READ_BUFFER]);
-                while let Ok(Ok(1..)) = tokio::time::timeout(PAUSE, io.read(&mut unread)).await {}
             }
         };
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, farewell).await;

@@ -1,0 +1,121 @@
+//! The word of clients that have none: the existing programs of businesses show what they are told and
+//! acknowledge nothing. That a message has come to them is seen by a ping that was sent after it and
+//! answered; over other transports, where nothing is answered, by its having been written.
+
+use bytes::Bytes;
+use futures_util::{FutureExt as _, future::BoxFuture};
+
+use super::Driver;
+use crate::{
+    domain::{MessageId, Party, Phone},
+    server::hub::{
+        methods::{Call, Done},
+        services::Service,
+        wire::Wire,
+    },
+};
+
+/// What is known of the messages told on one connection. There are no more than a window holds.
+#[derive(Default)]
+pub(super) struct Receipts {
+    /// The caller's own phone number.
+    pub(super) account: Option<Phone>,
+    /// Told, after the last ping.
+    told: Vec<MessageId>,
+    /// Told before the ping that is not answered yet.
+    probed: Vec<MessageId>,
+    ping: u64,
+    saying: Option<BoxFuture<'static, Done>>,
+}
+
+/// The end of what is being said for the client.
+pub(super) async fn said(receipts: &mut Option<Box<Receipts>>) -> Done {
+    match receipts.as_mut().map(|receipts| &mut receipts.saying) {
+        Some(saying) => super::finished(saying).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Driver {
+    /// Begins to keep receipts, where the client gives none.
+    pub(super) async fn begin_receipts(&mut self) {
+        let (Service::LegacyBusiness, Party::Business(id)) = (self.service, self.caller.party())
+        else {
+            return;
+        };
+        let account = match self.app.find_user(&id.to_string()).await {
+            Ok(user) => user.phone,
+            Err(error) => {
+                tracing::warn!(%error, "a business user's own number could not be read");
+                None
+            }
+        };
+        self.receipts = Some(Box::new(Receipts { account, ..Receipts::default() }));
+    }
+
+    /// The number of the account that is told.
+    pub(super) fn account(&self) -> &str {
+        let account = self.receipts.as_ref().and_then(|receipts| receipts.account.as_ref());
+        account.map_or("", Phone::as_str)
+    }
+
+    pub(super) fn note_told(&mut self, id: MessageId) {
+        if let Some(receipts) = &mut self.receipts {
+            receipts.told.push(id);
+        }
+    }
+
+    /// Everything has been written: asks whether it has come.
+    pub(super) async fn probe(&mut self, wire: &mut Wire) -> Result<(), &'static str> {
+        let Some(receipts) = &mut self.receipts else { return Ok(()) };
+        let waits = receipts.saying.is_some() || !receipts.probed.is_empty();
+        if waits || receipts.told.is_empty() || self.session.is_away() {
+            return Ok(());
+        }
+        receipts.probed = std::mem::take(&mut receipts.told);
+        receipts.ping += 1;
+        let ping = Bytes::copy_from_slice(&receipts.ping.to_be_bytes());
+        if !wire.ping(ping).await? {
+            self.vouch();
+        }
+        Ok(())
+    }
+
+    /// A ping was answered. Some clients send answers that nothing asked for.
+    pub(super) fn on_pong(&mut self, payload: &[u8]) {
+        if self.receipts.as_ref().is_some_and(|receipts| receipts.ping.to_be_bytes() == payload) {
+            self.vouch();
+        }
+    }
+
+    fn vouch(&mut self) {
+        let Some(receipts) = &mut self.receipts else { return };
+        let ids = std::mem::take(&mut receipts.probed);
+        if ids.is_empty() {
+            return;
+        }
+        let call = Call::Acknowledge(ids);
+        let written_at = self.written_at(&call);
+        if let Some(feed) = &mut self.feed {
+            feed.on_said(call.words());
+        }
+        let saying = call.run(self.app.clone(), self.caller.clone(), written_at, 0).boxed();
+        if let Some(receipts) = &mut self.receipts {
+            receipts.saying = Some(saying);
+        }
+    }
+
+    pub(super) fn on_vouched(&mut self, done: &Done) {
+        if let Some(receipts) = &mut self.receipts {
+            receipts.saying = None;
+        }
+        self.on_word(done);
+    }
+
+    /// The transport was lost with what was on it.
+    pub(super) fn forget_ping(&mut self) {
+        if let Some(receipts) = &mut self.receipts {
+            receipts.told.append(&mut receipts.probed);
+        }
+    }
+}
