@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::App;
-use crate::domain::Priority;
+use crate::domain::{Priority, replica::Standing};
 
 /// How long a dependency may take to answer before it counts as down.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -21,6 +21,19 @@ pub struct Dependency {
     pub fault: Option<String>,
     /// Whether nothing works without it.
     pub vital: bool,
+}
+
+/// A copy of the database that lists are read from.
+#[derive(Clone, Debug)]
+pub struct Replica {
+    /// Its host and port.
+    pub name: std::sync::Arc<str>,
+    /// Whether it is read from.
+    pub standing: Standing,
+    /// How far it lagged when last measured.
+    pub lag: Option<Duration>,
+    /// Why it is left out.
+    pub fault: Option<String>,
 }
 
 /// Mail waits for its server; nothing else does.
@@ -59,6 +72,19 @@ impl App {
             }
         }
         all
+    }
+
+    /// How the copies of the database stand; without any, everything is read from the database itself.
+    pub fn replicas(&self) -> Vec<Replica> {
+        let states = self.store().replicas().into_iter();
+        states
+            .map(|state| Replica {
+                name: state.name,
+                standing: state.standing,
+                lag: state.lag,
+                fault: state.fault,
+            })
+            .collect()
     }
 
     /// How many wake-ups wait in each lane: low, normal, high.

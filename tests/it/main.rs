@@ -31,5 +31,6 @@ mod listen;
 mod machine;
 mod migrations;
 mod properties;
+mod replicas;
 mod support;
 mod transports;

@@ -1,6 +1,7 @@
 //! The harness: the built binary as a user would run it, in a folder of its own, on free ports.
 
 pub mod proxy;
+pub mod replica;
 pub mod smtp;
 
 use std::{
@@ -64,7 +65,11 @@ pub fn run(data_dir: &Path, arguments: &[&str]) -> Output {
 
 /// Runs a command that must succeed and gives its JSON.
 pub fn run_json(data_dir: &Path, arguments: &[&str]) -> Value {
-    let output = run(data_dir, &[arguments, &["-o", "json"]].concat());
+    json_of(&mut command(data_dir), arguments)
+}
+
+fn json_of(command: &mut Command, arguments: &[&str]) -> Value {
+    let output = command.args(arguments).args(["-o", "json"]).output().unwrap();
     assert!(
         output.status.success(),
         "esh3ar {arguments:?}: {}\n{}",
@@ -204,9 +209,14 @@ impl Server {
         wait_for("the server to end", || child.try_wait().unwrap()).await.code()
     }
 
+    /// A command over the same database; its JSON.
+    pub fn run_json(&self, arguments: &[&str]) -> Value {
+        json_of(command(&self.data()).envs(self.environment()), arguments)
+    }
+
     /// A business user with these permissions; its token.
     pub fn user(&self, name: &str, permissions: &str) -> String {
-        run_json(&self.data(), &["user", "add", name, "--permission", permissions]);
+        self.run_json(&["user", "add", name, "--permission", permissions]);
         self.token(&["--user", name])
     }
 
@@ -227,12 +237,12 @@ impl Server {
 
     /// A verified phone; its token.
     pub fn phone(&self, number: &str) -> String {
-        run_json(&self.data(), &["mobile", "add", number, "--verified"]);
+        self.run_json(&["mobile", "add", number, "--verified"]);
         self.token(&["--mobile", number])
     }
 
     pub fn token(&self, owner: &[&str]) -> String {
-        let made = run_json(&self.data(), &[&["token", "create"], owner].concat());
+        let made = self.run_json(&[&["token", "create"], owner].concat());
         made["token"].as_str().unwrap().to_owned()
     }
 
