@@ -107,8 +107,11 @@ impl App {
         limit: usize,
     ) -> Result<Vec<Conversation>, Error> {
         let party = App::talker(caller)?;
-        let client = self.store().client().await?;
-        Ok(conversations::list(&client, &party, status, Some(after), limit).await?)
+        let party = &party;
+        let list = |client| async move {
+            conversations::list(&client, party, status, Some(after), limit).await
+        };
+        Ok(self.store().read(list).await?)
     }
 
     /// One of the caller's conversations.
@@ -201,8 +204,10 @@ impl App {
         page: Page,
     ) -> Result<Vec<Message>, Error> {
         self.taking_part(caller, id).await?;
-        let client = self.store().client().await?;
-        Ok(chat::history(&client, id, page.before, page.after, page.limit).await?)
+        let Page { before, after, limit } = page;
+        let history =
+            |client| async move { chat::history(&client, id, before, after, limit).await };
+        Ok(self.store().read(history).await?)
     }
 
     /// The caller has read a conversation, up to a `seq` or whole. Gives how many messages that

@@ -57,6 +57,16 @@ impl App {
         filter: &Filter,
         limit: usize,
     ) -> Result<Vec<DeadLetter>, Error> {
+        let list = |client| async move { dead_letters::list(&client, filter, limit).await };
+        Ok(self.store().read(list).await?)
+    }
+
+    /// The same from the database itself: what is found here is acted on.
+    async fn dead_letters_now(
+        &self,
+        filter: &Filter,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, Error> {
         Ok(dead_letters::list(&self.store().client().await?, filter, limit).await?)
     }
 
@@ -74,7 +84,7 @@ impl App {
     /// [`Error::NotFound`]; failures of the database.
     pub async fn dead_letter(&self, id: DeadLetterId) -> Result<DeadLetter, Error> {
         let filter = Filter { ids: vec![id], ..Filter::default() };
-        self.dead_letters(&filter, 1).await?.pop().ok_or(Error::NotFound("dead letter"))
+        self.dead_letters_now(&filter, 1).await?.pop().ok_or(Error::NotFound("dead letter"))
     }
 
     /// Does something to every dead letter that a filter matches now, at most `most` of them, oldest
@@ -95,7 +105,7 @@ impl App {
         let mut page = Filter { before: filter.before, ..filter.clone() };
         while outcome.matched < most {
             let limit = AT_ONCE.min(most - outcome.matched);
-            let found = match patiently(|| self.dead_letters(&page, limit)).await {
+            let found = match patiently(|| self.dead_letters_now(&page, limit)).await {
                 Ok(found) => found,
                 Err(error) if outcome.matched == 0 => return Err(error),
                 Err(error) => {

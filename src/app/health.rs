@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::App;
-use crate::domain::Priority;
+use crate::domain::{Priority, replica::Standing};
+use crate::queue::{Queue, rabbit::State};
 
 /// How long a dependency may take to answer before it counts as down.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -11,7 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// One dependency.
 #[derive(Clone, Debug)]
 pub struct Dependency {
-    /// `database`, `realtime` or `mail`.
+    /// `database`, `realtime`, `rabbitmq`, `redis` or `mail`.
     pub name: &'static str,
     /// Whether it answers.
     pub up: bool,
@@ -21,6 +22,19 @@ pub struct Dependency {
     pub fault: Option<String>,
     /// Whether nothing works without it.
     pub vital: bool,
+}
+
+/// A copy of the database that lists are read from.
+#[derive(Clone, Debug)]
+pub struct Replica {
+    /// Its host and port.
+    pub name: std::sync::Arc<str>,
+    /// Whether it is read from.
+    pub standing: Standing,
+    /// How far it lagged when last measured.
+    pub lag: Option<Duration>,
+    /// Why it is left out.
+    pub fault: Option<String>,
 }
 
 /// Mail waits for its server; nothing else does.
@@ -44,6 +58,7 @@ impl App {
         let latency = Duration::ZERO;
         let realtime = Dependency { name: "realtime", up: true, latency, fault: None, vital: true };
         let mut all = vec![database, realtime];
+        all.extend(self.look_at_ways().await);
         if !details {
             return all;
         }
@@ -59,6 +74,51 @@ impl App {
             }
         }
         all
+    }
+
+    /// How the copies of the database stand; without any, everything is read from the database itself.
+    pub fn replicas(&self) -> Vec<Replica> {
+        let states = self.store().replicas().into_iter();
+        states
+            .map(|state| Replica {
+                name: state.name,
+                standing: state.standing,
+                lag: state.lag,
+                fault: state.fault,
+            })
+            .collect()
+    }
+
+    /// The ways to other processes. Without them messages come later, and none is lost: nothing of it is
+    /// vital.
+    pub async fn look_at_ways(&self) -> Vec<Dependency> {
+        let mut ways = Vec::new();
+        if let Queue::Rabbit(rabbit) = self.queue() {
+            let fault = match &*rabbit.state().borrow() {
+                State::Connected { .. } => None,
+                State::Down { why, .. } => Some(why.clone()),
+                State::Blocked { why, .. } => Some(format!("it takes no publishes: {why}")),
+            };
+            let (up, latency) = (fault.is_none(), Duration::ZERO);
+            ways.push(Dependency { name: "rabbitmq", up, latency, fault, vital: false });
+        }
+        if let Some(relay) = self.presence().relay() {
+            let begun = Instant::now();
+            let fault = match relay.redis().ping().await {
+                Ok(()) => None,
+                Err(_) => Some(relay.redis().why_down()),
+            };
+            let (up, latency) = (fault.is_none(), begun.elapsed());
+            ways.push(Dependency { name: "redis", up, latency, fault, vital: false });
+        }
+        for way in &ways {
+            let name = match way.name {
+                "rabbitmq" => "esh3ar_rabbitmq_up",
+                _ => "esh3ar_redis_up",
+            };
+            metrics::gauge!(name).set(f64::from(u8::from(way.up)));
+        }
+        ways
     }
 
     /// How many wake-ups wait in each lane: low, normal, high.

@@ -229,7 +229,7 @@ impl App {
             crate::domain::Party::Business(id) => filter.sender = Some(id),
             crate::domain::Party::Mobile(phone) => filter.recipient = Some(phone),
         }
-        Ok(messages::list(&self.store().client().await?, &filter, limit).await?)
+        self.listed(&filter, limit).await
     }
 
     /// How many messages the caller has sent, counted up to `most`.
@@ -240,7 +240,8 @@ impl App {
         let crate::domain::Party::Business(id) = caller.party() else {
             return Err(Error::WrongAudience("business"));
         };
-        Ok(messages::count_of_sender(&self.store().client().await?, id, most).await?)
+        let count = |client| async move { messages::count_of_sender(&client, id, most).await };
+        Ok(self.store().read(count).await?)
     }
 
     /// Messages for an administrator on the server: everybody's.
@@ -252,7 +253,12 @@ impl App {
         filter: &Filter,
         limit: usize,
     ) -> Result<Vec<Message>, Error> {
-        Ok(messages::list(&self.store().client().await?, filter, limit).await?)
+        self.listed(filter, limit).await
+    }
+
+    async fn listed(&self, filter: &Filter, limit: usize) -> Result<Vec<Message>, Error> {
+        let list = |client| async move { messages::list(&client, filter, limit).await };
+        Ok(self.store().read(list).await?)
     }
 
     /// One message and its unusual events, for an administrator on the server.

@@ -46,9 +46,8 @@ impl App {
         {
             return Ok(kept);
         }
-        let client = self.store().client().await?;
-        let (messages, version) = versions::latest(&client, id, limit).await?;
-        drop(client);
+        let latest = |client| async move { versions::latest(&client, id, limit).await };
+        let (messages, version) = self.store().read(latest).await?;
         let page = Bytes::from(render(&messages));
         if let Some(version) = version.filter(|_| limit <= KEPT_PAGE) {
             self.cache().put(key(&version), page.clone(), KEPT).await;
@@ -84,9 +83,9 @@ impl App {
                 return Ok(kept);
             }
         }
-        let client = self.store().client().await?;
-        let (found, version) = versions::list(&client, &party, status, limit + 1).await?;
-        drop(client);
+        let of = &party;
+        let list = |client| async move { versions::list(&client, of, status, limit + 1).await };
+        let (found, version) = self.store().read(list).await?;
         let page = Bytes::from(render(&found, limit, &party));
         if let Some(version) = version.filter(|_| limit <= KEPT_PAGE) {
             self.cache().put(key(&version), page.clone(), KEPT).await;

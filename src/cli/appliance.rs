@@ -86,9 +86,10 @@ impl Works {
     /// Starts them over an open database, which is closed again if they cannot be.
     pub(super) async fn start(
         setup: &Setup,
-        store: OpenedStore,
+        mut store: OpenedStore,
         role: Role,
     ) -> Result<Works, Failure> {
+        let replicas = store.replicas.take();
         let (taking, work) = (Part::default(), Part::default());
         let (writers, ways) = (Part::default(), Part::default());
         let config = &setup.loaded.config;
@@ -108,6 +109,10 @@ impl Works {
                 (Some(broker), Role::Worker) => Some(cluster::consumer(&app, &broker, &taking)),
                 _ => None,
             };
+            // A worker gives no lists.
+            if let Some(replicas) = replicas.filter(|_| role != Role::Worker) {
+                replicas.start(&work.tracker, &work.stop);
+            }
             worker::start(&app, role, consumer.as_ref(), &work.tracker, &work.stop);
             Ok(app)
         };

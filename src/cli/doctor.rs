@@ -7,7 +7,10 @@ use super::{
     exit::{Failure, Kind},
     opened, privilege,
 };
-use crate::store::{embedded::Purpose, migrate};
+use crate::{
+    domain::replica::Standing,
+    store::{embedded::Purpose, migrate},
+};
 
 /// Files a gateway for ten thousand connections needs.
 const FILES_WANTED: u64 = 12_000;
@@ -121,5 +124,39 @@ async fn database(setup: &Setup, checks: &mut Vec<Check>) {
         },
         Err(error) => bad("schema", error.to_string(), "install the esh3ar that made it"),
     });
+    let _ = opened.close().await;
+    replicas(setup, checks).await;
+}
+
+async fn replicas(setup: &Setup, checks: &mut Vec<Check>) {
+    let database = &setup.loaded.config.database;
+    if database.replica_urls.is_empty() {
+        return;
+    }
+    let mut opened = match opened::with_replicas(database) {
+        Ok(opened) => opened,
+        Err(failure) => {
+            checks.push(bad("replicas", failure.what, failure.hint.unwrap_or_default()));
+            return;
+        }
+    };
+    if let Some(work) = opened.replicas.take() {
+        work.look().await;
+    }
+    for replica in opened.store.replicas() {
+        let name = &replica.name;
+        checks.push(match (replica.standing, replica.fault) {
+            (Standing::Usable, _) => {
+                let lag = replica.lag.unwrap_or_default().as_secs_f64();
+                good("replica", format!("{name} answers and lags {lag:.1} s"))
+            }
+            (_, fault) => {
+                let remedy = "lists are read from the primary meanwhile; check that it streams from \
+                              database.url's server and lets esh3ar in";
+                let fault = fault.unwrap_or_else(|| "has not caught up yet".to_owned());
+                poor("replica", format!("{name}: {fault}"), remedy)
+            }
+        });
+    }
     let _ = opened.close().await;
 }

@@ -13,18 +13,22 @@ use crate::{
         App, Clock, Role, Settings, failpoints::Failpoints, limits::Limits, nodes::NodeSettings,
     },
     cache::Cache,
-    config::{Config, SmtpTls},
+    config::{Config, Database, Secret, SmtpTls},
     mail::{Encryption, Mailer, SmtpSettings},
     store::{
         Store,
         embedded::{self, Embedded, Purpose},
-        migrate, pool,
+        migrate,
+        pool::{self, Target},
+        replicas::ReplicasWork,
     },
 };
 
 /// An open database.
 pub(super) struct OpenedStore {
     pub(super) store: Store,
+    /// What reads from its copies need; only a serving process has it.
+    pub(super) replicas: Option<ReplicasWork>,
     embedded: Option<Embedded>,
 }
 
@@ -102,9 +106,11 @@ pub(super) fn mailer(config: &Config) -> Result<Mailer, Failure> {
 pub(super) async fn open_store(setup: &Setup, purpose: Purpose) -> Result<OpenedStore, Failure> {
     let database = &setup.loaded.config.database;
     if let Some(url) = &database.url {
-        let config = pool::parse_url(url.expose())
-            .map_err(|error| Failure::new(Kind::Config, error.to_string()))?;
-        return Ok(OpenedStore { store: Store::new(config, database.pool_size)?, embedded: None });
+        if purpose == Purpose::Command || database.replica_urls.is_empty() {
+            let store = Store::new(parse("database.url", url)?, database.pool_size)?;
+            return Ok(OpenedStore { store, replicas: None, embedded: None });
+        }
+        return with_replicas(database);
     }
     let options = embedded::Options {
         data_dir: setup.data_dir.clone(),
@@ -113,7 +119,24 @@ pub(super) async fn open_store(setup: &Setup, purpose: Purpose) -> Result<Opened
     };
     let embedded = Embedded::open(options).await?;
     let store = Store::new(embedded.pg_config(), database.pool_size)?;
-    Ok(OpenedStore { store, embedded: Some(embedded) })
+    Ok(OpenedStore { store, replicas: None, embedded: Some(embedded) })
+}
+
+/// A given database with its copies.
+pub(super) fn with_replicas(database: &Database) -> Result<OpenedStore, Failure> {
+    let url = database.url.as_ref().ok_or_else(|| {
+        Failure::new(Kind::Config, "database.replica_urls needs database.url beside it")
+    })?;
+    let config = parse("database.url", url)?;
+    let urls = database.replica_urls.iter();
+    let replicas = urls.map(|url| parse("database.replica_urls", url)).collect::<Result<_, _>>()?;
+    let (store, work) = Store::with_replicas(config, replicas, database.pool_size)?;
+    Ok(OpenedStore { store, replicas: Some(work), embedded: None })
+}
+
+fn parse(key: &str, url: &Secret) -> Result<Target, Failure> {
+    pool::parse_url(url.expose())
+        .map_err(|error| Failure::new(Kind::Config, format!("{key}: {error}")))
 }
 
 impl OpenedStore {

@@ -54,10 +54,16 @@ pub const KEYS: &[Key] = &[
         secret: true,
         doc: "postgres:// URL; unset: a private Postgres under data_dir.",
     },
+    Key {
+        name: "database.replica_urls",
+        default: "",
+        secret: true,
+        doc: "postgres:// URLs of streaming replicas that lists and histories may be read from; several in an array, or with commas.",
+    },
     key(
         "database.pool_size",
         "16",
-        "Connections to Postgres at once; 48 at most with the private one.",
+        "Connections to Postgres at once, and to each replica; 48 at most with the private one.",
     ),
     key(
         "database.bin_dir",
@@ -154,7 +160,6 @@ const NOT_YET: &[&str] = &[
     "sms.",
     "retention.messages",
     "http.public_url",
-    "database.replica_urls",
     "limits.uploads_per_minute",
 ];
 

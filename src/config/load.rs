@@ -206,6 +206,9 @@ fn flatten(prefix: &str, value: &config::Value, flat: &mut Vec<(String, String)>
             let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
             flatten(&key, value, flat);
         }
+    } else if let ValueKind::Array(list) = &value.kind {
+        let texts = list.iter().map(|item| item.clone().into_string().unwrap_or_default());
+        flat.push((prefix.to_owned(), texts.collect::<Vec<_>>().join(",")));
     } else {
         flat.push((prefix.to_owned(), value.clone().into_string().unwrap_or_default()));
     }
@@ -297,6 +300,21 @@ impl Reader {
         Some(self.text(key)).filter(|text| !text.is_empty()).map(PathBuf::from)
     }
 
+    /// URLs in a row. A comma may also stand in one, between the hosts of a server that has several.
+    fn urls(&self, key: &str) -> Vec<Secret> {
+        let mut urls: Vec<String> = Vec::new();
+        for part in self.text(key).split([',', '\n']).map(str::trim).filter(|p| !p.is_empty()) {
+            match urls.last_mut() {
+                Some(last) if !part.contains("://") => {
+                    last.push(',');
+                    last.push_str(part);
+                }
+                _ => urls.push(part.to_owned()),
+            }
+        }
+        urls.into_iter().map(Secret::new).collect()
+    }
+
     fn smtp(&mut self) -> Option<Smtp> {
         let host = self.text("smtp.host");
         let from = self.text("smtp.from");
@@ -356,6 +374,11 @@ impl Reader {
             let text = format!("may be at most {PRIVATE_POOL} with the private Postgres");
             self.fault("database.pool_size", text);
         }
+        let replica_urls = self.urls("database.replica_urls");
+        if !replica_urls.is_empty() && self.text("database.url").is_empty() {
+            let text = "needs database.url beside it: the private Postgres has no replicas";
+            self.fault("database.replica_urls", text.to_owned());
+        }
         let address = "an address and port such as 127.0.0.1:5000";
         let fallback = SocketAddr::from(([127, 0, 0, 1], 0));
         let tls = match (self.path("http.tls_cert"), self.path("http.tls_key")) {
@@ -412,6 +435,7 @@ impl Reader {
             metrics_listen,
             database: Database {
                 url: Some(self.text("database.url")).filter(|u| !u.is_empty()).map(Secret::new),
+                replica_urls,
                 pool_size,
                 bin_dir: self.path("database.bin_dir"),
             },

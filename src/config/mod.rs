@@ -88,7 +88,9 @@ pub struct MessageLimits {
 pub struct Database {
     /// A given one; unset: the private one under the data folder.
     pub url: Option<Secret>,
-    /// Connections at once.
+    /// Copies of the given one, for lists and histories.
+    pub replica_urls: Vec<Secret>,
+    /// Connections at once, to it and to each copy.
     pub pool_size: usize,
     /// Where Postgres' programs are, for the private one.
     pub bin_dir: Option<PathBuf>,

@@ -17,6 +17,7 @@ pub mod party;
 pub mod permission;
 pub mod phone;
 pub mod rate;
+pub mod replica;
 pub mod retry;
 pub mod status;
 pub mod verdict;

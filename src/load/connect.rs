@@ -1,6 +1,9 @@
 //! Connections to the server: HTTP that is kept alive, and WebSockets with small buffers.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -28,16 +31,23 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 /// A WebSocket over either.
 pub(super) type Socket = WebSocketStream<Box<dyn Stream>>;
 
-/// Where the server is.
+/// Where the server is, or each gateway of a cluster. Every new connection goes to the next of them that
+/// takes it.
 #[derive(Clone)]
 pub(super) struct Place {
+    doors: Arc<[Door]>,
+    next: Arc<AtomicUsize>,
+}
+
+/// One address.
+struct Door {
     host: String,
     authority: String,
     tls: Option<tokio_rustls::TlsConnector>,
 }
 
-impl Place {
-    pub(super) fn parse(url: &str) -> Result<Place, Error> {
+impl Door {
+    fn parse(url: &str) -> Result<Door, Error> {
         let bad = || Error::Url(url.to_owned());
         let uri: http::Uri = url.parse().map_err(|_| bad())?;
         let host = uri.host().ok_or_else(bad)?.to_owned();
@@ -47,12 +57,7 @@ impl Place {
             _ => return Err(bad()),
         };
         let authority = format!("{host}:{}", uri.port_u16().unwrap_or(port));
-        Ok(Place { host, authority, tls: secure.then(connector) })
-    }
-
-    /// Host and port, as requests name them.
-    pub(super) fn authority(&self) -> &str {
-        &self.authority
+        Ok(Door { host, authority, tls: secure.then(connector) })
     }
 
     async fn stream(&self) -> Result<Box<dyn Stream>, Error> {
@@ -64,10 +69,37 @@ impl Place {
             .map_err(|error| Error::Connect(error.to_string()))?;
         Ok(Box::new(tls.connect(name, tcp).await.map_err(failed)?))
     }
+}
+
+impl Place {
+    /// One address, or several with commas.
+    pub(super) fn parse(urls: &str) -> Result<Place, Error> {
+        let doors: Vec<Door> =
+            urls.split(',').map(|url| Door::parse(url.trim())).collect::<Result<_, _>>()?;
+        Ok(Place { doors: doors.into(), next: Arc::default() })
+    }
+
+    /// Host and port, as requests name them.
+    pub(super) fn authority(&self) -> &str {
+        self.doors.first().map_or("", |door| &door.authority)
+    }
+
+    async fn stream(&self) -> Result<(Box<dyn Stream>, &Door), Error> {
+        let first = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut last = Error::Connect("there is no address".to_owned());
+        for n in 0..self.doors.len() {
+            let door = &self.doors[(first + n) % self.doors.len()];
+            match door.stream().await {
+                Ok(stream) => return Ok((stream, door)),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
 
     /// A connection for requests.
     pub(super) async fn http(&self) -> Result<SendRequest<Full<Bytes>>, Error> {
-        let io = TokioIo::new(self.stream().await?);
+        let io = TokioIo::new(self.stream().await?.0);
         let (sender, connection) = hyper::client::conn::http1::handshake(io)
             .await
             .map_err(|error| Error::Connect(error.to_string()))?;
@@ -77,9 +109,10 @@ impl Place {
 
     /// A connection to the hub, before its handshake.
     pub(super) async fn hub(&self, token: &str) -> Result<Socket, Error> {
-        let scheme = if self.tls.is_some() { "wss" } else { "ws" };
+        let (stream, door) = self.stream().await?;
+        let scheme = if door.tls.is_some() { "wss" } else { "ws" };
         let failed = |error: &dyn std::fmt::Display| Error::Connect(error.to_string());
-        let mut request = format!("{scheme}://{}/hub", self.authority)
+        let mut request = format!("{scheme}://{}/hub", door.authority)
             .into_client_request()
             .map_err(|error| failed(&error))?;
         let bearer = format!("Bearer {token}").parse().map_err(|_| failed(&"unfit token"))?;
@@ -88,7 +121,6 @@ impl Place {
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(0)
             .max_write_buffer_size(1024 * 1024);
-        let stream = self.stream().await?;
         let (socket, _) =
             client_async_with_config(request, stream, Some(config)).await.map_err(|error| {
                 match error {

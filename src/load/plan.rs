@@ -19,7 +19,7 @@ pub enum Error {
 /// The server under load.
 #[derive(Clone)]
 pub struct Target {
-    /// Its address.
+    /// Its address; those of several gateways with commas.
     pub url: String,
     /// A business user's token.
     pub sender: String,

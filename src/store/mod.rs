@@ -19,6 +19,7 @@ pub mod nodes;
 pub mod notices;
 pub mod outcome;
 pub mod pool;
+pub mod replicas;
 pub mod rows;
 pub mod secrets;
 pub mod story;

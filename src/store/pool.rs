@@ -8,7 +8,10 @@ use deadpool_postgres::{
 use tokio_postgres::NoTls;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::Error;
+use super::{
+    Error,
+    replicas::{ReplicaState, Replicas, ReplicasWork},
+};
 
 /// A connection from the pool.
 pub type Client = deadpool_postgres::Object;
@@ -17,6 +20,7 @@ pub type Client = deadpool_postgres::Object;
 #[derive(Clone)]
 pub struct Store {
     pool: Pool,
+    replicas: Option<Replicas>,
 }
 
 /// How long a caller waits for a connection before it is told that there is none.
@@ -33,17 +37,20 @@ const BY_INDEX: &str = "SET enable_seqscan = off; SET enable_bitmapscan = off; \
 /// A setting without which an answered message could be lost.
 const DURABLE: [&str; 3] = ["fsync", "full_page_writes", "synchronous_commit"];
 
+/// Where a database is, and how to come in.
+pub type Target = tokio_postgres::Config;
+
 /// A database URL that cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("database.url cannot be read: {0}")]
+#[error("the database URL cannot be read: {0}")]
 pub struct BadUrl(String);
 
 /// Reads a `postgres://` URL.
 ///
 /// # Errors
 /// What is wrong with it, without repeating it: it may hold a password.
-pub fn parse_url(url: &str) -> Result<tokio_postgres::Config, BadUrl> {
-    url.parse::<tokio_postgres::Config>().map_err(|error| {
+pub fn parse_url(url: &str) -> Result<Target, BadUrl> {
+    url.parse::<Target>().map_err(|error| {
         BadUrl(
             std::error::Error::source(&error)
                 .map_or_else(|| error.to_string(), ToString::to_string),
@@ -56,47 +63,47 @@ impl Store {
     ///
     /// # Errors
     /// Only when the pool cannot be built at all.
-    pub fn new(mut config: tokio_postgres::Config, size: usize) -> Result<Store, Error> {
-        config
-            .connect_timeout(Duration::from_secs(5))
-            .keepalives_idle(Duration::from_secs(30))
-            .tcp_user_timeout(Duration::from_secs(15))
-            .application_name("esh3ar");
-        let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let manager = if config.get_ssl_mode() == tokio_postgres::config::SslMode::Disable
-            || config
-                .get_hosts()
-                .iter()
-                .all(|host| matches!(host, tokio_postgres::config::Host::Unix(_)))
+    pub fn new(config: Target, size: usize) -> Result<Store, Error> {
+        Ok(Store { pool: pool(config, size, WAIT)?, replicas: None })
+    }
+
+    /// The same, with copies of the database to read from; see [`Store::read`]. Until their work is
+    /// started, none is.
+    ///
+    /// # Errors
+    /// As [`Store::new`].
+    pub fn with_replicas(
+        config: Target,
+        replicas: Vec<Target>,
+        size: usize,
+    ) -> Result<(Store, ReplicasWork), Error> {
+        let (replicas, work) = Replicas::new(config.clone(), replicas, size)?;
+        Ok((Store { pool: pool(config, size, WAIT)?, replicas: Some(replicas) }, work))
+    }
+
+    /// Runs a query that only reads, on a copy of the database if one may be used, else on the database
+    /// itself. Whichever it is, the query sees everything that was committed before this was called,
+    /// through whichever process; and no failure of a copy is the caller's. So the query may run twice.
+    ///
+    /// For lists and histories. What decides something reads from [`Store::client`].
+    ///
+    /// # Errors
+    /// Those of the query, and of having a connection.
+    pub async fn read<T, F>(&self, query: impl Fn(Client) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        if let Some(replicas) = &self.replicas
+            && let Some(found) = replicas.read(&query).await
         {
-            Manager::from_config(config, NoTls, manager_config)
-        } else {
-            Manager::from_config(config, tls()?, manager_config)
-        };
-        let pool = Pool::builder(manager)
-            .max_size(size)
-            // The connection used last has its statements and pages in the processor's cache.
-            .queue_mode(QueueMode::Lifo)
-            .runtime(Runtime::Tokio1)
-            .wait_timeout(Some(WAIT))
-            .create_timeout(Some(WAIT))
-            .recycle_timeout(Some(WAIT))
-            .post_create(Hook::async_fn(|client, _| {
-                Box::pin(async move {
-                    client
-                        .batch_execute(&format!(
-                            "{BY_INDEX} SET statement_timeout = {STATEMENT_TIMEOUT_MS}; \
-                             SET lock_timeout = 5000; \
-                             SET idle_in_transaction_session_timeout = 15000; \
-                             SET timezone = 'UTC'"
-                        ))
-                        .await
-                        .map_err(HookError::Backend)
-                })
-            }))
-            .build()
-            .map_err(|error| Error::Unavailable(error.to_string()))?;
-        Ok(Store { pool })
+            return Ok(found);
+        }
+        query(self.client().await?).await
+    }
+
+    /// How the copies stand.
+    pub fn replicas(&self) -> Vec<ReplicaState> {
+        self.replicas.as_ref().map(Replicas::states).unwrap_or_default()
     }
 
     /// A connection.
@@ -151,7 +158,53 @@ impl Store {
     /// Closes every connection; later calls fail.
     pub fn close(&self) {
         self.pool.close();
+        if let Some(replicas) = &self.replicas {
+            replicas.close();
+        }
     }
+}
+
+/// A pool of which nobody waits for a connection longer than `wait`.
+pub(super) fn pool(mut config: Target, size: usize, wait: Duration) -> Result<Pool, Error> {
+    config
+        .connect_timeout(wait)
+        .keepalives_idle(Duration::from_secs(30))
+        .tcp_user_timeout(Duration::from_secs(15))
+        .application_name("esh3ar");
+    let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+    let manager = if config.get_ssl_mode() == tokio_postgres::config::SslMode::Disable
+        || config
+            .get_hosts()
+            .iter()
+            .all(|host| matches!(host, tokio_postgres::config::Host::Unix(_)))
+    {
+        Manager::from_config(config, NoTls, manager_config)
+    } else {
+        Manager::from_config(config, tls()?, manager_config)
+    };
+    Pool::builder(manager)
+        .max_size(size)
+        // The connection used last has its statements and pages in the processor's cache.
+        .queue_mode(QueueMode::Lifo)
+        .runtime(Runtime::Tokio1)
+        .wait_timeout(Some(wait))
+        .create_timeout(Some(wait))
+        .recycle_timeout(Some(wait))
+        .post_create(Hook::async_fn(|client, _| {
+            Box::pin(async move {
+                client
+                    .batch_execute(&format!(
+                        "{BY_INDEX} SET statement_timeout = {STATEMENT_TIMEOUT_MS}; \
+                         SET lock_timeout = 5000; \
+                         SET idle_in_transaction_session_timeout = 15000; \
+                         SET timezone = 'UTC'"
+                    ))
+                    .await
+                    .map_err(HookError::Backend)
+            })
+        }))
+        .build()
+        .map_err(|error| Error::Unavailable(error.to_string()))
 }
 
 fn tls() -> Result<MakeRustlsConnect, Error> {

@@ -66,6 +66,18 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     ("esh3ar_connections", Kind::Gauge, "Connections of the hub."),
     ("esh3ar_queue_depth", Kind::Gauge, "Wake-ups waiting, by lane."),
     (
+        "esh3ar_replica_lag_seconds",
+        Kind::Gauge,
+        "How old that is which a replica of the database lacks, by replica.",
+    ),
+    ("esh3ar_replica_usable", Kind::Gauge, "Whether a replica is read from, by replica."),
+    ("esh3ar_replica_reads_total", Kind::Counter, "Lists and histories that a replica gave."),
+    (
+        "esh3ar_replica_passed_over_total",
+        Kind::Counter,
+        "Lists and histories that the primary gave although there are replicas, by reason.",
+    ),
+    (
         "esh3ar_messages_waiting",
         Kind::Gauge,
         "Messages not acknowledged yet, counted up to 100,000.",

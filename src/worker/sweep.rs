@@ -51,6 +51,8 @@ pub async fn nodes(app: App) {
         if let Err(error) = app.greet().await {
             tracing::debug!(%error, "the other processes could not be greeted");
         }
+        // Looked at for the metrics.
+        let _ = app.look_at_ways().await;
         tokio::time::sleep(GREET_EVERY).await;
     }
 }

@@ -33,5 +33,6 @@ mod machine;
 mod migrations;
 mod properties;
 mod rabbit;
+mod replicas;
 mod support;
 mod transports;

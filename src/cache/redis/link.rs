@@ -197,7 +197,6 @@ impl Redis {
         if !before.up {
             tracing::info!("Redis is there");
         }
-        metrics::gauge!("esh3ar_redis_up").set(1.0);
     }
 
     fn set_down(&self, why: &str) {
@@ -212,7 +211,6 @@ impl Redis {
         if changed {
             tracing::warn!(why, "Redis is away; going on without it");
         }
-        metrics::gauge!("esh3ar_redis_up").set(0.0);
     }
 
     /// For ever: connects, and connects again.

@@ -82,6 +82,25 @@ fn a_duration_beyond_all_measure_is_a_fault() {
 }
 
 #[test]
+fn replicas_come_as_an_array_or_with_commas() {
+    let urls = |sources| {
+        let database = load(sources).map(|loaded| loaded.config.database);
+        database.map(|d| d.replica_urls.iter().map(|u| u.expose().to_owned()).collect::<Vec<_>>())
+    };
+    let wanted = ["postgres://u:p@a,b/x", "postgres://c:5433/x"];
+    let url = "[database]\nurl = \"postgres://p/x\"\n";
+    let list = format!("{url}replica_urls = [\"{}\", \"{}\"]\n", wanted[0], wanted[1]);
+    assert_eq!(urls(file(&list)).unwrap(), wanted);
+    let mut sources = file(url);
+    let name = "ESH3AR__DATABASE__REPLICA_URLS".to_owned();
+    sources.environment = vec![(name, format!("{}, {}", wanted[0], wanted[1]))];
+    assert_eq!(urls(sources).unwrap(), wanted);
+    assert_eq!(urls(file(url)).unwrap(), [""; 0]);
+    let alone = urls(file("[database]\nreplica_urls = [\"postgres://c/x\"]\n"));
+    assert!(alone.unwrap_err().to_string().contains("needs database.url"));
+}
+
+#[test]
 fn the_private_postgres_has_only_so_many_connections() {
     assert!(load(file("[database]\npool_size = 48\n")).is_ok());
     assert!(load(file("[database]\npool_size = 49\n")).is_err());

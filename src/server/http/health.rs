@@ -7,7 +7,10 @@ use serde_json::json;
 use warp::reply::Response;
 
 use crate::{
-    app::{App, health::Dependency},
+    app::{
+        App,
+        health::{Dependency, Replica},
+    },
     server::{Readiness, reply},
 };
 
@@ -41,12 +44,27 @@ pub async fn whole(app: &App, details: bool) -> Response {
     let list: BTreeMap<&str, serde_json::Value> =
         dependencies.iter().map(|dependency| (dependency.name, state(dependency))).collect();
     let (level, in_hand) = app.backpressure();
-    let body = json!({
+    let mut body = json!({
         "status": word,
         "dependencies": list,
         "backpressure": { "level": level.name(), "deliveriesInHand": in_hand },
     });
+    let replicas = app.replicas();
+    if !replicas.is_empty() {
+        body["replicas"] = replicas.iter().map(replica).collect();
+    }
     reply::json(status, &body)
+}
+
+fn replica(replica: &Replica) -> serde_json::Value {
+    let mut state = json!({ "name": &*replica.name, "status": replica.standing.name() });
+    if let Some(lag) = replica.lag {
+        state["lagSeconds"] = json!((lag.as_secs_f64() * 1e3).round() / 1e3);
+    }
+    if let Some(fault) = &replica.fault {
+        state["fault"] = json!(fault);
+    }
+    state
 }
 
 fn state(dependency: &Dependency) -> serde_json::Value {

@@ -2,6 +2,7 @@
 //! filled, and the history checker compares what was told to what arrived.
 
 mod clients;
+mod cluster;
 mod database;
 mod kills;
 mod poison;

@@ -1,9 +1,11 @@
 //! The harness: the built binary as a user would run it, in a folder of its own, on free ports.
 
+pub mod cluster;
 pub mod guard;
 pub mod proxy;
 pub mod rabbit;
 pub mod redis;
+pub mod replica;
 pub mod smtp;
 
 use std::{
@@ -58,7 +60,19 @@ pub fn command(data_dir: &Path) -> Command {
         .env("ESH3AR__LIMITS__MESSAGES_PER_HOUR", "0")
         .env("ESH3AR__LIMITS__MESSAGES_PER_SECOND", "0")
         .stdin(Stdio::null());
+    // What the processes of a cluster are told, its commands are told too.
+    let of_cluster = data_dir.parent().map(|folder| folder.join(ENGINES));
+    let engines = of_cluster.and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
+    command.envs(engines.lines().filter_map(|line| line.split_once('=')));
     command
+}
+
+/// Where it is written, beside the data folder, which engines a server uses.
+const ENGINES: &str = "engines";
+
+/// Whether the tests that are for both are to run against a cluster.
+pub fn in_cluster() -> bool {
+    std::env::var("ESH3AR_TEST_MODE").is_ok_and(|mode| mode == "cluster")
 }
 
 /// Runs a command to its end.
@@ -68,7 +82,11 @@ pub fn run(data_dir: &Path, arguments: &[&str]) -> Output {
 
 /// Runs a command that must succeed and gives its JSON.
 pub fn run_json(data_dir: &Path, arguments: &[&str]) -> Value {
-    let output = run(data_dir, &[arguments, &["-o", "json"]].concat());
+    json_of(&mut command(data_dir), arguments)
+}
+
+fn json_of(command: &mut Command, arguments: &[&str]) -> Value {
+    let output = command.args(arguments).args(["-o", "json"]).output().unwrap();
     assert!(
         output.status.success(),
         "esh3ar {arguments:?}: {}\n{}",
@@ -89,6 +107,8 @@ pub struct Server {
     environment: Vec<(String, String)>,
     /// Where it listens: on a free port the first time, on the same ever after.
     listen: String,
+    /// In a cluster of its own: who delivers, and what all of it runs on.
+    around: Option<Box<(cluster::Worker, cluster::Engines)>>,
 }
 
 impl Server {
@@ -97,10 +117,29 @@ impl Server {
     }
 
     pub async fn start_with(environment: &[(&str, &str)]) -> Server {
+        if in_cluster() {
+            return Server::start_in_cluster(environment).await;
+        }
         Server::start_in(Folder::new(), environment).await
     }
 
+    /// One gateway and one worker on engines of their own.
+    async fn start_in_cluster(environment: &[(&str, &str)]) -> Server {
+        let engines = cluster::Engines::start().await.expect("the engines of a cluster");
+        let mut all = engines.environment();
+        all.extend(environment.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())));
+        let told: Vec<(&str, &str)> = all.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        let mut server = Server::start_in(Folder::new(), &told).await;
+        let worker = cluster::Worker::start(&all).await;
+        server.around = Some(Box::new((worker, engines)));
+        server
+    }
+
     pub async fn start_in(folder: Folder, environment: &[(&str, &str)]) -> Server {
+        Server::start_at(folder, environment, "127.0.0.1:0").await
+    }
+
+    pub async fn start_at(folder: Folder, environment: &[(&str, &str)], listen: &str) -> Server {
         esh3ar::client::prepare();
         let environment =
             environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
@@ -112,8 +151,19 @@ impl Server {
             api: OnceLock::new(),
             http: OnceLock::new(),
             environment,
-            listen: "127.0.0.1:0".to_owned(),
+            listen: listen.to_owned(),
+            around: None,
         };
+        let engines = ["ESH3AR__DATABASE__URL", "ESH3AR__QUEUE__URL", "ESH3AR__CACHE__URL"];
+        let lines: String = server
+            .environment
+            .iter()
+            .filter(|(name, _)| engines.contains(&name.as_str()))
+            .map(|(name, value)| format!("{name}={value}\n"))
+            .collect();
+        if !lines.is_empty() {
+            fs::write(server.folder.path().join(ENGINES), lines).unwrap();
+        }
         server.launch().await;
         server
     }
@@ -214,9 +264,14 @@ impl Server {
         wait_for("the server to end", || child.try_wait().unwrap()).await.code()
     }
 
+    /// A command over the same database; its JSON.
+    pub fn run_json(&self, arguments: &[&str]) -> Value {
+        json_of(command(&self.data()).envs(self.environment()), arguments)
+    }
+
     /// A business user with these permissions; its token.
     pub fn user(&self, name: &str, permissions: &str) -> String {
-        run_json(&self.data(), &["user", "add", name, "--permission", permissions]);
+        self.run_json(&["user", "add", name, "--permission", permissions]);
         self.token(&["--user", name])
     }
 
@@ -237,12 +292,12 @@ impl Server {
 
     /// A verified phone; its token.
     pub fn phone(&self, number: &str) -> String {
-        run_json(&self.data(), &["mobile", "add", number, "--verified"]);
+        self.run_json(&["mobile", "add", number, "--verified"]);
         self.token(&["--mobile", number])
     }
 
     pub fn token(&self, owner: &[&str]) -> String {
-        let made = run_json(&self.data(), &[&["token", "create"], owner].concat());
+        let made = self.run_json(&[&["token", "create"], owner].concat());
         made["token"].as_str().unwrap().to_owned()
     }
 
@@ -310,7 +365,10 @@ impl Server {
 
     /// A connection to the appliance's own database.
     pub async fn database(&self) -> tokio_postgres::Client {
-        connect_database(&self.data()).await
+        match &self.around {
+            Some(around) => around.1.postgres.connect().await,
+            None => connect_database(&self.data()).await,
+        }
     }
 }
 

@@ -1,0 +1,192 @@
+//! Three gateways and two workers under load while something of the cluster breaks.
+
+use std::{future::Future, time::Duration};
+
+use esh3ar::load::{Plan, figures::Figures};
+
+use super::{over, plan, start};
+use crate::support::{Server, cluster::Cluster, number, run_json};
+
+const RECIPIENTS: usize = 12;
+
+/// Load over all gateways, a fault after two seconds of it, and what came of it.
+async fn under_load<F: Future<Output = Cluster>>(
+    mut cluster: Cluster,
+    seconds: u64,
+    fault: impl FnOnce(Cluster) -> F,
+) -> (Cluster, Figures) {
+    cluster.settled().await;
+    let (app, stop) = over(cluster.engines.postgres.config());
+    let mut target = super::target(&cluster.gateways[0], &app, RECIPIENTS).await;
+    stop.cancel();
+    drop(app);
+    let urls: Vec<&str> = cluster.gateways.iter().map(|gateway| gateway.base.as_str()).collect();
+    target.url = urls.join(",");
+    let load = start(target, Plan { duration: Duration::from_secs(seconds), ..plan() });
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    cluster = fault(cluster).await;
+    let figures = load.await.unwrap();
+    println!(
+        "{} sent, {} accepted, {} received, refused {:?}, p50 {} ms, p99 {} ms, max {} ms",
+        figures.sent,
+        figures.accepted,
+        figures.received,
+        figures.refused,
+        figures.delivery.quantile_ms(0.5),
+        figures.delivery.quantile_ms(0.99),
+        figures.delivery.max_ms()
+    );
+    (cluster, figures)
+}
+
+/// Everything that was accepted arrived, once, in order, and the books balance.
+async fn assert_kept(cluster: &Cluster, figures: &Figures) {
+    super::assert_kept(figures);
+    let database = cluster.engines.postgres.connect().await;
+    let phones: Vec<String> = (0..RECIPIENTS).map(number).collect();
+    let deadline = std::time::Instant::now() + crate::support::DEADLINE;
+    loop {
+        let open: i64 = database
+            .query_one(
+                "SELECT count(*) FROM messages WHERE recipient_phone = ANY ($1) AND status < 2",
+                &[&phones],
+            )
+            .await
+            .unwrap()
+            .get(0);
+        if open == 0 {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "{open} are not delivered");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let books = run_json(&cluster.gateways[0].data(), &["audit", "delivery"]);
+    assert_eq!(books["unaccounted"], 0, "{books}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_broken_nothing_lost() {
+    let Some(cluster) = Cluster::start(3, 2).await else { return };
+    let (cluster, figures) = under_load(cluster, 4, |cluster| async { cluster }).await;
+    assert_kept(&cluster, &figures).await;
+    // Wake-ups went through the broker, and not by way of the sweeper.
+    assert!(figures.delivery.max_ms() < 5000.0, "{} ms", figures.delivery.max_ms());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_gateway_moves_its_users() {
+    let Some(cluster) = Cluster::start(3, 2).await else { return };
+    let (cluster, figures) = under_load(cluster, 8, |mut cluster| async {
+        cluster.gateways[1].kill();
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        cluster.gateways[1].launch().await;
+        cluster
+    })
+    .await;
+    assert_kept(&cluster, &figures).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_worker_s_queues_move() {
+    let Some(cluster) = Cluster::start(3, 2).await else { return };
+    let (cluster, figures) = under_load(cluster, 8, |mut cluster| async {
+        cluster.workers[0].kill();
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        cluster.workers[0].launch().await;
+        cluster
+    })
+    .await;
+    assert_kept(&cluster, &figures).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_killed_at_once_comes_back_whole() {
+    let Some(cluster) = Cluster::start(3, 2).await else { return };
+    let (cluster, figures) = under_load(cluster, 12, |mut cluster| async {
+        cluster.gateways.iter_mut().for_each(Server::kill);
+        cluster.workers.iter_mut().for_each(|worker| worker.kill());
+        for worker in &mut cluster.workers {
+            worker.launch().await;
+        }
+        for gateway in &mut cluster.gateways {
+            gateway.launch().await;
+        }
+        cluster
+    })
+    .await;
+    assert_kept(&cluster, &figures).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_flushed_stopped_and_replaced_costs_time_only() {
+    let Some(cluster) = Cluster::start(3, 2).await else { return };
+    let (cluster, figures) = under_load(cluster, 16, |mut cluster| async {
+        cluster.engines.redis.flush();
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        cluster.engines.redis.disconnect("pubsub");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        cluster.engines.redis.kill();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        cluster.engines.redis.launch();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        cluster.engines.redis.replace();
+        cluster
+    })
+    .await;
+    assert_kept(&cluster, &figures).await;
+    // Sending goes on without it.
+    assert!(figures.refused.is_empty(), "{:?}", figures.refused);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_killed_wiped_and_alarmed_costs_time_only() {
+    let Some(cluster) = Cluster::breakable(3, 2, &[]).await else { return };
+    let (cluster, figures) = under_load(cluster, 30, |mut cluster| async {
+        let broker = cluster.broker();
+        broker.alarm(true).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        broker.alarm(false).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        broker.kill();
+        broker.wipe();
+        broker.launch().await;
+        cluster
+    })
+    .await;
+    assert_kept(&cluster, &figures).await;
+    assert!(figures.refused.is_empty(), "{:?}", figures.refused);
+    cluster.settled().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_postgres_that_is_killed_costs_time_only() {
+    let Some(cluster) = Cluster::start(3, 2).await else { return };
+    let (cluster, figures) = under_load(cluster, 12, |mut cluster| async {
+        cluster.engines.postgres.kill();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        cluster.engines.postgres.start().await;
+        cluster
+    })
+    .await;
+    assert_kept(&cluster, &figures).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rolling_restart_refuses_little_and_loses_nothing() {
+    let Some(cluster) = Cluster::start(3, 2).await else { return };
+    let (cluster, figures) = under_load(cluster, 20, |mut cluster| async {
+        for n in 0..3 {
+            assert_eq!(cluster.gateways[n].stop().await, Some(0), "{}", cluster.gateways[n].log());
+            cluster.gateways[n].launch().await;
+        }
+        for n in 0..2 {
+            assert_eq!(cluster.workers[n].stop().await, Some(0), "{}", cluster.workers[n].log());
+            cluster.workers[n].launch().await;
+        }
+        cluster
+    })
+    .await;
+    assert_kept(&cluster, &figures).await;
+    let refused: u64 = figures.refused.iter().map(|(_, count)| count).sum();
+    assert!(refused * 100 <= figures.sent, "{refused} of {} were refused", figures.sent);
+}

@@ -1,0 +1,235 @@
+//! A Postgres of the test's own, reached over TCP, and streaming replicas of it: killed, started again,
+//! stalled.
+
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::{fs::chown, process::CommandExt as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::{Pid, User, geteuid},
+};
+
+use super::{DEADLINE, Folder};
+
+/// A running Postgres.
+pub struct Postgres {
+    folder: Folder,
+    port: u16,
+    settings: Vec<String>,
+    child: Option<Child>,
+}
+
+/// Postgres is never root.
+fn user() -> Option<User> {
+    let named = || ["esh3ar", "postgres", "nobody"].iter().find_map(|n| User::from_name(n).ok()?);
+    geteuid().is_root().then(|| named().unwrap())
+}
+
+fn program(name: &str) -> Command {
+    let installed = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let folders = installed.map(|entry| entry.path().join("bin"));
+    let found: Option<PathBuf> = folders.map(|folder| folder.join(name)).find(|p| p.is_file());
+    let mut command = Command::new(found.unwrap_or_else(|| name.into()));
+    if let Some(user) = user() {
+        command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
+    }
+    command.env("LANG", "C.UTF-8").current_dir("/").stdin(Stdio::null());
+    command
+}
+
+fn succeed(mut command: Command) {
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {}\n{text}", output.status);
+}
+
+impl Postgres {
+    /// A new one with an empty database `esh3ar`.
+    pub async fn primary() -> Postgres {
+        let mut initdb = program("initdb");
+        initdb.args(["--auth=trust", "--username=esh3ar", "--encoding=UTF8", "--no-sync", "-D"]);
+        let postgres = Postgres::made(initdb, |command, data| {
+            command.arg(data);
+        })
+        .await;
+        let client = postgres.connect_to("postgres").await;
+        client.batch_execute("CREATE DATABASE esh3ar").await.unwrap();
+        postgres
+    }
+
+    /// A streaming replica of this one.
+    pub async fn replica(&self) -> Postgres {
+        let mut backup = program("pg_basebackup");
+        let port = self.port.to_string();
+        backup.args(["-h", "127.0.0.1", "-U", "esh3ar", "-p", &port, "-R", "-X", "stream"]);
+        backup.args(["-c", "fast", "--no-sync", "-D"]);
+        Postgres::made(backup, |command, data| {
+            command.arg(data);
+        })
+        .await
+    }
+
+    async fn made(mut command: Command, with: impl FnOnce(&mut Command, &Path)) -> Postgres {
+        let folder = Folder::new();
+        if let Some(user) = user() {
+            chown(folder.path(), Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
+        }
+        with(&mut command, &folder.data());
+        tokio::task::spawn_blocking(move || succeed(command)).await.unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let run = folder.path().display().to_string();
+        let settings = [
+            format!("port={port}"),
+            "listen_addresses=127.0.0.1".to_owned(),
+            format!("unix_socket_directories={run}"),
+            "max_connections=100".to_owned(),
+            "shared_buffers=64MB".to_owned(),
+            "wal_level=replica".to_owned(),
+            "wal_keep_size=256MB".to_owned(),
+            "hot_standby=on".to_owned(),
+            "wal_retrieve_retry_interval=200ms".to_owned(),
+        ];
+        let mut postgres = Postgres { folder, port, settings: settings.into(), child: None };
+        postgres.start().await;
+        postgres
+    }
+
+    /// Starts it, on the port that it had before.
+    pub async fn start(&mut self) {
+        assert!(self.child.is_none());
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.folder.path().join("postgres.log"))
+            .unwrap();
+        let mut command = program("postgres");
+        command.arg("-D").arg(self.folder.data());
+        for setting in &self.settings {
+            command.args(["-c", setting]);
+        }
+        self.child = Some(command.stdout(Stdio::null()).stderr(log).spawn().unwrap());
+        let deadline = Instant::now() + DEADLINE;
+        while self.try_connect("postgres").await.is_err() {
+            let ended = self.child.as_mut().unwrap().try_wait().unwrap();
+            assert!(ended.is_none(), "Postgres ended\n{}", self.log());
+            assert!(Instant::now() < deadline, "Postgres does not answer\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("postgres.log")).unwrap_or_default()
+    }
+
+    /// The URL of its database.
+    pub fn url(&self) -> String {
+        format!("postgres://esh3ar@127.0.0.1:{}/esh3ar", self.port)
+    }
+
+    /// The way to its database.
+    pub fn config(&self) -> tokio_postgres::Config {
+        let mut config = tokio_postgres::Config::new();
+        config.host("127.0.0.1").port(self.port).user("esh3ar").dbname("esh3ar");
+        config
+    }
+
+    /// How it is called on health pages and in metrics.
+    pub fn name(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    async fn try_connect(
+        &self,
+        database: &str,
+    ) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
+        let mut config = tokio_postgres::Config::new();
+        config.host("127.0.0.1").port(self.port).user("esh3ar").dbname(database);
+        let (client, connection) = config.connect(tokio_postgres::NoTls).await?;
+        tokio::spawn(connection);
+        Ok(client)
+    }
+
+    async fn connect_to(&self, database: &str) -> tokio_postgres::Client {
+        self.try_connect(database).await.unwrap()
+    }
+
+    pub async fn connect(&self) -> tokio_postgres::Client {
+        self.connect_to("esh3ar").await
+    }
+
+    /// Stops or goes on with replaying what the primary streams; it answers all the while.
+    pub async fn stall(&self, stalled: bool) {
+        let sql =
+            if stalled { "SELECT pg_wal_replay_pause()" } else { "SELECT pg_wal_replay_resume()" };
+        let client = self.connect().await;
+        client.execute(sql, &[]).await.unwrap();
+        let wanted = if stalled { "paused" } else { "not paused" };
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let state = client.query_one("SELECT pg_get_wal_replay_pause_state()", &[]).await;
+            if state.unwrap().get::<_, &str>(0) == wanted {
+                return;
+            }
+            assert!(Instant::now() < deadline, "the replay is not {wanted}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// How often a table was read by an index, on this server.
+    pub async fn reads_of(&self, table: &str) -> i64 {
+        let client = self.connect().await;
+        let sql = "SELECT coalesce(sum(idx_scan), 0)::int8 FROM pg_stat_user_tables \
+                   WHERE relname = $1";
+        client.query_one(sql, &[&table]).await.unwrap().get(0)
+    }
+
+    fn pids(&self) -> Vec<Pid> {
+        let parent = Pid::from_raw(i32::try_from(self.child.as_ref().unwrap().id()).unwrap());
+        let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
+        let children = children.unwrap_or_default();
+        let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+        std::iter::once(parent).chain(children.map(Pid::from_raw)).collect()
+    }
+
+    /// Freezes it, or lets it go on: connections stay and nothing answers.
+    pub fn freeze(&self, frozen: bool) {
+        for pid in self.pids() {
+            let _ = kill(pid, if frozen { Signal::SIGSTOP } else { Signal::SIGCONT });
+        }
+    }
+
+    /// Every process of it at once.
+    pub fn kill(&mut self) {
+        for pid in self.pids() {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+        self.child.take().unwrap().wait().unwrap();
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        if self.child.is_some() {
+            self.freeze(false);
+            // SIGINT is the fast stop; nothing of it is needed any more, so no more than that.
+            let child = self.child.as_mut().unwrap();
+            let _ = kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGQUIT);
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while child.try_wait().is_ok_and(|status| status.is_none()) {
+                if Instant::now() > deadline {
+                    let _ = child.kill();
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        if std::thread::panicking() {
+            eprintln!("---- postgres.log of port {} ----\n{}", self.port, self.log());
+        }
+    }
+}
