@@ -26,7 +26,7 @@ const ALIVE_FOR: Duration = Duration::from_secs(10);
 /// Messages of other processes that may wait to be handed on.
 const WAITING: usize = 4096;
 /// The longest wait between two attempts to connect.
-const LONGEST_WAIT: Duration = Duration::from_secs(2);
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// What the way to Redis needs to know.
 #[derive(Clone, Debug)]
@@ -283,7 +283,11 @@ impl Redis {
         loop {
             let info = tokio::select! {
                 info = pushed.recv() => info,
-                () = self.inner.suspect.notified() => return Error::Failed(self.why_down()),
+                // One that was left over from an earlier life says nothing about this one.
+                () = self.inner.suspect.notified() => match self.state().up {
+                    true => continue,
+                    false => return Error::Failed(self.why_down()),
+                },
                 _ = look.tick() => {
                     match self.sign_of_life().await {
                         Ok(before) if known && !before => {
