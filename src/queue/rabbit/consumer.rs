@@ -353,8 +353,11 @@ impl<'a> Desk<'a> {
                 let dead = dead(delivery, &reason, hold);
                 drop(self.inner.dead.push(0, [(Priority::Normal, dead)]));
             }
-            // The broker gave up on a frame that came again too often. The sweeper makes up for it.
-            Ok(_) => dead(delivery, &Refused::Messages, hold).done(),
+            // The broker gave up on a frame that came again too often, as newer ones do.
+            Ok(wake_ups) => {
+                tracing::debug!(count = wake_ups.len(), "left to the sweeper");
+                dead(delivery, &Refused::Messages, hold).done();
+            }
         }
     }
 

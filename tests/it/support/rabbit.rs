@@ -232,6 +232,14 @@ impl VirtualHost {
         self.must("DELETE", &format!("/api/queues/{}/{queue}", self.name), "");
     }
 
+    /// Lets no queue hold more than this.
+    pub fn limit_queues(&self, most: u32) {
+        let policy = serde_json::json!({
+            "pattern": ".*", "apply-to": "queues", "definition": { "max-length": most },
+        });
+        self.must("PUT", &format!("/api/policies/{}/limit", self.name), &policy.to_string());
+    }
+
     /// Publishes something that esh3ar never would.
     pub fn publish(&self, exchange: &str, key: &str, payload: &str) {
         let body = serde_json::json!({
