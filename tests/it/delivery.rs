@@ -290,17 +290,15 @@ async fn many_senders_and_many_phones_each_get_exactly_their_own() {
         }
         (got, frames)
     });
-    let sending = async {
-        let mut sent: Vec<HashSet<String>> = vec![HashSet::new(); numbers.len()];
+    let sending = futures_util::future::join_all(numbers.iter().map(|number| async {
+        let mut sent = HashSet::new();
         for n in 0..10 {
             for shop in &shops {
-                for (number, sent) in numbers.iter().zip(&mut sent) {
-                    sent.insert(server.send(shop, number, &n.to_string()).await);
-                }
+                sent.insert(server.send(shop, number, &n.to_string()).await);
             }
         }
         sent
-    };
+    }));
     let (sent, got) = tokio::join!(sending, futures_util::future::join_all(receivers));
     for (sent, (got, frames)) in sent.iter().zip(&got) {
         assert_eq!(sent, got);

@@ -8,7 +8,6 @@ use std::{
 use esh3ar::client::HubClient;
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::json;
-use tokio_tungstenite::{WebSocketStream, tungstenite::Message as Frame};
 
 use super::{assert_balanced, assert_kept, beside, plan, start, target, verdict_of_slowest};
 use crate::support::{
@@ -124,7 +123,7 @@ async fn wait_verdict(server: &Server, message: &str, code: &str) -> String {
 async fn a_client_that_never_acknowledges_is_named_as_the_cause() {
     let server = Server::start_with(&[
         ("ESH3AR__RETRY__ACKNOWLEDGE_TIMEOUT", "300ms"),
-        ("ESH3AR__RETRY__BASE", "15s"),
+        ("ESH3AR__RETRY__BASE", "10s"),
         ("ESH3AR__RETRY__ATTEMPTS", "1"),
     ])
     .await;
@@ -168,64 +167,6 @@ async fn a_phone_is_away_when_the_last_of_its_devices_has_left() {
     wait_verdict(&server, &waiting, "recipient_offline").await;
 }
 
-/// A connection on which what is not read stays with the server.
-async fn hard_of_hearing(server: &Server, token: &str) -> WebSocketStream<tokio::net::TcpStream> {
-    let host = server.base.trim_start_matches("http://").to_owned();
-    let tcp = tokio::net::TcpSocket::new_v4().unwrap();
-    tcp.set_recv_buffer_size(4096).unwrap();
-    let tcp = tcp.connect(host.parse().unwrap()).await.unwrap();
-    let url = format!("ws://{host}/hub?access_token={token}");
-    let (mut socket, _) = tokio_tungstenite::client_async(url, tcp).await.unwrap();
-    let hello = "{\"protocol\":\"json\",\"version\":1}\u{1e}";
-    socket.send(Frame::text(hello)).await.unwrap();
-    socket.next().await.unwrap().unwrap();
-    socket
-}
-
-/// One that does not read for a moment misses more than can wait for it, and gets that, too, as soon
-/// as it reads again.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_pauses_gets_what_did_not_fit() {
-    // Neither retries nor the sweeper come in time to make up for it.
-    let server = Server::start_with(&[("ESH3AR__RETRY__ACKNOWLEDGE_TIMEOUT", "120s")]).await;
-    let shop = server.user("shop", "SendMessages");
-    let mut pausing = hard_of_hearing(&server, &server.phone(PHONE)).await;
-    let content = "x".repeat(9000);
-    let items: Vec<_> = (0..100).map(|_| json!({ "to": PHONE, "content": content })).collect();
-    let (body, api) = (json!({ "messages": items }), server.api(&shop));
-    // All at once: it is cut when it has read nothing for ten seconds.
-    let batches = (0..7).map(|_| api.post("/api/v1/messages/batch", &body));
-    let mut meant = HashSet::new();
-    for answer in futures_util::future::join_all(batches).await {
-        meant.extend(answer.unwrap().body["results"].as_array().unwrap().iter().map(id));
-    }
-    let mut got = HashSet::new();
-    let reading = async {
-        while got.len() < meant.len() {
-            let Frame::Text(text) = pausing.next().await.unwrap().unwrap() else { continue };
-            let said = text.split('\u{1e}').filter_map(|call| serde_json::from_str(call).ok());
-            let ids: Vec<String> = said
-                .flat_map(|call: serde_json::Value| {
-                    let arguments = call["arguments"].as_array().cloned().unwrap_or_default();
-                    match arguments.first() {
-                        Some(serde_json::Value::Array(page)) => page.clone(),
-                        _ => arguments,
-                    }
-                })
-                .filter(|message| message["content"].is_string())
-                .map(|message| id(&message))
-                .collect();
-            if !ids.is_empty() {
-                let call = json!({ "type": 1, "target": "Acknowledge", "arguments": [ids] });
-                pausing.send(Frame::text(format!("{call}\u{1e}"))).await.unwrap();
-                got.extend(ids);
-            }
-        }
-    };
-    tokio::time::timeout(DEADLINE, reading).await.expect("all of it soon");
-    assert_eq!(got, meant);
-}
-
 /// One that reads nothing at all is cut, holds no more than a page of memory meanwhile, and finds
 /// everything when it comes back.
 #[tokio::test(flavor = "multi_thread")]
@@ -233,7 +174,16 @@ async fn a_client_that_stops_reading_is_cut_and_loses_nothing() {
     let server = Server::start().await;
     let shop = server.user("shop", "SendMessages");
     let phone = server.phone(PHONE);
-    let deaf = hard_of_hearing(&server, &phone).await;
+    let host = server.base.trim_start_matches("http://").to_owned();
+    let tcp = tokio::net::TcpSocket::new_v4().unwrap();
+    // So that what is not read stays with the server.
+    tcp.set_recv_buffer_size(4096).unwrap();
+    let tcp = tcp.connect(host.parse().unwrap()).await.unwrap();
+    let url = format!("ws://{host}/hub?access_token={phone}");
+    let (mut deaf, _) = tokio_tungstenite::client_async(url, tcp).await.unwrap();
+    let hello = "{\"protocol\":\"json\",\"version\":1}\u{1e}";
+    deaf.send(tokio_tungstenite::tungstenite::Message::text(hello)).await.unwrap();
+    deaf.next().await.unwrap().unwrap();
     let before = server.memory();
     let content = "x".repeat(9000);
     let mut meant = HashSet::new();
