@@ -183,12 +183,12 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         configuration::show(&setup);
         return Ok(());
     }
-    let file = match &cli.command {
+    let mut file = match &cli.command {
         Command::Conversation(command) => command.open_file()?,
         _ => None,
     };
     if setup.loaded.config.database.url.is_none() || serving {
-        privilege::drop_root(&setup.data_dir)?;
+        file = privilege::drop_root(&setup.data_dir, file)?;
     }
     privilege::raise_file_limit();
     crate::client::prepare();

@@ -12,6 +12,8 @@ mod api;
 mod bad_input;
 mod bench;
 mod chat;
+mod chat_history;
+mod chat_machine;
 mod commands;
 mod crash;
 mod dead_letters;
