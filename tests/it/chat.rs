@@ -7,17 +7,17 @@ use serde_json::{Value, json};
 
 use crate::support::{DEADLINE, Server, run_json};
 
-const PHONE: &str = "+967771234567";
+pub const PHONE: &str = "+967771234567";
 
-struct Talk {
-    server: Server,
-    shop: String,
-    phone: String,
-    id: String,
+pub struct Talk {
+    pub server: Server,
+    pub shop: String,
+    pub phone: String,
+    pub id: String,
 }
 
 impl Talk {
-    async fn new() -> Talk {
+    pub async fn new() -> Talk {
         let server = Server::start().await;
         let (shop, phone) = (server.user("shop", "Chat"), server.phone(PHONE));
         let body = json!({ "phone": PHONE }).to_string();
@@ -28,7 +28,7 @@ impl Talk {
         Talk { server, shop, phone, id }
     }
 
-    async fn ask(
+    pub async fn ask(
         &self,
         method: &str,
         tail: &str,
@@ -40,7 +40,7 @@ impl Talk {
         self.server.request(method, &path, Some(token), body.as_deref()).await
     }
 
-    async fn say(&self, token: &str, content: &str) -> Value {
+    pub async fn say(&self, token: &str, content: &str) -> Value {
         let (status, message) =
             self.ask("POST", "/messages", token, Some(json!({ "content": content }))).await;
         assert_eq!(status, 201, "{message}");
@@ -440,69 +440,6 @@ async fn pages_that_are_asked_for_again_are_kept_and_counted() {
     let third = look().await;
     assert_eq!(third.0["items"][0]["status"], "read");
     assert_eq!((&third.1["items"][0]["unreadCount"], &third.2["count"]), (&json!(0), &json!(0)));
-}
-
-#[tokio::test]
-async fn an_administrator_lists_shows_puts_away_and_takes_out_conversations() {
-    let talk = Talk::new().await;
-    for n in 0..3 {
-        talk.say(&talk.phone, &format!("question {n}\nwith a second line\u{1b}[2J")).await;
-    }
-    talk.say(&talk.shop, "an answer").await;
-    let data = talk.server.data();
-    let listed = run_json(&data, &["conversation", "list", "--user", "shop"]);
-    assert_eq!((listed[0]["id"].as_str(), &listed[0]["lastSeq"]), (Some(&*talk.id), &json!(4)));
-    assert_eq!(
-        (&listed[0]["unreadBusiness"], &listed[0]["unreadMobile"]),
-        (&json!(3), &json!(1)),
-        "{listed}"
-    );
-    let of = |arguments: &[&str]| {
-        let found = run_json(&data, &[&["conversation", "list"], arguments].concat());
-        found.as_array().unwrap().len()
-    };
-    assert_eq!(of(&["--phone", PHONE, "--status", "active"]), 1);
-    assert_eq!(of(&["--phone", "+967770000009"]), 0);
-    assert_eq!(of(&["--status", "closed"]), 0);
-    let shown = run_json(&data, &["conversation", "show", &talk.id, "--messages", "2"]);
-    let seqs: Vec<&Value> =
-        shown["lastMessages"].as_array().unwrap().iter().map(|m| &m["seq"]).collect();
-    assert_eq!((seqs, &shown["messages"]["pending"]), (vec![&json!(3), &json!(4)], &json!(4)));
-    let output = crate::support::run(&data, &["conversation", "export", &talk.id]);
-    let lines: Vec<Value> = String::from_utf8(output.stdout)
-        .unwrap()
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    assert_eq!(lines.len(), 4);
-    assert_eq!((&lines[3]["content"], &lines[3]["from"]), (&json!("an answer"), &json!("shop")));
-    let file = talk.server.folder.path().join("talk.txt");
-    let file_name = file.to_str().unwrap();
-    let arguments = ["conversation", "export", &talk.id, "--format", "text", "--out", file_name];
-    let output = crate::support::run(&data, &arguments);
-    assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
-    assert!(String::from_utf8_lossy(&output.stderr).contains("4 messages are in"), "{output:?}");
-    let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&file).unwrap());
-    assert_eq!(mode & 0o777, 0o600);
-    let text = std::fs::read_to_string(&file).unwrap();
-    assert!(
-        text.starts_with(&format!("Conversation {} between shop and {PHONE}", talk.id)),
-        "{text}"
-    );
-    assert!(text.contains("question 2\n        with a second line [2J\n"), "{text:?}");
-    let archived = run_json(&data, &["conversation", "archive", &talk.id]);
-    assert_eq!(archived["status"], "archived");
-    assert_eq!(run_json(&data, &["conversation", "close", &talk.id])["status"], "closed");
-    let said = talk.ask("POST", "/messages", &talk.phone, Some(json!({ "content": "x" }))).await;
-    assert_eq!(said.0, 409);
-    let exit = |arguments: &[&str]| crate::support::run(&data, arguments).status.code();
-    let absent = "01a20a1b-7317-71ae-8f98-eacc86509605";
-    assert_eq!(exit(&["conversation", "show", absent]), Some(4));
-    assert_eq!(exit(&["conversation", "export", absent]), Some(4));
-    assert_eq!(exit(&["conversation", "close", &talk.id, absent]), Some(3));
-    assert_eq!(exit(&["conversation", "close", "nonsense"]), Some(4));
-    assert_eq!(exit(&["conversation", "close"]), Some(2));
-    assert_eq!(exit(&["conversation", "list", "--status", "nonsense"]), Some(2));
 }
 
 /// Each of an agent's screens sees everything, and one that was away sees what it missed.

@@ -12,6 +12,7 @@ mod api;
 mod bad_input;
 mod bench;
 mod chat;
+mod chat_commands;
 mod chat_history;
 mod chat_machine;
 mod commands;
