@@ -63,6 +63,17 @@ impl Caller {
         }
     }
 
+    /// The caller as a business user that may send. Whoever only receives is told why there is no way back.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`] or [`Error::Forbidden`].
+    pub fn sender(&self) -> Result<(UserId, &Arc<str>), Error> {
+        self.business(Permission::SendMessages).map_err(|error| match error {
+            Error::WrongAudience(_) => Error::ReadOnly,
+            other => other,
+        })
+    }
+
     /// The caller as a mobile user.
     ///
     /// # Errors

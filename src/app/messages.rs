@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{App, Caller, Error, intake::Accepted, ledger::Said, limits::Limited};
 use crate::{
     domain::{
-        Message, MessageId, Permission, Priority, UserId,
+        Message, MessageId, Priority, UserId,
         message::{Draft, FieldError, OneWay},
     },
     store::{
@@ -113,7 +113,7 @@ impl App {
         key: Option<RequestKey>,
         answer: impl FnOnce(&Message) -> (u16, String),
     ) -> Result<Sent<Message>, Error> {
-        let sender = sending(caller)?;
+        let sender = caller.sender()?;
         let message = self.judge(sender, request).map_err(Refusal::into_error)?;
         if let Err(refused) = self.admit(caller, message.priority).await {
             return self.repeat_or(sender.0, key.as_ref(), refused).await;
@@ -139,7 +139,7 @@ impl App {
         key: Option<RequestKey>,
         answer: impl FnOnce(&[Item]) -> (u16, String),
     ) -> Result<Sent<Vec<Item>>, Error> {
-        let sender = sending(caller)?;
+        let sender = caller.sender()?;
         let mut items: Vec<Item> =
             requests.into_iter().map(|request| self.judge(sender, request)).collect();
         let admitted = match self.admit_many(caller, &mut items).await {
@@ -371,14 +371,6 @@ impl App {
         self.say(caller, said, vec![(id, None)]).await?;
         self.message(caller, message.id).await
     }
-}
-
-/// A business user that may send. Whoever only receives is told why there is no way back.
-fn sending(caller: &Caller) -> Result<(UserId, &Arc<str>), Error> {
-    caller.business(Permission::SendMessages).map_err(|error| match error {
-        Error::WrongAudience(_) => Error::ReadOnly,
-        other => other,
-    })
 }
 
 fn keyed(user: UserId, key: RequestKey, answer: (u16, String)) -> Keyed {

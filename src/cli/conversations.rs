@@ -16,7 +16,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::{
     Setup,
     exit::{Failure, Kind},
-    opened,
+    opened, privilege,
 };
 use crate::{
     app::App,
@@ -91,6 +91,9 @@ impl ConversationCommand {
     /// whoever calls the command.
     pub(super) fn open_file(&self) -> Result<Option<File>, Failure> {
         let ConversationCommand::Export { out: Some(path), .. } = self else { return Ok(None) };
+        if privilege::output_is_file() {
+            return Ok(None);
+        }
         // Readable for nobody else: it holds what people wrote to each other.
         let opened = File::options().write(true).create(true).truncate(true).mode(0o600).open(path);
         opened.map(Some).map_err(|error| unwritten(path, &error))
@@ -105,13 +108,6 @@ struct Shown<'a> {
     /// How many messages are in each status.
     messages: Map<String, Value>,
     last_messages: Vec<MessageView<'a>>,
-}
-
-#[derive(Serialize)]
-struct Exported {
-    id: uuid::Uuid,
-    messages: u64,
-    file: String,
 }
 
 pub(super) async fn run(
@@ -169,8 +165,11 @@ async fn act(
         }
         ConversationCommand::Export { id, format, out } => {
             let conversation = app.any_conversation(parse_id(&id)?).await.map_err(named)?;
-            let to = file.zip(out);
-            export(setup, app, &conversation, format, to).await
+            let count = export(setup, app, &conversation, format, file.zip(out.clone())).await?;
+            if let Some(path) = out {
+                setup.output.note(&format!("{count} messages are in {}", path.display()));
+            }
+            Ok(())
         }
     }
 }
@@ -239,7 +238,7 @@ async fn export(
     conversation: &Conversation,
     format: ExportFormat,
     to: Option<(File, PathBuf)>,
-) -> Result<(), Failure> {
+) -> Result<u64, Failure> {
     let mut to = to.map(|(file, path)| (BufWriter::new(file), path));
     let mut put = |text: &str| match &mut to {
         Some((file, path)) => {
@@ -268,10 +267,8 @@ async fn export(
     if let Some((mut file, path)) = to {
         let done = file.flush().and_then(|()| file.get_ref().sync_all());
         done.map_err(|error| unwritten(&path, &error))?;
-        let id = conversation.id.0;
-        setup.output.record(&Exported { id, messages: count, file: path.display().to_string() });
     }
-    Ok(())
+    Ok(count)
 }
 
 fn heading(conversation: &Conversation) -> String {

@@ -3,6 +3,7 @@
 pub mod appliance;
 mod audit;
 mod bench;
+mod chat;
 mod cluster;
 mod configuration;
 mod conversations;
@@ -91,6 +92,8 @@ enum Command {
     /// Conversations between business users and phones
     #[command(subcommand)]
     Conversation(conversations::ConversationCommand),
+    /// Talk in a conversation from this terminal
+    Chat(chat::ChatArgs),
     /// Dead letters: what was given up
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
@@ -183,12 +186,12 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         configuration::show(&setup);
         return Ok(());
     }
-    let file = match &cli.command {
+    let mut file = match &cli.command {
         Command::Conversation(command) => command.open_file()?,
         _ => None,
     };
     if setup.loaded.config.database.url.is_none() || serving {
-        privilege::drop_root(&setup.data_dir)?;
+        file = privilege::drop_root(&setup.data_dir, file)?;
     }
     privilege::raise_file_limit();
     crate::client::prepare();
@@ -208,6 +211,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             Command::Message(command) => messages::run(&setup, command).await,
             Command::Listen(arguments) => listen::run(&setup, &arguments).await,
             Command::Conversation(command) => conversations::run(&setup, command, file).await,
+            Command::Chat(arguments) => Box::pin(chat::run(&setup, &arguments)).await,
             Command::Dlq(command) => dlq::run(&setup, command).await,
             Command::Audit(command) => audit::run(&setup, command).await,
             Command::Drain(arguments) => drain::run(&setup, &arguments).await,

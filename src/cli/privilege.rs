@@ -1,7 +1,8 @@
 //! Not being root: what root starts goes on as the appliance's own user before it does anything.
 
 use std::{
-    env, fs,
+    env,
+    fs::{self, File},
     os::unix::{
         fs::{MetadataExt as _, PermissionsExt as _, chown},
         process::CommandExt as _,
@@ -19,6 +20,13 @@ use super::exit::{Failure, Kind};
 
 /// Who to be instead of root: the first of these that there is.
 const USERS: [&str; 3] = ["esh3ar", "postgres", "nobody"];
+/// Says to the command that goes on as another user that its output is the file it was to open.
+const OUTPUT_IS_FILE: &str = "ESH3AR_OUTPUT_IS_FILE";
+
+/// Whether the file that this command is to write was opened by root, as its standard output.
+pub fn output_is_file() -> bool {
+    env::var_os(OUTPUT_IS_FILE).is_some()
+}
 
 /// Where the data are when nobody says.
 pub fn default_data_dir() -> PathBuf {
@@ -39,13 +47,14 @@ pub fn default_data_dir() -> PathBuf {
 }
 
 /// When root: makes the data folder, gives it to the appliance's user and starts this same command
-/// again as that user. Returns only when there is nothing to do, or it cannot be done.
+/// again as that user, with its output going to `out` if there is one: a file that root opened is not the
+/// user's to open. Returns the file when there is nothing to do.
 ///
 /// # Errors
 /// There is no user to become, or the folder cannot be its.
-pub fn drop_root(data_dir: &Path) -> Result<(), Failure> {
+pub fn drop_root(data_dir: &Path, out: Option<File>) -> Result<Option<File>, Failure> {
     if !geteuid().is_root() {
-        return Ok(());
+        return Ok(out);
     }
     let user = become_whom(data_dir)?;
     give_folder(data_dir, &user)?;
@@ -53,7 +62,11 @@ pub fn drop_root(data_dir: &Path) -> Result<(), Failure> {
     let mut arguments = env::args_os();
     let name = arguments.next().unwrap_or_else(|| "esh3ar".into());
     // Through /proc, because the binary's own folder may be closed to the user.
-    let error = Command::new("/proc/self/exe")
+    let mut command = Command::new("/proc/self/exe");
+    if let Some(out) = out {
+        command.stdout(out).env(OUTPUT_IS_FILE, "1");
+    }
+    let error = command
         .arg0(name)
         .args(arguments)
         .env("ESH3AR__DATA_DIR", &data_dir)

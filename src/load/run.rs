@@ -34,6 +34,8 @@ const SHARDS: usize = 16;
 pub(super) const QUIET: Duration = Duration::from_secs(15);
 /// The wait before a connection that was refused or lost is tried again.
 const AGAIN: Duration = Duration::from_millis(200);
+/// How often something that was not answered is said in a conversation.
+const SAID_AGAIN: u32 = 5;
 /// A server that cannot be reached for this long is gone.
 const GONE: Duration = Duration::from_secs(10);
 
@@ -331,8 +333,17 @@ async fn send_all(shared: Arc<Shared>, target: Target, number: usize) -> SendLog
             Some(chat) => {
                 let route = chat.route(first_tag, shared.phones);
                 let bearer = chat.bearer(&route, &target);
-                let (status, told, place) =
-                    sender.say(&bearer, route.conversation, due_micros, first_tag, &padding).await;
+                let mut tries = 0;
+                let (status, told, place) = loop {
+                    let (to, tag) = (route.conversation, first_tag);
+                    let said = sender.say(&bearer, to, due_micros, tag, &padding).await;
+                    tries += 1;
+                    // The message has a name of its own, so it can be said again until that is heard.
+                    if said.0 != 0 || tries == SAID_AGAIN || shared.stop_senders.is_cancelled() {
+                        break said;
+                    }
+                    tokio::time::sleep(AGAIN).await;
+                };
                 (status, vec![told], place)
             }
         };

@@ -1,23 +1,23 @@
 //! Chat: both ways, in order, with exact counts.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use esh3ar::client::{Event, HubClient};
 use serde_json::{Value, json};
 
 use crate::support::{DEADLINE, Server, run_json};
 
-const PHONE: &str = "+967771234567";
+pub const PHONE: &str = "+967771234567";
 
-struct Talk {
-    server: Server,
-    shop: String,
-    phone: String,
-    id: String,
+pub struct Talk {
+    pub server: Server,
+    pub shop: String,
+    pub phone: String,
+    pub id: String,
 }
 
 impl Talk {
-    async fn new() -> Talk {
+    pub async fn new() -> Talk {
         let server = Server::start().await;
         let (shop, phone) = (server.user("shop", "Chat"), server.phone(PHONE));
         let body = json!({ "phone": PHONE }).to_string();
@@ -28,7 +28,7 @@ impl Talk {
         Talk { server, shop, phone, id }
     }
 
-    async fn ask(
+    pub async fn ask(
         &self,
         method: &str,
         tail: &str,
@@ -40,7 +40,7 @@ impl Talk {
         self.server.request(method, &path, Some(token), body.as_deref()).await
     }
 
-    async fn say(&self, token: &str, content: &str) -> Value {
+    pub async fn say(&self, token: &str, content: &str) -> Value {
         let (status, message) =
             self.ask("POST", "/messages", token, Some(json!({ "content": content }))).await;
         assert_eq!(status, 201, "{message}");
@@ -311,5 +311,165 @@ async fn the_list_is_newest_first_and_counts_what_is_unread() {
     let path = format!("/api/v1/conversations/{}/read", ids[0]);
     assert_eq!(server.request("POST", &path, Some(&shop), None).await.0, 200);
     assert_eq!(count(shop).await, 4);
-    let _ = Duration::ZERO;
+}
+
+#[tokio::test]
+async fn who_takes_no_part_finds_nothing_by_any_method() {
+    let talk = Talk::new().await;
+    talk.say(&talk.shop, "private").await;
+    let rival = talk.server.user("rival", "Chat");
+    let stranger = talk.server.phone("+967770000009");
+    let absent = "01a20a1b-7317-71ae-8f98-eacc86509605";
+    for token in [&rival, &stranger] {
+        let mut hub = Ear::new(&talk.server, token).await;
+        for (method, more) in [
+            ("SendMessage", json!({ "content": "x" })),
+            ("GetHistory", json!({})),
+            ("GetHistory", json!({ "after": 0 })),
+            ("GetHistory", json!({ "before": 9 })),
+            ("MarkRead", json!({})),
+            ("Typing", json!({})),
+        ] {
+            let mut answers = Vec::new();
+            for id in [talk.id.as_str(), absent] {
+                let mut argument = more.clone();
+                argument["conversationId"] = json!(id);
+                let refused = hub.hub.call(method, vec![argument], DEADLINE).await.unwrap_err();
+                answers.push(refused.to_string());
+            }
+            assert!(answers[0].contains("not_found"), "{method}: {}", answers[0]);
+            // What is not theirs and what is not there get the same answer.
+            assert_eq!(answers[0], answers[1]);
+        }
+        assert_eq!(hub.call("GetConversations", vec![]).await, json!([]));
+        let read = json!({ "messageIds": [talk.say(&talk.shop, "more").await["id"]] });
+        assert_eq!(hub.call("MarkRead", vec![read]).await, json!(0));
+    }
+    assert_eq!(talk.unread(&talk.phone).await, 3);
+}
+
+#[tokio::test]
+async fn writing_is_told_once_a_second_at_most() {
+    let talk = Talk::new().await;
+    let mut shop = Ear::new(&talk.server, &talk.shop).await;
+    let mut phone = Ear::new(&talk.server, &talk.phone).await;
+    let begun = std::time::Instant::now();
+    for _ in 0..50 {
+        let answer = phone.call("Typing", vec![json!({ "conversationId": talk.id })]).await;
+        assert_eq!(answer, Value::Null);
+    }
+    let most = begun.elapsed().as_secs() + 1;
+    // A message ends the signals: whatever was told came before it.
+    phone.call("SendMessage", vec![json!({ "conversationId": talk.id, "content": "so" })]).await;
+    shop.called("ReceiveMessage").await;
+    let told = shop.heard.iter().filter(|(target, _)| target == "Typing").count() as u64;
+    assert!((1..=most).contains(&told), "{told} signals in {most} s");
+    let dropped = talk.server.metric("esh3ar_typing_dropped_total").await;
+    assert_eq!(dropped, (50 - told) as f64);
+    let database = talk.server.database().await;
+    let rows: i64 = database.query_one("SELECT count(*) FROM messages", &[]).await.unwrap().get(0);
+    assert_eq!(rows, 1);
+}
+
+/// **Feature: enhanced-messaging-system, Property 12: One-Way Message Read-Only**
+#[tokio::test]
+async fn a_one_way_message_cannot_be_answered_and_the_refusal_says_why() {
+    let talk = Talk::new().await;
+    let sender = talk.server.user("sender", "SendMessages,Chat");
+    let notice = talk.server.send(&sender, PHONE, "read only").await;
+    let body = json!({ "content": "but" }).to_string();
+    let path = format!("/api/v1/conversations/{notice}/messages");
+    let (status, problem) =
+        talk.server.request("POST", &path, Some(&talk.phone), Some(&body)).await;
+    assert_eq!((status, &problem["code"]), (403, &json!("one_way_read_only")), "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("cannot be replied to"));
+    let back = json!({ "to": PHONE, "content": "but" }).to_string();
+    let path = "/api/v1/messages";
+    let (_, problem) = talk.server.request("POST", path, Some(&talk.phone), Some(&back)).await;
+    assert_eq!(problem["code"], "one_way_read_only");
+    let mut hub = Ear::new(&talk.server, &talk.phone).await;
+    let argument = json!({ "conversationId": notice, "content": "but" });
+    let refused = hub.hub.call("SendMessage", vec![argument], DEADLINE).await.unwrap_err();
+    assert!(refused.to_string().contains("one_way_read_only"), "{refused}");
+    // Others do not learn that there is such a message.
+    let stranger = talk.server.phone("+967770000009");
+    let path = format!("/api/v1/conversations/{notice}/messages");
+    assert_eq!(talk.server.request("POST", &path, Some(&stranger), Some(&body)).await.0, 404);
+}
+
+#[tokio::test]
+async fn pages_that_are_asked_for_again_are_kept_and_counted() {
+    let talk = Talk::new().await;
+    talk.say(&talk.phone, "hello").await;
+    let counts = |name: &'static str| {
+        let server = &talk.server;
+        async move {
+            let page = reqwest::get(format!("{}/metrics", server.metrics)).await.unwrap();
+            let page = page.text().await.unwrap();
+            let of = |kind: &str| {
+                let wanted = format!("{name}{{kind=\"{kind}\"}} ");
+                let line = page.lines().find_map(|line| line.strip_prefix(wanted.as_str()));
+                line.map_or(0, |value| value.trim().parse::<u64>().unwrap())
+            };
+            ["history", "conversations", "unread"].map(of)
+        }
+    };
+    let look = || async {
+        let history = talk.ask("GET", "/messages", &talk.shop, None).await.1;
+        let list =
+            talk.server.request("GET", "/api/v1/conversations", Some(&talk.shop), None).await;
+        let path = "/api/v1/conversations/unread-count";
+        (history, list.1, talk.server.request("GET", path, Some(&talk.shop), None).await.1)
+    };
+    let first = look().await;
+    let (hits, misses) =
+        (counts("esh3ar_cache_hits_total").await, counts("esh3ar_cache_misses_total").await);
+    assert_eq!((hits, misses), ([0, 0, 0], [1, 1, 1]));
+    assert_eq!(look().await, first);
+    assert_eq!(counts("esh3ar_cache_hits_total").await, [1, 1, 1]);
+    // An acknowledgement changes the history and nothing that the list shows.
+    let mut hub = Ear::new(&talk.server, &talk.shop).await;
+    let ids = json!([first.0["items"][0]["id"]]);
+    assert_eq!(hub.call("Acknowledge", vec![ids]).await, json!(1));
+    let second = look().await;
+    assert_eq!(second.0["items"][0]["status"], "delivered");
+    assert_eq!((&second.1, &second.2), (&first.1, &first.2));
+    assert_eq!(counts("esh3ar_cache_hits_total").await, [1, 2, 2]);
+    // Reading changes all of it.
+    assert_eq!(talk.ask("POST", "/read", &talk.shop, None).await.1["read"], 1);
+    let third = look().await;
+    assert_eq!(third.0["items"][0]["status"], "read");
+    assert_eq!((&third.1["items"][0]["unreadCount"], &third.2["count"]), (&json!(0), &json!(0)));
+}
+
+/// Each of an agent's screens sees everything, and one that was away sees what it missed.
+#[tokio::test]
+async fn several_agents_of_one_business_user_see_the_same() {
+    let talk = Talk::new().await;
+    let mut desks = Vec::new();
+    for _ in 0..3 {
+        desks.push(Ear::new(&talk.server, &talk.shop).await);
+    }
+    let mut phone = Ear::new(&talk.server, &talk.phone).await;
+    let mut ids = Vec::new();
+    for n in 0..20 {
+        let said = json!({ "conversationId": talk.id, "content": format!("{n}") });
+        ids.push(phone.call("SendMessage", vec![said]).await["id"].clone());
+    }
+    for desk in &mut desks {
+        for id in &ids {
+            assert_eq!(desk.called("ReceiveMessage").await["id"], *id);
+        }
+    }
+    // One takes them; the others need not, and a fourth finds nothing waiting.
+    assert_eq!(desks[0].call("Acknowledge", vec![json!(ids)]).await, json!(20));
+    assert_eq!(desks[1].call("Acknowledge", vec![json!(ids)]).await, json!(0));
+    let mut fourth = Ear::new(&talk.server, &talk.shop).await;
+    assert_eq!(fourth.call("GetPendingMessages", vec![]).await, json!([]));
+    // What one of them reads is read for all of them.
+    let read = json!({ "conversationId": talk.id });
+    assert_eq!(desks[2].call("MarkRead", vec![read]).await, json!(20));
+    for desk in desks.iter_mut().chain([&mut fourth]) {
+        while desk.called("ConversationChanged").await["unreadCount"] != json!(0) {}
+    }
 }

@@ -13,7 +13,7 @@ fn folder(name: &str) -> PathBuf {
 async fn run(server: &Server, mut command: Command, all: &str) {
     command
         .env("BASE", &server.base)
-        .env("SHOP", server.user("shop", "SendMessages"))
+        .env("SHOP", server.user("shop", "SendMessages,Chat"))
         .env("PHONE", server.phone("+967771234567"))
         .env("NUMBER", "+967771234567")
         .env("DATA", server.data())
@@ -32,7 +32,13 @@ fn node(file: &str) -> Option<Command> {
     }
     let mut command = Command::new("node");
     command
-        .args(["--test", "--test-force-exit", "--test-timeout=60000", "--test-reporter=spec", file])
+        .args([
+            "--test",
+            "--test-force-exit",
+            "--test-timeout=180000",
+            "--test-reporter=spec",
+            file,
+        ])
         .current_dir(folder);
     Some(command)
 }
@@ -45,6 +51,12 @@ async fn with_diagnostics() -> Server {
 async fn the_official_javascript_client() {
     let Some(command) = node("hub.test.mjs") else { return };
     run(&Server::start().await, command, "tests 9\n").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_official_clients_talk_while_connections_are_cut() {
+    let Some(command) = node("chat.test.mjs") else { return };
+    run(&Server::start().await, command, "tests 1\n").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -112,7 +112,7 @@ pub async fn send(context: Shared) -> Response {
 
 async fn try_send(context: &Context) -> Result<Response, Problem> {
     // Who may not send learns that before what is wrong with the message.
-    context.caller.business(crate::domain::Permission::SendMessages)?;
+    context.caller.sender()?;
     let body: SendBody = context.json()?;
     let request = body.into_request().map_err(crate::app::Error::Invalid)?;
     let key = context.request_key()?;
@@ -131,7 +131,7 @@ pub async fn send_batch(context: Shared) -> Response {
 }
 
 async fn try_send_batch(context: &Context) -> Result<Response, Problem> {
-    context.caller.business(crate::domain::Permission::SendMessages)?;
+    context.caller.sender()?;
     let body: BatchBody = context.json()?;
     if body.messages.is_empty() || body.messages.len() > BATCH_LIMIT {
         let message = format!("messages must hold 1 to {BATCH_LIMIT} items");

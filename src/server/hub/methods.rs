@@ -211,11 +211,11 @@ impl Call {
             let page = Page { before, after, limit: limit.unwrap_or(USUAL_PAGE).min(LARGEST_PAGE) };
             Ok(Call::GetHistory(ConversationId(conversation_id), page))
         } else if is("GetConversations") {
-            let argument = match arguments.is_empty() {
-                true => ConversationsArgument::default(),
+            let argument: Option<ConversationsArgument> = match arguments.is_empty() {
+                true => None,
                 false => one(target, arguments)?,
             };
-            Ok(Call::GetConversations(argument))
+            Ok(Call::GetConversations(argument.unwrap_or_default()))
         } else if is("Typing") {
             let argument: TypingArgument = one(target, arguments)?;
             Ok(Call::Typing(ConversationId(argument.conversation_id)))

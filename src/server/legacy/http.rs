@@ -15,7 +15,7 @@ use crate::{
         messages::{Refusal, SendRequest, Sent},
     },
     domain::{
-        ContentType, Message, MessageKind, Party, Permission, Priority,
+        ContentType, Message, MessageKind, Party, Priority,
         message::{BATCH_LIMIT, Draft, FieldError},
     },
     server::{
@@ -165,7 +165,7 @@ impl From<SendBody> for SendRequest {
 }
 
 async fn send(context: &Context) -> Result<Value, Problem> {
-    context.caller.business(Permission::SendMessages)?;
+    context.caller.sender()?;
     let request: SendBody = body(context)?;
     let answer = |message: &Message| (200, json!({ "id": message.id.0 }).to_string());
     match context.app.send(&context.caller, request.into(), context.request_key()?, answer).await? {
@@ -176,7 +176,7 @@ async fn send(context: &Context) -> Result<Value, Problem> {
 
 /// All or nothing there; here too as far as rules go, which are looked at before anything is sent.
 async fn send_batch(context: &Context) -> Result<Value, Problem> {
-    context.caller.business(Permission::SendMessages)?;
+    context.caller.sender()?;
     let BatchBody { messages } = body(context)?;
     if messages.is_empty() || messages.len() > BATCH_LIMIT {
         let message = format!("batchMessages must hold 1 to {BATCH_LIMIT} items");

@@ -1,6 +1,7 @@
 //! What breaks, and what must hold all the same: load runs, something is killed, cut, stalled or
 //! filled, and the history checker compares what was told to what arrived.
 
+mod chat;
 mod clients;
 mod cluster;
 mod database;

@@ -1,0 +1,263 @@
+//! `chat`: talks in a conversation from a terminal, as any client of the hub would.
+
+use std::{io::BufRead as _, time::Duration};
+
+use clap::Args;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::{
+    Setup,
+    exit::{Failure, Kind},
+    opened,
+    serve::{StopSignals, whereabouts},
+};
+use crate::{
+    app::{App, tokens::Lifetime},
+    client::{self, ApiClient, Event, HubClient},
+    domain::Party,
+};
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The wait before a lost connection is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Messages of before that are shown at the beginning.
+const EARLIER: usize = 10;
+/// Lines that may wait to be said.
+const LINES: usize = 64;
+
+#[derive(Debug, Args)]
+pub(super) struct ChatArgs {
+    /// Whose side to take: a business user's name, or a phone number; makes a token for a day
+    #[arg(
+        long = "as",
+        value_name = "WHO",
+        conflicts_with = "token",
+        required_unless_present = "token"
+    )]
+    who: Option<String>,
+    /// A token instead
+    #[arg(long, env = "ESH3AR_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// Phone number of the other side
+    #[arg(long, value_name = "NUMBER")]
+    with: String,
+    /// Address of the server [default: the one that serves the data folder]
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+}
+
+pub(super) async fn run(setup: &Setup, arguments: &ChatArgs) -> Result<(), Failure> {
+    let url = match &arguments.url {
+        Some(url) => url.clone(),
+        None => {
+            let found = whereabouts(&setup.data_dir).ok_or_else(|| {
+                let what = format!("no server runs on {}", setup.data_dir.display());
+                Failure::new(Kind::Unavailable, what).hint("run: esh3ar serve, or give --url")
+            })?;
+            format!("http://{}", found.http)
+        }
+    };
+    let token = match (&arguments.token, &arguments.who) {
+        (Some(token), _) => token.clone(),
+        (None, who) => token_of(setup, who.as_deref().unwrap_or_default()).await?,
+    };
+    let mut signals = StopSignals::listen()?;
+    let mut talk = Talk::begin(setup, url, token, &arguments.with).await?;
+    let lines = read_lines();
+    tokio::select! {
+        done = talk.go(lines) => done,
+        () = signals.next() => Ok(()),
+    }
+}
+
+async fn token_of(setup: &Setup, who: &str) -> Result<String, Failure> {
+    let opened = opened::open(setup).await?;
+    let result = issue(&opened.app, who).await;
+    opened.close(result).await
+}
+
+async fn issue(app: &App, who: &str) -> Result<String, Failure> {
+    let party = if who.starts_with('+') {
+        let phone = app.parse_phone("as", who)?;
+        app.find_mobile(&phone).await?;
+        Party::Mobile(phone)
+    } else {
+        Party::Business(app.find_user(who).await?.id)
+    };
+    let day = Lifetime::For(Duration::from_secs(24 * 3600));
+    Ok(app.issue_token(&party, day).await?.token)
+}
+
+/// What is typed, line by line: a thread of its own, because a terminal is read in no other way.
+fn read_lines() -> mpsc::Receiver<String> {
+    let (sender, lines) = mpsc::channel(LINES);
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines() {
+            let Ok(line) = line else { return };
+            if !line.trim().is_empty() && sender.blocking_send(line).is_err() {
+                return;
+            }
+        }
+    });
+    lines
+}
+
+/// A side of a conversation.
+struct Talk<'a> {
+    setup: &'a Setup,
+    url: String,
+    token: String,
+    hub: HubClient,
+    id: String,
+    /// Ids that were shown or said: what comes again is not shown again.
+    known: std::collections::HashSet<String>,
+}
+
+impl Talk<'_> {
+    async fn begin<'a>(
+        setup: &'a Setup,
+        url: String,
+        token: String,
+        with: &str,
+    ) -> Result<Talk<'a>, Failure> {
+        let api = ApiClient::new(&url, &token).map_err(failed)?;
+        let body = json!({ "phone": with });
+        let answer = api.post("/api/v1/conversations", &body).await.map_err(failed)?;
+        let id = answer.body["id"].as_str().unwrap_or_default().to_owned();
+        let hub = HubClient::connect(&url, &token).await.map_err(failed)?;
+        let mut talk = Talk { setup, url, token, hub, id, known: Default::default() };
+        let (business, phone) = (&answer.body["businessName"], &answer.body["phone"]);
+        let names = [business, phone].map(|name| name.as_str().unwrap_or_default());
+        talk.setup.output.note(&format!(
+            "{} and {}: write a line and press Enter; Ctrl-D ends.",
+            names[0], names[1]
+        ));
+        let argument = json!({ "conversationId": talk.id, "limit": EARLIER });
+        let earlier = talk.call("GetHistory", argument).await.map_err(failed)?;
+        for message in earlier.as_array().into_iter().flatten().rev() {
+            talk.show(message);
+        }
+        Ok(talk)
+    }
+
+    async fn call(&mut self, method: &str, argument: Value) -> Result<Value, client::Error> {
+        self.hub.call(method, vec![argument], PATIENCE).await
+    }
+
+    async fn go(&mut self, mut lines: mpsc::Receiver<String>) -> Result<(), Failure> {
+        loop {
+            let done = tokio::select! {
+                line = lines.recv() => match line {
+                    Some(line) => self.say(&line).await,
+                    None => return Ok(()),
+                },
+                event = self.hub.next() => match event {
+                    Ok(event) => self.heard(event).await,
+                    Err(error) => Err(error),
+                },
+            };
+            match done {
+                Ok(()) => {}
+                Err(client::Error::Call(text)) => {
+                    let text = text.rsplit("HubException: ").next().unwrap_or_default();
+                    self.setup.output.note(&format!("not said: {text}"));
+                }
+                Err(_) => self.again().await?,
+            }
+        }
+    }
+
+    /// Comes back after the connection was lost, for as long as the token is good.
+    async fn again(&mut self) -> Result<(), Failure> {
+        self.setup.output.note("the connection was lost; connecting again");
+        loop {
+            tokio::time::sleep(AGAIN).await;
+            match HubClient::connect(&self.url, &self.token).await {
+                Ok(hub) => {
+                    self.hub = hub;
+                    return Ok(());
+                }
+                Err(error @ client::Error::Refused { status: 401 | 403, .. }) => {
+                    return Err(failed(error));
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Says a line until that was heard: its name makes repeating it harmless.
+    async fn say(&mut self, line: &str) -> Result<(), client::Error> {
+        let name = uuid::Uuid::now_v7().to_string();
+        loop {
+            let argument =
+                json!({ "conversationId": self.id, "content": line, "clientMessageId": name });
+            match self.call("SendMessage", argument).await {
+                Ok(message) => {
+                    self.note_known(&message);
+                    return Ok(());
+                }
+                Err(error @ client::Error::Call(_)) => return Err(error),
+                Err(error) => {
+                    if self.again().await.is_err() {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn heard(&mut self, event: Event) -> Result<(), client::Error> {
+        let Event::Invocation { target, arguments } = event else { return Ok(()) };
+        let messages: Vec<Value> = match (target.as_str(), arguments.into_iter().next()) {
+            ("ReceiveMessage", Some(message)) => vec![message],
+            ("ReceivePendingMessages", Some(Value::Array(messages))) => messages,
+            _ => return Ok(()),
+        };
+        let ids: Vec<&Value> = messages.iter().map(|message| &message["id"]).collect();
+        let acknowledged = json!(ids);
+        for message in &messages {
+            self.show(message);
+        }
+        self.call("Acknowledge", acknowledged).await?;
+        let last = messages.iter().rev().find(|message| message["conversationId"] == self.id);
+        if let Some(last) = last {
+            let read = json!({ "conversationId": self.id, "upToSeq": last["seq"] });
+            self.call("MarkRead", read).await?;
+        }
+        Ok(())
+    }
+
+    fn note_known(&mut self, message: &Value) -> bool {
+        self.known.insert(message["id"].as_str().unwrap_or_default().to_owned())
+    }
+
+    fn show(&mut self, message: &Value) {
+        if !self.note_known(message) {
+            return;
+        }
+        if !self.setup.output.is_table() {
+            self.setup.output.text(&format!("{message}\n"));
+            return;
+        }
+        let text = |name: &str| -> String {
+            let text = message[name].as_str().unwrap_or_default();
+            text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+        };
+        // Hours and minutes of the RFC 3339 time, in UTC.
+        let at = text("createdAt").get(11..16).unwrap_or_default().to_owned();
+        let elsewhere = if message["conversationId"] == self.id { "" } else { " (elsewhere)" };
+        let line = format!("{at}  {}{elsewhere}: {}\n", text("from"), text("content"));
+        self.setup.output.text(&line);
+    }
+}
+
+fn failed(error: client::Error) -> Failure {
+    let kind = match &error {
+        client::Error::Refused { status: 401 | 403 | 404 | 400, .. } => Kind::Refused,
+        _ => Kind::Unavailable,
+    };
+    Failure::new(kind, error.to_string())
+        .hint("a business user needs the permission Chat; a phone calls it by its --phone number")
+}
