@@ -201,8 +201,10 @@ async fn existing_apps_and_programs_talk_to_each_other() {
     let (target, text) = called(&mut program).await;
     assert_eq!(target, "ReceiveChatMessage");
     let expected = json!({
-        "Id": text["Id"], "From": "967771234567", "MobileAccount": "967780000001",
-        "Content": "hello?", "Status": 0,
+        "Id": text["Id"], "CreatorId": null, "RecipientPhoneNumber": "967780000001",
+        "MessageContent": "hello?", "Status": 0, "From": "967771234567", "AccessUrl": null,
+        "UrlExpiresAt": null, "MessageId": text["Id"], "SenderId": null,
+        "ReceipientMobileNumber": null, "MobileAccount": "967780000001", "Content": "hello?",
     });
     assert_eq!(text, expected);
     let answer = json!({
@@ -216,12 +218,19 @@ async fn existing_apps_and_programs_talk_to_each_other() {
     let expected = json!({
         "Id": text["Id"], "CreatorId": made["id"], "RecipientPhoneNumber": "967771234567",
         "MessageContent": "hello!", "Status": 0, "From": "shop", "AccessUrl": null,
-        "UrlExpiresAt": null, "Content": "hello!",
+        "UrlExpiresAt": null, "MessageId": text["Id"], "SenderId": made["id"],
+        "ReceipientMobileNumber": "967771234567", "MobileAccount": "967780000001",
+        "Content": "hello!",
     });
     assert_eq!((target.as_str(), &text), ("ReceiveChatMessage", &expected));
     // Nobody speaks for another number.
     let forged = json!({ "from": "770000009", "mobileAccount": "780000001", "content": "x" });
     let error = app.call("SendMessage", vec![forged], wait).await.unwrap_err();
+    assert!(error.to_string().contains("from must be your own number"), "{error}");
+    let forged = json!({
+        "mobileAccount": "780000009", "receipientMobileNumber": "771234567", "content": "x",
+    });
+    let error = program.call("SendMessage", vec![forged], wait).await.unwrap_err();
     assert!(error.to_string().contains("from must be your own number"), "{error}");
 }
 

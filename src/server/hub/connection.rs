@@ -130,7 +130,6 @@ pub fn drive(
 ) -> impl Future<Output = ()> + Send {
     let mut driver = driver(app, &wire, beginning);
     async move {
-        driver.begin_receipts().await;
         let reason = driver.run(&mut wire, stop).await;
         driver.leave(reason);
         let in_order = driver.ended.is_some();
@@ -163,7 +162,7 @@ fn driver(app: App, wire: &Wire, beginning: Beginning) -> Box<Driver> {
         seat: None,
         feed: None,
         diagnostics: None,
-        receipts: None,
+        receipts: receipts::receipts(service),
         returns,
         newcomer: Some(newcomer),
         outbox: BytesMut::new(),

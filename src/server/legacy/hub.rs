@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::{e164, phone, status};
 use crate::{
     app::conversations::ChatRequest,
-    domain::{Message, MessageId, Party, message::Draft},
+    domain::{Message, MessageId, Party, Phone, UserId, message::Draft},
     server::hub::{
         codec::Data,
         methods::{self, Call, ChatTo},
@@ -24,67 +24,81 @@ struct MessageText<'a> {
     from: &'a str,
     access_url: Option<&'a str>,
     url_expires_at: Option<&'a str>,
-    /// Of chat, the content in the words of the other hub too.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    content: Option<&'a str>,
 }
 
-impl<'a> From<&'a Message> for MessageText<'a> {
-    fn from(message: &'a Message) -> Self {
+impl<'a> MessageText<'a> {
+    fn new(message: &'a Message, account: Option<Phone>) -> MessageText<'a> {
         let creator_id = match &message.sender {
             Party::Business(id) => Some(id.0),
             Party::Mobile(_) => None,
         };
-        let recipient_phone_number = match &message.recipient {
-            Party::Mobile(number) => phone(number.as_str()).to_owned(),
-            Party::Business(id) => id.to_string(),
+        let recipient = match &message.recipient {
+            Party::Mobile(number) => Some(number.clone()),
+            Party::Business(_) => account,
         };
+        let recipient = recipient.as_ref().map_or("", |number| phone(number.as_str()));
         MessageText {
             id: message.id.0,
             creator_id,
-            recipient_phone_number,
+            recipient_phone_number: recipient.to_owned(),
             message_content: &message.content,
             status: status(message.status),
             from: phone(&message.from),
             access_url: None,
             url_expires_at: None,
-            content: message.place.is_some().then_some(message.content.as_str()),
         }
     }
 }
 
+/// Chat, in the names that mobile users know of all messages, and in those in which either side sends it.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct ChatText<'a> {
-    id: Uuid,
-    from: &'a str,
-    mobile_account: &'a str,
+    #[serde(flatten)]
+    message: MessageText<'a>,
+    message_id: Uuid,
+    sender_id: Option<Uuid>,
+    receipient_mobile_number: Option<&'a str>,
+    /// The number of the business user, whoever of the two writes.
+    mobile_account: Option<&'a str>,
     content: &'a str,
-    status: u8,
 }
 
-/// A live message: what is called, and the text that it brings. `account` is the phone number of the
-/// business user that is told, if it is one.
-pub fn message(message: &Message, account: &str) -> (&'static str, String) {
-    match (&message.place, &message.recipient) {
-        (None, _) => ("ReceiveMessage", text(&MessageText::from(message))),
-        (Some(_), Party::Mobile(_)) => ("ReceiveChatMessage", text(&MessageText::from(message))),
-        (Some(_), Party::Business(_)) => {
-            let chat = ChatText {
-                id: message.id.0,
-                from: phone(&message.from),
-                mobile_account: phone(account),
-                content: &message.content,
-                status: status(message.status),
-            };
-            ("ReceiveChatMessage", text(&chat))
-        }
+/// The business user of a chat message, whose number its text needs.
+pub fn account(message: &Message) -> Option<UserId> {
+    message.place?;
+    match (&message.sender, &message.recipient) {
+        (Party::Business(id), _) | (_, Party::Business(id)) => Some(*id),
+        _ => None,
     }
 }
 
-/// Waiting messages, as the text that `ReceivePendingMessages` brings.
-pub fn pending(messages: &[&Message]) -> String {
-    text(&messages.iter().map(|message| MessageText::from(*message)).collect::<Vec<_>>())
+/// A live message: what is called, and the text that it brings. `account` is the number of its business
+/// user, if it has one.
+pub fn message(message: &Message, account: Option<&Phone>) -> (&'static str, String) {
+    if message.place.is_none() {
+        return ("ReceiveMessage", text(&MessageText::new(message, account.cloned())));
+    }
+    let shown = MessageText::new(message, account.cloned());
+    let chat = ChatText {
+        message_id: shown.id,
+        sender_id: shown.creator_id,
+        receipient_mobile_number: match &message.recipient {
+            Party::Mobile(number) => Some(phone(number.as_str())),
+            Party::Business(_) => None,
+        },
+        mobile_account: account.map(|account| phone(account.as_str())),
+        content: &message.content,
+        message: shown,
+    };
+    ("ReceiveChatMessage", text(&chat))
+}
+
+/// Waiting messages, as the text that `ReceivePendingMessages` brings. `account` gives the number of a
+/// message's business user, if it has one.
+pub fn pending(messages: &[&Message], account: impl Fn(&Message) -> Option<Phone>) -> String {
+    let texts = messages.iter().map(|message| MessageText::new(message, account(message)));
+    text(&texts.collect::<Vec<_>>())
 }
 
 fn text<T: Serialize>(value: &T) -> String {
@@ -131,6 +145,8 @@ struct FromBusiness {
     message_id: Option<Uuid>,
     #[serde(alias = "Content")]
     content: String,
+    #[serde(rename = "mobileAccount", alias = "MobileAccount")]
+    mobile_account: Option<String>,
     #[serde(rename = "receipientMobileNumber", alias = "ReceipientMobileNumber")]
     recipient: String,
 }
@@ -151,7 +167,7 @@ pub fn bind_business(target: &str, arguments: Vec<Data>) -> Result<Call, String>
         let message: FromBusiness = methods::one(target, arguments)?;
         return Ok(Call::SendMessage {
             to: ChatTo::Phone(e164(&message.recipient).into_owned()),
-            from: None,
+            from: message.mobile_account.map(|account| e164(&account).into_owned()),
             request: said(message.content, message.message_id),
         });
     }

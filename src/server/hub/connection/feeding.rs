@@ -11,7 +11,7 @@ use super::{Driver, READ_AGAIN};
 use crate::{
     app::{App, Error},
     domain::{
-        Message, MessageId, Party,
+        Message, MessageId, Party, Phone, UserId,
         feed::{Attempt, Batch, Live, PAGE, WINDOW},
     },
     presence::{Delivery, Outbound, Seat},
@@ -100,6 +100,10 @@ impl Driver {
             // It comes with a read, when the client has acknowledged some of what it has.
             return feed.on_nudge();
         }
+        if self.service.form() == Form::Legacy && lacks_account(&self.app, &delivery.message) {
+            // It comes with a read, which looks up what its text needs.
+            return feed.on_nudge();
+        }
         match feed.on_live(attempt(&delivery.message), Instant::now()) {
             Live::Send => {
                 if let Some(bytes) = self.live_message(protocol, &delivery) {
@@ -132,7 +136,8 @@ impl Driver {
                 codec::invocation(protocol, "ReceiveMessage", &MessageView::from(message))
             }
             Form::Legacy => {
-                let (target, text) = legacy::hub::message(message, self.account());
+                let account = account(&self.app, message);
+                let (target, text) = legacy::hub::message(message, account.as_ref());
                 codec::invocation(protocol, target, &text)
             }
         };
@@ -158,12 +163,18 @@ impl Driver {
         let app = self.app.clone();
         let caller = self.caller.clone();
         let announcement = self.seat.as_ref().filter(|_| first).map(Seat::announcement);
+        let form = self.service.form();
         let read = async move {
             // First known everywhere, then the read: what is stored in between is told.
             if let Some(announcement) = announcement {
                 announcement.await;
             }
-            app.pending(&caller, &exclude, first, PAGE).await
+            let found = app.pending(&caller, &exclude, first, PAGE).await?;
+            if form == Form::Legacy {
+                let accounts: Vec<UserId> = found.iter().filter_map(legacy::hub::account).collect();
+                app.learn_business_phones(&accounts).await?;
+            }
+            Ok(found)
         };
         self.reading = Some(read.boxed());
     }
@@ -209,7 +220,8 @@ impl Driver {
                 self.call(protocol, "ReceivePendingMessages", &views);
             }
             (Batch::Page(ids), Form::Legacy) => {
-                let text = legacy::hub::pending(&picked(&ids));
+                let text =
+                    legacy::hub::pending(&picked(&ids), |message| account(&self.app, message));
                 self.call(protocol, "ReceivePendingMessages", &text);
             }
             (Batch::Singly(ids), form) => {
@@ -219,7 +231,8 @@ impl Driver {
                             self.call(protocol, "ReceiveMessage", &MessageView::from(message));
                         }
                         Form::Legacy => {
-                            let (target, text) = legacy::hub::message(message, self.account());
+                            let account = account(&self.app, message);
+                            let (target, text) = legacy::hub::message(message, account.as_ref());
                             self.call(protocol, target, &text);
                             self.note_told(message.id);
                         }
@@ -284,6 +297,16 @@ impl Times {
     pub(super) fn times(&self, moments: Vec<(Attempt, Instant)>) -> Vec<(Attempt, OffsetDateTime)> {
         moments.into_iter().map(|(attempt, moment)| (attempt, self.at(moment))).collect()
     }
+}
+
+/// The number of a chat message's business user.
+fn account(app: &App, message: &Message) -> Option<Phone> {
+    app.business_phone(legacy::hub::account(message)?).flatten()
+}
+
+/// Whether that has still to be read.
+fn lacks_account(app: &App, message: &Message) -> bool {
+    legacy::hub::account(message).is_some_and(|id| app.business_phone(id).is_none())
 }
 
 fn attempt(message: &Message) -> Attempt {

@@ -7,7 +7,7 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 
 use super::Driver;
 use crate::{
-    domain::{MessageId, Party, Phone},
+    domain::MessageId,
     server::hub::{
         methods::{Call, Done},
         services::Service,
@@ -18,14 +18,17 @@ use crate::{
 /// What is known of the messages told on one connection. There are no more than a window holds.
 #[derive(Default)]
 pub(super) struct Receipts {
-    /// The caller's own phone number.
-    pub(super) account: Option<Phone>,
     /// Told, after the last ping.
     told: Vec<MessageId>,
     /// Told before the ping that is not answered yet.
     probed: Vec<MessageId>,
     ping: u64,
     saying: Option<BoxFuture<'static, Done>>,
+}
+
+/// Kept where clients give none.
+pub(super) fn receipts(service: Service) -> Option<Box<Receipts>> {
+    (service == Service::LegacyBusiness).then(Box::default)
 }
 
 /// The end of what is being said for the client.
@@ -37,28 +40,6 @@ pub(super) async fn said(receipts: &mut Option<Box<Receipts>>) -> Done {
 }
 
 impl Driver {
-    /// Begins to keep receipts, where the client gives none.
-    pub(super) async fn begin_receipts(&mut self) {
-        let (Service::LegacyBusiness, Party::Business(id)) = (self.service, self.caller.party())
-        else {
-            return;
-        };
-        let account = match self.app.find_user(&id.to_string()).await {
-            Ok(user) => user.phone,
-            Err(error) => {
-                tracing::warn!(%error, "a business user's own number could not be read");
-                None
-            }
-        };
-        self.receipts = Some(Box::new(Receipts { account, ..Receipts::default() }));
-    }
-
-    /// The number of the account that is told.
-    pub(super) fn account(&self) -> &str {
-        let account = self.receipts.as_ref().and_then(|receipts| receipts.account.as_ref());
-        account.map_or("", Phone::as_str)
-    }
-
     pub(super) fn note_told(&mut self, id: MessageId) {
         if let Some(receipts) = &mut self.receipts {
             receipts.told.push(id);
