@@ -212,7 +212,7 @@ mod tests {
     fn a_typo_names_its_neighbour() {
         assert_eq!(distance("kitten", "sitting"), 3);
         assert!(unknown("htp.listen").contains("did you mean http.listen?"));
-        assert!(unknown("cache.url").contains("not available in this version"));
+        assert!(unknown("media.url").contains("not available in this version"));
         assert!(unknown("weather.today.now").starts_with("there is no key"));
     }
 

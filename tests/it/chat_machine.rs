@@ -385,7 +385,7 @@ impl Machine {
         for _ in 0..times {
             let (message, _) = app.any_message(id).await.unwrap();
             let (generation, retry_count) = (message.generation, message.retry_count);
-            app.note_missed(vec![Attempt { id, generation, retry_count }]);
+            app.note_missed(vec![Attempt { id, place: None, generation, retry_count }]);
             // The ledger takes everything in order.
             let nobody = vec![(MessageId(uuid::Uuid::nil()), None)];
             app.say(&self.phones[0].clone(), Said::Acknowledged, nobody).await.unwrap();

@@ -171,17 +171,6 @@ impl Cluster {
         cluster
     }
 
-    /// What every process, and every command, is told of the engines.
-    pub fn environment(&self) -> &[(String, String)] {
-        &self.environment
-    }
-
-    /// Lets every process that starts from now on have it otherwise.
-    pub fn set(&mut self, name: &str, value: &str) {
-        self.environment.retain(|(known, _)| known != name);
-        self.environment.push((name.to_owned(), value.to_owned()));
-    }
-
     pub async fn add_gateway(&mut self) {
         let environment: Vec<(&str, &str)> =
             self.environment.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
