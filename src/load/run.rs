@@ -86,7 +86,8 @@ impl Shared {
             let shown = shard.shown.insert((recipient, arrival.id));
             if shown {
                 self.progress.received.fetch_add(1, Ordering::Relaxed);
-                if arrival.due_micros >= counted_from {
+                // Not by when it was due: at a rate that is not reached that would be nothing.
+                if now >= counted_from {
                     let late = now.saturating_sub(arrival.due_micros);
                     shard.latencies.note(Duration::from_micros(late));
                 }
@@ -348,7 +349,7 @@ async fn send_all(shared: Arc<Shared>, target: Target, number: usize) -> SendLog
             }
         };
         let ended = shared.micros();
-        if due_micros >= shared.counted_from.load(Ordering::Relaxed) {
+        if ended >= shared.counted_from.load(Ordering::Relaxed) {
             log.answers.note(Duration::from_micros(ended.saturating_sub(due_micros)));
         }
         let accepted = told.iter().filter(|told| matches!(told, Told::Accepted(_))).count() as u64;

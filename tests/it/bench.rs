@@ -42,6 +42,10 @@ fn a_closed_and_an_open_run_add_up() {
     let open = json(&alone(&[&short[..], &["--rate", "100", "--batch", "2"]].concat()));
     let rate = number(&open["messagesPerSecond"]);
     assert!((80.0..=120.0).contains(&rate), "{open}");
+    // A rate that no machine reaches: what was due and came late says how late.
+    let beyond = json(&alone(&[&short[..], &["--rate", "1000000"]].concat()));
+    assert!(number(&beyond["deliveryMs"]["p50"]) > 500.0, "{beyond}");
+    assert!(number(&beyond["answerMs"]["p50"]) > 500.0, "{beyond}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
@@ -9,7 +10,9 @@ use esh3ar::client::HubClient;
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::json;
 
-use super::{assert_balanced, assert_kept, beside, plan, start, target, verdict_of_slowest};
+use super::{
+    assert_balanced, assert_kept, beside, plan, start_watched, target, verdict_of_slowest,
+};
 use crate::support::{
     DEADLINE, Server, acknowledge, id, next_messages, number,
     proxy::{Fault, Proxy, Upstream},
@@ -225,8 +228,13 @@ async fn a_thousand_that_come_back_at_once_each_get_what_waits_for_them() {
     let target = target(&server, &app, 1000).await;
     stop.cancel();
     drop(app);
-    let load = start(target, esh3ar::load::Plan { duration: Duration::from_secs(9), ..plan() });
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    let plan = esh3ar::load::Plan { duration: Duration::from_secs(9), ..plan() };
+    let (load, progress) = start_watched(target, plan);
+    let deadline = Instant::now() + DEADLINE;
+    while progress.received.load(Ordering::Relaxed) < 200 {
+        assert!(Instant::now() < deadline, "not all are connected, or nothing arrives");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     // All connections end in the same moment, and all clients try again until it is back.
     server.kill();
     // Long enough that what waited is late.
