@@ -8,7 +8,7 @@ use std::{
 
 use time::OffsetDateTime;
 
-use super::{App, Error};
+use super::{App, Error, intake::SAFETY};
 use crate::{
     domain::{Message, MessageId, Party, Priority, feed::Attempt},
     presence::{Delivery, Outbound, Reach},
@@ -18,6 +18,8 @@ use crate::{
 
 /// The most messages that one sweep takes.
 const SWEEP: usize = 1000;
+/// The most messages that are made up for at once when wake-ups may have been lost.
+const MADE_UP: usize = 100_000;
 /// How old a parked message of a connected recipient must be before it counts as stuck; younger ones
 /// are on their way.
 const STUCK_AFTER: Duration = Duration::from_secs(2);
@@ -110,41 +112,83 @@ impl App {
         answer: impl FnOnce() + Send + 'static,
     ) {
         let mut absent = HashSet::new();
-        let mut frames: BTreeMap<(Priority, i16), Vec<WakeUp>> = BTreeMap::new();
+        let mut frames: BTreeMap<(Priority, i16), (Vec<WakeUp>, HashSet<Party>)> = BTreeMap::new();
         for message in accepted {
             if self.is_online(online, &message.recipient) {
                 let place = (message.priority, message.recipient.partition());
-                let wake_up = WakeUp { id: message.id, generation: message.generation };
-                frames.entry(place).or_default().push(wake_up);
+                let (wake_ups, parties) = frames.entry(place).or_default();
+                wake_ups.push(WakeUp { id: message.id, generation: message.generation });
+                parties.insert(message.recipient);
             } else {
                 absent.insert(message.recipient);
             }
         }
-        let settled: Vec<_> = frames
+        if !rabbit.state().borrow().is_connected() {
+            // Without the broker their connections read from the database.
+            for (_, parties) in frames.values() {
+                self.nudge(parties);
+            }
+            frames.clear();
+        }
+        let offered: Vec<_> = frames
             .into_iter()
-            .map(|((lane, partition), wake_ups)| rabbit.offer(lane, partition, wake_ups).settled())
+            .map(|((lane, partition), (wake_ups, parties))| {
+                (rabbit.offer(lane, partition, wake_ups), parties)
+            })
             .collect();
-        let waits = rabbit.state().borrow().is_connected();
         let app = self.clone();
         tokio::spawn(async move {
-            if waits {
-                // What the same sender sends next, through another gateway perhaps, must come behind
-                // this at the broker.
-                let all = futures_util::future::join_all(settled);
-                let _ = tokio::time::timeout(BROKER_PATIENCE, all).await;
-            }
+            let all = futures_util::future::join_all(
+                offered
+                    .into_iter()
+                    .map(async |(offered, parties)| (!offered.settled().await).then_some(parties)),
+            );
+            let mut all = std::pin::pin!(all);
+            // What the same sender sends next, through another gateway perhaps, must come behind this
+            // at the broker.
+            let in_time = tokio::time::timeout(BROKER_PATIENCE, &mut all).await;
             answer();
             app.failpoint("intake_after_answer");
-            if absent.is_empty() {
-                return;
-            }
-            // They were absent before it was stored; who came since then may have read before.
-            let asked: Vec<&Party> = absent.iter().collect();
-            let online = app.presence().are_online(&asked).await;
-            for (party, _) in asked.into_iter().zip(online).filter(|(_, online)| *online) {
-                app.presence().send(party, &Outbound::Nudge);
+            app.look_again(&absent).await;
+            let lost = match in_time {
+                Ok(lost) => lost,
+                Err(_) => all.await,
+            };
+            for parties in lost.iter().flatten() {
+                app.nudge(parties);
             }
         });
+    }
+
+    fn nudge(&self, parties: &HashSet<Party>) {
+        parties.iter().for_each(|party| self.presence().send(party, &Outbound::Nudge));
+    }
+
+    /// These were absent before something for them was stored; who came since then may have read before.
+    async fn look_again(&self, absent: &HashSet<Party>) {
+        if absent.is_empty() {
+            return;
+        }
+        let asked: Vec<&Party> = absent.iter().collect();
+        let online = self.presence().are_online(&asked).await;
+        for (party, _) in asked.into_iter().zip(online).filter(|(_, online)| *online) {
+            self.presence().send(party, &Outbound::Nudge);
+        }
+    }
+
+    /// Wakes the recipients of everything that somebody was to deliver by now: wake-ups may have been lost
+    /// with the broker, and what comes after them must not overtake them.
+    ///
+    /// # Errors
+    /// Failures of the database.
+    pub async fn make_up_for_lost_wake_ups(&self) -> Result<usize, Error> {
+        let client = self.store().client().await?;
+        let since = self.clock().now() - self.settings().retry.acknowledge_timeout - SAFETY;
+        let parties = messages::undelivered_since(&client, since, MADE_UP).await?;
+        for party in &parties {
+            self.presence().send(party, &Outbound::Nudge);
+        }
+        Ok(parties.len())
     }
 
     /// Hands messages to the connections of their recipients.

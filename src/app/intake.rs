@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// When a sender that found the writer's queue full should come back.
 const COME_BACK: Duration = Duration::from_secs(1);
 /// How far ahead a new message's safety net lies, beyond the time an acknowledgement may take.
-const SAFETY: Duration = Duration::from_secs(25);
+pub(super) const SAFETY: Duration = Duration::from_secs(25);
 /// How long an idempotency key is kept (interfaces.md, HTTP).
 pub(super) const KEY_KEPT: Duration = Duration::from_secs(24 * 3600);
 

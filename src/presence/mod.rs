@@ -87,16 +87,16 @@ impl Presence {
     }
 
     /// Which of these parties have a connection anywhere. Those of which nobody can say count as
-    /// absent: position checks find what they should have got.
+    /// connected: whoever delivers looks again.
     pub async fn are_online(&self, parties: &[&Party]) -> Vec<bool> {
         let mut online: Vec<bool> =
             parties.iter().map(|party| self.local().is_online(party)).collect();
         let Some(relay) = self.relay() else { return online };
         let absent: Vec<usize> = (0..parties.len()).filter(|place| !online[*place]).collect();
         let asked: Vec<&Party> = absent.iter().map(|place| parties[*place]).collect();
-        if !asked.is_empty()
-            && let Ok(found) = relay.are_elsewhere(&asked).await
-        {
+        if !asked.is_empty() {
+            let found = relay.are_elsewhere(&asked).await;
+            let found = found.unwrap_or_else(|_| vec![true; asked.len()]);
             absent.iter().zip(found).for_each(|(place, found)| online[*place] = found);
         }
         online

@@ -177,6 +177,14 @@ impl Registry {
         asked
     }
 
+    /// Tells every connection.
+    pub fn send_all(&self, outbound: &Outbound) {
+        for shard in &self.inner.shards {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.values().flatten().for_each(|entry| entry.tell(outbound.clone()));
+        }
+    }
+
     /// Whether a party has a connection.
     pub fn is_online(&self, party: &Party) -> bool {
         self.shard(party).contains_key(party)

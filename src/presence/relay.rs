@@ -187,8 +187,13 @@ impl Keeper {
                 said = heard.recv() => match said {
                     None => return,
                     Some(Heard::Message(bytes)) => self.hear(&bytes, &mut counts),
-                    Some(Heard::Gap) => self.relay.inner.doubt.notify_one(),
-                    Some(Heard::Forgotten) => self.renew().await,
+                    Some(Heard::Gap) => self.doubt(),
+                    Some(Heard::Forgotten) => {
+                        self.renew().await;
+                        // Only now: what was stored before is in a read that begins after this, and
+                        // what is told from here on waits until it has ended.
+                        self.doubt();
+                    }
                 },
                 change = changed.recv() => {
                     let Some(change) = change else { return };
@@ -203,18 +208,24 @@ impl Keeper {
         let Some(wire::Heard { from, n, items }) = wire::read(bytes) else {
             // Perhaps of a newer version; what it is about is in the database.
             metrics::counter!("esh3ar_relay_unread_total").increment(1);
-            self.relay.inner.doubt.notify_one();
-            return;
+            return self.doubt();
         };
         let expected = counts.insert(from, n).map_or(n, |last| last + 1);
         if n != expected && n != 1 {
             tracing::debug!(expected, n, "messages of another process were lost");
             metrics::counter!("esh3ar_relay_gaps_total").increment(1);
-            self.relay.inner.doubt.notify_one();
+            self.doubt();
         }
         for (party, outbound) in items {
             self.registry.send(&party, &outbound);
         }
+    }
+
+    /// Something may have been lost on the way here: every connection reads again before it is sent
+    /// anything more, so that nothing overtakes what was lost.
+    fn doubt(&self) {
+        self.registry.send_all(&Outbound::Nudge);
+        self.relay.inner.doubt.notify_one();
     }
 
     /// Everything of this process, again.

@@ -335,6 +335,36 @@ pub async fn sweep(
     Ok((found.len(), parties.into_iter().collect()))
 }
 
+/// Whose messages, accepted since then, somebody is to deliver and nobody has tried to yet: at most
+/// `limit` messages, the latest first.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn undelivered_since(
+    client: &Client,
+    since: OffsetDateTime,
+    limit: usize,
+) -> Result<Vec<Party>, Error> {
+    let statement = client
+        .prepare_cached(
+            "SELECT DISTINCT recipient_phone, recipient_user_id FROM (
+                 SELECT recipient_phone, recipient_user_id FROM messages
+                 WHERE next_attempt_at IS NOT NULL AND next_attempt_at > $1 AND status + 0 < 2
+                   AND retry_count = 0 AND created_at > $1
+                 ORDER BY next_attempt_at DESC LIMIT $2) AS new",
+        )
+        .await?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let found = client.query(&statement, &[&since, &limit]).await?;
+    found
+        .iter()
+        .map(|row| {
+            rows::party(row.try_get(1)?, row.try_get(0)?)
+                .ok_or_else(|| Error::Corrupt("a recipient".to_owned()))
+        })
+        .collect()
+}
+
 const BEHIND: &str = "
     SELECT p.phone, NULL::uuid FROM unnest($1::text[]) AS p(phone)
     WHERE EXISTS (SELECT FROM messages m WHERE m.recipient_phone = p.phone AND m.status < 2

@@ -28,9 +28,23 @@ pub async fn here(app: App, queue: LocalQueue<Arc<Delivery>>, share: usize) {
 
 /// What the broker names. For ever.
 pub async fn named(app: App, consumer: Consumer, share: usize) {
+    let mut life = 0;
     loop {
         let taken = consumer.next(share).await;
         app.failpoint("deliver_taken");
+        while life != consumer.lives() {
+            let now = consumer.lives();
+            match app.make_up_for_lost_wake_ups().await {
+                Ok(nudged) => {
+                    life = now;
+                    tracing::debug!(nudged, "asked recipients to read what may have been lost");
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "lost wake-ups could not be made up for");
+                    tokio::time::sleep(AGAIN).await;
+                }
+            }
+        }
         while let Err(error) = app.deliver_named(&taken.wake_ups).await {
             // The broker keeps it meanwhile, for another worker if this one does not come back to it.
             tracing::warn!(%error, "messages that are to be delivered could not be read");

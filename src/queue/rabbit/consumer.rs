@@ -2,7 +2,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -63,6 +66,8 @@ pub struct ConsumerWork {
 }
 
 struct Inner {
+    /// How often it has connected.
+    lives: AtomicU64,
     waiting: LocalQueue<Part>,
     dead: LocalQueue<DeadFrame>,
 }
@@ -78,6 +83,7 @@ impl Consumer {
         // The broker's prefetch bounds it already; this is what that comes to in one share.
         let capacity = usize::from(settings.partitions) * 3 * usize::from(PREFETCH) * frame::MOST;
         let inner = Arc::new(Inner {
+            lives: AtomicU64::new(0),
             waiting: LocalQueue::new(shares, capacity),
             dead: LocalQueue::new(1, usize::from(DEAD_PREFETCH)),
         });
@@ -95,6 +101,12 @@ impl Consumer {
     /// Wake-ups of a share, at least one. Safe to drop while it waits.
     pub async fn next(&self, share: usize) -> Taken {
         Taken::new(self.inner.waiting.next(share, frame::MOST).await)
+    }
+
+    /// How often it has connected. After each time wake-ups may have been lost with the broker, and what
+    /// comes now may be later than they are.
+    pub fn lives(&self) -> u64 {
+        self.inner.lives.load(Ordering::Acquire)
     }
 
     /// The next frame that nobody can read. Safe to drop while it waits.
@@ -123,6 +135,7 @@ impl ConsumerWork {
         let mut supervisor =
             Supervisor::new(&self.settings, "consumer", self.state.clone(), stop.clone());
         while let Some(link) = supervisor.connect().await {
+            self.inner.lives.fetch_add(1, Ordering::AcqRel);
             let ended = self.consume(&link, &stop).await;
             // It comes again, if anybody wants it still.
             self.inner.waiting.clear();

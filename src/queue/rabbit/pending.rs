@@ -17,7 +17,7 @@ use crate::{domain::Priority, queue::Lanes};
 /// Wake-ups that wait in each lane, so that a crowd in one cannot take the room of another.
 pub(super) const ROOM: usize = 50_000;
 
-/// Dropped when the frame with the last wake-up of an offer has been confirmed, or will not be.
+/// Told when the frame with the last wake-up of an offer has been confirmed; dropped when it will not be.
 pub(super) type Ticket = oneshot::Sender<()>;
 
 /// A wake-up, and for the last of an offer who waits for it.
@@ -76,7 +76,8 @@ impl Pending {
         let queue = &mut inner.queues[slot(place)];
         let was_empty = queue.is_empty();
         queue.extend(wake_ups.into_iter().take(taken).map(|wake_up| (wake_up, None)));
-        if let Some((_, last)) = queue.back_mut().filter(|_| taken > 0) {
+        // What is not all taken is not all confirmed.
+        if let Some((_, last)) = queue.back_mut().filter(|_| taken > 0 && taken == offered) {
             *last = Some(ticket);
         }
         inner.waiting[lane as usize] += taken;

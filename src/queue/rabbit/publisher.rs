@@ -74,9 +74,9 @@ pub struct Offered {
 }
 
 impl Offered {
-    /// Until the broker has all of them, or will not get them.
-    pub async fn settled(self) {
-        let _ = self.settled.await;
+    /// Waits until the broker has all of them, or will not get them. Whether it has.
+    pub async fn settled(self) -> bool {
+        self.settled.await.is_ok()
     }
 }
 
@@ -340,8 +340,13 @@ impl<'a> UnderWay<'a> {
         let body = frame::write(&wake_ups);
         let mut publishing: Confirming = Box::pin(async move {
             let confirmed = tokio::time::timeout(PATIENCE, confirm(&channel, place, &body)).await;
-            drop(tickets);
-            (confirmed.unwrap_or(Outcome::TimedOut), count)
+            let outcome = confirmed.unwrap_or(Outcome::TimedOut);
+            if outcome == Outcome::Confirmed {
+                for ticket in tickets {
+                    let _ = ticket.send(());
+                }
+            }
+            (outcome, count)
         });
         self.wake_ups += count;
         // The first poll puts the frame at the end of the connection's buffer: here is the order made.

@@ -1,11 +1,15 @@
 //! Three gateways and two workers under load while something of the cluster breaks.
 
-use std::{future::Future, time::Duration};
+use std::time::Duration;
 
-use esh3ar::load::{Plan, figures::Figures};
+use esh3ar::{
+    client::HubClient,
+    load::{Plan, figures::Figures},
+};
+use serde_json::json;
 
 use super::{over, plan, start};
-use crate::support::{Server, cluster::Cluster, number, run_json};
+use crate::support::{Server, cluster::Cluster, id, messages, number, run_json};
 
 const RECIPIENTS: usize = 12;
 
@@ -22,6 +26,7 @@ async fn under_load<F: Future<Output = Cluster>>(
     drop(app);
     let urls: Vec<&str> = cluster.gateways.iter().map(|gateway| gateway.base.as_str()).collect();
     target.url = urls.join(",");
+    let recipients = target.recipients.clone();
     let load = start(target, Plan { duration: Duration::from_secs(seconds), ..plan() });
     tokio::time::sleep(Duration::from_secs(2)).await;
     cluster = fault(cluster).await;
@@ -36,6 +41,21 @@ async fn under_load<F: Future<Output = Cluster>>(
         figures.delivery.quantile_ms(0.99),
         figures.delivery.max_ms()
     );
+    // The last words of the load may have been lost with its connections, and what was answered with an
+    // error may have happened: each phone connects once more.
+    for (n, (_, token)) in recipients.into_iter().enumerate() {
+        let base = cluster.gateways[n % cluster.gateways.len()].base.clone();
+        tokio::spawn(async move {
+            let wait = crate::support::DEADLINE;
+            while let Ok(mut hub) = HubClient::connect(&base, &token).await {
+                while let Ok(event) = hub.next().await {
+                    let Some((_, found)) = messages(&event) else { continue };
+                    let ids: Vec<String> = found.iter().map(id).collect();
+                    let _ = hub.call("Acknowledge", vec![json!(ids)], wait).await;
+                }
+            }
+        });
+    }
     (cluster, figures)
 }
 
