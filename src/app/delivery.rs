@@ -123,12 +123,10 @@ impl App {
                 absent.insert(message.recipient);
             }
         }
+        let mut to_read = HashSet::new();
         if !rabbit.state().borrow().is_connected() {
             // Without the broker their connections read from the database.
-            for (_, parties) in frames.values() {
-                self.nudge(parties);
-            }
-            frames.clear();
+            to_read.extend(std::mem::take(&mut frames).into_values().flat_map(|(_, found)| found));
         }
         let offered: Vec<_> = frames
             .into_iter()
@@ -144,36 +142,49 @@ impl App {
                     .map(async |(offered, parties)| (!offered.settled().await).then_some(parties)),
             );
             let mut all = std::pin::pin!(all);
-            // What the same sender sends next, through another gateway perhaps, must come behind this
-            // at the broker.
+            // What the same sender sends next, through another gateway perhaps, must come behind this:
+            // at the broker, and at the connections that are to read.
             let in_time = tokio::time::timeout(BROKER_PATIENCE, &mut all).await;
+            // These were absent before it was stored; who came since then may have read before that.
+            to_read.extend(app.now_online(absent).await);
+            app.nudge(to_read).await;
             answer();
             app.failpoint("intake_after_answer");
-            app.look_again(&absent).await;
             let lost = match in_time {
                 Ok(lost) => lost,
                 Err(_) => all.await,
             };
-            for parties in lost.iter().flatten() {
-                app.nudge(parties);
-            }
+            app.nudge(lost.into_iter().flatten().flatten().collect()).await;
         });
     }
 
-    fn nudge(&self, parties: &HashSet<Party>) {
-        parties.iter().for_each(|party| self.presence().send(party, &Outbound::Nudge));
-    }
-
-    /// These were absent before something for them was stored; who came since then may have read before.
-    async fn look_again(&self, absent: &HashSet<Party>) {
-        if absent.is_empty() {
+    /// Lets the connections of these read from the database before they are sent anything more. Those of
+    /// which nobody can say whether they have any are asked again later.
+    async fn nudge(&self, parties: HashSet<Party>) {
+        if parties.is_empty() {
             return;
         }
+        let parties: Vec<Party> = parties.into_iter().collect();
+        let told = parties.iter().map(|party| (party.clone(), Outbound::Nudge)).collect();
+        let reached = self.presence().hand(told).await;
+        let unknown = parties.into_iter().zip(reached);
+        let unknown = unknown.filter(|(_, reach)| *reach == Reach::Unknown);
+        self.inner.unreached.note(unknown.map(|(party, _)| party));
+    }
+
+    /// Nudges those that could not be reached before, if that is possible now: what comes for them next
+    /// must not overtake what they missed.
+    pub async fn nudge_unreached(&self) {
+        let reachable = self.presence().relay().is_none_or(|relay| relay.redis().state().up);
+        if reachable {
+            self.nudge(self.inner.unreached.take()).await;
+        }
+    }
+
+    async fn now_online(&self, absent: HashSet<Party>) -> HashSet<Party> {
         let asked: Vec<&Party> = absent.iter().collect();
         let online = self.presence().are_online(&asked).await;
-        for (party, _) in asked.into_iter().zip(online).filter(|(_, online)| *online) {
-            self.presence().send(party, &Outbound::Nudge);
-        }
+        absent.into_iter().zip(online).filter(|(_, online)| *online).map(|(p, _)| p).collect()
     }
 
     /// Wakes the recipients of everything that somebody was to deliver by now: wake-ups may have been lost
@@ -185,20 +196,34 @@ impl App {
         let client = self.store().client().await?;
         let since = self.clock().now() - self.settings().retry.acknowledge_timeout - SAFETY;
         let parties = messages::undelivered_since(&client, since, MADE_UP).await?;
-        for party in &parties {
-            self.presence().send(party, &Outbound::Nudge);
-        }
-        Ok(parties.len())
+        let count = parties.len();
+        self.nudge(parties.into_iter().collect()).await;
+        Ok(count)
     }
 
     /// Hands messages to the connections of their recipients.
     pub async fn deliver(&self, deliveries: &[Arc<Delivery>]) {
-        let reached = self.presence().hand(deliveries).await;
-        // Of those nobody can find, position checks take care.
-        let offline = deliveries.iter().zip(reached).filter(|(_, reach)| *reach != Reach::Handed);
-        let offline: Vec<MessageId> = offline.map(|(delivery, _)| delivery.message.id).collect();
-        if !offline.is_empty() {
-            self.inner.ledger.note_offline(offline);
+        self.nudge_unreached().await;
+        let told = |delivery: &Arc<Delivery>| {
+            let party = delivery.message.recipient.clone();
+            (party, Outbound::Deliver(Arc::clone(delivery)))
+        };
+        let reached = self.presence().hand(deliveries.iter().map(told).collect()).await;
+        let mut parked = Vec::new();
+        let mut unknown = Vec::new();
+        for (delivery, reach) in deliveries.iter().zip(reached) {
+            if reach != Reach::Handed {
+                parked.push(delivery.message.id);
+            }
+            if reach == Reach::Unknown {
+                unknown.push(delivery.message.recipient.clone());
+            }
+        }
+        if !unknown.is_empty() {
+            self.inner.unreached.note(unknown);
+        }
+        if !parked.is_empty() {
+            self.inner.ledger.note_offline(parked);
         }
     }
 
@@ -279,7 +304,10 @@ impl App {
                     tokio::time::sleep(STUCK_AFTER).await;
                     return true;
                 }
-                () = tokio::time::sleep(LOOK_EVERY) => waited += LOOK_EVERY,
+                () = tokio::time::sleep(LOOK_EVERY) => {
+                    waited += LOOK_EVERY;
+                    self.nudge_unreached().await;
+                }
             }
         }
     }

@@ -33,6 +33,7 @@ mod supervision;
 pub mod tokens;
 mod trail;
 mod typing;
+mod unreached;
 
 use std::{
     sync::{Arc, atomic::AtomicBool},
@@ -160,6 +161,7 @@ struct Inner {
     trail: trail::Trail,
     limiter: limits::Limiter,
     neighbours: nodes::Neighbours,
+    unreached: unreached::Unreached,
     workshop: jobs::Workshop,
     signals: typing::Signals,
     draining: AtomicBool,
@@ -193,6 +195,7 @@ impl App {
             inner: Arc::new(Inner {
                 trail: trail::Trail::new(settings.clock.now()),
                 neighbours: nodes::Neighbours::new(settings.clock.now()),
+                unreached: unreached::Unreached::default(),
                 limiter: limits::Limiter::new(
                     settings.limits,
                     ways.presence.relay().map(|relay| relay.redis().clone()),

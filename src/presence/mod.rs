@@ -61,23 +61,17 @@ impl Presence {
         }
     }
 
-    /// Hands messages to the connections of their recipients, and says of each whether there was one.
-    pub async fn hand(&self, deliveries: &[Arc<Delivery>]) -> Vec<Reach> {
-        let here = |delivery: &Arc<Delivery>| {
-            let outbound = Outbound::Deliver(Arc::clone(delivery));
-            match self.local().send(&delivery.message.recipient, &outbound) {
-                0 => Reach::Nowhere,
-                _ => Reach::Handed,
-            }
+    /// Tells parties things, and says of each whether it has a connection that was told. When this returns,
+    /// other processes have what was theirs.
+    pub async fn hand(&self, told: Vec<(Party, Outbound)>) -> Vec<Reach> {
+        let here = |(party, outbound): &(Party, Outbound)| match self.local().send(party, outbound)
+        {
+            0 => Reach::Nowhere,
+            _ => Reach::Handed,
         };
-        let mut reached: Vec<Reach> = deliveries.iter().map(here).collect();
+        let mut reached: Vec<Reach> = told.iter().map(here).collect();
         if let Some(relay) = self.relay() {
-            let told = |delivery: &Arc<Delivery>| {
-                let party = delivery.message.recipient.clone();
-                (party, Outbound::Deliver(Arc::clone(delivery)))
-            };
-            let elsewhere = relay.hand(deliveries.iter().map(told).collect()).await;
-            for (here, elsewhere) in reached.iter_mut().zip(elsewhere) {
+            for (here, elsewhere) in reached.iter_mut().zip(relay.hand(told).await) {
                 if *here == Reach::Nowhere {
                     *here = elsewhere;
                 }

@@ -22,6 +22,7 @@ const TIDY_EVERY: Duration = Duration::from_secs(600);
 pub async fn due(app: App) {
     loop {
         tokio::time::sleep(SWEEP_EVERY).await;
+        app.nudge_unreached().await;
         while let Ok(true) = app.sweep().await {}
         for (lane, depth) in app.queue_depths() {
             metrics::gauge!("esh3ar_queue_depth", "lane" => lane_name(lane)).set(depth as f64);
