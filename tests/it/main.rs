@@ -23,6 +23,7 @@ mod drain;
 mod embedded;
 mod fault;
 mod foreign_clients;
+mod forward;
 mod guards;
 mod hints;
 mod hub;
