@@ -10,6 +10,7 @@
 mod access;
 mod api;
 mod bad_input;
+mod balancers;
 mod bench;
 mod chat;
 mod chat_commands;
