@@ -29,6 +29,10 @@ if ! have initdb && ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null &
 fi
 if [ "$purpose" = test ]; then
     have node || missing+=(nodejs)
+    # The load balancers of packaging/balancer.
+    for balancer in nginx haproxy; do
+        have "$balancer" || [ -x "/usr/sbin/$balancer" ] || missing+=("$balancer")
+    done
     have npm || missing+=(npm)
     # The broker's own script: what Debian puts on PATH is a wrapper that changes the user.
     have rabbitmq-server || [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing+=(rabbitmq-server)

@@ -2,11 +2,12 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use time::OffsetDateTime;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::{App, Error};
 use crate::{
@@ -30,14 +31,30 @@ pub struct NodeSettings {
 /// What is known of the others.
 pub(super) struct Neighbours {
     started_at: OffsetDateTime,
-    addresses: Mutex<HashMap<NodeId, String>>,
+    addresses: Mutex<Addresses>,
+    /// Who looks for one that is not known.
+    looking: Semaphore,
     led: watch::Sender<Vec<u16>>,
 }
 
+/// Where the others can be reached, and when that was last looked up.
+#[derive(Default)]
+struct Addresses {
+    known: HashMap<NodeId, String>,
+    looked: Option<Instant>,
+}
+
+/// How long a look is enough for all who ask for a process that is not known.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
 impl Neighbours {
+    fn addresses(&self) -> MutexGuard<'_, Addresses> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn new(started_at: OffsetDateTime) -> Neighbours {
         let (led, _) = watch::channel(Vec::new());
-        Neighbours { started_at, addresses: Mutex::default(), led }
+        Neighbours { started_at, addresses: Mutex::default(), looking: Semaphore::new(1), led }
     }
 }
 
@@ -64,6 +81,7 @@ impl App {
         };
         let client = self.store().client().await?;
         nodes::note(&client, &node).await?;
+        let asked = Instant::now();
         let living = nodes::living(&client).await?;
         if settings.role == Role::Worker {
             let workers: Vec<NodeId> = living
@@ -81,13 +99,20 @@ impl App {
                 moved
             });
         }
-        let addresses = living
+        self.learn(asked, living);
+        Ok(())
+    }
+
+    fn learn(&self, asked: Instant, living: Vec<Node>) {
+        let own = self.settings().node.as_ref().and_then(|node| node.address.as_ref());
+        let known = living
             .into_iter()
             .filter(|node| node.id != self.node())
             .filter_map(|node| Some((node.id, node.address?)))
+            // What was at our address before us is gone, whatever is still told of it.
+            .filter(|(_, address)| Some(address) != own)
             .collect();
-        *neighbours.addresses.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
-        Ok(())
+        *self.inner.neighbours.addresses() = Addresses { known, looked: Some(asked) };
     }
 
     /// Says that this process goes.
@@ -101,8 +126,28 @@ impl App {
 
     /// Where another process of the installation can be reached.
     pub fn address_of(&self, node: NodeId) -> Option<String> {
-        let addresses = &self.inner.neighbours.addresses;
-        addresses.lock().unwrap_or_else(PoisonError::into_inner).get(&node).cloned()
+        self.inner.neighbours.addresses().known.get(&node).cloned()
+    }
+
+    /// The same; looks again for one that is not known, because it may be younger than the last look.
+    pub async fn find_address(&self, node: NodeId) -> Option<String> {
+        let neighbours = &self.inner.neighbours;
+        let asked = Instant::now();
+        if let Some(known) = self.address_of(node) {
+            return Some(known);
+        }
+        // One looks for all: when a process has died, all its clients ask for it.
+        let _turn = neighbours.looking.acquire().await.ok()?;
+        let looked = neighbours.addresses().looked;
+        if looked.is_none_or(|looked| looked < asked) {
+            if let Some(looked) = looked {
+                tokio::time::sleep_until((looked + LOOK_AGAIN).into()).await;
+            }
+            let began = Instant::now();
+            let client = self.store().client().await.ok()?;
+            self.learn(began, nodes::living(&client).await.ok()?);
+        }
+        self.address_of(node)
     }
 
     /// The processes that live, oldest first.

@@ -83,11 +83,13 @@ pub(super) struct Works {
 }
 
 impl Works {
-    /// Starts them over an open database, which is closed again if they cannot be.
+    /// Starts them over an open database, which is closed again if they cannot be. `address` is where
+    /// other gateways reach this one.
     pub(super) async fn start(
         setup: &Setup,
         mut store: OpenedStore,
         role: Role,
+        address: Option<String>,
     ) -> Result<Works, Failure> {
         let replicas = store.replicas.take();
         let (taking, work) = (Part::default(), Part::default());
@@ -96,6 +98,9 @@ impl Works {
         let begun = async {
             prepare(&store).await?;
             let mut settings = opened::settings(config, Some(role))?;
+            if let Some(node) = &mut settings.node {
+                node.address = address;
+            }
             let to_others = cluster::ways(config, &settings, &ways).await?;
             if let Some(relay) = to_others.presence.relay() {
                 settings.cache = Cache::Redis(relay.redis().clone());
@@ -204,7 +209,7 @@ impl Appliance {
         let store = opened::open_store(setup, Purpose::Serve).await?;
         let _ = warm.await;
         let role = if config.queue.is_some() { Role::Gateway } else { Role::Serve };
-        let works = Works::start(setup, store, role).await?;
+        let works = Works::start(setup, store, role, config.reachable_at(http)).await?;
         let app = works.app.clone();
         let secret = match app.connection_secret().await {
             Ok(secret) => secret,

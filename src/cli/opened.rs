@@ -62,7 +62,7 @@ pub(super) fn settings(config: &Config, role: Option<Role>) -> Result<Settings, 
         node: role.map(|role| NodeSettings {
             role,
             host: privilege::host(),
-            address: config.cluster_address.clone(),
+            address: None,
             partitions: config.queue.as_ref().map_or(0, |queue| queue.partitions),
         }),
     })

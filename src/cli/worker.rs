@@ -41,7 +41,7 @@ pub(super) async fn run(setup: &Setup) -> Result<(), Failure> {
     };
     let start = async {
         let store = opened::open_store(setup, Purpose::Serve).await?;
-        Works::start(setup, store, Role::Worker).await
+        Works::start(setup, store, Role::Worker, None).await
     };
     let works = tokio::select! {
         started = Box::pin(start) => started?,

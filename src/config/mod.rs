@@ -53,6 +53,16 @@ pub struct Config {
     pub log: Log,
 }
 
+impl Config {
+    /// Where other gateways reach this one, which listens at `bound`; nowhere if that is a wildcard and
+    /// nobody says more.
+    pub fn reachable_at(&self, bound: SocketAddr) -> Option<String> {
+        let scheme = if self.http.tls.is_some() { "https" } else { "http" };
+        let own = (!bound.ip().is_unspecified()).then(|| format!("{scheme}://{bound}"));
+        self.cluster_address.clone().or(own)
+    }
+}
+
 /// The gateway.
 #[derive(Clone, Debug)]
 pub struct Http {

@@ -47,15 +47,20 @@ impl Gate {
     }
 
     /// Answers one request.
-    pub async fn handle(self, request: Request<Incoming>) -> Response {
+    pub async fn handle(self, mut request: Request<Incoming>) -> Response {
         let begun = Instant::now();
         let id = request_id(request.headers());
+        let named = HeaderValue::from_str(&id).ok();
+        if let Some(named) = &named {
+            // It keeps its id where it is passed on to.
+            request.headers_mut().insert("x-request-id", named.clone());
+        }
         let method = request.method().clone();
         // Without the query: it may hold a token.
         let path = request.uri().path().to_owned();
         let mut response = self.answer(request).await;
-        if let Ok(value) = HeaderValue::from_str(&id) {
-            response.headers_mut().insert("x-request-id", value);
+        if let Some(named) = named {
+            response.headers_mut().insert("x-request-id", named);
         }
         let status = response.status();
         let route = route_name(&path);

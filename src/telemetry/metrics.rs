@@ -64,6 +64,16 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     ("esh3ar_http_requests_total", Kind::Counter, "Requests by route and status."),
     ("esh3ar_hub_invocations_total", Kind::Counter, "Calls of clients by method."),
     ("esh3ar_connections", Kind::Gauge, "Connections of the hub."),
+    (
+        "esh3ar_hub_forwarded",
+        Kind::Gauge,
+        "Requests and sockets of other gateways' connections that are passed on now.",
+    ),
+    (
+        "esh3ar_hub_forwarded_total",
+        Kind::Counter,
+        "Requests for other gateways' connections, by result: passed or unreachable.",
+    ),
     ("esh3ar_queue_depth", Kind::Gauge, "Wake-ups waiting, by lane."),
     (
         "esh3ar_replica_lag_seconds",

@@ -25,20 +25,15 @@ async fn run(server: &Server, mut command: Command, all: &str) {
 }
 
 /// A file of tests for Node, if its modules are there.
-fn node(file: &str) -> Option<Command> {
+pub fn node(file: &str) -> Option<Command> {
     let folder = folder("node");
     if !is_there(folder.join("node_modules/@microsoft/signalr").exists(), "the official client") {
         return None;
     }
     let mut command = Command::new("node");
     command
-        .args([
-            "--test",
-            "--test-force-exit",
-            "--test-timeout=180000",
-            "--test-reporter=spec",
-            file,
-        ])
+        .args(["--test", "--test-force-exit", "--test-timeout=180000", "--test-reporter=spec"])
+        .arg(file)
         .current_dir(folder);
     Some(command)
 }

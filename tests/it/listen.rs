@@ -101,8 +101,9 @@ async fn too_many_connections_wait_for_their_turn() {
     assert_eq!(&some, b"HTTP/1.1 200");
 }
 
-fn certificate(folder: &Path, name: &str) -> String {
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+pub fn certificate(folder: &Path, name: &str) -> String {
+    let names = ["localhost", "127.0.0.1"].map(str::to_owned);
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
     fs::write(folder.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
     fs::write(folder.join("cert.pem"), made.cert.pem()).unwrap();
     let _ = name;

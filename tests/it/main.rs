@@ -10,6 +10,7 @@
 mod access;
 mod api;
 mod bad_input;
+mod balancers;
 mod bench;
 mod chat;
 mod chat_commands;
@@ -23,6 +24,7 @@ mod drain;
 mod embedded;
 mod fault;
 mod foreign_clients;
+mod forward;
 mod guards;
 mod hints;
 mod hub;

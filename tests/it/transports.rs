@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::{DEADLINE, Server, run, run_json};
 
 const PHONE: &str = "+967771234567";
-const HELLO: &str = "{\"protocol\":\"json\",\"version\":1}\u{1e}";
+pub const HELLO: &str = "{\"protocol\":\"json\",\"version\":1}\u{1e}";
 
 async fn server() -> Server {
     Server::start_with(&[("ESH3AR__HTTP__DIAGNOSTICS_HUB", "true")]).await
@@ -17,19 +17,19 @@ async fn server() -> Server {
 
 /// A user of a hub, with plain requests.
 #[derive(Clone)]
-struct Plain {
-    client: reqwest::Client,
-    hub: String,
-    token: String,
+pub struct Plain {
+    pub client: reqwest::Client,
+    pub hub: String,
+    pub token: String,
 }
 
 impl Plain {
-    fn new(server: &Server, path: &str, token: &str) -> Plain {
+    pub fn new(server: &Server, path: &str, token: &str) -> Plain {
         let hub = format!("{}{path}", server.base);
         Plain { client: reqwest::Client::new(), hub, token: token.to_owned() }
     }
 
-    async fn ask(&self, method: Method, query: &str, accept: &str, body: &str) -> Response {
+    pub async fn ask(&self, method: Method, query: &str, accept: &str, body: &str) -> Response {
         self.client
             .request(method, format!("{}{query}", self.hub))
             .bearer_auth(&self.token)
@@ -40,31 +40,31 @@ impl Plain {
             .unwrap()
     }
 
-    async fn get(&self, query: &str) -> Response {
+    pub async fn get(&self, query: &str) -> Response {
         self.ask(Method::GET, query, "*/*", "").await
     }
 
-    async fn events(&self, query: &str) -> Response {
+    pub async fn events(&self, query: &str) -> Response {
         self.ask(Method::GET, query, "text/event-stream", "").await
     }
 
-    async fn post(&self, query: &str, body: &str) -> Response {
+    pub async fn post(&self, query: &str, body: &str) -> Response {
         self.ask(Method::POST, query, "*/*", body).await
     }
 
-    async fn delete(&self, query: &str) -> Response {
+    pub async fn delete(&self, query: &str) -> Response {
         self.ask(Method::DELETE, query, "*/*", "").await
     }
 
     /// The query that names a new connection.
-    async fn negotiate(&self, query: &str) -> String {
+    pub async fn negotiate(&self, query: &str) -> String {
         let url = format!("/negotiate?negotiateVersion=1{query}");
         let answer: Value = self.post(&url, "").await.json().await.unwrap();
         format!("?id={}", answer["connectionToken"].as_str().unwrap())
     }
 
     /// A connection over long polling, after its handshake.
-    async fn polling(&self) -> String {
+    pub async fn polling(&self) -> String {
         let id = self.negotiate("").await;
         assert_eq!(said(self.get(&id).await).await, (200, String::new()));
         assert_eq!(self.post(&id, HELLO).await.status(), 200);
@@ -73,7 +73,7 @@ impl Plain {
     }
 }
 
-async fn said(response: Response) -> (u16, String) {
+pub async fn said(response: Response) -> (u16, String) {
     (response.status().as_u16(), response.text().await.unwrap())
 }
 

@@ -1,7 +1,5 @@
 //! What several processes need to find each other.
 
-use std::net::SocketAddr;
-
 use super::Reader;
 use crate::config::{Queue, QueueKind, Secret};
 
@@ -58,13 +56,11 @@ impl Reader {
         cache.then(|| Secret::new(url))
     }
 
-    /// Where other gateways reach this one.
+    /// Where other gateways reach this one, if somebody says so.
     pub(super) fn cluster_address(&mut self) -> Option<String> {
         let address = self.text("cluster.address");
         if address.is_empty() {
-            let listen: SocketAddr = self.text("http.listen").parse().ok()?;
-            let scheme = if self.text("http.tls_cert").is_empty() { "http" } else { "https" };
-            return (!listen.ip().is_unspecified()).then(|| format!("{scheme}://{listen}"));
+            return None;
         }
         let host = ["http://", "https://"].iter().find_map(|scheme| address.strip_prefix(scheme));
         if host.is_none_or(|host| host.is_empty() || host.contains(['/', '?', '@'])) {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -17,11 +17,12 @@ use warp::{Reply as _, reply::Response};
 use super::{
     answers::{Refused, not_allowed, polled, preflight, switching, text},
     connection::{self, Beginning},
+    forward::{self, Forward, Passage},
     negotiate::{self, Offer, Transport, parameter},
     newcomers::{Newcomer, Newcomers},
     services::{Asked, Service},
     table::{Found, Key, Link, Negotiated, Place, Return, Table},
-    token::{Node, Signer},
+    token::{self, Node, Signer},
     wire::{HOLD, Inbox, Mailbox, PIECE, Poll, Polls, Socket, Wire, accept_key, event_stream},
 };
 use crate::{
@@ -51,6 +52,7 @@ struct Inner {
     signer: Signer,
     table: Table,
     newcomers: Newcomers,
+    forward: Forward,
     places: Arc<Semaphore>,
     diagnostics: bool,
     stop: CancellationToken,
@@ -79,6 +81,7 @@ impl Hub {
     ) -> Hub {
         Hub {
             inner: Arc::new(Inner {
+                forward: Forward::new(&app, options.node, stop.clone(), tracker.clone()),
                 app,
                 random: SystemRandom::new(),
                 signer: Signer::new(options.node, &options.secret),
@@ -124,7 +127,7 @@ impl Hub {
         let token = gate::bearer(request.headers()).or_else(|| parameter(query, "access_token"));
         let caller = match token {
             None => Err(Error::Unauthenticated),
-            Some(token) => self.inner.app.authenticate(token).await,
+            Some(shown) => self.inner.app.authenticate(shown).await,
         };
         let caller = match caller {
             Ok(caller) if service.admits(&caller) => caller,
@@ -133,6 +136,17 @@ impl Hub {
             Err(Error::Unauthenticated) => return text(StatusCode::UNAUTHORIZED, ""),
             Err(error) => return Problem::from(error).into_response(),
         };
+        if asked == Asked::Connect
+            && let Some((node, key)) = self.elsewhere(&request)
+        {
+            let passed = match accept_key(request.headers()) {
+                Some(accept) if !token::returns(&key) => {
+                    self.adopt(service, caller, &key, request, &accept)
+                }
+                socket => self.forward(node, request, socket.is_some()).await,
+            };
+            return passed.unwrap_or_else(Refused::into_response);
+        }
         let answered = match (asked, request.method()) {
             (Asked::Negotiate, &Method::POST) => self.negotiate(service, &caller, query),
             (Asked::Connect, &Method::GET) => self.connect(service, caller, request).await,
@@ -164,7 +178,8 @@ impl Hub {
         self.refuse_while_draining()?;
         self.inner.table.tidy(Instant::now());
         let newcomer = self.enter(caller)?;
-        let (id, key) = (self.random()?, self.random()?);
+        let key = token::mark(self.random()?, negotiate::asks_to_return(query));
+        let id = self.inner.signer.name(&key);
         let offer = Offer { transports: &TRANSPORTS, stateful: true };
         let answer = negotiate::negotiate(query, id, self.inner.signer.sign(&key), offer);
         if let Some(granted) = answer.granted {
@@ -206,6 +221,49 @@ impl Hub {
         Ok((key, found.ok_or(Refused::UnknownId)?))
     }
 
+    /// The connection that a request names, if it is another gateway's.
+    fn elsewhere(&self, request: &Request<Incoming>) -> Option<(Node, Key)> {
+        let token = parameter(request.uri().query()?, "id")?;
+        let (node, key) = self.inner.signer.read(token)?;
+        // What came from another gateway is for us, or for nobody.
+        let ours = self.inner.signer.is_ours(&node) || forward::was_forwarded(request.headers());
+        (!ours).then_some((node, key))
+    }
+
+    /// A socket that ends with its connection needs nothing of the gateway that negotiated it, and is as
+    /// one that came without negotiation. It is at home here, which spares both of us a tunnel.
+    fn adopt(
+        &self,
+        service: Service,
+        caller: Caller,
+        key: &Key,
+        mut request: Request<Incoming>,
+        accept: &str,
+    ) -> Result<Response, Refused> {
+        self.refuse_while_draining()?;
+        let connection_id = negotiate::id(self.inner.signer.name(key));
+        let newcomer = self.enter(&caller)?;
+        let beginning = Beginning { service, caller, connection_id, returns: None, newcomer };
+        self.upgrade(&mut request, accept, beginning, None)
+    }
+
+    async fn forward(
+        &self,
+        node: Node,
+        request: Request<Incoming>,
+        socket: bool,
+    ) -> Result<Response, Refused> {
+        let (method, headers) = (request.method(), request.headers());
+        if ![Method::GET, Method::POST, Method::DELETE].contains(method) {
+            return Ok(not_allowed("GET, POST, DELETE, OPTIONS"));
+        }
+        let address = self.inner.app.find_address(node).await;
+        let owner = address.and_then(|address| address.parse().ok()).ok_or(Refused::UnknownId)?;
+        let stays = socket || *method == Method::GET && wants_events(headers);
+        let seat = if stays { Some(self.seat()?) } else { None };
+        self.inner.forward.pass(Passage { owner, seat, socket }, request).await
+    }
+
     async fn connect(
         &self,
         service: Service,
@@ -224,11 +282,7 @@ impl Hub {
             return self.upgrade(&mut request, accept, beginning, None);
         }
         let (key, found) = self.find(service, &caller, query)?;
-        let wants_events = request
-            .headers()
-            .get_all(header::ACCEPT)
-            .iter()
-            .any(|value| value.to_str().is_ok_and(|value| value.contains("text/event-stream")));
+        let wants_events = wants_events(request.headers());
         match (found, accept) {
             (Found::Waiting, Some(accept)) => self.first_socket(key, caller, &mut request, &accept),
             (Found::Waiting, None) if wants_events => self.first_events(key, caller),
@@ -408,6 +462,12 @@ impl Hub {
         mailbox.end();
         Ok(text(StatusCode::ACCEPTED, ""))
     }
+}
+
+fn wants_events(headers: &HeaderMap) -> bool {
+    let wanted =
+        |value: &HeaderValue| value.to_str().is_ok_and(|value| value.contains("text/event-stream"));
+    headers.get_all(header::ACCEPT).iter().any(wanted)
 }
 
 fn beginning(

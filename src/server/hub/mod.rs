@@ -2,7 +2,7 @@
 //!
 //! [`codec`], [`handshake`], [`negotiate`], [`session`] and [`diagnostics`] are values and functions of
 //! values: bytes and the time come in, actions go out. [`endpoint`] takes requests, [`table`] knows
-//! which connection they mean, [`wire`] has the three transports, [`connection`] drives one connection
+//! which connection they mean, `forward` passes on those for another gateway's, [`wire`] has the three transports, [`connection`] drives one connection
 //! over any of them, [`services`] knows the hubs and [`methods`] does what clients call. Where the protocol's specification and
 //! its official implementations disagree, the implementations win, because the clients in the field
 //! are the implementations.
@@ -12,6 +12,7 @@ pub mod codec;
 pub mod connection;
 pub mod diagnostics;
 pub mod endpoint;
+mod forward;
 pub mod handshake;
 pub mod methods;
 pub mod negotiate;

@@ -112,8 +112,8 @@ pub fn id(random: [u8; 16]) -> String {
     URL_SAFE_NO_PAD.encode(random)
 }
 
-/// Answers the query of a negotiation (without its `?`; empty if there was none). `id_bytes` must be
-/// random and independent of the token, since the id is public and the token secret.
+/// Answers the query of a negotiation (without its `?`; empty if there was none). `id_bytes` must tell
+/// nothing of the token, since the id is public and the token secret.
 pub fn negotiate(query: &str, id_bytes: [u8; 16], token: String, offer: Offer<'_>) -> Answer {
     let version = match parameter(query, "negotiateVersion").map(str::parse::<i32>) {
         None => 0,
@@ -128,9 +128,7 @@ pub fn negotiate(query: &str, id_bytes: [u8; 16], token: String, offer: Offer<'_
             return refusal("The client requested a non-integer protocol version.");
         }
     };
-    let asked = parameter(query, "useStatefulReconnect")
-        .is_some_and(|value| value.eq_ignore_ascii_case("true"));
-    let stateful = asked && offer.stateful;
+    let stateful = asks_to_return(query) && offer.stateful;
     let connection_id = id(id_bytes);
     let token = ConnectionToken(token);
     // Version 0 knows one id: the client shows as `id` what it is told here.
@@ -157,6 +155,11 @@ pub fn negotiate(query: &str, id_bytes: [u8; 16], token: String, offer: Offer<'_
         // Writing texts to memory has no way to fail.
         Err(_) => refusal("The connection could not be made."),
     }
+}
+
+/// Whether the client asks for a connection that outlives its socket.
+pub fn asks_to_return(query: &str) -> bool {
+    parameter(query, "useStatefulReconnect").is_some_and(|value| value.eq_ignore_ascii_case("true"))
 }
 
 fn refusal(error: &str) -> Answer {

@@ -15,6 +15,18 @@ const KEY: usize = 16;
 /// Half of SHA-256: nobody can try 2^128.
 const SIGNATURE: usize = 16;
 
+/// Makes a random key that of a connection which is to outlive its socket, or of one which is not: that
+/// has to be known to a gateway which knows nothing else of it.
+pub fn mark(mut random: Key, returns: bool) -> Key {
+    random[KEY - 1] = random[KEY - 1] & !1 | u8::from(returns);
+    random
+}
+
+/// Whether the connection of a key is to outlive its socket.
+pub fn returns(key: &Key) -> bool {
+    key[KEY - 1] & 1 == 1
+}
+
 /// Makes and reads tokens of one installation.
 pub struct Signer {
     node: Node,
@@ -51,6 +63,15 @@ impl Signer {
         Some((node.try_into().ok()?, key.try_into().ok()?))
     }
 
+    /// The public name of the connection of a key, by which nobody finds the key.
+    pub fn name(&self, key: &Key) -> Key {
+        // Of another length than what is signed.
+        let digest = hmac::sign(&self.key, &[b"name", &key[..]].concat());
+        let mut name = [0; KEY];
+        name.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
+        name
+    }
+
     /// Whether a connection is this node's.
     pub fn is_ours(&self, node: &Node) -> bool {
         self.node == *node
@@ -71,6 +92,9 @@ mod tests {
         let (node, key) = elsewhere.read(&token).unwrap();
         assert_eq!((node, key), ([7; 8], [9; 16]));
         assert!(signer.is_ours(&node) && !elsewhere.is_ours(&node));
+        assert_eq!(signer.name(&key), elsewhere.name(&key));
+        assert!(signer.name(&key) != key && signer.name(&key) != signer.name(&[8; 16]));
+        assert!(returns(&mark(key, true)) && !returns(&mark(key, false)));
         assert!(Signer::new([7; 8], b"another").read(&token).is_none());
         let mut bytes = URL_SAFE_NO_PAD.decode(&token).unwrap();
         for at in 0..bytes.len() {

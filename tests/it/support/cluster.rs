@@ -139,7 +139,16 @@ impl Drop for Worker {
 impl Cluster {
     /// With a broker that all tests share; `None`, told loudly, where there is no broker or Redis.
     pub async fn start(gateways: usize, workers: usize) -> Option<Cluster> {
-        Some(Cluster::on(Engines::start().await?, gateways, workers, &[]).await)
+        Cluster::start_with(gateways, workers, &[]).await
+    }
+
+    /// The same, with more in the environment of every process.
+    pub async fn start_with(
+        gateways: usize,
+        workers: usize,
+        more: &[(&str, &str)],
+    ) -> Option<Cluster> {
+        Some(Cluster::on(Engines::start().await?, gateways, workers, more).await)
     }
 
     /// With a broker of its own, to be broken, and with more in the environment of every process.

@@ -3,10 +3,9 @@
 
 use std::{
     fs,
-    net::TcpListener,
-    os::unix::{fs::chown, process::CommandExt as _},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    os::unix::fs::chown,
+    path::PathBuf,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -15,14 +14,17 @@ use nix::{
     unistd::{Pid, User, geteuid},
 };
 
-use super::{DEADLINE, Folder};
+use super::{
+    DEADLINE, Folder,
+    guard::{Guarded, free_port},
+};
 
 /// A running Postgres.
 pub struct Postgres {
     folder: Folder,
     port: u16,
     settings: Vec<String>,
-    child: Option<Child>,
+    server: Option<Guarded>,
 }
 
 /// Postgres is never root.
@@ -35,11 +37,17 @@ fn program(name: &str) -> Command {
     let installed = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let folders = installed.map(|entry| entry.path().join("bin"));
     let found: Option<PathBuf> = folders.map(|folder| folder.join(name)).find(|p| p.is_file());
-    let mut command = Command::new(found.unwrap_or_else(|| name.into()));
-    if let Some(user) = user() {
-        command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
-    }
-    command.env("LANG", "C.UTF-8").current_dir("/").stdin(Stdio::null());
+    let found = found.unwrap_or_else(|| name.into());
+    let mut command = match user() {
+        None => Command::new(found),
+        Some(user) => {
+            let mut command = Command::new("setpriv");
+            command.arg(format!("--reuid={}", user.uid)).arg(format!("--regid={}", user.gid));
+            command.args(["--clear-groups", "--"]).arg(found);
+            command
+        }
+    };
+    command.env("LANG", "C.UTF-8").current_dir("/");
     command
 }
 
@@ -54,10 +62,7 @@ impl Postgres {
     pub async fn primary() -> Postgres {
         let mut initdb = program("initdb");
         initdb.args(["--auth=trust", "--username=esh3ar", "--encoding=UTF8", "--no-sync", "-D"]);
-        let postgres = Postgres::made(initdb, |command, data| {
-            command.arg(data);
-        })
-        .await;
+        let postgres = Postgres::made(initdb).await;
         let client = postgres.connect_to("postgres").await;
         client.batch_execute("CREATE DATABASE esh3ar").await.unwrap();
         postgres
@@ -69,25 +74,22 @@ impl Postgres {
         let port = self.port.to_string();
         backup.args(["-h", "127.0.0.1", "-U", "esh3ar", "-p", &port, "-R", "-X", "stream"]);
         backup.args(["-c", "fast", "--no-sync", "-D"]);
-        Postgres::made(backup, |command, data| {
-            command.arg(data);
-        })
-        .await
+        Postgres::made(backup).await
     }
 
-    async fn made(mut command: Command, with: impl FnOnce(&mut Command, &Path)) -> Postgres {
+    /// One whose folder a command makes.
+    async fn made(mut command: Command) -> Postgres {
         let folder = Folder::new();
         if let Some(user) = user() {
             chown(folder.path(), Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
         }
-        with(&mut command, &folder.data());
+        command.arg(folder.data());
         tokio::task::spawn_blocking(move || succeed(command)).await.unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let run = folder.path().display().to_string();
+        let port = free_port();
         let settings = [
             format!("port={port}"),
             "listen_addresses=127.0.0.1".to_owned(),
-            format!("unix_socket_directories={run}"),
+            "unix_socket_directories=".to_owned(),
             "max_connections=100".to_owned(),
             "shared_buffers=64MB".to_owned(),
             "wal_level=replica".to_owned(),
@@ -95,36 +97,32 @@ impl Postgres {
             "hot_standby=on".to_owned(),
             "wal_retrieve_retry_interval=200ms".to_owned(),
         ];
-        let mut postgres = Postgres { folder, port, settings: settings.into(), child: None };
+        let mut postgres = Postgres { folder, port, settings: settings.into(), server: None };
         postgres.start().await;
         postgres
     }
 
     /// Starts it, on the port that it had before.
     pub async fn start(&mut self) {
-        assert!(self.child.is_none());
-        let log = fs::File::options()
-            .create(true)
-            .append(true)
-            .open(self.folder.path().join("postgres.log"))
-            .unwrap();
+        assert!(self.server.is_none());
         let mut command = program("postgres");
         command.arg("-D").arg(self.folder.data());
         for setting in &self.settings {
             command.args(["-c", setting]);
         }
-        self.child = Some(command.stdout(Stdio::null()).stderr(log).spawn().unwrap());
+        let server = Guarded::start(self.folder.path(), "postgres", &command);
+        let pid = server.pid();
+        self.server = Some(server);
         let deadline = Instant::now() + DEADLINE;
         while self.try_connect("postgres").await.is_err() {
-            let ended = self.child.as_mut().unwrap().try_wait().unwrap();
-            assert!(ended.is_none(), "Postgres ended\n{}", self.log());
+            assert!(kill(pid, None).is_ok(), "Postgres ended\n{}", self.log());
             assert!(Instant::now() < deadline, "Postgres does not answer\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
     pub fn log(&self) -> String {
-        fs::read_to_string(self.folder.path().join("postgres.log")).unwrap_or_default()
+        fs::read_to_string(self.folder.path().join("out.log")).unwrap_or_default()
     }
 
     /// The URL of its database.
@@ -190,7 +188,7 @@ impl Postgres {
     }
 
     fn pids(&self) -> Vec<Pid> {
-        let parent = Pid::from_raw(i32::try_from(self.child.as_ref().unwrap().id()).unwrap());
+        let parent = self.server.as_ref().unwrap().pid();
         let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
         let children = children.unwrap_or_default();
         let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
@@ -209,27 +207,20 @@ impl Postgres {
         for pid in self.pids() {
             let _ = kill(pid, Signal::SIGKILL);
         }
-        self.child.take().unwrap().wait().unwrap();
+        self.server.take().unwrap().kill();
+        // While nobody has asked how they ended, they still look alive to the next.
+        let _ = fs::remove_file(self.folder.data().join("postmaster.pid"));
     }
 }
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        if self.child.is_some() {
-            self.freeze(false);
-            // SIGINT is the fast stop; nothing of it is needed any more, so no more than that.
-            let child = self.child.as_mut().unwrap();
-            let _ = kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGQUIT);
-            let deadline = Instant::now() + Duration::from_secs(10);
-            while child.try_wait().is_ok_and(|status| status.is_none()) {
-                if Instant::now() > deadline {
-                    let _ = child.kill();
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
+        if self.server.is_some() {
+            // Its processes are in groups of their own.
+            self.kill();
         }
         if std::thread::panicking() {
-            eprintln!("---- postgres.log of port {} ----\n{}", self.port, self.log());
+            eprintln!("---- what Postgres on port {} said ----\n{}", self.port, self.log());
         }
     }
 }

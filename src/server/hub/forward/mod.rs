@@ -1,0 +1,246 @@
+//! Requests for a connection of another gateway: passed to its owner, and the answer back. So any gateway
+//! takes any request, and a load balancer needs to know nothing of connections.
+//!
+//! Posts and held requests go over kept HTTP/1.1 connections, event streams are passed on piece by piece,
+//! and the WebSocket of a connection that outlives it becomes a tunnel (others are at home where they come
+//! in). The owner finds out by itself who asks; here it was found out before,
+//! so that a stranger costs the owner nothing.
+
+mod guests;
+mod tunnel;
+mod way;
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version, header};
+use http_body_util::BodyDataStream;
+use hyper::body::Incoming;
+use hyper_util::{
+    client::legacy::Client,
+    rt::{TokioExecutor, TokioTimer},
+};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use warp::{Reply as _, reply::Response};
+
+use self::{
+    guests::{Guest, Guests},
+    way::Way,
+};
+use super::{answers::Refused, token::Node, wire::HOLD};
+use crate::app::App;
+
+/// Says which gateway passed a request on; one that has it is never passed on again.
+const FORWARDED_BY: HeaderName = HeaderName::from_static("x-esh3ar-forwarded-by");
+/// How long the owner may take for an answer: as long as it may hold a request, and some more.
+const ANSWER: Duration = HOLD.saturating_add(Duration::from_secs(20));
+/// How long a connection to another gateway is kept without a use. Shorter than the owner's patience
+/// (`http.header_timeout`), which would otherwise hang up just when a request is on its way.
+const KEPT: Duration = Duration::from_secs(5);
+/// Unused connections kept to each.
+const KEPT_EACH: usize = 64;
+/// When a client whose request was cut short should come again.
+const LEAVING: Duration = Duration::from_secs(1);
+
+/// What is between two processes and no concern of a third (RFC 9110, 7.6.1); and the origin, for which
+/// the answer is completed here.
+const OWN: [HeaderName; 9] = [
+    header::CONNECTION,
+    header::UPGRADE,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::EXPECT,
+    header::ORIGIN,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+/// The way to the other gateways.
+pub(super) struct Forward {
+    client: Client<Way, Incoming>,
+    name: HeaderValue,
+    guests: Guests,
+    tracker: TaskTracker,
+}
+
+/// A request for another gateway's connection.
+pub(super) struct Passage {
+    /// Where the owner is.
+    pub owner: Uri,
+    /// The place of a connection that stays: a socket, or a stream of events.
+    pub seat: Option<OwnedSemaphorePermit>,
+    /// Whether it asks for a WebSocket.
+    pub socket: bool,
+}
+
+/// Whether a request comes from another gateway.
+pub(super) fn was_forwarded(headers: &HeaderMap) -> bool {
+    headers.contains_key(FORWARDED_BY)
+}
+
+impl Forward {
+    /// What passes through here is cut when `stop` is cancelled, or when the process is emptied.
+    pub(super) fn new(
+        app: &App,
+        node: Node,
+        stop: CancellationToken,
+        tracker: TaskTracker,
+    ) -> Forward {
+        let name: String = node.iter().map(|byte| format!("{byte:02x}")).collect();
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(KEPT)
+            .pool_max_idle_per_host(KEPT_EACH)
+            .http1_max_buf_size(16 * 1024)
+            .build(Way::new());
+        let guests = Guests::default();
+        tracker.spawn(guests.clone().see_off(app.clone(), stop));
+        Forward {
+            client,
+            name: HeaderValue::from_str(&name).unwrap_or_else(|_| HeaderValue::from_static("-")),
+            guests,
+            tracker,
+        }
+    }
+
+    /// Passes a request on. The owner's answer, whatever it is.
+    ///
+    /// # Errors
+    /// [`Refused::UnknownId`] when the owner cannot be reached, so that the client begins anew;
+    /// [`Refused::ComeBack`] when this process is about to go.
+    pub(super) async fn pass(
+        &self,
+        passage: Passage,
+        mut request: Request<Incoming>,
+    ) -> Result<Response, Refused> {
+        let Passage { owner, seat, socket } = passage;
+        let upgrade = socket.then(|| hyper::upgrade::on(&mut request));
+        // A post is short and is let through; what is held open would hold up the stop.
+        let stays = request.method() == Method::GET;
+        let guest = self.guests.enter();
+        let request = self.address(&owner, request, socket).ok_or(Refused::UnknownId)?;
+        let answered = tokio::time::timeout(ANSWER, self.client.request(request));
+        let answered = tokio::select! {
+            biased;
+            answered = answered => answered,
+            () = guest.asked_to_go(), if stays => return Err(Refused::ComeBack(LEAVING)),
+        };
+        let mut response = match answered {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => {
+                // The address without what was asked there, which may hold a token.
+                tracing::debug!(%owner, %error, "another gateway could not be asked");
+                return Err(self.unreachable());
+            }
+            Err(_) => {
+                tracing::debug!(%owner, "another gateway did not answer in time");
+                return Err(self.unreachable());
+            }
+        };
+        metrics::counter!("esh3ar_hub_forwarded_total", "result" => "passed").increment(1);
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let Some(client_side) = upgrade else { return Err(Refused::UnknownId) };
+            let owner_side = hyper::upgrade::on(&mut response);
+            self.tracker.spawn(async move {
+                tunnel::join(client_side, owner_side, &guest).await;
+                drop((guest, seat));
+            });
+            let (parts, _) = response.into_parts();
+            let mut answer = Response::new(bytes::Bytes::new().into());
+            *answer.status_mut() = parts.status;
+            *answer.headers_mut() = parts.headers;
+            return Ok(answer);
+        }
+        Ok(passed_back(response, guest, seat))
+    }
+
+    fn unreachable(&self) -> Refused {
+        metrics::counter!("esh3ar_hub_forwarded_total", "result" => "unreachable").increment(1);
+        Refused::UnknownId
+    }
+
+    /// The same request, to the owner, from this gateway.
+    fn address(
+        &self,
+        owner: &Uri,
+        request: Request<Incoming>,
+        socket: bool,
+    ) -> Option<Request<Incoming>> {
+        let (mut parts, body) = request.into_parts();
+        let mut target = owner.clone().into_parts();
+        target.path_and_query = parts.uri.path_and_query().cloned();
+        parts.uri = Uri::from_parts(target).ok()?;
+        parts.version = Version::HTTP_11;
+        parts.extensions.clear();
+        let headers = &mut parts.headers;
+        drop_own(headers);
+        if socket {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        }
+        headers.insert(FORWARDED_BY, self.name.clone());
+        Some(Request::from_parts(parts, body))
+    }
+}
+
+/// Removes what is between two processes, and what they named as such.
+fn drop_own(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in named.iter().chain(&OWN) {
+        headers.remove(name);
+    }
+}
+
+/// The owner's answer, piece by piece as it comes, until it ends or this process has to go.
+fn passed_back(
+    response: http::Response<Incoming>,
+    guest: Guest,
+    seat: Option<OwnedSemaphorePermit>,
+) -> Response {
+    let (mut parts, body) = response.into_parts();
+    drop_own(&mut parts.headers);
+    let gone = guest.until_asked_to_go();
+    let pieces = BodyDataStream::new(body).take_until(gone).map(move |piece| {
+        // They stay for as long as the stream does.
+        let _ = (&guest, &seat);
+        piece
+    });
+    let mut answer = warp::reply::stream(pieces).into_response();
+    *answer.status_mut() = parts.status;
+    *answer.headers_mut() = parts.headers;
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_between_two_processes_goes_no_further() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "keep-alive, X-Private"),
+            ("keep-alive", "timeout=5"),
+            ("x-private", "1"),
+            ("transfer-encoding", "chunked"),
+            ("origin", "https://a.example"),
+            ("authorization", "Bearer t"),
+            ("accept", "text/event-stream"),
+            ("x-request-id", "7"),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        drop_own(&mut headers);
+        let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["accept", "authorization", "x-request-id"]);
+    }
+}
