@@ -234,21 +234,26 @@ impl App {
         side: Side,
         reading: &Reading,
     ) -> Result<Option<(Vec<MessageId>, Conversation)>, Error> {
-        let mut client = self.store().client().await?;
-        let now = self.clock().now();
-        let Some((changed, conversation)) =
-            chat::mark_read(&mut client, id, side, reading, now).await?
-        else {
-            return Ok(None);
-        };
-        let ids: Vec<MessageId> = changed.iter().map(|change| change.id).collect();
-        if !ids.is_empty() {
-            let read: Arc<[MessageId]> = ids.as_slice().into();
-            self.presence().send(&conversation.party(side), &Outbound::Acknowledged(read));
-            self.tell_senders(&changed);
-            self.tell_conversation(conversation.clone());
+        let mut all = Vec::new();
+        loop {
+            let mut client = self.store().client().await?;
+            let now = self.clock().now();
+            let Some(read) = chat::mark_read(&mut client, id, side, reading, now).await? else {
+                return Ok(None);
+            };
+            drop(client);
+            if !read.changed.is_empty() {
+                let ids: Vec<MessageId> = read.changed.iter().map(|change| change.id).collect();
+                let party = read.conversation.party(side);
+                self.presence().send(&party, &Outbound::Acknowledged(ids.as_slice().into()));
+                self.tell_senders(&read.changed);
+                self.tell_conversation(read.conversation.clone());
+                all.extend(ids);
+            }
+            if !read.more {
+                return Ok(Some((all, read.conversation)));
+            }
         }
-        Ok(Some((ids, conversation)))
     }
 
     /// The caller has opened these messages, of any kind. Those of conversations move their counts.

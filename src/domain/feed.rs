@@ -95,7 +95,8 @@ pub struct Overdue {
 pub struct Feed {
     window: HashMap<MessageId, Written>,
     /// Up to which `seq` this connection has a conversation, without a gap that it could be sent.
-    heads: HashMap<ConversationId, i64>,
+    /// Boxed, because most connections never chat.
+    heads: Option<Box<HashMap<ConversationId, i64>>>,
     /// How many of the window the client has acknowledged in words that are not stored yet.
     said: usize,
     acknowledge_timeout: Duration,
@@ -116,7 +117,7 @@ impl Feed {
     pub fn new(acknowledge_timeout: Duration) -> Self {
         Feed {
             window: HashMap::new(),
-            heads: HashMap::new(),
+            heads: None,
             said: 0,
             acknowledge_timeout,
             heard: None,
@@ -197,7 +198,7 @@ impl Feed {
             return Live::Defer;
         }
         if let Some(Place { conversation, seq }) = attempt.place {
-            match self.heads.get(&conversation) {
+            match self.heads.as_ref().and_then(|heads| heads.get(&conversation)) {
                 // It came before, on the wire or with a read.
                 Some(head) if seq <= *head => return Live::Drop,
                 Some(head) if seq == head + 1 => {}
@@ -218,17 +219,18 @@ impl Feed {
     }
 
     fn reach(&mut self, conversation: ConversationId, seq: i64) {
-        if self.heads.len() >= HEADS && !self.heads.contains_key(&conversation) {
-            self.heads = HashMap::new();
+        let heads = self.heads.get_or_insert_default();
+        if heads.len() >= HEADS && !heads.contains_key(&conversation) {
+            **heads = HashMap::new();
         }
-        let head = self.heads.entry(conversation).or_insert(seq);
+        let head = heads.entry(conversation).or_insert(seq);
         *head = seq.max(*head);
     }
 
     /// The party itself wrote this, here or elsewhere: nobody sends it to this connection, so the
     /// conversation goes on behind it.
     pub fn on_own(&mut self, place: Place) {
-        if let Some(head) = self.heads.get_mut(&place.conversation)
+        if let Some(head) = self.heads.as_mut().and_then(|all| all.get_mut(&place.conversation))
             && place.seq == *head + 1
         {
             *head = place.seq;

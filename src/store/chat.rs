@@ -326,17 +326,22 @@ pub async fn history(
     rows::messages(&client.query(&statement, &[&id.0, &before, &after, &limit]).await?)
 }
 
+// The recipient is named in a form that the planner cannot match with the indexes on recipients: the
+// messages are looked up by their places, however few or many a recipient has.
 const READ: &str = "
     UPDATE messages SET status = 3, sent_at = coalesce(sent_at, $3),
            delivered_at = coalesce(delivered_at, $3), read_at = $3, next_attempt_at = NULL,
            generation = generation + CASE WHEN status = 4 THEN 1 ELSE 0 END,
            failure_reason = NULL
     WHERE conversation_id = $1 AND seq = ANY ($2) AND status <> 3
-      AND (recipient_phone = $4 OR recipient_user_id = $5)
+      AND coalesce(recipient_phone, recipient_user_id::text) = $4
     RETURNING id, sender_user_id, sender_phone, read_at, created_at, generation";
 const UNREAD: &str = "
     SELECT seq FROM messages WHERE conversation_id = $1 AND seq <= $2 AND status <> 3
-      AND (recipient_phone = $3 OR recipient_user_id = $4)";
+      AND coalesce(recipient_phone, recipient_user_id::text) = $3
+    ORDER BY seq LIMIT $4";
+/// Messages that are marked as read in one transaction: it must not keep writers out for long.
+const READ_AT_ONCE: usize = 2000;
 
 /// What a side reads.
 #[derive(Clone, Debug)]
@@ -347,8 +352,19 @@ pub enum Reading {
     Those(Vec<i64>),
 }
 
-/// Marks messages of a conversation as read by a side, and counts what it has not read. Gives what
-/// changed, and the conversation as it is now.
+/// What a side has read now.
+#[derive(Debug)]
+pub struct HasRead {
+    /// What changed.
+    pub changed: Vec<Changed>,
+    /// The conversation as it is now.
+    pub conversation: Conversation,
+    /// Whether there is more of it: the same again goes on.
+    pub more: bool,
+}
+
+/// Marks messages of a conversation as read by a side, and counts what it has not read: a part of them,
+/// if they are many.
 ///
 /// # Errors
 /// Any failure of the database; then nothing has changed.
@@ -358,25 +374,29 @@ pub async fn mark_read(
     side: Side,
     reading: &Reading,
     now: OffsetDateTime,
-) -> Result<Option<(Vec<Changed>, Conversation)>, Error> {
+) -> Result<Option<HasRead>, Error> {
     let transaction = client.transaction().await?;
     // The lock comes first: what is counted below includes every message that was told before.
     let Some((mut conversation, _)) = conversations::lock(&transaction, &[id.0]).await?.pop()
     else {
         return Ok(None);
     };
-    let reader = conversation.party(side);
-    let (user, phone) = rows::columns(&reader);
+    let reader = match conversation.party(side) {
+        Party::Business(id) => id.to_string(),
+        Party::Mobile(phone) => phone.as_str().to_owned(),
+    };
     let seqs: Vec<i64> = match reading {
         Reading::Those(seqs) => seqs.clone(),
         Reading::UpTo(seq) => {
             let statement = transaction.prepare_cached(UNREAD).await?;
-            let found = transaction.query(&statement, &[&id.0, seq, &phone, &user]).await?;
+            let most = READ_AT_ONCE as i64;
+            let found = transaction.query(&statement, &[&id.0, seq, &reader, &most]).await?;
             found.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?
         }
     };
+    let more = matches!(reading, Reading::UpTo(_)) && seqs.len() == READ_AT_ONCE;
     let statement = transaction.prepare_cached(READ).await?;
-    let found = transaction.query(&statement, &[&id.0, &seqs, &now, &phone, &user]).await?;
+    let found = transaction.query(&statement, &[&id.0, &seqs, &now, &reader]).await?;
     let changed = super::outcome::changed(&found, Status::Read)?;
     if !changed.is_empty() {
         let late: Vec<Uuid> = changed.iter().map(|change| change.id.0).collect();
@@ -399,7 +419,7 @@ pub async fn mark_read(
         transaction.execute(&statement, &[&id.0, &unread]).await?;
     }
     transaction.commit().await?;
-    Ok(Some((changed, conversation)))
+    Ok(Some(HasRead { changed, conversation, more }))
 }
 
 /// The places of those of these messages that are in conversations.

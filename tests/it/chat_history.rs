@@ -83,6 +83,24 @@ async fn a_page_reads_its_own_messages_and_no_others() {
     };
     assert_eq!(after.0, before.0, "the table was read whole");
     assert!(after.1 - before.1 <= PAGES * 60, "{} rows were read", after.1 - before.1);
+    // Marking a few as read looks at those few, of the thirty thousand that this phone has not read.
+    let path = format!("/api/v1/conversations/{id}/read");
+    let read = async |body: serde_json::Value| {
+        let answer = server.request("POST", &path, Some(&phone), Some(&body.to_string())).await;
+        (
+            answer.1["read"].as_i64().unwrap(),
+            answer.1["conversation"]["unreadCount"].as_i64().unwrap(),
+        )
+    };
+    for seq in [3, 3, 5, 8, 13, 21, 34, 55] {
+        read(json!({ "upToSeq": seq })).await;
+    }
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let few = rows_read(&database).await;
+    assert!(few.1 - after.1 < 1000 && few.0 == after.0, "{after:?} to {few:?}");
+    // And all at once is done in parts.
+    assert_eq!(read(json!({})).await, (MESSAGES - 55, 0));
+    assert_eq!(read(json!({})).await, (0, 0));
 }
 
 /// How often the table was read whole, and rows that were found by indexes.

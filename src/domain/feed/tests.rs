@@ -284,3 +284,30 @@ fn what_came_with_a_read_is_not_written_again_when_it_comes_live() {
     assert_eq!(feed.on_live(attempt(2), now), Live::Send);
     assert_eq!(feed.on_live(attempt(2), now), Live::Drop, "told twice");
 }
+
+#[test]
+fn talk_comes_in_its_order_whatever_overtakes_what() {
+    let conversation = ConversationId(Uuid::from_u128(9));
+    let said = |n: u64| Attempt {
+        place: Some(Place { conversation, seq: i64::try_from(n).unwrap() }),
+        ..attempt(n)
+    };
+    let now = Instant::now();
+    let mut feed = Feed::new(Duration::from_secs(5));
+    assert!(feed.begin_read());
+    assert_eq!(feed.on_read(&[], false, now), Batch::Nothing);
+    // Nothing is known of this conversation: what came before may have been overtaken.
+    assert_eq!(feed.on_live(said(2), now), Live::Hold);
+    assert!(feed.begin_read());
+    assert_eq!(feed.on_read(&[said(1), said(2)], false, now), Batch::Singly(vec![id(1), id(2)]));
+    assert_eq!(feed.on_live(said(1), now), Live::Drop);
+    assert_eq!(feed.on_live(said(3), now), Live::Send);
+    // The fourth is the party's own, the sixth has overtaken the fifth.
+    feed.on_own(Place { conversation, seq: 4 });
+    assert_eq!(feed.on_live(said(6), now), Live::Hold);
+    assert!(feed.begin_read());
+    assert_eq!(feed.on_read(&[said(5), said(6)], false, now), Batch::Singly(vec![id(5), id(6)]));
+    feed.on_acknowledged(&[id(3)]);
+    assert_eq!(feed.on_live(said(3), now), Live::Drop, "a wake-up that comes twice");
+    assert_eq!(feed.on_live(said(7), now), Live::Send);
+}
