@@ -95,7 +95,7 @@ pub struct Overdue {
 pub struct Feed {
     window: HashMap<MessageId, Written>,
     /// Up to which `seq` this connection has a conversation, without a gap that it could be sent.
-    /// Boxed, because most connections never chat.
+    #[expect(clippy::box_collection, reason = "most connections never chat, and there are many")]
     heads: Option<Box<HashMap<ConversationId, i64>>>,
     /// How many of the window the client has acknowledged in words that are not stored yet.
     said: usize,
