@@ -91,3 +91,17 @@ async fn a_running_server_is_measured_where_it_runs_and_its_death_is_told() {
     let nonsense = bench(&server.data(), &["--url", "nonsense"]).output().unwrap();
     assert_eq!(nonsense.status.code(), Some(2));
 }
+
+#[test]
+fn talk_and_a_long_history_are_measured() {
+    let talk = ["--chat", "30", "--duration", "2s", "--warmup", "300ms", "--senders", "8"];
+    let talk = json(&alone(&[&talk[..], &["--read", "0.3"]].concat()));
+    assert!(talk["accepted"].as_u64().unwrap() > 20, "{talk}");
+    assert_eq!((&talk["clean"], &talk["history"]["out_of_order"]), (&true.into(), &0.into()));
+    assert_eq!(talk["unreadCounts"], 60, "both sides of each");
+    let pages = json(&alone(&["--history", "3000", "--duration", "1s", "--senders", "2"]));
+    assert_eq!(pages["messages"], 3000);
+    let number = |value: &Value| value.as_f64().unwrap();
+    assert!(number(&pages["latestMs"]["p50"]) <= number(&pages["latestMs"]["p99"]));
+    assert!(number(&pages["anywhereMs"]["max"]) > 0.0 && number(&pages["pages"]) > 4.0, "{pages}");
+}
