@@ -22,6 +22,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The wait before a lost connection is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How long a server may take to start.
+const STARTING: Duration = Duration::from_secs(15);
 /// Messages of before that are shown at the beginning.
 const EARLIER: usize = 10;
 /// Lines that may wait to be said.
@@ -51,13 +53,7 @@ pub(super) struct ChatArgs {
 pub(super) async fn run(setup: &Setup, arguments: &ChatArgs) -> Result<(), Failure> {
     let url = match &arguments.url {
         Some(url) => url.clone(),
-        None => {
-            let found = whereabouts(&setup.data_dir).ok_or_else(|| {
-                let what = format!("no server runs on {}", setup.data_dir.display());
-                Failure::new(Kind::Unavailable, what).hint("run: esh3ar serve, or give --url")
-            })?;
-            format!("http://{}", found.http)
-        }
+        None => format!("http://{}", server_of(setup).await?),
     };
     let token = match (&arguments.token, &arguments.who) {
         (Some(token), _) => token.clone(),
@@ -69,6 +65,23 @@ pub(super) async fn run(setup: &Setup, arguments: &ChatArgs) -> Result<(), Failu
     tokio::select! {
         done = talk.go(lines) => done,
         () = signals.next() => Ok(()),
+    }
+}
+
+/// Where the server of the data folder is; one that was started just now is waited for.
+async fn server_of(setup: &Setup) -> Result<std::net::SocketAddr, Failure> {
+    let begun = tokio::time::Instant::now();
+    loop {
+        if let Some(found) = whereabouts(&setup.data_dir) {
+            return Ok(found.http);
+        }
+        if begun.elapsed() > STARTING {
+            let what = format!("no server runs on {}", setup.data_dir.display());
+            return Err(
+                Failure::new(Kind::Unavailable, what).hint("run: esh3ar serve, or give --url")
+            );
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
