@@ -7,7 +7,7 @@
 //! buffered twice and nothing is lost.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -27,6 +27,10 @@ pub const SENT_AFTER: Duration = Duration::from_secs(1);
 /// The most conversations of which is known how far this connection has them. Past that all of them are
 /// forgotten, and the next message of each costs a read.
 const HEADS: usize = 4096;
+
+/// How many acknowledged messages are remembered: those of the last moment, for about as long as a wake-up
+/// takes through the broker.
+const LATELY: usize = 64;
 
 /// A client that goes on acknowledging is at work, and what it has not come to yet is not missed, for
 /// up to this many times the timeout. Without that a client that is only slow would be sent everything
@@ -90,13 +94,21 @@ pub struct Overdue {
     pub missed: Vec<Attempt>,
 }
 
+/// What a connection has had.
+#[derive(Debug, Default)]
+struct Past {
+    /// Up to which `seq` it has a conversation, without a gap that it could be sent.
+    heads: HashMap<ConversationId, i64>,
+    /// What was acknowledged lately: a wake-up that comes late, or twice, finds it here.
+    lately: VecDeque<MessageId>,
+}
+
 /// The feed of one connection.
 #[derive(Debug)]
 pub struct Feed {
     window: HashMap<MessageId, Written>,
-    /// Up to which `seq` this connection has a conversation, without a gap that it could be sent.
-    #[expect(clippy::box_collection, reason = "most connections never chat, and there are many")]
-    heads: Option<Box<HashMap<ConversationId, i64>>>,
+    /// What it has had before; idle connections have had nothing, and there are many.
+    past: Option<Box<Past>>,
     /// How many of the window the client has acknowledged in words that are not stored yet.
     said: usize,
     acknowledge_timeout: Duration,
@@ -117,7 +129,7 @@ impl Feed {
     pub fn new(acknowledge_timeout: Duration) -> Self {
         Feed {
             window: HashMap::new(),
-            heads: None,
+            past: None,
             said: 0,
             acknowledge_timeout,
             heard: None,
@@ -191,14 +203,16 @@ impl Feed {
 
     /// A message has become deliverable: accepted just now, or its retry is due.
     pub fn on_live(&mut self, attempt: Attempt, now: Instant) -> Live {
-        if self.window.contains_key(&attempt.id) {
+        let past = self.past.as_ref();
+        let had = past.is_some_and(|past| past.lately.contains(&attempt.id));
+        if had || self.window.contains_key(&attempt.id) {
             return Live::Drop;
         }
         if self.reading && !self.behind {
             return Live::Defer;
         }
         if let Some(Place { conversation, seq }) = attempt.place {
-            match self.heads.as_ref().and_then(|heads| heads.get(&conversation)) {
+            match past.and_then(|past| past.heads.get(&conversation)) {
                 // It came before, on the wire or with a read.
                 Some(head) if seq <= *head => return Live::Drop,
                 Some(head) if seq == head + 1 => {}
@@ -219,9 +233,9 @@ impl Feed {
     }
 
     fn reach(&mut self, conversation: ConversationId, seq: i64) {
-        let heads = self.heads.get_or_insert_default();
+        let heads = &mut self.past.get_or_insert_default().heads;
         if heads.len() >= HEADS && !heads.contains_key(&conversation) {
-            **heads = HashMap::new();
+            *heads = HashMap::new();
         }
         let head = heads.entry(conversation).or_insert(seq);
         *head = seq.max(*head);
@@ -230,7 +244,8 @@ impl Feed {
     /// The party itself wrote this, here or elsewhere: nobody sends it to this connection, so the
     /// conversation goes on behind it.
     pub fn on_own(&mut self, place: Place) {
-        if let Some(head) = self.heads.as_mut().and_then(|all| all.get_mut(&place.conversation))
+        if let Some(head) =
+            self.past.as_mut().and_then(|past| past.heads.get_mut(&place.conversation))
             && place.seq == *head + 1
         {
             *head = place.seq;
@@ -247,6 +262,11 @@ impl Feed {
         for id in ids {
             let said = self.window.remove(id).is_some_and(|written| written.said);
             self.said -= usize::from(said);
+            let lately = &mut self.past.get_or_insert_default().lately;
+            if lately.len() == LATELY {
+                lately.pop_front();
+            }
+            lately.push_back(*id);
         }
         if self.window.is_empty() {
             // An idle connection holds no buffer.

@@ -145,8 +145,7 @@ async fn sixteen_hands_put_each_letter_back_once() {
 }
 
 fn store(server: &Server) -> Store {
-    let mut config = tokio_postgres::Config::new();
-    config.host_path(server.data().join("run")).user("esh3ar").dbname("esh3ar");
+    let config = server.database_config();
     Store::new(config, 16).unwrap()
 }
 

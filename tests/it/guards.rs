@@ -27,8 +27,7 @@ impl Stored {
         let server = Server::start().await;
         let shop = server.user("shop", "SendMessages");
         let sent = server.send(&shop, PHONE, "hello").await;
-        let mut config = tokio_postgres::Config::new();
-        config.host_path(server.data().join("run")).user("esh3ar").dbname("esh3ar");
+        let config = server.database_config();
         let client = Store::new(config, 2).unwrap().client().await.unwrap();
         Stored { server, client, id: MessageId(sent.parse().unwrap()) }
     }

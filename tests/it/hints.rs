@@ -100,8 +100,7 @@ async fn a_full_queue_makes_its_recipients_read() {
     let server = Server::start().await;
     server.user("shop", "SendMessages");
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-    let mut config = tokio_postgres::Config::new();
-    config.host_path(server.data().join("run")).user("esh3ar").dbname("esh3ar");
+    let config = server.database_config();
     // Nothing takes from its queue.
     let app = App::start(Settings::default(), Store::new(config, 2).unwrap(), &tracker, &stop);
     let shop = app.list_users().await.unwrap().remove(0);

@@ -31,8 +31,7 @@ use crate::support::{
 const PHONE: &str = "+967771234567";
 
 fn store(server: &Server) -> Store {
-    let mut config = tokio_postgres::Config::new();
-    config.host_path(server.data().join("run")).user("esh3ar").dbname("esh3ar");
+    let config = server.database_config();
     Store::new(config, 20).unwrap()
 }
 

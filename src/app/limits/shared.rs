@@ -47,14 +47,14 @@ impl Ahead {
     }
 
     /// Uses what is there; gives how many to take otherwise.
-    fn take(&mut self, count: u32, now: Instant, part: Duration) -> Option<u32> {
+    fn take(&mut self, count: u32, now: Instant, part: Duration, most: u32) -> Option<u32> {
         self.roll(now, part);
         self.used = self.used.saturating_add(count);
         if self.left >= count {
             self.left -= count;
             return None;
         }
-        Some(count.max(self.used_before.min(MOST_AHEAD)))
+        Some(count.max(self.used_before.min(most)))
     }
 }
 
@@ -80,7 +80,9 @@ impl Shared {
         rate: Rate,
     ) -> Result<Result<(), Duration>, Error> {
         let part = Duration::from_micros(u64::try_from(rate.part()).unwrap_or(u64::MAX));
-        let taken = self.ahead().take(count, Instant::now(), part);
+        // No more than a part's share of it: what is not used in time is lost to everybody.
+        let most = MOST_AHEAD.min(rate.most / 60);
+        let taken = self.ahead().take(count, Instant::now(), part, most);
         let Some(wanted) = taken else { return Ok(Ok(())) };
         let mut admission = self.redis.admit(SYSTEM, wanted, true, &[rate]).await?;
         if wanted > count && matches!(admission, Admission::Wait { .. }) {
@@ -121,15 +123,15 @@ mod tests {
     fn a_lone_sender_takes_one_and_a_crowd_what_it_needed_before() {
         let (zero, part) = (Instant::now(), Duration::from_millis(16));
         let mut ahead = Ahead { left: 0, used: 0, used_before: 0, began: zero };
-        assert_eq!(ahead.take(1, zero, part), Some(1));
-        (0..99).for_each(|_| assert_eq!(ahead.take(1, zero, part), Some(1)));
+        assert_eq!(ahead.take(1, zero, part, 200), Some(1));
+        (0..99).for_each(|_| assert_eq!(ahead.take(1, zero, part, 200), Some(1)));
         let next = zero + part;
-        assert_eq!(ahead.take(1, next, part), Some(100));
+        assert_eq!(ahead.take(1, next, part, 200), Some(100));
         ahead.left = 99;
-        (0..99).for_each(|_| assert_eq!(ahead.take(1, next, part), None));
-        assert_eq!(ahead.take(1, next, part), Some(100));
+        (0..99).for_each(|_| assert_eq!(ahead.take(1, next, part, 200), None));
+        assert_eq!(ahead.take(1, next, part, 200), Some(100));
         ahead.left = 99;
         // What was not used in its time is gone, and nothing is expected after a pause.
-        assert_eq!(ahead.take(1, next + part * 3, part), Some(1));
+        assert_eq!(ahead.take(1, next + part * 3, part, 200), Some(1));
     }
 }

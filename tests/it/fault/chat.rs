@@ -85,8 +85,7 @@ const UNREAD: &str = "
 fn watch(server: &Server) -> Watch {
     let (stop, looks) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&looks));
-    let mut config = tokio_postgres::Config::new();
-    config.host_path(server.data().join("run")).user("esh3ar").dbname("esh3ar");
+    let config = server.database_config();
     let task = tokio::spawn(async move {
         let mut history = History::new();
         while !stopped.load(Ordering::Relaxed) {

@@ -22,8 +22,7 @@ use crate::support::{Server, number, run_json};
 
 /// Use cases over a server's own database, beside the server.
 pub fn beside(server: &Server) -> (App, CancellationToken) {
-    let mut config = tokio_postgres::Config::new();
-    config.host_path(server.data().join("run")).user("esh3ar").dbname("esh3ar");
+    let config = server.database_config();
     over(config)
 }
 

@@ -363,6 +363,18 @@ impl Server {
         }
     }
 
+    /// The way to the appliance's own database.
+    pub fn database_config(&self) -> tokio_postgres::Config {
+        match &self.around {
+            Some(around) => around.1.postgres.config(),
+            None => {
+                let mut config = tokio_postgres::Config::new();
+                config.host_path(self.data().join("run")).user("esh3ar").dbname("esh3ar");
+                config
+            }
+        }
+    }
+
     /// A connection to the appliance's own database.
     pub async fn database(&self) -> tokio_postgres::Client {
         match &self.around {
