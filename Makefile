@@ -2,6 +2,8 @@
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 ARGS ?=
+# Tests that are for both modes; the others bring what they need along.
+BOTH = api:: access:: chat:: delivery:: hub:: transports:: limits:: legacy:: dead_letters::
 
 .PHONY: help
 help: ## Show this
@@ -13,6 +15,12 @@ run: ## Start an appliance and send a first message through it (ARGS=--once ends
 	@$(CARGO) build --locked
 	@target/debug/esh3ar demo $(ARGS)
 
+.PHONY: cluster
+cluster: ## Try a whole cluster on this machine (ARGS=--once ends after a message has crossed it)
+	@packaging/setup/install-tools.sh cluster
+	@$(CARGO) build --locked
+	@packaging/cluster/try.sh $(ARGS)
+
 .PHONY: test
 test: ## Everything: format, lints, unit, property, integration and client tests
 	@packaging/setup/install-tools.sh test
@@ -22,6 +30,8 @@ test: ## Everything: format, lints, unit, property, integration and client tests
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) test --locked
+	@echo "The same against a cluster: Postgres, RabbitMQ, Redis, a gateway and a worker."
+	ESH3AR_TEST_MODE=cluster $(CARGO) test --locked --test it -- $(BOTH)
 	@echo "All tests passed."
 
 .PHONY: lint

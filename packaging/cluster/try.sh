@@ -32,12 +32,15 @@ fi
 as_user() { if [ -n "$user" ]; then setpriv --reuid "$user" --regid "$user" --clear-groups env HOME="$folder" "$@"; else "$@"; fi; }
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 
-pids=()
+pids=() ours=()
 end() {
     trap - EXIT INT TERM
     echo
     echo "Ending the cluster …"
-    for ((i = ${#pids[@]} - 1; i >= 0; i--)); do kill "${pids[i]}" 2>/dev/null || true; done
+    # First who uses the engines, then the engines.
+    for pid in "${ours[@]}"; do kill "$pid" 2>/dev/null || true; done
+    for pid in "${ours[@]}"; do wait "$pid" 2>/dev/null || true; done
+    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
     [ -z "${epmd:-}" ] || env ERL_EPMD_PORT="$epmd" epmd -kill >/dev/null 2>&1 || true
     for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
     [ -n "${KEEP:-}" ] && echo "Kept: $folder" || rm -rf "$folder"
@@ -100,15 +103,15 @@ bases=()
 for n in $(seq "$gateways"); do
     port=$(free_port)
     as_user "$esh3ar" --config "$folder/esh3ar.toml" --data-dir "$folder/gateway$n" serve --listen "127.0.0.1:$port" >"$folder/gateway$n.log" 2>&1 &
-    pids+=($!)
+    ours+=($!)
     bases+=("http://127.0.0.1:$port")
     until_it "gateway $n" 60 curl -sf "http://127.0.0.1:$port/health/ready"
 done
 for n in $(seq "$workers"); do
     as_user "$esh3ar" --config "$folder/esh3ar.toml" --data-dir "$folder/worker$n" worker >"$folder/worker$n.log" 2>&1 &
-    pids+=($!)
+    ours+=($!)
 done
-run() { as_user "$esh3ar" --config "$folder/esh3ar.toml" --data-dir "$folder/command" "$@"; }
+run() { as_user "$esh3ar" -q --config "$folder/esh3ar.toml" --data-dir "$folder/command" "$@"; }
 number() { sed -n "s/.*\"$1\": \"\\([^\"]*\\)\".*/\\1/p"; }
 run user add Shop --permission SendMessages,Chat,Admin >/dev/null
 run mobile add +967771234567 --verified >/dev/null
@@ -122,9 +125,9 @@ echo "  commands   $esh3ar --config $folder/esh3ar.toml"
 echo
 first=${bases[0]} last=${bases[$((gateways - 1))]}
 echo "The phone +967771234567 listens at the last gateway, $last; the shop sends through the first, $first."
-run listen --url "$last" --token "$phone" ${once:+--count 1} >"$folder/phone.log" 2>&1 &
+as_user "$esh3ar" --config "$folder/esh3ar.toml" --data-dir "$folder/command" listen --url "$last" --token "$phone" ${once:+--count 1} >"$folder/phone.log" 2>&1 &
 listener=$!
-[ -n "$once" ] || pids+=("$listener")
+[ -n "$once" ] || ours+=("$listener")
 until_it "the phone's connection" 60 grep -q connected "$folder/phone.log"
 sent=$(curl -s "$first/api/v1/messages" -H "Authorization: Bearer $shop" -H 'Content-Type: application/json' \
     -d '{"to": "+967771234567", "content": "Hello across the cluster"}')

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Installs what `make run` or `make test` needs and this machine lacks. Says nothing when nothing is
+# Installs what `make run`, `make cluster` or `make test` needs and this machine lacks. Says nothing when nothing is
 # missing; starts no service and asks no question.
 set -euo pipefail
 
 purpose=${1:-}
 case $purpose in
-run | test) ;;
+run | cluster | test) ;;
 *)
-    echo "usage: install-tools.sh run|test" >&2
+    echo "usage: install-tools.sh run|cluster|test" >&2
     exit 64
     ;;
 esac
@@ -27,6 +27,13 @@ have cc || missing+=(gcc libc6-dev)
 if ! have initdb && ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && ! compgen -G '/usr/pgsql-*/bin/initdb' >/dev/null; then
     missing+=(postgresql)
 fi
+if [ "$purpose" != run ]; then
+    # The broker's own script: what Debian puts on PATH is a wrapper that changes the user.
+    have rabbitmq-server || [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing+=(rabbitmq-server)
+    have redis-server || missing+=(redis-server)
+    have curl || missing+=(curl)
+    have python3 || missing+=(python3)
+fi
 if [ "$purpose" = test ]; then
     have node || missing+=(nodejs)
     # The load balancers of packaging/balancer.
@@ -34,9 +41,6 @@ if [ "$purpose" = test ]; then
         have "$balancer" || [ -x "/usr/sbin/$balancer" ] || missing+=("$balancer")
     done
     have npm || missing+=(npm)
-    # The broker's own script: what Debian puts on PATH is a wrapper that changes the user.
-    have rabbitmq-server || [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing+=(rabbitmq-server)
-    have redis-server || missing+=(redis-server)
     # A browser, and another client's language, for the tests of the hub.
     have chromium || have chromium-browser || have google-chrome || missing+=(chromium)
     { have python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; } || missing+=(python3 python3-venv)
