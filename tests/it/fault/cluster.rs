@@ -9,7 +9,13 @@ use esh3ar::{
 use serde_json::json;
 
 use super::{over, plan, start};
-use crate::support::{Server, cluster::Cluster, id, messages, number, run_json};
+use crate::support::{
+    Server,
+    cluster::{Cluster, Wires},
+    id, messages, number,
+    proxy::{Fault, Proxy},
+    run_json,
+};
 
 const RECIPIENTS: usize = 12;
 
@@ -209,4 +215,38 @@ async fn a_rolling_restart_refuses_little_and_loses_nothing() {
     assert_kept(&cluster, &figures).await;
     let refused: u64 = figures.refused.iter().map(|(_, count)| count).sum();
     assert!(refused * 100 <= figures.sent, "{refused} of {} were refused", figures.sent);
+}
+
+/// Two gateways and a worker beside a gateway and a worker whose wires can be cut: some of those are, for
+/// twenty seconds, without anybody being told.
+async fn with_silent_wires(wires: impl for<'a> FnOnce(&'a Wires, &'a Wires) -> Vec<&'a Proxy>) {
+    let Some(mut cluster) = Cluster::start(2, 1).await else { return };
+    let gateway = Wires::to(&cluster.engines).await;
+    let worker = Wires::to(&cluster.engines).await;
+    cluster.add_gateway_with(&gateway.environment).await;
+    cluster.add_worker_with(&worker.environment).await;
+    let cut = wires(&gateway, &worker);
+    let (cluster, figures) = under_load(cluster, 30, |cluster| async {
+        cut.iter().for_each(|wire| wire.set(Fault::Stall));
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        cut.iter().for_each(|wire| wire.set(Fault::None));
+        cluster
+    })
+    .await;
+    assert_kept(&cluster, &figures).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_without_redis_and_a_worker_without_a_broker() {
+    with_silent_wires(|gateway, worker| vec![&gateway.redis, &worker.mq]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_without_a_broker_and_a_worker_without_redis() {
+    with_silent_wires(|gateway, worker| vec![&gateway.mq, &worker.redis]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_and_a_worker_without_a_database() {
+    with_silent_wires(|gateway, worker| vec![&gateway.postgres, &worker.postgres]).await;
 }

@@ -11,6 +11,7 @@ use std::{
 use super::{
     Folder, Server, command,
     guard::free_port,
+    proxy::{Proxy, Upstream},
     rabbit::{Broker, VirtualHost},
     redis::Redis,
     replica::Postgres,
@@ -53,6 +54,32 @@ impl Engines {
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .to_vec()
+    }
+}
+
+/// One process' own wires to the engines, which can be cut.
+pub struct Wires {
+    pub postgres: Proxy,
+    pub mq: Proxy,
+    pub redis: Proxy,
+    /// What the process is told.
+    pub environment: Vec<(String, String)>,
+}
+
+impl Wires {
+    pub async fn to(engines: &Engines) -> Wires {
+        let mut environment = engines.environment();
+        let mut proxies = Vec::new();
+        for (_, url) in &mut environment {
+            let authority = url.split("://").nth(1).unwrap().split('/').next().unwrap();
+            let host = authority.rsplit('@').next().unwrap().to_owned();
+            let proxy = Proxy::start(Upstream::Tcp(host.clone())).await;
+            *url = url.replace(&host, &format!("127.0.0.1:{}", proxy.port));
+            proxies.push(proxy);
+        }
+        let mut proxies = proxies.into_iter();
+        let mut next = || proxies.next().unwrap();
+        Wires { postgres: next(), mq: next(), redis: next(), environment }
     }
 }
 
@@ -181,15 +208,25 @@ impl Cluster {
     }
 
     pub async fn add_gateway(&mut self) {
+        self.add_gateway_with(&[]).await;
+    }
+
+    /// With something in its environment that the others have otherwise.
+    pub async fn add_gateway_with(&mut self, other: &[(String, String)]) {
         let environment: Vec<(&str, &str)> =
-            self.environment.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+            self.environment.iter().chain(other).map(|(n, v)| (n.as_str(), v.as_str())).collect();
         // It knows its address before it listens, to tell the others.
         let listen = format!("127.0.0.1:{}", free_port());
         self.gateways.push(Server::start_at(Folder::new(), &environment, &listen).await);
     }
 
     pub async fn add_worker(&mut self) {
-        self.workers.push(Worker::start(&self.environment).await);
+        self.add_worker_with(&[]).await;
+    }
+
+    /// With something in its environment that the others have otherwise.
+    pub async fn add_worker_with(&mut self, other: &[(String, String)]) {
+        self.workers.push(Worker::start(&[&self.environment, other].concat()).await);
     }
 
     pub fn broker(&mut self) -> &mut Broker {
