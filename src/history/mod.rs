@@ -208,7 +208,8 @@ impl History {
         good
     }
 
-    /// Two sends whose order is known are those of which one was answered before the other began.
+    /// Two sends whose order is known are those of which one was accepted before the other began. What got
+    /// no answer may have been accepted at any later time.
     fn check_order(&self, sends: &HashMap<Tag, &Send>, good: &[&Receipt], report: &mut Report) {
         // The latest beginning among what has arrived, by connection, sender and lane.
         let mut latest: HashMap<(u32, u32, u8), (u64, Tag)> = HashMap::new();
@@ -231,7 +232,8 @@ impl History {
             }
             let Some(send) = sends.get(&receipt.tag) else { continue };
             let latest = latest.entry((receipt.connection, send.sender, send.lane)).or_default();
-            if latest.0 > send.ended {
+            let known = matches!(send.told, Told::Accepted(_));
+            if known && latest.0 > send.ended {
                 out_of_order(receipt, latest.1);
             }
             *latest = (*latest).max((send.began, send.tag));

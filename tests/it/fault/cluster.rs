@@ -18,6 +18,10 @@ use crate::support::{
 };
 
 const RECIPIENTS: usize = 12;
+/// A machine of two cores has enough to do with one cluster.
+static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+/// Messages that make a run worth it, on a machine however busy.
+const ENOUGH: u64 = 100;
 
 /// Load over all gateways, a fault after two seconds of it, and what came of it.
 async fn under_load<F: Future<Output = Cluster>>(
@@ -25,6 +29,7 @@ async fn under_load<F: Future<Output = Cluster>>(
     seconds: u64,
     fault: impl FnOnce(Cluster) -> F,
 ) -> (Cluster, Figures) {
+    let _alone = ONE_AT_A_TIME.lock().await;
     cluster.settled().await;
     let (app, stop) = over(cluster.engines.postgres.config());
     let mut target = super::target(&cluster.gateways[0], &app, RECIPIENTS).await;
@@ -67,7 +72,8 @@ async fn under_load<F: Future<Output = Cluster>>(
 
 /// Everything that was accepted arrived, once, in order, and the books balance.
 async fn assert_kept(cluster: &Cluster, figures: &Figures) {
-    super::assert_kept(figures);
+    assert!(figures.report.is_clean(), "{}", figures.report);
+    assert!(figures.accepted > ENOUGH, "only {} were accepted", figures.accepted);
     let database = cluster.engines.postgres.connect().await;
     let phones: Vec<String> = (0..RECIPIENTS).map(number).collect();
     let deadline = std::time::Instant::now() + crate::support::DEADLINE;
