@@ -7,6 +7,7 @@
 
 mod registry;
 mod relay;
+mod waiting;
 mod wire;
 
 use std::sync::{Arc, OnceLock};

@@ -5,17 +5,13 @@ use std::{
     hash::{BuildHasher, RandomState},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
-use tokio::sync::{mpsc, watch};
-
-use super::{Outbound, Relay};
+use super::{Outbound, Relay, waiting::Waiting};
 use crate::domain::{Party, TokenId};
 
-/// How many things may wait for one connection before it counts as having missed some.
-const WAITING: usize = 256;
 /// Locks, so that connections do not stand in each other's way.
 const SHARDS: usize = 64;
 
@@ -25,31 +21,20 @@ struct Entry {
     id: u64,
     /// By which it was let in.
     token: TokenId,
-    sender: mpsc::Sender<Outbound>,
-    /// Beside the queue: who is to go must hear it however much waits for it.
-    goodbye: watch::Sender<Option<Outbound>>,
-    missed: Arc<AtomicBool>,
+    waiting: Arc<Waiting>,
     /// It was told to close, and is about to.
     closing: bool,
 }
 
 impl Entry {
     fn tell(&self, outbound: Outbound) {
-        if let Outbound::Close { allow_reconnect, .. } = outbound {
-            self.goodbye.send_if_modified(|told| {
-                // Who is to stay away is not called back by a later goodbye.
-                let heeded = told.is_none() || !allow_reconnect;
-                if heeded {
-                    *told = Some(outbound);
-                }
-                heeded
-            });
-            return;
-        }
-        if self.sender.try_send(outbound).is_err() {
-            // It is busy with what it has; when that is done it looks at this.
-            self.missed.store(true, Ordering::Release);
-        }
+        self.waiting.tell(outbound);
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.waiting.close();
     }
 }
 
@@ -74,9 +59,7 @@ pub struct Seat {
     relay: Option<Relay>,
     party: Party,
     id: u64,
-    receiver: mpsc::Receiver<Outbound>,
-    goodbye: watch::Receiver<Option<Outbound>>,
-    missed: Arc<AtomicBool>,
+    waiting: Arc<Waiting>,
     first: bool,
 }
 
@@ -104,9 +87,7 @@ impl Registry {
     /// Takes a seat. With too many connections of the party the oldest has to go: a phone whose old
     /// sockets are half-open must never be locked out by them.
     pub fn register(&self, party: Party, token: TokenId) -> Seat {
-        let (sender, receiver) = mpsc::channel(WAITING);
-        let (farewell, goodbye) = watch::channel(None);
-        let missed = Arc::new(AtomicBool::new(false));
+        let waiting = Arc::new(Waiting::default());
         let id = self.inner.next_id.fetch_add(1, Ordering::Relaxed);
         let mut shard = self.shard(&party);
         let entries = shard.entry(party.clone()).or_default();
@@ -119,18 +100,11 @@ impl Registry {
                 reason: Some("Too many connections of this user."),
             });
         }
-        let entry = Entry {
-            id,
-            token,
-            sender,
-            goodbye: farewell,
-            missed: Arc::clone(&missed),
-            closing: false,
-        };
+        let entry = Entry { id, token, waiting: Arc::clone(&waiting), closing: false };
         entries.push(entry);
         self.inner.count.fetch_add(1, Ordering::Relaxed);
         drop(shard);
-        Seat { registry: self.clone(), relay: None, party, id, receiver, goodbye, missed, first }
+        Seat { registry: self.clone(), relay: None, party, id, waiting, first }
     }
 
     /// Tells every connection of a party. Returns how many there are; 0 means that it is offline.
@@ -263,39 +237,22 @@ impl Seat {
     /// The next thing to tell the client, a goodbye before all else; `None` when the seat was taken
     /// away. Safe to drop while it waits.
     pub async fn next(&mut self) -> Option<Outbound> {
-        tokio::select! {
-            biased;
-            goodbye = goodbye(&mut self.goodbye) => Some(goodbye),
-            outbound = self.receiver.recv() => outbound,
-        }
+        self.waiting.next().await
     }
 
     /// The goodbye, and nothing but that. Safe to drop while it waits.
     pub async fn goodbye(&mut self) -> Outbound {
-        goodbye(&mut self.goodbye).await
+        self.waiting.goodbye().await
     }
 
     /// The next thing to tell, if it is there already; goodbyes come from [`Seat::next`].
     pub fn try_next(&mut self) -> Option<Outbound> {
-        self.receiver.try_recv().ok()
+        self.waiting.try_next()
     }
 
     /// Whether something was missed since this was last asked.
     pub fn take_missed(&self) -> bool {
-        // Looking first keeps the usual case free of a write that other cores would notice.
-        self.missed.load(Ordering::Acquire) && self.missed.swap(false, Ordering::AcqRel)
-    }
-}
-
-async fn goodbye(told: &mut watch::Receiver<Option<Outbound>>) -> Outbound {
-    let told = match told.wait_for(Option::is_some).await {
-        Ok(told) => told.clone(),
-        Err(_) => None,
-    };
-    match told {
-        Some(goodbye) => goodbye,
-        // The seat was taken away without one.
-        None => std::future::pending().await,
+        self.waiting.take_missed()
     }
 }
 
@@ -324,6 +281,7 @@ impl Drop for Seat {
 mod tests {
     use super::*;
     use crate::domain::Phone;
+    use crate::presence::waiting::WAITING;
 
     fn token(n: u128) -> TokenId {
         TokenId(uuid::Uuid::from_u128(n))
