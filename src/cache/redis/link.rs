@@ -305,10 +305,12 @@ impl Redis {
             let Some(info) = info else { return Error::Down };
             let heard = match info.kind {
                 PushKind::Disconnection => match self.inner.settings.target {
-                    // It finds its way by itself, and subscribes again.
+                    // It finds its way by itself, and subscribes again, which is told below.
                     Target::Cluster(_) => Heard::Gap,
                     _ => return Error::Failed("the connection was closed".to_owned()),
                 },
+                // Whoever took over from a server need not know everything that was put down there.
+                PushKind::Subscribe => Heard::Forgotten,
                 PushKind::Message => match payload(info) {
                     Some(bytes) => Heard::Message(bytes),
                     None => continue,

@@ -15,6 +15,10 @@ local key = KEYS[1]
 local windows = {}
 local room = wanted
 
+local function save(window)
+  redis.call('HSET', key, window.i .. 'n', string.format('%d', window.newest), window.i .. 't', window.total)
+end
+
 for i = 1, (#ARGV - 2) / 2 do
   local most, part = tonumber(ARGV[1 + 2 * i]), tonumber(ARGV[2 + 2 * i])
   if most > 0 then
@@ -35,13 +39,12 @@ for i = 1, (#ARGV - 2) / 2 do
       end
       newest = current
     end
-    windows[#windows + 1] = { i = i, most = most, part = part, newest = newest, total = total }
+    local window = { i = i, most = most, part = part, newest = newest, total = total, stored = stored[1] }
+    -- Also if nothing passes: what was forgotten cannot be taken from the total a second time.
+    if window.stored then save(window) end
+    windows[#windows + 1] = window
     room = math.min(room, most - total)
   end
-end
-
-local function save(window)
-  redis.call('HSET', key, window.i .. 'n', string.format('%d', window.newest), window.i .. 't', window.total)
 end
 
 if wanted < 0 then
@@ -58,7 +61,8 @@ if wanted < 0 then
         left = left - taken
       end
     end
-    save(window)
+    -- What is not counted any more is not counted again, and would have no end.
+    if window.stored then save(window) end
   end
   return { 0, 0, 0 }
 end
