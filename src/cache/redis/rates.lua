@@ -38,11 +38,11 @@ for i = 1, (#ARGV - 2) / 2 do
         end
       end
       newest = current
+      -- Also if nothing passes: what was forgotten cannot be taken from the total a second time.
+      save({ i = i, newest = newest, total = total })
     end
-    local window = { i = i, most = most, part = part, newest = newest, total = total, stored = stored[1] }
-    -- Also if nothing passes: what was forgotten cannot be taken from the total a second time.
-    if window.stored then save(window) end
-    windows[#windows + 1] = window
+    windows[#windows + 1] =
+      { i = i, most = most, part = part, newest = newest, total = total, stored = stored[1] }
     room = math.min(room, most - total)
   end
 end
