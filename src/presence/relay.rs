@@ -94,7 +94,7 @@ impl Relay {
         let (changes, changed) = mpsc::channel(CHANGES);
         let (overrun, doubt) = (AtomicBool::new(false), Notify::new());
         let relay = Relay { inner: Arc::new(Inner { redis, asks, changes, overrun, doubt }) };
-        let keeper = Keeper { relay: relay.clone(), registry: registry.clone() };
+        let keeper = Keeper { relay: relay.clone(), registry: registry.clone(), gone: Vec::new() };
         let teller = Teller { redis: relay.redis().clone(), counts: HashMap::new() };
         for task in [
             tokio_util::either::Either::Left(keeper.keep(heard, changed)),
@@ -175,10 +175,12 @@ impl Relay {
 struct Keeper {
     relay: Relay,
     registry: Registry,
+    /// Departures that could not be put down, up to [`CHANGES`] of them; the others end by themselves.
+    gone: Vec<(String, u64)>,
 }
 
 impl Keeper {
-    async fn keep(self, mut heard: mpsc::Receiver<Heard>, mut changed: mpsc::Receiver<Change>) {
+    async fn keep(mut self, mut heard: mpsc::Receiver<Heard>, mut changed: mpsc::Receiver<Change>) {
         let mut renew = tokio::time::interval(RENEW_EVERY);
         renew.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut counts: HashMap<NodeId, u64> = HashMap::new();
@@ -229,16 +231,22 @@ impl Keeper {
     }
 
     /// Everything of this process, again.
-    async fn renew(&self) {
+    async fn renew(&mut self) {
         self.relay.inner.overrun.store(false, Ordering::Release);
         let seats: Vec<(String, u64)> =
             self.registry.seats().iter().map(|(party, id)| (party.key(), *id)).collect();
-        if let Err(error) = self.relay.redis().seat(&seats).await {
-            tracing::debug!(%error, "connections could not be renewed");
+        let redis = self.relay.redis();
+        let put = async {
+            redis.seat(&seats).await?;
+            redis.leave(&self.gone).await
+        };
+        match put.await {
+            Ok(()) => self.gone.clear(),
+            Err(error) => tracing::debug!(%error, "connections could not be renewed"),
         }
     }
 
-    async fn put_down(&self, first: Change, changed: &mut mpsc::Receiver<Change>) {
+    async fn put_down(&mut self, first: Change, changed: &mut mpsc::Receiver<Change>) {
         let (mut came, mut left) = (Vec::new(), Vec::new());
         let mut next = Some(first);
         while let Some(change) = next {
@@ -254,6 +262,10 @@ impl Keeper {
             self.relay.redis().leave(&left).await
         };
         let failed = put.await.is_err();
+        if failed {
+            let room = CHANGES.saturating_sub(self.gone.len());
+            self.gone.extend(left.into_iter().take(room));
+        }
         if !failed && self.relay.inner.overrun.load(Ordering::Acquire) {
             self.renew().await;
         }

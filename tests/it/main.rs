@@ -39,5 +39,6 @@ mod migrations;
 mod properties;
 mod rabbit;
 mod replicas;
+mod shared;
 mod support;
 mod transports;

@@ -32,8 +32,7 @@ impl Redis {
             .arg(format!("{PREFIX}entry:{key}"))
             .arg(value)
             .arg("PX")
-            .arg(u64::try_from(kept.as_millis()).unwrap_or(u64::MAX))
-            .ignore();
+            .arg(u64::try_from(kept.as_millis()).unwrap_or(u64::MAX));
         self.ask(&pipeline).await.map(|_| ())
     }
 }

@@ -277,6 +277,7 @@ impl Redis {
         pushed: &mut mpsc::Receiver<PushInfo>,
         lost: &AtomicBool,
     ) -> Error {
+        let in_cluster = matches!(self.inner.settings.target, Target::Cluster(_));
         let mut known = false;
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -304,11 +305,13 @@ impl Redis {
             };
             let Some(info) = info else { return Error::Down };
             let heard = match info.kind {
-                PushKind::Disconnection => match self.inner.settings.target {
-                    // It finds its way by itself, and subscribes again.
-                    Target::Cluster(_) => Heard::Gap,
-                    _ => return Error::Failed("the connection was closed".to_owned()),
-                },
+                // The way into a cluster is found again by itself, and subscribing says when. Who
+                // took over from a server need not know all that was put down there.
+                PushKind::Disconnection if in_cluster => continue,
+                PushKind::Subscribe if in_cluster => Heard::Forgotten,
+                PushKind::Disconnection => {
+                    return Error::Failed("the connection was closed".to_owned());
+                }
                 PushKind::Message => match payload(info) {
                     Some(bytes) => Heard::Message(bytes),
                     None => continue,

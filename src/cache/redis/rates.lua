@@ -15,6 +15,10 @@ local key = KEYS[1]
 local windows = {}
 local room = wanted
 
+local function save(window)
+  redis.call('HSET', key, window.i .. 'n', string.format('%d', window.newest), window.i .. 't', window.total)
+end
+
 for i = 1, (#ARGV - 2) / 2 do
   local most, part = tonumber(ARGV[1 + 2 * i]), tonumber(ARGV[2 + 2 * i])
   if most > 0 then
@@ -34,14 +38,13 @@ for i = 1, (#ARGV - 2) / 2 do
         end
       end
       newest = current
+      -- Also if nothing passes: what was forgotten cannot be taken from the total a second time.
+      save({ i = i, newest = newest, total = total })
     end
-    windows[#windows + 1] = { i = i, most = most, part = part, newest = newest, total = total }
+    windows[#windows + 1] =
+      { i = i, most = most, part = part, newest = newest, total = total, stored = stored[1] }
     room = math.min(room, most - total)
   end
-end
-
-local function save(window)
-  redis.call('HSET', key, window.i .. 'n', string.format('%d', window.newest), window.i .. 't', window.total)
 end
 
 if wanted < 0 then
@@ -58,7 +61,8 @@ if wanted < 0 then
         left = left - taken
       end
     end
-    save(window)
+    -- What is not counted any more is not counted again, and would have no end.
+    if window.stored then save(window) end
   end
   return { 0, 0, 0 }
 end

@@ -34,8 +34,8 @@ impl Redis {
             let mut pipeline = Pipeline::with_capacity(some.len() * 2);
             for (party, seat) in some {
                 let key = key(party);
-                pipeline.cmd("SADD").arg(&key).arg(member(self.node(), *seat)).ignore();
-                pipeline.cmd("EXPIRE").arg(&key).arg(KEPT.as_secs()).ignore();
+                pipeline.cmd("SADD").arg(&key).arg(member(self.node(), *seat));
+                pipeline.cmd("EXPIRE").arg(&key).arg(KEPT.as_secs());
             }
             self.ask(&pipeline).await?;
         }
@@ -50,7 +50,7 @@ impl Redis {
         for some in seats.chunks(AT_ONCE) {
             let mut pipeline = Pipeline::with_capacity(some.len());
             for (party, seat) in some {
-                pipeline.cmd("SREM").arg(key(party)).arg(member(self.node(), *seat)).ignore();
+                pipeline.cmd("SREM").arg(key(party)).arg(member(self.node(), *seat));
             }
             self.ask(&pipeline).await?;
         }
@@ -134,7 +134,7 @@ impl Redis {
                 if let Value::BulkString(bytes) = member
                     && bytes.starts_with(prefix.as_bytes())
                 {
-                    forget.cmd("SREM").arg(key(party)).arg(&bytes[..]).ignore();
+                    forget.cmd("SREM").arg(key(party)).arg(&bytes[..]);
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! Which Redis a URL means: one server, the master that Sentinels name, or a cluster.
 
 use std::{
+    collections::HashMap,
     convert::Infallible,
     fmt,
     str::FromStr,
@@ -10,8 +11,9 @@ use std::{
     },
 };
 
+use futures_util::future::try_join_all;
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionInfo, IntoConnectionInfo as _, Pipeline,
+    Arg, AsyncConnectionConfig, Client, ConnectionInfo, IntoConnectionInfo as _, Pipeline,
     ProtocolVersion, PushInfo, RedisConnectionInfo, RedisError, ScriptInvocation, TlsMode, Value,
     aio::MultiplexedConnection,
     cluster::ClusterClient,
@@ -113,7 +115,7 @@ impl Connection {
     pub(super) async fn ask(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, RedisError> {
         match self {
             Connection::One(one) => pipeline.query_async(one).await,
-            Connection::Cluster(cluster) => pipeline.query_async(cluster).await,
+            Connection::Cluster(cluster) => ask_by_key(cluster, pipeline).await,
         }
     }
 
@@ -133,6 +135,34 @@ impl Connection {
             Connection::Cluster(cluster) => cluster.subscribe(channel).await,
         }
     }
+}
+
+/// A pipeline goes to one server, so there is one for each key. What is asked of one key stays in order.
+async fn ask_by_key(
+    cluster: &ClusterConnection,
+    pipeline: &Pipeline,
+) -> Result<Vec<Value>, RedisError> {
+    let mut by_key: HashMap<&[u8], (Pipeline, Vec<usize>)> = HashMap::new();
+    for (place, command) in pipeline.cmd_iter().enumerate() {
+        let key = match command.args_iter().nth(1) {
+            Some(Arg::Simple(key)) => key,
+            _ => &[],
+        };
+        let (part, places) = by_key.entry(key).or_default();
+        part.add_command(command.clone());
+        places.push(place);
+    }
+    let asked = by_key.into_values().map(|(part, places)| async move {
+        let answers: Vec<Value> = part.query_async(&mut cluster.clone()).await?;
+        Ok::<_, RedisError>((places, answers))
+    });
+    let mut all = vec![Value::Nil; pipeline.len()];
+    for (places, answers) in try_join_all(asked).await? {
+        for (place, answer) in places.into_iter().zip(answers) {
+            all[place] = answer;
+        }
+    }
+    Ok(all)
 }
 
 fn resp3(info: ConnectionInfo) -> ConnectionInfo {

@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use nix::sys::signal::{Signal, kill};
+
 use super::{
     Folder,
     guard::{Guarded, free_port, is_there, stop, wait_until},
@@ -11,19 +13,81 @@ use super::{
 pub struct Redis {
     folder: Folder,
     port: u16,
+    arguments: Vec<String>,
     server: Option<Guarded>,
+}
+
+fn texts(arguments: &[&str]) -> Vec<String> {
+    arguments.iter().map(|argument| (*argument).to_owned()).collect()
 }
 
 impl Redis {
     /// Starts one, or says loudly that there is no Redis here.
     pub async fn start() -> Option<Redis> {
-        let found = Command::new("redis-server").arg("--version").output().is_ok();
-        if !is_there(found, "Redis") {
-            return None;
+        Redis::start_with(&[]).await
+    }
+
+    /// The same, with more on its command line.
+    pub async fn start_with(more: &[&str]) -> Option<Redis> {
+        let all = ["--save", "", "--appendonly", "no"].iter().chain(more).copied();
+        Redis::start_as(texts(&all.collect::<Vec<_>>()))
+    }
+
+    /// A Sentinel that alone decides about this master, after a second without an answer.
+    pub async fn sentinel_of(master: &Redis, name: &str) -> Option<Redis> {
+        let redis = Redis::new()?;
+        let file = redis.folder.path().join("sentinel.conf");
+        let watched = master.port;
+        let text = format!(
+            "sentinel monitor {name} 127.0.0.1 {watched} 1\n\
+             sentinel down-after-milliseconds {name} 1000\n\
+             sentinel failover-timeout {name} 6000\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        Some(redis.launched(texts(&[file.to_str().unwrap(), "--sentinel"])))
+    }
+
+    /// Three masters that share the keys among them.
+    pub async fn cluster() -> Option<Vec<Redis>> {
+        let mut all = Vec::new();
+        for _ in 0..3 {
+            // The usual one, 10000 above, may be somebody's connection.
+            let port = free_port().to_string();
+            let more = ["--cluster-enabled", "yes", "--cluster-port", &port];
+            let more = [&more[..], &["--cluster-node-timeout", "3000"]].concat();
+            all.push(Redis::start_with(&more).await?);
         }
-        let mut redis = Redis { folder: Folder::new(), port: free_port(), server: None };
-        redis.launch();
-        Some(redis)
+        let mut create = Command::new("redis-cli");
+        create.args(["--cluster", "create"]);
+        create.args(all.iter().map(|redis| format!("127.0.0.1:{}", redis.port)));
+        let made = create.args(["--cluster-replicas", "0", "--cluster-yes"]).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stdout));
+        for redis in &all {
+            wait_until("a cluster", || {
+                redis.ask("CLUSTER INFO")?.contains("cluster_state:ok").then_some(())
+            });
+        }
+        Some(all)
+    }
+
+    fn new() -> Option<Redis> {
+        let found = Command::new("redis-server").arg("--version").output().is_ok();
+        is_there(found, "Redis").then(|| Redis {
+            folder: Folder::new(),
+            port: free_port(),
+            arguments: Vec::new(),
+            server: None,
+        })
+    }
+
+    fn start_as(arguments: Vec<String>) -> Option<Redis> {
+        Some(Redis::new()?.launched(arguments))
+    }
+
+    fn launched(mut self, arguments: Vec<String>) -> Redis {
+        self.arguments = arguments;
+        self.launch();
+        self
     }
 
     pub fn port(&self) -> u16 {
@@ -38,8 +102,9 @@ impl Redis {
     pub fn launch(&mut self) {
         assert!(self.server.is_none());
         let mut command = Command::new("redis-server");
+        // A file, if there is one, has to be the first.
+        command.args(&self.arguments);
         command.args(["--bind", "127.0.0.1", "--port", &self.port.to_string()]);
-        command.args(["--save", "", "--appendonly", "no"]);
         command.arg("--dir").arg(self.folder.path());
         self.server = Some(Guarded::start(self.folder.path(), "redis", &command));
         wait_until("Redis", || (self.ask("PING") == Some("+PONG\r\n".to_owned())).then_some(()));
@@ -62,6 +127,15 @@ impl Redis {
         self.launch();
     }
 
+    /// Stops answering, with every connection left open, until [`Redis::go_on`].
+    pub fn freeze(&self) {
+        kill(self.server.as_ref().unwrap().pid(), Signal::SIGSTOP).unwrap();
+    }
+
+    pub fn go_on(&self) {
+        kill(self.server.as_ref().unwrap().pid(), Signal::SIGCONT).unwrap();
+    }
+
     /// Forgets everything.
     pub fn flush(&self) {
         assert_eq!(self.ask("FLUSHALL").as_deref(), Some("+OK\r\n"));
@@ -78,9 +152,14 @@ impl Redis {
         let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.port)).ok()?;
         stream.set_read_timeout(Some(super::DEADLINE)).ok()?;
         stream.write_all(format!("{command}\r\nQUIT\r\n").as_bytes()).ok()?;
+        // A Sentinel does not know the word, and goes when nothing more can come.
+        stream.shutdown(std::net::Shutdown::Write).ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
+        let before = answer.strip_suffix("\r\n")?.rfind("\r\n").map_or(0, |end| end + 2);
         // The last line is the goodbye.
-        Some(answer.strip_suffix("+OK\r\n")?.to_owned())
+        let goodbye = answer.split_off(before);
+        (goodbye.starts_with("+OK") || goodbye.starts_with("-ERR unknown command"))
+            .then_some(answer)
     }
 }

@@ -1,0 +1,149 @@
+//! Redis with TLS, behind Sentinels, and as a cluster.
+
+use std::time::{Duration, Instant};
+
+use esh3ar::{
+    cache::{Cache, Key, Kind, redis::Admission},
+    domain::rate::Rate,
+    presence::Reach,
+};
+
+use super::{Node, delivered, nudged, party, until};
+use crate::support::{self, guard::free_port, redis::Redis};
+
+/// Everything that Redis does for two processes, once.
+async fn everything_works(a: &Node, b: &Node) {
+    // More than fit in one place of whatever divides keys among servers.
+    let parties: Vec<_> = (0..40).map(party).collect();
+    let mut seats = Vec::new();
+    for party in &parties[..30] {
+        seats.push(b.seat(party).await);
+    }
+    for party in &parties[..30] {
+        a.hands(party, Reach::Handed).await;
+    }
+    let reached = a.hand(&parties).await;
+    assert!(reached[..30].iter().all(|reach| *reach == Reach::Handed), "{reached:?}");
+    assert!(reached[30..].iter().all(|reach| *reach == Reach::Nowhere), "{reached:?}");
+    for seat in &mut seats {
+        delivered(seat).await;
+    }
+    let asked: Vec<_> = parties.iter().collect();
+    let online = a.presence.are_online(&asked).await;
+    assert_eq!(online.iter().filter(|online| **online).count(), 30);
+    drop(seats);
+    for party in &parties {
+        a.hands(party, Reach::Nowhere).await;
+    }
+    for n in 0..10 {
+        let (name, rates) = (format!("{n}"), [Rate { most: 5, window: Duration::from_secs(60) }]);
+        assert_eq!(a.redis.admit(&name, 4, true, &rates).await.unwrap(), Admission::Passed(4));
+        assert_eq!(b.redis.admit(&name, 4, false, &rates).await.unwrap(), Admission::Passed(1));
+        a.redis.give_back(&name, 5, &rates).await.unwrap();
+        let key = Key::new(Kind::Unread, n, 1);
+        Cache::Redis(a.redis.clone()).put(key.clone(), "3".into(), Duration::from_secs(9)).await;
+        let found = Cache::Redis(b.redis.clone()).get(&key).await;
+        assert_eq!(found.as_deref(), Some(&b"3"[..]));
+    }
+}
+
+/// Which the child is told to connect to: whom to trust is read from its environment.
+const CHILD: &str = "ESH3AR_TEST_TLS_URL";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn by_tls() {
+    if let Ok(url) = std::env::var(CHILD) {
+        let (a, b) = (Node::start(0xA, &url).await, Node::start(0xB, &url).await);
+        return everything_works(&a, &b).await;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let (port, certificate) = (free_port(), certificate.to_str().unwrap());
+    let settings = [
+        ["--tls-port", &port.to_string()],
+        ["--tls-cert-file", certificate],
+        ["--tls-key-file", key.to_str().unwrap()],
+        ["--tls-ca-cert-file", certificate],
+        ["--tls-auth-clients", "no"],
+    ];
+    let Some(_server) = Redis::start_with(&settings.concat()).await else { return };
+    let url = format!("rediss://localhost:{port}");
+    let child = |trusted: Option<&str>| {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["shared::kinds::by_tls", "--exact", "--nocapture"]).env(CHILD, &url);
+        child.envs(trusted.map(|path| ("SSL_CERT_FILE", path)));
+        child
+    };
+    let output = child(Some(certificate)).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{said}");
+    // And to nobody else.
+    let (redis, _heard) = esh3ar::cache::Redis::start(
+        esh3ar::cache::RedisSettings { target: url.parse().unwrap(), node: [1; 8] },
+        &tokio_util::task::TaskTracker::new(),
+        &tokio_util::sync::CancellationToken::new(),
+    );
+    until("a refusal", async || redis.why_down().contains("ertificate").then_some(())).await;
+    assert!(!redis.state().up);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn behind_sentinels_the_new_master_is_found() {
+    let Some(mut master) = Redis::start().await else { return };
+    let port = master.port().to_string();
+    let quick = ["--repl-diskless-sync-delay", "0", "--replicaof", "127.0.0.1", &port];
+    let replica = Redis::start_with(&quick).await.unwrap();
+    support::guard::wait_until("a replica", || {
+        replica.ask("INFO replication")?.contains("master_link_status:up").then_some(())
+    });
+    let sentinel = Redis::sentinel_of(&master, "main").await.unwrap();
+    support::guard::wait_until("the Sentinel to know the replica", || {
+        sentinel.ask("SENTINEL MASTER main")?.contains("num-slaves\r\n$1\r\n1").then_some(())
+    });
+    // One that is not there is passed over.
+    let gone = free_port();
+    let url = format!("redis+sentinel://127.0.0.1:{gone},127.0.0.1:{}/main", sentinel.port());
+    let (a, b) = (Node::start(0xA, &url).await, Node::start(0xB, &url).await);
+    everything_works(&a, &b).await;
+    let phone = party(100);
+    let mut seat = b.seat(&phone).await;
+    a.hands(&phone, Reach::Handed).await;
+    master.kill();
+    let began = Instant::now();
+    until("the new master", async || {
+        (replica.ask("ROLE")?.contains("master") && a.redis.state().up && b.redis.state().up)
+            .then_some(())
+    })
+    .await;
+    a.hands(&phone, Reach::Handed).await;
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    nudged(&mut seat).await;
+    delivered(&mut seat).await;
+    drop(seat);
+    everything_works(&a, &b).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_a_cluster() {
+    let Some(servers) = Redis::cluster().await else { return };
+    let hosts: Vec<_> = servers.iter().map(|one| format!("127.0.0.1:{}", one.port())).collect();
+    let url = format!("redis+cluster://{}", hosts.join(","));
+    let (a, b) = (Node::start(0xA, &url).await, Node::start(0xB, &url).await);
+    everything_works(&a, &b).await;
+    // Whoever loses the way by which it hears finds another, and looks.
+    let mut seat = b.seat(&party(100)).await;
+    while tokio::time::timeout(Duration::from_millis(300), seat.next()).await.is_ok() {}
+    servers.iter().for_each(|server| server.disconnect("pubsub"));
+    nudged(&mut seat).await;
+    until("it to hear again", async || {
+        a.hand_one(&party(100)).await;
+        let heard = async { delivered(&mut seat).await };
+        tokio::time::timeout(Duration::from_millis(300), heard).await.ok()
+    })
+    .await;
+    everything_works(&a, &b).await;
+}
