@@ -243,11 +243,6 @@ async fn with_silent_wires(wires: impl for<'a> FnOnce(&'a Wires, &'a Wires) -> V
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_without_redis_and_a_worker_without_a_broker() {
-    with_silent_wires(|gateway, worker| vec![&gateway.redis, &worker.mq]).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_without_a_broker_and_a_worker_without_redis() {
     with_silent_wires(|gateway, worker| vec![&gateway.mq, &worker.redis]).await;
 }
