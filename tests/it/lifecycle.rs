@@ -74,7 +74,7 @@ async fn a_wrong_configuration_is_told_whole_and_not_started() {
         assert_eq!(output.status.code(), Some(78), "{arguments:?}: {text}");
         assert!(text.contains("did you mean http.listen?"), "{text}");
         assert!(text.contains(":2: http.listen must be"), "{text}");
-        assert!(text.contains("queue.url is not available in this version"), "{text}");
+        assert!(text.contains(":5: queue.url needs cache.url"), "{text}");
     }
     let output = run(&folder.data(), &["--config", "/nowhere.toml", "doctor"]);
     assert_eq!(output.status.code(), Some(78));
