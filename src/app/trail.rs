@@ -162,7 +162,7 @@ impl App {
             if rows.is_empty() {
                 return Ok(());
             }
-            trail::note_seen(&client, &rows).await?;
+            trail::note_seen(&client, trail.run, &rows).await?;
         }
     }
 

@@ -40,11 +40,27 @@ pub struct RecipientFacts {
     pub disconnected_at: Option<OffsetDateTime>,
     /// Why it ended.
     pub disconnect_reason: Option<String>,
+    /// The process that had it.
+    pub gateway: Option<Run>,
 }
 
 impl RecipientFacts {
-    fn is_connected(&self) -> bool {
-        self.connected_at.is_some() && self.disconnected_at.is_none()
+    /// A connection ends with its process, although nobody notes that when it is killed.
+    fn is_connected(&self, now: OffsetDateTime) -> bool {
+        self.connected_at.is_some()
+            && self.disconnected_at.is_none()
+            && self.gateway.is_some_and(|gateway| gateway.is_alive(now))
+    }
+
+    /// When its last connection ended, and why.
+    fn end(&self) -> Option<(OffsetDateTime, &str)> {
+        let noted = self
+            .disconnected_at
+            .map(|at| (at, self.disconnect_reason.as_deref().unwrap_or_default()));
+        noted.or_else(|| {
+            let gateway = self.gateway?;
+            Some((gateway.stopped_at.unwrap_or(gateway.alive_at), "process_ended"))
+        })
     }
 }
 
@@ -59,6 +75,12 @@ pub struct Run {
     pub alive_at: OffsetDateTime,
     /// When it stopped in order; `None` if it runs or was killed.
     pub stopped_at: Option<OffsetDateTime>,
+}
+
+impl Run {
+    fn is_alive(&self, now: OffsetDateTime) -> bool {
+        self.stopped_at.is_none() && now - self.alive_at <= SILENT_FOR
+    }
 }
 
 /// A time when a part that delivery needs was away.
@@ -282,7 +304,7 @@ impl Facts {
     }
 
     fn waiting(&self) -> Verdict {
-        let alive = |run: &&Run| run.stopped_at.is_none() && self.now - run.alive_at <= SILENT_FOR;
+        let alive = |run: &&Run| run.is_alive(self.now);
         if !self.runs.iter().filter(alive).any(|run| run.delivers) {
             if self.runs.iter().any(|run| alive(&run)) {
                 let sentence = "It waits, because gateways run and no worker that delivers.";
@@ -308,9 +330,7 @@ impl Facts {
                 .next("esh3ar doctor");
         }
         let recipient = &self.recipient;
-        // A connection that a killed process had is over, although nobody noted its end.
-        let first_alive = self.runs.iter().filter(alive).map(|run| run.started_at).min();
-        if recipient.is_connected() && recipient.connected_at >= first_alive {
+        if recipient.is_connected(self.now) {
             return self.waiting_while_connected();
         }
         if let Some(lost) = self.last("connection_lost") {
@@ -348,13 +368,13 @@ impl Facts {
         if !recipient.has_valid_token {
             return self.locked_out();
         }
-        let since = recipient.disconnected_at.unwrap_or(connected_at);
+        let (since, why) = recipient.end().unwrap_or((connected_at, ""));
         Verdict::new(
             "recipient_offline",
             format!(
                 "It waits for the recipient's next connect: the last connection ended at {} ({}).",
                 clock(since),
-                reason(recipient.disconnect_reason.as_deref().unwrap_or_default())
+                reason(why)
             ),
         )
     }

@@ -32,6 +32,8 @@ const AT_ONCE: usize = 512;
 const FRAME: usize = 256 * 1024;
 /// How often the connections of this process are put down again; they count for 5 minutes.
 const RENEW_EVERY: Duration = Duration::from_secs(60);
+/// The number of a frame that says nothing but that frames before it may have been lost.
+const CALL: u64 = 0;
 /// Arrivals and departures that may wait to be put down; past that everything is put down anew.
 const CHANGES: usize = 8192;
 
@@ -188,7 +190,22 @@ impl Keeper {
             tokio::select! {
                 said = heard.recv() => match said {
                     None => return,
-                    Some(Heard::Message(bytes)) => self.hear(&bytes, &mut counts),
+                    Some(Heard::Message(bytes)) => {
+                        let Some(frame) = wire::read(&bytes) else {
+                            // Perhaps of a newer version; what it is about is in the database.
+                            metrics::counter!("esh3ar_relay_unread_total").increment(1);
+                            self.doubt();
+                            continue;
+                        };
+                        if is_gap(&frame, &mut counts) {
+                            // Who believes this process to be dead says so in this way too.
+                            self.renew().await;
+                            self.doubt();
+                        }
+                        for (party, outbound) in frame.items {
+                            self.registry.send(&party, &outbound);
+                        }
+                    }
                     Some(Heard::Gap) => self.doubt(),
                     Some(Heard::Forgotten) => {
                         self.renew().await;
@@ -206,23 +223,6 @@ impl Keeper {
         }
     }
 
-    fn hear(&self, bytes: &[u8], counts: &mut HashMap<NodeId, u64>) {
-        let Some(wire::Heard { from, n, items }) = wire::read(bytes) else {
-            // Perhaps of a newer version; what it is about is in the database.
-            metrics::counter!("esh3ar_relay_unread_total").increment(1);
-            return self.doubt();
-        };
-        let expected = counts.insert(from, n).map_or(n, |last| last + 1);
-        if n != expected && n != 1 {
-            tracing::debug!(expected, n, "messages of another process were lost");
-            metrics::counter!("esh3ar_relay_gaps_total").increment(1);
-            self.doubt();
-        }
-        for (party, outbound) in items {
-            self.registry.send(&party, &outbound);
-        }
-    }
-
     /// Something may have been lost on the way here: every connection reads again before it is sent
     /// anything more, so that nothing overtakes what was lost.
     fn doubt(&self) {
@@ -233,16 +233,27 @@ impl Keeper {
     /// Everything of this process, again.
     async fn renew(&mut self) {
         self.relay.inner.overrun.store(false, Ordering::Release);
-        let seats: Vec<(String, u64)> =
-            self.registry.seats().iter().map(|(party, id)| (party.key(), *id)).collect();
-        let redis = self.relay.redis();
-        let put = async {
-            redis.seat(&seats).await?;
-            redis.leave(&self.gone).await
-        };
-        match put.await {
+        self.seat(self.registry.seats()).await;
+        match self.relay.redis().leave(&self.gone).await {
             Ok(()) => self.gone.clear(),
-            Err(error) => tracing::debug!(%error, "connections could not be renewed"),
+            Err(error) => tracing::debug!(%error, "departures could not be put down"),
+        }
+    }
+
+    /// Puts connections down. Those that were not known may have missed something, and read again before
+    /// they are sent what comes from now on.
+    async fn seat(&self, seats: Vec<(Party, u64)>) {
+        let named: Vec<(String, u64)> =
+            seats.iter().map(|(party, id)| (party.key(), *id)).collect();
+        match self.relay.redis().seat(&named).await {
+            Ok(unknown) => {
+                for ((party, _), unknown) in seats.iter().zip(unknown) {
+                    if unknown {
+                        self.registry.send(party, &Outbound::Nudge);
+                    }
+                }
+            }
+            Err(error) => tracing::debug!(%error, "connections could not be put down"),
         }
     }
 
@@ -251,17 +262,16 @@ impl Keeper {
         let mut next = Some(first);
         while let Some(change) = next {
             match change {
-                Change::Came(party, seat) => came.push((party.key(), seat)),
+                Change::Came(party, seat) => came.push((party, seat)),
                 Change::Left(party, seat) => left.push((party.key(), seat)),
             }
             next = if came.len() + left.len() < AT_ONCE { changed.try_recv().ok() } else { None };
         }
         // A seat is never taken twice: what left came before.
-        let put = async {
-            self.relay.redis().seat(&came).await?;
-            self.relay.redis().leave(&left).await
-        };
-        let failed = put.await.is_err();
+        if !came.is_empty() {
+            self.seat(came).await;
+        }
+        let failed = self.relay.redis().leave(&left).await.is_err();
         if failed {
             let room = CHANGES.saturating_sub(self.gone.len());
             self.gone.extend(left.into_iter().take(room));
@@ -270,6 +280,18 @@ impl Keeper {
             self.renew().await;
         }
     }
+}
+
+/// Whether something that the same process said before this was lost.
+fn is_gap(frame: &wire::Heard, counts: &mut HashMap<NodeId, u64>) -> bool {
+    let wire::Heard { from, n, .. } = *frame;
+    let expected = counts.insert(from, n).map_or(n, |last| last + 1);
+    let gap = n == CALL || (n != expected && n != 1);
+    if gap {
+        tracing::debug!(expected, n, "messages of another process were lost");
+        metrics::counter!("esh3ar_relay_gaps_total").increment(1);
+    }
+    gap
 }
 
 /// Looks up and tells.
@@ -355,8 +377,19 @@ impl Teller {
             let left: Vec<&str> = left.iter().map(String::as_str).collect();
             self.counts.remove(&node);
             self.redis.forget_node(node, &left).await?;
+            self.call(node).await?;
         }
         Ok(reached)
+    }
+
+    /// If a process came back while its connections were forgotten, it has to put them down again.
+    async fn call(&self, node: NodeId) -> Result<(), Error> {
+        if self.redis.alive(&[node]).await? == [true]
+            && let Some(frame) = wire::write(self.redis.node(), CALL, &[])
+        {
+            self.redis.tell(vec![(node, frame)]).await?;
+        }
+        Ok(())
     }
 
     /// Who does not listen and gives no sign of life. One that only lost its connection to Redis

@@ -2,6 +2,9 @@
 //!
 //! Migrations only go forward. They run under a transaction-scoped advisory lock, so that of two
 //! nodes that start together one applies and the other finds nothing left to do.
+//!
+//! Each step is made so that the binaries before it go on working beside those that need it; a step
+//! that cannot be says so in `serves`, and binaries older than that refuse the schema.
 
 use ring::digest::{SHA256, digest};
 
@@ -14,36 +17,33 @@ pub struct Migration {
     pub version: i32,
     /// The file's name without number and ending.
     pub name: &'static str,
+    /// The oldest schema whose binaries work with this one too.
+    pub serves: i32,
     sql: &'static str,
+}
+
+/// A step beside which every binary that knows the schema `serves` goes on working.
+const fn step(version: i32, name: &'static str, serves: i32, sql: &'static str) -> Migration {
+    Migration { version, name, serves, sql }
 }
 
 /// All steps this binary knows, in order.
 pub const MIGRATIONS: &[Migration] = &[
-    Migration {
-        version: 1,
-        name: "one_way",
-        sql: include_str!("../../migrations/0001_one_way.sql"),
-    },
-    Migration {
-        version: 2,
-        name: "two_modes",
-        sql: include_str!("../../migrations/0002_two_modes.sql"),
-    },
-    Migration {
-        version: 3,
-        name: "access_and_delivery",
-        sql: include_str!("../../migrations/0003_access_and_delivery.sql"),
-    },
-    Migration { version: 4, name: "books", sql: include_str!("../../migrations/0004_books.sql") },
-    Migration { version: 5, name: "jobs", sql: include_str!("../../migrations/0005_jobs.sql") },
-    Migration { version: 6, name: "hub", sql: include_str!("../../migrations/0006_hub.sql") },
-    Migration { version: 7, name: "chat", sql: include_str!("../../migrations/0007_chat.sql") },
-    Migration {
-        version: 8,
-        name: "chat_versions",
-        sql: include_str!("../../migrations/0008_chat_versions.sql"),
-    },
-    Migration { version: 9, name: "nodes", sql: include_str!("../../migrations/0009_nodes.sql") },
+    step(1, "one_way", 1, include_str!("../../migrations/0001_one_way.sql")),
+    step(2, "two_modes", 2, include_str!("../../migrations/0002_two_modes.sql")),
+    step(
+        3,
+        "access_and_delivery",
+        3,
+        include_str!("../../migrations/0003_access_and_delivery.sql"),
+    ),
+    step(4, "books", 4, include_str!("../../migrations/0004_books.sql")),
+    step(5, "jobs", 5, include_str!("../../migrations/0005_jobs.sql")),
+    step(6, "hub", 6, include_str!("../../migrations/0006_hub.sql")),
+    step(7, "chat", 7, include_str!("../../migrations/0007_chat.sql")),
+    step(8, "chat_versions", 8, include_str!("../../migrations/0008_chat_versions.sql")),
+    step(9, "nodes", 9, include_str!("../../migrations/0009_nodes.sql")),
+    step(14, "recipient_runs", 9, include_str!("../../migrations/0014_recipient_runs.sql")),
 ];
 
 /// The advisory lock's key: "esh3ar" in ASCII.
@@ -52,7 +52,7 @@ const LOCK: i64 = 0x6573_6833_6172;
 /// A migration failed or may not run.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
-    /// The database was migrated by a newer binary.
+    /// The database was migrated by a newer binary, beside which this one does not work.
     #[error("the schema is at version {found}, and this binary knows only {known}")]
     Newer {
         /// The schema's version.
@@ -102,7 +102,8 @@ const CREATE: &str = "
         name       text NOT NULL,
         sha256     bytea NOT NULL,
         applied_at timestamptz NOT NULL DEFAULT now()
-    )";
+    );
+    ALTER TABLE schema_migrations ADD COLUMN IF NOT EXISTS serves integer";
 
 /// What is applied and what is not.
 ///
@@ -115,14 +116,17 @@ pub async fn status(client: &Client) -> Result<Vec<MigrationState>, MigrateError
         .try_get(0)?;
     let applied = if exists { applied(client).await? } else { Vec::new() };
     judge(&applied)?;
-    Ok(MIGRATIONS
-        .iter()
-        .map(|step| MigrationState {
-            version: step.version,
-            name: step.name.to_owned(),
-            applied_at: applied.iter().find(|a| a.version == step.version).map(|a| a.at),
-        })
-        .collect())
+    let known = MIGRATIONS.iter().map(|step| MigrationState {
+        version: step.version,
+        name: step.name.to_owned(),
+        applied_at: applied.iter().find(|a| a.version == step.version).map(|a| a.at),
+    });
+    // Of a newer binary that this one works beside.
+    let newer =
+        applied.iter().filter(|a| MIGRATIONS.iter().all(|step| step.version != a.version)).map(
+            |a| MigrationState { version: a.version, name: a.name.clone(), applied_at: Some(a.at) },
+        );
+    Ok(known.chain(newer).collect())
 }
 
 /// Applies what is missing up to `target` (all of it without one). Each step is a transaction.
@@ -156,8 +160,8 @@ pub async fn run(client: &mut Client, target: Option<i32>) -> Result<Vec<i32>, M
         transaction.batch_execute(step.sql).await.map_err(failed)?;
         transaction
             .execute(
-                "INSERT INTO schema_migrations (version, name, sha256) VALUES ($1, $2, $3)",
-                &[&step.version, &step.name, &checksum(step.sql).as_slice()],
+                "INSERT INTO schema_migrations (version, name, sha256, serves) VALUES ($1, $2, $3, $4)",
+                &[&step.version, &step.name, &checksum(step.sql).as_slice(), &step.serves],
             )
             .await
             .map_err(failed)?;
@@ -169,19 +173,33 @@ pub async fn run(client: &mut Client, target: Option<i32>) -> Result<Vec<i32>, M
 
 struct Applied {
     version: i32,
+    name: String,
     sha256: Vec<u8>,
     at: time::OffsetDateTime,
+    /// Not known of those that older binaries applied.
+    serves: Option<i32>,
 }
 
 async fn applied(
     client: &impl deadpool_postgres::GenericClient,
 ) -> Result<Vec<Applied>, tokio_postgres::Error> {
+    // By name, for a table whose steps were all applied by older binaries.
     client
-        .query("SELECT version, sha256, applied_at FROM schema_migrations ORDER BY version", &[])
+        .query(
+            "SELECT version, name, sha256, applied_at, (to_jsonb(m) ->> 'serves')::integer
+             FROM schema_migrations m ORDER BY version",
+            &[],
+        )
         .await?
         .iter()
         .map(|row| {
-            Ok(Applied { version: row.try_get(0)?, sha256: row.try_get(1)?, at: row.try_get(2)? })
+            Ok(Applied {
+                version: row.try_get(0)?,
+                name: row.try_get(1)?,
+                sha256: row.try_get(2)?,
+                at: row.try_get(3)?,
+                serves: row.try_get(4)?,
+            })
         })
         .collect()
 }
@@ -190,6 +208,7 @@ fn judge(applied: &[Applied]) -> Result<(), MigrateError> {
     let known = MIGRATIONS.iter().map(|step| step.version).max().unwrap_or(0);
     for entry in applied {
         match MIGRATIONS.iter().find(|step| step.version == entry.version) {
+            None if entry.serves.is_some_and(|serves| serves <= known) => {}
             None => return Err(MigrateError::Newer { found: entry.version, known }),
             Some(step) if checksum(step.sql) != entry.sha256 => {
                 return Err(MigrateError::Changed { version: step.version });

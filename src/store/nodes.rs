@@ -98,7 +98,7 @@ pub async fn note(client: &Client, node: &Node) -> Result<(), Error> {
     Ok(())
 }
 
-/// The processes that live, oldest first.
+/// The processes that live, oldest first; those of a role that this version does not know are left out.
 ///
 /// # Errors
 /// Any failure of the database.
@@ -114,11 +114,12 @@ pub async fn living(client: &Client) -> Result<Vec<Node>, Error> {
     let found = client.query(&statement, &[&SILENT_FOR.as_secs_f64()]).await?;
     found
         .iter()
-        .map(|row| {
+        .filter_map(|row| Some((row, Role::parse(row.try_get(1).ok()?)?)))
+        .map(|(row, role)| {
             let corrupt = || Error::Corrupt("a node".to_owned());
             Ok(Node {
                 id: row.try_get::<_, &[u8]>(0)?.try_into().map_err(|_| corrupt())?,
-                role: Role::parse(row.try_get(1)?).ok_or_else(corrupt)?,
+                role,
                 host: row.try_get(2)?,
                 pid: row.try_get(3)?,
                 version: row.try_get(4)?,

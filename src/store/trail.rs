@@ -23,11 +23,11 @@ pub struct Seen {
     pub left: Option<(OffsetDateTime, &'static str)>,
 }
 
-/// Notes when phones came and went.
+/// Notes when phones came to the process of this run, and went.
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn note_seen(client: &Client, seen: &[Seen]) -> Result<(), Error> {
+pub async fn note_seen(client: &Client, run: Uuid, seen: &[Seen]) -> Result<(), Error> {
     let phones: Vec<&str> = seen.iter().map(|seen| seen.phone.as_str()).collect();
     let connected: Vec<OffsetDateTime> = seen.iter().map(|seen| seen.connected_at).collect();
     let left: Vec<Option<OffsetDateTime>> =
@@ -37,8 +37,9 @@ pub async fn note_seen(client: &Client, seen: &[Seen]) -> Result<(), Error> {
     let statement = client
         .prepare_cached(
             "INSERT INTO recipients AS r
-                 (phone, connected_at, disconnected_at, disconnect_reason)
-             SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::text[])
+                 (phone, connected_at, disconnected_at, disconnect_reason, run)
+             SELECT *, $5::uuid
+             FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::text[])
              ORDER BY 1
              ON CONFLICT (phone) DO UPDATE SET
                  -- Who leaves was here since the first of its connections.
@@ -46,11 +47,12 @@ pub async fn note_seen(client: &Client, seen: &[Seen]) -> Result<(), Error> {
                      WHEN excluded.disconnected_at IS NOT NULL AND r.disconnected_at IS NULL
                      THEN r.connected_at ELSE excluded.connected_at END,
                  disconnected_at = excluded.disconnected_at,
-                 disconnect_reason = excluded.disconnect_reason
+                 disconnect_reason = excluded.disconnect_reason,
+                 run = excluded.run
              WHERE r.connected_at <= excluded.connected_at",
         )
         .await?;
-    client.execute(&statement, &[&phones, &connected, &left, &reasons]).await?;
+    client.execute(&statement, &[&phones, &connected, &left, &reasons, &run]).await?;
     Ok(())
 }
 
@@ -121,9 +123,11 @@ const RECIPIENT: &str = "
     SELECT EXISTS (SELECT FROM tokens WHERE phone = $1 OR user_id = $3),
            EXISTS (SELECT FROM tokens WHERE (phone = $1 OR user_id = $3) AND revoked_at IS NULL
                    AND (expires_at IS NULL OR expires_at > $2)),
-           (SELECT connected_at FROM recipients WHERE phone = $1),
-           (SELECT disconnected_at FROM recipients WHERE phone = $1),
-           (SELECT disconnect_reason FROM recipients WHERE phone = $1)";
+           seen.connected_at, seen.disconnected_at, seen.disconnect_reason,
+           run.started_at, run.alive_at, run.stopped_at, run.delivers
+    FROM (VALUES (1)) one
+    LEFT JOIN recipients seen ON seen.phone = $1
+    LEFT JOIN runs run ON run.id = seen.run";
 
 /// What is known of a recipient.
 ///
@@ -143,6 +147,15 @@ pub async fn recipient(
         connected_at: row.try_get(2)?,
         disconnected_at: row.try_get(3)?,
         disconnect_reason: row.try_get(4)?,
+        gateway: match row.try_get(5)? {
+            None => None,
+            Some(started_at) => Some(Run {
+                started_at,
+                alive_at: row.try_get(6)?,
+                stopped_at: row.try_get(7)?,
+                delivers: row.try_get(8)?,
+            }),
+        },
     })
 }
 

@@ -243,6 +243,11 @@ impl Redis {
         match self.connect(pushes).await {
             Ok((commands, _subscriber)) => {
                 self.set_up(commands);
+                // Before its connections are put down again: who finds that this process is dead and
+                // forgets them looks afterwards whether it lives.
+                if let Err(error) = self.sign_of_life().await {
+                    return error;
+                }
                 // Whatever was said while nobody listened.
                 if sender.send(Heard::Forgotten).await.is_err()
                     || sender.send(Heard::Gap).await.is_err()
@@ -278,8 +283,7 @@ impl Redis {
         lost: &AtomicBool,
     ) -> Error {
         let in_cluster = matches!(self.inner.settings.target, Target::Cluster(_));
-        let mut known = false;
-        let mut look = tokio::time::interval(LOOK_EVERY);
+        let mut look = tokio::time::interval_at((Instant::now() + LOOK_EVERY).into(), LOOK_EVERY);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let info = tokio::select! {
@@ -291,13 +295,13 @@ impl Redis {
                 },
                 _ = look.tick() => {
                     match self.sign_of_life().await {
-                        Ok(before) if known && !before => {
+                        Ok(false) => {
                             tracing::warn!("Redis was emptied, or is another one");
                             if sender.send(Heard::Forgotten).await.is_err() {
                                 return Error::Down;
                             }
                         }
-                        Ok(_) => known = true,
+                        Ok(true) => {}
                         Err(error) => return error,
                     }
                     continue;

@@ -25,11 +25,13 @@ fn key(party: &str) -> String {
 }
 
 impl Redis {
-    /// Says, or says again, that these connections of this process are there.
+    /// Says, or says again, that these connections of this process are there. Gives of each whether that
+    /// was not known.
     ///
     /// # Errors
     /// Redis is away.
-    pub async fn seat(&self, seats: &[(String, u64)]) -> Result<(), Error> {
+    pub async fn seat(&self, seats: &[(String, u64)]) -> Result<Vec<bool>, Error> {
+        let mut unknown = Vec::with_capacity(seats.len());
         for some in seats.chunks(AT_ONCE) {
             let mut pipeline = Pipeline::with_capacity(some.len() * 2);
             for (party, seat) in some {
@@ -37,9 +39,10 @@ impl Redis {
                 pipeline.cmd("SADD").arg(&key).arg(member(self.node(), *seat));
                 pipeline.cmd("EXPIRE").arg(&key).arg(KEPT.as_secs());
             }
-            self.ask(&pipeline).await?;
+            let answers = self.ask(&pipeline).await?;
+            unknown.extend(answers.iter().step_by(2).map(|added| *added == Value::Int(1)));
         }
-        Ok(())
+        Ok(unknown)
     }
 
     /// Says that these connections of this process have gone.

@@ -40,6 +40,7 @@ fn facts(status: Status) -> Facts {
             had_token: true,
             has_valid_token: true,
             connected_at: Some(second(900)),
+            gateway: Some(run(0, 1099, None)),
             ..RecipientFacts::default()
         },
         dead_letter: None,
@@ -153,6 +154,11 @@ fn what_waits_says_for_what() {
     says(&never, "recipient_not_registered", "nobody has ever had");
     let next = never.verdict().next;
     assert_eq!(next.as_deref(), Some("esh3ar token create --mobile +967771234567"));
+    let mut killed = facts(Status::Pending);
+    killed.recipient.gateway = Some(run(0, 1060, None));
+    says(&killed, "recipient_offline", "esh3ar ended with it");
+    killed.recipient.gateway = None;
+    says(&killed, "recipient_offline", "no reason was noted");
     let mut expired = offline;
     expired.recipient.has_valid_token = false;
     says(&expired, "recipient_locked_out", "expired");

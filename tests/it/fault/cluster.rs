@@ -18,18 +18,20 @@ use crate::support::{
 };
 
 const RECIPIENTS: usize = 12;
-/// A machine of two cores has enough to do with one cluster.
-static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+/// A machine of two cores has enough to do with so many clusters under load.
+static AT_A_TIME: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(2);
+/// Messages a second: a cluster is five processes and three engines.
+const RATE: f64 = 100.0;
 /// Messages that make a run worth it, on a machine however busy.
 const ENOUGH: u64 = 100;
 
 /// Load over all gateways, a fault after two seconds of it, and what came of it.
-async fn under_load<F: Future<Output = Cluster>>(
+pub(super) async fn under_load<F: Future<Output = Cluster>>(
     mut cluster: Cluster,
     seconds: u64,
     fault: impl FnOnce(Cluster) -> F,
 ) -> (Cluster, Figures) {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _turn = AT_A_TIME.acquire().await.unwrap();
     cluster.settled().await;
     let (app, stop) = over(cluster.engines.postgres.config());
     let mut target = super::target(&cluster.gateways[0], &app, RECIPIENTS).await;
@@ -38,7 +40,8 @@ async fn under_load<F: Future<Output = Cluster>>(
     let urls: Vec<&str> = cluster.gateways.iter().map(|gateway| gateway.base.as_str()).collect();
     target.url = urls.join(",");
     let recipients = target.recipients.clone();
-    let load = start(target, Plan { duration: Duration::from_secs(seconds), ..plan() });
+    let load =
+        start(target, Plan { duration: Duration::from_secs(seconds), rate: Some(RATE), ..plan() });
     tokio::time::sleep(Duration::from_secs(2)).await;
     cluster = fault(cluster).await;
     let figures = load.await.unwrap();
@@ -71,7 +74,7 @@ async fn under_load<F: Future<Output = Cluster>>(
 }
 
 /// Everything that was accepted arrived, once, in order, and the books balance.
-async fn assert_kept(cluster: &Cluster, figures: &Figures) {
+pub(super) async fn assert_kept(cluster: &Cluster, figures: &Figures) {
     assert!(figures.report.is_clean(), "{}", figures.report);
     assert!(figures.accepted > ENOUGH, "only {} were accepted", figures.accepted);
     let database = cluster.engines.postgres.connect().await;
@@ -250,4 +253,9 @@ async fn a_gateway_without_a_broker_and_a_worker_without_redis() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_and_a_worker_without_a_database() {
     with_silent_wires(|gateway, worker| vec![&gateway.postgres, &worker.postgres]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_without_redis_and_a_worker_without_a_broker() {
+    with_silent_wires(|gateway, worker| vec![&gateway.redis, &worker.mq]).await;
 }

@@ -7,6 +7,7 @@ mod cluster;
 mod database;
 mod kills;
 mod poison;
+mod versions;
 
 use std::{sync::Arc, time::Duration};
 
