@@ -5,12 +5,16 @@
 #   packaging/cluster/try.sh                 two gateways, two workers, until ^C
 #   GATEWAYS=3 WORKERS=1 packaging/cluster/try.sh
 #   packaging/cluster/try.sh --once          shows a message crossing from one gateway to another, and ends
+#   ESH3AR=target/release/esh3ar packaging/cluster/try.sh --measure '--senders 384' '--rate 5000'
+#                                            what esh3ar bench finds with each of these, and what a message
+#                                            costs in every part, in microseconds of CPU
 set -euo pipefail
 
 gateways=${GATEWAYS:-2}
 workers=${WORKERS:-2}
-once=
+once= measure=
 [ "${1:-}" = --once ] && once=yes
+[ "${1:-}" = --measure ] && measure=yes && shift
 esh3ar=${ESH3AR:-$(cd "$(dirname "$0")/../.." && pwd)/target/debug/esh3ar}
 [ -x "$esh3ar" ] || { echo "error: $esh3ar is not there; hint: make build" >&2; exit 69; }
 
@@ -87,6 +91,10 @@ env HOME="$folder/rabbit" RABBITMQ_NODENAME="try$amqp@localhost" RABBITMQ_MNESIA
 pids+=($!)
 until_it RabbitMQ 240 grep -q 'Server startup complete' "$folder/rabbit.log"
 
+if [ -n "$measure" ]; then
+    # What the load would run into.
+    limits=$(printf '[limits]\nmessages_per_minute = 0\nmessages_per_hour = 0\nmessages_per_second = 0\nqueue_depth = 0\n[log]\nlevel = "warn"')
+fi
 cat >"$folder/esh3ar.toml" <<EOF
 [database]
 url = "postgres://esh3ar@127.0.0.1:$pg/esh3ar"
@@ -96,6 +104,7 @@ url = "amqp://guest:guest@127.0.0.1:$amqp"
 url = "redis://127.0.0.1:$redis"
 [metrics]
 listen = "127.0.0.1:0"
+${limits:-}
 EOF
 chmod 644 "$folder/esh3ar.toml"
 
@@ -111,6 +120,53 @@ for n in $(seq "$workers"); do
     as_user "$esh3ar" --config "$folder/esh3ar.toml" --data-dir "$folder/worker$n" worker >"$folder/worker$n.log" 2>&1 &
     ours+=($!)
 done
+# CPU of a process and all that it started, in hundredths of a second.
+spent() {
+    local all=$1 next
+    next=$all
+    while next=$(pgrep -d ' ' -P "${next// /,}"); do all="$all $next"; done
+    local pid sum=0
+    for pid in $all; do
+        sum=$((sum + $(sed 's/.*) //' "/proc/$pid/stat" | awk '{ print $12 + $13 + $14 + $15 }')))
+    done
+    echo "$sum"
+}
+costs() {
+    local at=0 part
+    for part in postgres redis rabbitmq; do
+        echo "$part $(spent "${pids[at]}")"
+        at=$((at + 1))
+    done
+    for at in "${!ours[@]}"; do
+        [ "$at" -lt "$gateways" ] && part=gateways || part=workers
+        echo "$part $(spent "${ours[at]}")"
+    done
+}
+stored() { "$postgres/psql" -h 127.0.0.1 -p "$pg" -U esh3ar -d esh3ar -Atc 'SELECT count(*) FROM messages'; }
+if [ -n "$measure" ]; then
+    urls=$(IFS=,; echo "${bases[*]}")
+    for arguments in "$@"; do
+        sleep 2
+        before=$(costs) count=$(stored)
+        # shellcheck disable=SC2086 # several words
+        as_user "$esh3ar" --config "$folder/esh3ar.toml" --data-dir "$folder/command" -o json bench --url "$urls" $arguments >"$folder/bench.json"
+        count=$(($(stored) - count))
+        printf '%s\n%s\n' "$before" "$(costs)" | python3 -c '
+import json, sys
+figures = json.load(open(sys.argv[1]))
+lines = [line.split() for line in sys.stdin]
+spent = {}
+for place, (part, hundredths) in enumerate(lines):
+    spent[part] = spent.get(part, 0) + int(hundredths) * (1 if place >= len(lines) // 2 else -1)
+print("== esh3ar bench " + sys.argv[2])
+print(json.dumps(figures))
+count = int(sys.argv[3])
+parts = {part: round(hundredths * 10_000 / count, 1) for part, hundredths in spent.items()}
+print("CPU a message, in microseconds:", ", ".join(f"{part} {cost}" for part, cost in parts.items()), "| in all", round(sum(parts.values()), 1))
+' "$folder/bench.json" "$arguments" "$count"
+    done
+    exit 0
+fi
 run() { as_user "$esh3ar" -q --config "$folder/esh3ar.toml" --data-dir "$folder/command" "$@"; }
 number() { sed -n "s/.*\"$1\": \"\\([^\"]*\\)\".*/\\1/p"; }
 run user add Shop --permission SendMessages,Chat,Admin >/dev/null
