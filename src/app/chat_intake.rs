@@ -155,7 +155,7 @@ fn finish(app: &App, batch: Vec<Request>, outcome: Outcome, online: &Online) {
     let mut answers = Vec::new();
     for (request, appended) in batch.into_iter().zip(outcome.messages) {
         if let Appended::New(message) = &appended {
-            metrics::counter!("esh3ar_messages_accepted_total").increment(1);
+            app.counters().accepted(1);
             accepted.push((message.clone(), request.said_by));
         }
         answers.push((request.reply, appended));

@@ -258,8 +258,7 @@ fn finish(app: &App, batch: Vec<Request>, outcomes: Outcomes, online: &Online) {
     let mut repeats = Vec::new();
     for (request, mine) in batch.into_iter().zip(outcomes) {
         if mine {
-            metrics::counter!("esh3ar_messages_accepted_total")
-                .increment(request.messages.len() as u64);
+            app.counters().accepted(request.messages.len());
             replies.push(request.reply);
             accepted.extend(request.messages);
         } else {

@@ -223,7 +223,9 @@ async fn persist(app: &App, batch: &Batch) -> Result<Vec<Changed>, store::Error>
     if !batch.unreadable.is_empty() {
         let letters: Vec<(Uuid, MessageId)> =
             batch.unreadable.iter().map(|id| (Uuid::now_v7(), *id)).collect();
-        outcome::bury_unreadable(&client, &letters, UNREADABLE, app.clock().now()).await?;
+        let now = app.clock().now();
+        let buried = outcome::bury_unreadable(&client, &letters, UNREADABLE, now).await?;
+        app.counters().failed(buried);
     }
     Ok(changed)
 }
@@ -254,14 +256,14 @@ async fn judge_missed(
     if !again.is_empty() {
         let counted = outcome::retry(client, &again).await?;
         app.failpoint("ledger_after_retry");
-        metrics::counter!("esh3ar_retries_total").increment(counted);
+        app.counters().retried(counted);
     }
     if given_up.is_empty() {
         return Ok(Vec::new());
     }
     let failed = outcome::give_up(client, &given_up, NOT_ACKNOWLEDGED).await?;
     app.failpoint("ledger_after_give_up");
-    metrics::counter!("esh3ar_messages_failed_total").increment(failed.len() as u64);
+    app.counters().failed(failed.len() as u64);
     Ok(failed)
 }
 
@@ -302,9 +304,8 @@ impl App {
 fn tell_senders(app: &App, changed: &[Changed]) {
     for change in changed {
         if change.status == Status::Delivered {
-            metrics::counter!("esh3ar_messages_delivered_total").increment(1);
-            let took = (change.at - change.created_at).as_seconds_f64().max(0.0);
-            metrics::histogram!("esh3ar_delivery_seconds").record(took);
+            let took = Duration::try_from(change.at - change.created_at);
+            app.counters().delivered(took.unwrap_or_default());
         }
         let outbound =
             Outbound::StatusChanged { id: change.id, status: change.status, at: change.at };

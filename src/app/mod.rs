@@ -18,6 +18,7 @@ pub mod drain;
 pub mod error;
 pub mod explain;
 pub mod failpoints;
+mod figures;
 mod gather;
 pub mod health;
 pub mod intake;
@@ -29,6 +30,7 @@ pub mod nodes;
 pub mod pages;
 mod participants;
 mod phones;
+pub mod stats;
 mod supervision;
 pub mod tokens;
 mod trail;
@@ -161,6 +163,7 @@ struct Inner {
     trail: trail::Trail,
     limiter: limits::Limiter,
     neighbours: nodes::Neighbours,
+    counters: figures::Counters,
     unreached: unreached::Unreached,
     workshop: jobs::Workshop,
     signals: typing::Signals,
@@ -195,6 +198,7 @@ impl App {
             inner: Arc::new(Inner {
                 trail: trail::Trail::new(settings.clock.now()),
                 neighbours: nodes::Neighbours::new(settings.clock.now()),
+                counters: figures::Counters::new(),
                 unreached: unreached::Unreached::default(),
                 limiter: limits::Limiter::new(
                     settings.limits,

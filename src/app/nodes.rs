@@ -12,7 +12,10 @@ use tokio::sync::{Semaphore, watch};
 use super::{App, Error};
 use crate::{
     domain::{NodeId, partitions},
-    store::nodes::{self, Node, Role},
+    store::{
+        self,
+        nodes::{self, Node, Role},
+    },
 };
 
 /// What this process is, for the others.
@@ -76,11 +79,13 @@ impl App {
             address: settings.address.clone(),
             partitions: led.iter().filter_map(|led| i16::try_from(*led).ok()).collect(),
             draining: self.is_draining(),
-            figures: "{}".to_owned(),
+            figures: self.figures(),
             started_at: neighbours.started_at,
         };
-        let client = self.store().client().await?;
-        nodes::note(&client, &node).await?;
+        let client = self.noticing_database(self.store().client()).await?;
+        let asked = Instant::now();
+        self.noticing_database(nodes::note(&client, &node)).await?;
+        self.note_database(Ok(asked.elapsed()));
         let asked = Instant::now();
         let living = nodes::living(&client).await?;
         if settings.role == Role::Worker {
@@ -101,6 +106,18 @@ impl App {
         }
         self.learn(asked, living);
         Ok(())
+    }
+
+    /// Remembers that the database could not be reached, for whoever watches.
+    async fn noticing_database<T>(
+        &self,
+        work: impl Future<Output = Result<T, store::Error>>,
+    ) -> Result<T, Error> {
+        let result = work.await;
+        if let Err(error) = &result {
+            self.note_database(Err(error.to_string()));
+        }
+        Ok(result?)
     }
 
     fn learn(&self, asked: Instant, living: Vec<Node>) {

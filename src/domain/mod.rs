@@ -9,6 +9,7 @@ pub mod conversation;
 pub mod dead_letter;
 pub mod depth;
 pub mod feed;
+pub mod figures;
 pub mod ids;
 pub mod job;
 pub mod message;

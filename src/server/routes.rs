@@ -10,7 +10,7 @@ use warp::{Filter, Rejection, filters::BoxedFilter, reply::Response};
 
 use super::{
     context::Shared,
-    http::{conversations, dead_letters, messages},
+    http::{conversations, dead_letters, messages, stats},
     legacy,
     reply::Problem,
 };
@@ -136,6 +136,7 @@ fn admin() -> BoxedFilter<(Response,)> {
     let delete = route!(delete "api" / "v1" / "admin" / "dead-letters" / String)
         .then(dead_letters::delete)
         .boxed();
+    let stats = route!(get "api" / "v1" / "admin" / "stats").then(stats::show).boxed();
     list.or(requeue_many)
         .unify()
         .or(delete_many)
@@ -145,6 +146,9 @@ fn admin() -> BoxedFilter<(Response,)> {
         .or(requeue)
         .unify()
         .or(delete)
+        .unify()
+        .boxed()
+        .or(stats)
         .unify()
         .boxed()
 }
@@ -175,6 +179,7 @@ pub const ALL: &[(&str, &str)] = &[
     ("GET", "/api/v1/admin/dead-letters/{id}"),
     ("POST", "/api/v1/admin/dead-letters/{id}/requeue"),
     ("DELETE", "/api/v1/admin/dead-letters/{id}"),
+    ("GET", "/api/v1/admin/stats"),
 ];
 
 async fn rejected(rejection: Rejection) -> Result<Response, Infallible> {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::{Client, Error};
-use crate::domain::NodeId;
+use super::{Client, Error, figures};
+use crate::domain::{NodeId, figures::Figures};
 
 /// A process that has given no sign of life for this long counts as gone.
 pub const SILENT_FOR: Duration = Duration::from_secs(10);
@@ -57,8 +57,8 @@ pub struct Node {
     pub partitions: Vec<i16>,
     /// Whether it is being emptied.
     pub draining: bool,
-    /// What it counted since it started: a JSON object.
-    pub figures: String,
+    /// What it knows of itself.
+    pub figures: Figures,
     /// When it started.
     pub started_at: OffsetDateTime,
 }
@@ -90,7 +90,7 @@ pub async fn note(client: &Client, node: &Node) -> Result<(), Error> {
                 &node.address,
                 &node.partitions,
                 &node.draining,
-                &node.figures,
+                &figures::to_json(&node.figures),
                 &node.started_at,
             ],
         )
@@ -126,7 +126,7 @@ pub async fn living(client: &Client) -> Result<Vec<Node>, Error> {
                 address: row.try_get(5)?,
                 partitions: row.try_get(6)?,
                 draining: row.try_get(7)?,
-                figures: row.try_get(8)?,
+                figures: figures::from_json(row.try_get(8)?),
                 started_at: row.try_get(9)?,
             })
         })

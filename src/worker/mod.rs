@@ -29,6 +29,7 @@ pub fn start(
     let crew = Crew { app, tracker, stop };
     crew.supervise("trail", sweep::trail);
     crew.supervise("nodes", sweep::nodes);
+    crew.supervise("figures", sweep::figures);
     if role != Role::Worker {
         crew.supervise("check positions", sweep::positions);
         crew.supervise("drain", sweep::drain);

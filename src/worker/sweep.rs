@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::{app::App, domain::Priority};
+use crate::{
+    app::App,
+    domain::{Priority, figures::SAMPLE_SECONDS},
+};
 
 /// How often the rows that are due are looked for (delivery.md, How 4).
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -52,9 +55,18 @@ pub async fn nodes(app: App) {
         if let Err(error) = app.greet().await {
             tracing::debug!(%error, "the other processes could not be greeted");
         }
-        // Looked at for the metrics.
-        let _ = app.look_at_ways().await;
+        app.watch_ways().await;
         tokio::time::sleep(GREET_EVERY).await;
+    }
+}
+
+/// For ever. Apart from the greeting, which may have to wait for the database.
+pub async fn figures(app: App) {
+    let mut samples = tokio::time::interval(Duration::from_secs(SAMPLE_SECONDS));
+    samples.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        samples.tick().await;
+        app.sample_figures();
     }
 }
 

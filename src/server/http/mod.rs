@@ -5,3 +5,4 @@ pub mod conversations;
 pub mod dead_letters;
 pub mod health;
 pub mod messages;
+pub mod stats;

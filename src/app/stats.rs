@@ -1,0 +1,138 @@
+//! How the whole installation does: one read model, for the dashboard, for administrators over HTTP, and
+//! for whoever else watches.
+//!
+//! It is made of what the database holds and of what every process wrote of itself, so it needs nothing
+//! but the database.
+
+use std::time::{Duration, Instant};
+
+use time::OffsetDateTime;
+
+use super::{App, Error, figures::millis};
+use crate::{
+    domain::{Priority, figures::Figures},
+    store::{nodes, stats},
+};
+
+pub use crate::store::{
+    nodes::Node,
+    stats::{DatabaseFacts, DeadOfClass, SEEN, Slow},
+};
+
+/// How many slow recipients are named.
+const SLOWEST: i64 = 50;
+/// How long all of it may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// One lane.
+#[derive(Clone, Copy, Debug)]
+pub struct Lane {
+    /// Which.
+    pub lane: Priority,
+    /// Messages not acknowledged yet, whether their recipient is there or not.
+    pub waiting: u64,
+    /// When the oldest of those was accepted.
+    pub oldest_waiting_at: Option<OffsetDateTime>,
+    /// Those of them that are on their way to a device, or due.
+    pub in_hand: u64,
+    /// When the oldest of those was accepted.
+    pub oldest_in_hand_at: Option<OffsetDateTime>,
+    /// Wake-ups that wait in the processes.
+    pub wake_ups: u64,
+}
+
+/// A count that was not carried to its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// How many were seen.
+    pub count: u64,
+    /// Whether there may be more.
+    pub at_least: bool,
+}
+
+impl Counted {
+    fn of(counts: impl Iterator<Item = u64>) -> Counted {
+        let count = counts.sum();
+        Counted { count, at_least: count >= SEEN.unsigned_abs() }
+    }
+}
+
+/// How the installation does at a moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// When.
+    pub at: OffsetDateTime,
+    /// High first.
+    pub lanes: Vec<Lane>,
+    /// Messages not acknowledged yet.
+    pub waiting: Counted,
+    /// Deliveries on their way or due; what is waiting and not in hand is parked for an absent recipient.
+    pub in_hand: Counted,
+    /// Dead letters.
+    pub dead: Counted,
+    /// The same by class, those without any left out.
+    pub dead_by_class: Vec<DeadOfClass>,
+    /// Recipients that are slow to acknowledge, the worst first.
+    pub slowest: Vec<Slow>,
+    /// The database itself.
+    pub database: DatabaseFacts,
+    /// How long the database took to answer, in milliseconds.
+    pub database_ms: f64,
+    /// The processes that live, oldest first, each with what it knows of itself.
+    pub nodes: Vec<Node>,
+    /// What they know together.
+    pub all: Figures,
+}
+
+impl App {
+    /// How the installation does now.
+    ///
+    /// # Errors
+    /// Failures of the database; [`Error::Unavailable`] also when it takes more than five seconds.
+    pub async fn stats(&self) -> Result<Snapshot, Error> {
+        let snapshot = tokio::time::timeout(PATIENCE, self.look()).await;
+        snapshot.map_err(|_| Error::Unavailable)?
+    }
+
+    async fn look(&self) -> Result<Snapshot, Error> {
+        let client = self.store().client().await?;
+        let asked = Instant::now();
+        client.simple_query("").await.map_err(crate::store::Error::from)?;
+        let database_ms = millis(asked.elapsed());
+        let waiting = stats::waiting(&client).await?;
+        let in_hand = stats::in_hand(&client).await?;
+        let dead_by_class = stats::dead(&client).await?;
+        let nodes = nodes::living(&client).await?;
+        let mut all = Figures::default();
+        for node in &nodes {
+            all.merge(&node.figures);
+        }
+        let lane = |lane: Priority| {
+            let of = |lanes: &[stats::Lane]| {
+                let found = lanes.iter().find(|found| found.lane == lane);
+                (found.map_or(0, |found| found.count), found.map(|found| found.oldest_at))
+            };
+            let (mut waiting, mut oldest_waiting_at) = of(&waiting);
+            let (in_hand, oldest_in_hand_at) = of(&in_hand);
+            // The two were counted one after the other, and each no further than it had to be.
+            waiting = waiting.max(in_hand);
+            oldest_waiting_at = oldest_waiting_at.into_iter().chain(oldest_in_hand_at).min();
+            let wake_ups = all.wake_ups.get(lane as usize).copied().unwrap_or_default();
+            Lane { lane, waiting, oldest_waiting_at, in_hand, oldest_in_hand_at, wake_ups }
+        };
+        let lanes: Vec<Lane> = Priority::ALL.iter().rev().map(|priority| lane(*priority)).collect();
+        Ok(Snapshot {
+            at: self.clock().now(),
+            waiting: Counted::of(lanes.iter().map(|lane| lane.waiting)),
+            in_hand: Counted::of(lanes.iter().map(|lane| lane.in_hand)),
+            dead: Counted::of(dead_by_class.iter().map(|of_class| of_class.count)),
+            dead_by_class,
+            slowest: stats::slowest(&client, SLOWEST).await?,
+            database: stats::database(&client).await?,
+            database_ms,
+            lanes,
+            nodes,
+            all,
+        })
+    }
+}

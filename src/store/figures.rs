@@ -1,0 +1,132 @@
+//! The figures of a process as JSON, as they are kept beside its name. A process of another version may
+//! have written them: what is missing or unknown is not there.
+
+use serde_json::{Value, json};
+
+use crate::domain::figures::{Counts, Figures, Latencies, Part};
+
+/// As they are stored.
+pub(super) fn to_json(figures: &Figures) -> String {
+    let parts: Vec<Value> = figures
+        .parts
+        .iter()
+        .map(|part| {
+            json!({
+                "name": part.name, "up": part.up, "latencyMs": part.latency_ms,
+                "version": part.version, "fault": part.fault,
+            })
+        })
+        .collect();
+    let [low, normal, high] = figures.wake_ups;
+    json!({
+        "total": counts(&figures.total),
+        "latencies": latencies(&figures.latencies),
+        "recent": figures.recent.iter().map(counts).collect::<Vec<_>>(),
+        "recentLatencies": latencies(&figures.recent_latencies),
+        "connections": figures.connections,
+        "wakeUps": [low, normal, high],
+        "backpressure": figures.backpressure,
+        "memoryBytes": figures.memory,
+        "parts": parts,
+    })
+    .to_string()
+}
+
+/// Accepted, delivered, failed, retries: short, because there are many of them.
+fn counts(counts: &Counts) -> Value {
+    json!([counts.accepted, counts.delivered, counts.failed, counts.retries])
+}
+
+/// Pairs of a bucket and its count.
+fn latencies(latencies: &Latencies) -> Value {
+    latencies.filled().map(|(bucket, count)| json!([bucket, count])).collect()
+}
+
+/// Reads what is stored.
+pub(super) fn from_json(text: &str) -> Figures {
+    let stored: Value = serde_json::from_str(text).unwrap_or_default();
+    let list = |name: &str| stored[name].as_array().into_iter().flatten();
+    let mut wake_ups = [0; 3];
+    for (lane, count) in wake_ups.iter_mut().zip(list("wakeUps")) {
+        *lane = number(count);
+    }
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    Figures {
+        total: read_counts(&stored["total"]),
+        latencies: read_latencies(&stored["latencies"]),
+        recent: list("recent").map(read_counts).collect(),
+        recent_latencies: read_latencies(&stored["recentLatencies"]),
+        connections: number(&stored["connections"]),
+        wake_ups,
+        backpressure: text(&stored["backpressure"]),
+        memory: stored["memoryBytes"].as_u64(),
+        parts: list("parts")
+            .map(|part| Part {
+                name: text(&part["name"]).unwrap_or_default(),
+                up: part["up"].as_bool().unwrap_or_default(),
+                latency_ms: part["latencyMs"].as_f64(),
+                version: text(&part["version"]),
+                fault: text(&part["fault"]),
+            })
+            .collect(),
+    }
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_default()
+}
+
+fn read_counts(value: &Value) -> Counts {
+    Counts {
+        accepted: number(&value[0]),
+        delivered: number(&value[1]),
+        failed: number(&value[2]),
+        retries: number(&value[3]),
+    }
+}
+
+fn read_latencies(value: &Value) -> Latencies {
+    let mut latencies = Latencies::default();
+    for pair in value.as_array().into_iter().flatten() {
+        let bucket = usize::try_from(number(&pair[0])).unwrap_or(usize::MAX);
+        latencies.add(bucket, number(&pair[1]));
+    }
+    latencies
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_stored_reads_as_it_was() {
+        let mut latencies = Latencies::default();
+        latencies.add(17, 3);
+        let counts = Counts { accepted: 4, delivered: 3, failed: 2, retries: 1 };
+        let figures = Figures {
+            total: counts,
+            latencies: latencies.clone(),
+            recent: vec![Counts::default(), counts],
+            recent_latencies: latencies,
+            connections: 7,
+            wake_ups: [1, 2, 3],
+            backpressure: Some("open".to_owned()),
+            memory: Some(1 << 25),
+            parts: vec![Part {
+                name: "redis".to_owned(),
+                up: false,
+                latency_ms: Some(0.5),
+                version: None,
+                fault: Some("refused".to_owned()),
+            }],
+        };
+        assert_eq!(from_json(&to_json(&figures)), figures);
+    }
+
+    #[test]
+    fn what_another_version_wrote_is_no_fault() {
+        for text in ["{}", "[]", "", r#"{"total":7,"recent":{},"latencies":[[1e9,1],[],3]}"#] {
+            assert_eq!(from_json(text), Figures::default(), "{text}");
+        }
+    }
+}

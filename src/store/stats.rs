@@ -1,0 +1,213 @@
+//! What there is to watch, counted: how much waits where and for how long, what was given up, who is
+//! slow, how the database is.
+//!
+//! Asked every two seconds over tables of any length: each statement looks at [`SEEN`] rows at most, by
+//! an index that holds only rows of its kind.
+
+use time::OffsetDateTime;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::{Client, Error, rows};
+use crate::domain::{DeadLetterClass, MessageId, Party, Priority};
+
+/// How many rows a statement looks at. A count of so many is a count of so many at least.
+pub const SEEN: i64 = 20_000;
+
+/// Messages of one lane that are not acknowledged yet.
+#[derive(Clone, Debug)]
+pub struct Lane {
+    /// Which.
+    pub lane: Priority,
+    /// How many.
+    pub count: u64,
+    /// When the oldest of them was accepted.
+    pub oldest_at: OffsetDateTime,
+}
+
+fn lanes(rows: &[Row]) -> Result<Vec<Lane>, Error> {
+    rows.iter()
+        .map(|row| {
+            Ok(Lane {
+                lane: Priority::from_number(row.try_get(0)?)
+                    .ok_or_else(|| Error::Corrupt("priority of messages".to_owned()))?,
+                count: counted(row, 1)?,
+                oldest_at: row.try_get(2)?,
+            })
+        })
+        .collect()
+}
+
+fn counted(row: &Row, column: usize) -> Result<u64, Error> {
+    Ok(u64::try_from(row.try_get::<_, i64>(column)?).unwrap_or_default())
+}
+
+/// What waits, by lane: lanes in which nothing waits are not there. Of more than [`SEEN`] messages those
+/// of some recipients are looked at.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn waiting(client: &Client) -> Result<Vec<Lane>, Error> {
+    let statement = client
+        .prepare_cached(
+            "SELECT priority, count(*), min(created_at)
+             FROM (SELECT priority, created_at FROM messages WHERE status < 2 LIMIT $1) AS seen
+             GROUP BY 1",
+        )
+        .await?;
+    lanes(&client.query(&statement, &[&SEEN]).await?)
+}
+
+/// What is on its way to a device or due, by lane. Of more than [`SEEN`] messages those that are due
+/// first are looked at.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn in_hand(client: &Client) -> Result<Vec<Lane>, Error> {
+    let statement = client
+        .prepare_cached(
+            "SELECT priority, count(*), min(created_at)
+             FROM (SELECT priority, created_at FROM messages WHERE next_attempt_at IS NOT NULL
+                   ORDER BY next_attempt_at LIMIT $1) AS seen
+             GROUP BY 1",
+        )
+        .await?;
+    lanes(&client.query(&statement, &[&SEEN]).await?)
+}
+
+/// Dead letters of one class.
+#[derive(Clone, Debug)]
+pub struct DeadOfClass {
+    /// Which.
+    pub class: DeadLetterClass,
+    /// How many.
+    pub count: u64,
+    /// When the newest of them was given up.
+    pub newest_at: OffsetDateTime,
+}
+
+/// The newest [`SEEN`] dead letters by class, classes without any left out.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn dead(client: &Client) -> Result<Vec<DeadOfClass>, Error> {
+    let statement = client
+        .prepare_cached(
+            "SELECT class, count(*), max(last_error_at)
+             FROM (SELECT class, last_error_at FROM dead_letters
+                   ORDER BY last_error_at DESC LIMIT $1) AS seen
+             GROUP BY 1 ORDER BY 1",
+        )
+        .await?;
+    let found = client.query(&statement, &[&SEEN]).await?;
+    found
+        .iter()
+        .map(|row| {
+            Ok(DeadOfClass {
+                class: DeadLetterClass::parse(row.try_get(0)?)
+                    .ok_or_else(|| Error::Corrupt("class of a dead letter".to_owned()))?,
+                count: counted(row, 1)?,
+                newest_at: row.try_get(2)?,
+            })
+        })
+        .collect()
+}
+
+/// A recipient that is being delivered to and has not acknowledged.
+#[derive(Clone, Debug)]
+pub struct Slow {
+    /// Who.
+    pub recipient: Party,
+    /// The business user's name; empty for a phone.
+    pub name: String,
+    /// How many messages are in hand for it.
+    pub in_hand: u64,
+    /// The oldest of them.
+    pub oldest: MessageId,
+    /// When that was accepted.
+    pub oldest_at: OffsetDateTime,
+    /// The most retries that one of them has had.
+    pub retries: u16,
+    /// Whether it is believed to be connected; nothing is known of business users.
+    pub connected: Option<bool>,
+}
+
+/// The recipients with the most retries, then those that have owed an acknowledgement for longest, among
+/// the [`SEEN`] deliveries that are due first.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn slowest(client: &Client, limit: i64) -> Result<Vec<Slow>, Error> {
+    let statement = client
+        .prepare_cached(
+            "WITH seen AS (
+                SELECT id, recipient_phone, recipient_user_id, created_at, retry_count
+                FROM messages WHERE next_attempt_at IS NOT NULL
+                ORDER BY next_attempt_at LIMIT $1),
+             slow AS (
+                SELECT recipient_user_id, recipient_phone, count(*) AS in_hand,
+                       min(created_at) AS oldest_at, max(retry_count) AS retries,
+                       (array_agg(id ORDER BY created_at, id))[1] AS oldest
+                FROM seen GROUP BY 1, 2 ORDER BY retries DESC, oldest_at LIMIT $2)
+             SELECT s.recipient_user_id, s.recipient_phone, coalesce(u.name, ''), s.in_hand,
+                    s.oldest, s.oldest_at, s.retries,
+                    CASE WHEN s.recipient_phone IS NOT NULL
+                         THEN r.phone IS NOT NULL AND r.disconnected_at IS NULL END
+             FROM slow s LEFT JOIN recipients r ON r.phone = s.recipient_phone
+                  LEFT JOIN business_users u ON u.id = s.recipient_user_id
+             ORDER BY s.retries DESC, s.oldest_at",
+        )
+        .await?;
+    let found = client.query(&statement, &[&SEEN, &limit]).await?;
+    found
+        .iter()
+        .map(|row| {
+            let user: Option<Uuid> = row.try_get(0)?;
+            Ok(Slow {
+                recipient: rows::party(user, row.try_get(1)?)
+                    .ok_or_else(|| Error::Corrupt("recipient of a message".to_owned()))?,
+                name: row.try_get(2)?,
+                in_hand: counted(row, 3)?,
+                oldest: MessageId(row.try_get(4)?),
+                oldest_at: row.try_get(5)?,
+                retries: u16::try_from(row.try_get::<_, i16>(6)?).unwrap_or_default(),
+                connected: row.try_get(7)?,
+            })
+        })
+        .collect()
+}
+
+/// The database itself.
+#[derive(Clone, Debug, Default)]
+pub struct DatabaseFacts {
+    /// Of Postgres, such as `15.18`.
+    pub version: String,
+    /// What it takes on the disk, in bytes.
+    pub size: u64,
+    /// Connections to it, of whatever program.
+    pub connections: u64,
+    /// The most it takes.
+    pub most_connections: u64,
+}
+
+/// How the database is.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn database(client: &Client) -> Result<DatabaseFacts, Error> {
+    let statement = client
+        .prepare_cached(
+            "SELECT split_part(current_setting('server_version'), ' ', 1),
+                    pg_database_size(current_database()),
+                    (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()),
+                    current_setting('max_connections')::bigint",
+        )
+        .await?;
+    let row = client.query_one(&statement, &[]).await?;
+    Ok(DatabaseFacts {
+        version: row.try_get(0)?,
+        size: counted(&row, 1)?,
+        connections: counted(&row, 2)?,
+        most_connections: counted(&row, 3)?,
+    })
+}
