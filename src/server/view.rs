@@ -1,5 +1,7 @@
 //! How things look outside: the same JSON over HTTP, over the hub and from the command.
 
+pub mod admin;
+
 use std::fmt;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};

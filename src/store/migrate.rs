@@ -44,6 +44,11 @@ pub const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../migrations/0008_chat_versions.sql"),
     },
     Migration { version: 9, name: "nodes", sql: include_str!("../../migrations/0009_nodes.sql") },
+    Migration {
+        version: 10,
+        name: "audit_log",
+        sql: include_str!("../../migrations/0010_audit_log.sql"),
+    },
 ];
 
 /// The advisory lock's key: "esh3ar" in ASCII.
