@@ -60,6 +60,10 @@ const ROOMS: &[(&str, &[&str])] = &[
 const STORE_TYPES: &[(&[&str], &str)] = &[
     (&["messages", "Filter"], "the query of a list, filled from the URL"),
     (&["dead_letters", "Filter"], "which dead letters, filled from the URL or a body"),
+    (&["accounts", "BusinessUser"], "a business user, turned into JSON"),
+    (&["accounts", "MobileUser"], "a mobile user, turned into JSON"),
+    (&["tokens", "Listed"], "a token without itself, turned into JSON"),
+    (&["audit", "Recorded"], "an entry of the audit log, turned into JSON"),
     (&["dead_letters", "DeadLetter"], "a dead letter, turned into JSON"),
     (&["story", "Event"], "the history of a message, turned into JSON"),
     (&["idempotency", "Earlier"], "the answer to a repeated request"),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use time::OffsetDateTime;
 
-use super::Error;
+use super::{By, Error};
 use crate::domain::{Message, Party, Permission, Permissions, Phone, TokenId, UserId};
 
 /// Somebody whose token was found valid.
@@ -83,6 +83,22 @@ impl Caller {
             Identity::Mobile { phone } => Ok(phone),
             Identity::Business { .. } => Err(Error::WrongAudience("mobile")),
         }
+    }
+
+    /// The caller's id, if it is a business user.
+    pub fn user(&self) -> Option<UserId> {
+        match &self.identity {
+            Identity::Business { id, .. } => Some(*id),
+            Identity::Mobile { .. } => None,
+        }
+    }
+
+    /// The caller as an administrator.
+    ///
+    /// # Errors
+    /// [`Error::WrongAudience`] or [`Error::Forbidden`].
+    pub fn administrator(&self) -> Result<By, Error> {
+        self.business(Permission::Admin).map(|_| By::caller(self))
     }
 
     /// Whether the caller may see a message.

@@ -2,17 +2,31 @@
 
 use uuid::Uuid;
 
-use super::{App, Error};
+use super::{App, By, Error};
 use crate::{
-    domain::{MobileUserId, Permissions, Phone, UserId},
+    domain::{MobileUserId, Permission, Permissions, Phone, UserId, audit::Action},
     store::{
         self,
-        accounts::{self, BusinessUser, MobileStatus, MobileUser, UserChange},
+        accounts::{self, BusinessUser, MobileStatus, MobileUser},
+        audit,
     },
 };
 
 /// The longest name of a business user, in characters.
 const NAME_LIMIT: usize = 200;
+
+/// What to change of a business user; `None` leaves a thing as it is.
+#[derive(Clone, Debug, Default)]
+pub struct Change {
+    /// New permissions.
+    pub permissions: Option<Permissions>,
+    /// A new phone number.
+    pub phone: Option<Phone>,
+    /// Let it in, or shut it out.
+    pub enabled: Option<bool>,
+    /// Even if nobody is left then who may administer over the API.
+    pub even_last_admin: bool,
+}
 
 impl App {
     /// Adds a business user.
@@ -21,6 +35,7 @@ impl App {
     /// [`Error::Invalid`], [`Error::Conflict`] when the name is taken.
     pub async fn add_user(
         &self,
+        by: &By,
         name: &str,
         permissions: Permissions,
         phone: Option<Phone>,
@@ -38,16 +53,25 @@ impl App {
             created_at: self.clock().now(),
             disabled_at: None,
         };
-        match accounts::add_user(&self.store().client().await?, &user).await {
-            Ok(()) => Ok(user),
+        let entry = self
+            .entry(by, Action::UserAdd)
+            .of(user.id)
+            .about(&user.phone)
+            .with("name", name)
+            .with("permissions", permissions.to_string());
+        let mut client = self.store().client().await?;
+        let transaction = audit::begin(&mut client).await?;
+        match accounts::add_user(&transaction, &user).await {
+            Ok(()) => audit::commit(transaction, &[entry]).await?,
             Err(store::Error::Conflict { .. }) => {
-                Err(Error::Conflict(format!("there is a user named {name} already")))
+                return Err(Error::Conflict(format!("there is a user named {name} already")));
             }
-            Err(other) => Err(other.into()),
+            Err(other) => return Err(other.into()),
         }
+        Ok(user)
     }
 
-    /// A business user by name or id.
+    /// A business user by name or id, for what is to be done with it.
     ///
     /// # Errors
     /// [`Error::NotFound`]; failures of the database.
@@ -56,25 +80,88 @@ impl App {
         accounts::find_user(&client, name_or_id).await?.ok_or(Error::NotFound("user"))
     }
 
-    /// All business users.
-    ///
-    /// # Errors
-    /// Failures of the database.
-    pub async fn list_users(&self) -> Result<Vec<BusinessUser>, Error> {
-        Ok(accounts::list_users(&self.store().client().await?, 10_000).await?)
-    }
-
-    /// Changes a business user.
+    /// A business user by name or id, to be shown.
     ///
     /// # Errors
     /// [`Error::NotFound`]; failures of the database.
+    pub async fn show_user(&self, by: &By, name_or_id: &str) -> Result<BusinessUser, Error> {
+        let found = self.find_user(name_or_id).await;
+        let mut entry = self.entry(by, Action::UserShow);
+        if let Ok(user) = &found {
+            entry = entry.of(user.id).about(&user.phone);
+        }
+        self.record_end(entry, found).await
+    }
+
+    /// Business users by name, after a given name.
+    ///
+    /// # Errors
+    /// Failures of the database.
+    pub async fn list_users(
+        &self,
+        by: &By,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<BusinessUser>, Error> {
+        let found = accounts::list_users(&self.store().client().await?, after, limit).await?;
+        let entry = self
+            .entry(by, Action::UserList)
+            .about(found.iter().filter_map(|user| user.phone.as_ref()))
+            .with("shown", found.len());
+        self.record(entry).await?;
+        Ok(found)
+    }
+
+    /// Changes a business user. The last who may administer is not shut out by mistake.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Conflict`] for the last administrator; failures of the database.
     pub async fn change_user(
         &self,
+        by: &By,
         id: UserId,
-        change: &UserChange,
+        change: &Change,
     ) -> Result<BusinessUser, Error> {
-        let client = self.store().client().await?;
-        accounts::change_user(&client, id, change).await?.ok_or(Error::NotFound("user"))
+        let shuts_out = change.enabled == Some(false);
+        let mut entry = self
+            .entry(by, if shuts_out { Action::UserDisable } else { Action::UserSet })
+            .of(id)
+            .with_some("permissions", change.permissions.map(|p| p.to_string()))
+            .with_some("enabled", change.enabled);
+        let mut client = self.store().client().await?;
+        let transaction = audit::begin(&mut client).await?;
+        let Some(before) = accounts::lock_user(&transaction, id).await? else {
+            drop(transaction);
+            drop(client);
+            return self.record_end(entry, Err(Error::NotFound("user"))).await;
+        };
+        let loses = shuts_out || change.permissions.is_some_and(|p| !p.has(Permission::Admin));
+        let administers = before.permissions.has(Permission::Admin) && before.disabled_at.is_none();
+        if loses && administers && !accounts::has_other_administrator(&transaction, id).await? {
+            entry = entry.with("lastAdmin", true);
+            if !change.even_last_admin {
+                drop(transaction);
+                drop(client);
+                let refused = format!(
+                    "{} is the last user who may administer over the API; give another one Admin first",
+                    before.name
+                );
+                return self.record_end(entry, Err(Error::Conflict(refused))).await;
+            }
+        }
+        let stored = accounts::UserChange {
+            permissions: change.permissions,
+            phone: change.phone.clone(),
+            disabled_at: change.enabled.map(|enabled| (!enabled).then(|| self.clock().now())),
+        };
+        let changed = accounts::change_user(&transaction, id, &stored).await?;
+        let user = changed.ok_or(Error::NotFound("user"))?;
+        if change.phone.is_some() {
+            entry = entry.with("phoneChanged", before.phone != user.phone);
+        }
+        let entry = entry.about(before.phone.iter().chain(&user.phone));
+        audit::commit(transaction, &[entry]).await?;
+        Ok(user)
     }
 
     /// Adds mobile users; those that are there already can only become verified by this.
@@ -83,6 +170,7 @@ impl App {
     /// Failures of the database.
     pub async fn put_mobiles(
         &self,
+        by: &By,
         phones: &[Phone],
         status: MobileStatus,
     ) -> Result<Vec<MobileUser>, Error> {
@@ -96,10 +184,22 @@ impl App {
                 created_at,
             })
             .collect();
-        Ok(accounts::put_mobiles(&self.store().client().await?, &new).await?)
+        let mut client = self.store().client().await?;
+        let transaction = audit::begin(&mut client).await?;
+        let users = accounts::put_mobiles(&transaction, &new).await?;
+        let mut entry = self
+            .entry(by, Action::MobileAdd)
+            .about(phones)
+            .with("status", status.name())
+            .with("added", users.len());
+        if let [user] = users.as_slice() {
+            entry = entry.of(user.id);
+        }
+        audit::commit(transaction, &[entry]).await?;
+        Ok(users)
     }
 
-    /// A mobile user by phone number.
+    /// A mobile user by phone number, for what is to be done with it.
     ///
     /// # Errors
     /// [`Error::NotFound`]; failures of the database.
@@ -108,16 +208,36 @@ impl App {
         accounts::find_mobile(&client, phone).await?.ok_or(Error::NotFound("mobile user"))
     }
 
+    /// A mobile user by phone number, to be shown.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; failures of the database.
+    pub async fn show_mobile(&self, by: &By, phone: &Phone) -> Result<MobileUser, Error> {
+        let found = self.find_mobile(phone).await;
+        let mut entry = self.entry(by, Action::MobileShow).about([phone]);
+        if let Ok(user) = &found {
+            entry = entry.of(user.id);
+        }
+        self.record_end(entry, found).await
+    }
+
     /// Mobile users by phone number, after a given one.
     ///
     /// # Errors
     /// Failures of the database.
     pub async fn list_mobiles(
         &self,
+        by: &By,
         after: Option<&Phone>,
         limit: usize,
     ) -> Result<Vec<MobileUser>, Error> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        Ok(accounts::list_mobiles(&self.store().client().await?, after, limit).await?)
+        let found = accounts::list_mobiles(&self.store().client().await?, after, limit).await?;
+        let entry = self
+            .entry(by, Action::MobileList)
+            .about(found.iter().map(|user| &user.phone))
+            .with("shown", found.len());
+        self.record(entry).await?;
+        Ok(found)
     }
 }

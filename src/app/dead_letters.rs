@@ -1,11 +1,14 @@
 //! Dead letters: listing them, putting them back, deleting them, letting them expire.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
-use super::{App, Caller, Error};
+use super::{App, By, Error};
 use crate::{
-    domain::{DeadLetterId, Permission},
-    store::dead_letters::{self, DeadLetter, Filter},
+    domain::{DeadLetterId, audit::Action as Audited},
+    store::{
+        audit,
+        dead_letters::{self, DeadLetter, Filter},
+    },
 };
 
 /// How many are changed in one statement; between two of them others get their turn.
@@ -40,25 +43,24 @@ pub struct Outcome {
 }
 
 impl App {
-    /// Whether a caller may administer dead letters.
-    ///
-    /// # Errors
-    /// [`Error::Forbidden`], [`Error::WrongAudience`].
-    pub fn administrator<'a>(&self, caller: &'a Caller) -> Result<&'a str, Error> {
-        caller.business(Permission::Admin).map(|(_, name)| &**name)
-    }
-
     /// Dead letters by filter, newest first.
     ///
     /// # Errors
     /// Failures of the database.
     pub async fn dead_letters(
         &self,
+        by: &By,
         filter: &Filter,
         limit: usize,
     ) -> Result<Vec<DeadLetter>, Error> {
         let list = |client| async move { dead_letters::list(&client, filter, limit).await };
-        Ok(self.store().read(list).await?)
+        let found = self.store().read(list).await?;
+        let entry = self
+            .entry(by, Audited::DeadLetterList)
+            .about(found.iter().filter_map(|letter| letter.to.as_ref()).chain(&filter.recipient))
+            .with("shown", found.len());
+        self.record(entry).await?;
+        Ok(found)
     }
 
     /// The same from the database itself: what is found here is acted on.
@@ -82,9 +84,13 @@ impl App {
     ///
     /// # Errors
     /// [`Error::NotFound`]; failures of the database.
-    pub async fn dead_letter(&self, id: DeadLetterId) -> Result<DeadLetter, Error> {
+    pub async fn dead_letter(&self, by: &By, id: DeadLetterId) -> Result<DeadLetter, Error> {
         let filter = Filter { ids: vec![id], ..Filter::default() };
-        self.dead_letters_now(&filter, 1).await?.pop().ok_or(Error::NotFound("dead letter"))
+        let found = self.dead_letters_now(&filter, 1).await;
+        let found = found.and_then(|mut found| found.pop().ok_or(Error::NotFound("dead letter")));
+        let phone = found.iter().filter_map(|letter| letter.to.as_ref());
+        let entry = self.entry(by, Audited::DeadLetterShow).of(id).about(phone);
+        self.record_end(entry, found).await
     }
 
     /// Does something to every dead letter that a filter matches now, at most `most` of them, oldest
@@ -96,8 +102,8 @@ impl App {
     pub async fn change_dead_letters(
         &self,
         action: Action,
+        by: &By,
         filter: &Filter,
-        by: &str,
         most: usize,
         mut progress: impl FnMut(usize),
     ) -> Result<Outcome, Error> {
@@ -119,7 +125,7 @@ impl App {
             outcome.matched += ids.len();
             // Everybody takes the rows in the same order, so that nobody waits in a circle.
             ids.sort();
-            match patiently(|| self.change(action, &ids, by)).await {
+            match patiently(|| self.change(action, &ids, &found, by)).await {
                 Ok(changed) => {
                     outcome.skipped.extend(ids.iter().filter(|id| !changed.contains(id)));
                     outcome.changed.extend(changed);
@@ -144,14 +150,34 @@ impl App {
         &self,
         action: Action,
         ids: &[DeadLetterId],
-        by: &str,
+        found: &[DeadLetter],
+        by: &By,
     ) -> Result<Vec<DeadLetterId>, Error> {
-        let client = self.store().client().await?;
+        let mut client = self.store().client().await?;
+        let transaction = audit::begin(&mut client).await?;
         let now = self.clock().now();
-        Ok(match action {
-            Action::Requeue => dead_letters::requeue(&client, ids, by, now).await?,
-            Action::Delete => dead_letters::delete(&client, ids, by, now).await?,
-        })
+        let (audited, changed) = match action {
+            Action::Requeue => (
+                Audited::DeadLetterRequeue,
+                dead_letters::requeue(&transaction, ids, by.told(), now).await?,
+            ),
+            Action::Delete => (
+                Audited::DeadLetterDelete,
+                dead_letters::delete(&transaction, ids, by.told(), now).await?,
+            ),
+        };
+        let entry = self.entry(by, audited);
+        let entry = match changed.as_slice() {
+            // Somebody else did it, and is recorded.
+            [] => return Ok(changed),
+            [one] => entry.of(one),
+            many => entry.with("ids", many.iter().map(ToString::to_string).collect::<Vec<_>>()),
+        };
+        let those: HashSet<&DeadLetterId> = changed.iter().collect();
+        let those = found.iter().filter(|letter| those.contains(&letter.id));
+        let entry = entry.about(those.filter_map(|letter| letter.to.as_ref()));
+        audit::commit(transaction, &[entry]).await?;
+        Ok(changed)
     }
 
     /// Keeps a frame of the broker's that nobody can read. The wake-ups that it may have held are found

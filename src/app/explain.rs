@@ -1,9 +1,10 @@
 //! What became of a message: the facts from everywhere, and the verdict that follows from them.
 
-use super::{App, Caller, Error};
+use super::{App, By, Caller, Error};
 use crate::{
     domain::{
         Message, MessageId,
+        audit::Action,
         verdict::{Facts, Past, Verdict},
     },
     store::{self, messages, story, story::Event, trail},
@@ -33,7 +34,14 @@ impl App {
     ///
     /// # Errors
     /// As [`App::explain`], and [`Error::Conflict`] for a message that cannot be read.
-    pub async fn explain_any(&self, id: MessageId) -> Result<Explanation, Error> {
+    pub async fn explain_any(&self, by: &By, id: MessageId) -> Result<Explanation, Error> {
+        let explained = self.explained(id).await;
+        let phones = explained.iter().flat_map(|explained| explained.message.phones());
+        let entry = self.entry(by, Action::MessageExplain).of(id).about(phones);
+        self.record_end(entry, explained).await
+    }
+
+    async fn explained(&self, id: MessageId) -> Result<Explanation, Error> {
         let message = match messages::get(&self.store().client().await?, id).await {
             // An administrator can do something about it; "internal error" would say nothing.
             Err(store::Error::Corrupt(what)) => {

@@ -146,10 +146,12 @@ impl App {
     pub async fn watch_ways(&self) {
         let seen = self.look_at_ways().await.into_iter().map(|way| {
             let version = match self.queue() {
-                Queue::Rabbit(rabbit) if way.name == "rabbitmq" => match &*rabbit.state().borrow() {
-                    State::Connected { version, .. } => Some(version.clone()),
-                    State::Down { .. } | State::Blocked { .. } => None,
-                },
+                Queue::Rabbit(rabbit) if way.name == "rabbitmq" => {
+                    match &*rabbit.state().borrow() {
+                        State::Connected { version, .. } => Some(version.clone()),
+                        State::Down { .. } | State::Blocked { .. } => None,
+                    }
+                }
                 _ => None,
             };
             // Of the broker it is known without asking.

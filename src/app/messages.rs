@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{App, Caller, Error, intake::Accepted, ledger::Said, limits::Limited};
+use super::{App, By, Caller, Error, intake::Accepted, ledger::Said, limits::Limited};
 use crate::{
     domain::{
-        Message, MessageId, Priority, UserId,
+        Message, MessageId, Priority, Status, UserId,
+        audit::Action,
         message::{Draft, FieldError, OneWay},
     },
     store::{
@@ -125,6 +126,32 @@ impl App {
             Accepted::New => Sent::Now(message),
             Accepted::Earlier(earlier) => Sent::Before(earlier),
         })
+    }
+
+    /// Sends one message in a business user's name, which is recorded.
+    ///
+    /// # Errors
+    /// As [`App::send`].
+    pub async fn send_for(
+        &self,
+        by: &By,
+        sender: &Caller,
+        request: SendRequest,
+    ) -> Result<Message, Error> {
+        let sent = self.send(sender, request, None, |_| (202, String::new())).await;
+        let sent = sent.and_then(|sent| match sent {
+            Sent::Now(message) => Ok(message),
+            // It has no key to have come before.
+            Sent::Before(_) => Err(Error::Internal),
+        });
+        let mut entry = self.entry(by, Action::MessageSend);
+        if let Ok(message) = &sent {
+            entry = entry.of(message.id).about(message.phones());
+        }
+        if let Some(user) = sender.user() {
+            entry = entry.with("user", user.to_string());
+        }
+        self.record_end(entry, sent).await
     }
 
     /// Sends many one-way messages; each answers for itself, those that are over the sender's limit
@@ -250,10 +277,19 @@ impl App {
     /// Failures of the database.
     pub async fn list_all_messages(
         &self,
+        by: &By,
         filter: &Filter,
         limit: usize,
     ) -> Result<Vec<Message>, Error> {
-        self.listed(filter, limit).await
+        let found = self.listed(filter, limit).await?;
+        let entry = self
+            .entry(by, Action::MessageList)
+            .about(found.iter().flat_map(Message::phones).chain(&filter.recipient))
+            .with_some("status", filter.status.map(Status::name))
+            .with_some("from", filter.sender.map(|id| id.to_string()))
+            .with("shown", found.len());
+        self.record(entry).await?;
+        Ok(found)
     }
 
     async fn listed(&self, filter: &Filter, limit: usize) -> Result<Vec<Message>, Error> {
@@ -265,10 +301,20 @@ impl App {
     ///
     /// # Errors
     /// [`Error::NotFound`]; failures of the database.
-    pub async fn any_message(&self, id: MessageId) -> Result<(Message, Vec<Event>), Error> {
-        let client = self.store().client().await?;
-        let message = messages::get(&client, id).await?.ok_or(Error::NotFound("message"))?;
-        Ok((message, story::events(&client, id).await?))
+    pub async fn any_message(
+        &self,
+        by: &By,
+        id: MessageId,
+    ) -> Result<(Message, Vec<Event>), Error> {
+        let found = async {
+            let client = self.store().client().await?;
+            let message = messages::get(&client, id).await?.ok_or(Error::NotFound("message"))?;
+            Ok((message, story::events(&client, id).await?))
+        }
+        .await;
+        let phones = found.iter().flat_map(|(message, _)| message.phones());
+        let entry = self.entry(by, Action::MessageShow).of(id).about(phones);
+        self.record_end(entry, found).await
     }
 
     /// What the caller has not acknowledged, oldest first.

@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod accounts;
+pub mod audit;
 pub mod auth;
 pub mod books;
 mod business_phones;
@@ -31,7 +32,7 @@ pub mod pages;
 mod participants;
 mod phones;
 pub mod stats;
-mod supervision;
+pub mod supervision;
 pub mod tokens;
 mod trail;
 mod typing;
@@ -45,6 +46,7 @@ use std::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use access::Caller;
+pub use audit::By;
 pub use clock::Clock;
 pub use connections::new_node;
 pub use error::Error;
@@ -75,6 +77,8 @@ pub struct Settings {
     pub access_token_ttl: Duration,
     /// How long dead letters are kept.
     pub dead_letters_kept: Duration,
+    /// How long the audit log is kept.
+    pub audit_log_kept: Duration,
     /// Where pages are kept that are read often.
     pub cache: Cache,
     /// The way to the administrators.
@@ -99,6 +103,7 @@ impl Default for Settings {
             connections_per_user: 16,
             access_token_ttl: Duration::from_secs(90 * 24 * 3600),
             dead_letters_kept: Duration::from_secs(7 * 24 * 3600),
+            audit_log_kept: Duration::from_secs(365 * 24 * 3600),
             cache: Cache::default(),
             mailer: Mailer::default(),
             alert_interval: Duration::from_secs(300),
@@ -156,6 +161,7 @@ struct Inner {
     intake: intake::Intake,
     chat_intake: chat_intake::ChatIntake,
     ledger: ledger::Ledger,
+    audit: audit::AuditLog,
     known_tokens: auth::KnownTokens,
     known_phones: phones::KnownPhones,
     participants: participants::Participants,
@@ -194,6 +200,7 @@ impl App {
         let (intake, intake_work) = intake::Intake::new();
         let (chat_intake, chat_work) = chat_intake::ChatIntake::new();
         let (ledger, ledger_work) = ledger::Ledger::new();
+        let (audit, audit_work) = audit::AuditLog::new();
         let app = App {
             inner: Arc::new(Inner {
                 trail: trail::Trail::new(settings.clock.now()),
@@ -216,6 +223,7 @@ impl App {
                 intake,
                 chat_intake,
                 ledger,
+                audit,
                 known_tokens: auth::KnownTokens::default(),
                 known_phones: phones::KnownPhones::default(),
                 participants: participants::Participants::default(),
@@ -225,6 +233,7 @@ impl App {
         tracker.spawn(intake_work.run(app.clone(), stop.clone()));
         tracker.spawn(chat_work.run(app.clone(), stop.clone()));
         tracker.spawn(ledger_work.run(app.clone(), stop.clone()));
+        tracker.spawn(audit_work.run(app.clone(), stop.clone()));
         app
     }
 

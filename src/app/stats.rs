@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 
-use super::{App, Error, figures::millis};
+use super::{App, Error, audit::By, figures::millis};
 use crate::{
-    domain::{Priority, figures::Figures},
+    domain::{Party, Priority, audit::Action, figures::Figures},
     store::{nodes, stats},
 };
 
@@ -92,6 +92,24 @@ impl App {
     pub async fn stats(&self) -> Result<Snapshot, Error> {
         let snapshot = tokio::time::timeout(PATIENCE, self.look()).await;
         snapshot.map_err(|_| Error::Unavailable)?
+    }
+
+    /// The same for somebody who is shown the recipients' phone numbers.
+    ///
+    /// # Errors
+    /// As [`App::stats`].
+    pub async fn stats_with_numbers(&self, by: &By) -> Result<Snapshot, Error> {
+        let snapshot = self.stats().await?;
+        let shown = snapshot.slowest.iter().filter_map(|slow| match &slow.recipient {
+            Party::Mobile(phone) => Some(phone),
+            Party::Business(_) => None,
+        });
+        let entry = self
+            .entry(by, Action::RecipientList)
+            .about(shown)
+            .with("shown", snapshot.slowest.len());
+        self.record(entry).await?;
+        Ok(snapshot)
     }
 
     async fn look(&self) -> Result<Snapshot, Error> {

@@ -1,13 +1,23 @@
-//! Conversations as an administrator on the server sees them: everybody's.
+//! Conversations as an administrator sees them: everybody's.
 
-use super::{App, Error};
+use super::{App, By, Error};
 use crate::{
-    domain::{Conversation, ConversationId, ConversationStatus, Message, Status},
+    domain::{Conversation, ConversationId, ConversationStatus, Message, Status, audit::Action},
     store::{
-        chat,
+        audit, chat,
         conversations::{self, Filter},
     },
 };
+
+/// A conversation as its administrator looks at it.
+pub struct Overview {
+    /// It.
+    pub conversation: Conversation,
+    /// How many of its messages are in each status that some are in.
+    pub counts: Vec<(Status, i64)>,
+    /// Its last messages, oldest first.
+    pub last: Vec<Message>,
+}
 
 impl App {
     /// Everybody's conversations, those with the newest messages first.
@@ -16,43 +26,76 @@ impl App {
     /// Failures of the database.
     pub async fn all_conversations(
         &self,
+        by: &By,
         filter: &Filter,
         limit: usize,
     ) -> Result<Vec<Conversation>, Error> {
-        Ok(conversations::list_all(&self.store().client().await?, filter, limit).await?)
+        let list = |client| async move { conversations::list_all(&client, filter, limit).await };
+        let found = self.store().read(list).await?;
+        let entry = self
+            .entry(by, Action::ConversationList)
+            .about(found.iter().map(|conversation| &conversation.phone).chain(&filter.phone))
+            .with_some("status", filter.status.map(ConversationStatus::name))
+            .with_some("user", filter.business.map(|id| id.to_string()))
+            .with("shown", found.len());
+        self.record(entry).await?;
+        Ok(found)
     }
 
-    /// Anybody's conversation.
+    /// Anybody's conversation, with its counts and its `last` messages.
     ///
     /// # Errors
     /// [`Error::NotFound`]; failures of the database.
-    pub async fn any_conversation(&self, id: ConversationId) -> Result<Conversation, Error> {
-        let found = conversations::get(&self.store().client().await?, id).await?;
-        found.ok_or(Error::NotFound("conversation"))
-    }
-
-    /// How many of its messages are in each status.
-    ///
-    /// # Errors
-    /// Failures of the database.
-    pub async fn count_of_conversation(
+    pub async fn any_conversation(
         &self,
+        by: &By,
         id: ConversationId,
-    ) -> Result<Vec<(Status, i64)>, Error> {
-        Ok(conversations::count_messages(&self.store().client().await?, id).await?)
+        last: usize,
+    ) -> Result<Overview, Error> {
+        let found = async {
+            let client = self.store().client().await?;
+            let found = conversations::get(&client, id).await?;
+            let conversation = found.ok_or(Error::NotFound("conversation"))?;
+            let counts = conversations::count_messages(&client, id).await?;
+            let mut last = chat::history(&client, id, None, None, last).await?;
+            last.reverse();
+            Ok(Overview { conversation, counts, last })
+        }
+        .await;
+        let phone = found.iter().map(|overview| &overview.conversation.phone);
+        let shown = found.iter().map(|overview| overview.last.len()).sum::<usize>();
+        let entry = self.entry(by, Action::ConversationShow).of(id).about(phone);
+        self.record_end(entry.with("messages", shown), found).await
     }
 
-    /// Its messages: the newest, or with `after` those after a `seq`, oldest first.
+    /// A page of anybody's conversation: the messages after a `seq`, oldest first.
     ///
     /// # Errors
-    /// Failures of the database.
+    /// [`Error::NotFound`]; failures of the database.
     pub async fn any_history(
         &self,
+        by: &By,
         id: ConversationId,
-        after: Option<i64>,
+        after: i64,
         limit: usize,
     ) -> Result<Vec<Message>, Error> {
-        Ok(chat::history(&self.store().client().await?, id, None, after, limit).await?)
+        let found = async {
+            let client = self.store().client().await?;
+            let found = conversations::get(&client, id).await?;
+            let conversation = found.ok_or(Error::NotFound("conversation"))?;
+            let page = chat::history(&client, id, None, Some(after), limit).await?;
+            Ok((conversation, page))
+        }
+        .await;
+        let phone = found.iter().map(|(conversation, _)| &conversation.phone);
+        let shown = found.iter().map(|(_, page)| page.len()).sum::<usize>();
+        let entry = self
+            .entry(by, Action::ConversationHistory)
+            .of(id)
+            .about(phone)
+            .with("afterSeq", usize::try_from(after).unwrap_or_default())
+            .with("shown", shown);
+        Ok(self.record_end(entry, found).await?.1)
     }
 
     /// Archives or closes anybody's conversation, or makes it active again.
@@ -61,13 +104,26 @@ impl App {
     /// [`Error::NotFound`]; failures of the database.
     pub async fn put_conversation(
         &self,
+        by: &By,
         id: ConversationId,
         status: ConversationStatus,
     ) -> Result<Conversation, Error> {
-        let client = self.store().client().await?;
-        let changed = conversations::set_status(&client, id, status).await?;
-        let found = conversations::get(&client, id).await?;
-        let conversation = found.ok_or(Error::NotFound("conversation"))?;
+        let action = match status {
+            ConversationStatus::Active => Action::ConversationActivate,
+            ConversationStatus::Archived => Action::ConversationArchive,
+            ConversationStatus::Closed => Action::ConversationClose,
+        };
+        let entry = self.entry(by, action).of(id);
+        let mut client = self.store().client().await?;
+        let transaction = audit::begin(&mut client).await?;
+        let changed = conversations::set_status(&transaction, id, status).await?;
+        let Some(conversation) = conversations::get(&transaction, id).await? else {
+            drop(transaction);
+            drop(client);
+            return self.record_end(entry, Err(Error::NotFound("conversation"))).await;
+        };
+        let entry = entry.about([&conversation.phone]).with("changed", changed);
+        audit::commit(transaction, &[entry]).await?;
         if changed {
             self.tell_conversation(conversation.clone());
         }

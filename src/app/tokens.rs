@@ -7,10 +7,16 @@ use ring::rand::{SecureRandom, SystemRandom};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{App, Error, auth};
+use super::{App, By, Error, auth};
 use crate::{
-    domain::{Party, TokenId},
-    store::tokens::{self, Listed},
+    domain::{
+        Party, TokenId,
+        audit::{Action, Entry},
+    },
+    store::{
+        audit,
+        tokens::{self, Listed},
+    },
 };
 
 /// A new token. It is shown this once and never again.
@@ -39,7 +45,12 @@ impl App {
     ///
     /// # Errors
     /// [`Error::Internal`] without randomness; failures of the database.
-    pub async fn issue_token(&self, owner: &Party, lifetime: Lifetime) -> Result<Issued, Error> {
+    pub async fn issue_token(
+        &self,
+        by: &By,
+        owner: &Party,
+        lifetime: Lifetime,
+    ) -> Result<Issued, Error> {
         let mut random = [0; 32];
         SystemRandom::new().fill(&mut random).map_err(|_| Error::Internal)?;
         let token = format!("esh_{}", URL_SAFE_NO_PAD.encode(random));
@@ -53,28 +64,61 @@ impl App {
             now.checked_add(time::Duration::try_from(lifetime).unwrap_or(time::Duration::MAX))
         });
         let id = TokenId(Uuid::now_v7());
-        let client = self.store().client().await?;
-        tokens::insert(&client, id, &auth::hash(&token), owner, now, expires_at).await?;
+        let entry = held_by(self.entry(by, Action::TokenCreate).of(id), owner);
+        let mut client = self.store().client().await?;
+        let transaction = audit::begin(&mut client).await?;
+        tokens::insert(&transaction, id, &auth::hash(&token), owner, now, expires_at).await?;
+        audit::commit(transaction, &[entry]).await?;
         Ok(Issued { id, token, expires_at })
     }
 
-    /// Tokens of one owner or of everybody, newest first; never the tokens themselves.
+    /// Tokens of one owner or of everybody, newest first, before a given one; never the tokens
+    /// themselves.
     ///
     /// # Errors
     /// Failures of the database.
-    pub async fn list_tokens(&self, owner: Option<&Party>) -> Result<Vec<Listed>, Error> {
-        Ok(tokens::list(&self.store().client().await?, owner, 1000).await?)
+    pub async fn list_tokens(
+        &self,
+        by: &By,
+        owner: Option<&Party>,
+        before: Option<TokenId>,
+        limit: usize,
+    ) -> Result<Vec<Listed>, Error> {
+        let client = self.store().client().await?;
+        let found = tokens::list(&client, owner, before, limit).await?;
+        let mut entry = self.entry(by, Action::TokenList);
+        if let Some(owner) = owner {
+            entry = held_by(entry, owner);
+        }
+        let asked = entry.phones.clone();
+        let phones = found.iter().filter_map(|token| token.phone.as_ref());
+        let entry = entry.about(phones.chain(&asked)).with("shown", found.len());
+        self.record(entry).await?;
+        Ok(found)
     }
 
     /// Revokes a token: it opens nothing from within a second on.
     ///
     /// # Errors
     /// [`Error::NotFound`]; failures of the database.
-    pub async fn revoke_token(&self, id: TokenId) -> Result<(), Error> {
-        if tokens::revoke(&self.store().client().await?, id, self.clock().now()).await? {
-            Ok(())
-        } else {
-            Err(Error::NotFound("token"))
-        }
+    pub async fn revoke_token(&self, by: &By, id: TokenId) -> Result<(), Error> {
+        let entry = self.entry(by, Action::TokenRevoke).of(id);
+        let mut client = self.store().client().await?;
+        let transaction = audit::begin(&mut client).await?;
+        let Some(owner) = tokens::revoke(&transaction, id, self.clock().now()).await? else {
+            drop(transaction);
+            drop(client);
+            return self.record_end(entry, Err(Error::NotFound("token"))).await;
+        };
+        audit::commit(transaction, &[held_by(entry, &owner)]).await?;
+        Ok(())
+    }
+}
+
+/// Whose token an entry is about.
+fn held_by(entry: Entry, owner: &Party) -> Entry {
+    match owner {
+        Party::Business(id) => entry.with("user", id.to_string()),
+        Party::Mobile(phone) => entry.about([phone]),
     }
 }

@@ -1,14 +1,19 @@
-//! `audit`: whether the books balance.
+//! `audit`: whether the books balance, and who looked at whose data.
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::{
     Setup, dlq,
     exit::{Failure, Kind},
     opened,
+    why::Why,
 };
-use crate::{app::books::Audit, store::books::Day};
+use crate::{
+    app::{self, App, books::Audit},
+    server::view::admin as view,
+    store::{audit::Filter, books::Day},
+};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum AuditCommand {
@@ -18,6 +23,35 @@ pub(super) enum AuditCommand {
         #[arg(long, value_name = "AGE", default_value = "24h")]
         since: String,
     },
+    /// Who looked at whose data, and who changed what, newest first
+    Access {
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        why: Why,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Which {
+    /// Only within this time, such as 30m, 24h or 7d, or since a time in RFC 3339
+    #[arg(long, value_name = "AGE")]
+    since: Option<String>,
+    /// Only what was about this phone number
+    #[arg(long, value_name = "NUMBER")]
+    phone: Option<String>,
+    /// Only by this one: a business user's name or id, a token's id, or user@host for commands
+    #[arg(long, value_name = "WHO")]
+    actor: Option<String>,
+    /// Only this, such as message.show, or all that was done with one kind, such as message
+    #[arg(long, value_name = "ACTION")]
+    action: Option<String>,
+    /// Only older than this entry: the last of the page before
+    #[arg(long, value_name = "ID")]
+    before: Option<uuid::Uuid>,
+    /// At most this many
+    #[arg(long, default_value_t = 50)]
+    limit: usize,
 }
 
 #[derive(Serialize)]
@@ -69,7 +103,14 @@ impl<'a> From<&'a Day> for Row<'a> {
 }
 
 pub(super) async fn run(setup: &Setup, command: AuditCommand) -> Result<(), Failure> {
-    let AuditCommand::Delivery { since } = command;
+    let since = match command {
+        AuditCommand::Delivery { since } => since,
+        AuditCommand::Access { which, why } => {
+            let opened = opened::open(setup).await?;
+            let result = access(setup, &opened.app, &which, &why).await;
+            return opened.close(result).await;
+        }
+    };
     let opened = opened::open(setup).await?;
     let result = async {
         let since = dlq::since(&opened.app, &since)?;
@@ -78,6 +119,25 @@ pub(super) async fn run(setup: &Setup, command: AuditCommand) -> Result<(), Fail
     .await;
     let audit = opened.close(result).await?;
     report(setup, &audit)
+}
+
+async fn access(setup: &Setup, app: &App, which: &Which, why: &Why) -> Result<(), Failure> {
+    let filter = Filter {
+        since: which.since.as_deref().map(|text| dlq::since(app, text)).transpose()?,
+        phone: which.phone.as_deref().map(|text| app.parse_phone("phone", text)).transpose()?,
+        actor: which.actor.clone(),
+        action: which.action.clone(),
+        before: which.before,
+    };
+    app::audit::check_action(filter.action.as_deref())?;
+    let limit = which.limit.clamp(1, 10_000);
+    let found = app.audit_access(&setup.by(why)?, &filter, limit).await?;
+    let columns = ["at", "actor", "action", "subject", "phone", "phones", "reason", "outcome"];
+    setup.output.records(&columns, &view::audit(&found));
+    if let Some(last) = found.last().filter(|_| found.len() == limit) {
+        setup.output.note(&format!("there may be more: --before {}", last.id));
+    }
+    Ok(())
 }
 
 fn report(setup: &Setup, audit: &Audit) -> Result<(), Failure> {

@@ -11,6 +11,7 @@ use super::{
     exit::{Failure, Kind},
     opened,
     serve::{StopSignals, whereabouts},
+    why,
 };
 use crate::{
     app::{App, tokens::Lifetime},
@@ -99,8 +100,9 @@ async fn issue(app: &App, who: &str) -> Result<String, Failure> {
     } else {
         Party::Business(app.find_user(who).await?.id)
     };
+    let by = why::operator().because(Some("for esh3ar chat"))?;
     let day = Lifetime::For(Duration::from_secs(24 * 3600));
-    Ok(app.issue_token(&party, day).await?.token)
+    Ok(app.issue_token(&by, &party, day).await?.token)
 }
 
 /// What is typed, line by line: a thread of its own, because a terminal is read in no other way.

@@ -17,9 +17,10 @@ use super::{
     Setup,
     exit::{Failure, Kind},
     opened, privilege,
+    why::Why,
 };
 use crate::{
-    app::App,
+    app::{App, By, supervision::Overview},
     domain::{Conversation, ConversationId, ConversationStatus, Message},
     server::view::{self, MessageView, WholeConversationView},
     store::conversations::Filter,
@@ -44,6 +45,8 @@ pub(super) enum ConversationCommand {
         /// At most this many
         #[arg(long, default_value_t = 50)]
         limit: usize,
+        #[command(flatten)]
+        why: Why,
     },
     /// One conversation, its counts and its last messages
     Show {
@@ -52,18 +55,24 @@ pub(super) enum ConversationCommand {
         /// How many of its last messages
         #[arg(long, default_value_t = 10)]
         messages: usize,
+        #[command(flatten)]
+        why: Why,
     },
     /// Put conversations away; the next message makes one active again
     Archive {
         /// Ids of conversations
         #[arg(required = true)]
         ids: Vec<String>,
+        #[command(flatten)]
+        why: Why,
     },
     /// Close conversations: nobody can write in them until they are archived
     Close {
         /// Ids of conversations
         #[arg(required = true)]
         ids: Vec<String>,
+        #[command(flatten)]
+        why: Why,
     },
     /// Write out everything that was said in a conversation
     Export {
@@ -75,6 +84,8 @@ pub(super) enum ConversationCommand {
         /// Where to; without it to standard output
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
+        #[command(flatten)]
+        why: Why,
     },
 }
 
@@ -127,7 +138,7 @@ async fn act(
     file: Option<File>,
 ) -> Result<(), Failure> {
     match command {
-        ConversationCommand::List { user, phone, status, limit } => {
+        ConversationCommand::List { user, phone, status, limit, why } => {
             let mut filter = Filter::default();
             if let Some(name) = user {
                 filter.business = Some(app.find_user(&name).await?.id);
@@ -139,7 +150,8 @@ async fn act(
                     Failure::new(Kind::Usage, "the status is active, archived or closed")
                 })?);
             }
-            let found = app.all_conversations(&filter, limit.clamp(1, 10_000)).await?;
+            let found =
+                app.all_conversations(&setup.by(&why)?, &filter, limit.clamp(1, 10_000)).await?;
             let views: Vec<WholeConversationView<'_>> = found.iter().map(Into::into).collect();
             let columns = [
                 "id",
@@ -154,18 +166,20 @@ async fn act(
             setup.output.records(&columns, &views);
             Ok(())
         }
-        ConversationCommand::Show { id, messages } => {
-            show(setup, app, parse_id(&id)?, messages.min(1000)).await
+        ConversationCommand::Show { id, messages, why } => {
+            show(setup, app, &setup.by(&why)?, parse_id(&id)?, messages.min(1000)).await
         }
-        ConversationCommand::Archive { ids } => {
-            put_all(setup, app, &ids, ConversationStatus::Archived).await
+        ConversationCommand::Archive { ids, why } => {
+            put_all(setup, app, &setup.by(&why)?, &ids, ConversationStatus::Archived).await
         }
-        ConversationCommand::Close { ids } => {
-            put_all(setup, app, &ids, ConversationStatus::Closed).await
+        ConversationCommand::Close { ids, why } => {
+            put_all(setup, app, &setup.by(&why)?, &ids, ConversationStatus::Closed).await
         }
-        ConversationCommand::Export { id, format, out } => {
-            let conversation = app.any_conversation(parse_id(&id)?).await.map_err(named)?;
-            let count = export(setup, app, &conversation, format, file.zip(out.clone())).await?;
+        ConversationCommand::Export { id, format, out, why } => {
+            let by = setup.by(&why)?;
+            let found = app.any_conversation(&by, parse_id(&id)?, 0).await.map_err(named)?;
+            let to = file.zip(out.clone());
+            let count = export(setup, app, &by, &found.conversation, format, to).await?;
             if let Some(path) = out {
                 setup.output.note(&format!("{count} messages are in {}", path.display()));
             }
@@ -174,11 +188,15 @@ async fn act(
     }
 }
 
-async fn show(setup: &Setup, app: &App, id: ConversationId, last: usize) -> Result<(), Failure> {
-    let conversation = app.any_conversation(id).await.map_err(named)?;
-    let counts = app.count_of_conversation(id).await?;
-    let mut messages = app.any_history(id, None, last).await?;
-    messages.reverse();
+async fn show(
+    setup: &Setup,
+    app: &App,
+    by: &By,
+    id: ConversationId,
+    last: usize,
+) -> Result<(), Failure> {
+    let Overview { conversation, counts, last: messages } =
+        app.any_conversation(by, id, last).await.map_err(named)?;
     let counts =
         counts.into_iter().map(|(status, n)| (status.name().to_owned(), n.into())).collect();
     if setup.output.is_table() {
@@ -202,6 +220,7 @@ async fn show(setup: &Setup, app: &App, id: ConversationId, last: usize) -> Resu
 async fn put_all(
     setup: &Setup,
     app: &App,
+    by: &By,
     ids: &[String],
     status: ConversationStatus,
 ) -> Result<(), Failure> {
@@ -209,7 +228,7 @@ async fn put_all(
     let mut failed = None;
     for text in ids {
         let result = match parse_id(text) {
-            Ok(id) => app.put_conversation(id, status).await.map_err(named),
+            Ok(id) => app.put_conversation(by, id, status).await.map_err(named),
             Err(failure) => Err(failure),
         };
         match result {
@@ -235,6 +254,7 @@ async fn put_all(
 async fn export(
     setup: &Setup,
     app: &App,
+    by: &By,
     conversation: &Conversation,
     format: ExportFormat,
     to: Option<(File, PathBuf)>,
@@ -255,7 +275,7 @@ async fn export(
     let bar = progress(conversation.last_seq);
     let (mut after, mut count) = (0, 0);
     loop {
-        let page = app.any_history(conversation.id, Some(after), PAGE).await?;
+        let page = app.any_history(by, conversation.id, after, PAGE).await?;
         let Some(last) = page.last().and_then(|message| message.place) else { break };
         let lines: String = page.iter().map(|message| line(message, format)).collect();
         put(&lines)?;

@@ -16,6 +16,7 @@ use super::{
     listen::messages,
     privilege,
     serve::StopSignals,
+    why,
 };
 use crate::{
     app::{App, tokens::Lifetime},
@@ -130,14 +131,15 @@ async fn show(setup: &Setup, arguments: &DemoArgs, appliance: &Appliance) -> Res
 
 async fn people(app: &App) -> Result<(String, String), Failure> {
     let may = Permissions::NONE.with(Permission::SendMessages).with(Permission::Admin);
+    let by = why::operator();
     let shop = match app.find_user(SHOP).await {
         Ok(shop) => shop,
-        Err(_) => app.add_user(SHOP, may, None).await?,
+        Err(_) => app.add_user(&by, SHOP, may, None).await?,
     };
     let phone = app.parse_phone("phone", PHONE)?;
-    app.put_mobiles(std::slice::from_ref(&phone), MobileStatus::Verified).await?;
-    let shop = app.issue_token(&Party::Business(shop.id), Lifetime::Usual).await?;
-    let phone = app.issue_token(&Party::Mobile(phone), Lifetime::Usual).await?;
+    app.put_mobiles(&by, std::slice::from_ref(&phone), MobileStatus::Verified).await?;
+    let shop = app.issue_token(&by, &Party::Business(shop.id), Lifetime::Usual).await?;
+    let phone = app.issue_token(&by, &Party::Mobile(phone), Lifetime::Usual).await?;
     Ok((shop.token, phone.token))
 }
 

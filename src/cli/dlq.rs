@@ -10,10 +10,11 @@ use super::{
     Setup,
     exit::{Failure, Kind, confirm},
     opened,
+    why::Because,
 };
 use crate::{
     app::{
-        App,
+        App, By,
         dead_letters::{Action, Outcome},
     },
     config::duration,
@@ -31,11 +32,15 @@ pub(super) enum DlqCommand {
         /// At most this many
         #[arg(long, default_value_t = 50)]
         limit: usize,
+        #[command(flatten)]
+        why: Because,
     },
     /// One dead letter
     Show {
         /// Its id
         id: String,
+        #[command(flatten)]
+        why: Because,
     },
     /// Put back: the messages are delivered anew
     Requeue {
@@ -45,6 +50,8 @@ pub(super) enum DlqCommand {
         which: Which,
         #[command(flatten)]
         how: How,
+        #[command(flatten)]
+        why: Because,
     },
     /// Delete: the messages stay failed
     Delete {
@@ -54,6 +61,8 @@ pub(super) enum DlqCommand {
         which: Which,
         #[command(flatten)]
         how: How,
+        #[command(flatten)]
+        why: Because,
     },
 }
 
@@ -116,26 +125,27 @@ pub(super) async fn run(setup: &Setup, command: DlqCommand) -> Result<(), Failur
 
 async fn act(setup: &Setup, app: &App, command: DlqCommand) -> Result<(), Failure> {
     match command {
-        DlqCommand::List { which, limit } => {
+        DlqCommand::List { which, limit, why } => {
             let filter = which.filter(app, &[])?;
-            let found = app.dead_letters(&filter, limit.clamp(1, 10_000)).await?;
+            let found =
+                app.dead_letters(&setup.by_because(&why)?, &filter, limit.clamp(1, 10_000)).await?;
             let columns = ["id", "kind", "class", "to", "reason", "attempts", "lastErrorAt"];
             setup.output.records(&columns, &view::dead_letters(&found));
             Ok(())
         }
-        DlqCommand::Show { id } => {
-            let letter = app.dead_letter(parse_id(&id)?).await?;
+        DlqCommand::Show { id, why } => {
+            let letter = app.dead_letter(&setup.by_because(&why)?, parse_id(&id)?).await?;
             setup.output.record(&DeadLetterView::from(&letter));
             if let Some(message) = letter.message {
                 setup.output.note(&format!("the whole story: esh3ar message explain {message}"));
             }
             Ok(())
         }
-        DlqCommand::Requeue { ids, which, how } => {
-            change(setup, app, Action::Requeue, &ids, &which, &how).await
+        DlqCommand::Requeue { ids, which, how, why } => {
+            change(setup, app, &setup.by_because(&why)?, Action::Requeue, &ids, &which, &how).await
         }
-        DlqCommand::Delete { ids, which, how } => {
-            change(setup, app, Action::Delete, &ids, &which, &how).await
+        DlqCommand::Delete { ids, which, how, why } => {
+            change(setup, app, &setup.by_because(&why)?, Action::Delete, &ids, &which, &how).await
         }
     }
 }
@@ -188,6 +198,7 @@ pub(super) fn since(app: &App, text: &str) -> Result<time::OffsetDateTime, Failu
 async fn change(
     setup: &Setup,
     app: &App,
+    by: &By,
     action: Action,
     ids: &[String],
     which: &Which,
@@ -222,7 +233,7 @@ async fn change(
     }
     let bar = progress(matched);
     let outcome = app
-        .change_dead_letters(action, &filter, "the command line", usize::MAX, |done| {
+        .change_dead_letters(action, by, &filter, usize::MAX, |done| {
             bar.set_position(done as u64);
         })
         .await?;

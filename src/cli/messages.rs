@@ -7,13 +7,10 @@ use super::{
     Setup,
     exit::{Failure, Kind},
     opened,
+    why::Why,
 };
 use crate::{
-    app::{
-        self, App, Caller,
-        access::Identity,
-        messages::{SendRequest, Sent},
-    },
+    app::{self, App, Caller, access::Identity, messages::SendRequest},
     domain::{ContentType, MessageId, MessageKind, Priority, Status, TokenId, message::Draft},
     server::view::{self, ExplanationView, MessageView, Step},
     store::messages::Filter,
@@ -40,16 +37,22 @@ pub(super) enum MessageCommand {
         /// low, normal or high
         #[arg(long, default_value = "normal")]
         priority: String,
+        #[command(flatten)]
+        why: Why,
     },
     /// One message and every step of its way
     Show {
         /// The message's id
         id: String,
+        #[command(flatten)]
+        why: Why,
     },
     /// What became of a message, why, and what to do next
     Explain {
         /// The message's id
         id: String,
+        #[command(flatten)]
+        why: Why,
     },
     /// Messages, newest first
     List {
@@ -71,6 +74,8 @@ pub(super) enum MessageCommand {
         /// At most this many
         #[arg(long, default_value_t = 50)]
         limit: usize,
+        #[command(flatten)]
+        why: Why,
     },
 }
 
@@ -89,7 +94,7 @@ pub(super) async fn run(setup: &Setup, command: MessageCommand) -> Result<(), Fa
 
 async fn act(setup: &Setup, app: &App, command: MessageCommand) -> Result<(), Failure> {
     match command {
-        MessageCommand::Send { from, to, content, subject, content_type, priority } => {
+        MessageCommand::Send { from, to, content, subject, content_type, priority, why } => {
             let content_type =
                 named(ContentType::parse(&content_type), "content type", "text or json")?;
             let priority = named(Priority::parse(&priority), "priority", "low, normal or high")?;
@@ -112,16 +117,13 @@ async fn act(setup: &Setup, app: &App, command: MessageCommand) -> Result<(), Fa
                     permissions: user.permissions,
                 },
             };
+            let by = setup.by(&why)?;
             let draft = Draft { subject, content, content_type, priority };
-            let sent = app
-                .send(&caller, SendRequest { to, draft }, None, |_| (202, String::new()))
-                .await?;
-            if let Sent::Now(message) = sent {
-                setup.output.record(&MessageView::from(&message));
-            }
+            let message = app.send_for(&by, &caller, SendRequest { to, draft }).await?;
+            setup.output.record(&MessageView::from(&message));
         }
-        MessageCommand::Show { id } => {
-            let (message, events) = app.any_message(parse_id(&id)?).await?;
+        MessageCommand::Show { id, why } => {
+            let (message, events) = app.any_message(&setup.by(&why)?, parse_id(&id)?).await?;
             let timeline = view::timeline(&message, &events);
             if setup.output.is_table() {
                 setup.output.record(&MessageView::from(&message));
@@ -131,12 +133,13 @@ async fn act(setup: &Setup, app: &App, command: MessageCommand) -> Result<(), Fa
                 setup.output.record(&Shown { message: MessageView::from(&message), timeline });
             }
         }
-        MessageCommand::Explain { id } => {
-            let explanation =
-                app.explain_any(parse_id(&id)?).await.map_err(|error| match error {
+        MessageCommand::Explain { id, why } => {
+            let explanation = app.explain_any(&setup.by(&why)?, parse_id(&id)?).await.map_err(
+                |error| match error {
                     app::Error::NotFound(_) => unknown(),
                     other => other.into(),
-                })?;
+                },
+            )?;
             let view = ExplanationView::new(&explanation, true);
             if setup.output.is_table() {
                 setup.output.records(&["at", "step", "detail"], view.steps());
@@ -149,7 +152,7 @@ async fn act(setup: &Setup, app: &App, command: MessageCommand) -> Result<(), Fa
                 setup.output.record(&view);
             }
         }
-        MessageCommand::List { status, to, from, kind, before, limit } => {
+        MessageCommand::List { status, to, from, kind, before, limit, why } => {
             let mut filter = Filter::default();
             if let Some(name) = status {
                 let names = "pending, sent, delivered, read or failed";
@@ -163,7 +166,8 @@ async fn act(setup: &Setup, app: &App, command: MessageCommand) -> Result<(), Fa
                 filter.sender = Some(app.find_user(&name).await?.id);
             }
             filter.before = before.map(|id| parse_id(&id)).transpose()?;
-            let found = app.list_all_messages(&filter, limit.clamp(1, 10_000)).await?;
+            let found =
+                app.list_all_messages(&setup.by(&why)?, &filter, limit.clamp(1, 10_000)).await?;
             let columns = ["id", "status", "from", "to", "priority", "createdAt", "content"];
             setup.output.records(&columns, &view::messages(&found));
         }

@@ -1,13 +1,9 @@
 //! `mobile`: mobile users, known by phone number.
 
 use clap::Subcommand;
-use serde::Serialize;
 
-use super::{Setup, exit::Failure, opened};
-use crate::{
-    app::App,
-    store::accounts::{MobileStatus, MobileUser},
-};
+use super::{Setup, exit::Failure, opened, why::Why};
+use crate::{app::App, server::view::admin::MobileView, store::accounts::MobileStatus};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum MobileCommand {
@@ -19,6 +15,8 @@ pub(super) enum MobileCommand {
         /// They have proved their number: they may connect
         #[arg(long)]
         verified: bool,
+        #[command(flatten)]
+        why: Why,
     },
     /// Mobile users by phone number
     List {
@@ -28,33 +26,16 @@ pub(super) enum MobileCommand {
         /// At most this many
         #[arg(long, default_value_t = 100)]
         limit: usize,
+        #[command(flatten)]
+        why: Why,
     },
     /// One mobile user
     Show {
         /// Phone number
         phone: String,
+        #[command(flatten)]
+        why: Why,
     },
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct MobileView {
-    id: uuid::Uuid,
-    phone: String,
-    status: &'static str,
-    #[serde(with = "time::serde::rfc3339")]
-    created_at: time::OffsetDateTime,
-}
-
-impl From<MobileUser> for MobileView {
-    fn from(user: MobileUser) -> Self {
-        MobileView {
-            id: user.id.0,
-            phone: user.phone.as_str().to_owned(),
-            status: user.status.name(),
-            created_at: user.created_at,
-        }
-    }
 }
 
 const COLUMNS: &[&str] = &["id", "phone", "status", "createdAt"];
@@ -67,7 +48,7 @@ pub(super) async fn run(setup: &Setup, command: MobileCommand) -> Result<(), Fai
 
 async fn act(setup: &Setup, app: &App, command: MobileCommand) -> Result<(), Failure> {
     match command {
-        MobileCommand::Add { phones, verified } => {
+        MobileCommand::Add { phones, verified, why } => {
             let mut parsed = Vec::with_capacity(phones.len());
             for phone in &phones {
                 let phone = app.parse_phone("phone", phone)?;
@@ -76,7 +57,7 @@ async fn act(setup: &Setup, app: &App, command: MobileCommand) -> Result<(), Fai
                 }
             }
             let status = if verified { MobileStatus::Verified } else { MobileStatus::Pending };
-            let mut users = app.put_mobiles(&parsed, status).await?;
+            let mut users = app.put_mobiles(&setup.by(&why)?, &parsed, status).await?;
             // One is answered with one, as scripts expect.
             match (users.pop(), users.is_empty()) {
                 (Some(user), true) => setup.output.record(&MobileView::from(user)),
@@ -87,15 +68,17 @@ async fn act(setup: &Setup, app: &App, command: MobileCommand) -> Result<(), Fai
                 }
             }
         }
-        MobileCommand::List { after, limit } => {
+        MobileCommand::List { after, limit, why } => {
             let after = after.map(|text| app.parse_phone("after", &text)).transpose()?;
-            let users = app.list_mobiles(after.as_ref(), limit).await?;
+            let users =
+                app.list_mobiles(&setup.by(&why)?, after.as_ref(), limit.clamp(1, 10_000)).await?;
             let views: Vec<MobileView> = users.into_iter().map(MobileView::from).collect();
             setup.output.records(COLUMNS, &views);
         }
-        MobileCommand::Show { phone } => {
+        MobileCommand::Show { phone, why } => {
             let phone = app.parse_phone("phone", &phone)?;
-            setup.output.record(&MobileView::from(app.find_mobile(&phone).await?));
+            let user = app.show_mobile(&setup.by(&why)?, &phone).await?;
+            setup.output.record(&MobileView::from(user));
         }
     }
     Ok(())

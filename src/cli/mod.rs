@@ -23,6 +23,7 @@ pub mod privilege;
 mod serve;
 mod tokens;
 mod users;
+mod why;
 mod worker;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -97,7 +98,7 @@ enum Command {
     /// Dead letters: what was given up
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
-    /// Whether the books balance
+    /// Whether the books balance; who looked at whose data
     #[command(subcommand)]
     Audit(audit::AuditCommand),
     /// Empty this machine's gateway for maintenance, without a storm of reconnects

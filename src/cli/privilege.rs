@@ -13,7 +13,7 @@ use std::{
 
 use nix::{
     sys::resource::{Resource, getrlimit, setrlimit},
-    unistd::{Uid, User, geteuid},
+    unistd::{Uid, User, geteuid, getuid},
 };
 
 use super::exit::{Failure, Kind};
@@ -22,6 +22,20 @@ use super::exit::{Failure, Kind};
 const USERS: [&str; 3] = ["esh3ar", "postgres", "nobody"];
 /// Says to the command that goes on as another user that its output is the file it was to open.
 const OUTPUT_IS_FILE: &str = "ESH3AR_OUTPUT_IS_FILE";
+
+/// Who started a command that goes on as another user.
+const OPERATOR: &str = "ESH3AR_OPERATOR";
+
+/// The user who runs this command: before `sudo`, and before root became the owner of the data. For the
+/// audit log, and worth as much as the word of somebody who can open the database.
+pub fn operator() -> String {
+    let given = |name: &str| env::var(name).ok().filter(|name| !name.is_empty());
+    let own = || User::from_uid(getuid()).ok().flatten().map(|user| user.name);
+    given(OPERATOR)
+        .or_else(|| given("SUDO_USER"))
+        .or_else(own)
+        .unwrap_or_else(|| format!("uid {}", getuid()))
+}
 
 /// Whether the file that this command is to write was opened by root, as its standard output.
 pub fn output_is_file() -> bool {
@@ -70,6 +84,7 @@ pub fn drop_root(data_dir: &Path, out: Option<File>) -> Result<Option<File>, Fai
         .arg0(name)
         .args(arguments)
         .env("ESH3AR__DATA_DIR", &data_dir)
+        .env(OPERATOR, operator())
         .env("HOME", &data_dir)
         .uid(user.uid.as_raw())
         .gid(user.gid.as_raw())

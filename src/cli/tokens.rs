@@ -7,11 +7,13 @@ use super::{
     Setup,
     exit::{Failure, Kind},
     opened,
+    why::Why,
 };
 use crate::{
     app::{App, tokens::Lifetime},
     config::duration,
     domain::{Party, TokenId},
+    server::view::admin::TokenView,
     store::accounts::MobileStatus,
 };
 
@@ -35,16 +37,22 @@ pub(super) enum TokenCommand {
         /// How long it is valid: 30s, 1h, 90d or never [default: never for users, auth.access_token_ttl for phones]
         #[arg(long, value_name = "DURATION")]
         expires: Option<String>,
+        #[command(flatten)]
+        why: Why,
     },
     /// Tokens, newest first; never the tokens themselves
     List {
         #[command(flatten)]
         owner: Owner,
+        #[command(flatten)]
+        why: Why,
     },
     /// Revoke a token: it opens nothing any more
     Revoke {
         /// The token's id
         id: String,
+        #[command(flatten)]
+        why: Why,
     },
 }
 
@@ -57,20 +65,6 @@ struct IssuedView {
     expires_at: Option<time::OffsetDateTime>,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ListedView {
-    id: uuid::Uuid,
-    user: Option<String>,
-    mobile: Option<String>,
-    #[serde(with = "time::serde::rfc3339")]
-    created_at: time::OffsetDateTime,
-    #[serde(with = "time::serde::rfc3339::option")]
-    expires_at: Option<time::OffsetDateTime>,
-    #[serde(with = "time::serde::rfc3339::option")]
-    revoked_at: Option<time::OffsetDateTime>,
-}
-
 pub(super) async fn run(setup: &Setup, command: TokenCommand) -> Result<(), Failure> {
     let opened = opened::open(setup).await?;
     let result = act(setup, &opened.app, command).await;
@@ -79,13 +73,13 @@ pub(super) async fn run(setup: &Setup, command: TokenCommand) -> Result<(), Fail
 
 async fn act(setup: &Setup, app: &App, command: TokenCommand) -> Result<(), Failure> {
     match command {
-        TokenCommand::Create { owner, expires } => {
+        TokenCommand::Create { owner, expires, why } => {
             let lifetime = lifetime(expires.as_deref())?;
             let Some(owner) = find(app, &owner, true).await? else {
                 return Err(Failure::new(Kind::Usage, "a token needs an owner")
                     .hint("give --user NAME or --mobile NUMBER"));
             };
-            let issued = app.issue_token(&owner, lifetime).await?;
+            let issued = app.issue_token(&setup.by(&why)?, &owner, lifetime).await?;
             setup.output.record(&IssuedView {
                 id: issued.id.0,
                 token: issued.token,
@@ -93,28 +87,17 @@ async fn act(setup: &Setup, app: &App, command: TokenCommand) -> Result<(), Fail
             });
             setup.output.note("this is the only time the token is shown");
         }
-        TokenCommand::List { owner } => {
+        TokenCommand::List { owner, why } => {
             let owner = find(app, &owner, false).await?;
-            let listed: Vec<ListedView> = app
-                .list_tokens(owner.as_ref())
-                .await?
-                .into_iter()
-                .map(|token| ListedView {
-                    id: token.id.0,
-                    user: token.user,
-                    mobile: token.phone.map(|phone| phone.as_str().to_owned()),
-                    created_at: token.created_at,
-                    expires_at: token.expires_at,
-                    revoked_at: token.revoked_at,
-                })
-                .collect();
+            let listed = app.list_tokens(&setup.by(&why)?, owner.as_ref(), None, 1000).await?;
+            let listed: Vec<TokenView> = listed.into_iter().map(TokenView::from).collect();
             let columns = ["id", "user", "mobile", "createdAt", "expiresAt", "revokedAt"];
             setup.output.records(&columns, &listed);
         }
-        TokenCommand::Revoke { id } => {
+        TokenCommand::Revoke { id, why } => {
             let id: TokenId =
                 id.parse().map_err(|_| Failure::new(Kind::NotFound, "there is no such token"))?;
-            app.revoke_token(id).await?;
+            app.revoke_token(&setup.by(&why)?, id).await?;
             setup.output.note("revoked; it opens nothing any more within a second");
         }
     }

@@ -1,17 +1,17 @@
 //! `user`: business users.
 
 use clap::Subcommand;
-use serde::Serialize;
 
 use super::{
     Setup,
     exit::{Failure, Kind, confirm},
     opened,
+    why::Why,
 };
 use crate::{
-    app::App,
-    domain::{Permission, Permissions, Phone},
-    store::accounts::{BusinessUser, UserChange},
+    app::{self, App, accounts::Change},
+    domain::{Permissions, Phone},
+    server::view::admin::UserView,
 };
 
 #[derive(Debug, Subcommand)]
@@ -26,13 +26,20 @@ pub(super) enum UserCommand {
         /// Its own phone number
         #[arg(long, value_name = "NUMBER")]
         phone: Option<String>,
+        #[command(flatten)]
+        why: Why,
     },
     /// All business users
-    List,
+    List {
+        #[command(flatten)]
+        why: Why,
+    },
     /// One business user
     Show {
         /// Name or id
         user: String,
+        #[command(flatten)]
+        why: Why,
     },
     /// Change permissions or phone number
     Set {
@@ -47,6 +54,11 @@ pub(super) enum UserCommand {
         /// Let a disabled user in again
         #[arg(long)]
         enable: bool,
+        /// Even if nobody is left then who may administer over the API
+        #[arg(long)]
+        even_last_admin: bool,
+        #[command(flatten)]
+        why: Why,
     },
     /// Shut a user out: none of its tokens opens anything any more
     Disable {
@@ -55,33 +67,12 @@ pub(super) enum UserCommand {
         /// Do not ask
         #[arg(long)]
         yes: bool,
+        /// Even if nobody is left then who may administer over the API
+        #[arg(long)]
+        even_last_admin: bool,
+        #[command(flatten)]
+        why: Why,
     },
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct UserView {
-    id: uuid::Uuid,
-    name: String,
-    phone: Option<String>,
-    permissions: Vec<&'static str>,
-    #[serde(with = "time::serde::rfc3339")]
-    created_at: time::OffsetDateTime,
-    #[serde(with = "time::serde::rfc3339::option")]
-    disabled_at: Option<time::OffsetDateTime>,
-}
-
-impl From<BusinessUser> for UserView {
-    fn from(user: BusinessUser) -> Self {
-        UserView {
-            id: user.id.0,
-            name: user.name,
-            phone: user.phone.map(|phone| phone.as_str().to_owned()),
-            permissions: user.permissions.iter().map(Permission::name).collect(),
-            created_at: user.created_at,
-            disabled_at: user.disabled_at,
-        }
-    }
 }
 
 const COLUMNS: &[&str] = &["id", "name", "permissions", "phone", "createdAt", "disabledAt"];
@@ -94,36 +85,48 @@ pub(super) async fn run(setup: &Setup, command: UserCommand) -> Result<(), Failu
 
 async fn act(setup: &Setup, app: &App, command: UserCommand) -> Result<(), Failure> {
     let view = match command {
-        UserCommand::List => {
-            let users: Vec<UserView> =
-                app.list_users().await?.into_iter().map(UserView::from).collect();
+        UserCommand::List { why } => {
+            let users = app.list_users(&setup.by(&why)?, None, 10_000).await?;
+            let users: Vec<UserView> = users.into_iter().map(UserView::from).collect();
             setup.output.records(COLUMNS, &users);
             return Ok(());
         }
-        UserCommand::Add { name, permission, phone } => {
+        UserCommand::Add { name, permission, phone, why } => {
             let permissions = permissions(&permission)?;
-            app.add_user(&name, permissions, parse_phone(app, phone)?).await?
+            let phone = parse_phone(app, phone)?;
+            app.add_user(&setup.by(&why)?, &name, permissions, phone).await?
         }
-        UserCommand::Show { user } => app.find_user(&user).await?,
-        UserCommand::Set { user, permission, phone, enable } => {
+        UserCommand::Show { user, why } => app.show_user(&setup.by(&why)?, &user).await?,
+        UserCommand::Set { user, permission, phone, enable, even_last_admin, why } => {
             let id = app.find_user(&user).await?.id;
-            let change = UserChange {
+            let change = Change {
                 permissions: permission.as_deref().map(permissions).transpose()?,
                 phone: parse_phone(app, phone)?,
-                disabled_at: enable.then_some(None),
+                enabled: enable.then_some(true),
+                even_last_admin,
             };
-            app.change_user(id, &change).await?
+            app.change_user(&setup.by(&why)?, id, &change).await.map_err(last_admin)?
         }
-        UserCommand::Disable { user, yes } => {
+        UserCommand::Disable { user, yes, even_last_admin, why } => {
             let user = app.find_user(&user).await?;
             confirm(&format!("Shut out {}?", user.name), yes)?;
-            let change =
-                UserChange { disabled_at: Some(Some(app.clock().now())), ..UserChange::default() };
-            app.change_user(user.id, &change).await?
+            let change = Change { enabled: Some(false), even_last_admin, ..Change::default() };
+            app.change_user(&setup.by(&why)?, user.id, &change).await.map_err(last_admin)?
         }
     };
     setup.output.record(&UserView::from(view));
     Ok(())
+}
+
+/// Refused is only the last administrator.
+fn last_admin(error: app::Error) -> Failure {
+    let refused = matches!(error, app::Error::Conflict(_));
+    let failure = Failure::from(error);
+    if refused {
+        failure.hint("or give --even-last-admin: commands work without one")
+    } else {
+        failure
+    }
 }
 
 fn permissions(list: &str) -> Result<Permissions, Failure> {

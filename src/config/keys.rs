@@ -143,6 +143,7 @@ pub const KEYS: &[Key] = &[
         "The administrators are told of dead letters at most this often.",
     ),
     key("retention.dead_letters", "7d", "How long dead letters are kept."),
+    key("retention.audit_log", "365d", "How long it is kept who looked at whose data."),
     key(
         "auth.access_token_ttl",
         "90d",

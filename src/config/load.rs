@@ -285,7 +285,9 @@ impl Reader {
 
     fn duration(&mut self, key: &str) -> Duration {
         let most = match key {
-            "auth.access_token_ttl" | "retention.dead_letters" => duration::LONGEST,
+            "auth.access_token_ttl" | "retention.dead_letters" | "retention.audit_log" => {
+                duration::LONGEST
+            }
             _ => Duration::from_secs(24 * 3600),
         };
         let wanted =
@@ -462,6 +464,7 @@ impl Reader {
             smtp: self.smtp(),
             alert_interval: self.duration("smtp.alert_interval"),
             dead_letters_kept: self.duration("retention.dead_letters"),
+            audit_log_kept: self.duration("retention.audit_log"),
             access_token_ttl: self.duration("auth.access_token_ttl"),
             log: Log {
                 level: level.unwrap_or_default(),

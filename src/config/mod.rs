@@ -47,6 +47,8 @@ pub struct Config {
     pub alert_interval: Duration,
     /// `retention.dead_letters`
     pub dead_letters_kept: Duration,
+    /// `retention.audit_log`
+    pub audit_log_kept: Duration,
     /// `auth.access_token_ttl`
     pub access_token_ttl: Duration,
     /// `log.*`

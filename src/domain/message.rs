@@ -132,6 +132,14 @@ impl Message {
             Some(_) => MessageKind::Chat,
         }
     }
+
+    /// The phones at its ends: one, since the other end is a business user.
+    pub fn phones(&self) -> impl Iterator<Item = &Phone> {
+        [&self.sender, &self.recipient].into_iter().filter_map(|party| match party {
+            Party::Mobile(phone) => Some(phone),
+            Party::Business(_) => None,
+        })
+    }
 }
 
 /// A one-way message that has passed every rule and may be stored.

@@ -4,6 +4,7 @@
 //! chance come in as arguments and decisions go out as values, so that every rule can be tested by
 //! itself. Everything else in the house may use this room; it uses none.
 
+pub mod audit;
 pub mod breaker;
 pub mod conversation;
 pub mod dead_letter;

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::reply::Problem;
 use crate::{
-    app::{App, Caller, messages::RequestKey},
+    app::{App, By, Caller, messages::RequestKey},
     domain::MessageId,
 };
 
@@ -36,6 +36,25 @@ pub struct Context {
 pub type Shared = Arc<Context>;
 
 impl Context {
+    /// The caller as an administrator, with the reason that the header `X-Reason` gives and the id of
+    /// the request.
+    ///
+    /// # Errors
+    /// Not permitted; a reason that is none.
+    pub fn administrator(&self) -> Result<By, Problem> {
+        // Who may not administer learns that before what is wrong with the reason.
+        let by = self.caller.administrator()?;
+        let text = |name: &str| {
+            let value = self.headers.get(name).map(http::HeaderValue::as_bytes);
+            value.map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+        };
+        let by = by.because(text("x-reason").as_deref())?;
+        Ok(match text("x-request-id") {
+            Some(id) => by.in_request(&id),
+            None => by,
+        })
+    }
+
     /// The body as JSON.
     ///
     /// # Errors

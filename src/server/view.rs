@@ -1,5 +1,6 @@
 //! How things look outside: the same JSON over HTTP, over the hub and from the command.
 
+pub mod admin;
 pub mod stats;
 
 use std::fmt;

@@ -4,7 +4,7 @@ use time::OffsetDateTime;
 use tokio_postgres::Row;
 
 use super::{Client, Error};
-use crate::domain::{MobileUserId, Permissions, Phone, UserId};
+use crate::domain::{MobileUserId, Permission, Permissions, Phone, UserId};
 
 /// A business user.
 #[derive(Clone, Debug)]
@@ -40,7 +40,10 @@ fn user(row: &Row) -> Result<BusinessUser, Error> {
 ///
 /// # Errors
 /// [`Error::Conflict`] when the name is taken.
-pub async fn add_user(client: &Client, new: &BusinessUser) -> Result<(), Error> {
+pub async fn add_user(
+    client: &impl deadpool_postgres::GenericClient,
+    new: &BusinessUser,
+) -> Result<(), Error> {
     client
         .execute(
             "INSERT INTO business_users (id, name, phone, permissions, created_at) \
@@ -100,13 +103,21 @@ pub async fn phones_of(client: &Client, ids: &[UserId]) -> Result<Vec<(UserId, P
         .collect()
 }
 
-/// All business users, by name.
+/// Business users by name, after a given name.
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn list_users(client: &Client, limit: i64) -> Result<Vec<BusinessUser>, Error> {
-    let sql = format!("SELECT {USER} FROM business_users ORDER BY lower(name) LIMIT $1");
-    client.query(&sql, &[&limit]).await?.iter().map(user).collect()
+pub async fn list_users(
+    client: &Client,
+    after: Option<&str>,
+    limit: usize,
+) -> Result<Vec<BusinessUser>, Error> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let sql = format!(
+        "SELECT {USER} FROM business_users WHERE lower(name) > lower($1) \
+         ORDER BY lower(name) LIMIT $2"
+    );
+    client.query(&sql, &[&after.unwrap_or_default(), &limit]).await?.iter().map(user).collect()
 }
 
 /// What to change of a business user; `None` leaves a thing as it is.
@@ -125,7 +136,7 @@ pub struct UserChange {
 /// # Errors
 /// Any failure of the database.
 pub async fn change_user(
-    client: &Client,
+    client: &impl deadpool_postgres::GenericClient,
     id: UserId,
     change: &UserChange,
 ) -> Result<Option<BusinessUser>, Error> {
@@ -150,6 +161,41 @@ pub async fn change_user(
         .as_ref()
         .map(user)
         .transpose()
+}
+
+// "esh3ar a" in ASCII: whoever takes an administrator away waits for whoever is at it.
+const ADMINISTRATORS: i64 = 0x6573_6833_6172_2061;
+
+/// Whether somebody else may administer, until the end of the transaction.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn has_other_administrator(
+    client: &impl deadpool_postgres::GenericClient,
+    than: UserId,
+) -> Result<bool, Error> {
+    client.execute("SELECT pg_advisory_xact_lock($1)", &[&ADMINISTRATORS]).await?;
+    let admin = Permissions::NONE.with(Permission::Admin).bits();
+    let row = client
+        .query_one(
+            "SELECT EXISTS (SELECT FROM business_users \
+             WHERE id <> $1 AND permissions & $2 <> 0 AND disabled_at IS NULL)",
+            &[&than.0, &admin],
+        )
+        .await?;
+    Ok(row.try_get(0)?)
+}
+
+/// A business user, locked until the end of the transaction.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn lock_user(
+    client: &impl deadpool_postgres::GenericClient,
+    id: UserId,
+) -> Result<Option<BusinessUser>, Error> {
+    let sql = format!("SELECT {USER} FROM business_users WHERE id = $1 FOR UPDATE");
+    client.query_opt(&sql, &[&id.0]).await?.as_ref().map(user).transpose()
 }
 
 /// Where a mobile user stands. The numbers are the stored ones.
@@ -209,7 +255,10 @@ fn mobile(row: &Row) -> Result<MobileUser, Error> {
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn put_mobiles(client: &Client, new: &[MobileUser]) -> Result<Vec<MobileUser>, Error> {
+pub async fn put_mobiles(
+    client: &impl deadpool_postgres::GenericClient,
+    new: &[MobileUser],
+) -> Result<Vec<MobileUser>, Error> {
     let ids: Vec<_> = new.iter().map(|m| m.id.0).collect();
     let phones: Vec<_> = new.iter().map(|m| m.phone.as_str()).collect();
     let status: Vec<_> = new.iter().map(|m| m.status as i16).collect();

@@ -61,7 +61,10 @@ pub async fn open(
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn get(client: &Client, id: ConversationId) -> Result<Option<Conversation>, Error> {
+pub async fn get(
+    client: &impl deadpool_postgres::GenericClient,
+    id: ConversationId,
+) -> Result<Option<Conversation>, Error> {
     let sql = format!("SELECT {COLUMNS} FROM {FROM} WHERE c.id = $1");
     let statement = client.prepare_cached(&sql).await?;
     client.query_opt(&statement, &[&id.0]).await?.as_ref().map(conversation).transpose()
@@ -175,7 +178,7 @@ pub async fn count_messages(
 /// # Errors
 /// Any failure of the database.
 pub async fn set_status(
-    client: &Client,
+    client: &impl deadpool_postgres::GenericClient,
     id: ConversationId,
     status: ConversationStatus,
 ) -> Result<bool, Error> {

@@ -203,7 +203,7 @@ const REQUEUE: &str = concat!(
 /// # Errors
 /// Any failure of the database; then nothing has changed.
 pub async fn requeue(
-    client: &Client,
+    client: &impl deadpool_postgres::GenericClient,
     ids: &[DeadLetterId],
     by: &str,
     now: OffsetDateTime,
@@ -225,7 +225,7 @@ const DELETE: &str = "
 /// # Errors
 /// Any failure of the database; then nothing has changed.
 pub async fn delete(
-    client: &Client,
+    client: &impl deadpool_postgres::GenericClient,
     ids: &[DeadLetterId],
     by: &str,
     now: OffsetDateTime,
@@ -234,7 +234,7 @@ pub async fn delete(
 }
 
 async fn change(
-    client: &Client,
+    client: &impl deadpool_postgres::GenericClient,
     sql: &str,
     ids: &[DeadLetterId],
     by: &str,

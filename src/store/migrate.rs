@@ -43,6 +43,7 @@ pub const MIGRATIONS: &[Migration] = &[
     step(7, "chat", 7, include_str!("../../migrations/0007_chat.sql")),
     step(8, "chat_versions", 8, include_str!("../../migrations/0008_chat_versions.sql")),
     step(9, "nodes", 9, include_str!("../../migrations/0009_nodes.sql")),
+    step(10, "audit_log", 9, include_str!("../../migrations/0010_audit_log.sql")),
     step(14, "recipient_runs", 9, include_str!("../../migrations/0014_recipient_runs.sql")),
 ];
 

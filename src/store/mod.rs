@@ -5,6 +5,7 @@
 //! what is stored can be told from what was asked.
 
 pub mod accounts;
+pub mod audit;
 pub mod books;
 pub mod chat;
 pub mod conversations;

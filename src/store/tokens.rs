@@ -90,7 +90,7 @@ pub async fn revoked_since(client: &Client, since: OffsetDateTime) -> Result<Vec
 /// # Errors
 /// Any failure of the database.
 pub async fn insert(
-    client: &Client,
+    client: &impl deadpool_postgres::GenericClient,
     id: TokenId,
     hash: &[u8],
     owner: &Party,
@@ -136,23 +136,26 @@ fn listed(row: &Row) -> Result<Listed, Error> {
     })
 }
 
-/// Tokens of one owner, or of everybody; newest first.
+/// Tokens of one owner, or of everybody, before a given one; newest first.
 ///
 /// # Errors
 /// Any failure of the database.
 pub async fn list(
     client: &Client,
     owner: Option<&Party>,
-    limit: i64,
+    before: Option<TokenId>,
+    limit: usize,
 ) -> Result<Vec<Listed>, Error> {
     let (user, phone) = owner.map_or((None, None), rows::columns);
+    let before = before.map(|id| id.0);
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     client
         .query(
             "SELECT t.id, u.name, t.phone, t.created_at, t.expires_at, t.revoked_at \
              FROM tokens t LEFT JOIN business_users u ON u.id = t.user_id \
              WHERE ($1::uuid IS NULL OR t.user_id = $1) AND ($2::text IS NULL OR t.phone = $2) \
-             ORDER BY t.id DESC LIMIT $3",
-            &[&user, &phone, &limit],
+             AND ($3::uuid IS NULL OR t.id < $3) ORDER BY t.id DESC LIMIT $4",
+            &[&user, &phone, &before, &limit],
         )
         .await?
         .iter()
@@ -160,16 +163,24 @@ pub async fn list(
         .collect()
 }
 
-/// Revokes a token; `false` when there is none. Revoking twice keeps the first time.
+/// Revokes a token and gives its owner; `None` when there is no such token. Revoking twice keeps the
+/// first time.
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn revoke(client: &Client, id: TokenId, at: OffsetDateTime) -> Result<bool, Error> {
-    let changed = client
-        .execute(
-            "UPDATE tokens SET revoked_at = coalesce(revoked_at, $2) WHERE id = $1",
+pub async fn revoke(
+    client: &impl deadpool_postgres::GenericClient,
+    id: TokenId,
+    at: OffsetDateTime,
+) -> Result<Option<Party>, Error> {
+    let row = client
+        .query_opt(
+            "UPDATE tokens SET revoked_at = coalesce(revoked_at, $2) WHERE id = $1 \
+             RETURNING user_id, phone",
             &[&id.0, &at],
         )
         .await?;
-    Ok(changed > 0)
+    let Some(row) = row else { return Ok(None) };
+    let owner = rows::party(row.try_get(0)?, row.try_get(1)?);
+    owner.map(Some).ok_or_else(|| Error::Corrupt("owner of a token".to_owned()))
 }

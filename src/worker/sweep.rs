@@ -145,6 +145,7 @@ pub async fn tidy(app: App) {
     loop {
         while let Ok(true) = app.forget_keys().await {}
         while let Ok(true) = app.expire_dead_letters().await {}
+        while let Ok(true) = app.expire_audit_log().await {}
         if let Err(error) = app.forget_trail().await {
             tracing::warn!(%error, "old runs and outages could not be forgotten");
         }

@@ -32,7 +32,7 @@ use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state
 use tokio::runtime::Runtime;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::support::Server;
+use crate::support::{Server, operator};
 
 /// Business users and phones: each may talk with each.
 const SIDES: usize = 2;
@@ -383,14 +383,14 @@ impl Machine {
         let last = self.talks.get(&pair).and_then(|model| model.messages.last());
         let Some(Line { id, .. }) = last.cloned() else { return };
         for _ in 0..times {
-            let (message, _) = app.any_message(id).await.unwrap();
+            let (message, _) = app.any_message(&operator(), id).await.unwrap();
             let (generation, retry_count) = (message.generation, message.retry_count);
             app.note_missed(vec![Attempt { id, place: None, generation, retry_count }]);
             // The ledger takes everything in order.
             let nobody = vec![(MessageId(uuid::Uuid::nil()), None)];
             app.say(&self.phones[0].clone(), Said::Acknowledged, nobody).await.unwrap();
         }
-        let (message, _) = app.any_message(id).await.unwrap();
+        let (message, _) = app.any_message(&operator(), id).await.unwrap();
         let given_up = message.status == Status::Failed;
         assert!(usize::from(message.retry_count) <= RETRIES && (!given_up || times > 0));
         self.set(&[id], |before| match before {
@@ -402,7 +402,8 @@ impl Machine {
 
     async fn requeue(&mut self) {
         let app = self.app();
-        let letters = app.dead_letters(&dead_letters::Filter::default(), 10_000).await.unwrap();
+        let letters =
+            app.dead_letters(&operator(), &dead_letters::Filter::default(), 10_000).await.unwrap();
         for letter in letters {
             let Some(id) = letter.message else { continue };
             let mine = self.set(&[id], |status| status);
@@ -411,7 +412,8 @@ impl Machine {
             }
             let filter =
                 dead_letters::Filter { ids: vec![letter.id], ..dead_letters::Filter::default() };
-            let done = app.change_dead_letters(Action::Requeue, &filter, "a test", 1, |_| ()).await;
+            let done =
+                app.change_dead_letters(Action::Requeue, &operator(), &filter, 1, |_| ()).await;
             done.unwrap();
             self.set(&[id], |status| match status {
                 Status::Failed => Status::Pending,
@@ -425,10 +427,11 @@ impl Machine {
         for pair in pairs {
             let app = self.app();
             let model = &self.talks[&pair];
-            let rows = app.any_history(model.id, None, 50).await.unwrap();
-            let conversation = app.any_conversation(model.id).await.unwrap();
+            let rows = app.any_history(&operator(), model.id, 0, 50).await.unwrap();
+            let conversation =
+                app.any_conversation(&operator(), model.id, 0).await.unwrap().conversation;
             let shown: Vec<(MessageId, Status)> =
-                rows.iter().rev().map(|message| (message.id, message.status)).collect();
+                rows.iter().map(|message| (message.id, message.status)).collect();
             let expected: Vec<(MessageId, Status)> =
                 model.messages.iter().map(|said| (said.id, said.status)).collect();
             assert_eq!(shown, expected, "{pair:?}");
@@ -473,7 +476,7 @@ impl Machine {
             Party::Mobile(phone) => filter.phone = Some(phone),
         }
         let party = caller.party();
-        let all = app.all_conversations(&filter, 50).await.unwrap();
+        let all = app.all_conversations(&operator(), &filter, 50).await.unwrap();
         let unread = |c: &&Conversation| c.side(&party).is_some_and(|side| c.unread(side) > 0);
         for app in &self.apps {
             let page = app.newest_conversations(caller, None, 50, render_list).await.unwrap();
@@ -519,7 +522,7 @@ async fn two_apps(database: &str, server: &Server) -> ([App; 2], CancellationTok
 
 async fn shop(app: &App, name: &str, phone: Option<&Phone>) -> Caller {
     let may = Permissions::NONE.with(Permission::Chat).with(Permission::SendMessages);
-    let made = app.add_user(name, may, phone.cloned()).await.unwrap();
+    let made = app.add_user(&operator(), name, may, phone.cloned()).await.unwrap();
     Caller {
         token: TokenId(uuid::Uuid::nil()),
         expires_at: None,

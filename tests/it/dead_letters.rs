@@ -12,7 +12,7 @@ use esh3ar::{
 use serde_json::{Value, json};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::support::{Server, acknowledge, id, next_messages, number, run, run_json};
+use crate::support::{Server, acknowledge, id, next_messages, number, operator, run, run_json};
 
 const PHONE: &str = "+967771234567";
 /// Fails a delivery after one attempt.
@@ -117,7 +117,7 @@ async fn sixteen_hands_put_each_letter_back_once() {
             let app = app.clone();
             tokio::spawn(async move {
                 let filter = Filter { kind: Some("delivery".to_owned()), ..Filter::default() };
-                app.change_dead_letters(Action::Requeue, &filter, "a test", usize::MAX, |_| ())
+                app.change_dead_letters(Action::Requeue, &operator(), &filter, usize::MAX, |_| ())
                     .await
                     .unwrap()
             })

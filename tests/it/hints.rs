@@ -23,7 +23,7 @@ use esh3ar::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::support::{DEADLINE, Server, acknowledge, id, next_messages, number};
+use crate::support::{DEADLINE, Server, acknowledge, id, next_messages, number, operator};
 
 const PHONE: &str = "+967771234567";
 
@@ -40,7 +40,7 @@ async fn what_is_sent_while_its_recipient_connects_comes_at_once() {
     let (app, stop) = crate::fault::beside(&server);
     for number in &numbers {
         let party = Party::Mobile(Phone::parse(number, None).unwrap());
-        let phone = app.issue_token(&party, Lifetime::Endless).await.unwrap().token;
+        let phone = app.issue_token(&operator(), &party, Lifetime::Endless).await.unwrap().token;
         // Without a pause, until it is connected: some are stored between the read and the answer.
         let connected = AtomicBool::new(false);
         let connecting = async {
@@ -103,7 +103,7 @@ async fn a_full_queue_makes_its_recipients_read() {
     let config = server.database_config();
     // Nothing takes from its queue.
     let app = App::start(Settings::default(), Store::new(config, 2).unwrap(), &tracker, &stop);
-    let shop = app.list_users().await.unwrap().remove(0);
+    let shop = app.list_users(&operator(), None, 100).await.unwrap().remove(0);
     let caller = Caller {
         token: TokenId(uuid::Uuid::nil()),
         expires_at: None,

@@ -36,7 +36,7 @@ use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state
 use tokio::runtime::Runtime;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::support::Server;
+use crate::support::{Server, operator};
 
 const PHONES: usize = 3;
 /// Fewer than usual, so that a case of some steps gets as far as giving up.
@@ -382,13 +382,13 @@ impl Machine {
             }
             Step::Requeue => {
                 let filter = Filter { kind: Some("delivery".to_owned()), ..Filter::default() };
-                for letter in self.app.dead_letters(&filter, 10_000).await.unwrap() {
+                for letter in self.app.dead_letters(&operator(), &filter, 10_000).await.unwrap() {
                     let mine = letter.to.is_some_and(|to| self.phones.contains(&to));
                     let filter = Filter { ids: vec![letter.id], ..Filter::default() };
                     if mine {
                         happened(&RARE.put_back);
                         self.app
-                            .change_dead_letters(Action::Requeue, &filter, "a test", 1, |_| ())
+                            .change_dead_letters(Action::Requeue, &operator(), &filter, 1, |_| ())
                             .await
                             .unwrap();
                     }
@@ -405,7 +405,7 @@ impl Machine {
                 after: Some(MessageId(uuid::Uuid::nil())),
                 ..messages::Filter::default()
             };
-            let stored = self.app.list_all_messages(&filter, 10_000).await.unwrap();
+            let stored = self.app.list_all_messages(&operator(), &filter, 10_000).await.unwrap();
             let ids = |all: &[Message]| all.iter().map(|m| m.id).collect::<Vec<_>>();
             let sent: Vec<MessageId> = self.sent[who].iter().map(|(id, _)| *id).collect();
             assert_eq!(ids(&stored), sent, "what was accepted is stored, and nothing else");

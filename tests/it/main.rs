@@ -9,6 +9,7 @@
 
 mod access;
 mod api;
+mod audit_log;
 mod bad_input;
 mod balancers;
 mod bench;

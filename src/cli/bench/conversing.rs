@@ -7,7 +7,8 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Bar, BenchArgs, Failure, LatencyView, Setup, latencies, report, round, server::Server,
+    super::why, Bar, BenchArgs, Failure, LatencyView, Setup, latencies, report, round,
+    server::Server,
 };
 use crate::{
     app::{App, Caller, access::Identity, tokens::Lifetime},
@@ -133,11 +134,12 @@ async fn talkers(setup: &Setup, server: &Server, talks: usize) -> Result<(Target
 
 async fn begin(app: &App, target: &Target) -> Result<Chat, Failure> {
     let may = Permissions::NONE.with(Permission::Chat);
+    let by = why::operator().because(Some("for esh3ar bench"))?;
     let mut shops: Vec<(BusinessUser, String)> = Vec::new();
     for _ in 0..target.recipients.len().div_ceil(OF_ONE) {
         let name = format!("bench {}", uuid::Uuid::now_v7());
-        let shop = app.add_user(&name, may, None).await?;
-        let token = app.issue_token(&Party::Business(shop.id), Lifetime::Usual).await?.token;
+        let shop = app.add_user(&by, &name, may, None).await?;
+        let token = app.issue_token(&by, &Party::Business(shop.id), Lifetime::Usual).await?.token;
         shops.push((shop, token));
     }
     let beginning = target.recipients.iter().enumerate().map(|(phone, (number, _))| {

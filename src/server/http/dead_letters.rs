@@ -39,7 +39,7 @@ pub async fn list(context: Shared) -> Response {
 }
 
 async fn try_list(context: &Context) -> Result<Response, Problem> {
-    context.app.administrator(&context.caller)?;
+    let by = context.administrator()?;
     let limit = context.limit()?;
     let body = BulkBody {
         reason: context.parameter("reason")?,
@@ -51,7 +51,7 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
     };
     let mut filter = body.filter(context)?;
     filter.before = context.after()?.map(|id| DeadLetterId(id.0));
-    let found = context.app.dead_letters(&filter, limit + 1).await?;
+    let found = context.app.dead_letters(&by, &filter, limit + 1).await?;
     let shown = found.get(..limit).unwrap_or(&found);
     let next = (found.len() > limit)
         .then(|| shown.last().map(|last| cursor(MessageId(last.id.0))))
@@ -109,8 +109,8 @@ impl BulkBody {
 pub async fn show(id: String, context: Shared) -> Response {
     answer(
         async {
-            context.app.administrator(&context.caller)?;
-            let letter = context.app.dead_letter(parse_id(&id)?).await?;
+            let by = context.administrator()?;
+            let letter = context.app.dead_letter(&by, parse_id(&id)?).await?;
             Ok(reply::json(StatusCode::OK, &view::DeadLetterView::from(&letter)))
         }
         .await,
@@ -128,9 +128,9 @@ pub async fn delete(id: String, context: Shared) -> Response {
 }
 
 async fn change_one(context: &Context, id: &str, action: Action) -> Result<Response, Problem> {
-    let by = context.app.administrator(&context.caller)?;
+    let by = context.administrator()?;
     let filter = Filter { ids: vec![parse_id(id)?], ..Filter::default() };
-    let outcome = context.app.change_dead_letters(action, &filter, by, 1, |_| ()).await?;
+    let outcome = context.app.change_dead_letters(action, &by, &filter, 1, |_| ()).await?;
     if outcome.changed.is_empty() && outcome.failed.is_empty() {
         return Err(crate::app::Error::NotFound("dead letter").into());
     }
@@ -151,7 +151,7 @@ pub async fn delete_many(context: Shared) -> Response {
 }
 
 async fn change_many(context: &Context, action: Action) -> Result<Response, Problem> {
-    let by = context.app.administrator(&context.caller)?;
+    let by = context.administrator()?;
     let body: BulkBody = context.json()?;
     if body.ids.len() > CHANGED_AT_ONCE {
         let message = format!("at most {CHANGED_AT_ONCE} ids in one call");
@@ -168,7 +168,7 @@ async fn change_many(context: &Context, action: Action) -> Result<Response, Prob
         return Ok(reply::json(StatusCode::OK, &json!({ "dryRun": true, "matched": matched })));
     }
     let outcome =
-        context.app.change_dead_letters(action, &filter, by, CHANGED_AT_ONCE, |_| ()).await?;
+        context.app.change_dead_letters(action, &by, &filter, CHANGED_AT_ONCE, |_| ()).await?;
     let more = outcome.broke_off || outcome.matched == CHANGED_AT_ONCE;
     Ok(reply::json(StatusCode::OK, &summary(action, &outcome, more)))
 }

@@ -15,12 +15,15 @@ pub async fn show(context: Shared) -> Response {
 }
 
 async fn try_show(context: &Context) -> Result<Response, Problem> {
-    context.app.administrator(&context.caller)?;
+    let by = context.administrator()?;
     let numbers = match context.parameter("numbers")?.as_deref() {
         None | Some("false") => false,
         Some("true") => true,
         Some(_) => return Err(Problem::field("numbers", "unknown", "numbers is true or false")),
     };
-    let snapshot = context.app.stats().await?;
+    let snapshot = match numbers {
+        true => context.app.stats_with_numbers(&by).await?,
+        false => context.app.stats().await?,
+    };
     Ok(reply::json(StatusCode::OK, &StatsView::new(&snapshot, numbers)))
 }

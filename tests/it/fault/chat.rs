@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{assert_balanced, beside, plan, target};
 use crate::support::{
-    DEADLINE, Server,
+    DEADLINE, Server, operator,
     proxy::{Fault, Proxy, Upstream},
 };
 
@@ -39,7 +39,7 @@ async fn chat_over(server: &Server, app: &App) -> (Target, Chat) {
     let may = Permissions::NONE.with(Permission::Chat);
     let (mut shops, mut talks) = (Vec::new(), Vec::new());
     for shop in 0..SHOPS {
-        let user = app.add_user(&format!("desk {shop}"), may, None).await.unwrap();
+        let user = app.add_user(&operator(), &format!("desk {shop}"), may, None).await.unwrap();
         let caller = Caller {
             token: TokenId(uuid::Uuid::nil()),
             expires_at: None,
@@ -54,7 +54,7 @@ async fn chat_over(server: &Server, app: &App) -> (Target, Chat) {
             talks.push(Talk { id: talk.id.0, shop, phone });
         }
         let party = Party::Business(user.id);
-        shops.push(app.issue_token(&party, Lifetime::Endless).await.unwrap().token);
+        shops.push(app.issue_token(&operator(), &party, Lifetime::Endless).await.unwrap().token);
     }
     (target, Chat { shops, talks, replies: 0.5, read: 0.2 })
 }

@@ -19,7 +19,7 @@ use esh3ar::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::support::{Server, number, run_json};
+use crate::support::{Server, number, operator, run_json};
 
 /// Use cases over a server's own database, beside the server.
 pub fn beside(server: &Server) -> (App, CancellationToken) {
@@ -37,15 +37,23 @@ pub fn over(config: tokio_postgres::Config) -> (App, CancellationToken) {
 /// A sender and recipients for load on a server.
 pub async fn target(server: &Server, app: &App, recipients: usize) -> Target {
     let may = Permissions::NONE.with(Permission::SendMessages);
-    let shop = app.add_user("load", may, None).await.unwrap();
-    let sender = app.issue_token(&Party::Business(shop.id), Lifetime::Endless).await.unwrap().token;
+    let shop = app.add_user(&operator(), "load", may, None).await.unwrap();
+    let sender = app
+        .issue_token(&operator(), &Party::Business(shop.id), Lifetime::Endless)
+        .await
+        .unwrap()
+        .token;
     let phones: Vec<Phone> =
         (0..recipients).map(|n| Phone::parse(&number(n), None).unwrap()).collect();
-    app.put_mobiles(&phones, MobileStatus::Verified).await.unwrap();
+    app.put_mobiles(&operator(), &phones, MobileStatus::Verified).await.unwrap();
     let mut made = Vec::new();
     for phone in phones {
         let name = phone.as_str().to_owned();
-        let token = app.issue_token(&Party::Mobile(phone), Lifetime::Endless).await.unwrap().token;
+        let token = app
+            .issue_token(&operator(), &Party::Mobile(phone), Lifetime::Endless)
+            .await
+            .unwrap()
+            .token;
         made.push((name, token));
     }
     Target { url: server.base.clone(), sender, recipients: made, pid: None }

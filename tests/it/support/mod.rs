@@ -269,6 +269,11 @@ impl Server {
         json_of(command(&self.data()).envs(self.environment()), arguments)
     }
 
+    /// A command over the same database, however it ends.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        command(&self.data()).envs(self.environment()).args(arguments).output().unwrap()
+    }
+
     /// A business user with these permissions; its token.
     pub fn user(&self, name: &str, permissions: &str) -> String {
         self.run_json(&["user", "add", name, "--permission", permissions]);
@@ -456,6 +461,11 @@ pub fn id(message: &Value) -> String {
 
 pub async fn acknowledge(hub: &mut HubClient, ids: &[String]) -> u64 {
     hub.call("Acknowledge", vec![json!(ids)], DEADLINE).await.unwrap().as_u64().unwrap()
+}
+
+/// Who does what tests do over the use cases.
+pub fn operator() -> esh3ar::app::By {
+    esh3ar::app::By::command("test", "here")
 }
 
 /// A phone number of this country for each n.

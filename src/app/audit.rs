@@ -1,0 +1,263 @@
+//! The audit log: who looked at whose data, who changed what, and why.
+//!
+//! Everything that an administrator does passes here, over the API or by command: a change is recorded
+//! in its own transaction, and what is read is not handed out before it is recorded. What a business
+//! user or a phone reads of its own messages and conversations is not recorded: it is a side of them.
+//! What is read at the same moment is recorded together, by one writer over one connection, so that no
+//! number of readers stands in the way of messages.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{App, Caller, Error, access::Identity};
+use crate::{
+    domain::audit::{Action, Actor, Entry, Outcome, reason},
+    store::{
+        self,
+        audit::{self, Filter, Recorded},
+    },
+};
+
+/// Entries that may wait for the writer; past that the answer is 503.
+const WAITING: usize = 1024;
+/// The most entries in one statement.
+const ROWS: usize = 200;
+/// When who found no room should come back.
+const COME_BACK: Duration = Duration::from_secs(1);
+/// How many old entries are deleted in one statement.
+const EXPIRED_AT_ONCE: i64 = 1000;
+
+/// On whose behalf something is done, and why.
+#[derive(Clone, Debug)]
+pub struct By {
+    actor: Actor,
+    reason: Option<String>,
+    request: Option<String>,
+}
+
+impl By {
+    /// Somebody at a shell of the server.
+    pub fn command(user: &str, host: &str) -> By {
+        let actor = Actor::Command { user: user.into(), host: host.into() };
+        By { actor, reason: None, request: None }
+    }
+
+    /// Somebody who showed a token.
+    pub fn caller(caller: &Caller) -> By {
+        let token = caller.token;
+        let actor = match &caller.identity {
+            Identity::Business { id, name, .. } => {
+                Actor::User { id: *id, name: Arc::clone(name), token }
+            }
+            Identity::Mobile { phone } => Actor::Phone { phone: phone.clone(), token },
+        };
+        By { actor, reason: None, request: None }
+    }
+
+    /// The same with why; blank is none.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when it is too long or no line of text.
+    pub fn because(self, text: Option<&str>) -> Result<By, Error> {
+        let reason = match text {
+            Some(text) => reason(text).map_err(|broken| Error::Invalid(vec![broken]))?,
+            None => None,
+        };
+        Ok(By { reason, ..self })
+    }
+
+    /// The same with the request over HTTP.
+    #[must_use]
+    pub fn in_request(self, id: &str) -> By {
+        By { request: Some(id.to_owned()), ..self }
+    }
+
+    /// Who it is.
+    pub fn actor(&self) -> &Actor {
+        &self.actor
+    }
+
+    /// How others are told who it was: a business user's name, or that it was a command.
+    pub(super) fn told(&self) -> &str {
+        self.actor.name().unwrap_or("the command line")
+    }
+}
+
+/// Whether something is an action, or a kind of thing that actions are about.
+///
+/// # Errors
+/// [`Error::Invalid`], with what is near.
+pub fn check_action(text: Option<&str>) -> Result<(), Error> {
+    let Some(text) = text else { return Ok(()) };
+    let known = |action: &&Action| action.name() == text || action.subject() == text;
+    if Action::ALL.iter().any(|action| known(&action)) {
+        return Ok(());
+    }
+    let kind = text.split('.').next().unwrap_or_default();
+    let same = Action::ALL.iter().filter(|action| action.subject() == kind);
+    let mut names: Vec<&str> = same.map(|action| action.name()).collect();
+    if names.is_empty() {
+        names = Action::ALL.iter().map(|action| action.subject()).collect();
+        names.dedup();
+    }
+    let message = format!("'{text}' is no action; there are {}", names.join(", "));
+    Err(Error::field("action", "unknown", message))
+}
+
+struct Request {
+    entry: Entry,
+    reply: oneshot::Sender<Result<(), Error>>,
+}
+
+/// The way to the writer.
+pub struct AuditLog {
+    sender: mpsc::Sender<Request>,
+}
+
+/// The writer.
+pub struct AuditWork {
+    receiver: mpsc::Receiver<Request>,
+}
+
+impl AuditLog {
+    pub(super) fn new() -> (AuditLog, AuditWork) {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        (AuditLog { sender }, AuditWork { receiver })
+    }
+}
+
+impl AuditWork {
+    pub(super) async fn run(mut self, app: App, stop: CancellationToken) {
+        loop {
+            let first = tokio::select! {
+                biased;
+                request = self.receiver.recv() => request,
+                () = stop.cancelled() => {
+                    self.receiver.close();
+                    self.receiver.recv().await
+                }
+            };
+            let Some(first) = first else { return };
+            let mut batch = vec![first];
+            while batch.len() < ROWS {
+                let Ok(next) = self.receiver.try_recv() else { break };
+                batch.push(next);
+            }
+            write(&app, batch).await;
+        }
+    }
+}
+
+async fn write(app: &App, batch: Vec<Request>) {
+    let (entries, replies): (Vec<Entry>, Vec<_>) =
+        batch.into_iter().map(|request| (request.entry, request.reply)).unzip();
+    let written = app.insert_entries(&entries).await;
+    if let Err(error) = &written {
+        tracing::error!(%error, entries = entries.len(), "the audit log could not be written");
+    }
+    for reply in replies {
+        let answer = match &written {
+            Ok(()) => Ok(()),
+            Err(error) if error.is_transient() => Err(Error::Unavailable),
+            Err(_) => Err(Error::Internal),
+        };
+        // Who asked may have gone.
+        let _ = reply.send(answer);
+    }
+}
+
+impl App {
+    async fn insert_entries(&self, entries: &[Entry]) -> Result<(), store::Error> {
+        audit::insert(&self.store().client().await?, entries).await
+    }
+
+    /// What is being done, to be completed and recorded.
+    pub(super) fn entry(&self, by: &By, action: Action) -> Entry {
+        Entry {
+            id: Uuid::now_v7(),
+            at: self.clock().now(),
+            actor: by.actor.clone(),
+            action,
+            subject: None,
+            phones: Vec::new(),
+            reason: by.reason.clone(),
+            request: by.request.clone(),
+            details: Vec::new(),
+            outcome: Outcome::Done,
+        }
+    }
+
+    /// Records what changes nothing else, and waits until that is durable: what was read may be handed
+    /// out only then.
+    ///
+    /// # Errors
+    /// [`Error::Overloaded`] when too much waits; failures of the database.
+    pub(super) async fn record(&self, entry: Entry) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.inner
+            .audit
+            .sender
+            .try_send(Request { entry, reply })
+            .map_err(|_| Error::Overloaded { retry_after: COME_BACK })?;
+        answer.await.unwrap_or(Err(Error::Unavailable))
+    }
+
+    /// Records how something ended that was asked for: as it is if it was done, else that it was not
+    /// found or was refused. A mistake of form is not recorded, because nothing was looked at.
+    ///
+    /// # Errors
+    /// Those of what was done, and of [`App::record`].
+    pub(super) async fn record_end<T>(
+        &self,
+        entry: Entry,
+        done: Result<T, Error>,
+    ) -> Result<T, Error> {
+        let outcome = match &done {
+            Ok(_) => Outcome::Done,
+            Err(Error::NotFound(_)) => Outcome::NotFound,
+            Err(Error::Conflict(_)) => Outcome::Refused,
+            Err(Error::Unavailable | Error::Internal) => Outcome::Failed,
+            Err(_) => return done,
+        };
+        let recorded = self.record(entry.ended(outcome)).await;
+        // Its own failure tells more than that of the record.
+        let done = done?;
+        recorded.map(|()| done)
+    }
+
+    /// Entries of the audit log, newest first. Reading it is recorded in it.
+    ///
+    /// # Errors
+    /// Failures of the database.
+    pub async fn audit_access(
+        &self,
+        by: &By,
+        filter: &Filter,
+        limit: usize,
+    ) -> Result<Vec<Recorded>, Error> {
+        let list = |client| async move { audit::list(&client, filter, limit).await };
+        let found = self.store().read(list).await?;
+        let entry = self
+            .entry(by, Action::AuditAccess)
+            .about(&filter.phone)
+            .with_some("actor", filter.actor.as_deref())
+            .with_some("action", filter.action.as_deref())
+            .with("shown", found.len());
+        self.record(entry).await?;
+        Ok(found)
+    }
+
+    /// Deletes entries that were kept long enough. Returns whether there may be more.
+    ///
+    /// # Errors
+    /// Failures of the database.
+    pub async fn expire_audit_log(&self) -> Result<bool, Error> {
+        let before = self.clock().now() - self.settings().audit_log_kept;
+        let client = self.store().client().await?;
+        let gone = audit::expire(&client, before, EXPIRED_AT_ONCE).await?;
+        Ok(gone == EXPIRED_AT_ONCE as u64)
+    }
+}

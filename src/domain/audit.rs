@@ -1,0 +1,374 @@
+//! The audit log's words: who did what to whose data, why, and what came of it.
+
+use std::sync::Arc;
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Phone, TokenId, UserId, message::FieldError};
+
+/// The longest reason, in characters.
+pub const REASON_LIMIT: usize = 500;
+/// How many phone numbers one entry names at most; of more it says how many they were.
+pub const PHONES_LIMIT: usize = 10_000;
+
+/// Who did something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Actor {
+    /// A business user, through the API.
+    User {
+        /// Its id.
+        id: UserId,
+        /// Its name at that time.
+        name: Arc<str>,
+        /// The token that it showed.
+        token: TokenId,
+    },
+    /// A mobile user, through the API.
+    Phone {
+        /// Its number.
+        phone: Phone,
+        /// The token that it showed.
+        token: TokenId,
+    },
+    /// Somebody at a shell of the server.
+    Command {
+        /// The user of the operating system, before `sudo` if that was used.
+        user: Arc<str>,
+        /// The machine.
+        host: Arc<str>,
+    },
+}
+
+impl Actor {
+    /// The stable name of its kind.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Actor::User { .. } => "user",
+            Actor::Phone { .. } => "phone",
+            Actor::Command { .. } => "command",
+        }
+    }
+
+    /// What it is told by: an id, a phone number, or `user@host`.
+    pub fn id(&self) -> String {
+        match self {
+            Actor::User { id, .. } => id.to_string(),
+            Actor::Phone { phone, .. } => phone.as_str().to_owned(),
+            Actor::Command { user, host } => format!("{user}@{host}"),
+        }
+    }
+
+    /// A business user's name.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Actor::User { name, .. } => Some(name),
+            _ => None,
+        }
+    }
+
+    /// The token that was shown.
+    pub const fn token(&self) -> Option<TokenId> {
+        match self {
+            Actor::User { token, .. } | Actor::Phone { token, .. } => Some(*token),
+            Actor::Command { .. } => None,
+        }
+    }
+}
+
+macro_rules! actions {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// What was done. The names are stable: scripts and `audit access --action` go by them.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Action {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Action {
+            /// All there are.
+            pub const ALL: &[Action] = &[$(Action::$variant,)*];
+
+            /// The stable name: what it is about, a dot, a verb.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Action::$variant => $name,)*
+                }
+            }
+        }
+    };
+}
+
+actions! {
+    /// A business user was made.
+    UserAdd = "user.add",
+    /// Business users were listed.
+    UserList = "user.list",
+    /// One was looked at.
+    UserShow = "user.show",
+    /// One was changed.
+    UserSet = "user.set",
+    /// One was shut out.
+    UserDisable = "user.disable",
+    /// Business users were read from a file.
+    UserImport = "user.import",
+    /// Mobile users were added or verified.
+    MobileAdd = "mobile.add",
+    /// Mobile users were listed.
+    MobileList = "mobile.list",
+    /// One was looked at.
+    MobileShow = "mobile.show",
+    /// Everything of one was written out.
+    MobileExport = "mobile.export",
+    /// Everything of one was erased.
+    MobileErase = "mobile.erase",
+    /// A token was made.
+    TokenCreate = "token.create",
+    /// Tokens were listed.
+    TokenList = "token.list",
+    /// One was revoked.
+    TokenRevoke = "token.revoke",
+    /// One was replaced by a new one of the same holder.
+    TokenRotate = "token.rotate",
+    /// Recipients that are slow to acknowledge were listed with their numbers.
+    RecipientList = "recipient.list",
+    /// A message was sent in a business user's name.
+    MessageSend = "message.send",
+    /// Messages were listed.
+    MessageList = "message.list",
+    /// One was looked at.
+    MessageShow = "message.show",
+    /// The story of one was looked at.
+    MessageExplain = "message.explain",
+    /// Messages were read from a file.
+    MessageImport = "message.import",
+    /// Conversations were listed.
+    ConversationList = "conversation.list",
+    /// One was looked at.
+    ConversationShow = "conversation.show",
+    /// A page of what was said in one was read.
+    ConversationHistory = "conversation.history",
+    /// One was archived.
+    ConversationArchive = "conversation.archive",
+    /// One was closed.
+    ConversationClose = "conversation.close",
+    /// One was made active again.
+    ConversationActivate = "conversation.activate",
+    /// Dead letters were listed.
+    DeadLetterList = "dead_letter.list",
+    /// One was looked at.
+    DeadLetterShow = "dead_letter.show",
+    /// Some were put back.
+    DeadLetterRequeue = "dead_letter.requeue",
+    /// Some were deleted.
+    DeadLetterDelete = "dead_letter.delete",
+    /// The audit log was read.
+    AuditAccess = "audit.access",
+    /// Everything was written to a backup.
+    BackupCreate = "backup.create",
+    /// Everything was replaced by a backup.
+    BackupRestore = "backup.restore",
+}
+
+impl Action {
+    /// Reads a [`Action::name`].
+    pub fn parse(name: &str) -> Option<Action> {
+        Action::ALL.iter().copied().find(|action| action.name() == name)
+    }
+
+    /// The kind of thing it is about.
+    pub fn subject(self) -> &'static str {
+        self.name().split_once('.').map_or("", |(subject, _)| subject)
+    }
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was done, or shown.
+    Done,
+    /// There was nothing of that name.
+    NotFound,
+    /// A rule forbade it.
+    Refused,
+    /// It could not be done.
+    Failed,
+}
+
+impl Outcome {
+    /// The stable name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Outcome::Done => "done",
+            Outcome::NotFound => "not_found",
+            Outcome::Refused => "refused",
+            Outcome::Failed => "failed",
+        }
+    }
+}
+
+/// More about an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// A text.
+    Text(String),
+    /// A number.
+    Number(u64),
+    /// Yes or no.
+    Flag(bool),
+    /// Several texts.
+    List(Vec<String>),
+}
+
+impl From<&str> for Detail {
+    fn from(text: &str) -> Self {
+        Detail::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Detail {
+    fn from(text: String) -> Self {
+        Detail::Text(text)
+    }
+}
+
+impl From<usize> for Detail {
+    fn from(number: usize) -> Self {
+        Detail::Number(number as u64)
+    }
+}
+
+impl From<bool> for Detail {
+    fn from(flag: bool) -> Self {
+        Detail::Flag(flag)
+    }
+}
+
+impl From<Vec<String>> for Detail {
+    fn from(list: Vec<String>) -> Self {
+        Detail::List(list)
+    }
+}
+
+/// One line of the audit log.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// UUIDv7.
+    pub id: Uuid,
+    /// When.
+    pub at: OffsetDateTime,
+    /// Who.
+    pub actor: Actor,
+    /// What.
+    pub action: Action,
+    /// To which, if it was one: never a phone number.
+    pub subject: Option<String>,
+    /// Whose data it was about or showed, each once, [`PHONES_LIMIT`] at most.
+    pub phones: Vec<Phone>,
+    /// Why, in the actor's words.
+    pub reason: Option<String>,
+    /// The request over HTTP.
+    pub request: Option<String>,
+    /// More about it: filters, counts, what was changed. No phone numbers, contents or secrets.
+    pub details: Vec<(&'static str, Detail)>,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+impl Entry {
+    /// About one thing.
+    #[must_use]
+    pub fn of(mut self, id: impl ToString) -> Entry {
+        self.subject = Some(id.to_string());
+        self
+    }
+
+    /// About these phones; each is named once.
+    #[must_use]
+    pub fn about<'a>(mut self, phones: impl IntoIterator<Item = &'a Phone>) -> Entry {
+        let mut known: std::collections::HashSet<&Phone> = std::collections::HashSet::new();
+        let all: Vec<&Phone> = phones.into_iter().filter(|phone| known.insert(phone)).collect();
+        let unnamed = all.len().saturating_sub(PHONES_LIMIT);
+        self.phones = all.into_iter().take(PHONES_LIMIT).cloned().collect();
+        if unnamed > 0 { self.with("phonesNotNamed", unnamed) } else { self }
+    }
+
+    /// With more about it.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, detail: impl Into<Detail>) -> Entry {
+        self.details.push((name, detail.into()));
+        self
+    }
+
+    /// With more about it, if there is more.
+    #[must_use]
+    pub fn with_some(self, name: &'static str, detail: Option<impl Into<Detail>>) -> Entry {
+        match detail {
+            Some(detail) => self.with(name, detail),
+            None => self,
+        }
+    }
+
+    /// With another end than that it was done.
+    #[must_use]
+    pub fn ended(mut self, outcome: Outcome) -> Entry {
+        self.outcome = outcome;
+        self
+    }
+
+    /// The phone that it is about, if that is one.
+    pub fn phone(&self) -> Option<&Phone> {
+        match self.phones.as_slice() {
+            [one] => Some(one),
+            _ => None,
+        }
+    }
+}
+
+/// Reads a reason; blank is none.
+///
+/// # Errors
+/// It is too long, or has characters that no text has.
+pub fn reason(text: &str) -> Result<Option<String>, FieldError> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    if text.chars().count() > REASON_LIMIT {
+        let message = format!("reason may have {REASON_LIMIT} characters at most");
+        return Err(FieldError::new("reason", "too_long", message));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(FieldError::new("reason", "invalid_character", "reason is one line of text"));
+    }
+    Ok(Some(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn actions_have_names_of_one_form_each_once() {
+        let mut names: Vec<&str> = Action::ALL.iter().map(|action| action.name()).collect();
+        for name in &names {
+            let (subject, verb) = name.split_once('.').unwrap();
+            let plain = |word: &str| word.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+            assert!(plain(subject) && plain(verb) && !subject.is_empty() && !verb.is_empty());
+            assert_eq!(Action::parse(name).unwrap().name(), *name);
+        }
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Action::ALL.len());
+        assert_eq!(Action::DeadLetterShow.subject(), "dead_letter");
+        assert_eq!(Action::parse("fly.away"), None);
+    }
+
+    #[test]
+    fn reasons_are_one_short_line() {
+        assert_eq!(reason("  "), Ok(None));
+        assert_eq!(reason(" ticket 7 "), Ok(Some("ticket 7".to_owned())));
+        assert!(reason(&"x".repeat(REASON_LIMIT)).is_ok());
+        assert!(reason(&"x".repeat(REASON_LIMIT + 1)).is_err());
+        assert!(reason("two\nlines").is_err());
+    }
+}

@@ -1,0 +1,251 @@
+//! The audit log: written with what it tells of, read by page, and cleared of old entries.
+
+use deadpool_postgres::{GenericClient, Transaction};
+use serde_json::{Map, Value};
+use time::OffsetDateTime;
+use tokio_postgres::{Row, types::ToSql};
+use uuid::Uuid;
+
+use super::{Client, Error};
+use crate::domain::{
+    Phone,
+    audit::{Detail, Entry},
+};
+
+/// Begins a transaction, to be ended with [`commit`].
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn begin(client: &mut Client) -> Result<Transaction<'_>, Error> {
+    Ok(client.transaction().await?)
+}
+
+/// Ends a transaction: what it changed and these entries are there together, or neither is.
+///
+/// # Errors
+/// Any failure of the database. Then nothing has changed, unless it could not be reached any more.
+pub async fn commit(transaction: Transaction<'_>, entries: &[Entry]) -> Result<(), Error> {
+    insert(&transaction, entries).await?;
+    Ok(transaction.commit().await?)
+}
+
+// An entry that was written before is not written again: a commit that was not heard is repeated.
+const INSERT: &str = "
+    WITH fresh AS (
+        INSERT INTO audit_log (id, at, actor_kind, actor, actor_name, token_id, action, subject_kind,
+                               subject_id, subject_phone, reason, request_id, details, outcome)
+        SELECT * FROM unnest(
+            $1::uuid[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::uuid[], $7::text[],
+            $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::jsonb[], $14::text[])
+        ON CONFLICT (id) DO NOTHING RETURNING id)
+    INSERT INTO audit_log_phones (phone, entry_id)
+    SELECT p.phone, p.entry_id FROM unnest($15::text[], $16::uuid[]) AS p(phone, entry_id)
+    JOIN fresh ON fresh.id = p.entry_id";
+
+/// Writes entries; in a transaction, together with what they tell of.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn insert(client: &impl GenericClient, entries: &[Entry]) -> Result<(), Error> {
+    if entries.is_empty() {
+        return Ok(());
+    }
+    fn column<'a, T>(entries: &'a [Entry], value: impl Fn(&'a Entry) -> T) -> Vec<T> {
+        entries.iter().map(value).collect()
+    }
+    let phones = entries.iter().flat_map(|e| e.phones.iter().map(|phone| (phone.as_str(), e.id)));
+    let (phones, of): (Vec<&str>, Vec<Uuid>) = phones.unzip();
+    let statement = client.prepare_cached(INSERT).await?;
+    client
+        .execute(
+            &statement,
+            &[
+                &column(entries, |e| e.id),
+                &column(entries, |e| e.at),
+                &column(entries, |e| e.actor.kind()),
+                &column(entries, |e| e.actor.id()),
+                &column(entries, |e| e.actor.name()),
+                &column(entries, |e| e.actor.token().map(|token| token.0)),
+                &column(entries, |e| e.action.name()),
+                &column(entries, |e| e.action.subject()),
+                &column(entries, |e| e.subject.as_deref()),
+                &column(entries, |e| e.phone().map(Phone::as_str)),
+                &column(entries, |e| e.reason.as_deref()),
+                &column(entries, |e| e.request.as_deref()),
+                &column(entries, details),
+                &column(entries, |e| e.outcome.name()),
+                &phones,
+                &of,
+            ],
+        )
+        .await?;
+    Ok(())
+}
+
+fn details(entry: &Entry) -> Value {
+    let value = |detail: &Detail| match detail {
+        Detail::Text(text) => Value::from(text.as_str()),
+        Detail::Number(number) => Value::from(*number),
+        Detail::Flag(flag) => Value::from(*flag),
+        Detail::List(list) => Value::from(list.as_slice()),
+    };
+    let fields = entry.details.iter().map(|(name, detail)| ((*name).to_owned(), value(detail)));
+    Value::Object(fields.collect::<Map<String, Value>>())
+}
+
+/// An entry as it is read. Its words are texts: another version may have written others.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// UUIDv7.
+    pub id: Uuid,
+    /// When.
+    pub at: OffsetDateTime,
+    /// `user`, `phone` or `command`.
+    pub actor_kind: String,
+    /// An id, a phone number, or `user@host`.
+    pub actor: String,
+    /// A business user's name at that time.
+    pub actor_name: Option<String>,
+    /// The token that was shown.
+    pub token: Option<Uuid>,
+    /// Such as `message.show`.
+    pub action: String,
+    /// What kind of thing it was about.
+    pub subject_kind: String,
+    /// Which, if it was one.
+    pub subject: Option<String>,
+    /// Whose data, if they were one phone's.
+    pub phone: Option<Phone>,
+    /// How many phones' data.
+    pub phones: i64,
+    /// Why.
+    pub reason: Option<String>,
+    /// The request over HTTP.
+    pub request: Option<String>,
+    /// More about it: a JSON object.
+    pub details: Value,
+    /// What came of it.
+    pub outcome: String,
+}
+
+/// Which entries are wanted. Conditions that are given must all hold.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Only of this time or later.
+    pub since: Option<OffsetDateTime>,
+    /// Only about this phone.
+    pub phone: Option<Phone>,
+    /// Only by this actor: an id, a name, a phone number, a token's id, `user@host`.
+    pub actor: Option<String>,
+    /// Only this action, or with a kind of thing (`message`) every action on one.
+    pub action: Option<String>,
+    /// Only older than this entry.
+    pub before: Option<Uuid>,
+}
+
+/// Entries by filter, newest first.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn list(client: &Client, filter: &Filter, limit: usize) -> Result<Vec<Recorded>, Error> {
+    let phone = filter.phone.as_ref().map(|phone| phone.as_str().to_owned());
+    let first = filter.since.map(first_id_of);
+    let mut values: Vec<&(dyn ToSql + Sync)> = Vec::new();
+    let mut conditions = vec!["true".to_owned()];
+    let mut add = |condition: &str, value| {
+        values.push(value);
+        conditions.push(condition.replace('?', &format!("${}", values.len())));
+    };
+    if let Some(since) = &filter.since {
+        add("a.at >= ?", since);
+    }
+    if let Some(first) = &first {
+        add("a.id >= ?", first);
+    }
+    if let Some(phone) = &phone {
+        add("p.phone = ?", phone);
+    }
+    if let Some(actor) = &filter.actor {
+        add("lower(?) IN (lower(a.actor), lower(a.actor_name), a.token_id::text)", actor);
+    }
+    if let Some(action) = &filter.action {
+        let by = if action.contains('.') { "a.action = ?" } else { "a.subject_kind = ?" };
+        add(by, action);
+    }
+    // By the column that its index is about, so that it is walked from there.
+    let ordered = if phone.is_some() { "p.entry_id" } else { "a.id" };
+    if let Some(before) = &filter.before {
+        add(&format!("{ordered} < ?"), before);
+    }
+    let from = match phone {
+        Some(_) => "audit_log_phones p JOIN audit_log a ON a.id = p.entry_id",
+        None => "audit_log a",
+    };
+    let sql = format!(
+        "SELECT a.id, a.at, a.actor_kind, a.actor, a.actor_name, a.token_id, a.action, \
+         a.subject_kind, a.subject_id, a.subject_phone, a.reason, a.request_id, a.details, \
+         a.outcome, (SELECT count(*) FROM audit_log_phones n WHERE n.entry_id = a.id) \
+         FROM {from} WHERE {} ORDER BY {ordered} DESC LIMIT {limit}",
+        conditions.join(" AND ")
+    );
+    client.query(&sql, &values).await?.iter().map(recorded).collect()
+}
+
+/// Below every id of this time, by which the index is not walked further back than needed. Some way
+/// below: ids are made a moment before or after the time that is written beside them.
+fn first_id_of(time: OffsetDateTime) -> Uuid {
+    let time = time - time::Duration::minutes(1);
+    let millis = u128::try_from(time.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
+    Uuid::from_u128(millis << 80)
+}
+
+fn recorded(row: &Row) -> Result<Recorded, Error> {
+    Ok(Recorded {
+        id: row.try_get(0)?,
+        at: row.try_get(1)?,
+        actor_kind: row.try_get(2)?,
+        actor: row.try_get(3)?,
+        actor_name: row.try_get(4)?,
+        token: row.try_get(5)?,
+        action: row.try_get(6)?,
+        subject_kind: row.try_get(7)?,
+        subject: row.try_get(8)?,
+        phone: row.try_get::<_, Option<&str>>(9)?.map(Phone::from_stored),
+        reason: row.try_get(10)?,
+        request: row.try_get(11)?,
+        details: row.try_get(12)?,
+        outcome: row.try_get(13)?,
+        phones: row.try_get(14)?,
+    })
+}
+
+/// Takes a phone number out of the audit log: what was done stays, whose data it was is gone.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn forget_phone(client: &impl GenericClient, phone: &Phone) -> Result<u64, Error> {
+    let text = phone.as_str();
+    for sql in [
+        "UPDATE audit_log SET subject_phone = NULL WHERE subject_phone = $1 \
+         AND id IN (SELECT entry_id FROM audit_log_phones WHERE phone = $1)",
+        "UPDATE audit_log SET actor = 'erased' WHERE actor_kind = 'phone' AND actor = $1",
+    ] {
+        client.execute(sql, &[&text]).await?;
+    }
+    Ok(client.execute("DELETE FROM audit_log_phones WHERE phone = $1", &[&text]).await?)
+}
+
+/// Deletes entries of before a time, at most `limit`, the oldest first. Returns how many.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn expire(client: &Client, before: OffsetDateTime, limit: i64) -> Result<u64, Error> {
+    // Ids grow with time, so the oldest are at the beginning.
+    let statement = client
+        .prepare_cached(
+            "DELETE FROM audit_log WHERE id IN \
+             (SELECT id FROM (SELECT id, at FROM audit_log ORDER BY id LIMIT $2) o WHERE at < $1)",
+        )
+        .await?;
+    Ok(client.execute(&statement, &[&before, &limit]).await?)
+}
