@@ -41,6 +41,7 @@ if [ "$purpose" = test ]; then
         have "$balancer" || [ -x "/usr/sbin/$balancer" ] || missing+=("$balancer")
     done
     have npm || missing+=(npm)
+    have promtool || missing+=(prometheus)
     # A browser, and another client's language, for the tests of the hub.
     have chromium || have chromium-browser || have google-chrome || missing+=(chromium)
     { have python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; } || missing+=(python3 python3-venv)

@@ -81,6 +81,7 @@ impl Problem {
 
     /// The whole answer.
     pub fn into_response(self) -> Response {
+        metrics::counter!("esh3ar_errors_total", "way" => "http", "code" => self.code).increment(1);
         let mut response = raw(self.status, self.to_json().to_string());
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

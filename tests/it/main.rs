@@ -37,6 +37,7 @@ mod limits;
 mod listen;
 mod machine;
 mod migrations;
+mod observability;
 mod properties;
 mod rabbit;
 mod replicas;
