@@ -60,6 +60,9 @@ const ROOMS: &[(&str, &[&str])] = &[
 const STORE_TYPES: &[(&[&str], &str)] = &[
     (&["messages", "Filter"], "the query of a list, filled from the URL"),
     (&["dead_letters", "Filter"], "which dead letters, filled from the URL or a body"),
+    (&["conversations", "Filter"], "which conversations, filled from the URL"),
+    (&["audit", "Filter"], "which entries of the audit log, filled from the URL"),
+    (&["accounts", "MobileStatus"], "whether a number counts as proved, from a body"),
     (&["accounts", "BusinessUser"], "a business user, turned into JSON"),
     (&["accounts", "MobileUser"], "a mobile user, turned into JSON"),
     (&["tokens", "Listed"], "a token without itself, turned into JSON"),

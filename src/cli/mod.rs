@@ -20,6 +20,7 @@ mod mobiles;
 mod opened;
 pub mod output;
 pub mod privilege;
+mod remote;
 mod serve;
 mod tokens;
 mod users;
@@ -36,6 +37,7 @@ use crate::{
 };
 use exit::{Failure, Kind};
 use output::{Format, Output};
+use remote::RemoteArgs;
 
 /// Self-hosted messaging: from a business to its users' phones, and what became of it.
 #[derive(Debug, Parser)]
@@ -55,6 +57,8 @@ struct Global {
     /// Folder of the embedded parts
     #[arg(long, global = true, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    remote: RemoteArgs,
     /// How data are printed
     #[arg(short, long, global = true, value_enum, default_value = "table")]
     output: Format,
@@ -139,6 +143,8 @@ pub struct Setup {
     loaded: Loaded,
     data_dir: PathBuf,
     output: Output,
+    /// Where administration is carried out, if elsewhere.
+    remote: RemoteArgs,
 }
 
 fn dispatch(cli: Cli) -> Result<(), Failure> {
@@ -148,6 +154,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Man => return manual::page(),
         _ => {}
     }
+    let remote = remote(&cli)?;
     let mut flags = Vec::new();
     if let Some(folder) = &cli.global.data_dir {
         flags.push(("data_dir", absolute(folder)?, "--data-dir"));
@@ -182,7 +189,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         (None, Command::Bench(arguments)) if arguments.starts_its_own() => bench::folder(),
         (None, _) => privilege::default_data_dir(),
     };
-    let setup = Setup { loaded, data_dir, output };
+    let setup = Setup { loaded, data_dir, output, remote };
     if let Command::Config(configuration::ConfigCommand::Show) = &cli.command {
         configuration::show(&setup);
         return Ok(());
@@ -191,7 +198,8 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Conversation(command) => command.open_file()?,
         _ => None,
     };
-    if setup.loaded.config.database.url.is_none() || serving {
+    let elsewhere = setup.remote.url.is_some();
+    if !elsewhere && (setup.loaded.config.database.url.is_none() || serving) {
         file = privilege::drop_root(&setup.data_dir, file)?;
     }
     privilege::raise_file_limit();
@@ -229,6 +237,42 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Err(Failure::new(Kind::Failed, "standard output could not be written")
             .hint("what was asked is done; a token that was not shown should be revoked"))
     }
+}
+
+/// Where administration is to be carried out. An address given for what is done on this machine only is
+/// a mistake that must not pass unnoticed.
+fn remote(cli: &Cli) -> Result<RemoteArgs, Failure> {
+    let mut remote = cli.global.remote.clone();
+    let administers = matches!(
+        cli.command,
+        Command::User(_)
+            | Command::Mobile(_)
+            | Command::Token(_)
+            | Command::Message(_)
+            | Command::Conversation(_)
+            | Command::Dlq(_)
+            | Command::Audit(_)
+    );
+    // These have an address of their own, for their clients.
+    let connects = matches!(cli.command, Command::Listen(_) | Command::Chat(_) | Command::Bench(_));
+    if connects {
+        return Ok(RemoteArgs::default());
+    }
+    if !administers {
+        if remote.url.is_some() {
+            return Err(Failure::new(Kind::Usage, "this command works on its own machine only")
+                .hint("run it on the server, without --url"));
+        }
+        return Ok(remote);
+    }
+    if remote.url.is_some() && cli.global.data_dir.is_some() {
+        let what = "--url means a server elsewhere, --data-dir a folder of this machine";
+        return Err(Failure::new(Kind::Usage, what).hint("give one of them"));
+    }
+    if remote.url.is_none() && cli.global.data_dir.is_none() {
+        remote.url = std::env::var("ESH3AR_URL").ok().filter(|url| !url.is_empty());
+    }
+    Ok(remote)
 }
 
 fn sources(

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{Setup, exit::Failure, privilege};
+use super::privilege;
 use crate::app::By;
 
 /// Why.
@@ -21,15 +21,16 @@ pub(super) struct Because {
     text: Option<String>,
 }
 
-impl Setup {
-    /// Whoever runs this command, with why.
-    pub(super) fn by(&self, why: &Why) -> Result<By, Failure> {
-        Ok(operator().because(why.text.as_deref())?)
+impl Why {
+    /// As it was written.
+    pub(super) fn text(&self) -> Option<&str> {
+        self.text.as_deref()
     }
+}
 
-    /// The same where `--reason` names a filter.
-    pub(super) fn by_because(&self, why: &Because) -> Result<By, Failure> {
-        Ok(operator().because(why.text.as_deref())?)
+impl From<Because> for Why {
+    fn from(because: Because) -> Why {
+        Why { text: because.text }
     }
 }
 

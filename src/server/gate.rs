@@ -8,7 +8,6 @@ use std::{
 
 use ::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use hyper::body::Incoming;
-use tower_service::Service as _;
 use warp::reply::Response;
 
 use super::{
@@ -140,19 +139,13 @@ impl Gate {
         let context: Shared = Arc::new(Context {
             app: self.app,
             caller,
+            operator: None,
             route: format!("{} {}", parts.method, path),
             query: parts.uri.query().unwrap_or_default().to_owned(),
             headers: std::mem::take(&mut parts.headers),
             body,
         });
-        let mut inner = Request::new(http_body_util::Empty::<bytes::Bytes>::new());
-        *inner.method_mut() = parts.method;
-        *inner.uri_mut() = parts.uri;
-        inner.extensions_mut().insert(context);
-        match warp::service(self.routes).call(inner).await {
-            Ok(response) => Ok(response),
-            Err(never) => match never {},
-        }
+        Ok(routes::answer(self.routes, context, parts.method, parts.uri).await)
     }
 }
 

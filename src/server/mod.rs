@@ -6,6 +6,7 @@ pub mod context;
 pub mod gate;
 pub mod http;
 pub mod hub;
+pub mod inside;
 pub mod legacy;
 pub mod listen;
 pub mod reply;

@@ -175,7 +175,8 @@ pub fn conversations(found: &[Conversation], limit: usize, of: &Party) -> Vec<u8
 pub struct ConversationCursor(pub Cursor);
 
 impl ConversationCursor {
-    fn of(conversation: &Conversation) -> ConversationCursor {
+    /// After a conversation.
+    pub fn of(conversation: &Conversation) -> ConversationCursor {
         ConversationCursor(Cursor { last_at: conversation.last_at, id: conversation.id })
     }
 
@@ -259,6 +260,21 @@ pub fn timeline(message: &Message, events: &[Event]) -> Vec<Step> {
     steps
 }
 
+/// A message and every step of its way.
+#[derive(Debug, Serialize)]
+pub struct MessageStoryView<'a> {
+    #[serde(flatten)]
+    message: MessageView<'a>,
+    timeline: Vec<Step>,
+}
+
+impl<'a> MessageStoryView<'a> {
+    /// Of a message and what unusual happened to it.
+    pub fn new(message: &'a Message, events: &[Event]) -> MessageStoryView<'a> {
+        MessageStoryView { message: message.into(), timeline: timeline(message, events) }
+    }
+}
+
 /// What became of a message, for people and scripts.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -273,7 +289,7 @@ pub struct ExplanationView {
 struct VerdictView {
     code: &'static str,
     sentence: String,
-    /// A command of the administrator's: only the command line shows it.
+    /// A command of the administrator's: only administrators are shown it.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
 }

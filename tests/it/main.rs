@@ -8,6 +8,7 @@
 )]
 
 mod access;
+mod admin_api;
 mod api;
 mod audit_log;
 mod bad_input;
