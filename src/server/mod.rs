@@ -8,6 +8,7 @@ pub mod http;
 pub mod hub;
 pub mod legacy;
 pub mod listen;
+pub mod pulse;
 pub mod reply;
 pub mod routes;
 pub mod tls;
