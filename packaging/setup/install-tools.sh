@@ -24,7 +24,7 @@ have cargo || {
 
 missing=()
 have cc || missing+=(gcc libc6-dev)
-if ! have initdb && ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && ! compgen -G '/usr/pgsql-*/bin/initdb' >/dev/null; then
+if [ "$purpose" != package ] && ! have initdb && ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && ! compgen -G '/usr/pgsql-*/bin/initdb' >/dev/null; then
     missing+=(postgresql)
 fi
 if [ "$purpose" = cluster ] || [ "$purpose" = test ]; then

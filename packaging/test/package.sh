@@ -12,6 +12,7 @@ cd "$(dirname "$0")/../.."
 binary=${1:-target/debug/esh3ar}
 if [ "$(id -u)" -ne 0 ]; then
     echo "The package is tried in a chroot, as root."
+    command -v sudo >/dev/null || { echo "error: there is no sudo; hint: run $0 as root" >&2; exit 69; }
     exec sudo -- "$0" "$binary"
 fi
 [ -x "$binary" ] || { echo "error: $binary is not there; hint: make build" >&2; exit 69; }
@@ -140,6 +141,9 @@ stop() {
 }
 serve
 until_it "signs of life" grep -q WATCHDOG=1 "$try/notify.log"
+for line in 'Seccomp:.2' 'NoNewPrivs:.1' 'CapBnd:.0000000000000000'; do
+    grep -q "$line" "/proc/$serving/status" || fail "what serves is not confined: no $line"
+done
 inside esh3ar -q user add Shop --permission SendMessages >/dev/null
 inside esh3ar -q mobile add 771234567 --verified >/dev/null
 shop=$(inside esh3ar -q token create --user Shop -o json | field token)
@@ -191,6 +195,11 @@ rpms() { rpm --root "$root" --dbpath /var/lib/rpm --nodeps "$@" >>"$try/rpm.log"
 rpms -i "$old_rpm"
 [ "$(inside stat -c '%a %U' /var/lib/esh3ar)" = '700 esh3ar' ] || fail "the rpm's data folder is not esh3ar's own"
 grep -q 'Begin with: esh3ar init' "$try/rpm.log" || fail "the rpm does not say how to go on"
+# Without any configuration, and with the database made inside the unit's walls.
+more=(ESH3AR__METRICS__LISTEN=127.0.0.1:0 ESH3AR__HTTP__LISTEN=127.0.0.1:0)
+serve
+stop
+more=()
 made=$(inside esh3ar init --listen "127.0.0.1:$port" -o json 2>>"$try/init.log") || fail "esh3ar init from the rpm"
 [[ $(field token <<<"$made") == esh_* ]] || fail "init made no token: $made"
 rpms -U "$new_rpm"

@@ -223,7 +223,9 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Conversation(command) => command.open_file()?,
         _ => None,
     };
-    if setup.loaded.config.database.url.is_none() || serving {
+    // What the service's user cannot read is a fault that root would not see.
+    let looks = matches!(cli.command, Command::Doctor(_));
+    if setup.loaded.config.database.url.is_none() || serving || looks {
         file = privilege::drop_root(&setup.data_dir, file, setup.again.file.as_deref())?;
     }
     privilege::raise_file_limit();

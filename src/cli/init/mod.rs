@@ -14,13 +14,18 @@ use serde::Serialize;
 use super::{
     Setup,
     exit::{Failure, Kind},
-    opened, privilege,
+    opened, privilege, why,
 };
 use crate::{
     app::{App, tokens::Lifetime},
     domain::{Party, Permission, Permissions},
     store::accounts::BusinessUser,
 };
+
+/// Among so many users the administrator is looked for.
+const MOST_USERS: usize = 10_000;
+/// Of the newest so many tokens one has to be valid, or the administrator gets another.
+const MOST_TOKENS: usize = 200;
 
 /// Asks on a terminal for what is not given; elsewhere, and with --yes, the defaults are taken.
 #[derive(Debug, Args)]
@@ -161,7 +166,8 @@ async fn administrator(
     arguments: &InitArgs,
 ) -> Result<(String, Option<String>), Failure> {
     app.connection_secret().await?;
-    let users = app.list_users().await?;
+    let by = why::operator().because(Some("esh3ar init"))?;
+    let users = app.list_users(&by, None, MOST_USERS).await?;
     let wanted = |user: &&BusinessUser| match &arguments.admin {
         Some(name) => user.name.to_lowercase() == name.to_lowercase(),
         None => user.permissions.has(Permission::Admin) && user.disabled_at.is_none(),
@@ -186,12 +192,12 @@ async fn administrator(
             };
             let permissions = Permissions::parse("Admin")
                 .map_err(|error| Failure::new(Kind::Failed, error.to_string()))?;
-            app.add_user(&name, permissions, None).await?
+            app.add_user(&by, &name, permissions, None).await?
         }
     };
     let owner = Party::Business(admin.id);
     let now = app.clock().now();
-    let tokens = app.list_tokens(Some(&owner)).await?;
+    let tokens = app.list_tokens(&by, Some(&owner), None, MOST_TOKENS).await?;
     let has_one = tokens.iter().any(|token| {
         token.revoked_at.is_none() && token.expires_at.is_none_or(|expires_at| expires_at > now)
     });
@@ -199,7 +205,7 @@ async fn administrator(
         setup.output.note(&format!("{} has a token already; it is kept", admin.name));
         return Ok((admin.name, None));
     }
-    let issued = app.issue_token(&owner, Lifetime::Usual).await?;
+    let issued = app.issue_token(&by, &owner, Lifetime::Usual).await?;
     Ok((admin.name, Some(issued.token)))
 }
 
