@@ -83,6 +83,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("http_body_util", &["server", "load"]),
     ("tower_service", &["server"]),
     ("tokio_rustls", &["server", "load"]),
+    ("x509_parser", &["server"]),
     ("tokio_tungstenite", &["server", "client", "load"]),
     ("reqwest", &["client"]),
     ("clap", &["cli"]),

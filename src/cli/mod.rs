@@ -12,6 +12,7 @@ mod dlq;
 mod doctor;
 mod drain;
 pub mod exit;
+mod init;
 mod listen;
 mod manual;
 mod messages;
@@ -22,6 +23,7 @@ pub mod output;
 pub mod privilege;
 mod remote;
 mod serve;
+mod service;
 mod tokens;
 mod users;
 mod why;
@@ -32,12 +34,15 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::{
-    config::{self, Loaded, LogFormat, Sources},
+    config::{self, Loaded, LogFormat, Sources, describe},
     telemetry,
 };
 use exit::{Failure, Kind};
 use output::{Format, Output};
 use remote::RemoteArgs;
+
+/// Where the configuration is unless somebody says otherwise.
+const USUAL_CONFIG: &str = "/etc/esh3ar/esh3ar.toml";
 
 /// Self-hosted messaging: from a business to its users' phones, and what became of it.
 #[derive(Debug, Parser)]
@@ -78,6 +83,8 @@ enum Command {
     Worker,
     /// Start an appliance of its own and send a first message through it
     Demo(demo::DemoArgs),
+    /// Write a configuration, make keys and the first administrator's token
+    Init(init::InitArgs),
     /// Bring the database's schema up to date
     Migrate(migrate::MigrateArgs),
     /// Business users
@@ -113,14 +120,14 @@ enum Command {
     #[command(subcommand)]
     Config(configuration::ConfigCommand),
     /// Check configuration and dependencies, and say what to do about each fault
-    Doctor,
+    Doctor(doctor::DoctorArgs),
     /// Print completions for a shell
     Completions {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Print the manual page
-    Man,
+    /// Print the manual page, or write one for each command
+    Man(manual::ManArgs),
 }
 
 /// Runs the command line of this process.
@@ -145,13 +152,27 @@ pub struct Setup {
     output: Output,
     /// Where administration is carried out, if elsewhere.
     remote: RemoteArgs,
+    again: service::Again,
+    level: telemetry::log::Level,
 }
 
 fn dispatch(cli: Cli) -> Result<(), Failure> {
-    let output = Output::new(cli.global.output, cli.global.quiet);
+    let format = match &cli.command {
+        Command::Doctor(arguments) => arguments.format(cli.global.output),
+        _ => cli.global.output,
+    };
+    let output = Output::new(format, cli.global.quiet);
     match &cli.command {
         Command::Completions { shell } => return manual::completions(*shell),
-        Command::Man => return manual::page(),
+        Command::Man(arguments) => return manual::pages(arguments),
+        Command::Config(configuration::ConfigCommand::Default) => {
+            output.text(&describe::default_file());
+            return Ok(());
+        }
+        Command::Config(configuration::ConfigCommand::Doc) => {
+            output.text(&describe::markdown());
+            return Ok(());
+        }
         _ => {}
     }
     let remote = remote(&cli)?;
@@ -168,11 +189,22 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         let level = if cli.global.verbose == 1 { "debug" } else { "trace" };
         flags.push(("log.level", level.to_owned(), "-v"));
     }
-    let sources = sources(cli.global.config.as_deref(), flags)?;
+    let file = match &cli.command {
+        Command::Init(arguments) => {
+            let Global { config, data_dir, .. } = &cli.global;
+            Some(init::write_file(arguments, config.as_deref(), data_dir.as_deref(), &output)?)
+        }
+        _ => cli.global.config.clone(),
+    };
+    let again = service::Again { file, flags };
+    let sources = sources(again.file.as_deref(), again.flags.clone())?;
     if let Command::Config(configuration::ConfigCommand::Check) = &cli.command {
         return configuration::check(output, sources);
     }
-    let loaded = config::load(sources)?;
+    let loaded = match (config::load(sources), &cli.command) {
+        (Err(errors), Command::Doctor(_)) => return Err(doctor::misconfigured(&output, &errors)),
+        (loaded, _) => loaded?,
+    };
     let json = match loaded.config.log.format {
         LogFormat::Auto => None,
         LogFormat::Text => Some(false),
@@ -181,7 +213,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
     // Commands print what they have to say; only what serves has a log worth reading by default.
     let serving = matches!(cli.command, Command::Serve(_) | Command::Worker);
     let level = if serving || cli.global.verbose > 0 { &loaded.config.log.level } else { "warn" };
-    telemetry::log::init(level, json)
+    let level = telemetry::log::init(level, json)
         .map_err(|error| Failure::new(Kind::Config, error.to_string()))?;
     let data_dir = match (&loaded.config.data_dir, &cli.command) {
         (Some(folder), _) => folder.clone(),
@@ -189,7 +221,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         (None, Command::Bench(arguments)) if arguments.starts_its_own() => bench::folder(),
         (None, _) => privilege::default_data_dir(),
     };
-    let setup = Setup { loaded, data_dir, output, remote };
+    let setup = Setup { loaded, data_dir, output, remote, again, level };
     if let Command::Config(configuration::ConfigCommand::Show) = &cli.command {
         configuration::show(&setup);
         return Ok(());
@@ -199,8 +231,10 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         _ => None,
     };
     let elsewhere = setup.remote.url.is_some();
-    if !elsewhere && (setup.loaded.config.database.url.is_none() || serving) {
-        file = privilege::drop_root(&setup.data_dir, file)?;
+    // What the service's user cannot read is a fault that root would not see.
+    let looks = matches!(cli.command, Command::Doctor(_));
+    if !elsewhere && (setup.loaded.config.database.url.is_none() || serving || looks) {
+        file = privilege::drop_root(&setup.data_dir, file, setup.again.file.as_deref())?;
     }
     privilege::raise_file_limit();
     crate::client::prepare();
@@ -225,8 +259,9 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             Command::Audit(command) => audit::run(&setup, command).await,
             Command::Drain(arguments) => drain::run(&setup, &arguments).await,
             Command::Bench(arguments) => Box::pin(bench::run(&setup, &arguments)).await,
-            Command::Doctor => doctor::run(&setup).await,
-            Command::Config(_) | Command::Completions { .. } | Command::Man => Ok(()),
+            Command::Doctor(arguments) => Box::pin(doctor::run(&setup, &arguments)).await,
+            Command::Init(arguments) => Box::pin(init::run(&setup, &arguments)).await,
+            Command::Config(_) | Command::Completions { .. } | Command::Man(_) => Ok(()),
         }
     });
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
@@ -279,8 +314,7 @@ fn sources(
     file: Option<&std::path::Path>,
     flags: Vec<(&'static str, String, &'static str)>,
 ) -> Result<Sources, Failure> {
-    const USUAL: &str = "/etc/esh3ar/esh3ar.toml";
-    let path = file.map_or_else(|| PathBuf::from(USUAL), PathBuf::from);
+    let path = file.map_or_else(|| PathBuf::from(USUAL_CONFIG), PathBuf::from);
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => Some((path.display().to_string(), text)),
         Err(error) if file.is_none() && error.kind() == std::io::ErrorKind::NotFound => None,

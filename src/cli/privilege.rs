@@ -37,6 +37,14 @@ pub fn operator() -> String {
         .unwrap_or_else(|| format!("uid {}", getuid()))
 }
 
+/// Says to the same which configuration file it has just been given.
+const CARRIED: &str = "ESH3AR_CARRIED_CONFIG";
+
+/// The configuration file that root chose or wrote before it became this user.
+pub fn carried() -> Option<PathBuf> {
+    env::var_os(CARRIED).map(PathBuf::from)
+}
+
 /// Whether the file that this command is to write was opened by root, as its standard output.
 pub fn output_is_file() -> bool {
     env::var_os(OUTPUT_IS_FILE).is_some()
@@ -62,15 +70,19 @@ pub fn default_data_dir() -> PathBuf {
 
 /// When root: makes the data folder, gives it to the appliance's user and starts this same command
 /// again as that user, with its output going to `out` if there is one: a file that root opened is not the
-/// user's to open. Returns the file when there is nothing to do.
+/// user's to open. `config` is where the configuration was found. Returns the file when there is nothing to do.
 ///
 /// # Errors
 /// There is no user to become, or the folder cannot be its.
-pub fn drop_root(data_dir: &Path, out: Option<File>) -> Result<Option<File>, Failure> {
+pub fn drop_root(
+    data_dir: &Path,
+    out: Option<File>,
+    config: Option<&Path>,
+) -> Result<Option<File>, Failure> {
     if !geteuid().is_root() {
         return Ok(out);
     }
-    let user = become_whom(data_dir)?;
+    let user = user_of(data_dir)?;
     give_folder(data_dir, &user)?;
     let data_dir = data_dir.canonicalize().map_err(|error| unusable(data_dir, &error))?;
     let mut arguments = env::args_os();
@@ -79,6 +91,9 @@ pub fn drop_root(data_dir: &Path, out: Option<File>) -> Result<Option<File>, Fai
     let mut command = Command::new("/proc/self/exe");
     if let Some(out) = out {
         command.stdout(out).env(OUTPUT_IS_FILE, "1");
+    }
+    if let Some(config) = config {
+        command.env(CARRIED, config);
     }
     let error = command
         .arg0(name)
@@ -92,7 +107,11 @@ pub fn drop_root(data_dir: &Path, out: Option<File>) -> Result<Option<File>, Fai
     Err(Failure::new(Kind::Failed, format!("cannot go on as user {}: {error}", user.name)))
 }
 
-fn become_whom(data_dir: &Path) -> Result<User, Failure> {
+/// Who runs the appliance of a folder when root starts it.
+///
+/// # Errors
+/// There is no user to become.
+pub fn user_of(data_dir: &Path) -> Result<User, Failure> {
     // A folder that has an owner stays its owner's: commands of root then fit the service.
     let owner = fs::metadata(data_dir).ok().map(|metadata| metadata.uid()).filter(|uid| *uid != 0);
     let user = match owner {

@@ -9,6 +9,7 @@ pub mod hub;
 pub mod inside;
 pub mod legacy;
 pub mod listen;
+pub mod pulse;
 pub mod reply;
 pub mod routes;
 pub mod tls;

@@ -8,6 +8,7 @@ pub mod accounts;
 pub mod audit;
 pub mod books;
 pub mod chat;
+pub mod checkup;
 pub mod conversations;
 pub mod dead_letters;
 pub mod embedded;
