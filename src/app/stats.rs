@@ -14,6 +14,7 @@ use crate::{
     store::{nodes, stats},
 };
 
+pub use super::Role;
 pub use crate::store::{
     nodes::Node,
     stats::{DatabaseFacts, DeadOfClass, SEEN, Slow},

@@ -44,4 +44,5 @@ mod rabbit;
 mod replicas;
 mod shared;
 mod support;
+mod top;
 mod transports;
