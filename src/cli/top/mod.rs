@@ -9,10 +9,13 @@ mod terminal;
 mod text;
 mod view;
 
-use std::{io::IsTerminal as _, sync::Arc};
+use std::{
+    io::IsTerminal as _,
+    sync::{Arc, atomic::Ordering},
+};
 
 use clap::Args;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 
 use super::{
     Setup,
@@ -20,10 +23,11 @@ use super::{
     opened::{self, Opened},
     output::Format,
     serve::StopSignals,
+    why::Why,
 };
 use crate::{app::Clock, server::view::stats::StatsView};
 use model::{Effect, Look, Model, Msg};
-use source::{EVERY, Source};
+use source::{EVERY, Source, Wishes};
 use terminal::{Keys, Screen};
 
 #[derive(Debug, Args)]
@@ -34,9 +38,11 @@ pub(super) struct TopArgs {
     /// Change nothing: no requeue
     #[arg(long)]
     readonly: bool,
-    /// Show phone numbers whole
+    /// Show phone numbers whole; whose is recorded in the audit log
     #[arg(long)]
     numbers: bool,
+    #[command(flatten)]
+    why: Why,
 }
 
 impl TopArgs {
@@ -70,8 +76,13 @@ async fn print(
     arguments: &TopArgs,
     stream: bool,
 ) -> Result<(), Failure> {
+    let by = setup.by(&arguments.why)?;
     loop {
-        let stats = StatsView::new(&opened.app.stats().await?, arguments.numbers);
+        let snapshot = match arguments.numbers {
+            true => opened.app.stats_with_numbers(&by).await?,
+            false => opened.app.stats().await?,
+        };
+        let stats = StatsView::new(&snapshot, arguments.numbers);
         if setup.output.is_table() {
             setup.output.text(&report::page(&stats));
         } else {
@@ -96,6 +107,7 @@ fn look(variable: impl Fn(&str) -> Option<String>) -> Look {
 }
 
 async fn live(setup: &Setup, arguments: &TopArgs) -> Result<(), Failure> {
+    let by = setup.by(&arguments.why)?;
     let mut signals = StopSignals::listen()?;
     let look = look(|name| std::env::var(name).ok());
     let mut model = Model::new(look, arguments.readonly, arguments.numbers, Clock::System.now());
@@ -113,7 +125,7 @@ async fn live(setup: &Setup, arguments: &TopArgs) -> Result<(), Failure> {
         () = signals.next() => return Ok(()),
     };
     let opened = opened?;
-    let source = Source::Local(opened.app.clone());
+    let source = Source::Local(opened.app.clone(), by);
     let result = tokio::select! {
         result = drive(&mut model, &mut screen, &mut keys, source) => result,
         () = signals.next() => Ok(()),
@@ -140,8 +152,9 @@ async fn drive(
     source: Source,
 ) -> Result<(), Failure> {
     let (tell, mut told) = mpsc::channel(16);
-    let again = Arc::new(Notify::new());
-    let mut watching = tokio::spawn(source.clone().watch(tell.clone(), Arc::clone(&again)));
+    let wishes = Arc::new(Wishes::default());
+    wishes.numbers.store(model.numbers, Ordering::Release);
+    let mut watching = tokio::spawn(source.clone().watch(tell.clone(), Arc::clone(&wishes)));
     let mut seconds = tokio::time::interval(std::time::Duration::from_secs(1));
     seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     let result = loop {
@@ -162,7 +175,11 @@ async fn drive(
         model.now = Clock::System.now();
         match model.update(msg) {
             Some(Effect::Quit) => break Ok(()),
-            Some(effect) => act(effect, &source, &tell, &again),
+            Some(Effect::Look) => {
+                wishes.numbers.store(model.numbers, Ordering::Release);
+                wishes.again.notify_one();
+            }
+            Some(effect) => act(effect, &source, &tell),
             None => {}
         }
         if let Err(failure) = screen.draw(model) {
@@ -174,11 +191,10 @@ async fn drive(
 }
 
 /// Does what is to be done beside the screen, which never waits for it.
-fn act(effect: Effect, source: &Source, tell: &mpsc::Sender<Msg>, again: &Arc<Notify>) {
+fn act(effect: Effect, source: &Source, tell: &mpsc::Sender<Msg>) {
     let (source, tell) = (source.clone(), tell.clone());
     match effect {
-        Effect::Quit => {}
-        Effect::Look => again.notify_one(),
+        Effect::Quit | Effect::Look => {}
         Effect::Tell(id) => {
             tokio::spawn(async move {
                 let story = source.story(id).await.map_err(|error| error.to_string());

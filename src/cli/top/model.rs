@@ -16,7 +16,7 @@ use crate::{
     store::dead_letters::DeadLetter,
 };
 
-/// What was found when it was last looked; phone numbers are whole.
+/// What was found when it was last looked; phone numbers are whole only if they were asked for.
 #[derive(Clone, Debug)]
 pub(super) struct Data {
     pub(super) stats: StatsView,
@@ -170,6 +170,11 @@ impl Model {
                 }
             }
             Msg::Looked(Ok(data)) => {
+                if let Some(Open::Letter(open, _)) = &mut self.open
+                    && let Some(same) = data.letters.iter().find(|letter| letter.id == open.id)
+                {
+                    **open = same.clone();
+                }
                 self.data = Some(*data);
                 self.trouble = None;
                 self.settle();
@@ -254,7 +259,10 @@ impl Model {
         match code {
             KeyCode::Char('q') => return Some(Effect::Quit),
             KeyCode::Char('?') => self.mode = Mode::Help,
-            KeyCode::Char('n') => self.numbers = !self.numbers,
+            KeyCode::Char('n') => {
+                self.numbers = !self.numbers;
+                return Some(Effect::Look);
+            }
             KeyCode::Char('r') => self.ask(),
             KeyCode::Esc if self.open.is_some() => self.open = None,
             KeyCode::Esc => {

@@ -203,7 +203,7 @@ fn tab_goes_round_and_quits_are_heard() {
 }
 
 #[test]
-fn a_filter_narrows_every_list_by_what_is_masked_too() {
+fn a_filter_narrows_every_list() {
     let mut model = model(Look::default());
     press(&mut model, KeyCode::Char('/'));
     // What quits elsewhere is a letter here.

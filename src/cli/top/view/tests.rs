@@ -9,7 +9,7 @@ use time::Duration;
 use uuid::Uuid;
 
 use super::super::model::{
-    Msg,
+    Effect, Msg,
     tests::{data, model, now, press, story},
 };
 use super::*;
@@ -193,7 +193,8 @@ fn a_letter_shows_its_story_and_the_commands_for_it() {
         ],
     );
     assert!(!shown.contains("secret"), "contents are nobody's business here");
-    press(&mut model, KeyCode::Char('n'));
+    let asked = press(&mut model, KeyCode::Char('n'));
+    assert_eq!(asked, Some(Effect::Look), "whole numbers have to be asked for");
     shows(&text(&model, 100, 30), &["to         +967771234567"]);
     // What does not fit is scrolled to, and not past.
     let small = text(&model, 60, 12);
