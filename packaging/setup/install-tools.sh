@@ -42,6 +42,8 @@ if [ "$purpose" = test ]; then
     done
     have npm || missing+=(npm)
     have promtool || missing+=(prometheus)
+    # A terminal for the dashboard.
+    have tmux || missing+=(tmux)
     # A browser, and another client's language, for the tests of the hub.
     have chromium || have chromium-browser || have google-chrome || missing+=(chromium)
     { have python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; } || missing+=(python3 python3-venv)

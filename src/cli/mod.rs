@@ -25,6 +25,7 @@ mod remote;
 mod serve;
 mod service;
 mod tokens;
+mod top;
 mod users;
 mod why;
 mod worker;
@@ -112,6 +113,8 @@ enum Command {
     /// Whether the books balance; who looked at whose data
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// How the installation does, live
+    Top(top::TopArgs),
     /// Empty this machine's gateway for maintenance, without a storm of reconnects
     Drain(drain::DrainArgs),
     /// Measure what an installation on this machine can do
@@ -212,7 +215,12 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
     };
     // Commands print what they have to say; only what serves has a log worth reading by default.
     let serving = matches!(cli.command, Command::Serve(_) | Command::Worker);
-    let level = if serving || cli.global.verbose > 0 { &loaded.config.log.level } else { "warn" };
+    let level = match &cli.command {
+        // It shows on the terminal itself what there is to say.
+        Command::Top(arguments) if arguments.is_live(cli.global.output) => "off",
+        _ if serving || cli.global.verbose > 0 => &loaded.config.log.level,
+        _ => "warn",
+    };
     let level = telemetry::log::init(level, json)
         .map_err(|error| Failure::new(Kind::Config, error.to_string()))?;
     let data_dir = match (&loaded.config.data_dir, &cli.command) {
@@ -257,6 +265,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             Command::Chat(arguments) => Box::pin(chat::run(&setup, &arguments)).await,
             Command::Dlq(command) => dlq::run(&setup, command).await,
             Command::Audit(command) => audit::run(&setup, command).await,
+            Command::Top(arguments) => Box::pin(top::run(&setup, &arguments)).await,
             Command::Drain(arguments) => drain::run(&setup, &arguments).await,
             Command::Bench(arguments) => Box::pin(bench::run(&setup, &arguments)).await,
             Command::Doctor(arguments) => Box::pin(doctor::run(&setup, &arguments)).await,

@@ -46,4 +46,5 @@ mod replicas;
 mod service;
 mod shared;
 mod support;
+mod top;
 mod transports;
