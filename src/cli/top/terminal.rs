@@ -1,7 +1,7 @@
 //! The terminal: taken, drawn on, listened to, and given back however the program ends.
 
 use std::{
-    io::{self, Stdout},
+    io,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -42,10 +42,8 @@ impl Screen {
     }
 
     pub(super) fn draw(&mut self, model: &Model) -> Result<(), Failure> {
-        let drawn: Result<
-            _,
-            <ratatui::backend::CrosstermBackend<Stdout> as ratatui::backend::Backend>::Error,
-        > = self.terminal.draw(|frame| view::draw(frame, model));
+        stumble(model);
+        let drawn = self.terminal.draw(|frame| view::draw(frame, model));
         drawn.map(|_| ()).map_err(|error| failed(&error))
     }
 
@@ -73,6 +71,14 @@ impl Screen {
             }
         });
         Keys { told }
+    }
+}
+
+/// Where a test lets the dashboard panic, in development builds only.
+fn stumble(model: &Model) {
+    let here = cfg!(debug_assertions) && model.data.is_some();
+    if here && std::env::var("ESH3AR_FAILPOINT").is_ok_and(|name| name == "top_draw") {
+        panic!("a test wanted this");
     }
 }
 
