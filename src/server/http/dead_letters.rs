@@ -18,9 +18,10 @@ use crate::{
 };
 
 /// Which dead letters a bulk action is about: ids, or conditions that must all hold.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with a filter")]
-struct BulkBody {
+#[schema(as = DeadLetterFilter)]
+pub(in crate::server) struct BulkBody {
     #[serde(default)]
     ids: Vec<uuid::Uuid>,
     reason: Option<String>,
