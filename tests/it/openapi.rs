@@ -172,6 +172,7 @@ async fn answers_are_of_the_shapes_that_it_says() {
         (&root, "GET", "/admin/messages/{id}/explain", None),
         (&root, "GET", "/admin/conversations", None),
         (&root, "GET", "/admin/conversations/{talk}", None),
+        (&root, "GET", "/admin/conversations/{talk}/messages", None),
         (&root, "POST", "/admin/conversations/{talk}/archive", None),
         (&root, "GET", "/admin/dead-letters", None),
         (&root, "GET", "/admin/audit", None),

@@ -56,11 +56,7 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
     let mut filter = body.filter(context)?;
     filter.before = context.after()?.map(|id| DeadLetterId(id.0));
     let found = context.app.dead_letters(&by, &filter, limit).await?;
-    Ok(admin::page(
-        &found,
-        |last| cursor(MessageId(last.id.0)),
-        |letters| view::dead_letters(letters),
-    ))
+    Ok(admin::page(&found, |last| cursor(MessageId(last.id.0)), view::dead_letters))
 }
 
 impl BulkBody {

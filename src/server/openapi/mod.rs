@@ -261,6 +261,13 @@ fn shapes() -> Map<String, Value> {
                 "properties": { "changed": { "type": "integer", "minimum": 0 } } }),
     );
     shapes.insert(
+        "History".to_owned(),
+        json!({ "type": "object", "required": ["items"], "properties": {
+            "items": { "type": "array", "items": reference("Message") },
+            "next": { "type": ["integer", "null"], "description": "a seq, for `after`" },
+        } }),
+    );
+    shapes.insert(
         "MobileUsers".to_owned(),
         json!({ "type": "object", "required": ["items"],
                 "properties": { "items": { "type": "array", "items": reference("MobileUser") } } }),

@@ -92,7 +92,7 @@ pub const ROUTES: &[Described] = &[
     route("GET", "/api/v1/conversations/{id}", Either, "One of them", 200, "Conversation"),
     route("POST", "/api/v1/conversations/{id}/messages", Either, "Say something", 201, "Message")
         .body("NewChatMessage"),
-    route("GET", "/api/v1/conversations/{id}/messages", Either, "What was said", 200, "[Message]")
+    route("GET", "/api/v1/conversations/{id}/messages", Either, "What was said", 200, "History")
         .query(&[
             PAGE[0],
             "before: Only those before this seq, newest first",
@@ -315,7 +315,7 @@ pub const ROUTES: &[Described] = &[
         Administrator,
         "What was said, oldest first; `next` is a seq",
         200,
-        "Object",
+        "History",
     )
     .query(&[PAGE[0], "after: Only those after this seq"]),
     route(
