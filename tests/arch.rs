@@ -86,6 +86,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("x509_parser", &["server"]),
     ("tokio_tungstenite", &["server", "client", "load"]),
     ("reqwest", &["client"]),
+    ("utoipa", &["server"]),
     ("clap", &["cli"]),
     ("clap_complete", &["cli"]),
     ("clap_mangen", &["cli"]),

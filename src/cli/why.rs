@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::privilege;
+use super::{Setup, exit::Failure, privilege};
 use crate::app::By;
 
 /// Why.
@@ -31,6 +31,13 @@ impl Why {
 impl From<Because> for Why {
     fn from(because: Because) -> Why {
         Why { text: because.text }
+    }
+}
+
+impl Setup {
+    /// Whoever runs this command, with why.
+    pub(super) fn by(&self, why: &Why) -> Result<By, Failure> {
+        Ok(operator().because(why.text())?)
     }
 }
 

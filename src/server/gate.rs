@@ -16,7 +16,7 @@ use super::{
     context::{Context, Shared},
     http::health,
     hub::{self, services::Service},
-    legacy,
+    legacy, openapi,
     reply::Problem,
     routes,
 };
@@ -37,12 +37,14 @@ pub struct Gate {
     hub: hub::Hub,
     readiness: Readiness,
     routes: warp::filters::BoxedFilter<(Response,)>,
+    /// What `/openapi.json` says.
+    description: bytes::Bytes,
 }
 
 impl Gate {
     /// A way in to this appliance.
     pub fn new(app: App, hub: hub::Hub, readiness: Readiness) -> Gate {
-        Gate { app, hub, readiness, routes: routes::table() }
+        Gate { app, hub, readiness, routes: routes::table(), description: openapi::page() }
     }
 
     /// Answers one request.
@@ -87,6 +89,9 @@ impl Gate {
         }
         if path == "/health" || path.starts_with("/health/") {
             return self.health(&request).await;
+        }
+        if path == "/openapi.json" {
+            return openapi::answer(&self.description, request.method());
         }
         let legacy = path.starts_with(legacy::http::BASE);
         self.api(request).await.unwrap_or_else(|problem| {
@@ -180,6 +185,8 @@ fn request_id(headers: &HeaderMap) -> String {
 fn route_name(path: &str) -> &'static str {
     match path {
         "/health" | "/health/live" | "/health/ready" => "/health",
+        "/openapi.json" => "/openapi.json",
+        _ if path.starts_with("/api/v1/admin/") => "/api/v1/admin",
         "/hub" => "/hub",
         "/hub/negotiate" => "/hub/negotiate",
         "/hub/diagnostics" | "/hub/diagnostics/negotiate" => "/hub/diagnostics",

@@ -232,7 +232,7 @@ async fn anybodys_messages_and_conversations_are_shown_and_put_away() {
         (&json!("text 0"), &json!("pending"))
     );
     let (_, story) = admin("GET", format!("/messages/{}/explain", sent[0]), None).await;
-    assert_eq!(story["verdict"]["code"], "recipient_offline", "{story}");
+    assert_eq!(story["verdict"]["code"], "recipient_never_connected", "{story}");
     for path in ["/messages/nonsense", "/messages/01a20a1b-7317-71ae-8f98-eacc86509605"] {
         assert_eq!(admin("GET", path.into(), None).await.0, 404);
     }

@@ -18,9 +18,10 @@ use crate::{
 };
 
 /// Which dead letters a bulk action is about: ids, or conditions that must all hold.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with a filter")]
-struct BulkBody {
+#[schema(as = DeadLetterFilter)]
+pub(in crate::server) struct BulkBody {
     #[serde(default)]
     ids: Vec<uuid::Uuid>,
     reason: Option<String>,
@@ -55,11 +56,7 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
     let mut filter = body.filter(context)?;
     filter.before = context.after()?.map(|id| DeadLetterId(id.0));
     let found = context.app.dead_letters(&by, &filter, limit).await?;
-    Ok(admin::page(
-        &found,
-        |last| cursor(MessageId(last.id.0)),
-        |letters| view::dead_letters(letters),
-    ))
+    Ok(admin::page(&found, |last| cursor(MessageId(last.id.0)), view::dead_letters))
 }
 
 impl BulkBody {

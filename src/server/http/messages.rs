@@ -23,9 +23,10 @@ use crate::{
 };
 
 /// `POST /messages`.
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "a message object")]
-pub(super) struct SendBody {
+#[schema(as = NewMessage)]
+pub(in crate::server) struct SendBody {
     pub(super) to: String,
     pub(super) subject: Option<String>,
     pub(super) content: String,
@@ -35,22 +36,26 @@ pub(super) struct SendBody {
     pub(super) attachments: Vec<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an object with messages")]
-struct BatchBody {
+#[schema(as = NewMessages)]
+pub(in crate::server) struct BatchBody {
+    #[schema(value_type = Vec<SendBody>, max_items = 500, min_items = 1)]
     messages: Vec<serde_json::Value>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an object with ids")]
-struct IdsBody {
+#[schema(as = Ids)]
+pub(in crate::server) struct IdsBody {
     ids: Vec<uuid::Uuid>,
 }
 
 /// The answer to a send.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Receipt {
+#[schema(as = Receipt)]
+pub(in crate::server) struct Receipt {
     id: uuid::Uuid,
     status: &'static str,
     #[serde(with = "time::serde::rfc3339")]

@@ -20,8 +20,9 @@ use crate::{
 };
 
 /// A business user.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = User)]
 pub struct UserView<'a> {
     id: uuid::Uuid,
     name: &'a str,
@@ -47,8 +48,9 @@ impl<'a> From<&'a BusinessUser> for UserView<'a> {
 }
 
 /// A mobile user.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = MobileUser)]
 pub struct MobileView<'a> {
     id: uuid::Uuid,
     phone: &'a str,
@@ -69,8 +71,9 @@ impl<'a> From<&'a MobileUser> for MobileView<'a> {
 }
 
 /// A token, but not the token itself.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Token)]
 pub struct TokenView<'a> {
     id: uuid::Uuid,
     user: Option<&'a str>,
@@ -97,8 +100,9 @@ impl<'a> From<&'a Listed> for TokenView<'a> {
 }
 
 /// An entry of the audit log.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = AuditEntry)]
 pub struct AuditView<'a> {
     id: uuid::Uuid,
     #[serde(with = "time::serde::rfc3339")]
@@ -122,6 +126,7 @@ pub struct AuditView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
     outcome: &'a str,
+    #[schema(value_type = Object)]
     details: &'a Value,
 }
 
@@ -148,8 +153,9 @@ impl<'a> From<&'a Recorded> for AuditView<'a> {
 }
 
 /// A new token, this once.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = IssuedToken)]
 pub struct IssuedView {
     id: uuid::Uuid,
     token: String,
@@ -164,8 +170,9 @@ impl From<Issued> for IssuedView {
 }
 
 /// A new token in the place of another.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = RotatedToken)]
 pub struct RotatedView {
     #[serde(flatten)]
     issued: IssuedView,
@@ -186,12 +193,14 @@ impl From<Rotated> for RotatedView {
 }
 
 /// A conversation with its counts and its last messages.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ConversationOverview)]
 pub struct ConversationOverviewView<'a> {
     #[serde(flatten)]
     conversation: WholeConversationView<'a>,
     /// How many messages are in each status that some are in.
+    #[schema(value_type = Object)]
     messages: Map<String, Value>,
     last_messages: Vec<MessageView<'a>>,
 }
@@ -208,8 +217,9 @@ impl<'a> From<&'a Overview> for ConversationOverviewView<'a> {
 }
 
 /// One business' and day's part of the books.
-#[derive(Debug, Serialize)]
-struct DayView<'a> {
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = BookOfDay)]
+pub(in crate::server) struct DayView<'a> {
     business: uuid::Uuid,
     name: &'a str,
     day: String,
@@ -224,14 +234,16 @@ struct DayView<'a> {
 }
 
 /// A message that does not add up.
-#[derive(Debug, Serialize)]
-struct DiscrepancyView {
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Discrepancy)]
+pub(in crate::server) struct DiscrepancyView {
     id: uuid::Uuid,
     kind: &'static str,
 }
 
 /// Whether every accepted message is accounted for.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Books)]
 pub struct BooksView<'a> {
     balanced: bool,
     unaccounted: u64,

@@ -18,9 +18,10 @@ use crate::{
 };
 
 /// A message in the name of a business user.
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "a message object with from")]
-struct SendAsBody {
+#[schema(as = NewMessageAs)]
+pub(in crate::server) struct SendAsBody {
     from: String,
     to: String,
     subject: Option<String>,

@@ -19,9 +19,10 @@ use crate::{
 /// The most numbers in one call.
 const MOST: usize = 1000;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an object with phones")]
-struct AddBody {
+#[schema(as = NewMobileUsers)]
+pub(in crate::server) struct AddBody {
     phones: Vec<String>,
     #[serde(default)]
     verified: bool,

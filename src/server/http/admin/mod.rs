@@ -75,9 +75,10 @@ fn text_of(context: &Context, name: &'static str) -> Result<Option<String>, Prob
 }
 
 /// A duration in seconds, or that there is no end.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(untagged, expecting = "a number of seconds, or \"never\"")]
-enum Seconds {
+#[schema(as = Seconds)]
+pub(in crate::server) enum Seconds {
     Number(f64),
     Word(String),
 }

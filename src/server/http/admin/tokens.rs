@@ -17,9 +17,10 @@ use crate::{
     },
 };
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with user or mobile")]
-struct CreateBody {
+#[schema(as = NewToken)]
+pub(in crate::server) struct CreateBody {
     user: Option<String>,
     mobile: Option<String>,
     /// As long as is usual for its kind if it is left out.
@@ -27,9 +28,10 @@ struct CreateBody {
     reason: Option<String>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with overlap")]
-struct RotateBody {
+#[schema(as = Rotation)]
+pub(in crate::server) struct RotateBody {
     /// In seconds; 0 or left out: the old one ends at once.
     #[serde(default)]
     overlap: f64,

@@ -15,18 +15,20 @@ use crate::{
     },
 };
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "a user object")]
-struct AddBody {
+#[schema(as = NewUser)]
+pub(in crate::server) struct AddBody {
     name: String,
     permissions: Option<Vec<String>>,
     phone: Option<String>,
     reason: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with changes")]
-struct ChangeBody {
+#[schema(as = UserChange)]
+pub(in crate::server) struct ChangeBody {
     permissions: Option<Vec<String>>,
     phone: Option<String>,
     enabled: Option<bool>,
