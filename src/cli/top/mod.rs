@@ -23,7 +23,7 @@ use super::{
     opened::{self, Opened},
     output::Format,
     serve::StopSignals,
-    why::{Why, operator},
+    why::Why,
 };
 use crate::{app::Clock, server::view::stats::StatsView};
 use model::{Effect, Look, Model, Msg};
@@ -76,7 +76,7 @@ async fn print(
     arguments: &TopArgs,
     stream: bool,
 ) -> Result<(), Failure> {
-    let by = operator().because(arguments.why.text())?;
+    let by = setup.by(&arguments.why)?;
     loop {
         let snapshot = match arguments.numbers {
             true => opened.app.stats_with_numbers(&by).await?,
@@ -107,7 +107,7 @@ fn look(variable: impl Fn(&str) -> Option<String>) -> Look {
 }
 
 async fn live(setup: &Setup, arguments: &TopArgs) -> Result<(), Failure> {
-    let by = operator().because(arguments.why.text())?;
+    let by = setup.by(&arguments.why)?;
     let mut signals = StopSignals::listen()?;
     let look = look(|name| std::env::var(name).ok());
     let mut model = Model::new(look, arguments.readonly, arguments.numbers, Clock::System.now());
