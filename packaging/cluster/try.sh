@@ -127,7 +127,8 @@ spent() {
     while next=$(pgrep -d ' ' -P "${next// /,}"); do all="$all $next"; done
     local pid sum=0
     for pid in $all; do
-        sum=$((sum + $(sed 's/.*) //' "/proc/$pid/stat" | awk '{ print $12 + $13 + $14 + $15 }')))
+        # One that ends meanwhile is in what its parent has spent.
+        sum=$((sum + $(sed 's/.*) //' "/proc/$pid/stat" 2>/dev/null | awk '{ n = $12 + $13 + $14 + $15 } END { print n + 0 }')))
     done
     echo "$sum"
 }

@@ -60,7 +60,8 @@ impl Latencies {
 /// What a run came to.
 #[derive(Debug, Default)]
 pub struct Figures {
-    /// How long it ran, without its warm-up, until everything had arrived.
+    /// How long it ran, without its warm-up, until everything had arrived and was
+    /// acknowledged.
     pub took: Duration,
     /// Messages that were asked to be sent.
     pub sent: u64,
@@ -70,7 +71,7 @@ pub struct Figures {
     pub refused: Vec<(u16, u64)>,
     /// Different messages that arrived.
     pub received: u64,
-    /// Messages that were acknowledged.
+    /// Messages whose acknowledgement was answered, and so is durable.
     pub acknowledged: u64,
     /// From when a message was due to its arrival.
     pub delivery: Latencies,

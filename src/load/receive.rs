@@ -3,7 +3,10 @@
 //! Frames are looked through for the two values that are needed instead of being parsed whole: the
 //! load must not cost more than what it measures.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio_tungstenite::tungstenite::Message as Frame;
@@ -34,10 +37,20 @@ pub(super) struct Arrival {
     pub(super) place: Option<(Uuid, i64)>,
 }
 
+/// What one frame brought.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Heard {
+    pub(super) arrivals: Vec<Arrival>,
+    /// How many messages' acknowledgements were answered: they are durable.
+    pub(super) acknowledged: u64,
+}
+
 /// A recipient's connection.
 pub(super) struct Receiver {
     socket: Socket,
     first: Vec<Arrival>,
+    /// How many messages each acknowledgement was about that is not answered yet; answers come in order.
+    open: VecDeque<u64>,
     next_ping: Instant,
 }
 
@@ -51,7 +64,8 @@ impl Receiver {
                 Some(Ok(Frame::Text(text))) if text.starts_with("{}") => {
                     // What waits may come in the same frame as the answer.
                     let first = arrivals(&text);
-                    Ok(Receiver { socket, first, next_ping: Instant::now() + PING_EVERY })
+                    let next_ping = Instant::now() + PING_EVERY;
+                    Ok(Receiver { socket, first, open: VecDeque::new(), next_ping })
                 }
                 Some(Err(error)) => Err(failed(&error)),
                 _ => Err(failed(&"the handshake was not answered")),
@@ -61,10 +75,10 @@ impl Receiver {
         tokio::time::timeout(PATIENCE, connected).await.map_err(|_| timed_out())?
     }
 
-    /// The next messages; an empty list for a frame without any. An error ends the connection.
-    pub(super) async fn next(&mut self) -> Result<Vec<Arrival>, Error> {
+    /// What comes next; nothing for a frame that is about neither. An error ends the connection.
+    pub(super) async fn next(&mut self) -> Result<Heard, Error> {
         if !self.first.is_empty() {
-            return Ok(std::mem::take(&mut self.first));
+            return Ok(Heard { arrivals: std::mem::take(&mut self.first), acknowledged: 0 });
         }
         loop {
             let wait = self.next_ping.saturating_duration_since(Instant::now());
@@ -78,15 +92,23 @@ impl Receiver {
                 Ok(Some(Ok(frame))) => frame,
             };
             if let Frame::Text(text) = frame {
-                return Ok(arrivals(&text));
+                let answered = (0..answers(&text)).filter_map(|_| self.open.pop_front());
+                return Ok(Heard { acknowledged: answered.sum(), arrivals: arrivals(&text) });
             }
         }
     }
 
-    /// Acknowledges without asking for an answer.
+    /// How many messages were acknowledged without an answer yet.
+    pub(super) fn unanswered(&self) -> u64 {
+        self.open.iter().sum()
+    }
+
+    /// Acknowledges; the answer comes in its time.
     pub(super) async fn acknowledge(&mut self, arrived: &[Arrival]) -> Result<(), Error> {
         let mut text = String::with_capacity(60 + arrived.len() * 39);
-        text.push_str("{\"type\":1,\"target\":\"Acknowledge\",\"arguments\":[[");
+        text.push_str(
+            "{\"type\":1,\"invocationId\":\"a\",\"target\":\"Acknowledge\",\"arguments\":[[",
+        );
         for (n, arrival) in arrived.iter().enumerate() {
             if n > 0 {
                 text.push(',');
@@ -98,6 +120,7 @@ impl Receiver {
         }
         text.push_str("]]}");
         text.push(RECORD_END);
+        self.open.push_back(arrived.len() as u64);
         self.write(text).await
     }
 
@@ -119,6 +142,11 @@ impl Receiver {
     pub(super) async fn close(mut self) {
         let _ = tokio::time::timeout(Duration::from_secs(1), self.socket.close(None)).await;
     }
+}
+
+/// How many calls a frame answers.
+fn answers(frame: &str) -> usize {
+    frame.split(RECORD_END).filter(|record| record.starts_with("{\"type\":3")).count()
 }
 
 /// The messages of a frame, in order.
@@ -203,7 +231,9 @@ mod tests {
             0
         );
         assert_eq!(arrivals(&chat)[0].place, Some((id(2), 12)));
-        assert_eq!(arrivals("{\"type\":3,\"invocationId\":\"1\",\"result\":1}\u{1e}"), []);
+        let answer = "{\"type\":3,\"invocationId\":\"a\",\"result\":1}\u{1e}";
+        assert_eq!(arrivals(answer), []);
+        assert_eq!((answers(answer), answers(&frame)), (1, 0));
         assert_eq!(arrivals("{\"target\":\"ReceiveMessage\",\"id\":\"short"), []);
     }
 }

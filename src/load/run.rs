@@ -17,7 +17,7 @@ use super::{
     figures::{Figures, Latencies},
     plan::{Error, Plan, Progress, Target},
     processes::{self, Cost},
-    receive::{Arrival, Receiver},
+    receive::{Arrival, Heard, Receiver},
     send::{Draft, MARK, Sender, first_tag, of_run},
     talk::{Chat, check_unread},
 };
@@ -57,6 +57,8 @@ struct Shared {
     counted_from: AtomicU64,
     shards: Vec<Mutex<Shard>>,
     connections: AtomicU64,
+    /// Messages that were acknowledged, and it is not known yet whether that is durable.
+    unanswered: AtomicU64,
     /// The first tag of this run, and how many are in use.
     first_tag: u64,
     tags: AtomicU64,
@@ -148,6 +150,7 @@ async fn go(
         counted_from: AtomicU64::new(u64::MAX),
         shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
         connections: AtomicU64::new(0),
+        unanswered: AtomicU64::new(0),
         first_tag: first_tag(),
         tags: AtomicU64::new(0),
         progress,
@@ -226,11 +229,15 @@ async fn receive_all(
         let connection = shared.connections.fetch_add(1, Ordering::Relaxed);
         let connection = u32::try_from(connection).unwrap_or(u32::MAX);
         let lost = loop {
-            let arrivals = tokio::select! {
-                arrivals = receiver.next() => arrivals,
+            let heard = tokio::select! {
+                heard = receiver.next() => heard,
                 () = shared.stop_receivers.cancelled() => break false,
             };
-            let Ok(mut arrivals) = arrivals else { break true };
+            let Ok(Heard { mut arrivals, acknowledged }) = heard else { break true };
+            if acknowledged > 0 {
+                shared.shard(recipient).acknowledged += acknowledged;
+                shared.unanswered.fetch_sub(acknowledged, Ordering::Relaxed);
+            }
             if let Some(chat) = &shared.chat {
                 // What somebody says is also shown on that one's own connections.
                 let phones = shared.phones;
@@ -244,10 +251,10 @@ async fn receive_all(
             }
             shared.arrived(connection, recipient, &arrivals);
             if acknowledges {
+                shared.unanswered.fetch_add(arrivals.len() as u64, Ordering::Relaxed);
                 if receiver.acknowledge(&arrivals).await.is_err() {
                     break true;
                 }
-                shared.shard(recipient).acknowledged += arrivals.len() as u64;
                 let read = shared.chat.as_ref().and_then(|chat| chat.reads(&arrivals));
                 if let Some((conversation, seq)) = read
                     && receiver.mark_read(conversation, seq).await.is_err()
@@ -256,6 +263,8 @@ async fn receive_all(
                 }
             }
         };
+        // What was said on a connection that is gone is answered by nobody.
+        shared.unanswered.fetch_sub(receiver.unanswered(), Ordering::Relaxed);
         if !lost {
             receiver.close().await;
             return;
@@ -409,7 +418,8 @@ async fn measure(target: &Target, shared: &Shared) -> Measured {
     measured
 }
 
-/// Waits until everything accepted has arrived, or nothing comes any more. It is looked for by id:
+/// Waits until everything accepted has arrived and what was acknowledged is durable, or nothing comes any
+/// more. It is looked for by id:
 /// how many arrived says nothing, because some that nobody was told of arrive too.
 async fn drain(shared: &Shared, log: &SendLog) {
     let expecting = shared.plan.acknowledge >= 1.0;
@@ -421,17 +431,18 @@ async fn drain(shared: &Shared, log: &SendLog) {
             _ => None,
         })
         .collect();
-    let (mut last, mut since) = (0, Instant::now());
+    let (mut last, mut since) = ((0, 0), Instant::now());
     loop {
+        let unanswered = shared.unanswered.load(Ordering::Relaxed);
         if expecting {
             missing.retain(|wanted| !shared.shard(wanted.0).shown.contains(wanted));
-            if missing.is_empty() {
+            if missing.is_empty() && unanswered == 0 {
                 return;
             }
         }
-        let received = shared.progress.received.load(Ordering::Relaxed);
-        if received != last {
-            (last, since) = (received, Instant::now());
+        let now = (shared.progress.received.load(Ordering::Relaxed), unanswered);
+        if now != last {
+            (last, since) = (now, Instant::now());
         }
         let patience = if expecting { QUIET } else { Duration::from_secs(2) };
         if since.elapsed() > patience {

@@ -87,7 +87,8 @@ pub async fn pending(
     let mut missing: HashSet<u64> = tags.into_iter().collect();
     while !missing.is_empty() {
         let next = tokio::time::timeout(QUIET, receiver.next()).await;
-        let arrived = next.map_err(|_| Error::Connect("messages did not arrive".to_owned()))??;
+        let heard = next.map_err(|_| Error::Connect("messages did not arrive".to_owned()))??;
+        let arrived = heard.arrivals;
         for arrival in &arrived {
             if missing.remove(&arrival.tag) {
                 progress.received.fetch_add(1, Ordering::Relaxed);
