@@ -91,8 +91,7 @@ async fn what_a_server_counts_can_be_read_by_prometheus() {
     let answer = server.api(&shop).post("/api/v1/messages", &body).await.unwrap();
     assert_eq!(answer.status, 202);
     let body = serde_json::json!({ "to": "nobody", "content": "x" });
-    let refused = server.api(&shop).post("/api/v1/messages", &body).await.unwrap();
-    assert_eq!(refused.status, 400);
+    assert!(server.api(&shop).post("/api/v1/messages", &body).await.is_err());
     let refused = "esh3ar_errors_total{way=\"http\",code=\"validation_failed\"}";
     assert!(server.metric(refused).await >= 1.0);
     assert!(server.metric("esh3ar_messages_accepted_total").await >= 1.0);
