@@ -85,6 +85,7 @@ enum Command {
     /// Start an appliance of its own and send a first message through it
     Demo(demo::DemoArgs),
     /// Write a configuration, make keys and the first administrator's token
+    #[command(after_help = init::HELP)]
     Init(init::InitArgs),
     /// Bring the database's schema up to date
     Migrate(migrate::MigrateArgs),
@@ -123,6 +124,7 @@ enum Command {
     #[command(subcommand)]
     Config(configuration::ConfigCommand),
     /// Check configuration and dependencies, and say what to do about each fault
+    #[command(after_help = doctor::HELP)]
     Doctor(doctor::DoctorArgs),
     /// Print completions for a shell
     Completions {

@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::support::{Folder, Server, command, run_json};
+use crate::support::{Folder, Server, cluster::Engines, command, run_json};
 
 /// `esh3ar --config FILE --data-dir DIR init …`
 fn init(folder: &Folder, arguments: &[&str]) -> Output {
@@ -120,8 +120,8 @@ fn init_asks_on_a_terminal() {
     command.args(["-qec", &init, "/dev/null"]).env("NO_COLOR", "1");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    // Address, wrong and right; no database; no mail; the administrator's name.
-    let answers = b"nowhere\n127.0.0.1:5999\n\n\nOperator\n";
+    // Address, wrong and right; no certificate; no database; no mail; the administrator's name.
+    let answers = b"nowhere\n0.0.0.0:5999\n\n\n\nOperator\n";
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), answers).unwrap();
     let output = child.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -129,7 +129,8 @@ fn init_asks_on_a_terminal() {
     assert!(text.contains("http.listen must be an address") && text.contains("Again"), "{text}");
     assert!(!text.contains("Region of phone numbers"), "an option is not asked for: {text}");
     assert!(text.contains("Operator") && text.contains("esh_") && text.contains("Next:"), "{text}");
-    assert!(fs::read_to_string(config).unwrap().contains("\nlisten = \"127.0.0.1:5999\"\n"));
+    assert!(!text.contains("private key"), "without a certificate: {text}");
+    assert!(fs::read_to_string(config).unwrap().contains("\nlisten = \"0.0.0.0:5999\"\n"));
 }
 
 /// A pair for `localhost` that is valid between these years.
@@ -201,6 +202,23 @@ async fn doctor_finds_faults_and_says_so_by_its_exit_status() {
         shell.output().unwrap().status.code()
     };
     assert_eq!((few(&[]), few(&["--strict"])), (Some(0), Some(1)));
+}
+
+#[tokio::test]
+async fn doctor_says_which_engines_let_it_in() {
+    let engines = Engines::start().await.expect("the engines of a cluster");
+    let folder = Folder::new();
+    let all = engines.environment();
+    let told: Vec<(&str, &str)> = all.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+    let (status, checks) = doctor(&folder, &[], &told);
+    assert_eq!(status, 0, "{checks}");
+    let found = |name: &str| {
+        let check = checks.as_array().unwrap().iter().find(|check| check["check"] == name);
+        check.unwrap()["found"].as_str().unwrap().to_owned()
+    };
+    assert!(found("rabbitmq").contains("RabbitMQ 3.") || found("rabbitmq").contains("RabbitMQ 4."));
+    assert!(found("redis").starts_with("Redis 7.") || found("redis").starts_with("Redis 8."));
+    assert!(!folder.data().join("postgres").exists(), "it looks at the given database");
 }
 
 #[test]

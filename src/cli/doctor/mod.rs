@@ -15,7 +15,10 @@ use super::{
 };
 use crate::config::ConfigErrors;
 
-/// Exit status: 0 all is well, 1 a check failed, 78 the configuration is wrong.
+/// What a monitoring check has to know.
+pub(super) const HELP: &str = "Exit status: 0 all is well, 1 a check failed (with --strict: or warns), \
+     78 the configuration is wrong";
+
 #[derive(Debug, Args)]
 pub(super) struct DoctorArgs {
     /// The same as -o json

@@ -8,7 +8,8 @@ use crate::{
     config::describe::Setting,
 };
 
-/// Some questions that are answered together, and checked together.
+/// Some questions that are answered together, and checked together. Who wants nothing of the first is
+/// spared the others.
 struct Group {
     /// Key, question, and what an empty answer means.
     questions: &'static [(&'static str, &'static str, &'static str)],
@@ -113,6 +114,8 @@ fn ask_group(group: &Group, settings: &mut Vec<Setting>) -> Result<(), Failure> 
             let answer = question(text, empty)?;
             if answer != *empty {
                 settings.push(file::setting(key, &answer));
+            } else if *settings == before {
+                break;
             }
         }
         match file::check(settings) {

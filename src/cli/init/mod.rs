@@ -27,7 +27,10 @@ const MOST_USERS: usize = 10_000;
 /// Of the newest so many tokens one has to be valid, or the administrator gets another.
 const MOST_TOKENS: usize = 200;
 
-/// Asks on a terminal for what is not given; elsewhere, and with --yes, the defaults are taken.
+/// What is asked, and what a repetition does.
+pub(super) const HELP: &str = "On a terminal it asks for what is not given; elsewhere, and with --yes, the \
+     defaults are taken. It may be repeated: what is there is kept, never overwritten.";
+
 #[derive(Debug, Args)]
 pub(super) struct InitArgs {
     /// Address of the API and the hub (http.listen)
