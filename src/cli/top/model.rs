@@ -283,10 +283,9 @@ impl Model {
             }
             KeyCode::Char('/') => self.mode = Mode::Filter,
             KeyCode::Enter => return self.enter(),
-            KeyCode::Char(letter) if letter.is_ascii_uppercase() => {
-                if self.sorts[self.focus as usize].press(self.focus, letter) {
-                    self.settle();
-                }
+            KeyCode::Char(letter) => {
+                self.sorts[self.focus as usize].press(self.focus, letter);
+                self.settle();
             }
             _ => {}
         }
