@@ -283,10 +283,8 @@ impl Model {
             }
             KeyCode::Char('/') => self.mode = Mode::Filter,
             KeyCode::Enter => return self.enter(),
-            KeyCode::Char(letter)
-                if letter.is_ascii_uppercase()
-                    && self.sorts[self.focus as usize].press(self.focus, letter) =>
-            {
+            KeyCode::Char(letter) => {
+                self.sorts[self.focus as usize].press(self.focus, letter);
                 self.settle();
             }
             _ => {}

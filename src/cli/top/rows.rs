@@ -37,11 +37,11 @@ pub(super) fn keys(panel: Panel) -> &'static [(char, &'static str)] {
 }
 
 impl Sort {
-    /// Takes a key: by its column, then the other way round, then as before. Returns whether the list has
-    /// such a column.
-    pub(super) fn press(&mut self, panel: Panel, key: char) -> bool {
+    /// Takes a key: by its column, then the other way round, then as before. A key of no column of the
+    /// list changes nothing.
+    pub(super) fn press(&mut self, panel: Panel, key: char) {
         if keys(panel).iter().all(|(known, _)| *known != key) {
-            return false;
+            return;
         }
         *self = match self {
             Sort { by: Some(by), reversed: false } if *by == key => {
@@ -50,7 +50,6 @@ impl Sort {
             Sort { by: Some(by), reversed: true } if *by == key => Sort::default(),
             _ => Sort { by: Some(key), reversed: false },
         };
-        true
     }
 
     fn order<T>(self, items: &mut [&T], compare: impl Fn(char, &T, &T) -> Ordering) {
@@ -72,14 +71,12 @@ pub(super) fn letters<'a>(
     filter: &str,
     sort: &Sort,
 ) -> Vec<&'a DeadLetter> {
-    let to = |letter: &'a DeadLetter| letter.to.as_ref().map_or("", |phone| phone.as_str());
     let mut shown: Vec<&DeadLetter> = all
         .filter(|letter| {
-            let ids =
-                [letter.id.to_string(), letter.message.map_or(String::new(), |m| m.to_string())];
-            let class = letter.class.name();
-            let fields = [&letter.reason, &letter.from, &letter.kind, &ids[0], &ids[1]];
-            passes(filter, &[to(letter), class]) || passes(filter, &fields.map(String::as_str))
+            let message = letter.message.map_or_else(String::new, |id| id.to_string());
+            let to = letter.to.as_ref().map_or("", |phone| phone.as_str());
+            let named = [to, &letter.from, letter.class.name(), &letter.kind, &letter.reason];
+            passes(filter, &named) || passes(filter, &[&letter.id.to_string(), &message])
         })
         .collect();
     sort.order(&mut shown, |key, one, other| match key {
