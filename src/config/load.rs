@@ -1,6 +1,7 @@
 //! From the sources to a [`Config`]: all of them read, all faults told at once.
 
 mod cluster;
+mod retention;
 
 use std::{
     collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration,
@@ -285,7 +286,10 @@ impl Reader {
 
     fn duration(&mut self, key: &str) -> Duration {
         let most = match key {
-            "auth.access_token_ttl" | "retention.dead_letters" | "retention.audit_log" => {
+            "auth.access_token_ttl"
+            | "retention.dead_letters"
+            | "retention.audit_log"
+            | "retention.idempotency_keys" => {
                 duration::LONGEST
             }
             _ => Duration::from_secs(24 * 3600),
@@ -465,6 +469,9 @@ impl Reader {
             alert_interval: self.duration("smtp.alert_interval"),
             dead_letters_kept: self.duration("retention.dead_letters"),
             audit_log_kept: self.duration("retention.audit_log"),
+            messages_kept: self.kept("retention.messages"),
+            events_kept: self.kept("retention.events"),
+            idempotency_keys_kept: self.duration("retention.idempotency_keys"),
             access_token_ttl: self.duration("auth.access_token_ttl"),
             log: Log {
                 level: level.unwrap_or_default(),
