@@ -83,6 +83,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("tokio_tungstenite", &["server", "client", "load"]),
     ("reqwest", &["client"]),
     ("clap", &["cli"]),
+    ("csv", &["cli"]),
     ("clap_complete", &["cli"]),
     ("clap_mangen", &["cli"]),
     ("ratatui", &["cli"]),

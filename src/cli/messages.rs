@@ -4,7 +4,7 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::{
-    Setup,
+    Setup, dlq,
     exit::{Failure, Kind},
     opened,
     why::Why,
@@ -68,7 +68,16 @@ pub(super) enum MessageCommand {
         /// Only of this kind: oneWay or chat
         #[arg(long = "type", value_name = "KIND")]
         kind: Option<String>,
-        /// Only older than this message
+        /// Only what this business user sent or is to get
+        #[arg(long, value_name = "USER")]
+        user: Option<String>,
+        /// Only accepted within this time, such as 30m, 24h or 7d, or since a time in RFC 3339
+        #[arg(long, value_name = "AGE")]
+        since: Option<String>,
+        /// Only accepted longer ago than this, or before a time in RFC 3339
+        #[arg(long, value_name = "AGE")]
+        until: Option<String>,
+        /// The next page: only those that come after this message in the list
         #[arg(long, value_name = "ID")]
         before: Option<String>,
         /// At most this many
@@ -152,7 +161,8 @@ async fn act(setup: &Setup, app: &App, command: MessageCommand) -> Result<(), Fa
                 setup.output.record(&view);
             }
         }
-        MessageCommand::List { status, to, from, kind, before, limit, why } => {
+        MessageCommand::List {
+            status, to, from, kind, user, since, until, before, limit, why } => {
             let mut filter = Filter::default();
             if let Some(name) = status {
                 let names = "pending, sent, delivered, read or failed";
@@ -165,11 +175,19 @@ async fn act(setup: &Setup, app: &App, command: MessageCommand) -> Result<(), Fa
             if let Some(name) = from {
                 filter.sender = Some(app.find_user(&name).await?.id);
             }
+            if let Some(name) = user {
+                filter.user = Some(app.find_user(&name).await?.id);
+            }
+            filter.since = since.map(|text| dlq::since(app, &text)).transpose()?;
+            filter.until = until.map(|text| dlq::since(app, &text)).transpose()?;
             filter.before = before.map(|id| parse_id(&id)).transpose()?;
-            let found =
-                app.list_all_messages(&setup.by(&why)?, &filter, limit.clamp(1, 10_000)).await?;
+            let limit = limit.clamp(1, 10_000);
+            let found = app.list_all_messages(&setup.by(&why)?, &filter, limit).await?;
             let columns = ["id", "status", "from", "to", "priority", "createdAt", "content"];
             setup.output.records(&columns, &view::messages(&found));
+            if let Some(last) = found.last().filter(|_| found.len() == limit) {
+                setup.output.note(&format!("there may be more: --before {}", last.id));
+            }
         }
     }
     Ok(())

@@ -1,8 +1,10 @@
 //! `mobile`: mobile users, known by phone number.
 
+use std::{fs::File, path::PathBuf};
+
 use clap::Subcommand;
 
-use super::{Setup, exit::Failure, opened, why::Why};
+use super::{Setup, exit::Failure, opened, personal, why::Why};
 use crate::{app::App, server::view::admin::MobileView, store::accounts::MobileStatus};
 
 #[derive(Debug, Subcommand)]
@@ -36,17 +38,56 @@ pub(super) enum MobileCommand {
         #[command(flatten)]
         why: Why,
     },
+    /// Write out everything that is stored of a phone number
+    Export {
+        /// Phone number
+        phone: String,
+        /// Where to; without it to standard output
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Erase everything of a phone number, for good
+    Erase {
+        /// Phone number
+        phone: String,
+        /// Only say how much it would be
+        #[arg(long)]
+        dry_run: bool,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+impl MobileCommand {
+    /// Opens the file of an export. Before the process becomes the owner of the data: the file is for
+    /// whoever calls the command.
+    pub(super) fn open_file(&self) -> Result<Option<File>, Failure> {
+        match self {
+            MobileCommand::Export { out: Some(path), .. } => personal::open_file(path),
+            _ => Ok(None),
+        }
+    }
 }
 
 const COLUMNS: &[&str] = &["id", "phone", "status", "createdAt"];
 
-pub(super) async fn run(setup: &Setup, command: MobileCommand) -> Result<(), Failure> {
+pub(super) async fn run(
+    setup: &Setup,
+    command: MobileCommand,
+    file: Option<File>,
+) -> Result<(), Failure> {
     let opened = opened::open(setup).await?;
-    let result = act(setup, &opened.app, command).await;
+    let result = act(setup, &opened.app, command, file).await;
     opened.close(result).await
 }
 
-async fn act(setup: &Setup, app: &App, command: MobileCommand) -> Result<(), Failure> {
+async fn act(
+    setup: &Setup,
+    app: &App,
+    command: MobileCommand,
+    file: Option<File>,
+) -> Result<(), Failure> {
     match command {
         MobileCommand::Add { phones, verified, why } => {
             let mut parsed = Vec::with_capacity(phones.len());
@@ -79,6 +120,15 @@ async fn act(setup: &Setup, app: &App, command: MobileCommand) -> Result<(), Fai
             let phone = app.parse_phone("phone", &phone)?;
             let user = app.show_mobile(&setup.by(&why)?, &phone).await?;
             setup.output.record(&MobileView::from(user));
+        }
+        MobileCommand::Export { phone, out } => {
+            let phone = app.parse_phone("phone", &phone)?;
+            let to = file.zip(out.clone());
+            personal::export(setup, app, &phone, to, out.as_deref()).await?;
+        }
+        MobileCommand::Erase { phone, dry_run, yes } => {
+            let phone = app.parse_phone("phone", &phone)?;
+            personal::erase(setup, app, &phone, dry_run, yes).await?;
         }
     }
     Ok(())

@@ -12,6 +12,7 @@ mod dlq;
 mod doctor;
 mod drain;
 pub mod exit;
+mod import;
 mod listen;
 mod manual;
 mod messages;
@@ -19,6 +20,7 @@ mod migrate;
 mod mobiles;
 mod opened;
 pub mod output;
+mod personal;
 pub mod privilege;
 mod serve;
 mod tokens;
@@ -36,6 +38,7 @@ use crate::{
 };
 use exit::{Failure, Kind};
 use output::{Format, Output};
+use privilege::{Given, GoesOn};
 
 /// Self-hosted messaging: from a business to its users' phones, and what became of it.
 #[derive(Debug, Parser)]
@@ -101,6 +104,9 @@ enum Command {
     /// Whether the books balance; who looked at whose data
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Take over what the existing system has
+    #[command(subcommand)]
+    Import(import::ImportCommand),
     /// Empty this machine's gateway for maintenance, without a storm of reconnects
     Drain(drain::DrainArgs),
     /// Measure what an installation on this machine can do
@@ -129,7 +135,7 @@ pub fn run() -> ExitCode {
         }
     };
     match dispatch(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => failure.report(),
     }
 }
@@ -141,11 +147,13 @@ pub struct Setup {
     output: Output,
 }
 
-fn dispatch(cli: Cli) -> Result<(), Failure> {
+fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     let output = Output::new(cli.global.output, cli.global.quiet);
     match &cli.command {
-        Command::Completions { shell } => return manual::completions(*shell),
-        Command::Man => return manual::page(),
+        Command::Completions { shell } => {
+            return manual::completions(*shell).map(|()| ExitCode::SUCCESS);
+        }
+        Command::Man => return manual::page().map(|()| ExitCode::SUCCESS),
         _ => {}
     }
     let mut flags = Vec::new();
@@ -163,7 +171,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
     }
     let sources = sources(cli.global.config.as_deref(), flags)?;
     if let Command::Config(configuration::ConfigCommand::Check) = &cli.command {
-        return configuration::check(output, sources);
+        return configuration::check(output, sources).map(|()| ExitCode::SUCCESS);
     }
     let loaded = config::load(sources)?;
     let json = match loaded.config.log.format {
@@ -185,14 +193,25 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
     let setup = Setup { loaded, data_dir, output };
     if let Command::Config(configuration::ConfigCommand::Show) = &cli.command {
         configuration::show(&setup);
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     }
     let mut file = match &cli.command {
         Command::Conversation(command) => command.open_file()?,
+        Command::Mobile(command) => command.open_file()?,
         _ => None,
     };
+    let (mut input, written) = match &cli.command {
+        Command::Import(command) => (command.open_input()?, command.writes()),
+        _ => (None, None),
+    };
     if setup.loaded.config.database.url.is_none() || serving {
-        file = privilege::drop_root(&setup.data_dir, file)?;
+        if let Some(path) = written {
+            privilege::give_file(&path, &setup.data_dir)?;
+        }
+        match privilege::leave_root(&setup.data_dir, Given { out: file, input })? {
+            GoesOn::Here(given) => Given { out: file, input } = given,
+            GoesOn::AsUser(command) => return as_user(&cli.command, *command),
+        }
     }
     privilege::raise_file_limit();
     crate::client::prepare();
@@ -207,7 +226,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             Command::Demo(arguments) => Box::pin(demo::run(&setup, &arguments)).await,
             Command::Migrate(arguments) => migrate::run(&setup, &arguments).await,
             Command::User(command) => users::run(&setup, command).await,
-            Command::Mobile(command) => mobiles::run(&setup, command).await,
+            Command::Mobile(command) => mobiles::run(&setup, command, file).await,
             Command::Token(command) => tokens::run(&setup, command).await,
             Command::Message(command) => messages::run(&setup, command).await,
             Command::Listen(arguments) => listen::run(&setup, &arguments).await,
@@ -215,6 +234,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             Command::Chat(arguments) => Box::pin(chat::run(&setup, &arguments)).await,
             Command::Dlq(command) => dlq::run(&setup, command).await,
             Command::Audit(command) => audit::run(&setup, command).await,
+            Command::Import(command) => import::run(&setup, command, input).await,
             Command::Drain(arguments) => drain::run(&setup, &arguments).await,
             Command::Bench(arguments) => Box::pin(bench::run(&setup, &arguments)).await,
             Command::Doctor => doctor::run(&setup).await,
@@ -224,10 +244,22 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     result?;
     if setup.output.is_complete() {
-        Ok(())
+        Ok(ExitCode::SUCCESS)
     } else {
         Err(Failure::new(Kind::Failed, "standard output could not be written")
             .hint("what was asked is done; a token that was not shown should be revoked"))
+    }
+}
+
+/// Goes on as the appliance's user; what only root may do in root's folders is done when that has ended.
+fn as_user(command: &Command, child: std::process::Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Import(import) => {
+            let code = privilege::run_to_end(child)?;
+            import.tidy();
+            Ok(ExitCode::from(code))
+        }
+        _ => Err(privilege::turn_into(child)),
     }
 }
 

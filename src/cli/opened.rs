@@ -11,6 +11,7 @@ use super::{
 use crate::{
     app::{
         App, Clock, Role, Settings, failpoints::Failpoints, limits::Limits, nodes::NodeSettings,
+        retention::Retention,
     },
     cache::Cache,
     config::{Config, Database, Secret, SmtpTls},
@@ -55,6 +56,11 @@ pub(super) fn settings(config: &Config, role: Option<Role>) -> Result<Settings, 
         },
         dead_letters_kept: config.dead_letters_kept,
         audit_log_kept: config.audit_log_kept,
+        retention: Retention {
+            messages: config.messages_kept,
+            events: config.events_kept,
+            idempotency_keys: config.idempotency_keys_kept,
+        },
         cache: Cache::default(),
         mailer: mailer(config)?,
         alert_interval: config.alert_interval,

@@ -38,6 +38,11 @@ impl Output {
         Output { format, quiet, failed: Arc::default() }
     }
 
+    /// How data are printed.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
     /// Whether people read it.
     pub fn is_table(&self) -> bool {
         self.format == Format::Table

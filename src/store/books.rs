@@ -116,7 +116,7 @@ const FAILED_ALONE: &str = "
     AND NOT EXISTS (SELECT FROM delivery_events e WHERE e.message_id = m.id
                     AND e.generation = m.generation
                     AND e.kind IN ('dead_letter_deleted', 'dead_letter_expired'))
-    AND m.failure_reason IS DISTINCT FROM 'failed in the previous system'";
+    AND coalesce(m.failure_reason, '') NOT LIKE 'failed in the previous system%'";
 
 const LETTER_ALONE: &str = "
     d.kind = 'delivery' AND NOT EXISTS (
