@@ -11,9 +11,9 @@ use time::{
 };
 use uuid::Uuid;
 
-use super::{App, Error};
+use super::{App, By, Error};
 use crate::{
-    domain::{MessageId, MobileUserId, Phone, Priority, Status, UserId},
+    domain::{MessageId, MobileUserId, Phone, Priority, Status, UserId, audit::Action},
     store::{
         self,
         accounts::{MobileStatus, MobileUser},
@@ -285,6 +285,24 @@ impl App {
                 Ok(fates)
             }
         }
+    }
+
+    /// Records in the audit log that rows were taken over: mobile users, else messages.
+    ///
+    /// # Errors
+    /// Failures of the database.
+    pub async fn record_import(
+        &self,
+        by: &By,
+        users: bool,
+        imported: u64,
+        rejected: u64,
+    ) -> Result<(), Error> {
+        let action = if users { Action::UserImport } else { Action::MessageImport };
+        let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        let entry = self.entry(by, action);
+        let entry = entry.with("imported", count(imported)).with("rejected", count(rejected));
+        self.record(entry).await
     }
 
     /// Which of these are business users.

@@ -161,8 +161,7 @@ async fn act(setup: &Setup, app: &App, command: MessageCommand) -> Result<(), Fa
                 setup.output.record(&view);
             }
         }
-        MessageCommand::List {
-            status, to, from, kind, user, since, until, before, limit, why } => {
+        MessageCommand::List { status, to, from, kind, user, since, until, before, limit, why } => {
             let mut filter = Filter::default();
             if let Some(name) = status {
                 let names = "pending, sent, delivered, read or failed";

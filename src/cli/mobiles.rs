@@ -45,6 +45,8 @@ pub(super) enum MobileCommand {
         /// Where to; without it to standard output
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
+        #[command(flatten)]
+        why: Why,
     },
     /// Erase everything of a phone number, for good
     Erase {
@@ -56,6 +58,8 @@ pub(super) enum MobileCommand {
         /// Do not ask
         #[arg(long)]
         yes: bool,
+        #[command(flatten)]
+        why: Why,
     },
 }
 
@@ -121,14 +125,14 @@ async fn act(
             let user = app.show_mobile(&setup.by(&why)?, &phone).await?;
             setup.output.record(&MobileView::from(user));
         }
-        MobileCommand::Export { phone, out } => {
+        MobileCommand::Export { phone, out, why } => {
             let phone = app.parse_phone("phone", &phone)?;
             let to = file.zip(out.clone());
-            personal::export(setup, app, &phone, to, out.as_deref()).await?;
+            personal::export(setup, app, &setup.by(&why)?, &phone, to, out.as_deref()).await?;
         }
-        MobileCommand::Erase { phone, dry_run, yes } => {
+        MobileCommand::Erase { phone, dry_run, yes, why } => {
             let phone = app.parse_phone("phone", &phone)?;
-            personal::erase(setup, app, &phone, dry_run, yes).await?;
+            personal::erase(setup, app, &setup.by(&why)?, &phone, dry_run, yes).await?;
         }
     }
     Ok(())

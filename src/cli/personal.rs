@@ -20,17 +20,15 @@ use super::{
     privilege,
 };
 use crate::{
-    app::{App, Error, new_node, personal::Counts},
+    app::{App, By, Error, new_node, personal::Counts},
     cache::{Redis, RedisSettings},
-    domain::{Message, Party, Phone},
+    domain::{Message, Phone},
     server::view::{DeadLetterView, MessageView, WholeConversationView},
-    store::{dead_letters::Filter, story::Event},
+    store::story::Event,
 };
 
 /// How long Redis may take to answer.
 const REDIS_PATIENCE: Duration = Duration::from_secs(3);
-/// Messages that are read at once.
-const PAGE: usize = 500;
 
 /// Opens the file of an export, for whoever calls the command and readable for nobody else.
 pub(super) fn open_file(path: &Path) -> Result<Option<File>, Failure> {
@@ -152,13 +150,12 @@ impl Sink<'_> {
 pub(super) async fn export(
     setup: &Setup,
     app: &App,
+    by: &By,
     phone: &Phone,
     to: Option<(File, PathBuf)>,
     place: Option<&Path>,
 ) -> Result<(), Failure> {
-    if app.count_of_phone(phone).await? == Counts::default() {
-        return Err(nothing());
-    }
+    app.begin_export(by, phone).await.map_err(named)?;
     let mut sink = Sink {
         setup,
         file: to.map(|(file, path)| (BufWriter::new(file), path)),
@@ -173,25 +170,15 @@ pub(super) async fn export(
         let Some(last) = next else { break };
         after = Some(last);
     }
-    for id in app.conversations_of_phone(phone).await? {
-        let conversation = app.any_conversation(id).await?;
+    for conversation in app.conversations_of_phone(phone).await? {
         sink.put(&Record::Conversation((&conversation).into()))?;
         let mut seq = 0;
         loop {
-            let page = app.any_history(id, Some(seq), PAGE).await?;
+            let page = app.said_after(conversation.id, seq).await?;
             let Some(place) = page.last().and_then(|message| message.place) else { break };
             messages(app, &page, &mut sink).await?;
             seq = place.seq;
         }
-    }
-    let mut filter = Filter { recipient: Some(phone.clone()), ..Filter::default() };
-    loop {
-        let page = app.dead_letters(&filter, PAGE).await?;
-        let Some(last) = page.last() else { break };
-        for letter in &page {
-            sink.put(&Record::DeadLetter(letter.into()))?;
-        }
-        filter.before = Some(last.id);
     }
     let count = sink.end()?;
     if let Some(place) = place {
@@ -201,16 +188,14 @@ pub(super) async fn export(
 }
 
 async fn itself(app: &App, phone: &Phone, sink: &mut Sink<'_>) -> Result<(), Failure> {
-    match app.find_mobile(phone).await {
-        Ok(user) => sink.put(&Record::MobileUser {
+    // Messages may have been sent to it all the same.
+    if let Some(user) = app.mobile_of(phone).await? {
+        sink.put(&Record::MobileUser {
             id: user.id.0,
             phone: phone.as_str(),
             status: user.status.name(),
             created_at: user.created_at,
-        })?,
-        // Messages may have been sent to it all the same.
-        Err(Error::NotFound(_)) => {}
-        Err(error) => return Err(error.into()),
+        })?;
     }
     let (devices, trace) = app.devices_and_trace(phone).await?;
     if let Some(trace) = &trace {
@@ -234,13 +219,17 @@ async fn itself(app: &App, phone: &Phone, sink: &mut Sink<'_>) -> Result<(), Fai
             last_used_at: device.last_used_at,
         })?;
     }
-    for token in app.list_tokens(Some(&Party::Mobile(phone.clone()))).await? {
+    let (letters, tokens) = app.letters_and_tokens(phone).await?;
+    for token in tokens {
         sink.put(&Record::Token {
             id: token.id.0,
             created_at: token.created_at,
             expires_at: token.expires_at,
             revoked_at: token.revoked_at,
         })?;
+    }
+    for letter in &letters {
+        sink.put(&Record::DeadLetter(letter.into()))?;
     }
     Ok(())
 }
@@ -288,14 +277,12 @@ fn lines(counts: &Counts) -> Vec<Line> {
 pub(super) async fn erase(
     setup: &Setup,
     app: &App,
+    by: &By,
     phone: &Phone,
     dry_run: bool,
     yes: bool,
 ) -> Result<(), Failure> {
-    let counts = app.count_of_phone(phone).await?;
-    if counts == Counts::default() {
-        return Err(nothing());
-    }
+    let counts = app.count_of_phone(phone).await.map_err(named)?;
     if dry_run {
         report(setup, phone, true, lines(&counts));
         return Ok(());
@@ -312,7 +299,7 @@ pub(super) async fn erase(
         Some(target) => Some(Connected::to(target).await?),
     };
     let bar = progress(u64::try_from(counts.messages).unwrap_or_default());
-    let erased = app.erase_phone(phone, |done| bar.set_position(done)).await?;
+    let erased = app.erase_phone(by, phone, |done| bar.set_position(done)).await?;
     bar.finish_and_clear();
     let mut lines = lines(&erased);
     let mut missed = None;
@@ -373,9 +360,12 @@ fn report(setup: &Setup, phone: &Phone, dry_run: bool, lines: Vec<Line>) {
     }
 }
 
-fn nothing() -> Failure {
-    Failure::new(Kind::NotFound, "nothing is stored of this number")
-        .hint("numbers are shown by: esh3ar mobile list")
+fn named(error: Error) -> Failure {
+    match error {
+        Error::NotFound(_) => Failure::new(Kind::NotFound, "nothing is stored of this number")
+            .hint("numbers are shown by: esh3ar mobile list"),
+        other => other.into(),
+    }
 }
 
 /// Drawn on a terminal only.

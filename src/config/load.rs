@@ -289,9 +289,7 @@ impl Reader {
             "auth.access_token_ttl"
             | "retention.dead_letters"
             | "retention.audit_log"
-            | "retention.idempotency_keys" => {
-                duration::LONGEST
-            }
+            | "retention.idempotency_keys" => duration::LONGEST,
             _ => Duration::from_secs(24 * 3600),
         };
         let wanted =

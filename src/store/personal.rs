@@ -39,11 +39,13 @@ pub struct Counts {
     pub presence: i64,
     /// The mobile user itself.
     pub mobile_users: i64,
+    /// Entries of the audit log that name it; they stay, without the number.
+    pub audit_entries: i64,
 }
 
 impl Counts {
     /// Each with its name.
-    pub fn named(&self) -> [(&'static str, i64); 11] {
+    pub fn named(&self) -> [(&'static str, i64); 12] {
         [
             ("messages", self.messages),
             ("events", self.events),
@@ -56,6 +58,7 @@ impl Counts {
             ("idempotencyKeys", self.idempotency_keys),
             ("presence", self.presence),
             ("mobileUsers", self.mobile_users),
+            ("auditEntries", self.audit_entries),
         ]
     }
 
@@ -93,6 +96,37 @@ const ANSWERS: &str = "
 // Work and dead letters that are about no message, and name the number in what they hold.
 const NAMES_IT: &str = "message_id IS NULL AND strpos(payload::text, $1) > 0";
 
+// Who looked at what has to be known for as long as the log is kept; whose it was, not.
+const IN_LOG: &str = "
+    (id IN (SELECT entry_id FROM audit_log_phones WHERE phone = $1) OR subject_phone = $1
+     OR actor = $1 OR subject_id = $1 OR strpos(coalesce(reason, ''), $1) > 0
+     OR strpos(details::text, $1) > 0)";
+
+/// Takes a number out of the audit log; its entries stay and show it masked.
+///
+/// # Errors
+/// Any failure of the database; then nothing has changed.
+pub async fn mask_audit_log(
+    client: &mut Client,
+    phone: &Phone,
+    counts: &mut Counts,
+) -> Result<(), Error> {
+    let transaction = client.transaction().await?;
+    transaction.batch_execute(UNHURRIED).await?;
+    let (phone, masked) = (phone.as_str(), phone.masked());
+    let mask = format!(
+        "UPDATE audit_log SET subject_phone = NULLIF(subject_phone, $1),
+                actor = replace(actor, $1, $2), subject_id = replace(subject_id, $1, $2),
+                reason = replace(reason, $1, $2), details = replace(details::text, $1, $2)::jsonb
+         WHERE {IN_LOG}"
+    );
+    let changed = transaction.execute(&mask, &[&phone, &masked]).await?;
+    transaction.execute("DELETE FROM audit_log_phones WHERE phone = $1", &[&phone]).await?;
+    transaction.commit().await?;
+    counts.audit_entries += i64::try_from(changed).unwrap_or(i64::MAX);
+    Ok(())
+}
+
 /// How much there is of a phone number.
 ///
 /// # Errors
@@ -115,7 +149,8 @@ pub async fn count(client: &mut Client, phone: &Phone) -> Result<Counts, Error> 
                 (SELECT count(*) FROM tokens WHERE phone = $1),
                 (SELECT count(*) FROM ({ANSWERS}) AS answers),
                 (SELECT count(*) FROM recipients WHERE phone = $1),
-                (SELECT count(*) FROM mobile_users WHERE phone = $1)"
+                (SELECT count(*) FROM mobile_users WHERE phone = $1),
+                (SELECT count(*) FROM audit_log WHERE {IN_LOG})"
     );
     let row = transaction.query_one(&sql, &[&phone.as_str()]).await?;
     transaction.commit().await?;
@@ -131,6 +166,7 @@ pub async fn count(client: &mut Client, phone: &Phone) -> Result<Counts, Error> 
         idempotency_keys: row.try_get(8)?,
         presence: row.try_get(9)?,
         mobile_users: row.try_get(10)?,
+        audit_entries: row.try_get(11)?,
     })
 }
 

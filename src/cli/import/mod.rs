@@ -18,10 +18,11 @@ use super::{
     Setup,
     exit::{Failure, Kind},
     opened, privilege,
+    why::Why,
 };
 use crate::{
     app::{
-        App,
+        App, By,
         import::{Fate, Ids, ImportedMessage, SourceRow},
     },
     domain::UserId,
@@ -64,6 +65,8 @@ pub(super) struct FromFile {
     /// Where rows go that cannot be taken [default: FILE.rejected.jsonl]
     #[arg(long, value_name = "FILE")]
     rejects: Option<PathBuf>,
+    #[command(flatten)]
+    why: Why,
     /// What stands between the fields of a CSV; \t for a tab
     #[arg(long, value_name = "CHARACTER", default_value = ",", value_parser = delimiter)]
     delimiter: u8,
@@ -155,6 +158,7 @@ pub(super) async fn run(
             bar.set_position(rows.position());
         }
         import.store(&mut rejects).await?;
+        import.record(&setup.by(&from_file.why)?).await?;
         Ok(import.report)
     }
     .await;
@@ -220,6 +224,16 @@ impl<'a> Import<'a> {
             waiting: Vec::new(),
             report: Report { dry_run, ..Report::default() },
         })
+    }
+
+    /// In the audit log, unless nothing was done.
+    async fn record(&self, by: &By) -> Result<(), Failure> {
+        if !self.report.dry_run {
+            let users = matches!(self.command, ImportCommand::Users { .. });
+            let (imported, rejected) = (self.report.imported, self.report.rejected);
+            self.app.record_import(by, users, imported, rejected).await?;
+        }
+        Ok(())
     }
 
     async fn take(&mut self, row: rows::Row, rejects: &mut Rejects) -> Result<(), Failure> {
