@@ -84,6 +84,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("reqwest", &["client"]),
     ("clap", &["cli"]),
     ("csv", &["cli"]),
+    ("tar", &["cli"]),
     ("clap_complete", &["cli"]),
     ("clap_mangen", &["cli"]),
     ("ratatui", &["cli"]),

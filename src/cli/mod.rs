@@ -2,6 +2,7 @@
 
 pub mod appliance;
 mod audit;
+mod backup;
 mod bench;
 mod chat;
 mod cluster;
@@ -104,6 +105,10 @@ enum Command {
     /// Whether the books balance; who looked at whose data
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Everything into one file, checked by restoring it; while esh3ar serves, or not
+    Backup(backup::BackupArgs),
+    /// Everything back from the file of a backup
+    Restore(backup::RestoreArgs),
     /// Take over what the existing system has
     #[command(subcommand)]
     Import(import::ImportCommand),
@@ -143,6 +148,8 @@ pub fn run() -> ExitCode {
 /// What every command needs.
 pub struct Setup {
     loaded: Loaded,
+    /// The configuration file's name and text.
+    file: Option<(String, String)>,
     data_dir: PathBuf,
     output: Output,
 }
@@ -173,6 +180,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     if let Command::Config(configuration::ConfigCommand::Check) = &cli.command {
         return configuration::check(output, sources).map(|()| ExitCode::SUCCESS);
     }
+    let configuration = sources.file.clone();
     let loaded = config::load(sources)?;
     let json = match loaded.config.log.format {
         LogFormat::Auto => None,
@@ -190,7 +198,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         (None, Command::Bench(arguments)) if arguments.starts_its_own() => bench::folder(),
         (None, _) => privilege::default_data_dir(),
     };
-    let setup = Setup { loaded, data_dir, output };
+    let setup = Setup { loaded, file: configuration, data_dir, output };
     if let Command::Config(configuration::ConfigCommand::Show) = &cli.command {
         configuration::show(&setup);
         return Ok(ExitCode::SUCCESS);
@@ -200,8 +208,20 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Mobile(command) => command.open_file()?,
         _ => None,
     };
+    if let Command::Restore(arguments) = &cli.command
+        && arguments.write_configuration(&setup)?
+    {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut place = None;
     let (mut input, written) = match &cli.command {
         Command::Import(command) => (command.open_input()?, command.writes()),
+        Command::Restore(arguments) => (arguments.open_input()?, None),
+        Command::Backup(arguments) => {
+            let (prepared, file) = arguments.prepare()?.unzip();
+            place = prepared;
+            (file, None)
+        }
         _ => (None, None),
     };
     if setup.loaded.config.database.url.is_none() || serving {
@@ -210,7 +230,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         }
         match privilege::leave_root(&setup.data_dir, Given { out: file, input })? {
             GoesOn::Here(given) => Given { out: file, input } = given,
-            GoesOn::AsUser(command) => return as_user(&cli.command, *command),
+            GoesOn::AsUser(command) => return as_user(&setup, &cli.command, *command, place),
         }
     }
     privilege::raise_file_limit();
@@ -234,6 +254,19 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             Command::Chat(arguments) => Box::pin(chat::run(&setup, &arguments)).await,
             Command::Dlq(command) => dlq::run(&setup, command).await,
             Command::Audit(command) => audit::run(&setup, command).await,
+            Command::Backup(arguments) => {
+                let file = privilege::input(input, std::path::Path::new("the backup"))?;
+                let written = Box::pin(backup::run(&setup, &arguments, file)).await;
+                if let Some(place) = &place {
+                    let finished = arguments.finish(&setup, place, written.is_ok());
+                    written.and(finished)
+                } else {
+                    written
+                }
+            }
+            Command::Restore(arguments) => {
+                Box::pin(backup::restore(&setup, &arguments, input)).await
+            }
             Command::Import(command) => import::run(&setup, command, input).await,
             Command::Drain(arguments) => drain::run(&setup, &arguments).await,
             Command::Bench(arguments) => Box::pin(bench::run(&setup, &arguments)).await,
@@ -252,9 +285,19 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
 }
 
 /// Goes on as the appliance's user; what only root may do in root's folders is done when that has ended.
-fn as_user(command: &Command, child: std::process::Command) -> Result<ExitCode, Failure> {
-    match command {
-        Command::Import(import) => {
+fn as_user(
+    setup: &Setup,
+    command: &Command,
+    child: std::process::Command,
+    place: Option<backup::Place>,
+) -> Result<ExitCode, Failure> {
+    match (command, place) {
+        (Command::Backup(backup), Some(place)) => {
+            let code = privilege::run_to_end(child)?;
+            backup.finish(setup, &place, code == 0)?;
+            Ok(ExitCode::from(code))
+        }
+        (Command::Import(import), _) => {
             let code = privilege::run_to_end(child)?;
             import.tidy();
             Ok(ExitCode::from(code))

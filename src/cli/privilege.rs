@@ -56,12 +56,18 @@ pub struct Given {
     pub input: Option<File>,
 }
 
+/// Whether the file that this command reads, or writes a backup into, was opened by root, as its standard
+/// input.
+pub fn input_is_file() -> bool {
+    env::var_os(INPUT_IS_FILE).is_some()
+}
+
 /// Opens a file that the command reads; none if that was done before the process became another user.
 ///
 /// # Errors
 /// [`Kind::NotFound`] or that it cannot be read.
 pub fn open_input(path: &Path) -> Result<Option<File>, Failure> {
-    if env::var_os(INPUT_IS_FILE).is_some() {
+    if input_is_file() {
         return Ok(None);
     }
     File::open(path).map(Some).map_err(|error| unreadable(path, &error))

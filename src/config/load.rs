@@ -2,6 +2,7 @@
 
 mod cluster;
 mod retention;
+mod secrets;
 
 use std::{
     collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration,
@@ -100,6 +101,8 @@ pub struct Loaded {
     pub config: Config,
     /// Where each came from.
     pub origins: Vec<Origin>,
+    /// Secrets that are set.
+    pub secrets: Vec<(&'static str, Secret)>,
 }
 
 type Values = BTreeMap<String, (String, Source)>;
@@ -137,8 +140,8 @@ pub fn load(sources: Sources) -> Result<Loaded, ConfigErrors> {
     if !reader.faults.is_empty() {
         return Err(ConfigErrors(reader.faults));
     }
-    let origins = reader.origins();
-    Ok(Loaded { config, origins })
+    let (origins, secrets) = (reader.origins(), reader.secrets());
+    Ok(Loaded { config, origins, secrets })
 }
 
 fn read_file(name: &str, text: &str, values: &mut Values, faults: &mut Vec<Fault>) {

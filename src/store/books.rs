@@ -77,9 +77,18 @@ pub async fn days(client: &mut Client, since: Date) -> Result<Vec<Day>, Error> {
              SET LOCAL statement_timeout = 300000; SET TRANSACTION READ ONLY",
         )
         .await?;
-    let midnight = since.midnight().assume_utc();
-    let rows = transaction.query(DAYS, &[&since, &midnight]).await?;
+    let days = days_in(&*transaction, since).await?;
     transaction.commit().await?;
+    Ok(days)
+}
+
+/// The same in the caller's transaction.
+pub(super) async fn days_in(
+    client: &impl tokio_postgres::GenericClient,
+    since: Date,
+) -> Result<Vec<Day>, Error> {
+    let midnight = since.midnight().assume_utc();
+    let rows = client.query(DAYS, &[&since, &midnight]).await?;
     rows.iter()
         .map(|row| {
             Ok(Day {

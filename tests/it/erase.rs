@@ -123,7 +123,11 @@ async fn one_number_is_given_out_and_erased_from_everywhere() {
     tokio::time::timeout(DEADLINE, ended).await.expect("its connection is closed");
     assert_eq!(rows_with(&server, GONE).await, [], "not in any table");
     assert_eq!(rows_with(&server, &conversation).await, [], "nor its conversation");
-    assert_eq!(rows_with(&server, STAYS).await.len(), others.len(), "the other one is untouched");
+    let after = rows_with(&server, STAYS).await;
+    for (table, count) in others {
+        let left = after.iter().find(|(name, _)| *name == table).map_or(0, |(_, left)| *left);
+        assert!(left >= count, "the other one is untouched in {table}: {left} of {count}");
+    }
     let log = run_json(&server.data(), &["audit", "access", "--action", "mobile.erase"]);
     assert_eq!(log[0]["reason"], "asked by +967*******01", "{log}");
     let path = format!("/api/v1/conversations/{conversation}");

@@ -10,6 +10,7 @@
 mod access;
 mod api;
 mod audit_log;
+mod backup;
 mod bad_input;
 mod balancers;
 mod bench;
