@@ -34,9 +34,9 @@ pub struct Removed {
 }
 
 /// How many rows are looked at, or removed, in one transaction.
-const AT_ONCE: i64 = 250;
+const AT_ONCE: i64 = 100;
 /// The pause after each, in times of what it took: others have the database for most of the time.
-const PAUSE: u32 = 4;
+const PAUSE: u32 = 9;
 /// The shortest pause.
 const SHORTEST: Duration = Duration::from_millis(5);
 /// How long gateways have to close the connections of an erased phone.

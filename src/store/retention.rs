@@ -52,6 +52,8 @@ pub struct Looked {
 /// Any failure of the database.
 pub async fn keeper(store: &Store) -> Result<Option<Keeper>, Error> {
     let client = deadpool_postgres::Object::take(store.client().await?);
+    // Nobody waits for these commits: what a crash brings back is removed again, books included.
+    client.batch_execute("SET synchronous_commit = off").await?;
     let row = client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK]).await?;
     let ours: bool = row.try_get(0)?;
     Ok(ours.then_some(Keeper { client }))
