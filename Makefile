@@ -30,6 +30,7 @@ test: ## Everything: format, lints, unit, property, integration and client tests
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) test --locked
+	packaging/test/package.sh target/debug/esh3ar
 	@echo "The same against a cluster: Postgres, RabbitMQ, Redis, a gateway and a worker."
 	ESH3AR_TEST_MODE=cluster $(CARGO) test --locked --test it -- $(BOTH)
 	@echo "All tests passed."
@@ -47,6 +48,14 @@ build: ## Build for development
 release: ## Build for use: target/release/esh3ar
 	@packaging/setup/install-tools.sh run
 	$(CARGO) build --locked --release
+
+.PHONY: package
+package: ## Build the deb and the rpm into target/package (BINARY=… packs one that is there)
+	@packaging/setup/install-tools.sh package
+ifndef BINARY
+	$(CARGO) build --locked --profile dist
+endif
+	@packaging/build.sh --binary $(or $(BINARY),target/dist/esh3ar) $(if $(VERSION),--version $(VERSION))
 
 .PHONY: figures
 figures: release ## Measure this machine: throughput, latency, CPU a message, memory a connection

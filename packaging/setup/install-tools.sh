@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Installs what `make run`, `make cluster` or `make test` needs and this machine lacks. Says nothing when nothing is
+# Installs what `make run`, `make cluster`, `make package` or `make test` needs and this machine lacks. Says nothing when nothing is
 # missing; starts no service and asks no question.
 set -euo pipefail
 
 purpose=${1:-}
 case $purpose in
-run | cluster | test) ;;
+run | cluster | test | package) ;;
 *)
-    echo "usage: install-tools.sh run|cluster|test" >&2
+    echo "usage: install-tools.sh run|cluster|test|package" >&2
     exit 64
     ;;
 esac
@@ -24,10 +24,10 @@ have cargo || {
 
 missing=()
 have cc || missing+=(gcc libc6-dev)
-if ! have initdb && ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && ! compgen -G '/usr/pgsql-*/bin/initdb' >/dev/null; then
+if [ "$purpose" != package ] && ! have initdb && ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && ! compgen -G '/usr/pgsql-*/bin/initdb' >/dev/null; then
     missing+=(postgresql)
 fi
-if [ "$purpose" != run ]; then
+if [ "$purpose" = cluster ] || [ "$purpose" = test ]; then
     # The broker's own script: what Debian puts on PATH is a wrapper that changes the user.
     have rabbitmq-server || [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing+=(rabbitmq-server)
     have redis-server || missing+=(redis-server)
@@ -41,9 +41,22 @@ if [ "$purpose" = test ]; then
         have "$balancer" || [ -x "/usr/sbin/$balancer" ] || missing+=("$balancer")
     done
     have npm || missing+=(npm)
+    have promtool || missing+=(prometheus)
+    # A terminal for the dashboard.
+    have tmux || missing+=(tmux)
     # A browser, and another client's language, for the tests of the hub.
     have chromium || have chromium-browser || have google-chrome || missing+=(chromium)
     { have python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; } || missing+=(python3 python3-venv)
+    # Packages are checked, and tried in a bare Debian behind the filters of their units.
+    for tool in lintian rpmlint debootstrap; do
+        have "$tool" || [ -x "/usr/sbin/$tool" ] || missing+=("$tool")
+    done
+    have systemd-analyze || missing+=(systemd)
+    /usr/bin/python3 -c 'import seccomp' 2>/dev/null || missing+=(python3-seccomp)
+fi
+if [ "$purpose" = test ] || [ "$purpose" = package ]; then
+    have dpkg-shlibdeps || missing+=(dpkg-dev)
+    have rpmbuild || missing+=(rpm)
 fi
 
 root() {

@@ -85,14 +85,6 @@ impl Caller {
         }
     }
 
-    /// The caller's id, if it is a business user.
-    pub fn user(&self) -> Option<UserId> {
-        match &self.identity {
-            Identity::Business { id, .. } => Some(*id),
-            Identity::Mobile { .. } => None,
-        }
-    }
-
     /// The caller as an administrator.
     ///
     /// # Errors

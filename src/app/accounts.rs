@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{App, By, Error};
+use super::{App, By, Error, audit::Listing};
 use crate::{
     domain::{MobileUserId, Permission, Permissions, Phone, UserId, audit::Action},
     store::{
@@ -102,12 +102,14 @@ impl App {
         by: &By,
         after: Option<&str>,
         limit: usize,
-    ) -> Result<Vec<BusinessUser>, Error> {
-        let found = accounts::list_users(&self.store().client().await?, after, limit).await?;
+    ) -> Result<Listing<BusinessUser>, Error> {
+        let client = self.store().client().await?;
+        let found = accounts::list_users(&client, after, limit + 1).await?;
+        let found = Listing::of(found, limit);
         let entry = self
             .entry(by, Action::UserList)
-            .about(found.iter().filter_map(|user| user.phone.as_ref()))
-            .with("shown", found.len());
+            .about(found.items.iter().filter_map(|user| user.phone.as_ref()))
+            .with("shown", found.items.len());
         self.record(entry).await?;
         Ok(found)
     }
@@ -230,13 +232,14 @@ impl App {
         by: &By,
         after: Option<&Phone>,
         limit: usize,
-    ) -> Result<Vec<MobileUser>, Error> {
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let found = accounts::list_mobiles(&self.store().client().await?, after, limit).await?;
+    ) -> Result<Listing<MobileUser>, Error> {
+        let client = self.store().client().await?;
+        let found = accounts::list_mobiles(&client, after, limit + 1).await?;
+        let found = Listing::of(found, limit);
         let entry = self
             .entry(by, Action::MobileList)
-            .about(found.iter().map(|user| &user.phone))
-            .with("shown", found.len());
+            .about(found.items.iter().map(|user| &user.phone))
+            .with("shown", found.items.len());
         self.record(entry).await?;
         Ok(found)
     }

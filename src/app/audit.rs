@@ -75,14 +75,32 @@ impl By {
         By { request: Some(id.to_owned()), ..self }
     }
 
-    /// Who it is.
-    pub fn actor(&self) -> &Actor {
-        &self.actor
+    /// Whether it says why.
+    pub fn has_reason(&self) -> bool {
+        self.reason.is_some()
     }
 
     /// How others are told who it was: a business user's name, or that it was a command.
     pub(super) fn told(&self) -> &str {
         self.actor.name().unwrap_or("the command line")
+    }
+}
+
+/// Part of a list, and whether it goes on.
+#[derive(Clone, Debug)]
+pub struct Listing<T> {
+    /// What was asked for.
+    pub items: Vec<T>,
+    /// Whether there is more after it.
+    pub more: bool,
+}
+
+impl<T> Listing<T> {
+    /// Of a list that was read with one more than asked for: that one is not shown, and so not recorded.
+    pub(super) fn of(mut found: Vec<T>, limit: usize) -> Listing<T> {
+        let more = found.len() > limit;
+        found.truncate(limit);
+        Listing { items: found, more }
     }
 }
 
@@ -237,15 +255,15 @@ impl App {
         by: &By,
         filter: &Filter,
         limit: usize,
-    ) -> Result<Vec<Recorded>, Error> {
-        let list = |client| async move { audit::list(&client, filter, limit).await };
-        let found = self.store().read(list).await?;
+    ) -> Result<Listing<Recorded>, Error> {
+        let list = |client| async move { audit::list(&client, filter, limit + 1).await };
+        let found = Listing::of(self.store().read(list).await?, limit);
         let entry = self
             .entry(by, Action::AuditAccess)
             .about(&filter.phone)
             .with_some("actor", filter.actor.as_deref())
             .with_some("action", filter.action.as_deref())
-            .with("shown", found.len());
+            .with("shown", found.items.len());
         self.record(entry).await?;
         Ok(found)
     }

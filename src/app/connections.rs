@@ -45,8 +45,8 @@ impl App {
             return Ok(now);
         }
         let client = self.store().client().await?;
-        let revoked: HashSet<_> =
-            tokens::revoked_since(&client, since - AGAIN).await?.into_iter().collect();
+        let revoked = tokens::revoked_since(&client, since - AGAIN, now).await?;
+        let revoked: HashSet<_> = revoked.into_iter().collect();
         if !revoked.is_empty() {
             // First, so that nobody comes back through what is still believed.
             self.inner.known_tokens.forget(&revoked);

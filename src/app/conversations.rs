@@ -91,7 +91,10 @@ impl App {
             }
         };
         let id = ConversationId(Uuid::now_v7());
-        Ok(conversations::open(&client, id, business, &phone, self.clock().now()).await?)
+        let (conversation, new) =
+            conversations::open(&client, id, business, &phone, self.clock().now()).await?;
+        metrics::counter!("esh3ar_conversations_opened_total").increment(new.into());
+        Ok((conversation, new))
     }
 
     /// The caller's conversations after a place in the list, those with the newest messages first. The

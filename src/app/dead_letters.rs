@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use super::{App, By, Error};
+use super::{App, By, Error, audit::Listing};
 use crate::{
     domain::{DeadLetterId, audit::Action as Audited},
     store::{
@@ -32,6 +32,8 @@ pub enum Action {
 pub struct Outcome {
     /// How many the filter matched.
     pub matched: usize,
+    /// The last that was looked at, if there may be more after it.
+    pub next: Option<DeadLetterId>,
     /// Those that this call changed.
     pub changed: Vec<DeadLetterId>,
     /// Those that somebody else had changed before, or whose message has moved on.
@@ -52,15 +54,29 @@ impl App {
         by: &By,
         filter: &Filter,
         limit: usize,
-    ) -> Result<Vec<DeadLetter>, Error> {
-        let list = |client| async move { dead_letters::list(&client, filter, limit).await };
-        let found = self.store().read(list).await?;
+    ) -> Result<Listing<DeadLetter>, Error> {
+        let list = |client| async move { dead_letters::list(&client, filter, limit + 1).await };
+        let found = Listing::of(self.store().read(list).await?, limit);
         let entry = self
             .entry(by, Audited::DeadLetterList)
-            .about(found.iter().filter_map(|letter| letter.to.as_ref()).chain(&filter.recipient))
-            .with("shown", found.len());
+            .about(
+                found.items.iter().filter_map(|letter| letter.to.as_ref()).chain(&filter.recipient),
+            )
+            .with("shown", found.items.len());
         self.record(entry).await?;
         Ok(found)
+    }
+
+    /// The newest dead letters, for whoever watches: who is shown a recipient's number is to be recorded
+    /// with [`App::record_numbers`], and everybody else must be shown it masked.
+    ///
+    /// # Errors
+    /// Failures of the database.
+    pub async fn watch_dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, Error> {
+        let all = Filter::default();
+        let all = &all;
+        let list = |client| async move { dead_letters::list(&client, all, limit).await };
+        Ok(self.store().read(list).await?)
     }
 
     /// The same from the database itself: what is found here is acted on.
@@ -133,7 +149,8 @@ impl App {
                 Err(_) => outcome.failed.extend(&ids),
             }
             progress(outcome.matched);
-            if found.len() < limit {
+            outcome.next = page.before.filter(|_| found.len() == limit);
+            if outcome.next.is_none() {
                 break;
             }
         }

@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{App, By, Caller, Error, intake::Accepted, ledger::Said, limits::Limited};
+use super::{
+    App, By, Caller, Error, access::Identity, audit::Listing, intake::Accepted, ledger::Said,
+    limits::Limited,
+};
 use crate::{
     domain::{
-        Message, MessageId, Priority, Status, UserId,
+        Message, MessageId, Priority, Status, TokenId, UserId,
         audit::Action,
         message::{Draft, FieldError, OneWay},
     },
@@ -128,29 +131,40 @@ impl App {
         })
     }
 
-    /// Sends one message in a business user's name, which is recorded.
+    /// Sends one message in the name of a business user, by name or id, and with its permissions. That is
+    /// recorded.
     ///
     /// # Errors
-    /// As [`App::send`].
-    pub async fn send_for(
+    /// [`Error::NotFound`], [`Error::Conflict`] for a user that is disabled, and as [`App::send`].
+    pub async fn send_as(
         &self,
         by: &By,
-        sender: &Caller,
+        from: &str,
         request: SendRequest,
-    ) -> Result<Message, Error> {
-        let sent = self.send(sender, request, None, |_| (202, String::new())).await;
-        let sent = sent.and_then(|sent| match sent {
-            Sent::Now(message) => Ok(message),
-            // It has no key to have come before.
-            Sent::Before(_) => Err(Error::Internal),
-        });
-        let mut entry = self.entry(by, Action::MessageSend);
-        if let Ok(message) = &sent {
-            entry = entry.of(message.id).about(message.phones());
+        key: Option<RequestKey>,
+        answer: impl FnOnce(&Message) -> (u16, String),
+    ) -> Result<Sent<Message>, Error> {
+        let user = self.find_user(from).await?;
+        let entry = self.entry(by, Action::MessageSend).with("user", user.id.to_string());
+        if user.disabled_at.is_some() {
+            let refused = Error::Conflict(format!("{} is disabled", user.name));
+            return self.record_end(entry, Err(refused)).await;
         }
-        if let Some(user) = sender.user() {
-            entry = entry.with("user", user.to_string());
-        }
+        let caller = Caller {
+            token: TokenId(Uuid::nil()),
+            expires_at: None,
+            identity: Identity::Business {
+                id: user.id,
+                name: user.name.into(),
+                permissions: user.permissions,
+            },
+        };
+        let sent = self.send(&caller, request, key, answer).await;
+        let entry = match &sent {
+            Ok(Sent::Now(message)) => entry.of(message.id).about(message.phones()),
+            Ok(Sent::Before(_)) => entry.with("repeated", true),
+            Err(_) => entry,
+        };
         self.record_end(entry, sent).await
     }
 
@@ -280,14 +294,14 @@ impl App {
         by: &By,
         filter: &Filter,
         limit: usize,
-    ) -> Result<Vec<Message>, Error> {
-        let found = self.listed(filter, limit).await?;
+    ) -> Result<Listing<Message>, Error> {
+        let found = Listing::of(self.listed(filter, limit + 1).await?, limit);
         let entry = self
             .entry(by, Action::MessageList)
-            .about(found.iter().flat_map(Message::phones).chain(&filter.recipient))
+            .about(found.items.iter().flat_map(Message::phones).chain(&filter.recipient))
             .with_some("status", filter.status.map(Status::name))
             .with_some("from", filter.sender.map(|id| id.to_string()))
-            .with("shown", found.len());
+            .with("shown", found.items.len());
         self.record(entry).await?;
         Ok(found)
     }

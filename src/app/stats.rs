@@ -10,10 +10,11 @@ use time::OffsetDateTime;
 
 use super::{App, Error, audit::By, figures::millis};
 use crate::{
-    domain::{Party, Priority, audit::Action, figures::Figures},
+    domain::{Party, Phone, Priority, audit::Action, figures::Figures},
     store::{nodes, stats},
 };
 
+pub use super::Role;
 pub use crate::store::{
     nodes::Node,
     stats::{DatabaseFacts, DeadOfClass, SEEN, Slow},
@@ -84,6 +85,16 @@ pub struct Snapshot {
     pub all: Figures,
 }
 
+impl Snapshot {
+    /// The phones among the recipients that are slow.
+    pub fn phones(&self) -> impl Iterator<Item = &Phone> {
+        self.slowest.iter().filter_map(|slow| match &slow.recipient {
+            Party::Mobile(phone) => Some(phone),
+            Party::Business(_) => None,
+        })
+    }
+}
+
 impl App {
     /// How the installation does now.
     ///
@@ -100,16 +111,17 @@ impl App {
     /// As [`App::stats`].
     pub async fn stats_with_numbers(&self, by: &By) -> Result<Snapshot, Error> {
         let snapshot = self.stats().await?;
-        let shown = snapshot.slowest.iter().filter_map(|slow| match &slow.recipient {
-            Party::Mobile(phone) => Some(phone),
-            Party::Business(_) => None,
-        });
-        let entry = self
-            .entry(by, Action::RecipientList)
-            .about(shown)
-            .with("shown", snapshot.slowest.len());
-        self.record(entry).await?;
+        self.record_numbers(by, &snapshot.phones().cloned().collect::<Vec<_>>()).await?;
         Ok(snapshot)
+    }
+
+    /// Records that somebody is about to be shown the numbers of these recipients.
+    ///
+    /// # Errors
+    /// Failures of the database; then they must not be shown.
+    pub async fn record_numbers(&self, by: &By, shown: &[Phone]) -> Result<(), Error> {
+        let entry = self.entry(by, Action::RecipientList).about(shown).with("shown", shown.len());
+        self.record(entry).await
     }
 
     async fn look(&self) -> Result<Snapshot, Error> {

@@ -1,6 +1,6 @@
 //! Conversations as an administrator sees them: everybody's.
 
-use super::{App, By, Error};
+use super::{App, By, Error, audit::Listing};
 use crate::{
     domain::{Conversation, ConversationId, ConversationStatus, Message, Status, audit::Action},
     store::{
@@ -29,15 +29,16 @@ impl App {
         by: &By,
         filter: &Filter,
         limit: usize,
-    ) -> Result<Vec<Conversation>, Error> {
-        let list = |client| async move { conversations::list_all(&client, filter, limit).await };
-        let found = self.store().read(list).await?;
+    ) -> Result<Listing<Conversation>, Error> {
+        let list =
+            |client| async move { conversations::list_all(&client, filter, limit + 1).await };
+        let found = Listing::of(self.store().read(list).await?, limit);
         let entry = self
             .entry(by, Action::ConversationList)
-            .about(found.iter().map(|conversation| &conversation.phone).chain(&filter.phone))
+            .about(found.items.iter().map(|conversation| &conversation.phone).chain(&filter.phone))
             .with_some("status", filter.status.map(ConversationStatus::name))
             .with_some("user", filter.business.map(|id| id.to_string()))
-            .with("shown", found.len());
+            .with("shown", found.items.len());
         self.record(entry).await?;
         Ok(found)
     }

@@ -26,6 +26,7 @@ use crate::{
         gate::{self, Gate},
         hub::{Hub, HubOptions},
         listen::{self, ListenOptions},
+        pulse::Pulse,
         tls::Tls,
     },
     store::embedded::Purpose,
@@ -51,6 +52,8 @@ pub struct Appliance {
     front: Part,
     stop_timeout: Duration,
     began: Instant,
+    pulse: Pulse,
+    tls: Option<Tls>,
 }
 
 /// Tasks that are stopped together.
@@ -153,6 +156,7 @@ impl Works {
         readiness: &Readiness,
         recorder: &Recorder,
         grace: Duration,
+        pulse: Pulse,
     ) {
         let (app, readiness, recorder) =
             (self.app.clone(), Arc::clone(readiness), recorder.clone());
@@ -162,7 +166,8 @@ impl Works {
             gate::machine_page(app.clone(), Arc::clone(&readiness), render, request)
         };
         let header_timeout = Duration::from_secs(10);
-        let listening = ListenOptions { max_connections: 100, header_timeout, tls: None, grace };
+        let listening =
+            ListenOptions { max_connections: 100, header_timeout, tls: None, grace, pulse };
         let stop = self.work.stop.clone();
         self.work.tracker.spawn(listen::serve(listener, listening, service, stop));
     }
@@ -226,7 +231,9 @@ impl Appliance {
             header_timeout: config.http.header_timeout,
             tls: tls.clone(),
             grace: config.http.stop_timeout,
+            pulse: Pulse::default(),
         };
+        let pulse = listening.pulse.clone();
         let options = HubOptions {
             most: config.http.max_connections,
             diagnostics: config.http.diagnostics_hub,
@@ -237,14 +244,15 @@ impl Appliance {
         let gate = Gate::new(app.clone(), hub, Arc::clone(&readiness));
         let service = move |request| gate.clone().handle(request);
         front.tracker.spawn(listen::serve(listener, listening, service, front.stop.clone()));
-        if let Some(tls) = tls {
-            front.tracker.spawn(tls.watch(front.stop.clone()));
+        if let Some(tls) = &tls {
+            front.tracker.spawn(tls.clone().watch(front.stop.clone()));
         }
         let metrics = machines.as_ref().map(|(_, address)| *address);
         if let Some((listener, _)) = machines {
-            works.watch(listener, &readiness, &recorder, config.http.stop_timeout);
+            let grace = config.http.stop_timeout;
+            works.watch(listener, &readiness, &recorder, grace, Pulse::default());
         }
-        keep_alive(&works.work, recorder);
+        keep_up(&works.work, recorder);
         Ok(Appliance {
             app,
             http,
@@ -254,12 +262,24 @@ impl Appliance {
             front,
             stop_timeout: config.http.stop_timeout,
             began,
+            pulse,
+            tls,
         })
     }
 
     /// How long the start took.
     pub fn began(&self) -> Instant {
         self.began
+    }
+
+    /// The pulse of the loop that accepts connections.
+    pub fn pulse(&self) -> &Pulse {
+        &self.pulse
+    }
+
+    /// The gateway's own TLS.
+    pub fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
     }
 
     /// Resolves when the private database has ended by itself, with how; never otherwise.
@@ -294,16 +314,15 @@ async fn prepare(store: &OpenedStore) -> Result<(), Failure> {
     Err(Failure::new(Kind::Config, what).hint("set these to on in postgresql.conf"))
 }
 
-pub(super) fn keep_alive(part: &Part, recorder: Recorder) {
+/// Keeps histograms small.
+pub(super) fn keep_up(part: &Part, recorder: Recorder) {
     let stop = part.stop.clone();
     part.tracker.spawn(async move {
-        let every = notify::alive_every().map_or(UPKEEP, |limit| limit.min(UPKEEP));
         loop {
             recorder.upkeep();
-            notify::alive();
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(every) => {}
+                () = tokio::time::sleep(UPKEEP) => {}
             }
         }
     });

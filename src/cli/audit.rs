@@ -1,18 +1,13 @@
 //! `audit`: whether the books balance, and who looked at whose data.
 
 use clap::{Args, Subcommand};
-use serde::Serialize;
+use serde_json::Value;
 
 use super::{
     Setup, dlq,
     exit::{Failure, Kind},
-    opened,
+    remote::{Admin, Query},
     why::Why,
-};
-use crate::{
-    app::{self, App, books::Audit},
-    server::view::admin as view,
-    store::{audit::Filter, books::Day},
 };
 
 #[derive(Debug, Subcommand)]
@@ -54,129 +49,78 @@ pub(super) struct Which {
     limit: usize,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Row<'a> {
-    business: uuid::Uuid,
-    name: &'a str,
-    day: String,
-    accepted: i64,
-    pending: i64,
-    sent: i64,
-    delivered: i64,
-    read: i64,
-    failed: i64,
-    erased: i64,
-    missing: i64,
-}
-
-#[derive(Serialize)]
-struct Off {
-    id: uuid::Uuid,
-    kind: &'static str,
-}
-
-#[derive(Serialize)]
-struct Books<'a> {
-    balanced: bool,
-    unaccounted: u64,
-    days: Vec<Row<'a>>,
-    discrepancies: Vec<Off>,
-}
-
-impl<'a> From<&'a Day> for Row<'a> {
-    fn from(day: &'a Day) -> Self {
-        Row {
-            business: day.business.0,
-            name: &day.name,
-            day: day.day.to_string(),
-            accepted: day.accepted,
-            pending: day.pending,
-            sent: day.sent,
-            delivered: day.delivered,
-            read: day.read,
-            failed: day.failed,
-            erased: day.erased,
-            missing: day.missing(),
-        }
-    }
-}
+const DAYS: &[&str] = &[
+    "day",
+    "name",
+    "accepted",
+    "pending",
+    "sent",
+    "delivered",
+    "read",
+    "failed",
+    "erased",
+    "missing",
+];
+const ENTRIES: &[&str] =
+    &["at", "actor", "action", "subject", "phone", "phones", "reason", "outcome"];
 
 pub(super) async fn run(setup: &Setup, command: AuditCommand) -> Result<(), Failure> {
-    let since = match command {
-        AuditCommand::Delivery { since } => since,
+    let admin = Admin::open(setup).await?;
+    let result = match command {
+        AuditCommand::Delivery { since } => delivery(&admin, &since).await.map(Some),
         AuditCommand::Access { which, why } => {
-            let opened = opened::open(setup).await?;
-            let result = access(setup, &opened.app, &which, &why).await;
-            return opened.close(result).await;
+            access(setup, &admin, which, &why).await.map(|()| None)
         }
     };
-    let opened = opened::open(setup).await?;
-    let result = async {
-        let since = dlq::since(&opened.app, &since)?;
-        Ok(opened.app.audit_delivery(since).await?)
+    match admin.close(result).await? {
+        Some(books) => report(setup, books),
+        None => Ok(()),
     }
-    .await;
-    let audit = opened.close(result).await?;
-    report(setup, &audit)
 }
 
-async fn access(setup: &Setup, app: &App, which: &Which, why: &Why) -> Result<(), Failure> {
-    let filter = Filter {
-        since: which.since.as_deref().map(|text| dlq::since(app, text)).transpose()?,
-        phone: which.phone.as_deref().map(|text| app.parse_phone("phone", text)).transpose()?,
-        actor: which.actor.clone(),
-        action: which.action.clone(),
-        before: which.before,
-    };
-    app::audit::check_action(filter.action.as_deref())?;
-    let limit = which.limit.clamp(1, 10_000);
-    let found = app.audit_access(&setup.by(why)?, &filter, limit).await?;
-    let columns = ["at", "actor", "action", "subject", "phone", "phones", "reason", "outcome"];
-    setup.output.records(&columns, &view::audit(&found));
-    if let Some(last) = found.last().filter(|_| found.len() == limit) {
-        setup.output.note(&format!("there may be more: --before {}", last.id));
+async fn access(setup: &Setup, admin: &Admin, which: Which, why: &Why) -> Result<(), Failure> {
+    let since = which.since.as_deref().map(dlq::since).transpose()?;
+    let query = Query::default()
+        .with_some("since", since)
+        .with_some("phone", which.phone)
+        .with_some("actor", which.actor)
+        .with_some("action", which.action)
+        .with_some("before", which.before);
+    let (found, more) = admin.list(why, "/audit", &query, which.limit).await?;
+    setup.output.records(ENTRIES, &found);
+    if let Some(last) = found.last().and_then(|last| last["id"].as_str()).filter(|_| more) {
+        setup.output.note(&format!("there is more: --before {last}"));
     }
     Ok(())
 }
 
-fn report(setup: &Setup, audit: &Audit) -> Result<(), Failure> {
-    let days: Vec<Row<'_>> = audit.days.iter().map(Row::from).collect();
-    let discrepancies: Vec<Off> =
-        audit.discrepancies.iter().map(|d| Off { id: d.message.0, kind: d.kind }).collect();
-    let unaccounted = audit.unaccounted();
+async fn delivery(admin: &Admin, since: &str) -> Result<Value, Failure> {
+    let query = Query::default().with("since", dlq::since(since)?);
+    admin.get(&Why::default(), &format!("/books{query}")).await
+}
+
+fn report(setup: &Setup, books: Value) -> Result<(), Failure> {
+    let unaccounted = books["unaccounted"].as_u64().unwrap_or_default();
+    let list = |name: &str| books[name].as_array().map_or(&[][..], Vec::as_slice);
+    let discrepancies = list("discrepancies");
     if setup.output.is_table() {
-        let columns = [
-            "day",
-            "name",
-            "accepted",
-            "pending",
-            "sent",
-            "delivered",
-            "read",
-            "failed",
-            "erased",
-            "missing",
-        ];
-        setup.output.records(&columns, &days);
+        setup.output.records(DAYS, list("days"));
         if !discrepancies.is_empty() {
             setup.output.text("\n");
-            setup.output.records(&["id", "kind"], &discrepancies);
+            setup.output.records(&["id", "kind"], discrepancies);
         }
         if unaccounted == 0 {
             setup.output.note("the books balance");
         }
     } else {
-        let balanced = unaccounted == 0;
-        setup.output.record(&Books { balanced, unaccounted, days, discrepancies });
+        setup.output.record(&books);
     }
     if unaccounted == 0 {
         return Ok(());
     }
-    let first = audit.discrepancies.first().map(|first| first.message);
     let what = format!("{unaccounted} messages are unaccounted for");
     let failure = Failure::new(Kind::Failed, what);
-    Err(match first {
+    Err(match discrepancies.first().and_then(|first| first["id"].as_str()) {
         Some(id) => failure.hint(format!("run: esh3ar message explain {id}")),
         None => failure.hint(
             "rows of the table messages were removed from outside; restore them from a backup",

@@ -1,4 +1,4 @@
-//! `config show` and `config check`.
+//! `config`: what is configured, what is wrong with it, and every key on paper.
 
 use clap::Subcommand;
 use serde::Serialize;
@@ -16,6 +16,10 @@ pub(super) enum ConfigCommand {
     Show,
     /// Find everything that is wrong with the configuration
     Check,
+    /// Print a commented file with every key
+    Default,
+    /// Print a page with every key, in Markdown
+    Doc,
 }
 
 #[derive(Serialize)]

@@ -9,25 +9,20 @@ use std::{
 
 use clap::{Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     Setup,
     exit::{Failure, Kind},
-    opened, privilege,
+    privilege,
+    remote::{Admin, Query},
     why::Why,
 };
-use crate::{
-    app::{App, By, supervision::Overview},
-    domain::{Conversation, ConversationId, ConversationStatus, Message},
-    server::view::{self, MessageView, WholeConversationView},
-    store::conversations::Filter,
-};
+use crate::client::encode;
 
 /// Messages that an export reads at once.
-const PAGE: usize = 500;
+const PAGE: usize = 200;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConversationCommand {
@@ -111,48 +106,29 @@ impl ConversationCommand {
     }
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Shown<'a> {
-    #[serde(flatten)]
-    conversation: WholeConversationView<'a>,
-    /// How many messages are in each status.
-    messages: Map<String, Value>,
-    last_messages: Vec<MessageView<'a>>,
-}
-
 pub(super) async fn run(
     setup: &Setup,
     command: ConversationCommand,
     file: Option<File>,
 ) -> Result<(), Failure> {
-    let opened = opened::open(setup).await?;
-    let result = act(setup, &opened.app, command, file).await;
-    opened.close(result).await
+    let admin = Admin::open(setup).await?;
+    let result = act(setup, &admin, command, file).await;
+    admin.close(result).await
 }
 
 async fn act(
     setup: &Setup,
-    app: &App,
+    admin: &Admin,
     command: ConversationCommand,
     file: Option<File>,
 ) -> Result<(), Failure> {
     match command {
         ConversationCommand::List { user, phone, status, limit, why } => {
-            let mut filter = Filter::default();
-            if let Some(name) = user {
-                filter.business = Some(app.find_user(&name).await?.id);
-            }
-            filter.phone = phone.map(|phone| app.parse_phone("phone", &phone)).transpose()?;
-            if let Some(name) = status {
-                let status = ConversationStatus::parse(&name);
-                filter.status = Some(status.ok_or_else(|| {
-                    Failure::new(Kind::Usage, "the status is active, archived or closed")
-                })?);
-            }
-            let found =
-                app.all_conversations(&setup.by(&why)?, &filter, limit.clamp(1, 10_000)).await?;
-            let views: Vec<WholeConversationView<'_>> = found.iter().map(Into::into).collect();
+            let query = Query::default()
+                .with_some("user", user)
+                .with_some("phone", phone)
+                .with_some("status", status);
+            let (found, _) = admin.list(&why, "/conversations", &query, limit).await?;
             let columns = [
                 "id",
                 "businessName",
@@ -163,23 +139,21 @@ async fn act(
                 "unreadMobile",
                 "lastMessageAt",
             ];
-            setup.output.records(&columns, &views);
+            setup.output.records(&columns, &found);
             Ok(())
         }
         ConversationCommand::Show { id, messages, why } => {
-            show(setup, app, &setup.by(&why)?, parse_id(&id)?, messages.min(1000)).await
+            let found = overview(admin, &why, &id, messages.min(1000)).await?;
+            show(setup, found);
+            Ok(())
         }
         ConversationCommand::Archive { ids, why } => {
-            put_all(setup, app, &setup.by(&why)?, &ids, ConversationStatus::Archived).await
+            put_all(setup, admin, &why, &ids, "archive").await
         }
-        ConversationCommand::Close { ids, why } => {
-            put_all(setup, app, &setup.by(&why)?, &ids, ConversationStatus::Closed).await
-        }
+        ConversationCommand::Close { ids, why } => put_all(setup, admin, &why, &ids, "close").await,
         ConversationCommand::Export { id, format, out, why } => {
-            let by = setup.by(&why)?;
-            let found = app.any_conversation(&by, parse_id(&id)?, 0).await.map_err(named)?;
             let to = file.zip(out.clone());
-            let count = export(setup, app, &by, &found.conversation, format, to).await?;
+            let count = export(setup, admin, &why, &id, format, to).await?;
             if let Some(path) = out {
                 setup.output.note(&format!("{count} messages are in {}", path.display()));
             }
@@ -188,56 +162,43 @@ async fn act(
     }
 }
 
-async fn show(
-    setup: &Setup,
-    app: &App,
-    by: &By,
-    id: ConversationId,
-    last: usize,
-) -> Result<(), Failure> {
-    let Overview { conversation, counts, last: messages } =
-        app.any_conversation(by, id, last).await.map_err(named)?;
-    let counts =
-        counts.into_iter().map(|(status, n)| (status.name().to_owned(), n.into())).collect();
-    if setup.output.is_table() {
-        setup.output.record(&WholeConversationView::from(&conversation));
-        setup.output.text("\nmessages by status\n");
-        setup.output.record(&Value::Object(counts));
-        setup.output.text("\n");
-        let columns = ["seq", "createdAt", "from", "status", "content"];
-        setup.output.records(&columns, &view::messages(&messages));
-    } else {
-        setup.output.record(&Shown {
-            conversation: (&conversation).into(),
-            messages: counts,
-            last_messages: view::messages(&messages),
-        });
+async fn overview(admin: &Admin, why: &Why, id: &str, last: usize) -> Result<Value, Failure> {
+    let place = format!("/conversations/{}?messages={last}", encode(id));
+    admin.get(why, &place).await.map_err(|failure| named(failure, id))
+}
+
+fn show(setup: &Setup, mut found: Value) {
+    if !setup.output.is_table() {
+        return setup.output.record(&found);
     }
-    Ok(())
+    let counts = found["messages"].take();
+    let last = found["lastMessages"].take();
+    setup.output.record(&found);
+    setup.output.text("\nmessages by status\n");
+    setup.output.record(&counts);
+    setup.output.text("\n");
+    let columns = ["seq", "createdAt", "from", "status", "content"];
+    setup.output.records(&columns, last.as_array().map_or(&[][..], Vec::as_slice));
 }
 
 /// Each for itself: one that is not there does not keep the others from their status.
 async fn put_all(
     setup: &Setup,
-    app: &App,
-    by: &By,
+    admin: &Admin,
+    why: &Why,
     ids: &[String],
-    status: ConversationStatus,
+    verb: &str,
 ) -> Result<(), Failure> {
     let mut put = Vec::new();
     let mut failed = None;
-    for text in ids {
-        let result = match parse_id(text) {
-            Ok(id) => app.put_conversation(by, id, status).await.map_err(named),
-            Err(failure) => Err(failure),
-        };
-        match result {
+    for id in ids {
+        let place = format!("/conversations/{}/{verb}", encode(id));
+        match admin.ask(why, "POST", &place, None).await {
             Ok(conversation) => put.push(conversation),
-            Err(failure) => failed = Some(failure),
+            Err(failure) => failed = Some(named(failure, id)),
         }
     }
-    let views: Vec<WholeConversationView<'_>> = put.iter().map(Into::into).collect();
-    match views.as_slice() {
+    match put.as_slice() {
         [one] if ids.len() == 1 => setup.output.record(one),
         many => setup.output.records(&["id", "businessName", "phone", "status"], many),
     }
@@ -253,12 +214,13 @@ async fn put_all(
 
 async fn export(
     setup: &Setup,
-    app: &App,
-    by: &By,
-    conversation: &Conversation,
+    admin: &Admin,
+    why: &Why,
+    id: &str,
     format: ExportFormat,
     to: Option<(File, PathBuf)>,
 ) -> Result<u64, Failure> {
+    let conversation = overview(admin, why, id, 0).await?;
     let mut to = to.map(|(file, path)| (BufWriter::new(file), path));
     let mut put = |text: &str| match &mut to {
         Some((file, path)) => {
@@ -270,18 +232,19 @@ async fn export(
         }
     };
     if format == ExportFormat::Text {
-        put(&heading(conversation))?;
+        put(&heading(&conversation))?;
     }
-    let bar = progress(conversation.last_seq);
+    let bar = progress(conversation["lastSeq"].as_u64().unwrap_or_default());
     let (mut after, mut count) = (0, 0);
     loop {
-        let page = app.any_history(by, conversation.id, after, PAGE).await?;
-        let Some(last) = page.last().and_then(|message| message.place) else { break };
-        let lines: String = page.iter().map(|message| line(message, format)).collect();
-        put(&lines)?;
-        after = last.seq;
-        count += page.len() as u64;
-        bar.set_position(u64::try_from(after).unwrap_or_default());
+        let place = format!("/conversations/{}/messages?after={after}&limit={PAGE}", encode(id));
+        let page = admin.get(why, &place).await.map_err(|failure| named(failure, id))?;
+        let found = page["items"].as_array().map_or(&[][..], Vec::as_slice);
+        put(&found.iter().map(|message| line(message, format)).collect::<String>())?;
+        count += found.len() as u64;
+        let Some(next) = page["next"].as_u64() else { break };
+        after = next;
+        bar.set_position(after);
     }
     bar.finish_and_clear();
     if let Some((mut file, path)) = to {
@@ -291,32 +254,35 @@ async fn export(
     Ok(count)
 }
 
-fn heading(conversation: &Conversation) -> String {
+fn heading(conversation: &Value) -> String {
+    let text = |name: &str| harmless(conversation[name].as_str().unwrap_or_default());
     format!(
         "Conversation {} between {} and {}, begun {}, {}\n\n",
-        conversation.id,
-        harmless(&conversation.business_name),
-        conversation.phone.as_str(),
-        moment(conversation.created_at),
-        conversation.status.name()
+        text("id"),
+        text("businessName"),
+        text("phone"),
+        moment(&text("createdAt")),
+        text("status")
     )
 }
 
-fn line(message: &Message, format: ExportFormat) -> String {
+fn line(message: &Value, format: ExportFormat) -> String {
     if format == ExportFormat::Jsonl {
-        let json = serde_json::to_string(&MessageView::from(message)).unwrap_or_default();
-        return format!("{json}\n");
+        return format!("{message}\n");
     }
-    let seq = message.place.map_or(0, |place| place.seq);
+    let text = |name: &str| harmless(message[name].as_str().unwrap_or_default());
+    let seq = message["seq"].as_u64().unwrap_or_default();
     // Further lines of a message stand under its first one.
-    let content = harmless(&message.content).replace('\n', "\n        ");
-    let (at, from) = (moment(message.created_at), harmless(&message.from));
-    format!("{seq:>6}  {at}  {from} ({}):\n        {content}\n", message.status.name())
+    let content = text("content").replace('\n', "\n        ");
+    let (at, from, status) = (moment(&text("createdAt")), text("from"), text("status"));
+    format!("{seq:>6}  {at}  {from} ({status}):\n        {content}\n")
 }
 
 /// Whole seconds: people read it.
-fn moment(at: OffsetDateTime) -> String {
-    at.replace_nanosecond(0).unwrap_or(at).format(&Rfc3339).unwrap_or_default()
+fn moment(at: &str) -> String {
+    let read = OffsetDateTime::parse(at, &Rfc3339).ok();
+    let whole = read.and_then(|at| at.replace_nanosecond(0).ok());
+    whole.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_else(|| at.to_owned())
 }
 
 /// Without what could steer a terminal.
@@ -325,11 +291,11 @@ fn harmless(text: &str) -> String {
 }
 
 /// Drawn on a terminal only.
-fn progress(length: i64) -> ProgressBar {
+fn progress(length: u64) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let bar = ProgressBar::new(u64::try_from(length).unwrap_or_default());
+    let bar = ProgressBar::new(length);
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} ({per_sec}, {eta} left)")
     {
         bar.set_style(style);
@@ -342,18 +308,10 @@ fn unwritten(path: &Path, error: &std::io::Error) -> Failure {
         .hint("choose another file with --out")
 }
 
-fn parse_id(text: &str) -> Result<ConversationId, Failure> {
-    text.parse().map_err(|_| unknown(text))
-}
-
-fn named(error: crate::app::Error) -> Failure {
-    match error {
-        crate::app::Error::NotFound(_) => unknown("with that id"),
-        other => other.into(),
+fn named(failure: Failure, id: &str) -> Failure {
+    if failure.kind != Kind::NotFound {
+        return failure;
     }
-}
-
-fn unknown(which: &str) -> Failure {
-    Failure::new(Kind::NotFound, format!("there is no conversation {which}"))
+    Failure::new(Kind::NotFound, format!("there is no conversation {id}"))
         .hint("ids are shown by: esh3ar conversation list")
 }

@@ -5,22 +5,19 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::{
     Setup,
     exit::{Failure, Kind, confirm},
-    opened,
-    why::Because,
+    remote::{Admin, Query},
+    why::{Because, Why},
 };
 use crate::{
-    app::{
-        App, By,
-        dead_letters::{Action, Outcome},
-    },
+    app::{Clock, dead_letters::Action},
+    client::encode,
     config::duration,
-    domain::{DeadLetterClass, DeadLetterId},
-    server::view::{self, DeadLetterView},
-    store::dead_letters::Filter,
+    domain::DeadLetterId,
 };
 
 #[derive(Debug, Subcommand)]
@@ -98,54 +95,60 @@ pub(super) struct How {
     yes: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Summary {
-    matched: usize,
+    matched: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    requeued: Option<usize>,
+    requeued: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    deleted: Option<usize>,
-    skipped: Vec<uuid::Uuid>,
-    failed: Vec<uuid::Uuid>,
+    deleted: Option<u64>,
+    skipped: Vec<Value>,
+    failed: Vec<Value>,
+    /// Whether it ended before the last.
+    #[serde(skip)]
+    broke_off: bool,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct DryRun {
-    dry_run: bool,
-    matched: u64,
-}
+const COLUMNS: &[&str] = &["id", "kind", "class", "to", "reason", "attempts", "lastErrorAt"];
+/// The most that one call changes.
+const AT_ONCE: usize = 1000;
 
 pub(super) async fn run(setup: &Setup, command: DlqCommand) -> Result<(), Failure> {
-    let opened = opened::open(setup).await?;
-    let result = act(setup, &opened.app, command).await;
-    opened.close(result).await
+    let admin = Admin::open(setup).await?;
+    let result = act(setup, &admin, command).await;
+    admin.close(result).await
 }
 
-async fn act(setup: &Setup, app: &App, command: DlqCommand) -> Result<(), Failure> {
+async fn act(setup: &Setup, admin: &Admin, command: DlqCommand) -> Result<(), Failure> {
     match command {
         DlqCommand::List { which, limit, why } => {
-            let filter = which.filter(app, &[])?;
-            let found =
-                app.dead_letters(&setup.by_because(&why)?, &filter, limit.clamp(1, 10_000)).await?;
-            let columns = ["id", "kind", "class", "to", "reason", "attempts", "lastErrorAt"];
-            setup.output.records(&columns, &view::dead_letters(&found));
+            let since = which.since.as_deref().map(since).transpose()?;
+            let query = Query::default()
+                .with_some("reason", which.reason)
+                .with_some("kind", which.kind)
+                .with_some("class", which.class)
+                .with_some("since", since)
+                .with_some("recipient", which.recipient);
+            let (found, _) = admin.list(&why.into(), "/dead-letters", &query, limit).await?;
+            setup.output.records(COLUMNS, &found);
             Ok(())
         }
         DlqCommand::Show { id, why } => {
-            let letter = app.dead_letter(&setup.by_because(&why)?, parse_id(&id)?).await?;
-            setup.output.record(&DeadLetterView::from(&letter));
-            if let Some(message) = letter.message {
+            let place = format!("/dead-letters/{}", encode(&id));
+            let found = admin.get(&why.into(), &place).await;
+            let letter = found.map_err(|failure| named(failure, &id))?;
+            setup.output.record(&letter);
+            if let Some(message) = letter["messageId"].as_str() {
                 setup.output.note(&format!("the whole story: esh3ar message explain {message}"));
             }
             Ok(())
         }
         DlqCommand::Requeue { ids, which, how, why } => {
-            change(setup, app, &setup.by_because(&why)?, Action::Requeue, &ids, &which, &how).await
+            change(setup, admin, Action::Requeue, ids, which, &how, &why.into()).await
         }
         DlqCommand::Delete { ids, which, how, why } => {
-            change(setup, app, &setup.by_because(&why)?, Action::Delete, &ids, &which, &how).await
+            change(setup, admin, Action::Delete, ids, which, &how, &why.into()).await
         }
     }
 }
@@ -159,37 +162,16 @@ impl Which {
             || self.since.is_some()
             || self.recipient.is_some()
     }
-
-    fn filter(&self, app: &App, ids: &[String]) -> Result<Filter, Failure> {
-        let class = self.class.as_deref().map(|name| {
-            DeadLetterClass::parse(name).ok_or_else(|| {
-                let names = "the class is recipient, provider, content or system";
-                Failure::new(Kind::Usage, names)
-            })
-        });
-        let recipient = self.recipient.as_deref();
-        Ok(Filter {
-            ids: ids.iter().map(|id| parse_id(id)).collect::<Result<_, _>>()?,
-            reason: self.reason.clone(),
-            kind: self.kind.clone(),
-            class: class.transpose()?,
-            since: self.since.as_deref().map(|text| since(app, text)).transpose()?,
-            recipient: recipient.map(|text| app.parse_phone("recipient", text)).transpose()?,
-            before: None,
-        })
-    }
 }
 
-/// A time ago, or a time.
-pub(super) fn since(app: &App, text: &str) -> Result<time::OffsetDateTime, Failure> {
+/// A time ago, or a time, as the API takes it.
+pub(super) fn since(text: &str) -> Result<String, Failure> {
     let format = &time::format_description::well_known::Rfc3339;
-    if let Ok(time) = time::OffsetDateTime::parse(text, format) {
-        return Ok(time);
-    }
-    let ago = duration::parse(text)
-        .and_then(|ago| time::Duration::try_from(ago).ok())
-        .and_then(|ago| app.clock().now().checked_sub(ago));
-    ago.ok_or_else(|| {
+    let time = time::OffsetDateTime::parse(text, format).ok().or_else(|| {
+        let ago = duration::parse(text).and_then(|ago| time::Duration::try_from(ago).ok());
+        ago.and_then(|ago| Clock::System.now().checked_sub(ago))
+    });
+    time.and_then(|time| time.format(format).ok()).ok_or_else(|| {
         Failure::new(Kind::Usage, format!("'{text}' is neither a time nor a time ago"))
             .hint("write 30m, 24h, 7d, or 2026-01-31T12:00:00Z")
     })
@@ -197,12 +179,12 @@ pub(super) fn since(app: &App, text: &str) -> Result<time::OffsetDateTime, Failu
 
 async fn change(
     setup: &Setup,
-    app: &App,
-    by: &By,
+    admin: &Admin,
     action: Action,
-    ids: &[String],
-    which: &Which,
+    ids: Vec<String>,
+    which: Which,
     how: &How,
+    why: &Why,
 ) -> Result<(), Failure> {
     let verb = match action {
         Action::Requeue => "requeue",
@@ -212,15 +194,42 @@ async fn change(
         return Err(Failure::new(Kind::Usage, format!("say which dead letters to {verb}"))
             .hint("give ids, --reason, --kind, --class, --since, --recipient, or --all"));
     }
-    let filter = which.filter(app, ids)?;
-    let matched = app.count_dead_letters(&filter).await?;
+    for id in &ids {
+        if id.parse::<DeadLetterId>().is_err() {
+            return Err(unknown(id));
+        }
+    }
+    let since = which.since.as_deref().map(since).transpose()?;
+    let filter = json!({
+        "reason": which.reason, "kind": which.kind, "class": which.class, "since": since,
+        "recipient": which.recipient, "all": how.all,
+    });
+    // A call takes so many ids; without ids one after the other goes on where the one before ended.
+    let calls: Vec<Value> = if ids.is_empty() {
+        vec![filter]
+    } else {
+        let with = |chunk: &[String]| {
+            let mut body = filter.clone();
+            body["ids"] = chunk.into();
+            body
+        };
+        ids.chunks(AT_ONCE).map(with).collect()
+    };
+    let place = format!("/dead-letters/{verb}");
+    let mut matched = 0;
+    for call in &calls {
+        let mut body = call.clone();
+        body["dryRun"] = true.into();
+        let answer = admin.ask(why, "POST", &place, Some(&body)).await?;
+        matched += answer["matched"].as_u64().unwrap_or_default();
+    }
     if how.dry_run {
-        setup.output.record(&DryRun { dry_run: true, matched });
+        setup.output.record(&json!({ "dryRun": true, "matched": matched }));
         return Ok(());
     }
     if matched == 0 {
         if ids.is_empty() {
-            setup.output.record(&summary(action, &Outcome::default()));
+            setup.output.record(&Summary::of(action));
             return Ok(());
         }
         return Err(Failure::new(Kind::NotFound, "there is no such dead letter")
@@ -232,36 +241,81 @@ async fn change(
         confirm(&format!("{verb} {matched} {letters}?"), how.yes)?;
     }
     let bar = progress(matched);
-    let outcome = app
-        .change_dead_letters(action, by, &filter, usize::MAX, |done| {
-            bar.set_position(done as u64);
-        })
-        .await?;
+    let mut summary = Summary::of(action);
+    for call in calls {
+        if summary.broke_off {
+            break;
+        }
+        change_all(admin, why, &place, call, &mut summary, &bar).await?;
+    }
     bar.finish_and_clear();
-    setup.output.record(&summary(action, &outcome));
+    setup.output.record(&summary);
     // When it broke off, nobody knows whether the rest of them is there.
-    let missing = if outcome.broke_off { 0 } else { ids.len().saturating_sub(outcome.matched) };
-    if outcome.failed.is_empty() && !outcome.broke_off && missing == 0 {
+    let missing =
+        if summary.broke_off { 0 } else { (ids.len() as u64).saturating_sub(summary.matched) };
+    if summary.failed.is_empty() && !summary.broke_off && missing == 0 {
         return Ok(());
     }
     let unreached =
-        if outcome.broke_off { "the rest".to_owned() } else { outcome.failed.len().to_string() };
-    let what = format!(
-        "{} done, {unreached} could not be reached, {missing} not found",
-        outcome.changed.len()
-    );
+        if summary.broke_off { "the rest".to_owned() } else { summary.failed.len().to_string() };
+    let done = summary.requeued.or(summary.deleted).unwrap_or_default();
+    let what = format!("{done} done, {unreached} could not be reached, {missing} not found");
     Err(Failure::new(Kind::Partly, what).hint("run the same again; what is done is done once"))
 }
 
-fn summary(action: Action, outcome: &Outcome) -> Summary {
-    let changed = outcome.changed.len();
-    let ids = |ids: &[DeadLetterId]| ids.iter().map(|id| id.0).collect();
-    Summary {
-        matched: outcome.matched,
-        requeued: (action == Action::Requeue).then_some(changed),
-        deleted: (action == Action::Delete).then_some(changed),
-        skipped: ids(&outcome.skipped),
-        failed: ids(&outcome.failed),
+/// One call after the other, until there is no more. What was done before a failure is told.
+async fn change_all(
+    admin: &Admin,
+    why: &Why,
+    place: &str,
+    mut body: Value,
+    summary: &mut Summary,
+    bar: &ProgressBar,
+) -> Result<(), Failure> {
+    loop {
+        let answer = match admin.ask(why, "POST", place, Some(&body)).await {
+            Ok(answer) => answer,
+            Err(failure) if summary.matched == 0 => return Err(failure),
+            Err(_) => {
+                summary.broke_off = true;
+                return Ok(());
+            }
+        };
+        summary.add(&answer);
+        bar.set_position(summary.matched);
+        if answer["more"] != true {
+            return Ok(());
+        }
+        let next = answer["next"].clone();
+        if next.is_null() {
+            summary.broke_off = true;
+            return Ok(());
+        }
+        body["after"] = next;
+    }
+}
+
+impl Summary {
+    fn of(action: Action) -> Summary {
+        Summary {
+            requeued: (action == Action::Requeue).then_some(0),
+            deleted: (action == Action::Delete).then_some(0),
+            ..Summary::default()
+        }
+    }
+
+    fn add(&mut self, answer: &Value) {
+        let number = |name: &str| answer[name].as_u64().unwrap_or_default();
+        self.matched += number("matched");
+        if let Some(requeued) = &mut self.requeued {
+            *requeued += number("requeued");
+        }
+        if let Some(deleted) = &mut self.deleted {
+            *deleted += number("deleted");
+        }
+        let list = |name: &str| answer[name].as_array().cloned().unwrap_or_default();
+        self.skipped.extend(list("skipped"));
+        self.failed.extend(list("failed"));
     }
 }
 
@@ -276,9 +330,11 @@ fn progress(length: u64) -> ProgressBar {
     bar
 }
 
-fn parse_id(text: &str) -> Result<DeadLetterId, Failure> {
-    text.parse().map_err(|_| {
-        Failure::new(Kind::NotFound, format!("there is no dead letter {text}"))
-            .hint("ids are shown by: esh3ar dlq list")
-    })
+fn named(failure: Failure, id: &str) -> Failure {
+    if failure.kind == Kind::NotFound { unknown(id) } else { failure }
+}
+
+fn unknown(id: &str) -> Failure {
+    Failure::new(Kind::NotFound, format!("there is no dead letter {id}"))
+        .hint("ids are shown by: esh3ar dlq list")
 }

@@ -1,4 +1,9 @@
-//! Completions and the manual page.
+//! Completions and the manual.
+
+use std::{fs, path::PathBuf};
+
+use clap::Args;
+use clap_mangen::Man;
 
 use super::exit::{Failure, Kind};
 use super::{
@@ -6,17 +11,61 @@ use super::{
     output::{Format, Output},
 };
 
+#[derive(Debug, Args)]
+pub(super) struct ManArgs {
+    /// Write a page for each command into a folder, instead of printing the first
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+/// What holds for every command, and no option tells.
+const REST: &str = r#".SH FILES
+.TP
+/etc/esh3ar/esh3ar.toml
+The configuration; every key is optional. See \fBesh3ar config doc\fR.
+.TP
+/var/lib/esh3ar
+The data folder of a service, with the private Postgres in it.
+.SH ENVIRONMENT
+.TP
+ESH3AR_CONFIG
+The configuration file.
+.TP
+ESH3AR__SECTION__KEY
+Sets \fIsection.key\fR over the file.
+.TP
+NO_COLOR
+No colours.
+.SH "EXIT STATUS"
+0 done, 1 failed, 2 wrong usage, 3 partly done, 4 not found, 5 refused, 69 a dependency cannot be
+reached, 78 the configuration is wrong.
+"#;
+
 pub(super) fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut description(), "esh3ar", &mut text);
     print(text)
 }
 
-pub(super) fn page() -> Result<(), Failure> {
+pub(super) fn pages(arguments: &ManArgs) -> Result<(), Failure> {
+    let Some(folder) = &arguments.dir else { return print(first_page()?) };
+    let failed = |error: std::io::Error| {
+        Failure::new(Kind::Failed, format!("{}: {error}", folder.display()))
+            .hint("choose another --dir")
+    };
+    fs::create_dir_all(folder).map_err(failed)?;
+    // A page that repeats what --help does is of no use.
+    let command = description().disable_help_subcommand(true);
+    clap_mangen::generate_to(command, folder).map_err(failed)?;
+    fs::write(folder.join("esh3ar.1"), first_page()?).map_err(failed)
+}
+
+fn first_page() -> Result<Vec<u8>, Failure> {
     let mut text = Vec::new();
     let failed = |error: std::io::Error| Failure::new(Kind::Failed, error.to_string());
-    clap_mangen::Man::new(description()).render(&mut text).map_err(failed)?;
-    print(text)
+    Man::new(description().disable_help_subcommand(true)).render(&mut text).map_err(failed)?;
+    text.extend_from_slice(REST.as_bytes());
+    Ok(text)
 }
 
 fn print(text: Vec<u8>) -> Result<(), Failure> {

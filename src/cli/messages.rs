@@ -1,20 +1,15 @@
 //! `message`: sent, shown and listed by the administrator.
 
 use clap::Subcommand;
-use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::{
     Setup, dlq,
     exit::{Failure, Kind},
-    opened,
+    remote::{Admin, Query},
     why::Why,
 };
-use crate::{
-    app::{self, App, Caller, access::Identity, messages::SendRequest},
-    domain::{ContentType, MessageId, MessageKind, Priority, Status, TokenId, message::Draft},
-    server::view::{self, ExplanationView, MessageView, Step},
-    store::messages::Filter,
-};
+use crate::client::encode;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum MessageCommand {
@@ -88,120 +83,85 @@ pub(super) enum MessageCommand {
     },
 }
 
-#[derive(Serialize)]
-struct Shown<'a> {
-    #[serde(flatten)]
-    message: MessageView<'a>,
-    timeline: Vec<Step>,
-}
+const STEPS: &[&str] = &["at", "step", "detail"];
 
 pub(super) async fn run(setup: &Setup, command: MessageCommand) -> Result<(), Failure> {
-    let opened = opened::open(setup).await?;
-    let result = act(setup, &opened.app, command).await;
-    opened.close(result).await
+    let admin = Admin::open(setup).await?;
+    let result = act(setup, &admin, command).await;
+    admin.close(result).await
 }
 
-async fn act(setup: &Setup, app: &App, command: MessageCommand) -> Result<(), Failure> {
+async fn act(setup: &Setup, admin: &Admin, command: MessageCommand) -> Result<(), Failure> {
     match command {
         MessageCommand::Send { from, to, content, subject, content_type, priority, why } => {
-            let content_type =
-                named(ContentType::parse(&content_type), "content type", "text or json")?;
-            let priority = named(Priority::parse(&priority), "priority", "low, normal or high")?;
-            if content_type == ContentType::Json
-                && serde_json::from_str::<serde::de::IgnoredAny>(&content).is_err()
-            {
-                return Err(Failure::new(Kind::Usage, "the content is not JSON"));
-            }
-            let user = app.find_user(&from).await?;
-            if user.disabled_at.is_some() {
-                return Err(Failure::new(Kind::Refused, format!("{} is disabled", user.name)));
-            }
-            // As that user, with that user's permissions.
-            let caller = Caller {
-                token: TokenId(uuid::Uuid::nil()),
-                expires_at: None,
-                identity: Identity::Business {
-                    id: user.id,
-                    name: user.name.into(),
-                    permissions: user.permissions,
-                },
-            };
-            let by = setup.by(&why)?;
-            let draft = Draft { subject, content, content_type, priority };
-            let message = app.send_for(&by, &caller, SendRequest { to, draft }).await?;
-            setup.output.record(&MessageView::from(&message));
+            let body = json!({
+                "from": from, "to": to, "content": content, "subject": subject,
+                "contentType": content_type, "priority": priority,
+            });
+            setup.output.record(&admin.ask(&why, "POST", "/messages", Some(&body)).await?);
         }
         MessageCommand::Show { id, why } => {
-            let (message, events) = app.any_message(&setup.by(&why)?, parse_id(&id)?).await?;
-            let timeline = view::timeline(&message, &events);
+            let place = format!("/messages/{}", encode(&id));
+            let mut message = admin.get(&why, &place).await.map_err(unknown)?;
             if setup.output.is_table() {
-                setup.output.record(&MessageView::from(&message));
+                let timeline = items(message["timeline"].take());
+                setup.output.record(&message);
                 setup.output.text("\n");
-                setup.output.records(&["at", "step", "detail"], &timeline);
+                setup.output.records(STEPS, &timeline);
             } else {
-                setup.output.record(&Shown { message: MessageView::from(&message), timeline });
+                setup.output.record(&message);
             }
         }
         MessageCommand::Explain { id, why } => {
-            let explanation = app.explain_any(&setup.by(&why)?, parse_id(&id)?).await.map_err(
-                |error| match error {
-                    app::Error::NotFound(_) => unknown(),
-                    other => other.into(),
-                },
-            )?;
-            let view = ExplanationView::new(&explanation, true);
+            let place = format!("/messages/{}/explain", encode(&id));
+            let mut story = admin.get(&why, &place).await.map_err(unknown)?;
             if setup.output.is_table() {
-                setup.output.records(&["at", "step", "detail"], view.steps());
-                let verdict = &explanation.verdict;
-                setup.output.text(&format!("\n{}\n", verdict.sentence));
-                if let Some(next) = &verdict.next {
+                setup.output.records(STEPS, &items(story["steps"].take()));
+                let verdict = &story["verdict"];
+                let text = |name: &str| verdict[name].as_str();
+                setup.output.text(&format!("\n{}\n", text("sentence").unwrap_or_default()));
+                if let Some(next) = text("next") {
                     setup.output.text(&format!("Next: {next}\n"));
                 }
             } else {
-                setup.output.record(&view);
+                setup.output.record(&story);
             }
         }
         MessageCommand::List { status, to, from, kind, user, since, until, before, limit, why } => {
-            let mut filter = Filter::default();
-            if let Some(name) = status {
-                let names = "pending, sent, delivered, read or failed";
-                filter.status = Some(named(Status::parse(&name), "status", names)?);
-            }
-            if let Some(name) = kind {
-                filter.kind = Some(named(MessageKind::parse(&name), "type", "oneWay or chat")?);
-            }
-            filter.recipient = to.map(|to| app.parse_phone("to", &to)).transpose()?;
-            if let Some(name) = from {
-                filter.sender = Some(app.find_user(&name).await?.id);
-            }
-            if let Some(name) = user {
-                filter.user = Some(app.find_user(&name).await?.id);
-            }
-            filter.since = since.map(|text| dlq::since(app, &text)).transpose()?;
-            filter.until = until.map(|text| dlq::since(app, &text)).transpose()?;
-            filter.before = before.map(|id| parse_id(&id)).transpose()?;
-            let limit = limit.clamp(1, 10_000);
-            let found = app.list_all_messages(&setup.by(&why)?, &filter, limit).await?;
+            let time = |text: Option<String>| text.as_deref().map(dlq::since).transpose();
+            let query = Query::default()
+                .with_some("status", status)
+                .with_some("to", to)
+                .with_some("from", from)
+                .with_some("type", kind)
+                .with_some("user", user)
+                .with_some("since", time(since)?)
+                .with_some("until", time(until)?)
+                .with_some("before", before);
+            let (found, more) = admin.list(&why, "/messages", &query, limit).await?;
             let columns = ["id", "status", "from", "to", "priority", "createdAt", "content"];
-            setup.output.records(&columns, &view::messages(&found));
-            if let Some(last) = found.last().filter(|_| found.len() == limit) {
-                setup.output.note(&format!("there may be more: --before {}", last.id));
+            setup.output.records(&columns, &found);
+            if let Some(last) = found.last().filter(|_| more) {
+                let id = last["id"].as_str().unwrap_or_default();
+                setup.output.note(&format!("there may be more: --before {id}"));
             }
         }
     }
     Ok(())
 }
 
-fn named<T>(value: Option<T>, what: &str, names: &str) -> Result<T, Failure> {
-    value.ok_or_else(|| Failure::new(Kind::Usage, format!("the {what} is {names}")))
-}
-
-fn parse_id(text: &str) -> Result<MessageId, Failure> {
-    text.parse().map_err(|_| unknown())
+fn items(list: Value) -> Vec<Value> {
+    match list {
+        Value::Array(items) => items,
+        _ => Vec::new(),
+    }
 }
 
 /// The books know every accepted message, so an unknown one never was.
-fn unknown() -> Failure {
+fn unknown(failure: Failure) -> Failure {
+    if failure.kind != Kind::NotFound {
+        return failure;
+    }
     Failure::new(
         Kind::NotFound,
         "there is no such message: it was never accepted (its sender got an error or no answer), \

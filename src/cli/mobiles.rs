@@ -3,9 +3,19 @@
 use std::{fs::File, path::PathBuf};
 
 use clap::Subcommand;
+use serde_json::{Value, json};
 
-use super::{Setup, exit::Failure, opened, personal, why::Why};
-use crate::{app::App, server::view::admin::MobileView, store::accounts::MobileStatus};
+use super::{
+    Setup,
+    exit::{Failure, Kind},
+    opened, personal,
+    remote::{Admin, Query},
+    why::Why,
+};
+use crate::{app::App, client::encode};
+
+/// Numbers that are added in one call.
+const AT_ONCE: usize = 1000;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum MobileCommand {
@@ -81,50 +91,59 @@ pub(super) async fn run(
     command: MobileCommand,
     file: Option<File>,
 ) -> Result<(), Failure> {
-    let opened = opened::open(setup).await?;
-    let result = act(setup, &opened.app, command, file).await;
-    opened.close(result).await
+    if let MobileCommand::Export { .. } | MobileCommand::Erase { .. } = &command {
+        if setup.remote.url.is_some() {
+            let what = "everything of a number is given out and erased on the server itself";
+            return Err(Failure::new(Kind::Usage, what).hint("run it there, without --url"));
+        }
+        let opened = opened::open(setup).await?;
+        let result = act_here(setup, &opened.app, command, file).await;
+        return opened.close(result).await;
+    }
+    let admin = Admin::open(setup).await?;
+    let result = act(setup, &admin, command).await;
+    admin.close(result).await
 }
 
-async fn act(
+async fn act(setup: &Setup, admin: &Admin, command: MobileCommand) -> Result<(), Failure> {
+    match command {
+        MobileCommand::Add { phones, verified, why } => {
+            let mut users: Vec<Value> = Vec::new();
+            for chunk in phones.chunks(AT_ONCE) {
+                let body = json!({ "phones": chunk, "verified": verified });
+                let mut answer = admin.ask(&why, "POST", "/mobile-users", Some(&body)).await?;
+                if let Value::Array(added) = answer["items"].take() {
+                    users.extend(added);
+                }
+            }
+            // One is answered with one, as scripts expect.
+            match users.as_slice() {
+                [user] => setup.output.record(user),
+                users => setup.output.records(COLUMNS, users),
+            }
+        }
+        MobileCommand::List { after, limit, why } => {
+            let query = Query::default().with_some("afterPhone", after);
+            let (users, _) = admin.list(&why, "/mobile-users", &query, limit).await?;
+            setup.output.records(COLUMNS, &users);
+        }
+        MobileCommand::Show { phone, why } => {
+            let place = format!("/mobile-users/{}", encode(&phone));
+            setup.output.record(&admin.get(&why, &place).await?);
+        }
+        // Handled before: they work on this machine only.
+        MobileCommand::Export { .. } | MobileCommand::Erase { .. } => {}
+    }
+    Ok(())
+}
+
+async fn act_here(
     setup: &Setup,
     app: &App,
     command: MobileCommand,
     file: Option<File>,
 ) -> Result<(), Failure> {
     match command {
-        MobileCommand::Add { phones, verified, why } => {
-            let mut parsed = Vec::with_capacity(phones.len());
-            for phone in &phones {
-                let phone = app.parse_phone("phone", phone)?;
-                if !parsed.contains(&phone) {
-                    parsed.push(phone);
-                }
-            }
-            let status = if verified { MobileStatus::Verified } else { MobileStatus::Pending };
-            let mut users = app.put_mobiles(&setup.by(&why)?, &parsed, status).await?;
-            // One is answered with one, as scripts expect.
-            match (users.pop(), users.is_empty()) {
-                (Some(user), true) => setup.output.record(&MobileView::from(user)),
-                (last, _) => {
-                    let views: Vec<MobileView> =
-                        users.into_iter().chain(last).map(MobileView::from).collect();
-                    setup.output.records(COLUMNS, &views);
-                }
-            }
-        }
-        MobileCommand::List { after, limit, why } => {
-            let after = after.map(|text| app.parse_phone("after", &text)).transpose()?;
-            let users =
-                app.list_mobiles(&setup.by(&why)?, after.as_ref(), limit.clamp(1, 10_000)).await?;
-            let views: Vec<MobileView> = users.into_iter().map(MobileView::from).collect();
-            setup.output.records(COLUMNS, &views);
-        }
-        MobileCommand::Show { phone, why } => {
-            let phone = app.parse_phone("phone", &phone)?;
-            let user = app.show_mobile(&setup.by(&why)?, &phone).await?;
-            setup.output.record(&MobileView::from(user));
-        }
         MobileCommand::Export { phone, out, why } => {
             let phone = app.parse_phone("phone", &phone)?;
             let to = file.zip(out.clone());
@@ -134,6 +153,7 @@ async fn act(
             let phone = app.parse_phone("phone", &phone)?;
             personal::erase(setup, app, &setup.by(&why)?, &phone, dry_run, yes).await?;
         }
+        MobileCommand::Add { .. } | MobileCommand::List { .. } | MobileCommand::Show { .. } => {}
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ mod doctor;
 mod drain;
 pub mod exit;
 mod import;
+mod init;
 mod listen;
 mod manual;
 mod messages;
@@ -23,8 +24,11 @@ mod opened;
 pub mod output;
 mod personal;
 pub mod privilege;
+mod remote;
 mod serve;
+mod service;
 mod tokens;
+mod top;
 mod users;
 mod why;
 mod worker;
@@ -34,12 +38,16 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::{
-    config::{self, Loaded, LogFormat, Sources},
+    config::{self, Loaded, LogFormat, Sources, describe},
     telemetry,
 };
 use exit::{Failure, Kind};
 use output::{Format, Output};
 use privilege::{Given, GoesOn};
+use remote::RemoteArgs;
+
+/// Where the configuration is unless somebody says otherwise.
+const USUAL_CONFIG: &str = "/etc/esh3ar/esh3ar.toml";
 
 /// Self-hosted messaging: from a business to its users' phones, and what became of it.
 #[derive(Debug, Parser)]
@@ -59,6 +67,8 @@ struct Global {
     /// Folder of the embedded parts
     #[arg(long, global = true, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    remote: RemoteArgs,
     /// How data are printed
     #[arg(short, long, global = true, value_enum, default_value = "table")]
     output: Format,
@@ -78,6 +88,8 @@ enum Command {
     Worker,
     /// Start an appliance of its own and send a first message through it
     Demo(demo::DemoArgs),
+    /// Write a configuration, make keys and the first administrator's token
+    Init(init::InitArgs),
     /// Bring the database's schema up to date
     Migrate(migrate::MigrateArgs),
     /// Business users
@@ -112,6 +124,8 @@ enum Command {
     /// Take over what the existing system has
     #[command(subcommand)]
     Import(import::ImportCommand),
+    /// How the installation does, live
+    Top(top::TopArgs),
     /// Empty this machine's gateway for maintenance, without a storm of reconnects
     Drain(drain::DrainArgs),
     /// Measure what an installation on this machine can do
@@ -120,14 +134,14 @@ enum Command {
     #[command(subcommand)]
     Config(configuration::ConfigCommand),
     /// Check configuration and dependencies, and say what to do about each fault
-    Doctor,
+    Doctor(doctor::DoctorArgs),
     /// Print completions for a shell
     Completions {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Print the manual page
-    Man,
+    /// Print the manual page, or write one for each command
+    Man(manual::ManArgs),
 }
 
 /// Runs the command line of this process.
@@ -152,17 +166,34 @@ pub struct Setup {
     file: Option<(String, String)>,
     data_dir: PathBuf,
     output: Output,
+    /// Where administration is carried out, if elsewhere.
+    remote: RemoteArgs,
+    again: service::Again,
+    level: telemetry::log::Level,
 }
 
 fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
-    let output = Output::new(cli.global.output, cli.global.quiet);
+    let format = match &cli.command {
+        Command::Doctor(arguments) => arguments.format(cli.global.output),
+        _ => cli.global.output,
+    };
+    let output = Output::new(format, cli.global.quiet);
     match &cli.command {
         Command::Completions { shell } => {
             return manual::completions(*shell).map(|()| ExitCode::SUCCESS);
         }
-        Command::Man => return manual::page().map(|()| ExitCode::SUCCESS),
+        Command::Man(arguments) => return manual::pages(arguments).map(|()| ExitCode::SUCCESS),
+        Command::Config(configuration::ConfigCommand::Default) => {
+            output.text(&describe::default_file());
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::Config(configuration::ConfigCommand::Doc) => {
+            output.text(&describe::markdown());
+            return Ok(ExitCode::SUCCESS);
+        }
         _ => {}
     }
+    let remote = remote(&cli)?;
     let mut flags = Vec::new();
     if let Some(folder) = &cli.global.data_dir {
         flags.push(("data_dir", absolute(folder)?, "--data-dir"));
@@ -176,12 +207,23 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         let level = if cli.global.verbose == 1 { "debug" } else { "trace" };
         flags.push(("log.level", level.to_owned(), "-v"));
     }
-    let sources = sources(cli.global.config.as_deref(), flags)?;
+    let file = match &cli.command {
+        Command::Init(arguments) => {
+            let Global { config, data_dir, .. } = &cli.global;
+            Some(init::write_file(arguments, config.as_deref(), data_dir.as_deref(), &output)?)
+        }
+        _ => cli.global.config.clone(),
+    };
+    let again = service::Again { file, flags };
+    let sources = sources(again.file.as_deref(), again.flags.clone())?;
     if let Command::Config(configuration::ConfigCommand::Check) = &cli.command {
         return configuration::check(output, sources).map(|()| ExitCode::SUCCESS);
     }
     let configuration = sources.file.clone();
-    let loaded = config::load(sources)?;
+    let loaded = match (config::load(sources), &cli.command) {
+        (Err(errors), Command::Doctor(_)) => return Err(doctor::misconfigured(&output, &errors)),
+        (loaded, _) => loaded?,
+    };
     let json = match loaded.config.log.format {
         LogFormat::Auto => None,
         LogFormat::Text => Some(false),
@@ -189,8 +231,13 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     };
     // Commands print what they have to say; only what serves has a log worth reading by default.
     let serving = matches!(cli.command, Command::Serve(_) | Command::Worker);
-    let level = if serving || cli.global.verbose > 0 { &loaded.config.log.level } else { "warn" };
-    telemetry::log::init(level, json)
+    let level = match &cli.command {
+        // It shows on the terminal itself what there is to say.
+        Command::Top(arguments) if arguments.is_live(cli.global.output) => "off",
+        _ if serving || cli.global.verbose > 0 => &loaded.config.log.level,
+        _ => "warn",
+    };
+    let level = telemetry::log::init(level, json)
         .map_err(|error| Failure::new(Kind::Config, error.to_string()))?;
     let data_dir = match (&loaded.config.data_dir, &cli.command) {
         (Some(folder), _) => folder.clone(),
@@ -198,7 +245,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         (None, Command::Bench(arguments)) if arguments.starts_its_own() => bench::folder(),
         (None, _) => privilege::default_data_dir(),
     };
-    let setup = Setup { loaded, file: configuration, data_dir, output };
+    let setup = Setup { loaded, file: configuration, data_dir, output, remote, again, level };
     if let Command::Config(configuration::ConfigCommand::Show) = &cli.command {
         configuration::show(&setup);
         return Ok(ExitCode::SUCCESS);
@@ -224,11 +271,18 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         }
         _ => (None, None),
     };
-    if setup.loaded.config.database.url.is_none() || serving {
+    let elsewhere = setup.remote.url.is_some();
+    // What the service's user cannot read is a fault that root would not see.
+    let looks = matches!(cli.command, Command::Doctor(_));
+    if !elsewhere && (setup.loaded.config.database.url.is_none() || serving || looks) {
         if let Some(path) = written {
             privilege::give_file(&path, &setup.data_dir)?;
         }
-        match privilege::leave_root(&setup.data_dir, Given { out: file, input })? {
+        match privilege::leave_root(
+            &setup.data_dir,
+            Given { out: file, input },
+            setup.again.file.as_deref(),
+        )? {
             GoesOn::Here(given) => Given { out: file, input } = given,
             GoesOn::AsUser(command) => return as_user(&setup, &cli.command, *command, place),
         }
@@ -268,10 +322,12 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
                 Box::pin(backup::restore(&setup, &arguments, input)).await
             }
             Command::Import(command) => import::run(&setup, command, input).await,
+            Command::Top(arguments) => Box::pin(top::run(&setup, &arguments)).await,
             Command::Drain(arguments) => drain::run(&setup, &arguments).await,
             Command::Bench(arguments) => Box::pin(bench::run(&setup, &arguments)).await,
-            Command::Doctor => doctor::run(&setup).await,
-            Command::Config(_) | Command::Completions { .. } | Command::Man => Ok(()),
+            Command::Doctor(arguments) => Box::pin(doctor::run(&setup, &arguments)).await,
+            Command::Init(arguments) => Box::pin(init::run(&setup, &arguments)).await,
+            Command::Config(_) | Command::Completions { .. } | Command::Man(_) => Ok(()),
         }
     });
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
@@ -306,12 +362,47 @@ fn as_user(
     }
 }
 
+/// Where administration is to be carried out. An address given for what is done on this machine only is
+/// a mistake that must not pass unnoticed.
+fn remote(cli: &Cli) -> Result<RemoteArgs, Failure> {
+    let mut remote = cli.global.remote.clone();
+    let administers = matches!(
+        cli.command,
+        Command::User(_)
+            | Command::Mobile(_)
+            | Command::Token(_)
+            | Command::Message(_)
+            | Command::Conversation(_)
+            | Command::Dlq(_)
+            | Command::Audit(_)
+    );
+    // These have an address of their own, for their clients.
+    let connects = matches!(cli.command, Command::Listen(_) | Command::Chat(_) | Command::Bench(_));
+    if connects {
+        return Ok(RemoteArgs::default());
+    }
+    if !administers {
+        if remote.url.is_some() {
+            return Err(Failure::new(Kind::Usage, "this command works on its own machine only")
+                .hint("run it on the server, without --url"));
+        }
+        return Ok(remote);
+    }
+    if remote.url.is_some() && cli.global.data_dir.is_some() {
+        let what = "--url means a server elsewhere, --data-dir a folder of this machine";
+        return Err(Failure::new(Kind::Usage, what).hint("give one of them"));
+    }
+    if remote.url.is_none() && cli.global.data_dir.is_none() {
+        remote.url = std::env::var("ESH3AR_URL").ok().filter(|url| !url.is_empty());
+    }
+    Ok(remote)
+}
+
 fn sources(
     file: Option<&std::path::Path>,
     flags: Vec<(&'static str, String, &'static str)>,
 ) -> Result<Sources, Failure> {
-    const USUAL: &str = "/etc/esh3ar/esh3ar.toml";
-    let path = file.map_or_else(|| PathBuf::from(USUAL), PathBuf::from);
+    let path = file.map_or_else(|| PathBuf::from(USUAL_CONFIG), PathBuf::from);
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => Some((path.display().to_string(), text)),
         Err(error) if file.is_none() && error.kind() == std::io::ErrorKind::NotFound => None,

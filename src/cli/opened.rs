@@ -182,6 +182,12 @@ impl OpenedStore {
         self.embedded.as_ref().is_some_and(|embedded| !embedded.is_owner())
     }
 
+    /// Whether no migration was ever applied.
+    async fn is_empty(&self) -> Result<bool, Failure> {
+        let client = self.store.client().await?;
+        Ok(migrate::status(&client).await?.iter().all(|step| step.applied_at.is_none()))
+    }
+
     pub(super) fn embedded(&mut self) -> Option<&mut Embedded> {
         self.embedded.as_mut()
     }
@@ -197,8 +203,21 @@ impl OpenedStore {
 
 /// Opens everything a command needs.
 pub(super) async fn open(setup: &Setup) -> Result<Opened, Failure> {
+    open_after(setup, false).await
+}
+
+/// The same for a command that begins an installation: a database that has nothing gets its schema.
+pub(super) async fn open_new(setup: &Setup) -> Result<Opened, Failure> {
+    open_after(setup, true).await
+}
+
+async fn open_after(setup: &Setup, begins: bool) -> Result<Opened, Failure> {
     let opened = open_store(setup, Purpose::Command).await?;
-    if let Err(failure) = opened.prepare_schema(false).await {
+    let prepared = async {
+        let empty = begins && opened.is_empty().await?;
+        opened.prepare_schema(empty).await
+    };
+    if let Err(failure) = prepared.await {
         let _ = opened.close().await;
         return Err(failure);
     }

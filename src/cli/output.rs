@@ -30,12 +30,14 @@ pub struct Output {
     quiet: bool,
     /// Something could not be written; shared by all copies.
     failed: Arc<AtomicBool>,
+    /// The reader went away.
+    unread: Arc<AtomicBool>,
 }
 
 impl Output {
     /// With `quiet` remarks are left out.
     pub fn new(format: Format, quiet: bool) -> Output {
-        Output { format, quiet, failed: Arc::default() }
+        Output { format, quiet, failed: Arc::default(), unread: Arc::default() }
     }
 
     /// How data are printed.
@@ -99,12 +101,21 @@ impl Output {
         !self.failed.load(Ordering::Relaxed)
     }
 
+    /// Whether somebody still reads what is printed.
+    pub fn is_read(&self) -> bool {
+        !self.unread.load(Ordering::Relaxed) && !self.failed.load(Ordering::Relaxed)
+    }
+
     /// To standard output; a reader that went away (`| head`) is no fault.
     fn print(&self, text: &str) {
         let mut stdout = std::io::stdout().lock();
         let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
-        if written.is_err_and(|error| error.kind() != ErrorKind::BrokenPipe) {
-            self.failed.store(true, Ordering::Relaxed);
+        match written {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                self.unread.store(true, Ordering::Relaxed);
+            }
+            Err(_) => self.failed.store(true, Ordering::Relaxed),
         }
     }
 

@@ -40,6 +40,14 @@ pub fn operator() -> String {
         .unwrap_or_else(|| format!("uid {}", getuid()))
 }
 
+/// Says to the same which configuration file it has just been given.
+const CARRIED: &str = "ESH3AR_CARRIED_CONFIG";
+
+/// The configuration file that root chose or wrote before it became this user.
+pub fn carried() -> Option<PathBuf> {
+    env::var_os(CARRIED).map(PathBuf::from)
+}
+
 /// Whether the file that this command is to write was opened by root, as its standard output.
 pub fn output_is_file() -> bool {
     env::var_os(OUTPUT_IS_FILE).is_some()
@@ -104,7 +112,7 @@ pub fn give_file(path: &Path, data_dir: &Path) -> Result<(), Failure> {
     if !geteuid().is_root() {
         return Ok(());
     }
-    let user = become_whom(data_dir)?;
+    let user = user_of(data_dir)?;
     let made = File::options().write(true).create(true).truncate(true).mode(0o600).open(path);
     made.and_then(|_| chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))).map_err(
         |error| Failure::new(Kind::Failed, format!("{} cannot be made: {error}", path.display())),
@@ -139,15 +147,15 @@ pub enum GoesOn {
 
 /// When root: makes the data folder, gives it to the appliance's user and prepares this same command as
 /// that user, with its output and input going to the files if there are any: what root opened is not the
-/// user's to open.
+/// user's to open. `config` is where the configuration was found.
 ///
 /// # Errors
 /// There is no user to become, or the folder cannot be its.
-pub fn leave_root(data_dir: &Path, given: Given) -> Result<GoesOn, Failure> {
+pub fn leave_root(data_dir: &Path, given: Given, config: Option<&Path>) -> Result<GoesOn, Failure> {
     if !geteuid().is_root() {
         return Ok(GoesOn::Here(given));
     }
-    let user = become_whom(data_dir)?;
+    let user = user_of(data_dir)?;
     give_folder(data_dir, &user)?;
     let data_dir = data_dir.canonicalize().map_err(|error| unusable(data_dir, &error))?;
     let mut arguments = env::args_os();
@@ -159,6 +167,9 @@ pub fn leave_root(data_dir: &Path, given: Given) -> Result<GoesOn, Failure> {
     }
     if let Some(input) = given.input {
         command.stdin(input).env(INPUT_IS_FILE, "1");
+    }
+    if let Some(config) = config {
+        command.env(CARRIED, config);
     }
     command
         .arg0(name)
@@ -189,7 +200,11 @@ pub fn run_to_end(mut command: Command) -> Result<u8, Failure> {
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(Kind::Failed as u8))
 }
 
-fn become_whom(data_dir: &Path) -> Result<User, Failure> {
+/// Who runs the appliance of a folder when root starts it.
+///
+/// # Errors
+/// There is no user to become.
+pub fn user_of(data_dir: &Path) -> Result<User, Failure> {
     // A folder that has an owner stays its owner's: commands of root then fit the service.
     let owner = fs::metadata(data_dir).ok().map(|metadata| metadata.uid()).filter(|uid| *uid != 0);
     let user = match owner {

@@ -13,6 +13,7 @@ use super::{
     Setup,
     appliance::Appliance,
     exit::{Failure, Kind},
+    service::{self, Hangups, Watchdog},
 };
 use crate::telemetry::{metrics, notify};
 
@@ -95,6 +96,7 @@ impl DrainSignals {
 pub(super) async fn run(setup: &Setup) -> Result<(), Failure> {
     let mut signals = StopSignals::listen()?;
     let mut drains = DrainSignals::listen()?;
+    let mut hangups = Hangups::listen()?;
     let recorder =
         metrics::install().map_err(|error| Failure::new(Kind::Failed, error.to_string()))?;
     let mut appliance = tokio::select! {
@@ -102,12 +104,16 @@ pub(super) async fn run(setup: &Setup) -> Result<(), Failure> {
         () = signals.next() => return Ok(()),
     };
     let whereabouts = announce(setup, &appliance);
-    notify::ready();
+    let status = format!("serving on {}", appliance.http);
+    notify::ready(&status);
+    let mut watchdog = Watchdog::new();
     let died = loop {
         let app = appliance.app.clone();
         tokio::select! {
             () = signals.next() => break None,
             draining = drains.next() => app.drain(draining),
+            () = hangups.next() => service::reload(setup, appliance.tls(), &status),
+            () = watchdog.due() => watchdog.look(Some(appliance.pulse())).await,
             how = appliance.database_died() => break Some(how),
         }
     };

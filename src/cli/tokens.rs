@@ -1,21 +1,18 @@
 //! `token`: tokens of business users and phones. A token is shown when it is made and never again.
 
 use clap::{Args, Subcommand};
-use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::{
     Setup,
     exit::{Failure, Kind},
-    opened,
+    remote::{Admin, Query},
     why::Why,
 };
-use crate::{
-    app::{App, tokens::Lifetime},
-    config::duration,
-    domain::{Party, TokenId},
-    server::view::admin::TokenView,
-    store::accounts::MobileStatus,
-};
+use crate::{client::encode, config::duration};
+
+/// The most that are listed.
+const LISTED: usize = 1000;
 
 #[derive(Debug, Args)]
 #[group(multiple = false)]
@@ -47,98 +44,124 @@ pub(super) enum TokenCommand {
         #[command(flatten)]
         why: Why,
     },
+    /// Replace a token by a new one of the same holder
+    Rotate {
+        /// The token's id
+        id: String,
+        /// How long the old one goes on working beside it [default: not at all]
+        #[arg(long, value_name = "DURATION")]
+        overlap: Option<String>,
+        /// How long the new one is valid, or never ends [default: as long as the old one was to]
+        #[arg(long, value_name = "DURATION")]
+        expires: Option<String>,
+        #[command(flatten)]
+        why: Why,
+    },
     /// Revoke a token: it opens nothing any more
     Revoke {
         /// The token's id
         id: String,
+        /// Even if no token is left then that may administer
+        #[arg(long)]
+        even_last_admin: bool,
         #[command(flatten)]
         why: Why,
     },
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct IssuedView {
-    id: uuid::Uuid,
-    token: String,
-    #[serde(with = "time::serde::rfc3339::option")]
-    expires_at: Option<time::OffsetDateTime>,
-}
+const COLUMNS: &[&str] = &["id", "user", "mobile", "createdAt", "expiresAt", "revokedAt"];
 
 pub(super) async fn run(setup: &Setup, command: TokenCommand) -> Result<(), Failure> {
-    let opened = opened::open(setup).await?;
-    let result = act(setup, &opened.app, command).await;
-    opened.close(result).await
+    let admin = Admin::open(setup).await?;
+    let result = act(setup, &admin, command).await;
+    admin.close(result).await
 }
 
-async fn act(setup: &Setup, app: &App, command: TokenCommand) -> Result<(), Failure> {
+async fn act(setup: &Setup, admin: &Admin, command: TokenCommand) -> Result<(), Failure> {
     match command {
         TokenCommand::Create { owner, expires, why } => {
-            let lifetime = lifetime(expires.as_deref())?;
-            let Some(owner) = find(app, &owner, true).await? else {
+            let mut body = json!({ "user": owner.user, "mobile": owner.mobile });
+            if let Some(expires) = expires {
+                body["expiresIn"] = lifetime(&expires)?;
+            }
+            if owner.user.is_none() && owner.mobile.is_none() {
                 return Err(Failure::new(Kind::Usage, "a token needs an owner")
                     .hint("give --user NAME or --mobile NUMBER"));
-            };
-            let issued = app.issue_token(&setup.by(&why)?, &owner, lifetime).await?;
-            setup.output.record(&IssuedView {
-                id: issued.id.0,
-                token: issued.token,
-                expires_at: issued.expires_at,
-            });
+            }
+            let made = admin.ask(&why, "POST", "/tokens", Some(&body)).await;
+            setup.output.record(&made.map_err(|failure| owner.hinted(failure))?);
             setup.output.note("this is the only time the token is shown");
         }
         TokenCommand::List { owner, why } => {
-            let owner = find(app, &owner, false).await?;
-            let listed = app.list_tokens(&setup.by(&why)?, owner.as_ref(), None, 1000).await?;
-            let listed: Vec<TokenView> = listed.into_iter().map(TokenView::from).collect();
-            let columns = ["id", "user", "mobile", "createdAt", "expiresAt", "revokedAt"];
-            setup.output.records(&columns, &listed);
+            let query =
+                Query::default().with_some("user", owner.user).with_some("mobile", owner.mobile);
+            let (tokens, more) = admin.list(&why, "/tokens", &query, LISTED).await?;
+            setup.output.records(COLUMNS, &tokens);
+            if more {
+                setup.output.note(&format!("these are the newest {LISTED}"));
+            }
         }
-        TokenCommand::Revoke { id, why } => {
-            let id: TokenId =
-                id.parse().map_err(|_| Failure::new(Kind::NotFound, "there is no such token"))?;
-            app.revoke_token(&setup.by(&why)?, id).await?;
+        TokenCommand::Rotate { id, overlap, expires, why } => {
+            let mut body = json!({ "overlap": 0 });
+            if let Some(text) = &overlap {
+                body["overlap"] = seconds(text)?.as_secs_f64().into();
+            }
+            if let Some(expires) = expires {
+                body["expiresIn"] = lifetime(&expires)?;
+            }
+            let place = format!("/tokens/{}/rotate", encode(&id));
+            setup.output.record(&admin.ask(&why, "POST", &place, Some(&body)).await?);
+            let old = match &overlap {
+                Some(_) => "the old one works until oldUntil",
+                None => "the old one opens nothing any more within a second",
+            };
+            setup.output.note(&format!("this is the only time the token is shown; {old}"));
+        }
+        TokenCommand::Revoke { id, even_last_admin, why } => {
+            let query = Query::default().with("evenLastAdmin", even_last_admin);
+            let place = format!("/tokens/{}{query}", encode(&id));
+            admin.ask(&why, "DELETE", &place, None).await.map_err(|failure| match admin {
+                Admin::Here { .. } if failure.kind == Kind::Refused => failure
+                    .hint("or give --even-last-admin: commands on the server work without one"),
+                _ => failure,
+            })?;
             setup.output.note("revoked; it opens nothing any more within a second");
         }
     }
     Ok(())
 }
 
-async fn find(app: &App, owner: &Owner, making: bool) -> Result<Option<Party>, Failure> {
-    if let Some(name) = &owner.user {
-        let user = app.find_user(name).await.map_err(|error| {
-            Failure::from(error).hint(format!("make the user: esh3ar user add {name}"))
-        })?;
-        if making && user.disabled_at.is_some() {
-            return Err(Failure::new(Kind::Refused, format!("{} is disabled", user.name))
-                .hint(format!("let it in again: esh3ar user set {name} --enable")));
+impl Owner {
+    /// What to do about it when the owner is not there, or may not come in.
+    fn hinted(&self, failure: Failure) -> Failure {
+        match (failure.kind, &self.user, &self.mobile) {
+            (Kind::NotFound, Some(name), _) => {
+                failure.hint(format!("make the user: esh3ar user add {name}"))
+            }
+            (Kind::Refused, Some(name), _) => {
+                failure.hint(format!("let it in again: esh3ar user set {name} --enable"))
+            }
+            (Kind::NotFound | Kind::Refused, None, Some(number)) => {
+                failure.hint(format!("run: esh3ar mobile add {number} --verified"))
+            }
+            _ => failure,
         }
-        return Ok(Some(Party::Business(user.id)));
     }
-    let Some(number) = &owner.mobile else { return Ok(None) };
-    let phone = app.parse_phone("mobile", number)?;
-    let hint = format!("esh3ar mobile add {number} --verified");
-    let user = app
-        .find_mobile(&phone)
-        .await
-        .map_err(|error| Failure::from(error).hint(format!("make the user: {hint}")))?;
-    if making && user.status != MobileStatus::Verified {
-        let what = format!("the mobile user is {}, not verified", user.status.name());
-        return Err(Failure::new(Kind::Refused, what).hint(format!("run: {hint}")));
-    }
-    Ok(Some(Party::Mobile(phone)))
 }
 
-fn lifetime(text: Option<&str>) -> Result<Lifetime, Failure> {
+/// A lifetime as the API takes it.
+fn lifetime(text: &str) -> Result<Value, Failure> {
     match text {
-        None => Ok(Lifetime::Usual),
-        Some("never") => Ok(Lifetime::Endless),
-        Some(text) => duration::parse(text)
-            .filter(|lifetime| !lifetime.is_zero() && *lifetime <= duration::LONGEST)
-            .map(Lifetime::For)
-            .ok_or_else(|| {
-                Failure::new(Kind::Usage, format!("'{text}' is no duration"))
-                    .hint("write 30s, 10m, 1h, 90d or never")
-            }),
+        "never" => Ok("never".into()),
+        text => Ok(seconds(text)?.as_secs_f64().into()),
     }
+}
+
+fn seconds(text: &str) -> Result<std::time::Duration, Failure> {
+    duration::parse(text)
+        .filter(|lifetime| !lifetime.is_zero() && *lifetime <= duration::LONGEST)
+        .ok_or_else(|| {
+            Failure::new(Kind::Usage, format!("'{text}' is no duration"))
+                .hint("write 30s, 10m, 1h or 90d")
+        })
 }

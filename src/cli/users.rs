@@ -1,17 +1,17 @@
 //! `user`: business users.
 
 use clap::Subcommand;
+use serde_json::{Value, json};
 
 use super::{
     Setup,
     exit::{Failure, Kind, confirm},
-    opened,
+    remote::{Admin, MOST, Query},
     why::Why,
 };
 use crate::{
-    app::{self, App, accounts::Change},
-    domain::{Permissions, Phone},
-    server::view::admin::UserView,
+    client::encode,
+    domain::{Permission, Permissions},
 };
 
 #[derive(Debug, Subcommand)]
@@ -78,61 +78,65 @@ pub(super) enum UserCommand {
 const COLUMNS: &[&str] = &["id", "name", "permissions", "phone", "createdAt", "disabledAt"];
 
 pub(super) async fn run(setup: &Setup, command: UserCommand) -> Result<(), Failure> {
-    let opened = opened::open(setup).await?;
-    let result = act(setup, &opened.app, command).await;
-    opened.close(result).await
+    let admin = Admin::open(setup).await?;
+    let result = act(setup, &admin, command).await;
+    admin.close(result).await
 }
 
-async fn act(setup: &Setup, app: &App, command: UserCommand) -> Result<(), Failure> {
-    let view = match command {
+async fn act(setup: &Setup, admin: &Admin, command: UserCommand) -> Result<(), Failure> {
+    let user = match command {
         UserCommand::List { why } => {
-            let users = app.list_users(&setup.by(&why)?, None, 10_000).await?;
-            let users: Vec<UserView> = users.into_iter().map(UserView::from).collect();
+            let (users, more) = admin.list(&why, "/users", &Query::default(), MOST).await?;
             setup.output.records(COLUMNS, &users);
+            if more {
+                setup.output.note(&format!("these are the first {MOST}"));
+            }
             return Ok(());
         }
         UserCommand::Add { name, permission, phone, why } => {
-            let permissions = permissions(&permission)?;
-            let phone = parse_phone(app, phone)?;
-            app.add_user(&setup.by(&why)?, &name, permissions, phone).await?
+            let body = json!({
+                "name": name, "permissions": permissions(&permission)?, "phone": phone,
+            });
+            admin.ask(&why, "POST", "/users", Some(&body)).await?
         }
-        UserCommand::Show { user, why } => app.show_user(&setup.by(&why)?, &user).await?,
+        UserCommand::Show { user, why } => admin.get(&why, &place(&user)).await?,
         UserCommand::Set { user, permission, phone, enable, even_last_admin, why } => {
-            let id = app.find_user(&user).await?.id;
-            let change = Change {
-                permissions: permission.as_deref().map(permissions).transpose()?,
-                phone: parse_phone(app, phone)?,
-                enabled: enable.then_some(true),
-                even_last_admin,
-            };
-            app.change_user(&setup.by(&why)?, id, &change).await.map_err(last_admin)?
+            let body = json!({
+                "permissions": permission.as_deref().map(permissions).transpose()?,
+                "phone": phone,
+                "enabled": enable.then_some(true),
+                "evenLastAdmin": even_last_admin,
+            });
+            change(admin, &why, &user, &body).await?
         }
         UserCommand::Disable { user, yes, even_last_admin, why } => {
-            let user = app.find_user(&user).await?;
-            confirm(&format!("Shut out {}?", user.name), yes)?;
-            let change = Change { enabled: Some(false), even_last_admin, ..Change::default() };
-            app.change_user(&setup.by(&why)?, user.id, &change).await.map_err(last_admin)?
+            confirm(&format!("Shut out {user}?"), yes)?;
+            let body = json!({ "enabled": false, "evenLastAdmin": even_last_admin });
+            change(admin, &why, &user, &body).await?
         }
     };
-    setup.output.record(&UserView::from(view));
+    setup.output.record(&user);
     Ok(())
 }
 
-/// Refused is only the last administrator.
-fn last_admin(error: app::Error) -> Failure {
-    let refused = matches!(error, app::Error::Conflict(_));
-    let failure = Failure::from(error);
-    if refused {
-        failure.hint("or give --even-last-admin: commands work without one")
-    } else {
+async fn change(admin: &Admin, why: &Why, user: &str, body: &Value) -> Result<Value, Failure> {
+    admin.ask(why, "PATCH", &place(user), Some(body)).await.map_err(|failure| {
+        // Refused is only the last administrator.
+        let here = matches!(admin, Admin::Here { .. });
+        if failure.kind == Kind::Refused && here {
+            return failure
+                .hint("or give --even-last-admin: commands on the server work without one");
+        }
         failure
-    }
+    })
 }
 
-fn permissions(list: &str) -> Result<Permissions, Failure> {
-    Permissions::parse(list).map_err(|error| Failure::new(Kind::Usage, error.to_string()))
+fn place(user: &str) -> String {
+    format!("/users/{}", encode(user))
 }
 
-fn parse_phone(app: &App, phone: Option<String>) -> Result<Option<Phone>, Failure> {
-    Ok(phone.map(|phone| app.parse_phone("phone", &phone)).transpose()?)
+fn permissions(list: &str) -> Result<Vec<&'static str>, Failure> {
+    let known = Permissions::parse(list);
+    let known = known.map_err(|error| Failure::new(Kind::Usage, error.to_string()))?;
+    Ok(known.iter().map(Permission::name).collect())
 }

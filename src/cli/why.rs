@@ -21,15 +21,23 @@ pub(super) struct Because {
     text: Option<String>,
 }
 
+impl Why {
+    /// As it was written.
+    pub(super) fn text(&self) -> Option<&str> {
+        self.text.as_deref()
+    }
+}
+
+impl From<Because> for Why {
+    fn from(because: Because) -> Why {
+        Why { text: because.text }
+    }
+}
+
 impl Setup {
     /// Whoever runs this command, with why.
     pub(super) fn by(&self, why: &Why) -> Result<By, Failure> {
-        Ok(operator().because(why.text.as_deref())?)
-    }
-
-    /// The same where `--reason` names a filter.
-    pub(super) fn by_because(&self, why: &Because) -> Result<By, Failure> {
-        Ok(operator().because(why.text.as_deref())?)
+        Ok(operator().because(why.text())?)
     }
 }
 

@@ -10,15 +10,16 @@ use std::{
 
 use super::{
     Setup,
-    appliance::{Works, bind, keep_alive},
+    appliance::{Works, bind, keep_up},
     cluster,
     exit::{Failure, Kind},
     opened,
     serve::StopSignals,
+    service::{self, Hangups, Watchdog},
 };
 use crate::{
     app::Role,
-    server::Readiness,
+    server::{Readiness, pulse::Pulse},
     store::embedded::Purpose,
     telemetry::{metrics, notify},
 };
@@ -33,6 +34,7 @@ pub(super) async fn run(setup: &Setup) -> Result<(), Failure> {
     }
     let began = Instant::now();
     let mut signals = StopSignals::listen()?;
+    let mut hangups = Hangups::listen()?;
     let recorder =
         metrics::install().map_err(|error| Failure::new(Kind::Failed, error.to_string()))?;
     let machines = match config.metrics_listen {
@@ -49,18 +51,27 @@ pub(super) async fn run(setup: &Setup) -> Result<(), Failure> {
     };
     let readiness: Readiness = Arc::new(AtomicBool::new(true));
     let address = machines.as_ref().map(|(_, address)| address.to_string());
-    if let Some((listener, _)) = machines {
-        works.watch(listener, &readiness, &recorder, config.http.stop_timeout);
+    // Of the page for machines, if there is one: a worker accepts nothing else.
+    let pulse = machines.is_some().then(Pulse::default);
+    if let (Some((listener, _)), Some(pulse)) = (machines, &pulse) {
+        works.watch(listener, &readiness, &recorder, config.http.stop_timeout, pulse.clone());
     }
-    keep_alive(&works.work, recorder);
+    keep_up(&works.work, recorder);
     tracing::info!(
         metrics = address,
         version = env!("CARGO_PKG_VERSION"),
         "a worker, ready in {} ms",
         began.elapsed().as_millis()
     );
-    notify::ready();
-    signals.next().await;
+    notify::ready("delivering");
+    let mut watchdog = Watchdog::new();
+    loop {
+        tokio::select! {
+            () = signals.next() => break,
+            () = hangups.next() => service::reload(setup, None, "delivering"),
+            () = watchdog.due() => watchdog.look(pulse.as_ref()).await,
+        }
+    }
     tracing::info!("stopping; a second signal stops at once");
     notify::stopping();
     readiness.store(false, Ordering::Release);

@@ -36,6 +36,29 @@ impl ApiClient {
         Ok(ApiClient { http, base: base.trim_end_matches('/').to_owned(), token: token.to_owned() })
     }
 
+    /// The same, trusting the certificates of a PEM file beside the system's, and following nobody
+    /// elsewhere: the token is for this server.
+    ///
+    /// # Errors
+    /// The certificates cannot be read, or the HTTP client cannot be made.
+    pub fn trusting(base: &str, token: &str, roots: Option<&[u8]>) -> Result<ApiClient, Error> {
+        let mut builder = reqwest::Client::builder()
+            .timeout(Duration::from_secs(60))
+            .connect_timeout(Duration::from_secs(10))
+            .redirect(reqwest::redirect::Policy::none());
+        for root in roots
+            .map(reqwest::Certificate::from_pem_bundle)
+            .transpose()
+            .map_err(unreached)?
+            .into_iter()
+            .flatten()
+        {
+            builder = builder.add_root_certificate(root);
+        }
+        let http = builder.build().map_err(unreached)?;
+        Ok(ApiClient { http, base: base.trim_end_matches('/').to_owned(), token: token.to_owned() })
+    }
+
     /// The same client with another token; both share their connections.
     #[must_use]
     pub fn with_token(&self, token: &str) -> ApiClient {
@@ -58,6 +81,33 @@ impl ApiClient {
         self.answer(self.http.post(format!("{}{path}", self.base)).json(body)).await
     }
 
+    /// Any request, with the answer to it whether it is one of success or not. `reason` is why it is
+    /// made, for the audit log.
+    ///
+    /// # Errors
+    /// [`Error::Connection`].
+    pub async fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+        reason: Option<&str>,
+    ) -> Result<Answer, Error> {
+        let method = reqwest::Method::from_bytes(method.as_bytes())
+            .map_err(|error| Error::Protocol(error.to_string()))?;
+        let mut request = self.http.request(method, format!("{}{path}", self.base));
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        if let Some(reason) = reason {
+            request = request.header("x-reason", reason.as_bytes());
+        }
+        let response = request.bearer_auth(&self.token).send().await.map_err(unreached)?;
+        let status = response.status().as_u16();
+        let text = response.text().await.map_err(unreached)?;
+        Ok(Answer { status, body: serde_json::from_str(&text).unwrap_or_default() })
+    }
+
     async fn answer(&self, request: reqwest::RequestBuilder) -> Result<Answer, Error> {
         let response = request
             .bearer_auth(&self.token)
@@ -73,6 +123,26 @@ impl ApiClient {
         let detail = body["detail"].as_str().map_or(text.as_str(), |detail| detail).to_owned();
         Err(Error::Refused { status: status.as_u16(), detail })
     }
+}
+
+/// Why there was no answer, to its last cause: the first says only that the request failed.
+fn unreached(error: reqwest::Error) -> Error {
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    Error::Connection(text)
+}
+
+/// A text as one segment of a path, or one value of a query.
+pub fn encode(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    text.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
 }
 
 /// The text of a page that needs no token.

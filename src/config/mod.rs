@@ -4,6 +4,7 @@
 //! [`keys`] is the one list of keys; a key that is not in it does not exist, and one that is in it
 //! has an effect.
 
+pub mod describe;
 pub mod duration;
 pub mod keys;
 mod load;

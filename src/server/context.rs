@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::HeaderMap;
 use serde::de::DeserializeOwned;
@@ -22,6 +23,9 @@ pub struct Context {
     pub app: App,
     /// Who asks.
     pub caller: Caller,
+    /// Whoever asks from inside the process, which only commands on the server do: it may administer
+    /// without a token, as who can open the database may.
+    pub operator: Option<By>,
     /// The route as the client wrote it: part of what an idempotency key stands for.
     pub route: String,
     /// The query, undecoded.
@@ -43,7 +47,10 @@ impl Context {
     /// Not permitted; a reason that is none.
     pub fn administrator(&self) -> Result<By, Problem> {
         // Who may not administer learns that before what is wrong with the reason.
-        let by = self.caller.administrator()?;
+        let by = match &self.operator {
+            Some(operator) => return Ok(operator.clone()),
+            None => self.caller.administrator()?,
+        };
         let text = |name: &str| {
             let value = self.headers.get(name).map(http::HeaderValue::as_bytes);
             value.map(|bytes| String::from_utf8_lossy(bytes).into_owned())
@@ -118,13 +125,19 @@ impl Context {
     /// # Errors
     /// When it is no cursor of ours.
     pub fn after(&self) -> Result<Option<MessageId>, Problem> {
-        use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+        let Some(text) = self.parameter("after")? else { return Ok(None) };
+        parse_cursor(&text).map(Some).ok_or_else(unknown_cursor)
+    }
+
+    /// Where the page begins, of a list that is ordered by a text.
+    ///
+    /// # Errors
+    /// When it is no cursor of ours.
+    pub fn after_text(&self) -> Result<Option<String>, Problem> {
         let Some(text) = self.parameter("after")? else { return Ok(None) };
         let bytes = URL_SAFE_NO_PAD.decode(&text).ok();
-        let id = bytes.and_then(|bytes| uuid::Uuid::from_slice(&bytes).ok());
-        id.map(|id| Some(MessageId(id))).ok_or_else(|| {
-            Problem::field("after", "invalid_cursor", "after is not a cursor of this list")
-        })
+        let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
+        text.filter(|text| !text.contains('\0')).map(Some).ok_or_else(unknown_cursor)
     }
 
     /// The idempotency key of the request, bound to its route and body.
@@ -162,12 +175,26 @@ impl Context {
 
 /// The cursor that continues after a message.
 pub fn cursor(id: MessageId) -> String {
-    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
     URL_SAFE_NO_PAD.encode(id.0.as_bytes())
 }
 
+/// Reads one.
+pub fn parse_cursor(text: &str) -> Option<MessageId> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+    uuid::Uuid::from_slice(&bytes).ok().map(MessageId)
+}
+
+/// The cursor that continues after a text.
+pub fn text_cursor(text: &str) -> String {
+    URL_SAFE_NO_PAD.encode(text)
+}
+
+fn unknown_cursor() -> Problem {
+    Problem::field("after", "invalid_cursor", "after is not a cursor of this list")
+}
+
 /// Undoes percent-encoding and `+`; `None` when the result is not UTF-8.
-fn decode(text: &str) -> Option<String> {
+pub fn decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, tail)) = rest.split_first() {

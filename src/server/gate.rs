@@ -8,7 +8,6 @@ use std::{
 
 use ::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use hyper::body::Incoming;
-use tower_service::Service as _;
 use warp::reply::Response;
 
 use super::{
@@ -17,7 +16,7 @@ use super::{
     context::{Context, Shared},
     http::health,
     hub::{self, services::Service},
-    legacy,
+    legacy, openapi,
     reply::Problem,
     routes,
 };
@@ -38,12 +37,14 @@ pub struct Gate {
     hub: hub::Hub,
     readiness: Readiness,
     routes: warp::filters::BoxedFilter<(Response,)>,
+    /// What `/openapi.json` says.
+    description: bytes::Bytes,
 }
 
 impl Gate {
     /// A way in to this appliance.
     pub fn new(app: App, hub: hub::Hub, readiness: Readiness) -> Gate {
-        Gate { app, hub, readiness, routes: routes::table() }
+        Gate { app, hub, readiness, routes: routes::table(), description: openapi::page() }
     }
 
     /// Answers one request.
@@ -88,6 +89,9 @@ impl Gate {
         }
         if path == "/health" || path.starts_with("/health/") {
             return self.health(&request).await;
+        }
+        if path == "/openapi.json" {
+            return openapi::answer(&self.description, request.method());
         }
         let legacy = path.starts_with(legacy::http::BASE);
         self.api(request).await.unwrap_or_else(|problem| {
@@ -140,19 +144,13 @@ impl Gate {
         let context: Shared = Arc::new(Context {
             app: self.app,
             caller,
+            operator: None,
             route: format!("{} {}", parts.method, path),
             query: parts.uri.query().unwrap_or_default().to_owned(),
             headers: std::mem::take(&mut parts.headers),
             body,
         });
-        let mut inner = Request::new(http_body_util::Empty::<bytes::Bytes>::new());
-        *inner.method_mut() = parts.method;
-        *inner.uri_mut() = parts.uri;
-        inner.extensions_mut().insert(context);
-        match warp::service(self.routes).call(inner).await {
-            Ok(response) => Ok(response),
-            Err(never) => match never {},
-        }
+        Ok(routes::answer(self.routes, context, parts.method, parts.uri).await)
     }
 }
 
@@ -187,6 +185,8 @@ fn request_id(headers: &HeaderMap) -> String {
 fn route_name(path: &str) -> &'static str {
     match path {
         "/health" | "/health/live" | "/health/ready" => "/health",
+        "/openapi.json" => "/openapi.json",
+        _ if path.starts_with("/api/v1/admin/") => "/api/v1/admin",
         "/hub" => "/hub",
         "/hub/negotiate" => "/hub/negotiate",
         "/hub/diagnostics" | "/hub/diagnostics/negotiate" => "/hub/diagnostics",

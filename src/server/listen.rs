@@ -23,7 +23,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::tls::Tls;
+use super::{pulse::Pulse, tls::Tls};
 
 /// How long a TLS handshake may take.
 const TLS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,6 +43,8 @@ pub struct ListenOptions {
     pub tls: Option<Tls>,
     /// How long requests under way may take once the stop has begun.
     pub grace: Duration,
+    /// Who wants to know whether connections are still accepted asks here.
+    pub pulse: Pulse,
 }
 
 /// Serves connections until `stop`, then lets the requests under way end.
@@ -72,6 +74,7 @@ pub async fn serve<S, F, B>(
         .keep_alive_interval(Duration::from_secs(20))
         .max_concurrent_streams(128)
         .max_header_list_size(16 * 1024);
+    let mut answers = options.pulse.answers();
     loop {
         let next = async {
             let place = Arc::clone(&places).acquire_owned().await.ok();
@@ -79,6 +82,7 @@ pub async fn serve<S, F, B>(
         };
         let (place, accepted) = tokio::select! {
             next = next => next,
+            () = answers.next() => continue,
             () = stop.cancelled() => break,
         };
         let tcp = match accepted {

@@ -22,14 +22,16 @@ pub struct Problem {
     pub retry_after: Option<u64>,
 }
 
-#[derive(Serialize)]
-struct ProblemBody<'a> {
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = Problem)]
+pub(in crate::server) struct ProblemBody<'a> {
     r#type: String,
     title: &'a str,
     status: u16,
     detail: &'a str,
     code: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
     errors: Option<serde_json::Map<String, serde_json::Value>>,
     /// As the header, for items of a batch, which have none.
     #[serde(skip_serializing_if = "Option::is_none", rename = "retryAfter")]
@@ -81,6 +83,7 @@ impl Problem {
 
     /// The whole answer.
     pub fn into_response(self) -> Response {
+        metrics::counter!("esh3ar_errors_total", "way" => "http", "code" => self.code).increment(1);
         let mut response = raw(self.status, self.to_json().to_string());
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

@@ -5,12 +5,18 @@
 
 use std::convert::Infallible;
 
-use ::http::StatusCode;
+use ::http::{Method, Request, StatusCode, Uri};
+use bytes::Bytes;
+use http_body_util::Empty;
+use tower_service::Service as _;
 use warp::{Filter, Rejection, filters::BoxedFilter, reply::Response};
 
 use super::{
     context::Shared,
-    http::{conversations, dead_letters, messages, stats},
+    http::{
+        admin::{self, mobiles, tokens, users},
+        conversations, dead_letters, messages, stats,
+    },
     legacy,
     reply::Problem,
 };
@@ -62,7 +68,13 @@ pub fn table() -> BoxedFilter<(Response,)> {
         .or(chat())
         .unify()
         .boxed()
-        .or(admin())
+        .or(dead())
+        .unify()
+        .boxed()
+        .or(people())
+        .unify()
+        .boxed()
+        .or(talk())
         .unify()
         .boxed()
         .or(legacy::http::table())
@@ -71,6 +83,23 @@ pub fn table() -> BoxedFilter<(Response,)> {
         .recover(rejected)
         .unify()
         .boxed()
+}
+
+/// What the table answers to a request with this context.
+pub async fn answer(
+    table: BoxedFilter<(Response,)>,
+    context: Shared,
+    method: Method,
+    uri: Uri,
+) -> Response {
+    let mut request = Request::new(Empty::<Bytes>::new());
+    *request.method_mut() = method;
+    *request.uri_mut() = uri;
+    request.extensions_mut().insert(context);
+    match warp::service(table).call(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
 }
 
 /// Chat.
@@ -118,8 +147,8 @@ fn chat() -> BoxedFilter<(Response,)> {
         .boxed()
 }
 
-/// What only administrators may.
-fn admin() -> BoxedFilter<(Response,)> {
+/// Dead letters and figures, for administrators.
+fn dead() -> BoxedFilter<(Response,)> {
     let list = route!(get "api" / "v1" / "admin" / "dead-letters").then(dead_letters::list).boxed();
     let requeue_many = route!(post "api" / "v1" / "admin" / "dead-letters" / "requeue")
         .then(dead_letters::requeue_many)
@@ -153,6 +182,102 @@ fn admin() -> BoxedFilter<(Response,)> {
         .boxed()
 }
 
+/// People and their tokens, for administrators.
+fn people() -> BoxedFilter<(Response,)> {
+    let users = route!(get "api" / "v1" / "admin" / "users").then(users::list).boxed();
+    let add_user = route!(post "api" / "v1" / "admin" / "users").then(users::add).boxed();
+    let user = route!(get "api" / "v1" / "admin" / "users" / String).then(users::show).boxed();
+    let change =
+        route!(patch "api" / "v1" / "admin" / "users" / String).then(users::change).boxed();
+    let mobiles = route!(get "api" / "v1" / "admin" / "mobile-users").then(mobiles::list).boxed();
+    let add_mobiles =
+        route!(post "api" / "v1" / "admin" / "mobile-users").then(mobiles::add).boxed();
+    let mobile =
+        route!(get "api" / "v1" / "admin" / "mobile-users" / String).then(mobiles::show).boxed();
+    let tokens = route!(get "api" / "v1" / "admin" / "tokens").then(tokens::list).boxed();
+    let create = route!(post "api" / "v1" / "admin" / "tokens").then(tokens::create).boxed();
+    let rotate = route!(post "api" / "v1" / "admin" / "tokens" / String / "rotate")
+        .then(tokens::rotate)
+        .boxed();
+    let revoke =
+        route!(delete "api" / "v1" / "admin" / "tokens" / String).then(tokens::revoke).boxed();
+    users
+        .or(add_user)
+        .unify()
+        .or(user)
+        .unify()
+        .or(change)
+        .unify()
+        .boxed()
+        .or(mobiles)
+        .unify()
+        .or(add_mobiles)
+        .unify()
+        .or(mobile)
+        .unify()
+        .boxed()
+        .or(tokens)
+        .unify()
+        .or(create)
+        .unify()
+        .or(rotate)
+        .unify()
+        .or(revoke)
+        .unify()
+        .boxed()
+}
+
+/// Everybody's messages and conversations, and who looked at them, for administrators.
+fn talk() -> BoxedFilter<(Response,)> {
+    use admin::{audit, conversations, messages};
+    let all = route!(get "api" / "v1" / "admin" / "messages").then(messages::list).boxed();
+    let send = route!(post "api" / "v1" / "admin" / "messages").then(messages::send).boxed();
+    let message =
+        route!(get "api" / "v1" / "admin" / "messages" / String).then(messages::show).boxed();
+    let explain = route!(get "api" / "v1" / "admin" / "messages" / String / "explain")
+        .then(messages::explain)
+        .boxed();
+    let list =
+        route!(get "api" / "v1" / "admin" / "conversations").then(conversations::list).boxed();
+    let show = route!(get "api" / "v1" / "admin" / "conversations" / String)
+        .then(conversations::show)
+        .boxed();
+    let history = route!(get "api" / "v1" / "admin" / "conversations" / String / "messages")
+        .then(conversations::history)
+        .boxed();
+    let archive = route!(post "api" / "v1" / "admin" / "conversations" / String / "archive")
+        .then(conversations::archive)
+        .boxed();
+    let close = route!(post "api" / "v1" / "admin" / "conversations" / String / "close")
+        .then(conversations::close)
+        .boxed();
+    let access = route!(get "api" / "v1" / "admin" / "audit").then(audit::access).boxed();
+    let books = route!(get "api" / "v1" / "admin" / "books").then(audit::books).boxed();
+    all.or(send)
+        .unify()
+        .or(message)
+        .unify()
+        .or(explain)
+        .unify()
+        .boxed()
+        .or(list)
+        .unify()
+        .or(show)
+        .unify()
+        .or(history)
+        .unify()
+        .or(archive)
+        .unify()
+        .or(close)
+        .unify()
+        .boxed()
+        .or(access)
+        .unify()
+        .or(books)
+        .unify()
+        .boxed()
+}
+
 /// Every route with its method, for the tests that must try each of them with the wrong caller.
 pub const ALL: &[(&str, &str)] = &[
     ("POST", "/api/v1/messages"),
@@ -180,6 +305,28 @@ pub const ALL: &[(&str, &str)] = &[
     ("POST", "/api/v1/admin/dead-letters/{id}/requeue"),
     ("DELETE", "/api/v1/admin/dead-letters/{id}"),
     ("GET", "/api/v1/admin/stats"),
+    ("GET", "/api/v1/admin/users"),
+    ("POST", "/api/v1/admin/users"),
+    ("GET", "/api/v1/admin/users/{id}"),
+    ("PATCH", "/api/v1/admin/users/{id}"),
+    ("GET", "/api/v1/admin/mobile-users"),
+    ("POST", "/api/v1/admin/mobile-users"),
+    ("GET", "/api/v1/admin/mobile-users/{phone}"),
+    ("GET", "/api/v1/admin/tokens"),
+    ("POST", "/api/v1/admin/tokens"),
+    ("POST", "/api/v1/admin/tokens/{id}/rotate"),
+    ("DELETE", "/api/v1/admin/tokens/{id}"),
+    ("GET", "/api/v1/admin/messages"),
+    ("POST", "/api/v1/admin/messages"),
+    ("GET", "/api/v1/admin/messages/{id}"),
+    ("GET", "/api/v1/admin/messages/{id}/explain"),
+    ("GET", "/api/v1/admin/conversations"),
+    ("GET", "/api/v1/admin/conversations/{id}"),
+    ("GET", "/api/v1/admin/conversations/{id}/messages"),
+    ("POST", "/api/v1/admin/conversations/{id}/archive"),
+    ("POST", "/api/v1/admin/conversations/{id}/close"),
+    ("GET", "/api/v1/admin/audit"),
+    ("GET", "/api/v1/admin/books"),
 ];
 
 async fn rejected(rejection: Rejection) -> Result<Response, Infallible> {

@@ -9,8 +9,10 @@ use std::{
 
 use rustls::ServerConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use time::OffsetDateTime;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -77,16 +79,22 @@ impl Tls {
             if now == seen {
                 continue;
             }
-            match config(&self.cert, &self.key) {
-                Ok(config) => {
-                    *self.current.write().unwrap_or_else(PoisonError::into_inner) =
-                        Arc::new(config);
-                    seen = now;
-                    tracing::info!(cert = %self.cert.display(), "certificate reloaded");
-                }
+            match self.renew() {
+                Ok(()) => seen = now,
                 Err(error) => tracing::warn!(%error, "the old certificate is kept"),
             }
         }
+    }
+
+    /// Takes up the files as they are now.
+    ///
+    /// # Errors
+    /// The pair cannot be used; the old one stays.
+    pub fn renew(&self) -> Result<(), TlsError> {
+        let config = config(&self.cert, &self.key)?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        tracing::info!(cert = %self.cert.display(), "certificate reloaded");
+        Ok(())
     }
 
     fn stamp(&self) -> Stamp {
@@ -97,6 +105,61 @@ impl Tls {
             })
             .to_vec()
     }
+}
+
+/// Whom a certificate is for, and when.
+#[derive(Clone, Debug)]
+pub struct Validity {
+    /// The names and addresses it is made out to.
+    pub names: Vec<String>,
+    /// Before this it is not valid.
+    pub from: OffsetDateTime,
+    /// From this on it is not valid.
+    pub until: OffsetDateTime,
+}
+
+/// Looks at a pair without using it. Of a chain the certificate that ends first decides.
+///
+/// # Errors
+/// Which file cannot be used, and why.
+pub fn look(cert: &Path, key: &Path) -> Result<Validity, TlsError> {
+    config(cert, key)?;
+    let unreadable = |why: String| TlsError::File { path: cert.to_owned(), why };
+    let mut found: Option<Validity> = None;
+    let chain = CertificateDer::pem_file_iter(cert).map_err(|e| unreadable(e.to_string()))?;
+    for der in chain {
+        let der = der.map_err(|error| unreadable(error.to_string()))?;
+        let (_, parsed) =
+            X509Certificate::from_der(&der).map_err(|error| unreadable(error.to_string()))?;
+        let (from, until) = (&parsed.validity().not_before, &parsed.validity().not_after);
+        let (from, until) = (from.to_datetime(), until.to_datetime());
+        match &mut found {
+            Some(found) => {
+                found.from = found.from.max(from);
+                found.until = found.until.min(until);
+            }
+            None => found = Some(Validity { names: names(&parsed), from, until }),
+        }
+    }
+    found.ok_or_else(|| unreadable("it holds no certificate".to_owned()))
+}
+
+fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let alternative = certificate.subject_alternative_name().ok().flatten();
+    let names = alternative.into_iter().flat_map(|extension| &extension.value.general_names);
+    names
+        .filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some((*name).to_owned()),
+            GeneralName::IPAddress(bytes) => match **bytes {
+                [a, b, c, d] => Some(std::net::Ipv4Addr::new(a, b, c, d).to_string()),
+                ref bytes => {
+                    let bytes: [u8; 16] = bytes.try_into().ok()?;
+                    Some(std::net::Ipv6Addr::from(bytes).to_string())
+                }
+            },
+            _ => None,
+        })
+        .collect()
 }
 
 fn config(cert: &Path, key: &Path) -> Result<ServerConfig, TlsError> {

@@ -16,8 +16,9 @@ use crate::{
 };
 
 /// A message as it is read outside (interfaces.md, HTTP).
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Message)]
 pub struct MessageView<'a> {
     id: uuid::Uuid,
     r#type: &'static str,
@@ -33,6 +34,7 @@ pub struct MessageView<'a> {
     content_type: &'static str,
     status: &'static str,
     priority: &'static str,
+    #[schema(value_type = Vec<Object>)]
     attachments: [(); 0],
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
@@ -79,8 +81,9 @@ pub fn messages(messages: &[Message]) -> Vec<MessageView<'_>> {
 }
 
 /// A conversation as one of its two sees it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Conversation)]
 pub struct ConversationView<'a> {
     id: uuid::Uuid,
     business_user_id: uuid::Uuid,
@@ -115,8 +118,9 @@ impl<'a> ConversationView<'a> {
 }
 
 /// A conversation as an administrator sees it: both sides' counts.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = WholeConversation)]
 pub struct WholeConversationView<'a> {
     id: uuid::Uuid,
     business_user_id: uuid::Uuid,
@@ -175,7 +179,8 @@ pub fn conversations(found: &[Conversation], limit: usize, of: &Party) -> Vec<u8
 pub struct ConversationCursor(pub Cursor);
 
 impl ConversationCursor {
-    fn of(conversation: &Conversation) -> ConversationCursor {
+    /// After a conversation.
+    pub fn of(conversation: &Conversation) -> ConversationCursor {
         ConversationCursor(Cursor { last_at: conversation.last_at, id: conversation.id })
     }
 
@@ -223,7 +228,8 @@ pub struct StatusChanged {
 }
 
 /// One step of a message's story.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Step)]
 pub struct Step {
     /// When.
     #[serde(with = "time::serde::rfc3339")]
@@ -259,9 +265,26 @@ pub fn timeline(message: &Message, events: &[Event]) -> Vec<Step> {
     steps
 }
 
+/// A message and every step of its way.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = MessageStory)]
+pub struct MessageStoryView<'a> {
+    #[serde(flatten)]
+    message: MessageView<'a>,
+    timeline: Vec<Step>,
+}
+
+impl<'a> MessageStoryView<'a> {
+    /// Of a message and what unusual happened to it.
+    pub fn new(message: &'a Message, events: &[Event]) -> MessageStoryView<'a> {
+        MessageStoryView { message: message.into(), timeline: timeline(message, events) }
+    }
+}
+
 /// What became of a message, for people and scripts.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Explanation)]
 pub struct ExplanationView {
     id: uuid::Uuid,
     status: &'static str,
@@ -269,11 +292,12 @@ pub struct ExplanationView {
     verdict: VerdictView,
 }
 
-#[derive(Debug, Serialize)]
-struct VerdictView {
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Verdict)]
+pub(in crate::server) struct VerdictView {
     code: &'static str,
     sentence: String,
-    /// A command of the administrator's: only the command line shows it.
+    /// A command of the administrator's: only administrators are shown it.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
 }
@@ -301,8 +325,9 @@ impl ExplanationView {
 }
 
 /// A dead letter as administrators read it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = DeadLetter)]
 pub struct DeadLetterView<'a> {
     id: uuid::Uuid,
     kind: &'a str,

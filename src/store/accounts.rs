@@ -166,6 +166,17 @@ pub async fn change_user(
 // "esh3ar a" in ASCII: whoever takes an administrator away waits for whoever is at it.
 const ADMINISTRATORS: i64 = 0x6573_6833_6172_2061;
 
+/// Waits for whoever else takes an administrator away, and keeps others waiting.
+///
+/// # Errors
+/// Any failure of the database.
+pub(super) async fn wait_for_administrators(
+    client: &impl deadpool_postgres::GenericClient,
+) -> Result<(), Error> {
+    client.execute("SELECT pg_advisory_xact_lock($1)", &[&ADMINISTRATORS]).await?;
+    Ok(())
+}
+
 /// Whether somebody else may administer, until the end of the transaction.
 ///
 /// # Errors
@@ -174,7 +185,7 @@ pub async fn has_other_administrator(
     client: &impl deadpool_postgres::GenericClient,
     than: UserId,
 ) -> Result<bool, Error> {
-    client.execute("SELECT pg_advisory_xact_lock($1)", &[&ADMINISTRATORS]).await?;
+    wait_for_administrators(client).await?;
     let admin = Permissions::NONE.with(Permission::Admin).bits();
     let row = client
         .query_one(
@@ -288,9 +299,10 @@ pub async fn find_mobile(client: &Client, phone: &Phone) -> Result<Option<Mobile
 pub async fn list_mobiles(
     client: &Client,
     after: Option<&Phone>,
-    limit: i64,
+    limit: usize,
 ) -> Result<Vec<MobileUser>, Error> {
     let sql = format!("SELECT {MOBILE} FROM mobile_users WHERE phone > $1 ORDER BY phone LIMIT $2");
     let after = after.map_or("", Phone::as_str);
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     client.query(&sql, &[&after, &limit]).await?.iter().map(mobile).collect()
 }

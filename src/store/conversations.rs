@@ -115,6 +115,8 @@ pub struct Filter {
     pub phone: Option<Phone>,
     /// Only in this status.
     pub status: Option<ConversationStatus>,
+    /// Only those after this one.
+    pub after: Option<Cursor>,
 }
 
 /// Everybody's conversations by filter, those with the newest messages first.
@@ -142,6 +144,12 @@ pub async fn list_all(
             values.push(value);
             conditions.push(format!("{condition} ${}", values.len()));
         }
+    }
+    let after = filter.after.map(|cursor| (cursor.last_at, cursor.id.0));
+    if let Some((last_at, id)) = &after {
+        values.extend([last_at as &(dyn ToSql + Sync), id]);
+        let n = values.len();
+        conditions.push(format!("(c.last_message_at, c.id) < (${}, ${n})", n - 1));
     }
     let sql = format!(
         "SELECT {COLUMNS} FROM {FROM} WHERE {} ORDER BY c.last_message_at DESC, c.id DESC LIMIT $1",

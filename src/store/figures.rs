@@ -88,8 +88,9 @@ fn read_counts(value: &Value) -> Counts {
 fn read_latencies(value: &Value) -> Latencies {
     let mut latencies = Latencies::default();
     for pair in value.as_array().into_iter().flatten() {
-        let bucket = usize::try_from(number(&pair[0])).unwrap_or(usize::MAX);
-        latencies.add(bucket, number(&pair[1]));
+        let bucket = pair[0].as_u64().and_then(|bucket| usize::try_from(bucket).ok());
+        // No such bucket is the same as one that is not known.
+        latencies.add(bucket.unwrap_or(usize::MAX), number(&pair[1]));
     }
     latencies
 }

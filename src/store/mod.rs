@@ -9,6 +9,7 @@ pub mod audit;
 pub mod backup;
 pub mod books;
 pub mod chat;
+pub mod checkup;
 pub mod conversations;
 pub mod dead_letters;
 pub mod embedded;

@@ -132,8 +132,8 @@ pub struct Slow {
     pub connected: Option<bool>,
 }
 
-/// The recipients with the most retries, then those that have owed an acknowledgement for longest, among
-/// the [`SEEN`] deliveries that are due first.
+/// The recipients with the most retries, then those that have owed an acknowledgement for longest, a
+/// second at least, among the [`SEEN`] deliveries that are due first.
 ///
 /// # Errors
 /// Any failure of the database.
@@ -148,7 +148,9 @@ pub async fn slowest(client: &Client, limit: i64) -> Result<Vec<Slow>, Error> {
                 SELECT recipient_user_id, recipient_phone, count(*) AS in_hand,
                        min(created_at) AS oldest_at, max(retry_count) AS retries,
                        (array_agg(id ORDER BY created_at, id))[1] AS oldest
-                FROM seen GROUP BY 1, 2 ORDER BY retries DESC, oldest_at LIMIT $2)
+                FROM seen GROUP BY 1, 2
+                HAVING max(retry_count) > 0 OR min(created_at) < now() - interval '1 second'
+                ORDER BY retries DESC, oldest_at LIMIT $2)
              SELECT s.recipient_user_id, s.recipient_phone, coalesce(u.name, ''), s.in_hand,
                     s.oldest, s.oldest_at, s.retries,
                     CASE WHEN s.recipient_phone IS NOT NULL

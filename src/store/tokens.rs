@@ -1,11 +1,12 @@
 //! Tokens, by their hash: the token itself is nowhere in the database.
 
+use deadpool_postgres::GenericClient;
 use time::OffsetDateTime;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{Client, Error, rows};
-use crate::domain::{Party, Permissions, Phone, TokenId, UserId};
+use super::{Client, Error, accounts, rows};
+use crate::domain::{Party, Permission, Permissions, Phone, TokenId, UserId};
 
 /// Who a valid token belongs to.
 #[derive(Clone, Debug)]
@@ -73,15 +74,21 @@ pub async fn find(
 const REVOKED: &str = "
     SELECT id FROM tokens WHERE revoked_at > $1
     UNION
+    SELECT id FROM tokens WHERE retires_at > $1 AND retires_at <= $2
+    UNION
     SELECT t.id FROM business_users u JOIN tokens t ON t.user_id = u.id WHERE u.disabled_at > $1";
 
-/// Tokens that were revoked after a moment, or whose business user was disabled after it.
+/// Tokens that were revoked or retired after a moment, or whose business user was disabled after it.
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn revoked_since(client: &Client, since: OffsetDateTime) -> Result<Vec<TokenId>, Error> {
+pub async fn revoked_since(
+    client: &Client,
+    since: OffsetDateTime,
+    now: OffsetDateTime,
+) -> Result<Vec<TokenId>, Error> {
     let statement = client.prepare_cached(REVOKED).await?;
-    let rows = client.query(&statement, &[&since]).await?;
+    let rows = client.query(&statement, &[&since, &now]).await?;
     rows.iter().map(|row| Ok(TokenId(row.try_get(0)?))).collect()
 }
 
@@ -90,7 +97,7 @@ pub async fn revoked_since(client: &Client, since: OffsetDateTime) -> Result<Vec
 /// # Errors
 /// Any failure of the database.
 pub async fn insert(
-    client: &impl deadpool_postgres::GenericClient,
+    client: &impl GenericClient,
     id: TokenId,
     hash: &[u8],
     owner: &Party,
@@ -163,24 +170,108 @@ pub async fn list(
         .collect()
 }
 
-/// Revokes a token and gives its owner; `None` when there is no such token. Revoking twice keeps the
-/// first time.
+/// A token that is about to be changed.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// Whose it is.
+    pub owner: Party,
+    /// Made at.
+    pub created_at: OffsetDateTime,
+    /// Valid until, as it was made.
+    pub expires_at: Option<OffsetDateTime>,
+    /// Whether it opens anything now.
+    pub valid: bool,
+    /// Whether it was replaced by another.
+    pub replaced: bool,
+    /// Whether its owner may administer.
+    pub of_administrator: bool,
+}
+
+const LOCK: &str = "
+    SELECT t.user_id, t.phone, t.created_at, t.expires_at,
+           t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > $2) AND u.disabled_at IS NULL
+               AND (t.phone IS NULL OR EXISTS (
+                   SELECT FROM mobile_users p WHERE p.phone = t.phone AND p.status = 1)),
+           t.retires_at IS NOT NULL, coalesce(u.permissions & $3 <> 0, false)
+    FROM tokens t LEFT JOIN business_users u ON u.id = t.user_id
+    WHERE t.id = $1 FOR UPDATE OF t";
+
+/// A token, locked until the end of the transaction.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn lock(
+    client: &impl GenericClient,
+    id: TokenId,
+    now: OffsetDateTime,
+) -> Result<Option<Held>, Error> {
+    let admin = Permissions::NONE.with(Permission::Admin).bits();
+    let statement = client.prepare_cached(LOCK).await?;
+    let Some(row) = client.query_opt(&statement, &[&id.0, &now, &admin]).await? else {
+        return Ok(None);
+    };
+    let owner = rows::party(row.try_get(0)?, row.try_get(1)?);
+    Ok(Some(Held {
+        owner: owner.ok_or_else(|| Error::Corrupt("owner of a token".to_owned()))?,
+        created_at: row.try_get(2)?,
+        expires_at: row.try_get(3)?,
+        valid: row.try_get(4)?,
+        replaced: row.try_get(5)?,
+        of_administrator: row.try_get(6)?,
+    }))
+}
+
+/// Whether there is another token that may administer, until the end of the transaction.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn has_other_of_administrator(
+    client: &impl GenericClient,
+    than: TokenId,
+    now: OffsetDateTime,
+) -> Result<bool, Error> {
+    accounts::wait_for_administrators(client).await?;
+    let admin = Permissions::NONE.with(Permission::Admin).bits();
+    let row = client
+        .query_one(
+            "SELECT EXISTS (SELECT FROM business_users u JOIN tokens t ON t.user_id = u.id \
+             WHERE u.permissions & $3 <> 0 AND u.disabled_at IS NULL AND t.id <> $1 \
+             AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > $2))",
+            &[&than.0, &now, &admin],
+        )
+        .await?;
+    Ok(row.try_get(0)?)
+}
+
+/// Lets a token open things until a time and no longer.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn retire(
+    client: &impl GenericClient,
+    id: TokenId,
+    at: OffsetDateTime,
+) -> Result<(), Error> {
+    client
+        .execute("UPDATE tokens SET retires_at = $2, expires_at = $2 WHERE id = $1", &[&id.0, &at])
+        .await?;
+    Ok(())
+}
+
+/// Revokes a token. Revoking twice keeps the first time.
 ///
 /// # Errors
 /// Any failure of the database.
 pub async fn revoke(
-    client: &impl deadpool_postgres::GenericClient,
+    client: &impl GenericClient,
     id: TokenId,
     at: OffsetDateTime,
-) -> Result<Option<Party>, Error> {
-    let row = client
-        .query_opt(
-            "UPDATE tokens SET revoked_at = coalesce(revoked_at, $2) WHERE id = $1 \
-             RETURNING user_id, phone",
+) -> Result<(), Error> {
+    client
+        .execute(
+            "UPDATE tokens SET revoked_at = coalesce(revoked_at, $2) WHERE id = $1",
             &[&id.0, &at],
         )
         .await?;
-    let Some(row) = row else { return Ok(None) };
-    let owner = rows::party(row.try_get(0)?, row.try_get(1)?);
-    owner.map(Some).ok_or_else(|| Error::Corrupt("owner of a token".to_owned()))
+    Ok(())
 }

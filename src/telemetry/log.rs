@@ -14,25 +14,48 @@ pub struct BadFilter(String);
 const MUTED: &[&str] =
     &["hyper", "h2", "rustls", "tokio_postgres", "reqwest", "warp", "tungstenite"];
 
+/// Changes what is logged while the process runs.
+pub struct Level(Box<dyn Fn(EnvFilter) -> bool + Send + Sync>);
+
+impl Level {
+    /// From now on this is logged. False when logging was started by somebody else.
+    ///
+    /// # Errors
+    /// The filter cannot be read; the old one stays.
+    pub fn set(&self, level: &str) -> Result<bool, BadFilter> {
+        Ok((self.0)(filter(level)?))
+    }
+}
+
 /// Starts logging. Does nothing when it has been started before.
 ///
 /// # Errors
 /// The filter cannot be read.
-pub fn init(level: &str, json: Option<bool>) -> Result<(), BadFilter> {
+pub fn init(level: &str, json: Option<bool>) -> Result<Level, BadFilter> {
+    let filter = filter(level)?;
+    let terminal = std::io::stderr().is_terminal();
+    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if json.unwrap_or(!terminal) {
+        let builder =
+            builder.json().flatten_event(true).with_current_span(false).with_filter_reloading();
+        let handle = builder.reload_handle();
+        let _ = builder.try_init();
+        Ok(Level(Box::new(move |filter| handle.reload(filter).is_ok())))
+    } else {
+        let color = terminal && std::env::var_os("NO_COLOR").is_none();
+        let builder = builder.with_ansi(color).with_target(false).with_filter_reloading();
+        let handle = builder.reload_handle();
+        let _ = builder.try_init();
+        Ok(Level(Box::new(move |filter| handle.reload(filter).is_ok())))
+    }
+}
+
+fn filter(level: &str) -> Result<EnvFilter, BadFilter> {
     let directives =
         MUTED.iter().fold(level.to_owned(), |all, library| format!("{library}=warn,{all}"));
     // A connection that Postgres ends when it stops is no news, and any other failure is told by the
     // call that it fails.
     // The same holds for the broker's library, which would also quote what came back.
     let directives = format!("deadpool=error,lapin=off,{directives}");
-    let filter = EnvFilter::try_new(directives).map_err(|error| BadFilter(error.to_string()))?;
-    let terminal = std::io::stderr().is_terminal();
-    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if json.unwrap_or(!terminal) {
-        let _ = builder.json().flatten_event(true).with_current_span(false).try_init();
-    } else {
-        let color = terminal && std::env::var_os("NO_COLOR").is_none();
-        let _ = builder.with_ansi(color).with_target(false).try_init();
-    }
-    Ok(())
+    EnvFilter::try_new(directives).map_err(|error| BadFilter(error.to_string()))
 }

@@ -50,6 +50,19 @@ pub const ALL: &[(&str, Kind, &str)] = &[
         Kind::Counter,
         "Dead letters that were requeued or deleted by hand, by action.",
     ),
+    (
+        "esh3ar_dead_letters",
+        Kind::Gauge,
+        "Dead letters that are kept, by class, counted up to 20,000.",
+    ),
+    (
+        "esh3ar_oldest_delivery_seconds",
+        Kind::Gauge,
+        "Age of the oldest message whose delivery is in hand or due, by lane; 0 for none.",
+    ),
+    ("esh3ar_database_bytes", Kind::Gauge, "What the database takes on its disk."),
+    ("esh3ar_conversations_opened_total", Kind::Counter, "Conversations that were begun."),
+    ("esh3ar_build_info", Kind::Gauge, "1, with the version of the process."),
     ("esh3ar_messages_failed_total", Kind::Counter, "Messages given up after the last retry."),
     (
         "esh3ar_retries_total",
@@ -62,6 +75,11 @@ pub const ALL: &[(&str, Kind, &str)] = &[
         "Notes that found no room; the sweeper makes up for them.",
     ),
     ("esh3ar_http_requests_total", Kind::Counter, "Requests by route and status."),
+    (
+        "esh3ar_errors_total",
+        Kind::Counter,
+        "Requests and calls that failed, by way (http or hub) and code.",
+    ),
     ("esh3ar_hub_invocations_total", Kind::Counter, "Calls of clients by method."),
     ("esh3ar_connections", Kind::Gauge, "Connections of the hub."),
     (
@@ -75,6 +93,7 @@ pub const ALL: &[(&str, Kind, &str)] = &[
         "Requests for other gateways' connections, by result: passed or unreachable.",
     ),
     ("esh3ar_queue_depth", Kind::Gauge, "Wake-ups waiting, by lane."),
+    ("esh3ar_database_up", Kind::Gauge, "Whether Postgres answers this process."),
     ("esh3ar_rabbitmq_up", Kind::Gauge, "Whether the broker takes wake-ups."),
     ("esh3ar_redis_up", Kind::Gauge, "Whether Redis answers."),
     (
@@ -152,10 +171,12 @@ pub fn install() -> Result<Recorder, BuildError> {
         "esh3ar_messages_delivered_total",
         "esh3ar_messages_failed_total",
         "esh3ar_retries_total",
+        "esh3ar_conversations_opened_total",
     ] {
         metrics::counter!(name).absolute(0);
     }
     metrics::gauge!("esh3ar_connections").set(0.0);
+    metrics::gauge!("esh3ar_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Ok(Recorder { handle })
 }
 

@@ -40,6 +40,7 @@ pub fn start(
         crew.deliver(consumer);
         crew.supervise("sweep", sweep::due);
         crew.supervise("notices", jobs::notices);
+        crew.supervise("stock", sweep::stock);
         crew.supervise("books", sweep::books);
         crew.supervise("tidy", sweep::tidy);
         crew.supervise("retention", sweep::retention);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     app::App,
-    domain::{Priority, figures::SAMPLE_SECONDS},
+    domain::{DeadLetterClass, Priority, figures::SAMPLE_SECONDS},
 };
 
 /// How often the rows that are due are looked for (delivery.md, How 4).
@@ -13,6 +13,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const TRAIL_EVERY: Duration = Duration::from_secs(5);
 /// How often this process says to the others that it lives.
 const GREET_EVERY: Duration = Duration::from_secs(2);
+/// How often dead letters and what is in hand are counted for the metrics.
+const STOCK_EVERY: Duration = Duration::from_secs(15);
 /// How often revoked tokens are looked for: their connections are to be closed within a second.
 const REVOKED_EVERY: Duration = Duration::from_millis(500);
 /// How often the books are audited, and how far back. It reads the messages of up to two days.
@@ -52,11 +54,37 @@ pub async fn positions(app: App) {
 /// For ever.
 pub async fn nodes(app: App) {
     loop {
-        if let Err(error) = app.greet().await {
+        let greeted = app.greet().await;
+        metrics::gauge!("esh3ar_database_up").set(f64::from(u8::from(greeted.is_ok())));
+        if let Err(error) = greeted {
             tracing::debug!(%error, "the other processes could not be greeted");
         }
         app.watch_ways().await;
         tokio::time::sleep(GREET_EVERY).await;
+    }
+}
+
+/// For ever: what is the same for every process that looks, and dear enough to be looked at seldom.
+pub async fn stock(app: App) {
+    loop {
+        match app.stats().await {
+            Ok(found) => {
+                for class in DeadLetterClass::ALL {
+                    let of_class = found.dead_by_class.iter().find(|of| of.class == class);
+                    metrics::gauge!("esh3ar_dead_letters", "class" => class.name())
+                        .set(of_class.map_or(0, |of| of.count) as f64);
+                }
+                for lane in &found.lanes {
+                    let age =
+                        lane.oldest_in_hand_at.map_or(0.0, |at| (found.at - at).as_seconds_f64());
+                    metrics::gauge!("esh3ar_oldest_delivery_seconds", "lane" => lane_name(lane.lane))
+                        .set(age.max(0.0));
+                }
+                metrics::gauge!("esh3ar_database_bytes").set(found.database.size as f64);
+            }
+            Err(error) => tracing::debug!(%error, "the stock could not be taken"),
+        }
+        tokio::time::sleep(STOCK_EVERY).await;
     }
 }
 

@@ -46,7 +46,7 @@ async fn every_route_refuses_every_wrong_caller() {
     let ids = json!({ "ids": [id] }).to_string();
     let phone_body = json!({ "phone": PHONE }).to_string();
     for (method, pattern) in routes::ALL {
-        let path = pattern.replace("{id}", &id);
+        let path = pattern.replace("{id}", &id).replace("{phone}", "+967771234567");
         let body = match *pattern {
             "/api/v1/messages" if *method == "POST" => Some(body.as_str()),
             "/api/v1/messages/batch" => Some(batch.as_str()),

@@ -404,7 +404,7 @@ impl Machine {
         let app = self.app();
         let letters =
             app.dead_letters(&operator(), &dead_letters::Filter::default(), 10_000).await.unwrap();
-        for letter in letters {
+        for letter in letters.items {
             let Some(id) = letter.message else { continue };
             let mine = self.set(&[id], |status| status);
             if mine.is_empty() {
@@ -476,7 +476,7 @@ impl Machine {
             Party::Mobile(phone) => filter.phone = Some(phone),
         }
         let party = caller.party();
-        let all = app.all_conversations(&operator(), &filter, 50).await.unwrap();
+        let all = app.all_conversations(&operator(), &filter, 50).await.unwrap().items;
         let unread = |c: &&Conversation| c.side(&party).is_some_and(|side| c.unread(side) > 0);
         for app in &self.apps {
             let page = app.newest_conversations(caller, None, 50, render_list).await.unwrap();

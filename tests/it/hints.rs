@@ -103,7 +103,7 @@ async fn a_full_queue_makes_its_recipients_read() {
     let config = server.database_config();
     // Nothing takes from its queue.
     let app = App::start(Settings::default(), Store::new(config, 2).unwrap(), &tracker, &stop);
-    let shop = app.list_users(&operator(), None, 100).await.unwrap().remove(0);
+    let shop = app.list_users(&operator(), None, 100).await.unwrap().items.remove(0);
     let caller = Caller {
         token: TokenId(uuid::Uuid::nil()),
         expires_at: None,

@@ -382,7 +382,9 @@ impl Machine {
             }
             Step::Requeue => {
                 let filter = Filter { kind: Some("delivery".to_owned()), ..Filter::default() };
-                for letter in self.app.dead_letters(&operator(), &filter, 10_000).await.unwrap() {
+                for letter in
+                    self.app.dead_letters(&operator(), &filter, 10_000).await.unwrap().items
+                {
                     let mine = letter.to.is_some_and(|to| self.phones.contains(&to));
                     let filter = Filter { ids: vec![letter.id], ..Filter::default() };
                     if mine {
@@ -405,7 +407,8 @@ impl Machine {
                 after: Some(MessageId(uuid::Uuid::nil())),
                 ..messages::Filter::default()
             };
-            let stored = self.app.list_all_messages(&operator(), &filter, 10_000).await.unwrap();
+            let stored =
+                self.app.list_all_messages(&operator(), &filter, 10_000).await.unwrap().items;
             let ids = |all: &[Message]| all.iter().map(|m| m.id).collect::<Vec<_>>();
             let sent: Vec<MessageId> = self.sent[who].iter().map(|(id, _)| *id).collect();
             assert_eq!(ids(&stored), sent, "what was accepted is stored, and nothing else");

@@ -8,6 +8,7 @@
 )]
 
 mod access;
+mod admin_api;
 mod api;
 mod audit_log;
 mod backup;
@@ -33,6 +34,7 @@ mod hints;
 mod hub;
 mod hub_abuse;
 mod import;
+mod init;
 mod jobs;
 mod legacy;
 mod lifecycle;
@@ -40,10 +42,15 @@ mod limits;
 mod listen;
 mod machine;
 mod migrations;
+mod observability;
+mod openapi;
 mod properties;
 mod rabbit;
+mod remote;
 mod replicas;
 mod retention;
+mod service;
 mod shared;
 mod support;
+mod top;
 mod transports;

@@ -5,6 +5,7 @@
 
 mod entries;
 mod link;
+mod probe;
 mod rates;
 mod seats;
 mod target;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 pub use link::{Heard, Redis, RedisSettings, State};
+pub use probe::{Found, look};
 pub use rates::Admission;
 pub use target::Target;
 

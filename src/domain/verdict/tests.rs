@@ -194,5 +194,6 @@ fn nothing_waits_for_a_recipient_while_nobody_delivers() {
 fn a_connection_of_a_killed_process_is_over() {
     let mut facts = facts(Status::Pending);
     facts.runs = vec![run(0, 1001, None), run(1050, 1099, None)];
-    says(&facts, "recipient_offline", "no reason was noted");
+    facts.recipient.gateway = Some(facts.runs[0]);
+    says(&facts, "recipient_offline", "esh3ar ended with it");
 }

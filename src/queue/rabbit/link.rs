@@ -41,15 +41,20 @@ impl Link {
         address: &Address,
         name: &str,
     ) -> Result<Link, Error> {
+        let link = Link::log_in(address, name).await?;
+        let declared = tokio::time::timeout(PATIENCE, link.declare(settings)).await;
+        declared.unwrap_or_else(|_| Err(Error::silent(PATIENCE)))?;
+        Ok(link)
+    }
+
+    /// Connects to a node, and declares nothing.
+    async fn log_in(address: &Address, name: &str) -> Result<Link, Error> {
         let tls = trusted(address).await?;
         let broker = greeting::ask(&address.uri, &tls).await?;
         let connection = tokio::time::timeout(PATIENCE, connect(address, tls, name))
             .await
             .unwrap_or_else(|_| Err(Error::silent(PATIENCE)))?;
-        let link = Link { connection, broker };
-        let declared = tokio::time::timeout(PATIENCE, link.declare(settings)).await;
-        declared.unwrap_or_else(|_| Err(Error::silent(PATIENCE)))?;
-        Ok(link)
+        Ok(Link { connection, broker })
     }
 
     /// A channel of its own for each role, so that one's error is not the other's.
@@ -115,6 +120,14 @@ impl Link {
         channel.queue_declare(topology::DEAD_LETTERS.into(), options, arguments).await?;
         Ok(())
     }
+}
+
+/// Logs in and out again; gives the broker's version.
+pub(super) async fn greet(address: &Address) -> Result<String, Error> {
+    let link = Link::log_in(address, "esh3ar doctor").await?;
+    let version = link.broker.version.clone();
+    link.close().await;
+    Ok(version)
 }
 
 async fn declare_work(channel: &Channel, place: Place, kind: Kind) -> Result<(), Error> {

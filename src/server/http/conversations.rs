@@ -17,15 +17,17 @@ use crate::{
     },
 };
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an object with phone")]
-struct OpenBody {
+#[schema(as = NewConversation)]
+pub(in crate::server) struct OpenBody {
     phone: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "a message object")]
-struct SayBody {
+#[schema(as = NewChatMessage)]
+pub(in crate::server) struct SayBody {
     content: String,
     content_type: Option<String>,
     client_message_id: Option<String>,
@@ -33,9 +35,10 @@ struct SayBody {
     attachments: Vec<String>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with upToSeq")]
-struct ReadBody {
+#[schema(as = Reading)]
+pub(in crate::server) struct ReadBody {
     up_to_seq: Option<i64>,
 }
 

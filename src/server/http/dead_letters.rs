@@ -10,6 +10,7 @@ use crate::{
     domain::{DeadLetterClass, DeadLetterId, MessageId},
     server::{
         context::{Context, Shared, cursor},
+        http::admin,
         reply::{self, Problem, answer},
         view,
     },
@@ -17,9 +18,10 @@ use crate::{
 };
 
 /// Which dead letters a bulk action is about: ids, or conditions that must all hold.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with a filter")]
-struct BulkBody {
+#[schema(as = DeadLetterFilter)]
+pub(in crate::server) struct BulkBody {
     #[serde(default)]
     ids: Vec<uuid::Uuid>,
     reason: Option<String>,
@@ -31,6 +33,8 @@ struct BulkBody {
     all: bool,
     #[serde(default)]
     dry_run: bool,
+    /// Where the same call before this one ended.
+    after: Option<String>,
 }
 
 /// `GET /admin/dead-letters`.
@@ -51,12 +55,8 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
     };
     let mut filter = body.filter(context)?;
     filter.before = context.after()?.map(|id| DeadLetterId(id.0));
-    let found = context.app.dead_letters(&by, &filter, limit + 1).await?;
-    let shown = found.get(..limit).unwrap_or(&found);
-    let next = (found.len() > limit)
-        .then(|| shown.last().map(|last| cursor(MessageId(last.id.0))))
-        .flatten();
-    Ok(reply::json(StatusCode::OK, &json!({ "items": view::dead_letters(shown), "next": next })))
+    let found = context.app.dead_letters(&by, &filter, limit).await?;
+    Ok(admin::page(&found, |last| cursor(MessageId(last.id.0)), view::dead_letters))
 }
 
 impl BulkBody {
@@ -137,7 +137,7 @@ async fn change_one(context: &Context, id: &str, action: Action) -> Result<Respo
     if !outcome.failed.is_empty() {
         return Err(crate::app::Error::Unavailable.into());
     }
-    Ok(reply::json(StatusCode::OK, &summary(action, &outcome, false)))
+    Ok(reply::json(StatusCode::OK, &summary(action, &outcome)))
 }
 
 /// `POST /admin/dead-letters/requeue`.
@@ -162,18 +162,18 @@ async fn change_many(context: &Context, action: Action) -> Result<Response, Prob
         let message = "say which: ids, reason, kind, class, since, recipient, or all: true";
         return Err(Problem::field("ids", "required", message));
     }
-    let filter = body.filter(context)?;
+    let mut filter = body.filter(context)?;
+    filter.before = body.after.as_deref().map(parse_cursor).transpose()?;
     if body.dry_run {
         let matched = context.app.count_dead_letters(&filter).await?;
         return Ok(reply::json(StatusCode::OK, &json!({ "dryRun": true, "matched": matched })));
     }
     let outcome =
         context.app.change_dead_letters(action, &by, &filter, CHANGED_AT_ONCE, |_| ()).await?;
-    let more = outcome.broke_off || outcome.matched == CHANGED_AT_ONCE;
-    Ok(reply::json(StatusCode::OK, &summary(action, &outcome, more)))
+    Ok(reply::json(StatusCode::OK, &summary(action, &outcome)))
 }
 
-fn summary(action: Action, outcome: &Outcome, more: bool) -> serde_json::Value {
+fn summary(action: Action, outcome: &Outcome) -> serde_json::Value {
     let done = match action {
         Action::Requeue => "requeued",
         Action::Delete => "deleted",
@@ -184,8 +184,16 @@ fn summary(action: Action, outcome: &Outcome, more: bool) -> serde_json::Value {
         done: outcome.changed.len(),
         "skipped": ids(&outcome.skipped),
         "failed": ids(&outcome.failed),
-        // Whether the same call would find more: one does at most 1,000.
-        "more": more,
+        // Whether there is more: one call does at most 1,000. `next` as `after` goes on behind them.
+        "more": outcome.broke_off || outcome.next.is_some(),
+        "next": outcome.next.map(|id| cursor(MessageId(id.0))),
+    })
+}
+
+fn parse_cursor(text: &str) -> Result<DeadLetterId, Problem> {
+    let id = crate::server::context::parse_cursor(text);
+    id.map(|id| DeadLetterId(id.0)).ok_or_else(|| {
+        Problem::field("after", "invalid_cursor", "after is not a cursor of this list")
     })
 }
 

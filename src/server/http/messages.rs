@@ -23,34 +23,39 @@ use crate::{
 };
 
 /// `POST /messages`.
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "a message object")]
-struct SendBody {
-    to: String,
-    subject: Option<String>,
-    content: String,
-    content_type: Option<String>,
-    priority: Option<String>,
+#[schema(as = NewMessage)]
+pub(in crate::server) struct SendBody {
+    pub(super) to: String,
+    pub(super) subject: Option<String>,
+    pub(super) content: String,
+    pub(super) content_type: Option<String>,
+    pub(super) priority: Option<String>,
     #[serde(default)]
-    attachments: Vec<String>,
+    pub(super) attachments: Vec<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an object with messages")]
-struct BatchBody {
+#[schema(as = NewMessages)]
+pub(in crate::server) struct BatchBody {
+    #[schema(value_type = Vec<SendBody>, max_items = 500, min_items = 1)]
     messages: Vec<serde_json::Value>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an object with ids")]
-struct IdsBody {
+#[schema(as = Ids)]
+pub(in crate::server) struct IdsBody {
     ids: Vec<uuid::Uuid>,
 }
 
 /// The answer to a send.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Receipt {
+#[schema(as = Receipt)]
+pub(in crate::server) struct Receipt {
     id: uuid::Uuid,
     status: &'static str,
     #[serde(with = "time::serde::rfc3339")]
@@ -64,7 +69,7 @@ impl From<&Message> for Receipt {
 }
 
 impl SendBody {
-    fn into_request(self) -> Result<SendRequest, Vec<FieldError>> {
+    pub(super) fn into_request(self) -> Result<SendRequest, Vec<FieldError>> {
         let mut broken = Vec::new();
         let content_type = match self.content_type.as_deref() {
             None => Some(ContentType::default()),
@@ -178,7 +183,7 @@ async fn try_send_batch(context: &Context) -> Result<Response, Problem> {
     })
 }
 
-fn replayed(earlier: crate::store::idempotency::Earlier) -> Response {
+pub(super) fn replayed(earlier: crate::store::idempotency::Earlier) -> Response {
     let status = StatusCode::from_u16(earlier.status_code).unwrap_or(StatusCode::OK);
     let mut response = reply::raw(status, earlier.response);
     response.headers_mut().insert("idempotency-replayed", http::HeaderValue::from_static("true"));

@@ -355,6 +355,7 @@ async fn say(
 /// The text for an error of the application; clients see everything after `HubException: `.
 fn failed(method: &str, error: &Error) -> String {
     let (_, code) = reply::classify(error);
+    metrics::counter!("esh3ar_errors_total", "way" => "hub", "code" => code).increment(1);
     failed_with(method, &format!("{code}: {error}"))
 }
 

@@ -1,9 +1,16 @@
 //! How people, tokens and the audit log look to administrators, over HTTP and from the command.
 
 use serde::Serialize;
+use serde_json::{Map, Value};
 use time::OffsetDateTime;
 
+use super::{MessageView, WholeConversationView, messages};
 use crate::{
+    app::{
+        books::Audit,
+        supervision::Overview,
+        tokens::{Issued, Rotated},
+    },
     domain::{Permission, Phone},
     store::{
         accounts::{BusinessUser, MobileUser},
@@ -13,12 +20,13 @@ use crate::{
 };
 
 /// A business user.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct UserView {
+#[schema(as = User)]
+pub struct UserView<'a> {
     id: uuid::Uuid,
-    name: String,
-    phone: Option<String>,
+    name: &'a str,
+    phone: Option<&'a str>,
     permissions: Vec<&'static str>,
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
@@ -26,12 +34,12 @@ pub struct UserView {
     disabled_at: Option<OffsetDateTime>,
 }
 
-impl From<BusinessUser> for UserView {
-    fn from(user: BusinessUser) -> Self {
+impl<'a> From<&'a BusinessUser> for UserView<'a> {
+    fn from(user: &'a BusinessUser) -> Self {
         UserView {
             id: user.id.0,
-            name: user.name,
-            phone: user.phone.map(|phone| phone.as_str().to_owned()),
+            name: &user.name,
+            phone: user.phone.as_ref().map(Phone::as_str),
             permissions: user.permissions.iter().map(Permission::name).collect(),
             created_at: user.created_at,
             disabled_at: user.disabled_at,
@@ -40,21 +48,22 @@ impl From<BusinessUser> for UserView {
 }
 
 /// A mobile user.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct MobileView {
+#[schema(as = MobileUser)]
+pub struct MobileView<'a> {
     id: uuid::Uuid,
-    phone: String,
+    phone: &'a str,
     status: &'static str,
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
 }
 
-impl From<MobileUser> for MobileView {
-    fn from(user: MobileUser) -> Self {
+impl<'a> From<&'a MobileUser> for MobileView<'a> {
+    fn from(user: &'a MobileUser) -> Self {
         MobileView {
             id: user.id.0,
-            phone: user.phone.as_str().to_owned(),
+            phone: user.phone.as_str(),
             status: user.status.name(),
             created_at: user.created_at,
         }
@@ -62,12 +71,13 @@ impl From<MobileUser> for MobileView {
 }
 
 /// A token, but not the token itself.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct TokenView {
+#[schema(as = Token)]
+pub struct TokenView<'a> {
     id: uuid::Uuid,
-    user: Option<String>,
-    mobile: Option<String>,
+    user: Option<&'a str>,
+    mobile: Option<&'a str>,
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339::option")]
@@ -76,12 +86,12 @@ pub struct TokenView {
     revoked_at: Option<OffsetDateTime>,
 }
 
-impl From<Listed> for TokenView {
-    fn from(token: Listed) -> Self {
+impl<'a> From<&'a Listed> for TokenView<'a> {
+    fn from(token: &'a Listed) -> Self {
         TokenView {
             id: token.id.0,
-            user: token.user,
-            mobile: token.phone.map(|phone| phone.as_str().to_owned()),
+            user: token.user.as_deref(),
+            mobile: token.phone.as_ref().map(Phone::as_str),
             created_at: token.created_at,
             expires_at: token.expires_at,
             revoked_at: token.revoked_at,
@@ -90,8 +100,9 @@ impl From<Listed> for TokenView {
 }
 
 /// An entry of the audit log.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = AuditEntry)]
 pub struct AuditView<'a> {
     id: uuid::Uuid,
     #[serde(with = "time::serde::rfc3339")]
@@ -115,7 +126,8 @@ pub struct AuditView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
     outcome: &'a str,
-    details: &'a serde_json::Value,
+    #[schema(value_type = Object)]
+    details: &'a Value,
 }
 
 impl<'a> From<&'a Recorded> for AuditView<'a> {
@@ -140,7 +152,129 @@ impl<'a> From<&'a Recorded> for AuditView<'a> {
     }
 }
 
-/// Entries for the wire.
-pub fn audit(entries: &[Recorded]) -> Vec<AuditView<'_>> {
-    entries.iter().map(AuditView::from).collect()
+/// A new token, this once.
+#[derive(Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = IssuedToken)]
+pub struct IssuedView {
+    id: uuid::Uuid,
+    token: String,
+    #[serde(with = "time::serde::rfc3339::option")]
+    expires_at: Option<OffsetDateTime>,
+}
+
+impl From<Issued> for IssuedView {
+    fn from(issued: Issued) -> Self {
+        IssuedView { id: issued.id.0, token: issued.token, expires_at: issued.expires_at }
+    }
+}
+
+/// A new token in the place of another.
+#[derive(Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = RotatedToken)]
+pub struct RotatedView {
+    #[serde(flatten)]
+    issued: IssuedView,
+    replaces: uuid::Uuid,
+    /// Until when the other one opens things as well.
+    #[serde(with = "time::serde::rfc3339")]
+    old_until: OffsetDateTime,
+}
+
+impl From<Rotated> for RotatedView {
+    fn from(rotated: Rotated) -> Self {
+        RotatedView {
+            issued: rotated.issued.into(),
+            replaces: rotated.replaces.0,
+            old_until: rotated.old_until,
+        }
+    }
+}
+
+/// A conversation with its counts and its last messages.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = ConversationOverview)]
+pub struct ConversationOverviewView<'a> {
+    #[serde(flatten)]
+    conversation: WholeConversationView<'a>,
+    /// How many messages are in each status that some are in.
+    #[schema(value_type = Object)]
+    messages: Map<String, Value>,
+    last_messages: Vec<MessageView<'a>>,
+}
+
+impl<'a> From<&'a Overview> for ConversationOverviewView<'a> {
+    fn from(found: &'a Overview) -> Self {
+        let counts = found.counts.iter();
+        ConversationOverviewView {
+            conversation: (&found.conversation).into(),
+            messages: counts.map(|(status, n)| (status.name().to_owned(), (*n).into())).collect(),
+            last_messages: messages(&found.last),
+        }
+    }
+}
+
+/// One business' and day's part of the books.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = BookOfDay)]
+pub(in crate::server) struct DayView<'a> {
+    business: uuid::Uuid,
+    name: &'a str,
+    day: String,
+    accepted: i64,
+    pending: i64,
+    sent: i64,
+    delivered: i64,
+    read: i64,
+    failed: i64,
+    erased: i64,
+    missing: i64,
+}
+
+/// A message that does not add up.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Discrepancy)]
+pub(in crate::server) struct DiscrepancyView {
+    id: uuid::Uuid,
+    kind: &'static str,
+}
+
+/// Whether every accepted message is accounted for.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Books)]
+pub struct BooksView<'a> {
+    balanced: bool,
+    unaccounted: u64,
+    days: Vec<DayView<'a>>,
+    discrepancies: Vec<DiscrepancyView>,
+}
+
+impl<'a> From<&'a Audit> for BooksView<'a> {
+    fn from(audit: &'a Audit) -> Self {
+        let unaccounted = audit.unaccounted();
+        let days = audit.days.iter().map(|day| DayView {
+            business: day.business.0,
+            name: &day.name,
+            day: day.day.to_string(),
+            accepted: day.accepted,
+            pending: day.pending,
+            sent: day.sent,
+            delivered: day.delivered,
+            read: day.read,
+            failed: day.failed,
+            erased: day.erased,
+            missing: day.missing(),
+        });
+        let off = audit.discrepancies.iter();
+        BooksView {
+            balanced: unaccounted == 0,
+            unaccounted,
+            days: days.collect(),
+            discrepancies: off
+                .map(|one| DiscrepancyView { id: one.message.0, kind: one.kind })
+                .collect(),
+        }
+    }
 }

@@ -1,0 +1,87 @@
+//! Whether Redis lets us in, and which one it is.
+
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::{Duration, Instant},
+};
+
+use redis::{Pipeline, Value};
+use tokio::sync::mpsc;
+
+use super::{
+    Error, PATIENCE,
+    target::{Pushes, Target},
+};
+
+/// A Redis, in its own words.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Such as `7.0.15`.
+    pub version: String,
+    /// How long one question took.
+    pub latency: Duration,
+}
+
+impl Found {
+    /// Whether it is older than what is needed.
+    pub fn is_old(&self) -> bool {
+        let major = self.version.split('.').next().and_then(|number| number.parse::<u32>().ok());
+        major.is_some_and(|major| major < 7)
+    }
+}
+
+/// Connects and asks.
+///
+/// # Errors
+/// Whatever is in the way; no text holds a password.
+pub async fn look(target: &Target) -> Result<Found, Error> {
+    let (sender, _receiver) = mpsc::channel(1);
+    let pushes = Pushes { sender, lost: Arc::new(AtomicBool::new(false)) };
+    let asked = async {
+        let mut connection = target.connect(pushes).await?;
+        let mut question = Pipeline::new();
+        question.cmd("INFO").arg("server");
+        let begun = Instant::now();
+        let answers = connection.ask(&question).await?;
+        let latency = begun.elapsed();
+        let version = answers.iter().find_map(version).unwrap_or_else(|| "?".to_owned());
+        Ok::<_, Error>(Found { version, latency })
+    };
+    // By way of Sentinels it is several connections, one after the other.
+    let asked = tokio::time::timeout(PATIENCE * 5, asked).await;
+    asked.unwrap_or_else(|_| Err(Error::Failed("no answer in time".to_owned())))
+}
+
+/// Of one server a text, of a cluster one for each.
+fn version(answer: &Value) -> Option<String> {
+    let read = |text: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix("redis_version:"));
+        line.map(|version| version.trim().to_owned())
+    };
+    match answer {
+        Value::BulkString(bytes) => read(&String::from_utf8_lossy(bytes)),
+        Value::VerbatimString { text, .. } => read(text),
+        Value::Array(answers) => answers.iter().find_map(version),
+        Value::Map(answers) => answers.iter().find_map(|(_, answer)| version(answer)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_found_in_every_form_of_the_answer() {
+        let text = "# Server\r\nredis_version:7.0.15\r\nredis_mode:standalone\r\n";
+        let plain = Value::BulkString(text.into());
+        let map = Value::Map(vec![(Value::BulkString("a:1".into()), plain.clone())]);
+        for answer in [&plain, &map, &Value::Array(vec![Value::Nil, plain.clone()])] {
+            assert_eq!(version(answer).as_deref(), Some("7.0.15"));
+        }
+        assert_eq!(version(&Value::Okay), None);
+        let is_old =
+            |version: &str| Found { version: version.to_owned(), latency: Duration::ZERO }.is_old();
+        assert!(is_old("6.2.14") && !is_old("7.0.15") && !is_old("10.1") && !is_old("?"));
+    }
+}

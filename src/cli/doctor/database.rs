@@ -1,0 +1,159 @@
+//! Postgres and its copies.
+
+use std::time::Duration;
+
+use super::{Check, bad, good, poor};
+use crate::{
+    app::Clock,
+    cli::{Setup, opened},
+    domain::replica::Standing,
+    store::{Store, checkup, embedded::Purpose, migrate},
+};
+
+/// The oldest major version that is taken.
+const OLDEST: i32 = 14;
+/// Clocks that differ by more than this should be looked after.
+const SKEW_SEEN: Duration = Duration::from_millis(500);
+/// Clocks that differ by more than this make retries and expiries wrong.
+const SKEW_HARMFUL: Duration = Duration::from_secs(5);
+
+pub(super) async fn look(setup: &Setup, checks: &mut Vec<Check>) {
+    let opened = match opened::open_store(setup, Purpose::Command).await {
+        Ok(opened) => opened,
+        Err(failure) => {
+            checks.push(bad("database", failure.what, failure.hint.unwrap_or_default()));
+            return;
+        }
+    };
+    if answers(setup, &opened.store, checks).await {
+        durability(&opened.store, checks).await;
+        clock(&opened.store, checks).await;
+        schema(&opened.store, checks).await;
+    }
+    let _ = opened.close().await;
+    replicas(setup, checks).await;
+}
+
+async fn answers(setup: &Setup, store: &Store, checks: &mut Vec<Check>) -> bool {
+    let found = match checkup::server(store).await {
+        Ok(found) => found,
+        Err(error) => {
+            let remedy = "check database.url, and that Postgres runs and lets esh3ar in";
+            checks.push(bad("database", error.to_string(), remedy));
+            return false;
+        }
+    };
+    let text = format!("Postgres {} answers", found.version);
+    checks.push(if found.major < OLDEST {
+        bad("database", text, format!("install Postgres {OLDEST} or newer"))
+    } else if found.in_recovery {
+        let remedy = "database.url must lead to the primary; name copies in database.replica_urls";
+        bad("database", format!("{text}, and it is a replica"), remedy)
+    } else if !found.private_way {
+        let remedy = "add ?sslmode=require to database.url";
+        poor("database", format!("{text} over the network without TLS"), remedy)
+    } else {
+        good("database", text)
+    });
+    let wanted = setup.loaded.config.database.pool_size;
+    let (used, most) = (found.connections, found.most_connections);
+    let text = format!("{used} of {most} used; this process opens up to {wanted}");
+    let room = usize::try_from(most.saturating_sub(used)).unwrap_or_default();
+    checks.push(if wanted > usize::try_from(most).unwrap_or_default() {
+        let remedy = "raise max_connections in postgresql.conf, or lower database.pool_size";
+        bad("connections", text, remedy)
+    } else if room < 5 {
+        poor("connections", text, "raise max_connections in postgresql.conf")
+    } else {
+        good("connections", text)
+    });
+    true
+}
+
+async fn durability(store: &Store, checks: &mut Vec<Check>) {
+    match store.durability_faults().await {
+        Ok(faults) if faults.is_empty() => {
+            checks.push(good("durability", "fsync, full_page_writes, synchronous_commit are on"));
+        }
+        Ok(faults) => {
+            let remedy = "turn them on in postgresql.conf: answered messages could be lost";
+            checks.push(bad("durability", faults.join(", "), remedy));
+        }
+        Err(error) => checks.push(bad("durability", error.to_string(), "see postgres.log")),
+    }
+}
+
+async fn clock(store: &Store, checks: &mut Vec<Check>) {
+    let before = Clock::System.now();
+    let there = match checkup::clock(store).await {
+        Ok(there) => there,
+        Err(error) => {
+            checks.push(bad("clock", error.to_string(), "see the database's own log"));
+            return;
+        }
+    };
+    let after = Clock::System.now();
+    // Its time was read somewhere between the two.
+    let skew = if there < before {
+        before - there
+    } else if there > after {
+        there - after
+    } else {
+        time::Duration::ZERO
+    };
+    let skew = skew.unsigned_abs();
+    let text = format!("{} ms from the database's", skew.as_millis());
+    let remedy = "synchronize both machines' clocks (chrony or systemd-timesyncd)";
+    checks.push(match skew {
+        skew if skew > SKEW_HARMFUL => bad("clock", text, remedy),
+        skew if skew > SKEW_SEEN => poor("clock", text, remedy),
+        _ => good("clock", text),
+    });
+}
+
+async fn schema(store: &Store, checks: &mut Vec<Check>) {
+    let state = match store.client().await {
+        Ok(client) => migrate::status(&client).await,
+        Err(error) => Err(error.into()),
+    };
+    checks.push(match state {
+        Ok(steps) => match steps.iter().filter(|step| step.applied_at.is_none()).count() {
+            0 => good("schema", format!("version {}", steps.len())),
+            n => poor("schema", format!("{n} migrations pending"), "run: esh3ar migrate"),
+        },
+        Err(error) => bad("schema", error.to_string(), "install the esh3ar that made it"),
+    });
+}
+
+async fn replicas(setup: &Setup, checks: &mut Vec<Check>) {
+    let database = &setup.loaded.config.database;
+    if database.replica_urls.is_empty() {
+        return;
+    }
+    let mut opened = match opened::with_replicas(database) {
+        Ok(opened) => opened,
+        Err(failure) => {
+            checks.push(bad("replicas", failure.what, failure.hint.unwrap_or_default()));
+            return;
+        }
+    };
+    if let Some(work) = opened.replicas.take() {
+        work.look().await;
+    }
+    for replica in opened.store.replicas() {
+        let name = &replica.name;
+        checks.push(match (replica.standing, replica.fault) {
+            (Standing::Usable, _) => {
+                let lag = replica.lag.unwrap_or_default().as_secs_f64();
+                good("replica", format!("{name} answers and lags {lag:.1} s"))
+            }
+            (_, fault) => {
+                let remedy = "lists are read from the primary meanwhile; check that it streams from \
+                              database.url's server and lets esh3ar in";
+                let fault = fault.unwrap_or_else(|| "has not caught up yet".to_owned());
+                poor("replica", format!("{name}: {fault}"), remedy)
+            }
+        });
+    }
+    let _ = opened.close().await;
+}

@@ -1,0 +1,108 @@
+//! `doctor`: the configuration, this machine and every dependency looked at, every fault with its
+//! remedy. It changes nothing but what starting would: a private database that is not there is made.
+
+mod database;
+mod machine;
+mod ways;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{
+    Setup,
+    exit::{Failure, Kind},
+    output::{Format, Output},
+};
+use crate::config::ConfigErrors;
+
+/// Exit status: 0 all is well, 1 a check failed, 78 the configuration is wrong.
+#[derive(Debug, Args)]
+pub(super) struct DoctorArgs {
+    /// The same as -o json
+    #[arg(long)]
+    json: bool,
+    /// Warnings fail too
+    #[arg(long)]
+    strict: bool,
+}
+
+impl DoctorArgs {
+    /// What is printed when the option for all commands says `given`.
+    pub(super) fn format(&self, given: Format) -> Format {
+        if self.json { Format::Json } else { given }
+    }
+}
+
+#[derive(Serialize)]
+struct Check {
+    check: &'static str,
+    state: &'static str,
+    found: String,
+    remedy: String,
+}
+
+fn good(check: &'static str, found: impl Into<String>) -> Check {
+    Check { check, state: "ok", found: found.into(), remedy: String::new() }
+}
+
+fn bad(check: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Check {
+    Check { check, state: "FAIL", found: found.into(), remedy: remedy.into() }
+}
+
+fn poor(check: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Check {
+    Check { check, state: "warn", found: found.into(), remedy: remedy.into() }
+}
+
+pub(super) async fn run(setup: &Setup, arguments: &DoctorArgs) -> Result<(), Failure> {
+    // That it could be read at all was checked before this.
+    let mut checks = vec![machine::configuration(setup), machine::data_folder(setup)];
+    checks.push(machine::disk(setup));
+    checks.push(machine::open_files(setup));
+    checks.push(machine::certificate(&setup.loaded.config));
+    database::look(setup, &mut checks).await;
+    ways::look(setup, &mut checks).await;
+    checks.push(machine::service(setup).await);
+    tell(&setup.output, &checks);
+    let count = |state: &str| checks.iter().filter(|check| check.state == state).count();
+    let (faults, warnings) = (count("FAIL"), count("warn"));
+    let what = match (faults, warnings) {
+        (0, 0) => return Ok(()),
+        (0, _) if !arguments.strict => return Ok(()),
+        (0, warnings) => format!("{warnings} of {} checks warn", checks.len()),
+        (faults, _) => format!("{faults} of {} checks failed", checks.len()),
+    };
+    Err(Failure::new(Kind::Failed, what).hint("see the remedies above"))
+}
+
+/// What there is to say when the configuration cannot be used: nothing else can be looked at.
+pub(super) fn misconfigured(output: &Output, errors: &ConfigErrors) -> Failure {
+    let faults: Vec<Check> = errors
+        .0
+        .iter()
+        .map(|fault| {
+            let found = format!("{}: {}", fault.source, fault.text);
+            bad("configuration", found, "correct it; esh3ar config doc tells every key")
+        })
+        .collect();
+    tell(output, &faults);
+    Failure::new(Kind::Config, format!("{} faults in the configuration", faults.len()))
+        .hint("nothing else was looked at; correct them and run this again")
+}
+
+/// For people a line for each check, and one below it for what to do: neither may be cut short.
+fn tell(output: &Output, checks: &[Check]) {
+    if !output.is_table() {
+        output.records(&["check", "state", "found", "remedy"], checks);
+        return;
+    }
+    let width = checks.iter().map(|check| check.check.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for Check { check, state, found, remedy } in checks {
+        let harmless = |text: &str| text.replace(|c: char| c.is_control(), " ");
+        text.push_str(&format!("{state:4}  {check:width$}  {}\n", harmless(found)));
+        if !remedy.is_empty() {
+            text.push_str(&format!("      {:width$}  → {}\n", "", harmless(remedy)));
+        }
+    }
+    output.text(&text);
+}

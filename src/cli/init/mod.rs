@@ -1,0 +1,239 @@
+//! `init`: from an installed binary to an appliance that can be started: a commented configuration, the
+//! installation's keys, and the first administrator with a token.
+//!
+//! It may be repeated: what is there already is kept and said, and only what is missing is made.
+
+mod ask;
+mod file;
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{
+    Setup,
+    exit::{Failure, Kind},
+    opened, privilege, why,
+};
+use crate::{
+    app::{App, tokens::Lifetime},
+    domain::{Party, Permission, Permissions},
+    store::accounts::BusinessUser,
+};
+
+/// Among so many users the administrator is looked for.
+const MOST_USERS: usize = 10_000;
+/// Of the newest so many tokens one has to be valid, or the administrator gets another.
+const MOST_TOKENS: usize = 200;
+
+/// Asks on a terminal for what is not given; elsewhere, and with --yes, the defaults are taken.
+#[derive(Debug, Args)]
+pub(super) struct InitArgs {
+    /// Address of the API and the hub (http.listen)
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Certificate chain in PEM, to serve TLS (http.tls_cert)
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<String>,
+    /// Its private key in PEM (http.tls_key)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<String>,
+    /// Region of phone numbers without a country code, such as YE (phone.default_region)
+    #[arg(long, value_name = "REGION")]
+    default_region: Option<String>,
+    /// A Postgres of yours instead of the private one; @FILE reads the URL from a file (database.url)
+    #[arg(long, value_name = "URL|@FILE")]
+    database_url: Option<String>,
+    /// RabbitMQ, for several processes; @FILE as above (queue.url)
+    #[arg(long, value_name = "URL|@FILE")]
+    queue_url: Option<String>,
+    /// Redis, for several processes; @FILE as above (cache.url)
+    #[arg(long, value_name = "URL|@FILE")]
+    cache_url: Option<String>,
+    /// Mail server for alerts (smtp.host)
+    #[arg(long, value_name = "HOST")]
+    smtp_host: Option<String>,
+    /// Sender of the mails (smtp.from)
+    #[arg(long, value_name = "ADDRESS")]
+    smtp_from: Option<String>,
+    /// The administrators' mail addresses, with commas (smtp.to)
+    #[arg(long, value_name = "LIST")]
+    smtp_to: Option<String>,
+    /// User name on the mail server (smtp.username)
+    #[arg(long, value_name = "NAME")]
+    smtp_username: Option<String>,
+    /// File that holds the password on the mail server (smtp.password_file)
+    #[arg(long, value_name = "FILE")]
+    smtp_password_file: Option<String>,
+    /// Name of the first administrator [default: admin]
+    #[arg(long, value_name = "NAME")]
+    admin: Option<String>,
+    /// Ask nothing
+    #[arg(long)]
+    yes: bool,
+}
+
+impl InitArgs {
+    /// The keys that options were given for, in the order of the questions.
+    fn given(&self) -> Vec<(&'static str, String)> {
+        let password = self.smtp_password_file.as_ref().map(|path| format!("@{path}"));
+        [
+            ("http.listen", &self.listen),
+            ("http.tls_cert", &self.tls_cert),
+            ("http.tls_key", &self.tls_key),
+            ("phone.default_region", &self.default_region),
+            ("database.url", &self.database_url),
+            ("queue.url", &self.queue_url),
+            ("cache.url", &self.cache_url),
+            ("smtp.host", &self.smtp_host),
+            ("smtp.from", &self.smtp_from),
+            ("smtp.to", &self.smtp_to),
+            ("smtp.username", &self.smtp_username),
+            ("smtp.password", &password),
+        ]
+        .into_iter()
+        .filter_map(|(key, value)| Some((key, value.clone()?)))
+        .collect()
+    }
+}
+
+/// The first half, done by who called: the file. Gives where it is.
+///
+/// # Errors
+/// It cannot be written, or is there and says something else than the options.
+pub(super) fn write_file(
+    arguments: &InitArgs,
+    config: Option<&Path>,
+    data_dir: Option<&Path>,
+    output: &super::Output,
+) -> Result<PathBuf, Failure> {
+    if let Some(path) = privilege::carried() {
+        return Ok(path);
+    }
+    file::write(arguments, config, data_dir, output)
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Made {
+    config: String,
+    data_dir: String,
+    admin: String,
+    /// Only when it was made now.
+    token: Option<String>,
+    next: Vec<String>,
+}
+
+/// The second half, done by the user that runs the appliance: what is in the database.
+pub(super) async fn run(setup: &Setup, arguments: &InitArgs) -> Result<(), Failure> {
+    let opened = opened::open_new(setup).await?;
+    let result = administrator(setup, &opened.app, arguments).await;
+    let (admin, token) = opened.close(result).await?;
+    let path = config_path(setup);
+    let made = Made {
+        config: path.clone(),
+        data_dir: setup.data_dir.display().to_string(),
+        admin,
+        token,
+        next: next(setup, &path),
+    };
+    tell(setup, &made);
+    Ok(())
+}
+
+fn tell(setup: &Setup, made: &Made) {
+    if !setup.output.is_table() {
+        setup.output.record(made);
+        return;
+    }
+    let token = match &made.token {
+        Some(token) => format!("{token}\n               (this is the only time it is shown)"),
+        None => format!("kept; another one: esh3ar token create --user {}", made.admin),
+    };
+    let Made { config, data_dir, admin, next, .. } = made;
+    setup.output.text(&format!(
+        "Configuration  {config}\nData           {data_dir}\nAdministrator  {admin}\n\
+         Token          {token}\n\nNext:\n  {}\n",
+        next.join("\n  ")
+    ));
+}
+
+/// Makes what signs connections, and the administrator; gives its name, and the token if it is new.
+async fn administrator(
+    setup: &Setup,
+    app: &App,
+    arguments: &InitArgs,
+) -> Result<(String, Option<String>), Failure> {
+    app.connection_secret().await?;
+    let by = why::operator().because(Some("esh3ar init"))?;
+    let users = app.list_users(&by, None, MOST_USERS).await?;
+    let wanted = |user: &&BusinessUser| match &arguments.admin {
+        Some(name) => user.name.to_lowercase() == name.to_lowercase(),
+        None => user.permissions.has(Permission::Admin) && user.disabled_at.is_none(),
+    };
+    let admin = match users.items.iter().find(wanted) {
+        Some(user) if !user.permissions.has(Permission::Admin) => {
+            let what = format!("{} is there already and is no administrator", user.name);
+            let hint = format!(
+                "choose another --admin, or: esh3ar user set {} --permission …,Admin",
+                user.name
+            );
+            return Err(Failure::new(Kind::Refused, what).hint(hint));
+        }
+        Some(user) => user.clone(),
+        None => {
+            let name = match &arguments.admin {
+                Some(name) => name.clone(),
+                None if ask::may_ask(arguments) => {
+                    ask::question("Name of the first administrator", "admin")?
+                }
+                None => "admin".to_owned(),
+            };
+            let permissions = Permissions::parse("Admin")
+                .map_err(|error| Failure::new(Kind::Failed, error.to_string()))?;
+            app.add_user(&by, &name, permissions, None).await?
+        }
+    };
+    let owner = Party::Business(admin.id);
+    let now = app.clock().now();
+    let tokens = app.list_tokens(&by, Some(&owner), None, MOST_TOKENS).await?;
+    let has_one = tokens.items.iter().any(|token| {
+        token.revoked_at.is_none() && token.expires_at.is_none_or(|expires_at| expires_at > now)
+    });
+    if has_one {
+        setup.output.note(&format!("{} has a token already; it is kept", admin.name));
+        return Ok((admin.name, None));
+    }
+    let issued = app.issue_token(&by, &owner, Lifetime::Usual).await?;
+    Ok((admin.name, Some(issued.token)))
+}
+
+fn config_path(setup: &Setup) -> String {
+    let file = setup.again.file.as_deref().unwrap_or(Path::new(super::USUAL_CONFIG));
+    file.display().to_string()
+}
+
+/// Three commands to run now.
+fn next(setup: &Setup, config: &str) -> Vec<String> {
+    let usual = config == super::USUAL_CONFIG;
+    // A data folder that is not the usual one is in the file.
+    let mut esh3ar = "esh3ar".to_owned();
+    if !usual {
+        esh3ar.push_str(&format!(" --config {config}"));
+    }
+    let unit = ["/usr/lib/systemd/system", "/lib/systemd/system"]
+        .iter()
+        .any(|folder| Path::new(folder).join("esh3ar.service").exists());
+    let by_systemd = usual && unit && Path::new("/run/systemd/system").exists();
+    let start = match (by_systemd, setup.loaded.config.queue.is_some()) {
+        (true, false) => "systemctl enable --now esh3ar".to_owned(),
+        (true, true) => "systemctl enable --now esh3ar esh3ar-worker".to_owned(),
+        (false, _) => format!("{esh3ar} serve"),
+    };
+    vec![
+        format!("{esh3ar} doctor"),
+        start,
+        format!("{esh3ar} user add Shop --permission SendMessages,Chat"),
+    ]
+}

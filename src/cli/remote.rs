@@ -1,0 +1,263 @@
+//! Where the administrator's commands are carried out: on the database that this machine opens, or by a
+//! server elsewhere, over its admin API. Either way they ask the same routes, so that they do and show
+//! the same.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::Value;
+
+use super::{
+    Setup,
+    exit::{Failure, Kind},
+    opened::{self, Opened},
+    why::{Why, operator},
+};
+use crate::{
+    client::{self, ApiClient, encode},
+    server::inside::Inside,
+};
+
+/// The largest page of a list.
+const PAGE: usize = 200;
+/// The most that a command lists.
+pub(super) const MOST: usize = 10_000;
+
+/// A server elsewhere.
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct RemoteArgs {
+    /// Administer the server at this address over its API, instead of the database of this machine
+    /// [env: ESH3AR_URL]
+    #[arg(long, global = true, value_name = "URL")]
+    pub(super) url: Option<String>,
+    /// File with an administrator's token for --url [env: ESH3AR_TOKEN, the token itself]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) token_file: Option<PathBuf>,
+    /// Trust the certificates of this PEM file too, beside the system's
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) ca_file: Option<PathBuf>,
+}
+
+impl RemoteArgs {
+    /// The API of that server.
+    fn api(&self, url: &str) -> Result<ApiClient, Failure> {
+        let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+        if host.is_none_or(|host| host.is_empty() || host.starts_with('/')) {
+            return Err(Failure::new(Kind::Usage, format!("'{url}' is no address of a server"))
+                .hint("write https://messages.example.org, or http://127.0.0.1:5000"));
+        }
+        let roots = self.ca_file.as_deref().map(read).transpose()?;
+        ApiClient::trusting(url, &self.token()?, roots.as_deref()).map_err(|error| {
+            Failure::new(Kind::Config, format!("--ca-file cannot be used: {error}"))
+                .hint("it holds certificates in PEM form")
+        })
+    }
+
+    fn token(&self) -> Result<String, Failure> {
+        let token = match &self.token_file {
+            Some(path) => String::from_utf8_lossy(&read(path)?).into_owned(),
+            None => std::env::var("ESH3AR_TOKEN").unwrap_or_default(),
+        };
+        let token = token.trim();
+        if token.is_empty() || token.contains(|c: char| c.is_control() || c.is_whitespace()) {
+            return Err(Failure::new(Kind::Usage, "--url needs an administrator's token")
+                .hint("give --token-file FILE or ESH3AR_TOKEN; on the server: esh3ar token create --user NAME"));
+        }
+        Ok(token.to_owned())
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(path).map_err(|error| {
+        Failure::new(Kind::Config, format!("{} cannot be read: {error}", path.display()))
+            .hint("check the path and its permissions")
+    })
+}
+
+/// The admin API, wherever it is.
+pub(super) enum Admin {
+    /// In this process, over a database that it has opened.
+    Here {
+        /// What is open.
+        opened: Box<Opened>,
+        /// The routes.
+        inside: Inside,
+    },
+    /// At a server.
+    There {
+        /// The way there.
+        api: ApiClient,
+        /// Its address.
+        url: String,
+    },
+}
+
+impl Admin {
+    /// Opens the database, or prepares to ask the server that was named.
+    pub(super) async fn open(setup: &Setup) -> Result<Admin, Failure> {
+        if let Some(url) = &setup.remote.url {
+            if url.starts_with("http://") && !is_near(url) {
+                setup.output.note("the token is sent unencrypted: use https://");
+            }
+            return Ok(Admin::There { api: setup.remote.api(url)?, url: url.clone() });
+        }
+        let opened = opened::open(setup).await?;
+        let inside = Inside::new(opened.app.clone());
+        Ok(Admin::Here { opened: Box::new(opened), inside })
+    }
+
+    /// Closes what is open, then gives the command's own result.
+    pub(super) async fn close<T>(self, result: Result<T, Failure>) -> Result<T, Failure> {
+        match self {
+            Admin::Here { opened, inside } => {
+                drop(inside);
+                opened.close(result).await
+            }
+            Admin::There { .. } => result,
+        }
+    }
+
+    /// Asks. `path` begins after `/api/v1/admin`.
+    pub(super) async fn ask(
+        &self,
+        why: &Why,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, Failure> {
+        let path = format!("/api/v1/admin{path}");
+        let (status, body) = match self {
+            Admin::Here { inside, .. } => {
+                let by = operator().because(why.text())?;
+                inside.ask(by, method, &path, body).await
+            }
+            Admin::There { api, url } => {
+                let answer = api.ask(method, &path, body, why.text()).await;
+                let answer = answer.map_err(|error| unreached(url, &error))?;
+                (answer.status, answer.body)
+            }
+        };
+        if (200..300).contains(&status) {
+            return Ok(body);
+        }
+        Err(self.refused(status, &body))
+    }
+
+    /// Reads something.
+    pub(super) async fn get(&self, why: &Why, path: &str) -> Result<Value, Failure> {
+        self.ask(why, "GET", path, None).await
+    }
+
+    /// Reads a list, page after page, until there are `limit`. Gives also whether there is more.
+    pub(super) async fn list(
+        &self,
+        why: &Why,
+        path: &str,
+        query: &Query,
+        limit: usize,
+    ) -> Result<(Vec<Value>, bool), Failure> {
+        let limit = limit.clamp(1, MOST);
+        let mut items: Vec<Value> = Vec::new();
+        let mut after: Option<String> = None;
+        loop {
+            let size = PAGE.min(limit - items.len());
+            let page = query.clone().with("limit", size).with_some("after", after.as_deref());
+            let mut page = self.get(why, &format!("{path}{page}")).await?;
+            if let Value::Array(found) = page["items"].take() {
+                items.extend(found);
+            }
+            after = page["next"].as_str().map(str::to_owned);
+            if after.is_none() || items.len() >= limit {
+                return Ok((items, after.is_some()));
+            }
+        }
+    }
+
+    /// What to say of an answer that is none of success.
+    fn refused(&self, status: u16, problem: &Value) -> Failure {
+        let kind = match status {
+            400 => Kind::Usage,
+            404 => Kind::NotFound,
+            401 | 403 | 409 | 422 => Kind::Refused,
+            429 | 503 => Kind::Unavailable,
+            _ => Kind::Failed,
+        };
+        let detail = problem["detail"].as_str();
+        let url = match self {
+            Admin::Here { .. } => {
+                let failure = Failure::new(kind, detail.unwrap_or("an internal error"));
+                return match kind {
+                    Kind::Unavailable => failure.hint("run: esh3ar doctor"),
+                    _ => failure,
+                };
+            }
+            Admin::There { url, .. } => url,
+        };
+        let Some(detail) = detail else {
+            // No problem of ours: a proxy, or something else altogether.
+            let kind = if status >= 500 { Kind::Unavailable } else { Kind::Failed };
+            return Failure::new(kind, format!("{url} answered {status}, which is not esh3ar"))
+                .hint("check --url");
+        };
+        match (status, problem["code"].as_str().unwrap_or_default()) {
+            (401, _) => Failure::new(kind, format!("{url} does not take this token"))
+                .hint("it expired or was revoked, or is another server's"),
+            (403, _) => Failure::new(kind, format!("this token may not administer: {detail}"))
+                .hint("it needs a user with the permission Admin: esh3ar user set NAME --permission …"),
+            (404, _) if detail.starts_with("there is nothing at this address") => {
+                Failure::new(Kind::Failed, format!("{url} does not know how to do this"))
+                    .hint("its esh3ar may be older than this one")
+            }
+            _ => {
+                let failure = Failure::new(kind, detail);
+                match (kind, problem["retryAfter"].as_u64()) {
+                    (Kind::Unavailable, Some(wait)) => failure.hint(format!("try again in {wait} s")),
+                    (Kind::Unavailable, None) => failure.hint("on the server, run: esh3ar doctor"),
+                    _ => failure,
+                }
+            }
+        }
+    }
+}
+
+fn unreached(url: &str, error: &client::Error) -> Failure {
+    Failure::new(Kind::Unavailable, format!("{url} cannot be reached: {error}"))
+        .hint("check --url, --ca-file, and that esh3ar serve runs there")
+}
+
+/// Whether what is sent there stays on this machine.
+fn is_near(url: &str) -> bool {
+    let host = url.trim_start_matches("http://");
+    ["127.", "localhost", "[::1]"].iter().any(|near| host.starts_with(near))
+}
+
+/// A query: names and values.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Query {
+    text: String,
+}
+
+impl Query {
+    /// With one more.
+    #[must_use]
+    pub(super) fn with(mut self, name: &str, value: impl ToString) -> Query {
+        self.text.push(if self.text.is_empty() { '?' } else { '&' });
+        self.text.push_str(&format!("{name}={}", encode(&value.to_string())));
+        self
+    }
+
+    /// With one more, if it is given.
+    #[must_use]
+    pub(super) fn with_some(self, name: &str, value: Option<impl ToString>) -> Query {
+        match value {
+            Some(value) => self.with(name, value),
+            None => self,
+        }
+    }
+}
+
+impl std::fmt::Display for Query {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}

@@ -1,0 +1,232 @@
+//! `top`: how the installation does, live in the terminal, or once as text or JSON.
+
+mod model;
+mod report;
+mod rows;
+mod source;
+mod state;
+mod terminal;
+mod text;
+mod view;
+
+use std::{
+    io::IsTerminal as _,
+    sync::{Arc, atomic::Ordering},
+};
+
+use clap::Args;
+use tokio::sync::mpsc;
+
+use super::{
+    Setup,
+    exit::{Failure, Kind},
+    opened::{self, Opened},
+    output::Format,
+    serve::StopSignals,
+    why::Why,
+};
+use crate::{app::Clock, server::view::stats::StatsView};
+use model::{Effect, Look, Model, Msg};
+use source::{EVERY, Source, Wishes};
+use terminal::{Keys, Screen};
+
+#[derive(Debug, Args)]
+pub(super) struct TopArgs {
+    /// Print once and end, also on a terminal
+    #[arg(long)]
+    once: bool,
+    /// Change nothing: no requeue
+    #[arg(long)]
+    readonly: bool,
+    /// Show phone numbers whole; whose is recorded in the audit log
+    #[arg(long)]
+    numbers: bool,
+    #[command(flatten)]
+    why: Why,
+}
+
+impl TopArgs {
+    /// Whether it takes the whole terminal. Without one, or on one that cannot place its cursor, it is a
+    /// page of text.
+    pub(super) fn is_live(&self, format: Format) -> bool {
+        let terminal = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
+        let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
+        !self.once && format == Format::Table && terminal && !dumb
+    }
+}
+
+pub(super) async fn run(setup: &Setup, arguments: &TopArgs) -> Result<(), Failure> {
+    if arguments.is_live(setup.output.format()) {
+        return live(setup, arguments).await;
+    }
+    let mut signals = StopSignals::listen()?;
+    let opened = opened::open(setup).await?;
+    let stream = setup.output.format() == Format::Jsonl && !arguments.once;
+    let result = tokio::select! {
+        result = print(setup, &opened, arguments, stream) => result,
+        () = signals.next() => Ok(()),
+    };
+    opened.close(result).await
+}
+
+/// Once, or every two seconds while somebody reads it.
+async fn print(
+    setup: &Setup,
+    opened: &Opened,
+    arguments: &TopArgs,
+    stream: bool,
+) -> Result<(), Failure> {
+    let by = setup.by(&arguments.why)?;
+    loop {
+        let snapshot = match arguments.numbers {
+            true => opened.app.stats_with_numbers(&by).await?,
+            false => opened.app.stats().await?,
+        };
+        let stats = StatsView::new(&snapshot, arguments.numbers);
+        if setup.output.is_table() {
+            setup.output.text(&report::page(&stats));
+        } else {
+            setup.output.record(&stats);
+        }
+        if !stream || !setup.output.is_read() {
+            return Ok(());
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+/// Colour unless NO_COLOR is set; other characters than ASCII if the locale has them.
+fn look(variable: impl Fn(&str) -> Option<String>) -> Look {
+    let given = |name: &str| variable(name).filter(|value| !value.is_empty());
+    let locale = given("LC_ALL").or_else(|| given("LC_CTYPE")).or_else(|| given("LANG"));
+    let locale = locale.unwrap_or_default().to_lowercase();
+    Look {
+        colour: given("NO_COLOR").is_none(),
+        ascii: !locale.contains("utf-8") && !locale.contains("utf8"),
+    }
+}
+
+async fn live(setup: &Setup, arguments: &TopArgs) -> Result<(), Failure> {
+    let by = setup.by(&arguments.why)?;
+    let mut signals = StopSignals::listen()?;
+    let look = look(|name| std::env::var(name).ok());
+    let mut model = Model::new(look, arguments.readonly, arguments.numbers, Clock::System.now());
+    let mut screen = Screen::take()?;
+    let mut keys = screen.keys();
+    // Something to see before anything is asked.
+    screen.draw(&model)?;
+    let opening = Box::pin(opened::open(setup));
+    let opened = tokio::select! {
+        opened = opening => opened,
+        () = quit(&mut keys, &mut model, &mut screen) => {
+            drop(screen);
+            return Ok(());
+        }
+        () = signals.next() => return Ok(()),
+    };
+    let opened = opened?;
+    let source = Source::Local(opened.app.clone(), by);
+    let result = tokio::select! {
+        result = drive(&mut model, &mut screen, &mut keys, source) => result,
+        () = signals.next() => Ok(()),
+    };
+    // The terminal first: closing may take a moment.
+    drop(screen);
+    opened.close(result).await
+}
+
+/// Until a key that quits.
+async fn quit(keys: &mut Keys, model: &mut Model, screen: &mut Screen) {
+    while let Some(key) = keys.next().await {
+        if key.is_some_and(|key| model.update(Msg::Key(key)) == Some(Effect::Quit)) {
+            return;
+        }
+        let _ = screen.draw(model);
+    }
+}
+
+async fn drive(
+    model: &mut Model,
+    screen: &mut Screen,
+    keys: &mut Keys,
+    source: Source,
+) -> Result<(), Failure> {
+    let (tell, mut told) = mpsc::channel(16);
+    let wishes = Arc::new(Wishes::default());
+    wishes.numbers.store(model.numbers, Ordering::Release);
+    let mut watching = tokio::spawn(source.clone().watch(tell.clone(), Arc::clone(&wishes)));
+    let mut seconds = tokio::time::interval(std::time::Duration::from_secs(1));
+    seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let result = loop {
+        let msg = tokio::select! {
+            key = keys.next() => match key {
+                Some(Some(key)) => Msg::Key(key),
+                // It has another size.
+                Some(None) => Msg::Tick(Clock::System.now()),
+                None => break Ok(()),
+            },
+            Some(msg) = told.recv() => msg,
+            _ = seconds.tick() => Msg::Tick(Clock::System.now()),
+            ended = &mut watching => {
+                let why = ended.err().map_or_else(|| "it ended".to_owned(), |e| e.to_string());
+                break Err(Failure::new(Kind::Failed, format!("looking failed: {why}")));
+            }
+        };
+        model.now = Clock::System.now();
+        match model.update(msg) {
+            Some(Effect::Quit) => break Ok(()),
+            Some(Effect::Look) => {
+                wishes.numbers.store(model.numbers, Ordering::Release);
+                wishes.again.notify_one();
+            }
+            Some(effect) => act(effect, &source, &tell),
+            None => {}
+        }
+        if let Err(failure) = screen.draw(model) {
+            break Err(failure);
+        }
+    };
+    watching.abort();
+    result
+}
+
+/// Does what is to be done beside the screen, which never waits for it.
+fn act(effect: Effect, source: &Source, tell: &mpsc::Sender<Msg>) {
+    let (source, tell) = (source.clone(), tell.clone());
+    match effect {
+        Effect::Quit | Effect::Look => {}
+        Effect::Tell(id) => {
+            tokio::spawn(async move {
+                let story = source.story(id).await.map_err(|error| error.to_string());
+                let _ = tell.send(Msg::Told(id, Box::new(story))).await;
+            });
+        }
+        Effect::Requeue(id) => {
+            tokio::spawn(async move {
+                let done = source.requeue(id).await.map_err(|error| error.to_string());
+                let _ = tell.send(Msg::Requeued(id, done)).await;
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_look_follows_the_environment() {
+        let with = |variables: &'static [(&str, &str)]| {
+            look(move |name| {
+                let found = variables.iter().find(|(known, _)| *known == name);
+                found.map(|(_, value)| (*value).to_owned())
+            })
+        };
+        let plain = with(&[]);
+        assert!(plain.ascii && plain.colour);
+        let modern = with(&[("LANG", "ar_YE.UTF-8"), ("NO_COLOR", "")]);
+        assert!(!modern.ascii && modern.colour);
+        let bare = with(&[("LANG", "en_US.utf8"), ("LC_ALL", "C"), ("NO_COLOR", "1")]);
+        assert!(bare.ascii && !bare.colour);
+    }
+}

@@ -1,0 +1,185 @@
+//! How an installation is, in a word and a sentence: the same on the dashboard and in the report.
+
+use super::text;
+use crate::server::view::stats::{NodeView, PartView, StatsView};
+
+/// The word comes first; colour only repeats it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Word {
+    Ok,
+    Warn,
+    Fail,
+}
+
+impl Word {
+    pub(super) fn text(self) -> &'static str {
+        match self {
+            Word::Ok => "OK",
+            Word::Warn => "WARN",
+            Word::Fail => "FAIL",
+        }
+    }
+}
+
+/// Something that delivery depends on.
+#[derive(Debug)]
+pub(super) struct PartState {
+    pub(super) word: Word,
+    pub(super) name: &'static str,
+    /// In few words; more of them where there is room.
+    pub(super) facts: Vec<String>,
+    /// What is wrong with it.
+    pub(super) fault: Option<String>,
+}
+
+impl PartState {
+    fn of(name: &'static str, facts: Vec<String>, fault: Option<(Word, String)>) -> PartState {
+        let word = fault.as_ref().map_or(Word::Ok, |(word, _)| *word);
+        PartState { word, name, facts, fault: fault.map(|(_, text)| text) }
+    }
+}
+
+/// Where a process can be told from others.
+pub(super) fn place(node: &NodeView) -> String {
+    format!("{}:{}", node.host, node.pid)
+}
+
+/// Each part, worst fault first inside it.
+pub(super) fn parts(stats: &StatsView) -> Vec<PartState> {
+    let broker = shared(stats, "rabbitmq");
+    let redis = shared(stats, "redis");
+    vec![
+        database(stats),
+        PartState { name: "broker", ..broker },
+        PartState { name: "redis", ..redis },
+        intake(stats),
+        delivery(stats),
+    ]
+}
+
+fn database(stats: &StatsView) -> PartState {
+    let database = &stats.database;
+    let facts = vec![
+        text::latency(database.latency_ms),
+        format!("Postgres {}", database.version),
+        text::bytes(database.size_bytes),
+        format!("{} of {} connections", database.connections, database.max_connections),
+    ];
+    let full = database.connections * 10 >= database.max_connections * 9;
+    let lost = unreached(stats, "database");
+    let fault = if let Some(lost) = lost {
+        Some((Word::Fail, lost))
+    } else if full {
+        let what = format!(
+            "{} of {} connections are taken",
+            database.connections, database.max_connections
+        );
+        Some((Word::Warn, what))
+    } else if database.latency_ms > 1000.0 {
+        Some((Word::Warn, format!("it took {} to answer", text::latency(database.latency_ms))))
+    } else {
+        None
+    };
+    PartState::of("database", facts, fault)
+}
+
+/// Every process's view of a part.
+pub(super) fn seen<'a>(
+    stats: &'a StatsView,
+    name: &'a str,
+) -> impl Iterator<Item = (&'a NodeView, &'a PartView)> {
+    stats.nodes.iter().flat_map(move |node| {
+        node.parts.iter().filter(move |part| part.name == name).map(move |part| (node, part))
+    })
+}
+
+fn unreached(stats: &StatsView, name: &str) -> Option<String> {
+    let all = seen(stats, name).count();
+    let mut down = seen(stats, name).filter(|(_, part)| !part.up);
+    let (node, part) = down.next()?;
+    let others = match down.count() {
+        0 => String::new(),
+        more => format!(" and {more} more of {all}"),
+    };
+    let why = part.fault.as_deref().unwrap_or("it does not answer");
+    Some(format!("{} {}{others}: {why}", node.role, place(node)))
+}
+
+/// What connects the processes of a cluster; alone, a process needs none.
+fn shared(stats: &StatsView, name: &'static str) -> PartState {
+    if seen(stats, name).next().is_none() {
+        return PartState::of(name, vec!["in process".to_owned()], None);
+    }
+    let mut facts = Vec::new();
+    if let Some(slowest) =
+        seen(stats, name).filter_map(|(_, part)| part.latency_ms).max_by(f64::total_cmp)
+    {
+        facts.push(text::latency(slowest));
+    }
+    if let Some(version) = seen(stats, name).find_map(|(_, part)| part.version.as_ref()) {
+        facts.push(format!("RabbitMQ {version}"));
+    }
+    let up = seen(stats, name).filter(|(_, part)| part.up).count();
+    facts.push(format!("reached by {up} of {}", seen(stats, name).count()));
+    // Without it messages come later, and none is lost.
+    PartState::of(name, facts, unreached(stats, name).map(|text| (Word::Warn, text)))
+}
+
+fn intake(stats: &StatsView) -> PartState {
+    let in_hand = format!("{} in hand", text::counted(stats.in_hand.count, stats.in_hand.at_least));
+    let meaning = match stats.backpressure.as_str() {
+        "open" => None,
+        "broadcasts_paused" => {
+            Some((Word::Warn, "broadcasts wait until deliveries fall".to_owned()))
+        }
+        "bulk_refused" => {
+            Some((Word::Warn, "batches are refused until deliveries fall".to_owned()))
+        }
+        _ => Some((Word::Fail, "only high priority is taken until deliveries fall".to_owned())),
+    };
+    PartState::of("intake", vec![stats.backpressure.clone(), in_hand], meaning)
+}
+
+fn delivery(stats: &StatsView) -> PartState {
+    let of = |roles: &[&str]| {
+        stats.nodes.iter().filter(|node| roles.contains(&node.role.as_str())).count()
+    };
+    let (gateways, deliver) = (of(&["serve", "gateway"]), of(&["serve", "worker"]));
+    let facts = vec![format!("{gateways} accept"), format!("{deliver} deliver")];
+    let draining = stats.nodes.iter().find(|node| node.draining);
+    let fault = if deliver == 0 {
+        Some((Word::Fail, "nobody delivers: start esh3ar serve or a worker".to_owned()))
+    } else if gateways == 0 {
+        Some((Word::Fail, "nobody accepts: start esh3ar serve".to_owned()))
+    } else if let Some(node) = draining {
+        Some((Word::Warn, format!("{} {} is being drained", node.role, place(node))))
+    } else if stats.recent.failed > 0 {
+        Some((Word::Warn, format!("{} failed in two minutes", text::count(stats.recent.failed))))
+    } else {
+        None
+    };
+    PartState::of("delivery", facts, fault)
+}
+
+/// All of it in a word, and why.
+pub(super) fn overall(stats: &StatsView) -> (Word, String) {
+    let parts = parts(stats);
+    let worst = parts.iter().max_by(|one, other| {
+        // Of the same word the first is told.
+        one.word.cmp(&other.word).then(std::cmp::Ordering::Greater)
+    });
+    match worst {
+        Some(PartState { word, name, fault: Some(fault), .. }) => {
+            (*word, format!("{name}: {fault}"))
+        }
+        _ => (Word::Ok, "all is well".to_owned()),
+    }
+}
+
+/// Messages a second over the last ten seconds, of all processes: accepted, delivered, failed.
+pub(super) fn rates(stats: &StatsView) -> [f64; 3] {
+    stats.nodes.iter().fold([0.0; 3], |[accepted, delivered, failed], node| {
+        let rates = &node.per_second;
+        [accepted + rates.accepted, delivered + rates.delivered, failed + rates.failed]
+    })
+}

@@ -1,0 +1,63 @@
+//! `/admin/audit` and `/admin/books`: who looked at whose data, and whether every message is accounted
+//! for.
+
+use http::StatusCode;
+use warp::reply::Response;
+
+use super::{each, page, text_of, time_of};
+use crate::{
+    app::audit::check_action,
+    domain::MessageId,
+    server::{
+        context::{Context, Shared, cursor},
+        reply::{self, Problem, answer},
+        view::admin::{AuditView, BooksView},
+    },
+    store::audit::Filter,
+};
+
+/// How far back the books are looked at when nobody says, in seconds.
+const USUAL: i64 = 24 * 3600;
+
+/// `GET /admin/audit`.
+pub async fn access(context: Shared) -> Response {
+    answer(try_access(&context).await)
+}
+
+async fn try_access(context: &Context) -> Result<Response, Problem> {
+    let by = context.administrator()?;
+    let limit = context.limit()?;
+    let phone = context.parameter("phone")?;
+    let phone = phone.map(|text| context.app.parse_phone("phone", &text)).transpose()?;
+    let mut before = context.after()?.map(|id| id.0);
+    if let (None, Some(text)) = (before, context.parameter("before")?) {
+        let id = text
+            .parse()
+            .map_err(|_| Problem::field("before", "invalid_id", "before is the id of an entry"))?;
+        before = Some(id);
+    }
+    let filter = Filter {
+        since: time_of(context, "since")?,
+        phone,
+        actor: text_of(context, "actor")?,
+        action: text_of(context, "action")?,
+        before,
+    };
+    check_action(filter.action.as_deref())?;
+    let found = context.app.audit_access(&by, &filter, limit).await?;
+    Ok(page(&found, |entry| cursor(MessageId(entry.id)), each::<_, AuditView<'_>>))
+}
+
+/// `GET /admin/books`.
+pub async fn books(context: Shared) -> Response {
+    answer(
+        async {
+            context.administrator()?;
+            let usual = || context.app.clock().now() - time::Duration::seconds(USUAL);
+            let since = time_of(&context, "since")?.unwrap_or_else(usual);
+            let audit = context.app.audit_delivery(since).await?;
+            Ok(reply::json(StatusCode::OK, &BooksView::from(&audit)))
+        }
+        .await,
+    )
+}

@@ -1,0 +1,117 @@
+//! `/admin/conversations`: anybody's conversations.
+
+use http::StatusCode;
+use serde_json::json;
+use warp::reply::Response;
+
+use super::{each, page, text_of};
+use crate::{
+    domain::{Conversation, ConversationId, ConversationStatus, Message},
+    server::{
+        context::{Context, Shared},
+        reply::{self, Problem, answer},
+        view::{self, ConversationCursor, WholeConversationView, admin::ConversationOverviewView},
+    },
+    store::conversations::Filter,
+};
+
+/// How many of its last messages a conversation is shown with, and how many at most.
+const LAST: usize = 10;
+const MOST_LAST: usize = 1000;
+
+/// `GET /admin/conversations`.
+pub async fn list(context: Shared) -> Response {
+    answer(try_list(&context).await)
+}
+
+async fn try_list(context: &Context) -> Result<Response, Problem> {
+    let by = context.administrator()?;
+    let limit = context.limit()?;
+    let mut filter = Filter::default();
+    if let Some(name) = context.parameter("status")? {
+        filter.status = Some(ConversationStatus::parse(&name).ok_or_else(|| {
+            let message = "the status is active, archived or closed";
+            Problem::field("status", "unknown", message)
+        })?);
+    }
+    if let Some(text) = context.parameter("phone")? {
+        filter.phone = Some(context.app.parse_phone("phone", &text)?);
+    }
+    if let Some(name) = text_of(context, "user")? {
+        filter.business = Some(context.app.find_user(&name).await?.id);
+    }
+    if let Some(text) = context.parameter("after")? {
+        let cursor = ConversationCursor::parse(&text).ok_or_else(|| {
+            Problem::field("after", "invalid_cursor", "after is not a cursor of this list")
+        })?;
+        filter.after = Some(cursor.0);
+    }
+    let found = context.app.all_conversations(&by, &filter, limit).await?;
+    let cursor = |last: &Conversation| ConversationCursor::of(last).to_string();
+    Ok(page(&found, cursor, each::<_, WholeConversationView<'_>>))
+}
+
+/// `GET /admin/conversations/{id}`: with its counts and its last messages.
+pub async fn show(id: String, context: Shared) -> Response {
+    answer(
+        async {
+            let by = context.administrator()?;
+            let last = match context.parameter("messages")? {
+                None => LAST,
+                Some(text) => number(&text, "messages", MOST_LAST)?,
+            };
+            let found = context.app.any_conversation(&by, parse_id(&id)?, last).await?;
+            Ok(reply::json(StatusCode::OK, &ConversationOverviewView::from(&found)))
+        }
+        .await,
+    )
+}
+
+/// `GET /admin/conversations/{id}/messages`: oldest first, `after` is a `seq`.
+pub async fn history(id: String, context: Shared) -> Response {
+    answer(
+        async {
+            let by = context.administrator()?;
+            let limit = context.limit()?;
+            let after = match context.parameter("after")? {
+                None => 0,
+                Some(text) => number(&text, "after", i64::MAX as usize)?,
+            };
+            let after = i64::try_from(after).unwrap_or(i64::MAX);
+            let found = context.app.any_history(&by, parse_id(&id)?, after, limit).await?;
+            let last = |last: &Message| last.place.map(|place| place.seq);
+            let next = found.last().filter(|_| found.len() == limit).and_then(last);
+            let body = json!({ "items": view::messages(&found), "next": next });
+            Ok(reply::json(StatusCode::OK, &body))
+        }
+        .await,
+    )
+}
+
+/// `POST /admin/conversations/{id}/archive`.
+pub async fn archive(id: String, context: Shared) -> Response {
+    answer(put(&context, &id, ConversationStatus::Archived).await)
+}
+
+/// `POST /admin/conversations/{id}/close`.
+pub async fn close(id: String, context: Shared) -> Response {
+    answer(put(&context, &id, ConversationStatus::Closed).await)
+}
+
+async fn put(context: &Context, id: &str, status: ConversationStatus) -> Result<Response, Problem> {
+    let by = context.administrator()?;
+    let conversation = context.app.put_conversation(&by, parse_id(id)?, status).await?;
+    Ok(reply::json(StatusCode::OK, &WholeConversationView::from(&conversation)))
+}
+
+fn number(text: &str, name: &'static str, most: usize) -> Result<usize, Problem> {
+    text.parse().ok().filter(|number| *number <= most).ok_or_else(|| {
+        let message = format!("{name} must be a number from 0 to {most}");
+        Problem::field(name, "out_of_range", message)
+    })
+}
+
+/// What is no id names nothing.
+fn parse_id(text: &str) -> Result<ConversationId, Problem> {
+    text.parse().map_err(|_| crate::app::Error::NotFound("conversation").into())
+}

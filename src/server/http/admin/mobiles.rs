@@ -1,0 +1,88 @@
+//! `/admin/mobile-users`: mobile users, by phone number.
+
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::json;
+use warp::reply::Response;
+
+use super::{because, each, page, segment};
+use crate::{
+    domain::Phone,
+    server::{
+        context::{Context, Shared, text_cursor},
+        reply::{self, Problem, answer},
+        view::admin::MobileView,
+    },
+    store::accounts::MobileStatus,
+};
+
+/// The most numbers in one call.
+const MOST: usize = 1000;
+
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields, expecting = "an object with phones")]
+#[schema(as = NewMobileUsers)]
+pub(in crate::server) struct AddBody {
+    phones: Vec<String>,
+    #[serde(default)]
+    verified: bool,
+    reason: Option<String>,
+}
+
+/// `GET /admin/mobile-users`.
+pub async fn list(context: Shared) -> Response {
+    answer(
+        async {
+            let by = context.administrator()?;
+            let limit = context.limit()?;
+            let after = match (context.after_text()?, context.parameter("afterPhone")?) {
+                (Some(cursor), _) => Some(context.app.parse_phone("after", &cursor)?),
+                (None, Some(text)) => Some(context.app.parse_phone("afterPhone", &text)?),
+                (None, None) => None,
+            };
+            let found = context.app.list_mobiles(&by, after.as_ref(), limit).await?;
+            Ok(page(&found, |user| text_cursor(user.phone.as_str()), each::<_, MobileView<'_>>))
+        }
+        .await,
+    )
+}
+
+/// `POST /admin/mobile-users`.
+pub async fn add(context: Shared) -> Response {
+    answer(try_add(&context).await)
+}
+
+async fn try_add(context: &Context) -> Result<Response, Problem> {
+    let by = context.administrator()?;
+    let body: AddBody = context.json()?;
+    let by = because(by, body.reason.as_deref())?;
+    if body.phones.is_empty() || body.phones.len() > MOST {
+        let message = format!("phones must hold 1 to {MOST} numbers");
+        return Err(Problem::field("phones", "out_of_range", message));
+    }
+    let mut phones: Vec<Phone> = Vec::with_capacity(body.phones.len());
+    let mut known = std::collections::HashSet::new();
+    for text in &body.phones {
+        let phone = context.app.parse_phone("phone", text)?;
+        if known.insert(phone.clone()) {
+            phones.push(phone);
+        }
+    }
+    let status = if body.verified { MobileStatus::Verified } else { MobileStatus::Pending };
+    let users = context.app.put_mobiles(&by, &phones, status).await?;
+    let items: Vec<MobileView<'_>> = each(&users);
+    Ok(reply::json(StatusCode::OK, &json!({ "items": items })))
+}
+
+/// `GET /admin/mobile-users/{phone}`.
+pub async fn show(phone: String, context: Shared) -> Response {
+    answer(
+        async {
+            let by = context.administrator()?;
+            let phone = context.app.parse_phone("phone", &segment(&phone, "mobile user")?)?;
+            let user = context.app.show_mobile(&by, &phone).await?;
+            Ok(reply::json(StatusCode::OK, &MobileView::from(&user)))
+        }
+        .await,
+    )
+}

@@ -1,0 +1,103 @@
+//! `/admin`: what the administrator's commands do, over HTTP. Every handler asks first whether the
+//! caller may, and passes on who it is: the use cases record it.
+
+pub mod audit;
+pub mod conversations;
+pub mod messages;
+pub mod mobiles;
+pub mod tokens;
+pub mod users;
+
+use std::time::Duration;
+
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use warp::reply::Response;
+
+use super::super::{
+    context::{Context, decode},
+    reply::{self, Problem},
+};
+use crate::app::{By, audit::Listing};
+
+/// The longest lifetime of a token, in seconds: a hundred years.
+const LONGEST: f64 = 100.0 * 365.0 * 86_400.0;
+
+/// A page of a list; the next begins after `cursor` of its last.
+pub(super) fn page<'a, T, V: Serialize>(
+    found: &'a Listing<T>,
+    cursor: impl Fn(&T) -> String,
+    views: impl Fn(&'a [T]) -> V,
+) -> Response {
+    let next = found.items.last().filter(|_| found.more).map(cursor);
+    reply::json(StatusCode::OK, &json!({ "items": views(&found.items), "next": next }))
+}
+
+/// Each of them as it is shown.
+fn each<'a, T, V: From<&'a T>>(items: &'a [T]) -> Vec<V> {
+    items.iter().map(V::from).collect()
+}
+
+/// A segment of the path, decoded. What is no text names nothing.
+fn segment(text: &str, what: &'static str) -> Result<String, Problem> {
+    // A plus is itself in a path.
+    let decoded = decode(&text.replace('+', "%2B")).filter(|text| !text.contains('\0'));
+    decoded.ok_or_else(|| crate::app::Error::NotFound(what).into())
+}
+
+/// The reason of a body, if the header gave none.
+fn because(by: By, reason: Option<&str>) -> Result<By, Problem> {
+    if by.has_reason() || reason.is_none() {
+        return Ok(by);
+    }
+    Ok(by.because(reason)?)
+}
+
+/// A time in the query.
+fn time_of(context: &Context, name: &'static str) -> Result<Option<OffsetDateTime>, Problem> {
+    let Some(text) = context.parameter(name)? else { return Ok(None) };
+    OffsetDateTime::parse(&text, &Rfc3339).map(Some).map_err(|_| {
+        let message = format!("{name} is a time such as 2026-01-31T12:00:00Z");
+        Problem::field(name, "invalid_time", message)
+    })
+}
+
+/// A text in the query that no stored text can be other than.
+fn text_of(context: &Context, name: &'static str) -> Result<Option<String>, Problem> {
+    let text = context.parameter(name)?;
+    if text.as_ref().is_some_and(|text| text.contains('\0')) {
+        let message = format!("{name} holds the character zero, which no text here has");
+        return Err(Problem::field(name, "invalid_character", message));
+    }
+    Ok(text)
+}
+
+/// A duration in seconds, or that there is no end.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(untagged, expecting = "a number of seconds, or \"never\"")]
+#[schema(as = Seconds)]
+pub(in crate::server) enum Seconds {
+    Number(f64),
+    Word(String),
+}
+
+impl Seconds {
+    /// The duration; `None` for never.
+    fn read(&self, field: &'static str) -> Result<Option<Duration>, Problem> {
+        let wrong = || {
+            let message = format!("{field} is a number of seconds above 0, or \"never\"");
+            Problem::field(field, "out_of_range", message)
+        };
+        match self {
+            Seconds::Word(word) if word == "never" => Ok(None),
+            Seconds::Word(_) => Err(wrong()),
+            Seconds::Number(number) => Some(*number)
+                .filter(|number| *number > 0.0 && *number <= LONGEST)
+                .and_then(|number| Duration::try_from_secs_f64(number).ok())
+                .map(Some)
+                .ok_or_else(wrong),
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! `/admin/tokens`: tokens of business users and phones.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use serde::Deserialize;
+use warp::reply::Response;
+
+use super::{Seconds, because, each, page, text_of};
+use crate::{
+    app::tokens::Lifetime,
+    domain::{MessageId, TokenId},
+    server::{
+        context::{Context, Shared, cursor},
+        reply::{self, Problem, answer},
+        view::admin::{IssuedView, RotatedView, TokenView},
+    },
+};
+
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with user or mobile")]
+#[schema(as = NewToken)]
+pub(in crate::server) struct CreateBody {
+    user: Option<String>,
+    mobile: Option<String>,
+    /// As long as is usual for its kind if it is left out.
+    expires_in: Option<Seconds>,
+    reason: Option<String>,
+}
+
+#[derive(Default, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with overlap")]
+#[schema(as = Rotation)]
+pub(in crate::server) struct RotateBody {
+    /// In seconds; 0 or left out: the old one ends at once.
+    #[serde(default)]
+    overlap: f64,
+    /// As long as the old one was to live if it is left out.
+    expires_in: Option<Seconds>,
+    reason: Option<String>,
+}
+
+fn lifetime(given: Option<&Seconds>) -> Result<Option<Lifetime>, Problem> {
+    let Some(given) = given else { return Ok(None) };
+    Ok(Some(given.read("expiresIn")?.map_or(Lifetime::Endless, Lifetime::For)))
+}
+
+/// `GET /admin/tokens`.
+pub async fn list(context: Shared) -> Response {
+    answer(
+        async {
+            let by = context.administrator()?;
+            let limit = context.limit()?;
+            let (user, mobile) = (text_of(&context, "user")?, context.parameter("mobile")?);
+            let before = context.after()?.map(|id| TokenId(id.0));
+            let owner = context.app.token_owner(user.as_deref(), mobile.as_deref(), false).await?;
+            let found = context.app.list_tokens(&by, owner.as_ref(), before, limit).await?;
+            Ok(page(&found, |token| cursor(MessageId(token.id.0)), each::<_, TokenView<'_>>))
+        }
+        .await,
+    )
+}
+
+/// `POST /admin/tokens`.
+pub async fn create(context: Shared) -> Response {
+    answer(try_create(&context).await)
+}
+
+async fn try_create(context: &Context) -> Result<Response, Problem> {
+    let by = context.administrator()?;
+    let body: CreateBody = context.json()?;
+    let by = because(by, body.reason.as_deref())?;
+    let lifetime = lifetime(body.expires_in.as_ref())?.unwrap_or(Lifetime::Usual);
+    let (user, mobile) = (body.user.as_deref(), body.mobile.as_deref());
+    let Some(owner) = context.app.token_owner(user, mobile, true).await? else {
+        let message = "a token needs an owner: user or mobile";
+        return Err(Problem::field("user", "required", message));
+    };
+    let issued = context.app.issue_token(&by, &owner, lifetime).await?;
+    Ok(reply::json(StatusCode::CREATED, &IssuedView::from(issued)))
+}
+
+/// `POST /admin/tokens/{id}/rotate`.
+pub async fn rotate(id: String, context: Shared) -> Response {
+    answer(try_rotate(&id, &context).await)
+}
+
+async fn try_rotate(id: &str, context: &Context) -> Result<Response, Problem> {
+    let by = context.administrator()?;
+    let body: RotateBody =
+        if context.body.is_empty() { RotateBody::default() } else { context.json()? };
+    let by = because(by, body.reason.as_deref())?;
+    let lifetime = lifetime(body.expires_in.as_ref())?;
+    let overlap = Some(body.overlap).filter(|seconds| (0.0..=super::LONGEST).contains(seconds));
+    let overlap = overlap.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let overlap = overlap.ok_or_else(|| {
+        Problem::field("overlap", "out_of_range", "overlap is a number of seconds, 0 or more")
+    })?;
+    let rotated = context.app.rotate_token(&by, parse_id(id)?, overlap, lifetime).await?;
+    Ok(reply::json(StatusCode::CREATED, &RotatedView::from(rotated)))
+}
+
+/// `DELETE /admin/tokens/{id}`.
+pub async fn revoke(id: String, context: Shared) -> Response {
+    answer(try_revoke(&id, &context).await)
+}
+
+async fn try_revoke(id: &str, context: &Context) -> Result<Response, Problem> {
+    let by = context.administrator()?;
+    let even_last_admin = context.parameter("evenLastAdmin")?.is_some_and(|text| text == "true");
+    context.app.revoke_token(&by, parse_id(id)?, even_last_admin).await?;
+    Ok(reply::raw(StatusCode::NO_CONTENT, String::new()))
+}
+
+/// What is no id names nothing.
+fn parse_id(text: &str) -> Result<TokenId, Problem> {
+    text.parse().map_err(|_| crate::app::Error::NotFound("token").into())
+}

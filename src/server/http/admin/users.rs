@@ -1,0 +1,118 @@
+//! `/admin/users`: business users.
+
+use http::StatusCode;
+use serde::Deserialize;
+use warp::reply::Response;
+
+use super::{because, each, page, segment};
+use crate::{
+    app::accounts::Change,
+    domain::{Permission, Permissions},
+    server::{
+        context::{Context, Shared, text_cursor},
+        reply::{self, Problem, answer},
+        view::admin::UserView,
+    },
+};
+
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "a user object")]
+#[schema(as = NewUser)]
+pub(in crate::server) struct AddBody {
+    name: String,
+    permissions: Option<Vec<String>>,
+    phone: Option<String>,
+    reason: Option<String>,
+}
+
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with changes")]
+#[schema(as = UserChange)]
+pub(in crate::server) struct ChangeBody {
+    permissions: Option<Vec<String>>,
+    phone: Option<String>,
+    enabled: Option<bool>,
+    #[serde(default)]
+    even_last_admin: bool,
+    reason: Option<String>,
+}
+
+fn permissions(names: &[String]) -> Result<Permissions, Problem> {
+    // One by one: a comma in a name would make two of it.
+    names.iter().try_fold(Permissions::NONE, |all, name| {
+        let known = Permission::ALL.into_iter().find(|p| p.name().eq_ignore_ascii_case(name));
+        known.map(|permission| all.with(permission)).ok_or_else(|| {
+            let message = format!(
+                "'{name}' is not a permission; they are SendMessages, Chat, Broadcast and Admin"
+            );
+            Problem::field("permissions", "unknown", message)
+        })
+    })
+}
+
+/// `GET /admin/users`.
+pub async fn list(context: Shared) -> Response {
+    answer(
+        async {
+            let by = context.administrator()?;
+            let limit = context.limit()?;
+            let after = context.after_text()?;
+            let found = context.app.list_users(&by, after.as_deref(), limit).await?;
+            Ok(page(&found, |user| text_cursor(&user.name), each::<_, UserView<'_>>))
+        }
+        .await,
+    )
+}
+
+/// `POST /admin/users`.
+pub async fn add(context: Shared) -> Response {
+    answer(
+        async {
+            let by = context.administrator()?;
+            let body: AddBody = context.json()?;
+            let by = because(by, body.reason.as_deref())?;
+            let may = match &body.permissions {
+                Some(names) => permissions(names)?,
+                None => Permissions::NONE.with(Permission::SendMessages),
+            };
+            let phone = body.phone.as_deref();
+            let phone = phone.map(|text| context.app.parse_phone("phone", text)).transpose()?;
+            let user = context.app.add_user(&by, &body.name, may, phone).await?;
+            Ok(reply::json(StatusCode::CREATED, &UserView::from(&user)))
+        }
+        .await,
+    )
+}
+
+/// `GET /admin/users/{user}`, by id or name.
+pub async fn show(user: String, context: Shared) -> Response {
+    answer(
+        async {
+            let by = context.administrator()?;
+            let user = context.app.show_user(&by, &segment(&user, "user")?).await?;
+            Ok(reply::json(StatusCode::OK, &UserView::from(&user)))
+        }
+        .await,
+    )
+}
+
+/// `PATCH /admin/users/{user}`.
+pub async fn change(user: String, context: Shared) -> Response {
+    answer(try_change(&user, &context).await)
+}
+
+async fn try_change(user: &str, context: &Context) -> Result<Response, Problem> {
+    let by = context.administrator()?;
+    let body: ChangeBody = context.json()?;
+    let by = because(by, body.reason.as_deref())?;
+    let phone = body.phone.as_deref();
+    let change = Change {
+        permissions: body.permissions.as_deref().map(permissions).transpose()?,
+        phone: phone.map(|text| context.app.parse_phone("phone", text)).transpose()?,
+        enabled: body.enabled,
+        even_last_admin: body.even_last_admin,
+    };
+    let id = context.app.find_user(&segment(user, "user")?).await?.id;
+    let user = context.app.change_user(&by, id, &change).await?;
+    Ok(reply::json(StatusCode::OK, &UserView::from(&user)))
+}

@@ -1,0 +1,70 @@
+//! The admin API without a socket, for commands that have the database themselves: the same routes, the
+//! same answers, so that a command does the same wherever it runs.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Uri};
+use http_body_util::BodyExt as _;
+use serde_json::Value;
+use warp::{filters::BoxedFilter, reply::Response};
+
+use super::{
+    context::{Context, Shared},
+    routes,
+};
+use crate::{
+    app::{App, By, Caller, access::Identity},
+    domain::{Permissions, TokenId, UserId},
+};
+
+/// The way in from inside the process.
+pub struct Inside {
+    app: App,
+    routes: BoxedFilter<(Response,)>,
+}
+
+impl Inside {
+    /// To this appliance.
+    pub fn new(app: App) -> Inside {
+        Inside { app, routes: routes::table() }
+    }
+
+    /// Asks as whoever runs the command. Gives the status and the body, null when there is none.
+    pub async fn ask(
+        &self,
+        by: By,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> (u16, Value) {
+        let (Ok(method), Ok(uri)) = (Method::from_bytes(method.as_bytes()), path.parse::<Uri>())
+        else {
+            return (400, Value::Null);
+        };
+        // Nobody: only what administrators may is open to an operator.
+        let caller = Caller {
+            token: TokenId(uuid::Uuid::nil()),
+            expires_at: None,
+            identity: Identity::Business {
+                id: UserId(uuid::Uuid::nil()),
+                name: "".into(),
+                permissions: Permissions::NONE,
+            },
+        };
+        let context: Shared = Arc::new(Context {
+            app: self.app.clone(),
+            caller,
+            operator: Some(by),
+            route: format!("{method} {}", uri.path()),
+            query: uri.query().unwrap_or_default().to_owned(),
+            headers: HeaderMap::new(),
+            body: body.map_or_else(Bytes::new, |body| body.to_string().into()),
+        });
+        let response = routes::answer(self.routes.clone(), context, method, uri).await;
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await;
+        let body = body.map(|body| body.to_bytes()).unwrap_or_default();
+        (status, serde_json::from_slice(&body).unwrap_or_default())
+    }
+}

@@ -1,0 +1,276 @@
+//! The description of the HTTP API (OpenAPI 3.1) at `/openapi.json`: the routes by a table that is held
+//! against the real one, the shapes from the very types that are read and written.
+
+mod table;
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+use serde_json::{Map, Value, json};
+use utoipa::{PartialSchema as _, ToSchema as _};
+use warp::reply::Response;
+
+use super::{
+    http::{
+        admin::{messages as of_all, mobiles, tokens, users},
+        conversations, dead_letters, messages,
+    },
+    reply::{self, Problem},
+    view::{self, admin},
+};
+
+pub use table::ROUTES;
+
+/// Who may ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// Whoever asks, without a token.
+    Anyone,
+    /// A business user with the permission for it.
+    Business,
+    /// A mobile user.
+    Mobile,
+    /// Either of them, of its own.
+    Either,
+    /// A business user with the permission Admin.
+    Administrator,
+}
+
+impl Who {
+    const fn tag(self) -> &'static str {
+        match self {
+            Who::Anyone => "anyone",
+            Who::Business => "business users",
+            Who::Mobile => "mobile users",
+            Who::Either => "both sides",
+            Who::Administrator => "administrators",
+        }
+    }
+}
+
+/// A route as it is described.
+#[derive(Clone, Copy, Debug)]
+pub struct Described {
+    /// The method.
+    pub method: &'static str,
+    /// The path, with what varies in braces.
+    pub path: &'static str,
+    who: Who,
+    summary: &'static str,
+    /// The status of success.
+    status: u16,
+    /// The shape of the answer; `[Shape]` is a page of them, empty is none.
+    answer: &'static str,
+    /// The shape of the body; empty is none.
+    body: &'static str,
+    /// Parameters of the query, as `name: what`.
+    query: &'static [&'static str],
+}
+
+/// The whole description.
+pub fn description() -> Value {
+    let mut paths = Map::new();
+    for route in ROUTES {
+        let path = paths.entry(route.path).or_insert_with(|| json!({}));
+        path[route.method.to_ascii_lowercase()] = route.operation();
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "esh3ar",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Messages from a business to its users' phones, and conversations between them. \
+                            Times are RFC 3339 in UTC, ids UUIDs. Failures are problems of RFC 9457 with a \
+                            stable `code`.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": shapes(),
+            "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } },
+        },
+        "security": [{ "token": [] }],
+    })
+}
+
+/// `GET /openapi.json`.
+pub fn page() -> Bytes {
+    description().to_string().into()
+}
+
+/// The answer to a request for it.
+pub fn answer(page: &Bytes, method: &http::Method) -> Response {
+    if method != http::Method::GET && method != http::Method::HEAD {
+        let text = "the description is read with GET";
+        return Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", text)
+            .into_response();
+    }
+    let mut response = reply::raw(StatusCode::OK, page.clone());
+    let day = HeaderValue::from_static("public, max-age=300");
+    response.headers_mut().insert(header::CACHE_CONTROL, day);
+    response
+}
+
+impl Described {
+    fn operation(&self) -> Value {
+        let success = match self.answer {
+            "" => json!({ "description": "done" }),
+            shape => json!({
+                "description": "done",
+                "content": { "application/json": { "schema": answered(shape) } },
+            }),
+        };
+        let mut operation = json!({
+            "summary": self.summary,
+            "operationId": self.name(),
+            "tags": [self.who.tag()],
+            "parameters": self.parameters(),
+            "responses": {
+                self.status.to_string(): success,
+                "default": {
+                    "description": "it was not done",
+                    "content": { "application/problem+json": { "schema": reference("Problem") } },
+                },
+            },
+        });
+        if !self.body.is_empty() {
+            operation["requestBody"] = json!({
+                "content": { "application/json": { "schema": reference(self.body) } },
+            });
+        }
+        if self.who == Who::Anyone {
+            operation["security"] = json!([]);
+        }
+        operation
+    }
+
+    /// The method and the words of the path.
+    fn name(&self) -> String {
+        let words = self.path.trim_start_matches("/api/v1").split(['/', '-', '.']);
+        let words = words.map(|word| word.trim_matches(['{', '}'])).filter(|word| !word.is_empty());
+        words.fold(self.method.to_ascii_lowercase(), |name, word| format!("{name}_{word}"))
+    }
+
+    fn parameters(&self) -> Vec<Value> {
+        let within = self.path.split('/').filter_map(|word| {
+            let name = word.strip_prefix('{')?.strip_suffix('}')?;
+            Some(json!({
+                "name": name, "in": "path", "required": true, "schema": { "type": "string" },
+            }))
+        });
+        let asked = self.query.iter().filter_map(|text| {
+            let (name, what) = text.split_once(": ")?;
+            Some(json!({
+                "name": name, "in": "query", "description": what, "schema": { "type": "string" },
+            }))
+        });
+        let mut all: Vec<Value> = within.chain(asked).collect();
+        if self.who == Who::Administrator {
+            all.push(json!({
+                "name": "X-Reason", "in": "header", "schema": { "type": "string", "maxLength": 500 },
+                "description": "Why this is done; kept in the audit log",
+            }));
+        }
+        if self.body.starts_with("NewMessage") {
+            all.push(json!({
+                "name": "Idempotency-Key", "in": "header",
+                "schema": { "type": "string", "minLength": 1, "maxLength": 255 },
+                "description": "The same key and body within 24 h: the first answer again",
+            }));
+        }
+        all
+    }
+}
+
+fn reference(shape: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{shape}") })
+}
+
+fn answered(shape: &str) -> Value {
+    if shape == "Object" {
+        return json!({ "type": "object" });
+    }
+    let Some(item) = shape.strip_prefix('[').and_then(|shape| shape.strip_suffix(']')) else {
+        return reference(shape);
+    };
+    json!({
+        "type": "object",
+        "required": ["items", "next"],
+        "properties": {
+            "items": { "type": "array", "items": reference(item) },
+            "next": { "type": ["string", "null"], "description": "for `after`; null at the end" },
+        },
+    })
+}
+
+/// The shapes by name, and those that they are made of.
+fn shapes() -> Map<String, Value> {
+    let mut shapes = Map::new();
+    let mut parts = Vec::new();
+    macro_rules! keep {
+        ($($shape:ty,)*) => {$(
+            let schema = serde_json::to_value(<$shape>::schema()).unwrap_or_default();
+            shapes.insert(<$shape>::name().into_owned(), schema);
+            <$shape>::schemas(&mut parts);
+        )*};
+    }
+    keep! {
+        messages::SendBody,
+        messages::BatchBody,
+        messages::IdsBody,
+        messages::Receipt,
+        conversations::OpenBody,
+        conversations::SayBody,
+        conversations::ReadBody,
+        dead_letters::BulkBody,
+        users::AddBody,
+        users::ChangeBody,
+        mobiles::AddBody,
+        tokens::CreateBody,
+        tokens::RotateBody,
+        of_all::SendAsBody,
+        view::MessageView<'static>,
+        view::MessageStoryView<'static>,
+        view::ExplanationView,
+        view::ConversationView<'static>,
+        view::WholeConversationView<'static>,
+        view::DeadLetterView<'static>,
+        admin::UserView<'static>,
+        admin::MobileView<'static>,
+        admin::TokenView<'static>,
+        admin::IssuedView,
+        admin::RotatedView,
+        admin::ConversationOverviewView<'static>,
+        admin::AuditView<'static>,
+        admin::BooksView<'static>,
+        reply::ProblemBody<'static>,
+    }
+    for (name, schema) in parts {
+        shapes.entry(name).or_insert_with(|| serde_json::to_value(schema).unwrap_or_default());
+    }
+    shapes.insert(
+        "BatchResults".to_owned(),
+        json!({ "type": "object", "required": ["results"], "properties": { "results": {
+            "type": "array",
+            "items": { "type": "object", "properties": {
+                "id": { "type": "string", "format": "uuid" }, "error": reference("Problem"),
+            } },
+        } } }),
+    );
+    shapes.insert(
+        "Changed".to_owned(),
+        json!({ "type": "object", "required": ["changed"],
+                "properties": { "changed": { "type": "integer", "minimum": 0 } } }),
+    );
+    shapes.insert(
+        "History".to_owned(),
+        json!({ "type": "object", "required": ["items"], "properties": {
+            "items": { "type": "array", "items": reference("Message") },
+            "next": { "type": ["integer", "null"], "description": "a seq, for `after`" },
+        } }),
+    );
+    shapes.insert(
+        "MobileUsers".to_owned(),
+        json!({ "type": "object", "required": ["items"],
+                "properties": { "items": { "type": "array", "items": reference("MobileUser") } } }),
+    );
+    shapes
+}

@@ -1,0 +1,54 @@
+//! What an administrator wants to know about the server itself.
+
+use time::OffsetDateTime;
+
+use super::{Error, Store};
+
+/// A server and our way to it.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Such as `15.18`.
+    pub version: String,
+    /// Such as 15.
+    pub major: i32,
+    /// It is a copy of another one, and takes no writes.
+    pub in_recovery: bool,
+    /// Whether nobody between can read what is said: a socket, this machine, or TLS.
+    pub private_way: bool,
+    /// Connections it has now, of everybody.
+    pub connections: i64,
+    /// Connections it may have.
+    pub most_connections: i64,
+}
+
+/// Asks the server about itself.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn server(store: &Store) -> Result<Server, Error> {
+    let sql = "SELECT current_setting('server_version'), \
+               current_setting('server_version_num')::int / 10000, pg_is_in_recovery(), \
+               coalesce(inet_server_addr() <<= '127.0.0.0/8' OR inet_server_addr() = '::1', true) \
+               OR coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false), \
+               (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'), \
+               current_setting('max_connections')::bigint";
+    let row = store.client().await?.query_one(sql, &[]).await?;
+    Ok(Server {
+        version: row.try_get(0)?,
+        major: row.try_get(1)?,
+        in_recovery: row.try_get(2)?,
+        private_way: row.try_get(3)?,
+        connections: row.try_get(4)?,
+        most_connections: row.try_get(5)?,
+    })
+}
+
+/// What time it is there.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn clock(store: &Store) -> Result<OffsetDateTime, Error> {
+    // A connection first: making one takes longer than the question.
+    let client = store.client().await?;
+    Ok(client.query_one("SELECT clock_timestamp()", &[]).await?.try_get(0)?)
+}

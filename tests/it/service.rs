@@ -1,0 +1,166 @@
+//! What is said between esh3ar and systemd, with a socket in systemd's place.
+
+use std::{
+    fs,
+    os::unix::{fs::PermissionsExt as _, net::UnixDatagram},
+    process::Command,
+    time::Instant,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::support::{DEADLINE, Folder, Server};
+
+/// The service manager's end.
+struct Ear(UnixDatagram);
+
+impl Ear {
+    fn new(folder: &Folder) -> (Ear, String) {
+        let path = folder.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        (Ear(socket), path.display().to_string())
+    }
+
+    fn next(&self) -> String {
+        let mut buffer = [0; 4096];
+        let read = self.0.recv(&mut buffer).expect("a word to the service manager in time");
+        String::from_utf8_lossy(&buffer[..read]).into_owned()
+    }
+
+    /// Listens until this is said, and gives all of that message.
+    fn until(&self, wanted: &str) -> String {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let said = self.next();
+            if said.lines().any(|line| line == wanted) {
+                return said;
+            }
+            assert!(Instant::now() < deadline, "{wanted} was not said");
+        }
+    }
+}
+
+fn signal(server: &Server, signal: Signal) {
+    kill(Pid::from_raw(i32::try_from(server.pid()).unwrap()), signal).unwrap();
+}
+
+#[tokio::test]
+async fn it_tells_systemd_that_it_is_ready_lives_reloads_and_stops() {
+    let folder = Folder::new();
+    let (ear, socket) = Ear::new(&folder);
+    let config = folder.path().join("esh3ar.toml");
+    fs::write(&config, "[log]\nlevel = \"info\"\n").unwrap();
+    let config = config.display().to_string();
+    let told = [
+        ("NOTIFY_SOCKET", socket.as_str()),
+        ("WATCHDOG_USEC", "1500000"),
+        ("ESH3AR_CONFIG", config.as_str()),
+    ];
+    let mut server = Server::start_in(folder, &told).await;
+    let ready = ear.until("READY=1");
+    assert!(ready.contains("STATUS=serving on 127.0.0.1:"), "{ready}");
+    ear.until("WATCHDOG=1");
+    ear.until("WATCHDOG=1");
+
+    // What can be taken up is; of the rest it is said that it waits.
+    fs::write(&config, "[log]\nlevel = \"debug\"\n[retry]\nattempts = 3\n").unwrap();
+    signal(&server, Signal::SIGHUP);
+    let reloading = ear.until("RELOADING=1");
+    assert!(reloading.contains("MONOTONIC_USEC="), "{reloading}");
+    ear.until("READY=1");
+    let log = server.log();
+    assert!(
+        log.contains("these keys wait for a restart") && log.contains("retry.attempts"),
+        "{log}"
+    );
+    assert_eq!(server.request("GET", "/health", None, None).await.0, 200);
+
+    // A mistake changes nothing and ends nothing.
+    fs::write(&config, "[log]\nlevell = 1\n").unwrap();
+    signal(&server, Signal::SIGHUP);
+    ear.until("READY=1");
+    assert!(server.log().contains("did you mean log.level?"), "{}", server.log());
+    assert_eq!(server.request("GET", "/health", None, None).await.0, 200);
+
+    server.terminate();
+    ear.until("STOPPING=1");
+    assert_eq!(server.ended().await, Some(0));
+}
+
+/// Without systemd as process 1 this is how far units can be looked at; the package's test runs what
+/// they ask for.
+#[test]
+fn the_units_are_sound_and_closed() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd");
+    let offline = Folder::new();
+    for name in ["esh3ar.service", "esh3ar-worker.service", "esh3ar-backup.service"] {
+        let path = format!("{folder}/{name}");
+        let output = Command::new("systemd-analyze")
+            .args(["security", "--offline=true", "--threshold=15", &path])
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{name} is more open than 1.5:\n{text}");
+        // The program of the unit is not installed here: one that is stands in for it.
+        let unit = fs::read_to_string(&path).unwrap();
+        let unit = unit
+            .replace("/usr/bin/esh3ar", crate::support::BINARY)
+            .replace("/usr/libexec/esh3ar/backup", "/bin/true");
+        fs::write(offline.path().join(name), unit).unwrap();
+    }
+    let timer = "esh3ar-backup.timer";
+    fs::copy(format!("{folder}/{timer}"), offline.path().join(timer)).unwrap();
+    let units = ["esh3ar.service", "esh3ar-worker.service", "esh3ar-backup.service", timer];
+    let output = Command::new("systemd-analyze")
+        .args(["verify", "--man=no", "--recursive-errors=no"])
+        .args(units.map(|name| offline.path().join(name)))
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && text.is_empty(), "{text}");
+}
+
+/// The script of the timer: the newest are kept, a half one is no backup.
+#[test]
+fn backups_are_whole_named_by_time_and_the_oldest_go() {
+    let folder = Folder::new();
+    let at = |name: &str| folder.path().join(name);
+    for old in ["esh3ar-20200101T000000Z.backup", "esh3ar-20210101T000000Z.backup"] {
+        fs::write(at(old), "old").unwrap();
+    }
+    fs::write(at("esh3ar-20220101T000000Z.backup.half"), "half").unwrap();
+    fs::write(at("notes.txt"), "not ours").unwrap();
+    let fake = at("esh3ar");
+    fs::write(&fake, "#!/bin/sh\n[ \"$1\" = backup ] && [ -z \"$FAIL\" ] && echo new >\"$2\"\n")
+        .unwrap();
+    fs::set_permissions(&fake, fs::Permissions::from_mode(0o755)).unwrap();
+    let run = |fail: &str, keep: &str| {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/backup.sh");
+        let mut command = Command::new(script);
+        command.env("ESH3AR_BACKUP_DIR", folder.path()).env("ESH3AR_BACKUP_KEEP", keep);
+        command.env("ESH3AR_BINARY", &fake).env("FAIL", fail).output().unwrap().status.code()
+    };
+    let names = || {
+        let mut names: Vec<String> = fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.starts_with("esh3ar-"))
+            .collect();
+        names.sort();
+        names
+    };
+    assert_eq!(run("", "0"), Some(78));
+    assert_ne!(run("yes", "1"), Some(0), "a backup that failed");
+    assert_eq!(names().len(), 2, "what is there is kept until a new one is whole: {:?}", names());
+    assert_eq!(run("", "2"), Some(0));
+    let left = names();
+    assert_eq!(left.len(), 2, "{left:?}");
+    assert_eq!(left[0], "esh3ar-20210101T000000Z.backup");
+    assert_eq!(fs::read_to_string(at(&left[1])).unwrap(), "new\n");
+    assert!(at("notes.txt").exists());
+}
