@@ -88,6 +88,8 @@ const OWNED: &[(&str, &[&str])] = &[
     ("reqwest", &["client"]),
     ("utoipa", &["server"]),
     ("clap", &["cli"]),
+    ("csv", &["cli"]),
+    ("tar", &["cli"]),
     ("clap_complete", &["cli"]),
     ("clap_mangen", &["cli"]),
     ("ratatui", &["cli"]),

@@ -268,6 +268,23 @@ impl App {
         Ok(found)
     }
 
+    /// Records that everything was written to a backup.
+    ///
+    /// # Errors
+    /// Failures of the database.
+    pub async fn record_backup(&self, by: &By, messages: i64) -> Result<(), Error> {
+        let messages = usize::try_from(messages).unwrap_or_default();
+        self.record(self.entry(by, Action::BackupCreate).with("messages", messages)).await
+    }
+
+    /// Records that everything was replaced by the backup of a moment.
+    ///
+    /// # Errors
+    /// Failures of the database.
+    pub async fn record_restore(&self, by: &By, of: time::OffsetDateTime) -> Result<(), Error> {
+        self.record(self.entry(by, Action::BackupRestore).with("of", of.to_string())).await
+    }
+
     /// Deletes entries that were kept long enough. Returns whether there may be more.
     ///
     /// # Errors

@@ -319,7 +319,7 @@ impl App {
     pub async fn forget_keys(&self) -> Result<bool, Error> {
         const AT_ONCE: u64 = 1000;
         let client = self.store().client().await?;
-        let before = self.clock().now() - super::intake::KEY_KEPT;
+        let before = self.clock().now() - self.settings().retention.idempotency_keys;
         Ok(idempotency::forget(&client, before, AT_ONCE as i64).await? == AT_ONCE)
     }
 

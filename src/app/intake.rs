@@ -31,8 +31,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const COME_BACK: Duration = Duration::from_secs(1);
 /// How far ahead a new message's safety net lies, beyond the time an acknowledgement may take.
 pub(super) const SAFETY: Duration = Duration::from_secs(25);
-/// How long an idempotency key is kept (interfaces.md, HTTP).
-pub(super) const KEY_KEPT: Duration = Duration::from_secs(24 * 3600);
 
 /// One request: its messages are stored all or not at all.
 struct Request {
@@ -185,11 +183,12 @@ async fn persist(app: &App, batch: &[Request], online: &Online) -> Result<Outcom
         return Ok(vec![true; batch.len()]);
     }
     let transaction = client.transaction().await?;
+    let expired = now - app.settings().retention.idempotency_keys;
     // Polled together, so that they cross to the server together.
     let claims = batch.iter().map(|request| async {
         match &request.keyed {
             None => Ok(true),
-            Some(keyed) => idempotency::claim(&transaction, keyed, now, now - KEY_KEPT).await,
+            Some(keyed) => idempotency::claim(&transaction, keyed, now, expired).await,
         }
     });
     let mine = join_all(claims).await.into_iter().collect::<Result<Outcomes, _>>()?;
@@ -229,7 +228,7 @@ impl App {
         request_hash: &[u8; 32],
     ) -> Result<Option<Earlier>, Error> {
         let client = self.store().client().await?;
-        let expired = self.clock().now() - KEY_KEPT;
+        let expired = self.clock().now() - self.settings().retention.idempotency_keys;
         match idempotency::earlier(&client, user, key, expired).await? {
             Some(found) if found.request_hash != *request_hash => Err(Error::KeyReused),
             found => Ok(found),

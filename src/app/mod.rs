@@ -22,6 +22,7 @@ pub mod failpoints;
 mod figures;
 mod gather;
 pub mod health;
+pub mod import;
 pub mod intake;
 pub mod jobs;
 pub mod ledger;
@@ -30,7 +31,9 @@ pub mod messages;
 pub mod nodes;
 pub mod pages;
 mod participants;
+pub mod personal;
 mod phones;
+pub mod retention;
 pub mod stats;
 pub mod supervision;
 pub mod tokens;
@@ -79,6 +82,8 @@ pub struct Settings {
     pub dead_letters_kept: Duration,
     /// How long the audit log is kept.
     pub audit_log_kept: Duration,
+    /// How long other things are kept.
+    pub retention: retention::Retention,
     /// Where pages are kept that are read often.
     pub cache: Cache,
     /// The way to the administrators.
@@ -104,6 +109,7 @@ impl Default for Settings {
             access_token_ttl: Duration::from_secs(90 * 24 * 3600),
             dead_letters_kept: Duration::from_secs(7 * 24 * 3600),
             audit_log_kept: Duration::from_secs(365 * 24 * 3600),
+            retention: retention::Retention::default(),
             cache: Cache::default(),
             mailer: Mailer::default(),
             alert_interval: Duration::from_secs(300),

@@ -2,7 +2,7 @@
 //! what to do, and an exit status that scripts and systemd can act on.
 
 use std::{
-    io::{IsTerminal as _, Write as _},
+    io::{BufRead as _, IsTerminal as _, Write as _},
     process::ExitCode,
 };
 
@@ -130,6 +130,33 @@ impl From<ConfigErrors> for Failure {
     fn from(errors: ConfigErrors) -> Self {
         Failure::new(Kind::Config, format!("the configuration is wrong:\n{errors}"))
             .hint("run: esh3ar config check")
+    }
+}
+
+/// Asks for a word to be typed, before something that takes much with it: on a terminal only, elsewhere
+/// `--yes` is needed.
+///
+/// # Errors
+/// [`Kind::Refused`].
+pub fn confirm_typed(what: &str, word: &str, yes: bool) -> Result<(), Failure> {
+    if yes {
+        return Ok(());
+    }
+    // The terminal itself: standard input may be the file that the command reads.
+    let terminal = std::io::stderr()
+        .is_terminal()
+        .then(|| std::fs::File::options().read(true).write(true).open("/dev/tty").ok())
+        .flatten();
+    let Some(mut terminal) = terminal.map(std::io::BufReader::new) else {
+        return Err(Failure::new(Kind::Refused, "this needs a confirmation").hint("give --yes"));
+    };
+    let mut answer = String::new();
+    let asked = write!(terminal.get_mut(), "{what}\nType {word} to go on: ")
+        .and_then(|()| terminal.read_line(&mut answer));
+    if asked.is_ok() && answer.trim() == word {
+        Ok(())
+    } else {
+        Err(Failure::new(Kind::Refused, "not confirmed"))
     }
 }
 

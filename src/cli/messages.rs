@@ -4,7 +4,7 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::{
-    Setup,
+    Setup, dlq,
     exit::{Failure, Kind},
     remote::{Admin, Query},
     why::Why,
@@ -63,7 +63,16 @@ pub(super) enum MessageCommand {
         /// Only of this kind: oneWay or chat
         #[arg(long = "type", value_name = "KIND")]
         kind: Option<String>,
-        /// Only older than this message
+        /// Only what this business user sent or is to get
+        #[arg(long, value_name = "USER")]
+        user: Option<String>,
+        /// Only accepted within this time, such as 30m, 24h or 7d, or since a time in RFC 3339
+        #[arg(long, value_name = "AGE")]
+        since: Option<String>,
+        /// Only accepted longer ago than this, or before a time in RFC 3339
+        #[arg(long, value_name = "AGE")]
+        until: Option<String>,
+        /// The next page: only those that come after this message in the list
         #[arg(long, value_name = "ID")]
         before: Option<String>,
         /// At most this many
@@ -118,16 +127,24 @@ async fn act(setup: &Setup, admin: &Admin, command: MessageCommand) -> Result<()
                 setup.output.record(&story);
             }
         }
-        MessageCommand::List { status, to, from, kind, before, limit, why } => {
+        MessageCommand::List { status, to, from, kind, user, since, until, before, limit, why } => {
+            let time = |text: Option<String>| text.as_deref().map(dlq::since).transpose();
             let query = Query::default()
                 .with_some("status", status)
                 .with_some("to", to)
                 .with_some("from", from)
                 .with_some("type", kind)
+                .with_some("user", user)
+                .with_some("since", time(since)?)
+                .with_some("until", time(until)?)
                 .with_some("before", before);
-            let (found, _) = admin.list(&why, "/messages", &query, limit).await?;
+            let (found, more) = admin.list(&why, "/messages", &query, limit).await?;
             let columns = ["id", "status", "from", "to", "priority", "createdAt", "content"];
             setup.output.records(&columns, &found);
+            if let Some(last) = found.last().filter(|_| more) {
+                let id = last["id"].as_str().unwrap_or_default();
+                setup.output.note(&format!("there may be more: --before {id}"));
+            }
         }
     }
     Ok(())

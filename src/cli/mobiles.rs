@@ -1,15 +1,18 @@
 //! `mobile`: mobile users, known by phone number.
 
+use std::{fs::File, path::PathBuf};
+
 use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::{
     Setup,
-    exit::Failure,
+    exit::{Failure, Kind},
+    opened, personal,
     remote::{Admin, Query},
     why::Why,
 };
-use crate::client::encode;
+use crate::{app::App, client::encode};
 
 /// Numbers that are added in one call.
 const AT_ONCE: usize = 1000;
@@ -45,11 +48,58 @@ pub(super) enum MobileCommand {
         #[command(flatten)]
         why: Why,
     },
+    /// Write out everything that is stored of a phone number
+    Export {
+        /// Phone number
+        phone: String,
+        /// Where to; without it to standard output
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        #[command(flatten)]
+        why: Why,
+    },
+    /// Erase everything of a phone number, for good
+    Erase {
+        /// Phone number
+        phone: String,
+        /// Only say how much it would be
+        #[arg(long)]
+        dry_run: bool,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        why: Why,
+    },
+}
+
+impl MobileCommand {
+    /// Opens the file of an export. Before the process becomes the owner of the data: the file is for
+    /// whoever calls the command.
+    pub(super) fn open_file(&self) -> Result<Option<File>, Failure> {
+        match self {
+            MobileCommand::Export { out: Some(path), .. } => personal::open_file(path),
+            _ => Ok(None),
+        }
+    }
 }
 
 const COLUMNS: &[&str] = &["id", "phone", "status", "createdAt"];
 
-pub(super) async fn run(setup: &Setup, command: MobileCommand) -> Result<(), Failure> {
+pub(super) async fn run(
+    setup: &Setup,
+    command: MobileCommand,
+    file: Option<File>,
+) -> Result<(), Failure> {
+    if let MobileCommand::Export { .. } | MobileCommand::Erase { .. } = &command {
+        if setup.remote.url.is_some() {
+            let what = "everything of a number is given out and erased on the server itself";
+            return Err(Failure::new(Kind::Usage, what).hint("run it there, without --url"));
+        }
+        let opened = opened::open(setup).await?;
+        let result = act_here(setup, &opened.app, command, file).await;
+        return opened.close(result).await;
+    }
     let admin = Admin::open(setup).await?;
     let result = act(setup, &admin, command).await;
     admin.close(result).await
@@ -81,6 +131,29 @@ async fn act(setup: &Setup, admin: &Admin, command: MobileCommand) -> Result<(),
             let place = format!("/mobile-users/{}", encode(&phone));
             setup.output.record(&admin.get(&why, &place).await?);
         }
+        // Handled before: they work on this machine only.
+        MobileCommand::Export { .. } | MobileCommand::Erase { .. } => {}
+    }
+    Ok(())
+}
+
+async fn act_here(
+    setup: &Setup,
+    app: &App,
+    command: MobileCommand,
+    file: Option<File>,
+) -> Result<(), Failure> {
+    match command {
+        MobileCommand::Export { phone, out, why } => {
+            let phone = app.parse_phone("phone", &phone)?;
+            let to = file.zip(out.clone());
+            personal::export(setup, app, &setup.by(&why)?, &phone, to, out.as_deref()).await?;
+        }
+        MobileCommand::Erase { phone, dry_run, yes, why } => {
+            let phone = app.parse_phone("phone", &phone)?;
+            personal::erase(setup, app, &setup.by(&why)?, &phone, dry_run, yes).await?;
+        }
+        MobileCommand::Add { .. } | MobileCommand::List { .. } | MobileCommand::Show { .. } => {}
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 pub mod appliance;
 mod audit;
+mod backup;
 mod bench;
 mod chat;
 mod cluster;
@@ -12,6 +13,7 @@ mod dlq;
 mod doctor;
 mod drain;
 pub mod exit;
+mod import;
 mod init;
 mod listen;
 mod manual;
@@ -20,6 +22,7 @@ mod migrate;
 mod mobiles;
 mod opened;
 pub mod output;
+mod personal;
 pub mod privilege;
 mod remote;
 mod serve;
@@ -40,6 +43,7 @@ use crate::{
 };
 use exit::{Failure, Kind};
 use output::{Format, Output};
+use privilege::{Given, GoesOn};
 use remote::RemoteArgs;
 
 /// Where the configuration is unless somebody says otherwise.
@@ -114,6 +118,13 @@ enum Command {
     /// Whether the books balance; who looked at whose data
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Everything into one file, checked by restoring it; while esh3ar serves, or not
+    Backup(backup::BackupArgs),
+    /// Everything back from the file of a backup
+    Restore(backup::RestoreArgs),
+    /// Take over what the existing system has
+    #[command(subcommand)]
+    Import(import::ImportCommand),
     /// How the installation does, live
     Top(top::TopArgs),
     /// Empty this machine's gateway for maintenance, without a storm of reconnects
@@ -145,7 +156,7 @@ pub fn run() -> ExitCode {
         }
     };
     match dispatch(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => failure.report(),
     }
 }
@@ -153,6 +164,8 @@ pub fn run() -> ExitCode {
 /// What every command needs.
 pub struct Setup {
     loaded: Loaded,
+    /// The configuration file's name and text.
+    file: Option<(String, String)>,
     data_dir: PathBuf,
     output: Output,
     /// Where administration is carried out, if elsewhere.
@@ -161,22 +174,24 @@ pub struct Setup {
     level: telemetry::log::Level,
 }
 
-fn dispatch(cli: Cli) -> Result<(), Failure> {
+fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     let format = match &cli.command {
         Command::Doctor(arguments) => arguments.format(cli.global.output),
         _ => cli.global.output,
     };
     let output = Output::new(format, cli.global.quiet);
     match &cli.command {
-        Command::Completions { shell } => return manual::completions(*shell),
-        Command::Man(arguments) => return manual::pages(arguments),
+        Command::Completions { shell } => {
+            return manual::completions(*shell).map(|()| ExitCode::SUCCESS);
+        }
+        Command::Man(arguments) => return manual::pages(arguments).map(|()| ExitCode::SUCCESS),
         Command::Config(configuration::ConfigCommand::Default) => {
             output.text(&describe::default_file());
-            return Ok(());
+            return Ok(ExitCode::SUCCESS);
         }
         Command::Config(configuration::ConfigCommand::Doc) => {
             output.text(&describe::markdown());
-            return Ok(());
+            return Ok(ExitCode::SUCCESS);
         }
         _ => {}
     }
@@ -204,8 +219,9 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
     let again = service::Again { file, flags };
     let sources = sources(again.file.as_deref(), again.flags.clone())?;
     if let Command::Config(configuration::ConfigCommand::Check) = &cli.command {
-        return configuration::check(output, sources);
+        return configuration::check(output, sources).map(|()| ExitCode::SUCCESS);
     }
+    let configuration = sources.file.clone();
     let loaded = match (config::load(sources), &cli.command) {
         (Err(errors), Command::Doctor(_)) => return Err(doctor::misconfigured(&output, &errors)),
         (loaded, _) => loaded?,
@@ -231,20 +247,47 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         (None, Command::Bench(arguments)) if arguments.starts_its_own() => bench::folder(),
         (None, _) => privilege::default_data_dir(),
     };
-    let setup = Setup { loaded, data_dir, output, remote, again, level };
+    let setup = Setup { loaded, file: configuration, data_dir, output, remote, again, level };
     if let Command::Config(configuration::ConfigCommand::Show) = &cli.command {
         configuration::show(&setup);
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     }
     let mut file = match &cli.command {
         Command::Conversation(command) => command.open_file()?,
+        Command::Mobile(command) => command.open_file()?,
         _ => None,
+    };
+    if let Command::Restore(arguments) = &cli.command
+        && arguments.write_configuration(&setup)?
+    {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut place = None;
+    let (mut input, written) = match &cli.command {
+        Command::Import(command) => (command.open_input()?, command.writes()),
+        Command::Restore(arguments) => (arguments.open_input()?, None),
+        Command::Backup(arguments) => {
+            let (prepared, file) = arguments.prepare()?.unzip();
+            place = prepared;
+            (file, None)
+        }
+        _ => (None, None),
     };
     let elsewhere = setup.remote.url.is_some();
     // What the service's user cannot read is a fault that root would not see.
     let looks = matches!(cli.command, Command::Doctor(_));
     if !elsewhere && (setup.loaded.config.database.url.is_none() || serving || looks) {
-        file = privilege::drop_root(&setup.data_dir, file, setup.again.file.as_deref())?;
+        if let Some(path) = written {
+            privilege::give_file(&path, &setup.data_dir)?;
+        }
+        match privilege::leave_root(
+            &setup.data_dir,
+            Given { out: file, input },
+            setup.again.file.as_deref(),
+        )? {
+            GoesOn::Here(given) => Given { out: file, input } = given,
+            GoesOn::AsUser(command) => return as_user(&setup, &cli.command, *command, place),
+        }
     }
     privilege::raise_file_limit();
     crate::client::prepare();
@@ -259,7 +302,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             Command::Demo(arguments) => Box::pin(demo::run(&setup, &arguments)).await,
             Command::Migrate(arguments) => migrate::run(&setup, &arguments).await,
             Command::User(command) => users::run(&setup, command).await,
-            Command::Mobile(command) => mobiles::run(&setup, command).await,
+            Command::Mobile(command) => mobiles::run(&setup, command, file).await,
             Command::Token(command) => tokens::run(&setup, command).await,
             Command::Message(command) => messages::run(&setup, command).await,
             Command::Listen(arguments) => listen::run(&setup, &arguments).await,
@@ -267,6 +310,20 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             Command::Chat(arguments) => Box::pin(chat::run(&setup, &arguments)).await,
             Command::Dlq(command) => dlq::run(&setup, command).await,
             Command::Audit(command) => audit::run(&setup, command).await,
+            Command::Backup(arguments) => {
+                let file = privilege::input(input, std::path::Path::new("the backup"))?;
+                let written = Box::pin(backup::run(&setup, &arguments, file)).await;
+                if let Some(place) = &place {
+                    let finished = arguments.finish(&setup, place, written.is_ok());
+                    written.and(finished)
+                } else {
+                    written
+                }
+            }
+            Command::Restore(arguments) => {
+                Box::pin(backup::restore(&setup, &arguments, input)).await
+            }
+            Command::Import(command) => import::run(&setup, command, input).await,
             Command::Top(arguments) => Box::pin(top::run(&setup, &arguments)).await,
             Command::Drain(arguments) => drain::run(&setup, &arguments).await,
             Command::Bench(arguments) => Box::pin(bench::run(&setup, &arguments)).await,
@@ -278,10 +335,32 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     result?;
     if setup.output.is_complete() {
-        Ok(())
+        Ok(ExitCode::SUCCESS)
     } else {
         Err(Failure::new(Kind::Failed, "standard output could not be written")
             .hint("what was asked is done; a token that was not shown should be revoked"))
+    }
+}
+
+/// Goes on as the appliance's user; what only root may do in root's folders is done when that has ended.
+fn as_user(
+    setup: &Setup,
+    command: &Command,
+    child: std::process::Command,
+    place: Option<backup::Place>,
+) -> Result<ExitCode, Failure> {
+    match (command, place) {
+        (Command::Backup(backup), Some(place)) => {
+            let code = privilege::run_to_end(child)?;
+            backup.finish(setup, &place, code == 0)?;
+            Ok(ExitCode::from(code))
+        }
+        (Command::Import(import), _) => {
+            let code = privilege::run_to_end(child)?;
+            import.tidy();
+            Ok(ExitCode::from(code))
+        }
+        _ => Err(privilege::turn_into(child)),
     }
 }
 

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     app::{
         App, Clock, Role, Settings, failpoints::Failpoints, limits::Limits, nodes::NodeSettings,
+        retention::Retention,
     },
     cache::Cache,
     config::{Config, Database, Secret, SmtpTls},
@@ -55,6 +56,11 @@ pub(super) fn settings(config: &Config, role: Option<Role>) -> Result<Settings, 
         },
         dead_letters_kept: config.dead_letters_kept,
         audit_log_kept: config.audit_log_kept,
+        retention: Retention {
+            messages: config.messages_kept,
+            events: config.events_kept,
+            idempotency_keys: config.idempotency_keys_kept,
+        },
         cache: Cache::default(),
         mailer: mailer(config)?,
         alert_interval: config.alert_interval,
@@ -157,6 +163,25 @@ impl OpenedStore {
         Ok(())
     }
 
+    /// How to connect to it.
+    pub(super) fn target(&self, setup: &Setup) -> Result<Target, Failure> {
+        match (&self.embedded, &setup.loaded.config.database.url) {
+            (Some(embedded), _) => Ok(embedded.pg_config()),
+            (None, Some(url)) => parse("database.url", url),
+            (None, None) => Err(Failure::new(Kind::Config, "there is no database")),
+        }
+    }
+
+    /// Whether it is a given one, and not private.
+    pub(super) fn is_given(&self) -> bool {
+        self.embedded.is_none()
+    }
+
+    /// Whether it is private and another process has its folder.
+    pub(super) fn is_guest(&self) -> bool {
+        self.embedded.as_ref().is_some_and(|embedded| !embedded.is_owner())
+    }
+
     /// Whether no migration was ever applied.
     async fn is_empty(&self) -> Result<bool, Failure> {
         let client = self.store.client().await?;
@@ -213,4 +238,24 @@ impl Opened {
         let value = result?;
         closed.map(|()| value)
     }
+}
+
+/// Runs one use case over a database that is open already, whose schema may be an older one: then there is
+/// nothing for the use case to be recorded in, and it is left out.
+pub(super) async fn with_app(
+    setup: &Setup,
+    store: &Store,
+    act: impl AsyncFnOnce(&App) -> Result<(), crate::app::Error>,
+) -> Result<(), Failure> {
+    let current = migrate::status(&store.client().await?).await?;
+    if current.iter().any(|step| step.applied_at.is_none()) {
+        return Ok(());
+    }
+    let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+    let app = App::start(settings(&setup.loaded.config, None)?, store.clone(), &tracker, &stop);
+    let done = act(&app).await;
+    stop.cancel();
+    tracker.close();
+    tracker.wait().await;
+    Ok(done?)
 }

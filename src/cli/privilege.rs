@@ -3,9 +3,12 @@
 use std::{
     env,
     fs::{self, File},
-    os::unix::{
-        fs::{MetadataExt as _, PermissionsExt as _, chown},
-        process::CommandExt as _,
+    os::{
+        fd::AsFd as _,
+        unix::{
+            fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown},
+            process::CommandExt as _,
+        },
     },
     path::{Path, PathBuf},
     process::Command,
@@ -50,6 +53,72 @@ pub fn output_is_file() -> bool {
     env::var_os(OUTPUT_IS_FILE).is_some()
 }
 
+/// Says the same of its standard input.
+const INPUT_IS_FILE: &str = "ESH3AR_INPUT_IS_FILE";
+
+/// Files that were opened by whoever called the command.
+pub struct Given {
+    /// To be written.
+    pub out: Option<File>,
+    /// To be read.
+    pub input: Option<File>,
+}
+
+/// Whether the file that this command reads, or writes a backup into, was opened by root, as its standard
+/// input.
+pub fn input_is_file() -> bool {
+    env::var_os(INPUT_IS_FILE).is_some()
+}
+
+/// Opens a file that the command reads; none if that was done before the process became another user.
+///
+/// # Errors
+/// [`Kind::NotFound`] or that it cannot be read.
+pub fn open_input(path: &Path) -> Result<Option<File>, Failure> {
+    if input_is_file() {
+        return Ok(None);
+    }
+    File::open(path).map(Some).map_err(|error| unreadable(path, &error))
+}
+
+/// The file that the command reads: the one that is open, or standard input.
+///
+/// # Errors
+/// It cannot be used.
+pub fn input(opened: Option<File>, path: &Path) -> Result<File, Failure> {
+    match opened {
+        Some(file) => Ok(file),
+        None => std::io::stdin()
+            .as_fd()
+            .try_clone_to_owned()
+            .map(File::from)
+            .map_err(|error| unreadable(path, &error)),
+    }
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
+    let kind = match error.kind() {
+        std::io::ErrorKind::NotFound => Kind::NotFound,
+        _ => Kind::Failed,
+    };
+    Failure::new(kind, format!("{} cannot be read: {error}", path.display()))
+}
+
+/// When root: makes a file and gives it to the user that the command goes on as.
+///
+/// # Errors
+/// It cannot be made.
+pub fn give_file(path: &Path, data_dir: &Path) -> Result<(), Failure> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    let user = user_of(data_dir)?;
+    let made = File::options().write(true).create(true).truncate(true).mode(0o600).open(path);
+    made.and_then(|_| chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))).map_err(
+        |error| Failure::new(Kind::Failed, format!("{} cannot be made: {error}", path.display())),
+    )
+}
+
 /// Where the data are when nobody says.
 pub fn default_data_dir() -> PathBuf {
     let given = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
@@ -68,19 +137,23 @@ pub fn default_data_dir() -> PathBuf {
         .join("esh3ar")
 }
 
-/// When root: makes the data folder, gives it to the appliance's user and starts this same command
-/// again as that user, with its output going to `out` if there is one: a file that root opened is not the
-/// user's to open. `config` is where the configuration was found. Returns the file when there is nothing to do.
+/// What a process of root's goes on as.
+pub enum GoesOn {
+    /// Itself: it is not root.
+    Here(Given),
+    /// The same command as the appliance's user, ready to be run.
+    AsUser(Box<Command>),
+}
+
+/// When root: makes the data folder, gives it to the appliance's user and prepares this same command as
+/// that user, with its output and input going to the files if there are any: what root opened is not the
+/// user's to open. `config` is where the configuration was found.
 ///
 /// # Errors
 /// There is no user to become, or the folder cannot be its.
-pub fn drop_root(
-    data_dir: &Path,
-    out: Option<File>,
-    config: Option<&Path>,
-) -> Result<Option<File>, Failure> {
+pub fn leave_root(data_dir: &Path, given: Given, config: Option<&Path>) -> Result<GoesOn, Failure> {
     if !geteuid().is_root() {
-        return Ok(out);
+        return Ok(GoesOn::Here(given));
     }
     let user = user_of(data_dir)?;
     give_folder(data_dir, &user)?;
@@ -89,22 +162,42 @@ pub fn drop_root(
     let name = arguments.next().unwrap_or_else(|| "esh3ar".into());
     // Through /proc, because the binary's own folder may be closed to the user.
     let mut command = Command::new("/proc/self/exe");
-    if let Some(out) = out {
+    if let Some(out) = given.out {
         command.stdout(out).env(OUTPUT_IS_FILE, "1");
+    }
+    if let Some(input) = given.input {
+        command.stdin(input).env(INPUT_IS_FILE, "1");
     }
     if let Some(config) = config {
         command.env(CARRIED, config);
     }
-    let error = command
+    command
         .arg0(name)
         .args(arguments)
         .env("ESH3AR__DATA_DIR", &data_dir)
         .env(OPERATOR, operator())
         .env("HOME", &data_dir)
         .uid(user.uid.as_raw())
-        .gid(user.gid.as_raw())
-        .exec();
-    Err(Failure::new(Kind::Failed, format!("cannot go on as user {}: {error}", user.name)))
+        .gid(user.gid.as_raw());
+    Ok(GoesOn::AsUser(Box::new(command)))
+}
+
+/// Becomes the other user's command. Returns only when that is not possible.
+pub fn turn_into(mut command: Command) -> Failure {
+    let error = command.exec();
+    Failure::new(Kind::Failed, format!("cannot go on as another user: {error}"))
+}
+
+/// Runs the other user's command to its end, and gives its exit status: there is something left for root
+/// to do.
+///
+/// # Errors
+/// It cannot be run.
+pub fn run_to_end(mut command: Command) -> Result<u8, Failure> {
+    let status = command.status().map_err(|error| {
+        Failure::new(Kind::Failed, format!("cannot go on as another user: {error}"))
+    })?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(Kind::Failed as u8))
 }
 
 /// Who runs the appliance of a folder when root starts it.

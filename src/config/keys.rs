@@ -145,6 +145,21 @@ pub const KEYS: &[Key] = &[
     key("retention.dead_letters", "7d", "How long dead letters are kept."),
     key("retention.audit_log", "365d", "How long it is kept who looked at whose data."),
     key(
+        "retention.messages",
+        "",
+        "How long messages are kept that are delivered, read or failed for good, from their acceptance; unset or 0: for ever.",
+    ),
+    key(
+        "retention.events",
+        "",
+        "How long the unusual steps of messages' ways are kept; unset or 0: as long as the messages.",
+    ),
+    key(
+        "retention.idempotency_keys",
+        "24h",
+        "How long a repeat with the same key gets the first answer.",
+    ),
+    key(
         "auth.access_token_ttl",
         "90d",
         "How long an access token of a phone is valid unless it is made otherwise.",
@@ -154,15 +169,8 @@ pub const KEYS: &[Key] = &[
 ];
 
 /// Sections of the documented interface that this version has not.
-const NOT_YET: &[&str] = &[
-    "media.",
-    "push.",
-    "scan.",
-    "sms.",
-    "retention.messages",
-    "http.public_url",
-    "limits.uploads_per_minute",
-];
+const NOT_YET: &[&str] =
+    &["media.", "push.", "scan.", "sms.", "http.public_url", "limits.uploads_per_minute"];
 
 /// The key of a name.
 pub fn find(name: &str) -> Option<&'static Key> {

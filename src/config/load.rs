@@ -1,6 +1,8 @@
 //! From the sources to a [`Config`]: all of them read, all faults told at once.
 
 mod cluster;
+mod retention;
+mod secrets;
 
 use std::{
     collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration,
@@ -99,6 +101,8 @@ pub struct Loaded {
     pub config: Config,
     /// Where each came from.
     pub origins: Vec<Origin>,
+    /// Secrets that are set.
+    pub secrets: Vec<(&'static str, Secret)>,
 }
 
 type Values = BTreeMap<String, (String, Source)>;
@@ -136,8 +140,8 @@ pub fn load(sources: Sources) -> Result<Loaded, ConfigErrors> {
     if !reader.faults.is_empty() {
         return Err(ConfigErrors(reader.faults));
     }
-    let origins = reader.origins();
-    Ok(Loaded { config, origins })
+    let (origins, secrets) = (reader.origins(), reader.secrets());
+    Ok(Loaded { config, origins, secrets })
 }
 
 fn read_file(name: &str, text: &str, values: &mut Values, faults: &mut Vec<Fault>) {
@@ -285,9 +289,10 @@ impl Reader {
 
     fn duration(&mut self, key: &str) -> Duration {
         let most = match key {
-            "auth.access_token_ttl" | "retention.dead_letters" | "retention.audit_log" => {
-                duration::LONGEST
-            }
+            "auth.access_token_ttl"
+            | "retention.dead_letters"
+            | "retention.audit_log"
+            | "retention.idempotency_keys" => duration::LONGEST,
             _ => Duration::from_secs(24 * 3600),
         };
         let wanted =
@@ -465,6 +470,9 @@ impl Reader {
             alert_interval: self.duration("smtp.alert_interval"),
             dead_letters_kept: self.duration("retention.dead_letters"),
             audit_log_kept: self.duration("retention.audit_log"),
+            messages_kept: self.kept("retention.messages"),
+            events_kept: self.kept("retention.events"),
+            idempotency_keys_kept: self.duration("retention.idempotency_keys"),
             access_token_ttl: self.duration("auth.access_token_ttl"),
             log: Log {
                 level: level.unwrap_or_default(),

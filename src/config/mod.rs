@@ -50,6 +50,12 @@ pub struct Config {
     pub dead_letters_kept: Duration,
     /// `retention.audit_log`
     pub audit_log_kept: Duration,
+    /// `retention.messages`; `None`: for ever.
+    pub messages_kept: Option<Duration>,
+    /// `retention.events`; `None`: as long as the messages.
+    pub events_kept: Option<Duration>,
+    /// `retention.idempotency_keys`
+    pub idempotency_keys_kept: Duration,
     /// `auth.access_token_ttl`
     pub access_token_ttl: Duration,
     /// `log.*`

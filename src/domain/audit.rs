@@ -109,7 +109,7 @@ actions! {
     UserSet = "user.set",
     /// One was shut out.
     UserDisable = "user.disable",
-    /// Business users were read from a file.
+    /// Mobile users were read from a file.
     UserImport = "user.import",
     /// Mobile users were added or verified.
     MobileAdd = "mobile.add",

@@ -77,9 +77,18 @@ pub async fn days(client: &mut Client, since: Date) -> Result<Vec<Day>, Error> {
              SET LOCAL statement_timeout = 300000; SET TRANSACTION READ ONLY",
         )
         .await?;
-    let midnight = since.midnight().assume_utc();
-    let rows = transaction.query(DAYS, &[&since, &midnight]).await?;
+    let days = days_in(&*transaction, since).await?;
     transaction.commit().await?;
+    Ok(days)
+}
+
+/// The same in the caller's transaction.
+pub(super) async fn days_in(
+    client: &impl tokio_postgres::GenericClient,
+    since: Date,
+) -> Result<Vec<Day>, Error> {
+    let midnight = since.midnight().assume_utc();
+    let rows = client.query(DAYS, &[&since, &midnight]).await?;
     rows.iter()
         .map(|row| {
             Ok(Day {
@@ -116,7 +125,7 @@ const FAILED_ALONE: &str = "
     AND NOT EXISTS (SELECT FROM delivery_events e WHERE e.message_id = m.id
                     AND e.generation = m.generation
                     AND e.kind IN ('dead_letter_deleted', 'dead_letter_expired'))
-    AND m.failure_reason IS DISTINCT FROM 'failed in the previous system'";
+    AND coalesce(m.failure_reason, '') NOT LIKE 'failed in the previous system%'";
 
 const LETTER_ALONE: &str = "
     d.kind = 'delivery' AND NOT EXISTS (

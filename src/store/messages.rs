@@ -216,6 +216,12 @@ pub struct Filter {
     pub sender: Option<UserId>,
     /// Only what this phone is to get.
     pub recipient: Option<Phone>,
+    /// Only what this business user sent or is to get.
+    pub user: Option<UserId>,
+    /// Only accepted at this time or later.
+    pub since: Option<OffsetDateTime>,
+    /// Only accepted before this time.
+    pub until: Option<OffsetDateTime>,
     /// Only in this status.
     pub status: Option<Status>,
     /// Only of this kind.
@@ -274,11 +280,13 @@ async fn list_rows(
     let after = filter.after.map(|id| id.0);
     let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&limit, &skip];
     // Only the conditions that are asked for: a plan for "or is null" would use no index.
-    let wanted: [(&str, Option<&(dyn ToSql + Sync)>); 6] = [
+    let wanted: [(&str, Option<&(dyn ToSql + Sync)>); 8] = [
         ("m.sender_user_id =", sender.as_ref().map(|v| v as &(dyn ToSql + Sync))),
         ("m.recipient_phone =", phone.as_ref().map(|v| v as &(dyn ToSql + Sync))),
         ("m.status =", status.as_ref().map(|v| v as &(dyn ToSql + Sync))),
         ("m.type =", kind.as_ref().map(|v| v as &(dyn ToSql + Sync))),
+        ("m.created_at >=", filter.since.as_ref().map(|v| v as &(dyn ToSql + Sync))),
+        ("m.created_at <", filter.until.as_ref().map(|v| v as &(dyn ToSql + Sync))),
         ("m.id <", before.as_ref().map(|v| v as &(dyn ToSql + Sync))),
         ("m.id >", after.as_ref().map(|v| v as &(dyn ToSql + Sync))),
     ];
@@ -288,10 +296,21 @@ async fn list_rows(
             conditions.push(format!("{condition} ${}", parameters.len()));
         }
     }
+    let user = filter.user.map(|id| id.0);
+    let mut from = rows::FROM.to_owned();
+    if let Some(user) = &user {
+        parameters.push(user);
+        // Each side by its own index, merged in their order; one condition with "or" would use none.
+        let n = parameters.len();
+        from = format!(
+            "(SELECT * FROM messages WHERE sender_user_id = ${n} UNION ALL \
+             SELECT * FROM messages WHERE recipient_user_id = ${n}) AS m \
+             LEFT JOIN business_users u ON u.id = m.sender_user_id"
+        );
+    }
     let sql = format!(
-        "SELECT {} FROM {} WHERE {} ORDER BY m.id {} LIMIT $1 OFFSET $2",
+        "SELECT {} FROM {from} WHERE {} ORDER BY m.id {} LIMIT $1 OFFSET $2",
         rows::MESSAGE,
-        rows::FROM,
         conditions.join(" AND "),
         if filter.after.is_some() { "ASC" } else { "DESC" }
     );

@@ -44,6 +44,7 @@ pub const MIGRATIONS: &[Migration] = &[
     step(8, "chat_versions", 8, include_str!("../../migrations/0008_chat_versions.sql")),
     step(9, "nodes", 9, include_str!("../../migrations/0009_nodes.sql")),
     step(10, "audit_log", 9, include_str!("../../migrations/0010_audit_log.sql")),
+    step(11, "keeping", 9, include_str!("../../migrations/0011_keeping.sql")),
     step(12, "token_rotation", 9, include_str!("../../migrations/0012_token_rotation.sql")),
     step(14, "recipient_runs", 9, include_str!("../../migrations/0014_recipient_runs.sql")),
 ];

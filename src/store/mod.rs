@@ -6,23 +6,28 @@
 
 pub mod accounts;
 pub mod audit;
+pub mod backup;
 pub mod books;
 pub mod chat;
 pub mod checkup;
 pub mod conversations;
 pub mod dead_letters;
 pub mod embedded;
+mod erased;
 pub mod error;
 mod figures;
 pub mod idempotency;
+pub mod import;
 pub mod jobs;
 pub mod messages;
 pub mod migrate;
 pub mod nodes;
 pub mod notices;
 pub mod outcome;
+pub mod personal;
 pub mod pool;
 pub mod replicas;
+pub mod retention;
 pub mod rows;
 pub mod secrets;
 pub mod stats;

@@ -160,7 +160,7 @@ pub async fn list(
         .query(
             "SELECT t.id, u.name, t.phone, t.created_at, t.expires_at, t.revoked_at \
              FROM tokens t LEFT JOIN business_users u ON u.id = t.user_id \
-             WHERE ($1::uuid IS NULL OR t.user_id = $1) AND ($2::text IS NULL OR t.phone = $2) \
+             WHERE t.phone IS DISTINCT FROM '' AND ($1::uuid IS NULL OR t.user_id = $1) AND ($2::text IS NULL OR t.phone = $2) \
              AND ($3::uuid IS NULL OR t.id < $3) ORDER BY t.id DESC LIMIT $4",
             &[&user, &phone, &before, &limit],
         )

@@ -38,8 +38,11 @@ pub async fn note_seen(client: &Client, run: Uuid, seen: &[Seen]) -> Result<(), 
         .prepare_cached(
             "INSERT INTO recipients AS r
                  (phone, connected_at, disconnected_at, disconnect_reason, run)
-             SELECT *, $5::uuid
+             SELECT a.*, $5::uuid
              FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::text[])
+                 AS a(phone, connected_at, disconnected_at, disconnect_reason)
+             -- Nothing is noted of who was erased meanwhile.
+             JOIN mobile_users m ON m.phone = a.phone
              ORDER BY 1
              ON CONFLICT (phone) DO UPDATE SET
                  -- Who leaves was here since the first of its connections.

@@ -43,6 +43,7 @@ pub fn start(
         crew.supervise("stock", sweep::stock);
         crew.supervise("books", sweep::books);
         crew.supervise("tidy", sweep::tidy);
+        crew.supervise("retention", sweep::retention);
         for kind in JobKind::ALL {
             // It ends by itself when it has finished what it has in hand.
             tracker.spawn(jobs::run(app.clone(), kind, stop.clone()));

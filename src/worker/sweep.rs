@@ -181,6 +181,22 @@ pub async fn tidy(app: App) {
     }
 }
 
+/// For ever.
+pub async fn retention(app: App) {
+    loop {
+        match app.apply_retention().await {
+            Ok(removed) if removed.messages + removed.events > 0 => tracing::info!(
+                messages = removed.messages,
+                events = removed.events,
+                "what was kept long enough is removed"
+            ),
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "what was kept long enough could not be removed"),
+        }
+        tokio::time::sleep(TIDY_EVERY).await;
+    }
+}
+
 fn lane_name(lane: Priority) -> &'static str {
     lane.name()
 }

@@ -147,3 +147,20 @@ impl Redis {
         Ok(())
     }
 }
+
+impl Redis {
+    /// Forgets a party: its connections, and the rates that were counted of it. Returns how many keys
+    /// there were.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn forget_party(&self, party: &str) -> Result<u64, Error> {
+        let mut pipeline = Pipeline::new();
+        // One by one: in a cluster they lie on different nodes.
+        pipeline.cmd("DEL").arg(key(party));
+        pipeline.cmd("DEL").arg(format!("{PREFIX}rate:{party}"));
+        let answers = self.ask(&pipeline).await?;
+        let gone = answers.iter().filter(|answer| matches!(answer, Value::Int(1))).count();
+        Ok(gone as u64)
+    }
+}

@@ -258,6 +258,9 @@ pub const ROUTES: &[Described] = &[
         "to: Only to this phone number",
         "from: Only from this business user",
         "type: Only oneWay or chat",
+        "user: Only what this business user sent or is to get",
+        "since: Only accepted at this time or later",
+        "until: Only accepted before this time",
         "before: Only older than the message of this id",
     ]),
     route(

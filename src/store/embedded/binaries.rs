@@ -15,6 +15,16 @@ pub(super) struct Binaries {
 /// Looks in the given folder only, or else where distributions put the major version that a cluster
 /// is of, then in PATH, then among the other versions, the highest first.
 pub(super) fn find(given: Option<&Path>, major: Option<&str>) -> Option<Binaries> {
+    let folder = folder_with(given, major, &["initdb", "postgres"])?;
+    Some(Binaries { initdb: folder.join("initdb"), postgres: folder.join("postgres") })
+}
+
+/// The same for any programs that are to lie beside each other.
+pub fn folder_with(
+    given: Option<&Path>,
+    major: Option<&str>,
+    programs: &[&str],
+) -> Option<PathBuf> {
     let folders = match given {
         Some(folder) => vec![folder.to_owned()],
         None => {
@@ -26,11 +36,7 @@ pub(super) fn find(given: Option<&Path>, major: Option<&str>) -> Option<Binaries
             folders(fitting).chain(env::split_paths(&path)).chain(folders(others)).collect()
         }
     };
-    folders.into_iter().find_map(|folder| {
-        let binaries =
-            Binaries { initdb: folder.join("initdb"), postgres: folder.join("postgres") };
-        (binaries.initdb.is_file() && binaries.postgres.is_file()).then_some(binaries)
-    })
+    folders.into_iter().find(|folder| programs.iter().all(|program| folder.join(program).is_file()))
 }
 
 /// Debian's /usr/lib/postgresql/15/bin and the rpm distributions' /usr/pgsql-15/bin.

@@ -19,6 +19,7 @@ use std::{
 use ring::digest::{SHA256, digest};
 use tokio_postgres::NoTls;
 
+pub use binaries::folder_with;
 use lock::{FolderLock, Taken};
 use server::Server;
 

@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use warp::reply::Response;
 
-use super::{because, each, page, text_of};
+use super::{because, each, page, text_of, time_of};
 use crate::{
     app::messages::Sent,
     domain::{Message, MessageId, MessageKind, Status},
@@ -58,6 +58,11 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
     if let Some(name) = text_of(context, "from")? {
         filter.sender = Some(context.app.find_user(&name).await?.id);
     }
+    if let Some(name) = text_of(context, "user")? {
+        filter.user = Some(context.app.find_user(&name).await?.id);
+    }
+    filter.since = time_of(context, "since")?;
+    filter.until = time_of(context, "until")?;
     // By cursor, or by the id of a message.
     filter.before = match context.parameter("before")? {
         Some(id) => Some(parse_id(&id)?),

@@ -1,0 +1,111 @@
+//! Keeping things only as long as they are to be kept.
+
+use std::time::{Duration, Instant};
+
+use time::OffsetDateTime;
+
+use super::{App, Error};
+use crate::store::retention::{self, Keeper, Place};
+
+/// How long things are kept. `None`: for ever.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// Messages that are delivered, read or failed for good, from their acceptance.
+    pub messages: Option<Duration>,
+    /// The unusual steps of messages' ways.
+    pub events: Option<Duration>,
+    /// Idempotency keys and their answers.
+    pub idempotency_keys: Duration,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Retention { messages: None, events: None, idempotency_keys: Duration::from_secs(24 * 3600) }
+    }
+}
+
+/// What one pass removed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Removed {
+    /// Messages.
+    pub messages: u64,
+    /// Events of messages that stay.
+    pub events: u64,
+}
+
+/// How many rows are looked at, or removed, in one transaction.
+const AT_ONCE: i64 = 100;
+/// The pause after each, in times of what it took: others have the database for most of the time.
+const PAUSE: u32 = 9;
+/// The shortest pause.
+const SHORTEST: Duration = Duration::from_millis(5);
+/// How long gateways have to close the connections of an erased phone.
+const OWNERLESS: Duration = Duration::from_secs(3600);
+
+impl App {
+    /// Removes what was kept long enough, unless another process is at it.
+    ///
+    /// # Errors
+    /// Failures of the database; what was removed before stays removed.
+    pub async fn apply_retention(&self) -> Result<Removed, Error> {
+        let mut removed = Removed::default();
+        let Some(mut keeper) = retention::keeper(self.store()).await? else { return Ok(removed) };
+        let now = self.clock().now();
+        keeper.forget_ownerless_tokens(now - OWNERLESS).await?;
+        if let Some(kept) = self.settings().retention.events {
+            let mut place = Some(Place::default());
+            while let Some(after) = place {
+                let began = Instant::now();
+                let (gone, next) = keeper.remove_events(now - kept, after, AT_ONCE).await?;
+                removed.events += u64::try_from(gone).unwrap_or_default();
+                place = next;
+                pause(began).await;
+            }
+        }
+        if let Some(kept) = self.settings().retention.messages {
+            let mut place = Some(Place::default());
+            while let Some(after) = place {
+                let began = Instant::now();
+                let looked = keeper.look(now - kept, after, AT_ONCE).await?;
+                if !looked.one_way.is_empty() {
+                    removed.count(keeper.remove_one_way(&looked.one_way).await?);
+                }
+                pause(began).await;
+                for id in looked.conversations {
+                    remove_beginning(&mut keeper, id, now - kept, &mut removed).await?;
+                }
+                place = looked.next;
+            }
+        }
+        metrics::counter!("esh3ar_removed_total", "what" => "messages").increment(removed.messages);
+        metrics::counter!("esh3ar_removed_total", "what" => "events").increment(removed.events);
+        Ok(removed)
+    }
+}
+
+async fn remove_beginning(
+    keeper: &mut Keeper,
+    id: crate::domain::ConversationId,
+    before: OffsetDateTime,
+    removed: &mut Removed,
+) -> Result<(), Error> {
+    loop {
+        let began = Instant::now();
+        let gone = keeper.remove_beginning(id, before, AT_ONCE).await?;
+        removed.count(gone);
+        pause(began).await;
+        if gone < AT_ONCE {
+            return Ok(());
+        }
+    }
+}
+
+impl Removed {
+    fn count(&mut self, messages: i64) {
+        self.messages += u64::try_from(messages).unwrap_or_default();
+    }
+}
+
+async fn pause(began: Instant) {
+    tokio::time::sleep((began.elapsed() * PAUSE).max(SHORTEST)).await;
+}

@@ -1,0 +1,156 @@
+//! Where a backup is written: under a temporary name until it is whole, then under its own; and how many
+//! older ones stay beside it.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use time::{OffsetDateTime, macros::format_description};
+
+use super::super::exit::{Failure, Kind};
+
+/// A temporary file that nobody has written to for this long is left over.
+const LEFT_OVER: Duration = Duration::from_secs(24 * 3600);
+const BEGINS: &str = "esh3ar-";
+const ENDS: &str = ".tar";
+
+/// Where to.
+#[derive(Clone, Debug)]
+pub(in crate::cli) struct Place {
+    pub(super) path: PathBuf,
+    temporary: PathBuf,
+    /// The folder whose older backups are counted.
+    rotated: Option<PathBuf>,
+}
+
+impl Place {
+    /// A file, or a new one in a folder, called after the time.
+    pub(super) fn new(given: &Path, now: OffsetDateTime) -> Result<Place, Failure> {
+        let given = std::path::absolute(given).map_err(|error| unusable(given, &error))?;
+        let rotated = given.is_dir().then(|| given.clone());
+        let path = match &rotated {
+            Some(folder) => {
+                let form = format_description!("[year][month][day]T[hour][minute][second]Z");
+                let at = now.to_offset(time::UtcOffset::UTC).format(&form).unwrap_or_default();
+                folder.join(format!("{BEGINS}{at}{ENDS}"))
+            }
+            None => given,
+        };
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let temporary = path.with_file_name(format!(".{name}.{}.part", std::process::id()));
+        Ok(Place { path, temporary, rotated })
+    }
+
+    /// Whether older ones can be counted.
+    pub(super) fn is_rotated(&self) -> bool {
+        self.rotated.is_some()
+    }
+
+    /// Makes the temporary file, readable for nobody else.
+    pub(super) fn open(&self) -> Result<File, Failure> {
+        File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&self.temporary)
+            .map_err(|error| unusable(&self.path, &error))
+    }
+
+    /// Takes the temporary file away.
+    pub(super) fn give_up(&self) {
+        let _ = fs::remove_file(&self.temporary);
+    }
+
+    /// Gives the whole file its name, for good, and removes the oldest of more than `keep`. Returns how many.
+    pub(super) fn finish(&self, keep: Option<usize>) -> Result<usize, Failure> {
+        let folder = self.path.parent().unwrap_or(Path::new("/"));
+        fs::rename(&self.temporary, &self.path)
+            .and_then(|()| File::open(folder)?.sync_all())
+            .map_err(|error| unusable(&self.path, &error))?;
+        let (Some(folder), Some(keep)) = (&self.rotated, keep) else { return Ok(0) };
+        rotate(folder, keep).map_err(|error| unusable(folder, &error))
+    }
+}
+
+fn rotate(folder: &Path, keep: usize) -> std::io::Result<usize> {
+    let mut backups = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if is_backup(&name) {
+            backups.push(entry.path());
+        }
+        let half = name.strip_prefix('.').is_some_and(|name| name.starts_with(BEGINS))
+            && name.ends_with(".part");
+        let age = entry.metadata().and_then(|metadata| metadata.modified());
+        let old = age.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > LEFT_OVER));
+        if half && old {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+    // Their names are in the order of time.
+    backups.sort_unstable();
+    let surplus = backups.len().saturating_sub(keep);
+    for old in backups.iter().take(surplus) {
+        fs::remove_file(old)?;
+    }
+    Ok(surplus)
+}
+
+/// `esh3ar-20260131T120000Z.tar`, and nothing else in the folder.
+fn is_backup(name: &str) -> bool {
+    let at = name.strip_prefix(BEGINS).and_then(|rest| rest.strip_suffix(ENDS));
+    at.is_some_and(|at| {
+        at.len() == 16
+            && at.bytes().enumerate().all(|(place, byte)| match place {
+                8 => byte == b'T',
+                15 => byte == b'Z',
+                _ => byte.is_ascii_digit(),
+            })
+    })
+}
+
+fn unusable(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(Kind::Failed, format!("{} cannot be written: {error}", path.display()))
+        .hint("choose a folder that is there, with room enough")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_backups_are_counted() {
+        assert!(is_backup("esh3ar-20260131T120000Z.tar"));
+        for other in
+            ["esh3ar-mine.tar", "esh3ar-20260131T120000Z.tar.gz", "notes.txt", "esh3ar-.tar"]
+        {
+            assert!(!is_backup(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn the_oldest_go() {
+        let folder = tempfile::tempdir().unwrap();
+        for day in 1..=5 {
+            fs::write(folder.path().join(format!("esh3ar-2026010{day}T000000Z.tar")), "x").unwrap();
+        }
+        fs::write(folder.path().join("esh3ar-before-upgrade.tar"), "x").unwrap();
+        assert_eq!(rotate(folder.path(), 2).unwrap(), 3);
+        let mut left: Vec<String> = fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        let wanted = [
+            "esh3ar-20260104T000000Z.tar",
+            "esh3ar-20260105T000000Z.tar",
+            "esh3ar-before-upgrade.tar",
+        ];
+        assert_eq!(left, wanted);
+    }
+}

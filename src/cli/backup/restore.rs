@@ -1,0 +1,246 @@
+//! `restore`: a backup into a new database, which takes the place of the old one when it is known to be
+//! whole. The old one is kept under another name.
+
+use std::{
+    fs::File,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use serde::Serialize;
+use time::macros::format_description;
+
+use super::{
+    Broken, Work,
+    archive::{self, Manifest},
+    backup, bar,
+};
+use crate::{
+    app::Clock,
+    cli::{
+        Setup,
+        exit::{Failure, Kind, confirm_typed},
+        opened::{self, OpenedStore},
+        privilege,
+        why::Why,
+    },
+    store::{embedded::Purpose, migrate},
+};
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct RestoreArgs {
+    /// The file of a backup
+    file: PathBuf,
+    /// Only restore into a scratch database, compare, and drop it
+    #[arg(long)]
+    check: bool,
+    /// Write the configuration and secrets of the backup into this folder, and restore nothing
+    #[arg(long, value_name = "FOLDER", conflicts_with = "check")]
+    configuration_to: Option<PathBuf>,
+    /// Do not ask before data that are there are replaced
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    why: Why,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    checked: bool,
+    restored: bool,
+    messages: i64,
+    /// Of what was backed up.
+    schema: i32,
+    #[serde(with = "time::serde::rfc3339")]
+    created_at: time::OffsetDateTime,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    migrated: Option<Vec<i32>>,
+    /// The name of the database that was there before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    old_database: Option<String>,
+    seconds: f64,
+}
+
+impl RestoreArgs {
+    /// Opens the file before the process becomes the owner of the data: it is the caller's to read.
+    pub(in crate::cli) fn open_input(&self) -> Result<Option<File>, Failure> {
+        privilege::open_input(&self.file)
+    }
+
+    /// Writes the configuration out, if that is all that is wanted: as the caller, whose folder it is.
+    pub(in crate::cli) fn write_configuration(&self, setup: &Setup) -> Result<bool, Failure> {
+        let Some(folder) = &self.configuration_to else { return Ok(false) };
+        let file = privilege::input(self.open_input()?, &self.file)?;
+        let manifest = archive::manifest(&file).map_err(Broken::from)?;
+        let mut count = 0;
+        let bar = bar(0, "reading");
+        archive::read(&file, &manifest, &bar, |name, bytes| {
+            let Some(name) = name.strip_prefix(archive::CONFIGURATION) else { return Ok(()) };
+            let mut text = Vec::new();
+            bytes.read_to_end(&mut text)?;
+            put(folder, name, &text)?;
+            count += 1;
+            Ok::<_, Broken>(())
+        })?;
+        setup.output.note(&format!("{count} files are in {}", folder.display()));
+        Ok(true)
+    }
+}
+
+/// Never outside the folder, whatever a name says, and never over a file.
+fn put(folder: &Path, name: &str, text: &[u8]) -> std::io::Result<()> {
+    use std::io::Write as _;
+    let plain = Path::new(name).components().all(|c| matches!(c, std::path::Component::Normal(_)));
+    if !plain {
+        return Err(std::io::Error::other(format!("{name} is no plain name")));
+    }
+    let path = folder.join(name);
+    if let Some(parent) = path.parent() {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+    }
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(text)
+}
+
+/// Restores a backup.
+pub(in crate::cli) async fn restore(
+    setup: &Setup,
+    arguments: &RestoreArgs,
+    input: Option<File>,
+) -> Result<(), Failure> {
+    let began = std::time::Instant::now();
+    let file = privilege::input(input, &arguments.file)?;
+    let manifest = archive::manifest(&file).map_err(Broken::from)?;
+    let known = migrate::MIGRATIONS.iter().map(|step| step.version).max().unwrap_or_default();
+    if manifest.schema > known {
+        let what = format!(
+            "the backup's schema is at version {}, and this esh3ar knows only {known}",
+            manifest.schema
+        );
+        return Err(Failure::new(Kind::Refused, what)
+            .hint(format!("restore it with esh3ar {} or newer", manifest.esh3ar)));
+    }
+    let store = opened::open_store(setup, Purpose::Command).await?;
+    let result = async {
+        let work = Work::prepare(setup, &store).await?;
+        if arguments.check {
+            work.verify(&file, &manifest).await?;
+            return Ok((None, None));
+        }
+        replace(setup, arguments, &store, &work, &file, &manifest).await
+    }
+    .await;
+    let closed = store.close().await;
+    let (migrated, old_database) = result?;
+    closed?;
+    let report = Report {
+        checked: true,
+        restored: !arguments.check,
+        messages: manifest.tables.get("messages").copied().unwrap_or_default(),
+        schema: manifest.schema,
+        created_at: manifest.created_at,
+        migrated,
+        old_database,
+        seconds: began.elapsed().as_secs_f64(),
+    };
+    setup.output.record(&report);
+    if let Some(old) = &report.old_database {
+        setup.output.note(&format!(
+            "what was there before is kept as the database {old}; when it is not needed any more, drop \
+             it with psql: DROP DATABASE {old}"
+        ));
+    }
+    Ok(())
+}
+
+type Done = (Option<Vec<i32>>, Option<String>);
+
+async fn replace(
+    setup: &Setup,
+    arguments: &RestoreArgs,
+    opened: &OpenedStore,
+    work: &Work,
+    file: &File,
+    manifest: &Manifest,
+) -> Result<Done, Failure> {
+    nobody_works(opened).await?;
+    let there = backup::contents(&opened.store).await?;
+    let empty = backup::is_empty(&there);
+    if !empty {
+        let messages = there.tables.get("messages").copied().unwrap_or_default();
+        let what = format!(
+            "This puts the backup of {} in the place of what is there: {messages} messages.",
+            manifest.created_at
+        );
+        confirm_typed(&what, "restore", arguments.yes)?;
+    }
+    let form = format_description!("[year][month][day]_[hour][minute][second]");
+    let stamp = Clock::System.now().format(&form).unwrap_or_default();
+    let (new, kept) = (format!("esh3ar_new_{stamp}"), format!("esh3ar_before_{stamp}"));
+    work.databases.create(&new).await?;
+    let ready = async {
+        work.fill(&new, file, manifest, "restoring").await?;
+        let store = work.database(&new)?;
+        let prepared = prepare(setup, arguments, &store, manifest).await;
+        store.close();
+        let migrated = prepared?;
+        // Once more: it took its time, and somebody may have been started meanwhile.
+        nobody_works(opened).await?;
+        opened.store.close();
+        work.databases.swap(&new, &kept).await.map_err(|error| {
+            Failure::new(Kind::Refused, format!("the databases cannot be swapped: {error}"))
+                .hint("stop whatever is connected to the old one, and run the same again")
+        })?;
+        Ok(migrated)
+    }
+    .await;
+    match ready {
+        Ok(migrated) if empty => {
+            work.databases.drop(&kept).await?;
+            Ok((Some(migrated), None))
+        }
+        Ok(migrated) => Ok((Some(migrated), Some(kept))),
+        Err(failure) => {
+            // Nothing has changed; what is half restored is in nobody's way, but of no use either.
+            let _ = work.databases.drop(&new).await;
+            Err(failure)
+        }
+    }
+}
+
+/// Brings the new database up to date and takes from it what was at work when it was backed up.
+async fn prepare(
+    setup: &Setup,
+    arguments: &RestoreArgs,
+    store: &crate::store::Store,
+    manifest: &Manifest,
+) -> Result<Vec<i32>, Failure> {
+    let mut client = store.client().await?;
+    let migrated = migrate::run(&mut client, None).await?;
+    backup::put_to_rest(&client).await?;
+    drop(client);
+    let by = setup.by(&arguments.why)?;
+    let at = manifest.created_at;
+    opened::with_app(setup, store, async |app| app.record_restore(&by, at).await).await?;
+    Ok(migrated)
+}
+
+/// A private database is served by whoever has its folder; at a given one each process says every two
+/// seconds that it lives.
+async fn nobody_works(opened: &OpenedStore) -> Result<(), Failure> {
+    let refused = |who: &str| {
+        Failure::new(Kind::Refused, format!("the database is in use by {who}")).hint(
+            "stop every esh3ar of this installation first; ten seconds later it counts as gone",
+        )
+    };
+    if opened.is_guest() {
+        return Err(refused("the process that serves this folder"));
+    }
+    let working = backup::working(&opened.store.client().await?).await?;
+    if opened.is_given() && !working.is_empty() {
+        return Err(refused(&working.join("; ")));
+    }
+    Ok(())
+}

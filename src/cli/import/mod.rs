@@ -1,0 +1,408 @@
+//! `import`: what the existing system has, from a file.
+
+mod rows;
+
+use std::{
+    fs::File,
+    io::{BufWriter, IsTerminal as _, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use clap::{Args, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::{
+    Setup,
+    exit::{Failure, Kind},
+    opened, privilege,
+    why::Why,
+};
+use crate::{
+    app::{
+        App, By,
+        import::{Fate, Ids, ImportedMessage, SourceRow},
+    },
+    domain::UserId,
+    store::accounts::MobileUser,
+};
+use rows::Rows;
+
+/// Rows that are stored in one transaction.
+const AT_ONCE: usize = 500;
+/// Senders that are looked up; a system with more has its own ways.
+const MOST_SENDERS: usize = 100_000;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ImportCommand {
+    /// Messages (EtMessages); they become one-way, with their ids, times and statuses
+    Messages {
+        #[command(flatten)]
+        from_file: FromFile,
+        /// Whose the messages are of which the file names no sender, or one that is no business user here
+        #[arg(long, value_name = "USER")]
+        from: Option<String>,
+        /// Make new ids from theirs, in the order of time, instead of keeping theirs
+        #[arg(long)]
+        new_ids: bool,
+    },
+    /// Mobile users (EtMobileUsers)
+    Users {
+        #[command(flatten)]
+        from_file: FromFile,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FromFile {
+    /// CSV with a heading, or JSON lines
+    file: PathBuf,
+    /// Only check the rows, and say what would be done
+    #[arg(long)]
+    dry_run: bool,
+    /// Where rows go that cannot be taken [default: FILE.rejected.jsonl]
+    #[arg(long, value_name = "FILE")]
+    rejects: Option<PathBuf>,
+    #[command(flatten)]
+    why: Why,
+    /// What stands between the fields of a CSV; \t for a tab
+    #[arg(long, value_name = "CHARACTER", default_value = ",", value_parser = delimiter)]
+    delimiter: u8,
+}
+
+fn delimiter(text: &str) -> Result<u8, String> {
+    match text.as_bytes() {
+        b"\\t" => Ok(b'\t'),
+        [one] if one.is_ascii() => Ok(*one),
+        _ => Err("give one character, or \\t".to_owned()),
+    }
+}
+
+impl FromFile {
+    fn reject_path(&self) -> PathBuf {
+        self.rejects.clone().unwrap_or_else(|| {
+            let mut path = self.file.clone().into_os_string();
+            path.push(".rejected.jsonl");
+            path.into()
+        })
+    }
+}
+
+impl ImportCommand {
+    fn source(&self) -> &FromFile {
+        match self {
+            ImportCommand::Messages { from_file, .. } | ImportCommand::Users { from_file } => {
+                from_file
+            }
+        }
+    }
+
+    /// Opens the file before the process becomes the owner of the data: it is the caller's to read.
+    pub(super) fn open_input(&self) -> Result<Option<File>, Failure> {
+        privilege::open_input(&self.source().file)
+    }
+
+    /// Takes away a reject file that nothing was written into.
+    pub(super) fn tidy(&self) {
+        let path = self.source().reject_path();
+        if std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() == 0) {
+            let _ = std::fs::remove_file(&path);
+        }
+    }
+
+    /// The file that the process, when it is the owner of the data, has to be able to write.
+    pub(super) fn writes(&self) -> Option<PathBuf> {
+        let from_file = self.source();
+        (!from_file.dry_run).then(|| from_file.reject_path())
+    }
+}
+
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    dry_run: bool,
+    read: u64,
+    imported: u64,
+    already_there: u64,
+    rejected: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reject_file: Option<String>,
+    /// Senders of messages that are no business users here: nobody can see what they sent but its
+    /// recipients.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unknown_senders: Option<u64>,
+}
+
+pub(super) async fn run(
+    setup: &Setup,
+    command: ImportCommand,
+    input: Option<File>,
+) -> Result<(), Failure> {
+    let from_file = command.source();
+    let input = privilege::input(input, &from_file.file)?;
+    let length = input.metadata().map_or(0, |metadata| metadata.len());
+    let broken = |error: rows::Broken| {
+        Failure::new(Kind::Failed, format!("{}: {error}", from_file.file.display()))
+            .hint("what came before is imported; repair the file and run the same again")
+    };
+    let mut rows = Rows::open(input, from_file.delimiter).map_err(broken)?;
+    let mut rejects = Rejects::open(from_file)?;
+    let opened = opened::open(setup).await?;
+    let bar = progress(length);
+    let result = async {
+        let mut import = Import::new(&opened.app, &command).await?;
+        while let Some(row) = rows.next().map_err(broken)? {
+            import.take(row, &mut rejects).await?;
+            bar.set_position(rows.position());
+        }
+        import.store(&mut rejects).await?;
+        import.record(&setup.by(&from_file.why)?).await?;
+        Ok(import.report)
+    }
+    .await;
+    bar.finish_and_clear();
+    let rejected = rejects.close()?;
+    let mut report = opened.close(result).await?;
+    report.reject_file = rejected.map(|path| path.display().to_string());
+    setup.output.record(&report);
+    if let Some(unknown @ 1..) = report.unknown_senders {
+        setup.output.note(&format!(
+            "{unknown} senders are no business users here: only recipients see what they sent; \
+             --from USER gives it to one"
+        ));
+    }
+    match report.reject_file {
+        _ if report.rejected == 0 => Ok(()),
+        Some(path) => Err(Failure::new(
+            Kind::Partly,
+            format!("{} of {} rows were rejected", report.rejected, report.read),
+        )
+        .hint(format!("see {path}; repaired, it can be imported itself"))),
+        None => Err(Failure::new(
+            Kind::Partly,
+            format!("{} of {} rows would be rejected", report.rejected, report.read),
+        )
+        .hint("without --dry-run they are written into a file, with their reasons")),
+    }
+}
+
+/// Rows on their way into the database.
+struct Import<'a> {
+    app: &'a App,
+    command: &'a ImportCommand,
+    sender: Option<UserId>,
+    senders: Senders,
+    waiting: Vec<(rows::Row, Item)>,
+    report: Report,
+}
+
+#[derive(Default)]
+struct Senders {
+    known: std::collections::HashSet<UserId>,
+    unknown: std::collections::HashSet<UserId>,
+}
+
+enum Item {
+    Message(Box<ImportedMessage>),
+    Mobile(MobileUser),
+}
+
+impl<'a> Import<'a> {
+    async fn new(app: &'a App, command: &'a ImportCommand) -> Result<Import<'a>, Failure> {
+        let sender = match command {
+            ImportCommand::Messages { from: Some(name), .. } => Some(app.find_user(name).await?.id),
+            _ => None,
+        };
+        let dry_run = command.source().dry_run;
+        Ok(Import {
+            app,
+            command,
+            sender,
+            senders: Senders::default(),
+            waiting: Vec::new(),
+            report: Report { dry_run, ..Report::default() },
+        })
+    }
+
+    /// In the audit log, unless nothing was done.
+    async fn record(&self, by: &By) -> Result<(), Failure> {
+        if !self.report.dry_run {
+            let users = matches!(self.command, ImportCommand::Users { .. });
+            let (imported, rejected) = (self.report.imported, self.report.rejected);
+            self.app.record_import(by, users, imported, rejected).await?;
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, row: rows::Row, rejects: &mut Rejects) -> Result<(), Failure> {
+        self.report.read += 1;
+        match self.read(&row) {
+            Ok(item) => self.waiting.push((row, item)),
+            Err(reason) => self.reject(&row, &reason, rejects)?,
+        }
+        if self.waiting.len() >= AT_ONCE {
+            self.store(rejects).await?;
+        }
+        Ok(())
+    }
+
+    fn read(&self, row: &rows::Row) -> Result<Item, String> {
+        let mut source = SourceRow::default();
+        for (name, value) in row.values.as_ref().map_err(Clone::clone)? {
+            match value {
+                Value::Null => {}
+                Value::String(text) => source.put(name, text),
+                Value::Number(_) | Value::Bool(_) => source.put(name, &value.to_string()),
+                Value::Array(_) | Value::Object(_) => {}
+            }
+        }
+        match self.command {
+            ImportCommand::Messages { new_ids, .. } => {
+                let ids = if *new_ids { Ids::Derive } else { Ids::Keep };
+                let message = self.app.imported_message(&source, self.sender, ids)?;
+                Ok(Item::Message(Box::new(message)))
+            }
+            ImportCommand::Users { .. } => self.app.imported_mobile(&source).map(Item::Mobile),
+        }
+    }
+
+    async fn store(&mut self, rejects: &mut Rejects) -> Result<(), Failure> {
+        let (mut messages, mut mobiles, mut rows) = (Vec::new(), Vec::new(), Vec::new());
+        for (row, item) in std::mem::take(&mut self.waiting) {
+            rows.push(row);
+            match item {
+                Item::Message(message) => messages.push(*message),
+                Item::Mobile(mobile) => mobiles.push(mobile),
+            }
+        }
+        self.settle_senders(&mut messages).await?;
+        let dry_run = self.report.dry_run;
+        let mut fates = Vec::new();
+        if !messages.is_empty() {
+            fates = self.app.import_messages(&messages, dry_run).await?;
+        }
+        if !mobiles.is_empty() {
+            fates = self.app.import_mobiles(&mobiles, dry_run).await?;
+        }
+        for (row, fate) in rows.iter().zip(fates) {
+            match fate {
+                Fate::New => self.report.imported += 1,
+                Fate::There => self.report.already_there += 1,
+                Fate::Refused(reason) => self.reject(row, &reason, rejects)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// What is of nobody here becomes `--from`'s; without it, it is counted.
+    async fn settle_senders(&mut self, messages: &mut [ImportedMessage]) -> Result<(), Failure> {
+        let known = |senders: &Senders, id: &UserId| {
+            senders.known.contains(id) || senders.unknown.contains(id)
+        };
+        let mut new: Vec<UserId> = messages.iter().map(|m| m.sender).collect();
+        new.sort();
+        new.dedup();
+        new.retain(|id| !known(&self.senders, id));
+        if self.senders.known.len() + self.senders.unknown.len() + new.len() > MOST_SENDERS {
+            self.senders = Senders::default();
+        }
+        if !new.is_empty() {
+            let there = self.app.known_users(&new).await?;
+            self.senders.unknown.extend(new.iter().filter(|id| !there.contains(id)));
+            self.senders.known.extend(there);
+        }
+        match self.sender {
+            Some(sender) => {
+                for message in messages {
+                    if self.senders.unknown.contains(&message.sender) {
+                        message.sender = sender;
+                    }
+                }
+            }
+            None if !messages.is_empty() => {
+                self.report.unknown_senders = Some(self.senders.unknown.len() as u64);
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn reject(
+        &mut self,
+        row: &rows::Row,
+        reason: &str,
+        rejects: &mut Rejects,
+    ) -> Result<(), Failure> {
+        self.report.rejected += 1;
+        rejects.put(row, reason)
+    }
+}
+
+/// Where rows go that cannot be taken; removed again if there are none.
+struct Rejects {
+    file: Option<BufWriter<File>>,
+    path: PathBuf,
+    count: u64,
+}
+
+impl Rejects {
+    fn open(from_file: &FromFile) -> Result<Rejects, Failure> {
+        let path = from_file.reject_path();
+        let mut file = None;
+        if !from_file.dry_run {
+            // It holds what it was given: phone numbers and messages.
+            let mut options = File::options();
+            options.write(true).create(true).truncate(true).mode(0o600);
+            let opened = options.open(&path).map_err(|error| unwritten(&path, &error))?;
+            file = Some(BufWriter::new(opened));
+        }
+        Ok(Rejects { file, path, count: 0 })
+    }
+
+    /// The row as it was read, so that the file can be imported when it is repaired.
+    fn put(&mut self, row: &rows::Row, reason: &str) -> Result<(), Failure> {
+        self.count += 1;
+        let Some(file) = &mut self.file else { return Ok(()) };
+        let mut line = Map::new();
+        line.insert("line".to_owned(), row.line.into());
+        line.insert("reason".to_owned(), reason.into());
+        if let Ok(values) = &row.values {
+            line.extend(values.iter().map(|(name, value)| (name.clone(), value.clone())));
+        }
+        let written = writeln!(file, "{}", Value::Object(line));
+        written.map_err(|error| unwritten(&self.path, &error))
+    }
+
+    /// The file, if there is anything in it.
+    fn close(self) -> Result<Option<PathBuf>, Failure> {
+        let Some(mut file) = self.file else { return Ok(None) };
+        if self.count == 0 {
+            drop(file);
+            let _ = std::fs::remove_file(&self.path);
+            return Ok(None);
+        }
+        let done = file.flush().and_then(|()| file.get_ref().sync_all());
+        done.map_err(|error| unwritten(&self.path, &error))?;
+        Ok(Some(self.path))
+    }
+}
+
+fn unwritten(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(Kind::Failed, format!("{} cannot be written: {error}", path.display()))
+        .hint("choose another file with --rejects")
+}
+
+/// Drawn on a terminal only.
+fn progress(length: u64) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(length);
+    let style = "{bar:40} {bytes}/{total_bytes} ({bytes_per_sec}, {eta} left)";
+    if let Ok(style) = ProgressStyle::with_template(style) {
+        bar.set_style(style);
+    }
+    bar
+}

@@ -1,0 +1,232 @@
+//! The database as a whole: one moment of it written out, and another one put in its place.
+//!
+//! The rows go through `pg_dump` and `pg_restore`. This module gives them the moment, knows what has to
+//! come out again, and makes, swaps and drops databases.
+
+mod programs;
+
+use std::collections::BTreeMap;
+
+use time::{Date, Month};
+
+use super::{Client, Error, Store, books, pool::Target};
+
+pub use programs::{ProgramError, Programs};
+
+/// What a backup holds, by which a restored one is judged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contents {
+    /// Rows by table.
+    pub tables: BTreeMap<String, i64>,
+    /// Messages that the books could not account for.
+    pub unaccounted: u64,
+}
+
+/// One moment of the database, for as long as this lives.
+pub struct Snapshot {
+    _client: deadpool_postgres::ClientWrapper,
+    /// What Postgres calls it.
+    pub id: String,
+    /// What there was.
+    pub contents: Contents,
+    /// The newest migration that was applied; 0 for none.
+    pub schema: i32,
+}
+
+/// Reading everything takes its time, and reads no index.
+const WHOLE: &str = "SET enable_seqscan = on; SET enable_bitmapscan = on; SET enable_hashjoin = on; \
+     SET enable_mergejoin = on; SET statement_timeout = 0; SET lock_timeout = 0; \
+     SET idle_in_transaction_session_timeout = 0";
+
+/// Holds on to this moment.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn snapshot(store: &Store) -> Result<Snapshot, Error> {
+    let client = deadpool_postgres::Object::take(store.client().await?);
+    client.batch_execute(WHOLE).await?;
+    client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    let id = client.query_one("SELECT pg_export_snapshot()", &[]).await?.try_get(0)?;
+    let schema = schema(&client).await?;
+    let contents = contents_in(&client).await?;
+    Ok(Snapshot { _client: client, id, contents, schema })
+}
+
+/// What a database holds now.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn contents(store: &Store) -> Result<Contents, Error> {
+    let client = deadpool_postgres::Object::take(store.client().await?);
+    client.batch_execute(WHOLE).await?;
+    contents_in(&client).await
+}
+
+async fn exists(client: &tokio_postgres::Client, table: &str) -> Result<bool, Error> {
+    let sql = "SELECT to_regclass($1::text) IS NOT NULL";
+    Ok(client.query_one(sql, &[&table]).await?.try_get(0)?)
+}
+
+async fn schema(client: &tokio_postgres::Client) -> Result<i32, Error> {
+    if !exists(client, "schema_migrations").await? {
+        return Ok(0);
+    }
+    let sql = "SELECT coalesce(max(version), 0) FROM schema_migrations";
+    Ok(client.query_one(sql, &[]).await?.try_get(0)?)
+}
+
+async fn contents_in(client: &tokio_postgres::Client) -> Result<Contents, Error> {
+    let sql = "SELECT relname::text, quote_ident(relname) FROM pg_class
+               WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace ORDER BY 1";
+    let mut tables = BTreeMap::new();
+    for row in client.query(sql, &[]).await? {
+        let (name, quoted): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        let sql = format!("SELECT count(*) FROM {quoted}");
+        tables.insert(name, client.query_one(&sql, &[]).await?.try_get(0)?);
+    }
+    let mut unaccounted = 0;
+    // An older schema has no books.
+    if tables.contains_key("ledger_days") {
+        let beginning = Date::from_calendar_date(1970, Month::January, 1);
+        let beginning = beginning.map_err(|error| Error::Other(error.to_string()))?;
+        let days = books::days_in(client, beginning).await?;
+        unaccounted = days.iter().map(|day| day.missing().unsigned_abs()).sum();
+    }
+    Ok(Contents { tables, unaccounted })
+}
+
+/// Whether there is anything in a database that somebody would miss.
+pub fn is_empty(contents: &Contents) -> bool {
+    ["business_users", "mobile_users", "messages", "conversations"]
+        .iter()
+        .all(|table| contents.tables.get(*table).copied().unwrap_or_default() == 0)
+}
+
+/// Who works on a database: processes that gave a sign of life within the last ten seconds, as host and
+/// number.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn working(client: &Client) -> Result<Vec<String>, Error> {
+    if !exists(client, "nodes").await? {
+        return Ok(Vec::new());
+    }
+    let sql = "SELECT role || ' on ' || host || ', process ' || pid FROM nodes
+               WHERE seen_at > now() - make_interval(secs => $1) ORDER BY 1";
+    let silent = super::nodes::SILENT_FOR.as_secs_f64();
+    let rows = client.query(sql, &[&silent]).await?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
+/// Nothing of before is at work any more: no process, no lease, no connection.
+const AT_REST: &str = "
+    DELETE FROM nodes;
+    UPDATE runs SET stopped_at = alive_at WHERE stopped_at IS NULL;
+    UPDATE jobs SET leased = false, run_at = now() WHERE leased;
+    UPDATE recipients SET disconnected_at = now(), disconnect_reason = 'restored from a backup'
+    WHERE disconnected_at IS NULL";
+
+/// Takes away what a restored database says of processes and connections that are gone.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn put_to_rest(client: &Client) -> Result<(), Error> {
+    client.batch_execute(&format!("BEGIN; {AT_REST}; COMMIT")).await?;
+    Ok(())
+}
+
+/// The server's other databases, seen from one that is nobody's.
+pub struct Databases {
+    store: Store,
+    own: String,
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Names of scratch databases begin with this.
+const SCRATCH: &str = "esh3ar_verify_";
+
+impl Databases {
+    /// Those beside the target's.
+    ///
+    /// # Errors
+    /// Only when no pool can be built.
+    pub fn beside(target: &Target) -> Result<Databases, Error> {
+        let own = target.get_dbname().or(target.get_user()).unwrap_or("esh3ar").to_owned();
+        let mut maintenance = target.clone();
+        maintenance.dbname("postgres");
+        Ok(Databases { store: Store::new(maintenance, 1)?, own })
+    }
+
+    /// The target's own name.
+    pub fn own(&self) -> &str {
+        &self.own
+    }
+
+    /// A name for a database that only lives for a check.
+    pub fn scratch_name() -> String {
+        format!("{SCRATCH}{}", std::process::id())
+    }
+
+    async fn run(&self, sql: &str) -> Result<(), Error> {
+        let client = self.store.client().await?;
+        client.batch_execute("SET statement_timeout = 0").await?;
+        Ok(client.batch_execute(sql).await?)
+    }
+
+    /// Makes an empty one, and drops what earlier checks that were cut off have left.
+    ///
+    /// # Errors
+    /// Any failure of the database; such as that it may not be done.
+    pub async fn create(&self, name: &str) -> Result<(), Error> {
+        let client = self.store.client().await?;
+        let sql = "SELECT datname::text FROM pg_database d WHERE datname LIKE $1 || '%'
+                   AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.datname = d.datname)";
+        let left: Vec<String> = client
+            .query(sql, &[&SCRATCH])
+            .await?
+            .iter()
+            .map(|row| row.try_get(0))
+            .collect::<Result<_, _>>()?;
+        drop(client);
+        for old in left {
+            // Another check may just have begun with it; then it stays.
+            let _ = self.run(&format!("DROP DATABASE IF EXISTS {}", quoted(&old))).await;
+        }
+        let name = quoted(name);
+        self.run(&format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")).await?;
+        // The details of an error are whole rows. Where that may not be set it is the owner's choice.
+        let _ = self.run(&format!("ALTER DATABASE {name} SET log_error_verbosity = terse")).await;
+        Ok(())
+    }
+
+    /// Drops one.
+    ///
+    /// # Errors
+    /// Any failure of the database.
+    pub async fn drop(&self, name: &str) -> Result<(), Error> {
+        self.run(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quoted(name))).await
+    }
+
+    /// Puts a database in the place of the target's, which is kept under another name. Nobody may be
+    /// connected to either.
+    ///
+    /// # Errors
+    /// Any failure of the database; then everything is called as it was.
+    pub async fn swap(&self, new: &str, kept: &str) -> Result<(), Error> {
+        let (own, new, kept) = (quoted(&self.own), quoted(new), quoted(kept));
+        self.run(&format!("ALTER DATABASE {own} RENAME TO {kept}")).await?;
+        let renamed = self.run(&format!("ALTER DATABASE {new} RENAME TO {own}")).await;
+        if renamed.is_err() {
+            self.run(&format!("ALTER DATABASE {kept} RENAME TO {own}")).await?;
+        }
+        renamed
+    }
+
+    /// Closes the connections.
+    pub fn close(&self) {
+        self.store.close();
+    }
+}

@@ -1,0 +1,199 @@
+//! `pg_dump` and `pg_restore`, of the server's version or a newer one. What goes through them is a stream.
+
+use std::{
+    io::{Read, Write},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread::JoinHandle,
+};
+
+use tokio_postgres::config::{Host, SslMode};
+
+use crate::store::{embedded, pool::Target};
+
+/// Why the rows did not go through.
+#[derive(Debug, thiserror::Error)]
+pub enum ProgramError {
+    /// They are not installed.
+    #[error("pg_dump and pg_restore of Postgres {0} or newer were not found")]
+    NotFound(u32),
+    /// One cannot be run, or fed.
+    #[error("{program}: {why}")]
+    Broken {
+        /// Which.
+        program: &'static str,
+        /// Why.
+        why: String,
+    },
+}
+
+/// The programs, and the way to the server.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    folder: PathBuf,
+    environment: Vec<(&'static str, String)>,
+}
+
+/// Lines of an error that are kept.
+const MOST_LINES: usize = 5;
+
+fn broken(program: &'static str, error: &dyn std::fmt::Display) -> ProgramError {
+    ProgramError::Broken { program, why: error.to_string() }
+}
+
+impl Programs {
+    /// Finds those for a server of this version (such as `15.18`).
+    ///
+    /// # Errors
+    /// [`ProgramError::NotFound`].
+    pub fn find(
+        bin_dir: Option<&Path>,
+        server: &str,
+        target: &Target,
+    ) -> Result<Programs, ProgramError> {
+        let major = major(server);
+        let text = major.to_string();
+        let folder = embedded::folder_with(bin_dir, Some(&text), &["pg_dump", "pg_restore"])
+            .filter(|folder| version(&folder.join("pg_dump")) >= major)
+            .ok_or(ProgramError::NotFound(major))?;
+        Ok(Programs { folder, environment: environment(target) })
+    }
+
+    fn command(&self, program: &str, database: &str) -> Command {
+        let mut command = Command::new(self.folder.join(program));
+        command
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("LANG", "C.UTF-8")
+            // Not among the arguments: everybody on the machine can read those.
+            .envs(self.environment.iter().map(|(name, value)| (*name, value)))
+            .env("PGDATABASE", database)
+            .current_dir("/")
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Writes a database, as it was at a moment, into `out`.
+    ///
+    /// # Errors
+    /// It cannot be read or written whole.
+    pub fn dump(
+        &self,
+        database: &str,
+        snapshot: &str,
+        out: &mut impl Write,
+    ) -> Result<u64, ProgramError> {
+        const NAME: &str = "pg_dump";
+        let mut child = self
+            .command(NAME, database)
+            .args(["--format=custom", "--compress=1", "--no-owner", "--no-privileges"])
+            .arg(format!("--snapshot={snapshot}"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| broken(NAME, &error))?;
+        let errors = errors_of(&mut child);
+        let copied = child.stdout.take().map(|mut rows| std::io::copy(&mut rows, out));
+        let copied = copied.unwrap_or(Ok(0));
+        end(NAME, child, errors, copied.is_err())?;
+        copied.map_err(|error| broken(NAME, &error))
+    }
+
+    /// Fills an empty database with what [`Programs::dump`] wrote.
+    ///
+    /// # Errors
+    /// It cannot be read or stored whole.
+    pub fn restore(&self, database: &str, rows: &mut impl Read) -> Result<(), ProgramError> {
+        const NAME: &str = "pg_restore";
+        let mut child = self
+            .command(NAME, database)
+            .args(["--format=custom", "--exit-on-error", "--no-owner", "--no-privileges"])
+            .arg(format!("--dbname={database}"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(|error| broken(NAME, &error))?;
+        let errors = errors_of(&mut child);
+        let copied = child.stdin.take().map(|mut to| std::io::copy(rows, &mut to));
+        let copied = copied.unwrap_or(Ok(0));
+        // When it ends early, what it says of it tells more than that it did not read on.
+        end(NAME, child, errors, false)?;
+        copied.map_err(|error| broken(NAME, &error))?;
+        // What it did not ask for belongs to the stream all the same.
+        std::io::copy(rows, &mut std::io::sink()).map_err(|error| broken(NAME, &error))?;
+        Ok(())
+    }
+}
+
+/// Reads what a program complains of while it runs, so that it never waits for a reader.
+fn errors_of(child: &mut Child) -> Option<JoinHandle<String>> {
+    let mut stream = child.stderr.take()?;
+    Some(std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = (&mut stream).take(64 * 1024).read_to_end(&mut bytes);
+        let _ = std::io::copy(&mut stream, &mut std::io::sink());
+        // Its own lines only: others quote rows, with phone numbers and what people write.
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let own = text.lines().filter(|line| line.starts_with("pg_"));
+        own.take(MOST_LINES).collect::<Vec<_>>().join("; ")
+    }))
+}
+
+fn end(
+    program: &'static str,
+    mut child: Child,
+    errors: Option<JoinHandle<String>>,
+    cut_off: bool,
+) -> Result<(), ProgramError> {
+    if cut_off {
+        let _ = child.kill();
+    }
+    let status = child.wait().map_err(|error| broken(program, &error))?;
+    let text = errors.and_then(|errors| errors.join().ok()).unwrap_or_default();
+    if status.success() || cut_off {
+        return Ok(());
+    }
+    let why = if text.is_empty() { status.to_string() } else { text };
+    Err(ProgramError::Broken { program, why })
+}
+
+/// The first number of a version.
+fn major(version: &str) -> u32 {
+    let digits: String = version.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap_or_default()
+}
+
+/// "pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)"
+fn version(program: &Path) -> u32 {
+    let output = Command::new(program).arg("--version").output();
+    let text = output.map(|output| output.stdout).unwrap_or_default();
+    String::from_utf8_lossy(&text).split(' ').nth(2).map_or(0, major)
+}
+
+/// What the programs' library is told of a server.
+fn environment(target: &Target) -> Vec<(&'static str, String)> {
+    let mut environment = Vec::new();
+    let hosts = target.get_hosts().iter().map(|host| match host {
+        Host::Tcp(name) => name.clone(),
+        Host::Unix(path) => path.display().to_string(),
+    });
+    environment.push(("PGHOST", hosts.collect::<Vec<_>>().join(",")));
+    let ports: Vec<String> = target.get_ports().iter().map(ToString::to_string).collect();
+    if !ports.is_empty() {
+        environment.push(("PGPORT", ports.join(",")));
+    }
+    if let Some(user) = target.get_user() {
+        environment.push(("PGUSER", user.to_owned()));
+    }
+    if let Some(password) = target.get_password() {
+        environment.push(("PGPASSWORD", String::from_utf8_lossy(password).into_owned()));
+    }
+    let mode = match target.get_ssl_mode() {
+        SslMode::Disable => "disable",
+        SslMode::Require => "require",
+        _ => "prefer",
+    };
+    environment.push(("PGSSLMODE", mode.to_owned()));
+    environment.push(("PGAPPNAME", "esh3ar backup".to_owned()));
+    environment
+}

@@ -1,0 +1,92 @@
+//! Messages that are removed on purpose: the books know of each, and conversations stay right.
+
+use time::OffsetDateTime;
+
+use super::Error;
+use crate::domain::ConversationId;
+
+/// The part of a statement that counts the messages of `gone` (`business`, `created_at`) as erased, in the
+/// transaction that removes them: the books then balance at every moment.
+pub(super) const COUNTED: &str = "
+    counted AS (
+        INSERT INTO ledger_days AS l (business_user_id, day, slot, accepted, erased)
+        SELECT business, (created_at AT TIME ZONE 'UTC')::date, pg_backend_pid() % 16, 0, count(*)
+        FROM gone GROUP BY 1, 2 ORDER BY 1, 2
+        ON CONFLICT (business_user_id, day, slot)
+        DO UPDATE SET erased = l.erased + excluded.erased)";
+
+/// What hangs on the messages of a part of a statement and goes with them, each counted.
+pub(super) const WITH_THEM: &str = "
+    (SELECT count(*) FROM delivery_events e WHERE e.message_id IN (SELECT id FROM old)),
+    (SELECT count(*) FROM dead_letters d WHERE d.message_id IN (SELECT id FROM old)),
+    (SELECT count(*) FROM jobs j WHERE j.message_id IN (SELECT id FROM old)),
+    (SELECT count(*) FROM media_attachments a WHERE a.message_id IN (SELECT id FROM old))";
+
+/// How much is gone.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Gone {
+    pub(super) messages: i64,
+    pub(super) events: i64,
+    pub(super) dead_letters: i64,
+    pub(super) jobs: i64,
+    pub(super) attachments: i64,
+}
+
+impl Gone {
+    /// Reads `count(*)` of `gone` and [`WITH_THEM`], in this order.
+    pub(super) fn read(row: &tokio_postgres::Row) -> Result<Gone, Error> {
+        Ok(Gone {
+            messages: row.try_get(0)?,
+            events: row.try_get(1)?,
+            dead_letters: row.try_get(2)?,
+            jobs: row.try_get(3)?,
+            attachments: row.try_get(4)?,
+        })
+    }
+}
+
+/// Removes the beginning of a conversation up to the first message of which `old` does not hold (`m` is
+/// the message, `$2` the time), at most `limit` messages, and takes them from both unread counts.
+pub(super) async fn beginning(
+    transaction: &deadpool_postgres::Transaction<'_>,
+    id: ConversationId,
+    old: &str,
+    before: OffsetDateTime,
+    limit: i64,
+) -> Result<Gone, Error> {
+    // The lock comes first: nothing is said or read in it meanwhile.
+    let lock =
+        transaction.prepare_cached("SELECT id FROM conversations WHERE id = $1 FOR UPDATE").await?;
+    transaction.query_opt(&lock, &[&id.0]).await?;
+    let sql = format!(
+        "WITH beginning AS (
+             SELECT m.id, m.seq, {old} AS old FROM messages m
+             WHERE m.conversation_id = $1 ORDER BY m.seq LIMIT $3),
+         old AS (
+             SELECT b.id FROM beginning b WHERE b.seq <
+                 (SELECT coalesce(min(seq), 9223372036854775807) FROM beginning WHERE NOT old)),
+         gone AS (
+             DELETE FROM messages m USING old WHERE m.id = old.id
+             RETURNING coalesce(m.sender_user_id, m.recipient_user_id) AS business, m.created_at,
+                       m.status <> 3 AND m.recipient_user_id IS NOT NULL AS by_business,
+                       m.status <> 3 AND m.recipient_phone IS NOT NULL AS by_mobile),
+         {COUNTED}
+         SELECT count(*), {WITH_THEM}, count(*) FILTER (WHERE by_business),
+                count(*) FILTER (WHERE by_mobile) FROM gone"
+    );
+    let statement = transaction.prepare_cached(&sql).await?;
+    let row = transaction.query_one(&statement, &[&id.0, &before, &limit]).await?;
+    let gone = Gone::read(&row)?;
+    if gone.messages > 0 {
+        let (business, mobile): (i64, i64) = (row.try_get(5)?, row.try_get(6)?);
+        // Also without a change of counts: the row's version tells caches that they are behind.
+        let statement = transaction
+            .prepare_cached(
+                "UPDATE conversations SET unread_business = unread_business - $2::int8::int4,
+                        unread_mobile = unread_mobile - $3::int8::int4 WHERE id = $1",
+            )
+            .await?;
+        transaction.execute(&statement, &[&id.0, &business, &mobile]).await?;
+    }
+    Ok(gone)
+}

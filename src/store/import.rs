@@ -1,0 +1,155 @@
+//! What another system had, stored as it was there: with its ids, so that a second time changes nothing.
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{
+    Client, Error,
+    accounts::{MobileStatus, MobileUser},
+};
+use crate::domain::{MessageId, Party, Phone, Priority, Status, UserId};
+
+/// A message of another system. It becomes one-way.
+#[derive(Clone, Debug)]
+pub struct ImportedMessage {
+    /// Its id there, or one made from it.
+    pub id: MessageId,
+    /// Who sent it.
+    pub sender: UserId,
+    /// To whom.
+    pub recipient: Phone,
+    /// Its subject.
+    pub subject: Option<String>,
+    /// What it says.
+    pub content: String,
+    /// How far it came.
+    pub status: Status,
+    /// Its priority.
+    pub priority: Priority,
+    /// How often it was tried again.
+    pub retry_count: i16,
+    /// Why it failed.
+    pub failure_reason: Option<String>,
+    /// When it was accepted.
+    pub created_at: OffsetDateTime,
+    /// When it was sent.
+    pub sent_at: Option<OffsetDateTime>,
+    /// When it was delivered.
+    pub delivered_at: Option<OffsetDateTime>,
+    /// When it was read.
+    pub read_at: Option<OffsetDateTime>,
+}
+
+// What waits is parked: its recipient's next connect finds it.
+const MESSAGES: &str = "
+    INSERT INTO messages (id, sender_user_id, recipient_phone, subject, content, status, priority,
+                          partition, retry_count, failure_reason, created_at, sent_at, delivered_at,
+                          read_at)
+    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::int2[],
+                         $7::int2[], $8::int2[], $9::int2[], $10::text[], $11::timestamptz[],
+                         $12::timestamptz[], $13::timestamptz[], $14::timestamptz[])
+    ON CONFLICT (id) DO NOTHING RETURNING id";
+
+/// Stores messages that are not there yet, all in one statement. Returns the ids of those.
+///
+/// # Errors
+/// Any failure of the database; then none of them is stored.
+pub async fn messages(client: &Client, batch: &[ImportedMessage]) -> Result<Vec<MessageId>, Error> {
+    fn column<'a, T>(
+        batch: &'a [ImportedMessage],
+        value: impl Fn(&'a ImportedMessage) -> T,
+    ) -> Vec<T> {
+        batch.iter().map(value).collect()
+    }
+    let statement = client.prepare_cached(MESSAGES).await?;
+    let rows = client
+        .query(
+            &statement,
+            &[
+                &column(batch, |m| m.id.0),
+                &column(batch, |m| m.sender.0),
+                &column(batch, |m| m.recipient.as_str()),
+                &column(batch, |m| m.subject.as_deref()),
+                &column(batch, |m| m.content.as_str()),
+                &column(batch, |m| m.status as i16),
+                &column(batch, |m| m.priority as i16),
+                &column(batch, |m| Party::Mobile(m.recipient.clone()).partition()),
+                &column(batch, |m| m.retry_count),
+                &column(batch, |m| m.failure_reason.as_deref()),
+                &column(batch, |m| m.created_at),
+                &column(batch, |m| m.sent_at),
+                &column(batch, |m| m.delivered_at),
+                &column(batch, |m| m.read_at),
+            ],
+        )
+        .await?;
+    rows.iter().map(|row| Ok(MessageId(row.try_get(0)?))).collect()
+}
+
+/// Which of these messages are stored.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn stored_messages(client: &Client, ids: &[MessageId]) -> Result<Vec<MessageId>, Error> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    let statement = client.prepare_cached("SELECT id FROM messages WHERE id = ANY ($1)").await?;
+    let rows = client.query(&statement, &[&ids]).await?;
+    rows.iter().map(|row| Ok(MessageId(row.try_get(0)?))).collect()
+}
+
+/// Which of these are business users.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn known_users(client: &Client, ids: &[UserId]) -> Result<Vec<UserId>, Error> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    let statement =
+        client.prepare_cached("SELECT id FROM business_users WHERE id = ANY ($1)").await?;
+    let rows = client.query(&statement, &[&ids]).await?;
+    rows.iter().map(|row| Ok(UserId(row.try_get(0)?))).collect()
+}
+
+/// Stores mobile users that are not there yet, by id or number, all in one statement. Returns the
+/// numbers of those.
+///
+/// # Errors
+/// Any failure of the database; then none of them is stored.
+pub async fn mobiles(client: &Client, batch: &[MobileUser]) -> Result<Vec<Phone>, Error> {
+    let ids: Vec<Uuid> = batch.iter().map(|user| user.id.0).collect();
+    let phones: Vec<&str> = batch.iter().map(|user| user.phone.as_str()).collect();
+    let statuses: Vec<i16> = batch.iter().map(|user| user.status as i16).collect();
+    let times: Vec<OffsetDateTime> = batch.iter().map(|user| user.created_at).collect();
+    let statement = client
+        .prepare_cached(
+            "INSERT INTO mobile_users (id, phone, status, created_at) \
+             SELECT * FROM unnest($1::uuid[], $2::text[], $3::int2[], $4::timestamptz[]) \
+             ON CONFLICT DO NOTHING RETURNING phone",
+        )
+        .await?;
+    let rows = client.query(&statement, &[&ids, &phones, &statuses, &times]).await?;
+    rows.iter().map(|row| Ok(Phone::from_stored(row.try_get(0)?))).collect()
+}
+
+/// Which of these phones have a mobile user.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn stored_mobiles(client: &Client, phones: &[Phone]) -> Result<Vec<Phone>, Error> {
+    let phones: Vec<&str> = phones.iter().map(Phone::as_str).collect();
+    let statement =
+        client.prepare_cached("SELECT phone FROM mobile_users WHERE phone = ANY ($1)").await?;
+    let rows = client.query(&statement, &[&phones]).await?;
+    rows.iter().map(|row| Ok(Phone::from_stored(row.try_get(0)?))).collect()
+}
+
+impl MobileStatus {
+    /// The status of a stored number.
+    pub fn from_number(number: i16) -> Option<MobileStatus> {
+        match number {
+            0 => Some(MobileStatus::Pending),
+            1 => Some(MobileStatus::Verified),
+            2 => Some(MobileStatus::Rejected),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,419 @@
+//! Everything that is stored of one phone number: found, and erased.
+//!
+//! Whatever table gets a phone number has to be named here, in [`count`] and in an erasing statement.
+
+use time::OffsetDateTime;
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+
+use super::{
+    Client, Error,
+    erased::{self, Gone},
+    rows,
+    story::Event,
+};
+use crate::domain::{ConversationId, MessageId, Phone};
+
+/// How many rows of each kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// To it and from it, one-way and chat.
+    pub messages: i64,
+    /// The unusual steps of those messages' ways.
+    pub events: i64,
+    /// What was given up of them.
+    pub dead_letters: i64,
+    /// Work about them.
+    pub jobs: i64,
+    /// With every business.
+    pub conversations: i64,
+    /// Of those messages, and uploaded by it.
+    pub attachments: i64,
+    /// Where pushes go.
+    pub devices: i64,
+    /// Access tokens.
+    pub tokens: i64,
+    /// Answers that name those messages.
+    pub idempotency_keys: i64,
+    /// When it was here last.
+    pub presence: i64,
+    /// The mobile user itself.
+    pub mobile_users: i64,
+    /// Entries of the audit log that name it; they stay, without the number.
+    pub audit_entries: i64,
+}
+
+impl Counts {
+    /// Each with its name.
+    pub fn named(&self) -> [(&'static str, i64); 12] {
+        [
+            ("messages", self.messages),
+            ("events", self.events),
+            ("deadLetters", self.dead_letters),
+            ("jobs", self.jobs),
+            ("conversations", self.conversations),
+            ("attachments", self.attachments),
+            ("devices", self.devices),
+            ("tokens", self.tokens),
+            ("idempotencyKeys", self.idempotency_keys),
+            ("presence", self.presence),
+            ("mobileUsers", self.mobile_users),
+            ("auditEntries", self.audit_entries),
+        ]
+    }
+
+    fn add(&mut self, gone: Gone) {
+        self.messages += gone.messages;
+        self.events += gone.events;
+        self.dead_letters += gone.dead_letters;
+        self.jobs += gone.jobs;
+        self.attachments += gone.attachments;
+    }
+}
+
+/// Some of these are found by no index: erasing is rare, and may read a table whole.
+const UNHURRIED: &str = "SET LOCAL enable_seqscan = on; SET LOCAL enable_bitmapscan = on; \
+                         SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on; \
+                         SET LOCAL statement_timeout = 600000";
+
+// Chat of a phone is found by its conversations: there is no index on who wrote it.
+const OF_IT: &str = "
+    of_it AS (
+        SELECT id FROM messages WHERE recipient_phone = $1 AND type = 0
+        UNION ALL
+        SELECT m.id FROM conversations c JOIN messages m ON m.conversation_id = c.id
+        WHERE c.phone = $1)";
+
+// An answer names what was sent. Keys live for a day: of the messages only the latest can be named.
+const ANSWERS: &str = "
+    SELECT k.user_id, k.key FROM idempotency_keys k
+    WHERE strpos(k.response, $1) > 0 OR EXISTS (
+        SELECT FROM messages m WHERE m.recipient_phone = $1
+        AND m.created_at BETWEEN k.created_at - interval '5 minutes'
+                             AND k.created_at + interval '5 minutes'
+        AND strpos(k.response, m.id::text) > 0)";
+
+// Work and dead letters that are about no message, and name the number in what they hold.
+const NAMES_IT: &str = "message_id IS NULL AND strpos(payload::text, $1) > 0";
+
+// Who looked at what has to be known for as long as the log is kept; whose it was, not.
+const IN_LOG: &str = "
+    (id IN (SELECT entry_id FROM audit_log_phones WHERE phone = $1) OR subject_phone = $1
+     OR actor = $1 OR subject_id = $1 OR strpos(coalesce(reason, ''), $1) > 0
+     OR strpos(details::text, $1) > 0)";
+
+/// Takes a number out of the audit log; its entries stay and show it masked.
+///
+/// # Errors
+/// Any failure of the database; then nothing has changed.
+pub async fn mask_audit_log(
+    client: &mut Client,
+    phone: &Phone,
+    counts: &mut Counts,
+) -> Result<(), Error> {
+    let transaction = client.transaction().await?;
+    transaction.batch_execute(UNHURRIED).await?;
+    let (phone, masked) = (phone.as_str(), phone.masked());
+    let mask = format!(
+        "UPDATE audit_log SET subject_phone = NULLIF(subject_phone, $1),
+                actor = replace(actor, $1, $2), subject_id = replace(subject_id, $1, $2),
+                reason = replace(reason, $1, $2), details = replace(details::text, $1, $2)::jsonb
+         WHERE {IN_LOG}"
+    );
+    let changed = transaction.execute(&mask, &[&phone, &masked]).await?;
+    transaction.execute("DELETE FROM audit_log_phones WHERE phone = $1", &[&phone]).await?;
+    transaction.commit().await?;
+    counts.audit_entries += i64::try_from(changed).unwrap_or(i64::MAX);
+    Ok(())
+}
+
+/// How much there is of a phone number.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn count(client: &mut Client, phone: &Phone) -> Result<Counts, Error> {
+    let transaction = client.transaction().await?;
+    transaction.batch_execute(&format!("{UNHURRIED}; SET TRANSACTION READ ONLY")).await?;
+    let sql = format!(
+        "WITH {OF_IT}
+         SELECT (SELECT count(*) FROM of_it),
+                (SELECT count(*) FROM delivery_events WHERE message_id IN (SELECT id FROM of_it)),
+                (SELECT count(*) FROM dead_letters
+                 WHERE message_id IN (SELECT id FROM of_it) OR {NAMES_IT}),
+                (SELECT count(*) FROM jobs
+                 WHERE message_id IN (SELECT id FROM of_it) OR {NAMES_IT}),
+                (SELECT count(*) FROM conversations WHERE phone = $1),
+                (SELECT count(*) FROM media_attachments
+                 WHERE message_id IN (SELECT id FROM of_it) OR owner_phone = $1),
+                (SELECT count(*) FROM device_tokens WHERE phone = $1),
+                (SELECT count(*) FROM tokens WHERE phone = $1),
+                (SELECT count(*) FROM ({ANSWERS}) AS answers),
+                (SELECT count(*) FROM recipients WHERE phone = $1),
+                (SELECT count(*) FROM mobile_users WHERE phone = $1),
+                (SELECT count(*) FROM audit_log WHERE {IN_LOG})"
+    );
+    let row = transaction.query_one(&sql, &[&phone.as_str()]).await?;
+    transaction.commit().await?;
+    Ok(Counts {
+        messages: row.try_get(0)?,
+        events: row.try_get(1)?,
+        dead_letters: row.try_get(2)?,
+        jobs: row.try_get(3)?,
+        conversations: row.try_get(4)?,
+        attachments: row.try_get(5)?,
+        devices: row.try_get(6)?,
+        tokens: row.try_get(7)?,
+        idempotency_keys: row.try_get(8)?,
+        presence: row.try_get(9)?,
+        mobile_users: row.try_get(10)?,
+        audit_entries: row.try_get(11)?,
+    })
+}
+
+/// Shuts a phone out and forgets the phone itself: the mobile user, its devices, its trail. Its tokens lose
+/// their owner and stay, revoked, until every gateway has closed their connections.
+///
+/// # Errors
+/// Any failure of the database; then nothing has changed.
+pub async fn shut_out(
+    client: &mut Client,
+    phone: &Phone,
+    now: OffsetDateTime,
+    counts: &mut Counts,
+) -> Result<(), Error> {
+    let transaction = client.transaction().await?;
+    transaction.batch_execute(UNHURRIED).await?;
+    let phone = phone.as_str();
+    let run = async |sql: &str, values: &[&(dyn ToSql + Sync)]| {
+        transaction.execute(sql, values).await.map(|n| i64::try_from(n).unwrap_or(i64::MAX))
+    };
+    // Revoked now, also those that were before: gateways look at what was revoked lately.
+    counts.tokens +=
+        run("UPDATE tokens SET phone = '', revoked_at = $2 WHERE phone = $1", &[&phone, &now])
+            .await?;
+    counts.mobile_users += run("DELETE FROM mobile_users WHERE phone = $1", &[&phone]).await?;
+    counts.devices += run("DELETE FROM device_tokens WHERE phone = $1", &[&phone]).await?;
+    counts.presence += run("DELETE FROM recipients WHERE phone = $1", &[&phone]).await?;
+    // While the messages are there by which they are known.
+    let answers = format!("DELETE FROM idempotency_keys WHERE (user_id, key) IN ({ANSWERS})");
+    counts.idempotency_keys += run(&answers, &[&phone]).await?;
+    transaction.commit().await?;
+    Ok(())
+}
+
+/// Erases one-way messages to a phone that were accepted until `before`, at most `limit` of them. Returns
+/// whether there may be more.
+///
+/// # Errors
+/// Any failure of the database; then nothing has changed.
+pub async fn erase_one_way(
+    client: &Client,
+    phone: &Phone,
+    before: OffsetDateTime,
+    limit: i64,
+    counts: &mut Counts,
+) -> Result<bool, Error> {
+    let sql = format!(
+        "WITH old AS (
+             SELECT id FROM messages WHERE recipient_phone = $1 AND type = 0 AND created_at <= $2
+             ORDER BY id LIMIT $3 FOR UPDATE),
+         gone AS (
+             DELETE FROM messages m USING old WHERE m.id = old.id
+             RETURNING m.sender_user_id AS business, m.created_at),
+         {}
+         SELECT count(*), {} FROM gone",
+        erased::COUNTED,
+        erased::WITH_THEM
+    );
+    let statement = client.prepare_cached(&sql).await?;
+    let row = client.query_one(&statement, &[&phone.as_str(), &before, &limit]).await?;
+    let gone = Gone::read(&row)?;
+    counts.add(gone);
+    Ok(gone.messages == limit)
+}
+
+/// The conversations of a phone, at most 1,000.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn conversations(client: &Client, phone: &Phone) -> Result<Vec<ConversationId>, Error> {
+    let sql = "SELECT id FROM conversations WHERE phone = $1 ORDER BY id LIMIT 1000";
+    let found = client.query(sql, &[&phone.as_str()]).await?;
+    found.iter().map(|row| Ok(ConversationId(row.try_get(0)?))).collect()
+}
+
+/// Erases the beginning of a conversation, at most `limit` messages, and the conversation when nothing
+/// is left of it. Returns whether it is gone.
+///
+/// # Errors
+/// Any failure of the database; then nothing has changed.
+pub async fn erase_conversation(
+    client: &mut Client,
+    id: ConversationId,
+    now: OffsetDateTime,
+    limit: i64,
+    counts: &mut Counts,
+) -> Result<bool, Error> {
+    let transaction = client.transaction().await?;
+    let gone =
+        erased::beginning(&transaction, id, "$2::timestamptz IS NOT NULL", now, limit).await?;
+    let ended = gone.messages < limit;
+    let mut conversations = 0;
+    if ended {
+        conversations =
+            transaction.execute("DELETE FROM conversations WHERE id = $1", &[&id.0]).await?;
+        let receipts = "DELETE FROM conversation_receipts WHERE conversation_id = $1";
+        transaction.execute(receipts, &[&id.0]).await?;
+    }
+    transaction.commit().await?;
+    counts.add(gone);
+    counts.conversations += i64::try_from(conversations).unwrap_or_default();
+    Ok(ended)
+}
+
+/// Erases what is about no message: uploads, and work and dead letters that name the number.
+///
+/// # Errors
+/// Any failure of the database; then nothing has changed.
+pub async fn erase_rest(
+    client: &mut Client,
+    phone: &Phone,
+    counts: &mut Counts,
+) -> Result<(), Error> {
+    let transaction = client.transaction().await?;
+    transaction.batch_execute(UNHURRIED).await?;
+    let phone = phone.as_str();
+    let run = async |sql: &str| {
+        transaction.execute(sql, &[&phone]).await.map(|n| i64::try_from(n).unwrap_or(i64::MAX))
+    };
+    counts.attachments += run("DELETE FROM media_attachments WHERE owner_phone = $1").await?;
+    counts.jobs += run(&format!("DELETE FROM jobs WHERE {NAMES_IT}")).await?;
+    counts.dead_letters += run(&format!("DELETE FROM dead_letters WHERE {NAMES_IT}")).await?;
+    // Who left just now was noted as long as the mobile user was there.
+    counts.presence += run("DELETE FROM recipients WHERE phone = $1").await?;
+    transaction.commit().await?;
+    Ok(())
+}
+
+/// A device that is pushed to.
+#[derive(Clone, Debug)]
+pub struct Device {
+    /// Its id.
+    pub id: Uuid,
+    /// What the push service calls it.
+    pub token: String,
+    /// The stored number: 0 Android, 1 iOS, 2 web.
+    pub platform: i16,
+    /// Whether it is pushed to.
+    pub active: bool,
+    /// Registered at.
+    pub created_at: OffsetDateTime,
+    /// Pushed to at.
+    pub last_used_at: Option<OffsetDateTime>,
+}
+
+/// When a phone was here.
+#[derive(Clone, Debug)]
+pub struct Trace {
+    /// When it came last.
+    pub connected_at: OffsetDateTime,
+    /// When it went, unless it is here.
+    pub disconnected_at: Option<OffsetDateTime>,
+    /// Why it went.
+    pub disconnect_reason: Option<String>,
+}
+
+/// The devices of a phone.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn devices(client: &Client, phone: &Phone) -> Result<Vec<Device>, Error> {
+    let sql = "SELECT id, token, platform, active, created_at, last_used_at FROM device_tokens \
+               WHERE phone = $1 ORDER BY id LIMIT 1000";
+    let found = client.query(sql, &[&phone.as_str()]).await?;
+    found
+        .iter()
+        .map(|row| {
+            Ok(Device {
+                id: row.try_get(0)?,
+                token: row.try_get(1)?,
+                platform: row.try_get(2)?,
+                active: row.try_get(3)?,
+                created_at: row.try_get(4)?,
+                last_used_at: row.try_get(5)?,
+            })
+        })
+        .collect()
+}
+
+/// When a phone was here last.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn trace(client: &Client, phone: &Phone) -> Result<Option<Trace>, Error> {
+    let sql = "SELECT connected_at, disconnected_at, disconnect_reason FROM recipients \
+               WHERE phone = $1";
+    let row = client.query_opt(sql, &[&phone.as_str()]).await?;
+    row.map(|row| {
+        Ok(Trace {
+            connected_at: row.try_get(0)?,
+            disconnected_at: row.try_get(1)?,
+            disconnect_reason: row.try_get(2)?,
+        })
+    })
+    .transpose()
+}
+
+/// The events of these messages, each with its message, oldest first.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn events_of(
+    client: &Client,
+    ids: &[MessageId],
+) -> Result<Vec<(MessageId, Event)>, Error> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    let statement = client
+        .prepare_cached(
+            "SELECT message_id, at, generation, kind, detail FROM delivery_events \
+             WHERE message_id = ANY ($1) ORDER BY id",
+        )
+        .await?;
+    let found = client.query(&statement, &[&ids]).await?;
+    found
+        .iter()
+        .map(|row| {
+            let event = Event {
+                at: row.try_get(1)?,
+                generation: row.try_get(2)?,
+                kind: row.try_get(3)?,
+                detail: row.try_get(4)?,
+            };
+            Ok((MessageId(row.try_get(0)?), event))
+        })
+        .collect()
+}
+
+/// One-way messages to a phone that come after one, oldest first, those that cannot be read left out;
+/// and the id to go on from.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn one_way(
+    client: &Client,
+    phone: &Phone,
+    after: Option<MessageId>,
+    limit: i64,
+) -> Result<(Vec<crate::domain::Message>, Option<MessageId>), Error> {
+    let sql = format!(
+        "SELECT {} FROM {} WHERE m.recipient_phone = $1 AND m.type = 0 AND m.id > $2 \
+         ORDER BY m.id LIMIT $3",
+        rows::MESSAGE,
+        rows::FROM
+    );
+    let after = after.map_or(Uuid::nil(), |id| id.0);
+    let statement = client.prepare_cached(&sql).await?;
+    let found = client.query(&statement, &[&phone.as_str(), &after, &limit]).await?;
+    let next = found.last().map(|row| row.try_get(0)).transpose()?.map(MessageId);
+    Ok((rows::readable(&found)?.0, next))
+}

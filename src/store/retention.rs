@@ -1,0 +1,190 @@
+//! What has been kept long enough, removed in small parts by one process at a time.
+//!
+//! Only what is finished is removed: a message that waits, is under way or can still be put back stays,
+//! however old it is. Of a conversation the beginning is removed and never a part in the middle, so that
+//! what is left has no gap.
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Error, Store, erased};
+use crate::domain::ConversationId;
+
+/// The advisory lock's key: "esh3ar" in ASCII, and one more letter.
+const LOCK: i64 = 0x0065_7368_3361_7272;
+
+/// The only process that removes what is old, for as long as this lives. It has a connection of its own,
+/// which is closed with it: the lock can be forgotten by nobody.
+pub struct Keeper {
+    client: deadpool_postgres::ClientWrapper,
+}
+
+/// Up to where rows were looked at, by age.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<I> {
+    /// The time of the last one.
+    pub at: OffsetDateTime,
+    /// Its id.
+    pub id: I,
+}
+
+impl<I: Default> Default for Place<I> {
+    /// Before everything.
+    fn default() -> Self {
+        Place { at: OffsetDateTime::UNIX_EPOCH, id: I::default() }
+    }
+}
+
+/// Messages that were looked at.
+#[derive(Debug)]
+pub struct Looked {
+    /// The one-way ones among them that are finished.
+    pub one_way: Vec<Uuid>,
+    /// The conversations that others are of, each once.
+    pub conversations: Vec<ConversationId>,
+    /// Where to go on; `None` when there are no more.
+    pub next: Option<Place<Uuid>>,
+}
+
+/// Becomes the one that removes what is old; `None` while another process is.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn keeper(store: &Store) -> Result<Option<Keeper>, Error> {
+    let client = deadpool_postgres::Object::take(store.client().await?);
+    // Nobody waits for these commits: what a crash brings back is removed again, books included.
+    client.batch_execute("SET synchronous_commit = off").await?;
+    let row = client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK]).await?;
+    let ours: bool = row.try_get(0)?;
+    Ok(ours.then_some(Keeper { client }))
+}
+
+// A message that has a dead letter or a job can be put back or is being worked on.
+const FINISHED: &str = "m.status >= 2
+    AND NOT EXISTS (SELECT FROM dead_letters d WHERE d.message_id = m.id)
+    AND NOT EXISTS (SELECT FROM jobs j WHERE j.message_id = m.id)";
+
+impl Keeper {
+    /// The next messages that were accepted before a time, oldest first.
+    ///
+    /// # Errors
+    /// Any failure of the database.
+    pub async fn look(
+        &self,
+        before: OffsetDateTime,
+        after: Place<Uuid>,
+        limit: i64,
+    ) -> Result<Looked, Error> {
+        let sql = format!(
+            "SELECT m.id, m.created_at, m.conversation_id, {FINISHED} FROM messages m
+             WHERE m.created_at < $1 AND m.created_at >= $2 AND (m.created_at, m.id) > ($2, $3)
+             ORDER BY m.created_at, m.id LIMIT $4"
+        );
+        let statement = self.client.prepare_cached(&sql).await?;
+        let rows = self.client.query(&statement, &[&before, &after.at, &after.id, &limit]).await?;
+        let mut looked = Looked { one_way: Vec::new(), conversations: Vec::new(), next: None };
+        for row in &rows {
+            let id: Uuid = row.try_get(0)?;
+            match row.try_get::<_, Option<Uuid>>(2)? {
+                Some(conversation) => looked.conversations.push(ConversationId(conversation)),
+                None if row.try_get(3)? => looked.one_way.push(id),
+                None => {}
+            }
+        }
+        looked.conversations.sort();
+        looked.conversations.dedup();
+        if let Some(last) = rows.last().filter(|_| rows.len() as i64 == limit) {
+            looked.next = Some(Place { at: last.try_get(1)?, id: last.try_get(0)? });
+        }
+        Ok(looked)
+    }
+
+    /// Removes those of these one-way messages that are finished, and counts them as erased. Returns how
+    /// many.
+    ///
+    /// # Errors
+    /// Any failure of the database; then none is removed.
+    pub async fn remove_one_way(&self, ids: &[Uuid]) -> Result<i64, Error> {
+        let sql = format!(
+            "WITH old AS (
+                 SELECT m.id FROM messages m WHERE m.id = ANY ($1) AND m.type = 0 AND {FINISHED}
+                 FOR UPDATE SKIP LOCKED),
+             gone AS (
+                 DELETE FROM messages m USING old WHERE m.id = old.id
+                 RETURNING coalesce(m.sender_user_id, m.recipient_user_id) AS business, m.created_at),
+             {}
+             SELECT count(*) FROM gone",
+            erased::COUNTED
+        );
+        let statement = self.client.prepare_cached(&sql).await?;
+        Ok(self.client.query_one(&statement, &[&ids]).await?.try_get(0)?)
+    }
+
+    /// Removes the beginning of a conversation up to the first message that has to stay, at most `limit`
+    /// messages, and sets both unread counts to what is left. Returns how many.
+    ///
+    /// # Errors
+    /// Any failure of the database; then none is removed.
+    pub async fn remove_beginning(
+        &mut self,
+        id: ConversationId,
+        before: OffsetDateTime,
+        limit: i64,
+    ) -> Result<i64, Error> {
+        let transaction = self.client.transaction().await?;
+        let old = format!("m.created_at < $2 AND {FINISHED}");
+        let gone = erased::beginning(&transaction, id, &old, before, limit).await?;
+        transaction.commit().await?;
+        Ok(gone.messages)
+    }
+
+    /// Removes events of finished messages that happened before a time, at most as many as are looked at.
+    /// That a dead letter was deleted or has expired is kept for as long as the message is: without it
+    /// the failure would look like one that nobody was told of. Returns how many, and where to go on.
+    ///
+    /// # Errors
+    /// Any failure of the database.
+    pub async fn remove_events(
+        &self,
+        before: OffsetDateTime,
+        after: Place<i64>,
+        limit: i64,
+    ) -> Result<(i64, Option<Place<i64>>), Error> {
+        let statement = self
+            .client
+            .prepare_cached(
+                "WITH looked AS (
+                     SELECT e.id, e.at, e.kind, e.message_id, e.generation FROM delivery_events e
+                     WHERE e.at < $1 AND (e.at, e.id) > ($2, $3) ORDER BY e.at, e.id LIMIT $4),
+                 gone AS (
+                     DELETE FROM delivery_events e USING looked l JOIN messages m ON m.id = l.message_id
+                     WHERE e.id = l.id AND m.status >= 2
+                       AND NOT (m.status = 4 AND m.generation = l.generation
+                                AND l.kind IN ('dead_letter_deleted', 'dead_letter_expired'))
+                     RETURNING e.id)
+                 SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM looked), l.at, l.id
+                 FROM looked l ORDER BY l.at DESC, l.id DESC LIMIT 1",
+            )
+            .await?;
+        let values: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
+            [&before, &after.at, &after.id, &limit];
+        let Some(row) = self.client.query_opt(&statement, &values).await? else {
+            return Ok((0, None));
+        };
+        let (removed, looked): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+        let next = Place { at: row.try_get(2)?, id: row.try_get(3)? };
+        Ok((removed, (looked == limit).then_some(next)))
+    }
+
+    /// Forgets the tokens that erased phones left, when every gateway has long closed their connections.
+    ///
+    /// # Errors
+    /// Any failure of the database.
+    pub async fn forget_ownerless_tokens(&self, before: OffsetDateTime) -> Result<u64, Error> {
+        let statement = self
+            .client
+            .prepare_cached("DELETE FROM tokens WHERE phone = '' AND revoked_at < $1")
+            .await?;
+        Ok(self.client.execute(&statement, &[&before]).await?)
+    }
+}

@@ -1,0 +1,207 @@
+//! Everything into one file and back: while it serves, when it does not, and whatever is wrong with the
+//! file.
+
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
+
+use esh3ar::store::{Store, migrate};
+use serde_json::{Value, json};
+
+use crate::support::{Folder, Server, acknowledge, command, id, next_messages, run, run_json};
+
+async fn databases(server: &Server) -> Vec<String> {
+    let sql = "SELECT datname::text FROM pg_database WHERE datname LIKE 'esh3ar%' ORDER BY 1";
+    let rows = server.database().await.query(sql, &[]).await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+fn code(data: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+    let output = run(data, arguments);
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[tokio::test]
+async fn a_backup_is_made_while_it_serves_and_brings_everything_back() {
+    let mut server = Server::start().await;
+    let data = server.data();
+    let shop = server.user("Shop", "SendMessages,Chat");
+    let phone = server.phone("+967770000001");
+    let mut hub = server.hub(&phone).await;
+    let read = server.send(&shop, "+967770000001", "before").await;
+    let (_, found) = next_messages(&mut hub).await;
+    acknowledge(&mut hub, &[id(&found[0])]).await;
+    server.wait_status(&shop, &read, "delivered").await;
+    let waits = server.send(&shop, "+967770000002", "waits").await;
+
+    let file = server.folder.path().join("all.tar");
+    let name = file.to_str().unwrap().to_owned();
+    let made = run_json(&data, &["backup", &name]);
+    assert_eq!((&made["verified"], &made["messages"]), (&json!(true), &json!(2)), "{made}");
+    assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
+    assert_eq!(databases(&server).await, ["esh3ar"], "no scratch database stays");
+    let mut archive = tar::Archive::new(fs::File::open(&file).unwrap());
+    let entries: Vec<String> = archive
+        .entries()
+        .unwrap()
+        .map(|entry| entry.unwrap().path().unwrap().display().to_string())
+        .collect();
+    assert_eq!(entries, ["database.dump", "manifest.json"]);
+    let later = server.send(&shop, "+967770000002", "after").await;
+    let (status, text) = code(&data, &["restore", &name, "--yes"]);
+    assert_eq!(status, Some(5), "{text}");
+    assert!(text.contains("in use by the process that serves"), "{text}");
+    assert_eq!(code(&data, &["restore", &name, "--check"]).0, Some(0), "a drill disturbs nobody");
+
+    server.stop().await;
+    assert_eq!(
+        code(&data, &["restore", &name]).0,
+        Some(5),
+        "there is something, and nobody was asked"
+    );
+    let restored = run_json(&data, &["restore", &name, "--yes", "--reason", "drill"]);
+    assert_eq!(restored["restored"], true, "{restored}");
+    let old = restored["oldDatabase"].as_str().unwrap().to_owned();
+    assert!(old.starts_with("esh3ar_before_"), "{restored}");
+    server.launch().await;
+    assert_eq!(databases(&server).await, ["esh3ar", &old], "the old one is kept");
+    assert_eq!(server.status(&shop, &read).await, "delivered", "the same tokens open it");
+    assert_eq!(run(&data, &["message", "show", &later]).status.code(), Some(4));
+    let books = run_json(&data, &["audit", "delivery"]);
+    assert_eq!(books["balanced"], true, "{books}");
+    let log = run_json(&data, &["audit", "access", "--action", "backup.restore"]);
+    assert_eq!(log[0]["reason"], "drill", "{log}");
+    let nodes = server.database().await.query("SELECT pid FROM nodes", &[]).await.unwrap();
+    assert_eq!(nodes.len(), 1, "only the process of now");
+    let token = server.phone("+967770000002");
+    let mut hub = server.hub(&token).await;
+    let (_, found) = next_messages(&mut hub).await;
+    assert_eq!((found.len(), id(&found[0])), (1, waits));
+}
+
+/// The archive with another manifest.
+fn forged(file: &Path, to: &Path, change: impl Fn(&mut Value)) {
+    let mut archive = tar::Archive::new(fs::File::open(file).unwrap());
+    let mut built = tar::Builder::new(fs::File::create(to).unwrap());
+    for entry in archive.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let path = entry.path().unwrap().into_owned();
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut entry, &mut bytes).unwrap();
+        if path.as_os_str() == "manifest.json" {
+            let mut manifest: Value = serde_json::from_slice(&bytes).unwrap();
+            change(&mut manifest);
+            bytes = manifest.to_string().into_bytes();
+        }
+        let mut header = entry.header().clone();
+        header.set_size(bytes.len() as u64);
+        header.set_cksum();
+        built.append_data(&mut header, path, &bytes[..]).unwrap();
+    }
+    built.finish().unwrap();
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_file_is_found_before_anything_is_replaced() {
+    let folder = Folder::new();
+    let data = folder.data();
+    run_json(&data, &["user", "add", "Shop", "--permission", "SendMessages"]);
+    run_json(&data, &["message", "send", "--from", "Shop", "--to", "+967770000001", "x"]);
+    // Into a folder: called after the time, the older one goes, and what is no backup stays.
+    let kept = folder.path().join("kept");
+    fs::create_dir(&kept).unwrap();
+    fs::write(kept.join("esh3ar-20200101T000000Z.tar"), "old").unwrap();
+    fs::write(kept.join("notes.txt"), "mine").unwrap();
+    let config = folder.path().join("esh3ar.toml");
+    fs::write(&config, "[smtp]\npassword = \"geheim\"\nusername = \"u\"\n").unwrap();
+    let config = config.to_str().unwrap();
+    let folder_name = kept.to_str().unwrap();
+    let arguments = ["--config", config, "backup", folder_name, "--keep", "1", "--no-verify"];
+    assert_eq!(run_json(&data, &arguments)["verified"], false);
+    let mut names: Vec<String> = fs::read_dir(&kept)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(names.len(), 2, "{names:?}");
+    let file = kept.join(&names[0]);
+    let name = file.to_str().unwrap();
+    assert!(!name.contains("2020") && names[1] == "notes.txt", "{names:?}");
+    assert_eq!(code(&data, &["backup", name, "--keep", "2"]).0, Some(2), "a file is not rotated");
+
+    let bytes = fs::read(&file).unwrap();
+    let wrong = folder.path().join("wrong.tar");
+    let wrong_name = wrong.to_str().unwrap();
+    let restore = |what: &str, wanted: i32| {
+        let (status, text) = code(&data, &["restore", wrong_name, "--yes"]);
+        assert_eq!(status, Some(wanted), "{what}: {text}");
+    };
+    fs::write(&wrong, &bytes[..bytes.len() / 2]).unwrap();
+    restore("cut off", 1);
+    fs::write(&wrong, "not a backup").unwrap();
+    restore("something else", 1);
+    let mut changed = bytes.clone();
+    let secret = changed.windows(6).position(|some| some == b"geheim").unwrap();
+    changed[secret] = b'G';
+    fs::write(&wrong, &changed).unwrap();
+    restore("changed", 1);
+    forged(&file, &wrong, |manifest| manifest["schema"] = json!(99_999));
+    restore("of a newer schema", 5);
+    forged(&file, &wrong, |manifest| manifest["format"] = json!(2));
+    restore("of a newer format", 5);
+    forged(&file, &wrong, |manifest| manifest["tables"]["messages"] = json!(7));
+    restore("with fewer rows than it should have", 1);
+    assert_eq!(code(&data, &["restore", "/nowhere.tar"]).0, Some(4));
+    let listed = run_json(&data, &["message", "list"]);
+    assert_eq!(listed.as_array().unwrap().len(), 1, "nothing was replaced");
+
+    let out = folder.path().join("configuration");
+    let to = ["restore", name, "--configuration-to", out.to_str().unwrap()];
+    assert!(run(&data, &to).status.success());
+    assert_eq!(fs::read_to_string(out.join("secrets/smtp.password")).unwrap(), "geheim");
+    assert!(fs::read_to_string(out.join("esh3ar.toml")).unwrap().starts_with("[smtp]"));
+    assert_eq!(fs::metadata(out.join("esh3ar.toml")).unwrap().mode() & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn a_given_database_of_an_older_schema_is_backed_up_and_comes_back_up_to_date() {
+    let server = Server::start().await;
+    let database = server.database().await;
+    let run = server.data().join("run");
+    let url = |name: &str| format!("postgres://esh3ar@localhost/{name}?host={}", run.display());
+    database.batch_execute("CREATE DATABASE old").await.unwrap();
+    database.batch_execute("CREATE DATABASE fresh").await.unwrap();
+    let mut config = tokio_postgres::Config::new();
+    config.host_path(&run).user("esh3ar").dbname("old");
+    let store = Store::new(config, 2).unwrap();
+    let mut client = store.client().await.unwrap();
+    migrate::run(&mut client, Some(9)).await.unwrap();
+    client
+        .batch_execute(
+            "INSERT INTO business_users (id, name) VALUES (gen_random_uuid(), 'Shop');
+             INSERT INTO nodes (id, role, host, pid, version, started_at, seen_at)
+             VALUES ('\\x0102030405060708', 'gateway', 'other', 1, '0', now(), now())",
+        )
+        .await
+        .unwrap();
+    drop(client);
+    store.close();
+    let file = server.folder.path().join("old.tar");
+    let file = file.to_str().unwrap();
+    let on = |name: &str, arguments: &[&str]| {
+        let mut command = command(&server.data());
+        command.env("ESH3AR__DATABASE__URL", url(name)).args(arguments).args(["-o", "json"]);
+        let output = command.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or(Value::Null), text)
+    };
+    let (status, made, text) = on("old", &["backup", file]);
+    assert_eq!((status, &made["schema"]), (Some(0), &json!(9)), "{text}");
+    let (status, _, text) = on("old", &["restore", file, "--yes"]);
+    assert_eq!(status, Some(5), "a gateway elsewhere works on it: {text}");
+    assert!(text.contains("gateway on other, process 1"), "{text}");
+    let (status, restored, text) = on("fresh", &["restore", file]);
+    assert_eq!(status, Some(0), "what is empty needs no word: {text}");
+    assert!(restored["migrated"].as_array().unwrap().len() > 1, "{restored}");
+    assert!(restored.get("oldDatabase").is_none(), "an empty one is not kept: {restored}");
+    let (_, users, _) = on("fresh", &["user", "list"]);
+    assert_eq!(users[0]["name"], "Shop", "{users}");
+}

@@ -1,0 +1,170 @@
+//! What the existing system exported, taken over; and what is stored, listed.
+
+use std::{fs, path::Path, process::Output};
+
+use serde_json::{Value, json};
+
+use crate::support::{Folder, Server, acknowledge, id, next_messages, run, run_json};
+
+const MESSAGES: &str = "\
+Id,RecipientPhoneNumber,Subject,MessageContent,Status,Type,ConversationId,SenderPhoneNumber,RetryCount,DeliveredAt,ReadAt,FailureReason,Priority,CreatorId,CreationTime
+11111111-0000-4000-8000-000000000001,967770000001,Hi,\"two
+lines, quoted\",2,,99999999-0000-4000-8000-000000000001,,9,2024-05-01 10:00:05.1234567,,,4,USER,2024-05-01 10:00:00.1234567
+11111111-0000-4000-8000-000000000002,967770000001,,waits,4,0,,,2,,,,1,USER,2024-05-01T10:00:01Z
+11111111-0000-4000-8000-000000000003,967770000001,,read,3,NULL,NULL,NULL,0,,2024-05-02 10:00:00,NULL,2,USER,2024-05-01 10:00:02
+11111111-0000-4000-8000-000000000004,967770000002,,lost,5,,,,6,,,no such device,2,USER,2024-05-01 10:00:03
+11111111-0000-4000-8000-000000000005,12,,bad number,0,,,,0,,,,2,USER,2024-05-01 10:00:04
+11111111-0000-4000-8000-000000000006,967770000001,,bad status,9,,,,0,,,,2,USER,2024-05-01 10:00:04
+11111111-0000-4000-8000-000000000007,967770000001,,no time,0,,,,0,,,,2,USER,
+77,967770000002,,a number for an id,1,,,,0,,,,3,33333333-0000-4000-8000-000000000001,2024-05-01 10:00:05
+too,short
+";
+
+fn written(folder: &Folder, name: &str, text: &str) -> String {
+    let path = folder.path().join(name);
+    fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+fn answer(output: &Output, code: i32) -> Value {
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{errors}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn lines(path: &str) -> Vec<Value> {
+    let text = fs::read_to_string(path).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn messages_become_one_way_keep_their_ids_and_come_once() {
+    let server = Server::start().await;
+    let data = server.data();
+    let user = run_json(&data, &["user", "add", "Old shop", "--permission", "SendMessages"]);
+    let shop = server.token(&["--user", "Old shop"]);
+    let text = MESSAGES.replace("USER", user["id"].as_str().unwrap());
+    let file = written(&server.folder, "EtMessages.csv", &text);
+    let import =
+        |more: &[&str]| run(&data, &[&["import", "messages", &file, "-o", "json"], more].concat());
+
+    let dry = answer(&import(&["--dry-run"]), 3);
+    assert_eq!((&dry["imported"], &dry["rejected"]), (&json!(5), &json!(4)), "{dry}");
+    assert_eq!(run_json(&data, &["message", "list"]), json!([]), "nothing was stored");
+    assert!(!Path::new(&format!("{file}.rejected.jsonl")).exists());
+    let first = answer(&import(&[]), 3);
+    assert_eq!((&first["read"], &first["imported"]), (&json!(9), &json!(5)), "{first}");
+    assert_eq!(first["unknownSenders"], 1, "{first}");
+    let rejected = lines(first["rejectFile"].as_str().unwrap());
+    let told: Vec<(u64, &str)> = rejected
+        .iter()
+        .map(|row| (row["line"].as_u64().unwrap(), row["reason"].as_str().unwrap()))
+        .collect();
+    assert_eq!(told.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [7, 8, 9, 11], "{told:?}");
+    for ((_, reason), part) in
+        told.iter().zip(["recipientphonenumber", "status 9", "creationtime", "2 fields"])
+    {
+        assert!(reason.contains(part), "{reason}");
+    }
+    let again = answer(&import(&[]), 3);
+    assert_eq!((&again["imported"], &again["alreadyThere"]), (&json!(0), &json!(5)), "{again}");
+
+    let shown = |n: u32| {
+        run_json(&data, &["message", "show", &format!("11111111-0000-4000-8000-00000000000{n}")])
+    };
+    let one = shown(1);
+    assert_eq!(
+        [&one["type"], &one["status"], &one["priority"], &one["to"], &one["from"]],
+        ["oneWay", "delivered", "high", "+967770000001", "Old shop"],
+        "{one}"
+    );
+    assert_eq!(one["content"], "two\nlines, quoted");
+    assert_eq!(one["deliveredAt"], "2024-05-01T10:00:05.123456Z");
+    assert!(one.get("conversationId").is_none(), "{one}");
+    assert_eq!(
+        (&shown(3)["status"], &shown(3)["readAt"]),
+        (&json!("read"), &json!("2024-05-02T10:00:00Z"))
+    );
+    assert!(shown(4)["failureReason"].as_str().unwrap().ends_with("no such device"));
+    let books = run_json(&data, &["audit", "delivery", "--since", "2024-01-01T00:00:00Z"]);
+    assert_eq!(books["balanced"], true, "{books}");
+
+    // What waited there is delivered here, once.
+    let phone = server.phone("+967770000001");
+    let mut hub = server.hub(&phone).await;
+    let (_, found) = next_messages(&mut hub).await;
+    assert_eq!((found.len(), &found[0]["content"]), (1, &json!("waits")));
+    acknowledge(&mut hub, &[id(&found[0])]).await;
+    server.wait_status(&shop, &id(&found[0]), "delivered").await;
+    assert_eq!(answer(&import(&[]), 3)["imported"], 0);
+    assert_eq!(shown(2)["status"], "delivered", "a repeat takes nothing back");
+
+    // A repaired reject file is a file like any other.
+    let mut repaired = rejected[0].clone();
+    repaired["RecipientPhoneNumber"] = json!("967770000003");
+    let repaired = written(&server.folder, "again.jsonl", &format!("{repaired}\n\n{{broken\n"));
+    let more = run(&data, &["import", "messages", &repaired, "-o", "json"]);
+    let more = answer(&more, 3);
+    assert_eq!((&more["imported"], &more["rejected"]), (&json!(1), &json!(1)), "{more}");
+    let new_ids =
+        run(&data, &["import", "messages", &file, "--new-ids", "--from", "Old shop", "-o", "json"]);
+    let new_ids = answer(&new_ids, 3);
+    assert_eq!(new_ids["alreadyThere"], 1, "the one whose id was made from its number: {new_ids}");
+}
+
+#[tokio::test]
+async fn mobile_users_come_with_their_status_and_messages_are_listed_by_what_they_are() {
+    let folder = Folder::new();
+    let data = folder.data();
+    let users = "\
+        {\"Id\":\"22222222-0000-4000-8000-000000000001\",\"MobileNumber\":\"967770000001\",\"Status\":1}\n\
+        {\"Id\":\"22222222-0000-4000-8000-000000000002\",\"MobileNumber\":\"967770000002\",\"Status\":2}\n\
+        {\"Id\":\"x\",\"MobileNumber\":\"967770000003\"}\n";
+    let file = written(&folder, "EtMobileUsers.jsonl", users);
+    let first = run_json(&data, &["import", "users", &file]);
+    assert_eq!((&first["imported"], &first["rejected"]), (&json!(3), &json!(0)));
+    assert!(!Path::new(&format!("{file}.rejected.jsonl")).exists());
+    assert_eq!(run_json(&data, &["import", "users", &file])["alreadyThere"], 3);
+    let shown = run_json(&data, &["mobile", "show", "+967770000002"]);
+    assert_eq!(
+        (&shown["id"], &shown["status"]),
+        (&json!("22222222-0000-4000-8000-000000000002"), &json!("rejected"))
+    );
+    let missing = run(&data, &["import", "users", "/nowhere/at-all.csv"]);
+    assert_eq!(missing.status.code(), Some(4));
+
+    for shop in ["One", "Two"] {
+        run_json(&data, &["user", "add", shop, "--permission", "SendMessages"]);
+        for n in 0..3 {
+            let text = format!("{shop} {n}");
+            let send = ["message", "send", "--from", shop, "--to", "+967770000001", &text];
+            run_json(&data, &send);
+        }
+    }
+    let list = |arguments: &[&str]| {
+        let found = run_json(&data, &[&["message", "list"], arguments].concat());
+        let contents = found.as_array().unwrap().iter();
+        contents.map(|m| m["content"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(list(&["--user", "One"]), ["One 2", "One 1", "One 0"]);
+    assert_eq!(list(&["--since", "1h"]).len(), 6);
+    assert!(list(&["--until", "1h"]).is_empty());
+    assert_eq!(
+        list(&[
+            "--user",
+            "Two",
+            "--status",
+            "pending",
+            "--type",
+            "oneWay",
+            "--until",
+            "2099-01-01T00:00:00Z"
+        ])
+        .len(),
+        3
+    );
+    let page = run(&data, &["message", "list", "--limit", "4", "-o", "json"]);
+    let note = String::from_utf8_lossy(&page.stderr).into_owned();
+    let next = note.trim().rsplit(' ').next().unwrap().to_owned();
+    assert_eq!(list(&["--before", &next]), ["One 1", "One 0"]);
+}
