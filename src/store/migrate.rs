@@ -46,7 +46,7 @@ pub const MIGRATIONS: &[Migration] = &[
     step(10, "audit_log", 9, include_str!("../../migrations/0010_audit_log.sql")),
     step(11, "keeping", 9, include_str!("../../migrations/0011_keeping.sql")),
     step(12, "token_rotation", 9, include_str!("../../migrations/0012_token_rotation.sql")),
-    step(14, "recipient_runs", 9, include_str!("../../migrations/0014_recipient_runs.sql")),
+    step(13, "recipient_runs", 9, include_str!("../../migrations/0013_recipient_runs.sql")),
 ];
 
 /// The advisory lock's key: "esh3ar" in ASCII.
