@@ -10,6 +10,8 @@ const WIDTH: usize = 100;
 
 /// How keys that nobody sets are written when they are set, as TOML.
 const EXAMPLES: &[(&str, &str)] = &[
+    ("retention.messages", "\"365d\""),
+    ("retention.events", "\"90d\""),
     ("data_dir", "\"/var/lib/esh3ar\""),
     ("http.tls_cert", "\"/etc/esh3ar/tls.crt\""),
     ("http.tls_key", "\"/etc/esh3ar/tls.key\""),
