@@ -227,8 +227,10 @@ fn unreached(url: &str, error: &client::Error) -> Failure {
 
 /// Whether what is sent there stays on this machine.
 fn is_near(url: &str) -> bool {
-    let host = url.trim_start_matches("http://");
-    ["127.", "localhost", "[::1]"].iter().any(|near| host.starts_with(near))
+    let Ok(url) = url.parse::<http::Uri>() else { return false };
+    let host = url.host().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// A query: names and values.
@@ -259,5 +261,23 @@ impl Query {
 impl std::fmt::Display for Query {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn only_this_machine_is_near() {
+        for near in ["http://127.0.0.1:5000", "http://localhost", "http://[::1]:80/x"] {
+            assert!(super::is_near(near), "{near}");
+        }
+        for far in [
+            "http://localhost.example.com",
+            "http://127.0.0.1.example.com",
+            "http://10.0.0.1",
+            "x y",
+        ] {
+            assert!(!super::is_near(far), "{far}");
+        }
     }
 }

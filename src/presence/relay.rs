@@ -32,8 +32,10 @@ const AT_ONCE: usize = 512;
 const FRAME: usize = 256 * 1024;
 /// How often the connections of this process are put down again; they count for 5 minutes.
 const RENEW_EVERY: Duration = Duration::from_secs(60);
-/// The number of a frame that says nothing but that frames before it may have been lost.
+/// The number of a frame from who believed this process to be dead and forgot its connections.
 const CALL: u64 = 0;
+/// How soon it is tried again to put down what Redis refused.
+const AGAIN: Duration = Duration::from_secs(2);
 /// Arrivals and departures that may wait to be put down; past that everything is put down anew.
 const CHANGES: usize = 8192;
 
@@ -185,6 +187,8 @@ impl Keeper {
     async fn keep(mut self, mut heard: mpsc::Receiver<Heard>, mut changed: mpsc::Receiver<Change>) {
         let mut renew = tokio::time::interval(RENEW_EVERY);
         renew.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut again = tokio::time::interval(AGAIN);
+        again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut counts: HashMap<NodeId, u64> = HashMap::new();
         loop {
             tokio::select! {
@@ -197,9 +201,10 @@ impl Keeper {
                             self.doubt();
                             continue;
                         };
-                        if is_gap(&frame, &mut counts) {
-                            // Who believes this process to be dead says so in this way too.
+                        if frame.n == CALL {
                             self.renew().await;
+                        }
+                        if is_gap(&frame, &mut counts) {
                             self.doubt();
                         }
                         for (party, outbound) in frame.items {
@@ -219,6 +224,11 @@ impl Keeper {
                     self.put_down(change, &mut changed).await;
                 }
                 _ = renew.tick() => self.renew().await,
+                _ = again.tick() => {
+                    if self.relay.inner.overrun.load(Ordering::Acquire) {
+                        self.renew().await;
+                    }
+                }
             }
         }
     }
@@ -245,15 +255,21 @@ impl Keeper {
     async fn seat(&self, seats: Vec<(Party, u64)>) {
         let named: Vec<(String, u64)> =
             seats.iter().map(|(party, id)| (party.key(), *id)).collect();
-        match self.relay.redis().seat(&named).await {
-            Ok(unknown) => {
-                for ((party, _), unknown) in seats.iter().zip(unknown) {
-                    if unknown {
-                        self.registry.send(party, &Outbound::Nudge);
-                    }
-                }
+        let put = self.relay.redis().seat(&named).await;
+        let unknown = match put {
+            Ok(unknown) => unknown,
+            // When it is found again, everything is put down and reads.
+            Err(_) if !self.relay.redis().state().up => return,
+            Err(error) => {
+                tracing::debug!(%error, "connections could not be put down");
+                self.relay.inner.overrun.store(true, Ordering::Release);
+                vec![true; seats.len()]
             }
-            Err(error) => tracing::debug!(%error, "connections could not be put down"),
+        };
+        for ((party, _), unknown) in seats.iter().zip(unknown) {
+            if unknown {
+                self.registry.send(party, &Outbound::Nudge);
+            }
         }
     }
 
@@ -275,9 +291,6 @@ impl Keeper {
         if failed {
             let room = CHANGES.saturating_sub(self.gone.len());
             self.gone.extend(left.into_iter().take(room));
-        }
-        if !failed && self.relay.inner.overrun.load(Ordering::Acquire) {
-            self.renew().await;
         }
     }
 }
@@ -376,8 +389,9 @@ impl Teller {
                 .collect();
             let left: Vec<&str> = left.iter().map(String::as_str).collect();
             self.counts.remove(&node);
-            self.redis.forget_node(node, &left).await?;
+            let forgotten = self.redis.forget_node(node, &left).await;
             self.call(node).await?;
+            forgotten?;
         }
         Ok(reached)
     }

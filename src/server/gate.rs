@@ -72,9 +72,10 @@ impl Gate {
         metrics::histogram!("esh3ar_http_request_seconds", "route" => route)
             .record(begun.elapsed().as_secs_f64());
         if status.is_server_error() {
-            tracing::warn!(request = %id, %method, %path, status = status.as_u16(), "request failed");
+            // Not the path: it may name a phone.
+            tracing::warn!(request = %id, %method, route, status = status.as_u16(), "request failed");
         } else {
-            tracing::debug!(request = %id, %method, %path, status = status.as_u16(), "request");
+            tracing::debug!(request = %id, %method, route, status = status.as_u16(), "request");
         }
         response
     }
@@ -201,6 +202,7 @@ fn route_name(path: &str) -> &'static str {
             _ => "/api/v1/messages/{id}",
         },
         _ if path.starts_with("/api/v1/conversations") => "/api/v1/conversations",
+        _ if path.starts_with("/api/v1/admin/") => "/api/v1/admin",
         legacy::MOBILE_HUB | legacy::BUSINESS_HUB => "legacy hub",
         _ if path.starts_with(legacy::http::BASE) => "legacy",
         _ => "other",

@@ -55,7 +55,14 @@ const DAYS: &str = "
                count(*) FILTER (WHERE deleted_at IS NULL AND status = 3) AS read,
                count(*) FILTER (WHERE deleted_at IS NULL AND status = 4) AS failed,
                count(*) FILTER (WHERE deleted_at IS NOT NULL) AS deleted
-        FROM messages WHERE created_at >= $2 GROUP BY 1, 2)
+        FROM (
+            -- Each by its own index.
+            SELECT sender_user_id, recipient_user_id, created_at, status, deleted_at
+            FROM messages WHERE created_at >= $2 AND status >= 2
+            UNION ALL
+            SELECT sender_user_id, recipient_user_id, created_at, status, deleted_at
+            FROM messages WHERE created_at >= $2 AND status < 2) AS m
+        GROUP BY 1, 2)
     SELECT business, coalesce(u.name, ''), day, coalesce(c.accepted, 0), coalesce(f.pending, 0),
            coalesce(f.sent, 0), coalesce(f.delivered, 0), coalesce(f.read, 0),
            coalesce(f.failed, 0), coalesce(c.erased, 0) + coalesce(f.deleted, 0)

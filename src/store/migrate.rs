@@ -1,12 +1,15 @@
 //! The schema's versions: which there are, which are applied, and how to apply the rest.
 //!
-//! Migrations only go forward. They run under a transaction-scoped advisory lock, so that of two
+//! Migrations only go forward. They run under an advisory lock, so that of two
 //! nodes that start together one applies and the other finds nothing left to do.
 //!
 //! Each step is made so that the binaries before it go on working beside those that need it; a step
 //! that cannot be says so in `serves`, and binaries older than that refuse the schema.
 
+use std::time::Duration;
+
 use ring::digest::{SHA256, digest};
+use tokio_postgres::error::SqlState;
 
 use super::{Client, Error};
 
@@ -19,12 +22,20 @@ pub struct Migration {
     pub name: &'static str,
     /// The oldest schema whose binaries work with this one too.
     pub serves: i32,
+    /// Whether it is made beside what writes meanwhile: statement by statement and outside a transaction,
+    /// so that it may be begun anew after it was broken off.
+    beside: bool,
     sql: &'static str,
 }
 
 /// A step beside which every binary that knows the schema `serves` goes on working.
 const fn step(version: i32, name: &'static str, serves: i32, sql: &'static str) -> Migration {
-    Migration { version, name, serves, sql }
+    Migration { version, name, serves, beside: false, sql }
+}
+
+/// The same for one that builds indexes `CONCURRENTLY`, which a transaction cannot.
+const fn beside(version: i32, name: &'static str, serves: i32, sql: &'static str) -> Migration {
+    Migration { version, name, serves, beside: true, sql }
 }
 
 /// All steps this binary knows, in order.
@@ -44,7 +55,7 @@ pub const MIGRATIONS: &[Migration] = &[
     step(8, "chat_versions", 8, include_str!("../../migrations/0008_chat_versions.sql")),
     step(9, "nodes", 9, include_str!("../../migrations/0009_nodes.sql")),
     step(10, "audit_log", 9, include_str!("../../migrations/0010_audit_log.sql")),
-    step(11, "keeping", 9, include_str!("../../migrations/0011_keeping.sql")),
+    beside(11, "keeping", 9, include_str!("../../migrations/0011_keeping.sql")),
     step(12, "token_rotation", 9, include_str!("../../migrations/0012_token_rotation.sql")),
     step(13, "recipient_runs", 9, include_str!("../../migrations/0013_recipient_runs.sql")),
 ];
@@ -104,22 +115,29 @@ const CREATE: &str = "
         version    integer PRIMARY KEY,
         name       text NOT NULL,
         sha256     bytea NOT NULL,
-        applied_at timestamptz NOT NULL DEFAULT now()
-    );
-    ALTER TABLE schema_migrations ADD COLUMN IF NOT EXISTS serves integer";
+        applied_at timestamptz NOT NULL DEFAULT now(),
+        serves     integer
+    )";
+/// A table that an older binary made; looked for first, because altering waits for whoever reads it.
+const LACKS_SERVES: &str = "
+    SELECT NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'schema_migrations'::regclass
+                       AND attname = 'serves' AND NOT attisdropped)";
+/// How long a step waits for a lock before it lets those pass that wait behind it.
+const LOCK_PATIENCE: &str = "2s";
+/// The wait before it tries again, and how often it does: a dump may hold every table for an hour.
+const AGAIN: Duration = Duration::from_secs(3);
+const TRIES: u32 = 1500;
+/// How often it is looked whether another node has finished migrating.
+const TURN: Duration = Duration::from_millis(200);
 
 /// What is applied and what is not.
 ///
 /// # Errors
 /// [`MigrateError::Newer`], [`MigrateError::Changed`], or a failure of the database.
 pub async fn status(client: &Client) -> Result<Vec<MigrationState>, MigrateError> {
-    let exists: bool = client
-        .query_one("SELECT to_regclass('schema_migrations') IS NOT NULL", &[])
-        .await?
-        .try_get(0)?;
-    let applied = if exists { applied(client).await? } else { Vec::new() };
+    let applied = known(client).await?;
     judge(&applied)?;
-    let known = MIGRATIONS.iter().map(|step| MigrationState {
+    let ours = MIGRATIONS.iter().map(|step| MigrationState {
         version: step.version,
         name: step.name.to_owned(),
         applied_at: applied.iter().find(|a| a.version == step.version).map(|a| a.at),
@@ -129,49 +147,148 @@ pub async fn status(client: &Client) -> Result<Vec<MigrationState>, MigrateError
         applied.iter().filter(|a| MIGRATIONS.iter().all(|step| step.version != a.version)).map(
             |a| MigrationState { version: a.version, name: a.name.clone(), applied_at: Some(a.at) },
         );
-    Ok(known.chain(newer).collect())
+    Ok(ours.chain(newer).collect())
 }
 
-/// Applies what is missing up to `target` (all of it without one). Each step is a transaction.
+/// Applies what is missing up to `target` (all of it without one). Each step is a transaction, or may be
+/// begun anew. When nothing is missing, nothing is locked and nobody waited for.
 ///
 /// # Errors
 /// See [`MigrateError`]; what was applied before the failing step stays applied.
 pub async fn run(client: &mut Client, target: Option<i32>) -> Result<Vec<i32>, MigrateError> {
+    if next(&known(client).await?, target)?.is_none() {
+        return Ok(Vec::new());
+    }
+    // Asked for again and again: a session that waits for it holds a snapshot, and for that an index that
+    // is built beside others would wait in turn.
+    while !client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK]).await?.try_get(0)? {
+        tokio::time::sleep(TURN).await;
+    }
+    let done = apply_all(client, target).await;
+    client.execute("SELECT pg_advisory_unlock($1)", &[&LOCK]).await?;
+    done
+}
+
+/// What is applied; nothing in a database that was never migrated.
+async fn known(client: &Client) -> Result<Vec<Applied>, MigrateError> {
+    let exists: bool = client
+        .query_one("SELECT to_regclass('schema_migrations') IS NOT NULL", &[])
+        .await?
+        .try_get(0)?;
+    Ok(if exists { applied(client).await? } else { Vec::new() })
+}
+
+fn next(
+    applied: &[Applied],
+    target: Option<i32>,
+) -> Result<Option<&'static Migration>, MigrateError> {
+    judge(applied)?;
+    Ok(MIGRATIONS.iter().find(|step| {
+        target.is_none_or(|target| step.version <= target)
+            && !applied.iter().any(|a| a.version == step.version)
+    }))
+}
+
+async fn apply_all(client: &mut Client, target: Option<i32>) -> Result<Vec<i32>, MigrateError> {
     let mut done = Vec::new();
-    loop {
-        let transaction = client.transaction().await?;
-        // Waiting for another node's migration may take longer than a statement otherwise may.
-        transaction
-            .batch_execute("SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0")
-            .await?;
-        transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
-        transaction.batch_execute(CREATE).await?;
-        let applied = applied(&transaction).await?;
-        judge(&applied)?;
-        let next = MIGRATIONS.iter().find(|step| {
-            target.is_none_or(|target| step.version <= target)
-                && !applied.iter().any(|a| a.version == step.version)
-        });
-        let Some(step) = next else {
-            transaction.commit().await?;
-            return Ok(done);
-        };
+    client.batch_execute(CREATE).await?;
+    if client.query_one(LACKS_SERVES, &[]).await?.try_get(0)? {
+        let add = "ALTER TABLE schema_migrations ADD COLUMN serves integer";
+        patiently(client, "schema_migrations", add, None).await?;
+    }
+    while let Some(step) = next(&applied(client).await?, target)? {
         let failed = |error: tokio_postgres::Error| MigrateError::Step {
             version: step.version,
             error: error.into(),
         };
-        transaction.batch_execute(step.sql).await.map_err(failed)?;
-        transaction
-            .execute(
-                "INSERT INTO schema_migrations (version, name, sha256, serves) VALUES ($1, $2, $3, $4)",
-                &[&step.version, &step.name, &checksum(step.sql).as_slice(), &step.serves],
-            )
-            .await
-            .map_err(failed)?;
-        transaction.commit().await.map_err(failed)?;
+        if step.beside {
+            let made = make_beside(client, step).await;
+            made.map_err(failed)?;
+        } else {
+            patiently(client, step.name, step.sql, Some(step)).await.map_err(failed)?;
+        }
         tracing::info!(version = step.version, name = step.name, "migration applied");
         done.push(step.version);
     }
+    Ok(done)
+}
+
+async fn make_beside(client: &Client, step: &Migration) -> Result<(), tokio_postgres::Error> {
+    const LIMITS: &str = "
+        SELECT set_config('statement_timeout', $1, false), set_config('lock_timeout', $2, false)";
+    let row = client
+        .query_one(
+            "SELECT current_setting('statement_timeout'), current_setting('lock_timeout')",
+            &[],
+        )
+        .await?;
+    let usual: (String, String) = (row.try_get(0)?, row.try_get(1)?);
+    // It takes as long as it takes, and stops nobody.
+    client.query(LIMITS, &[&"0", &"0"]).await?;
+    let mut made = Ok(());
+    for statement in step.sql.split(";\n").filter(|text| !is_blank(text)) {
+        made = client.batch_execute(statement).await;
+        if made.is_err() {
+            break;
+        }
+    }
+    client.query(LIMITS, &[&usual.0, &usual.1]).await?;
+    made?;
+    note(client, step).await
+}
+
+/// Whether nothing but remarks is left of a statement.
+fn is_blank(text: &str) -> bool {
+    text.lines().all(|line| line.trim().is_empty() || line.trim().starts_with("--"))
+}
+
+/// Runs something in a transaction, and again when it cannot have a lock soon: whoever comes while it
+/// waits, waits behind it.
+async fn patiently(
+    client: &mut Client,
+    name: &str,
+    sql: &str,
+    step: Option<&Migration>,
+) -> Result<(), tokio_postgres::Error> {
+    let mut tries = 0;
+    loop {
+        let transaction = client.transaction().await?;
+        let begin =
+            format!("SET LOCAL lock_timeout = '{LOCK_PATIENCE}'; SET LOCAL statement_timeout = 0");
+        transaction.batch_execute(&begin).await?;
+        let made = async {
+            transaction.batch_execute(sql).await?;
+            match step {
+                Some(step) => note(&transaction, step).await,
+                None => Ok(()),
+            }
+        };
+        match made.await {
+            Ok(()) => return transaction.commit().await,
+            Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) && tries < TRIES => {
+                transaction.rollback().await?;
+                tries += 1;
+                if tries == 1 {
+                    tracing::info!(name, "a migration waits until a table is not in use");
+                }
+                tokio::time::sleep(AGAIN).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+async fn note(
+    client: &impl deadpool_postgres::GenericClient,
+    step: &Migration,
+) -> Result<(), tokio_postgres::Error> {
+    client
+        .execute(
+            "INSERT INTO schema_migrations (version, name, sha256, serves) VALUES ($1, $2, $3, $4)",
+            &[&step.version, &step.name, &checksum(step.sql).as_slice(), &step.serves],
+        )
+        .await
+        .map(|_| ())
 }
 
 struct Applied {

@@ -65,7 +65,7 @@ const FINISHED: &str = "m.status >= 2
     AND NOT EXISTS (SELECT FROM jobs j WHERE j.message_id = m.id)";
 
 impl Keeper {
-    /// The next messages that were accepted before a time, oldest first.
+    /// The next finished messages that were accepted before a time, oldest first.
     ///
     /// # Errors
     /// Any failure of the database.
@@ -78,6 +78,7 @@ impl Keeper {
         let sql = format!(
             "SELECT m.id, m.created_at, m.conversation_id, {FINISHED} FROM messages m
              WHERE m.created_at < $1 AND m.created_at >= $2 AND (m.created_at, m.id) > ($2, $3)
+               AND m.status >= 2
              ORDER BY m.created_at, m.id LIMIT $4"
         );
         let statement = self.client.prepare_cached(&sql).await?;

@@ -427,7 +427,7 @@ impl Machine {
         for pair in pairs {
             let app = self.app();
             let model = &self.talks[&pair];
-            let rows = app.any_history(&operator(), model.id, 0, 50).await.unwrap();
+            let mut rows = app.any_history(&operator(), model.id, 0, 50).await.unwrap();
             let conversation =
                 app.any_conversation(&operator(), model.id, 0).await.unwrap().conversation;
             let shown: Vec<(MessageId, Status)> =
@@ -435,6 +435,8 @@ impl Machine {
             let expected: Vec<(MessageId, Status)> =
                 model.messages.iter().map(|said| (said.id, said.status)).collect();
             assert_eq!(shown, expected, "{pair:?}");
+            // What is kept begins with the newest.
+            rows.reverse();
             assert_eq!(conversation.status, model.status);
             for by_phone in [false, true] {
                 let caller = self.caller(pair, by_phone);

@@ -164,3 +164,46 @@ async fn the_queries_use_their_indexes() {
         assert!(!plan.join("\n").contains("Seq Scan"), "{query}\n{}", plan.join("\n"));
     }
 }
+
+#[tokio::test]
+async fn a_migration_stops_nobody_and_waits_for_no_dump_when_there_is_nothing_to_do() {
+    let server = Server::start().await;
+    let store = empty_database(&server, "busy").await;
+    let mut client = store.client().await.unwrap();
+    migrate::run(&mut client, Some(9)).await.unwrap();
+    // As a table that a binary made which knew nothing of it.
+    client.batch_execute("ALTER TABLE schema_migrations DROP COLUMN serves").await.unwrap();
+    let mut reader = store.client().await.unwrap();
+    let dump = reader.transaction().await.unwrap();
+    dump.batch_execute(
+        "LOCK TABLE schema_migrations, tokens, recipients, messages IN ACCESS SHARE MODE",
+    )
+    .await
+    .unwrap();
+    let other = store.clone();
+    let migration = tokio::spawn(async move {
+        let mut client = other.client().await.unwrap();
+        migrate::run(&mut client, None).await.unwrap()
+    });
+    // It waits for the dump, and lets everybody else pass: no statement here may wait for long.
+    let mut longest = std::time::Duration::ZERO;
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < std::time::Duration::from_secs(6) {
+        let asked = std::time::Instant::now();
+        client.query("SELECT FROM schema_migrations LIMIT 1", &[]).await.unwrap();
+        client.query("SELECT FROM tokens LIMIT 1", &[]).await.unwrap();
+        longest = longest.max(asked.elapsed());
+        assert!(!migration.is_finished(), "it cannot have had its lock");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert!(longest < std::time::Duration::from_secs(5), "{longest:?}");
+    dump.commit().await.unwrap();
+    let applied = tokio::time::timeout(crate::support::DEADLINE, migration).await.unwrap().unwrap();
+    assert_eq!(applied.first(), Some(&10));
+    // And with nothing to do it asks for no lock at all.
+    let dump = reader.transaction().await.unwrap();
+    dump.batch_execute("LOCK TABLE schema_migrations IN ROW EXCLUSIVE MODE").await.unwrap();
+    let again =
+        tokio::time::timeout(std::time::Duration::from_secs(3), migrate::run(&mut client, None));
+    assert_eq!(again.await.unwrap().unwrap(), Vec::<i32>::new());
+}
