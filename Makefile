@@ -2,6 +2,8 @@
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 ARGS ?=
+# Tests at once: most of them wait for something.
+THREADS ?= 4
 # Tests that are for both modes; the others bring what they need along.
 BOTH = api:: access:: chat:: delivery:: hub:: transports:: limits:: legacy:: dead_letters::
 
@@ -29,10 +31,10 @@ test: ## Everything: format, lints, unit, property, integration and client tests
 	@tests/python/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r tests/python/requirements.txt
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	$(CARGO) test --locked
+	$(CARGO) test --locked -- --test-threads $(THREADS)
 	packaging/test/package.sh target/debug/esh3ar
 	@echo "The same against a cluster: Postgres, RabbitMQ, Redis, a gateway and a worker."
-	ESH3AR_TEST_MODE=cluster $(CARGO) test --locked --test it -- $(BOTH)
+	ESH3AR_TEST_MODE=cluster $(CARGO) test --locked --test it -- --test-threads $(THREADS) $(BOTH)
 	@echo "All tests passed."
 
 .PHONY: lint
