@@ -34,6 +34,8 @@ if [ "$(id -u)" -eq 0 ]; then
     chown "$user" "$folder"
 fi
 as_user() { if [ -n "$user" ]; then setpriv --reuid "$user" --regid "$user" --clear-groups env HOME="$folder" "$@"; else "$@"; fi; }
+# For what goes on in the background: its process is the one that is told to end, and no shell before it.
+become() { if [ -n "$user" ]; then exec setpriv --reuid "$user" --regid "$user" --clear-groups env HOME="$folder" "$@"; else exec "$@"; fi; }
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 
 pids=() ours=()
@@ -66,7 +68,7 @@ until_it() {
 echo "Starting in $folder …"
 pg=$(free_port)
 as_user "$postgres/initdb" -D "$folder/postgres" -U esh3ar --auth=trust -E UTF8 --locale=C -k >"$folder/initdb.log" 2>&1
-as_user "$postgres/postgres" -D "$folder/postgres" -p "$pg" -k "$folder" -h 127.0.0.1 -c max_connections=200 >"$folder/postgres.log" 2>&1 &
+become "$postgres/postgres" -D "$folder/postgres" -p "$pg" -k "$folder" -h 127.0.0.1 -c max_connections=200 >"$folder/postgres.log" 2>&1 &
 pids+=($!)
 until_it Postgres 60 "$postgres/pg_isready" -q -h 127.0.0.1 -p "$pg"
 "$postgres/createdb" -h 127.0.0.1 -p "$pg" -U esh3ar esh3ar
@@ -111,13 +113,13 @@ chmod 644 "$folder/esh3ar.toml"
 bases=()
 for n in $(seq "$gateways"); do
     port=$(free_port)
-    as_user "$esh3ar" --config "$folder/esh3ar.toml" --data-dir "$folder/gateway$n" serve --listen "127.0.0.1:$port" >"$folder/gateway$n.log" 2>&1 &
+    become "$esh3ar" --config "$folder/esh3ar.toml" --data-dir "$folder/gateway$n" serve --listen "127.0.0.1:$port" >"$folder/gateway$n.log" 2>&1 &
     ours+=($!)
     bases+=("http://127.0.0.1:$port")
     until_it "gateway $n" 60 curl -sf "http://127.0.0.1:$port/health/ready"
 done
 for n in $(seq "$workers"); do
-    as_user "$esh3ar" --config "$folder/esh3ar.toml" --data-dir "$folder/worker$n" worker >"$folder/worker$n.log" 2>&1 &
+    become "$esh3ar" --config "$folder/esh3ar.toml" --data-dir "$folder/worker$n" worker >"$folder/worker$n.log" 2>&1 &
     ours+=($!)
 done
 # CPU of a process and all that it started, in hundredths of a second.
@@ -182,7 +184,7 @@ echo "  commands   $esh3ar --config $folder/esh3ar.toml"
 echo
 first=${bases[0]} last=${bases[$((gateways - 1))]}
 echo "The phone +967771234567 listens at the last gateway, $last; the shop sends through the first, $first."
-as_user "$esh3ar" --config "$folder/esh3ar.toml" --data-dir "$folder/command" listen --url "$last" --token "$phone" ${once:+--count 1} >"$folder/phone.log" 2>&1 &
+become "$esh3ar" --config "$folder/esh3ar.toml" --data-dir "$folder/command" listen --url "$last" --token "$phone" ${once:+--count 1} >"$folder/phone.log" 2>&1 &
 listener=$!
 [ -n "$once" ] || ours+=("$listener")
 until_it "the phone's connection" 60 grep -q connected "$folder/phone.log"
