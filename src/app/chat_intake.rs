@@ -125,13 +125,14 @@ async fn persist_patiently(
         .build();
     let deadline = tokio::time::Instant::now() + PATIENCE;
     let new: Vec<NewChat> = batch.iter().map(|request| request.new.clone()).collect();
+    let retry = app.live().retry;
     // What an attempt gave each message for an id: if its commit was not heard, the next one finds it.
     let mut earlier: Vec<Option<MessageId>> = vec![None; batch.len()];
     loop {
         let attempt = async {
             let mut client = app.store().client().await?;
             chat::append(&mut client, &new, &mut earlier, |party| {
-                app.born_leased_until(online, party, app.clock().now())
+                app.born_leased_until(&retry, online, party, app.clock().now())
             })
             .await
         };

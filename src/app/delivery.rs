@@ -194,7 +194,7 @@ impl App {
     /// Failures of the database.
     pub async fn make_up_for_lost_wake_ups(&self) -> Result<usize, Error> {
         let client = self.store().client().await?;
-        let since = self.clock().now() - self.settings().retry.acknowledge_timeout - SAFETY;
+        let since = self.clock().now() - self.live().retry.acknowledge_timeout - SAFETY;
         let parties = messages::undelivered_since(&client, since, MADE_UP).await?;
         let count = parties.len();
         self.nudge(parties.into_iter().collect()).await;
@@ -203,12 +203,17 @@ impl App {
 
     /// Hands messages to the connections of their recipients.
     pub async fn deliver(&self, deliveries: &[Arc<Delivery>]) {
+        self.hand_over(self.step_begins(), deliveries).await;
+    }
+
+    async fn hand_over(&self, began: Option<OffsetDateTime>, deliveries: &[Arc<Delivery>]) {
         self.nudge_unreached().await;
         let told = |delivery: &Arc<Delivery>| {
             let party = delivery.message.recipient.clone();
             (party, Outbound::Deliver(Arc::clone(delivery)))
         };
         let reached = self.presence().hand(deliveries.iter().map(told).collect()).await;
+        self.trace_handed(began, deliveries, &reached);
         let mut parked = Vec::new();
         let mut unknown = Vec::new();
         for (delivery, reach) in deliveries.iter().zip(reached) {
@@ -233,6 +238,7 @@ impl App {
     /// # Errors
     /// Failures of the database; then nothing was handed over.
     pub async fn deliver_named(&self, wake_ups: &[WakeUp]) -> Result<(), Error> {
+        let began = self.step_begins();
         let ids: Vec<MessageId> = wake_ups.iter().map(|wake_up| wake_up.id).collect();
         let client = self.store().client().await?;
         let (found, unreadable) = messages::new_of(&client, &ids).await?;
@@ -244,7 +250,7 @@ impl App {
             found.into_iter().map(|message| (message.id, message)).collect();
         let deliveries: Vec<Arc<Delivery>> =
             ids.iter().filter_map(|id| found.remove(id)).map(Delivery::new).collect();
-        self.deliver(&deliveries).await;
+        self.hand_over(began, &deliveries).await;
         Ok(())
     }
 
@@ -319,7 +325,7 @@ impl App {
     pub async fn forget_keys(&self) -> Result<bool, Error> {
         const AT_ONCE: u64 = 1000;
         let client = self.store().client().await?;
-        let before = self.clock().now() - self.settings().retention.idempotency_keys;
+        let before = self.clock().now() - self.live().retention.idempotency_keys;
         Ok(idempotency::forget(&client, before, AT_ONCE as i64).await? == AT_ONCE)
     }
 

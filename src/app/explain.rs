@@ -76,7 +76,7 @@ impl App {
             dead_letter: dead_letter.map(|id| id.to_string()),
             runs: trail::runs(&client, message.created_at).await?,
             outages: trail::outages(&client, message.created_at).await?,
-            retries: self.settings().retry.attempts,
+            retries: self.live().retry.attempts,
             message,
         };
         let verdict = facts.verdict();

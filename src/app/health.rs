@@ -63,7 +63,7 @@ impl App {
             return all;
         }
         let begun = Instant::now();
-        match tokio::time::timeout(PATIENCE, self.settings().mailer.check()).await {
+        match tokio::time::timeout(PATIENCE, self.live().mailer.check()).await {
             Ok(None) => {}
             Ok(Some(result)) => {
                 all.push(mail(begun.elapsed(), result.err().map(|e| e.to_string())))

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{App, Error, delivery::Online, gather::Gather};
 use crate::{
-    domain::{Message, Party, UserId},
+    domain::{Message, Party, UserId, retry::RetryPolicy},
     store::{
         self,
         idempotency::{self, Earlier, Keyed},
@@ -183,7 +183,7 @@ async fn persist(app: &App, batch: &[Request], online: &Online) -> Result<Outcom
         return Ok(vec![true; batch.len()]);
     }
     let transaction = client.transaction().await?;
-    let expired = now - app.settings().retention.idempotency_keys;
+    let expired = now - app.live().retention.idempotency_keys;
     // Polled together, so that they cross to the server together.
     let claims = batch.iter().map(|request| async {
         match &request.keyed {
@@ -206,12 +206,18 @@ fn rows<'a>(
     requests: impl Iterator<Item = &'a Request>,
     online: &Online,
 ) -> Vec<NewMessage<'a>> {
+    let retry = app.live().retry;
     requests
         .flat_map(|request| &request.messages)
         .map(|message| NewMessage {
             message,
             partition: message.recipient.partition(),
-            next_attempt_at: app.born_leased_until(online, &message.recipient, message.created_at),
+            next_attempt_at: app.born_leased_until(
+                &retry,
+                online,
+                &message.recipient,
+                message.created_at,
+            ),
         })
         .collect()
 }
@@ -228,7 +234,7 @@ impl App {
         request_hash: &[u8; 32],
     ) -> Result<Option<Earlier>, Error> {
         let client = self.store().client().await?;
-        let expired = self.clock().now() - self.settings().retention.idempotency_keys;
+        let expired = self.clock().now() - self.live().retention.idempotency_keys;
         match idempotency::earlier(&client, user, key, expired).await? {
             Some(found) if found.request_hash != *request_hash => Err(Error::KeyReused),
             found => Ok(found),
@@ -239,6 +245,7 @@ impl App {
     /// the recipient's next connect is what finds it.
     pub(super) fn born_leased_until(
         &self,
+        retry: &RetryPolicy,
         online: &Online,
         recipient: &Party,
         created_at: OffsetDateTime,
@@ -246,7 +253,7 @@ impl App {
         if self.settings().node.is_none() {
             return Some(created_at);
         }
-        let lease = self.settings().retry.acknowledge_timeout + SAFETY;
+        let lease = retry.acknowledge_timeout + SAFETY;
         self.is_online(online, recipient).then(|| created_at + lease)
     }
 }

@@ -170,7 +170,7 @@ impl App {
 
     async fn send_mail(&self, mail: Mail) -> Attempted {
         let class = DeadLetterClass::Provider;
-        match self.settings().mailer.send(&mail).await {
+        match self.live().mailer.send(&mail).await {
             Ok(()) => Attempted::Done,
             Err(mail::Error::Unreachable(reason)) => Attempted::Unreachable { reason },
             Err(mail::Error::Temporary(reason)) => Attempted::Failed { class, reason },
@@ -205,7 +205,7 @@ impl App {
         let now = self.clock().now();
         let mut client = self.store().client().await?;
         let transaction = client.transaction().await.map_err(crate::store::Error::from)?;
-        let interval = self.settings().alert_interval;
+        let interval = self.live().alert_interval;
         let gathered = notices::claim_dead_letters(&transaction, now, interval, SHOWN).await?;
         if gathered.counts.is_empty() {
             return Ok(false);

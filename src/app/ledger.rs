@@ -236,10 +236,11 @@ async fn judge_missed(
     missed: &[Attempt],
 ) -> Result<Vec<Changed>, store::Error> {
     let at = app.clock().now();
+    let retry = app.live().retry;
     let mut again = Vec::new();
     let mut given_up = Vec::new();
     for attempt in missed {
-        match app.settings().retry.after_miss(attempt.retry_count) {
+        match retry.after_miss(attempt.retry_count) {
             AfterMiss::Retry { retry_count, after } => {
                 again.push(Missed {
                     attempt: *attempt,
@@ -256,6 +257,7 @@ async fn judge_missed(
     if !again.is_empty() {
         let counted = outcome::retry(client, &again).await?;
         app.failpoint("ledger_after_retry");
+        app.trace_retried(&again);
         app.counters().retried(counted);
     }
     if given_up.is_empty() {
@@ -263,6 +265,7 @@ async fn judge_missed(
     }
     let failed = outcome::give_up(client, &given_up, NOT_ACKNOWLEDGED).await?;
     app.failpoint("ledger_after_give_up");
+    app.trace_given_up(&failed, NOT_ACKNOWLEDGED);
     app.counters().failed(failed.len() as u64);
     Ok(failed)
 }
@@ -281,6 +284,9 @@ fn answer(app: &App, batch: Batch, changed: &[Changed]) {
             .map(|word| word.id)
             .filter(|id| unclaimed.remove(&(*id, status)).is_some())
             .collect();
+        if said == Said::Acknowledged && !mine.is_empty() {
+            app.trace_acknowledged(words.iter().filter(|word| mine.contains(&word.id)));
+        }
         if let Some(word) = words.first() {
             tell_other_connections(app, &word.by, &mine);
         }

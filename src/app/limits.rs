@@ -16,7 +16,7 @@ use std::{
 };
 
 use self::shared::Shared;
-use super::{App, Error};
+use super::{App, Error, live::Current};
 use crate::{
     cache::{Redis, redis::Admission},
     domain::{
@@ -74,7 +74,7 @@ type Windows = [Window; 2];
 
 /// What passed lately, by user and in all, and how deep deliveries have piled up.
 pub(super) struct Limiter {
-    limits: Limits,
+    live: Current,
     zero: Instant,
     shards: Vec<Mutex<HashMap<Party, Windows>>>,
     hasher: RandomState,
@@ -118,18 +118,23 @@ fn wait_of(windows: &mut Windows, rates: &[(Rate, &'static str); 2], now: Durati
 }
 
 impl Limiter {
-    pub(super) fn new(limits: Limits, redis: Option<Redis>) -> Limiter {
+    pub(super) fn new(live: Current, redis: Option<Redis>) -> Limiter {
         let zero = Instant::now();
+        let depth = Depth::new(live.get().limits.queue_depth);
         Limiter {
-            limits,
+            live,
             zero,
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             system: Mutex::default(),
-            depth: Mutex::new((Depth::new(limits.queue_depth), zero)),
+            depth: Mutex::new((depth, zero)),
             level: AtomicU8::new(0),
             shared: redis.map(Shared::new),
         }
+    }
+
+    fn limits(&self) -> Limits {
+        self.live.get().limits
     }
 
     fn now(&self) -> Duration {
@@ -154,7 +159,7 @@ impl Limiter {
     }
 
     async fn admit_user(&self, user: &Party, wanted: u32) -> Result<u32, Limited> {
-        let rates = self.limits.rates();
+        let rates = self.limits().rates();
         if wanted == 0 || rates.iter().all(|(rate, _)| rate.most == 0) {
             return Ok(wanted);
         }
@@ -209,13 +214,13 @@ impl Limiter {
                 Ok(counted) => self.give_back_to(user, counted).await,
             }
         }
-        let (rates, now) = (self.limits.rates(), self.now());
+        let (rates, now) = (self.limits().rates(), self.now());
         wait_of(self.shard(user).entry(user.clone()).or_default(), &rates, now)
     }
 
     /// Counts messages of the whole system, all or none.
     async fn admit_system(&self, count: u32) -> Result<(), Duration> {
-        let rate = self.limits.system();
+        let rate = self.limits().system();
         if rate.most == 0 || count == 0 {
             return Ok(());
         }
@@ -240,7 +245,7 @@ impl Limiter {
         }
         self.give_back_to(user, count).await;
         if let Some(shared) = &self.shared
-            && shared.give_back_to_system(count, self.limits.system()).await.is_ok()
+            && shared.give_back_to_system(count, self.limits().system()).await.is_ok()
         {
             return;
         }
@@ -249,7 +254,7 @@ impl Limiter {
 
     async fn give_back_to(&self, user: &Party, count: u32) {
         if let Some(shared) = &self.shared {
-            let rates = self.limits.rates().map(|(rate, _)| rate);
+            let rates = self.limits().rates().map(|(rate, _)| rate);
             if shared.give_back_to(user, count, &rates).await.is_ok() {
                 return;
             }
@@ -262,6 +267,24 @@ impl Limiter {
     fn level(&self) -> Level {
         let level = usize::from(self.level.load(Ordering::Relaxed));
         Level::ALL.get(level).copied().unwrap_or_default()
+    }
+
+    /// Takes note of how many deliveries are in hand, under a limit that may have changed.
+    fn see(&self, limit: u64, found: u64) {
+        let mut depth = locked(&self.depth);
+        let before = depth.0.level();
+        let elapsed = depth.1.elapsed();
+        depth.0.set_limit(limit);
+        depth.0.observe(found, elapsed);
+        depth.1 = Instant::now();
+        let level = depth.0.level();
+        drop(depth);
+        self.level.store(level as u8, Ordering::Relaxed);
+        metrics::gauge!("esh3ar_deliveries_in_hand").set(found as f64);
+        metrics::gauge!("esh3ar_backpressure_level").set(f64::from(level as u8));
+        if level != before {
+            tracing::warn!(in_hand = found, level = level.name(), "backpressure changed");
+        }
     }
 
     /// Refuses what is not taken on while deliveries pile up.
@@ -288,8 +311,10 @@ impl App {
         const CALM: Duration = Duration::from_secs(1);
         const WATCHFUL: Duration = Duration::from_millis(250);
         let limiter = &self.inner.limiter;
-        let limit = limiter.limits.queue_depth;
+        let limit = limiter.limits().queue_depth;
         if limit == 0 {
+            // There may have been one a moment ago.
+            limiter.see(0, 0);
             return Ok(CALM);
         }
         // No further than where the last level is entered: counting on would change nothing.
@@ -297,19 +322,7 @@ impl App {
         let client = self.store().client().await?;
         let found = messages::in_hand(&client, most).await?;
         let found = u64::try_from(found).unwrap_or_default() + self.inner.intake.waiting() as u64;
-        let mut depth = locked(&limiter.depth);
-        let before = depth.0.level();
-        let elapsed = depth.1.elapsed();
-        depth.0.observe(found, elapsed);
-        depth.1 = Instant::now();
-        let level = depth.0.level();
-        drop(depth);
-        limiter.level.store(level as u8, Ordering::Relaxed);
-        metrics::gauge!("esh3ar_deliveries_in_hand").set(found as f64);
-        metrics::gauge!("esh3ar_backpressure_level").set(f64::from(level as u8));
-        if level != before {
-            tracing::warn!(in_hand = found, level = level.name(), "backpressure changed");
-        }
+        limiter.see(limit, found);
         Ok(if found > limit / 4 { WATCHFUL } else { CALM })
     }
 
@@ -333,7 +346,8 @@ mod tests {
             messages_per_second: 20,
             queue_depth: 0,
         };
-        let limiter = Limiter::new(limits, None);
+        let live = crate::app::Live { limits, ..crate::app::Live::default() };
+        let limiter = Limiter::new(Current::new(live), None);
         let user = Party::Business(UserId(uuid::Uuid::nil()));
         let mut passed = 0;
         for _ in 0..90 {

@@ -27,6 +27,7 @@ pub mod intake;
 pub mod jobs;
 pub mod ledger;
 pub mod limits;
+pub mod live;
 pub mod messages;
 pub mod nodes;
 pub mod pages;
@@ -37,14 +38,12 @@ pub mod retention;
 pub mod stats;
 pub mod supervision;
 pub mod tokens;
+pub mod traces;
 mod trail;
 mod typing;
 mod unreached;
 
-use std::{
-    sync::{Arc, atomic::AtomicBool},
-    time::Duration,
-};
+use std::sync::{Arc, atomic::AtomicBool};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -53,13 +52,13 @@ pub use audit::By;
 pub use clock::Clock;
 pub use connections::new_node;
 pub use error::Error;
+pub use live::Live;
 
 pub use crate::store::nodes::Role;
 
 use crate::{
     cache::Cache,
-    domain::{NodeId, phone::Region, retry::RetryPolicy},
-    mail::Mailer,
+    domain::{NodeId, phone::Region},
     presence::{Delivery, Presence, Registry},
     queue::{LocalQueue, Queue},
     store::Store,
@@ -70,28 +69,14 @@ use crate::{
 pub struct Settings {
     /// By which national phone numbers are read.
     pub default_region: Option<Region>,
-    /// What to do about deliveries that are not acknowledged.
-    pub retry: RetryPolicy,
-    /// How much is taken on.
-    pub limits: limits::Limits,
-    /// How many connections one user may have.
-    pub connections_per_user: usize,
-    /// How long an access token of a phone is valid unless it is made otherwise.
-    pub access_token_ttl: Duration,
-    /// How long dead letters are kept.
-    pub dead_letters_kept: Duration,
-    /// How long the audit log is kept.
-    pub audit_log_kept: Duration,
-    /// How long other things are kept.
-    pub retention: retention::Retention,
+    /// What may change while the process runs.
+    pub live: Live,
     /// Where pages are kept that are read often.
     pub cache: Cache,
-    /// The way to the administrators.
-    pub mailer: Mailer,
-    /// How often they are told of dead letters at most.
-    pub alert_interval: Duration,
     /// Where tests let the process die.
     pub failpoints: failpoints::Failpoints,
+    /// Which messages are followed.
+    pub traces: traces::Traces,
     /// Where the time comes from.
     pub clock: Clock,
     /// What this process is among those of the installation. A command is nothing: what it sends is
@@ -103,17 +88,10 @@ impl Default for Settings {
     fn default() -> Self {
         Settings {
             default_region: None,
-            retry: RetryPolicy::default(),
-            limits: limits::Limits::default(),
-            connections_per_user: 16,
-            access_token_ttl: Duration::from_secs(90 * 24 * 3600),
-            dead_letters_kept: Duration::from_secs(7 * 24 * 3600),
-            audit_log_kept: Duration::from_secs(365 * 24 * 3600),
-            retention: retention::Retention::default(),
+            live: Live::default(),
             cache: Cache::default(),
-            mailer: Mailer::default(),
-            alert_interval: Duration::from_secs(300),
             failpoints: failpoints::Failpoints::default(),
+            traces: traces::Traces::default(),
             clock: Clock::System,
             node: Some(nodes::NodeSettings {
                 role: Role::Serve,
@@ -145,7 +123,7 @@ impl Ways {
     pub fn embedded(settings: &Settings) -> Ways {
         Ways {
             node: new_node(),
-            presence: Presence::Solo(Registry::new(settings.connections_per_user)),
+            presence: Presence::Solo(Registry::new(settings.live.connections_per_user)),
             queue: Queue::Local(LocalQueue::new(SHARES, WAKE_UPS)),
         }
     }
@@ -180,6 +158,7 @@ struct Inner {
     workshop: jobs::Workshop,
     signals: typing::Signals,
     draining: AtomicBool,
+    live: live::Current,
 }
 
 impl App {
@@ -207,6 +186,7 @@ impl App {
         let (chat_intake, chat_work) = chat_intake::ChatIntake::new();
         let (ledger, ledger_work) = ledger::Ledger::new();
         let (audit, audit_work) = audit::AuditLog::new();
+        let live = live::Current::new(settings.live.clone());
         let app = App {
             inner: Arc::new(Inner {
                 trail: trail::Trail::new(settings.clock.now()),
@@ -214,14 +194,15 @@ impl App {
                 counters: figures::Counters::new(),
                 unreached: unreached::Unreached::default(),
                 limiter: limits::Limiter::new(
-                    settings.limits,
+                    live.clone(),
                     ways.presence.relay().map(|relay| relay.redis().clone()),
                 ),
                 workshop: jobs::Workshop::default(),
                 signals: typing::Signals::new(),
                 draining: AtomicBool::new(false),
+                live,
                 presence: ways.presence,
-                bystanders: Registry::new(settings.connections_per_user),
+                bystanders: Registry::new(settings.live.connections_per_user),
                 queue: ways.queue,
                 settings,
                 node: ways.node,
@@ -243,7 +224,7 @@ impl App {
         app
     }
 
-    /// The configuration of the use cases.
+    /// The configuration of the use cases, as the process began with it; see [`App::live`].
     pub fn settings(&self) -> &Settings {
         &self.inner.settings
     }

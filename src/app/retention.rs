@@ -52,7 +52,7 @@ impl App {
         let Some(mut keeper) = retention::keeper(self.store()).await? else { return Ok(removed) };
         let now = self.clock().now();
         keeper.forget_ownerless_tokens(now - OWNERLESS).await?;
-        if let Some(kept) = self.settings().retention.events {
+        if let Some(kept) = self.live().retention.events {
             let mut place = Some(Place::default());
             while let Some(after) = place {
                 let began = Instant::now();
@@ -62,7 +62,7 @@ impl App {
                 pause(began).await;
             }
         }
-        if let Some(kept) = self.settings().retention.messages {
+        if let Some(kept) = self.live().retention.messages {
             let mut place = Some(Place::default());
             while let Some(after) = place {
                 let began = Instant::now();

@@ -106,7 +106,7 @@ impl App {
         let lifetime = match (lifetime, owner) {
             (Lifetime::Endless, _) | (Lifetime::Usual, Party::Business(_)) => None,
             (Lifetime::For(duration), _) => Some(duration),
-            (Lifetime::Usual, Party::Mobile(_)) => Some(self.settings().access_token_ttl),
+            (Lifetime::Usual, Party::Mobile(_)) => Some(self.live().access_token_ttl),
         };
         lifetime.and_then(|lifetime| {
             now.checked_add(time::Duration::try_from(lifetime).unwrap_or(time::Duration::MAX))

@@ -10,17 +10,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Setup, cluster,
     exit::{Failure, Kind},
     opened::{self, OpenedStore},
+    privilege,
 };
 use crate::{
-    app::{App, Role},
+    app::{App, Role, Ways, traces::Traces},
     cache::Cache,
+    config::Config,
+    domain::trace::Sample,
     server::{
         Readiness,
         gate::{self, Gate},
@@ -30,7 +33,11 @@ use crate::{
         tls::Tls,
     },
     store::embedded::Purpose,
-    telemetry::{metrics::Recorder, notify},
+    telemetry::{
+        metrics::Recorder,
+        notify,
+        traces::{self, Collector, Teller},
+    },
     worker,
 };
 
@@ -83,6 +90,8 @@ pub(super) struct Works {
     writers: Part,
     /// To the other processes.
     ways: Part,
+    /// To the collector of traces.
+    traces: Part,
 }
 
 impl Works {
@@ -96,7 +105,7 @@ impl Works {
     ) -> Result<Works, Failure> {
         let replicas = store.replicas.take();
         let (taking, work) = (Part::default(), Part::default());
-        let (writers, ways) = (Part::default(), Part::default());
+        let (writers, ways, traces) = (Part::default(), Part::default(), Part::default());
         let config = &setup.loaded.config;
         let begun = async {
             prepare(&store).await?;
@@ -108,6 +117,7 @@ impl Works {
             if let Some(relay) = to_others.presence.relay() {
                 settings.cache = Cache::Redis(relay.redis().clone());
             }
+            settings.traces = follow(config, &to_others, role, &traces)?;
             let (database, writers) = (store.store.clone(), &writers);
             let app =
                 App::start_with(settings, database, to_others, &writers.tracker, &writers.stop);
@@ -125,7 +135,7 @@ impl Works {
             Ok(app)
         };
         match begun.await {
-            Ok(app) => Ok(Works { app, store, taking, work, writers, ways }),
+            Ok(app) => Ok(Works { app, store, taking, work, writers, ways, traces }),
             Err(failure) => {
                 let _ = store.close().await;
                 Err(failure)
@@ -139,6 +149,8 @@ impl Works {
         self.work.end(LAST_WRITES, "workers").await;
         self.writers.end(LAST_WRITES, "writers").await;
         self.ways.end(LAST_WRITES, "ways to other processes").await;
+        // It ends by itself in two seconds.
+        self.traces.end(LAST_WRITES, "traces").await;
         if let Err(error) = self.app.note_stopped().await {
             tracing::warn!(%error, "the stop could not be noted");
         }
@@ -302,6 +314,19 @@ impl Appliance {
         drop(self.app);
         self.works.stop().await
     }
+}
+
+/// Follows messages, if the configuration says so.
+fn follow(config: &Config, ways: &Ways, role: Role, part: &Part) -> Result<Traces, Failure> {
+    let Some(asked) = &config.traces else { return Ok(Traces::Off) };
+    let node = format!("{:016x}", u64::from_be_bytes(ways.node));
+    let teller = Teller { node, role: role.name(), host: privilege::host() };
+    let collector = Collector::new(&asked.endpoint, teller).map_err(|error| {
+        Failure::new(Kind::Config, error.to_string()).hint("check traces.endpoint")
+    })?;
+    let (steps, waiting) = mpsc::channel(traces::WAITING);
+    part.tracker.spawn(collector.run(waiting, part.stop.clone()));
+    Ok(Traces::On { sample: Sample::new(asked.sample), steps })
 }
 
 async fn prepare(store: &OpenedStore) -> Result<(), Failure> {

@@ -24,6 +24,7 @@ mod opened;
 pub mod output;
 mod personal;
 pub mod privilege;
+mod reload;
 mod remote;
 mod serve;
 mod service;
@@ -129,6 +130,8 @@ enum Command {
     Top(top::TopArgs),
     /// Empty this machine's gateway for maintenance, without a storm of reconnects
     Drain(drain::DrainArgs),
+    /// Let what runs on this machine take up its changed configuration
+    Reload(reload::ReloadArgs),
     /// Measure what an installation on this machine can do
     Bench(bench::BenchArgs),
     /// The configuration in effect
@@ -326,6 +329,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             Command::Import(command) => import::run(&setup, command, input).await,
             Command::Top(arguments) => Box::pin(top::run(&setup, &arguments)).await,
             Command::Drain(arguments) => drain::run(&setup, &arguments).await,
+            Command::Reload(arguments) => reload::run(&setup, &arguments).await,
             Command::Bench(arguments) => Box::pin(bench::run(&setup, &arguments)).await,
             Command::Doctor(arguments) => Box::pin(doctor::run(&setup, &arguments)).await,
             Command::Init(arguments) => Box::pin(init::run(&setup, &arguments)).await,

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     app::{
-        App, Clock, Role, Settings, failpoints::Failpoints, limits::Limits, nodes::NodeSettings,
-        retention::Retention,
+        App, Clock, Live, Role, Settings, failpoints::Failpoints, limits::Limits,
+        nodes::NodeSettings, retention::Retention, traces::Traces,
     },
     cache::Cache,
     config::{Config, Database, Secret, SmtpTls},
@@ -45,6 +45,23 @@ pub(super) struct Opened {
 pub(super) fn settings(config: &Config, role: Option<Role>) -> Result<Settings, Failure> {
     Ok(Settings {
         default_region: config.default_region,
+        live: live(config)?,
+        cache: Cache::default(),
+        failpoints: failpoints(role.is_some())?,
+        traces: Traces::Off,
+        clock: Clock::System,
+        node: role.map(|role| NodeSettings {
+            role,
+            host: privilege::host(),
+            address: None,
+            partitions: config.queue.as_ref().map_or(0, |queue| queue.partitions),
+        }),
+    })
+}
+
+/// The part of it that may change while the process runs.
+pub(super) fn live(config: &Config) -> Result<Live, Failure> {
+    Ok(Live {
         retry: config.retry,
         connections_per_user: config.connections_per_user,
         access_token_ttl: config.access_token_ttl,
@@ -61,17 +78,8 @@ pub(super) fn settings(config: &Config, role: Option<Role>) -> Result<Settings, 
             events: config.events_kept,
             idempotency_keys: config.idempotency_keys_kept,
         },
-        cache: Cache::default(),
         mailer: mailer(config)?,
         alert_interval: config.alert_interval,
-        failpoints: failpoints(role.is_some())?,
-        clock: Clock::System,
-        node: role.map(|role| NodeSettings {
-            role,
-            host: privilege::host(),
-            address: None,
-            partitions: config.queue.as_ref().map_or(0, |queue| queue.partitions),
-        }),
     })
 }
 

@@ -1,9 +1,6 @@
 //! `serve`: the appliance until it is told to stop.
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-};
+use std::{net::SocketAddr, path::Path};
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -13,7 +10,8 @@ use super::{
     Setup,
     appliance::Appliance,
     exit::{Failure, Kind},
-    service::{self, Hangups, Watchdog},
+    reload::Announcement,
+    service::{Hangups, Reloads, Watchdog},
 };
 use crate::telemetry::{metrics, notify};
 
@@ -103,7 +101,8 @@ pub(super) async fn run(setup: &Setup) -> Result<(), Failure> {
         started = Box::pin(Appliance::start(setup, recorder)) => started?,
         () = signals.next() => return Ok(()),
     };
-    let whereabouts = announce(setup, &appliance);
+    let mut whereabouts = announce(setup, &appliance);
+    let mut reloads = Reloads::new(setup);
     let status = format!("serving on {}", appliance.http);
     notify::ready(&status);
     let mut watchdog = Watchdog::new();
@@ -112,14 +111,14 @@ pub(super) async fn run(setup: &Setup) -> Result<(), Failure> {
         tokio::select! {
             () = signals.next() => break None,
             draining = drains.next() => app.drain(draining),
-            () = hangups.next() => service::reload(setup, appliance.tls(), &status),
+            () = hangups.next() => {
+                reloads.reload(&app, appliance.tls(), &mut whereabouts, &status);
+            }
             () = watchdog.due() => watchdog.look(Some(appliance.pulse())).await,
             how = appliance.database_died() => break Some(how),
         }
     };
-    if let Some(path) = whereabouts {
-        let _ = std::fs::remove_file(path);
-    }
+    drop(whereabouts);
     if let Some(how) = died {
         let what = format!("the private Postgres ended by itself: {how}");
         tracing::error!("{what}");
@@ -134,7 +133,7 @@ pub(super) async fn run(setup: &Setup) -> Result<(), Failure> {
     }
 }
 
-fn announce(setup: &Setup, appliance: &Appliance) -> Option<PathBuf> {
+fn announce(setup: &Setup, appliance: &Appliance) -> Announcement {
     tracing::info!(
         http = %appliance.http,
         metrics = appliance.metrics.map(|address| address.to_string()),
@@ -145,9 +144,5 @@ fn announce(setup: &Setup, appliance: &Appliance) -> Option<PathBuf> {
     );
     let found =
         Whereabouts { pid: std::process::id(), http: appliance.http, metrics: appliance.metrics };
-    let path = setup.data_dir.join("serve.json");
-    let half = setup.data_dir.join("serve.json.new");
-    let text = serde_json::to_string(&found).unwrap_or_default();
-    let written = std::fs::write(&half, text).and_then(|()| std::fs::rename(&half, &path));
-    written.ok().map(|()| path)
+    Announcement::new(setup.data_dir.join("serve.json"), &found)
 }

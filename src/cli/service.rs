@@ -11,9 +11,12 @@ use tokio::{
 use super::{
     Setup,
     exit::{Failure, Kind},
+    opened,
+    reload::{Announcement, Reloaded},
 };
 use crate::{
-    config::{self, Loaded},
+    app::{App, Clock},
+    config::{self, Loaded, keys::is_live},
     server::{pulse::Pulse, tls::Tls},
     telemetry::notify,
 };
@@ -87,41 +90,84 @@ impl Hangups {
     }
 }
 
-/// Takes up what can be taken up while the process runs: the level of the log and the certificate. Of
-/// everything else that was changed it is said that it waits for a restart. A configuration that is
-/// wrong changes nothing.
-pub(super) fn reload(setup: &Setup, tls: Option<&Tls>, status: &str) {
-    notify::reloading();
-    match setup.again.load() {
-        Ok(loaded) => take_up(setup, &loaded, tls),
-        Err(failure) => {
-            tracing::error!(why = failure.what, "nothing is taken up; run: esh3ar config check");
-        }
-    }
-    notify::ready(status);
+/// What is taken up while the process runs, and what was.
+pub(super) struct Reloads<'a> {
+    setup: &'a Setup,
+    /// What is in effect of the keys that may change; of the others `setup` has it.
+    taken: Loaded,
+    number: u64,
 }
 
-fn take_up(setup: &Setup, loaded: &Loaded, tls: Option<&Tls>) {
-    let level = &loaded.config.log.level;
-    if let Err(error) = setup.level.set(level) {
-        tracing::error!(%error, "the old level of the log stays");
+impl Reloads<'_> {
+    pub(super) fn new(setup: &Setup) -> Reloads<'_> {
+        note_success();
+        Reloads { setup, taken: setup.loaded.clone(), number: 0 }
     }
-    if let Some(tls) = tls
-        && let Err(error) = tls.renew()
-    {
-        tracing::error!(%error, "the old certificate is kept");
+
+    /// Takes up what can be taken up: the keys of [`config::keys::LIVE`] and the certificate. Of
+    /// everything else that was changed it is said that it waits for a restart. A configuration that is
+    /// wrong changes nothing. `found` is where commands find the answer.
+    pub(super) fn reload(
+        &mut self,
+        app: &App,
+        tls: Option<&Tls>,
+        found: &mut Announcement,
+        status: &str,
+    ) {
+        notify::reloading();
+        self.number += 1;
+        let reloaded = self.take_up(app, tls).unwrap_or_else(|failure| {
+            tracing::error!(why = failure.what, "nothing is taken up; run: esh3ar config check");
+            Reloaded {
+                number: self.number,
+                taken_up: false,
+                changed: Vec::new(),
+                waiting: Vec::new(),
+                why: Some(failure.what),
+            }
+        });
+        let result = if reloaded.taken_up { "taken_up" } else { "refused" };
+        metrics::counter!("esh3ar_config_reloads_total", "result" => result).increment(1);
+        found.answer(&reloaded);
+        notify::ready(status);
     }
-    // Secrets look the same before and after; they are taken up by a restart too.
-    let old = setup.loaded.origins.iter();
-    let waiting: Vec<&str> = old
-        .zip(&loaded.origins)
-        .filter(|(old, new)| old.value != new.value && old.key != "log.level")
-        .map(|(old, _)| old.key)
-        .collect();
-    if waiting.is_empty() {
-        tracing::info!(level, "configuration taken up");
-    } else {
-        let keys = waiting.join(", ");
-        tracing::warn!(level, keys, "configuration taken up; these keys wait for a restart");
+
+    fn take_up(&mut self, app: &App, tls: Option<&Tls>) -> Result<Reloaded, Failure> {
+        let loaded = self.setup.again.load()?;
+        // All that can fail comes first, so that nothing is taken up by half.
+        let live = opened::live(&loaded.config)?;
+        let level = &loaded.config.log.level;
+        let levelled = self.setup.level.set(level);
+        levelled.map_err(|error| Failure::new(Kind::Config, error.to_string()))?;
+        app.take_up(live);
+        let renewed = tls.map_or(Ok(()), Tls::renew);
+        let why = renewed.err().map(|error| {
+            tracing::error!(%error, "the old certificate is kept");
+            format!("the old certificate is kept: {error}")
+        });
+        let names = |keys: Vec<&'static str>, live: bool| -> Vec<String> {
+            let keys = keys.into_iter().filter(|key| is_live(key) == live);
+            keys.map(str::to_owned).collect()
+        };
+        let changed = names(loaded.changed_since(&self.taken), true);
+        let waiting = names(loaded.changed_since(&self.setup.loaded), false);
+        let (taken, left) = (changed.join(", "), waiting.join(", "));
+        if waiting.is_empty() {
+            tracing::info!(changed = taken, "configuration taken up");
+        } else {
+            tracing::warn!(
+                changed = taken,
+                keys = left,
+                "configuration taken up; these keys wait for a restart"
+            );
+        }
+        self.taken = loaded;
+        note_success();
+        Ok(Reloaded { number: self.number, taken_up: true, changed, waiting, why })
     }
+}
+
+fn note_success() {
+    let now = Clock::System.now().unix_timestamp();
+    metrics::gauge!("esh3ar_config_last_reload_success_timestamp_seconds").set(now as f64);
 }

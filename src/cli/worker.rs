@@ -14,8 +14,9 @@ use super::{
     cluster,
     exit::{Failure, Kind},
     opened,
+    reload::Announcement,
     serve::StopSignals,
-    service::{self, Hangups, Watchdog},
+    service::{Hangups, Reloads, Watchdog},
 };
 use crate::{
     app::Role,
@@ -58,20 +59,26 @@ pub(super) async fn run(setup: &Setup) -> Result<(), Failure> {
     }
     keep_up(&works.work, recorder);
     tracing::info!(
-        metrics = address,
+        metrics = address.as_deref(),
         version = env!("CARGO_PKG_VERSION"),
         "a worker, ready in {} ms",
         began.elapsed().as_millis()
     );
+    let found = serde_json::json!({ "pid": std::process::id(), "metrics": address });
+    let mut whereabouts = Announcement::new(setup.data_dir.join("worker.json"), &found);
+    let mut reloads = Reloads::new(setup);
     notify::ready("delivering");
     let mut watchdog = Watchdog::new();
     loop {
         tokio::select! {
             () = signals.next() => break,
-            () = hangups.next() => service::reload(setup, None, "delivering"),
+            () = hangups.next() => {
+                reloads.reload(&works.app, None, &mut whereabouts, "delivering");
+            }
             () = watchdog.due() => watchdog.look(pulse.as_ref()).await,
         }
     }
+    drop(whereabouts);
     tracing::info!("stopping; a second signal stops at once");
     notify::stopping();
     readiness.store(false, Ordering::Release);

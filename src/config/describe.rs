@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::keys::{KEYS, Key};
+use super::keys::{KEYS, Key, is_live};
 
 /// Comments are broken to this width, in characters.
 const WIDTH: usize = 100;
@@ -27,6 +27,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("smtp.password", "\"secret\""),
     ("smtp.from", "\"esh3ar@example.org\""),
     ("smtp.to", "\"admin@example.org\""),
+    ("traces.endpoint", "\"http://127.0.0.1:4318\""),
 ];
 
 const HEAD: &str = "\
@@ -73,7 +74,8 @@ pub fn markdown() -> String {
 This page is written by `esh3ar config doc`. [OPERATIONS.md](OPERATIONS.md) says where keys are set and
 what follows from them. A key `section.name` is `name = …` below `[section]` in the file, and
 `ESH3AR__SECTION__NAME` in the environment. One that is marked *secret* is never shown, and may be given
-as `name_file`, the path of a file that holds it.
+as `name_file`, the path of a file that holds it. One that is marked *live* is taken up by
+`esh3ar reload`; the others wait for a restart.
 "
     .to_owned();
     let (alone, sections): (Vec<&Key>, Vec<&Key>) =
@@ -82,8 +84,9 @@ as `name_file`, the path of a file that holds it.
         let default =
             if key.default.is_empty() { "unset".to_owned() } else { format!("`{}`", key.default) };
         let secret = if key.secret { " *Secret.*" } else { "" };
+        let live = if is_live(key.name) { " *Live.*" } else { "" };
         let doc = key.doc.replace('|', "\\|").replace('<', "&lt;");
-        let _ = writeln!(text, "| `{}` | {default} | {doc}{secret} |", key.name);
+        let _ = writeln!(text, "| `{}` | {default} | {doc}{secret}{live} |", key.name);
     };
     let head = "\n| key | default | |\n| --- | --- | --- |\n";
     text.push_str(head);

@@ -164,9 +164,25 @@ pub const KEYS: &[Key] = &[
         "90d",
         "How long an access token of a phone is valid unless it is made otherwise.",
     ),
+    key(
+        "traces.endpoint",
+        "",
+        "Collector for traces with OTLP over HTTP, such as http://127.0.0.1:4318; unset: no message is followed.",
+    ),
+    key("traces.sample", "0.01", "Share of the messages that are followed, from 0 to 1."),
     key("log.level", "info", "error, warn, info, debug, trace, or filter directives."),
     key("log.format", "auto", "text, json, or auto: text on a terminal."),
 ];
+
+/// The keys that a running process takes up when it is told to read its configuration again; a name that
+/// ends with a dot stands for all keys of its section. The others wait for a restart.
+pub const LIVE: &[&str] =
+    &["retry.", "limits.", "smtp.", "retention.", "auth.access_token_ttl", "log.level"];
+
+/// Whether a running process takes up this key.
+pub fn is_live(name: &str) -> bool {
+    LIVE.iter().any(|live| if live.ends_with('.') { name.starts_with(live) } else { name == *live })
+}
 
 /// Sections of the documented interface that this version has not.
 const NOT_YET: &[&str] =
@@ -216,6 +232,20 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_name_of_a_live_key_stands_for_some() {
+        for live in LIVE {
+            assert!(
+                KEYS.iter()
+                    .any(|key| key.name == *live
+                        || (live.ends_with('.') && key.name.starts_with(live))),
+                "{live} stands for no key"
+            );
+        }
+        assert!(is_live("limits.queue_depth") && is_live("log.level"));
+        assert!(!is_live("log.format") && !is_live("http.listen"));
+    }
 
     #[test]
     fn a_typo_names_its_neighbour() {

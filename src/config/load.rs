@@ -1,12 +1,16 @@
 //! From the sources to a [`Config`]: all of them read, all faults told at once.
 
 mod cluster;
+mod origin;
 mod retention;
 mod secrets;
+mod traces;
 
 use std::{
     collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration,
 };
+
+pub use origin::{Loaded, Origin};
 
 use config::{Environment, File, FileFormat, ValueKind};
 
@@ -82,28 +86,6 @@ impl fmt::Display for ConfigErrors {
 }
 
 impl std::error::Error for ConfigErrors {}
-
-/// One key's value and where it came from.
-#[derive(Clone, Debug)]
-pub struct Origin {
-    /// The key.
-    pub key: &'static str,
-    /// Its value; `***` for secrets, empty for unset.
-    pub value: String,
-    /// Where it came from.
-    pub source: Source,
-}
-
-/// A configuration that may be used.
-#[derive(Clone, Debug)]
-pub struct Loaded {
-    /// The values.
-    pub config: Config,
-    /// Where each came from.
-    pub origins: Vec<Origin>,
-    /// Secrets that are set.
-    pub secrets: Vec<(&'static str, Secret)>,
-}
 
 type Values = BTreeMap<String, (String, Source)>;
 
@@ -474,6 +456,7 @@ impl Reader {
             events_kept: self.kept("retention.events"),
             idempotency_keys_kept: self.duration("retention.idempotency_keys"),
             access_token_ttl: self.duration("auth.access_token_ttl"),
+            traces: self.traces(),
             log: Log {
                 level: level.unwrap_or_default(),
                 format: format.unwrap_or(LogFormat::Auto),
@@ -486,10 +469,11 @@ impl Reader {
             .iter()
             .map(|key| {
                 let text = self.text(key.name);
+                let whole = Secret::new(text.clone());
                 let value = if key.secret && !text.is_empty() { "***".to_owned() } else { text };
                 let source = self.values.get(key.name);
                 let source = source.map_or(Source::Default, |(_, source)| source.clone());
-                Origin { key: key.name, value, source }
+                Origin { key: key.name, value, source, whole }
             })
             .collect()
     }

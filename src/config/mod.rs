@@ -58,6 +58,8 @@ pub struct Config {
     pub idempotency_keys_kept: Duration,
     /// `auth.access_token_ttl`
     pub access_token_ttl: Duration,
+    /// `traces.*`; `None` without an endpoint.
+    pub traces: Option<Traces>,
     /// `log.*`
     pub log: Log,
 }
@@ -163,6 +165,15 @@ pub enum SmtpTls {
     Tls,
     /// None.
     None,
+}
+
+/// Traces of messages.
+#[derive(Clone, Debug)]
+pub struct Traces {
+    /// The collector, `http://` or `https://`.
+    pub endpoint: String,
+    /// Which share of the messages is followed, from 0 to 1.
+    pub sample: f64,
 }
 
 /// Logs.

@@ -67,6 +67,14 @@ impl Depth {
         Depth { limit, last: 0, level: Level::Open, falling: 0.0 }
     }
 
+    /// From the next look on this is the limit; without one everything is taken on.
+    pub fn set_limit(&mut self, limit: u64) {
+        self.limit = limit;
+        if limit == 0 {
+            self.level = Level::Open;
+        }
+    }
+
     /// What is still taken on.
     pub fn level(&self) -> Level {
         self.level

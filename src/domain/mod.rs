@@ -22,6 +22,7 @@ pub mod rate;
 pub mod replica;
 pub mod retry;
 pub mod status;
+pub mod trace;
 pub mod verdict;
 
 pub use conversation::{Conversation, ConversationStatus};

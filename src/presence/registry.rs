@@ -49,7 +49,7 @@ struct Inner {
     hasher: RandomState,
     next_id: AtomicU64,
     count: AtomicUsize,
-    per_party: usize,
+    per_party: AtomicUsize,
 }
 
 /// The place of one connection; leaving it ends the registration.
@@ -72,9 +72,14 @@ impl Registry {
                 hasher: RandomState::new(),
                 next_id: AtomicU64::new(1),
                 count: AtomicUsize::new(0),
-                per_party: per_party.max(1),
+                per_party: AtomicUsize::new(per_party.max(1)),
             }),
         }
+    }
+
+    /// From now on a party may have so many connections. Those that are too many go when one more comes.
+    pub fn allow(&self, per_party: usize) {
+        self.inner.per_party.store(per_party.max(1), Ordering::Relaxed);
     }
 
     fn shard(&self, party: &Party) -> MutexGuard<'_, Shard> {
@@ -92,7 +97,7 @@ impl Registry {
         let mut shard = self.shard(&party);
         let entries = shard.entry(party.clone()).or_default();
         let first = entries.is_empty();
-        if entries.len() >= self.inner.per_party {
+        while entries.len() >= self.inner.per_party.load(Ordering::Relaxed) {
             let oldest = entries.remove(0);
             self.inner.count.fetch_sub(1, Ordering::Relaxed);
             oldest.tell(Outbound::Close {
@@ -343,6 +348,20 @@ mod tests {
         assert_eq!(registry.connections(), 1);
         drop(new);
         assert_eq!(registry.connections(), 0);
+    }
+
+    #[tokio::test]
+    async fn when_fewer_are_allowed_the_next_one_takes_the_place_of_all_that_are_too_many() {
+        let registry = Registry::new(4);
+        let mut old: Vec<Seat> = (0..4).map(|_| registry.register(phone(), token(1))).collect();
+        registry.allow(2);
+        assert!(old.iter_mut().all(|seat| seat.try_next().is_none()));
+        let _new = registry.register(phone(), token(1));
+        assert_eq!(registry.connections(), 2);
+        for seat in &mut old[..3] {
+            assert!(matches!(seat.next().await, Some(Outbound::Close { .. })));
+        }
+        assert!(old[3].try_next().is_none());
     }
 
     #[tokio::test]

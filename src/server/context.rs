@@ -1,6 +1,6 @@
 //! What a handler knows of its request.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use super::reply::Problem;
 use crate::{
     app::{App, By, Caller, messages::RequestKey},
-    domain::MessageId,
+    domain::{Message, MessageId, trace::Cause},
 };
 
 /// The usual page of a list, and the largest (interfaces.md, HTTP).
@@ -34,6 +34,8 @@ pub struct Context {
     pub headers: HeaderMap,
     /// The body.
     pub body: Bytes,
+    /// When it came.
+    pub came: Instant,
 }
 
 /// What travels in a request's extensions.
@@ -60,6 +62,12 @@ impl Context {
             Some(id) => by.in_request(&id),
             None => by,
         })
+    }
+
+    /// The request made these durable; for who follows them.
+    pub fn accepted<'a>(&self, messages: impl IntoIterator<Item = &'a Message>) {
+        let cause = || Cause::parse(self.headers.get("traceparent")?.to_str().ok()?);
+        self.app.trace_accepted(self.came, cause, messages);
     }
 
     /// The body as JSON.

@@ -59,7 +59,7 @@ impl Gate {
         let method = request.method().clone();
         // Without the query: it may hold a token.
         let path = request.uri().path().to_owned();
-        let mut response = self.answer(request).await;
+        let mut response = self.answer(request, begun).await;
         if let Some(named) = named {
             response.headers_mut().insert("x-request-id", named);
         }
@@ -80,7 +80,7 @@ impl Gate {
         response
     }
 
-    async fn answer(self, request: Request<Incoming>) -> Response {
+    async fn answer(self, request: Request<Incoming>, came: Instant) -> Response {
         let path = request.uri().path();
         if let Some((service, asked)) = Service::at(path) {
             return self.hub.handle(service, asked, request).await;
@@ -95,7 +95,7 @@ impl Gate {
             return openapi::answer(&self.description, request.method());
         }
         let legacy = path.starts_with(legacy::http::BASE);
-        self.api(request).await.unwrap_or_else(|problem| {
+        self.api(request, came).await.unwrap_or_else(|problem| {
             if legacy { legacy::http::refused(&problem) } else { problem.into_response() }
         })
     }
@@ -117,7 +117,7 @@ impl Gate {
         health_page(&self.app, &self.readiness, request.uri().path(), details).await
     }
 
-    async fn api(self, request: Request<Incoming>) -> Result<Response, Problem> {
+    async fn api(self, request: Request<Incoming>, came: Instant) -> Result<Response, Problem> {
         let (mut parts, incoming) = request.into_parts();
         // Before the body: what a stranger sends is not even read.
         let token = bearer(&parts.headers).ok_or(Error::Unauthenticated)?;
@@ -150,6 +150,7 @@ impl Gate {
             query: parts.uri.query().unwrap_or_default().to_owned(),
             headers: std::mem::take(&mut parts.headers),
             body,
+            came,
         });
         Ok(routes::answer(self.routes, context, parts.method, parts.uri).await)
     }

@@ -60,6 +60,7 @@ impl Inside {
             query: uri.query().unwrap_or_default().to_owned(),
             headers: HeaderMap::new(),
             body: body.map_or_else(Bytes::new, |body| body.to_string().into()),
+            came: std::time::Instant::now(),
         });
         let response = routes::answer(self.routes.clone(), context, method, uri).await;
         let status = response.status().as_u16();

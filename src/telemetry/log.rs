@@ -55,7 +55,8 @@ fn filter(level: &str) -> Result<EnvFilter, BadFilter> {
         MUTED.iter().fold(level.to_owned(), |all, library| format!("{library}=warn,{all}"));
     // A connection that Postgres ends when it stops is no news, and any other failure is told by the
     // call that it fails.
-    // The same holds for the broker's library, which would also quote what came back.
-    let directives = format!("deadpool=error,lapin=off,{directives}");
+    // The same holds for the broker's library, which would also quote what came back, and for the one
+    // that tells the collector of traces.
+    let directives = format!("deadpool=error,lapin=off,opentelemetry=off,{directives}");
     EnvFilter::try_new(directives).map_err(|error| BadFilter(error.to_string()))
 }

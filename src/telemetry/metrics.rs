@@ -79,6 +79,21 @@ pub const ALL: &[(&str, Kind, &str)] = &[
         Kind::Counter,
         "Notes that found no room; the sweeper makes up for them.",
     ),
+    (
+        "esh3ar_trace_spans_total",
+        Kind::Counter,
+        "Spans of followed messages, by result: exported, failed (the collector did not take them) or dropped (no room).",
+    ),
+    (
+        "esh3ar_config_reloads_total",
+        Kind::Counter,
+        "Times the configuration was read again, by result: taken_up or refused.",
+    ),
+    (
+        "esh3ar_config_last_reload_success_timestamp_seconds",
+        Kind::Gauge,
+        "When the configuration in effect was read, in seconds since 1970.",
+    ),
     ("esh3ar_http_requests_total", Kind::Counter, "Requests by route and status."),
     (
         "esh3ar_errors_total",

@@ -1,5 +1,6 @@
-//! What the appliance says about itself: logs, metrics, and words to the service manager.
+//! What the appliance says about itself: logs, metrics, traces, and words to the service manager.
 
 pub mod log;
 pub mod metrics;
 pub mod notify;
+pub mod traces;

@@ -514,7 +514,7 @@ async fn two_apps(database: &str, server: &Server) -> ([App; 2], CancellationTok
         let settings = Settings {
             clock: Clock::standing_at(time::OffsetDateTime::now_utc()),
             cache: cache.clone(),
-            limits,
+            live: esh3ar::app::Live { limits, ..Default::default() },
             ..Settings::default()
         };
         App::start(settings, Store::new(config.clone(), 4).unwrap(), &tracker, &stop)

@@ -10,7 +10,7 @@ use std::{
 };
 
 use esh3ar::{
-    app::{App, Settings, jobs::Found},
+    app::{App, Live, Settings, jobs::Found},
     domain::job::{JobKind, Work},
     mail::{Encryption, Mailer, SmtpSettings},
     store::{
@@ -37,7 +37,8 @@ fn store(server: &Server) -> Store {
 
 fn app(server: &Server, mailer: Mailer) -> (App, CancellationToken) {
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-    let settings = Settings { node: None, mailer, ..Settings::default() };
+    let live = Live { mailer, ..Live::default() };
+    let settings = Settings { node: None, live, ..Settings::default() };
     (App::start(settings, store(server), &tracker, &stop), stop)
 }
 
@@ -249,7 +250,7 @@ async fn a_mail_server_that_is_away_burns_no_attempts_and_is_asked_rarely() {
     let settings = Settings {
         node: None,
         clock: clock.clone(),
-        mailer: Mailer::smtp(&sink_settings(port)).unwrap(),
+        live: Live { mailer: Mailer::smtp(&sink_settings(port)).unwrap(), ..Live::default() },
         ..Settings::default()
     };
     let app = App::start(settings, store(&server), &tracker, &stop);

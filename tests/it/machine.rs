@@ -341,7 +341,7 @@ impl Machine {
             Step::Connect(who) => {
                 let party = Party::Mobile(self.phones[*who].clone());
                 let seat = self.app.presence().local().register(party, TokenId(uuid::Uuid::nil()));
-                let timeout = self.app.settings().retry.acknowledge_timeout;
+                let timeout = self.app.live().retry.acknowledge_timeout;
                 let feed = Feed::new(timeout);
                 self.devices[*who] = Some(Device { seat, feed, shown: Vec::new() });
             }
@@ -459,7 +459,8 @@ impl StateMachineTest for OverTheStore {
             queue_depth: 0,
         };
         let retry = RetryPolicy { attempts: RETRIES, ..RetryPolicy::default() };
-        let settings = Settings { clock: clock.clone(), limits, retry, ..Settings::default() };
+        let live = esh3ar::app::Live { limits, retry, ..Default::default() };
+        let settings = Settings { clock: clock.clone(), live, ..Settings::default() };
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let case = CASES.fetch_add(1, Ordering::Relaxed);
         let app = ground.runtime.block_on(async {

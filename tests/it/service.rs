@@ -68,14 +68,18 @@ async fn it_tells_systemd_that_it_is_ready_lives_reloads_and_stops() {
     ear.until("WATCHDOG=1");
 
     // What can be taken up is; of the rest it is said that it waits.
-    fs::write(&config, "[log]\nlevel = \"debug\"\n[retry]\nattempts = 3\n").unwrap();
+    fs::write(
+        &config,
+        "[log]\nlevel = \"debug\"\n[retry]\nattempts = 3\n[http]\nheader_timeout = \"9s\"\n",
+    )
+    .unwrap();
     signal(&server, Signal::SIGHUP);
     let reloading = ear.until("RELOADING=1");
     assert!(reloading.contains("MONOTONIC_USEC="), "{reloading}");
     ear.until("READY=1");
     let log = server.log();
     assert!(
-        log.contains("these keys wait for a restart") && log.contains("retry.attempts"),
+        log.contains("these keys wait for a restart") && log.contains("http.header_timeout"),
         "{log}"
     );
     assert_eq!(server.request("GET", "/health", None, None).await.0, 200);

@@ -130,6 +130,9 @@ async fn try_say(id: &str, context: &Context) -> Result<Response, Problem> {
         }
     };
     let (message, new) = context.app.say_in(&context.caller, id, request, 0).await?;
+    if new {
+        context.accepted([&message]);
+    }
     let status = if new { StatusCode::CREATED } else { StatusCode::OK };
     Ok(reply::json(status, &MessageView::from(&message)))
 }

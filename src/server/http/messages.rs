@@ -125,7 +125,10 @@ async fn try_send(context: &Context) -> Result<Response, Problem> {
     let sent =
         context.app.send(&context.caller, request, key, |message| (202, receipt(message))).await?;
     Ok(match sent {
-        Sent::Now(message) => reply::raw(StatusCode::ACCEPTED, receipt(&message)),
+        Sent::Now(message) => {
+            context.accepted([&message]);
+            reply::raw(StatusCode::ACCEPTED, receipt(&message))
+        }
         Sent::Before(earlier) => replayed(earlier),
     })
 }
@@ -178,7 +181,10 @@ async fn try_send_batch(context: &Context) -> Result<Response, Problem> {
         .send_batch(&context.caller, readable, key, |items| (200, results(items)))
         .await?;
     Ok(match sent {
-        Sent::Now(items) => reply::raw(StatusCode::OK, results(&items)),
+        Sent::Now(items) => {
+            context.accepted(items.iter().flatten());
+            reply::raw(StatusCode::OK, results(&items))
+        }
         Sent::Before(earlier) => replayed(earlier),
     })
 }

@@ -36,7 +36,7 @@ use super::{
     wire::{Heard, Wire},
 };
 use crate::{
-    app::{App, Caller, Error},
+    app::{App, Caller, Error, traces::Unwritten},
     domain::{
         Message,
         feed::{Attempt, Feed},
@@ -108,6 +108,8 @@ struct Driver {
     read_again_at: Option<Instant>,
     actions: Vec<Action>,
     ended: Option<EndReason>,
+    /// Followed messages that are in the outbox.
+    unwritten: Vec<Unwritten>,
 }
 
 enum Event {
@@ -175,6 +177,7 @@ fn driver(app: App, wire: &Wire, beginning: Beginning) -> Box<Driver> {
         read_again_at: None,
         actions: Vec::new(),
         ended: None,
+        unwritten: Vec::new(),
     })
 }
 
@@ -367,7 +370,7 @@ impl Driver {
         }
         self.seat = Some(seat);
         metrics::gauge!("esh3ar_connections").set(self.app.presence().local().connections() as f64);
-        self.feed = Some(Feed::new(self.app.settings().retry.acknowledge_timeout));
+        self.feed = Some(Feed::new(self.app.live().retry.acknowledge_timeout));
         self.held_until = Some(Instant::now() + FIRST_PAGE_WAIT);
     }
 
@@ -459,7 +462,13 @@ impl Driver {
                 self.act();
             }
         }
-        if self.outbox.is_empty() { self.probe(wire).await } else { Ok(()) }
+        if !self.outbox.is_empty() {
+            return Ok(());
+        }
+        if !self.unwritten.is_empty() {
+            self.app.trace_written(std::mem::take(&mut self.unwritten));
+        }
+        self.probe(wire).await
     }
 }
 

@@ -11,6 +11,8 @@
 //! | `Typing` | `{"conversationId"}` | – |
 //! | `Echo` | anything | its argument |
 
+use std::time::Instant;
+
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -303,6 +305,7 @@ async fn send(
     request: ChatRequest,
     connection: u64,
 ) -> Result<Message, Error> {
+    let came = Instant::now();
     if let Some(from) = &from {
         let own = match caller.party() {
             Party::Mobile(own) => Some(own),
@@ -320,7 +323,12 @@ async fn send(
         ChatTo::Conversation(id) => id,
         ChatTo::Phone(phone) => app.open_conversation(caller, &phone).await?.0.id,
     };
-    Ok(app.say_in(caller, id, request, connection).await?.0)
+    let (message, new) = app.say_in(caller, id, request, connection).await?;
+    if new {
+        // A call brings no word of what its caller was doing.
+        app.trace_accepted(came, || None, [&message]);
+    }
+    Ok(message)
 }
 
 async fn list(app: &App, caller: &Caller, argument: &ConversationsArgument) -> Result<Data, Error> {

@@ -169,7 +169,10 @@ async fn send(context: &Context) -> Result<Value, Problem> {
     let request: SendBody = body(context)?;
     let answer = |message: &Message| (200, json!({ "id": message.id.0 }).to_string());
     match context.app.send(&context.caller, request.into(), context.request_key()?, answer).await? {
-        Sent::Now(message) => Ok(json!({ "id": message.id.0 })),
+        Sent::Now(message) => {
+            context.accepted([&message]);
+            Ok(json!({ "id": message.id.0 }))
+        }
         Sent::Before(earlier) => Ok(serde_json::from_str(&earlier.response).unwrap_or_default()),
     }
 }
@@ -194,6 +197,7 @@ async fn send_batch(context: &Context) -> Result<Value, Problem> {
         .send_batch(&context.caller, requests, key, |_| (200, "true".to_owned()))
         .await?;
     if let Sent::Now(items) = sent {
+        context.accepted(items.iter().flatten());
         // What is over the sender's limit was not sent, and it has to be told.
         if let Some(refusal) = items.into_iter().find_map(Result::err) {
             return Err(Refusal::into_error(refusal).into());

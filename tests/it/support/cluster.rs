@@ -107,6 +107,10 @@ impl Worker {
         worker
     }
 
+    pub fn data(&self) -> PathBuf {
+        self.folder.data()
+    }
+
     fn log_path(&self) -> PathBuf {
         self.folder.path().join("worker.log")
     }

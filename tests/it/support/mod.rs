@@ -1,6 +1,7 @@
 //! The harness: the built binary as a user would run it, in a folder of its own, on free ports.
 
 pub mod cluster;
+pub mod collector;
 pub mod guard;
 pub mod proxy;
 pub mod rabbit;
@@ -180,9 +181,9 @@ impl Server {
             .unwrap();
         let whereabouts = self.folder.data().join("serve.json");
         let _ = fs::remove_file(&whereabouts);
-        let child = command(&self.folder.data())
+        let child = self
+            .command()
             .args(["serve", "--listen", &self.listen])
-            .envs(self.environment.iter().cloned())
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
@@ -264,14 +265,28 @@ impl Server {
         wait_for("the server to end", || child.try_wait().unwrap()).await.code()
     }
 
+    /// A command that is told what the server is. What is told as empty is left to the configuration
+    /// file, which is weaker than what every command is told.
+    pub fn command(&self) -> Command {
+        let mut command = command(&self.data());
+        for (name, value) in &self.environment {
+            if value.is_empty() {
+                command.env_remove(name)
+            } else {
+                command.env(name, value)
+            };
+        }
+        command
+    }
+
     /// A command over the same database; its JSON.
     pub fn run_json(&self, arguments: &[&str]) -> Value {
-        json_of(command(&self.data()).envs(self.environment()), arguments)
+        json_of(&mut self.command(), arguments)
     }
 
     /// A command over the same database, however it ends.
     pub fn run(&self, arguments: &[&str]) -> Output {
-        command(&self.data()).envs(self.environment()).args(arguments).output().unwrap()
+        self.command().args(arguments).output().unwrap()
     }
 
     /// A business user with these permissions; its token.

@@ -93,7 +93,10 @@ async fn try_send(context: &Context) -> Result<Response, Problem> {
     let sent =
         context.app.send_as(&by, &from, request, key, |message| (202, text(message))).await?;
     Ok(match sent {
-        Sent::Now(message) => reply::raw(StatusCode::ACCEPTED, text(&message)),
+        Sent::Now(message) => {
+            context.accepted([&message]);
+            reply::raw(StatusCode::ACCEPTED, text(&message))
+        }
         Sent::Before(earlier) => replayed(earlier),
     })
 }

@@ -108,6 +108,7 @@ impl Driver {
             Live::Send => {
                 if let Some(bytes) = self.live_message(protocol, &delivery) {
                     self.put(&bytes);
+                    self.unwritten.extend(self.app.follow_writing(&delivery.message));
                     self.note_told(delivery.message.id);
                 }
             }
@@ -212,6 +213,10 @@ impl Driver {
             Batch::Page(ids) if self.service == Service::LegacyBusiness => Batch::Singly(ids),
             batch => batch,
         };
+        if let Batch::Page(ids) | Batch::Singly(ids) = &batch {
+            let followed = picked(ids).into_iter().filter_map(|m| self.app.follow_writing(m));
+            self.unwritten.extend(followed);
+        }
         match (batch, self.service.form()) {
             (Batch::Nothing, _) => {}
             (Batch::Page(ids), Form::Current) => {

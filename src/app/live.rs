@@ -1,0 +1,83 @@
+//! The part of the configuration that may change while the process runs, in one value: whoever looks sees
+//! all of the old or all of the new.
+
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use super::{App, limits::Limits, retention::Retention};
+use crate::{domain::retry::RetryPolicy, mail::Mailer};
+
+/// What may change.
+#[derive(Clone, Debug)]
+pub struct Live {
+    /// What to do about deliveries that are not acknowledged. How long an acknowledgement may take counts
+    /// for connections that are made from then on.
+    pub retry: RetryPolicy,
+    /// How much is taken on.
+    pub limits: Limits,
+    /// How many connections one user may have; one more closes the oldest.
+    pub connections_per_user: usize,
+    /// How long an access token of a phone is valid unless it is made otherwise.
+    pub access_token_ttl: Duration,
+    /// How long dead letters are kept.
+    pub dead_letters_kept: Duration,
+    /// How long the audit log is kept.
+    pub audit_log_kept: Duration,
+    /// How long other things are kept.
+    pub retention: Retention,
+    /// The way to the administrators.
+    pub mailer: Mailer,
+    /// How often they are told of dead letters at most.
+    pub alert_interval: Duration,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Live {
+            retry: RetryPolicy::default(),
+            limits: Limits::default(),
+            connections_per_user: 16,
+            access_token_ttl: Duration::from_secs(90 * 24 * 3600),
+            dead_letters_kept: Duration::from_secs(7 * 24 * 3600),
+            audit_log_kept: Duration::from_secs(365 * 24 * 3600),
+            retention: Retention::default(),
+            mailer: Mailer::default(),
+            alert_interval: Duration::from_secs(300),
+        }
+    }
+}
+
+/// What is in effect now. Cheap to clone; all clones change together.
+#[derive(Clone)]
+pub(super) struct Current(Arc<RwLock<Arc<Live>>>);
+
+impl Current {
+    pub(super) fn new(live: Live) -> Current {
+        Current(Arc::new(RwLock::new(Arc::new(live))))
+    }
+
+    pub(super) fn get(&self) -> Arc<Live> {
+        // It is only ever replaced whole, so a panic elsewhere has spoiled nothing.
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn set(&self, live: Live) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(live);
+    }
+}
+
+impl App {
+    /// What is in effect now of what may change. To be asked once for a batch.
+    pub fn live(&self) -> Arc<Live> {
+        self.inner.live.get()
+    }
+
+    /// From now on this is in effect.
+    pub fn take_up(&self, live: Live) {
+        self.presence().local().allow(live.connections_per_user);
+        self.bystanders().allow(live.connections_per_user);
+        self.inner.live.set(live);
+    }
+}

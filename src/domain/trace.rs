@@ -1,0 +1,185 @@
+//! The steps of a message's way, of those few messages that are followed.
+//!
+//! A message's id is the id of its trace, and whether it is followed follows from its id alone: so
+//! nothing has to travel with it, and every process that has to do with it decides alike.
+
+use time::OffsetDateTime;
+
+use super::MessageId;
+
+/// Which messages are followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// Those whose mixed id is below; `None` for all.
+    below: Option<u64>,
+}
+
+impl Sample {
+    /// A share of all messages, from 0 to 1. What a smaller share takes, a larger one takes too.
+    pub fn new(share: f64) -> Sample {
+        if share >= 1.0 {
+            return Sample { below: None };
+        }
+        // 2^64, and a cast that stops at both ends of the range.
+        Sample { below: Some((share * 18_446_744_073_709_551_616.0) as u64) }
+    }
+
+    /// Whether a message is followed.
+    pub fn takes(self, id: MessageId) -> bool {
+        self.below.is_none_or(|below| mixed(id) < below)
+    }
+}
+
+/// An id's bits, mixed: its first half is the time. Never to be changed, or processes of two versions
+/// would follow different messages. (The end of SplitMix64.)
+fn mixed(id: MessageId) -> u64 {
+    let (time, chance) = id.0.as_u64_pair();
+    let mut z = time.rotate_left(32) ^ chance;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepKind {
+    /// A request came, and its message was committed.
+    Accept,
+    /// It was handed to whoever has its recipient's connections.
+    HandOver,
+    /// From there on until it was written to a connection.
+    Write,
+    /// From there on until the recipient's word was durable.
+    Acknowledge,
+    /// It was not acknowledged in time and is tried again.
+    Retry,
+    /// It was given up.
+    DeadLetter,
+}
+
+impl StepKind {
+    /// What it is called.
+    pub const fn name(self) -> &'static str {
+        match self {
+            StepKind::Accept => "accept",
+            StepKind::HandOver => "hand over",
+            StepKind::Write => "write",
+            StepKind::Acknowledge => "acknowledge",
+            StepKind::Retry => "retry",
+            StepKind::DeadLetter => "dead letter",
+        }
+    }
+}
+
+/// Something known about a step. Never a phone number, never content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fact {
+    /// A name or an id.
+    Text(String),
+    /// A count, or milliseconds.
+    Number(i64),
+}
+
+/// A step of one message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Whose.
+    pub message: MessageId,
+    /// What.
+    pub kind: StepKind,
+    /// From when.
+    pub began: OffsetDateTime,
+    /// Until when; never before `began`.
+    pub ended: OffsetDateTime,
+    /// What is known about it.
+    pub facts: Vec<(&'static str, Fact)>,
+    /// What the sender was doing when it sent the message.
+    pub cause: Option<Cause>,
+}
+
+/// A span of somebody else's trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cause {
+    /// Of which trace.
+    pub trace: u128,
+    /// Which span.
+    pub span: u64,
+    /// Whether they follow that one themselves.
+    pub followed: bool,
+}
+
+impl Cause {
+    /// Reads a header `traceparent` (W3C Trace Context); `None` when it is none.
+    pub fn parse(header: &str) -> Option<Cause> {
+        let mut parts = header.trim().split('-');
+        let mut hex = |length: usize| {
+            let part = parts.next().filter(|part| part.len() == length)?;
+            let lower = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+            part.bytes().all(lower).then_some(part)
+        };
+        let (version, trace, span, flags) = (hex(2)?, hex(32)?, hex(16)?, hex(2)?);
+        // A later version may say more behind; this one must not.
+        if version == "ff" || (version == "00" && parts.next().is_some()) {
+            return None;
+        }
+        let trace = u128::from_str_radix(trace, 16).ok().filter(|trace| *trace != 0)?;
+        let span = u64::from_str_radix(span, 16).ok().filter(|span| *span != 0)?;
+        let flags = u8::from_str_radix(flags, 16).ok()?;
+        Some(Cause { trace, span, followed: flags & 1 == 1 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    fn ids() -> impl Iterator<Item = MessageId> {
+        // As they come in one process: a time that goes on, a counter, and the rest by chance.
+        (0..100_000u64).map(|n| {
+            let time = (0x0193_5f2a_0000u64 + n / 50) << 16 | 0x7000 | (n % 50);
+            let chance = 0x8000_0000_0000_0000 | n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 2;
+            MessageId(Uuid::from_u64_pair(time, chance))
+        })
+    }
+
+    #[test]
+    fn a_share_is_a_share_and_a_larger_one_has_the_smaller_in_it() {
+        let (none, few, half, all) =
+            (Sample::new(0.0), Sample::new(0.01), Sample::new(0.5), Sample::new(1.0));
+        let count = |sample: Sample| ids().filter(|id| sample.takes(*id)).count();
+        assert_eq!((count(none), count(all)), (0, 100_000));
+        assert!((800..1200).contains(&count(few)), "{}", count(few));
+        assert!((49_000..51_000).contains(&count(half)), "{}", count(half));
+        assert!(ids().filter(|id| few.takes(*id)).all(|id| half.takes(id)));
+    }
+
+    #[test]
+    fn which_messages_are_followed_is_the_same_in_every_version() {
+        let id: MessageId = "01935f2a-8c4e-7cc3-98c4-dc0c0c07398f".parse().unwrap();
+        assert_eq!(mixed(id), 0x4f21_a93c_37f5_a4a5);
+    }
+
+    #[test]
+    fn a_traceparent_is_read_and_what_is_none_is_not() {
+        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let cause = Cause::parse(good).unwrap();
+        assert_eq!(cause.trace, 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736);
+        assert_eq!((cause.span, cause.followed), (0x00f0_67aa_0ba9_02b7, true));
+        assert!(!Cause::parse(&good.replace("-01", "-00")).unwrap().followed);
+        assert!(Cause::parse(&format!("01{}-more", &good[2..])).is_some());
+        for bad in [
+            "",
+            "00",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "00-+bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more",
+        ] {
+            assert_eq!(Cause::parse(bad), None, "{bad}");
+        }
+    }
+}
