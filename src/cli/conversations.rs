@@ -3,7 +3,6 @@
 use std::{
     fs::File,
     io::{BufWriter, IsTerminal as _, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -100,9 +99,7 @@ impl ConversationCommand {
         if privilege::output_is_file() {
             return Ok(None);
         }
-        // Readable for nobody else: it holds what people wrote to each other.
-        let opened = File::options().write(true).create(true).truncate(true).mode(0o600).open(path);
-        opened.map(Some).map_err(|error| unwritten(path, &error))
+        privilege::private_file(path).map(Some).map_err(|error| unwritten(path, &error))
     }
 }
 

@@ -3,7 +3,6 @@
 use std::{
     fs::File,
     io::{BufWriter, IsTerminal as _, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -35,8 +34,7 @@ pub(super) fn open_file(path: &Path) -> Result<Option<File>, Failure> {
     if privilege::output_is_file() {
         return Ok(None);
     }
-    let opened = File::options().write(true).create(true).truncate(true).mode(0o600).open(path);
-    opened.map(Some).map_err(|error| unwritten(path, &error))
+    privilege::private_file(path).map(Some).map_err(|error| unwritten(path, &error))
 }
 
 fn unwritten(path: &Path, error: &std::io::Error) -> Failure {

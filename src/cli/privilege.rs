@@ -6,7 +6,7 @@ use std::{
     os::{
         fd::AsFd as _,
         unix::{
-            fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown},
+            fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown, fchown},
             process::CommandExt as _,
         },
     },
@@ -104,19 +104,42 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
     Failure::new(kind, format!("{} cannot be read: {error}", path.display()))
 }
 
+/// Opens a file for what an administrator writes out of people's messages: readable for nobody else, also
+/// when it was there before. What is no file, such as a terminal, stays as it is.
+///
+/// # Errors
+/// It cannot be made or closed to others; then nothing was written into it.
+pub fn private_file(path: &Path) -> std::io::Result<File> {
+    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    if file.metadata()?.is_file() {
+        file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    }
+    Ok(file)
+}
+
+/// Makes a file that must not be there yet, readable for nobody else: nothing is overwritten, and no link
+/// that somebody put there is followed.
+///
+/// # Errors
+/// There is something of that name, or it cannot be made.
+pub fn new_file(path: &Path) -> std::io::Result<File> {
+    File::options().write(true).create_new(true).mode(0o600).open(path)
+}
+
 /// When root: makes a file and gives it to the user that the command goes on as.
 ///
 /// # Errors
-/// It cannot be made.
+/// As [`new_file`].
 pub fn give_file(path: &Path, data_dir: &Path) -> Result<(), Failure> {
     if !geteuid().is_root() {
         return Ok(());
     }
     let user = user_of(data_dir)?;
-    let made = File::options().write(true).create(true).truncate(true).mode(0o600).open(path);
-    made.and_then(|_| chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))).map_err(
-        |error| Failure::new(Kind::Failed, format!("{} cannot be made: {error}", path.display())),
-    )
+    new_file(path)
+        .and_then(|file| fchown(file, Some(user.uid.as_raw()), Some(user.gid.as_raw())))
+        .map_err(|error| {
+            Failure::new(Kind::Failed, format!("{} cannot be made: {error}", path.display()))
+        })
 }
 
 /// Where the data are when nobody says.
