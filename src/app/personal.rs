@@ -1,5 +1,9 @@
 //! Everything of one phone number: given out, or erased.
 
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
 use super::{App, By, Error};
 use crate::{
     cache::Redis,
@@ -18,15 +22,42 @@ pub use crate::store::personal::Counts;
 
 /// How many messages are erased in one transaction, or read at once.
 const AT_ONCE: i64 = 500;
+/// How long a revoked token may still open something: gateways look every half second, and believe for one
+/// second what they have read.
+const UNSEEN: Duration = Duration::from_secs(2);
 
 impl App {
-    /// How much there is of a phone number.
+    /// How much there is of a phone number; idempotency keys are not counted, see [`App::keys_of_phone`].
     ///
     /// # Errors
     /// [`Error::NotFound`] when nothing is; failures of the database.
     pub async fn count_of_phone(&self, phone: &Phone) -> Result<Counts, Error> {
         let counts = personal::count(&mut self.store().client().await?, phone).await?;
         if counts == Counts::default() { Err(Error::NotFound("number")) } else { Ok(counts) }
+    }
+
+    /// How many idempotency keys name a number or its messages.
+    ///
+    /// # Errors
+    /// Failures of the database.
+    pub async fn keys_of_phone(&self, phone: &Phone) -> Result<i64, Error> {
+        let mut counts = Counts::default();
+        self.answers_of_phone(phone, false, &mut counts).await?;
+        Ok(counts.idempotency_keys)
+    }
+
+    async fn answers_of_phone(
+        &self,
+        phone: &Phone,
+        erase: bool,
+        counts: &mut Counts,
+    ) -> Result<(), Error> {
+        let client = self.store().client().await?;
+        let mut after = OffsetDateTime::UNIX_EPOCH;
+        while let Some(last) = personal::answers(&client, phone, after, erase, counts).await? {
+            after = last;
+        }
+        Ok(())
     }
 
     /// Records that everything of a number is about to be written out.
@@ -47,8 +78,9 @@ impl App {
         self.record_end(entry, found).await.map(drop)
     }
 
-    /// Erases everything of a phone number that was stored before this was called. It is shut out first:
-    /// its connections are closed within a second. `progress` is told how many messages are gone.
+    /// Erases everything of a phone number that was stored before this was called. That it is about to be is
+    /// recorded first, then the phone is shut out: its connections are closed within a second, and only when
+    /// nobody lets it in any more is anything deleted. `progress` is told how many messages are gone.
     ///
     /// What is sent to the number meanwhile and later is stored, as for any number that nobody has
     /// registered. Erasing again after a failure goes on where it ended.
@@ -62,9 +94,17 @@ impl App {
         mut progress: impl FnMut(u64),
     ) -> Result<Counts, Error> {
         let mut counts = Counts::default();
-        let began = self.clock().now();
+        let entry = self.entry(by, Action::MobileErase).about([phone]);
+        self.record(entry.with("begun", true)).await?;
         let mut client = self.store().client().await?;
-        personal::shut_out(&mut client, phone, began, &mut counts).await?;
+        let began = self.clock().now();
+        personal::shut_out(&client, phone, began, &mut counts).await?;
+        let unseen = tokio::time::sleep(UNSEEN);
+        personal::forget_phone(&mut client, phone, &mut counts).await?;
+        // What it says until then would come after what is deleted here.
+        unseen.await;
+        // While the messages are there by which they are known.
+        self.answers_of_phone(phone, true, &mut counts).await?;
         loop {
             let some = personal::conversations(&client, phone).await?;
             if some.is_empty() {

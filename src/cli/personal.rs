@@ -280,8 +280,9 @@ pub(super) async fn erase(
     dry_run: bool,
     yes: bool,
 ) -> Result<(), Failure> {
-    let counts = app.count_of_phone(phone).await.map_err(named)?;
+    let mut counts = app.count_of_phone(phone).await.map_err(named)?;
     if dry_run {
+        counts.idempotency_keys = app.keys_of_phone(phone).await?;
         report(setup, phone, true, lines(&counts));
         return Ok(());
     }

@@ -6,10 +6,10 @@ use time::OffsetDateTime;
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
-use super::{Client, Error};
+use super::{Client, Error, rows};
 use crate::domain::{
     Phone,
-    audit::{Detail, Entry},
+    audit::{Action, Detail, Entry},
 };
 
 /// Begins a transaction, to be ended with [`commit`].
@@ -149,7 +149,8 @@ pub struct Filter {
 /// Any failure of the database.
 pub async fn list(client: &Client, filter: &Filter, limit: usize) -> Result<Vec<Recorded>, Error> {
     let phone = filter.phone.as_ref().map(|phone| phone.as_str().to_owned());
-    let first = filter.since.map(first_id_of);
+    // Some way below: ids are made a moment before or after the time that is written beside them.
+    let first = filter.since.map(|since| rows::first_id_of(since - time::Duration::minutes(1)));
     let mut values: Vec<&(dyn ToSql + Sync)> = Vec::new();
     let mut conditions = vec!["true".to_owned()];
     let mut add = |condition: &str, value| {
@@ -191,14 +192,6 @@ pub async fn list(client: &Client, filter: &Filter, limit: usize) -> Result<Vec<
     client.query(&sql, &values).await?.iter().map(recorded).collect()
 }
 
-/// Below every id of this time, by which the index is not walked further back than needed. Some way
-/// below: ids are made a moment before or after the time that is written beside them.
-fn first_id_of(time: OffsetDateTime) -> Uuid {
-    let time = time - time::Duration::minutes(1);
-    let millis = u128::try_from(time.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
-    Uuid::from_u128(millis << 80)
-}
-
 fn recorded(row: &Row) -> Result<Recorded, Error> {
     Ok(Recorded {
         id: row.try_get(0)?,
@@ -219,20 +212,19 @@ fn recorded(row: &Row) -> Result<Recorded, Error> {
     })
 }
 
-/// Takes a phone number out of the audit log: what was done stays, whose data it was is gone.
+/// When an action was last done, in whole: entries that say that it is only begun do not count.
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn forget_phone(client: &impl GenericClient, phone: &Phone) -> Result<u64, Error> {
-    let text = phone.as_str();
-    for sql in [
-        "UPDATE audit_log SET subject_phone = NULL WHERE subject_phone = $1 \
-         AND id IN (SELECT entry_id FROM audit_log_phones WHERE phone = $1)",
-        "UPDATE audit_log SET actor = 'erased' WHERE actor_kind = 'phone' AND actor = $1",
-    ] {
-        client.execute(sql, &[&text]).await?;
-    }
-    Ok(client.execute("DELETE FROM audit_log_phones WHERE phone = $1", &[&text]).await?)
+pub async fn last_done(client: &Client, action: Action) -> Result<Option<OffsetDateTime>, Error> {
+    let statement = client
+        .prepare_cached(
+            "SELECT at FROM audit_log WHERE action = $1 AND outcome = 'done' \
+             AND details -> 'begun' IS NULL ORDER BY id DESC LIMIT 1",
+        )
+        .await?;
+    let row = client.query_opt(&statement, &[&action.name()]).await?;
+    Ok(row.map(|row| row.try_get(0)).transpose()?)
 }
 
 /// Deletes entries of before a time, at most `limit`, the oldest first. Returns how many.

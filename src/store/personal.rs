@@ -2,7 +2,7 @@
 //!
 //! Whatever table gets a phone number has to be named here, in [`count`] and in an erasing statement.
 
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
@@ -84,17 +84,36 @@ const OF_IT: &str = "
         SELECT m.id FROM conversations c JOIN messages m ON m.conversation_id = c.id
         WHERE c.phone = $1)";
 
-// An answer names what was sent. Keys live for a day: of the messages only the latest can be named.
+/// Keys that are looked at in one statement.
+const KEYS: i64 = 2000;
+/// A key and what its answer names were made at the same moment, give or take.
+const SAME_MOMENT: Duration = Duration::minutes(5);
+
+// The next keys by age; those of the same moment as the last one belong to them.
+const SOME_KEYS: &str = "
+    SELECT min(created_at), max(created_at)
+    FROM (SELECT created_at FROM idempotency_keys WHERE created_at > $1
+          ORDER BY created_at LIMIT $2) AS page";
+
+// An answer names what was sent: by its number, or only by its id. Whose the key is sent it.
+const NAMED: &str = "
+    WITH named AS MATERIALIZED (
+        SELECT sender_user_id, id::text FROM messages
+        WHERE recipient_phone = $1 AND id BETWEEN $4 AND $5
+        UNION
+        SELECT m.sender_user_id, m.id::text FROM conversations c
+        JOIN messages m ON m.conversation_id = c.id
+        WHERE c.phone = $1 AND m.id BETWEEN $4 AND $5)";
 const ANSWERS: &str = "
-    SELECT k.user_id, k.key FROM idempotency_keys k
-    WHERE strpos(k.response, $1) > 0 OR EXISTS (
-        SELECT FROM messages m WHERE m.recipient_phone = $1
-        AND m.created_at BETWEEN k.created_at - interval '5 minutes'
-                             AND k.created_at + interval '5 minutes'
-        AND strpos(k.response, m.id::text) > 0)";
+    FROM idempotency_keys k WHERE k.created_at BETWEEN $2 AND $3
+    AND (strpos(k.response, $1) > 0 OR EXISTS (
+        SELECT FROM named n WHERE n.sender_user_id = k.user_id AND strpos(k.response, n.id) > 0))";
 
 // Work and dead letters that are about no message, and name the number in what they hold.
 const NAMES_IT: &str = "message_id IS NULL AND strpos(payload::text, $1) > 0";
+// A frame is what somebody else wrote: it may have the number without its plus sign.
+const FRAME_NAMES_IT: &str =
+    "frame IS NOT NULL AND position(convert_to(ltrim($1, '+'), 'UTF8') IN frame) > 0";
 
 // Who looked at what has to be known for as long as the log is kept; whose it was, not.
 const IN_LOG: &str = "
@@ -127,7 +146,7 @@ pub async fn mask_audit_log(
     Ok(())
 }
 
-/// How much there is of a phone number.
+/// How much there is of a phone number; idempotency keys are counted by [`answers`].
 ///
 /// # Errors
 /// Any failure of the database.
@@ -139,7 +158,7 @@ pub async fn count(client: &mut Client, phone: &Phone) -> Result<Counts, Error> 
          SELECT (SELECT count(*) FROM of_it),
                 (SELECT count(*) FROM delivery_events WHERE message_id IN (SELECT id FROM of_it)),
                 (SELECT count(*) FROM dead_letters
-                 WHERE message_id IN (SELECT id FROM of_it) OR {NAMES_IT}),
+                 WHERE message_id IN (SELECT id FROM of_it) OR {NAMES_IT} OR {FRAME_NAMES_IT}),
                 (SELECT count(*) FROM jobs
                  WHERE message_id IN (SELECT id FROM of_it) OR {NAMES_IT}),
                 (SELECT count(*) FROM conversations WHERE phone = $1),
@@ -147,7 +166,6 @@ pub async fn count(client: &mut Client, phone: &Phone) -> Result<Counts, Error> 
                  WHERE message_id IN (SELECT id FROM of_it) OR owner_phone = $1),
                 (SELECT count(*) FROM device_tokens WHERE phone = $1),
                 (SELECT count(*) FROM tokens WHERE phone = $1),
-                (SELECT count(*) FROM ({ANSWERS}) AS answers),
                 (SELECT count(*) FROM recipients WHERE phone = $1),
                 (SELECT count(*) FROM mobile_users WHERE phone = $1),
                 (SELECT count(*) FROM audit_log WHERE {IN_LOG})"
@@ -163,42 +181,86 @@ pub async fn count(client: &mut Client, phone: &Phone) -> Result<Counts, Error> 
         attachments: row.try_get(5)?,
         devices: row.try_get(6)?,
         tokens: row.try_get(7)?,
-        idempotency_keys: row.try_get(8)?,
-        presence: row.try_get(9)?,
-        mobile_users: row.try_get(10)?,
-        audit_entries: row.try_get(11)?,
+        idempotency_keys: 0,
+        presence: row.try_get(8)?,
+        mobile_users: row.try_get(9)?,
+        audit_entries: row.try_get(10)?,
     })
 }
 
-/// Shuts a phone out and forgets the phone itself: the mobile user, its devices, its trail. Its tokens lose
-/// their owner and stay, revoked, until every gateway has closed their connections.
+/// Shuts a phone out: its tokens lose their owner and stay, revoked, until every gateway has closed their
+/// connections. Nothing else is done with it: gateways look back for a while only, and must not have to
+/// wait until everything else is done.
 ///
 /// # Errors
 /// Any failure of the database; then nothing has changed.
 pub async fn shut_out(
-    client: &mut Client,
+    client: &Client,
     phone: &Phone,
     now: OffsetDateTime,
+    counts: &mut Counts,
+) -> Result<(), Error> {
+    // Revoked now, also those that were before: gateways look at what was revoked lately.
+    let sql = "UPDATE tokens SET phone = '', revoked_at = $2 WHERE phone = $1";
+    let revoked = client.execute(sql, &[&phone.as_str(), &now]).await?;
+    counts.tokens += i64::try_from(revoked).unwrap_or(i64::MAX);
+    Ok(())
+}
+
+/// Forgets the phone itself: the mobile user, its devices, its trail.
+///
+/// # Errors
+/// Any failure of the database; then nothing has changed.
+pub async fn forget_phone(
+    client: &mut Client,
+    phone: &Phone,
     counts: &mut Counts,
 ) -> Result<(), Error> {
     let transaction = client.transaction().await?;
     transaction.batch_execute(UNHURRIED).await?;
     let phone = phone.as_str();
-    let run = async |sql: &str, values: &[&(dyn ToSql + Sync)]| {
-        transaction.execute(sql, values).await.map(|n| i64::try_from(n).unwrap_or(i64::MAX))
+    let run = async |sql: &str| {
+        transaction.execute(sql, &[&phone]).await.map(|n| i64::try_from(n).unwrap_or(i64::MAX))
     };
-    // Revoked now, also those that were before: gateways look at what was revoked lately.
-    counts.tokens +=
-        run("UPDATE tokens SET phone = '', revoked_at = $2 WHERE phone = $1", &[&phone, &now])
-            .await?;
-    counts.mobile_users += run("DELETE FROM mobile_users WHERE phone = $1", &[&phone]).await?;
-    counts.devices += run("DELETE FROM device_tokens WHERE phone = $1", &[&phone]).await?;
-    counts.presence += run("DELETE FROM recipients WHERE phone = $1", &[&phone]).await?;
-    // While the messages are there by which they are known.
-    let answers = format!("DELETE FROM idempotency_keys WHERE (user_id, key) IN ({ANSWERS})");
-    counts.idempotency_keys += run(&answers, &[&phone]).await?;
+    counts.mobile_users += run("DELETE FROM mobile_users WHERE phone = $1").await?;
+    counts.devices += run("DELETE FROM device_tokens WHERE phone = $1").await?;
+    counts.presence += run("DELETE FROM recipients WHERE phone = $1").await?;
     transaction.commit().await?;
     Ok(())
+}
+
+/// Counts the idempotency keys whose answers name a number or its messages, and with `erase` deletes them:
+/// of [`KEYS`] keys after a time. Returns where to go on; `None` when there are no more. The messages by
+/// which they are known have to be there.
+///
+/// # Errors
+/// Any failure of the database; then nothing has changed.
+pub async fn answers(
+    client: &Client,
+    phone: &Phone,
+    after: OffsetDateTime,
+    erase: bool,
+    counts: &mut Counts,
+) -> Result<Option<OffsetDateTime>, Error> {
+    let statement = client.prepare_cached(SOME_KEYS).await?;
+    let row = client.query_one(&statement, &[&after, &KEYS]).await?;
+    let (first, last): (Option<OffsetDateTime>, Option<OffsetDateTime>) =
+        (row.try_get(0)?, row.try_get(1)?);
+    let (Some(first), Some(last)) = (first, last) else { return Ok(None) };
+    // Only what was accepted here has a key, and ids of ours tell when that was.
+    let (from, to) =
+        (rows::first_id_of(first - SAME_MOMENT), rows::first_id_of(last + SAME_MOMENT));
+    let values: [&(dyn ToSql + Sync); 5] = [&phone.as_str(), &first, &last, &from, &to];
+    let found = if erase {
+        let statement = client.prepare_cached(&format!("{NAMED} DELETE {ANSWERS}")).await?;
+        i64::try_from(client.execute(&statement, &values).await?).unwrap_or(i64::MAX)
+    } else {
+        let statement =
+            client.prepare_cached(&format!("{NAMED} SELECT count(*) {ANSWERS}")).await?;
+        client.query_one(&statement, &values).await?.try_get(0)?
+    };
+    counts.idempotency_keys += found;
+    Ok(Some(last))
 }
 
 /// Erases one-way messages to a phone that were accepted until `before`, at most `limit` of them. Returns
@@ -288,7 +350,8 @@ pub async fn erase_rest(
     };
     counts.attachments += run("DELETE FROM media_attachments WHERE owner_phone = $1").await?;
     counts.jobs += run(&format!("DELETE FROM jobs WHERE {NAMES_IT}")).await?;
-    counts.dead_letters += run(&format!("DELETE FROM dead_letters WHERE {NAMES_IT}")).await?;
+    let letters = format!("DELETE FROM dead_letters WHERE {NAMES_IT} OR {FRAME_NAMES_IT}");
+    counts.dead_letters += run(&letters).await?;
     // Who left just now was noted as long as the mobile user was there.
     counts.presence += run("DELETE FROM recipients WHERE phone = $1").await?;
     transaction.commit().await?;

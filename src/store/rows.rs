@@ -1,5 +1,6 @@
 //! Rows of `messages` as [`Message`]s and back.
 
+use time::OffsetDateTime;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -84,4 +85,10 @@ pub(super) fn columns(party: &Party) -> (Option<Uuid>, Option<&str>) {
         Party::Business(id) => (Some(id.0), None),
         Party::Mobile(phone) => (None, Some(phone.as_str())),
     }
+}
+
+/// Below every id of ours that was made at this time or later: their first 48 bits are milliseconds.
+pub(super) fn first_id_of(time: OffsetDateTime) -> Uuid {
+    let millis = u128::try_from(time.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
+    Uuid::from_u128(millis << 80)
 }

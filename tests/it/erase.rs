@@ -62,7 +62,11 @@ async fn a_life(server: &Server, shop: &str, number: &str) -> (HubClient, String
          SELECT id, 0, now(), 'given_up' FROM messages
          WHERE content = 'lost' AND recipient_phone = '{number}';
          INSERT INTO jobs (id, kind, payload, run_at, created_at)
-         VALUES (gen_random_uuid(), 'nobody', '{{\"to\": \"{number}\"}}', now(), now());"
+         VALUES (gen_random_uuid(), 'nobody', '{{\"to\": \"{number}\"}}', now(), now());
+         INSERT INTO dead_letters (id, generation, kind, class, reason, attempts, first_error_at,
+                                   last_error_at, frame)
+         VALUES (gen_random_uuid(), 0, 'frame', 'system', 'unreadable', 1, now(), now(),
+                 convert_to('{{\"to\":\"' || ltrim('{number}', '+') || '\"}}', 'UTF8'));"
     );
     database.batch_execute(&rows).await.unwrap();
     (hub, conversation)
@@ -104,24 +108,47 @@ async fn one_number_is_given_out_and_erased_from_everywhere() {
     let dry = server.run_json(&["mobile", "erase", GONE, "--dry-run"]);
     assert_eq!(rows_with(&server, GONE).await, before, "nothing has changed");
     assert_eq!(run(&server.data(), &["mobile", "erase", GONE]).status.code(), Some(5), "not asked");
-    let report =
-        server.run_json(&["mobile", "erase", GONE, "--yes", "--reason", "asked by +967770000001"]);
+    // It goes on talking until it is shut out; of that nothing stays either.
+    let token = server.token(&["--mobile", GONE]);
+    let talk = server.api(&token);
+    let path = format!("/api/v1/conversations/{conversation}/messages");
+    let talking = tokio::spawn(async move {
+        let body = json!({ "content": format!("still here {GONE}") });
+        let mut said = 0;
+        while talk.post(&path, &body).await.is_ok() {
+            said += 1;
+            // Under its limit.
+            tokio::time::sleep(std::time::Duration::from_millis(60)).await;
+        }
+        said
+    });
+    let data = server.data();
+    let report = tokio::task::spawn_blocking(move || {
+        let reason = "asked by +967770000001";
+        run_json(&data, &["mobile", "erase", GONE, "--yes", "--reason", reason])
+    });
+    let report = report.await.unwrap();
+    let said: u64 = talking.await.unwrap();
+    assert!(said > 0);
     let of = |what: &str| counts(&report).into_iter().find(|(n, _)| n == what).unwrap().1;
     assert_eq!(
         ["messages", "conversations", "devices", "deadLetters", "jobs", "idempotencyKeys"].map(of),
-        [6, 1, 1, 1, 1, 1],
+        [6 + said, 1, 1, 2, 1, 1],
         "{report}"
     );
     // Retries, and when it was here last, may have been written in between.
     let without = |report: &Value| {
         let mut counts = counts(report);
-        counts.retain(|(what, _)| !["presence", "events", "auditEntries"].contains(&what.as_str()));
+        let other = ["messages", "tokens", "presence", "events", "auditEntries"];
+        counts.retain(|(what, _)| !other.contains(&what.as_str()));
         counts
     };
     assert_eq!(without(&dry), without(&report));
     let ended = async { while gone.next().await.is_ok() {} };
     tokio::time::timeout(DEADLINE, ended).await.expect("its connection is closed");
     assert_eq!(rows_with(&server, GONE).await, [], "not in any table");
+    let digits: String = GONE.bytes().skip(1).map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(rows_with(&server, &digits).await, [], "nor in a frame, which is shown in hex");
     assert_eq!(rows_with(&server, &conversation).await, [], "nor its conversation");
     let after = rows_with(&server, STAYS).await;
     for (table, count) in others {
@@ -130,10 +157,11 @@ async fn one_number_is_given_out_and_erased_from_everywhere() {
     }
     let log = run_json(&server.data(), &["audit", "access", "--action", "mobile.erase"]);
     assert_eq!(log[0]["reason"], "asked by +967*******01", "{log}");
+    assert_eq!(log[1]["details"]["begun"], true, "before, and when it is done: {log}");
     let path = format!("/api/v1/conversations/{conversation}");
     assert_eq!(server.request("GET", &path, Some(&shop), None).await.0, 404);
     let books = run_json(&server.data(), &["audit", "delivery"]);
-    assert_eq!((&books["balanced"], &books["days"][0]["erased"]), (&json!(true), &json!(6)));
+    assert_eq!((&books["balanced"], &books["days"][0]["erased"]), (&json!(true), &json!(6 + said)));
 
     // What is written when a process stops brings nothing back.
     drop((gone, stays));
@@ -156,4 +184,31 @@ async fn one_number_is_given_out_and_erased_from_everywhere() {
     assert_eq!(again.status, 201);
     let books = run_json(&server.data(), &["audit", "delivery"]);
     assert_eq!(books["balanced"], true, "{books}");
+}
+
+#[tokio::test]
+async fn a_phone_is_shut_out_whatever_takes_long_after_that() {
+    let server = Server::start().await;
+    let token = server.phone(GONE);
+    let mut hub = server.hub(&token).await;
+    let mut database = server.database().await;
+    // The rest of an erasure has to wait for this, and gives up at last.
+    let transaction = database.transaction().await.unwrap();
+    transaction.batch_execute("LOCK TABLE mobile_users IN EXCLUSIVE MODE").await.unwrap();
+    let data = server.data();
+    let erase = move || run(&data, &["mobile", "erase", GONE, "--yes"]).status.code();
+    let erasing = tokio::task::spawn_blocking(erase.clone());
+    let ended = async { while hub.next().await.is_ok() {} };
+    tokio::time::timeout(DEADLINE, ended).await.expect("its connection is closed");
+    assert!(!erasing.is_finished(), "and nothing else is done yet");
+    assert_ne!(erasing.await.unwrap(), Some(0));
+    transaction.rollback().await.unwrap();
+    let log = server.run_json(&["audit", "access", "--action", "mobile.erase"]);
+    assert_eq!(log.as_array().unwrap().len(), 1, "that it was begun is known: {log}");
+    assert_eq!(
+        tokio::task::spawn_blocking(erase).await.unwrap(),
+        Some(0),
+        "the same does the rest"
+    );
+    assert_eq!(rows_with(&server, GONE).await, []);
 }
