@@ -11,7 +11,7 @@ use super::{
 use crate::{
     domain::{
         Message, MessageId, Priority, Status, TokenId, UserId,
-        audit::Action,
+        audit::{Action, Entry, Outcome},
         message::{Draft, FieldError, OneWay},
     },
     store::{
@@ -117,10 +117,26 @@ impl App {
         key: Option<RequestKey>,
         answer: impl FnOnce(&Message) -> (u16, String),
     ) -> Result<Sent<Message>, Error> {
+        self.send_after(caller, request, key, answer, async |_| Ok(())).await
+    }
+
+    /// The same; `before` is done with the message before it is stored, and may prevent that.
+    async fn send_after(
+        &self,
+        caller: &Caller,
+        request: SendRequest,
+        key: Option<RequestKey>,
+        answer: impl FnOnce(&Message) -> (u16, String),
+        before: impl AsyncFnOnce(&Message) -> Result<(), Error>,
+    ) -> Result<Sent<Message>, Error> {
         let sender = caller.sender()?;
         let message = self.judge(sender, request).map_err(Refusal::into_error)?;
         if let Err(refused) = self.admit(caller, message.priority).await {
             return self.repeat_or(sender.0, key.as_ref(), refused).await;
+        }
+        if let Err(prevented) = before(&message).await {
+            self.inner.limiter.give_back(&caller.party(), 1).await;
+            return Err(prevented);
         }
         let keyed = key.map(|key| keyed(sender.0, key, answer(&message)));
         let accepted = self.inner.intake.accept(vec![message.clone()], keyed).await;
@@ -132,7 +148,7 @@ impl App {
     }
 
     /// Sends one message in the name of a business user, by name or id, and with its permissions. That is
-    /// recorded.
+    /// recorded before it is accepted: what cannot be recorded is not sent.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Conflict`] for a user that is disabled, and as [`App::send`].
@@ -159,13 +175,31 @@ impl App {
                 permissions: user.permissions,
             },
         };
-        let sent = self.send(&caller, request, key, answer).await;
-        let entry = match &sent {
-            Ok(Sent::Now(message)) => entry.of(message.id).about(message.phones()),
-            Ok(Sent::Before(_)) => entry.with("repeated", true),
-            Err(_) => entry,
+        // What was answered before is not sent again.
+        if let Some(key) = &key
+            && let Some(earlier) =
+                self.answered_before(user.id, &key.key, &key.request_hash).await?
+        {
+            return self.record_end(entry.with("repeated", true), Ok(Sent::Before(earlier))).await;
+        }
+        let mut recorded = None;
+        let sent = self
+            .send_after(&caller, request, key, answer, async |message| {
+                let entry = entry.clone().of(message.id).about(message.phones());
+                self.record(entry.clone()).await?;
+                recorded = Some(entry);
+                Ok(())
+            })
+            .await;
+        let Some(recorded) = recorded else { return self.record_end(entry, sent).await };
+        // What was recorded did not come about; how it ended tells more than a failure to say so.
+        let again = Entry { id: Uuid::now_v7(), at: self.clock().now(), ..recorded };
+        let _ = match &sent {
+            Ok(Sent::Now(_)) => Ok(()),
+            Ok(Sent::Before(_)) => self.record(again.with("repeated", true)).await,
+            Err(_) => self.record(again.ended(Outcome::Failed)).await,
         };
-        self.record_end(entry, sent).await
+        sent
     }
 
     /// Sends many one-way messages; each answers for itself, those that are over the sender's limit
