@@ -268,6 +268,23 @@ impl App {
         Ok(found)
     }
 
+    /// Records that something is about to be done that is long, or cannot be taken back: whatever becomes of
+    /// it, that it was begun is known.
+    ///
+    /// # Errors
+    /// Failures of the database; then it must not be begun.
+    pub async fn record_begin(&self, by: &By, action: Action) -> Result<(), Error> {
+        self.record(self.entry(by, action).with("begun", true)).await
+    }
+
+    /// Records that something that was begun came to nothing.
+    ///
+    /// # Errors
+    /// Failures of the database.
+    pub async fn record_failure(&self, by: &By, action: Action) -> Result<(), Error> {
+        self.record(self.entry(by, action).ended(Outcome::Failed)).await
+    }
+
     /// Records that everything was written to a backup.
     ///
     /// # Errors
@@ -275,6 +292,14 @@ impl App {
     pub async fn record_backup(&self, by: &By, messages: i64) -> Result<(), Error> {
         let messages = usize::try_from(messages).unwrap_or_default();
         self.record(self.entry(by, Action::BackupCreate).with("messages", messages)).await
+    }
+
+    /// When the last backup was made that is known to be whole; `None` when the log tells of none.
+    ///
+    /// # Errors
+    /// Failures of the database.
+    pub async fn last_backup(&self) -> Result<Option<time::OffsetDateTime>, Error> {
+        Ok(audit::last_done(&self.store().client().await?, Action::BackupCreate).await?)
     }
 
     /// Records that everything was replaced by the backup of a moment.

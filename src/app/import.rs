@@ -13,7 +13,10 @@ use uuid::Uuid;
 
 use super::{App, By, Error};
 use crate::{
-    domain::{MessageId, MobileUserId, Phone, Priority, Status, UserId, audit::Action},
+    domain::{
+        MessageId, MobileUserId, Phone, Priority, Status, UserId,
+        audit::{Action, Outcome},
+    },
     store::{
         self,
         accounts::{MobileStatus, MobileUser},
@@ -287,22 +290,22 @@ impl App {
         }
     }
 
-    /// Records in the audit log that rows were taken over: mobile users, else messages.
+    /// Records in the audit log that rows were taken over, and whether to the end.
     ///
     /// # Errors
     /// Failures of the database.
     pub async fn record_import(
         &self,
         by: &By,
-        users: bool,
+        action: Action,
         imported: u64,
         rejected: u64,
+        whole: bool,
     ) -> Result<(), Error> {
-        let action = if users { Action::UserImport } else { Action::MessageImport };
         let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         let entry = self.entry(by, action);
         let entry = entry.with("imported", count(imported)).with("rejected", count(rejected));
-        self.record(entry).await
+        self.record(if whole { entry } else { entry.ended(Outcome::Failed) }).await
     }
 
     /// Which of these are business users.

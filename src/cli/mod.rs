@@ -267,7 +267,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     }
     let mut place = None;
     let (mut input, written) = match &cli.command {
-        Command::Import(command) => (command.open_input()?, command.writes()),
+        Command::Import(command) => (command.open_input()?, command.writes()?),
         Command::Restore(arguments) => (arguments.open_input()?, None),
         Command::Backup(arguments) => {
             let (prepared, file) = arguments.prepare()?.unzip();

@@ -45,13 +45,19 @@ async fn messages_become_one_way_keep_their_ids_and_come_once() {
     let shop = server.token(&["--user", "Old shop"]);
     let text = MESSAGES.replace("USER", user["id"].as_str().unwrap());
     let file = written(&server.folder, "EtMessages.csv", &text);
-    let import =
-        |more: &[&str]| run(&data, &[&["import", "messages", &file, "-o", "json"], more].concat());
+    // What is there is not overwritten: each gets a place of its own.
+    let number = std::cell::Cell::new(0);
+    let import = |more: &[&str]| {
+        number.set(number.get() + 1);
+        let rejects = format!("{file}.{}.jsonl", number.get());
+        let arguments = ["import", "messages", &file, "-o", "json", "--rejects", &rejects];
+        run(&data, &[&arguments, more].concat())
+    };
 
     let dry = answer(&import(&["--dry-run"]), 3);
     assert_eq!((&dry["imported"], &dry["rejected"]), (&json!(5), &json!(4)), "{dry}");
     assert_eq!(run_json(&data, &["message", "list"]), json!([]), "nothing was stored");
-    assert!(!Path::new(&format!("{file}.rejected.jsonl")).exists());
+    assert!(!Path::new(&format!("{file}.1.jsonl")).exists());
     let first = answer(&import(&[]), 3);
     assert_eq!((&first["read"], &first["imported"]), (&json!(9), &json!(5)), "{first}");
     assert_eq!(first["unknownSenders"], 1, "{first}");
@@ -106,10 +112,27 @@ async fn messages_become_one_way_keep_their_ids_and_come_once() {
     let more = run(&data, &["import", "messages", &repaired, "-o", "json"]);
     let more = answer(&more, 3);
     assert_eq!((&more["imported"], &more["rejected"]), (&json!(1), &json!(1)), "{more}");
+    let path = more["rejectFile"].as_str().unwrap().to_owned();
+    assert_eq!(lines(&path)[0]["raw"], "{broken", "nothing of it is lost");
+    let refused = |rejects: &str| {
+        let output = run(&data, &["import", "messages", &repaired, "--rejects", rejects]);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(5) && text.contains("is there already"), "{text}");
+    };
+    let before = fs::read(&repaired).unwrap();
+    refused(&path);
+    refused(&repaired);
+    assert_eq!(fs::read(&repaired).unwrap(), before, "what is imported is not overwritten");
     let new_ids =
         run(&data, &["import", "messages", &file, "--new-ids", "--from", "Old shop", "-o", "json"]);
     let new_ids = answer(&new_ids, 3);
     assert_eq!(new_ids["alreadyThere"], 1, "the one whose id was made from its number: {new_ids}");
+    let log = run_json(&data, &["audit", "access", "--action", "message.import"]);
+    assert_eq!(
+        (&log[0]["details"]["imported"], &log[1]["details"]["begun"]),
+        (&new_ids["imported"], &json!(true)),
+        "{log}"
+    );
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ use crate::{
         App, By,
         import::{Fate, Ids, ImportedMessage, SourceRow},
     },
-    domain::UserId,
+    domain::{UserId, audit::Action},
     store::accounts::MobileUser,
 };
 use rows::Rows;
@@ -107,15 +107,36 @@ impl ImportCommand {
     /// Takes away a reject file that nothing was written into.
     pub(super) fn tidy(&self) {
         let path = self.source().reject_path();
-        if std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() == 0) {
+        let empty = |found: std::fs::Metadata| found.is_file() && found.len() == 0;
+        if std::fs::symlink_metadata(&path).is_ok_and(empty) {
             let _ = std::fs::remove_file(&path);
         }
     }
 
     /// The file that the process, when it is the owner of the data, has to be able to write.
-    pub(super) fn writes(&self) -> Option<PathBuf> {
+    ///
+    /// # Errors
+    /// There is something of that name: an earlier import's rejects, or the very file that is imported.
+    pub(super) fn writes(&self) -> Result<Option<PathBuf>, Failure> {
         let from_file = self.source();
-        (!from_file.dry_run).then(|| from_file.reject_path())
+        if from_file.dry_run {
+            return Ok(None);
+        }
+        let path = from_file.reject_path();
+        // The one that root just made for this is there.
+        if !privilege::input_is_file() && std::fs::symlink_metadata(&path).is_ok() {
+            let what = format!("{} is there already, and nothing is overwritten", path.display());
+            return Err(Failure::new(Kind::Refused, what)
+                .hint("move it away, or choose another file for rejected rows with --rejects"));
+        }
+        Ok(Some(path))
+    }
+
+    fn action(&self) -> Action {
+        match self {
+            ImportCommand::Messages { .. } => Action::MessageImport,
+            ImportCommand::Users { .. } => Action::UserImport,
+        }
     }
 }
 
@@ -147,26 +168,30 @@ pub(super) async fn run(
         Failure::new(Kind::Failed, format!("{}: {error}", from_file.file.display()))
             .hint("what came before is imported; repair the file and run the same again")
     };
+    let by = setup.by(&from_file.why)?;
     let mut rows = Rows::open(input, from_file.delimiter).map_err(broken)?;
-    let mut rejects = Rejects::open(from_file)?;
+    let mut rejects = Rejects::new(from_file);
     let opened = opened::open(setup).await?;
     let bar = progress(length);
     let result = async {
         let mut import = Import::new(&opened.app, &command).await?;
-        while let Some(row) = rows.next().map_err(broken)? {
-            import.take(row, &mut rejects).await?;
-            bar.set_position(rows.position());
+        if !from_file.dry_run {
+            opened.app.record_begin(&by, command.action()).await?;
         }
-        import.store(&mut rejects).await?;
-        import.record(&setup.by(&from_file.why)?).await?;
-        Ok(import.report)
+        let taken = import.take_all(&mut rows, &mut rejects, &bar, broken).await;
+        // However it ended: what is imported is told and recorded.
+        let recorded = import.record(&by, taken.is_ok()).await;
+        Ok((import.report, taken.and(recorded)))
     }
     .await;
     bar.finish_and_clear();
-    let rejected = rejects.close()?;
-    let mut report = opened.close(result).await?;
-    report.reject_file = rejected.map(|path| path.display().to_string());
+    let (mut report, ended) = opened.close(result).await?;
+    let rejected = rejects.close();
+    report.reject_file =
+        rejected.as_ref().ok().and_then(|path| Some(path.as_ref()?.display().to_string()));
     setup.output.record(&report);
+    ended?;
+    rejected?;
     if let Some(unknown @ 1..) = report.unknown_senders {
         setup.output.note(&format!(
             "{unknown} senders are no business users here: only recipients see what they sent; \
@@ -227,13 +252,33 @@ impl<'a> Import<'a> {
     }
 
     /// In the audit log, unless nothing was done.
-    async fn record(&self, by: &By) -> Result<(), Failure> {
+    async fn record(&self, by: &By, whole: bool) -> Result<(), Failure> {
         if !self.report.dry_run {
-            let users = matches!(self.command, ImportCommand::Users { .. });
             let (imported, rejected) = (self.report.imported, self.report.rejected);
-            self.app.record_import(by, users, imported, rejected).await?;
+            let action = self.command.action();
+            self.app.record_import(by, action, imported, rejected, whole).await?;
         }
         Ok(())
+    }
+
+    /// Takes every row. Of a file that cannot be read on, those that came before are taken.
+    async fn take_all(
+        &mut self,
+        rows: &mut Rows,
+        rejects: &mut Rejects,
+        bar: &ProgressBar,
+        broken: impl Fn(rows::Broken) -> Failure,
+    ) -> Result<(), Failure> {
+        let end = loop {
+            match rows.next() {
+                Ok(Some(row)) => self.take(row, rejects).await?,
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(broken(error)),
+            }
+            bar.set_position(rows.position());
+        };
+        self.store(rejects).await?;
+        end
     }
 
     async fn take(&mut self, row: rows::Row, rejects: &mut Rejects) -> Result<(), Failure> {
@@ -340,34 +385,45 @@ impl<'a> Import<'a> {
     }
 }
 
-/// Where rows go that cannot be taken; removed again if there are none.
+/// Where rows go that cannot be taken. There is no such file if there are none.
 struct Rejects {
     file: Option<BufWriter<File>>,
     path: PathBuf,
-    count: u64,
+    dry_run: bool,
 }
 
 impl Rejects {
-    fn open(from_file: &FromFile) -> Result<Rejects, Failure> {
-        let path = from_file.reject_path();
-        let mut file = None;
-        if !from_file.dry_run {
-            // It holds what it was given: phone numbers and messages.
-            let mut options = File::options();
-            options.write(true).create(true).truncate(true).mode(0o600);
-            let opened = options.open(&path).map_err(|error| unwritten(&path, &error))?;
-            file = Some(BufWriter::new(opened));
-        }
-        Ok(Rejects { file, path, count: 0 })
+    fn new(from_file: &FromFile) -> Rejects {
+        Rejects { file: None, path: from_file.reject_path(), dry_run: from_file.dry_run }
+    }
+
+    /// Never one that was there: it holds what it is given, phone numbers and messages, and must overwrite
+    /// nothing. Only root makes it beforehand, for the user that it became.
+    fn open(path: &Path) -> Result<BufWriter<File>, Failure> {
+        let opened = if privilege::input_is_file() {
+            let flags = nix::fcntl::OFlag::O_NOFOLLOW.bits();
+            File::options().write(true).custom_flags(flags).open(path)
+        } else {
+            privilege::new_file(path)
+        };
+        opened.map(BufWriter::new).map_err(|error| unwritten(path, &error))
     }
 
     /// The row as it was read, so that the file can be imported when it is repaired.
     fn put(&mut self, row: &rows::Row, reason: &str) -> Result<(), Failure> {
-        self.count += 1;
-        let Some(file) = &mut self.file else { return Ok(()) };
+        if self.dry_run {
+            return Ok(());
+        }
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert(Rejects::open(&self.path)?),
+        };
         let mut line = Map::new();
         line.insert("line".to_owned(), row.line.into());
         line.insert("reason".to_owned(), reason.into());
+        if let Some(raw) = &row.raw {
+            line.insert("raw".to_owned(), raw.as_str().into());
+        }
         if let Ok(values) = &row.values {
             line.extend(values.iter().map(|(name, value)| (name.clone(), value.clone())));
         }
@@ -378,11 +434,6 @@ impl Rejects {
     /// The file, if there is anything in it.
     fn close(self) -> Result<Option<PathBuf>, Failure> {
         let Some(mut file) = self.file else { return Ok(None) };
-        if self.count == 0 {
-            drop(file);
-            let _ = std::fs::remove_file(&self.path);
-            return Ok(None);
-        }
         let done = file.flush().and_then(|()| file.get_ref().sync_all());
         done.map_err(|error| unwritten(&self.path, &error))?;
         Ok(Some(self.path))
