@@ -100,7 +100,7 @@ impl From<store::embedded::Error> for Failure {
     fn from(error: store::embedded::Error) -> Self {
         use store::embedded::Error;
         let kind = match &error {
-            Error::Locked { .. } | Error::Root => Kind::Refused,
+            Error::Locked { .. } | Error::Missing { .. } | Error::Root => Kind::Refused,
             Error::NoBinaries | Error::MajorMismatch { .. } | Error::Folder { .. } => Kind::Config,
             Error::Initdb(_) | Error::Died(_) | Error::NoAnswer(_) => Kind::Unavailable,
         };

@@ -17,7 +17,7 @@ use super::{
     backup, bar,
 };
 use crate::{
-    app::Clock,
+    app::{App, Clock},
     cli::{
         Setup,
         exit::{Failure, Kind, confirm_typed},
@@ -25,6 +25,7 @@ use crate::{
         privilege,
         why::Why,
     },
+    domain::audit::Action,
     store::{embedded::Purpose, migrate},
 };
 
@@ -176,10 +177,15 @@ async fn replace(
         );
         confirm_typed(&what, "restore", arguments.yes)?;
     }
+    // In the old one, which stays: what is begun there comes to an end in the new one, or is told as failed.
+    let by = setup.by(&arguments.why)?;
+    let begin = async |app: &App| app.record_begin(&by, Action::BackupRestore).await;
+    opened::with_app(setup, &opened.store, begin).await?;
     let form = format_description!("[year][month][day]_[hour][minute][second]");
     let stamp = Clock::System.now().format(&form).unwrap_or_default();
     let (new, kept) = (format!("esh3ar_new_{stamp}"), format!("esh3ar_before_{stamp}"));
     work.databases.create(&new).await?;
+    let mut swapping = false;
     let ready = async {
         work.fill(&new, file, manifest, "restoring").await?;
         let store = work.database(&new)?;
@@ -189,10 +195,8 @@ async fn replace(
         // Once more: it took its time, and somebody may have been started meanwhile.
         nobody_works(opened).await?;
         opened.store.close();
-        work.databases.swap(&new, &kept).await.map_err(|error| {
-            Failure::new(Kind::Refused, format!("the databases cannot be swapped: {error}"))
-                .hint("stop whatever is connected to the old one, and run the same again")
-        })?;
+        swapping = true;
+        swap(work, &new, &kept).await?;
         Ok(migrated)
     }
     .await;
@@ -203,10 +207,40 @@ async fn replace(
         }
         Ok(migrated) => Ok((Some(migrated), Some(kept))),
         Err(failure) => {
-            // Nothing has changed; what is half restored is in nobody's way, but of no use either.
-            let _ = work.databases.drop(&new).await;
+            // What is half restored is in nobody's way, but of no use either. Once it may have taken the
+            // other's place, only if that is seen to be where it was.
+            let own = work.databases.own();
+            if !swapping || work.databases.is_there(own).await.unwrap_or(false) {
+                let _ = work.databases.drop(&new).await;
+                let failed = async |app: &App| app.record_failure(&by, Action::BackupRestore).await;
+                if let Ok(old) = work.database(own) {
+                    let _ = opened::with_app(setup, &old, failed).await;
+                    old.close();
+                }
+            }
             Err(failure)
         }
+    }
+}
+
+/// Puts the new database in the place of the old one. When the answer was lost, it is looked up what
+/// became of it.
+async fn swap(work: &Work, new: &str, kept: &str) -> Result<(), Failure> {
+    let Err(error) = work.databases.swap(new, kept).await else { return Ok(()) };
+    match work.databases.is_there(new).await {
+        Ok(false) => Ok(()),
+        Ok(true) => {
+            Err(Failure::new(Kind::Refused, format!("the databases cannot be swapped: {error}"))
+                .hint("stop whatever is connected to the old one, and run the same again"))
+        }
+        Err(_) => Err(Failure::new(
+            Kind::Unavailable,
+            format!("it is not known whether the databases were swapped: {error}"),
+        )
+        .hint(format!(
+            "when the server answers again, see with psql -l: where there is no {new}, the backup is \
+             in place and what was there before is {kept}; else run the same again"
+        ))),
     }
 }
 

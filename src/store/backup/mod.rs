@@ -62,6 +62,26 @@ pub async fn contents(store: &Store) -> Result<Contents, Error> {
     contents_in(&client).await
 }
 
+/// How many bytes the database takes.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn size(store: &Store) -> Result<u64, Error> {
+    let sql = "SELECT pg_database_size(current_database())";
+    let bytes: i64 = store.client().await?.query_one(sql, &[]).await?.try_get(0)?;
+    Ok(u64::try_from(bytes).unwrap_or_default())
+}
+
+/// Whether the way to the database is encrypted. Then the server's certificate was verified: [`Store`] has
+/// no other encryption.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn is_encrypted(store: &Store) -> Result<bool, Error> {
+    let sql = "SELECT coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false)";
+    Ok(store.client().await?.query_one(sql, &[]).await?.try_get(0)?)
+}
+
 async fn exists(client: &tokio_postgres::Client, table: &str) -> Result<bool, Error> {
     let sql = "SELECT to_regclass($1::text) IS NOT NULL";
     Ok(client.query_one(sql, &[&table]).await?.try_get(0)?)
@@ -214,15 +234,30 @@ impl Databases {
     /// connected to either.
     ///
     /// # Errors
-    /// Any failure of the database; then everything is called as it was.
+    /// Any failure of the database; then everything is called as it was, unless the answer to the commit
+    /// was lost: [`Databases::is_there`] tells.
     pub async fn swap(&self, new: &str, kept: &str) -> Result<(), Error> {
         let (own, new, kept) = (quoted(&self.own), quoted(new), quoted(kept));
-        self.run(&format!("ALTER DATABASE {own} RENAME TO {kept}")).await?;
-        let renamed = self.run(&format!("ALTER DATABASE {new} RENAME TO {own}")).await;
-        if renamed.is_err() {
-            self.run(&format!("ALTER DATABASE {kept} RENAME TO {own}")).await?;
-        }
-        renamed
+        let mut client = self.store.client().await?;
+        // Both or neither: between the two there would be no database of the own name, whoever dies then.
+        let transaction = client.transaction().await?;
+        transaction
+            .batch_execute(&format!(
+                "SET LOCAL statement_timeout = 0; ALTER DATABASE {own} RENAME TO {kept}; \
+                 ALTER DATABASE {new} RENAME TO {own}"
+            ))
+            .await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Whether there is a database of this name.
+    ///
+    /// # Errors
+    /// Any failure of the database.
+    pub async fn is_there(&self, name: &str) -> Result<bool, Error> {
+        let client = self.store.client().await?;
+        let sql = "SELECT FROM pg_database WHERE datname = $1";
+        Ok(client.query_opt(sql, &[&name]).await?.is_some())
     }
 
     /// Closes the connections.

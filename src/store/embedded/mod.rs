@@ -84,6 +84,13 @@ pub enum Error {
     /// It runs and does not answer.
     #[error("Postgres does not answer: {0}")]
     NoAnswer(String),
+    /// There are databases of a restore, and not the one that is used. Making an empty one would hide
+    /// them.
+    #[error("the database esh3ar is missing, and there is {} of a restore", found.join(", "))]
+    Missing {
+        /// What there is instead.
+        found: Vec<String>,
+    },
     /// Root must never run it.
     #[error("Postgres must not be run by root")]
     Root,
@@ -104,6 +111,10 @@ impl Error {
             Error::Folder { .. } => "check the folder's owner and permissions",
             Error::Initdb(_) | Error::Died(_) | Error::NoAnswer(_) => {
                 "see postgres.log in the data folder"
+            }
+            Error::Missing { .. } => {
+                "nothing was changed; give the one that is wanted its name back, as the guide says under \
+                 \"Backup and restore drill\""
             }
             Error::Root => "run esh3ar as its own user",
         }
@@ -296,6 +307,10 @@ const DATABASE: &str = "SELECT coalesce('log_error_verbosity=terse' = ANY (setco
      FROM pg_database LEFT JOIN pg_db_role_setting ON setdatabase = pg_database.oid AND setrole = 0 \
      WHERE datname = 'esh3ar'";
 
+/// What a restore gives its databases for names.
+const OF_A_RESTORE: &str = "SELECT datname::text FROM pg_database \
+     WHERE datname LIKE 'esh3ar\\_before\\_%' OR datname LIKE 'esh3ar\\_new\\_%' ORDER BY 1";
+
 async fn create_database(socket_dir: &Path) -> Result<(), Error> {
     let fault = |error: tokio_postgres::Error| Error::NoAnswer(error.to_string());
     let (client, connection) =
@@ -303,6 +318,11 @@ async fn create_database(socket_dir: &Path) -> Result<(), Error> {
     let driver = tokio::spawn(connection);
     let there = client.query_opt(DATABASE, &[]).await.map_err(fault)?;
     if there.is_none() {
+        let found = client.query(OF_A_RESTORE, &[]).await.map_err(fault)?;
+        let found: Vec<String> = found.iter().filter_map(|row| row.try_get(0).ok()).collect();
+        if !found.is_empty() {
+            return Err(Error::Missing { found });
+        }
         client.batch_execute("CREATE DATABASE esh3ar").await.map_err(fault)?;
     }
     if !there.is_some_and(|row| row.try_get(0).unwrap_or(false)) {
