@@ -3,10 +3,12 @@
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
-use esh3ar::store::{Store, migrate};
+use esh3ar::store::{Store, backup::Databases, migrate};
 use serde_json::{Value, json};
 
-use crate::support::{Folder, Server, acknowledge, command, id, next_messages, run, run_json};
+use crate::support::{
+    DEADLINE, Folder, Server, acknowledge, command, id, next_messages, run, run_json,
+};
 
 async fn databases(server: &Server) -> Vec<String> {
     let sql = "SELECT datname::text FROM pg_database WHERE datname LIKE 'esh3ar%' ORDER BY 1";
@@ -45,6 +47,15 @@ async fn a_backup_is_made_while_it_serves_and_brings_everything_back() {
         .map(|entry| entry.unwrap().path().unwrap().display().to_string())
         .collect();
     assert_eq!(entries, ["database.dump", "manifest.json"]);
+    let backup_check = || {
+        let checks = run_json(&data, &["doctor"]);
+        let found = checks.as_array().unwrap().iter().find(|check| check["check"] == "backup");
+        found.map(|check| check["state"].clone())
+    };
+    assert_eq!(backup_check(), Some(json!("ok")));
+    let older = "UPDATE audit_log SET at = at - interval '27 hours' WHERE action = 'backup.create'";
+    server.database().await.batch_execute(older).await.unwrap();
+    assert_eq!(backup_check(), Some(json!("warn")));
     let later = server.send(&shop, "+967770000002", "after").await;
     let (status, text) = code(&data, &["restore", &name, "--yes"]);
     assert_eq!(status, Some(5), "{text}");
@@ -69,12 +80,77 @@ async fn a_backup_is_made_while_it_serves_and_brings_everything_back() {
     assert_eq!(books["balanced"], true, "{books}");
     let log = run_json(&data, &["audit", "access", "--action", "backup.restore"]);
     assert_eq!(log[0]["reason"], "drill", "{log}");
+    assert!(log[1].is_null(), "where it was begun is the old one: {log}");
     let nodes = server.database().await.query("SELECT pid FROM nodes", &[]).await.unwrap();
     assert_eq!(nodes.len(), 1, "only the process of now");
     let token = server.phone("+967770000002");
     let mut hub = server.hub(&token).await;
     let (_, found) = next_messages(&mut hub).await;
     assert_eq!((found.len(), id(&found[0])), (1, waits));
+
+    assert_eq!(backup_check(), None, "a backup knows nothing of its own end");
+    run_json(&data, &["backup", &name, "--no-verify"]);
+    server.stop().await;
+    server.launch().await;
+    let deadline = tokio::time::Instant::now() + DEADLINE;
+    while server.metric("esh3ar_last_backup_timestamp_seconds").await < 1.7e9 {
+        assert!(tokio::time::Instant::now() < deadline, "the last backup is not told");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+}
+
+/// A backup that is whole stays when only that cannot be recorded; one that cannot be recorded is not begun.
+#[tokio::test]
+async fn what_the_log_refuses_is_not_begun_and_what_is_whole_stays() {
+    let server = Server::start().await;
+    let database = server.database().await;
+    let file = server.folder.path().join("all.tar");
+    let backup = ["backup", file.to_str().unwrap(), "--no-verify"];
+    let refuse = |what: &str| {
+        format!("ALTER TABLE audit_log ADD CONSTRAINT is_full CHECK ({what}) NOT VALID")
+    };
+    database.batch_execute(&refuse("false")).await.unwrap();
+    assert_eq!(code(&server.data(), &backup).0, Some(1));
+    assert!(!file.exists());
+    database.batch_execute("ALTER TABLE audit_log DROP CONSTRAINT is_full").await.unwrap();
+    database.batch_execute(&refuse("details ? 'begun'")).await.unwrap();
+    let (status, text) = code(&server.data(), &backup);
+    assert!(status == Some(0) && text.contains("was not recorded"), "{text}");
+    assert!(file.exists());
+    let left = fs::read_dir(server.folder.path()).unwrap();
+    let mut left = left.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert!(!left.any(|name| name.ends_with(".part")));
+}
+
+/// As it would be after a restore that was cut off between two renames.
+#[tokio::test]
+async fn a_missing_database_is_not_made_anew_beside_those_of_a_restore() {
+    let folder = Folder::new();
+    let data = folder.data();
+    run_json(&data, &["user", "add", "Shop"]);
+    let mut server = Server::start_in(folder, &[]).await;
+    let mut config = server.database_config();
+    config.dbname("postgres");
+    let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(async move { drop(connection.await) });
+    let deadline = tokio::time::Instant::now() + DEADLINE;
+    client.batch_execute("ALTER DATABASE esh3ar ALLOW_CONNECTIONS false").await.unwrap();
+    loop {
+        let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'esh3ar'";
+        client.query(end, &[]).await.unwrap();
+        let rename = "ALTER DATABASE esh3ar RENAME TO esh3ar_before_20260131_120000";
+        if client.batch_execute(rename).await.is_ok() {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < deadline);
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    server.kill();
+    for _ in 0..2 {
+        let (status, text) = code(&data, &["user", "list"]);
+        assert_eq!(status, Some(5), "{text}");
+        assert!(text.contains("there is esh3ar_before_20260131_120000 of a restore"), "{text}");
+    }
 }
 
 /// The archive with another manifest.
@@ -184,6 +260,13 @@ async fn a_given_database_of_an_older_schema_is_backed_up_and_comes_back_up_to_d
         .unwrap();
     drop(client);
     store.close();
+    let mut target = tokio_postgres::Config::new();
+    target.host_path(&run).user("esh3ar").dbname("old");
+    let databases = Databases::beside(&target).unwrap();
+    assert!(databases.swap("not_there", "kept").await.is_err());
+    assert!(databases.is_there("old").await.unwrap(), "both are renamed or neither is");
+    assert!(!databases.is_there("kept").await.unwrap());
+    databases.close();
     let file = server.folder.path().join("old.tar");
     let file = file.to_str().unwrap();
     let on = |name: &str, arguments: &[&str]| {

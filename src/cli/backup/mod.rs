@@ -3,6 +3,7 @@
 mod archive;
 mod place;
 mod restore;
+mod room;
 
 use std::{fs::File, io::IsTerminal as _, path::PathBuf, time::Duration};
 
@@ -19,7 +20,8 @@ use super::{
     why::Why,
 };
 use crate::{
-    app::Clock,
+    app::{App, Clock},
+    domain::audit::Action,
     store::{
         Store,
         backup::{self, Contents, Databases, ProgramError, Programs},
@@ -138,8 +140,11 @@ pub(super) async fn run(setup: &Setup, arguments: &BackupArgs, file: File) -> Re
     let store = opened::open_store(setup, Purpose::Command).await?;
     let made: Result<Report, Failure> = async {
         let work = Work::prepare(setup, &store).await?;
-        let (file, manifest) = work.write(setup, file).await?;
         let verified = !arguments.no_verify;
+        room::enough(setup, &store, &file, verified).await?;
+        let begin = async |app: &App| app.record_begin(&by, Action::BackupCreate).await;
+        opened::with_app(setup, &store.store, begin).await?;
+        let (file, manifest) = work.write(setup, file).await?;
         if verified {
             work.verify(&file, &manifest).await?;
         }
@@ -152,11 +157,18 @@ pub(super) async fn run(setup: &Setup, arguments: &BackupArgs, file: File) -> Re
             seconds: began.elapsed().as_secs_f64(),
             created_at: manifest.created_at,
         };
-        opened::with_app(setup, &store.store, async |app| app.record_backup(&by, messages).await)
-            .await?;
+        let done = async |app: &App| app.record_backup(&by, messages).await;
+        if let Err(failure) = opened::with_app(setup, &store.store, done).await {
+            // It is whole all the same. That it was begun is recorded.
+            setup.output.note(&format!("that it is whole was not recorded: {}", failure.what));
+        }
         Ok(report)
     }
     .await;
+    if made.is_err() {
+        let failed = async |app: &App| app.record_failure(&by, Action::BackupCreate).await;
+        let _ = opened::with_app(setup, &store.store, failed).await;
+    }
     let closed = store.close().await;
     let report = made?;
     closed?;
@@ -178,7 +190,9 @@ impl Work {
         let target = opened.target(setup)?;
         let version = opened.store.version().await?;
         let bin_dir = setup.loaded.config.database.bin_dir.as_deref();
-        let programs = Programs::find(bin_dir, &version, &target).map_err(Broken::from)?;
+        let encrypted = backup::is_encrypted(&opened.store).await?;
+        let programs =
+            Programs::find(bin_dir, &version, &target, encrypted).map_err(Broken::from)?;
         let databases = Databases::beside(&target)?;
         Ok(Work { store: opened.store.clone(), target, version, programs, databases })
     }

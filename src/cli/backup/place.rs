@@ -8,12 +8,13 @@ use std::{
     time::Duration,
 };
 
+use nix::fcntl::OFlag;
 use time::{OffsetDateTime, macros::format_description};
 
 use super::super::exit::{Failure, Kind};
 
-/// A temporary file that nobody has written to for this long is left over.
-const LEFT_OVER: Duration = Duration::from_secs(24 * 3600);
+/// So long a temporary file may be there before the process that made it has locked it.
+const UNLOCKED: Duration = Duration::from_secs(60);
 const BEGINS: &str = "esh3ar-";
 const ENDS: &str = ".tar";
 
@@ -49,15 +50,37 @@ impl Place {
         self.rotated.is_some()
     }
 
-    /// Makes the temporary file, readable for nobody else.
+    /// Makes the temporary file, readable for nobody else and locked for as long as it is written, and takes
+    /// away those that processes left which were killed.
     pub(super) fn open(&self) -> Result<File, Failure> {
-        File::options()
+        self.clear();
+        let opened = File::options()
             .read(true)
             .write(true)
             .create_new(true)
             .mode(0o600)
-            .open(&self.temporary)
+            .open(&self.temporary);
+        opened
+            .and_then(|file| {
+                // A file system without locks is as good as one: see `is_left`.
+                let _ = file.try_lock();
+                Ok(file)
+            })
             .map_err(|error| unusable(&self.path, &error))
+    }
+
+    fn clear(&self) {
+        let folder = self.path.parent().unwrap_or(Path::new("/"));
+        let Ok(entries) = fs::read_dir(folder) else { return };
+        let own = self.path.file_name().unwrap_or_default().to_string_lossy();
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let Some((of, pid)) = temporary(&name) else { continue };
+            let ours = if self.is_rotated() { is_backup(of) } else { of == own };
+            if ours && is_left(&entry.path(), pid) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
     }
 
     /// Takes the temporary file away.
@@ -84,13 +107,6 @@ fn rotate(folder: &Path, keep: usize) -> std::io::Result<usize> {
         if is_backup(&name) {
             backups.push(entry.path());
         }
-        let half = name.strip_prefix('.').is_some_and(|name| name.starts_with(BEGINS))
-            && name.ends_with(".part");
-        let age = entry.metadata().and_then(|metadata| metadata.modified());
-        let old = age.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > LEFT_OVER));
-        if half && old {
-            let _ = fs::remove_file(entry.path());
-        }
     }
     // Their names are in the order of time.
     backups.sort_unstable();
@@ -99,6 +115,23 @@ fn rotate(folder: &Path, keep: usize) -> std::io::Result<usize> {
         fs::remove_file(old)?;
     }
     Ok(surplus)
+}
+
+/// `.NAME.PID.part`: what it becomes, and who made it.
+fn temporary(name: &str) -> Option<(&str, u32)> {
+    let (of, pid) = name.strip_prefix('.')?.strip_suffix(".part")?.rsplit_once('.')?;
+    Some((of, pid.parse().ok()?))
+}
+
+/// Whether nobody writes to a temporary file any more. A process of that number may be another one, or on
+/// another machine that has the same folder: so the lock decides, and a new file is given time.
+fn is_left(path: &Path, pid: u32) -> bool {
+    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
+    let Ok(file) = File::options().read(true).custom_flags(flags).open(path) else { return false };
+    let age = file.metadata().and_then(|metadata| metadata.modified());
+    let old = age.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > UNLOCKED));
+    let lives = Path::new("/proc").join(pid.to_string()).exists();
+    file.try_lock().is_ok() && (old || !lives)
 }
 
 /// `esh3ar-20260131T120000Z.tar`, and nothing else in the folder.
@@ -131,6 +164,39 @@ mod tests {
         {
             assert!(!is_backup(other), "{other}");
         }
+    }
+
+    #[test]
+    fn what_the_killed_left_goes_and_what_is_written_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        // No process has this number: the kernel's are smaller.
+        const NOBODY: u32 = 1 << 30;
+        let left = [
+            format!(".esh3ar-20260131T120000Z.tar.{NOBODY}.part"),
+            format!(".mine.tar.{NOBODY}.part"),
+        ];
+        let stays = [
+            format!(".esh3ar-20260131T120001Z.tar.{}.part", std::process::id()),
+            format!(".notes.{NOBODY}.part"),
+        ];
+        left.iter().chain(&stays).for_each(|name| fs::write(path(name), "x").unwrap());
+        let now = OffsetDateTime::UNIX_EPOCH;
+        let there = || left.each_ref().map(|name| path(name).exists());
+        // Another one's, that is locked.
+        let other = File::open(path(&left[0])).unwrap();
+        other.lock().unwrap();
+        let _open = Place::new(folder.path(), now).unwrap().open().unwrap();
+        assert_eq!(there(), [true, true]);
+        drop(other);
+        let place = Place::new(folder.path(), now).unwrap();
+        place.give_up();
+        let _open = place.open().unwrap();
+        assert_eq!(there(), [false, true]);
+        let _file = Place::new(&path("mine.tar"), now).unwrap().open().unwrap();
+        assert_eq!(there(), [false, false]);
+        assert!(stays.iter().all(|name| path(name).exists()));
+        assert!(place.temporary.exists(), "what is being written is not left over");
     }
 
     #[test]

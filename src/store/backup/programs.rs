@@ -7,7 +7,7 @@ use std::{
     thread::JoinHandle,
 };
 
-use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
 use crate::store::{embedded, pool::Target};
 
@@ -42,7 +42,8 @@ fn broken(program: &'static str, error: &dyn std::fmt::Display) -> ProgramError 
 }
 
 impl Programs {
-    /// Finds those for a server of this version (such as `15.18`).
+    /// Finds those for a server of this version (such as `15.18`). They come to it as the store does:
+    /// `encrypted` says whether it had a way that is.
     ///
     /// # Errors
     /// [`ProgramError::NotFound`].
@@ -50,13 +51,14 @@ impl Programs {
         bin_dir: Option<&Path>,
         server: &str,
         target: &Target,
+        encrypted: bool,
     ) -> Result<Programs, ProgramError> {
         let major = major(server);
         let text = major.to_string();
         let folder = embedded::folder_with(bin_dir, Some(&text), &["pg_dump", "pg_restore"])
             .filter(|folder| version(&folder.join("pg_dump")) >= major)
             .ok_or(ProgramError::NotFound(major))?;
-        Ok(Programs { folder, environment: environment(target) })
+        Ok(Programs { folder, environment: environment(target, encrypted) })
     }
 
     fn command(&self, program: &str, database: &str) -> Command {
@@ -170,14 +172,30 @@ fn version(program: &Path) -> u32 {
     String::from_utf8_lossy(&text).split(' ').nth(2).map_or(0, major)
 }
 
+/// Where systems have the certificates that they trust.
+const BUNDLES: [&str; 5] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
 /// What the programs' library is told of a server.
-fn environment(target: &Target) -> Vec<(&'static str, String)> {
+fn environment(target: &Target, encrypted: bool) -> Vec<(&'static str, String)> {
     let mut environment = Vec::new();
     let hosts = target.get_hosts().iter().map(|host| match host {
         Host::Tcp(name) => name.clone(),
         Host::Unix(path) => path.display().to_string(),
     });
-    environment.push(("PGHOST", hosts.collect::<Vec<_>>().join(",")));
+    let hosts = hosts.collect::<Vec<_>>().join(",");
+    if !hosts.is_empty() {
+        environment.push(("PGHOST", hosts));
+    }
+    let addresses: Vec<String> = target.get_hostaddrs().iter().map(ToString::to_string).collect();
+    if !addresses.is_empty() {
+        environment.push(("PGHOSTADDR", addresses.join(",")));
+    }
     let ports: Vec<String> = target.get_ports().iter().map(ToString::to_string).collect();
     if !ports.is_empty() {
         environment.push(("PGPORT", ports.join(",")));
@@ -188,12 +206,68 @@ fn environment(target: &Target) -> Vec<(&'static str, String)> {
     if let Some(password) = target.get_password() {
         environment.push(("PGPASSWORD", String::from_utf8_lossy(password).into_owned()));
     }
+    if let Some(options) = target.get_options() {
+        environment.push(("PGOPTIONS", options.to_owned()));
+    }
+    let session = match target.get_target_session_attrs() {
+        TargetSessionAttrs::ReadWrite => "read-write",
+        TargetSessionAttrs::ReadOnly => "read-only",
+        _ => "any",
+    };
+    environment.push(("PGTARGETSESSIONATTRS", session.to_owned()));
+    // The store verifies chain and name whenever it encrypts; with less, whoever is in between would get
+    // the password and every row.
     let mode = match target.get_ssl_mode() {
         SslMode::Disable => "disable",
-        SslMode::Require => "require",
+        SslMode::Require => "verify-full",
+        _ if encrypted => "verify-full",
         _ => "prefer",
     };
     environment.push(("PGSSLMODE", mode.to_owned()));
+    if mode == "verify-full" {
+        // Older libraries do not know "system".
+        let bundle = BUNDLES.iter().find(|path| Path::new(path).is_file());
+        environment.push(("PGSSLROOTCERT", (*bundle.unwrap_or(&"system")).to_owned()));
+    }
     environment.push(("PGAPPNAME", "esh3ar backup".to_owned()));
     environment
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::store::pool::parse_url;
+
+    fn of(url: &str, encrypted: bool) -> BTreeMap<&'static str, String> {
+        environment(&parse_url(url).unwrap(), encrypted).into_iter().collect()
+    }
+
+    #[test]
+    fn they_go_where_the_url_goes_and_verify_as_the_store_does() {
+        let found = of(
+            "postgres://u:p@a:1,b:2/d?target_session_attrs=read-write&hostaddr=10.0.0.1,10.0.0.2\
+             &options=-c%20search_path%3Dx&sslmode=require",
+            false,
+        );
+        for (name, value) in [
+            ("PGHOST", "a,b"),
+            ("PGHOSTADDR", "10.0.0.1,10.0.0.2"),
+            ("PGPORT", "1,2"),
+            ("PGUSER", "u"),
+            ("PGPASSWORD", "p"),
+            ("PGOPTIONS", "-c search_path=x"),
+            ("PGTARGETSESSIONATTRS", "read-write"),
+            ("PGSSLMODE", "verify-full"),
+        ] {
+            assert_eq!(found.get(name).map(String::as_str), Some(value), "{name}");
+        }
+        assert!(found.contains_key("PGSSLROOTCERT"));
+        let mode = |url: &str, encrypted| of(url, encrypted)["PGSSLMODE"].clone();
+        assert_eq!(mode("postgres://a/d", true), "verify-full", "the store encrypts where it can");
+        assert_eq!(mode("postgres://a/d", false), "prefer");
+        assert_eq!(mode("postgres://a/d?sslmode=disable", false), "disable");
+        assert_eq!(of("postgres://a/d", false)["PGTARGETSESSIONATTRS"], "any");
+    }
 }
