@@ -36,7 +36,6 @@ umask 022
 stage() {
     local root=$1 zsh=$2 shared=$1/usr/share doc=$1/usr/share/doc/esh3ar
     install -Dm755 "$work/esh3ar" "$root/usr/bin/esh3ar"
-    install -Dm755 packaging/backup.sh "$root/usr/libexec/esh3ar/backup"
     for unit in systemd/*; do install -Dm644 "$unit" "$root/usr/lib/systemd/system/${unit##*/}"; done
     install -Dm644 "$work/esh3ar.toml" "$root/etc/esh3ar/esh3ar.toml.example"
     install -Dm644 "$work/esh3ar.bash" "$shared/bash-completion/completions/esh3ar"

@@ -112,9 +112,7 @@ fn the_units_are_sound_and_closed() {
         assert!(output.status.success(), "{name} is more open than 1.5:\n{text}");
         // The program of the unit is not installed here: one that is stands in for it.
         let unit = fs::read_to_string(&path).unwrap();
-        let unit = unit
-            .replace("/usr/bin/esh3ar", crate::support::BINARY)
-            .replace("/usr/libexec/esh3ar/backup", "/bin/true");
+        let unit = unit.replace("/usr/bin/esh3ar", crate::support::BINARY);
         fs::write(offline.path().join(name), unit).unwrap();
     }
     let timer = "esh3ar-backup.timer";
@@ -127,44 +125,4 @@ fn the_units_are_sound_and_closed() {
         .unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success() && text.is_empty(), "{text}");
-}
-
-/// The script of the timer: the newest are kept, a half one is no backup.
-#[test]
-fn backups_are_whole_named_by_time_and_the_oldest_go() {
-    let folder = Folder::new();
-    let at = |name: &str| folder.path().join(name);
-    for old in ["esh3ar-20200101T000000Z.backup", "esh3ar-20210101T000000Z.backup"] {
-        fs::write(at(old), "old").unwrap();
-    }
-    fs::write(at("esh3ar-20220101T000000Z.backup.half"), "half").unwrap();
-    fs::write(at("notes.txt"), "not ours").unwrap();
-    let fake = at("esh3ar");
-    fs::write(&fake, "#!/bin/sh\n[ \"$1\" = backup ] && [ -z \"$FAIL\" ] && echo new >\"$2\"\n")
-        .unwrap();
-    fs::set_permissions(&fake, fs::Permissions::from_mode(0o755)).unwrap();
-    let run = |fail: &str, keep: &str| {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/backup.sh");
-        let mut command = Command::new(script);
-        command.env("ESH3AR_BACKUP_DIR", folder.path()).env("ESH3AR_BACKUP_KEEP", keep);
-        command.env("ESH3AR_BINARY", &fake).env("FAIL", fail).output().unwrap().status.code()
-    };
-    let names = || {
-        let mut names: Vec<String> = fs::read_dir(folder.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .filter(|name| name.starts_with("esh3ar-"))
-            .collect();
-        names.sort();
-        names
-    };
-    assert_eq!(run("", "0"), Some(78));
-    assert_ne!(run("yes", "1"), Some(0), "a backup that failed");
-    assert_eq!(names().len(), 2, "what is there is kept until a new one is whole: {:?}", names());
-    assert_eq!(run("", "2"), Some(0));
-    let left = names();
-    assert_eq!(left.len(), 2, "{left:?}");
-    assert_eq!(left[0], "esh3ar-20210101T000000Z.backup");
-    assert_eq!(fs::read_to_string(at(&left[1])).unwrap(), "new\n");
-    assert!(at("notes.txt").exists());
 }
