@@ -46,6 +46,11 @@ pub const ALL: &[(&str, Kind, &str)] = &[
         "Messages of today and yesterday that the books do not account for; anything but 0 is an alarm.",
     ),
     (
+        "esh3ar_last_backup_timestamp_seconds",
+        Kind::Gauge,
+        "When the last backup was made, in Unix time; not there when none is known of.",
+    ),
+    (
         "esh3ar_dead_letters_changed_total",
         Kind::Counter,
         "Dead letters that were requeued or deleted by hand, by action.",

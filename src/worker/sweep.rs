@@ -164,6 +164,15 @@ pub async fn books(app: App) {
             }
             Err(error) => tracing::warn!(%error, "the books could not be audited"),
         }
+        match app.last_backup().await {
+            Ok(Some(at)) => {
+                metrics::gauge!("esh3ar_last_backup_timestamp_seconds")
+                    .set(at.unix_timestamp() as f64);
+            }
+            // Nobody is warned of an installation that makes none with this.
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "it is not known when the last backup was made"),
+        }
         tokio::time::sleep(BOOKS_EVERY).await;
     }
 }

@@ -14,6 +14,8 @@ use crate::{
 const OLDEST: i32 = 14;
 /// Clocks that differ by more than this should be looked after.
 const SKEW_SEEN: Duration = Duration::from_millis(500);
+/// Backups are made once a day at least, and may take some time.
+const BACKUP_WANTED: Duration = Duration::from_secs(26 * 3600);
 /// Clocks that differ by more than this make retries and expiries wrong.
 const SKEW_HARMFUL: Duration = Duration::from_secs(5);
 
@@ -29,6 +31,7 @@ pub(super) async fn look(setup: &Setup, checks: &mut Vec<Check>) {
         durability(&opened.store, checks).await;
         clock(&opened.store, checks).await;
         schema(&opened.store, checks).await;
+        backups(setup, &opened.store, checks).await;
     }
     let _ = opened.close().await;
     replicas(setup, checks).await;
@@ -122,6 +125,29 @@ async fn schema(store: &Store, checks: &mut Vec<Check>) {
             n => poor("schema", format!("{n} migrations pending"), "run: esh3ar migrate"),
         },
         Err(error) => bad("schema", error.to_string(), "install the esh3ar that made it"),
+    });
+}
+
+/// Only of an installation that makes some: others may have their own ways.
+async fn backups(setup: &Setup, store: &Store, checks: &mut Vec<Check>) {
+    let mut last = None;
+    let asked = opened::with_app(setup, store, async |app| {
+        last = app.last_backup().await?;
+        Ok(())
+    });
+    if let Err(failure) = asked.await {
+        checks.push(bad("backup", failure.what, failure.hint.unwrap_or_default()));
+        return;
+    }
+    let Some(last) = last else { return };
+    let age = Clock::System.now() - last;
+    let text = format!("the last one was made {} h ago", age.whole_hours());
+    checks.push(if age.unsigned_abs() > BACKUP_WANTED {
+        let remedy =
+            "see why the next one failed: journalctl -u esh3ar-backup; or run: esh3ar backup";
+        poor("backup", text, remedy)
+    } else {
+        good("backup", text)
     });
 }
 
