@@ -15,7 +15,8 @@ pub use origin::{Loaded, Origin};
 use config::{Environment, File, FileFormat, ValueKind};
 
 use super::{
-    Config, Database, Http, Log, LogFormat, MessageLimits, Secret, Smtp, SmtpTls, duration, keys,
+    Config, Database, Http, LONGEST_SECRET, Log, LogFormat, MessageLimits, Secret, Smtp, SmtpTls,
+    duration, keys, read_bounded,
 };
 use crate::domain::retry::RetryPolicy;
 
@@ -127,8 +128,9 @@ pub fn load(sources: Sources) -> Result<Loaded, ConfigErrors> {
 }
 
 fn read_file(name: &str, text: &str, values: &mut Values, faults: &mut Vec<Fault>) {
-    let parsed =
-        config::Config::builder().add_source(File::from_str(text, FileFormat::Toml)).build();
+    let parsed = config::Config::builder()
+        .add_source(File::from_str(&as_texts(text), FileFormat::Toml))
+        .build();
     match parsed {
         Ok(parsed) => {
             let mut flat = Vec::new();
@@ -143,6 +145,23 @@ fn read_file(name: &str, text: &str, values: &mut Values, faults: &mut Vec<Fault
             faults.push(Fault { source, text: without_excerpt(&error.to_string()) });
         }
     }
+}
+
+/// The same file with numbers that no parser has room for as texts: they are told as what is wrong with
+/// their key, on its line and with all other faults, and not as the end of reading.
+fn as_texts(text: &str) -> String {
+    let quoted = |line: &str| {
+        let (key, rest) = line.split_once('=')?;
+        let value = rest.split('#').next().unwrap_or_default().trim();
+        let digits = value.replace('_', "");
+        let number = digits.strip_prefix(['-', '+']).unwrap_or(&digits);
+        let fits = number.is_empty()
+            || !number.bytes().all(|byte| byte.is_ascii_digit())
+            || digits.parse::<i64>().is_ok();
+        (!fits).then(|| format!("{key}= \"{digits}\""))
+    };
+    let lines = text.split('\n').map(|line| quoted(line).unwrap_or_else(|| line.to_owned()));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// A parser's message without the lines of the file that it quotes: they may hold a password.
@@ -219,7 +238,7 @@ fn line_of(text: &str, key: &str) -> Option<usize> {
 fn take_secrets_from_files(values: &mut Values, faults: &mut Vec<Fault>) {
     for key in keys::KEYS.iter().filter(|key| key.secret) {
         let Some((path, source)) = values.remove(&format!("{}_file", key.name)) else { continue };
-        match std::fs::read_to_string(&path) {
+        match read_bounded(path.as_ref(), LONGEST_SECRET) {
             Ok(text) => {
                 values.insert(key.name.to_owned(), (text.trim().to_owned(), source));
             }
@@ -260,13 +279,16 @@ impl Reader {
     }
 
     fn positive(&mut self, key: &str) -> usize {
-        let wanted = "a whole number above 0";
-        self.value(key, wanted, |text| text.parse().ok().filter(|n| *n > 0)).unwrap_or(1)
+        let wanted = format!("a whole number from 1 to {}", u32::MAX);
+        let most = u32::MAX as usize;
+        self.value(key, &wanted, |text| text.parse().ok().filter(|n| (1..=most).contains(n)))
+            .unwrap_or(1)
     }
 
     /// A limit; 0 means none.
     fn limit(&mut self, key: &str) -> u32 {
-        self.value(key, "a whole number; 0 for no limit", |text| text.parse().ok()).unwrap_or(0)
+        let wanted = format!("a whole number up to {}; 0 for no limit", u32::MAX);
+        self.value(key, &wanted, |text| text.parse().ok()).unwrap_or(0)
     }
 
     fn duration(&mut self, key: &str) -> Duration {

@@ -13,7 +13,7 @@ mod secret;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use load::{ConfigErrors, Fault, Loaded, Origin, Source, Sources, load};
-pub use secret::Secret;
+pub use secret::{LONGEST_SECRET, Secret, read_bounded};
 
 use crate::domain::{phone::Region, retry::RetryPolicy};
 

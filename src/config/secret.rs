@@ -1,6 +1,11 @@
 //! Values that must never be shown.
 
-use std::fmt;
+use std::{
+    fmt,
+    fs::File,
+    io::{Error, ErrorKind, Read as _},
+    path::Path,
+};
 
 use zeroize::Zeroizing;
 
@@ -20,8 +25,40 @@ impl Secret {
     }
 }
 
+/// The most bytes that a file with a secret has.
+pub const LONGEST_SECRET: u64 = 4096;
+
+/// The whole of a text file of at most `most` bytes. A name may lead to a device or a pipe that never ends:
+/// no more than that is read.
+///
+/// # Errors
+/// It cannot be read, is no text, or is longer.
+pub fn read_bounded(path: &Path, most: u64) -> Result<String, Error> {
+    let mut text = String::new();
+    File::open(path)?.take(most + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > most {
+        let what = format!("it is longer than {} KiB", most / 1024);
+        return Err(Error::new(ErrorKind::FileTooLarge, what));
+    }
+    Ok(text)
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_without_end_is_not_read_to_its_end() {
+        let error = read_bounded(Path::new("/dev/zero"), LONGEST_SECRET).unwrap_err();
+        assert_eq!(error.to_string(), "it is longer than 4 KiB");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "x".repeat(4096)).unwrap();
+        assert_eq!(read_bounded(file.path(), LONGEST_SECRET).unwrap().len(), 4096);
     }
 }

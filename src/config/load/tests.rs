@@ -108,6 +108,22 @@ fn the_private_postgres_has_only_so_many_connections() {
 }
 
 #[test]
+fn a_number_beyond_all_measure_is_told_with_its_line_and_all_others() {
+    let text = "[limits]\nqueue_depth = 99999999999999999999 # far\nmessages_per_hour = -5\n\
+                messages_per_minute = 4294967296\n[http]\nmax_connections = 9_999_999_999\nx = 1\n";
+    let told = load(file(text)).unwrap_err().to_string();
+    for part in [
+        ":2: limits.queue_depth must be a whole number up to 4294967295",
+        ":3: limits.messages_per_hour must be",
+        ":4: limits.messages_per_minute must be",
+        ":6: http.max_connections must be a whole number from 1 to 4294967295",
+        ":7: ",
+    ] {
+        assert!(told.contains(part), "{part} is missing in:\n{told}");
+    }
+}
+
+#[test]
 fn a_misspelt_level_is_a_fault() {
     let level = |text: &str| load(file(&format!("[log]\nlevel = \"{text}\"\n"))).is_ok();
     assert!(level("info") && level("warn,esh3ar::store=debug"));
