@@ -283,7 +283,7 @@ impl Limiter {
         metrics::gauge!("esh3ar_deliveries_in_hand").set(found as f64);
         metrics::gauge!("esh3ar_backpressure_level").set(f64::from(level as u8));
         if level != before {
-            tracing::warn!(in_hand = found, level = level.name(), "backpressure changed");
+            tracing::warn!(in_hand = found, backpressure = level.name(), "backpressure changed");
         }
     }
 
