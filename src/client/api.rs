@@ -109,13 +109,9 @@ impl ApiClient {
     }
 
     async fn answer(&self, request: reqwest::RequestBuilder) -> Result<Answer, Error> {
-        let response = request
-            .bearer_auth(&self.token)
-            .send()
-            .await
-            .map_err(|error| Error::Connection(error.to_string()))?;
+        let response = request.bearer_auth(&self.token).send().await.map_err(unreached)?;
         let status = response.status();
-        let text = response.text().await.map_err(|error| Error::Connection(error.to_string()))?;
+        let text = response.text().await.map_err(unreached)?;
         let body: Value = serde_json::from_str(&text).unwrap_or_default();
         if status.is_success() {
             return Ok(Answer { status: status.as_u16(), body });
@@ -134,6 +130,10 @@ fn unreached(error: reqwest::Error) -> Error {
         text = format!("{text}: {cause}");
         source = cause.source();
     }
+    // What TLS makes of an answer in plain HTTP.
+    if text.contains("InvalidContentType") {
+        text = "it does not speak TLS there: use http://".to_owned();
+    }
     Error::Connection(text)
 }
 
@@ -145,13 +145,25 @@ pub fn encode(text: &str) -> String {
         .collect()
 }
 
-/// The text of a page that needs no token.
+/// How long a page that needs no token may take.
+const PAGE_PATIENCE: Duration = Duration::from_secs(2);
+
+fn unreached_in_time(error: reqwest::Error) -> Error {
+    if error.is_timeout() { Error::TimedOut } else { unreached(error) }
+}
+
+/// The text of a page that needs no token, within two seconds.
 ///
 /// # Errors
 /// See [`Error`].
 pub async fn fetch(url: &str) -> Result<String, Error> {
-    let broken = |error: reqwest::Error| Error::Connection(error.to_string());
     let client =
-        reqwest::Client::builder().timeout(Duration::from_secs(5)).build().map_err(broken)?;
-    client.get(url).send().await.map_err(broken)?.text().await.map_err(broken)
+        reqwest::Client::builder().timeout(PAGE_PATIENCE).build().map_err(unreached_in_time)?;
+    let response = client.get(url).send().await.map_err(unreached_in_time)?;
+    let status = response.status();
+    let text = response.text().await.map_err(unreached_in_time)?;
+    if status.is_success() {
+        return Ok(text);
+    }
+    Err(Error::Refused { status: status.as_u16(), detail: text })
 }

@@ -32,6 +32,13 @@ pub enum Error {
     TimedOut,
 }
 
+impl Error {
+    /// Whether the token is to blame: trying again would not help.
+    pub fn is_of_token(&self) -> bool {
+        matches!(self, Error::Refused { status: 401 | 403, .. })
+    }
+}
+
 /// Makes TLS usable; to be called once before anything else. Calling it again does nothing.
 pub fn prepare() {
     // Fails only when a provider is set already, which is what is wanted.

@@ -93,6 +93,7 @@ fn init_refuses_what_makes_no_configuration() {
     for (options, word) in [
         (&["--listen", "nowhere"][..], "http.listen must be an address"),
         (&["--queue-url", "amqp://q"], "needs cache.url"),
+        (&["--database-url", "mysql://foo"], "it is not postgres://"),
         (&["--smtp-host", "mail"], "smtp.from is needed"),
         (&["--database-url", "@/nowhere/url"], "/nowhere/url cannot be read"),
     ] {
@@ -175,6 +176,14 @@ async fn doctor_finds_faults_and_says_so_by_its_exit_status() {
             "{checks}"
         );
     }
+    // A gateway that takes connections and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = silent.local_addr().unwrap().to_string();
+    let serve = json!({ "pid": std::process::id(), "http": at, "metrics": at });
+    fs::write(folder.data().join("serve.json"), serve.to_string()).unwrap();
+    let (status, checks) = doctor(&folder, &[], &[]);
+    assert_eq!((states(&checks, "service"), status), (vec!["FAIL".to_owned()], 1), "{checks}");
+    fs::remove_file(folder.data().join("serve.json")).unwrap();
     // Nobody listens on port 1: each way that is away is told, with what to do, and without passwords.
     let away = [
         ("ESH3AR__DATABASE__URL", "postgres://u:hunter2@127.0.0.1:1/x"),

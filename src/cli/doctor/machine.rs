@@ -146,6 +146,12 @@ pub(super) async fn service(setup: &Setup) -> Check {
     let Some(metrics) = found.metrics else { return good("service", text) };
     match client::fetch(&format!("http://{metrics}/health/ready")).await {
         Ok(_) => good("service", format!("{text} and is ready")),
+        // Its port is open and nobody answers: it hangs, and nothing mends that but a restart.
+        Err(client::Error::TimedOut) => bad(
+            "service",
+            format!("{text} and does not answer within two seconds"),
+            "restart it: systemctl restart esh3ar; and look at its log: journalctl -u esh3ar",
+        ),
         Err(error) => poor(
             "service",
             format!("{text} and is not ready: {error}"),

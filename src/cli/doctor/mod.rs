@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{
     Setup,
     exit::{Failure, Kind},
-    output::{Format, Output},
+    output::{Format, Output, counted},
 };
 use crate::config::ConfigErrors;
 
@@ -88,7 +88,7 @@ pub(super) fn misconfigured(output: &Output, errors: &ConfigErrors) -> Failure {
         })
         .collect();
     tell(output, &faults);
-    Failure::new(Kind::Config, format!("{} faults in the configuration", faults.len()))
+    Failure::new(Kind::Config, format!("{} in the configuration", counted(faults.len(), "fault")))
         .hint("nothing else was looked at; correct them and run this again")
 }
 
