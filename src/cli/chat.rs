@@ -1,6 +1,9 @@
 //! `chat`: talks in a conversation from a terminal, as any client of the hub would.
 
-use std::{io::BufRead as _, time::Duration};
+use std::{
+    io::{BufRead as _, IsTerminal as _},
+    time::Duration,
+};
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -10,13 +13,17 @@ use super::{
     Setup,
     exit::{Failure, Kind},
     opened,
+    output::counted,
     serve::{StopSignals, whereabouts},
     why,
 };
 use crate::{
-    app::{App, tokens::Lifetime},
+    app::{
+        App,
+        tokens::{Issued, Lifetime},
+    },
     client::{self, ApiClient, Event, HubClient},
-    domain::Party,
+    domain::{Party, TokenId},
 };
 
 /// How long an answer may take.
@@ -32,16 +39,11 @@ const LINES: usize = 64;
 
 #[derive(Debug, Args)]
 pub(super) struct ChatArgs {
-    /// Whose side to take: a business user's name, or a phone number; makes a token for a day
-    #[arg(
-        long = "as",
-        value_name = "WHO",
-        conflicts_with = "token",
-        required_unless_present = "token"
-    )]
+    /// Whose side to take: a business user's name, or a phone number; makes a token, for as long as this runs
+    #[arg(long = "as", value_name = "WHO", conflicts_with = "token")]
     who: Option<String>,
-    /// A token instead
-    #[arg(long, env = "ESH3AR_TOKEN", hide_env_values = true)]
+    /// A token instead [env: ESH3AR_TOKEN]
+    #[arg(long)]
     token: Option<String>,
     /// Phone number of the other side
     #[arg(long, value_name = "NUMBER")]
@@ -51,20 +53,45 @@ pub(super) struct ChatArgs {
     url: Option<String>,
 }
 
+impl ChatArgs {
+    /// Whether it needs nothing of this machine.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        self.url.is_some() && self.who.is_none()
+    }
+
+    fn token(&self) -> Result<String, Failure> {
+        let exported = || std::env::var("ESH3AR_TOKEN").ok().filter(|token| !token.is_empty());
+        self.token.clone().or_else(exported).ok_or_else(|| {
+            Failure::new(Kind::Usage, "nobody is named whose side to take")
+                .hint("give --as WHO, or --token or ESH3AR_TOKEN")
+        })
+    }
+}
+
 pub(super) async fn run(setup: &Setup, arguments: &ChatArgs) -> Result<(), Failure> {
     let url = match &arguments.url {
         Some(url) => url.clone(),
         None => format!("http://{}", server_of(setup).await?),
     };
-    let token = match (&arguments.token, &arguments.who) {
-        (Some(token), _) => token.clone(),
-        (None, who) => token_of(setup, who.as_deref().unwrap_or_default()).await?,
+    let Some(who) = &arguments.who else {
+        return talk(setup, url, arguments.token()?, &arguments.with).await;
     };
+    let issued = token_of(setup, who).await?;
+    let talked = talk(setup, url, issued.token, &arguments.with).await;
+    // Nobody has a use for it any more.
+    let revoked = revoke(setup, issued.id).await;
+    talked.and(revoked)
+}
+
+async fn talk(setup: &Setup, url: String, token: String, with: &str) -> Result<(), Failure> {
     let mut signals = StopSignals::listen()?;
-    let mut talk = Talk::begin(setup, url, token, &arguments.with).await?;
-    let lines = read_lines();
+    let talk = async {
+        let mut talk = Talk::begin(setup, url, token, with).await?;
+        talk.go(read_lines()).await?;
+        talk.judge()
+    };
     tokio::select! {
-        done = talk.go(lines) => done,
+        done = talk => done,
         () = signals.next() => Ok(()),
     }
 }
@@ -86,13 +113,24 @@ async fn server_of(setup: &Setup) -> Result<std::net::SocketAddr, Failure> {
     }
 }
 
-async fn token_of(setup: &Setup, who: &str) -> Result<String, Failure> {
+async fn revoke(setup: &Setup, id: TokenId) -> Result<(), Failure> {
+    let opened = opened::open(setup).await?;
+    let result = async {
+        let by = why::operator().because(Some("the end of esh3ar chat"))?;
+        // One of an administrator was one more, made for this alone.
+        Ok(opened.app.revoke_token(&by, id, true).await?)
+    }
+    .await;
+    opened.close(result).await
+}
+
+async fn token_of(setup: &Setup, who: &str) -> Result<Issued, Failure> {
     let opened = opened::open(setup).await?;
     let result = issue(&opened.app, who).await;
     opened.close(result).await
 }
 
-async fn issue(app: &App, who: &str) -> Result<String, Failure> {
+async fn issue(app: &App, who: &str) -> Result<Issued, Failure> {
     let party = if who.starts_with('+') {
         let phone = app.parse_phone("as", who)?;
         app.find_mobile(&phone).await?;
@@ -102,7 +140,7 @@ async fn issue(app: &App, who: &str) -> Result<String, Failure> {
     };
     let by = why::operator().because(Some("for esh3ar chat"))?;
     let day = Lifetime::For(Duration::from_secs(24 * 3600));
-    Ok(app.issue_token(&by, &party, day).await?.token)
+    Ok(app.issue_token(&by, &party, day).await?)
 }
 
 /// What is typed, line by line: a thread of its own, because a terminal is read in no other way.
@@ -128,6 +166,9 @@ struct Talk<'a> {
     id: String,
     /// Ids that were shown or said: what comes again is not shown again.
     known: std::collections::HashSet<String>,
+    /// Lines that were said, and that were refused.
+    said: usize,
+    refused: usize,
 }
 
 impl Talk<'_> {
@@ -142,7 +183,8 @@ impl Talk<'_> {
         let answer = api.post("/api/v1/conversations", &body).await.map_err(failed)?;
         let id = answer.body["id"].as_str().unwrap_or_default().to_owned();
         let hub = HubClient::connect(&url, &token).await.map_err(failed)?;
-        let mut talk = Talk { setup, url, token, hub, id, known: Default::default() };
+        let known = Default::default();
+        let mut talk = Talk { setup, url, token, hub, id, known, said: 0, refused: 0 };
         let (business, phone) = (&answer.body["businessName"], &answer.body["phone"]);
         let names = [business, phone].map(|name| name.as_str().unwrap_or_default());
         talk.setup.output.note(&format!(
@@ -165,7 +207,14 @@ impl Talk<'_> {
         loop {
             let done = tokio::select! {
                 line = lines.recv() => match line {
-                    Some(line) => self.say(&line).await,
+                    Some(line) => {
+                        let said = self.say(&line).await;
+                        match &said {
+                            Ok(()) => self.said += 1,
+                            Err(_) => self.refused += 1,
+                        }
+                        said
+                    }
                     None => return Ok(()),
                 },
                 event = self.hub.next() => match event {
@@ -184,6 +233,16 @@ impl Talk<'_> {
         }
     }
 
+    /// What is to be said at the end. Who types saw each refusal; a script has to be told.
+    fn judge(&self) -> Result<(), Failure> {
+        if self.refused == 0 || std::io::stdin().is_terminal() {
+            return Ok(());
+        }
+        let all = self.said + self.refused;
+        let what = format!("not said: {} of {}", self.refused, counted(all, "line"));
+        Err(Failure::new(Kind::Partly, what).hint("the reasons are above"))
+    }
+
     /// Comes back after the connection was lost, for as long as the token is good.
     async fn again(&mut self) -> Result<(), Failure> {
         self.setup.output.note("the connection was lost; connecting again");
@@ -194,9 +253,7 @@ impl Talk<'_> {
                     self.hub = hub;
                     return Ok(());
                 }
-                Err(error @ client::Error::Refused { status: 401 | 403, .. }) => {
-                    return Err(failed(error));
-                }
+                Err(error) if error.is_of_token() => return Err(failed(error)),
                 Err(_) => {}
             }
         }

@@ -33,9 +33,21 @@ pub(super) struct ListenArgs {
     keep: bool,
 }
 
-fn refused(error: client::Error) -> Failure {
-    Failure::new(Kind::Unavailable, format!("the hub: {error}"))
-        .hint("check --url and --token, and that esh3ar serve runs there")
+impl ListenArgs {
+    /// Whether it needs nothing of this machine.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        self.url.is_some()
+    }
+}
+
+fn refused(url: &str, error: client::Error) -> Failure {
+    if error.is_of_token() {
+        let what = format!("{url} does not take this token");
+        let hint = "it expired or was revoked, or is another server's: make a new one with esh3ar token create";
+        return Failure::new(Kind::Refused, what).hint(hint);
+    }
+    Failure::new(Kind::Unavailable, format!("{url} cannot be listened to: {error}"))
+        .hint("check --url, and that esh3ar serve runs there")
 }
 
 pub(super) async fn run(setup: &Setup, arguments: &ListenArgs) -> Result<(), Failure> {
@@ -51,14 +63,21 @@ pub(super) async fn run(setup: &Setup, arguments: &ListenArgs) -> Result<(), Fai
         }
     };
     // A wrong address or token is told at once; whatever comes later is waited out.
-    let hub = HubClient::connect(&url, &arguments.token).await.map_err(refused)?;
+    let hub =
+        HubClient::connect(&url, &arguments.token).await.map_err(|error| refused(&url, error))?;
     tokio::select! {
         () = signals.next() => Ok(()),
-        () = follow(setup, arguments, &url, hub) => Ok(()),
+        ended = follow(setup, arguments, &url, hub) => ended,
     }
 }
 
-async fn follow(setup: &Setup, arguments: &ListenArgs, url: &str, mut hub: HubClient) {
+/// Until there were messages enough, or the token is good for nothing any more.
+async fn follow(
+    setup: &Setup,
+    arguments: &ListenArgs,
+    url: &str,
+    mut hub: HubClient,
+) -> Result<(), Failure> {
     setup.output.note(&format!("connected to {url}"));
     let mut left = arguments.count.unwrap_or(usize::MAX);
     loop {
@@ -66,8 +85,10 @@ async fn follow(setup: &Setup, arguments: &ListenArgs, url: &str, mut hub: HubCl
             setup.output.note("the connection was lost; connecting again");
             hub = loop {
                 tokio::time::sleep(AGAIN).await;
-                if let Ok(again) = HubClient::connect(url, &arguments.token).await {
-                    break again;
+                match HubClient::connect(url, &arguments.token).await {
+                    Ok(again) => break again,
+                    Err(error) if error.is_of_token() => return Err(refused(url, error)),
+                    Err(_) => {}
                 }
             };
             setup.output.note(&format!("connected to {url}"));
@@ -89,7 +110,8 @@ async fn follow(setup: &Setup, arguments: &ListenArgs, url: &str, mut hub: HubCl
             let _ = hub.call("Acknowledge", vec![json!(ids)], PATIENCE).await;
         }
         if left == 0 {
-            return hub.close().await;
+            hub.close().await;
+            return Ok(());
         }
     }
 }

@@ -109,4 +109,19 @@ async fn two_terminals_talk() {
     .unwrap();
     let listed = run_json(&data, &["conversation", "list"]);
     assert_eq!(listed[0]["lastSeq"], 3);
+    // A script is told what was refused. A token that is exported is nothing to `--as`.
+    run_json(&data, &["conversation", "close", listed[0]["id"].as_str().unwrap()]);
+    let mut command = crate::support::command(&data);
+    command.args(["chat", "--as", "Shop", "--with", PHONE]).env("ESH3AR_TOKEN", "esh_other");
+    command.stdin(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let mut late = command.spawn().unwrap();
+    late.stdin.take().unwrap().write_all(b"too late\n").unwrap();
+    let output = late.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{told}");
+    assert!(told.contains("not said: 1 of 1 line"), "{told}");
+    let tokens = run_json(&data, &["token", "list"]);
+    let tokens = tokens.as_array().unwrap();
+    assert_eq!(tokens.len(), 3);
+    assert!(tokens.iter().all(|token| !token["revokedAt"].is_null()), "{tokens:?}");
 }
