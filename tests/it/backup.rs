@@ -39,6 +39,9 @@ async fn a_backup_is_made_while_it_serves_and_brings_everything_back() {
     let made = run_json(&data, &["backup", &name]);
     assert_eq!((&made["verified"], &made["messages"]), (&json!(true), &json!(2)), "{made}");
     assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
+    let length = fs::metadata(&file).unwrap().len();
+    assert_eq!(code(&data, &["backup", &name]).0, Some(5), "never over what is there");
+    assert_eq!(fs::metadata(&file).unwrap().len(), length);
     assert_eq!(databases(&server).await, ["esh3ar"], "no scratch database stays");
     let mut archive = tar::Archive::new(fs::File::open(&file).unwrap());
     let entries: Vec<String> = archive
@@ -201,7 +204,9 @@ async fn what_is_wrong_with_a_file_is_found_before_anything_is_replaced() {
     let file = kept.join(&names[0]);
     let name = file.to_str().unwrap();
     assert!(!name.contains("2020") && names[1] == "notes.txt", "{names:?}");
-    assert_eq!(code(&data, &["backup", name, "--keep", "2"]).0, Some(2), "a file is not rotated");
+    let new = kept.join("new.tar");
+    let new = new.to_str().unwrap();
+    assert_eq!(code(&data, &["backup", new, "--keep", "2"]).0, Some(2), "a file is not rotated");
 
     let bytes = fs::read(&file).unwrap();
     let wrong = folder.path().join("wrong.tar");

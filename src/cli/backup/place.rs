@@ -38,6 +38,11 @@ impl Place {
                 let at = now.to_offset(time::UtcOffset::UTC).format(&form).unwrap_or_default();
                 folder.join(format!("{BEGINS}{at}{ENDS}"))
             }
+            // What is there may be the only good one.
+            None if given.symlink_metadata().is_ok() => {
+                let what = format!("{} is there already", given.display());
+                return Err(Failure::new(Kind::Refused, what).hint("choose another name"));
+            }
             None => given,
         };
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
