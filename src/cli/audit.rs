@@ -45,7 +45,7 @@ pub(super) struct Which {
     #[arg(long, value_name = "ID")]
     before: Option<uuid::Uuid>,
     /// At most this many
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 50, value_parser = super::remote::limit)]
     limit: usize,
 }
 

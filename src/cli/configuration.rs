@@ -4,11 +4,11 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::{
-    Setup,
+    Setup, addresses,
     exit::{Failure, Kind},
-    output::Output,
+    output::{Output, counted},
 };
-use crate::config::{self, Sources};
+use crate::config::Sources;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
@@ -46,7 +46,7 @@ pub(super) fn check(output: Output, sources: Sources) -> Result<(), Failure> {
         place: String,
         fault: String,
     }
-    match config::load(sources) {
+    match addresses::load(sources) {
         Ok(_) => {
             output.note("the configuration is good");
             Ok(())
@@ -60,11 +60,8 @@ pub(super) fn check(output: Output, sources: Sources) -> Result<(), Failure> {
             if !output.is_table() {
                 output.records(&["place", "fault"], &faults);
             }
-            let count = faults.len();
-            Err(Failure::new(
-                Kind::Config,
-                format!("{count} faults in the configuration:\n{errors}"),
-            ))
+            let count = counted(faults.len(), "fault");
+            Err(Failure::new(Kind::Config, format!("{count} in the configuration:\n{errors}")))
         }
     }
 }

@@ -37,7 +37,7 @@ pub(super) enum ConversationCommand {
         #[arg(long)]
         status: Option<String>,
         /// At most this many
-        #[arg(long, default_value_t = 50)]
+        #[arg(long, default_value_t = 50, value_parser = super::remote::limit)]
         limit: usize,
         #[command(flatten)]
         why: Why,
@@ -75,7 +75,7 @@ pub(super) enum ConversationCommand {
         /// How: JSON lines for programs, or text for people
         #[arg(long, value_enum, default_value = "jsonl")]
         format: ExportFormat,
-        /// Where to; without it to standard output
+        /// Where to; without it, or with -, to standard output
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
         #[command(flatten)]
@@ -96,7 +96,7 @@ impl ConversationCommand {
     /// whoever calls the command.
     pub(super) fn open_file(&self) -> Result<Option<File>, Failure> {
         let ConversationCommand::Export { out: Some(path), .. } = self else { return Ok(None) };
-        if privilege::output_is_file() {
+        if path == Path::new("-") || privilege::output_is_file() {
             return Ok(None);
         }
         privilege::private_file(path).map(Some).map_err(|error| unwritten(path, &error))
@@ -149,6 +149,7 @@ async fn act(
         }
         ConversationCommand::Close { ids, why } => put_all(setup, admin, &why, &ids, "close").await,
         ConversationCommand::Export { id, format, out, why } => {
+            let out = out.filter(|path| path != Path::new("-"));
             let to = file.zip(out.clone());
             let count = export(setup, admin, &why, &id, format, to).await?;
             if let Some(path) = out {

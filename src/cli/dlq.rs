@@ -27,7 +27,7 @@ pub(super) enum DlqCommand {
         #[command(flatten)]
         which: Which,
         /// At most this many
-        #[arg(long, default_value_t = 50)]
+        #[arg(long, default_value_t = 50, value_parser = super::remote::limit)]
         limit: usize,
         #[command(flatten)]
         why: Because,

@@ -76,7 +76,7 @@ pub(super) enum MessageCommand {
         #[arg(long, value_name = "ID")]
         before: Option<String>,
         /// At most this many
-        #[arg(long, default_value_t = 50)]
+        #[arg(long, default_value_t = 50, value_parser = super::remote::limit)]
         limit: usize,
         #[command(flatten)]
         why: Why,

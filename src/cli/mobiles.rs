@@ -1,6 +1,9 @@
 //! `mobile`: mobile users, known by phone number.
 
-use std::{fs::File, path::PathBuf};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
 
 use clap::Subcommand;
 use serde_json::{Value, json};
@@ -36,7 +39,7 @@ pub(super) enum MobileCommand {
         #[arg(long, value_name = "NUMBER")]
         after: Option<String>,
         /// At most this many
-        #[arg(long, default_value_t = 100)]
+        #[arg(long, default_value_t = 100, value_parser = super::remote::limit)]
         limit: usize,
         #[command(flatten)]
         why: Why,
@@ -52,7 +55,7 @@ pub(super) enum MobileCommand {
     Export {
         /// Phone number
         phone: String,
-        /// Where to; without it to standard output
+        /// Where to; without it, or with -, to standard output
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
         #[command(flatten)]
@@ -78,7 +81,9 @@ impl MobileCommand {
     /// whoever calls the command.
     pub(super) fn open_file(&self) -> Result<Option<File>, Failure> {
         match self {
-            MobileCommand::Export { out: Some(path), .. } => personal::open_file(path),
+            MobileCommand::Export { out: Some(path), .. } if path != Path::new("-") => {
+                personal::open_file(path)
+            }
             _ => Ok(None),
         }
     }
@@ -146,6 +151,7 @@ async fn act_here(
     match command {
         MobileCommand::Export { phone, out, why } => {
             let phone = app.parse_phone("phone", &phone)?;
+            let out = out.filter(|path| path != Path::new("-"));
             let to = file.zip(out.clone());
             personal::export(setup, app, &setup.by(&why)?, &phone, to, out.as_deref()).await?;
         }

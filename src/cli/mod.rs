@@ -1,5 +1,6 @@
 //! The command: parses, puts the rooms together, calls a use case, prints. It has no rules.
 
+mod addresses;
 pub mod appliance;
 mod audit;
 mod backup;
@@ -219,13 +220,19 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         }
         _ => cli.global.config.clone(),
     };
-    let again = service::Again { file, flags };
-    let sources = sources(again.file.as_deref(), again.flags.clone())?;
+    let spared = spares_usual_config(&cli, &remote);
+    let again = service::Again { file, spared, flags };
+    let sources = again.sources()?;
+    let passed_over =
+        again.file.is_none() && sources.file.is_none() && cli.global.data_dir.is_some();
+    if passed_over && std::fs::exists(USUAL_CONFIG).unwrap_or(true) {
+        output.note(&format!("{USUAL_CONFIG} is not readable for you, and passed over"));
+    }
     if let Command::Config(configuration::ConfigCommand::Check) = &cli.command {
         return configuration::check(output, sources).map(|()| ExitCode::SUCCESS);
     }
     let configuration = sources.file.clone();
-    let loaded = match (config::load(sources), &cli.command) {
+    let loaded = match (addresses::load(sources), &cli.command) {
         (Err(errors), Command::Doctor(_)) => return Err(doctor::misconfigured(&output, &errors)),
         (loaded, _) => loaded?,
     };
@@ -387,10 +394,28 @@ fn remote(cli: &Cli) -> Result<RemoteArgs, Failure> {
     if connects {
         return Ok(RemoteArgs::default());
     }
+    let exported = std::env::var("ESH3AR_URL").ok().filter(|url| !url.is_empty());
     if !administers {
+        let what = "this command works on its own machine only";
         if remote.url.is_some() {
-            return Err(Failure::new(Kind::Usage, "this command works on its own machine only")
-                .hint("run it on the server, without --url"));
+            return Err(Failure::new(Kind::Usage, what).hint("run it on the server, without --url"));
+        }
+        // Whoever has it set means that server, and this would change the machine that it is typed on.
+        let changes = matches!(
+            cli.command,
+            Command::Drain(_)
+                | Command::Backup(_)
+                | Command::Import(_)
+                | Command::Restore(_)
+                | Command::Top(_)
+                | Command::Init(_)
+                | Command::Migrate(_)
+                | Command::Reload(_)
+        );
+        if changes && exported.is_some() && cli.global.data_dir.is_none() {
+            let what = format!("{what}, and ESH3AR_URL names a server elsewhere");
+            return Err(Failure::new(Kind::Usage, what)
+                .hint("unset ESH3AR_URL to work on this machine, or run it on the server"));
         }
         return Ok(remote);
     }
@@ -399,19 +424,44 @@ fn remote(cli: &Cli) -> Result<RemoteArgs, Failure> {
         return Err(Failure::new(Kind::Usage, what).hint("give one of them"));
     }
     if remote.url.is_none() && cli.global.data_dir.is_none() {
-        remote.url = std::env::var("ESH3AR_URL").ok().filter(|url| !url.is_empty());
+        remote.url = exported;
     }
     Ok(remote)
 }
 
+/// Whether the command goes without the usual file when that is closed to whoever calls it: it works
+/// elsewhere, or on a folder of its own. The service's own user never does: it would serve something else.
+fn spares_usual_config(cli: &Cli, remote: &RemoteArgs) -> bool {
+    let own = match &cli.command {
+        Command::Listen(arguments) => arguments.is_elsewhere(),
+        Command::Chat(arguments) => arguments.is_elsewhere(),
+        Command::Bench(_) | Command::Demo(_) => true,
+        _ => false,
+    };
+    !privilege::is_service() && (own || remote.url.is_some() || cli.global.data_dir.is_some())
+}
+
+/// The most bytes of a configuration file.
+const LONGEST_FILE: u64 = 1 << 20;
+
+/// What the configuration is read from. `spared`: the usual file may be closed to this user.
 fn sources(
     file: Option<&std::path::Path>,
+    spared: bool,
     flags: Vec<(&'static str, String, &'static str)>,
 ) -> Result<Sources, Failure> {
+    use std::io::ErrorKind;
+    let usual = file.is_none();
     let path = file.map_or_else(|| PathBuf::from(USUAL_CONFIG), PathBuf::from);
-    let text = match std::fs::read_to_string(&path) {
+    let text = match config::read_bounded(&path, LONGEST_FILE) {
         Ok(text) => Some((path.display().to_string(), text)),
-        Err(error) if file.is_none() && error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) if usual && error.kind() == ErrorKind::NotFound => None,
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            if !(usual && spared) {
+                return Err(closed(&path, usual));
+            }
+            None
+        }
         Err(error) => {
             let what = format!("{} cannot be read: {error}", path.display());
             return Err(Failure::new(Kind::Config, what).hint("check --config and its permissions"));
@@ -421,6 +471,20 @@ fn sources(
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
     Ok(Sources { file: text, environment, flags })
+}
+
+/// A configuration file that this user may not read.
+fn closed(path: &std::path::Path, usual: bool) -> Failure {
+    let (user, path) = (privilege::user_name(), path.display());
+    let failure = Failure::new(Kind::Config, format!("{path} is not readable for the user {user}"));
+    if privilege::is_service() {
+        let group = privilege::group_name();
+        failure.hint(format!("chown root:{group} {path} && chmod 640 {path}"))
+    } else if usual {
+        failure.hint("run this as root or the user esh3ar, or give --config")
+    } else {
+        failure.hint("run this as root or the user esh3ar, or give another --config")
+    }
 }
 
 fn absolute(path: &std::path::Path) -> Result<String, Failure> {

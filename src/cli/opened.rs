@@ -149,7 +149,8 @@ pub(super) fn with_replicas(database: &Database) -> Result<OpenedStore, Failure>
     Ok(OpenedStore { store, replicas: Some(work), embedded: None })
 }
 
-fn parse(key: &str, url: &Secret) -> Result<Target, Failure> {
+/// Reads the address of a database. Its failure does not repeat it.
+pub(super) fn parse(key: &str, url: &Secret) -> Result<Target, Failure> {
     pool::parse_url(url.expose())
         .map_err(|error| Failure::new(Kind::Config, format!("{key}: {error}")))
 }

@@ -181,6 +181,11 @@ fn shorten(text: String, most: usize) -> String {
     short
 }
 
+/// `1 file`, `2 files`.
+pub fn counted(count: usize, one: &str) -> String {
+    format!("{count} {one}{}", if count == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

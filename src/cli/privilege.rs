@@ -16,7 +16,7 @@ use std::{
 
 use nix::{
     sys::resource::{Resource, getrlimit, setrlimit},
-    unistd::{Uid, User, geteuid, getuid},
+    unistd::{Group, Uid, User, getegid, geteuid, getuid},
 };
 
 use super::exit::{Failure, Kind};
@@ -38,6 +38,23 @@ pub fn operator() -> String {
         .or_else(|| given("SUDO_USER"))
         .or_else(own)
         .unwrap_or_else(|| format!("uid {}", getuid()))
+}
+
+/// Whether this process is the appliance's: its own user, or what root goes on as.
+pub fn is_service() -> bool {
+    env::var_os(OPERATOR).is_some() || user_name() == USERS[0]
+}
+
+/// Who this process is.
+pub fn user_name() -> String {
+    let user = User::from_uid(geteuid()).ok().flatten();
+    user.map_or_else(|| format!("uid {}", geteuid()), |user| user.name)
+}
+
+/// The group of this process.
+pub fn group_name() -> String {
+    let group = Group::from_gid(getegid()).ok().flatten();
+    group.map_or_else(|| getegid().to_string(), |group| group.name)
 }
 
 /// Says to the same which configuration file it has just been given.

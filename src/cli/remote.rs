@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     client::{self, ApiClient, encode},
+    config,
     server::inside::Inside,
 };
 
@@ -22,6 +23,9 @@ use crate::{
 const PAGE: usize = 200;
 /// The most that a command lists.
 pub(super) const MOST: usize = 10_000;
+
+/// The most bytes of certificates that are trusted.
+const MOST_ROOTS: u64 = 1 << 20;
 
 /// A server elsewhere.
 #[derive(Clone, Debug, Default, Args)]
@@ -46,16 +50,18 @@ impl RemoteArgs {
             return Err(Failure::new(Kind::Usage, format!("'{url}' is no address of a server"))
                 .hint("write https://messages.example.org, or http://127.0.0.1:5000"));
         }
-        let roots = self.ca_file.as_deref().map(read).transpose()?;
-        ApiClient::trusting(url, &self.token()?, roots.as_deref()).map_err(|error| {
-            Failure::new(Kind::Config, format!("--ca-file cannot be used: {error}"))
-                .hint("it holds certificates in PEM form")
-        })
+        let roots = self.ca_file.as_deref().map(|path| read(path, MOST_ROOTS)).transpose()?;
+        ApiClient::trusting(url, &self.token()?, roots.as_deref().map(str::as_bytes)).map_err(
+            |error| {
+                Failure::new(Kind::Config, format!("--ca-file cannot be used: {error}"))
+                    .hint("it holds certificates in PEM form")
+            },
+        )
     }
 
     fn token(&self) -> Result<String, Failure> {
         let token = match &self.token_file {
-            Some(path) => String::from_utf8_lossy(&read(path)?).into_owned(),
+            Some(path) => read(path, config::LONGEST_SECRET)?,
             None => std::env::var("ESH3AR_TOKEN").unwrap_or_default(),
         };
         let token = token.trim();
@@ -67,10 +73,10 @@ impl RemoteArgs {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    std::fs::read(path).map_err(|error| {
+fn read(path: &Path, most: u64) -> Result<String, Failure> {
+    config::read_bounded(path, most).map_err(|error| {
         Failure::new(Kind::Config, format!("{} cannot be read: {error}", path.display()))
-            .hint("check the path and its permissions")
+            .hint("check the path, its permissions and what is in it")
     })
 }
 
@@ -231,6 +237,14 @@ fn is_near(url: &str) -> bool {
     let host = url.host().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+/// How many a list is to show, of what is typed.
+///
+/// # Errors
+/// It is no number, or 0.
+pub(super) fn limit(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|limit| *limit > 0).ok_or_else(|| "a whole number above 0".to_owned())
 }
 
 /// A query: names and values.

@@ -9,14 +9,14 @@ use tokio::{
 };
 
 use super::{
-    Setup,
+    Setup, addresses,
     exit::{Failure, Kind},
     opened,
     reload::{Announcement, Reloaded},
 };
 use crate::{
     app::{App, Clock},
-    config::{self, Loaded, keys::is_live},
+    config::{Loaded, Sources, keys::is_live},
     server::{pulse::Pulse, tls::Tls},
     telemetry::notify,
 };
@@ -67,12 +67,19 @@ impl Watchdog {
 /// Where the configuration was read from, to read it again.
 pub(super) struct Again {
     pub(super) file: Option<PathBuf>,
+    /// Whether the usual file may be closed to this user.
+    pub(super) spared: bool,
     pub(super) flags: Vec<(&'static str, String, &'static str)>,
 }
 
 impl Again {
+    /// All that is read.
+    pub(super) fn sources(&self) -> Result<Sources, Failure> {
+        super::sources(self.file.as_deref(), self.spared, self.flags.clone())
+    }
+
     fn load(&self) -> Result<Loaded, Failure> {
-        Ok(config::load(super::sources(self.file.as_deref(), self.flags.clone())?)?)
+        Ok(addresses::load(self.sources()?)?)
     }
 }
 

@@ -50,6 +50,9 @@ pub struct BadUrl(String);
 /// # Errors
 /// What is wrong with it, without repeating it: it may hold a password.
 pub fn parse_url(url: &str) -> Result<Target, BadUrl> {
+    if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
+        return Err(BadUrl("it is not postgres://user:password@host:5432/database".to_owned()));
+    }
     url.parse::<Target>().map_err(|error| {
         BadUrl(
             std::error::Error::source(&error)

@@ -185,6 +185,18 @@ async fn what_goes_wrong_is_told_apart() {
     ends(good.run(&["mobile", "add", "12"]), 2, "phone");
     ends(good.run(&["user", "disable", "root", "--yes"]), 5, "last");
     ends(good.run(&["migrate"]), 2, "its own machine");
+    ends(good.run(&["message", "list", "--limit", "0"]), 2, "above 0");
+    let mut command = good.command();
+    command.args(["user", "list", "--url", &good.url, "--token-file", "/dev/zero"]);
+    ends(command.output().unwrap(), 78, "longer than 4 KiB");
+    for local in [&["drain"][..], &["backup", "x"], &["restore", "x"], &["top"], &["init"]] {
+        let mut command = good.command();
+        command.env("ESH3AR_URL", &good.url).env("ESH3AR_TOKEN", &root).args(local);
+        ends(command.output().unwrap(), 2, "unset ESH3AR_URL");
+    }
+    let tls =
+        Elsewhere { url: good.url.replace("http:", "https:"), ..Elsewhere::new(&server, "x") };
+    ends(tls.run(&["user", "list"]), 69, "it does not speak TLS there: use http://");
     ends(good.run(&["user", "list", "--data-dir", "/tmp"]), 2, "--data-dir");
     let away = Elsewhere { url: "http://127.0.0.1:1".to_owned(), folder: Folder::new() };
     std::fs::write(away.folder.path().join("token"), "esh_x").unwrap();
@@ -234,4 +246,34 @@ async fn a_certificate_is_trusted_by_file_only() {
     let token = path.join("data");
     let output = elsewhere.run(&["user", "list", "--ca-file", token.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(78), "{}", said(&output));
+}
+
+#[tokio::test]
+async fn who_listens_with_a_token_that_is_no_good_is_told() {
+    use std::io::{BufRead as _, BufReader};
+    let server = Server::start().await;
+    let data = server.data();
+    let shop = server.user("Shop", "SendMessages");
+    let listen = |token: &str| {
+        let mut command = crate::support::command(&data);
+        command.args(["listen", "--url", &server.base, "--token", token]);
+        command.stderr(std::process::Stdio::piped()).spawn().unwrap()
+    };
+    let output = listen("bad").wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(5));
+    assert!(said(&output).contains("does not take this token; hint: "), "{}", said(&output));
+    let mut listening = listen(&shop);
+    let mut told = BufReader::new(listening.stderr.take().unwrap()).lines();
+    assert!(told.next().unwrap().unwrap().contains("connected to"));
+    let tokens = crate::support::run_json(&data, &["token", "list"]);
+    let id = tokens[0]["id"].as_str().unwrap();
+    assert!(crate::support::run(&data, &["token", "revoke", id, "--yes"]).status.success());
+    let ended = tokio::task::spawn_blocking(move || {
+        let told: Vec<String> = told.map_while(Result::ok).collect();
+        (listening.wait().unwrap().code(), told)
+    });
+    let (code, told) =
+        tokio::time::timeout(crate::support::DEADLINE, ended).await.unwrap().unwrap();
+    assert_eq!(code, Some(5), "{told:?}");
+    assert!(told.last().unwrap().contains("does not take this token"), "{told:?}");
 }

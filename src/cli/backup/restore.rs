@@ -85,7 +85,8 @@ impl RestoreArgs {
             count += 1;
             Ok::<_, Broken>(())
         })?;
-        setup.output.note(&format!("{count} files are in {}", folder.display()));
+        let are = if count == 1 { "file is" } else { "files are" };
+        setup.output.note(&format!("{count} {are} in {}", folder.display()));
         Ok(true)
     }
 }

@@ -12,7 +12,7 @@ use nix::unistd::geteuid;
 use super::{InitArgs, ask};
 use crate::{
     cli::{
-        USUAL_CONFIG,
+        USUAL_CONFIG, addresses,
         exit::{Failure, Kind},
         output::Output,
         privilege,
@@ -85,7 +85,7 @@ pub(super) fn check(settings: &[Setting]) -> Result<(), String> {
 }
 
 fn load(name: &str, text: String) -> Result<Loaded, config::ConfigErrors> {
-    config::load(Sources { file: Some((name.to_owned(), text)), ..Sources::default() })
+    addresses::load(Sources { file: Some((name.to_owned(), text)), ..Sources::default() })
 }
 
 /// A file that is there is kept; whoever gives options that it does not say must not think they were
@@ -96,7 +96,10 @@ fn agrees(path: &Path, settings: &[Setting]) -> Result<(), Failure> {
     let differs = |(name, value): &Setting| {
         let key = name.strip_suffix("_file").filter(|key| keys::find(key).is_some());
         let wanted = match key {
-            Some(_) => fs::read_to_string(value).unwrap_or_default().trim().to_owned(),
+            Some(_) => {
+                let text = config::read_bounded(Path::new(value), config::LONGEST_SECRET);
+                text.unwrap_or_default().trim().to_owned()
+            }
             None => value.clone(),
         };
         let key = key.unwrap_or(name);

@@ -99,7 +99,7 @@ impl Look {
 pub(super) fn draw(frame: &mut Frame, model: &Model) {
     let area = frame.area();
     if area.width < 24 || area.height < 5 {
-        frame.render_widget(Paragraph::new("esh3ar top: too small"), area);
+        frame.render_widget(Paragraph::new("too small"), area);
         return;
     }
     let [head, body, foot] =

@@ -56,7 +56,10 @@ fn title(model: &Model, panel: Panel, width: u16) -> Line<'static> {
         if filtered { format!("{shown} of {all}") } else { all.to_string() }
     };
     let facts = match panel {
-        Panel::Flow => format!("{} open connections", text::count(stats.connections)),
+        Panel::Flow => match stats.connections {
+            1 => "1 open connection".to_owned(),
+            many => format!("{} open connections", text::count(many)),
+        },
         Panel::Lanes => {
             format!("{} messages", text::counted(stats.waiting.count, stats.waiting.at_least))
         }
