@@ -92,6 +92,7 @@ async fn a_backup_is_made_while_it_serves_and_brings_everything_back() {
     assert_eq!((found.len(), id(&found[0])), (1, waits));
 
     assert_eq!(backup_check(), None, "a backup knows nothing of its own end");
+    fs::remove_file(&file).unwrap();
     run_json(&data, &["backup", &name, "--no-verify"]);
     server.stop().await;
     server.launch().await;
