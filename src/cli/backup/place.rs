@@ -66,10 +66,9 @@ impl Place {
             .mode(0o600)
             .open(&self.temporary);
         opened
-            .and_then(|file| {
-                // A file system without locks is as good as one: see `is_left`.
+            .inspect(|file| {
+                // Where there are no locks, nothing is ever held to be left over.
                 let _ = file.try_lock();
-                Ok(file)
             })
             .map_err(|error| unusable(&self.path, &error))
     }
