@@ -267,7 +267,7 @@ async fn who_listens_with_a_token_that_is_no_good_is_told() {
     assert!(told.next().unwrap().unwrap().contains("connected to"));
     let tokens = crate::support::run_json(&data, &["token", "list"]);
     let id = tokens[0]["id"].as_str().unwrap();
-    assert!(crate::support::run(&data, &["token", "revoke", id, "--yes"]).status.success());
+    assert!(crate::support::run(&data, &["token", "revoke", id]).status.success());
     let ended = tokio::task::spawn_blocking(move || {
         let told: Vec<String> = told.map_while(Result::ok).collect();
         (listening.wait().unwrap().code(), told)
