@@ -253,6 +253,8 @@ async fn driven_by_hand_in_a_terminal() {
     terminal.keys(&["?"]);
     terminal.shows("Any key closes this").await;
     terminal.keys(&["Escape"]);
+    // Until then what follows would be read as one key with it.
+    terminal.until("the end of help", |screen| !screen.contains("Any key closes this")).await;
     terminal.keys(&["/", "z", "z", "z"]);
     terminal.shows("Dead letters 0 of 2").await;
     terminal.keys(&["Escape"]);

@@ -108,6 +108,7 @@ test("every transport and encoding in a browser", async () => {
     await gone;
     server.closeAllConnections();
     server.close();
-    rmSync(profile, { recursive: true, force: true, maxRetries: 5 });
+    // Processes of the browser may still be ending.
+    rmSync(profile, { recursive: true, force: true, maxRetries: 30, retryDelay: 50 });
   }
 });

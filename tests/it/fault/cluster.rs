@@ -23,7 +23,7 @@ static AT_A_TIME: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(2);
 /// Messages a second: a cluster is five processes and three engines.
 const RATE: f64 = 100.0;
 /// Messages that make a run worth it, on a machine however busy.
-const ENOUGH: u64 = 100;
+const ENOUGH: u64 = 50;
 
 /// Load over all gateways, a fault after two seconds of it, and what came of it.
 pub(super) async fn under_load<F: Future<Output = Cluster>>(
