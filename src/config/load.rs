@@ -4,6 +4,7 @@ mod cluster;
 mod origin;
 mod retention;
 mod secrets;
+mod text;
 mod traces;
 
 use std::{
@@ -129,7 +130,7 @@ pub fn load(sources: Sources) -> Result<Loaded, ConfigErrors> {
 
 fn read_file(name: &str, text: &str, values: &mut Values, faults: &mut Vec<Fault>) {
     let parsed = config::Config::builder()
-        .add_source(File::from_str(&as_texts(text), FileFormat::Toml))
+        .add_source(File::from_str(&text::as_texts(text), FileFormat::Toml))
         .build();
     match parsed {
         Ok(parsed) => {
@@ -142,36 +143,9 @@ fn read_file(name: &str, text: &str, values: &mut Values, faults: &mut Vec<Fault
         }
         Err(error) => {
             let source = Source::File { name: name.to_owned(), line: None };
-            faults.push(Fault { source, text: without_excerpt(&error.to_string()) });
+            faults.push(Fault { source, text: text::without_excerpt(&error.to_string()) });
         }
     }
-}
-
-/// The same file with numbers that no parser has room for as texts: they are told as what is wrong with
-/// their key, on its line and with all other faults, and not as the end of reading.
-fn as_texts(text: &str) -> String {
-    let quoted = |line: &str| {
-        let (key, rest) = line.split_once('=')?;
-        let value = rest.split('#').next().unwrap_or_default().trim();
-        let digits = value.replace('_', "");
-        let number = digits.strip_prefix(['-', '+']).unwrap_or(&digits);
-        let fits = number.is_empty()
-            || !number.bytes().all(|byte| byte.is_ascii_digit())
-            || digits.parse::<i64>().is_ok();
-        (!fits).then(|| format!("{key}= \"{digits}\""))
-    };
-    let lines = text.split('\n').map(|line| quoted(line).unwrap_or_else(|| line.to_owned()));
-    lines.collect::<Vec<_>>().join("\n")
-}
-
-/// A parser's message without the lines of the file that it quotes: they may hold a password.
-fn without_excerpt(message: &str) -> String {
-    let quotes = |line: &str| {
-        line.trim_start_matches([' ', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'])
-            .starts_with('|')
-    };
-    let kept: Vec<&str> = message.lines().filter(|line| !quotes(line)).collect();
-    kept.join(" ").trim().to_owned()
 }
 
 fn read_environment(
