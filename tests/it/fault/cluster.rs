@@ -20,6 +20,11 @@ use crate::support::{
 const RECIPIENTS: usize = 12;
 /// A machine of two cores has enough to do with so many clusters under load.
 static AT_A_TIME: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(2);
+/// Waits until there is room for one more cluster; to be had before it is started, and until it is gone.
+pub(super) async fn turn() -> tokio::sync::SemaphorePermit<'static> {
+    AT_A_TIME.acquire().await.unwrap()
+}
+
 /// Messages a second: a cluster is five processes and three engines.
 const RATE: f64 = 100.0;
 /// Messages that make a run worth it, on a machine however busy.
@@ -31,7 +36,6 @@ pub(super) async fn under_load<F: Future<Output = Cluster>>(
     seconds: u64,
     fault: impl FnOnce(Cluster) -> F,
 ) -> (Cluster, Figures) {
-    let _turn = AT_A_TIME.acquire().await.unwrap();
     cluster.settled().await;
     let (app, stop) = over(cluster.engines.postgres.config());
     let mut target = super::target(&cluster.gateways[0], &app, RECIPIENTS).await;
@@ -101,6 +105,7 @@ pub(super) async fn assert_kept(cluster: &Cluster, figures: &Figures) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_broken_nothing_lost() {
+    let _turn = turn().await;
     let Some(cluster) = Cluster::start(3, 2).await else { return };
     let (cluster, figures) = under_load(cluster, 4, |cluster| async { cluster }).await;
     assert_kept(&cluster, &figures).await;
@@ -110,6 +115,7 @@ async fn nothing_broken_nothing_lost() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_gateway_moves_its_users() {
+    let _turn = turn().await;
     let Some(cluster) = Cluster::start(3, 2).await else { return };
     let (cluster, figures) = under_load(cluster, 8, |mut cluster| async {
         cluster.gateways[1].kill();
@@ -123,6 +129,7 @@ async fn a_killed_gateway_moves_its_users() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_worker_s_queues_move() {
+    let _turn = turn().await;
     let Some(cluster) = Cluster::start(3, 2).await else { return };
     let (cluster, figures) = under_load(cluster, 8, |mut cluster| async {
         cluster.workers[0].kill();
@@ -136,6 +143,7 @@ async fn a_killed_worker_s_queues_move() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_killed_at_once_comes_back_whole() {
+    let _turn = turn().await;
     let Some(cluster) = Cluster::start(3, 2).await else { return };
     let (cluster, figures) = under_load(cluster, 12, |mut cluster| async {
         cluster.gateways.iter_mut().for_each(Server::kill);
@@ -154,6 +162,7 @@ async fn everything_killed_at_once_comes_back_whole() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_flushed_stopped_and_replaced_costs_time_only() {
+    let _turn = turn().await;
     let Some(cluster) = Cluster::start(3, 2).await else { return };
     let (cluster, figures) = under_load(cluster, 16, |mut cluster| async {
         cluster.engines.redis.flush();
@@ -175,6 +184,7 @@ async fn redis_flushed_stopped_and_replaced_costs_time_only() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_is_killed_wiped_and_alarmed_costs_time_only() {
+    let _turn = turn().await;
     let Some(cluster) = Cluster::breakable(3, 2, &[]).await else { return };
     let (cluster, figures) = under_load(cluster, 30, |mut cluster| async {
         let broker = cluster.broker();
@@ -195,6 +205,7 @@ async fn a_broker_that_is_killed_wiped_and_alarmed_costs_time_only() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_postgres_that_is_killed_costs_time_only() {
+    let _turn = turn().await;
     let Some(cluster) = Cluster::start(3, 2).await else { return };
     let (cluster, figures) = under_load(cluster, 12, |mut cluster| async {
         cluster.engines.postgres.kill();
@@ -208,6 +219,7 @@ async fn a_postgres_that_is_killed_costs_time_only() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_restart_refuses_little_and_loses_nothing() {
+    let _turn = turn().await;
     let Some(cluster) = Cluster::start(3, 2).await else { return };
     let (cluster, figures) = under_load(cluster, 20, |mut cluster| async {
         for n in 0..3 {
@@ -231,6 +243,7 @@ async fn a_rolling_restart_refuses_little_and_loses_nothing() {
 /// Two gateways and a worker beside a gateway and a worker whose wires can be cut: some of those are, for
 /// twenty seconds, without anybody being told.
 async fn with_silent_wires(wires: impl for<'a> FnOnce(&'a Wires, &'a Wires) -> Vec<&'a Proxy>) {
+    let _turn = turn().await;
     let Some(mut cluster) = Cluster::start(2, 1).await else { return };
     let gateway = Wires::to(&cluster.engines).await;
     let worker = Wires::to(&cluster.engines).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use esh3ar::store::migrate;
 
-use super::cluster::{assert_kept, under_load};
+use super::cluster::{assert_kept, turn, under_load};
 use crate::support::{
     cluster::{Cluster, Mq},
     run_json,
@@ -41,6 +41,7 @@ async fn next_version(cluster: &Cluster) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn processes_of_the_next_version_are_worked_beside() {
+    let _turn = turn().await;
     let Some(cluster) = Cluster::start(3, 2).await else { return };
     let (cluster, figures) = under_load(cluster, 12, |mut cluster| async {
         next_version(&cluster).await;
