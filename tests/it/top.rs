@@ -216,7 +216,7 @@ impl Drop for Tmux {
 #[tokio::test]
 async fn a_panic_gives_the_terminal_back() {
     let folder = Folder::new();
-    let line = "before=$(stty -g); ESH3AR_FAILPOINT=top_draw LC_ALL=C.UTF-8 ";
+    let line = "before=$(stty -g); RUST_BACKTRACE=0 ESH3AR_FAILPOINT=top_draw LC_ALL=C.UTF-8 ";
     let line = format!(
         "{line} {BINARY} --data-dir {} top; echo status=$?; \
          test \"$before\" = \"$(stty -g)\" && echo restored; cat",
