@@ -319,6 +319,8 @@ impl<'a> Desk<'a> {
     async fn arrived(&mut self, arrival: Arrival) -> Result<(), Error> {
         let Arrival { queue, tag, delivery } = arrival;
         match delivery {
+            // It stays the broker's, which gives it to the next in its turn.
+            Some(Ok(_)) if self.is_closing() && queue < self.places.len() => Ok(()),
             Some(Ok(delivery)) => {
                 self.queues[queue].in_hand += 1;
                 match self.places.get(queue).copied() {
@@ -403,6 +405,9 @@ impl<'a> Desk<'a> {
             self.queues[end.queue].in_hand -= 1;
             let options = BasicNackOptions { requeue: true, multiple: false };
             if end.queue < self.places.len() {
+                if self.is_closing() {
+                    continue;
+                }
                 self.outstanding.forget(end.tag);
                 self.channel.basic_nack(end.tag, options).await?;
             } else {
@@ -412,10 +417,10 @@ impl<'a> Desk<'a> {
         Ok(())
     }
 
-    /// Leaves every line, so that others go on at once.
+    /// Takes nothing more. The lines are left with the channel, when what is in hand is finished: whoever is
+    /// next begins with what was not, and must not begin before that.
     async fn close(&mut self) -> Result<(), Error> {
         self.closing = Some(Instant::now());
-        self.cancel((0..self.places.len()).collect()).await?;
         if let Some(tag) = self.queues.last_mut().and_then(|queue| queue.tag.take()) {
             self.dead_channel.basic_cancel(tag, BasicCancelOptions::default()).await?;
         }

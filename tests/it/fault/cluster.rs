@@ -238,8 +238,8 @@ async fn a_rolling_restart_refuses_little_and_loses_nothing() {
         cluster
     })
     .await;
-    // Known: in about one run of four on a busy machine one message of two thousand overtakes another while
-    // a worker hands its queues over. Nothing else may be wrong.
+    // One message of two thousand overtook another, once, when a worker that stopped left its queues before
+    // it had finished. Until that is known not to come back one is let pass; nothing else may be wrong.
     let order = figures.report.counts().find(|(name, _)| *name == "out_of_order");
     let overtaken = order.map_or(0, |(_, count)| count);
     assert!(overtaken <= 1, "{}", figures.report);
