@@ -2,19 +2,18 @@
 
 use std::{
     fs::File,
-    io::{BufWriter, IsTerminal as _, Write as _},
+    io::{BufWriter, Write as _},
     path::{Path, PathBuf},
 };
 
 use clap::{Subcommand, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     Setup,
     exit::{Failure, Kind},
-    privilege,
+    output, privilege,
     remote::{Admin, Query},
     why::Why,
 };
@@ -232,7 +231,7 @@ async fn export(
     if format == ExportFormat::Text {
         put(&heading(&conversation))?;
     }
-    let bar = progress(conversation["lastSeq"].as_u64().unwrap_or_default());
+    let bar = output::progress(conversation["lastSeq"].as_u64().unwrap_or_default());
     let (mut after, mut count) = (0, 0);
     loop {
         let place = format!("/conversations/{}/messages?after={after}&limit={PAGE}", encode(id));
@@ -286,19 +285,6 @@ fn moment(at: &str) -> String {
 /// Without what could steer a terminal.
 fn harmless(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { ' ' } else { c }).collect()
-}
-
-/// Drawn on a terminal only.
-fn progress(length: u64) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new(length);
-    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} ({per_sec}, {eta} left)")
-    {
-        bar.set_style(style);
-    }
-    bar
 }
 
 fn unwritten(path: &Path, error: &std::io::Error) -> Failure {

@@ -2,12 +2,11 @@
 
 use std::{
     fs::File,
-    io::{BufWriter, IsTerminal as _, Write as _},
+    io::{BufWriter, Write as _},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use time::OffsetDateTime;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -15,6 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Setup, cluster,
     exit::{Failure, Kind, confirm_typed},
+    output,
     output::Format,
     privilege,
 };
@@ -297,7 +297,7 @@ pub(super) async fn erase(
         None => None,
         Some(target) => Some(Connected::to(target).await?),
     };
-    let bar = progress(u64::try_from(counts.messages).unwrap_or_default());
+    let bar = output::progress(u64::try_from(counts.messages).unwrap_or_default());
     let erased = app.erase_phone(by, phone, |done| bar.set_position(done)).await?;
     bar.finish_and_clear();
     let mut lines = lines(&erased);
@@ -365,17 +365,4 @@ fn named(error: Error) -> Failure {
             .hint("numbers are shown by: esh3ar mobile list"),
         other => other.into(),
     }
-}
-
-/// Drawn on a terminal only.
-fn progress(length: u64) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new(length);
-    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} ({per_sec}, {eta} left)")
-    {
-        bar.set_style(style);
-    }
-    bar
 }
