@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{App, Caller, Error, access::Identity};
+use super::{App, Caller, Error, access::Identity, gather::Gather};
 use crate::{
     domain::audit::{Action, Actor, Entry, Outcome, reason},
     store::{
@@ -148,22 +148,9 @@ impl AuditLog {
 }
 
 impl AuditWork {
-    pub(super) async fn run(mut self, app: App, stop: CancellationToken) {
-        loop {
-            let first = tokio::select! {
-                biased;
-                request = self.receiver.recv() => request,
-                () = stop.cancelled() => {
-                    self.receiver.close();
-                    self.receiver.recv().await
-                }
-            };
-            let Some(first) = first else { return };
-            let mut batch = vec![first];
-            while batch.len() < ROWS {
-                let Ok(next) = self.receiver.try_recv() else { break };
-                batch.push(next);
-            }
+    pub(super) async fn run(self, app: App, stop: CancellationToken) {
+        let mut requests = Gather::new(self.receiver);
+        while let Some(batch) = requests.batch(ROWS, |_| 1, &stop).await {
             write(&app, batch).await;
         }
     }

@@ -69,25 +69,11 @@ impl ChatIntake {
 }
 
 impl ChatIntakeWork {
-    pub(super) async fn run(mut self, app: App, stop: CancellationToken) {
-        let mut gather = Gather::default();
+    pub(super) async fn run(self, app: App, stop: CancellationToken) {
+        let mut requests = Gather::new(self.receiver);
         loop {
-            let first = tokio::select! {
-                biased;
-                request = self.receiver.recv() => request,
-                () = stop.cancelled() => {
-                    self.receiver.close();
-                    self.receiver.recv().await
-                }
-            };
-            let Some(first) = first else { return };
-            let mut batch = vec![first];
-            gather.wait().await;
-            while batch.len() < ROWS {
-                let Ok(next) = self.receiver.try_recv() else { break };
-                batch.push(next);
-            }
-            gather.took(batch.len());
+            app.inner.ledger.keeps_up().await;
+            let Some(batch) = requests.batch(ROWS, |_| 1, &stop).await else { return };
             write(&app, batch).await;
         }
     }

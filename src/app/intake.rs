@@ -89,28 +89,13 @@ impl Intake {
 }
 
 impl IntakeWork {
-    pub(super) async fn run(mut self, app: App, stop: CancellationToken) {
-        let mut gather = Gather::default();
+    pub(super) async fn run(self, app: App, stop: CancellationToken) {
+        let mut requests = Gather::new(self.receiver);
         loop {
-            let first = tokio::select! {
-                biased;
-                request = self.receiver.recv() => request,
-                () = stop.cancelled() => {
-                    // What is queued already is written; nothing new comes in.
-                    self.receiver.close();
-                    self.receiver.recv().await
-                }
-            };
-            let Some(first) = first else { return };
-            let mut rows = first.messages.len();
-            let mut batch = vec![first];
-            gather.wait().await;
-            while rows < ROWS {
-                let Ok(next) = self.receiver.try_recv() else { break };
-                rows += next.messages.len();
-                batch.push(next);
-            }
-            gather.took(batch.len());
+            app.inner.ledger.keeps_up().await;
+            let weight = |request: &Request| request.messages.len();
+            let Some(batch) = requests.batch(ROWS, weight, &stop).await else { return };
+            let rows: usize = batch.iter().map(weight).sum();
             metrics::histogram!("esh3ar_send_batch_messages").record(rows as f64);
             write(&app, batch).await;
         }

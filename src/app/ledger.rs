@@ -3,9 +3,13 @@
 //! One writer, because two batches that touch the same rows in another order would wait for each
 //! other. What it writes is guarded in the statements: repeats and late comers change nothing.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -27,6 +31,10 @@ const BATCH: usize = 500;
 /// How often a batch is tried while the database is away, and how long between.
 const TRIES: u32 = 10;
 const BETWEEN: Duration = Duration::from_millis(300);
+/// With more words of recipients waiting than this, who accepts messages gives way.
+const BEHIND: usize = 2 * BATCH;
+/// … but for no longer than this a batch: a ledger that is stuck must not stop the sending.
+const GIVE_WAY: Duration = Duration::from_millis(25);
 /// Why a message is given up when nobody acknowledged it.
 const NOT_ACKNOWLEDGED: &str = "the recipient's device was connected and did not acknowledge";
 
@@ -50,9 +58,28 @@ enum Entry {
     Unreadable(Vec<MessageId>),
 }
 
+impl Entry {
+    fn weight(&self) -> usize {
+        match self {
+            Entry::Words { words, .. } => words.len(),
+            Entry::Written(written) => written.len(),
+            Entry::Missed(missed) => missed.len(),
+            Entry::Park(ids) | Entry::Unreadable(ids) => ids.len(),
+        }
+    }
+}
+
 /// The way to the writer.
 pub struct Ledger {
     sender: mpsc::Sender<Entry>,
+    waiting: Waiting,
+}
+
+/// The words of recipients that are not stored yet.
+#[derive(Default)]
+struct Waiting {
+    words: AtomicUsize,
+    fewer: Notify,
 }
 
 /// The writer.
@@ -63,7 +90,7 @@ pub struct LedgerWork {
 impl Ledger {
     pub(super) fn new() -> (Ledger, LedgerWork) {
         let (sender, receiver) = mpsc::channel(WAITING);
-        (Ledger { sender }, LedgerWork { receiver })
+        (Ledger { sender, waiting: Waiting::default() }, LedgerWork { receiver })
     }
 
     /// Writes a recipient's words and tells which messages they changed.
@@ -72,9 +99,28 @@ impl Ledger {
     /// [`Error::Unavailable`]; then the recipient has to say it again.
     pub async fn say(&self, said: Said, words: Vec<Word>) -> Result<Vec<MessageId>, Error> {
         let (reply, answer) = oneshot::channel();
+        let _waits = self.waiting.also(words.len());
         let entry = Entry::Words { said, words, reply };
         self.sender.send(entry).await.map_err(|_| Error::Unavailable)?;
         answer.await.unwrap_or(Err(Error::Unavailable))
+    }
+
+    /// Returns when the ledger keeps up with what recipients say, or after a moment. Whoever accepts
+    /// messages waits for this before each batch: faster than they are acknowledged, all that grows is the
+    /// time they take, and what is still unacknowledged after a second costs a write more.
+    pub(super) async fn keeps_up(&self) {
+        let fewer = async {
+            loop {
+                let fewer = self.waiting.fewer.notified();
+                if self.waiting.words.load(Ordering::Relaxed) <= BEHIND {
+                    return;
+                }
+                fewer.await;
+            }
+        };
+        if tokio::time::timeout(GIVE_WAY, fewer).await.is_err() {
+            metrics::counter!("esh3ar_ledger_behind_total").increment(1);
+        }
     }
 
     /// Notes what was written to a connection and is not acknowledged yet.
@@ -104,6 +150,26 @@ impl Ledger {
     }
 }
 
+impl Waiting {
+    fn also(&self, words: usize) -> Counted<'_> {
+        self.words.fetch_add(words, Ordering::Relaxed);
+        Counted { waiting: self, words }
+    }
+}
+
+/// Words that count as waiting until this is dropped: who said them may stop to wait for the answer.
+struct Counted<'a> {
+    waiting: &'a Waiting,
+    words: usize,
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.waiting.words.fetch_sub(self.words, Ordering::Relaxed);
+        self.waiting.fewer.notify_waiters();
+    }
+}
+
 /// Where the answer to a recipient's words goes: the messages they changed.
 type Reply = oneshot::Sender<Result<Vec<MessageId>, Error>>;
 
@@ -117,17 +183,13 @@ struct Batch {
 }
 
 impl Batch {
-    fn add(&mut self, entry: Entry) -> usize {
+    fn add(&mut self, entry: Entry) {
         match entry {
-            Entry::Words { said, words, reply } => {
-                let count = words.len();
-                self.words.push((said, words, reply));
-                count
-            }
-            Entry::Written(written) => extend(&mut self.written, written),
-            Entry::Missed(missed) => extend(&mut self.missed, missed),
-            Entry::Park(ids) => extend(&mut self.park, ids),
-            Entry::Unreadable(ids) => extend(&mut self.unreadable, ids),
+            Entry::Words { said, words, reply } => self.words.push((said, words, reply)),
+            Entry::Written(written) => self.written.extend(written),
+            Entry::Missed(missed) => self.missed.extend(missed),
+            Entry::Park(ids) => self.park.extend(ids),
+            Entry::Unreadable(ids) => self.unreadable.extend(ids),
         }
     }
 
@@ -137,36 +199,14 @@ impl Batch {
     }
 }
 
-fn extend<T>(to: &mut Vec<T>, from: Vec<T>) -> usize {
-    let count = from.len();
-    to.extend(from);
-    count
-}
-
 impl LedgerWork {
-    pub(super) async fn run(mut self, app: App, stop: CancellationToken) {
-        let mut gather = Gather::default();
-        loop {
-            let first = tokio::select! {
-                biased;
-                entry = self.receiver.recv() => entry,
-                () = stop.cancelled() => {
-                    self.receiver.close();
-                    self.receiver.recv().await
-                }
-            };
-            let Some(first) = first else { return };
+    pub(super) async fn run(self, app: App, stop: CancellationToken) {
+        let mut entries = Gather::new(self.receiver);
+        while let Some(taken) = entries.batch(BATCH, Entry::weight, &stop).await {
             let mut batch = Batch::default();
-            let mut count = batch.add(first);
-            let mut entries = 1;
-            gather.wait().await;
-            while count < BATCH {
-                let Ok(next) = self.receiver.try_recv() else { break };
-                count += batch.add(next);
-                entries += 1;
-            }
-            gather.took(entries);
-            metrics::histogram!("esh3ar_ledger_batch_entries").record(count as f64);
+            metrics::histogram!("esh3ar_ledger_batch_entries")
+                .record(taken.iter().map(Entry::weight).sum::<usize>() as f64);
+            taken.into_iter().for_each(|entry| batch.add(entry));
             write(&app, batch).await;
         }
     }

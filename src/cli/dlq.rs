@@ -1,15 +1,14 @@
 //! `dlq`: dead letters, listed, put back, deleted.
 
-use std::time::Duration;
-
 use clap::{Args, Subcommand};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
     Setup,
     exit::{Failure, Kind, confirm},
+    output,
     remote::{Admin, Query},
     why::{Because, Why},
 };
@@ -240,7 +239,7 @@ async fn change(
         let letters = if matched == 1 { "dead letter" } else { "dead letters" };
         confirm(&format!("{verb} {matched} {letters}?"), how.yes)?;
     }
-    let bar = progress(matched);
+    let bar = output::progress(matched);
     let mut summary = Summary::of(action);
     for call in calls {
         if summary.broke_off {
@@ -317,17 +316,6 @@ impl Summary {
         self.skipped.extend(list("skipped"));
         self.failed.extend(list("failed"));
     }
-}
-
-/// Drawn on a terminal only.
-fn progress(length: u64) -> ProgressBar {
-    let bar = ProgressBar::new(length);
-    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} ({per_sec}, {eta} left)")
-    {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
 }
 
 fn named(failure: Failure, id: &str) -> Failure {

@@ -114,6 +114,9 @@ pub struct Feed {
     acknowledge_timeout: Duration,
     /// When the client last acknowledged anything.
     heard: Option<Instant>,
+    /// Nothing in the window is due before this: it is asked for at every event, and looking through the
+    /// window each time would cost a busy connection more than a look too early.
+    look_at: Option<Instant>,
     /// Something was passed over since the last read began.
     behind: bool,
     /// A read is under way.
@@ -133,6 +136,7 @@ impl Feed {
             said: 0,
             acknowledge_timeout,
             heard: None,
+            look_at: None,
             behind: true,
             reading: false,
             page_out: false,
@@ -271,6 +275,7 @@ impl Feed {
         if self.window.is_empty() {
             // An idle connection holds no buffer.
             self.window = HashMap::new();
+            self.look_at = None;
         }
     }
 
@@ -329,18 +334,19 @@ impl Feed {
             true
         });
         self.window = window;
+        self.look_at = self.window.values().map(|written| self.due_at(written)).min();
         overdue
     }
 
-    /// When [`Feed::on_tick`] has something to say at the earliest; `None` while nothing is written.
+    /// When [`Feed::on_tick`] may have something to say at the earliest; `None` while nothing is written.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.window
-            .values()
-            .map(|written| {
-                let missed = self.missed_at(written);
-                if written.stored_as_sent { missed } else { missed.min(written.at + SENT_AFTER) }
-            })
-            .min()
+        self.look_at.filter(|_| !self.window.is_empty())
+    }
+
+    /// When there is something to be done about a message.
+    fn due_at(&self, written: &Written) -> Instant {
+        let missed = self.missed_at(written);
+        if written.stored_as_sent { missed } else { missed.min(written.at + SENT_AFTER) }
     }
 
     /// When a message was written to this connection, while it is not acknowledged.
@@ -357,6 +363,7 @@ impl Feed {
     /// has ended.
     pub fn abandon(&mut self) -> Vec<(Attempt, Instant)> {
         self.said = 0;
+        self.look_at = None;
         self.window
             .drain()
             .map(|(id, written)| {
@@ -367,14 +374,17 @@ impl Feed {
     }
 
     fn note(&mut self, attempt: Attempt, now: Instant) {
-        self.window.entry(attempt.id).or_insert(Written {
+        let written = Written {
             place: attempt.place,
             generation: attempt.generation,
             retry_count: attempt.retry_count,
             at: now,
             stored_as_sent: false,
             said: false,
-        });
+        };
+        let due = self.due_at(&written);
+        self.window.entry(attempt.id).or_insert(written);
+        self.look_at = Some(self.look_at.map_or(due, |at| at.min(due)));
     }
 }
 

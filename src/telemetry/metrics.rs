@@ -85,6 +85,11 @@ pub const ALL: &[(&str, Kind, &str)] = &[
         "Notes that found no room; the sweeper makes up for them.",
     ),
     (
+        "esh3ar_ledger_behind_total",
+        Kind::Counter,
+        "Batches of messages that waited 25 ms for acknowledgements to be stored, and then no longer.",
+    ),
+    (
         "esh3ar_trace_spans_total",
         Kind::Counter,
         "Spans of followed messages, by result: exported, failed (the collector did not take them) or dropped (no room).",

@@ -69,6 +69,10 @@ impl World {
         assert!(new <= WINDOW, "the client has too much");
         assert!(self.feed.window.len() <= WINDOW + PAGE, "we remember too much");
         assert_eq!(self.feed.window.values().filter(|w| w.said).count(), self.feed.said);
+        let due = self.feed.window.values().map(|written| self.feed.due_at(written)).min();
+        let look = self.feed.next_deadline();
+        assert_eq!(look.is_some(), due.is_some());
+        assert!(look <= due, "what is due would be found too late");
     }
 
     fn show(&mut self, n: u64) {
@@ -250,6 +254,19 @@ fn what_is_not_acknowledged_in_time_is_missed_once() {
     assert_eq!(world.feed.on_tick(world.now + TIMEOUT * 2), Overdue::default());
     // Its retry comes as a live message again.
     assert_eq!(world.feed.on_live(Attempt { retry_count: 1, ..second }, later), Live::Send);
+}
+
+#[test]
+fn a_look_too_early_is_followed_by_one_in_time() {
+    let mut world = World::new(0);
+    world.finish_read(false);
+    world.accept();
+    let half = world.now + SENT_AFTER / 2;
+    assert_eq!(world.feed.on_live(attempt(9), half), Live::Send);
+    world.feed.on_acknowledged(&[id(1)]);
+    let early = world.feed.next_deadline().expect("something is written");
+    assert_eq!(world.feed.on_tick(early), Overdue::default());
+    assert_eq!(world.feed.next_deadline(), Some(half + SENT_AFTER));
 }
 
 #[test]
