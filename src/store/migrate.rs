@@ -58,6 +58,7 @@ pub const MIGRATIONS: &[Migration] = &[
     beside(11, "keeping", 9, include_str!("../../migrations/0011_keeping.sql")),
     step(12, "token_rotation", 9, include_str!("../../migrations/0012_token_rotation.sql")),
     step(13, "recipient_runs", 9, include_str!("../../migrations/0013_recipient_runs.sql")),
+    step(14, "imports", 9, include_str!("../../migrations/0014_imports.sql")),
 ];
 
 /// The advisory lock's key: "esh3ar" in ASCII.
