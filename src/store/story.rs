@@ -28,7 +28,7 @@ pub struct Event {
     pub detail: String,
 }
 
-/// What happened to one message, oldest first; at most 1,000 events.
+/// What happened to one message.
 ///
 /// # Errors
 /// Any failure of the database.

@@ -50,6 +50,7 @@ impl Stored {
     async fn retry(&self, attempt: Attempt) -> u64 {
         let missed = Missed {
             attempt,
+            written_at: now(),
             at: now(),
             retry_count: attempt.retry_count + 1,
             next_attempt_at: now() + Duration::from_secs(3600),
@@ -58,7 +59,8 @@ impl Stored {
     }
 
     async fn give_up(&self, attempt: Attempt) -> usize {
-        let given_up = GivenUp { dead_letter: Uuid::now_v7(), attempt, at: now() };
+        let (dead_letter, at) = (Uuid::now_v7(), now());
+        let given_up = GivenUp { dead_letter, attempt, written_at: at, at };
         outcome::give_up(&self.client, &[given_up], "nobody there").await.unwrap().len()
     }
 
