@@ -186,9 +186,7 @@ async fn write(app: &App, batch: Batch) {
             Err(error) => {
                 tracing::error!(%error, "changes of status could not be stored");
                 for (_, _, reply) in batch.words {
-                    let answer =
-                        if error.is_transient() { Error::Unavailable } else { Error::Internal };
-                    let _ = reply.send(Err(answer));
+                    let _ = reply.send(Err(Error::of_batch(&error)));
                 }
                 return;
             }

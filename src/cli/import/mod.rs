@@ -460,8 +460,7 @@ impl Rejects {
 }
 
 fn unwritten(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::new(Kind::Failed, format!("{} cannot be written: {error}", path.display()))
-        .hint("choose another file with --rejects")
+    Failure::unwritten(path, error, "choose another file with --rejects")
 }
 
 /// Drawn on a terminal only.
