@@ -304,7 +304,10 @@ pub(super) async fn erase(
     let mut missed = None;
     if let Some(redis) = redis {
         match app.erase_phone_from(&redis.redis, phone).await {
-            Ok(count) => lines.push(Line { store: "redis", what: "presence and rates", count }),
+            Ok((party, pages)) => lines.extend([
+                Line { store: "redis", what: "presence and rates", count: party },
+                Line { store: "redis", what: "pages kept, of everybody", count: pages },
+            ]),
             Err(error) => missed = Some(error),
         }
         redis.end().await;
