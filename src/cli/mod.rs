@@ -34,6 +34,7 @@ mod top;
 mod users;
 mod why;
 mod worker;
+mod written;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -262,11 +263,12 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         configuration::show(&setup);
         return Ok(ExitCode::SUCCESS);
     }
-    let mut file = match &cli.command {
+    let (out, mut file) = match &cli.command {
         Command::Conversation(command) => command.open_file()?,
         Command::Mobile(command) => command.open_file()?,
         _ => None,
-    };
+    }
+    .unzip();
     if let Command::Restore(arguments) = &cli.command
         && arguments.write_configuration(&setup)?
     {
@@ -296,7 +298,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             setup.again.file.as_deref(),
         )? {
             GoesOn::Here(given) => Given { out: file, input } = given,
-            GoesOn::AsUser(command) => return as_user(&setup, &cli.command, *command, place),
+            GoesOn::AsUser(command) => return as_user(&setup, &cli.command, *command, place, out),
         }
     }
     privilege::raise_file_limit();
@@ -344,13 +346,9 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         }
     });
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
-    result?;
-    if setup.output.is_complete() {
-        Ok(ExitCode::SUCCESS)
-    } else {
-        Err(Failure::new(Kind::Failed, "standard output could not be written")
-            .hint("what was asked is done; a token that was not shown should be revoked"))
-    }
+    let placed = out.map_or(Ok(()), |out| out.end(result.is_ok()));
+    result.and(placed)?;
+    if setup.output.is_complete() { Ok(ExitCode::SUCCESS) } else { Err(setup.output.failure()) }
 }
 
 /// Goes on as the appliance's user; what only root may do in root's folders is done when that has ended.
@@ -359,7 +357,13 @@ fn as_user(
     command: &Command,
     child: std::process::Command,
     place: Option<backup::Place>,
+    out: Option<written::Written>,
 ) -> Result<ExitCode, Failure> {
+    if let Some(out) = out {
+        let code = privilege::run_to_end(child)?;
+        out.end(code == 0)?;
+        return Ok(ExitCode::from(code));
+    }
     match (command, place) {
         (Command::Backup(backup), Some(place)) => {
             let code = privilege::run_to_end(child)?;

@@ -308,6 +308,54 @@ async fn a_full_disk_refuses_and_loses_nothing() {
     let _ = server.stop().await;
 }
 
+/// The file that was there stays, and half of another one does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_to_a_full_disk_leaves_nothing_half() {
+    let Some(disk) = SmallDisk::mount(1) else {
+        let text = "SKIPPED: no small file system could be mounted, which needs root";
+        assert!(std::env::var_os("CI").is_none(), "{text}");
+        eprintln!("{text}");
+        return;
+    };
+    let _unmount = Unmount(disk.folder.path().to_owned());
+    let server = Server::start().await;
+    let shop = server.user("shop", "SendMessages,Chat");
+    let to = crate::support::number(0);
+    let item = serde_json::json!({ "to": to, "content": "x".repeat(9000) });
+    let body = serde_json::json!({ "messages": vec![item; 200] });
+    let api = server.api(&shop);
+    assert_eq!(api.post("/api/v1/messages/batch", &body).await.unwrap().status, 200);
+    let body = serde_json::json!({ "phone": to });
+    let talk = api.post("/api/v1/conversations", &body).await.unwrap().body;
+    let talk = talk["id"].as_str().unwrap().to_owned();
+    for _ in 0..150 {
+        let body = serde_json::json!({ "content": "x".repeat(9000) });
+        let path = format!("/api/v1/conversations/{talk}/messages");
+        assert!(api.post(&path, &body).await.unwrap().status < 300);
+    }
+    let small = disk.folder.path().join("out.jsonl");
+    std::fs::write(&small, "earlier").unwrap();
+    let large = server.folder.path().join("out.jsonl");
+    for export in [["mobile", "export", &to], ["conversation", "export", &talk]] {
+        let run = |path: &Path| {
+            let arguments = [&export[..], &["--out", path.to_str().unwrap()]].concat();
+            let output = crate::support::run(&server.data(), &arguments);
+            (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+        };
+        let (status, text) = run(&small);
+        assert_eq!(status, Some(1), "{export:?}: {text}");
+        assert!(text.contains("disk") && text.contains("full"), "{export:?}: {text}");
+        assert!(text.contains("make room"), "{export:?}: {text}");
+        assert_eq!(std::fs::read_to_string(&small).unwrap(), "earlier");
+        assert_eq!(std::fs::read_dir(disk.folder.path()).unwrap().count(), 1, "{export:?}");
+        let (status, text) = run(&large);
+        assert_eq!(status, Some(0), "{export:?}: {text}");
+        let written = std::fs::metadata(&large).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::mode(&written.permissions());
+        assert!(written.len() > 1_000_000 && mode & 0o777 == 0o600, "{export:?}");
+    }
+}
+
 /// What an administrator asks for is done as far as the database is there, and what was left is said.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_goes_away_in_a_bulk_requeue_leaves_it_partly_done() {
