@@ -81,7 +81,7 @@ impl Failure {
             line.push_str(hint);
         }
         let mut stderr = std::io::stderr().lock();
-        let _ = writeln!(stderr, "{line}");
+        let _ = writeln!(stderr, "{}", harmless(&line));
         ExitCode::from(self.kind as u8)
     }
 }
@@ -164,6 +164,20 @@ impl From<ConfigErrors> for Failure {
     }
 }
 
+/// What a failure quotes may come from anywhere, a damaged file or somebody's message among it: nothing of it
+/// may steer the terminal.
+fn harmless(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' | '\t' => shown.push(c),
+            c if c.is_control() => shown.extend(c.escape_default()),
+            c => shown.push(c),
+        }
+    }
+    shown
+}
+
 /// Asks for a word to be typed, before something that takes much with it: on a terminal only, elsewhere
 /// `--yes` is needed.
 ///
@@ -211,5 +225,14 @@ pub fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
         Ok(())
     } else {
         Err(Failure::new(Kind::Refused, "not confirmed"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn what_is_quoted_does_not_reach_the_terminal_raw() {
+        let shown = super::harmless("row \u{1b}]0;x\u{7}\u{9b}2J\0 of\n\u{7f}it, سلام");
+        assert_eq!(shown, "row \\u{1b}]0;x\\u{7}\\u{9b}2J\\u{0} of\n\\u{7f}it, سلام");
     }
 }
