@@ -68,7 +68,7 @@ const STORE_TYPES: &[(&[&str], &str)] = &[
     (&["tokens", "Listed"], "a token without itself, turned into JSON"),
     (&["audit", "Recorded"], "an entry of the audit log, turned into JSON"),
     (&["dead_letters", "DeadLetter"], "a dead letter, turned into JSON"),
-    (&["story", "Event"], "the history of a message, turned into JSON"),
+    (&["story", "Story"], "the history of a message, turned into JSON"),
     (&["idempotency", "Earlier"], "the answer to a repeated request"),
 ];
 

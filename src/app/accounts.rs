@@ -139,13 +139,16 @@ impl App {
         };
         let loses = shuts_out || change.permissions.is_some_and(|p| !p.has(Permission::Admin));
         let administers = before.permissions.has(Permission::Admin) && before.disabled_at.is_none();
-        if loses && administers && !accounts::has_other_administrator(&transaction, id).await? {
+        let now = self.clock().now();
+        if loses && administers && !accounts::has_other_administrator(&transaction, id, now).await?
+        {
             entry = entry.with("lastAdmin", true);
             if !change.even_last_admin {
                 drop(transaction);
                 drop(client);
                 let refused = format!(
-                    "{} is the last user who may administer over the API; give another one Admin first",
+                    "{} is the last user who can administer over the API; give another one Admin, and a \
+                     token, first",
                     before.name
                 );
                 return self.record_end(entry, Err(Error::Conflict(refused))).await;

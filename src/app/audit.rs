@@ -164,11 +164,7 @@ async fn write(app: &App, batch: Vec<Request>) {
         tracing::error!(%error, entries = entries.len(), "the audit log could not be written");
     }
     for reply in replies {
-        let answer = match &written {
-            Ok(()) => Ok(()),
-            Err(error) if error.is_transient() => Err(Error::Unavailable),
-            Err(_) => Err(Error::Internal),
-        };
+        let answer = written.as_ref().map_err(Error::of_batch).copied();
         // Who asked may have gone.
         let _ = reply.send(answer);
     }
@@ -224,7 +220,7 @@ impl App {
             Ok(_) => Outcome::Done,
             Err(Error::NotFound(_)) => Outcome::NotFound,
             Err(Error::Conflict(_)) => Outcome::Refused,
-            Err(Error::Unavailable | Error::Internal) => Outcome::Failed,
+            Err(Error::Unavailable | Error::DiskFull | Error::Internal) => Outcome::Failed,
             Err(_) => return done,
         };
         let recorded = self.record(entry.ended(outcome)).await;

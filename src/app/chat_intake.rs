@@ -123,7 +123,10 @@ async fn persist_patiently(
             .await
         };
         let error = match tokio::time::timeout_at(deadline, app.timed(attempt)).await {
-            Ok(Ok(outcome)) => return Ok(outcome),
+            Ok(Ok(outcome)) => {
+                app.inner.trail.stored();
+                return Ok(outcome);
+            }
             Ok(Err(error)) if !error.is_transient() => return Err(error),
             Ok(Err(error)) => error,
             Err(_) => return Err(store::Error::Unavailable("no answer in time".to_owned())),
@@ -163,7 +166,6 @@ fn finish(app: &App, batch: Vec<Request>, outcome: Outcome, online: &Online) {
 fn refuse(batch: Vec<Request>, error: &store::Error) {
     tracing::error!(%error, messages = batch.len(), "chat messages could not be stored");
     for request in batch {
-        let answer = if error.is_transient() { Error::Unavailable } else { Error::Internal };
-        let _ = request.reply.send(Err(answer));
+        let _ = request.reply.send(Err(Error::of_batch(error)));
     }
 }

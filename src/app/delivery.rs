@@ -341,8 +341,8 @@ impl App {
         self.inner.ledger.note_written(written);
     }
 
-    /// Notes that a live connection did not acknowledge these in time.
-    pub fn note_missed(&self, attempts: Vec<Attempt>) {
+    /// Notes that a live connection did not acknowledge these in time, with the times of writing.
+    pub fn note_missed(&self, attempts: Vec<(Attempt, OffsetDateTime)>) {
         self.inner.ledger.note_missed(attempts);
     }
 

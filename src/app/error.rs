@@ -57,6 +57,12 @@ pub enum Error {
     /// A dependency cannot be reached. What was asked may have happened.
     #[error("the database cannot be reached; try again with the same Idempotency-Key")]
     Unavailable,
+    /// The database has no room left on its disk. Nothing that was asked has happened.
+    #[error(
+        "the disk of the database is full: nothing can be stored before there is room on it; try again \
+         later with the same Idempotency-Key"
+    )]
+    DiskFull,
     /// A fault of ours; the cause is in the log.
     #[error("an internal error")]
     Internal,
@@ -78,12 +84,28 @@ impl Error {
     }
 }
 
+impl Error {
+    /// What everybody is told whose part of a batch could not be stored. The cause is logged once, by who
+    /// wrote the batch.
+    pub(super) fn of_batch(error: &store::Error) -> Error {
+        match error {
+            store::Error::DiskFull(_) => Error::DiskFull,
+            error if error.is_transient() => Error::Unavailable,
+            _ => Error::Internal,
+        }
+    }
+}
+
 impl From<store::Error> for Error {
     fn from(error: store::Error) -> Self {
         match error {
             store::Error::Unavailable(cause) | store::Error::Contention(cause) => {
                 tracing::warn!(%cause, "the database is not available");
                 Error::Unavailable
+            }
+            store::Error::DiskFull(cause) => {
+                tracing::error!(%cause, "the disk of the database is full");
+                Error::DiskFull
             }
             store::Error::Conflict { constraint } => {
                 Error::Conflict(format!("there is one already ({constraint})"))

@@ -7,15 +7,15 @@ use crate::{
         audit::Action,
         verdict::{Facts, Past, Verdict},
     },
-    store::{self, messages, story, story::Event, trail},
+    store::{self, messages, story, story::Story, trail},
 };
 
 /// The whole story of a message.
 pub struct Explanation {
     /// The message as it is now.
     pub message: Message,
-    /// What unusual happened to it.
-    pub events: Vec<Event>,
+    /// What its columns do not tell.
+    pub story: Story,
     /// What follows from that.
     pub verdict: Verdict,
 }
@@ -58,13 +58,16 @@ impl App {
     async fn explanation(&self, message: Message) -> Result<Explanation, Error> {
         let client = self.store().client().await?;
         let now = self.clock().now();
-        let events = story::events(&client, message.id).await?;
+        let story = story::of(&client, message.id).await?;
+        // What was before its import happened elsewhere.
+        let from = story.import.as_ref().map_or(message.created_at, |import| import.at);
         let (next_attempt_at, dead_letter) = trail::prospects(&client, message.id).await?;
         let recipient = trail::recipient(&client, &message.recipient, now).await?;
         let facts = Facts {
             now,
             next_attempt_at,
-            events: events
+            events: story
+                .events
                 .iter()
                 .map(|event| Past {
                     at: event.at,
@@ -74,12 +77,13 @@ impl App {
                 .collect(),
             recipient,
             dead_letter: dead_letter.map(|id| id.to_string()),
-            runs: trail::runs(&client, message.created_at).await?,
-            outages: trail::outages(&client, message.created_at).await?,
+            runs: trail::runs(&client, from).await?,
+            outages: trail::outages(&client, from).await?,
             retries: self.live().retry.attempts,
+            import: story.import.clone(),
             message,
         };
         let verdict = facts.verdict();
-        Ok(Explanation { message: facts.message, events, verdict })
+        Ok(Explanation { message: facts.message, story, verdict })
     }
 }

@@ -9,10 +9,14 @@ use crate::queue::{Queue, rabbit::State};
 /// How long a dependency may take to answer before it counts as down.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// What there is to say of a full disk: whose it is, the database's own log knows.
+const FULL: &str =
+    "the disk of the database is full, and nothing new can be stored: make room on it";
+
 /// One dependency.
 #[derive(Clone, Debug)]
 pub struct Dependency {
-    /// `database`, `realtime`, `rabbitmq`, `redis` or `mail`.
+    /// `database`, `disk`, `realtime`, `rabbitmq`, `redis` or `mail`.
     pub name: &'static str,
     /// Whether it answers.
     pub up: bool,
@@ -20,8 +24,19 @@ pub struct Dependency {
     pub latency: Duration,
     /// What is wrong with it.
     pub fault: Option<String>,
-    /// Whether nothing works without it.
-    pub vital: bool,
+    /// What does not work without it.
+    pub stops: Stops,
+}
+
+/// What a dependency that is down takes with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stops {
+    /// Everything: the process can take no requests.
+    Everything,
+    /// Whatever stores something, on this process as on any other: what is there can be read.
+    Storing,
+    /// Nothing; it comes later.
+    Nothing,
 }
 
 /// A copy of the database that lists are read from.
@@ -39,7 +54,7 @@ pub struct Replica {
 
 /// Mail waits for its server; nothing else does.
 fn mail(latency: Duration, fault: Option<String>) -> Dependency {
-    Dependency { name: "mail", up: fault.is_none(), latency, fault, vital: false }
+    Dependency { name: "mail", up: fault.is_none(), latency, fault, stops: Stops::Nothing }
 }
 
 impl App {
@@ -54,10 +69,15 @@ impl App {
         };
         let up = fault.is_none();
         let latency = begun.elapsed();
-        let database = Dependency { name: "database", up, latency, fault, vital: true };
+        let database =
+            Dependency { name: "database", up, latency, fault, stops: Stops::Everything };
         let latency = Duration::ZERO;
-        let realtime = Dependency { name: "realtime", up: true, latency, fault: None, vital: true };
-        let mut all = vec![database, realtime];
+        let (up, fault, stops) = (true, None, Stops::Everything);
+        let realtime = Dependency { name: "realtime", up, latency, fault, stops };
+        let full = self.inner.trail.is_full(self.clock().now());
+        let fault = full.then(|| FULL.to_owned());
+        let disk = Dependency { name: "disk", up: !full, latency, fault, stops: Stops::Storing };
+        let mut all = vec![database, disk, realtime];
         all.extend(self.look_at_ways().await);
         if !details {
             return all;
@@ -89,8 +109,8 @@ impl App {
             .collect()
     }
 
-    /// The ways to other processes. Without them messages come later, and none is lost: nothing of it is
-    /// vital.
+    /// The ways to other processes. Without them messages come later, and none is lost: they
+    /// stop nothing.
     pub async fn look_at_ways(&self) -> Vec<Dependency> {
         let mut ways = Vec::new();
         if let Queue::Rabbit(rabbit) = self.queue() {
@@ -100,7 +120,7 @@ impl App {
                 State::Blocked { why, .. } => Some(format!("it takes no publishes: {why}")),
             };
             let (up, latency) = (fault.is_none(), Duration::ZERO);
-            ways.push(Dependency { name: "rabbitmq", up, latency, fault, vital: false });
+            ways.push(Dependency { name: "rabbitmq", up, latency, fault, stops: Stops::Nothing });
         }
         if let Some(relay) = self.presence().relay() {
             let begun = Instant::now();
@@ -109,7 +129,7 @@ impl App {
                 Err(_) => Some(relay.redis().why_down()),
             };
             let (up, latency) = (fault.is_none(), begun.elapsed());
-            ways.push(Dependency { name: "redis", up, latency, fault, vital: false });
+            ways.push(Dependency { name: "redis", up, latency, fault, stops: Stops::Nothing });
         }
         for way in &ways {
             let name = match way.name {

@@ -16,11 +16,12 @@ use crate::{
     domain::{
         MessageId, MobileUserId, Phone, Priority, Status, UserId,
         audit::{Action, Outcome},
+        verdict::{FAILED_BEFORE, Import},
     },
     store::{
         self,
         accounts::{MobileStatus, MobileUser},
-        import,
+        audit, import,
     },
 };
 
@@ -30,8 +31,6 @@ pub use crate::store::import::ImportedMessage;
 const LONGEST_CONTENT: usize = 10_000;
 const LONGEST_SUBJECT: usize = 200;
 const LONGEST_REASON: usize = 500;
-/// What the books know a failure of the previous system by: it never had a dead letter.
-const FAILED_BEFORE: &str = "failed in the previous system";
 /// More retries than this no message has.
 const MOST_RETRIES: i16 = 6;
 
@@ -227,23 +226,39 @@ impl App {
         }
     }
 
-    /// Stores messages that are not there yet, or with `dry_run` only looks which those are. One that the
-    /// database refuses does not keep the others from their place.
+    /// Notes that messages of a file are about to be imported, and records it in the audit log. Gives what
+    /// they are to be imported under, which is the id of that entry.
+    ///
+    /// # Errors
+    /// Failures of the database; then it must not be begun.
+    pub async fn begin_import(&self, by: &By, file: &str) -> Result<Uuid, Error> {
+        let entry = self.entry(by, Action::MessageImport).with("begun", true).with("file", file);
+        let import = Import { at: entry.at, by: entry.actor.id(), file: file.to_owned() };
+        let id = entry.id;
+        let mut client = self.store().client().await?;
+        let transaction = audit::begin(&mut client).await?;
+        import::begin(&transaction, id, &import).await?;
+        audit::commit(transaction, &[entry]).await?;
+        Ok(id)
+    }
+
+    /// Stores messages that are not there yet, as brought by an import, or without one only looks which
+    /// those are. One that the database refuses does not keep the others from their place.
     ///
     /// # Errors
     /// The database is away; what was stored before stays stored.
     pub async fn import_messages(
         &self,
         batch: &[ImportedMessage],
-        dry_run: bool,
+        import: Option<Uuid>,
     ) -> Result<Vec<Fate>, Error> {
         let client = self.store().client().await?;
         let ids: Vec<MessageId> = batch.iter().map(|message| message.id).collect();
-        if dry_run {
+        let Some(import) = import else {
             let there = import::stored_messages(&client, &ids).await?;
             return Ok(fates(&ids, |id| !there.contains(id)));
-        }
-        match import::messages(&client, batch).await {
+        };
+        match import::messages(&client, import, batch).await {
             Ok(new) => {
                 let new: HashSet<MessageId> = new.into_iter().collect();
                 Ok(fates(&ids, |id| new.contains(id)))
@@ -252,7 +267,9 @@ impl App {
             Err(_) => {
                 let mut fates = Vec::with_capacity(batch.len());
                 for one in batch {
-                    fates.push(alone(import::messages(&client, std::slice::from_ref(one)).await)?);
+                    fates.push(alone(
+                        import::messages(&client, import, std::slice::from_ref(one)).await,
+                    )?);
                 }
                 Ok(fates)
             }

@@ -144,7 +144,10 @@ async fn persist_patiently(
         // Storing the same rows again is harmless, so a commit whose outcome is unknown is repeated.
         let attempt = app.timed(persist(app, batch, online));
         let error = match tokio::time::timeout_at(deadline, attempt).await {
-            Ok(Ok(outcomes)) => return Ok(outcomes),
+            Ok(Ok(outcomes)) => {
+                app.inner.trail.stored();
+                return Ok(outcomes);
+            }
             Ok(Err(error)) if !error.is_transient() => return Err(error),
             Ok(Err(error)) => error,
             Err(_) => return Err(store::Error::Unavailable("no answer in time".to_owned())),
@@ -284,7 +287,6 @@ async fn earlier(app: &App, keyed: Option<&Keyed>) -> Result<Accepted, Error> {
 fn refuse(batch: Vec<Request>, error: &store::Error) {
     tracing::error!(%error, requests = batch.len(), "messages could not be stored");
     for request in batch {
-        let answer = if error.is_transient() { Error::Unavailable } else { Error::Internal };
-        let _ = request.reply.send(Err(answer));
+        let _ = request.reply.send(Err(Error::of_batch(error)));
     }
 }

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use time::OffsetDateTime;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -53,7 +54,7 @@ pub enum Said {
 enum Entry {
     Words { said: Said, words: Vec<Word>, reply: Reply },
     Written(Vec<WrittenAt>),
-    Missed(Vec<Attempt>),
+    Missed(Vec<(Attempt, OffsetDateTime)>),
     Park(Vec<MessageId>),
     Unreadable(Vec<MessageId>),
 }
@@ -128,8 +129,8 @@ impl Ledger {
         self.note(Entry::Written(written));
     }
 
-    /// Notes attempts that were not acknowledged in time.
-    pub fn note_missed(&self, missed: Vec<Attempt>) {
+    /// Notes attempts that were not acknowledged in time, with the times of writing.
+    pub fn note_missed(&self, missed: Vec<(Attempt, OffsetDateTime)>) {
         self.note(Entry::Missed(missed));
     }
 
@@ -177,7 +178,7 @@ type Reply = oneshot::Sender<Result<Vec<MessageId>, Error>>;
 struct Batch {
     words: Vec<(Said, Vec<Word>, Reply)>,
     written: Vec<WrittenAt>,
-    missed: Vec<Attempt>,
+    missed: Vec<(Attempt, OffsetDateTime)>,
     park: Vec<MessageId>,
     unreadable: Vec<MessageId>,
 }
@@ -225,9 +226,7 @@ async fn write(app: &App, batch: Batch) {
             Err(error) => {
                 tracing::error!(%error, "changes of status could not be stored");
                 for (_, _, reply) in batch.words {
-                    let answer =
-                        if error.is_transient() { Error::Unavailable } else { Error::Internal };
-                    let _ = reply.send(Err(answer));
+                    let _ = reply.send(Err(Error::of_batch(&error)));
                 }
                 return;
             }
@@ -273,24 +272,26 @@ async fn persist(app: &App, batch: &Batch) -> Result<Vec<Changed>, store::Error>
 async fn judge_missed(
     app: &App,
     client: &Client,
-    missed: &[Attempt],
+    missed: &[(Attempt, OffsetDateTime)],
 ) -> Result<Vec<Changed>, store::Error> {
     let at = app.clock().now();
     let retry = app.live().retry;
     let mut again = Vec::new();
     let mut given_up = Vec::new();
-    for attempt in missed {
+    for &(attempt, written_at) in missed {
         match retry.after_miss(attempt.retry_count) {
             AfterMiss::Retry { retry_count, after } => {
                 again.push(Missed {
-                    attempt: *attempt,
+                    attempt,
+                    written_at,
                     at,
                     retry_count,
                     next_attempt_at: at + after,
                 });
             }
             AfterMiss::GiveUp => {
-                given_up.push(GivenUp { dead_letter: Uuid::now_v7(), attempt: *attempt, at });
+                let dead_letter = Uuid::now_v7();
+                given_up.push(GivenUp { dead_letter, attempt, written_at, at });
             }
         }
     }

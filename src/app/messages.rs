@@ -18,7 +18,7 @@ use crate::{
         idempotency::{Earlier, Keyed},
         messages::{self, Filter},
         outcome::Word,
-        story::{self, Event},
+        story::{self, Story},
     },
 };
 
@@ -345,19 +345,15 @@ impl App {
         Ok(self.store().read(list).await?)
     }
 
-    /// One message and its unusual events, for an administrator on the server.
+    /// One message and its story, for an administrator on the server.
     ///
     /// # Errors
     /// [`Error::NotFound`]; failures of the database.
-    pub async fn any_message(
-        &self,
-        by: &By,
-        id: MessageId,
-    ) -> Result<(Message, Vec<Event>), Error> {
+    pub async fn any_message(&self, by: &By, id: MessageId) -> Result<(Message, Story), Error> {
         let found = async {
             let client = self.store().client().await?;
             let message = messages::get(&client, id).await?.ok_or(Error::NotFound("message"))?;
-            Ok((message, story::events(&client, id).await?))
+            Ok((message, story::of(&client, id).await?))
         }
         .await;
         let phones = found.iter().flat_map(|(message, _)| message.phones());

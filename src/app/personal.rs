@@ -132,14 +132,20 @@ impl App {
         Ok(counts)
     }
 
-    /// Takes a phone number out of Redis: who is connected where, and what it sent lately. Pages that are
-    /// kept of its conversations can be found by nobody any more, and end within five minutes.
+    /// Takes a phone number out of Redis: who is connected where, and what it sent lately; and all pages that
+    /// are kept. Those of its conversations can be found by nobody any more, and whose they are neither:
+    /// so the others go with them, and are read anew. Gives how many of either there were.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when Redis is away.
-    pub async fn erase_phone_from(&self, redis: &Redis, phone: &Phone) -> Result<u64, Error> {
+    pub async fn erase_phone_from(
+        &self,
+        redis: &Redis,
+        phone: &Phone,
+    ) -> Result<(u64, u64), Error> {
         let key = Party::Mobile(phone.clone()).key();
-        redis.forget_party(&key).await.map_err(|_| Error::Unavailable)
+        let party = redis.forget_party(&key).await.map_err(|_| Error::Unavailable)?;
+        Ok((party, redis.forget_entries().await.map_err(|_| Error::Unavailable)?))
     }
 
     /// The mobile user of a phone, if there is one.

@@ -4,7 +4,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
     time::Duration,
 };
 
@@ -26,6 +29,8 @@ const WAITING: usize = 50_000;
 const ROWS: usize = 1000;
 /// A database that took longer than this to do what it was asked was away, though nothing failed.
 const SLOW: Duration = Duration::from_secs(1);
+/// For so many seconds a disk counts as full that was found to be.
+const FULL_FOR: i64 = 60;
 /// How long runs and outages are kept.
 const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -35,6 +40,9 @@ pub(super) struct Trail {
     started_at: OffsetDateTime,
     seen: Mutex<HashMap<Phone, Seen>>,
     away: Mutex<Option<Away>>,
+    /// When the database last had no room on its disk, in seconds since 1970; zero when it has stored
+    /// something since.
+    full_at: AtomicI64,
 }
 
 /// A time when the database was away that is not written yet.
@@ -47,7 +55,13 @@ struct Away {
 
 impl Trail {
     pub(super) fn new(started_at: OffsetDateTime) -> Trail {
-        Trail { run: Uuid::now_v7(), started_at, seen: Mutex::default(), away: Mutex::default() }
+        Trail {
+            run: Uuid::now_v7(),
+            started_at,
+            seen: Mutex::default(),
+            away: Mutex::default(),
+            full_at: AtomicI64::default(),
+        }
     }
 
     fn seen(&self) -> MutexGuard<'_, HashMap<Phone, Seen>> {
@@ -79,12 +93,26 @@ impl Trail {
 
     /// Notes that the database did not do what it was asked; the first time begins an outage.
     pub(super) fn database_failed(&self, error: &store::Error, now: OffsetDateTime) {
+        if matches!(error, store::Error::DiskFull(_)) {
+            self.full_at.store(now.unix_timestamp(), Ordering::Relaxed);
+        }
         let away = &mut *self.away();
         match away {
             // It goes on.
             Some(away) => away.until = None,
             None => *away = Some(Away { since: now, reason: error.to_string(), until: None }),
         }
+    }
+
+    /// Notes that the database had room for something new.
+    pub(super) fn stored(&self) {
+        self.full_at.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether the database had no room on its disk when something was last stored, or tried to be: after
+    /// a while nobody can know.
+    pub(super) fn is_full(&self, now: OffsetDateTime) -> bool {
+        now.unix_timestamp() - self.full_at.load(Ordering::Relaxed) < FULL_FOR
     }
 
     /// Notes that the database did what it was asked, and how long that took it.

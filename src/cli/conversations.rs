@@ -16,6 +16,7 @@ use super::{
     output, privilege,
     remote::{Admin, Query},
     why::Why,
+    written::{Written, unwritten},
 };
 use crate::client::encode;
 
@@ -93,12 +94,12 @@ pub(super) enum ExportFormat {
 impl ConversationCommand {
     /// Opens the file of an export. Before the process becomes the owner of the data: the file is for
     /// whoever calls the command.
-    pub(super) fn open_file(&self) -> Result<Option<File>, Failure> {
+    pub(super) fn open_file(&self) -> Result<Option<(Written, File)>, Failure> {
         let ConversationCommand::Export { out: Some(path), .. } = self else { return Ok(None) };
         if path == Path::new("-") || privilege::output_is_file() {
             return Ok(None);
         }
-        privilege::private_file(path).map(Some).map_err(|error| unwritten(path, &error))
+        Written::open(path).map(Some)
     }
 }
 
@@ -285,11 +286,6 @@ fn moment(at: &str) -> String {
 /// Without what could steer a terminal.
 fn harmless(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { ' ' } else { c }).collect()
-}
-
-fn unwritten(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::new(Kind::Failed, format!("{} cannot be written: {error}", path.display()))
-        .hint("choose another file with --out")
 }
 
 fn named(failure: Failure, id: &str) -> Failure {

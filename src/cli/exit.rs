@@ -3,10 +3,14 @@
 
 use std::{
     io::{BufRead as _, IsTerminal as _, Write as _},
+    path::Path,
     process::ExitCode,
 };
 
 use crate::{app, config::ConfigErrors, store};
+
+/// What to do about a full disk of the database.
+pub(super) const MAKE_ROOM: &str = "make room on the database's disk (its log and df say which it is); esh3ar doctor looks at data_dir";
 
 /// The exit statuses (interfaces.md, The command).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +48,24 @@ impl Failure {
         Failure { kind, what: what.into(), hint: None }
     }
 
+    /// A file that could not be written; `otherwise` is what to do when its disk is not full.
+    pub fn unwritten(path: &Path, error: &std::io::Error, otherwise: &str) -> Failure {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        let failure = Failure::new(
+            Kind::Failed,
+            match error.kind() {
+                StorageFull => format!("{}: the disk is full ({error})", path.display()),
+                _ => format!("{} cannot be written: {error}", path.display()),
+            },
+        );
+        match error.kind() {
+            StorageFull | QuotaExceeded => {
+                failure.hint(format!("make room on that disk, or {otherwise}"))
+            }
+            _ => failure.hint(otherwise),
+        }
+    }
+
     /// The same with what to do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Failure {
@@ -59,7 +81,7 @@ impl Failure {
             line.push_str(hint);
         }
         let mut stderr = std::io::stderr().lock();
-        let _ = writeln!(stderr, "{line}");
+        let _ = writeln!(stderr, "{}", harmless(&line));
         ExitCode::from(self.kind as u8)
     }
 }
@@ -76,13 +98,15 @@ impl From<app::Error> for Failure {
             | Error::ReadOnly
             | Error::Conflict(_)
             | Error::KeyReused => Kind::Refused,
-            Error::Unavailable | Error::Overloaded { .. } | Error::RateLimited { .. } => {
-                Kind::Unavailable
-            }
+            Error::Unavailable
+            | Error::DiskFull
+            | Error::Overloaded { .. }
+            | Error::RateLimited { .. } => Kind::Unavailable,
             Error::Internal => Kind::Failed,
         };
         let failure = Failure::new(kind, error.to_string());
         match kind {
+            Kind::Unavailable if matches!(error, Error::DiskFull) => failure.hint(MAKE_ROOM),
             Kind::Unavailable => failure.hint("run: esh3ar doctor"),
             _ => failure,
         }
@@ -92,7 +116,11 @@ impl From<app::Error> for Failure {
 impl From<store::Error> for Failure {
     fn from(error: store::Error) -> Self {
         let kind = if error.is_transient() { Kind::Unavailable } else { Kind::Failed };
-        Failure::new(kind, error.to_string()).hint("run: esh3ar doctor")
+        let hint = match error {
+            store::Error::DiskFull(_) => MAKE_ROOM,
+            _ => "run: esh3ar doctor",
+        };
+        Failure::new(kind, error.to_string()).hint(hint)
     }
 }
 
@@ -102,7 +130,10 @@ impl From<store::embedded::Error> for Failure {
         let kind = match &error {
             Error::Locked { .. } | Error::Missing { .. } | Error::Root => Kind::Refused,
             Error::NoBinaries | Error::MajorMismatch { .. } | Error::Folder { .. } => Kind::Config,
-            Error::Initdb(_) | Error::Died(_) | Error::NoAnswer(_) => Kind::Unavailable,
+            // Systemd starts it again, by when there may be room.
+            Error::DiskFull { .. } | Error::Initdb(_) | Error::Died(_) | Error::NoAnswer(_) => {
+                Kind::Unavailable
+            }
         };
         let hint = error.hint();
         Failure::new(kind, error.to_string()).hint(hint)
@@ -131,6 +162,20 @@ impl From<ConfigErrors> for Failure {
         Failure::new(Kind::Config, format!("the configuration is wrong:\n{errors}"))
             .hint("run: esh3ar config check")
     }
+}
+
+/// What a failure quotes may come from anywhere, a damaged file or somebody's message among it: nothing of it
+/// may steer the terminal.
+fn harmless(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' | '\t' => shown.push(c),
+            c if c.is_control() => shown.extend(c.escape_default()),
+            c => shown.push(c),
+        }
+    }
+    shown
 }
 
 /// Asks for a word to be typed, before something that takes much with it: on a terminal only, elsewhere
@@ -180,5 +225,14 @@ pub fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
         Ok(())
     } else {
         Err(Failure::new(Kind::Refused, "not confirmed"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn what_is_quoted_does_not_reach_the_terminal_raw() {
+        let shown = super::harmless("row \u{1b}]0;x\u{7}\u{9b}2J\0 of\n\u{7f}it, سلام");
+        assert_eq!(shown, "row \\u{1b}]0;x\\u{7}\\u{9b}2J\\u{0} of\n\\u{7f}it, سلام");
     }
 }

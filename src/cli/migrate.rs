@@ -16,6 +16,13 @@ pub(super) struct MigrateArgs {
     dry_run: bool,
 }
 
+impl MigrateArgs {
+    /// Whether nothing is changed.
+    pub(super) fn only_tells(&self) -> bool {
+        self.status || self.dry_run
+    }
+}
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Line {

@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 use super::{
     Setup,
     exit::{Failure, Kind},
-    opened, personal,
+    opened, personal, privilege,
     remote::{Admin, Query},
     why::Why,
+    written::Written,
 };
 use crate::{app::App, client::encode};
 
@@ -79,13 +80,12 @@ pub(super) enum MobileCommand {
 impl MobileCommand {
     /// Opens the file of an export. Before the process becomes the owner of the data: the file is for
     /// whoever calls the command.
-    pub(super) fn open_file(&self) -> Result<Option<File>, Failure> {
-        match self {
-            MobileCommand::Export { out: Some(path), .. } if path != Path::new("-") => {
-                personal::open_file(path)
-            }
-            _ => Ok(None),
+    pub(super) fn open_file(&self) -> Result<Option<(Written, File)>, Failure> {
+        let MobileCommand::Export { out: Some(path), .. } = self else { return Ok(None) };
+        if path == Path::new("-") || privilege::output_is_file() {
+            return Ok(None);
         }
+        Written::open(path).map(Some)
     }
 }
 

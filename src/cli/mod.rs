@@ -21,6 +21,7 @@ mod manual;
 mod messages;
 mod migrate;
 mod mobiles;
+mod nature;
 mod opened;
 pub mod output;
 mod personal;
@@ -34,6 +35,7 @@ mod top;
 mod users;
 mod why;
 mod worker;
+mod written;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -171,6 +173,8 @@ pub struct Setup {
     /// The configuration file's name and text.
     file: Option<(String, String)>,
     data_dir: PathBuf,
+    /// What connections to the database are called by.
+    application_name: String,
     output: Output,
     /// Where administration is carried out, if elsewhere.
     remote: RemoteArgs,
@@ -199,7 +203,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         }
         _ => {}
     }
-    let remote = remote(&cli)?;
+    let remote = nature::remote(&cli)?;
     let mut flags = Vec::new();
     if let Some(folder) = &cli.global.data_dir {
         flags.push(("data_dir", absolute(folder)?, "--data-dir"));
@@ -220,7 +224,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         }
         _ => cli.global.config.clone(),
     };
-    let spared = spares_usual_config(&cli, &remote);
+    let spared = nature::spares_usual_config(&cli, &remote);
     let again = service::Again { file, spared, flags };
     let sources = again.sources()?;
     let passed_over =
@@ -257,16 +261,31 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         (None, Command::Bench(arguments)) if arguments.starts_its_own() => bench::folder(),
         (None, _) => privilege::default_data_dir(),
     };
-    let setup = Setup { loaded, file: configuration, data_dir, output, remote, again, level };
+    let application_name = cli.command.application_name();
+    let setup = Setup {
+        loaded,
+        file: configuration,
+        data_dir,
+        application_name,
+        output,
+        remote,
+        again,
+        level,
+    };
     if let Command::Config(configuration::ConfigCommand::Show) = &cli.command {
         configuration::show(&setup);
         return Ok(ExitCode::SUCCESS);
     }
-    let mut file = match &cli.command {
+    let elsewhere = setup.remote.url.is_some();
+    if !elsewhere && cli.command.needs_installation() {
+        opened::expect_installation(&setup)?;
+    }
+    let (out, mut file) = match &cli.command {
         Command::Conversation(command) => command.open_file()?,
         Command::Mobile(command) => command.open_file()?,
         _ => None,
-    };
+    }
+    .unzip();
     if let Command::Restore(arguments) = &cli.command
         && arguments.write_configuration(&setup)?
     {
@@ -283,10 +302,11 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         }
         _ => (None, None),
     };
-    let elsewhere = setup.remote.url.is_some();
     // What the service's user cannot read is a fault that root would not see.
-    let looks = matches!(cli.command, Command::Doctor(_));
-    if !elsewhere && (setup.loaded.config.database.url.is_none() || serving || looks) {
+    let looks = matches!(cli.command, Command::Doctor(_)) && opened::is_there(&setup);
+    let private = setup.loaded.config.database.url.is_none();
+    let uses = private && !matches!(cli.command, Command::Doctor(_));
+    if !elsewhere && (uses || serving || looks) {
         if let Some(path) = written {
             privilege::give_file(&path, &setup.data_dir)?;
         }
@@ -296,7 +316,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             setup.again.file.as_deref(),
         )? {
             GoesOn::Here(given) => Given { out: file, input } = given,
-            GoesOn::AsUser(command) => return as_user(&setup, &cli.command, *command, place),
+            GoesOn::AsUser(command) => return as_user(&setup, &cli.command, *command, place, out),
         }
     }
     privilege::raise_file_limit();
@@ -344,13 +364,9 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         }
     });
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
-    result?;
-    if setup.output.is_complete() {
-        Ok(ExitCode::SUCCESS)
-    } else {
-        Err(Failure::new(Kind::Failed, "standard output could not be written")
-            .hint("what was asked is done; a token that was not shown should be revoked"))
-    }
+    let placed = out.map_or(Ok(()), |out| out.end(result.is_ok()));
+    result.and(placed)?;
+    if setup.output.is_complete() { Ok(ExitCode::SUCCESS) } else { Err(setup.output.failure()) }
 }
 
 /// Goes on as the appliance's user; what only root may do in root's folders is done when that has ended.
@@ -359,7 +375,13 @@ fn as_user(
     command: &Command,
     child: std::process::Command,
     place: Option<backup::Place>,
+    out: Option<written::Written>,
 ) -> Result<ExitCode, Failure> {
+    if let Some(out) = out {
+        let code = privilege::run_to_end(child)?;
+        out.end(code == 0)?;
+        return Ok(ExitCode::from(code));
+    }
     match (command, place) {
         (Command::Backup(backup), Some(place)) => {
             let code = privilege::run_to_end(child)?;
@@ -373,72 +395,6 @@ fn as_user(
         }
         _ => Err(privilege::turn_into(child)),
     }
-}
-
-/// Where administration is to be carried out. An address given for what is done on this machine only is
-/// a mistake that must not pass unnoticed.
-fn remote(cli: &Cli) -> Result<RemoteArgs, Failure> {
-    let mut remote = cli.global.remote.clone();
-    let administers = matches!(
-        cli.command,
-        Command::User(_)
-            | Command::Mobile(_)
-            | Command::Token(_)
-            | Command::Message(_)
-            | Command::Conversation(_)
-            | Command::Dlq(_)
-            | Command::Audit(_)
-    );
-    // These have an address of their own, for their clients.
-    let connects = matches!(cli.command, Command::Listen(_) | Command::Chat(_) | Command::Bench(_));
-    if connects {
-        return Ok(RemoteArgs::default());
-    }
-    let exported = std::env::var("ESH3AR_URL").ok().filter(|url| !url.is_empty());
-    if !administers {
-        let what = "this command works on its own machine only";
-        if remote.url.is_some() {
-            return Err(Failure::new(Kind::Usage, what).hint("run it on the server, without --url"));
-        }
-        // Whoever has it set means that server, and this would change the machine that it is typed on.
-        let changes = matches!(
-            cli.command,
-            Command::Drain(_)
-                | Command::Backup(_)
-                | Command::Import(_)
-                | Command::Restore(_)
-                | Command::Top(_)
-                | Command::Init(_)
-                | Command::Migrate(_)
-                | Command::Reload(_)
-        );
-        if changes && exported.is_some() && cli.global.data_dir.is_none() {
-            let what = format!("{what}, and ESH3AR_URL names a server elsewhere");
-            return Err(Failure::new(Kind::Usage, what)
-                .hint("unset ESH3AR_URL to work on this machine, or run it on the server"));
-        }
-        return Ok(remote);
-    }
-    if remote.url.is_some() && cli.global.data_dir.is_some() {
-        let what = "--url means a server elsewhere, --data-dir a folder of this machine";
-        return Err(Failure::new(Kind::Usage, what).hint("give one of them"));
-    }
-    if remote.url.is_none() && cli.global.data_dir.is_none() {
-        remote.url = exported;
-    }
-    Ok(remote)
-}
-
-/// Whether the command goes without the usual file when that is closed to whoever calls it: it works
-/// elsewhere, or on a folder of its own. The service's own user never does: it would serve something else.
-fn spares_usual_config(cli: &Cli, remote: &RemoteArgs) -> bool {
-    let own = match &cli.command {
-        Command::Listen(arguments) => arguments.is_elsewhere(),
-        Command::Chat(arguments) => arguments.is_elsewhere(),
-        Command::Bench(_) | Command::Demo(_) => true,
-        _ => false,
-    };
-    !privilege::is_service() && (own || remote.url.is_some() || cli.global.data_dir.is_some())
 }
 
 /// The most bytes of a configuration file.

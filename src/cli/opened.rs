@@ -14,7 +14,7 @@ use crate::{
         nodes::NodeSettings, retention::Retention, traces::Traces,
     },
     cache::Cache,
-    config::{Config, Database, Secret, SmtpTls},
+    config::{Config, Secret, SmtpTls},
     mail::{Encryption, Mailer, SmtpSettings},
     store::{
         Store,
@@ -117,15 +117,34 @@ pub(super) fn mailer(config: &Config) -> Result<Mailer, Failure> {
     })
 }
 
+/// Whether there is something to work on: a database that is given, or a private one in the folder.
+pub(super) fn is_there(setup: &Setup) -> bool {
+    setup.loaded.config.database.url.is_some() || embedded::is_there(&setup.data_dir)
+}
+
+/// Before a command that has nothing to do without an installation: making an empty one would hide that
+/// the folder is another than was meant.
+pub(super) fn expect_installation(setup: &Setup) -> Result<(), Failure> {
+    if is_there(setup) {
+        return Ok(());
+    }
+    let what = format!("there is no installation of esh3ar in {}", setup.data_dir.display());
+    Err(Failure::new(Kind::NotFound, what).hint(
+        "begin one with esh3ar init or esh3ar serve, or name the folder of another with --data-dir",
+    ))
+}
+
 /// Opens the database, whatever its schema.
 pub(super) async fn open_store(setup: &Setup, purpose: Purpose) -> Result<OpenedStore, Failure> {
     let database = &setup.loaded.config.database;
     if let Some(url) = &database.url {
         if purpose == Purpose::Command || database.replica_urls.is_empty() {
-            let store = Store::new(parse("database.url", url)?, database.pool_size)?;
+            let mut target = parse("database.url", url)?;
+            target.application_name(&setup.application_name);
+            let store = Store::new(target, database.pool_size)?;
             return Ok(OpenedStore { store, replicas: None, embedded: None });
         }
-        return with_replicas(database);
+        return with_replicas(setup);
     }
     let options = embedded::Options {
         data_dir: setup.data_dir.clone(),
@@ -133,18 +152,26 @@ pub(super) async fn open_store(setup: &Setup, purpose: Purpose) -> Result<Opened
         purpose,
     };
     let embedded = Embedded::open(options).await?;
-    let store = Store::new(embedded.pg_config(), database.pool_size)?;
+    let mut target = embedded.pg_config();
+    target.application_name(&setup.application_name);
+    let store = Store::new(target, database.pool_size)?;
     Ok(OpenedStore { store, replicas: None, embedded: Some(embedded) })
 }
 
 /// A given database with its copies.
-pub(super) fn with_replicas(database: &Database) -> Result<OpenedStore, Failure> {
+pub(super) fn with_replicas(setup: &Setup) -> Result<OpenedStore, Failure> {
+    let database = &setup.loaded.config.database;
+    let named = |key: &str, url: &Secret| {
+        let mut target = parse(key, url)?;
+        target.application_name(&setup.application_name);
+        Ok::<_, Failure>(target)
+    };
     let url = database.url.as_ref().ok_or_else(|| {
         Failure::new(Kind::Config, "database.replica_urls needs database.url beside it")
     })?;
-    let config = parse("database.url", url)?;
+    let config = named("database.url", url)?;
     let urls = database.replica_urls.iter();
-    let replicas = urls.map(|url| parse("database.replica_urls", url)).collect::<Result<_, _>>()?;
+    let replicas = urls.map(|url| named("database.replica_urls", url)).collect::<Result<_, _>>()?;
     let (store, work) = Store::with_replicas(config, replicas, database.pool_size)?;
     Ok(OpenedStore { store, replicas: Some(work), embedded: None })
 }
@@ -174,11 +201,13 @@ impl OpenedStore {
 
     /// How to connect to it.
     pub(super) fn target(&self, setup: &Setup) -> Result<Target, Failure> {
-        match (&self.embedded, &setup.loaded.config.database.url) {
-            (Some(embedded), _) => Ok(embedded.pg_config()),
-            (None, Some(url)) => parse("database.url", url),
-            (None, None) => Err(Failure::new(Kind::Config, "there is no database")),
-        }
+        let mut target = match (&self.embedded, &setup.loaded.config.database.url) {
+            (Some(embedded), _) => embedded.pg_config(),
+            (None, Some(url)) => parse("database.url", url)?,
+            (None, None) => return Err(Failure::new(Kind::Config, "there is no database")),
+        };
+        target.application_name(&setup.application_name);
+        Ok(target)
     }
 
     /// Whether it is a given one, and not private.

@@ -13,6 +13,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::exit::{Failure, Kind};
+
 /// How data are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -31,6 +33,8 @@ pub struct Output {
     quiet: bool,
     /// Something could not be written; shared by all copies.
     failed: Arc<AtomicBool>,
+    /// Because there was no room.
+    full: Arc<AtomicBool>,
     /// The reader went away.
     unread: Arc<AtomicBool>,
 }
@@ -38,7 +42,13 @@ pub struct Output {
 impl Output {
     /// With `quiet` remarks are left out.
     pub fn new(format: Format, quiet: bool) -> Output {
-        Output { format, quiet, failed: Arc::default(), unread: Arc::default() }
+        Output {
+            format,
+            quiet,
+            failed: Arc::default(),
+            full: Arc::default(),
+            unread: Arc::default(),
+        }
     }
 
     /// How data are printed.
@@ -102,6 +112,17 @@ impl Output {
         !self.failed.load(Ordering::Relaxed)
     }
 
+    /// What there is to say when it could not.
+    pub fn failure(&self) -> Failure {
+        if self.full.load(Ordering::Relaxed) {
+            let what = "the disk is full on which standard output is written";
+            return Failure::new(Kind::Failed, what)
+                .hint("make room on that disk, or write elsewhere");
+        }
+        Failure::new(Kind::Failed, "standard output could not be written")
+            .hint("what was asked is done; a token that was not shown should be revoked")
+    }
+
     /// Whether somebody still reads what is printed.
     pub fn is_read(&self) -> bool {
         !self.unread.load(Ordering::Relaxed) && !self.failed.load(Ordering::Relaxed)
@@ -116,7 +137,12 @@ impl Output {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {
                 self.unread.store(true, Ordering::Relaxed);
             }
-            Err(_) => self.failed.store(true, Ordering::Relaxed),
+            Err(error) => {
+                let full =
+                    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+                self.full.fetch_or(full, Ordering::Relaxed);
+                self.failed.store(true, Ordering::Relaxed);
+            }
         }
     }
 

@@ -16,7 +16,7 @@ use super::{
     exit::{Failure, Kind, confirm_typed},
     output,
     output::Format,
-    privilege,
+    written::unwritten,
 };
 use crate::{
     app::{App, By, Error, new_node, personal::Counts},
@@ -28,19 +28,6 @@ use crate::{
 
 /// How long Redis may take to answer.
 const REDIS_PATIENCE: Duration = Duration::from_secs(3);
-
-/// Opens the file of an export, for whoever calls the command and readable for nobody else.
-pub(super) fn open_file(path: &Path) -> Result<Option<File>, Failure> {
-    if privilege::output_is_file() {
-        return Ok(None);
-    }
-    privilege::private_file(path).map(Some).map_err(|error| unwritten(path, &error))
-}
-
-fn unwritten(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::new(Kind::Failed, format!("{} cannot be written: {error}", path.display()))
-        .hint("choose another file with --out")
-}
 
 /// Something that is stored of the number, as it is written out.
 #[derive(Serialize)]
@@ -304,7 +291,10 @@ pub(super) async fn erase(
     let mut missed = None;
     if let Some(redis) = redis {
         match app.erase_phone_from(&redis.redis, phone).await {
-            Ok(count) => lines.push(Line { store: "redis", what: "presence and rates", count }),
+            Ok((party, pages)) => lines.extend([
+                Line { store: "redis", what: "presence and rates", count: party },
+                Line { store: "redis", what: "pages kept, of everybody", count: pages },
+            ]),
             Err(error) => missed = Some(error),
         }
         redis.end().await;

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{
     Setup,
-    exit::{Failure, Kind},
+    exit::{Failure, Kind, MAKE_ROOM},
     opened::{self, Opened},
     why::{Why, operator},
 };
@@ -193,6 +193,7 @@ impl Admin {
             Admin::Here { .. } => {
                 let failure = Failure::new(kind, detail.unwrap_or("an internal error"));
                 return match kind {
+                    Kind::Unavailable if problem["code"] == "disk_full" => failure.hint(MAKE_ROOM),
                     Kind::Unavailable => failure.hint("run: esh3ar doctor"),
                     _ => failure,
                 };

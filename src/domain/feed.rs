@@ -90,8 +90,9 @@ pub enum Batch {
 pub struct Overdue {
     /// Written a while ago, not acknowledged yet: to be stored as sent, with the time of writing.
     pub sent: Vec<(Attempt, Instant)>,
-    /// Not acknowledged in time: no longer in the window, to be judged by the retry policy.
-    pub missed: Vec<Attempt>,
+    /// Not acknowledged in time: no longer in the window, to be judged by the retry policy; with the time
+    /// of writing.
+    pub missed: Vec<(Attempt, Instant)>,
 }
 
 /// What a connection has had.
@@ -322,7 +323,7 @@ impl Feed {
                 retry_count: written.retry_count,
             };
             if now >= self.missed_at(written) {
-                overdue.missed.push(attempt);
+                overdue.missed.push((attempt, written.at));
                 self.said -= usize::from(written.said);
                 return false;
             }

@@ -7,8 +7,11 @@ use time::OffsetDateTime;
 
 use super::{Message, Party, Status};
 
+mod imported;
 #[cfg(test)]
 mod tests;
+
+pub use imported::{FAILED_BEFORE, Import};
 
 /// A message that took no longer than this came at once.
 const AT_ONCE: time::Duration = time::Duration::seconds(2);
@@ -117,6 +120,8 @@ pub struct Facts {
     pub outages: Vec<Outage>,
     /// Retries before a message fails.
     pub retries: u16,
+    /// What brought it, when it was not accepted here.
+    pub import: Option<Import>,
 }
 
 /// What became of a message.
@@ -144,6 +149,17 @@ impl Verdict {
 impl Facts {
     /// The verdict.
     pub fn verdict(&self) -> Verdict {
+        if let Some(verdict) = self.ended_elsewhere() {
+            return verdict;
+        }
+        let mut verdict = self.here();
+        if let Some(import) = &self.import {
+            verdict.sentence = format!("{} {}", import.text(), verdict.sentence);
+        }
+        verdict
+    }
+
+    fn here(&self) -> Verdict {
         match self.message.status {
             Status::Delivered | Status::Read => self.arrived(),
             Status::Failed => self.failed(),
@@ -164,14 +180,15 @@ impl Facts {
         let Some(delivered_at) = self.message.delivered_at else {
             return Verdict::new("delivered", format!("It was delivered{read}."));
         };
-        let took = delivered_at - self.message.created_at;
+        let (from, begun) = self.beginning();
+        let took = delivered_at - from;
         let after = span(took);
         if self.last("late_acknowledgement").is_some() {
             return Verdict::new(
                 "delivered_late",
                 format!(
                     "It was given up after {} retries, and then the recipient's device \
-                     acknowledged it all the same, {after} after it was accepted{read}.",
+                     acknowledged it all the same, {after} after it was {begun}{read}.",
                     self.retries
                 ),
             );
@@ -181,7 +198,7 @@ impl Facts {
                 "delivered_after_requeue",
                 format!(
                     "It had failed, was put back by an administrator and then delivered, {after} \
-                     after it was accepted{read}."
+                     after it was {begun}{read}."
                 ),
             );
         }
@@ -189,7 +206,7 @@ impl Facts {
             && let Some(cause) = self.delay(delivered_at)
         {
             let sentence = format!(
-                "It was delivered {after} after it was accepted{read}; it was late because {}.",
+                "It was delivered {after} after it was {begun}{read}; it was late because {}.",
                 cause.1
             );
             return Verdict::new(cause.0, sentence);
@@ -197,7 +214,7 @@ impl Facts {
         Verdict::new(
             "delivered",
             format!(
-                "It was delivered {after} after it was accepted: the recipient's device \
+                "It was delivered {after} after it was {begun}: the recipient's device \
                  acknowledged it{read}."
             ),
         )
@@ -205,7 +222,7 @@ impl Facts {
 
     /// Why a message that arrived took so long.
     fn delay(&self, until: OffsetDateTime) -> Option<(&'static str, String)> {
-        let from = self.message.created_at;
+        let (from, _) = self.beginning();
         if let Some(outage) =
             self.outages.iter().rev().find(|o| o.ended_at >= from && o.began_at <= until)
         {
@@ -412,17 +429,18 @@ impl Facts {
             )
             .next(again);
         }
-        let age = span(self.now - self.message.created_at);
-        if self.message.status == Status::Pending && self.now - self.message.created_at > AT_ONCE {
+        let (from, begun) = self.beginning();
+        let age = span(self.now - from);
+        if self.message.status == Status::Pending && self.now - from > AT_ONCE {
             let sentence = format!(
-                "It was accepted {age} ago and has not been sent yet: the recipient's device is \
+                "It was {begun} {age} ago and has not been sent yet: the recipient's device is \
                  connected and has not acknowledged what it was sent before."
             );
             return Verdict::new("device_busy", sentence).next(again);
         }
         if let (Status::Sent, Some(at)) = (self.message.status, self.message.sent_at) {
             let sentence = format!(
-                "It was accepted {age} ago and sent to the recipient's device at {}, which has not \
+                "It was {begun} {age} ago and sent to the recipient's device at {}, which has not \
                  acknowledged it yet.",
                 clock(at)
             );
@@ -430,7 +448,7 @@ impl Facts {
         }
         Verdict::new(
             "on_its_way",
-            format!("It was accepted {age} ago and is on its way to a connected device."),
+            format!("It was {begun} {age} ago and is on its way to a connected device."),
         )
         .next(again)
     }

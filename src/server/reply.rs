@@ -112,6 +112,7 @@ pub fn classify(error: &app::Error) -> (StatusCode, &'static str) {
         Error::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
         Error::Overloaded { .. } => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
         Error::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        Error::DiskFull => (StatusCode::SERVICE_UNAVAILABLE, "disk_full"),
         Error::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),
     }
 }
@@ -128,6 +129,8 @@ impl From<app::Error> for Problem {
                 problem.retry_after = Some(app::error::whole_seconds(retry_after));
             }
             Error::Unavailable => problem.retry_after = Some(1),
+            // Somebody has to make room.
+            Error::DiskFull => problem.retry_after = Some(30),
             _ => {}
         }
         problem

@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use crate::{
     app::explain::Explanation,
     domain::{Conversation, ConversationId, Message, Party, Status, conversation::Cursor},
-    store::{dead_letters::DeadLetter, story::Event},
+    store::{dead_letters::DeadLetter, story::Story},
 };
 
 /// A message as it is read outside (interfaces.md, HTTP).
@@ -234,15 +234,17 @@ pub struct Step {
     /// When.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
-    /// `pending`, `sent`, `delivered`, `read`, `failed`, or an unusual event.
+    /// `pending`, `sent`, `delivered`, `read`, `failed`, `imported`, or an unusual event.
     pub step: String,
     /// More about it.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub detail: String,
 }
 
-/// The story of a message, in order.
-pub fn timeline(message: &Message, events: &[Event]) -> Vec<Step> {
+/// The story of a message, in order; `for_administrator` tells who imported it and from which file.
+pub fn timeline(message: &Message, story: &Story, for_administrator: bool) -> Vec<Step> {
+    const ELSEWHERE: &str = "in the previous system";
+    let import = story.import.as_ref();
     let columns = [
         (Some(message.created_at), Status::Pending, "accepted and durable"),
         (message.sent_at, Status::Sent, "written to a connection of the recipient"),
@@ -252,9 +254,22 @@ pub fn timeline(message: &Message, events: &[Event]) -> Vec<Step> {
     let mut steps: Vec<Step> = columns
         .into_iter()
         .filter_map(|(at, status, detail)| {
-            at.map(|at| Step { at, step: status.name().to_owned(), detail: detail.to_owned() })
+            at.map(|at| {
+                let elsewhere = import.is_some_and(|import| at <= import.at);
+                let detail = if elsewhere { ELSEWHERE } else { detail };
+                Step { at, step: status.name().to_owned(), detail: detail.to_owned() }
+            })
         })
-        .chain(events.iter().map(|event| Step {
+        .chain(import.map(|import| Step {
+            at: import.at,
+            step: "imported".to_owned(),
+            detail: if for_administrator {
+                format!("from {} by {}", import.file, import.by)
+            } else {
+                String::new()
+            },
+        }))
+        .chain(story.events.iter().map(|event| Step {
             at: event.at,
             step: if event.kind == "given_up" { "failed".to_owned() } else { event.kind.clone() },
             detail: event.detail.clone(),
@@ -275,9 +290,9 @@ pub struct MessageStoryView<'a> {
 }
 
 impl<'a> MessageStoryView<'a> {
-    /// Of a message and what unusual happened to it.
-    pub fn new(message: &'a Message, events: &[Event]) -> MessageStoryView<'a> {
-        MessageStoryView { message: message.into(), timeline: timeline(message, events) }
+    /// Of a message and its story, for an administrator.
+    pub fn new(message: &'a Message, story: &Story) -> MessageStoryView<'a> {
+        MessageStoryView { message: message.into(), timeline: timeline(message, story, true) }
     }
 }
 
@@ -309,7 +324,7 @@ impl ExplanationView {
         ExplanationView {
             id: explanation.message.id.0,
             status: explanation.message.status.name(),
-            steps: timeline(&explanation.message, &explanation.events),
+            steps: timeline(&explanation.message, &explanation.story, for_administrator),
             verdict: VerdictView {
                 code: verdict.code,
                 sentence: verdict.sentence.clone(),

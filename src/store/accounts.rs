@@ -177,21 +177,25 @@ pub(super) async fn wait_for_administrators(
     Ok(())
 }
 
-/// Whether somebody else may administer, until the end of the transaction.
+/// Whether somebody else can administer, until the end of the transaction: who may and has no token that opens
+/// anything cannot.
 ///
 /// # Errors
 /// Any failure of the database.
 pub async fn has_other_administrator(
     client: &impl deadpool_postgres::GenericClient,
     than: UserId,
+    now: OffsetDateTime,
 ) -> Result<bool, Error> {
     wait_for_administrators(client).await?;
     let admin = Permissions::NONE.with(Permission::Admin).bits();
     let row = client
         .query_one(
-            "SELECT EXISTS (SELECT FROM business_users \
-             WHERE id <> $1 AND permissions & $2 <> 0 AND disabled_at IS NULL)",
-            &[&than.0, &admin],
+            "SELECT EXISTS (SELECT FROM business_users u JOIN tokens t ON t.user_id = u.id \
+             WHERE u.id <> $1 AND u.permissions & $2 <> 0 AND u.disabled_at IS NULL \
+             AND t.revoked_at IS NULL AND t.retires_at IS NULL \
+             AND (t.expires_at IS NULL OR t.expires_at > $3))",
+            &[&than.0, &admin, &now],
         )
         .await?;
     Ok(row.try_get(0)?)

@@ -52,3 +52,19 @@ pub async fn clock(store: &Store) -> Result<OffsetDateTime, Error> {
     let client = store.client().await?;
     Ok(client.query_one("SELECT clock_timestamp()", &[]).await?.try_get(0)?)
 }
+
+/// Writes a mebibyte that nothing is left of: a full disk lets everything be read.
+///
+/// # Errors
+/// [`Error::DiskFull`]; any other failure of the database.
+pub async fn room(store: &Store) -> Result<(), Error> {
+    let mut client = store.client().await?;
+    let transaction = client.transaction().await?;
+    transaction
+        .batch_execute(
+            "CREATE TEMPORARY TABLE esh3ar_room ON COMMIT DROP AS
+             SELECT repeat(md5(n::text), 50) FROM generate_series(1, 700) n",
+        )
+        .await?;
+    Ok(transaction.rollback().await?)
+}

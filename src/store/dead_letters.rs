@@ -183,13 +183,17 @@ const REQUEUE: &str = concat!(
         UPDATE messages m SET
             status = 0, generation = m.generation + 1, retry_count = 0, failure_reason = NULL,
             sent_at = NULL, next_attempt_at = $2
-        FROM taken t
+        FROM taken t JOIN messages old ON old.id = t.message_id
         WHERE t.job_id IS NULL AND m.id = t.message_id AND m.status = 4
           AND m.generation = t.generation
-        RETURNING m.id, m.generation, m.conversation_id, t.id AS letter),
+        RETURNING m.id, m.generation, m.conversation_id, t.id AS letter, old.sent_at),
     ",
     raise_receipts!(),
-    ", told AS (
+    // The column is the new generation's from here on; the story keeps the step of the old one.
+    ", before AS (
+        INSERT INTO delivery_events (message_id, generation, at, kind)
+        SELECT id, generation - 1, sent_at, 'sent' FROM done WHERE sent_at IS NOT NULL),
+    told AS (
         INSERT INTO delivery_events (message_id, generation, at, kind, detail)
         SELECT id, generation, $2, 'requeued', $3 FROM done)
     SELECT letter FROM done

@@ -9,6 +9,9 @@ pub enum Error {
     /// asked may or may not have happened.
     #[error("the database cannot be reached: {0}")]
     Unavailable(String),
+    /// The database has no room left on its disk, and did not do what was asked.
+    #[error("the database's disk is full: {0}")]
+    DiskFull(String),
     /// A unique constraint refused a row.
     #[error("refused by {constraint}")]
     Conflict {
@@ -29,7 +32,7 @@ pub enum Error {
 impl Error {
     /// Whether the same call may be made again.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Error::Unavailable(_) | Error::Contention(_))
+        matches!(self, Error::Unavailable(_) | Error::DiskFull(_) | Error::Contention(_))
     }
 }
 
@@ -58,6 +61,9 @@ impl From<tokio_postgres::Error> for Error {
             {
                 Error::Contention(text)
             }
+            c if *c == SqlState::DISK_FULL || tells_of_full_disk(db.message()) => {
+                Error::DiskFull(text)
+            }
             c if c.code().starts_with("08")
                 || c.code().starts_with("57P")
                 || c.code().starts_with("53")
@@ -70,6 +76,14 @@ impl From<tokio_postgres::Error> for Error {
             _ => Error::Other(text),
         }
     }
+}
+
+/// Whether the words of the database, of its log or of the system say that a disk is full: only one of the
+/// many ways to run into that has a code of its own.
+pub fn tells_of_full_disk(text: &str) -> bool {
+    ["No space left on device", "os error 28", "Disk quota exceeded"]
+        .iter()
+        .any(|words| text.contains(words))
 }
 
 fn is_io(error: &tokio_postgres::Error) -> bool {

@@ -7,7 +7,7 @@ use super::{
     Client, Error,
     accounts::{MobileStatus, MobileUser},
 };
-use crate::domain::{MessageId, Party, Phone, Priority, Status, UserId};
+use crate::domain::{MessageId, Party, Phone, Priority, Status, UserId, verdict::Import};
 
 /// A message of another system. It becomes one-way.
 #[derive(Clone, Debug)]
@@ -40,21 +40,45 @@ pub struct ImportedMessage {
     pub read_at: Option<OffsetDateTime>,
 }
 
+/// Notes that messages are about to be imported: what they are imported under.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn begin(
+    client: &impl deadpool_postgres::GenericClient,
+    id: Uuid,
+    import: &Import,
+) -> Result<(), Error> {
+    let statement = client
+        .prepare_cached(
+            "INSERT INTO imports (id, began_at, actor, file) VALUES ($1, $2, $3, $4) \
+             ON CONFLICT DO NOTHING",
+        )
+        .await?;
+    client.execute(&statement, &[&id, &import.at, &import.by, &import.file]).await?;
+    Ok(())
+}
+
 // What waits is parked: its recipient's next connect finds it.
 const MESSAGES: &str = "
     INSERT INTO messages (id, sender_user_id, recipient_phone, subject, content, status, priority,
                           partition, retry_count, failure_reason, created_at, sent_at, delivered_at,
-                          read_at)
-    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::int2[],
+                          read_at, import_id)
+    SELECT a.*, $15::uuid FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::int2[],
                          $7::int2[], $8::int2[], $9::int2[], $10::text[], $11::timestamptz[],
-                         $12::timestamptz[], $13::timestamptz[], $14::timestamptz[])
+                         $12::timestamptz[], $13::timestamptz[], $14::timestamptz[]) a
     ON CONFLICT (id) DO NOTHING RETURNING id";
 
-/// Stores messages that are not there yet, all in one statement. Returns the ids of those.
+/// Stores messages that are not there yet, all in one statement, as brought by an import. Returns the ids
+/// of those.
 ///
 /// # Errors
 /// Any failure of the database; then none of them is stored.
-pub async fn messages(client: &Client, batch: &[ImportedMessage]) -> Result<Vec<MessageId>, Error> {
+pub async fn messages(
+    client: &Client,
+    import: Uuid,
+    batch: &[ImportedMessage],
+) -> Result<Vec<MessageId>, Error> {
     fn column<'a, T>(
         batch: &'a [ImportedMessage],
         value: impl Fn(&'a ImportedMessage) -> T,
@@ -80,6 +104,7 @@ pub async fn messages(client: &Client, batch: &[ImportedMessage]) -> Result<Vec<
                 &column(batch, |m| m.sent_at),
                 &column(batch, |m| m.delivered_at),
                 &column(batch, |m| m.read_at),
+                &import,
             ],
         )
         .await?;

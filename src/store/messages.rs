@@ -4,8 +4,12 @@ use time::OffsetDateTime;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
+mod listed;
+
+pub use listed::{Filter, count_of_sender, list};
+
 use super::{Client, Error, rows};
-use crate::domain::{Message, MessageId, MessageKind, Party, Phone, Status, UserId};
+use crate::domain::{Message, MessageId, Party, Phone, UserId};
 
 /// A message to be stored.
 #[derive(Clone, Copy)]
@@ -207,115 +211,6 @@ pub async fn new_of(
     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
     let statement = client.prepare_cached(&sql).await?;
     rows::readable(&client.query(&statement, &[&ids]).await?)
-}
-
-/// Which messages a list shows.
-#[derive(Clone, Debug, Default)]
-pub struct Filter {
-    /// Only what this business user sent.
-    pub sender: Option<UserId>,
-    /// Only what this phone is to get.
-    pub recipient: Option<Phone>,
-    /// Only what this business user sent or is to get.
-    pub user: Option<UserId>,
-    /// Only accepted at this time or later.
-    pub since: Option<OffsetDateTime>,
-    /// Only accepted before this time.
-    pub until: Option<OffsetDateTime>,
-    /// Only in this status.
-    pub status: Option<Status>,
-    /// Only of this kind.
-    pub kind: Option<MessageKind>,
-    /// Only older than this one.
-    pub before: Option<MessageId>,
-    /// Only younger than this one; then the oldest of those come first.
-    pub after: Option<MessageId>,
-    /// Past so many.
-    pub skip: usize,
-}
-
-/// How many messages a business user has sent that can be listed, counted up to `most`.
-///
-/// # Errors
-/// Any failure of the database.
-pub async fn count_of_sender(client: &Client, sender: UserId, most: i64) -> Result<i64, Error> {
-    let statement = client
-        .prepare_cached(
-            "SELECT count(*) FROM (SELECT FROM messages WHERE sender_user_id = $1 AND type = 0 \
-             AND deleted_at IS NULL LIMIT $2) counted",
-        )
-        .await?;
-    Ok(client.query_one(&statement, &[&sender.0, &most]).await?.try_get(0)?)
-}
-
-/// Messages by filter, newest first (with `after`: oldest first). Those whose rows cannot be read are
-/// left out, and others come in their place.
-///
-/// # Errors
-/// Any failure of the database.
-pub async fn list(client: &Client, filter: &Filter, limit: usize) -> Result<Vec<Message>, Error> {
-    let mut filter = filter.clone();
-    let mut page = Page::new(limit);
-    while let Some(left) = page.left() {
-        let Some(last) = page.add(&list_rows(client, &filter, left).await?)? else { break };
-        let from = if filter.after.is_some() { &mut filter.after } else { &mut filter.before };
-        *from = Some(MessageId(last));
-        filter.skip = 0;
-    }
-    Ok(page.found)
-}
-
-async fn list_rows(
-    client: &Client,
-    filter: &Filter,
-    limit: i64,
-) -> Result<Vec<tokio_postgres::Row>, Error> {
-    let skip = i64::try_from(filter.skip).unwrap_or(i64::MAX);
-    let mut conditions = vec!["m.deleted_at IS NULL".to_owned()];
-    let sender = filter.sender.map(|id| id.0);
-    let phone = filter.recipient.as_ref().map(|phone| phone.as_str().to_owned());
-    let status = filter.status.map(|status| status as i16);
-    let kind = filter.kind.map(|kind| kind as i16);
-    let before = filter.before.map(|id| id.0);
-    let after = filter.after.map(|id| id.0);
-    let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&limit, &skip];
-    // Only the conditions that are asked for: a plan for "or is null" would use no index.
-    let wanted: [(&str, Option<&(dyn ToSql + Sync)>); 8] = [
-        ("m.sender_user_id =", sender.as_ref().map(|v| v as &(dyn ToSql + Sync))),
-        ("m.recipient_phone =", phone.as_ref().map(|v| v as &(dyn ToSql + Sync))),
-        ("m.status =", status.as_ref().map(|v| v as &(dyn ToSql + Sync))),
-        ("m.type =", kind.as_ref().map(|v| v as &(dyn ToSql + Sync))),
-        ("m.created_at >=", filter.since.as_ref().map(|v| v as &(dyn ToSql + Sync))),
-        ("m.created_at <", filter.until.as_ref().map(|v| v as &(dyn ToSql + Sync))),
-        ("m.id <", before.as_ref().map(|v| v as &(dyn ToSql + Sync))),
-        ("m.id >", after.as_ref().map(|v| v as &(dyn ToSql + Sync))),
-    ];
-    for (condition, value) in wanted {
-        if let Some(value) = value {
-            parameters.push(value);
-            conditions.push(format!("{condition} ${}", parameters.len()));
-        }
-    }
-    let user = filter.user.map(|id| id.0);
-    let mut from = rows::FROM.to_owned();
-    if let Some(user) = &user {
-        parameters.push(user);
-        // Each side by its own index, merged in their order; one condition with "or" would use none.
-        let n = parameters.len();
-        from = format!(
-            "(SELECT * FROM messages WHERE sender_user_id = ${n} UNION ALL \
-             SELECT * FROM messages WHERE recipient_user_id = ${n}) AS m \
-             LEFT JOIN business_users u ON u.id = m.sender_user_id"
-        );
-    }
-    let sql = format!(
-        "SELECT {} FROM {from} WHERE {} ORDER BY m.id {} LIMIT $1 OFFSET $2",
-        rows::MESSAGE,
-        conditions.join(" AND "),
-        if filter.after.is_some() { "ASC" } else { "DESC" }
-    );
-    let statement = client.prepare_cached(&sql).await?;
-    Ok(client.query(&statement, &parameters).await?)
 }
 
 // Rows are locked in the order of the index and skipped when somebody else has them, so that any

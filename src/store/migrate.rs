@@ -58,6 +58,8 @@ pub const MIGRATIONS: &[Migration] = &[
     beside(11, "keeping", 9, include_str!("../../migrations/0011_keeping.sql")),
     step(12, "token_rotation", 9, include_str!("../../migrations/0012_token_rotation.sql")),
     step(13, "recipient_runs", 9, include_str!("../../migrations/0013_recipient_runs.sql")),
+    step(14, "imports", 9, include_str!("../../migrations/0014_imports.sql")),
+    beside(15, "waiting_by_age", 9, include_str!("../../migrations/0015_waiting_by_age.sql")),
 ];
 
 /// The advisory lock's key: "esh3ar" in ASCII.

@@ -288,6 +288,8 @@ pub async fn mark_sent(
 pub struct Missed {
     /// Which attempt.
     pub attempt: Attempt,
+    /// When it was written to the connection.
+    pub written_at: OffsetDateTime,
     /// When that was found.
     pub at: OffsetDateTime,
     /// The retry count from now on.
@@ -302,10 +304,11 @@ const RETRY: &str = concat!(
         UPDATE messages m SET
             status = 1,
             retry_count = a.retries,
-            sent_at = coalesce(m.sent_at, a.at),
+            sent_at = coalesce(m.sent_at, a.written_at),
             next_attempt_at = a.next
         FROM unnest($1::uuid[], $2::int4[], $3::int2[], $4::timestamptz[], $5::int2[],
-                    $6::timestamptz[]) AS a(id, generation, expected, at, retries, next)
+                    $6::timestamptz[], $7::timestamptz[])
+             AS a(id, generation, expected, at, retries, next, written_at)
         WHERE m.id = a.id AND m.generation = a.generation AND m.retry_count = a.expected
           AND m.status + 0 < 2
         RETURNING m.id, m.generation, m.conversation_id, a.at AS at, a.retries),
@@ -326,9 +329,10 @@ pub async fn retry(client: &Client, missed: &[Missed]) -> Result<u64, Error> {
     let times: Vec<OffsetDateTime> = missed.iter().map(|m| m.at).collect();
     let retries: Vec<i16> = missed.iter().map(|m| small(m.retry_count)).collect();
     let next: Vec<OffsetDateTime> = missed.iter().map(|m| m.next_attempt_at).collect();
+    let written: Vec<OffsetDateTime> = missed.iter().map(|m| m.written_at).collect();
     let statement = client.prepare_cached(RETRY).await?;
     Ok(client
-        .execute(&statement, &[&ids, &generations, &expected, &times, &retries, &next])
+        .execute(&statement, &[&ids, &generations, &expected, &times, &retries, &next, &written])
         .await?)
 }
 
@@ -339,6 +343,8 @@ pub struct GivenUp {
     pub dead_letter: Uuid,
     /// Which attempt.
     pub attempt: Attempt,
+    /// When it was written to the connection.
+    pub written_at: OffsetDateTime,
     /// When that was found.
     pub at: OffsetDateTime,
 }
@@ -347,9 +353,10 @@ const GIVE_UP: &str = concat!(
     "WITH done AS (
         UPDATE messages m SET
             status = 4, failure_reason = $5, next_attempt_at = NULL,
-            sent_at = coalesce(m.sent_at, a.at)
-        FROM unnest($1::uuid[], $2::int4[], $3::int2[], $4::timestamptz[], $6::uuid[])
-             AS a(id, generation, expected, at, dead_letter)
+            sent_at = coalesce(m.sent_at, a.written_at)
+        FROM unnest($1::uuid[], $2::int4[], $3::int2[], $4::timestamptz[], $6::uuid[],
+                    $7::timestamptz[])
+             AS a(id, generation, expected, at, dead_letter, written_at)
         WHERE m.id = a.id AND m.generation = a.generation AND m.retry_count = a.expected
           AND m.status + 0 < 2
         RETURNING m.id, m.generation, m.sender_user_id, m.sender_phone, m.retry_count, m.sent_at,
@@ -381,9 +388,10 @@ pub async fn give_up(
     let expected: Vec<i16> = messages.iter().map(|m| small(m.attempt.retry_count)).collect();
     let times: Vec<OffsetDateTime> = messages.iter().map(|m| m.at).collect();
     let letters: Vec<Uuid> = messages.iter().map(|m| m.dead_letter).collect();
+    let written: Vec<OffsetDateTime> = messages.iter().map(|m| m.written_at).collect();
     let statement = client.prepare_cached(GIVE_UP).await?;
     let rows = client
-        .query(&statement, &[&ids, &generations, &expected, &times, &reason, &letters])
+        .query(&statement, &[&ids, &generations, &expected, &times, &reason, &letters, &written])
         .await?;
     changed(&rows, Status::Failed)
 }

@@ -172,8 +172,10 @@ pub(super) fn pool(mut config: Target, size: usize, wait: Duration) -> Result<Po
     config
         .connect_timeout(wait)
         .keepalives_idle(Duration::from_secs(30))
-        .tcp_user_timeout(Duration::from_secs(15))
-        .application_name("esh3ar");
+        .tcp_user_timeout(Duration::from_secs(15));
+    if config.get_application_name().is_none() {
+        config.application_name("esh3ar");
+    }
     let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
     let manager = if config.get_ssl_mode() == tokio_postgres::config::SslMode::Disable
         || config

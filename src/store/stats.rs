@@ -14,6 +14,10 @@ use crate::domain::{DeadLetterClass, MessageId, Party, Priority};
 /// How many rows a statement looks at. A count of so many is a count of so many at least.
 pub const SEEN: i64 = 20_000;
 
+/// Among how many deliveries the slowest recipients are looked for: they are put together by recipient, which
+/// takes longer than counting.
+const AMONG: i64 = 5_000;
+
 /// Messages of one lane that are not acknowledged yet.
 #[derive(Clone, Debug)]
 pub struct Lane {
@@ -42,8 +46,8 @@ fn counted(row: &Row, column: usize) -> Result<u64, Error> {
     Ok(u64::try_from(row.try_get::<_, i64>(column)?).unwrap_or_default())
 }
 
-/// What waits, by lane: lanes in which nothing waits are not there. Of more than [`SEEN`] messages those
-/// of some recipients are looked at.
+/// What waits, by lane: lanes in which nothing waits are not there. Of more than [`SEEN`] messages the oldest
+/// are looked at.
 ///
 /// # Errors
 /// Any failure of the database.
@@ -51,7 +55,8 @@ pub async fn waiting(client: &Client) -> Result<Vec<Lane>, Error> {
     let statement = client
         .prepare_cached(
             "SELECT priority, count(*), min(created_at)
-             FROM (SELECT priority, created_at FROM messages WHERE status < 2 LIMIT $1) AS seen
+             FROM (SELECT priority, created_at FROM messages WHERE status < 2
+                   ORDER BY created_at, id LIMIT $1) AS seen
              GROUP BY 1",
         )
         .await?;
@@ -133,34 +138,42 @@ pub struct Slow {
 }
 
 /// The recipients with the most retries, then those that have owed an acknowledgement for longest, a
-/// second at least, among the [`SEEN`] deliveries that are due first.
+/// second at least, among the [`AMONG`] deliveries that are due first.
 ///
 /// # Errors
 /// Any failure of the database.
 pub async fn slowest(client: &Client, limit: i64) -> Result<Vec<Slow>, Error> {
     let statement = client
         .prepare_cached(
-            "WITH seen AS (
+            "WITH seen AS MATERIALIZED (
                 SELECT id, recipient_phone, recipient_user_id, created_at, retry_count
                 FROM messages WHERE next_attempt_at IS NOT NULL
                 ORDER BY next_attempt_at LIMIT $1),
-             slow AS (
+             slow AS MATERIALIZED (
                 SELECT recipient_user_id, recipient_phone, count(*) AS in_hand,
-                       min(created_at) AS oldest_at, max(retry_count) AS retries,
-                       (array_agg(id ORDER BY created_at, id))[1] AS oldest
+                       min(created_at) AS oldest_at, max(retry_count) AS retries
                 FROM seen GROUP BY 1, 2
                 HAVING max(retry_count) > 0 OR min(created_at) < now() - interval '1 second'
-                ORDER BY retries DESC, oldest_at LIMIT $2)
+                ORDER BY retries DESC, oldest_at LIMIT $2),
+             -- Of those few only: sorting all of them for their ids took most of the time.
+             oldest AS MATERIALIZED (
+                SELECT id, recipient_user_id, recipient_phone, created_at FROM seen
+                WHERE created_at = ANY (ARRAY (SELECT oldest_at FROM slow)))
              SELECT s.recipient_user_id, s.recipient_phone, coalesce(u.name, ''), s.in_hand,
-                    s.oldest, s.oldest_at, s.retries,
+                    o.id, s.oldest_at, s.retries,
                     CASE WHEN s.recipient_phone IS NOT NULL
                          THEN r.phone IS NOT NULL AND r.disconnected_at IS NULL END
-             FROM slow s LEFT JOIN recipients r ON r.phone = s.recipient_phone
+             FROM slow s CROSS JOIN LATERAL (
+                    SELECT o.id FROM oldest o WHERE o.created_at = s.oldest_at
+                    AND o.recipient_phone IS NOT DISTINCT FROM s.recipient_phone
+                    AND o.recipient_user_id IS NOT DISTINCT FROM s.recipient_user_id
+                    ORDER BY o.id LIMIT 1) o
+                  LEFT JOIN recipients r ON r.phone = s.recipient_phone
                   LEFT JOIN business_users u ON u.id = s.recipient_user_id
              ORDER BY s.retries DESC, s.oldest_at",
         )
         .await?;
-    let found = client.query(&statement, &[&SEEN, &limit]).await?;
+    let found = client.query(&statement, &[&AMONG, &limit]).await?;
     found
         .iter()
         .map(|row| {

@@ -221,7 +221,7 @@ pub async fn lock(
     }))
 }
 
-/// Whether there is another token that may administer, until the end of the transaction.
+/// Whether there is another token that may administer and was not replaced, until the end of the transaction.
 ///
 /// # Errors
 /// Any failure of the database.
@@ -236,7 +236,7 @@ pub async fn has_other_of_administrator(
         .query_one(
             "SELECT EXISTS (SELECT FROM business_users u JOIN tokens t ON t.user_id = u.id \
              WHERE u.permissions & $3 <> 0 AND u.disabled_at IS NULL AND t.id <> $1 \
-             AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > $2))",
+             AND t.revoked_at IS NULL AND t.retires_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > $2))",
             &[&than.0, &now, &admin],
         )
         .await?;

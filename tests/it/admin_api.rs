@@ -180,7 +180,26 @@ async fn the_last_administrator_is_not_shut_out_by_mistake() {
     assert_eq!(server.run(&["user", "disable", "root", "--yes"]).status.code(), Some(5));
     let (_, log) = ask(&server, &root, "GET", "/audit?action=user.disable", None).await;
     assert_eq!(log["items"][0]["outcome"], "refused");
-    assert_eq!(log["items"].as_array().unwrap().len(), 2);
+    assert_eq!(log["items"].as_array().unwrap().len(), 2, "{log}");
+    // Who may and has no token that opens anything, or had one, cannot: that is no other.
+    let made = server.run_json(&["user", "add", "idle", "--permission", "Admin"]);
+    assert!(made["id"].is_string());
+    let short = server.run_json(&["token", "create", "--user", "idle", "--expires", "1s"]);
+    let long = server.run_json(&["token", "create", "--user", "idle"]);
+    let gone = format!("/tokens/{}", long["id"].as_str().unwrap());
+    assert_eq!(ask(&server, &root, "DELETE", &gone, None).await.0, 204);
+    let short = short["token"].as_str().unwrap();
+    let deadline = std::time::Instant::now() + DEADLINE;
+    while ask(&server, short, "GET", "/users", None).await.0 != 401 {
+        assert!(std::time::Instant::now() < deadline, "the token did not expire");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    for body in &refused {
+        let (status, problem) =
+            ask(&server, &root, "PATCH", "/users/root", Some(body.clone())).await;
+        assert_eq!((status, &problem["code"]), (409, &json!("conflict")), "{problem}");
+    }
+    assert_eq!(ask(&server, &root, "DELETE", &place, None).await.0, 409);
     // With another one it may, and two who shut each other out at once do not both.
     let other = server.user("other", "Admin");
     let (one, two) = tokio::join!(

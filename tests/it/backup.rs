@@ -294,3 +294,134 @@ async fn a_given_database_of_an_older_schema_is_backed_up_and_comes_back_up_to_d
     let (_, users, _) = on("fresh", &["user", "list"]);
     assert_eq!(users[0]["name"], "Shop", "{users}");
 }
+
+/// A server of its own with a given database, and a backup of it.
+struct Given {
+    server: Server,
+    file: String,
+}
+
+impl Given {
+    async fn new() -> Given {
+        let server = Server::start().await;
+        server.database().await.batch_execute("CREATE DATABASE mine").await.unwrap();
+        let file = server.folder.path().join("mine.tar").to_str().unwrap().to_owned();
+        let given = Given { server, file };
+        given.run(&["migrate"]);
+        given.run(&["user", "add", "Shop", "--permission", "SendMessages"]);
+        given.run(&["message", "send", "--from", "Shop", "--to", "+967770000001", "x"]);
+        let (status, _, text) = given.run(&["backup", &given.file.clone()]);
+        assert_eq!(status, Some(0), "{text}");
+        given
+    }
+
+    fn url(&self, user: &str) -> String {
+        format!(
+            "postgres://{user}@localhost/mine?host={}",
+            self.server.data().join("run").display()
+        )
+    }
+
+    fn run(&self, arguments: &[&str]) -> (Option<i32>, Value, String) {
+        self.run_as("esh3ar", arguments)
+    }
+
+    fn run_as(&self, user: &str, arguments: &[&str]) -> (Option<i32>, Value, String) {
+        let mut command = command(&self.server.data());
+        command.env("ESH3AR__DATABASE__URL", self.url(user)).args(arguments).args(["-o", "json"]);
+        let output = command.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or(Value::Null), text)
+    }
+
+    /// Somebody who is connected, as what.
+    async fn connected(&self, name: &str) -> tokio_postgres::Client {
+        let mut config: tokio_postgres::Config = self.url("esh3ar").parse().unwrap();
+        config.application_name(name);
+        let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client
+    }
+
+    async fn databases(&self) -> Vec<String> {
+        let sql =
+            "SELECT datname::text FROM pg_database WHERE datname LIKE 'esh3ar\\_%' ORDER BY 1";
+        let rows = self.server.database().await.query(sql, &[]).await.unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_connected_is_told_before_anything_is_restored() {
+    let given = Given::new().await;
+    let psql = given.connected("psql").await;
+    let pid: i32 = psql.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+    let (status, _, text) = given.run(&["restore", &given.file, "--yes"]);
+    assert_eq!(status, Some(5), "{text}");
+    assert!(text.contains(&format!("psql as esh3ar (backend {pid})")), "{text}");
+    assert!(text.contains("pg_terminate_backend"), "{text}");
+    assert!(given.databases().await.is_empty(), "nothing was begun");
+    let (_, log, _) = given.run(&["audit", "access", "--action", "backup.restore"]);
+    assert_eq!(log, json!([]), "nothing was begun");
+    drop(psql);
+    // What only looks on is sent away, and what an earlier restore left behind is cleared away.
+    let top = given.connected("esh3ar top/4711").await;
+    let list = given.connected("esh3ar read/4712").await;
+    let left = "CREATE DATABASE esh3ar_new_20260131_120000";
+    given.server.database().await.batch_execute(left).await.unwrap();
+    let (_, checks, _) = given.run(&["doctor"]);
+    let told = checks.as_array().unwrap().iter().find(|check| check["check"] == "restore");
+    let told = told.unwrap_or_else(|| panic!("{checks}"));
+    assert!(told["found"].as_str().unwrap().contains("esh3ar_new_20260131_120000"), "{told}");
+    let (status, restored, text) = given.run(&["restore", &given.file, "--yes"]);
+    assert_eq!(status, Some(0), "{text}");
+    assert!(text.contains("esh3ar_new_20260131_120000, left by a restore"), "{text}");
+    let kept = restored["oldDatabase"].as_str().unwrap();
+    assert_eq!(given.databases().await, [kept], "{text}");
+    for client in [top, list] {
+        assert!(client.simple_query("SELECT 1").await.is_err(), "its connection was ended");
+    }
+    let (_, listed, _) = given.run(&["message", "list"]);
+    assert_eq!(listed.as_array().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_restore_at_a_time_is_at_work_on_a_server() {
+    let given = Given::new().await;
+    let mut target: tokio_postgres::Config = given.url("esh3ar").parse().unwrap();
+    target.application_name("esh3ar restore/1");
+    let databases = Databases::beside(&target).unwrap();
+    let alone = databases.alone().await.unwrap();
+    assert!(alone.is_some());
+    let (status, _, text) = given.run(&["restore", &given.file, "--yes"]);
+    assert_eq!(status, Some(5), "{text}");
+    assert!(text.contains("another restore is at work"), "{text}");
+    drop(alone);
+    databases.close();
+    let deadline = std::time::Instant::now() + DEADLINE;
+    while given.run(&["restore", &given.file, "--yes"]).0 != Some(0) {
+        assert!(std::time::Instant::now() < deadline, "the lock ends with its connection");
+    }
+}
+
+/// What is damaged is found by its sums: before a scratch database is made, which this user may not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_file_is_found_before_anything_is_made_of_it() {
+    let given = Given::new().await;
+    let database = given.server.database().await;
+    let poor = "CREATE ROLE poor LOGIN; GRANT pg_read_all_data TO poor";
+    database.batch_execute(poor).await.unwrap();
+    let (status, _, text) = given.run_as("poor", &["restore", &given.file, "--check"]);
+    assert!(status == Some(1) && text.contains("a scratch database cannot be made"), "{text}");
+    let mut bytes = fs::read(&given.file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x20;
+    fs::write(&given.file, &bytes).unwrap();
+    for how in ["--check", "--yes"] {
+        let (status, _, text) = given.run_as("poor", &["restore", &given.file, how]);
+        assert_eq!(status, Some(1), "{text}");
+        assert!(text.contains("database.dump is not what was written"), "{text}");
+    }
+    let (status, _, text) = given.run(&["restore", &given.file, "--yes"]);
+    assert!(status == Some(1) && given.databases().await.is_empty(), "{text}");
+}

@@ -385,7 +385,8 @@ impl Machine {
         for _ in 0..times {
             let (message, _) = app.any_message(&operator(), id).await.unwrap();
             let (generation, retry_count) = (message.generation, message.retry_count);
-            app.note_missed(vec![Attempt { id, place: None, generation, retry_count }]);
+            let attempt = Attempt { id, place: None, generation, retry_count };
+            app.note_missed(vec![(attempt, app.clock().now())]);
             // The ledger takes everything in order.
             let nobody = vec![(MessageId(uuid::Uuid::nil()), None)];
             app.say(&self.phones[0].clone(), Said::Acknowledged, nobody).await.unwrap();

@@ -125,6 +125,7 @@ async fn commands_work_at_once_and_while_it_serves() {
 async fn doctor_config_completions_and_manual() {
     let folder = Folder::new();
     let data = folder.data();
+    run_json(&data, &["user", "add", "Shop"]);
     let checks = run_json(&data, &["doctor"]);
     let names: Vec<&str> =
         checks.as_array().unwrap().iter().map(|check| check["check"].as_str().unwrap()).collect();

@@ -56,10 +56,48 @@ async fn a_postgres_left_behind_by_a_kill_is_no_hindrance() {
     assert!(!server.data().join("postgres/postmaster.pid").exists());
 }
 
+/// Looking makes nothing: a folder that was not meant is told from an empty installation.
+#[tokio::test]
+async fn what_only_looks_begins_no_installation() {
+    let folder = Folder::new();
+    for data in [folder.data(), folder.path().join("not/there")] {
+        for arguments in [
+            &["user", "list"][..],
+            &["message", "list"],
+            &["message", "explain", "01a20a1b-7317-71ae-8f98-eacc86509605"],
+            &["dlq", "list"],
+            &["audit", "delivery"],
+            &["mobile", "export", "+967771234567"],
+            &["token", "revoke", "01a20a1b-7317-71ae-8f98-eacc86509605"],
+            &["migrate", "--status"],
+            &["top", "--once"],
+            &["backup", folder.path().join("file.tar").to_str().unwrap()],
+        ] {
+            let output = run(&data, arguments);
+            let text = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(4), "{arguments:?}: {text}");
+            let wanted = format!("there is no installation of esh3ar in {}", data.display());
+            assert!(
+                text.contains(&wanted) && text.contains("esh3ar init"),
+                "{arguments:?}: {text}"
+            );
+        }
+        let output = run(&data, &["doctor", "-o", "json"]);
+        let checks: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let of_it = checks.as_array().unwrap().iter().find(|check| check["check"] == "database");
+        assert!(of_it.unwrap()["found"].as_str().unwrap().contains("no installation"), "{checks}");
+        let left = fs::read_dir(&data).map_or(0, Iterator::count);
+        assert_eq!(left, 0, "nothing is made in {}", data.display());
+    }
+    assert!(!folder.path().join("not").exists() && !folder.path().join("file.tar").exists());
+    run_json(&folder.data(), &["user", "add", "first"]);
+    assert_eq!(run_json(&folder.data(), &["user", "list"]).as_array().unwrap().len(), 1);
+}
+
 #[tokio::test]
 async fn data_of_another_version_are_refused() {
     let folder = Folder::new();
-    run_json(&folder.data(), &["user", "list"]);
+    run_json(&folder.data(), &["user", "add", "first"]);
     let version = folder.data().join("postgres/PG_VERSION");
     fs::write(&version, "9\n").unwrap();
     let output = run(&folder.data(), &["user", "list"]);
@@ -110,7 +148,7 @@ async fn the_log_holds_no_phone_numbers() {
 async fn a_missing_postgres_is_told_with_what_to_install() {
     let folder = Folder::new();
     let mut command = command(&folder.data());
-    command.args(["user", "list"]).env("ESH3AR__DATABASE__BIN_DIR", "/nowhere");
+    command.args(["user", "add", "x"]).env("ESH3AR__DATABASE__BIN_DIR", "/nowhere");
     let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(78), "{text}");
@@ -120,7 +158,7 @@ async fn a_missing_postgres_is_told_with_what_to_install() {
 #[tokio::test]
 async fn a_crash_in_the_middle_of_making_the_cluster_leaves_nothing_half() {
     let folder = Folder::new();
-    run_json(&folder.data(), &["user", "list"]);
+    run_json(&folder.data(), &["user", "add", "first"]);
     let cluster = folder.data().join("postgres");
     fs::rename(&cluster, folder.data().join("postgres.new")).unwrap();
     fs::remove_file(folder.data().join("postgres.new/PG_VERSION")).unwrap();
@@ -145,7 +183,8 @@ async fn the_short_socket_path_does_not_follow_tmpdir() {
     let elsewhere = folder.path().join("elsewhere");
     fs::create_dir(&elsewhere).unwrap();
     fs::set_permissions(&elsewhere, PermissionsExt::from_mode(0o1777)).unwrap();
-    let output = command(&data).args(["user", "list"]).env("TMPDIR", &elsewhere).output().unwrap();
+    let mut command = command(&data);
+    let output = command.args(["user", "add", "x"]).env("TMPDIR", &elsewhere).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(fs::read_dir(&elsewhere).unwrap().next().is_none(), "a command elsewhere misses it");
 }
@@ -155,7 +194,7 @@ async fn the_short_socket_path_does_not_follow_tmpdir() {
 async fn a_server_waits_for_a_holder_that_has_not_said_what_it_is() {
     for word in ["", "999999999 serve\n"] {
         let folder = Folder::new();
-        run_json(&folder.data(), &["user", "list"]);
+        run_json(&folder.data(), &["user", "add", "x"]);
         let path = folder.data().join("lock");
         fs::write(&path, word).unwrap();
         let lock = fs::File::open(&path).unwrap();
@@ -196,7 +235,7 @@ async fn commands_that_come_and_go_do_not_stop_the_server_under_each_other() {
 #[tokio::test]
 async fn a_refusal_that_waiting_does_not_mend_is_told() {
     let folder = Folder::new();
-    run_json(&folder.data(), &["user", "list"]);
+    run_json(&folder.data(), &["user", "add", "first"]);
     fs::write(folder.data().join("postgres/pg_hba.conf"), "local all all reject\n").unwrap();
     let mut child = command(&folder.data())
         .args(["user", "list"])
@@ -222,7 +261,7 @@ async fn a_refusal_that_waiting_does_not_mend_is_told() {
 #[tokio::test]
 async fn the_words_of_a_failed_start_are_of_that_start() {
     let folder = Folder::new();
-    run_json(&folder.data(), &["user", "list"]);
+    run_json(&folder.data(), &["user", "add", "first"]);
     let log = folder.data().join("postgres.log");
     fs::write(&log, "an old story\n".repeat(10)).unwrap();
     let settings = folder.data().join("postgres/postgresql.auto.conf");
@@ -239,7 +278,7 @@ async fn a_strict_umask_of_root_does_not_close_the_way() {
     let folder = Folder::new();
     let data = folder.path().join("a/b/data");
     let output = Command::new("sh")
-        .args(["-c", "umask 077; exec \"$0\" --data-dir \"$1\" user list"])
+        .args(["-c", "umask 077; exec \"$0\" --data-dir \"$1\" user add x"])
         .args([Path::new(BINARY), &data])
         .output()
         .unwrap();

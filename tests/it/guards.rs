@@ -6,6 +6,7 @@ use esh3ar::{
     domain::{MessageId, Party, Phone, feed::Attempt},
     store::{
         Client, Store,
+        messages::{self, Filter},
         outcome::{self, GivenUp, Missed, Word, WrittenAt},
     },
 };
@@ -50,6 +51,7 @@ impl Stored {
     async fn retry(&self, attempt: Attempt) -> u64 {
         let missed = Missed {
             attempt,
+            written_at: now(),
             at: now(),
             retry_count: attempt.retry_count + 1,
             next_attempt_at: now() + Duration::from_secs(3600),
@@ -58,7 +60,8 @@ impl Stored {
     }
 
     async fn give_up(&self, attempt: Attempt) -> usize {
-        let given_up = GivenUp { dead_letter: Uuid::now_v7(), attempt, at: now() };
+        let (dead_letter, at) = (Uuid::now_v7(), now());
+        let given_up = GivenUp { dead_letter, attempt, written_at: at, at };
         outcome::give_up(&self.client, &[given_up], "nobody there").await.unwrap().len()
     }
 
@@ -124,4 +127,58 @@ async fn what_is_said_of_an_earlier_generation_changes_nothing() {
     assert_eq!(stored.retry(earlier).await, 0);
     assert_eq!(stored.give_up(earlier).await, 0);
     assert_eq!(stored.row().await, before);
+}
+
+/// Ids that an import kept are in no order of time, and whatever they are, a list of long ago reads no more than
+/// it shows.
+#[tokio::test]
+async fn a_list_of_a_period_reads_no_more_than_it_shows() {
+    let stored = Stored::new().await;
+    let rows = "
+        INSERT INTO messages (id, sender_user_id, recipient_phone, content, status, priority, partition,
+                              created_at)
+        SELECT gen_random_uuid(), (SELECT id FROM business_users LIMIT 1), '+967770000001', n::text,
+               CASE WHEN n % 5 = 0 THEN 0 ELSE 2 END, 1, 0, now() - n * interval '1 minute'
+        FROM generate_series(1, 20000) n";
+    stored.client.batch_execute(rows).await.unwrap();
+    stored.client.batch_execute("ANALYZE messages").await.unwrap();
+    let contents = async |filter: &Filter| -> Vec<String> {
+        let found = messages::list(&stored.client, filter, 50).await.unwrap();
+        found.iter().map(|message| message.content.clone()).collect()
+    };
+    let read = async || {
+        let sql = "SELECT seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables
+                   WHERE relname = 'messages'";
+        stored.client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0)
+    };
+    let minutes = |n: i64| now() - time::Duration::minutes(n) - time::Duration::seconds(30);
+    let wanted: Vec<String> = (15_001..=15_050).map(|n: u32| n.to_string()).collect();
+    let next: Vec<String> = (15_051..=15_100).map(|n: u32| n.to_string()).collect();
+    for status in [None, Some(esh3ar::domain::Status::Delivered)] {
+        stored.client.batch_execute("BEGIN").await.unwrap();
+        let mut filter = Filter { until: Some(minutes(15_000)), status, ..Filter::default() };
+        let before = read().await;
+        let first = contents(&filter).await;
+        let id = "SELECT id FROM messages WHERE content = $1";
+        let seen = read().await - before;
+        assert!(seen <= 400, "{seen} rows were read for 50");
+        if status.is_none() {
+            assert_eq!(first, wanted);
+            let last = stored.client.query_one(id, &[&first[49]]).await.unwrap().get(0);
+            filter.before = Some(MessageId(last));
+            assert_eq!(contents(&filter).await, next, "and so is the next page");
+            filter = Filter { since: filter.until, after: filter.before, ..Filter::default() };
+            assert_eq!(contents(&filter).await.last().map(String::as_str), Some("14951"));
+        } else {
+            assert!(first.iter().all(|n| n.parse::<u32>().unwrap() % 5 != 0), "{first:?}");
+        }
+        stored.client.batch_execute("ROLLBACK").await.unwrap();
+    }
+    // Of the last minutes too, past all that an import brought.
+    stored.client.batch_execute("BEGIN").await.unwrap();
+    let filter = Filter { since: Some(minutes(3)), ..Filter::default() };
+    let before = read().await;
+    assert_eq!(contents(&filter).await, ["hello", "1", "2", "3"]);
+    let seen = read().await - before;
+    assert!(seen <= 400, "{seen} rows were read for 4");
 }

@@ -94,6 +94,22 @@ async fn messages_become_one_way_keep_their_ids_and_come_once() {
     assert!(shown(4)["failureReason"].as_str().unwrap().ends_with("no such device"));
     let books = run_json(&data, &["audit", "delivery", "--since", "2024-01-01T00:00:00Z"]);
     assert_eq!(books["balanced"], true, "{books}");
+    let told = |n: u32| {
+        let id = format!("11111111-0000-4000-8000-00000000000{n}");
+        run_json(&data, &["message", "explain", &id])
+    };
+    let of_it = told(1);
+    let steps: Vec<&str> =
+        of_it["steps"].as_array().unwrap().iter().filter_map(|s| s["step"].as_str()).collect();
+    assert_eq!(steps, ["pending", "sent", "delivered", "imported"], "{of_it}");
+    assert_eq!(of_it["steps"][2]["detail"], "in the previous system", "{of_it}");
+    let by_what = of_it["steps"][3]["detail"].as_str().unwrap();
+    assert!(by_what.starts_with("from EtMessages.csv by "), "{of_it}");
+    assert_eq!(of_it["verdict"]["code"], "imported_delivered", "{of_it}");
+    assert_eq!(told(4)["verdict"]["code"], "imported_failed");
+    let waits = told(2);
+    let sentence = waits["verdict"]["sentence"].as_str().unwrap();
+    assert!(sentence.starts_with("It was imported at ") && sentence.contains("waits"), "{waits}");
 
     // What waited there is delivered here, once.
     let phone = server.phone("+967770000001");
@@ -102,6 +118,14 @@ async fn messages_become_one_way_keep_their_ids_and_come_once() {
     assert_eq!((found.len(), &found[0]["content"]), (1, &json!("waits")));
     acknowledge(&mut hub, &[id(&found[0])]).await;
     server.wait_status(&shop, &id(&found[0]), "delivered").await;
+    let sentence = told(2)["verdict"]["sentence"].as_str().unwrap().to_owned();
+    assert!(sentence.contains("after it was imported"), "{sentence}");
+    // To whom the message is, but not who imported it from which file.
+    let seen =
+        server.api(&phone).get(&format!("/api/v1/messages/{}/timeline", id(&found[0]))).await;
+    let seen = seen.unwrap().body;
+    let step = &seen["steps"].as_array().unwrap()[1];
+    assert_eq!((&step["step"], step.get("detail")), (&json!("imported"), None), "{seen}");
     assert_eq!(answer(&import(&[]), 3)["imported"], 0);
     assert_eq!(shown(2)["status"], "delivered", "a repeat takes nothing back");
 

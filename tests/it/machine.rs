@@ -377,7 +377,8 @@ impl Machine {
                     let overdue = device.feed.on_tick(now);
                     let sent = overdue.sent.into_iter().map(|(attempt, _)| (attempt, at)).collect();
                     self.app.note_written(sent, None);
-                    self.app.note_missed(overdue.missed);
+                    let missed = overdue.missed.into_iter().map(|(attempt, _)| (attempt, at));
+                    self.app.note_missed(missed.collect());
                 }
             }
             Step::Requeue => {

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     BINARY, DEADLINE, Folder, Server, acknowledge, command, id, next_messages, number, run,
+    run_json,
 };
 
 const SILENT: &str = "+967771234567";
@@ -216,6 +217,7 @@ impl Drop for Tmux {
 #[tokio::test]
 async fn a_panic_gives_the_terminal_back() {
     let folder = Folder::new();
+    run_json(&folder.data(), &["user", "add", "Shop"]);
     let line = "before=$(stty -g); RUST_BACKTRACE=0 ESH3AR_FAILPOINT=top_draw LC_ALL=C.UTF-8 ";
     let line = format!(
         "{line} {BINARY} --data-dir {} top; echo status=$?; \

@@ -10,7 +10,7 @@ use std::{
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use bytes::Bytes;
-use redis::{Pipeline, PushInfo, PushKind, RedisError, ScriptInvocation, Value};
+use redis::{Cmd, Pipeline, PushInfo, PushKind, RedisError, ScriptInvocation, Value};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -162,6 +162,17 @@ impl Redis {
     pub(super) async fn ask(&self, pipeline: &Pipeline) -> Result<Vec<Value>, Error> {
         let mut connection = self.connection()?;
         let answers = connection.ask(pipeline).await;
+        self.judge(answers)
+    }
+
+    /// Asks one server of a cluster, by its address, or all of them; each answer with whose it is.
+    pub(super) async fn each(
+        &self,
+        command: Cmd,
+        server: Option<String>,
+    ) -> Result<Vec<(Option<String>, Value)>, Error> {
+        let mut connection = self.connection()?;
+        let answers = connection.each(command, server).await;
         self.judge(answers)
     }
 

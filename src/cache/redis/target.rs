@@ -13,11 +13,12 @@ use std::{
 
 use futures_util::future::try_join_all;
 use redis::{
-    Arg, AsyncConnectionConfig, Client, ConnectionInfo, IntoConnectionInfo as _, Pipeline,
+    Arg, AsyncConnectionConfig, Client, Cmd, ConnectionInfo, IntoConnectionInfo as _, Pipeline,
     ProtocolVersion, PushInfo, RedisConnectionInfo, RedisError, ScriptInvocation, TlsMode, Value,
     aio::MultiplexedConnection,
     cluster::ClusterClient,
     cluster_async::ClusterConnection,
+    cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo, SingleNodeRoutingInfo},
     sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType},
 };
 use tokio::sync::mpsc;
@@ -117,6 +118,33 @@ impl Connection {
             Connection::One(one) => pipeline.query_async(one).await,
             Connection::Cluster(cluster) => ask_by_key(cluster, pipeline).await,
         }
+    }
+
+    /// Asks every server that keeps keys, or in a cluster the one of an address.
+    pub(super) async fn each(
+        &mut self,
+        command: Cmd,
+        server: Option<String>,
+    ) -> Result<Vec<(Option<String>, Value)>, RedisError> {
+        let cluster = match self {
+            Connection::One(one) => return Ok(vec![(None, command.query_async(one).await?)]),
+            Connection::Cluster(cluster) => cluster,
+        };
+        let place = server.as_deref().and_then(|server| server.rsplit_once(':'));
+        let Some((host, port)) = place.and_then(|(host, port)| Some((host, port.parse().ok()?)))
+        else {
+            let all = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
+            let Value::Map(answers) = cluster.route_command(command, all).await? else {
+                return Ok(Vec::new());
+            };
+            return Ok(answers
+                .into_iter()
+                .map(|(server, answer)| (redis::from_redis_value(server).ok(), answer))
+                .collect());
+        };
+        let host = host.to_owned();
+        let one = RoutingInfo::SingleNode(SingleNodeRoutingInfo::ByAddress { host, port });
+        Ok(vec![(server, cluster.route_command(command, one).await?)])
     }
 
     pub(super) async fn run(

@@ -5,6 +5,7 @@ use std::{
     fs::File,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clap::Args;
@@ -14,19 +15,24 @@ use time::macros::format_description;
 use super::{
     Broken, Work,
     archive::{self, Manifest},
-    backup, bar,
+    backup, bar, blocking,
 };
 use crate::{
     app::{App, Clock},
     cli::{
         Setup,
         exit::{Failure, Kind, confirm_typed},
+        nature::READERS,
         opened::{self, OpenedStore},
         privilege,
         why::Why,
     },
     domain::audit::Action,
-    store::{embedded::Purpose, migrate},
+    store::{
+        backup::{Databases, Guest},
+        embedded::Purpose,
+        migrate,
+    },
 };
 
 #[derive(Debug, Args)]
@@ -128,6 +134,7 @@ pub(in crate::cli) async fn restore(
     let result = async {
         let work = Work::prepare(setup, &store).await?;
         if arguments.check {
+            check_sums(&file, &manifest).await?;
             work.verify(&file, &manifest).await?;
             return Ok((None, None));
         }
@@ -157,6 +164,17 @@ pub(in crate::cli) async fn restore(
     Ok(())
 }
 
+/// Reads the whole file, and compares every part with its sum: before anything is made of it.
+async fn check_sums(file: &File, manifest: &Manifest) -> Result<(), Failure> {
+    let bar = bar(file.metadata().map_or(0, |metadata| metadata.len()), "checking the file");
+    let (shown, wanted) = (bar.clone(), manifest.clone());
+    let file = file.try_clone().map_err(Broken::from)?;
+    let checked =
+        blocking(move || archive::read(&file, &wanted, &shown, |_, _| Ok::<_, Broken>(()))).await;
+    bar.finish_and_clear();
+    Ok(checked??)
+}
+
 type Done = (Option<Vec<i32>>, Option<String>);
 
 async fn replace(
@@ -168,6 +186,16 @@ async fn replace(
     manifest: &Manifest,
 ) -> Result<Done, Failure> {
     nobody_works(opened).await?;
+    let Some(_alone) = work.databases.alone().await? else {
+        return Err(Failure::new(Kind::Refused, "another restore is at work on this server")
+            .hint("wait for its end, and look at what it said"));
+    };
+    nobody_is_connected(work).await?;
+    for left in work.databases.left_by_restores().await? {
+        // Ours alone, and nobody's: it was never whole.
+        work.databases.drop(&left).await?;
+        setup.output.note(&format!("{left}, left by a restore that was broken off, was dropped"));
+    }
     let there = backup::contents(&opened.store).await?;
     let empty = backup::is_empty(&there);
     if !empty {
@@ -178,13 +206,14 @@ async fn replace(
         );
         confirm_typed(&what, "restore", arguments.yes)?;
     }
+    check_sums(file, manifest).await?;
     // In the old one, which stays: what is begun there comes to an end in the new one, or is told as failed.
     let by = setup.by(&arguments.why)?;
     let begin = async |app: &App| app.record_begin(&by, Action::BackupRestore).await;
     opened::with_app(setup, &opened.store, begin).await?;
     let form = format_description!("[year][month][day]_[hour][minute][second]");
     let stamp = Clock::System.now().format(&form).unwrap_or_default();
-    let (new, kept) = (format!("esh3ar_new_{stamp}"), format!("esh3ar_before_{stamp}"));
+    let (new, kept) = (Databases::new_name(&stamp), format!("esh3ar_before_{stamp}"));
     work.databases.create(&new).await?;
     let mut swapping = false;
     let ready = async {
@@ -196,6 +225,7 @@ async fn replace(
         // Once more: it took its time, and somebody may have been started meanwhile.
         nobody_works(opened).await?;
         opened.store.close();
+        nobody_is_connected(work).await?;
         swapping = true;
         swap(work, &new, &kept).await?;
         Ok(migrated)
@@ -227,7 +257,15 @@ async fn replace(
 /// Puts the new database in the place of the old one. When the answer was lost, it is looked up what
 /// became of it.
 async fn swap(work: &Work, new: &str, kept: &str) -> Result<(), Failure> {
-    let Err(error) = work.databases.swap(new, kept).await else { return Ok(()) };
+    let mut tries = 0;
+    let error = loop {
+        let Err(error) = work.databases.swap(new, kept).await else { return Ok(()) };
+        tries += 1;
+        // What only looks on, such as a dashboard, comes back by itself.
+        if tries == SWAPS || end_readers(work).await? == 0 {
+            break error;
+        }
+    };
     match work.databases.is_there(new).await {
         Ok(false) => Ok(()),
         Ok(true) => {
@@ -260,6 +298,56 @@ async fn prepare(
     let at = manifest.created_at;
     opened::with_app(setup, store, async |app| app.record_restore(&by, at).await).await?;
     Ok(migrated)
+}
+
+/// How often the databases are tried to be swapped while somebody who only looks on comes back.
+const SWAPS: u32 = 5;
+/// How long it may take until a connection that was ended is gone.
+const GONE_WITHIN: Duration = Duration::from_secs(5);
+
+/// Ends the connections of our own commands that only look on, and gives how many those were.
+async fn end_readers(work: &Work) -> Result<usize, Failure> {
+    let guests = work.databases.guests().await?;
+    let readers = guests.iter().filter(|guest| reads(guest)).map(|guest| guest.pid);
+    let readers: Vec<i32> = readers.collect();
+    if !readers.is_empty() {
+        // Where that may not be done they are told like anybody else.
+        let _ = work.databases.end(&readers).await;
+    }
+    Ok(readers.len())
+}
+
+fn reads(guest: &Guest) -> bool {
+    READERS.iter().any(|name| guest.name.starts_with(name))
+}
+
+/// Whoever is connected keeps the databases from being swapped: that is better known at the beginning. What
+/// only looks on is sent away.
+async fn nobody_is_connected(work: &Work) -> Result<(), Failure> {
+    let begun = std::time::Instant::now();
+    let guests = loop {
+        let ended = end_readers(work).await?;
+        let guests = work.databases.guests().await?;
+        let others = guests.iter().any(|guest| !reads(guest));
+        if guests.is_empty() || others && ended == 0 || begun.elapsed() > GONE_WITHIN {
+            break guests;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    if guests.is_empty() {
+        return Ok(());
+    }
+    let text = |guest: &Guest| {
+        let name = if guest.name.is_empty() { "a program without a name" } else { &guest.name };
+        let from = guest.from.as_deref().map_or_else(String::new, |from| format!(" from {from}"));
+        format!("{name} as {}{from} (backend {})", guest.user, guest.pid)
+    };
+    let names: Vec<String> = guests.iter().map(text).collect();
+    let what = format!("somebody is connected to the database: {}", names.join("; "));
+    Err(Failure::new(Kind::Refused, what).hint(
+        "close it (a number after esh3ar's own name is its process), or end it with psql: SELECT \
+         pg_terminate_backend(BACKEND); then run the same again. Nothing was changed",
+    ))
 }
 
 /// A private database is served by whoever has its folder; at a given one each process says every two

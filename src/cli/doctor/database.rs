@@ -5,9 +5,19 @@ use std::time::Duration;
 use super::{Check, bad, good, poor};
 use crate::{
     app::Clock,
-    cli::{Setup, opened},
+    cli::{
+        Setup,
+        exit::MAKE_ROOM,
+        opened::{self, OpenedStore},
+    },
     domain::replica::Standing,
-    store::{Store, checkup, embedded::Purpose, migrate},
+    store::{
+        self, Store,
+        backup::Databases,
+        checkup,
+        embedded::{self, Purpose},
+        migrate,
+    },
 };
 
 /// The oldest major version that is taken.
@@ -20,6 +30,10 @@ const BACKUP_WANTED: Duration = Duration::from_secs(26 * 3600);
 const SKEW_HARMFUL: Duration = Duration::from_secs(5);
 
 pub(super) async fn look(setup: &Setup, checks: &mut Vec<Check>) {
+    if !opened::is_there(setup) {
+        checks.push(beginning(setup));
+        return;
+    }
     let opened = match opened::open_store(setup, Purpose::Command).await {
         Ok(opened) => opened,
         Err(failure) => {
@@ -28,20 +42,36 @@ pub(super) async fn look(setup: &Setup, checks: &mut Vec<Check>) {
         }
     };
     if answers(setup, &opened.store, checks).await {
+        room(&opened.store, checks).await;
         durability(&opened.store, checks).await;
         clock(&opened.store, checks).await;
         schema(&opened.store, checks).await;
+        restores(setup, &opened, checks).await;
         backups(setup, &opened.store, checks).await;
     }
     let _ = opened.close().await;
     replicas(setup, checks).await;
 }
 
+/// Of a folder in which no installation was begun: nothing is made by looking.
+fn beginning(setup: &Setup) -> Check {
+    let bin_dir = setup.loaded.config.database.bin_dir.as_deref();
+    if embedded::folder_with(bin_dir, None, &["initdb", "postgres"]).is_none() {
+        let missing = embedded::Error::NoBinaries;
+        return bad("database", missing.to_string(), missing.hint());
+    }
+    let text = format!("there is no installation in {} yet", setup.data_dir.display());
+    poor("database", text, "begin one with esh3ar init or esh3ar serve, or name another --data-dir")
+}
+
 async fn answers(setup: &Setup, store: &Store, checks: &mut Vec<Check>) -> bool {
     let found = match checkup::server(store).await {
         Ok(found) => found,
         Err(error) => {
-            let remedy = "check database.url, and that Postgres runs and lets esh3ar in";
+            let remedy = match error {
+                store::Error::DiskFull(_) => MAKE_ROOM,
+                _ => "check database.url, and that Postgres runs and lets esh3ar in",
+            };
             checks.push(bad("database", error.to_string(), remedy));
             return false;
         }
@@ -71,6 +101,13 @@ async fn answers(setup: &Setup, store: &Store, checks: &mut Vec<Check>) -> bool 
         good("connections", text)
     });
     true
+}
+
+/// Only what else would be taken for something else: of a full disk everything can be read.
+async fn room(store: &Store, checks: &mut Vec<Check>) {
+    if let Err(error @ store::Error::DiskFull(_)) = checkup::room(store).await {
+        checks.push(bad("database disk", error.to_string(), MAKE_ROOM));
+    }
 }
 
 async fn durability(store: &Store, checks: &mut Vec<Check>) {
@@ -151,12 +188,25 @@ async fn backups(setup: &Setup, store: &Store, checks: &mut Vec<Check>) {
     });
 }
 
+/// Only where there is something to say.
+async fn restores(setup: &Setup, opened: &OpenedStore, checks: &mut Vec<Check>) {
+    let Ok(target) = opened.target(setup) else { return };
+    let Ok(databases) = Databases::beside(&target) else { return };
+    let left = databases.left_by_restores().await.unwrap_or_default();
+    databases.close();
+    if !left.is_empty() {
+        let text = format!("{} was left by a restore that was broken off", left.join(", "));
+        let remedy = "the next restore drops it; or do it with psql: DROP DATABASE";
+        checks.push(poor("restore", text, remedy));
+    }
+}
+
 async fn replicas(setup: &Setup, checks: &mut Vec<Check>) {
     let database = &setup.loaded.config.database;
     if database.replica_urls.is_empty() {
         return;
     }
-    let mut opened = match opened::with_replicas(database) {
+    let mut opened = match opened::with_replicas(setup) {
         Ok(opened) => opened,
         Err(failure) => {
             checks.push(bad("replicas", failure.what, failure.hint.unwrap_or_default()));

@@ -1,6 +1,11 @@
 //! This machine: files, folders, limits, the certificate, and whether something serves here.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{
+    fs,
+    io::ErrorKind::{NotFound, QuotaExceeded, StorageFull},
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+};
 
 use nix::sys::statvfs::statvfs;
 
@@ -19,6 +24,8 @@ const FILES_WANTED: u64 = 12_000;
 const DISK_NEEDED: u64 = 256 << 20;
 /// With less than this, in bytes, somebody should make room.
 const DISK_WANTED: u64 = 2 << 30;
+/// What to do about a disk that is full, or about to be.
+const MAKE_ROOM: &str = "make room, or move data_dir to a larger disk: nothing is stored and Postgres stops when it is full";
 /// A certificate should be renewed when it has fewer days than this.
 const DAYS_WANTED: i64 = 21;
 
@@ -47,29 +54,40 @@ pub(super) fn configuration(setup: &Setup) -> Check {
 pub(super) fn data_folder(setup: &Setup) -> Check {
     let path = setup.data_dir.display().to_string();
     let probe = setup.data_dir.join(".doctor");
-    let written = fs::create_dir_all(&setup.data_dir)
-        .and_then(|()| fs::write(&probe, b"probe"))
-        .and_then(|()| fs::remove_file(&probe));
+    if fs::metadata(&setup.data_dir).is_err_and(|error| error.kind() == NotFound) {
+        return good(
+            "data folder",
+            format!("{path} is not there yet; what is begun in it makes it"),
+        );
+    }
+    let written = fs::write(&probe, b"probe").and_then(|()| fs::remove_file(&probe));
     match written {
         Ok(()) => good("data folder", format!("{path} can be written")),
-        Err(error) => bad(
-            "data folder",
-            format!("{path}: {error}"),
-            "give it to the user that runs esh3ar, or set data_dir",
-        ),
+        Err(error) => {
+            let remedy = match error.kind() {
+                StorageFull | QuotaExceeded => MAKE_ROOM,
+                _ => "give it to the user that runs esh3ar, or set data_dir",
+            };
+            bad("data folder", format!("{path}: {error}"), remedy)
+        }
     }
 }
 
 pub(super) fn disk(setup: &Setup) -> Check {
     let folder = setup.data_dir.display();
-    let remedy = "make room, or move data_dir to a larger disk: Postgres stops when it is full";
-    match statvfs(&setup.data_dir) {
+    // Of one that is not there yet, where it will be.
+    let place = setup.data_dir.ancestors().find(|folder| folder.is_dir());
+    match statvfs(place.unwrap_or(&setup.data_dir)) {
         Ok(found) => {
             let free = found.blocks_available().saturating_mul(found.fragment_size());
             let text = format!("{} MiB free for {folder}", free >> 20);
+            if found.files() > 0 && found.files_available() == 0 {
+                let text = format!("{text}, and no file more can be made there: no inode is free");
+                return bad("disk", text, "remove files there, many small ones are: df -i");
+            }
             match free {
-                free if free < DISK_NEEDED => bad("disk", text, remedy),
-                free if free < DISK_WANTED => poor("disk", text, remedy),
+                free if free < DISK_NEEDED => bad("disk", text, MAKE_ROOM),
+                free if free < DISK_WANTED => poor("disk", text, MAKE_ROOM),
                 _ => good("disk", text),
             }
         }

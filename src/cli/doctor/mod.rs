@@ -1,5 +1,5 @@
 //! `doctor`: the configuration, this machine and every dependency looked at, every fault with its
-//! remedy. It changes nothing but what starting would: a private database that is not there is made.
+//! remedy. It changes nothing, and makes nothing that is not there.
 
 mod database;
 mod machine;

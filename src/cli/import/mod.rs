@@ -13,6 +13,7 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
 use super::{
     Setup,
@@ -32,6 +33,8 @@ use rows::Rows;
 
 /// Rows that are stored in one transaction.
 const AT_ONCE: usize = 500;
+/// Of a file's name as much is kept, in characters.
+const LONGEST_NAME: usize = 200;
 /// Senders that are looked up; a system with more has its own ways.
 const MOST_SENDERS: usize = 100_000;
 
@@ -175,9 +178,7 @@ pub(super) async fn run(
     let bar = progress(length);
     let result = async {
         let mut import = Import::new(&opened.app, &command).await?;
-        if !from_file.dry_run {
-            opened.app.record_begin(&by, command.action()).await?;
-        }
+        import.begin(&by).await?;
         let taken = import.take_all(&mut rows, &mut rejects, &bar, broken).await;
         // However it ended: what is imported is told and recorded.
         let recorded = import.record(&by, taken.is_ok()).await;
@@ -220,6 +221,8 @@ struct Import<'a> {
     sender: Option<UserId>,
     senders: Senders,
     waiting: Vec<(rows::Row, Item)>,
+    /// What messages are imported under.
+    begun: Option<Uuid>,
     report: Report,
 }
 
@@ -247,8 +250,24 @@ impl<'a> Import<'a> {
             sender,
             senders: Senders::default(),
             waiting: Vec::new(),
+            begun: None,
             report: Report { dry_run, ..Report::default() },
         })
+    }
+
+    /// In the audit log, before anything is done.
+    async fn begin(&mut self, by: &By) -> Result<(), Failure> {
+        let from_file = self.command.source();
+        match self.command {
+            _ if from_file.dry_run => {}
+            ImportCommand::Messages { .. } => {
+                let name = from_file.file.file_name().unwrap_or(from_file.file.as_os_str());
+                let name: String = name.to_string_lossy().chars().take(LONGEST_NAME).collect();
+                self.begun = Some(self.app.begin_import(by, &name).await?);
+            }
+            ImportCommand::Users { .. } => self.app.record_begin(by, Action::UserImport).await?,
+        }
+        Ok(())
     }
 
     /// In the audit log, unless nothing was done.
@@ -326,7 +345,7 @@ impl<'a> Import<'a> {
         let dry_run = self.report.dry_run;
         let mut fates = Vec::new();
         if !messages.is_empty() {
-            fates = self.app.import_messages(&messages, dry_run).await?;
+            fates = self.app.import_messages(&messages, self.begun).await?;
         }
         if !mobiles.is_empty() {
             fates = self.app.import_mobiles(&mobiles, dry_run).await?;
@@ -441,8 +460,7 @@ impl Rejects {
 }
 
 fn unwritten(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::new(Kind::Failed, format!("{} cannot be written: {error}", path.display()))
-        .hint("choose another file with --rejects")
+    Failure::unwritten(path, error, "choose another file with --rejects")
 }
 
 /// Drawn on a terminal only.

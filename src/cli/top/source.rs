@@ -80,7 +80,7 @@ impl Source {
         match self {
             Source::Local(app, by) => {
                 let explained = app.explain_any(by, id).await?;
-                let steps = view::timeline(&explained.message, &explained.events);
+                let steps = view::timeline(&explained.message, &explained.story, true);
                 Ok(Story { message: explained.message, steps, verdict: explained.verdict })
             }
         }

@@ -250,7 +250,7 @@ fn what_is_not_acknowledged_in_time_is_missed_once() {
     assert_eq!(world.feed.on_tick(later).sent, [(second, world.now)]);
     assert_eq!(world.feed.on_tick(later), Overdue::default());
     let overdue = world.feed.on_tick(world.now + TIMEOUT);
-    assert_eq!((overdue.sent, overdue.missed), (vec![], vec![second]));
+    assert_eq!((overdue.sent, overdue.missed), (vec![], vec![(second, world.now)]));
     assert_eq!(world.feed.on_tick(world.now + TIMEOUT * 2), Overdue::default());
     // Its retry comes as a live message again.
     assert_eq!(world.feed.on_live(Attempt { retry_count: 1, ..second }, later), Live::Send);

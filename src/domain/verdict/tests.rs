@@ -47,6 +47,7 @@ fn facts(status: Status) -> Facts {
         runs: vec![run(0, 1099, None)],
         outages: Vec::new(),
         retries: 6,
+        import: None,
     }
 }
 
@@ -196,4 +197,35 @@ fn a_connection_of_a_killed_process_is_over() {
     facts.runs = vec![run(0, 1001, None), run(1050, 1099, None)];
     facts.recipient.gateway = Some(facts.runs[0]);
     says(&facts, "recipient_offline", "esh3ar ended with it");
+}
+
+#[test]
+fn what_was_imported_is_not_told_as_done_here() {
+    let import = Import { at: second(1050), by: "root@host".into(), file: "old.csv".into() };
+    let mut there = delivered(Duration::from_secs(30));
+    there.import = Some(import.clone());
+    says(&there, "imported_delivered", "It was imported at 1970-01-01 00:17:30 UTC.");
+    says(&there, "imported_delivered", "by the previous system, which has 1970-01-01 00:17:10 UTC");
+    there.message.status = Status::Read;
+    there.message.read_at = Some(second(1040));
+    says(&there, "imported_delivered", "opened there");
+    there.message.read_at = Some(second(1060));
+    says(&there, "imported_delivered", "opened here");
+    let mut here = delivered(Duration::from_secs(51));
+    here.import = Some(import.clone());
+    says(&here, "delivered", "1.0 s after it was imported");
+    let mut failed = facts(Status::Failed);
+    failed.import = Some(import.clone());
+    failed.message.failure_reason = Some(format!("{FAILED_BEFORE}: no device"));
+    says(&failed, "imported_failed", "no device. It was never tried here");
+    failed.message.failure_reason = Some("not acknowledged".to_owned());
+    says(&failed, "failed_for_good", "It was imported at");
+    let mut waits = facts(Status::Sent);
+    waits.import = Some(import);
+    waits.recipient.connected_at = None;
+    says(
+        &waits,
+        "recipient_never_connected",
+        "It was imported at 1970-01-01 00:17:30 UTC. It waits",
+    );
 }

@@ -9,7 +9,7 @@ use warp::reply::Response;
 use crate::{
     app::{
         App,
-        health::{Dependency, Replica},
+        health::{Dependency, Replica, Stops},
     },
     server::{Readiness, reply},
 };
@@ -29,13 +29,18 @@ pub async fn ready(app: &App, readiness: &Readiness, details: bool) -> Response 
         let body = json!({ "status": "draining" });
         return reply::json(StatusCode::SERVICE_UNAVAILABLE, &body);
     }
-    whole(app, details).await
+    // What no gateway can store is no reason to send everybody away from this one.
+    page(app, details, |dependency| dependency.stops == Stops::Everything).await
 }
 
 /// `GET /health`: everything it needs answers. What that is in detail is for administrators.
 pub async fn whole(app: &App, details: bool) -> Response {
+    page(app, details, |dependency| dependency.stops != Stops::Nothing).await
+}
+
+async fn page(app: &App, details: bool, needed: impl Fn(&Dependency) -> bool) -> Response {
     let dependencies = app.health(details).await;
-    let healthy = dependencies.iter().all(|dependency| dependency.up || !dependency.vital);
+    let healthy = dependencies.iter().all(|dependency| dependency.up || !needed(dependency));
     let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let word = if healthy { "healthy" } else { "unhealthy" };
     if !details {

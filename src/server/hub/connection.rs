@@ -99,7 +99,7 @@ struct Driver {
     /// When the caller's token is valid no longer.
     expires: Option<Instant>,
     /// What was written here, was not acknowledged in time, and still is not.
-    missed: Vec<Attempt>,
+    missed: Vec<(Attempt, time::OffsetDateTime)>,
     running: Option<Running>,
     reading: Option<Reading>,
     /// Messages that came during a read.
@@ -297,7 +297,7 @@ impl Driver {
             feed.on_word_lost();
         } else {
             feed.on_acknowledged(&done.acknowledged);
-            self.missed.retain(|a| !done.acknowledged.contains(&a.id));
+            self.missed.retain(|(a, _)| !done.acknowledged.contains(&a.id));
             feed.on_heard(Instant::now());
         }
     }
@@ -436,8 +436,7 @@ impl Driver {
             self.app.note_written(Times::new(&self.app).times(overdue.sent), None);
         }
         if !overdue.missed.is_empty() {
-            self.miss(&overdue.missed);
-            self.app.note_missed(overdue.missed);
+            self.miss(overdue.missed);
         }
     }
 

@@ -155,10 +155,36 @@ pub async fn put_to_rest(client: &Client) -> Result<(), Error> {
     Ok(())
 }
 
+/// Somebody who is connected to a database.
+#[derive(Clone, Debug)]
+pub struct Guest {
+    /// Its backend.
+    pub pid: i32,
+    /// What it calls itself; may be empty.
+    pub name: String,
+    /// As whom it came.
+    pub user: String,
+    /// From where; `None` for this machine.
+    pub from: Option<String>,
+}
+
+/// Nobody else restores on the server for as long as this lives.
+pub struct Alone {
+    _client: deadpool_postgres::ClientWrapper,
+}
+
+/// The advisory lock's key: "esh3ar" in ASCII, and one more letter.
+const RESTORING: i64 = 0x0065_7368_3361_7273;
+
+/// Databases that a restore fills begin with this.
+const NEW: &str = "esh3ar_new_";
+
 /// The server's other databases, seen from one that is nobody's.
 pub struct Databases {
     store: Store,
     own: String,
+    /// What our own connections are called by.
+    name: String,
 }
 
 fn quoted(name: &str) -> String {
@@ -175,14 +201,80 @@ impl Databases {
     /// Only when no pool can be built.
     pub fn beside(target: &Target) -> Result<Databases, Error> {
         let own = target.get_dbname().or(target.get_user()).unwrap_or("esh3ar").to_owned();
+        let name = target.get_application_name().unwrap_or("esh3ar").to_owned();
         let mut maintenance = target.clone();
         maintenance.dbname("postgres");
-        Ok(Databases { store: Store::new(maintenance, 1)?, own })
+        Ok(Databases { store: Store::new(maintenance, 1)?, own, name })
     }
 
     /// The target's own name.
     pub fn own(&self) -> &str {
         &self.own
+    }
+
+    /// A name for the database that a restore fills, at a time.
+    pub fn new_name(stamp: &str) -> String {
+        format!("{NEW}{stamp}")
+    }
+
+    /// Keeps every other restore away; `None` while there is one.
+    ///
+    /// # Errors
+    /// Any failure of the database.
+    pub async fn alone(&self) -> Result<Option<Alone>, Error> {
+        let client = deadpool_postgres::Object::take(self.store.client().await?);
+        let row = client.query_one("SELECT pg_try_advisory_lock($1)", &[&RESTORING]).await?;
+        Ok(row.try_get::<_, bool>(0)?.then_some(Alone { _client: client }))
+    }
+
+    /// Who else is connected to the target's database.
+    ///
+    /// # Errors
+    /// Any failure of the database.
+    pub async fn guests(&self) -> Result<Vec<Guest>, Error> {
+        let sql = "SELECT pid, coalesce(application_name, ''), coalesce(usename::text, ''),
+                          host(client_addr)
+                   FROM pg_stat_activity
+                   WHERE datname = $1 AND application_name IS DISTINCT FROM $2
+                     AND coalesce(backend_type, 'client backend') = 'client backend'
+                   ORDER BY backend_start";
+        let rows = self.store.client().await?.query(sql, &[&self.own, &self.name]).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(Guest {
+                    pid: row.try_get(0)?,
+                    name: row.try_get(1)?,
+                    user: row.try_get(2)?,
+                    from: row.try_get(3)?,
+                })
+            })
+            .collect()
+    }
+
+    /// Ends connections.
+    ///
+    /// # Errors
+    /// Any failure of the database; such as that it may not be done.
+    pub async fn end(&self, pids: &[i32]) -> Result<(), Error> {
+        let sql = "SELECT pg_terminate_backend(pid) FROM unnest($1::int4[]) pid";
+        self.store.client().await?.execute(sql, &[&pids]).await?;
+        Ok(())
+    }
+
+    /// What restores that were broken off have left: nobody is connected to it.
+    ///
+    /// # Errors
+    /// Any failure of the database.
+    pub async fn left_by_restores(&self) -> Result<Vec<String>, Error> {
+        self.left(NEW).await
+    }
+
+    async fn left(&self, prefix: &str) -> Result<Vec<String>, Error> {
+        let sql = "SELECT datname::text FROM pg_database d WHERE starts_with(datname::text, $1)
+                   AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.datname = d.datname)
+                   ORDER BY 1";
+        let rows = self.store.client().await?.query(sql, &[&prefix]).await?;
+        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 
     /// A name for a database that only lives for a check.
@@ -201,17 +293,7 @@ impl Databases {
     /// # Errors
     /// Any failure of the database; such as that it may not be done.
     pub async fn create(&self, name: &str) -> Result<(), Error> {
-        let client = self.store.client().await?;
-        let sql = "SELECT datname::text FROM pg_database d WHERE datname LIKE $1 || '%'
-                   AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.datname = d.datname)";
-        let left: Vec<String> = client
-            .query(sql, &[&SCRATCH])
-            .await?
-            .iter()
-            .map(|row| row.try_get(0))
-            .collect::<Result<_, _>>()?;
-        drop(client);
-        for old in left {
+        for old in self.left(SCRATCH).await? {
             // Another check may just have begun with it; then it stays.
             let _ = self.run(&format!("DROP DATABASE IF EXISTS {}", quoted(&old))).await;
         }

@@ -225,9 +225,12 @@ fn environment(target: &Target, encrypted: bool) -> Vec<(&'static str, String)> 
     };
     environment.push(("PGSSLMODE", mode.to_owned()));
     if mode == "verify-full" {
-        // Older libraries do not know "system".
-        let bundle = BUNDLES.iter().find(|path| Path::new(path).is_file());
-        environment.push(("PGSSLROOTCERT", (*bundle.unwrap_or(&"system")).to_owned()));
+        // Older libraries do not know "system". Who trusts others says so in the way that the store knows.
+        let given = std::env::var("SSL_CERT_FILE").ok().filter(|path| Path::new(path).is_file());
+        let usual =
+            || BUNDLES.iter().find(|path| Path::new(path).is_file()).map(|p| (*p).to_owned());
+        let bundle = given.or_else(usual).unwrap_or_else(|| "system".to_owned());
+        environment.push(("PGSSLROOTCERT", bundle));
     }
     environment.push(("PGAPPNAME", "esh3ar backup".to_owned()));
     environment

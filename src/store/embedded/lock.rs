@@ -84,6 +84,12 @@ impl FolderLock {
     }
 }
 
+/// Whether somebody holds a lock; the file is not made for that.
+pub(super) fn is_held(path: &Path) -> bool {
+    let taken = File::open(path).map(|file| file.try_lock_shared());
+    matches!(taken, Ok(Err(TryLockError::WouldBlock)))
+}
+
 /// The lock is taken before its holder is written down, so what stands there may be of an earlier
 /// holder, or nothing: then nobody may be refused on its word yet.
 fn holder(text: &str) -> (String, Option<Purpose>) {

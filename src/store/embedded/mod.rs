@@ -23,6 +23,8 @@ pub use binaries::folder_with;
 use lock::{FolderLock, Taken};
 use server::Server;
 
+use super::error::tells_of_full_disk;
+
 /// What the folder is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
@@ -75,6 +77,14 @@ pub enum Error {
         /// Why.
         why: String,
     },
+    /// The disk is full: it cannot be made or started before there is room.
+    #[error("the disk of {} is full: {why}", path.display())]
+    DiskFull {
+        /// The data folder, or a file in it.
+        path: PathBuf,
+        /// What was told of it.
+        why: String,
+    },
     /// `initdb` failed.
     #[error("the database could not be created: {0}")]
     Initdb(String),
@@ -108,6 +118,9 @@ impl Error {
             Error::MajorMismatch { .. } => {
                 "install that version of Postgres, or upgrade the data with pg_upgrade"
             }
+            Error::DiskFull { .. } => {
+                "make room on that disk (df -h, df -i), or move data_dir to a larger one"
+            }
             Error::Folder { .. } => "check the folder's owner and permissions",
             Error::Initdb(_) | Error::Died(_) | Error::NoAnswer(_) => {
                 "see postgres.log in the data folder"
@@ -122,7 +135,25 @@ impl Error {
 }
 
 fn folder(path: &Path, error: &std::io::Error) -> Error {
-    Error::Folder { path: path.to_owned(), why: error.to_string() }
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    let (path, why) = (path.to_owned(), error.to_string());
+    match error.kind() {
+        StorageFull | QuotaExceeded => Error::DiskFull { path, why },
+        _ => Error::Folder { path, why },
+    }
+}
+
+/// Whether there is a database in a folder, or somebody is making one right now. Nothing is made for that.
+pub fn is_there(data_dir: &Path) -> bool {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    match fs::metadata(data_dir.join("postgres/PG_VERSION")) {
+        Ok(_) => true,
+        Err(error) if matches!(error.kind(), NotFound | NotADirectory) => {
+            lock::is_held(&data_dir.join("lock"))
+        }
+        // What cannot be looked at is for whoever opens it to tell.
+        Err(_) => true,
+    }
 }
 
 /// The private Postgres, running.
@@ -163,7 +194,8 @@ impl Embedded {
         loop {
             match FolderLock::try_exclusive(&data_dir.join("lock"), options.purpose)? {
                 Taken::Ours(lock) => {
-                    let server = start(&data_dir, &socket_dir, &options).await?;
+                    let started = start(&data_dir, &socket_dir, &options).await;
+                    let server = started.map_err(|error| of_full_disk(&data_dir, error))?;
                     return Ok(Embedded {
                         socket_dir,
                         role: Role::Owner { server: Box::new(server), lock },
@@ -288,6 +320,28 @@ fn socket_dir(data_dir: &Path) -> Result<PathBuf, Error> {
     Ok(path)
 }
 
+/// A server that cannot start on a full disk says so in many ways, and its log may have no room for any.
+fn of_full_disk(data_dir: &Path, error: Error) -> Error {
+    let why = match &error {
+        Error::Initdb(why) | Error::Died(why) | Error::NoAnswer(why) => why.clone(),
+        _ => return error,
+    };
+    if tells_of_full_disk(&why) || has_no_room(data_dir) {
+        return Error::DiskFull { path: data_dir.to_owned(), why };
+    }
+    error
+}
+
+/// Postgres needs this much at least, in bytes, to start: a segment of its log.
+const STARTS_WITH: u64 = 16 << 20;
+
+fn has_no_room(data_dir: &Path) -> bool {
+    nix::sys::statvfs::statvfs(data_dir).is_ok_and(|found| {
+        let free = found.blocks_available().saturating_mul(found.fragment_size());
+        free < STARTS_WITH || (found.files() > 0 && found.files_available() == 0)
+    })
+}
+
 async fn start(data_dir: &Path, socket_dir: &Path, options: &Options) -> Result<Server, Error> {
     let path = data_dir.join("postgres");
     let major = fs::read_to_string(path.join("PG_VERSION")).ok();
@@ -312,7 +366,7 @@ const OF_A_RESTORE: &str = "SELECT datname::text FROM pg_database \
      WHERE datname LIKE 'esh3ar\\_before\\_%' OR datname LIKE 'esh3ar\\_new\\_%' ORDER BY 1";
 
 async fn create_database(socket_dir: &Path) -> Result<(), Error> {
-    let fault = |error: tokio_postgres::Error| Error::NoAnswer(error.to_string());
+    let fault = |error: tokio_postgres::Error| Error::NoAnswer(server::words(&error));
     let (client, connection) =
         config(socket_dir, "postgres").connect(NoTls).await.map_err(fault)?;
     let driver = tokio::spawn(connection);

@@ -177,7 +177,8 @@ fn may_pass(error: &tokio_postgres::Error) -> bool {
     }
 }
 
-fn words(error: &tokio_postgres::Error) -> String {
+/// What the server said, where it did.
+pub(super) fn words(error: &tokio_postgres::Error) -> String {
     error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string)
 }
 

@@ -308,6 +308,138 @@ async fn a_full_disk_refuses_and_loses_nothing() {
     let _ = server.stop().await;
 }
 
+/// A full disk is neither a database that is away nor a matter of permissions: whoever is told of it is told
+/// what it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_named_as_what_it_is() {
+    let Some(disk) = SmallDisk::mount(220) else {
+        let text = "SKIPPED: no small file system could be mounted, which needs root";
+        assert!(std::env::var_os("CI").is_none(), "{text}");
+        eprintln!("{text}");
+        return;
+    };
+    let filler = disk.folder.path().join("filler");
+    let mut server = Server::start_in(disk.folder, &[]).await;
+    let _unmount = Unmount(server.folder.path().to_owned());
+    let shop = server.user("shop", "SendMessages");
+    let body = serde_json::json!({ "to": crate::support::number(0), "content": "x".repeat(8000) });
+    let body = body.to_string();
+    let send = async |server: &Server| {
+        server.request("POST", "/api/v1/messages", Some(&shop), Some(&body)).await
+    };
+    assert_eq!(send(&server).await.0, 202);
+    fill(&filler);
+    let deadline = Instant::now() + DEADLINE;
+    let refused = loop {
+        let (status, answer) = send(&server).await;
+        if status != 202 {
+            break answer;
+        }
+        assert!(Instant::now() < deadline, "the full disk was not felt");
+    };
+    assert_eq!(
+        (&refused["status"], &refused["code"]),
+        (&serde_json::json!(503), &serde_json::json!("disk_full")),
+        "{refused}\n{}",
+        server.log()
+    );
+    assert!(refused["retryAfter"].as_u64().is_some_and(|seconds| seconds > 1), "{refused}");
+    assert!(refused["detail"].as_str().unwrap().contains("disk of the database is full"));
+    assert!(server.log().contains("the database's disk is full: "), "{}", server.log());
+    let health = async |path: &str| {
+        let page = reqwest::get(format!("{}{path}", server.metrics)).await.unwrap();
+        let status = page.status().as_u16();
+        (status, page.json::<serde_json::Value>().await.unwrap()["dependencies"]["disk"].take())
+    };
+    let (status, of_it) = health("/health").await;
+    assert_eq!((status, &of_it["status"]), (503, &serde_json::json!("down")));
+    assert!(of_it["fault"].as_str().unwrap().contains("is full"), "{of_it}");
+    assert_eq!(health("/health/ready").await.0, 200, "no other gateway would do better");
+    // For the administrator: with the remedy.
+    let command = |arguments: &[&str]| {
+        let output = crate::support::run(&server.data(), arguments);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), text, output.stdout)
+    };
+    let content = "x".repeat(8000);
+    let to = crate::support::number(0);
+    let (code, text, _) = command(&["message", "send", "--from", "shop", "--to", &to, &content]);
+    assert_eq!(code, Some(69), "{text}");
+    assert!(text.contains("disk of the database is full") && text.contains("make room"), "{text}");
+    let (code, text, found) = command(&["doctor", "--json"]);
+    assert_eq!(code, Some(1), "{text}");
+    let found: serde_json::Value = serde_json::from_slice(&found).unwrap();
+    for (check, words) in
+        [("data folder", "No space left"), ("database disk", "is full"), ("disk", "MiB free")]
+    {
+        let of_it = found.as_array().unwrap().iter().find(|one| one["check"] == check);
+        let of_it = of_it.unwrap_or_else(|| panic!("no {check} in {found}"));
+        assert!(of_it["state"] == "FAIL", "{of_it}");
+        assert!(of_it["found"].as_str().unwrap().contains(words), "{of_it}");
+        assert!(of_it["remedy"].as_str().unwrap().starts_with("make room"), "{of_it}");
+    }
+    // With room everything goes on by itself.
+    std::fs::remove_file(&filler).unwrap();
+    assert_eq!(send(&server).await.0, 202);
+    assert_eq!(health("/health").await.0, 200);
+    // And what cannot even start says why.
+    let _ = server.stop().await;
+    fill(&filler);
+    let output = crate::support::run(&server.data(), &["user", "list"]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(69), "{text}");
+    assert!(text.contains("is full") && text.contains("make room on that disk"), "{text}");
+    std::fs::remove_file(&filler).unwrap();
+}
+
+/// The file that was there stays, and half of another one does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_to_a_full_disk_leaves_nothing_half() {
+    let Some(disk) = SmallDisk::mount(1) else {
+        let text = "SKIPPED: no small file system could be mounted, which needs root";
+        assert!(std::env::var_os("CI").is_none(), "{text}");
+        eprintln!("{text}");
+        return;
+    };
+    let _unmount = Unmount(disk.folder.path().to_owned());
+    let server = Server::start().await;
+    let shop = server.user("shop", "SendMessages,Chat");
+    let to = crate::support::number(0);
+    let item = serde_json::json!({ "to": to, "content": "x".repeat(9000) });
+    let body = serde_json::json!({ "messages": vec![item; 200] });
+    let api = server.api(&shop);
+    assert_eq!(api.post("/api/v1/messages/batch", &body).await.unwrap().status, 200);
+    let body = serde_json::json!({ "phone": to });
+    let talk = api.post("/api/v1/conversations", &body).await.unwrap().body;
+    let talk = talk["id"].as_str().unwrap().to_owned();
+    for _ in 0..150 {
+        let body = serde_json::json!({ "content": "x".repeat(9000) });
+        let path = format!("/api/v1/conversations/{talk}/messages");
+        assert!(api.post(&path, &body).await.unwrap().status < 300);
+    }
+    let small = disk.folder.path().join("out.jsonl");
+    std::fs::write(&small, "earlier").unwrap();
+    let large = server.folder.path().join("out.jsonl");
+    for export in [["mobile", "export", &to], ["conversation", "export", &talk]] {
+        let run = |path: &Path| {
+            let arguments = [&export[..], &["--out", path.to_str().unwrap()]].concat();
+            let output = crate::support::run(&server.data(), &arguments);
+            (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+        };
+        let (status, text) = run(&small);
+        assert_eq!(status, Some(1), "{export:?}: {text}");
+        assert!(text.contains("disk") && text.contains("full"), "{export:?}: {text}");
+        assert!(text.contains("make room"), "{export:?}: {text}");
+        assert_eq!(std::fs::read_to_string(&small).unwrap(), "earlier");
+        assert_eq!(std::fs::read_dir(disk.folder.path()).unwrap().count(), 1, "{export:?}");
+        let (status, text) = run(&large);
+        assert_eq!(status, Some(0), "{export:?}: {text}");
+        let written = std::fs::metadata(&large).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::mode(&written.permissions());
+        assert!(written.len() > 1_000_000 && mode & 0o777 == 0o600, "{export:?}");
+    }
+}
+
 /// What an administrator asks for is done as far as the database is there, and what was left is said.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_goes_away_in_a_bulk_requeue_leaves_it_partly_done() {

@@ -45,6 +45,19 @@ async fn everything_works(a: &Node, b: &Node) {
         let found = Cache::Redis(b.redis.clone()).get(&key).await;
         assert_eq!(found.as_deref(), Some(&b"3"[..]));
     }
+    // All that is kept can be forgotten, wherever it lies, and nothing else with it.
+    let rates = [Rate { most: 5, window: Duration::from_secs(60) }];
+    a.redis.admit("stays", 5, true, &rates).await.unwrap();
+    for n in 0..2500 {
+        let key = Key::new(Kind::History, n, 1);
+        Cache::Redis(a.redis.clone()).put(key, "page".into(), Duration::from_secs(60)).await;
+    }
+    assert!(b.redis.forget_entries().await.unwrap() >= 2500);
+    assert_eq!(b.redis.forget_entries().await.unwrap(), 0);
+    let key = Key::new(Kind::History, 7, 1);
+    assert!(Cache::Redis(a.redis.clone()).get(&key).await.is_none());
+    let refused = b.redis.admit("stays", 1, true, &rates).await.unwrap();
+    assert!(!matches!(refused, Admission::Passed(_)), "{refused:?}");
 }
 
 /// Which the child is told to connect to: whom to trust is read from its environment.

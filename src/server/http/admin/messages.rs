@@ -106,8 +106,8 @@ pub async fn show(id: String, context: Shared) -> Response {
     answer(
         async {
             let by = context.administrator()?;
-            let (message, events) = context.app.any_message(&by, parse_id(&id)?).await?;
-            Ok(reply::json(StatusCode::OK, &MessageStoryView::new(&message, &events)))
+            let (message, story) = context.app.any_message(&by, parse_id(&id)?).await?;
+            Ok(reply::json(StatusCode::OK, &MessageStoryView::new(&message, &story)))
         }
         .await,
     )

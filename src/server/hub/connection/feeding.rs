@@ -63,7 +63,7 @@ impl Driver {
             }
             Outbound::Acknowledged(ids) => {
                 if let Some(feed) = &mut self.feed {
-                    self.missed.retain(|a| !ids.contains(&a.id));
+                    self.missed.retain(|(a, _)| !ids.contains(&a.id));
                     feed.on_acknowledged(&ids);
                 }
             }
@@ -247,14 +247,16 @@ impl Driver {
         }
     }
 
-    /// Remembers what was missed, as much of it as a window holds.
-    pub(super) fn miss(&mut self, missed: &[Attempt]) {
-        for attempt in missed {
-            self.missed.retain(|known| known.id != attempt.id);
+    /// Notes what was missed, and remembers as much of it as a window holds.
+    pub(super) fn miss(&mut self, missed: Vec<(Attempt, Instant)>) {
+        let missed = Times::new(&self.app).times(missed);
+        for (attempt, at) in &missed {
+            self.missed.retain(|(known, _)| known.id != attempt.id);
             if self.missed.len() < WINDOW {
-                self.missed.push(*attempt);
+                self.missed.push((*attempt, *at));
             }
         }
+        self.app.note_missed(missed);
     }
 
     /// The connection is over: what it did not acknowledge waits for the next one.
@@ -262,11 +264,9 @@ impl Driver {
         if let Some(mut feed) = self.feed.take() {
             let mut abandoned = Times::new(&self.app).times(feed.abandon());
             // What waited for its retry here waits for the next connection now.
-            let now = self.app.clock().now();
             let known: HashSet<MessageId> = abandoned.iter().map(|(a, _)| a.id).collect();
             let missed = std::mem::take(&mut self.missed);
-            abandoned
-                .extend(missed.into_iter().filter(|a| !known.contains(&a.id)).map(|a| (a, now)));
+            abandoned.extend(missed.into_iter().filter(|(a, _)| !known.contains(&a.id)));
             if !abandoned.is_empty() {
                 self.app.note_written(abandoned, Some(reason));
             }

@@ -1,0 +1,65 @@
+//! A file that a command writes: beside its place until it is whole, so that neither a full disk nor a
+//! failure leaves half of it, or takes away the one that was there.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use super::{exit::Failure, privilege};
+
+/// Where it goes.
+pub(super) struct Written {
+    path: PathBuf,
+    /// `None` for what is no file, such as a terminal or a pipe: that is written at once.
+    temporary: Option<PathBuf>,
+}
+
+impl Written {
+    /// Opens it for what an administrator writes out of people's messages: readable for nobody else.
+    ///
+    /// # Errors
+    /// It cannot be made there.
+    pub(super) fn open(path: &Path) -> Result<(Written, File), Failure> {
+        Written::try_open(path).map_err(|error| unwritten(path, &error))
+    }
+
+    fn try_open(path: &Path) -> io::Result<(Written, File)> {
+        let there = fs::metadata(path);
+        if there.as_ref().is_ok_and(|there| !there.is_file()) {
+            let written = Written { path: path.to_owned(), temporary: None };
+            return Ok((written, privilege::private_file(path)?));
+        }
+        // A link stays one.
+        let path = if there.is_ok() { path.canonicalize()? } else { path.to_owned() };
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".part-{}", std::process::id()));
+        let temporary = path.with_file_name(name);
+        let file = privilege::new_file(&temporary)?;
+        Ok((Written { path, temporary: Some(temporary) }, file))
+    }
+
+    /// Puts it in its place when it is whole, and else takes it away.
+    ///
+    /// # Errors
+    /// It cannot be put there.
+    pub(super) fn end(self, whole: bool) -> Result<(), Failure> {
+        let Some(temporary) = self.temporary else { return Ok(()) };
+        if !whole {
+            let _ = fs::remove_file(temporary);
+            return Ok(());
+        }
+        // On the disk before it is in its place, whoever wrote it.
+        let synced = File::open(&temporary).and_then(|file| file.sync_all());
+        synced.and_then(|()| fs::rename(&temporary, &self.path)).map_err(|error| {
+            let _ = fs::remove_file(&temporary);
+            unwritten(&self.path, &error)
+        })
+    }
+}
+
+/// Why there is no file.
+pub(super) fn unwritten(path: &Path, error: &io::Error) -> Failure {
+    Failure::unwritten(path, error, "choose another file with --out")
+}

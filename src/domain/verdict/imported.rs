@@ -1,0 +1,71 @@
+//! Of messages that another system accepted, and an import brought: what was before is told as what that
+//! system had stored, and not as what was done here.
+
+use time::OffsetDateTime;
+
+use super::{Facts, Status, Verdict, clock};
+
+/// How the reason of a failure begins that was another system's: it never had a dead letter.
+pub const FAILED_BEFORE: &str = "failed in the previous system";
+
+/// An import of messages.
+#[derive(Clone, Debug)]
+pub struct Import {
+    /// When it began.
+    pub at: OffsetDateTime,
+    /// Who ran it.
+    pub by: String,
+    /// The name of its file.
+    pub file: String,
+}
+
+impl Import {
+    /// When, for everybody who may see the message; by whom and from what is for administrators.
+    pub(super) fn text(&self) -> String {
+        format!("It was imported at {}.", clock(self.at))
+    }
+}
+
+impl Facts {
+    /// Since when it is here, and what began that.
+    pub(super) fn beginning(&self) -> (OffsetDateTime, &'static str) {
+        match &self.import {
+            Some(import) => (import.at, "imported"),
+            None => (self.message.created_at, "accepted"),
+        }
+    }
+
+    /// The verdict on what had its end before it came here: nothing was done about it.
+    pub(super) fn ended_elsewhere(&self) -> Option<Verdict> {
+        let import = self.import.as_ref()?;
+        let before = |at: Option<OffsetDateTime>| at.is_some_and(|at| at <= import.at);
+        let text = import.text();
+        let message = &self.message;
+        match message.status {
+            Status::Delivered | Status::Read if before(message.delivered_at) => {
+                let delivered = message.delivered_at.map_or_else(String::new, clock);
+                let opened = message.read_at.map_or_else(String::new, |at| {
+                    let here = if before(Some(at)) { "there" } else { "here" };
+                    format!(" and was opened {here} at {}", clock(at))
+                });
+                let sentence = format!(
+                    "{text} It had been delivered by the previous system, which has {delivered} for \
+                     that{opened}; nothing is to be done for it here."
+                );
+                Some(Verdict::new("imported_delivered", sentence))
+            }
+            Status::Failed => {
+                let reason = message.failure_reason.as_deref()?;
+                if !reason.starts_with(FAILED_BEFORE) {
+                    return None;
+                }
+                let sentence = format!(
+                    "{text} It had {reason}. It was never tried here and has no dead letter."
+                );
+                let verdict = Verdict::new("imported_failed", sentence);
+                Some(verdict.next("send it again, as a new message"))
+            }
+            _ => None,
+        }
+    }
+}

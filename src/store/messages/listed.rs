@@ -1,0 +1,195 @@
+//! Lists of messages: by filter, page after page.
+
+use time::OffsetDateTime;
+use tokio_postgres::{Row, types::ToSql};
+
+use super::{Client, Error, Page, rows};
+use crate::domain::{Message, MessageId, MessageKind, Phone, Status, UserId};
+
+/// Which messages a list shows.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Only what this business user sent.
+    pub sender: Option<UserId>,
+    /// Only what this phone is to get.
+    pub recipient: Option<Phone>,
+    /// Only what this business user sent or is to get.
+    pub user: Option<UserId>,
+    /// Only accepted at this time or later.
+    pub since: Option<OffsetDateTime>,
+    /// Only accepted before this time.
+    pub until: Option<OffsetDateTime>,
+    /// Only in this status.
+    pub status: Option<Status>,
+    /// Only of this kind.
+    pub kind: Option<MessageKind>,
+    /// Only older than this one.
+    pub before: Option<MessageId>,
+    /// Only younger than this one; then the oldest of those come first.
+    pub after: Option<MessageId>,
+    /// Past so many.
+    pub skip: usize,
+}
+
+/// How many messages a business user has sent that can be listed, counted up to `most`.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn count_of_sender(client: &Client, sender: UserId, most: i64) -> Result<i64, Error> {
+    let statement = client
+        .prepare_cached(
+            "SELECT count(*) FROM (SELECT FROM messages WHERE sender_user_id = $1 AND type = 0 \
+             AND deleted_at IS NULL LIMIT $2) counted",
+        )
+        .await?;
+    Ok(client.query_one(&statement, &[&sender.0, &most]).await?.try_get(0)?)
+}
+
+/// Messages by filter, newest first (with `after`: oldest first). Those whose rows cannot be read are
+/// left out, and others come in their place.
+///
+/// The order is that of ids. Of a period it is that of times: ids that an import kept say nothing of those,
+/// and by them everything would have to be read that is not of the period.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn list(client: &Client, filter: &Filter, limit: usize) -> Result<Vec<Message>, Error> {
+    let mut filter = filter.clone();
+    let mut page = Page::new(limit);
+    while let Some(left) = page.left() {
+        let rows = if filter.is_of_period() {
+            by_time(client, &filter, left).await?
+        } else {
+            by_id(client, &filter, left).await?
+        };
+        let Some(last) = page.add(&rows)? else { break };
+        let from = if filter.after.is_some() { &mut filter.after } else { &mut filter.before };
+        *from = Some(MessageId(last));
+        filter.skip = 0;
+    }
+    Ok(page.found)
+}
+
+/// Conditions and their values.
+#[derive(Default)]
+struct Where {
+    sql: Vec<String>,
+    values: Vec<Box<dyn ToSql + Sync + Send>>,
+}
+
+impl Where {
+    /// Only the conditions that are asked for: a plan for "or is null" would use no index.
+    fn add<T: ToSql + Sync + Send + 'static>(&mut self, condition: &str, value: Option<T>) {
+        if let Some(value) = value {
+            let place = self.place(value);
+            self.sql.push(format!("{condition} ${place}"));
+        }
+    }
+
+    fn place<T: ToSql + Sync + Send + 'static>(&mut self, value: T) -> usize {
+        self.values.push(Box::new(value));
+        self.values.len()
+    }
+
+    fn text(&self) -> String {
+        self.sql.join(" AND ")
+    }
+
+    async fn run(&self, client: &Client, sql: &str) -> Result<Vec<Row>, Error> {
+        let statement = client.prepare_cached(sql).await?;
+        let values: Vec<&(dyn ToSql + Sync)> =
+            self.values.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect();
+        Ok(client.query(&statement, &values).await?)
+    }
+}
+
+impl Filter {
+    /// Whether a period is asked for, and nobody's messages by which the others could be left out.
+    fn is_of_period(&self) -> bool {
+        (self.since.is_some() || self.until.is_some())
+            && self.sender.is_none()
+            && self.recipient.is_none()
+            && self.user.is_none()
+    }
+
+    fn conditions(&self, limit: i64) -> Where {
+        let mut wanted = Where::default();
+        wanted.place(limit);
+        wanted.place(i64::try_from(self.skip).unwrap_or(i64::MAX));
+        wanted.sql.push("m.deleted_at IS NULL".to_owned());
+        wanted.add("m.sender_user_id =", self.sender.map(|id| id.0));
+        wanted.add("m.recipient_phone =", self.recipient.as_ref().map(|p| p.as_str().to_owned()));
+        wanted.add("m.status =", self.status.map(|status| status as i16));
+        wanted.add("m.type =", self.kind.map(|kind| kind as i16));
+        wanted.add("m.created_at >=", self.since);
+        wanted.add("m.created_at <", self.until);
+        wanted
+    }
+}
+
+async fn by_id(client: &Client, filter: &Filter, limit: i64) -> Result<Vec<Row>, Error> {
+    let mut wanted = filter.conditions(limit);
+    wanted.add("m.id <", filter.before.map(|id| id.0));
+    wanted.add("m.id >", filter.after.map(|id| id.0));
+    let mut from = rows::FROM.to_owned();
+    if let Some(user) = filter.user {
+        let n = wanted.place(user.0);
+        // Each side by its own index, merged in their order; one condition with "or" would use none.
+        from = format!(
+            "(SELECT * FROM messages WHERE sender_user_id = ${n} UNION ALL \
+             SELECT * FROM messages WHERE recipient_user_id = ${n}) AS m \
+             LEFT JOIN business_users u ON u.id = m.sender_user_id"
+        );
+    }
+    let sql = format!(
+        "SELECT {} FROM {from} WHERE {} ORDER BY m.id {} LIMIT $1 OFFSET $2",
+        rows::MESSAGE,
+        wanted.text(),
+        if filter.after.is_some() { "ASC" } else { "DESC" }
+    );
+    wanted.run(client, &sql).await
+}
+
+async fn by_time(client: &Client, filter: &Filter, limit: i64) -> Result<Vec<Row>, Error> {
+    let mut wanted = filter.conditions(limit);
+    for (id, sign) in [(filter.before, "<"), (filter.after, ">")] {
+        let Some(id) = id else { continue };
+        let Some(at) = accepted_at(client, id).await? else { return Ok(Vec::new()) };
+        let (at, id) = (wanted.place(at), wanted.place(id.0));
+        wanted.sql.push(format!("(m.created_at, m.id) {sign} (${at}, ${id})"));
+    }
+    let order = if filter.after.is_some() { "ASC" } else { "DESC" };
+    let order = format!("ORDER BY m.created_at {order}, m.id {order}");
+    // What is finished and what is not have an index each; no more of either is read than is shown.
+    let of = |status: &str| {
+        format!(
+            "(SELECT * FROM messages m WHERE m.status {status} AND {} {order} \
+             LIMIT $1::bigint + $2::bigint)",
+            wanted.text()
+        )
+    };
+    let both = match filter.status {
+        Some(status) if status < Status::Delivered => of("< 2"),
+        Some(_) => of(">= 2"),
+        None => format!("{} UNION ALL {}", of("< 2"), of(">= 2")),
+    };
+    let sql = format!(
+        "SELECT {} FROM ({both}) AS m LEFT JOIN business_users u ON u.id = m.sender_user_id \
+         {order} LIMIT $1 OFFSET $2",
+        rows::MESSAGE
+    );
+    wanted.run(client, &sql).await
+}
+
+/// When a message was accepted from which a list goes on. One that was removed meanwhile may tell by its id.
+async fn accepted_at(client: &Client, id: MessageId) -> Result<Option<OffsetDateTime>, Error> {
+    let statement = client.prepare_cached("SELECT created_at FROM messages WHERE id = $1").await?;
+    if let Some(row) = client.query_opt(&statement, &[&id.0]).await? {
+        return Ok(Some(row.try_get(0)?));
+    }
+    let time = id.0.get_timestamp().map(|time| time.to_unix());
+    Ok(time.and_then(|(seconds, nanoseconds)| {
+        let at = OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).ok()?).ok()?;
+        Some(at + time::Duration::nanoseconds(nanoseconds.into()))
+    }))
+}
