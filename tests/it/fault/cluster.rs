@@ -1,9 +1,9 @@
 //! Three gateways and two workers under load while something of the cluster breaks.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use esh3ar::{
-    client::HubClient,
+    client::{Event, HubClient},
     load::{Plan, figures::Figures},
 };
 use serde_json::json;
@@ -83,7 +83,7 @@ pub(super) async fn assert_kept(cluster: &Cluster, figures: &Figures) {
     assert!(figures.accepted > ENOUGH, "only {} were accepted", figures.accepted);
     let database = cluster.engines.postgres.connect().await;
     let phones: Vec<String> = (0..RECIPIENTS).map(number).collect();
-    let deadline = std::time::Instant::now() + crate::support::DEADLINE;
+    let deadline = Instant::now() + crate::support::DEADLINE;
     loop {
         let open: i64 = database
             .query_one(
@@ -96,7 +96,7 @@ pub(super) async fn assert_kept(cluster: &Cluster, figures: &Figures) {
         if open == 0 {
             break;
         }
-        assert!(std::time::Instant::now() < deadline, "{open} are not delivered");
+        assert!(Instant::now() < deadline, "{open} are not delivered");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let books = run_json(&cluster.gateways[0].data(), &["audit", "delivery"]);
@@ -238,6 +238,56 @@ async fn a_rolling_restart_refuses_little_and_loses_nothing() {
     let answered = figures.refused.iter().filter(|(status, _)| *status != 0);
     let refused: u64 = answered.map(|(_, count)| count).sum();
     assert!(refused * 100 <= figures.sent, "{refused} of {} were refused", figures.sent);
+}
+
+/// Who is sent away comes back elsewhere within seconds; not all in one moment, and nobody is forgotten.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_stops_moves_its_users_in_waves() {
+    const USERS: usize = 160;
+    let _turn = turn().await;
+    let Some(mut cluster) = Cluster::start(2, 1).await else { return };
+    cluster.settled().await;
+    let stays = cluster.gateways[0].base.clone();
+    let (app, stop) = over(cluster.engines.postgres.config());
+    let target = super::target(&cluster.gateways[0], &app, USERS / 5).await;
+    stop.cancel();
+    drop(app);
+    let mut users = Vec::new();
+    for n in 0..USERS {
+        let (_, token) = &target.recipients[n / 5];
+        users.push((cluster.gateways[1].hub(token).await, token.clone()));
+    }
+    let begun = Instant::now();
+    cluster.gateways[1].terminate();
+    let moving = users.into_iter().map(|(mut hub, token)| {
+        tokio::spawn(async move {
+            loop {
+                match hub.next().await {
+                    Ok(Event::Close { allow_reconnect, .. }) => break assert!(allow_reconnect),
+                    Ok(_) => {}
+                    Err(error) => panic!("no goodbye: {error}"),
+                }
+            }
+            (begun.elapsed(), token)
+        })
+    });
+    let moving: Vec<_> = moving.collect();
+    let (mut told, mut hubs) = (Vec::new(), Vec::new());
+    for moved in moving {
+        let (at, token) = moved.await.unwrap();
+        told.push(at);
+        hubs.push(HubClient::connect(&stays, &token).await.unwrap());
+    }
+    assert_eq!(cluster.gateways[1].ended().await, Some(0));
+    told.sort();
+    let spread = told[USERS - 1] - told[0];
+    println!("told within {spread:?}, all back after {:?}", begun.elapsed());
+    assert!(spread > Duration::from_millis(200), "all at once: {spread:?}");
+    assert!(spread < Duration::from_secs(5), "not within seconds: {spread:?}");
+    assert_eq!(cluster.gateways[0].metric("esh3ar_connections").await, USERS as f64);
+    let sent = cluster.gateways[0].send(&target.sender, &number(0), "they are here").await;
+    let (_, found) = next_messages(&mut hubs[0]).await;
+    assert_eq!(id(&found[0]), sent);
 }
 
 /// What a gateway has answered is not overtaken by what another is told next, though its own way to the

@@ -24,6 +24,7 @@ fn kinds(cluster: &mut Cluster, node: usize) -> BTreeSet<String> {
 async fn a_broker_of_three_nodes_loses_one_and_then_another() {
     let _turn = turn().await;
     let Some(mut cluster) = Cluster::on_three_nodes(2, 2).await else { return };
+    cluster.settled().await;
     let quorum = BTreeSet::from(["quorum".to_owned()]);
     assert_eq!(kinds(&mut cluster, 0), quorum);
     let (mut cluster, figures) = under_load(cluster, 30, |mut cluster| async {
