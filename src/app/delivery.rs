@@ -136,25 +136,21 @@ impl App {
             .collect();
         let app = self.clone();
         tokio::spawn(async move {
-            let all = futures_util::future::join_all(
-                offered
-                    .into_iter()
-                    .map(async |(offered, parties)| (!offered.settled().await).then_some(parties)),
-            );
-            let mut all = std::pin::pin!(all);
-            // What the same sender sends next, through another gateway perhaps, must come behind this:
-            // at the broker, and at the connections that are to read.
-            let in_time = tokio::time::timeout(BROKER_PATIENCE, &mut all).await;
+            let unconfirmed = futures_util::future::join_all(offered.into_iter().map(
+                async |(offered, parties)| {
+                    let settled = tokio::time::timeout(BROKER_PATIENCE, offered.settled()).await;
+                    (settled != Ok(true)).then_some(parties)
+                },
+            ));
+            // What the same sender sends next, through another gateway perhaps, must come behind this: at
+            // the broker, and at the connections that are to read. What the broker has not confirmed yet
+            // may still come to it after that.
+            to_read.extend(unconfirmed.await.into_iter().flatten().flatten());
             // These were absent before it was stored; who came since then may have read before that.
             to_read.extend(app.now_online(absent).await);
             app.nudge(to_read).await;
             answer();
             app.failpoint("intake_after_answer");
-            let lost = match in_time {
-                Ok(lost) => lost,
-                Err(_) => all.await,
-            };
-            app.nudge(lost.into_iter().flatten().flatten().collect()).await;
         });
     }
 

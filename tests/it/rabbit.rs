@@ -1,5 +1,7 @@
 //! The room `queue::rabbit` against a real broker.
 
+mod moves;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},

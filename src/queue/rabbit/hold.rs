@@ -18,13 +18,22 @@ pub(super) enum Verdict {
     Again,
 }
 
+/// Where a delivery is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Origin {
+    /// Which line.
+    pub(super) line: usize,
+    /// Which of the times that we stood there.
+    pub(super) life: u32,
+    /// Which one on the channel.
+    pub(super) tag: u64,
+}
+
 /// A delivery's end.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Settled {
-    /// Which one on the channel.
-    pub(super) tag: u64,
-    /// Which queue it is from.
-    pub(super) queue: usize,
+    /// Where it is from.
+    pub(super) origin: Origin,
     /// What becomes of it.
     pub(super) verdict: Verdict,
 }
@@ -32,8 +41,7 @@ pub(super) struct Settled {
 /// A delivery in our hands. It settles itself when nobody has a part of it any more.
 #[derive(Debug)]
 pub(super) struct Hold {
-    tag: u64,
-    queue: usize,
+    origin: Origin,
     /// Parts that are not done.
     undone: AtomicUsize,
     /// Has room for all that the broker sends unanswered. Ends with the connection: what is told later
@@ -42,13 +50,8 @@ pub(super) struct Hold {
 }
 
 impl Hold {
-    pub(super) fn new(
-        tag: u64,
-        queue: usize,
-        parts: usize,
-        settled: &mpsc::Sender<Settled>,
-    ) -> Arc<Hold> {
-        Arc::new(Hold { tag, queue, undone: AtomicUsize::new(parts), settled: settled.clone() })
+    pub(super) fn new(origin: Origin, parts: usize, settled: &mpsc::Sender<Settled>) -> Arc<Hold> {
+        Arc::new(Hold { origin, undone: AtomicUsize::new(parts), settled: settled.clone() })
     }
 
     fn one_done(&self) {
@@ -62,7 +65,7 @@ impl Drop for Hold {
             0 => Verdict::Done,
             _ => Verdict::Again,
         };
-        let _ = self.settled.try_send(Settled { tag: self.tag, queue: self.queue, verdict });
+        let _ = self.settled.try_send(Settled { origin: self.origin, verdict });
     }
 }
 
@@ -122,6 +125,8 @@ mod tests {
     use super::*;
     use crate::domain::MessageId;
 
+    const ORIGIN: Origin = Origin { line: 2, life: 3, tag: 7 };
+
     fn parts(hold: &Arc<Hold>, count: usize) -> Vec<Part> {
         let wake_up = WakeUp { id: MessageId(Uuid::nil()), generation: 1 };
         (0..count).map(|_| Part { wake_up, hold: Arc::clone(hold) }).collect()
@@ -130,20 +135,20 @@ mod tests {
     #[test]
     fn a_delivery_is_done_when_all_its_parts_are() {
         let (sender, mut settled) = mpsc::channel(2);
-        let hold = Hold::new(7, 2, 5, &sender);
+        let hold = Hold::new(ORIGIN, 5, &sender);
         let (first, second) = (Taken::new(parts(&hold, 3)), Taken::new(parts(&hold, 2)));
         drop(hold);
         first.done();
         assert!(settled.try_recv().is_err());
         second.done();
         let end = settled.try_recv().unwrap();
-        assert_eq!((end.tag, end.queue, end.verdict), (7, 2, Verdict::Done));
+        assert_eq!((end.origin, end.verdict), (ORIGIN, Verdict::Done));
     }
 
     #[test]
     fn a_delivery_comes_again_when_one_part_was_dropped() {
         let (sender, mut settled) = mpsc::channel(2);
-        let hold = Hold::new(7, 2, 5, &sender);
+        let hold = Hold::new(ORIGIN, 5, &sender);
         let (first, second) = (Taken::new(parts(&hold, 3)), Taken::new(parts(&hold, 2)));
         drop(hold);
         drop(first);

@@ -5,10 +5,12 @@
 //! published is dropped and counted, and the sweeper makes up for it.
 
 mod consumer;
+mod desk;
 mod error;
 mod frame;
 mod greeting;
 mod hold;
+mod line;
 mod link;
 mod outstanding;
 mod pending;

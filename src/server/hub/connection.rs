@@ -28,6 +28,7 @@ use receipts::Receipts;
 use super::{
     codec::{self, Protocol},
     diagnostics::Diagnostics,
+    leaving,
     methods::Done,
     newcomers::Newcomer,
     services::Service,
@@ -51,8 +52,6 @@ const FULL_FRAME: usize = 64 * 1024;
 const FIRST_PAGE_WAIT: Duration = Duration::from_secs(2);
 /// The wait before a failed read is tried again.
 const READ_AGAIN: Duration = Duration::from_millis(500);
-/// Connections that are told to go in one second when the process stops.
-const WAVE: u64 = 500;
 /// No ping in the life of a connection: held requests tell that both sides are there.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -321,8 +320,7 @@ impl Driver {
     async fn spread(&mut self) {
         let Some(seat) = &self.seat else { return };
         let connections = self.app.presence().local().connections() as u64;
-        let wave = seat.id() % (connections / WAVE + 1);
-        tokio::time::sleep(Duration::from_secs(wave.min(10))).await;
+        tokio::time::sleep(leaving::turn(seat.id(), connections)).await;
     }
 
     /// Does what the session asked for.

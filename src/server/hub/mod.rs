@@ -14,6 +14,7 @@ pub mod diagnostics;
 pub mod endpoint;
 mod forward;
 pub mod handshake;
+mod leaving;
 pub mod methods;
 pub mod negotiate;
 mod newcomers;

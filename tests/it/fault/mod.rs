@@ -6,6 +6,7 @@ mod clients;
 mod cluster;
 mod database;
 mod kills;
+mod nodes;
 mod poison;
 mod versions;
 

@@ -142,7 +142,7 @@ async fn behind_sentinels_the_new_master_is_found() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_a_cluster() {
-    let Some(servers) = Redis::cluster().await else { return };
+    let Some(servers) = Redis::cluster(0).await else { return };
     let hosts: Vec<_> = servers.iter().map(|one| format!("127.0.0.1:{}", one.port())).collect();
     let url = format!("redis+cluster://{}", hosts.join(","));
     let (a, b) = (Node::start(0xA, &url).await, Node::start(0xB, &url).await);

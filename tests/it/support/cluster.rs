@@ -18,10 +18,11 @@ use super::{
     wait_for,
 };
 
-/// The broker: a virtual host on the one that all tests share, or one that the test may break.
+/// The broker: a virtual host on the one that all tests share, or one that the test may break, of one node
+/// or several.
 pub enum Mq {
     Shared(VirtualHost),
-    Own(Box<Broker>),
+    Own(Vec<Broker>),
 }
 
 /// What several processes share.
@@ -45,7 +46,7 @@ impl Engines {
     pub fn environment(&self) -> Vec<(String, String)> {
         let mq = match &self.mq {
             Mq::Shared(host) => host.url(),
-            Mq::Own(broker) => broker.url(),
+            Mq::Own(nodes) => nodes.iter().map(Broker::url).collect::<Vec<_>>().join(","),
         };
         [
             ("ESH3AR__DATABASE__URL", self.postgres.url()),
@@ -188,8 +189,14 @@ impl Cluster {
         workers: usize,
         more: &[(&str, &str)],
     ) -> Option<Cluster> {
-        let engines = Engines::on(Mq::Own(Box::new(Broker::start("").await?))).await?;
+        let engines = Engines::on(Mq::Own(vec![Broker::start("").await?])).await?;
         Some(Cluster::on(engines, gateways, workers, more).await)
+    }
+
+    /// With a broker of three nodes, to be broken.
+    pub async fn on_three_nodes(gateways: usize, workers: usize) -> Option<Cluster> {
+        let engines = Engines::on(Mq::Own(Broker::nodes(3).await?)).await?;
+        Some(Cluster::on(engines, gateways, workers, &[]).await)
     }
 
     async fn on(
@@ -234,8 +241,12 @@ impl Cluster {
     }
 
     pub fn broker(&mut self) -> &mut Broker {
+        &mut self.brokers()[0]
+    }
+
+    pub fn brokers(&mut self) -> &mut [Broker] {
         match &mut self.engines.mq {
-            Mq::Own(broker) => broker,
+            Mq::Own(nodes) => nodes,
             Mq::Shared(_) => panic!("others use it too"),
         }
     }

@@ -32,8 +32,8 @@ pub struct Broker {
     folder: Folder,
     ports: Ports,
     extra: String,
-    /// Outlives the broker's restarts, as it would on a machine.
-    _epmd: Guarded,
+    /// Outlives the broker's restarts, as it would on a machine. The first node of a cluster has it.
+    _epmd: Option<Guarded>,
     server: Option<Guarded>,
 }
 
@@ -71,10 +71,51 @@ impl Broker {
         let mut epmd = Command::new("epmd");
         epmd.args(["-port", &ports.epmd.to_string(), "-address", "127.0.0.1"]);
         let epmd = Guarded::start(&folder.path().join("epmd"), "epmd", &epmd);
-        let extra = extra.to_owned();
+        let (extra, epmd) = (extra.to_owned(), Some(epmd));
         let mut broker = Broker { folder, ports, extra, _epmd: epmd, server: None };
         broker.launch_blocking();
         Some(broker)
+    }
+
+    /// So many nodes of one cluster, or says loudly that there is no RabbitMQ here. It takes half a minute.
+    pub async fn nodes(count: usize) -> Option<Vec<Broker>> {
+        tokio::task::spawn_blocking(move || {
+            let first = Broker::blocking("")?;
+            let others: Vec<Broker> = (1..count).map(|_| Broker::beside(&first)).collect();
+            Some(std::iter::once(first).chain(others).collect())
+        })
+        .await
+        .unwrap()
+    }
+
+    /// Another node of the same cluster.
+    fn beside(first: &Broker) -> Broker {
+        let folder = Folder::new();
+        let (amqp, http, dist) = (free_port(), free_port(), free_port());
+        let ports = Ports { amqp, http, dist, epmd: first.ports.epmd };
+        for file in ["enabled_plugins", ".erlang.cookie"] {
+            fs::copy(first.folder.path().join(file), folder.path().join(file)).unwrap();
+        }
+        let extra = format!(
+            "cluster_formation.peer_discovery_backend = classic_config\n\
+             cluster_formation.classic_config.nodes.1 = {}\n\
+             cluster_formation.classic_config.nodes.2 = t{amqp}@localhost\n",
+            first.name()
+        );
+        let mut broker = Broker { folder, ports, extra, _epmd: None, server: None };
+        broker.launch_blocking();
+        broker
+    }
+
+    fn name(&self) -> String {
+        format!("t{}@localhost", self.ports.amqp)
+    }
+
+    /// What the management says about a thing of the broker, such as `queues`.
+    pub fn list(&self, what: &str) -> Vec<Value> {
+        let (status, body) = self.ports.api("GET", &format!("/api/{what}"), "").unwrap();
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str::<Value>(&body).unwrap().as_array().unwrap().clone()
     }
 
     pub fn url(&self) -> String {
@@ -83,7 +124,7 @@ impl Broker {
 
     fn environment(&self, command: &mut Command) {
         let folder = self.folder.path();
-        let Ports { amqp, dist, epmd, .. } = self.ports;
+        let Ports { dist, epmd, .. } = self.ports;
         for (key, value) in [
             ("HOME", folder.to_path_buf()),
             ("RABBITMQ_MNESIA_BASE", folder.join("mnesia")),
@@ -97,7 +138,7 @@ impl Broker {
             command.env(key, value);
         }
         command
-            .env("RABBITMQ_NODENAME", format!("t{amqp}@localhost"))
+            .env("RABBITMQ_NODENAME", self.name())
             .env("RABBITMQ_DIST_PORT", dist.to_string())
             .env("ERL_EPMD_PORT", epmd.to_string())
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")

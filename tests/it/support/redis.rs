@@ -47,10 +47,10 @@ impl Redis {
         Some(redis.launched(texts(&[file.to_str().unwrap(), "--sentinel"])))
     }
 
-    /// Three masters that share the keys among them.
-    pub async fn cluster() -> Option<Vec<Redis>> {
+    /// Three masters that share the keys among them, and behind them so many replicas of each.
+    pub async fn cluster(replicas: usize) -> Option<Vec<Redis>> {
         let mut all = Vec::new();
-        for _ in 0..3 {
+        for _ in 0..3 * (1 + replicas) {
             // The usual one, 10000 above, may be somebody's connection.
             let port = free_port().to_string();
             let more = ["--cluster-enabled", "yes", "--cluster-port", &port];
@@ -60,14 +60,25 @@ impl Redis {
         let mut create = Command::new("redis-cli");
         create.args(["--cluster", "create"]);
         create.args(all.iter().map(|redis| format!("127.0.0.1:{}", redis.port)));
-        let made = create.args(["--cluster-replicas", "0", "--cluster-yes"]).output().unwrap();
+        create.args(["--cluster-replicas", &replicas.to_string(), "--cluster-yes"]);
+        let made = create.output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stdout));
         for redis in &all {
             wait_until("a cluster", || {
                 redis.ask("CLUSTER INFO")?.contains("cluster_state:ok").then_some(())
             });
+            wait_until("its replicas", || {
+                let found = redis.ask("INFO replication")?;
+                let follows = found.contains("master_link_status:up");
+                (follows || found.contains("role:master")).then_some(())
+            });
         }
         Some(all)
+    }
+
+    /// Whether it takes writes, and is followed by nobody's word.
+    pub fn is_master(&self) -> bool {
+        self.ask("INFO replication").is_some_and(|found| found.contains("role:master"))
     }
 
     fn new() -> Option<Redis> {

@@ -14,7 +14,7 @@ use crate::app::App;
 /// How many are asked to go in one second, at least; all within about `WAVES` seconds.
 const WAVE: usize = 50;
 const WAVES: usize = 30;
-/// The same when the process stops.
+/// The same when the process stops, and in how many seconds.
 const LAST_WAVE: usize = 500;
 const LAST_WAVES: usize = 10;
 const BETWEEN: Duration = Duration::from_secs(1);
@@ -95,8 +95,9 @@ impl Guests {
                 largest = 0;
             }
         }
+        let largest = self.present().guests.len();
         for _ in 0..LAST_WAVES {
-            if self.ask_some(LAST_WAVE) == 0 {
+            if self.ask_some(LAST_WAVE.max(largest.div_ceil(LAST_WAVES))) == 0 {
                 break;
             }
             tokio::time::sleep(BETWEEN).await;
