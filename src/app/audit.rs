@@ -14,7 +14,10 @@ use uuid::Uuid;
 
 use super::{App, Caller, Error, access::Identity, gather::Gather};
 use crate::{
-    domain::audit::{Action, Actor, Entry, Outcome, reason},
+    domain::{
+        TokenId,
+        audit::{Action, Actor, Entry, Outcome, reason},
+    },
     store::{
         self,
         audit::{self, Filter, Recorded},
@@ -78,6 +81,11 @@ impl By {
     /// Whether it says why.
     pub fn has_reason(&self) -> bool {
         self.reason.is_some()
+    }
+
+    /// Who it is, with which token, and why.
+    pub(super) fn identity(&self) -> (String, Option<TokenId>, Option<String>) {
+        (self.actor.id(), self.actor.token(), self.reason.clone())
     }
 
     /// How others are told who it was: a business user's name, or that it was a command.
@@ -220,7 +228,9 @@ impl App {
             Ok(_) => Outcome::Done,
             Err(Error::NotFound(_)) => Outcome::NotFound,
             Err(Error::Conflict(_)) => Outcome::Refused,
-            Err(Error::Unavailable | Error::DiskFull | Error::Internal) => Outcome::Failed,
+            Err(Error::Unavailable | Error::DiskFull | Error::Away(_) | Error::Internal) => {
+                Outcome::Failed
+            }
             Err(_) => return done,
         };
         let recorded = self.record(entry.ended(outcome)).await;

@@ -67,16 +67,18 @@ impl App {
         Ok(found)
     }
 
-    /// The newest dead letters, for whoever watches: who is shown a recipient's number is to be recorded
-    /// with [`App::record_numbers`], and everybody else must be shown it masked.
+    /// The same for whoever watches them: who is shown a recipient's number is to be recorded with
+    /// [`App::record_watched`], and everybody else must be shown it masked.
     ///
     /// # Errors
     /// Failures of the database.
-    pub async fn watch_dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, Error> {
-        let all = Filter::default();
-        let all = &all;
-        let list = |client| async move { dead_letters::list(&client, all, limit).await };
-        Ok(self.store().read(list).await?)
+    pub async fn watch_dead_letters(
+        &self,
+        filter: &Filter,
+        limit: usize,
+    ) -> Result<Listing<DeadLetter>, Error> {
+        let list = |client| async move { dead_letters::list(&client, filter, limit + 1).await };
+        Ok(Listing::of(self.store().read(list).await?, limit))
     }
 
     /// The same from the database itself: what is found here is acted on.

@@ -3,7 +3,14 @@
 
 use std::sync::atomic::Ordering;
 
-use super::App;
+use super::{App, By, Error};
+use crate::{
+    domain::{NodeId, audit::Action},
+    store::{
+        audit,
+        nodes::{self, Node, Role},
+    },
+};
 
 /// Connections asked to leave in a second, at least.
 const WAVE: usize = 50;
@@ -11,6 +18,43 @@ const WAVE: usize = 50;
 const WAVES: usize = 30;
 
 impl App {
+    /// Asks a process of the installation to be emptied, or to take connections again: it does so when it
+    /// next says that it lives, within two seconds. Gives it as it is now.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Conflict`] for a worker, which has no connections; failures of the
+    /// database.
+    pub async fn ask_drain(&self, by: &By, id: NodeId, draining: bool) -> Result<Node, Error> {
+        let living = self.living_nodes().await?;
+        let found = living.into_iter().find(|node| node.id == id);
+        let entry = self.entry(by, Action::NodeDrain).of(name(id)).with("draining", draining);
+        let node = match found {
+            Some(node) if node.role == Role::Worker => Err(Error::Conflict(
+                "a worker has no connections to be sent elsewhere: stop it, others take over its work"
+                    .to_owned(),
+            )),
+            found => found.ok_or(Error::NotFound("process")),
+        };
+        let node = match node {
+            Ok(node) => node,
+            refused => return self.record_end(entry, refused).await,
+        };
+        let mut client = self.store().client().await?;
+        let transaction = audit::begin(&mut client).await?;
+        if !nodes::ask_drain(&transaction, id, draining).await? {
+            drop(transaction);
+            drop(client);
+            return self.record_end(entry, Err(Error::NotFound("process"))).await;
+        }
+        let entry = entry.with("host", node.host.as_str());
+        audit::commit(transaction, &[entry]).await?;
+        if id == self.node() {
+            // It need not wait to be told.
+            self.greet().await?;
+        }
+        Ok(Node { draining, ..node })
+    }
+
     /// Begins or ends the emptying of this process.
     pub fn drain(&self, draining: bool) {
         self.inner.draining.store(draining, Ordering::Release);
@@ -36,4 +80,15 @@ impl App {
         self.presence().local().close_some(WAVE.max(largest.div_ceil(WAVES)));
         largest
     }
+}
+
+/// Sixteen hexadecimal digits.
+pub fn name(id: NodeId) -> String {
+    format!("{:016x}", u64::from_be_bytes(id))
+}
+
+/// Reads a name.
+pub fn parse_name(text: &str) -> Option<NodeId> {
+    let fits = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    fits.then(|| u64::from_str_radix(text, 16).ok()).flatten().map(u64::to_be_bytes)
 }

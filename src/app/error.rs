@@ -63,6 +63,9 @@ pub enum Error {
          later with the same Idempotency-Key"
     )]
     DiskFull,
+    /// Another part that this needs does not answer. Nothing was done.
+    #[error("{0} does not answer; try again later")]
+    Away(&'static str),
     /// A fault of ours; the cause is in the log.
     #[error("an internal error")]
     Internal,

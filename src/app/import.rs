@@ -1,7 +1,7 @@
 //! Taking over what the existing system has: its rows are read by the names and numbers that it gives
 //! them, and stored under the ids that it gives them.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use ring::digest::{SHA256, digest};
 use time::{
@@ -15,17 +15,16 @@ use super::{App, By, Error};
 use crate::{
     domain::{
         MessageId, MobileUserId, Phone, Priority, Status, UserId,
-        audit::{Action, Outcome},
+        audit::{Action, Entry},
         verdict::{FAILED_BEFORE, Import},
     },
     store::{
-        self,
         accounts::{MobileStatus, MobileUser},
         audit, import,
     },
 };
 
-pub use crate::store::import::ImportedMessage;
+pub use crate::store::import::{Fate, ImportedMessage};
 
 /// The longest content and subject that are taken, in characters.
 const LONGEST_CONTENT: usize = 10_000;
@@ -109,16 +108,55 @@ fn derived(kind: &str, source: &str, at: OffsetDateTime) -> Uuid {
     uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }
 
-/// What became of a row.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It is stored now, or would be.
-    New,
-    /// It was there before.
-    There,
-    /// It cannot be stored.
-    Refused(String),
+/// What rows are of.
+#[derive(Clone, Copy, Debug)]
+pub enum Source<'a> {
+    /// Messages; they become one-way.
+    Messages {
+        /// Which import brings them.
+        under: Under<'a>,
+        /// Whose those are of which no sender is told, or one that is no business user here.
+        sender: Option<UserId>,
+        /// How their ids become ours.
+        ids: Ids,
+    },
+    /// Mobile users.
+    Users,
 }
+
+/// The import that brings messages: their story tells of it.
+#[derive(Clone, Copy, Debug)]
+pub enum Under<'a> {
+    /// It begins with these.
+    New {
+        /// The name of the file that they come from.
+        file: &'a str,
+    },
+    /// One that the same caller began.
+    Begun(Uuid),
+}
+
+/// What became of rows.
+#[derive(Clone, Debug)]
+pub struct Imported {
+    /// What messages were imported under, for those that follow: the id of the first ones' entry in the
+    /// audit log.
+    pub import: Option<Uuid>,
+    /// Of each, in their order.
+    pub fates: Vec<Fate>,
+    /// Senders that are no business users here: nobody can see what they sent but its recipients.
+    pub unknown_senders: Vec<UserId>,
+}
+
+impl Imported {
+    /// How many became of it what `is` says.
+    pub fn count(&self, is: impl Fn(&Fate) -> bool) -> usize {
+        self.fates.iter().filter(|fate| is(fate)).count()
+    }
+}
+
+/// The most rows in one transaction.
+pub const AT_ONCE: usize = 500;
 
 impl App {
     /// Reads a message of the existing system (`EtMessages`). It becomes one-way; `sender` is who sent
@@ -126,7 +164,7 @@ impl App {
     ///
     /// # Errors
     /// What is wrong with the row.
-    pub fn imported_message(
+    fn imported_message(
         &self,
         row: &SourceRow,
         sender: Option<UserId>,
@@ -198,7 +236,7 @@ impl App {
     ///
     /// # Errors
     /// What is wrong with the row.
-    pub fn imported_mobile(&self, row: &SourceRow) -> Result<MobileUser, String> {
+    fn imported_mobile(&self, row: &SourceRow) -> Result<MobileUser, String> {
         let source = row.get("id").ok_or("id is missing")?.trim();
         let created_at = row.time("creationtime")?.unwrap_or_else(|| self.clock().now());
         let status = row.number("status")?.unwrap_or(0);
@@ -226,134 +264,169 @@ impl App {
         }
     }
 
-    /// Notes that messages of a file are about to be imported, and records it in the audit log. Gives what
-    /// they are to be imported under, which is the id of that entry.
+    /// Takes rows over that are not there yet, all in one transaction with its entry in the audit log; with
+    /// `dry_run` it is only looked which those are. One that cannot be stored does not keep the others from
+    /// their place, and the same rows again change nothing.
     ///
     /// # Errors
-    /// Failures of the database; then it must not be begun.
-    pub async fn begin_import(&self, by: &By, file: &str) -> Result<Uuid, Error> {
-        let entry = self.entry(by, Action::MessageImport).with("begun", true).with("file", file);
-        let import = Import { at: entry.at, by: entry.actor.id(), file: file.to_owned() };
-        let id = entry.id;
-        let mut client = self.store().client().await?;
-        let transaction = audit::begin(&mut client).await?;
-        import::begin(&transaction, id, &import).await?;
-        audit::commit(transaction, &[entry]).await?;
-        Ok(id)
-    }
-
-    /// Stores messages that are not there yet, as brought by an import, or without one only looks which
-    /// those are. One that the database refuses does not keep the others from their place.
-    ///
-    /// # Errors
-    /// The database is away; what was stored before stays stored.
-    pub async fn import_messages(
-        &self,
-        batch: &[ImportedMessage],
-        import: Option<Uuid>,
-    ) -> Result<Vec<Fate>, Error> {
-        let client = self.store().client().await?;
-        let ids: Vec<MessageId> = batch.iter().map(|message| message.id).collect();
-        let Some(import) = import else {
-            let there = import::stored_messages(&client, &ids).await?;
-            return Ok(fates(&ids, |id| !there.contains(id)));
-        };
-        match import::messages(&client, import, batch).await {
-            Ok(new) => {
-                let new: HashSet<MessageId> = new.into_iter().collect();
-                Ok(fates(&ids, |id| new.contains(id)))
-            }
-            Err(error) if error.is_transient() => Err(error.into()),
-            Err(_) => {
-                let mut fates = Vec::with_capacity(batch.len());
-                for one in batch {
-                    fates.push(alone(
-                        import::messages(&client, import, std::slice::from_ref(one)).await,
-                    )?);
-                }
-                Ok(fates)
-            }
-        }
-    }
-
-    /// Stores mobile users that are not there yet, or with `dry_run` only looks which those are.
-    ///
-    /// # Errors
-    /// The database is away; what was stored before stays stored.
-    pub async fn import_mobiles(
-        &self,
-        batch: &[MobileUser],
-        dry_run: bool,
-    ) -> Result<Vec<Fate>, Error> {
-        let client = self.store().client().await?;
-        let phones: Vec<Phone> = batch.iter().map(|user| user.phone.clone()).collect();
-        if dry_run {
-            let there = import::stored_mobiles(&client, &phones).await?;
-            return Ok(fates(&phones, |phone| !there.contains(phone)));
-        }
-        match import::mobiles(&client, batch).await {
-            Ok(new) => {
-                let new: HashSet<Phone> = new.into_iter().collect();
-                Ok(fates(&phones, |phone| new.contains(phone)))
-            }
-            Err(error) if error.is_transient() => Err(error.into()),
-            Err(_) => {
-                let mut fates = Vec::with_capacity(batch.len());
-                for one in batch {
-                    fates.push(alone(import::mobiles(&client, std::slice::from_ref(one)).await)?);
-                }
-                Ok(fates)
-            }
-        }
-    }
-
-    /// Records in the audit log that rows were taken over, and whether to the end.
-    ///
-    /// # Errors
-    /// Failures of the database.
-    pub async fn record_import(
+    /// [`Error::Invalid`] of more than [`AT_ONCE`] rows; [`Error::NotFound`] of an import that the caller
+    /// did not begin; the database is away, and nothing is stored.
+    pub async fn import(
         &self,
         by: &By,
-        action: Action,
-        imported: u64,
-        rejected: u64,
-        whole: bool,
-    ) -> Result<(), Error> {
-        let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-        let entry = self.entry(by, action);
-        let entry = entry.with("imported", count(imported)).with("rejected", count(rejected));
-        self.record(if whole { entry } else { entry.ended(Outcome::Failed) }).await
+        source: Source<'_>,
+        rows: &[SourceRow],
+        dry_run: bool,
+    ) -> Result<Imported, Error> {
+        if rows.len() > AT_ONCE {
+            let message = format!("at most {AT_ONCE} rows at once");
+            return Err(Error::field("rows", "too_many", message));
+        }
+        match source {
+            Source::Messages { under, sender, ids } => {
+                let read = rows.iter().map(|row| self.imported_message(row, sender, ids));
+                let (mut messages, refused) = parted(read);
+                let unknown = self.settle_senders(&mut messages, sender).await?;
+                let (fates, import) = if dry_run {
+                    (self.would_be_new(&messages).await?, None)
+                } else {
+                    self.import_messages(by, under, &messages, refused.len()).await?
+                };
+                Ok(Imported { import, fates: merged(fates, refused), unknown_senders: unknown })
+            }
+            Source::Users => {
+                let (users, refused) = parted(rows.iter().map(|row| self.imported_mobile(row)));
+                let fates = if dry_run {
+                    let phones: Vec<Phone> = users.iter().map(|user| user.phone.clone()).collect();
+                    let client = self.store().client().await?;
+                    let there = import::stored_mobiles(&client, &phones).await?;
+                    import::fates(&phones, |phone| !there.contains(phone))
+                } else {
+                    self.import_mobiles(by, &users, refused.len()).await?
+                };
+                let fates = merged(fates, refused);
+                Ok(Imported { import: None, fates, unknown_senders: Vec::new() })
+            }
+        }
     }
 
-    /// Which of these are business users.
-    ///
-    /// # Errors
-    /// Failures of the database.
-    pub async fn known_users(&self, ids: &[UserId]) -> Result<Vec<UserId>, Error> {
-        Ok(import::known_users(&self.store().client().await?, ids).await?)
+    async fn would_be_new(&self, messages: &[ImportedMessage]) -> Result<Vec<Fate>, Error> {
+        let ids: Vec<MessageId> = messages.iter().map(|message| message.id).collect();
+        let there = import::stored_messages(&self.store().client().await?, &ids).await?;
+        Ok(import::fates(&ids, |id| !there.contains(id)))
+    }
+
+    async fn import_messages(
+        &self,
+        by: &By,
+        under: Under<'_>,
+        messages: &[ImportedMessage],
+        refused: usize,
+    ) -> Result<(Vec<Fate>, Option<Uuid>), Error> {
+        let entry = self.entry(by, Action::MessageImport);
+        let actor = entry.actor.name().map_or_else(|| entry.actor.id(), str::to_owned);
+        let mut client = self.store().client().await?;
+        let mut transaction = audit::begin(&mut client).await?;
+        let (id, entry) = match under {
+            Under::New { file } => {
+                let import = Import { at: entry.at, by: actor, file: file.to_owned() };
+                import::begin(&transaction, entry.id, &import).await?;
+                (entry.id, entry.with("file", file))
+            }
+            Under::Begun(id) => {
+                if !import::is_begun(&transaction, id, &actor).await? {
+                    drop(transaction);
+                    drop(client);
+                    return self.record_end(entry, Err(Error::NotFound("import"))).await;
+                }
+                (id, entry.with("import", id.to_string()))
+            }
+        };
+        let fates = import::messages(&mut transaction, id, messages).await?;
+        audit::commit(transaction, &[imported(entry, &fates, refused)]).await?;
+        Ok((fates, Some(id)))
+    }
+
+    async fn import_mobiles(
+        &self,
+        by: &By,
+        users: &[MobileUser],
+        refused: usize,
+    ) -> Result<Vec<Fate>, Error> {
+        let mut client = self.store().client().await?;
+        let mut transaction = audit::begin(&mut client).await?;
+        let fates = import::mobiles(&mut transaction, users).await?;
+        let entry = imported(self.entry(by, Action::UserImport), &fates, refused);
+        audit::commit(transaction, &[entry]).await?;
+        Ok(fates)
+    }
+
+    /// What is of nobody here becomes `heir`'s; without one, it is told whose it is.
+    async fn settle_senders(
+        &self,
+        messages: &mut [ImportedMessage],
+        heir: Option<UserId>,
+    ) -> Result<Vec<UserId>, Error> {
+        let mut senders: Vec<UserId> = messages.iter().map(|message| message.sender).collect();
+        senders.sort();
+        senders.dedup();
+        if senders.is_empty() {
+            return Ok(senders);
+        }
+        let there = import::known_users(&self.store().client().await?, &senders).await?;
+        senders.retain(|id| !there.contains(id));
+        let Some(heir) = heir else { return Ok(senders) };
+        for message in messages {
+            if senders.contains(&message.sender) {
+                message.sender = heir;
+            }
+        }
+        Ok(Vec::new())
     }
 }
 
-/// The second of two rows with the same id was there before.
-fn fates<I: Clone + Eq + std::hash::Hash>(ids: &[I], is_new: impl Fn(&I) -> bool) -> Vec<Fate> {
-    let mut seen = HashSet::new();
-    ids.iter()
-        .map(|id| if seen.insert(id.clone()) && is_new(id) { Fate::New } else { Fate::There })
-        .collect()
+/// Rows that were read, and the places of those that were not, with why.
+fn parted<T>(read: impl Iterator<Item = Result<T, String>>) -> (Vec<T>, Vec<(usize, String)>) {
+    let (mut good, mut refused) = (Vec::new(), Vec::new());
+    for (place, row) in read.enumerate() {
+        match row {
+            Ok(row) => good.push(row),
+            Err(reason) => refused.push((place, reason)),
+        }
+    }
+    (good, refused)
 }
 
-fn alone<T>(stored: Result<Vec<T>, store::Error>) -> Result<Fate, Error> {
-    match stored {
-        Ok(new) if new.is_empty() => Ok(Fate::There),
-        Ok(_) => Ok(Fate::New),
-        Err(error) if error.is_transient() => Err(error.into()),
-        Err(error) => Ok(Fate::Refused(error.to_string())),
+/// The fates of all rows in their order, of those that were stored and those that were refused.
+fn merged(stored: Vec<Fate>, refused: Vec<(usize, String)>) -> Vec<Fate> {
+    let mut all = stored;
+    for (place, reason) in refused {
+        all.insert(place.min(all.len()), Fate::Refused(reason));
     }
+    all
+}
+
+fn imported(entry: Entry, fates: &[Fate], refused: usize) -> Entry {
+    let count = |is: fn(&Fate) -> bool| fates.iter().filter(|fate| is(fate)).count();
+    entry
+        .with("imported", count(|fate| *fate == Fate::New))
+        .with("alreadyThere", count(|fate| *fate == Fate::There))
+        .with("rejected", refused + count(|fate| matches!(fate, Fate::Refused(_))))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn refused_rows_stand_where_they_were_read() {
+        let read = [Ok(1), Err("a"), Ok(2), Err("b"), Err("c")];
+        let (good, refused) = parted(read.into_iter().map(|row| row.map_err(str::to_owned)));
+        assert_eq!(good, [1, 2]);
+        let why = |text: &str| Fate::Refused(text.to_owned());
+        let all = merged(vec![Fate::New, Fate::There], refused);
+        assert_eq!(all, [Fate::New, why("a"), Fate::There, why("b"), why("c")]);
+    }
 
     #[test]
     fn times_of_exports_are_read() {

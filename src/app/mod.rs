@@ -42,6 +42,7 @@ pub mod traces;
 mod trail;
 mod typing;
 mod unreached;
+mod watchers;
 
 use std::sync::{Arc, atomic::AtomicBool};
 
@@ -159,6 +160,7 @@ struct Inner {
     signals: typing::Signals,
     draining: AtomicBool,
     live: live::Current,
+    watchers: watchers::Watchers,
 }
 
 impl App {
@@ -215,6 +217,7 @@ impl App {
                 known_phones: phones::KnownPhones::default(),
                 participants: participants::Participants::default(),
                 business_phones: business_phones::BusinessPhones::default(),
+                watchers: watchers::Watchers::default(),
             }),
         };
         tracker.spawn(intake_work.run(app.clone(), stop.clone()));

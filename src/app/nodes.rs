@@ -84,8 +84,14 @@ impl App {
         };
         let client = self.noticing_database(self.store().client()).await?;
         let asked = Instant::now();
-        self.noticing_database(nodes::note(&client, &node)).await?;
+        let wish = self.noticing_database(nodes::note(&client, &node)).await?;
         self.note_database(Ok(asked.elapsed()));
+        if let Some(draining) = wish {
+            self.drain(draining);
+            nodes::took_up(&client, self.node(), draining).await?;
+            // Whoever asked looks for it.
+            nodes::note(&client, &Node { draining, ..node }).await?;
+        }
         let asked = Instant::now();
         let living = nodes::living(&client).await?;
         if settings.role == Role::Worker {

@@ -6,44 +6,73 @@ use time::OffsetDateTime;
 
 use super::{App, By, Error};
 use crate::{
-    cache::Redis,
+    cache::{self, Cache, Redis},
     domain::{Conversation, ConversationId, Message, MessageId, Party, Phone, audit::Action},
     store::{
         accounts::{self, MobileUser},
         chat, conversations,
         dead_letters::{self, DeadLetter, Filter},
-        personal::{self, Device, Trace},
-        story::Event,
+        personal,
         tokens::{self, Listed},
     },
 };
 
-pub use crate::store::personal::Counts;
+pub use crate::store::{
+    personal::{Counts, Device, Trace},
+    story::Event,
+};
 
 /// How many messages are erased in one transaction, or read at once.
 const AT_ONCE: i64 = 500;
 /// How long a revoked token may still open something: gateways look every half second, and believe for one
 /// second what they have read.
 const UNSEEN: Duration = Duration::from_secs(2);
+/// How long Redis may take to answer before anything is begun.
+const REDIS_PATIENCE: Duration = Duration::from_secs(3);
+
+/// The erasure of a number: that it is about to be is recorded, and nothing is erased yet.
+pub struct Erasure {
+    app: App,
+    by: By,
+    phone: Phone,
+    found: Counts,
+}
+
+/// What an erasure took away.
+#[derive(Debug)]
+pub struct Erased {
+    /// Of the database.
+    pub counts: Counts,
+    /// Keys of Redis, where there is one: the number's own, and pages that were kept, everybody's. A failure
+    /// if it went away meanwhile.
+    pub redis: Option<Result<(u64, u64), Error>>,
+}
 
 impl App {
-    /// How much there is of a phone number; idempotency keys are not counted, see [`App::keys_of_phone`].
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] when nothing is; failures of the database.
-    pub async fn count_of_phone(&self, phone: &Phone) -> Result<Counts, Error> {
+    /// How much there is of a phone number; idempotency keys are not counted.
+    async fn count_of_phone(&self, phone: &Phone) -> Result<Counts, Error> {
         let counts = personal::count(&mut self.store().client().await?, phone).await?;
         if counts == Counts::default() { Err(Error::NotFound("number")) } else { Ok(counts) }
     }
 
-    /// How many idempotency keys name a number or its messages.
+    /// How much an erasure of a phone number would take away. That somebody asked is recorded.
     ///
     /// # Errors
-    /// Failures of the database.
-    pub async fn keys_of_phone(&self, phone: &Phone) -> Result<i64, Error> {
-        let mut counts = Counts::default();
-        self.answers_of_phone(phone, false, &mut counts).await?;
-        Ok(counts.idempotency_keys)
+    /// [`Error::NotFound`] when nothing is stored of it; failures of the database.
+    pub async fn preview_erasure(&self, by: &By, phone: &Phone) -> Result<Counts, Error> {
+        let found = async {
+            let mut counts = self.count_of_phone(phone).await?;
+            self.answers_of_phone(phone, false, &mut counts).await?;
+            Ok(counts)
+        }
+        .await;
+        let entry = self.entry(by, Action::MobileErase).with("dryRun", true);
+        let entry = match &found {
+            Ok(_) => entry.about([phone]),
+            // Of a number of which nothing is stored, the log stores nothing either.
+            Err(_) => entry.with("phone", phone.masked()),
+        };
+        self.record_end(entry, found).await
     }
 
     async fn answers_of_phone(
@@ -78,74 +107,37 @@ impl App {
         self.record_end(entry, found).await.map(drop)
     }
 
-    /// Erases everything of a phone number that was stored before this was called. That it is about to be is
-    /// recorded first, then the phone is shut out: its connections are closed within a second, and only when
-    /// nobody lets it in any more is anything deleted. `progress` is told how many messages are gone.
-    ///
-    /// What is sent to the number meanwhile and later is stored, as for any number that nobody has
-    /// registered. Erasing again after a failure goes on where it ended.
+    /// Begins to erase a phone number: looks how much there is and whether everything that has some of it
+    /// can be reached, which must not be found out half way, and records that it is about to be.
     ///
     /// # Errors
-    /// Failures of the database.
-    pub async fn erase_phone(
-        &self,
-        by: &By,
-        phone: &Phone,
-        mut progress: impl FnMut(u64),
-    ) -> Result<Counts, Error> {
-        let mut counts = Counts::default();
-        let entry = self.entry(by, Action::MobileErase).about([phone]);
-        self.record(entry.with("begun", true)).await?;
-        let mut client = self.store().client().await?;
-        let began = self.clock().now();
-        personal::shut_out(&client, phone, began, &mut counts).await?;
-        let unseen = tokio::time::sleep(UNSEEN);
-        personal::forget_phone(&mut client, phone, &mut counts).await?;
-        // What it says until then would come after what is deleted here.
-        unseen.await;
-        // While the messages are there by which they are known.
-        self.answers_of_phone(phone, true, &mut counts).await?;
-        loop {
-            let some = personal::conversations(&client, phone).await?;
-            if some.is_empty() {
-                break;
-            }
-            for id in some {
-                while !personal::erase_conversation(&mut client, id, began, AT_ONCE, &mut counts)
-                    .await?
-                {
-                    progress(u64::try_from(counts.messages).unwrap_or_default());
+    /// [`Error::NotFound`] when nothing is stored of it; [`Error::Away`] without Redis where there is to be
+    /// one; failures of the database.
+    pub async fn begin_erasure(&self, by: &By, phone: &Phone) -> Result<Erasure, Error> {
+        let found = async {
+            let counts = self.count_of_phone(phone).await?;
+            match self.redis() {
+                Some(redis) if redis.ready(REDIS_PATIENCE).await.is_err() => {
+                    Err(Error::Away("Redis"))
                 }
+                _ => Ok(counts),
             }
         }
-        while personal::erase_one_way(&client, phone, began, AT_ONCE, &mut counts).await? {
-            progress(u64::try_from(counts.messages).unwrap_or_default());
-        }
-        personal::erase_rest(&mut client, phone, &mut counts).await?;
-        let mut entry = self.entry(by, Action::MobileErase).with("phone", phone.masked());
-        for (what, count) in counts.named() {
-            entry = entry.with(what, usize::try_from(count).unwrap_or_default());
-        }
-        self.record(entry).await?;
-        // Last: whoever gives the reason may have named the number.
-        personal::mask_audit_log(&mut client, phone, &mut counts).await?;
-        Ok(counts)
+        .await;
+        let entry = self.entry(by, Action::MobileErase);
+        let entry = match &found {
+            Ok(_) => entry.about([phone]).with("begun", true),
+            Err(_) => entry.with("phone", phone.masked()),
+        };
+        let found = self.record_end(entry, found).await?;
+        Ok(Erasure { app: self.clone(), by: by.clone(), phone: phone.clone(), found })
     }
 
-    /// Takes a phone number out of Redis: who is connected where, and what it sent lately; and all pages that
-    /// are kept. Those of its conversations can be found by nobody any more, and whose they are neither:
-    /// so the others go with them, and are read anew. Gives how many of either there were.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] when Redis is away.
-    pub async fn erase_phone_from(
-        &self,
-        redis: &Redis,
-        phone: &Phone,
-    ) -> Result<(u64, u64), Error> {
-        let key = Party::Mobile(phone.clone()).key();
-        let party = redis.forget_party(&key).await.map_err(|_| Error::Unavailable)?;
-        Ok((party, redis.forget_entries().await.map_err(|_| Error::Unavailable)?))
+    fn redis(&self) -> Option<&Redis> {
+        match self.cache() {
+            Cache::Redis(redis) => Some(redis),
+            Cache::Local(_) => None,
+        }
     }
 
     /// The mobile user of a phone, if there is one.
@@ -225,5 +217,73 @@ impl App {
     /// Failures of the database.
     pub async fn events_of(&self, ids: &[MessageId]) -> Result<Vec<(MessageId, Event)>, Error> {
         Ok(personal::events_of(&self.store().client().await?, ids).await?)
+    }
+}
+
+/// Takes a phone number out of Redis: who is connected where, and what it sent lately; and all pages that are
+/// kept. Those of its conversations can be found by nobody any more, and whose they are neither: so the others
+/// go with them, and are read anew.
+async fn forget(redis: &Redis, phone: &Phone) -> Result<(u64, u64), cache::Error> {
+    let party = redis.forget_party(&Party::Mobile(phone.clone()).key()).await?;
+    Ok((party, redis.forget_entries().await?))
+}
+
+impl Erasure {
+    /// How much was found of the number; idempotency keys are not counted.
+    pub fn found(&self) -> &Counts {
+        &self.found
+    }
+
+    /// Erases everything of the number that was stored before this was called. First the phone is shut out:
+    /// its connections are closed within a second, and only when nobody lets it in any more is anything
+    /// deleted. `progress` is told how many messages are gone.
+    ///
+    /// What is sent to the number meanwhile and later is stored, as for any number that nobody has
+    /// registered. Erasing again after a failure goes on where it ended.
+    ///
+    /// # Errors
+    /// Failures of the database.
+    pub async fn run(self, mut progress: impl FnMut(u64)) -> Result<Erased, Error> {
+        let Erasure { app, by, phone, .. } = self;
+        let phone = &phone;
+        let mut counts = Counts::default();
+        let mut client = app.store().client().await?;
+        let began = app.clock().now();
+        personal::shut_out(&client, phone, began, &mut counts).await?;
+        let unseen = tokio::time::sleep(UNSEEN);
+        personal::forget_phone(&mut client, phone, &mut counts).await?;
+        // What it says until then would come after what is deleted here.
+        unseen.await;
+        // While the messages are there by which they are known.
+        app.answers_of_phone(phone, true, &mut counts).await?;
+        loop {
+            let some = personal::conversations(&client, phone).await?;
+            if some.is_empty() {
+                break;
+            }
+            for id in some {
+                while !personal::erase_conversation(&mut client, id, began, AT_ONCE, &mut counts)
+                    .await?
+                {
+                    progress(u64::try_from(counts.messages).unwrap_or_default());
+                }
+            }
+        }
+        while personal::erase_one_way(&client, phone, began, AT_ONCE, &mut counts).await? {
+            progress(u64::try_from(counts.messages).unwrap_or_default());
+        }
+        personal::erase_rest(&mut client, phone, &mut counts).await?;
+        let redis = match app.redis() {
+            Some(redis) => Some(forget(redis, phone).await.map_err(|_| Error::Away("Redis"))),
+            None => None,
+        };
+        let mut entry = app.entry(&by, Action::MobileErase).with("phone", phone.masked());
+        for (what, count) in counts.named() {
+            entry = entry.with(what, usize::try_from(count).unwrap_or_default());
+        }
+        app.record(entry).await?;
+        // Last: whoever gives the reason may have named the number.
+        personal::mask_audit_log(&mut client, phone, &mut counts).await?;
+        Ok(Erased { counts, redis })
     }
 }

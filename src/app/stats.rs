@@ -105,16 +105,6 @@ impl App {
         snapshot.map_err(|_| Error::Unavailable)?
     }
 
-    /// The same for somebody who is shown the recipients' phone numbers.
-    ///
-    /// # Errors
-    /// As [`App::stats`].
-    pub async fn stats_with_numbers(&self, by: &By) -> Result<Snapshot, Error> {
-        let snapshot = self.stats().await?;
-        self.record_numbers(by, &snapshot.phones().cloned().collect::<Vec<_>>()).await?;
-        Ok(snapshot)
-    }
-
     /// Records that somebody is about to be shown the numbers of these recipients.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! `drain`: empties the serving process for maintenance, without a storm of reconnects.
 //!
 //! By signals, because whoever may send one to the process may also stop it: nothing new can be done
-//! from outside.
+//! from outside. A process of another machine is asked over the admin API.
 
 use std::time::{Duration, Instant};
 
@@ -13,16 +13,24 @@ use nix::{
     unistd::Pid,
 };
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::{
     Setup,
     exit::{Failure, Kind},
+    remote::Admin,
     serve::{Whereabouts, whereabouts},
+    why::Why,
 };
-use crate::{client, config::duration};
+use crate::{
+    client::{self, encode},
+    config::duration,
+};
 
 /// How often the connections are counted.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
+/// How long a process may take to take up what is asked of it: it looks every two seconds.
+const TAKES_UP: Duration = Duration::from_secs(15);
 
 #[derive(Debug, Args)]
 pub(super) struct DrainArgs {
@@ -32,6 +40,19 @@ pub(super) struct DrainArgs {
     /// Take connections again
     #[arg(long)]
     undo: bool,
+    /// Another process of the installation: its id, or its machine's name (esh3ar top shows both). With --url
+    /// it may be left out where there is one gateway only
+    #[arg(long, value_name = "NODE")]
+    node: Option<String>,
+    #[command(flatten)]
+    why: Why,
+}
+
+impl DrainArgs {
+    /// Whether it is about a process of an installation, and not only of this machine.
+    pub(super) fn names_a_process(&self) -> bool {
+        self.node.is_some()
+    }
 }
 
 fn span(text: &str) -> Result<Duration, String> {
@@ -45,6 +66,16 @@ struct View {
 }
 
 pub(super) async fn run(setup: &Setup, arguments: &DrainArgs) -> Result<(), Failure> {
+    if setup.remote.url.is_some() || arguments.node.is_some() {
+        let admin = Admin::open(setup).await?;
+        let result = asked(setup, &admin, arguments).await;
+        return admin.close(result).await;
+    }
+    if arguments.why.text().is_some() {
+        let what =
+            "--reason is for the audit log, and this is done by a signal, which it does not see";
+        return Err(Failure::new(Kind::Usage, what).hint("name the process with --node"));
+    }
     let Some(found) = whereabouts(&setup.data_dir) else {
         let what = format!("no esh3ar serves {}", setup.data_dir.display());
         return Err(Failure::new(Kind::NotFound, what).hint("give its folder with --data-dir"));
@@ -60,11 +91,21 @@ pub(super) async fn run(setup: &Setup, arguments: &DrainArgs) -> Result<(), Fail
         setup.output.record(&View { state: "draining", connections: None });
         return Ok(());
     }
+    until_empty(setup, arguments, async || Ok((true, connections(&found).await))).await
+}
+
+/// Waits until the last connection has left. `look` tells whether the process is being emptied, and how many
+/// there are.
+async fn until_empty(
+    setup: &Setup,
+    arguments: &DrainArgs,
+    look: impl AsyncFn() -> Result<(bool, Option<u64>), Failure>,
+) -> Result<(), Failure> {
     let begun = Instant::now();
     let mut bar: Option<ProgressBar> = None;
     loop {
-        let left = connections(&found).await;
-        if left == Some(0) {
+        let (draining, left) = look().await?;
+        if draining && left == Some(0) {
             break;
         }
         if let Some(left) = left {
@@ -86,6 +127,83 @@ pub(super) async fn run(setup: &Setup, arguments: &DrainArgs) -> Result<(), Fail
     setup.output.record(&View { state: "drained", connections: Some(0) });
     setup.output.note("it takes no connections now: stop it, or take it back with --undo");
     Ok(())
+}
+
+/// The same of a process of the installation, over the admin API.
+async fn asked(setup: &Setup, admin: &Admin, arguments: &DrainArgs) -> Result<(), Failure> {
+    let id = named(&living(admin, &arguments.why).await?, arguments.node.as_deref())?;
+    let place = format!("/nodes/{}/drain", encode(&id));
+    let body = json!({ "undo": arguments.undo });
+    admin.ask(&arguments.why, "POST", &place, Some(&body)).await?;
+    let wanted = !arguments.undo;
+    let begun = Instant::now();
+    // It takes it up when it next says that it lives.
+    let node = loop {
+        let node = one(admin, &arguments.why, &id).await?;
+        if node["draining"] == wanted {
+            break node;
+        }
+        if begun.elapsed() > TAKES_UP {
+            let what = format!("the process {id} did not take it up");
+            return Err(Failure::new(Kind::Failed, what)
+                .hint("its esh3ar may be older than this one: run esh3ar drain on its machine"));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    };
+    if arguments.undo {
+        let connections = node["connections"].as_u64();
+        setup.output.record(&View { state: "serving", connections });
+        return Ok(());
+    }
+    until_empty(setup, arguments, async || {
+        let node = one(admin, &arguments.why, &id).await?;
+        Ok((node["draining"] == true, node["connections"].as_u64()))
+    })
+    .await
+}
+
+async fn living(admin: &Admin, why: &Why) -> Result<Vec<Value>, Failure> {
+    let mut answer = admin.get(why, "/nodes").await?;
+    Ok(match answer["items"].take() {
+        Value::Array(nodes) => nodes,
+        _ => Vec::new(),
+    })
+}
+
+async fn one(admin: &Admin, why: &Why, id: &str) -> Result<Value, Failure> {
+    let found = living(admin, why).await?.into_iter().find(|node| node["id"] == id);
+    found.ok_or_else(|| {
+        Failure::new(Kind::NotFound, format!("the process {id} is gone"))
+            .hint("it needs no draining")
+    })
+}
+
+/// The process that is meant: by its id or machine, or the only one that has connections.
+fn named(nodes: &[Value], name: Option<&str>) -> Result<String, Failure> {
+    let text = |node: &Value, field: &str| node[field].as_str().unwrap_or_default().to_owned();
+    // A worker has none; one that is named is told so by the server.
+    let gateways = || nodes.iter().filter(|node| node["role"] != "worker");
+    let found: Vec<&Value> = match name {
+        Some(name) => match nodes.iter().find(|node| node["id"] == name) {
+            Some(node) => vec![node],
+            None => gateways().filter(|node| node["host"] == name).collect(),
+        },
+        None => gateways().collect(),
+    };
+    let ways = || {
+        let each = gateways().map(|node| format!("{} on {}", text(node, "id"), text(node, "host")));
+        each.collect::<Vec<_>>().join(", ")
+    };
+    match (found.as_slice(), name) {
+        ([node], _) => Ok(text(node, "id")),
+        ([], Some(name)) => {
+            Err(Failure::new(Kind::NotFound, format!("no gateway is named {name}"))
+                .hint(format!("these live: {}", ways())))
+        }
+        ([], None) => Err(Failure::new(Kind::NotFound, "no gateway lives").hint("run: esh3ar top")),
+        _ => Err(Failure::new(Kind::Usage, "there are several gateways")
+            .hint(format!("say which with --node ID: {}", ways()))),
+    }
 }
 
 fn send(found: &Whereabouts, signal: Signal) -> Result<(), Failure> {
@@ -114,4 +232,27 @@ fn draw(length: u64) -> ProgressBar {
         bar.set_style(style);
     }
     bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_named_by_id_or_machine_or_is_the_only_one() {
+        let node =
+            |id: &str, role: &str, host: &str| json!({ "id": id, "role": role, "host": host });
+        let one = [node("a", "gateway", "here"), node("b", "worker", "here")];
+        assert_eq!(named(&one, None).unwrap(), "a");
+        assert_eq!(named(&one, Some("here")).unwrap(), "a");
+        assert_eq!(named(&one, Some("b")).unwrap(), "b");
+        assert_eq!(named(&one, Some("c")).unwrap_err().kind, Kind::NotFound);
+        let two = [node("a", "gateway", "here"), node("c", "gateway", "here")];
+        for name in [None, Some("here")] {
+            let failure = named(&two, name).unwrap_err();
+            assert_eq!(failure.kind, Kind::Usage);
+            assert!(failure.hint.unwrap().contains("c on here"));
+        }
+        assert_eq!(named(&[], None).unwrap_err().kind, Kind::NotFound);
+    }
 }

@@ -100,6 +100,7 @@ impl From<app::Error> for Failure {
             | Error::KeyReused => Kind::Refused,
             Error::Unavailable
             | Error::DiskFull
+            | Error::Away(_)
             | Error::Overloaded { .. }
             | Error::RateLimited { .. } => Kind::Unavailable,
             Error::Internal => Kind::Failed,

@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 
 use super::{
     Setup,
-    exit::{Failure, Kind},
-    opened, personal, privilege,
+    exit::Failure,
+    personal, privilege,
     remote::{Admin, Query},
     why::Why,
     written::Written,
 };
-use crate::{app::App, client::encode};
+use crate::client::encode;
 
 /// Numbers that are added in one call.
 const AT_ONCE: usize = 1000;
@@ -96,21 +96,24 @@ pub(super) async fn run(
     command: MobileCommand,
     file: Option<File>,
 ) -> Result<(), Failure> {
-    if let MobileCommand::Export { .. } | MobileCommand::Erase { .. } = &command {
-        if setup.remote.url.is_some() {
-            let what = "everything of a number is given out and erased on the server itself";
-            return Err(Failure::new(Kind::Usage, what).hint("run it there, without --url"));
-        }
-        let opened = opened::open(setup).await?;
-        let result = act_here(setup, &opened.app, command, file).await;
-        return opened.close(result).await;
+    let (admin, redis) = match &command {
+        MobileCommand::Erase { .. } => personal::open(setup).await?,
+        _ => (Admin::open(setup).await?, None),
+    };
+    let result = act(setup, &admin, command, file).await;
+    let result = admin.close(result).await;
+    if let Some(redis) = redis {
+        redis.end().await;
     }
-    let admin = Admin::open(setup).await?;
-    let result = act(setup, &admin, command).await;
-    admin.close(result).await
+    result
 }
 
-async fn act(setup: &Setup, admin: &Admin, command: MobileCommand) -> Result<(), Failure> {
+async fn act(
+    setup: &Setup,
+    admin: &Admin,
+    command: MobileCommand,
+    file: Option<File>,
+) -> Result<(), Failure> {
     match command {
         MobileCommand::Add { phones, verified, why } => {
             let mut users: Vec<Value> = Vec::new();
@@ -136,30 +139,14 @@ async fn act(setup: &Setup, admin: &Admin, command: MobileCommand) -> Result<(),
             let place = format!("/mobile-users/{}", encode(&phone));
             setup.output.record(&admin.get(&why, &place).await?);
         }
-        // Handled before: they work on this machine only.
-        MobileCommand::Export { .. } | MobileCommand::Erase { .. } => {}
-    }
-    Ok(())
-}
-
-async fn act_here(
-    setup: &Setup,
-    app: &App,
-    command: MobileCommand,
-    file: Option<File>,
-) -> Result<(), Failure> {
-    match command {
         MobileCommand::Export { phone, out, why } => {
-            let phone = app.parse_phone("phone", &phone)?;
             let out = out.filter(|path| path != Path::new("-"));
             let to = file.zip(out.clone());
-            personal::export(setup, app, &setup.by(&why)?, &phone, to, out.as_deref()).await?;
+            personal::export(setup, admin, &why, &phone, to, out.as_deref()).await?;
         }
         MobileCommand::Erase { phone, dry_run, yes, why } => {
-            let phone = app.parse_phone("phone", &phone)?;
-            personal::erase(setup, app, &setup.by(&why)?, &phone, dry_run, yes).await?;
+            personal::erase(setup, admin, &why, &phone, dry_run, yes).await?;
         }
-        MobileCommand::Add { .. } | MobileCommand::List { .. } | MobileCommand::Show { .. } => {}
     }
     Ok(())
 }

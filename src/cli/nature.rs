@@ -23,6 +23,7 @@ impl Command {
                 !matches!(command, super::messages::MessageCommand::Send { .. })
             }
             Command::Migrate(arguments) => arguments.only_tells(),
+            Command::Drain(arguments) => arguments.names_a_process(),
             Command::Conversation(_)
             | Command::Dlq(_)
             | Command::Audit(_)
@@ -82,6 +83,9 @@ pub(super) fn remote(cli: &Cli) -> Result<RemoteArgs, Failure> {
             | Command::Conversation(_)
             | Command::Dlq(_)
             | Command::Audit(_)
+            | Command::Import(_)
+            | Command::Drain(_)
+            | Command::Top(_)
     );
     // These have an address of their own, for their clients.
     let connects = matches!(cli.command, Command::Listen(_) | Command::Chat(_) | Command::Bench(_));
@@ -90,18 +94,15 @@ pub(super) fn remote(cli: &Cli) -> Result<RemoteArgs, Failure> {
     }
     let exported = std::env::var("ESH3AR_URL").ok().filter(|url| !url.is_empty());
     if !administers {
-        let what = "this command works on its own machine only";
+        let (what, there) = here_only(&cli.command);
         if remote.url.is_some() {
-            return Err(Failure::new(Kind::Usage, what).hint("run it on the server, without --url"));
+            return Err(Failure::new(Kind::Usage, what).hint(there));
         }
         // Whoever has it set means that server, and this would change the machine that it is typed on.
         let changes = matches!(
             cli.command,
-            Command::Drain(_)
-                | Command::Backup(_)
-                | Command::Import(_)
+            Command::Backup(_)
                 | Command::Restore(_)
-                | Command::Top(_)
                 | Command::Init(_)
                 | Command::Migrate(_)
                 | Command::Reload(_)
@@ -109,7 +110,7 @@ pub(super) fn remote(cli: &Cli) -> Result<RemoteArgs, Failure> {
         if changes && exported.is_some() && cli.global.data_dir.is_none() {
             let what = format!("{what}, and ESH3AR_URL names a server elsewhere");
             return Err(Failure::new(Kind::Usage, what)
-                .hint("unset ESH3AR_URL to work on this machine, or run it on the server"));
+                .hint(format!("unset ESH3AR_URL to work on this machine; else {there}")));
         }
         return Ok(remote);
     }
@@ -121,6 +122,21 @@ pub(super) fn remote(cli: &Cli) -> Result<RemoteArgs, Failure> {
         remote.url = exported;
     }
     Ok(remote)
+}
+
+/// Why a command works on its own machine only, and what to do instead.
+fn here_only(command: &Command) -> (&'static str, &'static str) {
+    match command {
+        Command::Backup(_) => (
+            "a backup is made on the server itself, which has the database's own programs",
+            "run there: esh3ar backup FILE, and copy FILE here",
+        ),
+        Command::Restore(_) => (
+            "a backup is restored on the server itself, while nothing else works on its database",
+            "copy the backup there, and run there: esh3ar restore FILE",
+        ),
+        _ => ("this command works on its own machine only", "run it on the server, without --url"),
+    }
 }
 
 /// Whether the command goes without the usual file when that is closed to whoever calls it: it works

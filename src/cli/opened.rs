@@ -241,15 +241,20 @@ impl OpenedStore {
 
 /// Opens everything a command needs.
 pub(super) async fn open(setup: &Setup) -> Result<Opened, Failure> {
-    open_after(setup, false).await
+    open_with(setup, Cache::default()).await
+}
+
+/// The same with what the processes of the installation share beside the database.
+pub(super) async fn open_with(setup: &Setup, cache: Cache) -> Result<Opened, Failure> {
+    open_after(setup, false, cache).await
 }
 
 /// The same for a command that begins an installation: a database that has nothing gets its schema.
 pub(super) async fn open_new(setup: &Setup) -> Result<Opened, Failure> {
-    open_after(setup, true).await
+    open_after(setup, true, Cache::default()).await
 }
 
-async fn open_after(setup: &Setup, begins: bool) -> Result<Opened, Failure> {
+async fn open_after(setup: &Setup, begins: bool, cache: Cache) -> Result<Opened, Failure> {
     let opened = open_store(setup, Purpose::Command).await?;
     let prepared = async {
         let empty = begins && opened.is_empty().await?;
@@ -260,7 +265,7 @@ async fn open_after(setup: &Setup, begins: bool) -> Result<Opened, Failure> {
         return Err(failure);
     }
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-    let settings = settings(&setup.loaded.config, None)?;
+    let settings = Settings { cache, ..settings(&setup.loaded.config, None)? };
     let app = App::start(settings, opened.store.clone(), &tracker, &stop);
     Ok(Opened { app, opened, tracker, stop })
 }

@@ -2,7 +2,11 @@
 //! server elsewhere, over its admin API. Either way they ask the same routes, so that they do and show
 //! the same.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ops::Deref,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::Args;
 use serde_json::Value;
@@ -14,15 +18,18 @@ use super::{
     why::{Why, operator},
 };
 use crate::{
-    client::{self, ApiClient, encode},
+    client::{self, ApiClient, LongAnswer, encode},
     config,
-    server::inside::Inside,
+    server::inside::{self, Inside},
 };
 
 /// The largest page of a list.
 const PAGE: usize = 200;
 /// The most that a command lists.
 pub(super) const MOST: usize = 10_000;
+
+/// How long an answer that comes line by line may be silent.
+const SILENCE: Duration = Duration::from_secs(120);
 
 /// The most bytes of certificates that are trusted.
 const MOST_ROOTS: u64 = 1 << 20;
@@ -80,15 +87,17 @@ fn read(path: &Path, most: u64) -> Result<String, Failure> {
     })
 }
 
-/// The admin API, wherever it is.
-pub(super) enum Admin {
+/// The admin API, wherever it is, and what is open for it.
+pub(super) struct Admin {
+    way: Way,
+    opened: Option<Box<Opened>>,
+}
+
+/// The way to the admin API. Cheap to clone.
+#[derive(Clone)]
+pub(super) enum Way {
     /// In this process, over a database that it has opened.
-    Here {
-        /// What is open.
-        opened: Box<Opened>,
-        /// The routes.
-        inside: Inside,
-    },
+    Here(Inside),
     /// At a server.
     There {
         /// The way there.
@@ -98,29 +107,54 @@ pub(super) enum Admin {
     },
 }
 
+impl Deref for Admin {
+    type Target = Way;
+
+    fn deref(&self) -> &Way {
+        &self.way
+    }
+}
+
 impl Admin {
     /// Opens the database, or prepares to ask the server that was named.
     pub(super) async fn open(setup: &Setup) -> Result<Admin, Failure> {
-        if let Some(url) = &setup.remote.url {
-            if url.starts_with("http://") && !is_near(url) {
-                setup.output.note("the token is sent unencrypted: use https://");
-            }
-            return Ok(Admin::There { api: setup.remote.api(url)?, url: url.clone() });
+        match Admin::there(setup)? {
+            Some(there) => Ok(there),
+            None => Ok(Admin::here(opened::open(setup).await?)),
         }
-        let opened = opened::open(setup).await?;
-        let inside = Inside::new(opened.app.clone());
-        Ok(Admin::Here { opened: Box::new(opened), inside })
+    }
+
+    /// Over a database that is open.
+    pub(super) fn here(opened: Opened) -> Admin {
+        let way = Way::Here(Inside::new(opened.app.clone()));
+        Admin { way, opened: Some(Box::new(opened)) }
+    }
+
+    /// At the server that was named, if one was.
+    pub(super) fn there(setup: &Setup) -> Result<Option<Admin>, Failure> {
+        let Some(url) = &setup.remote.url else { return Ok(None) };
+        if url.starts_with("http://") && !is_near(url) {
+            setup.output.note("the token is sent unencrypted: use https://");
+        }
+        let way = Way::There { api: setup.remote.api(url)?, url: url.clone() };
+        Ok(Some(Admin { way, opened: None }))
     }
 
     /// Closes what is open, then gives the command's own result.
     pub(super) async fn close<T>(self, result: Result<T, Failure>) -> Result<T, Failure> {
-        match self {
-            Admin::Here { opened, inside } => {
-                drop(inside);
-                opened.close(result).await
-            }
-            Admin::There { .. } => result,
+        let Admin { way, opened } = self;
+        drop(way);
+        match opened {
+            Some(opened) => opened.close(result).await,
+            None => result,
         }
+    }
+}
+
+impl Way {
+    /// Whether it is over a database of this machine's.
+    pub(super) fn is_here(&self) -> bool {
+        matches!(self, Way::Here(_))
     }
 
     /// Asks. `path` begins after `/api/v1/admin`.
@@ -133,11 +167,11 @@ impl Admin {
     ) -> Result<Value, Failure> {
         let path = format!("/api/v1/admin{path}");
         let (status, body) = match self {
-            Admin::Here { inside, .. } => {
+            Way::Here(inside) => {
                 let by = operator().because(why.text())?;
                 inside.ask(by, method, &path, body).await
             }
-            Admin::There { api, url } => {
+            Way::There { api, url } => {
                 let answer = api.ask(method, &path, body, why.text()).await;
                 let answer = answer.map_err(|error| unreached(url, &error))?;
                 (answer.status, answer.body)
@@ -146,6 +180,38 @@ impl Admin {
         if (200..300).contains(&status) {
             return Ok(body);
         }
+        Err(self.refused(status, &body))
+    }
+
+    /// Asks for what comes line by line, each a JSON document.
+    pub(super) async fn ask_lines(
+        &self,
+        why: &Why,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Lines, Failure> {
+        let path = format!("/api/v1/admin{path}");
+        let (status, body) = match self {
+            Way::Here(inside) => {
+                let by = operator().because(why.text())?;
+                let (status, pieces) = inside.ask_long(by, method, &path, body).await;
+                if (200..300).contains(&status) {
+                    return Ok(Lines::of(Pieces::Here(pieces)));
+                }
+                (status, pieces.json().await)
+            }
+            Way::There { api, url } => {
+                let answer = api.ask_long(method, &path, body, why.text(), SILENCE).await;
+                match answer.map_err(|error| unreached(url, &error))? {
+                    LongAnswer::Pieces(pieces) => {
+                        let url = url.clone();
+                        return Ok(Lines::of(Pieces::There { pieces, url }));
+                    }
+                    LongAnswer::Whole(answer) => (answer.status, answer.body),
+                }
+            }
+        };
         Err(self.refused(status, &body))
     }
 
@@ -180,7 +246,7 @@ impl Admin {
     }
 
     /// What to say of an answer that is none of success.
-    fn refused(&self, status: u16, problem: &Value) -> Failure {
+    pub(super) fn refused(&self, status: u16, problem: &Value) -> Failure {
         let kind = match status {
             400 => Kind::Usage,
             404 => Kind::NotFound,
@@ -190,7 +256,7 @@ impl Admin {
         };
         let detail = problem["detail"].as_str();
         let url = match self {
-            Admin::Here { .. } => {
+            Way::Here(_) => {
                 let failure = Failure::new(kind, detail.unwrap_or("an internal error"));
                 return match kind {
                     Kind::Unavailable if problem["code"] == "disk_full" => failure.hint(MAKE_ROOM),
@@ -198,7 +264,7 @@ impl Admin {
                     _ => failure,
                 };
             }
-            Admin::There { url, .. } => url,
+            Way::There { url, .. } => url,
         };
         let Some(detail) = detail else {
             // No problem of ours: a proxy, or something else altogether.
@@ -222,6 +288,65 @@ impl Admin {
                     (Kind::Unavailable, None) => failure.hint("on the server, run: esh3ar doctor"),
                     _ => failure,
                 }
+            }
+        }
+    }
+}
+
+/// An answer that comes line by line.
+pub(super) struct Lines {
+    pieces: Pieces,
+    came: Vec<u8>,
+    /// How much of it was looked through for the end of a line.
+    seen: usize,
+}
+
+enum Pieces {
+    Here(inside::Pieces),
+    There { pieces: client::Pieces, url: String },
+}
+
+impl Lines {
+    /// The longest line.
+    const LONGEST: usize = 16 << 20;
+
+    fn of(pieces: Pieces) -> Lines {
+        Lines { pieces, came: Vec::new(), seen: 0 }
+    }
+
+    /// The next line, without its end; `None` after the last.
+    ///
+    /// # Errors
+    /// The answer broke off.
+    pub(super) async fn next(&mut self) -> Result<Option<String>, Failure> {
+        loop {
+            let fresh = self.came.get(self.seen..).unwrap_or_default();
+            if let Some(end) = fresh.iter().position(|byte| *byte == b'\n') {
+                let rest = self.came.split_off(self.seen + end + 1);
+                let line = std::mem::replace(&mut self.came, rest);
+                self.seen = 0;
+                return Ok(Some(String::from_utf8_lossy(&line).trim_end().to_owned()));
+            }
+            self.seen = self.came.len();
+            let piece = match &mut self.pieces {
+                Pieces::Here(pieces) => pieces.next().await.map_err(|error| {
+                    Failure::new(Kind::Unavailable, error.to_string()).hint("run: esh3ar doctor")
+                })?,
+                Pieces::There { pieces, url } => pieces.next().await.map_err(|error| {
+                    let what = format!("the answer of {url} broke off: {error}");
+                    Failure::new(Kind::Unavailable, what).hint("run the same again")
+                })?,
+            };
+            match piece {
+                Some(piece) if self.came.len() + piece.len() <= Lines::LONGEST => {
+                    self.came.extend_from_slice(&piece);
+                }
+                Some(_) => {
+                    return Err(Failure::new(Kind::Failed, "a line of the answer has no end"));
+                }
+                None if self.came.is_empty() => return Ok(None),
+                // A line without its end is no line.
+                None => return Err(Failure::new(Kind::Failed, "the answer broke off")),
             }
         }
     }

@@ -120,10 +120,12 @@ async fn act(setup: &Setup, admin: &Admin, command: TokenCommand) -> Result<(), 
         TokenCommand::Revoke { id, even_last_admin, why } => {
             let query = Query::default().with("evenLastAdmin", even_last_admin);
             let place = format!("/tokens/{}{query}", encode(&id));
-            admin.ask(&why, "DELETE", &place, None).await.map_err(|failure| match admin {
-                Admin::Here { .. } if failure.kind == Kind::Refused => failure
-                    .hint("or give --even-last-admin: commands on the server work without one"),
-                _ => failure,
+            admin.ask(&why, "DELETE", &place, None).await.map_err(|failure| {
+                match failure.kind {
+                    Kind::Refused if admin.is_here() => failure
+                        .hint("or give --even-last-admin: commands on the server work without one"),
+                    _ => failure,
+                }
             })?;
             setup.output.note("revoked; it opens nothing any more within a second");
         }

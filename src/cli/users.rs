@@ -122,7 +122,7 @@ async fn act(setup: &Setup, admin: &Admin, command: UserCommand) -> Result<(), F
 async fn change(admin: &Admin, why: &Why, user: &str, body: &Value) -> Result<Value, Failure> {
     admin.ask(why, "PATCH", &place(user), Some(body)).await.map_err(|failure| {
         // Refused is only the last administrator.
-        let here = matches!(admin, Admin::Here { .. });
+        let here = admin.is_here();
         if failure.kind == Kind::Refused && here {
             return failure
                 .hint("or give --even-last-admin: commands on the server work without one");

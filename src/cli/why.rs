@@ -6,7 +6,7 @@ use super::{Setup, exit::Failure, privilege};
 use crate::app::By;
 
 /// Why.
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(super) struct Why {
     /// Why this is done; kept in the audit log
     #[arg(id = "why", long = "reason", visible_alias = "because", value_name = "TEXT")]

@@ -93,6 +93,48 @@ impl ApiClient {
         body: Option<&Value>,
         reason: Option<&str>,
     ) -> Result<Answer, Error> {
+        let request = self.request(method, path, body, reason)?;
+        let response = request.bearer_auth(&self.token).send().await.map_err(unreached)?;
+        let status = response.status().as_u16();
+        let text = response.text().await.map_err(unreached)?;
+        Ok(Answer { status, body: serde_json::from_str(&text).unwrap_or_default() })
+    }
+
+    /// Any request whose answer may come in pieces and take long: only a silence of `silence` ends it. An
+    /// answer that is none of success comes whole.
+    ///
+    /// # Errors
+    /// [`Error::Connection`].
+    pub async fn ask_long(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+        reason: Option<&str>,
+        silence: Duration,
+    ) -> Result<LongAnswer, Error> {
+        let request = self.request(method, path, body, reason)?;
+        let request = request.timeout(LONGEST).bearer_auth(&self.token).send();
+        let response = tokio::time::timeout(silence, request).await.map_err(|_| Error::TimedOut)?;
+        let response = response.map_err(unreached)?;
+        let status = response.status().as_u16();
+        if response.status().is_success() {
+            return Ok(LongAnswer::Pieces(Pieces { response, silence }));
+        }
+        let text = response.text().await.map_err(unreached)?;
+        Ok(LongAnswer::Whole(Answer {
+            status,
+            body: serde_json::from_str(&text).unwrap_or_default(),
+        }))
+    }
+
+    fn request(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+        reason: Option<&str>,
+    ) -> Result<reqwest::RequestBuilder, Error> {
         let method = reqwest::Method::from_bytes(method.as_bytes())
             .map_err(|error| Error::Protocol(error.to_string()))?;
         let mut request = self.http.request(method, format!("{}{path}", self.base));
@@ -102,10 +144,7 @@ impl ApiClient {
         if let Some(reason) = reason {
             request = request.header("x-reason", reason.as_bytes());
         }
-        let response = request.bearer_auth(&self.token).send().await.map_err(unreached)?;
-        let status = response.status().as_u16();
-        let text = response.text().await.map_err(unreached)?;
-        Ok(Answer { status, body: serde_json::from_str(&text).unwrap_or_default() })
+        Ok(request)
     }
 
     async fn answer(&self, request: reqwest::RequestBuilder) -> Result<Answer, Error> {
@@ -118,6 +157,34 @@ impl ApiClient {
         }
         let detail = body["detail"].as_str().map_or(text.as_str(), |detail| detail).to_owned();
         Err(Error::Refused { status: status.as_u16(), detail })
+    }
+}
+
+/// How long an answer that comes in pieces may take in all.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// An answer that may be long.
+pub enum LongAnswer {
+    /// Of success.
+    Pieces(Pieces),
+    /// Any other.
+    Whole(Answer),
+}
+
+/// The body of an answer, piece by piece.
+pub struct Pieces {
+    response: reqwest::Response,
+    silence: Duration,
+}
+
+impl Pieces {
+    /// The next; `None` at the end.
+    ///
+    /// # Errors
+    /// It broke off, or nothing came for too long.
+    pub async fn next(&mut self) -> Result<Option<bytes::Bytes>, Error> {
+        let next = tokio::time::timeout(self.silence, self.response.chunk()).await;
+        next.map_err(|_| Error::TimedOut)?.map_err(unreached)
     }
 }
 

@@ -4,7 +4,7 @@
 mod api;
 mod hub;
 
-pub use api::{Answer, ApiClient, encode, fetch};
+pub use api::{Answer, ApiClient, LongAnswer, Pieces, encode, fetch};
 pub use hub::{Event, HubClient};
 
 /// Why a client got no answer.

@@ -163,6 +163,8 @@ actions! {
     DeadLetterDelete = "dead_letter.delete",
     /// The audit log was read.
     AuditAccess = "audit.access",
+    /// A process was asked to be emptied, or to take connections again.
+    NodeDrain = "node.drain",
     /// Everything was written to a backup.
     BackupCreate = "backup.create",
     /// Everything was replaced by a backup.

@@ -116,6 +116,19 @@ impl Context {
         Ok(found)
     }
 
+    /// A query parameter that is true or false.
+    ///
+    /// # Errors
+    /// When it is neither.
+    pub fn flag(&self, name: &'static str) -> Result<Option<bool>, Problem> {
+        match self.parameter(name)?.as_deref() {
+            None => Ok(None),
+            Some("true") => Ok(Some(true)),
+            Some("false") => Ok(Some(false)),
+            Some(_) => Err(Problem::field(name, "unknown", format!("{name} is true or false"))),
+        }
+    }
+
     /// The page's size.
     ///
     /// # Errors

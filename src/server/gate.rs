@@ -24,7 +24,7 @@ use crate::app::{App, Error};
 
 /// The largest body of a usual request: content of 10,000 characters, each escaped in JSON.
 const BODY_LIMIT: usize = 256 * 1024;
-/// The largest body of a batch.
+/// The largest body of a batch, or of rows that are imported.
 const BATCH_BODY_LIMIT: usize = 24 * 1024 * 1024;
 /// How long a body may pause, and how long it may take in all.
 const BODY_IDLE: Duration = Duration::from_secs(15);
@@ -123,7 +123,8 @@ impl Gate {
         let token = bearer(&parts.headers).ok_or(Error::Unauthenticated)?;
         let caller = self.app.authenticate(token).await?;
         let path = parts.uri.path();
-        let limit = if path.ends_with("/batch") { BATCH_BODY_LIMIT } else { BODY_LIMIT };
+        let large = path.ends_with("/batch") || path.starts_with("/api/v1/admin/import/");
+        let limit = if large { BATCH_BODY_LIMIT } else { BODY_LIMIT };
         let body = tokio::time::timeout(BODY_TOTAL, body::read(incoming, limit, BODY_IDLE))
             .await
             .unwrap_or(Err(BodyError::TimedOut));

@@ -18,7 +18,8 @@ use crate::{
     domain::{Permissions, TokenId, UserId},
 };
 
-/// The way in from inside the process.
+/// The way in from inside the process. Cheap to clone.
+#[derive(Clone)]
 pub struct Inside {
     app: App,
     routes: BoxedFilter<(Response,)>,
@@ -38,9 +39,21 @@ impl Inside {
         path: &str,
         body: Option<&Value>,
     ) -> (u16, Value) {
+        let (status, body) = self.ask_long(by, method, path, body).await;
+        (status, body.json().await)
+    }
+
+    /// The same for an answer that comes in pieces.
+    pub async fn ask_long(
+        &self,
+        by: By,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> (u16, Pieces) {
         let (Ok(method), Ok(uri)) = (Method::from_bytes(method.as_bytes()), path.parse::<Uri>())
         else {
-            return (400, Value::Null);
+            return (400, Pieces { response: Response::default() });
         };
         // Nobody: only what administrators may is open to an operator.
         let caller = Caller {
@@ -63,9 +76,38 @@ impl Inside {
             came: std::time::Instant::now(),
         });
         let response = routes::answer(self.routes.clone(), context, method, uri).await;
-        let status = response.status().as_u16();
-        let body = response.into_body().collect().await;
+        (response.status().as_u16(), Pieces { response })
+    }
+}
+
+/// The body of an answer, piece by piece.
+pub struct Pieces {
+    response: Response,
+}
+
+/// An answer ended before its end; why is in the log.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer broke off")]
+pub struct BrokenOff;
+
+impl Pieces {
+    /// The next; `None` at the end.
+    ///
+    /// # Errors
+    /// [`BrokenOff`].
+    pub async fn next(&mut self) -> Result<Option<Bytes>, BrokenOff> {
+        while let Some(frame) = self.response.body_mut().frame().await {
+            if let Ok(data) = frame.map_err(|_| BrokenOff)?.into_data() {
+                return Ok(Some(data));
+            }
+        }
+        Ok(None)
+    }
+
+    /// All of it as JSON, null when it is none.
+    pub async fn json(self) -> Value {
+        let body = self.response.into_body().collect().await;
         let body = body.map(|body| body.to_bytes()).unwrap_or_default();
-        (status, serde_json::from_slice(&body).unwrap_or_default())
+        serde_json::from_slice(&body).unwrap_or_default()
     }
 }

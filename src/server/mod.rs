@@ -13,6 +13,7 @@ pub mod openapi;
 pub mod pulse;
 pub mod reply;
 pub mod routes;
+mod stream;
 pub mod tls;
 pub mod view;
 

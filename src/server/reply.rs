@@ -31,11 +31,21 @@ pub(in crate::server) struct ProblemBody<'a> {
     detail: &'a str,
     code: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<std::collections::BTreeMap<String, Vec<FieldProblem<'static>>>>)]
     errors: Option<serde_json::Map<String, serde_json::Value>>,
     /// As the header, for items of a batch, which have none.
     #[serde(skip_serializing_if = "Option::is_none", rename = "retryAfter")]
     retry_after: Option<u64>,
+}
+
+/// What is wrong with a field.
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = FieldProblem)]
+struct FieldProblem<'a> {
+    /// Stable, snake_case, for programs.
+    code: &'a str,
+    /// For people.
+    message: &'a str,
 }
 
 impl Problem {
@@ -59,7 +69,8 @@ impl Problem {
         let errors = (!self.errors.is_empty()).then(|| {
             let mut fields = serde_json::Map::new();
             for error in &self.errors {
-                let entry = serde_json::json!({ "code": error.code, "message": error.message });
+                let entry = FieldProblem { code: error.code, message: &error.message };
+                let entry = serde_json::to_value(entry).unwrap_or_default();
                 if let serde_json::Value::Array(list) = fields
                     .entry(error.field)
                     .or_insert_with(|| serde_json::Value::Array(Vec::new()))
@@ -111,7 +122,7 @@ pub fn classify(error: &app::Error) -> (StatusCode, &'static str) {
         Error::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
         Error::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
         Error::Overloaded { .. } => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
-        Error::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        Error::Unavailable | Error::Away(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         Error::DiskFull => (StatusCode::SERVICE_UNAVAILABLE, "disk_full"),
         Error::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),
     }
@@ -128,7 +139,7 @@ impl From<app::Error> for Problem {
             Error::Overloaded { retry_after } | Error::RateLimited { retry_after, .. } => {
                 problem.retry_after = Some(app::error::whole_seconds(retry_after));
             }
-            Error::Unavailable => problem.retry_after = Some(1),
+            Error::Unavailable | Error::Away(_) => problem.retry_after = Some(1),
             // Somebody has to make room.
             Error::DiskFull => problem.retry_after = Some(30),
             _ => {}

@@ -14,7 +14,7 @@ use warp::{Filter, Rejection, filters::BoxedFilter, reply::Response};
 use super::{
     context::Shared,
     http::{
-        admin::{self, mobiles, tokens, users},
+        admin::{self, imports, mobiles, nodes, personal, tokens, users},
         conversations, dead_letters, messages, stats,
     },
     legacy,
@@ -147,7 +147,7 @@ fn chat() -> BoxedFilter<(Response,)> {
         .boxed()
 }
 
-/// Dead letters and figures, for administrators.
+/// Dead letters, figures and processes, for administrators.
 fn dead() -> BoxedFilter<(Response,)> {
     let list = route!(get "api" / "v1" / "admin" / "dead-letters").then(dead_letters::list).boxed();
     let requeue_many = route!(post "api" / "v1" / "admin" / "dead-letters" / "requeue")
@@ -166,6 +166,9 @@ fn dead() -> BoxedFilter<(Response,)> {
         .then(dead_letters::delete)
         .boxed();
     let stats = route!(get "api" / "v1" / "admin" / "stats").then(stats::show).boxed();
+    let nodes = route!(get "api" / "v1" / "admin" / "nodes").then(nodes::list).boxed();
+    let drain =
+        route!(post "api" / "v1" / "admin" / "nodes" / String / "drain").then(nodes::drain).boxed();
     list.or(requeue_many)
         .unify()
         .or(delete_many)
@@ -178,6 +181,10 @@ fn dead() -> BoxedFilter<(Response,)> {
         .unify()
         .boxed()
         .or(stats)
+        .unify()
+        .or(nodes)
+        .unify()
+        .or(drain)
         .unify()
         .boxed()
 }
@@ -194,6 +201,16 @@ fn people() -> BoxedFilter<(Response,)> {
         route!(post "api" / "v1" / "admin" / "mobile-users").then(mobiles::add).boxed();
     let mobile =
         route!(get "api" / "v1" / "admin" / "mobile-users" / String).then(mobiles::show).boxed();
+    let export = route!(get "api" / "v1" / "admin" / "mobile-users" / String / "export")
+        .then(personal::export)
+        .boxed();
+    let erase = route!(post "api" / "v1" / "admin" / "mobile-users" / String / "erase")
+        .then(personal::erase)
+        .boxed();
+    let import_messages =
+        route!(post "api" / "v1" / "admin" / "import" / "messages").then(imports::messages).boxed();
+    let import_users =
+        route!(post "api" / "v1" / "admin" / "import" / "users").then(imports::users).boxed();
     let tokens = route!(get "api" / "v1" / "admin" / "tokens").then(tokens::list).boxed();
     let create = route!(post "api" / "v1" / "admin" / "tokens").then(tokens::create).boxed();
     let rotate = route!(post "api" / "v1" / "admin" / "tokens" / String / "rotate")
@@ -214,6 +231,15 @@ fn people() -> BoxedFilter<(Response,)> {
         .or(add_mobiles)
         .unify()
         .or(mobile)
+        .unify()
+        .or(export)
+        .unify()
+        .or(erase)
+        .unify()
+        .boxed()
+        .or(import_messages)
+        .unify()
+        .or(import_users)
         .unify()
         .boxed()
         .or(tokens)
@@ -305,6 +331,8 @@ pub const ALL: &[(&str, &str)] = &[
     ("POST", "/api/v1/admin/dead-letters/{id}/requeue"),
     ("DELETE", "/api/v1/admin/dead-letters/{id}"),
     ("GET", "/api/v1/admin/stats"),
+    ("GET", "/api/v1/admin/nodes"),
+    ("POST", "/api/v1/admin/nodes/{id}/drain"),
     ("GET", "/api/v1/admin/users"),
     ("POST", "/api/v1/admin/users"),
     ("GET", "/api/v1/admin/users/{id}"),
@@ -312,6 +340,10 @@ pub const ALL: &[(&str, &str)] = &[
     ("GET", "/api/v1/admin/mobile-users"),
     ("POST", "/api/v1/admin/mobile-users"),
     ("GET", "/api/v1/admin/mobile-users/{phone}"),
+    ("GET", "/api/v1/admin/mobile-users/{phone}/export"),
+    ("POST", "/api/v1/admin/mobile-users/{phone}/erase"),
+    ("POST", "/api/v1/admin/import/messages"),
+    ("POST", "/api/v1/admin/import/users"),
     ("GET", "/api/v1/admin/tokens"),
     ("POST", "/api/v1/admin/tokens"),
     ("POST", "/api/v1/admin/tokens/{id}/rotate"),

@@ -1,6 +1,7 @@
 //! How things look outside: the same JSON over HTTP, over the hub and from the command.
 
 pub mod admin;
+pub(super) mod personal;
 pub mod stats;
 
 use std::fmt;
@@ -56,10 +57,7 @@ impl<'a> From<&'a Message> for MessageView<'a> {
             conversation_id: message.place.map(|place| place.conversation.0),
             seq: message.place.map(|place| place.seq),
             from: &message.from,
-            to: match &message.recipient {
-                Party::Mobile(phone) => phone.as_str().to_owned(),
-                Party::Business(id) => id.to_string(),
-            },
+            to: addressee(message),
             subject: message.subject.as_deref(),
             content: &message.content,
             content_type: message.content_type.name(),
@@ -72,6 +70,13 @@ impl<'a> From<&'a Message> for MessageView<'a> {
             read_at: message.read_at,
             failure_reason: message.failure_reason.as_deref(),
         }
+    }
+}
+
+fn addressee(message: &Message) -> String {
+    match &message.recipient {
+        Party::Mobile(phone) => phone.as_str().to_owned(),
+        Party::Business(id) => id.to_string(),
     }
 }
 
@@ -228,7 +233,7 @@ pub struct StatusChanged {
 }
 
 /// One step of a message's story.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Serialize, serde::Deserialize, utoipa::ToSchema)]
 #[schema(as = Step)]
 pub struct Step {
     /// When.
@@ -237,7 +242,7 @@ pub struct Step {
     /// `pending`, `sent`, `delivered`, `read`, `failed`, `imported`, or an unusual event.
     pub step: String,
     /// More about it.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
 }
 
@@ -302,7 +307,10 @@ impl<'a> MessageStoryView<'a> {
 #[schema(as = Explanation)]
 pub struct ExplanationView {
     id: uuid::Uuid,
+    from: String,
+    to: String,
     status: &'static str,
+    priority: &'static str,
     steps: Vec<Step>,
     verdict: VerdictView,
 }
@@ -323,7 +331,10 @@ impl ExplanationView {
         let verdict = &explanation.verdict;
         ExplanationView {
             id: explanation.message.id.0,
+            from: explanation.message.from.to_string(),
+            to: addressee(&explanation.message),
             status: explanation.message.status.name(),
+            priority: explanation.message.priority.name(),
             steps: timeline(&explanation.message, &explanation.story, for_administrator),
             verdict: VerdictView {
                 code: verdict.code,
@@ -331,11 +342,6 @@ impl ExplanationView {
                 next: verdict.next.clone().filter(|_| for_administrator),
             },
         }
-    }
-
-    /// Its steps.
-    pub fn steps(&self) -> &[Step] {
-        &self.steps
     }
 }
 

@@ -39,6 +39,25 @@ pub struct DeadLetter {
     pub subject: Option<String>,
 }
 
+impl DeadLetter {
+    /// The phones that it names.
+    pub fn phones(&self) -> impl Iterator<Item = Phone> {
+        let from = self.from.starts_with('+').then(|| Phone::from_stored(&self.from));
+        self.to.clone().into_iter().chain(from)
+    }
+
+    /// The same with its phone numbers masked.
+    #[must_use]
+    pub fn masked(self) -> DeadLetter {
+        let from = match self.from.starts_with('+') {
+            true => Phone::from_stored(&self.from).masked(),
+            false => self.from,
+        };
+        let to = self.to.map(|phone| Phone::from_stored(&phone.masked()));
+        DeadLetter { from, to, ..self }
+    }
+}
+
 /// Which dead letters are meant. Conditions that are given must all hold.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {

@@ -1,5 +1,8 @@
 //! What another system had, stored as it was there: with its ids, so that a second time changes nothing.
 
+use std::{collections::HashSet, hash::Hash};
+
+use deadpool_postgres::Transaction;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -59,23 +62,146 @@ pub async fn begin(
     Ok(())
 }
 
+/// Whether this is an import that somebody began.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn is_begun(
+    client: &impl deadpool_postgres::GenericClient,
+    id: Uuid,
+    by: &str,
+) -> Result<bool, Error> {
+    let sql = "SELECT EXISTS (SELECT FROM imports WHERE id = $1 AND actor = $2)";
+    let statement = client.prepare_cached(sql).await?;
+    Ok(client.query_one(&statement, &[&id, &by]).await?.try_get(0)?)
+}
+
 // What waits is parked: its recipient's next connect finds it.
 const MESSAGES: &str = "
     INSERT INTO messages (id, sender_user_id, recipient_phone, subject, content, status, priority,
                           partition, retry_count, failure_reason, created_at, sent_at, delivered_at,
                           read_at, import_id)
-    SELECT a.*, $15::uuid FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::int2[],
-                         $7::int2[], $8::int2[], $9::int2[], $10::text[], $11::timestamptz[],
+    SELECT a.*, $15::uuid FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[],
+                         $5::text[], $6::int2[], $7::int2[], $8::int2[], $9::int2[], $10::text[], $11::timestamptz[],
                          $12::timestamptz[], $13::timestamptz[], $14::timestamptz[]) a
     ON CONFLICT (id) DO NOTHING RETURNING id";
 
-/// Stores messages that are not there yet, all in one statement, as brought by an import. Returns the ids
-/// of those.
+/// What became of a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is stored now, or would be.
+    New,
+    /// It was there before.
+    There,
+    /// It cannot be stored.
+    Refused(String),
+}
+
+/// What became of rows by their keys. The second of two with the same key was there before.
+pub fn fates<K: Clone + Eq + Hash>(keys: &[K], is_new: impl Fn(&K) -> bool) -> Vec<Fate> {
+    let mut seen = HashSet::new();
+    keys.iter()
+        .map(|key| if seen.insert(key.clone()) && is_new(key) { Fate::New } else { Fate::There })
+        .collect()
+}
+
+/// Stores messages that are not there yet, as brought by an import. One that the database refuses does not
+/// keep the others from their place.
 ///
 /// # Errors
-/// Any failure of the database; then none of them is stored.
+/// The database is away; then the transaction is of no use any more.
 pub async fn messages(
-    client: &Client,
+    transaction: &mut Transaction<'_>,
+    import: Uuid,
+    batch: &[ImportedMessage],
+) -> Result<Vec<Fate>, Error> {
+    each(transaction, Rows::Messages(import, batch)).await
+}
+
+/// Stores mobile users that are not there yet, by id or number. One that the database refuses does not keep
+/// the others from their place.
+///
+/// # Errors
+/// The database is away; then the transaction is of no use any more.
+pub async fn mobiles(
+    transaction: &mut Transaction<'_>,
+    batch: &[MobileUser],
+) -> Result<Vec<Fate>, Error> {
+    each(transaction, Rows::Mobiles(batch)).await
+}
+
+/// What is stored.
+#[derive(Clone, Copy)]
+enum Rows<'a> {
+    Messages(Uuid, &'a [ImportedMessage]),
+    Mobiles(&'a [MobileUser]),
+}
+
+impl<'a> Rows<'a> {
+    /// What each is known by.
+    fn keys(self) -> Vec<String> {
+        match self {
+            Rows::Messages(_, batch) => batch.iter().map(|m| m.id.to_string()).collect(),
+            Rows::Mobiles(batch) => batch.iter().map(|u| u.phone.as_str().to_owned()).collect(),
+        }
+    }
+
+    /// Each by itself.
+    fn alone(self) -> Vec<Rows<'a>> {
+        match self {
+            Rows::Messages(import, batch) => {
+                batch.chunks(1).map(|one| Rows::Messages(import, one)).collect()
+            }
+            Rows::Mobiles(batch) => batch.chunks(1).map(Rows::Mobiles).collect(),
+        }
+    }
+
+    /// All in one statement; gives what those are known by that were not there.
+    async fn insert(self, to: &Transaction<'_>) -> Result<HashSet<String>, Error> {
+        Ok(match self {
+            Rows::Messages(import, batch) => {
+                let new = insert_messages(to, import, batch).await?;
+                new.iter().map(ToString::to_string).collect()
+            }
+            Rows::Mobiles(batch) => {
+                let new = insert_mobiles(to, batch).await?;
+                new.iter().map(|phone| phone.as_str().to_owned()).collect()
+            }
+        })
+    }
+}
+
+/// All in one statement, and if the database refuses that, one by one.
+async fn each(transaction: &mut Transaction<'_>, rows: Rows<'_>) -> Result<Vec<Fate>, Error> {
+    let point = transaction.transaction().await?;
+    match rows.insert(&point).await {
+        Ok(new) => {
+            point.commit().await?;
+            return Ok(fates(&rows.keys(), |key| new.contains(key)));
+        }
+        Err(error) if error.is_transient() => return Err(error),
+        Err(_) => point.rollback().await?,
+    }
+    let mut fates = Vec::new();
+    for one in rows.alone() {
+        let point = transaction.transaction().await?;
+        fates.push(match one.insert(&point).await {
+            Ok(new) => {
+                point.commit().await?;
+                if new.is_empty() { Fate::There } else { Fate::New }
+            }
+            Err(error) if error.is_transient() => return Err(error),
+            Err(error) => {
+                point.rollback().await?;
+                Fate::Refused(error.to_string())
+            }
+        });
+    }
+    Ok(fates)
+}
+
+async fn insert_messages(
+    client: &Transaction<'_>,
     import: Uuid,
     batch: &[ImportedMessage],
 ) -> Result<Vec<MessageId>, Error> {
@@ -134,12 +260,10 @@ pub async fn known_users(client: &Client, ids: &[UserId]) -> Result<Vec<UserId>,
     rows.iter().map(|row| Ok(UserId(row.try_get(0)?))).collect()
 }
 
-/// Stores mobile users that are not there yet, by id or number, all in one statement. Returns the
-/// numbers of those.
-///
-/// # Errors
-/// Any failure of the database; then none of them is stored.
-pub async fn mobiles(client: &Client, batch: &[MobileUser]) -> Result<Vec<Phone>, Error> {
+async fn insert_mobiles(
+    client: &Transaction<'_>,
+    batch: &[MobileUser],
+) -> Result<Vec<Phone>, Error> {
     let ids: Vec<Uuid> = batch.iter().map(|user| user.id.0).collect();
     let phones: Vec<&str> = batch.iter().map(|user| user.phone.as_str()).collect();
     let statuses: Vec<i16> = batch.iter().map(|user| user.status as i16).collect();

@@ -63,11 +63,12 @@ pub struct Node {
     pub started_at: OffsetDateTime,
 }
 
-/// Notes a sign of life of a process.
+/// Notes a sign of life of a process. Returns whether somebody asked for it to be emptied, or not to be any
+/// more.
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn note(client: &Client, node: &Node) -> Result<(), Error> {
+pub async fn note(client: &Client, node: &Node) -> Result<Option<bool>, Error> {
     let statement = client
         .prepare_cached(
             "INSERT INTO nodes (id, role, host, pid, version, address, partitions, draining, figures,
@@ -75,11 +76,12 @@ pub async fn note(client: &Client, node: &Node) -> Result<(), Error> {
              VALUES ($1, $2, left($3, 255), $4, $5, $6, $7, $8, $9::text::jsonb, $10, now())
              ON CONFLICT (id) DO UPDATE SET address = excluded.address,
                  partitions = excluded.partitions, draining = excluded.draining,
-                 figures = excluded.figures, seen_at = excluded.seen_at",
+                 figures = excluded.figures, seen_at = excluded.seen_at
+             RETURNING drain_asked",
         )
         .await?;
-    client
-        .execute(
+    let row = client
+        .query_one(
             &statement,
             &[
                 &&node.id[..],
@@ -95,6 +97,37 @@ pub async fn note(client: &Client, node: &Node) -> Result<(), Error> {
             ],
         )
         .await?;
+    Ok(row.try_get(0)?)
+}
+
+/// Asks a living process to be emptied, or to take connections again. Returns whether there is one.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn ask_drain(
+    client: &impl deadpool_postgres::GenericClient,
+    id: NodeId,
+    draining: bool,
+) -> Result<bool, Error> {
+    let statement = client
+        .prepare_cached(
+            "UPDATE nodes SET drain_asked = $2
+             WHERE id = $1 AND seen_at > now() - make_interval(secs => $3)",
+        )
+        .await?;
+    let asked =
+        client.execute(&statement, &[&&id[..], &draining, &SILENT_FOR.as_secs_f64()]).await?;
+    Ok(asked == 1)
+}
+
+/// Notes that a process has taken up what was asked of it, unless that was changed meanwhile.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn took_up(client: &Client, id: NodeId, draining: bool) -> Result<(), Error> {
+    let sql = "UPDATE nodes SET drain_asked = NULL WHERE id = $1 AND drain_asked = $2";
+    let statement = client.prepare_cached(sql).await?;
+    client.execute(&statement, &[&&id[..], &draining]).await?;
     Ok(())
 }
 

@@ -72,6 +72,8 @@ async fn a_folder_that_nobody_serves_cannot_be_drained() {
     let output = run(&server.data(), &["drain"]);
     assert_eq!(output.status.code(), Some(4));
     assert!(String::from_utf8_lossy(&output.stderr).contains("hint:"));
+    // A signal says nothing to the audit log.
+    assert_eq!(run(&server.data(), &["drain", "--reason", "x"]).status.code(), Some(2));
     let output = command(&server.data()).args(["drain", "--timeout", "soon"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
 }

@@ -48,6 +48,8 @@ mod properties;
 mod rabbit;
 mod reload;
 mod remote;
+mod remote_data;
+mod remote_watch;
 mod replicas;
 mod retention;
 mod service;

@@ -134,6 +134,8 @@ async fn answers_are_of_the_shapes_that_it_says() {
     }
     let id = server.send(&root, "+967771234567", "x").await;
     server.run_json(&["user", "set", "root", "--phone", "+967770000001", "--reason", "for a test"]);
+    let (_, nodes) = server.request("GET", "/api/v1/admin/nodes", Some(&root), None).await;
+    let node = nodes["items"][0]["id"].as_str().unwrap();
     let mut talk = String::new();
     let mut token = String::new();
     let mut wrong = Vec::new();
@@ -178,6 +180,27 @@ async fn answers_are_of_the_shapes_that_it_says() {
         (&root, "GET", "/admin/audit", None),
         (&root, "GET", "/admin/books", None),
         (&root, "GET", "/admin/stats", None),
+        (&root, "GET", "/admin/stats?numbers=true&watch=true", None),
+        (&root, "GET", "/admin/nodes", None),
+        (&root, "POST", "/admin/nodes/{node}/drain", Some(json!({ "undo": true }))),
+        (&root, "POST", "/admin/import/messages", Some(json!({ "rows": [{ "Id": "x" }] }))),
+        (&root, "POST", "/admin/import/users", Some(json!({ "rows": [{ "Id": "x" }] }))),
+        (&root, "GET", "/admin/mobile-users/{phone}/export", None),
+        (
+            &root,
+            "POST",
+            "/admin/mobile-users/{phone}/erase",
+            Some(json!({ "dryRun": true, "reason": "a test" })),
+        ),
+        (&root, "POST", "/admin/mobile-users/{phone}/erase", None),
+        (
+            &root,
+            "POST",
+            "/admin/dead-letters/requeue",
+            Some(json!({ "all": true, "dryRun": true })),
+        ),
+        (&root, "POST", "/admin/dead-letters/delete", Some(json!({ "all": true }))),
+        (&root, "POST", "/conversations/{talk}/read", None),
         (&root, "GET", "/admin/users/nobody", None),
         (&root, "GET", "/messages?limit=0", None),
     ] {
@@ -186,12 +209,14 @@ async fn answers_are_of_the_shapes_that_it_says() {
             .replace("{talk}", &talk)
             .replace("{token}", &token)
             .replace("{user}", "root")
+            .replace("{node}", node)
             .replace("{phone}", "+967771234567");
         let body = body.map(|body| body.to_string());
         let asked = format!("/api/v1{asked}");
         let (status, answer) = server.request(method, &asked, Some(who), body.as_deref()).await;
         let known =
             path.replace("{talk}", "{id}").replace("{token}", "{id}").replace("{user}", "{id}");
+        let known = known.replace("{node}", "{id}");
         let known = known.split('?').next().unwrap().replace("users/nobody", "users/{id}");
         let described = &api["paths"][format!("/api/v1{known}")][method.to_lowercase()];
         assert!(described.is_object(), "{method} {known} is not described");
@@ -204,6 +229,17 @@ async fn answers_are_of_the_shapes_that_it_says() {
         };
         assert!(response.is_object(), "{method} {known}: {status} is not described: {answer}");
         let place = format!("{method} {known} {status}");
+        if response["content"]["application/jsonl"].is_object() {
+            // A line each; one alone is read as what it is.
+            let text = answer.as_str().map_or_else(|| answer.to_string(), str::to_owned);
+            assert!(!text.is_empty(), "{place}");
+            for line in text.lines() {
+                let line: Value = serde_json::from_str(line).unwrap();
+                let schema = &response["content"]["application/jsonl"]["schema"];
+                faults(&api, schema, &line, &place, &mut wrong);
+            }
+            continue;
+        }
         faults(&api, &response["content"][media]["schema"], &answer, &place, &mut wrong);
         match known.as_str() {
             "/conversations" if method == "POST" => {
@@ -216,4 +252,21 @@ async fn answers_are_of_the_shapes_that_it_says() {
         }
     }
     assert_eq!(wrong, Vec::<String>::new());
+    for place in ["/health", "/health/live", "/health/ready"] {
+        let (_, answer) = server.request("GET", place, Some(&root), None).await;
+        let described = &api["paths"][place]["get"]["responses"]["200"]["content"];
+        let schema = &described["application/json"]["schema"];
+        faults(&api, schema, &answer, place, &mut wrong);
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+    // Nothing of the admin API is described as just any object.
+    for (path, methods) in api["paths"].as_object().unwrap() {
+        for (method, described) in methods.as_object().unwrap() {
+            for (status, answer) in described["responses"].as_object().unwrap() {
+                let vague = json!({ "type": "object" });
+                let is_vague = answer["content"]["application/json"]["schema"] == vague;
+                assert!(!is_vague || path == "/openapi.json", "{method} {path} {status}");
+            }
+        }
+    }
 }

@@ -10,19 +10,19 @@ use crate::support::{BINARY, Folder, Server};
 const PHONE: &str = "+967771234567";
 
 /// Somewhere without a database of its own.
-struct Elsewhere {
-    folder: Folder,
-    url: String,
+pub struct Elsewhere {
+    pub folder: Folder,
+    pub url: String,
 }
 
 impl Elsewhere {
-    fn new(server: &Server, token: &str) -> Elsewhere {
+    pub fn new(server: &Server, token: &str) -> Elsewhere {
         let folder = Folder::new();
         std::fs::write(folder.path().join("token"), format!("{token}\n")).unwrap();
         Elsewhere { folder, url: server.base.clone() }
     }
 
-    fn command(&self) -> Command {
+    pub fn command(&self) -> Command {
         let mut command = Command::new(BINARY);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("ESH3AR") {
@@ -34,17 +34,23 @@ impl Elsewhere {
         command
     }
 
-    fn run(&self, arguments: &[&str]) -> Output {
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.asking(arguments).output().unwrap()
+    }
+
+    /// The command, not run yet.
+    pub fn asking(&self, arguments: &[&str]) -> Command {
         let mut command = self.command();
         command
             .arg("--url")
             .arg(&self.url)
             .arg("--token-file")
             .arg(self.folder.path().join("token"));
-        command.args(arguments).output().unwrap()
+        command.args(arguments);
+        command
     }
 
-    fn json(&self, arguments: &[&str]) -> Value {
+    pub fn json(&self, arguments: &[&str]) -> Value {
         let output = self.run(&[arguments, &["-o", "json"]].concat());
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{arguments:?}: {error}");
@@ -52,7 +58,7 @@ impl Elsewhere {
     }
 }
 
-fn said(output: &Output) -> String {
+pub fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
@@ -189,10 +195,17 @@ async fn what_goes_wrong_is_told_apart() {
     let mut command = good.command();
     command.args(["user", "list", "--url", &good.url, "--token-file", "/dev/zero"]);
     ends(command.output().unwrap(), 78, "longer than 4 KiB");
-    for local in [&["drain"][..], &["backup", "x"], &["restore", "x"], &["top"], &["init"]] {
+    for (local, next) in [
+        (&["backup", "x"][..], "run there: esh3ar backup FILE"),
+        (&["restore", "x"], "run there: esh3ar restore FILE"),
+        (&["init"], "run it on the server"),
+    ] {
+        ends(good.run(local), 2, next);
         let mut command = good.command();
         command.env("ESH3AR_URL", &good.url).env("ESH3AR_TOKEN", &root).args(local);
-        ends(command.output().unwrap(), 2, "unset ESH3AR_URL");
+        let output = command.output().unwrap();
+        assert!(said(&output).contains(next), "{}", said(&output));
+        ends(output, 2, "unset ESH3AR_URL");
     }
     let tls =
         Elsewhere { url: good.url.replace("http:", "https:"), ..Elsewhere::new(&server, "x") };

@@ -13,13 +13,13 @@ use crate::support::{
     run_json,
 };
 
-const SILENT: &str = "+967771234567";
+pub const SILENT: &str = "+967771234567";
 /// Fails a delivery after one attempt.
-const HASTY: &[(&str, &str)] =
+pub const HASTY: &[(&str, &str)] =
     &[("ESH3AR__RETRY__ACKNOWLEDGE_TIMEOUT", "100ms"), ("ESH3AR__RETRY__ATTEMPTS", "0")];
 
 /// Two delivered, two given up, three waiting for somebody who is away, one of them with priority.
-async fn with_some_of_each(server: &Server, shop: &str) -> Vec<String> {
+pub async fn with_some_of_each(server: &Server, shop: &str) -> Vec<String> {
     let prompt = server.phone(&number(1));
     let mut hub = server.hub(&prompt).await;
     for n in 0..2 {
@@ -159,13 +159,13 @@ async fn without_a_database_it_says_so() {
 }
 
 /// A terminal of a given size, in a server of its own.
-struct Tmux {
+pub struct Tmux {
     socket: PathBuf,
 }
 
 impl Tmux {
     /// Runs a shell line in it.
-    fn start(folder: &Path, width: u16, height: u16, line: &str) -> Tmux {
+    pub fn start(folder: &Path, width: u16, height: u16, line: &str) -> Tmux {
         let tmux = Tmux { socket: folder.join("tmux.sock") };
         let (width, height) = (width.to_string(), height.to_string());
         let size = ["-x", &width, "-y", &height];
@@ -181,7 +181,7 @@ impl Tmux {
         text(&tmux.env("LC_ALL", "C.UTF-8").env_remove("TMUX").output().expect("tmux"))
     }
 
-    fn keys(&self, keys: &[&str]) {
+    pub fn keys(&self, keys: &[&str]) {
         self.ask(&[&["send-keys"], keys].concat());
     }
 
@@ -190,7 +190,7 @@ impl Tmux {
     }
 
     /// Waits until the screen shows something.
-    async fn shows(&self, wanted: &str) -> String {
+    pub async fn shows(&self, wanted: &str) -> String {
         self.until(wanted, |screen| screen.contains(wanted)).await
     }
 

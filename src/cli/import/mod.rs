@@ -3,6 +3,7 @@
 mod rows;
 
 use std::{
+    collections::{HashMap, HashSet},
     fs::File,
     io::{BufWriter, IsTerminal as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
@@ -12,30 +13,23 @@ use std::{
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use serde_json::{Map, Value};
-use uuid::Uuid;
+use serde_json::{Map, Value, json};
 
 use super::{
     Setup,
     exit::{Failure, Kind},
-    opened, privilege,
+    privilege,
+    remote::Admin,
     why::Why,
 };
-use crate::{
-    app::{
-        App, By,
-        import::{Fate, Ids, ImportedMessage, SourceRow},
-    },
-    domain::{UserId, audit::Action},
-    store::accounts::MobileUser,
-};
+use crate::app::import::AT_ONCE;
 use rows::Rows;
 
-/// Rows that are stored in one transaction.
-const AT_ONCE: usize = 500;
+/// Rows that are sent in one call, which is as large as this at most, and one row.
+const LARGEST: usize = 4 << 20;
 /// Of a file's name as much is kept, in characters.
 const LONGEST_NAME: usize = 200;
-/// Senders that are looked up; a system with more has its own ways.
+/// Senders that are counted; a system with more has its own ways.
 const MOST_SENDERS: usize = 100_000;
 
 #[derive(Debug, Subcommand)]
@@ -134,13 +128,6 @@ impl ImportCommand {
         }
         Ok(Some(path))
     }
-
-    fn action(&self) -> Action {
-        match self {
-            ImportCommand::Messages { .. } => Action::MessageImport,
-            ImportCommand::Users { .. } => Action::UserImport,
-        }
-    }
 }
 
 #[derive(Default, Serialize)]
@@ -171,22 +158,17 @@ pub(super) async fn run(
         Failure::new(Kind::Failed, format!("{}: {error}", from_file.file.display()))
             .hint("what came before is imported; repair the file and run the same again")
     };
-    let by = setup.by(&from_file.why)?;
     let mut rows = Rows::open(input, from_file.delimiter).map_err(broken)?;
     let mut rejects = Rejects::new(from_file);
-    let opened = opened::open(setup).await?;
+    let admin = Admin::open(setup).await?;
     let bar = progress(length);
-    let result = async {
-        let mut import = Import::new(&opened.app, &command).await?;
-        import.begin(&by).await?;
-        let taken = import.take_all(&mut rows, &mut rejects, &bar, broken).await;
-        // However it ended: what is imported is told and recorded.
-        let recorded = import.record(&by, taken.is_ok()).await;
-        Ok((import.report, taken.and(recorded)))
-    }
-    .await;
+    let mut import = Import::new(&admin, &command);
+    let taken = import.take_all(&mut rows, &mut rejects, &bar, broken).await;
+    // However it ended: what is imported is told.
+    let report = import.report;
+    let result = Ok((report, taken));
     bar.finish_and_clear();
-    let (mut report, ended) = opened.close(result).await?;
+    let (mut report, ended) = admin.close(result).await?;
     let rejected = rejects.close();
     report.reject_file =
         rejected.as_ref().ok().and_then(|path| Some(path.as_ref()?.display().to_string()));
@@ -214,70 +196,24 @@ pub(super) async fn run(
     }
 }
 
-/// Rows on their way into the database.
+/// Rows on their way to where they are stored.
 struct Import<'a> {
-    app: &'a App,
+    admin: &'a Admin,
     command: &'a ImportCommand,
-    sender: Option<UserId>,
-    senders: Senders,
-    waiting: Vec<(rows::Row, Item)>,
-    /// What messages are imported under.
-    begun: Option<Uuid>,
+    waiting: Vec<rows::Row>,
+    /// How large those are, about.
+    size: usize,
+    unknown_senders: HashSet<String>,
+    /// What messages are imported under, after the first call.
+    begun: Option<String>,
     report: Report,
 }
 
-#[derive(Default)]
-struct Senders {
-    known: std::collections::HashSet<UserId>,
-    unknown: std::collections::HashSet<UserId>,
-}
-
-enum Item {
-    Message(Box<ImportedMessage>),
-    Mobile(MobileUser),
-}
-
 impl<'a> Import<'a> {
-    async fn new(app: &'a App, command: &'a ImportCommand) -> Result<Import<'a>, Failure> {
-        let sender = match command {
-            ImportCommand::Messages { from: Some(name), .. } => Some(app.find_user(name).await?.id),
-            _ => None,
-        };
-        let dry_run = command.source().dry_run;
-        Ok(Import {
-            app,
-            command,
-            sender,
-            senders: Senders::default(),
-            waiting: Vec::new(),
-            begun: None,
-            report: Report { dry_run, ..Report::default() },
-        })
-    }
-
-    /// In the audit log, before anything is done.
-    async fn begin(&mut self, by: &By) -> Result<(), Failure> {
-        let from_file = self.command.source();
-        match self.command {
-            _ if from_file.dry_run => {}
-            ImportCommand::Messages { .. } => {
-                let name = from_file.file.file_name().unwrap_or(from_file.file.as_os_str());
-                let name: String = name.to_string_lossy().chars().take(LONGEST_NAME).collect();
-                self.begun = Some(self.app.begin_import(by, &name).await?);
-            }
-            ImportCommand::Users { .. } => self.app.record_begin(by, Action::UserImport).await?,
-        }
-        Ok(())
-    }
-
-    /// In the audit log, unless nothing was done.
-    async fn record(&self, by: &By, whole: bool) -> Result<(), Failure> {
-        if !self.report.dry_run {
-            let (imported, rejected) = (self.report.imported, self.report.rejected);
-            let action = self.command.action();
-            self.app.record_import(by, action, imported, rejected, whole).await?;
-        }
-        Ok(())
+    fn new(admin: &'a Admin, command: &'a ImportCommand) -> Import<'a> {
+        let report = Report { dry_run: command.source().dry_run, ..Report::default() };
+        let (waiting, unknown_senders) = (Vec::new(), HashSet::new());
+        Import { admin, command, waiting, size: 0, unknown_senders, begun: None, report }
     }
 
     /// Takes every row. Of a file that cannot be read on, those that came before are taken.
@@ -301,96 +237,85 @@ impl<'a> Import<'a> {
     }
 
     async fn take(&mut self, row: rows::Row, rejects: &mut Rejects) -> Result<(), Failure> {
-        self.report.read += 1;
-        match self.read(&row) {
-            Ok(item) => self.waiting.push((row, item)),
-            Err(reason) => self.reject(&row, &reason, rejects)?,
-        }
-        if self.waiting.len() >= AT_ONCE {
+        self.size += row.size();
+        self.waiting.push(row);
+        if self.waiting.len() >= AT_ONCE || self.size >= LARGEST {
             self.store(rejects).await?;
         }
         Ok(())
     }
 
-    fn read(&self, row: &rows::Row) -> Result<Item, String> {
-        let mut source = SourceRow::default();
-        for (name, value) in row.values.as_ref().map_err(Clone::clone)? {
-            match value {
-                Value::Null => {}
-                Value::String(text) => source.put(name, text),
-                Value::Number(_) | Value::Bool(_) => source.put(name, &value.to_string()),
-                Value::Array(_) | Value::Object(_) => {}
-            }
-        }
-        match self.command {
-            ImportCommand::Messages { new_ids, .. } => {
-                let ids = if *new_ids { Ids::Derive } else { Ids::Keep };
-                let message = self.app.imported_message(&source, self.sender, ids)?;
-                Ok(Item::Message(Box::new(message)))
-            }
-            ImportCommand::Users { .. } => self.app.imported_mobile(&source).map(Item::Mobile),
-        }
-    }
-
+    /// Has those stored that wait, in one call: all of them, or none when that fails.
     async fn store(&mut self, rejects: &mut Rejects) -> Result<(), Failure> {
-        let (mut messages, mut mobiles, mut rows) = (Vec::new(), Vec::new(), Vec::new());
-        for (row, item) in std::mem::take(&mut self.waiting) {
-            rows.push(row);
-            match item {
-                Item::Message(message) => messages.push(*message),
-                Item::Mobile(mobile) => mobiles.push(mobile),
+        self.size = 0;
+        let rows = std::mem::take(&mut self.waiting);
+        let good: Vec<&Map<String, Value>> =
+            rows.iter().filter_map(|row| row.values.as_ref().ok()).collect();
+        let mut refused = HashMap::new();
+        if !good.is_empty() {
+            let answer = self.ask(&good).await?;
+            let number = |name: &str| answer[name].as_u64().unwrap_or_default();
+            self.report.imported += number("imported");
+            self.report.already_there += number("alreadyThere");
+            for one in answer["rejected"].as_array().into_iter().flatten() {
+                let reason = one["reason"].as_str().unwrap_or_default().to_owned();
+                refused.insert(one["row"].as_u64(), reason);
             }
+            self.begun = answer["import"].as_str().map(str::to_owned).or(self.begun.take());
+            self.note_senders(&answer["unknownSenders"]);
         }
-        self.settle_senders(&mut messages).await?;
-        let dry_run = self.report.dry_run;
-        let mut fates = Vec::new();
-        if !messages.is_empty() {
-            fates = self.app.import_messages(&messages, self.begun).await?;
-        }
-        if !mobiles.is_empty() {
-            fates = self.app.import_mobiles(&mobiles, dry_run).await?;
-        }
-        for (row, fate) in rows.iter().zip(fates) {
-            match fate {
-                Fate::New => self.report.imported += 1,
-                Fate::There => self.report.already_there += 1,
-                Fate::Refused(reason) => self.reject(row, &reason, rejects)?,
+        let mut place = 0;
+        for row in &rows {
+            self.report.read += 1;
+            let reason = match &row.values {
+                Ok(_) => {
+                    place += 1;
+                    refused.remove(&Some(place - 1))
+                }
+                Err(reason) => Some(reason.clone()),
+            };
+            if let Some(reason) = reason {
+                self.reject(row, &reason, rejects)?;
             }
         }
         Ok(())
     }
 
-    /// What is of nobody here becomes `--from`'s; without it, it is counted.
-    async fn settle_senders(&mut self, messages: &mut [ImportedMessage]) -> Result<(), Failure> {
-        let known = |senders: &Senders, id: &UserId| {
-            senders.known.contains(id) || senders.unknown.contains(id)
+    async fn ask(&self, rows: &[&Map<String, Value>]) -> Result<Value, Failure> {
+        let from_file = self.command.source();
+        let (path, body) = match self.command {
+            ImportCommand::Messages { from, new_ids, .. } => {
+                let name = from_file.file.file_name().unwrap_or(from_file.file.as_os_str());
+                let name = name.to_string_lossy();
+                let name = name.chars().map(|c| if c.is_control() { '?' } else { c });
+                let name: String = name.take(LONGEST_NAME).collect();
+                let body = json!({
+                    "rows": rows, "from": from, "newIds": new_ids, "dryRun": from_file.dry_run,
+                    "file": name, "import": self.begun,
+                });
+                ("/import/messages", body)
+            }
+            ImportCommand::Users { .. } => {
+                ("/import/users", json!({ "rows": rows, "dryRun": from_file.dry_run }))
+            }
         };
-        let mut new: Vec<UserId> = messages.iter().map(|m| m.sender).collect();
-        new.sort();
-        new.dedup();
-        new.retain(|id| !known(&self.senders, id));
-        if self.senders.known.len() + self.senders.unknown.len() + new.len() > MOST_SENDERS {
-            self.senders = Senders::default();
-        }
-        if !new.is_empty() {
-            let there = self.app.known_users(&new).await?;
-            self.senders.unknown.extend(new.iter().filter(|id| !there.contains(id)));
-            self.senders.known.extend(there);
-        }
-        match self.sender {
-            Some(sender) => {
-                for message in messages {
-                    if self.senders.unknown.contains(&message.sender) {
-                        message.sender = sender;
-                    }
-                }
+        let answer = self.admin.ask(&from_file.why, "POST", path, Some(&body)).await;
+        answer.map_err(|failure| match failure.kind {
+            Kind::Unavailable | Kind::Failed if !from_file.dry_run => {
+                failure.hint("run the same again: what is imported already is not imported twice")
             }
-            None if !messages.is_empty() => {
-                self.report.unknown_senders = Some(self.senders.unknown.len() as u64);
-            }
-            None => {}
+            _ => failure,
+        })
+    }
+
+    /// Without `--from`, whose messages nobody can see but their recipients.
+    fn note_senders(&mut self, unknown: &Value) {
+        if let ImportCommand::Messages { from: None, .. } = self.command {
+            let ids = unknown.as_array().into_iter().flatten().filter_map(Value::as_str);
+            let room = MOST_SENDERS.saturating_sub(self.unknown_senders.len());
+            self.unknown_senders.extend(ids.take(room).map(str::to_owned));
+            self.report.unknown_senders = Some(self.unknown_senders.len() as u64);
         }
-        Ok(())
     }
 
     fn reject(

@@ -23,6 +23,14 @@ pub(super) struct Row {
 }
 
 impl Row {
+    /// About how many bytes it has.
+    pub(super) fn size(&self) -> usize {
+        let of = |value: &Value| value.as_str().map_or(8, str::len);
+        let values = self.values.iter().flatten();
+        let values = values.map(|(name, value)| name.len() + of(value)).sum::<usize>();
+        values + self.raw.as_ref().map_or(0, String::len)
+    }
+
     fn broken(line: u64, why: String, raw: &[u8]) -> Row {
         let raw = String::from_utf8_lossy(raw).trim_end_matches(['\r', '\n']).to_owned();
         Row { line, values: Err(why), raw: Some(raw) }

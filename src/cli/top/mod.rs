@@ -20,12 +20,13 @@ use tokio::sync::mpsc;
 use super::{
     Setup,
     exit::{Failure, Kind},
-    opened::{self, Opened},
+    opened,
     output::Format,
+    remote::Admin,
     serve::StopSignals,
     why::Why,
 };
-use crate::{app::Clock, server::view::stats::StatsView};
+use crate::app::Clock;
 use model::{Effect, Look, Model, Msg};
 use source::{EVERY, Source, Wishes};
 use terminal::{Keys, Screen};
@@ -60,31 +61,28 @@ pub(super) async fn run(setup: &Setup, arguments: &TopArgs) -> Result<(), Failur
         return live(setup, arguments).await;
     }
     let mut signals = StopSignals::listen()?;
-    let opened = opened::open(setup).await?;
+    let admin = Admin::open(setup).await?;
+    let source = Source { way: admin.clone(), why: Arc::new(arguments.why.clone()) };
     let stream = setup.output.format() == Format::Jsonl && !arguments.once;
     let result = tokio::select! {
-        result = print(setup, &opened, arguments, stream) => result,
+        result = print(setup, &source, arguments, stream) => result,
         () = signals.next() => Ok(()),
     };
-    opened.close(result).await
+    drop(source);
+    admin.close(result).await
 }
 
 /// Once, or every two seconds while somebody reads it.
 async fn print(
     setup: &Setup,
-    opened: &Opened,
+    source: &Source,
     arguments: &TopArgs,
     stream: bool,
 ) -> Result<(), Failure> {
-    let by = setup.by(&arguments.why)?;
     loop {
-        let snapshot = match arguments.numbers {
-            true => opened.app.stats_with_numbers(&by).await?,
-            false => opened.app.stats().await?,
-        };
-        let stats = StatsView::new(&snapshot, arguments.numbers);
+        let stats = source.stats(arguments.numbers).await?;
         if setup.output.is_table() {
-            setup.output.text(&report::page(&stats));
+            setup.output.text(&report::page(&source::read(stats)?));
         } else {
             setup.output.record(&stats);
         }
@@ -107,32 +105,40 @@ fn look(variable: impl Fn(&str) -> Option<String>) -> Look {
 }
 
 async fn live(setup: &Setup, arguments: &TopArgs) -> Result<(), Failure> {
-    let by = setup.by(&arguments.why)?;
+    // What is wrong with the reason is told before the terminal is taken.
+    setup.by(&arguments.why)?;
     let mut signals = StopSignals::listen()?;
     let look = look(|name| std::env::var(name).ok());
     let mut model = Model::new(look, arguments.readonly, arguments.numbers, Clock::System.now());
+    // What there is to remark of the way is told before the terminal is taken, too.
+    let there = Admin::there(setup)?;
     let mut screen = Screen::take()?;
     let mut keys = screen.keys();
     // Something to see before anything is asked.
     screen.draw(&model)?;
-    let opening = Box::pin(opened::open(setup));
-    let opened = tokio::select! {
-        opened = opening => opened,
+    let opening = Box::pin(async {
+        match there {
+            Some(there) => Ok(there),
+            None => opened::open(setup).await.map(Admin::here),
+        }
+    });
+    let admin = tokio::select! {
+        admin = opening => admin,
         () = quit(&mut keys, &mut model, &mut screen) => {
             drop(screen);
             return Ok(());
         }
         () = signals.next() => return Ok(()),
     };
-    let opened = opened?;
-    let source = Source::Local(opened.app.clone(), by);
+    let admin = admin?;
+    let source = Source { way: admin.clone(), why: Arc::new(arguments.why.clone()) };
     let result = tokio::select! {
         result = drive(&mut model, &mut screen, &mut keys, source) => result,
         () = signals.next() => Ok(()),
     };
     // The terminal first: closing may take a moment.
     drop(screen);
-    opened.close(result).await
+    admin.close(result).await
 }
 
 /// Until a key that quits.
@@ -197,13 +203,13 @@ fn act(effect: Effect, source: &Source, tell: &mpsc::Sender<Msg>) {
         Effect::Quit | Effect::Look => {}
         Effect::Tell(id) => {
             tokio::spawn(async move {
-                let story = source.story(id).await.map_err(|error| error.to_string());
+                let story = source.story(id).await.map_err(|failure| failure.what);
                 let _ = tell.send(Msg::Told(id, Box::new(story))).await;
             });
         }
         Effect::Requeue(id) => {
             tokio::spawn(async move {
-                let done = source.requeue(id).await.map_err(|error| error.to_string());
+                let done = source.requeue(id).await.map_err(|failure| failure.what);
                 let _ = tell.send(Msg::Requeued(id, done)).await;
             });
         }

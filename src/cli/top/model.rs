@@ -4,11 +4,12 @@
 pub(super) mod tests;
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use serde::Deserialize;
 use time::OffsetDateTime;
 
 use super::rows::{self, Sort};
 use crate::{
-    domain::{DeadLetterId, Message, MessageId, Phone, verdict::Verdict},
+    domain::{DeadLetterId, MessageId, Phone},
     server::view::{
         Step,
         stats::{NodeView, SlowView, StatsView},
@@ -25,11 +26,21 @@ pub(super) struct Data {
 }
 
 /// What became of a message.
-#[derive(Debug)]
+#[derive(Debug, Deserialize)]
 pub(super) struct Story {
-    pub(super) message: Message,
+    pub(super) from: String,
+    pub(super) to: String,
+    pub(super) status: String,
+    pub(super) priority: String,
     pub(super) steps: Vec<Step>,
     pub(super) verdict: Verdict,
+}
+
+/// What that means, and what to do about it.
+#[derive(Debug, Deserialize)]
+pub(super) struct Verdict {
+    pub(super) sentence: String,
+    pub(super) next: Option<String>,
 }
 
 /// The panels, in the order in which tab goes through them.

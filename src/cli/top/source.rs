@@ -1,8 +1,7 @@
-//! Where the dashboard has its data from. It never waits for them: a task looks every two seconds and
-//! tells what it found.
+//! Where the dashboard has its data from: the admin API, of this machine's database or of a server elsewhere.
+//! It never waits for them: a task looks every two seconds and tells what it found.
 
 use std::{
-    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -10,14 +9,22 @@ use std::{
     time::Duration,
 };
 
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::sync::{Notify, mpsc};
 
-use super::model::{Data, Msg, Story};
+use super::{
+    super::{
+        exit::{Failure, Kind},
+        remote::{Query, Way},
+        why::Why,
+    },
+    model::{Data, Msg, Story},
+};
 use crate::{
-    app::{self, App, By, dead_letters::Action},
-    domain::{DeadLetterId, MessageId, Phone},
-    server::view::{self, stats::StatsView},
-    store::dead_letters::Filter,
+    domain::{DeadLetterClass, DeadLetterId, MessageId, Phone},
+    store::dead_letters::DeadLetter,
 };
 
 /// How often it is looked.
@@ -25,11 +32,11 @@ pub(super) const EVERY: Duration = Duration::from_secs(2);
 /// How many dead letters are listed: the newest.
 const LETTERS: usize = 500;
 
-/// Who can be asked.
+/// Who is asked, and why.
 #[derive(Clone)]
-pub(super) enum Source {
-    /// The database of this machine's configuration, on behalf of whoever runs the command.
-    Local(App, By),
+pub(super) struct Source {
+    pub(super) way: Way,
+    pub(super) why: Arc<Why>,
 }
 
 /// What both the dashboard and what looks for it know.
@@ -41,77 +48,92 @@ pub(super) struct Wishes {
     pub(super) again: Notify,
 }
 
-/// A name that may be a phone number.
-fn masked(name: &str) -> String {
-    if name.starts_with('+') { Phone::from_stored(name).masked() } else { name.to_owned() }
-}
-
 impl Source {
-    /// How the installation does. Whole numbers are recorded before they are shown: each once.
-    async fn look(&self, numbers: bool, shown: &mut HashSet<Phone>) -> Result<Data, app::Error> {
-        let Source::Local(app, by) = self;
-        let snapshot = app.stats().await?;
-        let mut letters = app.watch_dead_letters(LETTERS).await?;
-        if numbers {
-            let senders = letters.iter().filter(|letter| letter.from.starts_with('+'));
-            let all: HashSet<Phone> = snapshot
-                .phones()
-                .chain(letters.iter().filter_map(|letter| letter.to.as_ref()))
-                .cloned()
-                .chain(senders.map(|letter| Phone::from_stored(&letter.from)))
-                .collect();
-            let new: Vec<Phone> = all.difference(shown).cloned().collect();
-            if !new.is_empty() {
-                app.record_numbers(by, &new).await?;
-                shown.extend(new);
-            }
-        } else {
-            for letter in &mut letters {
-                let to = letter.to.take();
-                letter.to = to.map(|phone| Phone::from_stored(&phone.masked()));
-                letter.from = masked(&letter.from);
-            }
-        }
-        Ok(Data { stats: StatsView::new(&snapshot, numbers), letters })
+    /// How the installation does, as it is told. Whole numbers are recorded before they are shown.
+    pub(super) async fn stats(&self, numbers: bool) -> Result<Value, Failure> {
+        self.way.get(&self.why, &format!("/stats{}", watching(numbers))).await
+    }
+
+    async fn look(&self, numbers: bool) -> Result<Data, Failure> {
+        let stats = read(self.stats(numbers).await?)?;
+        let query = watching(numbers);
+        let (letters, _) = self.way.list(&self.why, "/dead-letters", &query, LETTERS).await?;
+        let letters = letters.iter().map(|value| letter(value).ok_or_else(unreadable));
+        Ok(Data { stats, letters: letters.collect::<Result<_, _>>()? })
     }
 
     /// What became of a message.
-    pub(super) async fn story(&self, id: MessageId) -> Result<Story, app::Error> {
-        match self {
-            Source::Local(app, by) => {
-                let explained = app.explain_any(by, id).await?;
-                let steps = view::timeline(&explained.message, &explained.story, true);
-                Ok(Story { message: explained.message, steps, verdict: explained.verdict })
-            }
-        }
+    pub(super) async fn story(&self, id: MessageId) -> Result<Story, Failure> {
+        read(self.way.get(&self.why, &format!("/messages/{id}/explain")).await?)
     }
 
     /// Puts a dead letter back; whether it was there.
-    pub(super) async fn requeue(&self, id: DeadLetterId) -> Result<bool, app::Error> {
-        match self {
-            Source::Local(app, by) => {
-                let filter = Filter { ids: vec![id], ..Filter::default() };
-                let outcome =
-                    app.change_dead_letters(Action::Requeue, by, &filter, 1, |_| ()).await?;
-                if outcome.failed.is_empty() && !outcome.broke_off {
-                    Ok(!outcome.changed.is_empty())
-                } else {
-                    Err(app::Error::Unavailable)
-                }
-            }
+    pub(super) async fn requeue(&self, id: DeadLetterId) -> Result<bool, Failure> {
+        let body = json!({ "ids": [id.0] });
+        let done = self.way.ask(&self.why, "POST", "/dead-letters/requeue", Some(&body)).await?;
+        if done["failed"].as_array().is_none_or(|failed| !failed.is_empty()) {
+            return Err(Failure::new(Kind::Unavailable, "the database cannot be reached"));
         }
+        Ok(done["requeued"].as_u64() == Some(1))
     }
 
     /// Looks for ever, at once when it is asked to.
     pub(super) async fn watch(self, told: mpsc::Sender<Msg>, wishes: Arc<Wishes>) {
-        let mut shown = HashSet::new();
         loop {
             let numbers = wishes.numbers.load(Ordering::Acquire);
-            let found = self.look(numbers, &mut shown).await.map_err(|error| error.to_string());
+            let found = self.look(numbers).await.map_err(|failure| failure.what);
             if told.send(Msg::Looked(found.map(Box::new))).await.is_err() {
                 return;
             }
             let _ = tokio::time::timeout(EVERY, wishes.again.notified()).await;
         }
+    }
+}
+
+fn watching(numbers: bool) -> Query {
+    Query::default().with("numbers", numbers).with("watch", true)
+}
+
+/// Reads an answer.
+pub(super) fn read<T: DeserializeOwned>(value: Value) -> Result<T, Failure> {
+    serde_json::from_value(value).map_err(|_| unreadable())
+}
+
+fn unreadable() -> Failure {
+    Failure::new(Kind::Failed, "the answer cannot be understood")
+        .hint("the esh3ar there may be of another version than this one")
+}
+
+fn letter(value: &Value) -> Option<DeadLetter> {
+    let text = |name: &str| value[name].as_str();
+    let number = |name: &str| i32::try_from(value[name].as_i64()?).ok();
+    let time = |name: &str| OffsetDateTime::parse(text(name)?, &Rfc3339).ok();
+    Some(DeadLetter {
+        id: text("id")?.parse().ok()?,
+        message: text("messageId").map(str::parse).transpose().ok()?,
+        generation: number("generation")?,
+        kind: text("kind")?.to_owned(),
+        class: DeadLetterClass::parse(text("class")?)?,
+        reason: text("reason")?.to_owned(),
+        attempts: number("attempts")?,
+        first_error_at: time("firstErrorAt")?,
+        last_error_at: time("lastErrorAt")?,
+        from: text("from").unwrap_or_default().to_owned(),
+        to: text("to").map(Phone::from_stored),
+        subject: text("subject").map(str::to_owned),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::tests::letter;
+    use crate::server::view::DeadLetterView;
+
+    #[test]
+    fn a_dead_letter_is_read_as_it_was_told() {
+        let told = letter(3, "+967*******67", "no answer");
+        let value = serde_json::to_value(DeadLetterView::from(&told)).unwrap();
+        let read = super::letter(&value).unwrap();
+        assert_eq!(format!("{read:?}"), format!("{told:?}"));
     }
 }

@@ -14,7 +14,7 @@ use crate::{
         reply::{self, Problem, answer},
         view,
     },
-    store::dead_letters::Filter,
+    store::dead_letters::{DeadLetter, Filter},
 };
 
 /// Which dead letters a bulk action is about: ids, or conditions that must all hold.
@@ -55,7 +55,23 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
     };
     let mut filter = body.filter(context)?;
     filter.before = context.after()?.map(|id| DeadLetterId(id.0));
-    let found = context.app.dead_letters(&by, &filter, limit).await?;
+    let (numbers, watch) = (context.flag("numbers")?, context.flag("watch")?);
+    let numbers = numbers.unwrap_or(true);
+    // Whoever asks for a number knows it, and learns what there is of it.
+    let watches = filter.recipient.is_none() && (watch.unwrap_or_default() || !numbers);
+    let mut found = match (watches, numbers) {
+        (false, _) => context.app.dead_letters(&by, &filter, limit).await?,
+        (true, true) => {
+            let found = context.app.watch_dead_letters(&filter, limit).await?;
+            let phones = found.items.iter().flat_map(DeadLetter::phones);
+            context.app.record_watched(&by, phones).await?;
+            found
+        }
+        (true, false) => context.app.watch_dead_letters(&filter, limit).await?,
+    };
+    if !numbers {
+        found.items = found.items.into_iter().map(DeadLetter::masked).collect();
+    }
     Ok(admin::page(&found, |last| cursor(MessageId(last.id.0)), view::dead_letters))
 }
 

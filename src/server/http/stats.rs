@@ -3,10 +3,13 @@
 use http::StatusCode;
 use warp::reply::Response;
 
-use crate::server::{
-    context::{Context, Shared},
-    reply::{self, Problem, answer},
-    view::stats::StatsView,
+use crate::{
+    domain::Phone,
+    server::{
+        context::{Context, Shared},
+        reply::{self, Problem, answer},
+        view::stats::StatsView,
+    },
 };
 
 /// `GET /admin/stats`.
@@ -16,14 +19,15 @@ pub async fn show(context: Shared) -> Response {
 
 async fn try_show(context: &Context) -> Result<Response, Problem> {
     let by = context.administrator()?;
-    let numbers = match context.parameter("numbers")?.as_deref() {
-        None | Some("false") => false,
-        Some("true") => true,
-        Some(_) => return Err(Problem::field("numbers", "unknown", "numbers is true or false")),
-    };
-    let snapshot = match numbers {
-        true => context.app.stats_with_numbers(&by).await?,
-        false => context.app.stats().await?,
-    };
-    Ok(reply::json(StatusCode::OK, &StatsView::new(&snapshot, numbers)))
+    let (numbers, watch) = (context.flag("numbers")?, context.flag("watch")?);
+    let snapshot = context.app.stats().await?;
+    if numbers.unwrap_or_default() {
+        let phones: Vec<Phone> = snapshot.phones().cloned().collect();
+        if watch.unwrap_or_default() {
+            context.app.record_watched(&by, phones).await?;
+        } else {
+            context.app.record_numbers(&by, &phones).await?;
+        }
+    }
+    Ok(reply::json(StatusCode::OK, &StatsView::new(&snapshot, numbers.unwrap_or_default())))
 }

@@ -2,6 +2,7 @@
 //! against the real one, the shapes from the very types that are read and written.
 
 mod table;
+mod written;
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
@@ -11,7 +12,7 @@ use warp::reply::Response;
 
 use super::{
     http::{
-        admin::{messages as of_all, mobiles, tokens, users},
+        admin::{imports, messages as of_all, mobiles, nodes, personal, tokens, users},
         conversations, dead_letters, messages,
     },
     reply::{self, Problem},
@@ -60,6 +61,8 @@ pub struct Described {
     status: u16,
     /// The shape of the answer; `[Shape]` is a page of them, empty is none.
     answer: &'static str,
+    /// Whether the answer is many of them, a line each.
+    lines: bool,
     /// The shape of the body; empty is none.
     body: &'static str,
     /// Parameters of the query, as `name: what`.
@@ -113,6 +116,10 @@ impl Described {
     fn operation(&self) -> Value {
         let success = match self.answer {
             "" => json!({ "description": "done" }),
+            shape if self.lines => json!({
+                "description": "a JSON document a line, each of this shape",
+                "content": { "application/jsonl": { "schema": answered(shape) } },
+            }),
             shape => json!({
                 "description": "done",
                 "content": { "application/json": { "schema": answered(shape) } },
@@ -224,6 +231,12 @@ fn shapes() -> Map<String, Value> {
         users::AddBody,
         users::ChangeBody,
         mobiles::AddBody,
+        personal::EraseBody,
+        nodes::DrainBody,
+        view::stats::StatsView,
+        imports::MessagesBody,
+        imports::UsersBody,
+        imports::ImportedView,
         tokens::CreateBody,
         tokens::RotateBody,
         of_all::SendAsBody,
@@ -235,6 +248,9 @@ fn shapes() -> Map<String, Value> {
         view::DeadLetterView<'static>,
         admin::UserView<'static>,
         admin::MobileView<'static>,
+        view::personal::Record<'static>,
+        view::personal::ProgressView,
+        view::personal::ErasureView<'static>,
         admin::TokenView<'static>,
         admin::IssuedView,
         admin::RotatedView,
@@ -246,31 +262,6 @@ fn shapes() -> Map<String, Value> {
     for (name, schema) in parts {
         shapes.entry(name).or_insert_with(|| serde_json::to_value(schema).unwrap_or_default());
     }
-    shapes.insert(
-        "BatchResults".to_owned(),
-        json!({ "type": "object", "required": ["results"], "properties": { "results": {
-            "type": "array",
-            "items": { "type": "object", "properties": {
-                "id": { "type": "string", "format": "uuid" }, "error": reference("Problem"),
-            } },
-        } } }),
-    );
-    shapes.insert(
-        "Changed".to_owned(),
-        json!({ "type": "object", "required": ["changed"],
-                "properties": { "changed": { "type": "integer", "minimum": 0 } } }),
-    );
-    shapes.insert(
-        "History".to_owned(),
-        json!({ "type": "object", "required": ["items"], "properties": {
-            "items": { "type": "array", "items": reference("Message") },
-            "next": { "type": ["integer", "null"], "description": "a seq, for `after`" },
-        } }),
-    );
-    shapes.insert(
-        "MobileUsers".to_owned(),
-        json!({ "type": "object", "required": ["items"],
-                "properties": { "items": { "type": "array", "items": reference("MobileUser") } } }),
-    );
+    shapes.extend(written::shapes());
     shapes
 }

@@ -13,11 +13,13 @@ const fn route(
     status: u16,
     answer: &'static str,
 ) -> Described {
-    Described { method, path, who, summary, status, answer, body: "", query: &[] }
+    Described { method, path, who, summary, status, answer, lines: false, body: "", query: &[] }
 }
 
 const PAGE: [&str; 2] =
     ["limit: How many, 1 to 200; 50 without it", "after: The cursor `next` of the page before"];
+
+const WATCH: &str = "watch: true, for who looks again and again: each number is recorded once an hour, not at each look";
 
 /// All there are, in the order of the documentation.
 pub const ROUTES: &[Described] = &[
@@ -87,7 +89,7 @@ pub const ROUTES: &[Described] = &[
         Either,
         "How much was not read",
         200,
-        "Object",
+        "UnreadConversations",
     ),
     route("GET", "/api/v1/conversations/{id}", Either, "One of them", 200, "Conversation"),
     route("POST", "/api/v1/conversations/{id}/messages", Either, "Say something", 201, "Message")
@@ -104,7 +106,7 @@ pub const ROUTES: &[Described] = &[
         Either,
         "It was read, whole or up to a seq",
         200,
-        "Object",
+        "ReadReceipt",
     )
     .body("Reading"),
     route(
@@ -132,6 +134,8 @@ pub const ROUTES: &[Described] = &[
         "class: recipient, provider, content or system",
         "since: Only of this time or later",
         "recipient: Only to this phone number",
+        "numbers: false, to mask phone numbers; then nobody's are recorded",
+        WATCH,
     ]),
     route(
         "POST",
@@ -139,7 +143,7 @@ pub const ROUTES: &[Described] = &[
         Administrator,
         "Put many back, up to 1,000 a call",
         200,
-        "Object",
+        "DeadLettersOutcome",
     )
     .body("DeadLetterFilter"),
     route(
@@ -148,7 +152,7 @@ pub const ROUTES: &[Described] = &[
         Administrator,
         "Delete many, up to 1,000 a call",
         200,
-        "Object",
+        "DeadLettersOutcome",
     )
     .body("DeadLetterFilter"),
     route(
@@ -165,11 +169,28 @@ pub const ROUTES: &[Described] = &[
         Administrator,
         "Put one back",
         200,
-        "Object",
+        "DeadLettersChanged",
     ),
-    route("DELETE", "/api/v1/admin/dead-letters/{id}", Administrator, "Delete one", 200, "Object"),
-    route("GET", "/api/v1/admin/stats", Administrator, "How the installation does", 200, "Object")
-        .query(&["numbers: true, to name phones as well"]),
+    route("DELETE", "/api/v1/admin/dead-letters/{id}", Administrator, "Delete one", 200, "DeadLettersChanged"),
+    route("GET", "/api/v1/admin/stats", Administrator, "How the installation does", 200, "Stats")
+        .query(&["numbers: true, to name phones as well", WATCH]),
+    route(
+        "GET",
+        "/api/v1/admin/nodes",
+        Administrator,
+        "The processes that live, oldest first",
+        200,
+        "Nodes",
+    ),
+    route(
+        "POST",
+        "/api/v1/admin/nodes/{id}/drain",
+        Administrator,
+        "Empty one for maintenance, or let it take connections again; it does so within seconds",
+        202,
+        "Node",
+    )
+    .body("DrainRequest"),
     route("GET", "/api/v1/admin/users", Administrator, "Business users by name", 200, "[User]")
         .query(&PAGE),
     route("POST", "/api/v1/admin/users", Administrator, "Make one", 201, "User").body("NewUser"),
@@ -209,6 +230,44 @@ pub const ROUTES: &[Described] = &[
         200,
         "MobileUser",
     ),
+    route(
+        "GET",
+        "/api/v1/admin/mobile-users/{phone}/export",
+        Administrator,
+        "Everything that is stored of a number, a record a line; one that breaks off is not whole",
+        200,
+        "ExportRecord",
+    )
+    .lines(),
+    route(
+        "POST",
+        "/api/v1/admin/mobile-users/{phone}/erase",
+        Administrator,
+        "Erase everything of a number, for good: how far it is, a line now and then, and at last what is \
+         erased, or a problem; it goes on when nobody waits for it",
+        200,
+        "ErasureLine",
+    )
+    .lines()
+    .body("ErasureRequest"),
+    route(
+        "POST",
+        "/api/v1/admin/import/messages",
+        Administrator,
+        "Take over messages of the existing system, up to 500 a call; the same again changes nothing",
+        200,
+        "Imported",
+    )
+    .body("MessageRows"),
+    route(
+        "POST",
+        "/api/v1/admin/import/users",
+        Administrator,
+        "Take over mobile users of the existing system, up to 500 a call",
+        200,
+        "Imported",
+    )
+    .body("UserRows"),
     route(
         "GET",
         "/api/v1/admin/tokens",
@@ -363,15 +422,19 @@ pub const ROUTES: &[Described] = &[
         "Books",
     )
     .query(&["since: From this day on; a day ago without it"]),
-    route("GET", "/health", Anyone, "How it is", 200, "Object"),
-    route("GET", "/health/live", Anyone, "Whether it lives", 200, "Object"),
-    route("GET", "/health/ready", Anyone, "Whether it takes requests; 503 if not", 200, "Object"),
+    route("GET", "/health", Anyone, "How it is", 200, "Health"),
+    route("GET", "/health/live", Anyone, "Whether it lives", 200, "Health"),
+    route("GET", "/health/ready", Anyone, "Whether it takes requests; 503 if not", 200, "Health"),
     route("GET", "/openapi.json", Anyone, "This description", 200, "Object"),
 ];
 
 impl Described {
     const fn body(self, body: &'static str) -> Described {
         Described { body, ..self }
+    }
+
+    const fn lines(self) -> Described {
+        Described { lines: true, ..self }
     }
 
     const fn query(self, query: &'static [&'static str]) -> Described {

@@ -200,7 +200,7 @@ pub struct ConversationOverviewView<'a> {
     #[serde(flatten)]
     conversation: WholeConversationView<'a>,
     /// How many messages are in each status that some are in.
-    #[schema(value_type = Object)]
+    #[schema(value_type = std::collections::BTreeMap<String, i64>)]
     messages: Map<String, Value>,
     last_messages: Vec<MessageView<'a>>,
 }

@@ -5,7 +5,10 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::{
-    app::stats::{Counted, Lane, Node, Slow, Snapshot},
+    app::{
+        drain,
+        stats::{Counted, Lane, Node, Slow, Snapshot},
+    },
     domain::{
         Party,
         depth::Level,
@@ -14,8 +17,9 @@ use crate::{
 };
 
 /// How the installation does at a moment.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Stats)]
 pub struct StatsView {
     /// When.
     #[serde(with = "time::serde::rfc3339")]
@@ -47,8 +51,9 @@ pub struct StatsView {
 }
 
 /// A lane.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Lane)]
 pub struct LaneView {
     /// `high`, `normal` or `low`.
     pub lane: String,
@@ -67,8 +72,9 @@ pub struct LaneView {
 }
 
 /// A count, exact below 20,000.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Counted)]
 pub struct CountedView {
     /// How many.
     pub count: u64,
@@ -77,8 +83,9 @@ pub struct CountedView {
 }
 
 /// What was counted in a time.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Totals)]
 pub struct TotalsView {
     /// Messages.
     pub accepted: u64,
@@ -93,7 +100,8 @@ pub struct TotalsView {
 }
 
 /// Percentiles in milliseconds, at most a sixteenth too high.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = Percentiles)]
 pub struct PercentilesView {
     /// Half of them are no longer.
     pub p50: u64,
@@ -110,7 +118,8 @@ pub struct PercentilesView {
 }
 
 /// Samples of the last two minutes, oldest first.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = Series)]
 pub struct SeriesView {
     /// How long each sample is.
     pub seconds: u64,
@@ -123,8 +132,9 @@ pub struct SeriesView {
 }
 
 /// A process.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Node)]
 pub struct NodeView {
     /// Sixteen hexadecimal digits.
     pub id: String,
@@ -160,7 +170,8 @@ pub struct NodeView {
 }
 
 /// Messages a second.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = Rates)]
 pub struct RatesView {
     /// Accepted.
     pub accepted: f64,
@@ -171,8 +182,9 @@ pub struct RatesView {
 }
 
 /// A part that a process works with.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Part)]
 pub struct PartView {
     /// `database`, `rabbitmq` or `redis`.
     pub name: String,
@@ -187,8 +199,9 @@ pub struct PartView {
 }
 
 /// The database.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = DatabaseFacts)]
 pub struct DatabaseView {
     /// Of Postgres.
     pub version: String,
@@ -203,8 +216,9 @@ pub struct DatabaseView {
 }
 
 /// Dead letters.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = DeadLetterCounts)]
 pub struct DeadView {
     /// How many.
     pub count: u64,
@@ -215,8 +229,9 @@ pub struct DeadView {
 }
 
 /// Dead letters of a class.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = DeadLettersOfClass)]
 pub struct DeadOfClassView {
     /// `recipient`, `provider`, `content` or `system`.
     pub class: String,
@@ -228,8 +243,9 @@ pub struct DeadOfClassView {
 }
 
 /// A recipient that is slow to acknowledge.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = SlowRecipient)]
 pub struct SlowView {
     /// Its phone number, masked unless asked for, or the business user's name.
     pub recipient: String,
@@ -354,7 +370,7 @@ impl From<&Node> for NodeView {
         let seconds = figures.recent.len().clamp(1, RATE_SAMPLES) as u64 * SAMPLE_SECONDS;
         let rate = |count: u64| (count as f64 / seconds as f64 * 10.0).round() / 10.0;
         NodeView {
-            id: format!("{:016x}", u64::from_be_bytes(node.id)),
+            id: drain::name(node.id),
             role: node.role.name().to_owned(),
             host: node.host.clone(),
             pid: node.pid,

@@ -18,7 +18,6 @@ use super::{
     panels,
 };
 use crate::{
-    domain::Party,
     server::view::stats::{NodeView, TotalsView},
     store::dead_letters::DeadLetter,
 };
@@ -154,17 +153,13 @@ fn of_letter(
 
 /// From whom to whom, and how it stands.
 fn summary(model: &Model, story: &Story) -> Line<'static> {
-    let message = &story.message;
-    let to = match &message.recipient {
-        Party::Mobile(phone) => model.number(phone.as_str()),
-        Party::Business(id) => id.to_string(),
-    };
+    let to = model.number(&story.to);
     let arrow = if model.look.ascii { "->" } else { "→" };
-    let from = text::fit(&model.number(&message.from), 40, model.look.ascii);
+    let from = text::fit(&model.number(&story.from), 40, model.look.ascii);
     let what = [
         format!("{from} {arrow} {to}"),
-        message.status.name().to_owned(),
-        format!("{} priority", message.priority.name()),
+        story.status.clone(),
+        format!("{} priority", story.priority),
     ];
     Line::raw(what.join(model.look.dot()))
 }

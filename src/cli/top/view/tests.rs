@@ -130,7 +130,7 @@ fn every_size_and_every_screen_can_be_drawn() {
                 drawn(&model, width, height);
                 press(&mut model, KeyCode::Enter);
                 let id = MessageId(Uuid::from_u128(1001));
-                model.update(Msg::Told(id, Box::new(Ok(story(id)))));
+                model.update(Msg::Told(id, Box::new(Ok(story()))));
                 drawn(&model, width, height);
                 press(&mut model, KeyCode::PageDown);
                 drawn(&model, width, height);
@@ -162,7 +162,7 @@ fn without_colour_and_unicode_it_says_the_same() {
         shows(&lines(&buffer).join("\n"), &["OK ", "+---", "|"]);
         press(&mut model, KeyCode::Enter);
         let id = MessageId(Uuid::from_u128(1001));
-        model.update(Msg::Told(id, Box::new(Ok(story(id)))));
+        model.update(Msg::Told(id, Box::new(Ok(story()))));
     }
     // The chosen row is told without colour, too.
     press(&mut model, KeyCode::Esc);
@@ -177,7 +177,7 @@ fn a_letter_shows_its_story_and_the_commands_for_it() {
     press(&mut model, KeyCode::Enter);
     shows(&text(&model, 80, 24), &["Reading the story", "esh3ar dlq show 00000000-"]);
     let id = MessageId(Uuid::from_u128(1001));
-    model.update(Msg::Told(id, Box::new(Ok(story(id)))));
+    model.update(Msg::Told(id, Box::new(Ok(story()))));
     let shown = text(&model, 100, 30);
     shows(
         &shown,

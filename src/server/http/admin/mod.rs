@@ -3,8 +3,11 @@
 
 pub mod audit;
 pub mod conversations;
+pub mod imports;
 pub mod messages;
 pub mod mobiles;
+pub mod nodes;
+pub mod personal;
 pub mod tokens;
 pub mod users;
 

@@ -1,0 +1,105 @@
+//! Who watches phone numbers, looking again and again: each number is recorded once in a while, not at each
+//! look.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use super::{App, By, Error};
+use crate::domain::{Phone, TokenId};
+
+/// After this long a number is recorded again.
+const AGAIN: Duration = Duration::from_secs(3600);
+/// Watchers that are remembered; of one more, each look is recorded.
+const WATCHERS: usize = 100;
+/// Numbers that are remembered of a watcher.
+const NUMBERS: usize = 10_000;
+
+/// Somebody who watches, for a reason.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Watcher {
+    actor: String,
+    token: Option<TokenId>,
+    reason: Option<String>,
+}
+
+struct Shown {
+    since: Instant,
+    phones: HashSet<Phone>,
+}
+
+/// What watchers were shown lately.
+#[derive(Default)]
+pub(super) struct Watchers {
+    shown: Mutex<HashMap<Watcher, Shown>>,
+}
+
+impl Watchers {
+    /// Those that a watcher was not shown yet.
+    fn new_to(&self, watcher: &Watcher, phones: Vec<Phone>) -> Vec<Phone> {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.retain(|_, of_one| of_one.since.elapsed() < AGAIN);
+        match shown.get(watcher) {
+            Some(known) => phones.into_iter().filter(|p| !known.phones.contains(p)).collect(),
+            None => phones,
+        }
+    }
+
+    fn note(&self, watcher: Watcher, phones: Vec<Phone>) {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        if shown.len() >= WATCHERS && !shown.contains_key(&watcher) {
+            return;
+        }
+        let new = || Shown { since: Instant::now(), phones: HashSet::new() };
+        let of_it = shown.entry(watcher).or_insert_with(new);
+        let room = NUMBERS.saturating_sub(of_it.phones.len());
+        of_it.phones.extend(phones.into_iter().take(room));
+    }
+}
+
+impl App {
+    /// As [`App::record_numbers`], for somebody who looks again and again: what was recorded within the hour
+    /// is not recorded again.
+    ///
+    /// # Errors
+    /// Failures of the database; then they must not be shown.
+    pub async fn record_watched(
+        &self,
+        by: &By,
+        shown: impl IntoIterator<Item = Phone>,
+    ) -> Result<(), Error> {
+        let (actor, token, reason) = by.identity();
+        let watcher = Watcher { actor, token, reason };
+        let shown: HashSet<Phone> = shown.into_iter().collect();
+        let new = self.inner.watchers.new_to(&watcher, shown.into_iter().collect());
+        if new.is_empty() {
+            return Ok(());
+        }
+        self.record_numbers(by, &new).await?;
+        self.inner.watchers.note(watcher, new);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_new_to_a_watcher_once_and_to_each() {
+        let watchers = Watchers::default();
+        let named = |actor: &str| Watcher { actor: actor.to_owned(), token: None, reason: None };
+        let phone = |n: u32| Phone::from_stored(&format!("+96777000000{n}"));
+        let (one, other) = (named("one"), named("other"));
+        assert_eq!(watchers.new_to(&one, vec![phone(1)]), [phone(1)]);
+        watchers.note(one.clone(), vec![phone(1)]);
+        assert_eq!(watchers.new_to(&one, vec![phone(1), phone(2)]), [phone(2)]);
+        assert_eq!(watchers.new_to(&other, vec![phone(1)]), [phone(1)]);
+        for n in 0..2 * WATCHERS {
+            watchers.note(named(&n.to_string()), vec![phone(1)]);
+        }
+        assert_eq!(watchers.shown.lock().unwrap().len(), WATCHERS);
+    }
+}

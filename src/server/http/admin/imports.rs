@@ -1,0 +1,168 @@
+//! `/admin/import`: what the existing system has, some rows at a time.
+
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use warp::reply::Response;
+
+use super::because;
+use crate::{
+    app::import::{AT_ONCE, Fate, Ids, Imported, Source, SourceRow, Under},
+    server::{
+        context::{Context, Shared},
+        reply::{self, Problem, answer},
+    },
+};
+
+/// The longest name of a file, in characters.
+const LONGEST_NAME: usize = 200;
+
+/// Messages of the existing system.
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with rows")]
+#[schema(as = MessageRows)]
+pub(in crate::server) struct MessagesBody {
+    /// 1 to 500, each with its values by the names of their columns.
+    #[schema(value_type = Vec<Object>)]
+    rows: Vec<Map<String, Value>>,
+    /// Whose messages are of which no sender is told, or one that is no business user here.
+    from: Option<String>,
+    /// The name of the file that they come from: the story of a message tells of it.
+    file: Option<String>,
+    /// What an earlier call answered as `import`: these belong to the same.
+    import: Option<uuid::Uuid>,
+    /// New ids, made from theirs, in the order of time.
+    #[serde(default)]
+    new_ids: bool,
+    /// Only look what would be done.
+    #[serde(default)]
+    dry_run: bool,
+    reason: Option<String>,
+}
+
+/// Mobile users of the existing system.
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with rows")]
+#[schema(as = UserRows)]
+pub(in crate::server) struct UsersBody {
+    /// 1 to 500, each with its values by the names of their columns.
+    #[schema(value_type = Vec<Object>)]
+    rows: Vec<Map<String, Value>>,
+    /// Only look what would be done.
+    #[serde(default)]
+    dry_run: bool,
+    reason: Option<String>,
+}
+
+/// What became of rows.
+#[derive(Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Imported)]
+pub(in crate::server) struct ImportedView {
+    dry_run: bool,
+    /// What messages were imported under, for the calls that follow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    import: Option<uuid::Uuid>,
+    read: usize,
+    imported: usize,
+    already_there: usize,
+    /// Those that cannot be taken, in their order.
+    rejected: Vec<RejectedView>,
+    /// Senders that are no business users here: only recipients see what they sent.
+    unknown_senders: Vec<uuid::Uuid>,
+}
+
+/// A row that cannot be taken.
+#[derive(Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = RejectedRow)]
+pub(in crate::server) struct RejectedView {
+    /// Its place among the rows, from 0.
+    row: usize,
+    reason: String,
+}
+
+impl ImportedView {
+    fn new(dry_run: bool, done: &Imported) -> ImportedView {
+        let rejected = done.fates.iter().enumerate().filter_map(|(row, fate)| match fate {
+            Fate::Refused(reason) => Some(RejectedView { row, reason: reason.clone() }),
+            Fate::New | Fate::There => None,
+        });
+        ImportedView {
+            dry_run,
+            import: done.import,
+            read: done.fates.len(),
+            imported: done.count(|fate| *fate == Fate::New),
+            already_there: done.count(|fate| *fate == Fate::There),
+            rejected: rejected.collect(),
+            unknown_senders: done.unknown_senders.iter().map(|id| id.0).collect(),
+        }
+    }
+}
+
+/// `POST /admin/import/messages`.
+pub async fn messages(context: Shared) -> Response {
+    answer(try_messages(&context).await)
+}
+
+async fn try_messages(context: &Context) -> Result<Response, Problem> {
+    let by = context.administrator()?;
+    let body: MessagesBody = context.json()?;
+    let by = because(by, body.reason.as_deref())?;
+    let sender = match &body.from {
+        Some(name) => Some(context.app.find_user(name).await?.id),
+        None => None,
+    };
+    let ids = if body.new_ids { Ids::Derive } else { Ids::Keep };
+    let under = match body.import {
+        Some(import) => Under::Begun(import),
+        None => Under::New { file: file(body.file.as_deref())? },
+    };
+    let source = Source::Messages { under, sender, ids };
+    let done = context.app.import(&by, source, &rows(&body.rows)?, body.dry_run).await?;
+    Ok(reply::json(StatusCode::OK, &ImportedView::new(body.dry_run, &done)))
+}
+
+/// `POST /admin/import/users`.
+pub async fn users(context: Shared) -> Response {
+    answer(try_users(&context).await)
+}
+
+async fn try_users(context: &Context) -> Result<Response, Problem> {
+    let by = context.administrator()?;
+    let body: UsersBody = context.json()?;
+    let by = because(by, body.reason.as_deref())?;
+    let done = context.app.import(&by, Source::Users, &rows(&body.rows)?, body.dry_run).await?;
+    Ok(reply::json(StatusCode::OK, &ImportedView::new(body.dry_run, &done)))
+}
+
+/// The name of a file, as it is told later.
+fn file(given: Option<&str>) -> Result<&str, Problem> {
+    let name = given.unwrap_or("the admin API").trim();
+    let fits = (1..=LONGEST_NAME).contains(&name.chars().count());
+    if fits && !name.contains(char::is_control) {
+        return Ok(name);
+    }
+    let message = format!("file must be a name of 1 to {LONGEST_NAME} characters");
+    Err(Problem::field("file", "invalid_name", message))
+}
+
+fn rows(given: &[Map<String, Value>]) -> Result<Vec<SourceRow>, Problem> {
+    if given.is_empty() || given.len() > AT_ONCE {
+        let message = format!("rows must hold 1 to {AT_ONCE} objects");
+        return Err(Problem::field("rows", "out_of_range", message));
+    }
+    let read = given.iter().map(|values| {
+        let mut row = SourceRow::default();
+        for (name, value) in values {
+            match value {
+                Value::String(text) => row.put(name, text),
+                Value::Number(_) | Value::Bool(_) => row.put(name, &value.to_string()),
+                // No column of theirs.
+                Value::Null | Value::Array(_) | Value::Object(_) => {}
+            }
+        }
+        row
+    });
+    Ok(read.collect())
+}

@@ -1,0 +1,221 @@
+//! Everything of one phone number as it is given out, and what an erasure tells of itself.
+
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use super::{DeadLetterView, MessageView, WholeConversationView};
+use crate::{
+    app::personal::{Counts, Device, Erased, Event, Trace},
+    domain::Phone,
+    store::{accounts::MobileUser, tokens::Listed},
+};
+
+/// Something that is stored of the number, as it is written out.
+#[derive(Serialize, utoipa::ToSchema)]
+#[serde(tag = "record", rename_all = "camelCase")]
+#[schema(as = ExportRecord)]
+pub(in crate::server) enum Record<'a> {
+    /// The mobile user.
+    #[serde(rename_all = "camelCase")]
+    MobileUser {
+        id: uuid::Uuid,
+        phone: &'a str,
+        status: &'static str,
+        #[serde(with = "time::serde::rfc3339")]
+        created_at: OffsetDateTime,
+    },
+    /// When it was here last.
+    #[serde(rename_all = "camelCase")]
+    Presence {
+        #[serde(with = "time::serde::rfc3339")]
+        connected_at: OffsetDateTime,
+        #[serde(with = "time::serde::rfc3339::option")]
+        disconnected_at: Option<OffsetDateTime>,
+        disconnect_reason: Option<&'a str>,
+    },
+    /// Where pushes go.
+    #[serde(rename_all = "camelCase")]
+    Device {
+        id: uuid::Uuid,
+        token: &'a str,
+        platform: &'static str,
+        active: bool,
+        #[serde(with = "time::serde::rfc3339")]
+        created_at: OffsetDateTime,
+        #[serde(with = "time::serde::rfc3339::option")]
+        last_used_at: Option<OffsetDateTime>,
+    },
+    /// Never the token itself: it is not stored.
+    #[serde(rename_all = "camelCase")]
+    Token {
+        id: uuid::Uuid,
+        #[serde(with = "time::serde::rfc3339")]
+        created_at: OffsetDateTime,
+        #[serde(with = "time::serde::rfc3339::option")]
+        expires_at: Option<OffsetDateTime>,
+        #[serde(with = "time::serde::rfc3339::option")]
+        revoked_at: Option<OffsetDateTime>,
+    },
+    /// With a business.
+    Conversation {
+        #[serde(flatten)]
+        conversation: WholeConversationView<'a>,
+    },
+    /// To it or from it.
+    Message {
+        #[serde(flatten)]
+        message: MessageView<'a>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        events: Vec<EventView<'a>>,
+    },
+    /// What was given up of it.
+    DeadLetter {
+        #[serde(flatten)]
+        letter: DeadLetterView<'a>,
+    },
+}
+
+/// Something unusual that happened to a message.
+#[derive(Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = ExportedEvent)]
+pub(in crate::server) struct EventView<'a> {
+    #[serde(with = "time::serde::rfc3339")]
+    at: OffsetDateTime,
+    kind: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    detail: &'a str,
+}
+
+impl<'a> From<&'a Event> for EventView<'a> {
+    fn from(event: &'a Event) -> Self {
+        EventView { at: event.at, kind: &event.kind, detail: &event.detail }
+    }
+}
+
+impl<'a> From<&'a MobileUser> for Record<'a> {
+    fn from(user: &'a MobileUser) -> Self {
+        Record::MobileUser {
+            id: user.id.0,
+            phone: user.phone.as_str(),
+            status: user.status.name(),
+            created_at: user.created_at,
+        }
+    }
+}
+
+impl<'a> From<&'a Trace> for Record<'a> {
+    fn from(trace: &'a Trace) -> Self {
+        Record::Presence {
+            connected_at: trace.connected_at,
+            disconnected_at: trace.disconnected_at,
+            disconnect_reason: trace.disconnect_reason.as_deref(),
+        }
+    }
+}
+
+impl<'a> From<&'a Device> for Record<'a> {
+    fn from(device: &'a Device) -> Self {
+        Record::Device {
+            id: device.id,
+            token: &device.token,
+            platform: match device.platform {
+                0 => "android",
+                1 => "ios",
+                _ => "web",
+            },
+            active: device.active,
+            created_at: device.created_at,
+            last_used_at: device.last_used_at,
+        }
+    }
+}
+
+impl From<&Listed> for Record<'_> {
+    fn from(token: &Listed) -> Self {
+        Record::Token {
+            id: token.id.0,
+            created_at: token.created_at,
+            expires_at: token.expires_at,
+            revoked_at: token.revoked_at,
+        }
+    }
+}
+
+/// How far an erasure is.
+#[derive(Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = ErasureProgress)]
+pub(in crate::server) struct ProgressView {
+    /// Messages that were found in the beginning.
+    pub(in crate::server) messages: u64,
+    /// Messages that are gone.
+    pub(in crate::server) gone: u64,
+}
+
+/// What an erasure took away, or would.
+#[derive(Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Erasure)]
+pub(in crate::server) struct ErasureView<'a> {
+    phone: &'a str,
+    dry_run: bool,
+    erased: Vec<ErasedView>,
+    /// What it could not be taken from.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    missed: Vec<MissedView>,
+}
+
+/// How much of a kind.
+#[derive(Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = ErasedRows)]
+pub(in crate::server) struct ErasedView {
+    /// `database` or `redis`.
+    store: &'static str,
+    what: &'static str,
+    count: u64,
+}
+
+/// Where something is left.
+#[derive(Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = NotErased)]
+pub(in crate::server) struct MissedView {
+    store: &'static str,
+    why: String,
+}
+
+fn lines(counts: &Counts) -> Vec<ErasedView> {
+    let view = |(what, count)| ErasedView {
+        store: "database",
+        what,
+        count: u64::try_from(count).unwrap_or_default(),
+    };
+    counts.named().into_iter().map(view).collect()
+}
+
+impl<'a> ErasureView<'a> {
+    /// Of one that would be.
+    pub(in crate::server) fn preview(phone: &'a Phone, counts: &Counts) -> ErasureView<'a> {
+        let (phone, erased) = (phone.as_str(), lines(counts));
+        ErasureView { phone, dry_run: true, erased, missed: Vec::new() }
+    }
+
+    /// Of one that was.
+    pub(in crate::server) fn done(phone: &'a Phone, done: &Erased) -> ErasureView<'a> {
+        let (phone, mut erased) = (phone.as_str(), lines(&done.counts));
+        let mut missed = Vec::new();
+        match &done.redis {
+            Some(Ok((party, pages))) => erased.extend([
+                ErasedView { store: "redis", what: "presence and rates", count: *party },
+                ErasedView { store: "redis", what: "pages kept, of everybody", count: *pages },
+            ]),
+            Some(Err(error)) => {
+                missed.push(MissedView { store: "redis", why: error.to_string() });
+            }
+            None => {}
+        }
+        ErasureView { phone, dry_run: false, erased, missed }
+    }
+}
