@@ -7,6 +7,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -20,7 +21,7 @@ use super::{
 };
 use crate::{
     app::new_node,
-    cache::{Cache, Redis, RedisSettings},
+    cache::{Cache, Redis, RedisSettings, redis::Heard},
     client::encode,
 };
 
@@ -208,6 +209,8 @@ pub(super) async fn open(setup: &Setup) -> Result<(Admin, Option<Connected>), Fa
 /// Redis, for as long as a command needs it.
 pub(super) struct Connected {
     redis: Redis,
+    /// The way to Redis ends when nobody would hear what is said to this process.
+    heard: mpsc::Receiver<Heard>,
     tracker: TaskTracker,
     stop: CancellationToken,
 }
@@ -219,13 +222,13 @@ impl Connected {
     async fn to(target: crate::cache::Target) -> Result<Connected, Failure> {
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let settings = RedisSettings { target, node: new_node() };
-        let (redis, _) = Redis::start(settings, &tracker, &stop);
+        let (redis, heard) = Redis::start(settings, &tracker, &stop);
         if redis.ready(REDIS_PATIENCE).await.is_err() {
             stop.cancel();
             let what = format!("Redis does not answer: {}", redis.why_down());
             return Err(Failure::new(Kind::Unavailable, what).hint("run: esh3ar doctor"));
         }
-        Ok(Connected { redis, tracker, stop })
+        Ok(Connected { redis, heard, tracker, stop })
     }
 
     /// Closes the way to it.
@@ -233,6 +236,7 @@ impl Connected {
         self.stop.cancel();
         self.tracker.close();
         self.tracker.wait().await;
+        drop(self.heard);
     }
 }
 

@@ -144,6 +144,8 @@ async fn one_number_is_given_out_and_erased_from_everywhere() {
         [6 + said, 1, 1, 2, 1, 1],
         "{report}"
     );
+    let in_redis = report["erased"].as_array().unwrap().iter().any(|line| line["store"] == "redis");
+    assert_eq!((in_redis, &report["missed"]), (crate::support::in_cluster(), &Value::Null));
     // Retries, and when it was here last, may have been written in between.
     let without = |report: &Value| {
         let mut counts = counts(report);

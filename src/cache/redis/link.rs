@@ -115,7 +115,8 @@ impl Redis {
                 () = keeper.keep(sender) => {}
                 () = stop.cancelled() => {}
             }
-            keeper.set_down("stopped");
+            // Nobody goes on without it, and nobody has to be told.
+            keeper.put_down("stopped");
         });
         (redis, receiver)
     }
@@ -211,6 +212,13 @@ impl Redis {
     }
 
     fn set_down(&self, why: &str) {
+        if self.put_down(why) {
+            tracing::warn!(why, "Redis is away; going on without it");
+        }
+    }
+
+    /// Whether it was there until now.
+    fn put_down(&self, why: &str) -> bool {
         let changed = self.inner.state.send_if_modified(|state| {
             let was_up = state.up;
             if was_up {
@@ -219,9 +227,7 @@ impl Redis {
             was_up
         });
         why.clone_into(&mut self.inner.why.lock().unwrap_or_else(PoisonError::into_inner));
-        if changed {
-            tracing::warn!(why, "Redis is away; going on without it");
-        }
+        changed
     }
 
     /// For ever: connects, and connects again.
