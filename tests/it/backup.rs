@@ -369,6 +369,9 @@ async fn whoever_is_connected_is_told_before_anything_is_restored() {
     let list = given.connected("esh3ar read/4712").await;
     let left = "CREATE DATABASE esh3ar_new_20260131_120000";
     given.server.database().await.batch_execute(left).await.unwrap();
+    // Somebody's own that begins alike is none of these.
+    let own = "CREATE DATABASE esh3ar_new_customers";
+    given.server.database().await.batch_execute(own).await.unwrap();
     let (_, checks, _) = given.run(&["doctor"]);
     let told = checks.as_array().unwrap().iter().find(|check| check["check"] == "restore");
     let told = told.unwrap_or_else(|| panic!("{checks}"));
@@ -377,7 +380,7 @@ async fn whoever_is_connected_is_told_before_anything_is_restored() {
     assert_eq!(status, Some(0), "{text}");
     assert!(text.contains("esh3ar_new_20260131_120000, left by a restore"), "{text}");
     let kept = restored["oldDatabase"].as_str().unwrap();
-    assert_eq!(given.databases().await, [kept], "{text}");
+    assert_eq!(given.databases().await, [kept, "esh3ar_new_customers"], "{text}");
     for client in [top, list] {
         assert!(client.simple_query("SELECT 1").await.is_err(), "its connection was ended");
     }

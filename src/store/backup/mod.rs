@@ -176,7 +176,7 @@ pub struct Alone {
 /// The advisory lock's key: "esh3ar" in ASCII, and one more letter.
 const RESTORING: i64 = 0x0065_7368_3361_7273;
 
-/// Databases that a restore fills begin with this.
+/// Databases that a restore fills begin with this, and go on with the time.
 const NEW: &str = "esh3ar_new_";
 
 /// The server's other databases, seen from one that is nobody's.
@@ -269,8 +269,10 @@ impl Databases {
         self.left(NEW).await
     }
 
+    /// Somebody's own database may begin alike: ours goes on with a process or a time.
     async fn left(&self, prefix: &str) -> Result<Vec<String>, Error> {
         let sql = "SELECT datname::text FROM pg_database d WHERE starts_with(datname::text, $1)
+                   AND substr(datname::text, length($1) + 1) ~ '^[0-9_]+$'
                    AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.datname = d.datname)
                    ORDER BY 1";
         let rows = self.store.client().await?.query(sql, &[&prefix]).await?;
