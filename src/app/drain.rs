@@ -19,7 +19,7 @@ const WAVES: usize = 30;
 
 impl App {
     /// Asks a process of the installation to be emptied, or to take connections again: it does so when it
-    /// next says that it lives, within two seconds. Gives it as it is now.
+    /// next says that it lives, within two seconds. Gives it as it will be then.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Conflict`] for a worker, which has no connections; failures of the

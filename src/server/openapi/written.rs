@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::reference;
 
-/// An object that has all of these, and only these.
+/// An object that has all of these.
 fn object(fields: Value) -> Value {
     let required: Vec<&String> = fields.as_object().into_iter().flat_map(Map::keys).collect();
     json!({ "type": "object", "required": required, "properties": fields })
