@@ -74,7 +74,7 @@ impl App {
         let latency = Duration::ZERO;
         let (up, fault, stops) = (true, None, Stops::Everything);
         let realtime = Dependency { name: "realtime", up, latency, fault, stops };
-        let full = self.inner.trail.is_full(self.clock().now());
+        let full = self.is_disk_full();
         let fault = full.then(|| FULL.to_owned());
         let disk = Dependency { name: "disk", up: !full, latency, fault, stops: Stops::Storing };
         let mut all = vec![database, disk, realtime];
@@ -94,6 +94,11 @@ impl App {
             }
         }
         all
+    }
+
+    /// Whether the database had no room for something new in the last minute.
+    pub fn is_disk_full(&self) -> bool {
+        self.inner.trail.is_full(self.clock().now())
     }
 
     /// How the copies of the database stand; without any, everything is read from the database itself.

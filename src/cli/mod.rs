@@ -24,6 +24,7 @@ mod mobiles;
 mod nature;
 mod opened;
 pub mod output;
+mod part;
 mod personal;
 pub mod privilege;
 mod reload;

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{exit::Failure, privilege};
+use super::{exit::Failure, part, privilege};
 
 /// Where it goes.
 pub(super) struct Written {
@@ -33,10 +33,11 @@ impl Written {
         }
         // A link stays one.
         let path = if there.is_ok() { path.canonicalize()? } else { path.to_owned() };
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".part-{}", std::process::id()));
-        let temporary = path.with_file_name(name);
-        let file = privilege::new_file(&temporary)?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        part::clear(folder.unwrap_or(Path::new(".")), |of| of == name);
+        let temporary = part::beside(&path);
+        let file = part::open(&temporary)?;
         Ok((Written { path, temporary: Some(temporary) }, file))
     }
 
@@ -62,4 +63,23 @@ impl Written {
 /// Why there is no file.
 pub(super) fn unwritten(path: &Path, error: &io::Error) -> Failure {
     Failure::unwritten(path, error, "choose another file with --out")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_interrupted_one_left_goes_with_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        // No process has this number: the kernel's are smaller.
+        let left = folder.path().join(format!(".person.jsonl.{}.part", 1u32 << 30));
+        fs::write(&left, "a person's").unwrap();
+        let path = folder.path().join("person.jsonl");
+        let (written, _file) = Written::open(&path).unwrap();
+        assert!(!left.exists() && !path.exists());
+        written.end(true).unwrap();
+        assert!(path.is_file());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
 }

@@ -124,6 +124,11 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     ),
     ("esh3ar_queue_depth", Kind::Gauge, "Wake-ups waiting, by lane."),
     ("esh3ar_database_up", Kind::Gauge, "Whether Postgres answers this process."),
+    (
+        "esh3ar_database_disk_full",
+        Kind::Gauge,
+        "Whether Postgres had no room on its disk for something new in the last minute.",
+    ),
     ("esh3ar_rabbitmq_up", Kind::Gauge, "Whether the broker takes wake-ups."),
     ("esh3ar_redis_up", Kind::Gauge, "Whether Redis answers."),
     (

@@ -56,6 +56,7 @@ pub async fn nodes(app: App) {
     loop {
         let greeted = app.greet().await;
         metrics::gauge!("esh3ar_database_up").set(f64::from(u8::from(greeted.is_ok())));
+        metrics::gauge!("esh3ar_database_disk_full").set(f64::from(u8::from(app.is_disk_full())));
         if let Err(error) = greeted {
             tracing::debug!(%error, "the other processes could not be greeted");
         }

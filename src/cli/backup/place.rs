@@ -3,18 +3,16 @@
 
 use std::{
     fs::{self, File},
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
-use nix::fcntl::OFlag;
 use time::{OffsetDateTime, macros::format_description};
 
-use super::super::exit::{Failure, Kind};
+use super::super::{
+    exit::{Failure, Kind},
+    part,
+};
 
-/// So long a temporary file may be there before the process that made it has locked it.
-const UNLOCKED: Duration = Duration::from_secs(60);
 const BEGINS: &str = "esh3ar-";
 const ENDS: &str = ".tar";
 
@@ -45,9 +43,7 @@ impl Place {
             }
             None => given,
         };
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let temporary = path.with_file_name(format!(".{name}.{}.part", std::process::id()));
-        Ok(Place { path, temporary, rotated })
+        Ok(Place { temporary: part::beside(&path), path, rotated })
     }
 
     /// Whether older ones can be counted.
@@ -58,33 +54,10 @@ impl Place {
     /// Makes the temporary file, readable for nobody else and locked for as long as it is written, and takes
     /// away those that processes left which were killed.
     pub(super) fn open(&self) -> Result<File, Failure> {
-        self.clear();
-        let opened = File::options()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&self.temporary);
-        opened
-            .inspect(|file| {
-                // Where there are no locks, nothing is ever held to be left over.
-                let _ = file.try_lock();
-            })
-            .map_err(|error| unusable(&self.path, &error))
-    }
-
-    fn clear(&self) {
         let folder = self.path.parent().unwrap_or(Path::new("/"));
-        let Ok(entries) = fs::read_dir(folder) else { return };
         let own = self.path.file_name().unwrap_or_default().to_string_lossy();
-        for entry in entries.flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let Some((of, pid)) = temporary(&name) else { continue };
-            let ours = if self.is_rotated() { is_backup(of) } else { of == own };
-            if ours && is_left(&entry.path(), pid) {
-                let _ = fs::remove_file(entry.path());
-            }
-        }
+        part::clear(folder, |of| if self.is_rotated() { is_backup(of) } else { of == own });
+        part::open(&self.temporary).map_err(|error| unusable(&self.path, &error))
     }
 
     /// Takes the temporary file away.
@@ -119,23 +92,6 @@ fn rotate(folder: &Path, keep: usize) -> std::io::Result<usize> {
         fs::remove_file(old)?;
     }
     Ok(surplus)
-}
-
-/// `.NAME.PID.part`: what it becomes, and who made it.
-fn temporary(name: &str) -> Option<(&str, u32)> {
-    let (of, pid) = name.strip_prefix('.')?.strip_suffix(".part")?.rsplit_once('.')?;
-    Some((of, pid.parse().ok()?))
-}
-
-/// Whether nobody writes to a temporary file any more. A process of that number may be another one, or on
-/// another machine that has the same folder: so the lock decides, and a new file is given time.
-fn is_left(path: &Path, pid: u32) -> bool {
-    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
-    let Ok(file) = File::options().read(true).custom_flags(flags).open(path) else { return false };
-    let age = file.metadata().and_then(|metadata| metadata.modified());
-    let old = age.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > UNLOCKED));
-    let lives = Path::new("/proc").join(pid.to_string()).exists();
-    file.try_lock().is_ok() && (old || !lives)
 }
 
 /// `esh3ar-20260131T120000Z.tar`, and nothing else in the folder.

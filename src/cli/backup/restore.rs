@@ -191,11 +191,6 @@ async fn replace(
             .hint("wait for its end, and look at what it said"));
     };
     nobody_is_connected(work).await?;
-    for left in work.databases.left_by_restores().await? {
-        // Ours alone, and nobody's: it was never whole.
-        work.databases.drop(&left).await?;
-        setup.output.note(&format!("{left}, left by a restore that was broken off, was dropped"));
-    }
     let there = backup::contents(&opened.store).await?;
     let empty = backup::is_empty(&there);
     if !empty {
@@ -205,6 +200,11 @@ async fn replace(
             manifest.created_at
         );
         confirm_typed(&what, "restore", arguments.yes)?;
+    }
+    for left in work.databases.left_by_restores().await? {
+        // Ours alone, and nobody's: it was never whole.
+        work.databases.drop(&left).await?;
+        setup.output.note(&format!("{left}, left by a restore that was broken off, was dropped"));
     }
     check_sums(file, manifest).await?;
     // In the old one, which stays: what is begun there comes to an end in the new one, or is told as failed.

@@ -355,6 +355,15 @@ async fn a_full_disk_is_named_as_what_it_is() {
     assert_eq!((status, &of_it["status"]), (503, &serde_json::json!("down")));
     assert!(of_it["fault"].as_str().unwrap().contains("is full"), "{of_it}");
     assert_eq!(health("/health/ready").await.0, 200, "no other gateway would do better");
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let page = reqwest::get(format!("{}/metrics", server.metrics)).await.unwrap();
+        if page.text().await.unwrap().contains("\nesh3ar_database_disk_full 1\n") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "no metric tells of the full disk");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
     // For the administrator: with the remedy.
     let command = |arguments: &[&str]| {
         let output = crate::support::run(&server.data(), arguments);
