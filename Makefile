@@ -4,8 +4,10 @@ CARGO ?= cargo
 ARGS ?=
 # Tests at once: most of them wait for something, and a machine may have two cores.
 THREADS ?= 3
-# Tests that are for both modes; the others bring what they need along.
-BOTH = api:: access:: chat:: delivery:: hub:: transports:: limits:: legacy:: dead_letters::
+# Tests that are for both modes. The others bring the engines that they need along (rabbit, shared, forward,
+# balancers, replicas, fault), break one process on purpose, or touch nothing but the command and the database.
+BOTH = access:: admin_api:: api:: chat:: dead_letters:: delivery:: drain:: erase:: hub:: legacy:: limits:: remote \
+	top:: transports::
 
 .PHONY: help
 help: ## Show this

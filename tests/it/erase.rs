@@ -102,7 +102,9 @@ async fn one_number_is_given_out_and_erased_from_everywhere() {
     assert!(run(&server.data(), &array).status.success());
     assert_eq!(std::fs::metadata(&out).unwrap().mode() & 0o777, 0o600);
     let array: Value = serde_json::from_str(&std::fs::read_to_string(&out).unwrap()).unwrap();
-    assert_eq!(array.as_array().unwrap().len(), records.len());
+    // When it was here last may have been written in between.
+    let lasting = |records: &[Value]| records.iter().filter(|r| r["record"] != "presence").count();
+    assert_eq!(lasting(array.as_array().unwrap()), lasting(&records));
 
     let before = rows_with(&server, GONE).await;
     let dry = server.run_json(&["mobile", "erase", GONE, "--dry-run"]);
