@@ -1,10 +1,17 @@
 //! Answers that are too long to be put together, or take too long to be waited for in silence: a JSON
 //! document a line.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Poll, ready},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use futures_util::stream::poll_fn;
+use futures_util::{Stream, stream::poll_fn};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -17,12 +24,14 @@ const WAITING: usize = 64;
 /// How long somebody may not read.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Where the lines of an answer are written.
+/// Where the lines of an answer are written. Dropped without [`Lines::end`], the answer breaks off.
 pub(super) struct Lines {
-    to: mpsc::Sender<Result<Bytes, BrokenOff>>,
+    to: mpsc::Sender<Bytes>,
+    whole: Arc<AtomicBool>,
+    patience: Duration,
 }
 
-/// Nobody reads the answer any more.
+/// Nobody reads the answer any more, or not for too long.
 #[derive(Debug)]
 pub(super) struct Gone;
 
@@ -31,11 +40,25 @@ pub(super) struct Gone;
 #[error("the answer breaks off")]
 struct BrokenOff;
 
-/// An answer, and where its lines are written. It ends when that is dropped.
+/// An answer, and where its lines are written.
 pub(super) fn lines() -> (Lines, Response) {
+    let (lines, written) = pipe(PATIENCE);
+    (lines, as_lines(warp::reply::stream(written).into_response()))
+}
+
+/// Lines, and what is read of them: a failure at last when they ended before their end, whatever the cause,
+/// so that some of an answer is never taken for all of it.
+fn pipe(patience: Duration) -> (Lines, impl Stream<Item = Result<Bytes, BrokenOff>>) {
     let (to, mut from) = mpsc::channel(WAITING);
-    let response = warp::reply::stream(poll_fn(move |context| from.poll_recv(context)));
-    (Lines { to }, as_lines(response.into_response()))
+    let whole = Arc::new(AtomicBool::new(false));
+    let lines = Lines { to, whole: Arc::clone(&whole), patience };
+    let written = poll_fn(move |context| {
+        let line = ready!(from.poll_recv(context));
+        // Told once: after a failure there is nothing any more.
+        let broken = line.is_none() && !whole.swap(true, Ordering::AcqRel);
+        Poll::Ready(if broken { Some(Err(BrokenOff)) } else { line.map(Ok) })
+    });
+    (lines, written)
 }
 
 /// An answer of one line.
@@ -56,20 +79,20 @@ impl Lines {
     /// Writes one, as soon as there is room.
     ///
     /// # Errors
-    /// Nobody reads any more.
+    /// Nobody reads any more, or has read for a minute.
     pub(super) async fn put<T: Serialize>(&self, line: &T) -> Result<(), Gone> {
-        let sent = tokio::time::timeout(PATIENCE, self.to.send(Ok(text(line)))).await;
+        let sent = tokio::time::timeout(self.patience, self.to.send(text(line))).await;
         sent.map_err(|_| Gone)?.map_err(|_| Gone)
     }
 
     /// Writes one if there is room now.
     pub(super) fn offer<T: Serialize>(&self, line: &T) {
-        let _ = self.to.try_send(Ok(text(line)));
+        let _ = self.to.try_send(text(line));
     }
 
-    /// Ends the answer so that it cannot be taken for whole.
-    pub(super) async fn break_off(&self) {
-        let _ = tokio::time::timeout(PATIENCE, self.to.send(Err(BrokenOff))).await;
+    /// Ends the answer: these were all its lines.
+    pub(super) fn end(self) {
+        self.whole.store(true, Ordering::Release);
     }
 }
 
@@ -77,4 +100,55 @@ fn text<T: Serialize>(line: &T) -> Bytes {
     let mut text = serde_json::to_string(line).unwrap_or_default();
     text.push('\n');
     text.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt as _;
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_is_not_read_for_long_breaks_off_and_a_slow_one_is_whole() {
+        let (lines, written) = pipe(Duration::from_millis(20));
+        let mut put = 0;
+        while lines.put(&json!(put)).await.is_ok() {
+            put += 1;
+        }
+        assert_eq!(put, WAITING, "nobody reads");
+        drop(lines);
+        // Whoever reads on after all gets what was written, and hears that it is not all there is.
+        let read: Vec<bool> = written.map(|line| line.is_ok()).collect().await;
+        assert_eq!(read.iter().filter(|ok| **ok).count(), WAITING);
+        assert_eq!((read.len(), read.last()), (WAITING + 1, Some(&false)));
+
+        let (lines, mut written) = pipe(Duration::from_secs(10));
+        let writing = tokio::spawn(async move {
+            for n in 0..2 * WAITING {
+                lines.put(&json!(n)).await.unwrap();
+            }
+            lines.end();
+        });
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let mut read = 0;
+        while let Some(line) = written.next().await {
+            assert!(line.is_ok());
+            read += 1;
+        }
+        assert_eq!(read, 2 * WAITING);
+        writing.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_answer_whose_writer_dies_breaks_off() {
+        let (lines, written) = pipe(PATIENCE);
+        let died = tokio::spawn(async move {
+            lines.put(&json!(1)).await.unwrap();
+            panic!("half way");
+        });
+        assert!(died.await.is_err());
+        let read: Vec<bool> = written.map(|line| line.is_ok()).collect().await;
+        assert_eq!(read, [true, false]);
+    }
 }

@@ -50,15 +50,14 @@ async fn try_export(phone: &str, context: &Context) -> Result<Response, Problem>
     let (lines, response) = stream::lines();
     // Ends when it is told that nobody reads any more.
     tokio::spawn(async move {
-        let written = write(&app, &phone, &lines).await;
-        match written {
-            Ok(()) => {}
-            Err(Stop::Gone) => tracing::info!("who asked for an export went away before its end"),
-            // Half of it must not look like all of it.
-            Err(Stop::Failed(error)) => {
-                tracing::warn!(%error, "an export broke off");
-                lines.break_off().await;
+        match write(&app, &phone, &lines).await {
+            Ok(()) => lines.end(),
+            Err(Stop::Gone) => {
+                tracing::info!(
+                    "who asked for an export went away, or did not read on, before its end"
+                );
             }
+            Err(Stop::Failed(error)) => tracing::warn!(%error, "an export broke off"),
         }
     });
     Ok(response)
@@ -170,14 +169,17 @@ async fn run(erasure: Erasure, phone: Phone, lines: Lines) {
             }
         }
     };
-    // Nobody may be there any more to be told; the audit log has it.
-    let _ = match done {
+    let told = match done {
         Ok(done) => lines.put(&ErasureView::done(&phone, &done)).await,
         Err(error) => {
             tracing::warn!(%error, "an erasure broke off; the same again goes on");
             lines.put(&Problem::from(error).to_json()).await
         }
     };
+    // Nobody may be there any more to be told; the audit log has it.
+    if told.is_ok() {
+        lines.end();
+    }
 }
 
 fn named(error: Error) -> Problem {
