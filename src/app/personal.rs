@@ -1,8 +1,9 @@
 //! Everything of one phone number: given out, or erased.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use time::OffsetDateTime;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{App, By, Error};
 use crate::{
@@ -30,12 +31,40 @@ const UNSEEN: Duration = Duration::from_secs(2);
 /// How long Redis may take to answer before anything is begun.
 const REDIS_PATIENCE: Duration = Duration::from_secs(3);
 
+/// Erasures that run at once in a process. Each may hold a connection of the pool, which others need as well.
+const ERASURES: usize = 2;
+/// How long another one waits for its turn.
+const TURN_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Whose turn it is to erase.
+pub(super) struct Erasures {
+    turns: Arc<Semaphore>,
+}
+
+impl Default for Erasures {
+    fn default() -> Self {
+        Erasures { turns: Arc::new(Semaphore::new(ERASURES)) }
+    }
+}
+
+impl Erasures {
+    async fn turn(&self) -> Result<OwnedSemaphorePermit, Error> {
+        let turn = tokio::time::timeout(TURN_PATIENCE, Arc::clone(&self.turns).acquire_owned());
+        match turn.await {
+            Ok(Ok(turn)) => Ok(turn),
+            _ => Err(Error::Overloaded { retry_after: TURN_PATIENCE }),
+        }
+    }
+}
+
 /// The erasure of a number: that it is about to be is recorded, and nothing is erased yet.
 pub struct Erasure {
     app: App,
     by: By,
     phone: Phone,
     found: Counts,
+    /// Given back when it has ended.
+    turn: OwnedSemaphorePermit,
 }
 
 /// What an erasure took away.
@@ -112,15 +141,16 @@ impl App {
     ///
     /// # Errors
     /// [`Error::NotFound`] when nothing is stored of it; [`Error::Away`] without Redis where there is to be
-    /// one; failures of the database.
+    /// one; [`Error::Overloaded`] while others are erased; failures of the database.
     pub async fn begin_erasure(&self, by: &By, phone: &Phone) -> Result<Erasure, Error> {
         let found = async {
             let counts = self.count_of_phone(phone).await?;
+            let turn = self.inner.erasures.turn().await?;
             match self.redis() {
                 Some(redis) if redis.ready(REDIS_PATIENCE).await.is_err() => {
                     Err(Error::Away("Redis"))
                 }
-                _ => Ok(counts),
+                _ => Ok((counts, turn)),
             }
         }
         .await;
@@ -129,8 +159,17 @@ impl App {
             Ok(_) => entry.about([phone]).with("begun", true),
             Err(_) => entry.with("phone", phone.masked()),
         };
-        let found = self.record_end(entry, found).await?;
-        Ok(Erasure { app: self.clone(), by: by.clone(), phone: phone.clone(), found })
+        let (found, turn) = self.record_end(entry, found).await?;
+        Ok(Erasure { app: self.clone(), by: by.clone(), phone: phone.clone(), found, turn })
+    }
+
+    /// Waits for the erasures that were begun; none begins any more.
+    pub async fn last_erasures(&self) {
+        let turns = &self.inner.erasures.turns;
+        // All turns are taken: nobody else has one.
+        let all = turns.acquire_many(ERASURES as u32).await;
+        turns.close();
+        drop(all);
     }
 
     fn redis(&self) -> Option<&Redis> {
@@ -244,7 +283,7 @@ impl Erasure {
     /// # Errors
     /// Failures of the database.
     pub async fn run(self, mut progress: impl FnMut(u64)) -> Result<Erased, Error> {
-        let Erasure { app, by, phone, .. } = self;
+        let Erasure { app, by, phone, turn: _turn, .. } = self;
         let phone = &phone;
         let mut counts = Counts::default();
         let mut client = app.store().client().await?;
@@ -252,10 +291,13 @@ impl Erasure {
         personal::shut_out(&client, phone, began, &mut counts).await?;
         let unseen = tokio::time::sleep(UNSEEN);
         personal::forget_phone(&mut client, phone, &mut counts).await?;
+        // Others need the connection meanwhile.
+        drop(client);
         // What it says until then would come after what is deleted here.
         unseen.await;
         // While the messages are there by which they are known.
         app.answers_of_phone(phone, true, &mut counts).await?;
+        let mut client = app.store().client().await?;
         loop {
             let some = personal::conversations(&client, phone).await?;
             if some.is_empty() {
@@ -273,6 +315,7 @@ impl Erasure {
             progress(u64::try_from(counts.messages).unwrap_or_default());
         }
         personal::erase_rest(&mut client, phone, &mut counts).await?;
+        drop(client);
         let redis = match app.redis() {
             Some(redis) => Some(forget(redis, phone).await.map_err(|_| Error::Away("Redis"))),
             None => None,
@@ -283,6 +326,7 @@ impl Erasure {
         }
         app.record(entry).await?;
         // Last: whoever gives the reason may have named the number.
+        let mut client = app.store().client().await?;
         personal::mask_audit_log(&mut client, phone, &mut counts).await?;
         Ok(Erased { counts, redis })
     }

@@ -145,6 +145,9 @@ impl Works {
 
     /// What is in hand is finished and written, the others are told, the database is closed last.
     pub(super) async fn stop(self) -> Result<(), Failure> {
+        if tokio::time::timeout(LAST_WRITES, self.app.last_erasures()).await.is_err() {
+            tracing::warn!("an erasure was cut off by the stop; the same again goes on");
+        }
         self.taking.end(LAST_WRITES, "the broker's work").await;
         self.work.end(LAST_WRITES, "workers").await;
         self.writers.end(LAST_WRITES, "writers").await;

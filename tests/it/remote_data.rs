@@ -10,7 +10,7 @@ use crate::{
     erase::{a_life, rows_with},
     import::{MESSAGES, answer, lines, written},
     remote::{Elsewhere, said},
-    support::{DEADLINE, Server},
+    support::{DEADLINE, Server, number},
 };
 
 const GONE: &str = "+967770000001";
@@ -272,4 +272,65 @@ async fn an_import_that_is_broken_off_is_stored_as_far_as_the_log_says() {
     let again = elsewhere.json(&["import", "users", &file]);
     assert_eq!(again["imported"].as_u64().unwrap() + again["alreadyThere"].as_u64().unwrap(), 2600);
     assert_eq!((recorded(&server), stored(&server).await), (2600, 2600));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn erasures_leave_connections_to_others_and_end_before_a_stop() {
+    let mut server = Server::start_with(&[("ESH3AR__DATABASE__POOL_SIZE", "4")]).await;
+    let root = server.user("root", "Admin");
+    let shop = server.user("Shop", "SendMessages");
+    for n in 1..=6 {
+        server.send(&shop, &number(n), "first").await;
+    }
+    let mut database = server.database().await;
+    // Those that have begun have to wait for this.
+    let transaction = database.transaction().await.unwrap();
+    transaction.batch_execute("LOCK TABLE mobile_users IN EXCLUSIVE MODE").await.unwrap();
+    let erase = |server: &Server, n| {
+        let phone = number(n).replace('+', "%2B");
+        let path = format!("{}/api/v1/admin/mobile-users/{phone}/erase", server.base);
+        server.http().post(path).bearer_auth(&root).send()
+    };
+    let asked: Vec<_> = (1..=6).map(|n| tokio::spawn(erase(&server, n))).collect();
+    let deadline = Instant::now() + DEADLINE;
+    let sql =
+        "SELECT count(*) FROM pg_locks WHERE relation = 'mobile_users'::regclass AND NOT granted";
+    while transaction.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) < 2 {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for n in 0..20 {
+        let (phone, text) = (number(20), format!("meanwhile {n}"));
+        let sent = server.send(&shop, &phone, &text);
+        tokio::time::timeout(Duration::from_secs(2), sent).await.expect("has a connection");
+    }
+    let mut answers = Vec::new();
+    let mut refused = 0;
+    for answer in asked {
+        let answer = answer.await.unwrap().unwrap();
+        if answer.status() == 200 {
+            answers.push(answer);
+            continue;
+        }
+        assert_eq!(answer.status(), 503);
+        assert!(answer.headers().contains_key("retry-after"));
+        let problem: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+        assert_eq!(problem["code"], "overloaded", "{problem}");
+        refused += 1;
+    }
+    assert_eq!((answers.len(), refused), (2, 4));
+    transaction.rollback().await.unwrap();
+    for answer in answers {
+        let text = answer.text().await.unwrap();
+        assert!(text.lines().last().unwrap().contains("\"erased\""), "{text}");
+    }
+    // One that nobody waits for ends before the process does.
+    let left = (1..=6).find(|n| server.run(&["mobile", "export", &number(*n)]).status.success());
+    let left = left.expect("four are left");
+    drop(erase(&server, left).await.unwrap());
+    server.stop().await;
+    server.launch().await;
+    let entry = server.run_json(&["audit", "access", "--action", "mobile.erase"])[0].clone();
+    assert!(entry["details"]["messages"].is_number(), "{entry}");
+    assert_eq!(rows_with(&server, &number(left)).await, []);
 }
