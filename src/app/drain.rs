@@ -19,7 +19,7 @@ const WAVES: usize = 30;
 
 impl App {
     /// Asks a process of the installation to be emptied, or to take connections again: it does so when it
-    /// next says that it lives, within two seconds. Gives it as it will be then.
+    /// next says that it lives, within two seconds. Gives it as it is, and as which it has been asked to be.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Conflict`] for a worker, which has no connections; failures of the
@@ -52,7 +52,9 @@ impl App {
             // It need not wait to be told.
             self.greet().await?;
         }
-        Ok(Node { draining, ..node })
+        let asked = self.living_nodes().await?.into_iter().find(|node| node.id == id);
+        // One that has gone meanwhile has taken up nothing.
+        Ok(asked.unwrap_or(Node { drain_asked: Some(draining), ..node }))
     }
 
     /// Begins or ends the emptying of this process.

@@ -79,6 +79,7 @@ impl App {
             address: settings.address.clone(),
             partitions: led.iter().filter_map(|led| i16::try_from(*led).ok()).collect(),
             draining: self.is_draining(),
+            drain_asked: None,
             figures: self.figures(),
             started_at: neighbours.started_at,
         };

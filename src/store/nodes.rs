@@ -57,6 +57,8 @@ pub struct Node {
     pub partitions: Vec<i16>,
     /// Whether it is being emptied.
     pub draining: bool,
+    /// Whether it was asked to be, and has not taken that up yet. Not its own to say.
+    pub drain_asked: Option<bool>,
     /// What it knows of itself.
     pub figures: Figures,
     /// When it started.
@@ -139,7 +141,7 @@ pub async fn living(client: &Client) -> Result<Vec<Node>, Error> {
     let statement = client
         .prepare_cached(
             "SELECT id, role, host, pid, version, address, partitions, draining, figures::text,
-                    started_at
+                    started_at, drain_asked
              FROM nodes WHERE seen_at > now() - make_interval(secs => $1)
              ORDER BY started_at, id",
         )
@@ -159,6 +161,7 @@ pub async fn living(client: &Client) -> Result<Vec<Node>, Error> {
                 address: row.try_get(5)?,
                 partitions: row.try_get(6)?,
                 draining: row.try_get(7)?,
+                drain_asked: row.try_get(10)?,
                 figures: figures::from_json(row.try_get(8)?),
                 started_at: row.try_get(9)?,
             })

@@ -157,3 +157,30 @@ async fn a_gateway_is_emptied_from_elsewhere() {
     let refused = Elsewhere::new(&server, &shop).run(&["drain"]);
     assert_eq!(refused.status.code(), Some(5), "{}", said(&refused));
 }
+
+#[tokio::test]
+async fn a_process_is_shown_as_it_is_until_it_has_taken_up_what_it_was_asked() {
+    let server = Server::start().await;
+    let root = server.user("root", "Admin");
+    let database = server.database().await;
+    let silent = "INSERT INTO nodes (id, role, host, pid, version, partitions, draining, figures, started_at,
+                                     seen_at)
+                  VALUES ('\\x00000000000000aa', 'gateway', 'gw-2', 1, '0.1.0', '{}', false, '{}', now(),
+                          now())";
+    database.batch_execute(silent).await.unwrap();
+    let path = "/api/v1/admin/nodes/00000000000000aa/drain";
+    let (status, node) = server.request("POST", path, Some(&root), None).await;
+    assert_eq!(status, 202, "{node}");
+    assert_eq!((&node["draining"], &node["drainAsked"]), (&json!(false), &json!(true)), "{node}");
+    let undo = Some(r#"{"undo":true}"#);
+    let node = server.request("POST", path, Some(&root), undo).await.1;
+    assert_eq!((&node["draining"], &node["drainAsked"]), (&json!(false), &json!(false)), "{node}");
+    // The one that is asked itself does so at once.
+    let nodes = server.request("GET", "/api/v1/admin/nodes", Some(&root), None).await.1;
+    let own = nodes["items"].as_array().unwrap().iter();
+    let mut own = own.filter(|node| node["role"] != "worker" && node["host"] != "gw-2");
+    let path =
+        format!("/api/v1/admin/nodes/{}/drain", own.next_back().unwrap()["id"].as_str().unwrap());
+    let node = server.request("POST", &path, Some(&root), None).await.1;
+    assert_eq!((&node["draining"], &node["drainAsked"]), (&json!(true), &json!(null)), "{node}");
+}

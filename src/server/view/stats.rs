@@ -150,6 +150,8 @@ pub struct NodeView {
     pub address: Option<String>,
     /// Whether it is being emptied.
     pub draining: bool,
+    /// What it was asked to be and has not taken up yet: true, to be emptied; false, to take connections again.
+    pub drain_asked: Option<bool>,
     /// When it started.
     #[serde(with = "time::serde::rfc3339")]
     pub started_at: OffsetDateTime,
@@ -377,6 +379,7 @@ impl From<&Node> for NodeView {
             version: node.version.clone(),
             address: node.address.clone(),
             draining: node.draining,
+            drain_asked: node.drain_asked,
             started_at: node.started_at,
             connections: figures.connections,
             queues: node.partitions.clone(),

@@ -52,6 +52,7 @@ fn node(n: u8, role: Role, connections: u64) -> Node {
         address: Some(format!("http://10.0.0.{n}:5000")),
         partitions: vec![],
         draining: false,
+        drain_asked: None,
         figures: Figures {
             total,
             latencies: latencies.clone(),
