@@ -216,3 +216,20 @@ async fn mobile_users_come_with_their_status_and_messages_are_listed_by_what_the
     let next = note.trim().rsplit(' ').next().unwrap().to_owned();
     assert_eq!(list(&["--before", &next]), ["One 1", "One 0"]);
 }
+
+#[tokio::test]
+async fn what_is_long_only_as_it_is_sent_is_sent_in_more_calls() {
+    let server = Server::start().await;
+    // Six bytes each in JSON.
+    let note = "\u{1}".repeat(900_000);
+    let row = |n: usize| format!("{n},96777{n:07},1,{note}\n");
+    let text: String = (0..6).map(row).collect();
+    let text = format!("Id,MobileNumber,Status,Note\n{text}");
+    let file = written(&server.folder, "EtMobileUsers.csv", &text);
+    let done = answer(&run(&server.data(), &["import", "users", &file, "-o", "json"]), 0);
+    assert_eq!((&done["read"], &done["imported"]), (&json!(6), &json!(6)), "{done}");
+    let root = server.user("root", "Admin");
+    let there = crate::remote::Elsewhere::new(&server, &root);
+    let done = answer(&there.run(&["import", "users", &file, "-o", "json"]), 0);
+    assert_eq!((&done["read"], &done["alreadyThere"]), (&json!(6), &json!(6)), "{done}");
+}

@@ -25,7 +25,8 @@ use super::{
 use crate::app::import::AT_ONCE;
 use rows::Rows;
 
-/// Rows that are sent in one call, which is as large as this at most, and one row.
+/// Rows that are sent in one call, which is as large as this at most, and one row: of that no character can take
+/// more than six bytes.
 const LARGEST: usize = 4 << 20;
 /// Of a file's name as much is kept, in characters.
 const LONGEST_NAME: usize = 200;
@@ -201,7 +202,7 @@ struct Import<'a> {
     admin: &'a Admin,
     command: &'a ImportCommand,
     waiting: Vec<rows::Row>,
-    /// How large those are, about.
+    /// How large those are as they are sent, about.
     size: usize,
     unknown_senders: HashSet<String>,
     /// What messages are imported under, after the first call.

@@ -3,7 +3,7 @@
 use std::{
     cell::Cell,
     fs::File,
-    io::{BufRead, BufReader, Read, Seek, SeekFrom},
+    io::{BufRead, BufReader, Read, Seek, SeekFrom, Write},
     os::unix::fs::FileExt as _,
     rc::Rc,
 };
@@ -23,17 +23,33 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// About how many bytes it has.
+    /// How many bytes it has when it is sent, or held if it is not: a control character is six in JSON.
     pub(super) fn size(&self) -> usize {
-        let of = |value: &Value| value.as_str().map_or(8, str::len);
-        let values = self.values.iter().flatten();
-        let values = values.map(|(name, value)| name.len() + of(value)).sum::<usize>();
-        values + self.raw.as_ref().map_or(0, String::len)
+        let mut sent = Length(0);
+        if let Ok(values) = &self.values {
+            // Nothing fails that is only counted.
+            let _ = serde_json::to_writer(&mut sent, values);
+        }
+        sent.0 + self.raw.as_ref().map_or(0, String::len)
     }
 
     fn broken(line: u64, why: String, raw: &[u8]) -> Row {
         let raw = String::from_utf8_lossy(raw).trim_end_matches(['\r', '\n']).to_owned();
         Row { line, values: Err(why), raw: Some(raw) }
+    }
+}
+
+/// Counts what is written.
+struct Length(usize);
+
+impl Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
@@ -246,7 +262,7 @@ fn of_json(text: &[u8]) -> Result<Map<String, Value>, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
+    use serde_json::json;
 
     use super::*;
 
@@ -277,6 +293,15 @@ mod tests {
             ]
         );
         assert_eq!(found[0].values.as_ref().unwrap()["b"], "two\nlines");
+    }
+
+    #[test]
+    fn a_row_is_as_large_as_it_is_sent() {
+        for text in ["plain", "\u{1}\u{2}\n\"", "سلام"] {
+            let found = rows(format!("{{\"a\":{},\"b\":[1,null]}}\n", json!(text)).as_bytes());
+            let sent = serde_json::to_string(found[0].values.as_ref().unwrap()).unwrap();
+            assert_eq!(found[0].size(), sent.len(), "{sent}");
+        }
     }
 
     #[test]
