@@ -342,7 +342,13 @@ impl App {
 
     async fn listed(&self, filter: &Filter, limit: usize) -> Result<Vec<Message>, Error> {
         let list = |client| async move { messages::list(&client, filter, limit).await };
-        Ok(self.store().read(list).await?)
+        self.store().read(list).await?.ok_or_else(|| {
+            Error::Conflict(
+                "the message from which the list goes on was removed, and its id does not tell the time: \
+                 give the time as until instead"
+                    .to_owned(),
+            )
+        })
     }
 
     /// One message and its story, for an administrator on the server.

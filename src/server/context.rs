@@ -6,6 +6,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::HeaderMap;
 use serde::de::DeserializeOwned;
+use time::OffsetDateTime;
 
 use super::reply::Problem;
 use crate::{
@@ -150,6 +151,18 @@ impl Context {
         parse_cursor(&text).map(Some).ok_or_else(unknown_cursor)
     }
 
+    /// Where the page begins, of a list that may be ordered by time: after a message, and when that was accepted if
+    /// it is.
+    ///
+    /// # Errors
+    /// When it is no cursor of ours.
+    pub fn after_message(&self) -> Result<Option<(MessageId, Option<OffsetDateTime>)>, Problem> {
+        let Some(text) = self.parameter("after")? else { return Ok(None) };
+        let by_id = || Some((parse_cursor(&text)?, None));
+        let by_time = || parse_timed_cursor(&text).map(|(at, id)| (id, Some(at)));
+        by_id().or_else(by_time).map(Some).ok_or_else(unknown_cursor)
+    }
+
     /// Where the page begins, of a list that is ordered by a text.
     ///
     /// # Errors
@@ -203,6 +216,20 @@ pub fn cursor(id: MessageId) -> String {
 pub fn parse_cursor(text: &str) -> Option<MessageId> {
     let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
     uuid::Uuid::from_slice(&bytes).ok().map(MessageId)
+}
+
+/// The cursor that continues after a message of a list that is ordered by time: that in nanoseconds, and the id.
+pub fn timed_cursor(at: OffsetDateTime, id: MessageId) -> String {
+    let at = at.unix_timestamp_nanos().to_be_bytes();
+    URL_SAFE_NO_PAD.encode([&at[..], &id.0.as_bytes()[..]].concat())
+}
+
+fn parse_timed_cursor(text: &str) -> Option<(OffsetDateTime, MessageId)> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+    let (at, id) = bytes.split_at_checked(16)?;
+    let at = i128::from_be_bytes(at.try_into().ok()?);
+    let at = OffsetDateTime::from_unix_timestamp_nanos(at).ok()?;
+    Some((at, MessageId(uuid::Uuid::from_slice(id).ok()?)))
 }
 
 /// The cursor that continues after a text.

@@ -318,3 +318,39 @@ async fn anybodys_messages_and_conversations_are_shown_and_put_away() {
     let (status, books) = admin("GET", "/books".into(), None).await;
     assert_eq!((status, &books["balanced"]), (200, &json!(true)));
 }
+
+#[tokio::test]
+async fn a_list_of_a_period_goes_on_when_where_it_stood_was_removed() {
+    let server = Server::start().await;
+    let root = server.user("root", "Admin");
+    let _shop = server.user("Shop", "SendMessages");
+    let database = server.database().await;
+    // Ids as an import keeps them, which tell no time.
+    let rows =
+        "INSERT INTO messages (id, sender_user_id, recipient_phone, content, status, created_at)
+                SELECT gen_random_uuid(), u.id, '+967770000001', n::text, 2,
+                       timestamptz '2024-05-01 10:00:00.123456Z' - n * interval '1 minute'
+                FROM generate_series(1, 3) n, business_users u WHERE u.name = 'Shop'";
+    database.batch_execute(rows).await.unwrap();
+    let path = "/api/v1/admin/messages?since=2024-01-01T00:00:00Z&limit=1";
+    let (_, first) = server.request("GET", path, Some(&root), None).await;
+    assert_eq!(first["items"][0]["content"], "1", "{first}");
+    database.batch_execute("DELETE FROM messages WHERE content = '1'").await.unwrap();
+    let next = format!("{path}&after={}", first["next"].as_str().unwrap());
+    let (_, second) = server.request("GET", &next, Some(&root), None).await;
+    assert_eq!(second["items"][0]["content"], "2", "{second}");
+    let next = format!("{path}&after={}", second["next"].as_str().unwrap());
+    let (_, third) = server.request("GET", &next, Some(&root), None).await;
+    assert_eq!((&third["items"][0]["content"], &third["next"]), (&json!("3"), &json!(null)));
+    // By the id alone it is told, not passed over.
+    let removed = first["items"][0]["id"].as_str().unwrap();
+    let before = format!("{path}&before={removed}");
+    let (status, problem) = server.request("GET", &before, Some(&root), None).await;
+    assert_eq!((status, &problem["code"]), (409, &json!("conflict")), "{problem}");
+    let there = second["items"][0]["id"].as_str().unwrap();
+    let (_, after) =
+        server.request("GET", &format!("{path}&before={there}"), Some(&root), None).await;
+    assert_eq!(after["items"][0]["content"], "3");
+    let wrong = format!("{path}&after=nonsense");
+    assert_eq!(server.request("GET", &wrong, Some(&root), None).await.0, 400);
+}

@@ -143,7 +143,7 @@ async fn a_list_of_a_period_reads_no_more_than_it_shows() {
     stored.client.batch_execute(rows).await.unwrap();
     stored.client.batch_execute("ANALYZE messages").await.unwrap();
     let contents = async |filter: &Filter| -> Vec<String> {
-        let found = messages::list(&stored.client, filter, 50).await.unwrap();
+        let found = messages::list(&stored.client, filter, 50).await.unwrap().unwrap();
         found.iter().map(|message| message.content.clone()).collect()
     };
     let read = async || {

@@ -27,6 +27,9 @@ pub struct Filter {
     pub before: Option<MessageId>,
     /// Only younger than this one; then the oldest of those come first.
     pub after: Option<MessageId>,
+    /// When that one was accepted, if it is known: of a period the list goes on from there also when the message
+    /// itself was removed meanwhile.
+    pub from_at: Option<OffsetDateTime>,
     /// Past so many.
     pub skip: usize,
 }
@@ -51,10 +54,25 @@ pub async fn count_of_sender(client: &Client, sender: UserId, most: i64) -> Resu
 /// The order is that of ids. Of a period it is that of times: ids that an import kept say nothing of those,
 /// and by them everything would have to be read that is not of the period.
 ///
+/// `None` when the one of a period from which it is to go on was removed, and nothing says when it was accepted.
+///
 /// # Errors
 /// Any failure of the database.
-pub async fn list(client: &Client, filter: &Filter, limit: usize) -> Result<Vec<Message>, Error> {
+pub async fn list(
+    client: &Client,
+    filter: &Filter,
+    limit: usize,
+) -> Result<Option<Vec<Message>>, Error> {
     let mut filter = filter.clone();
+    if filter.is_of_period()
+        && filter.from_at.is_none()
+        && let Some(from) = filter.before.or(filter.after)
+    {
+        filter.from_at = accepted_at(client, from).await?;
+        if filter.from_at.is_none() {
+            return Ok(None);
+        }
+    }
     let mut page = Page::new(limit);
     while let Some(left) = page.left() {
         let rows = if filter.is_of_period() {
@@ -63,11 +81,12 @@ pub async fn list(client: &Client, filter: &Filter, limit: usize) -> Result<Vec<
             by_id(client, &filter, left).await?
         };
         let Some(last) = page.add(&rows)? else { break };
+        filter.from_at = rows.last().map(|row| row.try_get("created_at")).transpose()?;
         let from = if filter.after.is_some() { &mut filter.after } else { &mut filter.before };
         *from = Some(MessageId(last));
         filter.skip = 0;
     }
-    Ok(page.found)
+    Ok(Some(page.found))
 }
 
 /// Conditions and their values.
@@ -105,7 +124,7 @@ impl Where {
 
 impl Filter {
     /// Whether a period is asked for, and nobody's messages by which the others could be left out.
-    fn is_of_period(&self) -> bool {
+    pub fn is_of_period(&self) -> bool {
         (self.since.is_some() || self.until.is_some())
             && self.sender.is_none()
             && self.recipient.is_none()
@@ -153,8 +172,7 @@ async fn by_id(client: &Client, filter: &Filter, limit: i64) -> Result<Vec<Row>,
 async fn by_time(client: &Client, filter: &Filter, limit: i64) -> Result<Vec<Row>, Error> {
     let mut wanted = filter.conditions(limit);
     for (id, sign) in [(filter.before, "<"), (filter.after, ">")] {
-        let Some(id) = id else { continue };
-        let Some(at) = accepted_at(client, id).await? else { return Ok(Vec::new()) };
+        let (Some(id), Some(at)) = (id, filter.from_at) else { continue };
         let (at, id) = (wanted.place(at), wanted.place(id.0));
         wanted.sql.push(format!("(m.created_at, m.id) {sign} (${at}, ${id})"));
     }

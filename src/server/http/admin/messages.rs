@@ -9,7 +9,7 @@ use crate::{
     app::messages::Sent,
     domain::{Message, MessageId, MessageKind, Status},
     server::{
-        context::{Context, Shared, cursor},
+        context::{Context, Shared, cursor, timed_cursor},
         http::messages::{SendBody, replayed},
         reply::{self, Problem, answer},
         view::{ExplanationView, MessageStoryView, MessageView},
@@ -68,11 +68,15 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
         Some(id) => Some(parse_id(&id)?),
         None => None,
     };
-    if let Some(after) = context.after()? {
-        filter.before = Some(after);
+    if let Some((after, at)) = context.after_message()? {
+        (filter.before, filter.from_at) = (Some(after), at);
     }
     let found = context.app.list_all_messages(&by, &filter, limit).await?;
-    Ok(page(&found, |message| cursor(message.id), each::<_, MessageView<'_>>))
+    let by_time = filter.is_of_period();
+    let next = |last: &Message| {
+        if by_time { timed_cursor(last.created_at, last.id) } else { cursor(last.id) }
+    };
+    Ok(page(&found, next, each::<_, MessageView<'_>>))
 }
 
 /// `POST /admin/messages`.
