@@ -13,8 +13,9 @@ use std::{
 
 use futures_util::future::try_join_all;
 use redis::{
-    Arg, AsyncConnectionConfig, Client, Cmd, ConnectionInfo, IntoConnectionInfo as _, Pipeline,
-    ProtocolVersion, PushInfo, RedisConnectionInfo, RedisError, ScriptInvocation, TlsMode, Value,
+    Arg, AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, IntoConnectionInfo as _,
+    Pipeline, ProtocolVersion, PushInfo, RedisConnectionInfo, RedisError, ScriptInvocation,
+    TlsMode, Value,
     aio::MultiplexedConnection,
     cluster::ClusterClient,
     cluster_async::ClusterConnection,
@@ -130,21 +131,13 @@ impl Connection {
             Connection::One(one) => return Ok(vec![(None, command.query_async(one).await?)]),
             Connection::Cluster(cluster) => cluster,
         };
-        let place = server.as_deref().and_then(|server| server.rsplit_once(':'));
-        let Some((host, port)) = place.and_then(|(host, port)| Some((host, port.parse().ok()?)))
-        else {
+        let Some(server) = server else {
             let all = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
-            let Value::Map(answers) = cluster.route_command(command, all).await? else {
-                return Ok(Vec::new());
-            };
-            return Ok(answers
-                .into_iter()
-                .map(|(server, answer)| (redis::from_redis_value(server).ok(), answer))
-                .collect());
+            return of_each(cluster.route_command(command, all).await?);
         };
-        let host = host.to_owned();
+        let (host, port) = address(&server)?;
         let one = RoutingInfo::SingleNode(SingleNodeRoutingInfo::ByAddress { host, port });
-        Ok(vec![(server, cluster.route_command(command, one).await?)])
+        Ok(vec![(Some(server), cluster.route_command(command, one).await?)])
     }
 
     pub(super) async fn run(
@@ -163,6 +156,33 @@ impl Connection {
             Connection::Cluster(cluster) => cluster.subscribe(channel).await,
         }
     }
+}
+
+/// The answers of all servers, each with its address. One without could not be asked on: all would be, from its
+/// place.
+fn of_each(answers: Value) -> Result<Vec<(Option<String>, Value)>, RedisError> {
+    let Value::Map(answers) = answers else {
+        return Err(not_understood("the cluster does not say which server answered what"));
+    };
+    answers
+        .into_iter()
+        .map(|(server, answer)| {
+            let server: String = redis::from_redis_value(server)?;
+            address(&server)?;
+            Ok((Some(server), answer))
+        })
+        .collect()
+}
+
+fn address(server: &str) -> Result<(String, u16), RedisError> {
+    let place = server.rsplit_once(':');
+    place
+        .and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)))
+        .ok_or_else(|| not_understood("a server of the cluster has no address"))
+}
+
+fn not_understood(what: &'static str) -> RedisError {
+    (ErrorKind::UnexpectedReturnType, what).into()
 }
 
 /// A pipeline goes to one server, so there is one for each key. What is asked of one key stays in order.
@@ -272,6 +292,19 @@ mod tests {
         assert_eq!("redis+sentinel://:pw@a:26379,b:26379/mymaster".parse(), Ok(by_sentinel));
         let cluster = vec!["rediss://a:7000".to_owned(), "rediss://b:7000".to_owned()];
         assert_eq!("rediss+cluster://a:7000,b:7000".parse(), Ok(Target::Cluster(cluster)));
+    }
+
+    #[test]
+    fn every_answer_of_a_cluster_has_its_server() {
+        let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
+        let answers = |server: Value| Value::Map(vec![(server, Value::Int(1))]);
+        let known = of_each(answers(text("10.0.0.5:6379"))).unwrap();
+        assert_eq!(known, [(Some("10.0.0.5:6379".to_owned()), Value::Int(1))]);
+        for wrong in
+            [answers(Value::Nil), answers(text("nowhere")), Value::Array(vec![]), Value::Nil]
+        {
+            assert!(of_each(wrong.clone()).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]
