@@ -155,6 +155,7 @@ enum Command {
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
+    privilege::end_with_root();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -15,7 +15,11 @@ use std::{
 };
 
 use nix::{
-    sys::resource::{Resource, getrlimit, setrlimit},
+    sys::{
+        prctl::set_pdeathsig,
+        resource::{Resource, getrlimit, setrlimit},
+        signal::Signal,
+    },
     unistd::{Group, Uid, User, getegid, geteuid, getuid},
 };
 
@@ -228,12 +232,25 @@ pub fn turn_into(mut command: Command) -> Failure {
     Failure::new(Kind::Failed, format!("cannot go on as another user: {error}"))
 }
 
+/// Says to the other user's command that root waits for its end.
+const WAITED_FOR: &str = "ESH3AR_WAITED_FOR";
+
+/// When root waits for this command: ends with root's, whatever ended that. A signal reaches only the
+/// process that was started, and what it asked for must not go on behind it.
+pub fn end_with_root() {
+    if env::var_os(WAITED_FOR).is_some() {
+        // It cannot fail with a signal that there is.
+        let _ = set_pdeathsig(Signal::SIGTERM);
+    }
+}
+
 /// Runs the other user's command to its end, and gives its exit status: there is something left for root
 /// to do.
 ///
 /// # Errors
 /// It cannot be run.
 pub fn run_to_end(mut command: Command) -> Result<u8, Failure> {
+    command.env(WAITED_FOR, "1");
     let status = command.status().map_err(|error| {
         Failure::new(Kind::Failed, format!("cannot go on as another user: {error}"))
     })?;

@@ -249,10 +249,11 @@ pub struct Step {
 /// The story of a message, in order; `for_administrator` tells who imported it and from which file.
 pub fn timeline(message: &Message, story: &Story, for_administrator: bool) -> Vec<Step> {
     const ELSEWHERE: &str = "in the previous system";
+    const WRITTEN: &str = "written to a connection of the recipient";
     let import = story.import.as_ref();
     let columns = [
         (Some(message.created_at), Status::Pending, "accepted and durable"),
-        (message.sent_at, Status::Sent, "written to a connection of the recipient"),
+        (message.sent_at, Status::Sent, WRITTEN),
         (message.delivered_at, Status::Delivered, "acknowledged by the recipient's device"),
         (message.read_at, Status::Read, "opened by the recipient"),
     ];
@@ -277,7 +278,12 @@ pub fn timeline(message: &Message, story: &Story, for_administrator: bool) -> Ve
         .chain(story.events.iter().map(|event| Step {
             at: event.at,
             step: if event.kind == "given_up" { "failed".to_owned() } else { event.kind.clone() },
-            detail: event.detail.clone(),
+            // Of the generation before a requeue.
+            detail: if event.kind == Status::Sent.name() {
+                WRITTEN.to_owned()
+            } else {
+                event.detail.clone()
+            },
         }))
         .collect();
     // Stable: steps of the same moment keep the order in which a message takes them.

@@ -62,7 +62,7 @@ async fn a_backup_is_made_while_it_serves_and_brings_everything_back() {
     let later = server.send(&shop, "+967770000002", "after").await;
     let (status, text) = code(&data, &["restore", &name, "--yes"]);
     assert_eq!(status, Some(5), "{text}");
-    assert!(text.contains("in use by the process that serves"), "{text}");
+    assert!(text.contains("the private database is in use: by esh3ar serve"), "{text}");
     assert_eq!(code(&data, &["restore", &name, "--check"]).0, Some(0), "a drill disturbs nobody");
 
     server.stop().await;

@@ -1,10 +1,17 @@
 //! What the existing system exported, taken over; and what is stored, listed.
 
-use std::{fs, path::Path, process::Output};
+use std::{
+    fs::{self, OpenOptions},
+    io::Write as _,
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+    process::{Command, Output, Stdio},
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 
-use crate::support::{Folder, Server, acknowledge, id, next_messages, run, run_json};
+use crate::support::{DEADLINE, Folder, Server, acknowledge, id, next_messages, run, run_json};
 
 pub const MESSAGES: &str = "\
 Id,RecipientPhoneNumber,Subject,MessageContent,Status,Type,ConversationId,SenderPhoneNumber,RetryCount,DeliveredAt,ReadAt,FailureReason,Priority,CreatorId,CreationTime
@@ -232,4 +239,45 @@ async fn what_is_long_only_as_it_is_sent_is_sent_in_more_calls() {
     let there = crate::remote::Elsewhere::new(&server, &root);
     let done = answer(&there.run(&["import", "users", &file, "-o", "json"]), 0);
     assert_eq!((&done["read"], &done["alreadyThere"]), (&json!(6), &json!(6)), "{done}");
+}
+
+/// Root's command goes on as another user, and ends with the one that was started.
+#[tokio::test]
+async fn who_ends_an_import_ends_what_it_goes_on_as() {
+    let server = Server::start().await;
+    let pipe = server.folder.path().join("rows.csv");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut command = server.command();
+    command.args(["import", "messages", pipe.to_str().unwrap()]);
+    let mut import = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let opened = tokio::task::spawn_blocking(move || OpenOptions::new().write(true).open(pipe));
+    let mut rows = tokio::time::timeout(DEADLINE, opened).await.unwrap().unwrap().unwrap();
+    rows.write_all(MESSAGES.as_bytes()).unwrap();
+    // Whoever reads has begun to.
+    let deadline = Instant::now() + DEADLINE;
+    let reads = |pid: u32| {
+        let fds = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        fds.filter_map(|fd| fs::read_link(fd.path()).ok()).any(|file| file.ends_with("rows.csv"))
+    };
+    let child = loop {
+        let path = format!("/proc/{0}/task/{0}/children", import.id());
+        let children = fs::read_to_string(path).unwrap_or_default();
+        let child = children.split_whitespace().find_map(|pid| pid.parse().ok());
+        // Who is not root has no other process to go on as.
+        let is_root = fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+        let worker = if is_root { child } else { Some(import.id()) };
+        if let Some(worker) = worker.filter(|worker| reads(*worker)) {
+            break worker;
+        }
+        assert!(Instant::now() < deadline, "nobody reads the rows");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert!(import.try_wait().unwrap().is_none(), "it waits for more rows");
+    import.kill().unwrap();
+    import.wait().unwrap();
+    let deadline = Instant::now() + DEADLINE;
+    while rows.write_all(b"\n").is_ok() {
+        assert!(Instant::now() < deadline, "process {child} goes on without the one it is for");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }

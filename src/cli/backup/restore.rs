@@ -359,7 +359,10 @@ async fn nobody_works(opened: &OpenedStore) -> Result<(), Failure> {
         )
     };
     if opened.is_guest() {
-        return Err(refused("the process that serves this folder"));
+        let what = "the private database is in use: by esh3ar serve, or by a command that was begun \
+                    without it and is still open, such as esh3ar top";
+        return Err(Failure::new(Kind::Refused, what)
+            .hint("stop esh3ar and close such commands; the file lock in the data folder names the process"));
     }
     let working = backup::working(&opened.store.client().await?).await?;
     if opened.is_given() && !working.is_empty() {

@@ -171,6 +171,8 @@ enum Role {
 
 /// How long a server waits for a command that has the folder.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(30);
+/// How long it waits before it says so.
+const TELL_AFTER: Duration = Duration::from_secs(1);
 /// How long a command waits for a server that is starting; crash recovery may take long.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(10);
@@ -191,6 +193,7 @@ impl Embedded {
                 Purpose::Serve => COMMAND_PATIENCE,
                 Purpose::Command => START_PATIENCE,
             };
+        let mut told_at = tokio::time::Instant::now() + TELL_AFTER;
         loop {
             match FolderLock::try_exclusive(&data_dir.join("lock"), options.purpose)? {
                 Taken::Ours(lock) => {
@@ -214,6 +217,13 @@ impl Embedded {
                     }
                     if tokio::time::Instant::now() >= deadline {
                         return Err(Error::Locked { data_dir, pid });
+                    }
+                    if options.purpose == Purpose::Serve && tokio::time::Instant::now() >= told_at {
+                        tracing::warn!(
+                            pid,
+                            "a command has the database open, such as esh3ar top: waiting for its end"
+                        );
+                        told_at = deadline;
                     }
                 }
             }
