@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_tungstenite::{
     WebSocketStream, client_async,
@@ -13,7 +13,11 @@ use tokio_tungstenite::{
 
 use crate::{
     listen::certificate,
-    support::{DEADLINE, Folder, Server, acknowledge, id, next_messages, replica::Postgres},
+    support::{
+        DEADLINE, Folder, Server, acknowledge, id, next_messages,
+        proxy::{Fault, Proxy, Upstream},
+        replica::Postgres,
+    },
     transports::{HELLO, Plain, said},
 };
 
@@ -177,7 +181,7 @@ async fn a_socket_that_needs_no_return_is_at_home_where_it_comes_in() {
     let mut pair = Pair::start().await;
     let (one, other) = pair.plain();
     let asked = one.post("/negotiate?negotiateVersion=1", "").await;
-    let asked: serde_json::Value = asked.json().await.unwrap();
+    let asked: Value = asked.json().await.unwrap();
     let id = format!("?id={}", asked["connectionToken"].as_str().unwrap());
     // The gateway that negotiated it may even have gone.
     pair.one.kill();
@@ -234,6 +238,90 @@ async fn messages_are_delivered_and_acknowledged_through_a_tunnel() {
     let (_, pending) = next_messages(&mut hub).await;
     assert_eq!(id(&pending[0]), sent);
     acknowledge(&mut hub, &[sent]).await;
+}
+
+/// The messages in a frame, whether they came live or with a page.
+fn messages_in(frame: &str) -> Vec<String> {
+    let calls = frame.split('\u{1e}').filter_map(|text| serde_json::from_str::<Value>(text).ok());
+    let arguments =
+        calls.filter(|call| call["type"] == 1).map(|mut call| call["arguments"][0].take());
+    arguments
+        .flat_map(|found| match found {
+            Value::Array(page) => page,
+            one => vec![one],
+        })
+        .filter_map(|message| message["id"].as_str().map(str::to_owned))
+        .collect()
+}
+
+/// For twenty seconds nothing passes between two gateways, and neither is told. Whoever came through has
+/// everything once and in order afterwards, over the same connection or its next.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_way_between_gateways_that_falls_silent_costs_time_only() {
+    const SILENT: Duration = Duration::from_secs(20);
+    let mut pair = Pair::start().await;
+    let shop = pair.one.user("Shop", "SendMessages");
+    let upstream = pair.one.base.trim_start_matches("http://").to_owned();
+    let way = Proxy::start(Upstream::Tcp(upstream)).await;
+    pair.one.stop().await;
+    let address = format!("http://127.0.0.1:{}", way.port);
+    pair.one.set("ESH3AR__CLUSTER__ADDRESS", Some(&address));
+    pair.one.launch().await;
+    let plain = Plain::new(&pair.one, "/hub", &pair.token);
+    let through = Plain::new(&pair.other, "/hub", &pair.token);
+    let mut ws = socket(&through, &plain.negotiate(STAYING).await).await.unwrap();
+    greet(&mut ws, 1).await;
+    let first = pair.one.send(&shop, PHONE, "before").await;
+    until(&mut ws, &first).await;
+    let mut sent = vec![first.clone()];
+    let mut shown = vec![first.clone()];
+    let word = |ids: &[String]| {
+        let said = json!({ "type": 1, "target": "Acknowledge", "arguments": [ids] });
+        Frame::text(format!("{said}\u{1e}"))
+    };
+    ws.send(word(&[first])).await.unwrap();
+    way.set(Fault::Stall);
+    let began = Instant::now();
+    while began.elapsed() < SILENT {
+        sent.push(pair.one.send(&shop, PHONE, &format!("number {}", sent.len())).await);
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    way.set(Fault::None);
+    // What is not acknowledged in time is tried again: a client drops what it knows.
+    let show = |shown: &mut Vec<String>, ids: &[String]| {
+        for id in ids {
+            if !shown.contains(id) {
+                shown.push(id.clone());
+            }
+        }
+    };
+    let all = async {
+        while shown.len() < sent.len() {
+            let Some(Ok(frame)) = ws.next().await else { return };
+            let found = messages_in(&frame.into_text().unwrap_or_default());
+            show(&mut shown, &found);
+            if !found.is_empty() && ws.send(word(&found)).await.is_err() {
+                return;
+            }
+        }
+    };
+    // As long as a client waits for a sign of life of its server.
+    let _ = tokio::time::timeout(Duration::from_secs(15), all).await;
+    drop(ws);
+    // Its last words may have been lost with it: what they were about comes again.
+    let mut hub = pair.other.hub(&pair.token).await;
+    for message in &sent {
+        while pair.one.status(&shop, message).await != "delivered" {
+            let next = tokio::time::timeout(Duration::from_millis(500), next_messages(&mut hub));
+            if let Ok((_, found)) = next.await {
+                let ids: Vec<String> = found.iter().map(id).collect();
+                show(&mut shown, &ids);
+                acknowledge(&mut hub, &ids).await;
+            }
+            assert!(began.elapsed() < SILENT + DEADLINE, "{message} does not arrive");
+        }
+    }
+    assert_eq!(shown, sent, "everything, once, in order");
 }
 
 #[tokio::test(flavor = "multi_thread")]
