@@ -327,7 +327,12 @@ impl Server {
 
     /// One for all requests: making one takes longer than most of what it is used for.
     pub fn http(&self) -> &reqwest::Client {
-        self.http.get_or_init(reqwest::Client::new)
+        // The server ends a connection that was idle for ten seconds, perhaps while a request is on its way.
+        let client = || {
+            let builder = reqwest::Client::builder().pool_idle_timeout(Duration::from_secs(5));
+            builder.build().unwrap()
+        };
+        self.http.get_or_init(client)
     }
 
     pub async fn hub(&self, token: &str) -> HubClient {
