@@ -247,6 +247,17 @@ impl Drop for Unmount {
     }
 }
 
+/// A disk of this size; `None` where none can be mounted, which is said loudly and fails in CI.
+fn small_disk(mebibytes: u32) -> Option<SmallDisk> {
+    let disk = SmallDisk::mount(mebibytes);
+    if disk.is_none() {
+        let text = "SKIPPED: no small file system could be mounted, which needs root";
+        assert!(std::env::var_os("CI").is_none(), "{text}");
+        eprintln!("{text}");
+    }
+    disk
+}
+
 fn fill(path: &Path) {
     let output = Command::new("dd")
         .args(["if=/dev/zero", "bs=1M"])
@@ -258,12 +269,7 @@ fn fill(path: &Path) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_and_loses_nothing() {
-    let Some(disk) = SmallDisk::mount(220) else {
-        let text = "SKIPPED: no small file system could be mounted, which needs root";
-        assert!(std::env::var_os("CI").is_none(), "{text}");
-        eprintln!("{text}");
-        return;
-    };
+    let Some(disk) = small_disk(220) else { return };
     let filler = disk.folder.path().join("filler");
     let mut server = Server::start_in(disk.folder, &[]).await;
     let _unmount = Unmount(server.folder.path().to_owned());
@@ -312,12 +318,7 @@ async fn a_full_disk_refuses_and_loses_nothing() {
 /// what it is.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_named_as_what_it_is() {
-    let Some(disk) = SmallDisk::mount(220) else {
-        let text = "SKIPPED: no small file system could be mounted, which needs root";
-        assert!(std::env::var_os("CI").is_none(), "{text}");
-        eprintln!("{text}");
-        return;
-    };
+    let Some(disk) = small_disk(220) else { return };
     let filler = disk.folder.path().join("filler");
     let mut server = Server::start_in(disk.folder, &[]).await;
     let _unmount = Unmount(server.folder.path().to_owned());
@@ -404,12 +405,7 @@ async fn a_full_disk_is_named_as_what_it_is() {
 /// The file that was there stays, and half of another one does not.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_export_to_a_full_disk_leaves_nothing_half() {
-    let Some(disk) = SmallDisk::mount(1) else {
-        let text = "SKIPPED: no small file system could be mounted, which needs root";
-        assert!(std::env::var_os("CI").is_none(), "{text}");
-        eprintln!("{text}");
-        return;
-    };
+    let Some(disk) = small_disk(1) else { return };
     let _unmount = Unmount(disk.folder.path().to_owned());
     let server = Server::start().await;
     let shop = server.user("shop", "SendMessages,Chat");

@@ -6,12 +6,7 @@ use std::{
 };
 
 use super::cluster::{assert_kept, turn, under_load};
-use crate::support::{
-    DEADLINE,
-    cluster::Cluster,
-    guard::{free_port, wait_until},
-    redis::Redis,
-};
+use crate::support::{DEADLINE, cluster::Cluster, guard::wait_until, redis::Redis};
 
 /// Of each queue of ours, and of nobody else's.
 fn kinds(cluster: &mut Cluster, node: usize) -> BTreeSet<String> {
@@ -117,20 +112,9 @@ async fn behind_sentinels_a_killed_master_is_followed_by_its_replica() {
 async fn a_redis_behind_tls_is_killed_and_comes_back() {
     let _turn = turn().await;
     let folder = tempfile::tempdir().unwrap();
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
-    std::fs::write(&certificate, made.cert.pem()).unwrap();
-    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    let (port, certificate) = (free_port(), certificate.to_str().unwrap());
-    let settings = [
-        ["--tls-port", &port.to_string()],
-        ["--tls-cert-file", certificate],
-        ["--tls-key-file", key.to_str().unwrap()],
-        ["--tls-ca-cert-file", certificate],
-        ["--tls-auth-clients", "no"],
-    ];
-    let Some(mut server) = Redis::start_with(&settings.concat()).await else { return };
-    let url = format!("rediss://localhost:{port}");
+    let Some((mut server, url)) = Redis::by_tls(folder.path()).await else { return };
+    let certificate = folder.path().join("cert.pem");
+    let certificate = certificate.to_str().unwrap();
     with_redis(&[("ESH3AR__CACHE__URL", &url), ("SSL_CERT_FILE", certificate)], async {
         server.kill();
         tokio::time::sleep(Duration::from_secs(4)).await;

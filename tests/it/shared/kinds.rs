@@ -70,20 +70,9 @@ async fn by_tls() {
         return everything_works(&a, &b).await;
     }
     let folder = tempfile::tempdir().unwrap();
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
-    std::fs::write(&certificate, made.cert.pem()).unwrap();
-    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    let (port, certificate) = (free_port(), certificate.to_str().unwrap());
-    let settings = [
-        ["--tls-port", &port.to_string()],
-        ["--tls-cert-file", certificate],
-        ["--tls-key-file", key.to_str().unwrap()],
-        ["--tls-ca-cert-file", certificate],
-        ["--tls-auth-clients", "no"],
-    ];
-    let Some(_server) = Redis::start_with(&settings.concat()).await else { return };
-    let url = format!("rediss://localhost:{port}");
+    let Some((_server, url)) = Redis::by_tls(folder.path()).await else { return };
+    let certificate = folder.path().join("cert.pem");
+    let certificate = certificate.to_str().unwrap();
     let child = |trusted: Option<&str>| {
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());
         child.args(["shared::kinds::by_tls", "--exact", "--nocapture"]).env(CHILD, &url);

@@ -1,6 +1,6 @@
 //! A private Redis that a test may flush, stop, kill and replace.
 
-use std::process::Command;
+use std::{fs, path::Path, process::Command};
 
 use nix::sys::signal::{Signal, kill};
 
@@ -33,6 +33,24 @@ impl Redis {
         Redis::start_as(texts(&all.collect::<Vec<_>>()))
     }
 
+    /// One that is reached by TLS only, and its URL; the certificate that it shows is `cert.pem` in a folder.
+    pub async fn by_tls(folder: &Path) -> Option<(Redis, String)> {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let (certificate, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+        fs::write(&certificate, made.cert.pem()).unwrap();
+        fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        let (port, certificate) = (free_port(), certificate.to_str().unwrap());
+        let settings = [
+            ["--tls-port", &port.to_string()],
+            ["--tls-cert-file", certificate],
+            ["--tls-key-file", key.to_str().unwrap()],
+            ["--tls-ca-cert-file", certificate],
+            ["--tls-auth-clients", "no"],
+        ];
+        let redis = Redis::start_with(&settings.concat()).await?;
+        Some((redis, format!("rediss://localhost:{port}")))
+    }
+
     /// A Sentinel that alone decides about this master, after a second without an answer.
     pub async fn sentinel_of(master: &Redis, name: &str) -> Option<Redis> {
         let redis = Redis::new()?;
@@ -43,7 +61,7 @@ impl Redis {
              sentinel down-after-milliseconds {name} 1000\n\
              sentinel failover-timeout {name} 6000\n"
         );
-        std::fs::write(&file, text).unwrap();
+        fs::write(&file, text).unwrap();
         Some(redis.launched(texts(&[file.to_str().unwrap(), "--sentinel"])))
     }
 
