@@ -2,7 +2,7 @@
 //! what to do, and an exit status that scripts and systemd can act on.
 
 use std::{
-    io::{BufRead as _, IsTerminal as _, Write as _},
+    io::{BufRead as _, ErrorKind, IsTerminal as _, Write as _},
     path::Path,
     process::ExitCode,
 };
@@ -42,6 +42,11 @@ pub struct Failure {
     pub hint: Option<String>,
 }
 
+/// Whether there is no room, on the disk or for this user.
+pub(super) fn is_of_full_disk(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
 impl Failure {
     /// A failure without a hint.
     pub fn new(kind: Kind, what: impl Into<String>) -> Failure {
@@ -50,19 +55,17 @@ impl Failure {
 
     /// A file that could not be written; `otherwise` is what to do when its disk is not full.
     pub fn unwritten(path: &Path, error: &std::io::Error, otherwise: &str) -> Failure {
-        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
         let failure = Failure::new(
             Kind::Failed,
             match error.kind() {
-                StorageFull => format!("{}: the disk is full ({error})", path.display()),
+                ErrorKind::StorageFull => format!("{}: the disk is full ({error})", path.display()),
                 _ => format!("{} cannot be written: {error}", path.display()),
             },
         );
-        match error.kind() {
-            StorageFull | QuotaExceeded => {
-                failure.hint(format!("make room on that disk, or {otherwise}"))
-            }
-            _ => failure.hint(otherwise),
+        if is_of_full_disk(error) {
+            failure.hint(format!("make room on that disk, or {otherwise}"))
+        } else {
+            failure.hint(otherwise)
         }
     }
 

@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::exit::{Failure, Kind};
+use super::exit::{Failure, Kind, is_of_full_disk};
 
 /// How data are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -138,9 +138,7 @@ impl Output {
                 self.unread.store(true, Ordering::Relaxed);
             }
             Err(error) => {
-                let full =
-                    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
-                self.full.fetch_or(full, Ordering::Relaxed);
+                self.full.fetch_or(is_of_full_disk(&error), Ordering::Relaxed);
                 self.failed.store(true, Ordering::Relaxed);
             }
         }

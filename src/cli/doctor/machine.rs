@@ -1,18 +1,13 @@
 //! This machine: files, folders, limits, the certificate, and whether something serves here.
 
-use std::{
-    fs,
-    io::ErrorKind::{NotFound, QuotaExceeded, StorageFull},
-    os::unix::fs::PermissionsExt as _,
-    path::Path,
-};
+use std::{fs, io::ErrorKind::NotFound, os::unix::fs::PermissionsExt as _, path::Path};
 
 use nix::sys::statvfs::statvfs;
 
 use super::{Check, bad, good, poor};
 use crate::{
     app::Clock,
-    cli::{Setup, privilege, serve::whereabouts},
+    cli::{Setup, exit::is_of_full_disk, privilege, serve::whereabouts},
     client,
     config::{Config, Source, keys},
     server::tls,
@@ -64,9 +59,10 @@ pub(super) fn data_folder(setup: &Setup) -> Check {
     match written {
         Ok(()) => good("data folder", format!("{path} can be written")),
         Err(error) => {
-            let remedy = match error.kind() {
-                StorageFull | QuotaExceeded => MAKE_ROOM,
-                _ => "give it to the user that runs esh3ar, or set data_dir",
+            let remedy = if is_of_full_disk(&error) {
+                MAKE_ROOM
+            } else {
+                "give it to the user that runs esh3ar, or set data_dir"
             };
             bad("data folder", format!("{path}: {error}"), remedy)
         }
