@@ -162,10 +162,16 @@ async fn go(
     let senders: Vec<_> = (0..plan.senders.max(1))
         .map(|n| tokio::spawn(send_all(Arc::clone(&shared), target.clone(), n)))
         .collect();
+    let stopped = shared.stop_senders.clone();
     let measured = tokio::select! {
-        measured = measure(target, &shared) => measured,
-        () = shared.stop_senders.cancelled() => Measured::now(target, &shared),
+        measured = warm_up(target, &shared) => measured,
+        () = stopped.cancelled() => Measured::now(target, &shared),
     };
+    // A run that is interrupted counts as far as it came.
+    tokio::select! {
+        () = tokio::time::sleep(plan.duration) => {}
+        () = stopped.cancelled() => {}
+    }
     shared.stop_senders.cancel();
     let mut log = SendLog::default();
     for sender in senders {
@@ -409,13 +415,11 @@ impl Measured {
     }
 }
 
-/// Lets the load run; gives the moment from which on it counted.
-async fn measure(target: &Target, shared: &Shared) -> Measured {
+/// Lets the load run until it counts; gives that moment.
+async fn warm_up(target: &Target, shared: &Shared) -> Measured {
     tokio::time::sleep(shared.plan.warmup).await;
     shared.counted_from.store(shared.micros(), Ordering::Relaxed);
-    let measured = Measured::now(target, shared);
-    tokio::time::sleep(shared.plan.duration).await;
-    measured
+    Measured::now(target, shared)
 }
 
 /// Waits until everything accepted has arrived and what was acknowledged is durable, or nothing comes any
