@@ -1,13 +1,15 @@
 # The two commands to know: `make run` and `make test`. Both install what they need.
 .DEFAULT_GOAL := help
 CARGO ?= cargo
+# For `make run` and `make cluster` their options; for tests those of nextest: make quick ARGS=chat::
 ARGS ?=
-# Tests at once: most of them wait for something, and a machine may have two cores.
-THREADS ?= 3
-# Tests that are for both modes. The others bring the engines that they need along (rabbit, shared, forward,
-# balancers, replicas, fault), break one process on purpose, or touch nothing but the command and the database.
-BOTH = access:: admin_api:: api:: chat:: dead_letters:: delivery:: drain:: erase:: hub:: legacy:: limits:: remote \
-	top:: transports::
+# One build serves lints and tests: in place of rustc, cargo calls clippy's driver for this package, which
+# compiles as well. A pass of `cargo clippy` would check every dependency once more.
+LINTED = CLIPPY_CONF_DIR="$(CURDIR)" CLIPPY_ARGS="-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__" \
+	RUSTC_WORKSPACE_WRAPPER="$$(rustup which clippy-driver 2>/dev/null || command -v clippy-driver)"
+# Runs the tests of a profile of .config/nextest.toml and prints the longest, whether or not all passed.
+nextest = @$(LINTED) $(CARGO) nextest run --locked --profile $(1) $(ARGS); \
+	status=$$?; python3 tests/longest.py target/nextest/$(1)/junit.xml; exit $$status
 
 .PHONY: help
 help: ## Show this
@@ -26,23 +28,48 @@ cluster: ## Try a whole cluster on this machine (ARGS=--once ends after a messag
 	@packaging/cluster/try.sh $(ARGS)
 
 .PHONY: test
-test: ## Everything: format, lints, unit, property, integration and client tests
-	@packaging/setup/install-tools.sh test
-	@cd tests/node && npm ci --no-audit --no-fund --loglevel=error
-	@test -x tests/python/.venv/bin/python || python3 -m venv tests/python/.venv
-	@tests/python/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r tests/python/requirements.txt
-	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
-	$(CARGO) test --locked -- --test-threads $(THREADS)
-	packaging/test/package.sh target/debug/esh3ar
-	@echo "The same against a cluster: Postgres, RabbitMQ, Redis, a gateway and a worker."
-	ESH3AR_TEST_MODE=cluster $(CARGO) test --locked --test it -- --test-threads $(THREADS) $(BOTH)
-	@echo "All tests passed."
+test: lint ## Everything: format, lints, unit, property, integration, fault and client tests, in both modes
+	$(call nextest,default)
+	@echo "The tests that cross processes, against a cluster: Postgres, RabbitMQ, Redis, a gateway and a worker."
+	@ESH3AR_TEST_MODE=cluster $(MAKE) --no-print-directory in-cluster
+
+.PHONY: in-cluster
+in-cluster:
+	$(call nextest,cluster)
+
+.PHONY: quick
+quick: lint ## Everything but the fault tests, the second mode and the packages
+	$(call nextest,quick)
+
+.PHONY: soak
+soak: lint ## What takes minutes by its nature: long outages, many kills, growth (report: target/soak.md)
+	$(call nextest,soak)
+
+.PHONY: coverage
+coverage: tools ## Line coverage by room; fails under the figures of docs/CONTRIBUTING.md
+	@packaging/setup/install-tools.sh coverage
+	@tests/coverage.sh
 
 .PHONY: lint
-lint: ## Format and lints only
+lint: tools ## Format and lints, and all tests built
 	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(LINTED) $(CARGO) build --locked --all-targets
+
+# What the tests need from outside.
+.PHONY: tools
+tools: tests/node/node_modules/.package-lock.json tests/python/.venv/installed
+	@packaging/setup/install-tools.sh test
+
+tests/node/node_modules/.package-lock.json: tests/node/package-lock.json
+	@packaging/setup/install-tools.sh test
+	@cd tests/node && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+tests/python/.venv/installed: tests/python/requirements.txt
+	@packaging/setup/install-tools.sh test
+	@test -x tests/python/.venv/bin/python || python3 -m venv tests/python/.venv
+	@tests/python/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
 
 .PHONY: build
 build: ## Build for development

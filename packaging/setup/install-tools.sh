@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Installs what `make run`, `make cluster`, `make package` or `make test` needs and this machine lacks. Says nothing when nothing is
-# missing; starts no service and asks no question.
+# Installs what `make run`, `make cluster`, `make package`, `make test` or `make coverage` needs and this
+# machine lacks. Says nothing when nothing is missing; starts no service and asks no question.
 set -euo pipefail
 
 purpose=${1:-}
 case $purpose in
-run | cluster | test | package) ;;
+run | cluster | test | package | coverage) ;;
 *)
-    echo "usage: install-tools.sh run|cluster|test|package" >&2
+    echo "usage: install-tools.sh run|cluster|test|package|coverage" >&2
     exit 64
     ;;
 esac
@@ -59,6 +59,12 @@ if [ "$purpose" = test ] || [ "$purpose" = package ]; then
     have rpmbuild || missing+=(rpm)
 fi
 
+if [ "$purpose" = coverage ]; then
+    # The tools that read the compiler's profiles have to be of its own LLVM.
+    llvm=llvm-$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
+    [ -x "/usr/bin/${llvm/llvm/llvm-cov}" ] || missing+=("$llvm")
+fi
+
 root() {
     if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
 }
@@ -108,6 +114,18 @@ if [ "$purpose" = test ]; then
         echo "error: Node is $version; hint: install $node_at_least or newer" >&2
         exit 69
     fi
+fi
+
+# The test runner, in a version that the oldest compiler we support builds, without optimisation: it is
+# compiled in a fraction of the time and only waits for tests.
+if [ "$purpose" = test ] && ! cargo nextest --version >/dev/null 2>&1; then
+    echo "Installing cargo-nextest …"
+    cargo install --quiet --locked --debug --no-default-features --features default-no-update \
+        --version 0.9.128 cargo-nextest
+fi
+if [ "$purpose" = coverage ] && ! cargo llvm-cov --version >/dev/null 2>&1; then
+    echo "Installing cargo-llvm-cov …"
+    cargo install --quiet --locked --debug cargo-llvm-cov
 fi
 
 # esh3ar never runs as root: started by root, it goes on as this user.

@@ -129,7 +129,7 @@ async fn what_the_log_refuses_is_not_begun_and_what_is_whole_stays() {
 /// As it would be after a restore that was cut off between two renames.
 #[tokio::test]
 async fn a_missing_database_is_not_made_anew_beside_those_of_a_restore() {
-    let folder = Folder::new();
+    let folder = Folder::seeded();
     let data = folder.data();
     run_json(&data, &["user", "add", "Shop"]);
     let mut server = Server::start_in(folder, &[]).await;
@@ -181,7 +181,7 @@ fn forged(file: &Path, to: &Path, change: impl Fn(&mut Value)) {
 
 #[tokio::test]
 async fn what_is_wrong_with_a_file_is_found_before_anything_is_replaced() {
-    let folder = Folder::new();
+    let folder = Folder::seeded();
     let data = folder.data();
     run_json(&data, &["user", "add", "Shop", "--permission", "SendMessages"]);
     run_json(&data, &["message", "send", "--from", "Shop", "--to", "+967770000001", "x"]);

@@ -6,7 +6,7 @@ use crate::support::{Folder, Server, run, run_json};
 
 #[tokio::test]
 async fn users_phones_tokens_and_messages_without_a_server() {
-    let folder = Folder::new();
+    let folder = Folder::seeded();
     let data = folder.data();
     let added = run_json(&data, &["user", "add", "Shop", "--permission", "SendMessages,Chat"]);
     assert!(added["id"].is_string());
@@ -91,7 +91,7 @@ async fn users_phones_tokens_and_messages_without_a_server() {
 
 #[tokio::test]
 async fn commands_work_at_once_and_while_it_serves() {
-    let folder = Folder::new();
+    let folder = Folder::seeded();
     let data = folder.data();
     let all: Vec<_> = (0..4)
         .map(|n| {
@@ -123,7 +123,7 @@ async fn commands_work_at_once_and_while_it_serves() {
 
 #[tokio::test]
 async fn doctor_config_completions_and_manual() {
-    let folder = Folder::new();
+    let folder = Folder::seeded();
     let data = folder.data();
     run_json(&data, &["user", "add", "Shop"]);
     let checks = run_json(&data, &["doctor"]);

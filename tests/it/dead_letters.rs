@@ -235,6 +235,7 @@ async fn dead_letters_expire_after_seven_days() {
 #[tokio::test]
 async fn the_books_balance_and_say_when_they_do_not() {
     let server = Server::start_with(HASTY).await;
+    server.expect_unbalanced("it deletes rows to see that this is told");
     let shop = server.user("shop", "SendMessages");
     let data = server.data();
     fail(&server, &shop, &number(1), 2).await;

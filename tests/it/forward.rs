@@ -15,8 +15,8 @@ use crate::{
     listen::certificate,
     support::{
         DEADLINE, Folder, Server, acknowledge, id, next_messages,
+        postgres::Database,
         proxy::{Fault, Proxy, Upstream},
-        replica::Postgres,
     },
     transports::{HELLO, Plain, said},
 };
@@ -31,7 +31,7 @@ pub struct Pair {
     pub one: Server,
     pub other: Server,
     pub token: String,
-    _postgres: Postgres,
+    _postgres: Database,
 }
 
 impl Pair {
@@ -40,7 +40,7 @@ impl Pair {
     }
 
     async fn start_with(more: &[(&str, &str)]) -> Pair {
-        let postgres = Postgres::primary().await;
+        let postgres = Database::new().await;
         let url = postgres.url();
         let mut environment = vec![
             ("ESH3AR__DATABASE__URL", url.as_str()),

@@ -169,7 +169,7 @@ async fn messages_become_one_way_keep_their_ids_and_come_once() {
 
 #[tokio::test]
 async fn mobile_users_come_with_their_status_and_messages_are_listed_by_what_they_are() {
-    let folder = Folder::new();
+    let folder = Folder::seeded();
     let data = folder.data();
     let users = "\
         {\"Id\":\"22222222-0000-4000-8000-000000000001\",\"MobileNumber\":\"967770000001\",\"Status\":1}\n\

@@ -292,6 +292,7 @@ async fn a_mail_that_is_refused_becomes_a_dead_letter_without_a_mail_about_it_an
     let mut environment = smtp(&sink);
     environment.push(("ESH3AR__SMTP__ALERT_INTERVAL", "1s".to_owned()));
     let server = serve(&environment).await;
+    server.expect_error("a job is given up");
     let pool = store(&server);
     let client = pool.client().await.unwrap();
     let now = time::OffsetDateTime::now_utc();

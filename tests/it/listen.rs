@@ -121,7 +121,7 @@ fn trusting(pem: &str) -> reqwest::Client {
 async fn tls_is_served_and_a_renewed_certificate_taken_up() {
     use std::os::unix::fs::PermissionsExt as _;
     esh3ar::client::prepare();
-    let folder = Folder::new();
+    let folder = Folder::seeded();
     let path = folder.path().to_owned();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     let first = certificate(&path, "first");

@@ -235,7 +235,7 @@ async fn what_goes_wrong_is_told_apart() {
 async fn a_certificate_is_trusted_by_file_only() {
     use std::os::unix::fs::PermissionsExt as _;
     esh3ar::client::prepare();
-    let folder = Folder::new();
+    let folder = Folder::seeded();
     let path = folder.path().to_owned();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
     crate::listen::certificate(&path, "own");

@@ -11,7 +11,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::support::{DEADLINE, Folder, Server, command, replica::Postgres};
+use crate::support::{DEADLINE, Folder, Server, command, postgres::Postgres};
 
 const PHONE: &str = "+967771234567";
 const LIST: &str = "/api/v1/messages?limit=1";
@@ -213,7 +213,7 @@ async fn a_replica_that_dies_or_hangs_is_nobodys_error() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_no_replica_of_this_database_is_not_read_from() {
-    let (primary, stranger) = (Postgres::primary().await, Postgres::primary().await);
+    let (primary, stranger) = (Postgres::primary().await, Postgres::stranger().await);
     let (own, strange) = (primary.replica().await, stranger.replica().await);
     let server = gateway(&primary, &[&own, &strange, &stranger]).await;
     let shop = server.user("Shop", "SendMessages");

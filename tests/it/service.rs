@@ -51,7 +51,7 @@ fn signal(server: &Server, signal: Signal) {
 
 #[tokio::test]
 async fn it_tells_systemd_that_it_is_ready_lives_reloads_and_stops() {
-    let folder = Folder::new();
+    let folder = Folder::seeded();
     let (ear, socket) = Ear::new(&folder);
     let config = folder.path().join("esh3ar.toml");
     fs::write(&config, "[log]\nlevel = \"info\"\n").unwrap();
@@ -62,6 +62,7 @@ async fn it_tells_systemd_that_it_is_ready_lives_reloads_and_stops() {
         ("ESH3AR_CONFIG", config.as_str()),
     ];
     let mut server = Server::start_in(folder, &told).await;
+    server.expect_error("nothing is taken up");
     let ready = ear.until("READY=1");
     assert!(ready.contains("STATUS=serving on 127.0.0.1:"), "{ready}");
     ear.until("WATCHDOG=1");

@@ -218,7 +218,7 @@ impl Drop for Tmux {
 
 #[tokio::test]
 async fn a_panic_gives_the_terminal_back() {
-    let folder = Folder::new();
+    let folder = Folder::seeded();
     run_json(&folder.data(), &["user", "add", "Shop"]);
     let line = "before=$(stty -g); RUST_BACKTRACE=0 ESH3AR_FAILPOINT=top_draw LC_ALL=C.UTF-8 ";
     let line = format!(

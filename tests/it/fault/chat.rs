@@ -13,11 +13,10 @@ use esh3ar::{
     app::{App, Caller, access::Identity, tokens::Lifetime},
     domain::{Party, Permission, Permissions, TokenId},
     history::History,
-    load::{self, Chat, Plan, Progress, Talk, Target, figures::Figures},
+    load::{self, Chat, Plan, Talk, Target, figures::Figures},
 };
-use tokio_util::sync::CancellationToken;
 
-use super::{assert_balanced, beside, plan, target};
+use super::{Load, assert_balanced, beside, plan, target};
 use crate::support::{
     DEADLINE, Server, operator,
     proxy::{Fault, Proxy, Upstream},
@@ -25,6 +24,8 @@ use crate::support::{
 
 const PHONES: usize = 6;
 const SHOPS: usize = 2;
+/// Messages before something breaks, and again when it works again.
+const ENOUGH: u64 = 60;
 
 /// Business users and phones, each phone talking to each business user.
 pub async fn chat(server: &Server) -> (Target, Chat) {
@@ -60,9 +61,8 @@ async fn chat_over(server: &Server, app: &App) -> (Target, Chat) {
 }
 
 /// Talk in the background.
-fn start(target: Target, chat: Chat, plan: Plan) -> tokio::task::JoinHandle<Figures> {
-    tokio::spawn(async move {
-        let (stop, progress) = (CancellationToken::new(), Arc::new(Progress::default()));
+fn start(target: Target, chat: Chat, plan: Plan) -> Load {
+    Load::run(async move |progress, stop| {
         load::talk(&target, &chat, &plan, progress, &stop).await.unwrap()
     })
 }
@@ -122,7 +122,7 @@ impl Watch {
 
 fn assert_kept(figures: &Figures) {
     assert!(figures.report.is_clean(), "{}", figures.report);
-    assert!(figures.accepted > 60, "only {} were accepted", figures.accepted);
+    assert!(figures.accepted > ENOUGH, "only {} were accepted", figures.accepted);
     assert!(figures.unread_counts >= (PHONES * SHOPS) as u64, "{}", figures.unread_counts);
 }
 
@@ -149,14 +149,14 @@ async fn talk_survives_the_death_of_its_server() {
     let mut server = Server::start().await;
     let (target, chat) = chat(&server).await;
     let watch = watch(&server);
-    let load = start(target, chat, Plan { duration: Duration::from_secs(9), ..plan() });
+    let load = start(target, chat, plan());
     for _ in 0..2 {
-        tokio::time::sleep(Duration::from_millis(1500)).await;
+        load.accepted(ENOUGH).await;
         server.kill();
-        tokio::time::sleep(Duration::from_millis(300)).await;
         server.launch().await;
     }
-    let figures = load.await.unwrap();
+    load.accepted(ENOUGH).await;
+    let figures = load.end().await;
     assert_kept(&figures);
     watch.assert_exact().await;
     assert_numbered(&server).await;
@@ -173,15 +173,16 @@ async fn talk_survives_connections_that_are_cut() {
     let proxy = Proxy::start(Upstream::Tcp(address)).await;
     target.url = format!("http://127.0.0.1:{}", proxy.port);
     let watch = watch(&server);
-    let load = start(target, chat, Plan { duration: Duration::from_secs(6), ..plan() });
+    let load = start(target, chat, plan());
     let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(5) {
-        tokio::time::sleep(Duration::from_millis(700)).await;
+    for _ in 0..7 {
+        load.accepted(ENOUGH / 2).await;
         proxy.set(Fault::Cut);
         tokio::time::sleep(Duration::from_millis(50)).await;
         proxy.set(Fault::None);
     }
-    let figures = load.await.unwrap();
+    load.accepted(ENOUGH).await;
+    let figures = load.end().await;
     assert_kept(&figures);
     assert!(begun.elapsed() < DEADLINE + DEADLINE);
     watch.assert_exact().await;

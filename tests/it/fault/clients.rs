@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashSet,
-    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
@@ -10,9 +9,7 @@ use esh3ar::client::HubClient;
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::json;
 
-use super::{
-    assert_balanced, assert_kept, beside, plan, start_watched, target, verdict_of_slowest,
-};
+use super::{Load, assert_balanced, assert_kept, beside, plan, target, verdict_of_slowest};
 use crate::support::{
     DEADLINE, Server, acknowledge, id, next_messages, number,
     proxy::{Fault, Proxy, Upstream},
@@ -228,19 +225,14 @@ async fn a_thousand_that_come_back_at_once_each_get_what_waits_for_them() {
     let target = target(&server, &app, 1000).await;
     stop.cancel();
     drop(app);
-    let plan = esh3ar::load::Plan { duration: Duration::from_secs(9), ..plan() };
-    let (load, progress) = start_watched(target, plan);
-    let deadline = Instant::now() + DEADLINE;
-    while progress.received.load(Ordering::Relaxed) < 200 {
-        assert!(Instant::now() < deadline, "not all are connected, or nothing arrives");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let load = Load::start(target, plan());
+    load.received(200).await;
     // All connections end in the same moment, and all clients try again until it is back.
     server.kill();
     // Long enough that what waited is late.
     tokio::time::sleep(Duration::from_millis(2500)).await;
     server.launch().await;
-    let figures = load.await.unwrap();
+    let figures = load.healed().await;
     assert_kept(&figures);
     assert_balanced(&server);
     let database = server.database().await;

@@ -6,10 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use esh3ar::client::Error::Refused;
+use esh3ar::{client::Error::Refused, load::Plan};
 use nix::sys::signal::{Signal, kill};
 
-use super::{assert_balanced, assert_kept, beside, over, plan, start, target, verdict_of_slowest};
+use super::{
+    ENOUGH, Load, assert_balanced, assert_kept, beside, over, plan, target, verdict_of_slowest,
+};
 use crate::support::{
     DEADLINE, Folder, Server,
     proxy::{Fault, Proxy, Upstream},
@@ -37,6 +39,8 @@ async fn apart() -> Apart {
     let proxy = Proxy::start(Upstream::Unix(file)).await;
     let url = format!("postgres://esh3ar@127.0.0.1:{}/given?sslmode=disable", proxy.port);
     let server = Server::start_in(Folder::new(), &[("ESH3AR__DATABASE__URL", url.as_str())]).await;
+    owner.expect_error("the private Postgres ended by itself");
+    server.expect_error("could not be stored");
     let mut config = tokio_postgres::Config::new();
     config.host_path(&socket).user("esh3ar").dbname("given");
     Apart { owner, server, proxy, config }
@@ -62,15 +66,15 @@ async fn a_postgres_that_is_restarted_under_load_costs_time_only() {
     let target = target(&apart.server, &app, 8).await;
     stop.cancel();
     drop(app);
-    let load = start(target, plan());
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let load = Load::start(target, plan());
+    load.accepted(ENOUGH).await;
     // SIGQUIT is its immediate stop: no farewell, crash recovery at the next start.
     kill(apart.owner.postmaster(), Signal::SIGQUIT).unwrap();
     apart.owner.ended().await;
     // With its start it is away for longer than is usual, and for less than a send is tried again.
     tokio::time::sleep(Duration::from_millis(1700)).await;
     apart.owner.launch().await;
-    let figures = load.await.unwrap();
+    let figures = load.healed().await;
     assert_kept(&figures);
     let database = database(&apart.config).await;
     assert_each_once(&database).await;
@@ -84,7 +88,7 @@ async fn a_commit_whose_answer_is_lost_is_one_commit() {
     let target = target(&apart.server, &app, 8).await;
     stop.cancel();
     drop(app);
-    let load = start(target, esh3ar::load::Plan { duration: Duration::from_secs(9), ..plan() });
+    let load = Load::start(target, plan());
     let deadline = Instant::now() + DEADLINE;
     for n in 0..8 {
         // The words with which Postgres says that an insert is done; they come with the commit.
@@ -104,7 +108,7 @@ async fn a_commit_whose_answer_is_lost_is_one_commit() {
     }
     tokio::time::sleep(Duration::from_millis(2500)).await;
     apart.proxy.set(Fault::None);
-    let figures = load.await.unwrap();
+    let figures = load.healed().await;
     assert_kept(&figures);
     let database = database(&apart.config).await;
     assert_each_once(&database).await;
@@ -187,12 +191,12 @@ async fn a_postgres_that_stalls_is_waited_for() {
     let target = target(&apart.server, &app, 8).await;
     stop.cancel();
     drop(app);
-    let load = start(target, plan());
-    tokio::time::sleep(Duration::from_millis(1000)).await;
+    let load = Load::start(target, plan());
+    load.accepted(ENOUGH).await;
     apart.proxy.set(Fault::Stall);
     tokio::time::sleep(Duration::from_millis(2500)).await;
     apart.proxy.set(Fault::Delay(Duration::from_millis(20)));
-    let figures = load.await.unwrap();
+    let figures = load.healed().await;
     assert_kept(&figures);
     let database = database(&apart.config).await;
     assert_each_once(&database).await;
@@ -203,18 +207,19 @@ async fn a_postgres_that_stalls_is_waited_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_private_postgres_killed_under_load_is_found_whole_by_the_next_start() {
     let mut server = Server::start().await;
+    server.expect_error("the private Postgres ended by itself");
     let (app, stop) = beside(&server);
     let target = target(&server, &app, 8).await;
     stop.cancel();
     drop(app);
-    let load = start(target, esh3ar::load::Plan { duration: Duration::from_secs(9), ..plan() });
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let load = Load::start(target, plan());
+    load.accepted(ENOUGH).await;
     kill(server.postmaster(), Signal::SIGKILL).unwrap();
     assert_eq!(server.ended().await, Some(69), "systemd starts it again");
     // Long enough that what waited is late.
     tokio::time::sleep(Duration::from_millis(2500)).await;
     server.launch().await;
-    let figures = load.await.unwrap();
+    let figures = load.healed().await;
     assert_kept(&figures);
     let database = server.database().await;
     assert_each_once(&database).await;
@@ -277,14 +282,8 @@ async fn a_full_disk_refuses_and_loses_nothing() {
     let target = target(&server, &app, 8).await;
     stop.cancel();
     drop(app);
-    let plan = esh3ar::load::Plan {
-        rate: Some(600.0),
-        payload: 4000,
-        duration: Duration::from_secs(30),
-        ..plan()
-    };
-    let load = start(target, plan);
-    tokio::time::sleep(Duration::from_millis(1000)).await;
+    let load = Load::start(target, Plan { rate: Some(600.0), payload: 4000, ..plan() });
+    load.accepted(ENOUGH).await;
     fill(&filler);
     // Either Postgres refuses rows, and after a while their senders are told, or its log has no room left
     // and it ends, and the server with it. How soon depends on how much the machine can write.
@@ -299,7 +298,7 @@ async fn a_full_disk_refuses_and_loses_nothing() {
     if died {
         server.launch().await;
     }
-    let figures = load.await.unwrap();
+    let figures = load.healed().await;
     assert!(!figures.refused.is_empty(), "the full disk was not felt");
     assert_kept(&figures);
     let database = server.database().await;

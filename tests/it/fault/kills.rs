@@ -2,17 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use esh3ar::app::failpoints::NAMES;
+use esh3ar::{app::failpoints::NAMES, load::Plan};
 use futures_util::StreamExt as _;
 
-use super::{assert_balanced, assert_kept, beside, plan, start, target, verdict_of_slowest};
+use super::{ENOUGH, Load, assert_balanced, assert_kept, beside, plan, target, verdict_of_slowest};
 use crate::support::{DEADLINE, Server};
 
 const RECIPIENTS: usize = 8;
 /// Three of four acknowledge; what the others are sent is retried and given up.
 const ACKNOWLEDGE: f64 = 0.75;
-/// Load that goes on well after a gap of seconds in which nothing is accepted.
-const THROUGH_A_GAP: Duration = Duration::from_secs(9);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_death_at_any_step_loses_nothing_and_shows_nothing_twice() {
@@ -47,7 +45,7 @@ async fn die_at(name: &'static str) {
     let target = target(&server, &app, RECIPIENTS).await;
     stop.cancel();
     drop(app);
-    let load = start(target, esh3ar::load::Plan { acknowledge: ACKNOWLEDGE, ..plan() });
+    let load = Load::start(target, Plan { acknowledge: ACKNOWLEDGE, ..plan() });
     let deadline = Instant::now() + DEADLINE;
     while !server.has_died() {
         assert!(Instant::now() < deadline, "nothing passed {name}\n{}", server.log());
@@ -55,7 +53,7 @@ async fn die_at(name: &'static str) {
     }
     server.set("ESH3AR_FAILPOINT", None);
     server.launch().await;
-    let figures = load.await.unwrap();
+    let figures = load.healed().await;
     assert!(figures.report.is_clean(), "{name}: {}", figures.report);
     // Whoever acknowledges got everything, and it is known.
     let database = server.database().await;
@@ -88,7 +86,7 @@ async fn a_killed_server_is_named_as_the_cause() {
     let target = target(&server, &app, 8).await;
     stop.cancel();
     drop(app);
-    let load = start(target, esh3ar::load::Plan { duration: THROUGH_A_GAP, ..plan() });
+    let load = Load::start(target, plan());
     let deadline = Instant::now() + DEADLINE;
     while !server.has_died() {
         assert!(Instant::now() < deadline);
@@ -98,7 +96,7 @@ async fn a_killed_server_is_named_as_the_cause() {
     // Long enough that what waited is late.
     tokio::time::sleep(Duration::from_millis(2500)).await;
     server.launch().await;
-    let figures = load.await.unwrap();
+    let figures = load.healed().await;
     assert_kept(&figures);
     let database = server.database().await;
     assert_eq!(verdict_of_slowest(&server, &database).await, "delivered_after_crash");
@@ -115,14 +113,14 @@ async fn a_stop_in_order_under_load_loses_nothing_and_is_named_as_the_cause() {
     let target = target(&server, &app, 8).await;
     stop.cancel();
     drop(app);
-    let load = start(target, esh3ar::load::Plan { duration: THROUGH_A_GAP, ..plan() });
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let load = Load::start(target, plan());
+    load.accepted(ENOUGH).await;
     // Nobody is there for this one before the restart.
     let waiting = server.send(&shop, "+967771234567", "across a restart").await;
     assert_eq!(server.stop().await, Some(0), "{}", server.log());
     tokio::time::sleep(Duration::from_millis(2500)).await;
     server.launch().await;
-    let figures = load.await.unwrap();
+    let figures = load.healed().await;
     assert_kept(&figures);
     let mut hub = server.hub(&token).await;
     let (_, found) = crate::support::next_messages(&mut hub).await;

@@ -10,30 +10,30 @@ mod nodes;
 mod poison;
 mod versions;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use esh3ar::{
-    app::{App, Settings, tokens::Lifetime},
+    app::{App, tokens::Lifetime},
     domain::{Party, Permission, Permissions, Phone},
     load::{self, Plan, Progress, Target, figures::Figures},
-    store::{Store, accounts::MobileStatus},
+    store::accounts::MobileStatus,
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
-use crate::support::{Server, number, operator, run_json};
+use crate::support::{DEADLINE, Server, number, operator, run_json};
 
 /// Use cases over a server's own database, beside the server.
 pub fn beside(server: &Server) -> (App, CancellationToken) {
-    let config = server.database_config();
-    over(config)
+    over(server.database_config())
 }
 
-pub fn over(config: tokio_postgres::Config) -> (App, CancellationToken) {
-    let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-    let settings = Settings { node: None, ..Settings::default() };
-    let app = App::start(settings, Store::new(config, 4).unwrap(), &tracker, &stop);
-    (app, stop)
-}
+pub use crate::support::accounts::beside as over;
 
 /// A sender and recipients for load on a server.
 pub async fn target(server: &Server, app: &App, recipients: usize) -> Target {
@@ -60,50 +60,93 @@ pub async fn target(server: &Server, app: &App, recipients: usize) -> Target {
     Target { url: server.base.clone(), sender, recipients: made, pid: None }
 }
 
-/// A few hundred messages a second for a few seconds.
+/// A few hundred messages a second, until the load is told to end.
 pub fn plan() -> Plan {
     Plan {
         senders: 8,
         rate: Some(300.0),
         batch: 1,
         payload: 64,
-        duration: Duration::from_secs(4),
+        duration: 5 * DEADLINE,
         warmup: Duration::from_millis(100),
         priority: "normal".to_owned(),
         acknowledge: 1.0,
     }
 }
 
-/// Load in the background.
-pub fn start(target: Target, plan: Plan) -> tokio::task::JoinHandle<Figures> {
-    start_watched(target, plan).0
+/// Messages that make a run worth it: before something breaks, and again when it works again.
+pub const ENOUGH: u64 = 150;
+
+/// Load in the background. It ends when it is told to, and not after a time: how much a machine does in a
+/// second depends on what else it does.
+pub struct Load {
+    running: tokio::task::JoinHandle<Figures>,
+    progress: Arc<Progress>,
+    stop: CancellationToken,
 }
 
-/// The same, and how far it is.
-pub fn start_watched(
-    target: Target,
-    plan: Plan,
-) -> (tokio::task::JoinHandle<Figures>, Arc<Progress>) {
-    let progress = Arc::new(Progress::default());
-    let watched = Arc::clone(&progress);
-    let load = tokio::spawn(async move {
-        let stop = CancellationToken::new();
-        load::run(&target, &plan, progress, &stop).await.unwrap()
-    });
-    (load, watched)
+impl Load {
+    pub fn start(target: Target, plan: Plan) -> Load {
+        Load::run(async move |progress, stop| {
+            load::run(&target, &plan, progress, &stop).await.unwrap()
+        })
+    }
+
+    /// Load of this kind.
+    pub fn run<F>(work: impl FnOnce(Arc<Progress>, CancellationToken) -> F) -> Load
+    where
+        F: Future<Output = Figures> + Send + 'static,
+    {
+        let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
+        let running = tokio::spawn(work(Arc::clone(&progress), stop.clone()));
+        Load { running, progress, stop }
+    }
+
+    /// Waits until so many more were accepted.
+    pub async fn accepted(&self, more: u64) {
+        self.grown("accepted", &self.progress.accepted, more).await;
+    }
+
+    /// Waits until so many more arrived.
+    pub async fn received(&self, more: u64) {
+        self.grown("received", &self.progress.received, more).await;
+    }
+
+    async fn grown(&self, what: &str, count: &AtomicU64, more: u64) {
+        let found = || count.load(Ordering::Relaxed);
+        let wanted = found() + more;
+        let deadline = Instant::now() + 2 * DEADLINE;
+        while found() < wanted {
+            assert!(!self.running.is_finished(), "the load ended by itself");
+            assert!(Instant::now() < deadline, "only {} of {wanted} were {what}", found());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Sends nothing more, waits for what is on its way, and checks the history.
+    pub async fn end(self) -> Figures {
+        self.stop.cancel();
+        self.running.await.unwrap()
+    }
+
+    /// Once more as many as before the fault, and then the end.
+    pub async fn healed(self) -> Figures {
+        self.accepted(ENOUGH).await;
+        self.end().await
+    }
 }
 
 /// Everything accepted arrived, once, in order, where it should, and the run was worth it.
 #[track_caller]
 pub fn assert_kept(figures: &Figures) {
     assert!(figures.report.is_clean(), "{}", figures.report);
-    assert!(figures.accepted > 100, "only {} were accepted", figures.accepted);
+    assert!(figures.accepted > ENOUGH, "only {} were accepted", figures.accepted);
 }
 
 /// The code of the verdict about the message that took the longest.
 pub async fn verdict_of_slowest(server: &Server, database: &tokio_postgres::Client) -> String {
     // The trail is written every few seconds, and the last words arrive a moment after the load ends.
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         let row = database
             .query_one(
@@ -120,9 +163,7 @@ pub async fn verdict_of_slowest(server: &Server, database: &tokio_postgres::Clie
         let output = command.output().unwrap();
         let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         let code = found["verdict"]["code"].as_str().unwrap().to_owned();
-        if code != "delivered" && code != "delivered_on_connect"
-            || std::time::Instant::now() > deadline
-        {
+        if code != "delivered" && code != "delivered_on_connect" || Instant::now() > deadline {
             println!("{}", found["verdict"]["sentence"]);
             return code;
         }

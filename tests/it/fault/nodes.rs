@@ -5,8 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::cluster::{assert_kept, turn, under_load};
-use crate::support::{DEADLINE, cluster::Cluster, guard::wait_until, redis::Redis};
+use super::cluster::{assert_kept, under_load};
+use crate::support::{
+    DEADLINE,
+    cluster::{Breaks, Cluster},
+    guard::wait_until,
+    redis::Redis,
+};
 
 /// Of each queue of ours, and of nobody else's.
 fn kinds(cluster: &mut Cluster, node: usize) -> BTreeSet<String> {
@@ -17,12 +22,11 @@ fn kinds(cluster: &mut Cluster, node: usize) -> BTreeSet<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_of_three_nodes_loses_one_and_then_another() {
-    let _turn = turn().await;
-    let Some(mut cluster) = Cluster::on_three_nodes(2, 2).await else { return };
+    let Some(mut cluster) = Cluster::breakable(Breaks::MQ_OF_THREE, 2, 2).await else { return };
     cluster.settled().await;
     let quorum = BTreeSet::from(["quorum".to_owned()]);
     assert_eq!(kinds(&mut cluster, 0), quorum);
-    let (mut cluster, figures) = under_load(cluster, 30, |mut cluster| async {
+    let (mut cluster, figures) = under_load(cluster, |mut cluster| async {
         cluster.brokers()[1].kill();
         tokio::time::sleep(Duration::from_secs(5)).await;
         cluster.brokers()[1].launch().await;
@@ -42,7 +46,7 @@ async fn a_broker_of_three_nodes_loses_one_and_then_another() {
 /// Load on a cluster with this Redis, while something happens to it.
 async fn with_redis(more: &[(&str, &str)], fault: impl Future<Output = ()>) {
     let Some(cluster) = Cluster::start_with(2, 2, more).await else { return };
-    let (cluster, figures) = under_load(cluster, 20, |cluster| async {
+    let (cluster, figures) = under_load(cluster, |cluster| async {
         fault.await;
         cluster
     })
@@ -63,7 +67,6 @@ async fn until(what: &str, mut look: impl FnMut() -> bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_master_of_a_redis_cluster_is_killed_and_its_replica_goes_on() {
-    let _turn = turn().await;
     let Some(mut servers) = Redis::cluster(1).await else { return };
     let hosts: Vec<_> = servers.iter().map(|one| format!("127.0.0.1:{}", one.port())).collect();
     let url = format!("redis+cluster://{}", hosts.join(","));
@@ -85,7 +88,6 @@ async fn a_master_of_a_redis_cluster_is_killed_and_its_replica_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn behind_sentinels_a_killed_master_is_followed_by_its_replica() {
-    let _turn = turn().await;
     let Some(mut master) = Redis::start().await else { return };
     let port = master.port().to_string();
     let quick = ["--repl-diskless-sync-delay", "0", "--replicaof", "127.0.0.1", &port];
@@ -110,7 +112,6 @@ async fn behind_sentinels_a_killed_master_is_followed_by_its_replica() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_behind_tls_is_killed_and_comes_back() {
-    let _turn = turn().await;
     let folder = tempfile::tempdir().unwrap();
     let Some((mut server, url)) = Redis::by_tls(folder.path()).await else { return };
     let certificate = folder.path().join("cert.pem");

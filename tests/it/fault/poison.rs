@@ -12,6 +12,7 @@ const MESSAGES: usize = 10_000;
 #[tokio::test(flavor = "multi_thread")]
 async fn one_poisonous_message_among_ten_thousand_harms_none_of_the_others() {
     let server = Server::start().await;
+    server.expect_error("a stored message cannot be read");
     let shop = server.user("shop", "SendMessages");
     let phone = server.phone(PHONE);
     let mut good = Vec::new();
@@ -70,6 +71,7 @@ async fn one_poisonous_message_among_ten_thousand_harms_none_of_the_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_around_a_message_that_cannot_be_read_are_full() {
     let server = Server::start().await;
+    server.expect_error("a stored message cannot be read");
     let shop = server.user("shop", "SendMessages");
     let phone = server.phone(PHONE);
     let items: Vec<_> =

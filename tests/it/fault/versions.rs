@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use esh3ar::store::migrate;
 
-use super::cluster::{assert_kept, turn, under_load};
+use super::cluster::{assert_kept, under_load};
 use crate::support::{
-    cluster::{Cluster, Mq},
+    cluster::{Breaks, Cluster, Mq},
     run_json,
 };
 
 /// What the next version's processes do to what all of them share.
-async fn next_version(cluster: &Cluster) {
+async fn next_version(cluster: &mut Cluster) {
     let database = cluster.engines.postgres.connect().await;
     let known = migrate::MIGRATIONS.last().unwrap().version;
     database
@@ -29,7 +29,7 @@ async fn next_version(cluster: &Cluster) {
         .await
         .unwrap();
     // To every process, in words that it does not know.
-    let redis = &cluster.engines.redis;
+    let redis = cluster.engines.redis.server();
     for node in database.query("SELECT encode(id, 'hex') FROM nodes", &[]).await.unwrap() {
         let node: &str = node.get(0);
         assert!(redis.ask(&format!("PUBLISH esh3ar:v1:to:{node} next")).is_some());
@@ -41,10 +41,9 @@ async fn next_version(cluster: &Cluster) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn processes_of_the_next_version_are_worked_beside() {
-    let _turn = turn().await;
-    let Some(cluster) = Cluster::start(3, 2).await else { return };
-    let (cluster, figures) = under_load(cluster, 12, |mut cluster| async {
-        next_version(&cluster).await;
+    let Some(cluster) = Cluster::breakable(Breaks::REDIS, 3, 2).await else { return };
+    let (cluster, figures) = under_load(cluster, |mut cluster| async {
+        next_version(&mut cluster).await;
         // On the schema of the next version, this one starts too: one that was killed comes back.
         cluster.gateways[0].kill();
         cluster.workers[0].kill();

@@ -9,14 +9,23 @@ use std::{
 };
 
 use super::{
-    Folder, Server, command,
+    Folder, Server,
+    at_rest::{self, Announced},
+    command,
     guard::free_port,
+    logs,
+    postgres::{self, Postgres},
     proxy::{Proxy, Upstream},
     rabbit::{Broker, VirtualHost},
-    redis::Redis,
-    replica::Postgres,
+    redis::{Redis, RedisDatabase},
     wait_for,
 };
+
+/// The database: one on the Postgres that all tests share, or a server that the test may break.
+pub enum Database {
+    Shared(postgres::Database),
+    Own(Box<Postgres>),
+}
 
 /// The broker: a virtual host on the one that all tests share, or one that the test may break, of one node
 /// or several.
@@ -25,21 +34,100 @@ pub enum Mq {
     Own(Vec<Broker>),
 }
 
+/// Redis: a database on the one that all tests share, or a server that the test may break.
+pub enum Cache {
+    Shared(RedisDatabase),
+    Own(Box<Redis>),
+}
+
+/// Which engines a test breaks. It has these for itself, and shares the others with all tests.
+#[derive(Clone, Copy, Default)]
+pub struct Breaks {
+    pub postgres: bool,
+    /// With so many nodes.
+    pub mq: usize,
+    pub redis: bool,
+}
+
+impl Breaks {
+    pub const POSTGRES: Breaks = Breaks { postgres: true, mq: 0, redis: false };
+    pub const MQ: Breaks = Breaks { postgres: false, mq: 1, redis: false };
+    pub const MQ_OF_THREE: Breaks = Breaks { postgres: false, mq: 3, redis: false };
+    pub const REDIS: Breaks = Breaks { postgres: false, mq: 0, redis: true };
+}
+
+impl Database {
+    pub fn url(&self) -> String {
+        match self {
+            Database::Shared(database) => database.url(),
+            Database::Own(server) => server.url(),
+        }
+    }
+
+    pub fn config(&self) -> tokio_postgres::Config {
+        match self {
+            Database::Shared(database) => database.config(),
+            Database::Own(server) => server.config(),
+        }
+    }
+
+    pub async fn connect(&self) -> tokio_postgres::Client {
+        super::connect(&self.config()).await
+    }
+
+    pub fn server(&mut self) -> &mut Postgres {
+        match self {
+            Database::Own(server) => server,
+            Database::Shared(_) => panic!("other tests use it too"),
+        }
+    }
+}
+
+impl Cache {
+    pub fn url(&self) -> String {
+        match self {
+            Cache::Shared(database) => database.url(),
+            Cache::Own(server) => server.url(),
+        }
+    }
+
+    pub fn server(&mut self) -> &mut Redis {
+        match self {
+            Cache::Own(server) => server,
+            Cache::Shared(_) => panic!("other tests use it too"),
+        }
+    }
+}
+
 /// What several processes share.
 pub struct Engines {
-    pub postgres: Postgres,
+    pub postgres: Database,
     pub mq: Mq,
-    pub redis: Redis,
+    pub redis: Cache,
 }
 
 impl Engines {
-    /// With a broker that all tests share; `None`, told loudly, where there is no broker or Redis.
+    /// Those that all tests share; `None`, told loudly, where there is no broker or Redis.
     pub async fn start() -> Option<Engines> {
-        Engines::on(Mq::Shared(VirtualHost::new().await?)).await
+        Engines::breakable(Breaks::default()).await
     }
 
-    async fn on(mq: Mq) -> Option<Engines> {
-        Some(Engines { redis: Redis::start().await?, postgres: Postgres::primary().await, mq })
+    /// Some of them for this test alone.
+    pub async fn breakable(breaks: Breaks) -> Option<Engines> {
+        let mq = match breaks.mq {
+            0 => Mq::Shared(VirtualHost::new().await?),
+            1 => Mq::Own(vec![Broker::start("").await?]),
+            nodes => Mq::Own(Broker::nodes(nodes).await?),
+        };
+        let redis = match breaks.redis {
+            false => Cache::Shared(RedisDatabase::new()?),
+            true => Cache::Own(Box::new(Redis::start().await?)),
+        };
+        let postgres = match breaks.postgres {
+            false => Database::Shared(postgres::Database::new().await),
+            true => Database::Own(Box::new(Postgres::primary().await)),
+        };
+        Some(Engines { postgres, mq, redis })
     }
 
     /// What every process, and every command, is told of them.
@@ -98,12 +186,17 @@ pub struct Worker {
     folder: Folder,
     child: Option<Child>,
     environment: Vec<(String, String)>,
+    announced: Announced,
 }
 
 impl Worker {
     pub async fn start(environment: &[(String, String)]) -> Worker {
-        let mut worker =
-            Worker { folder: Folder::new(), child: None, environment: environment.to_vec() };
+        let mut worker = Worker {
+            folder: Folder::new(),
+            child: None,
+            environment: environment.to_vec(),
+            announced: Announced::default(),
+        };
         worker.launch().await;
         worker
     }
@@ -122,6 +215,7 @@ impl Worker {
 
     pub async fn launch(&mut self) {
         assert!(self.child.is_none());
+        logs::watch(self.log_path());
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
         let before = self.log().matches("a worker, ready").count();
         let child = command(&self.folder.data())
@@ -162,14 +256,18 @@ impl Drop for Worker {
             let _ = child.kill();
             let _ = child.wait();
         }
+        let log = self.log();
         if std::thread::panicking() {
-            eprintln!("---- worker.log ----\n{}", self.log());
+            eprintln!("---- worker.log ----\n{log}");
+            return;
         }
+        let faults = at_rest::errors(&log, &self.announced);
+        assert!(faults.is_empty(), "the test left: {}\n{log}", faults.join("\n"));
     }
 }
 
 impl Cluster {
-    /// With a broker that all tests share; `None`, told loudly, where there is no broker or Redis.
+    /// On engines that all tests share; `None`, told loudly, where there is no broker or Redis.
     pub async fn start(gateways: usize, workers: usize) -> Option<Cluster> {
         Cluster::start_with(gateways, workers, &[]).await
     }
@@ -183,20 +281,9 @@ impl Cluster {
         Some(Cluster::on(Engines::start().await?, gateways, workers, more).await)
     }
 
-    /// With a broker of its own, to be broken, and with more in the environment of every process.
-    pub async fn breakable(
-        gateways: usize,
-        workers: usize,
-        more: &[(&str, &str)],
-    ) -> Option<Cluster> {
-        let engines = Engines::on(Mq::Own(vec![Broker::start("").await?])).await?;
-        Some(Cluster::on(engines, gateways, workers, more).await)
-    }
-
-    /// With a broker of three nodes, to be broken.
-    pub async fn on_three_nodes(gateways: usize, workers: usize) -> Option<Cluster> {
-        let engines = Engines::on(Mq::Own(Broker::nodes(3).await?)).await?;
-        Some(Cluster::on(engines, gateways, workers, &[]).await)
+    /// With engines that the test breaks.
+    pub async fn breakable(breaks: Breaks, gateways: usize, workers: usize) -> Option<Cluster> {
+        Some(Cluster::on(Engines::breakable(breaks).await?, gateways, workers, &[]).await)
     }
 
     async fn on(

@@ -11,13 +11,18 @@ use nix::{
     unistd::Pid,
 };
 
-/// Reads until the tests are gone, which closes its input; then takes everything of theirs away.
+/// Waits until the test is gone, which closes its input, or until the run is over, if it is to stay that
+/// long; then takes everything of theirs away.
 const WATCH: &str = r#"
 trap : TERM INT HUP
 "$@" </dev/null >>"$GUARD_FOLDER/out.log" 2>&1 &
 server=$!
 echo $server >"$GUARD_PID"
-cat >/dev/null
+if [ -n "$GUARD_OWNER" ]; then
+    tail --pid="$GUARD_OWNER" -f /dev/null
+else
+    cat >/dev/null
+fi
 kill -9 $server
 rm -rf "$GUARD_FOLDER"
 kill -9 0
@@ -27,11 +32,26 @@ kill -9 0
 pub struct Guarded {
     watch: Child,
     pid: std::path::PathBuf,
+    until: Until,
+}
+
+/// When a server ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// When it is dropped, or with the process of its test.
+    Dropped,
+    /// When the run is over: other tests use it.
+    RunEnds,
 }
 
 impl Guarded {
     /// Starts a server whose data are in a folder, which goes with the tests.
     pub fn start(folder: &Path, name: &str, command: &Command) -> Guarded {
+        Guarded::start_until(Until::Dropped, folder, name, command)
+    }
+
+    /// Starts a server for this test, or for all tests of the run.
+    pub fn start_until(until: Until, folder: &Path, name: &str, command: &Command) -> Guarded {
         use std::os::unix::process::CommandExt as _;
         let pid = folder.join(format!("{name}.guarded"));
         let _ = std::fs::remove_file(&pid);
@@ -41,8 +61,10 @@ impl Guarded {
             shell.env(key, value.unwrap_or_default());
         }
         shell.env("GUARD_FOLDER", folder).env("GUARD_PID", &pid);
+        let owner = (until == Until::RunEnds).then(|| super::test_run::owner().to_string());
+        shell.env("GUARD_OWNER", owner.unwrap_or_default());
         shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
-        Guarded { watch: shell.spawn().unwrap(), pid }
+        Guarded { watch: shell.spawn().unwrap(), pid, until }
     }
 
     /// The server's process, which may be a script that has started the real one.
@@ -66,13 +88,15 @@ impl Guarded {
 
 impl Drop for Guarded {
     fn drop(&mut self) {
-        self.end();
+        if self.until == Until::Dropped {
+            self.end();
+        }
     }
 }
 
 /// Asks a process to stop, and waits until it is gone.
-pub fn stop(pid: Pid) {
-    let _ = kill(pid, Signal::SIGTERM);
+pub fn stop(pid: Pid, signal: Signal) {
+    let _ = kill(pid, signal);
     wait_until("a server to stop", || kill(pid, None).is_err().then_some(()));
 }
 
@@ -89,17 +113,15 @@ pub fn wait_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 }
 
 /// A port that is free, below those that the system gives to connections: one of those could be taken
-/// by somebody's connection, even by that of who waits for the server.
+/// by somebody's connection, even by that of who waits for the server. No other test of the run gets it.
 pub fn free_port() -> u16 {
-    use std::sync::atomic::{AtomicU16, Ordering};
-    static NEXT: AtomicU16 = AtomicU16::new(0);
     const FIRST: u16 = 20_000;
-    const COUNT: u16 = 12_000;
+    const COUNT: u32 = 12_000;
     // Test runs side by side begin at different places.
-    let begin = u16::try_from(std::process::id() * 37 % u32::from(COUNT)).unwrap();
+    let begin = super::test_run::owner() % COUNT * 37 % COUNT;
     loop {
-        let next = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = FIRST + (begin.wrapping_add(next)) % COUNT;
+        let next = super::test_run::next("port");
+        let port = FIRST + u16::try_from((begin + next) % COUNT).unwrap();
         if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }

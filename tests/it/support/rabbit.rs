@@ -6,10 +6,6 @@ use std::{
     net::TcpStream,
     path::{Path, PathBuf},
     process::{Command, Output},
-    sync::{
-        OnceLock,
-        atomic::{AtomicUsize, Ordering},
-    },
     time::Duration,
 };
 
@@ -17,7 +13,8 @@ use serde_json::Value;
 
 use super::{
     Folder,
-    guard::{Guarded, free_port, is_there, stop},
+    guard::{Guarded, Until, free_port, is_there, stop},
+    test_run,
 };
 
 /// Debian's scripts; what it puts on PATH would change the user.
@@ -32,6 +29,7 @@ pub struct Broker {
     folder: Folder,
     ports: Ports,
     extra: String,
+    until: Until,
     /// Outlives the broker's restarts, as it would on a machine. The first node of a cluster has it.
     _epmd: Option<Guarded>,
     server: Option<Guarded>,
@@ -56,23 +54,26 @@ impl Broker {
     /// It takes ten seconds or more.
     pub async fn start(extra: &str) -> Option<Broker> {
         let extra = extra.to_owned();
-        tokio::task::spawn_blocking(move || Broker::blocking(&extra)).await.unwrap()
+        tokio::task::spawn_blocking(move || Broker::own(&extra)).await.unwrap()
     }
 
-    fn blocking(extra: &str) -> Option<Broker> {
+    fn own(extra: &str) -> Option<Broker> {
+        Broker::blocking(Folder::new(), Until::Dropped, extra)
+    }
+
+    fn blocking(folder: Folder, until: Until, extra: &str) -> Option<Broker> {
         if !is_there(program("rabbitmq-server").is_some(), "RabbitMQ") {
             return None;
         }
-        let folder = Folder::new();
         let ports =
             Ports { amqp: free_port(), http: free_port(), dist: free_port(), epmd: free_port() };
         fs::create_dir(folder.path().join("epmd")).unwrap();
         fs::write(folder.path().join("enabled_plugins"), "[rabbitmq_management].").unwrap();
         let mut epmd = Command::new("epmd");
         epmd.args(["-port", &ports.epmd.to_string(), "-address", "127.0.0.1"]);
-        let epmd = Guarded::start(&folder.path().join("epmd"), "epmd", &epmd);
+        let epmd = Guarded::start_until(until, &folder.path().join("epmd"), "epmd", &epmd);
         let (extra, epmd) = (extra.to_owned(), Some(epmd));
-        let mut broker = Broker { folder, ports, extra, _epmd: epmd, server: None };
+        let mut broker = Broker { folder, ports, extra, until, _epmd: epmd, server: None };
         broker.launch_blocking();
         Some(broker)
     }
@@ -80,7 +81,7 @@ impl Broker {
     /// So many nodes of one cluster, or says loudly that there is no RabbitMQ here. It takes half a minute.
     pub async fn nodes(count: usize) -> Option<Vec<Broker>> {
         tokio::task::spawn_blocking(move || {
-            let first = Broker::blocking("")?;
+            let first = Broker::own("")?;
             let others: Vec<Broker> = (1..count).map(|_| Broker::beside(&first)).collect();
             Some(std::iter::once(first).chain(others).collect())
         })
@@ -102,7 +103,8 @@ impl Broker {
              cluster_formation.classic_config.nodes.2 = t{amqp}@localhost\n",
             first.name()
         );
-        let mut broker = Broker { folder, ports, extra, _epmd: None, server: None };
+        let until = Until::Dropped;
+        let mut broker = Broker { folder, ports, extra, until, _epmd: None, server: None };
         broker.launch_blocking();
         broker
     }
@@ -168,7 +170,8 @@ impl Broker {
         let _ = fs::remove_file(self.folder.path().join("pid"));
         let mut command = Command::new(program("rabbitmq-server").unwrap());
         self.environment(&mut command);
-        self.server = Some(Guarded::start(self.folder.path(), "rabbitmq", &command));
+        let server = Guarded::start_until(self.until, self.folder.path(), "rabbitmq", &command);
+        self.server = Some(server);
         let deadline = std::time::Instant::now() + 2 * super::DEADLINE;
         // It serves AMQP before it answers here.
         while self.ports.api("GET", "/api/whoami", "").is_none_or(|(status, _)| status != 200) {
@@ -194,7 +197,7 @@ impl Broker {
     pub async fn stop(&mut self) {
         let pid = fs::read_to_string(self.folder.path().join("pid")).unwrap();
         let pid = nix::unistd::Pid::from_raw(pid.trim().parse().unwrap());
-        tokio::task::block_in_place(|| stop(pid));
+        tokio::task::block_in_place(|| stop(pid, nix::sys::signal::Signal::SIGTERM));
         self.server = None;
     }
 
@@ -223,10 +226,9 @@ impl Broker {
 impl VirtualHost {
     /// A new one, or `None` where there is no RabbitMQ.
     pub async fn new() -> Option<VirtualHost> {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let shared = tokio::task::spawn_blocking(shared).await.unwrap().as_ref()?;
-        let name = format!("test{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        let host = VirtualHost { name, ports: shared.ports };
+        let ports = tokio::task::spawn_blocking(shared).await.unwrap()?;
+        let name = format!("test{}", test_run::next("virtual-host"));
+        let host = VirtualHost { name, ports };
         host.must("PUT", &format!("/api/vhosts/{}", host.name), "{}");
         let all = r#"{"configure":".*","write":".*","read":".*"}"#;
         host.must("PUT", &format!("/api/permissions/{}/guest", host.name), all);
@@ -304,10 +306,21 @@ impl Drop for VirtualHost {
     }
 }
 
-/// The broker that all tests share. It ends with the tests.
-fn shared() -> &'static Option<Broker> {
-    static SHARED: OnceLock<Option<Broker>> = OnceLock::new();
-    SHARED.get_or_init(|| Broker::blocking(""))
+/// The broker that all tests of the run share.
+fn shared() -> Option<Ports> {
+    let made = test_run::once("rabbitmq", |place| {
+        let broker = Broker::blocking(Folder::of_run(place), Until::RunEnds, "");
+        broker.map_or_else(
+            || "none".to_owned(),
+            |Broker { ports, .. }| {
+                let Ports { amqp, http, dist, epmd } = ports;
+                format!("{amqp} {http} {dist} {epmd}")
+            },
+        )
+    });
+    let ports: Vec<u16> = made.split(' ').map_while(|port| port.parse().ok()).collect();
+    let [amqp, http, dist, epmd] = ports[..] else { return None };
+    Some(Ports { amqp, http, dist, epmd })
 }
 
 impl Ports {

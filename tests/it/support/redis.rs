@@ -6,8 +6,39 @@ use nix::sys::signal::{Signal, kill};
 
 use super::{
     Folder,
-    guard::{Guarded, free_port, is_there, stop, wait_until},
+    guard::{Guarded, Until, free_port, is_there, stop, wait_until},
 };
+
+/// Databases of the Redis that tests share: one for each test that asks.
+const DATABASES: u32 = 10_000;
+
+/// A database of the Redis that all tests of the run share.
+pub struct RedisDatabase {
+    port: u16,
+    number: u32,
+}
+
+impl RedisDatabase {
+    /// An empty one, or `None` where there is no Redis, which is said loudly.
+    pub fn new() -> Option<RedisDatabase> {
+        let port = super::test_run::once("redis", |place| {
+            let Some(mut redis) = Redis::new(Folder::of_run(place), Until::RunEnds) else {
+                return "none".to_owned();
+            };
+            redis.arguments = texts(&["--save", "", "--appendonly", "no", "--databases"]);
+            redis.arguments.push(DATABASES.to_string());
+            redis.launch();
+            redis.port.to_string()
+        });
+        let number = super::test_run::next("redis-database");
+        assert!(number < DATABASES, "no database is left on the Redis that tests share");
+        Some(RedisDatabase { port: port.parse().ok()?, number })
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/{}", self.port, self.number)
+    }
+}
 
 /// A Redis of its own, which keeps nothing on disk.
 pub struct Redis {
@@ -15,6 +46,7 @@ pub struct Redis {
     port: u16,
     arguments: Vec<String>,
     server: Option<Guarded>,
+    until: Until,
 }
 
 fn texts(arguments: &[&str]) -> Vec<String> {
@@ -53,7 +85,7 @@ impl Redis {
 
     /// A Sentinel that alone decides about this master, after a second without an answer.
     pub async fn sentinel_of(master: &Redis, name: &str) -> Option<Redis> {
-        let redis = Redis::new()?;
+        let redis = Redis::own()?;
         let file = redis.folder.path().join("sentinel.conf");
         let watched = master.port;
         let text = format!(
@@ -99,18 +131,18 @@ impl Redis {
         self.ask("INFO replication").is_some_and(|found| found.contains("role:master"))
     }
 
-    fn new() -> Option<Redis> {
+    fn own() -> Option<Redis> {
+        Redis::new(Folder::new(), Until::Dropped)
+    }
+
+    fn new(folder: Folder, until: Until) -> Option<Redis> {
         let found = Command::new("redis-server").arg("--version").output().is_ok();
-        is_there(found, "Redis").then(|| Redis {
-            folder: Folder::new(),
-            port: free_port(),
-            arguments: Vec::new(),
-            server: None,
-        })
+        let (port, arguments) = (free_port(), Vec::new());
+        is_there(found, "Redis").then(|| Redis { folder, port, arguments, server: None, until })
     }
 
     fn start_as(arguments: Vec<String>) -> Option<Redis> {
-        Some(Redis::new()?.launched(arguments))
+        Some(Redis::own()?.launched(arguments))
     }
 
     fn launched(mut self, arguments: Vec<String>) -> Redis {
@@ -135,14 +167,15 @@ impl Redis {
         command.args(&self.arguments);
         command.args(["--bind", "127.0.0.1", "--port", &self.port.to_string()]);
         command.arg("--dir").arg(self.folder.path());
-        self.server = Some(Guarded::start(self.folder.path(), "redis", &command));
+        let server = Guarded::start_until(self.until, self.folder.path(), "redis", &command);
+        self.server = Some(server);
         wait_until("Redis", || (self.ask("PING") == Some("+PONG\r\n".to_owned())).then_some(()));
     }
 
     /// Stops it in order.
     pub fn stop(&mut self) {
         let server = self.server.take().unwrap();
-        stop(server.pid());
+        stop(server.pid(), Signal::SIGTERM);
     }
 
     /// kill -9.

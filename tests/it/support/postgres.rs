@@ -1,10 +1,10 @@
-//! A Postgres of the test's own, reached over TCP, and streaming replicas of it: killed, started again,
-//! stalled.
+//! Postgres, reached over TCP: the one that all tests share, with a database for each, and others that a
+//! test may kill, start again and stall, with streaming replicas.
 
 use std::{
     fs,
     os::unix::fs::chown,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
@@ -15,8 +15,10 @@ use nix::{
 };
 
 use super::{
-    DEADLINE, Folder,
-    guard::{Guarded, free_port},
+    BINARY, DEADLINE, Folder, accounts, command,
+    folder::copy,
+    guard::{Guarded, Until, free_port, stop},
+    test_run,
 };
 
 /// A running Postgres.
@@ -25,6 +27,99 @@ pub struct Postgres {
     port: u16,
     settings: Vec<String>,
     server: Option<Guarded>,
+    until: Until,
+}
+
+/// A database on the Postgres that all tests of the run share: migrated, and empty. Dropped with its owner.
+pub struct Database {
+    port: u16,
+    name: String,
+}
+
+/// Connections to the shared Postgres: those of all processes of all tests that run at once.
+const CONNECTIONS: &str = "max_connections=800";
+/// Its superuser, and the database that the others are copied from.
+const NAME: &str = "esh3ar";
+
+impl Database {
+    /// Creating one from a template takes a tenth of a second.
+    pub async fn new() -> Database {
+        let port = tokio::task::spawn_blocking(shared).await.unwrap();
+        let name = format!("test{}", test_run::next("database"));
+        let create = format!("CREATE DATABASE {name} TEMPLATE {NAME}");
+        let client = super::connect(&config(port, "postgres")).await;
+        client.batch_execute(&create).await.unwrap();
+        Database { port, name }
+    }
+
+    pub fn url(&self) -> String {
+        url(self.port, &self.name)
+    }
+
+    pub fn config(&self) -> tokio_postgres::Config {
+        config(self.port, &self.name)
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let (port, name) = (self.port, self.name.clone());
+        accounts::block_on(async move {
+            let Ok((client, connection)) =
+                config(port, "postgres").connect(tokio_postgres::NoTls).await
+            else {
+                return;
+            };
+            tokio::spawn(connection);
+            let _ = client.batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)")).await;
+        });
+    }
+}
+
+fn url(port: u16, database: &str) -> String {
+    format!("postgres://{NAME}@127.0.0.1:{port}/{database}")
+}
+
+fn config(port: u16, database: &str) -> tokio_postgres::Config {
+    let mut config = tokio_postgres::Config::new();
+    config.host("127.0.0.1").port(port).user(NAME).dbname(database);
+    config
+}
+
+/// The data folder that all others are copied from, with a migrated database: made once a run.
+fn installation() -> PathBuf {
+    test_run::once("postgres-data", |place| {
+        let folder = Folder::of_run(place);
+        let data = folder.data();
+        accounts::block_on(async move {
+            let postgres = Postgres::empty(folder).await;
+            let mut migrate = command(&postgres.folder.path().join("none"));
+            migrate.arg("migrate").env("ESH3AR__DATABASE__URL", postgres.url());
+            let made = migrate.output().unwrap();
+            let text = String::from_utf8_lossy(&made.stderr);
+            assert!(made.status.success(), "{BINARY} migrate: {}\n{text}", made.status);
+            // Its fast stop, which ends sessions; whoever waits blocks a thread.
+            let pid = postgres.server.as_ref().unwrap().pid();
+            tokio::task::spawn_blocking(move || stop(pid, Signal::SIGINT)).await.unwrap();
+        });
+        data.to_str().unwrap().to_owned()
+    })
+    .into()
+}
+
+/// The port of the server that all tests share.
+fn shared() -> u16 {
+    let port = test_run::once("postgres", |place| {
+        let folder = Folder::of_run(place);
+        let data = installation();
+        accounts::block_on(async move {
+            let mut postgres = Postgres::copied(&data, folder, Until::RunEnds);
+            postgres.settings.push(CONNECTIONS.to_owned());
+            postgres.start().await;
+            postgres.port.to_string()
+        })
+    });
+    port.parse().unwrap()
 }
 
 /// Postgres is never root.
@@ -58,13 +153,26 @@ fn succeed(mut command: Command) {
 }
 
 impl Postgres {
-    /// A new one with an empty database `esh3ar`.
+    /// A new one with a migrated database `esh3ar`.
     pub async fn primary() -> Postgres {
+        let data = tokio::task::spawn_blocking(installation).await.unwrap();
+        let mut postgres = Postgres::copied(&data, Folder::new(), Until::Dropped);
+        postgres.start().await;
+        postgres
+    }
+
+    /// One that was never a copy of another, as its system identifier says. Its database `esh3ar` is empty.
+    pub async fn stranger() -> Postgres {
+        Postgres::empty(Folder::new()).await
+    }
+
+    async fn empty(folder: Folder) -> Postgres {
         let mut initdb = program("initdb");
-        initdb.args(["--auth=trust", "--username=esh3ar", "--encoding=UTF8", "--no-sync", "-D"]);
-        let postgres = Postgres::made(initdb).await;
+        let user = format!("--username={NAME}");
+        initdb.args(["--auth=trust", &user, "--encoding=UTF8", "--no-sync", "-D"]);
+        let postgres = Postgres::made(initdb, folder).await;
         let client = postgres.connect_to("postgres").await;
-        client.batch_execute("CREATE DATABASE esh3ar").await.unwrap();
+        client.batch_execute(&format!("CREATE DATABASE {NAME}")).await.unwrap();
         postgres
     }
 
@@ -72,19 +180,30 @@ impl Postgres {
     pub async fn replica(&self) -> Postgres {
         let mut backup = program("pg_basebackup");
         let port = self.port.to_string();
-        backup.args(["-h", "127.0.0.1", "-U", "esh3ar", "-p", &port, "-R", "-X", "stream"]);
+        backup.args(["-h", "127.0.0.1", "-U", NAME, "-p", &port, "-R", "-X", "stream"]);
         backup.args(["-c", "fast", "--no-sync", "-D"]);
-        Postgres::made(backup).await
+        Postgres::made(backup, Folder::new()).await
     }
 
     /// One whose folder a command makes.
-    async fn made(mut command: Command) -> Postgres {
-        let folder = Folder::new();
+    async fn made(mut command: Command, folder: Folder) -> Postgres {
         if let Some(user) = user() {
             chown(folder.path(), Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
         }
         command.arg(folder.data());
         tokio::task::spawn_blocking(move || succeed(command)).await.unwrap();
+        let mut postgres = Postgres::in_folder(folder, Until::Dropped);
+        postgres.start().await;
+        postgres
+    }
+
+    /// One whose data are a copy, not started yet.
+    fn copied(data: &Path, folder: Folder, until: Until) -> Postgres {
+        copy(data, &folder.data());
+        Postgres::in_folder(folder, until)
+    }
+
+    fn in_folder(folder: Folder, until: Until) -> Postgres {
         let port = free_port();
         let settings = [
             format!("port={port}"),
@@ -97,9 +216,7 @@ impl Postgres {
             "hot_standby=on".to_owned(),
             "wal_retrieve_retry_interval=200ms".to_owned(),
         ];
-        let mut postgres = Postgres { folder, port, settings: settings.into(), server: None };
-        postgres.start().await;
-        postgres
+        Postgres { folder, port, settings: settings.into(), server: None, until }
     }
 
     /// Starts it, on the port that it had before.
@@ -110,7 +227,7 @@ impl Postgres {
         for setting in &self.settings {
             command.args(["-c", setting]);
         }
-        let server = Guarded::start(self.folder.path(), "postgres", &command);
+        let server = Guarded::start_until(self.until, self.folder.path(), "postgres", &command);
         let pid = server.pid();
         self.server = Some(server);
         let deadline = Instant::now() + DEADLINE;
@@ -127,14 +244,12 @@ impl Postgres {
 
     /// The URL of its database.
     pub fn url(&self) -> String {
-        format!("postgres://esh3ar@127.0.0.1:{}/esh3ar", self.port)
+        url(self.port, NAME)
     }
 
     /// The way to its database.
     pub fn config(&self) -> tokio_postgres::Config {
-        let mut config = tokio_postgres::Config::new();
-        config.host("127.0.0.1").port(self.port).user("esh3ar").dbname("esh3ar");
-        config
+        config(self.port, NAME)
     }
 
     /// How it is called on health pages and in metrics.
@@ -146,8 +261,7 @@ impl Postgres {
         &self,
         database: &str,
     ) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
-        let mut config = tokio_postgres::Config::new();
-        config.host("127.0.0.1").port(self.port).user("esh3ar").dbname(database);
+        let config = config(self.port, database);
         let (client, connection) = config.connect(tokio_postgres::NoTls).await?;
         tokio::spawn(connection);
         Ok(client)
@@ -158,7 +272,7 @@ impl Postgres {
     }
 
     pub async fn connect(&self) -> tokio_postgres::Client {
-        self.connect_to("esh3ar").await
+        self.connect_to(NAME).await
     }
 
     /// Stops or goes on with replaying what the primary streams; it answers all the while.
@@ -215,7 +329,7 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        if self.server.is_some() {
+        if self.server.is_some() && self.until == Until::Dropped {
             // Its processes are in groups of their own.
             self.kill();
         }

@@ -1,0 +1,111 @@
+//! Users, phones and tokens over the use cases: a command for each would be a process for each.
+
+use std::{future::Future, sync::OnceLock};
+
+use esh3ar::{
+    app::{App, By, Error, Settings, tokens::Lifetime},
+    domain::{Permissions, Phone},
+    store::{Store, accounts::MobileStatus},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// The operator of tests that work over the use cases.
+pub fn operator() -> By {
+    By::command("test", "here")
+}
+
+/// A runtime that belongs to no test, and outlives those of tests.
+fn runtime() -> &'static tokio::runtime::Runtime {
+    static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(2).enable_all().build().unwrap()
+    })
+}
+
+/// Does something beside the test, for as long as its process lives.
+pub fn spawn(future: impl Future<Output = ()> + Send + 'static) {
+    runtime().spawn(future);
+}
+
+/// Waits for something on a runtime that belongs to no test. It may be asked from inside another.
+pub fn block_on<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> T {
+    let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+    runtime().spawn(async move {
+        let _ = sender.send(future.await);
+    });
+    receiver.recv().expect("a result: what was waited for panicked")
+}
+
+/// The use cases over a database, beside the processes that serve it. It delivers nothing.
+pub fn beside(config: tokio_postgres::Config) -> (App, CancellationToken) {
+    let (app, _, stop) = open(config);
+    (app, stop)
+}
+
+fn open(config: tokio_postgres::Config) -> (App, Store, CancellationToken) {
+    let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+    let settings = Settings { node: None, ..Settings::default() };
+    let store = Store::new(config, 4).unwrap();
+    let app = App::start(settings, store.clone(), &tracker, &stop);
+    (app, store, stop)
+}
+
+/// Does something over a database and leaves nothing open.
+pub fn with_app<T, F>(
+    config: tokio_postgres::Config,
+    work: impl FnOnce(App) -> F + Send + 'static,
+) -> T
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, Error>> + Send,
+{
+    block_on(async move {
+        let (app, store, stop) = open(config);
+        let done = work(app).await.unwrap();
+        stop.cancel();
+        store.close();
+        done
+    })
+}
+
+/// A business user with a token, and the token.
+pub fn user(config: tokio_postgres::Config, name: &str, permissions: &str) -> String {
+    let (name, permissions) = (name.to_owned(), Permissions::parse(permissions).unwrap());
+    with_app(config, async move |app: App| {
+        app.add_user(&operator(), &name, permissions, None).await?;
+        let owner = app.token_owner(Some(&name), None, true).await?.unwrap();
+        Ok(app.issue_token(&operator(), &owner, Lifetime::Usual).await?.token)
+    })
+}
+
+/// Verified phones with a token each, and the tokens.
+pub fn phones(config: tokio_postgres::Config, numbers: &[&str]) -> Vec<String> {
+    let parsed = numbers.iter().map(|number| Phone::parse(number, None).unwrap());
+    let phones: Vec<Phone> = parsed.collect();
+    with_app(config, async move |app: App| {
+        app.put_mobiles(&operator(), &phones, MobileStatus::Verified).await?;
+        let mut tokens = Vec::new();
+        for phone in phones {
+            let owner = esh3ar::domain::Party::Mobile(phone);
+            tokens.push(app.issue_token(&operator(), &owner, Lifetime::Usual).await?.token);
+        }
+        Ok(tokens)
+    })
+}
+
+/// One more token for a user (`--user NAME`) or a phone (`--mobile +…`), perhaps with `--expires 1h`.
+pub fn token(config: tokio_postgres::Config, arguments: &[&str]) -> String {
+    let value = |name: &str| {
+        let at = arguments.iter().position(|argument| *argument == name)?;
+        Some(arguments[at + 1].to_owned())
+    };
+    let (user, mobile) = (value("--user"), value("--mobile"));
+    let lifetime = value("--expires").map_or(Lifetime::Usual, |text| {
+        Lifetime::For(esh3ar::config::duration::parse(&text).unwrap())
+    });
+    with_app(config, async move |app: App| {
+        let owner = app.token_owner(user.as_deref(), mobile.as_deref(), true).await?.unwrap();
+        Ok(app.issue_token(&operator(), &owner, lifetime).await?.token)
+    })
+}
