@@ -88,7 +88,6 @@ const OWNED: &[(&str, &[&str])] = &[
     ("reqwest", &["client", "telemetry"]),
     ("utoipa", &["server"]),
     ("clap", &["cli"]),
-    ("csv", &["cli"]),
     ("tar", &["cli"]),
     ("clap_complete", &["cli"]),
     ("clap_mangen", &["cli"]),

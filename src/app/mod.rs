@@ -30,6 +30,7 @@ pub mod limits;
 pub mod live;
 pub mod messages;
 pub mod nodes;
+pub mod numbers;
 pub mod pages;
 mod participants;
 pub mod personal;

@@ -52,4 +52,21 @@ impl App {
         }
         Ok(phone)
     }
+
+    /// Reads a phone number of which is asked what is stored. What is stored as one is found by that, even
+    /// if it would not be taken today.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for the field `field`.
+    pub fn stored_phone(&self, field: &'static str, text: &str) -> Result<Phone, Error> {
+        let stored = |text: &str| {
+            text.strip_prefix('+').is_some_and(|digits| {
+                (4..=17).contains(&digits.len()) && digits.bytes().all(|c| c.is_ascii_digit())
+            })
+        };
+        self.parse_phone(field, text).or_else(|error| match stored(text) {
+            true => Ok(Phone::from_stored(text)),
+            false => Err(error),
+        })
+    }
 }

@@ -45,6 +45,17 @@ pub(super) enum MobileCommand {
         #[command(flatten)]
         why: Why,
     },
+    /// Numbers that are stored and to be looked at: read today they would be others, or none
+    Check {
+        /// Region by which numbers were read when they were stored [default: phone.default_region]
+        #[arg(long, value_name = "CODE")]
+        region: Option<String>,
+        /// At most this many
+        #[arg(long, default_value_t = 1000, value_parser = super::remote::limit)]
+        limit: usize,
+        #[command(flatten)]
+        why: Why,
+    },
     /// One mobile user
     Show {
         /// Phone number
@@ -89,6 +100,7 @@ impl MobileCommand {
     }
 }
 
+const DOUBTED: &[&str] = &["phone", "messages", "mobileUser", "mayHaveBeen", "reason"];
 const COLUMNS: &[&str] = &["id", "phone", "status", "createdAt"];
 
 pub(super) async fn run(
@@ -134,6 +146,14 @@ async fn act(
             let query = Query::default().with_some("afterPhone", after);
             let (users, _) = admin.list(&why, "/mobile-users", &query, limit).await?;
             setup.output.records(COLUMNS, &users);
+        }
+        MobileCommand::Check { region, limit, why } => {
+            let query = Query::default().with_some("region", region);
+            let (numbers, more) = admin.list(&why, "/number-check", &query, limit).await?;
+            setup.output.records(DOUBTED, &numbers);
+            if more {
+                setup.output.note("there are more: give a higher --limit");
+            }
         }
         MobileCommand::Show { phone, why } => {
             let place = format!("/mobile-users/{}", encode(&phone));

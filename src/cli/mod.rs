@@ -14,7 +14,7 @@ mod dlq;
 mod doctor;
 mod drain;
 pub mod exit;
-mod import;
+pub mod import;
 mod init;
 mod listen;
 mod manual;

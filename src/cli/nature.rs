@@ -46,7 +46,11 @@ impl Command {
             Command::Restore(_) => "restore",
             Command::Import(_) => "import",
             Command::User(UserCommand::List { .. } | UserCommand::Show { .. })
-            | Command::Mobile(MobileCommand::List { .. } | MobileCommand::Show { .. })
+            | Command::Mobile(
+                MobileCommand::List { .. }
+                | MobileCommand::Check { .. }
+                | MobileCommand::Show { .. },
+            )
             | Command::Token(TokenCommand::List { .. })
             | Command::Message(
                 super::messages::MessageCommand::List { .. }

@@ -117,6 +117,8 @@ actions! {
     MobileList = "mobile.list",
     /// One was looked at.
     MobileShow = "mobile.show",
+    /// Numbers that are stored and to be looked at were listed.
+    MobileCheck = "mobile.check",
     /// Everything of one was written out.
     MobileExport = "mobile.export",
     /// Everything of one was erased.

@@ -6,12 +6,12 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::HeaderMap;
 use serde::de::DeserializeOwned;
-use time::OffsetDateTime;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::reply::Problem;
 use crate::{
     app::{App, By, Caller, messages::RequestKey},
-    domain::{Message, MessageId, trace::Cause},
+    domain::{Message, MessageId, Phone, phone::folded, trace::Cause},
 };
 
 /// The usual page of a list, and the largest (interfaces.md, HTTP).
@@ -105,6 +105,14 @@ impl Context {
     /// # Errors
     /// When it is not valid UTF-8.
     pub fn parameter(&self, name: &'static str) -> Result<Option<String>, Problem> {
+        self.parameter_by(name, decode)
+    }
+
+    fn parameter_by(
+        &self,
+        name: &'static str,
+        decode: impl Fn(&str) -> Option<String>,
+    ) -> Result<Option<String>, Problem> {
         let mut found = None;
         for pair in self.query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -115,6 +123,41 @@ impl Context {
             }
         }
         Ok(found)
+    }
+
+    /// The text of a query parameter that is a phone number. A plus sign that is not encoded is one.
+    ///
+    /// # Errors
+    /// When it is not valid UTF-8.
+    pub fn phone_text(&self, name: &'static str) -> Result<Option<String>, Problem> {
+        self.parameter_by(name, decode_number)
+    }
+
+    /// A query parameter that is a phone number, of somebody or only stored as one.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn phone(&self, name: &'static str) -> Result<Option<Phone>, Problem> {
+        let Some(text) = self.phone_text(name)? else { return Ok(None) };
+        Ok(Some(self.app.stored_phone(name, &text)?))
+    }
+
+    /// The text of a query parameter that is a time. A plus sign that is not encoded stands before the
+    /// offset from UTC.
+    ///
+    /// # Errors
+    /// When it is not valid UTF-8.
+    pub fn time_text(&self, name: &'static str) -> Result<Option<String>, Problem> {
+        self.parameter_by(name, decode_plainly)
+    }
+
+    /// A query parameter that is a time.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn time(&self, name: &'static str) -> Result<Option<OffsetDateTime>, Problem> {
+        let Some(text) = self.time_text(name)? else { return Ok(None) };
+        read_time(name, &text).map(Some)
     }
 
     /// A query parameter that is true or false.
@@ -136,7 +179,7 @@ impl Context {
     /// When it is no number from 1 to 200.
     pub fn limit(&self) -> Result<usize, Problem> {
         let Some(text) = self.parameter("limit")? else { return Ok(USUAL_PAGE) };
-        text.parse().ok().filter(|n| (1..=LARGEST_PAGE).contains(n)).ok_or_else(|| {
+        text.trim().parse().ok().filter(|n| (1..=LARGEST_PAGE).contains(n)).ok_or_else(|| {
             let message = format!("limit must be a number from 1 to {LARGEST_PAGE}");
             Problem::field("limit", "out_of_range", message)
         })
@@ -241,6 +284,34 @@ fn unknown_cursor() -> Problem {
     Problem::field("after", "invalid_cursor", "after is not a cursor of this list")
 }
 
+/// Reads a time as requests give it.
+///
+/// # Errors
+/// When it is none; `name` is where it was given.
+pub fn read_time(name: &'static str, text: &str) -> Result<OffsetDateTime, Problem> {
+    OffsetDateTime::parse(text.trim(), &Rfc3339).map_err(|_| {
+        let message = format!("{name} is a time such as 2026-01-31T12:00:00Z");
+        Problem::field(name, "invalid_time", message)
+    })
+}
+
+/// Undoes percent-encoding; a plus is itself.
+pub fn decode_plainly(text: &str) -> Option<String> {
+    decode(&text.replace('+', "%2B"))
+}
+
+/// Undoes the encoding of a phone number. A plus before its first digit, if that is not 0, is one that
+/// was not encoded: read as a space, the number would be another country's. One between digits is a space.
+fn decode_number(text: &str) -> Option<String> {
+    let spaced = decode(text)?;
+    let (before, after) = text.split_once('+').unwrap_or((text, ""));
+    let stands_first = !decode(before)?.contains(char::is_alphanumeric);
+    let spaced_after = folded(&decode(after)?);
+    let first = spaced_after.chars().find(|c| c.is_alphanumeric());
+    let is_plus = stands_first && first.is_some_and(|c| c != '0') && !folded(&spaced).contains('+');
+    Some(if is_plus { format!("+{}", spaced.trim()) } else { spaced })
+}
+
 /// Undoes percent-encoding and `+`; `None` when the result is not UTF-8.
 pub fn decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
@@ -265,7 +336,53 @@ pub fn decode(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::decode;
+    use super::{decode, decode_number, decode_plainly, read_time};
+    use crate::domain::Phone;
+
+    #[test]
+    fn a_plus_that_is_not_encoded_begins_a_number() {
+        for text in [
+            "+967771234567",
+            "%2B967771234567",
+            "+967+77+1234567",
+            "+967%2077-1234567",
+            "(%2B967)+771234567",
+            "(+967)+771234567",
+            "%20+967771234567",
+            "+%D9%A9%D9%A6%D9%A7771234567",
+            "00967771234567",
+            "+00967771234567",
+            "+%2B967771234567",
+            "%EF%BC%8B967771234567",
+            "+%EF%BC%8B967771234567",
+        ] {
+            let read = decode_number(text).unwrap();
+            for region in ["DE", "US", "YE"] {
+                let phone = Phone::parse(&read, Some(region.parse().unwrap()));
+                let phone = phone.unwrap_or_else(|why| panic!("{text}: {read:?} {why}"));
+                assert_eq!(phone.as_str(), "+967771234567", "{text}: {read:?}");
+            }
+        }
+        // Spaces are still what a plus is for elsewhere.
+        assert_eq!(decode_number("+0771+234567").as_deref(), Some(" 0771 234567"));
+        assert_eq!(decode_number("").as_deref(), Some(""));
+        assert_eq!(decode_number("+").as_deref(), Some(" "));
+        assert_eq!(decode_number("%ff"), None);
+    }
+
+    #[test]
+    fn a_plus_that_is_not_encoded_begins_an_offset() {
+        let wanted = read_time("since", "2026-01-31T09:00:00Z").unwrap();
+        for text in
+            ["2026-01-31T12:00:00+03:00", "2026-01-31T12:00:00%2B03:00", "2026-01-31T09:00:00Z"]
+        {
+            let read = decode_plainly(text).unwrap();
+            assert_eq!(read_time("since", &read).unwrap(), wanted, "{text}");
+        }
+        for bad in ["2026-01-31", "1h", "", "+", "2026-01-31T12:00:00"] {
+            assert!(read_time("since", &decode_plainly(bad).unwrap()).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn queries_are_decoded() {

@@ -14,7 +14,7 @@ use warp::{Filter, Rejection, filters::BoxedFilter, reply::Response};
 use super::{
     context::Shared,
     http::{
-        admin::{self, imports, mobiles, nodes, personal, tokens, users},
+        admin::{self, imports, mobiles, nodes, numbers, personal, tokens, users},
         conversations, dead_letters, messages, stats,
     },
     legacy,
@@ -207,6 +207,7 @@ fn people() -> BoxedFilter<(Response,)> {
     let erase = route!(post "api" / "v1" / "admin" / "mobile-users" / String / "erase")
         .then(personal::erase)
         .boxed();
+    let check = route!(get "api" / "v1" / "admin" / "number-check").then(numbers::check).boxed();
     let import_messages =
         route!(post "api" / "v1" / "admin" / "import" / "messages").then(imports::messages).boxed();
     let import_users =
@@ -235,6 +236,8 @@ fn people() -> BoxedFilter<(Response,)> {
         .or(export)
         .unify()
         .or(erase)
+        .unify()
+        .or(check)
         .unify()
         .boxed()
         .or(import_messages)
@@ -342,6 +345,7 @@ pub const ALL: &[(&str, &str)] = &[
     ("GET", "/api/v1/admin/mobile-users/{phone}"),
     ("GET", "/api/v1/admin/mobile-users/{phone}/export"),
     ("POST", "/api/v1/admin/mobile-users/{phone}/erase"),
+    ("GET", "/api/v1/admin/number-check"),
     ("POST", "/api/v1/admin/import/messages"),
     ("POST", "/api/v1/admin/import/users"),
     ("GET", "/api/v1/admin/tokens"),

@@ -23,6 +23,7 @@ pub mod messages;
 pub mod migrate;
 pub mod nodes;
 pub mod notices;
+pub mod numbers;
 pub mod outcome;
 pub mod personal;
 pub mod pool;

@@ -281,3 +281,140 @@ async fn who_ends_an_import_ends_what_it_goes_on_as() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
+
+/// Files as others write them: what is said of each, before anything is asked of the server.
+#[tokio::test]
+async fn a_file_that_is_no_table_is_refused_before_its_first_row() {
+    let folder = Folder::new();
+    let data = folder.data();
+    let utf16: Vec<u8> = "\u{FEFF}Id,MobileNumber\r\n1,967771234567\r\n"
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    for (name, bytes, what, remedy) in [
+        ("a.csv", b"Id;MobileNumber\n1;967771234567\n".to_vec(), "';'", "--delimiter ';'"),
+        ("b.csv", b"sep=;\r\nId;MobileNumber\r\n".to_vec(), "sep=;", "delete that line"),
+        ("c.csv", utf16, "UTF-16", "UTF-8"),
+        ("d.xlsx", b"PK\x03\x04\x14\0\x06\0\x08\0".to_vec(), "Excel workbook", "CSV UTF-8"),
+        ("e.json", b"[{\"Id\":1,\"MobileNumber\":967771234567}]".to_vec(), "JSON array", "jq"),
+        ("f.json", b"{\n \"Id\": 1,\n \"MobileNumber\": 1\n}\n".to_vec(), "several lines", "jq"),
+        ("g.csv", b"1,967771234567,1\n".to_vec(), "no heading", "Id, MobileNumber"),
+        ("h.csv", MESSAGES.as_bytes().to_vec(), "columns of messages", "esh3ar import messages"),
+        ("i.csv", b"Id,MobileNumber,ID\n1,967771234567,2\n".to_vec(), "two columns Id", "delete"),
+    ] {
+        let file = folder.path().join(name);
+        fs::write(&file, bytes).unwrap();
+        for dry_run in [&[][..], &["--dry-run"]] {
+            let arguments = [&["import", "users", file.to_str().unwrap()], dry_run].concat();
+            let output = run(&data, &arguments);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(1), "{name}: {said}");
+            assert!(said.contains(what) && said.contains(remedy), "{name}: {said}");
+            assert!(output.stdout.is_empty(), "{name}");
+        }
+    }
+    assert!(!data.join("postgres").exists(), "nothing was begun for a file that is none");
+}
+
+/// What spreadsheets, other databases and hands make of a file: every row of it is imported or rejected, by
+/// itself and with its own line.
+#[tokio::test]
+async fn every_row_of_a_mended_file_is_imported_or_rejected_with_its_line() {
+    let server = Server::start_with(&[("ESH3AR__PHONE__DEFAULT_REGION", "US")]).await;
+    let data = server.data();
+    let told = |name: &str, text: &str, more: &[&str]| {
+        let file = written(&server.folder, name, text);
+        let output = run(&data, &[&["import", "users", &file, "-o", "json"], more].concat());
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let path = report["rejectFile"].as_str().map(str::to_owned);
+        let rejected = path.map(|path| lines(&path)).unwrap_or_default();
+        (report, rejected)
+    };
+    let line_of = |row: &Value| row["line"].as_u64().unwrap();
+    let row = |n: u32| format!("{n},96777000{n:04},1");
+    let broken = |n: u32| format!("{n},\"96777000{n:04},1");
+    for (end, first) in [("\n", 1), ("\r\n", 11)] {
+        let text = [
+            "Id,MobileNumber,Status".to_owned(),
+            broken(first),
+            row(first + 1),
+            broken(first + 2),
+            row(first + 3),
+        ];
+        let (report, rejected) = told(&format!("quotes{first}.csv"), &text.join(end), &[]);
+        let counts = ["read", "imported", "rejected"].map(|name| report[name].as_u64().unwrap());
+        assert_eq!(counts, [4, 2, 2], "{report}");
+        assert_eq!(rejected.iter().map(line_of).collect::<Vec<_>>(), [2, 4], "{rejected:?}");
+        assert_eq!(rejected[1]["raw"], broken(first + 2));
+    }
+    let text = "\u{FEFF}id;Mobile Number;status;;\r\n\
+        21;+4915123456789;1;;\r\n\
+        22;771234567.0;1;;\r\n\
+        23;9.67771E+11;1;;\r\n\
+        24;967770000024;1.0;;\r\n\
+        25;٩٦٧٧٧٠٠٠٠٠٢٥;1;;\r\n\
+        26;(+967) 77\u{2011}0000026;1;;\r\n\
+        27.0;967770000027;1;;\r\n\
+        28;967790000028;\"1\";;\r\n";
+    let delimiter = ["--delimiter", ";"];
+    let (dry, none) = told("excel.csv", text, &[&delimiter[..], &["--dry-run"]].concat());
+    assert!(none.is_empty());
+    let reasons = dry["reasons"].as_array().unwrap();
+    assert_eq!(reasons.iter().map(line_of).collect::<Vec<_>>(), [3, 4, 5, 8], "{dry}");
+    let (report, rejected) = told("excel.csv", text, &delimiter);
+    assert_eq!((&report["read"], &report["imported"]), (&json!(8), &json!(4)), "{report}");
+    for (row, (line, part)) in rejected.iter().zip([
+        (3, "mobilenumber is not a phone number but what a spreadsheet makes of one"),
+        (4, "spreadsheet"),
+        (5, "status is 1.0, a decimal number as spreadsheets write them"),
+        (8, "id is 27.0"),
+    ]) {
+        let reason = row["reason"].as_str().unwrap();
+        assert!(line_of(row) == line && reason.contains(part), "{row}");
+        assert_eq!(reasons.iter().find(|r| r["line"] == line).unwrap()["reason"], reason);
+    }
+    let stored = run_json(&data, &["mobile", "list"]);
+    let numbers: Vec<&str> =
+        stored.as_array().unwrap().iter().map(|user| user["phone"].as_str().unwrap()).collect();
+    for number in ["+4915123456789", "+967770000025", "+967770000026", "+967790000028"] {
+        assert!(numbers.contains(&number), "{numbers:?}");
+    }
+    assert!(!numbers.contains(&"+17712345670") && !numbers.contains(&"+495123456789"));
+}
+
+#[tokio::test]
+async fn times_of_no_time_and_of_the_future_are_told_apart() {
+    let server = Server::start().await;
+    let data = server.data();
+    run_json(&data, &["user", "add", "Old shop", "--permission", "SendMessages"]);
+    let file = "Id,RecipientPhoneNumber,MessageContent,Status,DeliveredAt,ReadAt,CreationTime\n\
+        11111111-0000-4000-8000-000000000001,967770000001,\"  \",1,0001-01-01 00:00:00.0000000,0001-01-01T00:00:00Z,2024-05-01 10:00:00\n\
+        11111111-0000-4000-8000-000000000002,967770000001,x,3,0001-01-01 00:00:00,2024-05-02 10:00:00,2024-05-01 10:00:00\n\
+        11111111-0000-4000-8000-000000000003,967770000001,x,3,,2999-05-02 10:00:00,2024-05-01 10:00:00\n\
+        11111111-0000-4000-8000-000000000004,967770000001,x,2,2999-05-02 10:00:00,,2024-05-01 10:00:00\n\
+        11111111-0000-4000-8000-000000000005,967770000001,x,1,,,0001-01-01 00:00:00\n\
+        11111111-0000-4000-8000-000000000006,967770000001,x,1,,,9999-12-31 23:59:59.9999999\n";
+    let file = written(&server.folder, "times.csv", file);
+    let import = ["import", "messages", &file, "--from", "Old shop", "-o", "json"];
+    let report = answer(&run(&data, &import), 3);
+    assert_eq!((&report["imported"], &report["rejected"]), (&json!(2), &json!(4)), "{report}");
+    let rejected = lines(report["rejectFile"].as_str().unwrap());
+    let reasons: Vec<&str> = rejected.iter().map(|row| row["reason"].as_str().unwrap()).collect();
+    assert_eq!(
+        reasons,
+        [
+            "readat is in the future",
+            "deliveredat is in the future",
+            "creationtime is missing",
+            "creationtime is in the future"
+        ]
+    );
+    let shown = |n: u32| {
+        run_json(&data, &["message", "show", &format!("11111111-0000-4000-8000-00000000000{n}")])
+    };
+    assert_eq!(shown(1)["content"], "  ");
+    assert!(shown(1)["deliveredAt"].is_null() && shown(1)["readAt"].is_null());
+    let read = shown(2);
+    let times = [&read["deliveredAt"], &read["readAt"]];
+    assert_eq!(times, ["2024-05-02T10:00:00Z", "2024-05-02T10:00:00Z"], "{read}");
+}

@@ -165,6 +165,7 @@ async fn answers_are_of_the_shapes_that_it_says() {
         (&root, "POST", "/admin/users", Some(json!({ "name": "new" }))),
         (&root, "GET", "/admin/mobile-users", None),
         (&root, "GET", "/admin/mobile-users/{phone}", None),
+        (&root, "GET", "/admin/number-check?region=us", None),
         (&root, "POST", "/admin/mobile-users", Some(json!({ "phones": ["+967770000002"] }))),
         (&root, "GET", "/admin/tokens", None),
         (&root, "POST", "/admin/tokens", Some(json!({ "user": "new", "expiresIn": 60 }))),

@@ -26,6 +26,8 @@ const OLDEST: i32 = 14;
 const SKEW_SEEN: Duration = Duration::from_millis(500);
 /// Backups are made once a day at least, and may take some time.
 const BACKUP_WANTED: Duration = Duration::from_secs(26 * 3600);
+/// So many numbers are looked at, which takes a few seconds.
+const MOST_NUMBERS: usize = 200_000;
 /// Clocks that differ by more than this make retries and expiries wrong.
 const SKEW_HARMFUL: Duration = Duration::from_secs(5);
 
@@ -48,6 +50,7 @@ pub(super) async fn look(setup: &Setup, checks: &mut Vec<Check>) {
         schema(&opened.store, checks).await;
         restores(setup, &opened, checks).await;
         backups(setup, &opened.store, checks).await;
+        numbers(setup, &opened.store, checks).await;
     }
     let _ = opened.close().await;
     replicas(setup, checks).await;
@@ -185,6 +188,29 @@ async fn backups(setup: &Setup, store: &Store, checks: &mut Vec<Check>) {
         poor("backup", text, remedy)
     } else {
         good("backup", text)
+    });
+}
+
+/// Numbers that were stored when numbers were read otherwise.
+async fn numbers(setup: &Setup, store: &Store, checks: &mut Vec<Check>) {
+    let mut counts = None;
+    let asked = opened::with_app(setup, store, async |app| {
+        counts = Some(app.count_doubted_numbers(MOST_NUMBERS).await?);
+        Ok(())
+    });
+    if let Err(failure) = asked.await {
+        checks.push(bad("phone numbers", failure.what, failure.hint.unwrap_or_default()));
+        return;
+    }
+    // None of a schema that is not the newest.
+    let Some((doubted, all)) = counts else { return };
+    let of = if all < MOST_NUMBERS { "" } else { "the first " };
+    checks.push(match doubted {
+        0 => good("phone numbers", format!("{of}{all} are read as they are stored")),
+        _ => {
+            let text = format!("{doubted} of {of}{all} may not be the numbers that were given");
+            poor("phone numbers", text, "look at them: esh3ar mobile check; nothing is changed")
+        }
     });
 }
 

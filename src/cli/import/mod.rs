@@ -1,6 +1,8 @@
 //! `import`: what the existing system has, from a file.
 
-mod rows;
+pub mod records;
+pub mod rows;
+pub mod shape;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -22,7 +24,7 @@ use super::{
     remote::Admin,
     why::Why,
 };
-use crate::app::import::AT_ONCE;
+use crate::app::import::{AT_ONCE, Columns, MESSAGES, USERS};
 use rows::Rows;
 
 /// Rows that are sent in one call, which is as large as this at most, and one row: of that no character can take
@@ -32,6 +34,8 @@ const LARGEST: usize = 4 << 20;
 const LONGEST_NAME: usize = 200;
 /// Senders that are counted; a system with more has its own ways.
 const MOST_SENDERS: usize = 100_000;
+/// Of so many rejected rows `--dry-run` says why.
+const FIRST_REASONS: usize = 10;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ImportCommand {
@@ -73,8 +77,8 @@ pub(super) struct FromFile {
 fn delimiter(text: &str) -> Result<u8, String> {
     match text.as_bytes() {
         b"\\t" => Ok(b'\t'),
-        [one] if one.is_ascii() => Ok(*one),
-        _ => Err("give one character, or \\t".to_owned()),
+        [one] if one.is_ascii_punctuation() && *one != b'"' || b"\t ".contains(one) => Ok(*one),
+        _ => Err("give one punctuation mark other than a quote, or \\t".to_owned()),
     }
 }
 
@@ -94,6 +98,13 @@ impl ImportCommand {
             ImportCommand::Messages { from_file, .. } | ImportCommand::Users { from_file } => {
                 from_file
             }
+        }
+    }
+
+    fn columns(&self) -> &'static Columns {
+        match self {
+            ImportCommand::Messages { .. } => &MESSAGES,
+            ImportCommand::Users { .. } => &USERS,
         }
     }
 
@@ -141,10 +152,19 @@ struct Report {
     rejected: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     reject_file: Option<String>,
+    /// Of a dry run, why the first of them would be.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reasons: Vec<Reason>,
     /// Senders of messages that are no business users here: nobody can see what they sent but its
     /// recipients.
     #[serde(skip_serializing_if = "Option::is_none")]
     unknown_senders: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Reason {
+    line: u64,
+    reason: String,
 }
 
 pub(super) async fn run(
@@ -156,10 +176,15 @@ pub(super) async fn run(
     let input = privilege::input(input, &from_file.file)?;
     let length = input.metadata().map_or(0, |metadata| metadata.len());
     let broken = |error: rows::Broken| {
-        Failure::new(Kind::Failed, format!("{}: {error}", from_file.file.display()))
-            .hint("what came before is imported; repair the file and run the same again")
+        let failure = Failure::new(Kind::Failed, format!("{} {error}", from_file.file.display()));
+        match error {
+            rows::Broken::NotRows(shape::NotRows { remedy, .. }) => failure.hint(remedy),
+            rows::Broken::Read(_) => {
+                failure.hint("what came before is imported; repair the file and run the same again")
+            }
+        }
     };
-    let mut rows = Rows::open(input, from_file.delimiter).map_err(broken)?;
+    let mut rows = Rows::open(input, from_file.delimiter, command.columns()).map_err(broken)?;
     let mut rejects = Rejects::new(from_file);
     let admin = Admin::open(setup).await?;
     let bar = progress(length);
@@ -181,6 +206,9 @@ pub(super) async fn run(
             "{unknown} senders are no business users here: only recipients see what they sent; \
              --from USER gives it to one"
         ));
+    }
+    for Reason { line, reason } in &report.reasons {
+        setup.output.note(&format!("line {line}: {reason}"));
     }
     match report.reject_file {
         _ if report.rejected == 0 => Ok(()),
@@ -220,13 +248,13 @@ impl<'a> Import<'a> {
     /// Takes every row. Of a file that cannot be read on, those that came before are taken.
     async fn take_all(
         &mut self,
-        rows: &mut Rows,
+        rows: &mut Rows<File>,
         rejects: &mut Rejects,
         bar: &ProgressBar,
         broken: impl Fn(rows::Broken) -> Failure,
     ) -> Result<(), Failure> {
         let end = loop {
-            match rows.next() {
+            match rows.read() {
                 Ok(Some(row)) => self.take(row, rejects).await?,
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(broken(error)),
@@ -326,6 +354,9 @@ impl<'a> Import<'a> {
         rejects: &mut Rejects,
     ) -> Result<(), Failure> {
         self.report.rejected += 1;
+        if self.report.dry_run && self.report.reasons.len() < FIRST_REASONS {
+            self.report.reasons.push(Reason { line: row.line, reason: reason.to_owned() });
+        }
         rejects.put(row, reason)
     }
 }

@@ -168,7 +168,7 @@ async fn try_history(id: &str, context: &Context) -> Result<Response, Problem> {
     let id = read_id(id)?;
     let seq = |name: &'static str| -> Result<Option<i64>, Problem> {
         let Some(text) = context.parameter(name)? else { return Ok(None) };
-        let number = text.parse().ok().filter(|number| *number >= 0);
+        let number = text.trim().parse().ok().filter(|number| *number >= 0);
         number.map(Some).ok_or_else(|| {
             Problem::field(name, "out_of_range", format!("{name} is a seq: a number from 0"))
         })

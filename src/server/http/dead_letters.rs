@@ -9,7 +9,7 @@ use crate::{
     app::dead_letters::{Action, CHANGED_AT_ONCE, Outcome},
     domain::{DeadLetterClass, DeadLetterId, MessageId},
     server::{
-        context::{Context, Shared, cursor},
+        context::{Context, Shared, cursor, read_time},
         http::admin,
         reply::{self, Problem, answer},
         view,
@@ -49,8 +49,8 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
         reason: context.parameter("reason")?,
         kind: context.parameter("kind")?,
         class: context.parameter("class")?,
-        since: context.parameter("since")?,
-        recipient: context.parameter("recipient")?,
+        since: context.time_text("since")?,
+        recipient: context.phone_text("recipient")?,
         ..BulkBody::default()
     };
     let mut filter = body.filter(context)?;
@@ -83,13 +83,7 @@ impl BulkBody {
                 Problem::field("class", "unknown", message)
             })
         });
-        let since = self.since.as_deref().map(|text| {
-            let format = &time::format_description::well_known::Rfc3339;
-            time::OffsetDateTime::parse(text, format).map_err(|_| {
-                let message = "since is a time such as 2026-01-31T12:00:00Z";
-                Problem::field("since", "invalid_time", message)
-            })
-        });
+        let since = self.since.as_deref().map(|text| read_time("since", text));
         let recipient = self.recipient.as_deref();
         for (name, text) in [("reason", &self.reason), ("kind", &self.kind)] {
             if text.as_ref().is_some_and(|text| text.contains('\0')) {
@@ -104,7 +98,7 @@ impl BulkBody {
             class: class.transpose()?,
             since: since.transpose()?,
             recipient: recipient
-                .map(|text| context.app.parse_phone("recipient", text))
+                .map(|text| context.app.stored_phone("recipient", text))
                 .transpose()?,
             before: None,
         })

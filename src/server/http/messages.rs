@@ -216,8 +216,7 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
                 .ok_or_else(|| Problem::field("type", "unknown", "type is oneWay or chat"))?,
         );
     }
-    if let Some(text) = context.parameter("to")? {
-        let to = context.app.parse_phone("to", &text)?;
+    if let Some(to) = context.phone("to")? {
         // A phone asks for its own; what it asks of another number it simply does not get.
         if matches!(context.caller.party(), Party::Mobile(own) if own != to) {
             return Ok(page(&[], limit));

@@ -28,8 +28,8 @@ use crate::{
         ledger::Said,
     },
     domain::{
-        ContentType, ConversationId, ConversationStatus, Message, MessageId, Party, feed::PAGE,
-        message::Draft,
+        ContentType, ConversationId, ConversationStatus, Message, MessageId, Party, Phone,
+        feed::PAGE, message::Draft,
     },
     server::{reply, view},
 };
@@ -315,7 +315,8 @@ async fn send(
             }
         };
         // A business user without a number of its own is known by its token alone.
-        if own.is_some_and(|own| from != own.as_str()) {
+        let is_own = |own: Phone| app.stored_phone("from", from).is_ok_and(|from| from == own);
+        if own.is_some_and(|own| !is_own(own)) {
             return Err(Error::field("from", "not_yours", "from must be your own number"));
         }
     }

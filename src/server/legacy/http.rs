@@ -153,7 +153,7 @@ fn body<T: serde::de::DeserializeOwned>(context: &Context) -> Result<T, Problem>
 impl From<SendBody> for SendRequest {
     fn from(body: SendBody) -> Self {
         SendRequest {
-            to: e164(&body.to).into_owned(),
+            to: e164(&body.to),
             draft: Draft {
                 subject: body.subject.filter(|subject| !subject.is_empty()),
                 content: body.content,
@@ -208,8 +208,8 @@ async fn send_batch(context: &Context) -> Result<Value, Problem> {
 
 async fn pending(context: &Context) -> Result<Value, Problem> {
     let own = context.caller.mobile()?;
-    if let Some(asked) = context.parameter("phoneNumber")?
-        && e164(&asked) != own.as_str()
+    if let Some(asked) = context.phone_text("phoneNumber")?
+        && context.app.stored_phone("phoneNumber", &e164(&asked)).ok().as_ref() != Some(own)
     {
         return Err(Error::NotFound("phone number").into());
     }
@@ -231,7 +231,7 @@ async fn list(context: &Context) -> Result<Value, Problem> {
     };
     let number = |name: &'static str, usual: usize, most: usize| -> Result<usize, Problem> {
         let Some(text) = context.parameter(name)? else { return Ok(usual) };
-        text.parse().ok().filter(|n| *n <= most).ok_or_else(|| {
+        text.trim().parse().ok().filter(|n| *n <= most).ok_or_else(|| {
             let message = format!("{name} must be a number from 0 to {most}");
             Problem::field(name, "out_of_range", message)
         })

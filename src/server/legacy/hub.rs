@@ -119,8 +119,8 @@ pub fn bind_mobile(target: &str, arguments: Vec<Data>) -> Result<Call, String> {
         let message: FromMobile = methods::one(target, arguments)?;
         // It says who it is from, and may say nothing else than who it is.
         return Ok(Call::SendMessage {
-            to: ChatTo::Phone(e164(&message.mobile_account).into_owned()),
-            from: Some(e164(&message.from).into_owned()),
+            to: ChatTo::Phone(e164(&message.mobile_account)),
+            from: Some(e164(&message.from)),
             request: said(message.content, message.id),
         });
     }
@@ -166,8 +166,8 @@ pub fn bind_business(target: &str, arguments: Vec<Data>) -> Result<Call, String>
     if target.eq_ignore_ascii_case("SendMessage") {
         let message: FromBusiness = methods::one(target, arguments)?;
         return Ok(Call::SendMessage {
-            to: ChatTo::Phone(e164(&message.recipient).into_owned()),
-            from: message.mobile_account.map(|account| e164(&account).into_owned()),
+            to: ChatTo::Phone(e164(&message.recipient)),
+            from: message.mobile_account.map(|account| e164(&account)),
             request: said(message.content, message.message_id),
         });
     }

@@ -6,9 +6,7 @@
 pub mod http;
 pub mod hub;
 
-use std::borrow::Cow;
-
-use crate::domain::Status;
+use crate::domain::{Status, phone::folded};
 
 /// Where mobile users connect.
 pub const MOBILE_HUB: &str = "/online-mobile-user";
@@ -25,15 +23,16 @@ fn phone(e164: &str) -> &str {
 
 /// A phone number as it is written there, in the form that is understood everywhere: nine digits, or
 /// twelve with the country's code, neither with a plus sign.
-fn e164(written: &str) -> Cow<'_, str> {
-    let digits = written.trim();
+fn e164(written: &str) -> String {
+    let digits = folded(written);
     if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Cow::Borrowed(digits);
+        return digits;
     }
     match digits.len() {
-        9 => Cow::Owned(format!("+967{digits}")),
-        12 if digits.starts_with("967") => Cow::Owned(format!("+{digits}")),
-        _ => Cow::Borrowed(digits),
+        // With a zero before it, it is not the form of theirs.
+        9 if !digits.starts_with('0') => format!("+967{digits}"),
+        12 if digits.starts_with("967") => format!("+{digits}"),
+        _ => digits,
     }
 }
 
@@ -59,6 +58,11 @@ mod tests {
             ("771234567", "+967771234567"),
             (" 967771234567 ", "+967771234567"),
             ("+967771234567", "+967771234567"),
+            ("٧٧١٢٣٤٥٦٧", "+967771234567"),
+            ("９６７７７１２３４５６７\u{200F}", "+967771234567"),
+            ("\u{202A}771234567\u{202C}", "+967771234567"),
+            ("012345678", "012345678"),
+            ("771234567.0", "771234567.0"),
             ("12345", "12345"),
             ("", ""),
         ] {

@@ -248,6 +248,7 @@ fn shapes() -> Map<String, Value> {
         view::DeadLetterView<'static>,
         admin::UserView<'static>,
         admin::MobileView<'static>,
+        admin::DoubtedView<'static>,
         view::personal::Record<'static>,
         view::personal::ProgressView,
         view::personal::ErasureView<'static>,

@@ -251,6 +251,19 @@ pub const ROUTES: &[Described] = &[
     .lines()
     .body("ErasureRequest"),
     route(
+        "GET",
+        "/api/v1/admin/number-check",
+        Administrator,
+        "Numbers that are stored and to be looked at: read today they would be others, or none",
+        200,
+        "[DoubtedNumber]",
+    )
+    .query(&[
+        PAGE[0],
+        PAGE[1],
+        "region: By whose rules numbers were read when they were stored; that of the configuration",
+    ]),
+    route(
         "POST",
         "/api/v1/admin/import/messages",
         Administrator,

@@ -8,10 +8,11 @@ use super::{MessageView, WholeConversationView, messages};
 use crate::{
     app::{
         books::Audit,
+        numbers::Doubted,
         supervision::Overview,
         tokens::{Issued, Rotated},
     },
-    domain::{Permission, Phone},
+    domain::{Permission, Phone, phone::Doubt},
     store::{
         accounts::{BusinessUser, MobileUser},
         audit::Recorded,
@@ -43,6 +44,42 @@ impl<'a> From<&'a BusinessUser> for UserView<'a> {
             permissions: user.permissions.iter().map(Permission::name).collect(),
             created_at: user.created_at,
             disabled_at: user.disabled_at,
+        }
+    }
+}
+
+/// A number that is stored, and why it is to be looked at.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = DoubtedNumber)]
+pub struct DoubtedView<'a> {
+    phone: &'a str,
+    /// Messages to it.
+    messages: i64,
+    /// Whether a mobile user has it.
+    mobile_user: bool,
+    /// The number that it may have been when it was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    may_have_been: Option<&'a str>,
+    reason: String,
+}
+
+impl<'a> From<&'a Doubted> for DoubtedView<'a> {
+    fn from(one: &'a Doubted) -> Self {
+        let (other, reason) = match &one.doubt {
+            Doubt::Unreadable(why) => (None, format!("it {why}")),
+            Doubt::ReadAs(other) => (Some(other), "it is not in E.164".to_owned()),
+            Doubt::MayHaveBeen(other) => {
+                let reason = "the prefix of the region was taken off another country's number";
+                (Some(other), reason.to_owned())
+            }
+        };
+        DoubtedView {
+            phone: one.phone.as_str(),
+            messages: one.messages,
+            mobile_user: one.is_mobile_user,
+            may_have_been: other.map(Phone::as_str),
+            reason,
         }
     }
 }

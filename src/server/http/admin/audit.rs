@@ -4,7 +4,7 @@
 use http::StatusCode;
 use warp::reply::Response;
 
-use super::{each, page, text_of, time_of};
+use super::{each, page, text_of};
 use crate::{
     app::audit::check_action,
     domain::MessageId,
@@ -27,8 +27,7 @@ pub async fn access(context: Shared) -> Response {
 async fn try_access(context: &Context) -> Result<Response, Problem> {
     let by = context.administrator()?;
     let limit = context.limit()?;
-    let phone = context.parameter("phone")?;
-    let phone = phone.map(|text| context.app.parse_phone("phone", &text)).transpose()?;
+    let phone = context.phone("phone")?;
     let mut before = context.after()?.map(|id| id.0);
     if let (None, Some(text)) = (before, context.parameter("before")?) {
         let id = text
@@ -37,7 +36,7 @@ async fn try_access(context: &Context) -> Result<Response, Problem> {
         before = Some(id);
     }
     let filter = Filter {
-        since: time_of(context, "since")?,
+        since: context.time("since")?,
         phone,
         actor: text_of(context, "actor")?,
         action: text_of(context, "action")?,
@@ -54,7 +53,7 @@ pub async fn books(context: Shared) -> Response {
         async {
             context.administrator()?;
             let usual = || context.app.clock().now() - time::Duration::seconds(USUAL);
-            let since = time_of(&context, "since")?.unwrap_or_else(usual);
+            let since = context.time("since")?.unwrap_or_else(usual);
             let audit = context.app.audit_delivery(since).await?;
             Ok(reply::json(StatusCode::OK, &BooksView::from(&audit)))
         }

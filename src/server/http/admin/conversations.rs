@@ -34,9 +34,7 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
             Problem::field("status", "unknown", message)
         })?);
     }
-    if let Some(text) = context.parameter("phone")? {
-        filter.phone = Some(context.app.parse_phone("phone", &text)?);
-    }
+    filter.phone = context.phone("phone")?;
     if let Some(name) = text_of(context, "user")? {
         filter.business = Some(context.app.find_user(&name).await?.id);
     }
@@ -105,7 +103,7 @@ async fn put(context: &Context, id: &str, status: ConversationStatus) -> Result<
 }
 
 fn number(text: &str, name: &'static str, most: usize) -> Result<usize, Problem> {
-    text.parse().ok().filter(|number| *number <= most).ok_or_else(|| {
+    text.trim().parse().ok().filter(|number| *number <= most).ok_or_else(|| {
         let message = format!("{name} must be a number from 0 to {most}");
         Problem::field(name, "out_of_range", message)
     })

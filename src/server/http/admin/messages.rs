@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use warp::reply::Response;
 
-use super::{because, each, page, text_of, time_of};
+use super::{because, each, page, text_of};
 use crate::{
     app::messages::Sent,
     domain::{Message, MessageId, MessageKind, Status},
@@ -52,17 +52,15 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
                 .ok_or_else(|| Problem::field("type", "unknown", "the type is oneWay or chat"))?,
         );
     }
-    if let Some(text) = context.parameter("to")? {
-        filter.recipient = Some(context.app.parse_phone("to", &text)?);
-    }
+    filter.recipient = context.phone("to")?;
     if let Some(name) = text_of(context, "from")? {
         filter.sender = Some(context.app.find_user(&name).await?.id);
     }
     if let Some(name) = text_of(context, "user")? {
         filter.user = Some(context.app.find_user(&name).await?.id);
     }
-    filter.since = time_of(context, "since")?;
-    filter.until = time_of(context, "until")?;
+    filter.since = context.time("since")?;
+    filter.until = context.time("until")?;
     // By cursor, or by the id of a message.
     filter.before = match context.parameter("before")? {
         Some(id) => Some(parse_id(&id)?),

@@ -35,10 +35,10 @@ pub async fn list(context: Shared) -> Response {
         async {
             let by = context.administrator()?;
             let limit = context.limit()?;
-            let after = match (context.after_text()?, context.parameter("afterPhone")?) {
-                (Some(cursor), _) => Some(context.app.parse_phone("after", &cursor)?),
-                (None, Some(text)) => Some(context.app.parse_phone("afterPhone", &text)?),
-                (None, None) => None,
+            let after = match context.after_text()? {
+                // As it is stored, which need be no number that is taken today.
+                Some(cursor) => Some(Phone::from_stored(&cursor)),
+                None => context.phone("afterPhone")?,
             };
             let found = context.app.list_mobiles(&by, after.as_ref(), limit).await?;
             Ok(page(&found, |user| text_cursor(user.phone.as_str()), each::<_, MobileView<'_>>))
@@ -79,7 +79,7 @@ pub async fn show(phone: String, context: Shared) -> Response {
     answer(
         async {
             let by = context.administrator()?;
-            let phone = context.app.parse_phone("phone", &segment(&phone, "mobile user")?)?;
+            let phone = context.app.stored_phone("phone", &segment(&phone, "mobile user")?)?;
             let user = context.app.show_mobile(&by, &phone).await?;
             Ok(reply::json(StatusCode::OK, &MobileView::from(&user)))
         }

@@ -7,6 +7,7 @@ pub mod imports;
 pub mod messages;
 pub mod mobiles;
 pub mod nodes;
+pub mod numbers;
 pub mod personal;
 pub mod tokens;
 pub mod users;
@@ -16,11 +17,10 @@ use std::time::Duration;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use warp::reply::Response;
 
 use super::super::{
-    context::{Context, decode},
+    context::{Context, decode_plainly},
     reply::{self, Problem},
 };
 use crate::app::{By, audit::Listing};
@@ -46,7 +46,7 @@ fn each<'a, T, V: From<&'a T>>(items: &'a [T]) -> Vec<V> {
 /// A segment of the path, decoded. What is no text names nothing.
 fn segment(text: &str, what: &'static str) -> Result<String, Problem> {
     // A plus is itself in a path.
-    let decoded = decode(&text.replace('+', "%2B")).filter(|text| !text.contains('\0'));
+    let decoded = decode_plainly(text).filter(|text| !text.contains('\0'));
     decoded.ok_or_else(|| crate::app::Error::NotFound(what).into())
 }
 
@@ -56,15 +56,6 @@ fn because(by: By, reason: Option<&str>) -> Result<By, Problem> {
         return Ok(by);
     }
     Ok(by.because(reason)?)
-}
-
-/// A time in the query.
-fn time_of(context: &Context, name: &'static str) -> Result<Option<OffsetDateTime>, Problem> {
-    let Some(text) = context.parameter(name)? else { return Ok(None) };
-    OffsetDateTime::parse(&text, &Rfc3339).map(Some).map_err(|_| {
-        let message = format!("{name} is a time such as 2026-01-31T12:00:00Z");
-        Problem::field(name, "invalid_time", message)
-    })
 }
 
 /// A text in the query that no stored text can be other than.

@@ -44,7 +44,7 @@ pub async fn export(phone: String, context: Shared) -> Response {
 
 async fn try_export(phone: &str, context: &Context) -> Result<Response, Problem> {
     let by = context.administrator()?;
-    let phone = context.app.parse_phone("phone", &segment(phone, "mobile user")?)?;
+    let phone = context.app.stored_phone("phone", &segment(phone, "mobile user")?)?;
     context.app.begin_export(&by, &phone).await.map_err(named)?;
     let app = context.app.clone();
     let (lines, response) = stream::lines();
@@ -138,7 +138,7 @@ pub async fn erase(phone: String, context: Shared) -> Response {
 
 async fn try_erase(phone: &str, context: &Context) -> Result<Response, Problem> {
     let by = context.administrator()?;
-    let phone = context.app.parse_phone("phone", &segment(phone, "mobile user")?)?;
+    let phone = context.app.stored_phone("phone", &segment(phone, "mobile user")?)?;
     let body: EraseBody =
         if context.body.is_empty() { EraseBody::default() } else { context.json()? };
     let by = because(by, body.reason.as_deref())?;

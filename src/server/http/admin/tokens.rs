@@ -51,7 +51,7 @@ pub async fn list(context: Shared) -> Response {
         async {
             let by = context.administrator()?;
             let limit = context.limit()?;
-            let (user, mobile) = (text_of(&context, "user")?, context.parameter("mobile")?);
+            let (user, mobile) = (text_of(&context, "user")?, context.phone_text("mobile")?);
             let before = context.after()?.map(|id| TokenId(id.0));
             let owner = context.app.token_owner(user.as_deref(), mobile.as_deref(), false).await?;
             let found = context.app.list_tokens(&by, owner.as_ref(), before, limit).await?;

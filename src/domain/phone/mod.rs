@@ -1,0 +1,262 @@
+//! Phone numbers: parsed once at the edge, E.164 everywhere inside.
+
+mod fold;
+mod plan;
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+pub use fold::folded;
+
+/// A phone number in E.164, such as `+967771234567`. Cheap to clone.
+///
+/// `Debug` is masked, because phone numbers are personal data and debug output ends in logs.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Phone(Arc<str>);
+
+/// A region whose national numbers may be written without the country code, such as `YE`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region(phonenumber::country::Id);
+
+/// Why something is no phone number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PhoneError {
+    /// Nothing that reads as a number.
+    #[error("is not a phone number; write it in international form, such as +967771234567")]
+    NotANumber,
+    /// A decimal number, a negative one or one with an exponent.
+    #[error(
+        "is not a phone number but what a spreadsheet makes of one (such as 771234567.0 or 9.67E+11); \
+         make its column text and export it again"
+    )]
+    Spreadsheet,
+    /// A national number, and no default region to read it by.
+    #[error("has no country code; write it in international form, such as +967771234567")]
+    NoCountryCode,
+    /// No country has that code.
+    #[error("begins with a country code that no country has")]
+    UnknownCountry,
+    /// The country has no numbers of this length.
+    #[error("has a length that no number of its country has")]
+    WrongLength,
+    /// A digit stands after the country code that is dialled within the country only.
+    #[error(
+        "has after its country code the prefix that is dialled within the country only, such as 0; \
+         leave that out"
+    )]
+    NationalPrefix,
+    /// It is a number with its first digits read as a country code, and without.
+    #[error(
+        "can be read with its country code and without one; write it in international form, such as \
+         +967771234567"
+    )]
+    Ambiguous,
+}
+
+/// A code that names no region.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is no region; use a two-letter code such as YE")]
+pub struct UnknownRegion(pub String);
+
+impl FromStr for Region {
+    type Err = UnknownRegion;
+    fn from_str(code: &str) -> Result<Self, Self::Err> {
+        let known = code.to_ascii_uppercase().parse().ok().map(Region);
+        known
+            .filter(|region| plan::knows(region.id()))
+            .ok_or_else(|| UnknownRegion(code.to_owned()))
+    }
+}
+
+impl Region {
+    fn id(&self) -> &str {
+        self.0.as_ref()
+    }
+}
+
+/// Longer than any number with separators; refused before it is looked at.
+const LONGEST_INPUT: usize = 40;
+/// The same with direction marks between its digits.
+const LONGEST_UNFOLDED: usize = 200;
+/// With fewer digits than this it is not told that the country code is missing.
+const FEWEST_NATIONAL: usize = 5;
+
+/// What was written, taken apart.
+struct Written {
+    digits: String,
+    /// Whether it begins with a plus sign, or with 00.
+    is_international: bool,
+    /// How many digits stand before a zero that has brackets of its own.
+    bracketed: Option<usize>,
+}
+
+impl Written {
+    fn read(text: &str) -> Result<Written, PhoneError> {
+        if text.len() > LONGEST_UNFOLDED {
+            return Err(PhoneError::NotANumber);
+        }
+        let text = folded(text);
+        if text.is_empty() || text.len() > LONGEST_INPUT {
+            return Err(PhoneError::NotANumber);
+        }
+        if is_computed(&text) {
+            return Err(PhoneError::Spreadsheet);
+        }
+        // Letters would be read as a keypad ("+1800FLOWERS"), which nobody who sends messages means.
+        if !text.bytes().all(|c| c.is_ascii_digit() || b" -().+/".contains(&c)) {
+            return Err(PhoneError::NotANumber);
+        }
+        let (before, after) = text.split_once('+').unwrap_or(("", &text));
+        if before.bytes().any(|c| c.is_ascii_digit()) || after.contains('+') {
+            return Err(PhoneError::NotANumber);
+        }
+        let spaceless: String = after.chars().filter(|c| *c != ' ').collect();
+        let count = |text: &str| text.bytes().filter(u8::is_ascii_digit).count();
+        let bracketed = spaceless.find("(0)").and_then(|at| spaceless.get(..at)).map(count);
+        let digits: String = after.chars().filter(char::is_ascii_digit).collect();
+        Ok(match digits.strip_prefix("00").filter(|_| !text.contains('+')) {
+            Some(rest) => Written {
+                digits: rest.to_owned(),
+                is_international: true,
+                bracketed: bracketed.and_then(|place| place.checked_sub(2)),
+            },
+            None => Written { digits, is_international: text.contains('+'), bracketed },
+        })
+    }
+}
+
+/// Whether a text, folded, is a decimal number, a negative one or one with an exponent. Of what a
+/// spreadsheet did to a phone number not every digit may be left.
+pub fn is_computed(text: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
+    if text.strip_prefix('-').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit())) {
+        return true;
+    }
+    let text = text.strip_prefix('+').unwrap_or(text);
+    let text = match text.split_once(['e', 'E']) {
+        Some((number, exponent)) => {
+            let exponent = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
+            let plain = |c: u8| c.is_ascii_digit() || b".,".contains(&c);
+            return digits(exponent) && !number.is_empty() && number.bytes().all(plain);
+        }
+        None => text,
+    };
+    // One separator, and one or two digits after it, or three noughts: 77.12.34.50 is how some write a number.
+    text.rsplit_once(['.', ',']).is_some_and(|(whole, part)| {
+        let grouped = |c: u8| c.is_ascii_digit() || b" ,".contains(&c);
+        digits(part)
+            && (part.len() <= 2 || part == "000")
+            && whole.starts_with(|c: char| c.is_ascii_digit())
+            && whole.bytes().all(grouped)
+    })
+}
+
+impl Phone {
+    /// Reads a number as a person wrote it, with spaces, dashes, a leading `00` or `+`, in the digits of
+    /// any script.
+    ///
+    /// What begins with `+` or `00` is read without the region, and none of its digits is changed. A number
+    /// passes whose country exists and has numbers of that length; whether the range is assigned is not
+    /// judged, because ranges open faster than any table of them is updated.
+    ///
+    /// # Errors
+    /// What is wrong with it; the texts complete a sentence that begins with the field's name.
+    pub fn parse(text: &str, default_region: Option<Region>) -> Result<Phone, PhoneError> {
+        let written = Written::read(text)?;
+        if written.is_international {
+            return plan::international(&written.digits, written.bracketed).map(Phone::of_digits);
+        }
+        if written.digits.len() < FEWEST_NATIONAL {
+            return Err(PhoneError::NotANumber);
+        }
+        let region = default_region.ok_or(PhoneError::NoCountryCode)?;
+        plan::national(&written.digits, region).map(Phone::of_digits)
+    }
+
+    /// Reads a number as systems store it: country code and digits, with or without a plus sign. Else it is
+    /// read like any other.
+    ///
+    /// # Errors
+    /// As [`Phone::parse`]; [`PhoneError::Ambiguous`] of digits that are a number of somebody's with
+    /// their first ones as a country code, and of somebody else's in the region.
+    pub fn parse_stored(text: &str, default_region: Option<Region>) -> Result<Phone, PhoneError> {
+        let digits = folded(text);
+        let bare = !digits.is_empty() && digits.bytes().all(|c| c.is_ascii_digit());
+        let read = Phone::parse(text, default_region);
+        let Some(whole) = bare.then(|| plan::international(&digits, None).ok()).flatten() else {
+            return read;
+        };
+        let whole = Phone::of_digits(whole);
+        match read {
+            Ok(national) if national != whole => {
+                match (whole.is_assigned(), national.is_assigned()) {
+                    (true, false) | (false, false) => Ok(whole),
+                    (true, true) if whole.is_mobile() && !national.is_mobile() => Ok(whole),
+                    (true, true) => Err(PhoneError::Ambiguous),
+                    (false, true) => Ok(national),
+                }
+            }
+            _ => Ok(whole),
+        }
+    }
+
+    fn of_digits(digits: String) -> Phone {
+        Phone(format!("+{digits}").into())
+    }
+
+    fn is_mobile(&self) -> bool {
+        self.0.strip_prefix('+').is_some_and(plan::is_mobile)
+    }
+
+    fn is_assigned(&self) -> bool {
+        self.0.strip_prefix('+').is_some_and(plan::is_assigned_anywhere)
+    }
+
+    /// What is to be looked at of a number that is stored, with `region` as versions before had it in their
+    /// configuration; `None` when there is nothing.
+    pub fn doubt(&self, region: Option<Region>) -> Option<Doubt> {
+        match Phone::parse(&self.0, None) {
+            Err(why) => return Some(Doubt::Unreadable(why)),
+            Ok(read) if read != *self => return Some(Doubt::ReadAs(read)),
+            Ok(_) => {}
+        }
+        let given = plan::before_mending(self.0.strip_prefix('+')?, region?)?;
+        Some(Doubt::MayHaveBeen(Phone::of_digits(given)))
+    }
+
+    /// Takes a number that was parsed before it was stored.
+    pub fn from_stored(e164: &str) -> Phone {
+        Phone(e164.into())
+    }
+
+    /// The E.164 text. For the wire and the database, never for a log.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The number as logs may show it: the country and the last two digits.
+    pub fn masked(&self) -> String {
+        let (head, rest) = self.0.split_at(self.0.len().min(4));
+        let tail = rest.get(rest.len().saturating_sub(2)..).unwrap_or_default();
+        format!("{head}{}{tail}", "*".repeat(rest.len().saturating_sub(2)))
+    }
+}
+
+/// Why a stored number is to be looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// It is no number.
+    Unreadable(PhoneError),
+    /// It is read as another one.
+    ReadAs(Phone),
+    /// It is a number, and it may be what became of this one.
+    MayHaveBeen(Phone),
+}
+
+impl fmt::Debug for Phone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.masked())
+    }
+}
+
+#[cfg(test)]
+mod tests;
