@@ -1,5 +1,7 @@
 //! Every key there is.
 
+use crate::domain::nearest::nearest;
+
 /// One key.
 #[derive(Debug)]
 pub struct Key {
@@ -195,38 +197,14 @@ pub fn find(name: &str) -> Option<&'static Key> {
 
 /// What to say about a name that is no key.
 pub fn unknown(name: &str) -> String {
-    let nearest = KEYS
-        .iter()
-        .map(|key| (distance(name, key.name), key.name))
-        .min()
-        .filter(|(distance, _)| *distance <= 4);
+    let nearest = nearest(name, KEYS.iter().map(|key| key.name));
     match nearest {
-        Some((_, near)) => format!("there is no key {name}; did you mean {near}?"),
+        Some(near) => format!("there is no key {name}; did you mean {near}?"),
         None if NOT_YET.iter().any(|prefix| name.starts_with(prefix)) => {
             format!("{name} is not available in this version")
         }
         None => format!("there is no key {name}; see: esh3ar config show"),
     }
-}
-
-/// Levenshtein's distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        for (cell, to) in row.iter_mut().skip(1).zip(&b) {
-            let best = (diagonal + usize::from(from != *to)).min(*cell + 1).min(left + 1);
-            diagonal = *cell;
-            *cell = best;
-            left = best;
-        }
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
-        }
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -249,7 +227,6 @@ mod tests {
 
     #[test]
     fn a_typo_names_its_neighbour() {
-        assert_eq!(distance("kitten", "sitting"), 3);
         assert!(unknown("htp.listen").contains("did you mean http.listen?"));
         assert!(unknown("media.url").contains("not available in this version"));
         assert!(unknown("weather.today.now").starts_with("there is no key"));

@@ -42,6 +42,7 @@ mod limits;
 mod listen;
 mod machine;
 mod migrations;
+mod names;
 mod observability;
 mod openapi;
 mod properties;
