@@ -1,6 +1,7 @@
 //! From the sources to a [`Config`]: all of them read, all faults told at once.
 
 mod cluster;
+mod login;
 mod origin;
 mod retention;
 mod secrets;
@@ -354,6 +355,7 @@ impl Reader {
     }
 
     fn config(&mut self) -> Config {
+        self.logins();
         let pool_size = self.positive("database.pool_size");
         if pool_size > PRIVATE_POOL && self.text("database.url").is_empty() {
             let text = format!("may be at most {PRIVATE_POOL} with the private Postgres");
