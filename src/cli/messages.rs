@@ -7,6 +7,7 @@ use super::{
     Setup, dlq,
     exit::{Failure, Kind},
     remote::{Admin, Query},
+    shown,
     why::Why,
 };
 use crate::client::encode;
@@ -118,7 +119,7 @@ async fn act(setup: &Setup, admin: &Admin, command: MessageCommand) -> Result<()
             if setup.output.is_table() {
                 setup.output.records(STEPS, &items(story["steps"].take()));
                 let verdict = &story["verdict"];
-                let text = |name: &str| verdict[name].as_str();
+                let text = |name: &str| verdict[name].as_str().map(shown::line);
                 setup.output.text(&format!("\n{}\n", text("sentence").unwrap_or_default()));
                 if let Some(next) = text("next") {
                     setup.output.text(&format!("Next: {next}\n"));

@@ -72,7 +72,7 @@ pub(super) fn draw(frame: &mut Frame, area: Rect, model: &Model) {
 
 fn field(model: &Model, name: &str, value: impl Into<String>) -> Line<'static> {
     let value = value.into();
-    let value = text::fit(&value, value.chars().count(), model.look.ascii);
+    let value = text::fit(&value, usize::MAX, model.look.ascii);
     Line::from(vec![Span::styled(format!("{name:<10} "), model.look.dim()), Span::raw(value)])
 }
 
