@@ -39,8 +39,10 @@ pub struct SendRequest {
 pub struct RequestKey {
     /// 1 to 255 characters.
     pub key: String,
-    /// SHA-256 of route and body.
+    /// SHA-256 of route and body, whose fields may come in any order.
     pub request_hash: [u8; 32],
+    /// The same of the body as it was written, which earlier versions kept.
+    pub written_hash: [u8; 32],
 }
 
 /// How a send went.
@@ -177,8 +179,7 @@ impl App {
         };
         // What was answered before is not sent again.
         if let Some(key) = &key
-            && let Some(earlier) =
-                self.answered_before(user.id, &key.key, &key.request_hash).await?
+            && let Some(earlier) = self.answered_before(user.id, key).await?
         {
             return self.record_end(entry.with("repeated", true), Ok(Sent::Before(earlier))).await;
         }
@@ -277,7 +278,7 @@ impl App {
         refused: Error,
     ) -> Result<Sent<T>, Error> {
         let Some(key) = key else { return Err(refused) };
-        let found = self.answered_before(user, &key.key, &key.request_hash).await?;
+        let found = self.answered_before(user, key).await?;
         found.map(Sent::Before).ok_or(refused)
     }
 
@@ -470,11 +471,6 @@ impl App {
 }
 
 fn keyed(user: UserId, key: RequestKey, answer: (u16, String)) -> Keyed {
-    Keyed {
-        user,
-        key: key.key,
-        request_hash: key.request_hash,
-        status_code: answer.0,
-        response: answer.1,
-    }
+    let RequestKey { key, request_hash, written_hash } = key;
+    Keyed { user, key, request_hash, written_hash, status_code: answer.0, response: answer.1 }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use ::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use warp::reply::Response;
 
 use super::{
@@ -83,6 +83,9 @@ impl Gate {
     async fn answer(self, request: Request<Incoming>, came: Instant) -> Response {
         let path = request.uri().path();
         if let Some((service, asked)) = Service::at(path) {
+            if is_encoded(&request) {
+                return Problem::encoded().into_response();
+            }
             return self.hub.handle(service, asked, request).await;
         }
         if path == legacy::HEALTH {
@@ -118,10 +121,14 @@ impl Gate {
     }
 
     async fn api(self, request: Request<Incoming>, came: Instant) -> Result<Response, Problem> {
+        let encoded = is_encoded(&request);
         let (mut parts, incoming) = request.into_parts();
         // Before the body: what a stranger sends is not even read.
         let token = bearer(&parts.headers).ok_or(Error::Unauthenticated)?;
         let caller = self.app.authenticate(token).await?;
+        if encoded {
+            return Err(Problem::encoded());
+        }
         let path = parts.uri.path();
         let large = path.ends_with("/batch") || path.starts_with("/api/v1/admin/import/");
         let limit = if large { BATCH_BODY_LIMIT } else { BODY_LIMIT };
@@ -166,6 +173,15 @@ pub async fn health_page(app: &App, readiness: &Readiness, path: &str, details: 
         _ => Problem::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this address")
             .into_response(),
     }
+}
+
+/// Whether the request has a body that is compressed.
+fn is_encoded(request: &Request<Incoming>) -> bool {
+    let named = request.headers().get_all(header::CONTENT_ENCODING).iter();
+    // What is no text is no name of ours either.
+    let mut names = named.flat_map(|value| value.to_str().unwrap_or("unknown").split(','));
+    !request.body().is_end_stream()
+        && names.any(|name| !matches!(name.trim().to_ascii_lowercase().as_str(), "" | "identity"))
 }
 
 /// The token of an `Authorization: Bearer` header; the scheme is compared without case.

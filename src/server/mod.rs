@@ -9,6 +9,7 @@ pub mod hub;
 pub mod inside;
 pub mod legacy;
 pub mod listen;
+pub mod moment;
 pub mod openapi;
 pub mod pulse;
 pub mod reply;

@@ -12,12 +12,12 @@ use tower_service::Service as _;
 use warp::{Filter, Rejection, filters::BoxedFilter, reply::Response};
 
 use super::{
-    context::Shared,
+    context::{Shared, unknown_parameter},
     http::{
         admin::{self, imports, mobiles, nodes, personal, tokens, users},
         conversations, dead_letters, messages, stats,
     },
-    legacy,
+    legacy, openapi,
     reply::Problem,
 };
 
@@ -92,6 +92,11 @@ pub async fn answer(
     method: Method,
     uri: Uri,
 ) -> Response {
+    // Before the handler: a parameter that is misspelt would else be a condition that does not hold.
+    let known = openapi::parameters_at(&method, uri.path());
+    if let Some(problem) = known.and_then(|known| unknown_parameter(&context.query, &known)) {
+        return problem.into_response();
+    }
     let mut request = Request::new(Empty::<Bytes>::new());
     *request.method_mut() = method;
     *request.uri_mut() = uri;

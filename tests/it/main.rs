@@ -52,6 +52,7 @@ mod remote;
 mod remote_data;
 mod remote_watch;
 mod replicas;
+mod requests;
 mod retention;
 mod service;
 mod shared;
