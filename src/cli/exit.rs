@@ -133,7 +133,10 @@ impl From<store::embedded::Error> for Failure {
         use store::embedded::Error;
         let kind = match &error {
             Error::Locked { .. } | Error::Missing { .. } | Error::Root => Kind::Refused,
-            Error::NoBinaries | Error::MajorMismatch { .. } | Error::Folder { .. } => Kind::Config,
+            Error::NoBinaries
+            | Error::MajorMismatch { .. }
+            | Error::Folder { .. }
+            | Error::Damaged { .. } => Kind::Config,
             // Systemd starts it again, by when there may be room.
             Error::DiskFull { .. } | Error::Initdb(_) | Error::Died(_) | Error::NoAnswer(_) => {
                 Kind::Unavailable

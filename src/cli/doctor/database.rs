@@ -34,6 +34,9 @@ pub(super) async fn look(setup: &Setup, checks: &mut Vec<Check>) {
         checks.push(beginning(setup));
         return;
     }
+    if setup.loaded.config.database.url.is_none() {
+        folder(setup, checks);
+    }
     let opened = match opened::open_store(setup, Purpose::Command).await {
         Ok(opened) => opened,
         Err(failure) => {
@@ -51,6 +54,20 @@ pub(super) async fn look(setup: &Setup, checks: &mut Vec<Check>) {
     }
     let _ = opened.close().await;
     replicas(setup, checks).await;
+}
+
+/// The private Postgres' folder, where something is wrong with it.
+fn folder(setup: &Setup, checks: &mut Vec<Check>) {
+    for fault in embedded::faults(&setup.data_dir) {
+        let found = format!("{} {}", fault.path.display(), fault.what);
+        checks.push(if fault.is_mended {
+            poor("database folder", found, "nothing: opening the folder mends it, as this check has done")
+        } else {
+            let remedy = "give it to the user that runs esh3ar, or copy it back if it is missing; data \
+                          that are lost come back with: esh3ar restore FILE";
+            bad("database folder", found, remedy)
+        });
+    }
 }
 
 /// Of a folder in which no installation was begun: nothing is made by looking.
