@@ -1,8 +1,6 @@
 //! Business users and mobile users.
 
-use uuid::Uuid;
-
-use super::{App, By, Error, audit::Listing};
+use super::{App, By, Error, audit::Listing, clock::new_id};
 use crate::{
     domain::{
         MobileUserId, Permission, Permissions, Phone, UserId,
@@ -44,8 +42,8 @@ impl App {
         let name = text::new_name(name)
             .map_err(|why| Error::field("name", "invalid_name", why.to_string()))?;
         let user = BusinessUser {
-            id: UserId(Uuid::now_v7()),
-            name: name.to_owned(),
+            id: UserId(new_id()),
+            name: name.clone(),
             phone,
             permissions,
             created_at: self.clock().now(),
@@ -192,7 +190,7 @@ impl App {
         let new: Vec<MobileUser> = phones
             .iter()
             .map(|phone| MobileUser {
-                id: MobileUserId(Uuid::now_v7()),
+                id: MobileUserId(new_id()),
                 phone: phone.clone(),
                 status,
                 created_at,

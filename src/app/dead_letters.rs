@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use super::{App, By, Error, audit::Listing};
+use super::{App, By, Error, audit::Listing, clock::new_id};
 use crate::{
     domain::{DeadLetterId, audit::Action as Audited},
     store::{
@@ -206,7 +206,7 @@ impl App {
     /// Failures of the database.
     pub async fn bury_frame(&self, frame: &[u8], reason: &str, queue: &str) -> Result<(), Error> {
         const MOST: usize = 65_536;
-        let id = DeadLetterId(uuid::Uuid::now_v7());
+        let id = DeadLetterId(new_id());
         let reason = format!("a frame of the queue {queue}: {reason}").replace('\0', "\u{fffd}");
         let client = self.store().client().await?;
         let frame = frame.get(..MOST).unwrap_or(frame);

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{App, Error, gather::Gather};
+use super::{App, Error, clock::new_id, gather::Gather};
 use crate::{
     domain::{MessageId, Party, Status, feed::Attempt, retry::AfterMiss},
     presence::Outbound,
@@ -261,7 +261,7 @@ async fn persist(app: &App, batch: &Batch) -> Result<Vec<Changed>, store::Error>
     }
     if !batch.unreadable.is_empty() {
         let letters: Vec<(Uuid, MessageId)> =
-            batch.unreadable.iter().map(|id| (Uuid::now_v7(), *id)).collect();
+            batch.unreadable.iter().map(|id| (new_id(), *id)).collect();
         let now = app.clock().now();
         let buried = outcome::bury_unreadable(&client, &letters, UNREADABLE, now).await?;
         app.counters().failed(buried);
@@ -290,7 +290,7 @@ async fn judge_missed(
                 });
             }
             AfterMiss::GiveUp => {
-                let dead_letter = Uuid::now_v7();
+                let dead_letter = new_id();
                 given_up.push(GivenUp { dead_letter, attempt, written_at, at });
             }
         }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::{
-    App, By, Caller, Error, access::Identity, audit::Listing, intake::Accepted, ledger::Said,
-    limits::Limited,
+    App, By, Caller, Error, access::Identity, audit::Listing, clock::new_id, intake::Accepted,
+    ledger::Said, limits::Limited,
 };
 use crate::{
     domain::{
@@ -78,7 +78,7 @@ impl Refusal {
 impl App {
     fn judge(&self, sender: (UserId, &Arc<str>), request: SendRequest) -> Item {
         let to = self.parse_phone("to", &request.to);
-        let id = MessageId(Uuid::now_v7());
+        let id = MessageId(new_id());
         match to {
             Ok(to) => OneWay::new(id, sender.0, to, request.draft)
                 .map_err(Refusal::Invalid)
@@ -194,7 +194,7 @@ impl App {
             .await;
         let Some(recorded) = recorded else { return self.record_end(entry, sent).await };
         // What was recorded did not come about; how it ended tells more than a failure to say so.
-        let again = Entry { id: Uuid::now_v7(), at: self.clock().now(), ..recorded };
+        let again = Entry { id: new_id(), at: self.clock().now(), ..recorded };
         let _ = match &sent {
             Ok(Sent::Now(_)) => Ok(()),
             Ok(Sent::Before(_)) => self.record(again.with("repeated", true)).await,

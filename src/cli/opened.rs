@@ -267,7 +267,12 @@ async fn open_after(setup: &Setup, begins: bool, cache: Cache) -> Result<Opened,
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
     let settings = Settings { cache, ..settings(&setup.loaded.config, None)? };
     let app = App::start(settings, opened.store.clone(), &tracker, &stop);
-    Ok(Opened { app, opened, tracker, stop })
+    let begun = app.begin_ids().await;
+    let opened = Opened { app, opened, tracker, stop };
+    match begun {
+        Ok(_) => Ok(opened),
+        Err(error) => opened.close(Err(error.into())).await,
+    }
 }
 
 impl Opened {

@@ -19,6 +19,7 @@ mod chat;
 mod chat_commands;
 mod chat_history;
 mod chat_machine;
+mod clocks;
 mod commands;
 mod crash;
 mod dead_letters;

@@ -49,6 +49,7 @@ pub(super) async fn look(setup: &Setup, checks: &mut Vec<Check>) {
         durability(&opened.store, checks).await;
         clock(&opened.store, checks).await;
         schema(&opened.store, checks).await;
+        newest(&opened.store, checks).await;
         restores(setup, &opened, checks).await;
         backups(setup, &opened.store, checks).await;
     }
@@ -166,6 +167,23 @@ async fn clock(store: &Store, checks: &mut Vec<Check>) {
         skew if skew > SKEW_SEEN => poor("clock", text, remedy),
         _ => good("clock", text),
     });
+}
+
+/// Only where there is something to say: a clock was ahead when something was stored, or is behind now.
+async fn newest(store: &Store, checks: &mut Vec<Check>) {
+    let now = Clock::System.now();
+    let Ok(Some(id)) = checkup::newest_id_ahead(store, now).await else { return };
+    let made = checkup::time_of_id(id).unwrap_or(now);
+    let ahead = (made - now).unsigned_abs();
+    if ahead > SKEW_HARMFUL {
+        let text = format!(
+            "the newest that is stored was made at {made}, {} s ahead of this machine's clock",
+            ahead.as_secs()
+        );
+        let remedy = "see that the clocks are right (chrony or systemd-timesyncd); what is new is listed \
+                      after it, and shows times before it, until that time has come";
+        checks.push(poor("newest", text, remedy));
+    }
 }
 
 async fn schema(store: &Store, checks: &mut Vec<Check>) {
