@@ -359,7 +359,8 @@ impl App {
     pub async fn any_message(&self, by: &By, id: MessageId) -> Result<(Message, Story), Error> {
         let found = async {
             let client = self.store().client().await?;
-            let message = messages::get(&client, id).await?.ok_or(Error::NotFound("message"))?;
+            let message = messages::get_any(&client, id).await?;
+            let message = message.ok_or(Error::NotFound("message"))?;
             Ok((message, story::of(&client, id).await?))
         }
         .await;

@@ -14,6 +14,7 @@ pub mod clock;
 mod connections;
 pub mod conversations;
 pub mod dead_letters;
+mod deletions;
 pub mod delivery;
 pub mod drain;
 pub mod error;
@@ -159,6 +160,7 @@ struct Inner {
     workshop: jobs::Workshop,
     signals: typing::Signals,
     erasures: personal::Erasures,
+    deletions: deletions::Deletions,
     draining: AtomicBool,
     live: live::Current,
     watchers: watchers::Watchers,
@@ -203,6 +205,7 @@ impl App {
                 workshop: jobs::Workshop::default(),
                 signals: typing::Signals::new(),
                 erasures: personal::Erasures::default(),
+                deletions: deletions::Deletions::default(),
                 draining: AtomicBool::new(false),
                 live,
                 presence: ways.presence,

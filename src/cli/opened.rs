@@ -76,6 +76,7 @@ pub(super) fn live(config: &Config) -> Result<Live, Failure> {
         retention: Retention {
             messages: config.messages_kept,
             events: config.events_kept,
+            deleted: config.deleted_kept,
             idempotency_keys: config.idempotency_keys_kept,
         },
         mailer: mailer(config)?,

@@ -157,6 +157,11 @@ pub const KEYS: &[Key] = &[
         "How long the unusual steps of messages' ways are kept; unset or 0: as long as the messages.",
     ),
     key(
+        "retention.deleted",
+        "7d",
+        "How long the rows of messages are kept that an administrator deleted, from their deletion.",
+    ),
+    key(
         "retention.idempotency_keys",
         "24h",
         "How long a repeat with the same key gets the first answer.",

@@ -271,6 +271,7 @@ impl Reader {
             "auth.access_token_ttl"
             | "retention.dead_letters"
             | "retention.audit_log"
+            | "retention.deleted"
             | "retention.idempotency_keys" => duration::LONGEST,
             _ => Duration::from_secs(24 * 3600),
         };
@@ -452,6 +453,7 @@ impl Reader {
             audit_log_kept: self.duration("retention.audit_log"),
             messages_kept: self.kept("retention.messages"),
             events_kept: self.kept("retention.events"),
+            deleted_kept: self.duration("retention.deleted"),
             idempotency_keys_kept: self.duration("retention.idempotency_keys"),
             access_token_ttl: self.duration("auth.access_token_ttl"),
             traces: self.traces(),

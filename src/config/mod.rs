@@ -54,6 +54,8 @@ pub struct Config {
     pub messages_kept: Option<Duration>,
     /// `retention.events`; `None`: as long as the messages.
     pub events_kept: Option<Duration>,
+    /// How long the rows of deleted messages are kept.
+    pub deleted_kept: Duration,
     /// `retention.idempotency_keys`
     pub idempotency_keys_kept: Duration,
     /// `auth.access_token_ttl`

@@ -265,6 +265,8 @@ fn talk() -> BoxedFilter<(Response,)> {
     let send = route!(post "api" / "v1" / "admin" / "messages").then(messages::send).boxed();
     let message =
         route!(get "api" / "v1" / "admin" / "messages" / String).then(messages::show).boxed();
+    let delete =
+        route!(delete "api" / "v1" / "admin" / "messages" / String).then(messages::delete).boxed();
     let explain = route!(get "api" / "v1" / "admin" / "messages" / String / "explain")
         .then(messages::explain)
         .boxed();
@@ -287,6 +289,8 @@ fn talk() -> BoxedFilter<(Response,)> {
     all.or(send)
         .unify()
         .or(message)
+        .unify()
+        .or(delete)
         .unify()
         .or(explain)
         .unify()
@@ -356,6 +360,7 @@ pub const ALL: &[(&str, &str)] = &[
     ("GET", "/api/v1/admin/messages"),
     ("POST", "/api/v1/admin/messages"),
     ("GET", "/api/v1/admin/messages/{id}"),
+    ("DELETE", "/api/v1/admin/messages/{id}"),
     ("GET", "/api/v1/admin/messages/{id}/explain"),
     ("GET", "/api/v1/admin/conversations"),
     ("GET", "/api/v1/admin/conversations/{id}"),

@@ -12,7 +12,10 @@ use time::OffsetDateTime;
 
 use crate::{
     app::explain::Explanation,
-    domain::{Conversation, ConversationId, Message, Party, Status, conversation::Cursor},
+    domain::{
+        Conversation, ConversationId, Message, MessageId, Party, Status, conversation::Cursor,
+        message::Place,
+    },
     store::{dead_letters::DeadLetter, story::Story},
 };
 
@@ -218,6 +221,27 @@ pub struct Typing<'a> {
     pub conversation_id: uuid::Uuid,
     /// Who, as shown to the other side.
     pub from: &'a str,
+}
+
+/// What the hub tells both sides of a message that an administrator deleted.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageDeleted {
+    id: uuid::Uuid,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    conversation_id: Option<uuid::Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seq: Option<i64>,
+    #[serde(with = "crate::server::moment")]
+    at: OffsetDateTime,
+}
+
+impl MessageDeleted {
+    /// This one, which stood there if it was of a conversation.
+    pub fn new(id: MessageId, place: Option<Place>, at: OffsetDateTime) -> MessageDeleted {
+        let conversation_id = place.map(|place| place.conversation.0);
+        MessageDeleted { id: id.0, conversation_id, seq: place.map(|place| place.seq), at }
+    }
 }
 
 /// What the hub tells a sender.

@@ -6,6 +6,8 @@
 //! `status + 0 < 2` is `status < 2` in a form that the planner cannot match with the index on waiting
 //! messages, which it would otherwise walk whole instead of looking the ids up.
 //!
+//! What an administrator has deleted stays as it was then.
+//!
 //! Every statement raises the versions of the conversations whose messages it changes ([`raise_receipts`]),
 //! by which caches know that they are behind.
 
@@ -78,7 +80,7 @@ macro_rules! take_words_sql {
                  AS a(id, phone, user_id, at, written_at)
             WHERE m.id = a.id
               AND (m.recipient_phone = a.phone OR m.recipient_user_id = a.user_id)
-              AND m.status + 0 < ",
+              AND m.deleted_at IS NULL AND m.status + 0 < ",
             $below,
             " AND m.conversation_id ",
             $of,
@@ -112,7 +114,7 @@ macro_rules! take_late_words_sql {
                      AS a(id, phone, user_id, at, written_at)
                 WHERE m.id = a.id
                   AND (m.recipient_phone = a.phone OR m.recipient_user_id = a.user_id)
-                  AND m.status = 4
+                  AND m.status = 4 AND m.deleted_at IS NULL
                 RETURNING m.id, m.sender_user_id, m.sender_phone, m.generation, m.",
             $at,
             " AS at, m.created_at, m.conversation_id),
@@ -255,6 +257,7 @@ const MARK_SENT: &str = concat!(
             next_attempt_at = CASE WHEN a.lost IS NULL THEN m.next_attempt_at END
         FROM given a
         WHERE m.id = a.id AND m.generation = a.generation AND m.status + 0 < 2
+          AND m.deleted_at IS NULL
         RETURNING m.id, m.generation, m.sender_user_id, m.sender_phone, m.sent_at, m.created_at,
                   m.conversation_id, a.at AS at, a.lost),
     ",
@@ -310,7 +313,7 @@ const RETRY: &str = concat!(
                     $6::timestamptz[], $7::timestamptz[])
              AS a(id, generation, expected, at, retries, next, written_at)
         WHERE m.id = a.id AND m.generation = a.generation AND m.retry_count = a.expected
-          AND m.status + 0 < 2
+          AND m.status + 0 < 2 AND m.deleted_at IS NULL
         RETURNING m.id, m.generation, m.conversation_id, a.at AS at, a.retries),
     ",
     raise_receipts!(),
@@ -358,7 +361,7 @@ const GIVE_UP: &str = concat!(
                     $7::timestamptz[])
              AS a(id, generation, expected, at, dead_letter, written_at)
         WHERE m.id = a.id AND m.generation = a.generation AND m.retry_count = a.expected
-          AND m.status + 0 < 2
+          AND m.status + 0 < 2 AND m.deleted_at IS NULL
         RETURNING m.id, m.generation, m.sender_user_id, m.sender_phone, m.retry_count, m.sent_at,
                   m.created_at, m.conversation_id, a.at AS at, a.dead_letter),
     ",
@@ -401,7 +404,7 @@ const BURY_UNREADABLE: &str = concat!(
         UPDATE messages m SET status = 4, failure_reason = $3, next_attempt_at = NULL,
                               sent_at = coalesce(m.sent_at, $4)
         FROM unnest($1::uuid[], $2::uuid[]) AS a(id, dead_letter)
-        WHERE m.id = a.id AND m.status + 0 < 2
+        WHERE m.id = a.id AND m.status + 0 < 2 AND m.deleted_at IS NULL
         RETURNING m.id, m.generation, m.retry_count, m.conversation_id, a.dead_letter),
     ",
     raise_receipts!(),

@@ -108,6 +108,9 @@ pub async fn revocations(app: App) {
             Ok(looked_until) => since = looked_until,
             Err(error) => tracing::warn!(%error, "revoked tokens could not be looked for"),
         }
+        if let Err(error) = app.tell_deleted().await {
+            tracing::warn!(%error, "deleted messages could not be looked for");
+        }
     }
 }
 

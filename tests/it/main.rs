@@ -23,6 +23,7 @@ mod clocks;
 mod commands;
 mod crash;
 mod dead_letters;
+mod deletion;
 mod delivery;
 mod drain;
 mod embedded;

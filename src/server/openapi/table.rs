@@ -340,6 +340,14 @@ pub const ROUTES: &[Described] = &[
         "MessageStory",
     ),
     route(
+        "DELETE",
+        "/api/v1/admin/messages/{id}",
+        Administrator,
+        "Delete one: nobody is shown it any more; needs the header X-Reason",
+        204,
+        "",
+    ),
+    route(
         "GET",
         "/api/v1/admin/messages/{id}/explain",
         Administrator,
