@@ -35,6 +35,7 @@ pub mod pages;
 mod participants;
 pub mod personal;
 mod phones;
+pub mod probes;
 pub mod retention;
 pub mod stats;
 pub mod supervision;
@@ -161,6 +162,7 @@ struct Inner {
     signals: typing::Signals,
     erasures: personal::Erasures,
     deletions: deletions::Deletions,
+    probes: probes::Probes,
     draining: AtomicBool,
     live: live::Current,
     watchers: watchers::Watchers,
@@ -206,6 +208,7 @@ impl App {
                 signals: typing::Signals::new(),
                 erasures: personal::Erasures::default(),
                 deletions: deletions::Deletions::default(),
+                probes: probes::Probes::new(),
                 draining: AtomicBool::new(false),
                 live,
                 presence: ways.presence,

@@ -29,6 +29,7 @@ use crate::{
         gate::{self, Gate},
         hub::{Hub, HubOptions},
         listen::{self, ListenOptions},
+        probe::Probe,
         pulse::Pulse,
         tls::Tls,
     },
@@ -269,6 +270,9 @@ impl Appliance {
         let gate = Gate::new(app.clone(), hub, Arc::clone(&readiness));
         let service = move |request| gate.clone().handle(request);
         front.tracker.spawn(listen::serve(listener, listening, service, front.stop.clone()));
+        let probe = Probe::new(app.clone(), http, tls.is_some());
+        probe.look().await;
+        front.tracker.spawn(probe.run(front.stop.clone()));
         if let Some(tls) = &tls {
             front.tracker.spawn(tls.clone().watch(front.stop.clone()));
         }

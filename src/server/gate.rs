@@ -89,7 +89,7 @@ impl Gate {
             return self.hub.handle(service, asked, request).await;
         }
         if path == legacy::HEALTH {
-            return health::whole(&self.app, false).await;
+            return health::whole(&self.app, false, false).await;
         }
         if path == "/health" || path.starts_with("/health/") {
             return self.health(&request).await;
@@ -117,7 +117,7 @@ impl Gate {
                 .await
                 .is_ok_and(|caller| caller.business(crate::domain::Permission::Admin).is_ok()),
         };
-        health_page(&self.app, &self.readiness, request.uri().path(), details).await
+        health_page(&self.app, &self.readiness, request.uri(), details).await
     }
 
     async fn api(self, request: Request<Incoming>, came: Instant) -> Result<Response, Problem> {
@@ -165,9 +165,17 @@ impl Gate {
 }
 
 /// The health page at a path; 404 elsewhere.
-pub async fn health_page(app: &App, readiness: &Readiness, path: &str, details: bool) -> Response {
-    match path {
-        "/health" => health::whole(app, details).await,
+pub async fn health_page(
+    app: &App,
+    readiness: &Readiness,
+    uri: &::http::Uri,
+    details: bool,
+) -> Response {
+    match uri.path() {
+        "/health" => match health::asks_history(uri.query().unwrap_or_default()) {
+            Ok(history) => health::whole(app, details, details && history).await,
+            Err(problem) => problem.into_response(),
+        },
         "/health/live" => health::live(),
         "/health/ready" => health::ready(app, readiness, details).await,
         _ => Problem::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this address")
@@ -242,5 +250,5 @@ pub async fn machine_page(
         );
         return response;
     }
-    health_page(&app, &readiness, request.uri().path(), true).await
+    health_page(&app, &readiness, request.uri(), true).await
 }

@@ -11,6 +11,7 @@ pub mod legacy;
 pub mod listen;
 pub mod moment;
 pub mod openapi;
+pub mod probe;
 pub mod pulse;
 pub mod reply;
 pub mod routes;

@@ -124,6 +124,11 @@ pub const ALL: &[(&str, Kind, &str)] = &[
         "Requests for other gateways' connections, by result: passed or unreachable.",
     ),
     ("esh3ar_queue_depth", Kind::Gauge, "Wake-ups waiting, by lane."),
+    (
+        "esh3ar_realtime_up",
+        Kind::Gauge,
+        "Whether this gateway's look at its own hub, every 30 s, gets an answer.",
+    ),
     ("esh3ar_database_up", Kind::Gauge, "Whether Postgres answers this process."),
     (
         "esh3ar_database_disk_full",

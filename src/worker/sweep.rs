@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    app::App,
+    app::{App, health::EVERY},
     domain::{DeadLetterClass, Priority, figures::SAMPLE_SECONDS},
 };
 
@@ -96,6 +96,16 @@ pub async fn figures(app: App) {
     loop {
         samples.tick().await;
         app.sample_figures();
+    }
+}
+
+/// For ever.
+pub async fn health(app: App) {
+    let mut looks = tokio::time::interval(EVERY);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        app.sample_health().await;
     }
 }
 

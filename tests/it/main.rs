@@ -32,6 +32,7 @@ mod fault;
 mod foreign_clients;
 mod forward;
 mod guards;
+mod health;
 mod hints;
 mod hub;
 mod hub_abuse;

@@ -52,6 +52,7 @@ pub(super) async fn look(setup: &Setup, checks: &mut Vec<Check>) {
         newest(&opened.store, checks).await;
         restores(setup, &opened, checks).await;
         backups(setup, &opened.store, checks).await;
+        lately(setup, &opened.store, checks).await;
     }
     let _ = opened.close().await;
     replicas(setup, checks).await;
@@ -221,6 +222,51 @@ async fn backups(setup: &Setup, store: &Store, checks: &mut Vec<Check>) {
     } else {
         good("backup", text)
     });
+}
+
+/// How what serves found its dependencies at its last looks, if something serves.
+async fn lately(setup: &Setup, store: &Store, checks: &mut Vec<Check>) {
+    let mut nodes = Vec::new();
+    let asked = opened::with_app(setup, store, async |app| {
+        nodes = app.living_nodes().await?;
+        Ok(())
+    });
+    if asked.await.is_err() {
+        return;
+    }
+    let mut looks = 0;
+    let mut all_well = true;
+    for node in &nodes {
+        let place = format!("{} {}:{}", node.role.name(), node.host, node.pid);
+        for part in node.figures.parts.iter().filter(|part| !part.past.is_empty()) {
+            let missed = part.past.iter().filter(|took| **took < 0).count();
+            looks = looks.max(part.past.len());
+            if missed == 0 && part.up {
+                continue;
+            }
+            all_well = false;
+            let now = match (part.up, &part.fault) {
+                (true, _) => "it does now".to_owned(),
+                (false, Some(fault)) => format!("nor does it now: {fault}"),
+                (false, None) => "nor does it now".to_owned(),
+            };
+            let (name, of) = (&part.name, part.past.len());
+            let found =
+                format!("{name} did not answer {place} at {missed} of its last {of} looks, {now}");
+            let remedy =
+                "each look is in /health?history=true of metrics.listen, with its time and fault";
+            let gone = name == "realtime" && !part.up;
+            checks.push(if gone {
+                bad("health", found, remedy)
+            } else {
+                poor("health", found, remedy)
+            });
+        }
+    }
+    if looks > 0 && all_well {
+        let found = format!("every dependency answered at the last {looks} looks, one every 30 s");
+        checks.push(good("health", found));
+    }
 }
 
 /// Only where there is something to say.

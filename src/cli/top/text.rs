@@ -77,6 +77,16 @@ pub(super) fn bytes(bytes: u64) -> String {
     }
 }
 
+/// How a part was at the last looks, oldest first: a mark for each, and how many it missed. -1 is no answer.
+pub(super) fn lately(past: &[i32], ascii: bool) -> String {
+    let (good, bad) = if ascii { ('.', 'x') } else { ('·', '✗') };
+    let marks: String = past.iter().map(|took| if *took < 0 { bad } else { good }).collect();
+    match past.iter().filter(|took| **took < 0).count() {
+        0 => format!("{marks} up at all of {}", past.len()),
+        missed => format!("{marks} down at {missed} of {}", past.len()),
+    }
+}
+
 /// No more than so many characters, and none that could steer a terminal.
 pub(super) fn fit(text: &str, width: usize, ascii: bool) -> String {
     let clean = |c: char| if ascii && !c.is_ascii() { '?' } else { c };
@@ -135,6 +145,12 @@ mod tests {
         assert_eq!(counted(1_234_567, false), "1,234,567");
         assert_eq!(counted(20_000, true), "20,000+");
         assert_eq!([bytes(2048), bytes(38 << 20), bytes(3 << 30)], ["2 KB", "38 MB", "3.0 GB"]);
+    }
+
+    #[test]
+    fn how_a_part_was_is_a_row_of_marks() {
+        assert_eq!(lately(&[1, 0, 25], false), "··· up at all of 3");
+        assert_eq!(lately(&[1, -1, -1, 2], true), ".xx. down at 2 of 4");
     }
 
     #[test]

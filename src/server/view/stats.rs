@@ -188,7 +188,7 @@ pub struct RatesView {
 #[serde(rename_all = "camelCase")]
 #[schema(as = Part)]
 pub struct PartView {
-    /// `database`, `rabbitmq` or `redis`.
+    /// `database`, `disk`, `realtime`, `rabbitmq`, `redis` or `mail`.
     pub name: String,
     /// Whether it answers.
     pub up: bool,
@@ -198,6 +198,10 @@ pub struct PartView {
     pub version: Option<String>,
     /// What is wrong with it.
     pub fault: Option<String>,
+    /// How it was at the last looks, one every 30 s, oldest first: how many milliseconds it took, -1 when it
+    /// did not answer.
+    #[serde(default)]
+    pub past: Vec<i32>,
 }
 
 /// The database.
@@ -404,6 +408,7 @@ impl From<&Part> for PartView {
             latency_ms: part.latency_ms,
             version: part.version.clone(),
             fault: part.fault.clone(),
+            past: part.past.clone(),
         }
     }
 }

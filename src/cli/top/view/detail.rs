@@ -267,6 +267,10 @@ fn of_node(model: &Model, node: &NodeView) -> Vec<Line<'static>> {
             Span::styled(format!("{:<5}", word.text()), model.look.word(word)),
             Span::raw(format!("{:<10}{}", part.name, text::fit(&facts, 300, model.look.ascii))),
         ]));
+        if !part.past.is_empty() {
+            let lately = text::lately(&part.past, model.look.ascii);
+            lines.push(Line::styled(format!("{:15}{lately}", ""), model.look.dim()));
+        }
     }
     lines.push(Line::default());
     lines.push(command(model, "esh3ar top --once -o json"));
