@@ -94,6 +94,9 @@ impl App {
         let (conversation, new) =
             conversations::open(&client, id, business, &phone, self.clock().now()).await?;
         metrics::counter!("esh3ar_conversations_opened_total").increment(new.into());
+        if new {
+            self.log_opened(&conversation);
+        }
         Ok((conversation, new))
     }
 

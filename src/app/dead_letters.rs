@@ -193,9 +193,13 @@ impl App {
             many => entry.with("ids", many.iter().map(ToString::to_string).collect::<Vec<_>>()),
         };
         let those: HashSet<&DeadLetterId> = changed.iter().collect();
-        let those = found.iter().filter(|letter| those.contains(&letter.id));
-        let entry = entry.about(those.filter_map(|letter| letter.to.as_ref()));
+        let those: Vec<&DeadLetter> =
+            found.iter().filter(|letter| those.contains(&letter.id)).collect();
+        let entry = entry.about(those.iter().filter_map(|letter| letter.to.as_ref()));
         audit::commit(transaction, &[entry]).await?;
+        if let Action::Requeue = action {
+            App::log_requeued(those.iter().filter_map(|letter| letter.message));
+        }
         Ok(changed)
     }
 

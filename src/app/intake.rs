@@ -261,6 +261,7 @@ fn finish(app: &App, batch: Vec<Request>, outcomes: Outcomes, online: &Online) {
             repeats.push(request);
         }
     }
+    app.log_accepted(&accepted);
     app.answer_and_wake(accepted, online, move || {
         for reply in replies {
             // The caller may have gone; the messages are accepted all the same.

@@ -27,6 +27,7 @@ pub mod import;
 pub mod intake;
 pub mod jobs;
 pub mod ledger;
+mod life;
 pub mod limits;
 pub mod live;
 pub mod messages;

@@ -15,6 +15,7 @@ use crate::{
     },
     cache::Cache,
     config::{Config, Secret, SmtpTls},
+    domain::trace::Sample,
     mail::{Encryption, Mailer, SmtpSettings},
     store::{
         Store,
@@ -81,6 +82,7 @@ pub(super) fn live(config: &Config) -> Result<Live, Failure> {
         },
         mailer: mailer(config)?,
         alert_interval: config.alert_interval,
+        log_sample: Sample::new(config.log.sample),
     })
 }
 

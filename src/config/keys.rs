@@ -179,12 +179,24 @@ pub const KEYS: &[Key] = &[
     key("traces.sample", "0.01", "Share of the messages that are followed, from 0 to 1."),
     key("log.level", "info", "error, warn, info, debug, trace, or filter directives."),
     key("log.format", "auto", "text, json, or auto: text on a terminal."),
+    key(
+        "log.sample",
+        "0.01",
+        "Share of the messages, from 0 to 1, of which it is logged that they were accepted and delivered; retries and messages given up are logged of all.",
+    ),
 ];
 
 /// The keys that a running process takes up when it is told to read its configuration again; a name that
 /// ends with a dot stands for all keys of its section. The others wait for a restart.
-pub const LIVE: &[&str] =
-    &["retry.", "limits.", "smtp.", "retention.", "auth.access_token_ttl", "log.level"];
+pub const LIVE: &[&str] = &[
+    "retry.",
+    "limits.",
+    "smtp.",
+    "retention.",
+    "auth.access_token_ttl",
+    "log.level",
+    "log.sample",
+];
 
 /// Whether a running process takes up this key.
 pub fn is_live(name: &str) -> bool {

@@ -460,6 +460,7 @@ impl Reader {
             log: Log {
                 level: level.unwrap_or_default(),
                 format: format.unwrap_or(LogFormat::Auto),
+                sample: self.share("log.sample"),
             },
         }
     }

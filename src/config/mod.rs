@@ -185,6 +185,8 @@ pub struct Log {
     pub level: String,
     /// How lines look.
     pub format: LogFormat,
+    /// Of which share of the messages it is logged what goes well, from 0 to 1.
+    pub sample: f64,
 }
 
 /// How log lines look.

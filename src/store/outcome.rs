@@ -317,15 +317,17 @@ const RETRY: &str = concat!(
         RETURNING m.id, m.generation, m.conversation_id, a.at AS at, a.retries),
     ",
     raise_receipts!(),
-    " INSERT INTO delivery_events (message_id, generation, at, kind, detail)
-    SELECT id, generation, at, 'retry', 'not acknowledged in time; retry ' || retries FROM done"
+    ", told AS (
+        INSERT INTO delivery_events (message_id, generation, at, kind, detail)
+        SELECT id, generation, at, 'retry', 'not acknowledged in time; retry ' || retries FROM done)
+    SELECT id FROM done"
 );
 
-/// Counts a missed attempt and sets the time of the next. Returns how many were counted.
+/// Counts a missed attempt and sets the time of the next. Returns which were counted.
 ///
 /// # Errors
 /// Any failure of the database; then nothing has changed.
-pub async fn retry(client: &Client, missed: &[Missed]) -> Result<u64, Error> {
+pub async fn retry(client: &Client, missed: &[Missed]) -> Result<Vec<MessageId>, Error> {
     let ids: Vec<Uuid> = missed.iter().map(|m| m.attempt.id.0).collect();
     let generations: Vec<i32> = missed.iter().map(|m| m.attempt.generation).collect();
     let expected: Vec<i16> = missed.iter().map(|m| small(m.attempt.retry_count)).collect();
@@ -334,9 +336,14 @@ pub async fn retry(client: &Client, missed: &[Missed]) -> Result<u64, Error> {
     let next: Vec<OffsetDateTime> = missed.iter().map(|m| m.next_attempt_at).collect();
     let written: Vec<OffsetDateTime> = missed.iter().map(|m| m.written_at).collect();
     let statement = client.prepare_cached(RETRY).await?;
-    Ok(client
-        .execute(&statement, &[&ids, &generations, &expected, &times, &retries, &next, &written])
-        .await?)
+    let rows = client
+        .query(&statement, &[&ids, &generations, &expected, &times, &retries, &next, &written])
+        .await?;
+    which(&rows)
+}
+
+fn which(rows: &[Row]) -> Result<Vec<MessageId>, Error> {
+    rows.iter().map(|row| Ok(MessageId(row.try_get(0)?))).collect()
 }
 
 /// A message whose last retry was not acknowledged either.
@@ -410,14 +417,16 @@ const BURY_UNREADABLE: &str = concat!(
     raise_receipts!(),
     ", told AS (
         INSERT INTO delivery_events (message_id, generation, at, kind, detail)
-        SELECT id, generation, $4, 'given_up', $3 FROM done)
-    INSERT INTO dead_letters (id, message_id, generation, kind, class, reason, attempts,
-                              first_error_at, last_error_at)
-    SELECT dead_letter, id, generation, 'delivery', 'content', $3, retry_count, $4, $4 FROM done
-    ON CONFLICT ON CONSTRAINT dead_letters_once DO NOTHING"
+        SELECT id, generation, $4, 'given_up', $3 FROM done),
+    buried AS (
+        INSERT INTO dead_letters (id, message_id, generation, kind, class, reason, attempts,
+                                  first_error_at, last_error_at)
+        SELECT dead_letter, id, generation, 'delivery', 'content', $3, retry_count, $4, $4 FROM done
+        ON CONFLICT ON CONSTRAINT dead_letters_once DO NOTHING)
+    SELECT id FROM done"
 );
 
-/// Gives up messages whose rows cannot be read; with each the id of its dead letter. Returns how many.
+/// Gives up messages whose rows cannot be read; with each the id of its dead letter. Returns which.
 ///
 /// # Errors
 /// Any failure of the database; then nothing has changed.
@@ -426,11 +435,11 @@ pub async fn bury_unreadable(
     messages: &[(Uuid, MessageId)],
     reason: &str,
     now: OffsetDateTime,
-) -> Result<u64, Error> {
+) -> Result<Vec<MessageId>, Error> {
     let ids: Vec<Uuid> = messages.iter().map(|(_, id)| id.0).collect();
     let letters: Vec<Uuid> = messages.iter().map(|(letter, _)| *letter).collect();
     let statement = client.prepare_cached(BURY_UNREADABLE).await?;
-    Ok(client.execute(&statement, &[&ids, &letters, &reason, &now]).await?)
+    which(&client.query(&statement, &[&ids, &letters, &reason, &now]).await?)
 }
 
 /// Parks messages whose recipient has no connection.
