@@ -52,7 +52,7 @@ impl Probe {
         Probe { app, address: reachable(listening), tls }
     }
 
-    /// Looks for ever; the first look has been done when this is called.
+    /// Looks again and again until `stop`; the first look is made with [`Probe::look`] before this.
     pub async fn run(self, stop: CancellationToken) {
         loop {
             let wait = if self.app.is_realtime_up() { EVERY } else { WHILE_DOWN };

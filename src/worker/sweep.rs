@@ -99,7 +99,7 @@ pub async fn figures(app: App) {
     }
 }
 
-/// For ever.
+/// Until the process stops.
 pub async fn health(app: App) {
     let mut looks = tokio::time::interval(EVERY);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -224,7 +224,8 @@ async fn chat_goes_on_around_what_was_deleted_and_retention_removes_it() {
         .batch_execute(&format!(
             "UPDATE messages SET deleted_at = now() - interval '8 days' WHERE id = '{}';
              UPDATE messages SET created_at = now() - interval '31 days' WHERE id = '{}';
-             UPDATE ledger_days SET accepted = accepted - 1;
+             UPDATE ledger_days SET accepted = accepted - 1
+             WHERE ctid = (SELECT ctid FROM ledger_days WHERE accepted > 0 LIMIT 1);
              INSERT INTO ledger_days (business_user_id, day, slot, accepted, erased)
              SELECT id, (now() AT TIME ZONE 'UTC' - interval '31 days')::date, 0, 1, 0
              FROM business_users WHERE name = 'Shop'",
