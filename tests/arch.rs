@@ -102,6 +102,8 @@ const OWNED: &[(&str, &[&str])] = &[
     ("opentelemetry_http", &["telemetry"]),
     ("opentelemetry_otlp", &["telemetry"]),
     ("phonenumber", &["domain"]),
+    ("strsim", &["domain"]),
+    ("unicode_normalization", &["domain"]),
     ("nix", &["cli", "store"]),
     ("lapin", &["queue"]),
     ("redis", &["cache"]),
@@ -115,7 +117,17 @@ const OWNED: &[(&str, &[&str])] = &[
 ];
 
 /// All that the pure room may name besides itself.
-const PURE: &[&str] = &["std", "core", "alloc", "uuid", "time", "thiserror", "phonenumber"];
+const PURE: &[&str] = &[
+    "std",
+    "core",
+    "alloc",
+    "uuid",
+    "time",
+    "thiserror",
+    "phonenumber",
+    "strsim",
+    "unicode_normalization",
+];
 
 /// Of `std` what the pure room may not name either.
 const IMPURE_STD: &[&str] = &["env", "fs", "io", "net", "process", "thread"];

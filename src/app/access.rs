@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::{By, Error};
 use crate::domain::{Message, Party, Permission, Permissions, Phone, TokenId, UserId};
@@ -41,6 +42,24 @@ pub enum Identity {
 }
 
 impl Caller {
+    /// The process itself, looking at its own hub: a business user that does not exist and may nothing.
+    pub(super) fn probe() -> Caller {
+        Caller {
+            token: TokenId(Uuid::nil()),
+            expires_at: None,
+            identity: Identity::Business {
+                id: UserId(Uuid::nil()),
+                name: "".into(),
+                permissions: Permissions::NONE,
+            },
+        }
+    }
+
+    /// Whether it is that.
+    pub fn is_probe(&self) -> bool {
+        matches!(self.identity, Identity::Business { id, .. } if id.0.is_nil())
+    }
+
     /// The party that the caller's connections belong to.
     pub fn party(&self) -> Party {
         match &self.identity {

@@ -1,19 +1,18 @@
 //! Business users and mobile users.
 
-use uuid::Uuid;
-
-use super::{App, By, Error, audit::Listing};
+use super::{App, By, Error, audit::Listing, clock::new_id};
 use crate::{
-    domain::{MobileUserId, Permission, Permissions, Phone, UserId, audit::Action},
+    domain::{
+        MobileUserId, Permission, Permissions, Phone, UserId,
+        audit::Action,
+        text::{self, normal_name},
+    },
     store::{
         self,
         accounts::{self, BusinessUser, MobileStatus, MobileUser},
         audit,
     },
 };
-
-/// The longest name of a business user, in characters.
-const NAME_LIMIT: usize = 200;
 
 /// What to change of a business user; `None` leaves a thing as it is.
 #[derive(Clone, Debug, Default)]
@@ -40,14 +39,11 @@ impl App {
         permissions: Permissions,
         phone: Option<Phone>,
     ) -> Result<BusinessUser, Error> {
-        let name = name.trim();
-        if name.is_empty() || name.chars().count() > NAME_LIMIT || name.contains('\0') {
-            let message = format!("name must have 1 to {NAME_LIMIT} characters");
-            return Err(Error::field("name", "invalid_name", message));
-        }
+        let name = text::new_name(name)
+            .map_err(|why| Error::field("name", "invalid_name", why.to_string()))?;
         let user = BusinessUser {
-            id: UserId(Uuid::now_v7()),
-            name: name.to_owned(),
+            id: UserId(new_id()),
+            name: name.clone(),
             phone,
             permissions,
             created_at: self.clock().now(),
@@ -57,7 +53,7 @@ impl App {
             .entry(by, Action::UserAdd)
             .of(user.id)
             .about(&user.phone)
-            .with("name", name)
+            .with("name", name.as_str())
             .with("permissions", permissions.to_string());
         let mut client = self.store().client().await?;
         let transaction = audit::begin(&mut client).await?;
@@ -71,13 +67,24 @@ impl App {
         Ok(user)
     }
 
-    /// A business user by name or id, for what is to be done with it.
+    /// A business user by id or name, for what is to be done with it. An id is looked for first: a user of
+    /// an earlier version may be named like the id of another.
     ///
     /// # Errors
     /// [`Error::NotFound`]; failures of the database.
     pub async fn find_user(&self, name_or_id: &str) -> Result<BusinessUser, Error> {
         let client = self.store().client().await?;
-        accounts::find_user(&client, name_or_id).await?.ok_or(Error::NotFound("user"))
+        if let Ok(id) = name_or_id.trim().parse()
+            && let Some(user) = accounts::user_by_id(&client, id).await?
+        {
+            return Ok(user);
+        }
+        // What no name can hold is no statement's to look for.
+        if name_or_id.contains('\0') {
+            return Err(Error::NotFound("user"));
+        }
+        let names = [&*normal_name(name_or_id), name_or_id.trim()];
+        accounts::user_by_name(&client, names).await?.ok_or(Error::NotFound("user"))
     }
 
     /// A business user by name or id, to be shown.
@@ -183,7 +190,7 @@ impl App {
         let new: Vec<MobileUser> = phones
             .iter()
             .map(|phone| MobileUser {
-                id: MobileUserId(Uuid::now_v7()),
+                id: MobileUserId(new_id()),
                 phone: phone.clone(),
                 status,
                 created_at,

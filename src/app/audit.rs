@@ -10,9 +10,8 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
-use super::{App, Caller, Error, access::Identity, gather::Gather};
+use super::{App, Caller, Error, access::Identity, clock::new_id, gather::Gather};
 use crate::{
     domain::{
         TokenId,
@@ -186,7 +185,7 @@ impl App {
     /// What is being done, to be completed and recorded.
     pub(super) fn entry(&self, by: &By, action: Action) -> Entry {
         Entry {
-            id: Uuid::now_v7(),
+            id: new_id(),
             at: self.clock().now(),
             actor: by.actor.clone(),
             action,

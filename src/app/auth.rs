@@ -76,6 +76,10 @@ impl App {
         }
         let hash = hash(token);
         let now = Instant::now();
+        // By their hashes: how long that takes tells nothing of the token.
+        if !self.probe_token().is_empty() && hash == self::hash(self.probe_token()) {
+            return Ok(Caller::probe());
+        }
         if let Some(caller) = self.inner.known_tokens.get(&hash, now) {
             let valid = caller.filter(|c| c.expires_at.is_none_or(|at| at > self.clock().now()));
             return valid.ok_or(Error::Unauthenticated);

@@ -151,6 +151,7 @@ fn finish(app: &App, batch: Vec<Request>, outcome: Outcome, online: &Online) {
         answers.push((request.reply, appended));
     }
     app.tell_own(&accepted);
+    app.log_accepted(accepted.iter().map(|(message, _)| message));
     let messages = accepted.into_iter().map(|(message, _)| message).collect();
     app.answer_and_wake(messages, online, move || {
         for (reply, appended) in answers {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{App, Caller, Error, ledger::Said};
+use super::{App, Caller, Error, clock::new_id, ledger::Said};
 use crate::{
     domain::{
         Conversation, ConversationId, ConversationStatus, Message, MessageId, Party, Permission,
@@ -90,10 +90,13 @@ impl App {
                 (business.ok_or(Error::NotFound("business user"))?, own)
             }
         };
-        let id = ConversationId(Uuid::now_v7());
+        let id = ConversationId(new_id());
         let (conversation, new) =
             conversations::open(&client, id, business, &phone, self.clock().now()).await?;
         metrics::counter!("esh3ar_conversations_opened_total").increment(new.into());
+        if new {
+            self.log_opened(&conversation);
+        }
         Ok((conversation, new))
     }
 
@@ -172,7 +175,7 @@ impl App {
         let priority = draft.priority;
         self.admit(caller, priority).await?;
         let new = NewChat {
-            id: MessageId(Uuid::now_v7()),
+            id: MessageId(new_id()),
             conversation: id,
             side,
             draft,

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use super::{App, By, Error, audit::Listing};
+use super::{App, By, Error, audit::Listing, clock::new_id};
 use crate::{
     domain::{DeadLetterId, audit::Action as Audited},
     store::{
@@ -193,9 +193,13 @@ impl App {
             many => entry.with("ids", many.iter().map(ToString::to_string).collect::<Vec<_>>()),
         };
         let those: HashSet<&DeadLetterId> = changed.iter().collect();
-        let those = found.iter().filter(|letter| those.contains(&letter.id));
-        let entry = entry.about(those.filter_map(|letter| letter.to.as_ref()));
+        let those: Vec<&DeadLetter> =
+            found.iter().filter(|letter| those.contains(&letter.id)).collect();
+        let entry = entry.about(those.iter().filter_map(|letter| letter.to.as_ref()));
         audit::commit(transaction, &[entry]).await?;
+        if let Action::Requeue = action {
+            App::log_requeued(those.iter().filter_map(|letter| letter.message));
+        }
         Ok(changed)
     }
 
@@ -206,7 +210,7 @@ impl App {
     /// Failures of the database.
     pub async fn bury_frame(&self, frame: &[u8], reason: &str, queue: &str) -> Result<(), Error> {
         const MOST: usize = 65_536;
-        let id = DeadLetterId(uuid::Uuid::now_v7());
+        let id = DeadLetterId(new_id());
         let reason = format!("a frame of the queue {queue}: {reason}").replace('\0', "\u{fffd}");
         let client = self.store().client().await?;
         let frame = frame.get(..MOST).unwrap_or(frame);

@@ -42,7 +42,7 @@ impl App {
     }
 
     async fn explained(&self, id: MessageId) -> Result<Explanation, Error> {
-        let message = match messages::get(&self.store().client().await?, id).await {
+        let message = match messages::get_any(&self.store().client().await?, id).await {
             // An administrator can do something about it; "internal error" would say nothing.
             Err(store::Error::Corrupt(what)) => {
                 return Err(Error::Conflict(format!(

@@ -139,6 +139,7 @@ impl App {
             figures.backpressure = Some(self.backpressure().0.name().to_owned());
         }
         figures.memory = memory();
+        figures.parts = self.with_past(figures.parts);
         figures
     }
 
@@ -162,6 +163,7 @@ impl App {
                 latency_ms: asked.map(millis),
                 version,
                 fault: way.fault,
+                past: Vec::new(),
             }
         });
         let seen = seen.collect();
@@ -175,6 +177,7 @@ impl App {
             latency_ms: answer.as_ref().ok().copied().map(millis),
             version: None,
             fault: answer.err(),
+            past: Vec::new(),
         };
         self.counters().note_parts(vec![part]);
     }

@@ -6,6 +6,8 @@ use super::App;
 use crate::domain::{Priority, replica::Standing};
 use crate::queue::{Queue, rabbit::State};
 
+/// How often every dependency is looked at, for those who want to know how it was.
+pub const EVERY: Duration = Duration::from_secs(30);
 /// How long a dependency may take to answer before it counts as down.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -72,12 +74,11 @@ impl App {
         let database =
             Dependency { name: "database", up, latency, fault, stops: Stops::Everything };
         let latency = Duration::ZERO;
-        let (up, fault, stops) = (true, None, Stops::Everything);
-        let realtime = Dependency { name: "realtime", up, latency, fault, stops };
         let full = self.is_disk_full();
         let fault = full.then(|| FULL.to_owned());
         let disk = Dependency { name: "disk", up: !full, latency, fault, stops: Stops::Storing };
-        let mut all = vec![database, disk, realtime];
+        let mut all = vec![database, disk];
+        all.extend(self.realtime());
         all.extend(self.look_at_ways().await);
         if !details {
             return all;

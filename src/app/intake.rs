@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::{App, Error, delivery::Online, gather::Gather};
+use super::{App, Error, delivery::Online, gather::Gather, messages::RequestKey};
 use crate::{
     domain::{Message, Party, UserId, retry::RetryPolicy},
     store::{
@@ -218,13 +218,15 @@ impl App {
     pub(super) async fn answered_before(
         &self,
         user: UserId,
-        key: &str,
-        request_hash: &[u8; 32],
+        key: &RequestKey,
     ) -> Result<Option<Earlier>, Error> {
         let client = self.store().client().await?;
         let expired = self.clock().now() - self.live().retention.idempotency_keys;
-        match idempotency::earlier(&client, user, key, expired).await? {
-            Some(found) if found.request_hash != *request_hash => Err(Error::KeyReused),
+        let hashes = [key.request_hash, key.written_hash];
+        match idempotency::earlier(&client, user, &key.key, expired).await? {
+            Some(found) if hashes.iter().all(|hash| found.request_hash != *hash) => {
+                Err(Error::KeyReused)
+            }
             found => Ok(found),
         }
     }
@@ -259,6 +261,7 @@ fn finish(app: &App, batch: Vec<Request>, outcomes: Outcomes, online: &Online) {
             repeats.push(request);
         }
     }
+    app.log_accepted(&accepted);
     app.answer_and_wake(accepted, online, move || {
         for reply in replies {
             // The caller may have gone; the messages are accepted all the same.
@@ -279,7 +282,12 @@ fn finish(app: &App, batch: Vec<Request>, outcomes: Outcomes, online: &Online) {
 
 async fn earlier(app: &App, keyed: Option<&Keyed>) -> Result<Accepted, Error> {
     let Some(keyed) = keyed else { return Err(Error::Internal) };
-    let found = app.answered_before(keyed.user, &keyed.key, &keyed.request_hash).await?;
+    let key = RequestKey {
+        key: keyed.key.clone(),
+        request_hash: keyed.request_hash,
+        written_hash: keyed.written_hash,
+    };
+    let found = app.answered_before(keyed.user, &key).await?;
     // It was there a moment ago; if it has expired since, the caller may come again.
     found.map(Accepted::Earlier).ok_or(Error::Unavailable)
 }

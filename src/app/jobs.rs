@@ -6,9 +6,8 @@ use std::{
 };
 
 use tokio::sync::Notify;
-use uuid::Uuid;
 
-use super::{App, Error};
+use super::{App, Error, clock::new_id};
 use crate::{
     domain::{
         DeadLetterClass, Phone,
@@ -147,7 +146,7 @@ impl App {
             }
             Next::Bury { class, reason } => {
                 tracing::error!(kind = kind.name(), job = %job.id, reason, "a job is given up");
-                jobs::bury(&client, job, class, &reason, now).await?
+                jobs::bury(&client, job, class, &reason, new_id(), now).await?
             }
         };
         if !ours {
@@ -212,7 +211,7 @@ impl App {
         }
         let (subject, body) = compose(&gathered);
         let job = NewJob {
-            id: Uuid::now_v7(),
+            id: new_id(),
             work: Work::Mail { subject, body },
             message: None,
             unique_key: None,

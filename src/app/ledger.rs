@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{App, Error, gather::Gather};
+use super::{App, Error, clock::new_id, gather::Gather};
 use crate::{
     domain::{MessageId, Party, Status, feed::Attempt, retry::AfterMiss},
     presence::Outbound,
@@ -261,10 +261,11 @@ async fn persist(app: &App, batch: &Batch) -> Result<Vec<Changed>, store::Error>
     }
     if !batch.unreadable.is_empty() {
         let letters: Vec<(Uuid, MessageId)> =
-            batch.unreadable.iter().map(|id| (Uuid::now_v7(), *id)).collect();
+            batch.unreadable.iter().map(|id| (new_id(), *id)).collect();
         let now = app.clock().now();
         let buried = outcome::bury_unreadable(&client, &letters, UNREADABLE, now).await?;
-        app.counters().failed(buried);
+        app.counters().failed(buried.len() as u64);
+        App::log_given_up(buried, UNREADABLE);
     }
     Ok(changed)
 }
@@ -290,7 +291,7 @@ async fn judge_missed(
                 });
             }
             AfterMiss::GiveUp => {
-                let dead_letter = Uuid::now_v7();
+                let dead_letter = new_id();
                 given_up.push(GivenUp { dead_letter, attempt, written_at, at });
             }
         }
@@ -299,7 +300,8 @@ async fn judge_missed(
         let counted = outcome::retry(client, &again).await?;
         app.failpoint("ledger_after_retry");
         app.trace_retried(&again);
-        app.counters().retried(counted);
+        app.counters().retried(counted.len() as u64);
+        app.log_retried(&again, &counted, retry.attempts);
     }
     if given_up.is_empty() {
         return Ok(Vec::new());
@@ -308,6 +310,7 @@ async fn judge_missed(
     app.failpoint("ledger_after_give_up");
     app.trace_given_up(&failed, NOT_ACKNOWLEDGED);
     app.counters().failed(failed.len() as u64);
+    App::log_given_up(failed.iter().map(|change| change.id), NOT_ACKNOWLEDGED);
     Ok(failed)
 }
 
@@ -349,6 +352,7 @@ impl App {
 }
 
 fn tell_senders(app: &App, changed: &[Changed]) {
+    app.log_changed(changed);
     for change in changed {
         if change.status == Status::Delivered {
             let took = Duration::try_from(change.at - change.created_at);

@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::{App, limits::Limits, retention::Retention};
-use crate::{domain::retry::RetryPolicy, mail::Mailer};
+use crate::{
+    domain::{retry::RetryPolicy, trace::Sample},
+    mail::Mailer,
+};
 
 /// What may change.
 #[derive(Clone, Debug)]
@@ -31,6 +34,8 @@ pub struct Live {
     pub mailer: Mailer,
     /// How often they are told of dead letters at most.
     pub alert_interval: Duration,
+    /// Of which messages it is logged what goes well.
+    pub log_sample: Sample,
 }
 
 impl Default for Live {
@@ -45,6 +50,7 @@ impl Default for Live {
             retention: Retention::default(),
             mailer: Mailer::default(),
             alert_interval: Duration::from_secs(300),
+            log_sample: Sample::new(0.01),
         }
     }
 }

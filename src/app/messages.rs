@@ -5,8 +5,8 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::{
-    App, By, Caller, Error, access::Identity, audit::Listing, intake::Accepted, ledger::Said,
-    limits::Limited,
+    App, By, Caller, Error, access::Identity, audit::Listing, clock::new_id, intake::Accepted,
+    ledger::Said, limits::Limited,
 };
 use crate::{
     domain::{
@@ -39,8 +39,10 @@ pub struct SendRequest {
 pub struct RequestKey {
     /// 1 to 255 characters.
     pub key: String,
-    /// SHA-256 of route and body.
+    /// SHA-256 of route and body, whose fields may come in any order.
     pub request_hash: [u8; 32],
+    /// The same of the body as it was written, which earlier versions kept.
+    pub written_hash: [u8; 32],
 }
 
 /// How a send went.
@@ -76,7 +78,7 @@ impl Refusal {
 impl App {
     fn judge(&self, sender: (UserId, &Arc<str>), request: SendRequest) -> Item {
         let to = self.parse_phone("to", &request.to);
-        let id = MessageId(Uuid::now_v7());
+        let id = MessageId(new_id());
         match to {
             Ok(to) => OneWay::new(id, sender.0, to, request.draft)
                 .map_err(Refusal::Invalid)
@@ -177,8 +179,7 @@ impl App {
         };
         // What was answered before is not sent again.
         if let Some(key) = &key
-            && let Some(earlier) =
-                self.answered_before(user.id, &key.key, &key.request_hash).await?
+            && let Some(earlier) = self.answered_before(user.id, key).await?
         {
             return self.record_end(entry.with("repeated", true), Ok(Sent::Before(earlier))).await;
         }
@@ -193,7 +194,7 @@ impl App {
             .await;
         let Some(recorded) = recorded else { return self.record_end(entry, sent).await };
         // What was recorded did not come about; how it ended tells more than a failure to say so.
-        let again = Entry { id: Uuid::now_v7(), at: self.clock().now(), ..recorded };
+        let again = Entry { id: new_id(), at: self.clock().now(), ..recorded };
         let _ = match &sent {
             Ok(Sent::Now(_)) => Ok(()),
             Ok(Sent::Before(_)) => self.record(again.with("repeated", true)).await,
@@ -277,7 +278,7 @@ impl App {
         refused: Error,
     ) -> Result<Sent<T>, Error> {
         let Some(key) = key else { return Err(refused) };
-        let found = self.answered_before(user, &key.key, &key.request_hash).await?;
+        let found = self.answered_before(user, key).await?;
         found.map(Sent::Before).ok_or(refused)
     }
 
@@ -358,7 +359,8 @@ impl App {
     pub async fn any_message(&self, by: &By, id: MessageId) -> Result<(Message, Story), Error> {
         let found = async {
             let client = self.store().client().await?;
-            let message = messages::get(&client, id).await?.ok_or(Error::NotFound("message"))?;
+            let message = messages::get_any(&client, id).await?;
+            let message = message.ok_or(Error::NotFound("message"))?;
             Ok((message, story::of(&client, id).await?))
         }
         .await;
@@ -470,11 +472,6 @@ impl App {
 }
 
 fn keyed(user: UserId, key: RequestKey, answer: (u16, String)) -> Keyed {
-    Keyed {
-        user,
-        key: key.key,
-        request_hash: key.request_hash,
-        status_code: answer.0,
-        response: answer.1,
-    }
+    let RequestKey { key, request_hash, written_hash } = key;
+    Keyed { user, key, request_hash, written_hash, status_code: answer.0, response: answer.1 }
 }

@@ -14,6 +14,7 @@ pub mod clock;
 mod connections;
 pub mod conversations;
 pub mod dead_letters;
+mod deletions;
 pub mod delivery;
 pub mod drain;
 pub mod error;
@@ -26,6 +27,7 @@ pub mod import;
 pub mod intake;
 pub mod jobs;
 pub mod ledger;
+mod life;
 pub mod limits;
 pub mod live;
 pub mod messages;
@@ -35,6 +37,7 @@ pub mod pages;
 mod participants;
 pub mod personal;
 mod phones;
+pub mod probes;
 pub mod retention;
 pub mod stats;
 pub mod supervision;
@@ -160,6 +163,8 @@ struct Inner {
     workshop: jobs::Workshop,
     signals: typing::Signals,
     erasures: personal::Erasures,
+    deletions: deletions::Deletions,
+    probes: probes::Probes,
     draining: AtomicBool,
     live: live::Current,
     watchers: watchers::Watchers,
@@ -204,6 +209,8 @@ impl App {
                 workshop: jobs::Workshop::default(),
                 signals: typing::Signals::new(),
                 erasures: personal::Erasures::default(),
+                deletions: deletions::Deletions::default(),
+                probes: probes::Probes::new(),
                 draining: AtomicBool::new(false),
                 live,
                 presence: ways.presence,

@@ -14,13 +14,16 @@ pub struct Retention {
     pub messages: Option<Duration>,
     /// The unusual steps of messages' ways.
     pub events: Option<Duration>,
+    /// The rows of messages that an administrator deleted, from their deletion.
+    pub deleted: Duration,
     /// Idempotency keys and their answers.
     pub idempotency_keys: Duration,
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        Retention { messages: None, events: None, idempotency_keys: Duration::from_secs(24 * 3600) }
+        let day = Duration::from_secs(24 * 3600);
+        Retention { messages: None, events: None, deleted: 7 * day, idempotency_keys: day }
     }
 }
 
@@ -52,6 +55,17 @@ impl App {
         let Some(mut keeper) = retention::keeper(self.store()).await? else { return Ok(removed) };
         let now = self.clock().now();
         keeper.forget_ownerless_tokens(now - OWNERLESS).await?;
+        let retention = self.live().retention;
+        loop {
+            let began = Instant::now();
+            let accepted = retention.messages.map(|kept| now - kept);
+            let gone = keeper.remove_deleted(now - retention.deleted, accepted, AT_ONCE).await?;
+            removed.count(gone);
+            pause(began).await;
+            if gone < AT_ONCE {
+                break;
+            }
+        }
         if let Some(kept) = self.live().retention.events {
             let mut place = Some(Place::default());
             while let Some(after) = place {

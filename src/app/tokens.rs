@@ -5,9 +5,8 @@ use std::time::Duration;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::rand::{SecureRandom, SystemRandom};
 use time::OffsetDateTime;
-use uuid::Uuid;
 
-use super::{App, By, Error, audit::Listing, auth};
+use super::{App, By, Error, audit::Listing, auth, clock::new_id};
 use crate::{
     domain::{
         Party, TokenId,
@@ -55,7 +54,7 @@ pub enum Lifetime {
 fn fresh() -> Result<(TokenId, String), Error> {
     let mut random = [0; 32];
     SystemRandom::new().fill(&mut random).map_err(|_| Error::Internal)?;
-    Ok((TokenId(Uuid::now_v7()), format!("esh_{}", URL_SAFE_NO_PAD.encode(random))))
+    Ok((TokenId(new_id()), format!("esh_{}", URL_SAFE_NO_PAD.encode(random))))
 }
 
 impl App {

@@ -14,7 +14,7 @@ use std::{
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{App, Error, Role};
+use super::{App, Error, Role, clock::new_id};
 use crate::{
     domain::{Phone, verdict::Outage},
     store::{
@@ -56,7 +56,7 @@ struct Away {
 impl Trail {
     pub(super) fn new(started_at: OffsetDateTime) -> Trail {
         Trail {
-            run: Uuid::now_v7(),
+            run: new_id(),
             started_at,
             seen: Mutex::default(),
             away: Mutex::default(),

@@ -68,4 +68,23 @@ mod tests {
         assert!(!told.contains("hunter2"), "{told}");
         assert_eq!(faults("[database]\nurl = 'postgresql://u:p@a,b:5433/x?sslmode=require'"), "");
     }
+
+    #[test]
+    fn a_password_that_is_not_encoded_is_told_by_every_key_and_no_part_of_it_is_shown() {
+        let told = faults(
+            "[database]\nurl = 'postgres://u:hun@ter2@h/x'\nreplica_urls = ['postgres://h/x', \
+             'postgres://u:12/hunter2@h/x']\n[queue]\nurl = 'amqp://h,amqp://u:hunter2@hunter2@h'\n\
+             [cache]\nurl = 'redis://u:1#hunter2@h'\n",
+        );
+        for place in ["x.toml:2: database.url", "x.toml:3: database.replica_urls"] {
+            assert!(told.contains(&format!("{place} holds a user name or password")), "{told}");
+        }
+        for place in ["x.toml:5: queue.url", "x.toml:7: cache.url"] {
+            assert!(told.contains(&format!("{place} holds a user name or password")), "{told}");
+        }
+        assert!(!told.contains("ter2"), "{told}");
+        let good = "[database]\nurl = 'postgres://u:hun%40ter2@h/x'\n[queue]\n\
+                    url = 'amqp://u:p%2Fw@h'\n[cache]\nurl = 'redis://u:p%23w@h'\n";
+        assert_eq!(faults(good), "");
+    }
 }

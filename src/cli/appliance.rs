@@ -29,6 +29,7 @@ use crate::{
         gate::{self, Gate},
         hub::{Hub, HubOptions},
         listen::{self, ListenOptions},
+        probe::Probe,
         pulse::Pulse,
         tls::Tls,
     },
@@ -41,6 +42,8 @@ use crate::{
     worker,
 };
 
+/// An id that lies this far ahead of the clock was not made by one that is right.
+const SKEW_TOLD: Duration = Duration::from_secs(5);
 /// How often histograms are kept small.
 const UPKEEP: Duration = Duration::from_secs(5);
 /// How long the last writes of a stop may take.
@@ -121,6 +124,14 @@ impl Works {
             let (database, writers) = (store.store.clone(), &writers);
             let app =
                 App::start_with(settings, database, to_others, &writers.tracker, &writers.stop);
+            let ahead = app.begin_ids().await?;
+            if ahead > SKEW_TOLD {
+                tracing::warn!(
+                    seconds = ahead.as_secs(),
+                    "the newest that is stored was made by a clock that is ahead of this machine's: new \
+                     ids begin after it; see that the clocks are right: esh3ar doctor"
+                );
+            }
             // Before anybody asks for the others.
             app.greet().await?;
             let consumer = match (cluster::broker(config)?, role) {
@@ -259,6 +270,9 @@ impl Appliance {
         let gate = Gate::new(app.clone(), hub, Arc::clone(&readiness));
         let service = move |request| gate.clone().handle(request);
         front.tracker.spawn(listen::serve(listener, listening, service, front.stop.clone()));
+        let probe = Probe::new(app.clone(), http, tls.is_some());
+        probe.look().await;
+        front.tracker.spawn(probe.run(front.stop.clone()));
         if let Some(tls) = &tls {
             front.tracker.spawn(tls.clone().watch(front.stop.clone()));
         }

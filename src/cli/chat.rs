@@ -13,9 +13,9 @@ use super::{
     Setup,
     exit::{Failure, Kind},
     opened,
-    output::counted,
+    output::{self, counted},
     serve::{StopSignals, whereabouts},
-    why,
+    shown, why,
 };
 use crate::{
     app::{
@@ -310,13 +310,11 @@ impl Talk<'_> {
             return;
         }
         if !self.setup.output.is_table() {
-            self.setup.output.text(&format!("{message}\n"));
+            self.setup.output.text(&output::json_line(message));
             return;
         }
-        let text = |name: &str| -> String {
-            let text = message[name].as_str().unwrap_or_default();
-            text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-        };
+        let text =
+            |name: &str| -> String { shown::line(message[name].as_str().unwrap_or_default()) };
         // Hours and minutes of the RFC 3339 time, in UTC.
         let at = text("createdAt").get(11..16).unwrap_or_default().to_owned();
         let elsewhere = if message["conversationId"] == self.id { "" } else { " (elsewhere)" };

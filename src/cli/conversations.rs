@@ -15,6 +15,7 @@ use super::{
     exit::{Failure, Kind},
     output, privilege,
     remote::{Admin, Query},
+    shown,
     why::Why,
     written::{Written, unwritten},
 };
@@ -253,7 +254,7 @@ async fn export(
 }
 
 fn heading(conversation: &Value) -> String {
-    let text = |name: &str| harmless(conversation[name].as_str().unwrap_or_default());
+    let text = |name: &str| shown::lines(conversation[name].as_str().unwrap_or_default());
     format!(
         "Conversation {} between {} and {}, begun {}, {}\n\n",
         text("id"),
@@ -266,9 +267,9 @@ fn heading(conversation: &Value) -> String {
 
 fn line(message: &Value, format: ExportFormat) -> String {
     if format == ExportFormat::Jsonl {
-        return format!("{message}\n");
+        return output::json_line(message);
     }
-    let text = |name: &str| harmless(message[name].as_str().unwrap_or_default());
+    let text = |name: &str| shown::lines(message[name].as_str().unwrap_or_default());
     let seq = message["seq"].as_u64().unwrap_or_default();
     // Further lines of a message stand under its first one.
     let content = text("content").replace('\n', "\n        ");
@@ -281,11 +282,6 @@ fn moment(at: &str) -> String {
     let read = OffsetDateTime::parse(at, &Rfc3339).ok();
     let whole = read.and_then(|at| at.replace_nanosecond(0).ok());
     whole.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_else(|| at.to_owned())
-}
-
-/// Without what could steer a terminal.
-fn harmless(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { ' ' } else { c }).collect()
 }
 
 fn named(failure: Failure, id: &str) -> Failure {

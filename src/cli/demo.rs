@@ -16,7 +16,7 @@ use super::{
     listen::messages,
     privilege,
     serve::StopSignals,
-    why,
+    shown, why,
 };
 use crate::{
     app::{App, tokens::Lifetime},
@@ -175,7 +175,7 @@ async fn follow(
                         text("from"),
                         text("content")
                     );
-                    setup.output.text(&format!("{}\n", line.replace(char::is_control, " ")));
+                    setup.output.text(&format!("{}\n", shown::line(&line)));
                     let ids = json!([message["id"]]);
                     let _ = phone.call("Acknowledge", vec![ids], PATIENCE).await;
                 }

@@ -7,7 +7,7 @@ use std::{
     process::ExitCode,
 };
 
-use crate::{app, config::ConfigErrors, store};
+use crate::{app, config::ConfigErrors, domain::text::turns_direction, store};
 
 /// What to do about a full disk of the database.
 pub(super) const MAKE_ROOM: &str = "make room on the database's disk (its log and df say which it is); esh3ar doctor looks at data_dir";
@@ -133,7 +133,10 @@ impl From<store::embedded::Error> for Failure {
         use store::embedded::Error;
         let kind = match &error {
             Error::Locked { .. } | Error::Missing { .. } | Error::Root => Kind::Refused,
-            Error::NoBinaries | Error::MajorMismatch { .. } | Error::Folder { .. } => Kind::Config,
+            Error::NoBinaries
+            | Error::MajorMismatch { .. }
+            | Error::Folder { .. }
+            | Error::Damaged { .. } => Kind::Config,
             // Systemd starts it again, by when there may be room.
             Error::DiskFull { .. } | Error::Initdb(_) | Error::Died(_) | Error::NoAnswer(_) => {
                 Kind::Unavailable
@@ -175,7 +178,7 @@ fn harmless(text: &str) -> String {
     for c in text.chars() {
         match c {
             '\n' | '\t' => shown.push(c),
-            c if c.is_control() => shown.extend(c.escape_default()),
+            c if c.is_control() || turns_direction(c) => shown.extend(c.escape_default()),
             c => shown.push(c),
         }
     }
@@ -236,7 +239,7 @@ pub fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
 mod tests {
     #[test]
     fn what_is_quoted_does_not_reach_the_terminal_raw() {
-        let shown = super::harmless("row \u{1b}]0;x\u{7}\u{9b}2J\0 of\n\u{7f}it, سلام");
-        assert_eq!(shown, "row \\u{1b}]0;x\\u{7}\\u{9b}2J\\u{0} of\n\\u{7f}it, سلام");
+        let shown = super::harmless("row \u{1b}]0;x\u{7}\u{9b}2J\0 of\n\u{7f}it, \u{202e}سلام");
+        assert_eq!(shown, "row \\u{1b}]0;x\\u{7}\\u{9b}2J\\u{0} of\n\\u{7f}it, \\u{202e}سلام");
     }
 }

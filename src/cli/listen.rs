@@ -9,6 +9,7 @@ use super::{
     Setup,
     exit::{Failure, Kind},
     serve::{self, StopSignals},
+    shown,
 };
 use crate::client::{self, Event, HubClient};
 
@@ -121,7 +122,7 @@ fn show(setup: &Setup, message: &Value) {
     let seq = message["seq"].as_i64().map(|seq| format!(" #{seq}")).unwrap_or_default();
     let subject = message["subject"].as_str().map(|s| format!("{s}: ")).unwrap_or_default();
     let line = format!("{}{seq}  {}  {subject}{}", text("id"), text("from"), text("content"));
-    setup.output.event(&line.replace(char::is_control, " "), message);
+    setup.output.event(&shown::line(&line), message);
 }
 
 /// What is told beside messages, in words.

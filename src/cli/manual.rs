@@ -6,10 +6,7 @@ use clap::Args;
 use clap_mangen::Man;
 
 use super::exit::{Failure, Kind};
-use super::{
-    description,
-    output::{Format, Output},
-};
+use super::{description, output::Output};
 
 #[derive(Debug, Args)]
 pub(super) struct ManArgs {
@@ -41,14 +38,14 @@ No colours.
 reached, 78 the configuration is wrong.
 "#;
 
-pub(super) fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
+pub(super) fn completions(shell: clap_complete::Shell, output: &Output) -> Result<(), Failure> {
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut description(), "esh3ar", &mut text);
-    print(text)
+    print(text, output)
 }
 
-pub(super) fn pages(arguments: &ManArgs) -> Result<(), Failure> {
-    let Some(folder) = &arguments.dir else { return print(first_page()?) };
+pub(super) fn pages(arguments: &ManArgs, output: &Output) -> Result<(), Failure> {
+    let Some(folder) = &arguments.dir else { return print(first_page()?, output) };
     let failed = |error: std::io::Error| {
         Failure::new(Kind::Failed, format!("{}: {error}", folder.display()))
             .hint("choose another --dir")
@@ -68,9 +65,9 @@ fn first_page() -> Result<Vec<u8>, Failure> {
     Ok(text)
 }
 
-fn print(text: Vec<u8>) -> Result<(), Failure> {
+fn print(text: Vec<u8>, output: &Output) -> Result<(), Failure> {
     let text =
         String::from_utf8(text).map_err(|_| Failure::new(Kind::Failed, "the text is not UTF-8"))?;
-    Output::new(Format::Table, false).text(&text);
+    output.text(&text);
     Ok(())
 }

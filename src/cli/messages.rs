@@ -7,6 +7,7 @@ use super::{
     Setup, dlq,
     exit::{Failure, Kind},
     remote::{Admin, Query},
+    shown,
     why::Why,
 };
 use crate::client::encode;
@@ -48,6 +49,14 @@ pub(super) enum MessageCommand {
         id: String,
         #[command(flatten)]
         why: Why,
+    },
+    /// Delete a message: nobody is shown it any more, and it is told who deleted it and why
+    Delete {
+        /// The message's id
+        id: String,
+        /// Why it is deleted; kept in its story and in the audit log
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
     },
     /// Messages, newest first
     List {
@@ -118,7 +127,7 @@ async fn act(setup: &Setup, admin: &Admin, command: MessageCommand) -> Result<()
             if setup.output.is_table() {
                 setup.output.records(STEPS, &items(story["steps"].take()));
                 let verdict = &story["verdict"];
-                let text = |name: &str| verdict[name].as_str();
+                let text = |name: &str| verdict[name].as_str().map(shown::line);
                 setup.output.text(&format!("\n{}\n", text("sentence").unwrap_or_default()));
                 if let Some(next) = text("next") {
                     setup.output.text(&format!("Next: {next}\n"));
@@ -126,6 +135,15 @@ async fn act(setup: &Setup, admin: &Admin, command: MessageCommand) -> Result<()
             } else {
                 setup.output.record(&story);
             }
+        }
+        MessageCommand::Delete { id, reason } => {
+            if reason.trim().is_empty() {
+                return Err(Failure::new(Kind::Usage, "--reason says nothing")
+                    .hint("say why the message is deleted"));
+            }
+            let place = format!("/messages/{}", encode(&id));
+            admin.ask(&Why::because(reason), "DELETE", &place, None).await.map_err(undeleted)?;
+            setup.output.record(&json!({ "id": id, "deleted": true }));
         }
         MessageCommand::List { status, to, from, kind, user, since, until, before, limit, why } => {
             let time = |text: Option<String>| text.as_deref().map(dlq::since).transpose();
@@ -155,6 +173,17 @@ fn items(list: Value) -> Vec<Value> {
         Value::Array(items) => items,
         _ => Vec::new(),
     }
+}
+
+fn undeleted(failure: Failure) -> Failure {
+    if failure.kind != Kind::NotFound {
+        return failure;
+    }
+    Failure::new(
+        Kind::NotFound,
+        "there is no such message: it was deleted before, or never accepted, or its id is another",
+    )
+    .hint("ids are shown by: esh3ar message list")
 }
 
 /// The books know every accepted message, so an unknown one never was.

@@ -29,7 +29,7 @@ struct Line {
     version: i32,
     name: String,
     state: &'static str,
-    #[serde(with = "time::serde::rfc3339::option")]
+    #[serde(with = "crate::server::moment::option")]
     applied_at: Option<time::OffsetDateTime>,
 }
 

@@ -31,6 +31,7 @@ mod reload;
 mod remote;
 mod serve;
 mod service;
+mod shown;
 mod tokens;
 mod top;
 mod users;
@@ -158,12 +159,21 @@ pub fn run() -> ExitCode {
     privilege::end_with_root();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
+        Err(error) if error.use_stderr() => {
             let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { Kind::Usage as u8 } else { 0 });
+            return ExitCode::from(Kind::Usage as u8);
         }
+        // Help, or the version.
+        Err(error) => return output::printed(error.print()),
     };
-    match dispatch(cli) {
+    let format = match &cli.command {
+        Command::Doctor(arguments) => arguments.format(cli.global.output),
+        _ => cli.global.output,
+    };
+    let output = Output::new(format, cli.global.quiet);
+    match dispatch(cli, output.clone()) {
+        // What was to be printed is what was asked.
+        Ok(_) if !output.is_complete() => output.failure().report(),
         Ok(code) => code,
         Err(failure) => failure.report(),
     }
@@ -184,17 +194,14 @@ pub struct Setup {
     level: telemetry::log::Level,
 }
 
-fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
-    let format = match &cli.command {
-        Command::Doctor(arguments) => arguments.format(cli.global.output),
-        _ => cli.global.output,
-    };
-    let output = Output::new(format, cli.global.quiet);
+fn dispatch(cli: Cli, output: Output) -> Result<ExitCode, Failure> {
     match &cli.command {
         Command::Completions { shell } => {
-            return manual::completions(*shell).map(|()| ExitCode::SUCCESS);
+            return manual::completions(*shell, &output).map(|()| ExitCode::SUCCESS);
         }
-        Command::Man(arguments) => return manual::pages(arguments).map(|()| ExitCode::SUCCESS),
+        Command::Man(arguments) => {
+            return manual::pages(arguments, &output).map(|()| ExitCode::SUCCESS);
+        }
         Command::Config(configuration::ConfigCommand::Default) => {
             output.text(&describe::default_file());
             return Ok(ExitCode::SUCCESS);
@@ -368,7 +375,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     let placed = out.map_or(Ok(()), |out| out.end(result.is_ok()));
     result.and(placed)?;
-    if setup.output.is_complete() { Ok(ExitCode::SUCCESS) } else { Err(setup.output.failure()) }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Goes on as the appliance's user; what only root may do in root's folders is done when that has ended.

@@ -15,6 +15,7 @@ use crate::{
     },
     cache::Cache,
     config::{Config, Secret, SmtpTls},
+    domain::trace::Sample,
     mail::{Encryption, Mailer, SmtpSettings},
     store::{
         Store,
@@ -76,10 +77,12 @@ pub(super) fn live(config: &Config) -> Result<Live, Failure> {
         retention: Retention {
             messages: config.messages_kept,
             events: config.events_kept,
+            deleted: config.deleted_kept,
             idempotency_keys: config.idempotency_keys_kept,
         },
         mailer: mailer(config)?,
         alert_interval: config.alert_interval,
+        log_sample: Sample::new(config.log.sample),
     })
 }
 
@@ -267,7 +270,12 @@ async fn open_after(setup: &Setup, begins: bool, cache: Cache) -> Result<Opened,
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
     let settings = Settings { cache, ..settings(&setup.loaded.config, None)? };
     let app = App::start(settings, opened.store.clone(), &tracker, &stop);
-    Ok(Opened { app, opened, tracker, stop })
+    let begun = app.begin_ids().await;
+    let opened = Opened { app, opened, tracker, stop };
+    match begun {
+        Ok(_) => Ok(opened),
+        Err(error) => opened.close(Err(error.into())).await,
+    }
 }
 
 impl Opened {

@@ -2,6 +2,7 @@
 
 use std::{
     io::{ErrorKind, IsTerminal as _, Write as _},
+    process::ExitCode,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,7 +14,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::exit::{Failure, Kind, is_of_full_disk};
+use super::{
+    exit::{Failure, Kind, is_of_full_disk},
+    shown,
+};
 
 /// How data are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -68,9 +72,7 @@ impl Output {
         match self.format {
             Format::Table => self.print(&table(columns, &values)),
             Format::Json => self.print(&pretty(&Value::Array(values))),
-            Format::Jsonl => {
-                self.print(&values.iter().map(|v| format!("{v}\n")).collect::<String>())
-            }
+            Format::Jsonl => self.print(&values.iter().map(json_line).collect::<String>()),
         }
     }
 
@@ -88,7 +90,7 @@ impl Output {
                 self.print(&lines.collect::<String>());
             }
             Format::Json => self.print(&pretty(&value)),
-            Format::Jsonl => self.print(&format!("{value}\n")),
+            Format::Jsonl => self.print(&json_line(&value)),
         }
     }
 
@@ -97,7 +99,7 @@ impl Output {
         match self.format {
             Format::Table => self.print(&format!("{text}\n")),
             Format::Json | Format::Jsonl => {
-                self.print(&format!("{}\n", serde_json::to_value(item).unwrap_or_default()));
+                self.print(&json_line(&serde_json::to_value(item).unwrap_or_default()));
             }
         }
     }
@@ -120,7 +122,9 @@ impl Output {
                 .hint("make room on that disk, or write elsewhere");
         }
         Failure::new(Kind::Failed, "standard output could not be written")
-            .hint("what was asked is done; a token that was not shown should be revoked")
+            .hint(
+                "see where it goes; what was asked is done, and a token that was not shown should be revoked",
+            )
     }
 
     /// Whether somebody still reads what is printed.
@@ -128,10 +132,14 @@ impl Output {
         !self.unread.load(Ordering::Relaxed) && !self.failed.load(Ordering::Relaxed)
     }
 
-    /// To standard output; a reader that went away (`| head`) is no fault.
+    /// To standard output.
     fn print(&self, text: &str) {
         let mut stdout = std::io::stdout().lock();
-        let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+        self.note_written(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()));
+    }
+
+    /// Keeps what came of printing; a reader that went away (`| head`) is no fault.
+    fn note_written(&self, written: std::io::Result<()>) {
         match written {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {
@@ -147,13 +155,25 @@ impl Output {
     /// A remark that is no data.
     pub fn note(&self, text: &str) {
         if !self.quiet {
-            let _ = writeln!(std::io::stderr().lock(), "{text}");
+            let _ = writeln!(std::io::stderr().lock(), "{}", shown::lines(text));
         }
     }
 }
 
+/// The exit status of what only prints, and was printed by somebody else.
+pub(super) fn printed(printed: std::io::Result<()>) -> ExitCode {
+    let output = Output::new(Format::Table, false);
+    output.note_written(printed.and_then(|()| std::io::stdout().flush()));
+    if output.is_complete() { ExitCode::SUCCESS } else { output.failure().report() }
+}
+
 fn pretty(value: &Value) -> String {
-    format!("{value:#}\n")
+    shown::json(format!("{value:#}\n"))
+}
+
+/// A JSON document in a line of its own.
+pub(super) fn json_line(value: &Value) -> String {
+    shown::json(format!("{value}\n"))
 }
 
 /// A value in a cell: one line, and no character that could steer a terminal.
@@ -164,7 +184,7 @@ fn cell(value: &Value) -> String {
         Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(","),
         other => other.to_string(),
     };
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    shown::line(&text)
 }
 
 fn table(columns: &[&str], items: &[Value]) -> String {
@@ -235,5 +255,7 @@ mod tests {
         let items = [json!({"id": 1, "createdAt": "now"}), json!({"id": "long\u{1b}[2J", "x": 1})];
         let text = table(&["id", "createdAt"], &items);
         assert_eq!(text, "ID        CREATED AT\n1         now\nlong [2J\n");
+        let text = table(&["id"], &[json!({"id": ["\u{202e}exe"]})]);
+        assert_eq!(text, "ID\n\\u{202e}exe\n");
     }
 }

@@ -16,6 +16,7 @@ use super::{
     opened, output,
     output::Format,
     remote::Admin,
+    shown,
     why::Why,
     written::unwritten,
 };
@@ -50,7 +51,7 @@ impl Sink<'_> {
                 file.write_all(text.as_bytes()).map_err(|error| unwritten(path, &error))
             }
             None => {
-                self.setup.output.text(text);
+                self.setup.output.text(&shown::json(text.to_owned()));
                 Ok(())
             }
         }

@@ -52,6 +52,11 @@ pub(super) struct RemoteArgs {
 impl RemoteArgs {
     /// The API of that server.
     fn api(&self, url: &str) -> Result<ApiClient, Failure> {
+        if url.contains('@') {
+            // It is not repeated: a password may be in it.
+            return Err(Failure::new(Kind::Usage, "--url must be an address without a login")
+                .hint("the token comes from --token-file FILE or ESH3AR_TOKEN"));
+        }
         let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
         if host.is_none_or(|host| host.is_empty() || host.starts_with('/')) {
             return Err(Failure::new(Kind::Usage, format!("'{url}' is no address of a server"))

@@ -22,6 +22,11 @@ pub(super) struct Because {
 }
 
 impl Why {
+    /// For this reason.
+    pub(super) fn because(text: String) -> Why {
+        Why { text: Some(text) }
+    }
+
     /// As it was written.
     pub(super) fn text(&self) -> Option<&str> {
         self.text.as_deref()

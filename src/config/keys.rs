@@ -1,5 +1,7 @@
 //! Every key there is.
 
+use crate::domain::nearest::nearest;
+
 /// One key.
 #[derive(Debug)]
 pub struct Key {
@@ -155,6 +157,11 @@ pub const KEYS: &[Key] = &[
         "How long the unusual steps of messages' ways are kept; unset or 0: as long as the messages.",
     ),
     key(
+        "retention.deleted",
+        "7d",
+        "How long the rows of messages are kept that an administrator deleted, from their deletion.",
+    ),
+    key(
         "retention.idempotency_keys",
         "24h",
         "How long a repeat with the same key gets the first answer.",
@@ -172,12 +179,24 @@ pub const KEYS: &[Key] = &[
     key("traces.sample", "0.01", "Share of the messages that are followed, from 0 to 1."),
     key("log.level", "info", "error, warn, info, debug, trace, or filter directives."),
     key("log.format", "auto", "text, json, or auto: text on a terminal."),
+    key(
+        "log.sample",
+        "0.01",
+        "Share of the messages, from 0 to 1, of which it is logged that they were accepted and delivered; retries and messages given up are logged of all.",
+    ),
 ];
 
 /// The keys that a running process takes up when it is told to read its configuration again; a name that
 /// ends with a dot stands for all keys of its section. The others wait for a restart.
-pub const LIVE: &[&str] =
-    &["retry.", "limits.", "smtp.", "retention.", "auth.access_token_ttl", "log.level"];
+pub const LIVE: &[&str] = &[
+    "retry.",
+    "limits.",
+    "smtp.",
+    "retention.",
+    "auth.access_token_ttl",
+    "log.level",
+    "log.sample",
+];
 
 /// Whether a running process takes up this key.
 pub fn is_live(name: &str) -> bool {
@@ -195,38 +214,14 @@ pub fn find(name: &str) -> Option<&'static Key> {
 
 /// What to say about a name that is no key.
 pub fn unknown(name: &str) -> String {
-    let nearest = KEYS
-        .iter()
-        .map(|key| (distance(name, key.name), key.name))
-        .min()
-        .filter(|(distance, _)| *distance <= 4);
+    let nearest = nearest(name, KEYS.iter().map(|key| key.name));
     match nearest {
-        Some((_, near)) => format!("there is no key {name}; did you mean {near}?"),
+        Some(near) => format!("there is no key {name}; did you mean {near}?"),
         None if NOT_YET.iter().any(|prefix| name.starts_with(prefix)) => {
             format!("{name} is not available in this version")
         }
         None => format!("there is no key {name}; see: esh3ar config show"),
     }
-}
-
-/// Levenshtein's distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        for (cell, to) in row.iter_mut().skip(1).zip(&b) {
-            let best = (diagonal + usize::from(from != *to)).min(*cell + 1).min(left + 1);
-            diagonal = *cell;
-            *cell = best;
-            left = best;
-        }
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
-        }
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -249,7 +244,6 @@ mod tests {
 
     #[test]
     fn a_typo_names_its_neighbour() {
-        assert_eq!(distance("kitten", "sitting"), 3);
         assert!(unknown("htp.listen").contains("did you mean http.listen?"));
         assert!(unknown("media.url").contains("not available in this version"));
         assert!(unknown("weather.today.now").starts_with("there is no key"));

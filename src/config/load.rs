@@ -1,6 +1,7 @@
 //! From the sources to a [`Config`]: all of them read, all faults told at once.
 
 mod cluster;
+mod login;
 mod origin;
 mod retention;
 mod secrets;
@@ -270,6 +271,7 @@ impl Reader {
             "auth.access_token_ttl"
             | "retention.dead_letters"
             | "retention.audit_log"
+            | "retention.deleted"
             | "retention.idempotency_keys" => duration::LONGEST,
             _ => Duration::from_secs(24 * 3600),
         };
@@ -354,6 +356,7 @@ impl Reader {
     }
 
     fn config(&mut self) -> Config {
+        self.logins();
         let pool_size = self.positive("database.pool_size");
         if pool_size > PRIVATE_POOL && self.text("database.url").is_empty() {
             let text = format!("may be at most {PRIVATE_POOL} with the private Postgres");
@@ -450,12 +453,14 @@ impl Reader {
             audit_log_kept: self.duration("retention.audit_log"),
             messages_kept: self.kept("retention.messages"),
             events_kept: self.kept("retention.events"),
+            deleted_kept: self.duration("retention.deleted"),
             idempotency_keys_kept: self.duration("retention.idempotency_keys"),
             access_token_ttl: self.duration("auth.access_token_ttl"),
             traces: self.traces(),
             log: Log {
                 level: level.unwrap_or_default(),
                 format: format.unwrap_or(LogFormat::Auto),
+                sample: self.share("log.sample"),
             },
         }
     }

@@ -54,6 +54,8 @@ pub struct Config {
     pub messages_kept: Option<Duration>,
     /// `retention.events`; `None`: as long as the messages.
     pub events_kept: Option<Duration>,
+    /// How long the rows of deleted messages are kept.
+    pub deleted_kept: Duration,
     /// `retention.idempotency_keys`
     pub idempotency_keys_kept: Duration,
     /// `auth.access_token_ttl`
@@ -183,6 +185,8 @@ pub struct Log {
     pub level: String,
     /// How lines look.
     pub format: LogFormat,
+    /// Of which share of the messages it is logged what goes well, from 0 to 1.
+    pub sample: f64,
 }
 
 /// How log lines look.

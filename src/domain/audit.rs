@@ -141,6 +141,8 @@ actions! {
     MessageShow = "message.show",
     /// The story of one was looked at.
     MessageExplain = "message.explain",
+    /// One was deleted.
+    MessageDelete = "message.delete",
     /// Messages were read from a file.
     MessageImport = "message.import",
     /// Conversations were listed.

@@ -137,7 +137,7 @@ impl Latencies {
 /// A part that a process works with, as that process sees it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Part {
-    /// `database`, `rabbitmq` or `redis`.
+    /// `database`, `disk`, `realtime`, `rabbitmq`, `redis` or `mail`.
     pub name: String,
     /// Whether it answers.
     pub up: bool,
@@ -147,6 +147,8 @@ pub struct Part {
     pub version: Option<String>,
     /// What is wrong with it.
     pub fault: Option<String>,
+    /// How it was at the last looks, oldest first: how many milliseconds it took, -1 when it did not answer.
+    pub past: Vec<i32>,
 }
 
 /// What a process knows of itself.

@@ -14,6 +14,7 @@ pub mod figures;
 pub mod ids;
 pub mod job;
 pub mod message;
+pub mod nearest;
 pub mod partitions;
 pub mod party;
 pub mod permission;
@@ -22,6 +23,7 @@ pub mod rate;
 pub mod replica;
 pub mod retry;
 pub mod status;
+pub mod text;
 pub mod trace;
 pub mod verdict;
 

@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 
 use super::{Message, Party, Status};
 
+mod deleted;
 mod imported;
 #[cfg(test)]
 mod tests;
@@ -149,7 +150,7 @@ impl Verdict {
 impl Facts {
     /// The verdict.
     pub fn verdict(&self) -> Verdict {
-        if let Some(verdict) = self.ended_elsewhere() {
+        if let Some(verdict) = self.deleted().or_else(|| self.ended_elsewhere()) {
             return verdict;
         }
         let mut verdict = self.here();

@@ -18,7 +18,9 @@ use time::OffsetDateTime;
 pub use registry::{Registry, Seat};
 pub use relay::{Reach, Relay};
 
-use crate::domain::{Conversation, ConversationId, Message, MessageId, Party, Status, TokenId};
+use crate::domain::{
+    Conversation, ConversationId, Message, MessageId, Party, Status, TokenId, message::Place,
+};
 
 /// Who is connected, here and elsewhere. Cheap to clone.
 #[derive(Clone)]
@@ -139,6 +141,15 @@ pub enum Outbound {
     },
     /// A conversation of the party's is not what it was.
     ConversationChanged(Arc<Conversation>),
+    /// An administrator deleted a message that this party sent or was to get.
+    Deleted {
+        /// The message.
+        id: MessageId,
+        /// Where it stood in a conversation.
+        place: Option<Place>,
+        /// When.
+        at: OffsetDateTime,
+    },
     /// The other side of a conversation is writing.
     Typing {
         /// Which conversation.

@@ -190,7 +190,8 @@ impl Say {
                 Say::Typing { conversation: conversation.0, from: from.to_string() }
             }
             Outbound::Nudge => Say::Nudge,
-            Outbound::Close { .. } => return None,
+            // Every process finds by itself what was deleted.
+            Outbound::Deleted { .. } | Outbound::Close { .. } => return None,
         })
     }
 

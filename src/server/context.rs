@@ -1,22 +1,27 @@
 //! What a handler knows of its request.
 
-use std::{sync::Arc, time::Instant};
+use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::HeaderMap;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::reply::Problem;
 use crate::{
     app::{App, By, Caller, messages::RequestKey},
-    domain::{Message, MessageId, Phone, phone::folded, trace::Cause},
+    domain::{Message, MessageId, Phone, nearest::nearest, phone::folded, trace::Cause},
 };
 
 /// The usual page of a list, and the largest (interfaces.md, HTTP).
 const USUAL_PAGE: usize = 50;
 const LARGEST_PAGE: usize = 200;
+/// What some programs write before a text in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// How much of a name is repeated that nobody knows, in characters.
+const LONGEST_NAME: usize = 100;
 
 /// A request that has passed the gate: who it is from is known, its body is whole.
 pub struct Context {
@@ -87,17 +92,12 @@ impl Context {
                 "send application/json",
             ));
         }
-        serde_json::from_slice(&self.body).map_err(|error| {
-            let text = error.to_string();
-            let code = if error.is_data() && text.starts_with("unknown field") {
-                "unknown_field"
-            } else if error.is_data() {
-                "invalid_body"
-            } else {
-                "invalid_json"
-            };
-            Problem::bad_request(code, text)
-        })
+        serde_json::from_slice(self.document()).map_err(|error| unreadable(&error))
+    }
+
+    /// The body without the byte order mark that some programs write before a text.
+    fn document(&self) -> &[u8] {
+        self.body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&self.body)
     }
 
     /// A query parameter, decoded; the last one counts.
@@ -116,7 +116,7 @@ impl Context {
         let mut found = None;
         for pair in self.query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            if key == name {
+            if key == name || decode(key).is_some_and(|key| key == name) {
                 found = Some(decode(value).ok_or_else(|| {
                     Problem::field(name, "invalid_encoding", format!("{name} is not valid UTF-8"))
                 })?);
@@ -240,14 +240,81 @@ impl Context {
                 "Idempotency-Key must have 1 to 255 visible ASCII characters",
             )
         })?;
-        let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
-        digest.update(self.route.as_bytes());
-        digest.update(b"\n");
-        digest.update(&self.body);
-        let mut request_hash = [0; 32];
-        request_hash.copy_from_slice(digest.finish().as_ref());
-        Ok(Some(RequestKey { key: key.to_owned(), request_hash }))
+        let hash = |body: &[u8]| {
+            let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
+            digest.update(self.route.as_bytes());
+            digest.update(b"\n");
+            digest.update(body);
+            let mut hash = [0; 32];
+            hash.copy_from_slice(digest.finish().as_ref());
+            hash
+        };
+        let key = key.to_owned();
+        let (request_hash, written_hash) = (hash(&meant(self.document())), hash(&self.body));
+        Ok(Some(RequestKey { key, request_hash, written_hash }))
     }
+}
+
+/// What a body of JSON says, in one form: its fields in order, and none that is null, because that is the
+/// same as leaving it out.
+fn meant(body: &[u8]) -> Cow<'_, [u8]> {
+    fn without_nulls(value: Value) -> Value {
+        match value {
+            // Its fields are sorted by name.
+            Value::Object(fields) => Value::Object(
+                fields
+                    .into_iter()
+                    .filter(|(_, value)| !value.is_null())
+                    .map(|(name, value)| (name, without_nulls(value)))
+                    .collect(),
+            ),
+            Value::Array(items) => items.into_iter().map(without_nulls).collect(),
+            other => other,
+        }
+    }
+    match serde_json::from_slice(body) {
+        Ok(value) => Cow::Owned(without_nulls(value).to_string().into_bytes()),
+        Err(_) => Cow::Borrowed(body),
+    }
+}
+
+/// What is wrong with a document, with the field that was meant where an unknown one is near to it.
+pub fn unreadable(error: &serde_json::Error) -> Problem {
+    let mut text = error.to_string();
+    let code = if error.is_data() && text.starts_with("unknown field") {
+        // "unknown field `x`, expected one of `y`, `z`": every other part is a name.
+        let mut names = text.split('`').skip(1).step_by(2);
+        let near = names.next().and_then(|given| nearest(given, names));
+        if let Some(near) = near.map(|near| format!("; did you mean `{near}`?")) {
+            text.push_str(&near);
+        }
+        "unknown_field"
+    } else if error.is_data() {
+        "invalid_body"
+    } else {
+        "invalid_json"
+    };
+    Problem::bad_request(code, text)
+}
+
+/// A parameter of the query that an address does not take, with the one that was meant.
+pub fn unknown_parameter(query: &str, known: &[&str]) -> Option<Problem> {
+    let names = query.split('&').map(|pair| pair.split_once('=').map_or(pair, |(name, _)| name));
+    let unknown = names.filter(|name| !name.is_empty()).find(|name| !known.contains(name))?;
+    let name = decode(unknown).unwrap_or_else(|| unknown.to_owned());
+    // Encoded, it is another text than ours and the same name.
+    if known.contains(&name.as_str()) {
+        return None;
+    }
+    let name: String = name.chars().take(LONGEST_NAME).collect();
+    let told = match (nearest(&name, known.iter().copied()), known) {
+        (Some(near), _) => format!("there is no parameter {name} here; did you mean {near}?"),
+        (None, []) => format!("there is no parameter {name} here, and no other"),
+        (None, known) => {
+            format!("there is no parameter {name} here; there are {}", known.join(", "))
+        }
+    };
+    Some(Problem::bad_request("unknown_parameter", told))
 }
 
 /// The cursor that continues after a message.
@@ -336,8 +403,7 @@ pub fn decode(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{decode, decode_number, decode_plainly, read_time};
-    use crate::domain::Phone;
+    use super::*;
 
     #[test]
     fn a_plus_that_is_not_encoded_begins_a_number() {
@@ -382,6 +448,59 @@ mod tests {
         for bad in ["2026-01-31", "1h", "", "+", "2026-01-31T12:00:00"] {
             assert!(read_time("since", &decode_plainly(bad).unwrap()).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn bodies_that_mean_the_same_are_the_same() {
+        let one = meant(br#"{"to":"+967","content":"x","subject":null,"list":[{"b":1,"a":null}]}"#);
+        let other = meant(b"{ \"list\" : [{\"b\":1}],\n\"content\":\"\\u0078\", \"to\":\"+967\" }");
+        assert_eq!(one, other);
+        for different in [
+            &br#"{"to":"+967","content":"y","list":[{"b":1}]}"#[..],
+            br#"{"to":"+967","content":"x","list":[{"b":"1"}]}"#,
+            br#"{"to":"+967","content":"x","list":[{"b":1},{}]}"#,
+            br#"{"to":"+967","content":"null","list":[{"b":1}]}"#,
+            b"no JSON",
+        ] {
+            assert_ne!(one, meant(different), "{}", String::from_utf8_lossy(different));
+        }
+        assert_eq!(*meant(b"no JSON"), *b"no JSON");
+    }
+
+    #[test]
+    fn an_unknown_parameter_is_told_with_its_neighbour() {
+        let known = ["limit", "after", "status"];
+        let told = |query| unknown_parameter(query, &known).map(|problem| problem.detail);
+        assert_eq!(told(""), None);
+        assert_eq!(told("limit=2&&after=&st%61tus=sent"), None);
+        let near = "there is no parameter limti here; did you mean limit?";
+        assert_eq!(told("status=sent&limti=2").as_deref(), Some(near));
+        let far = "there is no parameter colour here; there are limit, after, status";
+        assert_eq!(told("colour").as_deref(), Some(far));
+        assert!(unknown_parameter("x=1", &[]).unwrap().detail.ends_with("and no other"));
+        assert!(told(&"y".repeat(5000)).unwrap().len() < 200);
+    }
+
+    #[test]
+    fn an_unknown_field_is_told_with_its_neighbour() {
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        #[allow(dead_code)]
+        struct Body {
+            content: String,
+            subject: Option<String>,
+        }
+        let told = |text| {
+            let problem = unreadable(&serde_json::from_str::<Body>(text).unwrap_err());
+            (problem.code, problem.detail)
+        };
+        let (code, text) = told(r#"{"contnet":"x"}"#);
+        assert_eq!(code, "unknown_field");
+        assert!(text.ends_with("did you mean `content`?"), "{text}");
+        let (code, text) = told(r#"{"weather":"x"}"#);
+        assert!(code == "unknown_field" && !text.contains("did you mean"), "{text}");
+        assert_eq!(told("{}").0, "invalid_body");
+        assert_eq!(told("{").0, "invalid_json");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{
 };
 
 use ::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use warp::reply::Response;
 
 use super::{
@@ -83,10 +83,13 @@ impl Gate {
     async fn answer(self, request: Request<Incoming>, came: Instant) -> Response {
         let path = request.uri().path();
         if let Some((service, asked)) = Service::at(path) {
+            if is_encoded(&request) {
+                return Problem::encoded().into_response();
+            }
             return self.hub.handle(service, asked, request).await;
         }
         if path == legacy::HEALTH {
-            return health::whole(&self.app, false).await;
+            return health::whole(&self.app, false, false).await;
         }
         if path == "/health" || path.starts_with("/health/") {
             return self.health(&request).await;
@@ -114,14 +117,18 @@ impl Gate {
                 .await
                 .is_ok_and(|caller| caller.business(crate::domain::Permission::Admin).is_ok()),
         };
-        health_page(&self.app, &self.readiness, request.uri().path(), details).await
+        health_page(&self.app, &self.readiness, request.uri(), details).await
     }
 
     async fn api(self, request: Request<Incoming>, came: Instant) -> Result<Response, Problem> {
+        let encoded = is_encoded(&request);
         let (mut parts, incoming) = request.into_parts();
         // Before the body: what a stranger sends is not even read.
         let token = bearer(&parts.headers).ok_or(Error::Unauthenticated)?;
         let caller = self.app.authenticate(token).await?;
+        if encoded {
+            return Err(Problem::encoded());
+        }
         let path = parts.uri.path();
         let large = path.ends_with("/batch") || path.starts_with("/api/v1/admin/import/");
         let limit = if large { BATCH_BODY_LIMIT } else { BODY_LIMIT };
@@ -158,14 +165,31 @@ impl Gate {
 }
 
 /// The health page at a path; 404 elsewhere.
-pub async fn health_page(app: &App, readiness: &Readiness, path: &str, details: bool) -> Response {
-    match path {
-        "/health" => health::whole(app, details).await,
+pub async fn health_page(
+    app: &App,
+    readiness: &Readiness,
+    uri: &::http::Uri,
+    details: bool,
+) -> Response {
+    match uri.path() {
+        "/health" => match health::asks_history(uri.query().unwrap_or_default()) {
+            Ok(history) => health::whole(app, details, details && history).await,
+            Err(problem) => problem.into_response(),
+        },
         "/health/live" => health::live(),
         "/health/ready" => health::ready(app, readiness, details).await,
         _ => Problem::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this address")
             .into_response(),
     }
+}
+
+/// Whether the request has a body that is compressed.
+fn is_encoded(request: &Request<Incoming>) -> bool {
+    let named = request.headers().get_all(header::CONTENT_ENCODING).iter();
+    // What is no text is no name of ours either.
+    let mut names = named.flat_map(|value| value.to_str().unwrap_or("unknown").split(','));
+    !request.body().is_end_stream()
+        && names.any(|name| !matches!(name.trim().to_ascii_lowercase().as_str(), "" | "identity"))
 }
 
 /// The token of an `Authorization: Bearer` header; the scheme is compared without case.
@@ -226,5 +250,5 @@ pub async fn machine_page(
         );
         return response;
     }
-    health_page(&app, &readiness, request.uri().path(), true).await
+    health_page(&app, &readiness, request.uri(), true).await
 }

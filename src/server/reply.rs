@@ -7,6 +7,9 @@ use warp::reply::Response;
 
 use crate::{app, domain::message::FieldError};
 
+/// The code of a body that is compressed.
+const ENCODED: &str = "unsupported_content_encoding";
+
 /// A failed request as the client sees it.
 #[derive(Debug)]
 pub struct Problem {
@@ -59,6 +62,13 @@ impl Problem {
         Problem::new(StatusCode::BAD_REQUEST, code, detail)
     }
 
+    /// A body that is compressed: what it may be is told in a header too (RFC 9110, 15.5.16).
+    pub fn encoded() -> Problem {
+        let text =
+            "the body must not be compressed: send it without Content-Encoding, or as identity";
+        Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, ENCODED, text)
+    }
+
     /// A query parameter, header or field that breaks a rule.
     pub fn field(field: &'static str, code: &'static str, message: impl Into<String>) -> Problem {
         app::Error::field(field, code, message).into()
@@ -100,6 +110,9 @@ impl Problem {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.code == ENCODED {
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -12,12 +12,12 @@ use tower_service::Service as _;
 use warp::{Filter, Rejection, filters::BoxedFilter, reply::Response};
 
 use super::{
-    context::Shared,
+    context::{Shared, unknown_parameter},
     http::{
         admin::{self, imports, mobiles, nodes, numbers, personal, tokens, users},
         conversations, dead_letters, messages, stats,
     },
-    legacy,
+    legacy, openapi,
     reply::Problem,
 };
 
@@ -92,6 +92,11 @@ pub async fn answer(
     method: Method,
     uri: Uri,
 ) -> Response {
+    // Before the handler: a parameter that is misspelt would else be a condition that does not hold.
+    let known = openapi::parameters_at(&method, uri.path());
+    if let Some(problem) = known.and_then(|known| unknown_parameter(&context.query, &known)) {
+        return problem.into_response();
+    }
     let mut request = Request::new(Empty::<Bytes>::new());
     *request.method_mut() = method;
     *request.uri_mut() = uri;
@@ -263,6 +268,8 @@ fn talk() -> BoxedFilter<(Response,)> {
     let send = route!(post "api" / "v1" / "admin" / "messages").then(messages::send).boxed();
     let message =
         route!(get "api" / "v1" / "admin" / "messages" / String).then(messages::show).boxed();
+    let delete =
+        route!(delete "api" / "v1" / "admin" / "messages" / String).then(messages::delete).boxed();
     let explain = route!(get "api" / "v1" / "admin" / "messages" / String / "explain")
         .then(messages::explain)
         .boxed();
@@ -285,6 +292,8 @@ fn talk() -> BoxedFilter<(Response,)> {
     all.or(send)
         .unify()
         .or(message)
+        .unify()
+        .or(delete)
         .unify()
         .or(explain)
         .unify()
@@ -355,6 +364,7 @@ pub const ALL: &[(&str, &str)] = &[
     ("GET", "/api/v1/admin/messages"),
     ("POST", "/api/v1/admin/messages"),
     ("GET", "/api/v1/admin/messages/{id}"),
+    ("DELETE", "/api/v1/admin/messages/{id}"),
     ("GET", "/api/v1/admin/messages/{id}/explain"),
     ("GET", "/api/v1/admin/conversations"),
     ("GET", "/api/v1/admin/conversations/{id}"),

@@ -12,7 +12,10 @@ use time::OffsetDateTime;
 
 use crate::{
     app::explain::Explanation,
-    domain::{Conversation, ConversationId, Message, Party, Status, conversation::Cursor},
+    domain::{
+        Conversation, ConversationId, Message, MessageId, Party, Status, conversation::Cursor,
+        message::Place,
+    },
     store::{dead_letters::DeadLetter, story::Story},
 };
 
@@ -37,13 +40,13 @@ pub struct MessageView<'a> {
     priority: &'static str,
     #[schema(value_type = Vec<Object>)]
     attachments: [(); 0],
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "crate::server::moment")]
     created_at: OffsetDateTime,
-    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    #[serde(with = "crate::server::moment::option", skip_serializing_if = "Option::is_none")]
     sent_at: Option<OffsetDateTime>,
-    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    #[serde(with = "crate::server::moment::option", skip_serializing_if = "Option::is_none")]
     delivered_at: Option<OffsetDateTime>,
-    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    #[serde(with = "crate::server::moment::option", skip_serializing_if = "Option::is_none")]
     read_at: Option<OffsetDateTime>,
     #[serde(skip_serializing_if = "Option::is_none")]
     failure_reason: Option<&'a str>,
@@ -97,11 +100,11 @@ pub struct ConversationView<'a> {
     status: &'static str,
     last_seq: i64,
     /// Of the last message, or of the beginning.
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "crate::server::moment")]
     last_message_at: OffsetDateTime,
     /// Messages that the one who asks has not read.
     unread_count: i32,
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "crate::server::moment")]
     created_at: OffsetDateTime,
 }
 
@@ -133,11 +136,11 @@ pub struct WholeConversationView<'a> {
     phone: &'a str,
     status: &'static str,
     last_seq: i64,
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "crate::server::moment")]
     last_message_at: OffsetDateTime,
     unread_business: i32,
     unread_mobile: i32,
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "crate::server::moment")]
     created_at: OffsetDateTime,
 }
 
@@ -220,6 +223,27 @@ pub struct Typing<'a> {
     pub from: &'a str,
 }
 
+/// What the hub tells both sides of a message that an administrator deleted.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageDeleted {
+    id: uuid::Uuid,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    conversation_id: Option<uuid::Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seq: Option<i64>,
+    #[serde(with = "crate::server::moment")]
+    at: OffsetDateTime,
+}
+
+impl MessageDeleted {
+    /// This one, which stood there if it was of a conversation.
+    pub fn new(id: MessageId, place: Option<Place>, at: OffsetDateTime) -> MessageDeleted {
+        let conversation_id = place.map(|place| place.conversation.0);
+        MessageDeleted { id: id.0, conversation_id, seq: place.map(|place| place.seq), at }
+    }
+}
+
 /// What the hub tells a sender.
 #[derive(Debug, Serialize)]
 pub struct StatusChanged {
@@ -228,7 +252,7 @@ pub struct StatusChanged {
     /// What it is now.
     pub status: &'static str,
     /// Since when.
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "crate::server::moment")]
     pub at: OffsetDateTime,
 }
 
@@ -237,7 +261,7 @@ pub struct StatusChanged {
 #[schema(as = Step)]
 pub struct Step {
     /// When.
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "crate::server::moment")]
     pub at: OffsetDateTime,
     /// `pending`, `sent`, `delivered`, `read`, `failed`, `imported`, or an unusual event.
     pub step: String,
@@ -370,9 +394,9 @@ pub struct DeadLetterView<'a> {
     to: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     subject: Option<&'a str>,
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "crate::server::moment")]
     first_error_at: OffsetDateTime,
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "crate::server::moment")]
     last_error_at: OffsetDateTime,
 }
 

@@ -60,14 +60,29 @@ pub async fn add_user(
     Ok(())
 }
 
-/// A business user by name, without regard to case, or by id.
+/// A business user by id.
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn find_user(client: &Client, name_or_id: &str) -> Result<Option<BusinessUser>, Error> {
-    let sql = format!("SELECT {USER} FROM business_users WHERE lower(name) = lower($1) OR id = $2");
-    let id = name_or_id.parse::<UserId>().map_or_else(|_| uuid::Uuid::nil(), |id| id.0);
-    client.query_opt(&sql, &[&name_or_id, &id]).await?.as_ref().map(user).transpose()
+pub async fn user_by_id(client: &Client, id: UserId) -> Result<Option<BusinessUser>, Error> {
+    let sql = format!("SELECT {USER} FROM business_users WHERE id = $1");
+    client.query_opt(&sql, &[&id.0]).await?.as_ref().map(user).transpose()
+}
+
+/// A business user by name, without regard to case: the first of these names that there is. Names of
+/// earlier versions were stored as they were written.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn user_by_name(
+    client: &Client,
+    names: [&str; 2],
+) -> Result<Option<BusinessUser>, Error> {
+    let sql = format!(
+        "SELECT {USER} FROM business_users WHERE lower(name) IN (lower($1), lower($2)) \
+         ORDER BY lower(name) = lower($1) DESC LIMIT 1"
+    );
+    client.query_opt(&sql, &[&names[0], &names[1]]).await?.as_ref().map(user).transpose()
 }
 
 /// The business user with this phone number, if it is not disabled.

@@ -10,6 +10,7 @@ use super::{Client, Error, rows};
 use crate::domain::{
     Phone,
     audit::{Action, Detail, Entry},
+    text::normal_name,
 };
 
 /// Begins a transaction, to be ended with [`commit`].
@@ -151,6 +152,9 @@ pub async fn list(client: &Client, filter: &Filter, limit: usize) -> Result<Vec<
     let phone = filter.phone.as_ref().map(|phone| phone.as_str().to_owned());
     // Some way below: ids are made a moment before or after the time that is written beside them.
     let first = filter.since.map(|since| rows::first_id_of(since - time::Duration::minutes(1)));
+    let actor = filter.actor.as_ref();
+    // Entries are never changed: some have a name as an earlier version took it.
+    let actors = actor.map(|actor| [normal_name(actor), actor.trim().to_owned()].to_vec());
     let mut values: Vec<&(dyn ToSql + Sync)> = Vec::new();
     let mut conditions = vec!["true".to_owned()];
     let mut add = |condition: &str, value| {
@@ -166,8 +170,10 @@ pub async fn list(client: &Client, filter: &Filter, limit: usize) -> Result<Vec<
     if let Some(phone) = &phone {
         add("p.phone = ?", phone);
     }
-    if let Some(actor) = &filter.actor {
-        add("lower(?) IN (lower(a.actor), lower(a.actor_name), a.token_id::text)", actor);
+    if let Some(actors) = &actors {
+        let condition = "EXISTS (SELECT FROM unnest(?::text[]) w WHERE lower(w) IN \
+                         (lower(a.actor), lower(a.actor_name), a.token_id::text))";
+        add(condition, actors);
     }
     if let Some(action) = &filter.action {
         let by = if action.contains('.') { "a.action = ?" } else { "a.subject_kind = ?" };

@@ -333,11 +333,12 @@ const READ: &str = "
            delivered_at = coalesce(delivered_at, $3), read_at = $3, next_attempt_at = NULL,
            generation = generation + CASE WHEN status = 4 THEN 1 ELSE 0 END,
            failure_reason = NULL
-    WHERE conversation_id = $1 AND seq = ANY ($2) AND status <> 3
+    WHERE conversation_id = $1 AND seq = ANY ($2) AND status <> 3 AND deleted_at IS NULL
       AND coalesce(recipient_phone, recipient_user_id::text) = $4
     RETURNING id, sender_user_id, sender_phone, read_at, created_at, generation";
 const UNREAD: &str = "
     SELECT seq FROM messages WHERE conversation_id = $1 AND seq <= $2 AND status <> 3
+      AND deleted_at IS NULL
       AND coalesce(recipient_phone, recipient_user_id::text) = $3
     ORDER BY seq LIMIT $4";
 /// Messages that are marked as read in one transaction: it must not keep writers out for long.

@@ -1,8 +1,9 @@
 //! What an administrator wants to know about the server itself.
 
 use time::OffsetDateTime;
+use uuid::Uuid;
 
-use super::{Error, Store};
+use super::{Error, Store, rows};
 
 /// A server and our way to it.
 #[derive(Clone, Debug)]
@@ -67,4 +68,32 @@ pub async fn room(store: &Store) -> Result<(), Error> {
         )
         .await?;
     Ok(transaction.rollback().await?)
+}
+
+/// No clock is further ahead than this. Ids that were taken over from another system lie anywhere, and few
+/// of them so near.
+const FARTHEST: time::Duration = time::Duration::days(100 * 365);
+
+/// The newest id of ours that lies ahead of a time, if one does.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn newest_id_ahead(store: &Store, now: OffsetDateTime) -> Result<Option<Uuid>, Error> {
+    // Those by which something is listed. Only ours are of version 7.
+    let newest = ["messages", "conversations", "dead_letters", "tokens", "audit_log"].map(|table| {
+        format!(
+            "(SELECT id FROM {table} WHERE id >= $1 AND id < $2 AND substr(id::text, 15, 1) = '7' \
+             ORDER BY id DESC LIMIT 1)"
+        )
+    });
+    let sql = format!("{} ORDER BY 1 DESC LIMIT 1", newest.join(" UNION ALL "));
+    let (from, to) = (rows::first_id_of(now), rows::first_id_of(now + FARTHEST));
+    let row = store.client().await?.query_opt(&sql, &[&from, &to]).await?;
+    Ok(row.map(|row| row.try_get(0)).transpose()?)
+}
+
+/// When an id of ours was made.
+pub fn time_of_id(id: Uuid) -> Option<OffsetDateTime> {
+    let millis = i128::try_from(id.as_u128() >> 80).ok()?;
+    OffsetDateTime::from_unix_timestamp_nanos(millis * 1_000_000).ok()
 }

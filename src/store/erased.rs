@@ -68,8 +68,10 @@ pub(super) async fn beginning(
          gone AS (
              DELETE FROM messages m USING old WHERE m.id = old.id
              RETURNING coalesce(m.sender_user_id, m.recipient_user_id) AS business, m.created_at,
-                       m.status <> 3 AND m.recipient_user_id IS NOT NULL AS by_business,
-                       m.status <> 3 AND m.recipient_phone IS NOT NULL AS by_mobile),
+                       m.status <> 3 AND m.deleted_at IS NULL
+                           AND m.recipient_user_id IS NOT NULL AS by_business,
+                       m.status <> 3 AND m.deleted_at IS NULL
+                           AND m.recipient_phone IS NOT NULL AS by_mobile),
          {COUNTED}
          SELECT count(*), {WITH_THEM}, count(*) FILTER (WHERE by_business),
                 count(*) FILTER (WHERE by_mobile) FROM gone"

@@ -13,7 +13,7 @@ pub(super) fn to_json(figures: &Figures) -> String {
         .map(|part| {
             json!({
                 "name": part.name, "up": part.up, "latencyMs": part.latency_ms,
-                "version": part.version, "fault": part.fault,
+                "version": part.version, "fault": part.fault, "past": part.past,
             })
         })
         .collect();
@@ -67,6 +67,12 @@ pub(super) fn from_json(text: &str) -> Figures {
                 latency_ms: part["latencyMs"].as_f64(),
                 version: text(&part["version"]),
                 fault: text(&part["fault"]),
+                past: part["past"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|took| i32::try_from(took.as_i64()?).ok())
+                    .collect(),
             })
             .collect(),
     }
@@ -119,6 +125,7 @@ mod tests {
                 latency_ms: Some(0.5),
                 version: None,
                 fault: Some("refused".to_owned()),
+                past: vec![3, 0, -1],
             }],
         };
         assert_eq!(from_json(&to_json(&figures)), figures);

@@ -12,8 +12,10 @@ pub struct Keyed {
     pub user: UserId,
     /// The key, 1 to 255 characters.
     pub key: String,
-    /// SHA-256 of route and body.
+    /// SHA-256 of route and body, whose fields may come in any order.
     pub request_hash: [u8; 32],
+    /// The same of the body as it was written. Not stored: earlier versions stored it instead.
+    pub written_hash: [u8; 32],
     /// The status of the answer.
     pub status_code: u16,
     /// The body of the answer.
@@ -23,7 +25,7 @@ pub struct Keyed {
 /// An answer given before.
 #[derive(Clone, Debug)]
 pub struct Earlier {
-    /// SHA-256 of the route and body it was given to.
+    /// SHA-256 of the route and body it was given to; an earlier version's is of the body as written.
     pub request_hash: Vec<u8>,
     /// The status of the answer.
     pub status_code: u16,

@@ -199,7 +199,7 @@ const BURY: &str = "
            $6, id, payload
     FROM gone";
 
-/// Makes a dead letter of a job. `false` when it was not ours any more.
+/// Makes a dead letter, whose id is `letter`, of a job. `false` when it was not ours any more.
 ///
 /// # Errors
 /// Any failure of the database.
@@ -208,10 +208,10 @@ pub async fn bury(
     job: &Taken,
     class: DeadLetterClass,
     reason: &str,
+    letter: Uuid,
     now: OffsetDateTime,
 ) -> Result<bool, Error> {
     let statement = client.prepare_cached(BURY).await?;
-    let letter = Uuid::now_v7();
     let changed = client
         .execute(&statement, &[&job.id, &job.fence, &letter, &class.name(), &reason, &now])
         .await?;

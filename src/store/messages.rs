@@ -81,11 +81,19 @@ pub async fn insert_one_way(
 /// # Errors
 /// Any failure of the database.
 pub async fn get(client: &Client, id: MessageId) -> Result<Option<Message>, Error> {
-    let sql = format!(
-        "SELECT {} FROM {} WHERE m.id = $1 AND m.deleted_at IS NULL",
-        rows::MESSAGE,
-        rows::FROM
-    );
+    one(client, id, " AND m.deleted_at IS NULL").await
+}
+
+/// One message, also one that was deleted: for administrators.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn get_any(client: &Client, id: MessageId) -> Result<Option<Message>, Error> {
+    one(client, id, "").await
+}
+
+async fn one(client: &Client, id: MessageId, only: &str) -> Result<Option<Message>, Error> {
+    let sql = format!("SELECT {} FROM {} WHERE m.id = $1{only}", rows::MESSAGE, rows::FROM);
     let statement = client.prepare_cached(&sql).await?;
     client.query_opt(&statement, &[&id.0]).await?.as_ref().map(rows::message).transpose()
 }
@@ -281,11 +289,11 @@ pub async fn undelivered_since(
 
 const BEHIND: &str = "
     SELECT p.phone, NULL::uuid FROM unnest($1::text[]) AS p(phone)
-    WHERE EXISTS (SELECT FROM messages m WHERE m.recipient_phone = p.phone AND m.status < 2
+    WHERE EXISTS (SELECT FROM messages m WHERE m.recipient_phone = p.phone AND m.status < 2 AND m.deleted_at IS NULL
                   AND ($4 OR m.next_attempt_at IS NULL) AND m.created_at < $3)
     UNION ALL
     SELECT NULL, u.id FROM unnest($2::uuid[]) AS u(id)
-    WHERE EXISTS (SELECT FROM messages m WHERE m.recipient_user_id = u.id AND m.status < 2
+    WHERE EXISTS (SELECT FROM messages m WHERE m.recipient_user_id = u.id AND m.status < 2 AND m.deleted_at IS NULL
                   AND ($4 OR m.next_attempt_at IS NULL) AND m.created_at < $3)";
 
 /// Which of these recipients have messages that wait for a connection although they have one: the
@@ -336,7 +344,8 @@ pub async fn in_hand(client: &Client, limit: i64) -> Result<i64, Error> {
 pub async fn waiting(client: &Client, limit: i64) -> Result<i64, Error> {
     let statement = client
         .prepare_cached(
-            "SELECT count(*) FROM (SELECT FROM messages WHERE status < 2 LIMIT $1) AS waiting",
+            "SELECT count(*) FROM (SELECT FROM messages WHERE status < 2 AND deleted_at IS NULL LIMIT $1) \
+             AS waiting",
         )
         .await?;
     Ok(client.query_one(&statement, &[&limit]).await?.try_get(0)?)

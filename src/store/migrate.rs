@@ -61,6 +61,8 @@ pub const MIGRATIONS: &[Migration] = &[
     step(14, "imports", 9, include_str!("../../migrations/0014_imports.sql")),
     beside(15, "waiting_by_age", 9, include_str!("../../migrations/0015_waiting_by_age.sql")),
     step(16, "drain", 9, include_str!("../../migrations/0016_drain.sql")),
+    step(17, "names", 9, include_str!("../../migrations/0017_names.sql")),
+    beside(18, "deleted", 9, include_str!("../../migrations/0018_deleted.sql")),
 ];
 
 /// The advisory lock's key: "esh3ar" in ASCII.

@@ -12,6 +12,7 @@ pub mod chat;
 pub mod checkup;
 pub mod conversations;
 pub mod dead_letters;
+pub mod deleted;
 pub mod embedded;
 mod erased;
 pub mod error;

@@ -6,6 +6,8 @@
 //! `status + 0 < 2` is `status < 2` in a form that the planner cannot match with the index on waiting
 //! messages, which it would otherwise walk whole instead of looking the ids up.
 //!
+//! What an administrator has deleted stays as it was then.
+//!
 //! Every statement raises the versions of the conversations whose messages it changes ([`raise_receipts`]),
 //! by which caches know that they are behind.
 
@@ -78,7 +80,7 @@ macro_rules! take_words_sql {
                  AS a(id, phone, user_id, at, written_at)
             WHERE m.id = a.id
               AND (m.recipient_phone = a.phone OR m.recipient_user_id = a.user_id)
-              AND m.status + 0 < ",
+              AND m.deleted_at IS NULL AND m.status + 0 < ",
             $below,
             " AND m.conversation_id ",
             $of,
@@ -112,7 +114,7 @@ macro_rules! take_late_words_sql {
                      AS a(id, phone, user_id, at, written_at)
                 WHERE m.id = a.id
                   AND (m.recipient_phone = a.phone OR m.recipient_user_id = a.user_id)
-                  AND m.status = 4
+                  AND m.status = 4 AND m.deleted_at IS NULL
                 RETURNING m.id, m.sender_user_id, m.sender_phone, m.generation, m.",
             $at,
             " AS at, m.created_at, m.conversation_id),
@@ -255,6 +257,7 @@ const MARK_SENT: &str = concat!(
             next_attempt_at = CASE WHEN a.lost IS NULL THEN m.next_attempt_at END
         FROM given a
         WHERE m.id = a.id AND m.generation = a.generation AND m.status + 0 < 2
+          AND m.deleted_at IS NULL
         RETURNING m.id, m.generation, m.sender_user_id, m.sender_phone, m.sent_at, m.created_at,
                   m.conversation_id, a.at AS at, a.lost),
     ",
@@ -310,19 +313,21 @@ const RETRY: &str = concat!(
                     $6::timestamptz[], $7::timestamptz[])
              AS a(id, generation, expected, at, retries, next, written_at)
         WHERE m.id = a.id AND m.generation = a.generation AND m.retry_count = a.expected
-          AND m.status + 0 < 2
+          AND m.status + 0 < 2 AND m.deleted_at IS NULL
         RETURNING m.id, m.generation, m.conversation_id, a.at AS at, a.retries),
     ",
     raise_receipts!(),
-    " INSERT INTO delivery_events (message_id, generation, at, kind, detail)
-    SELECT id, generation, at, 'retry', 'not acknowledged in time; retry ' || retries FROM done"
+    ", told AS (
+        INSERT INTO delivery_events (message_id, generation, at, kind, detail)
+        SELECT id, generation, at, 'retry', 'not acknowledged in time; retry ' || retries FROM done)
+    SELECT id FROM done"
 );
 
-/// Counts a missed attempt and sets the time of the next. Returns how many were counted.
+/// Counts a missed attempt and sets the time of the next. Returns which were counted.
 ///
 /// # Errors
 /// Any failure of the database; then nothing has changed.
-pub async fn retry(client: &Client, missed: &[Missed]) -> Result<u64, Error> {
+pub async fn retry(client: &Client, missed: &[Missed]) -> Result<Vec<MessageId>, Error> {
     let ids: Vec<Uuid> = missed.iter().map(|m| m.attempt.id.0).collect();
     let generations: Vec<i32> = missed.iter().map(|m| m.attempt.generation).collect();
     let expected: Vec<i16> = missed.iter().map(|m| small(m.attempt.retry_count)).collect();
@@ -331,9 +336,14 @@ pub async fn retry(client: &Client, missed: &[Missed]) -> Result<u64, Error> {
     let next: Vec<OffsetDateTime> = missed.iter().map(|m| m.next_attempt_at).collect();
     let written: Vec<OffsetDateTime> = missed.iter().map(|m| m.written_at).collect();
     let statement = client.prepare_cached(RETRY).await?;
-    Ok(client
-        .execute(&statement, &[&ids, &generations, &expected, &times, &retries, &next, &written])
-        .await?)
+    let rows = client
+        .query(&statement, &[&ids, &generations, &expected, &times, &retries, &next, &written])
+        .await?;
+    which(&rows)
+}
+
+fn which(rows: &[Row]) -> Result<Vec<MessageId>, Error> {
+    rows.iter().map(|row| Ok(MessageId(row.try_get(0)?))).collect()
 }
 
 /// A message whose last retry was not acknowledged either.
@@ -358,7 +368,7 @@ const GIVE_UP: &str = concat!(
                     $7::timestamptz[])
              AS a(id, generation, expected, at, dead_letter, written_at)
         WHERE m.id = a.id AND m.generation = a.generation AND m.retry_count = a.expected
-          AND m.status + 0 < 2
+          AND m.status + 0 < 2 AND m.deleted_at IS NULL
         RETURNING m.id, m.generation, m.sender_user_id, m.sender_phone, m.retry_count, m.sent_at,
                   m.created_at, m.conversation_id, a.at AS at, a.dead_letter),
     ",
@@ -401,20 +411,22 @@ const BURY_UNREADABLE: &str = concat!(
         UPDATE messages m SET status = 4, failure_reason = $3, next_attempt_at = NULL,
                               sent_at = coalesce(m.sent_at, $4)
         FROM unnest($1::uuid[], $2::uuid[]) AS a(id, dead_letter)
-        WHERE m.id = a.id AND m.status + 0 < 2
+        WHERE m.id = a.id AND m.status + 0 < 2 AND m.deleted_at IS NULL
         RETURNING m.id, m.generation, m.retry_count, m.conversation_id, a.dead_letter),
     ",
     raise_receipts!(),
     ", told AS (
         INSERT INTO delivery_events (message_id, generation, at, kind, detail)
-        SELECT id, generation, $4, 'given_up', $3 FROM done)
-    INSERT INTO dead_letters (id, message_id, generation, kind, class, reason, attempts,
-                              first_error_at, last_error_at)
-    SELECT dead_letter, id, generation, 'delivery', 'content', $3, retry_count, $4, $4 FROM done
-    ON CONFLICT ON CONSTRAINT dead_letters_once DO NOTHING"
+        SELECT id, generation, $4, 'given_up', $3 FROM done),
+    buried AS (
+        INSERT INTO dead_letters (id, message_id, generation, kind, class, reason, attempts,
+                                  first_error_at, last_error_at)
+        SELECT dead_letter, id, generation, 'delivery', 'content', $3, retry_count, $4, $4 FROM done
+        ON CONFLICT ON CONSTRAINT dead_letters_once DO NOTHING)
+    SELECT id FROM done"
 );
 
-/// Gives up messages whose rows cannot be read; with each the id of its dead letter. Returns how many.
+/// Gives up messages whose rows cannot be read; with each the id of its dead letter. Returns which.
 ///
 /// # Errors
 /// Any failure of the database; then nothing has changed.
@@ -423,11 +435,11 @@ pub async fn bury_unreadable(
     messages: &[(Uuid, MessageId)],
     reason: &str,
     now: OffsetDateTime,
-) -> Result<u64, Error> {
+) -> Result<Vec<MessageId>, Error> {
     let ids: Vec<Uuid> = messages.iter().map(|(_, id)| id.0).collect();
     let letters: Vec<Uuid> = messages.iter().map(|(letter, _)| *letter).collect();
     let statement = client.prepare_cached(BURY_UNREADABLE).await?;
-    Ok(client.execute(&statement, &[&ids, &letters, &reason, &now]).await?)
+    which(&client.query(&statement, &[&ids, &letters, &reason, &now]).await?)
 }
 
 /// Parks messages whose recipient has no connection.

@@ -99,11 +99,11 @@ const SOME_KEYS: &str = "
 const NAMED: &str = "
     WITH named AS MATERIALIZED (
         SELECT sender_user_id, id::text FROM messages
-        WHERE recipient_phone = $1 AND id BETWEEN $4 AND $5
+        WHERE recipient_phone = $1 AND id >= $4 AND created_at <= $5
         UNION
         SELECT m.sender_user_id, m.id::text FROM conversations c
         JOIN messages m ON m.conversation_id = c.id
-        WHERE c.phone = $1 AND m.id BETWEEN $4 AND $5)";
+        WHERE c.phone = $1 AND m.id >= $4 AND m.created_at <= $5)";
 const ANSWERS: &str = "
     FROM idempotency_keys k WHERE k.created_at BETWEEN $2 AND $3
     AND (strpos(k.response, $1) > 0 OR EXISTS (
@@ -247,9 +247,9 @@ pub async fn answers(
     let (first, last): (Option<OffsetDateTime>, Option<OffsetDateTime>) =
         (row.try_get(0)?, row.try_get(1)?);
     let (Some(first), Some(last)) = (first, last) else { return Ok(None) };
-    // Only what was accepted here has a key, and ids of ours tell when that was.
-    let (from, to) =
-        (rows::first_id_of(first - SAME_MOMENT), rows::first_id_of(last + SAME_MOMENT));
+    // Only what was accepted here has a key. Ids of ours are of that time, or lie ahead of it where a clock
+    // was ahead once.
+    let (from, to) = (rows::first_id_of(first - SAME_MOMENT), last + SAME_MOMENT);
     let values: [&(dyn ToSql + Sync); 5] = [&phone.as_str(), &first, &last, &from, &to];
     let found = if erase {
         let statement = client.prepare_cached(&format!("{NAMED} DELETE {ANSWERS}")).await?;

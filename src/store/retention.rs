@@ -60,7 +60,7 @@ pub async fn keeper(store: &Store) -> Result<Option<Keeper>, Error> {
 }
 
 // A message that has a dead letter or a job can be put back or is being worked on.
-const FINISHED: &str = "m.status >= 2
+const FINISHED: &str = "(m.status >= 2 OR m.deleted_at IS NOT NULL)
     AND NOT EXISTS (SELECT FROM dead_letters d WHERE d.message_id = m.id)
     AND NOT EXISTS (SELECT FROM jobs j WHERE j.message_id = m.id)";
 
@@ -119,6 +119,34 @@ impl Keeper {
         );
         let statement = self.client.prepare_cached(&sql).await?;
         Ok(self.client.query_one(&statement, &[&ids]).await?.try_get(0)?)
+    }
+
+    /// Removes messages that an administrator deleted before a time, or that were accepted before another, and
+    /// counts them as erased. Returns how many. They leave no gap that was not there: nobody was shown them
+    /// any more.
+    ///
+    /// # Errors
+    /// Any failure of the database; then none is removed.
+    pub async fn remove_deleted(
+        &self,
+        deleted: OffsetDateTime,
+        accepted: Option<OffsetDateTime>,
+        limit: i64,
+    ) -> Result<i64, Error> {
+        let sql = format!(
+            "WITH old AS (
+                 SELECT m.id FROM messages m WHERE m.deleted_at IS NOT NULL
+                   AND (m.deleted_at < $1 OR m.created_at < $2)
+                 ORDER BY m.deleted_at LIMIT $3 FOR UPDATE SKIP LOCKED),
+             gone AS (
+                 DELETE FROM messages m USING old WHERE m.id = old.id
+                 RETURNING coalesce(m.sender_user_id, m.recipient_user_id) AS business, m.created_at),
+             {}
+             SELECT count(*) FROM gone",
+            erased::COUNTED
+        );
+        let statement = self.client.prepare_cached(&sql).await?;
+        Ok(self.client.query_one(&statement, &[&deleted, &accepted, &limit]).await?.try_get(0)?)
     }
 
     /// Removes the beginning of a conversation up to the first message that has to stay, at most `limit`

@@ -62,7 +62,7 @@ pub(super) fn readable(rows: &[Row]) -> Result<(Vec<Message>, Vec<MessageId>), E
             Ok(message) => found.push(message),
             Err(error @ Error::Corrupt(_)) => {
                 let id = MessageId(row.try_get(0)?);
-                tracing::error!(%error, message = %id, "a stored message cannot be read");
+                tracing::error!(%error, message_id = %id, "a stored message cannot be read");
                 unreadable.push(id);
             }
             Err(error) => return Err(error),

@@ -55,7 +55,7 @@ pub async fn waiting(client: &Client) -> Result<Vec<Lane>, Error> {
     let statement = client
         .prepare_cached(
             "SELECT priority, count(*), min(created_at)
-             FROM (SELECT priority, created_at FROM messages WHERE status < 2
+             FROM (SELECT priority, created_at FROM messages WHERE status < 2 AND deleted_at IS NULL
                    ORDER BY created_at, id LIMIT $1) AS seen
              GROUP BY 1",
         )

@@ -22,7 +22,7 @@ pub struct Event {
     /// In which generation.
     pub generation: i32,
     /// `sent` (in an earlier generation), `retry`, `given_up`, `connection_lost`, `late_acknowledgement`, `requeued`,
-    /// `dead_letter_deleted` or `dead_letter_expired`.
+    /// `dead_letter_deleted`, `dead_letter_expired` or `deleted`.
     pub kind: String,
     /// More about it; may be empty.
     pub detail: String,

@@ -70,6 +70,7 @@ pub const ALL: &[(&str, Kind, &str)] = &[
         Kind::Counter,
         "Messages and events that were kept long enough and removed, by what.",
     ),
+    ("esh3ar_deleted_total", Kind::Counter, "Messages that administrators deleted."),
     ("esh3ar_database_bytes", Kind::Gauge, "What the database takes on its disk."),
     ("esh3ar_conversations_opened_total", Kind::Counter, "Conversations that were begun."),
     ("esh3ar_build_info", Kind::Gauge, "1, with the version of the process."),
@@ -123,6 +124,11 @@ pub const ALL: &[(&str, Kind, &str)] = &[
         "Requests for other gateways' connections, by result: passed or unreachable.",
     ),
     ("esh3ar_queue_depth", Kind::Gauge, "Wake-ups waiting, by lane."),
+    (
+        "esh3ar_realtime_up",
+        Kind::Gauge,
+        "Whether this gateway's look at its own hub, every 30 s, gets an answer.",
+    ),
     ("esh3ar_database_up", Kind::Gauge, "Whether Postgres answers this process."),
     (
         "esh3ar_database_disk_full",

@@ -30,6 +30,7 @@ pub fn start(
     crew.supervise("trail", sweep::trail);
     crew.supervise("nodes", sweep::nodes);
     crew.supervise("figures", sweep::figures);
+    crew.supervise("health", sweep::health);
     if role != Role::Worker {
         crew.supervise("check positions", sweep::positions);
         crew.supervise("drain", sweep::drain);

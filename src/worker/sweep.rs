@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    app::App,
+    app::{App, health::EVERY},
     domain::{DeadLetterClass, Priority, figures::SAMPLE_SECONDS},
 };
 
@@ -99,6 +99,16 @@ pub async fn figures(app: App) {
     }
 }
 
+/// Until the process stops.
+pub async fn health(app: App) {
+    let mut looks = tokio::time::interval(EVERY);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        app.sample_health().await;
+    }
+}
+
 /// For ever.
 pub async fn revocations(app: App) {
     let mut since = app.clock().now();
@@ -107,6 +117,9 @@ pub async fn revocations(app: App) {
         match app.close_revoked(since).await {
             Ok(looked_until) => since = looked_until,
             Err(error) => tracing::warn!(%error, "revoked tokens could not be looked for"),
+        }
+        if let Err(error) = app.tell_deleted().await {
+            tracing::warn!(%error, "deleted messages could not be looked for");
         }
     }
 }

@@ -146,3 +146,90 @@ async fn doctor_config_completions_and_manual() {
     assert_eq!(run(&data, &["no-such-command"]).status.code(), Some(2));
     assert_eq!(run(&data, &["--version"]).status.code(), Some(0));
 }
+
+/// What only prints has done nothing when nothing could be written; a reader that goes away early is no fault.
+#[tokio::test]
+async fn what_was_to_be_printed_and_was_not_is_a_failure() {
+    let folder = Folder::new();
+    for arguments in [
+        &["config", "default"][..],
+        &["config", "doc"],
+        &["config", "show"],
+        &["config", "show", "-o", "json"],
+        &["completions", "bash"],
+        &["man"],
+        &["--help"],
+        &["--version"],
+        &["help"],
+        &["message", "--help"],
+        &["message", "help", "send"],
+        &["doctor", "--help"],
+    ] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut command = crate::support::command(&folder.data());
+        let output = command.args(arguments).stdout(full).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {text}");
+        assert!(text.contains("error: the disk is full") && text.contains("hint:"), "{text}");
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = crate::support::command(&folder.data());
+        let status = command.args(arguments).stdout(writer).status().unwrap();
+        assert_eq!(status.code(), Some(0), "{arguments:?} without a reader");
+        let output = run(&folder.data(), arguments);
+        assert!(output.status.success() && !output.stdout.is_empty(), "{arguments:?}");
+    }
+}
+
+/// A name or a text with characters that change the direction does not reach a terminal as it is.
+#[tokio::test]
+async fn what_changes_the_direction_is_escaped_where_it_is_shown() {
+    let server = Server::start().await;
+    let shop = server.user("Shop", "SendMessages,Chat");
+    let text = "invoice\u{202e}fdp.exe\u{2069} \u{2067}x";
+    let sent = server.send(&shop, "+967771234567", text).await;
+    let phone = server.phone("+967771234567");
+    let body = json!({ "phone": "+967771234567" });
+    let talk = server.api(&shop).post("/api/v1/conversations", &body).await.unwrap().body;
+    let talk = talk["id"].as_str().unwrap().to_owned();
+    let path = format!("/api/v1/conversations/{talk}/messages");
+    server.api(&shop).post(&path, &json!({ "content": text })).await.unwrap();
+    let odd = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    for arguments in [
+        &["message", "list"][..],
+        &["message", "show", &sent],
+        &["message", "explain", &sent],
+        &["message", "list", "-o", "json"],
+        &["message", "list", "-o", "jsonl"],
+        &["message", "show", &sent, "-o", "json"],
+        &["conversation", "show", &talk],
+        &["conversation", "show", &talk, "-o", "json"],
+        &["conversation", "export", &talk, "--format", "text"],
+    ] {
+        let output = run(&server.data(), arguments);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {error}");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(!text.contains(odd), "{arguments:?}: {text:?}");
+        if arguments.contains(&"list") || arguments.contains(&"export") {
+            assert!(
+                text.to_lowercase().contains("202e"),
+                "{arguments:?} hides that it is there: {text}"
+            );
+        }
+    }
+    // JSON says the same as before.
+    let listed = server.run_json(&["message", "show", &sent]);
+    assert_eq!(listed["content"], json!(text));
+    let mut listen = crate::support::command(&server.data());
+    let listen = listen
+        .args(["listen", "--token", &phone, "--url", &server.base, "--count", "1"])
+        .output()
+        .unwrap();
+    let heard = String::from_utf8_lossy(&listen.stdout).into_owned();
+    assert!(heard.contains("\\u{202e}") && !heard.contains(odd), "{listen:?}");
+    let wrong = run(&server.data(), &["user", "show", "no\u{202e}body"]);
+    assert!(!String::from_utf8_lossy(&wrong.stderr).contains(odd), "{wrong:?}");
+    let top = run(&server.data(), &["top", "--once", "-o", "table"]);
+    assert!(!String::from_utf8_lossy(&top.stdout).contains(odd), "{top:?}");
+}

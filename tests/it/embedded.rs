@@ -284,3 +284,82 @@ async fn a_strict_umask_of_root_does_not_close_the_way() {
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+/// A folder that was copied without its modes or its empty folders, or whose pid file names a process that
+/// another program has got meanwhile, is mended; what no restart mends ends with the status on which systemd
+/// does not restart.
+#[tokio::test]
+async fn a_damaged_folder_is_mended_or_told_for_good() {
+    use std::os::unix::process::CommandExt as _;
+    let folder = Folder::new();
+    run_json(&folder.data(), &["user", "add", "survivor"]);
+    let cluster = folder.data().join("postgres");
+    let owner = fs::metadata(&cluster).unwrap();
+    let mut other =
+        Command::new("sleep").arg("600").uid(owner.uid()).gid(owner.gid()).spawn().unwrap();
+    let spoil = || {
+        fs::set_permissions(&cluster, PermissionsExt::from_mode(0o755)).unwrap();
+        fs::set_permissions(folder.data(), PermissionsExt::from_mode(0o777)).unwrap();
+        for empty in ["pg_notify", "pg_twophase", "pg_logical/mappings", "pg_tblspc"] {
+            fs::remove_dir(cluster.join(empty)).unwrap();
+        }
+        let text =
+            format!("{}\n{}\n1764466000\n5432\n/run\n\n  1  2\n", other.id(), cluster.display());
+        for file in [cluster.join("postmaster.pid"), folder.data().join("run/.s.PGSQL.5432.lock")] {
+            fs::write(&file, &text).unwrap();
+            std::os::unix::fs::chown(&file, Some(owner.uid()), Some(owner.gid())).unwrap();
+        }
+    };
+    let checks = || {
+        let output = run(&folder.data(), &["doctor", "-o", "json"]);
+        let checks: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let checks = checks.as_array().unwrap().iter();
+        let of_it = checks.filter(|check| check["check"] == "database folder");
+        of_it.map(|c| format!("{} {}", c["state"], c["found"])).collect::<Vec<_>>()
+    };
+    spoil();
+    let told = checks();
+    assert_eq!(told.len(), 6, "{told:?}");
+    for part in ["0755", "pg_notify", "pg_logical/mappings", "another program"] {
+        assert!(
+            told.iter().any(|one| one.contains("warn") && one.contains(part)),
+            "{part}: {told:?}"
+        );
+    }
+    assert!(checks().is_empty(), "opening it mends it");
+    spoil();
+    assert_eq!(run_json(&folder.data(), &["user", "list"])[0]["name"], "survivor");
+    for path in [&folder.data(), &cluster] {
+        assert_eq!(fs::metadata(path).unwrap().mode() & 0o777, 0o700, "{}", path.display());
+    }
+    spoil();
+    let mut server = Server::start_in(folder, &[]).await;
+    assert!(server.log().contains("names the process"), "{}", server.log());
+    assert_eq!(server.stop().await, Some(0));
+    let _ = other.kill();
+    let _ = other.wait();
+
+    let data = server.data();
+    let cluster = data.join("postgres");
+    let refused = |what: &str| {
+        for arguments in [&["user", "list"][..], &["serve", "--listen", "127.0.0.1:0"]] {
+            let output = command(&data).args(arguments).output().unwrap();
+            let text = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(78), "{what}: {text}");
+            assert!(text.contains(what), "{text}");
+        }
+    };
+    let (control, away) = (cluster.join("global/pg_control"), data.join("away"));
+    fs::rename(&control, &away).unwrap();
+    refused("global/pg_control");
+    let output = run(&data, &["doctor", "-o", "json"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("database folder") && text.contains("is missing"), "{text}");
+    fs::rename(&away, &control).unwrap();
+    let settings = fs::read_to_string(cluster.join("postgresql.conf")).unwrap();
+    fs::write(cluster.join("postgresql.conf"), format!("{settings}\nno_such_setting = 1\n"))
+        .unwrap();
+    refused("contains errors");
+    fs::write(cluster.join("postgresql.conf"), settings).unwrap();
+    assert_eq!(run_json(&data, &["user", "list"])[0]["name"], "survivor");
+}

@@ -56,7 +56,7 @@ impl Stored {
             retry_count: attempt.retry_count + 1,
             next_attempt_at: now() + Duration::from_secs(3600),
         };
-        outcome::retry(&self.client, &[missed]).await.unwrap()
+        outcome::retry(&self.client, &[missed]).await.unwrap().len() as u64
     }
 
     async fn give_up(&self, attempt: Attempt) -> usize {

@@ -148,7 +148,7 @@ async fn who_comes_back_after_the_lease_changes_nothing() {
     assert!(!jobs::retry(&client, &slow, 1, now, "late", now).await.unwrap());
     assert!(!jobs::release(&client, &slow, now).await.unwrap());
     let class = esh3ar::domain::DeadLetterClass::Provider;
-    assert!(!jobs::bury(&client, &slow, class, "late", now).await.unwrap());
+    assert!(!jobs::bury(&client, &slow, class, "late", Uuid::now_v7(), now).await.unwrap());
     assert!(jobs::finish(&client, &quick).await.unwrap());
     assert!(!jobs::finish(&client, &quick).await.unwrap(), "once");
 }

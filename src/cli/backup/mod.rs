@@ -91,7 +91,7 @@ struct Report {
     schema: i32,
     messages: i64,
     seconds: f64,
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "crate::server::moment")]
     created_at: OffsetDateTime,
 }
 

@@ -60,7 +60,7 @@ struct Report {
     messages: i64,
     /// Of what was backed up.
     schema: i32,
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "crate::server::moment")]
     created_at: time::OffsetDateTime,
     #[serde(skip_serializing_if = "Option::is_none")]
     migrated: Option<Vec<i32>>,

@@ -36,6 +36,9 @@ pub(super) async fn look(setup: &Setup, checks: &mut Vec<Check>) {
         checks.push(beginning(setup));
         return;
     }
+    if setup.loaded.config.database.url.is_none() {
+        folder(setup, checks);
+    }
     let opened = match opened::open_store(setup, Purpose::Command).await {
         Ok(opened) => opened,
         Err(failure) => {
@@ -48,12 +51,28 @@ pub(super) async fn look(setup: &Setup, checks: &mut Vec<Check>) {
         durability(&opened.store, checks).await;
         clock(&opened.store, checks).await;
         schema(&opened.store, checks).await;
+        newest(&opened.store, checks).await;
         restores(setup, &opened, checks).await;
         backups(setup, &opened.store, checks).await;
         numbers(setup, &opened.store, checks).await;
+        lately(setup, &opened.store, checks).await;
     }
     let _ = opened.close().await;
     replicas(setup, checks).await;
+}
+
+/// The private Postgres' folder, where something is wrong with it.
+fn folder(setup: &Setup, checks: &mut Vec<Check>) {
+    for fault in embedded::faults(&setup.data_dir) {
+        let found = format!("{} {}", fault.path.display(), fault.what);
+        checks.push(if fault.is_mended {
+            poor("database folder", found, "nothing: opening the folder mends it, as this check has done")
+        } else {
+            let remedy = "give it to the user that runs esh3ar, or copy it back if it is missing; data \
+                          that are lost come back with: esh3ar restore FILE";
+            bad("database folder", found, remedy)
+        });
+    }
 }
 
 /// Of a folder in which no installation was begun: nothing is made by looking.
@@ -154,6 +173,23 @@ async fn clock(store: &Store, checks: &mut Vec<Check>) {
     });
 }
 
+/// Only where there is something to say: a clock was ahead when something was stored, or is behind now.
+async fn newest(store: &Store, checks: &mut Vec<Check>) {
+    let now = Clock::System.now();
+    let Ok(Some(id)) = checkup::newest_id_ahead(store, now).await else { return };
+    let made = checkup::time_of_id(id).unwrap_or(now);
+    let ahead = (made - now).unsigned_abs();
+    if ahead > SKEW_HARMFUL {
+        let text = format!(
+            "the newest that is stored was made at {made}, {} s ahead of this machine's clock",
+            ahead.as_secs()
+        );
+        let remedy = "see that the clocks are right (chrony or systemd-timesyncd); what is new is listed \
+                      after it, and shows times before it, until that time has come";
+        checks.push(poor("newest", text, remedy));
+    }
+}
+
 async fn schema(store: &Store, checks: &mut Vec<Check>) {
     let state = match store.client().await {
         Ok(client) => migrate::status(&client).await,
@@ -212,6 +248,51 @@ async fn numbers(setup: &Setup, store: &Store, checks: &mut Vec<Check>) {
             poor("phone numbers", text, "look at them: esh3ar mobile check; nothing is changed")
         }
     });
+}
+
+/// How what serves found its dependencies at its last looks, if something serves.
+async fn lately(setup: &Setup, store: &Store, checks: &mut Vec<Check>) {
+    let mut nodes = Vec::new();
+    let asked = opened::with_app(setup, store, async |app| {
+        nodes = app.living_nodes().await?;
+        Ok(())
+    });
+    if asked.await.is_err() {
+        return;
+    }
+    let mut looks = 0;
+    let mut all_well = true;
+    for node in &nodes {
+        let place = format!("{} {}:{}", node.role.name(), node.host, node.pid);
+        for part in node.figures.parts.iter().filter(|part| !part.past.is_empty()) {
+            let missed = part.past.iter().filter(|took| **took < 0).count();
+            looks = looks.max(part.past.len());
+            if missed == 0 && part.up {
+                continue;
+            }
+            all_well = false;
+            let now = match (part.up, &part.fault) {
+                (true, _) => "it does now".to_owned(),
+                (false, Some(fault)) => format!("nor does it now: {fault}"),
+                (false, None) => "nor does it now".to_owned(),
+            };
+            let (name, of) = (&part.name, part.past.len());
+            let found =
+                format!("{name} did not answer {place} at {missed} of its last {of} looks, {now}");
+            let remedy =
+                "each look is in /health?history=true of metrics.listen, with its time and fault";
+            let gone = name == "realtime" && !part.up;
+            checks.push(if gone {
+                bad("health", found, remedy)
+            } else {
+                poor("health", found, remedy)
+            });
+        }
+    }
+    if looks > 0 && all_well {
+        let found = format!("every dependency answered at the last {looks} looks, one every 30 s");
+        checks.push(good("health", found));
+    }
 }
 
 /// Only where there is something to say.

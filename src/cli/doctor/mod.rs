@@ -12,6 +12,7 @@ use super::{
     Setup,
     exit::{Failure, Kind},
     output::{Format, Output, counted},
+    shown,
 };
 use crate::config::ConfigErrors;
 
@@ -101,10 +102,9 @@ fn tell(output: &Output, checks: &[Check]) {
     let width = checks.iter().map(|check| check.check.len()).max().unwrap_or(0);
     let mut text = String::new();
     for Check { check, state, found, remedy } in checks {
-        let harmless = |text: &str| text.replace(|c: char| c.is_control(), " ");
-        text.push_str(&format!("{state:4}  {check:width$}  {}\n", harmless(found)));
+        text.push_str(&format!("{state:4}  {check:width$}  {}\n", shown::line(found)));
         if !remedy.is_empty() {
-            text.push_str(&format!("      {:width$}  → {}\n", "", harmless(remedy)));
+            text.push_str(&format!("      {:width$}  → {}\n", "", shown::line(remedy)));
         }
     }
     output.text(&text);

@@ -24,6 +24,7 @@ use super::{
     output::Format,
     remote::Admin,
     serve::StopSignals,
+    shown,
     why::Why,
 };
 use crate::app::Clock;
@@ -82,7 +83,7 @@ async fn print(
     loop {
         let stats = source.stats(arguments.numbers).await?;
         if setup.output.is_table() {
-            setup.output.text(&report::page(&source::read(stats)?));
+            setup.output.text(&shown::lines(&report::page(&source::read(stats)?)));
         } else {
             setup.output.record(&stats);
         }

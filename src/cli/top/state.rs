@@ -147,10 +147,13 @@ fn delivery(stats: &StatsView) -> PartState {
     let (gateways, deliver) = (of(&["serve", "gateway"]), of(&["serve", "worker"]));
     let facts = vec![format!("{gateways} accept"), format!("{deliver} deliver")];
     let draining = stats.nodes.iter().find(|node| node.draining);
+    let unconnected = unreached(stats, "realtime");
     let fault = if deliver == 0 {
         Some((Word::Fail, "nobody delivers: start esh3ar serve or a worker".to_owned()))
     } else if gateways == 0 {
         Some((Word::Fail, "nobody accepts: start esh3ar serve".to_owned()))
+    } else if let Some(unconnected) = unconnected {
+        Some((Word::Fail, format!("clients cannot connect: {unconnected}")))
     } else if let Some(node) = draining {
         Some((Word::Warn, format!("{} {} is being drained", node.role, place(node))))
     } else if stats.recent.failed > 0 {

@@ -2,6 +2,8 @@
 
 use time::{Duration, OffsetDateTime};
 
+use crate::cli::shown;
+
 /// How long ago a time was: `7s`, `3m`, `5h`, `2d`. What lies ahead, because clocks differ, is now.
 pub(super) fn age(now: OffsetDateTime, then: OffsetDateTime) -> String {
     duration(now - then)
@@ -75,10 +77,20 @@ pub(super) fn bytes(bytes: u64) -> String {
     }
 }
 
+/// How a part was at the last looks, oldest first: a mark for each, and how many it missed. -1 is no answer.
+pub(super) fn lately(past: &[i32], ascii: bool) -> String {
+    let (good, bad) = if ascii { ('.', 'x') } else { ('·', '✗') };
+    let marks: String = past.iter().map(|took| if *took < 0 { bad } else { good }).collect();
+    match past.iter().filter(|took| **took < 0).count() {
+        0 => format!("{marks} up at all of {}", past.len()),
+        missed => format!("{marks} down at {missed} of {}", past.len()),
+    }
+}
+
 /// No more than so many characters, and none that could steer a terminal.
 pub(super) fn fit(text: &str, width: usize, ascii: bool) -> String {
-    let clean = |c: char| if c.is_control() { ' ' } else { c };
-    let clean = |c: char| if ascii && !c.is_ascii() { '?' } else { clean(c) };
+    let clean = |c: char| if ascii && !c.is_ascii() { '?' } else { c };
+    let text = shown::line(text);
     if text.chars().count() <= width {
         return text.chars().map(clean).collect();
     }
@@ -136,8 +148,16 @@ mod tests {
     }
 
     #[test]
+    fn how_a_part_was_is_a_row_of_marks() {
+        assert_eq!(lately(&[1, 0, 25], false), "··· up at all of 3");
+        assert_eq!(lately(&[1, -1, -1, 2], true), ".xx. down at 2 of 4");
+    }
+
+    #[test]
     fn texts_fit_and_cannot_steer() {
         assert_eq!(fit("a\u{1b}[2Jb", 20, false), "a [2Jb");
+        assert_eq!(fit("a\u{202e}b", 20, true), "a\\u{202e}b");
+        assert_eq!(fit("\u{2066}b", 4, false), "\\u{…");
         assert_eq!(fit("longer than that", 7, false), "longer…");
         assert_eq!(fit("länger", 4, true), "l?n~");
         assert_eq!(fit("x", 0, false), "");

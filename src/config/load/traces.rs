@@ -21,9 +21,15 @@ impl Reader {
                 self.fault("traces.endpoint", wanted.to_owned());
             }
         }
-        let sample = self.value("traces.sample", "a number from 0 to 1", |text| {
+        let sample = self.share("traces.sample");
+        (!endpoint.is_empty()).then_some(Traces { endpoint, sample })
+    }
+
+    /// A share of all messages.
+    pub(super) fn share(&mut self, key: &str) -> f64 {
+        let share = self.value(key, "a number from 0 to 1", |text| {
             text.parse().ok().filter(|share| (0.0..=1.0).contains(share))
         });
-        (!endpoint.is_empty()).then(|| Traces { endpoint, sample: sample.unwrap_or_default() })
+        share.unwrap_or_default()
     }
 }

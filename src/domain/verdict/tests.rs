@@ -229,3 +229,26 @@ fn what_was_imported_is_not_told_as_done_here() {
         "It was imported at 1970-01-01 00:17:30 UTC. It waits",
     );
 }
+
+#[test]
+fn a_deleted_message_says_so_whatever_had_become_of_it() {
+    for status in [Status::Pending, Status::Sent, Status::Delivered, Status::Read, Status::Failed] {
+        let mut facts = facts(status);
+        facts.events = vec![
+            Past { at: second(1001), kind: "retry".to_owned(), detail: String::new() },
+            Past {
+                at: second(1060),
+                kind: "deleted".to_owned(),
+                detail: "by ops: spam".to_owned(),
+            },
+        ];
+        let verdict = facts.verdict();
+        assert_eq!((verdict.code, verdict.next), ("deleted", None));
+        let wanted = format!(
+            "It was deleted by ops: spam. That was 60.0 s after it was accepted, when it \
+                              was {}; nobody is shown it any more.",
+            status.name()
+        );
+        assert_eq!(verdict.sentence, wanted);
+    }
+}

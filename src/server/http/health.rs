@@ -1,6 +1,6 @@
 //! `/health`, for people and probes.
 
-use std::{collections::BTreeMap, sync::atomic::Ordering};
+use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
 use http::StatusCode;
 use serde_json::json;
@@ -10,8 +10,14 @@ use crate::{
     app::{
         App,
         health::{Dependency, Replica, Stops},
+        probes::Found,
     },
-    server::{Readiness, reply},
+    server::{
+        Readiness,
+        context::unknown_parameter,
+        moment,
+        reply::{self, Problem},
+    },
 };
 
 /// `GET /health/live`: the process answers.
@@ -30,15 +36,36 @@ pub async fn ready(app: &App, readiness: &Readiness, details: bool) -> Response 
         return reply::json(StatusCode::SERVICE_UNAVAILABLE, &body);
     }
     // What no gateway can store is no reason to send everybody away from this one.
-    page(app, details, |dependency| dependency.stops == Stops::Everything).await
+    page(app, details, false, |dependency| dependency.stops == Stops::Everything).await
 }
 
 /// `GET /health`: everything it needs answers. What that is in detail is for administrators.
-pub async fn whole(app: &App, details: bool) -> Response {
-    page(app, details, |dependency| dependency.stops != Stops::Nothing).await
+/// With `history`, how it was as well.
+pub async fn whole(app: &App, details: bool, history: bool) -> Response {
+    page(app, details, history, |dependency| dependency.stops != Stops::Nothing).await
 }
 
-async fn page(app: &App, details: bool, needed: impl Fn(&Dependency) -> bool) -> Response {
+/// Whether the query asks for what was found earlier.
+///
+/// # Errors
+/// It asks for something else.
+pub fn asks_history(query: &str) -> Result<bool, Problem> {
+    if let Some(problem) = unknown_parameter(query, &["history"]) {
+        return Err(problem);
+    }
+    match query.split('&').rfind(|pair| !pair.is_empty()) {
+        None | Some("history=false") => Ok(false),
+        Some("history=true") => Ok(true),
+        Some(_) => Err(Problem::field("history", "unknown", "history is true or false")),
+    }
+}
+
+async fn page(
+    app: &App,
+    details: bool,
+    history: bool,
+    needed: impl Fn(&Dependency) -> bool,
+) -> Response {
     let dependencies = app.health(details).await;
     let healthy = dependencies.iter().all(|dependency| dependency.up || !needed(dependency));
     let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -58,7 +85,21 @@ async fn page(app: &App, details: bool, needed: impl Fn(&Dependency) -> bool) ->
     if !replicas.is_empty() {
         body["replicas"] = replicas.iter().map(replica).collect();
     }
+    if history {
+        let past = app.health_history().into_iter();
+        body["history"] = past
+            .map(|(name, found)| (name.to_owned(), found.iter().map(earlier).collect()))
+            .collect::<serde_json::Map<String, serde_json::Value>>()
+            .into();
+    }
     reply::json(status, &body)
+}
+
+fn earlier(found: &Found) -> serde_json::Value {
+    let Found { at, up, latency, fault } = found;
+    let mut state = state_of(*up, *latency, fault.as_ref());
+    state["at"] = moment::text(*at).into();
+    state
 }
 
 fn replica(replica: &Replica) -> serde_json::Value {
@@ -73,11 +114,15 @@ fn replica(replica: &Replica) -> serde_json::Value {
 }
 
 fn state(dependency: &Dependency) -> serde_json::Value {
+    state_of(dependency.up, dependency.latency, dependency.fault.as_ref())
+}
+
+fn state_of(up: bool, latency: Duration, fault: Option<&String>) -> serde_json::Value {
     let mut state = json!({
-        "status": if dependency.up { "up" } else { "down" },
-        "latencyMs": (dependency.latency.as_secs_f64() * 1e5).round() / 100.0,
+        "status": if up { "up" } else { "down" },
+        "latencyMs": (latency.as_secs_f64() * 1e5).round() / 100.0,
     });
-    if let Some(fault) = &dependency.fault {
+    if let Some(fault) = fault {
         state["fault"] = json!(fault);
     }
     state

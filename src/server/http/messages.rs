@@ -15,7 +15,7 @@ use crate::{
         message::{BATCH_LIMIT, Draft, FieldError},
     },
     server::{
-        context::{Context, Shared, cursor},
+        context::{Context, Shared, cursor, unreadable},
         reply::{self, Problem, answer},
         view,
     },
@@ -58,7 +58,7 @@ pub(in crate::server) struct IdsBody {
 pub(in crate::server) struct Receipt {
     id: uuid::Uuid,
     status: &'static str,
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "crate::server::moment")]
     created_at: time::OffsetDateTime,
 }
 
@@ -152,8 +152,8 @@ async fn try_send_batch(context: &Context) -> Result<Response, Problem> {
         .messages
         .into_iter()
         .map(|value| {
-            let body: SendBody = serde_json::from_value(value)
-                .map_err(|error| Problem::bad_request("invalid_body", error.to_string()))?;
+            let body: SendBody =
+                serde_json::from_value(value).map_err(|error| unreadable(&error))?;
             readable.push(body.into_request().map_err(crate::app::Error::Invalid)?);
             Ok(())
         })

@@ -254,7 +254,7 @@ struct ItemBody<'a> {
     id: Uuid,
     recipient_phone_number: String,
     message_content: &'a str,
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "crate::server::moment")]
     creation_time: time::OffsetDateTime,
     status: u8,
 }

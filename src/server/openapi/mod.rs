@@ -112,7 +112,26 @@ pub fn answer(page: &Bytes, method: &http::Method) -> Response {
     response
 }
 
+/// The parameters that the query of an address may have; `None` where there is nothing.
+pub fn parameters_at(method: &http::Method, path: &str) -> Option<Vec<&'static str>> {
+    // Of two that fit, the one without an id stands first in the table.
+    let route = ROUTES.iter().find(|route| route.method == method.as_str() && route.is_at(path))?;
+    Some(route.query.iter().filter_map(|text| Some(text.split_once(": ")?.0)).collect())
+}
+
 impl Described {
+    fn is_at(&self, path: &str) -> bool {
+        let (mut words, mut given) = (self.path.split('/'), path.split('/'));
+        loop {
+            match (words.next(), given.next()) {
+                (None, None) => return true,
+                (Some(word), Some(given)) if word == given => {}
+                (Some(word), Some(given)) if word.starts_with('{') && !given.is_empty() => {}
+                _ => return false,
+            }
+        }
+    }
+
     fn operation(&self) -> Value {
         let success = match self.answer {
             "" => json!({ "description": "done" }),
@@ -265,4 +284,34 @@ fn shapes() -> Map<String, Value> {
     }
     shapes.extend(written::shapes());
     shapes
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+
+    use super::*;
+
+    #[test]
+    fn an_address_has_the_parameters_of_its_own_route() {
+        let at = |path| parameters_at(&Method::GET, path);
+        assert_eq!(at("/api/v1/messages/pending").unwrap(), ["limit", "after"]);
+        assert_eq!(at("/api/v1/messages/some-id").unwrap(), Vec::<&str>::new());
+        assert_eq!(at("/api/v1/conversations/x/messages").unwrap(), ["limit", "before", "after"]);
+        assert_eq!(at("/api/v1/admin/stats").unwrap(), ["numbers", "watch"]);
+        assert_eq!(at("/api/v1/messages/"), None);
+        assert_eq!(at("/elsewhere"), None);
+        assert_eq!(parameters_at(&Method::PUT, "/api/v1/messages"), None);
+    }
+
+    #[test]
+    fn each_parameter_has_a_name_and_a_meaning() {
+        for route in ROUTES {
+            for text in route.query {
+                let (name, what) = text.split_once(": ").unwrap_or_default();
+                let plain = name.chars().all(|c| c.is_ascii_alphanumeric());
+                assert!(plain && !name.is_empty() && !what.is_empty(), "{}: {text}", route.path);
+            }
+        }
+    }
 }

@@ -353,6 +353,14 @@ pub const ROUTES: &[Described] = &[
         "MessageStory",
     ),
     route(
+        "DELETE",
+        "/api/v1/admin/messages/{id}",
+        Administrator,
+        "Delete one: nobody is shown it any more; needs the header X-Reason",
+        204,
+        "",
+    ),
+    route(
         "GET",
         "/api/v1/admin/messages/{id}/explain",
         Administrator,
@@ -435,7 +443,9 @@ pub const ROUTES: &[Described] = &[
         "Books",
     )
     .query(&["since: From this day on; a day ago without it"]),
-    route("GET", "/health", Anyone, "How it is", 200, "Health"),
+    route("GET", "/health", Anyone, "How it is", 200, "Health").query(&[
+        "history: true, for how each dependency was lately; only to administrators",
+    ]),
     route("GET", "/health/live", Anyone, "Whether it lives", 200, "Health"),
     route("GET", "/health/ready", Anyone, "Whether it takes requests; 503 if not", 200, "Health"),
     route("GET", "/openapi.json", Anyone, "This description", 200, "Object"),

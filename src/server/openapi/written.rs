@@ -35,6 +35,9 @@ pub(super) fn shapes() -> Map<String, Value> {
             "fault": text,
         },
     });
+    let mut earlier = state.clone();
+    earlier["required"] = json!(["at", "status", "latencyMs"]);
+    earlier["properties"]["at"] = json!({ "type": "string", "format": "date-time" });
     let replica = json!({
         "type": "object", "required": ["name", "status"],
         "properties": {
@@ -119,6 +122,11 @@ pub(super) fn shapes() -> Map<String, Value> {
                         "level": text, "deliveriesInHand": { "type": "integer" },
                     })),
                     "replicas": { "type": "array", "items": replica },
+                    "history": {
+                        "type": "object",
+                        "description": "The last 50 results of each dependency, newest first",
+                        "additionalProperties": { "type": "array", "items": earlier },
+                    },
                 },
             }),
         ),

@@ -29,9 +29,9 @@ pub struct UserView<'a> {
     name: &'a str,
     phone: Option<&'a str>,
     permissions: Vec<&'static str>,
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "crate::server::moment")]
     created_at: OffsetDateTime,
-    #[serde(with = "time::serde::rfc3339::option")]
+    #[serde(with = "crate::server::moment::option")]
     disabled_at: Option<OffsetDateTime>,
 }
 
@@ -92,7 +92,7 @@ pub struct MobileView<'a> {
     id: uuid::Uuid,
     phone: &'a str,
     status: &'static str,
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "crate::server::moment")]
     created_at: OffsetDateTime,
 }
 
@@ -115,11 +115,11 @@ pub struct TokenView<'a> {
     id: uuid::Uuid,
     user: Option<&'a str>,
     mobile: Option<&'a str>,
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "crate::server::moment")]
     created_at: OffsetDateTime,
-    #[serde(with = "time::serde::rfc3339::option")]
+    #[serde(with = "crate::server::moment::option")]
     expires_at: Option<OffsetDateTime>,
-    #[serde(with = "time::serde::rfc3339::option")]
+    #[serde(with = "crate::server::moment::option")]
     revoked_at: Option<OffsetDateTime>,
 }
 
@@ -142,7 +142,7 @@ impl<'a> From<&'a Listed> for TokenView<'a> {
 #[schema(as = AuditEntry)]
 pub struct AuditView<'a> {
     id: uuid::Uuid,
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "crate::server::moment")]
     at: OffsetDateTime,
     actor_kind: &'a str,
     /// A business user's name, or as what else it is known.
@@ -196,7 +196,7 @@ impl<'a> From<&'a Recorded> for AuditView<'a> {
 pub struct IssuedView {
     id: uuid::Uuid,
     token: String,
-    #[serde(with = "time::serde::rfc3339::option")]
+    #[serde(with = "crate::server::moment::option")]
     expires_at: Option<OffsetDateTime>,
 }
 
@@ -215,7 +215,7 @@ pub struct RotatedView {
     issued: IssuedView,
     replaces: uuid::Uuid,
     /// Until when the other one opens things as well.
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "crate::server::moment")]
     old_until: OffsetDateTime,
 }
 

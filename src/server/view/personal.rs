@@ -21,15 +21,15 @@ pub(in crate::server) enum Record<'a> {
         id: uuid::Uuid,
         phone: &'a str,
         status: &'static str,
-        #[serde(with = "time::serde::rfc3339")]
+        #[serde(with = "crate::server::moment")]
         created_at: OffsetDateTime,
     },
     /// When it was here last.
     #[serde(rename_all = "camelCase")]
     Presence {
-        #[serde(with = "time::serde::rfc3339")]
+        #[serde(with = "crate::server::moment")]
         connected_at: OffsetDateTime,
-        #[serde(with = "time::serde::rfc3339::option")]
+        #[serde(with = "crate::server::moment::option")]
         disconnected_at: Option<OffsetDateTime>,
         disconnect_reason: Option<&'a str>,
     },
@@ -40,20 +40,20 @@ pub(in crate::server) enum Record<'a> {
         token: &'a str,
         platform: &'static str,
         active: bool,
-        #[serde(with = "time::serde::rfc3339")]
+        #[serde(with = "crate::server::moment")]
         created_at: OffsetDateTime,
-        #[serde(with = "time::serde::rfc3339::option")]
+        #[serde(with = "crate::server::moment::option")]
         last_used_at: Option<OffsetDateTime>,
     },
     /// Never the token itself: it is not stored.
     #[serde(rename_all = "camelCase")]
     Token {
         id: uuid::Uuid,
-        #[serde(with = "time::serde::rfc3339")]
+        #[serde(with = "crate::server::moment")]
         created_at: OffsetDateTime,
-        #[serde(with = "time::serde::rfc3339::option")]
+        #[serde(with = "crate::server::moment::option")]
         expires_at: Option<OffsetDateTime>,
-        #[serde(with = "time::serde::rfc3339::option")]
+        #[serde(with = "crate::server::moment::option")]
         revoked_at: Option<OffsetDateTime>,
     },
     /// With a business.
@@ -80,7 +80,7 @@ pub(in crate::server) enum Record<'a> {
 #[serde(rename_all = "camelCase")]
 #[schema(as = ExportedEvent)]
 pub(in crate::server) struct EventView<'a> {
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "crate::server::moment")]
     at: OffsetDateTime,
     kind: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]

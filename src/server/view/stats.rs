@@ -22,7 +22,7 @@ use crate::{
 #[schema(as = Stats)]
 pub struct StatsView {
     /// When.
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "crate::server::moment")]
     pub at: OffsetDateTime,
     /// High first.
     pub lanes: Vec<LaneView>,
@@ -60,12 +60,12 @@ pub struct LaneView {
     /// Messages not acknowledged yet.
     pub waiting: u64,
     /// When the oldest of them was accepted.
-    #[serde(with = "time::serde::rfc3339::option")]
+    #[serde(with = "crate::server::moment::option")]
     pub oldest_waiting_at: Option<OffsetDateTime>,
     /// Those on their way to a device, or due.
     pub in_hand: u64,
     /// When the oldest of those was accepted.
-    #[serde(with = "time::serde::rfc3339::option")]
+    #[serde(with = "crate::server::moment::option")]
     pub oldest_in_hand_at: Option<OffsetDateTime>,
     /// Wake-ups waiting in the processes.
     pub wake_ups: u64,
@@ -153,7 +153,7 @@ pub struct NodeView {
     /// What it was asked to be and has not taken up yet: true, to be emptied; false, to take connections again.
     pub drain_asked: Option<bool>,
     /// When it started.
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "crate::server::moment")]
     pub started_at: OffsetDateTime,
     /// Connections of the hub.
     pub connections: u64,
@@ -188,7 +188,7 @@ pub struct RatesView {
 #[serde(rename_all = "camelCase")]
 #[schema(as = Part)]
 pub struct PartView {
-    /// `database`, `rabbitmq` or `redis`.
+    /// `database`, `disk`, `realtime`, `rabbitmq`, `redis` or `mail`.
     pub name: String,
     /// Whether it answers.
     pub up: bool,
@@ -198,6 +198,10 @@ pub struct PartView {
     pub version: Option<String>,
     /// What is wrong with it.
     pub fault: Option<String>,
+    /// How it was at the last looks, one every 30 s, oldest first: how many milliseconds it took, -1 when it
+    /// did not answer.
+    #[serde(default)]
+    pub past: Vec<i32>,
 }
 
 /// The database.
@@ -240,7 +244,7 @@ pub struct DeadOfClassView {
     /// How many.
     pub count: u64,
     /// When the newest was given up.
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "crate::server::moment")]
     pub newest_at: OffsetDateTime,
 }
 
@@ -256,7 +260,7 @@ pub struct SlowView {
     /// The oldest of them.
     pub oldest_message_id: uuid::Uuid,
     /// When that was accepted.
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "crate::server::moment")]
     pub oldest_at: OffsetDateTime,
     /// The most retries that one of them has had.
     pub retries: u16,
@@ -404,6 +408,7 @@ impl From<&Part> for PartView {
             latency_ms: part.latency_ms,
             version: part.version.clone(),
             fault: part.fault.clone(),
+            past: part.past.clone(),
         }
     }
 }

@@ -125,6 +125,18 @@ fn running(path: &Path) -> Option<Pid> {
     (place == path.canonicalize().ok()?).then_some(pid)
 }
 
+/// Whether a number that a pid file of the cluster has is that of a process which lives and is no server on
+/// the cluster. Those of other users need not be asked after: Postgres passes them over itself.
+pub(super) fn is_of_another(pid: i32, path: &Path) -> bool {
+    let own = std::process::id();
+    if pid <= 1 || u32::try_from(pid) == Ok(own) || kill(Pid::from_raw(pid), None).is_err() {
+        return false;
+    }
+    let place = fs::read_link(PathBuf::from(format!("/proc/{pid}/cwd"))).ok();
+    // One that has ended and was not collected yet works nowhere.
+    place.is_none_or(|place| path.canonicalize().ok() != Some(place))
+}
+
 fn is_alive(pid: Pid) -> bool {
     kill(pid, None) != Err(Errno::ESRCH) && !is_zombie(pid)
 }

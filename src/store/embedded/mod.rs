@@ -7,6 +7,7 @@
 mod binaries;
 mod cluster;
 mod lock;
+mod repair;
 mod server;
 
 use std::{
@@ -21,6 +22,7 @@ use tokio_postgres::NoTls;
 
 pub use binaries::folder_with;
 use lock::{FolderLock, Taken};
+pub use repair::{Fault, faults};
 use server::Server;
 
 use super::error::tells_of_full_disk;
@@ -85,6 +87,14 @@ pub enum Error {
         /// What was told of it.
         why: String,
     },
+    /// The data are not whole, or the server cannot read them: another start would end in the same way.
+    #[error("the private Postgres cannot start: {}: {why}", path.display())]
+    Damaged {
+        /// What is damaged.
+        path: PathBuf,
+        /// How.
+        why: String,
+    },
     /// `initdb` failed.
     #[error("the database could not be created: {0}")]
     Initdb(String),
@@ -120,6 +130,10 @@ impl Error {
             }
             Error::DiskFull { .. } => {
                 "make room on that disk (df -h, df -i), or move data_dir to a larger one"
+            }
+            Error::Damaged { .. } => {
+                "run: esh3ar doctor; what it cannot name is in postgres.log in the data folder; data that \
+                 are lost come back with: esh3ar restore FILE"
             }
             Error::Folder { .. } => "check the folder's owner and permissions",
             Error::Initdb(_) | Error::Died(_) | Error::NoAnswer(_) => {
@@ -354,14 +368,17 @@ fn has_no_room(data_dir: &Path) -> bool {
 
 async fn start(data_dir: &Path, socket_dir: &Path, options: &Options) -> Result<Server, Error> {
     let path = data_dir.join("postgres");
+    repair::open_to_us(&path)?;
     let major = fs::read_to_string(path.join("PG_VERSION")).ok();
     let major = major.as_deref().map(str::trim);
     let binaries = binaries::find(options.bin_dir.as_deref(), major).ok_or(Error::NoBinaries)?;
     cluster::stop_orphan(&path).await?;
+    repair::mend(data_dir, socket_dir)?;
     cluster::create_once(&path, &binaries).await?;
     cluster::check_version(&path, &binaries)?;
     let mut server = Server::spawn(&path, socket_dir, &data_dir.join("postgres.log"), &binaries)?;
-    server.wait_ready(&config(socket_dir, "postgres")).await?;
+    let ready = server.wait_ready(&config(socket_dir, "postgres")).await;
+    ready.map_err(|error| repair::judged(&path, error))?;
     create_database(socket_dir).await?;
     Ok(server)
 }

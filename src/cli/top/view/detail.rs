@@ -72,7 +72,7 @@ pub(super) fn draw(frame: &mut Frame, area: Rect, model: &Model) {
 
 fn field(model: &Model, name: &str, value: impl Into<String>) -> Line<'static> {
     let value = value.into();
-    let value = text::fit(&value, value.chars().count(), model.look.ascii);
+    let value = text::fit(&value, usize::MAX, model.look.ascii);
     Line::from(vec![Span::styled(format!("{name:<10} "), model.look.dim()), Span::raw(value)])
 }
 
@@ -267,6 +267,10 @@ fn of_node(model: &Model, node: &NodeView) -> Vec<Line<'static>> {
             Span::styled(format!("{:<5}", word.text()), model.look.word(word)),
             Span::raw(format!("{:<10}{}", part.name, text::fit(&facts, 300, model.look.ascii))),
         ]));
+        if !part.past.is_empty() {
+            let lately = text::lately(&part.past, model.look.ascii);
+            lines.push(Line::styled(format!("{:15}{lately}", ""), model.look.dim()));
+        }
     }
     lines.push(Line::default());
     lines.push(command(model, "esh3ar top --once -o json"));

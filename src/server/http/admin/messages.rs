@@ -115,6 +115,18 @@ pub async fn show(id: String, context: Shared) -> Response {
     )
 }
 
+/// `DELETE /admin/messages/{id}`.
+pub async fn delete(id: String, context: Shared) -> Response {
+    answer(
+        async {
+            let by = context.administrator()?;
+            context.app.delete_message(&by, parse_id(&id)?).await?;
+            Ok(reply::raw(StatusCode::NO_CONTENT, String::new()))
+        }
+        .await,
+    )
+}
+
 /// `GET /admin/messages/{id}/explain`.
 pub async fn explain(id: String, context: Shared) -> Response {
     answer(

@@ -107,7 +107,7 @@ pub async fn revoke(id: String, context: Shared) -> Response {
 
 async fn try_revoke(id: &str, context: &Context) -> Result<Response, Problem> {
     let by = context.administrator()?;
-    let even_last_admin = context.parameter("evenLastAdmin")?.is_some_and(|text| text == "true");
+    let even_last_admin = context.flag("evenLastAdmin")?.unwrap_or_default();
     context.app.revoke_token(&by, parse_id(id)?, even_last_admin).await?;
     Ok(reply::raw(StatusCode::NO_CONTENT, String::new()))
 }

@@ -22,7 +22,7 @@ use crate::{
             services::Service,
         },
         legacy,
-        view::{ConversationView, MessageView, StatusChanged, Typing},
+        view::{ConversationView, MessageDeleted, MessageView, StatusChanged, Typing},
     },
 };
 
@@ -65,6 +65,16 @@ impl Driver {
                 if let Some(feed) = &mut self.feed {
                     self.missed.retain(|(a, _)| !ids.contains(&a.id));
                     feed.on_acknowledged(&ids);
+                }
+            }
+            Outbound::Deleted { id, place, at } => {
+                if let Some(feed) = &mut self.feed {
+                    // Nobody waits for an acknowledgement of it any more.
+                    self.missed.retain(|(a, _)| a.id != id);
+                    feed.on_acknowledged(&[id]);
+                }
+                if self.service.form() == Form::Current {
+                    self.call(protocol, "MessageDeleted", &MessageDeleted::new(id, place, at));
                 }
             }
             Outbound::Nudge => {

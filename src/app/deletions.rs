@@ -1,0 +1,117 @@
+//! Messages that an administrator deletes, and the screens that show them.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use super::{App, By, Error};
+use crate::{
+    domain::{MessageId, audit::Action, message::FieldError},
+    presence::Outbound,
+    store::{
+        audit, conversations,
+        deleted::{self, Deleted},
+    },
+};
+
+/// How far back gateways look for what was deleted: a transaction takes less, and so does a database that
+/// is away for a moment. What was told is not told again.
+const BACK: Duration = Duration::from_secs(60);
+
+/// What the connections of this process were told of.
+#[derive(Default)]
+pub(super) struct Deletions {
+    told: Mutex<HashMap<MessageId, Instant>>,
+}
+
+impl Deletions {
+    /// Those that were not told yet, which count as told from now on.
+    fn fresh(&self, found: Vec<Deleted>) -> Vec<Deleted> {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.retain(|_, since| since.elapsed() < 2 * BACK);
+        found.into_iter().filter(|one| told.insert(one.id, Instant::now()).is_none()).collect()
+    }
+}
+
+impl App {
+    /// Deletes a message, which is recorded with who did it and why. Every screen that shows it hears of it
+    /// within a second, wherever this is done.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] without a reason, [`Error::NotFound`]; failures of the database.
+    pub async fn delete_message(&self, by: &By, id: MessageId) -> Result<(), Error> {
+        let (_, _, reason) = by.identity();
+        let Some(reason) = reason else {
+            let missing = FieldError::new("reason", "required", "say why it is deleted");
+            return Err(Error::Invalid(vec![missing]));
+        };
+        let entry = self.entry(by, Action::MessageDelete).of(id);
+        let mut client = self.store().client().await?;
+        let transaction = audit::begin(&mut client).await?;
+        let told = format!("by {}: {reason}", by.told());
+        let Some(deleted) = deleted::delete(&transaction, id, &told).await? else {
+            drop(transaction);
+            drop(client);
+            return self.record_end(entry, Err(Error::NotFound("message"))).await;
+        };
+        audit::commit(transaction, &[entry.about(deleted.phones())]).await?;
+        metrics::counter!("esh3ar_deleted_total").increment(1);
+        tracing::info!(message_id = %id, "message deleted");
+        Ok(())
+    }
+
+    /// Tells the connections of this process of the messages that were deleted, by whatever process, and
+    /// shows them their conversations as they are now.
+    ///
+    /// # Errors
+    /// Failures of the database; then the next look tells them.
+    pub async fn tell_deleted(&self) -> Result<(), Error> {
+        if self.presence().local().connections() == 0 {
+            return Ok(());
+        }
+        let client = self.store().client().await?;
+        let found = deleted::lately(&client, BACK.as_secs_f64()).await?;
+        for Deleted { id, place, sender, recipient, at } in self.inner.deletions.fresh(found) {
+            for party in [&sender, &recipient] {
+                let outbound = Outbound::Deleted { id, place, at };
+                self.presence().local().send(party, &outbound);
+            }
+            let Some(place) = place else { continue };
+            let Some(conversation) = conversations::get(&client, place.conversation).await? else {
+                continue;
+            };
+            let changed = Outbound::ConversationChanged(conversation.into());
+            for party in [&sender, &recipient] {
+                self.presence().local().send(party, &changed);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::domain::{Party, Phone, UserId};
+
+    #[test]
+    fn a_deletion_is_told_once() {
+        let one = |n: u128| Deleted {
+            id: MessageId(Uuid::from_u128(n)),
+            place: None,
+            sender: Party::Business(UserId(Uuid::from_u128(9))),
+            recipient: Party::Mobile(Phone::from_stored("+967771234567")),
+            at: time::OffsetDateTime::UNIX_EPOCH,
+        };
+        let deletions = Deletions::default();
+        let ids =
+            |found: Vec<Deleted>| found.iter().map(|one| one.id.0.as_u128()).collect::<Vec<_>>();
+        assert_eq!(ids(deletions.fresh(vec![one(1), one(2)])), [1, 2]);
+        assert_eq!(ids(deletions.fresh(vec![one(1), one(3), one(2)])), [3]);
+        assert_eq!(ids(deletions.fresh(vec![one(3)])), [0u128; 0]);
+    }
+}

@@ -1,0 +1,97 @@
+//! User names and passwords in URLs. Each kind of URL has its own reader, and what one of them takes for the
+//! end of a password another takes for the beginning of a host, which is then shown: so it is looked at
+//! here, before any of them.
+
+use super::Reader;
+
+impl Reader {
+    /// Finds the URLs whose login is not percent-encoded. They are not repeated.
+    pub(super) fn logins(&mut self) {
+        let wrong: Vec<&str> = ["database.url", "database.replica_urls", "queue.url", "cache.url"]
+            .into_iter()
+            .filter(|key| {
+                let urls = match *key {
+                    "database.replica_urls" => {
+                        self.urls(key).iter().map(|url| url.expose().to_owned()).collect()
+                    }
+                    "queue.url" => self.text(key).split(',').map(str::to_owned).collect(),
+                    _ => vec![self.text(key)],
+                };
+                urls.iter().any(|url| !is_encoded(url.trim()))
+            })
+            .collect();
+        for key in wrong {
+            let text = "holds a user name or password that is not percent-encoded: write %40 for @, %2F for /, \
+                        %3F for ?, %23 for #, %25 for %, and other special characters likewise";
+            self.fault(key, text.to_owned());
+        }
+    }
+}
+
+/// Whether the login of a URL, if it has one, is written as RFC 3986 (3.2.1) says. The @ that ends it is
+/// the only one.
+fn is_encoded(url: &str) -> bool {
+    let Some((_, rest)) = url.split_once("://") else { return true };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    match (authority.split_once('@'), rest.matches('@').count()) {
+        (None, 0) => true,
+        (Some((login, _)), 1) => is_userinfo(login),
+        _ => false,
+    }
+}
+
+fn is_userinfo(login: &str) -> bool {
+    let mut parts = login.split('%');
+    let plain = |text: &str| {
+        text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:".contains(&b))
+    };
+    let first = parts.next().unwrap_or_default();
+    plain(first)
+        && parts.all(|part| {
+            part.len() >= 2
+                && part.bytes().take(2).all(|b| b.is_ascii_hexdigit())
+                && plain(&part[2..])
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_encoded;
+
+    #[test]
+    fn only_a_login_of_which_each_reader_reads_the_same_is_taken() {
+        for good in [
+            "postgres://h/x",
+            "postgres://u@h/x",
+            "postgres://u:p%40ss%2F%23%25@h:5432,i/x?sslmode=require",
+            "postgres://u:a:b~c!$&'()*+,;=-._@h/x",
+            "amqp://guest:p%40ss@h:5673/esh3ar%2Ftest?heartbeat=3",
+            "redis://:pw@h/2",
+            "redis+sentinel://:pw@a:26379,b:26379/mymaster",
+            "no URL at all@",
+        ] {
+            assert!(is_encoded(good), "{good}");
+        }
+        for wrong in [
+            "postgres://u:p@ss@h/x",
+            "postgres://u:pa/ss@h/x",
+            "postgres://u:12/ss@h/x",
+            "postgres://u:pa?ss@h/x",
+            "postgres://u:pa#ss@h/x",
+            "postgres://u:100%@h/x",
+            "postgres://u:%4@h/x",
+            "postgres://u:%zz@h/x",
+            "postgres://u:p ss@h/x",
+            "postgres://u:p\u{e4}ss@h/x",
+            "postgres://u:%4\u{e4}@h/x",
+            "postgres://u:p[s]s@h/x",
+            "postgres://u@corp:p@h/x",
+            "postgres:///x?user=u&password=p@ss",
+            "amqp://u:p@ss@h",
+            "redis://u:p@ss@h",
+            "rediss+cluster://u:p|ss@a:1,b:2",
+        ] {
+            assert!(!is_encoded(wrong), "{wrong}");
+        }
+    }
+}

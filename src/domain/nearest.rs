@@ -1,0 +1,34 @@
+//! Which known word somebody meant who wrote an unknown one.
+
+/// More differences than this, and it is another word.
+const FARTHEST: usize = 4;
+
+/// The known word that is nearest to a given one, if one is near: of short words no more than half of the
+/// letters may differ.
+pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let lower = given.to_lowercase();
+    let most = FARTHEST.min(given.chars().count().div_ceil(2));
+    known
+        .into_iter()
+        .map(|word| (strsim::osa_distance(&lower, &word.to_lowercase()), word))
+        .filter(|(distance, _)| *distance <= most)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, word)| word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nearest;
+
+    #[test]
+    fn a_typo_has_its_neighbour_and_another_word_has_none() {
+        let known = ["limit", "after", "status", "to", "from"];
+        assert_eq!(nearest("limti", known), Some("limit"));
+        assert_eq!(nearest("Status", known), Some("status"));
+        assert_eq!(nearest("t", known), Some("to"));
+        assert_eq!(nearest("form", known), Some("from"));
+        assert_eq!(nearest("page", known), None);
+        assert_eq!(nearest("x", known), None);
+        assert_eq!(nearest("", known), None);
+    }
+}

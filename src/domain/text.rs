@@ -1,0 +1,173 @@
+//! Texts that people give: characters that mislead who reads them, and the names of business users.
+
+use unicode_normalization::UnicodeNormalization as _;
+use uuid::Uuid;
+
+/// The longest name of a business user, in characters.
+pub const NAME_LIMIT: usize = 200;
+
+/// Whether a character changes the direction in which the text around it is shown. What follows it can
+/// look like other text, so nothing that is shown on a terminal holds it as it is.
+pub const fn turns_direction(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Whether nothing is seen of a character: two texts that differ by it look the same. These are Unicode's
+/// Default_Ignorable_Code_Point, the marks of an annotation, and the blank Braille pattern.
+const fn is_unseen(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
+        | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+        | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
+        | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// Why a text is no name of a business user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Empty or too long.
+    #[error("name must have 1 to {NAME_LIMIT} characters")]
+    Length,
+    /// It has characters that a line of text does not show.
+    #[error(
+        "name is one line of visible text: no tab, no line break, no character of zero width, none \
+         that changes the direction"
+    )]
+    Unseen,
+    /// An id: with such a name, nobody could tell which of two users is meant.
+    #[error("name must not have the form of an id, because users are named by either")]
+    IsId,
+    /// `.` or `..`, which a URL cannot hold.
+    #[error("name must not be . or .., which no address can hold")]
+    Dots,
+}
+
+/// A name in the one form in which names are compared: composed (NFC), without blanks around it, and with
+/// one plain blank wherever there are some.
+pub fn normal_name(text: &str) -> String {
+    let mut name = String::with_capacity(text.len());
+    // Line breaks and tabs around it come with a copied text, and are not meant.
+    let composed: String = text.trim().nfc().collect();
+    for word in composed.split(is_blank).filter(|word| !word.is_empty()) {
+        if !name.is_empty() {
+            name.push(' ');
+        }
+        name.push_str(word);
+    }
+    name
+}
+
+/// Blanks within a line: a line break or a tab is none, and is refused instead.
+fn is_blank(c: char) -> bool {
+    c.is_whitespace() && !c.is_control() && !matches!(c, '\u{2028}' | '\u{2029}')
+}
+
+/// The name of a new business user.
+///
+/// # Errors
+/// See [`NameError`].
+pub fn new_name(text: &str) -> Result<String, NameError> {
+    let name = normal_name(text);
+    if name.is_empty() || name.chars().count() > NAME_LIMIT {
+        return Err(NameError::Length);
+    }
+    let is_odd = |c: char| c.is_control() || is_unseen(c) || matches!(c, '\u{2028}' | '\u{2029}');
+    if name.chars().any(is_odd) {
+        return Err(NameError::Unseen);
+    }
+    if Uuid::try_parse(&name).is_ok() {
+        return Err(NameError::IsId);
+    }
+    if matches!(name.as_str(), "." | "..") {
+        return Err(NameError::Dots);
+    }
+    Ok(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_name_has_one_form() {
+        let composed = "Caf\u{e9} \u{627}\u{653}";
+        assert_eq!(new_name("Cafe\u{301} \u{622}").unwrap(), "Caf\u{e9} \u{622}");
+        assert_eq!(normal_name(composed), "Caf\u{e9} \u{622}");
+        assert_eq!(new_name(" \t Acme\u{a0}\u{3000} Ltd \n").unwrap(), "Acme Ltd");
+        assert_eq!(normal_name("\t  bank  \n"), "bank");
+        for plain in ["bank", "Bank of Sana'a", "\u{628}\u{646}\u{643}", "a/b", "...", "%2e"] {
+            assert_eq!(new_name(plain).as_deref(), Ok(plain));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_in_no_name() {
+        for c in [
+            '\t',
+            '\n',
+            '\r',
+            '\0',
+            '\u{7f}',
+            '\u{85}',
+            '\u{ad}',
+            '\u{200b}',
+            '\u{200c}',
+            '\u{200d}',
+            '\u{200e}',
+            '\u{200f}',
+            '\u{61c}',
+            '\u{202a}',
+            '\u{202e}',
+            '\u{2028}',
+            '\u{2029}',
+            '\u{2060}',
+            '\u{2066}',
+            '\u{2069}',
+            '\u{feff}',
+            '\u{fe0f}',
+            '\u{3164}',
+            '\u{e0041}',
+        ] {
+            let name = format!("ba{c}nk");
+            assert_eq!(new_name(&name), Err(NameError::Unseen), "{c:?}");
+        }
+        // Nothing is left of these.
+        for empty in ["", "  ", "\u{a0}\u{2003}", "\t\n"] {
+            assert_eq!(new_name(empty), Err(NameError::Length), "{empty:?}");
+        }
+        assert_eq!(new_name("\u{200b}"), Err(NameError::Unseen));
+    }
+
+    #[test]
+    fn the_length_is_that_of_the_stored_form() {
+        assert!(new_name(&"e\u{301}".repeat(NAME_LIMIT)).is_ok());
+        assert_eq!(new_name(&"x".repeat(NAME_LIMIT + 1)), Err(NameError::Length));
+    }
+
+    #[test]
+    fn no_name_is_taken_for_an_id_or_a_folder() {
+        for id in [
+            "018f3a52-7c11-7c3e-9a0d-0242ac120002",
+            "018F3A52-7C11-7C3E-9A0D-0242AC120002",
+            "018f3a527c117c3e9a0d0242ac120002",
+            "{018f3a52-7c11-7c3e-9a0d-0242ac120002}",
+            "urn:uuid:018f3a52-7c11-7c3e-9a0d-0242ac120002",
+            " 018f3a52-7c11-7c3e-9a0d-0242ac120002 ",
+        ] {
+            assert_eq!(new_name(id), Err(NameError::IsId), "{id}");
+        }
+        for dots in [".", "..", " .. "] {
+            assert_eq!(new_name(dots), Err(NameError::Dots), "{dots}");
+        }
+    }
+
+    #[test]
+    fn only_what_turns_the_direction_turns_it() {
+        let turning: Vec<char> = ('\0'..='\u{ffff}').filter(|c| turns_direction(*c)).collect();
+        assert_eq!(turning.len(), 9);
+        assert!(turning.contains(&'\u{202e}') && turning.contains(&'\u{2067}'));
+        // The marks only settle the direction of what has none of its own.
+        assert!(!turns_direction('\u{200f}'));
+    }
+}

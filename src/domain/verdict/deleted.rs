@@ -1,0 +1,16 @@
+//! The verdict on a message that an administrator deleted: whatever had become of it before.
+
+use super::{Facts, Past, Verdict, span};
+
+impl Facts {
+    pub(super) fn deleted(&self) -> Option<Verdict> {
+        let Past { at, detail, .. } = self.last("deleted")?;
+        let after = span(*at - self.message.created_at);
+        let status = self.message.status.name();
+        let sentence = format!(
+            "It was deleted {detail}. That was {after} after it was accepted, when it was {status}; nobody is \
+             shown it any more."
+        );
+        Some(Verdict::new("deleted", sentence))
+    }
+}

@@ -1,0 +1,217 @@
+//! Whether clients can connect: this process does what they do, from the outside, at its own address.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+use tokio_rustls::TlsConnector;
+use tokio_tungstenite::{
+    WebSocketStream, client_async,
+    tungstenite::{Message, client::IntoClientRequest as _},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::{App, health::EVERY};
+
+/// How long all of it may take before it counts as failed.
+const BUDGET: Duration = Duration::from_secs(2);
+/// After a failure it is tried once more before it counts: a moment without the processor is none.
+const ONCE_MORE: Duration = Duration::from_secs(1);
+/// How often it is tried while it fails.
+const WHILE_DOWN: Duration = Duration::from_secs(5);
+/// What ends a record of the hub's protocol.
+const END: char = '\u{1e}';
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// The look at the own hub.
+pub struct Probe {
+    app: App,
+    address: SocketAddr,
+    tls: Option<TlsConnector>,
+}
+
+impl Probe {
+    /// Of the hub that listens there, with TLS or without.
+    pub fn new(app: App, listening: SocketAddr, encrypted: bool) -> Probe {
+        let tls = if encrypted { connector() } else { None };
+        Probe { app, address: reachable(listening), tls }
+    }
+
+    /// Looks again and again until `stop`; the first look is made with [`Probe::look`] before this.
+    pub async fn run(self, stop: CancellationToken) {
+        loop {
+            let wait = if self.app.is_realtime_up() { EVERY } else { WHILE_DOWN };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(wait) => self.look().await,
+            }
+        }
+    }
+
+    /// Looks once, and keeps what it found.
+    pub async fn look(&self) {
+        let mut found = self.within_budget().await;
+        if found.is_err() {
+            tokio::time::sleep(ONCE_MORE).await;
+            found = self.within_budget().await;
+        }
+        // It takes no connections then, and that is no fault.
+        if !self.app.is_draining() {
+            self.app.note_realtime(found);
+        }
+    }
+
+    async fn within_budget(&self) -> Result<Duration, String> {
+        let begun = Instant::now();
+        match tokio::time::timeout(BUDGET, self.connect()).await {
+            Ok(Ok(())) => Ok(begun.elapsed()),
+            Ok(Err(why)) => Err(why),
+            Err(_) => Err(format!("no connection to the hub in {} s", BUDGET.as_secs())),
+        }
+    }
+
+    /// Connects, shakes hands, and gets back what it says.
+    async fn connect(&self) -> Result<(), String> {
+        let tcp = TcpStream::connect(self.address).await.map_err(text)?;
+        let stream: Box<dyn Stream> = match &self.tls {
+            None => Box::new(tcp),
+            Some(tls) => {
+                let name = ServerName::IpAddress(self.address.ip().into());
+                Box::new(tls.connect(name, tcp).await.map_err(text)?)
+            }
+        };
+        let mut request =
+            format!("ws://{}/hub", self.address).into_client_request().map_err(text)?;
+        let bearer = format!("Bearer {}", self.app.probe_token()).parse().map_err(text)?;
+        request.headers_mut().insert("authorization", bearer);
+        let (mut socket, _) = client_async(request, stream).await.map_err(text)?;
+        say(&mut socket, r#"{"protocol":"json","version":1}"#).await?;
+        hear(&mut socket, |record| record == "{}").await?;
+        say(&mut socket, r#"{"type":1,"invocationId":"1","target":"Echo","arguments":["ping"]}"#)
+            .await?;
+        hear(&mut socket, |record| record.contains(r#""ping""#)).await?;
+        // Whether it says goodbye is of no interest.
+        let _ = socket.close(None).await;
+        Ok(())
+    }
+}
+
+async fn say(socket: &mut WebSocketStream<Box<dyn Stream>>, record: &str) -> Result<(), String> {
+    socket.send(Message::text(format!("{record}{END}"))).await.map_err(text)
+}
+
+/// Reads until a record comes that is the wanted one.
+async fn hear(
+    socket: &mut WebSocketStream<Box<dyn Stream>>,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<(), String> {
+    while let Some(frame) = socket.next().await {
+        match frame.map_err(text)? {
+            Message::Text(records) if records.split(END).any(&wanted) => return Ok(()),
+            Message::Close(_) => break,
+            _ => {}
+        }
+    }
+    Err("the hub ended the connection".to_owned())
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+/// Where this machine reaches itself: a wildcard is no address to connect to.
+fn reachable(listening: SocketAddr) -> SocketAddr {
+    let ip = match listening.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listening.port())
+}
+
+/// A client that takes every certificate. Whose it is was settled when this process bound the address, and
+/// what it shows there opens nothing anywhere else; whether the certificate is good for clients is what
+/// `esh3ar doctor` looks at.
+fn connector() -> Option<TlsConnector> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = Arc::new(Own(Arc::clone(&provider)));
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .ok()?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    Some(TlsConnector::from(Arc::new(config)))
+}
+
+#[derive(Debug)]
+struct Own(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Own {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::reachable;
+
+    #[test]
+    fn a_wildcard_is_reached_by_the_loopback() {
+        for (listening, reached) in [
+            ("0.0.0.0:5000", "127.0.0.1:5000"),
+            ("[::]:5000", "[::1]:5000"),
+            ("10.0.0.5:80", "10.0.0.5:80"),
+            ("127.0.0.2:1", "127.0.0.2:1"),
+        ] {
+            assert_eq!(reachable(listening.parse().unwrap()), reached.parse().unwrap());
+        }
+    }
+}
