@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 
 use super::{App, Error, intake::SAFETY};
 use crate::{
-    domain::{Message, MessageId, Party, Priority, feed::Attempt},
+    domain::{Message, MessageId, Party, Priority, feed::Attempt, partitions},
     presence::{Delivery, Outbound, Reach},
     queue::{LocalQueue, Queue, Rabbit, WakeUp},
     store::{self, idempotency, messages, outcome::WrittenAt},
@@ -87,7 +87,7 @@ impl App {
                 // It was stored before this look, so whoever connects from now on finds it.
                 continue;
             }
-            let partition = message.recipient.partition();
+            let partition = partitions::of(&message);
             let delivery = Delivery::new(message);
             match shares.iter_mut().find(|(share, _)| *share == partition) {
                 Some((_, deliveries)) => deliveries.push(delivery),
@@ -115,7 +115,7 @@ impl App {
         let mut frames: BTreeMap<(Priority, i16), (Vec<WakeUp>, HashSet<Party>)> = BTreeMap::new();
         for message in accepted {
             if self.is_online(online, &message.recipient) {
-                let place = (message.priority, message.recipient.partition());
+                let place = (message.priority, partitions::of(&message));
                 let (wake_ups, parties) = frames.entry(place).or_default();
                 wake_ups.push(WakeUp { id: message.id, generation: message.generation });
                 parties.insert(message.recipient);
@@ -213,7 +213,10 @@ impl App {
         let mut parked = Vec::new();
         let mut unknown = Vec::new();
         for (delivery, reach) in deliveries.iter().zip(reached) {
-            if reach != Reach::Handed {
+            if reach == Reach::Handed {
+                let lane = delivery.message.priority.name();
+                metrics::counter!("esh3ar_deliveries_handed_total", "lane" => lane).increment(1);
+            } else {
                 parked.push(delivery.message.id);
             }
             if reach == Reach::Unknown {

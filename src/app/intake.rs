@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{App, Error, delivery::Online, gather::Gather};
 use crate::{
-    domain::{Message, Party, UserId, retry::RetryPolicy},
+    domain::{Message, Party, UserId, partitions, retry::RetryPolicy},
     store::{
         self,
         idempotency::{self, Earlier, Keyed},
@@ -199,7 +199,7 @@ fn rows<'a>(
         .flat_map(|request| &request.messages)
         .map(|message| NewMessage {
             message,
-            partition: message.recipient.partition(),
+            partition: partitions::of(message),
             next_attempt_at: app.born_leased_until(
                 &retry,
                 online,

@@ -12,6 +12,7 @@ use crate::domain::{
     Conversation, ConversationId, Message, MessageId, Party, Status,
     conversation::Side,
     message::{Draft, Place},
+    partitions,
 };
 
 /// A message to be appended.
@@ -253,7 +254,7 @@ async fn insert(
                 &column(fresh, |m| m.content.as_str()),
                 &column(fresh, |m| m.content_type as i16),
                 &column(fresh, |m| m.priority as i16),
-                &column(fresh, |m| m.recipient.partition()),
+                &column(fresh, partitions::of),
                 &column(fresh, |m| due(&m.recipient)),
                 &column(fresh, |m| m.created_at),
                 &names,

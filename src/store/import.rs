@@ -10,7 +10,9 @@ use super::{
     Client, Error,
     accounts::{MobileStatus, MobileUser},
 };
-use crate::domain::{MessageId, Party, Phone, Priority, Status, UserId, verdict::Import};
+use crate::domain::{
+    MessageId, Party, Phone, Priority, Status, UserId, partitions, verdict::Import,
+};
 
 /// A message of another system. It becomes one-way.
 #[derive(Clone, Debug)]
@@ -223,7 +225,7 @@ async fn insert_messages(
                 &column(batch, |m| m.content.as_str()),
                 &column(batch, |m| m.status as i16),
                 &column(batch, |m| m.priority as i16),
-                &column(batch, |m| Party::Mobile(m.recipient.clone()).partition()),
+                &column(batch, |m| partitions::of_recipient(&Party::Mobile(m.recipient.clone()))),
                 &column(batch, |m| m.retry_count),
                 &column(batch, |m| m.failure_reason.as_deref()),
                 &column(batch, |m| m.created_at),

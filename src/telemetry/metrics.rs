@@ -33,6 +33,11 @@ pub const ALL: &[(&str, Kind, &str)] = &[
         "Messages whose delivery is in hand or due; what waits for an absent recipient does not count.",
     ),
     (
+        "esh3ar_deliveries_handed_total",
+        Kind::Counter,
+        "Deliveries that this process handed to their recipients' connections, by lane; retries count again.",
+    ),
+    (
         "esh3ar_backpressure_level",
         Kind::Gauge,
         "0 open, 1 broadcasts paused, 2 bulk sends refused, 3 high priority only.",

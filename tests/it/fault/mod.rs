@@ -8,6 +8,7 @@ mod database;
 mod kills;
 mod nodes;
 mod poison;
+mod spread;
 mod versions;
 
 use std::{sync::Arc, time::Duration};
