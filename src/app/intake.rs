@@ -15,7 +15,7 @@ use super::{App, Error, delivery::Online, gather::Gather};
 use crate::{
     domain::{Message, Party, UserId, partitions, retry::RetryPolicy},
     store::{
-        self,
+        self, Group,
         idempotency::{self, Earlier, Keyed},
         messages::{self, NewMessage},
     },
@@ -164,7 +164,7 @@ async fn persist_patiently(
 async fn persist(app: &App, batch: &[Request], online: &Online) -> Result<Outcomes, store::Error> {
     app.failpoint("intake_before_insert");
     let now = app.clock().now();
-    let mut client = app.store().client().await?;
+    let mut client = app.store().client_for(Group::Sends).await?;
     if batch.iter().all(|request| request.keyed.is_none()) {
         let rows = rows(app, batch.iter(), online);
         messages::insert_one_way(&client, &rows).await?;
@@ -221,7 +221,7 @@ impl App {
         key: &str,
         request_hash: &[u8; 32],
     ) -> Result<Option<Earlier>, Error> {
-        let client = self.store().client().await?;
+        let client = self.store().client_for(Group::Sends).await?;
         let expired = self.clock().now() - self.live().retention.idempotency_keys;
         match idempotency::earlier(&client, user, key, expired).await? {
             Some(found) if found.request_hash != *request_hash => Err(Error::KeyReused),

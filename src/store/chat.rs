@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Client, Error, conversations, outcome::Changed, rows};
+use super::{Client, Error, Statements, conversations, outcome::Changed, rows};
 use crate::domain::{
     Conversation, ConversationId, Message, MessageId, Party, Status,
     conversation::Side,
@@ -138,7 +138,7 @@ enum Known {
 }
 
 async fn known(
-    client: &impl deadpool_postgres::GenericClient,
+    client: &impl Statements,
     batch: &[NewChat],
     locked: &HashMap<Uuid, (Conversation, Option<Uuid>, bool)>,
     earlier: &[Option<MessageId>],
@@ -227,7 +227,7 @@ const INSERT: &str = "
               created_at, client_message_id)";
 
 async fn insert(
-    client: &impl deadpool_postgres::GenericClient,
+    client: &impl Statements,
     fresh: &[(Message, Option<String>)],
     due: impl Fn(&Party) -> Option<OffsetDateTime>,
 ) -> Result<(), Error> {
@@ -265,7 +265,7 @@ async fn insert(
 }
 
 async fn store_conversations(
-    client: &impl deadpool_postgres::GenericClient,
+    client: &impl Statements,
     changed: &[(&Conversation, Option<Uuid>)],
 ) -> Result<(), Error> {
     let statement = client

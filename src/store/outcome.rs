@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{Client, Error, rows};
+use super::{Client, Error, Statements, rows};
 use crate::domain::{MessageId, Party, Status, feed::Attempt};
 
 /// The word of a recipient about one message.
@@ -331,9 +331,9 @@ pub async fn retry(client: &Client, missed: &[Missed]) -> Result<u64, Error> {
     let next: Vec<OffsetDateTime> = missed.iter().map(|m| m.next_attempt_at).collect();
     let written: Vec<OffsetDateTime> = missed.iter().map(|m| m.written_at).collect();
     let statement = client.prepare_cached(RETRY).await?;
-    Ok(client
+    client
         .execute(&statement, &[&ids, &generations, &expected, &times, &retries, &next, &written])
-        .await?)
+        .await
 }
 
 /// A message whose last retry was not acknowledged either.
@@ -427,7 +427,7 @@ pub async fn bury_unreadable(
     let ids: Vec<Uuid> = messages.iter().map(|(_, id)| id.0).collect();
     let letters: Vec<Uuid> = messages.iter().map(|(letter, _)| *letter).collect();
     let statement = client.prepare_cached(BURY_UNREADABLE).await?;
-    Ok(client.execute(&statement, &[&ids, &letters, &reason, &now]).await?)
+    client.execute(&statement, &[&ids, &letters, &reason, &now]).await
 }
 
 /// Parks messages whose recipient has no connection.
@@ -442,7 +442,7 @@ pub async fn park(client: &Client, ids: &[MessageId]) -> Result<u64, Error> {
              WHERE id = ANY ($1) AND status + 0 < 2 AND retry_count = 0 AND next_attempt_at IS NOT NULL",
         )
         .await?;
-    Ok(client.execute(&statement, &[&ids]).await?)
+    client.execute(&statement, &[&ids]).await
 }
 
 /// Rows of id, both columns of the sender, when, and when it was accepted.

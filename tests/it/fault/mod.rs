@@ -5,6 +5,7 @@ mod chat;
 mod clients;
 mod cluster;
 mod database;
+mod failover;
 mod kills;
 mod nodes;
 mod poison;
