@@ -42,6 +42,7 @@ if [ "$purpose" = test ]; then
     done
     have npm || missing+=(npm)
     have promtool || missing+=(prometheus)
+    have amtool || missing+=(prometheus-alertmanager)
     # A terminal for the dashboard.
     have tmux || missing+=(tmux)
     # A browser, and another client's language, for the tests of the hub.

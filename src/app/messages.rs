@@ -15,6 +15,7 @@ use crate::{
         message::{Draft, FieldError, OneWay},
     },
     store::{
+        Group,
         idempotency::{Earlier, Keyed},
         messages::{self, Filter},
         outcome::Word,
@@ -380,7 +381,7 @@ impl App {
         waiting_for_retry: bool,
         limit: usize,
     ) -> Result<Vec<Message>, Error> {
-        let client = self.store().client().await?;
+        let client = self.store().client_for(Group::Pending).await?;
         let now = self.clock().now();
         let party = caller.party();
         let (found, unreadable) =
@@ -401,7 +402,7 @@ impl App {
         after: Option<MessageId>,
         limit: usize,
     ) -> Result<Vec<Message>, Error> {
-        let client = self.store().client().await?;
+        let client = self.store().client_for(Group::Pending).await?;
         let (found, unreadable) =
             messages::pending_after(&client, &caller.party(), after, limit).await?;
         if !unreadable.is_empty() {

@@ -35,6 +35,8 @@ struct World {
     once_said: BTreeSet<u64>,
     next: u64,
     now: Instant,
+    /// Where the messages stand, of those that are talk.
+    places: std::collections::BTreeMap<u64, Place>,
 }
 
 impl World {
@@ -51,6 +53,7 @@ impl World {
             once_said: BTreeSet::new(),
             next: backlog + 1,
             now: Instant::now(),
+            places: Default::default(),
         };
         world.pump();
         world
@@ -62,7 +65,7 @@ impl World {
             assert!(self.read.is_none(), "two reads at once");
             let window: BTreeSet<u64> = self.feed.in_window().into_iter().map(number).collect();
             let found = self.pending.iter().filter(|n| !window.contains(n)).take(PAGE);
-            self.read = Some(found.map(|n| attempt(*n)).collect());
+            self.read = Some(found.map(|n| self.attempt(*n)).collect());
         }
         // A word that is lost is said again; its messages are not new to the client.
         let new = self.unacknowledged.difference(&self.once_said).count();
@@ -73,6 +76,10 @@ impl World {
         let look = self.feed.next_deadline();
         assert_eq!(look.is_some(), due.is_some());
         assert!(look <= due, "what is due would be found too late");
+    }
+
+    fn attempt(&self, n: u64) -> Attempt {
+        Attempt { place: self.places.get(&n).copied(), ..attempt(n) }
     }
 
     fn show(&mut self, n: u64) {
@@ -89,7 +96,8 @@ impl World {
     }
 
     fn offer(&mut self, n: u64) {
-        match self.feed.on_live(attempt(n), self.now) {
+        let attempt = self.attempt(n);
+        match self.feed.on_live(attempt, self.now) {
             Live::Send => self.show(n),
             Live::Defer => self.deferred.push(n),
             Live::Hold | Live::Drop => {}
@@ -327,4 +335,81 @@ fn talk_comes_in_its_order_whatever_overtakes_what() {
     feed.on_acknowledged(&[id(3)]);
     assert_eq!(feed.on_live(said(3), now), Live::Drop, "a wake-up that comes twice");
     assert_eq!(feed.on_live(said(7), now), Live::Send);
+}
+
+/// Messages of one conversation come through one queue; while two versions run beside each other that know
+/// different rules for which one, through two, in any order, and perhaps twice.
+#[derive(Clone, Debug)]
+enum WakeUp {
+    /// The one of those under way that the number chooses.
+    Comes(u16),
+    /// The same, and it comes once more later.
+    ComesTwice(u16),
+    FinishRead,
+    Acknowledge(u8),
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+    #[test]
+    fn each_conversation_comes_once_and_in_order_however_its_wake_ups_overtake_each_other(
+        conversations in prop::collection::vec(0u128..4, 1..120),
+        steps in prop::collection::vec(
+            prop_oneof![
+                6 => any::<u16>().prop_map(WakeUp::Comes),
+                2 => any::<u16>().prop_map(WakeUp::ComesTwice),
+                2 => Just(WakeUp::FinishRead),
+                1 => any::<u8>().prop_map(WakeUp::Acknowledge),
+            ],
+            0..300,
+        ),
+    ) {
+        let mut world = World::new(0);
+        world.finish_read(false);
+        let mut seqs = [0i64; 4];
+        let mut places = std::collections::BTreeMap::new();
+        for (n, conversation) in (1u64..).zip(&conversations) {
+            let seq = &mut seqs[usize::try_from(*conversation).unwrap()];
+            *seq += 1;
+            let conversation = ConversationId(Uuid::from_u128(*conversation));
+            places.insert(n, Place { conversation, seq: *seq });
+        }
+        // All are stored before any is told of.
+        world.pending.extend(places.keys());
+        world.places = places.clone();
+        world.next = conversations.len() as u64 + 1;
+        let mut under_way: Vec<u64> = places.keys().copied().collect();
+        for step in steps {
+            match step {
+                WakeUp::Comes(which) | WakeUp::ComesTwice(which) if !under_way.is_empty() => {
+                    let at = usize::from(which) % under_way.len();
+                    let n = match step {
+                        WakeUp::Comes(_) => under_way.swap_remove(at),
+                        _ => under_way[at],
+                    };
+                    // A worker reads what is named, and leaves out what was acknowledged.
+                    if world.pending.contains(&n) {
+                        world.offer(n);
+                        world.pump();
+                    }
+                }
+                WakeUp::Comes(_) | WakeUp::ComesTwice(_) => {}
+                WakeUp::FinishRead => world.finish_read(false),
+                WakeUp::Acknowledge(count) => world.acknowledge(usize::from(count)),
+            }
+        }
+        // The position check finds what no wake-up brought.
+        world.feed.on_nudge();
+        world.pump();
+        world.settle();
+        let mut shown: std::collections::BTreeMap<ConversationId, Vec<i64>> = Default::default();
+        for n in &world.shown {
+            shown.entry(places[n].conversation).or_default().push(places[n].seq);
+        }
+        for (conversation, seqs) in shown {
+            let all: Vec<i64> = (1..).take(seqs.len()).collect();
+            prop_assert_eq!(seqs, all, "{}", conversation);
+        }
+        prop_assert_eq!(world.shown.len(), conversations.len());
+    }
 }
