@@ -123,11 +123,6 @@ if [ "$purpose" = test ] && ! cargo nextest --version >/dev/null 2>&1; then
     cargo install --quiet --locked --debug --no-default-features --features default-no-update \
         --version 0.9.128 cargo-nextest
 fi
-if [ "$purpose" = coverage ] && ! cargo llvm-cov --version >/dev/null 2>&1; then
-    echo "Installing cargo-llvm-cov …"
-    cargo install --quiet --locked --debug cargo-llvm-cov
-fi
-
 # esh3ar never runs as root: started by root, it goes on as this user.
 if [ "$(id -u)" -eq 0 ] && ! id esh3ar >/dev/null 2>&1; then
     if have useradd; then

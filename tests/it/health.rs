@@ -168,7 +168,7 @@ async fn a_search_for_its_id_tells_a_messages_life() {
     let mut hub = server.hub(&phone).await;
     let good = server.send(&shop, PHONE, "good").await;
     next_messages(&mut hub).await;
-    crate::support::acknowledge(&mut hub, &[good.clone()]).await;
+    crate::support::acknowledge(&mut hub, std::slice::from_ref(&good)).await;
     server.wait_status(&shop, &good, "delivered").await;
     let bad = server.send(&shop, PHONE, "bad").await;
     server.wait_status(&shop, &bad, "failed").await;

@@ -145,8 +145,7 @@ pub fn check_heading(
         };
     }
     for other in [b',', b';', b'\t', b'|'].into_iter().filter(|other| *other != delimiter) {
-        let parted =
-            line.split(char::from(other)).map(column_name).collect::<Vec<_>>();
+        let parted = line.split(char::from(other)).map(column_name).collect::<Vec<_>>();
         if self::missing(&parted, wanted).is_empty() {
             let sign = shown(char::from(other));
             let what = format!("has {sign} between its fields");
