@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
@@ -12,11 +13,12 @@ use crate::{
     domain::{
         Message, MessageId, Priority, Status, TokenId, UserId,
         audit::{Action, Entry, Outcome},
+        feed::{REMEMBERED, Reading},
         message::{Draft, FieldError, OneWay},
     },
     store::{
         idempotency::{Earlier, Keyed},
-        messages::{self, Filter},
+        messages::{self, Acknowledged, Filter},
         outcome::Word,
         story::{self, Story},
     },
@@ -371,22 +373,49 @@ impl App {
     ///
     /// # Errors
     /// Failures of the database.
-    pub async fn pending(
+    pub async fn pending(&self, caller: &Caller, limit: usize) -> Result<Vec<Message>, Error> {
+        let reading = Reading { catch_up: true, ..Reading::default() };
+        self.unsent(caller, &reading, OffsetDateTime::UNIX_EPOCH, limit).await
+    }
+
+    /// What a connection of the caller's is to be sent, oldest first; of what was acknowledged elsewhere,
+    /// what was at this time or later.
+    ///
+    /// # Errors
+    /// Failures of the database.
+    pub async fn unsent(
         &self,
         caller: &Caller,
-        exclude: &[MessageId],
-        waiting_for_retry: bool,
+        reading: &Reading,
+        since: OffsetDateTime,
         limit: usize,
     ) -> Result<Vec<Message>, Error> {
         let client = self.store().client().await?;
         let now = self.clock().now();
+        let (window, catch_up) = (&reading.in_window, reading.catch_up);
+        let acknowledged =
+            reading.acknowledged.as_ref().map(|elsewhere| Acknowledged { elsewhere, since });
         let party = caller.party();
         let (found, unreadable) =
-            messages::pending(&client, &party, exclude, waiting_for_retry, now, limit).await?;
+            messages::pending(&client, &party, window, catch_up, acknowledged, now, limit).await?;
         if !unreadable.is_empty() {
             self.inner.ledger.note_unreadable(unreadable);
         }
         Ok(found)
+    }
+
+    /// What the caller has acknowledged of its latest messages, those from this id on.
+    ///
+    /// # Errors
+    /// Failures of the database.
+    pub async fn latest_acknowledged(
+        &self,
+        caller: &Caller,
+        from: MessageId,
+    ) -> Result<Vec<MessageId>, Error> {
+        let client = self.store().client().await?;
+        let party = caller.party();
+        Ok(messages::latest_acknowledged(&client, &party, from, REMEMBERED).await?)
     }
 
     /// The same by page: what comes after a message.
@@ -417,7 +446,7 @@ impl App {
         &self,
         caller: &Caller,
         said: Said,
-        ids: Vec<(MessageId, Option<time::OffsetDateTime>)>,
+        ids: Vec<(MessageId, Option<OffsetDateTime>)>,
     ) -> Result<Vec<MessageId>, Error> {
         if ids.len() > ACKNOWLEDGE_LIMIT {
             let message = format!("at most {ACKNOWLEDGE_LIMIT} ids in one call");
@@ -438,7 +467,7 @@ impl App {
         &self,
         caller: &Caller,
         said: Said,
-        ids: Vec<(MessageId, Option<time::OffsetDateTime>)>,
+        ids: Vec<(MessageId, Option<OffsetDateTime>)>,
     ) -> Result<Vec<MessageId>, Error> {
         if ids.is_empty() {
             return Ok(Vec::new());

@@ -124,7 +124,7 @@ impl Ways {
     pub fn embedded(settings: &Settings) -> Ways {
         Ways {
             node: new_node(),
-            presence: Presence::Solo(Registry::new(settings.live.connections_per_user)),
+            presence: Presence::Solo(Registry::new(settings.live.connections)),
             queue: Queue::Local(LocalQueue::new(SHARES, WAKE_UPS)),
         }
     }
@@ -206,7 +206,7 @@ impl App {
                 draining: AtomicBool::new(false),
                 live,
                 presence: ways.presence,
-                bystanders: Registry::new(settings.live.connections_per_user),
+                bystanders: Registry::new(settings.live.connections),
                 queue: ways.queue,
                 settings,
                 node: ways.node,

@@ -54,6 +54,7 @@ mod replicas;
 mod retention;
 mod service;
 mod shared;
+mod siblings;
 mod support;
 mod top;
 mod traces;
