@@ -32,6 +32,7 @@ pub mod messages;
 pub mod nodes;
 pub mod pages;
 mod participants;
+mod pending;
 pub mod personal;
 mod phones;
 pub mod retention;
