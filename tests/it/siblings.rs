@@ -78,9 +78,9 @@ async fn each_gets_everything(one: &Server, other: &Server, mut command: Command
     let report = history.check();
     assert!(report.is_clean(), "{report}\n{said}");
     assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
-    assert!(history.accepted() >= 1190, "{} were accepted\n{said}", history.accepted());
+    assert!(history.accepted() >= 590, "{} were accepted\n{said}", history.accepted());
     let opened = text.lines().filter(|line| line.starts_with("{\"opened\"")).count();
-    assert!(opened > 22, "only {opened} connections: nobody came back");
+    assert!(opened > 20, "only {opened} connections: nobody came back");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -445,6 +445,7 @@ async fn addresses_are_matched_as_the_official_server_does() {
         assert_eq!(server.request("GET", path, None, None).await.0, 200, "{path}");
     }
     // The form of errors there, whatever the case.
-    let (_, unknown) = server.request("GET", "/API/app/nothing", Some(&shop), None).await;
-    assert!(unknown["error"].is_object(), "{unknown}");
+    let pending = "/API/app/Message/pending-messages";
+    let (status, refused) = server.request("GET", pending, None, None).await;
+    assert!(status == 401 && refused["error"].is_object(), "{status} {refused}");
 }

@@ -10,7 +10,7 @@ import { proxy, api } from "./support.mjs";
 
 const { BASE, OTHER, SHOP, PHONE, NUMBER, HISTORY } = process.env;
 const { WebSockets, ServerSentEvents, LongPolling } = signalR.HttpTransportType;
-const EACH = Number(process.env.EACH ?? 600);
+const EACH = Number(process.env.EACH ?? 300);
 const PATIENCE = 60_000;
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 const now = () => Math.floor((performance.timeOrigin + performance.now()) * 1000);
