@@ -37,6 +37,8 @@ struct World {
     excused: BTreeSet<u64>,
     /// What a read under way saw when it began.
     read: Option<Vec<Found>>,
+    /// What was acknowledged by then.
+    before: Vec<MessageId>,
     reads: usize,
     /// Stored, and not told yet.
     hints: VecDeque<u64>,
@@ -61,6 +63,7 @@ impl World {
             acknowledged: BTreeSet::new(),
             excused: BTreeSet::new(),
             read: None,
+            before: Vec::new(),
             reads: 0,
             hints: VecDeque::new(),
             checks: false,
@@ -80,6 +83,7 @@ impl World {
     fn pump(&mut self) {
         if let Some(reading) = self.feed.begin_read() {
             assert!(self.read.is_none(), "two reads at once");
+            self.before = self.acknowledged.iter().copied().map(id).collect();
             let window: BTreeSet<u64> = reading.in_window.into_iter().map(number).collect();
             let waiting = self.pending.iter().filter(|n| !window.contains(n)).map(|n| fresh(*n));
             let wanted = reading.acknowledged.as_ref();
@@ -173,6 +177,9 @@ impl World {
         if fails {
             self.feed.on_read_failed();
         } else {
+            if self.feed.is_new() {
+                self.feed.on_opened(&self.before, self.now);
+            }
             // Every third page is of long messages, of which only some fit.
             self.reads += 1;
             let fit = if self.reads.is_multiple_of(3) { found.len().min(7) } else { found.len() };
