@@ -41,6 +41,8 @@ if [ "$purpose" = test ]; then
         have "$balancer" || [ -x "/usr/sbin/$balancer" ] || missing+=("$balancer")
     done
     have npm || missing+=(npm)
+    # The manual's example for Java is compiled.
+    have javac || missing+=(default-jdk-headless)
     have promtool || missing+=(prometheus)
     # A terminal for the dashboard.
     have tmux || missing+=(tmux)
