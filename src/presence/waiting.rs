@@ -48,7 +48,7 @@ impl Missed {
                 return;
             }
             Outbound::Own { delivery, .. } => delivery.message.created_at,
-            Outbound::StatusChanged { at, .. } => *at,
+            Outbound::StatusChanged { at, .. } | Outbound::Deleted { at, .. } => *at,
             Outbound::ConversationChanged(conversation) => conversation.last_at,
             Outbound::Typing { .. } | Outbound::Close { .. } => return,
         };

@@ -58,7 +58,7 @@ pub enum Wire {
 /// wait, so that a client whose answers have no room yet need not ask for them before its post is answered.
 #[derive(Clone)]
 pub struct Inbox {
-    sender: mpsc::UnboundedSender<Piece>,
+    sender: mpsc::Sender<Piece>,
     room: Arc<Semaphore>,
     turns: Arc<Semaphore>,
 }
@@ -70,7 +70,7 @@ struct Piece {
 }
 
 /// The connection's end of an [`Inbox`].
-pub struct Posted(mpsc::UnboundedReceiver<Piece>);
+pub struct Posted(mpsc::Receiver<Piece>);
 
 impl Posted {
     /// What was posted next; `None` when nobody can post any more. Safe to drop while it waits.
@@ -81,7 +81,7 @@ impl Posted {
 
 /// A post's turn.
 pub struct Turn {
-    sender: mpsc::UnboundedSender<Piece>,
+    sender: mpsc::Sender<Piece>,
     room: Arc<Semaphore>,
     _turn: OwnedSemaphorePermit,
 }
@@ -89,7 +89,8 @@ pub struct Turn {
 impl Inbox {
     /// A way, and its end.
     pub fn new() -> (Inbox, Posted) {
-        let (sender, receiver) = mpsc::unbounded_channel();
+        // Never full: so many pieces take all the room there is.
+        let (sender, receiver) = mpsc::channel(POSTED / EACH);
         let (room, turns) = (Arc::new(Semaphore::new(POSTED)), Arc::new(Semaphore::new(1)));
         (Inbox { sender, room, turns }, Posted(receiver))
     }
@@ -113,7 +114,7 @@ impl Turn {
             room = Arc::clone(&self.room).acquire_many_owned(needed) => room,
             () = self.sender.closed() => return false,
         };
-        room.is_ok_and(|room| self.sender.send(Piece { bytes: piece, _room: room }).is_ok())
+        room.is_ok_and(|room| self.sender.try_send(Piece { bytes: piece, _room: room }).is_ok())
     }
 }
 
