@@ -97,7 +97,7 @@ async fn a_number_is_the_same_wherever_it_comes_in() {
         let body = json!({ "to": typed, "content": "x" }).to_string();
         let (status, problem) =
             server.request("POST", "/api/v1/messages", Some(&shop), Some(&body)).await;
-        let message = problem["errors"][0]["message"].as_str().unwrap().to_owned();
+        let message = problem["errors"]["to"][0]["message"].as_str().unwrap().to_owned();
         assert!(status == 400 && message.contains(part), "{typed}: {problem}");
     }
 }
