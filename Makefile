@@ -48,7 +48,7 @@ soak: lint ## What takes minutes by its nature: long outages, many kills, growth
 .PHONY: coverage
 coverage: tools ## Line coverage by room; fails under the figures of docs/CONTRIBUTING.md
 	@packaging/setup/install-tools.sh coverage
-	@tests/coverage.sh
+	@tests/coverage.sh $(ARGS)
 
 .PHONY: lint
 lint: tools ## Format and lints, and all tests built

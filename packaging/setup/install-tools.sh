@@ -41,6 +41,8 @@ if [ "$purpose" = test ]; then
         have "$balancer" || [ -x "/usr/sbin/$balancer" ] || missing+=("$balancer")
     done
     have npm || missing+=(npm)
+    # The manual's example for Java is compiled.
+    have javac || missing+=(default-jdk-headless)
     have promtool || missing+=(prometheus)
     have amtool || missing+=(prometheus-alertmanager)
     # A terminal for the dashboard.
@@ -124,11 +126,6 @@ if [ "$purpose" = test ] && ! cargo nextest --version >/dev/null 2>&1; then
     cargo install --quiet --locked --debug --no-default-features --features default-no-update \
         --version 0.9.128 cargo-nextest
 fi
-if [ "$purpose" = coverage ] && ! cargo llvm-cov --version >/dev/null 2>&1; then
-    echo "Installing cargo-llvm-cov …"
-    cargo install --quiet --locked --debug cargo-llvm-cov
-fi
-
 # esh3ar never runs as root: started by root, it goes on as this user.
 if [ "$(id -u)" -eq 0 ] && ! id esh3ar >/dev/null 2>&1; then
     if have useradd; then

@@ -173,7 +173,7 @@ impl App {
         if !broken.is_empty() {
             return Err(Error::Invalid(broken));
         }
-        let priority = draft.priority;
+        let (priority, said) = (draft.priority, (draft.content.clone(), draft.content_type));
         self.admit(caller, priority).await?;
         let new = NewChat {
             id: MessageId(new_id()),
@@ -189,12 +189,14 @@ impl App {
         }
         match appended? {
             Appended::New(message) => Ok((message, true)),
-            // The same name for something in another conversation is a mistake of the caller's.
-            Appended::Before(message) if message.place.is_none_or(|p| p.conversation != id) => {
-                let text = "clientMessageId was used in another conversation";
-                Err(Error::Conflict(text.to_owned()))
+            Appended::Before(message) => {
+                let same_place = message.place.is_some_and(|place| place.conversation == id);
+                // The old message is no answer to who says something else: that would be lost.
+                if !same_place || (&message.content, message.content_type) != (&said.0, said.1) {
+                    return Err(Error::ClientMessageIdReused);
+                }
+                Ok((message, false))
             }
-            Appended::Before(message) => Ok((message, false)),
             Appended::Closed => Err(Error::Conflict("the conversation is closed".to_owned())),
             Appended::Nowhere => Err(Error::NotFound("conversation")),
         }

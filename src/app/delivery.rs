@@ -33,6 +33,13 @@ const BROKER_PATIENCE: Duration = Duration::from_millis(500);
 /// The most recipients in one position check.
 const CHECKED_AT_ONCE: usize = 1000;
 
+/// Recipients, each with the first message that it may have missed.
+type Behind = HashMap<Party, MessageId>;
+
+fn note_behind(behind: &mut Behind, party: Party, from: MessageId) {
+    behind.entry(party).and_modify(|known| *known = from.min(*known)).or_insert(from);
+}
+
 /// Who of some recipients is connected.
 pub(super) enum Online {
     /// This process is alone: it is seen at the moment it is asked.
@@ -99,7 +106,8 @@ impl App {
                 deliveries.into_iter().map(|delivery| (delivery.message.priority, delivery));
             for refused in queue.push(partition, items) {
                 // No room for the wake-up: the connection reads from the database instead.
-                self.presence().send(&refused.message.recipient, &Outbound::Nudge);
+                let nudge = Outbound::Nudge(Some(refused.message.id));
+                self.presence().send(&refused.message.recipient, &nudge);
             }
         }
     }
@@ -111,22 +119,23 @@ impl App {
         online: &Online,
         answer: impl FnOnce() + Send + 'static,
     ) {
-        let mut absent = HashSet::new();
-        let mut frames: BTreeMap<(Priority, i16), (Vec<WakeUp>, HashSet<Party>)> = BTreeMap::new();
+        let mut absent = Behind::new();
+        let mut frames: BTreeMap<(Priority, i16), (Vec<WakeUp>, Behind)> = BTreeMap::new();
         for message in accepted {
             if self.is_online(online, &message.recipient) {
                 let place = (message.priority, partitions::of(&message));
                 let (wake_ups, parties) = frames.entry(place).or_default();
                 wake_ups.push(WakeUp { id: message.id, generation: message.generation });
-                parties.insert(message.recipient);
+                note_behind(parties, message.recipient, message.id);
             } else {
-                absent.insert(message.recipient);
+                note_behind(&mut absent, message.recipient, message.id);
             }
         }
-        let mut to_read = HashSet::new();
+        let mut to_read = Behind::new();
         if !rabbit.state().borrow().is_connected() {
             // Without the broker their connections read from the database.
-            to_read.extend(std::mem::take(&mut frames).into_values().flat_map(|(_, found)| found));
+            let found = std::mem::take(&mut frames).into_values().flat_map(|(_, found)| found);
+            found.for_each(|(party, from)| note_behind(&mut to_read, party, from));
         }
         let offered: Vec<_> = frames
             .into_iter()
@@ -145,9 +154,12 @@ impl App {
             // What the same sender sends next, through another gateway perhaps, must come behind this: at
             // the broker, and at the connections that are to read. What the broker has not confirmed yet
             // may still come to it after that.
-            to_read.extend(unconfirmed.await.into_iter().flatten().flatten());
+            let unconfirmed = unconfirmed.await.into_iter().flatten().flatten();
             // These were absent before it was stored; who came since then may have read before that.
-            to_read.extend(app.now_online(absent).await);
+            let came = app.now_online(absent).await;
+            unconfirmed
+                .chain(came)
+                .for_each(|(party, from)| note_behind(&mut to_read, party, from));
             app.nudge(to_read).await;
             answer();
             app.failpoint("intake_after_answer");
@@ -156,16 +168,17 @@ impl App {
 
     /// Lets the connections of these read from the database before they are sent anything more. Those of
     /// which nobody can say whether they have any are asked again later.
-    async fn nudge(&self, parties: HashSet<Party>) {
+    async fn nudge(&self, parties: Behind) {
         if parties.is_empty() {
             return;
         }
-        let parties: Vec<Party> = parties.into_iter().collect();
-        let told = parties.iter().map(|party| (party.clone(), Outbound::Nudge)).collect();
-        let reached = self.presence().hand(told).await;
+        let parties: Vec<(Party, MessageId)> = parties.into_iter().collect();
+        let nudge =
+            |(party, from): &(Party, MessageId)| (party.clone(), Outbound::Nudge(Some(*from)));
+        let reached = self.presence().hand(parties.iter().map(nudge).collect()).await;
         let unknown = parties.into_iter().zip(reached);
         let unknown = unknown.filter(|(_, reach)| *reach == Reach::Unknown);
-        self.inner.unreached.note(unknown.map(|(party, _)| party));
+        self.inner.unreached.note(unknown.map(|(behind, _)| behind));
     }
 
     /// Nudges those that could not be reached before, if that is possible now: what comes for them next
@@ -177,10 +190,10 @@ impl App {
         }
     }
 
-    async fn now_online(&self, absent: HashSet<Party>) -> HashSet<Party> {
-        let asked: Vec<&Party> = absent.iter().collect();
+    async fn now_online(&self, absent: Behind) -> Behind {
+        let asked: Vec<&Party> = absent.keys().collect();
         let online = self.presence().are_online(&asked).await;
-        absent.into_iter().zip(online).filter(|(_, online)| *online).map(|(p, _)| p).collect()
+        absent.into_iter().zip(online).filter(|(_, online)| *online).map(|(b, _)| b).collect()
     }
 
     /// Wakes the recipients of everything that somebody was to deliver by now: wake-ups may have been lost
@@ -193,7 +206,9 @@ impl App {
         let since = self.clock().now() - self.live().retry.acknowledge_timeout - SAFETY;
         let parties = messages::undelivered_since(&client, since, MADE_UP).await?;
         let count = parties.len();
-        self.nudge(parties.into_iter().collect()).await;
+        // Not all of those were counted, if they are many: what they missed began no earlier than this.
+        let from = MessageId::first_of(since);
+        self.nudge(parties.into_iter().map(|party| (party, from)).collect()).await;
         Ok(count)
     }
 
@@ -220,7 +235,7 @@ impl App {
                 parked.push(delivery.message.id);
             }
             if reach == Reach::Unknown {
-                unknown.push(delivery.message.recipient.clone());
+                unknown.push((delivery.message.recipient.clone(), delivery.message.id));
             }
         }
         if !unknown.is_empty() {
@@ -250,6 +265,24 @@ impl App {
         let deliveries: Vec<Arc<Delivery>> =
             ids.iter().filter_map(|id| found.remove(id)).map(Delivery::new).collect();
         self.hand_over(began, &deliveries).await;
+        let handed: HashSet<MessageId> = deliveries.iter().map(|d| d.message.id).collect();
+        self.tell_of_acknowledged(ids.into_iter().filter(|id| !handed.contains(id)).collect()).await
+    }
+
+    /// One connection of a recipient may read a message and acknowledge it before it is handed to the
+    /// others: they are told of it all the same.
+    async fn tell_of_acknowledged(&self, ids: Vec<MessageId>) -> Result<(), Error> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let client = self.store().client().await?;
+        let mut of: HashMap<Party, Vec<MessageId>> = HashMap::new();
+        for (id, party) in messages::acknowledged_of(&client, &ids).await? {
+            of.entry(party).or_default().push(id);
+        }
+        drop(client);
+        let told = of.into_iter().map(|(party, ids)| (party, Outbound::Acknowledged(ids.into())));
+        self.presence().hand(told.collect()).await;
         Ok(())
     }
 
@@ -264,8 +297,8 @@ impl App {
         if count > 0 {
             self.failpoint("sweep_after_take");
         }
-        for party in parties {
-            self.presence().send(&party, &Outbound::Nudge);
+        for (party, from) in parties {
+            self.presence().send(&party, &Outbound::Nudge(Some(from)));
         }
         Ok(count == SWEEP)
     }
@@ -283,8 +316,8 @@ impl App {
             let before = self.clock().now() - STUCK_AFTER;
             let behind = messages::behind(&client, parties, before, doubted).await?;
             found += behind.len();
-            for party in behind {
-                self.presence().local().send(&party, &Outbound::Nudge);
+            for (party, from) in behind {
+                self.presence().local().send(&party, &Outbound::Nudge(Some(from)));
             }
         }
         Ok(found)

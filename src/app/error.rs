@@ -38,6 +38,12 @@ pub enum Error {
     /// An idempotency key came back with another request.
     #[error("this Idempotency-Key was used for another request")]
     KeyReused,
+    /// A client's own name for a message came back with another message. Nothing was stored.
+    #[error(
+        "this clientMessageId was used for a message with another content, type or conversation; \
+         give each message its own"
+    )]
+    ClientMessageIdReused,
     /// The caller has sent as much as it may for now.
     #[error("at most {most} messages a {per}; the next passes in {} s", whole_seconds(*.retry_after))]
     RateLimited {

@@ -10,6 +10,7 @@ use super::{App, limits::Limits, retention::Retention};
 use crate::{
     domain::{retry::RetryPolicy, trace::Sample},
     mail::Mailer,
+    presence::PerParty,
 };
 
 /// What may change.
@@ -21,7 +22,7 @@ pub struct Live {
     /// How much is taken on.
     pub limits: Limits,
     /// How many connections one user may have; one more closes the oldest.
-    pub connections_per_user: usize,
+    pub connections: PerParty,
     /// How long an access token of a phone is valid unless it is made otherwise.
     pub access_token_ttl: Duration,
     /// How long dead letters are kept.
@@ -43,7 +44,7 @@ impl Default for Live {
         Live {
             retry: RetryPolicy::default(),
             limits: Limits::default(),
-            connections_per_user: 16,
+            connections: PerParty { mobile: 16, business: 128 },
             access_token_ttl: Duration::from_secs(90 * 24 * 3600),
             dead_letters_kept: Duration::from_secs(7 * 24 * 3600),
             audit_log_kept: Duration::from_secs(365 * 24 * 3600),
@@ -82,8 +83,8 @@ impl App {
 
     /// From now on this is in effect.
     pub fn take_up(&self, live: Live) {
-        self.presence().local().allow(live.connections_per_user);
-        self.bystanders().allow(live.connections_per_user);
+        self.presence().local().allow(live.connections);
+        self.bystanders().allow(live.connections);
         self.inner.live.set(live);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
@@ -15,7 +16,6 @@ use crate::{
         message::{Draft, FieldError, OneWay},
     },
     store::{
-        Group,
         idempotency::{Earlier, Keyed},
         messages::{self, Filter},
         outcome::Word,
@@ -370,47 +370,6 @@ impl App {
         self.record_end(entry, found).await
     }
 
-    /// What the caller has not acknowledged, oldest first.
-    ///
-    /// # Errors
-    /// Failures of the database.
-    pub async fn pending(
-        &self,
-        caller: &Caller,
-        exclude: &[MessageId],
-        waiting_for_retry: bool,
-        limit: usize,
-    ) -> Result<Vec<Message>, Error> {
-        let client = self.store().client_for(Group::Pending).await?;
-        let now = self.clock().now();
-        let party = caller.party();
-        let (found, unreadable) =
-            messages::pending(&client, &party, exclude, waiting_for_retry, now, limit).await?;
-        if !unreadable.is_empty() {
-            self.inner.ledger.note_unreadable(unreadable);
-        }
-        Ok(found)
-    }
-
-    /// The same by page: what comes after a message.
-    ///
-    /// # Errors
-    /// [`Error::WrongAudience`]; failures of the database.
-    pub async fn pending_after(
-        &self,
-        caller: &Caller,
-        after: Option<MessageId>,
-        limit: usize,
-    ) -> Result<Vec<Message>, Error> {
-        let client = self.store().client_for(Group::Pending).await?;
-        let (found, unreadable) =
-            messages::pending_after(&client, &caller.party(), after, limit).await?;
-        if !unreadable.is_empty() {
-            self.inner.ledger.note_unreadable(unreadable);
-        }
-        Ok(found)
-    }
-
     /// Takes the caller's word that it has, or has opened, these messages. Returns those that this
     /// changed; messages of others and repeats change nothing.
     ///
@@ -420,7 +379,7 @@ impl App {
         &self,
         caller: &Caller,
         said: Said,
-        ids: Vec<(MessageId, Option<time::OffsetDateTime>)>,
+        ids: Vec<(MessageId, Option<OffsetDateTime>)>,
     ) -> Result<Vec<MessageId>, Error> {
         if ids.len() > ACKNOWLEDGE_LIMIT {
             let message = format!("at most {ACKNOWLEDGE_LIMIT} ids in one call");
@@ -441,7 +400,7 @@ impl App {
         &self,
         caller: &Caller,
         said: Said,
-        ids: Vec<(MessageId, Option<time::OffsetDateTime>)>,
+        ids: Vec<(MessageId, Option<OffsetDateTime>)>,
     ) -> Result<Vec<MessageId>, Error> {
         if ids.is_empty() {
             return Ok(Vec::new());

@@ -35,6 +35,7 @@ pub mod nodes;
 pub mod numbers;
 pub mod pages;
 mod participants;
+mod pending;
 pub mod personal;
 mod phones;
 pub mod probes;
@@ -128,7 +129,7 @@ impl Ways {
     pub fn embedded(settings: &Settings) -> Ways {
         Ways {
             node: new_node(),
-            presence: Presence::Solo(Registry::new(settings.live.connections_per_user)),
+            presence: Presence::Solo(Registry::new(settings.live.connections)),
             queue: Queue::Local(LocalQueue::new(SHARES, WAKE_UPS)),
         }
     }
@@ -214,7 +215,7 @@ impl App {
                 draining: AtomicBool::new(false),
                 live,
                 presence: ways.presence,
-                bystanders: Registry::new(settings.live.connections_per_user),
+                bystanders: Registry::new(settings.live.connections),
                 queue: ways.queue,
                 settings,
                 node: ways.node,

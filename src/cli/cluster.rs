@@ -53,7 +53,7 @@ pub(super) async fn ways(
     let node = new_node();
     let redis_settings = RedisSettings { target, node };
     let (redis, heard) = Redis::start(redis_settings, &part.tracker, &part.stop);
-    let registry = Registry::new(settings.live.connections_per_user);
+    let registry = Registry::new(settings.live.connections);
     let relay = Relay::start(redis.clone(), heard, &registry, &part.tracker, &part.stop);
     let (rabbit, publishing) = Rabbit::new(&broker);
     part.tracker.spawn(publishing.run(part.stop.clone()));

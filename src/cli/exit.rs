@@ -100,6 +100,7 @@ impl From<app::Error> for Failure {
             | Error::WrongAudience(_)
             | Error::ReadOnly
             | Error::Conflict(_)
+            | Error::ClientMessageIdReused
             | Error::KeyReused => Kind::Refused,
             Error::Unavailable
             | Error::DiskFull

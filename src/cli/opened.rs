@@ -17,6 +17,7 @@ use crate::{
     config::{Config, Secret, SmtpTls},
     domain::trace::Sample,
     mail::{Encryption, Mailer, SmtpSettings},
+    presence::PerParty,
     store::{
         Store,
         embedded::{self, Embedded, Purpose},
@@ -64,7 +65,10 @@ pub(super) fn settings(config: &Config, role: Option<Role>) -> Result<Settings, 
 pub(super) fn live(config: &Config) -> Result<Live, Failure> {
     Ok(Live {
         retry: config.retry,
-        connections_per_user: config.connections_per_user,
+        connections: PerParty {
+            mobile: config.connections_per_user,
+            business: config.connections_per_business_user,
+        },
         access_token_ttl: config.access_token_ttl,
         limits: Limits {
             messages_per_minute: config.limits.messages_per_minute,

@@ -18,9 +18,9 @@ use nix::{
     sys::{
         prctl::set_pdeathsig,
         resource::{Resource, getrlimit, setrlimit},
-        signal::Signal,
+        signal::{Signal, raise},
     },
-    unistd::{Group, Uid, User, getegid, geteuid, getuid},
+    unistd::{Group, Pid, Uid, User, getegid, geteuid, getppid, getuid},
 };
 
 use super::exit::{Failure, Kind};
@@ -238,9 +238,13 @@ const WAITED_FOR: &str = "ESH3AR_WAITED_FOR";
 /// When root waits for this command: ends with root's, whatever ended that. A signal reaches only the
 /// process that was started, and what it asked for must not go on behind it.
 pub fn end_with_root() {
-    if env::var_os(WAITED_FOR).is_some() {
-        // It cannot fail with a signal that there is.
+    if let Some(root) = env::var(WAITED_FOR).ok().and_then(|pid| pid.parse().ok()) {
+        // Neither can fail with a signal that there is.
         let _ = set_pdeathsig(Signal::SIGTERM);
+        // It may have ended before it was asked for.
+        if getppid() != Pid::from_raw(root) {
+            let _ = raise(Signal::SIGTERM);
+        }
     }
 }
 
@@ -250,7 +254,7 @@ pub fn end_with_root() {
 /// # Errors
 /// It cannot be run.
 pub fn run_to_end(mut command: Command) -> Result<u8, Failure> {
-    command.env(WAITED_FOR, "1");
+    command.env(WAITED_FOR, std::process::id().to_string());
     let status = command.status().map_err(|error| {
         Failure::new(Kind::Failed, format!("cannot go on as another user: {error}"))
     })?;

@@ -130,7 +130,12 @@ pub const KEYS: &[Key] = &[
     key(
         "limits.connections_per_user",
         "16",
-        "Connections one user may have; one more closes the oldest.",
+        "Connections one phone may have; one more closes the oldest.",
+    ),
+    key(
+        "limits.connections_per_business_user",
+        "128",
+        "Connections one business user may have: its agents and programs; one more closes the oldest.",
     ),
     key("smtp.host", "", "Mail server for alerts to the administrators; unset: to the log."),
     key("smtp.port", "587", "Its port."),

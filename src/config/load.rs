@@ -447,6 +447,7 @@ impl Reader {
                 queue_depth: u64::from(self.limit("limits.queue_depth")),
             },
             connections_per_user: self.positive("limits.connections_per_user"),
+            connections_per_business_user: self.positive("limits.connections_per_business_user"),
             smtp: self.smtp(),
             alert_interval: self.duration("smtp.alert_interval"),
             dead_letters_kept: self.duration("retention.dead_letters"),

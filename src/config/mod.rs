@@ -42,6 +42,8 @@ pub struct Config {
     pub limits: MessageLimits,
     /// `limits.connections_per_user`
     pub connections_per_user: usize,
+    /// `limits.connections_per_business_user`
+    pub connections_per_business_user: usize,
     /// `smtp.*`; `None` without a host.
     pub smtp: Option<Smtp>,
     /// `smtp.alert_interval`

@@ -3,15 +3,23 @@
 //! A feed decides; it holds ids, not messages, and neither reads nor writes. It begins with the
 //! catch-up (pages of what is pending, each after the last is acknowledged), goes live when a page
 //! comes back short, and whenever it has to pass over a live message (catching up, or the window is
-//! full) it remembers only that it did, and asks to read from the database again: nothing is
+//! full) it remembers only from where on it did, and asks to read from the database again: nothing is
 //! buffered twice and nothing is lost.
+//!
+//! A recipient may have several connections, and each has a feed of its own: what another one
+//! acknowledged meanwhile is read too, unless that was before this connection came ([`position`]).
+
+mod position;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     time::{Duration, Instant},
 };
 
-use super::{ConversationId, MessageId, message::Place};
+use position::Position;
+pub use position::{LATE, REMEMBERED};
+
+use super::{MessageId, message::Place};
 
 /// The most messages in one page of the catch-up (interfaces.md, The hub).
 pub const PAGE: usize = 100;
@@ -23,14 +31,6 @@ const READ_BELOW: usize = PAGE / 2;
 /// How long a written message may stay unacknowledged before it is stored as sent. An
 /// acknowledgement that comes sooner stores both at once, which saves a write.
 pub const SENT_AFTER: Duration = Duration::from_secs(1);
-
-/// The most conversations of which is known how far this connection has them. Past that all of them are
-/// forgotten, and the next message of each costs a read.
-const HEADS: usize = 4096;
-
-/// How many acknowledged messages are remembered: those of the last moment, for about as long as a wake-up
-/// takes through the broker.
-const LATELY: usize = 64;
 
 /// A client that goes on acknowledging is at work, and what it has not come to yet is not missed, for
 /// up to this many times the timeout. Without that a client that is only slow would be sent everything
@@ -48,6 +48,36 @@ pub struct Attempt {
     pub generation: i32,
     /// Its retry count when it was written.
     pub retry_count: u16,
+}
+
+/// A message that could be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The message.
+    pub attempt: Attempt,
+    /// The recipient has acknowledged it on another connection: nobody waits for this one's word.
+    pub acknowledged: bool,
+}
+
+/// What a read is to bring, oldest first and at most [`PAGE`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// Leave these out: they are written and not stored as acknowledged.
+    pub in_window: Vec<MessageId>,
+    /// Also what waits for the time of its retry.
+    pub catch_up: bool,
+    /// Also what was acknowledged since the connection came; `None` for the first read of a connection.
+    /// That asks first what was acknowledged last ([`Feed::on_opened`]).
+    pub acknowledged: Option<Elsewhere>,
+}
+
+/// Which of the acknowledged messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// From this id on.
+    pub from: MessageId,
+    /// But not these, which were sent.
+    pub sent: Vec<MessageId>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -95,21 +125,11 @@ pub struct Overdue {
     pub missed: Vec<(Attempt, Instant)>,
 }
 
-/// What a connection has had.
-#[derive(Debug, Default)]
-struct Past {
-    /// Up to which `seq` it has a conversation, without a gap that it could be sent.
-    heads: HashMap<ConversationId, i64>,
-    /// What was acknowledged lately: a wake-up that comes late, or twice, finds it here.
-    lately: VecDeque<MessageId>,
-}
-
 /// The feed of one connection.
 #[derive(Debug)]
 pub struct Feed {
     window: HashMap<MessageId, Written>,
-    /// What it has had before; idle connections have had nothing, and there are many.
-    past: Option<Box<Past>>,
+    position: Position,
     /// How many of the window the client has acknowledged in words that are not stored yet.
     said: usize,
     acknowledge_timeout: Duration,
@@ -122,6 +142,10 @@ pub struct Feed {
     behind: bool,
     /// A read is under way.
     reading: bool,
+    /// From where on it looks at what is acknowledged; `None` for the first.
+    read_from: Option<MessageId>,
+    /// A read has brought something before, if only nothing.
+    opened: bool,
     /// The window must empty before the next page (the last one was full).
     page_out: bool,
     /// A page came back short: from here on reads only fill holes.
@@ -129,35 +153,52 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// A feed that begins by asking to read what is pending.
-    pub fn new(acknowledge_timeout: Duration) -> Self {
+    /// A feed that begins by asking to read what is pending. `opened` is below every message that may
+    /// become known from now on.
+    pub fn new(acknowledge_timeout: Duration, opened: MessageId) -> Self {
         Feed {
             window: HashMap::new(),
-            past: None,
+            position: Position::new(opened),
             said: 0,
             acknowledge_timeout,
             heard: None,
             look_at: None,
             behind: true,
             reading: false,
+            read_from: None,
+            opened: false,
             page_out: false,
             live: false,
         }
     }
 
-    /// Whether to read pending messages now; says so once until [`Feed::on_read`] or
-    /// [`Feed::on_read_failed`] is told. The read must leave out what [`Feed::in_window`] lists and
-    /// return at most [`PAGE`] messages, oldest first.
-    pub fn begin_read(&mut self) -> bool {
+    /// What to read now; says so once until [`Feed::on_read`] or [`Feed::on_read_failed`] is told.
+    pub fn begin_read(&mut self) -> Option<Reading> {
         if self.page_out && self.open() == 0 {
             self.page_out = false;
         }
         let due = self.behind && !self.reading && !self.page_out && self.open() <= READ_BELOW;
-        if due {
+        due.then(|| {
             self.reading = true;
             self.behind = false;
-        }
-        due
+            // Of a first read that is tried again, what was told meanwhile is known.
+            let looks_back = self.opened || self.position.is_behind();
+            self.read_from = looks_back.then(|| self.position.begin_read());
+            Reading {
+                in_window: self.window.keys().copied().collect(),
+                catch_up: !self.live,
+                acknowledged: self
+                    .read_from
+                    .map(|from| Elsewhere { from, sent: self.position.sent_since(from) }),
+            }
+        })
+    }
+
+    /// What of the latest was acknowledged before the first read; it is not sent. Told before that read.
+    pub fn on_opened(&mut self, acknowledged: &[MessageId], now: Instant) {
+        let before = |id: &MessageId| self.read_from.is_none_or(|from| *id < from);
+        let acknowledged: Vec<MessageId> = acknowledged.iter().copied().filter(before).collect();
+        self.position.acknowledged_before(acknowledged, now);
     }
 
     /// How many wait for the client's word.
@@ -165,34 +206,35 @@ impl Feed {
         self.window.len() - self.said
     }
 
-    /// The ids that are written and not stored as acknowledged.
-    pub fn in_window(&self) -> Vec<MessageId> {
-        self.window.keys().copied().collect()
-    }
-
     /// A read ended with these messages, oldest first; `cut` when more were found than a page may weigh.
-    pub fn on_read(&mut self, found: &[Attempt], cut: bool, now: Instant) -> Batch {
+    pub fn on_read(&mut self, found: &[Found], cut: bool, now: Instant) -> Batch {
         self.reading = false;
+        self.opened = true;
         let full = cut || found.len() >= PAGE;
-        let fresh: Vec<MessageId> = found
-            .iter()
-            .filter(|attempt| !self.window.contains_key(&attempt.id))
-            .map(|attempt| attempt.id)
-            .collect();
-        for attempt in found {
-            self.note(*attempt, now);
-            if let Some(Place { conversation, seq }) = attempt.place {
-                self.reach(conversation, seq);
-            }
+        let is_fresh = |found: &&Found| {
+            let id = found.attempt.id;
+            let had = found.acknowledged && self.position.has_had(id);
+            !had && !self.window.contains_key(&id)
+        };
+        let fresh: Vec<Found> = found.iter().filter(is_fresh).copied().collect();
+        for found in &fresh {
+            self.note(*found, now);
         }
         let was_live = self.live;
+        let from = self.read_from.take();
         if full {
             // More may wait behind a full page, and it waits for the acknowledgement of this one.
             self.behind = true;
             self.page_out = true;
+            if let Some(from) = from {
+                let last = found.iter().map(|found| found.attempt.id).max();
+                self.position.read_in_part(from, last);
+            }
         } else {
             self.live = true;
+            self.position.read_all();
         }
+        let fresh: Vec<MessageId> = fresh.iter().map(|found| found.attempt.id).collect();
         match (fresh.is_empty(), was_live && !full) {
             (true, _) => Batch::Nothing,
             (false, true) => Batch::Singly(fresh),
@@ -204,75 +246,93 @@ impl Feed {
     pub fn on_read_failed(&mut self) {
         self.reading = false;
         self.behind = true;
+        if let Some(from) = self.read_from.take() {
+            self.position.read_in_part(from, None);
+        }
     }
 
     /// A message has become deliverable: accepted just now, or its retry is due.
-    pub fn on_live(&mut self, attempt: Attempt, now: Instant) -> Live {
-        let past = self.past.as_ref();
-        let had = past.is_some_and(|past| past.lately.contains(&attempt.id));
-        if had || self.window.contains_key(&attempt.id) {
+    pub fn on_live(&mut self, found: Found, now: Instant) -> Live {
+        let Attempt { id, place, generation, retry_count } = found.attempt;
+        // What was sent before comes again only as another attempt.
+        let had = generation == 0 && retry_count == 0 && self.position.has_had(id);
+        if had || self.window.contains_key(&id) {
             return Live::Drop;
         }
         if self.reading && !self.behind {
             return Live::Defer;
         }
-        if let Some(Place { conversation, seq }) = attempt.place {
-            match past.and_then(|past| past.heads.get(&conversation)) {
+        if generation == 0 && retry_count == 0 && self.position.is_forgotten(id) {
+            // Most likely it was sent, and its wake-up comes late. If not, a read brings it.
+            self.behind = true;
+            return Live::Hold;
+        }
+        if let Some(Place { conversation, seq }) = place {
+            match self.position.head(conversation) {
                 // It came before, on the wire or with a read.
-                Some(head) if seq <= *head => return Live::Drop,
+                Some(head) if seq <= head => return Live::Drop,
                 Some(head) if seq == head + 1 => {}
                 // Wake-ups may overtake each other; what is missing is read first.
-                _ => self.behind = true,
+                _ => {
+                    self.behind = true;
+                    self.position.go_back_before(id);
+                }
             }
         }
         // While anything is held back, whatever comes later has to wait behind it.
         if !self.live || self.behind || self.window.len() >= WINDOW {
-            self.behind = true;
+            self.on_passed_over(id);
             return Live::Hold;
         }
-        self.note(attempt, now);
-        if let Some(Place { conversation, seq }) = attempt.place {
-            self.reach(conversation, seq);
-        }
+        self.note(found, now);
         Live::Send
-    }
-
-    fn reach(&mut self, conversation: ConversationId, seq: i64) {
-        let heads = &mut self.past.get_or_insert_default().heads;
-        if heads.len() >= HEADS && !heads.contains_key(&conversation) {
-            *heads = HashMap::new();
-        }
-        let head = heads.entry(conversation).or_insert(seq);
-        *head = seq.max(*head);
     }
 
     /// The party itself wrote this, here or elsewhere: nobody sends it to this connection, so the
     /// conversation goes on behind it.
     pub fn on_own(&mut self, place: Place) {
-        if let Some(head) =
-            self.past.as_mut().and_then(|past| past.heads.get_mut(&place.conversation))
-            && place.seq == *head + 1
-        {
-            *head = place.seq;
+        self.position.on_own(place);
+    }
+
+    /// A message that could have been sent was not: it comes with a read.
+    pub fn on_passed_over(&mut self, id: MessageId) {
+        self.behind = true;
+        self.position.passed_over(id);
+    }
+
+    /// Something may have been missed, from this id on where that is known: read again.
+    pub fn on_nudge(&mut self, from: Option<MessageId>) {
+        self.behind = true;
+        match from {
+            Some(from) => self.position.go_back(from),
+            None => self.position.go_back_to_the_late(),
         }
     }
 
-    /// Something may have been missed: read again.
-    pub fn on_nudge(&mut self) {
-        self.behind = true;
-    }
-
-    /// The recipient has these, on whichever connection it said so.
+    /// The client's word about these is stored.
     pub fn on_acknowledged(&mut self, ids: &[MessageId]) {
         for id in ids {
             let said = self.window.remove(id).is_some_and(|written| written.said);
             self.said -= usize::from(said);
-            let lately = &mut self.past.get_or_insert_default().lately;
-            if lately.len() == LATELY {
-                lately.pop_front();
-            }
-            lately.push_back(*id);
+            self.position.remember(*id);
         }
+        self.tidy_window();
+    }
+
+    /// The recipient has these, as it said on another connection: nobody waits for this one's word any more,
+    /// but what was not sent here is still to be.
+    pub fn on_acknowledged_elsewhere(&mut self, ids: impl Iterator<Item = MessageId>) {
+        for id in ids {
+            match self.window.remove(&id) {
+                Some(written) => self.said -= usize::from(written.said),
+                None if self.position.has_had(id) => {}
+                None => self.behind |= self.position.is_owed(id),
+            }
+        }
+        self.tidy_window();
+    }
+
+    fn tidy_window(&mut self) {
         if self.window.is_empty() {
             // An idle connection holds no buffer.
             self.window = HashMap::new();
@@ -284,6 +344,8 @@ impl Feed {
     /// that: it leaves these out.
     pub fn on_said(&mut self, ids: &[MessageId]) {
         for id in ids {
+            // What it has by another way need not be sent here.
+            self.position.remember(*id);
             if let Some(written) = self.window.get_mut(id)
                 && !written.said
             {
@@ -335,13 +397,22 @@ impl Feed {
             true
         });
         self.window = window;
+        let unread = self.behind || self.reading || !self.window.is_empty();
+        self.position.on_tick(unread, now);
         self.look_at = self.window.values().map(|written| self.due_at(written)).min();
         overdue
     }
 
-    /// When [`Feed::on_tick`] may have something to say at the earliest; `None` while nothing is written.
+    /// When [`Feed::on_tick`] may have something to say or to forget at the earliest; `None` for a connection
+    /// that has had nothing for a while.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.look_at.filter(|_| !self.window.is_empty())
+        let look_at = self.look_at.filter(|_| !self.window.is_empty());
+        [look_at, self.position.quiet_at()].into_iter().flatten().min()
+    }
+
+    /// From when on this connection may have missed messages that it will not be sent: it is to be told.
+    pub fn take_lost(&mut self) -> Option<MessageId> {
+        self.position.take_lost()
     }
 
     /// When there is something to be done about a message.
@@ -355,9 +426,9 @@ impl Feed {
         self.window.get(&id).map(|written| written.at)
     }
 
-    /// Whether the catch-up is over.
-    pub fn is_live(&self) -> bool {
-        self.live
+    /// Whether nothing was read yet.
+    pub fn is_new(&self) -> bool {
+        !self.opened
     }
 
     /// Everything written and not acknowledged, with the time of writing: for when the connection
@@ -374,7 +445,12 @@ impl Feed {
             .collect()
     }
 
-    fn note(&mut self, attempt: Attempt, now: Instant) {
+    fn note(&mut self, found: Found, now: Instant) {
+        let Found { attempt, acknowledged } = found;
+        self.position.sent(attempt.id, attempt.place, now);
+        if acknowledged {
+            return;
+        }
         let written = Written {
             place: attempt.place,
             generation: attempt.generation,

@@ -1,7 +1,8 @@
 //! Identifiers, one type each, so that a message's id can never be taken for a user's.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 macro_rules! id {
@@ -35,6 +36,36 @@ id! {
     /// A message. UUIDv7: within one process the order of ids is the order of acceptance.
     MessageId
 }
+
+/// The bits of an id below its milliseconds.
+const BELOW_MILLIS: u32 = 80;
+
+impl MessageId {
+    /// Below every id that was made at this time or later.
+    pub fn first_of(time: OffsetDateTime) -> MessageId {
+        let millis = u128::try_from(time.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
+        MessageId(Uuid::from_u128(millis << BELOW_MILLIS))
+    }
+
+    /// Below every id that was made at most so long before this one.
+    pub fn earlier(self, by: Duration) -> MessageId {
+        let millis = (self.0.as_u128() >> BELOW_MILLIS).saturating_sub(by.as_millis());
+        MessageId(Uuid::from_u128(millis << BELOW_MILLIS))
+    }
+
+    /// The lowest id above this one.
+    pub fn next(self) -> MessageId {
+        MessageId(Uuid::from_u128(self.0.as_u128().saturating_add(1)))
+    }
+
+    /// When it was made, by the clock of the process that made it.
+    pub fn time(self) -> OffsetDateTime {
+        let nanos =
+            i128::try_from(self.0.as_u128() >> BELOW_MILLIS).unwrap_or_default() * 1_000_000;
+        OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+    }
+}
+
 id! {
     /// A conversation between one business user and one mobile user.
     ConversationId
@@ -54,4 +85,24 @@ id! {
 id! {
     /// A dead letter.
     DeadLetterId
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_tells_its_time_and_what_lies_before_it() {
+        let id = MessageId(Uuid::now_v7());
+        let first = MessageId::first_of(id.time());
+        assert!(first <= id && first.time() == id.time());
+        assert!(id < MessageId::first_of(id.time() + Duration::from_millis(1)));
+        let ago = Duration::from_secs(10);
+        assert_eq!(id.earlier(ago), MessageId::first_of(id.time() - ago));
+        assert!(id < id.next());
+        let nil = MessageId(Uuid::nil());
+        assert_eq!((nil.earlier(ago), nil.time()), (nil, OffsetDateTime::UNIX_EPOCH));
+        let last = MessageId(Uuid::max());
+        assert_eq!(last.next(), last);
+    }
 }

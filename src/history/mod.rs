@@ -3,12 +3,14 @@
 //! Fault tests and `esh3ar bench` write down what happened, in any order, and ask for the report. It
 //! knows nothing of how messages travel: two logs go in, the broken promises of delivery.md come out.
 
+mod connections;
 mod report;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use connections::Connections;
 pub use report::{Fault, Report};
 
 use crate::domain::MessageId;
@@ -97,6 +99,7 @@ pub struct History {
     unread: Vec<(u64, i64, i64)>,
     sums: Option<Sums>,
     incomplete: HashSet<u32>,
+    connections: Connections,
 }
 
 impl History {
@@ -135,6 +138,22 @@ impl History {
         self.incomplete.insert(recipient);
     }
 
+    /// A connection of a recipient's is open, at this time of the clock of the sends: it is to get all that is
+    /// sent from now on, whatever the recipient's other connections do.
+    pub fn opened(&mut self, connection: u32, recipient: u32, at: u64) {
+        self.connections.opened(connection, recipient, at);
+    }
+
+    /// A connection has ended: what it did not get is excused, but not what came before something that it got.
+    pub fn closed(&mut self, connection: u32) {
+        self.connections.closed(connection);
+    }
+
+    /// A connection was told that it missed something from the first time on, at the second.
+    pub fn told_missed(&mut self, connection: u32, since: u64, at: u64) {
+        self.connections.told_missed(connection, since, at);
+    }
+
     /// How many sends were accepted.
     pub fn accepted(&self) -> usize {
         self.sends.iter().filter(|send| matches!(send.told, Told::Accepted(_))).count()
@@ -146,6 +165,7 @@ impl History {
         let sends: HashMap<Tag, &Send> = self.sends.iter().map(|send| (send.tag, send)).collect();
         let good = self.check_receipts(&sends, &mut report);
         self.check_order(&sends, &good, &mut report);
+        self.connections.check(&sends, &good, &mut report);
         self.check_status(&mut report);
         for (conversation, shown, counted) in &self.unread {
             if shown != counted {

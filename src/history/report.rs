@@ -45,6 +45,25 @@ pub enum Fault {
         /// Whose connection it was.
         to: u32,
     },
+    /// Never came on a connection that was open when it was sent, and that was not told that it missed
+    /// something (delivery.md, How 6).
+    Skipped {
+        /// The send.
+        tag: Tag,
+        /// The message.
+        id: MessageId,
+        /// The connection.
+        connection: u32,
+    },
+    /// Came twice on one connection, although nothing was tried again.
+    Repeated {
+        /// The send.
+        tag: Tag,
+        /// The message.
+        id: MessageId,
+        /// The connection.
+        connection: u32,
+    },
     /// Came after what it should have preceded (I3).
     OutOfOrder {
         /// The send.
@@ -85,6 +104,8 @@ impl Fault {
             Fault::Twice { .. } => "twice",
             Fault::ShownTwice { .. } => "shown_twice",
             Fault::Misdelivered { .. } => "misdelivered",
+            Fault::Skipped { .. } => "skipped",
+            Fault::Repeated { .. } => "repeated",
             Fault::OutOfOrder { .. } => "out_of_order",
             Fault::WentBack { .. } => "went_back",
             Fault::WrongUnread { .. } => "wrong_unread",
@@ -94,12 +115,14 @@ impl Fault {
 }
 
 /// The names of all faults, in the order in which reports count them.
-pub const NAMES: [&str; 9] = [
+pub const NAMES: [&str; 11] = [
     "lost",
     "ghost",
     "twice",
     "shown_twice",
     "misdelivered",
+    "skipped",
+    "repeated",
     "out_of_order",
     "went_back",
     "wrong_unread",

@@ -49,10 +49,50 @@ fn correct(count: u64, seed: u64) -> History {
         history.sent(chat_send(seq));
         history.unread(1, seq, seq);
     }
+    siblings(&mut history);
     let accepted = history.accepted() as u64;
     history.sums(Sums { accepted, accounted: accepted });
     history
 }
+
+/// Three connections of one recipient: one stays, one ends in the middle, and one comes late and is told
+/// that it missed something.
+fn siblings(history: &mut History) {
+    history.opened(70, 60, 0);
+    history.opened(71, 60, 0);
+    history.opened(72, 60, 100);
+    for n in 0..30 {
+        let (began, ended) = (n * 10, n * 10 + 5);
+        let tag = SIBLINGS + n;
+        let place = (n % 2 == 0).then_some((5, i64::try_from(n).unwrap() / 2 + 1));
+        let told = Told::Accepted(id(tag));
+        history.sent(Send { tag, sender: 4, recipient: 60, lane: 1, began, ended, told, place });
+        for connection in 70..73 {
+            let ended = connection == 71 && n >= 20;
+            let late = connection == 72 && n < 10;
+            let missed = connection == 72 && (15..18).contains(&n);
+            let receipt = Receipt {
+                connection,
+                recipient: 60,
+                tag,
+                id: id(tag),
+                place,
+                shown: connection == 70,
+                retry: false,
+            };
+            if !ended && !late && !missed {
+                history.received(receipt);
+            }
+            if connection == 70 && n == 25 {
+                history.received(Receipt { shown: false, retry: true, ..receipt });
+            }
+        }
+    }
+    history.closed(71);
+    history.told_missed(72, 150, 180);
+}
+
+const SIBLINGS: u64 = 1 << 33;
 
 const CHAT: u64 = 1 << 32;
 
@@ -90,13 +130,14 @@ fn pick_receipt(history: &History, pick: usize) -> usize {
     let candidates: Vec<usize> = (0..history.receipts.len())
         .filter(|at| {
             let receipt = history.receipts[*at];
-            receipt.shown && receipt.place.is_none() && accepted.contains(&receipt.tag)
+            let known = receipt.shown && receipt.place.is_none() && receipt.tag < CHAT;
+            known && accepted.contains(&receipt.tag)
         })
         .collect();
     candidates[pick % candidates.len()]
 }
 
-const MUTATORS: [Mutator; 15] = [
+const MUTATORS: [Mutator; 19] = [
     |history, pick| {
         let gone = history.receipts[pick_receipt(history, pick)].id;
         history.receipts.retain(|receipt| receipt.id != gone);
@@ -200,11 +241,44 @@ const MUTATORS: [Mutator; 15] = [
         "wrong_unread"
     },
     |history, pick| {
+        // Another connection of the same recipient acknowledged it before this one got it.
+        without(history, 70, SIBLINGS + pick as u64 % 30, true);
+        "skipped"
+    },
+    |history, pick| {
+        // The one that ended got others after it.
+        without(history, 71, SIBLINGS + pick as u64 % 18, false);
+        "skipped"
+    },
+    |history, pick| {
+        // The one that was told of something else.
+        without(history, 72, SIBLINGS + 19 + pick as u64 % 11, false);
+        "skipped"
+    },
+    |history, pick| {
+        let mine = |receipt: &&Receipt| receipt.connection == 71;
+        let mine: Vec<Receipt> = history.receipts.iter().filter(mine).copied().collect();
+        history.receipts.push(mine[pick % mine.len()]);
+        "repeated"
+    },
+    |history, pick| {
         let off = pick as u64 % 3 + 1;
         history.sums = history.sums.map(|sums| Sums { accounted: sums.accounted - off, ..sums });
         "unbalanced"
     },
 ];
+
+/// As if this had not come on that connection; if it was shown there, another one shows it.
+fn without(history: &mut History, connection: u32, tag: Tag, shown: bool) {
+    history.receipts.retain(|receipt| (receipt.connection, receipt.tag) != (connection, tag));
+    if shown {
+        let other = history.receipts.iter_mut().find(|receipt| receipt.tag == tag);
+        match other {
+            Some(receipt) => receipt.shown = true,
+            None => panic!("nobody else has it"),
+        }
+    }
+}
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]

@@ -15,8 +15,9 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use time::OffsetDateTime;
 
-pub use registry::{Registry, Seat};
+pub use registry::{PerParty, Registry, Seat};
 pub use relay::{Reach, Relay};
+pub use waiting::Missed;
 
 use crate::domain::{
     Conversation, ConversationId, Message, MessageId, Party, Status, TokenId, message::Place,
@@ -130,7 +131,7 @@ pub enum Outbound {
         /// Since when.
         at: OffsetDateTime,
     },
-    /// The party acknowledged these on another connection.
+    /// The party acknowledged these, on another connection or by another way.
     Acknowledged(Arc<[MessageId]>),
     /// A message that the party itself sent.
     Own {
@@ -157,8 +158,8 @@ pub enum Outbound {
         /// How the other side is shown.
         from: Arc<str>,
     },
-    /// Something may have been missed: read again.
-    Nudge,
+    /// Something may have been missed: read again. From this message on, where that is known.
+    Nudge(Option<MessageId>),
     /// Close the connection.
     Close {
         /// Whether the client may come back by itself.

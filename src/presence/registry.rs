@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use super::{Outbound, Relay, waiting::Waiting};
+use super::{Missed, Outbound, Relay, waiting::Waiting};
 use crate::domain::{Party, TokenId};
 
 /// Locks, so that connections do not stand in each other's way.
@@ -38,6 +38,21 @@ impl Drop for Entry {
     }
 }
 
+/// How many connections one party may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PerParty {
+    /// A phone: its devices, and what is left of their earlier connections.
+    pub mobile: usize,
+    /// A business user: its agents, each with a connection or more.
+    pub business: usize,
+}
+
+impl From<usize> for PerParty {
+    fn from(each: usize) -> PerParty {
+        PerParty { mobile: each, business: each }
+    }
+}
+
 /// Every connection of this process, by party. Cheap to clone.
 #[derive(Clone)]
 pub struct Registry {
@@ -49,7 +64,17 @@ struct Inner {
     hasher: RandomState,
     next_id: AtomicU64,
     count: AtomicUsize,
-    per_party: AtomicUsize,
+    per_mobile: AtomicUsize,
+    per_business: AtomicUsize,
+}
+
+impl Inner {
+    fn per(&self, party: &Party) -> &AtomicUsize {
+        match party {
+            Party::Mobile(_) => &self.per_mobile,
+            Party::Business(_) => &self.per_business,
+        }
+    }
 }
 
 /// The place of one connection; leaving it ends the registration.
@@ -64,22 +89,26 @@ pub struct Seat {
 }
 
 impl Registry {
-    /// An empty registry in which a party may have `per_party` connections.
-    pub fn new(per_party: usize) -> Registry {
+    /// An empty registry in which a party may have so many connections.
+    pub fn new(per_party: impl Into<PerParty>) -> Registry {
+        let PerParty { mobile, business } = per_party.into();
         Registry {
             inner: Arc::new(Inner {
                 shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
                 hasher: RandomState::new(),
                 next_id: AtomicU64::new(1),
                 count: AtomicUsize::new(0),
-                per_party: AtomicUsize::new(per_party.max(1)),
+                per_mobile: AtomicUsize::new(mobile.max(1)),
+                per_business: AtomicUsize::new(business.max(1)),
             }),
         }
     }
 
     /// From now on a party may have so many connections. Those that are too many go when one more comes.
-    pub fn allow(&self, per_party: usize) {
-        self.inner.per_party.store(per_party.max(1), Ordering::Relaxed);
+    pub fn allow(&self, per_party: impl Into<PerParty>) {
+        let PerParty { mobile, business } = per_party.into();
+        self.inner.per_mobile.store(mobile.max(1), Ordering::Relaxed);
+        self.inner.per_business.store(business.max(1), Ordering::Relaxed);
     }
 
     fn shard(&self, party: &Party) -> MutexGuard<'_, Shard> {
@@ -97,7 +126,7 @@ impl Registry {
         let mut shard = self.shard(&party);
         let entries = shard.entry(party.clone()).or_default();
         let first = entries.is_empty();
-        while entries.len() >= self.inner.per_party.load(Ordering::Relaxed) {
+        while entries.len() >= self.inner.per(&party).load(Ordering::Relaxed) {
             let oldest = entries.remove(0);
             self.inner.count.fetch_sub(1, Ordering::Relaxed);
             oldest.tell(Outbound::Close {
@@ -255,8 +284,8 @@ impl Seat {
         self.waiting.try_next()
     }
 
-    /// Whether something was missed since this was last asked.
-    pub fn take_missed(&self) -> bool {
+    /// What was missed since this was last asked.
+    pub fn take_missed(&self) -> Option<Missed> {
         self.waiting.take_missed()
     }
 }
@@ -299,13 +328,13 @@ mod tests {
     #[tokio::test]
     async fn all_connections_of_a_party_are_told_and_leaving_ends_it() {
         let registry = Registry::new(4);
-        assert_eq!(registry.send(&phone(), &Outbound::Nudge), 0);
+        assert_eq!(registry.send(&phone(), &Outbound::Nudge(None)), 0);
         let mut first = registry.register(phone(), token(1));
         let mut second = registry.register(phone(), token(1));
         assert_eq!((first.is_first(), second.is_first()), (true, false));
-        assert_eq!(registry.send(&phone(), &Outbound::Nudge), 2);
-        assert!(matches!(first.next().await, Some(Outbound::Nudge)));
-        assert!(matches!(second.next().await, Some(Outbound::Nudge)));
+        assert_eq!(registry.send(&phone(), &Outbound::Nudge(None)), 2);
+        assert!(matches!(first.next().await, Some(Outbound::Nudge(None))));
+        assert!(matches!(second.next().await, Some(Outbound::Nudge(None))));
         drop(first);
         assert!(registry.is_online(&phone()));
         drop(second);
@@ -318,7 +347,7 @@ mod tests {
         let registry = Registry::new(4);
         let mut seat = registry.register(phone(), token(1));
         for _ in 0..WAITING * 2 {
-            registry.send(&phone(), &Outbound::Nudge);
+            registry.send(&phone(), &Outbound::Nudge(None));
         }
         registry.close_tokens(&HashSet::from([token(1)]));
         registry.close_some(9);
@@ -348,6 +377,20 @@ mod tests {
         assert_eq!(registry.connections(), 1);
         drop(new);
         assert_eq!(registry.connections(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_business_user_has_room_for_a_team() {
+        let registry = Registry::new(PerParty { mobile: 1, business: 3 });
+        let shop = Party::Business(crate::domain::UserId(uuid::Uuid::from_u128(1)));
+        let mut agents: Vec<Seat> =
+            (0..3).map(|_| registry.register(shop.clone(), token(1))).collect();
+        let mut devices: Vec<Seat> = (0..2).map(|_| registry.register(phone(), token(1))).collect();
+        assert!(agents.iter_mut().all(|seat| seat.try_next().is_none()));
+        assert!(matches!(devices[0].next().await, Some(Outbound::Close { .. })));
+        let _fourth = registry.register(shop, token(1));
+        assert!(matches!(agents[0].next().await, Some(Outbound::Close { .. })));
+        assert_eq!(registry.connections(), 4);
     }
 
     #[tokio::test]
@@ -382,11 +425,12 @@ mod tests {
         let registry = Registry::new(1);
         let seat = registry.register(phone(), token(1));
         (0..WAITING).for_each(|_| {
-            registry.send(&phone(), &Outbound::Nudge);
+            registry.send(&phone(), &Outbound::Nudge(None));
         });
-        assert!(!seat.take_missed());
-        registry.send(&phone(), &Outbound::Nudge);
-        assert!(seat.take_missed());
-        assert!(!seat.take_missed());
+        assert_eq!(seat.take_missed(), None);
+        registry.send(&phone(), &Outbound::Nudge(None));
+        let missed = Missed { some: true, ..Missed::default() };
+        assert_eq!(seat.take_missed(), Some(missed));
+        assert_eq!(seat.take_missed(), None);
     }
 }

@@ -5,12 +5,56 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use time::OffsetDateTime;
 use tokio::sync::Notify;
 
 use super::Outbound;
+use crate::domain::MessageId;
 
 /// How many things may wait for one connection before it counts as having missed some.
 pub(super) const WAITING: usize = 256;
+
+/// What there was no room for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Missed {
+    /// Messages, from this one on: the connection reads them.
+    pub from: Option<MessageId>,
+    /// Words about messages, from this one on, that may be more than it was sent.
+    pub about: Option<MessageId>,
+    /// Messages of which nobody can say which.
+    pub some: bool,
+    /// Something that cannot be read again, since then: what the party said itself, a change of status.
+    pub told_since: Option<OffsetDateTime>,
+}
+
+impl Missed {
+    fn add(&mut self, outbound: &Outbound) {
+        let earlier = |known: Option<MessageId>, id| Some(known.map_or(id, |known| known.min(id)));
+        let since = match outbound {
+            Outbound::Deliver(delivery) => {
+                self.from = earlier(self.from, delivery.message.id);
+                return;
+            }
+            Outbound::Nudge(Some(id)) => {
+                self.about = earlier(self.about, *id);
+                return;
+            }
+            Outbound::Acknowledged(ids) => {
+                self.about = ids.iter().fold(self.about, |about, id| earlier(about, *id));
+                return;
+            }
+            Outbound::Nudge(None) => {
+                self.some = true;
+                return;
+            }
+            Outbound::Own { delivery, .. } => delivery.message.created_at,
+            Outbound::StatusChanged { at, .. } | Outbound::Deleted { at, .. } => *at,
+            Outbound::ConversationChanged(conversation) => conversation.last_at,
+            Outbound::Typing { .. } | Outbound::Close { .. } => return,
+        };
+        self.told_since = Some(self.told_since.map_or(since, |known| known.min(since)));
+    }
+}
 
 /// Between whoever tells and the connection.
 #[derive(Default)]
@@ -24,7 +68,7 @@ struct Inner {
     queue: VecDeque<Outbound>,
     /// Beside the queue: who is to go must hear it however much waits for it.
     goodbye: Option<Box<Outbound>>,
-    missed: bool,
+    missed: Option<Box<Missed>>,
     /// Nobody tells it anything any more.
     closed: bool,
 }
@@ -41,11 +85,11 @@ impl Waiting {
             if inner.goodbye.is_none() || !allow_reconnect {
                 inner.goodbye = Some(Box::new(outbound));
             }
-        } else if inner.queue.len() < WAITING {
+        } else if inner.queue.len() < WAITING && !inner.has_to_pass(&outbound) {
             inner.queue.push_back(outbound);
         } else {
             // It is busy with what it has; when that is done it looks at this.
-            inner.missed = true;
+            inner.missed.get_or_insert_default().add(&outbound);
         }
         drop(inner);
         self.told.notify_one();
@@ -90,12 +134,17 @@ impl Waiting {
         self.inner().take()
     }
 
-    pub(super) fn take_missed(&self) -> bool {
-        std::mem::take(&mut self.inner().missed)
+    pub(super) fn take_missed(&self) -> Option<Missed> {
+        self.inner().missed.take().map(|missed| *missed)
     }
 }
 
 impl Inner {
+    /// Once a message has found no room, those after it must not overtake it.
+    fn has_to_pass(&self, outbound: &Outbound) -> bool {
+        self.missed.is_some() && matches!(outbound, Outbound::Deliver(_))
+    }
+
     fn take(&mut self) -> Option<Outbound> {
         let outbound = self.queue.pop_front()?;
         if self.queue.is_empty() {

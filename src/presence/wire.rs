@@ -32,6 +32,9 @@ struct Frame {
 struct Item {
     to: String,
     say: Say,
+    /// From which message on it is to be read again, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    since: Option<Uuid>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -189,13 +192,13 @@ impl Say {
             Outbound::Typing { conversation, from } => {
                 Say::Typing { conversation: conversation.0, from: from.to_string() }
             }
-            Outbound::Nudge => Say::Nudge,
+            Outbound::Nudge(_) => Say::Nudge,
             // Every process finds by itself what was deleted.
             Outbound::Deleted { .. } | Outbound::Close { .. } => return None,
         })
     }
 
-    fn read(self) -> Option<Outbound> {
+    fn read(self, since: Option<Uuid>) -> Option<Outbound> {
         Some(match self {
             Say::Deliver(message) => Outbound::Deliver(Delivery::new(message.read()?)),
             Say::Own(message) => {
@@ -215,7 +218,7 @@ impl Say {
             Say::Typing { conversation, from } => {
                 Outbound::Typing { conversation: ConversationId(conversation), from: from.into() }
             }
-            Say::Nudge => Outbound::Nudge,
+            Say::Nudge => Outbound::Nudge(since.map(MessageId)),
         })
     }
 }
@@ -224,7 +227,13 @@ impl Say {
 pub(super) fn write(from: NodeId, n: u64, items: &[(&Party, &Outbound)]) -> Option<Bytes> {
     let items: Vec<Item> = items
         .iter()
-        .filter_map(|(party, outbound)| Some(Item { to: party.key(), say: Say::new(outbound)? }))
+        .filter_map(|(party, outbound)| {
+            let since = match outbound {
+                Outbound::Nudge(since) => since.map(|id| id.0),
+                _ => None,
+            };
+            Some(Item { to: party.key(), say: Say::new(outbound)?, since })
+        })
         .collect();
     if items.is_empty() {
         return None;
@@ -248,8 +257,10 @@ pub(super) fn read(bytes: &[u8]) -> Option<Heard> {
     if frame.v != VERSION {
         return None;
     }
-    let items =
-        frame.items.into_iter().map(|item| Some((Party::from_key(&item.to)?, item.say.read()?)));
+    let items = frame
+        .items
+        .into_iter()
+        .map(|item| Some((Party::from_key(&item.to)?, item.say.read(item.since)?)));
     Some(Heard { from: frame.from, n: frame.n, items: items.collect::<Option<_>>()? })
 }
 
@@ -309,7 +320,8 @@ mod tests {
                     at: message().created_at,
                 },
             ),
-            (&phone, Outbound::Nudge),
+            (&phone, Outbound::Nudge(None)),
+            (&phone, Outbound::Nudge(Some(MessageId(Uuid::from_u128(6))))),
         ];
         let said: Vec<(&Party, &Outbound)> = said.iter().map(|(p, o)| (*p, o)).collect();
         let heard = read(&write([7; 8], 42, &said).unwrap()).unwrap();
@@ -325,7 +337,7 @@ mod tests {
         let phone = Party::Mobile(Phone::from_stored("+967771234567"));
         let close = Outbound::Close { allow_reconnect: true, reason: None };
         assert!(write([0; 8], 1, &[(&phone, &close)]).is_none());
-        let good = write([0; 8], 1, &[(&phone, &Outbound::Nudge)]).unwrap();
+        let good = write([0; 8], 1, &[(&phone, &Outbound::Nudge(None))]).unwrap();
         assert!(read(&good).is_some());
         assert!(read(&good[..good.len() - 1]).is_none());
         assert!(read(b"").is_none());

@@ -15,7 +15,10 @@ use super::{
     body::{self, BodyError},
     context::{Context, Shared},
     http::health,
-    hub::{self, services::Service},
+    hub::{
+        self,
+        services::{Asked, Service},
+    },
     legacy, openapi,
     reply::Problem,
     routes,
@@ -80,7 +83,10 @@ impl Gate {
         response
     }
 
-    async fn answer(self, request: Request<Incoming>, came: Instant) -> Response {
+    async fn answer(self, mut request: Request<Incoming>, came: Instant) -> Response {
+        if let Some(meant) = legacy::address(request.uri().path()) {
+            *request.uri_mut() = with_path(request.uri(), meant);
+        }
         let path = request.uri().path();
         if let Some((service, asked)) = Service::at(path) {
             if is_encoded(&request) {
@@ -97,7 +103,7 @@ impl Gate {
         if path == "/openapi.json" {
             return openapi::answer(&self.description, request.method());
         }
-        let legacy = path.starts_with(legacy::http::BASE);
+        let legacy = legacy::is_address(path);
         self.api(request, came).await.unwrap_or_else(|problem| {
             if legacy { legacy::http::refused(&problem) } else { problem.into_response() }
         })
@@ -208,15 +214,26 @@ fn request_id(headers: &HeaderMap) -> String {
         .map_or_else(|| uuid::Uuid::now_v7().to_string(), str::to_owned)
 }
 
+/// The same address with another path.
+fn with_path(uri: &http::Uri, path: &'static str) -> http::Uri {
+    let of = match uri.query() {
+        None => http::uri::PathAndQuery::from_static(path),
+        Some(query) => match format!("{path}?{query}").parse() {
+            Ok(of) => of,
+            Err(_) => return uri.clone(),
+        },
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(of);
+    http::Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
+}
+
 /// The path without ids, so that it can be a label.
 fn route_name(path: &str) -> &'static str {
     match path {
         "/health" | "/health/live" | "/health/ready" => "/health",
         "/openapi.json" => "/openapi.json",
         _ if path.starts_with("/api/v1/admin/") => "/api/v1/admin",
-        "/hub" => "/hub",
-        "/hub/negotiate" => "/hub/negotiate",
-        "/hub/diagnostics" | "/hub/diagnostics/negotiate" => "/hub/diagnostics",
         "/api/v1/messages" => "/api/v1/messages",
         "/api/v1/messages/batch" => "/api/v1/messages/batch",
         "/api/v1/messages/acknowledge" => "/api/v1/messages/acknowledge",
@@ -229,9 +246,14 @@ fn route_name(path: &str) -> &'static str {
         },
         _ if path.starts_with("/api/v1/conversations") => "/api/v1/conversations",
         _ if path.starts_with("/api/v1/admin/") => "/api/v1/admin",
-        legacy::MOBILE_HUB | legacy::BUSINESS_HUB => "legacy hub",
-        _ if path.starts_with(legacy::http::BASE) => "legacy",
-        _ => "other",
+        _ if legacy::is_address(path) => "legacy",
+        _ => match Service::at(path) {
+            Some((Service::Messages, Asked::Connect)) => "/hub",
+            Some((Service::Messages, Asked::Negotiate)) => "/hub/negotiate",
+            Some((Service::Diagnostics, _)) => "/hub/diagnostics",
+            Some((Service::LegacyMobile | Service::LegacyBusiness, _)) => "legacy hub",
+            None => "other",
+        },
     }
 }
 

@@ -133,6 +133,7 @@ pub fn classify(error: &app::Error) -> (StatusCode, &'static str) {
         Error::NotFound(_) => (StatusCode::NOT_FOUND, "not_found"),
         Error::Conflict(_) => (StatusCode::CONFLICT, "conflict"),
         Error::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
+        Error::ClientMessageIdReused => (StatusCode::CONFLICT, "client_message_id_reused"),
         Error::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
         Error::Overloaded { .. } => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
         Error::Unavailable | Error::Away(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),

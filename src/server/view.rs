@@ -256,6 +256,14 @@ pub struct StatusChanged {
     pub at: OffsetDateTime,
 }
 
+/// What the hub tells a connection that was not sent everything.
+#[derive(Debug, Serialize)]
+pub struct MissedSince {
+    /// Since when.
+    #[serde(with = "time::serde::rfc3339")]
+    pub since: OffsetDateTime,
+}
+
 /// One step of a message's story.
 #[derive(Debug, Serialize, serde::Deserialize, utoipa::ToSchema)]
 #[schema(as = Step)]

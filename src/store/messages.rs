@@ -1,5 +1,7 @@
 //! Messages: stored in batches, read by those who may.
 
+use std::collections::HashMap;
+
 use time::OffsetDateTime;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
@@ -9,7 +11,7 @@ mod listed;
 pub use listed::{Filter, count_of_sender, list};
 
 use super::{Client, Error, Statements, rows};
-use crate::domain::{Message, MessageId, Party, Phone, UserId};
+use crate::domain::{Message, MessageId, Party, feed::Elsewhere};
 
 /// A message to be stored.
 #[derive(Clone, Copy)]
@@ -106,6 +108,23 @@ fn recipient(party: &Party) -> (&'static str, Box<dyn ToSql + Sync + Send>) {
     }
 }
 
+/// What of a recipient's messages is wanted that it has acknowledged already, on another connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Acknowledged<'a> {
+    /// From this id on, but not these.
+    pub elsewhere: &'a Elsewhere,
+    /// Acknowledged at this time or later.
+    pub since: OffsetDateTime,
+}
+
+// What waits for its recipient.
+const WAITING: &str = "m.status < 2 AND m.deleted_at IS NULL AND m.id <> ALL ($2) \
+     AND ($3 OR m.retry_count = 0 OR m.next_attempt_at IS NULL OR m.next_attempt_at <= $4) \
+     AND m.id > $6";
+// By the index on all messages of a recipient: `status + 0` keeps the planner from those on some of them.
+const ACKNOWLEDGED: &str = "m.status + 0 IN (2, 3) AND m.deleted_at IS NULL \
+     AND m.id >= $7 AND m.id > $6 AND m.delivered_at >= $8 AND m.id <> ALL ($9)";
+
 /// What a recipient has still to get, oldest first.
 ///
 /// `exclude` is left out (a connection has it already). With `waiting_for_retry` false, what waits
@@ -119,28 +138,88 @@ pub async fn pending(
     party: &Party,
     exclude: &[MessageId],
     waiting_for_retry: bool,
+    acknowledged: Option<Acknowledged<'_>>,
     now: OffsetDateTime,
     limit: usize,
 ) -> Result<(Vec<Message>, Vec<MessageId>), Error> {
     let (column, recipient) = recipient(party);
-    let sql = format!(
-        "SELECT {} FROM {} WHERE m.{column} = $1 AND m.status < 2 AND m.deleted_at IS NULL \
-         AND m.id <> ALL ($2) \
-         AND ($3 OR m.retry_count = 0 OR m.next_attempt_at IS NULL OR m.next_attempt_at <= $4) \
-         AND m.id > $6 ORDER BY m.id LIMIT $5",
-        rows::MESSAGE,
-        rows::FROM
-    );
+    let columns = rows::MESSAGE;
+    let of = format!("m.{column} = $1");
+    let sql = match acknowledged {
+        None => format!(
+            "SELECT {columns} FROM {} WHERE {of} AND {WAITING} ORDER BY m.id LIMIT $5",
+            rows::FROM
+        ),
+        // Each by its own index, and all in one snapshot: a message is in one of them.
+        Some(_) => format!(
+            "SELECT {columns} FROM (
+                 (SELECT * FROM messages m WHERE {of} AND {WAITING} ORDER BY m.id LIMIT $5)
+                 UNION ALL
+                 (SELECT * FROM messages m WHERE {of} AND {ACKNOWLEDGED} ORDER BY m.id LIMIT $5)
+             ) AS m LEFT JOIN business_users u ON u.id = m.sender_user_id ORDER BY m.id LIMIT $5"
+        ),
+    };
     let exclude: Vec<Uuid> = exclude.iter().map(|id| id.0).collect();
+    let sent: Vec<Uuid> =
+        acknowledged.iter().flat_map(|also| &also.elsewhere.sent).map(|id| id.0).collect();
     let statement = client.prepare_cached(&sql).await?;
     let mut page = Page::new(limit);
     let mut last = Uuid::nil();
     while let Some(left) = page.left() {
-        let values: [&(dyn ToSql + Sync); 6] =
-            [&*recipient, &exclude, &waiting_for_retry, &now, &left, &last];
+        let mut values: Vec<&(dyn ToSql + Sync)> =
+            vec![&*recipient, &exclude, &waiting_for_retry, &now, &left, &last];
+        if let Some(Acknowledged { elsewhere, since }) = &acknowledged {
+            values.extend::<[&(dyn ToSql + Sync); 3]>([&elsewhere.from.0, since, &sent]);
+        }
         last = page.add(&client.query(&statement, &values).await?)?.unwrap_or(last);
     }
     Ok((page.found, page.unreadable))
+}
+
+/// What a recipient has acknowledged of its latest messages: those from this id on, the latest `limit`.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn latest_acknowledged(
+    client: &Client,
+    party: &Party,
+    from: MessageId,
+    limit: usize,
+) -> Result<Vec<MessageId>, Error> {
+    let (column, recipient) = recipient(party);
+    let sql = format!(
+        "SELECT m.id FROM messages m WHERE m.{column} = $1 AND m.id >= $2 \
+         AND m.status + 0 IN (2, 3) ORDER BY m.id DESC LIMIT $3"
+    );
+    let statement = client.prepare_cached(&sql).await?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let found = client.query(&statement, &[&*recipient, &from.0, &limit]).await?;
+    found.iter().map(|row| Ok(MessageId(row.try_get(0)?))).collect()
+}
+
+/// Those of these messages that were acknowledged, and whose they are.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn acknowledged_of(
+    client: &Client,
+    ids: &[MessageId],
+) -> Result<Vec<(MessageId, Party)>, Error> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    let statement = client
+        .prepare_cached(
+            "SELECT id, recipient_phone, recipient_user_id FROM messages \
+             WHERE id = ANY ($1) AND status + 0 IN (2, 3)",
+        )
+        .await?;
+    let found = client.query(&statement, &[&ids]).await?;
+    found.iter().map(|row| Ok((MessageId(row.try_get(0)?), party_at(row, 1)?))).collect()
+}
+
+/// The recipient in two columns: its phone, and its business user.
+fn party_at(row: &tokio_postgres::Row, index: usize) -> Result<Party, Error> {
+    rows::party(row.try_get(index + 1)?, row.try_get(index)?)
+        .ok_or_else(|| Error::Corrupt("a recipient".to_owned()))
 }
 
 /// A page that is read until it is full or there is no more, whatever cannot be read in between.
@@ -228,10 +307,11 @@ const SWEEP: &str = "
         SELECT id FROM messages WHERE next_attempt_at <= $1
         ORDER BY next_attempt_at LIMIT $2 FOR UPDATE SKIP LOCKED)
     UPDATE messages m SET next_attempt_at = NULL FROM due WHERE m.id = due.id
-    RETURNING m.recipient_phone, m.recipient_user_id";
+    RETURNING m.id, m.recipient_phone, m.recipient_user_id";
 
 /// Parks every message whose time to be looked at has come, and tells whose they are: a recipient
-/// who is connected is then asked to read again. Returns how many there were and their recipients.
+/// who is connected is then asked to read again. Returns how many there were, and their recipients, each
+/// with the first of its messages.
 ///
 /// # Errors
 /// Any failure of the database.
@@ -239,20 +319,15 @@ pub async fn sweep(
     client: &Client,
     now: OffsetDateTime,
     limit: usize,
-) -> Result<(usize, Vec<Party>), Error> {
+) -> Result<(usize, Vec<(Party, MessageId)>), Error> {
     let statement = client.prepare_cached(SWEEP).await?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let found = client.query(&statement, &[&now, &limit]).await?;
-    let mut parties = std::collections::HashSet::new();
+    let mut parties: HashMap<Party, MessageId> = HashMap::new();
     for row in &found {
-        let phone: Option<&str> = row.try_get(0)?;
-        let user: Option<Uuid> = row.try_get(1)?;
-        let party = match (phone, user) {
-            (Some(phone), _) => Party::Mobile(Phone::from_stored(phone)),
-            (None, Some(id)) => Party::Business(UserId(id)),
-            (None, None) => continue,
-        };
-        parties.insert(party);
+        let Ok(party) = party_at(row, 1) else { continue };
+        let id = MessageId(row.try_get(0)?);
+        parties.entry(party).and_modify(|first| *first = id.min(*first)).or_insert(id);
     }
     Ok((found.len(), parties.into_iter().collect()))
 }
@@ -278,27 +353,25 @@ pub async fn undelivered_since(
         .await?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let found = client.query(&statement, &[&since, &limit]).await?;
-    found
-        .iter()
-        .map(|row| {
-            rows::party(row.try_get(1)?, row.try_get(0)?)
-                .ok_or_else(|| Error::Corrupt("a recipient".to_owned()))
-        })
-        .collect()
+    found.iter().map(|row| party_at(row, 0)).collect()
 }
 
 const BEHIND: &str = "
-    SELECT p.phone, NULL::uuid FROM unnest($1::text[]) AS p(phone)
-    WHERE EXISTS (SELECT FROM messages m WHERE m.recipient_phone = p.phone AND m.status < 2 AND m.deleted_at IS NULL
-                  AND ($4 OR m.next_attempt_at IS NULL) AND m.created_at < $3)
+    SELECT first.id, p.phone, NULL::uuid FROM unnest($1::text[]) AS p(phone)
+    CROSS JOIN LATERAL (SELECT m.id FROM messages m
+                        WHERE m.recipient_phone = p.phone AND m.status < 2 AND m.deleted_at IS NULL
+                          AND ($4 OR m.next_attempt_at IS NULL) AND m.created_at < $3
+                        ORDER BY m.id LIMIT 1) AS first
     UNION ALL
-    SELECT NULL, u.id FROM unnest($2::uuid[]) AS u(id)
-    WHERE EXISTS (SELECT FROM messages m WHERE m.recipient_user_id = u.id AND m.status < 2 AND m.deleted_at IS NULL
-                  AND ($4 OR m.next_attempt_at IS NULL) AND m.created_at < $3)";
+    SELECT first.id, NULL, u.id FROM unnest($2::uuid[]) AS u(id)
+    CROSS JOIN LATERAL (SELECT m.id FROM messages m
+                        WHERE m.recipient_user_id = u.id AND m.status < 2 AND m.deleted_at IS NULL
+                          AND ($4 OR m.next_attempt_at IS NULL) AND m.created_at < $3
+                        ORDER BY m.id LIMIT 1) AS first";
 
-/// Which of these recipients have messages that wait for a connection although they have one: the
-/// check that finds what a lost wake-up left behind (delivery.md, How 5). With `in_hand`, those that
-/// somebody is believed to deliver count too.
+/// Which of these recipients have messages that wait for a connection although they have one, each with
+/// the first of those: the check that finds what a lost wake-up left behind (delivery.md, How 5). With
+/// `in_hand`, those that somebody is believed to deliver count too.
 ///
 /// # Errors
 /// Any failure of the database.
@@ -307,19 +380,13 @@ pub async fn behind(
     parties: &[Party],
     older_than: OffsetDateTime,
     in_hand: bool,
-) -> Result<Vec<Party>, Error> {
+) -> Result<Vec<(Party, MessageId)>, Error> {
     let columns = || parties.iter().map(rows::columns);
     let users: Vec<Uuid> = columns().filter_map(|(user, _)| user).collect();
     let phones: Vec<&str> = columns().filter_map(|(_, phone)| phone).collect();
     let statement = client.prepare_cached(BEHIND).await?;
     let found = client.query(&statement, &[&phones, &users, &older_than, &in_hand]).await?;
-    found
-        .iter()
-        .map(|row| {
-            rows::party(row.try_get(1)?, row.try_get(0)?)
-                .ok_or_else(|| Error::Corrupt("a recipient".to_owned()))
-        })
-        .collect()
+    found.iter().map(|row| Ok((party_at(row, 1)?, MessageId(row.try_get(0)?)))).collect()
 }
 
 /// How many deliveries are in hand or due, counted up to `limit`: what is parked for a recipient who

@@ -89,6 +89,5 @@ pub(super) fn columns(party: &Party) -> (Option<Uuid>, Option<&str>) {
 
 /// Below every id of ours that was made at this time or later: their first 48 bits are milliseconds.
 pub(super) fn first_id_of(time: OffsetDateTime) -> Uuid {
-    let millis = u128::try_from(time.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
-    Uuid::from_u128(millis << 80)
+    MessageId::first_of(time).0
 }

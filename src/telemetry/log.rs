@@ -34,7 +34,10 @@ impl Level {
 pub fn init(level: &str, json: Option<bool>) -> Result<Level, BadFilter> {
     let filter = filter(level)?;
     let terminal = std::io::stderr().is_terminal();
-    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A line that cannot be written is lost: telling of it on the same standard error would panic, and take
+    // the request with it that logged.
+    let builder =
+        fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     if json.unwrap_or(!terminal) {
         let builder =
             builder.json().flatten_event(true).with_current_span(false).with_filter_reloading();

@@ -124,6 +124,11 @@ pub const ALL: &[(&str, Kind, &str)] = &[
         "Requests and calls that failed, by way (http or hub) and code.",
     ),
     ("esh3ar_hub_invocations_total", Kind::Counter, "Calls of clients by method."),
+    (
+        "esh3ar_hub_missed_total",
+        Kind::Counter,
+        "Times a connection was told that it was not sent something.",
+    ),
     ("esh3ar_connections", Kind::Gauge, "Connections of the hub."),
     (
         "esh3ar_hub_forwarded",

@@ -124,11 +124,15 @@ async fn a_slow_client_is_told_no_more_than_its_window_and_loses_nothing() {
         sent.extend(answer.body["results"].as_array().unwrap().iter().map(id));
     }
     let mut got = Vec::new();
+    // Quiet says that it is told no more only when it was told something.
+    while got.len() < 100 {
+        got.extend(next_messages(&mut hub).await.1.iter().map(id));
+    }
     let quiet = Duration::from_secs(1);
     while let Ok((_, found)) = tokio::time::timeout(quiet, next_messages(&mut hub)).await {
         got.extend(found.iter().map(id));
     }
-    assert!(got.len() >= 100 && got.len() <= 256, "{} are unacknowledged", got.len());
+    assert!(got.len() <= 256, "{} are unacknowledged", got.len());
     let mut unacknowledged = got.clone();
     while got.len() < sent.len() {
         acknowledge(&mut hub, &std::mem::take(&mut unacknowledged)).await;

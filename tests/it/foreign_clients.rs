@@ -1,8 +1,10 @@
-//! Clients that nobody here wrote, unmodified: the official one in Node and in a browser, and Python's.
+//! Clients that nobody here wrote, unmodified: the official one in Node and in a browser, and both of Python's.
 
 use std::{path::PathBuf, process::Command};
 
 use crate::support::{Server, guard::is_there};
+
+const NUMBER: &str = "+967771234567";
 
 fn folder(name: &str) -> PathBuf {
     std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name)
@@ -11,17 +13,32 @@ fn folder(name: &str) -> PathBuf {
 /// Runs a command against a server, and looks for the words that say how many tests it ran: a runner
 /// that finds none succeeds too.
 async fn run(server: &Server, mut command: Command, all: &str) {
+    // What ran before on the same server may have made them.
+    let _ = server.run(&["user", "add", "shop", "--permission", "SendMessages,Chat"]);
+    let _ = server.run(&["mobile", "add", NUMBER, "--verified"]);
     command
         .env("BASE", &server.base)
-        .env("SHOP", server.user("shop", "SendMessages,Chat"))
-        .env("PHONE", server.phone("+967771234567"))
-        .env("NUMBER", "+967771234567")
+        .env("SHOP", server.token(&["--user", "shop"]))
+        .env("PHONE", server.token(&["--mobile", NUMBER]))
+        .env("NUMBER", NUMBER)
         .env("DATA", server.data())
         .env("SERVER_PID", server.pid().to_string());
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
     assert!(text.contains(all), "{text}");
+}
+
+/// A file of tests for Python, if its modules are there.
+fn python(file: &str) -> Option<Command> {
+    let folder = folder("python");
+    let python = folder.join(".venv/bin/python");
+    if !is_there(python.exists(), "the clients for Python") {
+        return None;
+    }
+    let mut command = Command::new(python);
+    command.arg(file).current_dir(folder);
+    Some(command)
 }
 
 /// A file of tests for Node, if its modules are there.
@@ -76,13 +93,48 @@ async fn the_official_client_in_a_browser() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_client_for_python() {
-    let folder = folder("python");
-    let python = folder.join(".venv/bin/python");
-    if !is_there(python.exists(), "the client for Python") {
+async fn the_clients_for_python() {
+    let Some(command) = python("hub_test.py") else { return };
+    run(&Server::start().await, command, "6 passed\n").await;
+}
+
+/// Phones may have so many connections where the examples are run.
+const PHONE_LIMIT: &str = "3";
+
+/// The examples of docs/HUB.md as they stand there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_examples_of_the_manual() {
+    let (Some(node), Some(python)) = (node("example.test.mjs"), python("example_test.py")) else {
+        return;
+    };
+    let server = Server::start_with(&[("ESH3AR__LIMITS__CONNECTIONS_PER_USER", PHONE_LIMIT)]).await;
+    let admin = server.user("admin", "Admin");
+    for (mut command, all) in [(node, "tests 3\n"), (python, "2 passed\n")] {
+        command.env("ADMIN", &admin).env("PHONE_LIMIT", PHONE_LIMIT);
+        run(&server, command, all).await;
+    }
+}
+
+/// The example for Java compiles as it stands in the manual, against the declarations of what it uses.
+#[test]
+fn the_java_example_of_the_manual_compiles() {
+    let compiler = Command::new("javac").arg("-version").output().is_ok();
+    if !is_there(compiler, "a compiler for Java") {
         return;
     }
-    let mut command = Command::new(python);
-    command.arg("hub_test.py").current_dir(folder);
-    run(&Server::start().await, command, "4 passed\n").await;
+    let manual = std::fs::read_to_string(folder("../docs/HUB.md")).unwrap();
+    let example = manual.split("```java\n").nth(1).unwrap().split("```").next().unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let source = place.path().join("Messages.java");
+    std::fs::write(&source, example).unwrap();
+    let output = Command::new("javac")
+        .args(["--release", "11", "-Xlint:all", "-Werror", "-proc:none", "-sourcepath"])
+        .arg(folder("java"))
+        .arg("-d")
+        .arg(place.path())
+        .arg(&source)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(place.path().join("Messages.class").exists());
 }

@@ -173,7 +173,7 @@ async fn nonsense_ends_the_connection_with_a_reason_and_the_server_lives() {
     for (text, wanted) in [
         ("{\u{1e}".to_owned(), "Error reading JSON."),
         ("{\"type\":1,\"arguments\":[]}\u{1e}".to_owned(), "Missing required property 'target'."),
-        ("x".repeat(40_000), "maximum message size of 32768B"),
+        (format!("{}\u{1e}", "x".repeat(300_000)), "maximum message size of 262144B"),
     ] {
         let mut raw = Raw::open(&server, &phone).await;
         raw.say(&text).await;

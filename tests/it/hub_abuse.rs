@@ -224,7 +224,7 @@ async fn who_sends_far_too_much_is_told_so() {
     let both = async { tokio::join!(body, answer) };
     let ((), heard) = tokio::time::timeout(DEADLINE, both).await.unwrap();
     let heard = String::from_utf8_lossy(&heard.expect("an end, no reset")).into_owned();
-    assert!(heard.contains("The maximum message size of 32768B was exceeded."), "{heard}");
+    assert!(heard.contains("The maximum message size of 262144B was exceeded."), "{heard}");
 }
 
 #[tokio::test]

@@ -21,9 +21,9 @@ use esh3ar::{
         messages::{SendRequest, Sent},
     },
     domain::{
-        ContentType, Message, MessageId, Party, Permission, Permissions, Phone, Priority, TokenId,
-        UserId,
-        feed::{Attempt, Batch, Feed, Live, PAGE},
+        ContentType, Message, MessageId, Party, Permission, Permissions, Phone, Priority, Status,
+        TokenId, UserId,
+        feed::{Attempt, Batch, Feed, Found, LATE, Live, PAGE},
         message::Draft,
         retry::RetryPolicy,
     },
@@ -164,6 +164,7 @@ fn assert_lanes(taken: &[i16]) {
 struct Device {
     seat: Seat,
     feed: Feed,
+    came: time::OffsetDateTime,
     /// What it shows on this connection, in order.
     shown: Vec<MessageId>,
 }
@@ -186,13 +187,14 @@ struct Machine {
     last: HashMap<MessageId, (i32, i16, u16)>,
 }
 
-fn attempt(message: &Message) -> Attempt {
-    Attempt {
+fn found(message: &Message) -> Found {
+    let attempt = Attempt {
         id: message.id,
         place: message.place,
         generation: message.generation,
         retry_count: message.retry_count,
-    }
+    };
+    Found { attempt, acknowledged: matches!(message.status, Status::Delivered | Status::Read) }
 }
 
 impl Machine {
@@ -247,31 +249,39 @@ impl Machine {
         while let Some(outbound) = device.seat.try_next() {
             match outbound {
                 Outbound::Deliver(delivery) => {
-                    match device.feed.on_live(attempt(&delivery.message), now) {
+                    match device.feed.on_live(found(&delivery.message), now) {
                         Live::Send => fresh.push(delivery.message.id),
                         Live::Defer => deferred.push(delivery),
                         Live::Hold | Live::Drop => {}
                     }
                 }
-                Outbound::Nudge => device.feed.on_nudge(),
-                Outbound::Acknowledged(ids) => device.feed.on_acknowledged(&ids),
+                Outbound::Nudge(from) => device.feed.on_nudge(from),
+                Outbound::Acknowledged(ids) => {
+                    device.feed.on_acknowledged_elsewhere(ids.iter().copied());
+                }
                 _ => {}
             }
         }
-        if device.seat.take_missed() {
-            device.feed.on_nudge();
+        if let Some(missed) = device.seat.take_missed() {
+            missed.from.into_iter().for_each(|from| device.feed.on_passed_over(from));
+            device.feed.on_nudge(missed.about);
         }
-        while device.feed.begin_read() {
-            let (exclude, first) = (device.feed.in_window(), !device.feed.is_live());
-            let found = self.app.pending(&caller, &exclude, first, PAGE).await.unwrap();
-            let attempts: Vec<Attempt> = found.iter().map(attempt).collect();
-            match device.feed.on_read(&attempts, false, now) {
+        while let Some(reading) = device.feed.begin_read() {
+            if device.feed.is_new() {
+                let before = MessageId::first_of(device.came - LATE);
+                let before = self.app.latest_acknowledged(&caller, before).await.unwrap();
+                device.feed.on_opened(&before, now);
+            }
+            let since = device.came - LATE;
+            let unsent = self.app.unsent(&caller, &reading, since, PAGE).await.unwrap();
+            let unsent: Vec<Found> = unsent.iter().map(found).collect();
+            match device.feed.on_read(&unsent, false, now) {
                 Batch::Page(ids) | Batch::Singly(ids) => fresh.extend(ids),
                 Batch::Nothing => {}
             }
         }
         for delivery in deferred {
-            if device.feed.on_live(attempt(&delivery.message), now) == Live::Send {
+            if device.feed.on_live(found(&delivery.message), now) == Live::Send {
                 fresh.push(delivery.message.id);
             }
         }
@@ -342,8 +352,9 @@ impl Machine {
                 let party = Party::Mobile(self.phones[*who].clone());
                 let seat = self.app.presence().local().register(party, TokenId(uuid::Uuid::nil()));
                 let timeout = self.app.live().retry.acknowledge_timeout;
-                let feed = Feed::new(timeout);
-                self.devices[*who] = Some(Device { seat, feed, shown: Vec::new() });
+                let came = self.clock.now();
+                let feed = Feed::new(timeout, MessageId::first_of(came - LATE));
+                self.devices[*who] = Some(Device { seat, feed, came, shown: Vec::new() });
             }
             Step::Die(who) => {
                 let mut device = self.devices[*who].take().unwrap();

@@ -61,6 +61,7 @@ mod requests;
 mod retention;
 mod service;
 mod shared;
+mod siblings;
 mod soak;
 mod support;
 mod top;

@@ -196,6 +196,7 @@ fn times(value: &Value, found: &mut Vec<String>) {
 #[tokio::test]
 async fn every_time_has_six_digits() {
     let server = Server::start().await;
+    server.expect_unbalanced("it moves a message to another day");
     let root = server.user("root", "Admin,SendMessages,Chat");
     let phone = server.phone(PHONE);
     let mut hub = server.hub(&phone).await;

@@ -319,3 +319,133 @@ async fn a_disabled_user_is_sent_away_and_an_expired_token_too() {
     let short = server.token(&["--mobile", PHONE, "--expires", "4s"]);
     goodbyes(&server, &short, || {}).await;
 }
+
+/// What waits for a client that has just connected comes after the answer to its handshake, and not in one
+/// message with it: some clients take that for a part of the answer.
+#[tokio::test]
+async fn the_answer_to_the_handshake_comes_alone() {
+    let server = Server::start().await;
+    let token = server.phone(PHONE);
+    let shop = server.user("shop", "SendMessages");
+    let sent = server.send(&shop, PHONE, "waits").await;
+    let plain = Plain::new(&server, "/hub", &token);
+    let is_page = |text: &str| text.contains("ReceivePendingMessages") && text.contains(&sent);
+
+    let id = plain.negotiate("").await;
+    assert_eq!(said(plain.get(&id).await).await, (200, String::new()));
+    assert_eq!(plain.post(&id, HELLO).await.status(), 200);
+    assert_eq!(said(plain.get(&id).await).await, (200, "{}\u{1e}".to_owned()));
+    let (status, page) = said(plain.get(&id).await).await;
+    assert!(status == 200 && is_page(&page), "{page}");
+
+    let id = plain.negotiate("").await;
+    let mut events = plain.events(&id).await.bytes_stream();
+    assert_eq!(plain.post(&id, HELLO).await.status(), 200);
+    let mut heard = String::new();
+    while !is_page(&heard) {
+        heard.push_str(&String::from_utf8_lossy(&events.next().await.unwrap().unwrap()));
+    }
+    assert!(heard.starts_with(":\r\ndata: {}\u{1e}\r\n\r\ndata: "), "{heard}");
+
+    let host = server.base.strip_prefix("http://").unwrap();
+    for protocol in ["json", "messagepack"] {
+        let url = format!("ws://{host}/hub?access_token={token}");
+        let (mut socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+        let hello = format!("{{\"protocol\":\"{protocol}\",\"version\":1}}\u{1e}");
+        let frame = tokio_tungstenite::tungstenite::Message::text(hello);
+        futures_util::SinkExt::send(&mut socket, frame).await.unwrap();
+        let first = socket.next().await.unwrap().unwrap().into_data();
+        assert_eq!(first, "{}\u{1e}", "{protocol}");
+        let second = socket.next().await.unwrap().unwrap().into_data();
+        assert!(is_page(&String::from_utf8_lossy(&second)), "{protocol}");
+    }
+}
+
+/// A client that waits for the answer of a post before it asks again is not kept waiting by what waits for it.
+#[tokio::test]
+async fn a_post_is_answered_without_a_poll() {
+    let server = server().await;
+    let plain = Plain::new(&server, "/hub/diagnostics", &server.phone(PHONE));
+    let id = plain.polling().await;
+    let text = "x".repeat(60_000);
+    let begun = Instant::now();
+    for n in 0..6 {
+        let call = json!({ "type": 1, "invocationId": n.to_string(), "target": "Echo", "arguments": [text] });
+        let call = format!("{call}\u{1e}");
+        let posted = plain.post(&id, &call);
+        let posted = tokio::time::timeout(Duration::from_secs(8), posted).await;
+        assert_eq!(posted.expect("an answer without a poll").status(), 200, "{n}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    let mut heard = String::new();
+    while heard.matches("\"type\":3").count() < 6 {
+        let (status, more) = said(plain.get(&id).await).await;
+        assert_eq!(status, 200, "{more}");
+        heard.push_str(&more);
+    }
+    for n in 0..6 {
+        assert!(heard.contains(&format!("\"invocationId\":\"{n}\"")), "{n}");
+    }
+}
+
+#[tokio::test]
+async fn a_held_poll_does_not_hold_up_the_end() {
+    let mut server = Server::start().await;
+    let plain = Plain::new(&server, "/hub", &server.phone(PHONE));
+    let id = plain.polling().await;
+    let held = tokio::spawn({
+        let (plain, id) = (plain.clone(), id.clone());
+        async move { said(plain.get(&id).await).await }
+    });
+    // A call is answered to the poll that is held, and another is held then.
+    let call = "{\"type\":1,\"invocationId\":\"1\",\"target\":\"Echo\",\"arguments\":[1]}\u{1e}";
+    plain.post(&id, call).await;
+    assert!(held.await.unwrap().1.contains("\"result\":1"));
+    let held = tokio::spawn(async move { said(plain.get(&id).await).await });
+    tokio::task::yield_now().await;
+    let begun = Instant::now();
+    server.terminate();
+    let goodbye = held.await.unwrap();
+    let answered = begun.elapsed();
+    assert_eq!(goodbye, (200, "{\"type\":7,\"allowReconnect\":true}\u{1e}".to_owned()));
+    assert!(answered < Duration::from_secs(2), "{answered:?}");
+    assert_eq!(server.ended().await, Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn addresses_are_matched_as_the_official_server_does() {
+    let server = server().await;
+    let token = server.phone(PHONE);
+    for (path, hub) in
+        [("/hub/", "/hub/"), ("/HUB/", "/Hub/"), ("/hub/Diagnostics/", "/Hub/diagnostics/")]
+    {
+        let plain = Plain::new(&server, hub, &token);
+        let (status, answer) = server
+            .request("POST", &format!("{path}negotiate?negotiateVersion=1"), Some(&token), None)
+            .await;
+        assert_eq!(status, 200, "{path}");
+        let id = format!("?id={}", answer["connectionToken"].as_str().unwrap());
+        assert_eq!(said(plain.get(&id).await).await, (200, String::new()), "{path}");
+        assert_eq!(plain.post(&id, HELLO).await.status(), 200, "{path}");
+        assert_eq!(said(plain.get(&id).await).await.1, "{}\u{1e}", "{path}");
+        assert_eq!(plain.delete(&id).await.status(), 202, "{path}");
+    }
+    let shop = server.user("shop", "SendMessages");
+    let body = json!({ "recipientPhoneNumber": "967771234567", "messageContent": "x" }).to_string();
+    let send = "/api/app/message/send-one-way-message";
+    let usual = server.request("POST", send, Some(&shop), Some(&body)).await;
+    for path in ["/Api/App/Message/Send-One-Way-Message", "/api/app/message/send-one-way-message/"]
+    {
+        let other = server.request("POST", path, Some(&shop), Some(&body)).await;
+        assert_eq!(other.0, usual.0, "{path}: {} {}", other.1, usual.1);
+        assert_ne!(other.0, 404, "{path}");
+    }
+    for path in ["/health-status", "/Health-Status/"] {
+        assert_eq!(server.request("GET", path, None, None).await.0, 200, "{path}");
+    }
+    // The form of errors there, whatever the case.
+    let pending = "/API/app/Message/pending-messages";
+    let (status, refused) = server.request("GET", pending, None, None).await;
+    assert!(status == 401 && refused["error"].is_object(), "{status} {refused}");
+}

@@ -1,39 +1,19 @@
-"""What a user of Python's signalrcore sees."""
+"""What users of Python's signalrcore and pysignalr see."""
 
-import json
+import asyncio
 import os
 import queue
-import socket
 import sys
 import threading
 import time
-import urllib.parse
-import urllib.request
 
+from pysignalr.client import SignalRClient
+from pysignalr.protocol.messagepack import MessagepackProtocol
 from signalrcore.hub_connection_builder import HubConnectionBuilder
 from signalrcore.protocol.messagepack_protocol import MessagePackHubProtocol
 from signalrcore.types import HttpTransportType
 
-BASE, SHOP, PHONE, NUMBER = (os.environ[name] for name in ("BASE", "SHOP", "PHONE", "NUMBER"))
-WAIT = 20
-
-
-def send(content):
-    request = urllib.request.Request(
-        f"{BASE}/api/v1/messages",
-        data=json.dumps({"to": NUMBER, "content": content}).encode(),
-        headers={"authorization": f"Bearer {SHOP}", "content-type": "application/json"},
-    )
-    with urllib.request.urlopen(request) as response:
-        return json.load(response)["id"]
-
-
-def status(message):
-    request = urllib.request.Request(
-        f"{BASE}/api/v1/messages/{message}", headers={"authorization": f"Bearer {SHOP}"}
-    )
-    with urllib.request.urlopen(request) as response:
-        return json.load(response)["status"]
+from support import BASE, PHONE, WAIT, Wire, send, status
 
 
 def answer(hub, method, arguments):
@@ -111,48 +91,51 @@ def check_coming_back():
     print("ok comes back", flush=True)
 
 
-class Wire:
-    """Passes TCP through until it is told to do worse."""
+async def check_asyncio(name, protocol):
+    """The same story with the other client."""
+    headers = {"Authorization": f"Bearer {PHONE}"}
+    hub = SignalRClient(f"{BASE}/hub", protocol=protocol, headers=headers)
+    messages = asyncio.Queue()
 
-    def __init__(self):
-        self.refusing, self.pairs = False, []
-        self.server = socket.create_server(("127.0.0.1", 0))
-        self.base = f"http://127.0.0.1:{self.server.getsockname()[1]}"
-        threading.Thread(target=self.accept, daemon=True).start()
+    async def live(arguments):
+        messages.put_nowait(arguments[0])
 
-    def accept(self):
-        target = urllib.parse.urlparse(BASE)
-        while True:
-            inner, _ = self.server.accept()
-            if self.refusing:
-                inner.close()
-                continue
-            outer = socket.create_connection((target.hostname, target.port))
-            self.pairs += [inner, outer]
-            for way in ((inner, outer), (outer, inner)):
-                threading.Thread(target=pump, args=way, daemon=True).start()
+    async def page(arguments):
+        # While it is still connecting it can send nothing.
+        for message in arguments[0]:
+            messages.put_nowait(message)
+        await hub.send("Acknowledge", [[message["id"] for message in arguments[0]]])
 
-    def cut(self):
-        for end in self.pairs:
-            end_both_ways(end)
-        self.pairs = []
+    hub.on("ReceiveMessage", live)
+    hub.on("ReceivePendingMessages", page)
 
+    async def answer(method, *arguments):
+        answers = asyncio.Queue()
 
-def pump(source, target):
-    try:
-        while data := source.recv(65536):
-            target.sendall(data)
-    except OSError:
-        pass
-    end_both_ways(source)
-    end_both_ways(target)
+        async def take(completion):
+            answers.put_nowait(completion)
 
+        await hub.send(method, list(arguments), take)
+        return (await asyncio.wait_for(answers.get(), WAIT)).result
 
-def end_both_ways(end):
-    try:
-        end.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass
+    async def story():
+        waiting = await asyncio.to_thread(send, f"{name}: waiting")
+        running = asyncio.create_task(hub.run())
+        message = await asyncio.wait_for(messages.get(), WAIT)
+        assert (message["id"], message["content"]) == (waiting, f"{name}: waiting"), message
+        end = time.monotonic() + WAIT
+        while await asyncio.to_thread(status, waiting) != "delivered":
+            assert time.monotonic() < end and not running.done(), "the page was not acknowledged"
+        live_one = await asyncio.to_thread(send, f"{name}: live ☎")
+        message = await asyncio.wait_for(messages.get(), WAIT)
+        assert (message["id"], message["content"]) == (live_one, f"{name}: live ☎"), message
+        assert await answer("MarkRead", {"messageIds": [live_one]}) == 1
+        assert await asyncio.to_thread(status, live_one) == "read"
+        assert await answer("Echo", {"a": [1, None, "b"]}) == {"a": [1, None, "b"]}
+        running.cancel()
+
+    await story()
+    print("ok", name, flush=True)
 
 
 # Its long polling sends no token with its polls, which no server with tokens can serve.
@@ -160,6 +143,8 @@ check("WebSockets, json", HttpTransportType.web_sockets, None)
 check("WebSockets, messagepack", HttpTransportType.web_sockets, MessagePackHubProtocol())
 check("ServerSentEvents, json", HttpTransportType.server_sent_events, None)
 check_coming_back()
-print("4 passed", flush=True)
+asyncio.run(check_asyncio("asyncio, json", None))
+asyncio.run(check_asyncio("asyncio, messagepack", MessagepackProtocol()))
+print("6 passed", flush=True)
 sys.stdout.flush()
 os._exit(0)

@@ -145,13 +145,15 @@ pub fn check_heading(
         };
     }
     for other in [b',', b';', b'\t', b'|'].into_iter().filter(|other| *other != delimiter) {
-        let parted =
-            line.split(char::from(other)).map(column_name).collect::<Vec<_>>();
+        let parted = line.split(char::from(other)).map(column_name).collect::<Vec<_>>();
         if self::missing(&parted, wanted).is_empty() {
             let sign = shown(char::from(other));
             let what = format!("has {sign} between its fields");
             return Err(no(what, format!("give --delimiter {sign}")));
         }
+    }
+    if let Some(other) = columns_of_another(&known, wanted) {
+        return Err(other);
     }
     if missing.len() < wanted.required.len() {
         let what = format!("has no column {}", missing.join(" and none "));
@@ -168,11 +170,8 @@ fn missing(names: &[String], wanted: &Columns) -> Vec<&'static str> {
 /// Names none of which is wanted: another table's, or no heading at all.
 fn foreign(names: &[&str], wanted: &Columns) -> NotRows {
     let known: Vec<String> = names.iter().map(|name| column_name(name)).collect();
-    for other in [&MESSAGES, &USERS].into_iter().filter(|other| other.command != wanted.command) {
-        if missing(&known, other).is_empty() {
-            let what = format!("has the columns of {}", other.command);
-            return no(what, format!("run: esh3ar import {} FILE", other.command));
-        }
+    if let Some(other) = columns_of_another(&known, wanted) {
+        return other;
     }
     let looks_like_data = known.iter().any(|name| name.chars().any(|c| c.is_ascii_digit()))
         || known.iter().all(String::is_empty);
@@ -186,6 +185,15 @@ fn foreign(names: &[&str], wanted: &Columns) -> NotRows {
     let found: Vec<String> = names.iter().take(8).map(|name| shortened(name)).collect();
     let what = format!("has none of the columns that are wanted, but {}", found.join(", "));
     no(what, format!("it must have {columns}"))
+}
+
+/// A file that the other command is for.
+fn columns_of_another(names: &[String], wanted: &Columns) -> Option<NotRows> {
+    let is_other =
+        |other: &&&Columns| other.command != wanted.command && missing(names, other).is_empty();
+    let other = [&MESSAGES, &USERS].iter().find(is_other)?.command;
+    let remedy = format!("run: esh3ar import {other} FILE");
+    Some(no(format!("has the columns of {other}"), remedy))
 }
 
 fn shortened(name: &str) -> String {
@@ -282,10 +290,10 @@ mod tests {
             (
                 "Id,RecipientPhoneNumber,CreationTime",
                 &USERS,
-                "no column MobileNumber",
-                "first line",
+                "columns of messages",
+                "import messages",
             ),
-            ("Mobile Number,Id", &MESSAGES, "no column RecipientPhoneNumber", "first line"),
+            ("Mobile Number,Id", &MESSAGES, "columns of users", "import users"),
         ] {
             let found = heading(line, ',', wanted).unwrap_err();
             assert!(

@@ -1,11 +1,14 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
+use crate::domain::ConversationId;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// The ids of these tests have no time.
+const OPENED: MessageId = MessageId(Uuid::nil());
 
 fn id(n: u64) -> MessageId {
     MessageId(Uuid::from_u64_pair(0, n))
@@ -15,19 +18,34 @@ fn attempt(n: u64) -> Attempt {
     Attempt { id: id(n), place: None, generation: 0, retry_count: 0 }
 }
 
+fn fresh(n: u64) -> Found {
+    Found { attempt: attempt(n), acknowledged: false }
+}
+
 fn number(id: MessageId) -> u64 {
     id.0.as_u64_pair().1
 }
 
-/// A database of pending messages and a client, around one feed.
+/// A database of messages, a client, and a sibling: another connection of the same recipient, which
+/// acknowledges what it likes; around one feed.
 struct World {
     feed: Feed,
     pending: BTreeSet<u64>,
+    /// Acknowledged since the connection came.
+    acknowledged: BTreeSet<u64>,
+    /// Acknowledged elsewhere before the first read succeeded: the connection was not open by then.
+    excused: BTreeSet<u64>,
     /// What a read under way saw when it began.
-    read: Option<Vec<Attempt>>,
+    read: Option<Vec<Found>>,
+    /// What was acknowledged by then.
+    before: Vec<MessageId>,
     reads: usize,
-    /// Messages that came during a read and were not held.
-    deferred: Vec<u64>,
+    /// Stored, and not told yet.
+    hints: VecDeque<u64>,
+    /// Whether who tells leaves out what was acknowledged before.
+    checks: bool,
+    /// Messages that came during a read and were not held; whether they were acknowledged meanwhile.
+    deferred: Vec<(u64, bool)>,
     shown: Vec<u64>,
     unacknowledged: BTreeSet<u64>,
     /// What the client has said and nobody has stored yet.
@@ -42,10 +60,15 @@ struct World {
 impl World {
     fn new(backlog: u64) -> Self {
         let mut world = World {
-            feed: Feed::new(TIMEOUT),
+            feed: Feed::new(TIMEOUT, OPENED),
             pending: (1..=backlog).collect(),
+            acknowledged: BTreeSet::new(),
+            excused: BTreeSet::new(),
             read: None,
+            before: Vec::new(),
             reads: 0,
+            hints: VecDeque::new(),
+            checks: false,
             deferred: Vec::new(),
             shown: Vec::new(),
             unacknowledged: BTreeSet::new(),
@@ -61,25 +84,37 @@ impl World {
 
     /// What a driver does after each event.
     fn pump(&mut self) {
-        if self.feed.begin_read() {
+        if let Some(reading) = self.feed.begin_read() {
             assert!(self.read.is_none(), "two reads at once");
-            let window: BTreeSet<u64> = self.feed.in_window().into_iter().map(number).collect();
-            let found = self.pending.iter().filter(|n| !window.contains(n)).take(PAGE);
-            self.read = Some(found.map(|n| self.attempt(*n)).collect());
+            self.before = self.acknowledged.iter().copied().map(id).collect();
+            let window: BTreeSet<u64> = reading.in_window.into_iter().map(number).collect();
+            let waiting = self.pending.iter().filter(|n| !window.contains(n)).map(|n| self.fresh(*n));
+            let wanted = reading.acknowledged.as_ref();
+            let sent: BTreeSet<MessageId> = wanted.iter().flat_map(|w| &w.sent).copied().collect();
+            let elsewhere = wanted.iter().flat_map(|wanted| {
+                let later = self.acknowledged.range(number(wanted.from)..);
+                later.filter(|n| !sent.contains(&id(**n)))
+            });
+            let elsewhere = elsewhere.map(|n| Found { acknowledged: true, ..self.fresh(*n) });
+            let mut found: Vec<Found> = waiting.chain(elsewhere).collect();
+            found.sort_by_key(|found| found.attempt.id);
+            found.truncate(PAGE);
+            self.read = Some(found);
         }
         // A word that is lost is said again; its messages are not new to the client.
-        let new = self.unacknowledged.difference(&self.once_said).count();
+        let open = self.unacknowledged.intersection(&self.pending);
+        let new = open.filter(|n| !self.once_said.contains(n)).count();
         assert!(new <= WINDOW, "the client has too much");
         assert!(self.feed.window.len() <= WINDOW + PAGE, "we remember too much");
         assert_eq!(self.feed.window.values().filter(|w| w.said).count(), self.feed.said);
         let due = self.feed.window.values().map(|written| self.feed.due_at(written)).min();
         let look = self.feed.next_deadline();
-        assert_eq!(look.is_some(), due.is_some());
-        assert!(look <= due, "what is due would be found too late");
+        assert!(due.is_none_or(|due| look.is_some_and(|look| look <= due)), "found too late");
     }
 
-    fn attempt(&self, n: u64) -> Attempt {
-        Attempt { place: self.places.get(&n).copied(), ..attempt(n) }
+    fn fresh(&self, n: u64) -> Found {
+        let attempt = Attempt { place: self.places.get(&n).copied(), ..attempt(n) };
+        Found { attempt, acknowledged: false }
     }
 
     fn show(&mut self, n: u64) {
@@ -87,21 +122,63 @@ impl World {
         self.unacknowledged.insert(n);
     }
 
-    fn accept(&mut self) {
-        let n = self.next;
+    /// A message is stored.
+    fn store_new(&mut self) {
+        self.pending.insert(self.next);
+        self.hints.push_back(self.next);
         self.next += 1;
-        self.pending.insert(n);
-        self.offer(n);
+    }
+
+    fn accept(&mut self) {
+        self.store_new();
+        self.hear(usize::MAX);
+    }
+
+    /// So many of the messages that were stored are told.
+    fn hear(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some(n) = self.hints.pop_front() else { return };
+            if self.checks && !self.pending.contains(&n) {
+                self.tell_acknowledged(&[n]);
+            } else {
+                self.offer(n, false);
+            }
+            self.pump();
+        }
+    }
+
+    fn offer(&mut self, n: u64, acknowledged: bool) {
+        let found = Found { acknowledged, ..self.fresh(n) };
+        match self.feed.on_live(found, self.now) {
+            Live::Send => self.show(n),
+            Live::Defer => self.deferred.push((n, acknowledged)),
+            Live::Hold | Live::Drop => {}
+        }
+    }
+
+    /// The sibling has these: so many of what waits, the first or the last.
+    fn acknowledge_elsewhere(&mut self, count: usize, last: bool) {
+        let all: Vec<u64> = self.pending.iter().copied().collect();
+        let skip = if last { all.len().saturating_sub(count) } else { 0 };
+        let some: Vec<u64> = all.into_iter().skip(skip).take(count).collect();
+        if self.feed.is_new() {
+            self.excused.extend(&some);
+        }
+        for n in &some {
+            self.pending.remove(n);
+            self.acknowledged.insert(*n);
+        }
+        self.tell_acknowledged(&some);
         self.pump();
     }
 
-    fn offer(&mut self, n: u64) {
-        let attempt = self.attempt(n);
-        match self.feed.on_live(attempt, self.now) {
-            Live::Send => self.show(n),
-            Live::Defer => self.deferred.push(n),
-            Live::Hold | Live::Drop => {}
+    fn tell_acknowledged(&mut self, some: &[u64]) {
+        for (n, acknowledged) in &mut self.deferred {
+            *acknowledged |= some.contains(n);
         }
+        let deferred = &self.deferred;
+        let unseen = some.iter().filter(|n| deferred.iter().all(|(waits, _)| waits != *n));
+        self.feed.on_acknowledged_elsewhere(unseen.map(|n| id(*n)));
     }
 
     fn finish_read(&mut self, fails: bool) {
@@ -109,6 +186,9 @@ impl World {
         if fails {
             self.feed.on_read_failed();
         } else {
+            if self.feed.is_new() {
+                self.feed.on_opened(&self.before, self.now);
+            }
             // Every third page is of long messages, of which only some fit.
             self.reads += 1;
             let fit = if self.reads.is_multiple_of(3) { found.len().min(7) } else { found.len() };
@@ -119,8 +199,8 @@ impl World {
                 Batch::Nothing => {}
             }
         }
-        for n in std::mem::take(&mut self.deferred) {
-            self.offer(n);
+        for (n, acknowledged) in std::mem::take(&mut self.deferred) {
+            self.offer(n, acknowledged);
         }
         self.pump();
     }
@@ -148,6 +228,7 @@ impl World {
             self.feed.on_word_lost();
             self.unacknowledged.extend(said);
         } else {
+            self.acknowledged.extend(said.iter().filter(|n| self.pending.contains(n)));
             self.pending.retain(|n| !said.contains(n));
             self.feed.on_acknowledged(&said.into_iter().map(id).collect::<Vec<_>>());
         }
@@ -156,7 +237,8 @@ impl World {
 
     fn settle(&mut self) {
         for _ in 0..10_000 {
-            if self.pending.is_empty() && self.read.is_none() {
+            self.hear(usize::MAX);
+            if self.pending.is_empty() && self.read.is_none() && !self.feed.behind {
                 return;
             }
             self.finish_read(false);
@@ -169,24 +251,32 @@ impl World {
 #[derive(Clone, Debug)]
 enum Step {
     Accept(u8),
+    /// Stored, and told later.
+    Store(u8),
+    Hear(u8),
     FinishRead(bool),
     Acknowledge(u8),
+    AcknowledgeElsewhere(u8, bool),
     Say(u8),
-    Store(bool),
-    Nudge,
+    Stored(bool),
+    /// Something was lost on the way; or what waits to be told.
+    Nudge(bool),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(
         prop_oneof![
             (1u8..200).prop_map(Step::Accept),
+            (1u8..200).prop_map(Step::Store),
+            (1u8..200).prop_map(Step::Hear),
             any::<bool>().prop_map(Step::FinishRead),
             any::<u8>().prop_map(Step::Acknowledge),
+            any::<(u8, bool)>().prop_map(|(n, last)| Step::AcknowledgeElsewhere(n, last)),
             any::<u8>().prop_map(Step::Say),
-            any::<bool>().prop_map(Step::Store),
-            Just(Step::Nudge),
+            any::<bool>().prop_map(Step::Stored),
+            any::<bool>().prop_map(Step::Nudge),
         ],
-        0..60,
+        0..80,
     )
 }
 
@@ -194,22 +284,106 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
     #[test]
-    fn everything_comes_once_and_in_order(backlog in 0u64..350, steps in steps()) {
+    fn everything_comes_once_and_in_order_whoever_acknowledges_it(
+        backlog in 0u64..350, checks: bool, steps in steps()
+    ) {
         let mut world = World::new(backlog);
+        world.checks = checks;
         for step in steps {
             match step {
                 Step::Accept(n) => (0..n).for_each(|_| world.accept()),
+                Step::Store(n) => (0..n).for_each(|_| world.store_new()),
+                Step::Hear(n) => world.hear(usize::from(n)),
                 Step::FinishRead(fails) => world.finish_read(fails),
                 Step::Acknowledge(n) => world.acknowledge(usize::from(n)),
+                Step::AcknowledgeElsewhere(n, last) => {
+                    world.acknowledge_elsewhere(usize::from(n), last);
+                }
                 Step::Say(n) => world.say(usize::from(n)),
-                Step::Store(fails) => world.store(fails),
-                Step::Nudge => { world.feed.on_nudge(); world.pump(); }
+                Step::Stored(fails) => world.store(fails),
+                Step::Nudge(lost) => {
+                    let from = match lost {
+                        true => None,
+                        false => Some(std::mem::take(&mut world.hints)).and_then(|h| h.front().copied()),
+                    };
+                    world.feed.on_nudge(from.map(id));
+                    world.pump();
+                }
             }
         }
         world.settle();
-        let all: Vec<u64> = (1..world.next).collect();
+        let came: BTreeSet<u64> = world.shown.iter().copied().collect();
+        let due = |n: &u64| came.contains(n) || !world.excused.contains(n);
+        let all: Vec<u64> = (1..world.next).filter(due).collect();
         prop_assert_eq!(world.shown, all);
     }
+}
+
+#[test]
+fn what_a_sibling_acknowledged_while_this_one_was_behind_still_comes() {
+    let mut world = World::new(0);
+    world.finish_read(false);
+    (0..300).for_each(|_| world.accept());
+    assert_eq!(world.shown.len(), WINDOW);
+    world.acknowledge_elsewhere(300, false);
+    world.settle();
+    assert_eq!(world.shown, (1..=300).collect::<Vec<u64>>());
+    // Of what nobody waits for any more nothing is kept.
+    assert!(world.feed.window.is_empty());
+    assert_eq!(world.feed.take_lost(), None);
+}
+
+#[test]
+fn what_was_acknowledged_before_the_first_read_does_not_come() {
+    let (mut feed, now) = (Feed::new(TIMEOUT, OPENED), Instant::now());
+    assert_eq!(feed.begin_read(), Some(Reading { catch_up: true, ..Reading::default() }));
+    feed.on_opened(&[id(3), id(1)], now);
+    assert_eq!(feed.on_read(&[fresh(2)], false, now), Batch::Page(vec![id(2)]));
+    feed.on_nudge(None);
+    let wanted = Elsewhere { from: id(1), sent: vec![id(1), id(2), id(3)] };
+    let reading = feed.begin_read().unwrap();
+    assert_eq!((reading.in_window, reading.acknowledged), (vec![id(2)], Some(wanted)));
+    // A wake-up that comes late.
+    feed.on_read(&[], false, now);
+    assert_eq!(feed.on_live(fresh(3), now), Live::Drop);
+}
+
+#[test]
+fn a_wake_up_that_comes_very_late_is_looked_up() {
+    let mut world = World::new(0);
+    world.finish_read(false);
+    let many = REMEMBERED as u64 + 50;
+    (0..many).for_each(|_| world.store_new());
+    world.feed.on_nudge(Some(id(1)));
+    world.pump();
+    while world.shown.len() < REMEMBERED + 50 {
+        world.finish_read(false);
+        world.acknowledge(usize::MAX);
+    }
+    world.settle();
+    assert_eq!(world.shown, (1..=many).collect::<Vec<u64>>(), "not twice");
+    assert_eq!(world.feed.take_lost(), None);
+}
+
+#[test]
+fn what_cannot_be_told_any_more_is_told_to_be_missed() {
+    let mut world = World::new(0);
+    world.finish_read(false);
+    for _ in 0..REMEMBERED + 50 {
+        world.accept();
+        world.acknowledge(1);
+    }
+    assert_eq!(world.feed.take_lost(), None);
+    // Nobody knows what was lost on the way, and of the first fifty nobody knows whether they were sent.
+    world.feed.on_nudge(None);
+    assert_eq!(world.feed.take_lost(), Some(OPENED));
+    assert_eq!(world.feed.take_lost(), None);
+    let reading = world.feed.begin_read().unwrap().acknowledged.unwrap();
+    assert_eq!((reading.from, reading.sent.len()), (id(51), REMEMBERED));
+    world.feed.on_read(&[], false, world.now);
+    // One of them comes as if it had not been sent, and has to wait: the same.
+    world.feed.on_passed_over(id(20));
+    assert_eq!(world.feed.take_lost(), Some(id(20)));
 }
 
 #[test]
@@ -261,7 +435,9 @@ fn what_is_not_acknowledged_in_time_is_missed_once() {
     assert_eq!((overdue.sent, overdue.missed), (vec![], vec![(second, world.now)]));
     assert_eq!(world.feed.on_tick(world.now + TIMEOUT * 2), Overdue::default());
     // Its retry comes as a live message again.
-    assert_eq!(world.feed.on_live(Attempt { retry_count: 1, ..second }, later), Live::Send);
+    let again = Attempt { retry_count: 1, ..second };
+    let again = Found { attempt: again, acknowledged: false };
+    assert_eq!(world.feed.on_live(again, later), Live::Send);
 }
 
 #[test]
@@ -270,7 +446,7 @@ fn a_look_too_early_is_followed_by_one_in_time() {
     world.finish_read(false);
     world.accept();
     let half = world.now + SENT_AFTER / 2;
-    assert_eq!(world.feed.on_live(attempt(9), half), Live::Send);
+    assert_eq!(world.feed.on_live(fresh(9), half), Live::Send);
     world.feed.on_acknowledged(&[id(1)]);
     let early = world.feed.next_deadline().expect("something is written");
     assert_eq!(world.feed.on_tick(early), Overdue::default());
@@ -297,40 +473,50 @@ fn an_idle_feed_is_small() {
     world.accept();
     world.acknowledge(1);
     assert_eq!(world.feed.window.capacity(), 0);
-    assert!(size_of::<Feed>() <= 120, "{}", size_of::<Feed>());
+    assert!(size_of::<Feed>() <= 240, "{}", size_of::<Feed>());
+    // When nothing has come for a while, nothing of what came is remembered.
+    let quiet = world.feed.next_deadline().expect("something to forget");
+    assert_eq!(quiet, world.now + LATE);
+    assert_eq!(world.feed.on_tick(quiet), Overdue::default());
+    assert_eq!(world.feed.next_deadline(), None);
+    assert!(!world.feed.position.has_had(id(1)));
+    world.feed.on_nudge(None);
+    assert_eq!(world.feed.take_lost(), None, "nothing was crowded out");
+    let reading = world.feed.begin_read().unwrap().acknowledged.unwrap();
+    assert_eq!(reading, Elsewhere { from: id(2), sent: Vec::new() });
 }
 
 #[test]
 fn what_came_with_a_read_is_not_written_again_when_it_comes_live() {
-    let (mut feed, now) = (Feed::new(TIMEOUT), Instant::now());
-    assert!(feed.begin_read());
-    assert_eq!(feed.on_read(&[attempt(1)], false, now), Batch::Page(vec![id(1)]));
-    assert_eq!(feed.on_live(attempt(1), now), Live::Drop);
-    assert_eq!(feed.on_live(attempt(2), now), Live::Send);
-    assert_eq!(feed.on_live(attempt(2), now), Live::Drop, "told twice");
+    let (mut feed, now) = (Feed::new(TIMEOUT, OPENED), Instant::now());
+    assert!(feed.begin_read().is_some());
+    assert_eq!(feed.on_read(&[fresh(1)], false, now), Batch::Page(vec![id(1)]));
+    assert_eq!(feed.on_live(fresh(1), now), Live::Drop);
+    assert_eq!(feed.on_live(fresh(2), now), Live::Send);
+    assert_eq!(feed.on_live(fresh(2), now), Live::Drop, "told twice");
 }
 
 #[test]
 fn talk_comes_in_its_order_whatever_overtakes_what() {
     let conversation = ConversationId(Uuid::from_u128(9));
-    let said = |n: u64| Attempt {
-        place: Some(Place { conversation, seq: i64::try_from(n).unwrap() }),
-        ..attempt(n)
+    let said = |n: u64| {
+        let place = Some(Place { conversation, seq: i64::try_from(n).unwrap() });
+        Found { attempt: Attempt { place, ..attempt(n) }, acknowledged: false }
     };
     let now = Instant::now();
-    let mut feed = Feed::new(Duration::from_secs(5));
-    assert!(feed.begin_read());
+    let mut feed = Feed::new(Duration::from_secs(5), OPENED);
+    assert!(feed.begin_read().is_some());
     assert_eq!(feed.on_read(&[], false, now), Batch::Nothing);
     // Nothing is known of this conversation: what came before may have been overtaken.
     assert_eq!(feed.on_live(said(2), now), Live::Hold);
-    assert!(feed.begin_read());
+    assert!(feed.begin_read().is_some());
     assert_eq!(feed.on_read(&[said(1), said(2)], false, now), Batch::Singly(vec![id(1), id(2)]));
     assert_eq!(feed.on_live(said(1), now), Live::Drop);
     assert_eq!(feed.on_live(said(3), now), Live::Send);
     // The fourth is the party's own, the sixth has overtaken the fifth.
     feed.on_own(Place { conversation, seq: 4 });
     assert_eq!(feed.on_live(said(6), now), Live::Hold);
-    assert!(feed.begin_read());
+    assert!(feed.begin_read().is_some());
     assert_eq!(feed.on_read(&[said(5), said(6)], false, now), Batch::Singly(vec![id(5), id(6)]));
     feed.on_acknowledged(&[id(3)]);
     assert_eq!(feed.on_live(said(3), now), Live::Drop, "a wake-up that comes twice");
@@ -389,7 +575,7 @@ proptest! {
                     };
                     // A worker reads what is named, and leaves out what was acknowledged.
                     if world.pending.contains(&n) {
-                        world.offer(n);
+                        world.offer(n, false);
                         world.pump();
                     }
                 }
@@ -399,7 +585,7 @@ proptest! {
             }
         }
         // The position check finds what no wake-up brought.
-        world.feed.on_nudge();
+        world.feed.on_nudge(None);
         world.pump();
         world.settle();
         let mut shown: std::collections::BTreeMap<ConversationId, Vec<i64>> = Default::default();

@@ -6,7 +6,10 @@ use serde_json::json;
 use warp::reply::Response;
 
 use crate::{
-    app::conversations::{ChatRequest, Page},
+    app::{
+        Error,
+        conversations::{ChatRequest, Page},
+    },
     domain::{
         ContentType, Conversation, ConversationId, ConversationStatus, Priority, message::Draft,
     },
@@ -111,7 +114,7 @@ fn shown(context: &Context, status: StatusCode, conversation: &Conversation) -> 
 
 /// What is no id names nothing.
 fn read_id(text: &str) -> Result<ConversationId, Problem> {
-    text.parse().map_err(|_| crate::app::Error::NotFound("conversation").into())
+    text.parse().map_err(|_| Error::NotFound("conversation").into())
 }
 
 /// `POST /conversations/{id}/messages`.
@@ -129,7 +132,12 @@ async fn try_say(id: &str, context: &Context) -> Result<Response, Problem> {
             return Err(problem);
         }
     };
-    let (message, new) = context.app.say_in(&context.caller, id, request, 0).await?;
+    let (request, by_key) = request;
+    let said = context.app.say_in(&context.caller, id, request, 0).await;
+    let (message, new) = said.map_err(|error| match error {
+        Error::ClientMessageIdReused if by_key => Error::KeyReused,
+        error => error,
+    })?;
     if new {
         context.accepted([&message]);
     }
@@ -137,7 +145,8 @@ async fn try_say(id: &str, context: &Context) -> Result<Response, Problem> {
     Ok(reply::json(status, &MessageView::from(&message)))
 }
 
-fn said(context: &Context) -> Result<ChatRequest, Problem> {
+/// What is to be said; and whether it is known by the request's key.
+fn said(context: &Context) -> Result<(ChatRequest, bool), Problem> {
     let body: SayBody = context.json()?;
     if !body.attachments.is_empty() {
         let message = "attachments names media that do not exist";
@@ -152,11 +161,11 @@ fn said(context: &Context) -> Result<ChatRequest, Problem> {
     let draft =
         Draft { subject: None, content: body.content, content_type, priority: Priority::default() };
     // The header does here what it does for all sends.
-    let client_message_id = match (body.client_message_id, context.request_key()?) {
-        (Some(id), _) => Some(id),
-        (None, key) => key.map(|key| key.key),
+    let (client_message_id, by_key) = match (body.client_message_id, context.request_key()?) {
+        (Some(id), _) => (Some(id), false),
+        (None, key) => (key.map(|key| key.key), true),
     };
-    Ok(ChatRequest { draft, client_message_id })
+    Ok((ChatRequest { draft, client_message_id }, by_key))
 }
 
 /// `GET /conversations/{id}/messages`.

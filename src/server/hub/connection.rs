@@ -7,6 +7,7 @@
 mod calls;
 mod feeding;
 mod receipts;
+mod writing;
 
 use std::{
     pin::Pin,
@@ -14,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use futures_util::future::BoxFuture;
 use tokio::{
     sync::mpsc,
@@ -26,7 +27,7 @@ use feeding::Times;
 use receipts::Receipts;
 
 use super::{
-    codec::{self, Protocol},
+    codec::Protocol,
     diagnostics::Diagnostics,
     leaving,
     methods::Done,
@@ -39,8 +40,8 @@ use super::{
 use crate::{
     app::{App, Caller, Error, traces::Unwritten},
     domain::{
-        Message,
-        feed::{Attempt, Feed},
+        Message, MessageId,
+        feed::{Attempt, Feed, LATE},
     },
     presence::{Delivery, Outbound, Seat},
 };
@@ -56,7 +57,14 @@ const READ_AGAIN: Duration = Duration::from_millis(500);
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 type Running = BoxFuture<'static, (Option<String>, Done)>;
-type Reading = BoxFuture<'static, Result<Vec<Message>, Error>>;
+type Reading = BoxFuture<'static, Result<Read, Error>>;
+
+/// What a read brought.
+struct Read {
+    found: Vec<Message>,
+    /// The first one: what of the latest was acknowledged before.
+    acknowledged: Vec<MessageId>,
+}
 
 /// What a connection begins with.
 pub struct Beginning {
@@ -92,6 +100,8 @@ struct Driver {
     newcomer: Option<Newcomer>,
     /// Whole hub messages that go out in the next frame.
     outbox: BytesMut,
+    /// So many bytes of them are the answer to the handshake.
+    answer: usize,
     /// Until then nothing goes out.
     held_until: Option<Instant>,
     connected_at: time::OffsetDateTime,
@@ -101,8 +111,10 @@ struct Driver {
     missed: Vec<(Attempt, time::OffsetDateTime)>,
     running: Option<Running>,
     reading: Option<Reading>,
-    /// Messages that came during a read.
-    deferred: Vec<Arc<Delivery>>,
+    /// Messages that came during a read; whether they were acknowledged elsewhere meanwhile.
+    deferred: Vec<(Arc<Delivery>, bool)>,
+    /// From when on the client has to be told that it missed something.
+    missed_since: Option<time::OffsetDateTime>,
     /// A read failed: none before this.
     read_again_at: Option<Instant>,
     actions: Vec<Action>,
@@ -117,7 +129,7 @@ enum Event {
     Outbound(Option<Outbound>),
     Done(Option<String>, Done),
     Vouched(Done),
-    Read(Result<Vec<Message>, Error>),
+    Read(Result<Read, Error>),
     Tick,
     Stop,
 }
@@ -131,12 +143,12 @@ pub fn drive(
 ) -> impl Future<Output = ()> + Send {
     let mut driver = driver(app, &wire, beginning);
     async move {
-        let reason = driver.run(&mut wire, stop).await;
+        let reason = driver.run(&mut wire, stop.clone()).await;
         driver.leave(reason);
         let in_order = driver.ended.is_some();
         drop(driver);
         if in_order || !matches!(wire, Wire::Socket(_)) {
-            wire.close().await;
+            wire.close(stop.is_cancelled()).await;
         }
     }
 }
@@ -167,12 +179,14 @@ fn driver(app: App, wire: &Wire, beginning: Beginning) -> Box<Driver> {
         returns,
         newcomer: Some(newcomer),
         outbox: BytesMut::new(),
+        answer: 0,
         held_until: None,
         connected_at: time::OffsetDateTime::UNIX_EPOCH,
         missed: Vec::new(),
         running: None,
         reading: None,
         deferred: Vec::new(),
+        missed_since: None,
         read_again_at: None,
         actions: Vec::new(),
         ended: None,
@@ -206,6 +220,10 @@ impl Driver {
                 continue;
             }
             self.begin_read();
+            self.tell_missed();
+            if !self.outbox.is_empty() && self.held_until.is_none() {
+                continue;
+            }
             let deadline = tokio::time::Instant::from(self.deadline());
             if clock.deadline() != deadline {
                 clock.as_mut().reset(deadline);
@@ -255,7 +273,7 @@ impl Driver {
         if stays {
             *wire = Wire::Away;
             // What was to go out is sent again to who comes back.
-            self.outbox = BytesMut::new();
+            (self.outbox, self.answer) = (BytesMut::new(), 0);
             self.forget_ping();
         }
         stays
@@ -270,6 +288,7 @@ impl Driver {
         let now = Instant::now();
         *wire = Wire::Socket(back.socket);
         self.outbox.clear();
+        self.answer = 0;
         self.forget_ping();
         if let Some(seat) = &self.seat {
             seat.let_in_by(back.caller.token);
@@ -329,7 +348,10 @@ impl Driver {
             for action in std::mem::take(&mut self.actions) {
                 match action {
                     Action::Send(bytes) => self.outbox.extend_from_slice(&bytes),
-                    Action::HandshakeDone => self.take_seat(),
+                    Action::HandshakeDone => {
+                        self.answer = self.outbox.len();
+                        self.take_seat();
+                    }
                     Action::Invoke { invocation_id, target, arguments, stream_ids, kind } => {
                         let bound = self.service.bind(&target, arguments, &stream_ids, kind);
                         self.invoke(invocation_id, bound, kind);
@@ -368,7 +390,8 @@ impl Driver {
         }
         self.seat = Some(seat);
         metrics::gauge!("esh3ar_connections").set(self.app.presence().local().connections() as f64);
-        self.feed = Some(Feed::new(self.app.live().retry.acknowledge_timeout));
+        let opened = MessageId::first_of(self.connected_at - LATE);
+        self.feed = Some(Feed::new(self.app.live().retry.acknowledge_timeout, opened));
         self.held_until = Some(Instant::now() + FIRST_PAGE_WAIT);
     }
 
@@ -384,22 +407,8 @@ impl Driver {
             }
             next = self.seat.as_mut().and_then(Seat::try_next);
         }
-        let missed = self.seat.as_ref().is_some_and(Seat::take_missed);
-        if let (true, Some(feed)) = (missed, &mut self.feed) {
-            feed.on_nudge();
-        }
-    }
-
-    /// Writes a message of the server's own accord.
-    fn put(&mut self, message: &Bytes) {
-        self.session.count(message);
-        self.outbox.extend_from_slice(message);
-    }
-
-    fn call<T: serde::Serialize>(&mut self, protocol: Protocol, target: &str, argument: &T) {
-        match codec::invocation(protocol, target, argument) {
-            Ok(bytes) => self.put(&bytes),
-            Err(error) => tracing::error!(%error, target, "a call could not be written"),
+        if let Some(missed) = self.seat.as_ref().and_then(Seat::take_missed) {
+            self.on_overflow(missed);
         }
     }
 
@@ -436,36 +445,6 @@ impl Driver {
         if !overdue.missed.is_empty() {
             self.miss(overdue.missed);
         }
-    }
-
-    /// Sends what is to go out. An error says why the transport is lost.
-    async fn flush(&mut self, wire: &mut Wire) -> Result<(), &'static str> {
-        while !self.outbox.is_empty() && (self.held_until.is_none() || self.ended.is_some()) {
-            let bytes = std::mem::take(&mut self.outbox).freeze();
-            // The answer to the handshake is text under every protocol, as are all messages of JSON.
-            let text = self.protocol.is_none_or(Protocol::is_text);
-            self.app.failpoint("socket_before_write");
-            let back = tokio::select! {
-                sent = wire.send(bytes, text) => {
-                    sent?;
-                    None
-                }
-                // It must not wait until its old socket counts as stuck.
-                back = next_return(&mut self.returns), if self.ended.is_none() => Some(back),
-            };
-            self.app.failpoint("socket_after_write");
-            if let Some(back) = back {
-                self.resume(wire, back);
-                self.act();
-            }
-        }
-        if !self.outbox.is_empty() {
-            return Ok(());
-        }
-        if !self.unwritten.is_empty() {
-            self.app.trace_written(std::mem::take(&mut self.unwritten));
-        }
-        self.probe(wire).await
     }
 }
 

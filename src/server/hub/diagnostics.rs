@@ -337,7 +337,7 @@ mod tests {
                 bind("Count", vec![json!(-1)], Kind::Stream),
                 "Failed to invoke 'Count' due to an error on the server. InvalidDataException: Error \
                  binding arguments. Make sure that the types of the provided values match the types \
-                 of the hub method being invoked.",
+                 of the hub method being invoked. invalid value: integer `-1`, expected u64.",
             ),
         ] {
             assert_eq!(call.unwrap_err(), expected);

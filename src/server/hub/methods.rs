@@ -264,10 +264,9 @@ impl Call {
             Call::MarkRead(ids) => {
                 say(&app, &caller, Said::Opened, &ids, written_at).await.map(Data::from)
             }
-            Call::GetPendingMessages => app
-                .pending(&caller, &[], true, PAGE)
-                .await
-                .map(|found| json!(view::messages(&found)).into()),
+            Call::GetPendingMessages => {
+                app.pending(&caller, PAGE).await.map(|found| json!(view::messages(&found)).into())
+            }
             Call::Echo(value) => Ok(value),
             Call::ReadConversation(id, up_to) => {
                 app.read_conversation(&caller, id, up_to).await.map(|(read, _)| json!(read).into())
@@ -409,7 +408,9 @@ pub(super) fn check_uploads(method: &str, given: usize, expected: usize) -> Resu
 pub fn one<T: DeserializeOwned>(target: &str, arguments: Vec<Data>) -> Result<T, String> {
     let [argument] =
         <[Data; 1]>::try_from(arguments).map_err(|given| miscounted(target, given.len(), 1))?;
-    serde_json::from_value(argument.into_json()).map_err(|_| unbound(target))
+    // The official server does not say what is wrong; who misspelt a field would look for it long.
+    serde_json::from_value(argument.into_json())
+        .map_err(|error| format!("{} {}.", unbound(target), cut(&error.to_string(), 300)))
 }
 
 pub(super) fn none(target: &str, arguments: &[Data]) -> Result<(), String> {
@@ -433,10 +434,14 @@ fn unbound(target: &str) -> String {
     )
 }
 
-/// A name as a client sent it, cut so that an answer cannot be blown up with it.
-fn shown(target: &str) -> &str {
-    let end = target.char_indices().nth(100).map_or(target.len(), |(at, _)| at);
-    target.get(..end).unwrap_or_default()
+/// What a client sent, cut so that an answer cannot be blown up with it.
+fn shown(text: &str) -> &str {
+    cut(text, 100)
+}
+
+fn cut(text: &str, chars: usize) -> &str {
+    let end = text.char_indices().nth(chars).map_or(text.len(), |(at, _)| at);
+    text.get(..end).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -457,6 +462,17 @@ mod tests {
         );
         let text = Call::bind("Acknowledge", vec![json!("no list").into()]).unwrap_err();
         assert!(text.contains("Error binding arguments."), "{text}");
+        let misspelt = json!({ "conversationId": id, "contnet": "x" });
+        let text = Call::bind("SendMessage", vec![misspelt.into()]).unwrap_err();
+        assert!(
+            text.contains("InvalidDataException: Error binding arguments.")
+                && text.contains("unknown field `contnet`, expected one of")
+                && text.ends_with("`clientMessageId`."),
+            "{text}"
+        );
+        let missing = json!({ "conversationId": id });
+        let text = Call::bind("SendMessage", vec![missing.into()]).unwrap_err();
+        assert!(text.ends_with("missing field `content`."), "{text}");
         let text = Call::bind("Nothing", vec![]).unwrap_err();
         assert!(text.ends_with("HubException: Method does not exist."), "{text}");
         assert!(Call::bind(&"x".repeat(10_000), vec![]).unwrap_err().len() < 300);

@@ -48,16 +48,19 @@ impl Service {
         (legacy::BUSINESS_HUB, Service::LegacyBusiness),
     ];
 
-    /// The hub at a path; paths are matched without case, as the official server does.
+    /// The hub at a path; paths are matched without case and may end in a slash, as the official server
+    /// does: what its clients make of an address that ends in one.
     pub fn at(path: &str) -> Option<(Service, Asked)> {
         Service::ALL.into_iter().find_map(|(base, service)| {
             let (head, tail) = path.split_at_checked(base.len())?;
             if !head.eq_ignore_ascii_case(base) {
                 return None;
             }
-            match tail {
+            match tail.strip_suffix('/').unwrap_or(tail) {
                 "" => Some((service, Asked::Connect)),
-                _ if tail.eq_ignore_ascii_case("/negotiate") => Some((service, Asked::Negotiate)),
+                tail if tail.eq_ignore_ascii_case("/negotiate") => {
+                    Some((service, Asked::Negotiate))
+                }
                 _ => None,
             }
         })
@@ -132,7 +135,11 @@ mod tests {
             at("/business-user/negotiate"),
             Some((Service::LegacyBusiness, Asked::Negotiate))
         );
-        for none in ["/", "/hubs", "/hub/", "/hub/x", "/hub/diagnostics/", "/é"] {
+        assert_eq!(at("/Hub/"), Some((Service::Messages, Asked::Connect)));
+        assert_eq!(at("/hub/negotiate/"), Some((Service::Messages, Asked::Negotiate)));
+        assert_eq!(at("/hub/diagnostics/"), Some((Service::Diagnostics, Asked::Connect)));
+        assert_eq!(at("/Business-User/"), Some((Service::LegacyBusiness, Asked::Connect)));
+        for none in ["/", "/hubs", "/hub//", "/hub/x", "/hub//negotiate", "/hubnegotiate", "/é"] {
             assert_eq!(at(none), None, "{none}");
         }
     }

@@ -7,6 +7,7 @@
 //! [`Session::handshaken`] tells the protocol.
 
 mod action;
+mod excess;
 mod input;
 mod limits;
 mod replay;
@@ -23,10 +24,12 @@ pub use self::{
 };
 use self::{input::Input, replay::Replay};
 use super::{
-    codec::{self, Incoming, Outcome, Protocol, Split},
+    codec::{self, Excess, Incoming, Outcome, Protocol, Split},
     handshake::{self, Agreed, HandshakeError},
 };
 
+/// The longest handshake, in bytes (reference: the official server's limit).
+const LONGEST_HANDSHAKE: usize = 32 * 1024;
 /// So many actions at once: what they are answered has to go out before more is read.
 const MOST_ACTIONS: usize = 256;
 
@@ -47,6 +50,8 @@ pub struct Session {
     /// The transport is lost; until then the client may come back.
     away_until: Option<Instant>,
     input: Input,
+    /// A message that is too long is being read over.
+    excess: Option<Box<Excess>>,
     phase: Phase,
     /// Whether an invocation runs, which stops the clock on the client.
     running: bool,
@@ -69,6 +74,7 @@ impl Session {
             replay: None,
             away_until: None,
             input: Input::default(),
+            excess: None,
             phase: Phase::Handshake,
             running: false,
             paused: false,
@@ -224,7 +230,7 @@ impl Session {
             return false;
         }
         // Half a message comes again from its beginning.
-        self.input = Input::default();
+        (self.input, self.excess) = (Input::default(), None);
         self.paused = false;
         self.away_until = Some(now + self.limits.disconnect_timeout);
         true
@@ -234,7 +240,7 @@ impl Session {
     pub fn resume(&mut self, now: Instant, out: &mut Vec<Action>) {
         let (Phase::Open(agreed), Some(replay)) = (self.phase, &mut self.replay) else { return };
         self.away_until = None;
-        self.input = Input::default();
+        (self.input, self.excess) = (Input::default(), None);
         self.paused = false;
         self.heard = now;
         self.due = now + self.limits.ping_interval;
@@ -338,10 +344,19 @@ impl Session {
                 break;
             }
             let rest = bytes.get(used..).unwrap_or_default();
+            if self.excess.is_some() {
+                used += self.read_over(rest, now, out);
+                if used == bytes.len() {
+                    break;
+                }
+                continue;
+            }
             let max = self.limits.max_message;
             let split = match self.phase {
                 Phase::Open(agreed) => codec::split(agreed.protocol, rest, scanned, max),
-                Phase::Handshake | Phase::Ended => codec::split_record(rest, scanned, max),
+                Phase::Handshake | Phase::Ended => {
+                    codec::split_record(rest, scanned, max.min(LONGEST_HANDSHAKE))
+                }
             };
             match split {
                 Split::Whole { start, end, used: length } => {
@@ -350,7 +365,10 @@ impl Session {
                     scanned = 0;
                 }
                 Split::Partial => return (used, rest.len()),
-                Split::TooLong => self.on_too_long(out),
+                Split::TooLong => {
+                    self.on_too_long(out);
+                    scanned = 0;
+                }
             }
         }
         (used, 0)
@@ -447,18 +465,6 @@ impl Session {
         }
     }
 
-    fn on_too_long(&mut self, out: &mut Vec<Action>) {
-        if self.phase == Phase::Handshake {
-            return self.refuse(&HandshakeError::Canceled, EndReason::HandshakeFailed, out);
-        }
-        let detail = format!(
-            "InvalidDataException: The maximum message size of {}B was exceeded. The message size \
-             can be configured in AddHubOptions.",
-            self.limits.max_message
-        );
-        self.fail(&detail, EndReason::TooLong, out);
-    }
-
     fn refuse(&mut self, error: &HandshakeError, reason: EndReason, out: &mut Vec<Action>) {
         out.push(Action::Send(handshake::refused(error)));
         self.end(reason, out);
@@ -482,7 +488,7 @@ impl Session {
         self.phase = Phase::Ended;
         self.running = false;
         self.paused = false;
-        self.input = Input::default();
+        (self.input, self.excess) = (Input::default(), None);
         self.replay = None;
         out.push(Action::End { reason });
     }

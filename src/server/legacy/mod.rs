@@ -16,6 +16,19 @@ pub const BUSINESS_HUB: &str = "/business-user";
 /// Where health was asked for.
 pub const HEALTH: &str = "/health-status";
 
+/// The address that is meant by one of the existing API's: there, neither case nor a slash at the end
+/// makes a difference.
+pub fn address(path: &str) -> Option<&'static str> {
+    let path = path.strip_suffix('/').unwrap_or(path);
+    let all = http::ALL.iter().map(|(_, path)| *path).chain([HEALTH]);
+    all.into_iter().find(|known| known.eq_ignore_ascii_case(path))
+}
+
+/// Whether this is under the addresses of the existing API, whatever it is.
+pub fn is_address(path: &str) -> bool {
+    path.get(..http::BASE.len()).is_some_and(|head| head.eq_ignore_ascii_case(http::BASE))
+}
+
 /// A phone number as it is stored there: without the plus sign.
 fn phone(e164: &str) -> &str {
     e164.strip_prefix('+').unwrap_or(e164)
@@ -69,6 +82,29 @@ mod tests {
             assert_eq!(e164(written), expected);
         }
         assert_eq!(phone("+967771234567"), "967771234567");
+    }
+
+    #[test]
+    fn addresses_are_found_without_case_and_with_a_slash_at_the_end() {
+        let send = "/api/app/message/send-one-way-message";
+        for path in [
+            send,
+            "/API/App/Message/Send-One-Way-Message",
+            "/api/app/message/SEND-one-way-message/",
+        ] {
+            assert_eq!(address(path), Some(send), "{path}");
+            assert!(is_address(path), "{path}");
+        }
+        assert_eq!(address("/Health-Status/"), Some(HEALTH));
+        for none in [
+            "/api/app/message/",
+            "/api/app/message/send-one-way-message//",
+            "/api/v1/messages",
+            "/é",
+        ] {
+            assert_eq!(address(none), None, "{none}");
+        }
+        assert!(is_address("/Api/App/else") && !is_address("/api/v1/messages") && !is_address("/"));
     }
 
     #[test]

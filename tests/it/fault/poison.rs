@@ -13,6 +13,7 @@ const MESSAGES: usize = 10_000;
 async fn one_poisonous_message_among_ten_thousand_harms_none_of_the_others() {
     let server = Server::start().await;
     server.expect_error("a stored message cannot be read");
+    server.expect_error("message given up");
     let shop = server.user("shop", "SendMessages");
     let phone = server.phone(PHONE);
     let mut good = Vec::new();
@@ -72,6 +73,7 @@ async fn one_poisonous_message_among_ten_thousand_harms_none_of_the_others() {
 async fn pages_around_a_message_that_cannot_be_read_are_full() {
     let server = Server::start().await;
     server.expect_error("a stored message cannot be read");
+    server.expect_error("message given up");
     let shop = server.user("shop", "SendMessages");
     let phone = server.phone(PHONE);
     let items: Vec<_> =

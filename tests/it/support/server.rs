@@ -77,6 +77,10 @@ impl Server {
             around: None,
             announced: Announced::default(),
         };
+        // Shorter retries are asked for to see messages given up.
+        if server.environment.iter().any(|(name, _)| name.starts_with("ESH3AR__RETRY__")) {
+            server.expect_error("message given up");
+        }
         let engines = ["ESH3AR__DATABASE__URL", "ESH3AR__QUEUE__URL", "ESH3AR__CACHE__URL"];
         let lines: String = server
             .environment

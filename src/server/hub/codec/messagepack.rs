@@ -8,7 +8,7 @@ use rmp::encode;
 use rmpv::Value;
 use serde::Serialize;
 
-use super::{Data, EncodeError, Incoming, Outcome, ParseError, Split};
+use super::{Data, EncodeError, Head, Incoming, Outcome, ParseError, Split};
 
 /// Values nested deeper than this are no arguments of ours; the JSON reader's limit is the same.
 const DEEPEST: usize = 128;
@@ -39,6 +39,36 @@ pub(super) fn split(bytes: &[u8], max: usize) -> Split {
         }
     }
     Split::Partial
+}
+
+/// The length of the message at the front, with its frame; `None` before the whole prefix is there.
+pub(super) fn length(bytes: &[u8]) -> Option<usize> {
+    let mut length = 0_usize;
+    for (at, byte) in bytes.iter().take(LONGEST_PREFIX).enumerate() {
+        length |= usize::from(byte & 0x7F) << (7 * at);
+        if byte & 0x80 == 0 || at + 1 == LONGEST_PREFIX {
+            return Some(at + 1 + length);
+        }
+    }
+    None
+}
+
+/// What the beginning of a message tells, from its prefix on.
+pub(super) fn head(bytes: &[u8]) -> Head {
+    let prefix = bytes.iter().take(LONGEST_PREFIX).position(|byte| byte & 0x80 == 0);
+    let mut rest = prefix.and_then(|at| bytes.get(at + 1..)).unwrap_or_default();
+    let array = match rest.first() {
+        Some(0x90..=0x9F) => 1,
+        Some(0xDC) => 3,
+        Some(0xDD) => 5,
+        _ => return Head::default(),
+    };
+    rest = rest.get(array..).unwrap_or_default();
+    let mut next = || rmpv::decode::read_value_with_max_depth(&mut rest, DEEPEST).ok();
+    let text = |value: Option<Value>| value?.as_str().filter(|t| !t.is_empty()).map(str::to_owned);
+    let kind = next().and_then(|kind| kind.as_u64());
+    let _headers = next();
+    Head { kind, invocation_id: text(next()), target: text(next()) }
 }
 
 pub(super) fn parse(payload: &[u8]) -> Result<Incoming, ParseError> {

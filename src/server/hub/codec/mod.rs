@@ -4,6 +4,7 @@
 //! ends, reads it and writes it; it knows neither connections nor what the messages are for.
 
 mod data;
+mod excess;
 mod json;
 mod messagepack;
 #[cfg(test)]
@@ -12,7 +13,10 @@ mod tests;
 use bytes::Bytes;
 use serde::Serialize;
 
-pub use self::data::Data;
+pub use self::{
+    data::Data,
+    excess::{Excess, Head, Taken},
+};
 
 /// The byte that ends a record: JSON messages and both halves of every handshake.
 pub const RECORD_END: u8 = 0x1E;

@@ -7,14 +7,14 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use time::OffsetDateTime;
 
-use super::{Driver, READ_AGAIN};
+use super::{Driver, READ_AGAIN, Read};
 use crate::{
     app::{App, Error},
     domain::{
-        Message, MessageId, Party, Phone, UserId,
-        feed::{Attempt, Batch, Live, PAGE, WINDOW},
+        Message, MessageId, Party, Phone, Status, UserId,
+        feed::{Attempt, Batch, Feed, Found, LATE, Live, PAGE, WINDOW},
     },
-    presence::{Delivery, Outbound, Seat},
+    presence::{Delivery, Missed, Outbound, Seat},
     server::{
         hub::{
             codec::{self, Protocol},
@@ -22,7 +22,7 @@ use crate::{
             services::Service,
         },
         legacy,
-        view::{ConversationView, MessageDeleted, MessageView, StatusChanged, Typing},
+        view::{ConversationView, MessageDeleted, MessageView, MissedSince, StatusChanged, Typing},
     },
 };
 
@@ -42,7 +42,7 @@ impl Driver {
     pub(super) fn tell(&mut self, outbound: Outbound) {
         let Some(protocol) = self.session.handshaken() else { return };
         match outbound {
-            Outbound::Deliver(delivery) => self.deliver(protocol, delivery),
+            Outbound::Deliver(delivery) => self.deliver(protocol, delivery, false),
             // The existing programs are not told.
             Outbound::StatusChanged { .. } if self.service.form() == Form::Legacy => {}
             Outbound::StatusChanged { id, status, at } => {
@@ -61,12 +61,7 @@ impl Driver {
                 let view = Typing { conversation_id: conversation.0, from: &from };
                 self.call(protocol, "Typing", &view);
             }
-            Outbound::Acknowledged(ids) => {
-                if let Some(feed) = &mut self.feed {
-                    self.missed.retain(|(a, _)| !ids.contains(&a.id));
-                    feed.on_acknowledged(&ids);
-                }
-            }
+            Outbound::Acknowledged(ids) => self.on_acknowledged_elsewhere(&ids),
             Outbound::Deleted { id, place, at } => {
                 if let Some(feed) = &mut self.feed {
                     // Nobody waits for an acknowledgement of it any more.
@@ -77,14 +72,72 @@ impl Driver {
                     self.call(protocol, "MessageDeleted", &MessageDeleted::new(id, place, at));
                 }
             }
-            Outbound::Nudge => {
+            Outbound::Nudge(from) => {
                 if let Some(feed) = &mut self.feed {
-                    feed.on_nudge();
+                    feed.on_nudge(from);
                 }
             }
             Outbound::Close { allow_reconnect, reason } => {
                 self.session.close(reason, allow_reconnect, &mut self.actions);
             }
+        }
+    }
+
+    fn on_acknowledged_elsewhere(&mut self, ids: &[MessageId]) {
+        let Some(feed) = &mut self.feed else { return };
+        self.missed.retain(|(a, _)| !ids.contains(&a.id));
+        for (delivery, acknowledged) in &mut self.deferred {
+            *acknowledged |= ids.contains(&delivery.message.id);
+        }
+        // What is deferred is sent without another read.
+        let waits = |id: &MessageId| self.deferred.iter().any(|(d, _)| d.message.id == *id);
+        feed.on_acknowledged_elsewhere(ids.iter().copied().filter(|id| !waits(id)));
+    }
+
+    /// Things had no room while they waited to be told.
+    pub(super) fn on_overflow(&mut self, missed: Missed) {
+        if let Some(feed) = &mut self.feed {
+            if let Some(from) = missed.from {
+                feed.on_passed_over(from);
+            }
+            if missed.about.is_some() {
+                feed.on_nudge(missed.about);
+            }
+            if missed.some {
+                feed.on_nudge(None);
+            }
+        }
+        if let Some(since) = missed.told_since {
+            self.note_missed_since(since);
+        }
+    }
+
+    fn note_missed_since(&mut self, since: OffsetDateTime) {
+        self.missed_since = Some(self.missed_since.map_or(since, |known| known.min(since)));
+    }
+
+    /// Tells the client from when on it missed something that will not be sent.
+    pub(super) fn tell_missed(&mut self) {
+        let Some(protocol) = self.session.handshaken() else { return };
+        if self.session.is_full() {
+            return;
+        }
+        let lost = self.feed.as_mut().and_then(Feed::take_lost);
+        if let Some(lost) = lost {
+            tracing::debug!(from = %lost, "a connection may have missed messages");
+            self.note_missed_since(lost.time());
+        }
+        let Some(since) = self.missed_since.take() else { return };
+        metrics::counter!("esh3ar_hub_missed_total").increment(1);
+        match self.service.form() {
+            Form::Current => self.call(protocol, "Missed", &MissedSince { since }),
+            // Its clients have no such call, and are shown nothing but messages.
+            Form::Legacy if lost.is_some() => {
+                let reason = Some("Some messages were missed. Read them again.");
+                self.session.close(reason, true, &mut self.actions);
+                self.act();
+            }
+            Form::Legacy => {}
         }
     }
 
@@ -95,35 +148,43 @@ impl Driver {
         }
         let here = self.seat.as_ref().is_some_and(|seat| seat.id() == said_by);
         // In the existing system a user had one connection: its apps would show it as somebody else's.
-        if !here
-            && self.service.form() == Form::Current
-            && !self.session.is_full()
-            && let Some(bytes) = self.live_message(protocol, delivery)
-        {
+        if here || self.service.form() == Form::Legacy {
+            return;
+        }
+        if self.session.is_full() {
+            return self.note_missed_since(delivery.message.created_at);
+        }
+        if let Some(bytes) = self.live_message(protocol, delivery) {
             self.put(&bytes);
         }
     }
 
-    fn deliver(&mut self, protocol: Protocol, delivery: Arc<Delivery>) {
+    fn deliver(&mut self, protocol: Protocol, delivery: Arc<Delivery>, acknowledged: bool) {
         let Some(feed) = &mut self.feed else { return };
+        let id = delivery.message.id;
         if self.session.is_full() {
             // It comes with a read, when the client has acknowledged some of what it has.
-            return feed.on_nudge();
+            return feed.on_passed_over(id);
         }
         if self.service.form() == Form::Legacy && lacks_account(&self.app, &delivery.message) {
             // It comes with a read, which looks up what its text needs.
-            return feed.on_nudge();
+            return feed.on_passed_over(id);
         }
-        match feed.on_live(attempt(&delivery.message), Instant::now()) {
+        let found = Found { acknowledged, ..found(&delivery.message) };
+        match feed.on_live(found, Instant::now()) {
             Live::Send => {
                 if let Some(bytes) = self.live_message(protocol, &delivery) {
                     self.put(&bytes);
                     self.unwritten.extend(self.app.follow_writing(&delivery.message));
-                    self.note_told(delivery.message.id);
+                    if !found.acknowledged {
+                        self.note_told(id);
+                    }
                 }
             }
-            Live::Defer if self.deferred.len() < MOST_DEFERRED => self.deferred.push(delivery),
-            Live::Defer => feed.on_nudge(),
+            Live::Defer if self.deferred.len() < MOST_DEFERRED => {
+                self.deferred.push((delivery, found.acknowledged));
+            }
+            Live::Defer => feed.on_passed_over(id),
             Live::Hold | Live::Drop => {}
         }
     }
@@ -166,44 +227,47 @@ impl Driver {
     pub(super) fn begin_read(&mut self) {
         let Some(feed) = &mut self.feed else { return };
         let busy = self.reading.is_some() || self.read_again_at.is_some() || self.session.is_full();
-        if busy || !feed.begin_read() {
-            return;
-        }
-        let exclude = feed.in_window();
-        let first = !feed.is_live();
+        let is_new = feed.is_new();
+        let Some(reading) = (!busy).then(|| feed.begin_read()).flatten() else { return };
         let app = self.app.clone();
         let caller = self.caller.clone();
-        let announcement = self.seat.as_ref().filter(|_| first).map(Seat::announcement);
+        let announcement = self.seat.as_ref().filter(|_| reading.catch_up).map(Seat::announcement);
         let form = self.service.form();
+        let since = self.connected_at - LATE;
         let read = async move {
             // First known everywhere, then the read: what is stored in between is told.
             if let Some(announcement) = announcement {
                 announcement.await;
             }
-            let found = app.pending(&caller, &exclude, first, PAGE).await?;
+            // What is acknowledged between these two is sent all the same.
+            let acknowledged = match is_new {
+                true => app.latest_acknowledged(&caller, MessageId::first_of(since)).await?,
+                false => Vec::new(),
+            };
+            let found = app.unsent(&caller, &reading, since, PAGE).await?;
             if form == Form::Legacy {
                 let accounts: Vec<UserId> = found.iter().filter_map(legacy::hub::account).collect();
                 app.learn_business_phones(&accounts).await?;
             }
-            Ok(found)
+            Ok(Read { found, acknowledged })
         };
         self.reading = Some(read.boxed());
     }
 
-    pub(super) fn on_read(&mut self, found: Result<Vec<Message>, Error>) {
+    pub(super) fn on_read(&mut self, found: Result<Read, Error>) {
         self.take_read(found);
         let Some(protocol) = self.session.handshaken() else { return };
-        for delivery in std::mem::take(&mut self.deferred) {
-            self.deliver(protocol, delivery);
+        for (delivery, acknowledged) in std::mem::take(&mut self.deferred) {
+            self.deliver(protocol, delivery, acknowledged);
         }
     }
 
-    fn take_read(&mut self, found: Result<Vec<Message>, Error>) {
+    fn take_read(&mut self, read: Result<Read, Error>) {
         self.reading = None;
         self.held_until = None;
         let Some(feed) = &mut self.feed else { return };
-        let found = match found {
-            Ok(found) => found,
+        let Read { found, acknowledged } = match read {
+            Ok(read) => read,
             Err(error) => {
                 tracing::warn!(%error, "pending messages could not be read; trying again");
                 feed.on_read_failed();
@@ -213,8 +277,12 @@ impl Driver {
         };
         let Some(protocol) = self.session.handshaken() else { return };
         let fitting = fitting(&found);
-        let attempts: Vec<Attempt> = found.iter().take(fitting).map(attempt).collect();
-        let batch = feed.on_read(&attempts, fitting < found.len(), Instant::now());
+        let (all, now) = (found.len(), Instant::now());
+        if feed.is_new() {
+            feed.on_opened(&acknowledged, now);
+        }
+        let sendable: Vec<Found> = found.iter().take(fitting).map(self::found).collect();
+        let batch = feed.on_read(&sendable, fitting < all, now);
         let picked = |ids: &[MessageId]| -> Vec<&Message> {
             found.iter().filter(|message| ids.contains(&message.id)).collect()
         };
@@ -249,7 +317,9 @@ impl Driver {
                             let account = account(&self.app, message);
                             let (target, text) = legacy::hub::message(message, account.as_ref());
                             self.call(protocol, target, &text);
-                            self.note_told(message.id);
+                            if !self::found(message).acknowledged {
+                                self.note_told(message.id);
+                            }
                         }
                     }
                 }
@@ -324,9 +394,11 @@ fn lacks_account(app: &App, message: &Message) -> bool {
     legacy::hub::account(message).is_some_and(|id| app.business_phone(id).is_none())
 }
 
-fn attempt(message: &Message) -> Attempt {
+fn found(message: &Message) -> Found {
     let Message { id, place, generation, retry_count, .. } = *message;
-    Attempt { id, place, generation, retry_count }
+    let attempt = Attempt { id, place, generation, retry_count };
+    let acknowledged = matches!(message.status, Status::Delivered | Status::Read);
+    Found { attempt, acknowledged }
 }
 
 /// How many of these a page may bring.

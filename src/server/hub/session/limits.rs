@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-/// The limits of a connection. The defaults are those of the official server, which the official
-/// clients are made for.
+/// The limits of a connection. The times are those of the official server, which the official clients are
+/// made for.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// The longest message from a client in bytes, without its frame: 32 KiB.
+    /// The longest message from a client in bytes, without its frame: 256 KiB. Every message that may be
+    /// said fits, however a client writes it: 10,000 characters, each of two escapes of six bytes.
     pub max_message: usize,
     /// The most unread input in bytes: 1 MiB and a message. Clients join what they had to hold back
     /// into one frame. A driver that heeds [`super::Session::wants_input`] stays below it if no chunk it
@@ -37,8 +38,8 @@ pub struct Channel {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            max_message: 32 * 1024,
-            max_buffered: 1024 * 1024 + 128 * 1024,
+            max_message: 256 * 1024,
+            max_buffered: 1024 * 1024 + 256 * 1024,
             handshake_timeout: Duration::from_secs(15),
             client_timeout: Duration::from_secs(30),
             ping_interval: Duration::from_secs(15),

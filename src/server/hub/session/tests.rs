@@ -363,18 +363,80 @@ fn what_is_kept_for_a_client_has_an_end() {
 #[test]
 fn the_limit_is_of_a_message_and_not_of_a_frame() {
     let mut driver = Driver::open();
-    let longest = padded(32 * 1024);
-    assert_eq!(longest.len(), 32 * 1024 + 1);
+    let longest = padded(256 * 1024);
+    assert_eq!(longest.len(), 256 * 1024 + 1);
     let frame = [&longest, &longest, CALL].concat();
     assert_eq!(driver.bytes(&frame), [called(Some("1"), "A")]);
+}
 
-    let detail = "InvalidDataException: The maximum message size of 32768B was exceeded. The \
-                  message size can be configured in AddHubOptions.";
+/// A call with so many bytes of an argument before all that names it, as the JavaScript client writes it.
+fn long_call(length: usize) -> Vec<u8> {
+    let text = "x".repeat(length);
+    let rest = "\"invocationId\":\"9\",\"target\":\"Say\",\"type\":1}\u{1e}";
+    format!("{{\"arguments\":[\"{text}\"],{rest}").into_bytes()
+}
+
+fn too_large() -> Action {
+    sent(
+        "{\"type\":3,\"invocationId\":\"9\",\"error\":\"An unexpected error occurred invoking 'Say' on \
+         the server. HubException: message_too_large: esh3ar takes at most 262144 bytes in one message of \
+         a client\"}",
+    )
+}
+
+#[test]
+fn a_call_that_is_too_long_is_answered_and_the_connection_stays() {
+    for size in [1 << 20, 64 * 1024, 999] {
+        let mut driver = Driver::open();
+        let frame = [&long_call(300_000), CALL].concat();
+        let answers: Vec<Action> =
+            frame.chunks(size).flat_map(|piece| driver.bytes(piece)).collect();
+        assert_eq!(answers, [too_large(), called(Some("1"), "A")], "in pieces of {size}");
+        driver.complete(Some("1"), Outcome::Void);
+        assert_eq!(driver.session.input.capacity(), 0);
+    }
+    // Without an id there is nobody to answer.
     let mut driver = Driver::open();
-    assert_eq!(driver.bytes(&padded(32 * 1024 + 1)), failed(detail, EndReason::TooLong));
+    let call = String::from_utf8(long_call(300_000)).unwrap();
+    let silent = call.replace("\"invocationId\":\"9\",", "");
+    assert_eq!(driver.bytes(silent.as_bytes()), []);
+    assert_eq!(driver.bytes(CALL), [called(Some("1"), "A")]);
+    // It waits for its turn like any other.
     let mut driver = Driver::open();
-    assert_eq!(driver.bytes(&[b' '; 32 * 1024]), []);
-    assert_eq!(driver.bytes(b" "), failed(detail, EndReason::TooLong));
+    let frame = [CALL, &long_call(300_000)].concat();
+    assert_eq!(driver.bytes(&frame), [called(Some("1"), "A")]);
+    let done = sent("{\"type\":3,\"invocationId\":\"1\"}");
+    assert_eq!(driver.complete(Some("1"), Outcome::Void), [done, too_large()]);
+}
+
+#[test]
+fn a_call_that_is_too_long_counts_for_who_comes_back() {
+    let mut driver = stateful();
+    assert_eq!(driver.bytes(&long_call(300_000)), [too_large()]);
+    assert!(driver.detach());
+    assert_eq!(driver.resume().len(), 2, "where it begins, and the answer");
+    let sequence = b"{\"type\":9,\"sequenceId\":1}\x1e";
+    let again = [&sequence[..], &long_call(300_000), CALL].concat();
+    assert_eq!(driver.bytes(&again), [called(Some("1"), "A")], "the first was answered before");
+}
+
+#[test]
+fn what_is_too_long_and_no_call_ends_the_connection() {
+    let detail = "InvalidDataException: The maximum message size of 262144B was exceeded. This is \
+                  esh3ar's own limit for a message of a client.";
+    let mut driver = Driver::open();
+    let pings = padded(256 * 1024 + 1);
+    assert_eq!(driver.bytes(&pings), failed(detail, EndReason::TooLong));
+    let mut driver = Driver::open();
+    assert_eq!(driver.bytes(&[b' '; 256 * 1024]), []);
+    assert_eq!(driver.bytes(b" "), []);
+    assert_eq!(driver.bytes(b"\x1e"), failed(detail, EndReason::TooLong));
+    let mut driver = Driver::open();
+    let mut ended = Vec::new();
+    for _ in 0..5 {
+        ended.extend(driver.bytes(&vec![b'y'; 1 << 20]));
+    }
+    assert_eq!(ended, failed(detail, EndReason::TooLong), "an end is not waited for");
 }
 
 #[test]

@@ -24,6 +24,10 @@ pub use self::{
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest piece of a posted body that is passed on at once.
 pub const PIECE: usize = 64 * 1024;
+/// The most posted bytes that wait for a connection: the longest message of a client, several times.
+const POSTED: usize = 512 * 1024;
+/// What a piece counts beside its bytes.
+const EACH: usize = 64;
 
 /// What comes from the client.
 #[derive(Debug)]
@@ -50,28 +54,45 @@ pub enum Wire {
     Away,
 }
 
-/// The way of posted bytes to the connection. One piece waits, and one post after the other is passed
-/// on, whole.
+/// The way of posted bytes to the connection. One post after the other is passed on, whole. Some bytes
+/// wait, so that a client whose answers have no room yet need not ask for them before its post is answered.
 #[derive(Clone)]
 pub struct Inbox {
-    sender: mpsc::Sender<Bytes>,
+    sender: mpsc::Sender<Piece>,
+    room: Arc<Semaphore>,
     turns: Arc<Semaphore>,
 }
 
+/// Bytes that wait, and the room that they take.
+struct Piece {
+    bytes: Bytes,
+    _room: OwnedSemaphorePermit,
+}
+
 /// The connection's end of an [`Inbox`].
-pub type Posted = mpsc::Receiver<Bytes>;
+pub struct Posted(mpsc::Receiver<Piece>);
+
+impl Posted {
+    /// What was posted next; `None` when nobody can post any more. Safe to drop while it waits.
+    async fn recv(&mut self) -> Option<Bytes> {
+        self.0.recv().await.map(|piece| piece.bytes)
+    }
+}
 
 /// A post's turn.
 pub struct Turn {
-    sender: mpsc::Sender<Bytes>,
+    sender: mpsc::Sender<Piece>,
+    room: Arc<Semaphore>,
     _turn: OwnedSemaphorePermit,
 }
 
 impl Inbox {
     /// A way, and its end.
     pub fn new() -> (Inbox, Posted) {
-        let (sender, receiver) = mpsc::channel(1);
-        (Inbox { sender, turns: Arc::new(Semaphore::new(1)) }, receiver)
+        // Never full: so many pieces take all the room there is.
+        let (sender, receiver) = mpsc::channel(POSTED / EACH);
+        let (room, turns) = (Arc::new(Semaphore::new(POSTED)), Arc::new(Semaphore::new(1)));
+        (Inbox { sender, room, turns }, Posted(receiver))
     }
 
     /// Waits for the turn of a post; none comes when the connection has ended.
@@ -80,14 +101,20 @@ impl Inbox {
             turn = Arc::clone(&self.turns).acquire_owned() => turn.ok()?,
             () = self.sender.closed() => return None,
         };
-        (!self.sender.is_closed()).then(|| Turn { sender: self.sender.clone(), _turn: turn })
+        let (sender, room) = (self.sender.clone(), Arc::clone(&self.room));
+        (!sender.is_closed()).then_some(Turn { sender, room, _turn: turn })
     }
 }
 
 impl Turn {
     /// Hands a piece over. Whether the connection is still there to take it.
     pub async fn put(&mut self, piece: Bytes) -> bool {
-        self.sender.send(piece).await.is_ok()
+        let needed = u32::try_from((piece.len() + EACH).min(POSTED)).unwrap_or(u32::MAX);
+        let room = tokio::select! {
+            room = Arc::clone(&self.room).acquire_many_owned(needed) => room,
+            () = self.sender.closed() => return false,
+        };
+        room.is_ok_and(|room| self.sender.try_send(Piece { bytes: piece, _room: room }).is_ok())
     }
 }
 
@@ -102,16 +129,22 @@ impl Wire {
         }
     }
 
-    /// Sends whole messages. Without a transport they go nowhere: who may come back is sent them again.
+    /// Sends whole messages; `alone` for those that come to the client without what is sent after them.
+    /// Without a transport they go nowhere: who may come back is sent them again.
     ///
     /// # Errors
     /// Why the transport is lost.
-    pub async fn send(&mut self, bytes: Bytes, text: bool) -> Result<(), &'static str> {
+    pub async fn send(
+        &mut self,
+        bytes: Bytes,
+        text: bool,
+        alone: bool,
+    ) -> Result<(), &'static str> {
         let sent = async {
             match self {
                 Wire::Socket(socket) => socket.send(bytes, text).await,
                 Wire::Events(events) => events.send(&bytes).await,
-                Wire::Polls(polls) => polls.send(&bytes).await,
+                Wire::Polls(polls) => polls.send(&bytes, alone).await,
                 Wire::Away => Ok(()),
             }
         };
@@ -129,11 +162,11 @@ impl Wire {
         sent.unwrap_or(Err("stuck")).map(|()| true)
     }
 
-    /// Ends the transport in order. What was sent before arrives.
-    pub async fn close(self) {
+    /// Ends the transport in order. What was sent before arrives; `hurried` while the process stops.
+    pub async fn close(self, hurried: bool) {
         match self {
             Wire::Socket(socket) => socket.close().await,
-            Wire::Polls(polls) => polls.close().await,
+            Wire::Polls(polls) => polls.close(hurried).await,
             // Dropping it ends the stream after what is in it.
             Wire::Events(_) | Wire::Away => {}
         }

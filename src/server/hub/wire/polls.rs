@@ -18,6 +18,8 @@ pub const HOLD: Duration = Duration::from_secs(90);
 const GONE_AFTER: Duration = Duration::from_secs(15);
 /// How long the last of it may wait to be fetched.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// … while the process stops: a client that asks is there by then.
+const HURRIED: Duration = Duration::from_secs(1);
 /// With more waiting than this, nothing more is taken in until the client has fetched it.
 const ROOM: usize = 64 * 1024;
 
@@ -29,6 +31,8 @@ pub struct Mailbox {
 
 struct State {
     waiting: BytesMut,
+    /// So much of it is an answer of its own.
+    alone: usize,
     /// Which request is the client's last: an earlier one that is still held has lost its turn.
     turn: u64,
     held: bool,
@@ -76,6 +80,7 @@ impl Mailbox {
     pub fn new(expires_at: Option<OffsetDateTime>) -> Arc<Mailbox> {
         let state = State {
             waiting: BytesMut::new(),
+            alone: 0,
             turn: 0,
             held: false,
             asked: Instant::now(),
@@ -115,7 +120,10 @@ impl Mailbox {
                     return Poll::Over;
                 }
                 if !state.waiting.is_empty() {
-                    let bytes = state.waiting.split().freeze();
+                    let bytes = match std::mem::take(&mut state.alone) {
+                        0 => state.waiting.split().freeze(),
+                        alone => state.waiting.split_to(alone).freeze(),
+                    };
                     drop(state);
                     drop(held);
                     return Poll::Bytes(bytes);
@@ -209,21 +217,30 @@ impl Polls {
         }
     }
 
-    pub(super) async fn send(&mut self, bytes: &[u8]) -> Result<(), &'static str> {
+    pub(super) async fn send(&mut self, bytes: &[u8], alone: bool) -> Result<(), &'static str> {
         if self.mailbox.state().waiting.len() > ROOM {
             self.mailbox.until(|state| state.waiting.is_empty()).await;
         }
-        self.mailbox.state().waiting.extend_from_slice(bytes);
+        {
+            let mut state = self.mailbox.state();
+            state.waiting.extend_from_slice(bytes);
+            if alone {
+                state.alone = state.waiting.len();
+            }
+        }
         self.mailbox.changed.notify_waiters();
         Ok(())
     }
 
-    /// What waits may still be fetched for a moment.
-    pub(super) async fn close(self) {
+    /// What waits may still be fetched for a moment; `hurried` for no longer than that takes.
+    pub(super) async fn close(self, hurried: bool) {
         self.mailbox.state().over = true;
         self.mailbox.changed.notify_waiters();
-        let fetched = self.mailbox.until(|state| state.told || state.goodbye);
-        let _ = tokio::time::timeout(CLOSE_TIMEOUT, fetched).await;
+        let fetched = self.mailbox.until(|state| {
+            state.told || state.goodbye || hurried && state.waiting.is_empty() && !state.held
+        });
+        let patience = if hurried { HURRIED } else { CLOSE_TIMEOUT };
+        let _ = tokio::time::timeout(patience, fetched).await;
     }
 }
 
@@ -241,8 +258,8 @@ mod tests {
     #[tokio::test]
     async fn a_request_gets_all_that_waits_and_a_newer_one_takes_its_turn() {
         let (mailbox, mut polls, _inbox) = pair();
-        polls.send(b"a").await.unwrap();
-        polls.send(b"b").await.unwrap();
+        polls.send(b"a", false).await.unwrap();
+        polls.send(b"b", false).await.unwrap();
         assert_eq!(mailbox.poll(None, HOLD).await, Poll::Bytes(Bytes::from_static(b"ab")));
         let first = tokio::spawn({
             let mailbox = Arc::clone(&mailbox);
@@ -254,11 +271,21 @@ mod tests {
         let second = mailbox.poll(None, HOLD);
         let (second, first) = tokio::join!(second, async {
             let first = first.await.unwrap();
-            polls.send(b"c").await.unwrap();
+            polls.send(b"c", false).await.unwrap();
             first
         });
         assert_eq!(first, Poll::Over);
         assert_eq!(second, Poll::Bytes(Bytes::from_static(b"c")));
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_alone_is_an_answer_of_its_own() {
+        let (mailbox, mut polls, _inbox) = pair();
+        polls.send(b"{}", true).await.unwrap();
+        polls.send(b"page", false).await.unwrap();
+        polls.send(b"live", false).await.unwrap();
+        assert_eq!(mailbox.poll(None, HOLD).await, Poll::Bytes(Bytes::from_static(b"{}")));
+        assert_eq!(mailbox.poll(None, HOLD).await, Poll::Bytes(Bytes::from_static(b"pagelive")));
     }
 
     #[tokio::test]
@@ -267,7 +294,7 @@ mod tests {
         let broken =
             tokio::time::timeout(Duration::from_millis(10), mailbox.poll(None, HOLD)).await;
         assert!(broken.is_err());
-        polls.send(b"x").await.unwrap();
+        polls.send(b"x", false).await.unwrap();
         assert_eq!(mailbox.poll(None, HOLD).await, Poll::Bytes(Bytes::from_static(b"x")));
     }
 
@@ -276,18 +303,41 @@ mod tests {
         let (mailbox, mut polls, _inbox) = pair();
         let short = Duration::from_millis(10);
         assert_eq!(mailbox.poll(None, short).await, Poll::Bytes(Bytes::new()));
-        polls.send(b"x").await.unwrap();
+        polls.send(b"x", false).await.unwrap();
         assert_eq!(mailbox.poll(None, short).await, Poll::Bytes(Bytes::from_static(b"x")));
     }
 
     #[tokio::test]
     async fn after_the_end_what_waits_is_fetched_first() {
         let (mailbox, mut polls, _inbox) = pair();
-        polls.send(b"goodbye").await.unwrap();
-        let closing = tokio::spawn(polls.close());
+        polls.send(b"goodbye", false).await.unwrap();
+        let closing = tokio::spawn(polls.close(false));
         assert_eq!(mailbox.poll(None, HOLD).await, Poll::Bytes(Bytes::from_static(b"goodbye")));
         assert_eq!(mailbox.poll(None, HOLD).await, Poll::Over);
         closing.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_hurried_end_waits_only_until_the_last_was_fetched() {
+        let (mailbox, mut polls, _inbox) = pair();
+        let held = tokio::spawn({
+            let mailbox = Arc::clone(&mailbox);
+            async move { mailbox.poll(None, HOLD).await }
+        });
+        while !mailbox.state().held {
+            tokio::task::yield_now().await;
+        }
+        polls.send(b"goodbye", false).await.unwrap();
+        let begun = Instant::now();
+        polls.close(true).await;
+        assert!(begun.elapsed() < HURRIED / 2, "{:?}", begun.elapsed());
+        assert_eq!(held.await.unwrap(), Poll::Bytes(Bytes::from_static(b"goodbye")));
+        // A client that does not ask is not waited for longer than a moment.
+        let (_mailbox, mut polls, _inbox) = pair();
+        polls.send(b"goodbye", false).await.unwrap();
+        let begun = Instant::now();
+        polls.close(true).await;
+        assert!(begun.elapsed() >= HURRIED && begun.elapsed() < CLOSE_TIMEOUT);
     }
 
     #[tokio::test]

@@ -1,0 +1,113 @@
+//! Every connection for itself: each gets what is sent while it is open, whatever the recipient's other
+//! connections acknowledge (delivery.md, How 6).
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::{Fault, Receipt, Report, Send, Tag, Told};
+
+#[derive(Clone, Debug)]
+struct Connection {
+    recipient: u32,
+    opened: u64,
+    closed: bool,
+    /// From when on it was told to have missed something, and when.
+    missed: Vec<(u64, u64)>,
+}
+
+/// The connections that were written down.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Connections {
+    all: BTreeMap<u32, Connection>,
+}
+
+/// What one connection got.
+#[derive(Default)]
+struct Got {
+    tags: HashSet<Tag>,
+    /// The last place in each conversation.
+    seqs: HashMap<u64, i64>,
+    /// The latest beginning of a send, by sender and lane.
+    began: HashMap<(u32, u8), u64>,
+}
+
+impl Got {
+    /// Whether something came that this had to precede.
+    fn is_past(&self, send: &Send) -> bool {
+        match send.place {
+            Some((conversation, seq)) => {
+                self.seqs.get(&conversation).is_some_and(|last| *last > seq)
+            }
+            None => {
+                self.began.get(&(send.sender, send.lane)).is_some_and(|began| *began > send.ended)
+            }
+        }
+    }
+}
+
+impl Connections {
+    pub(super) fn opened(&mut self, connection: u32, recipient: u32, at: u64) {
+        let new = Connection { recipient, opened: at, closed: false, missed: Vec::new() };
+        self.all.insert(connection, new);
+    }
+
+    pub(super) fn closed(&mut self, connection: u32) {
+        if let Some(connection) = self.all.get_mut(&connection) {
+            connection.closed = true;
+        }
+    }
+
+    pub(super) fn told_missed(&mut self, connection: u32, since: u64, at: u64) {
+        if let Some(connection) = self.all.get_mut(&connection) {
+            connection.missed.push((since, at));
+        }
+    }
+
+    pub(super) fn check(
+        &self,
+        sends: &HashMap<Tag, &Send>,
+        good: &[&Receipt],
+        report: &mut Report,
+    ) {
+        let mut got: HashMap<u32, Got> = HashMap::new();
+        for receipt in good.iter().filter(|receipt| self.all.contains_key(&receipt.connection)) {
+            let Receipt { connection, tag, id, .. } = **receipt;
+            let got = got.entry(connection).or_default();
+            if !got.tags.insert(tag) {
+                if !receipt.retry {
+                    report.note(Fault::Repeated { tag, id, connection });
+                }
+                continue;
+            }
+            if let Some((conversation, seq)) = receipt.place {
+                let last = got.seqs.entry(conversation).or_insert(seq);
+                *last = seq.max(*last);
+            } else if let Some(send) = sends.get(&tag) {
+                let latest = got.began.entry((send.sender, send.lane)).or_default();
+                *latest = send.began.max(*latest);
+            }
+        }
+        let nothing = Got::default();
+        let mut all: Vec<&&Send> = sends.values().collect();
+        all.sort_by_key(|send| send.tag);
+        for (name, connection) in &self.all {
+            let got = got.get(name).unwrap_or(&nothing);
+            let of = |send: &&&&Send| {
+                send.recipient == connection.recipient && send.began >= connection.opened
+            };
+            for send in all.iter().filter(of) {
+                let Told::Accepted(id) = send.told else { continue };
+                let due = !connection.closed || got.is_past(send);
+                if due && !got.tags.contains(&send.tag) && !connection.excuses(send) {
+                    report.note(Fault::Skipped { tag: send.tag, id, connection: *name });
+                }
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// Whether it was told that it may have missed this.
+    fn excuses(&self, send: &Send) -> bool {
+        self.missed.iter().any(|(since, at)| send.ended >= *since && send.began <= *at)
+    }
+}

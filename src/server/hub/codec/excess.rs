@@ -1,0 +1,241 @@
+//! Messages that are longer than allowed: read over without being kept, but for what an answer needs.
+
+use super::{Protocol, RECORD_END, messagepack};
+
+/// Past so many bytes of one message the rest is not waited for.
+const MOST: usize = 4 * 1024 * 1024;
+/// How much of the beginning of a message of MessagePack is looked at.
+const HEAD: usize = 4096;
+/// The longest name that is kept, as it is written.
+const NAME: usize = 1024;
+
+/// What is known of a message that was read over.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Head {
+    /// Its type.
+    pub kind: Option<u64>,
+    /// What names it in its answer.
+    pub invocation_id: Option<String>,
+    /// What it calls.
+    pub target: Option<String>,
+}
+
+/// How much of a message was read over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// All bytes; more of it follows.
+    More,
+    /// The first `used` bytes; there it ends.
+    Whole {
+        /// Bytes, with the end of the message.
+        used: usize,
+        /// What is known of it.
+        head: Head,
+    },
+    /// It has no end in reach.
+    Endless,
+}
+
+/// A message that is being read over.
+#[derive(Debug)]
+pub struct Excess {
+    form: Form,
+    taken: usize,
+}
+
+#[derive(Debug)]
+enum Form {
+    Json(Skim),
+    MessagePack { head: Vec<u8>, length: Option<usize> },
+}
+
+impl Excess {
+    /// Of a message from its first byte on, with what frames it.
+    pub fn new(protocol: Protocol) -> Excess {
+        let form = match protocol {
+            Protocol::Json => Form::Json(Skim::default()),
+            Protocol::MessagePack => Form::MessagePack { head: Vec::new(), length: None },
+        };
+        Excess { form, taken: 0 }
+    }
+
+    /// Reads on.
+    pub fn take(&mut self, bytes: &[u8]) -> Taken {
+        let before = self.taken;
+        self.taken += bytes.len();
+        let whole = match &mut self.form {
+            Form::Json(skim) => {
+                let end = bytes.iter().position(|byte| *byte == RECORD_END);
+                skim.take(bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default());
+                end.map(|end| (end + 1, skim.head.clone()))
+            }
+            Form::MessagePack { head, length } => {
+                let room = HEAD.saturating_sub(head.len()).min(bytes.len());
+                head.extend_from_slice(bytes.get(..room).unwrap_or_default());
+                if length.is_none() {
+                    *length = messagepack::length(head);
+                }
+                if length.is_some_and(|length| length > MOST) {
+                    return Taken::Endless;
+                }
+                let end = length.filter(|length| self.taken >= *length);
+                end.map(|end| (end - before, messagepack::head(head)))
+            }
+        };
+        match whole {
+            Some((used, head)) => Taken::Whole { used, head },
+            None if self.taken > MOST => Taken::Endless,
+            None => Taken::More,
+        }
+    }
+}
+
+/// JSON, of which only the names and texts of the outermost object are looked at.
+#[derive(Debug, Default)]
+struct Skim {
+    head: Head,
+    depth: u32,
+    in_string: bool,
+    escaped: bool,
+    /// The last text of the outermost object, with its quotation marks.
+    text: Vec<u8>,
+    /// The name of the property whose value follows.
+    name: Option<String>,
+}
+
+impl Skim {
+    fn take(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            if self.in_string {
+                self.take_in_string(*byte);
+                continue;
+            }
+            match byte {
+                b'"' => {
+                    self.in_string = true;
+                    self.text.clear();
+                    self.keep(b'"');
+                }
+                b'{' | b'[' => self.depth = self.depth.saturating_add(1),
+                b'}' | b']' => self.depth = self.depth.saturating_sub(1),
+                b':' if self.depth == 1 => self.name = self.decoded(),
+                b',' if self.depth == 1 => self.name = None,
+                b'0'..=b'9' if self.depth == 1 && self.name.as_deref() == Some("type") => {
+                    let digit = u64::from(byte - b'0');
+                    let so_far = self.head.kind.unwrap_or_default();
+                    self.head.kind = Some(so_far.saturating_mul(10).saturating_add(digit));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn take_in_string(&mut self, byte: u8) {
+        self.keep(byte);
+        if self.escaped {
+            self.escaped = false;
+        } else if byte == b'\\' {
+            self.escaped = true;
+        } else if byte == b'"' {
+            self.in_string = false;
+            match self.name.as_deref().filter(|_| self.depth == 1) {
+                Some("invocationId") => self.head.invocation_id = self.decoded(),
+                Some("target") => self.head.target = self.decoded(),
+                _ => {}
+            }
+        }
+    }
+
+    fn keep(&mut self, byte: u8) {
+        if self.depth == 1 && self.text.len() <= NAME {
+            self.text.push(byte);
+        }
+    }
+
+    /// What is too long lacks its end and is none.
+    fn decoded(&self) -> Option<String> {
+        serde_json::from_slice(&self.text).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(kind: u64, id: Option<&str>, target: &str) -> Head {
+        Head {
+            kind: Some(kind),
+            invocation_id: id.map(str::to_owned),
+            target: Some(target.to_owned()),
+        }
+    }
+
+    /// However it is cut.
+    fn skimmed(protocol: Protocol, bytes: &[u8]) -> Vec<(usize, Head)> {
+        [1, 7, bytes.len()]
+            .map(|size| {
+                let mut excess = Excess::new(protocol);
+                let mut before = 0;
+                for piece in bytes.chunks(size) {
+                    if let Taken::Whole { used, head } = excess.take(piece) {
+                        return (before + used, head);
+                    }
+                    before += piece.len();
+                }
+                panic!("no end");
+            })
+            .to_vec()
+    }
+
+    #[test]
+    fn json_tells_what_an_answer_needs_wherever_it_stands() {
+        let long = "\\\"}],{[:\\\\".repeat(1000);
+        let of_js = format!(
+            "{{\"arguments\":[{{\"invocationId\":\"no\",\"type\":9,\"content\":\"{long}\"}}],\
+             \"invocationId\":\"4\\u0032\",\"target\":\"Send\\\"Message\",\"type\":1}}\u{1e}rest"
+        );
+        let expected = (of_js.len() - 4, head(1, Some("42"), "Send\"Message"));
+        assert_eq!(skimmed(Protocol::Json, of_js.as_bytes()), vec![expected; 3]);
+        let of_python = format!(
+            " {{ \"type\" : 1 , \"target\" : \"x\" , \"arguments\" : [\"{long}\"] }}\u{1e}"
+        );
+        assert_eq!(skimmed(Protocol::Json, of_python.as_bytes())[0].1, head(1, None, "x"));
+        let nonsense = format!("{}\u{1e}", "y".repeat(1000));
+        assert_eq!(skimmed(Protocol::Json, nonsense.as_bytes())[0].1, Head::default());
+        let name = format!("{{\"type\":1,\"target\":\"{}\"}}\u{1e}", "n".repeat(NAME * 2));
+        assert_eq!(skimmed(Protocol::Json, name.as_bytes())[0].1.target, None);
+    }
+
+    #[test]
+    fn messagepack_tells_it_from_its_beginning() {
+        let mut payload = vec![0x96, 1, 0x80, 0xA2, b'4', b'2', 0xA4];
+        payload.extend_from_slice(b"Send");
+        payload.push(0x91);
+        payload.extend_from_slice(&[0xC6, 0, 1, 0, 0]);
+        payload.resize(payload.len() + 0x1_0000, 7);
+        payload.push(0x90);
+        let mut framed = Vec::new();
+        let mut length = payload.len();
+        while length >= 0x80 {
+            framed.push((length & 0x7F) as u8 | 0x80);
+            length >>= 7;
+        }
+        framed.push(length as u8);
+        framed.extend_from_slice(&payload);
+        let whole = framed.len();
+        framed.extend_from_slice(&[2, 0x91, 6]);
+        let expected = (whole, head(1, Some("42"), "Send"));
+        assert_eq!(skimmed(Protocol::MessagePack, &framed), vec![expected; 3]);
+    }
+
+    #[test]
+    fn what_has_no_end_in_reach_is_not_waited_for() {
+        let mut excess = Excess::new(Protocol::Json);
+        let piece = vec![b'y'; MOST / 2];
+        assert_eq!(excess.take(&piece), Taken::More);
+        assert_eq!(excess.take(&piece), Taken::More);
+        assert_eq!(excess.take(b"y"), Taken::Endless);
+        let mut excess = Excess::new(Protocol::MessagePack);
+        assert_eq!(excess.take(&[0xFF, 0xFF, 0xFF, 0xFF, 0x07]), Taken::Endless);
+    }
+}

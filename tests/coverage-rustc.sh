@@ -1,0 +1,3 @@
+#!/bin/sh
+# What cargo calls in place of rustc for this package when coverage is measured.
+exec "$@" -C instrument-coverage

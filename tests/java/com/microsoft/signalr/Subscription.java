@@ -1,0 +1,5 @@
+package com.microsoft.signalr;
+
+public interface Subscription {
+    void unsubscribe();
+}

@@ -1,0 +1,3 @@
+package io.reactivex.rxjava3.functions;
+
+public interface Action { void run() throws Throwable; }
