@@ -67,8 +67,26 @@ pub struct Reading {
     /// Also what waits for the time of its retry.
     pub catch_up: bool,
     /// Also what was acknowledged since the connection came; `None` for the first read of a connection.
-    /// That asks first what was acknowledged last ([`Feed::on_opened`]).
+    /// That asks first what was acknowledged last ([`Reading::first`], [`Feed::on_opened`]).
     pub acknowledged: Option<Elsewhere>,
+}
+
+impl Reading {
+    /// The first read of a connection, when `acknowledged` are the latest that were acknowledged before it:
+    /// what is acknowledged elsewhere from then on is read too, in its place.
+    #[must_use]
+    pub fn first(self, opened: MessageId, acknowledged: &[MessageId]) -> Reading {
+        let latest =
+            (acknowledged.len() >= REMEMBERED).then(|| acknowledged.iter().min()).flatten();
+        let opened = latest.map_or(opened, |first| opened.max(first.next()));
+        let Some(Elsewhere { from, mut sent }) = self.acknowledged else {
+            let elsewhere = Elsewhere { from: opened, sent: acknowledged.to_vec() };
+            return Reading { acknowledged: Some(elsewhere), ..self };
+        };
+        // From there on it is this connection's, as it was told before.
+        sent.extend(acknowledged.iter().filter(|id| **id < from));
+        Reading { acknowledged: Some(Elsewhere { from: from.min(opened), sent }), ..self }
+    }
 }
 
 /// Which of the acknowledged messages.

@@ -6,6 +6,10 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Incoming};
 
+/// What is read and thrown away of a body that was refused, and for how long.
+const DISCARDED: usize = 1024 * 1024;
+const DISCARDING: Duration = Duration::from_secs(2);
+
 /// Why a body was not read.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BodyError {
@@ -28,7 +32,7 @@ pub enum BodyError {
 ///
 /// # Errors
 /// See [`BodyError`].
-pub async fn read(mut body: Incoming, limit: usize, idle: Duration) -> Result<Bytes, BodyError> {
+pub async fn read(body: &mut Incoming, limit: usize, idle: Duration) -> Result<Bytes, BodyError> {
     if body.size_hint().lower() > limit as u64 {
         return Err(BodyError::TooLarge { limit });
     }
@@ -57,4 +61,21 @@ pub async fn read(mut body: Incoming, limit: usize, idle: Duration) -> Result<By
         }
     }
     Ok(whole.unwrap_or_else(|| parts.freeze()))
+}
+
+/// Reads what is left of a body that was refused, and keeps nothing of it. The answer is sent when the client
+/// has sent its request: a connection that is closed while the client still sends is reset, and the client
+/// does not see the answer. A client that sends more than 1 MiB or longer than 2 s is reset all the same.
+pub async fn discard(body: &mut Incoming) {
+    let discarding = async {
+        let mut left = DISCARDED;
+        while let Some(Ok(frame)) = body.frame().await {
+            let size = frame.data_ref().map_or(0, Bytes::len);
+            match left.checked_sub(size) {
+                Some(rest) => left = rest,
+                None => break,
+            }
+        }
+    };
+    let _ = tokio::time::timeout(DISCARDING, discarding).await;
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use ::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header, request::Parts};
 use hyper::body::{Body as _, Incoming};
 use warp::reply::Response;
 
@@ -128,8 +128,24 @@ impl Gate {
 
     async fn api(self, request: Request<Incoming>, came: Instant) -> Result<Response, Problem> {
         let encoded = is_encoded(&request);
-        let (mut parts, incoming) = request.into_parts();
-        // Before the body: what a stranger sends is not even read.
+        let (parts, mut body) = request.into_parts();
+        // A client that waits to be told to send its body takes the answer instead.
+        let waits = parts.headers.contains_key(header::EXPECT);
+        let answer = self.api_answer(parts, &mut body, encoded, came).await;
+        if answer.is_err() && !waits && !body.is_end_stream() {
+            body::discard(&mut body).await;
+        }
+        answer
+    }
+
+    async fn api_answer(
+        self,
+        mut parts: Parts,
+        incoming: &mut Incoming,
+        encoded: bool,
+        came: Instant,
+    ) -> Result<Response, Problem> {
+        // Before the body: nothing of a stranger's is kept.
         let token = bearer(&parts.headers).ok_or(Error::Unauthenticated)?;
         let caller = self.app.authenticate(token).await?;
         if encoded {

@@ -77,6 +77,34 @@ async fn every_bad_message_is_refused_and_nothing_is_stored() {
     assert!(!server.log().contains(&shop), "a token is in the log");
 }
 
+/// A connection that is closed while the client still sends is reset, and the client sees no answer.
+#[tokio::test]
+async fn who_sends_a_body_that_is_refused_gets_the_answer() {
+    let server = Server::start().await;
+    let shop = server.user("shop", "SendMessages");
+    let large = json!({ "to": PHONE, "content": "x".repeat(900_000) }).to_string();
+    let strange = "not-a-token".to_owned();
+    for _ in 0..20 {
+        for (token, status) in [(&shop, 413), (&strange, 401)] {
+            let (got, _) =
+                server.request("POST", "/api/v1/messages", Some(token), Some(&large)).await;
+            assert_eq!(got, status);
+        }
+    }
+    // Who asks first need not send it.
+    let mut tcp =
+        tokio::net::TcpStream::connect(server.base.trim_start_matches("http://")).await.unwrap();
+    let asked = format!(
+        "POST /api/v1/messages HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {shop}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\nExpect: 100-continue\r\n\r\n",
+        large.len()
+    );
+    tcp.write_all(asked.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    tcp.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 413");
+}
+
 #[tokio::test]
 async fn bad_queries_headers_and_paths_are_refused() {
     let server = Server::start().await;

@@ -59,9 +59,11 @@ impl Position {
         self.back_to.is_some()
     }
 
-    /// From where on a read has to look, also at what is acknowledged.
+    /// From where on a read has to look, also at what is acknowledged: not only behind the cursor, because a
+    /// message that became known late may have been acknowledged elsewhere before anybody told of it, and
+    /// what comes after it in its conversation must not be sent first.
     pub(super) fn begin_read(&mut self) -> MessageId {
-        let next = self.cursor.next();
+        let next = self.cursor.next().min(self.late_of(self.cursor));
         self.back_to.take().map_or(next, |back_to| back_to.min(next)).max(self.floor.next())
     }
 

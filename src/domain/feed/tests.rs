@@ -22,6 +22,11 @@ fn fresh(n: u64) -> Found {
     Found { attempt: attempt(n), acknowledged: false }
 }
 
+/// Notices and chat messages are stored side by side.
+fn lane(n: u64) -> usize {
+    usize::from(n.is_multiple_of(2))
+}
+
 fn number(id: MessageId) -> u64 {
     id.0.as_u64_pair().1
 }
@@ -35,7 +40,8 @@ struct World {
     acknowledged: BTreeSet<u64>,
     /// Acknowledged elsewhere before the first read succeeded: the connection was not open by then.
     excused: BTreeSet<u64>,
-    /// What a read under way saw when it began.
+    /// What is to be read, and what a read under way saw.
+    asked: Option<Reading>,
     read: Option<Vec<Found>>,
     /// What was acknowledged by then.
     before: Vec<MessageId>,
@@ -52,6 +58,9 @@ struct World {
     said: BTreeSet<u64>,
     once_said: BTreeSet<u64>,
     next: u64,
+    /// Have an id and are not stored yet: those of either lane. Each lane is stored in its order, whatever the
+    /// other does, as it is with notices and chat messages.
+    unstored: [VecDeque<u64>; 2],
     now: Instant,
     /// Where the messages stand, of those that are talk.
     places: std::collections::BTreeMap<u64, Place>,
@@ -64,6 +73,7 @@ impl World {
             pending: (1..=backlog).collect(),
             acknowledged: BTreeSet::new(),
             excused: BTreeSet::new(),
+            asked: None,
             read: None,
             before: Vec::new(),
             reads: 0,
@@ -75,6 +85,7 @@ impl World {
             said: BTreeSet::new(),
             once_said: BTreeSet::new(),
             next: backlog + 1,
+            unstored: Default::default(),
             now: Instant::now(),
             places: Default::default(),
         };
@@ -85,21 +96,15 @@ impl World {
     /// What a driver does after each event.
     fn pump(&mut self) {
         if let Some(reading) = self.feed.begin_read() {
-            assert!(self.read.is_none(), "two reads at once");
-            self.before = self.acknowledged.iter().copied().map(id).collect();
-            let window: BTreeSet<u64> = reading.in_window.into_iter().map(number).collect();
-            let waiting = self.pending.iter().filter(|n| !window.contains(n)).map(|n| self.fresh(*n));
-            let wanted = reading.acknowledged.as_ref();
-            let sent: BTreeSet<MessageId> = wanted.iter().flat_map(|w| &w.sent).copied().collect();
-            let elsewhere = wanted.iter().flat_map(|wanted| {
-                let later = self.acknowledged.range(number(wanted.from)..);
-                later.filter(|n| !sent.contains(&id(**n)))
-            });
-            let elsewhere = elsewhere.map(|n| Found { acknowledged: true, ..self.fresh(*n) });
-            let mut found: Vec<Found> = waiting.chain(elsewhere).collect();
-            found.sort_by_key(|found| found.attempt.id);
-            found.truncate(PAGE);
-            self.read = Some(found);
+            assert!(self.asked.is_none() && self.read.is_none(), "two reads at once");
+            if self.feed.is_new() {
+                // Two looks at the database, and anything may happen between them.
+                self.before = self.acknowledged.iter().copied().map(id).collect();
+                self.asked = Some(reading.first(OPENED, &self.before));
+            } else {
+                self.asked = Some(reading);
+                self.look();
+            }
         }
         // A word that is lost is said again; its messages are not new to the client.
         let open = self.unacknowledged.intersection(&self.pending);
@@ -117,16 +122,49 @@ impl World {
         Found { attempt, acknowledged: false }
     }
 
+    /// The database answers what it was asked.
+    fn look(&mut self) {
+        let Some(reading) = self.asked.take() else { return };
+        let window: BTreeSet<u64> = reading.in_window.into_iter().map(number).collect();
+        let waiting = self.pending.iter().filter(|n| !window.contains(n)).map(|n| self.fresh(*n));
+        let wanted = reading.acknowledged.as_ref();
+        let sent: BTreeSet<MessageId> = wanted.iter().flat_map(|w| &w.sent).copied().collect();
+        let elsewhere = wanted.iter().flat_map(|wanted| {
+            let later = self.acknowledged.range(number(wanted.from)..);
+            later.filter(|n| !sent.contains(&id(**n)))
+        });
+        let elsewhere = elsewhere.map(|n| Found { acknowledged: true, ..self.fresh(*n) });
+        let mut found: Vec<Found> = waiting.chain(elsewhere).collect();
+        found.sort_by_key(|found| found.attempt.id);
+        found.truncate(PAGE);
+        self.read = Some(found);
+    }
+
     fn show(&mut self, n: u64) {
         self.shown.push(n);
         self.unacknowledged.insert(n);
     }
 
-    /// A message is stored.
-    fn store_new(&mut self) {
-        self.pending.insert(self.next);
-        self.hints.push_back(self.next);
+    /// A message gets its id.
+    fn begin(&mut self) {
+        self.unstored[lane(self.next)].push_back(self.next);
         self.next += 1;
+    }
+
+    /// So many of a lane are stored.
+    fn commit(&mut self, lane: usize, count: usize) {
+        for _ in 0..count {
+            let Some(n) = self.unstored[lane].pop_front() else { return };
+            self.pending.insert(n);
+            self.hints.push_back(n);
+        }
+    }
+
+    /// A message is stored, behind those of its lane.
+    fn store_new(&mut self) {
+        let lane = lane(self.next);
+        self.begin();
+        self.commit(lane, usize::MAX);
     }
 
     fn accept(&mut self) {
@@ -182,6 +220,7 @@ impl World {
     }
 
     fn finish_read(&mut self, fails: bool) {
+        self.look();
         let Some(found) = self.read.take() else { return };
         if fails {
             self.feed.on_read_failed();
@@ -236,9 +275,11 @@ impl World {
     }
 
     fn settle(&mut self) {
+        (0..2).for_each(|lane| self.commit(lane, usize::MAX));
         for _ in 0..10_000 {
             self.hear(usize::MAX);
-            if self.pending.is_empty() && self.read.is_none() && !self.feed.behind {
+            let reads = self.asked.is_some() || self.read.is_some();
+            if self.pending.is_empty() && !reads && !self.feed.behind {
                 return;
             }
             self.finish_read(false);
@@ -254,6 +295,10 @@ enum Step {
     /// Stored, and told later.
     Store(u8),
     Hear(u8),
+    /// Get their ids, and are stored later.
+    Begin(u8),
+    Commit(bool, u8),
+    Look,
     FinishRead(bool),
     Acknowledge(u8),
     AcknowledgeElsewhere(u8, bool),
@@ -269,6 +314,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             (1u8..200).prop_map(Step::Accept),
             (1u8..200).prop_map(Step::Store),
             (1u8..200).prop_map(Step::Hear),
+            (1u8..20).prop_map(Step::Begin),
+            any::<(bool, u8)>().prop_map(|(lane, n)| Step::Commit(lane, n)),
+            Just(Step::Look),
             any::<bool>().prop_map(Step::FinishRead),
             any::<u8>().prop_map(Step::Acknowledge),
             any::<(u8, bool)>().prop_map(|(n, last)| Step::AcknowledgeElsewhere(n, last)),
@@ -294,6 +342,9 @@ proptest! {
                 Step::Accept(n) => (0..n).for_each(|_| world.accept()),
                 Step::Store(n) => (0..n).for_each(|_| world.store_new()),
                 Step::Hear(n) => world.hear(usize::from(n)),
+                Step::Begin(n) => (0..n).for_each(|_| world.begin()),
+                Step::Commit(lane, n) => world.commit(usize::from(lane), usize::from(n)),
+                Step::Look => world.look(),
                 Step::FinishRead(fails) => world.finish_read(fails),
                 Step::Acknowledge(n) => world.acknowledge(usize::from(n)),
                 Step::AcknowledgeElsewhere(n, last) => {
@@ -314,8 +365,11 @@ proptest! {
         world.settle();
         let came: BTreeSet<u64> = world.shown.iter().copied().collect();
         let due = |n: &u64| came.contains(n) || !world.excused.contains(n);
-        let all: Vec<u64> = (1..world.next).filter(due).collect();
-        prop_assert_eq!(world.shown, all);
+        for of in 0..2 {
+            let all: Vec<u64> = (1..world.next).filter(|n| lane(*n) == of).filter(due).collect();
+            let shown = world.shown.iter().copied().filter(|n| lane(*n) == of);
+            prop_assert_eq!(shown.collect::<Vec<u64>>(), all);
+        }
     }
 }
 

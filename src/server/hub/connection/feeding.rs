@@ -239,10 +239,12 @@ impl Driver {
             if let Some(announcement) = announcement {
                 announcement.await;
             }
-            // What is acknowledged between these two is sent all the same.
-            let acknowledged = match is_new {
-                true => app.latest_acknowledged(&caller, MessageId::first_of(since)).await?,
-                false => Vec::new(),
+            let (reading, acknowledged) = if is_new {
+                let opened = MessageId::first_of(since);
+                let acknowledged = app.latest_acknowledged(&caller, opened).await?;
+                (reading.first(opened, &acknowledged), acknowledged)
+            } else {
+                (reading, Vec::new())
             };
             let found = app.unsent(&caller, &reading, since, PAGE).await?;
             if form == Form::Legacy {
