@@ -109,7 +109,6 @@ const OWNED: &[(&str, &[&str])] = &[
     ("nix", &["cli", "store"]),
     ("lapin", &["queue"]),
     ("redis", &["cache"]),
-    ("s3", &["blob"]),
     ("lettre", &["mail"]),
     ("serde", &["server", "cli", "client", "load", "presence"]),
     ("hdrhistogram", &["load"]),
@@ -218,10 +217,8 @@ fn crates() -> BTreeSet<String> {
     let (_, rest) = manifest.split_once("\n[dependencies]\n").unwrap();
     let section = rest.split("\n[").next().unwrap();
     let keys = section.lines().filter(|line| !line.starts_with('#'));
-    let named = keys.filter_map(|line| line.split_once(" = ")).map(|(key, _)| match key {
-        "rust-s3" => "s3".to_owned(),
-        other => other.replace('-', "_"),
-    });
+    let named =
+        keys.filter_map(|line| line.split_once(" = ")).map(|(key, _)| key.replace('-', "_"));
     named.chain(["std", "core", "alloc"].map(str::to_owned)).collect()
 }
 
@@ -386,6 +383,20 @@ fn one_tls_stack_and_one_of_each_engine() {
 }
 
 /// An exception that nobody needs any more, or a crate that is gone, would only hide a mistake.
+#[test]
+fn every_dependency_is_used() {
+    let sources = sources();
+    let unused: Vec<String> = crates()
+        .into_iter()
+        .filter(|krate| !matches!(krate.as_str(), "std" | "core" | "alloc"))
+        .filter(|krate| {
+            let named = [format!("{krate}::"), format!("{krate}!")];
+            !sources.iter().any(|source| named.iter().any(|name| source.text.contains(name)))
+        })
+        .collect();
+    assert!(unused.is_empty(), "compiled, and used by nothing: {unused:?}");
+}
+
 #[test]
 fn the_tables_hold_nothing_stale() {
     let crates = crates();

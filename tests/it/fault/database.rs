@@ -10,7 +10,8 @@ use esh3ar::{client::Error::Refused, load::Plan};
 use nix::sys::signal::{Signal, kill};
 
 use super::{
-    ENOUGH, Load, assert_balanced, assert_kept, beside, over, plan, target, verdict_of_slowest,
+    ENOUGH, Load, Waiting, assert_balanced, assert_kept, beside, over, plan, target,
+    verdict_of_slowest,
 };
 use crate::support::{
     DEADLINE, Folder, Server,
@@ -214,6 +215,7 @@ async fn the_private_postgres_killed_under_load_is_found_whole_by_the_next_start
     drop(app);
     let load = Load::start(target, plan());
     load.accepted(ENOUGH).await;
+    let waiting = Waiting::send(&server).await;
     kill(server.postmaster(), Signal::SIGKILL).unwrap();
     assert_eq!(server.ended().await, Some(69), "systemd starts it again");
     // Long enough that what waited is late.
@@ -221,10 +223,10 @@ async fn the_private_postgres_killed_under_load_is_found_whole_by_the_next_start
     server.launch().await;
     let figures = load.healed().await;
     assert_kept(&figures);
+    waiting.comes(&server, "delivered_after_crash").await;
     let database = server.database().await;
     assert_each_once(&database).await;
     assert_balanced(&server);
-    assert_eq!(verdict_of_slowest(&server, &database).await, "delivered_after_crash");
 }
 
 /// A file system of its own, that can be filled.

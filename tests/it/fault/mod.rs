@@ -70,7 +70,8 @@ pub fn plan() -> Plan {
         batch: 1,
         payload: 64,
         duration: 5 * DEADLINE,
-        warmup: Duration::from_millis(100),
+        // Everything counts, from the first message on.
+        warmup: Duration::ZERO,
         priority: "normal".to_owned(),
         acknowledge: 1.0,
     }
@@ -143,6 +144,33 @@ impl Load {
 pub fn assert_kept(figures: &Figures) {
     assert!(figures.report.is_clean(), "{}", figures.report);
     assert!(figures.accepted > ENOUGH, "only {} were accepted", figures.accepted);
+}
+
+/// A message whose recipient is not there before a fault, and comes after it: it has waited for sure.
+pub struct Waiting {
+    id: String,
+    shop: String,
+    phone: String,
+}
+
+impl Waiting {
+    pub async fn send(server: &Server) -> Waiting {
+        let number = "+967771234567";
+        let (shop, phone) = (server.user("patient", "SendMessages"), server.phone(number));
+        let id = server.send(&shop, number, "across a fault").await;
+        Waiting { id, shop, phone }
+    }
+
+    /// It comes now, and this is why it came so late.
+    pub async fn comes(self, server: &Server, verdict: &str) {
+        let mut hub = server.hub(&self.phone).await;
+        let (_, found) = crate::support::next_messages(&mut hub).await;
+        assert_eq!(crate::support::id(&found[0]), self.id);
+        crate::support::acknowledge(&mut hub, std::slice::from_ref(&self.id)).await;
+        server.wait_status(&self.shop, &self.id, "delivered").await;
+        let explained = server.run_json(&["message", "explain", &self.id]);
+        assert_eq!(explained["verdict"]["code"], verdict, "{explained}");
+    }
 }
 
 /// The code of the verdict about the message that took the longest.
