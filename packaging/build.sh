@@ -46,7 +46,8 @@ stage() {
     chmod 644 "$shared"/man/man1/*
     install -m644 README.md docs/*.md "$doc/"
     install -m644 "$work/esh3ar.toml" "$doc/examples/"
-    install -m644 packaging/balancer/* packaging/prometheus/esh3ar.rules.yml "$doc/examples/"
+    install -m644 packaging/balancer/* packaging/prometheus/esh3ar.rules.yml packaging/alertmanager/alertmanager.yml \
+        packaging/cluster/patroni.yml "$doc/examples/"
     install -m644 packaging/grafana/esh3ar.json "$doc/examples/grafana.json"
     install -m644 packaging/copyright "$doc/copyright"
 }

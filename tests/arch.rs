@@ -76,6 +76,7 @@ const STORE_TYPES: &[(&[&str], &str)] = &[
 const OWNED: &[(&str, &[&str])] = &[
     ("tokio_postgres", &["store"]),
     ("deadpool_postgres", &["store"]),
+    ("deadpool", &["store"]),
     ("tokio_postgres_rustls", &["store"]),
     ("warp", &["server"]),
     ("hyper", &["server", "load"]),
@@ -96,6 +97,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("config", &["config"]),
     ("tracing_subscriber", &["telemetry"]),
     ("metrics_exporter_prometheus", &["telemetry"]),
+    ("procfs", &["telemetry"]),
     ("sd_notify", &["telemetry"]),
     ("opentelemetry", &["telemetry"]),
     ("opentelemetry_sdk", &["telemetry"]),

@@ -44,6 +44,7 @@ if [ "$purpose" = test ]; then
     # The manual's example for Java is compiled.
     have javac || missing+=(default-jdk-headless)
     have promtool || missing+=(prometheus)
+    have amtool || missing+=(prometheus-alertmanager)
     # A terminal for the dashboard.
     have tmux || missing+=(tmux)
     # A browser, and another client's language, for the tests of the hub.

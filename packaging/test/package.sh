@@ -104,6 +104,9 @@ for file in /usr/share/man/man1/{esh3ar,esh3ar-serve,esh3ar-message-explain}.1.g
     /lib/systemd/system/esh3ar{,-worker,-backup}.service /lib/systemd/system/esh3ar-backup.timer; do
     [ -s "$root$file" ] || fail "$file is not in the package"
 done
+examples=$root/usr/share/doc/esh3ar/examples
+promtool check rules "$examples/esh3ar.rules.yml" >"$try/examples.log" 2>&1 || fail "the rules for Prometheus"
+amtool check-config "$examples/alertmanager.yml" >"$try/examples.log" 2>&1 || fail "the example for Alertmanager"
 [ "$(inside esh3ar --version)" = "$("$binary" --version)" ] || fail "it does not run"
 
 step "esh3ar init"

@@ -18,7 +18,7 @@ use crate::{
         audit::{Action, Actor, Entry, Outcome, reason},
     },
     store::{
-        self,
+        self, Group,
         audit::{self, Filter, Recorded},
     },
 };
@@ -308,7 +308,7 @@ impl App {
     /// Failures of the database.
     pub async fn expire_audit_log(&self) -> Result<bool, Error> {
         let before = self.clock().now() - self.live().audit_log_kept;
-        let client = self.store().client().await?;
+        let client = self.store().client_for(Group::Upkeep).await?;
         let gone = audit::expire(&client, before, EXPIRED_AT_ONCE).await?;
         Ok(gone == EXPIRED_AT_ONCE as u64)
     }

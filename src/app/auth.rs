@@ -11,7 +11,7 @@ use ring::digest::{SHA256, digest};
 use super::{App, Caller, Error, access::Identity};
 use crate::{
     domain::TokenId,
-    store::{self, tokens::Owner},
+    store::{self, Group, tokens::Owner},
 };
 
 /// How long a look-up is believed. A revoked token opens nothing any more after this long.
@@ -84,7 +84,7 @@ impl App {
             let valid = caller.filter(|c| c.expires_at.is_none_or(|at| at > self.clock().now()));
             return valid.ok_or(Error::Unauthenticated);
         }
-        let client = self.store().client().await?;
+        let client = self.store().client_for(Group::Access).await?;
         let caller =
             store::tokens::find(&client, &hash, self.clock().now()).await?.map(|valid| Caller {
                 token: valid.id,

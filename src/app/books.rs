@@ -6,7 +6,10 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use super::{App, Error};
-use crate::store::books::{self, Day, Discrepancy};
+use crate::store::{
+    Group,
+    books::{self, Day, Discrepancy},
+};
 
 /// How long after its time a message may wait to be looked at: the sweeper comes every second, and a
 /// restart takes some.
@@ -38,7 +41,7 @@ impl App {
     /// # Errors
     /// Failures of the database.
     pub async fn audit_delivery(&self, since: OffsetDateTime) -> Result<Audit, Error> {
-        let mut client = self.store().client().await?;
+        let mut client = self.store().client_for(Group::Upkeep).await?;
         let days = books::days(&mut client, since.to_offset(time::UtcOffset::UTC).date()).await?;
         let overdue = self.clock().now() - OVERDUE;
         let discrepancies = books::discrepancies(&client, overdue, LISTED).await?;
@@ -50,7 +53,7 @@ impl App {
     /// # Errors
     /// Failures of the database.
     pub async fn repair_books(&self) -> Result<u64, Error> {
-        let client = self.store().client().await?;
+        let client = self.store().client_for(Group::Upkeep).await?;
         Ok(books::repair(&client, self.clock().now(), LISTED).await?)
     }
 }

@@ -11,7 +11,7 @@ use super::{App, Error, delivery::Online, gather::Gather};
 use crate::{
     domain::{MessageId, Party},
     store::{
-        self,
+        self, Group,
         chat::{self, Appended, NewChat, Outcome},
     },
 };
@@ -116,7 +116,7 @@ async fn persist_patiently(
     let mut earlier: Vec<Option<MessageId>> = vec![None; batch.len()];
     loop {
         let attempt = async {
-            let mut client = app.store().client().await?;
+            let mut client = app.store().client_for(Group::Chat).await?;
             chat::append(&mut client, &new, &mut earlier, |party| {
                 app.born_leased_until(&retry, online, party, app.clock().now())
             })

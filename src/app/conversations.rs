@@ -13,7 +13,7 @@ use crate::{
     },
     presence::{Delivery, Outbound},
     store::{
-        accounts,
+        Group, accounts,
         chat::{self, Appended, NewChat, Reading},
         conversations, messages,
     },
@@ -62,7 +62,8 @@ impl App {
         id: ConversationId,
     ) -> Result<(Conversation, Side), Error> {
         let party = App::talker(caller)?;
-        let found = conversations::get(&self.store().client().await?, id).await?;
+        let found =
+            conversations::get(&self.store().client_for(Group::Conversations).await?, id).await?;
         let found = found.and_then(|conversation| {
             let side = conversation.side(&party)?;
             Some((conversation, side))
@@ -82,7 +83,7 @@ impl App {
     ) -> Result<(Conversation, bool), Error> {
         let party = App::talker(caller)?;
         let phone = self.parse_phone("phone", phone)?;
-        let client = self.store().client().await?;
+        let client = self.store().client_for(Group::Conversations).await?;
         let (business, phone) = match party {
             Party::Business(id) => (id, phone),
             Party::Mobile(own) => {
@@ -145,7 +146,7 @@ impl App {
     ) -> Result<(Side, Party), Error> {
         let found = self.side_in(caller, id).await;
         if let Err(Error::NotFound(_)) = &found {
-            let client = self.store().client().await?;
+            let client = self.store().client_for(Group::Conversations).await?;
             let message = messages::get(&client, MessageId(id.0)).await?;
             if message.is_some_and(|message| message.place.is_none() && caller.may_see(&message)) {
                 return Err(Error::ReadOnly);
@@ -244,7 +245,7 @@ impl App {
     ) -> Result<Option<(Vec<MessageId>, Conversation)>, Error> {
         let mut all = Vec::new();
         loop {
-            let mut client = self.store().client().await?;
+            let mut client = self.store().client_for(Group::Conversations).await?;
             let now = self.clock().now();
             let Some(read) = chat::mark_read(&mut client, id, side, reading, now).await? else {
                 return Ok(None);
@@ -273,7 +274,8 @@ impl App {
         caller: &Caller,
         ids: &[MessageId],
     ) -> Result<(Vec<MessageId>, Vec<MessageId>), Error> {
-        let places = chat::places(&self.store().client().await?, ids).await?;
+        let places =
+            chat::places(&self.store().client_for(Group::Conversations).await?, ids).await?;
         let mut changed = Vec::new();
         let mut of: std::collections::BTreeMap<Uuid, Vec<i64>> = Default::default();
         for (_, place) in &places {
@@ -302,7 +304,13 @@ impl App {
     ) -> Result<Conversation, Error> {
         caller.business(Permission::Chat)?;
         let (mut conversation, _) = self.taking_part(caller, id).await?;
-        if conversations::set_status(&self.store().client().await?, id, status).await? {
+        if conversations::set_status(
+            &self.store().client_for(Group::Conversations).await?,
+            id,
+            status,
+        )
+        .await?
+        {
             conversation.status = status;
             self.tell_conversation(conversation.clone());
         }

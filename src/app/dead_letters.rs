@@ -6,7 +6,7 @@ use super::{App, By, Error, audit::Listing, clock::new_id};
 use crate::{
     domain::{DeadLetterId, audit::Action as Audited},
     store::{
-        audit,
+        Group, audit,
         dead_letters::{self, DeadLetter, Filter},
     },
 };
@@ -225,7 +225,7 @@ impl App {
         const EXPIRED_AT_ONCE: i64 = 500;
         let now = self.clock().now();
         let before = now - self.live().dead_letters_kept;
-        let client = self.store().client().await?;
+        let client = self.store().client_for(Group::Upkeep).await?;
         let gone = dead_letters::expire(&client, before, EXPIRED_AT_ONCE, now).await?;
         Ok(gone == EXPIRED_AT_ONCE)
     }

@@ -10,10 +10,10 @@ use time::OffsetDateTime;
 
 use super::{App, Error, intake::SAFETY};
 use crate::{
-    domain::{Message, MessageId, Party, Priority, feed::Attempt},
+    domain::{Message, MessageId, Party, Priority, feed::Attempt, partitions},
     presence::{Delivery, Outbound, Reach},
     queue::{LocalQueue, Queue, Rabbit, WakeUp},
-    store::{self, idempotency, messages, outcome::WrittenAt},
+    store::{self, Group, idempotency, messages, outcome::WrittenAt},
 };
 
 /// The most messages that one sweep takes.
@@ -94,7 +94,7 @@ impl App {
                 // It was stored before this look, so whoever connects from now on finds it.
                 continue;
             }
-            let partition = message.recipient.partition();
+            let partition = partitions::of(&message);
             let delivery = Delivery::new(message);
             match shares.iter_mut().find(|(share, _)| *share == partition) {
                 Some((_, deliveries)) => deliveries.push(delivery),
@@ -123,7 +123,7 @@ impl App {
         let mut frames: BTreeMap<(Priority, i16), (Vec<WakeUp>, Behind)> = BTreeMap::new();
         for message in accepted {
             if self.is_online(online, &message.recipient) {
-                let place = (message.priority, message.recipient.partition());
+                let place = (message.priority, partitions::of(&message));
                 let (wake_ups, parties) = frames.entry(place).or_default();
                 wake_ups.push(WakeUp { id: message.id, generation: message.generation });
                 note_behind(parties, message.recipient, message.id);
@@ -202,7 +202,7 @@ impl App {
     /// # Errors
     /// Failures of the database.
     pub async fn make_up_for_lost_wake_ups(&self) -> Result<usize, Error> {
-        let client = self.store().client().await?;
+        let client = self.store().client_for(Group::WakeUps).await?;
         let since = self.clock().now() - self.live().retry.acknowledge_timeout - SAFETY;
         let parties = messages::undelivered_since(&client, since, MADE_UP).await?;
         let count = parties.len();
@@ -228,7 +228,10 @@ impl App {
         let mut parked = Vec::new();
         let mut unknown = Vec::new();
         for (delivery, reach) in deliveries.iter().zip(reached) {
-            if reach != Reach::Handed {
+            if reach == Reach::Handed {
+                let lane = delivery.message.priority.name();
+                metrics::counter!("esh3ar_deliveries_handed_total", "lane" => lane).increment(1);
+            } else {
                 parked.push(delivery.message.id);
             }
             if reach == Reach::Unknown {
@@ -251,7 +254,7 @@ impl App {
     pub async fn deliver_named(&self, wake_ups: &[WakeUp]) -> Result<(), Error> {
         let began = self.step_begins();
         let ids: Vec<MessageId> = wake_ups.iter().map(|wake_up| wake_up.id).collect();
-        let client = self.store().client().await?;
+        let client = self.store().client_for(Group::WakeUps).await?;
         let (found, unreadable) = messages::new_of(&client, &ids).await?;
         drop(client);
         if !unreadable.is_empty() {
@@ -289,7 +292,7 @@ impl App {
     /// # Errors
     /// Failures of the database.
     pub async fn sweep(&self) -> Result<bool, Error> {
-        let client = self.store().client().await?;
+        let client = self.store().client_for(Group::Sweeps).await?;
         let (count, parties) = messages::sweep(&client, self.clock().now(), SWEEP).await?;
         if count > 0 {
             self.failpoint("sweep_after_take");
@@ -309,7 +312,7 @@ impl App {
     pub async fn check_positions(&self, doubted: bool) -> Result<usize, Error> {
         let mut found = 0;
         for parties in self.presence().local().parties().chunks(CHECKED_AT_ONCE) {
-            let client = self.store().client().await?;
+            let client = self.store().client_for(Group::Sweeps).await?;
             let before = self.clock().now() - STUCK_AFTER;
             let behind = messages::behind(&client, parties, before, doubted).await?;
             found += behind.len();
@@ -353,7 +356,7 @@ impl App {
     /// Failures of the database.
     pub async fn forget_keys(&self) -> Result<bool, Error> {
         const AT_ONCE: u64 = 1000;
-        let client = self.store().client().await?;
+        let client = self.store().client_for(Group::Upkeep).await?;
         let before = self.clock().now() - self.live().retention.idempotency_keys;
         Ok(idempotency::forget(&client, before, AT_ONCE as i64).await? == AT_ONCE)
     }
@@ -380,6 +383,6 @@ impl App {
     /// # Errors
     /// Failures of the database.
     pub async fn waiting(&self) -> Result<i64, store::Error> {
-        messages::waiting(&self.store().client().await?, 100_000).await
+        messages::waiting(&self.store().client_for(Group::Upkeep).await?, 100_000).await
     }
 }

@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{App, Error, delivery::Online, gather::Gather, messages::RequestKey};
 use crate::{
-    domain::{Message, Party, UserId, retry::RetryPolicy},
+    domain::{Message, Party, UserId, partitions, retry::RetryPolicy},
     store::{
-        self,
+        self, Group,
         idempotency::{self, Earlier, Keyed},
         messages::{self, NewMessage},
     },
@@ -164,7 +164,7 @@ async fn persist_patiently(
 async fn persist(app: &App, batch: &[Request], online: &Online) -> Result<Outcomes, store::Error> {
     app.failpoint("intake_before_insert");
     let now = app.clock().now();
-    let mut client = app.store().client().await?;
+    let mut client = app.store().client_for(Group::Sends).await?;
     if batch.iter().all(|request| request.keyed.is_none()) {
         let rows = rows(app, batch.iter(), online);
         messages::insert_one_way(&client, &rows).await?;
@@ -199,7 +199,7 @@ fn rows<'a>(
         .flat_map(|request| &request.messages)
         .map(|message| NewMessage {
             message,
-            partition: message.recipient.partition(),
+            partition: partitions::of(message),
             next_attempt_at: app.born_leased_until(
                 &retry,
                 online,
@@ -220,7 +220,7 @@ impl App {
         user: UserId,
         key: &RequestKey,
     ) -> Result<Option<Earlier>, Error> {
-        let client = self.store().client().await?;
+        let client = self.store().client_for(Group::Sends).await?;
         let expired = self.clock().now() - self.live().retention.idempotency_keys;
         let hashes = [key.request_hash, key.written_hash];
         match idempotency::earlier(&client, user, &key.key, expired).await? {

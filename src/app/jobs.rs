@@ -16,6 +16,7 @@ use crate::{
     },
     mail::{self, Mail},
     store::{
+        Group,
         jobs::{self, NewJob, Taken},
         notices::{self, Gathered},
     },
@@ -93,7 +94,7 @@ impl App {
             Some(Passage::Probe) => 1,
             Some(Passage::Free) | None => room,
         };
-        let client = self.store().client().await?;
+        let client = self.store().client_for(Group::Jobs).await?;
         let taken = jobs::take(&client, kind, now, most, now + kind.lease()).await?;
         Ok(if taken.is_empty() { Found::Nothing(IDLE) } else { Found::Jobs(taken) })
     }
@@ -112,7 +113,7 @@ impl App {
                     attempted = &mut attempt => break attempted,
                     () = tokio::time::sleep(kind.lease() / 3) => {
                         let until = self.clock().now() + kind.lease();
-                        let client = self.store().client().await?;
+                        let client = self.store().client_for(Group::Jobs).await?;
                         if !jobs::renew(&client, job, until).await? {
                             // Somebody else has it by now; what we do is theirs to repeat.
                             return Ok(());
@@ -137,7 +138,7 @@ impl App {
         };
         metrics::counter!("esh3ar_jobs_total", "kind" => kind.name(), "result" => name)
             .increment(1);
-        let client = self.store().client().await?;
+        let client = self.store().client_for(Group::Jobs).await?;
         let ours = match job::after(kind, job.attempts, job.created_at, now, attempted) {
             Next::Finish => jobs::finish(&client, job).await?,
             Next::Retry { attempts, after, reason } => {
@@ -182,7 +183,7 @@ impl App {
     /// # Errors
     /// Failures of the database; its lease ends by itself.
     pub async fn release_job(&self, job: &Taken) -> Result<(), Error> {
-        let client = self.store().client().await?;
+        let client = self.store().client_for(Group::Jobs).await?;
         jobs::release(&client, job, self.clock().now()).await?;
         Ok(())
     }
@@ -192,7 +193,7 @@ impl App {
     /// # Errors
     /// Failures of the database.
     pub async fn count_jobs(&self, kind: JobKind) -> Result<i64, Error> {
-        Ok(jobs::count(&self.store().client().await?, kind).await?)
+        Ok(jobs::count(&self.store().client_for(Group::Jobs).await?, kind).await?)
     }
 
     /// Tells the administrators of new dead letters, all in one mail and not more often than
@@ -202,8 +203,8 @@ impl App {
     /// Failures of the database; then they are told the next time.
     pub async fn tell_of_dead_letters(&self) -> Result<bool, Error> {
         let now = self.clock().now();
-        let mut client = self.store().client().await?;
-        let transaction = client.transaction().await.map_err(crate::store::Error::from)?;
+        let mut client = self.store().client_for(Group::Jobs).await?;
+        let transaction = client.transaction().await?;
         let interval = self.live().alert_interval;
         let gathered = notices::claim_dead_letters(&transaction, now, interval, SHOWN).await?;
         if gathered.counts.is_empty() {
@@ -219,7 +220,7 @@ impl App {
         };
         jobs::enqueue(&transaction, &job, now).await?;
         self.failpoint("notices_before_commit");
-        transaction.commit().await.map_err(crate::store::Error::from)?;
+        transaction.commit().await?;
         self.inner.workshop.wake(JobKind::Mail);
         Ok(true)
     }

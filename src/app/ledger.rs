@@ -19,7 +19,7 @@ use crate::{
     domain::{MessageId, Party, Status, feed::Attempt, retry::AfterMiss},
     presence::Outbound,
     store::{
-        self, Client,
+        self, Client, Group,
         outcome::{self, Changed, GivenUp, Missed, Word, WrittenAt},
     },
 };
@@ -239,7 +239,7 @@ async fn write(app: &App, batch: Batch) {
 
 async fn persist(app: &App, batch: &Batch) -> Result<Vec<Changed>, store::Error> {
     app.failpoint("ledger_before_write");
-    let client = app.store().client().await?;
+    let client = app.store().client_for(Group::Statuses).await?;
     let mut changed = Vec::new();
     let acknowledged = batch.said(Said::Acknowledged);
     if !acknowledged.is_empty() {

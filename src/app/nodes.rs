@@ -13,7 +13,7 @@ use super::{App, Error};
 use crate::{
     domain::{NodeId, partitions},
     store::{
-        self,
+        self, Group,
         nodes::{self, Node, Role},
     },
 };
@@ -83,7 +83,7 @@ impl App {
             figures: self.figures(),
             started_at: neighbours.started_at,
         };
-        let client = self.noticing_database(self.store().client()).await?;
+        let client = self.noticing_database(self.store().client_for(Group::Nodes)).await?;
         let asked = Instant::now();
         let wish = self.noticing_database(nodes::note(&client, &node)).await?;
         self.note_database(Ok(asked.elapsed()));
@@ -144,7 +144,7 @@ impl App {
     /// # Errors
     /// Failures of the database.
     pub async fn take_leave(&self) -> Result<(), Error> {
-        let client = self.store().client().await?;
+        let client = self.store().client_for(Group::Nodes).await?;
         Ok(nodes::forget(&client, self.node()).await?)
     }
 
@@ -168,7 +168,7 @@ impl App {
                 tokio::time::sleep_until((looked + LOOK_AGAIN).into()).await;
             }
             let began = Instant::now();
-            let client = self.store().client().await.ok()?;
+            let client = self.store().client_for(Group::Nodes).await.ok()?;
             self.learn(began, nodes::living(&client).await.ok()?);
         }
         self.address_of(node)
@@ -179,7 +179,7 @@ impl App {
     /// # Errors
     /// Failures of the database.
     pub async fn living_nodes(&self) -> Result<Vec<Node>, Error> {
-        Ok(nodes::living(&self.store().client().await?).await?)
+        Ok(nodes::living(&self.store().client_for(Group::Nodes).await?).await?)
     }
 
     /// Which queues this worker is to lead, as that changes.

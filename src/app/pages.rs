@@ -13,7 +13,7 @@ use super::{App, Caller, Error};
 use crate::{
     cache::{Key, Kind},
     domain::{Conversation, ConversationId, ConversationStatus, Message, Party},
-    store::versions,
+    store::{Group, versions},
 };
 
 /// How long a value is kept that nobody asks for in another version.
@@ -35,7 +35,7 @@ impl App {
         render: fn(&[Message]) -> Vec<u8>,
     ) -> Result<Bytes, Error> {
         let party = App::talker(caller)?;
-        let client = self.store().client().await?;
+        let client = self.store().client_for(Group::Conversations).await?;
         let found = versions::conversation(&client, id).await?;
         let seen = found.filter(|(conversation, _)| conversation.side(&party).is_some());
         let (_, version) = seen.ok_or(Error::NotFound("conversation"))?;
@@ -74,7 +74,7 @@ impl App {
             Key::new(Kind::Conversations, of, version)
         };
         if limit <= KEPT_PAGE {
-            let client = self.store().client().await?;
+            let client = self.store().client_for(Group::Conversations).await?;
             let version = versions::list_version(&client, &party).await?;
             drop(client);
             if let Some(version) = version
@@ -99,7 +99,7 @@ impl App {
     /// Not permitted; failures of the database.
     pub async fn unread_conversations(&self, caller: &Caller) -> Result<i64, Error> {
         let party = App::talker(caller)?;
-        let client = self.store().client().await?;
+        let client = self.store().client_for(Group::Conversations).await?;
         let Party::Business(id) = party else {
             // A phone's few are counted as quickly as their version is read.
             return Ok(versions::unread(&client, &party).await?.0);
@@ -113,7 +113,7 @@ impl App {
                 return Ok(count);
             }
         }
-        let client = self.store().client().await?;
+        let client = self.store().client_for(Group::Conversations).await?;
         let (count, version) = versions::unread(&client, &party).await?;
         drop(client);
         if let Some(version) = version {

@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use super::{App, Error, audit::By, figures::millis};
 use crate::{
     domain::{Party, Phone, Priority, audit::Action, figures::Figures},
-    store::{nodes, stats},
+    store::{Group, Statements as _, nodes, stats},
 };
 
 pub use super::Role;
@@ -114,10 +114,20 @@ impl App {
         self.record(entry).await
     }
 
+    /// How many conversations are active and had a message within the last hour, counted up to 100,000.
+    ///
+    /// # Errors
+    /// Failures of the database.
+    pub async fn active_conversations(&self) -> Result<u64, Error> {
+        let client = self.store().client_for(Group::Upkeep).await?;
+        let since = self.clock().now() - Duration::from_secs(3600);
+        Ok(stats::active_conversations(&client, since, 100_000).await?)
+    }
+
     async fn look(&self) -> Result<Snapshot, Error> {
-        let client = self.store().client().await?;
+        let client = self.store().client_for(Group::Upkeep).await?;
         let asked = Instant::now();
-        client.simple_query("").await.map_err(crate::store::Error::from)?;
+        client.simple_query("").await?;
         let database_ms = millis(asked.elapsed());
         let waiting = stats::waiting(&client).await?;
         let in_hand = stats::in_hand(&client).await?;

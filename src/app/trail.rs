@@ -18,7 +18,7 @@ use super::{App, Error, Role, clock::new_id};
 use crate::{
     domain::{Phone, verdict::Outage},
     store::{
-        self,
+        self, Group,
         trail::{self, Seen},
     },
 };
@@ -174,7 +174,7 @@ impl App {
 
     async fn try_write_trail(&self) -> Result<(), store::Error> {
         let trail = &self.inner.trail;
-        let client = self.store().client().await?;
+        let client = self.store().client_for(Group::Upkeep).await?;
         let now = self.clock().now();
         let delivers = self.settings().node.as_ref().is_some_and(|n| n.role != Role::Gateway);
         trail::note_alive(&client, trail.run, trail.started_at, now, delivers).await?;
@@ -200,7 +200,7 @@ impl App {
     /// Failures of the database.
     pub async fn note_stopped(&self) -> Result<(), Error> {
         self.write_trail().await?;
-        let client = self.store().client().await?;
+        let client = self.store().client_for(Group::Upkeep).await?;
         Ok(trail::note_stopped(&client, self.inner.trail.run, self.clock().now()).await?)
     }
 
@@ -210,6 +210,6 @@ impl App {
     /// Failures of the database.
     pub async fn forget_trail(&self) -> Result<(), Error> {
         let before = self.clock().now() - KEPT;
-        Ok(trail::forget(&self.store().client().await?, before).await?)
+        Ok(trail::forget(&self.store().client_for(Group::Upkeep).await?, before).await?)
     }
 }

@@ -54,7 +54,7 @@ pub const KEYS: &[Key] = &[
         name: "database.url",
         default: "",
         secret: true,
-        doc: "postgres:// URL; unset: a private Postgres under data_dir.",
+        doc: "postgres:// URL; several servers, host,host, mean the one that takes writes; unset: a private Postgres under data_dir.",
     },
     Key {
         name: "database.replica_urls",

@@ -1,7 +1,48 @@
-//! Which worker leads which queues.
+//! Into which partition a message's delivery goes, and which worker leads which queues.
+//!
+//! What has to stay in order is in one partition: the chat messages of a conversation, and the one-way
+//! messages to a recipient. Everything else may be spread, or one recipient would be one worker's work.
+
+use super::{ConversationId, Message, Party};
 
 /// A process of an installation.
 pub type NodeId = [u8; 8];
+
+/// How many partitions there are. Stored with each message, so it never changes.
+pub const PARTITIONS: u16 = 64;
+
+/// The partition of a message: by its conversation, or by its recipient when it is in none.
+pub fn of(message: &Message) -> i16 {
+    match message.place {
+        Some(place) => of_conversation(place.conversation),
+        None => of_recipient(&message.recipient),
+    }
+}
+
+/// The partition of a conversation's messages, whichever side they are for.
+pub fn of_conversation(id: ConversationId) -> i16 {
+    partition(id.0.as_bytes())
+}
+
+/// The partition of the one-way messages to a recipient.
+pub fn of_recipient(party: &Party) -> i16 {
+    match party {
+        Party::Mobile(phone) => partition(phone.as_str().as_bytes()),
+        Party::Business(id) => partition(id.0.as_bytes()),
+    }
+}
+
+/// FNV-1a, because it must give the same number in every process and version.
+fn partition(bytes: &[u8]) -> i16 {
+    // Below 64, so it fits.
+    (hash(bytes.iter().copied()) % u64::from(PARTITIONS)) as i16
+}
+
+fn hash(bytes: impl Iterator<Item = u8>) -> u64 {
+    bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
 
 /// The queues that `me` leads when these workers are there, in ascending order; none when it is not
 /// among them. Everybody comes to the same result: the queues are spread evenly, to within one, and
@@ -13,12 +54,16 @@ pub fn led_by(me: NodeId, workers: &[NodeId], partitions: u16) -> Vec<u16> {
     if workers.is_empty() {
         return Vec::new();
     }
-    let most = usize::from(partitions).div_ceil(workers.len());
+    // Each leads so many, and as many as are left over lead one more.
+    let each = usize::from(partitions) / workers.len();
+    let mut left_over = usize::from(partitions) % workers.len();
     let mut led: Vec<Vec<u16>> = vec![Vec::new(); workers.len()];
     for partition in 0..partitions {
         // Rendezvous: the worker with the highest weight that still has room.
+        let most = each + usize::from(left_over > 0);
         let open = (0..workers.len()).filter(|place| led[*place].len() < most);
         if let Some(place) = open.max_by_key(|place| weight(workers[*place], partition)) {
+            left_over -= usize::from(led[place].len() == each);
             led[place].push(partition);
         }
     }
@@ -28,25 +73,65 @@ pub fn led_by(me: NodeId, workers: &[NodeId], partitions: u16) -> Vec<u16> {
 
 /// FNV-1a with a last stir, because it must be the same in every process and version.
 fn weight(worker: NodeId, partition: u16) -> u64 {
-    let bytes = worker.into_iter().chain(partition.to_be_bytes());
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = hash(worker.into_iter().chain(partition.to_be_bytes()));
     (hash ^ (hash >> 31)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use uuid::Uuid;
 
     use super::*;
+    use crate::domain::{Phone, UserId};
+
+    #[test]
+    fn partitions_never_move() {
+        // Stored with the messages, and two versions publish beside each other: another hash would
+        // spread over two queues what belongs into one.
+        let of = |phone: &str| of_recipient(&Party::Mobile(Phone::from_stored(phone)));
+        assert_eq!([of("+967771234567"), of("+967771234568")], [44, 17]);
+        let id = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0007);
+        assert_eq!(of_recipient(&Party::Business(UserId(id))), of_conversation(ConversationId(id)));
+        assert_eq!(of_conversation(ConversationId(id)), 49);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Whoever the other end is: the business that a thousand people write to, or the phone that a
+        /// thousand businesses write to.
+        #[test]
+        fn a_thousand_conversations_of_one_user_give_every_worker_its_share(
+            seed in any::<u64>(), workers in prop::collection::btree_set(any::<NodeId>(), 1..9),
+        ) {
+            // As they are made: one after the other in time, with chance behind it.
+            let id = |n: u64| {
+                let chance = (seed ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+                ConversationId(Uuid::from_u64_pair(((0x0190_0000_0000 + n) << 16) | 0x7000, chance))
+            };
+            let mut counts = [0u32; PARTITIONS as usize];
+            (0..1000).for_each(|n| counts[of_conversation(id(n)) as usize] += 1);
+            let workers: Vec<NodeId> = workers.into_iter().collect();
+            for worker in &workers {
+                let led = led_by(*worker, &workers, 16);
+                let has: u32 = (0..PARTITIONS)
+                    .filter(|partition| led.contains(&(partition % 16)))
+                    .map(|partition| counts[usize::from(partition)])
+                    .sum();
+                let fair = 1000 / u32::try_from(workers.len()).unwrap();
+                prop_assert!(has > fair / 2 && has < fair * 2, "{has} of {} workers", workers.len());
+            }
+        }
+    }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(256))]
 
         #[test]
-        fn every_queue_has_one_leader_and_nobody_many_more_than_another(
-            workers in prop::collection::btree_set(any::<NodeId>(), 1..12), partitions in 1u16..=64,
+        fn every_queue_has_one_leader_and_nobody_has_two_more_than_another(
+            workers in prop::collection::btree_set(any::<NodeId>(), 1..12),
+            partitions in 1u16..=PARTITIONS,
         ) {
             let workers: Vec<NodeId> = workers.into_iter().collect();
             let led: Vec<Vec<u16>> =
@@ -54,8 +139,9 @@ mod tests {
             let mut all: Vec<u16> = led.iter().flatten().copied().collect();
             all.sort_unstable();
             prop_assert_eq!(all, (0..partitions).collect::<Vec<_>>());
+            let each = usize::from(partitions) / workers.len();
             let most = usize::from(partitions).div_ceil(workers.len());
-            prop_assert!(led.iter().all(|led| led.len() <= most));
+            prop_assert!(led.iter().all(|led| led.len() >= each && led.len() <= most), "{led:?}");
         }
     }
 

@@ -25,9 +25,6 @@ impl fmt::Debug for Party {
     }
 }
 
-/// How many shares the work is cut into. Stored with each message, so it never changes.
-pub const PARTITIONS: u16 = 64;
-
 impl Party {
     /// How a party is called between processes and in keys; holds the phone number, so never for a log.
     pub fn key(&self) -> String {
@@ -45,33 +42,11 @@ impl Party {
             _ => None,
         }
     }
-
-    /// The share of the work that this recipient's messages belong to, 0 to 63: those of one
-    /// recipient are always in the same one, which keeps them in order. FNV-1a, because it must give
-    /// the same number in every process and version.
-    pub fn partition(&self) -> i16 {
-        let bytes: &[u8] = match self {
-            Party::Mobile(phone) => phone.as_str().as_bytes(),
-            Party::Business(id) => id.0.as_bytes(),
-        };
-        let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        // Below 64, so it fits.
-        (hash % u64::from(PARTITIONS)) as i16
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn partitions_never_move() {
-        // Stored with the messages: another hash would tear a recipient's order apart.
-        let of = |phone: &str| Party::Mobile(Phone::from_stored(phone)).partition();
-        assert_eq!([of("+967771234567"), of("+967771234568")], [PINNED.0, PINNED.1]);
-    }
 
     #[test]
     fn keys_are_written_and_read() {
@@ -84,6 +59,4 @@ mod tests {
             assert_eq!(Party::from_key(wrong), None);
         }
     }
-
-    const PINNED: (i16, i16) = (44, 17);
 }

@@ -3,7 +3,7 @@
 use time::OffsetDateTime;
 use tokio_postgres::Row;
 
-use super::{Client, Error};
+use super::{Client, Error, Statements};
 use crate::domain::{MobileUserId, Permission, Permissions, Phone, UserId};
 
 /// A business user.
@@ -40,10 +40,7 @@ fn user(row: &Row) -> Result<BusinessUser, Error> {
 ///
 /// # Errors
 /// [`Error::Conflict`] when the name is taken.
-pub async fn add_user(
-    client: &impl deadpool_postgres::GenericClient,
-    new: &BusinessUser,
-) -> Result<(), Error> {
+pub async fn add_user(client: &impl Statements, new: &BusinessUser) -> Result<(), Error> {
     client
         .execute(
             "INSERT INTO business_users (id, name, phone, permissions, created_at) \
@@ -151,7 +148,7 @@ pub struct UserChange {
 /// # Errors
 /// Any failure of the database.
 pub async fn change_user(
-    client: &impl deadpool_postgres::GenericClient,
+    client: &impl Statements,
     id: UserId,
     change: &UserChange,
 ) -> Result<Option<BusinessUser>, Error> {
@@ -185,9 +182,7 @@ const ADMINISTRATORS: i64 = 0x6573_6833_6172_2061;
 ///
 /// # Errors
 /// Any failure of the database.
-pub(super) async fn wait_for_administrators(
-    client: &impl deadpool_postgres::GenericClient,
-) -> Result<(), Error> {
+pub(super) async fn wait_for_administrators(client: &impl Statements) -> Result<(), Error> {
     client.execute("SELECT pg_advisory_xact_lock($1)", &[&ADMINISTRATORS]).await?;
     Ok(())
 }
@@ -198,7 +193,7 @@ pub(super) async fn wait_for_administrators(
 /// # Errors
 /// Any failure of the database.
 pub async fn has_other_administrator(
-    client: &impl deadpool_postgres::GenericClient,
+    client: &impl Statements,
     than: UserId,
     now: OffsetDateTime,
 ) -> Result<bool, Error> {
@@ -221,7 +216,7 @@ pub async fn has_other_administrator(
 /// # Errors
 /// Any failure of the database.
 pub async fn lock_user(
-    client: &impl deadpool_postgres::GenericClient,
+    client: &impl Statements,
     id: UserId,
 ) -> Result<Option<BusinessUser>, Error> {
     let sql = format!("SELECT {USER} FROM business_users WHERE id = $1 FOR UPDATE");
@@ -286,7 +281,7 @@ fn mobile(row: &Row) -> Result<MobileUser, Error> {
 /// # Errors
 /// Any failure of the database.
 pub async fn put_mobiles(
-    client: &impl deadpool_postgres::GenericClient,
+    client: &impl Statements,
     new: &[MobileUser],
 ) -> Result<Vec<MobileUser>, Error> {
     let ids: Vec<_> = new.iter().map(|m| m.id.0).collect();

@@ -1,12 +1,11 @@
 //! The audit log: written with what it tells of, read by page, and cleared of old entries.
 
-use deadpool_postgres::{GenericClient, Transaction};
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
-use super::{Client, Error, rows};
+use super::{Client, Error, Statements, Transaction, rows};
 use crate::domain::{
     Phone,
     audit::{Action, Detail, Entry},
@@ -18,7 +17,7 @@ use crate::domain::{
 /// # Errors
 /// Any failure of the database.
 pub async fn begin(client: &mut Client) -> Result<Transaction<'_>, Error> {
-    Ok(client.transaction().await?)
+    client.transaction().await
 }
 
 /// Ends a transaction: what it changed and these entries are there together, or neither is.
@@ -27,7 +26,7 @@ pub async fn begin(client: &mut Client) -> Result<Transaction<'_>, Error> {
 /// Any failure of the database. Then nothing has changed, unless it could not be reached any more.
 pub async fn commit(transaction: Transaction<'_>, entries: &[Entry]) -> Result<(), Error> {
     insert(&transaction, entries).await?;
-    Ok(transaction.commit().await?)
+    transaction.commit().await
 }
 
 // An entry that was written before is not written again: a commit that was not heard is repeated.
@@ -47,7 +46,7 @@ const INSERT: &str = "
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn insert(client: &impl GenericClient, entries: &[Entry]) -> Result<(), Error> {
+pub async fn insert(client: &impl Statements, entries: &[Entry]) -> Result<(), Error> {
     if entries.is_empty() {
         return Ok(());
     }
@@ -245,5 +244,5 @@ pub async fn expire(client: &Client, before: OffsetDateTime, limit: i64) -> Resu
              (SELECT id FROM (SELECT id, at FROM audit_log ORDER BY id LIMIT $2) o WHERE at < $1)",
         )
         .await?;
-    Ok(client.execute(&statement, &[&before, &limit]).await?)
+    client.execute(&statement, &[&before, &limit]).await
 }

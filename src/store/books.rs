@@ -4,7 +4,7 @@
 use time::{Date, OffsetDateTime};
 use uuid::Uuid;
 
-use super::{Client, Error};
+use super::{Client, Error, Statements};
 use crate::domain::{MessageId, UserId};
 
 /// The books of one business and one day (UTC).
@@ -75,6 +75,7 @@ const DAYS: &str = "
 /// # Errors
 /// Any failure of the database.
 pub async fn days(client: &mut Client, since: Date) -> Result<Vec<Day>, Error> {
+    client.unhurried();
     let transaction = client.transaction().await?;
     // Sums over a day are the one thing here that is not read by an index, and may take its time.
     transaction
@@ -84,16 +85,13 @@ pub async fn days(client: &mut Client, since: Date) -> Result<Vec<Day>, Error> {
              SET LOCAL statement_timeout = 300000; SET TRANSACTION READ ONLY",
         )
         .await?;
-    let days = days_in(&*transaction, since).await?;
+    let days = days_in(&transaction, since).await?;
     transaction.commit().await?;
     Ok(days)
 }
 
 /// The same in the caller's transaction.
-pub(super) async fn days_in(
-    client: &impl tokio_postgres::GenericClient,
-    since: Date,
-) -> Result<Vec<Day>, Error> {
+pub(super) async fn days_in(client: &impl Statements, since: Date) -> Result<Vec<Day>, Error> {
     let midnight = since.midnight().assume_utc();
     let rows = client.query(DAYS, &[&since, &midnight]).await?;
     rows.iter()

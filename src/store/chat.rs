@@ -7,11 +7,12 @@ use std::collections::HashMap;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Client, Error, conversations, outcome::Changed, rows};
+use super::{Client, Error, Statements, conversations, outcome::Changed, rows};
 use crate::domain::{
     Conversation, ConversationId, Message, MessageId, Party, Status,
     conversation::Side,
     message::{Draft, Place},
+    partitions,
 };
 
 /// A message to be appended.
@@ -137,7 +138,7 @@ enum Known {
 }
 
 async fn known(
-    client: &impl deadpool_postgres::GenericClient,
+    client: &impl Statements,
     batch: &[NewChat],
     locked: &HashMap<Uuid, (Conversation, Option<Uuid>, bool)>,
     earlier: &[Option<MessageId>],
@@ -226,7 +227,7 @@ const INSERT: &str = "
               created_at, client_message_id)";
 
 async fn insert(
-    client: &impl deadpool_postgres::GenericClient,
+    client: &impl Statements,
     fresh: &[(Message, Option<String>)],
     due: impl Fn(&Party) -> Option<OffsetDateTime>,
 ) -> Result<(), Error> {
@@ -253,7 +254,7 @@ async fn insert(
                 &column(fresh, |m| m.content.as_str()),
                 &column(fresh, |m| m.content_type as i16),
                 &column(fresh, |m| m.priority as i16),
-                &column(fresh, |m| m.recipient.partition()),
+                &column(fresh, partitions::of),
                 &column(fresh, |m| due(&m.recipient)),
                 &column(fresh, |m| m.created_at),
                 &names,
@@ -264,7 +265,7 @@ async fn insert(
 }
 
 async fn store_conversations(
-    client: &impl deadpool_postgres::GenericClient,
+    client: &impl Statements,
     changed: &[(&Conversation, Option<Uuid>)],
 ) -> Result<(), Error> {
     let statement = client

@@ -4,7 +4,7 @@ use time::OffsetDateTime;
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
-use super::{Client, Error, rows};
+use super::{Client, Error, Statements, rows};
 use crate::domain::{
     Conversation, ConversationId, ConversationStatus, Party, Phone, Status, UserId,
     conversation::Cursor,
@@ -62,7 +62,7 @@ pub async fn open(
 /// # Errors
 /// Any failure of the database.
 pub async fn get(
-    client: &impl deadpool_postgres::GenericClient,
+    client: &impl Statements,
     id: ConversationId,
 ) -> Result<Option<Conversation>, Error> {
     let sql = format!("SELECT {COLUMNS} FROM {FROM} WHERE c.id = $1");
@@ -186,7 +186,7 @@ pub async fn count_messages(
 /// # Errors
 /// Any failure of the database.
 pub async fn set_status(
-    client: &impl deadpool_postgres::GenericClient,
+    client: &impl Statements,
     id: ConversationId,
     status: ConversationStatus,
 ) -> Result<bool, Error> {
@@ -202,7 +202,7 @@ pub async fn set_status(
 /// # Errors
 /// Any failure of the database.
 pub(super) async fn lock(
-    client: &impl deadpool_postgres::GenericClient,
+    client: &impl Statements,
     ids: &[Uuid],
 ) -> Result<Vec<(Conversation, Option<Uuid>)>, Error> {
     let sql = format!(

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
-use super::{Client, Error, outcome::raise_receipts};
+use super::{Client, Error, Statements, outcome::raise_receipts};
 use crate::domain::{DeadLetterClass, DeadLetterId, MessageId, Phone};
 
 /// One dead letter and what is worth knowing of its message.
@@ -166,7 +166,7 @@ pub async fn list(
 
 /// The newest dead letters that the administrators were told of at a time.
 pub(super) async fn told_at(
-    client: &impl deadpool_postgres::GenericClient,
+    client: &impl Statements,
     at: OffsetDateTime,
     limit: usize,
 ) -> Result<Vec<DeadLetter>, Error> {
@@ -226,7 +226,7 @@ const REQUEUE: &str = concat!(
 /// # Errors
 /// Any failure of the database; then nothing has changed.
 pub async fn requeue(
-    client: &impl deadpool_postgres::GenericClient,
+    client: &impl Statements,
     ids: &[DeadLetterId],
     by: &str,
     now: OffsetDateTime,
@@ -248,7 +248,7 @@ const DELETE: &str = "
 /// # Errors
 /// Any failure of the database; then nothing has changed.
 pub async fn delete(
-    client: &impl deadpool_postgres::GenericClient,
+    client: &impl Statements,
     ids: &[DeadLetterId],
     by: &str,
     now: OffsetDateTime,
@@ -257,7 +257,7 @@ pub async fn delete(
 }
 
 async fn change(
-    client: &impl deadpool_postgres::GenericClient,
+    client: &impl Statements,
     sql: &str,
     ids: &[DeadLetterId],
     by: &str,

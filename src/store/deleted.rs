@@ -1,11 +1,10 @@
 //! Messages that an administrator deletes: nobody is shown or sent them any more, the books count them as
 //! erased, and retention removes their rows.
 
-use deadpool_postgres::Transaction;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Client, Error, conversations, rows};
+use super::{Client, Error, Statements, Transaction, conversations, rows};
 use crate::domain::{
     Conversation, ConversationId, MessageId, Party, Phone, Status, message::Place,
 };

@@ -2,7 +2,7 @@
 
 use time::OffsetDateTime;
 
-use super::Error;
+use super::{Error, Statements, Transaction};
 use crate::domain::ConversationId;
 
 /// The part of a statement that counts the messages of `gone` (`business`, `created_at`) as erased, in the
@@ -48,7 +48,7 @@ impl Gone {
 /// Removes the beginning of a conversation up to the first message of which `old` does not hold (`m` is
 /// the message, `$2` the time), at most `limit` messages, and takes them from both unread counts.
 pub(super) async fn beginning(
-    transaction: &deadpool_postgres::Transaction<'_>,
+    transaction: &Transaction<'_>,
     id: ConversationId,
     old: &str,
     before: OffsetDateTime,

@@ -1,5 +1,6 @@
 //! What can go wrong with the database, by what the caller can do about it.
 
+use deadpool::managed::PoolError;
 use tokio_postgres::error::SqlState;
 
 /// A failed statement.
@@ -64,7 +65,10 @@ impl From<tokio_postgres::Error> for Error {
             c if *c == SqlState::DISK_FULL || tells_of_full_disk(db.message()) => {
                 Error::DiskFull(text)
             }
-            c if c.code().starts_with("08")
+            // A server that was the primary, or is to become it: another one takes the writes, or this one
+            // does in a moment.
+            c if *c == SqlState::READ_ONLY_SQL_TRANSACTION
+                || c.code().starts_with("08")
                 || c.code().starts_with("57P")
                 || c.code().starts_with("53")
                 || c.code().starts_with("58")
@@ -100,14 +104,12 @@ fn chain(error: &tokio_postgres::Error) -> String {
     text
 }
 
-impl From<deadpool_postgres::PoolError> for Error {
-    fn from(error: deadpool_postgres::PoolError) -> Self {
+impl From<PoolError<Error>> for Error {
+    fn from(error: PoolError<Error>) -> Self {
         match error {
-            deadpool_postgres::PoolError::Backend(inner) => match Error::from(inner) {
-                Error::Other(text) => Error::Unavailable(text),
-                known => known,
-            },
-            deadpool_postgres::PoolError::Timeout(_) => {
+            PoolError::Backend(Error::Other(text)) => Error::Unavailable(text),
+            PoolError::Backend(known) => known,
+            PoolError::Timeout(_) => {
                 Error::Unavailable("no connection became free in time".to_owned())
             }
             other => Error::Unavailable(other.to_string()),

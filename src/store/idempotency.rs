@@ -2,7 +2,7 @@
 
 use time::OffsetDateTime;
 
-use super::Error;
+use super::{Error, Statements};
 use crate::domain::UserId;
 
 /// A key and the answer that goes with it.
@@ -48,7 +48,7 @@ const CLAIM: &str = "
 /// # Errors
 /// Any failure of the database.
 pub async fn claim(
-    client: &impl deadpool_postgres::GenericClient,
+    client: &impl Statements,
     keyed: &Keyed,
     now: OffsetDateTime,
     expired_before: OffsetDateTime,
@@ -77,7 +77,7 @@ pub async fn claim(
 /// # Errors
 /// Any failure of the database.
 pub async fn earlier(
-    client: &impl deadpool_postgres::GenericClient,
+    client: &impl Statements,
     user: UserId,
     key: &str,
     expired_before: OffsetDateTime,
@@ -104,7 +104,7 @@ pub async fn earlier(
 /// # Errors
 /// Any failure of the database.
 pub async fn forget(
-    client: &impl deadpool_postgres::GenericClient,
+    client: &impl Statements,
     before: OffsetDateTime,
     limit: i64,
 ) -> Result<u64, Error> {
@@ -114,5 +114,5 @@ pub async fn forget(
              (SELECT ctid FROM idempotency_keys WHERE created_at < $1 LIMIT $2)",
         )
         .await?;
-    Ok(client.execute(&statement, &[&before, &limit]).await?)
+    client.execute(&statement, &[&before, &limit]).await
 }

@@ -2,15 +2,16 @@
 
 use std::{collections::HashSet, hash::Hash};
 
-use deadpool_postgres::Transaction;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    Client, Error,
+    Client, Error, Statements, Transaction,
     accounts::{MobileStatus, MobileUser},
 };
-use crate::domain::{MessageId, Party, Phone, Priority, Status, UserId, verdict::Import};
+use crate::domain::{
+    MessageId, Party, Phone, Priority, Status, UserId, partitions, verdict::Import,
+};
 
 /// A message of another system. It becomes one-way.
 #[derive(Clone, Debug)]
@@ -47,11 +48,7 @@ pub struct ImportedMessage {
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn begin(
-    client: &impl deadpool_postgres::GenericClient,
-    id: Uuid,
-    import: &Import,
-) -> Result<(), Error> {
+pub async fn begin(client: &impl Statements, id: Uuid, import: &Import) -> Result<(), Error> {
     let statement = client
         .prepare_cached(
             "INSERT INTO imports (id, began_at, actor, file) VALUES ($1, $2, $3, $4) \
@@ -66,11 +63,7 @@ pub async fn begin(
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn is_begun(
-    client: &impl deadpool_postgres::GenericClient,
-    id: Uuid,
-    by: &str,
-) -> Result<bool, Error> {
+pub async fn is_begun(client: &impl Statements, id: Uuid, by: &str) -> Result<bool, Error> {
     let sql = "SELECT EXISTS (SELECT FROM imports WHERE id = $1 AND actor = $2)";
     let statement = client.prepare_cached(sql).await?;
     Ok(client.query_one(&statement, &[&id, &by]).await?.try_get(0)?)
@@ -223,7 +216,7 @@ async fn insert_messages(
                 &column(batch, |m| m.content.as_str()),
                 &column(batch, |m| m.status as i16),
                 &column(batch, |m| m.priority as i16),
-                &column(batch, |m| Party::Mobile(m.recipient.clone()).partition()),
+                &column(batch, |m| partitions::of_recipient(&Party::Mobile(m.recipient.clone()))),
                 &column(batch, |m| m.retry_count),
                 &column(batch, |m| m.failure_reason.as_deref()),
                 &column(batch, |m| m.created_at),

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Client, Error};
+use super::{Client, Error, Statements};
 use crate::domain::{
     DeadLetterClass, MessageId,
     job::{JobKind, Work},
@@ -67,7 +67,7 @@ const ENQUEUE: &str = "
 /// # Errors
 /// Any failure of the database.
 pub async fn enqueue(
-    client: &impl deadpool_postgres::GenericClient,
+    client: &impl Statements,
     job: &NewJob,
     now: OffsetDateTime,
 ) -> Result<bool, Error> {

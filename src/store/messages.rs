@@ -10,7 +10,7 @@ mod listed;
 
 pub use listed::{Filter, count_of_sender, list};
 
-use super::{Client, Error, rows};
+use super::{Client, Error, Statements, rows};
 use crate::domain::{Message, MessageId, Party, feed::Elsewhere};
 
 /// A message to be stored.
@@ -39,7 +39,7 @@ const INSERT_ONE_WAY: &str = "
 /// Any failure of the database; then none of them is stored, unless the error is
 /// [`Error::Unavailable`], after which storing them again is harmless.
 pub async fn insert_one_way(
-    client: &impl deadpool_postgres::GenericClient,
+    client: &impl Statements,
     batch: &[NewMessage<'_>],
 ) -> Result<(), Error> {
     let mut senders = Vec::with_capacity(batch.len());

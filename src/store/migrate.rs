@@ -9,9 +9,8 @@
 use std::time::Duration;
 
 use ring::digest::{SHA256, digest};
-use tokio_postgres::error::SqlState;
 
-use super::{Client, Error};
+use super::{Client, Error, Statements};
 
 /// One step of the schema.
 #[derive(Debug)]
@@ -164,6 +163,7 @@ pub async fn run(client: &mut Client, target: Option<i32>) -> Result<Vec<i32>, M
     if next(&known(client).await?, target)?.is_none() {
         return Ok(Vec::new());
     }
+    client.unhurried();
     // Asked for again and again: a session that waits for it holds a snapshot, and for that an index that
     // is built beside others would wait in turn.
     while !client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK]).await?.try_get(0)? {
@@ -202,10 +202,7 @@ async fn apply_all(client: &mut Client, target: Option<i32>) -> Result<Vec<i32>,
         patiently(client, "schema_migrations", add, None).await?;
     }
     while let Some(step) = next(&applied(client).await?, target)? {
-        let failed = |error: tokio_postgres::Error| MigrateError::Step {
-            version: step.version,
-            error: error.into(),
-        };
+        let failed = |error| MigrateError::Step { version: step.version, error };
         if step.beside {
             let made = make_beside(client, step).await;
             made.map_err(failed)?;
@@ -218,7 +215,7 @@ async fn apply_all(client: &mut Client, target: Option<i32>) -> Result<Vec<i32>,
     Ok(done)
 }
 
-async fn make_beside(client: &Client, step: &Migration) -> Result<(), tokio_postgres::Error> {
+async fn make_beside(client: &Client, step: &Migration) -> Result<(), Error> {
     const LIMITS: &str = "
         SELECT set_config('statement_timeout', $1, false), set_config('lock_timeout', $2, false)";
     let row = client
@@ -254,7 +251,7 @@ async fn patiently(
     name: &str,
     sql: &str,
     step: Option<&Migration>,
-) -> Result<(), tokio_postgres::Error> {
+) -> Result<(), Error> {
     let mut tries = 0;
     loop {
         let transaction = client.transaction().await?;
@@ -270,7 +267,7 @@ async fn patiently(
         };
         match made.await {
             Ok(()) => return transaction.commit().await,
-            Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) && tries < TRIES => {
+            Err(Error::Contention(_)) if tries < TRIES => {
                 transaction.rollback().await?;
                 tries += 1;
                 if tries == 1 {
@@ -283,10 +280,7 @@ async fn patiently(
     }
 }
 
-async fn note(
-    client: &impl deadpool_postgres::GenericClient,
-    step: &Migration,
-) -> Result<(), tokio_postgres::Error> {
+async fn note(client: &impl Statements, step: &Migration) -> Result<(), Error> {
     client
         .execute(
             "INSERT INTO schema_migrations (version, name, sha256, serves) VALUES ($1, $2, $3, $4)",
@@ -305,9 +299,7 @@ struct Applied {
     serves: Option<i32>,
 }
 
-async fn applied(
-    client: &impl deadpool_postgres::GenericClient,
-) -> Result<Vec<Applied>, tokio_postgres::Error> {
+async fn applied(client: &impl Statements) -> Result<Vec<Applied>, Error> {
     // By name, for a table whose steps were all applied by older binaries.
     client
         .query(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::{Client, Error, figures};
+use super::{Client, Error, Statements, figures};
 use crate::domain::{NodeId, figures::Figures};
 
 /// A process that has given no sign of life for this long counts as gone.
@@ -107,7 +107,7 @@ pub async fn note(client: &Client, node: &Node) -> Result<Option<bool>, Error> {
 /// # Errors
 /// Any failure of the database.
 pub async fn ask_drain(
-    client: &impl deadpool_postgres::GenericClient,
+    client: &impl Statements,
     id: NodeId,
     draining: bool,
 ) -> Result<bool, Error> {

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use deadpool_postgres::Transaction;
 use time::OffsetDateTime;
 
-use super::{Error, dead_letters::DeadLetter};
+use super::{Error, Statements, Transaction, dead_letters::DeadLetter};
 use crate::domain::DeadLetterClass;
 
 /// Dead letters that the administrators are being told of.

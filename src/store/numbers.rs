@@ -1,6 +1,6 @@
 //! The phone numbers that are stored, whatever they are stored for.
 
-use super::{Client, Error};
+use super::{Client, Error, Statements};
 use crate::domain::Phone;
 
 // Of messages there may be many to a number: the index is walked from one number to the next.

@@ -17,7 +17,7 @@ use time::OffsetDateTime;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{Client, Error, rows};
+use super::{Client, Error, Statements, rows};
 use crate::domain::{MessageId, Party, Status, feed::Attempt};
 
 /// The word of a recipient about one message.
@@ -454,7 +454,7 @@ pub async fn park(client: &Client, ids: &[MessageId]) -> Result<u64, Error> {
              WHERE id = ANY ($1) AND status + 0 < 2 AND retry_count = 0 AND next_attempt_at IS NOT NULL",
         )
         .await?;
-    Ok(client.execute(&statement, &[&ids]).await?)
+    client.execute(&statement, &[&ids]).await
 }
 
 /// Rows of id, both columns of the sender, when, and when it was accepted.

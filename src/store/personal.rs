@@ -7,7 +7,7 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::{
-    Client, Error,
+    Client, Error, Statements,
     erased::{self, Gone},
     rows,
     story::Event,
@@ -130,6 +130,7 @@ pub async fn mask_audit_log(
     phone: &Phone,
     counts: &mut Counts,
 ) -> Result<(), Error> {
+    client.unhurried();
     let transaction = client.transaction().await?;
     transaction.batch_execute(UNHURRIED).await?;
     let (phone, masked) = (phone.as_str(), phone.masked());
@@ -151,6 +152,7 @@ pub async fn mask_audit_log(
 /// # Errors
 /// Any failure of the database.
 pub async fn count(client: &mut Client, phone: &Phone) -> Result<Counts, Error> {
+    client.unhurried();
     let transaction = client.transaction().await?;
     transaction.batch_execute(&format!("{UNHURRIED}; SET TRANSACTION READ ONLY")).await?;
     let sql = format!(
@@ -216,6 +218,7 @@ pub async fn forget_phone(
     phone: &Phone,
     counts: &mut Counts,
 ) -> Result<(), Error> {
+    client.unhurried();
     let transaction = client.transaction().await?;
     transaction.batch_execute(UNHURRIED).await?;
     let phone = phone.as_str();
@@ -342,6 +345,7 @@ pub async fn erase_rest(
     phone: &Phone,
     counts: &mut Counts,
 ) -> Result<(), Error> {
+    client.unhurried();
     let transaction = client.transaction().await?;
     transaction.batch_execute(UNHURRIED).await?;
     let phone = phone.as_str();

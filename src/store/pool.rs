@@ -1,25 +1,30 @@
 //! Connections to Postgres, and whether the server keeps its promises.
 
-use std::{sync::Arc, time::Duration};
-
-use deadpool_postgres::{
-    Hook, HookError, Manager, ManagerConfig, Pool, QueueMode, RecyclingMethod, Runtime,
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
 };
-use tokio_postgres::NoTls;
+
+use deadpool::{
+    Runtime,
+    managed::{self, QueueMode},
+};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
-    Error,
+    Client, Error, Group, Statements as _,
+    client::Meters,
+    primary::{self, Finder},
     replicas::{ReplicaState, Replicas, ReplicasWork},
 };
 
-/// A connection from the pool.
-pub type Client = deadpool_postgres::Object;
+pub(super) type Pool = managed::Pool<Finder>;
 
 /// The database. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
     pool: Pool,
+    meters: Arc<Meters>,
     replicas: Option<Replicas>,
 }
 
@@ -30,9 +35,10 @@ const STATEMENT_TIMEOUT_MS: u32 = 15_000;
 
 /// Every statement here reads by an index and joins by looking up. The planner would at times read a
 /// table whole instead, because its statistics lag behind a table that grows by thousands of rows a
-/// second, and keep that plan for as long as the statement stays prepared.
+/// second, and keep that plan for as long as the statement stays prepared. To compile one costs more than
+/// any of them takes.
 const BY_INDEX: &str = "SET enable_seqscan = off; SET enable_bitmapscan = off; \
-                        SET enable_hashjoin = off; SET enable_mergejoin = off;";
+                        SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off;";
 
 /// A setting without which an answered message could be lost.
 const DURABLE: [&str; 3] = ["fsync", "full_page_writes", "synchronous_commit"];
@@ -45,7 +51,7 @@ pub type Target = tokio_postgres::Config;
 #[error("the database URL cannot be read: {0}")]
 pub struct BadUrl(String);
 
-/// Reads a `postgres://` URL.
+/// Reads a `postgres://` URL. Of several servers it means the one that takes writes.
 ///
 /// # Errors
 /// What is wrong with it, without repeating it: it may hold a password.
@@ -53,12 +59,13 @@ pub fn parse_url(url: &str) -> Result<Target, BadUrl> {
     if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
         return Err(BadUrl("it is not postgres://user:password@host:5432/database".to_owned()));
     }
-    url.parse::<Target>().map_err(|error| {
+    let target = url.parse::<Target>().map_err(|error| {
         BadUrl(
             std::error::Error::source(&error)
                 .map_or_else(|| error.to_string(), ToString::to_string),
         )
-    })
+    })?;
+    Ok(primary::meant(target))
 }
 
 impl Store {
@@ -67,7 +74,7 @@ impl Store {
     /// # Errors
     /// Only when the pool cannot be built at all.
     pub fn new(config: Target, size: usize) -> Result<Store, Error> {
-        Ok(Store { pool: pool(config, size, WAIT)?, replicas: None })
+        Ok(Store { pool: pool(config, size, WAIT)?, meters: Meters::new(), replicas: None })
     }
 
     /// The same, with copies of the database to read from; see [`Store::read`]. Until their work is
@@ -80,8 +87,9 @@ impl Store {
         replicas: Vec<Target>,
         size: usize,
     ) -> Result<(Store, ReplicasWork), Error> {
-        let (replicas, work) = Replicas::new(config.clone(), replicas, size)?;
-        Ok((Store { pool: pool(config, size, WAIT)?, replicas: Some(replicas) }, work))
+        let meters = Meters::new();
+        let (replicas, work) = Replicas::new(config.clone(), replicas, size, &meters)?;
+        Ok((Store { pool: pool(config, size, WAIT)?, meters, replicas: Some(replicas) }, work))
     }
 
     /// Runs a query that only reads, on a copy of the database if one may be used, else on the database
@@ -101,7 +109,7 @@ impl Store {
         {
             return Ok(found);
         }
-        query(self.client().await?).await
+        query(self.client_for(Group::Lists).await?).await
     }
 
     /// How the copies stand.
@@ -114,7 +122,18 @@ impl Store {
     /// # Errors
     /// [`Error::Unavailable`] when none becomes free or the server does not answer.
     pub async fn client(&self) -> Result<Client, Error> {
-        Ok(self.pool.get().await?)
+        self.client_for(Group::Other).await
+    }
+
+    /// A connection for statements that are counted by themselves.
+    ///
+    /// # Errors
+    /// As [`Store::client`].
+    pub async fn client_for(&self, group: Group) -> Result<Client, Error> {
+        let asked = Instant::now();
+        let found = self.pool.get().await;
+        self.meters.waited(group, asked.elapsed());
+        Ok(Client::new(found?, group, Arc::clone(&self.meters)))
     }
 
     /// Answers if the database does. The result is the round trip's duration.
@@ -176,18 +195,12 @@ pub(super) fn pool(mut config: Target, size: usize, wait: Duration) -> Result<Po
     if config.get_application_name().is_none() {
         config.application_name("esh3ar");
     }
-    let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-    let manager = if config.get_ssl_mode() == tokio_postgres::config::SslMode::Disable
-        || config
-            .get_hosts()
-            .iter()
-            .all(|host| matches!(host, tokio_postgres::config::Host::Unix(_)))
-    {
-        Manager::from_config(config, NoTls, manager_config)
-    } else {
-        Manager::from_config(config, tls()?, manager_config)
-    };
-    Pool::builder(manager)
+    let tls = if primary::wants_tls(&config) { Some(tls()?) } else { None };
+    let settings = format!(
+        "{BY_INDEX} SET statement_timeout = {STATEMENT_TIMEOUT_MS}; SET lock_timeout = 5000; \
+         SET idle_in_transaction_session_timeout = 15000; SET timezone = 'UTC'"
+    );
+    managed::Pool::builder(Finder::new(&config, tls, settings))
         .max_size(size)
         // The connection used last has its statements and pages in the processor's cache.
         .queue_mode(QueueMode::Lifo)
@@ -195,19 +208,6 @@ pub(super) fn pool(mut config: Target, size: usize, wait: Duration) -> Result<Po
         .wait_timeout(Some(wait))
         .create_timeout(Some(wait))
         .recycle_timeout(Some(wait))
-        .post_create(Hook::async_fn(|client, _| {
-            Box::pin(async move {
-                client
-                    .batch_execute(&format!(
-                        "{BY_INDEX} SET statement_timeout = {STATEMENT_TIMEOUT_MS}; \
-                         SET lock_timeout = 5000; \
-                         SET idle_in_transaction_session_timeout = 15000; \
-                         SET timezone = 'UTC'"
-                    ))
-                    .await
-                    .map_err(HookError::Backend)
-            })
-        }))
         .build()
         .map_err(|error| Error::Unavailable(error.to_string()))
 }

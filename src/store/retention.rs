@@ -7,7 +7,7 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Error, Store, erased};
+use super::{Client, Error, Group, Statements, Store, erased};
 use crate::domain::ConversationId;
 
 /// The advisory lock's key: "esh3ar" in ASCII, and one more letter.
@@ -16,7 +16,7 @@ const LOCK: i64 = 0x0065_7368_3361_7272;
 /// The only process that removes what is old, for as long as this lives. It has a connection of its own,
 /// which is closed with it: the lock can be forgotten by nobody.
 pub struct Keeper {
-    client: deadpool_postgres::ClientWrapper,
+    client: Client,
 }
 
 /// Up to where rows were looked at, by age.
@@ -51,7 +51,7 @@ pub struct Looked {
 /// # Errors
 /// Any failure of the database.
 pub async fn keeper(store: &Store) -> Result<Option<Keeper>, Error> {
-    let client = deadpool_postgres::Object::take(store.client().await?);
+    let client = store.client_for(Group::Upkeep).await?.alone();
     // Nobody waits for these commits: what a crash brings back is removed again, books included.
     client.batch_execute("SET synchronous_commit = off").await?;
     let row = client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK]).await?;
@@ -214,6 +214,6 @@ impl Keeper {
             .client
             .prepare_cached("DELETE FROM tokens WHERE phone = '' AND revoked_at < $1")
             .await?;
-        Ok(self.client.execute(&statement, &[&before]).await?)
+        self.client.execute(&statement, &[&before]).await
     }
 }

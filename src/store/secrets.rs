@@ -2,7 +2,7 @@
 
 use time::OffsetDateTime;
 
-use super::{Client, Error};
+use super::{Client, Error, Statements};
 
 /// The secret with this name; `fresh` becomes it if there is none yet. Whoever is first decides.
 ///

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{Client, Error, rows};
+use super::{Client, Error, Statements, rows};
 use crate::domain::{DeadLetterClass, MessageId, Party, Priority};
 
 /// How many rows a statement looks at. A count of so many is a count of so many at least.
@@ -78,6 +78,28 @@ pub async fn in_hand(client: &Client) -> Result<Vec<Lane>, Error> {
         )
         .await?;
     lanes(&client.query(&statement, &[&SEEN]).await?)
+}
+
+/// Conversations that are active and had a message after a time, up to `most`. By the index that each
+/// business user's list has: the table may be long, and most of it at rest.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn active_conversations(
+    client: &Client,
+    since: OffsetDateTime,
+    most: i64,
+) -> Result<u64, Error> {
+    let statement = client
+        .prepare_cached(
+            "SELECT count(*) FROM (
+                 SELECT FROM business_users b, LATERAL (
+                     SELECT FROM conversations c
+                     WHERE c.business_user_id = b.id AND c.last_message_at > $1 AND c.status = 0
+                 ) AS of_one LIMIT $2) AS seen",
+        )
+        .await?;
+    counted(&client.query_one(&statement, &[&since, &most]).await?, 0)
 }
 
 /// Dead letters of one class.

@@ -2,7 +2,7 @@
 
 use time::OffsetDateTime;
 
-use super::{Client, Error};
+use super::{Client, Error, Statements};
 use crate::domain::{MessageId, verdict::Import};
 
 /// What a message's own columns do not tell.

@@ -1,11 +1,10 @@
 //! Tokens, by their hash: the token itself is nowhere in the database.
 
-use deadpool_postgres::GenericClient;
 use time::OffsetDateTime;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{Client, Error, accounts, rows};
+use super::{Client, Error, Statements, accounts, rows};
 use crate::domain::{Party, Permission, Permissions, Phone, TokenId, UserId};
 
 /// Who a valid token belongs to.
@@ -97,7 +96,7 @@ pub async fn revoked_since(
 /// # Errors
 /// Any failure of the database.
 pub async fn insert(
-    client: &impl GenericClient,
+    client: &impl Statements,
     id: TokenId,
     hash: &[u8],
     owner: &Party,
@@ -201,7 +200,7 @@ const LOCK: &str = "
 /// # Errors
 /// Any failure of the database.
 pub async fn lock(
-    client: &impl GenericClient,
+    client: &impl Statements,
     id: TokenId,
     now: OffsetDateTime,
 ) -> Result<Option<Held>, Error> {
@@ -226,7 +225,7 @@ pub async fn lock(
 /// # Errors
 /// Any failure of the database.
 pub async fn has_other_of_administrator(
-    client: &impl GenericClient,
+    client: &impl Statements,
     than: TokenId,
     now: OffsetDateTime,
 ) -> Result<bool, Error> {
@@ -248,7 +247,7 @@ pub async fn has_other_of_administrator(
 /// # Errors
 /// Any failure of the database.
 pub async fn retire(
-    client: &impl GenericClient,
+    client: &impl Statements,
     id: TokenId,
     at: OffsetDateTime,
 ) -> Result<(), Error> {
@@ -263,7 +262,7 @@ pub async fn retire(
 /// # Errors
 /// Any failure of the database.
 pub async fn revoke(
-    client: &impl GenericClient,
+    client: &impl Statements,
     id: TokenId,
     at: OffsetDateTime,
 ) -> Result<(), Error> {

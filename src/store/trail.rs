@@ -5,7 +5,7 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Client, Error, rows};
+use super::{Client, Error, Statements, rows};
 use crate::domain::{
     MessageId, Party, Phone,
     verdict::{Outage, RecipientFacts, Run},

@@ -7,7 +7,7 @@
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::{Client, Error, conversations, rows};
+use super::{Client, Error, Statements, conversations, rows};
 use crate::domain::{Conversation, ConversationId, ConversationStatus, Message, Party};
 
 /// Of a conversation `c`: of its own row, and of what became of its messages since.

@@ -33,6 +33,11 @@ pub const ALL: &[(&str, Kind, &str)] = &[
         "Messages whose delivery is in hand or due; what waits for an absent recipient does not count.",
     ),
     (
+        "esh3ar_deliveries_handed_total",
+        Kind::Counter,
+        "Deliveries that this process handed to their recipients' connections, by lane; retries count again.",
+    ),
+    (
         "esh3ar_backpressure_level",
         Kind::Gauge,
         "0 open, 1 broadcasts paused, 2 bulk sends refused, 3 high priority only.",
@@ -73,7 +78,14 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     ("esh3ar_deleted_total", Kind::Counter, "Messages that administrators deleted."),
     ("esh3ar_database_bytes", Kind::Gauge, "What the database takes on its disk."),
     ("esh3ar_conversations_opened_total", Kind::Counter, "Conversations that were begun."),
+    (
+        "esh3ar_conversations_active",
+        Kind::Gauge,
+        "Conversations that are active and had a message within the last hour, counted up to 100,000.",
+    ),
     ("esh3ar_build_info", Kind::Gauge, "1, with the version of the process."),
+    ("esh3ar_role", Kind::Gauge, "1, with what the process is: serve, gateway or worker."),
+    ("esh3ar_cpu_cores", Kind::Gauge, "Cores that this process may use."),
     ("esh3ar_messages_failed_total", Kind::Counter, "Messages given up after the last retry."),
     (
         "esh3ar_retries_total",
@@ -167,6 +179,59 @@ pub const ALL: &[(&str, Kind, &str)] = &[
         "Lists and histories that the primary gave although there are replicas, by reason.",
     ),
     (
+        "esh3ar_database_statement_seconds",
+        Kind::Seconds,
+        "From a statement to the answer of Postgres, by what the statement is for.",
+    ),
+    (
+        "esh3ar_database_pool_wait_seconds",
+        Kind::Seconds,
+        "Waiting for a connection to Postgres, new ones included, by what it is for.",
+    ),
+    (
+        "esh3ar_redis_memory_bytes",
+        Kind::Gauge,
+        "What Redis takes of its machines' memory, of all its servers together.",
+    ),
+    (
+        "esh3ar_redis_memory_limit_bytes",
+        Kind::Gauge,
+        "What Redis may take, of all its servers together; 0 where it has no limit.",
+    ),
+    (
+        "esh3ar_broker_queue_depth",
+        Kind::Gauge,
+        "Frames that wait at the broker, by lane, and those that nobody can read (dead_letter); a frame names up to 100 messages.",
+    ),
+    (
+        "process_cpu_seconds_total",
+        Kind::Counter,
+        "Processor time of this process; its private Postgres is another one.",
+    ),
+    ("process_resident_memory_bytes", Kind::Gauge, "Memory of this process."),
+    ("process_open_fds", Kind::Gauge, "Files and sockets that this process has open."),
+    ("process_max_fds", Kind::Gauge, "Files and sockets that this process may open."),
+    (
+        "process_network_receive_bytes_total",
+        Kind::Counter,
+        "Bytes that came in over the network interfaces that this process sees.",
+    ),
+    (
+        "process_network_transmit_bytes_total",
+        Kind::Counter,
+        "Bytes that went out over the network interfaces that this process sees.",
+    ),
+    (
+        "process_disk_read_bytes_total",
+        Kind::Counter,
+        "Bytes that this process had read from a disk.",
+    ),
+    (
+        "process_disk_written_bytes_total",
+        Kind::Counter,
+        "Bytes that this process had written to a disk.",
+    ),
+    (
         "esh3ar_messages_waiting",
         Kind::Gauge,
         "Messages not acknowledged yet, counted up to 100,000.",
@@ -222,6 +287,8 @@ pub fn install() -> Result<Recorder, BuildError> {
         metrics::counter!(name).absolute(0);
     }
     metrics::gauge!("esh3ar_connections").set(0.0);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    metrics::gauge!("esh3ar_cpu_cores").set(cores as f64);
     metrics::gauge!("esh3ar_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Ok(Recorder { handle })
 }
@@ -229,7 +296,7 @@ pub fn install() -> Result<Recorder, BuildError> {
 impl Recorder {
     /// The metrics as text.
     pub fn render(&self) -> String {
-        self.handle.render()
+        self.handle.render() + &super::process::page()
     }
 
     /// Keeps the histograms small; to be called every few seconds, or they grow without bound.

@@ -1,5 +1,5 @@
-//! Hands what was accepted to the connections, one worker a share, so that each recipient's
-//! messages stay in order.
+//! Hands what was accepted to the connections, one worker a share, so that what belongs to one partition
+//! stays in order.
 
 use std::{sync::Arc, time::Duration};
 

@@ -27,6 +27,7 @@ pub fn start(
     stop: &CancellationToken,
 ) {
     let crew = Crew { app, tracker, stop };
+    metrics::gauge!("esh3ar_role", "role" => role.name()).set(1.0);
     crew.supervise("trail", sweep::trail);
     crew.supervise("nodes", sweep::nodes);
     crew.supervise("figures", sweep::figures);

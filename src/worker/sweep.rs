@@ -85,6 +85,19 @@ pub async fn stock(app: App) {
             }
             Err(error) => tracing::debug!(%error, "the stock could not be taken"),
         }
+        match app.active_conversations().await {
+            Ok(active) => metrics::gauge!("esh3ar_conversations_active").set(active as f64),
+            Err(error) => tracing::debug!(%error, "active conversations could not be counted"),
+        }
+        if let Some(relay) = app.presence().relay() {
+            match relay.redis().memory().await {
+                Ok(memory) => {
+                    metrics::gauge!("esh3ar_redis_memory_bytes").set(memory.used as f64);
+                    metrics::gauge!("esh3ar_redis_memory_limit_bytes").set(memory.limit as f64);
+                }
+                Err(error) => tracing::debug!(%error, "Redis does not tell of its memory"),
+            }
+        }
         tokio::time::sleep(STOCK_EVERY).await;
     }
 }

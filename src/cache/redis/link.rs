@@ -16,6 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Error, PATIENCE, PREFIX,
+    probe::Memory,
     target::{Connection, Pushes, Target},
 };
 
@@ -157,6 +158,17 @@ impl Redis {
         let mut ping = Pipeline::new();
         ping.cmd("PING");
         self.ask(&ping).await.map(|_| ())
+    }
+
+    /// How much memory its servers take.
+    ///
+    /// # Errors
+    /// As [`Redis::ping`].
+    pub async fn memory(&self) -> Result<Memory, Error> {
+        let mut question = redis::cmd("INFO");
+        question.arg("memory");
+        let answers = self.each(question, None).await?;
+        Ok(Memory::of(answers.iter().map(|(_, answer)| answer)))
     }
 
     /// Asks many things at once; an answer each.

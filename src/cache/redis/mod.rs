@@ -15,7 +15,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 pub use link::{Heard, Redis, RedisSettings, State};
-pub use probe::{Found, look};
+pub use probe::{Found, Memory, look};
 pub use rates::Admission;
 pub use target::Target;
 

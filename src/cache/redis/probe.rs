@@ -52,6 +52,40 @@ pub async fn look(target: &Target) -> Result<Found, Error> {
     asked.unwrap_or_else(|_| Err(Error::Failed("no answer in time".to_owned())))
 }
 
+/// What the servers of a Redis take of memory, all together, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Now.
+    pub used: u64,
+    /// At most; 0 when one of them has no limit.
+    pub limit: u64,
+}
+
+impl Memory {
+    /// Adds up what each server says of itself.
+    pub(super) fn of<'a>(answers: impl IntoIterator<Item = &'a Value>) -> Memory {
+        let mut texts = Vec::new();
+        answers.into_iter().for_each(|answer| collect(answer, &mut texts));
+        let number = |text: &str, name: &str| -> u64 {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            line.and_then(|number| number.trim().parse().ok()).unwrap_or_default()
+        };
+        let limits: Vec<u64> = texts.iter().map(|text| number(text, "maxmemory")).collect();
+        let limit = if limits.contains(&0) { 0 } else { limits.iter().sum() };
+        Memory { used: texts.iter().map(|text| number(text, "used_memory")).sum(), limit }
+    }
+}
+
+fn collect(answer: &Value, texts: &mut Vec<String>) {
+    match answer {
+        Value::BulkString(bytes) => texts.push(String::from_utf8_lossy(bytes).into_owned()),
+        Value::VerbatimString { text, .. } => texts.push(text.clone()),
+        Value::Array(answers) => answers.iter().for_each(|answer| collect(answer, texts)),
+        Value::Map(answers) => answers.iter().for_each(|(_, answer)| collect(answer, texts)),
+        _ => {}
+    }
+}
+
 /// Of one server a text, of a cluster one for each.
 fn version(answer: &Value) -> Option<String> {
     let read = |text: &str| {
@@ -70,6 +104,27 @@ fn version(answer: &Value) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_is_added_up_over_all_servers() {
+        let server = |used: u64, limit: u64| {
+            let text = format!(
+                "# Memory\r\nused_memory:{used}\r\nused_memory_rss:9999\r\nmaxmemory:{limit}\r\n\
+                 maxmemory_policy:noeviction\r\n"
+            );
+            Value::BulkString(text.into())
+        };
+        let of = |answers: &[Value]| {
+            let memory = Memory::of(answers);
+            (memory.used, memory.limit)
+        };
+        assert_eq!(of(&[server(1_000_000, 0)]), (1_000_000, 0));
+        assert_eq!(of(&[server(7, 100), server(8, 50)]), (15, 150));
+        assert_eq!(of(&[Value::Array(vec![server(7, 100), server(8, 0)])]), (15, 0));
+        let map = Value::Map(vec![(Value::SimpleString("a:1".to_owned()), server(3, 4))]);
+        assert_eq!(of(&[map]), (3, 4));
+        assert_eq!(of(&[]), (0, 0));
+    }
 
     #[test]
     fn the_version_is_found_in_every_form_of_the_answer() {

@@ -62,6 +62,8 @@ struct World {
     /// other does, as it is with notices and chat messages.
     unstored: [VecDeque<u64>; 2],
     now: Instant,
+    /// Where the messages stand, of those that are talk.
+    places: std::collections::BTreeMap<u64, Place>,
 }
 
 impl World {
@@ -85,6 +87,7 @@ impl World {
             next: backlog + 1,
             unstored: Default::default(),
             now: Instant::now(),
+            places: Default::default(),
         };
         world.pump();
         world
@@ -114,18 +117,23 @@ impl World {
         assert!(due.is_none_or(|due| look.is_some_and(|look| look <= due)), "found too late");
     }
 
+    fn fresh(&self, n: u64) -> Found {
+        let attempt = Attempt { place: self.places.get(&n).copied(), ..attempt(n) };
+        Found { attempt, acknowledged: false }
+    }
+
     /// The database answers what it was asked.
     fn look(&mut self) {
         let Some(reading) = self.asked.take() else { return };
         let window: BTreeSet<u64> = reading.in_window.into_iter().map(number).collect();
-        let waiting = self.pending.iter().filter(|n| !window.contains(n)).map(|n| fresh(*n));
+        let waiting = self.pending.iter().filter(|n| !window.contains(n)).map(|n| self.fresh(*n));
         let wanted = reading.acknowledged.as_ref();
         let sent: BTreeSet<MessageId> = wanted.iter().flat_map(|w| &w.sent).copied().collect();
         let elsewhere = wanted.iter().flat_map(|wanted| {
             let later = self.acknowledged.range(number(wanted.from)..);
             later.filter(|n| !sent.contains(&id(**n)))
         });
-        let elsewhere = elsewhere.map(|n| Found { acknowledged: true, ..fresh(*n) });
+        let elsewhere = elsewhere.map(|n| Found { acknowledged: true, ..self.fresh(*n) });
         let mut found: Vec<Found> = waiting.chain(elsewhere).collect();
         found.sort_by_key(|found| found.attempt.id);
         found.truncate(PAGE);
@@ -178,7 +186,8 @@ impl World {
     }
 
     fn offer(&mut self, n: u64, acknowledged: bool) {
-        match self.feed.on_live(Found { acknowledged, ..fresh(n) }, self.now) {
+        let found = Found { acknowledged, ..self.fresh(n) };
+        match self.feed.on_live(found, self.now) {
             Live::Send => self.show(n),
             Live::Defer => self.deferred.push((n, acknowledged)),
             Live::Hold | Live::Drop => {}
@@ -566,4 +575,81 @@ fn talk_comes_in_its_order_whatever_overtakes_what() {
     feed.on_acknowledged(&[id(3)]);
     assert_eq!(feed.on_live(said(3), now), Live::Drop, "a wake-up that comes twice");
     assert_eq!(feed.on_live(said(7), now), Live::Send);
+}
+
+/// Messages of one conversation come through one queue; while two versions run beside each other that know
+/// different rules for which one, through two, in any order, and perhaps twice.
+#[derive(Clone, Debug)]
+enum WakeUp {
+    /// The one of those under way that the number chooses.
+    Comes(u16),
+    /// The same, and it comes once more later.
+    ComesTwice(u16),
+    FinishRead,
+    Acknowledge(u8),
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+    #[test]
+    fn each_conversation_comes_once_and_in_order_however_its_wake_ups_overtake_each_other(
+        conversations in prop::collection::vec(0u128..4, 1..120),
+        steps in prop::collection::vec(
+            prop_oneof![
+                6 => any::<u16>().prop_map(WakeUp::Comes),
+                2 => any::<u16>().prop_map(WakeUp::ComesTwice),
+                2 => Just(WakeUp::FinishRead),
+                1 => any::<u8>().prop_map(WakeUp::Acknowledge),
+            ],
+            0..300,
+        ),
+    ) {
+        let mut world = World::new(0);
+        world.finish_read(false);
+        let mut seqs = [0i64; 4];
+        let mut places = std::collections::BTreeMap::new();
+        for (n, conversation) in (1u64..).zip(&conversations) {
+            let seq = &mut seqs[usize::try_from(*conversation).unwrap()];
+            *seq += 1;
+            let conversation = ConversationId(Uuid::from_u128(*conversation));
+            places.insert(n, Place { conversation, seq: *seq });
+        }
+        // All are stored before any is told of.
+        world.pending.extend(places.keys());
+        world.places = places.clone();
+        world.next = conversations.len() as u64 + 1;
+        let mut under_way: Vec<u64> = places.keys().copied().collect();
+        for step in steps {
+            match step {
+                WakeUp::Comes(which) | WakeUp::ComesTwice(which) if !under_way.is_empty() => {
+                    let at = usize::from(which) % under_way.len();
+                    let n = match step {
+                        WakeUp::Comes(_) => under_way.swap_remove(at),
+                        _ => under_way[at],
+                    };
+                    // A worker reads what is named, and leaves out what was acknowledged.
+                    if world.pending.contains(&n) {
+                        world.offer(n, false);
+                        world.pump();
+                    }
+                }
+                WakeUp::Comes(_) | WakeUp::ComesTwice(_) => {}
+                WakeUp::FinishRead => world.finish_read(false),
+                WakeUp::Acknowledge(count) => world.acknowledge(usize::from(count)),
+            }
+        }
+        // The position check finds what no wake-up brought.
+        world.feed.on_nudge(None);
+        world.pump();
+        world.settle();
+        let mut shown: std::collections::BTreeMap<ConversationId, Vec<i64>> = Default::default();
+        for n in &world.shown {
+            shown.entry(places[n].conversation).or_default().push(places[n].seq);
+        }
+        for (conversation, seqs) in shown {
+            let all: Vec<i64> = (1..).take(seqs.len()).collect();
+            prop_assert_eq!(seqs, all, "{}", conversation);
+        }
+        prop_assert_eq!(world.shown.len(), conversations.len());
+    }
 }

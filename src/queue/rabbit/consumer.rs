@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture};
 use lapin::Event;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -19,14 +19,18 @@ use super::{
     frame,
     hold::{DeadFrame, Part, Taken},
     line::{DEAD_PREFETCH, PREFETCH},
-    link::Link,
+    link::{Depths, Link},
     supervisor::Supervisor,
+    topology::LANES,
 };
 use crate::{domain::Priority, queue::LocalQueue};
 
 /// How often the roster is looked at, and what was dropped is given back: not at once, because it might
 /// be dropped again at once.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// How often what waits at the broker is counted, for the metrics.
+const COUNT_EVERY: Duration = Duration::from_secs(5);
 
 /// What comes from the broker. Cheap to clone.
 #[derive(Clone)]
@@ -129,8 +133,12 @@ impl ConsumerWork {
 
     async fn consume(&mut self, link: &Link, stop: &CancellationToken) -> Result<(), Error> {
         let mut events = link.events();
+        let settings = self.settings.clone();
         let mut desk = Desk::open(link, &self.settings, &self.inner).await?;
         let mut look = tokio::time::interval(LOOK);
+        let mut count = tokio::time::interval(COUNT_EVERY);
+        // Beside the rest: an answer of the broker's must not keep deliveries waiting.
+        let mut counting: Option<BoxFuture<'_, Result<Depths, Error>>> = None;
         let mut settled = Vec::new();
         let mut planned = true;
         desk.plan(&self.plan.borrow_and_update());
@@ -156,6 +164,13 @@ impl ConsumerWork {
                         return Ok(());
                     }
                 }
+                _ = count.tick(), if counting.is_none() => {
+                    counting = Some(link.depths(&settings).boxed());
+                }
+                depths = counted(&mut counting) => {
+                    counting = None;
+                    tell(depths);
+                }
                 event = events.next() => match event {
                     Some(Event::Error(error)) => return Err(error.into()),
                     Some(_) => {}
@@ -168,5 +183,28 @@ impl ConsumerWork {
                 }
             }
         }
+    }
+}
+
+/// Waits for a count that is under way; for ever while there is none.
+async fn counted(
+    counting: &mut Option<BoxFuture<'_, Result<Depths, Error>>>,
+) -> Result<Depths, Error> {
+    match counting {
+        Some(counting) => counting.await,
+        None => std::future::pending().await,
+    }
+}
+
+fn tell(depths: Result<Depths, Error>) {
+    match depths {
+        Ok(depths) => {
+            let lanes = LANES.into_iter().zip(depths.lanes);
+            let lanes = lanes.map(|(lane, waiting)| (lane.name(), waiting));
+            for (lane, waiting) in lanes.chain([("dead_letter", depths.dead)]) {
+                metrics::gauge!("esh3ar_broker_queue_depth", "lane" => lane).set(waiting as f64);
+            }
+        }
+        Err(error) => tracing::debug!(%error, "what waits at the broker could not be counted"),
     }
 }

@@ -130,6 +130,42 @@ pub(super) async fn greet(address: &Address) -> Result<String, Error> {
     Ok(version)
 }
 
+/// How many frames wait at the broker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Depths {
+    /// In the queues of each lane, lowest first.
+    pub(super) lanes: [u64; 3],
+    /// Of those that nobody can read.
+    pub(super) dead: u64,
+}
+
+impl Link {
+    /// Counts what waits, on a channel of its own: asking for a queue that is not there ends it.
+    pub(super) async fn depths(&self, settings: &Settings) -> Result<Depths, Error> {
+        let channel = self.channel().await?;
+        let count = async |queue: String| {
+            let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
+            let found =
+                channel.queue_declare(queue.as_str().into(), options, FieldTable::default());
+            Ok::<u64, Error>(found.await?.message_count().into())
+        };
+        let mut counted = stream::iter(Place::all(settings.partitions))
+            .map(|place| {
+                let count = &count;
+                async move { Ok::<_, Error>((place, count(place.queue()).await?)) }
+            })
+            .buffered(AT_ONCE);
+        let mut depths = Depths::default();
+        while let Some((place, waiting)) = counted.try_next().await? {
+            depths.lanes[place.lane as usize] += waiting;
+        }
+        drop(counted);
+        depths.dead = count(topology::DEAD_LETTERS.to_owned()).await?;
+        let _ = channel.close(200, "counted".into()).await;
+        Ok(depths)
+    }
+}
+
 async fn declare_work(channel: &Channel, place: Place, kind: Kind) -> Result<(), Error> {
     let name = place.queue();
     let arguments = table(&topology::work_queue(kind));

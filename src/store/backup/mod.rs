@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use time::{Date, Month};
 
-use super::{Client, Error, Store, books, pool::Target};
+use super::{Client, Error, Statements, Store, books, pool::Target};
 
 pub use programs::{ProgramError, Programs};
 
@@ -24,7 +24,7 @@ pub struct Contents {
 
 /// One moment of the database, for as long as this lives.
 pub struct Snapshot {
-    _client: deadpool_postgres::ClientWrapper,
+    _client: Client,
     /// What Postgres calls it.
     pub id: String,
     /// What there was.
@@ -43,7 +43,8 @@ const WHOLE: &str = "SET enable_seqscan = on; SET enable_bitmapscan = on; SET en
 /// # Errors
 /// Any failure of the database.
 pub async fn snapshot(store: &Store) -> Result<Snapshot, Error> {
-    let client = deadpool_postgres::Object::take(store.client().await?);
+    let mut client = store.client().await?.alone();
+    client.unhurried();
     client.batch_execute(WHOLE).await?;
     client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     let id = client.query_one("SELECT pg_export_snapshot()", &[]).await?.try_get(0)?;
@@ -57,7 +58,8 @@ pub async fn snapshot(store: &Store) -> Result<Snapshot, Error> {
 /// # Errors
 /// Any failure of the database.
 pub async fn contents(store: &Store) -> Result<Contents, Error> {
-    let client = deadpool_postgres::Object::take(store.client().await?);
+    let mut client = store.client().await?.alone();
+    client.unhurried();
     client.batch_execute(WHOLE).await?;
     contents_in(&client).await
 }
@@ -82,12 +84,12 @@ pub async fn is_encrypted(store: &Store) -> Result<bool, Error> {
     Ok(store.client().await?.query_one(sql, &[]).await?.try_get(0)?)
 }
 
-async fn exists(client: &tokio_postgres::Client, table: &str) -> Result<bool, Error> {
+async fn exists(client: &impl Statements, table: &str) -> Result<bool, Error> {
     let sql = "SELECT to_regclass($1::text) IS NOT NULL";
     Ok(client.query_one(sql, &[&table]).await?.try_get(0)?)
 }
 
-async fn schema(client: &tokio_postgres::Client) -> Result<i32, Error> {
+async fn schema(client: &impl Statements) -> Result<i32, Error> {
     if !exists(client, "schema_migrations").await? {
         return Ok(0);
     }
@@ -95,7 +97,7 @@ async fn schema(client: &tokio_postgres::Client) -> Result<i32, Error> {
     Ok(client.query_one(sql, &[]).await?.try_get(0)?)
 }
 
-async fn contents_in(client: &tokio_postgres::Client) -> Result<Contents, Error> {
+async fn contents_in(client: &impl Statements) -> Result<Contents, Error> {
     let sql = "SELECT relname::text, quote_ident(relname) FROM pg_class
                WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace ORDER BY 1";
     let mut tables = BTreeMap::new();
@@ -170,7 +172,7 @@ pub struct Guest {
 
 /// Nobody else restores on the server for as long as this lives.
 pub struct Alone {
-    _client: deadpool_postgres::ClientWrapper,
+    _client: Client,
 }
 
 /// The advisory lock's key: "esh3ar" in ASCII, and one more letter.
@@ -222,7 +224,7 @@ impl Databases {
     /// # Errors
     /// Any failure of the database.
     pub async fn alone(&self) -> Result<Option<Alone>, Error> {
-        let client = deadpool_postgres::Object::take(self.store.client().await?);
+        let client = self.store.client().await?.alone();
         let row = client.query_one("SELECT pg_try_advisory_lock($1)", &[&RESTORING]).await?;
         Ok(row.try_get::<_, bool>(0)?.then_some(Alone { _client: client }))
     }
@@ -285,9 +287,10 @@ impl Databases {
     }
 
     async fn run(&self, sql: &str) -> Result<(), Error> {
-        let client = self.store.client().await?;
+        let mut client = self.store.client().await?;
+        client.unhurried();
         client.batch_execute("SET statement_timeout = 0").await?;
-        Ok(client.batch_execute(sql).await?)
+        client.batch_execute(sql).await
     }
 
     /// Makes an empty one, and drops what earlier checks that were cut off have left.
@@ -323,6 +326,7 @@ impl Databases {
     pub async fn swap(&self, new: &str, kept: &str) -> Result<(), Error> {
         let (own, new, kept) = (quoted(&self.own), quoted(new), quoted(kept));
         let mut client = self.store.client().await?;
+        client.unhurried();
         // Both or neither: between the two there would be no database of the own name, whoever dies then.
         let transaction = client.transaction().await?;
         transaction
@@ -331,7 +335,7 @@ impl Databases {
                  ALTER DATABASE {new} RENAME TO {own}"
             ))
             .await?;
-        Ok(transaction.commit().await?)
+        transaction.commit().await
     }
 
     /// Whether there is a database of this name.

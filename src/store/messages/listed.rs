@@ -3,7 +3,7 @@
 use time::OffsetDateTime;
 use tokio_postgres::{Row, types::ToSql};
 
-use super::{Client, Error, Page, rows};
+use super::{Client, Error, Page, Statements, rows};
 use crate::domain::{Message, MessageId, MessageKind, Phone, Status, UserId};
 
 /// Which messages a list shows.
@@ -118,7 +118,7 @@ impl Where {
         let statement = client.prepare_cached(sql).await?;
         let values: Vec<&(dyn ToSql + Sync)> =
             self.values.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect();
-        Ok(client.query(&statement, &values).await?)
+        client.query(&statement, &values).await
     }
 }
 

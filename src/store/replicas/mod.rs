@@ -16,11 +16,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use deadpool_postgres::{Pool, PoolError, TimeoutType, Timeouts};
+use deadpool::managed::{Object, PoolError, TimeoutType, Timeouts};
 use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::{config::Host, types::PgLsn};
 
-use super::{Client, Error, pool};
+use super::{
+    Client, Error, Group, Statements as _,
+    client::Meters,
+    pool::{self, Pool},
+    primary::Finder,
+};
 use crate::domain::replica::{Measured, Positions, Standing, Watch};
 
 pub use watch::ReplicasWork;
@@ -55,6 +60,7 @@ pub struct Replicas {
 struct Inner {
     /// One connection to the original for questions about its log: they must not wait for sends.
     original: Pool,
+    meters: Arc<Meters>,
     positions: Mutex<Positions>,
     questions: mpsc::Sender<oneshot::Sender<Position>>,
     turn: AtomicUsize,
@@ -66,6 +72,7 @@ struct Replica {
     pool: Pool,
     /// One connection for measuring, so that a crowd of reads does not look like a failure.
     probe: Pool,
+    meters: Arc<Meters>,
     judged: Mutex<Judged>,
     reads: metrics::Counter,
 }
@@ -127,13 +134,15 @@ impl Replicas {
         original: tokio_postgres::Config,
         replicas: Vec<tokio_postgres::Config>,
         size: usize,
+        meters: &Arc<Meters>,
     ) -> Result<(Replicas, ReplicasWork), Error> {
         let (questions, asked) = mpsc::channel(WAITING);
-        let replicas =
-            replicas.into_iter().map(|config| Replica::new(config, size)).collect::<Result<_, _>>();
+        let replica = |config| Replica::new(config, size, meters);
+        let replicas = replicas.into_iter().map(replica).collect::<Result<_, _>>();
         let replicas = Replicas {
             inner: Arc::new(Inner {
                 original: pool::pool(original, 1, PATIENCE)?,
+                meters: Arc::clone(meters),
                 positions: Mutex::default(),
                 questions,
                 turn: AtomicUsize::new(0),
@@ -172,7 +181,7 @@ impl Replicas {
         let waits = Timeouts { wait: Some(CROWD), create: Some(PATIENCE), recycle: Some(PATIENCE) };
         let attempt = async {
             let client = match replica.pool.timeout_get(&waits).await {
-                Ok(client) => client,
+                Ok(client) => replica.client(client, Group::Lists),
                 Err(PoolError::Timeout(TimeoutType::Wait)) => return Ok(Read::Busy),
                 Err(error) => return Err(Error::from(error)),
             };
@@ -228,9 +237,14 @@ impl Inner {
         usable().nth(turn.checked_rem(usable().count())?)
     }
 
+    async fn original_client(&self) -> Result<Client, Error> {
+        let object = self.original.get().await?;
+        Ok(Client::new(object, Group::Nodes, Arc::clone(&self.meters)))
+    }
+
     async fn ask_original(&self) -> Result<Position, Error> {
         let asked = Instant::now();
-        let client = self.original.get().await?;
+        let client = self.original_client().await?;
         let statement = client
             .prepare_cached("SELECT lsn, pg_walfile_name(lsn) FROM pg_current_wal_lsn() AS lsn")
             .await?;
@@ -271,15 +285,24 @@ async fn replayed(client: &Client) -> Result<u64, Error> {
 }
 
 impl Replica {
-    fn new(config: tokio_postgres::Config, size: usize) -> Result<Replica, Error> {
+    fn new(
+        config: tokio_postgres::Config,
+        size: usize,
+        meters: &Arc<Meters>,
+    ) -> Result<Replica, Error> {
         let name: Arc<str> = name(&config).into();
         Ok(Replica {
             pool: pool::pool(config.clone(), size, PATIENCE)?,
             probe: pool::pool(config, 1, PATIENCE)?,
+            meters: Arc::clone(meters),
             judged: Mutex::default(),
             reads: metrics::counter!("esh3ar_replica_reads_total", "replica" => name.to_string()),
             name,
         })
+    }
+
+    fn client(&self, object: Object<Finder>, group: Group) -> Client {
+        Client::new(object, group, Arc::clone(&self.meters))
     }
 
     fn judged(&self) -> MutexGuard<'_, Judged> {

@@ -6,7 +6,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Inner, PATIENCE, Position, Replica, Replicas, replayed};
-use crate::{domain::replica::Measured, store::Error};
+use crate::{
+    domain::replica::Measured,
+    store::{Error, Group, Statements as _},
+};
 
 /// How often each copy is measured: one that stalls has to be left out within two seconds.
 const EVERY: Duration = Duration::from_millis(300);
@@ -121,7 +124,8 @@ async fn look(
 ) -> Result<(i64, Measured), String> {
     let asked = Instant::now();
     let words = |error: Error| error.to_string();
-    let client = replica.probe.get().await.map_err(|error| words(error.into()))?;
+    let object = replica.probe.get().await.map_err(|error| words(error.into()))?;
+    let client = replica.client(object, Group::Nodes);
     let copy = introduce(&client).await.map_err(words)?.ok_or("it is no replica")?;
     if replica.judged().timeline.is_none() && system(inner).await.map_err(words)? != copy.system {
         return Err("it is a replica of another database".to_owned());
@@ -157,7 +161,7 @@ async fn introduce(client: &super::Client) -> Result<Option<Copy>, Error> {
 }
 
 async fn system(inner: &Inner) -> Result<i64, Error> {
-    let client = inner.original.get().await?;
+    let client = inner.original_client().await?;
     let row = client.query_one("SELECT system_identifier FROM pg_control_system()", &[]).await?;
     Ok(row.try_get::<_, i64>(0)?)
 }

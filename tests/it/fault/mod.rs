@@ -5,9 +5,11 @@ mod chat;
 mod clients;
 mod cluster;
 mod database;
+mod failover;
 mod kills;
 mod nodes;
 mod poison;
+mod spread;
 mod versions;
 
 use std::{

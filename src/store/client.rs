@@ -1,0 +1,372 @@
+//! A connection in use: every statement through it is timed, by what it is for, and none waits for ever.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use deadpool::managed::Object;
+use deadpool_postgres::StatementCache;
+use tokio_postgres::{
+    Row, SimpleQueryMessage, Statement, ToStatement, error::SqlState, types::ToSql,
+};
+
+use super::{
+    Error,
+    primary::{Finder, Session, Trust},
+};
+
+/// What statements are for, in metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// Storing one-way messages.
+    Sends,
+    /// Storing chat messages.
+    Chat,
+    /// Storing what became of messages: acknowledged, written, missed.
+    Statuses,
+    /// What a connection has still to get.
+    Pending,
+    /// Messages that the broker named.
+    WakeUps,
+    /// Looking for what is due, stuck or passed over.
+    Sweeps,
+    /// Lists and histories.
+    Lists,
+    /// Conversations: opened, read, archived.
+    Conversations,
+    /// Taking, doing and ending jobs.
+    Jobs,
+    /// Who somebody is, and what they may do.
+    Access,
+    /// The processes of the installation, and what they know of each other.
+    Nodes,
+    /// Books, retention and counting.
+    Upkeep,
+    /// All others: administration and commands.
+    Other,
+}
+
+impl Group {
+    /// Every group, in order.
+    pub const ALL: [Group; 13] = [
+        Group::Sends,
+        Group::Chat,
+        Group::Statuses,
+        Group::Pending,
+        Group::WakeUps,
+        Group::Sweeps,
+        Group::Lists,
+        Group::Conversations,
+        Group::Jobs,
+        Group::Access,
+        Group::Nodes,
+        Group::Upkeep,
+        Group::Other,
+    ];
+
+    /// Its name in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Group::Sends => "sends",
+            Group::Chat => "chat",
+            Group::Statuses => "statuses",
+            Group::Pending => "pending",
+            Group::WakeUps => "wake_ups",
+            Group::Sweeps => "sweeps",
+            Group::Lists => "lists",
+            Group::Conversations => "conversations",
+            Group::Jobs => "jobs",
+            Group::Access => "access",
+            Group::Nodes => "nodes",
+            Group::Upkeep => "upkeep",
+            Group::Other => "other",
+        }
+    }
+}
+
+/// Where the times of statements, and of waiting for a connection, are counted.
+pub(super) struct Meters {
+    statements: Vec<metrics::Histogram>,
+    waits: Vec<metrics::Histogram>,
+}
+
+impl Meters {
+    pub(super) fn new() -> Arc<Meters> {
+        let each = |of: fn(Group) -> metrics::Histogram| Group::ALL.into_iter().map(of).collect();
+        Arc::new(Meters {
+            statements: each(
+                |group| metrics::histogram!("esh3ar_database_statement_seconds", "group" => group.name()),
+            ),
+            waits: each(
+                |group| metrics::histogram!("esh3ar_database_pool_wait_seconds", "group" => group.name()),
+            ),
+        })
+    }
+
+    pub(super) fn waited(&self, group: Group, took: Duration) {
+        if let Some(waits) = self.waits.get(group as usize) {
+            waits.record(took.as_secs_f64());
+        }
+    }
+}
+
+/// Postgres cuts a statement of ours after fifteen seconds. What is not answered long after that is a
+/// server that stands still.
+const LIMIT: Duration = Duration::from_secs(20);
+/// A statement that nobody waits for any more was slow if it had taken this long: its connection may lead
+/// to a server that stands still.
+const SLOW: Duration = Duration::from_secs(2);
+
+/// A connection in use.
+pub struct Client {
+    held: Held,
+    watch: Watch,
+}
+
+enum Held {
+    /// It goes back to its pool.
+    Pooled(Object<Finder>),
+    /// It is closed with its owner.
+    Alone(Session),
+}
+
+impl Held {
+    fn session(&self) -> &Session {
+        match self {
+            Held::Pooled(object) => object,
+            Held::Alone(session) => session,
+        }
+    }
+}
+
+/// A transaction; dropped, it is rolled back.
+pub struct Transaction<'a> {
+    inner: deadpool_postgres::Transaction<'a>,
+    watch: Watch,
+}
+
+/// How a connection's statements are watched.
+#[derive(Clone)]
+struct Watch {
+    group: Group,
+    meters: Arc<Meters>,
+    limit: Option<Duration>,
+    trust: Trust,
+}
+
+/// Doubts a connection whose slow statement is given up by who waited for it.
+struct Unanswered<'a> {
+    trust: &'a Trust,
+    begun: Instant,
+    answered: bool,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if !self.answered && self.begun.elapsed() >= SLOW {
+            self.trust.doubt();
+        }
+    }
+}
+
+impl Watch {
+    async fn run<T>(
+        &self,
+        work: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, Error> {
+        let begun = Instant::now();
+        let mut guard = Unanswered { trust: &self.trust, begun, answered: false };
+        let limit = self.limit.unwrap_or(Duration::MAX);
+        let Ok(answer) = tokio::time::timeout(limit, work).await else {
+            return Err(Error::Unavailable("no answer in time".to_owned()));
+        };
+        guard.answered = true;
+        if let Some(statements) = self.meters.statements.get(self.group as usize) {
+            statements.record(begun.elapsed().as_secs_f64());
+        }
+        answer.map_err(|error| {
+            if error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION) {
+                self.trust.doubt_server();
+            }
+            error.into()
+        })
+    }
+}
+
+/// What a statement goes through.
+pub struct Line<'a> {
+    client: &'a tokio_postgres::Client,
+    cache: &'a StatementCache,
+    watch: &'a Watch,
+}
+
+/// A connection, or a transaction on one. As in the driver, with our errors.
+pub trait Statements: Sync {
+    /// What statements go through.
+    fn line(&self) -> Line<'_>;
+
+    /// Prepares a statement, once a connection.
+    fn prepare_cached(&self, sql: &str) -> impl Future<Output = Result<Statement, Error>> + Send {
+        async move {
+            let line = self.line();
+            line.watch.run(line.cache.prepare(line.client, sql)).await
+        }
+    }
+
+    /// Runs a statement; gives how many rows it changed.
+    fn execute<T>(
+        &self,
+        statement: &T,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> impl Future<Output = Result<u64, Error>> + Send
+    where
+        T: ?Sized + ToStatement + Sync,
+    {
+        async move {
+            let line = self.line();
+            line.watch.run(line.client.execute(statement, values)).await
+        }
+    }
+
+    /// Runs a statement; gives its rows.
+    fn query<T>(
+        &self,
+        statement: &T,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> impl Future<Output = Result<Vec<Row>, Error>> + Send
+    where
+        T: ?Sized + ToStatement + Sync,
+    {
+        async move {
+            let line = self.line();
+            line.watch.run(line.client.query(statement, values)).await
+        }
+    }
+
+    /// Runs a statement; gives its only row.
+    fn query_one<T>(
+        &self,
+        statement: &T,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> impl Future<Output = Result<Row, Error>> + Send
+    where
+        T: ?Sized + ToStatement + Sync,
+    {
+        async move {
+            let line = self.line();
+            line.watch.run(line.client.query_one(statement, values)).await
+        }
+    }
+
+    /// Runs a statement; gives its only row, if it has one.
+    fn query_opt<T>(
+        &self,
+        statement: &T,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> impl Future<Output = Result<Option<Row>, Error>> + Send
+    where
+        T: ?Sized + ToStatement + Sync,
+    {
+        async move {
+            let line = self.line();
+            line.watch.run(line.client.query_opt(statement, values)).await
+        }
+    }
+
+    /// Runs statements without values.
+    fn batch_execute(&self, sql: &str) -> impl Future<Output = Result<(), Error>> + Send {
+        async move {
+            let line = self.line();
+            line.watch.run(line.client.batch_execute(sql)).await
+        }
+    }
+
+    /// Runs a statement without values; gives its rows as texts.
+    fn simple_query(
+        &self,
+        sql: &str,
+    ) -> impl Future<Output = Result<Vec<SimpleQueryMessage>, Error>> + Send {
+        async move {
+            let line = self.line();
+            line.watch.run(line.client.simple_query(sql)).await
+        }
+    }
+}
+
+impl Client {
+    pub(super) fn new(object: Object<Finder>, group: Group, meters: Arc<Meters>) -> Client {
+        let trust = object.trust.clone();
+        let watch = Watch { group, meters, limit: Some(LIMIT), trust };
+        Client { held: Held::Pooled(object), watch }
+    }
+
+    /// For statements that take as long as they take; Postgres must be told so too.
+    pub(super) fn unhurried(&mut self) {
+        self.watch.limit = None;
+    }
+
+    /// Takes it out of its pool for good: it is closed when it is dropped, and what it holds is let go.
+    #[must_use]
+    pub(super) fn alone(self) -> Client {
+        let held = match self.held {
+            Held::Pooled(object) => Held::Alone(Object::take(object)),
+            alone => alone,
+        };
+        Client { held, watch: self.watch }
+    }
+
+    /// Begins a transaction.
+    ///
+    /// # Errors
+    /// Any failure of the database.
+    pub async fn transaction(&mut self) -> Result<Transaction<'_>, Error> {
+        let session = match &mut self.held {
+            Held::Pooled(object) => &mut **object,
+            Held::Alone(session) => session,
+        };
+        let inner = self.watch.run(session.client.transaction()).await?;
+        Ok(Transaction { inner, watch: self.watch.clone() })
+    }
+}
+
+impl Statements for Client {
+    fn line(&self) -> Line<'_> {
+        let client = &self.held.session().client;
+        Line { client, cache: &client.statement_cache, watch: &self.watch }
+    }
+}
+
+impl Transaction<'_> {
+    /// Begins a part of it that can be undone by itself.
+    ///
+    /// # Errors
+    /// Any failure of the database.
+    pub async fn transaction(&mut self) -> Result<Transaction<'_>, Error> {
+        let inner = self.watch.run(self.inner.transaction()).await?;
+        Ok(Transaction { inner, watch: self.watch.clone() })
+    }
+
+    /// Keeps what it did.
+    ///
+    /// # Errors
+    /// Any failure of the database. [`Error::Unavailable`] says nothing of whether it was kept.
+    pub async fn commit(self) -> Result<(), Error> {
+        self.watch.run(self.inner.commit()).await
+    }
+
+    /// Undoes what it did.
+    ///
+    /// # Errors
+    /// Any failure of the database.
+    pub async fn rollback(self) -> Result<(), Error> {
+        self.watch.run(self.inner.rollback()).await
+    }
+}
+
+impl Statements for Transaction<'_> {
+    fn line(&self) -> Line<'_> {
+        let cache = &self.inner.statement_cache;
+        Line { client: self.inner.client(), cache, watch: &self.watch }
+    }
+}
