@@ -81,7 +81,8 @@ pub async fn in_hand(client: &Client) -> Result<Vec<Lane>, Error> {
 }
 
 /// Conversations that are active and had a message after a time, up to `most`. By the index that each
-/// business user's list has: the table may be long, and most of it at rest.
+/// business user's list has: the table may be long, and most of it at rest. One in which nobody has said
+/// anything has the time at which it was opened.
 ///
 /// # Errors
 /// Any failure of the database.
@@ -96,6 +97,7 @@ pub async fn active_conversations(
                  SELECT FROM business_users b, LATERAL (
                      SELECT FROM conversations c
                      WHERE c.business_user_id = b.id AND c.last_message_at > $1 AND c.status = 0
+                       AND c.last_seq > 0
                  ) AS of_one LIMIT $2) AS seen",
         )
         .await?;

@@ -3,7 +3,7 @@
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
-use esh3ar::store::{Store, backup::Databases, migrate};
+use esh3ar::store::{Statements as _, Store, backup::Databases, migrate};
 use serde_json::{Value, json};
 
 use crate::support::{

@@ -5,7 +5,7 @@ use std::time::Duration;
 use esh3ar::{
     domain::{MessageId, Party, Phone, feed::Attempt},
     store::{
-        Client, Store,
+        Client, Statements as _, Store,
         messages::{self, Filter},
         outcome::{self, GivenUp, Missed, Word, WrittenAt},
     },

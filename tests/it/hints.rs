@@ -16,7 +16,7 @@ use esh3ar::{
         messages::{SendRequest, Sent},
         tokens::Lifetime,
     },
-    domain::{ContentType, Party, Phone, Priority, TokenId, message::Draft},
+    domain::{ContentType, Party, Phone, Priority, TokenId, message::Draft, partitions},
     presence::{Delivery, Outbound},
     queue::Queue,
     store::Store,
@@ -140,7 +140,7 @@ async fn a_full_queue_makes_its_recipients_read() {
         }
     };
     tokio::time::timeout(DEADLINE, in_place).await.expect("a wake-up");
-    assert!(!queue.push(party.partition(), more.take(100_000)).is_empty());
+    assert!(!queue.push(partitions::of_recipient(&party), more.take(100_000)).is_empty());
     let told = seat.try_next();
     assert!(told.is_none(), "{told:?}");
     send().await;

@@ -2,7 +2,7 @@
 
 use esh3ar::{
     domain::Party,
-    store::{Store, migrate},
+    store::{Statements as _, Store, migrate},
 };
 use serde_json::json;
 

@@ -11,7 +11,7 @@ use esh3ar::telemetry::metrics::{ALL, Kind};
 
 use crate::support::{
     DEADLINE, Folder, Server,
-    cluster::{Cluster, Mq},
+    cluster::{Breaks, Cluster, Mq},
     guard::is_there,
 };
 
@@ -280,7 +280,8 @@ async fn until(cluster: &Cluster, name: &str, wanted: impl Fn(f64) -> bool) -> f
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_engines_hold_is_counted() {
-    let Some(cluster) = Cluster::start(1, 1).await else { return };
+    let breaks = Breaks { postgres: true, redis: true, ..Breaks::default() };
+    let Some(mut cluster) = Cluster::breakable(breaks, 1, 1).await else { return };
     cluster.settled().await;
     let gateway = &cluster.gateways[0];
     let shop = gateway.user("desk", "Chat");
@@ -297,20 +298,22 @@ async fn what_the_engines_hold_is_counted() {
             api.post(&format!("{path}/messages"), &said).await.unwrap();
         }
         if let Some(what) = [None, None, Some("archive"), Some("close"), None][n] {
-            api.post(&format!("{path}/{what}"), &serde_json::json!({})).await.unwrap();
+            let changed =
+                api.post(&format!("{path}/{what}"), &serde_json::json!({})).await.unwrap();
+            assert_eq!(changed.body["status"], format!("{what}d"), "{}", changed.body);
         }
     }
     until(&cluster, "esh3ar_conversations_active", |active| (active - 2.0).abs() < 0.1).await;
-    let told = cluster.engines.redis.ask("INFO memory").unwrap();
+    let told = cluster.engines.redis.server().ask("INFO memory").unwrap();
     let line = told.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
     let used: f64 = line.trim().parse().unwrap();
     let near = |value: f64| value > used / 2.0 && value < used * 2.0;
     until(&cluster, "esh3ar_redis_memory_bytes", near).await;
     // While Postgres stands still nothing that a worker has taken is done, and the rest waits.
-    let Mq::Shared(host) = &cluster.engines.mq else { unreachable!("it is shared") };
     let lane = |lane: &str| format!("esh3ar_broker_queue_depth{{lane=\"{lane}\"}}");
     until(&cluster, "esh3ar_broker_queue_depth", |all| all.abs() < 0.1).await;
-    cluster.engines.postgres.freeze(true);
+    cluster.engines.postgres.server().freeze(true);
+    let Mq::Shared(host) = &cluster.engines.mq else { unreachable!("it is shared") };
     for n in 0..130 {
         let frame = format!("{{\"v\":1,\"messages\":[[\"{}\",0]]}}", uuid::Uuid::from_u128(n));
         host.publish("Esh3arTech.Messaging", "esh3ar.v1.low.3", &frame);
@@ -319,6 +322,6 @@ async fn what_the_engines_hold_is_counted() {
     assert!((waits - f64::from(host.waiting().await)).abs() < 0.5, "{waits}");
     assert!(waits > 20.0 && waits < 130.0, "{waits}");
     assert!(cluster.workers[0].metric(&lane("normal")).await.abs() < 0.1);
-    cluster.engines.postgres.freeze(false);
+    cluster.engines.postgres.server().freeze(false);
     until(&cluster, &lane("low"), |waits| waits.abs() < 0.1).await;
 }

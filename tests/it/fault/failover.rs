@@ -1,17 +1,14 @@
 //! The primary Postgres dies, stands still, or only reads; a standby takes its place under load.
 
-use std::{
-    sync::atomic::Ordering,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use esh3ar::{
     load::{Plan, Target, figures::Figures},
     store::{Error, Statements as _, Store, pool},
 };
 
-use super::{assert_kept, over, plan, start_watched};
-use crate::support::{DEADLINE, Folder, Server, cluster::Cluster, replica::Postgres, run_json};
+use super::{ENOUGH, Load, assert_kept, over, plan};
+use crate::support::{DEADLINE, Folder, Server, cluster::Cluster, postgres::Postgres, run_json};
 
 /// A primary and two standbys, of which one at least has what is answered to be committed.
 struct Trio {
@@ -79,32 +76,25 @@ impl Trio {
     }
 }
 
-/// Load for so long, and a failover two seconds into it, of which the first part is given.
+/// Load, and a failover in the midst of it.
 async fn failed_over(
     mut trio: Trio,
     target: Target,
-    seconds: u64,
     fault: impl FnOnce(&mut Postgres),
 ) -> (Figures, Postgres, Trio) {
-    let plan = Plan { duration: Duration::from_secs(seconds), rate: Some(100.0), ..plan() };
-    let (load, progress) = start_watched(target, plan);
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    let load = Load::start(target, Plan { rate: Some(100.0), ..plan() });
+    load.accepted(ENOUGH).await;
     let begun = Instant::now();
-    let before = progress.accepted.load(Ordering::Relaxed);
-    assert!(before > 0, "nothing was accepted before the fault");
     fault(&mut trio.primary);
     // As long as a manager takes to be sure.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let (old, trio) = trio.fail_over().await;
-    let promoted = progress.accepted.load(Ordering::Relaxed);
-    while progress.accepted.load(Ordering::Relaxed) == promoted {
-        assert!(begun.elapsed() < Duration::from_secs(30), "nothing is accepted any more");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    println!("accepted again after {:?}", begun.elapsed());
-    let figures = load.await.unwrap();
+    load.accepted(1).await;
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(30), "nothing was accepted for {took:?}");
+    let figures = load.healed().await;
     println!(
-        "{} sent, {} accepted, {} received, refused {:?}, the slowest took {} ms",
+        "accepted again after {took:?}; {} sent, {} accepted, {} received, refused {:?}, the slowest took {} ms",
         figures.sent,
         figures.accepted,
         figures.received,
@@ -125,7 +115,6 @@ async fn assert_stored(trio: &Trio, figures: &Figures) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_primary_s_standby_is_promoted_under_load() {
-    let _turn = super::cluster::turn().await;
     let trio = Trio::start().await;
     let url = trio.url();
     let more = [("ESH3AR__DATABASE__URL", url.as_str())];
@@ -137,7 +126,7 @@ async fn a_killed_primary_s_standby_is_promoted_under_load() {
     drop(app);
     let bases: Vec<&str> = cluster.gateways.iter().map(|one| one.base.as_str()).collect();
     target.url = bases.join(",");
-    let (figures, _old, trio) = failed_over(trio, target, 14, Postgres::kill).await;
+    let (figures, _old, trio) = failed_over(trio, target, Postgres::kill).await;
     assert_kept(&figures);
     assert_stored(&trio, &figures).await;
     let books = run_json(&cluster.gateways[0].data(), &["audit", "delivery"]);
@@ -157,11 +146,12 @@ async fn a_primary_that_stands_still_is_left_for_the_promoted_standby() {
     let url = trio.url();
     let more = [("ESH3AR__DATABASE__URL", url.as_str())];
     let server = Server::start_in(Folder::new(), &more).await;
+    server.expect_error("messages could not be stored");
     let (app, stop) = over(pool::parse_url(&url).unwrap());
     let target = super::target(&server, &app, 8).await;
     stop.cancel();
     drop(app);
-    let (figures, old, trio) = failed_over(trio, target, 20, |primary| primary.freeze(true)).await;
+    let (figures, old, trio) = failed_over(trio, target, |primary| primary.freeze(true)).await;
     assert_kept(&figures);
     assert_stored(&trio, &figures).await;
     let books = server.run_json(&["audit", "delivery"]);

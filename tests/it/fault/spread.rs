@@ -2,21 +2,17 @@
 //! order, also while processes of the version before publish by another rule.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
 use esh3ar::{
     app::{Caller, access::Identity, tokens::Lifetime},
     domain::{Party, Permission, Permissions, TokenId, partitions},
-    load::{self, Chat, Plan, Progress, Talk},
+    load::{self, Chat, Plan, Talk},
 };
-use tokio_util::sync::CancellationToken;
 
-use super::{cluster::turn, over, plan, target};
+use super::{Load, over, plan, target};
 use crate::support::{
     cluster::{Cluster, Mq},
     operator,
@@ -49,7 +45,6 @@ async fn publish_as_before(cluster: &Cluster, shop: &Party, stop: &AtomicBool) -
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_business_with_many_conversations_is_the_work_of_all_workers() {
-    let _turn = turn().await;
     let Some(cluster) = Cluster::start(2, 3).await else { return };
     cluster.settled().await;
     let (app, ended) = over(cluster.engines.postgres.config());
@@ -71,18 +66,19 @@ async fn one_business_with_many_conversations_is_the_work_of_all_workers() {
     // Phones write, and the business reads: it is the recipient of all.
     let chat = Chat { shops: vec![token], talks, replies: 1.0, read: 0.1 };
     target.url = cluster.gateways.iter().map(|one| one.base.as_str()).collect::<Vec<_>>().join(",");
-    let stop = Arc::new(AtomicBool::new(false));
-    let plan = Plan { duration: Duration::from_secs(6), rate: Some(150.0), ..plan() };
-    let (before, stopped) = (stop.clone(), CancellationToken::new());
-    let talk = async {
-        let progress = Arc::new(Progress::default());
-        let figures = load::talk(&target, &chat, &plan, progress, &stopped).await.unwrap();
+    let stop = AtomicBool::new(false);
+    let plan = Plan { rate: Some(150.0), ..plan() };
+    let load = Load::run(async move |progress, stop| {
+        load::talk(&target, &chat, &plan, progress, &stop).await.unwrap()
+    });
+    let enough = async {
+        load.accepted(500).await;
         stop.store(true, Ordering::Relaxed);
-        figures
     };
-    let (figures, published) = tokio::join!(talk, publish_as_before(&cluster, &party, &before));
+    let ((), published) = tokio::join!(enough, publish_as_before(&cluster, &party, &stop));
+    let figures = load.end().await;
     assert!(figures.report.is_clean(), "{}", figures.report);
-    assert!(figures.accepted > 200, "only {} were accepted", figures.accepted);
+    assert!(figures.accepted >= 500, "only {} were accepted", figures.accepted);
     assert!(published > 0, "nothing was published as before");
     let mut shares = Vec::new();
     for worker in &cluster.workers {
