@@ -197,6 +197,10 @@ impl App {
                 }
                 Ok((message, false))
             }
+            Appended::Deleted => {
+                let text = "the message with this clientMessageId was deleted";
+                Err(Error::Conflict(text.to_owned()))
+            }
             Appended::Closed => Err(Error::Conflict("the conversation is closed".to_owned())),
             Appended::Nowhere => Err(Error::NotFound("conversation")),
         }

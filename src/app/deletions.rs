@@ -27,11 +27,16 @@ pub(super) struct Deletions {
 }
 
 impl Deletions {
-    /// Those that were not told yet, which count as told from now on.
-    fn fresh(&self, found: Vec<Deleted>) -> Vec<Deleted> {
+    /// Those that were not told yet.
+    fn untold(&self, found: Vec<Deleted>) -> Vec<Deleted> {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.retain(|_, since| since.elapsed() < 2 * BACK);
-        found.into_iter().filter(|one| told.insert(one.id, Instant::now()).is_none()).collect()
+        found.into_iter().filter(|one| !told.contains_key(&one.id)).collect()
+    }
+
+    fn note(&self, id: MessageId) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.insert(id, Instant::now());
     }
 }
 
@@ -73,19 +78,20 @@ impl App {
         }
         let client = self.store().client().await?;
         let found = deleted::lately(&client, BACK.as_secs_f64()).await?;
-        for Deleted { id, place, sender, recipient, at } in self.inner.deletions.fresh(found) {
-            for party in [&sender, &recipient] {
-                let outbound = Outbound::Deleted { id, place, at };
-                self.presence().local().send(party, &outbound);
-            }
-            let Some(place) = place else { continue };
-            let Some(conversation) = conversations::get(&client, place.conversation).await? else {
-                continue;
+        for Deleted { id, place, sender, recipient, at } in self.inner.deletions.untold(found) {
+            // Before it is told: what fails here is told whole by the next look.
+            let conversation = match place {
+                Some(place) => conversations::get(&client, place.conversation).await?,
+                None => None,
             };
-            let changed = Outbound::ConversationChanged(conversation.into());
+            let deleted = Outbound::Deleted { id, place, at };
+            let changed = conversation.map(|found| Outbound::ConversationChanged(found.into()));
             for party in [&sender, &recipient] {
-                self.presence().local().send(party, &changed);
+                for outbound in std::iter::once(&deleted).chain(&changed) {
+                    self.presence().local().send(party, outbound);
+                }
             }
+            self.inner.deletions.note(id);
         }
         Ok(())
     }
@@ -108,10 +114,14 @@ mod tests {
             at: time::OffsetDateTime::UNIX_EPOCH,
         };
         let deletions = Deletions::default();
-        let ids =
-            |found: Vec<Deleted>| found.iter().map(|one| one.id.0.as_u128()).collect::<Vec<_>>();
-        assert_eq!(ids(deletions.fresh(vec![one(1), one(2)])), [1, 2]);
-        assert_eq!(ids(deletions.fresh(vec![one(1), one(3), one(2)])), [3]);
-        assert_eq!(ids(deletions.fresh(vec![one(3)])), [0u128; 0]);
+        let untold = |all: &[u128]| {
+            let found = deletions.untold(all.iter().copied().map(one).collect());
+            found.iter().map(|one| one.id.0.as_u128()).collect::<Vec<_>>()
+        };
+        assert_eq!(untold(&[1, 2]), [1, 2]);
+        deletions.note(MessageId(Uuid::from_u128(1)));
+        assert_eq!(untold(&[1, 3, 2]), [3, 2], "what failed on the way is told the next time");
+        deletions.note(MessageId(Uuid::from_u128(3)));
+        assert_eq!(untold(&[3]), [0u128; 0]);
     }
 }

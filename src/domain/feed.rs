@@ -160,6 +160,8 @@ pub struct Feed {
     behind: bool,
     /// A read is under way.
     reading: bool,
+    /// Were deleted meanwhile: the read may have seen them before.
+    deleted: Vec<MessageId>,
     /// From where on it looks at what is acknowledged; `None` for the first.
     read_from: Option<MessageId>,
     /// A read has brought something before, if only nothing.
@@ -183,6 +185,7 @@ impl Feed {
             look_at: None,
             behind: true,
             reading: false,
+            deleted: Vec::new(),
             read_from: None,
             opened: false,
             page_out: false,
@@ -229,9 +232,11 @@ impl Feed {
         self.reading = false;
         self.opened = true;
         let full = cut || found.len() >= PAGE;
+        self.position.found(found.iter().map(|found| found.attempt.id), !full);
+        let deleted = std::mem::take(&mut self.deleted);
         let is_fresh = |found: &&Found| {
             let id = found.attempt.id;
-            let had = found.acknowledged && self.position.has_had(id);
+            let had = found.acknowledged && self.position.has_had(id) || deleted.contains(&id);
             !had && !self.window.contains_key(&id)
         };
         let fresh: Vec<Found> = found.iter().filter(is_fresh).copied().collect();
@@ -264,6 +269,7 @@ impl Feed {
     pub fn on_read_failed(&mut self) {
         self.reading = false;
         self.behind = true;
+        self.deleted = Vec::new();
         if let Some(from) = self.read_from.take() {
             self.position.read_in_part(from, None);
         }
@@ -283,6 +289,7 @@ impl Feed {
         if generation == 0 && retry_count == 0 && self.position.is_forgotten(id) {
             // Most likely it was sent, and its wake-up comes late. If not, a read brings it.
             self.behind = true;
+            self.position.hold(id);
             return Live::Hold;
         }
         if let Some(Place { conversation, seq }) = place {
@@ -335,6 +342,14 @@ impl Feed {
             self.position.remember(*id);
         }
         self.tidy_window();
+    }
+
+    /// It was deleted: it is not sent any more, and nobody waits for its acknowledgement.
+    pub fn on_deleted(&mut self, id: MessageId) {
+        if self.reading {
+            self.deleted.push(id);
+        }
+        self.on_acknowledged(&[id]);
     }
 
     /// The recipient has these, as it said on another connection: nobody waits for this one's word any more,

@@ -39,6 +39,8 @@ pub enum Appended {
     New(Message),
     /// It was stored before.
     Before(Message),
+    /// It was stored before, and deleted.
+    Deleted,
     /// The conversation is closed.
     Closed,
     /// There is no such conversation.
@@ -88,8 +90,11 @@ pub async fn append(
         let name = new.client_message_id.clone().map(|name| Known::Name(sender.clone(), name));
         let before = name.as_ref().and_then(|name| known.get(name));
         let before = before.or_else(|| earlier.and_then(|id| known.get(&Known::Id(id))));
-        if let Some(message) = before {
-            outcome.messages.push(Appended::Before(message.clone()));
+        if let Some(before) = before {
+            outcome.messages.push(match before {
+                Before::There(message) => Appended::Before((**message).clone()),
+                Before::Deleted => Appended::Deleted,
+            });
             continue;
         }
         let Some(status) = conversation.status.after_message() else {
@@ -109,7 +114,7 @@ pub async fn append(
         *earlier = Some(MessageId(id));
         let message = message(new, MessageId(id), conversation);
         if let Some(name) = name {
-            known.insert(name, message.clone());
+            known.insert(name, Before::There(Box::new(message.clone())));
         }
         fresh.push((message.clone(), new.client_message_id.clone()));
         outcome.messages.push(Appended::New(message));
@@ -137,12 +142,18 @@ enum Known {
     Id(MessageId),
 }
 
+/// What was stored before.
+enum Before {
+    There(Box<Message>),
+    Deleted,
+}
+
 async fn known(
     client: &impl Statements,
     batch: &[NewChat],
     locked: &HashMap<Uuid, (Conversation, Option<Uuid>, bool)>,
     earlier: &[Option<MessageId>],
-) -> Result<HashMap<Known, Message>, Error> {
+) -> Result<HashMap<Known, Before>, Error> {
     let (mut users, mut phones) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
     for new in batch {
         let (Some((conversation, ..)), Some(name)) =
@@ -167,12 +178,15 @@ async fn known(
         return Ok(found);
     }
     let sql = format!(
-        "SELECT {columns}, m.client_message_id FROM {from} JOIN unnest($1::uuid[], $2::text[]) \
-         AS a(user_id, name) ON m.sender_user_id = a.user_id AND m.client_message_id = a.name \
-         UNION ALL SELECT {columns}, m.client_message_id FROM {from} \
+        "SELECT {columns}, m.client_message_id, {gone} FROM {from} \
+         JOIN unnest($1::uuid[], $2::text[]) AS a(user_id, name) \
+         ON m.sender_user_id = a.user_id AND m.client_message_id = a.name \
+         UNION ALL SELECT {columns}, m.client_message_id, {gone} FROM {from} \
          JOIN unnest($3::text[], $4::text[]) AS a(phone, name) \
          ON m.sender_phone = a.phone AND m.client_message_id = a.name \
-         UNION ALL SELECT {columns}, NULL FROM {from} JOIN unnest($5::uuid[]) AS a(id) ON m.id = a.id",
+         UNION ALL SELECT {columns}, NULL, {gone} FROM {from} \
+         JOIN unnest($5::uuid[]) AS a(id) ON m.id = a.id",
+        gone = "m.deleted_at IS NOT NULL",
         columns = rows::MESSAGE,
         from = rows::FROM
     );
@@ -185,7 +199,8 @@ async fn known(
             Some(name) => Known::Name(message.sender.clone(), name),
             None => Known::Id(message.id),
         };
-        found.insert(key, message);
+        let gone: bool = row.try_get(21)?;
+        found.insert(key, if gone { Before::Deleted } else { Before::There(Box::new(message)) });
     }
     Ok(found)
 }

@@ -258,3 +258,21 @@ async fn chat_goes_on_around_what_was_deleted_and_retention_removes_it() {
         all["days"].as_array().unwrap().iter().map(|day| day["erased"].as_i64().unwrap()).sum();
     assert_eq!(erased, 3);
 }
+
+#[tokio::test]
+async fn a_repeat_of_what_was_deleted_shows_nothing_of_it() {
+    let server = Server::start().await;
+    let shop = server.user("Shop", "Chat");
+    server.phone(PHONE);
+    let talk = json!({ "phone": PHONE });
+    let talk = server.api(&shop).post("/api/v1/conversations", &talk).await.unwrap().body;
+    let path = format!("/api/v1/conversations/{}/messages", talk["id"].as_str().unwrap());
+    let body = json!({ "content": "secret", "clientMessageId": "c1" }).to_string();
+    let say = async || server.request("POST", &path, Some(&shop), Some(&body)).await;
+    let (_, said) = say().await;
+    assert_eq!(say().await, (200, said.clone()), "a repeat");
+    server.run_json(&["message", "delete", &id(&said), "--reason", "typo"]);
+    let (status, answer) = say().await;
+    assert_eq!((status, &answer["code"]), (409, &json!("conflict")), "{answer}");
+    assert!(!answer.to_string().contains("secret"), "{answer}");
+}

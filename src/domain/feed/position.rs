@@ -4,7 +4,7 @@
 //! with a later id. So the ids that were sent last are remembered, and a read may go back below them.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::{Duration, Instant},
 };
 
@@ -18,6 +18,8 @@ pub const REMEMBERED: usize = 1024;
 /// The most conversations of which is known how far this connection has them. Past that all of them are
 /// forgotten, and the next message of each costs a read.
 const HEADS: usize = 4096;
+/// The most messages that are held because nobody knows whether they were sent here.
+const HELD: usize = 256;
 
 /// What a connection has had. Idle ones have had nothing lately, and there are many of them.
 #[derive(Debug, Default)]
@@ -28,10 +30,20 @@ struct Past {
     sent: BTreeSet<MessageId>,
     /// The latest id that was forgotten because there were too many.
     crowded: Option<MessageId>,
+    /// Came when it was not known any more whether they were sent here, and whether a read that began since
+    /// then looks for them.
+    held: BTreeMap<MessageId, bool>,
     /// The first of those that this connection may have missed and that cannot be told any more.
     lost: Option<MessageId>,
     /// When the ids need not be remembered any longer.
     quiet_at: Option<Instant>,
+}
+
+impl Past {
+    /// The connection may have missed this, and will not be sent it.
+    fn lose(&mut self, id: MessageId) {
+        self.lost = Some(self.lost.map_or(id, |lost| lost.min(id)));
+    }
 }
 
 /// The position of one connection.
@@ -63,6 +75,9 @@ impl Position {
     /// message that became known late may have been acknowledged elsewhere before anybody told of it, and
     /// what comes after it in its conversation must not be sent first.
     pub(super) fn begin_read(&mut self) -> MessageId {
+        if let Some(past) = &mut self.past {
+            past.held.values_mut().for_each(|asked| *asked = true);
+        }
         let next = self.cursor.next().min(self.late_of(self.cursor));
         self.back_to.take().map_or(next, |back_to| back_to.min(next)).max(self.floor.next())
     }
@@ -71,6 +86,30 @@ impl Position {
     pub(super) fn read_in_part(&mut self, from: MessageId, last: Option<MessageId>) {
         let next = last.map_or(from, |last| last.next().max(from));
         self.back_to = Some(self.back_to.map_or(next, |back_to| back_to.min(next)));
+    }
+
+    /// It is not known any more whether this was sent here, and nobody has acknowledged it yet: a read tells.
+    pub(super) fn hold(&mut self, id: MessageId) {
+        let past = self.past.get_or_insert_default();
+        if past.held.len() < HELD {
+            past.held.insert(id, false);
+        } else {
+            past.lose(id);
+        }
+    }
+
+    /// A read brought these, all that there are or some. What was held and is not among all of them was
+    /// acknowledged meanwhile, elsewhere: whether it was sent here nobody knows.
+    pub(super) fn found(&mut self, found: impl Iterator<Item = MessageId>, all: bool) {
+        let Some(past) = self.past.as_mut().filter(|past| !past.held.is_empty()) else { return };
+        for id in found {
+            past.held.remove(&id);
+        }
+        let (gone, held) =
+            std::mem::take(&mut past.held).into_iter().partition(|(_, asked)| all && *asked);
+        past.held = held;
+        let gone: BTreeMap<MessageId, bool> = gone;
+        gone.into_keys().for_each(|id| past.lose(id));
     }
 
     /// Everything up to now was read.
@@ -114,6 +153,9 @@ impl Position {
     /// Is not to be sent any more.
     pub(super) fn remember(&mut self, id: MessageId) {
         if id <= self.floor {
+            if let Some(past) = &mut self.past {
+                past.held.remove(&id);
+            }
             return;
         }
         let past = self.past.get_or_insert_default();
@@ -153,8 +195,7 @@ impl Position {
     /// A message was not sent that could have been: the next read looks from it on.
     pub(super) fn passed_over(&mut self, id: MessageId) {
         if id <= self.floor {
-            let lost = &mut self.past.get_or_insert_default().lost;
-            *lost = Some(lost.map_or(id, |lost| lost.min(id)));
+            self.past.get_or_insert_default().lose(id);
         }
         self.go_back(id);
     }
@@ -170,7 +211,7 @@ impl Position {
         if let Some(past) = &mut self.past
             && past.crowded.is_some_and(|crowded| from <= crowded)
         {
-            past.lost = Some(past.lost.map_or(from, |lost| lost.min(from)));
+            past.lose(from);
         }
         self.go_back(from);
     }
@@ -188,6 +229,11 @@ impl Position {
     pub(super) fn is_owed(&mut self, id: MessageId) -> bool {
         if id > self.cursor {
             return true;
+        }
+        if let Some(past) = &mut self.past
+            && past.held.remove(&id).is_some()
+        {
+            past.lose(id);
         }
         let owed = id > self.floor && id >= self.opened && !self.has_had(id);
         if owed {
@@ -217,9 +263,11 @@ impl Position {
             past.quiet_at = Some(now + LATE);
             return;
         }
+        // What was acknowledged before the connection came is known like what was sent, and may be later.
+        let latest = past.sent.last().copied().unwrap_or(self.cursor);
+        self.floor = self.floor.max(self.cursor).max(latest);
         (past.quiet_at, past.crowded, past.sent) = (None, None, BTreeSet::new());
-        self.floor = self.floor.max(self.cursor);
-        if past.heads.is_empty() && past.lost.is_none() {
+        if past.heads.is_empty() && past.held.is_empty() && past.lost.is_none() {
             self.past = None;
         }
     }

@@ -62,6 +62,8 @@ struct World {
     /// other does, as it is with notices and chat messages.
     unstored: [VecDeque<u64>; 2],
     now: Instant,
+    /// Something came later than anything should.
+    late: bool,
     /// Where the messages stand, of those that are talk.
     places: std::collections::BTreeMap<u64, Place>,
 }
@@ -87,6 +89,7 @@ impl World {
             next: backlog + 1,
             unstored: Default::default(),
             now: Instant::now(),
+            late: false,
             places: Default::default(),
         };
         world.pump();
@@ -244,6 +247,15 @@ impl World {
         self.pump();
     }
 
+    fn rest(&mut self) {
+        // What is unacknowledged for so long is another matter.
+        if self.feed.window.is_empty() {
+            self.now += LATE;
+            self.feed.on_tick(self.now);
+            self.pump();
+        }
+    }
+
     fn acknowledge(&mut self, count: usize) {
         self.store(false);
         self.say(count);
@@ -298,6 +310,9 @@ enum Step {
     /// Get their ids, and are stored later.
     Begin(u8),
     Commit(bool, u8),
+    /// Nothing happens for so long that it is forgotten what was sent; also while something is under way, which
+    /// nothing should be for so long.
+    Rest(bool),
     Look,
     FinishRead(bool),
     Acknowledge(u8),
@@ -316,6 +331,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             (1u8..200).prop_map(Step::Hear),
             (1u8..20).prop_map(Step::Begin),
             any::<(bool, u8)>().prop_map(|(lane, n)| Step::Commit(lane, n)),
+            any::<bool>().prop_map(Step::Rest),
             Just(Step::Look),
             any::<bool>().prop_map(Step::FinishRead),
             any::<u8>().prop_map(Step::Acknowledge),
@@ -344,6 +360,14 @@ proptest! {
                 Step::Hear(n) => world.hear(usize::from(n)),
                 Step::Begin(n) => (0..n).for_each(|_| world.begin()),
                 Step::Commit(lane, n) => world.commit(usize::from(lane), usize::from(n)),
+                Step::Rest(late) => {
+                    if !late {
+                        (0..2).for_each(|lane| world.commit(lane, usize::MAX));
+                        world.hear(usize::MAX);
+                    }
+                    world.late |= !world.hints.is_empty() || world.unstored.iter().any(|lane| !lane.is_empty());
+                    world.rest();
+                }
                 Step::Look => world.look(),
                 Step::FinishRead(fails) => world.finish_read(fails),
                 Step::Acknowledge(n) => world.acknowledge(usize::from(n)),
@@ -364,7 +388,9 @@ proptest! {
         }
         world.settle();
         let came: BTreeSet<u64> = world.shown.iter().copied().collect();
-        let due = |n: &u64| came.contains(n) || !world.excused.contains(n);
+        let lost = world.feed.take_lost().map_or(u64::MAX, number);
+        prop_assert!(world.late || lost == u64::MAX, "nothing came late, and something is lost");
+        let due = |n: &u64| came.contains(n) || !world.excused.contains(n) && *n < lost;
         for of in 0..2 {
             let all: Vec<u64> = (1..world.next).filter(|n| lane(*n) == of).filter(due).collect();
             let shown = world.shown.iter().copied().filter(|n| lane(*n) == of);
@@ -388,6 +414,40 @@ fn what_a_sibling_acknowledged_while_this_one_was_behind_still_comes() {
 }
 
 #[test]
+fn what_a_sibling_acknowledged_while_nobody_knew_whether_it_was_sent_is_told_to_be_missed() {
+    for told in [true, false] {
+        let mut world = World::new(0);
+        world.finish_read(false);
+        world.begin();
+        world.next = 20;
+        world.accept();
+        world.acknowledge(1);
+        world.rest();
+        // It became known late, and a sibling was faster.
+        world.commit(lane(1), 1);
+        world.offer(1, false);
+        if told {
+            world.acknowledge_elsewhere(1, false);
+        } else {
+            world.pending.remove(&1);
+            world.acknowledged.insert(1);
+            world.pump();
+            world.finish_read(false);
+        }
+        assert_eq!(world.feed.take_lost(), Some(id(1)), "{told}");
+    }
+}
+
+#[test]
+fn what_is_deleted_while_a_read_is_under_way_does_not_come() {
+    let mut feed = Feed::new(TIMEOUT, OPENED);
+    feed.begin_read().unwrap();
+    feed.on_deleted(id(1));
+    let batch = feed.on_read(&[fresh(1), fresh(2)], false, Instant::now());
+    assert_eq!(batch, Batch::Page(vec![id(2)]));
+}
+
+#[test]
 fn what_was_acknowledged_before_the_first_read_does_not_come() {
     let (mut feed, now) = (Feed::new(TIMEOUT, OPENED), Instant::now());
     assert_eq!(feed.begin_read(), Some(Reading { catch_up: true, ..Reading::default() }));
@@ -405,6 +465,8 @@ fn what_was_acknowledged_before_the_first_read_does_not_come() {
 #[test]
 fn a_wake_up_that_comes_very_late_is_looked_up() {
     let mut world = World::new(0);
+    // Who tells looks first whether it was acknowledged.
+    world.checks = true;
     world.finish_read(false);
     let many = REMEMBERED as u64 + 50;
     (0..many).for_each(|_| world.store_new());

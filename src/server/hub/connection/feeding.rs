@@ -66,7 +66,8 @@ impl Driver {
                 if let Some(feed) = &mut self.feed {
                     // Nobody waits for an acknowledgement of it any more.
                     self.missed.retain(|(a, _)| a.id != id);
-                    feed.on_acknowledged(&[id]);
+                    self.deferred.retain(|(delivery, _)| delivery.message.id != id);
+                    feed.on_deleted(id);
                 }
                 if self.service.form() == Form::Current {
                     self.call(protocol, "MessageDeleted", &MessageDeleted::new(id, place, at));
