@@ -31,6 +31,20 @@ pub enum Malformed {
     Open,
     /// It is longer than [`LONGEST`].
     Long,
+    /// It stands in quotes over several lines, and so do rows: these may be one text, or rows that two stray
+    /// quotes make look like one.
+    Ambiguous,
+}
+
+/// What a record over several lines is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Span {
+    /// One record.
+    Whole,
+    /// None: its fields are not those of a record.
+    Broken,
+    /// One by its quotes, and several by what stands in them.
+    Ambiguous,
 }
 
 /// A record, or the line on which one begins that is none.
@@ -54,6 +68,8 @@ pub struct Records<R> {
     /// The number of the line that begins at `start`.
     line: u64,
     read: u64,
+    /// Lines up to this one are in quotes of which nobody knows whether they are meant.
+    ambiguous: u64,
 }
 
 /// How a record ends.
@@ -68,7 +84,15 @@ struct Scanned {
 impl<R: Read> Records<R> {
     /// From the beginning of a source.
     pub fn new(source: R) -> Records<R> {
-        Records { source, buffer: Vec::new(), start: 0, ended: false, line: 1, read: 0 }
+        Records {
+            source,
+            buffer: Vec::new(),
+            start: 0,
+            ended: false,
+            line: 1,
+            read: 0,
+            ambiguous: 0,
+        }
     }
 
     /// How many bytes were read.
@@ -182,47 +206,67 @@ impl<R: Read> Records<R> {
         Ok(Some(Line { number, bytes, is_cut }))
     }
 
-    /// The next record; `None` at the end. Of one that goes over more than a line, `is_whole` says whether it
-    /// is one, by its fields and by how it stands there.
+    /// The next record; `None` at the end. Of one that goes over more than a line, `span` says what it is, by
+    /// its fields and by how it stands there.
     ///
     /// # Errors
     /// It cannot be read.
     pub fn record(
         &mut self,
         delimiter: u8,
-        is_whole: impl Fn(&[Vec<u8>], &[u8]) -> bool,
+        span: impl Fn(&[Vec<u8>], &[u8]) -> Span,
     ) -> Result<Option<Record>> {
         self.skip_empty_lines()?;
         if self.at(0)?.is_none() {
             return Ok(None);
         }
         let line = self.line;
+        if line <= self.ambiguous {
+            return self.broken(Malformed::Ambiguous);
+        }
         let scanned = self.scan(delimiter)?;
-        let why = match scanned.fields {
+        match scanned.fields {
             Ok(fields) => {
                 let raw = self.buffer.get(self.start..self.start + scanned.length);
                 let raw = raw.unwrap_or_default().to_vec();
-                if !scanned.spans_lines || is_whole(&fields, &raw) {
-                    self.pass(scanned.length)?;
-                    return Ok(Some(Record { line, fields: Ok(fields), raw }));
+                let span = if scanned.spans_lines { span(&fields, &raw) } else { Span::Whole };
+                match span {
+                    Span::Whole => {
+                        self.pass(scanned.length)?;
+                        Ok(Some(Record { line, fields: Ok(fields), raw }))
+                    }
+                    Span::Broken => self.broken(Malformed::Open),
+                    Span::Ambiguous => {
+                        self.ambiguous = line + self.line_ends(scanned.length)?;
+                        self.broken(Malformed::Ambiguous)
+                    }
                 }
-                Malformed::Open
             }
-            Err(why) => why,
-        };
-        let Some(Line { bytes, is_cut, .. }) = self.line()? else { return Ok(None) };
+            Err(why) => self.broken(why),
+        }
+    }
+
+    /// The next line as a record that is none.
+    fn broken(&mut self, why: Malformed) -> Result<Option<Record>> {
+        let Some(Line { number, bytes, is_cut }) = self.line()? else { return Ok(None) };
         let why = if is_cut { Malformed::Long } else { why };
-        Ok(Some(Record { line, fields: Err(why), raw: bytes }))
+        Ok(Some(Record { line: number, fields: Err(why), raw: bytes }))
+    }
+
+    /// How many lines end in so many bytes.
+    fn line_ends(&mut self, length: usize) -> Result<u64> {
+        let (mut place, mut count) = (0, 0);
+        while place < length {
+            let end = self.line_end(place)?;
+            count += u64::from(end > 0);
+            place += end.max(1);
+        }
+        Ok(count)
     }
 
     /// Goes past a record and its line's end.
     fn pass(&mut self, length: usize) -> Result<()> {
-        let mut place = 0;
-        while place < length {
-            let end = self.line_end(place)?;
-            self.line += u64::from(end > 0);
-            place += end.max(1);
-        }
+        self.line += self.line_ends(length)?;
         let end = self.line_end(length)?;
         self.line += u64::from(end > 0);
         self.skip(length + end);
@@ -275,10 +319,13 @@ mod tests {
 
     use super::*;
 
+    fn two(fields: &[Vec<u8>], _: &[u8]) -> Span {
+        if fields.len() == 2 { Span::Whole } else { Span::Broken }
+    }
+
     fn all(text: &[u8]) -> Vec<Record> {
         let mut records = Records::new(text);
-        let whole = |fields: &[Vec<u8>], _: &[u8]| fields.len() == 2;
-        std::iter::from_fn(|| records.record(b',', whole).unwrap()).collect()
+        std::iter::from_fn(|| records.record(b',', two).unwrap()).collect()
     }
 
     fn told(text: &str) -> Vec<(u64, std::result::Result<Vec<String>, Malformed>)> {
@@ -373,9 +420,8 @@ mod tests {
             let lines: Vec<u64> = found.iter().map(|record| record.line).collect();
             prop_assert!(lines.is_sorted_by(|one, other| one < other));
             let mut slow = Records::new(Slow(&text, step));
-            let whole = |fields: &[Vec<u8>], _: &[u8]| fields.len() == 2;
             let again: Vec<Record> =
-                std::iter::from_fn(|| slow.record(b',', whole).unwrap()).collect();
+                std::iter::from_fn(|| slow.record(b',', two).unwrap()).collect();
             prop_assert_eq!(again, found);
         }
 

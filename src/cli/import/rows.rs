@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use serde_json::{Map, Value};
 
 use super::{
-    records::{LONGEST, Line, Malformed, Record, Records},
+    records::{LONGEST, Line, Malformed, Record, Records, Span},
     shape::{self, MARK, NotRows, Shape},
 };
 use crate::{
@@ -117,10 +117,16 @@ impl<R: Read> Rows<R> {
             Kind::Csv { delimiter, names } => {
                 let wanted = self.wanted;
                 let (delimiter, names) = (*delimiter, &*names);
-                let is_whole = |fields: &[Vec<u8>], raw: &[u8]| {
-                    fields.len() == names.len() && !swallows(raw, delimiter, names, wanted)
+                let span = |fields: &[Vec<u8>], raw: &[u8]| {
+                    if fields.len() != names.len() {
+                        Span::Broken
+                    } else if swallows(raw, delimiter, names, wanted) {
+                        Span::Ambiguous
+                    } else {
+                        Span::Whole
+                    }
                 };
-                let record = self.records.record(delimiter, is_whole)?;
+                let record = self.records.record(delimiter, span)?;
                 Ok(record.map(|record| row_of(names, record)))
             }
             Kind::Lines { begun } => loop {
@@ -155,7 +161,9 @@ fn heading<R: Read>(
     wanted: &Columns,
 ) -> Result<Vec<String>, Broken> {
     // Of no line there is no row either.
-    let Some(record) = records.record(delimiter, |_, _| false)? else { return Ok(Vec::new()) };
+    let Some(record) = records.record(delimiter, |_, _| Span::Broken)? else {
+        return Ok(Vec::new());
+    };
     let refused = |what: &str, remedy: &str| {
         Broken::NotRows(NotRows { what: what.to_owned(), remedy: remedy.to_owned() })
     };
@@ -214,6 +222,12 @@ fn row_of(names: &[String], record: Record) -> Row {
             Err("its quotes are not closed, or something stands after a closing quote".to_owned())
         }
         Err(Malformed::Open) => Err("its quotes have no end".to_owned()),
+        Err(Malformed::Ambiguous) => {
+            Err("it stands in quotes that take in whole rows: they may be one \
+                                          text of several lines, or rows between two stray quotes. \
+                                          Write the text in one line, or take the quotes out"
+                .to_owned())
+        }
         Err(Malformed::Long) => {
             Err(format!("it is longer than {LONGEST} bytes, or its quotes have no end"))
         }
