@@ -68,7 +68,7 @@ async fn the_official_javascript_client() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_official_clients_talk_while_connections_are_cut() {
     let Some(command) = node("chat.test.mjs") else { return };
-    run(&Server::start().await, command, "tests 1\n").await;
+    run(&Server::start().await, command, "tests 2\n").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -109,7 +109,7 @@ async fn the_examples_of_the_manual() {
     };
     let server = Server::start_with(&[("ESH3AR__LIMITS__CONNECTIONS_PER_USER", PHONE_LIMIT)]).await;
     let admin = server.user("admin", "Admin");
-    for (mut command, all) in [(node, "tests 3\n"), (python, "2 passed\n")] {
+    for (mut command, all) in [(node, "tests 4\n"), (python, "2 passed\n")] {
         command.env("ADMIN", &admin).env("PHONE_LIMIT", PHONE_LIMIT);
         run(&server, command, all).await;
     }

@@ -222,7 +222,11 @@ async fn nonsense_ends_the_connection_with_a_reason_and_the_server_lives() {
 
 #[tokio::test]
 async fn one_connection_more_than_allowed_closes_the_oldest() {
-    let server = Server::start_with(&[("ESH3AR__LIMITS__CONNECTIONS_PER_USER", "2")]).await;
+    let limits = [
+        ("ESH3AR__LIMITS__CONNECTIONS_PER_USER", "2"),
+        ("ESH3AR__LIMITS__CONNECTIONS_PER_BUSINESS_USER", "3"),
+    ];
+    let server = Server::start_with(&limits).await;
     let phone = server.phone(PHONE);
     let mut oldest = Raw::open(&server, &phone).await;
     let _second = Raw::open(&server, &phone).await;
@@ -234,6 +238,14 @@ async fn one_connection_more_than_allowed_closes_the_oldest() {
     let sent = server.send(&shop, PHONE, "for the others").await;
     let message = third.record().await.unwrap();
     assert_eq!(id(&message["arguments"][0]), sent);
+    // A business user has agents, and a limit of its own.
+    let mut agents = Vec::new();
+    for _ in 0..4 {
+        agents.push(Raw::open(&server, &shop).await);
+    }
+    assert_eq!(agents[0].record().await.unwrap()["type"], 7);
+    agents[1].say("{\"type\":1,\"invocationId\":\"1\",\"target\":\"Acknowledge\",\"arguments\":[[]]}\u{1e}").await;
+    assert_eq!(agents[1].record().await.unwrap()["type"], 3, "the second stays");
 }
 
 #[tokio::test]

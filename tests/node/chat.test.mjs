@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as signalR from "@microsoft/signalr";
+import { MessagePackHubProtocol } from "@microsoft/signalr-protocol-msgpack";
 import { proxy } from "./support.mjs";
 
 const { BASE, SHOP, PHONE, NUMBER } = process.env;
@@ -150,4 +151,30 @@ test("a thousand messages both ways over connections that are cut", async () => 
   }
   await Promise.all([shop.stop(), phone.stop()]);
   wires.forEach((wire) => wire.close());
+});
+
+test("the longest message is said and heard, in both encodings", async () => {
+  for (const protocol of [new signalR.JsonHubProtocol(), new MessagePackHubProtocol()]) {
+    const build = (token) => new signalR.HubConnectionBuilder()
+      .withUrl(`${BASE}/hub`, { accessTokenFactory: () => token })
+      .withHubProtocol(protocol)
+      .configureLogging(signalR.LogLevel.None)
+      .build();
+    const [shop, phone] = [build(SHOP), build(PHONE)];
+    const heard = [];
+    phone.on("ReceivePendingMessages", (messages) => phone.invoke("Acknowledge", messages.map((m) => m.id)));
+    phone.on("ReceiveMessage", (message) => heard.push(message));
+    for (const call of ["ReceiveMessage", "ConversationChanged", "MessageStatusChanged"]) shop.on(call, () => {});
+    phone.on("ConversationChanged", () => {});
+    await Promise.all([shop.start(), phone.start()]);
+    for (const letter of ["😀", "م", "\\"]) {
+      const content = letter.repeat(10_000);
+      const said = await shop.invoke("SendMessage", { to: NUMBER, content });
+      while (!heard.length) await sleep(20);
+      const [message] = heard.splice(0);
+      assert.deepEqual([message.id, message.content === content], [said.id, true], letter);
+      await phone.invoke("Acknowledge", [message.id]);
+    }
+    await Promise.all([shop.stop(), phone.stop()]);
+  }
 });

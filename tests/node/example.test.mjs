@@ -39,7 +39,7 @@ function app(base, token) {
     readAgain: (since) => seen.readAgain.push(since),
     signIn: () => seen.signIns++,
     tooMany: () => seen.tooMany++,
-    setTimeout: (what, ms) => { seen.timers++; return setTimeout(what, ms / 20); },
+    setTimeout: (what, ms) => { seen.timers++; seen.again = what; return setTimeout(what, ms / 20); },
   };
   const code = example
     .replace(/^import .*\n/m, "")
@@ -70,6 +70,19 @@ test("messages are shown once and acknowledged, through a cut and after a restar
   await seen.stop();
   await until("the end", () => seen.hub.state === "Disconnected");
   assert.deepEqual([seen.timers, seen.signIns, seen.tooMany], [timers, 0, 0]);
+  wire.close();
+});
+
+test("who is stopped while it waits to connect again does not connect", async () => {
+  const wire = await proxy(BASE);
+  wire.refuse(true);
+  const seen = app(wire.base, process.env.PHONE);
+  await until("the wait", () => seen.again);
+  await seen.stop();
+  wire.refuse(false);
+  // The wait is over.
+  await seen.again();
+  assert.deepEqual([seen.hub.state, wire.accepted()], ["Disconnected", 0]);
   wire.close();
 });
 

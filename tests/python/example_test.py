@@ -40,8 +40,21 @@ class App:
 
     def run(self):
         run = self.names["run"]
-        asyncio.run(run()) if asyncio.iscoroutinefunction(run) else run()
+        asyncio.run(self.in_task(run)) if asyncio.iscoroutinefunction(run) else run()
         self.over = True
+
+    async def in_task(self, run):
+        self.loop, self.task = asyncio.get_running_loop(), asyncio.ensure_future(run())
+        try:
+            await self.task
+        except asyncio.CancelledError:
+            pass
+
+    def stop(self):
+        if "stop" in self.names:
+            self.names["stop"]()
+        else:
+            self.loop.call_soon_threadsafe(self.task.cancel)
 
     def add_if_new(self, message):
         new = message["id"] not in self.known
@@ -88,6 +101,17 @@ def check(name, example):
     for message in sent:
         until("the acknowledgement", lambda: status(message) == "delivered")
     assert (app.sign_ins, app.too_many, app.over) == (0, 0, False)
+
+    # The app's own stop is the end, of a connection and of the wait for the next.
+    for waits in (False, True):
+        stopped = App(example, PHONE)
+        stopped.is_connected()
+        if waits:
+            stopped.wire.refusing = True
+            stopped.wire.cut()
+        stopped.stop()
+        until("the end of the stopped", lambda: stopped.over)
+        assert (stopped.sign_ins, stopped.too_many) == (0, 0)
 
     newer = []
     for n in range(PHONE_LIMIT):

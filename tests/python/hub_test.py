@@ -13,7 +13,11 @@ from signalrcore.hub_connection_builder import HubConnectionBuilder
 from signalrcore.protocol.messagepack_protocol import MessagePackHubProtocol
 from signalrcore.types import HttpTransportType
 
-from support import BASE, PHONE, WAIT, Wire, send, status
+from support import BASE, NUMBER, PHONE, SHOP, WAIT, Wire, request, send, status
+
+TALK = request("POST", "/api/v1/conversations", SHOP, {"phone": NUMBER})["id"]
+# Six bytes a letter in the JSON that Python writes.
+LONG = "م" * 6000
 
 
 def answer(hub, method, arguments):
@@ -48,6 +52,8 @@ def check(name, transport, protocol):
         assert answer(hub, "MarkRead", [{"messageIds": [live]}]) == 1
         assert (status(waiting), status(live)) == ("delivered", "read")
         assert answer(hub, "Echo", [{"a": [1, None, "b"]}]) == {"a": [1, None, "b"]}
+        said = answer(hub, "SendMessage", [{"conversationId": TALK, "content": LONG}])
+        assert said["content"] == LONG, said
     finally:
         hub.stop()
     print("ok", name, flush=True)
@@ -132,6 +138,8 @@ async def check_asyncio(name, protocol):
         assert await answer("MarkRead", {"messageIds": [live_one]}) == 1
         assert await asyncio.to_thread(status, live_one) == "read"
         assert await answer("Echo", {"a": [1, None, "b"]}) == {"a": [1, None, "b"]}
+        said = await answer("SendMessage", {"conversationId": TALK, "content": LONG})
+        assert said["content"] == LONG, said
         running.cancel()
 
     await story()
