@@ -144,7 +144,7 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     (
         "esh3ar_realtime_up",
         Kind::Gauge,
-        "Whether this gateway's look at its own hub, every 30 s, gets an answer.",
+        "Whether this gateway could connect to its own hub at the last check (every 30 s).",
     ),
     ("esh3ar_database_up", Kind::Gauge, "Whether Postgres answers this process."),
     (
