@@ -83,7 +83,8 @@ impl App {
         if name_or_id.contains('\0') {
             return Err(Error::NotFound("user"));
         }
-        let names = [&*normal_name(name_or_id), name_or_id.trim()];
+        // As it was written first: beside one in its normal form there may be another.
+        let names = [name_or_id.trim(), &*normal_name(name_or_id)];
         accounts::user_by_name(&client, names).await?.ok_or(Error::NotFound("user"))
     }
 

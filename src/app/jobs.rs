@@ -142,7 +142,10 @@ impl App {
         let ours = match job::after(kind, job.attempts, job.created_at, now, attempted) {
             Next::Finish => jobs::finish(&client, job).await?,
             Next::Retry { attempts, after, reason } => {
-                tracing::warn!(kind = kind.name(), job = %job.id, reason, "a job is put off");
+                let (of, after_ms) = (kind.retries(), after.as_millis());
+                tracing::warn!(
+                    kind = kind.name(), job = %job.id, retry = attempts, of, after_ms, reason, "a job is retried"
+                );
                 jobs::retry(&client, job, attempts, now + after, &reason, now).await?
             }
             Next::Bury { class, reason } => {

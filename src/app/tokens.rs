@@ -83,7 +83,11 @@ impl App {
                 Ok(Some(Party::Business(user.id)))
             }
             (None, Some(number)) => {
-                let phone = self.parse_phone("mobile", number)?;
+                // What was stored by earlier rules can be looked at.
+                let phone = match making {
+                    true => self.parse_phone("mobile", number)?,
+                    false => self.stored_phone("mobile", number)?,
+                };
                 let user = self.find_mobile(&phone).await?;
                 if making && user.status != MobileStatus::Verified {
                     let status = user.status.name();

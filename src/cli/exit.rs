@@ -27,7 +27,8 @@ pub enum Kind {
     Refused = 5,
     /// A dependency cannot be reached.
     Unavailable = 69,
-    /// The configuration is wrong; systemd must not start it again.
+    /// The configuration, or the data folder, is wrong in a way that no restart mends; systemd must not start
+    /// it again.
     Config = 78,
 }
 

@@ -35,7 +35,7 @@ NO_COLOR
 No colours.
 .SH "EXIT STATUS"
 0 done, 1 failed, 2 wrong usage, 3 partly done, 4 not found, 5 refused, 69 a dependency cannot be
-reached, 78 the configuration is wrong.
+reached, 78 the configuration or the data folder has to be mended first.
 "#;
 
 pub(super) fn completions(shell: clap_complete::Shell, output: &Output) -> Result<(), Failure> {

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::reply::Problem;
+use super::{legacy, reply::Problem};
 use crate::{
     app::{App, By, Caller, messages::RequestKey},
     domain::{Message, MessageId, Phone, nearest::nearest, phone::folded, trace::Cause},
@@ -113,10 +113,14 @@ impl Context {
         name: &'static str,
         decode: impl Fn(&str) -> Option<String>,
     ) -> Result<Option<String>, Problem> {
+        // Case makes no difference in the existing system.
+        let path = self.route.split_once(' ').map_or("", |(_, path)| path);
+        let any_case = legacy::is_address(path);
+        let is_named = |key: &str| key == name || any_case && key.eq_ignore_ascii_case(name);
         let mut found = None;
         for pair in self.query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            if key == name || decode(key).is_some_and(|key| key == name) {
+            if is_named(key) || decode(key).is_some_and(|key| is_named(&key)) {
                 found = Some(decode(value).ok_or_else(|| {
                     Problem::field(name, "invalid_encoding", format!("{name} is not valid UTF-8"))
                 })?);

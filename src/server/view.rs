@@ -260,7 +260,7 @@ pub struct StatusChanged {
 #[derive(Debug, Serialize)]
 pub struct MissedSince {
     /// Since when.
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "crate::server::moment")]
     pub since: OffsetDateTime,
 }
 

@@ -155,17 +155,22 @@ struct Watch {
     trust: Trust,
 }
 
-/// Doubts a connection whose slow statement is given up by who waited for it.
-struct Unanswered<'a> {
-    trust: &'a Trust,
+/// A statement under way. It is timed also when who waited for it gives it up; and a connection whose slow
+/// statement is given up is doubted.
+struct Running<'a> {
+    watch: &'a Watch,
     begun: Instant,
     answered: bool,
 }
 
-impl Drop for Unanswered<'_> {
+impl Drop for Running<'_> {
     fn drop(&mut self) {
-        if !self.answered && self.begun.elapsed() >= SLOW {
-            self.trust.doubt();
+        let took = self.begun.elapsed();
+        if let Some(statements) = self.watch.meters.statements.get(self.watch.group as usize) {
+            statements.record(took.as_secs_f64());
+        }
+        if !self.answered && took >= SLOW {
+            self.watch.trust.doubt();
         }
     }
 }
@@ -175,16 +180,12 @@ impl Watch {
         &self,
         work: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, Error> {
-        let begun = Instant::now();
-        let mut guard = Unanswered { trust: &self.trust, begun, answered: false };
+        let mut running = Running { watch: self, begun: Instant::now(), answered: false };
         let limit = self.limit.unwrap_or(Duration::MAX);
         let Ok(answer) = tokio::time::timeout(limit, work).await else {
             return Err(Error::Unavailable("no answer in time".to_owned()));
         };
-        guard.answered = true;
-        if let Some(statements) = self.meters.statements.get(self.group as usize) {
-            statements.record(begun.elapsed().as_secs_f64());
-        }
+        running.answered = true;
         answer.map_err(|error| {
             if error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION) {
                 self.trust.doubt_server();

@@ -150,6 +150,10 @@ async fn the_existing_routes_do_what_they_did() {
     assert_eq!(page["items"][1]["id"], sent[2]);
     assert_eq!(page["items"][1]["status"], 0);
     assert_eq!(get("one-way-messages?MaxResultCount=x", &shop).await.0, 400);
+    // As ASP.NET takes them, and as its generated clients write them.
+    let (_, same) = get("one-way-messages?skipCount=1&maxresultcount=2", &shop).await;
+    assert_eq!(same, page);
+    assert_eq!(get("pending-messages?PhoneNumber=967771234567", &other).await.0, 404);
     assert_eq!(server.request("GET", "/health-status", None, None).await.0, 200);
 }
 

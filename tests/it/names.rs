@@ -85,6 +85,14 @@ async fn a_name_means_one_user_and_an_id_always_its_own() {
     // One whose name was stored as it was written is found as it was written.
     let (status, old) = admin("GET", "/users/E%CC%81COLE%20%20two".into(), None).await;
     assert_eq!((status, &old["name"]), (200, &json!("e\u{301}cole  two")), "{old}");
+    // Also beside one of the same name in its normal form.
+    let sql = "INSERT INTO business_users (id, name, permissions)
+               VALUES (gen_random_uuid(), $1, 1), (gen_random_uuid(), $2, 1)";
+    database.execute(sql, &[&"e\u{301}tude", &"\u{e9}tude"]).await.unwrap();
+    for (written, name) in [("e%CC%81tude", "e\u{301}tude"), ("%C3%A9tude", "\u{e9}tude")] {
+        let (status, found) = admin("GET", format!("/users/{written}"), None).await;
+        assert_eq!((status, &found["name"]), (200, &json!(name)), "{found}");
+    }
     assert_eq!(admin("GET", "/users/nobody%00".into(), None).await.0, 404);
     assert_eq!(admin("GET", "/messages?from=%E2%80%8B".into(), None).await.0, 404);
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     remote::{Elsewhere, said},
     support::{BINARY, DEADLINE, Server, number},
-    top::{HASTY, SILENT, Tmux, with_some_of_each},
+    top::{HASTY, SILENT, Tmux, reach_everything, with_some_of_each},
 };
 
 /// What is shown by both, but for what moves with time.
@@ -38,6 +38,7 @@ async fn the_figures_are_the_same_from_elsewhere() {
         let failed = &there["recent"]["failed"];
         if here["sinceStart"]["failed"] == 2
             && *failed == 2
+            && reach_everything(&there)
             && still(here.clone()) == still(there.clone())
         {
             break;

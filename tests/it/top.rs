@@ -113,12 +113,25 @@ async fn the_figures_are_those_of_the_server() {
     let (status, problem) =
         server.request("GET", "/api/v1/admin/stats?numbers=maybe", Some(&admin), None).await;
     assert_eq!((status, &problem["errors"]["numbers"][0]["code"]), (400, &json!("unknown")));
+    // Processes tell of what they reach every few seconds, and these have only just begun.
+    let deadline = Instant::now() + DEADLINE;
+    while !reach_everything(&server.run_json(&["top", "--once"])) {
+        assert!(Instant::now() < deadline, "a process does not reach something");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
     // For people, without a terminal: a page of text, and no number in it.
     let page = command(&server.data()).envs(server.environment()).arg("top").output().unwrap();
     let page = text(&page);
     for wanted in ["WARN delivery: 2 failed", "accepted", "Dead letters 2", "high"] {
         assert!(page.contains(wanted), "{wanted} is not in\n{page}");
     }
+}
+
+/// Whether every process has said that it reaches all that it needs.
+pub fn reach_everything(stats: &Value) -> bool {
+    let nodes = stats["nodes"].as_array().unwrap();
+    let mut parts = nodes.iter().flat_map(|node| node["parts"].as_array().unwrap());
+    parts.all(|part| part["up"] == true)
 }
 
 #[tokio::test]

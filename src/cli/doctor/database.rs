@@ -11,6 +11,7 @@ use crate::{
         opened::{self, OpenedStore},
     },
     domain::replica::Standing,
+    server::moment,
     store::{
         self, Store,
         backup::Databases,
@@ -181,7 +182,8 @@ async fn newest(store: &Store, checks: &mut Vec<Check>) {
     let ahead = (made - now).unsigned_abs();
     if ahead > SKEW_HARMFUL {
         let text = format!(
-            "the newest that is stored was made at {made}, {} s ahead of this machine's clock",
+            "the newest that is stored was made at {}, {} s ahead of this machine's clock",
+            moment::text(made),
             ahead.as_secs()
         );
         let remedy = "see that the clocks are right (chrony or systemd-timesyncd); what is new is listed \
@@ -260,13 +262,13 @@ async fn lately(setup: &Setup, store: &Store, checks: &mut Vec<Check>) {
     if asked.await.is_err() {
         return;
     }
-    let mut looks = 0;
+    let mut checked = 0;
     let mut all_well = true;
     for node in &nodes {
         let place = format!("{} {}:{}", node.role.name(), node.host, node.pid);
         for part in node.figures.parts.iter().filter(|part| !part.past.is_empty()) {
             let missed = part.past.iter().filter(|took| **took < 0).count();
-            looks = looks.max(part.past.len());
+            checked = checked.max(part.past.len());
             if missed == 0 && part.up {
                 continue;
             }
@@ -278,9 +280,9 @@ async fn lately(setup: &Setup, store: &Store, checks: &mut Vec<Check>) {
             };
             let (name, of) = (&part.name, part.past.len());
             let found =
-                format!("{name} did not answer {place} at {missed} of its last {of} looks, {now}");
+                format!("{name} did not answer {place} in {missed} of its last {of} checks, {now}");
             let remedy =
-                "each look is in /health?history=true of metrics.listen, with its time and fault";
+                "each check is in /health?history=true of metrics.listen, with its time and fault";
             let gone = name == "realtime" && !part.up;
             checks.push(if gone {
                 bad("health", found, remedy)
@@ -289,8 +291,9 @@ async fn lately(setup: &Setup, store: &Store, checks: &mut Vec<Check>) {
             });
         }
     }
-    if looks > 0 && all_well {
-        let found = format!("every dependency answered at the last {looks} looks, one every 30 s");
+    if checked > 0 && all_well {
+        let found =
+            format!("every dependency answered in the last {checked} checks, one every 30 s");
         checks.push(good("health", found));
     }
 }
