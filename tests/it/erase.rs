@@ -108,9 +108,9 @@ async fn one_number_is_given_out_and_erased_from_everywhere() {
 
     let before = rows_with(&server, GONE).await;
     let dry = server.run_json(&["mobile", "erase", GONE, "--dry-run"]);
-    // Only that somebody asked is in the log.
+    // Only that somebody asked is in the log; when it was here last may have been written in between.
     let without_log = |mut tables: Vec<(String, i64)>| {
-        tables.retain(|(table, _)| !table.starts_with("audit_log"));
+        tables.retain(|(table, _)| !table.starts_with("audit_log") && table != "recipients");
         tables
     };
     let after = without_log(rows_with(&server, GONE).await);
