@@ -1,6 +1,9 @@
 //! What another system had, stored as it was there: with its ids, so that a second time changes nothing.
 
-use std::{collections::HashSet, hash::Hash};
+use std::{
+    collections::{HashMap, HashSet},
+    hash::Hash,
+};
 
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -91,11 +94,100 @@ pub enum Fate {
 }
 
 /// What became of rows by their keys. The second of two with the same key was there before.
-pub fn fates<K: Clone + Eq + Hash>(keys: &[K], is_new: impl Fn(&K) -> bool) -> Vec<Fate> {
+fn fates<K: Clone + Eq + Hash>(keys: &[K], is_new: impl Fn(&K) -> bool) -> Vec<Fate> {
     let mut seen = HashSet::new();
     keys.iter()
         .map(|key| if seen.insert(key.clone()) && is_new(key) { Fate::New } else { Fate::There })
         .collect()
+}
+
+/// Why a row is refused whose id is another's: it would be taken for that one.
+const OTHER_MESSAGE: &str = "its id is that of another message, with another recipient or text";
+const OTHER_NUMBER: &str = "its id is that of another mobile user, with another number";
+
+/// What would become of messages: there with the same id, recipient and text, or refused with the same id.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn planned_messages(
+    client: &impl Statements,
+    batch: &[ImportedMessage],
+) -> Result<Vec<Fate>, Error> {
+    let ids: Vec<Uuid> = batch.iter().map(|message| message.id.0).collect();
+    let phones: Vec<&str> = batch.iter().map(|message| message.recipient.as_str()).collect();
+    let contents: Vec<&str> = batch.iter().map(|message| message.content.as_str()).collect();
+    let statement = client
+        .prepare_cached(
+            "SELECT a.place, m.recipient_phone IS NOT DISTINCT FROM a.phone AND m.content = a.content \
+             FROM unnest($1::uuid[], $2::text[], $3::text[]) WITH ORDINALITY \
+             AS a(id, phone, content, place) JOIN messages m ON m.id = a.id",
+        )
+        .await?;
+    let mut stored: HashMap<i64, bool> = HashMap::new();
+    for row in client.query(&statement, &[&ids, &phones, &contents]).await? {
+        stored.insert(row.try_get(0)?, row.try_get(1)?);
+    }
+    let mut first: HashMap<MessageId, &ImportedMessage> = HashMap::new();
+    let mut fates = Vec::with_capacity(batch.len());
+    for (place, message) in (1..).zip(batch) {
+        let before = first
+            .get(&message.id)
+            .map(|first| first.recipient == message.recipient && first.content == message.content);
+        first.entry(message.id).or_insert(message);
+        fates.push(match stored.get(&place).copied().or(before) {
+            None => Fate::New,
+            Some(true) => Fate::There,
+            Some(false) => Fate::Refused(OTHER_MESSAGE.to_owned()),
+        });
+    }
+    Ok(fates)
+}
+
+/// What would become of mobile users: there with the same number, or refused with another one's id.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn planned_mobiles(
+    client: &impl Statements,
+    batch: &[MobileUser],
+) -> Result<Vec<Fate>, Error> {
+    let ids: Vec<Uuid> = batch.iter().map(|user| user.id.0).collect();
+    let phones: Vec<&str> = batch.iter().map(|user| user.phone.as_str()).collect();
+    let statement = client
+        .prepare_cached(
+            "SELECT id, phone FROM mobile_users WHERE id = ANY ($1) \
+             UNION SELECT id, phone FROM mobile_users WHERE phone = ANY ($2)",
+        )
+        .await?;
+    let (mut known_ids, mut known_phones) = (HashSet::new(), HashSet::new());
+    for row in client.query(&statement, &[&ids, &phones]).await? {
+        known_ids.insert(row.try_get::<_, Uuid>(0)?);
+        known_phones.insert(Phone::from_stored(row.try_get(1)?));
+    }
+    let fate = |user: &MobileUser| {
+        if known_phones.contains(&user.phone) {
+            return Fate::There;
+        }
+        if !known_ids.insert(user.id.0) {
+            return Fate::Refused(OTHER_NUMBER.to_owned());
+        }
+        known_phones.insert(user.phone.clone());
+        Fate::New
+    };
+    Ok(batch.iter().map(fate).collect())
+}
+
+/// Those rows that are new.
+fn new_of<T: Clone>(batch: &[T], fates: &[Fate]) -> Vec<T> {
+    let new = batch.iter().zip(fates).filter(|(_, fate)| **fate == Fate::New);
+    new.map(|(row, _)| row.clone()).collect()
+}
+
+/// The fates of all rows, with what became of the new ones in their places.
+fn completed(mut planned: Vec<Fate>, stored: Vec<Fate>) -> Vec<Fate> {
+    let new = planned.iter_mut().filter(|fate| **fate == Fate::New);
+    new.zip(stored).for_each(|(fate, became)| *fate = became);
+    planned
 }
 
 /// Stores messages that are not there yet, as brought by an import. One that the database refuses does not
@@ -108,7 +200,10 @@ pub async fn messages(
     import: Uuid,
     batch: &[ImportedMessage],
 ) -> Result<Vec<Fate>, Error> {
-    each(transaction, Rows::Messages(import, batch)).await
+    let planned = planned_messages(transaction, batch).await?;
+    let new = new_of(batch, &planned);
+    let stored = each(transaction, Rows::Messages(import, &new)).await?;
+    Ok(completed(planned, stored))
 }
 
 /// Stores mobile users that are not there yet, by id or number. One that the database refuses does not keep
@@ -120,7 +215,9 @@ pub async fn mobiles(
     transaction: &mut Transaction<'_>,
     batch: &[MobileUser],
 ) -> Result<Vec<Fate>, Error> {
-    each(transaction, Rows::Mobiles(batch)).await
+    let planned = planned_mobiles(transaction, batch).await?;
+    let stored = each(transaction, Rows::Mobiles(&new_of(batch, &planned))).await?;
+    Ok(completed(planned, stored))
 }
 
 /// What is stored.
@@ -230,17 +327,6 @@ async fn insert_messages(
     rows.iter().map(|row| Ok(MessageId(row.try_get(0)?))).collect()
 }
 
-/// Which of these messages are stored.
-///
-/// # Errors
-/// Any failure of the database.
-pub async fn stored_messages(client: &Client, ids: &[MessageId]) -> Result<Vec<MessageId>, Error> {
-    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-    let statement = client.prepare_cached("SELECT id FROM messages WHERE id = ANY ($1)").await?;
-    let rows = client.query(&statement, &[&ids]).await?;
-    rows.iter().map(|row| Ok(MessageId(row.try_get(0)?))).collect()
-}
-
 /// Which of these are business users.
 ///
 /// # Errors
@@ -269,18 +355,6 @@ async fn insert_mobiles(
         )
         .await?;
     let rows = client.query(&statement, &[&ids, &phones, &statuses, &times]).await?;
-    rows.iter().map(|row| Ok(Phone::from_stored(row.try_get(0)?))).collect()
-}
-
-/// Which of these phones have a mobile user.
-///
-/// # Errors
-/// Any failure of the database.
-pub async fn stored_mobiles(client: &Client, phones: &[Phone]) -> Result<Vec<Phone>, Error> {
-    let phones: Vec<&str> = phones.iter().map(Phone::as_str).collect();
-    let statement =
-        client.prepare_cached("SELECT phone FROM mobile_users WHERE phone = ANY ($1)").await?;
-    let rows = client.query(&statement, &[&phones]).await?;
     rows.iter().map(|row| Ok(Phone::from_stored(row.try_get(0)?))).collect()
 }
 

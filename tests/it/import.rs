@@ -405,7 +405,7 @@ async fn times_of_no_time_and_of_the_future_are_told_apart() {
         [
             "readat is in the future",
             "deliveredat is in the future",
-            "creationtime is missing",
+            "creationtime is missing: it is of the year 1, which means none",
             "creationtime is in the future"
         ]
     );
@@ -417,4 +417,49 @@ async fn times_of_no_time_and_of_the_future_are_told_apart() {
     let read = shown(2);
     let times = [&read["deliveredAt"], &read["readAt"]];
     assert_eq!(times, ["2024-05-02T10:00:00.000000Z"; 2], "{read}");
+}
+
+/// A row is known by its id, and is not taken for another one that has the same.
+#[tokio::test]
+async fn a_row_with_the_id_of_another_is_rejected() {
+    let server = Server::start().await;
+    let data = server.data();
+    run_json(&data, &["user", "add", "shop", "--permission", "SendMessages"]);
+    let import = |kind: &str, name: &str, text: &str, more: &[&str], code| {
+        let file = written(&server.folder, name, text);
+        let arguments = ["import", kind, &file, "-o", "json"];
+        let report = answer(&run(&data, &[&arguments, more].concat()), code);
+        let count = |name: &str| report[name].as_u64().unwrap();
+        ["imported", "alreadyThere", "rejected"].map(count)
+    };
+    let users = "Id,MobileNumber\nsame1,967771500011\nsame1,967771500012\nsame2,967771500011\n";
+    for more in [&["--dry-run"][..], &[]] {
+        assert_eq!(import("users", "a.csv", users, more, 3), [1, 1, 1], "{more:?}");
+    }
+    // And of another file that numbers its rows likewise.
+    let other = "Id,MobileNumber\nsame1,967771500012\nsame3,967771500013\nsame9,967771500011\n";
+    assert_eq!(import("users", "b.csv", other, &["--dry-run"], 3), [1, 1, 1]);
+    assert_eq!(import("users", "b.csv", other, &[], 3), [1, 1, 1]);
+    let reason = lines(&format!("{}/b.csv.rejected.jsonl", server.folder.path().display()));
+    assert!(reason[0]["reason"].as_str().unwrap().contains("another number"), "{reason:?}");
+
+    let heading = "Id,RecipientPhoneNumber,CreationTime,MessageContent";
+    let messages = format!(
+        "{heading}\n7,967771500011,2024-05-01,one\n7,967771500012,2024-05-01,one\n\
+         7,967771500011,2024-05-01,two\n7,967771500011,2024-05-01,one\n"
+    );
+    for more in [&["--from", "shop", "--dry-run"][..], &["--from", "shop"]] {
+        assert_eq!(import("messages", "c.csv", &messages, more, 3), [1, 1, 2], "{more:?}");
+    }
+    let again = format!("{heading}\n7,967771500011,2024-05-01,one\n");
+    assert_eq!(import("messages", "d.csv", &again, &["--from", "shop"], 0), [0, 1, 0]);
+    // What an earlier import said of a row is not said again.
+    let mended = "{\"Id\":\"8\",\"MobileNumber\":\"967771500018\",\"Status\":9,\"line\":7,\"reason\":\"old\",\"raw\":\"x\"}\n";
+    assert_eq!(import("users", "e.jsonl", mended, &[], 3), [0, 0, 1]);
+    let told = &lines(&format!("{}/e.jsonl.rejected.jsonl", server.folder.path().display()))[0];
+    assert_eq!((&told["line"], &told["reason"]), (&json!(1), &json!("status 9 is not known")));
+    assert!(told.get("raw").is_none(), "{told}");
+    let folder = run(&data, &["import", "users", server.folder.path().to_str().unwrap()]);
+    let text = String::from_utf8_lossy(&folder.stderr).into_owned();
+    assert!(folder.status.code() == Some(1) && text.contains("is a folder"), "{text}");
 }

@@ -117,7 +117,11 @@ impl App {
     ) -> Result<ImportedMessage, String> {
         let source = row.id()?;
         let latest = self.clock().now() + AHEAD;
-        let created_at = row.time("creationtime", latest)?.ok_or("creationtime is missing")?;
+        let created_at =
+            row.time("creationtime", latest)?.ok_or_else(|| match row.get("creationtime") {
+                Some(_) => "creationtime is missing: it is of the year 1, which means none",
+                None => "creationtime is missing",
+            })?;
         let id = match (source.parse::<MessageId>(), ids) {
             (Ok(id), Ids::Keep) => id,
             (Ok(id), Ids::Derive) => MessageId(derived("messages", &id.to_string(), created_at)),
@@ -227,7 +231,8 @@ impl App {
                 let (mut messages, refused) = parted(read);
                 let unknown = self.settle_senders(&mut messages, sender).await?;
                 let (fates, import) = if dry_run {
-                    (self.would_be_new(&messages).await?, None)
+                    let client = self.store().client().await?;
+                    (import::planned_messages(&client, &messages).await?, None)
                 } else {
                     self.import_messages(by, under, &messages, refused.len()).await?
                 };
@@ -236,10 +241,7 @@ impl App {
             Source::Users => {
                 let (users, refused) = parted(rows.iter().map(|row| self.imported_mobile(row)));
                 let fates = if dry_run {
-                    let phones: Vec<Phone> = users.iter().map(|user| user.phone.clone()).collect();
-                    let client = self.store().client().await?;
-                    let there = import::stored_mobiles(&client, &phones).await?;
-                    import::fates(&phones, |phone| !there.contains(phone))
+                    import::planned_mobiles(&self.store().client().await?, &users).await?
                 } else {
                     self.import_mobiles(by, &users, refused.len()).await?
                 };
@@ -247,12 +249,6 @@ impl App {
                 Ok(Imported { import: None, fates, unknown_senders: Vec::new() })
             }
         }
-    }
-
-    async fn would_be_new(&self, messages: &[ImportedMessage]) -> Result<Vec<Fate>, Error> {
-        let ids: Vec<MessageId> = messages.iter().map(|message| message.id).collect();
-        let there = import::stored_messages(&self.store().client().await?, &ids).await?;
-        Ok(import::fates(&ids, |id| !there.contains(id)))
     }
 
     async fn import_messages(

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use time::{
-    OffsetDateTime, PrimitiveDateTime,
+    Date, OffsetDateTime, PrimitiveDateTime,
     format_description::{BorrowedFormatItem, well_known::Iso8601},
     macros::format_description,
 };
@@ -73,6 +73,8 @@ pub struct SourceRow {
     values: BTreeMap<String, String>,
     /// A column that it names twice, with different values.
     twice: Option<String>,
+    /// A column whose value is a list or an object.
+    nested: Option<String>,
 }
 
 impl SourceRow {
@@ -83,6 +85,11 @@ impl SourceRow {
         if before.is_some_and(|before| before != value) && !name.is_empty() {
             self.twice = Some(name);
         }
+    }
+
+    /// Notes a column whose value is a list or an object.
+    pub fn put_nested(&mut self, column: &str) {
+        self.nested = Some(column_name(column)).filter(|name| is_read(name)).or(self.nested.take());
     }
 
     /// A value; none if it is empty, or the word that tools write for a missing one.
@@ -101,8 +108,20 @@ impl SourceRow {
         if let Some(name) = self.twice.as_ref().filter(|name| is_read(name)) {
             return Err(format!("it has two values of {name}"));
         }
-        let id = self.get("id").ok_or("id is missing")?.trim();
-        match is_computed(&folded(id)) && !id.starts_with('-') {
+        if let Some(name) = &self.nested {
+            return Err(format!("{name} is a list or an object; write a text or a number"));
+        }
+        let Some(id) = self.get("id") else {
+            return Err(match self.get("raw") {
+                Some(_) => {
+                    "raw holds the line as it stood in the file: write its values as columns"
+                        .to_owned()
+                }
+                None => "id is missing".to_owned(),
+            });
+        };
+        let id = id.trim();
+        match is_rounded(&folded(id)) {
             true => Err(spreadsheet("id", id)),
             false => Ok(id),
         }
@@ -120,10 +139,14 @@ impl SourceRow {
     pub(super) fn number(&self, name: &str) -> Result<Option<i16>, String> {
         let parse = |text: &str| {
             let text = folded(text);
-            text.parse().map_err(|_| match is_computed(&text) && !text.starts_with('-') {
-                true => spreadsheet(name, &text),
-                false => format!("{name} is no number"),
-            })
+            let number = text.parse::<i64>().map_err(|_| {
+                match is_computed(&text) && !text.starts_with('-') {
+                    true => spreadsheet(name, &text),
+                    false => format!("{name} is no number"),
+                }
+            })?;
+            // Further from zero no number of theirs is known; one that is clamped may be any.
+            Ok(i16::try_from(number).unwrap_or(if number < 0 { i16::MIN } else { i16::MAX }))
         };
         self.get(name).map(parse).transpose()
     }
@@ -135,7 +158,11 @@ impl SourceRow {
         latest: OffsetDateTime,
     ) -> Result<Option<OffsetDateTime>, String> {
         let Some(text) = self.get(name).filter(|text| !is_no_time(text)) else { return Ok(None) };
-        let time = moment(text).ok_or_else(|| format!("{name} is no time"))?;
+        let time = moment(text).ok_or_else(|| {
+            format!(
+                "{name} is no time; write it like 2024-05-01 10:00:00 or 2024-05-01T10:00:00+03:00"
+            )
+        })?;
         if time.year() <= 1 {
             return Ok(None);
         }
@@ -144,6 +171,23 @@ impl SourceRow {
         }
         Ok(Some(time))
     }
+}
+
+/// Whether an id is a number that a spreadsheet has written: with a fraction of nothing, or rounded to a few
+/// digits. `7e12` and `2024.01` are names like any other.
+fn is_rounded(id: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
+    if let Some((whole, fraction)) = id.split_once(['.', ','])
+        && digits(whole)
+        && !fraction.is_empty()
+        && fraction.bytes().all(|c| c == b'0')
+    {
+        return true;
+    }
+    id.split_once("E+").or_else(|| id.split_once("e+")).is_some_and(|(number, exponent)| {
+        let (whole, fraction) = number.split_once(['.', ',']).unwrap_or((number, "0"));
+        digits(exponent) && digits(fraction) && digits(whole) && whole.len() == 1
+    })
 }
 
 fn is_read(name: &str) -> bool {
@@ -171,7 +215,11 @@ fn spreadsheet(name: &str, text: &str) -> String {
 /// What systems write for no time: the beginning of their calendar.
 fn is_no_time(text: &str) -> bool {
     let text = text.trim();
-    text.starts_with("0001-01-01") || text.starts_with("0000-")
+    let day = text.split([' ', 'T']).next().unwrap_or_default();
+    text.starts_with("0001-01-01")
+        || text.starts_with("0000-")
+        // As .NET writes it where days are written otherwise.
+        || ["1/1/0001", "01/01/0001", "01.01.0001", "1.1.0001"].contains(&day)
 }
 
 /// A time as databases export it; without an offset it is UTC.
@@ -187,7 +235,11 @@ fn moment(text: &str) -> Option<OffsetDateTime> {
     if let Ok(time) = PrimitiveDateTime::parse(&text, &Iso8601::PARSING) {
         return Some(time.assume_utc());
     }
-    PrimitiveDateTime::parse(&text, PLAIN).ok().map(PrimitiveDateTime::assume_utc)
+    if let Ok(time) = PrimitiveDateTime::parse(&text, PLAIN) {
+        return Some(time.assume_utc());
+    }
+    // A day alone begins at midnight.
+    Date::parse(&text, &Iso8601::PARSING).ok().map(|day| day.midnight().assume_utc())
 }
 
 #[cfg(test)]
@@ -211,7 +263,10 @@ mod tests {
         }
         let exact = moment("2024-05-01 10:00:00.1234567");
         assert_eq!(exact.map(|time| time.nanosecond()), Some(123_456_700));
-        for bad in ["", "yesterday", "2024-13-01 10:00:00", "2024-05-01 25:00:00"] {
+        assert_eq!(moment(" 2024-05-01 "), moment("2024-05-01T00:00:00Z"));
+        for bad in
+            ["", "yesterday", "2024-05", "05/01/2024", "2024-13-01 10:00:00", "2024-05-01 25:00:00"]
+        {
             assert_eq!(moment(bad), None, "{bad}");
         }
     }
@@ -230,6 +285,8 @@ mod tests {
             " 0001-01-01",
             "0001-01-02T00:00:00Z",
             "0000-00-00 00:00:00",
+            "1/1/0001 12:00:00 AM",
+            "01/01/0001 00:00:00",
             "NULL",
             "\\N",
             " ",
@@ -240,7 +297,7 @@ mod tests {
         for later in ["2024-05-01T10:00:01Z", "2024-05-01T12:00:00+01:00", "9999-12-31T23:59:59Z"] {
             assert_eq!(of(later), Err("readat is in the future".to_owned()), "{later}");
         }
-        assert_eq!(of("soon"), Err("readat is no time".to_owned()));
+        assert!(of("soon").unwrap_err().starts_with("readat is no time; write it like 2024-05-01"));
     }
 
     #[test]
@@ -277,6 +334,7 @@ mod tests {
         {
             assert_eq!(number(text), Ok(value), "{text}");
         }
+        assert_eq!((number("40000"), number("-70000")), (Ok(Some(i16::MAX)), Ok(Some(i16::MIN))));
         for text in ["1.0", "1,0", "1.00", "1E+0", "١٫٠"] {
             let why = number(text).unwrap_err();
             assert!(why.starts_with("status is ") && why.contains("spreadsheet"), "{why}");
@@ -284,6 +342,14 @@ mod tests {
             assert!(why.starts_with("id is ") && why.contains("spreadsheet"), "{why}");
         }
         assert!(number("one").unwrap_err().ends_with("no number"));
+        for id in ["6.58202E+22", "7E+12"] {
+            assert!(row(&[("Id", id)]).id().unwrap_err().contains("spreadsheet"), "{id}");
+        }
+        let hex = ["7e12", "65820191e73520147512396", "12e45678", "2024.01", "1.234"];
+        for id in hex {
+            assert_eq!(row(&[("Id", id)]).id(), Ok(id));
+        }
+        assert!(row(&[("line", "4"), ("raw", "3,9")]).id().unwrap_err().starts_with("raw holds"));
         for id in ["7", "A-1.5b", "11111111-0000-4000-8000-000000000001", "-7"] {
             assert_eq!(row(&[("Id", id)]).id(), Ok(id));
         }

@@ -174,7 +174,12 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let from_file = command.source();
     let input = privilege::input(input, &from_file.file)?;
-    let length = input.metadata().map_or(0, |metadata| metadata.len());
+    let metadata = input.metadata();
+    if metadata.as_ref().is_ok_and(std::fs::Metadata::is_dir) {
+        let what = format!("{} is a folder", from_file.file.display());
+        return Err(Failure::new(Kind::Failed, what).hint("give a file in it"));
+    }
+    let length = metadata.map_or(0, |metadata| metadata.len());
     let broken = |error: rows::Broken| {
         let failure = Failure::new(Kind::Failed, format!("{} {error}", from_file.file.display()));
         match error {
@@ -394,14 +399,13 @@ impl Rejects {
             Some(file) => file,
             none => none.insert(Rejects::open(&self.path)?),
         };
-        let mut line = Map::new();
+        // Its own place and reason: those that an earlier import gave it are over.
+        let mut line = row.values.as_ref().cloned().unwrap_or_default();
+        line.remove("raw");
         line.insert("line".to_owned(), row.line.into());
         line.insert("reason".to_owned(), reason.into());
         if let Some(raw) = &row.raw {
             line.insert("raw".to_owned(), raw.as_str().into());
-        }
-        if let Ok(values) = &row.values {
-            line.extend(values.iter().map(|(name, value)| (name.clone(), value.clone())));
         }
         let written = writeln!(file, "{}", Value::Object(line));
         written.map_err(|error| unwritten(&self.path, &error))

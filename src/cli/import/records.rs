@@ -100,14 +100,14 @@ impl<R: Read> Records<R> {
         self.read
     }
 
-    /// What the source begins with: the first line that is not empty, if it is not too long.
+    /// What the source begins with: the first line that is not empty, as far as a line may reach.
     ///
     /// # Errors
     /// It cannot be read.
     pub fn head(&mut self) -> Result<&[u8]> {
         let mut place = 0;
         let mut seen = false;
-        while let Some(byte) = self.at(place)?.filter(|_| place < PIECE) {
+        while let Some(byte) = self.at(place)?.filter(|_| place < LONGEST) {
             if seen && matches!(byte, b'\r' | b'\n') {
                 break;
             }

@@ -1,7 +1,14 @@
 //! The rows of a file, CSV or JSON lines.
 
-use std::io::{Read, Write};
+use std::{
+    fmt,
+    io::{Read, Write},
+};
 
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
 use serde_json::{Map, Value};
 
 use super::{
@@ -89,7 +96,13 @@ impl<R: Read> Rows<R> {
     /// It cannot be read, or is no table of the columns that are wanted.
     pub fn open(source: R, delimiter: u8, wanted: &'static Columns) -> Result<Rows<R>, Broken> {
         let mut records = Records::new(source);
-        let shape = shape::of(records.head()?).map_err(Broken::NotRows)?;
+        let head = records.head()?;
+        if head.trim_ascii().is_empty() {
+            let remedy = "export it again: what fails often leaves a file with nothing in it";
+            let (what, remedy) = ("is empty".to_owned(), remedy.to_owned());
+            return Err(Broken::NotRows(NotRows { what, remedy }));
+        }
+        let shape = shape::of(head).map_err(Broken::NotRows)?;
         while records.head()?.starts_with(MARK) {
             records.skip(MARK.len());
         }
@@ -182,22 +195,27 @@ fn heading<R: Read>(
 }
 
 /// Whether a record over several lines holds a row in its quotes: the line on which it begins is a row
-/// itself but for its quotes, and so is one after it. A message of several lines is not taken for that
-/// unless it names an id and a phone number in the places of those columns.
+/// itself but for its quotes, and so is one after it. A line is taken for a row that has as many fields, and
+/// of a message a time in the place of its time, or an id and a phone number in the places of those.
 fn swallows(raw: &[u8], delimiter: u8, names: &[String], wanted: &Columns) -> bool {
-    let place = |column: &str| {
-        names.iter().position(|name| column_name(name) == column_name(column)).unwrap_or_default()
-    };
-    let (id, phone) = (place(wanted.id), place(wanted.phone));
+    let place =
+        |column: &str| names.iter().position(|name| column_name(name) == column_name(column));
+    let (id, phone, time) = (place(wanted.id), place(wanted.phone), place("CreationTime"));
+    let has_text = place("MessageContent").is_some();
     let is_row = |line: &[u8]| {
         let line = String::from_utf8_lossy(line).replace('"', "");
         let fields: Vec<&str> = line.split(char::from(delimiter)).collect();
         // A delimiter in a text moves the columns that follow it.
         let moved = fields.len().saturating_sub(names.len());
-        let at = |place: usize, is: fn(&str) -> bool| {
-            [place, place + moved].into_iter().any(|at| fields.get(at).is_some_and(|text| is(text)))
+        let at = |place: Option<usize>, is: fn(&str) -> bool| {
+            let places = place.into_iter().flat_map(|place| [place, place + moved]);
+            places.into_iter().any(|at| fields.get(at).is_some_and(|text| is(text)))
         };
-        fields.len() >= names.len() && at(id, is_like_id) && at(phone, is_like_phone)
+        fields.len() >= names.len()
+            && match has_text {
+                true => at(time, is_like_time) || at(id, is_like_id) && at(phone, is_like_phone),
+                false => at(phone, has_a_number) || at(id, is_like_number),
+            }
     };
     let mut lines = raw.split(|byte| matches!(byte, b'\r' | b'\n'));
     lines.next().is_some_and(is_row) && lines.any(is_row)
@@ -208,10 +226,25 @@ fn is_like_id(text: &str) -> bool {
     !text.is_empty() && !text.contains(char::is_whitespace)
 }
 
+fn is_like_number(text: &str) -> bool {
+    is_like_id(text) && text.contains(|c: char| c.is_ascii_digit())
+}
+
 fn is_like_phone(text: &str) -> bool {
     let text = folded(text);
-    text.bytes().filter(u8::is_ascii_digit).count() >= 5
-        && text.bytes().all(|c| c.is_ascii_digit() || b" -().+/".contains(&c))
+    has_a_number(&text) && text.bytes().all(|c| c.is_ascii_digit() || b" -().+/".contains(&c))
+}
+
+/// Whatever else stands there.
+fn has_a_number(text: &str) -> bool {
+    folded(text).bytes().filter(u8::is_ascii_digit).count() >= 5
+}
+
+fn is_like_time(text: &str) -> bool {
+    let text = text.trim();
+    text.bytes().filter(u8::is_ascii_digit).count() >= 6
+        && text.contains(['-', '/', '.'])
+        && text.bytes().all(|c| c.is_ascii_digit() || b"-/.:+ TZ".contains(&c))
 }
 
 fn row_of(names: &[String], record: Record) -> Row {
@@ -253,9 +286,46 @@ fn of_fields(names: &[String], fields: Vec<Vec<u8>>) -> Result<Map<String, Value
 
 fn of_json(text: &[u8]) -> Result<Map<String, Value>, String> {
     match serde_json::from_slice(text) {
-        Ok(Value::Object(values)) => Ok(values),
-        Ok(_) => Err("it is no JSON object".to_owned()),
-        Err(error) => Err(format!("it is not JSON: {error}")),
+        Ok(Object { twice: Some(name), .. }) => Err(format!("it has two values of {name}")),
+        Ok(Object { values, .. }) => Ok(values),
+        Err(error) if error.is_data() => Err("it is no JSON object".to_owned()),
+        Err(error) => {
+            // Of one line only the column says where.
+            let text = error.to_string();
+            let what = text.split(" at line ").next().unwrap_or_default();
+            Err(format!("it is not JSON: {what} (column {})", error.column()))
+        }
+    }
+}
+
+/// A JSON object that names a key once: of two values of one nobody knows which is meant.
+struct Object {
+    values: Map<String, Value>,
+    twice: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Object, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Object;
+
+            fn expecting(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
+                text.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
+                let (mut values, mut twice) = (Map::new(), None);
+                while let Some((name, value)) = map.next_entry::<String, Value>()? {
+                    if values.get(&name).is_some_and(|before| *before != value) {
+                        twice = Some(name.clone());
+                    }
+                    values.insert(name, value);
+                }
+                Ok(Object { values, twice })
+            }
+        }
+        deserializer.deserialize_map(Entries)
     }
 }
 

@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value};
 
+use super::records::LONGEST;
 use crate::app::import::{Columns, MESSAGES, USERS, column_name};
 
 /// How the rows of a file stand in it.
@@ -84,7 +85,8 @@ pub fn of(head: &[u8]) -> Result<Shape, NotRows> {
         }
         Some(b'<') => Err(no("is HTML or XML", "export it as CSV or JSON lines")),
         Some(b'{') => match serde_json::from_slice::<Value>(line) {
-            Err(error) if error.is_eof() => {
+            // One that is longer than a line may be is told by its number.
+            Err(error) if error.is_eof() && line.len() < LONGEST => {
                 let remedy = format!("{BY_LINE}: jq -c . FILE > NEW.jsonl");
                 Err(no("is JSON whose objects go over several lines", remedy))
             }
@@ -124,8 +126,9 @@ pub fn check_heading(
     delimiter: u8,
     wanted: &Columns,
 ) -> Result<(), NotRows> {
-    if line.trim().to_ascii_lowercase().starts_with("sep=") {
-        let sign = line.trim().get(4..).and_then(|rest| rest.chars().next()).unwrap_or(';');
+    let bare = line.trim().trim_matches('"');
+    if bare.to_ascii_lowercase().starts_with("sep=") {
+        let sign = bare.get(4..).and_then(|rest| rest.chars().next()).unwrap_or(';');
         let what = format!("begins with {}, which only Excel reads", line.trim());
         return Err(no(what, format!("delete that line, and give --delimiter {}", shown(sign))));
     }
@@ -276,6 +279,7 @@ mod tests {
             ("\"Id\"|\"MobileNumber\"", &USERS, "'|'", "--delimiter '|'"),
             ("sep=;", &USERS, "sep=;", "--delimiter ';'"),
             ("SEP=\t", &USERS, "Excel", "delete that line"),
+            ("\"sep=;\"", &USERS, "Excel", "--delimiter ';'"),
             ("Id,Name", &USERS, "no column MobileNumber", "first line"),
             ("Id,CreationTime", &MESSAGES, "no column RecipientPhoneNumber", "first line"),
             ("Id,MobileNumber,id", &USERS, "two columns Id", "delete one"),

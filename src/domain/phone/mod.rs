@@ -79,6 +79,8 @@ const LONGEST_INPUT: usize = 40;
 const LONGEST_UNFOLDED: usize = 200;
 /// With fewer digits than this it is not told that the country code is missing.
 const FEWEST_NATIONAL: usize = 5;
+/// So many digits before a dot are no first part of a number that is written with one.
+const WHOLE_NUMBER: usize = 7;
 
 /// What was written, taken apart.
 struct Written {
@@ -140,11 +142,13 @@ pub fn is_computed(text: &str) -> bool {
         }
         None => text,
     };
-    // One separator, and one or two digits after it, or three noughts: 77.12.34.50 is how some write a number.
+    // One separator, and behind it one or two digits, or noughts, or any after as many as a number has:
+    // 77.12.34.50 is how some write a number, and 030.1234560.
     text.rsplit_once(['.', ',']).is_some_and(|(whole, part)| {
         let grouped = |c: u8| c.is_ascii_digit() || b" ,".contains(&c);
+        let count = whole.bytes().filter(u8::is_ascii_digit).count();
         digits(part)
-            && (part.len() <= 2 || part == "000")
+            && (part.len() <= 2 || part.bytes().all(|c| c == b'0') || count >= WHOLE_NUMBER)
             && whole.starts_with(|c: char| c.is_ascii_digit())
             && whole.bytes().all(grouped)
     })
@@ -176,8 +180,8 @@ impl Phone {
     /// read like any other.
     ///
     /// # Errors
-    /// As [`Phone::parse`]; [`PhoneError::Ambiguous`] of digits that are a number of somebody's with
-    /// their first ones as a country code, and of somebody else's in the region.
+    /// As [`Phone::parse`]; [`PhoneError::Ambiguous`] of digits that could be somebody's number with their
+    /// first ones as a country code, and somebody else's in the region.
     pub fn parse_stored(text: &str, default_region: Option<Region>) -> Result<Phone, PhoneError> {
         let digits = folded(text);
         let bare = !digits.is_empty() && digits.bytes().all(|c| c.is_ascii_digit());
@@ -187,24 +191,17 @@ impl Phone {
         };
         let whole = Phone::of_digits(whole);
         match read {
-            Ok(national) if national != whole => {
-                match (whole.is_assigned(), national.is_assigned()) {
-                    (true, false) | (false, false) => Ok(whole),
-                    (true, true) if whole.is_mobile() && !national.is_mobile() => Ok(whole),
-                    (true, true) => Err(PhoneError::Ambiguous),
-                    (false, true) => Ok(national),
-                }
-            }
-            _ => Ok(whole),
+            Ok(national) if national == whole => Ok(whole),
+            // No country has such a number yet, as far as is known, and the region has.
+            Ok(national) if !whole.is_assigned() && national.is_assigned() => Ok(national),
+            // Which of the ranges are known says nothing: others open.
+            Ok(_) | Err(PhoneError::Ambiguous) => Err(PhoneError::Ambiguous),
+            Err(_) => Ok(whole),
         }
     }
 
     fn of_digits(digits: String) -> Phone {
         Phone(format!("+{digits}").into())
-    }
-
-    fn is_mobile(&self) -> bool {
-        self.0.strip_prefix('+').is_some_and(plan::is_mobile)
     }
 
     fn is_assigned(&self) -> bool {

@@ -180,6 +180,10 @@ fn what_a_spreadsheet_made_of_a_number_is_no_number() {
         "−771233600",
         "771,234,567.00",
         "77123456.5",
+        "30123456.0000",
+        "15123456.7890",
+        "+4930123458.0000",
+        "771234567.0000",
     ] {
         for region in ["", "US", "YE", "DE"] {
             assert_eq!(read(text, region), Err(PhoneError::Spreadsheet), "{text} in {region}");
@@ -306,14 +310,28 @@ fn stored_digits_begin_with_their_country_code() {
         let region = (!code.is_empty()).then(|| code.parse().unwrap());
         Phone::parse_stored(text, region).map(|phone| phone.as_str().to_owned())
     };
-    for code in ["", "YE", "US", "DE"] {
+    for code in ["", "YE", "US", "SA"] {
         for text in ["967771234567", "+967771234567", "٩٦٧٧٧١٢٣٤٥٦٧", " 00967 771234567"]
         {
             assert_eq!(stored(text, code).as_deref(), Ok("+967771234567"), "{text} in {code}");
         }
     }
+    // Where numbers have any length, they could be that country's too.
+    for (text, code) in [
+        ("967771234567", "DE"),
+        ("306944123456", "DE"),
+        ("12025550123", "DE"),
+        ("4530271234", "BR"),
+        // Ranges that the table does not know.
+        ("6215550123", "US"),
+        ("8615550123", "US"),
+        ("6421234567", "US"),
+    ] {
+        assert_eq!(stored(text, code), Err(PhoneError::Ambiguous), "{text} in {code}");
+        assert!(stored(&format!("+{text}"), code).is_ok_and(|read| read == format!("+{text}")));
+    }
+    assert_eq!(stored("4915123456789", "DE").as_deref(), Ok("+4915123456789"));
     assert_eq!(stored("771234567", "YE").as_deref(), Ok("+967771234567"));
-    assert_eq!(stored("12025550123", "DE").as_deref(), Ok("+12025550123"));
     // A telephone in Singapore, and one in Florida.
     assert_eq!(stored("6568234567", "").as_deref(), Ok("+6568234567"));
     assert_eq!(stored("6568234567", "US"), Err(PhoneError::Ambiguous));

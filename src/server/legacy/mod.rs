@@ -34,16 +34,18 @@ fn phone(e164: &str) -> &str {
     e164.strip_prefix('+').unwrap_or(e164)
 }
 
+/// How numbers begin there.
+const BEGINNINGS: [&str; 5] = ["70", "71", "73", "77", "78"];
+
 /// A phone number as it is written there, in the form that is understood everywhere: nine digits, or
-/// twelve with the country's code, neither with a plus sign.
+/// twelve with the country's code, neither with a plus sign. Others are read as elsewhere.
 fn e164(written: &str) -> String {
     let digits = folded(written);
     if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return digits;
     }
     match digits.len() {
-        // With a zero before it, it is not the form of theirs.
-        9 if !digits.starts_with('0') => format!("+967{digits}"),
+        9 if BEGINNINGS.iter().any(|two| digits.starts_with(two)) => format!("+967{digits}"),
         12 if digits.starts_with("967") => format!("+{digits}"),
         _ => digits,
     }
@@ -75,6 +77,8 @@ mod tests {
             ("９６７７７１２３４５６７\u{200F}", "+967771234567"),
             ("\u{202A}771234567\u{202C}", "+967771234567"),
             ("012345678", "012345678"),
+            // In Saudi Arabia, for one.
+            ("501234567", "501234567"),
             ("771234567.0", "771234567.0"),
             ("12345", "12345"),
             ("", ""),

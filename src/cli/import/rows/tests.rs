@@ -87,6 +87,58 @@ fn quotes_that_come_in_pairs_swallow_no_row() {
     assert_eq!(found, [(2, None), (3, None)]);
 }
 
+#[test]
+fn rows_between_stray_quotes_are_known_by_more_than_one_sign() {
+    let lines = |heading: &str, rows: &[&str], wanted| -> Vec<(u64, bool)> {
+        let file = format!("{heading}\n{}\n", rows.join("\n"));
+        let mut rows = opened(file.as_bytes(), wanted).unwrap();
+        let all = std::iter::from_fn(|| rows.read().unwrap());
+        all.map(|row| (row.line, row.values.is_ok())).collect()
+    };
+    let users = ["A 1,967771600011,\"Ali", "A 2,967771600012,Sara\"", "A 3,967771600013,Omar"];
+    let wanted = [(2, false), (3, false), (4, true)];
+    assert_eq!(lines("Id,MobileNumber,Name", &users, &USERS), wanted);
+    let heading = "Id,RecipientPhoneNumber,CreationTime,MessageContent";
+    for (first, second) in [
+        ("1,,2024-05-01 10:00:00,\"hello", "2,967771100002,2024-05-01 10:00:00,bye\""),
+        ("1,967771100001,2024-05-01,\"hello", "2,9.6777E+11,2024-05-01,bye\""),
+        ("1,967771100001,2024-05-01,\"hello", "2,,2024-05-01T10:00:00Z,bye\""),
+        ("1,967771100001,2024-05-01,\"hello", "2,967771100011 (office),01/05/2024 10:00,bye\""),
+    ] {
+        let last = "3,967771100003,2024-05-01,x";
+        assert_eq!(lines(heading, &[first, second, last], &MESSAGES), wanted, "{second}");
+    }
+    // An address is none.
+    let address = ["1,967771600011,\"Street 5, Building 2,", "Sana'a, Yemen, here\""];
+    assert_eq!(lines("Id,MobileNumber,Address", &address, &USERS), [(2, true)]);
+}
+
+#[test]
+fn an_object_names_a_key_once() {
+    let text = "{\"Id\":1,\"MobileNumber\":\"1\",\"MobileNumber\":\"2\"}\n{\"Id\":1,\"Id\":1}\n[1]\n{\"Id\":}\n";
+    let found = rows(text.as_bytes());
+    let why: Vec<Option<&str>> =
+        found.iter().map(|row| row.values.as_ref().err().map(String::as_str)).collect();
+    assert_eq!(
+        why,
+        [
+            Some("it has two values of MobileNumber"),
+            None,
+            Some("it is no JSON object"),
+            Some("it is not JSON: expected value (column 7)"),
+        ]
+    );
+    // A long first line says nothing of the others.
+    let long = format!("{{\"Id\":1,\"Avatar\":\"{}\"}}\n{{\"Id\":2}}\n", "A".repeat(140_000));
+    assert_eq!(rows(long.as_bytes()).len(), 2);
+    let longer = format!("{{\"Id\":1,\"Avatar\":\"{}\"}}\n{{\"Id\":2}}\n", "A".repeat(2_000_000));
+    let found = rows(longer.as_bytes());
+    assert_eq!((found.len(), found[0].values.is_err(), found[1].line), (2, true, 2));
+    for empty in ["", "\n \r\n"] {
+        assert!(matches!(opened(empty.as_bytes(), &USERS), Err(Broken::NotRows(_))), "{empty:?}");
+    }
+}
+
 /// A text that quotes rows is one text, or it is not imported at all.
 #[test]
 fn a_text_that_looks_like_rows_is_sent_to_nobody() {
@@ -193,7 +245,6 @@ fn a_file_of_something_else_is_refused_before_its_first_row() {
     }
     let mut lines = opened(b"{\"value\":[]}\n", &USERS).unwrap();
     assert!(matches!(lines.read(), Err(Broken::NotRows(_))));
-    assert!(rows(b"").is_empty());
     assert!(rows(b"\xef\xbb\xbf\r\nId,MobileNumber\r\n").is_empty());
     // A heading whose quotes have no end names its columns all the same.
     assert_eq!(rows(b"\"Id,MobileNumber\n1,967771234567\n")[0].line, 2);

@@ -158,8 +158,9 @@ fn rows(given: &[Map<String, Value>]) -> Result<Vec<SourceRow>, Problem> {
             match value {
                 Value::String(text) => row.put(name, text),
                 Value::Number(_) | Value::Bool(_) => row.put(name, &value.to_string()),
+                Value::Null => {}
                 // No column of theirs.
-                Value::Null | Value::Array(_) | Value::Object(_) => {}
+                Value::Array(_) | Value::Object(_) => row.put_nested(name),
             }
         }
         row
