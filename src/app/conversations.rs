@@ -155,6 +155,16 @@ impl App {
         found
     }
 
+    /// Whether this can be said at all: what is refused must not begin a conversation.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check_said(request: &ChatRequest) -> Result<(), Error> {
+        let name = request.client_message_id.as_deref();
+        let broken = conversation::broken_rules(&request.draft, name);
+        if broken.is_empty() { Ok(()) } else { Err(Error::Invalid(broken)) }
+    }
+
     /// Says something in a conversation. `said_by` is the connection that says it, 0 for none. The
     /// message, and whether it was stored now and not before.
     ///
@@ -168,11 +178,8 @@ impl App {
         said_by: u64,
     ) -> Result<(Message, bool), Error> {
         let (side, recipient) = self.answerable(caller, id).await?;
+        App::check_said(&request)?;
         let ChatRequest { draft, client_message_id } = request;
-        let broken = conversation::broken_rules(&draft, client_message_id.as_deref());
-        if !broken.is_empty() {
-            return Err(Error::Invalid(broken));
-        }
         let (priority, said) = (draft.priority, (draft.content.clone(), draft.content_type));
         self.admit(caller, priority).await?;
         let new = NewChat {

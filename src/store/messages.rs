@@ -117,10 +117,15 @@ pub struct Acknowledged<'a> {
     pub since: OffsetDateTime,
 }
 
-// What waits for its recipient.
-const WAITING: &str = "m.status < 2 AND m.deleted_at IS NULL AND m.id <> ALL ($2) \
-     AND ($3 OR m.retry_count = 0 OR m.next_attempt_at IS NULL OR m.next_attempt_at <= $4) \
-     AND m.id > $6";
+/// What waits for its recipient. What waits for the time of its retry was written to another connection: one
+/// that was never sent it gets it in its place.
+fn what_waits(never_sent: &str) -> String {
+    format!(
+        "m.status < 2 AND m.deleted_at IS NULL AND m.id <> ALL ($2) AND ($3 OR m.retry_count = 0 \
+         OR m.next_attempt_at IS NULL OR m.next_attempt_at <= $4 OR {never_sent}) AND m.id > $6"
+    )
+}
+
 // By the index on all messages of a recipient: `status + 0` keeps the planner from those on some of them.
 const ACKNOWLEDGED: &str = "m.status + 0 IN (2, 3) AND m.deleted_at IS NULL \
      AND m.id >= $7 AND m.id > $6 AND m.delivered_at >= $8 AND m.id <> ALL ($9)";
@@ -147,16 +152,18 @@ pub async fn pending(
     let of = format!("m.{column} = $1");
     let sql = match acknowledged {
         None => format!(
-            "SELECT {columns} FROM {} WHERE {of} AND {WAITING} ORDER BY m.id LIMIT $5",
-            rows::FROM
+            "SELECT {columns} FROM {} WHERE {of} AND {} ORDER BY m.id LIMIT $5",
+            rows::FROM,
+            what_waits("false")
         ),
         // Each by its own index, and all in one snapshot: a message is in one of them.
         Some(_) => format!(
             "SELECT {columns} FROM (
-                 (SELECT * FROM messages m WHERE {of} AND {WAITING} ORDER BY m.id LIMIT $5)
+                 (SELECT * FROM messages m WHERE {of} AND {waits} ORDER BY m.id LIMIT $5)
                  UNION ALL
                  (SELECT * FROM messages m WHERE {of} AND {ACKNOWLEDGED} ORDER BY m.id LIMIT $5)
-             ) AS m LEFT JOIN business_users u ON u.id = m.sender_user_id ORDER BY m.id LIMIT $5"
+             ) AS m LEFT JOIN business_users u ON u.id = m.sender_user_id ORDER BY m.id LIMIT $5",
+            waits = what_waits("m.id >= $7 AND m.id <> ALL ($9)")
         ),
     };
     let exclude: Vec<Uuid> = exclude.iter().map(|id| id.0).collect();

@@ -588,3 +588,27 @@ async fn the_longest_message_fits_however_it_is_written() {
     assert!(text.contains("message_too_large: esh3ar takes at most 262144 bytes"), "{text}");
     assert_eq!(phone.call("Echo", vec![json!(1)]).await, json!(1));
 }
+
+/// What is refused begins no conversation.
+#[tokio::test]
+async fn a_message_that_is_refused_leaves_no_conversation() {
+    let server = Server::start().await;
+    let shop = server.user("shop", "Chat");
+    server.phone(PHONE);
+    let mut hub = server.hub(&shop).await;
+    let long = "x".repeat(10_001);
+    for refused in [
+        json!({ "to": PHONE, "content": "" }),
+        json!({ "to": PHONE, "content": long }),
+        json!({ "to": PHONE, "content": "a\0b" }),
+        json!({ "to": PHONE, "content": "x", "clientMessageId": "i".repeat(101) }),
+    ] {
+        assert!(hub.call("SendMessage", vec![refused], DEADLINE).await.is_err());
+    }
+    let (_, list) = server.request("GET", "/api/v1/conversations", Some(&shop), None).await;
+    assert_eq!(list["items"], json!([]), "{list}");
+    let said = json!({ "to": PHONE, "content": "x" });
+    hub.call("SendMessage", vec![said], DEADLINE).await.unwrap();
+    let (_, list) = server.request("GET", "/api/v1/conversations", Some(&shop), None).await;
+    assert_eq!(list["items"].as_array().unwrap().len(), 1, "{list}");
+}

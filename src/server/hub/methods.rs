@@ -187,7 +187,7 @@ impl Call {
                 (None, Some(id)) => {
                     Ok(Call::ReadConversation(ConversationId(id), argument.up_to_seq))
                 }
-                _ => Err(unbound(target)),
+                _ => Err(misfit(target, "give messageIds, or conversationId and perhaps upToSeq")),
             }
         } else if is("GetPendingMessages") {
             none(target, &arguments)?;
@@ -197,11 +197,12 @@ impl Call {
             let to = match (argument.conversation_id, argument.to) {
                 (Some(id), None) => ChatTo::Conversation(ConversationId(id)),
                 (None, Some(phone)) => ChatTo::Phone(phone),
-                _ => return Err(unbound(target)),
+                _ => return Err(misfit(target, "give one of conversationId and to")),
             };
             let content_type = match argument.content_type.as_deref() {
                 None => ContentType::default(),
-                Some(name) => ContentType::parse(name).ok_or_else(|| unbound(target))?,
+                Some(name) => ContentType::parse(name)
+                    .ok_or_else(|| misfit(target, "contentType is text or json"))?,
             };
             let draft = Draft { content: argument.content, content_type, ..Draft::default() };
             let client_message_id = argument.client_message_id;
@@ -210,14 +211,16 @@ impl Call {
         } else if is("GetHistory") {
             let GetHistoryArgument { conversation_id, before, after, limit } =
                 one(target, arguments)?;
-            let page = Page { before, after, limit: limit.unwrap_or(USUAL_PAGE).min(LARGEST_PAGE) };
+            let page = Page { before, after, limit: page_of(target, limit)? };
             Ok(Call::GetHistory(ConversationId(conversation_id), page))
         } else if is("GetConversations") {
             let argument: Option<ConversationsArgument> = match arguments.is_empty() {
                 true => None,
                 false => one(target, arguments)?,
             };
-            Ok(Call::GetConversations(argument.unwrap_or_default()))
+            let argument = argument.unwrap_or_default();
+            page_of(target, argument.limit)?;
+            Ok(Call::GetConversations(argument))
         } else if is("Typing") {
             let argument: TypingArgument = one(target, arguments)?;
             Ok(Call::Typing(ConversationId(argument.conversation_id)))
@@ -321,7 +324,10 @@ async fn send(
     }
     let id = match to {
         ChatTo::Conversation(id) => id,
-        ChatTo::Phone(phone) => app.open_conversation(caller, &phone).await?.0.id,
+        ChatTo::Phone(phone) => {
+            App::check_said(&request)?;
+            app.open_conversation(caller, &phone).await?.0.id
+        }
     };
     let (message, new) = app.say_in(caller, id, request, connection).await?;
     if new {
@@ -410,7 +416,7 @@ pub fn one<T: DeserializeOwned>(target: &str, arguments: Vec<Data>) -> Result<T,
         <[Data; 1]>::try_from(arguments).map_err(|given| miscounted(target, given.len(), 1))?;
     // The official server does not say what is wrong; who misspelt a field would look for it long.
     serde_json::from_value(argument.into_json())
-        .map_err(|error| format!("{} {}.", unbound(target), cut(&error.to_string(), 300)))
+        .map_err(|error| misfit(target, cut(&error.to_string(), 300)))
 }
 
 pub(super) fn none(target: &str, arguments: &[Data]) -> Result<(), String> {
@@ -425,13 +431,22 @@ pub(super) fn miscounted(target: &str, given: usize, expected: usize) -> String 
     )
 }
 
-fn unbound(target: &str) -> String {
+/// Arguments of which nothing can be made, and why.
+fn misfit(target: &str, why: &str) -> String {
     format!(
         "Failed to invoke '{}' due to an error on the server. InvalidDataException: Error binding \
          arguments. Make sure that the types of the provided values match the types of the hub \
-         method being invoked.",
+         method being invoked. {why}.",
         shown(target)
     )
+}
+
+/// How many a page is to hold. Nothing at all would look like the end of the list.
+fn page_of(target: &str, limit: Option<usize>) -> Result<usize, String> {
+    match limit {
+        Some(0) => Err(misfit(target, &format!("limit is a number from 1 to {LARGEST_PAGE}"))),
+        limit => Ok(limit.unwrap_or(USUAL_PAGE).min(LARGEST_PAGE)),
+    }
 }
 
 /// What a client sent, cut so that an answer cannot be blown up with it.
@@ -473,6 +488,22 @@ mod tests {
         let missing = json!({ "conversationId": id });
         let text = Call::bind("SendMessage", vec![missing.into()]).unwrap_err();
         assert!(text.ends_with("missing field `content`."), "{text}");
+        for (method, argument, why) in [
+            ("SendMessage", json!({ "content": "x" }), "conversationId and to"),
+            ("SendMessage", json!({ "conversationId": id, "to": "+1", "content": "x" }), "one of"),
+            (
+                "SendMessage",
+                json!({ "to": "+1", "content": "x", "contentType": "html" }),
+                "contentType",
+            ),
+            ("MarkRead", json!({}), "messageIds"),
+            ("MarkRead", json!({ "messageIds": [], "conversationId": id }), "messageIds"),
+            ("GetHistory", json!({ "conversationId": id, "limit": 0 }), "1 to 200"),
+            ("GetConversations", json!({ "limit": 0 }), "1 to 200"),
+        ] {
+            let text = Call::bind(method, vec![argument.into()]).unwrap_err();
+            assert!(text.contains("Error binding") && text.contains(why), "{text}");
+        }
         let text = Call::bind("Nothing", vec![]).unwrap_err();
         assert!(text.ends_with("HubException: Method does not exist."), "{text}");
         assert!(Call::bind(&"x".repeat(10_000), vec![]).unwrap_err().len() < 300);
