@@ -63,7 +63,6 @@ impl App {
         };
         audit::commit(transaction, &[entry.about(deleted.phones())]).await?;
         metrics::counter!("esh3ar_deleted_total").increment(1);
-        tracing::info!(message_id = %id, "message deleted");
         Ok(())
     }
 
@@ -73,9 +72,6 @@ impl App {
     /// # Errors
     /// Failures of the database; then the next look tells them.
     pub async fn tell_deleted(&self) -> Result<(), Error> {
-        if self.presence().local().connections() == 0 {
-            return Ok(());
-        }
         let client = self.store().client().await?;
         let found = deleted::lately(&client, BACK.as_secs_f64()).await?;
         for Deleted { id, place, sender, recipient, at } in self.inner.deletions.untold(found) {
@@ -91,6 +87,8 @@ impl App {
                     self.presence().local().send(party, outbound);
                 }
             }
+            // Here, because a command that deletes has no log of its own.
+            tracing::info!(message_id = %id, "message deleted");
             self.inner.deletions.note(id);
         }
         Ok(())

@@ -65,6 +65,16 @@ pub fn parse_url(url: &str) -> Result<Target, BadUrl> {
                 .map_or_else(|| error.to_string(), ToString::to_string),
         )
     })?;
+    if target.get_hosts().is_empty() && target.get_hostaddrs().is_empty() {
+        return Err(BadUrl("it names no server".to_owned()));
+    }
+    if target.get_ports().contains(&0) {
+        return Err(BadUrl("port 0 is nobody's".to_owned()));
+    }
+    let texts = [target.get_user(), target.get_dbname()].into_iter().flatten().map(str::as_bytes);
+    if texts.chain(target.get_password()).any(|text| text.contains(&0)) {
+        return Err(BadUrl("it holds a NUL character (%00)".to_owned()));
+    }
     Ok(primary::meant(target))
 }
 

@@ -255,6 +255,22 @@ mod tests {
     }
 
     #[test]
+    fn a_url_that_can_never_work_is_refused() {
+        for url in [
+            "postgres://u:p@/db",
+            "postgres:///db",
+            "postgres://u:p%00s@a/d",
+            "postgres://u@a/d%00x",
+            "postgres://u%00@a/d",
+            "postgres://u@a:0/d",
+        ] {
+            assert!(parse_url(url).is_err(), "{url}");
+        }
+        assert!(parse_url("postgres:///db?host=/run/postgresql").is_ok());
+        assert!(parse_url("postgres:///db?hostaddr=127.0.0.1").is_ok());
+    }
+
+    #[test]
     fn each_server_keeps_what_the_url_says_of_all() {
         let url = "postgres://u:p@a:1,b:2/d?sslmode=require&connect_timeout=3&keepalives_idle=7\
                    &keepalives_retries=4&tcp_user_timeout=9&options=-c%20search_path%3Dx\

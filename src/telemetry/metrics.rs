@@ -75,7 +75,11 @@ pub const ALL: &[(&str, Kind, &str)] = &[
         Kind::Counter,
         "Messages and events that were kept long enough and removed, by what.",
     ),
-    ("esh3ar_deleted_total", Kind::Counter, "Messages that administrators deleted."),
+    (
+        "esh3ar_deleted_total",
+        Kind::Counter,
+        "Messages that administrators deleted over this process.",
+    ),
     ("esh3ar_database_bytes", Kind::Gauge, "What the database takes on its disk."),
     ("esh3ar_conversations_opened_total", Kind::Counter, "Conversations that were begun."),
     (

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     remote::{Elsewhere, said},
-    support::{DEADLINE, Server, acknowledge, id, next_messages, run},
+    support::{DEADLINE, Server, acknowledge, id, next_messages, run, wait_for},
 };
 
 const PHONE: &str = "+967771234567";
@@ -272,6 +272,9 @@ async fn a_repeat_of_what_was_deleted_shows_nothing_of_it() {
     let (_, said) = say().await;
     assert_eq!(say().await, (200, said.clone()), "a repeat");
     server.run_json(&["message", "delete", &id(&said), "--reason", "typo"]);
+    // A command has no log of its own.
+    let line = format!("\"message deleted\",\"message_id\":\"{}\"", id(&said));
+    wait_for("the deletion in the log", || server.log().contains(&line).then_some(())).await;
     let (status, answer) = say().await;
     assert_eq!((status, &answer["code"]), (409, &json!("conflict")), "{answer}");
     assert!(!answer.to_string().contains("secret"), "{answer}");

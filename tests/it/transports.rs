@@ -257,10 +257,13 @@ async fn goodbyes(server: &Server, token: &str, meanwhile: impl FnOnce()) -> Dur
     let events = plain.negotiate("").await;
     let stream = plain.events(&events).await;
     assert_eq!(plain.post(&events, HELLO).await.status(), 200);
+    // Before: what a command does may take longer than an end waits to be fetched.
+    let poller = Plain::new(server, "/hub", token);
+    let polled = tokio::spawn(async move { said(poller.get(&polls).await).await.1 });
     meanwhile();
     let begun = Instant::now();
     let (polled, streamed, closed) = tokio::join!(
-        async { said(plain.get(&polls).await).await.1 },
+        async { polled.await.unwrap() },
         async { stream.text().await.unwrap() },
         async {
             loop {

@@ -163,7 +163,8 @@ pub fn is_there(data_dir: &Path) -> bool {
     match fs::metadata(data_dir.join("postgres/PG_VERSION")) {
         Ok(_) => true,
         Err(error) if matches!(error.kind(), NotFound | NotADirectory) => {
-            lock::is_held(&data_dir.join("lock"))
+            // Data without it are not whole, and none the less there.
+            data_dir.join("postgres/base").exists() || lock::is_held(&data_dir.join("lock"))
         }
         // What cannot be looked at is for whoever opens it to tell.
         Err(_) => true,
@@ -189,6 +190,8 @@ const COMMAND_PATIENCE: Duration = Duration::from_secs(30);
 const TELL_AFTER: Duration = Duration::from_secs(1);
 /// How long a command waits for a server that is starting; crash recovery may take long.
 const START_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a command waits for an answer of a server that runs.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(10);
 
 impl Embedded {
@@ -422,10 +425,18 @@ async fn attach(data_dir: &Path, socket_dir: &Path) -> Result<Option<Embedded>, 
     let Some(users) = FolderLock::try_shared(&data_dir.join("users.lock"))? else {
         return Ok(None);
     };
-    match config(socket_dir, "esh3ar").connect(NoTls).await {
-        Ok((client, connection)) => {
-            drop(client);
-            let _ = connection.await;
+    let connect = async {
+        let (client, connection) = config(socket_dir, "esh3ar").connect(NoTls).await?;
+        drop(client);
+        let _ = connection.await;
+        Ok::<_, tokio_postgres::Error>(())
+    };
+    let Ok(answer) = tokio::time::timeout(ANSWER_PATIENCE, connect).await else {
+        let text = "it runs, and has not answered for 5 s: look at its processes and its disk";
+        return Err(Error::NoAnswer(text.to_owned()));
+    };
+    match answer {
+        Ok(()) => {
             let role = Role::Guest { _users: users };
             Ok(Some(Embedded { socket_dir: socket_dir.to_owned(), role }))
         }

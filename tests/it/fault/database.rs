@@ -7,7 +7,10 @@ use std::{
 };
 
 use esh3ar::{client::Error::Refused, load::Plan};
-use nix::sys::signal::{Signal, kill};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 use super::{
     ENOUGH, Load, Waiting, assert_balanced, assert_kept, beside, over, plan, target,
@@ -489,4 +492,30 @@ async fn a_database_that_goes_away_in_a_bulk_requeue_leaves_it_partly_done() {
     assert_eq!((code, done), (Some(0), serde_json::json!(50)), "{text}");
     let sql = "SELECT count(*) FROM messages WHERE status = 0 AND generation = 1";
     assert_eq!(database.query_one(sql, &[]).await.unwrap().get::<_, i64>(0), LETTERS);
+}
+
+/// The first thing that somebody does when nothing goes on is to ask a command.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_ends_while_the_private_postgres_stands_still() {
+    let server = Server::start().await;
+    let parent = server.postmaster();
+    let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
+    let children = children.unwrap();
+    let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+    let all: Vec<Pid> = std::iter::once(parent).chain(children.map(Pid::from_raw)).collect();
+    let signal = |signal| {
+        for pid in &all {
+            let _ = kill(*pid, signal);
+        }
+    };
+    signal(Signal::SIGSTOP);
+    let begun = Instant::now();
+    let [list, doctor] = [&["user", "list"][..], &["doctor"]].map(|command| server.run(command));
+    let took = begun.elapsed();
+    signal(Signal::SIGCONT);
+    let text = String::from_utf8_lossy(&list.stderr).into_owned();
+    assert_eq!(list.status.code(), Some(69), "{text}");
+    assert!(text.contains("has not answered"), "{text}");
+    assert_eq!(doctor.status.code(), Some(1), "{}", String::from_utf8_lossy(&doctor.stdout));
+    assert!(took < Duration::from_secs(40), "{took:?}");
 }
