@@ -140,7 +140,8 @@ pub async fn delete(id: String, context: Shared) -> Response {
 async fn change_one(context: &Context, id: &str, action: Action) -> Result<Response, Problem> {
     let by = context.administrator()?;
     let filter = Filter { ids: vec![parse_id(id)?], ..Filter::default() };
-    let outcome = context.app.change_dead_letters(action, &by, &filter, 1, |_| ()).await?;
+    // One more than there can be, so that nothing seems to come behind it.
+    let outcome = context.app.change_dead_letters(action, &by, &filter, 2, |_| ()).await?;
     if outcome.changed.is_empty() && outcome.failed.is_empty() {
         return Err(crate::app::Error::NotFound("dead letter").into());
     }
