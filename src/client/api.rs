@@ -23,6 +23,9 @@ pub struct Answer {
     pub body: Value,
 }
 
+/// A server ends connections that are idle for ten seconds, perhaps while a request is on its way.
+const IDLE: Duration = Duration::from_secs(5);
+
 impl ApiClient {
     /// A client of the server at `base`, such as `http://127.0.0.1:5000`.
     ///
@@ -31,6 +34,7 @@ impl ApiClient {
     pub fn new(base: &str, token: &str) -> Result<ApiClient, Error> {
         let http = reqwest::Client::builder()
             .timeout(Duration::from_secs(30))
+            .pool_idle_timeout(IDLE)
             .build()
             .map_err(|error| Error::Connection(error.to_string()))?;
         Ok(ApiClient { http, base: base.trim_end_matches('/').to_owned(), token: token.to_owned() })
@@ -45,6 +49,7 @@ impl ApiClient {
         let mut builder = reqwest::Client::builder()
             .timeout(Duration::from_secs(60))
             .connect_timeout(Duration::from_secs(10))
+            .pool_idle_timeout(IDLE)
             .redirect(reqwest::redirect::Policy::none());
         for root in roots
             .map(reqwest::Certificate::from_pem_bundle)

@@ -329,7 +329,12 @@ impl Feed {
     pub fn on_nudge(&mut self, from: Option<MessageId>) {
         self.behind = true;
         match from {
-            Some(from) => self.position.go_back(from),
+            Some(from) => {
+                self.position.go_back(from);
+                if self.position.is_forgotten(from) && !self.window.contains_key(&from) {
+                    self.position.hold(from);
+                }
+            }
             None => self.position.go_back_to_the_late(),
         }
     }

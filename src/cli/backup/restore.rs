@@ -304,6 +304,8 @@ async fn prepare(
 const SWAPS: u32 = 5;
 /// How long it may take until a connection that was ended is gone.
 const GONE_WITHIN: Duration = Duration::from_secs(5);
+/// How long the connection of a command that has just ended may still be there.
+const LINGERS: Duration = Duration::from_secs(2);
 
 /// Ends the connections of our own commands that only look on, and gives how many those were.
 async fn end_readers(work: &Work) -> Result<usize, Failure> {
@@ -329,7 +331,8 @@ async fn nobody_is_connected(work: &Work) -> Result<(), Failure> {
         let ended = end_readers(work).await?;
         let guests = work.databases.guests().await?;
         let others = guests.iter().any(|guest| !reads(guest));
-        if guests.is_empty() || others && ended == 0 || begun.elapsed() > GONE_WITHIN {
+        let patience = if others && ended == 0 { LINGERS } else { GONE_WITHIN };
+        if guests.is_empty() || begun.elapsed() > patience {
             break guests;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;

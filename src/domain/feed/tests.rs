@@ -247,6 +247,17 @@ impl World {
         self.pump();
     }
 
+    /// Something was lost on the way and nobody knows what; or what waits to be told is to be read instead.
+    fn nudge(&mut self, lost: bool) {
+        if lost {
+            self.feed.on_nudge(None);
+        } else {
+            let unread = std::mem::take(&mut self.hints);
+            unread.into_iter().for_each(|n| self.feed.on_nudge(Some(id(n))));
+        }
+        self.pump();
+    }
+
     fn rest(&mut self) {
         // What is unacknowledged for so long is another matter.
         if self.feed.window.is_empty() {
@@ -377,12 +388,7 @@ proptest! {
                 Step::Say(n) => world.say(usize::from(n)),
                 Step::Stored(fails) => world.store(fails),
                 Step::Nudge(lost) => {
-                    let from = match lost {
-                        true => None,
-                        false => Some(std::mem::take(&mut world.hints)).and_then(|h| h.front().copied()),
-                    };
-                    world.feed.on_nudge(from.map(id));
-                    world.pump();
+                    world.nudge(lost);
                 }
             }
         }
@@ -436,6 +442,22 @@ fn what_a_sibling_acknowledged_while_nobody_knew_whether_it_was_sent_is_told_to_
         }
         assert_eq!(world.feed.take_lost(), Some(id(1)), "{told}");
     }
+}
+
+#[test]
+fn what_was_acknowledged_before_a_late_nudge_about_it_is_told_to_be_missed() {
+    let mut world = World::new(0);
+    world.finish_read(false);
+    (0..3).for_each(|_| world.begin());
+    world.commit(lane(1), 2);
+    world.hear(2);
+    world.acknowledge(2);
+    world.commit(lane(2), 1);
+    world.rest();
+    world.acknowledge_elsewhere(1, false);
+    world.nudge(false);
+    world.settle();
+    assert_eq!((world.shown, world.feed.take_lost()), (vec![1, 3], Some(id(2))));
 }
 
 #[test]

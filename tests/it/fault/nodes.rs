@@ -13,10 +13,13 @@ use crate::support::{
     redis::Redis,
 };
 
-/// Of each queue of ours, and of nobody else's.
+/// Of each queue of ours, and of nobody else's; once all are declared.
 fn kinds(cluster: &mut Cluster, node: usize) -> BTreeSet<String> {
-    let queues = cluster.brokers()[node].list("queues");
-    assert_eq!(queues.len(), 3 * 16 + 1, "{queues:?}");
+    let broker = &cluster.brokers()[node];
+    let queues = wait_until("all queues", || {
+        let queues = broker.list("queues");
+        (queues.len() == 3 * 16 + 1).then_some(queues)
+    });
     queues.iter().map(|queue| queue["type"].as_str().unwrap().to_owned()).collect()
 }
 
