@@ -331,7 +331,8 @@ impl Feed {
         match from {
             Some(from) => {
                 self.position.go_back(from);
-                if self.position.is_forgotten(from) && !self.window.contains_key(&from) {
+                let is_forgotten = self.position.is_forgotten(from) && from.is_of_a_message();
+                if is_forgotten && !self.window.contains_key(&from) {
                     self.position.hold(from);
                 }
             }

@@ -47,6 +47,11 @@ impl MessageId {
         MessageId(Uuid::from_u128(millis << BELOW_MILLIS))
     }
 
+    /// Whether this may be a message, and is no bound in time.
+    pub fn is_of_a_message(self) -> bool {
+        self != MessageId::first_of(self.time())
+    }
+
     /// Below every id that was made at most so long before this one.
     pub fn earlier(self, by: Duration) -> MessageId {
         let millis = (self.0.as_u128() >> BELOW_MILLIS).saturating_sub(by.as_millis());

@@ -200,8 +200,10 @@ impl Position {
         self.go_back(id);
     }
 
-    /// Something from there on may not have been sent.
+    /// Something from there on may not have been sent. What was acknowledged before the connection came is not
+    /// its business, and what still waits is read wherever it stands.
     pub(super) fn go_back(&mut self, id: MessageId) {
+        let id = id.max(self.opened);
         self.back_to = Some(self.back_to.map_or(id, |back_to| back_to.min(id)));
     }
 

@@ -35,6 +35,8 @@ fn number(id: MessageId) -> u64 {
 /// acknowledges what it likes; around one feed.
 struct World {
     feed: Feed,
+    /// What has a lower id was accepted long before the connection came.
+    opened: MessageId,
     pending: BTreeSet<u64>,
     /// Acknowledged since the connection came.
     acknowledged: BTreeSet<u64>,
@@ -70,11 +72,18 @@ struct World {
 
 impl World {
     fn new(backlog: u64) -> Self {
+        World::opened_at(OPENED, backlog, 0)
+    }
+
+    /// Of the backlog so many were acknowledged before the connection came, though only just.
+    fn opened_at(opened: MessageId, backlog: u64, acknowledged: u64) -> Self {
+        let acknowledged: BTreeSet<u64> = (1..=acknowledged.min(backlog)).collect();
         let mut world = World {
-            feed: Feed::new(TIMEOUT, OPENED),
-            pending: (1..=backlog).collect(),
-            acknowledged: BTreeSet::new(),
-            excused: BTreeSet::new(),
+            feed: Feed::new(TIMEOUT, opened),
+            opened,
+            pending: (1..=backlog).filter(|n| !acknowledged.contains(n)).collect(),
+            excused: acknowledged.clone(),
+            acknowledged,
             asked: None,
             read: None,
             before: Vec::new(),
@@ -102,8 +111,9 @@ impl World {
             assert!(self.asked.is_none() && self.read.is_none(), "two reads at once");
             if self.feed.is_new() {
                 // Two looks at the database, and anything may happen between them.
-                self.before = self.acknowledged.iter().copied().map(id).collect();
-                self.asked = Some(reading.first(OPENED, &self.before));
+                let latest = self.acknowledged.iter().copied().map(id);
+                self.before = latest.filter(|id| *id >= self.opened).collect();
+                self.asked = Some(reading.first(self.opened, &self.before));
             } else {
                 self.asked = Some(reading);
                 self.look();
@@ -332,6 +342,8 @@ enum Step {
     Stored(bool),
     /// Something was lost on the way; or what waits to be told.
     Nudge(bool),
+    /// Something of the last while was lost on the way.
+    NudgeSince,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -350,6 +362,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             any::<u8>().prop_map(Step::Say),
             any::<bool>().prop_map(Step::Stored),
             any::<bool>().prop_map(Step::Nudge),
+            Just(Step::NudgeSince),
         ],
         0..80,
     )
@@ -360,9 +373,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
     #[test]
     fn everything_comes_once_and_in_order_whoever_acknowledges_it(
-        backlog in 0u64..350, checks: bool, steps in steps()
+        backlog in 0u64..350, opened in 0u64..400, acknowledged in 0u64..400, checks: bool, steps in steps()
     ) {
-        let mut world = World::new(backlog);
+        let mut world = World::opened_at(id(opened.min(backlog)), backlog, acknowledged);
         world.checks = checks;
         for step in steps {
             match step {
@@ -387,6 +400,10 @@ proptest! {
                 }
                 Step::Say(n) => world.say(usize::from(n)),
                 Step::Stored(fails) => world.store(fails),
+                Step::NudgeSince => {
+                    world.feed.on_nudge(Some(OPENED));
+                    world.pump();
+                }
                 Step::Nudge(lost) => {
                     world.nudge(lost);
                 }
@@ -442,6 +459,17 @@ fn what_a_sibling_acknowledged_while_nobody_knew_whether_it_was_sent_is_told_to_
         }
         assert_eq!(world.feed.take_lost(), Some(id(1)), "{told}");
     }
+}
+
+#[test]
+fn what_was_acknowledged_before_the_connection_came_does_not_come_with_a_nudge() {
+    let mut world = World::opened_at(id(3), 4, 4);
+    world.finish_read(false);
+    world.accept();
+    world.feed.on_nudge(Some(OPENED));
+    world.pump();
+    world.settle();
+    assert_eq!((world.shown, world.feed.take_lost()), (vec![5], None));
 }
 
 #[test]
