@@ -10,6 +10,7 @@
 //! acknowledged meanwhile is read too, unless that was before this connection came ([`position`]).
 
 mod position;
+mod reading;
 
 use std::{
     collections::HashMap,
@@ -18,6 +19,7 @@ use std::{
 
 use position::Position;
 pub use position::{LATE, REMEMBERED};
+pub use reading::{Elsewhere, Reading};
 
 use super::{MessageId, message::Place};
 
@@ -57,45 +59,6 @@ pub struct Found {
     pub attempt: Attempt,
     /// The recipient has acknowledged it on another connection: nobody waits for this one's word.
     pub acknowledged: bool,
-}
-
-/// What a read is to bring, oldest first and at most [`PAGE`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reading {
-    /// Leave these out: they are written and not stored as acknowledged.
-    pub in_window: Vec<MessageId>,
-    /// Also what waits for the time of its retry.
-    pub catch_up: bool,
-    /// Also what was acknowledged since the connection came; `None` for the first read of a connection.
-    /// That asks first what was acknowledged last ([`Reading::first`], [`Feed::on_opened`]).
-    pub acknowledged: Option<Elsewhere>,
-}
-
-impl Reading {
-    /// The first read of a connection, when `acknowledged` are the latest that were acknowledged before it:
-    /// what is acknowledged elsewhere from then on is read too, in its place.
-    #[must_use]
-    pub fn first(self, opened: MessageId, acknowledged: &[MessageId]) -> Reading {
-        let latest =
-            (acknowledged.len() >= REMEMBERED).then(|| acknowledged.iter().min()).flatten();
-        let opened = latest.map_or(opened, |first| opened.max(first.next()));
-        let Some(Elsewhere { from, mut sent }) = self.acknowledged else {
-            let elsewhere = Elsewhere { from: opened, sent: acknowledged.to_vec() };
-            return Reading { acknowledged: Some(elsewhere), ..self };
-        };
-        // From there on it is this connection's, as it was told before.
-        sent.extend(acknowledged.iter().filter(|id| **id < from));
-        Reading { acknowledged: Some(Elsewhere { from: from.min(opened), sent }), ..self }
-    }
-}
-
-/// Which of the acknowledged messages.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Elsewhere {
-    /// From this id on.
-    pub from: MessageId,
-    /// But not these, which were sent.
-    pub sent: Vec<MessageId>,
 }
 
 #[derive(Clone, Copy, Debug)]

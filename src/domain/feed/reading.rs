@@ -1,0 +1,42 @@
+//! What a connection asks the database for.
+
+use super::{MessageId, REMEMBERED};
+
+/// What a read is to bring, oldest first and at most [`super::PAGE`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// Leave these out: they are written and not stored as acknowledged.
+    pub in_window: Vec<MessageId>,
+    /// Also what waits for the time of its retry.
+    pub catch_up: bool,
+    /// Also what was acknowledged since the connection came; `None` for the first read of a connection.
+    /// That asks first what was acknowledged last ([`Reading::first`], [`super::Feed::on_opened`]).
+    pub acknowledged: Option<Elsewhere>,
+}
+
+impl Reading {
+    /// The first read of a connection, when `acknowledged` are the latest that were acknowledged before it:
+    /// what is acknowledged elsewhere from then on is read too, in its place.
+    #[must_use]
+    pub fn first(self, opened: MessageId, acknowledged: &[MessageId]) -> Reading {
+        let latest =
+            (acknowledged.len() >= REMEMBERED).then(|| acknowledged.iter().min()).flatten();
+        let opened = latest.map_or(opened, |first| opened.max(first.next()));
+        let Some(Elsewhere { from, mut sent }) = self.acknowledged else {
+            let elsewhere = Elsewhere { from: opened, sent: acknowledged.to_vec() };
+            return Reading { acknowledged: Some(elsewhere), ..self };
+        };
+        // From there on it is this connection's, as it was told before.
+        sent.extend(acknowledged.iter().filter(|id| **id < from));
+        Reading { acknowledged: Some(Elsewhere { from: from.min(opened), sent }), ..self }
+    }
+}
+
+/// Which of the acknowledged messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// From this id on.
+    pub from: MessageId,
+    /// But not these, which were sent.
+    pub sent: Vec<MessageId>,
+}
