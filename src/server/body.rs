@@ -6,6 +6,8 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Incoming};
 
+use super::budget::{Full, Reserved};
+
 /// What is read and thrown away of a body that was refused, and for how long.
 const DISCARDED: usize = 1024 * 1024;
 const DISCARDING: Duration = Duration::from_secs(2);
@@ -25,42 +27,92 @@ pub enum BodyError {
     /// It ended before its end.
     #[error("the body broke off")]
     Broken,
+    /// There is no room for it now.
+    #[error("there is no room for the body now")]
+    NoRoom(Full),
 }
 
-/// Reads a body of at most `limit` bytes that never pauses longer than `idle`. One that announces
-/// more than `limit` is refused before any of it is read.
+/// Reads a body of at most `limit` bytes that never pauses longer than `idle`, and takes its room from a budget.
+/// One that announces more than `limit` is refused before any of it is read.
 ///
 /// # Errors
 /// See [`BodyError`].
-pub async fn read(body: &mut Incoming, limit: usize, idle: Duration) -> Result<Bytes, BodyError> {
-    if body.size_hint().lower() > limit as u64 {
+pub async fn read(
+    body: &mut Incoming,
+    limit: usize,
+    idle: Duration,
+    reserved: &mut Reserved,
+) -> Result<Bytes, BodyError> {
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if announced > limit {
         return Err(BodyError::TooLarge { limit });
     }
+    reserved.grow(announced).map_err(BodyError::NoRoom)?;
+    let mut room = announced;
     let mut whole: Option<Bytes> = None;
     let mut parts = BytesMut::new();
-    loop {
-        let frame = match tokio::time::timeout(idle, body.frame()).await {
-            Err(_) => return Err(BodyError::TimedOut),
-            Ok(None) => break,
-            Ok(Some(Err(_))) => return Err(BodyError::Broken),
-            Ok(Some(Ok(frame))) => frame,
-        };
-        let Ok(data) = frame.into_data() else { continue };
+    while let Some(data) = chunk(body, idle).await? {
         let have = parts.len() + whole.as_ref().map_or(0, Bytes::len);
         if have + data.len() > limit {
             return Err(BodyError::TooLarge { limit });
         }
+        let more = (have + data.len()).saturating_sub(room);
+        reserved.grow(more).map_err(BodyError::NoRoom)?;
+        room += more;
         // Nearly every body comes in one piece, which is then not copied.
         if have == 0 {
             whole = Some(data);
         } else {
             if let Some(first) = whole.take() {
+                parts.reserve(announced.max(first.len() + data.len()));
                 parts.extend_from_slice(&first);
             }
             parts.extend_from_slice(&data);
         }
     }
     Ok(whole.unwrap_or_else(|| parts.freeze()))
+}
+
+/// The next data of a body; `None` at its end.
+async fn chunk(body: &mut Incoming, idle: Duration) -> Result<Option<Bytes>, BodyError> {
+    loop {
+        let frame = match tokio::time::timeout(idle, body.frame()).await {
+            Err(_) => return Err(BodyError::TimedOut),
+            Ok(None) => return Ok(None),
+            Ok(Some(Err(_))) => return Err(BodyError::Broken),
+            Ok(Some(Ok(frame))) => frame,
+        };
+        if let Ok(data) = frame.into_data() {
+            return Ok(Some(data));
+        }
+    }
+}
+
+/// A body that is taken in chunks. The client sends no faster than they are taken.
+#[derive(Debug)]
+pub struct BodyStream {
+    body: Incoming,
+    limit: usize,
+    left: usize,
+    idle: Duration,
+}
+
+impl BodyStream {
+    /// Of at most `limit` bytes, which never pauses longer than `idle`.
+    pub fn new(body: Incoming, limit: usize, idle: Duration) -> BodyStream {
+        BodyStream { body, limit, left: limit, idle }
+    }
+
+    /// The next chunk; `None` at the end.
+    ///
+    /// # Errors
+    /// See [`BodyError`].
+    pub async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
+        let Some(data) = chunk(&mut self.body, self.idle).await? else { return Ok(None) };
+        let limit = self.limit;
+        self.left = self.left.checked_sub(data.len()).ok_or(BodyError::TooLarge { limit })?;
+        Ok(Some(data))
+    }
 }
 
 /// Reads what is left of a body that was refused, and keeps nothing of it. The answer is sent when the client

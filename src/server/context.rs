@@ -1,15 +1,22 @@
 //! What a handler knows of its request.
 
-use std::{borrow::Cow, sync::Arc, time::Instant};
+use std::{
+    borrow::Cow,
+    sync::{Arc, Mutex},
+    time::Instant,
+};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::HeaderMap;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::{Value, value::RawValue};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{legacy, reply::Problem};
+use super::{
+    Readiness, body::BodyStream, budget::Reserved, principal::Principal, reply::Problem,
+    route::USUAL,
+};
 use crate::{
     app::{App, By, Caller, messages::RequestKey},
     domain::{Message, MessageId, Phone, nearest::nearest, phone::folded, trace::Cause},
@@ -23,42 +30,54 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// How much of a name is repeated that nobody knows, in characters.
 const LONGEST_NAME: usize = 100;
 
-/// A request that has passed the gate: who it is from is known, its body is whole.
+/// A request that its route may answer: its principal was admitted, its body is whole or comes in chunks.
 pub struct Context {
     /// The appliance.
     pub app: App,
+    /// Whether the gateway takes requests.
+    pub readiness: Readiness,
     /// Who asks.
-    pub caller: Caller,
-    /// Whoever asks from inside the process, which only commands on the server do: it may administer
-    /// without a token, as who can open the database may.
-    pub operator: Option<By>,
+    pub principal: Principal,
+    /// Whether the route belongs to the existing system's API.
+    pub is_existing: bool,
     /// The route as the client wrote it: part of what an idempotency key stands for.
     pub route: String,
     /// The query, undecoded.
     pub query: String,
     /// The headers.
     pub headers: HeaderMap,
-    /// The body.
+    /// The body; empty when it comes in chunks.
     pub body: Bytes,
+    /// The body in chunks, for routes that take it so.
+    pub stream: Mutex<Option<BodyStream>>,
     /// When it came.
     pub came: Instant,
+    /// What the body holds of the budget.
+    pub reserved: Reserved,
 }
 
 /// What travels in a request's extensions.
 pub type Shared = Arc<Context>;
 
 impl Context {
-    /// The caller as an administrator, with the reason that the header `X-Reason` gives and the id of
+    /// The owner of the token.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn caller(&self) -> Result<&Caller, Problem> {
+        self.principal.caller()
+    }
+
+    /// The principal as an administrator, with the reason that the header `X-Reason` gives and the id of
     /// the request.
     ///
     /// # Errors
-    /// Not permitted; a reason that is none.
+    /// It is none; a reason that is none.
     pub fn administrator(&self) -> Result<By, Problem> {
-        // Who may not administer learns that before what is wrong with the reason.
-        let by = match &self.operator {
-            Some(operator) => return Ok(operator.clone()),
-            None => self.caller.administrator()?,
-        };
+        let by = self.principal.administrator()?;
+        if let Principal::Operator(_) = self.principal {
+            return Ok(by);
+        }
         let text = |name: &str| {
             let value = self.headers.get(name).map(http::HeaderValue::as_bytes);
             value.map(|bytes| String::from_utf8_lossy(bytes).into_owned())
@@ -80,7 +99,7 @@ impl Context {
     ///
     /// # Errors
     /// What is wrong with it, and where.
-    pub fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+    pub fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Problem> {
         let given = self.headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
         let media = given.map(|value| value.split(';').next().unwrap_or_default().trim());
         if media.is_some_and(|media| {
@@ -114,9 +133,8 @@ impl Context {
         decode: impl Fn(&str) -> Option<String>,
     ) -> Result<Option<String>, Problem> {
         // Case makes no difference in the existing system.
-        let path = self.route.split_once(' ').map_or("", |(_, path)| path);
-        let any_case = legacy::is_address(path);
-        let is_named = |key: &str| key == name || any_case && key.eq_ignore_ascii_case(name);
+        let is_named =
+            |key: &str| key == name || self.is_existing && key.eq_ignore_ascii_case(name);
         let mut found = None;
         for pair in self.query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -226,6 +244,35 @@ impl Context {
     /// # Errors
     /// When it is empty, too long or has other than visible characters.
     pub fn request_key(&self) -> Result<Option<RequestKey>, Problem> {
+        self.request_key_over(|digest| digest.update(&meant(self.document())))
+    }
+
+    /// The same for a body that is one list: item by item, because the tree of a large body is larger by far.
+    ///
+    /// # Errors
+    /// As [`Context::request_key`].
+    pub fn request_key_of(
+        &self,
+        name: &str,
+        items: &[&RawValue],
+    ) -> Result<Option<RequestKey>, Problem> {
+        self.request_key_over(|digest| {
+            digest.update(format!("{{\"{name}\":[").as_bytes());
+            for (at, item) in items.iter().enumerate() {
+                if at > 0 {
+                    digest.update(b",");
+                }
+                let text = item.get().as_bytes();
+                digest.update(&if text.len() > USUAL { text.into() } else { meant(text) });
+            }
+            digest.update(b"]}");
+        })
+    }
+
+    fn request_key_over(
+        &self,
+        body: impl FnOnce(&mut ring::digest::Context),
+    ) -> Result<Option<RequestKey>, Problem> {
         let mut values = self.headers.get_all("idempotency-key").iter();
         let Some(value) = values.next() else { return Ok(None) };
         if values.next().is_some() {
@@ -244,17 +291,20 @@ impl Context {
                 "Idempotency-Key must have 1 to 255 visible ASCII characters",
             )
         })?;
-        let hash = |body: &[u8]| {
+        let hash = |body: &mut dyn FnMut(&mut ring::digest::Context)| {
             let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
             digest.update(self.route.as_bytes());
             digest.update(b"\n");
-            digest.update(body);
+            body(&mut digest);
             let mut hash = [0; 32];
             hash.copy_from_slice(digest.finish().as_ref());
             hash
         };
         let key = key.to_owned();
-        let (request_hash, written_hash) = (hash(&meant(self.document())), hash(&self.body));
+        let mut body = Some(body);
+        let request_hash =
+            hash(&mut |digest| body.take().into_iter().for_each(|body| body(digest)));
+        let written_hash = hash(&mut |digest| digest.update(&self.body));
         Ok(Some(RequestKey { key, request_hash, written_hash }))
     }
 }

@@ -2,33 +2,33 @@
 //! limits, and it goes to the hub or to the routes. What comes out is counted and logged here.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
-use ::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header, request::Parts};
+use ::http::{HeaderMap, HeaderValue, Request, StatusCode, header, request::Parts};
+use bytes::Bytes;
 use hyper::body::{Body as _, Incoming};
 use warp::reply::Response;
 
 use super::{
     Readiness,
-    body::{self, BodyError},
+    body::{self, BodyError, BodyStream},
+    budget::{Budget, Full, PARTY, Reserved},
     context::{Context, Shared},
+    dispatch,
     http::health,
     hub::{
         self,
         services::{Asked, Service},
     },
-    legacy, openapi,
+    legacy,
+    principal::Principal,
     reply::Problem,
-    routes,
+    route::{Body, Who},
 };
 use crate::app::{App, Error};
 
-/// The largest body of a usual request: content of 10,000 characters, each escaped in JSON.
-const BODY_LIMIT: usize = 256 * 1024;
-/// The largest body of a batch, or of rows that are imported.
-const BATCH_BODY_LIMIT: usize = 24 * 1024 * 1024;
 /// How long a body may pause, and how long it may take in all.
 const BODY_IDLE: Duration = Duration::from_secs(15);
 const BODY_TOTAL: Duration = Duration::from_secs(120);
@@ -40,14 +40,13 @@ pub struct Gate {
     hub: hub::Hub,
     readiness: Readiness,
     routes: warp::filters::BoxedFilter<(Response,)>,
-    /// What `/openapi.json` says.
-    description: bytes::Bytes,
+    bodies: Budget,
 }
 
 impl Gate {
     /// A way in to this appliance.
     pub fn new(app: App, hub: hub::Hub, readiness: Readiness) -> Gate {
-        Gate { app, hub, readiness, routes: routes::table(), description: openapi::page() }
+        Gate { app, hub, readiness, routes: dispatch::filter(), bodies: Budget::default() }
     }
 
     /// Answers one request.
@@ -60,14 +59,12 @@ impl Gate {
             request.headers_mut().insert("x-request-id", named.clone());
         }
         let method = request.method().clone();
-        // Without the query: it may hold a token.
-        let path = request.uri().path().to_owned();
-        let mut response = self.answer(request, begun).await;
+        let mut label = "other";
+        let mut response = self.answer(request, begun, &mut label).await;
         if let Some(named) = named {
             response.headers_mut().insert("x-request-id", named);
         }
-        let status = response.status();
-        let route = route_name(&path);
+        let (status, route) = (response.status(), label);
         metrics::counter!(
             "esh3ar_http_requests_total", "route" => route, "status" => status.as_str().to_owned()
         )
@@ -83,57 +80,44 @@ impl Gate {
         response
     }
 
-    async fn answer(self, mut request: Request<Incoming>, came: Instant) -> Response {
+    /// Answers, and says by which route.
+    async fn answer(
+        self,
+        mut request: Request<Incoming>,
+        came: Instant,
+        label: &mut &'static str,
+    ) -> Response {
         if let Some(meant) = legacy::address(request.uri().path()) {
             *request.uri_mut() = with_path(request.uri(), meant);
         }
         let path = request.uri().path();
         if let Some((service, asked)) = Service::at(path) {
+            *label = hub_label(service, asked);
             if is_encoded(&request) {
                 return Problem::encoded().into_response();
             }
             return self.hub.handle(service, asked, request).await;
         }
-        if path == legacy::HEALTH {
-            return health::whole(&self.app, false, false).await;
-        }
-        if path == "/health" || path.starts_with("/health/") {
-            return self.health(&request).await;
-        }
-        if path == "/openapi.json" {
-            return openapi::answer(&self.description, request.method());
-        }
-        let legacy = legacy::is_address(path);
-        self.api(request, came).await.unwrap_or_else(|problem| {
-            if legacy { legacy::http::refused(&problem) } else { problem.into_response() }
+        let is_legacy = legacy::is_address(path);
+        self.api(request, came, label).await.unwrap_or_else(|problem| {
+            if is_legacy { legacy::http::refused(&problem) } else { problem.into_response() }
         })
     }
 
-    async fn health(&self, request: &Request<Incoming>) -> Response {
-        if request.method() != Method::GET && request.method() != Method::HEAD {
-            let text = "health is read with GET";
-            return Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", text)
-                .into_response();
-        }
-        let details = match bearer(request.headers()) {
-            None => false,
-            Some(token) => self
-                .app
-                .authenticate(token)
-                .await
-                .is_ok_and(|caller| caller.business(crate::domain::Permission::Admin).is_ok()),
-        };
-        health_page(&self.app, &self.readiness, request.uri(), details).await
-    }
-
-    async fn api(self, request: Request<Incoming>, came: Instant) -> Result<Response, Problem> {
+    async fn api(
+        self,
+        request: Request<Incoming>,
+        came: Instant,
+        label: &mut &'static str,
+    ) -> Result<Response, Problem> {
         let encoded = is_encoded(&request);
-        let (parts, mut body) = request.into_parts();
+        let (parts, body) = request.into_parts();
+        let mut body = Some(body);
         // A client that waits to be told to send its body takes the answer instead.
         let waits = parts.headers.contains_key(header::EXPECT);
-        let answer = self.api_answer(parts, &mut body, encoded, came).await;
-        if answer.is_err() && !waits && !body.is_end_stream() {
-            body::discard(&mut body).await;
+        let answer = self.api_answer(parts, &mut body, encoded, came, label).await;
+        if let Some(body) = body.as_mut().filter(|body| !waits && !body.is_end_stream()) {
+            body::discard(body).await;
         }
         answer
     }
@@ -141,68 +125,95 @@ impl Gate {
     async fn api_answer(
         self,
         mut parts: Parts,
-        incoming: &mut Incoming,
+        incoming: &mut Option<Incoming>,
         encoded: bool,
         came: Instant,
+        label: &mut &'static str,
     ) -> Result<Response, Problem> {
-        // Before the body: nothing of a stranger's is kept.
-        let token = bearer(&parts.headers).ok_or(Error::Unauthenticated)?;
-        let caller = self.app.authenticate(token).await?;
-        if encoded {
-            return Err(Problem::encoded());
-        }
-        let path = parts.uri.path();
-        let large = path.ends_with("/batch") || path.starts_with("/api/v1/admin/import/");
-        let limit = if large { BATCH_BODY_LIMIT } else { BODY_LIMIT };
-        let body = tokio::time::timeout(BODY_TOTAL, body::read(incoming, limit, BODY_IDLE))
-            .await
-            .unwrap_or(Err(BodyError::TimedOut));
-        let body = body.map_err(|error| match error {
-            BodyError::TooLarge { limit } => Problem::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "body_too_large",
-                format!("the body may have {limit} bytes at most"),
-            ),
-            BodyError::TimedOut => Problem::new(
-                StatusCode::REQUEST_TIMEOUT,
-                "body_timeout",
-                "the body did not arrive in time",
-            ),
-            BodyError::Broken => {
-                Problem::bad_request("body_broken", "the body broke off before its end")
+        let found = dispatch::route_at(&parts.method, parts.uri.path());
+        let is_open = match &found {
+            Ok((route, _)) => route.who == Who::Anyone,
+            Err(none) => none.is_open(),
+        };
+        let principal = match (is_open, bearer(&parts.headers)) {
+            (true, None) => Principal::Anyone,
+            // It is answered all the same, though less may be told.
+            (true, Some(token)) => {
+                let caller = self.app.authenticate(token).await;
+                caller.map_or(Principal::Anyone, Principal::User)
             }
-        })?;
+            // A stranger learns nothing of what there is.
+            (_, None) => return Err(Error::Unauthenticated.into()),
+            (_, Some(token)) => Principal::User(self.app.authenticate(token).await?),
+        };
+        let (route, captured) = match found {
+            Ok(found) => found,
+            Err(none) => return Ok(none.into_response()),
+        };
+        *label = route.path;
+        principal.admit(route)?;
+        let query = parts.uri.query().unwrap_or_default().to_owned();
+        dispatch::check_query(route, &query)?;
+        let mut reserved = self.bodies.of(&principal);
+        let mut stream = None;
+        let body = match (route.body, incoming.as_mut()) {
+            (Body::None, _) | (_, None) => Bytes::new(),
+            _ if encoded => return Err(Problem::encoded()),
+            (Body::Json(limit), Some(body)) => whole(body, limit, &mut reserved).await?,
+            (Body::Stream(limit), Some(_)) => {
+                stream = incoming.take().map(|body| BodyStream::new(body, limit, BODY_IDLE));
+                Bytes::new()
+            }
+        };
         let context: Shared = Arc::new(Context {
             app: self.app,
-            caller,
-            operator: None,
-            route: format!("{} {}", parts.method, path),
-            query: parts.uri.query().unwrap_or_default().to_owned(),
+            readiness: self.readiness,
+            principal,
+            is_existing: route.is_existing,
+            route: format!("{} {}", parts.method, parts.uri.path()),
+            query,
             headers: std::mem::take(&mut parts.headers),
             body,
+            stream: Mutex::new(stream),
             came,
+            reserved,
         });
-        Ok(routes::answer(self.routes, context, parts.method, parts.uri).await)
+        Ok(dispatch::answer(self.routes, route, captured, context).await)
     }
 }
 
-/// The health page at a path; 404 elsewhere.
-pub async fn health_page(
-    app: &App,
-    readiness: &Readiness,
-    uri: &::http::Uri,
-    details: bool,
-) -> Response {
-    match uri.path() {
-        "/health" => match health::asks_history(uri.query().unwrap_or_default()) {
-            Ok(history) => health::whole(app, details, details && history).await,
-            Err(problem) => problem.into_response(),
-        },
-        "/health/live" => health::live(),
-        "/health/ready" => health::ready(app, readiness, details).await,
-        _ => Problem::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this address")
-            .into_response(),
-    }
+/// Reads a body of JSON.
+async fn whole(
+    incoming: &mut Incoming,
+    limit: usize,
+    reserved: &mut Reserved,
+) -> Result<Bytes, Problem> {
+    let reading = body::read(incoming, limit, BODY_IDLE, reserved);
+    let read = tokio::time::timeout(BODY_TOTAL, reading).await;
+    read.unwrap_or(Err(BodyError::TimedOut)).map_err(|error| match error {
+        BodyError::TooLarge { limit } => Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body_too_large",
+            format!("the body may have {limit} bytes at most"),
+        ),
+        BodyError::TimedOut => Problem::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "body_timeout",
+            "the body did not arrive in time",
+        ),
+        BodyError::Broken => {
+            Problem::bad_request("body_broken", "the body broke off before its end")
+        }
+        BodyError::NoRoom(Full::Party) => {
+            let text = format!("you are sending more than {PARTY} bytes at once");
+            let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", text);
+            Problem { retry_after: Some(1), ..problem }
+        }
+        BodyError::NoRoom(Full::Everybody) => {
+            let retry_after = Duration::from_secs(1);
+            Error::Overloaded { retry_after }.into()
+        }
+    })
 }
 
 /// Whether the request has a body that is compressed.
@@ -244,32 +255,13 @@ fn with_path(uri: &http::Uri, path: &'static str) -> http::Uri {
     http::Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
 }
 
-/// The path without ids, so that it can be a label.
-fn route_name(path: &str) -> &'static str {
-    match path {
-        "/health" | "/health/live" | "/health/ready" => "/health",
-        "/openapi.json" => "/openapi.json",
-        _ if path.starts_with("/api/v1/admin/") => "/api/v1/admin",
-        "/api/v1/messages" => "/api/v1/messages",
-        "/api/v1/messages/batch" => "/api/v1/messages/batch",
-        "/api/v1/messages/acknowledge" => "/api/v1/messages/acknowledge",
-        "/api/v1/messages/pending" => "/api/v1/messages/pending",
-        _ if path.starts_with("/api/v1/messages/") => match path.rsplit('/').next() {
-            Some("timeline") => "/api/v1/messages/{id}/timeline",
-            Some("delivered") => "/api/v1/messages/{id}/delivered",
-            Some("read") => "/api/v1/messages/{id}/read",
-            _ => "/api/v1/messages/{id}",
-        },
-        _ if path.starts_with("/api/v1/conversations") => "/api/v1/conversations",
-        _ if path.starts_with("/api/v1/admin/") => "/api/v1/admin",
-        _ if legacy::is_address(path) => "legacy",
-        _ => match Service::at(path) {
-            Some((Service::Messages, Asked::Connect)) => "/hub",
-            Some((Service::Messages, Asked::Negotiate)) => "/hub/negotiate",
-            Some((Service::Diagnostics, _)) => "/hub/diagnostics",
-            Some((Service::LegacyMobile | Service::LegacyBusiness, _)) => "legacy hub",
-            None => "other",
-        },
+/// What the hubs are called in metrics.
+fn hub_label(service: Service, asked: Asked) -> &'static str {
+    match (service, asked) {
+        (Service::Messages, Asked::Connect) => "/hub",
+        (Service::Messages, Asked::Negotiate) => "/hub/negotiate",
+        (Service::Diagnostics, _) => "/hub/diagnostics",
+        (Service::LegacyMobile | Service::LegacyBusiness, _) => "legacy hub",
     }
 }
 
@@ -281,12 +273,12 @@ pub async fn machine_page(
     request: Request<Incoming>,
 ) -> Response {
     if request.uri().path() == "/metrics" {
-        let mut response = Response::new(bytes::Bytes::from(render()).into());
+        let mut response = Response::new(Bytes::from(render()).into());
         response.headers_mut().insert(
             header::CONTENT_TYPE,
             HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"),
         );
         return response;
     }
-    health_page(&app, &readiness, request.uri(), true).await
+    health::machine_page(&app, &readiness, request.uri()).await
 }

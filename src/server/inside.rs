@@ -1,7 +1,7 @@
 //! The admin API without a socket, for commands that have the database themselves: the same routes, the
 //! same answers, so that a command does the same wherever it runs.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Uri};
@@ -10,25 +10,26 @@ use serde_json::Value;
 use warp::{filters::BoxedFilter, reply::Response};
 
 use super::{
+    Readiness,
+    budget::Budget,
     context::{Context, Shared},
-    routes,
+    dispatch,
+    principal::Principal,
+    reply::Problem,
 };
-use crate::{
-    app::{App, By, Caller, access::Identity},
-    domain::{Permissions, TokenId, UserId},
-};
+use crate::app::{App, By};
 
 /// The way in from inside the process. Cheap to clone.
 #[derive(Clone)]
 pub struct Inside {
     app: App,
-    routes: BoxedFilter<(Response,)>,
+    filter: BoxedFilter<(Response,)>,
 }
 
 impl Inside {
     /// To this appliance.
     pub fn new(app: App) -> Inside {
-        Inside { app, routes: routes::table() }
+        Inside { app, filter: dispatch::filter() }
     }
 
     /// Asks as whoever runs the command. Gives the status and the body, null when there is none.
@@ -55,28 +56,40 @@ impl Inside {
         else {
             return (400, Pieces { response: Response::default() });
         };
-        // Nobody: only what administrators may is open to an operator.
-        let caller = Caller {
-            token: TokenId(uuid::Uuid::nil()),
-            expires_at: None,
-            identity: Identity::Business {
-                id: UserId(uuid::Uuid::nil()),
-                name: "".into(),
-                permissions: Permissions::NONE,
-            },
+        let response = self.answer(by, method, &uri, body).await;
+        let response = response.unwrap_or_else(Problem::into_response);
+        (response.status().as_u16(), Pieces { response })
+    }
+
+    async fn answer(
+        &self,
+        by: By,
+        method: Method,
+        uri: &Uri,
+        body: Option<&Value>,
+    ) -> Result<Response, Problem> {
+        let (route, captured) = match dispatch::route_at(&method, uri.path()) {
+            Ok(found) => found,
+            Err(none) => return Ok(none.into_response()),
         };
+        let principal = Principal::Operator(by);
+        principal.admit(route)?;
+        let query = uri.query().unwrap_or_default().to_owned();
+        dispatch::check_query(route, &query)?;
         let context: Shared = Arc::new(Context {
             app: self.app.clone(),
-            caller,
-            operator: Some(by),
+            readiness: Readiness::default(),
+            reserved: Budget::default().of(&principal),
+            principal,
+            is_existing: route.is_existing,
             route: format!("{method} {}", uri.path()),
-            query: uri.query().unwrap_or_default().to_owned(),
+            query,
             headers: HeaderMap::new(),
             body: body.map_or_else(Bytes::new, |body| body.to_string().into()),
+            stream: Mutex::default(),
             came: std::time::Instant::now(),
         });
-        let response = routes::answer(self.routes.clone(), context, method, uri).await;
-        (response.status().as_u16(), Pieces { response })
+        Ok(dispatch::answer(self.filter.clone(), route, captured, context).await)
     }
 }
 

@@ -2,18 +2,23 @@
 //! they ask for is done by the use cases.
 
 pub mod body;
+pub mod budget;
 pub mod context;
+pub mod dispatch;
 pub mod gate;
 pub mod http;
 pub mod hub;
 pub mod inside;
 pub mod legacy;
 pub mod listen;
+pub mod many;
 pub mod moment;
 pub mod openapi;
+pub mod principal;
 pub mod probe;
 pub mod pulse;
 pub mod reply;
+pub mod route;
 pub mod routes;
 mod stream;
 pub mod tls;

@@ -249,3 +249,61 @@ async fn every_time_has_six_digits() {
     assert!(found.contains(&"2026-01-31T12:00:00.000000Z".to_owned()));
     assert!(found.contains(&"2026-01-31T12:00:00.500000Z".to_owned()));
 }
+
+/// What nobody may send is not kept, and what may be sent is not made larger than it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_bodies_do_not_fill_memory() {
+    const SIZE: usize = 24 * 1024 * 1024 - 64;
+    const KIB: u64 = 64 * 1024;
+    let server = Server::start().await;
+    let (phone, shop) = (server.phone(PHONE), server.user("shop", "SendMessages"));
+    let zeros = |before: &str, after: &str| {
+        let numbers = "0,".repeat(SIZE / 2);
+        bytes::Bytes::from(format!("{before}{numbers}0{after}"))
+    };
+    let list = zeros("{\"messages\":[", "]}");
+    let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    let post = |path: &str, token: &str, body: bytes::Bytes| {
+        let request = client.post(format!("{}{path}", server.base)).bearer_auth(token);
+        request.header("content-type", "application/json").body(body).send()
+    };
+    let before = server.peak_memory();
+    for path in [
+        "/api/v1/messages/batch",
+        "/api/v1/nothing/batch",
+        "/api/app/message/ingestion-batch-message",
+    ] {
+        let sent = (0..40).map(|_| post(path, &phone, list.clone()));
+        for answer in futures_util::future::join_all(sent).await {
+            // The answer may come while the client still sends, which ends the stream.
+            let status = answer.map_or(403, |answer| answer.status().as_u16());
+            assert!(status == 403 || status == 404, "{path}: {status}");
+        }
+    }
+    let strangers = server.peak_memory() - before;
+    assert!(strangers < KIB, "{strangers} KiB more after a phone sent what it may not");
+    let answer = post("/api/v1/messages/batch", &shop, list.clone()).await.unwrap();
+    let (status, answer) = (answer.status(), answer.json::<Value>().await.unwrap());
+    assert_eq!((status.as_u16(), &answer["code"]), (400, &json!("validation_failed")), "{answer}");
+    // One item that is a list, with a key, over which the request is compared.
+    let nested = zeros("{\"messages\":[[", "]]}");
+    let request = client.post(format!("{}/api/v1/messages/batch", server.base)).bearer_auth(&shop);
+    let request =
+        request.header("idempotency-key", "zeros").header("content-type", "application/json");
+    let answer = request.body(nested).send().await.unwrap().json::<Value>().await.unwrap();
+    assert_eq!(answer["results"][0]["error"]["code"], "body_too_large", "{answer}");
+    let old =
+        post("/api/app/message/ingestion-batch-message", &shop, zeros("{\"x\":[", "]}")).await;
+    assert_eq!(old.unwrap().status().as_u16(), 400);
+    // Two of this size are more than a party may have at once.
+    let many = futures_util::future::join_all(
+        (0..12).map(|_| post("/api/v1/messages/batch", &shop, list.clone())),
+    );
+    let statuses: Vec<u16> =
+        many.await.into_iter().flatten().map(|answer| answer.status().as_u16()).collect();
+    assert!(statuses.iter().all(|status| [400, 429].contains(status)), "{statuses:?}");
+    assert!(statuses.contains(&429), "{statuses:?}");
+    let own = server.peak_memory() - before;
+    assert!(own < KIB, "{own} KiB more after batches of zeros");
+    server.send(&shop, PHONE, "as before").await;
+}

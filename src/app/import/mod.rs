@@ -167,7 +167,9 @@ impl App {
             priority,
             // What still waits has all its tries before it.
             retry_count: match row.number("retrycount")?.unwrap_or(0) {
-                count if finished => count.clamp(0, MOST_RETRIES),
+                count if finished => {
+                    i16::try_from(count.max(0)).map_or(MOST_RETRIES, |n| n.min(MOST_RETRIES))
+                }
                 _ => 0,
             },
             failure_reason: (status == Status::Failed)
@@ -194,7 +196,9 @@ impl App {
         Ok(MobileUser {
             id,
             phone: self.imported_phone(row, "mobilenumber")?,
-            status: MobileStatus::from_number(status)
+            status: i16::try_from(status)
+                .ok()
+                .and_then(MobileStatus::from_number)
                 .ok_or_else(|| format!("status {status} is not known"))?,
             created_at,
         })

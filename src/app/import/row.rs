@@ -136,17 +136,13 @@ impl SourceRow {
         self.written(name).map_or_else(|| Ok(String::new()), |text| bounded(name, text, most))
     }
 
-    pub(super) fn number(&self, name: &str) -> Result<Option<i16>, String> {
+    pub(super) fn number(&self, name: &str) -> Result<Option<i64>, String> {
         let parse = |text: &str| {
             let text = folded(text);
-            let number = text.parse::<i64>().map_err(|_| {
-                match is_computed(&text) && !text.starts_with('-') {
-                    true => spreadsheet(name, &text),
-                    false => format!("{name} is no number"),
-                }
-            })?;
-            // Further from zero no number of theirs is known; one that is clamped may be any.
-            Ok(i16::try_from(number).unwrap_or(if number < 0 { i16::MIN } else { i16::MAX }))
+            text.parse().map_err(|_| match is_computed(&text) && !text.starts_with('-') {
+                true => spreadsheet(name, &text),
+                false => format!("{name} is no number"),
+            })
         };
         self.get(name).map(parse).transpose()
     }
@@ -334,7 +330,7 @@ mod tests {
         {
             assert_eq!(number(text), Ok(value), "{text}");
         }
-        assert_eq!((number("40000"), number("-70000")), (Ok(Some(i16::MAX)), Ok(Some(i16::MIN))));
+        assert_eq!((number("40000"), number("-70000")), (Ok(Some(40_000)), Ok(Some(-70_000))));
         for text in ["1.0", "1,0", "1.00", "1E+0", "١٫٠"] {
             let why = number(text).unwrap_err();
             assert!(why.starts_with("status is ") && why.contains("spreadsheet"), "{why}");

@@ -52,9 +52,10 @@ pub async fn open(context: Shared) -> Response {
 
 async fn try_open(context: &Context) -> Result<Response, Problem> {
     let body: OpenBody = context.json()?;
-    let (conversation, begun) = context.app.open_conversation(&context.caller, &body.phone).await?;
+    let (conversation, begun) =
+        context.app.open_conversation(context.caller()?, &body.phone).await?;
     let status = if begun { StatusCode::CREATED } else { StatusCode::OK };
-    Ok(shown(context, status, &conversation))
+    shown(context, status, &conversation)
 }
 
 /// `GET /conversations`.
@@ -79,12 +80,12 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
     let Some(ConversationCursor(after)) = after else {
         let page = context
             .app
-            .newest_conversations(&context.caller, status, limit, view::conversations)
+            .newest_conversations(context.caller()?, status, limit, view::conversations)
             .await?;
         return Ok(reply::raw(StatusCode::OK, page));
     };
-    let found = context.app.conversations(&context.caller, status, after, limit + 1).await?;
-    let page = view::conversations(&found, limit, &context.caller.party());
+    let found = context.app.conversations(context.caller()?, status, after, limit + 1).await?;
+    let page = view::conversations(&found, limit, &context.caller()?.party());
     Ok(reply::raw(StatusCode::OK, page))
 }
 
@@ -94,7 +95,7 @@ pub async fn unread_count(context: Shared) -> Response {
 }
 
 async fn try_unread_count(context: &Context) -> Result<Response, Problem> {
-    let count = context.app.unread_conversations(&context.caller).await?;
+    let count = context.app.unread_conversations(context.caller()?).await?;
     Ok(reply::json(StatusCode::OK, &json!({ "count": count })))
 }
 
@@ -104,12 +105,17 @@ pub async fn show(id: String, context: Shared) -> Response {
 }
 
 async fn try_show(id: &str, context: &Context) -> Result<Response, Problem> {
-    let conversation = context.app.conversation(&context.caller, read_id(id)?).await?;
-    Ok(shown(context, StatusCode::OK, &conversation))
+    let conversation = context.app.conversation(context.caller()?, read_id(id)?).await?;
+    shown(context, StatusCode::OK, &conversation)
 }
 
-fn shown(context: &Context, status: StatusCode, conversation: &Conversation) -> Response {
-    reply::json(status, &ConversationView::new(conversation, &context.caller.party()))
+fn shown(
+    context: &Context,
+    status: StatusCode,
+    conversation: &Conversation,
+) -> Result<Response, Problem> {
+    let party = context.caller()?.party();
+    Ok(reply::json(status, &ConversationView::new(conversation, &party)))
 }
 
 /// What is no id names nothing.
@@ -128,12 +134,12 @@ async fn try_say(id: &str, context: &Context) -> Result<Response, Problem> {
         Ok(request) => request,
         Err(problem) => {
             // Who may not know of it learns nothing of what is wrong with the message.
-            context.app.answerable(&context.caller, id).await?;
+            context.app.answerable(context.caller()?, id).await?;
             return Err(problem);
         }
     };
     let (request, by_key) = request;
-    let said = context.app.say_in(&context.caller, id, request, 0).await;
+    let said = context.app.say_in(context.caller()?, id, request, 0).await;
     let (message, new) = said.map_err(|error| match error {
         Error::ClientMessageIdReused if by_key => Error::KeyReused,
         error => error,
@@ -184,9 +190,9 @@ async fn try_history(id: &str, context: &Context) -> Result<Response, Problem> {
     };
     let page = Page { before: seq("before")?, after: seq("after")?, limit: context.limit()? };
     let items = if page.is_latest() {
-        context.app.latest(&context.caller, id, page.limit, view::history).await?
+        context.app.latest(context.caller()?, id, page.limit, view::history).await?
     } else {
-        view::history(&context.app.history(&context.caller, id, page).await?).into()
+        view::history(&context.app.history(context.caller()?, id, page).await?).into()
     };
     Ok(reply::raw(StatusCode::OK, [b"{\"items\":", &items[..], b"}"].concat()))
 }
@@ -201,8 +207,8 @@ async fn try_read(id: &str, context: &Context) -> Result<Response, Problem> {
     let body: ReadBody =
         if context.body.is_empty() { ReadBody::default() } else { context.json()? };
     let (read, conversation) =
-        context.app.read_conversation(&context.caller, id, body.up_to_seq).await?;
-    let view = ConversationView::new(&conversation, &context.caller.party());
+        context.app.read_conversation(context.caller()?, id, body.up_to_seq).await?;
+    let view = ConversationView::new(&conversation, &context.caller()?.party());
     Ok(reply::json(StatusCode::OK, &json!({ "read": read, "conversation": view })))
 }
 
@@ -222,6 +228,6 @@ async fn set_status(
     status: ConversationStatus,
 ) -> Result<Response, Problem> {
     let id = read_id(id)?;
-    let changed = context.app.set_conversation_status(&context.caller, id, status).await?;
-    Ok(shown(context, StatusCode::OK, &changed))
+    let changed = context.app.set_conversation_status(context.caller()?, id, status).await?;
+    shown(context, StatusCode::OK, &changed)
 }

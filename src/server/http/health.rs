@@ -14,19 +14,27 @@ use crate::{
     },
     server::{
         Readiness,
-        context::unknown_parameter,
+        context::{Context, Shared, unknown_parameter},
         moment,
-        reply::{self, Problem},
+        reply::{self, Problem, answer},
     },
 };
 
 /// `GET /health/live`: the process answers.
-pub fn live() -> Response {
+pub async fn live(_: Shared) -> Response {
+    alive()
+}
+
+fn alive() -> Response {
     reply::json(StatusCode::OK, &json!({ "status": "healthy" }))
 }
 
 /// `GET /health/ready`: it can take requests now.
-pub async fn ready(app: &App, readiness: &Readiness, details: bool) -> Response {
+pub async fn ready(context: Shared) -> Response {
+    readiness(&context.app, &context.readiness, is_administrator(&context)).await
+}
+
+async fn readiness(app: &App, readiness: &Readiness, details: bool) -> Response {
     if !readiness.load(Ordering::Acquire) {
         let body = json!({ "status": "stopping" });
         return reply::json(StatusCode::SERVICE_UNAVAILABLE, &body);
@@ -39,17 +47,48 @@ pub async fn ready(app: &App, readiness: &Readiness, details: bool) -> Response 
     page(app, details, false, |dependency| dependency.stops == Stops::Everything).await
 }
 
-/// `GET /health`: everything it needs answers. What that is in detail is for administrators.
-/// With `history`, how it was as well.
-pub async fn whole(app: &App, details: bool, history: bool) -> Response {
+/// `GET /health`: everything it needs answers. What that is in detail is for administrators. With `history`,
+/// how it was as well.
+pub async fn whole(context: Shared) -> Response {
+    answer(
+        async {
+            let details = is_administrator(&context);
+            let history = context.flag("history")?.unwrap_or_default();
+            Ok(everything(&context.app, details, details && history).await)
+        }
+        .await,
+    )
+}
+
+/// `GET /health-status` of the existing system.
+pub async fn status(context: Shared) -> Response {
+    everything(&context.app, false, false).await
+}
+
+async fn everything(app: &App, details: bool, history: bool) -> Response {
     page(app, details, history, |dependency| dependency.stops != Stops::Nothing).await
 }
 
+fn is_administrator(context: &Context) -> bool {
+    context.principal.administrator().is_ok()
+}
+
+/// A health page for the listener of machines: in detail, because only machines of the operator reach it.
+pub async fn machine_page(app: &App, ready: &Readiness, uri: &http::Uri) -> Response {
+    match uri.path() {
+        "/health" => match asks_history(uri.query().unwrap_or_default()) {
+            Ok(history) => everything(app, true, history).await,
+            Err(problem) => problem.into_response(),
+        },
+        "/health/live" => alive(),
+        "/health/ready" => readiness(app, ready, true).await,
+        _ => Problem::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this address")
+            .into_response(),
+    }
+}
+
 /// Whether the query asks for what was found earlier.
-///
-/// # Errors
-/// It asks for something else.
-pub fn asks_history(query: &str) -> Result<bool, Problem> {
+fn asks_history(query: &str) -> Result<bool, Problem> {
     if let Some(problem) = unknown_parameter(query, &["history"]) {
         return Err(problem);
     }

@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{json, value::RawValue};
 use warp::reply::Response;
 
 use crate::{
@@ -12,10 +12,11 @@ use crate::{
     },
     domain::{
         ContentType, Message, MessageId, MessageKind, Party, Priority, Status,
-        message::{BATCH_LIMIT, Draft, FieldError},
+        message::{Draft, FieldError},
     },
     server::{
         context::{Context, Shared, cursor, unreadable},
+        many::{Many, tree},
         reply::{self, Problem, answer},
         view,
     },
@@ -39,9 +40,10 @@ pub(in crate::server) struct SendBody {
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an object with messages")]
 #[schema(as = NewMessages)]
-pub(in crate::server) struct BatchBody {
+pub(in crate::server) struct BatchBody<'a> {
     #[schema(value_type = Vec<SendBody>, max_items = 500, min_items = 1)]
-    messages: Vec<serde_json::Value>,
+    #[serde(borrow)]
+    messages: Many<&'a RawValue>,
 }
 
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -116,14 +118,14 @@ pub async fn send(context: Shared) -> Response {
 }
 
 async fn try_send(context: &Context) -> Result<Response, Problem> {
-    // Who may not send learns that before what is wrong with the message.
-    context.caller.sender()?;
     let body: SendBody = context.json()?;
     let request = body.into_request().map_err(crate::app::Error::Invalid)?;
     let key = context.request_key()?;
     let receipt = |message: &Message| json_text(&Receipt::from(message));
-    let sent =
-        context.app.send(&context.caller, request, key, |message| (202, receipt(message))).await?;
+    let sent = context
+        .app
+        .send(context.caller()?, request, key, |message| (202, receipt(message)))
+        .await?;
     Ok(match sent {
         Sent::Now(message) => {
             context.accepted([&message]);
@@ -139,21 +141,16 @@ pub async fn send_batch(context: Shared) -> Response {
 }
 
 async fn try_send_batch(context: &Context) -> Result<Response, Problem> {
-    context.caller.sender()?;
-    let body: BatchBody = context.json()?;
-    if body.messages.is_empty() || body.messages.len() > BATCH_LIMIT {
-        let message = format!("messages must hold 1 to {BATCH_LIMIT} items");
-        return Err(Problem::field("messages", "out_of_range", message));
-    }
-    let key = context.request_key()?;
+    let body: BatchBody<'_> = context.json()?;
+    let messages = body.messages.within("messages")?;
+    let key = context.request_key_of("messages", &messages)?;
     // An item that does not even read as a message answers for itself too.
     let mut readable = Vec::new();
-    let places: Vec<Result<(), Problem>> = body
-        .messages
+    let places: Vec<Result<(), Problem>> = messages
         .into_iter()
-        .map(|value| {
+        .map(|item| {
             let body: SendBody =
-                serde_json::from_value(value).map_err(|error| unreadable(&error))?;
+                serde_json::from_value(tree(item)?).map_err(|error| unreadable(&error))?;
             readable.push(body.into_request().map_err(crate::app::Error::Invalid)?);
             Ok(())
         })
@@ -178,7 +175,7 @@ async fn try_send_batch(context: &Context) -> Result<Response, Problem> {
     };
     let sent = context
         .app
-        .send_batch(&context.caller, readable, key, |items| (200, results(items)))
+        .send_batch(context.caller()?, readable, key, |items| (200, results(items)))
         .await?;
     Ok(match sent {
         Sent::Now(items) => {
@@ -218,12 +215,12 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
     }
     if let Some(to) = context.phone("to")? {
         // A phone asks for its own; what it asks of another number it simply does not get.
-        if matches!(context.caller.party(), Party::Mobile(own) if own != to) {
+        if matches!(context.caller()?.party(), Party::Mobile(own) if own != to) {
             return Ok(page(&[], limit));
         }
         filter.recipient = Some(to);
     }
-    let found = context.app.list_messages(&context.caller, filter, limit + 1).await?;
+    let found = context.app.list_messages(context.caller()?, filter, limit + 1).await?;
     Ok(page(&found, limit))
 }
 
@@ -240,10 +237,9 @@ pub async fn pending(context: Shared) -> Response {
 }
 
 async fn try_pending(context: &Context) -> Result<Response, Problem> {
-    context.caller.mobile()?;
     let limit = context.limit()?;
     let after = context.after()?;
-    let found = context.app.pending_after(&context.caller, after, limit + 1).await?;
+    let found = context.app.pending_after(context.caller()?, after, limit + 1).await?;
     Ok(page(&found, limit))
 }
 
@@ -251,7 +247,7 @@ async fn try_pending(context: &Context) -> Result<Response, Problem> {
 pub async fn show(id: String, context: Shared) -> Response {
     answer(
         async {
-            let message = context.app.message(&context.caller, parse_id(&id)?).await?;
+            let message = context.app.message(context.caller()?, parse_id(&id)?).await?;
             Ok(reply::json(StatusCode::OK, &view::MessageView::from(&message)))
         }
         .await,
@@ -263,7 +259,7 @@ pub async fn timeline(id: String, context: Shared) -> Response {
     answer(
         async {
             let id = parse_id(&id)?;
-            let explanation = context.app.explain(&context.caller, id).await?;
+            let explanation = context.app.explain(context.caller()?, id).await?;
             let body = view::ExplanationView::new(&explanation, false);
             Ok(reply::json(StatusCode::OK, &body))
         }
@@ -282,8 +278,7 @@ pub async fn read(id: String, context: Shared) -> Response {
 }
 
 async fn say_one(context: &Context, id: &str, said: Said) -> Result<Response, Problem> {
-    context.caller.mobile()?;
-    let message = context.app.say_one(&context.caller, said, parse_id(id)?).await?;
+    let message = context.app.say_one(context.caller()?, said, parse_id(id)?).await?;
     Ok(reply::json(StatusCode::OK, &view::MessageView::from(&message)))
 }
 
@@ -291,10 +286,9 @@ async fn say_one(context: &Context, id: &str, said: Said) -> Result<Response, Pr
 pub async fn acknowledge(context: Shared) -> Response {
     answer(
         async {
-            context.caller.mobile()?;
             let body: IdsBody = context.json()?;
             let ids = body.ids.into_iter().map(|id| (MessageId(id), None)).collect();
-            let changed = context.app.say(&context.caller, Said::Acknowledged, ids).await?;
+            let changed = context.app.say(context.caller()?, Said::Acknowledged, ids).await?;
             Ok(reply::json(StatusCode::OK, &json!({ "changed": changed.len() })))
         }
         .await,

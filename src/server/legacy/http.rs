@@ -2,11 +2,16 @@
 //!
 //! Bodies are in camelCase, and read without regard to case as there; unknown fields are skipped.
 
+use std::{borrow::Cow, fmt};
+
 use http::StatusCode;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{IgnoredAny, MapAccess, Visitor},
+};
+use serde_json::{Map, Value, json, value::RawValue};
 use uuid::Uuid;
-use warp::{Filter as _, filters::BoxedFilter, reply::Response};
+use warp::reply::Response;
 
 use super::{e164, phone, status};
 use crate::{
@@ -16,10 +21,11 @@ use crate::{
     },
     domain::{
         ContentType, Message, MessageKind, Party, Priority,
-        message::{BATCH_LIMIT, Draft, FieldError},
+        message::{Draft, FieldError},
     },
     server::{
         context::{Context, Shared},
+        many::{Many, tree},
         reply::{self, Problem},
     },
     store::messages::Filter,
@@ -27,16 +33,6 @@ use crate::{
 
 /// Where all of them are.
 pub const BASE: &str = "/api/app/";
-/// Every route in [`table`].
-pub const ALL: &[(&str, &str)] = &[
-    ("POST", "/api/app/message/ingestion-send-one-way-message"),
-    ("POST", "/api/app/message/send-message-from-ui"),
-    ("POST", "/api/app/message/send-one-way-message"),
-    ("POST", "/api/app/message/ingestion-batch-message"),
-    ("GET", "/api/app/message/pending-messages"),
-    ("GET", "/api/app/message/one-way-messages"),
-];
-
 /// The usual page there, and the largest here.
 const USUAL_PAGE: usize = 10;
 const LARGEST_PAGE: usize = 200;
@@ -47,30 +43,24 @@ const COUNTED: i64 = 100_000;
 /// The most that waits for one phone and is told at once.
 const PENDING: usize = 100;
 
-macro_rules! route {
-    ($method:ident $name:literal, $answer:path) => {
-        warp::path!("api" / "app" / "message" / $name)
-            .and(warp::$method())
-            .and(warp::ext::get::<Shared>())
-            .then(|context: Shared| async move { reply_of($answer(&context).await) })
-            .boxed()
-    };
+/// Sends one message.
+pub async fn send(context: Shared) -> Response {
+    reply_of(try_send(&context).await)
 }
 
-/// The table. Requests must carry a [`Shared`] context in their extensions.
-pub fn table() -> BoxedFilter<(Response,)> {
-    route!(post "ingestion-send-one-way-message", send)
-        .or(route!(post "send-message-from-ui", send))
-        .unify()
-        .or(route!(post "send-one-way-message", send))
-        .unify()
-        .or(route!(post "ingestion-batch-message", send_batch))
-        .unify()
-        .or(route!(get "pending-messages", pending))
-        .unify()
-        .or(route!(get "one-way-messages", list))
-        .unify()
-        .boxed()
+/// Sends many.
+pub async fn send_batch(context: Shared) -> Response {
+    reply_of(try_send_batch(&context).await)
+}
+
+/// What waits for the phone that asks.
+pub async fn pending(context: Shared) -> Response {
+    reply_of(try_pending(&context).await)
+}
+
+/// What a business user has sent.
+pub async fn list(context: Shared) -> Response {
+    reply_of(try_list(&context).await)
 }
 
 fn reply_of(answer: Result<Value, Problem>) -> Response {
@@ -127,10 +117,35 @@ struct SendBody {
     content: String,
 }
 
-#[derive(Deserialize)]
-struct BatchBody {
-    #[serde(default, rename = "batchmessages")]
-    messages: Vec<SendBody>,
+/// The one field of a batch, whatever case its name has; others are skipped.
+struct BatchBody<'a> {
+    messages: Many<&'a RawValue>,
+}
+
+impl<'de> Deserialize<'de> for BatchBody<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = BatchBody<'de>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object with batchMessages")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Self::Value, A::Error> {
+                let mut messages = Many::default();
+                while let Some(name) = fields.next_key::<Cow<'de, str>>()? {
+                    if name.eq_ignore_ascii_case("batchmessages") {
+                        messages = fields.next_value()?;
+                    } else {
+                        fields.next_value::<IgnoredAny>()?;
+                    }
+                }
+                Ok(BatchBody { messages })
+            }
+        }
+        deserializer.deserialize_map(Fields)
+    }
 }
 
 /// Names in lower case, whatever case they came in.
@@ -144,10 +159,10 @@ fn lowered(value: Value) -> Value {
     }
 }
 
-fn body<T: serde::de::DeserializeOwned>(context: &Context) -> Result<T, Problem> {
-    let value = lowered(context.json()?);
-    serde_json::from_value(value)
-        .map_err(|error| Problem::bad_request("invalid_body", error.to_string()))
+fn one(value: Value) -> Result<SendRequest, Problem> {
+    let body: SendBody = serde_json::from_value(lowered(value))
+        .map_err(|error| Problem::bad_request("invalid_body", error.to_string()))?;
+    Ok(body.into())
 }
 
 impl From<SendBody> for SendRequest {
@@ -164,11 +179,10 @@ impl From<SendBody> for SendRequest {
     }
 }
 
-async fn send(context: &Context) -> Result<Value, Problem> {
-    context.caller.sender()?;
-    let request: SendBody = body(context)?;
+async fn try_send(context: &Context) -> Result<Value, Problem> {
+    let request = one(context.json()?)?;
     let answer = |message: &Message| (200, json!({ "id": message.id.0 }).to_string());
-    match context.app.send(&context.caller, request.into(), context.request_key()?, answer).await? {
+    match context.app.send(context.caller()?, request, context.request_key()?, answer).await? {
         Sent::Now(message) => {
             context.accepted([&message]);
             Ok(json!({ "id": message.id.0 }))
@@ -178,23 +192,20 @@ async fn send(context: &Context) -> Result<Value, Problem> {
 }
 
 /// All or nothing there; here too as far as rules go, which are looked at before anything is sent.
-async fn send_batch(context: &Context) -> Result<Value, Problem> {
-    context.caller.sender()?;
-    let BatchBody { messages } = body(context)?;
-    if messages.is_empty() || messages.len() > BATCH_LIMIT {
-        let message = format!("batchMessages must hold 1 to {BATCH_LIMIT} items");
-        return Err(Problem::field("batchMessages", "out_of_range", message));
-    }
-    let requests: Vec<SendRequest> = messages.into_iter().map(SendRequest::from).collect();
+async fn try_send_batch(context: &Context) -> Result<Value, Problem> {
+    let BatchBody { messages } = context.json()?;
+    let messages = messages.within("batchMessages")?;
+    let key = context.request_key_of("batchMessages", &messages)?;
+    let requests = messages.into_iter().map(|item| one(tree(item)?));
+    let requests: Vec<SendRequest> = requests.collect::<Result<_, _>>()?;
     let broken: Vec<FieldError> =
         requests.iter().flat_map(|request| context.app.broken_rules(request)).collect();
     if !broken.is_empty() {
         return Err(Error::Invalid(broken).into());
     }
-    let key = context.request_key()?;
     let sent = context
         .app
-        .send_batch(&context.caller, requests, key, |_| (200, "true".to_owned()))
+        .send_batch(context.caller()?, requests, key, |_| (200, "true".to_owned()))
         .await?;
     if let Sent::Now(items) = sent {
         context.accepted(items.iter().flatten());
@@ -206,14 +217,14 @@ async fn send_batch(context: &Context) -> Result<Value, Problem> {
     Ok(json!(true))
 }
 
-async fn pending(context: &Context) -> Result<Value, Problem> {
-    let own = context.caller.mobile()?;
+async fn try_pending(context: &Context) -> Result<Value, Problem> {
+    let own = context.caller()?.mobile()?;
     if let Some(asked) = context.phone_text("phoneNumber")?
         && context.app.stored_phone("phoneNumber", &e164(&asked)).ok().as_ref() != Some(own)
     {
         return Err(Error::NotFound("phone number").into());
     }
-    let found = context.app.pending_after(&context.caller, None, PENDING).await?;
+    let found = context.app.pending_after(context.caller()?, None, PENDING).await?;
     let view = |message: &Message| {
         json!({
             "id": message.id.0,
@@ -225,10 +236,7 @@ async fn pending(context: &Context) -> Result<Value, Problem> {
     Ok(found.iter().map(view).collect())
 }
 
-async fn list(context: &Context) -> Result<Value, Problem> {
-    let Party::Business(_) = context.caller.party() else {
-        return Err(Error::WrongAudience("business").into());
-    };
+async fn try_list(context: &Context) -> Result<Value, Problem> {
     let number = |name: &'static str, usual: usize, most: usize| -> Result<usize, Problem> {
         let Some(text) = context.parameter(name)? else { return Ok(usual) };
         text.trim().parse().ok().filter(|n| *n <= most).ok_or_else(|| {
@@ -242,8 +250,8 @@ async fn list(context: &Context) -> Result<Value, Problem> {
         ..Filter::default()
     };
     let limit = number("MaxResultCount", USUAL_PAGE, LARGEST_PAGE)?;
-    let total = context.app.count_messages(&context.caller, COUNTED).await?;
-    let found = context.app.list_messages(&context.caller, filter, limit).await?;
+    let total = context.app.count_messages(context.caller()?, COUNTED).await?;
+    let found = context.app.list_messages(context.caller()?, filter, limit).await?;
     let items: Vec<Value> = found.iter().map(item).collect();
     Ok(json!({ "totalCount": total, "items": items }))
 }

@@ -6,6 +6,7 @@
 pub mod http;
 pub mod hub;
 
+use super::routes;
 use crate::domain::{Status, phone::folded};
 
 /// Where mobile users connect.
@@ -20,7 +21,7 @@ pub const HEALTH: &str = "/health-status";
 /// makes a difference.
 pub fn address(path: &str) -> Option<&'static str> {
     let path = path.strip_suffix('/').unwrap_or(path);
-    let all = http::ALL.iter().map(|(_, path)| *path).chain([HEALTH]);
+    let all = routes::all().iter().filter(|route| route.is_existing).map(|route| route.path);
     all.into_iter().find(|known| known.eq_ignore_ascii_case(path))
 }
 

@@ -227,6 +227,13 @@ impl Server {
         line.split_whitespace().next().unwrap().parse().unwrap()
     }
 
+    /// The most memory that the process has had, in KiB.
+    pub fn peak_memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
     /// The value of a metric without labels.
     pub async fn metric(&self, name: &str) -> f64 {
         let page = reqwest::get(format!("{}/metrics", self.metrics)).await.unwrap();

@@ -7,9 +7,10 @@ use warp::reply::Response;
 
 use super::because;
 use crate::{
-    app::import::{AT_ONCE, Fate, Ids, Imported, Source, SourceRow, Under},
+    app::import::{Fate, Ids, Imported, Source, SourceRow, Under},
     server::{
         context::{Context, Shared},
+        many::Many,
         reply::{self, Problem, answer},
     },
 };
@@ -24,7 +25,7 @@ const LONGEST_NAME: usize = 200;
 pub(in crate::server) struct MessagesBody {
     /// 1 to 500, each with its values by the names of their columns.
     #[schema(value_type = Vec<Object>)]
-    rows: Vec<Map<String, Value>>,
+    rows: Many<Map<String, Value>>,
     /// Whose messages are of which no sender is told, or one that is no business user here.
     from: Option<String>,
     /// The name of the file that they come from: the story of a message tells of it.
@@ -47,7 +48,7 @@ pub(in crate::server) struct MessagesBody {
 pub(in crate::server) struct UsersBody {
     /// 1 to 500, each with its values by the names of their columns.
     #[schema(value_type = Vec<Object>)]
-    rows: Vec<Map<String, Value>>,
+    rows: Many<Map<String, Value>>,
     /// Only look what would be done.
     #[serde(default)]
     dry_run: bool,
@@ -119,7 +120,8 @@ async fn try_messages(context: &Context) -> Result<Response, Problem> {
         None => Under::New { file: file(body.file.as_deref())? },
     };
     let source = Source::Messages { under, sender, ids };
-    let done = context.app.import(&by, source, &rows(&body.rows)?, body.dry_run).await?;
+    let done =
+        context.app.import(&by, source, &rows(body.rows.within("rows")?)?, body.dry_run).await?;
     Ok(reply::json(StatusCode::OK, &ImportedView::new(body.dry_run, &done)))
 }
 
@@ -132,7 +134,10 @@ async fn try_users(context: &Context) -> Result<Response, Problem> {
     let by = context.administrator()?;
     let body: UsersBody = context.json()?;
     let by = because(by, body.reason.as_deref())?;
-    let done = context.app.import(&by, Source::Users, &rows(&body.rows)?, body.dry_run).await?;
+    let done = context
+        .app
+        .import(&by, Source::Users, &rows(body.rows.within("rows")?)?, body.dry_run)
+        .await?;
     Ok(reply::json(StatusCode::OK, &ImportedView::new(body.dry_run, &done)))
 }
 
@@ -147,11 +152,7 @@ fn file(given: Option<&str>) -> Result<&str, Problem> {
     Err(Problem::field("file", "invalid_name", message))
 }
 
-fn rows(given: &[Map<String, Value>]) -> Result<Vec<SourceRow>, Problem> {
-    if given.is_empty() || given.len() > AT_ONCE {
-        let message = format!("rows must hold 1 to {AT_ONCE} objects");
-        return Err(Problem::field("rows", "out_of_range", message));
-    }
+fn rows(given: Vec<Map<String, Value>>) -> Result<Vec<SourceRow>, Problem> {
     let read = given.iter().map(|values| {
         let mut row = SourceRow::default();
         for (name, value) in values {

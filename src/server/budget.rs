@@ -1,0 +1,117 @@
+//! How much of requests' bodies is held at once: by one party, and by all.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use super::principal::Principal;
+use crate::domain::Party;
+
+/// The most bytes of one party's bodies at once: a batch of the largest size, and as much again of others.
+pub const PARTY: usize = 32 * 1024 * 1024;
+/// The most bytes of all bodies at once.
+const EVERYBODY: usize = 128 * 1024 * 1024;
+
+/// Whose bodies they are.
+type Owner = Option<Party>;
+
+#[derive(Debug, Default)]
+struct Held {
+    all: usize,
+    of: HashMap<Owner, usize>,
+}
+
+/// The budget of a gateway. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Budget {
+    held: Arc<Mutex<Held>>,
+}
+
+/// Whose budget is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// That of the party.
+    Party,
+    /// That of all.
+    Everybody,
+}
+
+/// What one request holds of the budget; given back when it is dropped.
+#[derive(Debug)]
+pub struct Reserved {
+    budget: Budget,
+    owner: Owner,
+    bytes: usize,
+}
+
+impl Budget {
+    /// Nothing yet, for a request of this principal.
+    pub fn of(&self, principal: &Principal) -> Reserved {
+        let owner = principal.caller().ok().map(crate::app::Caller::party);
+        Reserved { budget: self.clone(), owner, bytes: 0 }
+    }
+}
+
+impl Reserved {
+    /// Takes this many bytes more.
+    ///
+    /// # Errors
+    /// There are not as many left.
+    pub fn grow(&mut self, bytes: usize) -> Result<(), Full> {
+        let mut held = self.budget.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.all.saturating_add(bytes) > EVERYBODY {
+            return Err(Full::Everybody);
+        }
+        let own = held.of.get(&self.owner).copied().unwrap_or_default();
+        if own.saturating_add(bytes) > PARTY {
+            return Err(Full::Party);
+        }
+        held.all += bytes;
+        held.of.insert(self.owner.clone(), own + bytes);
+        self.bytes += bytes;
+        Ok(())
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        if self.bytes == 0 {
+            return;
+        }
+        let mut held = self.budget.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.all = held.all.saturating_sub(self.bytes);
+        let left = held.of.get(&self.owner).copied().unwrap_or_default().saturating_sub(self.bytes);
+        if left == 0 {
+            held.of.remove(&self.owner);
+        } else {
+            held.of.insert(self.owner.clone(), left);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::UserId;
+
+    fn reserved(budget: &Budget, user: u128) -> Reserved {
+        let owner = Some(Party::Business(UserId(uuid::Uuid::from_u128(user))));
+        Reserved { budget: budget.clone(), owner, bytes: 0 }
+    }
+
+    #[test]
+    fn a_party_has_its_share_and_all_have_theirs() {
+        let budget = Budget::default();
+        let mut first = reserved(&budget, 1);
+        first.grow(PARTY).unwrap();
+        assert_eq!(reserved(&budget, 1).grow(1), Err(Full::Party));
+        let mut others: Vec<Reserved> = (2..5).map(|user| reserved(&budget, user)).collect();
+        others.iter_mut().for_each(|other| other.grow(PARTY).unwrap());
+        assert_eq!(reserved(&budget, 9).grow(1), Err(Full::Everybody));
+        drop(first);
+        reserved(&budget, 9).grow(1).unwrap();
+        drop(others);
+        assert!(budget.held.lock().unwrap().of.is_empty(), "nothing is kept of who holds nothing");
+    }
+}

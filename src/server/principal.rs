@@ -1,0 +1,57 @@
+//! Who a request comes from.
+
+use super::{
+    reply::Problem,
+    route::{Route, Who},
+};
+use crate::app::{By, Caller, Error};
+
+/// Who a request comes from.
+#[derive(Clone, Debug)]
+pub enum Principal {
+    /// Somebody without a token.
+    Anyone,
+    /// The owner of a token.
+    User(Caller),
+    /// A command on the server: it may administer without a token, as it can open the database.
+    Operator(By),
+}
+
+impl Principal {
+    /// Whether it may call a route. The only place that decides this for requests.
+    ///
+    /// # Errors
+    /// It has no token, or may not.
+    pub fn admit(&self, route: &Route) -> Result<(), Problem> {
+        match (self, route.who) {
+            (_, Who::Anyone) | (Principal::Operator(_), Who::Admin) => Ok(()),
+            (Principal::User(caller), who) => Ok(who.admit(caller)?),
+            (Principal::Operator(_), _) => Err(Error::WrongAudience("user").into()),
+            (Principal::Anyone, _) => Err(Error::Unauthenticated.into()),
+        }
+    }
+
+    /// The owner of the token.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn caller(&self) -> Result<&Caller, Problem> {
+        match self {
+            Principal::User(caller) => Ok(caller),
+            Principal::Operator(_) => Err(Error::WrongAudience("user").into()),
+            Principal::Anyone => Err(Error::Unauthenticated.into()),
+        }
+    }
+
+    /// The principal as an administrator.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn administrator(&self) -> Result<By, Problem> {
+        match self {
+            Principal::User(caller) => Ok(caller.administrator()?),
+            Principal::Operator(by) => Ok(by.clone()),
+            Principal::Anyone => Err(Error::Unauthenticated.into()),
+        }
+    }
+}

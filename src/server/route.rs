@@ -1,0 +1,406 @@
+//! A route: its address, who may call it, what it takes and gives, and what answers it. The rows are in
+//! [`super::routes`]; dispatch, authorisation, limits of bodies, metric labels, the API's description and the
+//! tests with wrong callers follow from them.
+
+use std::{borrow::Cow, pin::Pin};
+
+use http::Method;
+use serde_json::{Map, Value};
+use utoipa::{
+    ToSchema,
+    openapi::{RefOr, schema::Schema},
+};
+use warp::reply::Response;
+
+use super::context::Shared;
+use crate::{
+    app::{Caller, Error},
+    domain::Permission,
+};
+
+/// The largest usual body, in bytes: content of 10,000 characters, each escaped in JSON.
+pub const USUAL: usize = 256 * 1024;
+/// The largest body of a batch, or of rows that are imported, in bytes.
+pub const BATCH: usize = 24 * 1024 * 1024;
+
+/// Who may call a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// Everybody, without a token.
+    Anyone,
+    /// A mobile user.
+    Mobile,
+    /// A business user, with this permission if one is named.
+    Business(Option<Permission>),
+    /// A mobile user, or a business user with this permission if one is named: each sees its own.
+    Either(Option<Permission>),
+    /// A business user with the permission Admin, or a command on the server itself.
+    Admin,
+}
+
+impl Who {
+    /// Whether this caller may call it.
+    ///
+    /// # Errors
+    /// [`Error::WrongAudience`], [`Error::ReadOnly`] or [`Error::Forbidden`].
+    pub fn admit(self, caller: &Caller) -> Result<(), Error> {
+        let is_mobile = caller.mobile().is_ok();
+        match self {
+            Who::Anyone | Who::Either(None) => Ok(()),
+            Who::Mobile => caller.mobile().map(drop),
+            // Somebody who only receives is told why there is no way back.
+            Who::Business(Some(Permission::SendMessages)) => caller.sender().map(drop),
+            Who::Business(Some(permission)) => caller.business(permission).map(drop),
+            Who::Business(None) if is_mobile => Err(Error::WrongAudience("business")),
+            Who::Business(None) => Ok(()),
+            Who::Either(Some(_)) if is_mobile => Ok(()),
+            Who::Either(Some(permission)) => caller.business(permission).map(drop),
+            Who::Admin => caller.business(Permission::Admin).map(drop),
+        }
+    }
+}
+
+/// What body a route takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// None. One that is sent is thrown away.
+    None,
+    /// JSON of at most so many bytes, read whole.
+    Json(usize),
+    /// Chunks, of at most so many bytes in all, which the handler takes one after the other.
+    Stream(usize),
+}
+
+/// What limits how often a route is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rate {
+    /// Nothing of its own.
+    None,
+    /// The sender's limit of messages; the use case counts each message of a request.
+    Messages,
+}
+
+/// The shape of a body or an answer, by its name in the description.
+pub struct Shape {
+    /// The name.
+    pub name: Cow<'static, str>,
+    collect: fn(&mut Map<String, Value>),
+}
+
+impl Shape {
+    /// That of a type.
+    pub fn of<T: ToSchema>() -> Shape {
+        Shape { name: T::name(), collect: collect::<T> }
+    }
+
+    /// One that is written by hand in `openapi/written.rs`.
+    pub fn written(name: &'static str) -> Shape {
+        Shape { name: Cow::Borrowed(name), collect: |_| {} }
+    }
+
+    /// Adds it and those that it is made of.
+    pub fn collect(&self, shapes: &mut Map<String, Value>) {
+        (self.collect)(shapes);
+    }
+}
+
+/// Adds the shape of a type, and those that it is made of.
+pub fn collect<T: ToSchema>(shapes: &mut Map<String, Value>) {
+    let mut parts: Vec<(String, RefOr<Schema>)> = Vec::new();
+    T::schemas(&mut parts);
+    parts.push((T::name().into_owned(), T::schema()));
+    for (name, schema) in parts {
+        shapes.entry(name).or_insert_with(|| serde_json::to_value(schema).unwrap_or_default());
+    }
+}
+
+/// What an answer is made of.
+pub enum Answer {
+    /// Nothing.
+    Empty,
+    /// One document.
+    One(Shape),
+    /// A page of a list: `items` and `next`.
+    Page(Shape),
+    /// A document a line.
+    Lines(Shape),
+}
+
+type Answering = Pin<Box<dyn Future<Output = Response> + Send>>;
+type Handler = Box<dyn Fn(Shared, Vec<String>) -> Answering + Send + Sync>;
+
+/// What can answer a route: a function of the request, and of what varies in its path.
+pub trait Answers<Captured> {
+    /// The same for all.
+    fn handler(self) -> Handler;
+}
+
+impl<F, R> Answers<()> for F
+where
+    F: Fn(Shared) -> R + Send + Sync + 'static,
+    R: Future<Output = Response> + Send + 'static,
+{
+    fn handler(self) -> Handler {
+        Box::new(move |context, _| Box::pin(self(context)))
+    }
+}
+
+impl<F, R> Answers<(String,)> for F
+where
+    F: Fn(String, Shared) -> R + Send + Sync + 'static,
+    R: Future<Output = Response> + Send + 'static,
+{
+    fn handler(self) -> Handler {
+        Box::new(move |context, captured| {
+            Box::pin(self(captured.into_iter().next().unwrap_or_default(), context))
+        })
+    }
+}
+
+/// A row of the table.
+pub struct Route {
+    /// The method.
+    pub method: Method,
+    /// The path, with what varies in braces. It is the label in metrics, too.
+    pub path: &'static str,
+    /// Who may call it.
+    pub who: Who,
+    /// What it takes.
+    pub body: Body,
+    /// The shape of what it takes.
+    pub takes: Option<Shape>,
+    /// The status of success.
+    pub status: u16,
+    /// What it gives.
+    pub answer: Answer,
+    /// What it is for.
+    pub summary: &'static str,
+    /// Parameters of the query, as `name: what`.
+    pub query: &'static [&'static str],
+    /// Whether it takes an `Idempotency-Key`.
+    pub is_keyed: bool,
+    /// What limits it.
+    pub rate: Rate,
+    /// Whether it is part of the existing system's API: found in any case, answered in its form, and not in
+    /// the description.
+    pub is_existing: bool,
+    words: Vec<&'static str>,
+    handler: Handler,
+}
+
+/// `GET`.
+pub fn get<C>(path: &'static str, who: Who, handler: impl Answers<C>) -> Route {
+    Route::new(Method::GET, path, who, handler)
+}
+
+/// `POST`.
+pub fn post<C>(path: &'static str, who: Who, handler: impl Answers<C>) -> Route {
+    Route::new(Method::POST, path, who, handler)
+}
+
+/// `PATCH`.
+pub fn patch<C>(path: &'static str, who: Who, handler: impl Answers<C>) -> Route {
+    Route::new(Method::PATCH, path, who, handler)
+}
+
+/// `DELETE`.
+pub fn delete<C>(path: &'static str, who: Who, handler: impl Answers<C>) -> Route {
+    Route::new(Method::DELETE, path, who, handler)
+}
+
+impl Route {
+    fn new<C>(method: Method, path: &'static str, who: Who, handler: impl Answers<C>) -> Route {
+        Route {
+            method,
+            path,
+            who,
+            body: Body::None,
+            takes: None,
+            status: 200,
+            answer: Answer::Empty,
+            summary: "",
+            query: &[],
+            is_keyed: false,
+            rate: Rate::None,
+            is_existing: false,
+            words: path.split('/').collect(),
+            handler: handler.handler(),
+        }
+    }
+
+    /// Says what it is for.
+    pub fn summary(self, summary: &'static str) -> Route {
+        Route { summary, ..self }
+    }
+
+    /// It takes a document of usual size.
+    pub fn takes<T: ToSchema>(self) -> Route {
+        Route { body: Body::Json(USUAL), takes: Some(Shape::of::<T>()), ..self }
+    }
+
+    /// It takes a document of up to 500 items.
+    pub fn takes_many<T: ToSchema>(self) -> Route {
+        Route { body: Body::Json(BATCH), takes: Some(Shape::of::<T>()), ..self }
+    }
+
+    /// It takes a document that is not described.
+    pub fn reads(self, limit: usize) -> Route {
+        Route { body: Body::Json(limit), ..self }
+    }
+
+    /// It gives one document, with this status.
+    pub fn gives<T: ToSchema>(self, status: u16) -> Route {
+        Route { status, answer: Answer::One(Shape::of::<T>()), ..self }
+    }
+
+    /// It gives a document whose shape is written by hand.
+    pub fn gives_written(self, status: u16, name: &'static str) -> Route {
+        Route { status, answer: Answer::One(Shape::written(name)), ..self }
+    }
+
+    /// It gives a page of a list.
+    pub fn gives_page<T: ToSchema>(self) -> Route {
+        Route { answer: Answer::Page(Shape::of::<T>()), ..self }
+    }
+
+    /// It gives a document a line.
+    pub fn gives_lines(self, shape: Shape) -> Route {
+        Route { answer: Answer::Lines(shape), ..self }
+    }
+
+    /// It gives nothing but a status.
+    pub fn gives_nothing(self) -> Route {
+        Route { status: 204, ..self }
+    }
+
+    /// Its parameters.
+    pub fn query(self, query: &'static [&'static str]) -> Route {
+        Route { query, ..self }
+    }
+
+    /// It sends messages: within the sender's limit, and once for each `Idempotency-Key`.
+    pub fn sends(self) -> Route {
+        Route { rate: Rate::Messages, ..self }
+    }
+
+    /// It takes an `Idempotency-Key`.
+    pub fn keyed(self) -> Route {
+        Route { is_keyed: true, ..self }
+    }
+
+    /// It belongs to the existing system's API.
+    pub fn existing(self) -> Route {
+        Route { is_existing: true, ..self }
+    }
+
+    /// The names of its parameters.
+    pub fn parameters(&self) -> impl Iterator<Item = &'static str> {
+        self.query.iter().filter_map(|text| Some(text.split_once(": ")?.0))
+    }
+
+    /// What varies in a path of these words, if it is one of this route.
+    fn captures(&self, given: &[&str]) -> Option<Vec<String>> {
+        let is_variable = |word: &str| word.starts_with('{');
+        let fits = self.words.len() == given.len()
+            && self
+                .words
+                .iter()
+                .zip(given)
+                .all(|(word, given)| word == given || is_variable(word) && !given.is_empty());
+        let pairs = self.words.iter().zip(given).filter(|(word, _)| is_variable(word));
+        fits.then(|| pairs.map(|(_, given)| (*given).to_owned()).collect())
+    }
+
+    /// Answers a request that was admitted.
+    pub async fn answer(&self, context: Shared, captured: Vec<String>) -> Response {
+        (self.handler)(context, captured).await
+    }
+}
+
+/// All routes.
+pub struct Table {
+    rows: Vec<Route>,
+}
+
+/// What an address stands for.
+pub enum Found<'a> {
+    /// A route, and what varies in its path.
+    Route(&'a Route, Vec<String>),
+    /// An address that has only these, with other methods.
+    Others(Vec<&'a Route>),
+    /// Nothing.
+    Nothing,
+}
+
+impl Table {
+    /// Of these rows. Of two that fit an address the first counts.
+    pub fn new(rows: Vec<Route>) -> Table {
+        Table { rows }
+    }
+
+    /// All rows.
+    pub fn rows(&self) -> &[Route] {
+        &self.rows
+    }
+
+    /// Looks up an address; a slash at its end makes no difference.
+    pub fn find(&self, method: &Method, path: &str) -> Found<'_> {
+        let path = path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(path);
+        let words: Vec<&str> = path.split('/').collect();
+        let mut others = Vec::new();
+        for route in &self.rows {
+            let Some(captured) = route.captures(&words) else { continue };
+            // Health is looked at with HEAD by what watches it.
+            let is_head = route.who == Who::Anyone && method == Method::HEAD;
+            if route.method == method || is_head && route.method == Method::GET {
+                return Found::Route(route, captured);
+            }
+            others.push(route);
+        }
+        if others.is_empty() { Found::Nothing } else { Found::Others(others) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn nothing(_: Shared) -> Response {
+        Response::default()
+    }
+
+    async fn of_one(_: String, _: Shared) -> Response {
+        Response::default()
+    }
+
+    #[test]
+    fn an_address_is_that_of_the_first_row_that_fits() {
+        let table = Table::new(vec![
+            get("/a/pending", Who::Mobile, nothing),
+            get("/a/{id}", Who::Mobile, of_one),
+            delete("/a/{id}", Who::Mobile, of_one),
+            get("/open", Who::Anyone, nothing),
+        ]);
+        let at = |method: Method, path: &str| match table.find(&method, path) {
+            Found::Route(route, captured) => format!("{} {captured:?}", route.path),
+            Found::Others(others) => format!("{} others", others.len()),
+            Found::Nothing => "nothing".to_owned(),
+        };
+        for (path, expected) in [
+            ("/a/pending", "/a/pending []"),
+            ("/a/pending/", "/a/pending []"),
+            ("/a/x%2Fy", "/a/{id} [\"x%2Fy\"]"),
+            ("/a/", "nothing"),
+            ("/a//", "nothing"),
+            ("/a/x/y", "nothing"),
+            ("/", "nothing"),
+            ("", "nothing"),
+        ] {
+            assert_eq!(at(Method::GET, path), expected, "{path}");
+        }
+        assert_eq!(at(Method::DELETE, "/a/x"), "/a/{id} [\"x\"]");
+        assert_eq!(at(Method::PUT, "/a/x"), "2 others");
+        assert_eq!(at(Method::HEAD, "/open"), "/open []");
+        assert_eq!(at(Method::HEAD, "/a/x"), "2 others");
+    }
+}

@@ -1,0 +1,62 @@
+//! Messages: sent by business users, listed by both sides, acknowledged by mobile users.
+
+use super::PAGE;
+use crate::{
+    domain::Permission::SendMessages,
+    server::{
+        http::messages,
+        route::{
+            Route,
+            Who::{Business, Either, Mobile},
+            get, post,
+        },
+        view::{ExplanationView, MessageView},
+    },
+};
+
+pub(super) fn rows() -> Vec<Route> {
+    vec![
+        post("/api/v1/messages", Business(Some(SendMessages)), messages::send)
+            .summary("Send a one-way message")
+            .takes::<messages::SendBody>()
+            .gives::<messages::Receipt>(202)
+            .sends()
+            .keyed(),
+        post("/api/v1/messages/batch", Business(Some(SendMessages)), messages::send_batch)
+            .summary("Send up to 500, each for itself")
+            .takes_many::<messages::BatchBody<'static>>()
+            .gives_written(200, "BatchResults")
+            .sends()
+            .keyed(),
+        get("/api/v1/messages", Either(None), messages::list)
+            .summary("Own messages, newest first")
+            .gives_page::<MessageView<'static>>()
+            .query(&[
+                PAGE[0],
+                PAGE[1],
+                "status: Only in this status",
+                "to: Only to this phone number",
+                "type: Only oneWay or chat",
+            ]),
+        get("/api/v1/messages/pending", Mobile, messages::pending)
+            .summary("What is not acknowledged, oldest first")
+            .gives_page::<MessageView<'static>>()
+            .query(&PAGE),
+        post("/api/v1/messages/acknowledge", Mobile, messages::acknowledge)
+            .summary("Acknowledge many")
+            .takes::<messages::IdsBody>()
+            .gives_written(200, "Changed"),
+        get("/api/v1/messages/{id}", Either(None), messages::show)
+            .summary("One message")
+            .gives::<MessageView<'static>>(200),
+        get("/api/v1/messages/{id}/timeline", Either(None), messages::timeline)
+            .summary("Its story, with a verdict")
+            .gives::<ExplanationView>(200),
+        post("/api/v1/messages/{id}/delivered", Mobile, messages::delivered)
+            .summary("Acknowledge one")
+            .gives::<MessageView<'static>>(200),
+        post("/api/v1/messages/{id}/read", Mobile, messages::read)
+            .summary("It was opened")
+            .gives::<MessageView<'static>>(200),
+    ]
+}
