@@ -282,7 +282,7 @@ impl Way {
                 .hint("it expired or was revoked, or is another server's"),
             (403, _) => Failure::new(kind, format!("this token may not administer: {detail}"))
                 .hint("it needs a user with the permission Admin: esh3ar user set NAME --permission …"),
-            (404, _) if detail.starts_with("there is nothing at this address") => {
+            (404, "route_not_found") => {
                 Failure::new(Kind::Failed, format!("{url} does not know how to do this"))
                     .hint("its esh3ar may be older than this one")
             }

@@ -294,8 +294,8 @@ impl Feed {
         match from {
             Some(from) => {
                 self.position.go_back(from);
-                let is_forgotten = self.position.is_forgotten(from) && from.is_of_a_message();
-                if is_forgotten && !self.window.contains_key(&from) {
+                let is_unknown = self.position.is_unknown(from) && from.is_of_a_message();
+                if is_unknown && !self.window.contains_key(&from) {
                     self.position.hold(from);
                 }
             }

@@ -6,7 +6,10 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Incoming};
 
-use super::budget::{Full, Reserved};
+use super::{
+    budget::{Full, Reserved},
+    route::USUAL,
+};
 
 /// What is read and thrown away of a body that was refused, and for how long.
 const DISCARDED: usize = 1024 * 1024;
@@ -47,8 +50,9 @@ pub async fn read(
     if announced > limit {
         return Err(BodyError::TooLarge { limit });
     }
-    reserved.grow(announced).map_err(BodyError::NoRoom)?;
-    let mut room = announced;
+    // Of a large body at once, so that several are not begun of which none fits.
+    let mut room = if announced > USUAL { announced } else { 0 };
+    reserved.grow(room).map_err(BodyError::NoRoom)?;
     let mut whole: Option<Bytes> = None;
     let mut parts = BytesMut::new();
     while let Some(data) = chunk(body, idle).await? {

@@ -5,12 +5,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::principal::Principal;
+use super::{principal::Principal, route::USUAL};
 use crate::domain::Party;
 
 /// The most bytes of one party's bodies at once: a batch of the largest size, and as much again of others.
 pub const PARTY: usize = 32 * 1024 * 1024;
-/// The most bytes of all bodies at once.
+/// The most bytes of all large bodies at once. What a usual request has is not counted: whoever sends large bodies
+/// slowly must not keep others from sending messages.
 const EVERYBODY: usize = 128 * 1024 * 1024;
 
 /// Whose bodies they are.
@@ -18,7 +19,7 @@ type Owner = Option<Party>;
 
 #[derive(Debug, Default)]
 struct Held {
-    all: usize,
+    large: usize,
     of: HashMap<Owner, usize>,
 }
 
@@ -33,7 +34,7 @@ pub struct Budget {
 pub enum Full {
     /// That of the party.
     Party,
-    /// That of all.
+    /// That of all large ones.
     Everybody,
 }
 
@@ -59,15 +60,19 @@ impl Reserved {
     /// # Errors
     /// There are not as many left.
     pub fn grow(&mut self, bytes: usize) -> Result<(), Full> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let large = self.bytes.saturating_add(bytes).saturating_sub(USUAL).min(bytes);
         let mut held = self.budget.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.all.saturating_add(bytes) > EVERYBODY {
+        if held.large.saturating_add(large) > EVERYBODY {
             return Err(Full::Everybody);
         }
         let own = held.of.get(&self.owner).copied().unwrap_or_default();
         if own.saturating_add(bytes) > PARTY {
             return Err(Full::Party);
         }
-        held.all += bytes;
+        held.large += large;
         held.of.insert(self.owner.clone(), own + bytes);
         self.bytes += bytes;
         Ok(())
@@ -80,7 +85,7 @@ impl Drop for Reserved {
             return;
         }
         let mut held = self.budget.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.all = held.all.saturating_sub(self.bytes);
+        held.large = held.large.saturating_sub(self.bytes.saturating_sub(USUAL));
         let left = held.of.get(&self.owner).copied().unwrap_or_default().saturating_sub(self.bytes);
         if left == 0 {
             held.of.remove(&self.owner);
@@ -104,14 +109,20 @@ mod tests {
     fn a_party_has_its_share_and_all_have_theirs() {
         let budget = Budget::default();
         let mut first = reserved(&budget, 1);
-        first.grow(PARTY).unwrap();
+        first.grow(0).unwrap();
+        first.grow(USUAL / 2).unwrap();
+        first.grow(PARTY - USUAL / 2).unwrap();
         assert_eq!(reserved(&budget, 1).grow(1), Err(Full::Party));
         let mut others: Vec<Reserved> = (2..5).map(|user| reserved(&budget, user)).collect();
         others.iter_mut().for_each(|other| other.grow(PARTY).unwrap());
-        assert_eq!(reserved(&budget, 9).grow(1), Err(Full::Everybody));
+        let mut last = reserved(&budget, 9);
+        assert_eq!(last.grow(PARTY), Err(Full::Everybody));
+        reserved(&budget, 10).grow(USUAL).unwrap();
         drop(first);
-        reserved(&budget, 9).grow(1).unwrap();
-        drop(others);
+        last.grow(PARTY).unwrap();
+        drop((last, others));
+        reserved(&budget, 11).grow(0).unwrap();
+        assert_eq!(budget.held.lock().unwrap().large, 0);
         assert!(budget.held.lock().unwrap().of.is_empty(), "nothing is kept of who holds nothing");
     }
 }

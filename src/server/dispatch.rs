@@ -1,7 +1,7 @@
 //! From an address to the answer of its route: first whether there is one, then whether the caller may, and
 //! only then what it asks. The table runs inside a filter of warp.
 
-use std::convert::Infallible;
+use std::{collections::BTreeSet, convert::Infallible};
 
 use ::http::{HeaderValue, Method, Request, StatusCode, header};
 use bytes::Bytes;
@@ -42,10 +42,12 @@ pub fn filter() -> BoxedFilter<(Response,)> {
 pub fn route_at(method: &Method, path: &str) -> Result<(&'static Route, Vec<String>), NoRoute> {
     match routes::table().find(method, path) {
         Found::Route(route, captured) => Ok((route, captured)),
-        Found::Others(others) => Err(NoRoute::Method {
-            is_open: others.iter().any(|route| route.who == Who::Anyone),
-            allowed: others.iter().map(|route| route.method.as_str()).collect(),
-        }),
+        Found::Others(others) => {
+            let is_open = others.iter().any(|route| route.who == Who::Anyone);
+            let methods = others.iter().map(|route| route.method.as_str());
+            let allowed = methods.chain(is_open.then_some("HEAD")).collect();
+            Err(NoRoute::Method { is_open, allowed })
+        }
         Found::Nothing => Err(NoRoute::Nothing),
     }
 }
@@ -58,7 +60,7 @@ pub enum NoRoute {
     /// It takes other methods.
     Method {
         /// Those.
-        allowed: Vec<&'static str>,
+        allowed: BTreeSet<&'static str>,
         /// Whether it is open to everybody.
         is_open: bool,
     },
@@ -72,18 +74,12 @@ impl NoRoute {
 
     /// The answer.
     pub fn into_response(self) -> Response {
-        let problem = match &self {
-            NoRoute::Nothing => nothing(),
-            NoRoute::Method { allowed, .. } => Problem::new(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "method_not_allowed",
-                format!("this address takes {}", allowed.join(", ")),
-            ),
-        };
+        let NoRoute::Method { allowed, .. } = self else { return nothing().into_response() };
+        let allowed = Vec::from_iter(allowed).join(", ");
+        let text = format!("this address takes {allowed}");
+        let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", text);
         let mut response = problem.into_response();
-        if let NoRoute::Method { allowed, .. } = self
-            && let Ok(allowed) = HeaderValue::from_str(&allowed.join(", "))
-        {
+        if let Ok(allowed) = HeaderValue::from_str(&allowed) {
             response.headers_mut().insert(header::ALLOW, allowed);
         }
         response
@@ -91,7 +87,7 @@ impl NoRoute {
 }
 
 fn nothing() -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this address")
+    Problem::new(StatusCode::NOT_FOUND, "route_not_found", "there is nothing at this address")
 }
 
 /// Whether a route knows each parameter of a query: one that is misspelt would else be a condition that does not

@@ -9,7 +9,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::{reply::Problem, route::USUAL};
+use super::reply::Problem;
 use crate::domain::message::BATCH_LIMIT;
 
 /// A list of at most [`BATCH_LIMIT`] items.
@@ -65,13 +65,13 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Many<T> {
     }
 }
 
-/// An item as a tree.
+/// An item of at most `limit` bytes as a tree.
 ///
 /// # Errors
-/// It is larger than a whole request may be.
-pub fn tree(item: &RawValue) -> Result<serde_json::Value, Problem> {
-    if item.get().len() > USUAL {
-        let text = format!("an item may have {USUAL} bytes at most");
+/// It is larger.
+pub fn tree(item: &RawValue, limit: usize) -> Result<serde_json::Value, Problem> {
+    if item.get().len() > limit {
+        let text = format!("an item may have {limit} bytes at most");
         return Err(Problem::new(http::StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", text));
     }
     serde_json::from_str(item.get()).map_err(|error| super::context::unreadable(&error))

@@ -42,12 +42,9 @@ impl From<tokio_postgres::Error> for Error {
         let Some(db) = error.as_db_error() else {
             // Everything without an answer of the server is a broken connection, except that a value
             // of the wrong type is found before it is sent.
+            let is_broken = error.is_closed() || is_io(&error);
             let chain = chain(&error);
-            return if error.is_closed() || chain.contains("error communicating") || is_io(&error) {
-                Error::Unavailable(chain)
-            } else {
-                Error::Other(chain)
-            };
+            return if is_broken { Error::Unavailable(chain) } else { Error::Other(chain) };
         };
         let code = db.code();
         // The message without its detail: a detail quotes the row, and rows hold phone numbers.

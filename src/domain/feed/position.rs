@@ -127,6 +127,11 @@ impl Position {
         id <= self.floor
     }
 
+    /// The same, for one that may be this connection's business though it is acknowledged.
+    pub(super) fn is_unknown(&self, id: MessageId) -> bool {
+        id >= self.opened && self.is_forgotten(id)
+    }
+
     /// The ids from there on that are known to be sent.
     pub(super) fn sent_since(&self, from: MessageId) -> Vec<MessageId> {
         self.past.iter().flat_map(|past| past.sent.range(from..)).copied().collect()

@@ -473,6 +473,18 @@ fn what_was_acknowledged_before_the_connection_came_does_not_come_with_a_nudge()
 }
 
 #[test]
+fn a_late_nudge_about_what_is_older_than_the_connection_tells_of_nothing_missed() {
+    let mut world = World::opened_at(id(3), 3, 0);
+    world.finish_read(false);
+    world.acknowledge(3);
+    world.rest();
+    world.feed.on_nudge(Some(id(2)));
+    world.pump();
+    world.settle();
+    assert_eq!((world.shown, world.feed.take_lost()), (vec![1, 2, 3], None));
+}
+
+#[test]
 fn what_was_acknowledged_before_a_late_nudge_about_it_is_told_to_be_missed() {
     let mut world = World::new(0);
     world.finish_read(false);

@@ -15,6 +15,8 @@ use crate::{
     server::{
         Readiness,
         context::{Context, Shared, unknown_parameter},
+        dispatch,
+        gate::bearer,
         moment,
         reply::{self, Problem, answer},
     },
@@ -31,7 +33,7 @@ fn alive() -> Response {
 
 /// `GET /health/ready`: it can take requests now.
 pub async fn ready(context: Shared) -> Response {
-    readiness(&context.app, &context.readiness, is_administrator(&context)).await
+    readiness(&context.app, &context.readiness, is_administrator(&context).await).await
 }
 
 async fn readiness(app: &App, readiness: &Readiness, details: bool) -> Response {
@@ -52,7 +54,7 @@ async fn readiness(app: &App, readiness: &Readiness, details: bool) -> Response 
 pub async fn whole(context: Shared) -> Response {
     answer(
         async {
-            let details = is_administrator(&context);
+            let details = is_administrator(&context).await;
             let history = context.flag("history")?.unwrap_or_default();
             Ok(everything(&context.app, details, details && history).await)
         }
@@ -69,8 +71,12 @@ async fn everything(app: &App, details: bool, history: bool) -> Response {
     page(app, details, history, |dependency| dependency.stops != Stops::Nothing).await
 }
 
-fn is_administrator(context: &Context) -> bool {
-    context.principal.administrator().is_ok()
+/// Whether the request has the token of an administrator. Only asked where the answer depends on it: health is
+/// answered also while the database is away.
+async fn is_administrator(context: &Context) -> bool {
+    let Some(token) = bearer(&context.headers) else { return false };
+    let caller = context.app.authenticate(token).await;
+    caller.is_ok_and(|caller| caller.administrator().is_ok())
 }
 
 /// A health page for the listener of machines: in detail, because only machines of the operator reach it.
@@ -82,8 +88,7 @@ pub async fn machine_page(app: &App, ready: &Readiness, uri: &http::Uri) -> Resp
         },
         "/health/live" => alive(),
         "/health/ready" => readiness(app, ready, true).await,
-        _ => Problem::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this address")
-            .into_response(),
+        _ => dispatch::NoRoute::Nothing.into_response(),
     }
 }
 

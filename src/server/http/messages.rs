@@ -18,6 +18,7 @@ use crate::{
         context::{Context, Shared, cursor, unreadable},
         many::{Many, tree},
         reply::{self, Problem, answer},
+        route::USUAL,
         view,
     },
     store::messages::Filter,
@@ -150,7 +151,7 @@ async fn try_send_batch(context: &Context) -> Result<Response, Problem> {
         .into_iter()
         .map(|item| {
             let body: SendBody =
-                serde_json::from_value(tree(item)?).map_err(|error| unreadable(&error))?;
+                serde_json::from_value(tree(item, USUAL)?).map_err(|error| unreadable(&error))?;
             readable.push(body.into_request().map_err(crate::app::Error::Invalid)?);
             Ok(())
         })

@@ -27,6 +27,7 @@ use crate::{
         context::{Context, Shared},
         many::{Many, tree},
         reply::{self, Problem},
+        route::USUAL,
     },
     store::messages::Filter,
 };
@@ -196,7 +197,7 @@ async fn try_send_batch(context: &Context) -> Result<Value, Problem> {
     let BatchBody { messages } = context.json()?;
     let messages = messages.within("batchMessages")?;
     let key = context.request_key_of("batchMessages", &messages)?;
-    let requests = messages.into_iter().map(|item| one(tree(item)?));
+    let requests = messages.into_iter().map(|item| one(tree(item, USUAL)?));
     let requests: Vec<SendRequest> = requests.collect::<Result<_, _>>()?;
     let broken: Vec<FieldError> =
         requests.iter().flat_map(|request| context.app.broken_rules(request)).collect();

@@ -111,11 +111,11 @@ get("/api/v1/admin/number-check", Admin, numbers::check)
     ]),
 post("/api/v1/admin/import/messages", Admin, imports::messages)
 .summary("Take over messages of the existing system, up to 500 a call; the same again changes nothing")
-.takes_many::<imports::MessagesBody>()
+.takes_many::<imports::MessagesBody<'static>>()
 .gives::<imports::ImportedView>(200),
 post("/api/v1/admin/import/users", Admin, imports::users)
 .summary("Take over mobile users of the existing system, up to 500 a call")
-.takes_many::<imports::UsersBody>()
+.takes_many::<imports::UsersBody<'static>>()
 .gives::<imports::ImportedView>(200),
 get("/api/v1/admin/tokens", Admin, tokens::list)
 .summary("Tokens, newest first; never themselves")

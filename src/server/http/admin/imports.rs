@@ -2,16 +2,17 @@
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, value::RawValue};
 use warp::reply::Response;
 
 use super::because;
 use crate::{
     app::import::{Fate, Ids, Imported, Source, SourceRow, Under},
     server::{
-        context::{Context, Shared},
-        many::Many,
+        context::{Context, Shared, unreadable},
+        many::{Many, tree},
         reply::{self, Problem, answer},
+        route::BATCH,
     },
 };
 
@@ -22,10 +23,11 @@ const LONGEST_NAME: usize = 200;
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with rows")]
 #[schema(as = MessageRows)]
-pub(in crate::server) struct MessagesBody {
+pub(in crate::server) struct MessagesBody<'a> {
     /// 1 to 500, each with its values by the names of their columns.
     #[schema(value_type = Vec<Object>)]
-    rows: Many<Map<String, Value>>,
+    #[serde(borrow)]
+    rows: Many<&'a RawValue>,
     /// Whose messages are of which no sender is told, or one that is no business user here.
     from: Option<String>,
     /// The name of the file that they come from: the story of a message tells of it.
@@ -45,10 +47,11 @@ pub(in crate::server) struct MessagesBody {
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with rows")]
 #[schema(as = UserRows)]
-pub(in crate::server) struct UsersBody {
+pub(in crate::server) struct UsersBody<'a> {
     /// 1 to 500, each with its values by the names of their columns.
     #[schema(value_type = Vec<Object>)]
-    rows: Many<Map<String, Value>>,
+    #[serde(borrow)]
+    rows: Many<&'a RawValue>,
     /// Only look what would be done.
     #[serde(default)]
     dry_run: bool,
@@ -108,7 +111,7 @@ pub async fn messages(context: Shared) -> Response {
 
 async fn try_messages(context: &Context) -> Result<Response, Problem> {
     let by = context.administrator()?;
-    let body: MessagesBody = context.json()?;
+    let body: MessagesBody<'_> = context.json()?;
     let by = because(by, body.reason.as_deref())?;
     let sender = match &body.from {
         Some(name) => Some(context.app.find_user(name).await?.id),
@@ -132,7 +135,7 @@ pub async fn users(context: Shared) -> Response {
 
 async fn try_users(context: &Context) -> Result<Response, Problem> {
     let by = context.administrator()?;
-    let body: UsersBody = context.json()?;
+    let body: UsersBody<'_> = context.json()?;
     let by = because(by, body.reason.as_deref())?;
     let done = context
         .app
@@ -152,10 +155,12 @@ fn file(given: Option<&str>) -> Result<&str, Problem> {
     Err(Problem::field("file", "invalid_name", message))
 }
 
-fn rows(given: Vec<Map<String, Value>>) -> Result<Vec<SourceRow>, Problem> {
-    let read = given.iter().map(|values| {
+fn rows(given: Vec<&RawValue>) -> Result<Vec<SourceRow>, Problem> {
+    let read = given.into_iter().map(|item| {
+        let values: Map<String, Value> =
+            serde_json::from_value(tree(item, BATCH)?).map_err(|error| unreadable(&error))?;
         let mut row = SourceRow::default();
-        for (name, value) in values {
+        for (name, value) in &values {
             match value {
                 Value::String(text) => row.put(name, text),
                 Value::Number(_) | Value::Bool(_) => row.put(name, &value.to_string()),
@@ -164,7 +169,7 @@ fn rows(given: Vec<Map<String, Value>>) -> Result<Vec<SourceRow>, Problem> {
                 Value::Array(_) | Value::Object(_) => row.put_nested(name),
             }
         }
-        row
+        Ok(row)
     });
-    Ok(read.collect())
+    read.collect()
 }
