@@ -84,6 +84,7 @@ async fn engines_that_are_away_for_minutes_cost_time_only() {
     tokio::time::sleep(OUTAGE).await;
     cluster.broker().launch().await;
     load.accepted(ENOUGH).await;
+    cluster.gateways.iter().for_each(|gateway| gateway.expect_error("could not be stored"));
     cluster.engines.postgres.server().kill();
     tokio::time::sleep(OUTAGE).await;
     cluster.engines.postgres.server().start().await;
