@@ -271,7 +271,7 @@ impl Context {
 
     fn request_key_over(
         &self,
-        body: impl FnOnce(&mut ring::digest::Context),
+        body: impl Fn(&mut ring::digest::Context),
     ) -> Result<Option<RequestKey>, Problem> {
         let mut values = self.headers.get_all("idempotency-key").iter();
         let Some(value) = values.next() else { return Ok(None) };
@@ -291,7 +291,7 @@ impl Context {
                 "Idempotency-Key must have 1 to 255 visible ASCII characters",
             )
         })?;
-        let hash = |body: &mut dyn FnMut(&mut ring::digest::Context)| {
+        let hash = |body: &dyn Fn(&mut ring::digest::Context)| {
             let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
             digest.update(self.route.as_bytes());
             digest.update(b"\n");
@@ -301,10 +301,7 @@ impl Context {
             hash
         };
         let key = key.to_owned();
-        let mut body = Some(body);
-        let request_hash =
-            hash(&mut |digest| body.take().into_iter().for_each(|body| body(digest)));
-        let written_hash = hash(&mut |digest| digest.update(&self.body));
+        let (request_hash, written_hash) = (hash(&body), hash(&|digest| digest.update(&self.body)));
         Ok(Some(RequestKey { key, request_hash, written_hash }))
     }
 }

@@ -55,7 +55,7 @@ pub async fn whole(context: Shared) -> Response {
     answer(
         async {
             let details = is_administrator(&context).await;
-            let history = context.flag("history")?.unwrap_or_default();
+            let history = asks_history(&context.query)?;
             Ok(everything(&context.app, details, details && history).await)
         }
         .await,

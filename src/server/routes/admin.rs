@@ -21,7 +21,8 @@ use crate::server::{
     },
 };
 
-const WATCH: &str = "watch: true, for who looks again and again: each number is recorded once an hour, not at each look";
+const WATCH: &str = "watch: true, for who looks again and again: each number is recorded once an \
+                     hour, not at each look";
 
 pub(super) fn rows() -> Vec<Route> {
     vec![
@@ -64,7 +65,9 @@ get("/api/v1/admin/nodes", Admin, nodes::list)
 .summary("The processes that live, oldest first")
 .gives_written(200, "Nodes"),
 post("/api/v1/admin/nodes/{id}/drain", Admin, nodes::drain)
-.summary("Empty one for maintenance, or let it take connections again; it does so within seconds")
+.summary(
+"Empty one for maintenance, or let it take connections again; it does \
+so within seconds")
 .takes::<nodes::DrainBody>()
 .gives::<NodeView>(202),
 get("/api/v1/admin/users", Admin, users::list)
@@ -94,15 +97,22 @@ get("/api/v1/admin/mobile-users/{phone}", Admin, mobiles::show)
 .summary("One of them")
 .gives::<MobileView<'static>>(200),
 get("/api/v1/admin/mobile-users/{phone}/export", Admin, personal::export)
-.summary("Everything that is stored of a number, a record a line; one that breaks off is not whole")
+.summary(
+"Everything that is stored of a number, a record a line; one that \
+breaks off is not whole")
 .gives_lines(Shape::of::<Record<'static>>()),
 post("/api/v1/admin/mobile-users/{phone}/erase", Admin, personal::erase)
-.summary("Erase everything of a number, for good: how far it is, a line now and then, and at last what is \
-         erased, or a problem; it goes on when nobody waits for it")
+.summary(
+"Erase everything of a number, for good: how far it is, a line now \
+and then, and at last what is erased, or a problem; it goes on \
+when nobody waits for it",
+)
 .takes::<personal::EraseBody>()
 .gives_lines(Shape::written("ErasureLine")),
 get("/api/v1/admin/number-check", Admin, numbers::check)
-.summary("Numbers that are stored and to be looked at: read today they would be others, or none")
+.summary(
+"Numbers that are stored and to be looked at: read today they would be \
+others, or none")
 .gives_page::<DoubtedView<'static>>()
 .query(&[
         PAGE[0],
@@ -110,7 +120,9 @@ get("/api/v1/admin/number-check", Admin, numbers::check)
         "region: By whose rules numbers were read when they were stored; that of the configuration",
     ]),
 post("/api/v1/admin/import/messages", Admin, imports::messages)
-.summary("Take over messages of the existing system, up to 500 a call; the same again changes nothing")
+.summary(
+"Take over messages of the existing system, up to 500 a call; the same \
+again changes nothing")
 .takes_many::<imports::MessagesBody<'static>>()
 .gives::<imports::ImportedView>(200),
 post("/api/v1/admin/import/users", Admin, imports::users)
