@@ -208,7 +208,8 @@ async fn the_last_administrator_is_not_shut_out_by_mistake() {
     );
     let mut both = [one.0, two.0];
     both.sort_unstable();
-    assert_eq!(both, [200, 409]);
+    // Whose request is looked at when the other has been carried out has no token any more.
+    assert!(matches!(both, [200, 401 | 409]), "{both:?}");
     // Not silently, but if it is meant.
     let left = if one.0 == 200 { "root" } else { "other" };
     let disabled = server.run_json(&["user", "disable", left, "--yes", "--even-last-admin"]);
