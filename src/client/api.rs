@@ -35,6 +35,8 @@ impl ApiClient {
         let http = reqwest::Client::builder()
             .timeout(Duration::from_secs(30))
             .pool_idle_timeout(IDLE)
+            // Reading the system's certificates takes longer than most requests.
+            .tls_built_in_root_certs(!base.starts_with("http://"))
             .build()
             .map_err(|error| Error::Connection(error.to_string()))?;
         Ok(ApiClient { http, base: base.trim_end_matches('/').to_owned(), token: token.to_owned() })

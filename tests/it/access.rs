@@ -37,7 +37,7 @@ async fn every_route_refuses_every_wrong_caller() {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let status = runtime.block_on(async {
-                let request = reqwest::Client::new().get(format!("{base}/api/v1/messages"));
+                let request = crate::support::http().get(format!("{base}/api/v1/messages"));
                 request.bearer_auth(revoked).send().await.unwrap().status().as_u16()
             });
             (status == 401).then_some(())

@@ -156,7 +156,7 @@ async fn a_repeat_with_the_same_key_is_answered_and_not_done() {
     let send = |token: String, key: &'static str, content: &'static str| {
         let url = format!("{}/api/v1/messages", server.base);
         async move {
-            let response = reqwest::Client::new()
+            let response = crate::support::http()
                 .post(url)
                 .bearer_auth(token)
                 .header("Idempotency-Key", key)
@@ -194,7 +194,7 @@ async fn a_repeat_with_the_same_key_is_answered_and_not_done() {
 #[tokio::test]
 async fn requests_have_ids_and_machines_have_a_page() {
     let server = Server::start().await;
-    let http = reqwest::Client::new();
+    let http = crate::support::http();
     let url = format!("{}/health", server.base);
     let response = http.get(&url).header("X-Request-Id", "abc-1").send().await.unwrap();
     assert_eq!(response.headers()["x-request-id"], "abc-1");

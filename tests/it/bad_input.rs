@@ -133,7 +133,7 @@ async fn bad_queries_headers_and_paths_are_refused() {
         let url = format!("{}/api/v1/messages", server.base);
         let shop = shop.clone();
         async move {
-            let request = reqwest::Client::new().post(url).bearer_auth(shop);
+            let request = crate::support::http().post(url).bearer_auth(shop);
             let request = request.body(json!({ "to": PHONE, "content": "x" }).to_string());
             request.header(name, value).send().await.unwrap().status().as_u16()
         }

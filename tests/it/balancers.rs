@@ -138,7 +138,7 @@ impl Balancer {
     }
 
     async fn ready(&self) -> Option<u16> {
-        let answer = reqwest::get(format!("{}/health/ready", self.base)).await.ok()?;
+        let answer = crate::support::get(format!("{}/health/ready", self.base)).await.ok()?;
         Some(answer.status().as_u16())
     }
 

@@ -411,7 +411,7 @@ async fn pages_that_are_asked_for_again_are_kept_and_counted() {
     let counts = |name: &'static str| {
         let server = &talk.server;
         async move {
-            let page = reqwest::get(format!("{}/metrics", server.metrics)).await.unwrap();
+            let page = crate::support::get(format!("{}/metrics", server.metrics)).await.unwrap();
             let page = page.text().await.unwrap();
             let of = |kind: &str| {
                 let wanted = format!("{name}{{kind=\"{kind}\"}} ");

@@ -111,7 +111,7 @@ async fn commands_work_at_once_and_while_it_serves() {
     let base = server.base.clone();
     let gone = async {
         loop {
-            let request = reqwest::Client::new().get(format!("{base}/api/v1/messages"));
+            let request = crate::support::http().get(format!("{base}/api/v1/messages"));
             if request.bearer_auth(&token).send().await.unwrap().status() == 401 {
                 return;
             }

@@ -138,7 +138,7 @@ async fn a_sender_that_repeats_with_its_key_makes_each_message_once() {
     let mut server = Server::start().await;
     let shop = server.user("shop", "SendMessages");
     let round = |base: String, shop: String| async move {
-        let client = reqwest::Client::new();
+        let client = crate::support::http();
         let all = (0..300).map(|n| {
             let (client, url, shop) =
                 (client.clone(), format!("{base}/api/v1/messages"), shop.clone());

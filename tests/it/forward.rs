@@ -165,7 +165,7 @@ async fn every_transport_goes_through_another_gateway() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     // What a request is called goes along, what it may not be told to anybody does not.
-    let asked = reqwest::Client::new()
+    let asked = crate::support::http()
         .post(format!("{}{id}&access_token={}", other.hub, other.token))
         .header("x-request-id", "the-same-everywhere")
         .send();
@@ -379,7 +379,7 @@ async fn what_is_nobodys_or_somebody_elses_is_unknown_at_every_gateway() {
     assert_eq!(said(nobody.get(&id).await).await, (401, String::new()));
     assert_eq!(other.ask(Method::PUT, &id, "*/*", "").await.status(), 405);
     // What was passed on once is not passed on again, whoever says so.
-    let again = reqwest::Client::new()
+    let again = crate::support::http()
         .post(format!("{}{id}", other.hub))
         .bearer_auth(&other.token)
         .header("x-esh3ar-forwarded-by", "0000000000000000")

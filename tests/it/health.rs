@@ -9,7 +9,7 @@ use crate::support::{DEADLINE, Folder, Server, next_messages, run};
 const PHONE: &str = "+967771234567";
 
 async fn page(base: &str, path: &str, token: Option<&str>) -> (u16, Value) {
-    let mut request = reqwest::Client::new().get(format!("{base}{path}"));
+    let mut request = crate::support::http().get(format!("{base}{path}"));
     if let Some(token) = token {
         request = request.bearer_auth(token);
     }

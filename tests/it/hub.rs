@@ -73,7 +73,7 @@ async fn negotiation_and_upgrades_are_answered_as_clients_expect() {
     let negotiate = |query: &'static str, token: String| {
         let url = format!("{}/hub/negotiate{query}", server.base);
         async move {
-            let request = reqwest::Client::new().post(url).bearer_auth(token);
+            let request = crate::support::http().post(url).bearer_auth(token);
             let response = request.send().await.unwrap();
             (response.status().as_u16(), response.text().await.unwrap())
         }
@@ -126,7 +126,7 @@ async fn negotiation_and_upgrades_are_answered_as_clients_expect() {
     // The token in the query opens the hub only.
     let path = format!("/api/v1/messages?access_token={phone}");
     assert_eq!(server.request("GET", &path, None, None).await.0, 401);
-    let preflight = reqwest::Client::new()
+    let preflight = crate::support::http()
         .request(reqwest::Method::OPTIONS, format!("{}/hub/negotiate", server.base))
         .header("Origin", "https://app.example.com")
         .send()

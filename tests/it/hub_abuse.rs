@@ -86,7 +86,7 @@ async fn negotiate(server: &Server, token: &str) -> String {
         "{}/hub/diagnostics/negotiate?negotiateVersion=1&useStatefulReconnect=true",
         server.base
     );
-    let request = reqwest::Client::new().post(url).bearer_auth(token);
+    let request = crate::support::http().post(url).bearer_auth(token);
     let answer: Value = request.send().await.unwrap().json().await.unwrap();
     answer["connectionToken"].as_str().unwrap().to_owned()
 }
@@ -232,7 +232,7 @@ async fn one_user_cannot_keep_the_others_out() {
     let server = server().await;
     let phone = server.phone(PHONE);
     let other = server.phone("+967770000009");
-    let client = reqwest::Client::new();
+    let client = crate::support::http();
     let ask = |token: &str| {
         let url = format!("{}/hub/negotiate?negotiateVersion=1", server.base);
         let request = client.post(url).bearer_auth(token);

@@ -336,7 +336,12 @@ async fn doctor_and_health_say_whether_the_mail_server_answers() {
     let environment = smtp(&sink);
     let server = serve(&environment).await;
     let health = async || -> serde_json::Value {
-        reqwest::get(format!("{}/health", server.metrics)).await.unwrap().json().await.unwrap()
+        crate::support::get(format!("{}/health", server.metrics))
+            .await
+            .unwrap()
+            .json()
+            .await
+            .unwrap()
     };
     assert_eq!(health().await["dependencies"]["mail"]["status"], "up");
     let mut doctor = crate::support::command(&server.data());

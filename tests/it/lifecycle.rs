@@ -177,7 +177,7 @@ async fn logs_are_json_and_hold_no_secrets() {
     let sent = server.send(&shop, "+967771234567", "secret words").await;
     next_messages(&mut hub).await;
     let path = format!("{}/hub?access_token={phone}", server.base);
-    let _ = reqwest::get(path).await.unwrap();
+    let _ = crate::support::get(path).await.unwrap();
     crate::support::acknowledge(&mut hub, &[sent]).await;
     hub.close().await;
     let log = server.log();

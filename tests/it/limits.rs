@@ -180,8 +180,12 @@ async fn when_deliveries_pile_up_only_high_priority_passes_and_nothing_accepted_
 async fn wait_level(server: &Server, wanted: &str) {
     let deadline = Instant::now() + DEADLINE;
     loop {
-        let health: Value =
-            reqwest::get(format!("{}/health", server.metrics)).await.unwrap().json().await.unwrap();
+        let health: Value = crate::support::get(format!("{}/health", server.metrics))
+            .await
+            .unwrap()
+            .json()
+            .await
+            .unwrap();
         if health["backpressure"]["level"] == wanted {
             return;
         }

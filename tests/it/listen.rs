@@ -138,7 +138,7 @@ async fn tls_is_served_and_a_renewed_certificate_taken_up() {
     let body: Value = trusting(&first).get(&url).send().await.unwrap().json().await.unwrap();
     assert_eq!(body["status"], "healthy");
     // Plain HTTP gets nothing.
-    assert!(reqwest::get(format!("{}/health", server.base)).await.is_err());
+    assert!(crate::support::get(format!("{}/health", server.base)).await.is_err());
     let second = certificate(&path, "second");
     let renewed = async {
         while trusting(&second).get(&url).send().await.is_err() {

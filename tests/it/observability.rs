@@ -241,12 +241,12 @@ async fn what_a_server_counts_can_be_read_by_prometheus() {
     let sent = server.metric("process_network_transmit_bytes_total").await;
     let mut read = 0;
     while read < 1 << 20 {
-        let page = reqwest::get(format!("{}/openapi.json", server.base)).await.unwrap();
+        let page = crate::support::get(format!("{}/openapi.json", server.base)).await.unwrap();
         read += page.bytes().await.unwrap().len();
     }
     let now = server.metric("process_network_transmit_bytes_total").await;
     assert!(now - sent >= read as f64, "{read} bytes were read, and {} are counted", now - sent);
-    let page = reqwest::get(format!("{}/metrics", server.metrics)).await.unwrap();
+    let page = crate::support::get(format!("{}/metrics", server.metrics)).await.unwrap();
     let page = page.text().await.unwrap();
     for name in names(&page) {
         assert!(exists(&name) || ALL.iter().any(|(known, _, _)| *known == name), "{name} is new");

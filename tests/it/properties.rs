@@ -160,7 +160,7 @@ async fn gone(world: &World) {
     let deadline = std::time::Instant::now() + crate::support::DEADLINE;
     loop {
         let url = format!("{}/metrics", world.server.metrics);
-        let text = reqwest::get(url).await.unwrap().text().await.unwrap();
+        let text = crate::support::get(url).await.unwrap().text().await.unwrap();
         if text.contains("esh3ar_connections 0") {
             return;
         }

@@ -143,7 +143,7 @@ async fn what_the_process_refuses_is_the_command_s_failure() {
     ));
     let said = ground.reloaded();
     assert!(said["changed"].as_array().unwrap().contains(&json!("smtp.host")), "{said}");
-    let page = reqwest::get(format!("{}/health", ground.server.metrics)).await.unwrap();
+    let page = crate::support::get(format!("{}/health", ground.server.metrics)).await.unwrap();
     let page = page.text().await.unwrap();
     assert!(page.contains("mail"), "{page}");
     assert!(sink.connections.load(std::sync::atomic::Ordering::SeqCst) > 0);

@@ -53,7 +53,7 @@ async fn get(server: &Server, token: &str, path: &str) -> Value {
 
 /// What the details of the health page say of a replica.
 async fn told(server: &Server, replica: &Postgres) -> Value {
-    let page = reqwest::get(format!("{}/health", server.metrics)).await.unwrap();
+    let page = crate::support::get(format!("{}/health", server.metrics)).await.unwrap();
     assert_eq!(page.status(), 200, "a replica is vital to nothing");
     let page: Value = page.json().await.unwrap();
     let replicas = page["replicas"].as_array().unwrap();

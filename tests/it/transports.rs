@@ -26,7 +26,7 @@ pub struct Plain {
 impl Plain {
     pub fn new(server: &Server, path: &str, token: &str) -> Plain {
         let hub = format!("{}{path}", server.base);
-        Plain { client: reqwest::Client::new(), hub, token: token.to_owned() }
+        Plain { client: crate::support::http().clone(), hub, token: token.to_owned() }
     }
 
     pub async fn ask(&self, method: Method, query: &str, accept: &str, body: &str) -> Response {
@@ -215,7 +215,7 @@ async fn browsers_of_other_origins_may_connect() {
     let token = server.phone(PHONE);
     let request = |method: Method, path: &str| {
         let url = format!("{}{path}", server.base);
-        reqwest::Client::new().request(method, url).header("origin", "https://app.example")
+        crate::support::http().request(method, url).header("origin", "https://app.example")
     };
     let allowed = request(Method::OPTIONS, "/hub/negotiate").send().await.unwrap();
     assert_eq!(allowed.status(), 204, "before there is a token");

@@ -131,7 +131,7 @@ async fn a_send_whose_commit_is_not_heard_is_accepted_and_stored_once() {
     for n in 0..6 {
         let sprung = apart.proxy.sprung();
         let body = format!("{{\"to\":\"{}\",\"content\":\"{n}\"}}", crate::support::number(0));
-        let mut request = reqwest::Client::new()
+        let mut request = crate::support::http()
             .post(&url)
             .bearer_auth(&shop)
             .header("content-type", "application/json")
@@ -352,7 +352,7 @@ async fn a_full_disk_is_named_as_what_it_is() {
     assert!(refused["detail"].as_str().unwrap().contains("disk of the database is full"));
     assert!(server.log().contains("the database's disk is full: "), "{}", server.log());
     let health = async |path: &str| {
-        let page = reqwest::get(format!("{}{path}", server.metrics)).await.unwrap();
+        let page = crate::support::get(format!("{}{path}", server.metrics)).await.unwrap();
         let status = page.status().as_u16();
         (status, page.json::<serde_json::Value>().await.unwrap()["dependencies"]["disk"].take())
     };
@@ -362,7 +362,7 @@ async fn a_full_disk_is_named_as_what_it_is() {
     assert_eq!(health("/health/ready").await.0, 200, "no other gateway would do better");
     let deadline = Instant::now() + DEADLINE;
     loop {
-        let page = reqwest::get(format!("{}/metrics", server.metrics)).await.unwrap();
+        let page = crate::support::get(format!("{}/metrics", server.metrics)).await.unwrap();
         if page.text().await.unwrap().contains("\nesh3ar_database_disk_full 1\n") {
             break;
         }

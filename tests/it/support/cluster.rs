@@ -239,7 +239,7 @@ impl Worker {
         let found = fs::read_to_string(self.data().join("worker.json")).unwrap();
         let found: serde_json::Value = serde_json::from_str(&found).unwrap();
         let url = format!("http://{}/metrics", found["metrics"].as_str().unwrap());
-        let page = reqwest::get(url).await.unwrap().text().await.unwrap();
+        let page = super::get(url).await.unwrap().text().await.unwrap();
         let rest = page.lines().filter_map(|line| line.strip_prefix(name));
         let rest = rest.filter(|rest| rest.starts_with([' ', '{']));
         rest.map(|rest| rest.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()

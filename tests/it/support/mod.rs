@@ -20,6 +20,7 @@ use std::{
     fs,
     path::Path,
     process::{Command, Output, Stdio},
+    sync::LazyLock,
     time::{Duration, Instant},
 };
 
@@ -27,6 +28,19 @@ use esh3ar::client::{Event, HubClient};
 use serde_json::{Value, json};
 
 pub use self::{accounts::operator, folder::Folder, server::Server};
+
+/// A client for requests over connections of their own. There is one, because making one reads all certificates of the
+/// system. It keeps no connection: a test's runtime, and its connections with it, end before the client does.
+pub fn http() -> &'static reqwest::Client {
+    static HTTP: LazyLock<reqwest::Client> =
+        LazyLock::new(|| reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap());
+    &HTTP
+}
+
+/// `GET` over a connection of its own.
+pub async fn get(url: impl reqwest::IntoUrl) -> reqwest::Result<reqwest::Response> {
+    http().get(url).send().await
+}
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_esh3ar");
 /// Nothing that is waited for takes longer on a busy machine, unless it is broken.

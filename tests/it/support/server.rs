@@ -236,7 +236,7 @@ impl Server {
 
     /// The value of a metric without labels.
     pub async fn metric(&self, name: &str) -> f64 {
-        let page = reqwest::get(format!("{}/metrics", self.metrics)).await.unwrap();
+        let page = super::get(format!("{}/metrics", self.metrics)).await.unwrap();
         let page = page.text().await.unwrap();
         let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.map_or(0.0, |value| value.trim().parse().unwrap())
