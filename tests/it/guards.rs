@@ -13,7 +13,7 @@ use esh3ar::{
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::support::{Server, run_json};
+use crate::support::{DEADLINE, Server, run_json};
 
 const PHONE: &str = "+967771234567";
 
@@ -63,6 +63,17 @@ impl Stored {
         let (dead_letter, at) = (Uuid::now_v7(), now());
         let given_up = GivenUp { dead_letter, attempt, written_at: at, at };
         outcome::give_up(&self.client, &[given_up], "nobody there").await.unwrap().len()
+    }
+
+    /// Until nothing is due for the message any more.
+    async fn parked(&self) {
+        let database = self.server.database().await;
+        let deadline = std::time::Instant::now() + DEADLINE;
+        let sql = "SELECT next_attempt_at IS NULL FROM messages WHERE id = $1";
+        while !database.query_one(sql, &[&self.id.0]).await.unwrap().get::<_, bool>(0) {
+            assert!(std::time::Instant::now() < deadline, "it is never parked");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// All that the row and its surroundings say.
@@ -122,6 +133,8 @@ async fn what_is_said_of_an_earlier_generation_changes_nothing() {
     let letters = run_json(&stored.server.data(), &["dlq", "list"]);
     let letter = letters[0]["id"].as_str().unwrap().to_owned();
     run_json(&stored.server.data(), &["dlq", "requeue", &letter]);
+    // The server itself parks it again, because its recipient is offline.
+    stored.parked().await;
     let before = stored.row().await;
     assert_eq!(stored.mark_sent(earlier, Some("silent")).await, 0);
     assert_eq!(stored.retry(earlier).await, 0);
