@@ -307,7 +307,7 @@ impl App {
     /// # Errors
     /// Failures of the database.
     pub async fn expire_audit_log(&self) -> Result<bool, Error> {
-        let before = self.clock().now() - self.live().audit_log_kept;
+        let before = self.clock().now() - self.live().retention.audit_log;
         let client = self.store().client_for(Group::Upkeep).await?;
         let gone = audit::expire(&client, before, EXPIRED_AT_ONCE).await?;
         Ok(gone == EXPIRED_AT_ONCE as u64)

@@ -224,7 +224,7 @@ impl App {
     pub async fn expire_dead_letters(&self) -> Result<bool, Error> {
         const EXPIRED_AT_ONCE: i64 = 500;
         let now = self.clock().now();
-        let before = now - self.live().dead_letters_kept;
+        let before = now - self.live().retention.dead_letters;
         let client = self.store().client_for(Group::Upkeep).await?;
         let gone = dead_letters::expire(&client, before, EXPIRED_AT_ONCE, now).await?;
         Ok(gone == EXPIRED_AT_ONCE)

@@ -22,6 +22,7 @@ use crate::{
     domain::{
         Party, Priority,
         depth::{Depth, Level},
+        limits::Limits,
         rate::{Rate, Window},
     },
     store::{Group, messages},
@@ -31,44 +32,6 @@ use crate::{
 const USERS: usize = 100_000;
 /// Locks, so that senders do not stand in each other's way.
 const SHARDS: usize = 16;
-
-/// The limits of the configuration; 0 means none.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Messages a user may send in a minute.
-    pub messages_per_minute: u32,
-    /// Messages a user may send in an hour.
-    pub messages_per_hour: u32,
-    /// Messages that all together may send in a second.
-    pub messages_per_second: u32,
-    /// Messages whose delivery is in hand at once.
-    pub queue_depth: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Limits {
-            messages_per_minute: 100,
-            messages_per_hour: 1000,
-            messages_per_second: 10_000,
-            queue_depth: 100_000,
-        }
-    }
-}
-
-impl Limits {
-    fn rates(self) -> [(Rate, &'static str); 2] {
-        let rate = |most, seconds| Rate { most, window: Duration::from_secs(seconds) };
-        [
-            (rate(self.messages_per_minute, 60), "minute"),
-            (rate(self.messages_per_hour, 3600), "hour"),
-        ]
-    }
-
-    fn system(self) -> Rate {
-        Rate { most: self.messages_per_second, window: Duration::from_secs(1) }
-    }
-}
 
 type Windows = [Window; 2];
 
@@ -336,17 +299,21 @@ impl App {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::UserId;
+    use crate::{app::Live, config::Sources, domain::UserId, mail::Mailer};
 
     #[tokio::test]
     async fn what_the_system_refuses_makes_no_room_for_others() {
-        let limits = Limits {
-            messages_per_minute: 100,
-            messages_per_hour: 1000,
-            messages_per_second: 20,
-            queue_depth: 0,
+        let config = crate::config::load(Sources::default()).unwrap().config;
+        let limits = Limits { messages_per_second: 20, queue_depth: 0, ..config.limits };
+        let live = Live {
+            retry: config.retry,
+            limits,
+            access_token_ttl: config.auth.access_token_ttl,
+            retention: config.retention,
+            mailer: Mailer::default(),
+            alert_interval: config.smtp.alert_interval,
+            log_sample: config.log.sample,
         };
-        let live = crate::app::Live { limits, ..crate::app::Live::default() };
         let limiter = Limiter::new(Current::new(live), None);
         let user = Party::Business(UserId(uuid::Uuid::nil()));
         let mut passed = 0;

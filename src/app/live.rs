@@ -6,11 +6,10 @@ use std::{
     time::Duration,
 };
 
-use super::{App, limits::Limits, retention::Retention};
+use super::App;
 use crate::{
-    domain::{retry::RetryPolicy, trace::Sample},
+    domain::{limits::Limits, retention::Retention, retry::RetryPolicy, trace::Sample},
     mail::Mailer,
-    presence::PerParty,
 };
 
 /// What may change.
@@ -21,15 +20,9 @@ pub struct Live {
     pub retry: RetryPolicy,
     /// How much is taken on.
     pub limits: Limits,
-    /// How many connections one user may have; one more closes the oldest.
-    pub connections: PerParty,
     /// How long an access token of a phone is valid unless it is made otherwise.
     pub access_token_ttl: Duration,
-    /// How long dead letters are kept.
-    pub dead_letters_kept: Duration,
-    /// How long the audit log is kept.
-    pub audit_log_kept: Duration,
-    /// How long other things are kept.
+    /// How long things are kept.
     pub retention: Retention,
     /// The way to the administrators.
     pub mailer: Mailer,
@@ -37,23 +30,6 @@ pub struct Live {
     pub alert_interval: Duration,
     /// Of which messages it is logged what goes well.
     pub log_sample: Sample,
-}
-
-impl Default for Live {
-    fn default() -> Self {
-        Live {
-            retry: RetryPolicy::default(),
-            limits: Limits::default(),
-            connections: PerParty { mobile: 16, business: 128 },
-            access_token_ttl: Duration::from_secs(90 * 24 * 3600),
-            dead_letters_kept: Duration::from_secs(7 * 24 * 3600),
-            audit_log_kept: Duration::from_secs(365 * 24 * 3600),
-            retention: Retention::default(),
-            mailer: Mailer::default(),
-            alert_interval: Duration::from_secs(300),
-            log_sample: Sample::new(0.01),
-        }
-    }
 }
 
 /// What is in effect now. Cheap to clone; all clones change together.
@@ -83,8 +59,8 @@ impl App {
 
     /// From now on this is in effect.
     pub fn take_up(&self, live: Live) {
-        self.presence().local().allow(live.connections);
-        self.bystanders().allow(live.connections);
+        self.presence().local().allow(live.limits);
+        self.bystanders().allow(live.limits);
         self.inner.live.set(live);
     }
 }

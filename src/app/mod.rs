@@ -90,25 +90,6 @@ pub struct Settings {
     pub node: Option<nodes::NodeSettings>,
 }
 
-impl Default for Settings {
-    fn default() -> Self {
-        Settings {
-            default_region: None,
-            live: Live::default(),
-            cache: Cache::default(),
-            failpoints: failpoints::Failpoints::default(),
-            traces: traces::Traces::default(),
-            clock: Clock::System,
-            node: Some(nodes::NodeSettings {
-                role: Role::Serve,
-                host: String::new(),
-                address: None,
-                partitions: 0,
-            }),
-        }
-    }
-}
-
 /// Shares of the delivering work in one process. Two cores are kept busy by four.
 const SHARES: usize = 4;
 /// Wake-ups a share holds; what does not fit is found by the sweeper.
@@ -129,7 +110,7 @@ impl Ways {
     pub fn embedded(settings: &Settings) -> Ways {
         Ways {
             node: new_node(),
-            presence: Presence::Solo(Registry::new(settings.live.connections)),
+            presence: Presence::Solo(Registry::new(settings.live.limits)),
             queue: Queue::Local(LocalQueue::new(SHARES, WAKE_UPS)),
         }
     }
@@ -215,7 +196,7 @@ impl App {
                 draining: AtomicBool::new(false),
                 live,
                 presence: ways.presence,
-                bystanders: Registry::new(settings.live.connections),
+                bystanders: Registry::new(settings.live.limits),
                 queue: ways.queue,
                 settings,
                 node: ways.node,

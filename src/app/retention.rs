@@ -7,26 +7,6 @@ use time::OffsetDateTime;
 use super::{App, Error};
 use crate::store::retention::{self, Keeper, Place};
 
-/// How long things are kept. `None`: for ever.
-#[derive(Clone, Copy, Debug)]
-pub struct Retention {
-    /// Messages that are delivered, read or failed for good, from their acceptance.
-    pub messages: Option<Duration>,
-    /// The unusual steps of messages' ways.
-    pub events: Option<Duration>,
-    /// The rows of messages that an administrator deleted, from their deletion.
-    pub deleted: Duration,
-    /// Idempotency keys and their answers.
-    pub idempotency_keys: Duration,
-}
-
-impl Default for Retention {
-    fn default() -> Self {
-        let day = Duration::from_secs(24 * 3600);
-        Retention { messages: None, events: None, deleted: 7 * day, idempotency_keys: day }
-    }
-}
-
 /// What one pass removed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Removed {

@@ -23,7 +23,6 @@ use crate::{
     app::{App, Role, Ways, traces::Traces},
     cache::Cache,
     config::Config,
-    domain::trace::Sample,
     server::{
         Readiness,
         gate::{self, Gate},
@@ -222,11 +221,11 @@ impl Appliance {
         let config = &setup.loaded.config;
         // The addresses first: a taken port should be told before a database is started.
         let (listener, http) = bind(config.http.listen, "http.listen").await?;
-        let machines = match config.metrics_listen {
+        let machines = match config.metrics.listen {
             Some(address) => Some(bind(address, "metrics.listen").await?),
             None => None,
         };
-        let tls = match &config.http.tls {
+        let tls = match config.http.tls() {
             Some((cert, key)) => Some(Tls::load(cert, key).map_err(|error| {
                 Failure::new(Kind::Config, error.to_string())
                     .hint("check http.tls_cert and http.tls_key")
@@ -239,7 +238,7 @@ impl Appliance {
         });
         let store = opened::open_store(setup, Purpose::Serve).await?;
         let _ = warm.await;
-        let role = if config.queue.is_some() { Role::Gateway } else { Role::Serve };
+        let role = if config.queue.url.is_some() { Role::Gateway } else { Role::Serve };
         let works = Works::start(setup, store, role, config.reachable_at(http)).await?;
         let app = works.app.clone();
         let secret = match app.connection_secret().await {
@@ -335,15 +334,15 @@ impl Appliance {
 
 /// Follows messages, if the configuration says so.
 fn follow(config: &Config, ways: &Ways, role: Role, part: &Part) -> Result<Traces, Failure> {
-    let Some(asked) = &config.traces else { return Ok(Traces::Off) };
+    let Some(endpoint) = &config.traces.endpoint else { return Ok(Traces::Off) };
     let node = format!("{:016x}", u64::from_be_bytes(ways.node));
     let teller = Teller { node, role: role.name(), host: privilege::host() };
-    let collector = Collector::new(&asked.endpoint, teller).map_err(|error| {
+    let collector = Collector::new(endpoint, teller).map_err(|error| {
         Failure::new(Kind::Config, error.to_string()).hint("check traces.endpoint")
     })?;
     let (steps, waiting) = mpsc::channel(traces::WAITING);
     part.tracker.spawn(collector.run(waiting, part.stop.clone()));
-    Ok(Traces::On { sample: Sample::new(asked.sample), steps })
+    Ok(Traces::On { sample: config.traces.sample, steps })
 }
 
 async fn prepare(store: &OpenedStore) -> Result<(), Failure> {

@@ -21,20 +21,20 @@ const SHARES: usize = 4;
 
 /// Where the broker is, if there is one.
 pub(super) fn broker(config: &Config) -> Result<Option<rabbit::Settings>, Failure> {
-    let Some(queue) = &config.queue else { return Ok(None) };
-    let choice = match queue.kind {
+    let Some(url) = &config.queue.url else { return Ok(None) };
+    let choice = match config.queue.kind {
         QueueKind::Auto => rabbit::Choice::Auto,
         QueueKind::Classic => rabbit::Choice::Fixed(rabbit::Kind::Classic),
         QueueKind::Quorum => rabbit::Choice::Fixed(rabbit::Kind::Quorum),
     };
-    rabbit::Settings::new(queue.url.expose(), queue.partitions, choice)
+    rabbit::Settings::new(url.expose(), config.queue.partitions, choice)
         .map(Some)
         .map_err(|error| Failure::new(Kind::Config, error.to_string()))
 }
 
 /// Where Redis is, if there is one.
 pub(super) fn target(config: &Config) -> Result<Option<Target>, Failure> {
-    let Some(url) = &config.cache_url else { return Ok(None) };
+    let Some(url) = &config.cache.url else { return Ok(None) };
     let wrong = |why: String| {
         Failure::new(Kind::Config, format!("cache.url {why}")).hint("run: esh3ar config check")
     };
@@ -53,7 +53,7 @@ pub(super) async fn ways(
     let node = new_node();
     let redis_settings = RedisSettings { target, node };
     let (redis, heard) = Redis::start(redis_settings, &part.tracker, &part.stop);
-    let registry = Registry::new(settings.live.connections);
+    let registry = Registry::new(settings.live.limits);
     let relay = Relay::start(redis.clone(), heard, &registry, &part.tracker, &part.stop);
     let (rabbit, publishing) = Rabbit::new(&broker);
     part.tracker.spawn(publishing.run(part.stop.clone()));

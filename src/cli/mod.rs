@@ -264,7 +264,7 @@ fn dispatch(cli: Cli, output: Output) -> Result<ExitCode, Failure> {
     };
     let level = telemetry::log::init(level, json)
         .map_err(|error| Failure::new(Kind::Config, error.to_string()))?;
-    let data_dir = match (&loaded.config.data_dir, &cli.command) {
+    let data_dir = match (&loaded.config.data.dir, &cli.command) {
         (Some(folder), _) => folder.clone(),
         (None, Command::Demo(_)) => demo::default_data_dir(),
         (None, Command::Bench(arguments)) if arguments.starts_its_own() => bench::folder(),

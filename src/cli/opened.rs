@@ -10,14 +10,12 @@ use super::{
 };
 use crate::{
     app::{
-        App, Clock, Live, Role, Settings, failpoints::Failpoints, limits::Limits,
-        nodes::NodeSettings, retention::Retention, traces::Traces,
+        App, Clock, Live, Role, Settings, failpoints::Failpoints, nodes::NodeSettings,
+        traces::Traces,
     },
     cache::Cache,
     config::{Config, Secret, SmtpTls},
-    domain::trace::Sample,
     mail::{Encryption, Mailer, SmtpSettings},
-    presence::PerParty,
     store::{
         Store,
         embedded::{self, Embedded, Purpose},
@@ -46,7 +44,7 @@ pub(super) struct Opened {
 /// What the use cases need of the configuration.
 pub(super) fn settings(config: &Config, role: Option<Role>) -> Result<Settings, Failure> {
     Ok(Settings {
-        default_region: config.default_region,
+        default_region: config.phone.default_region,
         live: live(config)?,
         cache: Cache::default(),
         failpoints: failpoints(role.is_some())?,
@@ -56,7 +54,7 @@ pub(super) fn settings(config: &Config, role: Option<Role>) -> Result<Settings, 
             role,
             host: privilege::host(),
             address: None,
-            partitions: config.queue.as_ref().map_or(0, |queue| queue.partitions),
+            partitions: config.queue.url.as_ref().map_or(0, |_| config.queue.partitions),
         }),
     })
 }
@@ -65,28 +63,12 @@ pub(super) fn settings(config: &Config, role: Option<Role>) -> Result<Settings, 
 pub(super) fn live(config: &Config) -> Result<Live, Failure> {
     Ok(Live {
         retry: config.retry,
-        connections: PerParty {
-            mobile: config.connections_per_user,
-            business: config.connections_per_business_user,
-        },
-        access_token_ttl: config.access_token_ttl,
-        limits: Limits {
-            messages_per_minute: config.limits.messages_per_minute,
-            messages_per_hour: config.limits.messages_per_hour,
-            messages_per_second: config.limits.messages_per_second,
-            queue_depth: config.limits.queue_depth,
-        },
-        dead_letters_kept: config.dead_letters_kept,
-        audit_log_kept: config.audit_log_kept,
-        retention: Retention {
-            messages: config.messages_kept,
-            events: config.events_kept,
-            deleted: config.deleted_kept,
-            idempotency_keys: config.idempotency_keys_kept,
-        },
+        limits: config.limits,
+        access_token_ttl: config.auth.access_token_ttl,
+        retention: config.retention,
         mailer: mailer(config)?,
-        alert_interval: config.alert_interval,
-        log_sample: Sample::new(config.log.sample),
+        alert_interval: config.smtp.alert_interval,
+        log_sample: config.log.sample,
     })
 }
 
@@ -103,20 +85,19 @@ fn failpoints(runs: bool) -> Result<Failpoints, Failure> {
 
 /// The way to the administrators.
 pub(super) fn mailer(config: &Config) -> Result<Mailer, Failure> {
-    let Some(smtp) = &config.smtp else { return Ok(Mailer::Log) };
+    let smtp = &config.smtp;
+    let (Some(host), Some(from)) = (&smtp.host, &smtp.from) else { return Ok(Mailer::Log) };
+    let password = smtp.password.as_ref().map(|password| password.expose().to_owned());
     let settings = SmtpSettings {
-        host: smtp.host.clone(),
+        host: host.clone(),
         port: smtp.port,
         encryption: match smtp.tls {
             SmtpTls::StartTls => Encryption::StartTls,
             SmtpTls::Tls => Encryption::Tls,
             SmtpTls::None => Encryption::None,
         },
-        credentials: smtp
-            .credentials
-            .as_ref()
-            .map(|(user, password)| (user.clone(), password.expose().to_owned())),
-        from: smtp.from.clone(),
+        credentials: smtp.username.clone().zip(password),
+        from: from.clone(),
         to: smtp.to.clone(),
     };
     Mailer::smtp(&settings).map_err(|error| {

@@ -111,7 +111,7 @@ impl Reloads<'_> {
         Reloads { setup, taken: setup.loaded.clone(), number: 0 }
     }
 
-    /// Takes up what can be taken up: the keys of [`config::keys::LIVE`] and the certificate. Of
+    /// Takes up what can be taken up: the keys that are live ([`is_live`]) and the certificate. Of
     /// everything else that was changed it is said that it waits for a restart. A configuration that is
     /// wrong changes nothing. `found` is where commands find the answer.
     pub(super) fn reload(

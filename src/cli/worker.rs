@@ -38,7 +38,7 @@ pub(super) async fn run(setup: &Setup) -> Result<(), Failure> {
     let mut hangups = Hangups::listen()?;
     let recorder =
         metrics::install().map_err(|error| Failure::new(Kind::Failed, error.to_string()))?;
-    let machines = match config.metrics_listen {
+    let machines = match config.metrics.listen {
         Some(address) => Some(bind(address, "metrics.listen").await?),
         None => None,
     };

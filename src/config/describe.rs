@@ -1,34 +1,12 @@
 //! What the keys look like on paper: a commented file and a page of documentation, both made from
-//! [`KEYS`], so that neither can say what the program does not.
+//! the declarations of the keys, so that neither can say what the program does not.
 
 use std::fmt::Write as _;
 
-use super::keys::{KEYS, Key, is_live};
+use super::keys::{self, Key};
 
 /// Comments are broken to this width, in characters.
 const WIDTH: usize = 100;
-
-/// How keys that nobody sets are written when they are set, as TOML.
-const EXAMPLES: &[(&str, &str)] = &[
-    ("retention.messages", "\"365d\""),
-    ("retention.events", "\"90d\""),
-    ("data_dir", "\"/var/lib/esh3ar\""),
-    ("http.tls_cert", "\"/etc/esh3ar/tls.crt\""),
-    ("http.tls_key", "\"/etc/esh3ar/tls.key\""),
-    ("database.url", "\"postgres://esh3ar@db.example.com/esh3ar?sslmode=require\""),
-    ("database.replica_urls", "[\"postgres://esh3ar@replica.example.com/esh3ar?sslmode=require\"]"),
-    ("database.bin_dir", "\"/usr/lib/postgresql/15/bin\""),
-    ("queue.url", "\"amqp://esh3ar:secret@mq.example.com:5672/esh3ar\""),
-    ("cache.url", "\"redis://:secret@cache.example.com:6379\""),
-    ("cluster.address", "\"http://10.0.0.5:5000\""),
-    ("phone.default_region", "\"YE\""),
-    ("smtp.host", "\"mail.example.org\""),
-    ("smtp.username", "\"esh3ar\""),
-    ("smtp.password", "\"secret\""),
-    ("smtp.from", "\"esh3ar@example.org\""),
-    ("smtp.to", "\"admin@example.org\""),
-    ("traces.endpoint", "\"http://127.0.0.1:4318\""),
-];
 
 const HEAD: &str = "\
 # esh3ar's configuration. Every key is here with its default or an example; what is commented out has
@@ -50,7 +28,7 @@ pub fn file_with(settings: &[Setting]) -> String {
     let mut text = HEAD.to_owned();
     // TOML has keys without a section before the first section.
     let (alone, sections): (Vec<&Key>, Vec<&Key>) =
-        KEYS.iter().partition(|key| !key.name.contains('.'));
+        keys::all().partition(|key| !key.name.contains('.'));
     for key in alone {
         text.push('\n');
         write_key(&mut text, key, key.name, settings);
@@ -79,12 +57,12 @@ as `name_file`, the path of a file that holds it. One that is marked *live* is t
 "
     .to_owned();
     let (alone, sections): (Vec<&Key>, Vec<&Key>) =
-        KEYS.iter().partition(|key| !key.name.contains('.'));
+        keys::all().partition(|key| !key.name.contains('.'));
     let row = |text: &mut String, key: &Key| {
         let default =
             if key.default.is_empty() { "unset".to_owned() } else { format!("`{}`", key.default) };
         let secret = if key.secret { " *Secret.*" } else { "" };
-        let live = if is_live(key.name) { " *Live.*" } else { "" };
+        let live = if key.live { " *Live.*" } else { "" };
         let doc = key.doc.replace('|', "\\|").replace('<', "&lt;");
         let _ = writeln!(text, "| `{}` | {default} | {doc}{secret}{live} |", key.name);
     };
@@ -140,10 +118,8 @@ fn comment(text: &mut String, doc: &str) {
 }
 
 fn example(key: &Key) -> String {
-    match EXAMPLES.iter().find(|(name, _)| *name == key.name) {
-        Some((_, example)) => (*example).to_owned(),
-        None => literal(key.default),
-    }
+    let is_array = key.example.starts_with('[');
+    if is_array { key.example.to_owned() } else { literal(key.example) }
 }
 
 /// Numbers and truths as they are, everything else as a string.
@@ -208,10 +184,8 @@ mod tests {
         for origin in read(all).origins {
             let key = origin.key;
             assert!(matches!(origin.source, Source::File { .. }), "{key} is missing in the file");
-            assert!(!origin.value.is_empty(), "{key} needs an example in config/describe.rs");
+            assert!(!origin.value.is_empty(), "{key} needs an example where it is declared");
         }
-        let stale = EXAMPLES.iter().find(|(name, _)| super::super::keys::find(name).is_none());
-        assert!(stale.is_none(), "{stale:?} is no key");
     }
 
     #[test]
@@ -226,7 +200,7 @@ mod tests {
             ("database.url_file".to_owned(), secret.display().to_string()),
         ];
         let config = read(file_with(&settings)).config;
-        assert_eq!(config.data_dir.unwrap().to_str(), Some(odd));
+        assert_eq!(config.data.dir.unwrap().to_str(), Some(odd));
         assert_eq!(config.http.max_connections, 7);
         assert_eq!(config.database.url.unwrap().expose(), "postgres://u:p@h/d");
     }

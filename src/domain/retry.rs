@@ -13,16 +13,6 @@ pub struct RetryPolicy {
     pub attempts: u16,
 }
 
-impl Default for RetryPolicy {
-    fn default() -> Self {
-        RetryPolicy {
-            acknowledge_timeout: Duration::from_secs(5),
-            base: Duration::from_secs(1),
-            attempts: 6,
-        }
-    }
-}
-
 /// What follows from an attempt that was not acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AfterMiss {
@@ -58,10 +48,15 @@ impl RetryPolicy {
 mod tests {
     use super::*;
 
+    const POLICY: RetryPolicy = RetryPolicy {
+        acknowledge_timeout: Duration::from_secs(5),
+        base: Duration::from_secs(1),
+        attempts: 6,
+    };
+
     #[test]
     fn the_schedule_is_the_specified_one() {
-        let policy = RetryPolicy::default();
-        let waits: Vec<u64> = (0..6).map(|n| policy.delay(n).as_secs()).collect();
+        let waits: Vec<u64> = (0..6).map(|n| POLICY.delay(n).as_secs()).collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 32]);
     }
 
@@ -70,7 +65,7 @@ mod tests {
         #![proptest_config(proptest::prelude::ProptestConfig::with_cases(256))]
         #[test]
         fn retry_count_only_rises_and_stops_at_the_limit(start in 0u16..12, attempts in 0u16..7) {
-            let policy = RetryPolicy { attempts, ..RetryPolicy::default() };
+            let policy = RetryPolicy { attempts, ..POLICY };
             let mut count = start;
             for _ in 0..20 {
                 match policy.after_miss(count) {

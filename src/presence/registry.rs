@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{Missed, Outbound, Relay, waiting::Waiting};
-use crate::domain::{Party, TokenId};
+use crate::domain::{Party, TokenId, limits::Limits};
 
 /// Locks, so that connections do not stand in each other's way.
 const SHARDS: usize = 64;
@@ -45,6 +45,15 @@ pub struct PerParty {
     pub mobile: usize,
     /// A business user: its agents, each with a connection or more.
     pub business: usize,
+}
+
+impl From<Limits> for PerParty {
+    fn from(limits: Limits) -> PerParty {
+        PerParty {
+            mobile: limits.connections_per_user,
+            business: limits.connections_per_business_user,
+        }
+    }
 }
 
 impl From<usize> for PerParty {

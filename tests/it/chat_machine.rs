@@ -23,7 +23,7 @@ use esh3ar::{
     cache::Cache,
     domain::{
         Conversation, ConversationId, ConversationStatus, Message, MessageId, Party, Permission,
-        Permissions, Phone, Status, TokenId, feed::Attempt, message::Draft,
+        Permissions, Phone, Status, TokenId, feed::Attempt, limits::Limits, message::Draft,
     },
     store::{Store, conversations::Filter, dead_letters},
 };
@@ -32,7 +32,7 @@ use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state
 use tokio::runtime::Runtime;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::support::{Server, operator};
+use crate::support::{Server, operator, settings};
 
 /// Business users and phones: each may talk with each.
 const SIDES: usize = 2;
@@ -499,11 +499,13 @@ impl Machine {
 async fn two_apps(database: &str, server: &Server) -> ([App; 2], CancellationToken) {
     let mut config = tokio_postgres::Config::new();
     config.host_path(server.data().join("run")).user("esh3ar").dbname(database);
-    let limits = esh3ar::app::limits::Limits {
+    let usual = settings();
+    let limits = Limits {
         messages_per_minute: 0,
         messages_per_hour: 0,
         messages_per_second: 0,
         queue_depth: 0,
+        ..usual.live.limits
     };
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
     let cache = Cache::default();
@@ -515,8 +517,8 @@ async fn two_apps(database: &str, server: &Server) -> ([App; 2], CancellationTok
         let settings = Settings {
             clock: Clock::standing_at(time::OffsetDateTime::now_utc()),
             cache: cache.clone(),
-            live: esh3ar::app::Live { limits, ..Default::default() },
-            ..Settings::default()
+            live: esh3ar::app::Live { limits, ..usual.live.clone() },
+            ..usual.clone()
         };
         App::start(settings, Store::new(config.clone(), 4).unwrap(), &tracker, &stop)
     });

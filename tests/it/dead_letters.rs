@@ -12,7 +12,9 @@ use esh3ar::{
 use serde_json::{Value, json};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::support::{Server, acknowledge, id, next_messages, number, operator, run, run_json};
+use crate::support::{
+    Server, acknowledge, id, next_messages, number, operator, run, run_json, settings,
+};
 
 const PHONE: &str = "+967771234567";
 /// Fails a delivery after one attempt.
@@ -117,7 +119,7 @@ async fn sixteen_hands_put_each_letter_back_once() {
     drop(hub);
     let store = store(&server);
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-    let settings = Settings { node: None, ..Settings::default() };
+    let settings = Settings { node: None, ..settings() };
     let app = App::start(settings, store, &tracker, &stop);
     let hands: Vec<_> = (0..16)
         .map(|_| {
@@ -223,7 +225,7 @@ async fn dead_letters_expire_after_seven_days() {
     let sent = fail(&server, &shop, PHONE, 1).await.remove(0);
     let clock = Clock::standing_at(time::OffsetDateTime::now_utc());
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-    let settings = Settings { node: None, clock: clock.clone(), ..Settings::default() };
+    let settings = Settings { node: None, clock: clock.clone(), ..settings() };
     let app = App::start(settings, store(&server), &tracker, &stop);
     let day = std::time::Duration::from_secs(24 * 3600);
     clock.advance(day * 7 - std::time::Duration::from_secs(60));
@@ -269,7 +271,7 @@ async fn the_books_balance_and_say_when_they_do_not() {
     assert_eq!(books["discrepancies"][0]["kind"], "failed_without_dead_letter");
     assert!(String::from_utf8_lossy(&output.stderr).contains("hint: run: esh3ar message explain"));
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-    let settings = Settings { node: None, ..Settings::default() };
+    let settings = Settings { node: None, ..settings() };
     let app = App::start(settings, store(&server), &tracker, &stop);
     assert_eq!(app.repair_books().await.unwrap(), 1);
     stop.cancel();

@@ -11,7 +11,7 @@ use std::{
 
 use esh3ar::{
     app::{
-        App, Caller, Settings,
+        App, Caller,
         access::Identity,
         messages::{SendRequest, Sent},
         tokens::Lifetime,
@@ -23,7 +23,9 @@ use esh3ar::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::support::{DEADLINE, Server, acknowledge, id, next_messages, number, operator};
+use crate::support::{
+    DEADLINE, Server, acknowledge, id, next_messages, number, operator, settings,
+};
 
 const PHONE: &str = "+967771234567";
 
@@ -102,7 +104,7 @@ async fn a_full_queue_makes_its_recipients_read() {
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
     let config = server.database_config();
     // Nothing takes from its queue.
-    let app = App::start(Settings::default(), Store::new(config, 2).unwrap(), &tracker, &stop);
+    let app = App::start(settings(), Store::new(config, 2).unwrap(), &tracker, &stop);
     let shop = app.list_users(&operator(), None, 100).await.unwrap().items.remove(0);
     let caller = Caller {
         token: TokenId(uuid::Uuid::nil()),

@@ -23,7 +23,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 use crate::support::{
-    DEADLINE, Server, run_json,
+    DEADLINE, Server, run_json, settings,
     smtp::{Mood, SmtpSink},
     wait_for,
 };
@@ -37,8 +37,9 @@ fn store(server: &Server) -> Store {
 
 fn app(server: &Server, mailer: Mailer) -> (App, CancellationToken) {
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-    let live = Live { mailer, ..Live::default() };
-    let settings = Settings { node: None, live, ..Settings::default() };
+    let usual = settings();
+    let live = Live { mailer, ..usual.live };
+    let settings = Settings { node: None, live, ..usual };
     (App::start(settings, store(server), &tracker, &stop), stop)
 }
 
@@ -247,11 +248,12 @@ async fn a_mail_server_that_is_away_burns_no_attempts_and_is_asked_rarely() {
     let clock =
         esh3ar::app::Clock::standing_at(time::OffsetDateTime::now_utc() + time::Duration::days(30));
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+    let usual = settings();
     let settings = Settings {
         node: None,
         clock: clock.clone(),
-        live: Live { mailer: Mailer::smtp(&sink_settings(port)).unwrap(), ..Live::default() },
-        ..Settings::default()
+        live: Live { mailer: Mailer::smtp(&sink_settings(port)).unwrap(), ..usual.live },
+        ..usual
     };
     let app = App::start(settings, store(&server), &tracker, &stop);
     let client = store(&server).client().await.unwrap();

@@ -24,6 +24,7 @@ use esh3ar::{
         ContentType, Message, MessageId, Party, Permission, Permissions, Phone, Priority, Status,
         TokenId, UserId,
         feed::{Attempt, Batch, Feed, Found, LATE, Live, PAGE},
+        limits::Limits,
         message::Draft,
         retry::RetryPolicy,
     },
@@ -36,7 +37,7 @@ use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state
 use tokio::runtime::Runtime;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::support::{Server, operator};
+use crate::support::{Server, operator, settings};
 
 const PHONES: usize = 3;
 /// Fewer than usual, so that a case of some steps gets as far as giving up.
@@ -464,15 +465,17 @@ impl StateMachineTest for OverTheStore {
         let mut config = tokio_postgres::Config::new();
         config.host_path(ground.server.data().join("run")).user("esh3ar").dbname("machine");
         let clock = Clock::standing_at(time::OffsetDateTime::now_utc());
-        let limits = esh3ar::app::limits::Limits {
+        let usual = settings();
+        let limits = Limits {
             messages_per_minute: 0,
             messages_per_hour: 0,
             messages_per_second: 0,
             queue_depth: 0,
+            ..usual.live.limits
         };
-        let retry = RetryPolicy { attempts: RETRIES, ..RetryPolicy::default() };
-        let live = esh3ar::app::Live { limits, retry, ..Default::default() };
-        let settings = Settings { clock: clock.clone(), live, ..Settings::default() };
+        let retry = RetryPolicy { attempts: RETRIES, ..usual.live.retry };
+        let live = esh3ar::app::Live { limits, retry, ..usual.live };
+        let settings = Settings { clock: clock.clone(), live, ..usual };
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let case = CASES.fetch_add(1, Ordering::Relaxed);
         let app = ground.runtime.block_on(async {

@@ -110,7 +110,7 @@ fn limit_of(pid: u32) -> Option<u64> {
 }
 
 pub(super) fn certificate(config: &Config) -> Check {
-    let Some((cert, key)) = &config.http.tls else {
+    let Some((cert, key)) = config.http.tls() else {
         let listen = config.http.listen;
         return good(
             "certificate",

@@ -5,7 +5,7 @@ use std::io::{IsTerminal as _, Write as _};
 use super::{InitArgs, file};
 use crate::{
     cli::exit::{Failure, Kind},
-    config::describe::Setting,
+    config::{describe::Setting, keys},
 };
 
 /// Some questions that are answered together, and checked together. Who wants nothing of the first is
@@ -36,9 +36,11 @@ fn has_mail(settings: &[Setting]) -> bool {
     value(settings, "smtp.host").is_some()
 }
 
+const LISTEN: &str = keys::known("http.listen").default;
+
 const GROUPS: &[Group] = &[
     Group {
-        questions: &[("http.listen", "Address of the API and the hub", "127.0.0.1:5000")],
+        questions: &[("http.listen", "Address of the API and the hub", LISTEN)],
         when: |_| true,
     },
     Group {

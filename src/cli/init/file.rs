@@ -117,15 +117,8 @@ fn agrees(path: &Path, settings: &[Setting]) -> Result<(), Failure> {
 }
 
 fn secret(loaded: &Loaded, key: &str) -> Option<String> {
-    let config = &loaded.config;
-    let secret = match key {
-        "database.url" => config.database.url.as_ref(),
-        "queue.url" => config.queue.as_ref().map(|queue| &queue.url),
-        "cache.url" => config.cache_url.as_ref(),
-        "smtp.password" => config.smtp.as_ref()?.credentials.as_ref().map(|(_, secret)| secret),
-        _ => None,
-    };
-    secret.map(|secret| secret.expose().to_owned())
+    let secret = loaded.secrets.iter().find(|(name, _)| *name == key);
+    secret.map(|(_, secret)| secret.expose().to_owned())
 }
 
 fn unwritable(path: &Path, error: &std::io::Error) -> Failure {

@@ -229,7 +229,7 @@ fn next(setup: &Setup, config: &str) -> Vec<String> {
         .iter()
         .any(|folder| Path::new(folder).join("esh3ar.service").exists());
     let by_systemd = usual && unit && Path::new("/run/systemd/system").exists();
-    let start = match (by_systemd, setup.loaded.config.queue.is_some()) {
+    let start = match (by_systemd, setup.loaded.config.queue.url.is_some()) {
         (true, false) => "systemctl enable --now esh3ar".to_owned(),
         (true, true) => "systemctl enable --now esh3ar esh3ar-worker".to_owned(),
         (false, _) => format!("{esh3ar} serve"),

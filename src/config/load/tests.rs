@@ -1,5 +1,7 @@
+use std::time::Duration;
+
 use super::*;
-use crate::config::QueueKind;
+use crate::{config::QueueKind, domain::retry::RetryPolicy};
 
 fn file(text: &str) -> Sources {
     Sources { file: Some(("esh3ar.toml".to_owned(), text.to_owned())), ..Sources::default() }
@@ -9,7 +11,12 @@ fn file(text: &str) -> Sources {
 fn nothing_at_all_is_a_configuration() {
     let loaded = load(Sources::default()).unwrap();
     assert_eq!(loaded.config.http.listen.to_string(), "127.0.0.1:5000");
-    assert_eq!(loaded.config.retry, RetryPolicy::default());
+    let wanted = RetryPolicy {
+        acknowledge_timeout: Duration::from_secs(5),
+        base: Duration::from_secs(1),
+        attempts: 6,
+    };
+    assert_eq!(loaded.config.retry, wanted);
     assert!(loaded.origins.iter().all(|origin| origin.source == Source::Default));
 }
 
@@ -138,10 +145,10 @@ fn the_broker_is_named_without_its_password() {
     assert!(alone.contains("cache.url needs queue.url"), "{alone}");
     assert!(alone.contains("cache.url needs database.url"), "{alone}");
     assert!(queue("").unwrap_err().to_string().contains("cache.url needs queue.url"));
-    assert!(load(file("")).unwrap().config.queue.is_none());
+    assert!(load(file("")).unwrap().config.queue.url.is_none());
     let both = queue("url = \"amqp://u:hunter2@a/v,amqps://u:hunter2@b\"").unwrap();
     assert!(!format!("{both:?}").contains("hunter2"));
-    let found = both.config.queue.unwrap();
+    let found = both.config.queue;
     assert_eq!((found.partitions, found.kind), (16, QueueKind::Auto));
     let text = queue("url = \"http://u:hunter2@a\"\npartitions = 65\ntype = \"mirrored\"");
     let text = text.unwrap_err().to_string();

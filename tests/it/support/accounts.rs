@@ -3,11 +3,44 @@
 use std::{future::Future, sync::OnceLock};
 
 use esh3ar::{
-    app::{App, By, Error, Settings, tokens::Lifetime},
+    app::{
+        App, By, Clock, Error, Live, Role, Settings, failpoints::Failpoints, nodes::NodeSettings,
+        tokens::Lifetime, traces::Traces,
+    },
+    cache::Cache,
+    config::Sources,
     domain::{Permissions, Phone},
+    mail::Mailer,
     store::{Store, accounts::MobileStatus},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// What the use cases of a process need to know when the configuration says nothing.
+pub fn settings() -> Settings {
+    let config = esh3ar::config::load(Sources::default()).unwrap().config;
+    Settings {
+        default_region: config.phone.default_region,
+        live: Live {
+            retry: config.retry,
+            limits: config.limits,
+            access_token_ttl: config.auth.access_token_ttl,
+            retention: config.retention,
+            mailer: Mailer::default(),
+            alert_interval: config.smtp.alert_interval,
+            log_sample: config.log.sample,
+        },
+        cache: Cache::default(),
+        failpoints: Failpoints::default(),
+        traces: Traces::default(),
+        clock: Clock::System,
+        node: Some(NodeSettings {
+            role: Role::Serve,
+            host: String::new(),
+            address: None,
+            partitions: 0,
+        }),
+    }
+}
 
 /// The operator of tests that work over the use cases.
 pub fn operator() -> By {
@@ -45,7 +78,7 @@ pub fn beside(config: tokio_postgres::Config) -> (App, CancellationToken) {
 
 fn open(config: tokio_postgres::Config) -> (App, Store, CancellationToken) {
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-    let settings = Settings { node: None, ..Settings::default() };
+    let settings = Settings { node: None, ..settings() };
     let store = Store::new(config, 4).unwrap();
     let app = App::start(settings, store.clone(), &tracker, &stop);
     (app, store, stop)

@@ -27,7 +27,11 @@ use std::{
 use esh3ar::client::{Event, HubClient};
 use serde_json::{Value, json};
 
-pub use self::{accounts::operator, folder::Folder, server::Server};
+pub use self::{
+    accounts::{operator, settings},
+    folder::Folder,
+    server::Server,
+};
 
 /// A client for requests over connections of their own. There is one, because making one reads all certificates of the
 /// system. It keeps no connection: a test's runtime, and its connections with it, end before the client does.

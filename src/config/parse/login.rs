@@ -2,29 +2,18 @@
 //! end of a password another takes for the beginning of a host, which is then shown: so it is looked at
 //! here, before any of them.
 
-use super::Reader;
+use crate::config::{keys::Key, reader::Reader};
 
-impl Reader {
-    /// Finds the URLs whose login is not percent-encoded. They are not repeated.
-    pub(super) fn logins(&mut self) {
-        let wrong: Vec<&str> = ["database.url", "database.replica_urls", "queue.url", "cache.url"]
-            .into_iter()
-            .filter(|key| {
-                let urls = match *key {
-                    "database.replica_urls" => {
-                        self.urls(key).iter().map(|url| url.expose().to_owned()).collect()
-                    }
-                    "queue.url" => self.text(key).split(',').map(str::to_owned).collect(),
-                    _ => vec![self.text(key)],
-                };
-                urls.iter().any(|url| !is_encoded(url.trim()))
-            })
-            .collect();
-        for key in wrong {
-            let text = "holds a user name or password that is not percent-encoded: write %40 for @, %2F for /, \
-                        %3F for ?, %23 for #, %25 for %, and other special characters likewise";
-            self.fault(key, text.to_owned());
-        }
+/// Finds the key at fault if the login of one of its URLs is not percent-encoded. They are not repeated.
+pub(in crate::config) fn check<'a>(
+    reader: &mut Reader,
+    key: &Key,
+    mut urls: impl Iterator<Item = &'a str>,
+) {
+    if !urls.all(|url| is_encoded(url.trim())) {
+        let why = "holds a user name or password that is not percent-encoded: write %40 for @, %2F for /, \
+                   %3F for ?, %23 for #, %25 for %, and other special characters likewise";
+        reader.fault(key, why);
     }
 }
 

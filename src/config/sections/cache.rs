@@ -1,0 +1,42 @@
+//! `cache.*`: Redis, by which the processes of an installation find each other.
+
+use crate::config::{
+    Secret,
+    keys::{key, unset},
+    parse::{login, optional, secret},
+    reader::Reader,
+    section::section,
+};
+
+section! {
+    /// Redis; its URL is set exactly when that of the queue is.
+    pub struct CacheConfig in "cache." {
+        /// redis:// or rediss:// URL of Redis 7 or newer,
+        /// redis+sentinel://host:26379,host:26379/mymaster or
+        /// redis+cluster://host:6379,host:6379, by which gateways and workers find each other; a login goes
+        /// before the first host; set exactly when queue.url is.
+        url: Option<Secret> =
+            unset("redis://:secret@cache.example.com:6379").secret() => optional(secret),
+    }
+    checked by check
+}
+
+fn check(cache: &CacheConfig, reader: &mut Reader) {
+    let Some(url) = &cache.url else { return };
+    let key = key!("cache.url");
+    login::check(reader, key, std::iter::once(url.expose()));
+    if !reader.is_set(key!("queue.url")) {
+        reader.fault(key, "needs queue.url: one process alone has no use for Redis");
+        // Where the queue is set as well, it is told there.
+        if !reader.is_set(key!("database.url")) {
+            let why = "needs database.url: the private Postgres serves one process only";
+            reader.fault(key, why);
+        }
+    }
+    let schemes = ["redis://", "rediss://", "redis+", "rediss+"];
+    if !schemes.iter().any(|scheme| url.expose().starts_with(scheme)) {
+        // Without the value: it may hold a password.
+        let why = "must be redis://host:6379, rediss://…, redis+sentinel://… or redis+cluster://…";
+        reader.fault(key, why);
+    }
+}

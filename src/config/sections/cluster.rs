@@ -1,0 +1,20 @@
+//! `cluster.*`: how the gateways of an installation reach each other.
+
+use crate::config::{keys::unset, parse::optional, section::section};
+
+section! {
+    /// This process among others.
+    pub struct ClusterConfig in "cluster." {
+        /// Where other gateways reach this one, such as http://10.0.0.5:5000; unset: http.listen, if that is
+        /// no wildcard.
+        address: Option<String> = unset("http://10.0.0.5:5000") => optional(gateway),
+    }
+}
+
+fn gateway(address: &str) -> Result<String, String> {
+    let host = ["http://", "https://"].iter().find_map(|scheme| address.strip_prefix(scheme));
+    if host.is_none_or(|host| host.is_empty() || host.contains(['/', '?', '@'])) {
+        return Err("must be http://host:port or https://host:port".to_owned());
+    }
+    Ok(address.to_owned())
+}

@@ -1,0 +1,18 @@
+//! `data_dir`: the one key without a section.
+
+use std::path::PathBuf;
+
+use crate::config::{
+    keys::unset,
+    parse::{optional, path},
+    section::section,
+};
+
+section! {
+    /// The embedded parts.
+    pub struct DataConfig in "" {
+        /// Folder of the embedded parts; unset: $STATE_DIRECTORY, /var/lib/esh3ar for root, else the
+        /// user's data folder.
+        dir as "data_dir": Option<PathBuf> = unset("/var/lib/esh3ar") => optional(path),
+    }
+}

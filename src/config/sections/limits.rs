@@ -1,0 +1,28 @@
+//! `limits.*`: how much is taken on.
+
+use crate::{
+    config::{
+        keys::default,
+        parse::{limit, whole},
+        section::section,
+    },
+    domain::limits::Limits,
+};
+
+section! {
+    fill Limits in "limits." {
+        /// Messages a user may send in a minute; 0 for no limit.
+        messages_per_minute = default("100").live() => limit,
+        /// Messages a user may send in an hour; 0 for no limit.
+        messages_per_hour = default("1000").live() => limit,
+        /// Messages that all users together may send in a second; 0 for no limit.
+        messages_per_second = default("10000").live() => limit,
+        /// Deliveries in hand at once: broadcasts pause at 60 %, bulk sends are refused at 80 %, all but high
+        /// priority at 100 %; 0 for no limit.
+        queue_depth = default("100000").live() => limit,
+        /// Connections one phone may have; one more closes the oldest.
+        connections_per_user = default("16").live() => whole(1..=4_294_967_295),
+        /// Connections one business user may have: its agents and programs; one more closes the oldest.
+        connections_per_business_user = default("128").live() => whole(1..=4_294_967_295),
+    }
+}

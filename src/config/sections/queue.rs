@@ -1,0 +1,61 @@
+//! `queue.*`: RabbitMQ, which wakes the processes of an installation.
+
+use crate::config::{
+    Secret,
+    keys::{default, key, unset},
+    parse::{login, one_of, optional, secret, whole},
+    reader::Reader,
+    section::section,
+};
+
+section! {
+    /// RabbitMQ; without its URL there is a queue inside the process.
+    pub struct QueueConfig in "queue." {
+        /// amqp:// or amqps:// URL of RabbitMQ 3.10 or newer, for more than one process; several nodes of
+        /// one cluster with commas, a private CA as ?cacertfile=/etc/esh3ar/ca.pem; unset: the queue
+        /// inside the process.
+        url: Option<Secret> =
+            unset("amqp://esh3ar:secret@mq.example.com:5672/esh3ar").secret() => optional(secret),
+        /// Queues in each of the three lanes, from 1 to 64; the same on every node.
+        partitions: u16 = default("16") => whole(1..=64),
+        /// classic, quorum, or auto: what is there already, else quorum where queue.url names three nodes
+        /// or more.
+        kind as "type": QueueKind = default("auto") => one_of(&[
+            ("auto", QueueKind::Auto),
+            ("classic", QueueKind::Classic),
+            ("quorum", QueueKind::Quorum),
+        ]),
+    }
+    checked by check
+}
+
+/// How the broker keeps queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueKind {
+    /// As they are there already, else quorum where three nodes or more are named, else classic.
+    Auto,
+    /// On one node.
+    Classic,
+    /// On a majority of the nodes.
+    Quorum,
+}
+
+fn check(queue: &QueueConfig, reader: &mut Reader) {
+    let Some(url) = &queue.url else { return };
+    let key = key!("queue.url");
+    login::check(reader, key, url.expose().split(','));
+    let is_url = |url: &str| ["amqp://", "amqps://"].iter().any(|s| url.trim().starts_with(s));
+    if !url.expose().split(',').all(is_url) {
+        // Without the value: it holds a password.
+        reader.fault(key, "must be amqp://user:password@host:port/vhost or amqps://…");
+    }
+    // Several processes need all three: the truth, wake-ups, and the way to each other.
+    if !reader.is_set(key!("cache.url")) {
+        let why = "needs cache.url: gateways and workers find each other through Redis";
+        reader.fault(key, why);
+    }
+    if !reader.is_set(key!("database.url")) {
+        let why = "needs database.url: the private Postgres serves one process only";
+        reader.fault(key, why);
+    }
+}

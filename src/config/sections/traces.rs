@@ -1,0 +1,38 @@
+//! `traces.*`: traces of messages.
+
+use crate::{
+    config::{
+        keys::{default, unset},
+        parse::{optional, share},
+        section::section,
+    },
+    domain::trace::Sample,
+};
+
+section! {
+    /// Traces of messages; without an endpoint there are none.
+    pub struct TracesConfig in "traces." {
+        /// Collector for traces with OTLP over HTTP, such as http://127.0.0.1:4318; unset: no message is
+        /// followed.
+        endpoint: Option<String> = unset("http://127.0.0.1:4318") => optional(collector),
+        /// Share of the messages that are followed, from 0 to 1.
+        sample: Sample = default("0.01") => share,
+    }
+}
+
+fn collector(endpoint: &str) -> Result<String, String> {
+    let address = ["http://", "https://"].iter().find_map(|scheme| endpoint.strip_prefix(scheme));
+    let good = address.is_some_and(|address| {
+        !address.is_empty()
+            && !address.starts_with('/')
+            && !address.contains(['@', '?', '#', ','])
+            && !address.contains(char::is_whitespace)
+    });
+    if good {
+        return Ok(endpoint.to_owned());
+    }
+    // Without the value: somebody may have written a password into it.
+    Err("must be an address such as http://127.0.0.1:4318, without a login; headers come from \
+         OTEL_EXPORTER_OTLP_HEADERS"
+        .to_owned())
+}
