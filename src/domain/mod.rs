@@ -16,6 +16,7 @@ pub mod job;
 pub mod limits;
 pub mod message;
 pub mod nearest;
+pub mod network;
 pub mod partitions;
 pub mod party;
 pub mod permission;

@@ -1,0 +1,309 @@
+//! IP networks as they are written in a configuration: `10.0.0.0/8`, `2001:db8::/32`, or one address.
+
+use core::{fmt, net::IpAddr, str::FromStr};
+
+/// The most networks in one list: each request may be compared with all of them.
+pub const MAX_NETWORKS: usize = 256;
+
+/// An IPv4 or IPv6 network; a single address is a network of one.
+///
+/// An IPv4-mapped IPv6 address (`::ffff:10.0.0.1`) counts as the IPv4 address in it, here and in
+/// [`contains`](Network::contains): a socket that listens on `[::]` sees IPv4 peers that way. So `::/0`
+/// contains no IPv4 address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// The first address; all bits after the prefix are 0, and it is never IPv4-mapped.
+    first: IpAddr,
+    prefix: u8,
+}
+
+/// Why a text is no network, or no list of them.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NetworkError {
+    /// It is written in another way.
+    #[error("'{0}' is neither an address nor a network such as 10.0.0.0/8")]
+    Malformed(String),
+    /// It has bits set that its prefix leaves open: another prefix may be meant.
+    #[error("'{written}' has bits set after its prefix: write {network}, or another prefix")]
+    HostBits {
+        /// As it is written.
+        written: String,
+        /// The network that it is in.
+        network: Network,
+    },
+    /// There are more than [`MAX_NETWORKS`].
+    #[error("there are more than {MAX_NETWORKS}")]
+    TooMany,
+}
+
+impl Network {
+    /// Reads a list with commas, which may be empty.
+    ///
+    /// # Errors
+    /// The first that is no network; or there are too many.
+    pub fn list(text: &str) -> Result<Vec<Network>, NetworkError> {
+        let mut parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        let networks = parts.by_ref().take(MAX_NETWORKS).map(str::parse).collect::<Result<_, _>>();
+        match parts.next() {
+            Some(_) if networks.is_ok() => Err(NetworkError::TooMany),
+            _ => networks,
+        }
+    }
+
+    /// Whether an address is in it.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let shared = match (self.first, address.to_canonical()) {
+            (IpAddr::V4(first), IpAddr::V4(other)) => {
+                (first.to_bits() ^ other.to_bits()).leading_zeros()
+            }
+            (IpAddr::V6(first), IpAddr::V6(other)) => {
+                (first.to_bits() ^ other.to_bits()).leading_zeros()
+            }
+            _ => return false,
+        };
+        shared >= u32::from(self.prefix)
+    }
+
+    /// The network of an address that has so many leading bits in common with it.
+    fn around(address: IpAddr, prefix: u8) -> Network {
+        // A shift by all bits is none that a processor knows.
+        let first = match address {
+            IpAddr::V4(address) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+                IpAddr::V4((address.to_bits() & mask).into())
+            }
+            IpAddr::V6(address) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
+                IpAddr::V6((address.to_bits() & mask).into())
+            }
+        };
+        Network { first, prefix }
+    }
+}
+
+/// How many bits an address has.
+fn width(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
+/// A number as everybody writes it: digits, without a sign and without zeros before it.
+fn number(text: &str) -> Option<u8> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit());
+    let padded = text.len() > 1 && text.starts_with('0');
+    if plain && !padded { text.parse().ok() } else { None }
+}
+
+impl FromStr for Network {
+    type Err = NetworkError;
+
+    fn from_str(text: &str) -> Result<Network, NetworkError> {
+        let malformed = || NetworkError::Malformed(text.to_owned());
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| malformed())?;
+        let prefix = match prefix {
+            Some(prefix) => {
+                number(prefix).filter(|prefix| *prefix <= width(address)).ok_or_else(malformed)?
+            }
+            None => width(address),
+        };
+        let network = Network::around(address, prefix);
+        if network.first != address {
+            return Err(NetworkError::HostBits { written: text.to_owned(), network });
+        }
+        // An IPv4-mapped address has bits set up to the 96th, so a shorter prefix was refused above.
+        match address.to_canonical() {
+            mapped if mapped.is_ipv4() && address.is_ipv6() => {
+                Ok(Network { first: mapped, prefix: prefix.saturating_sub(96) })
+            }
+            _ => Ok(network),
+        }
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.prefix == width(self.first) {
+            write!(f, "{}", self.first)
+        } else {
+            write!(f, "{}/{}", self.first, self.prefix)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::net::{Ipv4Addr, Ipv6Addr};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn network(text: &str) -> Network {
+        text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
+    fn contains(text: &str, address: &str) -> bool {
+        network(text).contains(address.parse().unwrap())
+    }
+
+    #[test]
+    fn a_network_contains_its_addresses_and_no_others() {
+        assert!(contains("10.0.0.0/8", "10.0.0.0") && contains("10.0.0.0/8", "10.255.255.255"));
+        assert!(!contains("10.0.0.0/8", "11.0.0.0") && !contains("10.0.0.0/8", "9.255.255.255"));
+        assert!(contains("2001:db8::/32", "2001:db8:ffff::1"));
+        assert!(!contains("2001:db8::/32", "2001:db9::"));
+        assert!(contains("127.0.0.1", "127.0.0.1") && !contains("127.0.0.1", "127.0.0.2"));
+        assert!(contains("::1", "::1") && !contains("::1", "::2"));
+        assert!(contains("0.0.0.0/0", "203.0.113.9") && contains("::/0", "2001:db8::1"));
+    }
+
+    #[test]
+    fn a_mapped_address_is_the_ipv4_address_in_it() {
+        assert!(contains("10.0.0.0/8", "::ffff:10.1.2.3"));
+        assert!(contains("::ffff:10.0.0.0/104", "10.1.2.3"));
+        assert_eq!(network("::ffff:10.0.0.0/104"), network("10.0.0.0/8"));
+        assert_eq!(network("::ffff:10.0.0.1"), network("10.0.0.1"));
+        assert_eq!(network("::ffff:0:0/96"), network("0.0.0.0/0"));
+        // Whoever trusts all of IPv6 has not said so of IPv4, and the other way round.
+        assert!(!contains("::/0", "10.0.0.1") && !contains("::/0", "::ffff:10.0.0.1"));
+        assert!(!contains("0.0.0.0/0", "2001:db8::1"));
+        assert!("::ffff:0:0/95".parse::<Network>().is_err());
+    }
+
+    #[test]
+    fn what_is_no_network_is_told_with_what_is_wanted() {
+        for bad in [
+            "",
+            "10",
+            "10.0.0",
+            "10.0.0.0/",
+            "10.0.0.0/33",
+            "10.0.0.0/-1",
+            "10.0.0.0/+8",
+            "10.0.0.0/08",
+            "10.0.0.0/8/8",
+            "10.0.0.0 /8",
+            "010.0.0.0/8",
+            "::/129",
+            "::/1000",
+            "[::1]",
+            "fe80::1%eth0",
+            "example.org",
+            "127.0.0.1:5000",
+            "*",
+        ] {
+            assert_eq!(bad.parse::<Network>(), Err(NetworkError::Malformed(bad.to_owned())));
+        }
+        let told = "10.1.2.3/8".parse::<Network>().unwrap_err().to_string();
+        assert_eq!(
+            told,
+            "'10.1.2.3/8' has bits set after its prefix: write 10.0.0.0/8, or another prefix"
+        );
+    }
+
+    #[test]
+    fn a_list_has_commas_and_an_end() {
+        let found = Network::list("10.0.0.0/8, 127.0.0.1,,\n::1/128,").unwrap();
+        assert_eq!(found, [network("10.0.0.0/8"), network("127.0.0.1"), network("::1")]);
+        assert_eq!(Network::list(" "), Ok(Vec::new()));
+        let many = |count| vec!["10.0.0.1"; count].join(",");
+        assert_eq!(Network::list(&many(MAX_NETWORKS)).map(|found| found.len()), Ok(MAX_NETWORKS));
+        assert_eq!(Network::list(&many(MAX_NETWORKS + 1)), Err(NetworkError::TooMany));
+        let told = Network::list("10.0.0.0/8,balancer").unwrap_err().to_string();
+        assert_eq!(told, "'balancer' is neither an address nor a network such as 10.0.0.0/8");
+    }
+
+    fn addresses() -> impl Strategy<Value = IpAddr> {
+        prop_oneof![
+            any::<u32>().prop_map(|bits| IpAddr::V4(Ipv4Addr::from_bits(bits))),
+            any::<u128>().prop_map(|bits| IpAddr::V6(Ipv6Addr::from_bits(bits))),
+        ]
+    }
+
+    /// The leading bits of an address, one by one.
+    fn bits(address: IpAddr, count: u8) -> Vec<bool> {
+        let octets = match address {
+            IpAddr::V4(address) => address.octets().to_vec(),
+            IpAddr::V6(address) => address.octets().to_vec(),
+        };
+        let all =
+            octets.iter().flat_map(|octet| (0..8).rev().map(move |bit| (octet >> bit) & 1 == 1));
+        all.take(usize::from(count)).collect()
+    }
+
+    /// The same address with one bit the other way.
+    fn flipped(address: IpAddr, bit: u8) -> IpAddr {
+        match address {
+            IpAddr::V4(address) => {
+                IpAddr::V4(Ipv4Addr::from_bits(address.to_bits() ^ (1 << (31 - bit))))
+            }
+            IpAddr::V6(address) => {
+                IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() ^ (1 << (127 - bit))))
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+
+        #[test]
+        fn written_and_read_is_the_same(address in addresses(), share in 0.0..=1.0f64) {
+            let address = address.to_canonical();
+            let prefix = (f64::from(width(address)) * share).round() as u8;
+            let network = Network::around(address, prefix);
+            prop_assert_eq!(network.to_string().parse::<Network>(), Ok(network));
+            prop_assert_eq!(format!("{}/{prefix}", network.first).parse::<Network>(), Ok(network));
+            let exact = format!("{address}/{prefix}").parse::<Network>();
+            if address == network.first {
+                prop_assert_eq!(exact, Ok(network));
+            } else {
+                let told = matches!(exact, Err(NetworkError::HostBits { network: n, .. }) if n == network);
+                prop_assert!(told);
+            }
+        }
+
+        #[test]
+        fn it_contains_exactly_what_shares_its_leading_bits(
+            address in addresses(),
+            share in 0.0..=1.0f64,
+            bit in 0u8..128,
+            other in addresses(),
+        ) {
+            let address = address.to_canonical();
+            let prefix = (f64::from(width(address)) * share).round() as u8;
+            let network = Network::around(address, prefix);
+            prop_assert!(network.contains(address) && network.contains(network.first));
+            let near = flipped(address, bit % width(address));
+            for other in [near, other] {
+                let other = other.to_canonical();
+                let wanted = other.is_ipv4() == address.is_ipv4()
+                    && bits(other, prefix) == bits(address, prefix);
+                prop_assert_eq!(network.contains(other), wanted);
+            }
+        }
+
+        #[test]
+        fn ipv4_is_the_same_mapped_or_not(address: u32, other: u32, prefix in 0u8..=32) {
+            let address = Ipv4Addr::from_bits(address);
+            let network = Network::around(IpAddr::V4(address), prefix);
+            let IpAddr::V4(first) = network.first else { unreachable!() };
+            let mapped = format!("{}/{}", first.to_ipv6_mapped(), prefix + 96);
+            prop_assert_eq!(mapped.parse::<Network>(), Ok(network));
+            for other in [Ipv4Addr::from_bits(other), address] {
+                let plain = network.contains(IpAddr::V4(other));
+                prop_assert_eq!(network.contains(IpAddr::V6(other.to_ipv6_mapped())), plain);
+            }
+        }
+
+        #[test]
+        fn no_text_is_a_panic(text in "[0-9a-f:./, %\\[\\]]{0,40}") {
+            if let Ok(network) = text.parse::<Network>() {
+                prop_assert_eq!(network.to_string().parse::<Network>(), Ok(network));
+            }
+            let _ = Network::list(&text);
+        }
+    }
+}
