@@ -23,7 +23,7 @@ pub use self::{
     cluster::ClusterConfig,
     data::DataConfig,
     database::DatabaseConfig,
-    http::HttpConfig,
+    http::{HttpConfig, ProxyProtocol},
     log::{LogConfig, LogFormat},
     metrics::MetricsConfig,
     phone::PhoneConfig,
