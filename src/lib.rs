@@ -11,6 +11,7 @@ pub mod domain;
 pub mod history;
 pub mod load;
 pub mod mail;
+pub mod outbound;
 pub mod presence;
 pub mod queue;
 pub mod server;

@@ -201,14 +201,21 @@ fn unreached(error: reqwest::Error) -> Error {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(&error);
     while let Some(cause) = source {
+        if is_plain_http(cause) {
+            return Error::Connection("it does not speak TLS there: use http://".to_owned());
+        }
         text = format!("{text}: {cause}");
         source = cause.source();
     }
-    // What TLS makes of an answer in plain HTTP.
-    if text.contains("InvalidContentType") {
-        text = "it does not speak TLS there: use http://".to_owned();
-    }
     Error::Connection(text)
+}
+
+/// Whether TLS took an answer in plain HTTP for one of its own.
+fn is_plain_http(cause: &(dyn std::error::Error + 'static)) -> bool {
+    let inner = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    let tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let kind = rustls::InvalidMessage::InvalidContentType;
+    tls.is_some_and(|tls| *tls == rustls::Error::InvalidMessage(kind))
 }
 
 /// A text as one segment of a path, or one value of a query.
@@ -231,8 +238,11 @@ fn unreached_in_time(error: reqwest::Error) -> Error {
 /// # Errors
 /// See [`Error`].
 pub async fn fetch(url: &str) -> Result<String, Error> {
-    let client =
-        reqwest::Client::builder().timeout(PAGE_PATIENCE).build().map_err(unreached_in_time)?;
+    let client = reqwest::Client::builder()
+        .timeout(PAGE_PATIENCE)
+        .tls_built_in_root_certs(!url.starts_with("http://"))
+        .build()
+        .map_err(unreached_in_time)?;
     let response = client.get(url).send().await.map_err(unreached_in_time)?;
     let status = response.status();
     let text = response.text().await.map_err(unreached_in_time)?;

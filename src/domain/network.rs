@@ -81,6 +81,50 @@ impl Network {
     }
 }
 
+/// Networks that are nobody's on the public internet (IANA's registries of special-purpose addresses), each as its first
+/// address and how many bits of it count.
+const SPECIAL_V4: [([u8; 4], u32); 15] = [
+    ([0, 0, 0, 0], 8),
+    ([10, 0, 0, 0], 8),
+    ([100, 64, 0, 0], 10),
+    ([127, 0, 0, 0], 8),
+    ([169, 254, 0, 0], 16),
+    ([172, 16, 0, 0], 12),
+    ([192, 0, 0, 0], 24),
+    ([192, 0, 2, 0], 24),
+    ([192, 88, 99, 0], 24),
+    ([192, 168, 0, 0], 16),
+    ([198, 18, 0, 0], 15),
+    ([198, 51, 100, 0], 24),
+    ([203, 0, 113, 0], 24),
+    ([224, 0, 0, 0], 4),
+    ([240, 0, 0, 0], 4),
+];
+/// Of the public part of IPv6, 2000::/3: what leads into IPv4, or to nobody.
+const SPECIAL_V6: [([u16; 2], u32); 3] =
+    [([0x2001, 0], 23), ([0x2001, 0x0db8], 32), ([0x2002, 0], 16)];
+
+/// Whether an address is one on the public internet: neither this machine, nor a private network, nor another way
+/// into one.
+pub fn is_public(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => {
+            let within = |(first, prefix): &([u8; 4], u32)| {
+                (address.to_bits() ^ u32::from_be_bytes(*first)).leading_zeros() >= *prefix
+            };
+            !SPECIAL_V4.iter().any(within)
+        }
+        IpAddr::V6(address) => {
+            let [first, second, ..] = address.segments();
+            let leading = |[a, b]: [u16; 2]| u32::from(a) << 16 | u32::from(b);
+            let within = |(network, prefix): &([u16; 2], u32)| {
+                (leading([first, second]) ^ leading(*network)).leading_zeros() >= *prefix
+            };
+            first >> 13 == 1 && !SPECIAL_V6.iter().any(within)
+        }
+    }
+}
+
 /// How many bits an address has.
 fn width(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
@@ -214,6 +258,48 @@ mod tests {
         assert_eq!(Network::list(&many(MAX_NETWORKS + 1)), Err(NetworkError::TooMany));
         let told = Network::list("10.0.0.0/8,balancer").unwrap_err().to_string();
         assert_eq!(told, "'balancer' is neither an address nor a network such as 10.0.0.0/8");
+    }
+
+    #[test]
+    fn only_the_public_internet_is_public() {
+        for public in
+            ["1.1.1.1", "9.255.255.255", "172.32.0.1", "198.20.0.1", "2606:4700::1", "2a00::1"]
+        {
+            assert!(is_public(public.parse().unwrap()), "{public}");
+        }
+        for other in [
+            "0.0.0.0",
+            "10.1.2.3",
+            "100.64.0.1",
+            "100.127.255.255",
+            "127.0.0.1",
+            "127.255.255.255",
+            "169.254.169.254",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.0.0.8",
+            "192.168.1.1",
+            "198.19.255.255",
+            "203.0.113.9",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::ffff:10.0.0.1",
+            "::10.0.0.1",
+            "64:ff9b::a00:1",
+            "100::1",
+            "2001::1",
+            "2001:db8::1",
+            "2002:a00:1::",
+            "fc00::1",
+            "fd12::1",
+            "fe80::1",
+            "fec0::1",
+            "ff02::1",
+        ] {
+            assert!(!is_public(other.parse().unwrap()), "{other}");
+        }
     }
 
     fn addresses() -> impl Strategy<Value = IpAddr> {

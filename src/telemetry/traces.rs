@@ -23,7 +23,10 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::domain::trace::{Cause, Fact, Step, StepKind};
+use crate::{
+    domain::trace::{Cause, Fact, Step, StepKind},
+    outbound::{Limits, Outbound, Reach},
+};
 
 /// Steps that may wait for the collector; what comes then is dropped and counted.
 pub const WAITING: usize = 8192;
@@ -71,11 +74,13 @@ impl Collector {
     /// [`Unusable`].
     pub fn new(endpoint: &str, teller: Teller) -> Result<Collector, Unusable> {
         let unusable = |error: &dyn std::fmt::Display| Unusable(error.to_string());
-        let client = reqwest::Client::builder()
-            .timeout(PATIENCE)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(|error| unusable(&error))?;
+        let limits = Limits {
+            reach: Reach::Anywhere,
+            timeout: PATIENCE,
+            max_answer: ANSWER,
+            ..Limits::default()
+        };
+        let client = Outbound::new(limits).map_err(|error| unusable(&error))?;
         let base = endpoint.trim_end_matches('/');
         let path = if base.ends_with("/v1/traces") { "" } else { "/v1/traces" };
         // Not tried again: the library waits for that on the runtime's own thread.
@@ -161,25 +166,17 @@ impl Collector {
 
 /// The library's client would be another TLS stack, or another version of this one.
 #[derive(Debug)]
-struct Client(reqwest::Client);
+struct Client(Outbound);
 
 #[async_trait]
 impl HttpClient for Client {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let mut answer = self.0.execute(request.try_into()?).await?;
-        let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await? {
-            let room = ANSWER - body.len();
-            body.extend_from_slice(&chunk[..chunk.len().min(room)]);
-            if body.len() == ANSWER {
-                break;
-            }
-        }
-        let mut response = Response::builder().status(answer.status());
+        let answer = self.0.send(request).await?;
+        let mut response = Response::builder().status(answer.status);
         if let Some(headers) = response.headers_mut() {
-            headers.extend(answer.headers().clone());
+            *headers = answer.headers;
         }
-        Ok(response.body(Bytes::from(body))?)
+        Ok(response.body(answer.body)?)
     }
 }
 

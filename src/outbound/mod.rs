@@ -1,0 +1,163 @@
+//! Requests of ours to other people's servers: over kept connections, within limits of time and size, and to no
+//! address inside our own network unless that is wanted.
+//!
+//! This room knows how a request gets out and what kind of failure it met; not what it is for, or when to try again.
+
+mod error;
+mod resolver;
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode};
+
+pub use error::Error;
+use resolver::Resolver;
+
+use crate::domain::network::is_public;
+
+/// Connections without a request that are kept to each server, and for how long. Many servers end them after a minute.
+const MAX_IDLE_CONNECTIONS: usize = 16;
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a server of HTTP/2 is asked whether it is there, and how long it may take.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where requests may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// To public addresses only: for addresses that users give.
+    Public,
+    /// Anywhere, through the proxy that the environment names if it names one: for addresses that the administrator
+    /// configured.
+    Anywhere,
+}
+
+/// The limits of a client.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Where requests may go.
+    pub reach: Reach,
+    /// How long a connection may take, with TLS.
+    pub connect_timeout: Duration,
+    /// How long a request may take, with the connection and the answer.
+    pub timeout: Duration,
+    /// The longest answer in bytes. What comes after is not read.
+    pub max_answer: usize,
+    /// Certificates in PEM that are trusted beside the system's.
+    pub roots: Option<Vec<u8>>,
+}
+
+impl Default for Limits {
+    /// Public addresses, 5 s to connect, 15 s in all, 64 KiB.
+    fn default() -> Limits {
+        Limits {
+            reach: Reach::Public,
+            connect_timeout: Duration::from_secs(5),
+            timeout: Duration::from_secs(15),
+            max_answer: 64 * 1024,
+            roots: None,
+        }
+    }
+}
+
+/// An answer, whatever its status.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// A client. Cheap to clone; clones share their connections.
+#[derive(Clone, Debug)]
+pub struct Outbound {
+    http: reqwest::Client,
+    limits: Arc<Limits>,
+}
+
+impl Outbound {
+    /// A client with these limits. Connects only when there is something to ask.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`]: the certificates cannot be read.
+    pub fn new(limits: Limits) -> Result<Outbound, Error> {
+        // Fails only when a provider is set already, which is what is wanted.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut builder = reqwest::Client::builder()
+            .connect_timeout(limits.connect_timeout)
+            .timeout(limits.timeout)
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
+            .http2_keep_alive_interval(PING_INTERVAL)
+            .http2_keep_alive_timeout(PING_TIMEOUT)
+            .tcp_nodelay(true)
+            // A redirect leads where nobody looked.
+            .redirect(reqwest::redirect::Policy::none())
+            .dns_resolver(Arc::new(Resolver { reach: limits.reach }));
+        if limits.reach == Reach::Public {
+            // A proxy resolves names by itself.
+            builder = builder.no_proxy();
+        }
+        if let Some(pem) = &limits.roots {
+            for root in reqwest::Certificate::from_pem_bundle(pem).map_err(error::unusable)? {
+                builder = builder.add_root_certificate(root);
+            }
+        }
+        let http = builder.build().map_err(error::unusable)?;
+        Ok(Outbound { http, limits: Arc::new(limits) })
+    }
+
+    /// Sends a request and reads the answer.
+    ///
+    /// # Errors
+    /// See [`Error`]; [`Error::is_unsent`] tells whether the server can have carried it out.
+    pub async fn send(&self, request: Request<Bytes>) -> Result<Answer, Error> {
+        let (parts, body) = request.into_parts();
+        let url = self.check(&parts.uri.to_string())?;
+        let request = self.http.request(parts.method, url).headers(parts.headers).body(body);
+        let mut answer = request.send().await.map_err(error::of_request)?;
+        let limit = self.limits.max_answer;
+        if answer.content_length().is_some_and(|length| length > limit as u64) {
+            return Err(Error::TooLarge { limit });
+        }
+        let (status, headers) = (answer.status(), std::mem::take(answer.headers_mut()));
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(error::of_answer)? {
+            if body.len() + chunk.len() > limit {
+                return Err(Error::TooLarge { limit });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Answer { status, headers, body: body.into() })
+    }
+
+    /// Whether an address may be asked, as far as it tells without being resolved.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`], [`Error::Forbidden`].
+    pub fn check(&self, address: &str) -> Result<reqwest::Url, Error> {
+        let unusable = |why: &str| Error::Unusable(why.to_owned());
+        let url: reqwest::Url =
+            address.parse().map_err(|_| unusable("it is no http:// or https:// URL"))?;
+        if !["http", "https"].contains(&url.scheme()) {
+            return Err(unusable("it is no http:// or https:// URL"));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(unusable("it has a user name or password"));
+        }
+        let Some(host) = url.host_str() else { return Err(unusable("it names no host")) };
+        // A name is looked at when it is resolved.
+        let literal: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
+        match (self.limits.reach, literal) {
+            (Reach::Public, Some(address)) if !is_public(address) => Err(Error::Forbidden),
+            _ => Ok(url),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
