@@ -6,7 +6,7 @@
 //! What is read at the same moment is recorded together, by one writer over one connection, so that no
 //! number of readers stands in the way of messages.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -38,13 +38,14 @@ pub struct By {
     actor: Actor,
     reason: Option<String>,
     request: Option<String>,
+    peer: Option<IpAddr>,
 }
 
 impl By {
     /// Somebody at a shell of the server.
     pub fn command(user: &str, host: &str) -> By {
         let actor = Actor::Command { user: user.into(), host: host.into() };
-        By { actor, reason: None, request: None }
+        By { actor, reason: None, request: None, peer: None }
     }
 
     /// Somebody who showed a token.
@@ -56,7 +57,7 @@ impl By {
             }
             Identity::Mobile { phone } => Actor::Phone { phone: phone.clone(), token },
         };
-        By { actor, reason: None, request: None }
+        By { actor, reason: None, request: None, peer: None }
     }
 
     /// The same with why; blank is none.
@@ -71,10 +72,10 @@ impl By {
         Ok(By { reason, ..self })
     }
 
-    /// The same with the request over HTTP.
+    /// The same with the request over HTTP, and the address that it came from.
     #[must_use]
-    pub fn in_request(self, id: &str) -> By {
-        By { request: Some(id.to_owned()), ..self }
+    pub fn in_request(self, id: Option<&str>, peer: Option<IpAddr>) -> By {
+        By { request: id.map(str::to_owned), peer, ..self }
     }
 
     /// Whether it says why.
@@ -193,6 +194,7 @@ impl App {
             phones: Vec::new(),
             reason: by.reason.clone(),
             request: by.request.clone(),
+            peer: by.peer,
             details: Vec::new(),
             outcome: Outcome::Done,
         }

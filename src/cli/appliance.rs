@@ -28,6 +28,7 @@ use crate::{
         gate::{self, Gate},
         hub::{Hub, HubOptions},
         listen::{self, ListenOptions},
+        peer::TrustedProxies,
         probe::Probe,
         pulse::Pulse,
         tls::Tls,
@@ -185,14 +186,20 @@ impl Works {
     ) {
         let (app, readiness, recorder) =
             (self.app.clone(), Arc::clone(readiness), recorder.clone());
-        let service = move |request| {
+        let service = move |request, _| {
             let render = recorder.clone();
             let render = Arc::new(move || render.render());
             gate::machine_page(app.clone(), Arc::clone(&readiness), render, request)
         };
         let header_timeout = Duration::from_secs(10);
-        let listening =
-            ListenOptions { max_connections: 100, header_timeout, tls: None, grace, pulse };
+        let listening = ListenOptions {
+            max_connections: 100,
+            header_timeout,
+            tls: None,
+            proxies: TrustedProxies::default(),
+            grace,
+            pulse,
+        };
         let stop = self.work.stop.clone();
         self.work.tracker.spawn(listen::serve(listener, listening, service, stop));
     }
@@ -251,10 +258,12 @@ impl Appliance {
         };
         let front = Part::default();
         let readiness: Readiness = Arc::new(AtomicBool::new(true));
+        let proxies = TrustedProxies::new(&config.http.trusted_proxies);
         let listening = ListenOptions {
             max_connections: config.http.max_connections,
             header_timeout: config.http.header_timeout,
             tls: tls.clone(),
+            proxies: proxies.clone(),
             grace: config.http.stop_timeout,
             pulse: Pulse::default(),
         };
@@ -266,8 +275,8 @@ impl Appliance {
             secret,
         };
         let hub = Hub::new(app.clone(), &options, front.stop.clone(), front.tracker.clone());
-        let gate = Gate::new(app.clone(), hub, Arc::clone(&readiness));
-        let service = move |request| gate.clone().handle(request);
+        let gate = Gate::new(app.clone(), hub, Arc::clone(&readiness), proxies);
+        let service = move |request, peer| gate.clone().handle(request, peer);
         front.tracker.spawn(listen::serve(listener, listening, service, front.stop.clone()));
         let probe = Probe::new(app.clone(), http, tls.is_some());
         probe.look().await;

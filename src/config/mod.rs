@@ -21,8 +21,8 @@ pub use load::{ConfigErrors, Fault, Loaded, Origin, Source, Sources, load};
 pub use secret::{LONGEST_SECRET, Secret, read_bounded};
 pub use sections::{
     AuthConfig, CacheConfig, ClusterConfig, Config, DataConfig, DatabaseConfig, HttpConfig,
-    LogConfig, LogFormat, MetricsConfig, PhoneConfig, ProxyProtocol, QueueConfig, QueueKind,
-    SmtpConfig, SmtpTls, TracesConfig,
+    LogConfig, LogFormat, MetricsConfig, PhoneConfig, QueueConfig, QueueKind, SmtpConfig, SmtpTls,
+    TracesConfig,
 };
 
 impl Config {

@@ -1,5 +1,6 @@
 //! The audit log's words: who did what to whose data, why, and what came of it.
 
+use core::net::IpAddr;
 use std::sync::Arc;
 
 use time::OffsetDateTime;
@@ -274,6 +275,8 @@ pub struct Entry {
     pub reason: Option<String>,
     /// The request over HTTP.
     pub request: Option<String>,
+    /// From which address it came.
+    pub peer: Option<IpAddr>,
     /// More about it: filters, counts, what was changed. No phone numbers, contents or secrets.
     pub details: Vec<(&'static str, Detail)>,
     /// What came of it.

@@ -2,10 +2,11 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::{principal::Principal, route::USUAL};
+use super::{peer, principal::Principal, route::USUAL};
 use crate::domain::Party;
 
 /// The most bytes of one party's bodies at once: a batch of the largest size, and as much again of others.
@@ -15,7 +16,15 @@ pub const PARTY: usize = 32 * 1024 * 1024;
 const EVERYBODY: usize = 128 * 1024 * 1024;
 
 /// Whose bodies they are.
-type Owner = Option<Party>;
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Owner {
+    /// Of the owner of a token.
+    Party(Party),
+    /// Of strangers at one address.
+    Block(IpAddr),
+    /// Of a command on the server.
+    Operator,
+}
 
 #[derive(Debug, Default)]
 struct Held {
@@ -49,7 +58,11 @@ pub struct Reserved {
 impl Budget {
     /// Nothing yet, for a request of this principal.
     pub fn of(&self, principal: &Principal) -> Reserved {
-        let owner = principal.caller().ok().map(crate::app::Caller::party);
+        let owner = match principal {
+            Principal::User(caller) => Owner::Party(caller.party()),
+            Principal::Anyone { peer } => Owner::Block(peer::block(*peer)),
+            Principal::Operator(_) => Owner::Operator,
+        };
         Reserved { budget: self.clone(), owner, bytes: 0 }
     }
 }
@@ -101,7 +114,7 @@ mod tests {
     use crate::domain::UserId;
 
     fn reserved(budget: &Budget, user: u128) -> Reserved {
-        let owner = Some(Party::Business(UserId(uuid::Uuid::from_u128(user))));
+        let owner = Owner::Party(Party::Business(UserId(uuid::Uuid::from_u128(user))));
         Reserved { budget: budget.clone(), owner, bytes: 0 }
     }
 
@@ -124,5 +137,15 @@ mod tests {
         reserved(&budget, 11).grow(0).unwrap();
         assert_eq!(budget.held.lock().unwrap().large, 0);
         assert!(budget.held.lock().unwrap().of.is_empty(), "nothing is kept of who holds nothing");
+    }
+
+    #[test]
+    fn strangers_have_a_share_each_and_not_one_for_all() {
+        let budget = Budget::default();
+        let of = |peer: &str| budget.of(&Principal::Anyone { peer: peer.parse().unwrap() });
+        let (mut one, mut same) = (of("2001:db8::1"), of("2001:db8::2"));
+        one.grow(PARTY).unwrap();
+        assert_eq!(same.grow(1), Err(Full::Party), "one network is one stranger");
+        of("203.0.113.9").grow(PARTY).unwrap();
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    net::IpAddr,
     sync::{Arc, Mutex},
     time::Instant,
 };
@@ -38,6 +39,8 @@ pub struct Context {
     pub readiness: Readiness,
     /// Who asks.
     pub principal: Principal,
+    /// From which address; none for a command on the server.
+    pub peer: Option<IpAddr>,
     /// Whether the route belongs to the existing system's API.
     pub is_existing: bool,
     /// The route as the client wrote it: part of what an idempotency key stands for.
@@ -68,8 +71,8 @@ impl Context {
         self.principal.caller()
     }
 
-    /// The principal as an administrator, with the reason that the header `X-Reason` gives and the id of
-    /// the request.
+    /// The principal as an administrator, with the reason that the header `X-Reason` gives, the id of
+    /// the request and the address that it came from.
     ///
     /// # Errors
     /// It is none; a reason that is none.
@@ -83,10 +86,7 @@ impl Context {
             value.map(|bytes| String::from_utf8_lossy(bytes).into_owned())
         };
         let by = by.because(text("x-reason").as_deref())?;
-        Ok(match text("x-request-id") {
-            Some(id) => by.in_request(&id),
-            None => by,
-        })
+        Ok(by.in_request(text("x-request-id").as_deref(), self.peer))
     }
 
     /// The request made these durable; for who follows them.

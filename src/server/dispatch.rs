@@ -1,7 +1,7 @@
 //! From an address to the answer of its route: first whether there is one, then whether the caller may, and
 //! only then what it asks. The table runs inside a filter of warp.
 
-use std::{collections::BTreeSet, convert::Infallible};
+use std::convert::Infallible;
 
 use ::http::{HeaderValue, Method, Request, StatusCode, header};
 use bytes::Bytes;
@@ -9,10 +9,11 @@ use http_body_util::Empty;
 use tower_service::Service as _;
 use warp::{Filter, Rejection, filters::BoxedFilter, reply::Response};
 
+pub use super::route::NoRoute;
 use super::{
     context::{Shared, unknown_parameter},
     reply::Problem,
-    route::{Found, Route, Who},
+    route::{Route, Who},
     routes,
 };
 
@@ -40,30 +41,7 @@ pub fn filter() -> BoxedFilter<(Response,)> {
 /// # Errors
 /// There is none, or not with this method.
 pub fn route_at(method: &Method, path: &str) -> Result<(&'static Route, Vec<String>), NoRoute> {
-    match routes::table().find(method, path) {
-        Found::Route(route, captured) => Ok((route, captured)),
-        Found::Others(others) => {
-            let is_open = others.iter().any(|route| route.who == Who::Anyone);
-            let methods = others.iter().map(|route| route.method.as_str());
-            let allowed = methods.chain(is_open.then_some("HEAD")).collect();
-            Err(NoRoute::Method { is_open, allowed })
-        }
-        Found::Nothing => Err(NoRoute::Nothing),
-    }
-}
-
-/// Why no route answers.
-#[derive(Debug)]
-pub enum NoRoute {
-    /// There is nothing at the address.
-    Nothing,
-    /// It takes other methods.
-    Method {
-        /// Those.
-        allowed: BTreeSet<&'static str>,
-        /// Whether it is open to everybody.
-        is_open: bool,
-    },
+    routes::table().find(method, path)
 }
 
 impl NoRoute {

@@ -2,6 +2,7 @@
 //! limits, and it goes to the hub or to the routes. What comes out is counted and logged here.
 
 use std::{
+    net::IpAddr,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -23,6 +24,7 @@ use super::{
         services::{Asked, Service},
     },
     legacy,
+    peer::TrustedProxies,
     principal::Principal,
     reply::Problem,
     route::{Body, Who},
@@ -41,16 +43,19 @@ pub struct Gate {
     readiness: Readiness,
     routes: warp::filters::BoxedFilter<(Response,)>,
     bodies: Budget,
+    proxies: TrustedProxies,
 }
 
 impl Gate {
     /// A way in to this appliance.
-    pub fn new(app: App, hub: hub::Hub, readiness: Readiness) -> Gate {
-        Gate { app, hub, readiness, routes: dispatch::filter(), bodies: Budget::default() }
+    pub fn new(app: App, hub: hub::Hub, readiness: Readiness, proxies: TrustedProxies) -> Gate {
+        let (routes, bodies) = (dispatch::filter(), Budget::default());
+        Gate { app, hub, readiness, routes, bodies, proxies }
     }
 
-    /// Answers one request.
-    pub async fn handle(self, mut request: Request<Incoming>) -> Response {
+    /// Answers one request that arrived from this address.
+    pub async fn handle(self, mut request: Request<Incoming>, connected: IpAddr) -> Response {
+        let peer = self.proxies.client(connected, request.headers());
         let begun = Instant::now();
         let id = request_id(request.headers());
         let named = HeaderValue::from_str(&id).ok();
@@ -60,7 +65,7 @@ impl Gate {
         }
         let method = request.method().clone();
         let mut label = "other";
-        let mut response = self.answer(request, begun, &mut label).await;
+        let mut response = self.answer(request, peer, begun, &mut label).await;
         if let Some(named) = named {
             response.headers_mut().insert("x-request-id", named);
         }
@@ -73,9 +78,13 @@ impl Gate {
             .record(begun.elapsed().as_secs_f64());
         if status.is_server_error() {
             // Not the path: it may name a phone.
-            tracing::warn!(request = %id, %method, route, status = status.as_u16(), "request failed");
+            tracing::warn!(
+                request = %id, %method, route, %peer, status = status.as_u16(), "request failed"
+            );
         } else {
-            tracing::debug!(request = %id, %method, route, status = status.as_u16(), "request");
+            tracing::debug!(
+                request = %id, %method, route, %peer, status = status.as_u16(), "request"
+            );
         }
         response
     }
@@ -84,6 +93,7 @@ impl Gate {
     async fn answer(
         self,
         mut request: Request<Incoming>,
+        peer: IpAddr,
         came: Instant,
         label: &mut &'static str,
     ) -> Response {
@@ -96,10 +106,10 @@ impl Gate {
             if is_encoded(&request) {
                 return Problem::encoded().into_response();
             }
-            return self.hub.handle(service, asked, request).await;
+            return self.hub.handle(service, asked, request, peer).await;
         }
         let is_legacy = legacy::is_address(path);
-        self.api(request, came, label).await.unwrap_or_else(|problem| {
+        self.api(request, peer, came, label).await.unwrap_or_else(|problem| {
             if is_legacy { legacy::http::refused(&problem) } else { problem.into_response() }
         })
     }
@@ -107,6 +117,7 @@ impl Gate {
     async fn api(
         self,
         request: Request<Incoming>,
+        peer: IpAddr,
         came: Instant,
         label: &mut &'static str,
     ) -> Result<Response, Problem> {
@@ -115,7 +126,8 @@ impl Gate {
         let mut body = Some(body);
         // A client that waits to be told to send its body takes the answer instead.
         let waits = parts.headers.contains_key(header::EXPECT);
-        let answer = self.api_answer(parts, &mut body, encoded, came, label).await;
+        let asked = Asking { peer, encoded, came };
+        let answer = self.api_answer(parts, &mut body, asked, label).await;
         if let Some(body) = body.as_mut().filter(|body| !waits && !body.is_end_stream()) {
             body::discard(body).await;
         }
@@ -126,10 +138,10 @@ impl Gate {
         self,
         mut parts: Parts,
         incoming: &mut Option<Incoming>,
-        encoded: bool,
-        came: Instant,
+        asking: Asking,
         label: &mut &'static str,
     ) -> Result<Response, Problem> {
+        let Asking { peer, encoded, came } = asking;
         let path = parts.uri.path();
         // There, any method will do.
         let method = if path == legacy::HEALTH { &Method::GET } else { &parts.method };
@@ -142,7 +154,7 @@ impl Gate {
             Err(none) => none.is_open() || path.starts_with("/health/"),
         };
         let principal = match (is_open, bearer(&parts.headers)) {
-            (true, _) => Principal::Anyone,
+            (true, _) => Principal::Anyone { peer },
             // A stranger learns nothing of what there is.
             (false, None) => return Err(Error::Unauthenticated.into()),
             (false, Some(token)) => Principal::User(self.app.authenticate(token).await?),
@@ -169,6 +181,7 @@ impl Gate {
             app: self.app,
             readiness: self.readiness,
             principal,
+            peer: Some(peer),
             is_existing: route.is_existing,
             route: format!("{} {}", parts.method, parts.uri.path()),
             query,
@@ -180,6 +193,13 @@ impl Gate {
         });
         Ok(dispatch::answer(self.routes, route, captured, context).await)
     }
+}
+
+/// What is known of a request besides its head.
+struct Asking {
+    peer: IpAddr,
+    encoded: bool,
+    came: Instant,
 }
 
 /// Reads a body of JSON.

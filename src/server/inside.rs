@@ -81,6 +81,7 @@ impl Inside {
             readiness: Readiness::default(),
             reserved: Budget::default().of(&principal),
             principal,
+            peer: None,
             is_existing: route.is_existing,
             route: format!("{method} {}", uri.path()),
             query,

@@ -1,7 +1,7 @@
 //! The accept loop. It is our own because warp's server sets no header timeout, no TCP_NODELAY, no
 //! cap on connections and no TLS, and its graceful stop waits for half-sent headers for ever.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -21,14 +21,17 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{pulse::Pulse, tls::Tls};
+use super::{peer::TrustedProxies, proxy_protocol, pulse::Pulse, tls::Tls};
 
 /// How long a TLS handshake may take.
 const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 /// The wait after the process has run out of files; accepting again at once would only spin.
 const OUT_OF_FILES: Duration = Duration::from_millis(100);
+/// How HTTP/2 begins (RFC 9113, 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// How to listen.
 #[derive(Clone)]
@@ -41,6 +44,8 @@ pub struct ListenOptions {
     pub header_timeout: Duration,
     /// Serve TLS.
     pub tls: Option<Tls>,
+    /// The balancers that may say whose connections they pass on.
+    pub proxies: TrustedProxies,
     /// How long requests under way may take once the stop has begun.
     pub grace: Duration,
     /// Who wants to know whether connections are still accepted asks here.
@@ -54,7 +59,7 @@ pub async fn serve<S, F, B>(
     service: S,
     stop: CancellationToken,
 ) where
-    S: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    S: Fn(Request<Incoming>, IpAddr) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -85,8 +90,8 @@ pub async fn serve<S, F, B>(
             () = answers.next() => continue,
             () = stop.cancelled() => break,
         };
-        let tcp = match accepted {
-            Ok((tcp, _peer)) => tcp,
+        let (tcp, address) = match accepted {
+            Ok((tcp, address)) => (tcp, address.ip().to_canonical()),
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(OUT_OF_FILES).await;
@@ -102,35 +107,24 @@ pub async fn serve<S, F, B>(
             place,
         };
         let header_timeout = options.header_timeout;
+        let is_proxy = options.proxies.contains(address);
         let tls = options.tls.as_ref().map(Tls::acceptor);
         let cut = stop.clone();
         tracker.spawn(async move {
-            match tls {
-                None => {
-                    let version = tokio::time::timeout(header_timeout, version(&tcp));
-                    tokio::select! {
-                        () = cut.cancelled() => {}
-                        found = version => match found {
-                            Ok(Ok(version)) => connection.run(tcp, version).await,
-                            Ok(Err(_)) => {}
-                            Err(_) => tracing::debug!("a connection said nothing"),
-                        }
-                    }
+            let opened = open(tcp, is_proxy.then_some(address), tls, header_timeout);
+            let opened = tokio::select! {
+                () = cut.cancelled() => return,
+                opened = opened => opened,
+            };
+            match opened {
+                Ok((named, Stream::Plain(tcp), version)) => {
+                    connection.run(tcp, version, named.unwrap_or(address)).await;
                 }
-                Some(acceptor) => {
-                    let handshake = tokio::time::timeout(TLS_TIMEOUT, acceptor.accept(tcp));
-                    tokio::select! {
-                        () = cut.cancelled() => {}
-                        done = handshake => match done {
-                            Ok(Ok(stream)) => {
-                                let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                                let version = if h2 { Version::Two } else { Version::One };
-                                connection.run(stream, version).await;
-                            }
-                            Ok(Err(error)) => tracing::debug!(%error, "no TLS handshake"),
-                            Err(_) => tracing::debug!("a TLS handshake took too long"),
-                        }
-                    }
+                Ok((named, Stream::Tls(stream), version)) => {
+                    connection.run(stream, version, named.unwrap_or(address)).await;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, peer = %address, "a connection was not begun")
                 }
             }
         });
@@ -154,26 +148,37 @@ enum Version {
     Two,
 }
 
-/// Looks at a connection's first bytes and leaves them there.
-async fn version(tcp: &TcpStream) -> std::io::Result<Version> {
-    /// RFC 9113, 3.4.
-    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-    const LOOK_AGAIN: Duration = Duration::from_millis(20);
-    let mut first = [0; PREFACE.len()];
-    loop {
-        let seen = tcp.peek(&mut first).await?;
-        if seen == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// What comes before the first request, in limited time. Gives the client that `proxy` named, if the connection is one of
+/// a trusted balancer.
+async fn open(
+    mut tcp: TcpStream,
+    proxy: Option<IpAddr>,
+    tls: Option<TlsAcceptor>,
+    header_timeout: Duration,
+) -> io::Result<(Option<IpAddr>, Stream, Version)> {
+    let deadline = tokio::time::Instant::now() + header_timeout;
+    let named = match proxy {
+        None => None,
+        Some(proxy) => {
+            let read = proxy_protocol::read(&mut tcp, proxy);
+            Some(tokio::time::timeout_at(deadline, read).await??)
         }
-        if seen == PREFACE.len() && first == PREFACE {
-            return Ok(Version::Two);
-        }
-        if !PREFACE.starts_with(first.get(..seen).unwrap_or_default()) {
-            return Ok(Version::One);
-        }
-        // Peeking waits for the first byte only.
-        tokio::time::sleep(LOOK_AGAIN).await;
-    }
+    };
+    let Some(acceptor) = tls else {
+        let is_two = proxy_protocol::begins_with(&tcp, PREFACE);
+        let is_two = tokio::time::timeout_at(deadline, is_two).await??;
+        let version = if is_two { Version::Two } else { Version::One };
+        return Ok((named, Stream::Plain(tcp), version));
+    };
+    let stream = tokio::time::timeout(TLS_TIMEOUT, acceptor.accept(tcp)).await??;
+    let is_two = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let version = if is_two { Version::Two } else { Version::One };
+    Ok((named, Stream::Tls(Box::new(stream)), version))
 }
 
 struct Connection<S> {
@@ -184,17 +189,17 @@ struct Connection<S> {
 }
 
 impl<S> Connection<S> {
-    async fn run<T, F, B>(self, stream: T, version: Version)
+    async fn run<T, F, B>(self, stream: T, version: Version, peer: IpAddr)
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        S: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+        S: Fn(Request<Incoming>, IpAddr) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let Connection { builder, watcher, service, place } = self;
         let service = service_fn(move |request| {
-            let answer = service(request);
+            let answer = service(request, peer);
             async move { Ok::<_, Infallible>(answer.await) }
         });
         let builder = match version {
@@ -214,7 +219,7 @@ impl<S> Connection<S> {
 ///
 /// # Errors
 /// The address is taken, not ours, or not permitted.
-pub async fn bind(address: std::net::SocketAddr) -> std::io::Result<TcpListener> {
+pub async fn bind(address: std::net::SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() {
         tokio::net::TcpSocket::new_v4()?
     } else {

@@ -1,5 +1,7 @@
 //! Who a request comes from.
 
+use std::net::IpAddr;
+
 use super::{
     reply::Problem,
     route::{Route, Who},
@@ -10,7 +12,10 @@ use crate::app::{By, Caller, Error};
 #[derive(Clone, Debug)]
 pub enum Principal {
     /// Somebody without a token.
-    Anyone,
+    Anyone {
+        /// Where.
+        peer: IpAddr,
+    },
     /// The owner of a token.
     User(Caller),
     /// A command on the server: it may administer without a token, as it can open the database.
@@ -27,7 +32,7 @@ impl Principal {
             (_, Who::Anyone) | (Principal::Operator(_), Who::Admin) => Ok(()),
             (Principal::User(caller), who) => Ok(who.admit(caller)?),
             (Principal::Operator(_), _) => Err(Error::WrongAudience("user").into()),
-            (Principal::Anyone, _) => Err(Error::Unauthenticated.into()),
+            (Principal::Anyone { .. }, _) => Err(Error::Unauthenticated.into()),
         }
     }
 
@@ -39,7 +44,7 @@ impl Principal {
         match self {
             Principal::User(caller) => Ok(caller),
             Principal::Operator(_) => Err(Error::WrongAudience("user").into()),
-            Principal::Anyone => Err(Error::Unauthenticated.into()),
+            Principal::Anyone { .. } => Err(Error::Unauthenticated.into()),
         }
     }
 
@@ -51,7 +56,7 @@ impl Principal {
         match self {
             Principal::User(caller) => Ok(caller.administrator()?),
             Principal::Operator(by) => Ok(by.clone()),
-            Principal::Anyone => Err(Error::Unauthenticated.into()),
+            Principal::Anyone { .. } => Err(Error::Unauthenticated.into()),
         }
     }
 }

@@ -2,7 +2,7 @@
 //! [`super::routes`]; dispatch, authorisation, limits of bodies, metric labels, the API's description and the
 //! tests with wrong callers follow from them.
 
-use std::{borrow::Cow, pin::Pin};
+use std::{borrow::Cow, collections::BTreeSet, pin::Pin};
 
 use http::Method;
 use serde_json::{Map, Value};
@@ -322,14 +322,18 @@ pub struct Table {
     rows: Vec<Route>,
 }
 
-/// What an address stands for.
-pub enum Found<'a> {
-    /// A route, and what varies in its path.
-    Route(&'a Route, Vec<String>),
-    /// An address that has only these, with other methods.
-    Others(Vec<&'a Route>),
-    /// Nothing.
+/// Why no route answers.
+#[derive(Debug)]
+pub enum NoRoute {
+    /// There is nothing at the address.
     Nothing,
+    /// It takes other methods.
+    Method {
+        /// Those.
+        allowed: BTreeSet<String>,
+        /// Whether it is open to everybody.
+        is_open: bool,
+    },
 }
 
 impl Table {
@@ -343,21 +347,32 @@ impl Table {
         &self.rows
     }
 
-    /// Looks up an address; a slash at its end makes no difference.
-    pub fn find(&self, method: &Method, path: &str) -> Found<'_> {
+    /// The route at an address, and what varies in its path; a slash at its end makes no difference.
+    ///
+    /// # Errors
+    /// There is none, or not with this method.
+    pub fn find(&self, method: &Method, path: &str) -> Result<(&Route, Vec<String>), NoRoute> {
         let path = path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(path);
         let words: Vec<&str> = path.split('/').collect();
-        let mut others = Vec::new();
+        let (mut allowed, mut is_open) = (BTreeSet::new(), false);
         for route in &self.rows {
             let Some(captured) = route.captures(&words) else { continue };
             // Health is looked at with HEAD by what watches it.
-            let is_head = route.who == Who::Anyone && method == Method::HEAD;
-            if route.method == method || is_head && route.method == Method::GET {
-                return Found::Route(route, captured);
+            let takes_head = route.who == Who::Anyone && route.method == Method::GET;
+            if route.method == method || takes_head && method == Method::HEAD {
+                return Ok((route, captured));
             }
-            others.push(route);
+            is_open |= route.who == Who::Anyone;
+            allowed.insert(route.method.to_string());
+            if takes_head {
+                allowed.insert("HEAD".to_owned());
+            }
         }
-        if others.is_empty() { Found::Nothing } else { Found::Others(others) }
+        Err(if allowed.is_empty() {
+            NoRoute::Nothing
+        } else {
+            NoRoute::Method { allowed, is_open }
+        })
     }
 }
 
@@ -382,9 +397,9 @@ mod tests {
             get("/open", Who::Anyone, nothing),
         ]);
         let at = |method: Method, path: &str| match table.find(&method, path) {
-            Found::Route(route, captured) => format!("{} {captured:?}", route.path),
-            Found::Others(others) => format!("{} others", others.len()),
-            Found::Nothing => "nothing".to_owned(),
+            Ok((route, captured)) => format!("{} {captured:?}", route.path),
+            Err(NoRoute::Method { allowed, .. }) => Vec::from_iter(allowed).join(" "),
+            Err(NoRoute::Nothing) => "nothing".to_owned(),
         };
         for (path, expected) in [
             ("/a/pending", "/a/pending []"),
@@ -399,8 +414,9 @@ mod tests {
             assert_eq!(at(Method::GET, path), expected, "{path}");
         }
         assert_eq!(at(Method::DELETE, "/a/x"), "/a/{id} [\"x\"]");
-        assert_eq!(at(Method::PUT, "/a/x"), "2 others");
+        assert_eq!(at(Method::PUT, "/a/x"), "DELETE GET");
         assert_eq!(at(Method::HEAD, "/open"), "/open []");
-        assert_eq!(at(Method::HEAD, "/a/x"), "2 others");
+        assert_eq!(at(Method::PUT, "/open"), "GET HEAD");
+        assert_eq!(at(Method::HEAD, "/a/x"), "DELETE GET");
     }
 }

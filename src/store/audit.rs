@@ -1,5 +1,7 @@
 //! The audit log: written with what it tells of, read by page, and cleared of old entries.
 
+use std::net::IpAddr;
+
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use tokio_postgres::{Row, types::ToSql};
@@ -33,10 +35,12 @@ pub async fn commit(transaction: Transaction<'_>, entries: &[Entry]) -> Result<(
 const INSERT: &str = "
     WITH fresh AS (
         INSERT INTO audit_log (id, at, actor_kind, actor, actor_name, token_id, action, subject_kind,
-                               subject_id, subject_phone, reason, request_id, details, outcome)
+                               subject_id, subject_phone, reason, request_id, details, outcome,
+                               peer)
         SELECT * FROM unnest(
             $1::uuid[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::uuid[], $7::text[],
-            $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::jsonb[], $14::text[])
+            $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::jsonb[], $14::text[],
+            $17::inet[])
         ON CONFLICT (id) DO NOTHING RETURNING id)
     INSERT INTO audit_log_phones (phone, entry_id)
     SELECT p.phone, p.entry_id FROM unnest($15::text[], $16::uuid[]) AS p(phone, entry_id)
@@ -76,6 +80,7 @@ pub async fn insert(client: &impl Statements, entries: &[Entry]) -> Result<(), E
                 &column(entries, |e| e.outcome.name()),
                 &phones,
                 &of,
+                &column(entries, |e| e.peer),
             ],
         )
         .await?;
@@ -122,6 +127,8 @@ pub struct Recorded {
     pub reason: Option<String>,
     /// The request over HTTP.
     pub request: Option<String>,
+    /// From which address it came.
+    pub peer: Option<IpAddr>,
     /// More about it: a JSON object.
     pub details: Value,
     /// What came of it.
@@ -190,7 +197,7 @@ pub async fn list(client: &Client, filter: &Filter, limit: usize) -> Result<Vec<
     let sql = format!(
         "SELECT a.id, a.at, a.actor_kind, a.actor, a.actor_name, a.token_id, a.action, \
          a.subject_kind, a.subject_id, a.subject_phone, a.reason, a.request_id, a.details, \
-         a.outcome, (SELECT count(*) FROM audit_log_phones n WHERE n.entry_id = a.id) \
+         a.outcome, a.peer, (SELECT count(*) FROM audit_log_phones n WHERE n.entry_id = a.id) \
          FROM {from} WHERE {} ORDER BY {ordered} DESC LIMIT {limit}",
         conditions.join(" AND ")
     );
@@ -213,7 +220,8 @@ fn recorded(row: &Row) -> Result<Recorded, Error> {
         request: row.try_get(11)?,
         details: row.try_get(12)?,
         outcome: row.try_get(13)?,
-        phones: row.try_get(14)?,
+        peer: row.try_get(14)?,
+        phones: row.try_get(15)?,
     })
 }
 

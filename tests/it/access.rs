@@ -1,15 +1,17 @@
 //! Who may do what: every route with every wrong caller.
 
 use esh3ar::{
+    client::{Error, HubClient},
     domain::Permission,
     server::{
+        hub::services::Service,
         route::{Body, Who},
         routes,
     },
 };
 use serde_json::{Value, json};
 
-use crate::support::Server;
+use crate::support::{DEADLINE, Server};
 
 const PHONE: &str = "+967771234567";
 
@@ -142,6 +144,17 @@ async fn every_route_refuses_every_wrong_caller() {
     assert_eq!(shown["content"], "private");
 }
 
+/// Whether a mobile user, or a business user with one permission or none, may.
+fn may(who: Who, business: Option<&Option<Permission>>) -> bool {
+    match (who, business) {
+        (Who::Anyone, _) | (Who::Mobile | Who::Either(_), None) => true,
+        (Who::Business(None) | Who::Either(None), Some(_)) => true,
+        (Who::Business(wanted) | Who::Either(wanted), Some(has)) => wanted == *has,
+        (Who::Admin, has) => has == Some(&Some(Permission::Admin)),
+        (Who::Mobile, Some(_)) | (Who::Business(_), None) => false,
+    }
+}
+
 /// For each route there is, each kind of caller gets past its row in the table, or does not.
 #[tokio::test]
 async fn every_route_is_open_to_whom_its_row_names_and_to_nobody_else() {
@@ -175,13 +188,7 @@ async fn every_route_is_open_to_whom_its_row_names_and_to_nobody_else() {
         }
         let callers = permissions.iter().map(|(permission, token)| (Some(permission), token));
         for (business, token) in callers.chain([(None, &phone)]) {
-            let may = match (route.who, business) {
-                (Who::Anyone, _) | (Who::Mobile | Who::Either(_), None) => true,
-                (Who::Business(None) | Who::Either(None), Some(_)) => true,
-                (Who::Business(wanted) | Who::Either(wanted), Some(has)) => wanted == *has,
-                (Who::Admin, has) => has == Some(&Some(Permission::Admin)),
-                (Who::Mobile, Some(_)) | (Who::Business(_), None) => false,
-            };
+            let may = may(route.who, business);
             let (status, answer) = ask(Some(token.clone())).await;
             let what = format!("{} {path} by {business:?}: {status} {answer}", route.method);
             let codes = ["permission_denied", "wrong_audience", "one_way_read_only"];
@@ -199,6 +206,51 @@ async fn every_route_is_open_to_whom_its_row_names_and_to_nobody_else() {
         }
     }
     assert!(refused > 200, "{refused}");
+}
+
+/// For each method of each hub, each kind of caller gets past its row in the table, or does not.
+#[tokio::test]
+async fn every_hub_method_is_open_to_whom_its_row_names_and_to_nobody_else() {
+    let server = Server::start_with(&[("ESH3AR__HTTP__DIAGNOSTICS_HUB", "true")]).await;
+    let phone = server.phone(PHONE);
+    let permissions = [
+        (None, server.user("none", "")),
+        (Some(Permission::SendMessages), server.user("sender", "SendMessages")),
+        (Some(Permission::Chat), server.user("chat", "Chat")),
+        (Some(Permission::Broadcast), server.user("broadcast", "Broadcast")),
+        (Some(Permission::Admin), server.user("admin", "Admin")),
+    ];
+    let (mut refused, mut called) = (0, 0);
+    for (path, hub, connects) in Service::ALL {
+        for nobody in ["", "esh_nonsense"] {
+            let none = HubClient::connect_to(&server.base, path, nobody).await;
+            assert!(matches!(none, Err(Error::Refused { status: 401, .. })), "{path}");
+        }
+        let callers = permissions.iter().map(|(permission, token)| (Some(permission), token));
+        for (business, token) in callers.chain([(None, &phone)]) {
+            let connected = HubClient::connect_to(&server.base, path, token).await;
+            if !may(connects, business) {
+                assert!(matches!(connected, Err(Error::Refused { status: 403, .. })), "{path}");
+                refused += 1;
+                continue;
+            }
+            let mut client = connected.unwrap();
+            for method in hub.methods() {
+                // No arguments: whether they fit is looked at only when the caller may call.
+                let answer = client.call(method.name, vec![], DEADLINE).await;
+                let text = answer.err().map(|error| error.to_string()).unwrap_or_default();
+                let codes = ["permission_denied: ", "wrong_audience: ", "one_way_read_only: "];
+                let is_refused = codes.iter().any(|code| text.contains(code));
+                let what = format!("{path} {} by {business:?}: {text}", method.name);
+                assert_eq!(is_refused, !may(method.who, business), "{what}");
+                assert!(!text.contains("does not exist"), "{what}");
+                refused += usize::from(is_refused);
+                called += 1;
+            }
+            client.close().await;
+        }
+    }
+    assert!(refused > 20 && called > 100, "{refused} of {called}");
 }
 
 /// **Feature: enhanced-messaging-system, Property 12: One-Way Message Read-Only**
@@ -220,7 +272,7 @@ async fn a_phone_cannot_answer_a_one_way_message() {
     }
     let mut hub = server.hub(&phone).await;
     let argument = json!({ "to": id, "content": "reply" });
-    let refused = hub.call("SendMessage", vec![argument], crate::support::DEADLINE).await;
+    let refused = hub.call("SendMessage", vec![argument], DEADLINE).await;
     assert!(refused.is_err());
     let database = server.database().await;
     let count: i64 = database.query_one("SELECT count(*) FROM messages", &[]).await.unwrap().get(0);
@@ -236,16 +288,13 @@ async fn one_user_cannot_acknowledge_for_another() {
     let id = server.send(&sender, PHONE, "mine").await;
     let mut hub = server.hub(&thief).await;
     assert_eq!(crate::support::acknowledge(&mut hub, std::slice::from_ref(&id)).await, 0);
-    let read = hub
-        .call("MarkRead", vec![json!({ "messageIds": [id] })], crate::support::DEADLINE)
-        .await
-        .unwrap();
+    let read = hub.call("MarkRead", vec![json!({ "messageIds": [id] })], DEADLINE).await.unwrap();
     assert_eq!(read, json!(0));
     let body = json!({ "ids": [id] }).to_string();
     let (status, answer) =
         server.request("POST", "/api/v1/messages/acknowledge", Some(&thief), Some(&body)).await;
     assert_eq!((status, answer), (200, json!({ "changed": 0 })));
     assert_eq!(server.status(&sender, &id).await, "pending");
-    let pending = hub.call("GetPendingMessages", vec![], crate::support::DEADLINE).await.unwrap();
+    let pending = hub.call("GetPendingMessages", vec![], DEADLINE).await.unwrap();
     assert_eq!(pending, Value::Array(vec![]));
 }

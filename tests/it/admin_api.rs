@@ -103,6 +103,7 @@ async fn people_and_tokens_are_made_shown_changed_and_shut_out() {
     assert_eq!(entry["actorKind"], "user");
     assert_eq!((&entry["reason"], &entry["subject"]), (&json!("talks only"), &json!(id)));
     assert!(entry["tokenId"].is_string() && entry["requestId"].is_string());
+    assert_eq!(entry["peer"], "127.0.0.1");
     let request = server.http().get(format!("{}{BASE}/users", server.base)).bearer_auth(&root);
     let request = request.header("x-reason", "سبب".as_bytes()).header("x-request-id", "r-1");
     assert_eq!(request.send().await.unwrap().status(), 200);

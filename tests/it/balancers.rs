@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    net::IpAddr,
     path::Path,
     process::Command,
     time::{Duration, Instant},
@@ -14,6 +15,7 @@ use serde_json::json;
 use crate::{
     foreign_clients::node,
     forward::{HUB, PHONE},
+    peers::last_peer,
     support::{
         DEADLINE, Folder, Server,
         cluster::Cluster,
@@ -29,7 +31,10 @@ struct Gateways {
 
 impl Gateways {
     async fn start() -> Option<Gateways> {
-        let more = [("ESH3AR__HTTP__DIAGNOSTICS_HUB", "true")];
+        let more = [
+            ("ESH3AR__HTTP__DIAGNOSTICS_HUB", "true"),
+            ("ESH3AR__HTTP__TRUSTED_PROXIES", "127.0.0.1"),
+        ];
         let cluster = Cluster::start_with(2, 1, &more).await?;
         cluster.settled().await;
         let token = cluster.gateways[0].phone(PHONE);
@@ -164,6 +169,19 @@ impl Drop for Balancer {
     }
 }
 
+/// The gateways know who asks through the balancer, and not only that it was the balancer.
+async fn names_its_clients(gateways: &Gateways, balancer: &Balancer) {
+    let gateway = gateways.both()[0];
+    let admin = gateway.user("root", "Admin");
+    // Another address than the balancer's own.
+    let client = reqwest::Client::builder().local_address(IpAddr::from([127, 0, 0, 2]));
+    let request = client.build().unwrap().get(format!("{}/api/v1/admin/users", balancer.base));
+    // What a client says of itself is only passed on.
+    let request = request.bearer_auth(&admin).header("x-forwarded-for", "203.0.113.9");
+    assert_eq!(request.send().await.unwrap().status(), 200);
+    assert_eq!(last_peer(gateway, &admin).await, "127.0.0.2");
+}
+
 /// The official client, over every transport and with every loss.
 async fn official_client(gateways: &Gateways, balancer: &Balancer) {
     let Some(mut command) = node("transports.test.mjs") else { return };
@@ -229,6 +247,7 @@ async fn found_again(gateways: &Gateways, balancer: &Balancer) {
 async fn nginx_in_front_of_two_gateways() {
     let Some(mut gateways) = Gateways::start().await else { return };
     let Some(balancer) = Balancer::nginx(&gateways).await else { return };
+    names_its_clients(&gateways, &balancer).await;
     official_client(&gateways, &balancer).await;
     gateways_come_and_go(&mut gateways, &balancer).await;
 }
@@ -237,6 +256,7 @@ async fn nginx_in_front_of_two_gateways() {
 async fn haproxy_in_front_of_two_gateways() {
     let Some(mut gateways) = Gateways::start().await else { return };
     let Some(balancer) = Balancer::haproxy(&gateways).await else { return };
+    names_its_clients(&gateways, &balancer).await;
     official_client(&gateways, &balancer).await;
     gateways_come_and_go(&mut gateways, &balancer).await;
 }

@@ -50,6 +50,7 @@ mod numbers;
 mod observability;
 mod openapi;
 mod packages;
+mod peers;
 mod properties;
 mod rabbit;
 mod reload;

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::{
-    config::{ProxyProtocol, QueueKind},
+    config::QueueKind,
     domain::{network::Network, retry::RetryPolicy},
 };
 
@@ -162,39 +162,22 @@ fn the_broker_is_named_without_its_password() {
 }
 
 #[test]
-fn proxies_are_networks_and_their_protocol_needs_some() {
+fn trusted_proxies_are_networks() {
     let http = |text: &str| {
         load(file(&format!("[http]\n{text}\n")))
             .map(|loaded| loaded.config.http)
             .map_err(|errors| errors.to_string())
     };
-    let none = http("").unwrap();
-    assert_eq!((none.trusted_proxies, none.proxy_protocol), (Vec::new(), ProxyProtocol::Off));
+    assert!(http("").unwrap().trusted_proxies.is_empty());
     let wanted: Vec<Network> =
         ["10.0.0.0/8", "::1"].iter().map(|network| network.parse().unwrap()).collect();
     for written in ["\"10.0.0.0/8, ::1\"", "[\"10.0.0.0/8\", \"::1\"]"] {
-        let text = format!("trusted_proxies = {written}\nproxy_protocol = \"v2\"");
-        let http = http(&text).unwrap();
-        assert_eq!(
-            (http.trusted_proxies, http.proxy_protocol),
-            (wanted.clone(), ProxyProtocol::V2)
-        );
+        let http = http(&format!("trusted_proxies = {written}")).unwrap();
+        assert_eq!(http.trusted_proxies, wanted);
     }
-    for (text, told) in [
-        (
-            "trusted_proxies = \"10.0.0.0/8,balancer\"\nproxy_protocol = \"v2\"",
-            "esh3ar.toml:2: http.trusted_proxies must be addresses or networks with commas: 'balancer' is \
-             neither an address nor a network such as 10.0.0.0/8",
-        ),
-        (
-            "proxy_protocol = \"v1\"",
-            "esh3ar.toml:2: http.proxy_protocol must be off or v2, not 'v1'",
-        ),
-        (
-            "proxy_protocol = \"v2\"",
-            "esh3ar.toml:2: http.proxy_protocol needs http.trusted_proxies beside it",
-        ),
-    ] {
-        assert_eq!(http(text).unwrap_err(), told);
-    }
+    assert_eq!(
+        http("trusted_proxies = \"10.0.0.0/8,balancer\"").unwrap_err(),
+        "esh3ar.toml:2: http.trusted_proxies must be addresses or networks with commas: 'balancer' is \
+         neither an address nor a network such as 10.0.0.0/8"
+    );
 }

@@ -9,7 +9,7 @@ use std::{
 use crate::{
     config::{
         keys::{default, key, unset},
-        parse::{DAY, address, duration, flag, one_of, optional, path, whole},
+        parse::{DAY, address, duration, flag, optional, path, whole},
         reader::Reader,
         section::section,
     },
@@ -37,22 +37,8 @@ section! {
         /// Addresses or networks of balancers, such as 10.0.0.0/8,127.0.0.1, whose X-Forwarded-For, Forwarded
         /// and PROXY protocol v2 headers are believed; unset: none.
         trusted_proxies: Vec<Network> = unset("10.0.0.0/8,127.0.0.1") => networks,
-        /// Whether connections from http.trusted_proxies begin with a PROXY protocol v2 header: off or v2.
-        proxy_protocol: ProxyProtocol = default("off") => one_of(&[
-            ("off", ProxyProtocol::Off),
-            ("v2", ProxyProtocol::V2),
-        ]),
     }
     checked by check
-}
-
-/// With what a connection from a trusted proxy begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProxyProtocol {
-    /// With the request, or with TLS.
-    Off,
-    /// With a header of the PROXY protocol, version 2.
-    V2,
 }
 
 impl HttpConfig {
@@ -67,16 +53,11 @@ fn networks(text: &str) -> Result<Vec<Network>, String> {
         .map_err(|error| format!("must be addresses or networks with commas: {error}"))
 }
 
-fn check(http: &HttpConfig, reader: &mut Reader) {
+fn check(_: &HttpConfig, reader: &mut Reader) {
     let (cert, key) = (key!("http.tls_cert"), key!("http.tls_key"));
     match (reader.is_set(cert), reader.is_set(key)) {
         (true, false) => reader.fault(cert, "needs http.tls_key beside it"),
         (false, true) => reader.fault(key, "needs http.tls_cert beside it"),
         _ => {}
-    }
-    let names_none =
-        networks(reader.text(key!("http.trusted_proxies"))).is_ok_and(|n| n.is_empty());
-    if http.proxy_protocol == ProxyProtocol::V2 && names_none {
-        reader.fault(key!("http.proxy_protocol"), "needs http.trusted_proxies beside it");
     }
 }

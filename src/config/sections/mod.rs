@@ -23,7 +23,7 @@ pub use self::{
     cluster::ClusterConfig,
     data::DataConfig,
     database::DatabaseConfig,
-    http::{HttpConfig, ProxyProtocol},
+    http::HttpConfig,
     log::{LogConfig, LogFormat},
     metrics::MetricsConfig,
     phone::PhoneConfig,

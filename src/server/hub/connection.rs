@@ -10,6 +10,7 @@ mod receipts;
 mod writing;
 
 use std::{
+    net::IpAddr,
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -30,7 +31,7 @@ use super::{
     codec::Protocol,
     diagnostics::Diagnostics,
     leaving,
-    methods::Done,
+    method::Done,
     newcomers::Newcomer,
     services::Service,
     session::{Action, Channel, EndReason, Limits, Session},
@@ -66,12 +67,20 @@ struct Read {
     acknowledged: Vec<MessageId>,
 }
 
+/// Who connects.
+pub struct Client {
+    /// The owner of the token.
+    pub caller: Caller,
+    /// From which address.
+    pub peer: IpAddr,
+}
+
 /// What a connection begins with.
 pub struct Beginning {
     /// Which hub it talks to.
     pub service: Service,
-    /// Who it is.
-    pub caller: Caller,
+    /// Whose it is.
+    pub client: Client,
     /// Its public name.
     pub connection_id: String,
     /// New transports, if it may outlive its first.
@@ -83,6 +92,7 @@ pub struct Beginning {
 struct Driver {
     app: App,
     caller: Caller,
+    peer: IpAddr,
     service: Service,
     connection_id: Box<str>,
     session: Session,
@@ -155,7 +165,8 @@ pub fn drive(
 
 /// Made apart and boxed: a future would hold its parts twice, ten thousand times over.
 fn driver(app: App, wire: &Wire, beginning: Beginning) -> Box<Driver> {
-    let Beginning { service, caller, connection_id, returns, newcomer } = beginning;
+    let Beginning { service, client, connection_id, returns, newcomer } = beginning;
+    let Client { caller, peer } = client;
     let mut limits = Limits::default();
     if matches!(wire, Wire::Polls(_)) {
         limits.ping_interval = NEVER;
@@ -168,6 +179,7 @@ fn driver(app: App, wire: &Wire, beginning: Beginning) -> Box<Driver> {
         expires: expiry(&app, caller.expires_at),
         app,
         caller,
+        peer,
         service,
         connection_id: connection_id.into(),
         session: Session::new(limits, channel, Instant::now()),
@@ -290,11 +302,12 @@ impl Driver {
         self.outbox.clear();
         self.answer = 0;
         self.forget_ping();
+        let Client { caller, peer } = back.client;
         if let Some(seat) = &self.seat {
-            seat.let_in_by(back.caller.token);
+            seat.let_in_by(caller.token);
         }
-        self.expires = expiry(&self.app, back.caller.expires_at);
-        self.caller = back.caller;
+        self.expires = expiry(&self.app, caller.expires_at);
+        (self.caller, self.peer) = (caller, peer);
         self.session.resume(now, &mut self.actions);
         if let Some(feed) = &mut self.feed {
             // It could not acknowledge while it was away.
@@ -353,7 +366,8 @@ impl Driver {
                         self.take_seat();
                     }
                     Action::Invoke { invocation_id, target, arguments, stream_ids, kind } => {
-                        let bound = self.service.bind(&target, arguments, &stream_ids, kind);
+                        let bound =
+                            self.service.bind(&self.caller, &target, arguments, &stream_ids, kind);
                         self.invoke(invocation_id, bound, kind);
                     }
                     Action::Item { id, item } => self.diagnose(|hub| hub.on_item(&id, item)),

@@ -20,9 +20,9 @@ use serde_json::{Value, json};
 
 use super::{
     codec::{Data, Outcome},
-    methods::{check_kind, check_uploads, failed_with, none, one, unknown},
-    session::Kind,
+    method::{Argument as _, Bound, Method, failed_with, none, one},
 };
+use crate::server::route::Who::Either;
 
 /// Streams, uploads and questions that one connection may have open, of each.
 const OPEN: usize = 16;
@@ -59,62 +59,32 @@ pub enum Call {
     Calls,
 }
 
-impl Call {
-    /// See [`super::services::Service::bind`].
-    pub(super) fn bind(
-        target: &str,
-        arguments: Vec<Data>,
-        uploads: &[String],
-        kind: Kind,
-    ) -> Result<Call, String> {
-        let is = |name: &str| target.eq_ignore_ascii_case(name);
-        let call = if is("Echo") {
-            let [argument] = <[Data; 1]>::try_from(arguments)
-                .map_err(|given| super::methods::miscounted(target, given.len(), 1))?;
-            Call::Echo(argument)
-        } else if is("Fail") {
-            Call::Fail(one(target, arguments)?)
-        } else if is("Count") {
-            Call::Count(one(target, arguments)?)
-        } else if is("CallMe") {
-            Call::CallMe(one(target, arguments)?)
-        } else if is("AskMe") {
-            Call::AskMe(one(target, arguments)?)
-        } else {
-            let call = if is("Forever") {
-                Call::Forever
-            } else if is("Concat") {
-                Call::Concat(uploads.first().cloned().unwrap_or_default())
-            } else if is("ConnectionId") {
-                Call::ConnectionId
-            } else if is("Calls") {
-                Call::Calls
-            } else {
-                return Err(unknown(target));
-            };
+/// The methods.
+pub(super) fn rows() -> Vec<Method> {
+    vec![
+        row("Echo", |target, arguments, _| Ok(Call::Echo(Data::read(target, arguments)?))),
+        row("Fail", |target, arguments, _| Ok(Call::Fail(one(target, arguments)?))),
+        row("Count", |target, arguments, _| Ok(Call::Count(one(target, arguments)?))).streaming(),
+        row("Forever", |target, arguments, _| none(target, &arguments).map(|()| Call::Forever))
+            .streaming(),
+        row("Concat", |target, arguments, uploads| {
             none(target, &arguments)?;
-            call
-        };
-        let streams = matches!(call, Call::Count(_) | Call::Forever);
-        check_kind(call.method(), streams, kind)?;
-        check_uploads(call.method(), uploads.len(), usize::from(matches!(call, Call::Concat(_))))?;
-        Ok(call)
-    }
+            Ok(Call::Concat(uploads.first().cloned().unwrap_or_default()))
+        })
+        .uploading(1),
+        row("CallMe", |target, arguments, _| Ok(Call::CallMe(one(target, arguments)?))),
+        row("AskMe", |target, arguments, _| Ok(Call::AskMe(one(target, arguments)?))),
+        row("ConnectionId", |target, arguments, _| {
+            none(target, &arguments).map(|()| Call::ConnectionId)
+        }),
+        row("Calls", |target, arguments, _| none(target, &arguments).map(|()| Call::Calls)),
+    ]
+}
 
-    /// The method's name, as documented.
-    pub fn method(&self) -> &'static str {
-        match self {
-            Call::Echo(_) => "Echo",
-            Call::Fail(_) => "Fail",
-            Call::Count(_) => "Count",
-            Call::Forever => "Forever",
-            Call::Concat(_) => "Concat",
-            Call::CallMe(_) => "CallMe",
-            Call::AskMe(_) => "AskMe",
-            Call::ConnectionId => "ConnectionId",
-            Call::Calls => "Calls",
-        }
-    }
+fn row(name: &'static str, read: fn(&str, Vec<Data>, &[String]) -> Result<Call, String>) -> Method {
+    Method::new(name, Either(None), move |target, arguments, uploads| {
+        read(target, arguments, uploads).map(Bound::Diagnostic)
+    })
 }
 
 /// What is to be told to the client.
@@ -175,12 +145,12 @@ impl Diagnostics {
         connection_id: &str,
         now: Instant,
     ) -> Vec<Tell> {
-        let method = call.method();
         let done = |value: Value| vec![Tell::Done(Outcome::Value(value.into()))];
-        let fails = |text: &str| vec![Tell::Done(Outcome::Error(failed_with(method, text)))];
+        let fails =
+            |method: &str, text: &str| vec![Tell::Done(Outcome::Error(failed_with(method, text)))];
         match call {
             Call::Echo(value) => vec![Tell::Done(Outcome::Value(value))],
-            Call::Fail(text) => fails(&text),
+            Call::Fail(text) => fails("Fail", &text),
             Call::ConnectionId => done(json!(connection_id)),
             Call::Calls => {
                 self.calls += 1;
@@ -192,7 +162,9 @@ impl Diagnostics {
                     Tell::Done(Outcome::Value(Value::Null.into())),
                 ]
             }
-            Call::AskMe(_) if self.questions.len() >= OPEN => fails("too many questions are open"),
+            Call::AskMe(_) if self.questions.len() >= OPEN => {
+                fails("AskMe", "too many questions are open")
+            }
             Call::AskMe(text) => {
                 self.asked += 1;
                 // Told apart from the client's own numbers.
@@ -200,12 +172,18 @@ impl Diagnostics {
                 self.questions.push(Question { id: question.clone(), call: id });
                 vec![Tell::Ask(question, "Asked", text.into()), Tell::Later]
             }
-            Call::Concat(_) if self.uploads.len() >= OPEN => fails("too many uploads are open"),
+            Call::Concat(_) if self.uploads.len() >= OPEN => {
+                fails("Concat", "too many uploads are open")
+            }
             Call::Concat(upload) => {
                 self.uploads.push(Upload { id: upload, call: id, joined: String::new() });
                 vec![Tell::Later]
             }
             Call::Count(_) | Call::Forever => {
+                let (method, end) = match call {
+                    Call::Count(n) => ("Count", Some(n)),
+                    _ => ("Forever", None),
+                };
                 let id = id.unwrap_or_default();
                 let refuse = |text: String| vec![Tell::Answer(id.clone(), Outcome::Error(text))];
                 if self.streams.iter().any(|stream| stream.id == id) {
@@ -214,7 +192,6 @@ impl Diagnostics {
                 if self.streams.len() >= OPEN {
                     return refuse(failed_with(method, "too many streams are open"));
                 }
-                let end = if let Call::Count(n) = call { Some(n) } else { None };
                 self.streams.push(Stream { id, next: 0, end, due: now });
                 Vec::new()
             }
@@ -308,10 +285,17 @@ impl Diagnostics {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{method::find, session::Kind},
+        *,
+    };
 
     fn bind(target: &str, arguments: Vec<Value>, kind: Kind) -> Result<Call, String> {
-        Call::bind(target, arguments.into_iter().map(Data::from).collect(), &[], kind)
+        let arguments = arguments.into_iter().map(Data::from).collect();
+        match find(&rows(), target)?.bind(target, arguments, &[], kind)? {
+            Bound::Diagnostic(call) => Ok(call),
+            Bound::Method(call) => panic!("{call:?} is of another hub"),
+        }
     }
 
     #[test]

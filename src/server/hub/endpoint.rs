@@ -1,6 +1,9 @@
 //! The requests of clients: negotiation, the three transports, posts and the goodbye.
 
+mod transports;
+
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,20 +13,20 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use ring::rand::{SecureRandom, SystemRandom};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use warp::{Reply as _, reply::Response};
+use warp::reply::Response;
 
 use super::{
-    answers::{Refused, not_allowed, polled, preflight, switching, text},
-    connection::{self, Beginning},
+    answers::{Refused, not_allowed, preflight, text},
+    connection::{Beginning, Client},
     forward::{self, Forward, Passage},
     negotiate::{self, Offer, Transport, parameter},
     newcomers::{Newcomer, Newcomers},
     services::{Asked, Service},
-    table::{Found, Key, Link, Negotiated, Place, Return, Table},
+    table::{Found, Key, Link, Negotiated, Table},
     token::{self, Node, Signer},
-    wire::{HOLD, Inbox, Mailbox, PIECE, Poll, Polls, Socket, Wire, accept_key, event_stream},
+    wire::{PIECE, accept_key},
 };
 use crate::{
     app::{App, Caller, Error},
@@ -95,15 +98,18 @@ impl Hub {
         }
     }
 
-    /// Answers a request to a hub.
+    /// Answers a request to a hub that comes from this address.
     pub async fn handle(
         &self,
         service: Service,
         asked: Asked,
         request: Request<Incoming>,
+        peer: IpAddr,
     ) -> Response {
         let origin = request.headers().get(header::ORIGIN).cloned();
-        let mut response = self.answer(service, asked, request).await;
+        // Behind another gateway it is who that one names.
+        let peer = Forward::peer_of(&self.inner.signer, &request).unwrap_or(peer);
+        let mut response = self.answer(service, asked, request, peer).await;
         // Browsers send credentials by default, for which the answer must name the origin. It may
         // be any: there are no cookies here, only tokens that a page must have been given.
         if let Some(origin) = origin {
@@ -116,7 +122,13 @@ impl Hub {
         response
     }
 
-    async fn answer(&self, service: Service, asked: Asked, request: Request<Incoming>) -> Response {
+    async fn answer(
+        &self,
+        service: Service,
+        asked: Asked,
+        request: Request<Incoming>,
+        peer: IpAddr,
+    ) -> Response {
         if service == Service::Diagnostics && !self.inner.diagnostics {
             return text(StatusCode::NOT_FOUND, "");
         }
@@ -143,15 +155,17 @@ impl Hub {
         {
             let passed = match accept_key(request.headers()) {
                 Some(accept) if !token::returns(&key) => {
-                    self.adopt(service, caller, &key, request, &accept)
+                    self.adopt(service, Client { caller, peer }, &key, request, &accept)
                 }
-                socket => self.forward(node, request, socket.is_some()).await,
+                socket => self.forward(node, request, socket.is_some(), peer).await,
             };
             return passed.unwrap_or_else(Refused::into_response);
         }
         let answered = match (asked, request.method()) {
             (Asked::Negotiate, &Method::POST) => self.negotiate(service, &caller, query),
-            (Asked::Connect, &Method::GET) => self.connect(service, caller, request).await,
+            (Asked::Connect, &Method::GET) => {
+                self.connect(service, Client { caller, peer }, request).await
+            }
             (Asked::Connect, &Method::POST) => self.post(service, &caller, request).await,
             (Asked::Connect, &Method::DELETE) => self.delete(service, &caller, query),
             (Asked::Negotiate, _) => Ok(not_allowed("POST, OPTIONS")),
@@ -237,15 +251,15 @@ impl Hub {
     fn adopt(
         &self,
         service: Service,
-        caller: Caller,
+        client: Client,
         key: &Key,
         mut request: Request<Incoming>,
         accept: &str,
     ) -> Result<Response, Refused> {
         self.refuse_while_draining()?;
         let connection_id = negotiate::id(self.inner.signer.name(key));
-        let newcomer = self.enter(&caller)?;
-        let beginning = Beginning { service, caller, connection_id, returns: None, newcomer };
+        let newcomer = self.enter(&client.caller)?;
+        let beginning = Beginning { service, client, connection_id, returns: None, newcomer };
         self.upgrade(&mut request, accept, beginning, None)
     }
 
@@ -254,6 +268,7 @@ impl Hub {
         node: Node,
         request: Request<Incoming>,
         socket: bool,
+        peer: IpAddr,
     ) -> Result<Response, Refused> {
         let (method, headers) = (request.method(), request.headers());
         if ![Method::GET, Method::POST, Method::DELETE].contains(method) {
@@ -263,13 +278,14 @@ impl Hub {
         let owner = address.and_then(|address| address.parse().ok()).ok_or(Refused::UnknownId)?;
         let stays = socket || *method == Method::GET && wants_events(headers);
         let seat = if stays { Some(self.seat()?) } else { None };
-        self.inner.forward.pass(Passage { owner, seat, socket }, request).await
+        let passage = Passage { owner, seat, socket, peer };
+        self.inner.forward.pass(&self.inner.signer, passage, request).await
     }
 
     async fn connect(
         &self,
         service: Service,
-        caller: Caller,
+        client: Client,
         mut request: Request<Incoming>,
     ) -> Result<Response, Refused> {
         let query = request.uri().query().unwrap_or_default();
@@ -279,138 +295,32 @@ impl Hub {
             // Without negotiation: only WebSockets need none.
             self.refuse_while_draining()?;
             let connection_id = negotiate::id(self.random()?);
-            let newcomer = self.enter(&caller)?;
-            let beginning = Beginning { service, caller, connection_id, returns: None, newcomer };
+            let newcomer = self.enter(&client.caller)?;
+            let beginning = Beginning { service, client, connection_id, returns: None, newcomer };
             return self.upgrade(&mut request, accept, beginning, None);
         }
-        let (key, found) = self.find(service, &caller, query)?;
+        let (key, found) = self.find(service, &client.caller, query)?;
         let wants_events = wants_events(request.headers());
         match (found, accept) {
-            (Found::Waiting, Some(accept)) => self.first_socket(key, caller, &mut request, &accept),
-            (Found::Waiting, None) if wants_events => self.first_events(key, caller),
-            (Found::Waiting, None) => self.first_poll(key, caller),
+            (Found::Waiting, Some(accept)) => self.first_socket(key, client, &mut request, &accept),
+            (Found::Waiting, None) if wants_events => self.first_events(key, client),
+            (Found::Waiting, None) => self.first_poll(key, client),
             // The handshake asked for a version that has no return.
             (Found::Living(Link::Returning(returns)), Some(_)) if returns.is_closed() => {
                 Err(Refused::Taken)
             }
             (Found::Living(Link::Returning(returns)), Some(accept)) => {
-                Ok(self.another_socket(returns, caller, &mut request, &accept))
+                Ok(self.another_socket(returns, client, &mut request, &accept))
             }
             (Found::Living(Link::Socket), Some(_)) => Err(Refused::Taken),
             (Found::Living(Link::Events(_)), None) if wants_events => Err(Refused::Taken),
             (Found::Living(Link::Polls(_, mailbox)), None) if !wants_events => {
-                Ok(poll(&mailbox, &caller).await)
+                Ok(transports::poll(&mailbox, &client.caller).await)
             }
             (Found::Living(_), _) => {
                 Err(Refused::BadRequest("Cannot change transports mid-connection"))
             }
         }
-    }
-
-    fn first_socket(
-        &self,
-        key: Key,
-        caller: Caller,
-        request: &mut Request<Incoming>,
-        accept: &str,
-    ) -> Result<Response, Refused> {
-        let (sender, returns) = mpsc::channel(1);
-        // Whether it may come back was said in the negotiation, which only `attach` gives.
-        let link = Link::Returning(sender);
-        let attached = self.inner.table.attach(key, link, Instant::now());
-        let (negotiated, place) = attached.ok_or(Refused::Taken)?;
-        let stateful = negotiated.stateful;
-        if !stateful {
-            place.relink(Link::Socket);
-        }
-        let beginning = beginning(negotiated, caller, stateful.then_some(returns));
-        self.upgrade(request, accept, beginning, Some(place))
-    }
-
-    fn upgrade(
-        &self,
-        request: &mut Request<Incoming>,
-        accept: &str,
-        beginning: Beginning,
-        place: Option<Place>,
-    ) -> Result<Response, Refused> {
-        let seat = self.seat()?;
-        let upgrade = hyper::upgrade::on(request);
-        let app = self.inner.app.clone();
-        let stop = self.inner.stop.clone();
-        self.inner.tracker.spawn(async move {
-            match upgrade.await {
-                Ok(upgraded) => {
-                    let wire = Wire::Socket(Box::new(Socket::new(upgraded).await));
-                    connection::drive(app, wire, beginning, stop).await;
-                }
-                Err(error) => tracing::debug!(%error, "an upgrade was not completed"),
-            }
-            drop((place, seat));
-        });
-        Ok(switching(accept))
-    }
-
-    /// A client comes back to a connection whose socket it lost.
-    fn another_socket(
-        &self,
-        returns: mpsc::Sender<Return>,
-        caller: Caller,
-        request: &mut Request<Incoming>,
-        accept: &str,
-    ) -> Response {
-        let upgrade = hyper::upgrade::on(request);
-        self.inner.tracker.spawn(async move {
-            match upgrade.await {
-                Ok(upgraded) => {
-                    let socket = Box::new(Socket::new(upgraded).await);
-                    // If the connection has ended meanwhile, so does the socket.
-                    let _ = returns.send(Return { socket, caller }).await;
-                }
-                Err(error) => tracing::debug!(%error, "an upgrade was not completed"),
-            }
-        });
-        switching(accept)
-    }
-
-    fn first_events(&self, key: Key, caller: Caller) -> Result<Response, Refused> {
-        let (inbox, posted) = Inbox::new();
-        let attached = self.inner.table.attach(key, Link::Events(inbox), Instant::now());
-        let (negotiated, place) = attached.ok_or(Refused::Taken)?;
-        let seat = self.seat()?;
-        let (events, body) = event_stream(posted);
-        self.start(Wire::Events(events), beginning(negotiated, caller, None), place, seat);
-        let mut response = warp::reply::stream(body).into_response();
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache,no-store"));
-        headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
-        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("identity"));
-        // Proxies would gather events otherwise.
-        headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-        Ok(response)
-    }
-
-    /// The first request is answered at once: that opens the connection.
-    fn first_poll(&self, key: Key, caller: Caller) -> Result<Response, Refused> {
-        let (inbox, posted) = Inbox::new();
-        let mailbox = Mailbox::new(caller.expires_at);
-        let link = Link::Polls(inbox, Arc::clone(&mailbox));
-        let attached = self.inner.table.attach(key, link, Instant::now());
-        let (negotiated, place) = attached.ok_or(Refused::Taken)?;
-        let seat = self.seat()?;
-        let wire = Wire::Polls(Polls::new(posted, mailbox));
-        self.start(wire, beginning(negotiated, caller, None), place, seat);
-        Ok(polled(Bytes::new()))
-    }
-
-    fn start(&self, wire: Wire, beginning: Beginning, place: Place, seat: OwnedSemaphorePermit) {
-        let app = self.inner.app.clone();
-        let stop = self.inner.stop.clone();
-        self.inner.tracker.spawn(async move {
-            connection::drive(app, wire, beginning, stop).await;
-            drop((place, seat));
-        });
     }
 
     fn enter(&self, caller: &Caller) -> Result<Newcomer, Refused> {
@@ -470,20 +380,4 @@ fn wants_events(headers: &HeaderMap) -> bool {
     let wanted =
         |value: &HeaderValue| value.to_str().is_ok_and(|value| value.contains("text/event-stream"));
     headers.get_all(header::ACCEPT).iter().any(wanted)
-}
-
-fn beginning(
-    negotiated: Negotiated,
-    caller: Caller,
-    returns: Option<mpsc::Receiver<Return>>,
-) -> Beginning {
-    let Negotiated { service, connection_id, newcomer, .. } = negotiated;
-    Beginning { service, caller, connection_id, returns, newcomer }
-}
-
-async fn poll(mailbox: &Mailbox, caller: &Caller) -> Response {
-    match mailbox.poll(caller.expires_at, HOLD).await {
-        Poll::Bytes(bytes) => polled(bytes),
-        Poll::Over => text(StatusCode::NO_CONTENT, ""),
-    }
 }

@@ -1,12 +1,18 @@
 //! The hubs of one server: what each is called, who may connect, and what may be called on it.
 
+use std::sync::LazyLock;
+
 use super::{
     codec::Data,
     diagnostics,
+    method::{self, Bound, Method},
     methods::{self, Form},
     session::Kind,
 };
-use crate::{app::Caller, domain::Party, server::legacy};
+use crate::{
+    app::Caller,
+    server::{legacy, route::Who},
+};
 
 /// A hub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,28 +36,19 @@ pub enum Asked {
     Connect,
 }
 
-/// A call that reads as one of a method of the hub.
-#[derive(Debug)]
-pub enum Bound {
-    /// Of the hubs for messages.
-    Method(methods::Call),
-    /// Of the diagnostics hub.
-    Diagnostic(diagnostics::Call),
-}
-
 impl Service {
-    /// Longer paths first: one hub lies below another.
-    const ALL: [(&'static str, Service); 4] = [
-        ("/hub/diagnostics", Service::Diagnostics),
-        ("/hub", Service::Messages),
-        (legacy::MOBILE_HUB, Service::LegacyMobile),
-        (legacy::BUSINESS_HUB, Service::LegacyBusiness),
+    /// All of them: where each is, and who may connect. Longer paths first: one hub lies below another.
+    pub const ALL: [(&'static str, Service, Who); 4] = [
+        ("/hub/diagnostics", Service::Diagnostics, Who::Either(None)),
+        ("/hub", Service::Messages, Who::Either(None)),
+        (legacy::MOBILE_HUB, Service::LegacyMobile, Who::Mobile),
+        (legacy::BUSINESS_HUB, Service::LegacyBusiness, Who::Business(None)),
     ];
 
     /// The hub at a path; paths are matched without case and may end in a slash, as the official server
     /// does: what its clients make of an address that ends in one.
     pub fn at(path: &str) -> Option<(Service, Asked)> {
-        Service::ALL.into_iter().find_map(|(base, service)| {
+        Service::ALL.into_iter().find_map(|(base, service, _)| {
             let (head, tail) = path.split_at_checked(base.len())?;
             if !head.eq_ignore_ascii_case(base) {
                 return None;
@@ -68,11 +65,21 @@ impl Service {
 
     /// Whether somebody may connect here.
     pub fn admits(self, caller: &Caller) -> bool {
-        match (self, caller.party()) {
-            (Service::Messages | Service::Diagnostics, _)
-            | (Service::LegacyMobile, Party::Mobile(_))
-            | (Service::LegacyBusiness, Party::Business(_)) => true,
-            (Service::LegacyMobile | Service::LegacyBusiness, _) => false,
+        let mut all = Service::ALL.into_iter();
+        all.any(|(_, service, who)| service == self && who.admit(caller).is_ok())
+    }
+
+    /// What may be called here.
+    pub fn methods(self) -> &'static [Method] {
+        static MESSAGES: LazyLock<Vec<Method>> = LazyLock::new(methods::rows);
+        static DIAGNOSTICS: LazyLock<Vec<Method>> = LazyLock::new(diagnostics::rows);
+        static MOBILE: LazyLock<Vec<Method>> = LazyLock::new(legacy::hub::mobile_rows);
+        static BUSINESS: LazyLock<Vec<Method>> = LazyLock::new(legacy::hub::business_rows);
+        match self {
+            Service::Messages => &MESSAGES,
+            Service::Diagnostics => &DIAGNOSTICS,
+            Service::LegacyMobile => &MOBILE,
+            Service::LegacyBusiness => &BUSINESS,
         }
     }
 
@@ -89,30 +96,21 @@ impl Service {
         }
     }
 
-    /// Finds the method, without regard to case as the official server does, and binds the arguments.
+    /// Finds the method that is called, asks whether the caller may, and only then reads the arguments.
     ///
     /// # Errors
-    /// The text of the completion's error (reference: the official server's texts, which clients
-    /// show).
+    /// The text of the completion's error.
     pub fn bind(
         self,
+        caller: &Caller,
         target: &str,
         arguments: Vec<Data>,
         uploads: &[String],
         kind: Kind,
     ) -> Result<Bound, String> {
-        if self == Service::Diagnostics {
-            let call = diagnostics::Call::bind(target, arguments, uploads, kind)?;
-            return Ok(Bound::Diagnostic(call));
-        }
-        let call = match self {
-            Service::LegacyMobile => legacy::hub::bind_mobile(target, arguments),
-            Service::LegacyBusiness => legacy::hub::bind_business(target, arguments),
-            Service::Messages | Service::Diagnostics => methods::Call::bind(target, arguments),
-        }?;
-        methods::check_kind(call.method(), false, kind)?;
-        methods::check_uploads(call.method(), uploads.len(), 0)?;
-        Ok(Bound::Method(call))
+        let method = method::find(self.methods(), target)?;
+        method.admit(caller)?;
+        method.bind(target, arguments, uploads, kind)
     }
 }
 

@@ -10,11 +10,12 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::{
+    connection::Client,
     newcomers::Newcomer,
     services::Service,
     wire::{Inbox, Mailbox, Socket},
 };
-use crate::{app::Caller, domain::Party};
+use crate::domain::Party;
 
 /// How long a negotiated connection waits for its transport (reference: the official server's
 /// disconnect timeout).
@@ -47,8 +48,8 @@ pub struct Negotiated {
 pub struct Return {
     /// The socket.
     pub socket: Box<Socket>,
-    /// Who it is, by the token shown this time.
-    pub caller: Caller,
+    /// Who it is, by the token shown this time, and from where.
+    pub client: Client,
 }
 
 /// How a living connection is reached.

@@ -2,6 +2,8 @@
 //!
 //! Any node can tell from a token whose it is, and none is misled by one that nobody gave out.
 
+use std::net::IpAddr;
+
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::hmac;
 
@@ -72,15 +74,51 @@ impl Signer {
         name
     }
 
+    /// The address that a request to this target comes from, for another node.
+    pub fn sign_peer(&self, peer: IpAddr, target: &str) -> String {
+        let tag = hmac::sign(&self.key, &of_peer(peer, target));
+        format!("{peer} {}", URL_SAFE_NO_PAD.encode(tag))
+    }
+
+    /// The address that another node names.
+    pub fn read_peer(&self, text: &str, target: &str) -> Option<IpAddr> {
+        let (peer, tag) = text.split_once(' ')?;
+        let (peer, tag) = (peer.parse().ok()?, URL_SAFE_NO_PAD.decode(tag).ok()?);
+        hmac::verify(&self.key, &of_peer(peer, target), &tag).ok()?;
+        Some(peer)
+    }
+
     /// Whether a connection is this node's.
     pub fn is_ours(&self, node: &Node) -> bool {
         self.node == *node
     }
 }
 
+/// What is signed of an address; longer than what is signed of a connection.
+fn of_peer(peer: IpAddr, target: &str) -> Vec<u8> {
+    format!("the peer of a forwarded request\n{peer}\n{target}").into_bytes()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_is_believed_of_the_own_installation_and_for_its_request_only() {
+        let (signer, other) = (Signer::new([7; 8], b"secret"), Signer::new([8; 8], b"secret"));
+        for peer in ["203.0.113.9", "2001:db8::7"] {
+            let peer: IpAddr = peer.parse().unwrap();
+            let text = signer.sign_peer(peer, "/hub?id=1");
+            assert_eq!(other.read_peer(&text, "/hub?id=1"), Some(peer));
+            assert_eq!(other.read_peer(&text, "/hub?id=2"), None);
+            assert_eq!(Signer::new([8; 8], b"another").read_peer(&text, "/hub?id=1"), None);
+            let (_, tag) = text.split_once(' ').unwrap();
+            assert_eq!(other.read_peer(&format!("1.1.1.1 {tag}"), "/hub?id=1"), None);
+        }
+        for none in ["", " ", "1.1.1.1", "1.1.1.1 ", "1.1.1.1 AAAA", "x y"] {
+            assert_eq!(signer.read_peer(none, "/hub"), None, "{none}");
+        }
+    }
 
     #[test]
     fn a_token_names_its_node_and_cannot_be_made_up() {

@@ -1,15 +1,20 @@
 //! The existing hubs: payloads are JSON in a text, with names in PascalCase.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::{e164, phone, status};
 use crate::{
-    app::conversations::ChatRequest,
-    domain::{Message, MessageId, Party, Phone, UserId, message::Draft},
-    server::hub::{
-        codec::Data,
-        methods::{self, Call, ChatTo},
+    app::{Error, conversations::ChatRequest},
+    domain::{Message, MessageId, Party, Permission::Chat, Phone, UserId, message::Draft},
+    server::{
+        hub::{
+            codec::Data,
+            method::{Argument, Invocation, Method, method, one},
+            methods::{self, ChatTo, Ids, Saying},
+        },
+        route::Who,
     },
 };
 
@@ -107,28 +112,49 @@ fn text<T: Serialize>(value: &T) -> String {
 }
 
 /// What mobile users call.
-///
-/// # Errors
-/// The text of the completion's error.
-pub fn bind_mobile(target: &str, arguments: Vec<Data>) -> Result<Call, String> {
-    if target.eq_ignore_ascii_case("AcknowledgeMessage") {
-        let id: Uuid = methods::one(target, arguments)?;
-        return Ok(Call::AcknowledgeMessage(MessageId(id)));
+pub fn mobile_rows() -> Vec<Method> {
+    vec![
+        method("AcknowledgeMessage", Who::Mobile, acknowledge),
+        method("SendMessage", Who::Mobile, |call, FromMobile(saying)| send(call, saying)),
+        methods::echo(),
+    ]
+}
+
+/// What business users call.
+pub fn business_rows() -> Vec<Method> {
+    vec![
+        method("SendMessage", Who::Business(Some(Chat)), |call, FromBusiness(saying)| {
+            send(call, saying)
+        }),
+        methods::echo(),
+    ]
+}
+
+struct OneId(Ids);
+
+impl Argument for OneId {
+    fn read(target: &str, arguments: Vec<Data>) -> Result<OneId, String> {
+        let id: Uuid = one(target, arguments)?;
+        Ok(OneId(Ids(vec![MessageId(id)])))
     }
-    if target.eq_ignore_ascii_case("SendMessage") {
-        let message: FromMobile = methods::one(target, arguments)?;
-        // It says who it is from, and may say nothing else than who it is.
-        return Ok(Call::SendMessage {
-            to: ChatTo::Phone(e164(&message.mobile_account)),
-            from: Some(e164(&message.from)),
-            request: said(message.content, message.id),
-        });
+
+    fn acknowledged(&self) -> &[MessageId] {
+        self.0.acknowledged()
     }
-    echo(target, arguments)
+}
+
+/// Nothing is returned there, whatever was changed.
+async fn acknowledge(call: Invocation, OneId(ids): OneId) -> Result<Data, Error> {
+    methods::acknowledge(call, ids).await.map(|_| Value::Null.into())
+}
+
+/// The existing hubs return nothing, and their messages look otherwise.
+async fn send(call: Invocation, saying: Saying) -> Result<Data, Error> {
+    methods::send(call, saying).await.map(|_| Value::Null.into())
 }
 
 #[derive(Deserialize)]
-struct FromMobile {
+struct MobileText {
     #[serde(alias = "Id")]
     id: Option<Uuid>,
     #[serde(alias = "From")]
@@ -140,7 +166,7 @@ struct FromMobile {
 }
 
 #[derive(Deserialize)]
-struct FromBusiness {
+struct BusinessText {
     #[serde(rename = "messageId", alias = "MessageId")]
     message_id: Option<Uuid>,
     #[serde(alias = "Content")]
@@ -151,33 +177,37 @@ struct FromBusiness {
     recipient: String,
 }
 
+/// What a mobile user says. It says who it is from, and may say nothing else than who it is.
+struct FromMobile(Saying);
+
+impl Argument for FromMobile {
+    fn read(target: &str, arguments: Vec<Data>) -> Result<FromMobile, String> {
+        let message: MobileText = one(target, arguments)?;
+        Ok(FromMobile(Saying {
+            to: ChatTo::Phone(e164(&message.mobile_account)),
+            from: Some(e164(&message.from)),
+            request: said(message.content, message.id),
+        }))
+    }
+}
+
+/// What a business user says.
+struct FromBusiness(Saying);
+
+impl Argument for FromBusiness {
+    fn read(target: &str, arguments: Vec<Data>) -> Result<FromBusiness, String> {
+        let message: BusinessText = one(target, arguments)?;
+        Ok(FromBusiness(Saying {
+            to: ChatTo::Phone(e164(&message.recipient)),
+            from: message.mobile_account.map(|account| e164(&account)),
+            request: said(message.content, message.message_id),
+        }))
+    }
+}
+
 fn said(content: String, id: Option<Uuid>) -> ChatRequest {
     ChatRequest {
         draft: Draft { content, ..Draft::default() },
         client_message_id: id.map(|id| id.to_string()),
     }
-}
-
-/// What business users call.
-///
-/// # Errors
-/// The text of the completion's error.
-pub fn bind_business(target: &str, arguments: Vec<Data>) -> Result<Call, String> {
-    if target.eq_ignore_ascii_case("SendMessage") {
-        let message: FromBusiness = methods::one(target, arguments)?;
-        return Ok(Call::SendMessage {
-            to: ChatTo::Phone(e164(&message.recipient)),
-            from: message.mobile_account.map(|account| e164(&account)),
-            request: said(message.content, message.message_id),
-        });
-    }
-    echo(target, arguments)
-}
-
-/// On every hub.
-fn echo(target: &str, arguments: Vec<Data>) -> Result<Call, String> {
-    if target.eq_ignore_ascii_case("Echo") {
-        return Call::bind(target, arguments);
-    }
-    Err(methods::unknown(target))
 }

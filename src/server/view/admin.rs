@@ -162,6 +162,10 @@ pub struct AuditView<'a> {
     reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
+    /// The address that it came from, for what came over the API.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    peer: Option<std::net::IpAddr>,
     outcome: &'a str,
     #[schema(value_type = Object)]
     details: &'a Value,
@@ -183,6 +187,7 @@ impl<'a> From<&'a Recorded> for AuditView<'a> {
             phones: entry.phones,
             reason: entry.reason.as_deref(),
             request_id: entry.request.as_deref(),
+            peer: entry.peer,
             outcome: &entry.outcome,
             details: &entry.details,
         }

@@ -5,35 +5,29 @@ use std::time::Instant;
 use futures_util::FutureExt as _;
 
 use super::Driver;
-use crate::presence::Seat;
 use crate::server::hub::{
     codec::{self, Outcome},
     diagnostics::{Diagnostics, Tell},
-    methods::{Call, Form},
-    services::Bound,
+    method::{Bound, Invocation},
     session::Kind,
 };
+use crate::{domain::MessageId, presence::Seat};
 
 impl Driver {
     pub(super) fn invoke(&mut self, id: Option<String>, bound: Result<Bound, String>, kind: Kind) {
         let now = Instant::now();
         match bound {
             Ok(Bound::Method(call)) => {
-                let written_at = self.written_at(&call);
-                let words = call.words();
-                if let (Some(feed), false) = (&mut self.feed, words.is_empty()) {
+                let acknowledged = call.acknowledged();
+                // Before the feed hears that they are said, it is asked when they were written.
+                let connection = self.seat.as_ref().map_or(0, Seat::id);
+                let invocation = self.invocation(acknowledged, connection);
+                if let (Some(feed), false) = (&mut self.feed, acknowledged.is_empty()) {
                     // From here on it is we who take the time.
                     feed.on_heard(now);
-                    feed.on_said(words);
+                    feed.on_said(acknowledged);
                 }
-                let connection = self.seat.as_ref().map_or(0, Seat::id);
-                // The existing hubs return nothing, and their messages look otherwise.
-                let silent =
-                    self.service.form() == Form::Legacy && matches!(call, Call::SendMessage { .. });
-                let run = call.run(self.app.clone(), self.caller.clone(), written_at, connection);
-                let run =
-                    run.map(move |done| (id, if silent { done.without_value() } else { done }));
-                self.running = Some(run.boxed());
+                self.running = Some(call.run(invocation).map(|done| (id, done)).boxed());
             }
             Ok(Bound::Diagnostic(call)) => {
                 let Some(hub) = &mut self.diagnostics else { return };
@@ -51,6 +45,16 @@ impl Driver {
                     }
                 }
             }
+        }
+    }
+
+    /// What a handler knows of a call.
+    pub(super) fn invocation(&self, acknowledged: &[MessageId], connection: u64) -> Invocation {
+        Invocation {
+            app: self.app.clone(),
+            caller: self.caller.clone(),
+            written_at: self.written_at(acknowledged),
+            connection,
         }
     }
 

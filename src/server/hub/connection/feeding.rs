@@ -18,7 +18,7 @@ use crate::{
     server::{
         hub::{
             codec::{self, Protocol},
-            methods::{Call, Form},
+            methods::Form,
             services::Service,
         },
         legacy,
@@ -33,10 +33,10 @@ const MOST_DEFERRED: usize = 64;
 const MOST_WAITING: usize = 1024 * 1024;
 
 impl Driver {
-    pub(super) fn written_at(&self, call: &Call) -> Vec<Option<OffsetDateTime>> {
+    pub(super) fn written_at(&self, ids: &[MessageId]) -> Vec<Option<OffsetDateTime>> {
         let Some(feed) = &self.feed else { return Vec::new() };
         let times = Times::new(&self.app);
-        call.words().iter().map(|id| feed.written_at(*id).map(|at| times.at(at))).collect()
+        ids.iter().map(|id| feed.written_at(*id).map(|at| times.at(at))).collect()
     }
 
     pub(super) fn tell(&mut self, outbound: Outbound) {
@@ -355,7 +355,7 @@ impl Driver {
             }
         }
         if let Some(seat) = self.seat.take() {
-            tracing::debug!(party = ?seat.party(), reason, "connection ended");
+            tracing::debug!(party = ?seat.party(), peer = %self.peer, reason, "connection ended");
             let party = seat.party().clone();
             drop(seat);
             let gone = self.service.delivers() && !self.app.presence().local().is_online(&party);

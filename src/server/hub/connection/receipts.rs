@@ -8,11 +8,7 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use super::Driver;
 use crate::{
     domain::MessageId,
-    server::hub::{
-        methods::{Call, Done},
-        services::Service,
-        wire::Wire,
-    },
+    server::hub::{method::Done, methods, services::Service, wire::Wire},
 };
 
 /// What is known of the messages told on one connection. There are no more than a window holds.
@@ -75,12 +71,11 @@ impl Driver {
         if ids.is_empty() {
             return;
         }
-        let call = Call::Acknowledge(ids);
-        let written_at = self.written_at(&call);
+        let invocation = self.invocation(&ids, 0);
         if let Some(feed) = &mut self.feed {
-            feed.on_said(call.words());
+            feed.on_said(&ids);
         }
-        let saying = call.run(self.app.clone(), self.caller.clone(), written_at, 0).boxed();
+        let saying = methods::acknowledging(ids).run(invocation).boxed();
         if let Some(receipts) = &mut self.receipts {
             receipts.saying = Some(saying);
         }

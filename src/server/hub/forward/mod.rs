@@ -10,7 +10,7 @@ mod guests;
 mod tunnel;
 mod way;
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use futures_util::StreamExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version, header};
@@ -28,11 +28,17 @@ use self::{
     guests::{Guest, Guests},
     way::Way,
 };
-use super::{answers::Refused, token::Node, wire::HOLD};
+use super::{
+    answers::Refused,
+    token::{Node, Signer},
+    wire::HOLD,
+};
 use crate::app::App;
 
 /// Says which gateway passed a request on; one that has it is never passed on again.
 const FORWARDED_BY: HeaderName = HeaderName::from_static("x-esh3ar-forwarded-by");
+/// Whose request it is, by the word of the gateway that passed it on.
+const PEER: HeaderName = HeaderName::from_static("x-esh3ar-peer");
 /// How long the owner may take for an answer: as long as it may hold a request, and some more.
 const ANSWER: Duration = HOLD.saturating_add(Duration::from_secs(20));
 /// How long a connection to another gateway is kept without a use. Shorter than the owner's patience
@@ -45,7 +51,7 @@ const LEAVING: Duration = Duration::from_secs(1);
 
 /// What is between two processes and no concern of a third (RFC 9110, 7.6.1); and the origin, for which
 /// the answer is completed here.
-const OWN: [HeaderName; 9] = [
+const OWN: [HeaderName; 10] = [
     header::CONNECTION,
     header::UPGRADE,
     header::TE,
@@ -53,6 +59,7 @@ const OWN: [HeaderName; 9] = [
     header::TRANSFER_ENCODING,
     header::EXPECT,
     header::ORIGIN,
+    PEER,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
 ];
@@ -73,6 +80,8 @@ pub(super) struct Passage {
     pub seat: Option<OwnedSemaphorePermit>,
     /// Whether it asks for a WebSocket.
     pub socket: bool,
+    /// From which address it comes.
+    pub peer: IpAddr,
 }
 
 /// Whether a request comes from another gateway.
@@ -112,15 +121,19 @@ impl Forward {
     /// [`Refused::ComeBack`] when this process is about to go.
     pub(super) async fn pass(
         &self,
+        signer: &Signer,
         passage: Passage,
         mut request: Request<Incoming>,
     ) -> Result<Response, Refused> {
-        let Passage { owner, seat, socket } = passage;
+        let Passage { owner, seat, socket, peer } = passage;
         let upgrade = socket.then(|| hyper::upgrade::on(&mut request));
         // A post is short and is let through; what is held open would hold up the stop.
         let stays = request.method() == Method::GET;
         let guest = self.guests.enter();
-        let request = self.address(&owner, request, socket).ok_or(Refused::UnknownId)?;
+        let mut request = self.address(&owner, request, socket).ok_or(Refused::UnknownId)?;
+        if let Ok(named) = signer.sign_peer(peer, target(&request)).parse() {
+            request.headers_mut().insert(PEER, named);
+        }
         let answered = tokio::time::timeout(ANSWER, self.client.request(request));
         let answered = tokio::select! {
             biased;
@@ -156,6 +169,11 @@ impl Forward {
         Ok(passed_back(response, guest, seat))
     }
 
+    /// Where a request comes from that another gateway passed on.
+    pub(super) fn peer_of<B>(signer: &Signer, request: &Request<B>) -> Option<IpAddr> {
+        signer.read_peer(request.headers().get(PEER)?.to_str().ok()?, target(request))
+    }
+
     fn unreachable(&self) -> Refused {
         metrics::counter!("esh3ar_hub_forwarded_total", "result" => "unreachable").increment(1);
         Refused::UnknownId
@@ -183,6 +201,11 @@ impl Forward {
         headers.insert(FORWARDED_BY, self.name.clone());
         Some(Request::from_parts(parts, body))
     }
+}
+
+/// What a request asks for, on every gateway the same.
+fn target<B>(request: &Request<B>) -> &str {
+    request.uri().path_and_query().map_or("", |target| target.as_str())
 }
 
 /// Removes what is between two processes, and what they named as such.

@@ -6,7 +6,7 @@ use super::{Action, EndReason, Phase, Session};
 use crate::server::hub::{
     codec::{self, Excess, Head, Outcome, Taken},
     handshake::HandshakeError,
-    methods,
+    method,
 };
 
 /// The types of calls: plain, and of a stream.
@@ -62,7 +62,7 @@ impl Session {
                 "message_too_large: esh3ar takes at most {} bytes in one message of a client",
                 self.limits.max_message
             );
-            let text = methods::failed_with(&target.unwrap_or_default(), &text);
+            let text = method::failed_with(&target.unwrap_or_default(), &text);
             self.say(codec::completion(agreed.protocol, &id, &Outcome::Error(text)), out);
         }
     }

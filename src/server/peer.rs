@@ -1,0 +1,187 @@
+//! The address that a request comes from. A header that names one is believed of the balancers in
+//! `http.trusted_proxies` and of nobody else.
+
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    sync::Arc,
+};
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use rfc7239::NodeName;
+
+use crate::domain::network::Network;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// The most balancers that a request comes through.
+const MAX_HOPS: usize = 16;
+
+/// The balancers whose headers are believed. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct TrustedProxies {
+    networks: Arc<[Network]>,
+}
+
+impl TrustedProxies {
+    /// Those in these networks.
+    pub fn new(networks: &[Network]) -> TrustedProxies {
+        TrustedProxies { networks: networks.into() }
+    }
+
+    /// Whether an address is one of theirs.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.networks.iter().any(|network| network.contains(address))
+    }
+
+    /// Where a request comes from that arrived from `connected`: the last address that a trusted balancer names and
+    /// that is not a trusted balancer itself.
+    pub fn client(&self, connected: IpAddr, headers: &HeaderMap) -> IpAddr {
+        if !self.contains(connected) {
+            return connected;
+        }
+        let x_forwarded_for = self.follow(connected, x_forwarded_for(headers));
+        let forwarded = self.follow(connected, forwarded(headers));
+        match (headers.contains_key(X_FORWARDED_FOR), headers.contains_key(header::FORWARDED)) {
+            (true, false) => x_forwarded_for,
+            (false, true) => forwarded,
+            // A balancer writes one of the two and passes on what the client wrote as the other. Which is which cannot be
+            // known.
+            (true, true) if x_forwarded_for == forwarded => forwarded,
+            _ => connected,
+        }
+    }
+
+    fn follow(&self, connected: IpAddr, hops: impl Iterator<Item = Option<IpAddr>>) -> IpAddr {
+        let mut from = connected;
+        for hop in hops.take(MAX_HOPS) {
+            // What stands before a name that is no address was written by somebody unknown.
+            let Some(hop) = hop else { break };
+            from = hop;
+            if !self.contains(hop) {
+                break;
+            }
+        }
+        from
+    }
+}
+
+/// The values of a header, the last line first.
+fn lines<'a>(headers: &'a HeaderMap, name: HeaderName) -> impl Iterator<Item = &'a str> {
+    let lines: Vec<&HeaderValue> = headers.get_all(name).iter().collect();
+    // What is no text names no address.
+    lines.into_iter().rev().map(|line| line.to_str().unwrap_or_default())
+}
+
+fn x_forwarded_for(headers: &HeaderMap) -> impl Iterator<Item = Option<IpAddr>> {
+    lines(headers, X_FORWARDED_FOR).flat_map(|line| line.rsplit(',').map(address))
+}
+
+fn forwarded(headers: &HeaderMap) -> impl Iterator<Item = Option<IpAddr>> {
+    lines(headers, header::FORWARDED).flat_map(|line| {
+        rfc7239::parse(line).rev().map(|hop| match hop.ok()?.forwarded_for?.name {
+            NodeName::Ip(address) => Some(address.to_canonical()),
+            _ => None,
+        })
+    })
+}
+
+/// An address, some balancers write with a port.
+fn address(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    let plain = || text.trim_matches(['[', ']']).parse().ok();
+    let with_port = || text.parse().ok().map(|address: std::net::SocketAddr| address.ip());
+    plain().or_else(with_port).map(|address: IpAddr| address.to_canonical())
+}
+
+/// The part of an address that stands for one client in limits: of IPv6 the network, of which one host has 2^64
+/// addresses.
+pub fn block(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)))
+        }
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn trusted(networks: &[&str]) -> TrustedProxies {
+        let networks: Vec<Network> = networks.iter().map(|text| text.parse().unwrap()).collect();
+        TrustedProxies::new(&networks)
+    }
+
+    fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, value.parse().unwrap());
+        }
+        headers
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn what_a_trusted_balancer_names_is_believed_from_the_right() {
+        let proxies = trusted(&["10.0.0.0/8", "fd00::/8"]);
+        for (lines, expected) in [
+            (&[][..], "10.0.0.1"),
+            (&[("x-forwarded-for", "203.0.113.9")], "203.0.113.9"),
+            (&[("x-forwarded-for", "1.1.1.1, 203.0.113.9")], "203.0.113.9"),
+            (&[("x-forwarded-for", "1.1.1.1, 203.0.113.9, 10.2.3.4")], "203.0.113.9"),
+            (&[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "203.0.113.9")], "203.0.113.9"),
+            (&[("x-forwarded-for", "203.0.113.9:4711")], "203.0.113.9"),
+            (&[("x-forwarded-for", "[2001:db8::7]:4711")], "2001:db8::7"),
+            (&[("x-forwarded-for", "::ffff:203.0.113.9, fd00::1")], "203.0.113.9"),
+            (&[("x-forwarded-for", "1.1.1.1, unknown, 10.2.3.4")], "10.2.3.4"),
+            (&[("x-forwarded-for", "1.1.1.1, ")], "10.0.0.1"),
+            (&[("x-forwarded-for", "10.9.9.9, 10.2.3.4")], "10.9.9.9"),
+            (&[("forwarded", "for=1.1.1.1, For=203.0.113.9;proto=https")], "203.0.113.9"),
+            (&[("forwarded", "for=\"[2001:db8::7]:4711\";by=10.2.3.4")], "2001:db8::7"),
+            (&[("forwarded", "for=1.1.1.1, for=_hidden, for=10.2.3.4")], "10.2.3.4"),
+            (&[("forwarded", "for=1.1.1.1, nonsense")], "10.0.0.1"),
+            (&[("forwarded", "proto=https")], "10.0.0.1"),
+            // One of the two is the client's.
+            (&[("x-forwarded-for", "203.0.113.9"), ("forwarded", "for=1.1.1.1")], "10.0.0.1"),
+            (&[("x-forwarded-for", "1.1.1.1"), ("forwarded", "for=1.1.1.1")], "1.1.1.1"),
+        ] {
+            assert_eq!(proxies.client(ip("10.0.0.1"), &headers(lines)), ip(expected), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn one_client_is_one_block() {
+        assert_eq!(block(ip("203.0.113.9")), ip("203.0.113.9"));
+        assert_eq!(block(ip("::ffff:203.0.113.9")), ip("203.0.113.9"));
+        assert_eq!(block(ip("2001:db8:1:2:3:4:5:6")), ip("2001:db8:1:2::"));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+        #[test]
+        fn nobody_else_is_believed(named in "[ -~]{0,60}", bits in any::<u32>()) {
+            let connected = IpAddr::from(bits.to_be_bytes());
+            let proxies = trusted(&["10.0.0.0/8"]);
+            prop_assume!(!proxies.contains(connected));
+            for name in ["x-forwarded-for", "forwarded"] {
+                prop_assert_eq!(proxies.client(connected, &headers(&[(name, &named)])), connected);
+            }
+            let none = TrustedProxies::default();
+            let headers = headers(&[("x-forwarded-for", &named)]);
+            prop_assert_eq!(none.client(ip("127.0.0.1"), &headers), ip("127.0.0.1"));
+        }
+
+        #[test]
+        fn what_a_client_writes_before_the_balancer_changes_nothing(written in "[ -~]{0,60}") {
+            let proxies = trusted(&["10.0.0.0/8"]);
+            let line = format!("{written}, 203.0.113.9");
+            let lines = headers(&[("x-forwarded-for", &line)]);
+            prop_assert_eq!(proxies.client(ip("10.0.0.1"), &lines), ip("203.0.113.9"));
+        }
+    }
+}
