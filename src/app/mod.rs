@@ -32,6 +32,7 @@ pub mod limits;
 pub mod live;
 pub mod messages;
 pub mod nodes;
+mod notices;
 pub mod numbers;
 pub mod pages;
 mod participants;

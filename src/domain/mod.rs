@@ -19,6 +19,7 @@ pub mod partitions;
 pub mod party;
 pub mod permission;
 pub mod phone;
+pub mod provider;
 pub mod rate;
 pub mod replica;
 pub mod retry;
