@@ -5,6 +5,7 @@
 //! itself. Everything else in the house may use this room; it uses none.
 
 pub mod audit;
+pub mod bounded_map;
 pub mod breaker;
 pub mod conversation;
 pub mod dead_letter;
@@ -28,6 +29,7 @@ pub mod text;
 pub mod trace;
 pub mod verdict;
 
+pub use bounded_map::{BoundedMap, WhenFull};
 pub use conversation::{Conversation, ConversationStatus};
 pub use dead_letter::DeadLetterClass;
 pub use ids::{ConversationId, DeadLetterId, MessageId, MobileUserId, TokenId, UserId};
