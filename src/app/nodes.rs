@@ -154,7 +154,8 @@ impl App {
     }
 
     /// The same; looks again for one that is not known, because it may be younger than the last look.
-    pub async fn find_address(&self, node: NodeId) -> Option<String> {
+    pub async fn find_address(&self, node: impl Into<NodeId>) -> Option<String> {
+        let node = node.into();
         let neighbours = &self.inner.neighbours;
         let asked = Instant::now();
         if let Some(known) = self.address_of(node) {

@@ -263,7 +263,7 @@ impl Appliance {
         let options = HubOptions {
             most: config.http.max_connections,
             diagnostics: config.http.diagnostics_hub,
-            node: app.node(),
+            node: app.node().into(),
             secret,
         };
         let hub = Hub::new(app.clone(), &options, front.stop.clone(), front.tracker.clone());
@@ -336,7 +336,7 @@ impl Appliance {
 /// Follows messages, if the configuration says so.
 fn follow(config: &Config, ways: &Ways, role: Role, part: &Part) -> Result<Traces, Failure> {
     let Some(asked) = &config.traces else { return Ok(Traces::Off) };
-    let node = format!("{:016x}", u64::from_be_bytes(ways.node));
+    let node = ways.node.to_string();
     let teller = Teller { node, role: role.name(), host: privilege::host() };
     let collector = Collector::new(&asked.endpoint, teller).map_err(|error| {
         Failure::new(Kind::Config, error.to_string()).hint("check traces.endpoint")
