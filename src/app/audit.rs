@@ -6,12 +6,14 @@
 //! What is read at the same moment is recorded together, by one writer over one connection, so that no
 //! number of readers stands in the way of messages.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc};
 
-use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
-
-use super::{App, Caller, Error, access::Identity, clock::new_id, gather::Gather};
+use super::{
+    App, Caller, Error,
+    access::Identity,
+    batch_writer::{Batch, BatchWriter, Reply, Retry},
+    clock::new_id,
+};
 use crate::{
     domain::{
         TokenId,
@@ -23,12 +25,6 @@ use crate::{
     },
 };
 
-/// Entries that may wait for the writer; past that the answer is 503.
-const WAITING: usize = 1024;
-/// The most entries in one statement.
-const ROWS: usize = 200;
-/// When who found no room should come back.
-const COME_BACK: Duration = Duration::from_secs(1);
 /// How many old entries are deleted in one statement.
 const EXPIRED_AT_ONCE: i64 = 1000;
 
@@ -133,56 +129,36 @@ pub fn check_action(text: Option<&str>) -> Result<(), Error> {
     Err(Error::field("action", "unknown", message))
 }
 
-struct Request {
-    entry: Entry,
-    reply: oneshot::Sender<Result<(), Error>>,
-}
+/// Writes the audit log.
+pub(super) type AuditLog = BatchWriter<Entries>;
 
-/// The way to the writer.
-pub struct AuditLog {
-    sender: mpsc::Sender<Request>,
-}
+/// Entries of the audit log.
+pub(super) struct Entries;
 
-/// The writer.
-pub struct AuditWork {
-    receiver: mpsc::Receiver<Request>,
-}
+impl Batch for Entries {
+    type Request = Entry;
+    type Answer = ();
+    type Context = ();
+    type Stored = ();
 
-impl AuditLog {
-    pub(super) fn new() -> (AuditLog, AuditWork) {
-        let (sender, receiver) = mpsc::channel(WAITING);
-        (AuditLog { sender }, AuditWork { receiver })
+    const CAPACITY: usize = 1024;
+    const MAX_ROWS: usize = 200;
+    // Somebody waits at a screen, who can ask again.
+    const RETRY: Retry = Retry::Never;
+    const GIVEN_UP: &'static str = "the audit log could not be written";
+
+    async fn context(_app: &App, _entries: &[Entry]) {}
+
+    async fn persist(app: &App, entries: &mut [Entry], _: &()) -> Result<(), store::Error> {
+        audit::insert(&app.store().client().await?, entries).await
     }
-}
 
-impl AuditWork {
-    pub(super) async fn run(self, app: App, stop: CancellationToken) {
-        let mut requests = Gather::new(self.receiver);
-        while let Some(batch) = requests.batch(ROWS, |_| 1, &stop).await {
-            write(&app, batch).await;
-        }
-    }
-}
-
-async fn write(app: &App, batch: Vec<Request>) {
-    let (entries, replies): (Vec<Entry>, Vec<_>) =
-        batch.into_iter().map(|request| (request.entry, request.reply)).unzip();
-    let written = app.insert_entries(&entries).await;
-    if let Err(error) = &written {
-        tracing::error!(%error, entries = entries.len(), "the audit log could not be written");
-    }
-    for reply in replies {
-        let answer = written.as_ref().map_err(Error::of_batch).copied();
-        // Who asked may have gone.
-        let _ = reply.send(answer);
+    fn finish(_: &App, _: Vec<Entry>, replies: Vec<Reply<()>>, _stored: (), _: &()) {
+        replies.into_iter().for_each(|reply| reply.send(Ok(())));
     }
 }
 
 impl App {
-    async fn insert_entries(&self, entries: &[Entry]) -> Result<(), store::Error> {
-        audit::insert(&self.store().client().await?, entries).await
-    }
-
     /// What is being done, to be completed and recorded.
     pub(super) fn entry(&self, by: &By, action: Action) -> Entry {
         Entry {
@@ -206,13 +182,7 @@ impl App {
     /// # Errors
     /// [`Error::Overloaded`] when too much waits; failures of the database.
     pub(super) async fn record(&self, entry: Entry) -> Result<(), Error> {
-        let (reply, answer) = oneshot::channel();
-        self.inner
-            .audit
-            .sender
-            .try_send(Request { entry, reply })
-            .map_err(|_| Error::Overloaded { retry_after: COME_BACK })?;
-        answer.await.unwrap_or(Err(Error::Unavailable))
+        self.inner.audit.write(entry).await
     }
 
     /// Records how something ended that was asked for: as it is if it was done, else that it was not

@@ -1,8 +1,8 @@
 //! Who a token belongs to: the only place that authenticates.
 
 use std::{
-    collections::{HashMap, HashSet},
-    sync::{Mutex, PoisonError},
+    collections::HashSet,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -10,14 +10,14 @@ use ring::digest::{SHA256, digest};
 
 use super::{App, Caller, Error, access::Identity};
 use crate::{
-    domain::TokenId,
+    domain::{BoundedMap, TokenId, WhenFull},
     store::{self, Group, tokens::Owner},
 };
 
 /// How long a look-up is believed. A revoked token opens nothing any more after this long.
 const BELIEVED: Duration = Duration::from_secs(1);
-/// How many look-ups are remembered; more than that many different tokens a second are looked up
-/// each time.
+/// How many look-ups are remembered; when more different tokens than that are shown in a second, some are
+/// looked up each time.
 const REMEMBERED: usize = 50_000;
 /// No token of ours is longer; what is longer is not even hashed.
 const LONGEST: usize = 200;
@@ -25,35 +25,33 @@ const LONGEST: usize = 200;
 type Hash = [u8; 32];
 
 /// Look-ups of the last second: a sender of a thousand messages a second is looked up once.
-#[derive(Default)]
 pub struct KnownTokens {
-    known: Mutex<HashMap<Hash, (Instant, Option<Caller>)>>,
+    known: Mutex<BoundedMap<Hash, Option<Caller>>>,
+}
+
+impl Default for KnownTokens {
+    fn default() -> Self {
+        let known = BoundedMap::new(REMEMBERED, WhenFull::DropOldest);
+        KnownTokens { known: Mutex::new(known) }
+    }
 }
 
 impl KnownTokens {
+    fn known(&self) -> MutexGuard<'_, BoundedMap<Hash, Option<Caller>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn get(&self, hash: &Hash, now: Instant) -> Option<Option<Caller>> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let (at, caller) = known.get(hash)?;
-        (now.saturating_duration_since(*at) < BELIEVED).then(|| caller.clone())
+        self.known().get(hash, now).cloned()
     }
 
     fn put(&self, hash: Hash, now: Instant, caller: Option<Caller>) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= REMEMBERED {
-            known.retain(|_, (at, _)| now.saturating_duration_since(*at) < BELIEVED);
-            if known.len() >= REMEMBERED {
-                known.clear();
-            }
-        }
-        known.insert(hash, (now, caller));
+        self.known().insert(hash, caller, Some(now + BELIEVED), now);
     }
-}
 
-impl KnownTokens {
     /// Believes no longer what was looked up about these.
     pub(super) fn forget(&self, tokens: &HashSet<TokenId>) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|_, (_, caller)| caller.as_ref().is_none_or(|c| !tokens.contains(&c.token)));
+        self.known().retain(|_, caller| caller.as_ref().is_none_or(|c| !tokens.contains(&c.token)));
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use super::{App, Error};
 use crate::{
-    domain::{Phone, UserId},
+    domain::{BoundedMap, Phone, UserId, WhenFull},
     store::accounts,
 };
 
@@ -18,13 +18,19 @@ const REMEMBERED: usize = 65_536;
 const FOR: Duration = Duration::from_secs(60);
 
 /// Numbers that were read lately; business users may have none.
-#[derive(Default)]
 pub(super) struct BusinessPhones {
-    known: Mutex<HashMap<UserId, (Option<Phone>, Instant)>>,
+    known: Mutex<BoundedMap<UserId, Option<Phone>>>,
+}
+
+impl Default for BusinessPhones {
+    fn default() -> Self {
+        let known = BoundedMap::new(REMEMBERED, WhenFull::DropOldest);
+        BusinessPhones { known: Mutex::new(known) }
+    }
 }
 
 impl BusinessPhones {
-    fn locked(&self) -> MutexGuard<'_, HashMap<UserId, (Option<Phone>, Instant)>> {
+    fn locked(&self) -> MutexGuard<'_, BoundedMap<UserId, Option<Phone>>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -32,9 +38,7 @@ impl BusinessPhones {
 impl App {
     /// The number of a business user, or that it has none; `None` when that was not read lately.
     pub fn business_phone(&self, id: UserId) -> Option<Option<Phone>> {
-        let known = self.inner.business_phones.locked();
-        let (phone, read) = known.get(&id)?;
-        (read.elapsed() < FOR).then(|| phone.clone())
+        self.inner.business_phones.locked().get(&id, Instant::now()).cloned()
     }
 
     /// Reads the numbers of those of these business users that are not known.
@@ -48,13 +52,12 @@ impl App {
             return Ok(());
         }
         let found = accounts::phones_of(&self.store().client().await?, &unknown).await?;
+        let mut phones: HashMap<UserId, Phone> = found.into_iter().collect();
         let mut known = self.inner.business_phones.locked();
-        if known.len() >= REMEMBERED {
-            known.clear();
+        let now = Instant::now();
+        for id in unknown {
+            known.insert(id, phones.remove(&id), Some(now + FOR), now);
         }
-        let read = Instant::now();
-        known.extend(unknown.into_iter().map(|id| (id, (None, read))));
-        known.extend(found.into_iter().map(|(id, phone)| (id, (Some(phone), read))));
         Ok(())
     }
 }

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use backon::{BackoffBuilder as _, ExponentialBuilder};
-use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
-
-use super::{App, Error, delivery::Online, gather::Gather};
+use super::{
+    App,
+    batch_writer::{Batch, BatchWriter, Reply, Retry},
+    delivery::Online,
+};
 use crate::{
     domain::{MessageId, Party},
     store::{
@@ -16,105 +16,57 @@ use crate::{
     },
 };
 
-/// Messages that may wait for the writer; past that the answer is 503.
-const WAITING: usize = 4096;
-/// The most messages in one transaction.
-const ROWS: usize = 300;
-/// How long a batch is tried again while the database is away.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// When a sender that found the writer's queue full should come back.
-const COME_BACK: Duration = Duration::from_secs(1);
-
-struct Request {
+/// A message to be stored.
+pub(super) struct Request {
     new: NewChat,
     /// The sender's connection, which is not shown its own message; 0 for none.
     said_by: u64,
     recipient: Party,
-    reply: oneshot::Sender<Result<Appended, Error>>,
+    /// What an attempt gave it for an id: if the commit of that was not heard, the next attempt finds it.
+    earlier: Option<MessageId>,
 }
 
-/// The way to the writer.
-pub struct ChatIntake {
-    sender: mpsc::Sender<Request>,
-}
-
-/// The writer.
-pub struct ChatIntakeWork {
-    receiver: mpsc::Receiver<Request>,
-}
-
-impl ChatIntake {
-    pub(super) fn new() -> (ChatIntake, ChatIntakeWork) {
-        let (sender, receiver) = mpsc::channel(WAITING);
-        (ChatIntake { sender }, ChatIntakeWork { receiver })
-    }
-
-    /// Stores a message and waits until it is durable.
-    ///
-    /// # Errors
-    /// [`Error::Overloaded`] when too much waits; [`Error::Unavailable`] when the outcome cannot be
-    /// known.
-    pub(super) async fn append(
-        &self,
-        new: NewChat,
-        recipient: Party,
-        said_by: u64,
-    ) -> Result<Appended, Error> {
-        let (reply, answer) = oneshot::channel();
-        self.sender
-            .try_send(Request { new, said_by, recipient, reply })
-            .map_err(|_| Error::Overloaded { retry_after: COME_BACK })?;
-        answer.await.unwrap_or(Err(Error::Unavailable))
+impl Request {
+    pub(super) fn new(new: NewChat, recipient: Party, said_by: u64) -> Request {
+        Request { new, said_by, recipient, earlier: None }
     }
 }
 
-impl ChatIntakeWork {
-    pub(super) async fn run(self, app: App, stop: CancellationToken) {
-        let mut requests = Gather::new(self.receiver);
-        loop {
-            app.inner.ledger.keeps_up().await;
-            let Some(batch) = requests.batch(ROWS, |_| 1, &stop).await else { return };
-            write(&app, batch).await;
-        }
-    }
-}
+/// Stores chat messages.
+pub(super) type ChatIntake = BatchWriter<Chats>;
 
-async fn write(app: &App, batch: Vec<Request>) {
-    let online = app.online_among(batch.iter().map(|request| &request.recipient)).await;
-    match persist_patiently(app, &batch, &online).await {
-        Ok(outcome) => finish(app, batch, outcome, &online),
-        Err(error) if !error.is_transient() && batch.len() > 1 => {
-            // One bad row never fails its neighbours.
-            tracing::warn!(%error, messages = batch.len(), "a chat batch was refused; one by one now");
-            for request in batch {
-                let alone = vec![request];
-                match persist_patiently(app, &alone, &online).await {
-                    Ok(outcome) => finish(app, alone, outcome, &online),
-                    Err(error) => refuse(alone, &error),
-                }
-            }
-        }
-        Err(error) => refuse(batch, &error),
-    }
-}
+/// Chat messages.
+pub(super) struct Chats;
 
-async fn persist_patiently(
-    app: &App,
-    batch: &[Request],
-    online: &Online,
-) -> Result<Outcome, store::Error> {
-    let mut waits = ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(20))
-        .with_max_delay(Duration::from_millis(500))
-        .without_max_times()
-        .with_jitter()
-        .build();
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    let new: Vec<NewChat> = batch.iter().map(|request| request.new.clone()).collect();
-    let retry = app.live().retry;
-    // What an attempt gave each message for an id: if its commit was not heard, the next one finds it.
-    let mut earlier: Vec<Option<MessageId>> = vec![None; batch.len()];
-    loop {
+impl Batch for Chats {
+    type Request = Request;
+    type Answer = Appended;
+    /// Who of the recipients is connected.
+    type Context = Online;
+    type Stored = Outcome;
+
+    const CAPACITY: usize = 4096;
+    const MAX_ROWS: usize = 300;
+    const RETRY: Retry = Retry::For(Duration::from_secs(5));
+    const GIVEN_UP: &'static str = "chat messages could not be stored";
+
+    async fn before_batch(app: &App) {
+        app.inner.ledger.keeps_up().await;
+    }
+
+    async fn context(app: &App, requests: &[Request]) -> Online {
+        app.online_among(requests.iter().map(|request| &request.recipient)).await
+    }
+
+    async fn persist(
+        app: &App,
+        requests: &mut [Request],
+        online: &Online,
+    ) -> Result<Outcome, store::Error> {
+        let new: Vec<NewChat> = requests.iter().map(|request| request.new.clone()).collect();
+        let mut earlier: Vec<Option<MessageId>> =
+            requests.iter().map(|request| request.earlier).collect();
+        let retry = app.live().retry;
         let attempt = async {
             let mut client = app.store().client_for(Group::Chat).await?;
             chat::append(&mut client, &new, &mut earlier, |party| {
@@ -122,51 +74,40 @@ async fn persist_patiently(
             })
             .await
         };
-        let error = match tokio::time::timeout_at(deadline, app.timed(attempt)).await {
-            Ok(Ok(outcome)) => {
-                app.inner.trail.stored();
-                return Ok(outcome);
+        let result = app.timed(attempt).await;
+        for (request, earlier) in requests.iter_mut().zip(earlier) {
+            request.earlier = earlier;
+        }
+        let outcome = result?;
+        app.inner.trail.stored();
+        Ok(outcome)
+    }
+
+    fn finish(
+        app: &App,
+        requests: Vec<Request>,
+        replies: Vec<Reply<Appended>>,
+        outcome: Outcome,
+        online: &Online,
+    ) {
+        let mut accepted = Vec::new();
+        let mut answers = Vec::new();
+        for ((request, reply), appended) in requests.into_iter().zip(replies).zip(outcome.messages)
+        {
+            if let Appended::New(message) = &appended {
+                app.counters().accepted(1);
+                accepted.push((message.clone(), request.said_by));
             }
-            Ok(Err(error)) if !error.is_transient() => return Err(error),
-            Ok(Err(error)) => error,
-            Err(_) => return Err(store::Error::Unavailable("no answer in time".to_owned())),
-        };
-        app.inner.trail.database_failed(&error, app.clock().now());
-        let wait = waits.next().unwrap_or(Duration::from_millis(500));
-        if tokio::time::Instant::now() + wait >= deadline {
-            return Err(error);
+            answers.push((reply, appended));
         }
-        tokio::time::sleep(wait).await;
-    }
-}
-
-fn finish(app: &App, batch: Vec<Request>, outcome: Outcome, online: &Online) {
-    let mut accepted = Vec::new();
-    let mut answers = Vec::new();
-    for (request, appended) in batch.into_iter().zip(outcome.messages) {
-        if let Appended::New(message) = &appended {
-            app.counters().accepted(1);
-            accepted.push((message.clone(), request.said_by));
+        app.tell_own(&accepted);
+        app.log_accepted(accepted.iter().map(|(message, _)| message));
+        let messages = accepted.into_iter().map(|(message, _)| message).collect();
+        app.answer_and_wake(messages, online, move || {
+            answers.into_iter().for_each(|(reply, appended)| reply.send(Ok(appended)));
+        });
+        for conversation in outcome.conversations {
+            app.tell_conversation(conversation);
         }
-        answers.push((request.reply, appended));
-    }
-    app.tell_own(&accepted);
-    app.log_accepted(accepted.iter().map(|(message, _)| message));
-    let messages = accepted.into_iter().map(|(message, _)| message).collect();
-    app.answer_and_wake(messages, online, move || {
-        for (reply, appended) in answers {
-            // The caller may have gone; the message is accepted all the same.
-            let _ = reply.send(Ok(appended));
-        }
-    });
-    for conversation in outcome.conversations {
-        app.tell_conversation(conversation);
-    }
-}
-
-fn refuse(batch: Vec<Request>, error: &store::Error) {
-    tracing::error!(%error, messages = batch.len(), "chat messages could not be stored");
-    for request in batch {
-        let _ = request.reply.send(Err(Error::of_batch(error)));
     }
 }

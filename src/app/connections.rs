@@ -19,7 +19,7 @@ const AGAIN: Duration = Duration::from_secs(30);
 
 /// A name that no other process has.
 pub fn new_node() -> NodeId {
-    uuid::Uuid::new_v4().as_u64_pair().1.to_be_bytes()
+    uuid::Uuid::new_v4().as_u64_pair().1.to_be_bytes().into()
 }
 
 impl App {

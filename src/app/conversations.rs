@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{App, Caller, Error, clock::new_id, ledger::Said};
+use super::{App, Caller, Error, chat_intake, clock::new_id, ledger::Said};
 use crate::{
     domain::{
         Conversation, ConversationId, ConversationStatus, Message, MessageId, Party, Permission,
@@ -190,7 +190,8 @@ impl App {
             client_message_id,
             created_at: self.clock().now(),
         };
-        let appended = self.inner.chat_intake.append(new, recipient, said_by).await;
+        let request = chat_intake::Request::new(new, recipient, said_by);
+        let appended = self.inner.chat_intake.write(request).await;
         if !matches!(appended, Ok(Appended::New(_))) {
             self.inner.limiter.give_back(&caller.party(), 1).await;
         }

@@ -27,7 +27,7 @@ impl App {
     pub async fn ask_drain(&self, by: &By, id: NodeId, draining: bool) -> Result<Node, Error> {
         let living = self.living_nodes().await?;
         let found = living.into_iter().find(|node| node.id == id);
-        let entry = self.entry(by, Action::NodeDrain).of(name(id)).with("draining", draining);
+        let entry = self.entry(by, Action::NodeDrain).of(id).with("draining", draining);
         let node = match found {
             Some(node) if node.role == Role::Worker => Err(Error::Conflict(
                 "a worker has no connections to be sent elsewhere: stop it, others take over its work"
@@ -84,13 +84,12 @@ impl App {
     }
 }
 
-/// Sixteen hexadecimal digits.
+/// How a process is named to people and in URLs.
 pub fn name(id: NodeId) -> String {
-    format!("{:016x}", u64::from_be_bytes(id))
+    id.to_string()
 }
 
 /// Reads a name.
 pub fn parse_name(text: &str) -> Option<NodeId> {
-    let fits = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    fits.then(|| u64::from_str_radix(text, 16).ok()).flatten().map(u64::to_be_bytes)
+    text.parse().ok()
 }

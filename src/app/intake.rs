@@ -1,17 +1,16 @@
 //! Accepting messages: sends that arrive together become one transaction.
-//!
-//! One writer takes whatever has queued up while the last transaction was committing, so a lone
-//! message waits for nobody and a crowd shares its commits. Success is answered after COMMIT only.
 
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
 use futures_util::future::join_all;
 use time::OffsetDateTime;
-use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
 
-use super::{App, Error, delivery::Online, gather::Gather, messages::RequestKey};
+use super::{
+    App, Error,
+    batch_writer::{Batch, BatchWriter, Reply, Retry},
+    delivery::Online,
+    messages::RequestKey,
+};
 use crate::{
     domain::{Message, Party, UserId, partitions, retry::RetryPolicy},
     store::{
@@ -21,22 +20,13 @@ use crate::{
     },
 };
 
-/// Requests that may wait for the writer; past that the answer is 503.
-const WAITING: usize = 4096;
-/// The most messages in one transaction, unless a single request brings more.
-const ROWS: usize = 500;
-/// How long a batch is tried again while the database is away, before its senders are told.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// When a sender that found the writer's queue full should come back.
-const COME_BACK: Duration = Duration::from_secs(1);
 /// How far ahead a new message's safety net lies, beyond the time an acknowledgement may take.
 pub(super) const SAFETY: Duration = Duration::from_secs(25);
 
 /// One request: its messages are stored all or not at all.
-struct Request {
+pub(super) struct Request {
     messages: Vec<Message>,
     keyed: Option<Keyed>,
-    reply: oneshot::Sender<Result<Accepted, Error>>,
 }
 
 /// What became of a request.
@@ -48,118 +38,65 @@ pub enum Accepted {
     Earlier(Earlier),
 }
 
-/// The way to the writer.
-pub struct Intake {
-    sender: mpsc::Sender<Request>,
-}
+/// Stores one-way messages.
+pub(super) type Intake = BatchWriter<Sends>;
 
-/// The writer.
-pub struct IntakeWork {
-    receiver: mpsc::Receiver<Request>,
-}
+/// Requests to send one-way messages.
+pub(super) struct Sends;
 
-impl Intake {
-    pub(super) fn new() -> (Intake, IntakeWork) {
-        let (sender, receiver) = mpsc::channel(WAITING);
-        (Intake { sender }, IntakeWork { receiver })
+impl Batch for Sends {
+    type Request = Request;
+    type Answer = Accepted;
+    /// Who of the recipients is connected.
+    type Context = Online;
+    type Stored = Outcomes;
+
+    const CAPACITY: usize = 4096;
+    const MAX_ROWS: usize = 500;
+    const RETRY: Retry = Retry::For(Duration::from_secs(5));
+    const GIVEN_UP: &'static str = "messages could not be stored";
+
+    fn rows(request: &Request) -> usize {
+        request.messages.len()
     }
 
-    /// How many requests wait for the writer.
-    pub fn waiting(&self) -> usize {
-        self.sender.max_capacity() - self.sender.capacity()
+    async fn before_batch(app: &App) {
+        app.inner.ledger.keeps_up().await;
     }
 
-    /// Stores messages and waits until they are durable.
-    ///
-    /// # Errors
-    /// [`Error::Overloaded`] when too much waits; [`Error::KeyReused`]; [`Error::Unavailable`] when
-    /// the outcome cannot be known.
-    pub async fn accept(
-        &self,
-        messages: Vec<Message>,
-        keyed: Option<Keyed>,
-    ) -> Result<Accepted, Error> {
-        let (reply, answer) = oneshot::channel();
-        self.sender
-            .try_send(Request { messages, keyed, reply })
-            .map_err(|_| Error::Overloaded { retry_after: COME_BACK })?;
-        // The writer is gone only when the process stops.
-        answer.await.unwrap_or(Err(Error::Unavailable))
+    fn record_size(rows: usize) {
+        metrics::histogram!("esh3ar_send_batch_messages").record(rows as f64);
     }
-}
 
-impl IntakeWork {
-    pub(super) async fn run(self, app: App, stop: CancellationToken) {
-        let mut requests = Gather::new(self.receiver);
-        loop {
-            app.inner.ledger.keeps_up().await;
-            let weight = |request: &Request| request.messages.len();
-            let Some(batch) = requests.batch(ROWS, weight, &stop).await else { return };
-            let rows: usize = batch.iter().map(weight).sum();
-            metrics::histogram!("esh3ar_send_batch_messages").record(rows as f64);
-            write(&app, batch).await;
-        }
+    async fn context(app: &App, requests: &[Request]) -> Online {
+        let messages = requests.iter().flat_map(|request| &request.messages);
+        app.online_among(messages.map(|message| &message.recipient)).await
     }
-}
 
-async fn write(app: &App, batch: Vec<Request>) {
-    let recipients = batch.iter().flat_map(|request| &request.messages).map(|m| &m.recipient);
-    let online = app.online_among(recipients).await;
-    match persist_patiently(app, &batch, &online).await {
-        Ok(outcomes) => {
-            app.failpoint("intake_after_commit");
-            finish(app, batch, outcomes, &online);
-        }
-        Err(error) if !error.is_transient() && batch.len() > 1 => {
-            // One bad row never fails its neighbours.
-            tracing::warn!(%error, requests = batch.len(), "a batch was refused; one by one now");
-            for request in batch {
-                let alone = vec![request];
-                match persist_patiently(app, &alone, &online).await {
-                    Ok(outcomes) => finish(app, alone, outcomes, &online),
-                    Err(error) => refuse(alone, &error),
-                }
-            }
-        }
-        Err(error) => refuse(batch, &error),
+    async fn persist(
+        app: &App,
+        requests: &mut [Request],
+        online: &Online,
+    ) -> Result<Outcomes, store::Error> {
+        let outcomes = app.timed(persist(app, requests, online)).await?;
+        app.inner.trail.stored();
+        Ok(outcomes)
+    }
+
+    fn finish(
+        app: &App,
+        requests: Vec<Request>,
+        replies: Vec<Reply<Accepted>>,
+        outcomes: Outcomes,
+        online: &Online,
+    ) {
+        app.failpoint("intake_after_commit");
+        finish(app, requests.into_iter().zip(replies), outcomes, online);
     }
 }
 
 /// Whether each request was stored by us, or its key was taken.
 type Outcomes = Vec<bool>;
-
-async fn persist_patiently(
-    app: &App,
-    batch: &[Request],
-    online: &Online,
-) -> Result<Outcomes, store::Error> {
-    let mut waits = ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(20))
-        .with_max_delay(Duration::from_millis(500))
-        .without_max_times()
-        .with_jitter()
-        .build();
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    loop {
-        // Storing the same rows again is harmless, so a commit whose outcome is unknown is repeated.
-        let attempt = app.timed(persist(app, batch, online));
-        let error = match tokio::time::timeout_at(deadline, attempt).await {
-            Ok(Ok(outcomes)) => {
-                app.inner.trail.stored();
-                return Ok(outcomes);
-            }
-            Ok(Err(error)) if !error.is_transient() => return Err(error),
-            Ok(Err(error)) => error,
-            Err(_) => return Err(store::Error::Unavailable("no answer in time".to_owned())),
-        };
-        app.inner.trail.database_failed(&error, app.clock().now());
-        let wait = waits.next().unwrap_or(Duration::from_millis(500));
-        if tokio::time::Instant::now() + wait >= deadline {
-            return Err(error);
-        }
-        tokio::time::sleep(wait).await;
-    }
-}
 
 async fn persist(app: &App, batch: &[Request], online: &Online) -> Result<Outcomes, store::Error> {
     app.failpoint("intake_before_insert");
@@ -211,6 +148,18 @@ fn rows<'a>(
 }
 
 impl App {
+    /// Stores messages and waits until they are durable.
+    ///
+    /// # Errors
+    /// As [`BatchWriter::write`], and [`Error::KeyReused`].
+    pub(super) async fn accept(
+        &self,
+        messages: Vec<Message>,
+        keyed: Option<Keyed>,
+    ) -> Result<Accepted, Error> {
+        self.inner.intake.write(Request { messages, keyed }).await
+    }
+
     /// What a request with this key was answered before.
     ///
     /// # Errors
@@ -248,33 +197,34 @@ impl App {
     }
 }
 
-fn finish(app: &App, batch: Vec<Request>, outcomes: Outcomes, online: &Online) {
+fn finish(
+    app: &App,
+    requests: impl Iterator<Item = (Request, Reply<Accepted>)>,
+    outcomes: Outcomes,
+    online: &Online,
+) {
     let mut accepted = Vec::new();
     let mut replies = Vec::new();
     let mut repeats = Vec::new();
-    for (request, mine) in batch.into_iter().zip(outcomes) {
+    for ((request, reply), mine) in requests.zip(outcomes) {
         if mine {
             app.counters().accepted(request.messages.len());
-            replies.push(request.reply);
+            replies.push(reply);
             accepted.extend(request.messages);
         } else {
-            repeats.push(request);
+            repeats.push((request.keyed, reply));
         }
     }
     app.log_accepted(&accepted);
     app.answer_and_wake(accepted, online, move || {
-        for reply in replies {
-            // The caller may have gone; the messages are accepted all the same.
-            let _ = reply.send(Ok(Accepted::New));
-        }
+        replies.into_iter().for_each(|reply| reply.send(Ok(Accepted::New)));
     });
     if !repeats.is_empty() {
         let app = app.clone();
         // Rare, and it must not hold up the next batch.
         tokio::spawn(async move {
-            for request in repeats {
-                let answer = earlier(&app, request.keyed.as_ref()).await;
-                let _ = request.reply.send(answer);
+            for (keyed, reply) in repeats {
+                reply.send(earlier(&app, keyed.as_ref()).await);
             }
         });
     }
@@ -290,11 +240,4 @@ async fn earlier(app: &App, keyed: Option<&Keyed>) -> Result<Accepted, Error> {
     let found = app.answered_before(keyed.user, &key).await?;
     // It was there a moment ago; if it has expired since, the caller may come again.
     found.map(Accepted::Earlier).ok_or(Error::Unavailable)
-}
-
-fn refuse(batch: Vec<Request>, error: &store::Error) {
-    tracing::error!(%error, requests = batch.len(), "messages could not be stored");
-    for request in batch {
-        let _ = request.reply.send(Err(Error::of_batch(error)));
-    }
 }

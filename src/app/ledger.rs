@@ -10,11 +10,14 @@ use std::{
 };
 
 use time::OffsetDateTime;
-use tokio::sync::{Notify, mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::{App, Error, clock::new_id, gather::Gather};
+use super::{
+    App, Error,
+    batch_writer::{Batch, BatchTask, BatchWriter, Reply, Retry},
+    clock::new_id,
+};
 use crate::{
     domain::{MessageId, Party, Status, feed::Attempt, retry::AfterMiss},
     presence::Outbound,
@@ -24,14 +27,8 @@ use crate::{
     },
 };
 
-/// Entries that may wait for the writer. A recipient's word waits for a place; what the system notes
-/// for itself is dropped when there is none, because the sweeper finds it.
-const WAITING: usize = 8192;
 /// The most entries in one batch.
 const BATCH: usize = 500;
-/// How often a batch is tried while the database is away, and how long between.
-const TRIES: u32 = 10;
-const BETWEEN: Duration = Duration::from_millis(300);
 /// With more words of recipients waiting than this, who accepts messages gives way.
 const BEHIND: usize = 2 * BATCH;
 /// … but for no longer than this a batch: a ledger that is stuck must not stop the sending.
@@ -51,8 +48,9 @@ pub enum Said {
     Opened,
 }
 
-enum Entry {
-    Words { said: Said, words: Vec<Word>, reply: Reply },
+/// What is to be written.
+pub(super) enum Entry {
+    Words { said: Said, words: Vec<Word> },
     Written(Vec<WrittenAt>),
     Missed(Vec<(Attempt, OffsetDateTime)>),
     Park(Vec<MessageId>),
@@ -70,9 +68,9 @@ impl Entry {
     }
 }
 
-/// The way to the writer.
-pub struct Ledger {
-    sender: mpsc::Sender<Entry>,
+/// Writes what became of messages.
+pub(super) struct Ledger {
+    writer: BatchWriter<Statuses>,
     waiting: Waiting,
 }
 
@@ -83,27 +81,19 @@ struct Waiting {
     fewer: Notify,
 }
 
-/// The writer.
-pub struct LedgerWork {
-    receiver: mpsc::Receiver<Entry>,
-}
-
 impl Ledger {
-    pub(super) fn new() -> (Ledger, LedgerWork) {
-        let (sender, receiver) = mpsc::channel(WAITING);
-        (Ledger { sender, waiting: Waiting::default() }, LedgerWork { receiver })
+    pub(super) fn new() -> (Ledger, BatchTask<Statuses>) {
+        let (writer, task) = BatchWriter::new();
+        (Ledger { writer, waiting: Waiting::default() }, task)
     }
 
     /// Writes a recipient's words and tells which messages they changed.
     ///
     /// # Errors
     /// [`Error::Unavailable`]; then the recipient has to say it again.
-    pub async fn say(&self, said: Said, words: Vec<Word>) -> Result<Vec<MessageId>, Error> {
-        let (reply, answer) = oneshot::channel();
+    pub(super) async fn say(&self, said: Said, words: Vec<Word>) -> Result<Vec<MessageId>, Error> {
         let _waits = self.waiting.also(words.len());
-        let entry = Entry::Words { said, words, reply };
-        self.sender.send(entry).await.map_err(|_| Error::Unavailable)?;
-        answer.await.unwrap_or(Err(Error::Unavailable))
+        self.writer.write_when_free(Entry::Words { said, words }).await
     }
 
     /// Returns when the ledger keeps up with what recipients say, or after a moment. Whoever accepts
@@ -125,27 +115,27 @@ impl Ledger {
     }
 
     /// Notes what was written to a connection and is not acknowledged yet.
-    pub fn note_written(&self, written: Vec<WrittenAt>) {
+    pub(super) fn note_written(&self, written: Vec<WrittenAt>) {
         self.note(Entry::Written(written));
     }
 
     /// Notes attempts that were not acknowledged in time, with the times of writing.
-    pub fn note_missed(&self, missed: Vec<(Attempt, OffsetDateTime)>) {
+    pub(super) fn note_missed(&self, missed: Vec<(Attempt, OffsetDateTime)>) {
         self.note(Entry::Missed(missed));
     }
 
     /// Notes messages whose recipient has no connection.
-    pub fn note_offline(&self, ids: Vec<MessageId>) {
+    pub(super) fn note_offline(&self, ids: Vec<MessageId>) {
         self.note(Entry::Park(ids));
     }
 
     /// Notes messages whose rows cannot be read: they are given up, so that they stand in nobody's way.
-    pub fn note_unreadable(&self, ids: Vec<MessageId>) {
+    pub(super) fn note_unreadable(&self, ids: Vec<MessageId>) {
         self.note(Entry::Unreadable(ids));
     }
 
     fn note(&self, entry: Entry) {
-        if self.sender.try_send(entry).is_err() {
+        if !self.writer.note(entry) {
             metrics::counter!("esh3ar_ledger_dropped_total").increment(1);
         }
     }
@@ -171,97 +161,107 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// Where the answer to a recipient's words goes: the messages they changed.
-type Reply = oneshot::Sender<Result<Vec<MessageId>, Error>>;
+/// What a recipient's word and the system's notes change.
+pub(super) struct Statuses;
 
+impl Batch for Statuses {
+    type Request = Entry;
+    /// The messages that a recipient's words changed.
+    type Answer = Vec<MessageId>;
+    type Context = ();
+    type Stored = Vec<Changed>;
+
+    // A recipient's word waits for room; what the system notes for itself is dropped when there is none,
+    // because the sweeper finds it.
+    const CAPACITY: usize = 8192;
+    const MAX_ROWS: usize = BATCH;
+    const RETRY: Retry = Retry::Times { retries: 9, wait: Duration::from_millis(300) };
+    const GIVEN_UP: &'static str = "changes of status could not be stored";
+
+    fn rows(entry: &Entry) -> usize {
+        entry.weight()
+    }
+
+    fn record_size(rows: usize) {
+        metrics::histogram!("esh3ar_ledger_batch_entries").record(rows as f64);
+    }
+
+    async fn context(_app: &App, _entries: &[Entry]) {}
+
+    async fn persist(
+        app: &App,
+        entries: &mut [Entry],
+        _: &(),
+    ) -> Result<Vec<Changed>, store::Error> {
+        app.timed(persist(app, &Rows::of(entries))).await
+    }
+
+    fn finish(
+        app: &App,
+        entries: Vec<Entry>,
+        replies: Vec<Reply<Vec<MessageId>>>,
+        changed: Vec<Changed>,
+        _: &(),
+    ) {
+        app.failpoint("ledger_after_commit");
+        answer(app, entries.into_iter().zip(replies), &changed);
+        tell_senders(app, &changed);
+    }
+}
+
+/// The rows of a batch, by what is done with them.
 #[derive(Default)]
-struct Batch {
-    words: Vec<(Said, Vec<Word>, Reply)>,
+struct Rows {
+    acknowledged: Vec<Word>,
+    opened: Vec<Word>,
     written: Vec<WrittenAt>,
     missed: Vec<(Attempt, OffsetDateTime)>,
     park: Vec<MessageId>,
     unreadable: Vec<MessageId>,
 }
 
-impl Batch {
-    fn add(&mut self, entry: Entry) {
-        match entry {
-            Entry::Words { said, words, reply } => self.words.push((said, words, reply)),
-            Entry::Written(written) => self.written.extend(written),
-            Entry::Missed(missed) => self.missed.extend(missed),
-            Entry::Park(ids) => self.park.extend(ids),
-            Entry::Unreadable(ids) => self.unreadable.extend(ids),
-        }
-    }
-
-    fn said(&self, wanted: Said) -> Vec<Word> {
-        let of_kind = self.words.iter().filter(|(said, _, _)| *said == wanted);
-        of_kind.flat_map(|(_, words, _)| words.iter().cloned()).collect()
-    }
-}
-
-impl LedgerWork {
-    pub(super) async fn run(self, app: App, stop: CancellationToken) {
-        let mut entries = Gather::new(self.receiver);
-        while let Some(taken) = entries.batch(BATCH, Entry::weight, &stop).await {
-            let mut batch = Batch::default();
-            metrics::histogram!("esh3ar_ledger_batch_entries")
-                .record(taken.iter().map(Entry::weight).sum::<usize>() as f64);
-            taken.into_iter().for_each(|entry| batch.add(entry));
-            write(&app, batch).await;
-        }
-    }
-}
-
-async fn write(app: &App, batch: Batch) {
-    let mut tries = 0;
-    let changed = loop {
-        tries += 1;
-        match app.timed(persist(app, &batch)).await {
-            Ok(changed) => break changed,
-            Err(error) if error.is_transient() && tries < TRIES => {
-                app.inner.trail.database_failed(&error, app.clock().now());
-                tokio::time::sleep(BETWEEN).await;
-            }
-            Err(error) => {
-                tracing::error!(%error, "changes of status could not be stored");
-                for (_, _, reply) in batch.words {
-                    let _ = reply.send(Err(Error::of_batch(&error)));
+impl Rows {
+    fn of(entries: &[Entry]) -> Rows {
+        let mut rows = Rows::default();
+        for entry in entries {
+            match entry {
+                Entry::Words { said: Said::Acknowledged, words } => {
+                    rows.acknowledged.extend_from_slice(words);
                 }
-                return;
+                Entry::Words { said: Said::Opened, words } => rows.opened.extend_from_slice(words),
+                Entry::Written(written) => rows.written.extend_from_slice(written),
+                Entry::Missed(missed) => rows.missed.extend_from_slice(missed),
+                Entry::Park(ids) => rows.park.extend_from_slice(ids),
+                Entry::Unreadable(ids) => rows.unreadable.extend_from_slice(ids),
             }
         }
-    };
-    app.failpoint("ledger_after_commit");
-    answer(app, batch, &changed);
-    tell_senders(app, &changed);
+        rows
+    }
 }
 
-async fn persist(app: &App, batch: &Batch) -> Result<Vec<Changed>, store::Error> {
+async fn persist(app: &App, rows: &Rows) -> Result<Vec<Changed>, store::Error> {
     app.failpoint("ledger_before_write");
     let client = app.store().client_for(Group::Statuses).await?;
     let mut changed = Vec::new();
-    let acknowledged = batch.said(Said::Acknowledged);
-    if !acknowledged.is_empty() {
-        changed.extend(outcome::acknowledge(&client, &acknowledged).await?);
+    if !rows.acknowledged.is_empty() {
+        changed.extend(outcome::acknowledge(&client, &rows.acknowledged).await?);
     }
-    let opened = batch.said(Said::Opened);
-    if !opened.is_empty() {
-        changed.extend(outcome::mark_read(&client, &opened).await?);
+    if !rows.opened.is_empty() {
+        changed.extend(outcome::mark_read(&client, &rows.opened).await?);
     }
-    if !batch.written.is_empty() {
-        changed.extend(outcome::mark_sent(&client, &batch.written, app.clock().now()).await?);
+    if !rows.written.is_empty() {
+        changed.extend(outcome::mark_sent(&client, &rows.written, app.clock().now()).await?);
         app.failpoint("ledger_after_sent");
     }
-    if !batch.missed.is_empty() {
-        changed.extend(judge_missed(app, &client, &batch.missed).await?);
+    if !rows.missed.is_empty() {
+        changed.extend(judge_missed(app, &client, &rows.missed).await?);
     }
-    if !batch.park.is_empty() {
-        outcome::park(&client, &batch.park).await?;
+    if !rows.park.is_empty() {
+        outcome::park(&client, &rows.park).await?;
     }
-    if !batch.unreadable.is_empty() {
+    if !rows.unreadable.is_empty() {
         let letters: Vec<(Uuid, MessageId)> =
-            batch.unreadable.iter().map(|id| (new_id(), *id)).collect();
+            rows.unreadable.iter().map(|id| (new_id(), *id)).collect();
         let now = app.clock().now();
         let buried = outcome::bury_unreadable(&client, &letters, UNREADABLE, now).await?;
         app.counters().failed(buried.len() as u64);
@@ -314,11 +314,16 @@ async fn judge_missed(
     Ok(failed)
 }
 
-fn answer(app: &App, batch: Batch, changed: &[Changed]) {
+fn answer(
+    app: &App,
+    entries: impl Iterator<Item = (Entry, Reply<Vec<MessageId>>)>,
+    changed: &[Changed],
+) {
     // A message that two connections acknowledged in one batch changed once: the first gets it.
     let mut unclaimed: HashMap<(MessageId, Status), &Changed> =
         changed.iter().map(|change| ((change.id, change.status), change)).collect();
-    for (said, words, reply) in batch.words {
+    for (entry, reply) in entries {
+        let Entry::Words { said, words } = entry else { continue };
         let status = match said {
             Said::Acknowledged => Status::Delivered,
             Said::Opened => Status::Read,
@@ -334,7 +339,7 @@ fn answer(app: &App, batch: Batch, changed: &[Changed]) {
         if let Some(word) = words.first() {
             tell_other_connections(app, &word.by, &mine);
         }
-        let _ = reply.send(Ok(mine));
+        reply.send(Ok(mine));
     }
 }
 

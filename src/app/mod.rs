@@ -7,6 +7,7 @@ pub mod access;
 pub mod accounts;
 pub mod audit;
 pub mod auth;
+mod batch_writer;
 pub mod books;
 mod business_phones;
 mod chat_intake;
@@ -21,7 +22,6 @@ pub mod error;
 pub mod explain;
 pub mod failpoints;
 mod figures;
-mod gather;
 pub mod health;
 pub mod import;
 pub mod intake;
@@ -32,6 +32,7 @@ pub mod limits;
 pub mod live;
 pub mod messages;
 pub mod nodes;
+mod notices;
 pub mod numbers;
 pub mod pages;
 mod participants;
@@ -173,10 +174,10 @@ impl App {
         tracker: &TaskTracker,
         stop: &CancellationToken,
     ) -> App {
-        let (intake, intake_work) = intake::Intake::new();
-        let (chat_intake, chat_work) = chat_intake::ChatIntake::new();
+        let (intake, intake_work) = batch_writer::BatchWriter::new();
+        let (chat_intake, chat_work) = batch_writer::BatchWriter::new();
         let (ledger, ledger_work) = ledger::Ledger::new();
-        let (audit, audit_work) = audit::AuditLog::new();
+        let (audit, audit_work) = batch_writer::BatchWriter::new();
         let live = live::Current::new(settings.live.clone());
         let app = App {
             inner: Arc::new(Inner {

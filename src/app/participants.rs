@@ -1,34 +1,41 @@
 //! Who takes part in which conversation: that never changes, so it is read once.
 
 use std::{
-    collections::HashMap,
     sync::{Mutex, PoisonError},
+    time::Instant,
 };
 
 use super::{App, Caller, Error};
-use crate::domain::{Conversation, ConversationId, Party, Phone, UserId, conversation::Side};
+use crate::domain::{
+    BoundedMap, Conversation, ConversationId, Party, Phone, UserId, WhenFull, conversation::Side,
+};
 
 /// How many conversations are remembered.
 const REMEMBERED: usize = 65_536;
 
 /// Conversations that were looked up lately. One that has gone meanwhile is found to be gone by the
 /// statement that would write to it.
-#[derive(Default)]
 pub(super) struct Participants {
-    known: Mutex<HashMap<ConversationId, (UserId, Phone)>>,
+    known: Mutex<BoundedMap<ConversationId, (UserId, Phone)>>,
+}
+
+impl Default for Participants {
+    fn default() -> Self {
+        let known = BoundedMap::new(REMEMBERED, WhenFull::DropOldest);
+        Participants { known: Mutex::new(known) }
+    }
 }
 
 impl Participants {
     fn get(&self, id: ConversationId) -> Option<(UserId, Phone)> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(&id, Instant::now()).cloned()
     }
 
     fn put(&self, conversation: &Conversation) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= REMEMBERED {
-            known.clear();
-        }
-        known.insert(conversation.id, (conversation.business, conversation.phone.clone()));
+        let participants = (conversation.business, conversation.phone.clone());
+        known.insert(conversation.id, participants, None, Instant::now());
     }
 }
 

@@ -1,12 +1,12 @@
 //! Phone numbers as people write them.
 
 use std::{
-    collections::HashMap,
     sync::{Mutex, PoisonError},
+    time::Instant,
 };
 
 use super::{App, Error};
-use crate::domain::Phone;
+use crate::domain::{BoundedMap, Phone, WhenFull};
 
 /// How many numbers are remembered. Reading one by the numbering plans takes 5 to 10 µs, which is
 /// worth remembering for those that are sent to again.
@@ -16,22 +16,26 @@ const LONGEST: usize = 24;
 
 /// Numbers that were read lately, by how they were written. The region by which they are read is
 /// the same for as long as the process runs.
-#[derive(Default)]
 pub(super) struct KnownPhones {
-    known: Mutex<HashMap<Box<str>, Phone>>,
+    known: Mutex<BoundedMap<Box<str>, Phone>>,
+}
+
+impl Default for KnownPhones {
+    fn default() -> Self {
+        let known = BoundedMap::new(REMEMBERED, WhenFull::DropOldest);
+        KnownPhones { known: Mutex::new(known) }
+    }
 }
 
 impl KnownPhones {
     fn get(&self, text: &str) -> Option<Phone> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(text).cloned()
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(text, Instant::now()).cloned()
     }
 
     fn put(&self, text: &str, phone: &Phone) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= REMEMBERED {
-            known.clear();
-        }
-        known.insert(text.into(), phone.clone());
+        known.insert(text.into(), phone.clone(), None, Instant::now());
     }
 }
 

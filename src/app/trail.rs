@@ -3,12 +3,11 @@
 //! Hints only: what does not fit or cannot be written is dropped, and nothing waits for it.
 
 use std::{
-    collections::HashMap,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use time::OffsetDateTime;
@@ -16,7 +15,7 @@ use uuid::Uuid;
 
 use super::{App, Error, Role, clock::new_id};
 use crate::{
-    domain::{Phone, verdict::Outage},
+    domain::{BoundedMap, Phone, WhenFull, verdict::Outage},
     store::{
         self, Group,
         trail::{self, Seen},
@@ -38,7 +37,7 @@ const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 pub(super) struct Trail {
     run: Uuid,
     started_at: OffsetDateTime,
-    seen: Mutex<HashMap<Phone, Seen>>,
+    seen: Mutex<BoundedMap<Phone, Seen>>,
     away: Mutex<Option<Away>>,
     /// When the database last had no room on its disk, in seconds since 1970; zero when it has stored
     /// something since.
@@ -58,22 +57,20 @@ impl Trail {
         Trail {
             run: new_id(),
             started_at,
-            seen: Mutex::default(),
+            seen: Mutex::new(BoundedMap::new(WAITING, WhenFull::Refuse)),
             away: Mutex::default(),
             full_at: AtomicI64::default(),
         }
     }
 
-    fn seen(&self) -> MutexGuard<'_, HashMap<Phone, Seen>> {
+    fn seen(&self) -> MutexGuard<'_, BoundedMap<Phone, Seen>> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn note(&self, mut seen: Seen) {
+        let now = Instant::now();
         let mut waiting = self.seen();
-        let known = waiting.get(&seen.phone);
-        if waiting.len() >= WAITING && known.is_none() {
-            return;
-        }
+        let known = waiting.get(&seen.phone, now);
         if let (Some(known), Some(_)) = (known, &seen.left) {
             // Who leaves was here since the first of its connections, and none that is older than
             // that can be the last.
@@ -84,7 +81,8 @@ impl Trail {
                 seen.connected_at = known.connected_at;
             }
         }
-        waiting.insert(seen.phone.clone(), seen);
+        // Without room it is not noted.
+        waiting.insert(seen.phone.clone(), seen, None, now);
     }
 
     fn away(&self) -> MutexGuard<'_, Option<Away>> {
@@ -182,11 +180,8 @@ impl App {
             trail::note_outage(&client, &outage).await?;
         }
         loop {
-            let rows: Vec<Seen> = {
-                let mut seen = trail.seen();
-                let phones: Vec<Phone> = seen.keys().take(ROWS).cloned().collect();
-                phones.iter().filter_map(|phone| seen.remove(phone)).collect()
-            };
+            let waiting = trail.seen().take(ROWS);
+            let rows: Vec<Seen> = waiting.into_iter().map(|(_, seen)| seen).collect();
             if rows.is_empty() {
                 return Ok(());
             }

@@ -7,30 +7,38 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Instant,
 };
 
-use crate::domain::{MessageId, Party};
+use crate::domain::{BoundedMap, MessageId, Party, WhenFull};
 
 /// The most that are remembered; position checks find the others.
 const REMEMBERED: usize = 200_000;
 
 /// Who they are.
-#[derive(Default)]
 pub(super) struct Unreached {
     /// Each with the first message that it may have missed.
-    parties: Mutex<HashMap<Party, MessageId>>,
+    parties: Mutex<BoundedMap<Party, MessageId>>,
     /// Whether there are any, told without the lock.
     any: AtomicBool,
+}
+
+impl Default for Unreached {
+    fn default() -> Self {
+        let parties = BoundedMap::new(REMEMBERED, WhenFull::Refuse);
+        Unreached { parties: Mutex::new(parties), any: AtomicBool::default() }
+    }
 }
 
 impl Unreached {
     pub(super) fn note(&self, parties: impl IntoIterator<Item = (Party, MessageId)>) {
         let mut known = self.parties.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
         for (party, from) in parties {
-            if let Some(known) = known.get_mut(&party) {
-                *known = from.min(*known);
-            } else if known.len() < REMEMBERED {
-                known.insert(party, from);
+            match known.get(&party, now) {
+                Some(known) => *known = from.min(*known),
+                // Position checks find those for which there is no room.
+                None => _ = known.insert(party, from, None, now),
             }
         }
         self.any.store(!known.is_empty(), Ordering::Release);
@@ -43,6 +51,6 @@ impl Unreached {
         }
         let mut known = self.parties.lock().unwrap_or_else(PoisonError::into_inner);
         self.any.store(false, Ordering::Release);
-        std::mem::take(&mut known)
+        known.take(usize::MAX).into_iter().collect()
     }
 }

@@ -2,13 +2,13 @@
 //! look.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use super::{App, By, Error};
-use crate::domain::{Phone, TokenId};
+use crate::domain::{BoundedMap, Phone, TokenId, WhenFull};
 
 /// After this long a number is recorded again.
 const AGAIN: Duration = Duration::from_secs(3600);
@@ -25,37 +25,40 @@ struct Watcher {
     reason: Option<String>,
 }
 
-struct Shown {
-    since: Instant,
-    phones: HashSet<Phone>,
+/// What watchers were shown lately.
+pub(super) struct Watchers {
+    shown: Mutex<BoundedMap<Watcher, HashSet<Phone>>>,
 }
 
-/// What watchers were shown lately.
-#[derive(Default)]
-pub(super) struct Watchers {
-    shown: Mutex<HashMap<Watcher, Shown>>,
+impl Default for Watchers {
+    fn default() -> Self {
+        Watchers { shown: Mutex::new(BoundedMap::new(WATCHERS, WhenFull::Refuse)) }
+    }
 }
 
 impl Watchers {
     /// Those that a watcher was not shown yet.
     fn new_to(&self, watcher: &Watcher, phones: Vec<Phone>) -> Vec<Phone> {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        shown.retain(|_, of_one| of_one.since.elapsed() < AGAIN);
-        match shown.get(watcher) {
-            Some(known) => phones.into_iter().filter(|p| !known.phones.contains(p)).collect(),
+        match shown.get(watcher, Instant::now()) {
+            Some(known) => phones.into_iter().filter(|phone| !known.contains(phone)).collect(),
             None => phones,
         }
     }
 
     fn note(&self, watcher: Watcher, phones: Vec<Phone>) {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        if shown.len() >= WATCHERS && !shown.contains_key(&watcher) {
-            return;
+        let now = Instant::now();
+        match shown.get(&watcher, now) {
+            Some(known) => {
+                let room = NUMBERS.saturating_sub(known.len());
+                known.extend(phones.into_iter().take(room));
+            }
+            None => {
+                let known = phones.into_iter().take(NUMBERS).collect();
+                shown.insert(watcher, known, Some(now + AGAIN), now);
+            }
         }
-        let new = || Shown { since: Instant::now(), phones: HashSet::new() };
-        let of_it = shown.entry(watcher).or_insert_with(new);
-        let room = NUMBERS.saturating_sub(of_it.phones.len());
-        of_it.phones.extend(phones.into_iter().take(room));
     }
 }
 

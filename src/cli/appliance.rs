@@ -344,7 +344,7 @@ impl Appliance {
 /// Follows messages, if the configuration says so.
 fn follow(config: &Config, ways: &Ways, role: Role, part: &Part) -> Result<Traces, Failure> {
     let Some(endpoint) = &config.traces.endpoint else { return Ok(Traces::Off) };
-    let node = format!("{:016x}", u64::from_be_bytes(ways.node));
+    let node = ways.node.to_string();
     let teller = Teller { node, role: role.name(), host: privilege::host() };
     let collector = Collector::new(endpoint, teller).map_err(|error| {
         Failure::new(Kind::Config, error.to_string()).hint("check traces.endpoint")

@@ -45,16 +45,22 @@ impl Breaker {
         !matches!(self.state, State::Counting(_))
     }
 
-    /// Asks for passage. Whoever is let through reports back.
-    pub fn pass(&mut self, now: OffsetDateTime) -> Passage {
+    /// What [`Breaker::pass`] would say, without passing.
+    pub fn look(&self, now: OffsetDateTime) -> Passage {
         match self.state {
             State::Counting(_) => Passage::Free,
             State::Open(until) | State::Probing(until) if now < until => Passage::Closed(until),
-            State::Open(_) | State::Probing(_) => {
-                self.state = State::Probing(now + self.pause);
-                Passage::Probe
-            }
+            State::Open(_) | State::Probing(_) => Passage::Probe,
         }
+    }
+
+    /// Asks for passage. Whoever is let through reports back.
+    pub fn pass(&mut self, now: OffsetDateTime) -> Passage {
+        let passage = self.look(now);
+        if passage == Passage::Probe {
+            self.state = State::Probing(now + self.pause);
+        }
+        passage
     }
 
     /// Somebody who was let through came back well.
@@ -72,6 +78,31 @@ impl Breaker {
             State::Open(until) => State::Open(until),
             State::Counting(_) | State::Probing(_) => State::Open(now + self.pause),
         };
+    }
+}
+
+/// Of jobs that may need any of some providers, how many are worth taking when there is room for `room`;
+/// an error tells until when there are none. Nobody knows which provider a job needs before it is taken.
+///
+/// # Errors
+/// When the first of the breakers lets one pass.
+pub fn worth_taking(passages: &[Passage], room: usize) -> Result<usize, OffsetDateTime> {
+    let mut probes = 0;
+    let mut first = None;
+    for passage in passages {
+        match *passage {
+            Passage::Free => return Ok(room),
+            Passage::Probe => probes += 1,
+            Passage::Closed(until) => {
+                first = Some(first.map_or(until, |f: OffsetDateTime| f.min(until)))
+            }
+        }
+    }
+    match first {
+        Some(until) if probes == 0 => Err(until),
+        // Providers that are not named beforehand are found out one job at a time.
+        _ if passages.is_empty() => Ok(room),
+        _ => Ok(room.min(probes)),
     }
 }
 
@@ -109,6 +140,26 @@ mod tests {
         breaker.failed(second(0));
         assert_eq!(breaker.pass(second(60)), Passage::Probe);
         assert_eq!(breaker.pass(second(120)), Passage::Probe);
+    }
+
+    #[test]
+    fn looking_is_not_passing() {
+        let mut breaker = Breaker::new(1, Duration::from_secs(60));
+        breaker.failed(second(0));
+        assert_eq!(breaker.look(second(59)), Passage::Closed(second(60)));
+        assert_eq!(breaker.look(second(60)), Passage::Probe);
+        assert_eq!(breaker.pass(second(60)), Passage::Probe, "nobody has passed yet");
+        assert_eq!(breaker.look(second(60)), Passage::Closed(second(120)));
+    }
+
+    #[test]
+    fn jobs_are_taken_while_any_of_their_providers_may_be_tried() {
+        let closed = |n| Passage::Closed(second(n));
+        assert_eq!(worth_taking(&[], 7), Ok(7));
+        assert_eq!(worth_taking(&[closed(9), Passage::Free], 7), Ok(7));
+        assert_eq!(worth_taking(&[closed(9), Passage::Probe], 7), Ok(1));
+        assert_eq!(worth_taking(&[Passage::Probe, Passage::Probe], 1), Ok(1));
+        assert_eq!(worth_taking(&[closed(9), closed(4)], 7), Err(second(4)));
     }
 
     proptest! {

@@ -92,9 +92,86 @@ id! {
     DeadLetterId
 }
 
+/// A process of an installation; a new one each time it starts. Shown as sixteen hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId([u8; 8]);
+
+/// The length of a process's name.
+const NODE_DIGITS: usize = 16;
+
+/// What is not the name of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a process is named by sixteen hexadecimal digits")]
+pub struct BadNodeId;
+
+impl NodeId {
+    /// Its bytes, as they are stored and sent.
+    pub const fn as_bytes(&self) -> &[u8; 8] {
+        &self.0
+    }
+}
+
+impl From<[u8; 8]> for NodeId {
+    fn from(bytes: [u8; 8]) -> Self {
+        NodeId(bytes)
+    }
+}
+
+impl From<NodeId> for [u8; 8] {
+    fn from(node: NodeId) -> Self {
+        node.0
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", u64::from_be_bytes(self.0))
+    }
+}
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NodeId({self})")
+    }
+}
+
+impl std::str::FromStr for NodeId {
+    type Err = BadNodeId;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // Reading a number would also take a sign, and fewer digits.
+        let fits = text.len() == NODE_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let number = fits.then(|| u64::from_str_radix(text, 16).ok()).flatten();
+        number.map(|number| NodeId(number.to_be_bytes())).ok_or(BadNodeId)
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    #[test]
+    fn names_of_processes_are_written_and_read() {
+        let node = NodeId([0, 1, 2, 3, 0xFC, 0xFD, 0xFE, 0xFF]);
+        assert_eq!(node.to_string(), "00010203fcfdfeff");
+        assert_eq!(format!("{node:?}"), "NodeId(00010203fcfdfeff)");
+        assert_eq!("00010203FCFDFEFF".parse(), Ok(node));
+        for bad in ["", "xyz", "+00000000000000f", "00010203fcfdfef", "00010203fcfdfeff0"] {
+            assert_eq!(bad.parse::<NodeId>(), Err(BadNodeId), "{bad}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+        #[test]
+        fn every_process_is_found_by_its_name(bytes: [u8; 8], other: [u8; 8]) {
+            let (node, other) = (NodeId::from(bytes), NodeId::from(other));
+            prop_assert_eq!(node.to_string().parse(), Ok(node));
+            prop_assert_eq!(node.to_string().cmp(&other.to_string()), node.cmp(&other));
+            prop_assert_eq!(<[u8; 8]>::from(node), bytes);
+        }
+    }
 
     #[test]
     fn an_id_tells_its_time_and_what_lies_before_it() {

@@ -4,25 +4,105 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::DeadLetterClass;
+use super::{DeadLetterClass, provider::Provider};
 
-/// A kind of work. A new one needs a variant here and in [`Work`], how that is stored in
-/// `store::jobs`, and a performer in `app::jobs`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum JobKind {
+/// What is the same for all jobs of a kind.
+struct Properties {
+    name: &'static str,
+    concurrency: usize,
+    lease: Duration,
+    retries: u32,
+    provider_timeout: Duration,
+    providers: &'static [Provider],
+}
+
+/// Declares the kinds of jobs: for each its name, the fields that its work has, and its properties.
+/// Fields are stored as text, so their types need `Display` and `FromStr`.
+macro_rules! job_kinds {
+    ($(
+        $(#[$doc:meta])*
+        $kind:ident {
+            $($(#[$field_doc:meta])* $field:ident: $type:ty,)*
+        } => $properties:expr,
+    )*) => {
+        /// A kind of job.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum JobKind {
+            $($(#[$doc])* $kind,)*
+        }
+
+        /// What a job is to do, with what it takes to do it.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub enum Work {
+            $($(#[$doc])* $kind { $($(#[$field_doc])* $field: $type,)* },)*
+        }
+
+        impl JobKind {
+            /// All of them.
+            pub const ALL: [JobKind; [$(JobKind::$kind),*].len()] = [$(JobKind::$kind),*];
+
+            const fn properties(self) -> &'static Properties {
+                match self {
+                    $(JobKind::$kind => const { &$properties },)*
+                }
+            }
+        }
+
+        impl Work {
+            /// Which kind it is.
+            pub const fn kind(&self) -> JobKind {
+                match self {
+                    $(Work::$kind { .. } => JobKind::$kind,)*
+                }
+            }
+
+            /// Its fields by name, as they are stored.
+            pub fn fields(&self) -> Vec<(&'static str, String)> {
+                match self {
+                    $(Work::$kind { $($field),* } => {
+                        vec![$((stringify!($field), $field.to_string())),*]
+                    })*
+                }
+            }
+
+            /// Reads what [`Work::fields`] gave; `None` when a field is missing or cannot be read, which
+            /// another version may have written.
+            pub fn from_fields<'a>(
+                kind: JobKind,
+                field: impl Fn(&'static str) -> Option<&'a str>,
+            ) -> Option<Work> {
+                Some(match kind {
+                    $(JobKind::$kind => Work::$kind {
+                        $($field: field(stringify!($field))?.parse().ok()?,)*
+                    },)*
+                })
+            }
+        }
+    };
+}
+
+// A new kind needs an entry here, its provider in `Work::provider`, and a performer in `app::jobs`.
+job_kinds! {
     /// A mail to the administrators.
-    Mail,
+    Mail {
+        /// One line.
+        subject: String,
+        /// Plain text.
+        body: String,
+    } => Properties {
+        name: "mail",
+        concurrency: 2,
+        lease: Duration::from_secs(60),
+        retries: 6,
+        provider_timeout: Duration::from_secs(24 * 3600),
+        providers: &[Provider::Smtp],
+    },
 }
 
 impl JobKind {
-    /// All of them.
-    pub const ALL: [JobKind; 1] = [JobKind::Mail];
-
     /// The name in SQL, JSON, metrics and on the command line; also the kind of its dead letters.
     pub const fn name(self) -> &'static str {
-        match self {
-            JobKind::Mail => "mail",
-        }
+        self.properties().name
     }
 
     /// Reads a name.
@@ -32,57 +112,35 @@ impl JobKind {
 
     /// How many run at once in one process.
     pub const fn concurrency(self) -> usize {
-        match self {
-            JobKind::Mail => 2,
-        }
+        self.properties().concurrency
     }
 
     /// How long whoever takes one may keep it without a word.
     pub const fn lease(self) -> Duration {
-        match self {
-            JobKind::Mail => Duration::from_secs(60),
-        }
+        self.properties().lease
     }
 
     /// Retries before it is given up.
     pub const fn retries(self) -> u32 {
-        match self {
-            JobKind::Mail => 6,
-        }
+        self.properties().retries
     }
 
     /// How long it waits for a provider that cannot be reached before it is given up.
-    pub const fn patience(self) -> Duration {
-        match self {
-            JobKind::Mail => Duration::from_secs(24 * 3600),
-        }
+    pub const fn provider_timeout(self) -> Duration {
+        self.properties().provider_timeout
     }
 
-    /// After how many failures in a row its provider's breaker opens, and for how long.
-    pub const fn breaker(self) -> (u32, Duration) {
-        match self {
-            JobKind::Mail => (5, Duration::from_secs(60)),
-        }
+    /// The providers of its jobs; empty when only the jobs themselves name them.
+    pub const fn providers(self) -> &'static [Provider] {
+        self.properties().providers
     }
-}
-
-/// What a job is to do, with what it takes to do it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Work {
-    /// Send a mail to the administrators.
-    Mail {
-        /// One line.
-        subject: String,
-        /// Plain text.
-        body: String,
-    },
 }
 
 impl Work {
-    /// Which kind it is.
-    pub const fn kind(&self) -> JobKind {
+    /// The service that it needs.
+    pub const fn provider(&self) -> Provider {
         match self {
-            Work::Mail { .. } => JobKind::Mail,
+            Work::Mail { .. } => Provider::Smtp,
         }
     }
 }
@@ -158,7 +216,7 @@ pub fn after(
             let wait = Duration::from_secs(1).saturating_mul(1 << attempts.min(5));
             Next::Retry { attempts: attempts + 1, after: wait.min(LONGEST_WAIT), reason }
         }
-        Attempted::Unreachable { reason } if now - created_at > kind.patience() => {
+        Attempted::Unreachable { reason } if now - created_at > kind.provider_timeout() => {
             Next::Bury { class: DeadLetterClass::Provider, reason }
         }
         Attempted::Unreachable { reason } => {
@@ -210,6 +268,22 @@ mod tests {
                 Next::Retry { attempts: counted, .. } => prop_assert_eq!(counted, attempts),
                 other => prop_assert!(false, "{:?}", other),
             }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+        #[test]
+        fn work_reads_as_it_was_written(subject: String, body: String) {
+            let work = Work::Mail { subject, body };
+            let fields = work.fields();
+            let field = |name: &str| {
+                fields.iter().find(|(of, _)| *of == name).map(|(_, text)| text.as_str())
+            };
+            prop_assert_eq!(Work::from_fields(work.kind(), field), Some(work.clone()));
+            prop_assert_eq!(Work::from_fields(work.kind(), |_| None), None);
+            let providers = work.kind().providers();
+            prop_assert!(providers.is_empty() || providers.contains(&work.provider()));
         }
     }
 

@@ -5,6 +5,7 @@
 //! itself. Everything else in the house may use this room; it uses none.
 
 pub mod audit;
+pub mod bounded_map;
 pub mod breaker;
 pub mod conversation;
 pub mod dead_letter;
@@ -21,6 +22,7 @@ pub mod partitions;
 pub mod party;
 pub mod permission;
 pub mod phone;
+pub mod provider;
 pub mod rate;
 pub mod replica;
 pub mod retention;
@@ -30,11 +32,11 @@ pub mod text;
 pub mod trace;
 pub mod verdict;
 
+pub use bounded_map::{BoundedMap, WhenFull};
 pub use conversation::{Conversation, ConversationStatus};
 pub use dead_letter::DeadLetterClass;
-pub use ids::{ConversationId, DeadLetterId, MessageId, MobileUserId, TokenId, UserId};
+pub use ids::{ConversationId, DeadLetterId, MessageId, MobileUserId, NodeId, TokenId, UserId};
 pub use message::{ContentType, Message, MessageKind, Priority};
-pub use partitions::NodeId;
 pub use party::Party;
 pub use permission::{Permission, Permissions};
 pub use phone::Phone;

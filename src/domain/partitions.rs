@@ -3,10 +3,7 @@
 //! What has to stay in order is in one partition: the chat messages of a conversation, and the one-way
 //! messages to a recipient. Everything else may be spread, or one recipient would be one worker's work.
 
-use super::{ConversationId, Message, Party};
-
-/// A process of an installation.
-pub type NodeId = [u8; 8];
+use super::{ConversationId, Message, NodeId, Party};
 
 /// How many partitions there are. Stored with each message, so it never changes.
 pub const PARTITIONS: u16 = 64;
@@ -73,7 +70,7 @@ pub fn led_by(me: NodeId, workers: &[NodeId], partitions: u16) -> Vec<u16> {
 
 /// FNV-1a with a last stir, because it must be the same in every process and version.
 fn weight(worker: NodeId, partition: u16) -> u64 {
-    let hash = hash(worker.into_iter().chain(partition.to_be_bytes()));
+    let hash = hash(worker.as_bytes().iter().copied().chain(partition.to_be_bytes()));
     (hash ^ (hash >> 31)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
@@ -84,6 +81,10 @@ mod tests {
 
     use super::*;
     use crate::domain::{Phone, UserId};
+
+    fn node() -> impl Strategy<Value = NodeId> {
+        any::<[u8; 8]>().prop_map(NodeId::from)
+    }
 
     #[test]
     fn partitions_never_move() {
@@ -103,7 +104,7 @@ mod tests {
         /// thousand businesses write to.
         #[test]
         fn a_thousand_conversations_of_one_user_give_every_worker_its_share(
-            seed in any::<u64>(), workers in prop::collection::btree_set(any::<NodeId>(), 1..9),
+            seed in any::<u64>(), workers in prop::collection::btree_set(node(), 1..9),
         ) {
             // As they are made: one after the other in time, with chance behind it.
             let id = |n: u64| {
@@ -130,7 +131,7 @@ mod tests {
 
         #[test]
         fn every_queue_has_one_leader_and_nobody_has_two_more_than_another(
-            workers in prop::collection::btree_set(any::<NodeId>(), 1..12),
+            workers in prop::collection::btree_set(node(), 1..12),
             partitions in 1u16..=PARTITIONS,
         ) {
             let workers: Vec<NodeId> = workers.into_iter().collect();
@@ -147,11 +148,12 @@ mod tests {
 
     #[test]
     fn most_stay_where_they_are_when_a_worker_leaves() {
-        let workers: Vec<NodeId> = (1..=4u64).map(|n| (n * 0x9e37_79b9).to_be_bytes()).collect();
+        let workers: Vec<NodeId> =
+            (1..=4u64).map(|n| (n * 0x9e37_79b9).to_be_bytes().into()).collect();
         let before = led_by(workers[0], &workers, 64);
         let after = led_by(workers[0], &workers[..3], 64);
         let kept = before.iter().filter(|partition| after.contains(partition)).count();
         assert!(kept * 3 >= before.len() * 2, "{kept} of {}", before.len());
-        assert!(led_by([9; 8], &workers, 64).is_empty(), "who is not there leads nothing");
+        assert!(led_by([9; 8].into(), &workers, 64).is_empty(), "who is not there leads nothing");
     }
 }

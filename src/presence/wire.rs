@@ -23,7 +23,7 @@ const VERSION: u8 = 1;
 #[derive(Debug, Serialize, Deserialize)]
 struct Frame {
     v: u8,
-    from: NodeId,
+    from: [u8; 8],
     n: u64,
     items: Vec<Item>,
 }
@@ -238,7 +238,9 @@ pub(super) fn write(from: NodeId, n: u64, items: &[(&Party, &Outbound)]) -> Opti
     if items.is_empty() {
         return None;
     }
-    rmp_serde::to_vec_named(&Frame { v: VERSION, from, n, items }).ok().map(Bytes::from)
+    rmp_serde::to_vec_named(&Frame { v: VERSION, from: from.into(), n, items })
+        .ok()
+        .map(Bytes::from)
 }
 
 /// What a frame says.
@@ -261,7 +263,7 @@ pub(super) fn read(bytes: &[u8]) -> Option<Heard> {
         .items
         .into_iter()
         .map(|item| Some((Party::from_key(&item.to)?, item.say.read(item.since)?)));
-    Some(Heard { from: frame.from, n: frame.n, items: items.collect::<Option<_>>()? })
+    Some(Heard { from: frame.from.into(), n: frame.n, items: items.collect::<Option<_>>()? })
 }
 
 #[cfg(test)]
@@ -324,8 +326,8 @@ mod tests {
             (&phone, Outbound::Nudge(Some(MessageId(Uuid::from_u128(6))))),
         ];
         let said: Vec<(&Party, &Outbound)> = said.iter().map(|(p, o)| (*p, o)).collect();
-        let heard = read(&write([7; 8], 42, &said).unwrap()).unwrap();
-        assert_eq!((heard.from, heard.n, heard.items.len()), ([7; 8], 42, said.len()));
+        let heard = read(&write([7; 8].into(), 42, &said).unwrap()).unwrap();
+        assert_eq!((heard.from, heard.n, heard.items.len()), ([7; 8].into(), 42, said.len()));
         for ((to, outbound), (heard_by, heard)) in said.iter().zip(&heard.items) {
             assert_eq!(*to, heard_by);
             assert_eq!(format!("{outbound:?}"), format!("{heard:?}"));
@@ -336,8 +338,8 @@ mod tests {
     fn what_concerns_one_connection_stays_here_and_garbage_is_no_frame() {
         let phone = Party::Mobile(Phone::from_stored("+967771234567"));
         let close = Outbound::Close { allow_reconnect: true, reason: None };
-        assert!(write([0; 8], 1, &[(&phone, &close)]).is_none());
-        let good = write([0; 8], 1, &[(&phone, &Outbound::Nudge(None))]).unwrap();
+        assert!(write([0; 8].into(), 1, &[(&phone, &close)]).is_none());
+        let good = write([0; 8].into(), 1, &[(&phone, &Outbound::Nudge(None))]).unwrap();
         assert!(read(&good).is_some());
         assert!(read(&good[..good.len() - 1]).is_none());
         assert!(read(b"").is_none());

@@ -3,7 +3,7 @@
 //! Whoever takes a job raises its fence and may keep it until its lease ends. What comes back with an
 //! older fence has lost the job to somebody else and changes nothing.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -45,16 +45,12 @@ pub struct Taken {
 
 /// The stored form of work, beside its kind.
 fn payload(work: &Work) -> Value {
-    match work {
-        Work::Mail { subject, body } => json!({ "subject": subject, "body": body }),
-    }
+    let fields = work.fields().into_iter();
+    Value::Object(fields.map(|(name, text)| (name.to_owned(), Value::String(text))).collect())
 }
 
 fn work(kind: JobKind, payload: &Value) -> Option<Work> {
-    let text = |name: &str| payload[name].as_str().map(str::to_owned);
-    match kind {
-        JobKind::Mail => Some(Work::Mail { subject: text("subject")?, body: text("body")? }),
-    }
+    Work::from_fields(kind, |name| payload[name].as_str())
 }
 
 const ENQUEUE: &str = "

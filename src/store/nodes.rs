@@ -86,7 +86,7 @@ pub async fn note(client: &Client, node: &Node) -> Result<Option<bool>, Error> {
         .query_one(
             &statement,
             &[
-                &&node.id[..],
+                &&node.id.as_bytes()[..],
                 &node.role.name(),
                 &node.host,
                 &node.pid,
@@ -117,8 +117,9 @@ pub async fn ask_drain(
              WHERE id = $1 AND seen_at > now() - make_interval(secs => $3)",
         )
         .await?;
-    let asked =
-        client.execute(&statement, &[&&id[..], &draining, &SILENT_FOR.as_secs_f64()]).await?;
+    let asked = client
+        .execute(&statement, &[&&id.as_bytes()[..], &draining, &SILENT_FOR.as_secs_f64()])
+        .await?;
     Ok(asked == 1)
 }
 
@@ -129,7 +130,7 @@ pub async fn ask_drain(
 pub async fn took_up(client: &Client, id: NodeId, draining: bool) -> Result<(), Error> {
     let sql = "UPDATE nodes SET drain_asked = NULL WHERE id = $1 AND drain_asked = $2";
     let statement = client.prepare_cached(sql).await?;
-    client.execute(&statement, &[&&id[..], &draining]).await?;
+    client.execute(&statement, &[&&id.as_bytes()[..], &draining]).await?;
     Ok(())
 }
 
@@ -153,7 +154,7 @@ pub async fn living(client: &Client) -> Result<Vec<Node>, Error> {
         .map(|(row, role)| {
             let corrupt = || Error::Corrupt("a node".to_owned());
             Ok(Node {
-                id: row.try_get::<_, &[u8]>(0)?.try_into().map_err(|_| corrupt())?,
+                id: <[u8; 8]>::try_from(row.try_get::<_, &[u8]>(0)?).map_err(|_| corrupt())?.into(),
                 role,
                 host: row.try_get(2)?,
                 pid: row.try_get(3)?,
@@ -179,6 +180,6 @@ pub async fn forget(client: &Client, id: NodeId) -> Result<(), Error> {
             "DELETE FROM nodes WHERE id = $1 OR seen_at < now() - make_interval(secs => $2)",
         )
         .await?;
-    client.execute(&statement, &[&&id[..], &KEPT.as_secs_f64()]).await?;
+    client.execute(&statement, &[&&id.as_bytes()[..], &KEPT.as_secs_f64()]).await?;
     Ok(())
 }

@@ -27,7 +27,7 @@ impl Node {
     pub async fn start(name: u8, url: &str) -> Node {
         let target: Target = url.parse().unwrap();
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-        let settings = RedisSettings { target, node: [name; 8] };
+        let settings = RedisSettings { target, node: [name; 8].into() };
         let (redis, heard) = Redis::start(settings, &tracker, &stop);
         let registry = Registry::new(8);
         let relay = Relay::start(redis.clone(), heard, &registry, &tracker, &stop);

@@ -19,6 +19,7 @@ use super::{
     probe::Memory,
     target::{Connection, Pushes, Target},
 };
+use crate::domain::NodeId;
 
 /// How often it is looked whether Redis is there, and whether it still knows this process.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -35,7 +36,7 @@ pub struct RedisSettings {
     /// Where it is.
     pub target: Target,
     /// The name of this process among those of the installation.
-    pub node: [u8; 8],
+    pub node: NodeId,
 }
 
 /// What came from other processes.
@@ -73,22 +74,13 @@ struct Inner {
 }
 
 /// The channel on which a process hears the others.
-pub(super) fn channel(node: [u8; 8]) -> String {
-    format!("{PREFIX}to:{}", hex(node))
+pub(super) fn channel(node: NodeId) -> String {
+    format!("{PREFIX}to:{node}")
 }
 
 /// The key that is there while a process lives.
-pub(super) fn alive_key(node: [u8; 8]) -> String {
-    format!("{PREFIX}alive:{}", hex(node))
-}
-
-pub(super) fn hex(node: [u8; 8]) -> String {
-    format!("{:016x}", u64::from_be_bytes(node))
-}
-
-pub(super) fn unhex(text: &str) -> Option<[u8; 8]> {
-    let sixteen = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    sixteen.then(|| u64::from_str_radix(text, 16).ok().map(u64::to_be_bytes)).flatten()
+pub(super) fn alive_key(node: NodeId) -> String {
+    format!("{PREFIX}alive:{node}")
 }
 
 impl Redis {
@@ -133,7 +125,7 @@ impl Redis {
     }
 
     /// The name of this process.
-    pub fn node(&self) -> [u8; 8] {
+    pub fn node(&self) -> NodeId {
         self.inner.settings.node
     }
 
@@ -388,17 +380,4 @@ fn is_loss(error: &RedisError) -> bool {
         || error.is_timeout()
         || error.is_connection_dropped()
         || error.is_unrecoverable_error()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_processes_are_written_and_read() {
-        let node = [0, 1, 2, 3, 0xFC, 0xFD, 0xFE, 0xFF];
-        assert_eq!(unhex(&hex(node)), Some(node));
-        assert_eq!(unhex("xyz"), None);
-        assert_eq!(unhex("+00000000000000f"), None);
-    }
 }

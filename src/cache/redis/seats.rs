@@ -7,8 +7,9 @@ use redis::{Pipeline, Value};
 
 use super::{
     Error, PREFIX, Redis,
-    link::{alive_key, channel, hex, unhex},
+    link::{alive_key, channel},
 };
+use crate::domain::NodeId;
 
 /// How long a connection counts as there without being renewed (system.md, 6).
 pub const KEPT: Duration = Duration::from_secs(300);
@@ -16,8 +17,8 @@ pub const KEPT: Duration = Duration::from_secs(300);
 const AT_ONCE: usize = 1000;
 
 /// A connection, as it stands in its party's set.
-fn member(node: [u8; 8], seat: u64) -> String {
-    format!("{}/{seat:x}", hex(node))
+fn member(node: NodeId, seat: u64) -> String {
+    format!("{node}/{seat:x}")
 }
 
 fn key(party: &str) -> String {
@@ -64,7 +65,7 @@ impl Redis {
     ///
     /// # Errors
     /// Redis is away.
-    pub async fn nodes_of(&self, parties: &[&str]) -> Result<Vec<Vec<[u8; 8]>>, Error> {
+    pub async fn nodes_of(&self, parties: &[&str]) -> Result<Vec<Vec<NodeId>>, Error> {
         let mut found = Vec::with_capacity(parties.len());
         for some in parties.chunks(AT_ONCE) {
             let mut pipeline = Pipeline::with_capacity(some.len());
@@ -77,15 +78,15 @@ impl Redis {
         Ok(found)
     }
 
-    fn other_nodes(&self, answer: &Value) -> Vec<[u8; 8]> {
+    fn other_nodes(&self, answer: &Value) -> Vec<NodeId> {
         let (Value::Array(members) | Value::Set(members)) = answer else { return Vec::new() };
-        let mut nodes: Vec<[u8; 8]> = members
+        let mut nodes: Vec<NodeId> = members
             .iter()
             .filter_map(|member| match member {
                 Value::BulkString(bytes) => std::str::from_utf8(bytes.get(..16)?).ok(),
                 _ => None,
             })
-            .filter_map(unhex)
+            .filter_map(|name| name.parse::<NodeId>().ok())
             .filter(|node| *node != self.node())
             .collect();
         nodes.sort_unstable();
@@ -97,7 +98,7 @@ impl Redis {
     ///
     /// # Errors
     /// Redis is away.
-    pub async fn tell(&self, frames: Vec<([u8; 8], Bytes)>) -> Result<Vec<bool>, Error> {
+    pub async fn tell(&self, frames: Vec<(NodeId, Bytes)>) -> Result<Vec<bool>, Error> {
         let mut pipeline = Pipeline::with_capacity(frames.len());
         for (node, frame) in &frames {
             pipeline.cmd("PUBLISH").arg(channel(*node)).arg(&frame[..]);
@@ -110,7 +111,7 @@ impl Redis {
     ///
     /// # Errors
     /// Redis is away.
-    pub async fn alive(&self, nodes: &[[u8; 8]]) -> Result<Vec<bool>, Error> {
+    pub async fn alive(&self, nodes: &[NodeId]) -> Result<Vec<bool>, Error> {
         let mut pipeline = Pipeline::with_capacity(nodes.len());
         for node in nodes {
             pipeline.cmd("EXISTS").arg(alive_key(*node));
@@ -123,13 +124,13 @@ impl Redis {
     ///
     /// # Errors
     /// Redis is away.
-    pub async fn forget_node(&self, node: [u8; 8], parties: &[&str]) -> Result<(), Error> {
+    pub async fn forget_node(&self, node: NodeId, parties: &[&str]) -> Result<(), Error> {
         let mut ask = Pipeline::with_capacity(parties.len());
         parties.iter().for_each(|party| {
             ask.cmd("SMEMBERS").arg(key(party));
         });
         let answers = self.ask(&ask).await?;
-        let prefix = hex(node);
+        let prefix = node.to_string();
         let mut forget = Pipeline::new();
         for (party, answer) in parties.iter().zip(&answers) {
             let (Value::Array(members) | Value::Set(members)) = answer else { continue };

@@ -25,11 +25,12 @@ use super::{
     newcomers::{Newcomer, Newcomers},
     services::{Asked, Service},
     table::{Found, Key, Link, Negotiated, Table},
-    token::{self, Node, Signer},
+    token::{self, Signer},
     wire::{PIECE, accept_key},
 };
 use crate::{
     app::{App, Caller, Error},
+    domain::NodeId,
     server::{gate, reply::Problem},
 };
 
@@ -69,7 +70,7 @@ pub struct HubOptions {
     /// Whether the diagnostics hub is there.
     pub diagnostics: bool,
     /// The name of this process among those of a cluster.
-    pub node: Node,
+    pub node: NodeId,
     /// What connection tokens are signed with.
     pub secret: Vec<u8>,
 }
@@ -238,7 +239,7 @@ impl Hub {
     }
 
     /// The connection that a request names, if it is another gateway's.
-    fn elsewhere(&self, request: &Request<Incoming>) -> Option<(Node, Key)> {
+    fn elsewhere(&self, request: &Request<Incoming>) -> Option<(NodeId, Key)> {
         let token = parameter(request.uri().query()?, "id")?;
         let (node, key) = self.inner.signer.read(token)?;
         // What came from another gateway is for us, or for nobody.
@@ -265,7 +266,7 @@ impl Hub {
 
     async fn forward(
         &self,
-        node: Node,
+        node: NodeId,
         request: Request<Incoming>,
         socket: bool,
         peer: IpAddr,

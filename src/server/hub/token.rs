@@ -8,9 +8,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::hmac;
 
 use super::table::Key;
-
-/// The name of a process among those of a cluster.
-pub type Node = [u8; 8];
+use crate::domain::NodeId;
 
 const NODE: usize = 8;
 const KEY: usize = 16;
@@ -31,13 +29,13 @@ pub fn returns(key: &Key) -> bool {
 
 /// Makes and reads tokens of one installation.
 pub struct Signer {
-    node: Node,
+    node: NodeId,
     key: hmac::Key,
 }
 
 impl Signer {
     /// For a node. `secret` is the same on every node of an installation.
-    pub fn new(node: Node, secret: &[u8]) -> Signer {
+    pub fn new(node: NodeId, secret: &[u8]) -> Signer {
         Signer { node, key: hmac::Key::new(hmac::HMAC_SHA256, secret) }
     }
 
@@ -45,7 +43,7 @@ impl Signer {
     /// clients put it into theirs as it is.
     pub fn sign(&self, key: &Key) -> String {
         let mut bytes = Vec::with_capacity(NODE + KEY + SIGNATURE);
-        bytes.extend_from_slice(&self.node);
+        bytes.extend_from_slice(self.node.as_bytes());
         bytes.extend_from_slice(key);
         let signature = hmac::sign(&self.key, &bytes);
         bytes.extend_from_slice(signature.as_ref().get(..SIGNATURE).unwrap_or_default());
@@ -53,7 +51,7 @@ impl Signer {
     }
 
     /// The owner and the key that a token names, if it is one of this installation.
-    pub fn read(&self, token: &str) -> Option<(Node, Key)> {
+    pub fn read(&self, token: &str) -> Option<(NodeId, Key)> {
         let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
         let (signed, signature) = bytes.split_at_checked(NODE + KEY)?;
         let expected = hmac::sign(&self.key, signed);
@@ -62,7 +60,8 @@ impl Signer {
             return None;
         }
         let (node, key) = signed.split_at(NODE);
-        Some((node.try_into().ok()?, key.try_into().ok()?))
+        let node: [u8; NODE] = node.try_into().ok()?;
+        Some((node.into(), key.try_into().ok()?))
     }
 
     /// The public name of the connection of a key, by which nobody finds the key.
@@ -89,7 +88,7 @@ impl Signer {
     }
 
     /// Whether a connection is this node's.
-    pub fn is_ours(&self, node: &Node) -> bool {
+    pub fn is_ours(&self, node: &NodeId) -> bool {
         self.node == *node
     }
 }
@@ -105,13 +104,14 @@ mod tests {
 
     #[test]
     fn an_address_is_believed_of_the_own_installation_and_for_its_request_only() {
-        let (signer, other) = (Signer::new([7; 8], b"secret"), Signer::new([8; 8], b"secret"));
+        let (signer, other) =
+            (Signer::new([7; 8].into(), b"secret"), Signer::new([8; 8].into(), b"secret"));
         for peer in ["203.0.113.9", "2001:db8::7"] {
             let peer: IpAddr = peer.parse().unwrap();
             let text = signer.sign_peer(peer, "/hub?id=1");
             assert_eq!(other.read_peer(&text, "/hub?id=1"), Some(peer));
             assert_eq!(other.read_peer(&text, "/hub?id=2"), None);
-            assert_eq!(Signer::new([8; 8], b"another").read_peer(&text, "/hub?id=1"), None);
+            assert_eq!(Signer::new([8; 8].into(), b"another").read_peer(&text, "/hub?id=1"), None);
             let (_, tag) = text.split_once(' ').unwrap();
             assert_eq!(other.read_peer(&format!("1.1.1.1 {tag}"), "/hub?id=1"), None);
         }
@@ -122,18 +122,18 @@ mod tests {
 
     #[test]
     fn a_token_names_its_node_and_cannot_be_made_up() {
-        let signer = Signer::new([7; 8], b"secret");
+        let signer = Signer::new([7; 8].into(), b"secret");
         let token = signer.sign(&[9; 16]);
         assert_eq!(token.len(), 54);
         assert!(token.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)), "{token}");
-        let elsewhere = Signer::new([8; 8], b"secret");
+        let elsewhere = Signer::new([8; 8].into(), b"secret");
         let (node, key) = elsewhere.read(&token).unwrap();
-        assert_eq!((node, key), ([7; 8], [9; 16]));
+        assert_eq!((node, key), ([7; 8].into(), [9; 16]));
         assert!(signer.is_ours(&node) && !elsewhere.is_ours(&node));
         assert_eq!(signer.name(&key), elsewhere.name(&key));
         assert!(signer.name(&key) != key && signer.name(&key) != signer.name(&[8; 16]));
         assert!(returns(&mark(key, true)) && !returns(&mark(key, false)));
-        assert!(Signer::new([7; 8], b"another").read(&token).is_none());
+        assert!(Signer::new([7; 8].into(), b"another").read(&token).is_none());
         let mut bytes = URL_SAFE_NO_PAD.decode(&token).unwrap();
         for at in 0..bytes.len() {
             bytes[at] ^= 1;

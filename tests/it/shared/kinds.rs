@@ -85,7 +85,7 @@ async fn by_tls() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{said}");
     // And to nobody else.
     let (redis, _heard) = esh3ar::cache::Redis::start(
-        esh3ar::cache::RedisSettings { target: url.parse().unwrap(), node: [1; 8] },
+        esh3ar::cache::RedisSettings { target: url.parse().unwrap(), node: [1; 8].into() },
         &tokio_util::task::TaskTracker::new(),
         &tokio_util::sync::CancellationToken::new(),
     );

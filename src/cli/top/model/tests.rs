@@ -44,7 +44,7 @@ fn node(n: u8, role: Role, connections: u64) -> Node {
     let sample = |n| Counts { accepted: n, delivered: n / 2, failed: 0, retries: 0 };
     let total = Counts { accepted: 12_345, delivered: 12_000, failed: 3, retries: 9 };
     Node {
-        id: [n; 8],
+        id: [n; 8].into(),
         role,
         host: format!("host{n}"),
         pid: 100 + i32::from(n),

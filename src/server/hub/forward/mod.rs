@@ -28,12 +28,8 @@ use self::{
     guests::{Guest, Guests},
     way::Way,
 };
-use super::{
-    answers::Refused,
-    token::{Node, Signer},
-    wire::HOLD,
-};
-use crate::app::App;
+use super::{answers::Refused, token::Signer, wire::HOLD};
+use crate::{app::App, domain::NodeId};
 
 /// Says which gateway passed a request on; one that has it is never passed on again.
 const FORWARDED_BY: HeaderName = HeaderName::from_static("x-esh3ar-forwarded-by");
@@ -93,11 +89,11 @@ impl Forward {
     /// What passes through here is cut when `stop` is cancelled, or when the process is emptied.
     pub(super) fn new(
         app: &App,
-        node: Node,
+        node: NodeId,
         stop: CancellationToken,
         tracker: TaskTracker,
     ) -> Forward {
-        let name: String = node.iter().map(|byte| format!("{byte:02x}")).collect();
+        let name = node.to_string();
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(KEPT)

@@ -1,0 +1,262 @@
+//! Jobs: taken, performed, and given back with what follows from how it went.
+
+mod mail;
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use time::OffsetDateTime;
+use tokio::sync::Notify;
+
+use super::{App, Error, clock::new_id};
+use crate::{
+    domain::{
+        DeadLetterClass,
+        breaker::{self, Breaker, Passage},
+        job::{self, Attempted, JobKind, Next, Work},
+        provider::Provider,
+    },
+    store::{
+        Group,
+        jobs::{self, Taken},
+    },
+};
+
+/// Wakes the workers of each kind, and knows how the providers do.
+pub(super) struct Workshop {
+    wakers: HashMap<JobKind, Notify>,
+    breakers: Mutex<HashMap<Provider, Breaker>>,
+}
+
+impl Default for Workshop {
+    fn default() -> Self {
+        let wakers = JobKind::ALL.into_iter().map(|kind| (kind, Notify::new())).collect();
+        Workshop { wakers, breakers: Mutex::default() }
+    }
+}
+
+impl Workshop {
+    pub(super) fn wake(&self, kind: JobKind) {
+        if let Some(waker) = self.wakers.get(&kind) {
+            waker.notify_one();
+        }
+    }
+
+    async fn woken(&self, kind: JobKind) {
+        match self.wakers.get(&kind) {
+            Some(waker) => waker.notified().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn breaker<T>(&self, provider: Provider, act: impl FnOnce(&mut Breaker) -> T) -> T {
+        let mut breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        let breaker = breakers.entry(provider).or_insert_with(|| {
+            let (threshold, pause) = provider.breaker();
+            Breaker::new(threshold, pause)
+        });
+        let result = act(breaker);
+        let open = if breaker.is_open() { 1.0 } else { 0.0 };
+        metrics::gauge!("esh3ar_breaker_open", "kind" => provider.label()).set(open);
+        result
+    }
+
+    /// Of how many jobs of a kind it is worth taking them, or until when of none.
+    fn worth_taking(
+        &self,
+        kind: JobKind,
+        room: usize,
+        now: OffsetDateTime,
+    ) -> Result<usize, OffsetDateTime> {
+        let look = |provider: &Provider| self.breaker(*provider, |breaker| breaker.look(now));
+        let passages: Vec<Passage> = kind.providers().iter().map(look).collect();
+        breaker::worth_taking(&passages, room)
+    }
+
+    /// Asks for passage to the provider of a job.
+    fn pass(&self, job: &Taken, now: OffsetDateTime) -> Passage {
+        match job.work.as_ref().map(Work::provider) {
+            Some(provider) => self.breaker(provider, |breaker| breaker.pass(now)),
+            // It cannot be read, and gets no further than here.
+            None => Passage::Free,
+        }
+    }
+}
+
+/// Jobs that were taken, and how long until there is reason to look again when there were none.
+pub enum Found {
+    /// Do these.
+    Jobs(Vec<Taken>),
+    /// None, until then at the latest.
+    Nothing(Duration),
+}
+
+impl App {
+    /// Waits until there may be a job of a kind, at most this long.
+    pub async fn wait_for_job(&self, kind: JobKind, most: Duration) {
+        let woken = self.inner.workshop.woken(kind);
+        let _ = tokio::time::timeout(most, woken).await;
+    }
+
+    /// Takes jobs of a kind, as many as there is room for and the breakers of their providers let through.
+    /// A job whose provider is not to be tried waits without an attempt counted, and without holding up
+    /// those for other providers.
+    ///
+    /// # Errors
+    /// Failures of the database.
+    pub async fn take_jobs(&self, kind: JobKind, room: usize) -> Result<Found, Error> {
+        const IDLE: Duration = Duration::from_secs(1);
+        let now = self.clock().now();
+        let workshop = &self.inner.workshop;
+        let most = match workshop.worth_taking(kind, room, now) {
+            Ok(most) => most,
+            Err(until) => {
+                let wait = Duration::try_from(until - now).unwrap_or(IDLE);
+                return Ok(Found::Nothing(wait.clamp(Duration::from_millis(10), IDLE)));
+            }
+        };
+        let client = self.store().client_for(Group::Jobs).await?;
+        let taken = jobs::take(&client, kind, now, most, now + kind.lease()).await?;
+        if taken.is_empty() {
+            return Ok(Found::Nothing(IDLE));
+        }
+        let mut passed = Vec::with_capacity(taken.len());
+        for job in taken {
+            let Passage::Closed(until) = workshop.pass(&job, now) else {
+                passed.push(job);
+                continue;
+            };
+            if let Err(error) = jobs::release(&client, &job, until).await {
+                // Its lease ends by itself.
+                tracing::warn!(%error, job = %job.id, "a job could not be put off");
+            }
+        }
+        // Those that were put off have made way for others.
+        Ok(if passed.is_empty() { Found::Nothing(Duration::ZERO) } else { Found::Jobs(passed) })
+    }
+
+    /// Performs a job, keeps its lease meanwhile, and writes what follows.
+    ///
+    /// # Errors
+    /// Failures of the database; the job is done again when its lease ends.
+    pub async fn perform(&self, kind: JobKind, job: &Taken) -> Result<(), Error> {
+        self.failpoint("jobs_taken");
+        let attempted = {
+            let attempt = self.attempt(job);
+            tokio::pin!(attempt);
+            loop {
+                tokio::select! {
+                    attempted = &mut attempt => break attempted,
+                    () = tokio::time::sleep(kind.lease() / 3) => {
+                        let until = self.clock().now() + kind.lease();
+                        let client = self.store().client_for(Group::Jobs).await?;
+                        if !jobs::renew(&client, job, until).await? {
+                            // Somebody else has it by now; what we do is theirs to repeat.
+                            return Ok(());
+                        }
+                    }
+                }
+            }
+        };
+        self.failpoint("jobs_performed");
+        let now = self.clock().now();
+        if let Some(provider) = job.work.as_ref().map(Work::provider) {
+            self.inner.workshop.breaker(provider, |breaker| match &attempted {
+                Attempted::Unreachable { .. } => breaker.failed(now),
+                Attempted::Done | Attempted::Failed { .. } | Attempted::Rejected { .. } => {
+                    breaker.succeeded();
+                }
+            });
+        }
+        let name = match &attempted {
+            Attempted::Done => "done",
+            Attempted::Failed { .. } => "failed",
+            Attempted::Rejected { .. } => "rejected",
+            Attempted::Unreachable { .. } => "unreachable",
+        };
+        metrics::counter!("esh3ar_jobs_total", "kind" => kind.name(), "result" => name)
+            .increment(1);
+        let client = self.store().client_for(Group::Jobs).await?;
+        let ours = match job::after(kind, job.attempts, job.created_at, now, attempted) {
+            Next::Finish => jobs::finish(&client, job).await?,
+            Next::Retry { attempts, after, reason } => {
+                let (of, after_ms) = (kind.retries(), after.as_millis());
+                tracing::warn!(
+                    kind = kind.name(), job = %job.id, retry = attempts, of, after_ms, reason, "a job is retried"
+                );
+                jobs::retry(&client, job, attempts, now + after, &reason, now).await?
+            }
+            Next::Bury { class, reason } => {
+                tracing::error!(kind = kind.name(), job = %job.id, reason, "a job is given up");
+                jobs::bury(&client, job, class, &reason, new_id(), now).await?
+            }
+        };
+        if !ours {
+            tracing::warn!(kind = kind.name(), job = %job.id, "a job outlived its lease");
+        }
+        Ok(())
+    }
+
+    /// Does what a job is to do: each kind has its performer in a module of its own.
+    async fn attempt(&self, job: &Taken) -> Attempted {
+        match job.work.clone() {
+            Some(Work::Mail { subject, body }) => mail::perform(self, job.id, subject, body).await,
+            None => Attempted::Rejected {
+                class: DeadLetterClass::Content,
+                reason: "its payload cannot be read".to_owned(),
+            },
+        }
+    }
+
+    /// Gives back a job that was taken and not performed.
+    ///
+    /// # Errors
+    /// Failures of the database; its lease ends by itself.
+    pub async fn release_job(&self, job: &Taken) -> Result<(), Error> {
+        let client = self.store().client_for(Group::Jobs).await?;
+        jobs::release(&client, job, self.clock().now()).await?;
+        Ok(())
+    }
+
+    /// How many jobs of a kind wait or are in hand.
+    ///
+    /// # Errors
+    /// Failures of the database.
+    pub async fn count_jobs(&self, kind: JobKind) -> Result<i64, Error> {
+        Ok(jobs::count(&self.store().client_for(Group::Jobs).await?, kind).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(work: Option<Work>) -> Taken {
+        let created_at = OffsetDateTime::UNIX_EPOCH;
+        Taken { id: uuid::Uuid::nil(), fence: 1, work, attempts: 0, created_at }
+    }
+
+    #[test]
+    fn a_kind_is_left_alone_while_its_provider_is_away_and_then_one_job_tries() {
+        let workshop = Workshop::default();
+        let now = OffsetDateTime::UNIX_EPOCH;
+        let mail = Work::Mail { subject: String::new(), body: String::new() };
+        let (threshold, pause) = mail.provider().breaker();
+        assert_eq!(workshop.worth_taking(JobKind::Mail, 3, now), Ok(3));
+        for _ in 0..threshold {
+            assert_eq!(workshop.pass(&taken(Some(mail.clone())), now), Passage::Free);
+            workshop.breaker(mail.provider(), |breaker| breaker.failed(now));
+        }
+        let until = now + pause;
+        assert_eq!(workshop.worth_taking(JobKind::Mail, 3, now), Err(until));
+        assert_eq!(workshop.pass(&taken(Some(mail.clone())), now), Passage::Closed(until));
+        assert_eq!(workshop.pass(&taken(None), now), Passage::Free, "it needs no provider");
+        assert_eq!(workshop.worth_taking(JobKind::Mail, 3, until), Ok(1));
+        assert_eq!(workshop.worth_taking(JobKind::Mail, 3, until), Ok(1), "looking takes nothing");
+        assert_eq!(workshop.pass(&taken(Some(mail)), until), Passage::Probe);
+        assert_eq!(workshop.worth_taking(JobKind::Mail, 3, until), Err(until + pause));
+    }
+}
