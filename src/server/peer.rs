@@ -65,7 +65,7 @@ impl TrustedProxies {
 }
 
 /// The values of a header, the last line first.
-fn lines<'a>(headers: &'a HeaderMap, name: HeaderName) -> impl Iterator<Item = &'a str> {
+fn lines(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     let lines: Vec<&HeaderValue> = headers.get_all(name).iter().collect();
     // What is no text names no address.
     lines.into_iter().rev().map(|line| line.to_str().unwrap_or_default())

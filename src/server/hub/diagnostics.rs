@@ -81,7 +81,9 @@ pub(super) fn rows() -> Vec<Method> {
     ]
 }
 
-fn row(name: &'static str, read: fn(&str, Vec<Data>, &[String]) -> Result<Call, String>) -> Method {
+type Read = fn(&str, Vec<Data>, &[String]) -> Result<Call, String>;
+
+fn row(name: &'static str, read: Read) -> Method {
     Method::new(name, Either(None), move |target, arguments, uploads| {
         read(target, arguments, uploads).map(Bound::Diagnostic)
     })
