@@ -17,10 +17,12 @@ pub(super) const COUNTED: &str = "
 
 /// What hangs on the messages of a part of a statement and goes with them, each counted.
 pub(super) const WITH_THEM: &str = "
-    (SELECT count(*) FROM delivery_events e WHERE e.message_id IN (SELECT id FROM old)),
-    (SELECT count(*) FROM dead_letters d WHERE d.message_id IN (SELECT id FROM old)),
-    (SELECT count(*) FROM jobs j WHERE j.message_id IN (SELECT id FROM old)),
-    (SELECT count(*) FROM media_attachments a WHERE a.message_id IN (SELECT id FROM old))";
+    (SELECT count(*) FROM delivery_events e WHERE e.message_id IN (SELECT id FROM old)) AS events,
+    (SELECT count(*) FROM dead_letters d WHERE d.message_id IN (SELECT id FROM old))
+        AS dead_letters,
+    (SELECT count(*) FROM jobs j WHERE j.message_id IN (SELECT id FROM old)) AS jobs,
+    (SELECT count(*) FROM media_attachments a WHERE a.message_id IN (SELECT id FROM old))
+        AS attachments";
 
 /// How much is gone.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,14 +35,14 @@ pub(super) struct Gone {
 }
 
 impl Gone {
-    /// Reads `count(*)` of `gone` and [`WITH_THEM`], in this order.
+    /// Reads the `messages` that were counted of `gone`, and [`WITH_THEM`].
     pub(super) fn read(row: &tokio_postgres::Row) -> Result<Gone, Error> {
         Ok(Gone {
-            messages: row.try_get(0)?,
-            events: row.try_get(1)?,
-            dead_letters: row.try_get(2)?,
-            jobs: row.try_get(3)?,
-            attachments: row.try_get(4)?,
+            messages: row.try_get("messages")?,
+            events: row.try_get("events")?,
+            dead_letters: row.try_get("dead_letters")?,
+            jobs: row.try_get("jobs")?,
+            attachments: row.try_get("attachments")?,
         })
     }
 }
@@ -73,14 +75,16 @@ pub(super) async fn beginning(
                        m.status <> 3 AND m.deleted_at IS NULL
                            AND m.recipient_phone IS NOT NULL AS by_mobile),
          {COUNTED}
-         SELECT count(*), {WITH_THEM}, count(*) FILTER (WHERE by_business),
-                count(*) FILTER (WHERE by_mobile) FROM gone"
+         SELECT count(*) AS messages, {WITH_THEM},
+                count(*) FILTER (WHERE by_business) AS unread_business,
+                count(*) FILTER (WHERE by_mobile) AS unread_mobile FROM gone"
     );
     let statement = transaction.prepare_cached(&sql).await?;
     let row = transaction.query_one(&statement, &[&id.0, &before, &limit]).await?;
     let gone = Gone::read(&row)?;
     if gone.messages > 0 {
-        let (business, mobile): (i64, i64) = (row.try_get(5)?, row.try_get(6)?);
+        let (business, mobile): (i64, i64) =
+            (row.try_get("unread_business")?, row.try_get("unread_mobile")?);
         // Also without a change of counts: the row's version tells caches that they are behind.
         let statement = transaction
             .prepare_cached(

@@ -91,7 +91,7 @@ const SAME_MOMENT: Duration = Duration::minutes(5);
 
 // The next keys by age; those of the same moment as the last one belong to them.
 const SOME_KEYS: &str = "
-    SELECT min(created_at), max(created_at)
+    SELECT min(created_at) AS first_at, max(created_at) AS last_at
     FROM (SELECT created_at FROM idempotency_keys WHERE created_at > $1
           ORDER BY created_at LIMIT $2) AS page";
 
@@ -157,36 +157,37 @@ pub async fn count(client: &mut Client, phone: &Phone) -> Result<Counts, Error> 
     transaction.batch_execute(&format!("{UNHURRIED}; SET TRANSACTION READ ONLY")).await?;
     let sql = format!(
         "WITH {OF_IT}
-         SELECT (SELECT count(*) FROM of_it),
-                (SELECT count(*) FROM delivery_events WHERE message_id IN (SELECT id FROM of_it)),
+         SELECT (SELECT count(*) FROM of_it) AS messages,
+                (SELECT count(*) FROM delivery_events
+                 WHERE message_id IN (SELECT id FROM of_it)) AS events,
                 (SELECT count(*) FROM dead_letters
-                 WHERE message_id IN (SELECT id FROM of_it) OR {NAMES_IT} OR {FRAME_NAMES_IT}),
+                 WHERE message_id IN (SELECT id FROM of_it) OR {NAMES_IT} OR {FRAME_NAMES_IT}) AS dead_letters,
                 (SELECT count(*) FROM jobs
-                 WHERE message_id IN (SELECT id FROM of_it) OR {NAMES_IT}),
-                (SELECT count(*) FROM conversations WHERE phone = $1),
+                 WHERE message_id IN (SELECT id FROM of_it) OR {NAMES_IT}) AS jobs,
+                (SELECT count(*) FROM conversations WHERE phone = $1) AS conversations,
                 (SELECT count(*) FROM media_attachments
-                 WHERE message_id IN (SELECT id FROM of_it) OR owner_phone = $1),
-                (SELECT count(*) FROM device_tokens WHERE phone = $1),
-                (SELECT count(*) FROM tokens WHERE phone = $1),
-                (SELECT count(*) FROM recipients WHERE phone = $1),
-                (SELECT count(*) FROM mobile_users WHERE phone = $1),
-                (SELECT count(*) FROM audit_log WHERE {IN_LOG})"
+                 WHERE message_id IN (SELECT id FROM of_it) OR owner_phone = $1) AS attachments,
+                (SELECT count(*) FROM device_tokens WHERE phone = $1) AS devices,
+                (SELECT count(*) FROM tokens WHERE phone = $1) AS tokens,
+                (SELECT count(*) FROM recipients WHERE phone = $1) AS presence,
+                (SELECT count(*) FROM mobile_users WHERE phone = $1) AS mobile_users,
+                (SELECT count(*) FROM audit_log WHERE {IN_LOG}) AS audit_entries"
     );
     let row = transaction.query_one(&sql, &[&phone.as_str()]).await?;
     transaction.commit().await?;
     Ok(Counts {
-        messages: row.try_get(0)?,
-        events: row.try_get(1)?,
-        dead_letters: row.try_get(2)?,
-        jobs: row.try_get(3)?,
-        conversations: row.try_get(4)?,
-        attachments: row.try_get(5)?,
-        devices: row.try_get(6)?,
-        tokens: row.try_get(7)?,
+        messages: row.try_get("messages")?,
+        events: row.try_get("events")?,
+        dead_letters: row.try_get("dead_letters")?,
+        jobs: row.try_get("jobs")?,
+        conversations: row.try_get("conversations")?,
+        attachments: row.try_get("attachments")?,
+        devices: row.try_get("devices")?,
+        tokens: row.try_get("tokens")?,
         idempotency_keys: 0,
-        presence: row.try_get(8)?,
-        mobile_users: row.try_get(9)?,
-        audit_entries: row.try_get(10)?,
+        presence: row.try_get("presence")?,
+        mobile_users: row.try_get("mobile_users")?,
+        audit_entries: row.try_get("audit_entries")?,
     })
 }
 
@@ -248,7 +249,7 @@ pub async fn answers(
     let statement = client.prepare_cached(SOME_KEYS).await?;
     let row = client.query_one(&statement, &[&after, &KEYS]).await?;
     let (first, last): (Option<OffsetDateTime>, Option<OffsetDateTime>) =
-        (row.try_get(0)?, row.try_get(1)?);
+        (row.try_get("first_at")?, row.try_get("last_at")?);
     let (Some(first), Some(last)) = (first, last) else { return Ok(None) };
     // Only what was accepted here has a key. Ids of ours are of that time, or lie ahead of it where a clock
     // was ahead once.
@@ -259,8 +260,8 @@ pub async fn answers(
         i64::try_from(client.execute(&statement, &values).await?).unwrap_or(i64::MAX)
     } else {
         let statement =
-            client.prepare_cached(&format!("{NAMED} SELECT count(*) {ANSWERS}")).await?;
-        client.query_one(&statement, &values).await?.try_get(0)?
+            client.prepare_cached(&format!("{NAMED} SELECT count(*) AS count {ANSWERS}")).await?;
+        client.query_one(&statement, &values).await?.try_get("count")?
     };
     counts.idempotency_keys += found;
     Ok(Some(last))
@@ -286,7 +287,7 @@ pub async fn erase_one_way(
              DELETE FROM messages m USING old WHERE m.id = old.id
              RETURNING m.sender_user_id AS business, m.created_at),
          {}
-         SELECT count(*), {} FROM gone",
+         SELECT count(*) AS messages, {} FROM gone",
         erased::COUNTED,
         erased::WITH_THEM
     );
@@ -304,7 +305,7 @@ pub async fn erase_one_way(
 pub async fn conversations(client: &Client, phone: &Phone) -> Result<Vec<ConversationId>, Error> {
     let sql = "SELECT id FROM conversations WHERE phone = $1 ORDER BY id LIMIT 1000";
     let found = client.query(sql, &[&phone.as_str()]).await?;
-    found.iter().map(|row| Ok(ConversationId(row.try_get(0)?))).collect()
+    found.iter().map(|row| Ok(ConversationId(row.try_get("id")?))).collect()
 }
 
 /// Erases the beginning of a conversation, at most `limit` messages, and the conversation when nothing
@@ -402,12 +403,12 @@ pub async fn devices(client: &Client, phone: &Phone) -> Result<Vec<Device>, Erro
         .iter()
         .map(|row| {
             Ok(Device {
-                id: row.try_get(0)?,
-                token: row.try_get(1)?,
-                platform: row.try_get(2)?,
-                active: row.try_get(3)?,
-                created_at: row.try_get(4)?,
-                last_used_at: row.try_get(5)?,
+                id: row.try_get("id")?,
+                token: row.try_get("token")?,
+                platform: row.try_get("platform")?,
+                active: row.try_get("active")?,
+                created_at: row.try_get("created_at")?,
+                last_used_at: row.try_get("last_used_at")?,
             })
         })
         .collect()
@@ -423,9 +424,9 @@ pub async fn trace(client: &Client, phone: &Phone) -> Result<Option<Trace>, Erro
     let row = client.query_opt(sql, &[&phone.as_str()]).await?;
     row.map(|row| {
         Ok(Trace {
-            connected_at: row.try_get(0)?,
-            disconnected_at: row.try_get(1)?,
-            disconnect_reason: row.try_get(2)?,
+            connected_at: row.try_get("connected_at")?,
+            disconnected_at: row.try_get("disconnected_at")?,
+            disconnect_reason: row.try_get("disconnect_reason")?,
         })
     })
     .transpose()
@@ -451,12 +452,12 @@ pub async fn events_of(
         .iter()
         .map(|row| {
             let event = Event {
-                at: row.try_get(1)?,
-                generation: row.try_get(2)?,
-                kind: row.try_get(3)?,
-                detail: row.try_get(4)?,
+                at: row.try_get("at")?,
+                generation: row.try_get("generation")?,
+                kind: row.try_get("kind")?,
+                detail: row.try_get("detail")?,
             };
-            Ok((MessageId(row.try_get(0)?), event))
+            Ok((MessageId(row.try_get("message_id")?), event))
         })
         .collect()
 }
@@ -481,6 +482,6 @@ pub async fn one_way(
     let after = after.map_or(Uuid::nil(), |id| id.0);
     let statement = client.prepare_cached(&sql).await?;
     let found = client.query(&statement, &[&phone.as_str(), &after, &limit]).await?;
-    let next = found.last().map(|row| row.try_get(0)).transpose()?.map(MessageId);
+    let next = found.last().map(|row| row.try_get("id")).transpose()?.map(MessageId);
     Ok((rows::readable(&found)?.0, next))
 }

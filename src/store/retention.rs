@@ -54,8 +54,8 @@ pub async fn keeper(store: &Store) -> Result<Option<Keeper>, Error> {
     let client = store.client_for(Group::Upkeep).await?.alone();
     // Nobody waits for these commits: what a crash brings back is removed again, books included.
     client.batch_execute("SET synchronous_commit = off").await?;
-    let row = client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK]).await?;
-    let ours: bool = row.try_get(0)?;
+    let row = client.query_one("SELECT pg_try_advisory_lock($1) AS locked", &[&LOCK]).await?;
+    let ours: bool = row.try_get("locked")?;
     Ok(ours.then_some(Keeper { client }))
 }
 
@@ -76,7 +76,7 @@ impl Keeper {
         limit: i64,
     ) -> Result<Looked, Error> {
         let sql = format!(
-            "SELECT m.id, m.created_at, m.conversation_id, {FINISHED} FROM messages m
+            "SELECT m.id, m.created_at, m.conversation_id, {FINISHED} AS finished FROM messages m
              WHERE m.created_at < $1 AND m.created_at >= $2 AND (m.created_at, m.id) > ($2, $3)
                AND m.status >= 2
              ORDER BY m.created_at, m.id LIMIT $4"
@@ -85,17 +85,17 @@ impl Keeper {
         let rows = self.client.query(&statement, &[&before, &after.at, &after.id, &limit]).await?;
         let mut looked = Looked { one_way: Vec::new(), conversations: Vec::new(), next: None };
         for row in &rows {
-            let id: Uuid = row.try_get(0)?;
-            match row.try_get::<_, Option<Uuid>>(2)? {
+            let id: Uuid = row.try_get("id")?;
+            match row.try_get::<_, Option<Uuid>>("conversation_id")? {
                 Some(conversation) => looked.conversations.push(ConversationId(conversation)),
-                None if row.try_get(3)? => looked.one_way.push(id),
+                None if row.try_get("finished")? => looked.one_way.push(id),
                 None => {}
             }
         }
         looked.conversations.sort();
         looked.conversations.dedup();
         if let Some(last) = rows.last().filter(|_| rows.len() as i64 == limit) {
-            looked.next = Some(Place { at: last.try_get(1)?, id: last.try_get(0)? });
+            looked.next = Some(Place { at: last.try_get("created_at")?, id: last.try_get("id")? });
         }
         Ok(looked)
     }
@@ -114,11 +114,11 @@ impl Keeper {
                  DELETE FROM messages m USING old WHERE m.id = old.id
                  RETURNING coalesce(m.sender_user_id, m.recipient_user_id) AS business, m.created_at),
              {}
-             SELECT count(*) FROM gone",
+             SELECT count(*) AS count FROM gone",
             erased::COUNTED
         );
         let statement = self.client.prepare_cached(&sql).await?;
-        Ok(self.client.query_one(&statement, &[&ids]).await?.try_get(0)?)
+        Ok(self.client.query_one(&statement, &[&ids]).await?.try_get("count")?)
     }
 
     /// Removes messages that an administrator deleted before a time, or that were accepted before another, and
@@ -142,11 +142,15 @@ impl Keeper {
                  DELETE FROM messages m USING old WHERE m.id = old.id
                  RETURNING coalesce(m.sender_user_id, m.recipient_user_id) AS business, m.created_at),
              {}
-             SELECT count(*) FROM gone",
+             SELECT count(*) AS count FROM gone",
             erased::COUNTED
         );
         let statement = self.client.prepare_cached(&sql).await?;
-        Ok(self.client.query_one(&statement, &[&deleted, &accepted, &limit]).await?.try_get(0)?)
+        Ok(self
+            .client
+            .query_one(&statement, &[&deleted, &accepted, &limit])
+            .await?
+            .try_get("count")?)
     }
 
     /// Removes the beginning of a conversation up to the first message that has to stay, at most `limit`
@@ -191,7 +195,8 @@ impl Keeper {
                        AND NOT (m.status = 4 AND m.generation = l.generation
                                 AND l.kind IN ('dead_letter_deleted', 'dead_letter_expired'))
                      RETURNING e.id)
-                 SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM looked), l.at, l.id
+                 SELECT (SELECT count(*) FROM gone) AS removed, (SELECT count(*) FROM looked) AS looked,
+                        l.at, l.id
                  FROM looked l ORDER BY l.at DESC, l.id DESC LIMIT 1",
             )
             .await?;
@@ -200,8 +205,8 @@ impl Keeper {
         let Some(row) = self.client.query_opt(&statement, &values).await? else {
             return Ok((0, None));
         };
-        let (removed, looked): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
-        let next = Place { at: row.try_get(2)?, id: row.try_get(3)? };
+        let (removed, looked): (i64, i64) = (row.try_get("removed")?, row.try_get("looked")?);
+        let next = Place { at: row.try_get("at")?, id: row.try_get("id")? };
         Ok((removed, (looked == limit).then_some(next)))
     }
 
