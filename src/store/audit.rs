@@ -190,7 +190,7 @@ pub async fn list(client: &Client, filter: &Filter, limit: usize) -> Result<Vec<
     let sql = format!(
         "SELECT a.id, a.at, a.actor_kind, a.actor, a.actor_name, a.token_id, a.action, \
          a.subject_kind, a.subject_id, a.subject_phone, a.reason, a.request_id, a.details, \
-         a.outcome, (SELECT count(*) FROM audit_log_phones n WHERE n.entry_id = a.id) \
+         a.outcome, (SELECT count(*) FROM audit_log_phones n WHERE n.entry_id = a.id) AS phones \
          FROM {from} WHERE {} ORDER BY {ordered} DESC LIMIT {limit}",
         conditions.join(" AND ")
     );
@@ -199,21 +199,21 @@ pub async fn list(client: &Client, filter: &Filter, limit: usize) -> Result<Vec<
 
 fn recorded(row: &Row) -> Result<Recorded, Error> {
     Ok(Recorded {
-        id: row.try_get(0)?,
-        at: row.try_get(1)?,
-        actor_kind: row.try_get(2)?,
-        actor: row.try_get(3)?,
-        actor_name: row.try_get(4)?,
-        token: row.try_get(5)?,
-        action: row.try_get(6)?,
-        subject_kind: row.try_get(7)?,
-        subject: row.try_get(8)?,
-        phone: row.try_get::<_, Option<&str>>(9)?.map(Phone::from_stored),
-        reason: row.try_get(10)?,
-        request: row.try_get(11)?,
-        details: row.try_get(12)?,
-        outcome: row.try_get(13)?,
-        phones: row.try_get(14)?,
+        id: row.try_get("id")?,
+        at: row.try_get("at")?,
+        actor_kind: row.try_get("actor_kind")?,
+        actor: row.try_get("actor")?,
+        actor_name: row.try_get("actor_name")?,
+        token: row.try_get("token_id")?,
+        action: row.try_get("action")?,
+        subject_kind: row.try_get("subject_kind")?,
+        subject: row.try_get("subject_id")?,
+        phone: row.try_get::<_, Option<&str>>("subject_phone")?.map(Phone::from_stored),
+        reason: row.try_get("reason")?,
+        request: row.try_get("request_id")?,
+        details: row.try_get("details")?,
+        outcome: row.try_get("outcome")?,
+        phones: row.try_get("phones")?,
     })
 }
 
@@ -229,7 +229,7 @@ pub async fn last_done(client: &Client, action: Action) -> Result<Option<OffsetD
         )
         .await?;
     let row = client.query_opt(&statement, &[&action.name()]).await?;
-    Ok(row.map(|row| row.try_get(0)).transpose()?)
+    Ok(row.map(|row| row.try_get("at")).transpose()?)
 }
 
 /// Deletes entries of before a time, at most `limit`, the oldest first. Returns how many.

@@ -78,27 +78,27 @@ pub struct Filter {
 }
 
 const COLUMNS: &str = "d.id, d.message_id, d.generation, d.kind, d.class, d.reason, d.attempts, \
-     d.first_error_at, d.last_error_at, coalesce(u.name, m.sender_phone, ''), m.recipient_phone, \
-     m.subject";
+     d.first_error_at, d.last_error_at, coalesce(u.name, m.sender_phone, '') AS sender, \
+     m.recipient_phone, m.subject";
 const FROM: &str = "dead_letters d LEFT JOIN messages m ON m.id = d.message_id \
      LEFT JOIN business_users u ON u.id = m.sender_user_id";
 
 fn letter(row: &Row) -> Result<DeadLetter, Error> {
-    let class: &str = row.try_get(4)?;
+    let class: &str = row.try_get("class")?;
     Ok(DeadLetter {
-        id: DeadLetterId(row.try_get(0)?),
-        message: row.try_get::<_, Option<Uuid>>(1)?.map(MessageId),
-        generation: row.try_get(2)?,
-        kind: row.try_get(3)?,
+        id: DeadLetterId(row.try_get("id")?),
+        message: row.try_get::<_, Option<Uuid>>("message_id")?.map(MessageId),
+        generation: row.try_get("generation")?,
+        kind: row.try_get("kind")?,
         class: DeadLetterClass::parse(class)
             .ok_or_else(|| Error::Corrupt("class of a dead letter".to_owned()))?,
-        reason: row.try_get(5)?,
-        attempts: row.try_get(6)?,
-        first_error_at: row.try_get(7)?,
-        last_error_at: row.try_get(8)?,
-        from: row.try_get(9)?,
-        to: row.try_get::<_, Option<&str>>(10)?.map(Phone::from_stored),
-        subject: row.try_get(11)?,
+        reason: row.try_get("reason")?,
+        attempts: row.try_get("attempts")?,
+        first_error_at: row.try_get("first_error_at")?,
+        last_error_at: row.try_get("last_error_at")?,
+        from: row.try_get("sender")?,
+        to: row.try_get::<_, Option<&str>>("recipient_phone")?.map(Phone::from_stored),
+        subject: row.try_get("subject")?,
     })
 }
 
@@ -183,9 +183,9 @@ pub(super) async fn told_at(
 /// Any failure of the database.
 pub async fn count(client: &Client, filter: &Filter) -> Result<u64, Error> {
     let wanted = filter.conditions();
-    let sql = format!("SELECT count(*) FROM {FROM} WHERE {}", wanted.sql);
+    let sql = format!("SELECT count(*) AS count FROM {FROM} WHERE {}", wanted.sql);
     let row = client.query_one(&sql, &parameters(&wanted.values)).await?;
-    Ok(u64::try_from(row.try_get::<_, i64>(0)?).unwrap_or_default())
+    Ok(u64::try_from(row.try_get::<_, i64>("count")?).unwrap_or_default())
 }
 
 // Whoever deletes the letter begins the generation, or makes the job anew. A letter whose message has moved on meanwhile
@@ -215,7 +215,7 @@ const REQUEUE: &str = concat!(
     told AS (
         INSERT INTO delivery_events (message_id, generation, at, kind, detail)
         SELECT id, generation, $2, 'requeued', $3 FROM done)
-    SELECT letter FROM done
+    SELECT letter AS id FROM done
     UNION ALL SELECT t.id FROM taken t JOIN again a ON a.id = t.job_id"
 );
 
@@ -266,7 +266,7 @@ async fn change(
     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
     let statement = client.prepare_cached(sql).await?;
     let rows = client.query(&statement, &[&ids, &now, &by]).await?;
-    rows.iter().map(|row| Ok(DeadLetterId(row.try_get(0)?))).collect()
+    rows.iter().map(|row| Ok(DeadLetterId(row.try_get("id")?))).collect()
 }
 
 /// Keeps a frame that nobody can read; the same frame once.
@@ -301,7 +301,7 @@ const EXPIRE: &str = "
         INSERT INTO delivery_events (message_id, generation, at, kind)
         SELECT message_id, generation, $3, 'dead_letter_expired' FROM gone
         WHERE message_id IS NOT NULL)
-    SELECT count(*) FROM gone";
+    SELECT count(*) AS count FROM gone";
 
 /// Deletes dead letters that were given up before `before`, at most `limit`. Returns how many.
 ///
@@ -314,5 +314,5 @@ pub async fn expire(
     now: OffsetDateTime,
 ) -> Result<i64, Error> {
     let statement = client.prepare_cached(EXPIRE).await?;
-    Ok(client.query_one(&statement, &[&before, &limit, &now]).await?.try_get(0)?)
+    Ok(client.query_one(&statement, &[&before, &limit, &now]).await?.try_get("count")?)
 }

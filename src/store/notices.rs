@@ -29,7 +29,7 @@ const CLAIM: &str = "
         UPDATE dead_letters SET told_at = $1
         WHERE told_at IS NULL AND kind <> 'mail' AND EXISTS (SELECT FROM due)
         RETURNING kind, class)
-    SELECT kind, class, count(*) FROM told GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2";
+    SELECT kind, class, count(*) AS count FROM told GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2";
 
 /// Takes the dead letters that nobody was told of, if the last time was longer ago than `interval`.
 /// They count as told when the transaction is committed.
@@ -47,9 +47,9 @@ pub async fn claim_dead_letters(
     let counts = rows
         .iter()
         .map(|row| {
-            let class = DeadLetterClass::parse(row.try_get(1)?)
+            let class = DeadLetterClass::parse(row.try_get("class")?)
                 .ok_or_else(|| Error::Corrupt("class of a dead letter".to_owned()))?;
-            Ok((row.try_get(0)?, class, row.try_get(2)?))
+            Ok((row.try_get("kind")?, class, row.try_get("count")?))
         })
         .collect::<Result<Vec<_>, Error>>()?;
     if counts.is_empty() {
