@@ -27,12 +27,12 @@ const USER: &str = "id, name, phone, permissions, created_at, disabled_at";
 
 fn user(row: &Row) -> Result<BusinessUser, Error> {
     Ok(BusinessUser {
-        id: UserId(row.try_get(0)?),
-        name: row.try_get(1)?,
-        phone: row.try_get::<_, Option<&str>>(2)?.map(Phone::from_stored),
-        permissions: Permissions::from_bits(row.try_get(3)?),
-        created_at: row.try_get(4)?,
-        disabled_at: row.try_get(5)?,
+        id: UserId(row.try_get("id")?),
+        name: row.try_get("name")?,
+        phone: row.try_get::<_, Option<&str>>("phone")?.map(Phone::from_stored),
+        permissions: Permissions::from_bits(row.try_get("permissions")?),
+        created_at: row.try_get("created_at")?,
+        disabled_at: row.try_get("disabled_at")?,
     })
 }
 
@@ -94,7 +94,7 @@ pub async fn user_by_phone(client: &Client, phone: &Phone) -> Result<Option<User
         )
         .await?;
     let row = client.query_opt(&statement, &[&phone.as_str()]).await?;
-    Ok(row.map(|row| row.try_get(0)).transpose()?.map(UserId))
+    Ok(row.map(|row| row.try_get("id")).transpose()?.map(UserId))
 }
 
 /// The phone numbers of those of these business users that have one.
@@ -111,7 +111,7 @@ pub async fn phones_of(client: &Client, ids: &[UserId]) -> Result<Vec<(UserId, P
     let found = client.query(&statement, &[&ids]).await?;
     found
         .iter()
-        .map(|row| Ok((UserId(row.try_get(0)?), Phone::from_stored(row.try_get(1)?))))
+        .map(|row| Ok((UserId(row.try_get("id")?), Phone::from_stored(row.try_get("phone")?))))
         .collect()
 }
 
@@ -204,11 +204,11 @@ pub async fn has_other_administrator(
             "SELECT EXISTS (SELECT FROM business_users u JOIN tokens t ON t.user_id = u.id \
              WHERE u.id <> $1 AND u.permissions & $2 <> 0 AND u.disabled_at IS NULL \
              AND t.revoked_at IS NULL AND t.retires_at IS NULL \
-             AND (t.expires_at IS NULL OR t.expires_at > $3))",
+             AND (t.expires_at IS NULL OR t.expires_at > $3)) AS has_other",
             &[&than.0, &admin, &now],
         )
         .await?;
-    Ok(row.try_get(0)?)
+    Ok(row.try_get("has_other")?)
 }
 
 /// A business user, locked until the end of the transaction.
@@ -263,15 +263,15 @@ const MOBILE: &str = "id, phone, status, created_at";
 
 fn mobile(row: &Row) -> Result<MobileUser, Error> {
     Ok(MobileUser {
-        id: MobileUserId(row.try_get(0)?),
-        phone: Phone::from_stored(row.try_get(1)?),
-        status: match row.try_get::<_, i16>(2)? {
+        id: MobileUserId(row.try_get("id")?),
+        phone: Phone::from_stored(row.try_get("phone")?),
+        status: match row.try_get::<_, i16>("status")? {
             0 => MobileStatus::Pending,
             1 => MobileStatus::Verified,
             2 => MobileStatus::Rejected,
             _ => return Err(Error::Corrupt("status of a mobile user".to_owned())),
         },
-        created_at: row.try_get(3)?,
+        created_at: row.try_get("created_at")?,
     })
 }
 

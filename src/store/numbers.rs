@@ -31,7 +31,7 @@ pub async fn stored(client: &Client, after: &str, limit: usize) -> Result<Vec<Ph
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let statement = client.prepare_cached(PAGE).await?;
     let rows = client.query(&statement, &[&after, &limit]).await?;
-    rows.iter().map(|row| Ok(Phone::from_stored(row.try_get(0)?))).collect()
+    rows.iter().map(|row| Ok(Phone::from_stored(row.try_get("phone")?))).collect()
 }
 
 /// What is stored of a number.
@@ -51,14 +51,17 @@ pub async fn uses(client: &Client, phones: &[&Phone]) -> Result<Vec<Use>, Error>
     let phones: Vec<&str> = phones.iter().map(|phone| phone.as_str()).collect();
     let statement = client
         .prepare_cached(
-            "SELECT (SELECT count(*) FROM messages m WHERE m.recipient_phone = n.phone), \
-             EXISTS (SELECT FROM mobile_users u WHERE u.phone = n.phone) \
+            "SELECT (SELECT count(*) FROM messages m WHERE m.recipient_phone = n.phone) AS messages, \
+             EXISTS (SELECT FROM mobile_users u WHERE u.phone = n.phone) AS is_mobile_user \
              FROM unnest($1::text[]) WITH ORDINALITY n (phone, place) ORDER BY n.place",
         )
         .await?;
     let rows = client.query(&statement, &[&phones]).await?;
     let read = |row: &tokio_postgres::Row| {
-        Ok(Use { messages: row.try_get(0)?, is_mobile_user: row.try_get(1)? })
+        Ok(Use {
+            messages: row.try_get("messages")?,
+            is_mobile_user: row.try_get("is_mobile_user")?,
+        })
     };
     rows.iter().map(read).collect()
 }

@@ -22,5 +22,5 @@ pub async fn find_or_keep(
         )
         .await?;
     let row = client.query_one("SELECT value FROM secrets WHERE name = $1", &[&name]).await?;
-    Ok(row.try_get(0)?)
+    Ok(row.try_get("value")?)
 }

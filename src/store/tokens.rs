@@ -58,16 +58,20 @@ pub async fn find(
 ) -> Result<Option<Valid>, Error> {
     let statement = client.prepare_cached(FIND).await?;
     let Some(row) = client.query_opt(&statement, &[&hash, &now]).await? else { return Ok(None) };
-    let user: Option<Uuid> = row.try_get(1)?;
+    let user: Option<Uuid> = row.try_get("user_id")?;
     let owner = match user {
         Some(id) => Owner::Business {
             id: UserId(id),
-            name: row.try_get(2)?,
-            permissions: Permissions::from_bits(row.try_get(3)?),
+            name: row.try_get("name")?,
+            permissions: Permissions::from_bits(row.try_get("permissions")?),
         },
-        None => Owner::Mobile { phone: Phone::from_stored(row.try_get(4)?) },
+        None => Owner::Mobile { phone: Phone::from_stored(row.try_get("phone")?) },
     };
-    Ok(Some(Valid { id: TokenId(row.try_get(0)?), owner, expires_at: row.try_get(5)? }))
+    Ok(Some(Valid {
+        id: TokenId(row.try_get("id")?),
+        owner,
+        expires_at: row.try_get("expires_at")?,
+    }))
 }
 
 const REVOKED: &str = "
@@ -88,7 +92,7 @@ pub async fn revoked_since(
 ) -> Result<Vec<TokenId>, Error> {
     let statement = client.prepare_cached(REVOKED).await?;
     let rows = client.query(&statement, &[&since, &now]).await?;
-    rows.iter().map(|row| Ok(TokenId(row.try_get(0)?))).collect()
+    rows.iter().map(|row| Ok(TokenId(row.try_get("id")?))).collect()
 }
 
 /// Stores a token.
@@ -133,12 +137,12 @@ pub struct Listed {
 
 fn listed(row: &Row) -> Result<Listed, Error> {
     Ok(Listed {
-        id: TokenId(row.try_get(0)?),
-        user: row.try_get(1)?,
-        phone: row.try_get::<_, Option<&str>>(2)?.map(Phone::from_stored),
-        created_at: row.try_get(3)?,
-        expires_at: row.try_get(4)?,
-        revoked_at: row.try_get(5)?,
+        id: TokenId(row.try_get("id")?),
+        user: row.try_get("name")?,
+        phone: row.try_get::<_, Option<&str>>("phone")?.map(Phone::from_stored),
+        created_at: row.try_get("created_at")?,
+        expires_at: row.try_get("expires_at")?,
+        revoked_at: row.try_get("revoked_at")?,
     })
 }
 
@@ -190,8 +194,9 @@ const LOCK: &str = "
     SELECT t.user_id, t.phone, t.created_at, t.expires_at,
            t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > $2) AND u.disabled_at IS NULL
                AND (t.phone IS NULL OR EXISTS (
-                   SELECT FROM mobile_users p WHERE p.phone = t.phone AND p.status = 1)),
-           t.retires_at IS NOT NULL, coalesce(u.permissions & $3 <> 0, false)
+                   SELECT FROM mobile_users p WHERE p.phone = t.phone AND p.status = 1)) AS valid,
+           t.retires_at IS NOT NULL AS replaced,
+           coalesce(u.permissions & $3 <> 0, false) AS of_administrator
     FROM tokens t LEFT JOIN business_users u ON u.id = t.user_id
     WHERE t.id = $1 FOR UPDATE OF t";
 
@@ -209,14 +214,14 @@ pub async fn lock(
     let Some(row) = client.query_opt(&statement, &[&id.0, &now, &admin]).await? else {
         return Ok(None);
     };
-    let owner = rows::party(row.try_get(0)?, row.try_get(1)?);
+    let owner = rows::party(row.try_get("user_id")?, row.try_get("phone")?);
     Ok(Some(Held {
         owner: owner.ok_or_else(|| Error::Corrupt("owner of a token".to_owned()))?,
-        created_at: row.try_get(2)?,
-        expires_at: row.try_get(3)?,
-        valid: row.try_get(4)?,
-        replaced: row.try_get(5)?,
-        of_administrator: row.try_get(6)?,
+        created_at: row.try_get("created_at")?,
+        expires_at: row.try_get("expires_at")?,
+        valid: row.try_get("valid")?,
+        replaced: row.try_get("replaced")?,
+        of_administrator: row.try_get("of_administrator")?,
     }))
 }
 
@@ -235,11 +240,12 @@ pub async fn has_other_of_administrator(
         .query_one(
             "SELECT EXISTS (SELECT FROM business_users u JOIN tokens t ON t.user_id = u.id \
              WHERE u.permissions & $3 <> 0 AND u.disabled_at IS NULL AND t.id <> $1 \
-             AND t.revoked_at IS NULL AND t.retires_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > $2))",
+             AND t.revoked_at IS NULL AND t.retires_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > $2)) \
+             AS has_other",
             &[&than.0, &now, &admin],
         )
         .await?;
-    Ok(row.try_get(0)?)
+    Ok(row.try_get("has_other")?)
 }
 
 /// Lets a token open things until a time and no longer.
