@@ -63,9 +63,11 @@ const DAYS: &str = "
             SELECT sender_user_id, recipient_user_id, created_at, status, deleted_at
             FROM messages WHERE created_at >= $2 AND status < 2) AS m
         GROUP BY 1, 2)
-    SELECT business, coalesce(u.name, ''), day, coalesce(c.accepted, 0), coalesce(f.pending, 0),
-           coalesce(f.sent, 0), coalesce(f.delivered, 0), coalesce(f.read, 0),
-           coalesce(f.failed, 0), coalesce(c.erased, 0) + coalesce(f.deleted, 0)
+    SELECT business, coalesce(u.name, '') AS name, day, coalesce(c.accepted, 0) AS accepted,
+           coalesce(f.pending, 0) AS pending, coalesce(f.sent, 0) AS sent,
+           coalesce(f.delivered, 0) AS delivered, coalesce(f.read, 0) AS read,
+           coalesce(f.failed, 0) AS failed,
+           coalesce(c.erased, 0) + coalesce(f.deleted, 0) AS erased
     FROM counted c FULL JOIN found f USING (business, day)
     LEFT JOIN business_users u ON u.id = business
     ORDER BY day DESC, 2";
@@ -97,16 +99,16 @@ pub(super) async fn days_in(client: &impl Statements, since: Date) -> Result<Vec
     rows.iter()
         .map(|row| {
             Ok(Day {
-                business: UserId(row.try_get(0)?),
-                name: row.try_get(1)?,
-                day: row.try_get(2)?,
-                accepted: row.try_get(3)?,
-                pending: row.try_get(4)?,
-                sent: row.try_get(5)?,
-                delivered: row.try_get(6)?,
-                read: row.try_get(7)?,
-                failed: row.try_get(8)?,
-                erased: row.try_get(9)?,
+                business: UserId(row.try_get("business")?),
+                name: row.try_get("name")?,
+                day: row.try_get("day")?,
+                accepted: row.try_get("accepted")?,
+                pending: row.try_get("pending")?,
+                sent: row.try_get("sent")?,
+                delivered: row.try_get("delivered")?,
+                read: row.try_get("read")?,
+                failed: row.try_get("failed")?,
+                erased: row.try_get("erased")?,
             })
         })
         .collect()
@@ -151,7 +153,7 @@ pub async fn discrepancies(
     let mut found = Vec::new();
     let mut add = |kind: &'static str, rows: Vec<tokio_postgres::Row>| -> Result<(), Error> {
         for row in rows {
-            found.push(Discrepancy { message: MessageId(row.try_get::<_, Uuid>(0)?), kind });
+            found.push(Discrepancy { message: MessageId(row.try_get::<_, Uuid>("id")?), kind });
         }
         Ok(())
     };
@@ -164,7 +166,8 @@ pub async fn discrepancies(
     let failed = format!("SELECT m.id FROM messages m WHERE {FAILED_ALONE} LIMIT $1");
     let failed = client.prepare_cached(&failed).await?;
     add("failed_without_dead_letter", client.query(&failed, &[&limit]).await?)?;
-    let letters = format!("SELECT d.message_id FROM dead_letters d WHERE {LETTER_ALONE} LIMIT $1");
+    let letters =
+        format!("SELECT d.message_id AS id FROM dead_letters d WHERE {LETTER_ALONE} LIMIT $1");
     let letters = client.prepare_cached(&letters).await?;
     add("dead_letter_of_no_failure", client.query(&letters, &[&limit]).await?)?;
     Ok(found)

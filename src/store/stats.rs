@@ -33,16 +33,16 @@ fn lanes(rows: &[Row]) -> Result<Vec<Lane>, Error> {
     rows.iter()
         .map(|row| {
             Ok(Lane {
-                lane: Priority::from_number(row.try_get(0)?)
+                lane: Priority::from_number(row.try_get("priority")?)
                     .ok_or_else(|| Error::Corrupt("priority of messages".to_owned()))?,
-                count: counted(row, 1)?,
-                oldest_at: row.try_get(2)?,
+                count: counted(row, "count")?,
+                oldest_at: row.try_get("oldest_at")?,
             })
         })
         .collect()
 }
 
-fn counted(row: &Row, column: usize) -> Result<u64, Error> {
+fn counted(row: &Row, column: &str) -> Result<u64, Error> {
     Ok(u64::try_from(row.try_get::<_, i64>(column)?).unwrap_or_default())
 }
 
@@ -54,7 +54,7 @@ fn counted(row: &Row, column: usize) -> Result<u64, Error> {
 pub async fn waiting(client: &Client) -> Result<Vec<Lane>, Error> {
     let statement = client
         .prepare_cached(
-            "SELECT priority, count(*), min(created_at)
+            "SELECT priority, count(*) AS count, min(created_at) AS oldest_at
              FROM (SELECT priority, created_at FROM messages WHERE status < 2 AND deleted_at IS NULL
                    ORDER BY created_at, id LIMIT $1) AS seen
              GROUP BY 1",
@@ -71,7 +71,7 @@ pub async fn waiting(client: &Client) -> Result<Vec<Lane>, Error> {
 pub async fn in_hand(client: &Client) -> Result<Vec<Lane>, Error> {
     let statement = client
         .prepare_cached(
-            "SELECT priority, count(*), min(created_at)
+            "SELECT priority, count(*) AS count, min(created_at) AS oldest_at
              FROM (SELECT priority, created_at FROM messages WHERE next_attempt_at IS NOT NULL
                    ORDER BY next_attempt_at LIMIT $1) AS seen
              GROUP BY 1",
@@ -93,7 +93,7 @@ pub async fn active_conversations(
 ) -> Result<u64, Error> {
     let statement = client
         .prepare_cached(
-            "SELECT count(*) FROM (
+            "SELECT count(*) AS count FROM (
                  SELECT FROM business_users b, LATERAL (
                      SELECT FROM conversations c
                      WHERE c.business_user_id = b.id AND c.last_message_at > $1 AND c.status = 0
@@ -101,7 +101,7 @@ pub async fn active_conversations(
                  ) AS of_one LIMIT $2) AS seen",
         )
         .await?;
-    counted(&client.query_one(&statement, &[&since, &most]).await?, 0)
+    counted(&client.query_one(&statement, &[&since, &most]).await?, "count")
 }
 
 /// Dead letters of one class.
@@ -122,7 +122,7 @@ pub struct DeadOfClass {
 pub async fn dead(client: &Client) -> Result<Vec<DeadOfClass>, Error> {
     let statement = client
         .prepare_cached(
-            "SELECT class, count(*), max(last_error_at)
+            "SELECT class, count(*) AS count, max(last_error_at) AS newest_at
              FROM (SELECT class, last_error_at FROM dead_letters
                    ORDER BY last_error_at DESC LIMIT $1) AS seen
              GROUP BY 1 ORDER BY 1",
@@ -133,10 +133,10 @@ pub async fn dead(client: &Client) -> Result<Vec<DeadOfClass>, Error> {
         .iter()
         .map(|row| {
             Ok(DeadOfClass {
-                class: DeadLetterClass::parse(row.try_get(0)?)
+                class: DeadLetterClass::parse(row.try_get("class")?)
                     .ok_or_else(|| Error::Corrupt("class of a dead letter".to_owned()))?,
-                count: counted(row, 1)?,
-                newest_at: row.try_get(2)?,
+                count: counted(row, "count")?,
+                newest_at: row.try_get("newest_at")?,
             })
         })
         .collect()
@@ -183,10 +183,10 @@ pub async fn slowest(client: &Client, limit: i64) -> Result<Vec<Slow>, Error> {
              oldest AS MATERIALIZED (
                 SELECT id, recipient_user_id, recipient_phone, created_at FROM seen
                 WHERE created_at = ANY (ARRAY (SELECT oldest_at FROM slow)))
-             SELECT s.recipient_user_id, s.recipient_phone, coalesce(u.name, ''), s.in_hand,
-                    o.id, s.oldest_at, s.retries,
+             SELECT s.recipient_user_id, s.recipient_phone, coalesce(u.name, '') AS name,
+                    s.in_hand, o.id, s.oldest_at, s.retries,
                     CASE WHEN s.recipient_phone IS NOT NULL
-                         THEN r.phone IS NOT NULL AND r.disconnected_at IS NULL END
+                         THEN r.phone IS NOT NULL AND r.disconnected_at IS NULL END AS connected
              FROM slow s CROSS JOIN LATERAL (
                     SELECT o.id FROM oldest o WHERE o.created_at = s.oldest_at
                     AND o.recipient_phone IS NOT DISTINCT FROM s.recipient_phone
@@ -201,16 +201,16 @@ pub async fn slowest(client: &Client, limit: i64) -> Result<Vec<Slow>, Error> {
     found
         .iter()
         .map(|row| {
-            let user: Option<Uuid> = row.try_get(0)?;
+            let user: Option<Uuid> = row.try_get("recipient_user_id")?;
             Ok(Slow {
-                recipient: rows::party(user, row.try_get(1)?)
+                recipient: rows::party(user, row.try_get("recipient_phone")?)
                     .ok_or_else(|| Error::Corrupt("recipient of a message".to_owned()))?,
-                name: row.try_get(2)?,
-                in_hand: counted(row, 3)?,
-                oldest: MessageId(row.try_get(4)?),
-                oldest_at: row.try_get(5)?,
-                retries: u16::try_from(row.try_get::<_, i16>(6)?).unwrap_or_default(),
-                connected: row.try_get(7)?,
+                name: row.try_get("name")?,
+                in_hand: counted(row, "in_hand")?,
+                oldest: MessageId(row.try_get("id")?),
+                oldest_at: row.try_get("oldest_at")?,
+                retries: u16::try_from(row.try_get::<_, i16>("retries")?).unwrap_or_default(),
+                connected: row.try_get("connected")?,
             })
         })
         .collect()
@@ -236,17 +236,18 @@ pub struct DatabaseFacts {
 pub async fn database(client: &Client) -> Result<DatabaseFacts, Error> {
     let statement = client
         .prepare_cached(
-            "SELECT split_part(current_setting('server_version'), ' ', 1),
-                    pg_database_size(current_database()),
-                    (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()),
-                    current_setting('max_connections')::bigint",
+            "SELECT split_part(current_setting('server_version'), ' ', 1) AS version,
+                    pg_database_size(current_database()) AS size,
+                    (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database())
+                        AS connections,
+                    current_setting('max_connections')::bigint AS most_connections",
         )
         .await?;
     let row = client.query_one(&statement, &[]).await?;
     Ok(DatabaseFacts {
-        version: row.try_get(0)?,
-        size: counted(&row, 1)?,
-        connections: counted(&row, 2)?,
-        most_connections: counted(&row, 3)?,
+        version: row.try_get("version")?,
+        size: counted(&row, "size")?,
+        connections: counted(&row, "connections")?,
+        most_connections: counted(&row, "most_connections")?,
     })
 }

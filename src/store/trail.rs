@@ -123,9 +123,9 @@ pub async fn forget(client: &Client, before: OffsetDateTime) -> Result<(), Error
 }
 
 const RECIPIENT: &str = "
-    SELECT EXISTS (SELECT FROM tokens WHERE phone = $1 OR user_id = $3),
+    SELECT EXISTS (SELECT FROM tokens WHERE phone = $1 OR user_id = $3) AS had_token,
            EXISTS (SELECT FROM tokens WHERE (phone = $1 OR user_id = $3) AND revoked_at IS NULL
-                   AND (expires_at IS NULL OR expires_at > $2)),
+                   AND (expires_at IS NULL OR expires_at > $2)) AS has_valid_token,
            seen.connected_at, seen.disconnected_at, seen.disconnect_reason,
            run.started_at, run.alive_at, run.stopped_at, run.delivers
     FROM (VALUES (1)) one
@@ -145,18 +145,18 @@ pub async fn recipient(
     let statement = client.prepare_cached(RECIPIENT).await?;
     let row = client.query_one(&statement, &[&phone, &now, &user]).await?;
     Ok(RecipientFacts {
-        had_token: row.try_get(0)?,
-        has_valid_token: row.try_get(1)?,
-        connected_at: row.try_get(2)?,
-        disconnected_at: row.try_get(3)?,
-        disconnect_reason: row.try_get(4)?,
-        gateway: match row.try_get(5)? {
+        had_token: row.try_get("had_token")?,
+        has_valid_token: row.try_get("has_valid_token")?,
+        connected_at: row.try_get("connected_at")?,
+        disconnected_at: row.try_get("disconnected_at")?,
+        disconnect_reason: row.try_get("disconnect_reason")?,
+        gateway: match row.try_get("started_at")? {
             None => None,
             Some(started_at) => Some(Run {
                 started_at,
-                alive_at: row.try_get(6)?,
-                stopped_at: row.try_get(7)?,
-                delivers: row.try_get(8)?,
+                alive_at: row.try_get("alive_at")?,
+                stopped_at: row.try_get("stopped_at")?,
+                delivers: row.try_get("delivers")?,
             }),
         },
     })
@@ -179,10 +179,10 @@ pub async fn runs(client: &Client, from: OffsetDateTime) -> Result<Vec<Run>, Err
     rows.iter()
         .map(|row| {
             Ok(Run {
-                started_at: row.try_get(0)?,
-                alive_at: row.try_get(1)?,
-                stopped_at: row.try_get(2)?,
-                delivers: row.try_get(3)?,
+                started_at: row.try_get("started_at")?,
+                alive_at: row.try_get("alive_at")?,
+                stopped_at: row.try_get("stopped_at")?,
+                delivers: row.try_get("delivers")?,
             })
         })
         .collect()
@@ -203,10 +203,10 @@ pub async fn outages(client: &Client, from: OffsetDateTime) -> Result<Vec<Outage
     rows.iter()
         .map(|row| {
             Ok(Outage {
-                part: row.try_get(0)?,
-                reason: row.try_get(1)?,
-                began_at: row.try_get(2)?,
-                ended_at: row.try_get(3)?,
+                part: row.try_get("part")?,
+                reason: row.try_get("reason")?,
+                began_at: row.try_get("began_at")?,
+                ended_at: row.try_get("ended_at")?,
             })
         })
         .collect()
@@ -224,9 +224,12 @@ pub async fn prospects(
         .prepare_cached(
             "SELECT m.next_attempt_at, (SELECT d.id FROM dead_letters d WHERE d.message_id = m.id
                                         AND d.kind = 'delivery' ORDER BY d.id DESC LIMIT 1)
+                                       AS dead_letter
              FROM messages m WHERE m.id = $1",
         )
         .await?;
     let row = client.query_opt(&statement, &[&id.0]).await?;
-    row.map_or(Ok((None, None)), |row| Ok((row.try_get(0)?, row.try_get(1)?)))
+    row.map_or(Ok((None, None)), |row| {
+        Ok((row.try_get("next_attempt_at")?, row.try_get("dead_letter")?))
+    })
 }
