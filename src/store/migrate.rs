@@ -125,7 +125,7 @@ const CREATE: &str = "
 /// A table that an older binary made; looked for first, because altering waits for whoever reads it.
 const LACKS_SERVES: &str = "
     SELECT NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'schema_migrations'::regclass
-                       AND attname = 'serves' AND NOT attisdropped)";
+                       AND attname = 'serves' AND NOT attisdropped) AS lacks";
 /// How long a step waits for a lock before it lets those pass that wait behind it.
 const LOCK_PATIENCE: &str = "2s";
 /// The wait before it tries again, and how often it does: a dump may hold every table for an hour.
@@ -166,7 +166,8 @@ pub async fn run(client: &mut Client, target: Option<i32>) -> Result<Vec<i32>, M
     client.unhurried();
     // Asked for again and again: a session that waits for it holds a snapshot, and for that an index that
     // is built beside others would wait in turn.
-    while !client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK]).await?.try_get(0)? {
+    let lock = "SELECT pg_try_advisory_lock($1) AS locked";
+    while !client.query_one(lock, &[&LOCK]).await?.try_get("locked")? {
         tokio::time::sleep(TURN).await;
     }
     let done = apply_all(client, target).await;
@@ -177,9 +178,9 @@ pub async fn run(client: &mut Client, target: Option<i32>) -> Result<Vec<i32>, M
 /// What is applied; nothing in a database that was never migrated.
 async fn known(client: &Client) -> Result<Vec<Applied>, MigrateError> {
     let exists: bool = client
-        .query_one("SELECT to_regclass('schema_migrations') IS NOT NULL", &[])
+        .query_one("SELECT to_regclass('schema_migrations') IS NOT NULL AS is_there", &[])
         .await?
-        .try_get(0)?;
+        .try_get("is_there")?;
     Ok(if exists { applied(client).await? } else { Vec::new() })
 }
 
@@ -197,7 +198,7 @@ fn next(
 async fn apply_all(client: &mut Client, target: Option<i32>) -> Result<Vec<i32>, MigrateError> {
     let mut done = Vec::new();
     client.batch_execute(CREATE).await?;
-    if client.query_one(LACKS_SERVES, &[]).await?.try_get(0)? {
+    if client.query_one(LACKS_SERVES, &[]).await?.try_get("lacks")? {
         let add = "ALTER TABLE schema_migrations ADD COLUMN serves integer";
         patiently(client, "schema_migrations", add, None).await?;
     }
@@ -220,11 +221,12 @@ async fn make_beside(client: &Client, step: &Migration) -> Result<(), Error> {
         SELECT set_config('statement_timeout', $1, false), set_config('lock_timeout', $2, false)";
     let row = client
         .query_one(
-            "SELECT current_setting('statement_timeout'), current_setting('lock_timeout')",
+            "SELECT current_setting('statement_timeout') AS statement_timeout,
+                    current_setting('lock_timeout') AS lock_timeout",
             &[],
         )
         .await?;
-    let usual: (String, String) = (row.try_get(0)?, row.try_get(1)?);
+    let usual: (String, String) = (row.try_get("statement_timeout")?, row.try_get("lock_timeout")?);
     // It takes as long as it takes, and stops nobody.
     client.query(LIMITS, &[&"0", &"0"]).await?;
     let mut made = Ok(());
@@ -303,7 +305,7 @@ async fn applied(client: &impl Statements) -> Result<Vec<Applied>, Error> {
     // By name, for a table whose steps were all applied by older binaries.
     client
         .query(
-            "SELECT version, name, sha256, applied_at, (to_jsonb(m) ->> 'serves')::integer
+            "SELECT version, name, sha256, applied_at, (to_jsonb(m) ->> 'serves')::integer AS serves
              FROM schema_migrations m ORDER BY version",
             &[],
         )
@@ -311,11 +313,11 @@ async fn applied(client: &impl Statements) -> Result<Vec<Applied>, Error> {
         .iter()
         .map(|row| {
             Ok(Applied {
-                version: row.try_get(0)?,
-                name: row.try_get(1)?,
-                sha256: row.try_get(2)?,
-                at: row.try_get(3)?,
-                serves: row.try_get(4)?,
+                version: row.try_get("version")?,
+                name: row.try_get("name")?,
+                sha256: row.try_get("sha256")?,
+                at: row.try_get("applied_at")?,
+                serves: row.try_get("serves")?,
             })
         })
         .collect()

@@ -163,8 +163,8 @@ impl Store {
         let client = self.client().await?;
         let mut faults = Vec::new();
         for setting in DURABLE {
-            let row = client.query_one("SELECT current_setting($1)", &[&setting]).await?;
-            let value: String = row.try_get(0)?;
+            let row = client.query_one("SELECT current_setting($1) AS value", &[&setting]).await?;
+            let value: String = row.try_get("value")?;
             if value == "off" || (setting == "synchronous_commit" && value == "local") {
                 faults.push(format!("{setting} = {value}"));
             }
@@ -178,7 +178,7 @@ impl Store {
     /// Any failure of the database.
     pub async fn version(&self) -> Result<String, Error> {
         let row = self.client().await?.query_one("SHOW server_version", &[]).await?;
-        Ok(row.try_get(0)?)
+        Ok(row.try_get("server_version")?)
     }
 
     /// Connections in use and open, for the health page.

@@ -47,7 +47,7 @@ pub async fn snapshot(store: &Store) -> Result<Snapshot, Error> {
     client.unhurried();
     client.batch_execute(WHOLE).await?;
     client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-    let id = client.query_one("SELECT pg_export_snapshot()", &[]).await?.try_get(0)?;
+    let id = client.query_one("SELECT pg_export_snapshot() AS id", &[]).await?.try_get("id")?;
     let schema = schema(&client).await?;
     let contents = contents_in(&client).await?;
     Ok(Snapshot { _client: client, id, contents, schema })
@@ -69,8 +69,8 @@ pub async fn contents(store: &Store) -> Result<Contents, Error> {
 /// # Errors
 /// Any failure of the database.
 pub async fn size(store: &Store) -> Result<u64, Error> {
-    let sql = "SELECT pg_database_size(current_database())";
-    let bytes: i64 = store.client().await?.query_one(sql, &[]).await?.try_get(0)?;
+    let sql = "SELECT pg_database_size(current_database()) AS bytes";
+    let bytes: i64 = store.client().await?.query_one(sql, &[]).await?.try_get("bytes")?;
     Ok(u64::try_from(bytes).unwrap_or_default())
 }
 
@@ -80,31 +80,32 @@ pub async fn size(store: &Store) -> Result<u64, Error> {
 /// # Errors
 /// Any failure of the database.
 pub async fn is_encrypted(store: &Store) -> Result<bool, Error> {
-    let sql = "SELECT coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false)";
-    Ok(store.client().await?.query_one(sql, &[]).await?.try_get(0)?)
+    let sql = "SELECT coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false)
+               AS encrypted";
+    Ok(store.client().await?.query_one(sql, &[]).await?.try_get("encrypted")?)
 }
 
 async fn exists(client: &impl Statements, table: &str) -> Result<bool, Error> {
-    let sql = "SELECT to_regclass($1::text) IS NOT NULL";
-    Ok(client.query_one(sql, &[&table]).await?.try_get(0)?)
+    let sql = "SELECT to_regclass($1::text) IS NOT NULL AS is_there";
+    Ok(client.query_one(sql, &[&table]).await?.try_get("is_there")?)
 }
 
 async fn schema(client: &impl Statements) -> Result<i32, Error> {
     if !exists(client, "schema_migrations").await? {
         return Ok(0);
     }
-    let sql = "SELECT coalesce(max(version), 0) FROM schema_migrations";
-    Ok(client.query_one(sql, &[]).await?.try_get(0)?)
+    let sql = "SELECT coalesce(max(version), 0) AS version FROM schema_migrations";
+    Ok(client.query_one(sql, &[]).await?.try_get("version")?)
 }
 
 async fn contents_in(client: &impl Statements) -> Result<Contents, Error> {
-    let sql = "SELECT relname::text, quote_ident(relname) FROM pg_class
+    let sql = "SELECT relname::text AS name, quote_ident(relname) AS quoted FROM pg_class
                WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace ORDER BY 1";
     let mut tables = BTreeMap::new();
     for row in client.query(sql, &[]).await? {
-        let (name, quoted): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-        let sql = format!("SELECT count(*) FROM {quoted}");
-        tables.insert(name, client.query_one(&sql, &[]).await?.try_get(0)?);
+        let (name, quoted): (String, String) = (row.try_get("name")?, row.try_get("quoted")?);
+        let sql = format!("SELECT count(*) AS count FROM {quoted}");
+        tables.insert(name, client.query_one(&sql, &[]).await?.try_get("count")?);
     }
     let mut unaccounted = 0;
     // An older schema has no books.
@@ -133,11 +134,11 @@ pub async fn working(client: &Client) -> Result<Vec<String>, Error> {
     if !exists(client, "nodes").await? {
         return Ok(Vec::new());
     }
-    let sql = "SELECT role || ' on ' || host || ', process ' || pid FROM nodes
+    let sql = "SELECT role || ' on ' || host || ', process ' || pid AS process FROM nodes
                WHERE seen_at > now() - make_interval(secs => $1) ORDER BY 1";
     let silent = super::nodes::SILENT_FOR.as_secs_f64();
     let rows = client.query(sql, &[&silent]).await?;
-    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    rows.iter().map(|row| Ok(row.try_get("process")?)).collect()
 }
 
 /// Nothing of before is at work any more: no process, no lease, no connection.
@@ -225,8 +226,9 @@ impl Databases {
     /// Any failure of the database.
     pub async fn alone(&self) -> Result<Option<Alone>, Error> {
         let client = self.store.client().await?.alone();
-        let row = client.query_one("SELECT pg_try_advisory_lock($1)", &[&RESTORING]).await?;
-        Ok(row.try_get::<_, bool>(0)?.then_some(Alone { _client: client }))
+        let row =
+            client.query_one("SELECT pg_try_advisory_lock($1) AS locked", &[&RESTORING]).await?;
+        Ok(row.try_get::<_, bool>("locked")?.then_some(Alone { _client: client }))
     }
 
     /// Who else is connected to the target's database.
@@ -234,8 +236,8 @@ impl Databases {
     /// # Errors
     /// Any failure of the database.
     pub async fn guests(&self) -> Result<Vec<Guest>, Error> {
-        let sql = "SELECT pid, coalesce(application_name, ''), coalesce(usename::text, ''),
-                          host(client_addr)
+        let sql = "SELECT pid, coalesce(application_name, '') AS name,
+                          coalesce(usename::text, '') AS account, host(client_addr) AS address
                    FROM pg_stat_activity
                    WHERE datname = $1 AND application_name IS DISTINCT FROM $2
                      AND coalesce(backend_type, 'client backend') = 'client backend'
@@ -244,10 +246,10 @@ impl Databases {
         rows.iter()
             .map(|row| {
                 Ok(Guest {
-                    pid: row.try_get(0)?,
-                    name: row.try_get(1)?,
-                    user: row.try_get(2)?,
-                    from: row.try_get(3)?,
+                    pid: row.try_get("pid")?,
+                    name: row.try_get("name")?,
+                    user: row.try_get("account")?,
+                    from: row.try_get("address")?,
                 })
             })
             .collect()
@@ -273,12 +275,13 @@ impl Databases {
 
     /// Somebody's own database may begin alike: ours goes on with a process or a time.
     async fn left(&self, prefix: &str) -> Result<Vec<String>, Error> {
-        let sql = "SELECT datname::text FROM pg_database d WHERE starts_with(datname::text, $1)
+        let sql =
+            "SELECT datname::text AS name FROM pg_database d WHERE starts_with(datname::text, $1)
                    AND substr(datname::text, length($1) + 1) ~ '^[0-9_]+$'
                    AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.datname = d.datname)
                    ORDER BY 1";
         let rows = self.store.client().await?.query(sql, &[&prefix]).await?;
-        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+        rows.iter().map(|row| Ok(row.try_get("name")?)).collect()
     }
 
     /// A name for a database that only lives for a check.

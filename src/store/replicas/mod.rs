@@ -246,11 +246,13 @@ impl Inner {
         let asked = Instant::now();
         let client = self.original_client().await?;
         let statement = client
-            .prepare_cached("SELECT lsn, pg_walfile_name(lsn) FROM pg_current_wal_lsn() AS lsn")
+            .prepare_cached(
+                "SELECT lsn, pg_walfile_name(lsn) AS file FROM pg_current_wal_lsn() AS lsn",
+            )
             .await?;
         let row = client.query_one(&statement, &[]).await?;
-        let lsn = u64::from(row.try_get::<_, PgLsn>(0)?);
-        let file: &str = row.try_get(1)?;
+        let lsn = u64::from(row.try_get::<_, PgLsn>("lsn")?);
+        let file: &str = row.try_get("file")?;
         let timeline = file.get(..8).and_then(|hex| i64::from_str_radix(hex, 16).ok());
         let timeline = timeline.ok_or_else(|| Error::Corrupt("name of a WAL file".to_owned()))?;
         // All that was committed when it was asked lies before that place.
@@ -278,10 +280,10 @@ async fn reaches(client: &Client, wanted: u64) -> Result<bool, Error> {
 }
 
 async fn replayed(client: &Client) -> Result<u64, Error> {
-    let statement = client.prepare_cached("SELECT pg_last_wal_replay_lsn()").await?;
+    let statement = client.prepare_cached("SELECT pg_last_wal_replay_lsn() AS lsn").await?;
     let row = client.query_one(&statement, &[]).await?;
     // None on a server that is no copy.
-    Ok(row.try_get::<_, Option<PgLsn>>(0)?.map_or(0, u64::from))
+    Ok(row.try_get::<_, Option<PgLsn>>("lsn")?.map_or(0, u64::from))
 }
 
 impl Replica {

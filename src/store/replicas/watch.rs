@@ -149,19 +149,20 @@ async fn look(
 // After a failover a copy notes its new line of history with the next of its own checkpoints, or when
 // what it replays must be told apart from what it had: whichever came last.
 const INTRODUCTION: &str = "
-    SELECT pg_is_in_recovery(), s.system_identifier,
-           greatest(c.timeline_id, r.min_recovery_end_timeline)::int8
+    SELECT pg_is_in_recovery() AS in_recovery, s.system_identifier,
+           greatest(c.timeline_id, r.min_recovery_end_timeline)::int8 AS timeline
     FROM pg_control_system() s, pg_control_checkpoint() c, pg_control_recovery() r";
 
 async fn introduce(client: &super::Client) -> Result<Option<Copy>, Error> {
     let statement = client.prepare_cached(INTRODUCTION).await?;
     let row = client.query_one(&statement, &[]).await?;
-    let copy = Copy { system: row.try_get(1)?, timeline: row.try_get(2)? };
-    Ok(row.try_get::<_, bool>(0)?.then_some(copy))
+    let copy =
+        Copy { system: row.try_get("system_identifier")?, timeline: row.try_get("timeline")? };
+    Ok(row.try_get::<_, bool>("in_recovery")?.then_some(copy))
 }
 
 async fn system(inner: &Inner) -> Result<i64, Error> {
     let client = inner.original_client().await?;
     let row = client.query_one("SELECT system_identifier FROM pg_control_system()", &[]).await?;
-    Ok(row.try_get::<_, i64>(0)?)
+    Ok(row.try_get::<_, i64>("system_identifier")?)
 }
