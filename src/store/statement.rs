@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use super::{accounts, idempotency, numbers, secrets, tokens};
+
 /// A statement.
 #[derive(Clone, Debug)]
 pub struct Statement {
@@ -77,7 +79,7 @@ pub(super) use statements;
 
 /// Every statement; of those whose text depends on what is asked for, every form.
 pub fn all() -> Vec<Statement> {
-    let declared = [super::idempotency::LIST];
+    let declared = [accounts::LIST, idempotency::LIST, numbers::LIST, secrets::LIST, tokens::LIST];
     let built: [Vec<Statement>; 0] = [];
     let declared = declared.into_iter().flatten().map(|statement| (*statement).clone());
     declared.chain(built.into_iter().flatten()).collect()
