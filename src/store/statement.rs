@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::{accounts, idempotency, numbers, secrets, tokens};
+use super::{accounts, audit, dead_letters, idempotency, notices, numbers, secrets, tokens};
 
 /// A statement.
 #[derive(Clone, Debug)]
@@ -79,8 +79,17 @@ pub(super) use statements;
 
 /// Every statement; of those whose text depends on what is asked for, every form.
 pub fn all() -> Vec<Statement> {
-    let declared = [accounts::LIST, idempotency::LIST, numbers::LIST, secrets::LIST, tokens::LIST];
-    let built: [Vec<Statement>; 0] = [];
+    let declared = [
+        accounts::LIST,
+        audit::LIST,
+        dead_letters::LIST,
+        idempotency::LIST,
+        notices::LIST,
+        numbers::LIST,
+        secrets::LIST,
+        tokens::LIST,
+    ];
+    let built = [audit::built(), dead_letters::built()];
     let declared = declared.into_iter().flatten().map(|statement| (*statement).clone());
     declared.chain(built.into_iter().flatten()).collect()
 }
