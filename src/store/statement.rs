@@ -5,7 +5,11 @@
 
 use std::borrow::Cow;
 
-use super::{accounts, audit, dead_letters, idempotency, notices, numbers, secrets, tokens};
+use super::{
+    accounts, audit, dead_letters, erased, idempotency, notices, numbers,
+    personal::{self, export},
+    retention, secrets, tokens,
+};
 
 /// A statement.
 #[derive(Clone, Debug)]
@@ -83,9 +87,13 @@ pub fn all() -> Vec<Statement> {
         accounts::LIST,
         audit::LIST,
         dead_letters::LIST,
+        erased::LIST,
+        export::LIST,
         idempotency::LIST,
         notices::LIST,
         numbers::LIST,
+        personal::LIST,
+        retention::LIST,
         secrets::LIST,
         tokens::LIST,
     ];
