@@ -6,9 +6,9 @@
 use std::borrow::Cow;
 
 use super::{
-    accounts, audit, dead_letters, erased, idempotency, notices, numbers,
+    accounts, audit, books, checkup, dead_letters, erased, idempotency, notices, numbers,
     personal::{self, export},
-    retention, secrets, tokens,
+    retention, secrets, stats, tokens, trail,
 };
 
 /// A statement.
@@ -86,6 +86,8 @@ pub fn all() -> Vec<Statement> {
     let declared = [
         accounts::LIST,
         audit::LIST,
+        books::LIST,
+        checkup::LIST,
         dead_letters::LIST,
         erased::LIST,
         export::LIST,
@@ -95,7 +97,9 @@ pub fn all() -> Vec<Statement> {
         personal::LIST,
         retention::LIST,
         secrets::LIST,
+        stats::LIST,
         tokens::LIST,
+        trail::LIST,
     ];
     let built = [audit::built(), dead_letters::built()];
     let declared = declared.into_iter().flatten().map(|statement| (*statement).clone());
