@@ -6,8 +6,11 @@
 use std::borrow::Cow;
 
 use super::{
-    accounts, audit, books, checkup, dead_letters, erased, idempotency, notices, numbers,
+    accounts, audit, backup, books, checkup, dead_letters, embedded, erased, idempotency, migrate,
+    notices, numbers,
     personal::{self, export},
+    pool,
+    replicas::{self, watch},
     retention, secrets, stats, tokens, trail,
 };
 
@@ -86,22 +89,28 @@ pub fn all() -> Vec<Statement> {
     let declared = [
         accounts::LIST,
         audit::LIST,
+        backup::LIST,
         books::LIST,
         checkup::LIST,
         dead_letters::LIST,
+        embedded::LIST,
         erased::LIST,
         export::LIST,
         idempotency::LIST,
+        migrate::LIST,
         notices::LIST,
         numbers::LIST,
         personal::LIST,
+        pool::LIST,
+        replicas::LIST,
         retention::LIST,
         secrets::LIST,
         stats::LIST,
         tokens::LIST,
         trail::LIST,
+        watch::LIST,
     ];
-    let built = [audit::built(), dead_letters::built()];
+    let built = [audit::built(), backup::built(), dead_letters::built()];
     let declared = declared.into_iter().flatten().map(|statement| (*statement).clone());
     declared.chain(built.into_iter().flatten()).collect()
 }
