@@ -63,6 +63,7 @@ mod service;
 mod shared;
 mod siblings;
 mod soak;
+mod statements;
 mod support;
 mod top;
 mod traces;
