@@ -44,9 +44,6 @@ macro_rules! select_messages {
 }
 pub(super) use {message_columns, message_from, select_messages};
 
-pub(super) const MESSAGE: &str = message_columns!();
-pub(super) const FROM: &str = message_from!();
-
 macro_rules! positions {
     ($($name:ident),+ $(,)?) => {
         /// Where the columns of a message are in the rows of one answer: their names are looked up once for

@@ -17,6 +17,9 @@ statements! {
     EVENTS_OF = "
         SELECT message_id, at, generation, kind, detail FROM delivery_events
         WHERE message_id = ANY ($1) ORDER BY id";
+    ONE_WAY = rows::select_messages!(
+        "WHERE m.recipient_phone = $1 AND m.type = 0 AND m.id > $2 ORDER BY m.id LIMIT $3"
+    );
 }
 
 /// A device that is pushed to.
@@ -120,14 +123,7 @@ pub async fn one_way(
     limit: i64,
 ) -> Result<(Vec<Message>, Option<MessageId>), Error> {
     let after = after.map_or(Uuid::nil(), |id| id.0);
-    let sql = format!(
-        "SELECT {} FROM {} WHERE m.recipient_phone = $1 AND m.type = 0 AND m.id > $2 \
-         ORDER BY m.id LIMIT $3",
-        rows::MESSAGE,
-        rows::FROM
-    );
-    let statement = client.prepare_cached(&sql).await?;
-    let found = client.query(&statement, &[&phone.as_str(), &after, &limit]).await?;
+    let found = client.query(&ONE_WAY, &[&phone.as_str(), &after, &limit]).await?;
     let next = found.last().map(|row| row.try_get("id")).transpose()?.map(MessageId);
     Ok((rows::readable(&found)?.0, next))
 }
