@@ -200,52 +200,17 @@ pub struct Line<'a> {
     watch: &'a Watch,
 }
 
-/// What can be run: a statement by name, or SQL.
-pub trait Runnable: Sync {
-    /// Prepares it, unless that was done before.
-    fn prepare(
-        &self,
-        line: &Line<'_>,
-    ) -> impl Future<Output = Result<tokio_postgres::Statement, tokio_postgres::Error>> + Send;
-}
-
-impl Runnable for Statement {
+impl Line<'_> {
+    /// Prepares a statement, unless that was done before.
     async fn prepare(
         &self,
-        line: &Line<'_>,
+        statement: &Statement,
     ) -> Result<tokio_postgres::Statement, tokio_postgres::Error> {
-        if self.is_kept() {
-            line.cache.prepare(line.client, self.text()).await
+        if statement.is_kept() {
+            self.cache.prepare(self.client, statement.text()).await
         } else {
-            line.client.prepare(self.text()).await
+            self.client.prepare(statement.text()).await
         }
-    }
-}
-
-impl Runnable for tokio_postgres::Statement {
-    async fn prepare(
-        &self,
-        _line: &Line<'_>,
-    ) -> Result<tokio_postgres::Statement, tokio_postgres::Error> {
-        Ok(self.clone())
-    }
-}
-
-impl Runnable for str {
-    async fn prepare(
-        &self,
-        line: &Line<'_>,
-    ) -> Result<tokio_postgres::Statement, tokio_postgres::Error> {
-        line.client.prepare(self).await
-    }
-}
-
-impl Runnable for String {
-    async fn prepare(
-        &self,
-        line: &Line<'_>,
-    ) -> Result<tokio_postgres::Statement, tokio_postgres::Error> {
-        line.client.prepare(self).await
     }
 }
 
@@ -254,27 +219,16 @@ pub trait Statements: Sync {
     /// What statements go through.
     fn line(&self) -> Line<'_>;
 
-    /// Prepares a statement, once a connection.
-    fn prepare_cached(
-        &self,
-        sql: &str,
-    ) -> impl Future<Output = Result<tokio_postgres::Statement, Error>> + Send {
-        async move {
-            let line = self.line();
-            line.watch.run(line.cache.prepare(line.client, sql)).await
-        }
-    }
-
     /// Runs a statement; gives how many rows it changed.
-    fn execute<S: ?Sized + Runnable>(
+    fn execute(
         &self,
-        statement: &S,
+        statement: &Statement,
         values: &[&(dyn ToSql + Sync)],
     ) -> impl Future<Output = Result<u64, Error>> + Send {
         async move {
             let line = self.line();
             let run = async {
-                let prepared = statement.prepare(&line).await?;
+                let prepared = line.prepare(statement).await?;
                 line.client.execute(&prepared, values).await
             };
             line.watch.run(run).await
@@ -282,15 +236,15 @@ pub trait Statements: Sync {
     }
 
     /// Runs a statement; gives its rows.
-    fn query<S: ?Sized + Runnable>(
+    fn query(
         &self,
-        statement: &S,
+        statement: &Statement,
         values: &[&(dyn ToSql + Sync)],
     ) -> impl Future<Output = Result<Vec<Row>, Error>> + Send {
         async move {
             let line = self.line();
             let run = async {
-                let prepared = statement.prepare(&line).await?;
+                let prepared = line.prepare(statement).await?;
                 line.client.query(&prepared, values).await
             };
             line.watch.run(run).await
@@ -298,15 +252,15 @@ pub trait Statements: Sync {
     }
 
     /// Runs a statement; gives its only row.
-    fn query_one<S: ?Sized + Runnable>(
+    fn query_one(
         &self,
-        statement: &S,
+        statement: &Statement,
         values: &[&(dyn ToSql + Sync)],
     ) -> impl Future<Output = Result<Row, Error>> + Send {
         async move {
             let line = self.line();
             let run = async {
-                let prepared = statement.prepare(&line).await?;
+                let prepared = line.prepare(statement).await?;
                 line.client.query_one(&prepared, values).await
             };
             line.watch.run(run).await
@@ -314,15 +268,15 @@ pub trait Statements: Sync {
     }
 
     /// Runs a statement; gives its only row, if it has one.
-    fn query_opt<S: ?Sized + Runnable>(
+    fn query_opt(
         &self,
-        statement: &S,
+        statement: &Statement,
         values: &[&(dyn ToSql + Sync)],
     ) -> impl Future<Output = Result<Option<Row>, Error>> + Send {
         async move {
             let line = self.line();
             let run = async {
-                let prepared = statement.prepare(&line).await?;
+                let prepared = line.prepare(statement).await?;
                 line.client.query_opt(&prepared, values).await
             };
             line.watch.run(run).await
