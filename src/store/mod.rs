@@ -1,8 +1,9 @@
 //! Postgres: the truth, and the only room with SQL in it.
 //!
 //! A file's statements stand together in one block, each by name ([`statement`]); below it one function a
-//! statement, and the mapping of its rows, whose columns are read by name. Decisions are not made here: what a statement needs to know comes in as arguments, the time included, so that
-//! what is stored can be told from what was asked.
+//! statement, and the mapping of its rows, whose columns are read by name. Decisions are not made here:
+//! what a statement needs to know comes in as arguments, the time included, so that what is stored can be
+//! told from what was asked.
 
 pub mod accounts;
 pub mod audit;
