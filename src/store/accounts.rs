@@ -3,8 +3,73 @@
 use time::OffsetDateTime;
 use tokio_postgres::Row;
 
-use super::{Client, Error, Statements};
+use super::{Client, Error, Statements, statement::statements};
 use crate::domain::{MobileUserId, Permission, Permissions, Phone, UserId};
+
+macro_rules! user_columns {
+    () => {
+        "id, name, phone, permissions, created_at, disabled_at"
+    };
+}
+
+macro_rules! mobile_columns {
+    () => {
+        "id, phone, status, created_at"
+    };
+}
+
+statements! {
+    ADD_USER: once = "
+        INSERT INTO business_users (id, name, phone, permissions, created_at)
+        VALUES ($1, $2, $3, $4, $5)";
+    USER_BY_ID: once = concat!("SELECT ", user_columns!(), " FROM business_users WHERE id = $1");
+    USER_BY_NAME: once = concat!(
+        "SELECT ",
+        user_columns!(),
+        " FROM business_users WHERE lower(name) IN (lower($1), lower($2))
+        ORDER BY lower(name) = lower($1) DESC LIMIT 1"
+    );
+    USER_BY_PHONE = "
+        SELECT id FROM business_users WHERE phone = $1 AND disabled_at IS NULL ORDER BY id LIMIT 1";
+    PHONES_OF = "SELECT id, phone FROM business_users WHERE id = ANY ($1) AND phone IS NOT NULL";
+    LIST_USERS: once = concat!(
+        "SELECT ",
+        user_columns!(),
+        " FROM business_users WHERE lower(name) > lower($1) ORDER BY lower(name) LIMIT $2"
+    );
+    CHANGE_USER: once = concat!(
+        "UPDATE business_users SET permissions = coalesce($2, permissions),
+            phone = coalesce($3, phone), disabled_at = CASE WHEN NOT $4 THEN disabled_at
+            WHEN $5::timestamptz IS NULL THEN NULL ELSE coalesce(disabled_at, $5) END
+        WHERE id = $1 RETURNING ",
+        user_columns!()
+    );
+    WAIT_FOR_ADMINISTRATORS: once = "SELECT pg_advisory_xact_lock($1)";
+    HAS_OTHER_ADMINISTRATOR: once = "
+        SELECT EXISTS (SELECT FROM business_users u JOIN tokens t ON t.user_id = u.id
+            WHERE u.id <> $1 AND u.permissions & $2 <> 0 AND u.disabled_at IS NULL
+            AND t.revoked_at IS NULL AND t.retires_at IS NULL
+            AND (t.expires_at IS NULL OR t.expires_at > $3)) AS has_other";
+    LOCK_USER: once = concat!(
+        "SELECT ",
+        user_columns!(),
+        " FROM business_users WHERE id = $1 FOR UPDATE"
+    );
+    PUT_MOBILES: once = concat!(
+        "INSERT INTO mobile_users (id, phone, status, created_at)
+        SELECT * FROM unnest($1::uuid[], $2::text[], $3::int2[], $4::timestamptz[])
+        ON CONFLICT (phone) DO UPDATE SET status =
+            CASE WHEN excluded.status = 1 THEN 1 ELSE mobile_users.status END
+        RETURNING ",
+        mobile_columns!()
+    );
+    FIND_MOBILE: once = concat!("SELECT ", mobile_columns!(), " FROM mobile_users WHERE phone = $1");
+    LIST_MOBILES: once = concat!(
+        "SELECT ",
+        mobile_columns!(),
+        " FROM mobile_users WHERE phone > $1 ORDER BY phone LIMIT $2"
+    );
+}
 
 /// A business user.
 #[derive(Clone, Debug)]
@@ -23,16 +88,14 @@ pub struct BusinessUser {
     pub disabled_at: Option<OffsetDateTime>,
 }
 
-const USER: &str = "id, name, phone, permissions, created_at, disabled_at";
-
 fn user(row: &Row) -> Result<BusinessUser, Error> {
     Ok(BusinessUser {
-        id: UserId(row.try_get(0)?),
-        name: row.try_get(1)?,
-        phone: row.try_get::<_, Option<&str>>(2)?.map(Phone::from_stored),
-        permissions: Permissions::from_bits(row.try_get(3)?),
-        created_at: row.try_get(4)?,
-        disabled_at: row.try_get(5)?,
+        id: UserId(row.try_get("id")?),
+        name: row.try_get("name")?,
+        phone: row.try_get::<_, Option<&str>>("phone")?.map(Phone::from_stored),
+        permissions: Permissions::from_bits(row.try_get("permissions")?),
+        created_at: row.try_get("created_at")?,
+        disabled_at: row.try_get("disabled_at")?,
     })
 }
 
@@ -43,8 +106,7 @@ fn user(row: &Row) -> Result<BusinessUser, Error> {
 pub async fn add_user(client: &impl Statements, new: &BusinessUser) -> Result<(), Error> {
     client
         .execute(
-            "INSERT INTO business_users (id, name, phone, permissions, created_at) \
-             VALUES ($1, $2, $3, $4, $5)",
+            &ADD_USER,
             &[
                 &new.id.0,
                 &new.name,
@@ -62,8 +124,7 @@ pub async fn add_user(client: &impl Statements, new: &BusinessUser) -> Result<()
 /// # Errors
 /// Any failure of the database.
 pub async fn user_by_id(client: &Client, id: UserId) -> Result<Option<BusinessUser>, Error> {
-    let sql = format!("SELECT {USER} FROM business_users WHERE id = $1");
-    client.query_opt(&sql, &[&id.0]).await?.as_ref().map(user).transpose()
+    client.query_opt(&USER_BY_ID, &[&id.0]).await?.as_ref().map(user).transpose()
 }
 
 /// A business user by name, without regard to case: the first of these names that there is. Names of
@@ -75,11 +136,7 @@ pub async fn user_by_name(
     client: &Client,
     names: [&str; 2],
 ) -> Result<Option<BusinessUser>, Error> {
-    let sql = format!(
-        "SELECT {USER} FROM business_users WHERE lower(name) IN (lower($1), lower($2)) \
-         ORDER BY lower(name) = lower($1) DESC LIMIT 1"
-    );
-    client.query_opt(&sql, &[&names[0], &names[1]]).await?.as_ref().map(user).transpose()
+    client.query_opt(&USER_BY_NAME, &[&names[0], &names[1]]).await?.as_ref().map(user).transpose()
 }
 
 /// The business user with this phone number, if it is not disabled.
@@ -87,14 +144,8 @@ pub async fn user_by_name(
 /// # Errors
 /// Any failure of the database.
 pub async fn user_by_phone(client: &Client, phone: &Phone) -> Result<Option<UserId>, Error> {
-    let statement = client
-        .prepare_cached(
-            "SELECT id FROM business_users WHERE phone = $1 AND disabled_at IS NULL \
-             ORDER BY id LIMIT 1",
-        )
-        .await?;
-    let row = client.query_opt(&statement, &[&phone.as_str()]).await?;
-    Ok(row.map(|row| row.try_get(0)).transpose()?.map(UserId))
+    let row = client.query_opt(&USER_BY_PHONE, &[&phone.as_str()]).await?;
+    Ok(row.map(|row| row.try_get("id")).transpose()?.map(UserId))
 }
 
 /// The phone numbers of those of these business users that have one.
@@ -103,15 +154,10 @@ pub async fn user_by_phone(client: &Client, phone: &Phone) -> Result<Option<User
 /// Any failure of the database.
 pub async fn phones_of(client: &Client, ids: &[UserId]) -> Result<Vec<(UserId, Phone)>, Error> {
     let ids: Vec<uuid::Uuid> = ids.iter().map(|id| id.0).collect();
-    let statement = client
-        .prepare_cached(
-            "SELECT id, phone FROM business_users WHERE id = ANY ($1) AND phone IS NOT NULL",
-        )
-        .await?;
-    let found = client.query(&statement, &[&ids]).await?;
+    let found = client.query(&PHONES_OF, &[&ids]).await?;
     found
         .iter()
-        .map(|row| Ok((UserId(row.try_get(0)?), Phone::from_stored(row.try_get(1)?))))
+        .map(|row| Ok((UserId(row.try_get("id")?), Phone::from_stored(row.try_get("phone")?))))
         .collect()
 }
 
@@ -125,11 +171,12 @@ pub async fn list_users(
     limit: usize,
 ) -> Result<Vec<BusinessUser>, Error> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let sql = format!(
-        "SELECT {USER} FROM business_users WHERE lower(name) > lower($1) \
-         ORDER BY lower(name) LIMIT $2"
-    );
-    client.query(&sql, &[&after.unwrap_or_default(), &limit]).await?.iter().map(user).collect()
+    client
+        .query(&LIST_USERS, &[&after.unwrap_or_default(), &limit])
+        .await?
+        .iter()
+        .map(user)
+        .collect()
 }
 
 /// What to change of a business user; `None` leaves a thing as it is.
@@ -152,15 +199,9 @@ pub async fn change_user(
     id: UserId,
     change: &UserChange,
 ) -> Result<Option<BusinessUser>, Error> {
-    let sql = format!(
-        "UPDATE business_users SET permissions = coalesce($2, permissions), \
-         phone = coalesce($3, phone), disabled_at = CASE WHEN NOT $4 THEN disabled_at \
-         WHEN $5::timestamptz IS NULL THEN NULL ELSE coalesce(disabled_at, $5) END \
-         WHERE id = $1 RETURNING {USER}"
-    );
     client
         .query_opt(
-            &sql,
+            &CHANGE_USER,
             &[
                 &id.0,
                 &change.permissions.map(Permissions::bits),
@@ -183,7 +224,7 @@ const ADMINISTRATORS: i64 = 0x6573_6833_6172_2061;
 /// # Errors
 /// Any failure of the database.
 pub(super) async fn wait_for_administrators(client: &impl Statements) -> Result<(), Error> {
-    client.execute("SELECT pg_advisory_xact_lock($1)", &[&ADMINISTRATORS]).await?;
+    client.execute(&WAIT_FOR_ADMINISTRATORS, &[&ADMINISTRATORS]).await?;
     Ok(())
 }
 
@@ -199,16 +240,8 @@ pub async fn has_other_administrator(
 ) -> Result<bool, Error> {
     wait_for_administrators(client).await?;
     let admin = Permissions::NONE.with(Permission::Admin).bits();
-    let row = client
-        .query_one(
-            "SELECT EXISTS (SELECT FROM business_users u JOIN tokens t ON t.user_id = u.id \
-             WHERE u.id <> $1 AND u.permissions & $2 <> 0 AND u.disabled_at IS NULL \
-             AND t.revoked_at IS NULL AND t.retires_at IS NULL \
-             AND (t.expires_at IS NULL OR t.expires_at > $3))",
-            &[&than.0, &admin, &now],
-        )
-        .await?;
-    Ok(row.try_get(0)?)
+    let row = client.query_one(&HAS_OTHER_ADMINISTRATOR, &[&than.0, &admin, &now]).await?;
+    Ok(row.try_get("has_other")?)
 }
 
 /// A business user, locked until the end of the transaction.
@@ -219,8 +252,7 @@ pub async fn lock_user(
     client: &impl Statements,
     id: UserId,
 ) -> Result<Option<BusinessUser>, Error> {
-    let sql = format!("SELECT {USER} FROM business_users WHERE id = $1 FOR UPDATE");
-    client.query_opt(&sql, &[&id.0]).await?.as_ref().map(user).transpose()
+    client.query_opt(&LOCK_USER, &[&id.0]).await?.as_ref().map(user).transpose()
 }
 
 /// Where a mobile user stands. The numbers are the stored ones.
@@ -259,19 +291,17 @@ pub struct MobileUser {
     pub created_at: OffsetDateTime,
 }
 
-const MOBILE: &str = "id, phone, status, created_at";
-
 fn mobile(row: &Row) -> Result<MobileUser, Error> {
     Ok(MobileUser {
-        id: MobileUserId(row.try_get(0)?),
-        phone: Phone::from_stored(row.try_get(1)?),
-        status: match row.try_get::<_, i16>(2)? {
+        id: MobileUserId(row.try_get("id")?),
+        phone: Phone::from_stored(row.try_get("phone")?),
+        status: match row.try_get::<_, i16>("status")? {
             0 => MobileStatus::Pending,
             1 => MobileStatus::Verified,
             2 => MobileStatus::Rejected,
             _ => return Err(Error::Corrupt("status of a mobile user".to_owned())),
         },
-        created_at: row.try_get(3)?,
+        created_at: row.try_get("created_at")?,
     })
 }
 
@@ -288,13 +318,12 @@ pub async fn put_mobiles(
     let phones: Vec<_> = new.iter().map(|m| m.phone.as_str()).collect();
     let status: Vec<_> = new.iter().map(|m| m.status as i16).collect();
     let times: Vec<_> = new.iter().map(|m| m.created_at).collect();
-    let sql = format!(
-        "INSERT INTO mobile_users (id, phone, status, created_at) \
-         SELECT * FROM unnest($1::uuid[], $2::text[], $3::int2[], $4::timestamptz[]) \
-         ON CONFLICT (phone) DO UPDATE SET status = \
-         CASE WHEN excluded.status = 1 THEN 1 ELSE mobile_users.status END RETURNING {MOBILE}"
-    );
-    client.query(&sql, &[&ids, &phones, &status, &times]).await?.iter().map(mobile).collect()
+    client
+        .query(&PUT_MOBILES, &[&ids, &phones, &status, &times])
+        .await?
+        .iter()
+        .map(mobile)
+        .collect()
 }
 
 /// A mobile user by phone number.
@@ -302,8 +331,7 @@ pub async fn put_mobiles(
 /// # Errors
 /// Any failure of the database.
 pub async fn find_mobile(client: &Client, phone: &Phone) -> Result<Option<MobileUser>, Error> {
-    let sql = format!("SELECT {MOBILE} FROM mobile_users WHERE phone = $1");
-    client.query_opt(&sql, &[&phone.as_str()]).await?.as_ref().map(mobile).transpose()
+    client.query_opt(&FIND_MOBILE, &[&phone.as_str()]).await?.as_ref().map(mobile).transpose()
 }
 
 /// Mobile users by phone number, after a given one.
@@ -315,8 +343,7 @@ pub async fn list_mobiles(
     after: Option<&Phone>,
     limit: usize,
 ) -> Result<Vec<MobileUser>, Error> {
-    let sql = format!("SELECT {MOBILE} FROM mobile_users WHERE phone > $1 ORDER BY phone LIMIT $2");
     let after = after.map_or("", Phone::as_str);
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    client.query(&sql, &[&after, &limit]).await?.iter().map(mobile).collect()
+    client.query(&LIST_MOBILES, &[&after, &limit]).await?.iter().map(mobile).collect()
 }

@@ -7,12 +7,36 @@ use time::OffsetDateTime;
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
-use super::{Client, Error, Statements, Transaction, rows};
+use super::{Client, Error, Statement, Statements, Transaction, rows, statement::statements};
 use crate::domain::{
     Phone,
     audit::{Action, Detail, Entry},
     text::normal_name,
 };
+
+statements! {
+    // An entry that was written before is not written again: a commit that was not heard is repeated.
+    INSERT = "
+        WITH fresh AS (
+            INSERT INTO audit_log (id, at, actor_kind, actor, actor_name, token_id, action, subject_kind,
+                                   subject_id, subject_phone, reason, request_id, details, outcome,
+                                   peer)
+            SELECT * FROM unnest(
+                $1::uuid[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::uuid[], $7::text[],
+                $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::jsonb[], $14::text[],
+                $17::inet[])
+            ON CONFLICT (id) DO NOTHING RETURNING id)
+        INSERT INTO audit_log_phones (phone, entry_id)
+        SELECT p.phone, p.entry_id FROM unnest($15::text[], $16::uuid[]) AS p(phone, entry_id)
+        JOIN fresh ON fresh.id = p.entry_id";
+    LAST_DONE = "
+        SELECT at FROM audit_log WHERE action = $1 AND outcome = 'done'
+        AND details -> 'begun' IS NULL ORDER BY id DESC LIMIT 1";
+    // Ids grow with time, so the oldest are at the beginning.
+    EXPIRE = "
+        DELETE FROM audit_log WHERE id IN
+        (SELECT id FROM (SELECT id, at FROM audit_log ORDER BY id LIMIT $2) o WHERE at < $1)";
+}
 
 /// Begins a transaction, to be ended with [`commit`].
 ///
@@ -31,21 +55,6 @@ pub async fn commit(transaction: Transaction<'_>, entries: &[Entry]) -> Result<(
     transaction.commit().await
 }
 
-// An entry that was written before is not written again: a commit that was not heard is repeated.
-const INSERT: &str = "
-    WITH fresh AS (
-        INSERT INTO audit_log (id, at, actor_kind, actor, actor_name, token_id, action, subject_kind,
-                               subject_id, subject_phone, reason, request_id, details, outcome,
-                               peer)
-        SELECT * FROM unnest(
-            $1::uuid[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::uuid[], $7::text[],
-            $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::jsonb[], $14::text[],
-            $17::inet[])
-        ON CONFLICT (id) DO NOTHING RETURNING id)
-    INSERT INTO audit_log_phones (phone, entry_id)
-    SELECT p.phone, p.entry_id FROM unnest($15::text[], $16::uuid[]) AS p(phone, entry_id)
-    JOIN fresh ON fresh.id = p.entry_id";
-
 /// Writes entries; in a transaction, together with what they tell of.
 ///
 /// # Errors
@@ -59,10 +68,9 @@ pub async fn insert(client: &impl Statements, entries: &[Entry]) -> Result<(), E
     }
     let phones = entries.iter().flat_map(|e| e.phones.iter().map(|phone| (phone.as_str(), e.id)));
     let (phones, of): (Vec<&str>, Vec<Uuid>) = phones.unzip();
-    let statement = client.prepare_cached(INSERT).await?;
     client
         .execute(
-            &statement,
+            &INSERT,
             &[
                 &column(entries, |e| e.id),
                 &column(entries, |e| e.at),
@@ -150,78 +158,97 @@ pub struct Filter {
     pub before: Option<Uuid>,
 }
 
+type Parameter = Box<dyn ToSql + Sync + Send>;
+
+/// The statement for the entries that are wanted, and its values.
+fn listed(filter: &Filter, limit: usize) -> (Statement, Vec<Parameter>) {
+    let mut values: Vec<Parameter> = Vec::new();
+    let mut conditions = vec!["true".to_owned()];
+    let mut add = |condition: &str, value: Parameter| {
+        values.push(value);
+        conditions.push(condition.replace('?', &format!("${}", values.len())));
+    };
+    if let Some(since) = filter.since {
+        add("a.at >= ?", Box::new(since));
+        // Some way below: ids are made a moment before or after the time that is written beside them.
+        add("a.id >= ?", Box::new(rows::first_id_of(since - time::Duration::minutes(1))));
+    }
+    if let Some(phone) = &filter.phone {
+        add("p.phone = ?", Box::new(phone.as_str().to_owned()));
+    }
+    if let Some(actor) = &filter.actor {
+        let condition = "EXISTS (SELECT FROM unnest(?::text[]) w WHERE lower(w) IN \
+                         (lower(a.actor), lower(a.actor_name), a.token_id::text))";
+        // Entries are never changed: some have a name as an earlier version took it.
+        add(condition, Box::new(vec![normal_name(actor), actor.trim().to_owned()]));
+    }
+    if let Some(action) = &filter.action {
+        let by = if action.contains('.') { "a.action = ?" } else { "a.subject_kind = ?" };
+        add(by, Box::new(action.clone()));
+    }
+    // By the column that its index is about, so that it is walked from there.
+    let ordered = if filter.phone.is_some() { "p.entry_id" } else { "a.id" };
+    if let Some(before) = filter.before {
+        add(&format!("{ordered} < ?"), Box::new(before));
+    }
+    let from = match filter.phone {
+        Some(_) => "audit_log_phones p JOIN audit_log a ON a.id = p.entry_id",
+        None => "audit_log a",
+    };
+    values.push(Box::new(i64::try_from(limit).unwrap_or(i64::MAX)));
+    let text = format!(
+        "SELECT a.id, a.at, a.actor_kind, a.actor, a.actor_name, a.token_id, a.action, \
+         a.subject_kind, a.subject_id, a.subject_phone, a.reason, a.request_id, a.details, \
+         a.outcome, a.peer, (SELECT count(*) FROM audit_log_phones n WHERE n.entry_id = a.id) AS phones \
+         FROM {from} WHERE {} ORDER BY {ordered} DESC LIMIT ${}",
+        conditions.join(" AND "),
+        values.len()
+    );
+    (Statement::built(concat!(module_path!(), "::listed"), text).once(), values)
+}
+
+/// Every form of [`listed`].
+pub(super) fn built() -> Vec<Statement> {
+    let forms = (0..1 << 4).flat_map(|given: u8| {
+        [None, Some("message"), Some("message.show")].map(|action| Filter {
+            since: (given & 1 != 0).then_some(OffsetDateTime::UNIX_EPOCH),
+            phone: (given & 2 != 0).then(|| Phone::from_stored("")),
+            actor: (given & 4 != 0).then(String::new),
+            action: action.map(str::to_owned),
+            before: (given & 8 != 0).then(Uuid::nil),
+        })
+    });
+    forms.map(|filter| listed(&filter, 1).0).collect()
+}
+
 /// Entries by filter, newest first.
 ///
 /// # Errors
 /// Any failure of the database.
 pub async fn list(client: &Client, filter: &Filter, limit: usize) -> Result<Vec<Recorded>, Error> {
-    let phone = filter.phone.as_ref().map(|phone| phone.as_str().to_owned());
-    // Some way below: ids are made a moment before or after the time that is written beside them.
-    let first = filter.since.map(|since| rows::first_id_of(since - time::Duration::minutes(1)));
-    let actor = filter.actor.as_ref();
-    // Entries are never changed: some have a name as an earlier version took it.
-    let actors = actor.map(|actor| [normal_name(actor), actor.trim().to_owned()].to_vec());
-    let mut values: Vec<&(dyn ToSql + Sync)> = Vec::new();
-    let mut conditions = vec!["true".to_owned()];
-    let mut add = |condition: &str, value| {
-        values.push(value);
-        conditions.push(condition.replace('?', &format!("${}", values.len())));
-    };
-    if let Some(since) = &filter.since {
-        add("a.at >= ?", since);
-    }
-    if let Some(first) = &first {
-        add("a.id >= ?", first);
-    }
-    if let Some(phone) = &phone {
-        add("p.phone = ?", phone);
-    }
-    if let Some(actors) = &actors {
-        let condition = "EXISTS (SELECT FROM unnest(?::text[]) w WHERE lower(w) IN \
-                         (lower(a.actor), lower(a.actor_name), a.token_id::text))";
-        add(condition, actors);
-    }
-    if let Some(action) = &filter.action {
-        let by = if action.contains('.') { "a.action = ?" } else { "a.subject_kind = ?" };
-        add(by, action);
-    }
-    // By the column that its index is about, so that it is walked from there.
-    let ordered = if phone.is_some() { "p.entry_id" } else { "a.id" };
-    if let Some(before) = &filter.before {
-        add(&format!("{ordered} < ?"), before);
-    }
-    let from = match phone {
-        Some(_) => "audit_log_phones p JOIN audit_log a ON a.id = p.entry_id",
-        None => "audit_log a",
-    };
-    let sql = format!(
-        "SELECT a.id, a.at, a.actor_kind, a.actor, a.actor_name, a.token_id, a.action, \
-         a.subject_kind, a.subject_id, a.subject_phone, a.reason, a.request_id, a.details, \
-         a.outcome, a.peer, (SELECT count(*) FROM audit_log_phones n WHERE n.entry_id = a.id) \
-         FROM {from} WHERE {} ORDER BY {ordered} DESC LIMIT {limit}",
-        conditions.join(" AND ")
-    );
-    client.query(&sql, &values).await?.iter().map(recorded).collect()
+    let (statement, values) = listed(filter, limit);
+    let values: Vec<_> = values.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect();
+    client.query(&statement, &values).await?.iter().map(recorded).collect()
 }
 
 fn recorded(row: &Row) -> Result<Recorded, Error> {
     Ok(Recorded {
-        id: row.try_get(0)?,
-        at: row.try_get(1)?,
-        actor_kind: row.try_get(2)?,
-        actor: row.try_get(3)?,
-        actor_name: row.try_get(4)?,
-        token: row.try_get(5)?,
-        action: row.try_get(6)?,
-        subject_kind: row.try_get(7)?,
-        subject: row.try_get(8)?,
-        phone: row.try_get::<_, Option<&str>>(9)?.map(Phone::from_stored),
-        reason: row.try_get(10)?,
-        request: row.try_get(11)?,
-        details: row.try_get(12)?,
-        outcome: row.try_get(13)?,
-        peer: row.try_get(14)?,
-        phones: row.try_get(15)?,
+        id: row.try_get("id")?,
+        at: row.try_get("at")?,
+        actor_kind: row.try_get("actor_kind")?,
+        actor: row.try_get("actor")?,
+        actor_name: row.try_get("actor_name")?,
+        token: row.try_get("token_id")?,
+        action: row.try_get("action")?,
+        subject_kind: row.try_get("subject_kind")?,
+        subject: row.try_get("subject_id")?,
+        phone: row.try_get::<_, Option<&str>>("subject_phone")?.map(Phone::from_stored),
+        reason: row.try_get("reason")?,
+        request: row.try_get("request_id")?,
+        details: row.try_get("details")?,
+        outcome: row.try_get("outcome")?,
+        peer: row.try_get("peer")?,
+        phones: row.try_get("phones")?,
     })
 }
 
@@ -230,14 +257,8 @@ fn recorded(row: &Row) -> Result<Recorded, Error> {
 /// # Errors
 /// Any failure of the database.
 pub async fn last_done(client: &Client, action: Action) -> Result<Option<OffsetDateTime>, Error> {
-    let statement = client
-        .prepare_cached(
-            "SELECT at FROM audit_log WHERE action = $1 AND outcome = 'done' \
-             AND details -> 'begun' IS NULL ORDER BY id DESC LIMIT 1",
-        )
-        .await?;
-    let row = client.query_opt(&statement, &[&action.name()]).await?;
-    Ok(row.map(|row| row.try_get(0)).transpose()?)
+    let row = client.query_opt(&LAST_DONE, &[&action.name()]).await?;
+    Ok(row.map(|row| row.try_get("at")).transpose()?)
 }
 
 /// Deletes entries of before a time, at most `limit`, the oldest first. Returns how many.
@@ -245,12 +266,5 @@ pub async fn last_done(client: &Client, action: Action) -> Result<Option<OffsetD
 /// # Errors
 /// Any failure of the database.
 pub async fn expire(client: &Client, before: OffsetDateTime, limit: i64) -> Result<u64, Error> {
-    // Ids grow with time, so the oldest are at the beginning.
-    let statement = client
-        .prepare_cached(
-            "DELETE FROM audit_log WHERE id IN \
-             (SELECT id FROM (SELECT id, at FROM audit_log ORDER BY id LIMIT $2) o WHERE at < $1)",
-        )
-        .await?;
-    client.execute(&statement, &[&before, &limit]).await
+    client.execute(&EXPIRE, &[&before, &limit]).await
 }

@@ -4,8 +4,91 @@
 use time::{Date, OffsetDateTime};
 use uuid::Uuid;
 
-use super::{Client, Error, Statements};
+use super::{Client, Error, Statements, statement::statements};
 use crate::domain::{MessageId, UserId};
+
+// Failed, and nothing says why: no dead letter, and no event that one was deleted or has expired.
+// What an older system had given up never had one.
+macro_rules! failed_alone {
+    () => {
+        "m.status = 4 AND m.deleted_at IS NULL
+        AND NOT EXISTS (SELECT FROM dead_letters d WHERE d.message_id = m.id
+                        AND d.generation = m.generation AND d.kind = 'delivery')
+        AND NOT EXISTS (SELECT FROM delivery_events e WHERE e.message_id = m.id
+                        AND e.generation = m.generation
+                        AND e.kind IN ('dead_letter_deleted', 'dead_letter_expired'))
+        AND coalesce(m.failure_reason, '') NOT LIKE 'failed in the previous system%'"
+    };
+}
+
+macro_rules! letter_alone {
+    () => {
+        "d.kind = 'delivery' AND NOT EXISTS (
+            SELECT FROM messages m WHERE m.id = d.message_id AND m.status = 4
+            AND m.generation = d.generation)"
+    };
+}
+
+statements! {
+    // One statement, hence one snapshot: it balances at every moment, not only at rest.
+    DAYS: once = "
+        WITH counted AS (
+            SELECT business_user_id AS business, day, sum(accepted)::int8 AS accepted,
+                   sum(erased)::int8 AS erased
+            FROM ledger_days WHERE day >= $1 GROUP BY 1, 2),
+        found AS (
+            SELECT coalesce(sender_user_id, recipient_user_id) AS business,
+                   (created_at AT TIME ZONE 'UTC')::date AS day,
+                   count(*) FILTER (WHERE deleted_at IS NULL AND status = 0) AS pending,
+                   count(*) FILTER (WHERE deleted_at IS NULL AND status = 1) AS sent,
+                   count(*) FILTER (WHERE deleted_at IS NULL AND status = 2) AS delivered,
+                   count(*) FILTER (WHERE deleted_at IS NULL AND status = 3) AS read,
+                   count(*) FILTER (WHERE deleted_at IS NULL AND status = 4) AS failed,
+                   count(*) FILTER (WHERE deleted_at IS NOT NULL) AS deleted
+            FROM (
+                -- Each by its own index.
+                SELECT sender_user_id, recipient_user_id, created_at, status, deleted_at
+                FROM messages WHERE created_at >= $2 AND status >= 2
+                UNION ALL
+                SELECT sender_user_id, recipient_user_id, created_at, status, deleted_at
+                FROM messages WHERE created_at >= $2 AND status < 2) AS m
+            GROUP BY 1, 2)
+        SELECT business, coalesce(u.name, '') AS name, day, coalesce(c.accepted, 0) AS accepted,
+               coalesce(f.pending, 0) AS pending, coalesce(f.sent, 0) AS sent,
+               coalesce(f.delivered, 0) AS delivered, coalesce(f.read, 0) AS read,
+               coalesce(f.failed, 0) AS failed,
+               coalesce(c.erased, 0) + coalesce(f.deleted, 0) AS erased
+        FROM counted c FULL JOIN found f USING (business, day)
+        LEFT JOIN business_users u ON u.id = business
+        ORDER BY day DESC, 2";
+    OVERDUE = "
+        SELECT id FROM messages WHERE next_attempt_at < $1 ORDER BY next_attempt_at LIMIT $2";
+    FAILED_WITHOUT_LETTER = concat!(
+        "SELECT m.id FROM messages m WHERE ",
+        failed_alone!(),
+        " LIMIT $1"
+    );
+    LETTER_OF_NO_FAILURE = concat!(
+        "SELECT d.message_id AS id FROM dead_letters d WHERE ",
+        letter_alone!(),
+        " LIMIT $1"
+    );
+    RESTORE_LETTERS = concat!(
+        "INSERT INTO dead_letters (id, message_id, generation, kind, class, reason, attempts,
+                                   first_error_at, last_error_at)
+        SELECT gen_random_uuid(), m.id, m.generation, 'delivery', 'system',
+               coalesce(m.failure_reason, 'no reason was kept'), m.retry_count + 1,
+               coalesce(m.sent_at, m.created_at), $1
+        FROM messages m WHERE ",
+        failed_alone!(),
+        " LIMIT $2 ON CONFLICT ON CONSTRAINT dead_letters_once DO NOTHING"
+    );
+    CLEAR_LETTERS = concat!(
+        "DELETE FROM dead_letters WHERE id IN (SELECT d.id FROM dead_letters d WHERE ",
+        letter_alone!(),
+        " LIMIT $1)"
+    );
+}
 
 /// The books of one business and one day (UTC).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,36 +123,6 @@ impl Day {
     }
 }
 
-// One statement, hence one snapshot: it balances at every moment, not only at rest.
-const DAYS: &str = "
-    WITH counted AS (
-        SELECT business_user_id AS business, day, sum(accepted)::int8 AS accepted,
-               sum(erased)::int8 AS erased
-        FROM ledger_days WHERE day >= $1 GROUP BY 1, 2),
-    found AS (
-        SELECT coalesce(sender_user_id, recipient_user_id) AS business,
-               (created_at AT TIME ZONE 'UTC')::date AS day,
-               count(*) FILTER (WHERE deleted_at IS NULL AND status = 0) AS pending,
-               count(*) FILTER (WHERE deleted_at IS NULL AND status = 1) AS sent,
-               count(*) FILTER (WHERE deleted_at IS NULL AND status = 2) AS delivered,
-               count(*) FILTER (WHERE deleted_at IS NULL AND status = 3) AS read,
-               count(*) FILTER (WHERE deleted_at IS NULL AND status = 4) AS failed,
-               count(*) FILTER (WHERE deleted_at IS NOT NULL) AS deleted
-        FROM (
-            -- Each by its own index.
-            SELECT sender_user_id, recipient_user_id, created_at, status, deleted_at
-            FROM messages WHERE created_at >= $2 AND status >= 2
-            UNION ALL
-            SELECT sender_user_id, recipient_user_id, created_at, status, deleted_at
-            FROM messages WHERE created_at >= $2 AND status < 2) AS m
-        GROUP BY 1, 2)
-    SELECT business, coalesce(u.name, ''), day, coalesce(c.accepted, 0), coalesce(f.pending, 0),
-           coalesce(f.sent, 0), coalesce(f.delivered, 0), coalesce(f.read, 0),
-           coalesce(f.failed, 0), coalesce(c.erased, 0) + coalesce(f.deleted, 0)
-    FROM counted c FULL JOIN found f USING (business, day)
-    LEFT JOIN business_users u ON u.id = business
-    ORDER BY day DESC, 2";
-
 /// The books since a day.
 ///
 /// # Errors
@@ -93,20 +146,20 @@ pub async fn days(client: &mut Client, since: Date) -> Result<Vec<Day>, Error> {
 /// The same in the caller's transaction.
 pub(super) async fn days_in(client: &impl Statements, since: Date) -> Result<Vec<Day>, Error> {
     let midnight = since.midnight().assume_utc();
-    let rows = client.query(DAYS, &[&since, &midnight]).await?;
+    let rows = client.query(&DAYS, &[&since, &midnight]).await?;
     rows.iter()
         .map(|row| {
             Ok(Day {
-                business: UserId(row.try_get(0)?),
-                name: row.try_get(1)?,
-                day: row.try_get(2)?,
-                accepted: row.try_get(3)?,
-                pending: row.try_get(4)?,
-                sent: row.try_get(5)?,
-                delivered: row.try_get(6)?,
-                read: row.try_get(7)?,
-                failed: row.try_get(8)?,
-                erased: row.try_get(9)?,
+                business: UserId(row.try_get("business")?),
+                name: row.try_get("name")?,
+                day: row.try_get("day")?,
+                accepted: row.try_get("accepted")?,
+                pending: row.try_get("pending")?,
+                sent: row.try_get("sent")?,
+                delivered: row.try_get("delivered")?,
+                read: row.try_get("read")?,
+                failed: row.try_get("failed")?,
+                erased: row.try_get("erased")?,
             })
         })
         .collect()
@@ -120,22 +173,6 @@ pub struct Discrepancy {
     /// What is wrong with it; stable and snake_case.
     pub kind: &'static str,
 }
-
-// Failed, and nothing says why: no dead letter, and no event that one was deleted or has expired.
-// What an older system had given up never had one.
-const FAILED_ALONE: &str = "
-    m.status = 4 AND m.deleted_at IS NULL
-    AND NOT EXISTS (SELECT FROM dead_letters d WHERE d.message_id = m.id
-                    AND d.generation = m.generation AND d.kind = 'delivery')
-    AND NOT EXISTS (SELECT FROM delivery_events e WHERE e.message_id = m.id
-                    AND e.generation = m.generation
-                    AND e.kind IN ('dead_letter_deleted', 'dead_letter_expired'))
-    AND coalesce(m.failure_reason, '') NOT LIKE 'failed in the previous system%'";
-
-const LETTER_ALONE: &str = "
-    d.kind = 'delivery' AND NOT EXISTS (
-        SELECT FROM messages m WHERE m.id = d.message_id AND m.status = 4
-        AND m.generation = d.generation)";
 
 /// Single messages that do not add up, at most `limit` of each kind: those that somebody should have
 /// looked at before `overdue_before`, those that failed without a dead letter, dead letters of
@@ -151,22 +188,13 @@ pub async fn discrepancies(
     let mut found = Vec::new();
     let mut add = |kind: &'static str, rows: Vec<tokio_postgres::Row>| -> Result<(), Error> {
         for row in rows {
-            found.push(Discrepancy { message: MessageId(row.try_get::<_, Uuid>(0)?), kind });
+            found.push(Discrepancy { message: MessageId(row.try_get::<_, Uuid>("id")?), kind });
         }
         Ok(())
     };
-    let overdue = client
-        .prepare_cached(
-            "SELECT id FROM messages WHERE next_attempt_at < $1 ORDER BY next_attempt_at LIMIT $2",
-        )
-        .await?;
-    add("overdue", client.query(&overdue, &[&overdue_before, &limit]).await?)?;
-    let failed = format!("SELECT m.id FROM messages m WHERE {FAILED_ALONE} LIMIT $1");
-    let failed = client.prepare_cached(&failed).await?;
-    add("failed_without_dead_letter", client.query(&failed, &[&limit]).await?)?;
-    let letters = format!("SELECT d.message_id FROM dead_letters d WHERE {LETTER_ALONE} LIMIT $1");
-    let letters = client.prepare_cached(&letters).await?;
-    add("dead_letter_of_no_failure", client.query(&letters, &[&limit]).await?)?;
+    add("overdue", client.query(&OVERDUE, &[&overdue_before, &limit]).await?)?;
+    add("failed_without_dead_letter", client.query(&FAILED_WITHOUT_LETTER, &[&limit]).await?)?;
+    add("dead_letter_of_no_failure", client.query(&LETTER_OF_NO_FAILURE, &[&limit]).await?)?;
     Ok(found)
 }
 
@@ -176,21 +204,6 @@ pub async fn discrepancies(
 /// # Errors
 /// Any failure of the database.
 pub async fn repair(client: &Client, now: OffsetDateTime, limit: i64) -> Result<u64, Error> {
-    let restore = format!(
-        "INSERT INTO dead_letters (id, message_id, generation, kind, class, reason, attempts,
-                                   first_error_at, last_error_at)
-         SELECT gen_random_uuid(), m.id, m.generation, 'delivery', 'system',
-                coalesce(m.failure_reason, 'no reason was kept'), m.retry_count + 1,
-                coalesce(m.sent_at, m.created_at), $1
-         FROM messages m WHERE {FAILED_ALONE} LIMIT $2
-         ON CONFLICT ON CONSTRAINT dead_letters_once DO NOTHING"
-    );
-    let restore = client.prepare_cached(&restore).await?;
-    let restored = client.execute(&restore, &[&now, &limit]).await?;
-    let clear = format!(
-        "DELETE FROM dead_letters WHERE id IN
-         (SELECT d.id FROM dead_letters d WHERE {LETTER_ALONE} LIMIT $1)"
-    );
-    let clear = client.prepare_cached(&clear).await?;
-    Ok(restored + client.execute(&clear, &[&limit]).await?)
+    let restored = client.execute(&RESTORE_LETTERS, &[&now, &limit]).await?;
+    Ok(restored + client.execute(&CLEAR_LETTERS, &[&limit]).await?)
 }

@@ -7,13 +7,108 @@ use std::collections::HashMap;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Client, Error, Statements, conversations, outcome::Changed, rows};
+use super::{
+    Client, Error, Statements, conversations,
+    outcome::Changed,
+    rows::{self, message_columns, message_from, select_messages},
+    statement::statements,
+};
 use crate::domain::{
     Conversation, ConversationId, Message, MessageId, Party, Status,
     conversation::Side,
     message::{Draft, Place},
     partitions,
 };
+
+/// Messages that were stored before, found by what `$join` names; with the name that they were found by.
+macro_rules! known {
+    ($name:literal, $join:literal) => {
+        concat!(
+            "SELECT ",
+            message_columns!(),
+            ", ",
+            $name,
+            " AS client_message_id, m.deleted_at IS NOT NULL AS is_deleted FROM ",
+            message_from!(),
+            " JOIN ",
+            $join
+        )
+    };
+}
+
+macro_rules! history {
+    (order: $order:literal) => {
+        select_messages!(
+            "WHERE m.conversation_id = $1 AND m.seq < $2 AND m.seq > $3 AND m.deleted_at IS NULL \
+             ORDER BY m.seq ",
+            $order,
+            " LIMIT $4"
+        )
+    };
+}
+
+statements! {
+    KNOWN = concat!(
+        known!(
+            "m.client_message_id",
+            "unnest($1::uuid[], $2::text[]) AS a(user_id, name) \
+             ON m.sender_user_id = a.user_id AND m.client_message_id = a.name"
+        ),
+        " UNION ALL ",
+        known!(
+            "m.client_message_id",
+            "unnest($3::text[], $4::text[]) AS a(phone, name) \
+             ON m.sender_phone = a.phone AND m.client_message_id = a.name"
+        ),
+        " UNION ALL ",
+        known!("NULL", "unnest($5::uuid[]) AS a(id) ON m.id = a.id")
+    );
+    INSERT = "
+        INSERT INTO messages (id, type, conversation_id, seq, sender_user_id, sender_phone,
+                              recipient_phone, recipient_user_id, content, content_type, priority,
+                              partition, next_attempt_at, created_at, client_message_id)
+        SELECT a.id, 1, a.conversation_id, a.seq, a.sender_user_id, a.sender_phone, a.recipient_phone,
+               a.recipient_user_id, a.content, a.content_type, a.priority, a.partition,
+               a.next_attempt_at, a.created_at, a.client_message_id
+        FROM unnest($1::uuid[], $2::uuid[], $3::int8[], $4::uuid[], $5::text[], $6::text[], $7::uuid[],
+                    $8::text[], $9::int2[], $10::int2[], $11::int2[], $12::timestamptz[],
+                    $13::timestamptz[], $14::text[])
+             AS a(id, conversation_id, seq, sender_user_id, sender_phone, recipient_phone,
+                  recipient_user_id, content, content_type, priority, partition, next_attempt_at,
+                  created_at, client_message_id)";
+    STORE_CONVERSATIONS = "
+        UPDATE conversations c SET status = a.status, last_seq = a.last_seq,
+               last_message_id = a.last_message_id, last_message_at = a.last_message_at,
+               unread_business = a.unread_business, unread_mobile = a.unread_mobile
+        FROM unnest($1::uuid[], $2::int2[], $3::int8[], $4::uuid[], $5::timestamptz[], $6::int4[],
+                    $7::int4[])
+             AS a(id, status, last_seq, last_message_id, last_message_at, unread_business,
+                  unread_mobile)
+        WHERE c.id = a.id";
+    HISTORY_BEFORE = history!(order: "DESC");
+    HISTORY_AFTER = history!(order: "ASC");
+    // The recipient is named in a form that the planner cannot match with the indexes on recipients: the
+    // messages are looked up by their places, however few or many a recipient has.
+    READ = "
+        UPDATE messages SET status = 3, sent_at = coalesce(sent_at, $3),
+               delivered_at = coalesce(delivered_at, $3), read_at = $3, next_attempt_at = NULL,
+               generation = generation + CASE WHEN status = 4 THEN 1 ELSE 0 END,
+               failure_reason = NULL
+        WHERE conversation_id = $1 AND seq = ANY ($2) AND status <> 3 AND deleted_at IS NULL
+          AND coalesce(recipient_phone, recipient_user_id::text) = $4
+        RETURNING id, sender_user_id, sender_phone, read_at AS at, created_at";
+    UNREAD = "
+        SELECT seq FROM messages WHERE conversation_id = $1 AND seq <= $2 AND status <> 3
+          AND deleted_at IS NULL
+          AND coalesce(recipient_phone, recipient_user_id::text) = $3
+        ORDER BY seq LIMIT $4";
+    CLEAR_DEAD_LETTERS = "DELETE FROM dead_letters WHERE message_id = ANY ($1)";
+    SET_UNREAD_OF_BUSINESS = "UPDATE conversations SET unread_business = $2 WHERE id = $1";
+    SET_UNREAD_OF_MOBILE = "UPDATE conversations SET unread_mobile = $2 WHERE id = $1";
+    PLACES = "
+        SELECT m.id, m.conversation_id, m.seq FROM unnest($1::uuid[]) AS a(id)
+        JOIN messages m ON m.id = a.id WHERE m.conversation_id IS NOT NULL";
+}
 
 /// A message to be appended.
 #[derive(Clone, Debug)]
@@ -177,30 +272,19 @@ async fn known(
     if users.0.is_empty() && phones.0.is_empty() && ids.is_empty() {
         return Ok(found);
     }
-    let sql = format!(
-        "SELECT {columns}, m.client_message_id, {gone} FROM {from} \
-         JOIN unnest($1::uuid[], $2::text[]) AS a(user_id, name) \
-         ON m.sender_user_id = a.user_id AND m.client_message_id = a.name \
-         UNION ALL SELECT {columns}, m.client_message_id, {gone} FROM {from} \
-         JOIN unnest($3::text[], $4::text[]) AS a(phone, name) \
-         ON m.sender_phone = a.phone AND m.client_message_id = a.name \
-         UNION ALL SELECT {columns}, NULL, {gone} FROM {from} \
-         JOIN unnest($5::uuid[]) AS a(id) ON m.id = a.id",
-        gone = "m.deleted_at IS NOT NULL",
-        columns = rows::MESSAGE,
-        from = rows::FROM
-    );
-    let statement = client.prepare_cached(&sql).await?;
     let values = [&users.0 as _, &users.1 as _, &phones.0 as _, &phones.1 as _, &ids as _];
-    for row in client.query(&statement, &values).await? {
-        let message = rows::message(&row)?;
-        let name: Option<String> = row.try_get(20)?;
+    let rows = client.query(&KNOWN, &values).await?;
+    for (row, message) in rows.iter().zip(rows::messages(&rows)?) {
+        let name: Option<String> = row.try_get("client_message_id")?;
         let key = match name {
             Some(name) => Known::Name(message.sender.clone(), name),
             None => Known::Id(message.id),
         };
-        let gone: bool = row.try_get(21)?;
-        found.insert(key, if gone { Before::Deleted } else { Before::There(Box::new(message)) });
+        let is_deleted: bool = row.try_get("is_deleted")?;
+        found.insert(
+            key,
+            if is_deleted { Before::Deleted } else { Before::There(Box::new(message)) },
+        );
     }
     Ok(found)
 }
@@ -227,26 +311,11 @@ fn message(new: &NewChat, id: MessageId, conversation: &Conversation) -> Message
     }
 }
 
-const INSERT: &str = "
-    INSERT INTO messages (id, type, conversation_id, seq, sender_user_id, sender_phone,
-                          recipient_phone, recipient_user_id, content, content_type, priority,
-                          partition, next_attempt_at, created_at, client_message_id)
-    SELECT a.id, 1, a.conversation_id, a.seq, a.sender_user_id, a.sender_phone, a.recipient_phone,
-           a.recipient_user_id, a.content, a.content_type, a.priority, a.partition,
-           a.next_attempt_at, a.created_at, a.client_message_id
-    FROM unnest($1::uuid[], $2::uuid[], $3::int8[], $4::uuid[], $5::text[], $6::text[], $7::uuid[],
-                $8::text[], $9::int2[], $10::int2[], $11::int2[], $12::timestamptz[],
-                $13::timestamptz[], $14::text[])
-         AS a(id, conversation_id, seq, sender_user_id, sender_phone, recipient_phone,
-              recipient_user_id, content, content_type, priority, partition, next_attempt_at,
-              created_at, client_message_id)";
-
 async fn insert(
     client: &impl Statements,
     fresh: &[(Message, Option<String>)],
     due: impl Fn(&Party) -> Option<OffsetDateTime>,
 ) -> Result<(), Error> {
-    let statement = client.prepare_cached(INSERT).await?;
     fn column<'a, T>(
         fresh: &'a [(Message, Option<String>)],
         value: impl Fn(&'a Message) -> T,
@@ -257,7 +326,7 @@ async fn insert(
     let names: Vec<Option<&str>> = fresh.iter().map(|(_, name)| name.as_deref()).collect();
     client
         .execute(
-            &statement,
+            &INSERT,
             &[
                 &column(fresh, |m| m.id.0),
                 &column(fresh, |m| place(m).map(|(conversation, _)| conversation)),
@@ -283,16 +352,6 @@ async fn store_conversations(
     client: &impl Statements,
     changed: &[(&Conversation, Option<Uuid>)],
 ) -> Result<(), Error> {
-    let statement = client
-        .prepare_cached(
-            "UPDATE conversations c SET status = a.status, last_seq = a.last_seq, \
-             last_message_id = a.last_message_id, last_message_at = a.last_message_at, \
-             unread_business = a.unread_business, unread_mobile = a.unread_mobile \
-             FROM unnest($1::uuid[], $2::int2[], $3::int8[], $4::uuid[], $5::timestamptz[], \
-             $6::int4[], $7::int4[]) AS a(id, status, last_seq, last_message_id, last_message_at, \
-             unread_business, unread_mobile) WHERE c.id = a.id",
-        )
-        .await?;
     fn column<T>(
         changed: &[(&Conversation, Option<Uuid>)],
         value: impl Fn(&Conversation) -> T,
@@ -302,7 +361,7 @@ async fn store_conversations(
     let last: Vec<Option<Uuid>> = changed.iter().map(|(_, last)| *last).collect();
     client
         .execute(
-            &statement,
+            &STORE_CONVERSATIONS,
             &[
                 &column(changed, |c| c.id.0),
                 &column(changed, |c| c.status as i16),
@@ -329,34 +388,12 @@ pub async fn history(
     after: Option<i64>,
     limit: usize,
 ) -> Result<Vec<Message>, Error> {
-    let order = if after.is_some() { "ASC" } else { "DESC" };
-    let sql = format!(
-        "SELECT {} FROM {} WHERE m.conversation_id = $1 AND m.seq < $2 AND m.seq > $3 \
-         AND m.deleted_at IS NULL ORDER BY m.seq {order} LIMIT $4",
-        rows::MESSAGE,
-        rows::FROM
-    );
-    let statement = client.prepare_cached(&sql).await?;
+    let statement = if after.is_some() { &HISTORY_AFTER } else { &HISTORY_BEFORE };
     let (before, after) = (before.unwrap_or(i64::MAX), after.unwrap_or(0));
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    rows::messages(&client.query(&statement, &[&id.0, &before, &after, &limit]).await?)
+    rows::messages(&client.query(statement, &[&id.0, &before, &after, &limit]).await?)
 }
 
-// The recipient is named in a form that the planner cannot match with the indexes on recipients: the
-// messages are looked up by their places, however few or many a recipient has.
-const READ: &str = "
-    UPDATE messages SET status = 3, sent_at = coalesce(sent_at, $3),
-           delivered_at = coalesce(delivered_at, $3), read_at = $3, next_attempt_at = NULL,
-           generation = generation + CASE WHEN status = 4 THEN 1 ELSE 0 END,
-           failure_reason = NULL
-    WHERE conversation_id = $1 AND seq = ANY ($2) AND status <> 3 AND deleted_at IS NULL
-      AND coalesce(recipient_phone, recipient_user_id::text) = $4
-    RETURNING id, sender_user_id, sender_phone, read_at, created_at, generation";
-const UNREAD: &str = "
-    SELECT seq FROM messages WHERE conversation_id = $1 AND seq <= $2 AND status <> 3
-      AND deleted_at IS NULL
-      AND coalesce(recipient_phone, recipient_user_id::text) = $3
-    ORDER BY seq LIMIT $4";
 /// Messages that are marked as read in one transaction: it must not keep writers out for long.
 const READ_AT_ONCE: usize = 2000;
 
@@ -405,35 +442,28 @@ pub async fn mark_read(
     let seqs: Vec<i64> = match reading {
         Reading::Those(seqs) => seqs.clone(),
         Reading::UpTo(seq) => {
-            let statement = transaction.prepare_cached(UNREAD).await?;
             let most = READ_AT_ONCE as i64;
-            let found = transaction.query(&statement, &[&id.0, seq, &reader, &most]).await?;
-            found.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?
+            let found = transaction.query(&UNREAD, &[&id.0, seq, &reader, &most]).await?;
+            found.iter().map(|row| row.try_get("seq")).collect::<Result<_, _>>()?
         }
     };
     let more = matches!(reading, Reading::UpTo(_)) && seqs.len() == READ_AT_ONCE;
-    let statement = transaction.prepare_cached(READ).await?;
-    let found = transaction.query(&statement, &[&id.0, &seqs, &now, &reader]).await?;
+    let found = transaction.query(&READ, &[&id.0, &seqs, &now, &reader]).await?;
     let changed = super::outcome::changed(&found, Status::Read)?;
     if !changed.is_empty() {
         let late: Vec<Uuid> = changed.iter().map(|change| change.id.0).collect();
-        let statement = transaction
-            .prepare_cached("DELETE FROM dead_letters WHERE message_id = ANY ($1)")
-            .await?;
-        transaction.execute(&statement, &[&late]).await?;
+        transaction.execute(&CLEAR_DEAD_LETTERS, &[&late]).await?;
         let read = i32::try_from(changed.len()).unwrap_or(i32::MAX);
         let unread = match side {
             Side::Business => &mut conversation.unread_business,
             Side::Mobile => &mut conversation.unread_mobile,
         };
         *unread = unread.saturating_sub(read);
-        let sql = match side {
-            Side::Business => "UPDATE conversations SET unread_business = $2 WHERE id = $1",
-            Side::Mobile => "UPDATE conversations SET unread_mobile = $2 WHERE id = $1",
+        let statement = match side {
+            Side::Business => &SET_UNREAD_OF_BUSINESS,
+            Side::Mobile => &SET_UNREAD_OF_MOBILE,
         };
-        let unread = conversation.unread(side);
-        let statement = transaction.prepare_cached(sql).await?;
-        transaction.execute(&statement, &[&id.0, &unread]).await?;
+        transaction.execute(statement, &[&id.0, &conversation.unread(side)]).await?;
     }
     transaction.commit().await?;
     Ok(Some(HasRead { changed, conversation, more }))
@@ -445,18 +475,13 @@ pub async fn mark_read(
 /// Any failure of the database.
 pub async fn places(client: &Client, ids: &[MessageId]) -> Result<Vec<(MessageId, Place)>, Error> {
     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-    let statement = client
-        .prepare_cached(
-            "SELECT m.id, m.conversation_id, m.seq FROM unnest($1::uuid[]) AS a(id) \
-             JOIN messages m ON m.id = a.id WHERE m.conversation_id IS NOT NULL",
-        )
-        .await?;
-    let found = client.query(&statement, &[&ids]).await?;
+    let found = client.query(&PLACES, &[&ids]).await?;
     found
         .iter()
         .map(|row| {
-            let conversation = ConversationId(row.try_get(1)?);
-            Ok((MessageId(row.try_get(0)?), Place { conversation, seq: row.try_get(2)? }))
+            let conversation = ConversationId(row.try_get("conversation_id")?);
+            let place = Place { conversation, seq: row.try_get("seq")? };
+            Ok((MessageId(row.try_get("id")?), place))
         })
         .collect()
 }

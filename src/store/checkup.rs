@@ -3,7 +3,45 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Error, Statements, Store, rows};
+use super::{Error, Statements, Store, rows, statement::statements};
+
+/// Of one table the newest id of ours in a time that lies ahead. Only ours are of version 7.
+macro_rules! newest_of {
+    ($table:literal) => {
+        concat!(
+            "(SELECT id FROM ",
+            $table,
+            " WHERE id >= $1 AND id < $2 AND substr(id::text, 15, 1) = '7' ORDER BY id DESC LIMIT 1)"
+        )
+    };
+}
+
+statements! {
+    SERVER: once = "
+        SELECT current_setting('server_version') AS version,
+               current_setting('server_version_num')::int / 10000 AS major,
+               pg_is_in_recovery() AS in_recovery,
+               coalesce(inet_server_addr() <<= '127.0.0.0/8' OR inet_server_addr() = '::1', true)
+                   OR coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false)
+                   AS private_way,
+               (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')
+                   AS connections,
+               current_setting('max_connections')::bigint AS most_connections";
+    CLOCK: once = "SELECT clock_timestamp() AS at";
+    // Of the tables by whose ids something is listed.
+    NEWEST_ID: once = concat!(
+        newest_of!("messages"),
+        " UNION ALL ",
+        newest_of!("conversations"),
+        " UNION ALL ",
+        newest_of!("dead_letters"),
+        " UNION ALL ",
+        newest_of!("tokens"),
+        " UNION ALL ",
+        newest_of!("audit_log"),
+        " ORDER BY 1 DESC LIMIT 1"
+    );
+}
 
 /// A server and our way to it.
 #[derive(Clone, Debug)]
@@ -27,20 +65,14 @@ pub struct Server {
 /// # Errors
 /// Any failure of the database.
 pub async fn server(store: &Store) -> Result<Server, Error> {
-    let sql = "SELECT current_setting('server_version'), \
-               current_setting('server_version_num')::int / 10000, pg_is_in_recovery(), \
-               coalesce(inet_server_addr() <<= '127.0.0.0/8' OR inet_server_addr() = '::1', true) \
-               OR coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false), \
-               (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'), \
-               current_setting('max_connections')::bigint";
-    let row = store.client().await?.query_one(sql, &[]).await?;
+    let row = store.client().await?.query_one(&SERVER, &[]).await?;
     Ok(Server {
-        version: row.try_get(0)?,
-        major: row.try_get(1)?,
-        in_recovery: row.try_get(2)?,
-        private_way: row.try_get(3)?,
-        connections: row.try_get(4)?,
-        most_connections: row.try_get(5)?,
+        version: row.try_get("version")?,
+        major: row.try_get("major")?,
+        in_recovery: row.try_get("in_recovery")?,
+        private_way: row.try_get("private_way")?,
+        connections: row.try_get("connections")?,
+        most_connections: row.try_get("most_connections")?,
     })
 }
 
@@ -51,7 +83,7 @@ pub async fn server(store: &Store) -> Result<Server, Error> {
 pub async fn clock(store: &Store) -> Result<OffsetDateTime, Error> {
     // A connection first: making one takes longer than the question.
     let client = store.client().await?;
-    Ok(client.query_one("SELECT clock_timestamp()", &[]).await?.try_get(0)?)
+    Ok(client.query_one(&CLOCK, &[]).await?.try_get("at")?)
 }
 
 /// Writes a mebibyte that nothing is left of: a full disk lets everything be read.
@@ -79,17 +111,9 @@ const FARTHEST: time::Duration = time::Duration::days(100 * 365);
 /// # Errors
 /// Any failure of the database.
 pub async fn newest_id_ahead(store: &Store, now: OffsetDateTime) -> Result<Option<Uuid>, Error> {
-    // Those by which something is listed. Only ours are of version 7.
-    let newest = ["messages", "conversations", "dead_letters", "tokens", "audit_log"].map(|table| {
-        format!(
-            "(SELECT id FROM {table} WHERE id >= $1 AND id < $2 AND substr(id::text, 15, 1) = '7' \
-             ORDER BY id DESC LIMIT 1)"
-        )
-    });
-    let sql = format!("{} ORDER BY 1 DESC LIMIT 1", newest.join(" UNION ALL "));
     let (from, to) = (rows::first_id_of(now), rows::first_id_of(now + FARTHEST));
-    let row = store.client().await?.query_opt(&sql, &[&from, &to]).await?;
-    Ok(row.map(|row| row.try_get(0)).transpose()?)
+    let row = store.client().await?.query_opt(&NEWEST_ID, &[&from, &to]).await?;
+    Ok(row.map(|row| row.try_get("id")).transpose()?)
 }
 
 /// When an id of ours was made.

@@ -7,12 +7,10 @@ use std::{
 
 use deadpool::managed::Object;
 use deadpool_postgres::StatementCache;
-use tokio_postgres::{
-    Row, SimpleQueryMessage, Statement, ToStatement, error::SqlState, types::ToSql,
-};
+use tokio_postgres::{Row, SimpleQueryMessage, error::SqlState, types::ToSql};
 
 use super::{
-    Error,
+    Error, Statement,
     primary::{Finder, Session, Trust},
 };
 
@@ -202,80 +200,90 @@ pub struct Line<'a> {
     watch: &'a Watch,
 }
 
-/// A connection, or a transaction on one. As in the driver, with our errors.
+impl Line<'_> {
+    /// Prepares a statement, unless that was done before.
+    async fn prepare(
+        &self,
+        statement: &Statement,
+    ) -> Result<tokio_postgres::Statement, tokio_postgres::Error> {
+        if statement.is_kept() {
+            self.cache.prepare(self.client, statement.text()).await
+        } else {
+            self.client.prepare(statement.text()).await
+        }
+    }
+}
+
+/// A connection, or a transaction on one. As in the driver, with our errors and by our statements.
 pub trait Statements: Sync {
     /// What statements go through.
     fn line(&self) -> Line<'_>;
 
-    /// Prepares a statement, once a connection.
-    fn prepare_cached(&self, sql: &str) -> impl Future<Output = Result<Statement, Error>> + Send {
-        async move {
-            let line = self.line();
-            line.watch.run(line.cache.prepare(line.client, sql)).await
-        }
-    }
-
     /// Runs a statement; gives how many rows it changed.
-    fn execute<T>(
+    fn execute(
         &self,
-        statement: &T,
+        statement: &Statement,
         values: &[&(dyn ToSql + Sync)],
-    ) -> impl Future<Output = Result<u64, Error>> + Send
-    where
-        T: ?Sized + ToStatement + Sync,
-    {
+    ) -> impl Future<Output = Result<u64, Error>> + Send {
         async move {
             let line = self.line();
-            line.watch.run(line.client.execute(statement, values)).await
+            let run = async {
+                let prepared = line.prepare(statement).await?;
+                line.client.execute(&prepared, values).await
+            };
+            line.watch.run(run).await
         }
     }
 
     /// Runs a statement; gives its rows.
-    fn query<T>(
+    fn query(
         &self,
-        statement: &T,
+        statement: &Statement,
         values: &[&(dyn ToSql + Sync)],
-    ) -> impl Future<Output = Result<Vec<Row>, Error>> + Send
-    where
-        T: ?Sized + ToStatement + Sync,
-    {
+    ) -> impl Future<Output = Result<Vec<Row>, Error>> + Send {
         async move {
             let line = self.line();
-            line.watch.run(line.client.query(statement, values)).await
+            let run = async {
+                let prepared = line.prepare(statement).await?;
+                line.client.query(&prepared, values).await
+            };
+            line.watch.run(run).await
         }
     }
 
     /// Runs a statement; gives its only row.
-    fn query_one<T>(
+    fn query_one(
         &self,
-        statement: &T,
+        statement: &Statement,
         values: &[&(dyn ToSql + Sync)],
-    ) -> impl Future<Output = Result<Row, Error>> + Send
-    where
-        T: ?Sized + ToStatement + Sync,
-    {
+    ) -> impl Future<Output = Result<Row, Error>> + Send {
         async move {
             let line = self.line();
-            line.watch.run(line.client.query_one(statement, values)).await
+            let run = async {
+                let prepared = line.prepare(statement).await?;
+                line.client.query_one(&prepared, values).await
+            };
+            line.watch.run(run).await
         }
     }
 
     /// Runs a statement; gives its only row, if it has one.
-    fn query_opt<T>(
+    fn query_opt(
         &self,
-        statement: &T,
+        statement: &Statement,
         values: &[&(dyn ToSql + Sync)],
-    ) -> impl Future<Output = Result<Option<Row>, Error>> + Send
-    where
-        T: ?Sized + ToStatement + Sync,
-    {
+    ) -> impl Future<Output = Result<Option<Row>, Error>> + Send {
         async move {
             let line = self.line();
-            line.watch.run(line.client.query_opt(statement, values)).await
+            let run = async {
+                let prepared = line.prepare(statement).await?;
+                line.client.query_opt(&prepared, values).await
+            };
+            line.watch.run(run).await
         }
     }
 
-    /// Runs statements without values.
+    /// Runs commands that are no statements of the list: settings, the schema, locks of tables.
     fn batch_execute(&self, sql: &str) -> impl Future<Output = Result<(), Error>> + Send {
         async move {
             let line = self.line();
@@ -283,7 +291,7 @@ pub trait Statements: Sync {
         }
     }
 
-    /// Runs a statement without values; gives its rows as texts.
+    /// Asks for a sign of life in one round trip, without preparing anything.
     fn simple_query(
         &self,
         sql: &str,

@@ -7,8 +7,85 @@ use time::OffsetDateTime;
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
-use super::{Client, Error, Statements, outcome::raise_receipts};
+use super::{Client, Error, Statement, Statements, outcome::raise_receipts, statement::statements};
 use crate::domain::{DeadLetterClass, DeadLetterId, MessageId, Phone};
+
+macro_rules! columns {
+    () => {
+        "d.id, d.message_id, d.generation, d.kind, d.class, d.reason, d.attempts, d.first_error_at, \
+         d.last_error_at, coalesce(u.name, m.sender_phone, '') AS sender, m.recipient_phone, m.subject"
+    };
+}
+
+macro_rules! tables {
+    () => {
+        "dead_letters d LEFT JOIN messages m ON m.id = d.message_id \
+         LEFT JOIN business_users u ON u.id = m.sender_user_id"
+    };
+}
+
+statements! {
+    TOLD_AT: once = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM ",
+        tables!(),
+        " WHERE d.told_at = $1 ORDER BY d.id DESC LIMIT $2"
+    );
+    // Whoever deletes the letter begins the generation, or makes the job anew. A letter whose message has
+    // moved on meanwhile (acknowledged late) goes without one: there is nothing left to put back.
+    REQUEUE = concat!(
+        "WITH taken AS (
+            DELETE FROM dead_letters WHERE id = ANY ($1) AND frame IS NULL
+            RETURNING id, message_id, generation, kind, job_id, payload),
+        again AS (
+            INSERT INTO jobs (id, kind, payload, message_id, run_at, created_at)
+            SELECT job_id, kind, payload, message_id, $2, $2 FROM taken WHERE job_id IS NOT NULL
+            ON CONFLICT (id) DO NOTHING RETURNING id),
+        done AS (
+            UPDATE messages m SET
+                status = 0, generation = m.generation + 1, retry_count = 0, failure_reason = NULL,
+                sent_at = NULL, next_attempt_at = $2
+            FROM taken t JOIN messages old ON old.id = t.message_id
+            WHERE t.job_id IS NULL AND m.id = t.message_id AND m.status = 4
+              AND m.generation = t.generation
+            RETURNING m.id, m.generation, m.conversation_id, t.id AS letter, old.sent_at),
+        ",
+        raise_receipts!(),
+        // The column is the new generation's from here on; the story keeps the step of the old one.
+        ", before AS (
+            INSERT INTO delivery_events (message_id, generation, at, kind)
+            SELECT id, generation - 1, sent_at, 'sent' FROM done WHERE sent_at IS NOT NULL),
+        told AS (
+            INSERT INTO delivery_events (message_id, generation, at, kind, detail)
+            SELECT id, generation, $2, 'requeued', $3 FROM done)
+        SELECT letter AS id FROM done
+        UNION ALL SELECT t.id FROM taken t JOIN again a ON a.id = t.job_id"
+    );
+    DELETE = "
+        WITH gone AS (
+            DELETE FROM dead_letters WHERE id = ANY ($1) RETURNING id, message_id, generation, kind),
+        told AS (
+            INSERT INTO delivery_events (message_id, generation, at, kind, detail)
+            SELECT message_id, generation, $2, 'dead_letter_deleted', $3 FROM gone
+            WHERE message_id IS NOT NULL)
+        SELECT id FROM gone";
+    BURY_FRAME = "
+        INSERT INTO dead_letters (id, generation, kind, class, reason, attempts, first_error_at,
+                                  last_error_at, frame)
+        VALUES ($1, 0, 'frame', 'system', left($2, 500), 1, $3, $3, $4) ON CONFLICT DO NOTHING";
+    EXPIRE = "
+        WITH gone AS (
+            DELETE FROM dead_letters WHERE id IN (
+                SELECT id FROM dead_letters WHERE last_error_at < $1
+                ORDER BY last_error_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+            RETURNING message_id, generation),
+        told AS (
+            INSERT INTO delivery_events (message_id, generation, at, kind)
+            SELECT message_id, generation, $3, 'dead_letter_expired' FROM gone
+            WHERE message_id IS NOT NULL)
+        SELECT count(*) AS count FROM gone";
+}
 
 /// One dead letter and what is worth knowing of its message.
 #[derive(Clone, Debug)]
@@ -77,42 +154,37 @@ pub struct Filter {
     pub before: Option<DeadLetterId>,
 }
 
-const COLUMNS: &str = "d.id, d.message_id, d.generation, d.kind, d.class, d.reason, d.attempts, \
-     d.first_error_at, d.last_error_at, coalesce(u.name, m.sender_phone, ''), m.recipient_phone, \
-     m.subject";
-const FROM: &str = "dead_letters d LEFT JOIN messages m ON m.id = d.message_id \
-     LEFT JOIN business_users u ON u.id = m.sender_user_id";
-
 fn letter(row: &Row) -> Result<DeadLetter, Error> {
-    let class: &str = row.try_get(4)?;
+    let class: &str = row.try_get("class")?;
     Ok(DeadLetter {
-        id: DeadLetterId(row.try_get(0)?),
-        message: row.try_get::<_, Option<Uuid>>(1)?.map(MessageId),
-        generation: row.try_get(2)?,
-        kind: row.try_get(3)?,
+        id: DeadLetterId(row.try_get("id")?),
+        message: row.try_get::<_, Option<Uuid>>("message_id")?.map(MessageId),
+        generation: row.try_get("generation")?,
+        kind: row.try_get("kind")?,
         class: DeadLetterClass::parse(class)
             .ok_or_else(|| Error::Corrupt("class of a dead letter".to_owned()))?,
-        reason: row.try_get(5)?,
-        attempts: row.try_get(6)?,
-        first_error_at: row.try_get(7)?,
-        last_error_at: row.try_get(8)?,
-        from: row.try_get(9)?,
-        to: row.try_get::<_, Option<&str>>(10)?.map(Phone::from_stored),
-        subject: row.try_get(11)?,
+        reason: row.try_get("reason")?,
+        attempts: row.try_get("attempts")?,
+        first_error_at: row.try_get("first_error_at")?,
+        last_error_at: row.try_get("last_error_at")?,
+        from: row.try_get("sender")?,
+        to: row.try_get::<_, Option<&str>>("recipient_phone")?.map(Phone::from_stored),
+        subject: row.try_get("subject")?,
     })
 }
 
-/// Conditions and their values.
-struct Where {
-    sql: String,
-    values: Vec<Box<dyn ToSql + Sync + Send>>,
+type Parameter = Box<dyn ToSql + Sync + Send>;
+
+fn parameters(values: &[Parameter]) -> Vec<&(dyn ToSql + Sync)> {
+    values.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect()
 }
 
 impl Filter {
-    fn conditions(&self) -> Where {
+    /// The conditions, and their values.
+    fn conditions(&self) -> (String, Vec<Parameter>) {
         let mut sql = vec!["true".to_owned()];
-        let mut values: Vec<Box<dyn ToSql + Sync + Send>> = Vec::new();
-        let mut add = |condition: &str, value: Box<dyn ToSql + Sync + Send>| {
+        let mut values: Vec<Parameter> = Vec::new();
+        let mut add = |condition: &str, value: Parameter| {
             values.push(value);
             sql.push(condition.replace('?', &format!("${}", values.len())));
         };
@@ -138,12 +210,48 @@ impl Filter {
         if let Some(before) = self.before {
             add("d.id < ?", Box::new(before.0));
         }
-        Where { sql: sql.join(" AND "), values }
+        (sql.join(" AND "), values)
+    }
+
+    /// The statement that lists them, and its values.
+    fn listed(&self, limit: usize) -> (Statement, Vec<Parameter>) {
+        let (conditions, mut values) = self.conditions();
+        values.push(Box::new(i64::try_from(limit).unwrap_or(i64::MAX)));
+        let text = format!(
+            concat!(
+                "SELECT ",
+                columns!(),
+                " FROM ",
+                tables!(),
+                " WHERE {} ORDER BY d.id DESC LIMIT ${}"
+            ),
+            conditions,
+            values.len()
+        );
+        (Statement::built(concat!(module_path!(), "::listed"), text).once(), values)
+    }
+
+    /// The statement that counts them, and its values.
+    fn counted(&self) -> (Statement, Vec<Parameter>) {
+        let (conditions, values) = self.conditions();
+        let text =
+            format!(concat!("SELECT count(*) AS count FROM ", tables!(), " WHERE {}"), conditions);
+        (Statement::built(concat!(module_path!(), "::counted"), text).once(), values)
     }
 }
 
-fn parameters(values: &[Box<dyn ToSql + Sync + Send>]) -> Vec<&(dyn ToSql + Sync)> {
-    values.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect()
+/// Every form of the statements that depend on a filter.
+pub(super) fn built() -> Vec<Statement> {
+    let forms = (0..1 << 7).map(|given: u8| Filter {
+        ids: if given & 1 == 0 { Vec::new() } else { vec![DeadLetterId(Uuid::nil())] },
+        reason: (given & 2 != 0).then(String::new),
+        kind: (given & 4 != 0).then(String::new),
+        class: (given & 8 != 0).then_some(DeadLetterClass::System),
+        since: (given & 16 != 0).then_some(OffsetDateTime::UNIX_EPOCH),
+        recipient: (given & 32 != 0).then(|| Phone::from_stored("")),
+        before: (given & 64 != 0).then_some(DeadLetterId(Uuid::nil())),
+    });
+    forms.flat_map(|filter| [filter.listed(1).0, filter.counted().0]).collect()
 }
 
 /// Dead letters by filter, newest first.
@@ -155,12 +263,8 @@ pub async fn list(
     filter: &Filter,
     limit: usize,
 ) -> Result<Vec<DeadLetter>, Error> {
-    let wanted = filter.conditions();
-    let sql = format!(
-        "SELECT {COLUMNS} FROM {FROM} WHERE {} ORDER BY d.id DESC LIMIT {limit}",
-        wanted.sql
-    );
-    let rows = client.query(&sql, &parameters(&wanted.values)).await?;
+    let (statement, values) = filter.listed(limit);
+    let rows = client.query(&statement, &parameters(&values)).await?;
     rows.iter().map(letter).collect()
 }
 
@@ -170,10 +274,8 @@ pub(super) async fn told_at(
     at: OffsetDateTime,
     limit: usize,
 ) -> Result<Vec<DeadLetter>, Error> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM {FROM} WHERE d.told_at = $1 ORDER BY d.id DESC LIMIT {limit}"
-    );
-    let rows = client.query(&sql, &[&at]).await?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = client.query(&TOLD_AT, &[&at, &limit]).await?;
     rows.iter().map(letter).collect()
 }
 
@@ -182,42 +284,10 @@ pub(super) async fn told_at(
 /// # Errors
 /// Any failure of the database.
 pub async fn count(client: &Client, filter: &Filter) -> Result<u64, Error> {
-    let wanted = filter.conditions();
-    let sql = format!("SELECT count(*) FROM {FROM} WHERE {}", wanted.sql);
-    let row = client.query_one(&sql, &parameters(&wanted.values)).await?;
-    Ok(u64::try_from(row.try_get::<_, i64>(0)?).unwrap_or_default())
+    let (statement, values) = filter.counted();
+    let row = client.query_one(&statement, &parameters(&values)).await?;
+    Ok(u64::try_from(row.try_get::<_, i64>("count")?).unwrap_or_default())
 }
-
-// Whoever deletes the letter begins the generation, or makes the job anew. A letter whose message has moved on meanwhile
-// (acknowledged late) goes without one: there is nothing left to put back.
-const REQUEUE: &str = concat!(
-    "WITH taken AS (
-        DELETE FROM dead_letters WHERE id = ANY ($1) AND frame IS NULL
-        RETURNING id, message_id, generation, kind, job_id, payload),
-    again AS (
-        INSERT INTO jobs (id, kind, payload, message_id, run_at, created_at)
-        SELECT job_id, kind, payload, message_id, $2, $2 FROM taken WHERE job_id IS NOT NULL
-        ON CONFLICT (id) DO NOTHING RETURNING id),
-    done AS (
-        UPDATE messages m SET
-            status = 0, generation = m.generation + 1, retry_count = 0, failure_reason = NULL,
-            sent_at = NULL, next_attempt_at = $2
-        FROM taken t JOIN messages old ON old.id = t.message_id
-        WHERE t.job_id IS NULL AND m.id = t.message_id AND m.status = 4
-          AND m.generation = t.generation
-        RETURNING m.id, m.generation, m.conversation_id, t.id AS letter, old.sent_at),
-    ",
-    raise_receipts!(),
-    // The column is the new generation's from here on; the story keeps the step of the old one.
-    ", before AS (
-        INSERT INTO delivery_events (message_id, generation, at, kind)
-        SELECT id, generation - 1, sent_at, 'sent' FROM done WHERE sent_at IS NOT NULL),
-    told AS (
-        INSERT INTO delivery_events (message_id, generation, at, kind, detail)
-        SELECT id, generation, $2, 'requeued', $3 FROM done)
-    SELECT letter FROM done
-    UNION ALL SELECT t.id FROM taken t JOIN again a ON a.id = t.job_id"
-);
 
 /// Begins the next generation of the messages of these dead letters; the sweeper finds them at once. A
 /// frame that nobody can read stays: there is nothing to put back.
@@ -231,17 +301,8 @@ pub async fn requeue(
     by: &str,
     now: OffsetDateTime,
 ) -> Result<Vec<DeadLetterId>, Error> {
-    change(client, REQUEUE, ids, by, now).await
+    change(client, &REQUEUE, ids, by, now).await
 }
-
-const DELETE: &str = "
-    WITH gone AS (
-        DELETE FROM dead_letters WHERE id = ANY ($1) RETURNING id, message_id, generation, kind),
-    told AS (
-        INSERT INTO delivery_events (message_id, generation, at, kind, detail)
-        SELECT message_id, generation, $2, 'dead_letter_deleted', $3 FROM gone
-        WHERE message_id IS NOT NULL)
-    SELECT id FROM gone";
 
 /// Deletes dead letters; their messages stay failed. Returns those that this call deleted.
 ///
@@ -253,20 +314,19 @@ pub async fn delete(
     by: &str,
     now: OffsetDateTime,
 ) -> Result<Vec<DeadLetterId>, Error> {
-    change(client, DELETE, ids, by, now).await
+    change(client, &DELETE, ids, by, now).await
 }
 
 async fn change(
     client: &impl Statements,
-    sql: &str,
+    statement: &Statement,
     ids: &[DeadLetterId],
     by: &str,
     now: OffsetDateTime,
 ) -> Result<Vec<DeadLetterId>, Error> {
     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-    let statement = client.prepare_cached(sql).await?;
-    let rows = client.query(&statement, &[&ids, &now, &by]).await?;
-    rows.iter().map(|row| Ok(DeadLetterId(row.try_get(0)?))).collect()
+    let rows = client.query(statement, &[&ids, &now, &by]).await?;
+    rows.iter().map(|row| Ok(DeadLetterId(row.try_get("id")?))).collect()
 }
 
 /// Keeps a frame that nobody can read; the same frame once.
@@ -280,28 +340,9 @@ pub async fn bury_frame(
     reason: &str,
     now: OffsetDateTime,
 ) -> Result<(), Error> {
-    let statement = client
-        .prepare_cached(
-            "INSERT INTO dead_letters (id, generation, kind, class, reason, attempts, first_error_at,
-                                       last_error_at, frame)
-             VALUES ($1, 0, 'frame', 'system', left($2, 500), 1, $3, $3, $4) ON CONFLICT DO NOTHING",
-        )
-        .await?;
-    client.execute(&statement, &[&id.0, &reason, &now, &frame]).await?;
+    client.execute(&BURY_FRAME, &[&id.0, &reason, &now, &frame]).await?;
     Ok(())
 }
-
-const EXPIRE: &str = "
-    WITH gone AS (
-        DELETE FROM dead_letters WHERE id IN (
-            SELECT id FROM dead_letters WHERE last_error_at < $1
-            ORDER BY last_error_at LIMIT $2 FOR UPDATE SKIP LOCKED)
-        RETURNING message_id, generation),
-    told AS (
-        INSERT INTO delivery_events (message_id, generation, at, kind)
-        SELECT message_id, generation, $3, 'dead_letter_expired' FROM gone
-        WHERE message_id IS NOT NULL)
-    SELECT count(*) FROM gone";
 
 /// Deletes dead letters that were given up before `before`, at most `limit`. Returns how many.
 ///
@@ -313,6 +354,5 @@ pub async fn expire(
     limit: i64,
     now: OffsetDateTime,
 ) -> Result<i64, Error> {
-    let statement = client.prepare_cached(EXPIRE).await?;
-    Ok(client.query_one(&statement, &[&before, &limit, &now]).await?.try_get(0)?)
+    Ok(client.query_one(&EXPIRE, &[&before, &limit, &now]).await?.try_get("count")?)
 }

@@ -2,7 +2,7 @@
 
 use time::OffsetDateTime;
 
-use super::{Error, Statements};
+use super::{Error, Statements, statement::statements};
 use crate::domain::UserId;
 
 /// A key and the answer that goes with it.
@@ -33,14 +33,22 @@ pub struct Earlier {
     pub response: String,
 }
 
-const CLAIM: &str = "
-    INSERT INTO idempotency_keys (user_id, key, request_hash, status_code, response, created_at)
-    VALUES ($1, $2, $3, $4, $5, $6)
-    ON CONFLICT (user_id, key) DO UPDATE SET
-        request_hash = excluded.request_hash, status_code = excluded.status_code,
-        response = excluded.response, created_at = excluded.created_at
-    WHERE idempotency_keys.created_at < $7
-    RETURNING user_id";
+statements! {
+    CLAIM = "
+        INSERT INTO idempotency_keys (user_id, key, request_hash, status_code, response, created_at)
+        VALUES ($1, $2, $3, $4, $5, $6)
+        ON CONFLICT (user_id, key) DO UPDATE SET
+            request_hash = excluded.request_hash, status_code = excluded.status_code,
+            response = excluded.response, created_at = excluded.created_at
+        WHERE idempotency_keys.created_at < $7
+        RETURNING user_id";
+    EARLIER = "
+        SELECT request_hash, status_code, response FROM idempotency_keys
+        WHERE user_id = $1 AND key = $2 AND created_at >= $3";
+    FORGET = "
+        DELETE FROM idempotency_keys WHERE ctid IN
+            (SELECT ctid FROM idempotency_keys WHERE created_at < $1 LIMIT $2)";
+}
 
 /// Takes a key for this answer, in the transaction of its effect; `false` when it is taken. A key
 /// older than `expired_before` is free again.
@@ -53,11 +61,10 @@ pub async fn claim(
     now: OffsetDateTime,
     expired_before: OffsetDateTime,
 ) -> Result<bool, Error> {
-    let statement = client.prepare_cached(CLAIM).await?;
     let status = i16::try_from(keyed.status_code).unwrap_or(i16::MAX);
     let row = client
         .query_opt(
-            &statement,
+            &CLAIM,
             &[
                 &keyed.user.0,
                 &keyed.key,
@@ -82,18 +89,12 @@ pub async fn earlier(
     key: &str,
     expired_before: OffsetDateTime,
 ) -> Result<Option<Earlier>, Error> {
-    let statement = client
-        .prepare_cached(
-            "SELECT request_hash, status_code, response FROM idempotency_keys \
-             WHERE user_id = $1 AND key = $2 AND created_at >= $3",
-        )
-        .await?;
-    let row = client.query_opt(&statement, &[&user.0, &key, &expired_before]).await?;
+    let row = client.query_opt(&EARLIER, &[&user.0, &key, &expired_before]).await?;
     row.map(|row| {
         Ok(Earlier {
-            request_hash: row.try_get(0)?,
-            status_code: u16::try_from(row.try_get::<_, i16>(1)?).unwrap_or(200),
-            response: row.try_get(2)?,
+            request_hash: row.try_get("request_hash")?,
+            status_code: u16::try_from(row.try_get::<_, i16>("status_code")?).unwrap_or(200),
+            response: row.try_get("response")?,
         })
     })
     .transpose()
@@ -108,11 +109,5 @@ pub async fn forget(
     before: OffsetDateTime,
     limit: i64,
 ) -> Result<u64, Error> {
-    let statement = client
-        .prepare_cached(
-            "DELETE FROM idempotency_keys WHERE ctid IN \
-             (SELECT ctid FROM idempotency_keys WHERE created_at < $1 LIMIT $2)",
-        )
-        .await?;
-    client.execute(&statement, &[&before, &limit]).await
+    client.execute(&FORGET, &[&before, &limit]).await
 }

@@ -11,10 +11,42 @@ use uuid::Uuid;
 use super::{
     Client, Error, Statements, Transaction,
     accounts::{MobileStatus, MobileUser},
+    statement::statements,
 };
 use crate::domain::{
     MessageId, Party, Phone, Priority, Status, UserId, partitions, verdict::Import,
 };
+
+statements! {
+    BEGIN = "
+        INSERT INTO imports (id, began_at, actor, file) VALUES ($1, $2, $3, $4)
+        ON CONFLICT DO NOTHING";
+    IS_BEGUN = "
+        SELECT EXISTS (SELECT FROM imports WHERE id = $1 AND actor = $2) AS is_begun";
+    // What waits is parked: its recipient's next connect finds it.
+    MESSAGES = "
+        INSERT INTO messages (id, sender_user_id, recipient_phone, subject, content, status, priority,
+                              partition, retry_count, failure_reason, created_at, sent_at, delivered_at,
+                              read_at, import_id)
+        SELECT a.*, $15::uuid FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[],
+                             $5::text[], $6::int2[], $7::int2[], $8::int2[], $9::int2[], $10::text[],
+                             $11::timestamptz[], $12::timestamptz[], $13::timestamptz[],
+                             $14::timestamptz[]) a
+        ON CONFLICT (id) DO NOTHING RETURNING id";
+    PLANNED_MESSAGES = "
+        SELECT a.place, m.recipient_phone IS NOT DISTINCT FROM a.phone
+               AND m.content = a.content AS is_same
+        FROM unnest($1::uuid[], $2::text[], $3::text[]) WITH ORDINALITY
+             AS a(id, phone, content, place) JOIN messages m ON m.id = a.id";
+    PLANNED_MOBILES = "
+        SELECT id, phone FROM mobile_users WHERE id = ANY ($1)
+        UNION SELECT id, phone FROM mobile_users WHERE phone = ANY ($2)";
+    KNOWN_USERS = "SELECT id FROM business_users WHERE id = ANY ($1)";
+    MOBILES = "
+        INSERT INTO mobile_users (id, phone, status, created_at)
+        SELECT * FROM unnest($1::uuid[], $2::text[], $3::int2[], $4::timestamptz[])
+        ON CONFLICT DO NOTHING RETURNING phone";
+}
 
 /// A message of another system. It becomes one-way.
 #[derive(Clone, Debug)]
@@ -52,13 +84,7 @@ pub struct ImportedMessage {
 /// # Errors
 /// Any failure of the database.
 pub async fn begin(client: &impl Statements, id: Uuid, import: &Import) -> Result<(), Error> {
-    let statement = client
-        .prepare_cached(
-            "INSERT INTO imports (id, began_at, actor, file) VALUES ($1, $2, $3, $4) \
-             ON CONFLICT DO NOTHING",
-        )
-        .await?;
-    client.execute(&statement, &[&id, &import.at, &import.by, &import.file]).await?;
+    client.execute(&BEGIN, &[&id, &import.at, &import.by, &import.file]).await?;
     Ok(())
 }
 
@@ -67,20 +93,8 @@ pub async fn begin(client: &impl Statements, id: Uuid, import: &Import) -> Resul
 /// # Errors
 /// Any failure of the database.
 pub async fn is_begun(client: &impl Statements, id: Uuid, by: &str) -> Result<bool, Error> {
-    let sql = "SELECT EXISTS (SELECT FROM imports WHERE id = $1 AND actor = $2)";
-    let statement = client.prepare_cached(sql).await?;
-    Ok(client.query_one(&statement, &[&id, &by]).await?.try_get(0)?)
+    Ok(client.query_one(&IS_BEGUN, &[&id, &by]).await?.try_get("is_begun")?)
 }
-
-// What waits is parked: its recipient's next connect finds it.
-const MESSAGES: &str = "
-    INSERT INTO messages (id, sender_user_id, recipient_phone, subject, content, status, priority,
-                          partition, retry_count, failure_reason, created_at, sent_at, delivered_at,
-                          read_at, import_id)
-    SELECT a.*, $15::uuid FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[],
-                         $5::text[], $6::int2[], $7::int2[], $8::int2[], $9::int2[], $10::text[], $11::timestamptz[],
-                         $12::timestamptz[], $13::timestamptz[], $14::timestamptz[]) a
-    ON CONFLICT (id) DO NOTHING RETURNING id";
 
 /// What became of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,16 +130,9 @@ pub async fn planned_messages(
     let ids: Vec<Uuid> = batch.iter().map(|message| message.id.0).collect();
     let phones: Vec<&str> = batch.iter().map(|message| message.recipient.as_str()).collect();
     let contents: Vec<&str> = batch.iter().map(|message| message.content.as_str()).collect();
-    let statement = client
-        .prepare_cached(
-            "SELECT a.place, m.recipient_phone IS NOT DISTINCT FROM a.phone AND m.content = a.content \
-             FROM unnest($1::uuid[], $2::text[], $3::text[]) WITH ORDINALITY \
-             AS a(id, phone, content, place) JOIN messages m ON m.id = a.id",
-        )
-        .await?;
     let mut stored: HashMap<i64, bool> = HashMap::new();
-    for row in client.query(&statement, &[&ids, &phones, &contents]).await? {
-        stored.insert(row.try_get(0)?, row.try_get(1)?);
+    for row in client.query(&PLANNED_MESSAGES, &[&ids, &phones, &contents]).await? {
+        stored.insert(row.try_get("place")?, row.try_get("is_same")?);
     }
     let mut first: HashMap<MessageId, &ImportedMessage> = HashMap::new();
     let mut fates = Vec::with_capacity(batch.len());
@@ -153,16 +160,10 @@ pub async fn planned_mobiles(
 ) -> Result<Vec<Fate>, Error> {
     let ids: Vec<Uuid> = batch.iter().map(|user| user.id.0).collect();
     let phones: Vec<&str> = batch.iter().map(|user| user.phone.as_str()).collect();
-    let statement = client
-        .prepare_cached(
-            "SELECT id, phone FROM mobile_users WHERE id = ANY ($1) \
-             UNION SELECT id, phone FROM mobile_users WHERE phone = ANY ($2)",
-        )
-        .await?;
     let (mut known_ids, mut known_phones) = (HashSet::new(), HashSet::new());
-    for row in client.query(&statement, &[&ids, &phones]).await? {
-        known_ids.insert(row.try_get::<_, Uuid>(0)?);
-        known_phones.insert(Phone::from_stored(row.try_get(1)?));
+    for row in client.query(&PLANNED_MOBILES, &[&ids, &phones]).await? {
+        known_ids.insert(row.try_get::<_, Uuid>("id")?);
+        known_phones.insert(Phone::from_stored(row.try_get("phone")?));
     }
     let fate = |user: &MobileUser| {
         if known_phones.contains(&user.phone) {
@@ -301,10 +302,9 @@ async fn insert_messages(
     ) -> Vec<T> {
         batch.iter().map(value).collect()
     }
-    let statement = client.prepare_cached(MESSAGES).await?;
     let rows = client
         .query(
-            &statement,
+            &MESSAGES,
             &[
                 &column(batch, |m| m.id.0),
                 &column(batch, |m| m.sender.0),
@@ -324,7 +324,7 @@ async fn insert_messages(
             ],
         )
         .await?;
-    rows.iter().map(|row| Ok(MessageId(row.try_get(0)?))).collect()
+    rows.iter().map(|row| Ok(MessageId(row.try_get("id")?))).collect()
 }
 
 /// Which of these are business users.
@@ -333,10 +333,8 @@ async fn insert_messages(
 /// Any failure of the database.
 pub async fn known_users(client: &Client, ids: &[UserId]) -> Result<Vec<UserId>, Error> {
     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-    let statement =
-        client.prepare_cached("SELECT id FROM business_users WHERE id = ANY ($1)").await?;
-    let rows = client.query(&statement, &[&ids]).await?;
-    rows.iter().map(|row| Ok(UserId(row.try_get(0)?))).collect()
+    let rows = client.query(&KNOWN_USERS, &[&ids]).await?;
+    rows.iter().map(|row| Ok(UserId(row.try_get("id")?))).collect()
 }
 
 async fn insert_mobiles(
@@ -347,15 +345,8 @@ async fn insert_mobiles(
     let phones: Vec<&str> = batch.iter().map(|user| user.phone.as_str()).collect();
     let statuses: Vec<i16> = batch.iter().map(|user| user.status as i16).collect();
     let times: Vec<OffsetDateTime> = batch.iter().map(|user| user.created_at).collect();
-    let statement = client
-        .prepare_cached(
-            "INSERT INTO mobile_users (id, phone, status, created_at) \
-             SELECT * FROM unnest($1::uuid[], $2::text[], $3::int2[], $4::timestamptz[]) \
-             ON CONFLICT DO NOTHING RETURNING phone",
-        )
-        .await?;
-    let rows = client.query(&statement, &[&ids, &phones, &statuses, &times]).await?;
-    rows.iter().map(|row| Ok(Phone::from_stored(row.try_get(0)?))).collect()
+    let rows = client.query(&MOBILES, &[&ids, &phones, &statuses, &times]).await?;
+    rows.iter().map(|row| Ok(Phone::from_stored(row.try_get("phone")?))).collect()
 }
 
 impl MobileStatus {

@@ -7,11 +7,45 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Client, Error, Statements};
+use super::{Client, Error, Statements, statement::statements};
 use crate::domain::{
     DeadLetterClass, MessageId,
     job::{JobKind, Work},
 };
+
+statements! {
+    ENQUEUE = "
+        INSERT INTO jobs (id, kind, payload, message_id, unique_key, run_at, created_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7)
+        ON CONFLICT ON CONSTRAINT jobs_unique_key DO NOTHING";
+    // Skipped when somebody else has it, so that any number of workers can take at once.
+    TAKE = "
+        WITH due AS (
+            SELECT id FROM jobs WHERE kind = $1 AND run_at <= $2
+            ORDER BY run_at LIMIT $3 FOR UPDATE SKIP LOCKED)
+        UPDATE jobs j SET fence = j.fence + 1, leased = true, run_at = $4
+        FROM due WHERE j.id = due.id
+        RETURNING j.id, j.fence, j.payload, j.attempts, j.created_at";
+    RENEW = "UPDATE jobs SET run_at = $3 WHERE id = $1 AND fence = $2 AND leased";
+    FINISH = "DELETE FROM jobs WHERE id = $1 AND fence = $2 AND leased";
+    RETRY = "
+        UPDATE jobs SET leased = false, run_at = $3, attempts = $4, last_error = left($5, 500),
+                        first_error_at = coalesce(first_error_at, $6)
+        WHERE id = $1 AND fence = $2 AND leased";
+    RELEASE = "
+        UPDATE jobs SET leased = false, run_at = $3 WHERE id = $1 AND fence = $2 AND leased";
+    BURY = "
+        WITH gone AS (
+            DELETE FROM jobs WHERE id = $1 AND fence = $2 AND leased
+            RETURNING id, kind, payload, message_id, attempts, first_error_at)
+        INSERT INTO dead_letters (id, message_id, generation, kind, class, reason, attempts,
+                                  first_error_at, last_error_at, job_id, payload)
+        SELECT $3, message_id, 0, kind, $4, left($5, 500), attempts + 1, coalesce(first_error_at, $6),
+               $6, id, payload
+        FROM gone";
+    COUNT = "
+        SELECT count(*) AS count FROM (SELECT FROM jobs WHERE kind = $1 LIMIT 100000) AS of_kind";
+}
 
 /// Work to be done.
 #[derive(Clone, Debug)]
@@ -53,11 +87,6 @@ fn work(kind: JobKind, payload: &Value) -> Option<Work> {
     Work::from_fields(kind, |name| payload[name].as_str())
 }
 
-const ENQUEUE: &str = "
-    INSERT INTO jobs (id, kind, payload, message_id, unique_key, run_at, created_at)
-    VALUES ($1, $2, $3, $4, $5, $6, $7)
-    ON CONFLICT ON CONSTRAINT jobs_unique_key DO NOTHING";
-
 /// Adds a job; in a transaction, together with what it follows from. `false` if its key was taken.
 ///
 /// # Errors
@@ -67,11 +96,10 @@ pub async fn enqueue(
     job: &NewJob,
     now: OffsetDateTime,
 ) -> Result<bool, Error> {
-    let statement = client.prepare_cached(ENQUEUE).await?;
     let message = job.message.map(|id| id.0);
     let added = client
         .execute(
-            &statement,
+            &ENQUEUE,
             &[
                 &job.id,
                 &job.work.kind().name(),
@@ -86,15 +114,6 @@ pub async fn enqueue(
     Ok(added == 1)
 }
 
-// Skipped when somebody else has it, so that any number of workers can take at once.
-const TAKE: &str = "
-    WITH due AS (
-        SELECT id FROM jobs WHERE kind = $1 AND run_at <= $2
-        ORDER BY run_at LIMIT $3 FOR UPDATE SKIP LOCKED)
-    UPDATE jobs j SET fence = j.fence + 1, leased = true, run_at = $4
-    FROM due WHERE j.id = due.id
-    RETURNING j.id, j.fence, j.payload, j.attempts, j.created_at";
-
 /// Takes up to `most` jobs that are due, those included whose lease has ended.
 ///
 /// # Errors
@@ -106,17 +125,16 @@ pub async fn take(
     most: usize,
     lease_until: OffsetDateTime,
 ) -> Result<Vec<Taken>, Error> {
-    let statement = client.prepare_cached(TAKE).await?;
     let most = i64::try_from(most).unwrap_or(i64::MAX);
-    let rows = client.query(&statement, &[&kind.name(), &now, &most, &lease_until]).await?;
+    let rows = client.query(&TAKE, &[&kind.name(), &now, &most, &lease_until]).await?;
     rows.iter()
         .map(|row| {
             Ok(Taken {
-                id: row.try_get(0)?,
-                fence: row.try_get(1)?,
-                work: work(kind, &row.try_get(2)?),
-                attempts: u32::try_from(row.try_get::<_, i32>(3)?).unwrap_or_default(),
-                created_at: row.try_get(4)?,
+                id: row.try_get("id")?,
+                fence: row.try_get("fence")?,
+                work: work(kind, &row.try_get("payload")?),
+                attempts: u32::try_from(row.try_get::<_, i32>("attempts")?).unwrap_or_default(),
+                created_at: row.try_get("created_at")?,
             })
         })
         .collect()
@@ -131,10 +149,7 @@ pub async fn renew(
     job: &Taken,
     lease_until: OffsetDateTime,
 ) -> Result<bool, Error> {
-    let statement = client
-        .prepare_cached("UPDATE jobs SET run_at = $3 WHERE id = $1 AND fence = $2 AND leased")
-        .await?;
-    Ok(client.execute(&statement, &[&job.id, &job.fence, &lease_until]).await? == 1)
+    Ok(client.execute(&RENEW, &[&job.id, &job.fence, &lease_until]).await? == 1)
 }
 
 /// Removes a job that is done. `false` when it was not ours any more.
@@ -142,15 +157,8 @@ pub async fn renew(
 /// # Errors
 /// Any failure of the database.
 pub async fn finish(client: &Client, job: &Taken) -> Result<bool, Error> {
-    let statement =
-        client.prepare_cached("DELETE FROM jobs WHERE id = $1 AND fence = $2 AND leased").await?;
-    Ok(client.execute(&statement, &[&job.id, &job.fence]).await? == 1)
+    Ok(client.execute(&FINISH, &[&job.id, &job.fence]).await? == 1)
 }
-
-const RETRY: &str = "
-    UPDATE jobs SET leased = false, run_at = $3, attempts = $4, last_error = left($5, 500),
-                    first_error_at = coalesce(first_error_at, $6)
-    WHERE id = $1 AND fence = $2 AND leased";
 
 /// Gives a job back for a later attempt. `false` when it was not ours any more.
 ///
@@ -164,11 +172,9 @@ pub async fn retry(
     reason: &str,
     now: OffsetDateTime,
 ) -> Result<bool, Error> {
-    let statement = client.prepare_cached(RETRY).await?;
     let attempts = i32::try_from(attempts).unwrap_or(i32::MAX);
-    let changed = client
-        .execute(&statement, &[&job.id, &job.fence, &run_at, &attempts, &reason, &now])
-        .await?;
+    let changed =
+        client.execute(&RETRY, &[&job.id, &job.fence, &run_at, &attempts, &reason, &now]).await?;
     Ok(changed == 1)
 }
 
@@ -177,23 +183,8 @@ pub async fn retry(
 /// # Errors
 /// Any failure of the database.
 pub async fn release(client: &Client, job: &Taken, run_at: OffsetDateTime) -> Result<bool, Error> {
-    let statement = client
-        .prepare_cached(
-            "UPDATE jobs SET leased = false, run_at = $3 WHERE id = $1 AND fence = $2 AND leased",
-        )
-        .await?;
-    Ok(client.execute(&statement, &[&job.id, &job.fence, &run_at]).await? == 1)
+    Ok(client.execute(&RELEASE, &[&job.id, &job.fence, &run_at]).await? == 1)
 }
-
-const BURY: &str = "
-    WITH gone AS (
-        DELETE FROM jobs WHERE id = $1 AND fence = $2 AND leased
-        RETURNING id, kind, payload, message_id, attempts, first_error_at)
-    INSERT INTO dead_letters (id, message_id, generation, kind, class, reason, attempts,
-                              first_error_at, last_error_at, job_id, payload)
-    SELECT $3, message_id, 0, kind, $4, left($5, 500), attempts + 1, coalesce(first_error_at, $6),
-           $6, id, payload
-    FROM gone";
 
 /// Makes a dead letter, whose id is `letter`, of a job. `false` when it was not ours any more.
 ///
@@ -207,9 +198,8 @@ pub async fn bury(
     letter: Uuid,
     now: OffsetDateTime,
 ) -> Result<bool, Error> {
-    let statement = client.prepare_cached(BURY).await?;
     let changed = client
-        .execute(&statement, &[&job.id, &job.fence, &letter, &class.name(), &reason, &now])
+        .execute(&BURY, &[&job.id, &job.fence, &letter, &class.name(), &reason, &now])
         .await?;
     Ok(changed == 1)
 }
@@ -219,10 +209,5 @@ pub async fn bury(
 /// # Errors
 /// Any failure of the database.
 pub async fn count(client: &Client, kind: JobKind) -> Result<i64, Error> {
-    let statement = client
-        .prepare_cached(
-            "SELECT count(*) FROM (SELECT FROM jobs WHERE kind = $1 LIMIT 100000) AS of_kind",
-        )
-        .await?;
-    Ok(client.query_one(&statement, &[&kind.name()]).await?.try_get(0)?)
+    Ok(client.query_one(&COUNT, &[&kind.name()]).await?.try_get("count")?)
 }

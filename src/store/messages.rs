@@ -6,11 +6,15 @@ use time::OffsetDateTime;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-mod listed;
+pub(super) mod listed;
 
 pub use listed::{Filter, count_of_sender, list};
 
-use super::{Client, Error, Statements, rows};
+use super::{
+    Client, Error, Statement, Statements,
+    rows::{self, message_columns, select_messages},
+    statement::statements,
+};
 use crate::domain::{Message, MessageId, Party, feed::Elsewhere};
 
 /// A message to be stored.
@@ -24,14 +28,134 @@ pub struct NewMessage<'a> {
     pub next_attempt_at: Option<OffsetDateTime>,
 }
 
-// ON CONFLICT: after a connection broke in mid-commit the same batch is sent again, and rows that
-// were committed the first time are left as they are.
-const INSERT_ONE_WAY: &str = "
-    INSERT INTO messages (id, sender_user_id, recipient_phone, subject, content, content_type,
-                          priority, partition, next_attempt_at, created_at)
-    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::int2[],
-                         $7::int2[], $8::int2[], $9::timestamptz[], $10::timestamptz[])
-    ON CONFLICT (id) DO NOTHING";
+/// What waits for its recipient. What waits for the time of its retry was written to another connection: one
+/// that was never sent it gets it in its place.
+macro_rules! what_waits {
+    ($never_sent:literal) => {
+        concat!(
+            "m.status < 2 AND m.deleted_at IS NULL AND m.id <> ALL ($2) AND ($3 OR m.retry_count = 0 \
+             OR m.next_attempt_at IS NULL OR m.next_attempt_at <= $4 OR ",
+            $never_sent,
+            ") AND m.id > $6"
+        )
+    };
+}
+
+macro_rules! pending {
+    (of: $column:literal) => {
+        select_messages!(
+            "WHERE m.",
+            $column,
+            " = $1 AND ",
+            what_waits!("false"),
+            " ORDER BY m.id LIMIT $5"
+        )
+    };
+}
+
+// Each by its own index, and all in one snapshot: a message is in one of them. What is acknowledged comes by
+// the index on all messages of a recipient: `status + 0` keeps the planner from those on some of them.
+macro_rules! pending_and_acknowledged {
+    (of: $column:literal) => {
+        concat!(
+            "SELECT ",
+            message_columns!(),
+            " FROM (
+                 (SELECT * FROM messages m WHERE m.",
+            $column,
+            " = $1 AND ",
+            what_waits!("m.id >= $7 AND m.id <> ALL ($9)"),
+            " ORDER BY m.id LIMIT $5)
+                 UNION ALL
+                 (SELECT * FROM messages m WHERE m.",
+            $column,
+            " = $1 AND m.status + 0 IN (2, 3) AND m.deleted_at IS NULL
+                  AND m.id >= $7 AND m.id > $6 AND m.delivered_at >= $8 AND m.id <> ALL ($9)
+                  ORDER BY m.id LIMIT $5)
+             ) AS m LEFT JOIN business_users u ON u.id = m.sender_user_id ORDER BY m.id LIMIT $5"
+        )
+    };
+}
+
+macro_rules! pending_after {
+    (of: $column:literal) => {
+        select_messages!(
+            "WHERE m.",
+            $column,
+            " = $1 AND m.status < 2 AND m.deleted_at IS NULL AND m.id > $2 ORDER BY m.id LIMIT $3"
+        )
+    };
+}
+
+macro_rules! latest_acknowledged {
+    (of: $column:literal) => {
+        concat!(
+            "SELECT m.id FROM messages m WHERE m.",
+            $column,
+            " = $1 AND m.id >= $2 AND m.status + 0 IN (2, 3) ORDER BY m.id DESC LIMIT $3"
+        )
+    };
+}
+
+statements! {
+    // ON CONFLICT: after a connection broke in mid-commit the same batch is sent again, and rows that
+    // were committed the first time are left as they are.
+    INSERT_ONE_WAY = "
+        INSERT INTO messages (id, sender_user_id, recipient_phone, subject, content, content_type,
+                              priority, partition, next_attempt_at, created_at)
+        SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::int2[],
+                             $7::int2[], $8::int2[], $9::timestamptz[], $10::timestamptz[])
+        ON CONFLICT (id) DO NOTHING";
+    GET = select_messages!("WHERE m.id = $1 AND m.deleted_at IS NULL");
+    GET_ANY = select_messages!("WHERE m.id = $1");
+    PENDING_OF_PHONE = pending!(of: "recipient_phone");
+    PENDING_OF_USER = pending!(of: "recipient_user_id");
+    PENDING_AND_ACKNOWLEDGED_OF_PHONE = pending_and_acknowledged!(of: "recipient_phone");
+    PENDING_AND_ACKNOWLEDGED_OF_USER = pending_and_acknowledged!(of: "recipient_user_id");
+    PENDING_AFTER_OF_PHONE = pending_after!(of: "recipient_phone");
+    PENDING_AFTER_OF_USER = pending_after!(of: "recipient_user_id");
+    LATEST_ACKNOWLEDGED_OF_PHONE = latest_acknowledged!(of: "recipient_phone");
+    LATEST_ACKNOWLEDGED_OF_USER = latest_acknowledged!(of: "recipient_user_id");
+    ACKNOWLEDGED_OF = "
+        SELECT id, recipient_phone, recipient_user_id FROM messages
+        WHERE id = ANY ($1) AND status + 0 IN (2, 3)";
+    NEW_OF = select_messages!(
+        "WHERE m.id = ANY ($1) AND m.status + 0 < 2 AND m.retry_count = 0 AND m.deleted_at IS NULL"
+    );
+    // Rows are locked in the order of the index and skipped when somebody else has them, so that any
+    // number of sweepers can run.
+    SWEEP = "
+        WITH due AS (
+            SELECT id FROM messages WHERE next_attempt_at <= $1
+            ORDER BY next_attempt_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+        UPDATE messages m SET next_attempt_at = NULL FROM due WHERE m.id = due.id
+        RETURNING m.id, m.recipient_phone, m.recipient_user_id";
+    UNDELIVERED_SINCE = "
+        SELECT DISTINCT recipient_phone, recipient_user_id FROM (
+            SELECT recipient_phone, recipient_user_id FROM messages
+            WHERE next_attempt_at IS NOT NULL AND next_attempt_at > $1 AND status + 0 < 2
+              AND retry_count = 0 AND created_at > $1
+            ORDER BY next_attempt_at DESC LIMIT $2) AS new";
+    BEHIND = "
+        SELECT first.id, p.phone AS recipient_phone, NULL::uuid AS recipient_user_id
+        FROM unnest($1::text[]) AS p(phone)
+        CROSS JOIN LATERAL (SELECT m.id FROM messages m
+                            WHERE m.recipient_phone = p.phone AND m.status < 2 AND m.deleted_at IS NULL
+                              AND ($4 OR m.next_attempt_at IS NULL) AND m.created_at < $3
+                            ORDER BY m.id LIMIT 1) AS first
+        UNION ALL
+        SELECT first.id, NULL, u.id FROM unnest($2::uuid[]) AS u(id)
+        CROSS JOIN LATERAL (SELECT m.id FROM messages m
+                            WHERE m.recipient_user_id = u.id AND m.status < 2 AND m.deleted_at IS NULL
+                              AND ($4 OR m.next_attempt_at IS NULL) AND m.created_at < $3
+                            ORDER BY m.id LIMIT 1) AS first";
+    IN_HAND = "
+        SELECT count(*) AS count
+        FROM (SELECT FROM messages WHERE next_attempt_at IS NOT NULL LIMIT $1) AS in_hand";
+    WAITING = "
+        SELECT count(*) AS count
+        FROM (SELECT FROM messages WHERE status < 2 AND deleted_at IS NULL LIMIT $1) AS waiting";
+}
 
 /// Stores one-way messages, all in one statement.
 ///
@@ -57,10 +181,9 @@ pub async fn insert_one_way(
     fn column<'a, T>(batch: &[NewMessage<'a>], value: impl Fn(&NewMessage<'a>) -> T) -> Vec<T> {
         batch.iter().map(value).collect()
     }
-    let statement = client.prepare_cached(INSERT_ONE_WAY).await?;
     client
         .execute(
-            &statement,
+            &INSERT_ONE_WAY,
             &[
                 &column(batch, |new| new.message.id.0),
                 &senders,
@@ -83,7 +206,7 @@ pub async fn insert_one_way(
 /// # Errors
 /// Any failure of the database.
 pub async fn get(client: &Client, id: MessageId) -> Result<Option<Message>, Error> {
-    one(client, id, " AND m.deleted_at IS NULL").await
+    one(client, &GET, id).await
 }
 
 /// One message, also one that was deleted: for administrators.
@@ -91,20 +214,26 @@ pub async fn get(client: &Client, id: MessageId) -> Result<Option<Message>, Erro
 /// # Errors
 /// Any failure of the database.
 pub async fn get_any(client: &Client, id: MessageId) -> Result<Option<Message>, Error> {
-    one(client, id, "").await
+    one(client, &GET_ANY, id).await
 }
 
-async fn one(client: &Client, id: MessageId, only: &str) -> Result<Option<Message>, Error> {
-    let sql = format!("SELECT {} FROM {} WHERE m.id = $1{only}", rows::MESSAGE, rows::FROM);
-    let statement = client.prepare_cached(&sql).await?;
-    client.query_opt(&statement, &[&id.0]).await?.as_ref().map(rows::message).transpose()
+async fn one(
+    client: &Client,
+    statement: &Statement,
+    id: MessageId,
+) -> Result<Option<Message>, Error> {
+    client.query_opt(statement, &[&id.0]).await?.as_ref().map(rows::message).transpose()
 }
 
-/// The column that names a recipient of this kind, and its value.
-fn recipient(party: &Party) -> (&'static str, Box<dyn ToSql + Sync + Send>) {
+/// Of two statements the one for recipients of this kind, and its first value.
+fn of_recipient(
+    party: &Party,
+    phone: &'static Statement,
+    user: &'static Statement,
+) -> (&'static Statement, Box<dyn ToSql + Sync + Send>) {
     match party {
-        Party::Mobile(phone) => ("recipient_phone", Box::new(phone.as_str().to_owned())),
-        Party::Business(id) => ("recipient_user_id", Box::new(id.0)),
+        Party::Mobile(number) => (phone, Box::new(number.as_str().to_owned())),
+        Party::Business(id) => (user, Box::new(id.0)),
     }
 }
 
@@ -116,19 +245,6 @@ pub struct Acknowledged<'a> {
     /// Acknowledged at this time or later.
     pub since: OffsetDateTime,
 }
-
-/// What waits for its recipient. What waits for the time of its retry was written to another connection: one
-/// that was never sent it gets it in its place.
-fn what_waits(never_sent: &str) -> String {
-    format!(
-        "m.status < 2 AND m.deleted_at IS NULL AND m.id <> ALL ($2) AND ($3 OR m.retry_count = 0 \
-         OR m.next_attempt_at IS NULL OR m.next_attempt_at <= $4 OR {never_sent}) AND m.id > $6"
-    )
-}
-
-// By the index on all messages of a recipient: `status + 0` keeps the planner from those on some of them.
-const ACKNOWLEDGED: &str = "m.status + 0 IN (2, 3) AND m.deleted_at IS NULL \
-     AND m.id >= $7 AND m.id > $6 AND m.delivered_at >= $8 AND m.id <> ALL ($9)";
 
 /// What a recipient has still to get, oldest first.
 ///
@@ -147,29 +263,17 @@ pub async fn pending(
     now: OffsetDateTime,
     limit: usize,
 ) -> Result<(Vec<Message>, Vec<MessageId>), Error> {
-    let (column, recipient) = recipient(party);
-    let columns = rows::MESSAGE;
-    let of = format!("m.{column} = $1");
-    let sql = match acknowledged {
-        None => format!(
-            "SELECT {columns} FROM {} WHERE {of} AND {} ORDER BY m.id LIMIT $5",
-            rows::FROM,
-            what_waits("false")
-        ),
-        // Each by its own index, and all in one snapshot: a message is in one of them.
-        Some(_) => format!(
-            "SELECT {columns} FROM (
-                 (SELECT * FROM messages m WHERE {of} AND {waits} ORDER BY m.id LIMIT $5)
-                 UNION ALL
-                 (SELECT * FROM messages m WHERE {of} AND {ACKNOWLEDGED} ORDER BY m.id LIMIT $5)
-             ) AS m LEFT JOIN business_users u ON u.id = m.sender_user_id ORDER BY m.id LIMIT $5",
-            waits = what_waits("m.id >= $7 AND m.id <> ALL ($9)")
+    let (statement, recipient) = match acknowledged {
+        None => of_recipient(party, &PENDING_OF_PHONE, &PENDING_OF_USER),
+        Some(_) => of_recipient(
+            party,
+            &PENDING_AND_ACKNOWLEDGED_OF_PHONE,
+            &PENDING_AND_ACKNOWLEDGED_OF_USER,
         ),
     };
     let exclude: Vec<Uuid> = exclude.iter().map(|id| id.0).collect();
     let sent: Vec<Uuid> =
         acknowledged.iter().flat_map(|also| &also.elsewhere.sent).map(|id| id.0).collect();
-    let statement = client.prepare_cached(&sql).await?;
     let mut page = Page::new(limit);
     let mut last = Uuid::nil();
     while let Some(left) = page.left() {
@@ -178,7 +282,7 @@ pub async fn pending(
         if let Some(Acknowledged { elsewhere, since }) = &acknowledged {
             values.extend::<[&(dyn ToSql + Sync); 3]>([&elsewhere.from.0, since, &sent]);
         }
-        last = page.add(&client.query(&statement, &values).await?)?.unwrap_or(last);
+        last = page.add(&client.query(statement, &values).await?)?.unwrap_or(last);
     }
     Ok((page.found, page.unreadable))
 }
@@ -193,15 +297,11 @@ pub async fn latest_acknowledged(
     from: MessageId,
     limit: usize,
 ) -> Result<Vec<MessageId>, Error> {
-    let (column, recipient) = recipient(party);
-    let sql = format!(
-        "SELECT m.id FROM messages m WHERE m.{column} = $1 AND m.id >= $2 \
-         AND m.status + 0 IN (2, 3) ORDER BY m.id DESC LIMIT $3"
-    );
-    let statement = client.prepare_cached(&sql).await?;
+    let (statement, recipient) =
+        of_recipient(party, &LATEST_ACKNOWLEDGED_OF_PHONE, &LATEST_ACKNOWLEDGED_OF_USER);
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let found = client.query(&statement, &[&*recipient, &from.0, &limit]).await?;
-    found.iter().map(|row| Ok(MessageId(row.try_get(0)?))).collect()
+    let found = client.query(statement, &[&*recipient, &from.0, &limit]).await?;
+    found.iter().map(|row| Ok(MessageId(row.try_get("id")?))).collect()
 }
 
 /// Those of these messages that were acknowledged, and whose they are.
@@ -213,20 +313,8 @@ pub async fn acknowledged_of(
     ids: &[MessageId],
 ) -> Result<Vec<(MessageId, Party)>, Error> {
     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-    let statement = client
-        .prepare_cached(
-            "SELECT id, recipient_phone, recipient_user_id FROM messages \
-             WHERE id = ANY ($1) AND status + 0 IN (2, 3)",
-        )
-        .await?;
-    let found = client.query(&statement, &[&ids]).await?;
-    found.iter().map(|row| Ok((MessageId(row.try_get(0)?), party_at(row, 1)?))).collect()
-}
-
-/// The recipient in two columns: its phone, and its business user.
-fn party_at(row: &tokio_postgres::Row, index: usize) -> Result<Party, Error> {
-    rows::party(row.try_get(index + 1)?, row.try_get(index)?)
-        .ok_or_else(|| Error::Corrupt("a recipient".to_owned()))
+    let found = client.query(&ACKNOWLEDGED_OF, &[&ids]).await?;
+    found.iter().map(|row| Ok((MessageId(row.try_get("id")?), rows::recipient(row)?))).collect()
 }
 
 /// A page that is read until it is full or there is no more, whatever cannot be read in between.
@@ -255,7 +343,7 @@ impl Page {
         self.ended = unreadable.is_empty() || rows.len() < self.limit - self.found.len();
         self.found.extend(found);
         self.unreadable.extend(unreadable);
-        rows.last().map(|row| row.try_get(0)).transpose().map_err(Error::from)
+        rows.last().map(|row| row.try_get("id")).transpose().map_err(Error::from)
     }
 }
 
@@ -270,18 +358,12 @@ pub async fn pending_after(
     after: Option<MessageId>,
     limit: usize,
 ) -> Result<(Vec<Message>, Vec<MessageId>), Error> {
-    let (column, recipient) = recipient(party);
-    let sql = format!(
-        "SELECT {} FROM {} WHERE m.{column} = $1 AND m.status < 2 AND m.deleted_at IS NULL \
-         AND m.id > $2 ORDER BY m.id LIMIT $3",
-        rows::MESSAGE,
-        rows::FROM
-    );
+    let (statement, recipient) =
+        of_recipient(party, &PENDING_AFTER_OF_PHONE, &PENDING_AFTER_OF_USER);
     let mut last = after.map_or(Uuid::nil(), |id| id.0);
-    let statement = client.prepare_cached(&sql).await?;
     let mut page = Page::new(limit);
     while let Some(left) = page.left() {
-        let found = client.query(&statement, &[&*recipient, &last, &left]).await?;
+        let found = client.query(statement, &[&*recipient, &last, &left]).await?;
         last = page.add(&found)?.unwrap_or(last);
     }
     Ok((page.found, page.unreadable))
@@ -296,25 +378,9 @@ pub async fn new_of(
     client: &Client,
     ids: &[MessageId],
 ) -> Result<(Vec<Message>, Vec<MessageId>), Error> {
-    let sql = format!(
-        "SELECT {} FROM {} WHERE m.id = ANY ($1) AND m.status + 0 < 2 AND m.retry_count = 0 \
-         AND m.deleted_at IS NULL",
-        rows::MESSAGE,
-        rows::FROM
-    );
     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-    let statement = client.prepare_cached(&sql).await?;
-    rows::readable(&client.query(&statement, &[&ids]).await?)
+    rows::readable(&client.query(&NEW_OF, &[&ids]).await?)
 }
-
-// Rows are locked in the order of the index and skipped when somebody else has them, so that any
-// number of sweepers can run.
-const SWEEP: &str = "
-    WITH due AS (
-        SELECT id FROM messages WHERE next_attempt_at <= $1
-        ORDER BY next_attempt_at LIMIT $2 FOR UPDATE SKIP LOCKED)
-    UPDATE messages m SET next_attempt_at = NULL FROM due WHERE m.id = due.id
-    RETURNING m.id, m.recipient_phone, m.recipient_user_id";
 
 /// Parks every message whose time to be looked at has come, and tells whose they are: a recipient
 /// who is connected is then asked to read again. Returns how many there were, and their recipients, each
@@ -327,13 +393,12 @@ pub async fn sweep(
     now: OffsetDateTime,
     limit: usize,
 ) -> Result<(usize, Vec<(Party, MessageId)>), Error> {
-    let statement = client.prepare_cached(SWEEP).await?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let found = client.query(&statement, &[&now, &limit]).await?;
+    let found = client.query(&SWEEP, &[&now, &limit]).await?;
     let mut parties: HashMap<Party, MessageId> = HashMap::new();
     for row in &found {
-        let Ok(party) = party_at(row, 1) else { continue };
-        let id = MessageId(row.try_get(0)?);
+        let Ok(party) = rows::recipient(row) else { continue };
+        let id = MessageId(row.try_get("id")?);
         parties.entry(party).and_modify(|first| *first = id.min(*first)).or_insert(id);
     }
     Ok((found.len(), parties.into_iter().collect()))
@@ -349,32 +414,10 @@ pub async fn undelivered_since(
     since: OffsetDateTime,
     limit: usize,
 ) -> Result<Vec<Party>, Error> {
-    let statement = client
-        .prepare_cached(
-            "SELECT DISTINCT recipient_phone, recipient_user_id FROM (
-                 SELECT recipient_phone, recipient_user_id FROM messages
-                 WHERE next_attempt_at IS NOT NULL AND next_attempt_at > $1 AND status + 0 < 2
-                   AND retry_count = 0 AND created_at > $1
-                 ORDER BY next_attempt_at DESC LIMIT $2) AS new",
-        )
-        .await?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let found = client.query(&statement, &[&since, &limit]).await?;
-    found.iter().map(|row| party_at(row, 0)).collect()
+    let found = client.query(&UNDELIVERED_SINCE, &[&since, &limit]).await?;
+    found.iter().map(rows::recipient).collect()
 }
-
-const BEHIND: &str = "
-    SELECT first.id, p.phone, NULL::uuid FROM unnest($1::text[]) AS p(phone)
-    CROSS JOIN LATERAL (SELECT m.id FROM messages m
-                        WHERE m.recipient_phone = p.phone AND m.status < 2 AND m.deleted_at IS NULL
-                          AND ($4 OR m.next_attempt_at IS NULL) AND m.created_at < $3
-                        ORDER BY m.id LIMIT 1) AS first
-    UNION ALL
-    SELECT first.id, NULL, u.id FROM unnest($2::uuid[]) AS u(id)
-    CROSS JOIN LATERAL (SELECT m.id FROM messages m
-                        WHERE m.recipient_user_id = u.id AND m.status < 2 AND m.deleted_at IS NULL
-                          AND ($4 OR m.next_attempt_at IS NULL) AND m.created_at < $3
-                        ORDER BY m.id LIMIT 1) AS first";
 
 /// Which of these recipients have messages that wait for a connection although they have one, each with
 /// the first of those: the check that finds what a lost wake-up left behind (delivery.md, How 5). With
@@ -391,9 +434,8 @@ pub async fn behind(
     let columns = || parties.iter().map(rows::columns);
     let users: Vec<Uuid> = columns().filter_map(|(user, _)| user).collect();
     let phones: Vec<&str> = columns().filter_map(|(_, phone)| phone).collect();
-    let statement = client.prepare_cached(BEHIND).await?;
-    let found = client.query(&statement, &[&phones, &users, &older_than, &in_hand]).await?;
-    found.iter().map(|row| Ok((party_at(row, 1)?, MessageId(row.try_get(0)?)))).collect()
+    let found = client.query(&BEHIND, &[&phones, &users, &older_than, &in_hand]).await?;
+    found.iter().map(|row| Ok((rows::recipient(row)?, MessageId(row.try_get("id")?)))).collect()
 }
 
 /// How many deliveries are in hand or due, counted up to `limit`: what is parked for a recipient who
@@ -402,13 +444,7 @@ pub async fn behind(
 /// # Errors
 /// Any failure of the database.
 pub async fn in_hand(client: &Client, limit: i64) -> Result<i64, Error> {
-    let statement = client
-        .prepare_cached(
-            "SELECT count(*) FROM (SELECT FROM messages WHERE next_attempt_at IS NOT NULL LIMIT $1) \
-             AS in_hand",
-        )
-        .await?;
-    Ok(client.query_one(&statement, &[&limit]).await?.try_get(0)?)
+    Ok(client.query_one(&IN_HAND, &[&limit]).await?.try_get("count")?)
 }
 
 /// How many messages wait, counted up to `limit`.
@@ -416,11 +452,5 @@ pub async fn in_hand(client: &Client, limit: i64) -> Result<i64, Error> {
 /// # Errors
 /// Any failure of the database.
 pub async fn waiting(client: &Client, limit: i64) -> Result<i64, Error> {
-    let statement = client
-        .prepare_cached(
-            "SELECT count(*) FROM (SELECT FROM messages WHERE status < 2 AND deleted_at IS NULL LIMIT $1) \
-             AS waiting",
-        )
-        .await?;
-    Ok(client.query_one(&statement, &[&limit]).await?.try_get(0)?)
+    Ok(client.query_one(&WAITING, &[&limit]).await?.try_get("count")?)
 }

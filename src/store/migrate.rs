@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ring::digest::{SHA256, digest};
 
-use super::{Client, Error, Statements};
+use super::{Client, Error, Statements, statement::statements};
 
 /// One step of the schema.
 #[derive(Debug)]
@@ -114,6 +114,27 @@ pub struct MigrationState {
     pub applied_at: Option<time::OffsetDateTime>,
 }
 
+statements! {
+    TRY_LOCK: once = "SELECT pg_try_advisory_lock($1) AS locked";
+    UNLOCK: once = "SELECT pg_advisory_unlock($1)";
+    IS_THERE: once = "SELECT to_regclass('schema_migrations') IS NOT NULL AS is_there";
+    // A table that an older binary made; looked for first, because altering waits for whoever reads it.
+    LACKS_SERVES: once = "
+        SELECT NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'schema_migrations'::regclass
+                           AND attname = 'serves' AND NOT attisdropped) AS lacks";
+    LIMITS: once = "
+        SELECT current_setting('statement_timeout') AS statement_timeout,
+               current_setting('lock_timeout') AS lock_timeout";
+    SET_LIMITS: once = "
+        SELECT set_config('statement_timeout', $1, false), set_config('lock_timeout', $2, false)";
+    NOTE: once = "
+        INSERT INTO schema_migrations (version, name, sha256, serves) VALUES ($1, $2, $3, $4)";
+    // `serves` by name, for a table whose steps were all applied by older binaries.
+    APPLIED: once = "
+        SELECT version, name, sha256, applied_at, (to_jsonb(m) ->> 'serves')::integer AS serves
+        FROM schema_migrations m ORDER BY version";
+}
+
 const CREATE: &str = "
     CREATE TABLE IF NOT EXISTS schema_migrations (
         version    integer PRIMARY KEY,
@@ -122,10 +143,6 @@ const CREATE: &str = "
         applied_at timestamptz NOT NULL DEFAULT now(),
         serves     integer
     )";
-/// A table that an older binary made; looked for first, because altering waits for whoever reads it.
-const LACKS_SERVES: &str = "
-    SELECT NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'schema_migrations'::regclass
-                       AND attname = 'serves' AND NOT attisdropped)";
 /// How long a step waits for a lock before it lets those pass that wait behind it.
 const LOCK_PATIENCE: &str = "2s";
 /// The wait before it tries again, and how often it does: a dump may hold every table for an hour.
@@ -166,20 +183,17 @@ pub async fn run(client: &mut Client, target: Option<i32>) -> Result<Vec<i32>, M
     client.unhurried();
     // Asked for again and again: a session that waits for it holds a snapshot, and for that an index that
     // is built beside others would wait in turn.
-    while !client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK]).await?.try_get(0)? {
+    while !client.query_one(&TRY_LOCK, &[&LOCK]).await?.try_get("locked")? {
         tokio::time::sleep(TURN).await;
     }
     let done = apply_all(client, target).await;
-    client.execute("SELECT pg_advisory_unlock($1)", &[&LOCK]).await?;
+    client.execute(&UNLOCK, &[&LOCK]).await?;
     done
 }
 
 /// What is applied; nothing in a database that was never migrated.
 async fn known(client: &Client) -> Result<Vec<Applied>, MigrateError> {
-    let exists: bool = client
-        .query_one("SELECT to_regclass('schema_migrations') IS NOT NULL", &[])
-        .await?
-        .try_get(0)?;
+    let exists: bool = client.query_one(&IS_THERE, &[]).await?.try_get("is_there")?;
     Ok(if exists { applied(client).await? } else { Vec::new() })
 }
 
@@ -197,7 +211,7 @@ fn next(
 async fn apply_all(client: &mut Client, target: Option<i32>) -> Result<Vec<i32>, MigrateError> {
     let mut done = Vec::new();
     client.batch_execute(CREATE).await?;
-    if client.query_one(LACKS_SERVES, &[]).await?.try_get(0)? {
+    if client.query_one(&LACKS_SERVES, &[]).await?.try_get("lacks")? {
         let add = "ALTER TABLE schema_migrations ADD COLUMN serves integer";
         patiently(client, "schema_migrations", add, None).await?;
     }
@@ -216,17 +230,10 @@ async fn apply_all(client: &mut Client, target: Option<i32>) -> Result<Vec<i32>,
 }
 
 async fn make_beside(client: &Client, step: &Migration) -> Result<(), Error> {
-    const LIMITS: &str = "
-        SELECT set_config('statement_timeout', $1, false), set_config('lock_timeout', $2, false)";
-    let row = client
-        .query_one(
-            "SELECT current_setting('statement_timeout'), current_setting('lock_timeout')",
-            &[],
-        )
-        .await?;
-    let usual: (String, String) = (row.try_get(0)?, row.try_get(1)?);
+    let row = client.query_one(&LIMITS, &[]).await?;
+    let usual: (String, String) = (row.try_get("statement_timeout")?, row.try_get("lock_timeout")?);
     // It takes as long as it takes, and stops nobody.
-    client.query(LIMITS, &[&"0", &"0"]).await?;
+    client.query(&SET_LIMITS, &[&"0", &"0"]).await?;
     let mut made = Ok(());
     for statement in step.sql.split(";\n").filter(|text| !is_blank(text)) {
         made = client.batch_execute(statement).await;
@@ -234,7 +241,7 @@ async fn make_beside(client: &Client, step: &Migration) -> Result<(), Error> {
             break;
         }
     }
-    client.query(LIMITS, &[&usual.0, &usual.1]).await?;
+    client.query(&SET_LIMITS, &[&usual.0, &usual.1]).await?;
     made?;
     note(client, step).await
 }
@@ -282,10 +289,7 @@ async fn patiently(
 
 async fn note(client: &impl Statements, step: &Migration) -> Result<(), Error> {
     client
-        .execute(
-            "INSERT INTO schema_migrations (version, name, sha256, serves) VALUES ($1, $2, $3, $4)",
-            &[&step.version, &step.name, &checksum(step.sql).as_slice(), &step.serves],
-        )
+        .execute(&NOTE, &[&step.version, &step.name, &checksum(step.sql).as_slice(), &step.serves])
         .await
         .map(|_| ())
 }
@@ -300,22 +304,17 @@ struct Applied {
 }
 
 async fn applied(client: &impl Statements) -> Result<Vec<Applied>, Error> {
-    // By name, for a table whose steps were all applied by older binaries.
     client
-        .query(
-            "SELECT version, name, sha256, applied_at, (to_jsonb(m) ->> 'serves')::integer
-             FROM schema_migrations m ORDER BY version",
-            &[],
-        )
+        .query(&APPLIED, &[])
         .await?
         .iter()
         .map(|row| {
             Ok(Applied {
-                version: row.try_get(0)?,
-                name: row.try_get(1)?,
-                sha256: row.try_get(2)?,
-                at: row.try_get(3)?,
-                serves: row.try_get(4)?,
+                version: row.try_get("version")?,
+                name: row.try_get("name")?,
+                sha256: row.try_get("sha256")?,
+                at: row.try_get("applied_at")?,
+                serves: row.try_get("serves")?,
             })
         })
         .collect()

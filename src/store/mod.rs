@@ -1,8 +1,9 @@
 //! Postgres: the truth, and the only room with SQL in it.
 //!
-//! One function a statement, the statement above it, the mapping of its rows below. Decisions are
-//! not made here: what a statement needs to know comes in as arguments, the time included, so that
-//! what is stored can be told from what was asked.
+//! A file's statements stand together in one block, each by name ([`statement`]); below it one function a
+//! statement, and the mapping of its rows, whose columns are read by name. Decisions are not made here:
+//! what a statement needs to know comes in as arguments, the time included, so that what is stored can be
+//! told from what was asked.
 
 pub mod accounts;
 pub mod audit;
@@ -34,6 +35,7 @@ pub mod replicas;
 pub mod retention;
 pub mod rows;
 pub mod secrets;
+pub mod statement;
 pub mod stats;
 pub mod story;
 pub mod tokens;
@@ -43,3 +45,4 @@ pub mod versions;
 pub use client::{Client, Group, Statements, Transaction};
 pub use error::Error;
 pub use pool::Store;
+pub use statement::Statement;

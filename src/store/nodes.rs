@@ -4,13 +4,34 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::{Client, Error, Statements, figures};
+use super::{Client, Error, Statements, figures, statement::statements};
 use crate::domain::{NodeId, figures::Figures};
 
 /// A process that has given no sign of life for this long counts as gone.
 pub const SILENT_FOR: Duration = Duration::from_secs(10);
 /// One that has been gone for this long is forgotten.
 const KEPT: Duration = Duration::from_secs(3600);
+
+statements! {
+    NOTE = "
+        INSERT INTO nodes (id, role, host, pid, version, address, partitions, draining, figures,
+                           started_at, seen_at)
+        VALUES ($1, $2, left($3, 255), $4, $5, $6, $7, $8, $9::text::jsonb, $10, now())
+        ON CONFLICT (id) DO UPDATE SET address = excluded.address,
+            partitions = excluded.partitions, draining = excluded.draining,
+            figures = excluded.figures, seen_at = excluded.seen_at
+        RETURNING drain_asked";
+    ASK_DRAIN = "
+        UPDATE nodes SET drain_asked = $2
+        WHERE id = $1 AND seen_at > now() - make_interval(secs => $3)";
+    TOOK_UP = "UPDATE nodes SET drain_asked = NULL WHERE id = $1 AND drain_asked = $2";
+    LIVING = "
+        SELECT id, role, host, pid, version, address, partitions, draining,
+               figures::text AS figures, started_at, drain_asked
+        FROM nodes WHERE seen_at > now() - make_interval(secs => $1)
+        ORDER BY started_at, id";
+    FORGET = "DELETE FROM nodes WHERE id = $1 OR seen_at < now() - make_interval(secs => $2)";
+}
 
 /// What a process is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,20 +92,9 @@ pub struct Node {
 /// # Errors
 /// Any failure of the database.
 pub async fn note(client: &Client, node: &Node) -> Result<Option<bool>, Error> {
-    let statement = client
-        .prepare_cached(
-            "INSERT INTO nodes (id, role, host, pid, version, address, partitions, draining, figures,
-                                started_at, seen_at)
-             VALUES ($1, $2, left($3, 255), $4, $5, $6, $7, $8, $9::text::jsonb, $10, now())
-             ON CONFLICT (id) DO UPDATE SET address = excluded.address,
-                 partitions = excluded.partitions, draining = excluded.draining,
-                 figures = excluded.figures, seen_at = excluded.seen_at
-             RETURNING drain_asked",
-        )
-        .await?;
     let row = client
         .query_one(
-            &statement,
+            &NOTE,
             &[
                 &&node.id.as_bytes()[..],
                 &node.role.name(),
@@ -99,7 +109,7 @@ pub async fn note(client: &Client, node: &Node) -> Result<Option<bool>, Error> {
             ],
         )
         .await?;
-    Ok(row.try_get(0)?)
+    Ok(row.try_get("drain_asked")?)
 }
 
 /// Asks a living process to be emptied, or to take connections again. Returns whether there is one.
@@ -111,14 +121,8 @@ pub async fn ask_drain(
     id: NodeId,
     draining: bool,
 ) -> Result<bool, Error> {
-    let statement = client
-        .prepare_cached(
-            "UPDATE nodes SET drain_asked = $2
-             WHERE id = $1 AND seen_at > now() - make_interval(secs => $3)",
-        )
-        .await?;
     let asked = client
-        .execute(&statement, &[&&id.as_bytes()[..], &draining, &SILENT_FOR.as_secs_f64()])
+        .execute(&ASK_DRAIN, &[&&id.as_bytes()[..], &draining, &SILENT_FOR.as_secs_f64()])
         .await?;
     Ok(asked == 1)
 }
@@ -128,9 +132,7 @@ pub async fn ask_drain(
 /// # Errors
 /// Any failure of the database.
 pub async fn took_up(client: &Client, id: NodeId, draining: bool) -> Result<(), Error> {
-    let sql = "UPDATE nodes SET drain_asked = NULL WHERE id = $1 AND drain_asked = $2";
-    let statement = client.prepare_cached(sql).await?;
-    client.execute(&statement, &[&&id.as_bytes()[..], &draining]).await?;
+    client.execute(&TOOK_UP, &[&&id.as_bytes()[..], &draining]).await?;
     Ok(())
 }
 
@@ -139,32 +141,26 @@ pub async fn took_up(client: &Client, id: NodeId, draining: bool) -> Result<(), 
 /// # Errors
 /// Any failure of the database.
 pub async fn living(client: &Client) -> Result<Vec<Node>, Error> {
-    let statement = client
-        .prepare_cached(
-            "SELECT id, role, host, pid, version, address, partitions, draining, figures::text,
-                    started_at, drain_asked
-             FROM nodes WHERE seen_at > now() - make_interval(secs => $1)
-             ORDER BY started_at, id",
-        )
-        .await?;
-    let found = client.query(&statement, &[&SILENT_FOR.as_secs_f64()]).await?;
+    let found = client.query(&LIVING, &[&SILENT_FOR.as_secs_f64()]).await?;
     found
         .iter()
-        .filter_map(|row| Some((row, Role::parse(row.try_get(1).ok()?)?)))
+        .filter_map(|row| Some((row, Role::parse(row.try_get("role").ok()?)?)))
         .map(|(row, role)| {
             let corrupt = || Error::Corrupt("a node".to_owned());
             Ok(Node {
-                id: <[u8; 8]>::try_from(row.try_get::<_, &[u8]>(0)?).map_err(|_| corrupt())?.into(),
+                id: <[u8; 8]>::try_from(row.try_get::<_, &[u8]>("id")?)
+                    .map_err(|_| corrupt())?
+                    .into(),
                 role,
-                host: row.try_get(2)?,
-                pid: row.try_get(3)?,
-                version: row.try_get(4)?,
-                address: row.try_get(5)?,
-                partitions: row.try_get(6)?,
-                draining: row.try_get(7)?,
-                drain_asked: row.try_get(10)?,
-                figures: figures::from_json(row.try_get(8)?),
-                started_at: row.try_get(9)?,
+                host: row.try_get("host")?,
+                pid: row.try_get("pid")?,
+                version: row.try_get("version")?,
+                address: row.try_get("address")?,
+                partitions: row.try_get("partitions")?,
+                draining: row.try_get("draining")?,
+                drain_asked: row.try_get("drain_asked")?,
+                figures: figures::from_json(row.try_get("figures")?),
+                started_at: row.try_get("started_at")?,
             })
         })
         .collect()
@@ -175,11 +171,6 @@ pub async fn living(client: &Client) -> Result<Vec<Node>, Error> {
 /// # Errors
 /// Any failure of the database.
 pub async fn forget(client: &Client, id: NodeId) -> Result<(), Error> {
-    let statement = client
-        .prepare_cached(
-            "DELETE FROM nodes WHERE id = $1 OR seen_at < now() - make_interval(secs => $2)",
-        )
-        .await?;
-    client.execute(&statement, &[&&id.as_bytes()[..], &KEPT.as_secs_f64()]).await?;
+    client.execute(&FORGET, &[&&id.as_bytes()[..], &KEPT.as_secs_f64()]).await?;
     Ok(())
 }

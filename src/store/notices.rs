@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::{Error, Statements, Transaction, dead_letters::DeadLetter};
+use super::{Error, Statements, Transaction, dead_letters::DeadLetter, statement::statements};
 use crate::domain::DeadLetterClass;
 
 /// Dead letters that the administrators are being told of.
@@ -16,20 +16,22 @@ pub struct Gathered {
     pub newest: Vec<DeadLetter>,
 }
 
-// Of any number of workers one gets through: the others wait for its row and then find that the time
-// has not come. Letters about mail are not mailed about.
-const CLAIM: &str = "
-    WITH due AS (
-        INSERT INTO notices AS n (kind, last_at)
-        SELECT 'dead_letters', $1
-        WHERE EXISTS (SELECT FROM dead_letters WHERE told_at IS NULL AND kind <> 'mail')
-        ON CONFLICT (kind) DO UPDATE SET last_at = excluded.last_at WHERE n.last_at <= $2
-        RETURNING kind),
-    told AS (
-        UPDATE dead_letters SET told_at = $1
-        WHERE told_at IS NULL AND kind <> 'mail' AND EXISTS (SELECT FROM due)
-        RETURNING kind, class)
-    SELECT kind, class, count(*) FROM told GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2";
+statements! {
+    // Of any number of workers one gets through: the others wait for its row and then find that the time
+    // has not come. Letters about mail are not mailed about.
+    CLAIM = "
+        WITH due AS (
+            INSERT INTO notices AS n (kind, last_at)
+            SELECT 'dead_letters', $1
+            WHERE EXISTS (SELECT FROM dead_letters WHERE told_at IS NULL AND kind <> 'mail')
+            ON CONFLICT (kind) DO UPDATE SET last_at = excluded.last_at WHERE n.last_at <= $2
+            RETURNING kind),
+        told AS (
+            UPDATE dead_letters SET told_at = $1
+            WHERE told_at IS NULL AND kind <> 'mail' AND EXISTS (SELECT FROM due)
+            RETURNING kind, class)
+        SELECT kind, class, count(*) AS count FROM told GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2";
+}
 
 /// Takes the dead letters that nobody was told of, if the last time was longer ago than `interval`.
 /// They count as told when the transaction is committed.
@@ -42,14 +44,13 @@ pub async fn claim_dead_letters(
     interval: Duration,
     newest: usize,
 ) -> Result<Gathered, Error> {
-    let statement = transaction.prepare_cached(CLAIM).await?;
-    let rows = transaction.query(&statement, &[&now, &(now - interval)]).await?;
+    let rows = transaction.query(&CLAIM, &[&now, &(now - interval)]).await?;
     let counts = rows
         .iter()
         .map(|row| {
-            let class = DeadLetterClass::parse(row.try_get(1)?)
+            let class = DeadLetterClass::parse(row.try_get("class")?)
                 .ok_or_else(|| Error::Corrupt("class of a dead letter".to_owned()))?;
-            Ok((row.try_get(0)?, class, row.try_get(2)?))
+            Ok((row.try_get("kind")?, class, row.try_get("count")?))
         })
         .collect::<Result<Vec<_>, Error>>()?;
     if counts.is_empty() {

@@ -1,27 +1,33 @@
 //! The phone numbers that are stored, whatever they are stored for.
 
-use super::{Client, Error, Statements};
+use super::{Client, Error, Statements, statement::statements};
 use crate::domain::Phone;
 
-// Of messages there may be many to a number: the index is walked from one number to the next.
-const PAGE: &str = "
-    WITH RECURSIVE walk (phone) AS (
-        (SELECT recipient_phone FROM messages WHERE recipient_phone > $1
-         ORDER BY recipient_phone LIMIT 1)
-        UNION ALL
-        SELECT (SELECT m.recipient_phone FROM messages m WHERE m.recipient_phone > walk.phone
-                ORDER BY m.recipient_phone LIMIT 1)
-        FROM walk WHERE walk.phone IS NOT NULL
-    ), recipients_of_messages AS (
-        SELECT phone FROM walk WHERE phone IS NOT NULL LIMIT $2
-    )
-    SELECT phone FROM (
-        SELECT phone FROM recipients_of_messages
-        UNION (SELECT phone FROM mobile_users WHERE phone > $1 ORDER BY phone LIMIT $2)
-        UNION (SELECT phone FROM business_users WHERE phone > $1 ORDER BY phone LIMIT $2)
-        UNION (SELECT phone FROM conversations WHERE phone > $1 ORDER BY phone LIMIT $2)
-        UNION (SELECT phone FROM tokens WHERE phone > $1 ORDER BY phone LIMIT $2)
-    ) stored ORDER BY phone LIMIT $2";
+statements! {
+    // Of messages there may be many to a number: the index is walked from one number to the next.
+    PAGE = "
+        WITH RECURSIVE walk (phone) AS (
+            (SELECT recipient_phone FROM messages WHERE recipient_phone > $1
+             ORDER BY recipient_phone LIMIT 1)
+            UNION ALL
+            SELECT (SELECT m.recipient_phone FROM messages m WHERE m.recipient_phone > walk.phone
+                    ORDER BY m.recipient_phone LIMIT 1)
+            FROM walk WHERE walk.phone IS NOT NULL
+        ), recipients_of_messages AS (
+            SELECT phone FROM walk WHERE phone IS NOT NULL LIMIT $2
+        )
+        SELECT phone FROM (
+            SELECT phone FROM recipients_of_messages
+            UNION (SELECT phone FROM mobile_users WHERE phone > $1 ORDER BY phone LIMIT $2)
+            UNION (SELECT phone FROM business_users WHERE phone > $1 ORDER BY phone LIMIT $2)
+            UNION (SELECT phone FROM conversations WHERE phone > $1 ORDER BY phone LIMIT $2)
+            UNION (SELECT phone FROM tokens WHERE phone > $1 ORDER BY phone LIMIT $2)
+        ) stored ORDER BY phone LIMIT $2";
+    USES = "
+        SELECT (SELECT count(*) FROM messages m WHERE m.recipient_phone = n.phone) AS messages,
+               EXISTS (SELECT FROM mobile_users u WHERE u.phone = n.phone) AS is_mobile_user
+        FROM unnest($1::text[]) WITH ORDINALITY n (phone, place) ORDER BY n.place";
+}
 
 /// Numbers that are stored, each once, after a given one.
 ///
@@ -29,9 +35,8 @@ const PAGE: &str = "
 /// Any failure of the database.
 pub async fn stored(client: &Client, after: &str, limit: usize) -> Result<Vec<Phone>, Error> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let statement = client.prepare_cached(PAGE).await?;
-    let rows = client.query(&statement, &[&after, &limit]).await?;
-    rows.iter().map(|row| Ok(Phone::from_stored(row.try_get(0)?))).collect()
+    let rows = client.query(&PAGE, &[&after, &limit]).await?;
+    rows.iter().map(|row| Ok(Phone::from_stored(row.try_get("phone")?))).collect()
 }
 
 /// What is stored of a number.
@@ -49,16 +54,12 @@ pub struct Use {
 /// Any failure of the database.
 pub async fn uses(client: &Client, phones: &[&Phone]) -> Result<Vec<Use>, Error> {
     let phones: Vec<&str> = phones.iter().map(|phone| phone.as_str()).collect();
-    let statement = client
-        .prepare_cached(
-            "SELECT (SELECT count(*) FROM messages m WHERE m.recipient_phone = n.phone), \
-             EXISTS (SELECT FROM mobile_users u WHERE u.phone = n.phone) \
-             FROM unnest($1::text[]) WITH ORDINALITY n (phone, place) ORDER BY n.place",
-        )
-        .await?;
-    let rows = client.query(&statement, &[&phones]).await?;
+    let rows = client.query(&USES, &[&phones]).await?;
     let read = |row: &tokio_postgres::Row| {
-        Ok(Use { messages: row.try_get(0)?, is_mobile_user: row.try_get(1)? })
+        Ok(Use {
+            messages: row.try_get("messages")?,
+            is_mobile_user: row.try_get("is_mobile_user")?,
+        })
     };
     rows.iter().map(read).collect()
 }

@@ -17,7 +17,7 @@ use time::OffsetDateTime;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{Client, Error, Statements, rows};
+use super::{Client, Error, Statement, Statements, rows, statement::statements};
 use crate::domain::{MessageId, Party, Status, feed::Attempt};
 
 /// The word of a recipient about one message.
@@ -87,7 +87,7 @@ macro_rules! take_words_sql {
             "
             RETURNING m.id, m.sender_user_id, m.sender_phone, m.",
             $at,
-            ", m.created_at"
+            " AS at, m.created_at"
         )
     };
 }
@@ -132,21 +132,11 @@ macro_rules! take_late_words_sql {
     };
 }
 
-/// The statements for one kind of word: the usual one, which knows one-way messages only and pays for
-/// nothing else; the one for chat, where words of this kind come this way; and the one for what had failed.
-struct Taking {
-    status: Status,
-    usual: &'static str,
-    chat: Option<&'static str>,
-    late: &'static str,
-}
-
-const ACKNOWLEDGE: Taking = Taking {
-    status: Status::Delivered,
-    usual: take_words_sql!(
+statements! {
+    ACKNOWLEDGE_ONE_WAY = take_words_sql!(
         status: "2", times: "delivered_at = a.at", at: "delivered_at", below: "2", of: "IS NULL"
-    ),
-    chat: Some(concat!(
+    );
+    ACKNOWLEDGE_CHAT = concat!(
         "WITH done AS (",
         take_words_sql!(
             status: "2", times: "delivered_at = a.at", at: "delivered_at", below: "2",
@@ -154,11 +144,129 @@ const ACKNOWLEDGE: Taking = Taking {
         ),
         ", m.conversation_id), ",
         raise_receipts!(),
-        " SELECT id, sender_user_id, sender_phone, delivered_at, created_at FROM done"
-    )),
-    late: take_late_words_sql!(
+        " SELECT id, sender_user_id, sender_phone, at, created_at FROM done"
+    );
+    ACKNOWLEDGE_LATE = take_late_words_sql!(
         status: "2", times: "delivered_at = a.at", at: "delivered_at"
-    ),
+    );
+    READ_ONE_WAY = take_words_sql!(
+        status: "3",
+        times: "delivered_at = coalesce(m.delivered_at, a.at), read_at = a.at",
+        at: "read_at",
+        below: "3",
+        of: "IS NULL"
+    );
+    READ_LATE = take_late_words_sql!(
+        status: "3",
+        times: "delivered_at = coalesce(m.delivered_at, a.at), read_at = a.at",
+        at: "read_at"
+    );
+    // A lost connection is no failure: nothing is counted, the message is parked until its recipient
+    // connects again.
+    MARK_SENT = concat!(
+        "WITH given AS (
+            SELECT * FROM unnest($1::uuid[], $2::int4[], $3::timestamptz[], $4::text[])
+                   AS a(id, generation, at, lost)),
+        done AS (
+            UPDATE messages m SET
+                status = 1,
+                sent_at = coalesce(m.sent_at, a.at),
+                next_attempt_at = CASE WHEN a.lost IS NULL THEN m.next_attempt_at END
+            FROM given a
+            WHERE m.id = a.id AND m.generation = a.generation AND m.status + 0 < 2
+              AND m.deleted_at IS NULL
+            RETURNING m.id, m.generation, m.sender_user_id, m.sender_phone, m.sent_at, m.created_at,
+                      m.conversation_id, a.at AS at, a.lost),
+        ",
+        raise_receipts!(),
+        ", told AS (
+            INSERT INTO delivery_events (message_id, generation, at, kind, detail)
+            SELECT id, generation, $5, 'connection_lost', lost FROM done WHERE lost IS NOT NULL)
+        SELECT id, sender_user_id, sender_phone, at, created_at FROM done WHERE sent_at = at"
+    );
+    // The guard on the retry count makes two connections that missed the same attempt count it once.
+    RETRY = concat!(
+        "WITH done AS (
+            UPDATE messages m SET
+                status = 1,
+                retry_count = a.retries,
+                sent_at = coalesce(m.sent_at, a.written_at),
+                next_attempt_at = a.next
+            FROM unnest($1::uuid[], $2::int4[], $3::int2[], $4::timestamptz[], $5::int2[],
+                        $6::timestamptz[], $7::timestamptz[])
+                 AS a(id, generation, expected, at, retries, next, written_at)
+            WHERE m.id = a.id AND m.generation = a.generation AND m.retry_count = a.expected
+              AND m.status + 0 < 2 AND m.deleted_at IS NULL
+            RETURNING m.id, m.generation, m.conversation_id, a.at AS at, a.retries),
+        ",
+        raise_receipts!(),
+        ", told AS (
+            INSERT INTO delivery_events (message_id, generation, at, kind, detail)
+            SELECT id, generation, at, 'retry', 'not acknowledged in time; retry ' || retries FROM done)
+        SELECT id FROM done"
+    );
+    GIVE_UP = concat!(
+        "WITH done AS (
+            UPDATE messages m SET
+                status = 4, failure_reason = $5, next_attempt_at = NULL,
+                sent_at = coalesce(m.sent_at, a.written_at)
+            FROM unnest($1::uuid[], $2::int4[], $3::int2[], $4::timestamptz[], $6::uuid[],
+                        $7::timestamptz[])
+                 AS a(id, generation, expected, at, dead_letter, written_at)
+            WHERE m.id = a.id AND m.generation = a.generation AND m.retry_count = a.expected
+              AND m.status + 0 < 2 AND m.deleted_at IS NULL
+            RETURNING m.id, m.generation, m.sender_user_id, m.sender_phone, m.retry_count, m.sent_at,
+                      m.created_at, m.conversation_id, a.at AS at, a.dead_letter),
+        ",
+        raise_receipts!(),
+        ", buried AS (
+            INSERT INTO dead_letters (id, message_id, generation, kind, class, reason, attempts,
+                                      first_error_at, last_error_at)
+            SELECT dead_letter, id, generation, 'delivery', 'recipient', $5, retry_count + 1, sent_at, at
+            FROM done ON CONFLICT ON CONSTRAINT dead_letters_once DO NOTHING),
+        told AS (
+            INSERT INTO delivery_events (message_id, generation, at, kind, detail)
+            SELECT id, generation, at, 'given_up', $5 FROM done)
+        SELECT id, sender_user_id, sender_phone, at, created_at FROM done"
+    );
+    BURY_UNREADABLE = concat!(
+        "WITH done AS (
+            UPDATE messages m SET status = 4, failure_reason = $3, next_attempt_at = NULL,
+                                  sent_at = coalesce(m.sent_at, $4)
+            FROM unnest($1::uuid[], $2::uuid[]) AS a(id, dead_letter)
+            WHERE m.id = a.id AND m.status + 0 < 2 AND m.deleted_at IS NULL
+            RETURNING m.id, m.generation, m.retry_count, m.conversation_id, a.dead_letter),
+        ",
+        raise_receipts!(),
+        ", told AS (
+            INSERT INTO delivery_events (message_id, generation, at, kind, detail)
+            SELECT id, generation, $4, 'given_up', $3 FROM done),
+        buried AS (
+            INSERT INTO dead_letters (id, message_id, generation, kind, class, reason, attempts,
+                                      first_error_at, last_error_at)
+            SELECT dead_letter, id, generation, 'delivery', 'content', $3, retry_count, $4, $4 FROM done
+            ON CONFLICT ON CONSTRAINT dead_letters_once DO NOTHING)
+        SELECT id FROM done"
+    );
+    PARK = "
+        UPDATE messages SET next_attempt_at = NULL
+        WHERE id = ANY ($1) AND status + 0 < 2 AND retry_count = 0 AND next_attempt_at IS NOT NULL";
+}
+
+/// The statements for one kind of word: the usual one, which knows one-way messages only and pays for
+/// nothing else; the one for chat, where words of this kind come this way; and the one for what had failed.
+struct Taking {
+    status: Status,
+    usual: &'static Statement,
+    chat: Option<&'static Statement>,
+    late: &'static Statement,
+}
+
+const ACKNOWLEDGE: Taking = Taking {
+    status: Status::Delivered,
+    usual: &ACKNOWLEDGE_ONE_WAY,
+    chat: Some(&ACKNOWLEDGE_CHAT),
+    late: &ACKNOWLEDGE_LATE,
 };
 
 /// Marks as delivered.
@@ -171,20 +279,10 @@ pub async fn acknowledge(client: &Client, words: &[Word]) -> Result<Vec<Changed>
 
 const MARK_READ: Taking = Taking {
     status: Status::Read,
-    usual: take_words_sql!(
-        status: "3",
-        times: "delivered_at = coalesce(m.delivered_at, a.at), read_at = a.at",
-        at: "read_at",
-        below: "3",
-        of: "IS NULL"
-    ),
+    usual: &READ_ONE_WAY,
     // What is read in a conversation moves its counts: `chat::mark_read`.
     chat: None,
-    late: take_late_words_sql!(
-        status: "3",
-        times: "delivered_at = coalesce(m.delivered_at, a.at), read_at = a.at",
-        at: "read_at"
-    ),
+    late: &READ_LATE,
 };
 
 /// Marks as read, passing through sent and delivered where those are still to come.
@@ -204,8 +302,8 @@ async fn take_words(
     let mut changed = Vec::with_capacity(words.len());
     // What the usual statement leaves is chat, and then repeats, words of others, and the rare one about
     // a message that had failed: it stays quick by not knowing about any of that.
-    for sql in [Some(taking.usual), taking.chat, Some(taking.late)].into_iter().flatten() {
-        let found = run_words(client, sql, taking.status, &left).await?;
+    for statement in [Some(taking.usual), taking.chat, Some(taking.late)].into_iter().flatten() {
+        let found = run_words(client, statement, taking.status, &left).await?;
         let done: HashSet<MessageId> = found.iter().map(|change| change.id).collect();
         left.retain(|word| !done.contains(&word.id));
         changed.extend(found);
@@ -218,7 +316,7 @@ async fn take_words(
 
 async fn run_words(
     client: &Client,
-    sql: &str,
+    statement: &Statement,
     status: Status,
     words: &[&Word],
 ) -> Result<Vec<Changed>, Error> {
@@ -227,8 +325,7 @@ async fn run_words(
     let (users, phones): (Vec<Option<Uuid>>, Vec<Option<&str>>) = by.unzip();
     let times: Vec<OffsetDateTime> = words.iter().map(|word| word.at).collect();
     let written: Vec<Option<OffsetDateTime>> = words.iter().map(|word| word.written_at).collect();
-    let statement = client.prepare_cached(sql).await?;
-    let rows = client.query(&statement, &[&ids, &phones, &users, &times, &written]).await?;
+    let rows = client.query(statement, &[&ids, &phones, &users, &times, &written]).await?;
     changed(&rows, status)
 }
 
@@ -244,30 +341,6 @@ pub struct WrittenAt {
     pub lost: Option<&'static str>,
 }
 
-// A lost connection is no failure: nothing is counted, the message is parked until its recipient
-// connects again.
-const MARK_SENT: &str = concat!(
-    "WITH given AS (
-        SELECT * FROM unnest($1::uuid[], $2::int4[], $3::timestamptz[], $4::text[])
-               AS a(id, generation, at, lost)),
-    done AS (
-        UPDATE messages m SET
-            status = 1,
-            sent_at = coalesce(m.sent_at, a.at),
-            next_attempt_at = CASE WHEN a.lost IS NULL THEN m.next_attempt_at END
-        FROM given a
-        WHERE m.id = a.id AND m.generation = a.generation AND m.status + 0 < 2
-          AND m.deleted_at IS NULL
-        RETURNING m.id, m.generation, m.sender_user_id, m.sender_phone, m.sent_at, m.created_at,
-                  m.conversation_id, a.at AS at, a.lost),
-    ",
-    raise_receipts!(),
-    ", told AS (
-        INSERT INTO delivery_events (message_id, generation, at, kind, detail)
-        SELECT id, generation, $5, 'connection_lost', lost FROM done WHERE lost IS NOT NULL)
-    SELECT id, sender_user_id, sender_phone, sent_at, created_at FROM done WHERE sent_at = at"
-);
-
 /// Marks as sent what was written and is not acknowledged yet.
 ///
 /// # Errors
@@ -281,8 +354,7 @@ pub async fn mark_sent(
     let generations: Vec<i32> = written.iter().map(|w| w.attempt.generation).collect();
     let times: Vec<OffsetDateTime> = written.iter().map(|w| w.at).collect();
     let lost: Vec<Option<&str>> = written.iter().map(|w| w.lost).collect();
-    let statement = client.prepare_cached(MARK_SENT).await?;
-    let rows = client.query(&statement, &[&ids, &generations, &times, &lost, &now]).await?;
+    let rows = client.query(&MARK_SENT, &[&ids, &generations, &times, &lost, &now]).await?;
     changed(&rows, Status::Sent)
 }
 
@@ -301,28 +373,6 @@ pub struct Missed {
     pub next_attempt_at: OffsetDateTime,
 }
 
-// The guard on the retry count makes two connections that missed the same attempt count it once.
-const RETRY: &str = concat!(
-    "WITH done AS (
-        UPDATE messages m SET
-            status = 1,
-            retry_count = a.retries,
-            sent_at = coalesce(m.sent_at, a.written_at),
-            next_attempt_at = a.next
-        FROM unnest($1::uuid[], $2::int4[], $3::int2[], $4::timestamptz[], $5::int2[],
-                    $6::timestamptz[], $7::timestamptz[])
-             AS a(id, generation, expected, at, retries, next, written_at)
-        WHERE m.id = a.id AND m.generation = a.generation AND m.retry_count = a.expected
-          AND m.status + 0 < 2 AND m.deleted_at IS NULL
-        RETURNING m.id, m.generation, m.conversation_id, a.at AS at, a.retries),
-    ",
-    raise_receipts!(),
-    ", told AS (
-        INSERT INTO delivery_events (message_id, generation, at, kind, detail)
-        SELECT id, generation, at, 'retry', 'not acknowledged in time; retry ' || retries FROM done)
-    SELECT id FROM done"
-);
-
 /// Counts a missed attempt and sets the time of the next. Returns which were counted.
 ///
 /// # Errors
@@ -335,15 +385,14 @@ pub async fn retry(client: &Client, missed: &[Missed]) -> Result<Vec<MessageId>,
     let retries: Vec<i16> = missed.iter().map(|m| small(m.retry_count)).collect();
     let next: Vec<OffsetDateTime> = missed.iter().map(|m| m.next_attempt_at).collect();
     let written: Vec<OffsetDateTime> = missed.iter().map(|m| m.written_at).collect();
-    let statement = client.prepare_cached(RETRY).await?;
     let rows = client
-        .query(&statement, &[&ids, &generations, &expected, &times, &retries, &next, &written])
+        .query(&RETRY, &[&ids, &generations, &expected, &times, &retries, &next, &written])
         .await?;
     which(&rows)
 }
 
 fn which(rows: &[Row]) -> Result<Vec<MessageId>, Error> {
-    rows.iter().map(|row| Ok(MessageId(row.try_get(0)?))).collect()
+    rows.iter().map(|row| Ok(MessageId(row.try_get("id")?))).collect()
 }
 
 /// A message whose last retry was not acknowledged either.
@@ -358,31 +407,6 @@ pub struct GivenUp {
     /// When that was found.
     pub at: OffsetDateTime,
 }
-
-const GIVE_UP: &str = concat!(
-    "WITH done AS (
-        UPDATE messages m SET
-            status = 4, failure_reason = $5, next_attempt_at = NULL,
-            sent_at = coalesce(m.sent_at, a.written_at)
-        FROM unnest($1::uuid[], $2::int4[], $3::int2[], $4::timestamptz[], $6::uuid[],
-                    $7::timestamptz[])
-             AS a(id, generation, expected, at, dead_letter, written_at)
-        WHERE m.id = a.id AND m.generation = a.generation AND m.retry_count = a.expected
-          AND m.status + 0 < 2 AND m.deleted_at IS NULL
-        RETURNING m.id, m.generation, m.sender_user_id, m.sender_phone, m.retry_count, m.sent_at,
-                  m.created_at, m.conversation_id, a.at AS at, a.dead_letter),
-    ",
-    raise_receipts!(),
-    ", buried AS (
-        INSERT INTO dead_letters (id, message_id, generation, kind, class, reason, attempts,
-                                  first_error_at, last_error_at)
-        SELECT dead_letter, id, generation, 'delivery', 'recipient', $5, retry_count + 1, sent_at, at
-        FROM done ON CONFLICT ON CONSTRAINT dead_letters_once DO NOTHING),
-    told AS (
-        INSERT INTO delivery_events (message_id, generation, at, kind, detail)
-        SELECT id, generation, at, 'given_up', $5 FROM done)
-    SELECT id, sender_user_id, sender_phone, at, created_at FROM done"
-);
 
 /// Marks as failed and puts into the dead letters.
 ///
@@ -399,32 +423,11 @@ pub async fn give_up(
     let times: Vec<OffsetDateTime> = messages.iter().map(|m| m.at).collect();
     let letters: Vec<Uuid> = messages.iter().map(|m| m.dead_letter).collect();
     let written: Vec<OffsetDateTime> = messages.iter().map(|m| m.written_at).collect();
-    let statement = client.prepare_cached(GIVE_UP).await?;
     let rows = client
-        .query(&statement, &[&ids, &generations, &expected, &times, &reason, &letters, &written])
+        .query(&GIVE_UP, &[&ids, &generations, &expected, &times, &reason, &letters, &written])
         .await?;
     changed(&rows, Status::Failed)
 }
-
-const BURY_UNREADABLE: &str = concat!(
-    "WITH done AS (
-        UPDATE messages m SET status = 4, failure_reason = $3, next_attempt_at = NULL,
-                              sent_at = coalesce(m.sent_at, $4)
-        FROM unnest($1::uuid[], $2::uuid[]) AS a(id, dead_letter)
-        WHERE m.id = a.id AND m.status + 0 < 2 AND m.deleted_at IS NULL
-        RETURNING m.id, m.generation, m.retry_count, m.conversation_id, a.dead_letter),
-    ",
-    raise_receipts!(),
-    ", told AS (
-        INSERT INTO delivery_events (message_id, generation, at, kind, detail)
-        SELECT id, generation, $4, 'given_up', $3 FROM done),
-    buried AS (
-        INSERT INTO dead_letters (id, message_id, generation, kind, class, reason, attempts,
-                                  first_error_at, last_error_at)
-        SELECT dead_letter, id, generation, 'delivery', 'content', $3, retry_count, $4, $4 FROM done
-        ON CONFLICT ON CONSTRAINT dead_letters_once DO NOTHING)
-    SELECT id FROM done"
-);
 
 /// Gives up messages whose rows cannot be read; with each the id of its dead letter. Returns which.
 ///
@@ -438,8 +441,7 @@ pub async fn bury_unreadable(
 ) -> Result<Vec<MessageId>, Error> {
     let ids: Vec<Uuid> = messages.iter().map(|(_, id)| id.0).collect();
     let letters: Vec<Uuid> = messages.iter().map(|(letter, _)| *letter).collect();
-    let statement = client.prepare_cached(BURY_UNREADABLE).await?;
-    which(&client.query(&statement, &[&ids, &letters, &reason, &now]).await?)
+    which(&client.query(&BURY_UNREADABLE, &[&ids, &letters, &reason, &now]).await?)
 }
 
 /// Parks messages whose recipient has no connection.
@@ -448,26 +450,19 @@ pub async fn bury_unreadable(
 /// Any failure of the database.
 pub async fn park(client: &Client, ids: &[MessageId]) -> Result<u64, Error> {
     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-    let statement = client
-        .prepare_cached(
-            "UPDATE messages SET next_attempt_at = NULL \
-             WHERE id = ANY ($1) AND status + 0 < 2 AND retry_count = 0 AND next_attempt_at IS NOT NULL",
-        )
-        .await?;
-    client.execute(&statement, &[&ids]).await
+    client.execute(&PARK, &[&ids]).await
 }
 
-/// Rows of id, both columns of the sender, when, and when it was accepted.
+/// Rows with the columns `id`, `sender_user_id`, `sender_phone`, `at` and `created_at`.
 pub(super) fn changed(rows: &[Row], status: Status) -> Result<Vec<Changed>, Error> {
     rows.iter()
         .map(|row| {
             Ok(Changed {
-                id: MessageId(row.try_get(0)?),
-                sender: rows::party(row.try_get(1)?, row.try_get(2)?)
-                    .ok_or_else(|| Error::Corrupt("sender of a message".to_owned()))?,
+                id: MessageId(row.try_get("id")?),
+                sender: rows::sender(row)?,
                 status,
-                at: row.try_get(3)?,
-                created_at: row.try_get(4)?,
+                at: row.try_get("at")?,
+                created_at: row.try_get("created_at")?,
             })
         })
         .collect()

@@ -4,15 +4,18 @@
 
 use time::{Duration, OffsetDateTime};
 use tokio_postgres::types::ToSql;
-use uuid::Uuid;
+
+pub(super) mod export;
+
+pub use export::{Device, Trace, devices, events_of, one_way, trace};
 
 use super::{
-    Client, Error, Statements,
-    erased::{self, Gone},
+    Client, Error, Statement, Statements,
+    erased::{self, Gone, beginning_sql, counted, with_them},
     rows,
-    story::Event,
+    statement::statements,
 };
-use crate::domain::{ConversationId, MessageId, Phone};
+use crate::domain::{ConversationId, Phone};
 
 /// How many rows of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,49 +80,139 @@ const UNHURRIED: &str = "SET LOCAL enable_seqscan = on; SET LOCAL enable_bitmaps
                          SET LOCAL statement_timeout = 600000";
 
 // Chat of a phone is found by its conversations: there is no index on who wrote it.
-const OF_IT: &str = "
-    of_it AS (
-        SELECT id FROM messages WHERE recipient_phone = $1 AND type = 0
-        UNION ALL
-        SELECT m.id FROM conversations c JOIN messages m ON m.conversation_id = c.id
-        WHERE c.phone = $1)";
+macro_rules! of_it {
+    () => {
+        "of_it AS (
+            SELECT id FROM messages WHERE recipient_phone = $1 AND type = 0
+            UNION ALL
+            SELECT m.id FROM conversations c JOIN messages m ON m.conversation_id = c.id
+            WHERE c.phone = $1)"
+    };
+}
+
+// An answer names what was sent: by its number, or only by its id. Whose the key is sent it.
+macro_rules! named {
+    () => {
+        "WITH named AS MATERIALIZED (
+            SELECT sender_user_id, id::text FROM messages
+            WHERE recipient_phone = $1 AND id >= $4 AND created_at <= $5
+            UNION
+            SELECT m.sender_user_id, m.id::text FROM conversations c
+            JOIN messages m ON m.conversation_id = c.id
+            WHERE c.phone = $1 AND m.id >= $4 AND m.created_at <= $5)
+        "
+    };
+}
+
+macro_rules! answers {
+    () => {
+        " FROM idempotency_keys k WHERE k.created_at BETWEEN $2 AND $3
+        AND (strpos(k.response, $1) > 0 OR EXISTS (
+            SELECT FROM named n WHERE n.sender_user_id = k.user_id AND strpos(k.response, n.id) > 0))"
+    };
+}
+
+// Work and dead letters that are about no message, and name the number in what they hold.
+macro_rules! names_it {
+    () => {
+        "message_id IS NULL AND strpos(payload::text, $1) > 0"
+    };
+}
+
+// A frame is what somebody else wrote: it may have the number without its plus sign.
+macro_rules! frame_names_it {
+    () => {
+        "frame IS NOT NULL AND position(convert_to(ltrim($1, '+'), 'UTF8') IN frame) > 0"
+    };
+}
+
+// Who looked at what has to be known for as long as the log is kept; whose it was, not.
+macro_rules! in_log {
+    () => {
+        "(id IN (SELECT entry_id FROM audit_log_phones WHERE phone = $1) OR subject_phone = $1
+        OR actor = $1 OR subject_id = $1 OR strpos(coalesce(reason, ''), $1) > 0
+        OR strpos(details::text, $1) > 0)"
+    };
+}
+
+statements! {
+    MASK: once = concat!(
+        "UPDATE audit_log SET subject_phone = NULLIF(subject_phone, $1),
+            actor = replace(actor, $1, $2), subject_id = replace(subject_id, $1, $2),
+            reason = replace(reason, $1, $2), details = replace(details::text, $1, $2)::jsonb
+        WHERE ",
+        in_log!()
+    );
+    DELETE_LOG_PHONES: once = "DELETE FROM audit_log_phones WHERE phone = $1";
+    COUNT: once = concat!(
+        "WITH ",
+        of_it!(),
+        " SELECT (SELECT count(*) FROM of_it) AS messages,
+            (SELECT count(*) FROM delivery_events
+             WHERE message_id IN (SELECT id FROM of_it)) AS events,
+            (SELECT count(*) FROM dead_letters
+             WHERE message_id IN (SELECT id FROM of_it) OR ",
+        names_it!(),
+        " OR ",
+        frame_names_it!(),
+        ") AS dead_letters,
+            (SELECT count(*) FROM jobs WHERE message_id IN (SELECT id FROM of_it) OR ",
+        names_it!(),
+        ") AS jobs,
+            (SELECT count(*) FROM conversations WHERE phone = $1) AS conversations,
+            (SELECT count(*) FROM media_attachments
+             WHERE message_id IN (SELECT id FROM of_it) OR owner_phone = $1) AS attachments,
+            (SELECT count(*) FROM device_tokens WHERE phone = $1) AS devices,
+            (SELECT count(*) FROM tokens WHERE phone = $1) AS tokens,
+            (SELECT count(*) FROM recipients WHERE phone = $1) AS presence,
+            (SELECT count(*) FROM mobile_users WHERE phone = $1) AS mobile_users,
+            (SELECT count(*) FROM audit_log WHERE ",
+        in_log!(),
+        ") AS audit_entries"
+    );
+    // Revoked now, also those that were before: gateways look at what was revoked lately.
+    REVOKE: once = "UPDATE tokens SET phone = '', revoked_at = $2 WHERE phone = $1";
+    DELETE_USER: once = "DELETE FROM mobile_users WHERE phone = $1";
+    DELETE_DEVICES: once = "DELETE FROM device_tokens WHERE phone = $1";
+    DELETE_PRESENCE: once = "DELETE FROM recipients WHERE phone = $1";
+    // The next keys by age; those of the same moment as the last one belong to them.
+    SOME_KEYS = "
+        SELECT min(created_at) AS first_at, max(created_at) AS last_at
+        FROM (SELECT created_at FROM idempotency_keys WHERE created_at > $1
+              ORDER BY created_at LIMIT $2) AS page";
+    COUNT_ANSWERS = concat!(named!(), "SELECT count(*) AS count", answers!());
+    DELETE_ANSWERS = concat!(named!(), "DELETE", answers!());
+    ERASE_ONE_WAY = concat!(
+        "WITH old AS (
+            SELECT id FROM messages WHERE recipient_phone = $1 AND type = 0 AND created_at <= $2
+            ORDER BY id LIMIT $3 FOR UPDATE),
+        gone AS (
+            DELETE FROM messages m USING old WHERE m.id = old.id
+            RETURNING m.sender_user_id AS business, m.created_at),
+        ",
+        counted!(),
+        " SELECT count(*) AS messages, ",
+        with_them!(),
+        " FROM gone"
+    );
+    CONVERSATIONS: once = "SELECT id FROM conversations WHERE phone = $1 ORDER BY id LIMIT 1000";
+    ERASE_BEGINNING = beginning_sql!("$2::timestamptz IS NOT NULL");
+    DELETE_CONVERSATION: once = "DELETE FROM conversations WHERE id = $1";
+    DELETE_RECEIPTS: once = "DELETE FROM conversation_receipts WHERE conversation_id = $1";
+    DELETE_UPLOADS: once = "DELETE FROM media_attachments WHERE owner_phone = $1";
+    DELETE_JOBS: once = concat!("DELETE FROM jobs WHERE ", names_it!());
+    DELETE_LETTERS: once = concat!(
+        "DELETE FROM dead_letters WHERE ",
+        names_it!(),
+        " OR ",
+        frame_names_it!()
+    );
+}
 
 /// Keys that are looked at in one statement.
 const KEYS: i64 = 2000;
 /// A key and what its answer names were made at the same moment, give or take.
 const SAME_MOMENT: Duration = Duration::minutes(5);
-
-// The next keys by age; those of the same moment as the last one belong to them.
-const SOME_KEYS: &str = "
-    SELECT min(created_at), max(created_at)
-    FROM (SELECT created_at FROM idempotency_keys WHERE created_at > $1
-          ORDER BY created_at LIMIT $2) AS page";
-
-// An answer names what was sent: by its number, or only by its id. Whose the key is sent it.
-const NAMED: &str = "
-    WITH named AS MATERIALIZED (
-        SELECT sender_user_id, id::text FROM messages
-        WHERE recipient_phone = $1 AND id >= $4 AND created_at <= $5
-        UNION
-        SELECT m.sender_user_id, m.id::text FROM conversations c
-        JOIN messages m ON m.conversation_id = c.id
-        WHERE c.phone = $1 AND m.id >= $4 AND m.created_at <= $5)";
-const ANSWERS: &str = "
-    FROM idempotency_keys k WHERE k.created_at BETWEEN $2 AND $3
-    AND (strpos(k.response, $1) > 0 OR EXISTS (
-        SELECT FROM named n WHERE n.sender_user_id = k.user_id AND strpos(k.response, n.id) > 0))";
-
-// Work and dead letters that are about no message, and name the number in what they hold.
-const NAMES_IT: &str = "message_id IS NULL AND strpos(payload::text, $1) > 0";
-// A frame is what somebody else wrote: it may have the number without its plus sign.
-const FRAME_NAMES_IT: &str =
-    "frame IS NOT NULL AND position(convert_to(ltrim($1, '+'), 'UTF8') IN frame) > 0";
-
-// Who looked at what has to be known for as long as the log is kept; whose it was, not.
-const IN_LOG: &str = "
-    (id IN (SELECT entry_id FROM audit_log_phones WHERE phone = $1) OR subject_phone = $1
-     OR actor = $1 OR subject_id = $1 OR strpos(coalesce(reason, ''), $1) > 0
-     OR strpos(details::text, $1) > 0)";
 
 /// Takes a number out of the audit log; its entries stay and show it masked.
 ///
@@ -134,14 +227,8 @@ pub async fn mask_audit_log(
     let transaction = client.transaction().await?;
     transaction.batch_execute(UNHURRIED).await?;
     let (phone, masked) = (phone.as_str(), phone.masked());
-    let mask = format!(
-        "UPDATE audit_log SET subject_phone = NULLIF(subject_phone, $1),
-                actor = replace(actor, $1, $2), subject_id = replace(subject_id, $1, $2),
-                reason = replace(reason, $1, $2), details = replace(details::text, $1, $2)::jsonb
-         WHERE {IN_LOG}"
-    );
-    let changed = transaction.execute(&mask, &[&phone, &masked]).await?;
-    transaction.execute("DELETE FROM audit_log_phones WHERE phone = $1", &[&phone]).await?;
+    let changed = transaction.execute(&MASK, &[&phone, &masked]).await?;
+    transaction.execute(&DELETE_LOG_PHONES, &[&phone]).await?;
     transaction.commit().await?;
     counts.audit_entries += i64::try_from(changed).unwrap_or(i64::MAX);
     Ok(())
@@ -155,38 +242,21 @@ pub async fn count(client: &mut Client, phone: &Phone) -> Result<Counts, Error> 
     client.unhurried();
     let transaction = client.transaction().await?;
     transaction.batch_execute(&format!("{UNHURRIED}; SET TRANSACTION READ ONLY")).await?;
-    let sql = format!(
-        "WITH {OF_IT}
-         SELECT (SELECT count(*) FROM of_it),
-                (SELECT count(*) FROM delivery_events WHERE message_id IN (SELECT id FROM of_it)),
-                (SELECT count(*) FROM dead_letters
-                 WHERE message_id IN (SELECT id FROM of_it) OR {NAMES_IT} OR {FRAME_NAMES_IT}),
-                (SELECT count(*) FROM jobs
-                 WHERE message_id IN (SELECT id FROM of_it) OR {NAMES_IT}),
-                (SELECT count(*) FROM conversations WHERE phone = $1),
-                (SELECT count(*) FROM media_attachments
-                 WHERE message_id IN (SELECT id FROM of_it) OR owner_phone = $1),
-                (SELECT count(*) FROM device_tokens WHERE phone = $1),
-                (SELECT count(*) FROM tokens WHERE phone = $1),
-                (SELECT count(*) FROM recipients WHERE phone = $1),
-                (SELECT count(*) FROM mobile_users WHERE phone = $1),
-                (SELECT count(*) FROM audit_log WHERE {IN_LOG})"
-    );
-    let row = transaction.query_one(&sql, &[&phone.as_str()]).await?;
+    let row = transaction.query_one(&COUNT, &[&phone.as_str()]).await?;
     transaction.commit().await?;
     Ok(Counts {
-        messages: row.try_get(0)?,
-        events: row.try_get(1)?,
-        dead_letters: row.try_get(2)?,
-        jobs: row.try_get(3)?,
-        conversations: row.try_get(4)?,
-        attachments: row.try_get(5)?,
-        devices: row.try_get(6)?,
-        tokens: row.try_get(7)?,
+        messages: row.try_get("messages")?,
+        events: row.try_get("events")?,
+        dead_letters: row.try_get("dead_letters")?,
+        jobs: row.try_get("jobs")?,
+        conversations: row.try_get("conversations")?,
+        attachments: row.try_get("attachments")?,
+        devices: row.try_get("devices")?,
+        tokens: row.try_get("tokens")?,
         idempotency_keys: 0,
-        presence: row.try_get(8)?,
-        mobile_users: row.try_get(9)?,
-        audit_entries: row.try_get(10)?,
+        presence: row.try_get("presence")?,
+        mobile_users: row.try_get("mobile_users")?,
+        audit_entries: row.try_get("audit_entries")?,
     })
 }
 
@@ -202,9 +272,7 @@ pub async fn shut_out(
     now: OffsetDateTime,
     counts: &mut Counts,
 ) -> Result<(), Error> {
-    // Revoked now, also those that were before: gateways look at what was revoked lately.
-    let sql = "UPDATE tokens SET phone = '', revoked_at = $2 WHERE phone = $1";
-    let revoked = client.execute(sql, &[&phone.as_str(), &now]).await?;
+    let revoked = client.execute(&REVOKE, &[&phone.as_str(), &now]).await?;
     counts.tokens += i64::try_from(revoked).unwrap_or(i64::MAX);
     Ok(())
 }
@@ -222,12 +290,13 @@ pub async fn forget_phone(
     let transaction = client.transaction().await?;
     transaction.batch_execute(UNHURRIED).await?;
     let phone = phone.as_str();
-    let run = async |sql: &str| {
-        transaction.execute(sql, &[&phone]).await.map(|n| i64::try_from(n).unwrap_or(i64::MAX))
+    let run = async |statement: &Statement| {
+        let changed = transaction.execute(statement, &[&phone]).await;
+        changed.map(|n| i64::try_from(n).unwrap_or(i64::MAX))
     };
-    counts.mobile_users += run("DELETE FROM mobile_users WHERE phone = $1").await?;
-    counts.devices += run("DELETE FROM device_tokens WHERE phone = $1").await?;
-    counts.presence += run("DELETE FROM recipients WHERE phone = $1").await?;
+    counts.mobile_users += run(&DELETE_USER).await?;
+    counts.devices += run(&DELETE_DEVICES).await?;
+    counts.presence += run(&DELETE_PRESENCE).await?;
     transaction.commit().await?;
     Ok(())
 }
@@ -245,22 +314,19 @@ pub async fn answers(
     erase: bool,
     counts: &mut Counts,
 ) -> Result<Option<OffsetDateTime>, Error> {
-    let statement = client.prepare_cached(SOME_KEYS).await?;
-    let row = client.query_one(&statement, &[&after, &KEYS]).await?;
+    let row = client.query_one(&SOME_KEYS, &[&after, &KEYS]).await?;
     let (first, last): (Option<OffsetDateTime>, Option<OffsetDateTime>) =
-        (row.try_get(0)?, row.try_get(1)?);
+        (row.try_get("first_at")?, row.try_get("last_at")?);
     let (Some(first), Some(last)) = (first, last) else { return Ok(None) };
     // Only what was accepted here has a key. Ids of ours are of that time, or lie ahead of it where a clock
     // was ahead once.
     let (from, to) = (rows::first_id_of(first - SAME_MOMENT), last + SAME_MOMENT);
     let values: [&(dyn ToSql + Sync); 5] = [&phone.as_str(), &first, &last, &from, &to];
     let found = if erase {
-        let statement = client.prepare_cached(&format!("{NAMED} DELETE {ANSWERS}")).await?;
-        i64::try_from(client.execute(&statement, &values).await?).unwrap_or(i64::MAX)
+        let deleted = client.execute(&DELETE_ANSWERS, &values).await?;
+        i64::try_from(deleted).unwrap_or(i64::MAX)
     } else {
-        let statement =
-            client.prepare_cached(&format!("{NAMED} SELECT count(*) {ANSWERS}")).await?;
-        client.query_one(&statement, &values).await?.try_get(0)?
+        client.query_one(&COUNT_ANSWERS, &values).await?.try_get("count")?
     };
     counts.idempotency_keys += found;
     Ok(Some(last))
@@ -278,20 +344,7 @@ pub async fn erase_one_way(
     limit: i64,
     counts: &mut Counts,
 ) -> Result<bool, Error> {
-    let sql = format!(
-        "WITH old AS (
-             SELECT id FROM messages WHERE recipient_phone = $1 AND type = 0 AND created_at <= $2
-             ORDER BY id LIMIT $3 FOR UPDATE),
-         gone AS (
-             DELETE FROM messages m USING old WHERE m.id = old.id
-             RETURNING m.sender_user_id AS business, m.created_at),
-         {}
-         SELECT count(*), {} FROM gone",
-        erased::COUNTED,
-        erased::WITH_THEM
-    );
-    let statement = client.prepare_cached(&sql).await?;
-    let row = client.query_one(&statement, &[&phone.as_str(), &before, &limit]).await?;
+    let row = client.query_one(&ERASE_ONE_WAY, &[&phone.as_str(), &before, &limit]).await?;
     let gone = Gone::read(&row)?;
     counts.add(gone);
     Ok(gone.messages == limit)
@@ -302,9 +355,8 @@ pub async fn erase_one_way(
 /// # Errors
 /// Any failure of the database.
 pub async fn conversations(client: &Client, phone: &Phone) -> Result<Vec<ConversationId>, Error> {
-    let sql = "SELECT id FROM conversations WHERE phone = $1 ORDER BY id LIMIT 1000";
-    let found = client.query(sql, &[&phone.as_str()]).await?;
-    found.iter().map(|row| Ok(ConversationId(row.try_get(0)?))).collect()
+    let found = client.query(&CONVERSATIONS, &[&phone.as_str()]).await?;
+    found.iter().map(|row| Ok(ConversationId(row.try_get("id")?))).collect()
 }
 
 /// Erases the beginning of a conversation, at most `limit` messages, and the conversation when nothing
@@ -320,15 +372,12 @@ pub async fn erase_conversation(
     counts: &mut Counts,
 ) -> Result<bool, Error> {
     let transaction = client.transaction().await?;
-    let gone =
-        erased::beginning(&transaction, id, "$2::timestamptz IS NOT NULL", now, limit).await?;
+    let gone = erased::beginning(&transaction, &ERASE_BEGINNING, id, now, limit).await?;
     let ended = gone.messages < limit;
     let mut conversations = 0;
     if ended {
-        conversations =
-            transaction.execute("DELETE FROM conversations WHERE id = $1", &[&id.0]).await?;
-        let receipts = "DELETE FROM conversation_receipts WHERE conversation_id = $1";
-        transaction.execute(receipts, &[&id.0]).await?;
+        conversations = transaction.execute(&DELETE_CONVERSATION, &[&id.0]).await?;
+        transaction.execute(&DELETE_RECEIPTS, &[&id.0]).await?;
     }
     transaction.commit().await?;
     counts.add(gone);
@@ -349,138 +398,15 @@ pub async fn erase_rest(
     let transaction = client.transaction().await?;
     transaction.batch_execute(UNHURRIED).await?;
     let phone = phone.as_str();
-    let run = async |sql: &str| {
-        transaction.execute(sql, &[&phone]).await.map(|n| i64::try_from(n).unwrap_or(i64::MAX))
+    let run = async |statement: &Statement| {
+        let changed = transaction.execute(statement, &[&phone]).await;
+        changed.map(|n| i64::try_from(n).unwrap_or(i64::MAX))
     };
-    counts.attachments += run("DELETE FROM media_attachments WHERE owner_phone = $1").await?;
-    counts.jobs += run(&format!("DELETE FROM jobs WHERE {NAMES_IT}")).await?;
-    let letters = format!("DELETE FROM dead_letters WHERE {NAMES_IT} OR {FRAME_NAMES_IT}");
-    counts.dead_letters += run(&letters).await?;
+    counts.attachments += run(&DELETE_UPLOADS).await?;
+    counts.jobs += run(&DELETE_JOBS).await?;
+    counts.dead_letters += run(&DELETE_LETTERS).await?;
     // Who left just now was noted as long as the mobile user was there.
-    counts.presence += run("DELETE FROM recipients WHERE phone = $1").await?;
+    counts.presence += run(&DELETE_PRESENCE).await?;
     transaction.commit().await?;
     Ok(())
-}
-
-/// A device that is pushed to.
-#[derive(Clone, Debug)]
-pub struct Device {
-    /// Its id.
-    pub id: Uuid,
-    /// What the push service calls it.
-    pub token: String,
-    /// The stored number: 0 Android, 1 iOS, 2 web.
-    pub platform: i16,
-    /// Whether it is pushed to.
-    pub active: bool,
-    /// Registered at.
-    pub created_at: OffsetDateTime,
-    /// Pushed to at.
-    pub last_used_at: Option<OffsetDateTime>,
-}
-
-/// When a phone was here.
-#[derive(Clone, Debug)]
-pub struct Trace {
-    /// When it came last.
-    pub connected_at: OffsetDateTime,
-    /// When it went, unless it is here.
-    pub disconnected_at: Option<OffsetDateTime>,
-    /// Why it went.
-    pub disconnect_reason: Option<String>,
-}
-
-/// The devices of a phone.
-///
-/// # Errors
-/// Any failure of the database.
-pub async fn devices(client: &Client, phone: &Phone) -> Result<Vec<Device>, Error> {
-    let sql = "SELECT id, token, platform, active, created_at, last_used_at FROM device_tokens \
-               WHERE phone = $1 ORDER BY id LIMIT 1000";
-    let found = client.query(sql, &[&phone.as_str()]).await?;
-    found
-        .iter()
-        .map(|row| {
-            Ok(Device {
-                id: row.try_get(0)?,
-                token: row.try_get(1)?,
-                platform: row.try_get(2)?,
-                active: row.try_get(3)?,
-                created_at: row.try_get(4)?,
-                last_used_at: row.try_get(5)?,
-            })
-        })
-        .collect()
-}
-
-/// When a phone was here last.
-///
-/// # Errors
-/// Any failure of the database.
-pub async fn trace(client: &Client, phone: &Phone) -> Result<Option<Trace>, Error> {
-    let sql = "SELECT connected_at, disconnected_at, disconnect_reason FROM recipients \
-               WHERE phone = $1";
-    let row = client.query_opt(sql, &[&phone.as_str()]).await?;
-    row.map(|row| {
-        Ok(Trace {
-            connected_at: row.try_get(0)?,
-            disconnected_at: row.try_get(1)?,
-            disconnect_reason: row.try_get(2)?,
-        })
-    })
-    .transpose()
-}
-
-/// The events of these messages, each with its message, oldest first.
-///
-/// # Errors
-/// Any failure of the database.
-pub async fn events_of(
-    client: &Client,
-    ids: &[MessageId],
-) -> Result<Vec<(MessageId, Event)>, Error> {
-    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-    let statement = client
-        .prepare_cached(
-            "SELECT message_id, at, generation, kind, detail FROM delivery_events \
-             WHERE message_id = ANY ($1) ORDER BY id",
-        )
-        .await?;
-    let found = client.query(&statement, &[&ids]).await?;
-    found
-        .iter()
-        .map(|row| {
-            let event = Event {
-                at: row.try_get(1)?,
-                generation: row.try_get(2)?,
-                kind: row.try_get(3)?,
-                detail: row.try_get(4)?,
-            };
-            Ok((MessageId(row.try_get(0)?), event))
-        })
-        .collect()
-}
-
-/// One-way messages to a phone that come after one, oldest first, those that cannot be read left out;
-/// and the id to go on from.
-///
-/// # Errors
-/// Any failure of the database.
-pub async fn one_way(
-    client: &Client,
-    phone: &Phone,
-    after: Option<MessageId>,
-    limit: i64,
-) -> Result<(Vec<crate::domain::Message>, Option<MessageId>), Error> {
-    let sql = format!(
-        "SELECT {} FROM {} WHERE m.recipient_phone = $1 AND m.type = 0 AND m.id > $2 \
-         ORDER BY m.id LIMIT $3",
-        rows::MESSAGE,
-        rows::FROM
-    );
-    let after = after.map_or(Uuid::nil(), |id| id.0);
-    let statement = client.prepare_cached(&sql).await?;
-    let found = client.query(&statement, &[&phone.as_str(), &after, &limit]).await?;
-    let next = found.last().map(|row| row.try_get(0)).transpose()?.map(MessageId);
-    Ok((rows::readable(&found)?.0, next))
 }

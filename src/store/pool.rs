@@ -16,6 +16,7 @@ use super::{
     client::Meters,
     primary::{self, Finder},
     replicas::{ReplicaState, Replicas, ReplicasWork},
+    statement::statements,
 };
 
 pub(super) type Pool = managed::Pool<Finder>;
@@ -42,6 +43,11 @@ const BY_INDEX: &str = "SET enable_seqscan = off; SET enable_bitmapscan = off; \
 
 /// A setting without which an answered message could be lost.
 const DURABLE: [&str; 3] = ["fsync", "full_page_writes", "synchronous_commit"];
+
+statements! {
+    SETTING: once = "SELECT current_setting($1) AS value";
+    VERSION: once = "SHOW server_version";
+}
 
 /// Where a database is, and how to come in.
 pub type Target = tokio_postgres::Config;
@@ -163,8 +169,8 @@ impl Store {
         let client = self.client().await?;
         let mut faults = Vec::new();
         for setting in DURABLE {
-            let row = client.query_one("SELECT current_setting($1)", &[&setting]).await?;
-            let value: String = row.try_get(0)?;
+            let row = client.query_one(&SETTING, &[&setting]).await?;
+            let value: String = row.try_get("value")?;
             if value == "off" || (setting == "synchronous_commit" && value == "local") {
                 faults.push(format!("{setting} = {value}"));
             }
@@ -177,8 +183,8 @@ impl Store {
     /// # Errors
     /// Any failure of the database.
     pub async fn version(&self) -> Result<String, Error> {
-        let row = self.client().await?.query_one("SHOW server_version", &[]).await?;
-        Ok(row.try_get(0)?)
+        let row = self.client().await?.query_one(&VERSION, &[]).await?;
+        Ok(row.try_get("server_version")?)
     }
 
     /// Connections in use and open, for the health page.

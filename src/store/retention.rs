@@ -7,11 +7,75 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Client, Error, Group, Statements, Store, erased};
+use super::{
+    Client, Error, Group, Statements, Store,
+    erased::{self, beginning_sql, counted},
+    statement::statements,
+};
 use crate::domain::ConversationId;
 
 /// The advisory lock's key: "esh3ar" in ASCII, and one more letter.
 const LOCK: i64 = 0x0065_7368_3361_7272;
+
+// A message that has a dead letter or a job can be put back or is being worked on.
+macro_rules! finished {
+    () => {
+        "(m.status >= 2 OR m.deleted_at IS NOT NULL)
+        AND NOT EXISTS (SELECT FROM dead_letters d WHERE d.message_id = m.id)
+        AND NOT EXISTS (SELECT FROM jobs j WHERE j.message_id = m.id)"
+    };
+}
+
+statements! {
+    BECOME_KEEPER: once = "SELECT pg_try_advisory_lock($1) AS locked";
+    LOOK = concat!(
+        "SELECT m.id, m.created_at, m.conversation_id, ",
+        finished!(),
+        " AS finished FROM messages m
+        WHERE m.created_at < $1 AND m.created_at >= $2 AND (m.created_at, m.id) > ($2, $3)
+          AND m.status >= 2
+        ORDER BY m.created_at, m.id LIMIT $4"
+    );
+    REMOVE_ONE_WAY = concat!(
+        "WITH old AS (
+            SELECT m.id FROM messages m WHERE m.id = ANY ($1) AND m.type = 0 AND ",
+        finished!(),
+        " FOR UPDATE SKIP LOCKED),
+        gone AS (
+            DELETE FROM messages m USING old WHERE m.id = old.id
+            RETURNING coalesce(m.sender_user_id, m.recipient_user_id) AS business, m.created_at),
+        ",
+        counted!(),
+        " SELECT count(*) AS count FROM gone"
+    );
+    REMOVE_DELETED = concat!(
+        "WITH old AS (
+            SELECT m.id FROM messages m WHERE m.deleted_at IS NOT NULL
+              AND (m.deleted_at < $1 OR m.created_at < $2)
+            ORDER BY m.deleted_at LIMIT $3 FOR UPDATE SKIP LOCKED),
+        gone AS (
+            DELETE FROM messages m USING old WHERE m.id = old.id
+            RETURNING coalesce(m.sender_user_id, m.recipient_user_id) AS business, m.created_at),
+        ",
+        counted!(),
+        " SELECT count(*) AS count FROM gone"
+    );
+    REMOVE_BEGINNING = beginning_sql!(concat!("m.created_at < $2 AND ", finished!()));
+    REMOVE_EVENTS = "
+        WITH looked AS (
+            SELECT e.id, e.at, e.kind, e.message_id, e.generation FROM delivery_events e
+            WHERE e.at < $1 AND (e.at, e.id) > ($2, $3) ORDER BY e.at, e.id LIMIT $4),
+        gone AS (
+            DELETE FROM delivery_events e USING looked l JOIN messages m ON m.id = l.message_id
+            WHERE e.id = l.id AND m.status >= 2
+              AND NOT (m.status = 4 AND m.generation = l.generation
+                       AND l.kind IN ('dead_letter_deleted', 'dead_letter_expired'))
+            RETURNING e.id)
+        SELECT (SELECT count(*) FROM gone) AS removed, (SELECT count(*) FROM looked) AS looked,
+               l.at, l.id
+        FROM looked l ORDER BY l.at DESC, l.id DESC LIMIT 1";
+    FORGET_OWNERLESS_TOKENS = "DELETE FROM tokens WHERE phone = '' AND revoked_at < $1";
+}
 
 /// The only process that removes what is old, for as long as this lives. It has a connection of its own,
 /// which is closed with it: the lock can be forgotten by nobody.
@@ -54,15 +118,10 @@ pub async fn keeper(store: &Store) -> Result<Option<Keeper>, Error> {
     let client = store.client_for(Group::Upkeep).await?.alone();
     // Nobody waits for these commits: what a crash brings back is removed again, books included.
     client.batch_execute("SET synchronous_commit = off").await?;
-    let row = client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK]).await?;
-    let ours: bool = row.try_get(0)?;
+    let row = client.query_one(&BECOME_KEEPER, &[&LOCK]).await?;
+    let ours: bool = row.try_get("locked")?;
     Ok(ours.then_some(Keeper { client }))
 }
-
-// A message that has a dead letter or a job can be put back or is being worked on.
-const FINISHED: &str = "(m.status >= 2 OR m.deleted_at IS NOT NULL)
-    AND NOT EXISTS (SELECT FROM dead_letters d WHERE d.message_id = m.id)
-    AND NOT EXISTS (SELECT FROM jobs j WHERE j.message_id = m.id)";
 
 impl Keeper {
     /// The next finished messages that were accepted before a time, oldest first.
@@ -75,27 +134,20 @@ impl Keeper {
         after: Place<Uuid>,
         limit: i64,
     ) -> Result<Looked, Error> {
-        let sql = format!(
-            "SELECT m.id, m.created_at, m.conversation_id, {FINISHED} FROM messages m
-             WHERE m.created_at < $1 AND m.created_at >= $2 AND (m.created_at, m.id) > ($2, $3)
-               AND m.status >= 2
-             ORDER BY m.created_at, m.id LIMIT $4"
-        );
-        let statement = self.client.prepare_cached(&sql).await?;
-        let rows = self.client.query(&statement, &[&before, &after.at, &after.id, &limit]).await?;
+        let rows = self.client.query(&LOOK, &[&before, &after.at, &after.id, &limit]).await?;
         let mut looked = Looked { one_way: Vec::new(), conversations: Vec::new(), next: None };
         for row in &rows {
-            let id: Uuid = row.try_get(0)?;
-            match row.try_get::<_, Option<Uuid>>(2)? {
+            let id: Uuid = row.try_get("id")?;
+            match row.try_get::<_, Option<Uuid>>("conversation_id")? {
                 Some(conversation) => looked.conversations.push(ConversationId(conversation)),
-                None if row.try_get(3)? => looked.one_way.push(id),
+                None if row.try_get("finished")? => looked.one_way.push(id),
                 None => {}
             }
         }
         looked.conversations.sort();
         looked.conversations.dedup();
         if let Some(last) = rows.last().filter(|_| rows.len() as i64 == limit) {
-            looked.next = Some(Place { at: last.try_get(1)?, id: last.try_get(0)? });
+            looked.next = Some(Place { at: last.try_get("created_at")?, id: last.try_get("id")? });
         }
         Ok(looked)
     }
@@ -106,19 +158,7 @@ impl Keeper {
     /// # Errors
     /// Any failure of the database; then none is removed.
     pub async fn remove_one_way(&self, ids: &[Uuid]) -> Result<i64, Error> {
-        let sql = format!(
-            "WITH old AS (
-                 SELECT m.id FROM messages m WHERE m.id = ANY ($1) AND m.type = 0 AND {FINISHED}
-                 FOR UPDATE SKIP LOCKED),
-             gone AS (
-                 DELETE FROM messages m USING old WHERE m.id = old.id
-                 RETURNING coalesce(m.sender_user_id, m.recipient_user_id) AS business, m.created_at),
-             {}
-             SELECT count(*) FROM gone",
-            erased::COUNTED
-        );
-        let statement = self.client.prepare_cached(&sql).await?;
-        Ok(self.client.query_one(&statement, &[&ids]).await?.try_get(0)?)
+        Ok(self.client.query_one(&REMOVE_ONE_WAY, &[&ids]).await?.try_get("count")?)
     }
 
     /// Removes messages that an administrator deleted before a time, or that were accepted before another, and
@@ -133,20 +173,11 @@ impl Keeper {
         accepted: Option<OffsetDateTime>,
         limit: i64,
     ) -> Result<i64, Error> {
-        let sql = format!(
-            "WITH old AS (
-                 SELECT m.id FROM messages m WHERE m.deleted_at IS NOT NULL
-                   AND (m.deleted_at < $1 OR m.created_at < $2)
-                 ORDER BY m.deleted_at LIMIT $3 FOR UPDATE SKIP LOCKED),
-             gone AS (
-                 DELETE FROM messages m USING old WHERE m.id = old.id
-                 RETURNING coalesce(m.sender_user_id, m.recipient_user_id) AS business, m.created_at),
-             {}
-             SELECT count(*) FROM gone",
-            erased::COUNTED
-        );
-        let statement = self.client.prepare_cached(&sql).await?;
-        Ok(self.client.query_one(&statement, &[&deleted, &accepted, &limit]).await?.try_get(0)?)
+        Ok(self
+            .client
+            .query_one(&REMOVE_DELETED, &[&deleted, &accepted, &limit])
+            .await?
+            .try_get("count")?)
     }
 
     /// Removes the beginning of a conversation up to the first message that has to stay, at most `limit`
@@ -161,8 +192,7 @@ impl Keeper {
         limit: i64,
     ) -> Result<i64, Error> {
         let transaction = self.client.transaction().await?;
-        let old = format!("m.created_at < $2 AND {FINISHED}");
-        let gone = erased::beginning(&transaction, id, &old, before, limit).await?;
+        let gone = erased::beginning(&transaction, &REMOVE_BEGINNING, id, before, limit).await?;
         transaction.commit().await?;
         Ok(gone.messages)
     }
@@ -179,29 +209,13 @@ impl Keeper {
         after: Place<i64>,
         limit: i64,
     ) -> Result<(i64, Option<Place<i64>>), Error> {
-        let statement = self
-            .client
-            .prepare_cached(
-                "WITH looked AS (
-                     SELECT e.id, e.at, e.kind, e.message_id, e.generation FROM delivery_events e
-                     WHERE e.at < $1 AND (e.at, e.id) > ($2, $3) ORDER BY e.at, e.id LIMIT $4),
-                 gone AS (
-                     DELETE FROM delivery_events e USING looked l JOIN messages m ON m.id = l.message_id
-                     WHERE e.id = l.id AND m.status >= 2
-                       AND NOT (m.status = 4 AND m.generation = l.generation
-                                AND l.kind IN ('dead_letter_deleted', 'dead_letter_expired'))
-                     RETURNING e.id)
-                 SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM looked), l.at, l.id
-                 FROM looked l ORDER BY l.at DESC, l.id DESC LIMIT 1",
-            )
-            .await?;
         let values: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
             [&before, &after.at, &after.id, &limit];
-        let Some(row) = self.client.query_opt(&statement, &values).await? else {
+        let Some(row) = self.client.query_opt(&REMOVE_EVENTS, &values).await? else {
             return Ok((0, None));
         };
-        let (removed, looked): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
-        let next = Place { at: row.try_get(2)?, id: row.try_get(3)? };
+        let (removed, looked): (i64, i64) = (row.try_get("removed")?, row.try_get("looked")?);
+        let next = Place { at: row.try_get("at")?, id: row.try_get("id")? };
         Ok((removed, (looked == limit).then_some(next)))
     }
 
@@ -210,10 +224,6 @@ impl Keeper {
     /// # Errors
     /// Any failure of the database.
     pub async fn forget_ownerless_tokens(&self, before: OffsetDateTime) -> Result<u64, Error> {
-        let statement = self
-            .client
-            .prepare_cached("DELETE FROM tokens WHERE phone = '' AND revoked_at < $1")
-            .await?;
-        self.client.execute(&statement, &[&before]).await
+        self.client.execute(&FORGET_OWNERLESS_TOKENS, &[&before]).await
     }
 }

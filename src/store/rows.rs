@@ -10,58 +10,144 @@ use crate::domain::{
     message::Place,
 };
 
-/// The columns of a whole message, in the order that [`message`] reads. `m` is the message, `u` its
+/// The columns of a whole message, by the names that [`Positions`] knows. `m` is the message, `u` its
 /// sender if that is a business user.
-pub(super) const MESSAGE: &str = "m.id, m.conversation_id, m.seq, m.sender_user_id, m.sender_phone, \
-     coalesce(u.name, m.sender_phone, ''), m.recipient_phone, m.recipient_user_id, m.subject, \
-     m.content, m.content_type, m.priority, m.status, m.generation, m.retry_count, \
-     m.failure_reason, m.created_at, m.sent_at, m.delivered_at, m.read_at";
+macro_rules! message_columns {
+    () => {
+        "m.id, m.conversation_id, m.seq, m.sender_user_id, m.sender_phone, \
+         coalesce(u.name, m.sender_phone, '') AS sender_name, m.recipient_phone, \
+         m.recipient_user_id, m.subject, m.content, m.content_type, m.priority, m.status, \
+         m.generation, m.retry_count, m.failure_reason, m.created_at, m.sent_at, m.delivered_at, \
+         m.read_at"
+    };
+}
 
 /// Where the columns come from.
-pub(super) const FROM: &str = "messages m LEFT JOIN business_users u ON u.id = m.sender_user_id";
+macro_rules! message_from {
+    () => {
+        "messages m LEFT JOIN business_users u ON u.id = m.sender_user_id"
+    };
+}
+
+/// Whole messages; what follows the tables is given in literals.
+macro_rules! select_messages {
+    ($($rest:tt)+) => {
+        concat!(
+            "SELECT ",
+            $crate::store::rows::message_columns!(),
+            " FROM ",
+            $crate::store::rows::message_from!(),
+            " ",
+            $($rest)+
+        )
+    };
+}
+pub(super) use {message_columns, message_from, select_messages};
+
+macro_rules! positions {
+    ($($name:ident),+ $(,)?) => {
+        /// Where the columns of a message are in the rows of one answer: their names are looked up once for
+        /// all rows.
+        struct Positions {
+            $($name: usize),+
+        }
+
+        impl Positions {
+            fn of(row: &Row) -> Result<Positions, Error> {
+                Ok(Positions { $($name: position(row, stringify!($name))?),+ })
+            }
+        }
+    };
+}
+
+positions!(
+    id,
+    conversation_id,
+    seq,
+    sender_user_id,
+    sender_phone,
+    sender_name,
+    recipient_phone,
+    recipient_user_id,
+    subject,
+    content,
+    content_type,
+    priority,
+    status,
+    generation,
+    retry_count,
+    failure_reason,
+    created_at,
+    sent_at,
+    delivered_at,
+    read_at,
+);
+
+fn position(row: &Row, name: &str) -> Result<usize, Error> {
+    let found = row.columns().iter().position(|column| column.name() == name);
+    found.ok_or_else(|| Error::Other(format!("there is no column {name}")))
+}
+
+impl Positions {
+    fn message(&self, row: &Row) -> Result<Message, Error> {
+        let number = |index: usize| row.try_get::<_, i16>(index);
+        let party = |user: usize, phone: usize, what: &str| {
+            party(row.try_get(user)?, row.try_get(phone)?).ok_or_else(|| corrupt(what))
+        };
+        let conversation: Option<Uuid> = row.try_get(self.conversation_id)?;
+        let seq: Option<i64> = row.try_get(self.seq)?;
+        Ok(Message {
+            id: MessageId(row.try_get(self.id)?),
+            place: conversation
+                .zip(seq)
+                .map(|(id, seq)| Place { conversation: ConversationId(id), seq }),
+            sender: party(self.sender_user_id, self.sender_phone, "sender")?,
+            from: row.try_get::<_, &str>(self.sender_name)?.into(),
+            recipient: party(self.recipient_user_id, self.recipient_phone, "recipient")?,
+            subject: row.try_get(self.subject)?,
+            content: row.try_get(self.content)?,
+            content_type: ContentType::from_number(number(self.content_type)?)
+                .ok_or_else(|| corrupt("content type"))?,
+            priority: Priority::from_number(number(self.priority)?)
+                .ok_or_else(|| corrupt("priority"))?,
+            status: Status::from_number(number(self.status)?).ok_or_else(|| corrupt("status"))?,
+            generation: row.try_get(self.generation)?,
+            retry_count: u16::try_from(number(self.retry_count)?)
+                .map_err(|_| corrupt("retry count"))?,
+            failure_reason: row.try_get(self.failure_reason)?,
+            created_at: row.try_get(self.created_at)?,
+            sent_at: row.try_get(self.sent_at)?,
+            delivered_at: row.try_get(self.delivered_at)?,
+            read_at: row.try_get(self.read_at)?,
+        })
+    }
+}
+
+fn corrupt(what: &str) -> Error {
+    Error::Corrupt(format!("{what} of a message"))
+}
 
 pub(super) fn message(row: &Row) -> Result<Message, Error> {
-    let number = |index: usize| row.try_get::<_, i16>(index);
-    let corrupt = |what: &str| Error::Corrupt(format!("{what} of a message"));
-    let conversation: Option<Uuid> = row.try_get(1)?;
-    let seq: Option<i64> = row.try_get(2)?;
-    Ok(Message {
-        id: MessageId(row.try_get(0)?),
-        place: conversation
-            .zip(seq)
-            .map(|(id, seq)| Place { conversation: ConversationId(id), seq }),
-        sender: party(row.try_get(3)?, row.try_get(4)?).ok_or_else(|| corrupt("sender"))?,
-        from: row.try_get::<_, &str>(5)?.into(),
-        recipient: party(row.try_get(7)?, row.try_get(6)?).ok_or_else(|| corrupt("recipient"))?,
-        subject: row.try_get(8)?,
-        content: row.try_get(9)?,
-        content_type: ContentType::from_number(number(10)?)
-            .ok_or_else(|| corrupt("content type"))?,
-        priority: Priority::from_number(number(11)?).ok_or_else(|| corrupt("priority"))?,
-        status: Status::from_number(number(12)?).ok_or_else(|| corrupt("status"))?,
-        generation: row.try_get(13)?,
-        retry_count: u16::try_from(number(14)?).map_err(|_| corrupt("retry count"))?,
-        failure_reason: row.try_get(15)?,
-        created_at: row.try_get(16)?,
-        sent_at: row.try_get(17)?,
-        delivered_at: row.try_get(18)?,
-        read_at: row.try_get(19)?,
-    })
+    Positions::of(row)?.message(row)
 }
 
 pub(super) fn messages(rows: &[Row]) -> Result<Vec<Message>, Error> {
-    rows.iter().map(message).collect()
+    let Some(first) = rows.first() else { return Ok(Vec::new()) };
+    let positions = Positions::of(first)?;
+    rows.iter().map(|row| positions.message(row)).collect()
 }
 
 /// Those rows that read as messages, and the ids of those that do not: one of them must not stand in
 /// the way of the others.
 pub(super) fn readable(rows: &[Row]) -> Result<(Vec<Message>, Vec<MessageId>), Error> {
     let (mut found, mut unreadable) = (Vec::with_capacity(rows.len()), Vec::new());
+    let Some(first) = rows.first() else { return Ok((found, unreadable)) };
+    let positions = Positions::of(first)?;
     for row in rows {
-        match message(row) {
+        match positions.message(row) {
             Ok(message) => found.push(message),
             Err(error @ Error::Corrupt(_)) => {
-                let id = MessageId(row.try_get(0)?);
+                let id = MessageId(row.try_get(positions.id)?);
                 tracing::error!(%error, message_id = %id, "a stored message cannot be read");
                 unreadable.push(id);
             }
@@ -69,6 +155,18 @@ pub(super) fn readable(rows: &[Row]) -> Result<(Vec<Message>, Vec<MessageId>), E
         }
     }
     Ok((found, unreadable))
+}
+
+/// The sender of a message whose columns are named as in the table.
+pub(super) fn sender(row: &Row) -> Result<Party, Error> {
+    party(row.try_get("sender_user_id")?, row.try_get("sender_phone")?)
+        .ok_or_else(|| corrupt("sender"))
+}
+
+/// The recipient of a message whose columns are named as in the table.
+pub(super) fn recipient(row: &Row) -> Result<Party, Error> {
+    party(row.try_get("recipient_user_id")?, row.try_get("recipient_phone")?)
+        .ok_or_else(|| corrupt("recipient"))
 }
 
 pub(super) fn party(user: Option<Uuid>, phone: Option<&str>) -> Option<Party> {

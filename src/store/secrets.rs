@@ -2,7 +2,13 @@
 
 use time::OffsetDateTime;
 
-use super::{Client, Error, Statements};
+use super::{Client, Error, Statements, statement::statements};
+
+statements! {
+    KEEP: once = "
+        INSERT INTO secrets (name, value, created_at) VALUES ($1, $2, $3) ON CONFLICT (name) DO NOTHING";
+    FIND: once = "SELECT value FROM secrets WHERE name = $1";
+}
 
 /// The secret with this name; `fresh` becomes it if there is none yet. Whoever is first decides.
 ///
@@ -14,13 +20,7 @@ pub async fn find_or_keep(
     fresh: &[u8],
     now: OffsetDateTime,
 ) -> Result<Vec<u8>, Error> {
-    client
-        .execute(
-            "INSERT INTO secrets (name, value, created_at) VALUES ($1, $2, $3) \
-             ON CONFLICT (name) DO NOTHING",
-            &[&name, &fresh, &now],
-        )
-        .await?;
-    let row = client.query_one("SELECT value FROM secrets WHERE name = $1", &[&name]).await?;
-    Ok(row.try_get(0)?)
+    client.execute(&KEEP, &[&name, &fresh, &now]).await?;
+    let row = client.query_one(&FIND, &[&name]).await?;
+    Ok(row.try_get("value")?)
 }

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{Client, Error, Statements, rows};
+use super::{Client, Error, Statements, rows, statement::statements};
 use crate::domain::{DeadLetterClass, MessageId, Party, Priority};
 
 /// How many rows a statement looks at. A count of so many is a count of so many at least.
@@ -17,6 +17,65 @@ pub const SEEN: i64 = 20_000;
 /// Among how many deliveries the slowest recipients are looked for: they are put together by recipient, which
 /// takes longer than counting.
 const AMONG: i64 = 5_000;
+
+statements! {
+    WAITING = "
+        SELECT priority, count(*) AS count, min(created_at) AS oldest_at
+        FROM (SELECT priority, created_at FROM messages WHERE status < 2 AND deleted_at IS NULL
+              ORDER BY created_at, id LIMIT $1) AS seen
+        GROUP BY 1";
+    IN_HAND = "
+        SELECT priority, count(*) AS count, min(created_at) AS oldest_at
+        FROM (SELECT priority, created_at FROM messages WHERE next_attempt_at IS NOT NULL
+              ORDER BY next_attempt_at LIMIT $1) AS seen
+        GROUP BY 1";
+    // By the index that each business user's list has: the table may be long, and most of it at rest.
+    ACTIVE_CONVERSATIONS = "
+        SELECT count(*) AS count FROM (
+            SELECT FROM business_users b, LATERAL (
+                SELECT FROM conversations c
+                WHERE c.business_user_id = b.id AND c.last_message_at > $1 AND c.status = 0
+                  AND c.last_seq > 0
+            ) AS of_one LIMIT $2) AS seen";
+    DEAD = "
+        SELECT class, count(*) AS count, max(last_error_at) AS newest_at
+        FROM (SELECT class, last_error_at FROM dead_letters
+              ORDER BY last_error_at DESC LIMIT $1) AS seen
+        GROUP BY 1 ORDER BY 1";
+    SLOWEST = "
+        WITH seen AS MATERIALIZED (
+           SELECT id, recipient_phone, recipient_user_id, created_at, retry_count
+           FROM messages WHERE next_attempt_at IS NOT NULL
+           ORDER BY next_attempt_at LIMIT $1),
+        slow AS MATERIALIZED (
+           SELECT recipient_user_id, recipient_phone, count(*) AS in_hand,
+                  min(created_at) AS oldest_at, max(retry_count) AS retries
+           FROM seen GROUP BY 1, 2
+           HAVING max(retry_count) > 0 OR min(created_at) < now() - interval '1 second'
+           ORDER BY retries DESC, oldest_at LIMIT $2),
+        -- Of those few only: sorting all of them for their ids took most of the time.
+        oldest AS MATERIALIZED (
+           SELECT id, recipient_user_id, recipient_phone, created_at FROM seen
+           WHERE created_at = ANY (ARRAY (SELECT oldest_at FROM slow)))
+        SELECT s.recipient_user_id, s.recipient_phone, coalesce(u.name, '') AS name,
+               s.in_hand, o.id, s.oldest_at, s.retries,
+               CASE WHEN s.recipient_phone IS NOT NULL
+                    THEN r.phone IS NOT NULL AND r.disconnected_at IS NULL END AS connected
+        FROM slow s CROSS JOIN LATERAL (
+               SELECT o.id FROM oldest o WHERE o.created_at = s.oldest_at
+               AND o.recipient_phone IS NOT DISTINCT FROM s.recipient_phone
+               AND o.recipient_user_id IS NOT DISTINCT FROM s.recipient_user_id
+               ORDER BY o.id LIMIT 1) o
+             LEFT JOIN recipients r ON r.phone = s.recipient_phone
+             LEFT JOIN business_users u ON u.id = s.recipient_user_id
+        ORDER BY s.retries DESC, s.oldest_at";
+    DATABASE = "
+        SELECT split_part(current_setting('server_version'), ' ', 1) AS version,
+               pg_database_size(current_database()) AS size,
+               (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database())
+                   AS connections,
+               current_setting('max_connections')::bigint AS most_connections";
+}
 
 /// Messages of one lane that are not acknowledged yet.
 #[derive(Clone, Debug)]
@@ -33,16 +92,16 @@ fn lanes(rows: &[Row]) -> Result<Vec<Lane>, Error> {
     rows.iter()
         .map(|row| {
             Ok(Lane {
-                lane: Priority::from_number(row.try_get(0)?)
+                lane: Priority::from_number(row.try_get("priority")?)
                     .ok_or_else(|| Error::Corrupt("priority of messages".to_owned()))?,
-                count: counted(row, 1)?,
-                oldest_at: row.try_get(2)?,
+                count: counted(row, "count")?,
+                oldest_at: row.try_get("oldest_at")?,
             })
         })
         .collect()
 }
 
-fn counted(row: &Row, column: usize) -> Result<u64, Error> {
+fn counted(row: &Row, column: &str) -> Result<u64, Error> {
     Ok(u64::try_from(row.try_get::<_, i64>(column)?).unwrap_or_default())
 }
 
@@ -52,15 +111,7 @@ fn counted(row: &Row, column: usize) -> Result<u64, Error> {
 /// # Errors
 /// Any failure of the database.
 pub async fn waiting(client: &Client) -> Result<Vec<Lane>, Error> {
-    let statement = client
-        .prepare_cached(
-            "SELECT priority, count(*), min(created_at)
-             FROM (SELECT priority, created_at FROM messages WHERE status < 2 AND deleted_at IS NULL
-                   ORDER BY created_at, id LIMIT $1) AS seen
-             GROUP BY 1",
-        )
-        .await?;
-    lanes(&client.query(&statement, &[&SEEN]).await?)
+    lanes(&client.query(&WAITING, &[&SEEN]).await?)
 }
 
 /// What is on its way to a device or due, by lane. Of more than [`SEEN`] messages those that are due
@@ -69,19 +120,10 @@ pub async fn waiting(client: &Client) -> Result<Vec<Lane>, Error> {
 /// # Errors
 /// Any failure of the database.
 pub async fn in_hand(client: &Client) -> Result<Vec<Lane>, Error> {
-    let statement = client
-        .prepare_cached(
-            "SELECT priority, count(*), min(created_at)
-             FROM (SELECT priority, created_at FROM messages WHERE next_attempt_at IS NOT NULL
-                   ORDER BY next_attempt_at LIMIT $1) AS seen
-             GROUP BY 1",
-        )
-        .await?;
-    lanes(&client.query(&statement, &[&SEEN]).await?)
+    lanes(&client.query(&IN_HAND, &[&SEEN]).await?)
 }
 
-/// Conversations that are active and had a message after a time, up to `most`. By the index that each
-/// business user's list has: the table may be long, and most of it at rest. One in which nobody has said
+/// Conversations that are active and had a message after a time, up to `most`. One in which nobody has said
 /// anything has the time at which it was opened.
 ///
 /// # Errors
@@ -91,17 +133,7 @@ pub async fn active_conversations(
     since: OffsetDateTime,
     most: i64,
 ) -> Result<u64, Error> {
-    let statement = client
-        .prepare_cached(
-            "SELECT count(*) FROM (
-                 SELECT FROM business_users b, LATERAL (
-                     SELECT FROM conversations c
-                     WHERE c.business_user_id = b.id AND c.last_message_at > $1 AND c.status = 0
-                       AND c.last_seq > 0
-                 ) AS of_one LIMIT $2) AS seen",
-        )
-        .await?;
-    counted(&client.query_one(&statement, &[&since, &most]).await?, 0)
+    counted(&client.query_one(&ACTIVE_CONVERSATIONS, &[&since, &most]).await?, "count")
 }
 
 /// Dead letters of one class.
@@ -120,23 +152,15 @@ pub struct DeadOfClass {
 /// # Errors
 /// Any failure of the database.
 pub async fn dead(client: &Client) -> Result<Vec<DeadOfClass>, Error> {
-    let statement = client
-        .prepare_cached(
-            "SELECT class, count(*), max(last_error_at)
-             FROM (SELECT class, last_error_at FROM dead_letters
-                   ORDER BY last_error_at DESC LIMIT $1) AS seen
-             GROUP BY 1 ORDER BY 1",
-        )
-        .await?;
-    let found = client.query(&statement, &[&SEEN]).await?;
+    let found = client.query(&DEAD, &[&SEEN]).await?;
     found
         .iter()
         .map(|row| {
             Ok(DeadOfClass {
-                class: DeadLetterClass::parse(row.try_get(0)?)
+                class: DeadLetterClass::parse(row.try_get("class")?)
                     .ok_or_else(|| Error::Corrupt("class of a dead letter".to_owned()))?,
-                count: counted(row, 1)?,
-                newest_at: row.try_get(2)?,
+                count: counted(row, "count")?,
+                newest_at: row.try_get("newest_at")?,
             })
         })
         .collect()
@@ -167,50 +191,20 @@ pub struct Slow {
 /// # Errors
 /// Any failure of the database.
 pub async fn slowest(client: &Client, limit: i64) -> Result<Vec<Slow>, Error> {
-    let statement = client
-        .prepare_cached(
-            "WITH seen AS MATERIALIZED (
-                SELECT id, recipient_phone, recipient_user_id, created_at, retry_count
-                FROM messages WHERE next_attempt_at IS NOT NULL
-                ORDER BY next_attempt_at LIMIT $1),
-             slow AS MATERIALIZED (
-                SELECT recipient_user_id, recipient_phone, count(*) AS in_hand,
-                       min(created_at) AS oldest_at, max(retry_count) AS retries
-                FROM seen GROUP BY 1, 2
-                HAVING max(retry_count) > 0 OR min(created_at) < now() - interval '1 second'
-                ORDER BY retries DESC, oldest_at LIMIT $2),
-             -- Of those few only: sorting all of them for their ids took most of the time.
-             oldest AS MATERIALIZED (
-                SELECT id, recipient_user_id, recipient_phone, created_at FROM seen
-                WHERE created_at = ANY (ARRAY (SELECT oldest_at FROM slow)))
-             SELECT s.recipient_user_id, s.recipient_phone, coalesce(u.name, ''), s.in_hand,
-                    o.id, s.oldest_at, s.retries,
-                    CASE WHEN s.recipient_phone IS NOT NULL
-                         THEN r.phone IS NOT NULL AND r.disconnected_at IS NULL END
-             FROM slow s CROSS JOIN LATERAL (
-                    SELECT o.id FROM oldest o WHERE o.created_at = s.oldest_at
-                    AND o.recipient_phone IS NOT DISTINCT FROM s.recipient_phone
-                    AND o.recipient_user_id IS NOT DISTINCT FROM s.recipient_user_id
-                    ORDER BY o.id LIMIT 1) o
-                  LEFT JOIN recipients r ON r.phone = s.recipient_phone
-                  LEFT JOIN business_users u ON u.id = s.recipient_user_id
-             ORDER BY s.retries DESC, s.oldest_at",
-        )
-        .await?;
-    let found = client.query(&statement, &[&AMONG, &limit]).await?;
+    let found = client.query(&SLOWEST, &[&AMONG, &limit]).await?;
     found
         .iter()
         .map(|row| {
-            let user: Option<Uuid> = row.try_get(0)?;
+            let user: Option<Uuid> = row.try_get("recipient_user_id")?;
             Ok(Slow {
-                recipient: rows::party(user, row.try_get(1)?)
+                recipient: rows::party(user, row.try_get("recipient_phone")?)
                     .ok_or_else(|| Error::Corrupt("recipient of a message".to_owned()))?,
-                name: row.try_get(2)?,
-                in_hand: counted(row, 3)?,
-                oldest: MessageId(row.try_get(4)?),
-                oldest_at: row.try_get(5)?,
-                retries: u16::try_from(row.try_get::<_, i16>(6)?).unwrap_or_default(),
-                connected: row.try_get(7)?,
+                name: row.try_get("name")?,
+                in_hand: counted(row, "in_hand")?,
+                oldest: MessageId(row.try_get("id")?),
+                oldest_at: row.try_get("oldest_at")?,
+                retries: u16::try_from(row.try_get::<_, i16>("retries")?).unwrap_or_default(),
+                connected: row.try_get("connected")?,
             })
         })
         .collect()
@@ -234,19 +228,11 @@ pub struct DatabaseFacts {
 /// # Errors
 /// Any failure of the database.
 pub async fn database(client: &Client) -> Result<DatabaseFacts, Error> {
-    let statement = client
-        .prepare_cached(
-            "SELECT split_part(current_setting('server_version'), ' ', 1),
-                    pg_database_size(current_database()),
-                    (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()),
-                    current_setting('max_connections')::bigint",
-        )
-        .await?;
-    let row = client.query_one(&statement, &[]).await?;
+    let row = client.query_one(&DATABASE, &[]).await?;
     Ok(DatabaseFacts {
-        version: row.try_get(0)?,
-        size: counted(&row, 1)?,
-        connections: counted(&row, 2)?,
-        most_connections: counted(&row, 3)?,
+        version: row.try_get("version")?,
+        size: counted(&row, "size")?,
+        connections: counted(&row, "connections")?,
+        most_connections: counted(&row, "most_connections")?,
     })
 }

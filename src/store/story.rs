@@ -2,8 +2,17 @@
 
 use time::OffsetDateTime;
 
-use super::{Client, Error, Statements};
+use super::{Client, Error, Statements, statement::statements};
 use crate::domain::{MessageId, verdict::Import};
+
+statements! {
+    IMPORT = "
+        SELECT i.began_at, i.actor, i.file FROM messages m JOIN imports i ON i.id = m.import_id
+        WHERE m.id = $1";
+    EVENTS = "
+        SELECT at, generation, kind, detail FROM delivery_events
+        WHERE message_id = $1 ORDER BY id LIMIT 1000";
+}
 
 /// What a message's own columns do not tell.
 #[derive(Clone, Debug)]
@@ -37,36 +46,28 @@ pub async fn of(client: &Client, id: MessageId) -> Result<Story, Error> {
 }
 
 async fn import(client: &Client, id: MessageId) -> Result<Option<Import>, Error> {
-    let statement = client
-        .prepare_cached(
-            "SELECT i.began_at, i.actor, i.file FROM messages m JOIN imports i ON i.id = m.import_id \
-             WHERE m.id = $1",
-        )
-        .await?;
-    let row = client.query_opt(&statement, &[&id.0]).await?;
+    let row = client.query_opt(&IMPORT, &[&id.0]).await?;
     let import = |row: tokio_postgres::Row| {
-        Ok(Import { at: row.try_get(0)?, by: row.try_get(1)?, file: row.try_get(2)? })
+        Ok(Import {
+            at: row.try_get("began_at")?,
+            by: row.try_get("actor")?,
+            file: row.try_get("file")?,
+        })
     };
     row.map(import).transpose()
 }
 
 async fn events(client: &Client, id: MessageId) -> Result<Vec<Event>, Error> {
-    let statement = client
-        .prepare_cached(
-            "SELECT at, generation, kind, detail FROM delivery_events \
-             WHERE message_id = $1 ORDER BY id LIMIT 1000",
-        )
-        .await?;
     client
-        .query(&statement, &[&id.0])
+        .query(&EVENTS, &[&id.0])
         .await?
         .iter()
         .map(|row| {
             Ok(Event {
-                at: row.try_get(0)?,
-                generation: row.try_get(1)?,
-                kind: row.try_get(2)?,
-                detail: row.try_get(3)?,
+                at: row.try_get("at")?,
+                generation: row.try_get("generation")?,
+                kind: row.try_get("kind")?,
+                detail: row.try_get("detail")?,
             })
         })
         .collect()

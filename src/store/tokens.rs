@@ -4,8 +4,51 @@ use time::OffsetDateTime;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{Client, Error, Statements, accounts, rows};
+use super::{Client, Error, Statements, accounts, rows, statement::statements};
 use crate::domain::{Party, Permission, Permissions, Phone, TokenId, UserId};
+
+statements! {
+    // A business user that is disabled and a mobile user that is rejected come in no longer.
+    FIND = "
+        SELECT t.id, t.user_id, u.name, u.permissions, t.phone, t.expires_at
+        FROM tokens t
+        LEFT JOIN business_users u ON u.id = t.user_id
+        LEFT JOIN mobile_users p ON p.phone = t.phone
+        WHERE t.hash = $1 AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > $2)
+          AND (t.user_id IS NULL OR u.disabled_at IS NULL)
+          AND (t.phone IS NULL OR p.status = 1)";
+    REVOKED = "
+        SELECT id FROM tokens WHERE revoked_at > $1
+        UNION
+        SELECT id FROM tokens WHERE retires_at > $1 AND retires_at <= $2
+        UNION
+        SELECT t.id FROM business_users u JOIN tokens t ON t.user_id = u.id WHERE u.disabled_at > $1";
+    INSERT: once = "
+        INSERT INTO tokens (id, hash, user_id, phone, created_at, expires_at)
+        VALUES ($1, $2, $3, $4, $5, $6)";
+    LIST_OF: once = "
+        SELECT t.id, u.name, t.phone, t.created_at, t.expires_at, t.revoked_at
+        FROM tokens t LEFT JOIN business_users u ON u.id = t.user_id
+        WHERE t.phone IS DISTINCT FROM '' AND ($1::uuid IS NULL OR t.user_id = $1)
+          AND ($2::text IS NULL OR t.phone = $2) AND ($3::uuid IS NULL OR t.id < $3)
+        ORDER BY t.id DESC LIMIT $4";
+    LOCK = "
+        SELECT t.user_id, t.phone, t.created_at, t.expires_at,
+               t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > $2)
+                   AND u.disabled_at IS NULL AND (t.phone IS NULL OR EXISTS (
+                       SELECT FROM mobile_users p WHERE p.phone = t.phone AND p.status = 1)) AS valid,
+               t.retires_at IS NOT NULL AS replaced,
+               coalesce(u.permissions & $3 <> 0, false) AS of_administrator
+        FROM tokens t LEFT JOIN business_users u ON u.id = t.user_id
+        WHERE t.id = $1 FOR UPDATE OF t";
+    HAS_OTHER_OF_ADMINISTRATOR: once = "
+        SELECT EXISTS (SELECT FROM business_users u JOIN tokens t ON t.user_id = u.id
+            WHERE u.permissions & $3 <> 0 AND u.disabled_at IS NULL AND t.id <> $1
+            AND t.revoked_at IS NULL AND t.retires_at IS NULL
+            AND (t.expires_at IS NULL OR t.expires_at > $2)) AS has_other";
+    RETIRE: once = "UPDATE tokens SET retires_at = $2, expires_at = $2 WHERE id = $1";
+    REVOKE: once = "UPDATE tokens SET revoked_at = coalesce(revoked_at, $2) WHERE id = $1";
+}
 
 /// Who a valid token belongs to.
 #[derive(Clone, Debug)]
@@ -37,16 +80,6 @@ pub struct Valid {
     pub expires_at: Option<OffsetDateTime>,
 }
 
-// A business user that is disabled and a mobile user that is rejected come in no longer.
-const FIND: &str = "
-    SELECT t.id, t.user_id, u.name, u.permissions, t.phone, t.expires_at
-    FROM tokens t
-    LEFT JOIN business_users u ON u.id = t.user_id
-    LEFT JOIN mobile_users p ON p.phone = t.phone
-    WHERE t.hash = $1 AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > $2)
-      AND (t.user_id IS NULL OR u.disabled_at IS NULL)
-      AND (t.phone IS NULL OR p.status = 1)";
-
 /// The token with this hash, if it may be used now.
 ///
 /// # Errors
@@ -56,26 +89,22 @@ pub async fn find(
     hash: &[u8],
     now: OffsetDateTime,
 ) -> Result<Option<Valid>, Error> {
-    let statement = client.prepare_cached(FIND).await?;
-    let Some(row) = client.query_opt(&statement, &[&hash, &now]).await? else { return Ok(None) };
-    let user: Option<Uuid> = row.try_get(1)?;
+    let Some(row) = client.query_opt(&FIND, &[&hash, &now]).await? else { return Ok(None) };
+    let user: Option<Uuid> = row.try_get("user_id")?;
     let owner = match user {
         Some(id) => Owner::Business {
             id: UserId(id),
-            name: row.try_get(2)?,
-            permissions: Permissions::from_bits(row.try_get(3)?),
+            name: row.try_get("name")?,
+            permissions: Permissions::from_bits(row.try_get("permissions")?),
         },
-        None => Owner::Mobile { phone: Phone::from_stored(row.try_get(4)?) },
+        None => Owner::Mobile { phone: Phone::from_stored(row.try_get("phone")?) },
     };
-    Ok(Some(Valid { id: TokenId(row.try_get(0)?), owner, expires_at: row.try_get(5)? }))
+    Ok(Some(Valid {
+        id: TokenId(row.try_get("id")?),
+        owner,
+        expires_at: row.try_get("expires_at")?,
+    }))
 }
-
-const REVOKED: &str = "
-    SELECT id FROM tokens WHERE revoked_at > $1
-    UNION
-    SELECT id FROM tokens WHERE retires_at > $1 AND retires_at <= $2
-    UNION
-    SELECT t.id FROM business_users u JOIN tokens t ON t.user_id = u.id WHERE u.disabled_at > $1";
 
 /// Tokens that were revoked or retired after a moment, or whose business user was disabled after it.
 ///
@@ -86,9 +115,8 @@ pub async fn revoked_since(
     since: OffsetDateTime,
     now: OffsetDateTime,
 ) -> Result<Vec<TokenId>, Error> {
-    let statement = client.prepare_cached(REVOKED).await?;
-    let rows = client.query(&statement, &[&since, &now]).await?;
-    rows.iter().map(|row| Ok(TokenId(row.try_get(0)?))).collect()
+    let rows = client.query(&REVOKED, &[&since, &now]).await?;
+    rows.iter().map(|row| Ok(TokenId(row.try_get("id")?))).collect()
 }
 
 /// Stores a token.
@@ -104,13 +132,7 @@ pub async fn insert(
     expires_at: Option<OffsetDateTime>,
 ) -> Result<(), Error> {
     let (user, phone) = rows::columns(owner);
-    client
-        .execute(
-            "INSERT INTO tokens (id, hash, user_id, phone, created_at, expires_at) \
-             VALUES ($1, $2, $3, $4, $5, $6)",
-            &[&id.0, &hash, &user, &phone, &created_at, &expires_at],
-        )
-        .await?;
+    client.execute(&INSERT, &[&id.0, &hash, &user, &phone, &created_at, &expires_at]).await?;
     Ok(())
 }
 
@@ -133,12 +155,12 @@ pub struct Listed {
 
 fn listed(row: &Row) -> Result<Listed, Error> {
     Ok(Listed {
-        id: TokenId(row.try_get(0)?),
-        user: row.try_get(1)?,
-        phone: row.try_get::<_, Option<&str>>(2)?.map(Phone::from_stored),
-        created_at: row.try_get(3)?,
-        expires_at: row.try_get(4)?,
-        revoked_at: row.try_get(5)?,
+        id: TokenId(row.try_get("id")?),
+        user: row.try_get("name")?,
+        phone: row.try_get::<_, Option<&str>>("phone")?.map(Phone::from_stored),
+        created_at: row.try_get("created_at")?,
+        expires_at: row.try_get("expires_at")?,
+        revoked_at: row.try_get("revoked_at")?,
     })
 }
 
@@ -155,18 +177,7 @@ pub async fn list(
     let (user, phone) = owner.map_or((None, None), rows::columns);
     let before = before.map(|id| id.0);
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    client
-        .query(
-            "SELECT t.id, u.name, t.phone, t.created_at, t.expires_at, t.revoked_at \
-             FROM tokens t LEFT JOIN business_users u ON u.id = t.user_id \
-             WHERE t.phone IS DISTINCT FROM '' AND ($1::uuid IS NULL OR t.user_id = $1) AND ($2::text IS NULL OR t.phone = $2) \
-             AND ($3::uuid IS NULL OR t.id < $3) ORDER BY t.id DESC LIMIT $4",
-            &[&user, &phone, &before, &limit],
-        )
-        .await?
-        .iter()
-        .map(listed)
-        .collect()
+    client.query(&LIST_OF, &[&user, &phone, &before, &limit]).await?.iter().map(listed).collect()
 }
 
 /// A token that is about to be changed.
@@ -186,15 +197,6 @@ pub struct Held {
     pub of_administrator: bool,
 }
 
-const LOCK: &str = "
-    SELECT t.user_id, t.phone, t.created_at, t.expires_at,
-           t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > $2) AND u.disabled_at IS NULL
-               AND (t.phone IS NULL OR EXISTS (
-                   SELECT FROM mobile_users p WHERE p.phone = t.phone AND p.status = 1)),
-           t.retires_at IS NOT NULL, coalesce(u.permissions & $3 <> 0, false)
-    FROM tokens t LEFT JOIN business_users u ON u.id = t.user_id
-    WHERE t.id = $1 FOR UPDATE OF t";
-
 /// A token, locked until the end of the transaction.
 ///
 /// # Errors
@@ -205,18 +207,17 @@ pub async fn lock(
     now: OffsetDateTime,
 ) -> Result<Option<Held>, Error> {
     let admin = Permissions::NONE.with(Permission::Admin).bits();
-    let statement = client.prepare_cached(LOCK).await?;
-    let Some(row) = client.query_opt(&statement, &[&id.0, &now, &admin]).await? else {
+    let Some(row) = client.query_opt(&LOCK, &[&id.0, &now, &admin]).await? else {
         return Ok(None);
     };
-    let owner = rows::party(row.try_get(0)?, row.try_get(1)?);
+    let owner = rows::party(row.try_get("user_id")?, row.try_get("phone")?);
     Ok(Some(Held {
         owner: owner.ok_or_else(|| Error::Corrupt("owner of a token".to_owned()))?,
-        created_at: row.try_get(2)?,
-        expires_at: row.try_get(3)?,
-        valid: row.try_get(4)?,
-        replaced: row.try_get(5)?,
-        of_administrator: row.try_get(6)?,
+        created_at: row.try_get("created_at")?,
+        expires_at: row.try_get("expires_at")?,
+        valid: row.try_get("valid")?,
+        replaced: row.try_get("replaced")?,
+        of_administrator: row.try_get("of_administrator")?,
     }))
 }
 
@@ -231,15 +232,8 @@ pub async fn has_other_of_administrator(
 ) -> Result<bool, Error> {
     accounts::wait_for_administrators(client).await?;
     let admin = Permissions::NONE.with(Permission::Admin).bits();
-    let row = client
-        .query_one(
-            "SELECT EXISTS (SELECT FROM business_users u JOIN tokens t ON t.user_id = u.id \
-             WHERE u.permissions & $3 <> 0 AND u.disabled_at IS NULL AND t.id <> $1 \
-             AND t.revoked_at IS NULL AND t.retires_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > $2))",
-            &[&than.0, &now, &admin],
-        )
-        .await?;
-    Ok(row.try_get(0)?)
+    let row = client.query_one(&HAS_OTHER_OF_ADMINISTRATOR, &[&than.0, &now, &admin]).await?;
+    Ok(row.try_get("has_other")?)
 }
 
 /// Lets a token open things until a time and no longer.
@@ -251,9 +245,7 @@ pub async fn retire(
     id: TokenId,
     at: OffsetDateTime,
 ) -> Result<(), Error> {
-    client
-        .execute("UPDATE tokens SET retires_at = $2, expires_at = $2 WHERE id = $1", &[&id.0, &at])
-        .await?;
+    client.execute(&RETIRE, &[&id.0, &at]).await?;
     Ok(())
 }
 
@@ -266,11 +258,6 @@ pub async fn revoke(
     id: TokenId,
     at: OffsetDateTime,
 ) -> Result<(), Error> {
-    client
-        .execute(
-            "UPDATE tokens SET revoked_at = coalesce(revoked_at, $2) WHERE id = $1",
-            &[&id.0, &at],
-        )
-        .await?;
+    client.execute(&REVOKE, &[&id.0, &at]).await?;
     Ok(())
 }

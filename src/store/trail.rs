@@ -5,11 +5,61 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Client, Error, Statements, rows};
+use super::{Client, Error, Statements, rows, statement::statements};
 use crate::domain::{
     MessageId, Party, Phone,
     verdict::{Outage, RecipientFacts, Run},
 };
+
+statements! {
+    NOTE_SEEN = "
+        INSERT INTO recipients AS r (phone, connected_at, disconnected_at, disconnect_reason, run)
+        SELECT a.*, $5::uuid
+        FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::text[])
+            AS a(phone, connected_at, disconnected_at, disconnect_reason)
+        -- Nothing is noted of who was erased meanwhile.
+        JOIN mobile_users m ON m.phone = a.phone
+        ORDER BY 1
+        ON CONFLICT (phone) DO UPDATE SET
+            -- Who leaves was here since the first of its connections.
+            connected_at = CASE
+                WHEN excluded.disconnected_at IS NOT NULL AND r.disconnected_at IS NULL
+                THEN r.connected_at ELSE excluded.connected_at END,
+            disconnected_at = excluded.disconnected_at,
+            disconnect_reason = excluded.disconnect_reason,
+            run = excluded.run
+        WHERE r.connected_at <= excluded.connected_at";
+    NOTE_ALIVE = "
+        INSERT INTO runs (id, started_at, alive_at, delivers) VALUES ($1, $2, $3, $4)
+        ON CONFLICT (id) DO UPDATE SET alive_at = excluded.alive_at";
+    NOTE_STOPPED = "UPDATE runs SET alive_at = $2, stopped_at = $2 WHERE id = $1";
+    NOTE_OUTAGE = "
+        INSERT INTO outages (id, part, reason, began_at, ended_at)
+        VALUES ($1, $2, left($3, 500), $4, $5)";
+    FORGET_RUNS = "DELETE FROM runs WHERE alive_at < $1";
+    FORGET_OUTAGES = "DELETE FROM outages WHERE ended_at < $1";
+    RECIPIENT = "
+        SELECT EXISTS (SELECT FROM tokens WHERE phone = $1 OR user_id = $3) AS had_token,
+               EXISTS (SELECT FROM tokens WHERE (phone = $1 OR user_id = $3) AND revoked_at IS NULL
+                       AND (expires_at IS NULL OR expires_at > $2)) AS has_valid_token,
+               seen.connected_at, seen.disconnected_at, seen.disconnect_reason,
+               run.started_at, run.alive_at, run.stopped_at, run.delivers
+        FROM (VALUES (1)) one
+        LEFT JOIN recipients seen ON seen.phone = $1
+        LEFT JOIN runs run ON run.id = seen.run";
+    RUNS = "
+        SELECT started_at, alive_at, stopped_at, delivers FROM runs
+        WHERE alive_at >= $1 OR id = (SELECT id FROM runs WHERE alive_at < $1
+                                      ORDER BY alive_at DESC LIMIT 1)
+        ORDER BY started_at LIMIT 1000";
+    OUTAGES = "
+        SELECT part, reason, began_at, ended_at FROM outages WHERE ended_at >= $1
+        ORDER BY ended_at LIMIT 1000";
+    PROSPECTS = "
+        SELECT m.next_attempt_at, (SELECT d.id FROM dead_letters d WHERE d.message_id = m.id
+                                   AND d.kind = 'delivery' ORDER BY d.id DESC LIMIT 1) AS dead_letter
+        FROM messages m WHERE m.id = $1";
+}
 
 /// A phone that came or went.
 #[derive(Clone, Debug)]
@@ -34,28 +84,7 @@ pub async fn note_seen(client: &Client, run: Uuid, seen: &[Seen]) -> Result<(), 
         seen.iter().map(|seen| seen.left.map(|(at, _)| at)).collect();
     let reasons: Vec<Option<&str>> =
         seen.iter().map(|seen| seen.left.map(|(_, reason)| reason)).collect();
-    let statement = client
-        .prepare_cached(
-            "INSERT INTO recipients AS r
-                 (phone, connected_at, disconnected_at, disconnect_reason, run)
-             SELECT a.*, $5::uuid
-             FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::text[])
-                 AS a(phone, connected_at, disconnected_at, disconnect_reason)
-             -- Nothing is noted of who was erased meanwhile.
-             JOIN mobile_users m ON m.phone = a.phone
-             ORDER BY 1
-             ON CONFLICT (phone) DO UPDATE SET
-                 -- Who leaves was here since the first of its connections.
-                 connected_at = CASE
-                     WHEN excluded.disconnected_at IS NOT NULL AND r.disconnected_at IS NULL
-                     THEN r.connected_at ELSE excluded.connected_at END,
-                 disconnected_at = excluded.disconnected_at,
-                 disconnect_reason = excluded.disconnect_reason,
-                 run = excluded.run
-             WHERE r.connected_at <= excluded.connected_at",
-        )
-        .await?;
-    client.execute(&statement, &[&phones, &connected, &left, &reasons, &run]).await?;
+    client.execute(&NOTE_SEEN, &[&phones, &connected, &left, &reasons, &run]).await?;
     Ok(())
 }
 
@@ -70,13 +99,7 @@ pub async fn note_alive(
     now: OffsetDateTime,
     delivers: bool,
 ) -> Result<(), Error> {
-    let statement = client
-        .prepare_cached(
-            "INSERT INTO runs (id, started_at, alive_at, delivers) VALUES ($1, $2, $3, $4)
-             ON CONFLICT (id) DO UPDATE SET alive_at = excluded.alive_at",
-        )
-        .await?;
-    client.execute(&statement, &[&run, &started_at, &now, &delivers]).await?;
+    client.execute(&NOTE_ALIVE, &[&run, &started_at, &now, &delivers]).await?;
     Ok(())
 }
 
@@ -85,10 +108,7 @@ pub async fn note_alive(
 /// # Errors
 /// Any failure of the database.
 pub async fn note_stopped(client: &Client, run: Uuid, now: OffsetDateTime) -> Result<(), Error> {
-    let statement = client
-        .prepare_cached("UPDATE runs SET alive_at = $2, stopped_at = $2 WHERE id = $1")
-        .await?;
-    client.execute(&statement, &[&run, &now]).await?;
+    client.execute(&NOTE_STOPPED, &[&run, &now]).await?;
     Ok(())
 }
 
@@ -97,15 +117,9 @@ pub async fn note_stopped(client: &Client, run: Uuid, now: OffsetDateTime) -> Re
 /// # Errors
 /// Any failure of the database.
 pub async fn note_outage(client: &Client, outage: &Outage) -> Result<(), Error> {
-    let statement = client
-        .prepare_cached(
-            "INSERT INTO outages (id, part, reason, began_at, ended_at)
-             VALUES ($1, $2, left($3, 500), $4, $5)",
-        )
-        .await?;
     let (id, text) = (Uuid::now_v7(), &outage.reason);
     client
-        .execute(&statement, &[&id, &outage.part, text, &outage.began_at, &outage.ended_at])
+        .execute(&NOTE_OUTAGE, &[&id, &outage.part, text, &outage.began_at, &outage.ended_at])
         .await?;
     Ok(())
 }
@@ -115,22 +129,10 @@ pub async fn note_outage(client: &Client, outage: &Outage) -> Result<(), Error> 
 /// # Errors
 /// Any failure of the database.
 pub async fn forget(client: &Client, before: OffsetDateTime) -> Result<(), Error> {
-    let statement = client.prepare_cached("DELETE FROM runs WHERE alive_at < $1").await?;
-    client.execute(&statement, &[&before]).await?;
-    let statement = client.prepare_cached("DELETE FROM outages WHERE ended_at < $1").await?;
-    client.execute(&statement, &[&before]).await?;
+    client.execute(&FORGET_RUNS, &[&before]).await?;
+    client.execute(&FORGET_OUTAGES, &[&before]).await?;
     Ok(())
 }
-
-const RECIPIENT: &str = "
-    SELECT EXISTS (SELECT FROM tokens WHERE phone = $1 OR user_id = $3),
-           EXISTS (SELECT FROM tokens WHERE (phone = $1 OR user_id = $3) AND revoked_at IS NULL
-                   AND (expires_at IS NULL OR expires_at > $2)),
-           seen.connected_at, seen.disconnected_at, seen.disconnect_reason,
-           run.started_at, run.alive_at, run.stopped_at, run.delivers
-    FROM (VALUES (1)) one
-    LEFT JOIN recipients seen ON seen.phone = $1
-    LEFT JOIN runs run ON run.id = seen.run";
 
 /// What is known of a recipient.
 ///
@@ -142,21 +144,20 @@ pub async fn recipient(
     now: OffsetDateTime,
 ) -> Result<RecipientFacts, Error> {
     let (user, phone) = rows::columns(party);
-    let statement = client.prepare_cached(RECIPIENT).await?;
-    let row = client.query_one(&statement, &[&phone, &now, &user]).await?;
+    let row = client.query_one(&RECIPIENT, &[&phone, &now, &user]).await?;
     Ok(RecipientFacts {
-        had_token: row.try_get(0)?,
-        has_valid_token: row.try_get(1)?,
-        connected_at: row.try_get(2)?,
-        disconnected_at: row.try_get(3)?,
-        disconnect_reason: row.try_get(4)?,
-        gateway: match row.try_get(5)? {
+        had_token: row.try_get("had_token")?,
+        has_valid_token: row.try_get("has_valid_token")?,
+        connected_at: row.try_get("connected_at")?,
+        disconnected_at: row.try_get("disconnected_at")?,
+        disconnect_reason: row.try_get("disconnect_reason")?,
+        gateway: match row.try_get("started_at")? {
             None => None,
             Some(started_at) => Some(Run {
                 started_at,
-                alive_at: row.try_get(6)?,
-                stopped_at: row.try_get(7)?,
-                delivers: row.try_get(8)?,
+                alive_at: row.try_get("alive_at")?,
+                stopped_at: row.try_get("stopped_at")?,
+                delivers: row.try_get("delivers")?,
             }),
         },
     })
@@ -167,22 +168,14 @@ pub async fn recipient(
 /// # Errors
 /// Any failure of the database.
 pub async fn runs(client: &Client, from: OffsetDateTime) -> Result<Vec<Run>, Error> {
-    let statement = client
-        .prepare_cached(
-            "SELECT started_at, alive_at, stopped_at, delivers FROM runs
-             WHERE alive_at >= $1 OR id = (SELECT id FROM runs WHERE alive_at < $1
-                                           ORDER BY alive_at DESC LIMIT 1)
-             ORDER BY started_at LIMIT 1000",
-        )
-        .await?;
-    let rows = client.query(&statement, &[&from]).await?;
+    let rows = client.query(&RUNS, &[&from]).await?;
     rows.iter()
         .map(|row| {
             Ok(Run {
-                started_at: row.try_get(0)?,
-                alive_at: row.try_get(1)?,
-                stopped_at: row.try_get(2)?,
-                delivers: row.try_get(3)?,
+                started_at: row.try_get("started_at")?,
+                alive_at: row.try_get("alive_at")?,
+                stopped_at: row.try_get("stopped_at")?,
+                delivers: row.try_get("delivers")?,
             })
         })
         .collect()
@@ -193,20 +186,14 @@ pub async fn runs(client: &Client, from: OffsetDateTime) -> Result<Vec<Run>, Err
 /// # Errors
 /// Any failure of the database.
 pub async fn outages(client: &Client, from: OffsetDateTime) -> Result<Vec<Outage>, Error> {
-    let statement = client
-        .prepare_cached(
-            "SELECT part, reason, began_at, ended_at FROM outages WHERE ended_at >= $1
-             ORDER BY ended_at LIMIT 1000",
-        )
-        .await?;
-    let rows = client.query(&statement, &[&from]).await?;
+    let rows = client.query(&OUTAGES, &[&from]).await?;
     rows.iter()
         .map(|row| {
             Ok(Outage {
-                part: row.try_get(0)?,
-                reason: row.try_get(1)?,
-                began_at: row.try_get(2)?,
-                ended_at: row.try_get(3)?,
+                part: row.try_get("part")?,
+                reason: row.try_get("reason")?,
+                began_at: row.try_get("began_at")?,
+                ended_at: row.try_get("ended_at")?,
             })
         })
         .collect()
@@ -220,13 +207,8 @@ pub async fn prospects(
     client: &Client,
     id: MessageId,
 ) -> Result<(Option<OffsetDateTime>, Option<Uuid>), Error> {
-    let statement = client
-        .prepare_cached(
-            "SELECT m.next_attempt_at, (SELECT d.id FROM dead_letters d WHERE d.message_id = m.id
-                                        AND d.kind = 'delivery' ORDER BY d.id DESC LIMIT 1)
-             FROM messages m WHERE m.id = $1",
-        )
-        .await?;
-    let row = client.query_opt(&statement, &[&id.0]).await?;
-    row.map_or(Ok((None, None)), |row| Ok((row.try_get(0)?, row.try_get(1)?)))
+    let row = client.query_opt(&PROSPECTS, &[&id.0]).await?;
+    row.map_or(Ok((None, None)), |row| {
+        Ok((row.try_get("next_attempt_at")?, row.try_get("dead_letter")?))
+    })
 }

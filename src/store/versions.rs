@@ -7,19 +7,100 @@
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::{Client, Error, Statements, conversations, rows};
+use super::{
+    Client, Error, Statement, Statements,
+    conversations::{self, conversation_columns, conversation_from},
+    rows::{self, message_columns, message_from},
+    statement::statements,
+};
 use crate::domain::{Conversation, ConversationId, ConversationStatus, Message, Party};
 
 /// Of a conversation `c`: of its own row, and of what became of its messages since.
-const OF_CONVERSATION: &str = "c.version || '.' || coalesce((SELECT r.version \
-     FROM conversation_receipts r WHERE r.conversation_id = c.id), 0)";
+macro_rules! version_of_conversation {
+    () => {
+        "c.version || '.' || coalesce((SELECT r.version \
+         FROM conversation_receipts r WHERE r.conversation_id = c.id), 0)"
+    };
+}
+
 /// Of the list of the business user `$1`.
-const OF_BUSINESS: &str = "(SELECT coalesce(sum(l.version), 0)::text \
-     FROM conversation_lists l WHERE l.business_user_id = $1)";
+macro_rules! version_of_business {
+    () => {
+        "(SELECT coalesce(sum(l.version), 0)::text \
+         FROM conversation_lists l WHERE l.business_user_id = $1)"
+    };
+}
+
 /// Of the list of the phone `$1`; null if it has more conversations than are worth adding up.
-const OF_PHONE: &str = "(SELECT CASE WHEN count(*) <= 200 THEN \
-     count(*) || '.' || coalesce(sum(few.version), 0) END \
-     FROM (SELECT o.version FROM conversations o WHERE o.phone = $1 LIMIT 201) few)";
+macro_rules! version_of_phone {
+    () => {
+        "(SELECT CASE WHEN count(*) <= 200 THEN \
+         count(*) || '.' || coalesce(sum(few.version), 0) END \
+         FROM (SELECT o.version FROM conversations o WHERE o.phone = $1 LIMIT 201) few)"
+    };
+}
+
+macro_rules! list {
+    ($version:expr, of: $column:literal, $only:literal) => {
+        concat!(
+            "SELECT ",
+            conversation_columns!(),
+            ", ",
+            $version,
+            " AS version FROM ",
+            conversation_from!(),
+            " WHERE c.",
+            $column,
+            " = $1",
+            $only,
+            " ORDER BY c.last_message_at DESC, c.id DESC LIMIT $2"
+        )
+    };
+}
+
+macro_rules! unread {
+    ($version:expr, of: $column:literal, $unread:literal) => {
+        concat!(
+            "SELECT count(*) AS count, ",
+            $version,
+            " AS version FROM conversations WHERE ",
+            $column,
+            " = $1 AND ",
+            $unread,
+            " > 0"
+        )
+    };
+}
+
+statements! {
+    CONVERSATION = concat!(
+        "SELECT ",
+        conversation_columns!(),
+        ", ",
+        version_of_conversation!(),
+        " AS version FROM ",
+        conversation_from!(),
+        " WHERE c.id = $1"
+    );
+    LATEST = concat!(
+        "SELECT ",
+        message_columns!(),
+        ", (SELECT ",
+        version_of_conversation!(),
+        " FROM conversations c WHERE c.id = $1) AS version FROM ",
+        message_from!(),
+        " WHERE m.conversation_id = $1 AND m.deleted_at IS NULL ORDER BY m.seq DESC LIMIT $2"
+    );
+    LIST_VERSION_OF_BUSINESS = concat!("SELECT ", version_of_business!(), " AS version");
+    LIST_VERSION_OF_PHONE = concat!("SELECT ", version_of_phone!(), " AS version");
+    LIST_OF_BUSINESS = list!(version_of_business!(), of: "business_user_id", "");
+    LIST_OF_PHONE = list!(version_of_phone!(), of: "phone", "");
+    LIST_IN_STATUS_OF_BUSINESS =
+        list!(version_of_business!(), of: "business_user_id", " AND c.status = $3");
+    LIST_IN_STATUS_OF_PHONE = list!(version_of_phone!(), of: "phone", " AND c.status = $3");
+    UNREAD_OF_BUSINESS = unread!(version_of_business!(), of: "business_user_id", "unread_business");
+    UNREAD_OF_PHONE = unread!(version_of_phone!(), of: "phone", "unread_mobile");
+}
 
 /// A conversation, and the version of what it and its messages look like.
 ///
@@ -29,14 +110,8 @@ pub async fn conversation(
     client: &Client,
     id: ConversationId,
 ) -> Result<Option<(Conversation, String)>, Error> {
-    let sql = format!(
-        "SELECT {}, {OF_CONVERSATION} FROM {} WHERE c.id = $1",
-        conversations::COLUMNS,
-        conversations::FROM
-    );
-    let statement = client.prepare_cached(&sql).await?;
-    let row = client.query_opt(&statement, &[&id.0]).await?;
-    row.map(|row| Ok((conversations::conversation(&row)?, row.try_get(10)?))).transpose()
+    let row = client.query_opt(&CONVERSATION, &[&id.0]).await?;
+    row.map(|row| Ok((conversations::conversation(&row)?, row.try_get("version")?))).transpose()
 }
 
 /// The newest messages of a conversation, newest first, with their version; none without any.
@@ -48,24 +123,18 @@ pub async fn latest(
     id: ConversationId,
     limit: usize,
 ) -> Result<(Vec<Message>, Option<String>), Error> {
-    let sql = format!(
-        "SELECT {}, (SELECT {OF_CONVERSATION} FROM conversations c WHERE c.id = $1) FROM {} \
-         WHERE m.conversation_id = $1 AND m.deleted_at IS NULL ORDER BY m.seq DESC LIMIT $2",
-        rows::MESSAGE,
-        rows::FROM
-    );
-    let statement = client.prepare_cached(&sql).await?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let found = client.query(&statement, &[&id.0, &limit]).await?;
-    let version = found.first().map(|row| row.try_get(20)).transpose()?.flatten();
+    let found = client.query(&LATEST, &[&id.0, &limit]).await?;
+    let version = found.first().map(|row| row.try_get("version")).transpose()?.flatten();
     Ok((rows::messages(&found)?, version))
 }
 
-/// Whose lists: the version's part of a statement, and the value of `$1`.
+/// The statements about a party's list, and the value of `$1`.
 struct Of {
-    version: &'static str,
-    column: &'static str,
-    unread: &'static str,
+    version: &'static Statement,
+    list: &'static Statement,
+    list_in_status: &'static Statement,
+    unread: &'static Statement,
     user: Option<Uuid>,
     phone: Option<String>,
 }
@@ -76,15 +145,21 @@ impl Of {
         let phone = phone.map(str::to_owned);
         match party {
             Party::Business(_) => Of {
-                version: OF_BUSINESS,
-                column: "business_user_id",
-                unread: "unread_business",
+                version: &LIST_VERSION_OF_BUSINESS,
+                list: &LIST_OF_BUSINESS,
+                list_in_status: &LIST_IN_STATUS_OF_BUSINESS,
+                unread: &UNREAD_OF_BUSINESS,
                 user,
                 phone,
             },
-            Party::Mobile(_) => {
-                Of { version: OF_PHONE, column: "phone", unread: "unread_mobile", user, phone }
-            }
+            Party::Mobile(_) => Of {
+                version: &LIST_VERSION_OF_PHONE,
+                list: &LIST_OF_PHONE,
+                list_in_status: &LIST_IN_STATUS_OF_PHONE,
+                unread: &UNREAD_OF_PHONE,
+                user,
+                phone,
+            },
         }
     }
 
@@ -103,8 +178,7 @@ impl Of {
 /// Any failure of the database.
 pub async fn list_version(client: &Client, party: &Party) -> Result<Option<String>, Error> {
     let of = Of::new(party);
-    let statement = client.prepare_cached(&format!("SELECT {}", of.version)).await?;
-    Ok(client.query_one(&statement, &[of.value()]).await?.try_get(0)?)
+    Ok(client.query_one(of.version, &[of.value()]).await?.try_get("version")?)
 }
 
 /// The first page of a party's conversations, those with the newest messages first, with its version.
@@ -121,22 +195,15 @@ pub async fn list(
     let status = status.map(|status| status as i16);
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut values: Vec<&(dyn ToSql + Sync)> = vec![of.value(), &limit];
-    let mut only = "";
-    if let Some(status) = &status {
-        values.push(status);
-        only = " AND c.status = $3";
-    }
-    let sql = format!(
-        "SELECT {}, {} FROM {} WHERE c.{} = $1{only} \
-         ORDER BY c.last_message_at DESC, c.id DESC LIMIT $2",
-        conversations::COLUMNS,
-        of.version,
-        conversations::FROM,
-        of.column
-    );
-    let statement = client.prepare_cached(&sql).await?;
-    let found = client.query(&statement, &values).await?;
-    let version = found.first().map(|row| row.try_get(10)).transpose()?.flatten();
+    let statement = match &status {
+        Some(status) => {
+            values.push(status);
+            of.list_in_status
+        }
+        None => of.list,
+    };
+    let found = client.query(statement, &values).await?;
+    let version = found.first().map(|row| row.try_get("version")).transpose()?.flatten();
     Ok((found.iter().map(conversations::conversation).collect::<Result<_, _>>()?, version))
 }
 
@@ -146,11 +213,6 @@ pub async fn list(
 /// Any failure of the database.
 pub async fn unread(client: &Client, party: &Party) -> Result<(i64, Option<String>), Error> {
     let of = Of::new(party);
-    let sql = format!(
-        "SELECT count(*), {} FROM conversations WHERE {} = $1 AND {} > 0",
-        of.version, of.column, of.unread
-    );
-    let statement = client.prepare_cached(&sql).await?;
-    let row = client.query_one(&statement, &[of.value()]).await?;
-    Ok((row.try_get(0)?, row.try_get(1)?))
+    let row = client.query_one(of.unread, &[of.value()]).await?;
+    Ok((row.try_get("count")?, row.try_get("version")?))
 }

@@ -64,6 +64,7 @@ mod service;
 mod shared;
 mod siblings;
 mod soak;
+mod statements;
 mod support;
 mod top;
 mod traces;

@@ -6,14 +6,19 @@ use esh3ar::{
 };
 use serde_json::json;
 
-use crate::support::{Server, run, run_json};
+use crate::support::{Server, connect, run, run_json};
 
-/// A second, empty database on the server's own Postgres.
-async fn empty_database(server: &Server, name: &str) -> Store {
-    server.database().await.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
+/// The way to a database on the server's own Postgres.
+fn config(server: &Server, name: &str) -> tokio_postgres::Config {
     let mut config = tokio_postgres::Config::new();
     config.host_path(server.data().join("run")).user("esh3ar").dbname(name);
-    Store::new(config, 4).unwrap()
+    config
+}
+
+/// A second, empty database there.
+async fn empty_database(server: &Server, name: &str) -> Store {
+    server.database().await.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
+    Store::new(config(server, name), 4).unwrap()
 }
 
 #[tokio::test]
@@ -41,7 +46,8 @@ async fn rows_of_the_one_way_system_survive_and_read_as_one_way() {
     assert_eq!(migrate::run(&mut client, None).await.unwrap(), rest);
     assert!(migrate::run(&mut client, None).await.unwrap().is_empty(), "twice is once");
 
-    let rows = client
+    let rows = connect(&config(&server, "old"))
+        .await
         .query(
             "SELECT content, status, priority, type, conversation_id, recipient_phone, generation
              FROM messages ORDER BY id",
@@ -84,7 +90,7 @@ async fn a_newer_or_changed_schema_is_refused_and_two_at_once_are_one() {
     assert_eq!(all.iter().sum::<usize>(), migrate::MIGRATIONS.len());
     let mut client = store.client().await.unwrap();
     client
-        .execute("UPDATE schema_migrations SET sha256 = '\\x00' WHERE version = 2", &[])
+        .batch_execute("UPDATE schema_migrations SET sha256 = '\\x00' WHERE version = 2")
         .await
         .unwrap();
     let error = migrate::run(&mut client, None).await.unwrap_err();
@@ -190,8 +196,8 @@ async fn a_migration_stops_nobody_and_waits_for_no_dump_when_there_is_nothing_to
     let begun = std::time::Instant::now();
     while begun.elapsed() < std::time::Duration::from_secs(6) {
         let asked = std::time::Instant::now();
-        client.query("SELECT FROM schema_migrations LIMIT 1", &[]).await.unwrap();
-        client.query("SELECT FROM tokens LIMIT 1", &[]).await.unwrap();
+        client.batch_execute("SELECT FROM schema_migrations LIMIT 1").await.unwrap();
+        client.batch_execute("SELECT FROM tokens LIMIT 1").await.unwrap();
         longest = longest.max(asked.elapsed());
         assert!(!migration.is_finished(), "it cannot have had its lock");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;

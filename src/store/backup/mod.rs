@@ -9,9 +9,54 @@ use std::collections::BTreeMap;
 
 use time::{Date, Month};
 
-use super::{Client, Error, Statements, Store, books, pool::Target};
+use super::{
+    Client, Error, Statement, Statements, Store, books, pool::Target, statement::statements,
+};
 
 pub use programs::{ProgramError, Programs};
+
+statements! {
+    EXPORT_SNAPSHOT: once = "SELECT pg_export_snapshot() AS id";
+    SIZE: once = "SELECT pg_database_size(current_database()) AS bytes";
+    IS_ENCRYPTED: once = "
+        SELECT coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false)
+            AS encrypted";
+    IS_TABLE: once = "SELECT to_regclass($1::text) IS NOT NULL AS is_there";
+    SCHEMA: once = "SELECT coalesce(max(version), 0) AS version FROM schema_migrations";
+    TABLES: once = "
+        SELECT relname::text AS name, quote_ident(relname) AS quoted FROM pg_class
+        WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace ORDER BY 1";
+    WORKING: once = "
+        SELECT role || ' on ' || host || ', process ' || pid AS process FROM nodes
+        WHERE seen_at > now() - make_interval(secs => $1) ORDER BY 1";
+    BE_ALONE: once = "SELECT pg_try_advisory_lock($1) AS locked";
+    GUESTS: once = "
+        SELECT pid, coalesce(application_name, '') AS name, coalesce(usename::text, '') AS account,
+               host(client_addr) AS address
+        FROM pg_stat_activity
+        WHERE datname = $1 AND application_name IS DISTINCT FROM $2
+          AND coalesce(backend_type, 'client backend') = 'client backend'
+        ORDER BY backend_start";
+    END: once = "SELECT pg_terminate_backend(pid) FROM unnest($1::int4[]) pid";
+    // Somebody's own database may begin alike: ours goes on with a process or a time.
+    LEFT_BEHIND: once = "
+        SELECT datname::text AS name FROM pg_database d WHERE starts_with(datname::text, $1)
+        AND substr(datname::text, length($1) + 1) ~ '^[0-9_]+$'
+        AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.datname = d.datname)
+        ORDER BY 1";
+    IS_DATABASE: once = "SELECT FROM pg_database WHERE datname = $1";
+}
+
+/// How many rows a table has; its name is quoted where it must be.
+fn count_of(table: &str) -> Statement {
+    let text = format!("SELECT count(*) AS count FROM {table}");
+    Statement::built(concat!(module_path!(), "::count_of"), text).once()
+}
+
+/// The forms of [`count_of`]: they differ in the table only.
+pub(super) fn built() -> Vec<Statement> {
+    vec![count_of("messages")]
+}
 
 /// What a backup holds, by which a restored one is judged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +92,7 @@ pub async fn snapshot(store: &Store) -> Result<Snapshot, Error> {
     client.unhurried();
     client.batch_execute(WHOLE).await?;
     client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-    let id = client.query_one("SELECT pg_export_snapshot()", &[]).await?.try_get(0)?;
+    let id = client.query_one(&EXPORT_SNAPSHOT, &[]).await?.try_get("id")?;
     let schema = schema(&client).await?;
     let contents = contents_in(&client).await?;
     Ok(Snapshot { _client: client, id, contents, schema })
@@ -69,8 +114,7 @@ pub async fn contents(store: &Store) -> Result<Contents, Error> {
 /// # Errors
 /// Any failure of the database.
 pub async fn size(store: &Store) -> Result<u64, Error> {
-    let sql = "SELECT pg_database_size(current_database())";
-    let bytes: i64 = store.client().await?.query_one(sql, &[]).await?.try_get(0)?;
+    let bytes: i64 = store.client().await?.query_one(&SIZE, &[]).await?.try_get("bytes")?;
     Ok(u64::try_from(bytes).unwrap_or_default())
 }
 
@@ -80,31 +124,25 @@ pub async fn size(store: &Store) -> Result<u64, Error> {
 /// # Errors
 /// Any failure of the database.
 pub async fn is_encrypted(store: &Store) -> Result<bool, Error> {
-    let sql = "SELECT coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false)";
-    Ok(store.client().await?.query_one(sql, &[]).await?.try_get(0)?)
+    Ok(store.client().await?.query_one(&IS_ENCRYPTED, &[]).await?.try_get("encrypted")?)
 }
 
 async fn exists(client: &impl Statements, table: &str) -> Result<bool, Error> {
-    let sql = "SELECT to_regclass($1::text) IS NOT NULL";
-    Ok(client.query_one(sql, &[&table]).await?.try_get(0)?)
+    Ok(client.query_one(&IS_TABLE, &[&table]).await?.try_get("is_there")?)
 }
 
 async fn schema(client: &impl Statements) -> Result<i32, Error> {
     if !exists(client, "schema_migrations").await? {
         return Ok(0);
     }
-    let sql = "SELECT coalesce(max(version), 0) FROM schema_migrations";
-    Ok(client.query_one(sql, &[]).await?.try_get(0)?)
+    Ok(client.query_one(&SCHEMA, &[]).await?.try_get("version")?)
 }
 
 async fn contents_in(client: &impl Statements) -> Result<Contents, Error> {
-    let sql = "SELECT relname::text, quote_ident(relname) FROM pg_class
-               WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace ORDER BY 1";
     let mut tables = BTreeMap::new();
-    for row in client.query(sql, &[]).await? {
-        let (name, quoted): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-        let sql = format!("SELECT count(*) FROM {quoted}");
-        tables.insert(name, client.query_one(&sql, &[]).await?.try_get(0)?);
+    for row in client.query(&TABLES, &[]).await? {
+        let (name, quoted): (String, String) = (row.try_get("name")?, row.try_get("quoted")?);
+        tables.insert(name, client.query_one(&count_of(&quoted), &[]).await?.try_get("count")?);
     }
     let mut unaccounted = 0;
     // An older schema has no books.
@@ -133,11 +171,9 @@ pub async fn working(client: &Client) -> Result<Vec<String>, Error> {
     if !exists(client, "nodes").await? {
         return Ok(Vec::new());
     }
-    let sql = "SELECT role || ' on ' || host || ', process ' || pid FROM nodes
-               WHERE seen_at > now() - make_interval(secs => $1) ORDER BY 1";
     let silent = super::nodes::SILENT_FOR.as_secs_f64();
-    let rows = client.query(sql, &[&silent]).await?;
-    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    let rows = client.query(&WORKING, &[&silent]).await?;
+    rows.iter().map(|row| Ok(row.try_get("process")?)).collect()
 }
 
 /// Nothing of before is at work any more: no process, no lease, no connection.
@@ -225,8 +261,8 @@ impl Databases {
     /// Any failure of the database.
     pub async fn alone(&self) -> Result<Option<Alone>, Error> {
         let client = self.store.client().await?.alone();
-        let row = client.query_one("SELECT pg_try_advisory_lock($1)", &[&RESTORING]).await?;
-        Ok(row.try_get::<_, bool>(0)?.then_some(Alone { _client: client }))
+        let row = client.query_one(&BE_ALONE, &[&RESTORING]).await?;
+        Ok(row.try_get::<_, bool>("locked")?.then_some(Alone { _client: client }))
     }
 
     /// Who else is connected to the target's database.
@@ -234,20 +270,14 @@ impl Databases {
     /// # Errors
     /// Any failure of the database.
     pub async fn guests(&self) -> Result<Vec<Guest>, Error> {
-        let sql = "SELECT pid, coalesce(application_name, ''), coalesce(usename::text, ''),
-                          host(client_addr)
-                   FROM pg_stat_activity
-                   WHERE datname = $1 AND application_name IS DISTINCT FROM $2
-                     AND coalesce(backend_type, 'client backend') = 'client backend'
-                   ORDER BY backend_start";
-        let rows = self.store.client().await?.query(sql, &[&self.own, &self.name]).await?;
+        let rows = self.store.client().await?.query(&GUESTS, &[&self.own, &self.name]).await?;
         rows.iter()
             .map(|row| {
                 Ok(Guest {
-                    pid: row.try_get(0)?,
-                    name: row.try_get(1)?,
-                    user: row.try_get(2)?,
-                    from: row.try_get(3)?,
+                    pid: row.try_get("pid")?,
+                    name: row.try_get("name")?,
+                    user: row.try_get("account")?,
+                    from: row.try_get("address")?,
                 })
             })
             .collect()
@@ -258,8 +288,7 @@ impl Databases {
     /// # Errors
     /// Any failure of the database; such as that it may not be done.
     pub async fn end(&self, pids: &[i32]) -> Result<(), Error> {
-        let sql = "SELECT pg_terminate_backend(pid) FROM unnest($1::int4[]) pid";
-        self.store.client().await?.execute(sql, &[&pids]).await?;
+        self.store.client().await?.execute(&END, &[&pids]).await?;
         Ok(())
     }
 
@@ -271,14 +300,9 @@ impl Databases {
         self.left(NEW).await
     }
 
-    /// Somebody's own database may begin alike: ours goes on with a process or a time.
     async fn left(&self, prefix: &str) -> Result<Vec<String>, Error> {
-        let sql = "SELECT datname::text FROM pg_database d WHERE starts_with(datname::text, $1)
-                   AND substr(datname::text, length($1) + 1) ~ '^[0-9_]+$'
-                   AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.datname = d.datname)
-                   ORDER BY 1";
-        let rows = self.store.client().await?.query(sql, &[&prefix]).await?;
-        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+        let rows = self.store.client().await?.query(&LEFT_BEHIND, &[&prefix]).await?;
+        rows.iter().map(|row| Ok(row.try_get("name")?)).collect()
     }
 
     /// A name for a database that only lives for a check.
@@ -344,8 +368,7 @@ impl Databases {
     /// Any failure of the database.
     pub async fn is_there(&self, name: &str) -> Result<bool, Error> {
         let client = self.store.client().await?;
-        let sql = "SELECT FROM pg_database WHERE datname = $1";
-        Ok(client.query_opt(sql, &[&name]).await?.is_some())
+        Ok(client.query_opt(&IS_DATABASE, &[&name]).await?.is_some())
     }
 
     /// Closes the connections.

@@ -25,7 +25,20 @@ use lock::{FolderLock, Taken};
 pub use repair::{Fault, faults};
 use server::Server;
 
-use super::error::tells_of_full_disk;
+use super::{error::tells_of_full_disk, statement::statements};
+
+// They are run on a connection of the driver's own, to a database that is nobody's.
+statements! {
+    // The database, if it is there, and whether it keeps the details of errors out of the log.
+    DATABASE: once = "
+        SELECT coalesce('log_error_verbosity=terse' = ANY (setconfig), false) AS terse
+        FROM pg_database LEFT JOIN pg_db_role_setting ON setdatabase = pg_database.oid AND setrole = 0
+        WHERE datname = 'esh3ar'";
+    // What a restore gives its databases for names.
+    OF_A_RESTORE: once = "
+        SELECT datname::text AS name FROM pg_database
+        WHERE datname LIKE 'esh3ar\\_before\\_%' OR datname LIKE 'esh3ar\\_new\\_%' ORDER BY 1";
+}
 
 /// What the folder is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -386,30 +399,21 @@ async fn start(data_dir: &Path, socket_dir: &Path, options: &Options) -> Result<
     Ok(server)
 }
 
-/// The database, if it is there, and whether it keeps the details of errors out of the log.
-const DATABASE: &str = "SELECT coalesce('log_error_verbosity=terse' = ANY (setconfig), false) \
-     FROM pg_database LEFT JOIN pg_db_role_setting ON setdatabase = pg_database.oid AND setrole = 0 \
-     WHERE datname = 'esh3ar'";
-
-/// What a restore gives its databases for names.
-const OF_A_RESTORE: &str = "SELECT datname::text FROM pg_database \
-     WHERE datname LIKE 'esh3ar\\_before\\_%' OR datname LIKE 'esh3ar\\_new\\_%' ORDER BY 1";
-
 async fn create_database(socket_dir: &Path) -> Result<(), Error> {
     let fault = |error: tokio_postgres::Error| Error::NoAnswer(server::words(&error));
     let (client, connection) =
         config(socket_dir, "postgres").connect(NoTls).await.map_err(fault)?;
     let driver = tokio::spawn(connection);
-    let there = client.query_opt(DATABASE, &[]).await.map_err(fault)?;
+    let there = client.query_opt(DATABASE.text(), &[]).await.map_err(fault)?;
     if there.is_none() {
-        let found = client.query(OF_A_RESTORE, &[]).await.map_err(fault)?;
-        let found: Vec<String> = found.iter().filter_map(|row| row.try_get(0).ok()).collect();
+        let found = client.query(OF_A_RESTORE.text(), &[]).await.map_err(fault)?;
+        let found: Vec<String> = found.iter().filter_map(|row| row.try_get("name").ok()).collect();
         if !found.is_empty() {
             return Err(Error::Missing { found });
         }
         client.batch_execute("CREATE DATABASE esh3ar").await.map_err(fault)?;
     }
-    if !there.is_some_and(|row| row.try_get(0).unwrap_or(false)) {
+    if !there.is_some_and(|row| row.try_get("terse").unwrap_or(false)) {
         // The details of an error are whole rows, with phone numbers and what people write. Only for
         // this database: the server's own troubles are told in full.
         let quiet = "ALTER DATABASE esh3ar SET log_error_verbosity = terse";

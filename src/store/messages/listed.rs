@@ -1,9 +1,14 @@
 //! Lists of messages: by filter, page after page.
 
 use time::OffsetDateTime;
-use tokio_postgres::{Row, types::ToSql};
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
 
-use super::{Client, Error, Page, Statements, rows};
+use super::{
+    Client, Error, Page, Statement, Statements,
+    rows::{message_columns, message_from},
+    statements,
+};
 use crate::domain::{Message, MessageId, MessageKind, Phone, Status, UserId};
 
 /// Which messages a list shows.
@@ -34,18 +39,20 @@ pub struct Filter {
     pub skip: usize,
 }
 
+statements! {
+    COUNT_OF_SENDER = "
+        SELECT count(*) AS count FROM (SELECT FROM messages WHERE sender_user_id = $1 AND type = 0
+                                       AND deleted_at IS NULL LIMIT $2) counted";
+    ACCEPTED_AT = "SELECT created_at FROM messages WHERE id = $1";
+}
+
 /// How many messages a business user has sent that can be listed, counted up to `most`.
 ///
 /// # Errors
 /// Any failure of the database.
 pub async fn count_of_sender(client: &Client, sender: UserId, most: i64) -> Result<i64, Error> {
-    let statement = client
-        .prepare_cached(
-            "SELECT count(*) FROM (SELECT FROM messages WHERE sender_user_id = $1 AND type = 0 \
-             AND deleted_at IS NULL LIMIT $2) counted",
-        )
-        .await?;
-    Ok(client.query_one(&statement, &[&sender.0, &most]).await?.try_get(0)?)
+    let row = client.query_one(&COUNT_OF_SENDER, &[&sender.0, &most]).await?;
+    Ok(row.try_get("count")?)
 }
 
 /// Messages by filter, newest first (with `after`: oldest first). Those whose rows cannot be read are
@@ -75,11 +82,8 @@ pub async fn list(
     }
     let mut page = Page::new(limit);
     while let Some(left) = page.left() {
-        let rows = if filter.is_of_period() {
-            by_time(client, &filter, left).await?
-        } else {
-            by_id(client, &filter, left).await?
-        };
+        let (statement, wanted) = statement(&filter, left);
+        let rows = client.query(&statement, &wanted.values()).await?;
         let Some(last) = page.add(&rows)? else { break };
         filter.from_at = rows.last().map(|row| row.try_get("created_at")).transpose()?;
         let from = if filter.after.is_some() { &mut filter.after } else { &mut filter.before };
@@ -114,11 +118,8 @@ impl Where {
         self.sql.join(" AND ")
     }
 
-    async fn run(&self, client: &Client, sql: &str) -> Result<Vec<Row>, Error> {
-        let statement = client.prepare_cached(sql).await?;
-        let values: Vec<&(dyn ToSql + Sync)> =
-            self.values.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect();
-        client.query(&statement, &values).await
+    fn values(&self) -> Vec<&(dyn ToSql + Sync)> {
+        self.values.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect()
     }
 }
 
@@ -146,11 +147,15 @@ impl Filter {
     }
 }
 
-async fn by_id(client: &Client, filter: &Filter, limit: i64) -> Result<Vec<Row>, Error> {
+fn statement(filter: &Filter, limit: i64) -> (Statement, Where) {
+    if filter.is_of_period() { by_time(filter, limit) } else { by_id(filter, limit) }
+}
+
+fn by_id(filter: &Filter, limit: i64) -> (Statement, Where) {
     let mut wanted = filter.conditions(limit);
     wanted.add("m.id <", filter.before.map(|id| id.0));
     wanted.add("m.id >", filter.after.map(|id| id.0));
-    let mut from = rows::FROM.to_owned();
+    let mut from = message_from!().to_owned();
     if let Some(user) = filter.user {
         let n = wanted.place(user.0);
         // Each side by its own index, merged in their order; one condition with "or" would use none.
@@ -162,14 +167,14 @@ async fn by_id(client: &Client, filter: &Filter, limit: i64) -> Result<Vec<Row>,
     }
     let sql = format!(
         "SELECT {} FROM {from} WHERE {} ORDER BY m.id {} LIMIT $1 OFFSET $2",
-        rows::MESSAGE,
+        message_columns!(),
         wanted.text(),
         if filter.after.is_some() { "ASC" } else { "DESC" }
     );
-    wanted.run(client, &sql).await
+    (Statement::built(concat!(module_path!(), "::by_id"), sql), wanted)
 }
 
-async fn by_time(client: &Client, filter: &Filter, limit: i64) -> Result<Vec<Row>, Error> {
+fn by_time(filter: &Filter, limit: i64) -> (Statement, Where) {
     let mut wanted = filter.conditions(limit);
     for (id, sign) in [(filter.before, "<"), (filter.after, ">")] {
         let (Some(id), Some(at)) = (id, filter.from_at) else { continue };
@@ -194,16 +199,55 @@ async fn by_time(client: &Client, filter: &Filter, limit: i64) -> Result<Vec<Row
     let sql = format!(
         "SELECT {} FROM ({both}) AS m LEFT JOIN business_users u ON u.id = m.sender_user_id \
          {order} LIMIT $1 OFFSET $2",
-        rows::MESSAGE
+        message_columns!()
     );
-    wanted.run(client, &sql).await
+    (Statement::built(concat!(module_path!(), "::by_time"), sql), wanted)
+}
+
+/// The forms of a list: each filter alone, several together, and each of those from the newest, before a
+/// message and after one.
+pub(in crate::store) fn built() -> Vec<Statement> {
+    let (id, time) = (Some(MessageId(Uuid::nil())), Some(OffsetDateTime::UNIX_EPOCH));
+    let user = Some(UserId(Uuid::nil()));
+    let phone = Some(Phone::from_stored(""));
+    let kind = Some(MessageKind::OneWay);
+    let (waits, ended) = (Some(Status::Pending), Some(Status::Delivered));
+    let filters = [
+        Filter::default(),
+        Filter { sender: user, ..Filter::default() },
+        Filter { recipient: phone.clone(), ..Filter::default() },
+        Filter { user, ..Filter::default() },
+        Filter { status: waits, ..Filter::default() },
+        Filter { kind, ..Filter::default() },
+        Filter { since: time, ..Filter::default() },
+        Filter { until: time, ..Filter::default() },
+        Filter { since: time, until: time, kind, status: waits, ..Filter::default() },
+        Filter { since: time, until: time, kind, status: ended, ..Filter::default() },
+        Filter {
+            sender: user,
+            recipient: phone,
+            user,
+            since: time,
+            until: time,
+            status: waits,
+            kind,
+            ..Filter::default()
+        },
+    ];
+    let mut forms = Vec::new();
+    for filter in filters {
+        for (before, after) in [(None, None), (id, None), (None, id)] {
+            let filter = Filter { before, after, from_at: time, ..filter.clone() };
+            forms.push(statement(&filter, 1).0);
+        }
+    }
+    forms
 }
 
 /// When a message was accepted from which a list goes on. One that was removed meanwhile may tell by its id.
 async fn accepted_at(client: &Client, id: MessageId) -> Result<Option<OffsetDateTime>, Error> {
-    let statement = client.prepare_cached("SELECT created_at FROM messages WHERE id = $1").await?;
-    if let Some(row) = client.query_opt(&statement, &[&id.0]).await? {
-        return Ok(Some(row.try_get(0)?));
+    if let Some(row) = client.query_opt(&ACCEPTED_AT, &[&id.0]).await? {
+        return Ok(Some(row.try_get("created_at")?));
     }
     let time = id.0.get_timestamp().map(|time| time.to_unix());
     Ok(time.and_then(|(seconds, nanoseconds)| {

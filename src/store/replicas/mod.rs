@@ -6,7 +6,7 @@
 //! anybody, through any process; a copy that is behind, or fails in the middle, costs a moment and is
 //! never seen.
 
-mod watch;
+pub(super) mod watch;
 
 use std::{
     sync::{
@@ -25,6 +25,7 @@ use super::{
     client::Meters,
     pool::{self, Pool},
     primary::Finder,
+    statement::statements,
 };
 use crate::domain::replica::{Measured, Positions, Standing, Watch};
 
@@ -41,6 +42,12 @@ const LOOK_AGAIN: Duration = Duration::from_millis(2);
 const CROWD: Duration = Duration::from_millis(50);
 /// Reads that may wait for the position; more go to the original.
 const WAITING: usize = 1024;
+
+statements! {
+    POSITION = "SELECT lsn, pg_walfile_name(lsn) AS file FROM pg_current_wal_lsn() AS lsn";
+    // None on a server that is no copy.
+    REPLAYED = "SELECT pg_last_wal_replay_lsn() AS lsn";
+}
 
 /// A place in the log of the original.
 #[derive(Clone, Copy, Debug)]
@@ -245,12 +252,9 @@ impl Inner {
     async fn ask_original(&self) -> Result<Position, Error> {
         let asked = Instant::now();
         let client = self.original_client().await?;
-        let statement = client
-            .prepare_cached("SELECT lsn, pg_walfile_name(lsn) FROM pg_current_wal_lsn() AS lsn")
-            .await?;
-        let row = client.query_one(&statement, &[]).await?;
-        let lsn = u64::from(row.try_get::<_, PgLsn>(0)?);
-        let file: &str = row.try_get(1)?;
+        let row = client.query_one(&POSITION, &[]).await?;
+        let lsn = u64::from(row.try_get::<_, PgLsn>("lsn")?);
+        let file: &str = row.try_get("file")?;
         let timeline = file.get(..8).and_then(|hex| i64::from_str_radix(hex, 16).ok());
         let timeline = timeline.ok_or_else(|| Error::Corrupt("name of a WAL file".to_owned()))?;
         // All that was committed when it was asked lies before that place.
@@ -278,10 +282,8 @@ async fn reaches(client: &Client, wanted: u64) -> Result<bool, Error> {
 }
 
 async fn replayed(client: &Client) -> Result<u64, Error> {
-    let statement = client.prepare_cached("SELECT pg_last_wal_replay_lsn()").await?;
-    let row = client.query_one(&statement, &[]).await?;
-    // None on a server that is no copy.
-    Ok(row.try_get::<_, Option<PgLsn>>(0)?.map_or(0, u64::from))
+    let row = client.query_one(&REPLAYED, &[]).await?;
+    Ok(row.try_get::<_, Option<PgLsn>>("lsn")?.map_or(0, u64::from))
 }
 
 impl Replica {

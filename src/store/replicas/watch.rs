@@ -8,7 +8,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{Inner, PATIENCE, Position, Replica, Replicas, replayed};
 use crate::{
     domain::replica::Measured,
-    store::{Error, Group, Statements as _},
+    store::{Error, Group, Statements as _, statement::statements},
 };
 
 /// How often each copy is measured: one that stalls has to be left out within two seconds.
@@ -21,6 +21,16 @@ const WAITS: [Duration; 4] = [
     Duration::from_millis(50),
     Duration::from_millis(100),
 ];
+
+statements! {
+    // After a failover a copy notes its new line of history with the next of its own checkpoints, or when
+    // what it replays must be told apart from what it had: whichever came last.
+    INTRODUCTION = "
+        SELECT pg_is_in_recovery() AS in_recovery, s.system_identifier,
+               greatest(c.timeline_id, r.min_recovery_end_timeline)::int8 AS timeline
+        FROM pg_control_system() s, pg_control_checkpoint() c, pg_control_recovery() r";
+    SYSTEM: once = "SELECT system_identifier FROM pg_control_system()";
+}
 
 /// The loops that reads from copies live by.
 pub struct ReplicasWork {
@@ -146,22 +156,15 @@ async fn look(
     Ok((copy.timeline, inner.positions().lag(reached, Instant::now())))
 }
 
-// After a failover a copy notes its new line of history with the next of its own checkpoints, or when
-// what it replays must be told apart from what it had: whichever came last.
-const INTRODUCTION: &str = "
-    SELECT pg_is_in_recovery(), s.system_identifier,
-           greatest(c.timeline_id, r.min_recovery_end_timeline)::int8
-    FROM pg_control_system() s, pg_control_checkpoint() c, pg_control_recovery() r";
-
 async fn introduce(client: &super::Client) -> Result<Option<Copy>, Error> {
-    let statement = client.prepare_cached(INTRODUCTION).await?;
-    let row = client.query_one(&statement, &[]).await?;
-    let copy = Copy { system: row.try_get(1)?, timeline: row.try_get(2)? };
-    Ok(row.try_get::<_, bool>(0)?.then_some(copy))
+    let row = client.query_one(&INTRODUCTION, &[]).await?;
+    let copy =
+        Copy { system: row.try_get("system_identifier")?, timeline: row.try_get("timeline")? };
+    Ok(row.try_get::<_, bool>("in_recovery")?.then_some(copy))
 }
 
 async fn system(inner: &Inner) -> Result<i64, Error> {
     let client = inner.original_client().await?;
-    let row = client.query_one("SELECT system_identifier FROM pg_control_system()", &[]).await?;
-    Ok(row.try_get::<_, i64>(0)?)
+    let row = client.query_one(&SYSTEM, &[]).await?;
+    Ok(row.try_get::<_, i64>("system_identifier")?)
 }

@@ -172,7 +172,7 @@ async fn a_server_that_only_reads_is_left_for_one_that_writes() {
     let store = Store::new(pool::parse_url(&url).unwrap(), 3).unwrap();
     let write = async |store: &Store| {
         let client = store.client().await?;
-        client.execute("INSERT INTO written VALUES (1)", &[]).await
+        client.batch_execute("INSERT INTO written VALUES (1)").await
     };
     let written = async |server: &Postgres| -> i64 {
         let client = server.connect().await;

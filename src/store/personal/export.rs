@@ -1,0 +1,129 @@
+//! What is stored of one phone number, read for who asks for it.
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::{
+    domain::{Message, MessageId, Phone},
+    store::{Client, Error, Statements, rows, statement::statements, story::Event},
+};
+
+statements! {
+    DEVICES: once = "
+        SELECT id, token, platform, active, created_at, last_used_at FROM device_tokens
+        WHERE phone = $1 ORDER BY id LIMIT 1000";
+    TRACE: once = "
+        SELECT connected_at, disconnected_at, disconnect_reason FROM recipients WHERE phone = $1";
+    EVENTS_OF = "
+        SELECT message_id, at, generation, kind, detail FROM delivery_events
+        WHERE message_id = ANY ($1) ORDER BY id";
+    ONE_WAY = rows::select_messages!(
+        "WHERE m.recipient_phone = $1 AND m.type = 0 AND m.id > $2 ORDER BY m.id LIMIT $3"
+    );
+}
+
+/// A device that is pushed to.
+#[derive(Clone, Debug)]
+pub struct Device {
+    /// Its id.
+    pub id: Uuid,
+    /// What the push service calls it.
+    pub token: String,
+    /// The stored number: 0 Android, 1 iOS, 2 web.
+    pub platform: i16,
+    /// Whether it is pushed to.
+    pub active: bool,
+    /// Registered at.
+    pub created_at: OffsetDateTime,
+    /// Pushed to at.
+    pub last_used_at: Option<OffsetDateTime>,
+}
+
+/// When a phone was here.
+#[derive(Clone, Debug)]
+pub struct Trace {
+    /// When it came last.
+    pub connected_at: OffsetDateTime,
+    /// When it went, unless it is here.
+    pub disconnected_at: Option<OffsetDateTime>,
+    /// Why it went.
+    pub disconnect_reason: Option<String>,
+}
+
+/// The devices of a phone.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn devices(client: &Client, phone: &Phone) -> Result<Vec<Device>, Error> {
+    let found = client.query(&DEVICES, &[&phone.as_str()]).await?;
+    found
+        .iter()
+        .map(|row| {
+            Ok(Device {
+                id: row.try_get("id")?,
+                token: row.try_get("token")?,
+                platform: row.try_get("platform")?,
+                active: row.try_get("active")?,
+                created_at: row.try_get("created_at")?,
+                last_used_at: row.try_get("last_used_at")?,
+            })
+        })
+        .collect()
+}
+
+/// When a phone was here last.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn trace(client: &Client, phone: &Phone) -> Result<Option<Trace>, Error> {
+    let row = client.query_opt(&TRACE, &[&phone.as_str()]).await?;
+    row.map(|row| {
+        Ok(Trace {
+            connected_at: row.try_get("connected_at")?,
+            disconnected_at: row.try_get("disconnected_at")?,
+            disconnect_reason: row.try_get("disconnect_reason")?,
+        })
+    })
+    .transpose()
+}
+
+/// The events of these messages, each with its message, oldest first.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn events_of(
+    client: &Client,
+    ids: &[MessageId],
+) -> Result<Vec<(MessageId, Event)>, Error> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    let found = client.query(&EVENTS_OF, &[&ids]).await?;
+    found
+        .iter()
+        .map(|row| {
+            let event = Event {
+                at: row.try_get("at")?,
+                generation: row.try_get("generation")?,
+                kind: row.try_get("kind")?,
+                detail: row.try_get("detail")?,
+            };
+            Ok((MessageId(row.try_get("message_id")?), event))
+        })
+        .collect()
+}
+
+/// One-way messages to a phone that come after one, oldest first, those that cannot be read left out;
+/// and the id to go on from.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn one_way(
+    client: &Client,
+    phone: &Phone,
+    after: Option<MessageId>,
+    limit: i64,
+) -> Result<(Vec<Message>, Option<MessageId>), Error> {
+    let after = after.map_or(Uuid::nil(), |id| id.0);
+    let found = client.query(&ONE_WAY, &[&phone.as_str(), &after, &limit]).await?;
+    let next = found.last().map(|row| row.try_get("id")).transpose()?.map(MessageId);
+    Ok((rows::readable(&found)?.0, next))
+}

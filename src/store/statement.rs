@@ -1,0 +1,207 @@
+//! The statements: each with a name, and all in one list, so that a test prepares every one of them.
+//!
+//! A module declares its own in one block of [`statements!`]. One whose text depends on what is asked for is
+//! made by [`Statement::built`], and every form of it is given by the function `built` of its module.
+
+use std::borrow::Cow;
+
+use super::{
+    accounts, audit, backup, books, chat, checkup, conversations, dead_letters, deleted, embedded,
+    erased, idempotency, import, jobs,
+    messages::{self, listed},
+    migrate, nodes, notices, numbers, outcome,
+    personal::{self, export},
+    pool,
+    replicas::{self, watch},
+    retention, secrets, stats, story, tokens, trail, versions,
+};
+
+/// A statement.
+#[derive(Clone, Debug)]
+pub struct Statement {
+    name: &'static str,
+    text: Cow<'static, str>,
+    is_kept: bool,
+}
+
+impl Statement {
+    /// One whose text is known to the compiler; made by [`statements!`] only.
+    pub(super) const fn declared(name: &'static str, text: &'static str) -> Statement {
+        Statement { name, text: Cow::Borrowed(text), is_kept: true }
+    }
+
+    /// One whose text depends on what is asked for. Its forms must be few: each stays prepared.
+    pub(super) fn built(name: &'static str, text: String) -> Statement {
+        Statement { name, text: Cow::Owned(text), is_kept: true }
+    }
+
+    /// The same, prepared anew each time: for what a connection seldom runs twice.
+    #[must_use]
+    pub(super) const fn once(mut self) -> Statement {
+        self.is_kept = false;
+        self
+    }
+
+    /// Its module and its name there.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Its SQL.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether a connection prepares it once and keeps it.
+    pub(super) fn is_kept(&self) -> bool {
+        self.is_kept
+    }
+}
+
+/// Declares the statements of a module, and their list:
+///
+/// ```ignore
+/// statements! {
+///     /// What it is for, where the name does not say it.
+///     TAKE = "SELECT …";
+///     FIND: once = concat!("SELECT ", columns!(), " FROM …");
+/// }
+/// ```
+///
+/// A connection prepares each when it first runs it, and keeps it; those with `once` are prepared each time.
+macro_rules! statements {
+    ($($(#[$attribute:meta])* $name:ident $(: $once:ident)? = $text:expr;)+) => {
+        $(
+            $(#[$attribute])*
+            static $name: $crate::store::statement::Statement =
+                $crate::store::statement::Statement::declared(
+                    concat!(module_path!(), "::", stringify!($name)),
+                    $text,
+                )$(.$once())?;
+        )+
+
+        /// Every statement of this module whose text is known to the compiler.
+        pub(in $crate::store) const LIST: &[&$crate::store::statement::Statement] = &[$(&$name),+];
+    };
+}
+pub(super) use statements;
+
+/// Every statement; of those whose text depends on what is asked for, every form.
+pub fn all() -> Vec<Statement> {
+    let declared = [
+        accounts::LIST,
+        audit::LIST,
+        backup::LIST,
+        books::LIST,
+        chat::LIST,
+        checkup::LIST,
+        conversations::LIST,
+        dead_letters::LIST,
+        deleted::LIST,
+        embedded::LIST,
+        erased::LIST,
+        export::LIST,
+        idempotency::LIST,
+        import::LIST,
+        jobs::LIST,
+        listed::LIST,
+        messages::LIST,
+        migrate::LIST,
+        nodes::LIST,
+        notices::LIST,
+        numbers::LIST,
+        outcome::LIST,
+        personal::LIST,
+        pool::LIST,
+        replicas::LIST,
+        retention::LIST,
+        secrets::LIST,
+        stats::LIST,
+        story::LIST,
+        tokens::LIST,
+        trail::LIST,
+        versions::LIST,
+        watch::LIST,
+    ];
+    let built = [
+        audit::built(),
+        backup::built(),
+        conversations::built(),
+        dead_letters::built(),
+        listed::built(),
+    ];
+    let declared = declared.into_iter().flatten().map(|statement| (*statement).clone());
+    declared.chain(built.into_iter().flatten()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::HashSet,
+        fs,
+        path::{Path, PathBuf},
+    };
+
+    use super::all;
+
+    /// The files of the store but this one, by module.
+    fn sources() -> Vec<(String, String)> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let mut folders = vec![root.join("store")];
+        let mut found = Vec::new();
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.file_name().is_some_and(|name| name != "statement.rs") {
+                    let text = fs::read_to_string(&path).unwrap();
+                    found.push((module(path.strip_prefix(&root).unwrap()), text));
+                }
+            }
+        }
+        found
+    }
+
+    fn module(path: &Path) -> String {
+        let path: PathBuf = path.with_extension("");
+        let parts = path.iter().map(|part| part.to_str().unwrap());
+        let parts: Vec<&str> = parts.filter(|part| *part != "mod").collect();
+        format!("esh3ar::{}", parts.join("::"))
+    }
+
+    /// How often a file names something.
+    fn mentions(text: &str, name: &str) -> usize {
+        text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| *word == name).count()
+    }
+
+    #[test]
+    fn the_list_holds_the_statements_of_every_module() {
+        let all = all();
+        let mut wrong = Vec::new();
+        for (module, text) in sources() {
+            let of_module: HashSet<&str> = all
+                .iter()
+                .filter_map(|statement| statement.name().strip_prefix(&module)?.strip_prefix("::"))
+                .filter(|name| !name.contains("::"))
+                .collect();
+            let is_declared = |name: &str| name.chars().all(|c| !c.is_lowercase());
+            if text.contains("statements! {") && !of_module.iter().any(|name| is_declared(name)) {
+                wrong.push(format!("{module}: its LIST is not in `all`"));
+            }
+            let builds = text.contains("Statement::built(");
+            if builds && of_module.iter().all(|name| is_declared(name)) {
+                wrong.push(format!("{module}: its `built` is not in `all`"));
+            }
+            if text.contains("Statement::declared(") {
+                wrong.push(format!("{module}: statements are declared by `statements!`"));
+            }
+            for name in of_module.iter().filter(|name| is_declared(name)) {
+                if mentions(&text, name) < 2 {
+                    wrong.push(format!("{module}: nothing runs {name}"));
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
+    }
+}
