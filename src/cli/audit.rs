@@ -6,7 +6,9 @@ use serde_json::Value;
 use super::{
     Setup, dlq,
     exit::{Failure, Kind},
+    privilege::Given,
     remote::{Admin, Query},
+    spec::{Run, Running, Spec},
     why::Why,
 };
 
@@ -49,6 +51,16 @@ pub(super) struct Which {
     limit: usize,
 }
 
+impl Run for AuditCommand {
+    fn spec(&self) -> Spec {
+        Spec::ADMIN_READ
+    }
+
+    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+        Box::pin(async move { run(setup, *self).await })
+    }
+}
+
 const DAYS: &[&str] = &[
     "day",
     "name",
@@ -64,7 +76,7 @@ const DAYS: &[&str] = &[
 const ENTRIES: &[&str] =
     &["at", "actor", "action", "subject", "phone", "phones", "reason", "outcome"];
 
-pub(super) async fn run(setup: &Setup, command: AuditCommand) -> Result<(), Failure> {
+async fn run(setup: &Setup, command: AuditCommand) -> Result<(), Failure> {
     let admin = Admin::open(setup).await?;
     let result = match command {
         AuditCommand::Delivery { since } => delivery(&admin, &since).await.map(Some),

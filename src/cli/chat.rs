@@ -14,8 +14,11 @@ use super::{
     exit::{Failure, Kind},
     opened,
     output::{self, counted},
+    privilege::Given,
     serve::{StopSignals, whereabouts},
-    shown, why,
+    shown,
+    spec::{Configuration, Location, Run, Running, Spec},
+    why,
 };
 use crate::{
     app::{
@@ -53,12 +56,22 @@ pub(super) struct ChatArgs {
     url: Option<String>,
 }
 
-impl ChatArgs {
-    /// Whether it needs nothing of this machine.
-    pub(super) fn is_elsewhere(&self) -> bool {
-        self.url.is_some() && self.who.is_none()
+impl Run for ChatArgs {
+    fn spec(&self) -> Spec {
+        let needs_nothing_here = self.url.is_some() && self.who.is_none();
+        Spec {
+            location: Location::Own,
+            configuration: Configuration::lenient_if(needs_nothing_here),
+            ..Spec::LOCAL
+        }
     }
 
+    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+        Box::pin(async move { Box::pin(run(setup, &self)).await })
+    }
+}
+
+impl ChatArgs {
     fn token(&self) -> Result<String, Failure> {
         let exported = || std::env::var("ESH3AR_TOKEN").ok().filter(|token| !token.is_empty());
         self.token.clone().or_else(exported).ok_or_else(|| {
@@ -68,7 +81,7 @@ impl ChatArgs {
     }
 }
 
-pub(super) async fn run(setup: &Setup, arguments: &ChatArgs) -> Result<(), Failure> {
+async fn run(setup: &Setup, arguments: &ChatArgs) -> Result<(), Failure> {
     let url = match &arguments.url {
         Some(url) => url.clone(),
         None => format!("http://{}", server_of(setup).await?),

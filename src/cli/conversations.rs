@@ -13,11 +13,13 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::{
     Setup,
     exit::{Failure, Kind},
-    output, privilege,
+    output,
+    privilege::Given,
     remote::{Admin, Query},
     shown,
+    spec::{Files, Run, Running, Spec},
     why::Why,
-    written::{Written, unwritten},
+    written::unwritten,
 };
 use crate::client::encode;
 
@@ -92,19 +94,27 @@ pub(super) enum ExportFormat {
     Text,
 }
 
-impl ConversationCommand {
-    /// Opens the file of an export. Before the process becomes the owner of the data: the file is for
-    /// whoever calls the command.
-    pub(super) fn open_file(&self) -> Result<Option<(Written, File)>, Failure> {
-        let ConversationCommand::Export { out: Some(path), .. } = self else { return Ok(None) };
-        if path == Path::new("-") || privilege::output_is_file() {
-            return Ok(None);
+impl Run for ConversationCommand {
+    fn spec(&self) -> Spec {
+        match self {
+            ConversationCommand::List { .. } | ConversationCommand::Show { .. } => Spec::ADMIN_READ,
+            ConversationCommand::Archive { .. }
+            | ConversationCommand::Close { .. }
+            | ConversationCommand::Export { .. } => Spec::ADMIN,
         }
-        Written::open(path).map(Some)
+    }
+
+    fn run(self: Box<Self>, setup: &Setup, files: Given) -> Running<'_> {
+        Box::pin(async move { run(setup, *self, files.out).await })
+    }
+
+    fn open_files(&self) -> Result<Files, Failure> {
+        let ConversationCommand::Export { out, .. } = self else { return Ok(Files::default()) };
+        Files::export(out.as_deref())
     }
 }
 
-pub(super) async fn run(
+async fn run(
     setup: &Setup,
     command: ConversationCommand,
     file: Option<File>,

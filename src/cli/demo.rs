@@ -14,9 +14,11 @@ use super::{
     appliance::Appliance,
     exit::{Failure, Kind},
     listen::messages,
-    privilege,
+    privilege::{self, Given},
     serve::StopSignals,
-    shown, why,
+    shown,
+    spec::{Configuration, Flag, Run, Running, Spec},
+    why,
 };
 use crate::{
     app::{App, tokens::Lifetime},
@@ -41,8 +43,16 @@ pub(super) struct DemoArgs {
     listen: Option<SocketAddr>,
 }
 
-impl DemoArgs {
-    pub(super) fn flags(&self, flags: &mut Vec<(&'static str, String, &'static str)>) {
+impl Run for DemoArgs {
+    fn spec(&self) -> Spec {
+        Spec { configuration: Configuration::Lenient, default_data_dir, ..Spec::LOCAL }
+    }
+
+    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+        Box::pin(async move { Box::pin(run(setup, &self)).await })
+    }
+
+    fn flags(&self, flags: &mut Vec<Flag>) {
         // Whatever else listens on this machine, the demo has to come up.
         let usual = SocketAddr::from(([127, 0, 0, 1], 5000));
         let free = std::net::TcpListener::bind(usual).is_ok();
@@ -57,7 +67,7 @@ impl DemoArgs {
 }
 
 /// Beside the folder of a real installation, never in it.
-pub(super) fn default_data_dir() -> PathBuf {
+fn default_data_dir() -> PathBuf {
     let usual = privilege::default_data_dir();
     let name = usual.file_name().unwrap_or_default().to_string_lossy().into_owned();
     usual.with_file_name(format!("{name}-demo"))
@@ -67,7 +77,7 @@ fn from_client(error: client::Error) -> Failure {
     Failure::new(Kind::Failed, format!("the demo's client: {error}"))
 }
 
-pub(super) async fn run(setup: &Setup, arguments: &DemoArgs) -> Result<(), Failure> {
+async fn run(setup: &Setup, arguments: &DemoArgs) -> Result<(), Failure> {
     let mut signals = StopSignals::listen()?;
     let say = |text: &str| setup.output.text(&format!("{text}\n"));
     say(&format!("Starting an appliance of its own in {} …", setup.data_dir.display()));

@@ -9,7 +9,9 @@ use super::{
     Setup,
     exit::{Failure, Kind, confirm},
     output,
+    privilege::Given,
     remote::{Admin, Query},
+    spec::{Run, Running, Spec},
     why::{Because, Why},
 };
 use crate::{
@@ -94,6 +96,16 @@ pub(super) struct How {
     yes: bool,
 }
 
+impl Run for DlqCommand {
+    fn spec(&self) -> Spec {
+        Spec::ADMIN
+    }
+
+    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+        Box::pin(async move { run(setup, *self).await })
+    }
+}
+
 #[derive(Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Summary {
@@ -113,7 +125,7 @@ const COLUMNS: &[&str] = &["id", "kind", "class", "to", "reason", "attempts", "l
 /// The most that one call changes.
 const AT_ONCE: usize = 1000;
 
-pub(super) async fn run(setup: &Setup, command: DlqCommand) -> Result<(), Failure> {
+async fn run(setup: &Setup, command: DlqCommand) -> Result<(), Failure> {
     let admin = Admin::open(setup).await?;
     let result = act(setup, &admin, command).await;
     admin.close(result).await

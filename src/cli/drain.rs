@@ -18,8 +18,10 @@ use serde_json::{Value, json};
 use super::{
     Setup,
     exit::{Failure, Kind},
+    privilege::Given,
     remote::Admin,
     serve::{Whereabouts, whereabouts},
+    spec::{Run, Running, Spec},
     why::Why,
 };
 use crate::{
@@ -48,10 +50,14 @@ pub(super) struct DrainArgs {
     why: Why,
 }
 
-impl DrainArgs {
-    /// Whether it is about a process of an installation, and not only of this machine.
-    pub(super) fn names_a_process(&self) -> bool {
-        self.node.is_some()
+impl Run for DrainArgs {
+    fn spec(&self) -> Spec {
+        // Without a name it is the process of this machine, which is asked by a signal.
+        Spec { needs_installation: self.node.is_some(), ..Spec::ADMIN }
+    }
+
+    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+        Box::pin(async move { run(setup, &self).await })
     }
 }
 
@@ -65,7 +71,7 @@ struct View {
     connections: Option<u64>,
 }
 
-pub(super) async fn run(setup: &Setup, arguments: &DrainArgs) -> Result<(), Failure> {
+async fn run(setup: &Setup, arguments: &DrainArgs) -> Result<(), Failure> {
     if setup.remote.url.is_some() || arguments.node.is_some() {
         let admin = Admin::open(setup).await?;
         let result = asked(setup, &admin, arguments).await;

@@ -8,8 +8,10 @@ use serde_json::{Value, json};
 use super::{
     Setup,
     exit::{Failure, Kind},
+    privilege::Given,
     serve::{self, StopSignals},
     shown,
+    spec::{Configuration, Location, Run, Running, Spec},
 };
 use crate::client::{self, Event, HubClient};
 
@@ -34,10 +36,18 @@ pub(super) struct ListenArgs {
     keep: bool,
 }
 
-impl ListenArgs {
-    /// Whether it needs nothing of this machine.
-    pub(super) fn is_elsewhere(&self) -> bool {
-        self.url.is_some()
+impl Run for ListenArgs {
+    fn spec(&self) -> Spec {
+        let needs_nothing_here = self.url.is_some();
+        Spec {
+            location: Location::Own,
+            configuration: Configuration::lenient_if(needs_nothing_here),
+            ..Spec::LOCAL
+        }
+    }
+
+    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+        Box::pin(async move { run(setup, &self).await })
     }
 }
 
@@ -51,7 +61,7 @@ fn refused(url: &str, error: client::Error) -> Failure {
         .hint("check --url, and that esh3ar serve runs there")
 }
 
-pub(super) async fn run(setup: &Setup, arguments: &ListenArgs) -> Result<(), Failure> {
+async fn run(setup: &Setup, arguments: &ListenArgs) -> Result<(), Failure> {
     let mut signals = StopSignals::listen()?;
     let url = match &arguments.url {
         Some(url) => url.trim_end_matches('/').to_owned(),

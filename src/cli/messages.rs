@@ -6,8 +6,10 @@ use serde_json::{Value, json};
 use super::{
     Setup, dlq,
     exit::{Failure, Kind},
+    privilege::Given,
     remote::{Admin, Query},
     shown,
+    spec::{Run, Running, Spec},
     why::Why,
 };
 use crate::client::encode;
@@ -92,9 +94,25 @@ pub(super) enum MessageCommand {
     },
 }
 
+impl Run for MessageCommand {
+    fn spec(&self) -> Spec {
+        match self {
+            MessageCommand::List { .. }
+            | MessageCommand::Show { .. }
+            | MessageCommand::Explain { .. } => Spec::ADMIN_READ,
+            MessageCommand::Send { .. } => Spec { needs_installation: false, ..Spec::ADMIN },
+            MessageCommand::Delete { .. } => Spec::ADMIN,
+        }
+    }
+
+    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+        Box::pin(async move { run(setup, *self).await })
+    }
+}
+
 const STEPS: &[&str] = &["at", "step", "detail"];
 
-pub(super) async fn run(setup: &Setup, command: MessageCommand) -> Result<(), Failure> {
+async fn run(setup: &Setup, command: MessageCommand) -> Result<(), Failure> {
     let admin = Admin::open(setup).await?;
     let result = act(setup, &admin, command).await;
     admin.close(result).await

@@ -231,6 +231,14 @@ pub fn counted(count: usize, one: &str) -> String {
     format!("{count} {one}{}", if count == 1 { "" } else { "s" })
 }
 
+/// Whether a command may take the whole terminal to show something. Without a terminal, or on one that cannot
+/// place its cursor, it prints.
+pub(super) fn takes_screen(format: Format) -> bool {
+    let terminal = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
+    let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
+    format == Format::Table && terminal && !dumb
+}
+
 /// A bar with its rate and what is left, drawn on a terminal only.
 pub(super) fn progress(length: u64) -> ProgressBar {
     if !std::io::stderr().is_terminal() {

@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 use super::{
     Setup,
     exit::{Failure, Kind},
+    privilege::Given,
     remote::{Admin, Query},
+    spec::{Run, Running, Spec},
     why::Why,
 };
 use crate::{client::encode, config::duration};
@@ -69,9 +71,23 @@ pub(super) enum TokenCommand {
     },
 }
 
+impl Run for TokenCommand {
+    fn spec(&self) -> Spec {
+        match self {
+            TokenCommand::List { .. } => Spec::ADMIN_READ,
+            TokenCommand::Create { .. } => Spec { needs_installation: false, ..Spec::ADMIN },
+            TokenCommand::Rotate { .. } | TokenCommand::Revoke { .. } => Spec::ADMIN,
+        }
+    }
+
+    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+        Box::pin(async move { run(setup, *self).await })
+    }
+}
+
 const COLUMNS: &[&str] = &["id", "user", "mobile", "createdAt", "expiresAt", "revokedAt"];
 
-pub(super) async fn run(setup: &Setup, command: TokenCommand) -> Result<(), Failure> {
+async fn run(setup: &Setup, command: TokenCommand) -> Result<(), Failure> {
     let admin = Admin::open(setup).await?;
     let result = act(setup, &admin, command).await;
     admin.close(result).await

@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 use super::{
     Setup,
     exit::{Failure, Kind, confirm},
+    privilege::Given,
     remote::{Admin, MOST, Query},
+    spec::{Run, Running, Spec},
     why::Why,
 };
 use crate::{
@@ -75,9 +77,23 @@ pub(super) enum UserCommand {
     },
 }
 
+impl Run for UserCommand {
+    fn spec(&self) -> Spec {
+        match self {
+            UserCommand::List { .. } | UserCommand::Show { .. } => Spec::ADMIN_READ,
+            UserCommand::Add { .. } => Spec { needs_installation: false, ..Spec::ADMIN },
+            UserCommand::Set { .. } | UserCommand::Disable { .. } => Spec::ADMIN,
+        }
+    }
+
+    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+        Box::pin(async move { run(setup, *self).await })
+    }
+}
+
 const COLUMNS: &[&str] = &["id", "name", "permissions", "phone", "createdAt", "disabledAt"];
 
-pub(super) async fn run(setup: &Setup, command: UserCommand) -> Result<(), Failure> {
+async fn run(setup: &Setup, command: UserCommand) -> Result<(), Failure> {
     let admin = Admin::open(setup).await?;
     let result = act(setup, &admin, command).await;
     admin.close(result).await

@@ -20,8 +20,9 @@ use serde_json::{Map, Value, json};
 use super::{
     Setup,
     exit::{Failure, Kind},
-    privilege,
+    privilege::{self, Given},
     remote::Admin,
+    spec::{Files, Finish, Run, Running, Spec},
     why::Why,
 };
 use crate::app::import::{AT_ONCE, Columns, MESSAGES, USERS};
@@ -108,25 +109,11 @@ impl ImportCommand {
         }
     }
 
-    /// Opens the file before the process becomes the owner of the data: it is the caller's to read.
-    pub(super) fn open_input(&self) -> Result<Option<File>, Failure> {
-        privilege::open_input(&self.source().file)
-    }
-
-    /// Takes away a reject file that nothing was written into.
-    pub(super) fn tidy(&self) {
-        let path = self.source().reject_path();
-        let empty = |found: std::fs::Metadata| found.is_file() && found.len() == 0;
-        if std::fs::symlink_metadata(&path).is_ok_and(empty) {
-            let _ = std::fs::remove_file(&path);
-        }
-    }
-
     /// The file that the process, when it is the owner of the data, has to be able to write.
     ///
     /// # Errors
     /// There is something of that name: an earlier import's rejects, or the very file that is imported.
-    pub(super) fn writes(&self) -> Result<Option<PathBuf>, Failure> {
+    fn writes(&self) -> Result<Option<PathBuf>, Failure> {
         let from_file = self.source();
         if from_file.dry_run {
             return Ok(None);
@@ -139,6 +126,37 @@ impl ImportCommand {
                 .hint("move it away, or choose another file for rejected rows with --rejects"));
         }
         Ok(Some(path))
+    }
+}
+
+impl Run for ImportCommand {
+    fn spec(&self) -> Spec {
+        Spec { name: "import", needs_installation: false, ..Spec::ADMIN }
+    }
+
+    fn run(self: Box<Self>, setup: &Setup, files: Given) -> Running<'_> {
+        Box::pin(async move { run(setup, *self, files.input).await })
+    }
+
+    fn open_files(&self) -> Result<Files, Failure> {
+        let input = privilege::open_input(&self.source().file)?;
+        let rejects = self.source().reject_path();
+        Ok(Files {
+            given: Given { out: None, input },
+            made: self.writes()?,
+            finish: Finish::Root(Box::new(move |_, _| {
+                remove_empty(&rejects);
+                Ok(())
+            })),
+        })
+    }
+}
+
+/// Takes away a reject file that nothing was written into.
+fn remove_empty(path: &Path) {
+    let empty = |found: std::fs::Metadata| found.is_file() && found.len() == 0;
+    if std::fs::symlink_metadata(path).is_ok_and(empty) {
+        let _ = std::fs::remove_file(path);
     }
 }
 
@@ -167,11 +185,7 @@ struct Reason {
     reason: String,
 }
 
-pub(super) async fn run(
-    setup: &Setup,
-    command: ImportCommand,
-    input: Option<File>,
-) -> Result<(), Failure> {
+async fn run(setup: &Setup, command: ImportCommand, input: Option<File>) -> Result<(), Failure> {
     let from_file = command.source();
     let input = privilege::input(input, &from_file.file)?;
     let metadata = input.metadata();

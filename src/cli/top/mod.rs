@@ -9,10 +9,7 @@ mod terminal;
 mod text;
 mod view;
 
-use std::{
-    io::IsTerminal as _,
-    sync::{Arc, atomic::Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use clap::Args;
 use tokio::sync::mpsc;
@@ -21,10 +18,12 @@ use super::{
     Setup,
     exit::{Failure, Kind},
     opened,
-    output::Format,
+    output::{self, Format},
+    privilege::Given,
     remote::Admin,
     serve::StopSignals,
     shown,
+    spec::{LogLevel, Run, Running, Spec, TOP},
     why::Why,
 };
 use crate::app::Clock;
@@ -47,18 +46,19 @@ pub(super) struct TopArgs {
     why: Why,
 }
 
-impl TopArgs {
-    /// Whether it takes the whole terminal. Without one, or on one that cannot place its cursor, it is a
-    /// page of text.
-    pub(super) fn is_live(&self, format: Format) -> bool {
-        let terminal = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
-        let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
-        !self.once && format == Format::Table && terminal && !dumb
+impl Run for TopArgs {
+    fn spec(&self) -> Spec {
+        let log = if self.once { LogLevel::Warnings } else { LogLevel::OffOnScreen };
+        Spec { name: TOP, log, ..Spec::ADMIN }
+    }
+
+    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+        Box::pin(async move { Box::pin(run(setup, &self)).await })
     }
 }
 
-pub(super) async fn run(setup: &Setup, arguments: &TopArgs) -> Result<(), Failure> {
-    if arguments.is_live(setup.output.format()) {
+async fn run(setup: &Setup, arguments: &TopArgs) -> Result<(), Failure> {
+    if !arguments.once && output::takes_screen(setup.output.format()) {
         return live(setup, arguments).await;
     }
     let mut signals = StopSignals::listen()?;
