@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     Setup,
+    answer::{Page, columns, read},
     exit::Failure,
     personal,
     privilege::Given,
@@ -17,7 +18,10 @@ use super::{
     spec::{Files, Run, Running, Spec},
     why::Why,
 };
-use crate::client::encode;
+use crate::{
+    client::encode,
+    server::view::admin::{DoubtedView, MobileView},
+};
 
 /// Numbers that are added in one call.
 const AT_ONCE: usize = 1000;
@@ -110,8 +114,9 @@ impl Run for MobileCommand {
     }
 }
 
-const DOUBTED: &[&str] = &["phone", "messages", "mobileUser", "mayHaveBeen", "reason"];
-const COLUMNS: &[&str] = &["id", "phone", "status", "createdAt"];
+const DOUBTED: &[&str] =
+    columns!(DoubtedView<'_>: phone, messages, mobile_user, may_have_been, reason);
+const COLUMNS: &[&str] = columns!(MobileView<'_>: id, phone, status, created_at);
 
 async fn run(setup: &Setup, command: MobileCommand, file: Option<File>) -> Result<(), Failure> {
     let (admin, redis) = match &command {
@@ -137,10 +142,8 @@ async fn act(
             let mut users: Vec<Value> = Vec::new();
             for chunk in phones.chunks(AT_ONCE) {
                 let body = json!({ "phones": chunk, "verified": verified });
-                let mut answer = admin.ask(&why, "POST", "/mobile-users", Some(&body)).await?;
-                if let Value::Array(added) = answer["items"].take() {
-                    users.extend(added);
-                }
+                let answer = admin.ask(&why, "POST", "/mobile-users", Some(&body)).await?;
+                users.extend(read::<Page>(&answer)?.items);
             }
             // One is answered with one, as scripts expect.
             match users.as_slice() {

@@ -1,6 +1,7 @@
 //! The command: parses, puts the rooms together, calls a use case, prints. It has no rules.
 
 mod addresses;
+mod answer;
 pub mod appliance;
 mod audit;
 mod backup;

@@ -5,13 +5,14 @@ use serde_json::{Value, json};
 
 use super::{
     Setup,
+    answer::columns,
     exit::{Failure, Kind},
     privilege::Given,
     remote::{Admin, Query},
     spec::{Run, Running, Spec},
     why::Why,
 };
-use crate::{client::encode, config::duration};
+use crate::{client::encode, config::duration, server::view::admin::TokenView};
 
 /// The most that are listed.
 const LISTED: usize = 1000;
@@ -85,7 +86,8 @@ impl Run for TokenCommand {
     }
 }
 
-const COLUMNS: &[&str] = &["id", "user", "mobile", "createdAt", "expiresAt", "revokedAt"];
+const COLUMNS: &[&str] =
+    columns!(TokenView<'_>: id, user, mobile, created_at, expires_at, revoked_at);
 
 async fn run(setup: &Setup, command: TokenCommand) -> Result<(), Failure> {
     let admin = Admin::open(setup).await?;

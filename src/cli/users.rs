@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     Setup,
+    answer::columns,
     exit::{Failure, Kind, confirm},
     privilege::Given,
     remote::{Admin, MOST, Query},
@@ -14,6 +15,7 @@ use super::{
 use crate::{
     client::encode,
     domain::{Permission, Permissions},
+    server::view::admin::UserView,
 };
 
 #[derive(Debug, Subcommand)]
@@ -91,7 +93,8 @@ impl Run for UserCommand {
     }
 }
 
-const COLUMNS: &[&str] = &["id", "name", "permissions", "phone", "createdAt", "disabledAt"];
+const COLUMNS: &[&str] =
+    columns!(UserView<'_>: id, name, permissions, phone, created_at, disabled_at);
 
 async fn run(setup: &Setup, command: UserCommand) -> Result<(), Failure> {
     let admin = Admin::open(setup).await?;
