@@ -19,13 +19,17 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Setup,
+    answer::read,
     exit::{Failure, Kind},
     privilege::{self, Given},
     remote::Admin,
     spec::{Files, Finish, Run, Running, Spec},
     why::Why,
 };
-use crate::app::import::{AT_ONCE, Columns, MESSAGES, USERS};
+use crate::{
+    app::import::{AT_ONCE, Columns, MESSAGES, USERS},
+    server::http::admin::imports::ImportedView,
+};
 use rows::Rows;
 
 /// Rows that are sent in one call, which is as large as this at most, and one row: of that no character can take
@@ -251,9 +255,9 @@ struct Import<'a> {
     waiting: Vec<rows::Row>,
     /// How large those are as they are sent, about.
     size: usize,
-    unknown_senders: HashSet<String>,
+    unknown_senders: HashSet<uuid::Uuid>,
     /// What messages are imported under, after the first call.
-    begun: Option<String>,
+    begun: Option<uuid::Uuid>,
     report: Report,
 }
 
@@ -301,16 +305,12 @@ impl<'a> Import<'a> {
             rows.iter().filter_map(|row| row.values.as_ref().ok()).collect();
         let mut refused = HashMap::new();
         if !good.is_empty() {
-            let answer = self.ask(&good).await?;
-            let number = |name: &str| answer[name].as_u64().unwrap_or_default();
-            self.report.imported += number("imported");
-            self.report.already_there += number("alreadyThere");
-            for one in answer["rejected"].as_array().into_iter().flatten() {
-                let reason = one["reason"].as_str().unwrap_or_default().to_owned();
-                refused.insert(one["row"].as_u64(), reason);
-            }
-            self.begun = answer["import"].as_str().map(str::to_owned).or(self.begun.take());
-            self.note_senders(&answer["unknownSenders"]);
+            let done = self.ask(&good).await?;
+            self.report.imported += done.imported as u64;
+            self.report.already_there += done.already_there as u64;
+            refused.extend(done.rejected.into_iter().map(|one| (one.row, one.reason)));
+            self.begun = done.import.or(self.begun);
+            self.note_senders(&done.unknown_senders);
         }
         let mut place = 0;
         for row in &rows {
@@ -318,7 +318,7 @@ impl<'a> Import<'a> {
             let reason = match &row.values {
                 Ok(_) => {
                     place += 1;
-                    refused.remove(&Some(place - 1))
+                    refused.remove(&(place - 1))
                 }
                 Err(reason) => Some(reason.clone()),
             };
@@ -329,7 +329,7 @@ impl<'a> Import<'a> {
         Ok(())
     }
 
-    async fn ask(&self, rows: &[&Map<String, Value>]) -> Result<Value, Failure> {
+    async fn ask(&self, rows: &[&Map<String, Value>]) -> Result<ImportedView, Failure> {
         let from_file = self.command.source();
         let (path, body) = match self.command {
             ImportCommand::Messages { from, new_ids, .. } => {
@@ -348,20 +348,19 @@ impl<'a> Import<'a> {
             }
         };
         let answer = self.admin.ask(&from_file.why, "POST", path, Some(&body)).await;
-        answer.map_err(|failure| match failure.kind {
+        read(&answer.map_err(|failure| match failure.kind {
             Kind::Unavailable | Kind::Failed if !from_file.dry_run => {
                 failure.hint("run the same again: what is imported already is not imported twice")
             }
             _ => failure,
-        })
+        })?)
     }
 
     /// Without `--from`, whose messages nobody can see but their recipients.
-    fn note_senders(&mut self, unknown: &Value) {
+    fn note_senders(&mut self, unknown: &[uuid::Uuid]) {
         if let ImportCommand::Messages { from: None, .. } = self.command {
-            let ids = unknown.as_array().into_iter().flatten().filter_map(Value::as_str);
             let room = MOST_SENDERS.saturating_sub(self.unknown_senders.len());
-            self.unknown_senders.extend(ids.take(room).map(str::to_owned));
+            self.unknown_senders.extend(unknown.iter().take(room));
             self.report.unknown_senders = Some(self.unknown_senders.len() as u64);
         }
     }

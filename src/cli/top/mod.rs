@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 
 use super::{
     Setup,
+    answer::read,
     exit::{Failure, Kind},
     opened,
     output::{self, Format},
@@ -83,7 +84,7 @@ async fn print(
     loop {
         let stats = source.stats(arguments.numbers).await?;
         if setup.output.is_table() {
-            setup.output.text(&shown::lines(&report::page(&source::read(stats)?)));
+            setup.output.text(&shown::lines(&report::page(&read(&stats)?)));
         } else {
             setup.output.record(&stats);
         }
