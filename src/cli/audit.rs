@@ -4,11 +4,16 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::{
-    Setup, dlq,
+    Setup,
+    answer::{columns, read},
+    dlq,
     exit::{Failure, Kind},
+    privilege::Given,
     remote::{Admin, Query},
+    spec::{Run, Running, Spec},
     why::Why,
 };
+use crate::server::view::admin::{AuditView, BooksView, DayView, DiscrepancyView};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum AuditCommand {
@@ -49,22 +54,23 @@ pub(super) struct Which {
     limit: usize,
 }
 
-const DAYS: &[&str] = &[
-    "day",
-    "name",
-    "accepted",
-    "pending",
-    "sent",
-    "delivered",
-    "read",
-    "failed",
-    "erased",
-    "missing",
-];
-const ENTRIES: &[&str] =
-    &["at", "actor", "action", "subject", "phone", "phones", "reason", "outcome"];
+impl Run for AuditCommand {
+    fn spec(&self) -> Spec {
+        Spec::ADMIN_READ
+    }
 
-pub(super) async fn run(setup: &Setup, command: AuditCommand) -> Result<(), Failure> {
+    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+        Box::pin(async move { run(setup, *self).await })
+    }
+}
+
+const DAYS: &[&str] = columns!(DayView<'_>:
+    day, name, accepted, pending, sent, delivered, read, failed, erased, missing);
+const DISCREPANCIES: &[&str] = columns!(DiscrepancyView<'_>: id, kind);
+const ENTRIES: &[&str] = columns!(AuditView<'_>:
+    at, actor, action, subject, phone, phones, reason, outcome);
+
+async fn run(setup: &Setup, command: AuditCommand) -> Result<(), Failure> {
     let admin = Admin::open(setup).await?;
     let result = match command {
         AuditCommand::Delivery { since } => delivery(&admin, &since).await.map(Some),
@@ -73,7 +79,7 @@ pub(super) async fn run(setup: &Setup, command: AuditCommand) -> Result<(), Fail
         }
     };
     match admin.close(result).await? {
-        Some(books) => report(setup, books),
+        Some(books) => report(setup, &books),
         None => Ok(()),
     }
 }
@@ -88,8 +94,9 @@ async fn access(setup: &Setup, admin: &Admin, which: Which, why: &Why) -> Result
         .with_some("before", which.before);
     let (found, more) = admin.list(why, "/audit", &query, which.limit).await?;
     setup.output.records(ENTRIES, &found);
-    if let Some(last) = found.last().and_then(|last| last["id"].as_str()).filter(|_| more) {
-        setup.output.note(&format!("there is more: --before {last}"));
+    if let Some(last) = found.last().filter(|_| more) {
+        let AuditView { id, .. } = read(last)?;
+        setup.output.note(&format!("there is more: --before {id}"));
     }
     Ok(())
 }
@@ -99,29 +106,27 @@ async fn delivery(admin: &Admin, since: &str) -> Result<Value, Failure> {
     admin.get(&Why::default(), &format!("/books{query}")).await
 }
 
-fn report(setup: &Setup, books: Value) -> Result<(), Failure> {
-    let unaccounted = books["unaccounted"].as_u64().unwrap_or_default();
-    let list = |name: &str| books[name].as_array().map_or(&[][..], Vec::as_slice);
-    let discrepancies = list("discrepancies");
+fn report(setup: &Setup, books: &Value) -> Result<(), Failure> {
+    let BooksView { unaccounted, days, discrepancies, .. } = read(books)?;
     if setup.output.is_table() {
-        setup.output.records(DAYS, list("days"));
+        setup.output.records(DAYS, &days);
         if !discrepancies.is_empty() {
             setup.output.text("\n");
-            setup.output.records(&["id", "kind"], discrepancies);
+            setup.output.records(DISCREPANCIES, &discrepancies);
         }
         if unaccounted == 0 {
             setup.output.note("the books balance");
         }
     } else {
-        setup.output.record(&books);
+        setup.output.record(books);
     }
     if unaccounted == 0 {
         return Ok(());
     }
     let what = format!("{unaccounted} messages are unaccounted for");
     let failure = Failure::new(Kind::Failed, what);
-    Err(match discrepancies.first().and_then(|first| first["id"].as_str()) {
-        Some(id) => failure.hint(format!("run: esh3ar message explain {id}")),
+    Err(match discrepancies.first() {
+        Some(first) => failure.hint(format!("run: esh3ar message explain {}", first.id)),
         None => failure.hint(
             "rows of the table messages were removed from outside; restore them from a backup",
         ),

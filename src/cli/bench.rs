@@ -18,7 +18,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Setup,
     exit::{Failure, Kind},
+    privilege::Given,
     serve::StopSignals,
+    spec::{Configuration, Location, Run, Running, Spec},
 };
 use crate::{
     config::duration,
@@ -95,15 +97,23 @@ impl BenchArgs {
             acknowledge: self.acknowledge,
         }
     }
-
-    /// Whether the run is against a server of its own.
-    pub(super) fn starts_its_own(&self) -> bool {
-        self.url.is_none()
-    }
 }
 
-/// A folder for a server of a run's own.
-pub(super) use server::folder;
+impl Run for BenchArgs {
+    fn spec(&self) -> Spec {
+        let spec =
+            Spec { location: Location::Own, configuration: Configuration::Lenient, ..Spec::LOCAL };
+        // Without an address it starts a server of its own.
+        match self.url {
+            Some(_) => spec,
+            None => Spec { default_data_dir: server::folder, ..spec },
+        }
+    }
+
+    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+        Box::pin(async move { Box::pin(run(setup, &self)).await })
+    }
+}
 
 fn rate(text: &str) -> Result<f64, String> {
     let rate = text.parse::<f64>().ok().filter(|rate| (0.1..=1_000_000.0).contains(rate));
@@ -181,7 +191,7 @@ struct PendingView {
     messages_per_second: f64,
 }
 
-pub(super) async fn run(setup: &Setup, arguments: &BenchArgs) -> Result<(), Failure> {
+async fn run(setup: &Setup, arguments: &BenchArgs) -> Result<(), Failure> {
     let people = match (arguments.idle, arguments.pending) {
         // A phone may have 16 connections.
         (Some(connections), _) => connections.div_ceil(12),

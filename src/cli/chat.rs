@@ -1,6 +1,7 @@
 //! `chat`: talks in a conversation from a terminal, as any client of the hub would.
 
 use std::{
+    collections::HashSet,
     io::{BufRead as _, IsTerminal as _},
     time::Duration,
 };
@@ -8,14 +9,19 @@ use std::{
 use clap::Args;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
 use super::{
     Setup,
+    answer::read,
     exit::{Failure, Kind},
     opened,
     output::{self, counted},
+    privilege::Given,
     serve::{StopSignals, whereabouts},
-    shown, why,
+    shown,
+    spec::{Configuration, Location, Run, Running, Spec},
+    why,
 };
 use crate::{
     app::{
@@ -24,6 +30,7 @@ use crate::{
     },
     client::{self, ApiClient, Event, HubClient},
     domain::{Party, TokenId},
+    server::view::{ConversationView, MessageView},
 };
 
 /// How long an answer may take.
@@ -53,12 +60,22 @@ pub(super) struct ChatArgs {
     url: Option<String>,
 }
 
-impl ChatArgs {
-    /// Whether it needs nothing of this machine.
-    pub(super) fn is_elsewhere(&self) -> bool {
-        self.url.is_some() && self.who.is_none()
+impl Run for ChatArgs {
+    fn spec(&self) -> Spec {
+        let needs_nothing_here = self.url.is_some() && self.who.is_none();
+        Spec {
+            location: Location::Own,
+            configuration: Configuration::lenient_if(needs_nothing_here),
+            ..Spec::LOCAL
+        }
     }
 
+    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+        Box::pin(async move { Box::pin(run(setup, &self)).await })
+    }
+}
+
+impl ChatArgs {
     fn token(&self) -> Result<String, Failure> {
         let exported = || std::env::var("ESH3AR_TOKEN").ok().filter(|token| !token.is_empty());
         self.token.clone().or_else(exported).ok_or_else(|| {
@@ -68,7 +85,7 @@ impl ChatArgs {
     }
 }
 
-pub(super) async fn run(setup: &Setup, arguments: &ChatArgs) -> Result<(), Failure> {
+async fn run(setup: &Setup, arguments: &ChatArgs) -> Result<(), Failure> {
     let url = match &arguments.url {
         Some(url) => url.clone(),
         None => format!("http://{}", server_of(setup).await?),
@@ -163,9 +180,9 @@ struct Talk<'a> {
     url: String,
     token: String,
     hub: HubClient,
-    id: String,
+    id: Uuid,
     /// Ids that were shown or said: what comes again is not shown again.
-    known: std::collections::HashSet<String>,
+    known: HashSet<Uuid>,
     /// Lines that were said, and that were refused.
     said: usize,
     refused: usize,
@@ -181,15 +198,12 @@ impl Talk<'_> {
         let api = ApiClient::new(&url, &token).map_err(failed)?;
         let body = json!({ "phone": with });
         let answer = api.post("/api/v1/conversations", &body).await.map_err(failed)?;
-        let id = answer.body["id"].as_str().unwrap_or_default().to_owned();
+        let ConversationView { id, business_name, phone, .. } = read(&answer.body)?;
         let hub = HubClient::connect(&url, &token).await.map_err(failed)?;
         let known = Default::default();
         let mut talk = Talk { setup, url, token, hub, id, known, said: 0, refused: 0 };
-        let (business, phone) = (&answer.body["businessName"], &answer.body["phone"]);
-        let names = [business, phone].map(|name| name.as_str().unwrap_or_default());
         talk.setup.output.note(&format!(
-            "{} and {}: write a line and press Enter; Ctrl-D ends.",
-            names[0], names[1]
+            "{business_name} and {phone}: write a line and press Enter; Ctrl-D ends."
         ));
         let argument = json!({ "conversationId": talk.id, "limit": EARLIER });
         let earlier = talk.call("GetHistory", argument).await.map_err(failed)?;
@@ -261,13 +275,13 @@ impl Talk<'_> {
 
     /// Says a line until that was heard: its name makes repeating it harmless.
     async fn say(&mut self, line: &str) -> Result<(), client::Error> {
-        let name = uuid::Uuid::now_v7().to_string();
+        let name = Uuid::now_v7().to_string();
         loop {
             let argument =
                 json!({ "conversationId": self.id, "content": line, "clientMessageId": name });
             match self.call("SendMessage", argument).await {
                 Ok(message) => {
-                    self.note_known(&message);
+                    self.known.extend(read(&message).ok().map(|view: MessageView<'_>| view.id));
                     return Ok(());
                 }
                 Err(error @ client::Error::Call(_)) => return Err(error),
@@ -287,38 +301,34 @@ impl Talk<'_> {
             ("ReceivePendingMessages", Some(Value::Array(messages))) => messages,
             _ => return Ok(()),
         };
-        let ids: Vec<&Value> = messages.iter().map(|message| &message["id"]).collect();
-        let acknowledged = json!(ids);
+        let views: Vec<MessageView<'_>> = messages.iter().filter_map(|it| read(it).ok()).collect();
+        let acknowledged = json!(views.iter().map(|view| view.id).collect::<Vec<_>>());
         for message in &messages {
             self.show(message);
         }
         self.call("Acknowledge", acknowledged).await?;
-        let last = messages.iter().rev().find(|message| message["conversationId"] == self.id);
+        let last = views.iter().rev().find(|view| view.conversation_id == Some(self.id));
         if let Some(last) = last {
-            let read = json!({ "conversationId": self.id, "upToSeq": last["seq"] });
-            self.call("MarkRead", read).await?;
+            let place = json!({ "conversationId": self.id, "upToSeq": last.seq });
+            self.call("MarkRead", place).await?;
         }
         Ok(())
     }
 
-    fn note_known(&mut self, message: &Value) -> bool {
-        self.known.insert(message["id"].as_str().unwrap_or_default().to_owned())
-    }
-
     fn show(&mut self, message: &Value) {
-        if !self.note_known(message) {
+        let Ok(view) = read::<MessageView<'_>>(message) else { return };
+        if !self.known.insert(view.id) {
             return;
         }
         if !self.setup.output.is_table() {
             self.setup.output.text(&output::json_line(message));
             return;
         }
-        let text =
-            |name: &str| -> String { shown::line(message[name].as_str().unwrap_or_default()) };
-        // Hours and minutes of the RFC 3339 time, in UTC.
-        let at = text("createdAt").get(11..16).unwrap_or_default().to_owned();
-        let elsewhere = if message["conversationId"] == self.id { "" } else { " (elsewhere)" };
-        let line = format!("{at}  {}{elsewhere}: {}\n", text("from"), text("content"));
+        let (hour, minute) = (view.created_at.hour(), view.created_at.minute());
+        let here = view.conversation_id == Some(self.id);
+        let elsewhere = if here { "" } else { " (elsewhere)" };
+        let (from, content) = (shown::line(view.from), shown::line(view.content));
+        let line = format!("{hour:02}:{minute:02}  {from}{elsewhere}: {content}\n");
         self.setup.output.text(&line);
     }
 }

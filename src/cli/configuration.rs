@@ -4,11 +4,13 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::{
-    Setup, addresses,
+    Setup,
     exit::{Failure, Kind},
     output::{Output, counted},
+    privilege::Given,
+    spec::{Privilege, Run, Running, Spec},
 };
-use crate::config::Sources;
+use crate::config::{ConfigErrors, Loaded, describe};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
@@ -22,6 +24,38 @@ pub(super) enum ConfigCommand {
     Doc,
 }
 
+impl Run for ConfigCommand {
+    fn spec(&self) -> Spec {
+        match self {
+            ConfigCommand::Show | ConfigCommand::Check => {
+                Spec { privilege: Privilege::Caller, ..Spec::LOCAL }
+            }
+            ConfigCommand::Default | ConfigCommand::Doc => Spec::PRINTS,
+        }
+    }
+
+    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+        Box::pin(async move {
+            match *self {
+                ConfigCommand::Show => show(setup),
+                ConfigCommand::Default => setup.output.text(&describe::default_file()),
+                ConfigCommand::Doc => setup.output.text(&describe::markdown()),
+                // Its judgement is all.
+                ConfigCommand::Check => {}
+            }
+            Ok(())
+        })
+    }
+
+    fn judge(
+        &self,
+        output: &Output,
+        loaded: Result<&Loaded, &ConfigErrors>,
+    ) -> Option<Result<(), Failure>> {
+        matches!(self, ConfigCommand::Check).then(|| check(output, loaded))
+    }
+}
+
 #[derive(Serialize)]
 struct Line<'a> {
     key: &'a str,
@@ -29,7 +63,7 @@ struct Line<'a> {
     from: String,
 }
 
-pub(super) fn show(setup: &Setup) {
+fn show(setup: &Setup) {
     let lines: Vec<Line<'_>> = setup
         .loaded
         .origins
@@ -40,13 +74,13 @@ pub(super) fn show(setup: &Setup) {
     setup.output.note(&format!("data folder: {}", setup.data_dir.display()));
 }
 
-pub(super) fn check(output: Output, sources: Sources) -> Result<(), Failure> {
+fn check(output: &Output, loaded: Result<&Loaded, &ConfigErrors>) -> Result<(), Failure> {
     #[derive(Serialize)]
     struct Fault {
         place: String,
         fault: String,
     }
-    match addresses::load(sources) {
+    match loaded {
         Ok(_) => {
             output.note("the configuration is good");
             Ok(())

@@ -12,14 +12,25 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     Setup,
+    answer::{Page, columns, read},
     exit::{Failure, Kind},
-    output, privilege,
+    output,
+    privilege::Given,
     remote::{Admin, Query},
     shown,
+    spec::{Files, Run, Running, Spec},
     why::Why,
-    written::{Written, unwritten},
+    written::unwritten,
 };
-use crate::client::encode;
+use crate::{
+    client::encode,
+    server::view::{MessageView, WholeConversationView, admin::ConversationOverviewView},
+};
+
+const COLUMNS: &[&str] = columns!(WholeConversationView<'_>:
+    id, business_name, phone, status, last_seq, unread_business, unread_mobile, last_message_at);
+const CHANGED: &[&str] = columns!(WholeConversationView<'_>: id, business_name, phone, status);
+const MESSAGES: &[&str] = columns!(MessageView<'_>: seq, created_at, from, status, content);
 
 /// Messages that an export reads at once.
 const PAGE: usize = 200;
@@ -92,19 +103,27 @@ pub(super) enum ExportFormat {
     Text,
 }
 
-impl ConversationCommand {
-    /// Opens the file of an export. Before the process becomes the owner of the data: the file is for
-    /// whoever calls the command.
-    pub(super) fn open_file(&self) -> Result<Option<(Written, File)>, Failure> {
-        let ConversationCommand::Export { out: Some(path), .. } = self else { return Ok(None) };
-        if path == Path::new("-") || privilege::output_is_file() {
-            return Ok(None);
+impl Run for ConversationCommand {
+    fn spec(&self) -> Spec {
+        match self {
+            ConversationCommand::List { .. } | ConversationCommand::Show { .. } => Spec::ADMIN_READ,
+            ConversationCommand::Archive { .. }
+            | ConversationCommand::Close { .. }
+            | ConversationCommand::Export { .. } => Spec::ADMIN,
         }
-        Written::open(path).map(Some)
+    }
+
+    fn run(self: Box<Self>, setup: &Setup, files: Given) -> Running<'_> {
+        Box::pin(async move { run(setup, *self, files.out).await })
+    }
+
+    fn open_files(&self) -> Result<Files, Failure> {
+        let ConversationCommand::Export { out, .. } = self else { return Ok(Files::default()) };
+        Files::export(out.as_deref())
     }
 }
 
-pub(super) async fn run(
+async fn run(
     setup: &Setup,
     command: ConversationCommand,
     file: Option<File>,
@@ -127,23 +146,12 @@ async fn act(
                 .with_some("phone", phone)
                 .with_some("status", status);
             let (found, _) = admin.list(&why, "/conversations", &query, limit).await?;
-            let columns = [
-                "id",
-                "businessName",
-                "phone",
-                "status",
-                "lastSeq",
-                "unreadBusiness",
-                "unreadMobile",
-                "lastMessageAt",
-            ];
-            setup.output.records(&columns, &found);
+            setup.output.records(COLUMNS, &found);
             Ok(())
         }
         ConversationCommand::Show { id, messages, why } => {
             let found = overview(admin, &why, &id, messages.min(1000)).await?;
-            show(setup, found);
-            Ok(())
+            show(setup, &found)
         }
         ConversationCommand::Archive { ids, why } => {
             put_all(setup, admin, &why, &ids, "archive").await
@@ -166,18 +174,18 @@ async fn overview(admin: &Admin, why: &Why, id: &str, last: usize) -> Result<Val
     admin.get(why, &place).await.map_err(|failure| named(failure, id))
 }
 
-fn show(setup: &Setup, mut found: Value) {
+fn show(setup: &Setup, found: &Value) -> Result<(), Failure> {
     if !setup.output.is_table() {
-        return setup.output.record(&found);
+        setup.output.record(found);
+        return Ok(());
     }
-    let counts = found["messages"].take();
-    let last = found["lastMessages"].take();
-    setup.output.record(&found);
+    let ConversationOverviewView { conversation, messages, last_messages } = read(found)?;
+    setup.output.record(&conversation);
     setup.output.text("\nmessages by status\n");
-    setup.output.record(&counts);
+    setup.output.record(&messages);
     setup.output.text("\n");
-    let columns = ["seq", "createdAt", "from", "status", "content"];
-    setup.output.records(&columns, last.as_array().map_or(&[][..], Vec::as_slice));
+    setup.output.records(MESSAGES, &last_messages);
+    Ok(())
 }
 
 /// Each for itself: one that is not there does not keep the others from their status.
@@ -199,7 +207,7 @@ async fn put_all(
     }
     match put.as_slice() {
         [one] if ids.len() == 1 => setup.output.record(one),
-        many => setup.output.records(&["id", "businessName", "phone", "status"], many),
+        many => setup.output.records(CHANGED, many),
     }
     match failed {
         None => Ok(()),
@@ -219,7 +227,8 @@ async fn export(
     format: ExportFormat,
     to: Option<(File, PathBuf)>,
 ) -> Result<u64, Failure> {
-    let conversation = overview(admin, why, id, 0).await?;
+    let overview = overview(admin, why, id, 0).await?;
+    let ConversationOverviewView { conversation, .. } = read(&overview)?;
     let mut to = to.map(|(file, path)| (BufWriter::new(file), path));
     let mut put = |text: &str| match &mut to {
         Some((file, path)) => {
@@ -233,15 +242,16 @@ async fn export(
     if format == ExportFormat::Text {
         put(&heading(&conversation))?;
     }
-    let bar = output::progress(conversation["lastSeq"].as_u64().unwrap_or_default());
+    let bar = output::progress(u64::try_from(conversation.last_seq).unwrap_or_default());
     let (mut after, mut count) = (0, 0);
     loop {
         let place = format!("/conversations/{}/messages?after={after}&limit={PAGE}", encode(id));
         let page = admin.get(why, &place).await.map_err(|failure| named(failure, id))?;
-        let found = page["items"].as_array().map_or(&[][..], Vec::as_slice);
-        put(&found.iter().map(|message| line(message, format)).collect::<String>())?;
-        count += found.len() as u64;
-        let Some(next) = page["next"].as_u64() else { break };
+        let page: Page<u64> = read(&page)?;
+        let lines = page.items.iter().map(|message| line(message, format));
+        put(&lines.collect::<Result<String, Failure>>()?)?;
+        count += page.items.len() as u64;
+        let Some(next) = page.next else { break };
         after = next;
         bar.set_position(after);
     }
@@ -253,35 +263,33 @@ async fn export(
     Ok(count)
 }
 
-fn heading(conversation: &Value) -> String {
-    let text = |name: &str| shown::lines(conversation[name].as_str().unwrap_or_default());
+fn heading(conversation: &WholeConversationView<'_>) -> String {
     format!(
         "Conversation {} between {} and {}, begun {}, {}\n\n",
-        text("id"),
-        text("businessName"),
-        text("phone"),
-        moment(&text("createdAt")),
-        text("status")
+        conversation.id,
+        shown::lines(conversation.business_name),
+        shown::lines(conversation.phone),
+        moment(conversation.created_at),
+        shown::lines(conversation.status)
     )
 }
 
-fn line(message: &Value, format: ExportFormat) -> String {
+fn line(message: &Value, format: ExportFormat) -> Result<String, Failure> {
     if format == ExportFormat::Jsonl {
-        return output::json_line(message);
+        return Ok(output::json_line(message));
     }
-    let text = |name: &str| shown::lines(message[name].as_str().unwrap_or_default());
-    let seq = message["seq"].as_u64().unwrap_or_default();
+    let MessageView { seq, created_at, from, status, content, .. } = read(message)?;
+    let seq = seq.unwrap_or_default();
     // Further lines of a message stand under its first one.
-    let content = text("content").replace('\n', "\n        ");
-    let (at, from, status) = (moment(&text("createdAt")), text("from"), text("status"));
-    format!("{seq:>6}  {at}  {from} ({status}):\n        {content}\n")
+    let content = shown::lines(content).replace('\n', "\n        ");
+    let (at, from, status) = (moment(created_at), shown::lines(from), shown::lines(status));
+    Ok(format!("{seq:>6}  {at}  {from} ({status}):\n        {content}\n"))
 }
 
 /// Whole seconds: people read it.
-fn moment(at: &str) -> String {
-    let read = OffsetDateTime::parse(at, &Rfc3339).ok();
-    let whole = read.and_then(|at| at.replace_nanosecond(0).ok());
-    whole.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_else(|| at.to_owned())
+fn moment(at: OffsetDateTime) -> String {
+    let whole = at.replace_nanosecond(0).unwrap_or(at);
+    whole.format(&Rfc3339).unwrap_or_default()
 }
 
 fn named(failure: Failure, id: &str) -> Failure {

@@ -8,20 +8,29 @@ use std::{
 
 use clap::Args;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::{
     Setup,
+    answer::read,
     appliance::Appliance,
     exit::{Failure, Kind},
     listen::messages,
-    privilege,
+    privilege::{self, Given},
     serve::StopSignals,
-    shown, why,
+    shown,
+    spec::{Configuration, Flag, Run, Running, Spec},
+    why,
 };
 use crate::{
     app::{App, tokens::Lifetime},
     client::{self, ApiClient, HubClient},
-    domain::{Party, Permission, Permissions},
+    domain::{Party, Permission, Permissions, Status},
+    server::{
+        http::messages::Receipt,
+        moment,
+        view::{ExplanationView, MessageView, Step},
+    },
     store::accounts::MobileStatus,
     telemetry::metrics,
 };
@@ -41,8 +50,16 @@ pub(super) struct DemoArgs {
     listen: Option<SocketAddr>,
 }
 
-impl DemoArgs {
-    pub(super) fn flags(&self, flags: &mut Vec<(&'static str, String, &'static str)>) {
+impl Run for DemoArgs {
+    fn spec(&self) -> Spec {
+        Spec { configuration: Configuration::Lenient, default_data_dir, ..Spec::LOCAL }
+    }
+
+    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+        Box::pin(async move { Box::pin(run(setup, &self)).await })
+    }
+
+    fn flags(&self, flags: &mut Vec<Flag>) {
         // Whatever else listens on this machine, the demo has to come up.
         let usual = SocketAddr::from(([127, 0, 0, 1], 5000));
         let free = std::net::TcpListener::bind(usual).is_ok();
@@ -57,7 +74,7 @@ impl DemoArgs {
 }
 
 /// Beside the folder of a real installation, never in it.
-pub(super) fn default_data_dir() -> PathBuf {
+fn default_data_dir() -> PathBuf {
     let usual = privilege::default_data_dir();
     let name = usual.file_name().unwrap_or_default().to_string_lossy().into_owned();
     usual.with_file_name(format!("{name}-demo"))
@@ -67,7 +84,7 @@ fn from_client(error: client::Error) -> Failure {
     Failure::new(Kind::Failed, format!("the demo's client: {error}"))
 }
 
-pub(super) async fn run(setup: &Setup, arguments: &DemoArgs) -> Result<(), Failure> {
+async fn run(setup: &Setup, arguments: &DemoArgs) -> Result<(), Failure> {
     let mut signals = StopSignals::listen()?;
     let say = |text: &str| setup.output.text(&format!("{text}\n"));
     say(&format!("Starting an appliance of its own in {} …", setup.data_dir.display()));
@@ -97,28 +114,29 @@ async fn show(setup: &Setup, arguments: &DemoArgs, appliance: &Appliance) -> Res
     let sent = Instant::now();
     let answer = shop.post("/api/v1/messages", &body).await.map_err(from_client)?;
     let answered = sent.elapsed();
-    let id = answer.body["id"].as_str().unwrap_or_default().to_owned();
+    let Receipt { id, .. } = read(&answer.body)?;
     say(&format!("POST /api/v1/messages  →  {} {id}", answer.status));
-    let received = tokio::time::timeout(PATIENCE, receive(&mut phone, &id))
+    let received = tokio::time::timeout(PATIENCE, receive(&mut phone, id))
         .await
         .map_err(|_| Failure::new(Kind::Failed, "the message did not arrive"))??;
+    let received: MessageView<'_> = read(&received)?;
     let arrived = sent.elapsed();
     say(&format!(
         "  the shop had its answer after {:.1} ms, the phone its message after {:.1} ms: \"{}\"",
         answered.as_secs_f64() * 1e3,
         arrived.as_secs_f64() * 1e3,
-        received["content"].as_str().unwrap_or_default()
+        received.content
     ));
     phone.call("Acknowledge", vec![json!([id])], PATIENCE).await.map_err(from_client)?;
     say(&format!("  acknowledged after {:.1} ms\n", sent.elapsed().as_secs_f64() * 1e3));
     let timeline =
         shop.get(&format!("/api/v1/messages/{id}/timeline")).await.map_err(from_client)?;
     say("Its timeline:");
-    for step in timeline.body["steps"].as_array().into_iter().flatten() {
-        let text = |name: &str| step[name].as_str().unwrap_or_default().to_owned();
-        say(&format!("  {:28}  {:10} {}", text("at"), text("step"), text("detail")));
+    let ExplanationView { steps, status, .. } = read(&timeline.body)?;
+    for Step { at, step, detail } in &steps {
+        say(&format!("  {:28}  {step:10} {detail}", moment::text(*at)));
     }
-    if timeline.body["status"] != "delivered" {
+    if status != Status::Delivered.name() {
         return Err(Failure::new(Kind::Failed, "the message was not delivered"));
     }
     if arguments.once {
@@ -144,14 +162,15 @@ async fn people(app: &App) -> Result<(String, String), Failure> {
 }
 
 /// Waits for one message, live or from a catch-up, and acknowledges what is in its way.
-async fn receive(phone: &mut HubClient, id: &str) -> Result<Value, Failure> {
+async fn receive(phone: &mut HubClient, wanted: Uuid) -> Result<Value, Failure> {
     loop {
         let event = phone.next().await.map_err(from_client)?;
         for message in messages(event) {
-            if message["id"] == id {
+            let MessageView { id, .. } = read(&message)?;
+            if id == wanted {
                 return Ok(message);
             }
-            let ids = json!([message["id"]]);
+            let ids = json!([id]);
             phone.call("Acknowledge", vec![ids], PATIENCE).await.map_err(from_client)?;
         }
     }
@@ -168,15 +187,10 @@ async fn follow(
         match phone.next().await {
             Ok(event) => {
                 for message in messages(event) {
-                    let text = |name: &str| message[name].as_str().unwrap_or_default().to_owned();
-                    let line = format!(
-                        "  the phone got {} from {}: {}",
-                        text("id"),
-                        text("from"),
-                        text("content")
-                    );
+                    let MessageView { id, from, content, .. } = read(&message)?;
+                    let line = format!("  the phone got {id} from {from}: {content}");
                     setup.output.text(&format!("{}\n", shown::line(&line)));
-                    let ids = json!([message["id"]]);
+                    let ids = json!([id]);
                     let _ = phone.call("Acknowledge", vec![ids], PATIENCE).await;
                 }
             }

@@ -7,9 +7,12 @@ use serde_json::{Value, json};
 
 use super::{
     Setup,
+    answer::{columns, read},
     exit::{Failure, Kind, confirm},
     output,
+    privilege::Given,
     remote::{Admin, Query},
+    spec::{Run, Running, Spec},
     why::{Because, Why},
 };
 use crate::{
@@ -17,6 +20,10 @@ use crate::{
     client::encode,
     config::duration,
     domain::DeadLetterId,
+    server::view::{
+        DeadLetterView,
+        bulk::{ChangedView, MatchedView},
+    },
 };
 
 #[derive(Debug, Subcommand)]
@@ -94,6 +101,16 @@ pub(super) struct How {
     yes: bool,
 }
 
+impl Run for DlqCommand {
+    fn spec(&self) -> Spec {
+        Spec::ADMIN
+    }
+
+    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+        Box::pin(async move { run(setup, *self).await })
+    }
+}
+
 #[derive(Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Summary {
@@ -102,18 +119,19 @@ struct Summary {
     requeued: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     deleted: Option<u64>,
-    skipped: Vec<Value>,
-    failed: Vec<Value>,
+    skipped: Vec<uuid::Uuid>,
+    failed: Vec<uuid::Uuid>,
     /// Whether it ended before the last.
     #[serde(skip)]
     broke_off: bool,
 }
 
-const COLUMNS: &[&str] = &["id", "kind", "class", "to", "reason", "attempts", "lastErrorAt"];
+const COLUMNS: &[&str] =
+    columns!(DeadLetterView<'_>: id, kind, class, to, reason, attempts, last_error_at);
 /// The most that one call changes.
 const AT_ONCE: usize = 1000;
 
-pub(super) async fn run(setup: &Setup, command: DlqCommand) -> Result<(), Failure> {
+async fn run(setup: &Setup, command: DlqCommand) -> Result<(), Failure> {
     let admin = Admin::open(setup).await?;
     let result = act(setup, &admin, command).await;
     admin.close(result).await
@@ -138,7 +156,7 @@ async fn act(setup: &Setup, admin: &Admin, command: DlqCommand) -> Result<(), Fa
             let found = admin.get(&why.into(), &place).await;
             let letter = found.map_err(|failure| named(failure, &id))?;
             setup.output.record(&letter);
-            if let Some(message) = letter["messageId"].as_str() {
+            if let DeadLetterView { message_id: Some(message), .. } = read(&letter)? {
                 setup.output.note(&format!("the whole story: esh3ar message explain {message}"));
             }
             Ok(())
@@ -220,7 +238,7 @@ async fn change(
         let mut body = call.clone();
         body["dryRun"] = true.into();
         let answer = admin.ask(why, "POST", &place, Some(&body)).await?;
-        matched += answer["matched"].as_u64().unwrap_or_default();
+        matched += read::<MatchedView>(&answer)?.matched;
     }
     if how.dry_run {
         setup.output.record(&json!({ "dryRun": true, "matched": matched }));
@@ -280,17 +298,18 @@ async fn change_all(
                 return Ok(());
             }
         };
-        summary.add(&answer);
+        let changed: ChangedView = read(&answer)?;
+        let (more, next) = (changed.more, changed.next.clone());
+        summary.add(changed);
         bar.set_position(summary.matched);
-        if answer["more"] != true {
+        if !more {
             return Ok(());
         }
-        let next = answer["next"].clone();
-        if next.is_null() {
+        let Some(next) = next else {
             summary.broke_off = true;
             return Ok(());
-        }
-        body["after"] = next;
+        };
+        body["after"] = next.into();
     }
 }
 
@@ -303,18 +322,16 @@ impl Summary {
         }
     }
 
-    fn add(&mut self, answer: &Value) {
-        let number = |name: &str| answer[name].as_u64().unwrap_or_default();
-        self.matched += number("matched");
+    fn add(&mut self, changed: ChangedView) {
+        self.matched += changed.matched;
         if let Some(requeued) = &mut self.requeued {
-            *requeued += number("requeued");
+            *requeued += changed.requeued.unwrap_or_default();
         }
         if let Some(deleted) = &mut self.deleted {
-            *deleted += number("deleted");
+            *deleted += changed.deleted.unwrap_or_default();
         }
-        let list = |name: &str| answer[name].as_array().cloned().unwrap_or_default();
-        self.skipped.extend(list("skipped"));
-        self.failed.extend(list("failed"));
+        self.skipped.extend(changed.skipped);
+        self.failed.extend(changed.failed);
     }
 }
 

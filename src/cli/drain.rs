@@ -13,18 +13,22 @@ use nix::{
     unistd::Pid,
 };
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     Setup,
+    answer::{Page, read},
     exit::{Failure, Kind},
+    privilege::Given,
     remote::Admin,
     serve::{Whereabouts, whereabouts},
+    spec::{Run, Running, Spec},
     why::Why,
 };
 use crate::{
     client::{self, encode},
     config::duration,
+    server::view::stats::NodeView,
 };
 
 /// How often the connections are counted.
@@ -48,10 +52,14 @@ pub(super) struct DrainArgs {
     why: Why,
 }
 
-impl DrainArgs {
-    /// Whether it is about a process of an installation, and not only of this machine.
-    pub(super) fn names_a_process(&self) -> bool {
-        self.node.is_some()
+impl Run for DrainArgs {
+    fn spec(&self) -> Spec {
+        // Without a name it is the process of this machine, which is asked by a signal.
+        Spec { needs_installation: self.node.is_some(), ..Spec::ADMIN }
+    }
+
+    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+        Box::pin(async move { run(setup, &self).await })
     }
 }
 
@@ -65,7 +73,7 @@ struct View {
     connections: Option<u64>,
 }
 
-pub(super) async fn run(setup: &Setup, arguments: &DrainArgs) -> Result<(), Failure> {
+async fn run(setup: &Setup, arguments: &DrainArgs) -> Result<(), Failure> {
     if setup.remote.url.is_some() || arguments.node.is_some() {
         let admin = Admin::open(setup).await?;
         let result = asked(setup, &admin, arguments).await;
@@ -140,7 +148,7 @@ async fn asked(setup: &Setup, admin: &Admin, arguments: &DrainArgs) -> Result<()
     // It takes it up when it next says that it lives.
     let node = loop {
         let node = one(admin, &arguments.why, &id).await?;
-        if node["draining"] == wanted {
+        if node.draining == wanted {
             break node;
         }
         if begun.elapsed() > TAKES_UP {
@@ -151,27 +159,24 @@ async fn asked(setup: &Setup, admin: &Admin, arguments: &DrainArgs) -> Result<()
         tokio::time::sleep(LOOK_EVERY).await;
     };
     if arguments.undo {
-        let connections = node["connections"].as_u64();
+        let connections = Some(node.connections);
         setup.output.record(&View { state: "serving", connections });
         return Ok(());
     }
     until_empty(setup, arguments, async || {
         let node = one(admin, &arguments.why, &id).await?;
-        Ok((node["draining"] == true, node["connections"].as_u64()))
+        Ok((node.draining, Some(node.connections)))
     })
     .await
 }
 
-async fn living(admin: &Admin, why: &Why) -> Result<Vec<Value>, Failure> {
-    let mut answer = admin.get(why, "/nodes").await?;
-    Ok(match answer["items"].take() {
-        Value::Array(nodes) => nodes,
-        _ => Vec::new(),
-    })
+async fn living(admin: &Admin, why: &Why) -> Result<Vec<NodeView>, Failure> {
+    let page: Page = read(&admin.get(why, "/nodes").await?)?;
+    page.items.iter().map(read).collect()
 }
 
-async fn one(admin: &Admin, why: &Why, id: &str) -> Result<Value, Failure> {
-    let found = living(admin, why).await?.into_iter().find(|node| node["id"] == id);
+async fn one(admin: &Admin, why: &Why, id: &str) -> Result<NodeView, Failure> {
+    let found = living(admin, why).await?.into_iter().find(|node| node.id == id);
     found.ok_or_else(|| {
         Failure::new(Kind::NotFound, format!("the process {id} is gone"))
             .hint("it needs no draining")
@@ -179,23 +184,22 @@ async fn one(admin: &Admin, why: &Why, id: &str) -> Result<Value, Failure> {
 }
 
 /// The process that is meant: by its id or machine, or the only one that has connections.
-fn named(nodes: &[Value], name: Option<&str>) -> Result<String, Failure> {
-    let text = |node: &Value, field: &str| node[field].as_str().unwrap_or_default().to_owned();
+fn named(nodes: &[NodeView], name: Option<&str>) -> Result<String, Failure> {
     // A worker has none; one that is named is told so by the server.
-    let gateways = || nodes.iter().filter(|node| node["role"] != "worker");
-    let found: Vec<&Value> = match name {
-        Some(name) => match nodes.iter().find(|node| node["id"] == name) {
+    let gateways = || nodes.iter().filter(|node| node.role != "worker");
+    let found: Vec<&NodeView> = match name {
+        Some(name) => match nodes.iter().find(|node| node.id == name) {
             Some(node) => vec![node],
-            None => gateways().filter(|node| node["host"] == name).collect(),
+            None => gateways().filter(|node| node.host == name).collect(),
         },
         None => gateways().collect(),
     };
     let ways = || {
-        let each = gateways().map(|node| format!("{} on {}", text(node, "id"), text(node, "host")));
+        let each = gateways().map(|node| format!("{} on {}", node.id, node.host));
         each.collect::<Vec<_>>().join(", ")
     };
     match (found.as_slice(), name) {
-        ([node], _) => Ok(text(node, "id")),
+        ([node], _) => Ok(node.id.clone()),
         ([], Some(name)) => {
             Err(Failure::new(Kind::NotFound, format!("no gateway is named {name}"))
                 .hint(format!("these live: {}", ways())))
@@ -240,8 +244,18 @@ mod tests {
 
     #[test]
     fn a_process_is_named_by_id_or_machine_or_is_the_only_one() {
-        let node =
-            |id: &str, role: &str, host: &str| json!({ "id": id, "role": role, "host": host });
+        let counts = json!({
+            "accepted": 0, "delivered": 0, "failed": 0, "retries": 0, "deliveryMs": null,
+        });
+        let node = |id: &str, role: &str, host: &str| -> NodeView {
+            let node = json!({
+                "id": id, "role": role, "host": host, "pid": 1, "version": "0", "draining": false,
+                "startedAt": "2026-01-31T12:00:00Z", "connections": 0, "queues": [], "parts": [],
+                "sinceStart": counts, "recent": counts,
+                "perSecond": { "accepted": 0.0, "delivered": 0.0, "failed": 0.0 },
+            });
+            read(&node).unwrap()
+        };
         let one = [node("a", "gateway", "here"), node("b", "worker", "here")];
         assert_eq!(named(&one, None).unwrap(), "a");
         assert_eq!(named(&one, Some("here")).unwrap(), "a");

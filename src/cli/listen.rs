@@ -7,11 +7,17 @@ use serde_json::{Value, json};
 
 use super::{
     Setup,
+    answer::read,
     exit::{Failure, Kind},
+    privilege::Given,
     serve::{self, StopSignals},
     shown,
+    spec::{Configuration, Location, Run, Running, Spec},
 };
-use crate::client::{self, Event, HubClient};
+use crate::{
+    client::{self, Event, HubClient},
+    server::view::{MessageView, StatusChanged, Typing},
+};
 
 /// How long an acknowledgement may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -34,10 +40,18 @@ pub(super) struct ListenArgs {
     keep: bool,
 }
 
-impl ListenArgs {
-    /// Whether it needs nothing of this machine.
-    pub(super) fn is_elsewhere(&self) -> bool {
-        self.url.is_some()
+impl Run for ListenArgs {
+    fn spec(&self) -> Spec {
+        let needs_nothing_here = self.url.is_some();
+        Spec {
+            location: Location::Own,
+            configuration: Configuration::lenient_if(needs_nothing_here),
+            ..Spec::LOCAL
+        }
+    }
+
+    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+        Box::pin(async move { run(setup, &self).await })
     }
 }
 
@@ -51,7 +65,7 @@ fn refused(url: &str, error: client::Error) -> Failure {
         .hint("check --url, and that esh3ar serve runs there")
 }
 
-pub(super) async fn run(setup: &Setup, arguments: &ListenArgs) -> Result<(), Failure> {
+async fn run(setup: &Setup, arguments: &ListenArgs) -> Result<(), Failure> {
     let mut signals = StopSignals::listen()?;
     let url = match &arguments.url {
         Some(url) => url.trim_end_matches('/').to_owned(),
@@ -101,9 +115,10 @@ async fn follow(
             setup.output.note(&line);
         }
         let messages = messages(event);
-        let ids: Vec<Value> = messages.iter().map(|message| message["id"].clone()).collect();
-        for message in messages {
-            show(setup, &message);
+        let views: Vec<MessageView<'_>> = messages.iter().map(read).collect::<Result<_, _>>()?;
+        let ids: Vec<uuid::Uuid> = views.iter().map(|view| view.id).collect();
+        for (message, view) in messages.iter().zip(&views) {
+            show(setup, message, view);
             left = left.saturating_sub(1);
         }
         if !arguments.keep && !ids.is_empty() {
@@ -117,21 +132,26 @@ async fn follow(
     }
 }
 
-fn show(setup: &Setup, message: &Value) {
-    let text = |name: &str| message[name].as_str().unwrap_or_default().to_owned();
-    let seq = message["seq"].as_i64().map(|seq| format!(" #{seq}")).unwrap_or_default();
-    let subject = message["subject"].as_str().map(|s| format!("{s}: ")).unwrap_or_default();
-    let line = format!("{}{seq}  {}  {subject}{}", text("id"), text("from"), text("content"));
+fn show(setup: &Setup, message: &Value, view: &MessageView<'_>) {
+    let MessageView { id, seq, from, subject, content, .. } = view;
+    let seq = seq.map(|seq| format!(" #{seq}")).unwrap_or_default();
+    let subject = subject.map(|s| format!("{s}: ")).unwrap_or_default();
+    let line = format!("{id}{seq}  {from}  {subject}{content}");
     setup.output.event(&shown::line(&line), message);
 }
 
 /// What is told beside messages, in words.
 fn signal(target: &str, told: &[Value]) -> Option<String> {
     let told = told.first()?;
-    let text = |name: &str| told[name].as_str().unwrap_or_default().to_owned();
     match target {
-        "MessageStatusChanged" => Some(format!("{} is {}", text("id"), text("status"))),
-        "Typing" => Some(format!("{} is writing", text("from"))),
+        "MessageStatusChanged" => {
+            let StatusChanged { id, status, .. } = read(told).ok()?;
+            Some(format!("{id} is {status}"))
+        }
+        "Typing" => {
+            let Typing { from, .. } = read(told).ok()?;
+            Some(format!("{from} is writing"))
+        }
         _ => None,
     }
 }

@@ -5,14 +5,45 @@ use std::{fs, path::PathBuf};
 use clap::Args;
 use clap_mangen::Man;
 
-use super::exit::{Failure, Kind};
-use super::{description, output::Output};
+use super::{
+    Setup, description,
+    exit::{Failure, Kind},
+    output::Output,
+    privilege::Given,
+    spec::{Run, Running, Spec},
+};
+
+#[derive(Debug, Args)]
+pub(super) struct CompletionsArgs {
+    /// The shell
+    shell: clap_complete::Shell,
+}
 
 #[derive(Debug, Args)]
 pub(super) struct ManArgs {
     /// Write a page for each command into a folder, instead of printing the first
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
+}
+
+impl Run for CompletionsArgs {
+    fn spec(&self) -> Spec {
+        Spec::PRINTS
+    }
+
+    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+        Box::pin(async move { completions(self.shell, &setup.output) })
+    }
+}
+
+impl Run for ManArgs {
+    fn spec(&self) -> Spec {
+        Spec::PRINTS
+    }
+
+    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+        Box::pin(async move { pages(&self, &setup.output) })
+    }
 }
 
 /// What holds for every command, and no option tells.
@@ -38,13 +69,13 @@ No colours.
 reached, 78 the configuration or the data folder has to be mended first.
 "#;
 
-pub(super) fn completions(shell: clap_complete::Shell, output: &Output) -> Result<(), Failure> {
+fn completions(shell: clap_complete::Shell, output: &Output) -> Result<(), Failure> {
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut description(), "esh3ar", &mut text);
     print(text, output)
 }
 
-pub(super) fn pages(arguments: &ManArgs, output: &Output) -> Result<(), Failure> {
+fn pages(arguments: &ManArgs, output: &Output) -> Result<(), Failure> {
     let Some(folder) = &arguments.dir else { return print(first_page()?, output) };
     let failed = |error: std::io::Error| {
         Failure::new(Kind::Failed, format!("{}: {error}", folder.display()))

@@ -1,16 +1,23 @@
 //! `message`: sent, shown and listed by the administrator.
 
 use clap::Subcommand;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
-    Setup, dlq,
+    Setup,
+    answer::{columns, read},
+    dlq,
     exit::{Failure, Kind},
+    privilege::Given,
     remote::{Admin, Query},
     shown,
+    spec::{Run, Running, Spec},
     why::Why,
 };
-use crate::client::encode;
+use crate::{
+    client::encode,
+    server::view::{ExplanationView, MessageStoryView, MessageView, Step},
+};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum MessageCommand {
@@ -92,9 +99,27 @@ pub(super) enum MessageCommand {
     },
 }
 
-const STEPS: &[&str] = &["at", "step", "detail"];
+impl Run for MessageCommand {
+    fn spec(&self) -> Spec {
+        match self {
+            MessageCommand::List { .. }
+            | MessageCommand::Show { .. }
+            | MessageCommand::Explain { .. } => Spec::ADMIN_READ,
+            MessageCommand::Send { .. } => Spec { needs_installation: false, ..Spec::ADMIN },
+            MessageCommand::Delete { .. } => Spec::ADMIN,
+        }
+    }
 
-pub(super) async fn run(setup: &Setup, command: MessageCommand) -> Result<(), Failure> {
+    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+        Box::pin(async move { run(setup, *self).await })
+    }
+}
+
+const STEPS: &[&str] = columns!(Step: at, step, detail);
+const COLUMNS: &[&str] =
+    columns!(MessageView<'_>: id, status, from, to, priority, created_at, content);
+
+async fn run(setup: &Setup, command: MessageCommand) -> Result<(), Failure> {
     let admin = Admin::open(setup).await?;
     let result = act(setup, &admin, command).await;
     admin.close(result).await
@@ -113,7 +138,10 @@ async fn act(setup: &Setup, admin: &Admin, command: MessageCommand) -> Result<()
             let place = format!("/messages/{}", encode(&id));
             let mut message = admin.get(&why, &place).await.map_err(unknown)?;
             if setup.output.is_table() {
-                let timeline = items(message["timeline"].take());
+                let MessageStoryView { timeline, .. } = read(&message)?;
+                if let Some(fields) = message.as_object_mut() {
+                    fields.remove("timeline");
+                }
                 setup.output.record(&message);
                 setup.output.text("\n");
                 setup.output.records(STEPS, &timeline);
@@ -123,14 +151,13 @@ async fn act(setup: &Setup, admin: &Admin, command: MessageCommand) -> Result<()
         }
         MessageCommand::Explain { id, why } => {
             let place = format!("/messages/{}/explain", encode(&id));
-            let mut story = admin.get(&why, &place).await.map_err(unknown)?;
+            let story = admin.get(&why, &place).await.map_err(unknown)?;
             if setup.output.is_table() {
-                setup.output.records(STEPS, &items(story["steps"].take()));
-                let verdict = &story["verdict"];
-                let text = |name: &str| verdict[name].as_str().map(shown::line);
-                setup.output.text(&format!("\n{}\n", text("sentence").unwrap_or_default()));
-                if let Some(next) = text("next") {
-                    setup.output.text(&format!("Next: {next}\n"));
+                let ExplanationView { steps, verdict, .. } = read(&story)?;
+                setup.output.records(STEPS, &steps);
+                setup.output.text(&format!("\n{}\n", shown::line(&verdict.sentence)));
+                if let Some(next) = &verdict.next {
+                    setup.output.text(&format!("Next: {}\n", shown::line(next)));
                 }
             } else {
                 setup.output.record(&story);
@@ -157,22 +184,14 @@ async fn act(setup: &Setup, admin: &Admin, command: MessageCommand) -> Result<()
                 .with_some("until", time(until)?)
                 .with_some("before", before);
             let (found, more) = admin.list(&why, "/messages", &query, limit).await?;
-            let columns = ["id", "status", "from", "to", "priority", "createdAt", "content"];
-            setup.output.records(&columns, &found);
+            setup.output.records(COLUMNS, &found);
             if let Some(last) = found.last().filter(|_| more) {
-                let id = last["id"].as_str().unwrap_or_default();
+                let MessageView { id, .. } = read(last)?;
                 setup.output.note(&format!("there may be more: --before {id}"));
             }
         }
     }
     Ok(())
-}
-
-fn items(list: Value) -> Vec<Value> {
-    match list {
-        Value::Array(items) => items,
-        _ => Vec::new(),
-    }
 }
 
 fn undeleted(failure: Failure) -> Failure {

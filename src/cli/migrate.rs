@@ -3,7 +3,13 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::{Setup, exit::Failure, opened};
+use super::{
+    Setup,
+    exit::Failure,
+    opened,
+    privilege::Given,
+    spec::{Location, Run, Running, Spec},
+};
 use crate::store::{embedded::Purpose, migrate};
 
 #[derive(Debug, Args)]
@@ -16,10 +22,18 @@ pub(super) struct MigrateArgs {
     dry_run: bool,
 }
 
-impl MigrateArgs {
-    /// Whether nothing is changed.
-    pub(super) fn only_tells(&self) -> bool {
-        self.status || self.dry_run
+impl Run for MigrateArgs {
+    fn spec(&self) -> Spec {
+        Spec {
+            name: "migrate",
+            location: Location::HERE_CHANGES,
+            needs_installation: self.status || self.dry_run,
+            ..Spec::LOCAL
+        }
+    }
+
+    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+        Box::pin(async move { run(setup, &self).await })
     }
 }
 
@@ -35,7 +49,7 @@ struct Line {
 
 const COLUMNS: &[&str] = &["version", "name", "state", "appliedAt"];
 
-pub(super) async fn run(setup: &Setup, arguments: &MigrateArgs) -> Result<(), Failure> {
+async fn run(setup: &Setup, arguments: &MigrateArgs) -> Result<(), Failure> {
     let opened = opened::open_store(setup, Purpose::Command).await?;
     let result = migrate_or_tell(setup, &opened, arguments).await;
     let closed = opened.close().await;

@@ -10,13 +10,18 @@ use serde_json::{Value, json};
 
 use super::{
     Setup,
+    answer::{Page, columns, read},
     exit::Failure,
-    personal, privilege,
+    personal,
+    privilege::Given,
     remote::{Admin, Query},
+    spec::{Files, Run, Running, Spec},
     why::Why,
-    written::Written,
 };
-use crate::client::encode;
+use crate::{
+    client::encode,
+    server::view::admin::{DoubtedView, MobileView},
+};
 
 /// Numbers that are added in one call.
 const AT_ONCE: usize = 1000;
@@ -88,26 +93,32 @@ pub(super) enum MobileCommand {
     },
 }
 
-impl MobileCommand {
-    /// Opens the file of an export. Before the process becomes the owner of the data: the file is for
-    /// whoever calls the command.
-    pub(super) fn open_file(&self) -> Result<Option<(Written, File)>, Failure> {
-        let MobileCommand::Export { out: Some(path), .. } = self else { return Ok(None) };
-        if path == Path::new("-") || privilege::output_is_file() {
-            return Ok(None);
+impl Run for MobileCommand {
+    fn spec(&self) -> Spec {
+        match self {
+            MobileCommand::List { .. }
+            | MobileCommand::Check { .. }
+            | MobileCommand::Show { .. } => Spec::ADMIN_READ,
+            MobileCommand::Add { .. } => Spec { needs_installation: false, ..Spec::ADMIN },
+            MobileCommand::Export { .. } | MobileCommand::Erase { .. } => Spec::ADMIN,
         }
-        Written::open(path).map(Some)
+    }
+
+    fn run(self: Box<Self>, setup: &Setup, files: Given) -> Running<'_> {
+        Box::pin(async move { run(setup, *self, files.out).await })
+    }
+
+    fn open_files(&self) -> Result<Files, Failure> {
+        let MobileCommand::Export { out, .. } = self else { return Ok(Files::default()) };
+        Files::export(out.as_deref())
     }
 }
 
-const DOUBTED: &[&str] = &["phone", "messages", "mobileUser", "mayHaveBeen", "reason"];
-const COLUMNS: &[&str] = &["id", "phone", "status", "createdAt"];
+const DOUBTED: &[&str] =
+    columns!(DoubtedView<'_>: phone, messages, mobile_user, may_have_been, reason);
+const COLUMNS: &[&str] = columns!(MobileView<'_>: id, phone, status, created_at);
 
-pub(super) async fn run(
-    setup: &Setup,
-    command: MobileCommand,
-    file: Option<File>,
-) -> Result<(), Failure> {
+async fn run(setup: &Setup, command: MobileCommand, file: Option<File>) -> Result<(), Failure> {
     let (admin, redis) = match &command {
         MobileCommand::Erase { .. } => personal::open(setup).await?,
         _ => (Admin::open(setup).await?, None),
@@ -131,10 +142,8 @@ async fn act(
             let mut users: Vec<Value> = Vec::new();
             for chunk in phones.chunks(AT_ONCE) {
                 let body = json!({ "phones": chunk, "verified": verified });
-                let mut answer = admin.ask(&why, "POST", "/mobile-users", Some(&body)).await?;
-                if let Value::Array(added) = answer["items"].take() {
-                    users.extend(added);
-                }
+                let answer = admin.ask(&why, "POST", "/mobile-users", Some(&body)).await?;
+                users.extend(read::<Page>(&answer)?.items);
             }
             // One is answered with one, as scripts expect.
             match users.as_slice() {

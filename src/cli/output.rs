@@ -189,9 +189,10 @@ fn cell(value: &Value) -> String {
 
 fn table(columns: &[&str], items: &[Value]) -> String {
     const WIDEST: usize = 48;
-    let mut rows: Vec<Vec<String>> = vec![columns.iter().map(|c| heading(c)).collect()];
+    let names: Vec<String> = columns.iter().map(|column| json_name(column)).collect();
+    let mut rows: Vec<Vec<String>> = vec![names.iter().map(|name| heading(name)).collect()];
     for item in items {
-        rows.push(columns.iter().map(|c| shorten(cell(&item[*c]), WIDEST)).collect());
+        rows.push(names.iter().map(|name| shorten(cell(&item[name]), WIDEST)).collect());
     }
     let widths: Vec<usize> = (0..columns.len())
         .map(|n| rows.iter().map(|row| row[n].chars().count()).max().unwrap_or(0))
@@ -203,6 +204,18 @@ fn table(columns: &[&str], items: &[Value]) -> String {
             format!("{}\n", line.join("  ").trim_end())
         })
         .collect()
+}
+
+/// The field `created_at` as JSON has it, `createdAt`; what has that form stays.
+fn json_name(field: &str) -> String {
+    let mut words = field.split('_');
+    let mut name = words.next().unwrap_or_default().to_owned();
+    for word in words {
+        let mut letters = word.chars();
+        name.extend(letters.next().map(|letter| letter.to_ascii_uppercase()));
+        name.push_str(letters.as_str());
+    }
+    name
 }
 
 /// `createdAt` as `CREATED AT`.
@@ -231,6 +244,14 @@ pub fn counted(count: usize, one: &str) -> String {
     format!("{count} {one}{}", if count == 1 { "" } else { "s" })
 }
 
+/// Whether a command may take the whole terminal to show something. Without a terminal, or on one that cannot
+/// place its cursor, it prints.
+pub(super) fn takes_screen(format: Format) -> bool {
+    let terminal = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
+    let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
+    format == Format::Table && terminal && !dumb
+}
+
 /// A bar with its rate and what is left, drawn on a terminal only.
 pub(super) fn progress(length: u64) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
@@ -255,6 +276,7 @@ mod tests {
         let items = [json!({"id": 1, "createdAt": "now"}), json!({"id": "long\u{1b}[2J", "x": 1})];
         let text = table(&["id", "createdAt"], &items);
         assert_eq!(text, "ID        CREATED AT\n1         now\nlong [2J\n");
+        assert_eq!(table(&["id", "created_at"], &items), text);
         let text = table(&["id"], &[json!({"id": ["\u{202e}exe"]})]);
         assert_eq!(text, "ID\n\\u{202e}exe\n");
     }

@@ -6,12 +6,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Setup, cluster,
+    Setup,
+    answer::{columns, read, unreadable},
+    cluster,
     exit::{Failure, Kind, confirm_typed},
     opened, output,
     output::Format,
@@ -24,7 +27,13 @@ use crate::{
     app::new_node,
     cache::{Cache, Redis, RedisSettings, redis::Heard},
     client::encode,
+    server::{
+        reply::ProblemBody,
+        view::personal::{ErasedView, ErasureView, ProgressView},
+    },
 };
+
+const ERASED: &[&str] = columns!(ErasedView<'_>: store, what, count);
 
 /// Where the records go: a line each, or one JSON array.
 struct Sink<'a> {
@@ -114,18 +123,17 @@ pub(super) async fn erase(
     if dry_run || !yes {
         let body = json!({ "dryRun": true });
         let mut lines = admin.ask_lines(why, "POST", &path, Some(&body)).await.map_err(named)?;
-        let found = read(lines.next().await?)?;
+        let found = parse(lines.next().await?)?;
+        let erasure: ErasureView<'_> = read(&found)?;
         if dry_run {
-            report(setup, found);
+            report(setup, &found, &erasure);
             return Ok(());
         }
-        let rows = found["erased"].as_array().into_iter().flatten();
-        let messages =
-            rows.filter(|row| row["what"] == "messages").find_map(|row| row["count"].as_u64());
-        let number = found["phone"].as_str().unwrap_or(phone);
+        let messages = erasure.erased.iter().find(|rows| rows.what == "messages");
+        let number = erasure.phone;
         let question = format!(
             "This erases the mobile user {number}, {} messages and everything else of it for good.",
-            messages.unwrap_or_default()
+            messages.map_or(0, |rows| rows.count)
         );
         confirm_typed(&question, number, yes)?;
     }
@@ -135,30 +143,29 @@ pub(super) async fn erase(
         let Some(line) = lines.next().await.map_err(not_told)? else {
             return Err(not_told(Failure::new(Kind::Unavailable, "the answer has no end")));
         };
-        let line = read(Some(line))?;
-        if let Some(gone) = line["gone"].as_u64() {
-            let messages = line["messages"].as_u64().unwrap_or_default();
-            bar.get_or_insert_with(|| output::progress(messages)).set_position(gone);
-        } else {
-            break line;
-        }
+        let line = parse(Some(line))?;
+        let progress = match read(&line)? {
+            Line::Progress(progress) => Some(progress),
+            Line::Problem(_) | Line::Done(_) => None,
+        };
+        let Some(ProgressView { messages, gone }) = progress else { break line };
+        bar.get_or_insert_with(|| output::progress(messages)).set_position(gone);
     };
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
-    if let Some(status) = done["status"].as_u64() {
-        let status = u16::try_from(status).unwrap_or(500);
-        return Err(admin
-            .refused(status, &done)
-            .hint("run the same again: it goes on where it ended"));
-    }
-    let missed: Vec<String> = done["missed"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|one| format!("{}: {}", text(&one["store"]), text(&one["why"])))
-        .collect();
-    report(setup, done);
+    let erasure = match read(&done)? {
+        Line::Problem(problem) => {
+            return Err(admin
+                .refused(problem.status, &done)
+                .hint("run the same again: it goes on where it ended"));
+        }
+        Line::Done(erasure) => erasure,
+        Line::Progress(_) => return Err(unreadable()),
+    };
+    let missed = erasure.missed.iter().map(|one| format!("{}: {}", one.store, one.why));
+    let missed: Vec<String> = missed.collect();
+    report(setup, &done, &erasure);
     if missed.is_empty() {
         return Ok(());
     }
@@ -167,14 +174,17 @@ pub(super) async fn erase(
         .hint("what it has of the number ends by itself within an hour"))
 }
 
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
+/// A line of an erasure's answer.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Line<'a> {
+    Progress(ProgressView),
+    Problem(#[serde(borrow)] ProblemBody<'a>),
+    Done(#[serde(borrow)] ErasureView<'a>),
 }
 
-fn read(line: Option<String>) -> Result<Value, Failure> {
-    let line = line.unwrap_or_default();
-    serde_json::from_str(&line)
-        .map_err(|_| Failure::new(Kind::Failed, "the answer cannot be understood"))
+fn parse(line: Option<String>) -> Result<Value, Failure> {
+    serde_json::from_str(&line.unwrap_or_default()).map_err(|_| unreadable())
 }
 
 /// The erasure was begun, and goes on where it runs as long as that lives.
@@ -241,13 +251,12 @@ impl Connected {
     }
 }
 
-fn report(setup: &Setup, done: Value) {
+fn report(setup: &Setup, answer: &Value, erasure: &ErasureView<'_>) {
     if !setup.output.is_table() {
-        return setup.output.record(&done);
+        return setup.output.record(answer);
     }
-    let rows = done["erased"].as_array().map_or(&[][..], Vec::as_slice);
-    setup.output.records(&["store", "what", "count"], rows);
-    setup.output.note(if done["dryRun"] == true {
+    setup.output.records(ERASED, &erasure.erased);
+    setup.output.note(if erasure.dry_run {
         "nothing was erased; leave --dry-run out to do it"
     } else {
         "erased; backups that were made before still have it: erase again after restoring one"

@@ -78,6 +78,7 @@ pub fn output_is_file() -> bool {
 const INPUT_IS_FILE: &str = "ESH3AR_INPUT_IS_FILE";
 
 /// Files that were opened by whoever called the command.
+#[derive(Default)]
 pub struct Given {
     /// To be written.
     pub out: Option<File>,

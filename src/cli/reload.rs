@@ -19,6 +19,8 @@ use serde_json::Value;
 use super::{
     Setup,
     exit::{Failure, Kind},
+    privilege::Given,
+    spec::{Location, Run, Running, Spec},
 };
 use crate::config::duration;
 
@@ -33,6 +35,16 @@ pub(super) struct ReloadArgs {
     /// How long to wait for a process to answer
     #[arg(long, default_value = "30s", value_parser = span)]
     timeout: Duration,
+}
+
+impl Run for ReloadArgs {
+    fn spec(&self) -> Spec {
+        Spec { location: Location::HERE_CHANGES, ..Spec::LOCAL }
+    }
+
+    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+        Box::pin(async move { run(setup, &self).await })
+    }
 }
 
 fn span(text: &str) -> Result<Duration, String> {
@@ -77,7 +89,7 @@ struct View {
 
 const COLUMNS: &[&str] = &["process", "pid", "state", "changed", "waiting"];
 
-pub(super) async fn run(setup: &Setup, arguments: &ReloadArgs) -> Result<(), Failure> {
+async fn run(setup: &Setup, arguments: &ReloadArgs) -> Result<(), Failure> {
     let mut views = Vec::new();
     let mut failure: Option<Failure> = None;
     for (file, process) in PROCESSES {

@@ -9,10 +9,12 @@ use std::{
 };
 
 use clap::Args;
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::{
     Setup,
+    answer::{Page, read},
     exit::{Failure, Kind, MAKE_ROOM},
     opened::{self, Opened},
     why::{Why, operator},
@@ -20,7 +22,10 @@ use super::{
 use crate::{
     client::{self, ApiClient, LongAnswer, encode},
     config,
-    server::inside::{self, Inside},
+    server::{
+        inside::{self, Inside},
+        reply::{ProblemBody, code},
+    },
 };
 
 /// The largest page of a list.
@@ -62,7 +67,7 @@ impl RemoteArgs {
             return Err(Failure::new(Kind::Usage, format!("'{url}' is no address of a server"))
                 .hint("write https://messages.example.org, or http://127.0.0.1:5000"));
         }
-        let roots = self.ca_file.as_deref().map(|path| read(path, MOST_ROOTS)).transpose()?;
+        let roots = self.ca_file.as_deref().map(|path| text_of(path, MOST_ROOTS)).transpose()?;
         ApiClient::trusting(url, &self.token()?, roots.as_deref().map(str::as_bytes)).map_err(
             |error| {
                 Failure::new(Kind::Config, format!("--ca-file cannot be used: {error}"))
@@ -73,7 +78,7 @@ impl RemoteArgs {
 
     fn token(&self) -> Result<String, Failure> {
         let token = match &self.token_file {
-            Some(path) => read(path, config::LONGEST_SECRET)?,
+            Some(path) => text_of(path, config::LONGEST_SECRET)?,
             None => std::env::var("ESH3AR_TOKEN").unwrap_or_default(),
         };
         let token = token.trim();
@@ -85,7 +90,7 @@ impl RemoteArgs {
     }
 }
 
-fn read(path: &Path, most: u64) -> Result<String, Failure> {
+fn text_of(path: &Path, most: u64) -> Result<String, Failure> {
     config::read_bounded(path, most).map_err(|error| {
         Failure::new(Kind::Config, format!("{} cannot be read: {error}", path.display()))
             .hint("check the path, its permissions and what is in it")
@@ -239,11 +244,9 @@ impl Way {
         loop {
             let size = PAGE.min(limit - items.len());
             let page = query.clone().with("limit", size).with_some("after", after.as_deref());
-            let mut page = self.get(why, &format!("{path}{page}")).await?;
-            if let Value::Array(found) = page["items"].take() {
-                items.extend(found);
-            }
-            after = page["next"].as_str().map(str::to_owned);
+            let page: Page = read(&self.get(why, &format!("{path}{page}")).await?)?;
+            items.extend(page.items);
+            after = page.next;
             if after.is_none() || items.len() >= limit {
                 return Ok((items, after.is_some()));
             }
@@ -259,36 +262,38 @@ impl Way {
             429 | 503 => Kind::Unavailable,
             _ => Kind::Failed,
         };
-        let detail = problem["detail"].as_str();
+        let problem = ProblemBody::deserialize(problem).ok();
         let url = match self {
             Way::Here(_) => {
+                let detail = problem.as_ref().map(|problem| problem.detail);
                 let failure = Failure::new(kind, detail.unwrap_or("an internal error"));
+                let is_full = problem.is_some_and(|problem| problem.code == code::DISK_FULL);
                 return match kind {
-                    Kind::Unavailable if problem["code"] == "disk_full" => failure.hint(MAKE_ROOM),
+                    Kind::Unavailable if is_full => failure.hint(MAKE_ROOM),
                     Kind::Unavailable => failure.hint("run: esh3ar doctor"),
                     _ => failure,
                 };
             }
             Way::There { url, .. } => url,
         };
-        let Some(detail) = detail else {
+        let Some(ProblemBody { detail, code, retry_after, .. }) = problem else {
             // No problem of ours: a proxy, or something else altogether.
             let kind = if status >= 500 { Kind::Unavailable } else { Kind::Failed };
             return Failure::new(kind, format!("{url} answered {status}, which is not esh3ar"))
                 .hint("check --url");
         };
-        match (status, problem["code"].as_str().unwrap_or_default()) {
+        match (status, code) {
             (401, _) => Failure::new(kind, format!("{url} does not take this token"))
                 .hint("it expired or was revoked, or is another server's"),
             (403, _) => Failure::new(kind, format!("this token may not administer: {detail}"))
                 .hint("it needs a user with the permission Admin: esh3ar user set NAME --permission …"),
-            (404, "route_not_found") => {
+            (404, code::ROUTE_NOT_FOUND) => {
                 Failure::new(Kind::Failed, format!("{url} does not know how to do this"))
                     .hint("its esh3ar may be older than this one")
             }
             _ => {
                 let failure = Failure::new(kind, detail);
-                match (kind, problem["retryAfter"].as_u64()) {
+                match (kind, retry_after) {
                     (Kind::Unavailable, Some(wait)) => failure.hint(format!("try again in {wait} s")),
                     (Kind::Unavailable, None) => failure.hint("on the server, run: esh3ar doctor"),
                     _ => failure,

@@ -10,8 +10,10 @@ use super::{
     Setup,
     appliance::Appliance,
     exit::{Failure, Kind},
+    privilege::Given,
     reload::Announcement,
     service::{Hangups, Reloads, Watchdog},
+    spec::{Flag, LogLevel, Privilege, Run, Running, Spec},
 };
 use crate::telemetry::{metrics, notify};
 
@@ -22,11 +24,24 @@ pub(super) struct ServeArgs {
     listen: Option<SocketAddr>,
 }
 
-impl ServeArgs {
-    pub(super) fn flags(&self, flags: &mut Vec<(&'static str, String, &'static str)>) {
+impl Run for ServeArgs {
+    fn spec(&self) -> Spec {
+        Spec {
+            name: "serve",
+            privilege: Privilege::Service,
+            log: LogLevel::Configured,
+            ..Spec::LOCAL
+        }
+    }
+
+    fn flags(&self, flags: &mut Vec<Flag>) {
         if let Some(listen) = self.listen {
             flags.push(("http.listen", listen.to_string(), "--listen"));
         }
+    }
+
+    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+        Box::pin(run(setup))
     }
 }
 
@@ -91,7 +106,7 @@ impl DrainSignals {
     }
 }
 
-pub(super) async fn run(setup: &Setup) -> Result<(), Failure> {
+async fn run(setup: &Setup) -> Result<(), Failure> {
     let mut signals = StopSignals::listen()?;
     let mut drains = DrainSignals::listen()?;
     let mut hangups = Hangups::listen()?;

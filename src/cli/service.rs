@@ -13,6 +13,8 @@ use super::{
     exit::{Failure, Kind},
     opened,
     reload::{Announcement, Reloaded},
+    sources,
+    spec::Flag,
 };
 use crate::{
     app::{App, Clock},
@@ -69,13 +71,13 @@ pub(super) struct Again {
     pub(super) file: Option<PathBuf>,
     /// Whether the usual file may be closed to this user.
     pub(super) spared: bool,
-    pub(super) flags: Vec<(&'static str, String, &'static str)>,
+    pub(super) flags: Vec<Flag>,
 }
 
 impl Again {
     /// All that is read.
     pub(super) fn sources(&self) -> Result<Sources, Failure> {
-        super::sources(self.file.as_deref(), self.spared, self.flags.clone())
+        sources::sources(self.file.as_deref(), self.spared, self.flags.clone())
     }
 
     fn load(&self) -> Result<Loaded, Failure> {

@@ -5,11 +5,14 @@ use serde_json::{Value, json};
 
 use super::{
     Setup,
+    answer::columns,
     exit::{Failure, Kind},
+    privilege::Given,
     remote::{Admin, Query},
+    spec::{Run, Running, Spec},
     why::Why,
 };
-use crate::{client::encode, config::duration};
+use crate::{client::encode, config::duration, server::view::admin::TokenView};
 
 /// The most that are listed.
 const LISTED: usize = 1000;
@@ -69,9 +72,24 @@ pub(super) enum TokenCommand {
     },
 }
 
-const COLUMNS: &[&str] = &["id", "user", "mobile", "createdAt", "expiresAt", "revokedAt"];
+impl Run for TokenCommand {
+    fn spec(&self) -> Spec {
+        match self {
+            TokenCommand::List { .. } => Spec::ADMIN_READ,
+            TokenCommand::Create { .. } => Spec { needs_installation: false, ..Spec::ADMIN },
+            TokenCommand::Rotate { .. } | TokenCommand::Revoke { .. } => Spec::ADMIN,
+        }
+    }
 
-pub(super) async fn run(setup: &Setup, command: TokenCommand) -> Result<(), Failure> {
+    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+        Box::pin(async move { run(setup, *self).await })
+    }
+}
+
+const COLUMNS: &[&str] =
+    columns!(TokenView<'_>: id, user, mobile, created_at, expires_at, revoked_at);
+
+async fn run(setup: &Setup, command: TokenCommand) -> Result<(), Failure> {
     let admin = Admin::open(setup).await?;
     let result = act(setup, &admin, command).await;
     admin.close(result).await

@@ -5,13 +5,17 @@ use serde_json::{Value, json};
 
 use super::{
     Setup,
+    answer::columns,
     exit::{Failure, Kind, confirm},
+    privilege::Given,
     remote::{Admin, MOST, Query},
+    spec::{Run, Running, Spec},
     why::Why,
 };
 use crate::{
     client::encode,
     domain::{Permission, Permissions},
+    server::view::admin::UserView,
 };
 
 #[derive(Debug, Subcommand)]
@@ -75,9 +79,24 @@ pub(super) enum UserCommand {
     },
 }
 
-const COLUMNS: &[&str] = &["id", "name", "permissions", "phone", "createdAt", "disabledAt"];
+impl Run for UserCommand {
+    fn spec(&self) -> Spec {
+        match self {
+            UserCommand::List { .. } | UserCommand::Show { .. } => Spec::ADMIN_READ,
+            UserCommand::Add { .. } => Spec { needs_installation: false, ..Spec::ADMIN },
+            UserCommand::Set { .. } | UserCommand::Disable { .. } => Spec::ADMIN,
+        }
+    }
 
-pub(super) async fn run(setup: &Setup, command: UserCommand) -> Result<(), Failure> {
+    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+        Box::pin(async move { run(setup, *self).await })
+    }
+}
+
+const COLUMNS: &[&str] =
+    columns!(UserView<'_>: id, name, permissions, phone, created_at, disabled_at);
+
+async fn run(setup: &Setup, command: UserCommand) -> Result<(), Failure> {
     let admin = Admin::open(setup).await?;
     let result = act(setup, &admin, command).await;
     admin.close(result).await

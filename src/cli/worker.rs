@@ -14,9 +14,11 @@ use super::{
     cluster,
     exit::{Failure, Kind},
     opened,
+    privilege::Given,
     reload::Announcement,
     serve::StopSignals,
     service::{Hangups, Reloads, Watchdog},
+    spec::{LogLevel, Privilege, Run, Running, Spec},
 };
 use crate::{
     app::Role,
@@ -25,7 +27,25 @@ use crate::{
     telemetry::{metrics, notify},
 };
 
-pub(super) async fn run(setup: &Setup) -> Result<(), Failure> {
+/// The command has no arguments.
+pub(super) struct Worker;
+
+impl Run for Worker {
+    fn spec(&self) -> Spec {
+        Spec {
+            name: "worker",
+            privilege: Privilege::Service,
+            log: LogLevel::Configured,
+            ..Spec::LOCAL
+        }
+    }
+
+    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+        Box::pin(run(setup))
+    }
+}
+
+async fn run(setup: &Setup) -> Result<(), Failure> {
     let config = &setup.loaded.config;
     if cluster::broker(config)?.is_none() {
         let what = "a worker takes its work from RabbitMQ, and queue.url is not set";

@@ -12,7 +12,7 @@ use warp::{Filter, Rejection, filters::BoxedFilter, reply::Response};
 pub use super::route::NoRoute;
 use super::{
     context::{Shared, unknown_parameter},
-    reply::Problem,
+    reply::{Problem, code},
     route::{Route, Who},
     routes,
 };
@@ -65,7 +65,8 @@ impl NoRoute {
 }
 
 fn nothing() -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "route_not_found", "there is nothing at this address")
+    let detail = "there is nothing at this address";
+    Problem::new(StatusCode::NOT_FOUND, code::ROUTE_NOT_FOUND, detail)
 }
 
 /// Whether a route knows each parameter of a query: one that is misspelt would else be a condition that does not

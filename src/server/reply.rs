@@ -2,13 +2,21 @@
 //! [`app::Error`] to HTTP.
 
 use http::{HeaderValue, StatusCode, header};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use warp::reply::Response;
 
 use crate::{app, domain::message::FieldError};
 
 /// The code of a body that is compressed.
 const ENCODED: &str = "unsupported_content_encoding";
+
+/// Codes by which programs of ours decide what to do.
+pub mod code {
+    /// The database's disk is full.
+    pub const DISK_FULL: &str = "disk_full";
+    /// Nothing is at the address.
+    pub const ROUTE_NOT_FOUND: &str = "route_not_found";
+}
 
 /// A failed request as the client sees it.
 #[derive(Debug)]
@@ -25,20 +33,20 @@ pub struct Problem {
     pub retry_after: Option<u64>,
 }
 
-#[derive(Serialize, utoipa::ToSchema)]
+#[derive(Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = Problem)]
-pub(in crate::server) struct ProblemBody<'a> {
+pub(crate) struct ProblemBody<'a> {
     r#type: String,
     title: &'a str,
-    status: u16,
-    detail: &'a str,
-    code: &'a str,
+    pub(crate) status: u16,
+    pub(crate) detail: &'a str,
+    pub(crate) code: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<std::collections::BTreeMap<String, Vec<FieldProblem<'static>>>>)]
     errors: Option<serde_json::Map<String, serde_json::Value>>,
     /// As the header, for items of a batch, which have none.
     #[serde(skip_serializing_if = "Option::is_none", rename = "retryAfter")]
-    retry_after: Option<u64>,
+    pub(crate) retry_after: Option<u64>,
 }
 
 /// What is wrong with a field.
@@ -137,7 +145,7 @@ pub fn classify(error: &app::Error) -> (StatusCode, &'static str) {
         Error::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
         Error::Overloaded { .. } => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
         Error::Unavailable | Error::Away(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
-        Error::DiskFull => (StatusCode::SERVICE_UNAVAILABLE, "disk_full"),
+        Error::DiskFull => (StatusCode::SERVICE_UNAVAILABLE, code::DISK_FULL),
         Error::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),
     }
 }

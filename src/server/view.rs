@@ -1,13 +1,14 @@
 //! How things look outside: the same JSON over HTTP, over the hub and from the command.
 
 pub mod admin;
-pub(super) mod personal;
+pub(crate) mod bulk;
+pub(crate) mod personal;
 pub mod stats;
 
 use std::fmt;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize, de::IgnoredAny};
 use time::OffsetDateTime;
 
 use crate::{
@@ -20,36 +21,49 @@ use crate::{
 };
 
 /// A message as it is read outside (interfaces.md, HTTP).
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Message)]
 pub struct MessageView<'a> {
-    id: uuid::Uuid,
-    r#type: &'static str,
+    pub(crate) id: uuid::Uuid,
+    pub(crate) r#type: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    conversation_id: Option<uuid::Uuid>,
+    pub(crate) conversation_id: Option<uuid::Uuid>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    seq: Option<i64>,
-    from: &'a str,
-    to: String,
+    pub(crate) seq: Option<i64>,
+    pub(crate) from: &'a str,
+    pub(crate) to: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    subject: Option<&'a str>,
-    content: &'a str,
-    content_type: &'static str,
-    status: &'static str,
-    priority: &'static str,
+    pub(crate) subject: Option<&'a str>,
+    pub(crate) content: &'a str,
+    pub(crate) content_type: &'a str,
+    pub(crate) status: &'a str,
+    pub(crate) priority: &'a str,
     #[schema(value_type = Vec<Object>)]
-    attachments: [(); 0],
+    #[serde(deserialize_with = "ignored")]
+    pub(crate) attachments: [(); 0],
     #[serde(with = "crate::server::moment")]
-    created_at: OffsetDateTime,
-    #[serde(with = "crate::server::moment::option", skip_serializing_if = "Option::is_none")]
-    sent_at: Option<OffsetDateTime>,
-    #[serde(with = "crate::server::moment::option", skip_serializing_if = "Option::is_none")]
-    delivered_at: Option<OffsetDateTime>,
-    #[serde(with = "crate::server::moment::option", skip_serializing_if = "Option::is_none")]
-    read_at: Option<OffsetDateTime>,
+    pub(crate) created_at: OffsetDateTime,
+    #[serde(
+        with = "crate::server::moment::option",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub(crate) sent_at: Option<OffsetDateTime>,
+    #[serde(
+        with = "crate::server::moment::option",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub(crate) delivered_at: Option<OffsetDateTime>,
+    #[serde(
+        with = "crate::server::moment::option",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub(crate) read_at: Option<OffsetDateTime>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    failure_reason: Option<&'a str>,
+    pub(crate) failure_reason: Option<&'a str>,
 }
 
 impl<'a> From<&'a Message> for MessageView<'a> {
@@ -76,6 +90,11 @@ impl<'a> From<&'a Message> for MessageView<'a> {
     }
 }
 
+/// What an attachment looks like is not known yet.
+fn ignored<'de, D: Deserializer<'de>>(from: D) -> Result<[(); 0], D::Error> {
+    IgnoredAny::deserialize(from).map(|_| [])
+}
+
 fn addressee(message: &Message) -> String {
     match &message.recipient {
         Party::Mobile(phone) => phone.as_str().to_owned(),
@@ -89,23 +108,23 @@ pub fn messages(messages: &[Message]) -> Vec<MessageView<'_>> {
 }
 
 /// A conversation as one of its two sees it.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Conversation)]
 pub struct ConversationView<'a> {
-    id: uuid::Uuid,
-    business_user_id: uuid::Uuid,
-    business_name: &'a str,
-    phone: &'a str,
-    status: &'static str,
-    last_seq: i64,
+    pub(crate) id: uuid::Uuid,
+    pub(crate) business_user_id: uuid::Uuid,
+    pub(crate) business_name: &'a str,
+    pub(crate) phone: &'a str,
+    pub(crate) status: &'a str,
+    pub(crate) last_seq: i64,
     /// Of the last message, or of the beginning.
     #[serde(with = "crate::server::moment")]
-    last_message_at: OffsetDateTime,
+    pub(crate) last_message_at: OffsetDateTime,
     /// Messages that the one who asks has not read.
-    unread_count: i32,
+    pub(crate) unread_count: i32,
     #[serde(with = "crate::server::moment")]
-    created_at: OffsetDateTime,
+    pub(crate) created_at: OffsetDateTime,
 }
 
 impl<'a> ConversationView<'a> {
@@ -126,22 +145,22 @@ impl<'a> ConversationView<'a> {
 }
 
 /// A conversation as an administrator sees it: both sides' counts.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = WholeConversation)]
 pub struct WholeConversationView<'a> {
-    id: uuid::Uuid,
-    business_user_id: uuid::Uuid,
-    business_name: &'a str,
-    phone: &'a str,
-    status: &'static str,
-    last_seq: i64,
+    pub(crate) id: uuid::Uuid,
+    pub(crate) business_user_id: uuid::Uuid,
+    pub(crate) business_name: &'a str,
+    pub(crate) phone: &'a str,
+    pub(crate) status: &'a str,
+    pub(crate) last_seq: i64,
     #[serde(with = "crate::server::moment")]
-    last_message_at: OffsetDateTime,
-    unread_business: i32,
-    unread_mobile: i32,
+    pub(crate) last_message_at: OffsetDateTime,
+    pub(crate) unread_business: i32,
+    pub(crate) unread_mobile: i32,
     #[serde(with = "crate::server::moment")]
-    created_at: OffsetDateTime,
+    pub(crate) created_at: OffsetDateTime,
 }
 
 impl<'a> From<&'a Conversation> for WholeConversationView<'a> {
@@ -214,7 +233,7 @@ impl fmt::Display for ConversationCursor {
 }
 
 /// Somebody is writing.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Typing<'a> {
     /// Where.
@@ -245,12 +264,12 @@ impl MessageDeleted {
 }
 
 /// What the hub tells a sender.
-#[derive(Debug, Serialize)]
-pub struct StatusChanged {
+#[derive(Debug, Serialize, Deserialize)]
+pub struct StatusChanged<'a> {
     /// The message.
     pub id: uuid::Uuid,
     /// What it is now.
-    pub status: &'static str,
+    pub status: &'a str,
     /// Since when.
     #[serde(with = "crate::server::moment")]
     pub at: OffsetDateTime,
@@ -265,7 +284,7 @@ pub struct MissedSince {
 }
 
 /// One step of a message's story.
-#[derive(Debug, Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = Step)]
 pub struct Step {
     /// When.
@@ -324,12 +343,12 @@ pub fn timeline(message: &Message, story: &Story, for_administrator: bool) -> Ve
 }
 
 /// A message and every step of its way.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = MessageStory)]
 pub struct MessageStoryView<'a> {
-    #[serde(flatten)]
-    message: MessageView<'a>,
-    timeline: Vec<Step>,
+    #[serde(flatten, borrow)]
+    pub(crate) message: MessageView<'a>,
+    pub(crate) timeline: Vec<Step>,
 }
 
 impl<'a> MessageStoryView<'a> {
@@ -340,27 +359,27 @@ impl<'a> MessageStoryView<'a> {
 }
 
 /// What became of a message, for people and scripts.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Explanation)]
 pub struct ExplanationView {
-    id: uuid::Uuid,
-    from: String,
-    to: String,
-    status: &'static str,
-    priority: &'static str,
-    steps: Vec<Step>,
-    verdict: VerdictView,
+    pub(crate) id: uuid::Uuid,
+    pub(crate) from: String,
+    pub(crate) to: String,
+    pub(crate) status: String,
+    pub(crate) priority: String,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) verdict: VerdictView,
 }
 
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = Verdict)]
-pub(in crate::server) struct VerdictView {
-    code: &'static str,
-    sentence: String,
+pub(crate) struct VerdictView {
+    pub(crate) code: String,
+    pub(crate) sentence: String,
     /// A command of the administrator's: only administrators are shown it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    next: Option<String>,
+    pub(crate) next: Option<String>,
 }
 
 impl ExplanationView {
@@ -371,11 +390,11 @@ impl ExplanationView {
             id: explanation.message.id.0,
             from: explanation.message.from.to_string(),
             to: addressee(&explanation.message),
-            status: explanation.message.status.name(),
-            priority: explanation.message.priority.name(),
+            status: explanation.message.status.name().to_owned(),
+            priority: explanation.message.priority.name().to_owned(),
             steps: timeline(&explanation.message, &explanation.story, for_administrator),
             verdict: VerdictView {
-                code: verdict.code,
+                code: verdict.code.to_owned(),
                 sentence: verdict.sentence.clone(),
                 next: verdict.next.clone().filter(|_| for_administrator),
             },
@@ -384,28 +403,28 @@ impl ExplanationView {
 }
 
 /// A dead letter as administrators read it.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = DeadLetter)]
 pub struct DeadLetterView<'a> {
-    id: uuid::Uuid,
-    kind: &'a str,
-    class: &'static str,
-    reason: &'a str,
+    pub(crate) id: uuid::Uuid,
+    pub(crate) kind: &'a str,
+    pub(crate) class: &'a str,
+    pub(crate) reason: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    message_id: Option<uuid::Uuid>,
-    generation: i32,
-    attempts: i32,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    from: &'a str,
+    pub(crate) message_id: Option<uuid::Uuid>,
+    pub(crate) generation: i32,
+    pub(crate) attempts: i32,
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    pub(crate) from: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    to: Option<&'a str>,
+    pub(crate) to: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    subject: Option<&'a str>,
+    pub(crate) subject: Option<&'a str>,
     #[serde(with = "crate::server::moment")]
-    first_error_at: OffsetDateTime,
+    pub(crate) first_error_at: OffsetDateTime,
     #[serde(with = "crate::server::moment")]
-    last_error_at: OffsetDateTime,
+    pub(crate) last_error_at: OffsetDateTime,
 }
 
 impl<'a> From<&'a DeadLetter> for DeadLetterView<'a> {

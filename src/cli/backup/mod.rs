@@ -5,7 +5,12 @@ mod place;
 mod restore;
 mod room;
 
-use std::{fs::File, io::IsTerminal as _, path::PathBuf, time::Duration};
+use std::{
+    fs::File,
+    io::IsTerminal as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -16,7 +21,8 @@ use super::{
     Setup,
     exit::{Failure, Kind},
     opened::{self, OpenedStore},
-    privilege,
+    privilege::{self, Given},
+    spec::{Files, Finish, Location, Run, Running, Spec},
     why::Why,
 };
 use crate::{
@@ -30,8 +36,8 @@ use crate::{
     },
 };
 use archive::{ArchiveError, Manifest};
-pub(super) use place::Place;
-pub(super) use restore::{RestoreArgs, restore};
+use place::Place;
+pub(super) use restore::RestoreArgs;
 
 #[derive(Debug, Args)]
 pub(super) struct BackupArgs {
@@ -50,7 +56,7 @@ pub(super) struct BackupArgs {
 impl BackupArgs {
     /// Where to, and the open file: before the process becomes the owner of the data, who may not be able to
     /// write there.
-    pub(super) fn prepare(&self) -> Result<Option<(Place, File)>, Failure> {
+    fn prepare(&self) -> Result<Option<(Place, File)>, Failure> {
         if privilege::input_is_file() {
             return Ok(None);
         }
@@ -62,25 +68,50 @@ impl BackupArgs {
         let file = place.open()?;
         Ok(Some((place, file)))
     }
+}
 
-    /// What is left to do when the file is written, or could not be.
-    pub(super) fn finish(
-        &self,
-        setup: &Setup,
-        place: &Place,
-        written: bool,
-    ) -> Result<(), Failure> {
-        if !written {
-            place.give_up();
-            return Ok(());
-        }
-        let removed = place.finish(self.keep.map(usize::from))?;
-        if removed > 0 {
-            setup.output.note(&format!("{removed} older backups were removed"));
-        }
-        setup.output.note(&format!("everything is in {}", place.path.display()));
-        Ok(())
+impl Run for BackupArgs {
+    fn spec(&self) -> Spec {
+        let location = Location::ThisMachine {
+            changes: true,
+            what: "a backup is made on the server itself, which has the database's own programs",
+            hint: "run there: esh3ar backup FILE, and copy FILE here",
+        };
+        Spec { name: "backup", location, needs_installation: true, ..Spec::LOCAL }
     }
+
+    fn run(self: Box<Self>, setup: &Setup, files: Given) -> Running<'_> {
+        Box::pin(async move {
+            let file = privilege::input(files.input, Path::new("the backup"))?;
+            Box::pin(run(setup, &self, file)).await
+        })
+    }
+
+    fn open_files(&self) -> Result<Files, Failure> {
+        let Some((place, file)) = self.prepare()? else { return Ok(Files::default()) };
+        let keep = self.keep.map(usize::from);
+        Ok(Files {
+            given: Given { out: None, input: Some(file) },
+            finish: Finish::Caller(Box::new(move |setup, whole| {
+                finish(setup, &place, keep, whole)
+            })),
+            ..Files::default()
+        })
+    }
+}
+
+/// What is left to do when the file is written, or could not be.
+fn finish(setup: &Setup, place: &Place, keep: Option<usize>, whole: bool) -> Result<(), Failure> {
+    if !whole {
+        place.give_up();
+        return Ok(());
+    }
+    let removed = place.finish(keep)?;
+    if removed > 0 {
+        setup.output.note(&format!("{removed} older backups were removed"));
+    }
+    setup.output.note(&format!("everything is in {}", place.path.display()));
+    Ok(())
 }
 
 #[derive(Serialize)]
@@ -133,7 +164,7 @@ impl From<Broken> for Failure {
 }
 
 /// Writes a backup into the open file.
-pub(super) async fn run(setup: &Setup, arguments: &BackupArgs, file: File) -> Result<(), Failure> {
+async fn run(setup: &Setup, arguments: &BackupArgs, file: File) -> Result<(), Failure> {
     let by = setup.by(&arguments.why)?;
     let began = std::time::Instant::now();
     // Whatever its schema: a backup is what one makes before bringing it up to date.

@@ -18,7 +18,7 @@ const ENDS: &str = ".tar";
 
 /// Where to.
 #[derive(Clone, Debug)]
-pub(in crate::cli) struct Place {
+pub(super) struct Place {
     pub(super) path: PathBuf,
     temporary: PathBuf,
     /// The folder whose older backups are counted.

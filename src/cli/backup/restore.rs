@@ -22,9 +22,9 @@ use crate::{
     cli::{
         Setup,
         exit::{Failure, Kind, confirm_typed},
-        nature::READERS,
         opened::{self, OpenedStore},
-        privilege,
+        privilege::{self, Given},
+        spec::{Files, Location, Privilege, READERS, Run, Running, Spec},
         why::Why,
     },
     domain::audit::Action,
@@ -70,16 +70,45 @@ struct Report {
     seconds: f64,
 }
 
-impl RestoreArgs {
-    /// Opens the file before the process becomes the owner of the data: it is the caller's to read.
-    pub(in crate::cli) fn open_input(&self) -> Result<Option<File>, Failure> {
-        privilege::open_input(&self.file)
+impl Run for RestoreArgs {
+    fn spec(&self) -> Spec {
+        let location = Location::ThisMachine {
+            changes: true,
+            what: "a backup is restored on the server itself, while nothing else works on its database",
+            hint: "copy the backup there, and run there: esh3ar restore FILE",
+        };
+        let privilege = match self.configuration_to {
+            // The folder is the caller's.
+            Some(_) => Privilege::Caller,
+            None => Privilege::Data,
+        };
+        Spec { name: "restore", location, privilege, ..Spec::LOCAL }
     }
 
-    /// Writes the configuration out, if that is all that is wanted: as the caller, whose folder it is.
-    pub(in crate::cli) fn write_configuration(&self, setup: &Setup) -> Result<bool, Failure> {
-        let Some(folder) = &self.configuration_to else { return Ok(false) };
-        let file = privilege::input(self.open_input()?, &self.file)?;
+    fn run(self: Box<Self>, setup: &Setup, files: Given) -> Running<'_> {
+        Box::pin(async move {
+            match &self.configuration_to {
+                Some(folder) => self.write_configuration(setup, folder, files.input),
+                None => Box::pin(restore(setup, &self, files.input)).await,
+            }
+        })
+    }
+
+    fn open_files(&self) -> Result<Files, Failure> {
+        let input = privilege::open_input(&self.file)?;
+        Ok(Files { given: Given { out: None, input }, ..Files::default() })
+    }
+}
+
+impl RestoreArgs {
+    /// Writes the configuration out, and nothing else.
+    fn write_configuration(
+        &self,
+        setup: &Setup,
+        folder: &Path,
+        input: Option<File>,
+    ) -> Result<(), Failure> {
+        let file = privilege::input(input, &self.file)?;
         let manifest = archive::manifest(&file).map_err(Broken::from)?;
         let mut count = 0;
         let bar = bar(0, "reading");
@@ -93,7 +122,7 @@ impl RestoreArgs {
         })?;
         let are = if count == 1 { "file is" } else { "files are" };
         setup.output.note(&format!("{count} {are} in {}", folder.display()));
-        Ok(true)
+        Ok(())
     }
 }
 
@@ -113,7 +142,7 @@ fn put(folder: &Path, name: &str, text: &[u8]) -> std::io::Result<()> {
 }
 
 /// Restores a backup.
-pub(in crate::cli) async fn restore(
+async fn restore(
     setup: &Setup,
     arguments: &RestoreArgs,
     input: Option<File>,

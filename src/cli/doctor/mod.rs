@@ -12,9 +12,11 @@ use super::{
     Setup,
     exit::{Failure, Kind},
     output::{Format, Output, counted},
+    privilege::Given,
     shown,
+    spec::{Privilege, Run, Running, Spec},
 };
-use crate::config::ConfigErrors;
+use crate::config::{ConfigErrors, Loaded};
 
 /// What a monitoring check has to know.
 pub(super) const HELP: &str = "Exit status: 0 all is well, 1 a check failed (with --strict: or warns), \
@@ -30,10 +32,26 @@ pub(super) struct DoctorArgs {
     strict: bool,
 }
 
-impl DoctorArgs {
-    /// What is printed when the option for all commands says `given`.
-    pub(super) fn format(&self, given: Format) -> Format {
-        if self.json { Format::Json } else { given }
+impl Run for DoctorArgs {
+    fn spec(&self) -> Spec {
+        Spec {
+            name: "doctor",
+            privilege: Privilege::Inspection,
+            format: self.json.then_some(Format::Json),
+            ..Spec::LOCAL
+        }
+    }
+
+    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+        Box::pin(async move { Box::pin(run(setup, &self)).await })
+    }
+
+    fn judge(
+        &self,
+        output: &Output,
+        loaded: Result<&Loaded, &ConfigErrors>,
+    ) -> Option<Result<(), Failure>> {
+        loaded.err().map(|errors| Err(misconfigured(output, errors)))
     }
 }
 
@@ -57,7 +75,7 @@ fn poor(check: &'static str, found: impl Into<String>, remedy: impl Into<String>
     Check { check, state: "warn", found: found.into(), remedy: remedy.into() }
 }
 
-pub(super) async fn run(setup: &Setup, arguments: &DoctorArgs) -> Result<(), Failure> {
+async fn run(setup: &Setup, arguments: &DoctorArgs) -> Result<(), Failure> {
     // That it could be read at all was checked before this.
     let mut checks = vec![machine::configuration(setup), machine::data_folder(setup)];
     checks.push(machine::disk(setup));
@@ -79,7 +97,7 @@ pub(super) async fn run(setup: &Setup, arguments: &DoctorArgs) -> Result<(), Fai
 }
 
 /// What there is to say when the configuration cannot be used: nothing else can be looked at.
-pub(super) fn misconfigured(output: &Output, errors: &ConfigErrors) -> Failure {
+fn misconfigured(output: &Output, errors: &ConfigErrors) -> Failure {
     let faults: Vec<Check> = errors
         .0
         .iter()

@@ -19,12 +19,17 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Setup,
+    answer::read,
     exit::{Failure, Kind},
-    privilege,
+    privilege::{self, Given},
     remote::Admin,
+    spec::{Files, Finish, Run, Running, Spec},
     why::Why,
 };
-use crate::app::import::{AT_ONCE, Columns, MESSAGES, USERS};
+use crate::{
+    app::import::{AT_ONCE, Columns, MESSAGES, USERS},
+    server::http::admin::imports::ImportedView,
+};
 use rows::Rows;
 
 /// Rows that are sent in one call, which is as large as this at most, and one row: of that no character can take
@@ -108,25 +113,11 @@ impl ImportCommand {
         }
     }
 
-    /// Opens the file before the process becomes the owner of the data: it is the caller's to read.
-    pub(super) fn open_input(&self) -> Result<Option<File>, Failure> {
-        privilege::open_input(&self.source().file)
-    }
-
-    /// Takes away a reject file that nothing was written into.
-    pub(super) fn tidy(&self) {
-        let path = self.source().reject_path();
-        let empty = |found: std::fs::Metadata| found.is_file() && found.len() == 0;
-        if std::fs::symlink_metadata(&path).is_ok_and(empty) {
-            let _ = std::fs::remove_file(&path);
-        }
-    }
-
     /// The file that the process, when it is the owner of the data, has to be able to write.
     ///
     /// # Errors
     /// There is something of that name: an earlier import's rejects, or the very file that is imported.
-    pub(super) fn writes(&self) -> Result<Option<PathBuf>, Failure> {
+    fn writes(&self) -> Result<Option<PathBuf>, Failure> {
         let from_file = self.source();
         if from_file.dry_run {
             return Ok(None);
@@ -139,6 +130,37 @@ impl ImportCommand {
                 .hint("move it away, or choose another file for rejected rows with --rejects"));
         }
         Ok(Some(path))
+    }
+}
+
+impl Run for ImportCommand {
+    fn spec(&self) -> Spec {
+        Spec { name: "import", needs_installation: false, ..Spec::ADMIN }
+    }
+
+    fn run(self: Box<Self>, setup: &Setup, files: Given) -> Running<'_> {
+        Box::pin(async move { run(setup, *self, files.input).await })
+    }
+
+    fn open_files(&self) -> Result<Files, Failure> {
+        let input = privilege::open_input(&self.source().file)?;
+        let rejects = self.source().reject_path();
+        Ok(Files {
+            given: Given { out: None, input },
+            made: self.writes()?,
+            finish: Finish::Root(Box::new(move |_, _| {
+                remove_empty(&rejects);
+                Ok(())
+            })),
+        })
+    }
+}
+
+/// Takes away a reject file that nothing was written into.
+fn remove_empty(path: &Path) {
+    let empty = |found: std::fs::Metadata| found.is_file() && found.len() == 0;
+    if std::fs::symlink_metadata(path).is_ok_and(empty) {
+        let _ = std::fs::remove_file(path);
     }
 }
 
@@ -167,11 +189,7 @@ struct Reason {
     reason: String,
 }
 
-pub(super) async fn run(
-    setup: &Setup,
-    command: ImportCommand,
-    input: Option<File>,
-) -> Result<(), Failure> {
+async fn run(setup: &Setup, command: ImportCommand, input: Option<File>) -> Result<(), Failure> {
     let from_file = command.source();
     let input = privilege::input(input, &from_file.file)?;
     let metadata = input.metadata();
@@ -237,9 +255,9 @@ struct Import<'a> {
     waiting: Vec<rows::Row>,
     /// How large those are as they are sent, about.
     size: usize,
-    unknown_senders: HashSet<String>,
+    unknown_senders: HashSet<uuid::Uuid>,
     /// What messages are imported under, after the first call.
-    begun: Option<String>,
+    begun: Option<uuid::Uuid>,
     report: Report,
 }
 
@@ -287,16 +305,12 @@ impl<'a> Import<'a> {
             rows.iter().filter_map(|row| row.values.as_ref().ok()).collect();
         let mut refused = HashMap::new();
         if !good.is_empty() {
-            let answer = self.ask(&good).await?;
-            let number = |name: &str| answer[name].as_u64().unwrap_or_default();
-            self.report.imported += number("imported");
-            self.report.already_there += number("alreadyThere");
-            for one in answer["rejected"].as_array().into_iter().flatten() {
-                let reason = one["reason"].as_str().unwrap_or_default().to_owned();
-                refused.insert(one["row"].as_u64(), reason);
-            }
-            self.begun = answer["import"].as_str().map(str::to_owned).or(self.begun.take());
-            self.note_senders(&answer["unknownSenders"]);
+            let done = self.ask(&good).await?;
+            self.report.imported += done.imported as u64;
+            self.report.already_there += done.already_there as u64;
+            refused.extend(done.rejected.into_iter().map(|one| (one.row, one.reason)));
+            self.begun = done.import.or(self.begun);
+            self.note_senders(&done.unknown_senders);
         }
         let mut place = 0;
         for row in &rows {
@@ -304,7 +318,7 @@ impl<'a> Import<'a> {
             let reason = match &row.values {
                 Ok(_) => {
                     place += 1;
-                    refused.remove(&Some(place - 1))
+                    refused.remove(&(place - 1))
                 }
                 Err(reason) => Some(reason.clone()),
             };
@@ -315,7 +329,7 @@ impl<'a> Import<'a> {
         Ok(())
     }
 
-    async fn ask(&self, rows: &[&Map<String, Value>]) -> Result<Value, Failure> {
+    async fn ask(&self, rows: &[&Map<String, Value>]) -> Result<ImportedView, Failure> {
         let from_file = self.command.source();
         let (path, body) = match self.command {
             ImportCommand::Messages { from, new_ids, .. } => {
@@ -334,20 +348,19 @@ impl<'a> Import<'a> {
             }
         };
         let answer = self.admin.ask(&from_file.why, "POST", path, Some(&body)).await;
-        answer.map_err(|failure| match failure.kind {
+        read(&answer.map_err(|failure| match failure.kind {
             Kind::Unavailable | Kind::Failed if !from_file.dry_run => {
                 failure.hint("run the same again: what is imported already is not imported twice")
             }
             _ => failure,
-        })
+        })?)
     }
 
     /// Without `--from`, whose messages nobody can see but their recipients.
-    fn note_senders(&mut self, unknown: &Value) {
+    fn note_senders(&mut self, unknown: &[uuid::Uuid]) {
         if let ImportCommand::Messages { from: None, .. } = self.command {
-            let ids = unknown.as_array().into_iter().flatten().filter_map(Value::as_str);
             let room = MOST_SENDERS.saturating_sub(self.unknown_senders.len());
-            self.unknown_senders.extend(ids.take(room).map(str::to_owned));
+            self.unknown_senders.extend(unknown.iter().take(room));
             self.report.unknown_senders = Some(self.unknown_senders.len() as u64);
         }
     }

@@ -12,10 +12,11 @@ use nix::unistd::geteuid;
 use super::{InitArgs, ask};
 use crate::{
     cli::{
-        USUAL_CONFIG, addresses,
+        addresses,
         exit::{Failure, Kind},
         output::Output,
         privilege,
+        sources::USUAL_CONFIG,
     },
     config::{
         self, Loaded, Sources,

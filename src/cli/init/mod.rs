@@ -14,7 +14,12 @@ use serde::Serialize;
 use super::{
     Setup,
     exit::{Failure, Kind},
-    opened, privilege, why,
+    opened,
+    output::Output,
+    privilege::{self, Given},
+    sources::USUAL_CONFIG,
+    spec::{Location, Run, Running, Spec},
+    why,
 };
 use crate::{
     app::{App, tokens::Lifetime},
@@ -101,20 +106,27 @@ impl InitArgs {
     }
 }
 
-/// The first half, done by who called: the file. Gives where it is.
-///
-/// # Errors
-/// It cannot be written, or is there and says something else than the options.
-pub(super) fn write_file(
-    arguments: &InitArgs,
-    config: Option<&Path>,
-    data_dir: Option<&Path>,
-    output: &super::Output,
-) -> Result<PathBuf, Failure> {
-    if let Some(path) = privilege::carried() {
-        return Ok(path);
+impl Run for InitArgs {
+    fn spec(&self) -> Spec {
+        Spec { location: Location::HERE_CHANGES, ..Spec::LOCAL }
     }
-    file::write(arguments, config, data_dir, output)
+
+    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+        Box::pin(async move { Box::pin(run(setup, &self)).await })
+    }
+
+    /// The first half, done by the caller: the file.
+    fn config_file(
+        &self,
+        config: Option<&Path>,
+        data_dir: Option<&Path>,
+        output: &Output,
+    ) -> Result<Option<PathBuf>, Failure> {
+        if let Some(path) = privilege::carried() {
+            return Ok(Some(path));
+        }
+        file::write(self, config, data_dir, output).map(Some)
+    }
 }
 
 #[derive(Serialize)]
@@ -129,7 +141,7 @@ struct Made {
 }
 
 /// The second half, done by the user that runs the appliance: what is in the database.
-pub(super) async fn run(setup: &Setup, arguments: &InitArgs) -> Result<(), Failure> {
+async fn run(setup: &Setup, arguments: &InitArgs) -> Result<(), Failure> {
     let opened = opened::open_new(setup).await?;
     let result = administrator(setup, &opened.app, arguments).await;
     let (admin, token) = opened.close(result).await?;
@@ -213,13 +225,13 @@ async fn administrator(
 }
 
 fn config_path(setup: &Setup) -> String {
-    let file = setup.again.file.as_deref().unwrap_or(Path::new(super::USUAL_CONFIG));
+    let file = setup.again.file.as_deref().unwrap_or(Path::new(USUAL_CONFIG));
     file.display().to_string()
 }
 
 /// Three commands to run now.
 fn next(setup: &Setup, config: &str) -> Vec<String> {
-    let usual = config == super::USUAL_CONFIG;
+    let usual = config == USUAL_CONFIG;
     // A data folder that is not the usual one is in the file.
     let mut esh3ar = "esh3ar".to_owned();
     if !usual {

@@ -9,22 +9,22 @@ mod terminal;
 mod text;
 mod view;
 
-use std::{
-    io::IsTerminal as _,
-    sync::{Arc, atomic::Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use clap::Args;
 use tokio::sync::mpsc;
 
 use super::{
     Setup,
+    answer::read,
     exit::{Failure, Kind},
     opened,
-    output::Format,
+    output::{self, Format},
+    privilege::Given,
     remote::Admin,
     serve::StopSignals,
     shown,
+    spec::{LogLevel, Run, Running, Spec, TOP},
     why::Why,
 };
 use crate::app::Clock;
@@ -47,18 +47,19 @@ pub(super) struct TopArgs {
     why: Why,
 }
 
-impl TopArgs {
-    /// Whether it takes the whole terminal. Without one, or on one that cannot place its cursor, it is a
-    /// page of text.
-    pub(super) fn is_live(&self, format: Format) -> bool {
-        let terminal = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
-        let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
-        !self.once && format == Format::Table && terminal && !dumb
+impl Run for TopArgs {
+    fn spec(&self) -> Spec {
+        let log = if self.once { LogLevel::Warnings } else { LogLevel::OffOnScreen };
+        Spec { name: TOP, log, ..Spec::ADMIN }
+    }
+
+    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+        Box::pin(async move { Box::pin(run(setup, &self)).await })
     }
 }
 
-pub(super) async fn run(setup: &Setup, arguments: &TopArgs) -> Result<(), Failure> {
-    if arguments.is_live(setup.output.format()) {
+async fn run(setup: &Setup, arguments: &TopArgs) -> Result<(), Failure> {
+    if !arguments.once && output::takes_screen(setup.output.format()) {
         return live(setup, arguments).await;
     }
     let mut signals = StopSignals::listen()?;
@@ -83,7 +84,7 @@ async fn print(
     loop {
         let stats = source.stats(arguments.numbers).await?;
         if setup.output.is_table() {
-            setup.output.text(&shown::lines(&report::page(&source::read(stats)?)));
+            setup.output.text(&shown::lines(&report::page(&read(&stats)?)));
         } else {
             setup.output.record(&stats);
         }

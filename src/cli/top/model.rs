@@ -4,14 +4,13 @@
 pub(super) mod tests;
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
-use serde::Deserialize;
 use time::OffsetDateTime;
 
 use super::rows::{self, Sort};
 use crate::{
     domain::{DeadLetterId, MessageId, Phone},
     server::view::{
-        Step,
+        ExplanationView,
         stats::{NodeView, SlowView, StatsView},
     },
     store::dead_letters::DeadLetter,
@@ -26,22 +25,7 @@ pub(super) struct Data {
 }
 
 /// What became of a message.
-#[derive(Debug, Deserialize)]
-pub(super) struct Story {
-    pub(super) from: String,
-    pub(super) to: String,
-    pub(super) status: String,
-    pub(super) priority: String,
-    pub(super) steps: Vec<Step>,
-    pub(super) verdict: Verdict,
-}
-
-/// What that means, and what to do about it.
-#[derive(Debug, Deserialize)]
-pub(super) struct Verdict {
-    pub(super) sentence: String,
-    pub(super) next: Option<String>,
-}
+pub(super) type Story = ExplanationView;
 
 /// The panels, in the order in which tab goes through them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,13 +9,12 @@ use std::{
     time::Duration,
 };
 
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::sync::{Notify, mpsc};
 
 use super::{
     super::{
+        answer::{read, unreadable},
         exit::{Failure, Kind},
         remote::{Query, Way},
         why::Why,
@@ -24,6 +23,7 @@ use super::{
 };
 use crate::{
     domain::{DeadLetterClass, DeadLetterId, MessageId, Phone},
+    server::view::{DeadLetterView, bulk::ChangedView},
     store::dead_letters::DeadLetter,
 };
 
@@ -55,26 +55,27 @@ impl Source {
     }
 
     async fn look(&self, numbers: bool) -> Result<Data, Failure> {
-        let stats = read(self.stats(numbers).await?)?;
+        let stats = read(&self.stats(numbers).await?)?;
         let query = watching(numbers);
         let (letters, _) = self.way.list(&self.why, "/dead-letters", &query, LETTERS).await?;
-        let letters = letters.iter().map(|value| letter(value).ok_or_else(unreadable));
+        let letters = letters.iter().map(|value| letter(&read(value)?).ok_or_else(unreadable));
         Ok(Data { stats, letters: letters.collect::<Result<_, _>>()? })
     }
 
     /// What became of a message.
     pub(super) async fn story(&self, id: MessageId) -> Result<Story, Failure> {
-        read(self.way.get(&self.why, &format!("/messages/{id}/explain")).await?)
+        read(&self.way.get(&self.why, &format!("/messages/{id}/explain")).await?)
     }
 
     /// Puts a dead letter back; whether it was there.
     pub(super) async fn requeue(&self, id: DeadLetterId) -> Result<bool, Failure> {
         let body = json!({ "ids": [id.0] });
         let done = self.way.ask(&self.why, "POST", "/dead-letters/requeue", Some(&body)).await?;
-        if done["failed"].as_array().is_none_or(|failed| !failed.is_empty()) {
+        let ChangedView { failed, requeued, .. } = read(&done)?;
+        if !failed.is_empty() {
             return Err(Failure::new(Kind::Unavailable, "the database cannot be reached"));
         }
-        Ok(done["requeued"].as_u64() == Some(1))
+        Ok(requeued == Some(1))
     }
 
     /// Looks for ever, at once when it is asked to.
@@ -94,46 +95,34 @@ fn watching(numbers: bool) -> Query {
     Query::default().with("numbers", numbers).with("watch", true)
 }
 
-/// Reads an answer.
-pub(super) fn read<T: DeserializeOwned>(value: Value) -> Result<T, Failure> {
-    serde_json::from_value(value).map_err(|_| unreadable())
-}
-
-fn unreadable() -> Failure {
-    Failure::new(Kind::Failed, "the answer cannot be understood")
-        .hint("the esh3ar there may be of another version than this one")
-}
-
-fn letter(value: &Value) -> Option<DeadLetter> {
-    let text = |name: &str| value[name].as_str();
-    let number = |name: &str| i32::try_from(value[name].as_i64()?).ok();
-    let time = |name: &str| OffsetDateTime::parse(text(name)?, &Rfc3339).ok();
+/// `None` for one of a class that this esh3ar does not know.
+fn letter(view: &DeadLetterView<'_>) -> Option<DeadLetter> {
     Some(DeadLetter {
-        id: text("id")?.parse().ok()?,
-        message: text("messageId").map(str::parse).transpose().ok()?,
-        generation: number("generation")?,
-        kind: text("kind")?.to_owned(),
-        class: DeadLetterClass::parse(text("class")?)?,
-        reason: text("reason")?.to_owned(),
-        attempts: number("attempts")?,
-        first_error_at: time("firstErrorAt")?,
-        last_error_at: time("lastErrorAt")?,
-        from: text("from").unwrap_or_default().to_owned(),
-        to: text("to").map(Phone::from_stored),
-        subject: text("subject").map(str::to_owned),
+        id: DeadLetterId(view.id),
+        message: view.message_id.map(MessageId),
+        generation: view.generation,
+        kind: view.kind.to_owned(),
+        class: DeadLetterClass::parse(view.class)?,
+        reason: view.reason.to_owned(),
+        attempts: view.attempts,
+        first_error_at: view.first_error_at,
+        last_error_at: view.last_error_at,
+        from: view.from.to_owned(),
+        to: view.to.map(Phone::from_stored),
+        subject: view.subject.map(str::to_owned),
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::model::tests::letter;
+    use super::{super::model::tests::letter, read};
     use crate::server::view::DeadLetterView;
 
     #[test]
     fn a_dead_letter_is_read_as_it_was_told() {
         let told = letter(3, "+967*******67", "no answer");
         let value = serde_json::to_value(DeadLetterView::from(&told)).unwrap();
-        let read = super::letter(&value).unwrap();
-        assert_eq!(format!("{read:?}"), format!("{told:?}"));
+        let back = super::letter(&read(&value).unwrap()).unwrap();
+        assert_eq!(format!("{back:?}"), format!("{told:?}"));
     }
 }

@@ -2,7 +2,6 @@
 
 use http::StatusCode;
 use serde::Deserialize;
-use serde_json::json;
 use warp::reply::Response;
 
 use crate::{
@@ -12,7 +11,10 @@ use crate::{
         context::{Context, Shared, cursor, read_time},
         http::admin,
         reply::{self, Problem, answer},
-        view,
+        view::{
+            self,
+            bulk::{ChangedView, MatchedView},
+        },
     },
     store::dead_letters::{DeadLetter, Filter},
 };
@@ -177,28 +179,25 @@ async fn change_many(context: &Context, action: Action) -> Result<Response, Prob
     filter.before = body.after.as_deref().map(parse_cursor).transpose()?;
     if body.dry_run {
         let matched = context.app.count_dead_letters(&filter).await?;
-        return Ok(reply::json(StatusCode::OK, &json!({ "dryRun": true, "matched": matched })));
+        return Ok(reply::json(StatusCode::OK, &MatchedView { dry_run: true, matched }));
     }
     let outcome =
         context.app.change_dead_letters(action, &by, &filter, CHANGED_AT_ONCE, |_| ()).await?;
     Ok(reply::json(StatusCode::OK, &summary(action, &outcome)))
 }
 
-fn summary(action: Action, outcome: &Outcome) -> serde_json::Value {
-    let done = match action {
-        Action::Requeue => "requeued",
-        Action::Delete => "deleted",
-    };
-    let ids = |ids: &[DeadLetterId]| ids.iter().map(|id| id.0).collect::<Vec<_>>();
-    json!({
-        "matched": outcome.matched,
-        done: outcome.changed.len(),
-        "skipped": ids(&outcome.skipped),
-        "failed": ids(&outcome.failed),
-        // Whether there is more: one call does at most 1,000. `next` as `after` goes on behind them.
-        "more": outcome.broke_off || outcome.next.is_some(),
-        "next": outcome.next.map(|id| cursor(MessageId(id.0))),
-    })
+fn summary(action: Action, outcome: &Outcome) -> ChangedView {
+    let done = |of: Action| (of == action).then_some(outcome.changed.len() as u64);
+    let ids = |ids: &[DeadLetterId]| ids.iter().map(|id| id.0).collect();
+    ChangedView {
+        deleted: done(Action::Delete),
+        failed: ids(&outcome.failed),
+        matched: outcome.matched as u64,
+        more: outcome.broke_off || outcome.next.is_some(),
+        next: outcome.next.map(|id| cursor(MessageId(id.0))),
+        requeued: done(Action::Requeue),
+        skipped: ids(&outcome.skipped),
+    }
 }
 
 fn parse_cursor(text: &str) -> Result<DeadLetterId, Problem> {

@@ -55,17 +55,17 @@ pub(in crate::server) struct IdsBody {
 }
 
 /// The answer to a send.
-#[derive(Serialize, utoipa::ToSchema)]
+#[derive(Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Receipt)]
-pub(in crate::server) struct Receipt {
-    id: uuid::Uuid,
-    status: &'static str,
+pub(crate) struct Receipt<'a> {
+    pub(crate) id: uuid::Uuid,
+    status: &'a str,
     #[serde(with = "crate::server::moment")]
     created_at: time::OffsetDateTime,
 }
 
-impl From<&Message> for Receipt {
+impl From<&Message> for Receipt<'_> {
     fn from(message: &Message) -> Self {
         Receipt { id: message.id.0, status: message.status.name(), created_at: message.created_at }
     }

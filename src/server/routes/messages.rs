@@ -19,7 +19,7 @@ pub(super) fn rows() -> Vec<Route> {
         post("/api/v1/messages", Business(Some(SendMessages)), messages::send)
             .summary("Send a one-way message")
             .takes::<messages::SendBody>()
-            .gives::<messages::Receipt>(202)
+            .gives::<messages::Receipt<'static>>(202)
             .sends()
             .keyed(),
         post("/api/v1/messages/batch", Business(Some(SendMessages)), messages::send_batch)

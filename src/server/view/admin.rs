@@ -1,6 +1,8 @@
 //! How people, tokens and the audit log look to administrators, over HTTP and from the command.
 
-use serde::Serialize;
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
 
@@ -25,14 +27,14 @@ use crate::{
 #[serde(rename_all = "camelCase")]
 #[schema(as = User)]
 pub struct UserView<'a> {
-    id: uuid::Uuid,
-    name: &'a str,
-    phone: Option<&'a str>,
-    permissions: Vec<&'static str>,
+    pub(crate) id: uuid::Uuid,
+    pub(crate) name: &'a str,
+    pub(crate) phone: Option<&'a str>,
+    pub(crate) permissions: Vec<&'static str>,
     #[serde(with = "crate::server::moment")]
-    created_at: OffsetDateTime,
+    pub(crate) created_at: OffsetDateTime,
     #[serde(with = "crate::server::moment::option")]
-    disabled_at: Option<OffsetDateTime>,
+    pub(crate) disabled_at: Option<OffsetDateTime>,
 }
 
 impl<'a> From<&'a BusinessUser> for UserView<'a> {
@@ -53,15 +55,15 @@ impl<'a> From<&'a BusinessUser> for UserView<'a> {
 #[serde(rename_all = "camelCase")]
 #[schema(as = DoubtedNumber)]
 pub struct DoubtedView<'a> {
-    phone: &'a str,
+    pub(crate) phone: &'a str,
     /// Messages to it.
-    messages: i64,
+    pub(crate) messages: i64,
     /// Whether a mobile user has it.
-    mobile_user: bool,
+    pub(crate) mobile_user: bool,
     /// The number that it may have been when it was given.
     #[serde(skip_serializing_if = "Option::is_none")]
-    may_have_been: Option<&'a str>,
-    reason: String,
+    pub(crate) may_have_been: Option<&'a str>,
+    pub(crate) reason: String,
 }
 
 impl<'a> From<&'a Doubted> for DoubtedView<'a> {
@@ -89,11 +91,11 @@ impl<'a> From<&'a Doubted> for DoubtedView<'a> {
 #[serde(rename_all = "camelCase")]
 #[schema(as = MobileUser)]
 pub struct MobileView<'a> {
-    id: uuid::Uuid,
-    phone: &'a str,
-    status: &'static str,
+    pub(crate) id: uuid::Uuid,
+    pub(crate) phone: &'a str,
+    pub(crate) status: &'static str,
     #[serde(with = "crate::server::moment")]
-    created_at: OffsetDateTime,
+    pub(crate) created_at: OffsetDateTime,
 }
 
 impl<'a> From<&'a MobileUser> for MobileView<'a> {
@@ -112,15 +114,15 @@ impl<'a> From<&'a MobileUser> for MobileView<'a> {
 #[serde(rename_all = "camelCase")]
 #[schema(as = Token)]
 pub struct TokenView<'a> {
-    id: uuid::Uuid,
-    user: Option<&'a str>,
-    mobile: Option<&'a str>,
+    pub(crate) id: uuid::Uuid,
+    pub(crate) user: Option<&'a str>,
+    pub(crate) mobile: Option<&'a str>,
     #[serde(with = "crate::server::moment")]
-    created_at: OffsetDateTime,
+    pub(crate) created_at: OffsetDateTime,
     #[serde(with = "crate::server::moment::option")]
-    expires_at: Option<OffsetDateTime>,
+    pub(crate) expires_at: Option<OffsetDateTime>,
     #[serde(with = "crate::server::moment::option")]
-    revoked_at: Option<OffsetDateTime>,
+    pub(crate) revoked_at: Option<OffsetDateTime>,
 }
 
 impl<'a> From<&'a Listed> for TokenView<'a> {
@@ -137,38 +139,38 @@ impl<'a> From<&'a Listed> for TokenView<'a> {
 }
 
 /// An entry of the audit log.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = AuditEntry)]
 pub struct AuditView<'a> {
-    id: uuid::Uuid,
+    pub(crate) id: uuid::Uuid,
     #[serde(with = "crate::server::moment")]
-    at: OffsetDateTime,
-    actor_kind: &'a str,
+    pub(crate) at: OffsetDateTime,
+    pub(crate) actor_kind: &'a str,
     /// A business user's name, or as what else it is known.
-    actor: &'a str,
-    actor_id: &'a str,
+    pub(crate) actor: &'a str,
+    pub(crate) actor_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    token_id: Option<uuid::Uuid>,
-    action: &'a str,
-    subject_kind: &'a str,
+    pub(crate) token_id: Option<uuid::Uuid>,
+    pub(crate) action: &'a str,
+    pub(crate) subject_kind: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    subject: Option<&'a str>,
+    pub(crate) subject: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    phone: Option<&'a str>,
+    pub(crate) phone: Option<&'a str>,
     /// How many phones it was about.
-    phones: i64,
+    pub(crate) phones: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'a str>,
+    pub(crate) reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    request_id: Option<&'a str>,
+    pub(crate) request_id: Option<&'a str>,
     /// The address that it came from, for what came over the API.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
-    peer: Option<std::net::IpAddr>,
-    outcome: &'a str,
+    pub(crate) peer: Option<std::net::IpAddr>,
+    pub(crate) outcome: &'a str,
     #[schema(value_type = Object)]
-    details: &'a Value,
+    pub(crate) details: Cow<'a, Value>,
 }
 
 impl<'a> From<&'a Recorded> for AuditView<'a> {
@@ -189,7 +191,7 @@ impl<'a> From<&'a Recorded> for AuditView<'a> {
             request_id: entry.request.as_deref(),
             peer: entry.peer,
             outcome: &entry.outcome,
-            details: &entry.details,
+            details: Cow::Borrowed(&entry.details),
         }
     }
 }
@@ -235,16 +237,17 @@ impl From<Rotated> for RotatedView {
 }
 
 /// A conversation with its counts and its last messages.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = ConversationOverview)]
 pub struct ConversationOverviewView<'a> {
-    #[serde(flatten)]
-    conversation: WholeConversationView<'a>,
+    #[serde(flatten, borrow)]
+    pub(crate) conversation: WholeConversationView<'a>,
     /// How many messages are in each status that some are in.
     #[schema(value_type = std::collections::BTreeMap<String, i64>)]
-    messages: Map<String, Value>,
-    last_messages: Vec<MessageView<'a>>,
+    pub(crate) messages: Map<String, Value>,
+    #[serde(borrow)]
+    pub(crate) last_messages: Vec<MessageView<'a>>,
 }
 
 impl<'a> From<&'a Overview> for ConversationOverviewView<'a> {
@@ -259,38 +262,40 @@ impl<'a> From<&'a Overview> for ConversationOverviewView<'a> {
 }
 
 /// One business' and day's part of the books.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = BookOfDay)]
-pub(in crate::server) struct DayView<'a> {
-    business: uuid::Uuid,
-    name: &'a str,
-    day: String,
-    accepted: i64,
-    pending: i64,
-    sent: i64,
-    delivered: i64,
-    read: i64,
-    failed: i64,
-    erased: i64,
-    missing: i64,
+pub(crate) struct DayView<'a> {
+    pub(crate) business: uuid::Uuid,
+    pub(crate) name: &'a str,
+    pub(crate) day: String,
+    pub(crate) accepted: i64,
+    pub(crate) pending: i64,
+    pub(crate) sent: i64,
+    pub(crate) delivered: i64,
+    pub(crate) read: i64,
+    pub(crate) failed: i64,
+    pub(crate) erased: i64,
+    pub(crate) missing: i64,
 }
 
 /// A message that does not add up.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = Discrepancy)]
-pub(in crate::server) struct DiscrepancyView {
-    id: uuid::Uuid,
-    kind: &'static str,
+pub(crate) struct DiscrepancyView<'a> {
+    pub(crate) id: uuid::Uuid,
+    pub(crate) kind: &'a str,
 }
 
 /// Whether every accepted message is accounted for.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = Books)]
 pub struct BooksView<'a> {
-    balanced: bool,
-    unaccounted: u64,
-    days: Vec<DayView<'a>>,
-    discrepancies: Vec<DiscrepancyView>,
+    pub(crate) balanced: bool,
+    pub(crate) unaccounted: u64,
+    #[serde(borrow)]
+    pub(crate) days: Vec<DayView<'a>>,
+    #[serde(borrow)]
+    pub(crate) discrepancies: Vec<DiscrepancyView<'a>>,
 }
 
 impl<'a> From<&'a Audit> for BooksView<'a> {

@@ -1,6 +1,6 @@
 //! Everything of one phone number as it is given out, and what an erasure tells of itself.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::{DeadLetterView, MessageView, WholeConversationView};
@@ -143,50 +143,51 @@ impl From<&Listed> for Record<'_> {
 }
 
 /// How far an erasure is.
-#[derive(Serialize, utoipa::ToSchema)]
+#[derive(Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = ErasureProgress)]
-pub(in crate::server) struct ProgressView {
+pub(crate) struct ProgressView {
     /// Messages that were found in the beginning.
-    pub(in crate::server) messages: u64,
+    pub(crate) messages: u64,
     /// Messages that are gone.
-    pub(in crate::server) gone: u64,
+    pub(crate) gone: u64,
 }
 
 /// What an erasure took away, or would.
-#[derive(Serialize, utoipa::ToSchema)]
+#[derive(Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Erasure)]
-pub(in crate::server) struct ErasureView<'a> {
-    phone: &'a str,
-    dry_run: bool,
-    erased: Vec<ErasedView>,
+pub(crate) struct ErasureView<'a> {
+    pub(crate) phone: &'a str,
+    pub(crate) dry_run: bool,
+    #[serde(borrow)]
+    pub(crate) erased: Vec<ErasedView<'a>>,
     /// What it could not be taken from.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    missed: Vec<MissedView>,
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) missed: Vec<MissedView<'a>>,
 }
 
 /// How much of a kind.
-#[derive(Serialize, utoipa::ToSchema)]
+#[derive(Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = ErasedRows)]
-pub(in crate::server) struct ErasedView {
+pub(crate) struct ErasedView<'a> {
     /// `database` or `redis`.
-    store: &'static str,
-    what: &'static str,
-    count: u64,
+    pub(crate) store: &'a str,
+    pub(crate) what: &'a str,
+    pub(crate) count: u64,
 }
 
 /// Where something is left.
-#[derive(Serialize, utoipa::ToSchema)]
+#[derive(Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = NotErased)]
-pub(in crate::server) struct MissedView {
-    store: &'static str,
-    why: String,
+pub(crate) struct MissedView<'a> {
+    pub(crate) store: &'a str,
+    pub(crate) why: String,
 }
 
-fn lines(counts: &Counts) -> Vec<ErasedView> {
+fn lines(counts: &Counts) -> Vec<ErasedView<'static>> {
     let view = |(what, count)| ErasedView {
         store: "database",
         what,

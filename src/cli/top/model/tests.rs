@@ -9,6 +9,7 @@ use crate::{
         DeadLetterClass, Party, Priority,
         figures::{Counts, Figures, Latencies, Part},
     },
+    server::view::{Step, VerdictView},
 };
 
 pub(in super::super) fn now() -> OffsetDateTime {
@@ -148,6 +149,7 @@ fn type_text(model: &mut Model, text: &str) {
 
 pub(in super::super) fn story() -> Story {
     Story {
+        id: Uuid::nil(),
         from: "Shop".to_owned(),
         to: "+967771234567".to_owned(),
         status: "failed".to_owned(),
@@ -164,7 +166,8 @@ pub(in super::super) fn story() -> Story {
                 detail: "the recipient's device was connected and did not acknowledge".to_owned(),
             },
         ],
-        verdict: Verdict {
+        verdict: VerdictView {
+            code: "given_up".to_owned(),
             sentence: "It was given up after seven attempts.".to_owned(),
             next: Some("esh3ar dlq requeue 1".to_owned()),
         },

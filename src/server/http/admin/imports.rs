@@ -59,31 +59,31 @@ pub(in crate::server) struct UsersBody<'a> {
 }
 
 /// What became of rows.
-#[derive(Serialize, utoipa::ToSchema)]
+#[derive(Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Imported)]
-pub(in crate::server) struct ImportedView {
+pub(crate) struct ImportedView {
     dry_run: bool,
     /// What messages were imported under, for the calls that follow.
     #[serde(skip_serializing_if = "Option::is_none")]
-    import: Option<uuid::Uuid>,
+    pub(crate) import: Option<uuid::Uuid>,
     read: usize,
-    imported: usize,
-    already_there: usize,
+    pub(crate) imported: usize,
+    pub(crate) already_there: usize,
     /// Those that cannot be taken, in their order.
-    rejected: Vec<RejectedView>,
+    pub(crate) rejected: Vec<RejectedView>,
     /// Senders that are no business users here: only recipients see what they sent.
-    unknown_senders: Vec<uuid::Uuid>,
+    pub(crate) unknown_senders: Vec<uuid::Uuid>,
 }
 
 /// A row that cannot be taken.
-#[derive(Serialize, utoipa::ToSchema)]
+#[derive(Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = RejectedRow)]
-pub(in crate::server) struct RejectedView {
+pub(crate) struct RejectedView {
     /// Its place among the rows, from 0.
-    row: usize,
-    reason: String,
+    pub(crate) row: usize,
+    pub(crate) reason: String,
 }
 
 impl ImportedView {
