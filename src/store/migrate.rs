@@ -62,6 +62,7 @@ pub const MIGRATIONS: &[Migration] = &[
     step(16, "drain", 9, include_str!("../../migrations/0016_drain.sql")),
     step(17, "names", 9, include_str!("../../migrations/0017_names.sql")),
     beside(18, "deleted", 9, include_str!("../../migrations/0018_deleted.sql")),
+    step(19, "audit_peer", 9, include_str!("../../migrations/0019_audit_peer.sql")),
 ];
 
 /// The advisory lock's key: "esh3ar" in ASCII.

@@ -56,7 +56,7 @@ struct Balancer {
     base: String,
 }
 
-fn program(name: &str) -> Option<String> {
+pub fn program(name: &str) -> Option<String> {
     let folders = ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"];
     let found = folders.iter().map(|f| format!("{f}/{name}")).find(|p| Path::new(p).is_file());
     is_there(found.is_some(), name).then(|| found.unwrap())

@@ -1,5 +1,11 @@
 //! From which address somebody asks: what balancers say that are trusted, and what nobody else may say.
 
+use std::{
+    net::IpAddr,
+    process::Command,
+    time::{Duration, Instant},
+};
+
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
@@ -8,7 +14,14 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{Server, wait_for};
+use crate::{
+    balancers::program,
+    support::{
+        DEADLINE, Folder, Server,
+        guard::{Guarded, free_port},
+        wait_for,
+    },
+};
 
 const TRUSTED: (&str, &str) = ("ESH3AR__HTTP__TRUSTED_PROXIES", "127.0.0.0/8");
 const LIST: &str = "/api/v1/admin/users";
@@ -125,6 +138,38 @@ async fn a_balancer_that_passes_on_bytes_names_the_client_before_them() {
     let _ = damaged.read_to_end(&mut rest).await;
     assert!(rest.is_empty());
     assert_eq!(peer_of(&server, &admin, &[]).await, "127.0.0.1");
+}
+
+/// HAProxy as the shipped configuration says for `mode tcp`.
+#[tokio::test(flavor = "multi_thread")]
+async fn haproxy_that_passes_on_bytes_names_its_clients() {
+    let Some(haproxy) = program("haproxy") else { return };
+    let server = Server::start_with(&[("ESH3AR__HTTP__TRUSTED_PROXIES", "127.0.0.1")]).await;
+    let admin = server.user("root", "Admin");
+    let folder = Folder::new();
+    let address = format!("127.0.0.1:{}", free_port());
+    let host = server.base.strip_prefix("http://").unwrap();
+    let text = format!(
+        "global\n maxconn 200\ndefaults\n mode tcp\n timeout connect 2s\n timeout client 30s\n \
+         timeout server 30s\nfrontend in\n bind {address}\n default_backend out\nbackend out\n \
+         server one {host} send-proxy-v2\n"
+    );
+    let file = folder.path().join("haproxy.cfg");
+    std::fs::write(&file, text).unwrap();
+    let arguments = ["-db", "-f", file.to_str().unwrap()];
+    let _balancer = Guarded::start(folder.path(), "haproxy", Command::new(haproxy).args(arguments));
+    let client = reqwest::Client::builder().local_address(IpAddr::from([127, 0, 0, 2]));
+    let client = client.build().unwrap();
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let request = client.get(format!("http://{address}{LIST}")).bearer_auth(&admin).send();
+        if request.await.is_ok_and(|answer| answer.status() == 200) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "haproxy reaches nobody");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(last_peer(&server, &admin).await, "127.0.0.2");
 }
 
 #[tokio::test]
