@@ -218,10 +218,16 @@ async fn store_batch<B: Batch>(
             // One bad row never fails its neighbours.
             let count = requests.len();
             tracing::warn!(%error, requests = count, "a batch was refused; one by one now");
-            for (request, reply) in requests.into_iter().zip(replies) {
-                let (mut request, reply) = (vec![request], vec![reply]);
+            let mut left = requests.into_iter().zip(replies);
+            while let Some((request, reply)) = left.next() {
+                let (mut request, mut reply) = (vec![request], vec![reply]);
                 match persist::<B>(app, &mut request, &context).await {
                     Ok(stored) => B::finish(app, request, reply, stored, &context),
+                    // The others would wait for the database one after the other.
+                    Err(error) if error.is_transient() => {
+                        reply.extend(left.map(|(_, reply)| reply));
+                        return give_up::<B>(reply, &error);
+                    }
                     Err(error) => give_up::<B>(reply, &error),
                 }
             }

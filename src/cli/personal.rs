@@ -144,7 +144,7 @@ pub(super) async fn erase(
             return Err(not_told(Failure::new(Kind::Unavailable, "the answer has no end")));
         };
         let line = parse(Some(line))?;
-        let progress = match read(&line)? {
+        let progress = match read(&line).map_err(not_told)? {
             Line::Progress(progress) => Some(progress),
             Line::Problem(_) | Line::Done(_) => None,
         };

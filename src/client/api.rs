@@ -212,10 +212,17 @@ fn unreached(error: reqwest::Error) -> Error {
 
 /// Whether TLS took an answer in plain HTTP for one of its own.
 fn is_plain_http(cause: &(dyn std::error::Error + 'static)) -> bool {
-    let inner = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    let tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    let kind = rustls::InvalidMessage::InvalidContentType;
-    tls.is_some_and(|tls| *tls == rustls::Error::InvalidMessage(kind))
+    let wanted = rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
+    // One I/O error may be wrapped in another, and `source` skips what they hold.
+    let mut inner = Some(cause);
+    while let Some(error) = inner {
+        if error.downcast_ref::<rustls::Error>().is_some_and(|tls| *tls == wanted) {
+            return true;
+        }
+        let held = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        inner = held.map(|error| error as &(dyn std::error::Error + 'static));
+    }
+    false
 }
 
 /// A text as one segment of a path, or one value of a query.

@@ -16,14 +16,15 @@ struct Properties {
     providers: &'static [Provider],
 }
 
-/// Declares the kinds of jobs: for each its name, the fields that its work has, and its properties.
+/// Declares the kinds of jobs: for each its name, the fields that its work has, the service that does it (which
+/// may depend on the fields), and its properties.
 /// Fields are stored as text, so their types need `Display` and `FromStr`.
 macro_rules! job_kinds {
     ($(
         $(#[$doc:meta])*
         $kind:ident {
             $($(#[$field_doc:meta])* $field:ident: $type:ty,)*
-        } => $properties:expr,
+        } by $provider:expr => $properties:expr,
     )*) => {
         /// A kind of job.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,6 +57,16 @@ macro_rules! job_kinds {
                 }
             }
 
+            /// The service that it needs.
+            pub const fn provider(&self) -> Provider {
+                match self {
+                    $(Work::$kind { $($field),* } => {
+                        $(let _ = $field;)*
+                        $provider
+                    })*
+                }
+            }
+
             /// Its fields by name, as they are stored.
             pub fn fields(&self) -> Vec<(&'static str, String)> {
                 match self {
@@ -81,7 +92,7 @@ macro_rules! job_kinds {
     };
 }
 
-// A new kind needs an entry here, its provider in `Work::provider`, and a performer in `app::jobs`.
+// A new kind needs an entry here and a performer in `app::jobs`.
 job_kinds! {
     /// A mail to the administrators.
     Mail {
@@ -89,7 +100,7 @@ job_kinds! {
         subject: String,
         /// Plain text.
         body: String,
-    } => Properties {
+    } by Provider::Smtp => Properties {
         name: "mail",
         concurrency: 2,
         lease: Duration::from_secs(60),
@@ -133,15 +144,6 @@ impl JobKind {
     /// The providers of its jobs; empty when only the jobs themselves name them.
     pub const fn providers(self) -> &'static [Provider] {
         self.properties().providers
-    }
-}
-
-impl Work {
-    /// The service that it needs.
-    pub const fn provider(&self) -> Provider {
-        match self {
-            Work::Mail { .. } => Provider::Smtp,
-        }
     }
 }
 

@@ -44,6 +44,8 @@ pub struct Limits {
     pub timeout: Duration,
     /// The longest answer in bytes. What comes after is not read.
     pub max_answer: usize,
+    /// Whether a longer answer is cut there, and no error.
+    pub cut: bool,
     /// Certificates in PEM that are trusted beside the system's.
     pub roots: Option<Vec<u8>>,
 }
@@ -56,6 +58,7 @@ impl Default for Limits {
             connect_timeout: Duration::from_secs(5),
             timeout: Duration::from_secs(15),
             max_answer: 64 * 1024,
+            cut: false,
             roots: None,
         }
     }
@@ -120,17 +123,21 @@ impl Outbound {
         let url = self.check(&parts.uri.to_string())?;
         let request = self.http.request(parts.method, url).headers(parts.headers).body(body);
         let mut answer = request.send().await.map_err(error::of_request)?;
-        let limit = self.limits.max_answer;
-        if answer.content_length().is_some_and(|length| length > limit as u64) {
+        let (limit, cut) = (self.limits.max_answer, self.limits.cut);
+        if !cut && answer.content_length().is_some_and(|length| length > limit as u64) {
             return Err(Error::TooLarge { limit });
         }
         let (status, headers) = (answer.status(), std::mem::take(answer.headers_mut()));
         let mut body = Vec::new();
         while let Some(chunk) = answer.chunk().await.map_err(error::of_answer)? {
-            if body.len() + chunk.len() > limit {
+            let room = limit - body.len();
+            if chunk.len() > room && !cut {
                 return Err(Error::TooLarge { limit });
             }
-            body.extend_from_slice(&chunk);
+            body.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
+            if chunk.len() > room {
+                break;
+            }
         }
         Ok(Answer { status, headers, body: body.into() })
     }

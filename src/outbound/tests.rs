@@ -74,10 +74,15 @@ async fn long_late_and_broken_answers_are_told_apart() {
     let announced = server(b"HTTP/1.1 200 OK\r\ncontent-length: 1001\r\n\r\n".into()).await;
     let endless = [&b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n"[..], &[b'x'; 1001]].concat();
     let endless = server(endless).await;
-    for host in [announced, endless] {
+    let limits =
+        Limits { reach: Reach::Anywhere, max_answer: 1000, cut: true, ..Limits::default() };
+    let cutting = Outbound::new(limits).unwrap();
+    for host in [&announced, &endless] {
         let answer = get(&any, &format!("http://{host}/")).await;
         assert!(matches!(answer, Err(Error::TooLarge { limit: 1000 })), "{answer:?}");
     }
+    let answer = get(&cutting, &format!("http://{endless}/")).await.unwrap();
+    assert_eq!((answer.status.as_u16(), answer.body.len()), (200, 1000));
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let late = get(&any, &format!("http://{}/", silent.local_addr().unwrap())).await.unwrap_err();
     assert!(matches!(late, Error::TimedOut) && !late.is_unsent(), "{late:?}");

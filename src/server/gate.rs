@@ -55,7 +55,9 @@ impl Gate {
 
     /// Answers one request that arrived from this address.
     pub async fn handle(self, mut request: Request<Incoming>, connected: IpAddr) -> Response {
-        let peer = self.proxies.client(connected, request.headers());
+        // Behind another gateway it is who that one names.
+        let named = self.hub.peer_of(&request);
+        let peer = named.unwrap_or_else(|| self.proxies.client(connected, request.headers()));
         let begun = Instant::now();
         let id = request_id(request.headers());
         let named = HeaderValue::from_str(&id).ok();

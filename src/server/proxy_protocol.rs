@@ -4,7 +4,10 @@
 use std::{io, net::IpAddr, time::Duration};
 
 use ppp::v2::{Addresses, Command, Header};
-use tokio::{io::AsyncReadExt as _, net::TcpStream};
+use tokio::{
+    io::{AsyncReadExt as _, Interest},
+    net::TcpStream,
+};
 
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// The signature, what is asked, of which kind the addresses are, and how long the rest is.
@@ -21,6 +24,8 @@ pub async fn begins_with(tcp: &TcpStream, wanted: &[u8]) -> io::Result<bool> {
     let mut first = [0; 32];
     let first = first.get_mut(..wanted.len()).ok_or(io::ErrorKind::InvalidInput)?;
     loop {
+        // Known before looking: then nothing more can come.
+        let is_over = tcp.ready(Interest::READABLE).await?.is_read_closed();
         let seen = tcp.peek(first).await?;
         if seen == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -30,6 +35,9 @@ pub async fn begins_with(tcp: &TcpStream, wanted: &[u8]) -> io::Result<bool> {
         }
         if seen == wanted.len() {
             return Ok(true);
+        }
+        if is_over {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
         // Peeking waits for the first byte only.
         tokio::time::sleep(LOOK_AGAIN).await;

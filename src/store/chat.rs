@@ -2,15 +2,18 @@
 //!
 //! The lock makes `seq`, the last message and both unread counts move together, in one transaction.
 
+pub(super) mod known;
+
 use std::collections::HashMap;
 
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use self::known::{Before, Known, known};
 use super::{
     Client, Error, Statements, conversations,
     outcome::Changed,
-    rows::{self, message_columns, message_from, select_messages},
+    rows::{self, select_messages},
     statement::statements,
 };
 use crate::domain::{
@@ -19,22 +22,6 @@ use crate::domain::{
     message::{Draft, Place},
     partitions,
 };
-
-/// Messages that were stored before, found by what `$join` names; with the name that they were found by.
-macro_rules! known {
-    ($name:literal, $join:literal) => {
-        concat!(
-            "SELECT ",
-            message_columns!(),
-            ", ",
-            $name,
-            " AS client_message_id, m.deleted_at IS NOT NULL AS is_deleted FROM ",
-            message_from!(),
-            " JOIN ",
-            $join
-        )
-    };
-}
 
 macro_rules! history {
     (order: $order:literal) => {
@@ -48,21 +35,6 @@ macro_rules! history {
 }
 
 statements! {
-    KNOWN = concat!(
-        known!(
-            "m.client_message_id",
-            "unnest($1::uuid[], $2::text[]) AS a(user_id, name) \
-             ON m.sender_user_id = a.user_id AND m.client_message_id = a.name"
-        ),
-        " UNION ALL ",
-        known!(
-            "m.client_message_id",
-            "unnest($3::text[], $4::text[]) AS a(phone, name) \
-             ON m.sender_phone = a.phone AND m.client_message_id = a.name"
-        ),
-        " UNION ALL ",
-        known!("NULL", "unnest($5::uuid[]) AS a(id) ON m.id = a.id")
-    );
     INSERT = "
         INSERT INTO messages (id, type, conversation_id, seq, sender_user_id, sender_phone,
                               recipient_phone, recipient_user_id, content, content_type, priority,
@@ -228,65 +200,6 @@ pub async fn append(
     outcome.conversations =
         conversations.filter(|(_, _, changed)| *changed).map(|(c, _, _)| c).collect();
     Ok(outcome)
-}
-
-/// By what a message is known that was stored before.
-#[derive(PartialEq, Eq, Hash)]
-enum Known {
-    Name(Party, String),
-    Id(MessageId),
-}
-
-/// What was stored before.
-enum Before {
-    There(Box<Message>),
-    Deleted,
-}
-
-async fn known(
-    client: &impl Statements,
-    batch: &[NewChat],
-    locked: &HashMap<Uuid, (Conversation, Option<Uuid>, bool)>,
-    earlier: &[Option<MessageId>],
-) -> Result<HashMap<Known, Before>, Error> {
-    let (mut users, mut phones) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
-    for new in batch {
-        let (Some((conversation, ..)), Some(name)) =
-            (locked.get(&new.conversation.0), &new.client_message_id)
-        else {
-            continue;
-        };
-        match conversation.party(new.side) {
-            Party::Business(id) => {
-                users.0.push(id.0);
-                users.1.push(name.as_str());
-            }
-            Party::Mobile(phone) => {
-                phones.0.push(phone.as_str().to_owned());
-                phones.1.push(name.as_str());
-            }
-        }
-    }
-    let ids: Vec<Uuid> = earlier.iter().flatten().map(|id| id.0).collect();
-    let mut found = HashMap::new();
-    if users.0.is_empty() && phones.0.is_empty() && ids.is_empty() {
-        return Ok(found);
-    }
-    let values = [&users.0 as _, &users.1 as _, &phones.0 as _, &phones.1 as _, &ids as _];
-    let rows = client.query(&KNOWN, &values).await?;
-    for (row, message) in rows.iter().zip(rows::messages(&rows)?) {
-        let name: Option<String> = row.try_get("client_message_id")?;
-        let key = match name {
-            Some(name) => Known::Name(message.sender.clone(), name),
-            None => Known::Id(message.id),
-        };
-        let is_deleted: bool = row.try_get("is_deleted")?;
-        found.insert(
-            key,
-            if is_deleted { Before::Deleted } else { Before::There(Box::new(message)) },
-        );
-    }
-    Ok(found)
 }
 
 fn message(new: &NewChat, id: MessageId, conversation: &Conversation) -> Message {

@@ -339,3 +339,20 @@ fn judge(applied: &[Applied]) -> Result<(), MigrateError> {
 fn checksum(sql: &str) -> Vec<u8> {
     digest(&SHA256, sql.as_bytes()).as_ref().to_vec()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_of_a_step_is_a_step() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations");
+        let mut files: Vec<String> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|file| file.unwrap().file_name().into_string().unwrap())
+            .collect();
+        files.sort_unstable();
+        let steps = MIGRATIONS.iter().map(|step| format!("{:04}_{}.sql", step.version, step.name));
+        assert_eq!(files, steps.collect::<Vec<_>>());
+    }
+}

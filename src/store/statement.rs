@@ -6,8 +6,9 @@
 use std::borrow::Cow;
 
 use super::{
-    accounts, audit, backup, books, chat, checkup, conversations, dead_letters, deleted, embedded,
-    erased, idempotency, import, jobs,
+    accounts, audit, backup, books,
+    chat::{self, known},
+    checkup, conversations, dead_letters, deleted, embedded, erased, idempotency, import, jobs,
     messages::{self, listed},
     migrate, nodes, notices, numbers, outcome,
     personal::{self, export},
@@ -104,6 +105,7 @@ pub fn all() -> Vec<Statement> {
         idempotency::LIST,
         import::LIST,
         jobs::LIST,
+        known::LIST,
         listed::LIST,
         messages::LIST,
         migrate::LIST,

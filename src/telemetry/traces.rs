@@ -78,6 +78,7 @@ impl Collector {
             reach: Reach::Anywhere,
             timeout: PATIENCE,
             max_answer: ANSWER,
+            cut: true,
             ..Limits::default()
         };
         let client = Outbound::new(limits).map_err(|error| unusable(&error))?;

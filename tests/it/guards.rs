@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use esh3ar::{
-    domain::{MessageId, Party, Phone, feed::Attempt},
+    domain::{
+        ConversationId, MessageId, Party, Phone, conversation::Side, feed::Attempt, message::Draft,
+    },
     store::{
         Client, Statements as _, Store,
+        chat::{self, Appended, NewChat},
         messages::{self, Filter},
         outcome::{self, GivenUp, Missed, Word, WrittenAt},
     },
@@ -204,4 +207,45 @@ async fn a_list_of_a_period_reads_no_more_than_it_shows() {
     assert_eq!(contents(&filter).await, ["hello", "1", "2", "3"]);
     let seen = read().await - before;
     assert!(seen <= 400, "{seen} rows were read for 4");
+}
+
+/// A process that repeats a chat message looks whether its first attempt was stored after all. The id that it gave there may
+/// be another message's by now, if that attempt was rolled back.
+#[tokio::test]
+async fn a_repeated_chat_message_is_not_taken_for_another_with_its_id() {
+    let server = Server::start().await;
+    let shop = server.user("shop", "Chat");
+    server.phone(PHONE);
+    let body = serde_json::json!({ "phone": PHONE }).to_string();
+    let (_, opened) =
+        server.request("POST", "/api/v1/conversations", Some(&shop), Some(&body)).await;
+    let conversation = ConversationId(opened["id"].as_str().unwrap().parse().unwrap());
+    let mut client = Store::new(server.database_config(), 2).unwrap().client().await.unwrap();
+    let new = |side, content: &str| NewChat {
+        id: MessageId(Uuid::now_v7()),
+        conversation,
+        side,
+        draft: Draft { content: content.to_owned(), ..Draft::default() },
+        client_message_id: None,
+        created_at: now(),
+    };
+    let mut append = async |new: &NewChat, earlier: Option<MessageId>| {
+        let batch = std::slice::from_ref(new);
+        let done = chat::append(&mut client, batch, &mut [earlier], |_| None).await.unwrap();
+        done.messages.into_iter().next().unwrap()
+    };
+    let theirs = new(Side::Mobile, "theirs");
+    let Appended::New(stored) = append(&theirs, None).await else { panic!("it is new") };
+    // Committed and not heard of: it is the same.
+    let Appended::Before(same) = append(&theirs, Some(stored.id)).await else {
+        panic!("it was there")
+    };
+    assert_eq!(same.id, stored.id);
+    // Of the other side, and of the same side at another moment: each is a message of its own.
+    for (side, content) in [(Side::Business, "ours"), (Side::Mobile, "a second one")] {
+        let Appended::New(message) = append(&new(side, content), Some(stored.id)).await else {
+            panic!("'{content}' was taken for another message")
+        };
+        assert_eq!(message.content, content);
+    }
 }

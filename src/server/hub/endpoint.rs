@@ -99,6 +99,11 @@ impl Hub {
         }
     }
 
+    /// Where a request comes from that another gateway passed on.
+    pub fn peer_of<B>(&self, request: &Request<B>) -> Option<IpAddr> {
+        Forward::peer_of(&self.inner.signer, request)
+    }
+
     /// Answers a request to a hub that comes from this address.
     pub async fn handle(
         &self,
@@ -108,8 +113,6 @@ impl Hub {
         peer: IpAddr,
     ) -> Response {
         let origin = request.headers().get(header::ORIGIN).cloned();
-        // Behind another gateway it is who that one names.
-        let peer = Forward::peer_of(&self.inner.signer, &request).unwrap_or(peer);
         let mut response = self.answer(service, asked, request, peer).await;
         // Browsers send credentials by default, for which the answer must name the origin. It may
         // be any: there are no cookies here, only tokens that a page must have been given.
