@@ -61,14 +61,24 @@ async fn spans_of_one_handed_over(
         // What other processes tell of it may come later.
         let mut spans = spans;
         for _ in 0..100 {
-            if WAY.iter().all(|name| spans.iter().any(|span| span.span.name == *name)) {
-                return (id, spans);
+            let of = |name: &str| spans.iter().find(|span| span.span.name == name);
+            if let Some([_, handed, written, _]) = whole(WAY.map(of)) {
+                if handed.span.start_time_unix_nano < written.span.end_time_unix_nano {
+                    return (id, spans);
+                }
+                break;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
             spans = collector.of(&id);
         }
     }
     panic!("of ten messages none was handed over");
+}
+
+/// All of them, if none is missing.
+fn whole<T>(parts: [Option<T>; 4]) -> Option<[T; 4]> {
+    let parts: Vec<T> = parts.into_iter().flatten().collect();
+    parts.try_into().ok()
 }
 
 /// Looks at the spans of a message that went all the way.

@@ -26,7 +26,7 @@ pub struct Plain {
 impl Plain {
     pub fn new(server: &Server, path: &str, token: &str) -> Plain {
         let hub = format!("{}{path}", server.base);
-        Plain { client: crate::support::http().clone(), hub, token: token.to_owned() }
+        Plain { client: crate::support::http(), hub, token: token.to_owned() }
     }
 
     pub async fn ask(&self, method: Method, query: &str, accept: &str, body: &str) -> Response {

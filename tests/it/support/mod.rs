@@ -20,7 +20,6 @@ use std::{
     fs,
     path::Path,
     process::{Command, Output, Stdio},
-    sync::LazyLock,
     time::{Duration, Instant},
 };
 
@@ -33,12 +32,11 @@ pub use self::{
     server::Server,
 };
 
-/// A client for requests over connections of their own. There is one, because making one reads all certificates of the
-/// system. It keeps no connection: a test's runtime, and its connections with it, end before the client does.
-pub fn http() -> &'static reqwest::Client {
-    static HTTP: LazyLock<reqwest::Client> =
-        LazyLock::new(|| reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap());
-    &HTTP
+/// A client with connections of its own, for http:// only: reading the system's certificates takes longer than what it is
+/// used for.
+pub fn http() -> reqwest::Client {
+    esh3ar::client::prepare();
+    reqwest::Client::builder().tls_built_in_root_certs(false).build().unwrap()
 }
 
 /// `GET` over a connection of its own.
