@@ -15,7 +15,6 @@ mod dispatch;
 mod dlq;
 mod doctor;
 mod drain;
-mod example;
 pub mod exit;
 pub mod import;
 mod init;
@@ -143,8 +142,6 @@ enum Command {
     /// Check configuration and dependencies, and say what to do about each fault
     #[command(after_help = doctor::HELP)]
     Doctor(doctor::DoctorArgs),
-    /// Print an example
-    Example(example::ExampleArgs),
     /// Print completions for a shell
     Completions(manual::CompletionsArgs),
     /// Print the manual page, or write one for each command
@@ -178,7 +175,6 @@ impl Command {
             Command::Bench(arguments) => Box::new(arguments),
             Command::Config(command) => Box::new(command),
             Command::Doctor(arguments) => Box::new(arguments),
-            Command::Example(arguments) => Box::new(arguments),
             Command::Completions(arguments) => Box::new(arguments),
             Command::Man(arguments) => Box::new(arguments),
         }

@@ -94,18 +94,6 @@ macro_rules! job_kinds {
 
 // A new kind needs an entry here and a performer in `app::jobs`.
 job_kinds! {
-    /// An example.
-    Example {
-        /// What to say.
-        text: String,
-    } by Provider::Smtp => Properties {
-        name: "example",
-        concurrency: 1,
-        lease: Duration::from_secs(60),
-        retries: 6,
-        provider_timeout: Duration::from_secs(3600),
-        providers: &[Provider::Smtp],
-    },
     /// A mail to the administrators.
     Mail {
         /// One line.

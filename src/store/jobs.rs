@@ -14,7 +14,6 @@ use crate::domain::{
 };
 
 statements! {
-    EXAMPLE = "SELECT count(*) AS count FROM jobs WHERE kind = $1 AND leased";
     ENQUEUE = "
         INSERT INTO jobs (id, kind, payload, message_id, unique_key, run_at, created_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7)
@@ -151,14 +150,6 @@ pub async fn renew(
     lease_until: OffsetDateTime,
 ) -> Result<bool, Error> {
     Ok(client.execute(&RENEW, &[&job.id, &job.fence, &lease_until]).await? == 1)
-}
-
-/// How many jobs of a kind are taken: an example.
-///
-/// # Errors
-/// Any failure of the database.
-pub async fn taken(client: &Client, kind: JobKind) -> Result<i64, Error> {
-    Ok(client.query_one(&EXAMPLE, &[&kind.name()]).await?.try_get("count")?)
 }
 
 /// Removes a job that is done. `false` when it was not ours any more.

@@ -1,6 +1,5 @@
 //! Jobs: taken, performed, and given back with what follows from how it went.
 
-mod example;
 mod mail;
 
 use std::{
@@ -204,7 +203,6 @@ impl App {
     /// Does what a job is to do: each kind has its performer in a module of its own.
     async fn attempt(&self, job: &Taken) -> Attempted {
         match job.work.clone() {
-            Some(Work::Example { text }) => example::perform(&text),
             Some(Work::Mail { subject, body }) => mail::perform(self, job.id, subject, body).await,
             None => Attempted::Rejected {
                 class: DeadLetterClass::Content,

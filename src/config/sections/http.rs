@@ -32,8 +32,6 @@ section! {
         header_timeout: Duration = default("10s") => duration(DAY),
         /// How long a stop waits for requests and sockets.
         stop_timeout: Duration = default("20s") => duration(DAY),
-        /// An example.
-        example: Duration = default("20s") => duration(DAY),
         /// Whether /hub/diagnostics is there, for authors of clients.
         diagnostics_hub: bool = default("false") => flag,
         /// Addresses or networks of balancers, such as 10.0.0.0/8,127.0.0.1, whose X-Forwarded-For, Forwarded

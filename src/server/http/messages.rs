@@ -232,11 +232,6 @@ fn page(found: &[Message], limit: usize) -> Response {
     reply::json(StatusCode::OK, &json!({ "items": view::messages(shown), "next": next }))
 }
 
-/// `GET /messages/example`.
-pub async fn example(_: Shared) -> Response {
-    reply::raw(StatusCode::NO_CONTENT, String::new())
-}
-
 /// `GET /messages/pending`.
 pub async fn pending(context: Shared) -> Response {
     answer(try_pending(&context).await)

@@ -56,7 +56,6 @@ pub(super) fn rows() -> Vec<Method> {
         method("GetHistory", Either(Some(Chat)), history),
         method("GetConversations", Either(Some(Chat)), conversations),
         method("Typing", Either(Some(Chat)), typing),
-        method("Example", Either(Some(Chat)), |_, _: Nothing| async { Ok(Value::from(7).into()) }),
         echo(),
     ]
 }

@@ -38,9 +38,6 @@ pub(super) fn rows() -> Vec<Route> {
                 "to: Only to this phone number",
                 "type: Only oneWay or chat",
             ]),
-        get("/api/v1/messages/example", Mobile, messages::example)
-            .summary("An example")
-            .gives_nothing(),
         get("/api/v1/messages/pending", Mobile, messages::pending)
             .summary("What is not acknowledged, oldest first")
             .gives_page::<MessageView<'static>>()
