@@ -60,15 +60,22 @@ pub async fn read(
         if have + data.len() > limit {
             return Err(BodyError::TooLarge { limit });
         }
-        let more = (have + data.len()).saturating_sub(room);
-        reserved.grow(more).map_err(BodyError::NoRoom)?;
-        room += more;
+        let needed = have + data.len();
+        if needed > room {
+            // One that does not say how large it is may become as large as it may be.
+            let wanted = if needed > USUAL { limit } else { needed };
+            reserved.grow(wanted - room).map_err(BodyError::NoRoom)?;
+            room = wanted;
+        }
         // Nearly every body comes in one piece, which is then not copied.
         if have == 0 {
             whole = Some(data);
         } else {
+            if needed > parts.capacity() {
+                // At once: memory that is not written to costs nothing, and a copy when it grows would hold twice as much.
+                parts.reserve(room.max(announced).max(needed) - parts.len());
+            }
             if let Some(first) = whole.take() {
-                parts.reserve(announced.max(first.len() + data.len()));
                 parts.extend_from_slice(&first);
             }
             parts.extend_from_slice(&data);

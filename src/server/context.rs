@@ -13,6 +13,10 @@ use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    task::block_in_place,
+};
 
 use super::{
     Readiness, body::BodyStream, budget::Reserved, principal::Principal, reply::Problem,
@@ -111,7 +115,11 @@ impl Context {
                 "send application/json",
             ));
         }
-        serde_json::from_slice(self.document()).map_err(|error| unreadable(&error))
+        let read = || serde_json::from_slice(self.document());
+        let is_large = self.body.len() > USUAL;
+        // A large one takes its time: other requests of this thread go on elsewhere meanwhile.
+        let read = if is_large && has_threads() { block_in_place(read) } else { read() };
+        read.map_err(|error| unreadable(&error))
     }
 
     /// The body without the byte order mark that some programs write before a text.
@@ -304,6 +312,12 @@ impl Context {
         let (request_hash, written_hash) = (hash(&body), hash(&|digest| digest.update(&self.body)));
         Ok(Some(RequestKey { key, request_hash, written_hash }))
     }
+}
+
+/// Whether the runtime has another thread.
+fn has_threads() -> bool {
+    let flavor = Handle::try_current().map(|handle| handle.runtime_flavor());
+    flavor.is_ok_and(|flavor| flavor == RuntimeFlavor::MultiThread)
 }
 
 /// What a body of JSON says, in one form: its fields in order, and none that is null, because that is the

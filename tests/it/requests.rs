@@ -303,6 +303,19 @@ async fn large_bodies_do_not_fill_memory() {
         many.await.into_iter().flatten().map(|answer| answer.status().as_u16()).collect();
     assert!(statuses.iter().all(|status| [400, 429].contains(status)), "{statuses:?}");
     assert!(statuses.contains(&429), "{statuses:?}");
+    // The same without a word of how long they are.
+    let unannounced = |list: bytes::Bytes| {
+        let parts = (0..list.len()).step_by(64 * 1024);
+        let parts = parts
+            .map(move |at| Ok::<_, std::io::Error>(list.slice(at..list.len().min(at + 64 * 1024))));
+        let body = reqwest::Body::wrap_stream(futures_util::stream::iter(parts));
+        let request = client.post(format!("{}/api/v1/messages/batch", server.base));
+        request.bearer_auth(&shop).header("content-type", "application/json").body(body).send()
+    };
+    let many = futures_util::future::join_all((0..12).map(|_| unannounced(list.clone())));
+    let statuses: Vec<u16> =
+        many.await.into_iter().flatten().map(|answer| answer.status().as_u16()).collect();
+    assert!(statuses.iter().all(|status| [400, 429].contains(status)), "{statuses:?}");
     let own = server.peak_memory() - before;
     assert!(own < KIB, "{own} KiB more after batches of zeros");
     server.send(&shop, PHONE, "as before").await;
