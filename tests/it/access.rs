@@ -156,18 +156,23 @@ fn may(who: Who, business: Option<&Option<Permission>>) -> bool {
     }
 }
 
-/// For each route there is, each kind of caller gets past its row in the table, or does not.
-#[tokio::test]
-async fn every_route_is_open_to_whom_its_row_names_and_to_nobody_else() {
-    let server = Server::start().await;
-    let phone = server.phone(PHONE);
-    let permissions = [
+/// Business users with one permission, or none, and their tokens.
+fn of_each_permission(server: &Server) -> [(Option<Permission>, String); 5] {
+    [
         (None, server.user("none", "")),
         (Some(Permission::SendMessages), server.user("sender", "SendMessages")),
         (Some(Permission::Chat), server.user("chat", "Chat")),
         (Some(Permission::Broadcast), server.user("broadcast", "Broadcast")),
         (Some(Permission::Admin), server.user("admin", "Admin")),
-    ];
+    ]
+}
+
+/// For each route there is, each kind of caller gets past its row in the table, or does not.
+#[tokio::test]
+async fn every_route_is_open_to_whom_its_row_names_and_to_nobody_else() {
+    let server = Server::start().await;
+    let phone = server.phone(PHONE);
+    let permissions = of_each_permission(&server);
     let mut refused = 0;
     for route in routes::all() {
         let absent = "01a20a1b-7317-71ae-8f98-eacc86509605";
@@ -214,13 +219,7 @@ async fn every_route_is_open_to_whom_its_row_names_and_to_nobody_else() {
 async fn every_hub_method_is_open_to_whom_its_row_names_and_to_nobody_else() {
     let server = Server::start_with(&[("ESH3AR__HTTP__DIAGNOSTICS_HUB", "true")]).await;
     let phone = server.phone(PHONE);
-    let permissions = [
-        (None, server.user("none", "")),
-        (Some(Permission::SendMessages), server.user("sender", "SendMessages")),
-        (Some(Permission::Chat), server.user("chat", "Chat")),
-        (Some(Permission::Broadcast), server.user("broadcast", "Broadcast")),
-        (Some(Permission::Admin), server.user("admin", "Admin")),
-    ];
+    let permissions = of_each_permission(&server);
     let (mut refused, mut called) = (0, 0);
     for (path, hub, connects) in Service::ALL {
         for nobody in ["", "esh_nonsense"] {
