@@ -10,6 +10,7 @@
 mod access;
 mod admin_api;
 mod api;
+mod attack;
 mod audit_log;
 mod backup;
 mod bad_input;

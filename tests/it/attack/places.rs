@@ -1,0 +1,1 @@
+//! Connections that say nothing do not keep others out.

@@ -1,0 +1,1 @@
+//! No message keeps a recipient from getting the others.

@@ -1,0 +1,1 @@
+//! What is stored has a limit by party.
