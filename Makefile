@@ -45,6 +45,11 @@ quick: lint ## Everything but the fault tests, the second mode and the packages
 soak: lint ## What takes minutes by its nature: long outages, many kills, growth (report: target/soak.md)
 	$(call nextest,soak)
 
+.PHONY: attack
+attack: lint release ## The attacks of tests/it/attack against the build for use, with their figures
+	@ESH3AR_TEST_BINARY="$(CURDIR)/target/release/esh3ar" $(LINTED) $(CARGO) nextest run --locked \
+		--profile attack $(ARGS)
+
 .PHONY: coverage
 coverage: tools ## Line coverage by room; fails under the figures of docs/CONTRIBUTING.md
 	@packaging/setup/install-tools.sh coverage

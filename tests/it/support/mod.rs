@@ -45,12 +45,14 @@ pub async fn get(url: impl reqwest::IntoUrl) -> reqwest::Result<reqwest::Respons
 }
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_esh3ar");
+/// Names another build to be tried: `make attack` sets it to that for use.
+const OTHER_BINARY: &str = "ESH3AR_TEST_BINARY";
 /// Nothing that is waited for takes longer on a busy machine, unless it is broken.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// `esh3ar`, with an environment that nothing of this machine leaks into.
 pub fn command(data_dir: &Path) -> Command {
-    let mut command = Command::new(BINARY);
+    let mut command = Command::new(std::env::var_os(OTHER_BINARY).unwrap_or(BINARY.into()));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("ESH3AR") {
             command.env_remove(name);
