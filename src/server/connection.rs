@@ -21,6 +21,8 @@ use crate::domain::Party;
 /// How long a connection of somebody who has authenticated may be without a request: longer than balancers keep
 /// theirs (60 to 75 s).
 const IDLE: Duration = Duration::from_secs(120);
+/// How long a connection may take to end that was told to.
+pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// An answer is passed on in pieces of this size, so that a request ends about when its client has read the answer.
 const PIECE: usize = 16 * 1024;
 
@@ -130,9 +132,12 @@ impl ConnectionHandle {
         self.inner.connections.rename(self.inner.id, address);
     }
 
-    /// From now on what is read while no request is in flight belongs to the head of the next one.
-    pub(super) fn watch_heads(&self) {
-        self.activity().watches_heads = true;
+    /// Its first request may come. Whether what is read while none is in flight belongs to the head of the next one: in
+    /// HTTP/2 it may be anything.
+    pub(super) fn start(&self, watches_heads: bool) {
+        let mut activity = self.activity();
+        activity.watches_heads = watches_heads;
+        activity.idle_since = Instant::now();
     }
 
     /// Bytes have come.
@@ -191,9 +196,6 @@ impl ConnectionHandle {
         InFlight { connection: self.clone() }
     }
 }
-
-/// How long a connection may take to end that was told to.
-pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A request that is not answered in full; dropping it says that it is.
 pub(super) struct InFlight {

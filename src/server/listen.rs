@@ -30,8 +30,6 @@ use super::{
     watched_io::WatchedIo,
 };
 
-/// How long a TLS handshake may take.
-const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 /// The wait after the process has run out of files; accepting again at once would only spin.
 const OUT_OF_FILES: Duration = Duration::from_millis(100);
 /// The same after a connection was told to end, which gives its file back.
@@ -46,8 +44,8 @@ pub struct ListenOptions {
     pub name: &'static str,
     /// HTTP connections at once. A connection that became a WebSocket counts no longer.
     pub limits: ConnectionLimits,
-    /// How long a connection may take for a request's headers, counted from its start or the last
-    /// answer; so long it may be idle before somebody has authenticated on it.
+    /// How long a connection may take for a PROXY header, for the TLS handshake, and for a request's headers, counted
+    /// from its start or the last answer; so long it may be idle before somebody has authenticated on it.
     pub header_timeout: Duration,
     /// How long a client may take no byte of what is sent.
     pub write_timeout: Duration,
@@ -174,7 +172,8 @@ impl Opening {
         let (stream, is_two) = match self.tls {
             None => (Stream::Plain(tcp), is_two),
             Some(acceptor) => {
-                let stream = tokio::time::timeout(TLS_TIMEOUT, acceptor.accept(tcp)).await??;
+                let stream =
+                    tokio::time::timeout(self.header_timeout, acceptor.accept(tcp)).await??;
                 let is_two = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                 (Stream::Tls(Box::new(stream)), is_two)
             }
@@ -230,12 +229,13 @@ impl Builders {
         let io = TokioIo::new(stream);
         match version {
             Version::One => {
-                connection.watch_heads();
+                connection.start(true);
                 let served = self.one.serve_connection(io, service).with_upgrades();
                 let finish = http1::UpgradeableConnection::graceful_shutdown;
                 drive(served, finish, connection, stop).await;
             }
             Version::Two => {
+                connection.start(false);
                 let served = self.two.serve_connection(io, service);
                 drive(served, http2::Connection::graceful_shutdown, connection, stop).await;
             }

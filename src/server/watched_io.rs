@@ -23,6 +23,7 @@ pub(super) struct WatchedIo<T> {
     /// Made by the first write that has to wait.
     timer: Option<Pin<Box<Sleep>>>,
     is_waiting: bool,
+    has_failed: bool,
 }
 
 impl<T> WatchedIo<T> {
@@ -31,7 +32,14 @@ impl<T> WatchedIo<T> {
         connection: ConnectionHandle,
         write_timeout: Duration,
     ) -> WatchedIo<T> {
-        WatchedIo { io, connection, write_timeout, timer: None, is_waiting: false }
+        WatchedIo {
+            io,
+            connection,
+            write_timeout,
+            timer: None,
+            is_waiting: false,
+            has_failed: false,
+        }
     }
 
     fn watch(
@@ -53,7 +61,9 @@ impl<T> WatchedIo<T> {
             timer.as_mut().reset(until);
         }
         ready!(timer.as_mut().poll(cx));
-        self.connection.unread();
+        if !std::mem::replace(&mut self.has_failed, true) {
+            self.connection.unread();
+        }
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }

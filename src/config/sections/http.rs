@@ -34,8 +34,8 @@ section! {
         /// HTTP connections of one party, at most half of http.max_connections; past it its longest idle one
         /// is closed.
         max_connections_per_party: usize = default("2000") => whole(1..=4_294_967_295),
-        /// How long the headers of a request may take, and how long a connection may be idle on which nobody
-        /// has authenticated.
+        /// How long a TLS handshake and the headers of a request may take, and how long a connection may be idle
+        /// on which nobody has authenticated.
         header_timeout: Duration = default("10s") => duration(DAY),
         /// How long a client may take no byte of an answer.
         write_timeout: Duration = default("30s") => duration(DAY),
