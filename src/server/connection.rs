@@ -264,3 +264,85 @@ impl<B: Body<Data = Bytes> + Unpin> Body for AnswerBody<B> {
         hint
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt as _, Full};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{domain::UserId, server::places::ConnectionLimits};
+
+    const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+    fn connections(total: usize) -> Connections {
+        Connections::new("test", ConnectionLimits::new(total, 100, 100), HEADER_TIMEOUT)
+    }
+
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([203, 0, 113, last])
+    }
+
+    /// How long it may go on from now, to the second.
+    fn left(connection: &ConnectionHandle, phase: Phase) -> u64 {
+        connection.due(phase).saturating_duration_since(Instant::now()).as_secs_f64().round() as u64
+    }
+
+    #[tokio::test]
+    async fn a_large_answer_is_passed_on_in_pieces_and_is_in_flight_until_its_end() {
+        let open = connections(10).open(address(1));
+        let answer = Bytes::from(vec![7; 2 * PIECE + 1]);
+        let mut body = AnswerBody::new(Full::new(answer.clone()), open.handle().begin());
+        let mut seen = Vec::new();
+        while !body.is_end_stream() {
+            assert_eq!(body.size_hint().exact(), Some((answer.len() - seen.len()) as u64));
+            assert_eq!(open.handle().activity().in_flight, 1);
+            let piece = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            assert!(piece.len() <= PIECE);
+            seen.extend_from_slice(&piece);
+        }
+        assert_eq!(seen, answer);
+        assert!(body.frame().await.is_none());
+        drop(body);
+        assert_eq!(open.handle().activity().in_flight, 0);
+    }
+
+    #[test]
+    fn who_has_authenticated_may_be_idle_for_longer_but_not_with_half_a_head() {
+        let open = connections(10).open(address(1));
+        let connection = open.handle();
+        connection.start(true);
+        assert_eq!(left(connection, Phase::Open), 10);
+        let request = connection.begin();
+        connection.carries(address(1));
+        connection.authenticated(&Party::Business(UserId(Uuid::from_u128(1))));
+        assert!(connection.activity().is_known);
+        connection.has_read();
+        drop(request);
+        assert_eq!(left(connection, Phase::Open), 120);
+        assert_eq!(left(connection, Phase::Stopping), 10);
+        let soon = Instant::now() + Duration::from_secs(2);
+        assert_eq!(left(connection, Phase::Closing(soon)), 2);
+        connection.has_read();
+        assert_eq!(left(connection, Phase::Open), 10);
+        drop(connection.begin());
+        assert_eq!(left(connection, Phase::Open), 120);
+    }
+
+    #[test]
+    fn the_longest_idle_one_is_told_to_end_and_a_balancers_counts_for_no_address() {
+        let connections = connections(4);
+        let shared = connections.open(address(9));
+        shared.handle().carries(address(1));
+        assert!(shared.handle().activity().is_known);
+        let first = connections.open(address(1));
+        let (second, third) = (connections.open(address(1)), connections.open(address(2)));
+        let ended =
+            |one: &super::super::connections::OpenConnection| one.handle().inner.end.is_cancelled();
+        assert!(ended(&first) && !ended(&second) && !ended(&third) && !ended(&shared));
+        // It has no entry any more.
+        drop(first.handle().begin());
+        first.handle().authenticated(&Party::Business(UserId(Uuid::from_u128(1))));
+        assert!(!first.handle().activity().is_known);
+    }
+}

@@ -114,3 +114,34 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for WatchedIo<T> {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::server::{connections::Connections, places::ConnectionLimits};
+
+    #[tokio::test]
+    async fn a_write_fails_when_nothing_is_taken_and_not_while_a_little_is() {
+        let limits = ConnectionLimits::new(10, 10, 10);
+        let connections = Connections::new("test", limits, Duration::from_secs(10));
+        let open = connections.open([127, 0, 0, 1].into());
+        let (io, mut client) = tokio::io::duplex(64);
+        let mut io = WatchedIo::new(io, open.handle().clone(), Duration::from_millis(600));
+        let bytes = [7; 64 * 8];
+        // Takes twice as long as a write may wait.
+        let reads = async {
+            for _ in 0..8 {
+                tokio::time::sleep(Duration::from_millis(150)).await;
+                client.read_exact(&mut [0; 64]).await.unwrap();
+            }
+        };
+        let (written, ()) = tokio::join!(io.write_all(&bytes), reads);
+        written.unwrap();
+        let begun = Instant::now();
+        let error = io.write_all(&bytes).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(begun.elapsed() >= Duration::from_millis(600));
+    }
+}
