@@ -193,7 +193,7 @@ impl Builders {
     fn new() -> Builders {
         let mut one = http1::Builder::new();
         // The connection's own time covers the headers too.
-        one.header_read_timeout(None).max_buf_size(16 * 1024);
+        one.header_read_timeout(None::<Duration>).max_buf_size(16 * 1024);
         let mut two = http2::Builder::new(TokioExecutor::new());
         two.timer(TokioTimer::new())
             .keep_alive_interval(Duration::from_secs(20))
