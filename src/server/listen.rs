@@ -85,8 +85,14 @@ pub async fn serve<S, F, B>(
         let (tcp, address) = match accepted {
             Ok((tcp, address)) => (tcp, address.ip().to_canonical()),
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                let wait = if connections.make_room() { EVICTING } else { OUT_OF_FILES };
+                // Evicting is logged once a minute.
+                let wait = if connections.make_room() {
+                    tracing::debug!(%error, "a connection could not be accepted");
+                    EVICTING
+                } else {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    OUT_OF_FILES
+                };
                 tokio::time::sleep(wait).await;
                 continue;
             }
