@@ -29,6 +29,7 @@ use crate::{
         hub::{Hub, HubOptions},
         listen::{self, ListenOptions},
         peer::TrustedProxies,
+        places::ConnectionLimits,
         probe::Probe,
         pulse::Pulse,
         tls::Tls,
@@ -193,8 +194,10 @@ impl Works {
         };
         let header_timeout = Duration::from_secs(10);
         let listening = ListenOptions {
-            max_connections: 100,
+            name: "metrics",
+            limits: ConnectionLimits::anonymous(100),
             header_timeout,
+            write_timeout: Duration::from_secs(30),
             tls: None,
             proxies: TrustedProxies::default(),
             grace,
@@ -260,8 +263,14 @@ impl Appliance {
         let readiness: Readiness = Arc::new(AtomicBool::new(true));
         let proxies = TrustedProxies::new(&config.http.trusted_proxies);
         let listening = ListenOptions {
-            max_connections: config.http.max_connections,
+            name: "http",
+            limits: ConnectionLimits::new(
+                config.http.max_connections,
+                config.http.max_unauthenticated_per_address,
+                config.http.max_connections_per_party,
+            ),
             header_timeout: config.http.header_timeout,
+            write_timeout: config.http.write_timeout,
             tls: tls.clone(),
             proxies: proxies.clone(),
             grace: config.http.stop_timeout,

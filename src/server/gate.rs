@@ -16,6 +16,7 @@ use super::{
     Readiness,
     body::{self, BodyError, BodyStream},
     budget::{Budget, Full, PARTY, Reserved},
+    connection::ConnectionHandle,
     context::{Context, Shared},
     dispatch,
     http::health,
@@ -58,6 +59,9 @@ impl Gate {
         // Behind another gateway it is who that one names.
         let named = self.hub.peer_of(&request);
         let peer = named.unwrap_or_else(|| self.proxies.client(connected, request.headers()));
+        if let Some(connection) = request.extensions().get::<ConnectionHandle>() {
+            connection.carries(peer);
+        }
         let begun = Instant::now();
         let id = request_id(request.headers());
         let named = HeaderValue::from_str(&id).ok();
@@ -159,7 +163,13 @@ impl Gate {
             (true, _) => Principal::Anyone { peer },
             // A stranger learns nothing of what there is.
             (false, None) => return Err(Error::Unauthenticated.into()),
-            (false, Some(token)) => Principal::User(self.app.authenticate(token).await?),
+            (false, Some(token)) => {
+                let caller = self.app.authenticate(token).await?;
+                if let Some(connection) = parts.extensions.get::<ConnectionHandle>() {
+                    connection.authenticated(&caller.party());
+                }
+                Principal::User(caller)
+            }
         };
         let (route, captured) = match found {
             Ok(found) => found,

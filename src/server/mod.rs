@@ -3,6 +3,8 @@
 
 pub mod body;
 pub mod budget;
+pub mod connection;
+mod connections;
 pub mod context;
 pub mod dispatch;
 pub mod gate;
@@ -15,6 +17,7 @@ pub mod many;
 pub mod moment;
 pub mod openapi;
 pub mod peer;
+pub mod places;
 pub mod principal;
 pub mod probe;
 mod proxy_protocol;
@@ -25,6 +28,7 @@ pub mod routes;
 mod stream;
 pub mod tls;
 pub mod view;
+mod watched_io;
 
 use std::sync::{Arc, atomic::AtomicBool};
 

@@ -123,6 +123,16 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     ),
     ("esh3ar_http_requests_total", Kind::Counter, "Requests by route and status."),
     (
+        "esh3ar_http_connections",
+        Kind::Gauge,
+        "Open HTTP connections by listener (http or metrics) and state: unauthenticated, authenticated or shared (a balancer's). Not those that became WebSockets.",
+    ),
+    (
+        "esh3ar_http_connections_ended_total",
+        Kind::Counter,
+        "HTTP connections that the server ended by itself, by listener and reason: the limit that was reached (address, unauthenticated, party, authenticated, total), idle, or unread (the client took no answer).",
+    ),
+    (
         "esh3ar_errors_total",
         Kind::Counter,
         "Requests and calls that failed, by way (http or hub) and code.",

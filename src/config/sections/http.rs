@@ -28,8 +28,17 @@ section! {
         tls_key: Option<PathBuf> = unset("/etc/esh3ar/tls.key") => optional(path),
         /// HTTP connections at once, and sockets of the hub at once.
         max_connections: usize = default("20000") => whole(1..=4_294_967_295),
-        /// How long the headers of a request may take.
+        /// HTTP connections of one address on which nobody has authenticated, at most half of
+        /// http.max_connections; past it the longest idle one of that address is closed.
+        max_unauthenticated_per_address: usize = default("1000") => whole(1..=4_294_967_295),
+        /// HTTP connections of one party, at most half of http.max_connections; past it its longest idle one
+        /// is closed.
+        max_connections_per_party: usize = default("2000") => whole(1..=4_294_967_295),
+        /// How long a TLS handshake and the headers of a request may take, and how long a connection may be idle
+        /// on which nobody has authenticated.
         header_timeout: Duration = default("10s") => duration(DAY),
+        /// How long a client may take no byte of an answer.
+        write_timeout: Duration = default("30s") => duration(DAY),
         /// How long a stop waits for requests and sockets.
         stop_timeout: Duration = default("20s") => duration(DAY),
         /// Whether /hub/diagnostics is there, for authors of clients.

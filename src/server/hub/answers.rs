@@ -17,6 +17,8 @@ pub(super) enum Refused {
     /// Another transport was first, or still is there.
     Taken,
     NoPosts,
+    /// Too many posts to the connection wait for their turn.
+    TooManyPosts,
     BadRequest(&'static str),
     /// There is no place for now.
     ComeBack(Duration),
@@ -33,6 +35,7 @@ impl Refused {
                 let what = "POST requests are not allowed for WebSocket connections.";
                 text(StatusCode::METHOD_NOT_ALLOWED, what)
             }
+            Refused::TooManyPosts => text(StatusCode::TOO_MANY_REQUESTS, ""),
             Refused::BadRequest(what) => text(StatusCode::BAD_REQUEST, what),
             Refused::ComeBack(retry_after) => {
                 Problem::from(Error::Overloaded { retry_after }).into_response()

@@ -26,12 +26,12 @@ use super::{
     services::{Asked, Service},
     table::{Found, Key, Link, Negotiated, Table},
     token::{self, Signer},
-    wire::{PIECE, accept_key},
+    wire::{Inbox, PIECE, accept_key},
 };
 use crate::{
     app::{App, Caller, Error},
     domain::NodeId,
-    server::{gate, reply::Problem},
+    server::{connection::ConnectionHandle, gate, reply::Problem},
 };
 
 /// When a client that came while the process is emptied should come again.
@@ -40,6 +40,8 @@ const DRAINED: Duration = Duration::from_secs(5);
 const FULL: Duration = Duration::from_secs(5);
 /// How long a posted body may pause.
 const BODY_IDLE: Duration = Duration::from_secs(15);
+/// How long a post may take in all, the wait for its turn included.
+const POST_TIMEOUT: Duration = Duration::from_secs(120);
 /// The transports in the order in which clients are to try them.
 const TRANSPORTS: [Transport; 3] =
     [Transport::WebSockets, Transport::ServerSentEvents, Transport::LongPolling];
@@ -152,6 +154,9 @@ impl Hub {
             Err(Error::Unauthenticated) => return text(StatusCode::UNAUTHORIZED, ""),
             Err(error) => return Problem::from(error).into_response(),
         };
+        if let Some(connection) = request.extensions().get::<ConnectionHandle>() {
+            connection.authenticated(&caller.party());
+        }
         // The process's own look at the hub takes no part in the delivery of messages.
         let service = if caller.is_probe() { Service::Diagnostics } else { service };
         if asked == Asked::Connect
@@ -314,7 +319,7 @@ impl Hub {
                 Err(Refused::Taken)
             }
             (Found::Living(Link::Returning(returns)), Some(accept)) => {
-                Ok(self.another_socket(returns, client, &mut request, &accept))
+                self.another_socket(returns, client, &mut request, &accept)
             }
             (Found::Living(Link::Socket), Some(_)) => Err(Refused::Taken),
             (Found::Living(Link::Events(_)), None) if wants_events => Err(Refused::Taken),
@@ -348,24 +353,10 @@ impl Hub {
             Found::Living(Link::Socket | Link::Returning(_)) => return Err(Refused::NoPosts),
             Found::Waiting => return Err(Refused::UnknownId),
         };
-        // One post after the other, each whole.
-        let mut turn = inbox.turn().await.ok_or(Refused::UnknownId)?;
-        let mut body = request.into_body();
-        loop {
-            let frame = match tokio::time::timeout(BODY_IDLE, body.frame()).await {
-                Ok(None) => return Ok(text(StatusCode::OK, "")),
-                Ok(Some(Ok(frame))) => frame,
-                Ok(Some(Err(_))) => return Err(Refused::BadRequest("")),
-                Err(_) => return Ok(text(StatusCode::REQUEST_TIMEOUT, "")),
-            };
-            let Ok(mut data) = frame.into_data() else { continue };
-            while !data.is_empty() {
-                let piece = data.split_to(data.len().min(PIECE));
-                if !turn.put(piece).await {
-                    return Err(Refused::UnknownId);
-                }
-            }
-        }
+        let queued = inbox.queue().ok_or(Refused::TooManyPosts)?;
+        let taken = tokio::time::timeout(POST_TIMEOUT, take(&inbox, request.into_body())).await;
+        drop(queued);
+        taken.unwrap_or_else(|_| Ok(text(StatusCode::REQUEST_TIMEOUT, "")))
     }
 
     fn delete(&self, service: Service, caller: &Caller, query: &str) -> Result<Response, Refused> {
@@ -377,6 +368,26 @@ impl Hub {
         self.inner.table.forget(&key);
         mailbox.end();
         Ok(text(StatusCode::ACCEPTED, ""))
+    }
+}
+
+/// Passes a posted body on to its connection: one post after the other, each whole.
+async fn take(inbox: &Inbox, mut body: Incoming) -> Result<Response, Refused> {
+    let mut turn = inbox.turn().await.ok_or(Refused::UnknownId)?;
+    loop {
+        let frame = match tokio::time::timeout(BODY_IDLE, body.frame()).await {
+            Ok(None) => return Ok(text(StatusCode::OK, "")),
+            Ok(Some(Ok(frame))) => frame,
+            Ok(Some(Err(_))) => return Err(Refused::BadRequest("")),
+            Err(_) => return Ok(text(StatusCode::REQUEST_TIMEOUT, "")),
+        };
+        let Ok(mut data) = frame.into_data() else { continue };
+        while !data.is_empty() {
+            let piece = data.split_to(data.len().min(PIECE));
+            if !turn.put(piece).await {
+                return Err(Refused::UnknownId);
+            }
+        }
     }
 }
 

@@ -71,7 +71,9 @@ impl Hub {
         client: Client,
         request: &mut Request<Incoming>,
         accept: &str,
-    ) -> Response {
+    ) -> Result<Response, Refused> {
+        // Until the connection takes it, the socket counts as one of the party's on its way in.
+        let newcomer = self.enter(&client.caller)?;
         let upgrade = hyper::upgrade::on(request);
         self.inner.tracker.spawn(async move {
             match upgrade.await {
@@ -82,8 +84,9 @@ impl Hub {
                 }
                 Err(error) => tracing::debug!(%error, "an upgrade was not completed"),
             }
+            drop(newcomer);
         });
-        switching(accept)
+        Ok(switching(accept))
     }
 
     pub(super) fn first_events(&self, key: Key, client: Client) -> Result<Response, Refused> {

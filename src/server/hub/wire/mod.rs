@@ -26,6 +26,8 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 pub const PIECE: usize = 64 * 1024;
 /// The most posted bytes that wait for a connection: the longest message of a client, several times.
 const POSTED: usize = 512 * 1024;
+/// Posts of one connection at once: that whose turn it is, and those that wait.
+const POSTS: usize = 5;
 /// What a piece counts beside its bytes.
 const EACH: usize = 64;
 
@@ -61,6 +63,7 @@ pub struct Inbox {
     sender: mpsc::Sender<Piece>,
     room: Arc<Semaphore>,
     turns: Arc<Semaphore>,
+    posts: Arc<Semaphore>,
 }
 
 /// Bytes that wait, and the room that they take.
@@ -92,7 +95,13 @@ impl Inbox {
         // Never full: so many pieces take all the room there is.
         let (sender, receiver) = mpsc::channel(POSTED / EACH);
         let (room, turns) = (Arc::new(Semaphore::new(POSTED)), Arc::new(Semaphore::new(1)));
-        (Inbox { sender, room, turns }, Posted(receiver))
+        let posts = Arc::new(Semaphore::new(POSTS));
+        (Inbox { sender, room, turns, posts }, Posted(receiver))
+    }
+
+    /// Lets a post wait for its turn; `None` when too many do. To be kept until the post is over.
+    pub fn queue(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.posts).try_acquire_owned().ok()
     }
 
     /// Waits for the turn of a post; none comes when the connection has ended.

@@ -1,0 +1,147 @@
+//! A connection's bytes, with an end for a client that takes none.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, Sleep},
+};
+
+use super::connection::ConnectionHandle;
+
+/// A socket on which a write that makes no progress for a while fails. It tells its connection what happens. Below
+/// TLS: there a write has made progress when bytes have left.
+pub(super) struct WatchedIo<T> {
+    io: T,
+    connection: ConnectionHandle,
+    write_timeout: Duration,
+    /// Made by the first write that has to wait.
+    timer: Option<Pin<Box<Sleep>>>,
+    is_waiting: bool,
+    has_failed: bool,
+}
+
+impl<T> WatchedIo<T> {
+    pub(super) fn new(
+        io: T,
+        connection: ConnectionHandle,
+        write_timeout: Duration,
+    ) -> WatchedIo<T> {
+        WatchedIo {
+            io,
+            connection,
+            write_timeout,
+            timer: None,
+            is_waiting: false,
+            has_failed: false,
+        }
+    }
+
+    fn watch(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            if std::mem::take(&mut self.is_waiting) {
+                self.connection.set_writing(false);
+            }
+            return written;
+        }
+        let until = Instant::now() + self.write_timeout;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        if !self.is_waiting {
+            self.is_waiting = true;
+            self.connection.set_writing(true);
+            timer.as_mut().reset(until);
+        }
+        ready!(timer.as_mut().poll(cx));
+        if !std::mem::replace(&mut self.has_failed, true) {
+            self.connection.unread();
+        }
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for WatchedIo<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(cx, buffer))?;
+        if buffer.filled().len() > before {
+            self.connection.has_read();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for WatchedIo<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.watch(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, pieces);
+        self.watch(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::server::{connections::Connections, places::ConnectionLimits};
+
+    #[tokio::test]
+    async fn a_write_fails_when_nothing_is_taken_and_not_while_a_little_is() {
+        let limits = ConnectionLimits::new(10, 10, 10);
+        let connections = Connections::new("test", limits, Duration::from_secs(10));
+        let open = connections.open([127, 0, 0, 1].into());
+        let (io, mut client) = tokio::io::duplex(64);
+        let mut io = WatchedIo::new(io, open.handle().clone(), Duration::from_millis(600));
+        let bytes = [7; 64 * 8];
+        // Takes twice as long as a write may wait.
+        let reads = async {
+            for _ in 0..8 {
+                tokio::time::sleep(Duration::from_millis(150)).await;
+                client.read_exact(&mut [0; 64]).await.unwrap();
+            }
+        };
+        let (written, ()) = tokio::join!(io.write_all(&bytes), reads);
+        written.unwrap();
+        let begun = Instant::now();
+        let error = io.write_all(&bytes).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(begun.elapsed() >= Duration::from_millis(600));
+    }
+}
