@@ -14,6 +14,7 @@ pub mod listen;
 pub mod many;
 pub mod moment;
 pub mod openapi;
+pub mod paging;
 pub mod peer;
 pub mod principal;
 pub mod probe;
