@@ -217,7 +217,7 @@ proptest! {
 
     #[test]
     fn whatever_waits_drains(
-        contents in prop::collection::vec((content(), any::<bool>()), 1..40),
+        contents in prop::collection::vec((content(), any::<bool>()), 1..24),
         message_pack in any::<bool>(),
         existing in any::<bool>(),
         singly in any::<bool>(),
