@@ -96,7 +96,7 @@ mod tests {
     fn a_suspect_is_sent_alone_and_others_together() {
         let now = Instant::now();
         let mut suspects = Suspects::default();
-        let mut sendable = |suspects: &mut Suspects, ids: &[u128]| {
+        let sendable = |suspects: &mut Suspects, ids: &[u128]| {
             suspects.sendable(ids.iter().map(|n| id(*n)), now)
         };
         assert_eq!(sendable(&mut suspects, &[1, 2, 3]), usize::MAX);

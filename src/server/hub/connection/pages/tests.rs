@@ -107,7 +107,8 @@ impl Talk {
         let (count, limit) = (page.count, self.rows);
         let cut = count < found.len();
         assert!(count > 0 || found.is_empty());
-        self.rows = (if cut { count } else { limit } * 2).clamp(4, PAGE);
+        let rows = if cut { count } else { limit };
+        self.rows = (rows * 2).clamp(4, PAGE);
         let attempts = page.messages().map(|message| Found {
             attempt: Attempt {
                 id: message.id,
