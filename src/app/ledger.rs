@@ -19,7 +19,9 @@ use super::{
     clock::new_id,
 };
 use crate::{
-    domain::{MessageId, Party, Status, feed::Attempt, retry::AfterMiss},
+    domain::{
+        DeadLetterClass, MessageId, Party, Status, feed::Attempt, retry::AfterMiss, suspects,
+    },
     presence::Outbound,
     store::{
         self, Client, Group,
@@ -39,6 +41,11 @@ const NOT_ACKNOWLEDGED: &str = "the recipient's device was connected and did not
 /// Why a message is given up whose row cannot be read.
 const UNREADABLE: &str = "what is stored of it cannot be read";
 
+/// Why a message is given up on which the recipient's app failed as often as [`suspects::FAILURES`].
+const REFUSED: &str =
+    "the recipient's app ended 5 connections with an error when it was sent this message";
+const _: () = assert!(suspects::FAILURES == 5, "the text above says how many");
+
 /// What a recipient says about messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Said {
@@ -55,6 +62,7 @@ pub(super) enum Entry {
     Missed(Vec<(Attempt, OffsetDateTime)>),
     Park(Vec<MessageId>),
     Unreadable(Vec<MessageId>),
+    Refused(Vec<(Attempt, OffsetDateTime)>),
 }
 
 impl Entry {
@@ -62,7 +70,7 @@ impl Entry {
         match self {
             Entry::Words { words, .. } => words.len(),
             Entry::Written(written) => written.len(),
-            Entry::Missed(missed) => missed.len(),
+            Entry::Missed(attempts) | Entry::Refused(attempts) => attempts.len(),
             Entry::Park(ids) | Entry::Unreadable(ids) => ids.len(),
         }
     }
@@ -132,6 +140,11 @@ impl Ledger {
     /// Notes messages whose rows cannot be read: they are given up, so that they stand in nobody's way.
     pub(super) fn note_unreadable(&self, ids: Vec<MessageId>) {
         self.note(Entry::Unreadable(ids));
+    }
+
+    /// Notes attempts on which the recipient's app failed, with the times of writing: they are given up.
+    pub(super) fn note_refused(&self, refused: Vec<(Attempt, OffsetDateTime)>) {
+        self.note(Entry::Refused(refused));
     }
 
     fn note(&self, entry: Entry) {
@@ -218,6 +231,7 @@ struct Rows {
     missed: Vec<(Attempt, OffsetDateTime)>,
     park: Vec<MessageId>,
     unreadable: Vec<MessageId>,
+    refused: Vec<(Attempt, OffsetDateTime)>,
 }
 
 impl Rows {
@@ -233,6 +247,7 @@ impl Rows {
                 Entry::Missed(missed) => rows.missed.extend_from_slice(missed),
                 Entry::Park(ids) => rows.park.extend_from_slice(ids),
                 Entry::Unreadable(ids) => rows.unreadable.extend_from_slice(ids),
+                Entry::Refused(refused) => rows.refused.extend_from_slice(refused),
             }
         }
         rows
@@ -255,6 +270,20 @@ async fn persist(app: &App, rows: &Rows) -> Result<Vec<Changed>, store::Error> {
     }
     if !rows.missed.is_empty() {
         changed.extend(judge_missed(app, &client, &rows.missed).await?);
+    }
+    if !rows.refused.is_empty() {
+        let at = app.clock().now();
+        let given_up: Vec<GivenUp> = rows
+            .refused
+            .iter()
+            .map(|&(attempt, written_at)| GivenUp {
+                dead_letter: new_id(),
+                attempt,
+                written_at,
+                at,
+            })
+            .collect();
+        changed.extend(give_up(app, &client, &given_up, REFUSED, DeadLetterClass::Content).await?);
     }
     if !rows.park.is_empty() {
         outcome::park(&client, &rows.park).await?;
@@ -306,11 +335,21 @@ async fn judge_missed(
     if given_up.is_empty() {
         return Ok(Vec::new());
     }
-    let failed = outcome::give_up(client, &given_up, NOT_ACKNOWLEDGED).await?;
+    give_up(app, client, &given_up, NOT_ACKNOWLEDGED, DeadLetterClass::Recipient).await
+}
+
+async fn give_up(
+    app: &App,
+    client: &Client,
+    given_up: &[GivenUp],
+    reason: &'static str,
+    class: DeadLetterClass,
+) -> Result<Vec<Changed>, store::Error> {
+    let failed = outcome::give_up(client, given_up, reason, class).await?;
     app.failpoint("ledger_after_give_up");
-    app.trace_given_up(&failed, NOT_ACKNOWLEDGED);
+    app.trace_given_up(&failed, reason);
     app.counters().failed(failed.len() as u64);
-    App::log_given_up(failed.iter().map(|change| change.id), NOT_ACKNOWLEDGED);
+    App::log_given_up(failed.iter().map(|change| change.id), reason);
     Ok(failed)
 }
 

@@ -43,6 +43,7 @@ pub mod probes;
 pub mod retention;
 pub mod stats;
 pub mod supervision;
+mod suspects;
 pub mod tokens;
 pub mod traces;
 mod trail;
@@ -148,6 +149,7 @@ struct Inner {
     erasures: personal::Erasures,
     deletions: deletions::Deletions,
     probes: probes::Probes,
+    suspects: suspects::KnownSuspects,
     draining: AtomicBool,
     live: live::Current,
     watchers: watchers::Watchers,
@@ -194,6 +196,7 @@ impl App {
                 erasures: personal::Erasures::default(),
                 deletions: deletions::Deletions::default(),
                 probes: probes::Probes::new(),
+                suspects: suspects::KnownSuspects::default(),
                 draining: AtomicBool::new(false),
                 live,
                 presence: ways.presence,

@@ -19,7 +19,7 @@ use std::{
 
 use position::Position;
 pub use position::{LATE, REMEMBERED};
-pub use reading::{Elsewhere, Reading};
+pub use reading::{Elsewhere, Reading, Unacknowledged};
 
 use super::{MessageId, message::Place};
 
@@ -431,6 +431,16 @@ impl Feed {
     /// Whether nothing was read yet.
     pub fn is_new(&self) -> bool {
         !self.opened
+    }
+
+    /// The first message that the client has not acknowledged, as it was written; the client has still to
+    /// deal with it.
+    pub fn head(&self) -> Option<Unacknowledged> {
+        let open = self.window.iter().filter(|(_, written)| !written.said);
+        let (id, written) = open.min_by_key(|(id, _)| **id)?;
+        let Written { place, generation, retry_count, at, .. } = *written;
+        let attempt = Attempt { id: *id, place, generation, retry_count };
+        Some(Unacknowledged { attempt, at, is_alone: self.open() == 1 })
     }
 
     /// Everything written and not acknowledged, with the time of writing: for when the connection

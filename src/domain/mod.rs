@@ -28,6 +28,7 @@ pub mod replica;
 pub mod retention;
 pub mod retry;
 pub mod status;
+pub mod suspects;
 pub mod text;
 pub mod trace;
 pub mod verdict;

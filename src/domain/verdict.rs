@@ -473,6 +473,7 @@ fn reason(noted: &str) -> String {
         "client_timeout" => "the device fell silent: it neither sent nor answered".to_owned(),
         "socket_broken" => "the network broke it".to_owned(),
         "socket_closed" | "client_closed" => "the device closed it".to_owned(),
+        "client_failed" | "socket_refused" => "the app ended it with an error".to_owned(),
         "server_closed" => "esh3ar closed it".to_owned(),
         "process_ended" => "esh3ar ended with it".to_owned(),
         other => other.to_owned(),

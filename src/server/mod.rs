@@ -16,6 +16,7 @@ pub mod listen;
 pub mod many;
 pub mod moment;
 pub mod openapi;
+pub mod paging;
 pub mod peer;
 pub mod places;
 pub mod principal;

@@ -17,6 +17,7 @@ use crate::{
         Conversation, ConversationId, Message, MessageId, Party, Status, conversation::Cursor,
         message::Place,
     },
+    server::paging::{self, PAGE_BYTES},
     store::{dead_letters::DeadLetter, story::Story},
 };
 
@@ -180,26 +181,22 @@ impl<'a> From<&'a Conversation> for WholeConversationView<'a> {
     }
 }
 
-/// Messages as a JSON array: the page of a history.
+/// Messages as a JSON array, as far as they fit in an answer: the page of a history.
 pub fn history(found: &[Message]) -> Vec<u8> {
-    // Texts, numbers and times written to memory: there is no way to fail.
-    serde_json::to_vec(&messages(found)).unwrap_or_default()
+    paging::json_list(found.iter().map(MessageView::from), PAGE_BYTES).0
 }
 
-#[derive(Serialize)]
-struct ConversationPage<'a> {
-    items: Vec<ConversationView<'a>>,
-    next: Option<String>,
-}
-
-/// The page of a list of conversations, of which `found` has one more if there are more.
+/// The page of a list of conversations, of which `found` has one more if there are more. It ends earlier
+/// where an answer would be too long.
 pub fn conversations(found: &[Conversation], limit: usize, of: &Party) -> Vec<u8> {
     let page = found.get(..limit).unwrap_or(found);
-    let more = found.len() > limit;
-    let next = page.last().filter(|_| more).map(ConversationCursor::of);
-    let items = page.iter().map(|conversation| ConversationView::new(conversation, of)).collect();
-    let next = next.map(|cursor| cursor.to_string());
-    serde_json::to_vec(&ConversationPage { items, next }).unwrap_or_default()
+    let views = page.iter().map(|conversation| ConversationView::new(conversation, of));
+    let (list, count) = paging::json_list(views, PAGE_BYTES);
+    let last = page.get(..count).and_then(<[Conversation]>::last);
+    let next = last.filter(|_| found.len() > count).map(ConversationCursor::of);
+    // A cursor has nothing that JSON escapes.
+    let next = next.map_or_else(|| "null".to_owned(), |cursor| format!("\"{cursor}\""));
+    [b"{\"items\":", list.as_slice(), b",\"next\":", next.as_bytes(), b"}"].concat()
 }
 
 /// Where a page of conversations ends, as clients give it back.

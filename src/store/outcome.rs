@@ -18,7 +18,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::{Client, Error, Statement, Statements, rows, statement::statements};
-use crate::domain::{MessageId, Party, Status, feed::Attempt};
+use crate::domain::{DeadLetterClass, MessageId, Party, Status, feed::Attempt};
 
 /// The word of a recipient about one message.
 #[derive(Clone, Debug)]
@@ -222,7 +222,7 @@ statements! {
         ", buried AS (
             INSERT INTO dead_letters (id, message_id, generation, kind, class, reason, attempts,
                                       first_error_at, last_error_at)
-            SELECT dead_letter, id, generation, 'delivery', 'recipient', $5, retry_count + 1, sent_at, at
+            SELECT dead_letter, id, generation, 'delivery', $8::text, $5, retry_count + 1, sent_at, at
             FROM done ON CONFLICT ON CONSTRAINT dead_letters_once DO NOTHING),
         told AS (
             INSERT INTO delivery_events (message_id, generation, at, kind, detail)
@@ -395,7 +395,7 @@ fn which(rows: &[Row]) -> Result<Vec<MessageId>, Error> {
     rows.iter().map(|row| Ok(MessageId(row.try_get("id")?))).collect()
 }
 
-/// A message whose last retry was not acknowledged either.
+/// A message that is not tried again.
 #[derive(Clone, Copy, Debug)]
 pub struct GivenUp {
     /// The id of its dead letter.
@@ -416,7 +416,9 @@ pub async fn give_up(
     client: &Client,
     messages: &[GivenUp],
     reason: &str,
+    class: DeadLetterClass,
 ) -> Result<Vec<Changed>, Error> {
+    let class = class.name();
     let ids: Vec<Uuid> = messages.iter().map(|m| m.attempt.id.0).collect();
     let generations: Vec<i32> = messages.iter().map(|m| m.attempt.generation).collect();
     let expected: Vec<i16> = messages.iter().map(|m| small(m.attempt.retry_count)).collect();
@@ -424,7 +426,10 @@ pub async fn give_up(
     let letters: Vec<Uuid> = messages.iter().map(|m| m.dead_letter).collect();
     let written: Vec<OffsetDateTime> = messages.iter().map(|m| m.written_at).collect();
     let rows = client
-        .query(&GIVE_UP, &[&ids, &generations, &expected, &times, &reason, &letters, &written])
+        .query(
+            &GIVE_UP,
+            &[&ids, &generations, &expected, &times, &reason, &letters, &written, &class],
+        )
         .await?;
     changed(&rows, Status::Failed)
 }

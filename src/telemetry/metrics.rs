@@ -143,6 +143,11 @@ pub const ALL: &[(&str, Kind, &str)] = &[
         Kind::Counter,
         "Times a connection was told that it was not sent something.",
     ),
+    (
+        "esh3ar_client_failures_total",
+        Kind::Counter,
+        "Connections that their client ended with an error before it had acknowledged everything.",
+    ),
     ("esh3ar_connections", Kind::Gauge, "Connections of the hub."),
     (
         "esh3ar_hub_forwarded",

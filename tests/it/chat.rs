@@ -564,7 +564,7 @@ async fn the_longest_message_fits_however_it_is_written() {
         (emoji, emoji.to_owned()),
         (emoji, "\\ud83d\\ude00".to_owned()),
         (arabic, "\\u0634".to_owned()),
-        ("\u{1}", "\\u0001".to_owned()),
+        ("\t", "\\u0009".to_owned()),
     ];
     for (n, (character, written)) in forms.iter().enumerate() {
         let call = format!(

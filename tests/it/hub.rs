@@ -14,7 +14,7 @@ use crate::support::{DEADLINE, Server, id};
 
 const PHONE: &str = "+967771234567";
 
-struct Raw {
+pub struct Raw {
     socket: WebSocketStream<TcpStream>,
 }
 
@@ -26,19 +26,19 @@ impl Raw {
         Ok(Raw { socket: client_async(request, tcp).await?.0 })
     }
 
-    async fn open(server: &Server, token: &str) -> Raw {
+    pub async fn open(server: &Server, token: &str) -> Raw {
         let mut raw = Raw::connect(server, &format!("?access_token={token}")).await.unwrap();
         raw.say("{\"protocol\":\"json\",\"version\":1}\u{1e}").await;
         assert_eq!(raw.hear().await.unwrap(), "{}\u{1e}");
         raw
     }
 
-    async fn say(&mut self, text: &str) {
+    pub async fn say(&mut self, text: &str) {
         self.socket.send(Frame::text(text)).await.unwrap();
     }
 
     /// The next text frame; `None` at the end.
-    async fn hear(&mut self) -> Option<String> {
+    pub async fn hear(&mut self) -> Option<String> {
         let next = async {
             loop {
                 match self.socket.next().await {
@@ -51,7 +51,12 @@ impl Raw {
         tokio::time::timeout(DEADLINE, next).await.expect("something in time")
     }
 
-    async fn record(&mut self) -> Option<Value> {
+    /// Reads to the end.
+    pub async fn ended(&mut self) {
+        while self.hear().await.is_some() {}
+    }
+
+    pub async fn record(&mut self) -> Option<Value> {
         let text = self.hear().await?;
         Some(serde_json::from_str(text.trim_end_matches('\u{1e}')).unwrap())
     }

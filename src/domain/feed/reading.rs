@@ -1,6 +1,8 @@
 //! What a connection asks the database for.
 
-use super::{MessageId, REMEMBERED};
+use std::time::Instant;
+
+use super::{Attempt, MessageId, REMEMBERED};
 
 /// What a read is to bring, oldest first and at most [`super::PAGE`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,4 +41,15 @@ pub struct Elsewhere {
     pub from: MessageId,
     /// But not these, which were sent.
     pub sent: Vec<MessageId>,
+}
+
+/// The first message that waits for the client's acknowledgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unacknowledged {
+    /// The message.
+    pub attempt: Attempt,
+    /// When it was written.
+    pub at: Instant,
+    /// Nothing else waits.
+    pub is_alone: bool,
 }

@@ -6,6 +6,7 @@
 
 mod calls;
 mod feeding;
+mod pages;
 mod receipts;
 mod writing;
 
@@ -42,7 +43,7 @@ use crate::{
     app::{App, Caller, Error, traces::Unwritten},
     domain::{
         Message, MessageId,
-        feed::{Attempt, Feed, LATE},
+        feed::{Attempt, Feed, LATE, PAGE},
     },
     presence::{Delivery, Outbound, Seat},
 };
@@ -65,6 +66,8 @@ struct Read {
     found: Vec<Message>,
     /// The first one: what of the latest was acknowledged before.
     acknowledged: Vec<MessageId>,
+    /// How many it asked for.
+    limit: usize,
 }
 
 /// Who connects.
@@ -121,6 +124,8 @@ struct Driver {
     missed: Vec<(Attempt, time::OffsetDateTime)>,
     running: Option<Running>,
     reading: Option<Reading>,
+    /// How many messages the next read asks for.
+    page_rows: usize,
     /// Messages that came during a read; whether they were acknowledged elsewhere meanwhile.
     deferred: Vec<(Arc<Delivery>, bool)>,
     /// From when on the client has to be told that it missed something.
@@ -197,6 +202,7 @@ fn driver(app: App, wire: &Wire, beginning: Beginning) -> Box<Driver> {
         missed: Vec::new(),
         running: None,
         reading: None,
+        page_rows: PAGE,
         deferred: Vec::new(),
         missed_since: None,
         read_again_at: None,
@@ -296,6 +302,10 @@ impl Driver {
         if !self.session.may_return() {
             // It has nowhere to come back to before the handshake, which says whether it may.
             return;
+        }
+        if !self.session.is_resumable() {
+            self.outbox.clear();
+            return self.session.abandon(&mut self.actions);
         }
         let now = Instant::now();
         *wire = Wire::Socket(back.socket);
@@ -416,7 +426,7 @@ impl Driver {
         }
         while let Some(outbound) = next {
             self.tell(outbound);
-            if self.outbox.len() >= FULL_FRAME {
+            if self.outbox.len() >= FULL_FRAME || self.session.is_full() {
                 break;
             }
             next = self.seat.as_mut().and_then(Seat::try_next);

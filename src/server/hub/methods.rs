@@ -10,6 +10,10 @@
 //! | `GetConversations` | `{"status"?, "limit"?}` | conversations |
 //! | `Typing` | `{"conversationId"}` | – |
 //! | `Echo` | anything | its argument |
+//!
+//! A list ends where an answer would be longer than [`paging::PAGE_BYTES`](crate::server::paging::PAGE_BYTES),
+//! with one item at least: who asks for what comes behind its last item gets the rest. The lists are measured
+//! as JSON, which is the longer encoding.
 
 use std::time::Instant;
 
@@ -149,7 +153,7 @@ async fn mark_read(call: Invocation, opened: Opened) -> Result<Data, Error> {
 
 async fn pending(call: Invocation, _: Nothing) -> Result<Data, Error> {
     let found = call.app.pending(&call.caller, PAGE).await?;
-    Ok(json!(view::messages(&found)).into())
+    Ok(read(&view::history(&found)).into())
 }
 
 /// Where something is said.
@@ -263,10 +267,12 @@ impl Argument for HistoryOf {
 
 async fn history(call: Invocation, HistoryOf(id, page): HistoryOf) -> Result<Data, Error> {
     let Invocation { app, caller, .. } = call;
-    if page.is_latest() {
-        return Ok(read(&app.latest(&caller, id, page.limit, view::history).await?).into());
-    }
-    Ok(json!(view::messages(&app.history(&caller, id, page).await?)).into())
+    let found = if page.is_latest() {
+        app.latest(&caller, id, page.limit, view::history).await?
+    } else {
+        view::history(&app.history(&caller, id, page).await?).into()
+    };
+    Ok(read(&found).into())
 }
 
 /// Which conversations.

@@ -11,6 +11,7 @@ mod excess;
 mod input;
 mod limits;
 mod replay;
+mod returning;
 #[cfg(test)]
 mod tests;
 
@@ -186,23 +187,8 @@ impl Session {
     /// here or through [`Session::say`], or a client that comes back misses it.
     pub fn count(&mut self, message: &Bytes) {
         if let Some(replay) = &mut self.replay {
-            replay.sent(message);
+            replay.sent(message, self.limits.max_kept);
         }
-    }
-
-    /// Whether the connection may outlive its transport, as a handshake of this version asked for.
-    pub fn may_return(&self) -> bool {
-        self.replay.is_some()
-    }
-
-    /// Whether the transport is lost and the client may still come back.
-    pub fn is_away(&self) -> bool {
-        self.away_until.is_some()
-    }
-
-    /// Whether so much waits for the client's acknowledgement that nothing more should be said.
-    pub fn is_full(&self) -> bool {
-        self.replay.as_ref().is_some_and(|replay| replay.is_full())
     }
 
     /// Reads nothing more until [`Session::go_on`]. For a driver that has much to send: what is read
@@ -221,32 +207,6 @@ impl Session {
         if mem::take(&mut self.paused) {
             self.read_on(now, out);
         }
-    }
-
-    /// The transport was lost without a goodbye. Whether the connection lives on without it for a
-    /// while; then [`Session::resume`] or the end follows.
-    pub fn detach(&mut self, now: Instant) -> bool {
-        if self.replay.is_none() || self.phase == Phase::Ended {
-            return false;
-        }
-        // Half a message comes again from its beginning.
-        (self.input, self.excess) = (Input::default(), None);
-        self.paused = false;
-        self.away_until = Some(now + self.limits.disconnect_timeout);
-        true
-    }
-
-    /// The client is back on a new transport: says what it may have missed, from the beginning.
-    pub fn resume(&mut self, now: Instant, out: &mut Vec<Action>) {
-        let (Phase::Open(agreed), Some(replay)) = (self.phase, &mut self.replay) else { return };
-        self.away_until = None;
-        (self.input, self.excess) = (Input::default(), None);
-        self.paused = false;
-        self.heard = now;
-        self.due = now + self.limits.ping_interval;
-        let (first, kept) = replay.resume();
-        out.push(Action::Send(codec::sequence(agreed.protocol, first)));
-        out.extend(kept.map(Action::Send));
     }
 
     /// Says goodbye. `error` is the whole text for the client; `allow_reconnect` invites it to come
@@ -398,10 +358,6 @@ impl Session {
                 self.fail(&detail, EndReason::ProtocolError, out);
             }
         }
-        if self.replay.as_ref().is_some_and(|replay| replay.size() > self.limits.max_kept) {
-            let detail = "InvalidDataException: Too much waits to be acknowledged.";
-            self.fail(detail, EndReason::TooLong, out);
-        }
     }
 
     /// Whether a message is to be looked at: on a connection that may outlive its transport, what
@@ -435,9 +391,11 @@ impl Session {
                 out.push(Action::Invoke { invocation_id, target, arguments, stream_ids, kind });
             }
             Incoming::Ping => self.armed = true,
-            Incoming::Close { .. } => {
+            Incoming::Close { error, .. } => {
                 out.push(Action::Send(codec::close(protocol, None, false)));
-                self.end(EndReason::ClientClosed, out);
+                let failed = error.is_some_and(|error| !error.is_empty());
+                let reason = if failed { EndReason::ClientFailed } else { EndReason::ClientClosed };
+                self.end(reason, out);
             }
             Incoming::StreamItem { invocation_id, item } => {
                 out.push(Action::Item { id: invocation_id, item });

@@ -99,11 +99,15 @@ pub fn message(message: &Message, account: Option<&Phone>) -> (&'static str, Str
     ("ReceiveChatMessage", text(&chat))
 }
 
-/// Waiting messages, as the text that `ReceivePendingMessages` brings. `account` gives the number of a
-/// message's business user, if it has one.
-pub fn pending(messages: &[&Message], account: impl Fn(&Message) -> Option<Phone>) -> String {
-    let texts = messages.iter().map(|message| MessageText::new(message, account(message)));
-    text(&texts.collect::<Vec<_>>())
+/// A waiting message, as it stands in the text that `ReceivePendingMessages` brings. `account` is the number
+/// of its business user, if it has one.
+pub fn waiting(message: &Message, account: Option<Phone>) -> String {
+    text(&MessageText::new(message, account))
+}
+
+/// The text that `ReceivePendingMessages` brings, of those of its messages.
+pub fn list(texts: &[String]) -> String {
+    format!("[{}]", texts.join(","))
 }
 
 fn text<T: Serialize>(value: &T) -> String {

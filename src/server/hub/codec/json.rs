@@ -299,6 +299,34 @@ pub(super) fn invocation<T: Serialize>(
     record(&InvocationOut { r#type: 1, invocation_id, target, arguments: [argument] })
 }
 
+/// A call whose argument is written already: these parts, separated, between these ends.
+pub(super) fn call<'a>(
+    target: &str,
+    begin: &[u8],
+    parts: impl IntoIterator<Item = &'a [u8], IntoIter: Clone>,
+    end: &[u8],
+) -> Bytes {
+    const HEAD: &[u8] = b"{\"type\":1,\"target\":\"";
+    const ARGUMENTS: &[u8] = b"\",\"arguments\":[";
+    let parts = parts.into_iter();
+    let length: usize = parts.clone().map(|part| part.len() + 1).sum();
+    let mut bytes = Vec::with_capacity(length + HEAD.len() + target.len() + ARGUMENTS.len() + 8);
+    // The names of calls have nothing that JSON escapes.
+    for piece in [HEAD, target.as_bytes(), ARGUMENTS, begin] {
+        bytes.extend_from_slice(piece);
+    }
+    for (n, part) in parts.enumerate() {
+        if n > 0 {
+            bytes.push(b',');
+        }
+        bytes.extend_from_slice(part);
+    }
+    bytes.extend_from_slice(end);
+    bytes.extend_from_slice(b"]}");
+    bytes.push(RECORD_END);
+    bytes.into()
+}
+
 pub(super) fn stream_item(invocation_id: &str, item: &Data) -> Bytes {
     plain_record(&StreamItemOut { r#type: 2, invocation_id, item })
 }

@@ -230,6 +230,30 @@ pub(super) fn invocation<T: Serialize>(
     Ok(framed(&message))
 }
 
+/// A call whose argument is written already: one part, or a list of so many.
+pub(super) fn call<'a>(
+    target: &str,
+    list: Option<usize>,
+    parts: impl IntoIterator<Item = &'a [u8]>,
+) -> Bytes {
+    let mut message = begin(6, 1, true);
+    put_nil(&mut message);
+    put_text(&mut message, target);
+    put_array(&mut message, 1);
+    if let Some(items) = list {
+        put_array(&mut message, u32::try_from(items).unwrap_or(u32::MAX));
+    }
+    parts.into_iter().for_each(|part| message.extend_from_slice(part));
+    put_array(&mut message, 0);
+    framed(&message)
+}
+
+pub(super) fn part<T: Serialize>(value: &T) -> Result<Vec<u8>, EncodeError> {
+    let mut written = Vec::new();
+    put(&mut written, value)?;
+    Ok(written)
+}
+
 pub(super) fn stream_item(id: &str, item: &Data) -> Bytes {
     let mut message = begin(4, 2, true);
     put_text(&mut message, id);

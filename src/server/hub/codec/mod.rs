@@ -13,6 +13,8 @@ mod tests;
 use bytes::Bytes;
 use serde::Serialize;
 
+use crate::server::paging;
+
 pub use self::{
     data::Data,
     excess::{Excess, Head, Taken},
@@ -236,6 +238,41 @@ pub fn invocation<T: Serialize>(
     match protocol {
         Protocol::Json => json::invocation(None, target, argument),
         Protocol::MessagePack => messagepack::invocation(None, target, argument),
+    }
+}
+
+/// A value as it stands in a message. Such parts are put into a call by [`call_with`] and
+/// [`call_with_list`], so that a page is measured and written in one pass.
+pub fn part<T: Serialize>(protocol: Protocol, value: &T) -> Result<Vec<u8>, EncodeError> {
+    match protocol {
+        Protocol::Json => Ok(serde_json::to_vec(value)?),
+        Protocol::MessagePack => messagepack::part(value),
+    }
+}
+
+/// [`invocation`] with an argument that [`part`] has written.
+pub fn call_with(protocol: Protocol, target: &str, part: &[u8]) -> Bytes {
+    match protocol {
+        Protocol::Json => json::call(target, b"", [part], b""),
+        Protocol::MessagePack => messagepack::call(target, None, [part]),
+    }
+}
+
+/// [`invocation`] with a list of values that [`part`] has written.
+pub fn call_with_list(protocol: Protocol, target: &str, parts: &[Vec<u8>]) -> Bytes {
+    let items = parts.iter().map(Vec::as_slice);
+    match protocol {
+        Protocol::Json => json::call(target, b"[", items, b"]"),
+        Protocol::MessagePack => messagepack::call(target, Some(parts.len()), items),
+    }
+}
+
+/// How long a text is as it stands in a message.
+pub fn text_len(protocol: Protocol, text: &str) -> usize {
+    match protocol {
+        Protocol::Json => paging::json_len(text),
+        // After at most five bytes that tell its length.
+        Protocol::MessagePack => text.len() + 5,
     }
 }
 

@@ -455,3 +455,27 @@ fn half_a_surrogate_pair_does_not_end_a_connection() {
     let read: Vec<_> = arguments.into_iter().map(Data::into_json).collect();
     assert_eq!(read, [json!(["a\u{FFFD}\u{FFFD}\u{FFFD}"])]);
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn a_call_of_parts_is_the_call_of_the_whole(texts in prop::collection::vec(".{0,300}", 0..20)) {
+        let values: Vec<Value> = texts.iter().map(|text| json!({ "content": text })).collect();
+        for protocol in Protocol::ALL {
+            let parts: Vec<Vec<u8>> =
+                values.iter().map(|value| part(protocol, value).unwrap()).collect();
+            let listed = call_with_list(protocol, "Page", &parts);
+            prop_assert_eq!(listed, invocation(protocol, "Page", &values).unwrap());
+            for (value, part) in values.iter().zip(&parts) {
+                let one = call_with(protocol, "One", part);
+                prop_assert_eq!(one, invocation(protocol, "One", value).unwrap());
+            }
+            for text in &texts {
+                let written = part(protocol, text).unwrap().len();
+                let told = text_len(protocol, text);
+                prop_assert!(written <= told && told <= written + 4, "{written} {told}");
+            }
+        }
+    }
+}

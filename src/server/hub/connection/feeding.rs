@@ -7,7 +7,10 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use time::OffsetDateTime;
 
-use super::{Driver, READ_AGAIN, Read};
+use super::{
+    Driver, READ_AGAIN, Read,
+    pages::{Written, may_read},
+};
 use crate::{
     app::{App, Error},
     domain::{
@@ -20,17 +23,19 @@ use crate::{
             codec::{self, Protocol},
             methods::Form,
             services::Service,
+            session::EndReason,
+            wire::REFUSED,
         },
         legacy,
+        paging::PAGE_BYTES,
         view::{ConversationView, MessageDeleted, MessageView, MissedSince, StatusChanged, Typing},
     },
 };
 
 /// Messages that may wait in memory for the end of a read; past that they are read again.
 const MOST_DEFERRED: usize = 64;
-/// The most bytes of content one page brings, so that a slow reader holds no more than that of our
-/// memory (delivery.md, How 5). A page has one message at least.
-const MOST_WAITING: usize = 1024 * 1024;
+/// The fewest messages that a read asks for.
+const FEWEST_ROWS: usize = 4;
 
 impl Driver {
     pub(super) fn written_at(&self, ids: &[MessageId]) -> Vec<Option<OffsetDateTime>> {
@@ -163,7 +168,7 @@ impl Driver {
     fn deliver(&mut self, protocol: Protocol, delivery: Arc<Delivery>, acknowledged: bool) {
         let Some(feed) = &mut self.feed else { return };
         let id = delivery.message.id;
-        if self.session.is_full() {
+        if self.session.is_full() || self.outbox.len() >= PAGE_BYTES {
             // It comes with a read, when the client has acknowledged some of what it has.
             return feed.on_passed_over(id);
         }
@@ -174,12 +179,13 @@ impl Driver {
         let found = Found { acknowledged, ..found(&delivery.message) };
         match feed.on_live(found, Instant::now()) {
             Live::Send => {
-                if let Some(bytes) = self.live_message(protocol, &delivery) {
-                    self.put(&bytes);
-                    self.unwritten.extend(self.app.follow_writing(&delivery.message));
-                    if !found.acknowledged {
-                        self.note_told(id);
-                    }
+                let Some(bytes) = self.live_message(protocol, &delivery) else {
+                    return self.app.note_unwritable(vec![id]);
+                };
+                self.put(&bytes);
+                self.unwritten.extend(self.app.follow_writing(&delivery.message));
+                if !found.acknowledged {
+                    self.note_told(id);
                 }
             }
             Live::Defer if self.deferred.len() < MOST_DEFERRED => {
@@ -227,7 +233,8 @@ impl Driver {
 
     pub(super) fn begin_read(&mut self) {
         let Some(feed) = &mut self.feed else { return };
-        let busy = self.reading.is_some() || self.read_again_at.is_some() || self.session.is_full();
+        let full = !may_read(&self.session, feed);
+        let busy = self.reading.is_some() || self.read_again_at.is_some() || full;
         let is_new = feed.is_new();
         let Some(reading) = (!busy).then(|| feed.begin_read()).flatten() else { return };
         let app = self.app.clone();
@@ -235,6 +242,7 @@ impl Driver {
         let announcement = self.seat.as_ref().filter(|_| reading.catch_up).map(Seat::announcement);
         let form = self.service.form();
         let since = self.connected_at - LATE;
+        let limit = self.page_rows;
         let read = async move {
             // First known everywhere, then the read: what is stored in between is told.
             if let Some(announcement) = announcement {
@@ -247,12 +255,12 @@ impl Driver {
             } else {
                 (reading, Vec::new())
             };
-            let found = app.unsent(&caller, &reading, since, PAGE).await?;
+            let found = app.unsent(&caller, &reading, since, limit).await?;
             if form == Form::Legacy {
                 let accounts: Vec<UserId> = found.iter().filter_map(legacy::hub::account).collect();
                 app.learn_business_phones(&accounts).await?;
             }
-            Ok(Read { found, acknowledged })
+            Ok(Read { found, acknowledged, limit })
         };
         self.reading = Some(read.boxed());
     }
@@ -269,7 +277,7 @@ impl Driver {
         self.reading = None;
         self.held_until = None;
         let Some(feed) = &mut self.feed else { return };
-        let Read { found, acknowledged } = match read {
+        let Read { found, acknowledged, limit } = match read {
             Ok(read) => read,
             Err(error) => {
                 tracing::warn!(%error, "pending messages could not be read; trying again");
@@ -279,53 +287,44 @@ impl Driver {
             }
         };
         let Some(protocol) = self.session.handshaken() else { return };
-        let fitting = fitting(&found);
-        let (all, now) = (found.len(), Instant::now());
+        let form = self.service.form();
+        let most = self.app.sent_together(&found);
+        let mut page =
+            Written::new(protocol, form, &found, most, |message| account(&self.app, message));
+        let cut = page.count < found.len();
+        // Of long messages only few are read the next time.
+        let rows = if cut { page.count } else { limit };
+        self.page_rows = (rows * 2).clamp(FEWEST_ROWS, PAGE);
+        if !page.unwritable.is_empty() {
+            self.app.note_unwritable(std::mem::take(&mut page.unwritable));
+        }
+        let now = Instant::now();
         if feed.is_new() {
             feed.on_opened(&acknowledged, now);
         }
-        let sendable: Vec<Found> = found.iter().take(fitting).map(self::found).collect();
-        let batch = feed.on_read(&sendable, fitting < all, now);
-        let picked = |ids: &[MessageId]| -> Vec<&Message> {
-            found.iter().filter(|message| ids.contains(&message.id)).collect()
-        };
-        let batch = match batch {
+        let sendable: Vec<Found> = page.messages().map(self::found).collect();
+        let (ids, singly) = match feed.on_read(&sendable, cut || found.len() >= limit, now) {
+            Batch::Nothing => return,
             // There is no other call for it there.
-            Batch::Page(ids) if self.service == Service::LegacyBusiness => Batch::Singly(ids),
-            batch => batch,
+            Batch::Page(ids) => (ids, self.service == Service::LegacyBusiness),
+            Batch::Singly(ids) => (ids, true),
         };
-        if let Batch::Page(ids) | Batch::Singly(ids) = &batch {
-            let followed = picked(ids).into_iter().filter_map(|m| self.app.follow_writing(m));
-            self.unwritten.extend(followed);
+        page.retain(&ids);
+        self.unwritten.extend(page.messages().filter_map(|m| self.app.follow_writing(m)));
+        if !singly {
+            match page.together(protocol) {
+                Ok(call) => self.put(&call),
+                Err(error) => tracing::error!(%error, "a page could not be written"),
+            }
+            return;
         }
-        match (batch, self.service.form()) {
-            (Batch::Nothing, _) => {}
-            (Batch::Page(ids), Form::Current) => {
-                let views: Vec<MessageView<'_>> =
-                    picked(&ids).into_iter().map(MessageView::from).collect();
-                self.call(protocol, "ReceivePendingMessages", &views);
+        for (message, call) in page.singly(protocol) {
+            match call {
+                Ok(call) => self.put(&call),
+                Err(error) => tracing::error!(%error, "a message could not be written"),
             }
-            (Batch::Page(ids), Form::Legacy) => {
-                let text =
-                    legacy::hub::pending(&picked(&ids), |message| account(&self.app, message));
-                self.call(protocol, "ReceivePendingMessages", &text);
-            }
-            (Batch::Singly(ids), form) => {
-                for message in picked(&ids) {
-                    match form {
-                        Form::Current => {
-                            self.call(protocol, "ReceiveMessage", &MessageView::from(message));
-                        }
-                        Form::Legacy => {
-                            let account = account(&self.app, message);
-                            let (target, text) = legacy::hub::message(message, account.as_ref());
-                            self.call(protocol, target, &text);
-                            if !self::found(message).acknowledged {
-                                self.note_told(message.id);
-                            }
-                        }
-                    }
-                }
+            if form == Form::Legacy && !self::found(message).acknowledged {
+                self.note_told(message.id);
             }
         }
     }
@@ -345,6 +344,8 @@ impl Driver {
     /// The connection is over: what it did not acknowledge waits for the next one.
     pub(super) fn leave(&mut self, reason: &'static str) {
         if let Some(mut feed) = self.feed.take() {
+            let failed = reason == EndReason::ClientFailed.as_str() || reason == REFUSED;
+            let head = feed.head().filter(|_| failed);
             let mut abandoned = Times::new(&self.app).times(feed.abandon());
             // What waited for its retry here waits for the next connection now.
             let known: HashSet<MessageId> = abandoned.iter().map(|(a, _)| a.id).collect();
@@ -352,6 +353,9 @@ impl Driver {
             abandoned.extend(missed.into_iter().filter(|(a, _)| !known.contains(&a.id)));
             if !abandoned.is_empty() {
                 self.app.note_written(abandoned, Some(reason));
+            }
+            if let Some(head) = head {
+                self.app.note_failed_on(&head, Times::new(&self.app).at(head.at));
             }
         }
         if let Some(seat) = self.seat.take() {
@@ -402,15 +406,4 @@ fn found(message: &Message) -> Found {
     let attempt = Attempt { id, place, generation, retry_count };
     let acknowledged = matches!(message.status, Status::Delivered | Status::Read);
     Found { attempt, acknowledged }
-}
-
-/// How many of these a page may bring.
-fn fitting(found: &[Message]) -> usize {
-    let mut room = MOST_WAITING;
-    let more = found.iter().skip(1).take_while(|message| {
-        let fits = message.content.len() <= room;
-        room = room.saturating_sub(message.content.len());
-        fits
-    });
-    found.len().min(1) + more.count()
 }

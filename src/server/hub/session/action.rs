@@ -75,9 +75,11 @@ pub enum EndReason {
     ClientTimeout,
     /// The client said goodbye.
     ClientClosed,
+    /// The client said goodbye with an error: it may have failed on what it was sent.
+    ClientFailed,
     /// The server said goodbye.
     ServerClosed,
-    /// The client lost its transport and did not come back in time.
+    /// The client lost its transport and did not come back in time, or for what is not kept any more.
     Abandoned,
 }
 
@@ -91,6 +93,7 @@ impl EndReason {
             EndReason::TooLong => "too_long",
             EndReason::ClientTimeout => "client_timeout",
             EndReason::ClientClosed => "client_closed",
+            EndReason::ClientFailed => "client_failed",
             EndReason::ServerClosed => "server_closed",
             EndReason::Abandoned => "abandoned",
         }

@@ -21,8 +21,10 @@ pub struct Limits {
     pub ping_interval: Duration,
     /// How long a connection that may come back waits for its client: 15 s.
     pub disconnect_timeout: Duration,
-    /// The most bytes kept for a client that may come back; past that the connection ends: 4 MiB.
-    /// The driver should say nothing of its own accord once [`super::Session::is_full`].
+    /// The most bytes kept for a client that may come back: 512 KiB, so that the 128 connections of a
+    /// business user keep 64 MiB. Past it the oldest is dropped, and the client cannot come back until it
+    /// has acknowledged that. What the server says of its own accord stays below: live messages stop
+    /// at [`super::Session::is_full`], pages need [`super::Session::has_room`].
     pub max_kept: usize,
 }
 
@@ -44,7 +46,7 @@ impl Default for Limits {
             client_timeout: Duration::from_secs(30),
             ping_interval: Duration::from_secs(15),
             disconnect_timeout: Duration::from_secs(15),
-            max_kept: 4 * 1024 * 1024,
+            max_kept: 512 * 1024,
         }
     }
 }

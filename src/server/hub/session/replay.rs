@@ -3,6 +3,9 @@
 //! Both sides count calls, completions, items and cancellations, each way from 1, without saying the
 //! numbers. Where the official clients differ from the protocol's text, this follows the clients: a
 //! replay is announced with the number of its first message.
+//!
+//! What is kept has an end: past it the oldest is dropped, and a client that loses its transport before it
+//! has acknowledged that cannot come back. Its connection goes on meanwhile.
 
 use std::{
     collections::VecDeque,
@@ -11,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 
-/// With more bytes than this unacknowledged, nothing more should be said (reference: the official
+/// With more bytes than this unacknowledged, no more live messages should be said (reference: the official
 /// server's and clients' buffer).
 const FULL: usize = 100_000;
 /// How long acknowledgements are gathered.
@@ -25,6 +28,8 @@ pub(super) struct Replay {
     /// The number of the first of them; one past the last sent if there are none.
     first: u64,
     size: usize,
+    /// The client has everything up to this number.
+    seen: u64,
     /// The number of the client's last message that was looked at.
     highest: u64,
     /// The number of the client's last message that came; below `highest` during its replay.
@@ -39,6 +44,7 @@ impl Default for Replay {
             kept: VecDeque::new(),
             first: 1,
             size: 0,
+            seen: 0,
             highest: 0,
             position: 0,
             awaits_sequence: false,
@@ -48,9 +54,23 @@ impl Default for Replay {
 }
 
 impl Replay {
-    pub(super) fn sent(&mut self, message: &Bytes) {
+    /// A message was said. No more than `max_kept` bytes are kept.
+    pub(super) fn sent(&mut self, message: &Bytes, max_kept: usize) {
         self.size += message.len();
         self.kept.push_back(message.clone());
+        while self.size > max_kept && self.drop_first() {}
+    }
+
+    fn drop_first(&mut self) -> bool {
+        let Some(message) = self.kept.pop_front() else { return false };
+        self.size -= message.len();
+        self.first += 1;
+        true
+    }
+
+    /// Whether everything is kept that the client may have missed.
+    pub(super) fn is_whole(&self) -> bool {
+        self.first <= self.seen.saturating_add(1)
     }
 
     pub(super) fn size(&self) -> usize {
@@ -63,11 +83,9 @@ impl Replay {
 
     /// The client has everything up to this number.
     pub(super) fn acknowledged(&mut self, number: u64) {
-        while self.first <= number {
-            let Some(message) = self.kept.pop_front() else { return };
-            self.size -= message.len();
-            self.first += 1;
-        }
+        while self.first <= number && self.drop_first() {}
+        // Nobody has more than what was said.
+        self.seen = self.seen.max(number.min(self.first - 1));
     }
 
     /// A message of the client's came. Whether it is new.
@@ -129,7 +147,7 @@ mod tests {
     fn what_is_not_acknowledged_is_said_again_from_its_first() {
         let mut replay = Replay::default();
         assert_eq!(replay.resume().0, 1, "nothing was said yet: the next is the first");
-        (1..=4).for_each(|n| replay.sent(&message(n)));
+        (1..=4).for_each(|n| replay.sent(&message(n), 1000));
         replay.acknowledged(2);
         assert_eq!(replay.size(), 20);
         let (first, again) = replay.resume();
@@ -137,6 +155,27 @@ mod tests {
         replay.acknowledged(99);
         assert_eq!(replay.resume().0, 5, "with nothing left, the next number");
         assert_eq!(replay.size(), 0);
+    }
+
+    #[test]
+    fn what_is_kept_has_an_end_and_who_misses_more_cannot_come_back() {
+        let mut replay = Replay::default();
+        (1..=4).for_each(|n| replay.sent(&message(n), 25));
+        assert_eq!((replay.size(), replay.is_whole()), (20, false), "the first two are dropped");
+        replay.acknowledged(1);
+        assert!(!replay.is_whole(), "the second may be missing");
+        replay.acknowledged(2);
+        assert!(replay.is_whole());
+        let (first, again) = replay.resume();
+        assert_eq!((first, again.collect::<Vec<_>>()), (3, vec![message(3), message(4)]));
+        // One that is larger than all that is kept.
+        replay.sent(&message(5), 9);
+        assert_eq!((replay.size(), replay.is_whole()), (0, false));
+        replay.acknowledged(5);
+        assert!(replay.is_whole());
+        replay.acknowledged(99);
+        replay.sent(&message(6), 9);
+        assert!(!replay.is_whole(), "nobody has what was not said when it was acknowledged");
     }
 
     #[test]

@@ -355,9 +355,38 @@ fn what_is_kept_for_a_client_has_an_end() {
     assert!(!driver.session.is_full());
     driver.say("x");
     assert!(driver.session.is_full());
+    assert!(driver.session.has_room(99_999) && !driver.session.has_room(100_000));
+    assert!(driver.session.is_resumable());
     driver.say(&"x".repeat(100_000));
-    let detail = "InvalidDataException: Too much waits to be acknowledged.";
-    assert_eq!(driver.bytes(PING), failed(detail, EndReason::TooLong));
+    // It goes on; only its client cannot come back before it has acknowledged what is not kept.
+    assert_eq!(driver.bytes(PING), []);
+    assert!(!driver.session.is_resumable());
+    assert_eq!(driver.bytes(b"{\"type\":8,\"sequenceId\":1}\x1e"), []);
+    assert!(driver.session.is_resumable() && driver.detach());
+}
+
+#[test]
+fn who_comes_back_for_what_is_not_kept_has_to_begin_anew() {
+    let mut driver = stateful();
+    driver.session.limits.max_kept = 10;
+    driver.say(&"x".repeat(11));
+    assert!(!driver.detach());
+    let mut out = Vec::new();
+    driver.session.abandon(&mut out);
+    driver.session.abandon(&mut out);
+    assert_eq!(out, [Action::End { reason: EndReason::Abandoned }]);
+}
+
+#[test]
+fn a_client_that_leaves_with_an_error_has_failed() {
+    for (close, reason) in [
+        ("{\"type\":7}\u{1e}", EndReason::ClientClosed),
+        ("{\"type\":7,\"error\":\"\"}\u{1e}", EndReason::ClientClosed),
+        ("{\"type\":7,\"error\":\"Unexpected token\"}\u{1e}", EndReason::ClientFailed),
+    ] {
+        let actions = Driver::open().bytes(close.as_bytes());
+        assert_eq!(actions.last(), Some(&Action::End { reason }), "{close}");
+    }
 }
 
 #[test]

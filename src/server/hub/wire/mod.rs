@@ -31,6 +31,9 @@ const POSTS: usize = 5;
 /// What a piece counts beside its bytes.
 const EACH: usize = 64;
 
+/// Why a transport ended whose client could not take what it was sent.
+pub const REFUSED: &str = "socket_refused";
+
 /// What comes from the client.
 #[derive(Debug)]
 pub enum Heard {

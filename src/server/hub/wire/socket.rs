@@ -17,7 +17,7 @@ use tokio_tungstenite::{
 };
 
 use super::{
-    Heard,
+    Heard, REFUSED,
     pieces::{PIECE, Pieces},
 };
 
@@ -33,6 +33,8 @@ pub struct Socket {
     stream: WebSocketStream<Pieces<TokioIo<Upgraded>>>,
     /// The client's closing frame has come.
     goodbye: bool,
+    /// It says that the client cannot take what it was sent.
+    refused: bool,
 }
 
 impl Socket {
@@ -46,7 +48,7 @@ impl Socket {
             .max_frame_size(Some(PIECE));
         let io = Pieces::new(TokioIo::new(upgraded));
         let stream = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
-        Socket { stream, goodbye: false }
+        Socket { stream, goodbye: false, refused: false }
     }
 
     pub(super) async fn receive(&mut self) -> Heard {
@@ -57,8 +59,9 @@ impl Socket {
                 // The library answers pings and closing frames; after the latter the stream ends.
                 Some(Ok(Frame::Ping(_) | Frame::Frame(_))) => continue,
                 Some(Ok(Frame::Pong(payload))) => Heard::Pong(payload),
-                Some(Ok(Frame::Close(_))) => {
+                Some(Ok(Frame::Close(frame))) => {
                     self.goodbye = true;
+                    self.refused = frame.is_some_and(|frame| is_refusal(frame.code));
                     continue;
                 }
                 Some(Err(error)) if !self.goodbye => {
@@ -66,6 +69,7 @@ impl Socket {
                     Heard::Lost("socket_broken")
                 }
                 None if !self.goodbye => Heard::Lost("socket_closed"),
+                Some(Err(_)) | None if self.refused => Heard::Ended(REFUSED),
                 Some(Err(_)) | None => Heard::Ended("socket_closed"),
             };
         }
@@ -96,6 +100,14 @@ impl Socket {
         };
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, farewell).await;
     }
+}
+
+/// Whether a client that closes with this code blames what it was sent: its form, its kind or its length.
+fn is_refusal(code: CloseCode) -> bool {
+    matches!(
+        code,
+        CloseCode::Protocol | CloseCode::Unsupported | CloseCode::Invalid | CloseCode::Size
+    )
 }
 
 /// The value of `Sec-WebSocket-Accept` if this is a request for a WebSocket (RFC 6455, 4.2.1).
