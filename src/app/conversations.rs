@@ -9,6 +9,7 @@ use crate::{
     domain::{
         Conversation, ConversationId, ConversationStatus, Message, MessageId, Party, Permission,
         conversation::{self, Cursor, Side},
+        limits::RateClass,
         message::Draft,
     },
     presence::{Delivery, Outbound},
@@ -75,7 +76,7 @@ impl App {
     /// user, that of a business user. Begins it if there is none. Whether it was begun now.
     ///
     /// # Errors
-    /// Not permitted, no such user, no number.
+    /// Not permitted, no such user, no number; the caller has begun as many as it may.
     pub async fn open_conversation(
         &self,
         caller: &Caller,
@@ -91,9 +92,17 @@ impl App {
                 (business.ok_or(Error::NotFound("business user"))?, own)
             }
         };
+        if let Some(found) = conversations::of_pair(&client, business, &phone).await? {
+            return Ok((found, false));
+        }
+        let (limiter, caller) = (&self.inner.limiter, caller.party());
+        limiter.admit_one(RateClass::Conversations, &caller).await?;
         let id = ConversationId(new_id());
-        let (conversation, new) =
-            conversations::open(&client, id, business, &phone, self.clock().now()).await?;
+        let opened = conversations::open(&client, id, business, &phone, self.clock().now()).await;
+        if !matches!(opened, Ok((_, true))) {
+            limiter.give_back_to(RateClass::Conversations, &caller, 1).await;
+        }
+        let (conversation, new) = opened?;
         metrics::counter!("esh3ar_conversations_opened_total").increment(new.into());
         if new {
             self.log_opened(&conversation);
@@ -235,7 +244,8 @@ impl App {
     /// changed, and the conversation as it is now.
     ///
     /// # Errors
-    /// Not permitted, not found.
+    /// Not permitted, not found; the caller has said so of conversations without anything unread as often as it
+    /// may.
     pub async fn read_conversation(
         &self,
         caller: &Caller,
@@ -244,8 +254,13 @@ impl App {
     ) -> Result<(usize, Conversation), Error> {
         let (side, _) = self.side_in(caller, id).await?;
         let reading = Reading::UpTo(up_to.unwrap_or(i64::MAX));
-        let changed = self.mark_read(id, side, &reading).await?;
-        let (read, conversation) = changed.ok_or(Error::NotFound("conversation"))?;
+        let party = caller.party();
+        self.count_receipt(&party)?;
+        let changed = self.mark_read(id, side, &reading).await;
+        if !matches!(&changed, Ok(Some((read, _))) if read.is_empty()) {
+            self.discount_receipt(&party);
+        }
+        let (read, conversation) = changed?.ok_or(Error::NotFound("conversation"))?;
         Ok((read.len(), conversation))
     }
 

@@ -302,6 +302,17 @@ impl App {
         Ok(self.inner.limiter.admit_one(class, &caller.party()).await?)
     }
 
+    /// Counts a receipt until it is known that it changes something: those that do are as many as the party got
+    /// messages. Counted in this process alone, because each acknowledgement would ask Redis otherwise.
+    pub(super) fn count_receipt(&self, party: &Party) -> Result<(), Error> {
+        Ok(self.inner.limiter.admit_here(RateClass::Receipts, party)?)
+    }
+
+    /// The receipt that was counted has changed something, or could not be stored.
+    pub(super) fn discount_receipt(&self, party: &Party) {
+        self.inner.limiter.give_back_here(RateClass::Receipts, party);
+    }
+
     /// Looks how many deliveries are in hand and draws the consequences. Returns when to look again.
     ///
     /// # Errors

@@ -64,11 +64,7 @@ fn wait_of(
 impl Counts {
     pub(super) fn new(class: RateClass) -> Counts {
         let shard = || Mutex::new(Shard { parties: HashMap::new(), tidy_at: PARTIES / SHARDS });
-        Counts {
-            class,
-            shards: (0..SHARDS).map(|_| shard()).collect(),
-            hasher: RandomState::new(),
-        }
+        Counts { class, shards: (0..SHARDS).map(|_| shard()).collect(), hasher: RandomState::new() }
     }
 
     fn shard(&self, party: &Party) -> MutexGuard<'_, Shard> {
