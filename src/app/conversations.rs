@@ -8,6 +8,7 @@ use super::{App, Caller, Error, chat_intake, clock::new_id, ledger::Said};
 use crate::{
     domain::{
         Conversation, ConversationId, ConversationStatus, Message, MessageId, Party, Permission,
+        Phone, UserId,
         conversation::{self, Cursor, Side},
         limits::RateClass,
         message::Draft,
@@ -95,10 +96,11 @@ impl App {
         if let Some(found) = conversations::of_pair(&client, business, &phone).await? {
             return Ok((found, false));
         }
+        // Nobody waits for this connection while Redis is asked.
+        drop(client);
         let (limiter, caller) = (&self.inner.limiter, caller.party());
         limiter.admit_one(RateClass::Conversations, &caller).await?;
-        let id = ConversationId(new_id());
-        let opened = conversations::open(&client, id, business, &phone, self.clock().now()).await;
+        let opened = self.begin_conversation(business, &phone).await;
         if !matches!(opened, Ok((_, true))) {
             limiter.give_back_to(RateClass::Conversations, &caller, 1).await;
         }
@@ -108,6 +110,16 @@ impl App {
             self.log_opened(&conversation);
         }
         Ok((conversation, new))
+    }
+
+    async fn begin_conversation(
+        &self,
+        business: UserId,
+        phone: &Phone,
+    ) -> Result<(Conversation, bool), Error> {
+        let client = self.store().client_for(Group::Conversations).await?;
+        let (id, now) = (ConversationId(new_id()), self.clock().now());
+        Ok(conversations::open(&client, id, business, phone, now).await?)
     }
 
     /// The caller's conversations after a place in the list, those with the newest messages first. The

@@ -123,7 +123,7 @@ impl Limiter {
         }
     }
 
-    /// Counts one thing of a class in this process, whoever else counts.
+    /// Counts one thing of a class in this process alone.
     pub(super) fn admit_here(&self, class: RateClass, party: &Party) -> Result<(), Limited> {
         let rates = self.limits().rates(class, party);
         if rates.iter().all(|(rate, _)| rate.most == 0) {
@@ -180,11 +180,12 @@ impl Limiter {
 
     /// What a user is told whose next message did not pass a moment ago.
     pub(super) async fn wait_of_user(&self, user: &Party) -> Limited {
-        // There may be room again meanwhile; it is not for this one.
-        self.wait_of(RateClass::Messages, user).await.unwrap_or_else(|| {
+        let wait = self.wait_of(RateClass::Messages, user).await.unwrap_or_else(|| {
+            // There is room again meanwhile; it is not for this one.
             let rates = self.limits().rates(RateClass::Messages, user);
             limited(RateClass::Messages, rates[0], Duration::ZERO)
-        })
+        });
+        refused(RateClass::Messages, wait)
     }
 
     /// Counts messages of the whole system, all or none.
@@ -302,8 +303,8 @@ impl App {
         Ok(self.inner.limiter.admit_one(class, &caller.party()).await?)
     }
 
-    /// Counts a receipt until it is known that it changes something: those that do are as many as the party got
-    /// messages. Counted in this process alone, because each acknowledgement would ask Redis otherwise.
+    /// Counts a receipt until it is known that it changes something: a message can be acknowledged and read once.
+    /// Counted in this process alone, because each acknowledgement would ask Redis otherwise.
     pub(super) fn count_receipt(&self, party: &Party) -> Result<(), Error> {
         Ok(self.inner.limiter.admit_here(RateClass::Receipts, party)?)
     }

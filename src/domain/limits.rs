@@ -46,7 +46,7 @@ pub enum RateClass {
     Conversations,
     /// Requests and calls that change something else.
     Writes,
-    /// Receipts that changed nothing. Those that do are as many as the party got messages.
+    /// Receipts that changed nothing. The others are bounded by the messages of the party.
     Receipts,
     /// Requests to the admin API: each may leave an entry in the audit log.
     Admin,

@@ -166,7 +166,7 @@ impl Hub {
             return passed.unwrap_or_else(Refused::into_response);
         }
         let answered = match (asked, request.method()) {
-            // Clients make nothing of a socket that is refused, and show what a negotiation says.
+            // Refused here, because clients do not show why a socket was refused.
             (Asked::Negotiate, &Method::POST) => {
                 match self.inner.app.check_connect(&caller).await {
                     Ok(()) => self.negotiate(service, &caller, query),
