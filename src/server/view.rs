@@ -17,10 +17,7 @@ use crate::{
         Conversation, ConversationId, Message, MessageId, Party, Status, conversation::Cursor,
         message::Place,
     },
-    store::{
-        dead_letters::DeadLetter,
-        story::{Event, Story},
-    },
+    store::{dead_letters::DeadLetter, story::Story},
 };
 
 /// A message as it is read outside (interfaces.md, HTTP).
@@ -312,25 +309,12 @@ impl Step {
     fn once(at: OffsetDateTime, step: &str, detail: impl Into<String>) -> Step {
         Step { at, step: step.to_owned(), detail: detail.into(), count: None, last_at: None }
     }
-
-    fn of_event(event: &Event) -> Step {
-        let step = if event.kind == "given_up" { "failed" } else { event.kind.as_str() };
-        // Of the generation before a requeue.
-        let is_sent = event.kind == Status::Sent.name();
-        let often = event.count > 1;
-        Step {
-            count: often.then_some(event.count),
-            last_at: often.then_some(event.last_at),
-            ..Step::once(event.at, step, if is_sent { WRITTEN } else { event.detail.as_str() })
-        }
-    }
 }
-
-const WRITTEN: &str = "written to a connection of the recipient";
 
 /// The story of a message, in order; `for_administrator` tells who imported it and from which file.
 pub fn timeline(message: &Message, story: &Story, for_administrator: bool) -> Vec<Step> {
     const ELSEWHERE: &str = "in the previous system";
+    const WRITTEN: &str = "written to a connection of the recipient";
     let import = story.import.as_ref();
     let columns = [
         (Some(message.created_at), Status::Pending, "accepted and durable"),
@@ -351,7 +335,17 @@ pub fn timeline(message: &Message, story: &Story, for_administrator: bool) -> Ve
             let from = format!("from {} by {}", import.file, import.by);
             Step::once(import.at, "imported", if for_administrator { from } else { String::new() })
         }))
-        .chain(story.events.iter().map(Step::of_event))
+        .chain(story.events.iter().map(|event| {
+            let step = if event.kind == "given_up" { "failed" } else { event.kind.as_str() };
+            // Of the generation before a requeue.
+            let is_sent = event.kind == Status::Sent.name();
+            let often = event.count > 1;
+            Step {
+                count: often.then_some(event.count),
+                last_at: often.then_some(event.last_at),
+                ..Step::once(event.at, step, if is_sent { WRITTEN } else { event.detail.as_str() })
+            }
+        }))
         .collect();
     // Stable: steps of the same moment keep the order in which a message takes them.
     steps.sort_by_key(|step| step.at);
