@@ -69,7 +69,7 @@ pub async fn of(client: &Client, id: MessageId) -> Result<Story, Error> {
 
 async fn import(client: &Client, id: MessageId) -> Result<Option<Import>, Error> {
     let row = client.query_opt(&IMPORT, &[&id.0]).await?;
-    let import = |row: tokio_postgres::Row| {
+    let import = |row: Row| {
         Ok(Import {
             at: row.try_get("began_at")?,
             by: row.try_get("actor")?,
