@@ -95,7 +95,7 @@ until_it RabbitMQ 240 grep -q 'Server startup complete' "$folder/rabbit.log"
 
 if [ -n "$measure" ]; then
     # What the load would run into.
-    limits=$(printf '[limits]\nmessages_per_minute = 0\nmessages_per_hour = 0\nmessages_per_second = 0\nqueue_depth = 0\n[log]\nlevel = "warn"')
+    limits=$(printf '[limits]\nmessages_per_minute = 0\nmessages_per_hour = 0\nmessages_per_second = 0\nqueue_depth = 0\nconnects_per_user_per_minute = 0\nconnects_per_business_user_per_minute = 0\nconversations_per_user_per_hour = 0\nconversations_per_business_user_per_hour = 0\nwrites_per_user_per_minute = 0\nwrites_per_business_user_per_minute = 0\nadmin_requests_per_minute = 0\n[log]\nlevel = "warn"')
 fi
 cat >"$folder/esh3ar.toml" <<EOF
 [database]

@@ -18,6 +18,7 @@ use crate::{
     domain::{
         TokenId,
         audit::{Action, Actor, Entry, Outcome, reason},
+        text::excerpt,
     },
     store::{
         self, Group,
@@ -125,7 +126,7 @@ pub fn check_action(text: Option<&str>) -> Result<(), Error> {
         names = Action::ALL.iter().map(|action| action.subject()).collect();
         names.dedup();
     }
-    let message = format!("'{text}' is no action; there are {}", names.join(", "));
+    let message = format!("'{}' is no action; there are {}", excerpt(text), names.join(", "));
     Err(Error::field("action", "unknown", message))
 }
 

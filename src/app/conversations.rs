@@ -8,7 +8,9 @@ use super::{App, Caller, Error, chat_intake, clock::new_id, ledger::Said};
 use crate::{
     domain::{
         Conversation, ConversationId, ConversationStatus, Message, MessageId, Party, Permission,
+        Phone, UserId,
         conversation::{self, Cursor, Side},
+        limits::RateClass,
         message::Draft,
     },
     presence::{Delivery, Outbound},
@@ -75,7 +77,7 @@ impl App {
     /// user, that of a business user. Begins it if there is none. Whether it was begun now.
     ///
     /// # Errors
-    /// Not permitted, no such user, no number.
+    /// Not permitted, no such user, no number; the caller has begun as many as it may.
     pub async fn open_conversation(
         &self,
         caller: &Caller,
@@ -91,14 +93,33 @@ impl App {
                 (business.ok_or(Error::NotFound("business user"))?, own)
             }
         };
-        let id = ConversationId(new_id());
-        let (conversation, new) =
-            conversations::open(&client, id, business, &phone, self.clock().now()).await?;
+        if let Some(found) = conversations::of_pair(&client, business, &phone).await? {
+            return Ok((found, false));
+        }
+        // Nobody waits for this connection while Redis is asked.
+        drop(client);
+        let (limiter, caller) = (&self.inner.limiter, caller.party());
+        limiter.admit_one(RateClass::Conversations, &caller).await?;
+        let opened = self.begin_conversation(business, &phone).await;
+        if !matches!(opened, Ok((_, true))) {
+            limiter.give_back_to(RateClass::Conversations, &caller, 1).await;
+        }
+        let (conversation, new) = opened?;
         metrics::counter!("esh3ar_conversations_opened_total").increment(new.into());
         if new {
             self.log_opened(&conversation);
         }
         Ok((conversation, new))
+    }
+
+    async fn begin_conversation(
+        &self,
+        business: UserId,
+        phone: &Phone,
+    ) -> Result<(Conversation, bool), Error> {
+        let client = self.store().client_for(Group::Conversations).await?;
+        let (id, now) = (ConversationId(new_id()), self.clock().now());
+        Ok(conversations::open(&client, id, business, phone, now).await?)
     }
 
     /// The caller's conversations after a place in the list, those with the newest messages first. The
@@ -235,7 +256,8 @@ impl App {
     /// changed, and the conversation as it is now.
     ///
     /// # Errors
-    /// Not permitted, not found.
+    /// Not permitted, not found; the caller has said so of conversations without anything unread as often as it
+    /// may.
     pub async fn read_conversation(
         &self,
         caller: &Caller,
@@ -244,8 +266,13 @@ impl App {
     ) -> Result<(usize, Conversation), Error> {
         let (side, _) = self.side_in(caller, id).await?;
         let reading = Reading::UpTo(up_to.unwrap_or(i64::MAX));
-        let changed = self.mark_read(id, side, &reading).await?;
-        let (read, conversation) = changed.ok_or(Error::NotFound("conversation"))?;
+        let party = caller.party();
+        self.count_receipt(&party)?;
+        let changed = self.mark_read(id, side, &reading).await;
+        if !matches!(&changed, Ok(Some((read, _))) if read.is_empty()) {
+            self.discount_receipt(&party);
+        }
+        let (read, conversation) = changed?.ok_or(Error::NotFound("conversation"))?;
         Ok((read.len(), conversation))
     }
 

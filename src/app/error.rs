@@ -44,13 +44,15 @@ pub enum Error {
          give each message its own"
     )]
     ClientMessageIdReused,
-    /// The caller has sent as much as it may for now.
-    #[error("at most {most} messages a {per}; the next passes in {} s", whole_seconds(*.retry_after))]
+    /// The caller has sent or changed as much as it may for now.
+    #[error("at most {most} {what} a {per}; the next passes in {} s", whole_seconds(*.retry_after))]
     RateLimited {
-        /// When the next message passes.
+        /// When the next one passes.
         retry_after: Duration,
         /// How many may pass.
         most: u32,
+        /// Of what.
+        what: &'static str,
         /// In which time.
         per: &'static str,
     },

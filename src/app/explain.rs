@@ -70,7 +70,8 @@ impl App {
                 .events
                 .iter()
                 .map(|event| Past {
-                    at: event.at,
+                    at: event.last_at,
+                    count: event.count,
                     kind: event.kind.clone(),
                     detail: event.detail.clone(),
                 })

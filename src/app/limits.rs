@@ -1,13 +1,12 @@
-//! How much is taken on: of one user, of all together, and while deliveries pile up.
+//! How much is taken on: of one party by class, of all together, and while deliveries pile up.
 //!
 //! Counted in this process when everything is embedded, in Redis otherwise ([`shared`]). Refusing
 //! counts nothing, and what was counted for a request that turns out to be a repeat is given back.
 
+mod counts;
 mod shared;
 
 use std::{
-    collections::HashMap,
-    hash::{BuildHasher, RandomState},
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU8, Ordering},
@@ -15,53 +14,53 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::shared::Shared;
-use super::{App, Error, live::Current};
+use self::{counts::Counts, shared::Shared};
+use super::{App, Caller, Error, live::Current};
 use crate::{
     cache::{Redis, redis::Admission},
     domain::{
         Party, Priority,
         depth::{Depth, Level},
-        limits::Limits,
-        rate::{Rate, Window},
+        limits::{Limits, NamedRate, RateClass},
+        rate::Window,
     },
     store::{Group, messages},
 };
 
-/// Users whose windows are kept; past that the idle ones are forgotten first.
-const USERS: usize = 100_000;
-/// Locks, so that senders do not stand in each other's way.
-const SHARDS: usize = 16;
-
-type Windows = [Window; 2];
-
-/// What passed lately, by user and in all, and how deep deliveries have piled up.
+/// What passed lately, by class and party and in all, and how deep deliveries have piled up.
 pub(super) struct Limiter {
     live: Current,
     zero: Instant,
-    shards: Vec<Mutex<HashMap<Party, Windows>>>,
-    hasher: RandomState,
+    /// In the order of [`RateClass::ALL`].
+    counts: [Counts; RateClass::ALL.len()],
     system: Mutex<Window>,
     depth: Mutex<(Depth, Instant)>,
     level: AtomicU8,
     shared: Option<Shared>,
 }
 
-/// A user is over a limit.
+/// A party is over a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limited {
-    /// When the next message passes.
+    /// When the next one passes.
     pub retry_after: Duration,
     /// How many may pass.
     pub most: u32,
+    /// Of what, in words.
+    pub what: &'static str,
     /// In which time: `minute` or `hour`.
     pub per: &'static str,
 }
 
+fn limited(class: RateClass, named: NamedRate, retry_after: Duration) -> Limited {
+    let (rate, per) = named;
+    Limited { retry_after, most: rate.most, what: class.counted(), per }
+}
+
 impl From<Limited> for Error {
     fn from(limited: Limited) -> Self {
-        let Limited { retry_after, most, per } = limited;
-        Error::RateLimited { retry_after, most, per }
+        let Limited { retry_after, most, what, per } = limited;
+        Error::RateLimited { retry_after, most, what, per }
     }
 }
 
@@ -70,14 +69,10 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Of two limits the one that is free last is the one to wait for.
-fn wait_of(windows: &mut Windows, rates: &[(Rate, &'static str); 2], now: Duration) -> Limited {
-    let waits = windows.iter_mut().zip(rates).filter_map(|(window, (rate, per))| {
-        let retry_after = window.wait(*rate, now, 1)?;
-        Some(Limited { retry_after, most: rate.most, per })
-    });
-    let unlimited = Limited { retry_after: Duration::ZERO, most: 0, per: "minute" };
-    waits.max_by_key(|limited| limited.retry_after).unwrap_or(unlimited)
+/// Counts a refusal, and gives it on.
+fn refused(class: RateClass, limited: Limited) -> Limited {
+    metrics::counter!("esh3ar_rate_limited_total", "class" => class.name()).increment(1);
+    limited
 }
 
 impl Limiter {
@@ -87,8 +82,7 @@ impl Limiter {
         Limiter {
             live,
             zero,
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            hasher: RandomState::new(),
+            counts: RateClass::ALL.map(Counts::new),
             system: Mutex::default(),
             depth: Mutex::new((depth, zero)),
             level: AtomicU8::new(0),
@@ -104,81 +98,94 @@ impl Limiter {
         self.zero.elapsed()
     }
 
-    fn shard(&self, user: &Party) -> MutexGuard<'_, HashMap<Party, Windows>> {
-        let index = (self.hasher.hash_one(user) % SHARDS as u64) as usize;
-        locked(&self.shards[index])
+    fn counts(&self, class: RateClass) -> &Counts {
+        &self.counts[class as usize]
     }
 
     /// Counts up to `wanted` messages, as many as the user has room for. Fails when that is none, or
     /// when all users together send too much.
     pub(super) async fn admit(&self, user: &Party, wanted: u32) -> Result<u32, Error> {
-        let admitted = self.admit_user(user, wanted).await?;
+        let admitted = self.admit_party(RateClass::Messages, user, wanted).await;
+        let admitted = admitted.map_err(|limited| refused(RateClass::Messages, limited))?;
         if let Err(retry_after) = self.admit_system(admitted).await {
             // The system has not counted them: only the user gets them back.
-            self.give_back_to(user, admitted).await;
+            self.give_back_to(RateClass::Messages, user, admitted).await;
             return Err(Error::Overloaded { retry_after });
         }
         Ok(admitted)
     }
 
-    async fn admit_user(&self, user: &Party, wanted: u32) -> Result<u32, Limited> {
-        let rates = self.limits().rates();
+    /// Counts one thing of a class.
+    pub(super) async fn admit_one(&self, class: RateClass, party: &Party) -> Result<(), Limited> {
+        match self.admit_party(class, party, 1).await {
+            Ok(_) => Ok(()),
+            Err(limited) => Err(refused(class, limited)),
+        }
+    }
+
+    /// Counts one thing of a class in this process alone.
+    pub(super) fn admit_here(&self, class: RateClass, party: &Party) -> Result<(), Limited> {
+        let rates = self.limits().rates(class, party);
+        if rates.iter().all(|(rate, _)| rate.most == 0) {
+            return Ok(());
+        }
+        let admitted = self.counts(class).admit(party, 1, &rates, self.now());
+        admitted.map(drop).map_err(|limited| refused(class, limited))
+    }
+
+    /// Gives back what [`Limiter::admit_here`] counted.
+    pub(super) fn give_back_here(&self, class: RateClass, party: &Party) {
+        self.counts(class).give_back(party, 1);
+    }
+
+    async fn admit_party(
+        &self,
+        class: RateClass,
+        party: &Party,
+        wanted: u32,
+    ) -> Result<u32, Limited> {
+        let rates = self.limits().rates(class, party);
         if wanted == 0 || rates.iter().all(|(rate, _)| rate.most == 0) {
             return Ok(wanted);
         }
         if let Some(shared) = &self.shared {
-            let of_all = rates.map(|(rate, _)| rate);
-            match shared.admit_user(user, wanted, &of_all).await {
+            match shared.admit_party(class, party, wanted, &rates).await {
                 Ok(Admission::Passed(passed)) => return Ok(passed),
                 Ok(Admission::Wait { rate, retry_after }) => {
-                    let (rate, per) = rates.get(rate).copied().unwrap_or(rates[0]);
-                    return Err(Limited { retry_after, most: rate.most, per });
+                    let named = rates.get(rate).copied().unwrap_or(rates[0]);
+                    return Err(limited(class, named, retry_after));
                 }
                 // Counted here, then.
                 Err(_) => {}
             }
         }
-        self.admit_user_here(user, wanted, &rates)
+        self.counts(class).admit(party, wanted, &rates, self.now())
     }
 
-    fn admit_user_here(
-        &self,
-        user: &Party,
-        wanted: u32,
-        rates: &[(Rate, &'static str); 2],
-    ) -> Result<u32, Limited> {
-        let now = self.now();
-        let mut shard = self.shard(user);
-        if shard.len() >= USERS / SHARDS && !shard.contains_key(user) {
-            shard.retain(|_, windows| {
-                windows.iter_mut().zip(rates).any(|(w, (rate, _))| !w.is_idle(*rate, now))
-            });
+    /// What a party is told of which the next thing of a class does not pass; none if it does. Counts nothing.
+    pub(super) async fn wait_of(&self, class: RateClass, party: &Party) -> Option<Limited> {
+        let rates = self.limits().rates(class, party);
+        if rates.iter().all(|(rate, _)| rate.most == 0) {
+            return None;
         }
-        let windows = shard.entry(user.clone()).or_default();
-        let mut room = wanted;
-        for (window, (rate, _)) in windows.iter_mut().zip(rates) {
-            room = room.min(window.room(*rate, now));
+        if let Some(shared) = &self.shared
+            && let Ok(wait) = shared.wait_of(class, party, &rates).await
+        {
+            let (rate, retry_after) = wait?;
+            let named = rates.get(rate).copied().unwrap_or(rates[0]);
+            return Some(limited(class, named, retry_after));
         }
-        if room == 0 {
-            return Err(wait_of(windows, rates, now));
-        }
-        for (window, (rate, _)) in windows.iter_mut().zip(rates) {
-            window.pass(*rate, now, room);
-        }
-        Ok(room)
+        self.counts(class).wait(party, &rates, self.now())
     }
 
-    /// What a user is told whose next message does not pass any more.
+    /// What a user is told whose next message did not pass a moment ago.
     pub(super) async fn wait_of_user(&self, user: &Party) -> Limited {
-        if self.shared.is_some() {
-            match self.admit_user(user, 1).await {
-                Err(limited) => return limited,
-                // A place has become free meanwhile; it is not for this one.
-                Ok(counted) => self.give_back_to(user, counted).await,
-            }
-        }
-        let (rates, now) = (self.limits().rates(), self.now());
-        wait_of(self.shard(user).entry(user.clone()).or_default(), &rates, now)
+        let wait = self.wait_of(RateClass::Messages, user).await.unwrap_or_else(|| {
+            // There is room again meanwhile; it is not for this one.
+            let rates = self.limits().rates(RateClass::Messages, user);
+            limited(RateClass::Messages, rates[0], Duration::ZERO)
+        });
+        refused(RateClass::Messages, wait)
     }
 
     /// Counts messages of the whole system, all or none.
@@ -206,7 +213,7 @@ impl Limiter {
         if count == 0 {
             return;
         }
-        self.give_back_to(user, count).await;
+        self.give_back_to(RateClass::Messages, user, count).await;
         if let Some(shared) = &self.shared
             && shared.give_back_to_system(count, self.limits().system()).await.is_ok()
         {
@@ -215,16 +222,15 @@ impl Limiter {
         locked(&self.system).give_back(count);
     }
 
-    async fn give_back_to(&self, user: &Party, count: u32) {
+    /// Gives back what was counted of a class and did not pass after all.
+    pub(super) async fn give_back_to(&self, class: RateClass, party: &Party, count: u32) {
         if let Some(shared) = &self.shared {
-            let rates = self.limits().rates().map(|(rate, _)| rate);
-            if shared.give_back_to(user, count, &rates).await.is_ok() {
+            let rates = self.limits().rates(class, party);
+            if shared.give_back_to(class, party, count, &rates).await.is_ok() {
                 return;
             }
         }
-        if let Some(windows) = self.shard(user).get_mut(user) {
-            windows.iter_mut().for_each(|window| window.give_back(count));
-        }
+        self.counts(class).give_back(party, count);
     }
 
     fn level(&self) -> Level {
@@ -266,6 +272,48 @@ impl Limiter {
 }
 
 impl App {
+    /// Whether the caller may begin a connection to a hub. Counts nothing.
+    ///
+    /// # Errors
+    /// It has begun as many as it may.
+    pub async fn check_connect(&self, caller: &Caller) -> Result<(), Limited> {
+        if caller.is_probe() {
+            return Ok(());
+        }
+        let wait = self.inner.limiter.wait_of(RateClass::Connects, &caller.party()).await;
+        wait.map_or(Ok(()), |limited| Err(refused(RateClass::Connects, limited)))
+    }
+
+    /// Counts a connection to a hub that begins, or comes back with another socket.
+    ///
+    /// # Errors
+    /// The caller has begun as many as it may.
+    pub async fn count_connect(&self, caller: &Caller) -> Result<(), Limited> {
+        if caller.is_probe() {
+            return Ok(());
+        }
+        self.inner.limiter.admit_one(RateClass::Connects, &caller.party()).await
+    }
+
+    /// Counts a request or a call by what limits it.
+    ///
+    /// # Errors
+    /// [`Error::RateLimited`].
+    pub async fn count_call(&self, caller: &Caller, class: RateClass) -> Result<(), Error> {
+        Ok(self.inner.limiter.admit_one(class, &caller.party()).await?)
+    }
+
+    /// Counts a receipt until it is known that it changes something: a message can be acknowledged and read once.
+    /// Counted in this process alone, because each acknowledgement would ask Redis otherwise.
+    pub(super) fn count_receipt(&self, party: &Party) -> Result<(), Error> {
+        Ok(self.inner.limiter.admit_here(RateClass::Receipts, party)?)
+    }
+
+    /// The receipt that was counted has changed something, or could not be stored.
+    pub(super) fn discount_receipt(&self, party: &Party) {
+        self.inner.limiter.give_back_here(RateClass::Receipts, party);
+    }
+
     /// Looks how many deliveries are in hand and draws the consequences. Returns when to look again.
     ///
     /// # Errors
@@ -301,10 +349,9 @@ mod tests {
     use super::*;
     use crate::{app::Live, config::Sources, domain::UserId, mail::Mailer};
 
-    #[tokio::test]
-    async fn what_the_system_refuses_makes_no_room_for_others() {
+    fn limiter(change: impl FnOnce(Limits) -> Limits) -> Limiter {
         let config = crate::config::load(Sources::default()).unwrap().config;
-        let limits = Limits { messages_per_second: 20, queue_depth: 0, ..config.limits };
+        let limits = change(config.limits);
         let live = Live {
             retry: config.retry,
             limits,
@@ -314,7 +361,13 @@ mod tests {
             alert_interval: config.smtp.alert_interval,
             log_sample: config.log.sample,
         };
-        let limiter = Limiter::new(Current::new(live), None);
+        Limiter::new(Current::new(live), None)
+    }
+
+    #[tokio::test]
+    async fn what_the_system_refuses_makes_no_room_for_others() {
+        let limiter =
+            limiter(|limits| Limits { messages_per_second: 20, queue_depth: 0, ..limits });
         let user = Party::Business(UserId(uuid::Uuid::nil()));
         let mut passed = 0;
         for _ in 0..90 {
@@ -322,6 +375,48 @@ mod tests {
         }
         assert_eq!(passed, 20);
         // And what it refused does not count against the user.
-        assert_eq!(limiter.admit_user(&user, 100).await, Ok(80));
+        let admitted = limiter.admit_party(RateClass::Messages, &user, 100).await;
+        assert_eq!(admitted, Ok(80));
+    }
+
+    #[tokio::test]
+    async fn each_class_is_counted_for_itself_and_by_side() {
+        let limiter = limiter(|limits| Limits {
+            connects_per_user_per_minute: 2,
+            connects_per_business_user_per_minute: 4,
+            writes_per_user_per_minute: 3,
+            conversations_per_user_per_hour: 0,
+            ..limits
+        });
+        let phone = Party::Mobile(crate::domain::Phone::from_stored("+967771234567"));
+        let business = Party::Business(UserId(uuid::Uuid::from_u128(7)));
+        let passed = async |class, party: &Party| {
+            let mut passed = 0;
+            for _ in 0..10 {
+                passed += usize::from(limiter.admit_one(class, party).await.is_ok());
+            }
+            passed
+        };
+        assert_eq!(limiter.wait_of(RateClass::Connects, &phone).await, None);
+        assert_eq!(passed(RateClass::Connects, &phone).await, 2);
+        assert_eq!(passed(RateClass::Connects, &business).await, 4);
+        assert_eq!(passed(RateClass::Writes, &phone).await, 3);
+        assert_eq!(passed(RateClass::Conversations, &phone).await, 10);
+        let wait = limiter.wait_of(RateClass::Connects, &phone).await.unwrap();
+        assert_eq!((wait.most, wait.what, wait.per), (2, "new connections", "minute"));
+        // Receipts have the limit of writes and a count of their own.
+        for _ in 0..3 {
+            limiter.admit_here(RateClass::Receipts, &phone).unwrap();
+        }
+        assert!(limiter.admit_here(RateClass::Receipts, &phone).is_err());
+        limiter.give_back_here(RateClass::Receipts, &phone);
+        assert!(limiter.admit_here(RateClass::Receipts, &phone).is_ok());
+    }
+
+    #[test]
+    fn classes_stand_in_the_order_of_their_numbers() {
+        for (at, class) in RateClass::ALL.into_iter().enumerate() {
+            assert_eq!(class as usize, at);
+        }
     }
 }

@@ -26,6 +26,10 @@ use crate::{
 /// The most ids in one acknowledgement.
 pub const ACKNOWLEDGE_LIMIT: usize = 1000;
 
+/// The longest answer to a batch that is kept for its key, in bytes. One that is longer says of each item no
+/// more than what became of it.
+pub const LONGEST_KEPT_ANSWER: usize = 256 * 1024;
+
 /// What a business user asks to send to a phone.
 #[derive(Clone, Debug)]
 pub struct SendRequest {
@@ -205,7 +209,7 @@ impl App {
     }
 
     /// Sends many one-way messages; each answers for itself, those that are over the sender's limit
-    /// included.
+    /// included. When none is accepted, nothing is kept for the key.
     ///
     /// # Errors
     /// As [`App::send`], for what concerns all of them.
@@ -225,10 +229,15 @@ impl App {
         };
         let good: Vec<Message> =
             items.iter().filter_map(|item| item.as_ref().ok().cloned()).collect();
-        let keyed = key.map(|key| keyed(sender.0, key, answer(&items)));
-        if good.is_empty() && keyed.is_none() {
-            return Ok(Sent::Now(items));
+        if good.is_empty() {
+            // Nothing is stored, the key included: the same again is judged again.
+            let earlier = match &key {
+                Some(key) => self.answered_before(sender.0, key).await?,
+                None => None,
+            };
+            return Ok(earlier.map_or(Sent::Now(items), Sent::Before));
         }
+        let keyed = key.map(|key| keyed(sender.0, key, answer(&items)));
         let accepted = self.accept(good, keyed).await;
         self.settle(caller, admitted, &accepted).await;
         Ok(match accepted? {
@@ -374,7 +383,8 @@ impl App {
     /// changed; messages of others and repeats change nothing.
     ///
     /// # Errors
-    /// [`Error::Invalid`] with too many ids, [`Error::Unavailable`].
+    /// [`Error::Invalid`] with too many ids, [`Error::Unavailable`]; [`Error::RateLimited`] after too many that
+    /// changed nothing.
     pub async fn say(
         &self,
         caller: &Caller,
@@ -388,12 +398,23 @@ impl App {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        if said == Said::Opened {
+        // What was written to the caller's connection and is not acknowledged yet can be acknowledged once.
+        let counts = ids.iter().all(|(_, written_at)| written_at.is_none());
+        let party = caller.party();
+        if counts {
+            self.count_receipt(&party)?;
+        }
+        let changed = if said == Said::Opened {
             // What was read in a conversation moves its counts.
             let ids: Vec<MessageId> = ids.into_iter().map(|(id, _)| id).collect();
-            return self.say_of_any(caller, &ids).await;
+            self.say_of_any(caller, &ids).await
+        } else {
+            self.say_words(caller, said, ids).await
+        };
+        if counts && !matches!(&changed, Ok(changed) if changed.is_empty()) {
+            self.discount_receipt(&party);
         }
-        self.say_words(caller, said, ids).await
+        changed
     }
 
     pub(super) async fn say_words(

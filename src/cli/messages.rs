@@ -16,7 +16,10 @@ use super::{
 };
 use crate::{
     client::encode,
-    server::view::{ExplanationView, MessageStoryView, MessageView, Step},
+    server::{
+        moment,
+        view::{ExplanationView, MessageStoryView, MessageView, Step},
+    },
 };
 
 #[derive(Debug, Subcommand)]
@@ -119,6 +122,20 @@ const STEPS: &[&str] = columns!(Step: at, step, detail);
 const COLUMNS: &[&str] =
     columns!(MessageView<'_>: id, status, from, to, priority, created_at, content);
 
+/// Steps for a table, which has no columns for how often and when last.
+fn for_table(steps: Vec<Step>) -> Vec<Step> {
+    let told = |step: Step| match (step.count, step.last_at) {
+        (Some(count), Some(last)) => {
+            let often = format!("{count} times, the last at {}", moment::text(last));
+            let detail =
+                if step.detail.is_empty() { often } else { format!("{} ({often})", step.detail) };
+            Step { detail, ..step }
+        }
+        _ => step,
+    };
+    steps.into_iter().map(told).collect()
+}
+
 async fn run(setup: &Setup, command: MessageCommand) -> Result<(), Failure> {
     let admin = Admin::open(setup).await?;
     let result = act(setup, &admin, command).await;
@@ -144,7 +161,7 @@ async fn act(setup: &Setup, admin: &Admin, command: MessageCommand) -> Result<()
                 }
                 setup.output.record(&message);
                 setup.output.text("\n");
-                setup.output.records(STEPS, &timeline);
+                setup.output.records(STEPS, &for_table(timeline));
             } else {
                 setup.output.record(&message);
             }
@@ -154,7 +171,7 @@ async fn act(setup: &Setup, admin: &Admin, command: MessageCommand) -> Result<()
             let story = admin.get(&why, &place).await.map_err(unknown)?;
             if setup.output.is_table() {
                 let ExplanationView { steps, verdict, .. } = read(&story)?;
-                setup.output.records(STEPS, &steps);
+                setup.output.records(STEPS, &for_table(steps));
                 setup.output.text(&format!("\n{}\n", shown::line(&verdict.sentence)));
                 if let Some(next) = &verdict.next {
                     setup.output.text(&format!("Next: {}\n", shown::line(next)));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::rate::Rate;
+use super::{Party, rate::Rate};
 
 /// The limits of the configuration; 0 means none, but for connections.
 #[derive(Clone, Copy, Debug)]
@@ -19,16 +19,105 @@ pub struct Limits {
     pub connections_per_user: usize,
     /// Connections one business user may have.
     pub connections_per_business_user: usize,
+    /// Connections to a hub that one phone may begin in a minute.
+    pub connects_per_user_per_minute: u32,
+    /// Connections to a hub that one business user may begin in a minute.
+    pub connects_per_business_user_per_minute: u32,
+    /// Conversations one phone may begin in an hour.
+    pub conversations_per_user_per_hour: u32,
+    /// Conversations one business user may begin in an hour.
+    pub conversations_per_business_user_per_hour: u32,
+    /// Other changes one phone may ask for in a minute.
+    pub writes_per_user_per_minute: u32,
+    /// Other changes one business user may ask for in a minute.
+    pub writes_per_business_user_per_minute: u32,
+    /// Requests to the admin API one administrator may make in a minute.
+    pub admin_requests_per_minute: u32,
+}
+
+/// What is counted of a party. Each is counted for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RateClass {
+    /// Messages that were accepted.
+    Messages,
+    /// Connections to a hub.
+    Connects,
+    /// Conversations that did not exist before.
+    Conversations,
+    /// Requests and calls that change something else.
+    Writes,
+    /// Receipts that changed nothing. The others are bounded by the messages of the party.
+    Receipts,
+    /// Requests to the admin API: each may leave an entry in the audit log.
+    Admin,
+}
+
+/// A rate with the name of its window.
+pub type NamedRate = (Rate, &'static str);
+
+impl RateClass {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [RateClass; 6] = [
+        RateClass::Messages,
+        RateClass::Connects,
+        RateClass::Conversations,
+        RateClass::Writes,
+        RateClass::Receipts,
+        RateClass::Admin,
+    ];
+
+    /// Its name in metrics and in keys of Redis.
+    pub const fn name(self) -> &'static str {
+        match self {
+            RateClass::Messages => "messages",
+            RateClass::Connects => "connects",
+            RateClass::Conversations => "conversations",
+            RateClass::Writes => "writes",
+            RateClass::Receipts => "receipts",
+            RateClass::Admin => "admin",
+        }
+    }
+
+    /// What is counted, in words that follow a number.
+    pub const fn counted(self) -> &'static str {
+        match self {
+            RateClass::Messages => "messages",
+            RateClass::Connects => "new connections",
+            RateClass::Conversations => "new conversations",
+            RateClass::Writes => "changes",
+            RateClass::Receipts => "receipts that change nothing",
+            RateClass::Admin => "requests to the admin API",
+        }
+    }
 }
 
 impl Limits {
-    /// What a user may send, each with the name of its time.
-    pub fn rates(self) -> [(Rate, &'static str); 2] {
-        let rate = |most, seconds| Rate { most, window: Duration::from_secs(seconds) };
-        [
-            (rate(self.messages_per_minute, 60), "minute"),
-            (rate(self.messages_per_hour, 3600), "hour"),
-        ]
+    /// What a party may do of a class. A class has the same windows for every party.
+    pub fn rates(self, class: RateClass, party: &Party) -> Vec<NamedRate> {
+        let minute = |most| (Rate { most, window: Duration::from_secs(60) }, "minute");
+        let hour = |most| (Rate { most, window: Duration::from_secs(3600) }, "hour");
+        let by_side = |phone, business| match party {
+            Party::Mobile(_) => phone,
+            Party::Business(_) => business,
+        };
+        match class {
+            RateClass::Messages => {
+                vec![minute(self.messages_per_minute), hour(self.messages_per_hour)]
+            }
+            RateClass::Connects => vec![minute(by_side(
+                self.connects_per_user_per_minute,
+                self.connects_per_business_user_per_minute,
+            ))],
+            RateClass::Conversations => vec![hour(by_side(
+                self.conversations_per_user_per_hour,
+                self.conversations_per_business_user_per_hour,
+            ))],
+            RateClass::Writes | RateClass::Receipts => vec![minute(by_side(
+                self.writes_per_user_per_minute,
+                self.writes_per_business_user_per_minute,
+            ))],
+            RateClass::Admin => vec![minute(self.admin_requests_per_minute)],
+        }
     }
 
     /// What all users together may send.

@@ -6,8 +6,15 @@ const FARTHEST: usize = 4;
 /// The known word that is nearest to a given one, if one is near: of short words no more than half of the
 /// letters may differ.
 pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let length = given.chars().count();
+    let most = FARTHEST.min(length.div_ceil(2));
+    // Letters that a word lacks are differences. The comparison takes as long as both words together are long.
+    let near = |word: &&str| word.chars().count().abs_diff(length) <= most;
+    let known: Vec<&str> = known.into_iter().filter(near).collect();
+    if known.is_empty() {
+        return None;
+    }
     let lower = given.to_lowercase();
-    let most = FARTHEST.min(given.chars().count().div_ceil(2));
     known
         .into_iter()
         .map(|word| (strsim::osa_distance(&lower, &word.to_lowercase()), word))
@@ -30,5 +37,6 @@ mod tests {
         assert_eq!(nearest("page", known), None);
         assert_eq!(nearest("x", known), None);
         assert_eq!(nearest("", known), None);
+        assert_eq!(nearest(&"limit".repeat(1_000_000), known), None);
     }
 }

@@ -1,10 +1,35 @@
-//! Texts that people give: characters that mislead who reads them, and the names of business users.
+//! Texts that people give: characters that mislead who reads them, the names of business users, and how much of a
+//! text is repeated in an answer.
+
+use std::borrow::Cow;
 
 use unicode_normalization::UnicodeNormalization as _;
 use uuid::Uuid;
 
 /// The longest name of a business user, in characters.
 pub const NAME_LIMIT: usize = 200;
+
+/// How much of a text that was given is repeated in an answer about it, in characters.
+const REPEATED: usize = 100;
+
+/// The beginning of a text, for an answer that says what is wrong with it.
+pub fn excerpt(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(REPEATED) {
+        None => Cow::Borrowed(text),
+        Some((end, _)) => Cow::Owned(format!("{}…", text.get(..end).unwrap_or_default())),
+    }
+}
+
+/// What a reader of documents says is wrong with one. The text that was found there stands in it whole; what was
+/// expected instead comes after it, and is ours.
+pub fn excerpt_of_fault(fault: &str) -> Cow<'_, str> {
+    if fault.chars().nth(REPEATED).is_none() {
+        return Cow::Borrowed(fault);
+    }
+    let at = fault.rfind(", expected ").unwrap_or(fault.len());
+    let (found, expected) = fault.split_at(at);
+    Cow::Owned(format!("{}{expected}", excerpt(found)))
+}
 
 /// Whether a character changes the direction in which the text around it is shown. What follows it can
 /// look like other text, so nothing that is shown on a terminal holds it as it is.
@@ -88,6 +113,23 @@ pub fn new_name(text: &str) -> Result<String, NameError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_more_of_a_text_is_repeated_than_its_beginning() {
+        assert_eq!(excerpt("short"), "short");
+        let exact = "ä".repeat(REPEATED);
+        assert_eq!(excerpt(&exact), exact);
+        assert_eq!(excerpt(&"ä".repeat(10_000)).chars().count(), REPEATED + 1);
+        let short = "unknown field `x`, expected `y` at line 1 column 5";
+        assert_eq!(excerpt_of_fault(short), short);
+        let found = "z`, expected `".repeat(10_000);
+        let long = format!("unknown field `{found}`, expected one of `content`, `subject`");
+        let told = excerpt_of_fault(&long);
+        assert!(told.starts_with("unknown field `z`, expected `z"), "{told}");
+        assert!(told.ends_with("…, expected one of `content`, `subject`"), "{told}");
+        assert!(told.chars().count() < REPEATED + 60, "{told}");
+        assert_eq!(excerpt_of_fault(&"z".repeat(10_000)).chars().count(), REPEATED + 1);
+    }
 
     #[test]
     fn one_name_has_one_form() {

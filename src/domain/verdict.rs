@@ -9,8 +9,11 @@ use super::{Message, Party, Status};
 
 mod deleted;
 mod imported;
+mod lost;
 #[cfg(test)]
 mod tests;
+
+use lost::reason;
 
 pub use imported::{FAILED_BEFORE, Import};
 
@@ -23,8 +26,10 @@ pub const SILENT_FOR: time::Duration = time::Duration::seconds(20);
 /// Something unusual that happened to the message.
 #[derive(Clone, Debug)]
 pub struct Past {
-    /// When.
+    /// When; the last time of something that was counted.
     pub at: OffsetDateTime,
+    /// How often.
+    pub count: u32,
     /// What; see `delivery_events.kind`.
     pub kind: String,
     /// More about it.
@@ -169,11 +174,12 @@ impl Facts {
     }
 
     fn last(&self, kind: &str) -> Option<&Past> {
-        self.events.iter().rev().find(|event| event.kind == kind)
+        self.events.iter().filter(|event| event.kind == kind).max_by_key(|event| event.at)
     }
 
-    fn count(&self, kind: &str) -> usize {
-        self.events.iter().filter(|event| event.kind == kind).count()
+    fn count(&self, kind: &str) -> u64 {
+        let of_kind = self.events.iter().filter(|event| event.kind == kind);
+        of_kind.map(|event| u64::from(event.count)).sum()
     }
 
     fn arrived(&self) -> Verdict {
@@ -247,12 +253,7 @@ impl Facts {
             let code = if killed { "delivered_after_crash" } else { "delivered_after_restart" };
             return Some((code, text));
         }
-        if let Some(lost) = self.last("connection_lost") {
-            let text = format!(
-                "the connection that it had been written to was lost at {} ({})",
-                clock(lost.at),
-                reason(&lost.detail)
-            );
+        if let Some(text) = self.delayed_by_lost_connection() {
             return Some(("delivered_after_lost_connection", text));
         }
         let retries = self.count("retry");
@@ -351,16 +352,8 @@ impl Facts {
         if recipient.is_connected(self.now) {
             return self.waiting_while_connected();
         }
-        if let Some(lost) = self.last("connection_lost") {
-            return Verdict::new(
-                "connection_lost",
-                format!(
-                    "It was written to a connection that was lost at {} ({}) before the recipient's \
-                     device acknowledged it; it waits for the next connect.",
-                    clock(lost.at),
-                    reason(&lost.detail)
-                ),
-            );
+        if let Some(verdict) = self.connection_lost() {
+            return verdict;
         }
         let Some(connected_at) = recipient.connected_at else {
             let is_business = matches!(self.message.recipient, Party::Business(_));
@@ -463,21 +456,6 @@ fn outage_text(outage: &Outage) -> String {
         clock(outage.ended_at),
         outage.reason
     )
-}
-
-/// The reason of a lost connection, as it is noted, in words.
-fn reason(noted: &str) -> String {
-    match noted {
-        "" => "no reason was noted".to_owned(),
-        "stuck" => "the device stopped reading".to_owned(),
-        "client_timeout" => "the device fell silent: it neither sent nor answered".to_owned(),
-        "socket_broken" => "the network broke it".to_owned(),
-        "socket_closed" | "client_closed" => "the device closed it".to_owned(),
-        "client_failed" | "socket_refused" => "the app ended it with an error".to_owned(),
-        "server_closed" => "esh3ar closed it".to_owned(),
-        "process_ended" => "esh3ar ended with it".to_owned(),
-        other => other.to_owned(),
-    }
 }
 
 /// A time of day with its date, to the second, in UTC.

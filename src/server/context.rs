@@ -24,7 +24,13 @@ use super::{
 };
 use crate::{
     app::{App, By, Caller, messages::RequestKey},
-    domain::{Message, MessageId, Phone, nearest::nearest, phone::folded, trace::Cause},
+    domain::{
+        Message, MessageId, Phone,
+        nearest::nearest,
+        phone::folded,
+        text::{excerpt, excerpt_of_fault},
+        trace::Cause,
+    },
 };
 
 /// The usual page of a list, and the largest (interfaces.md, HTTP).
@@ -32,8 +38,6 @@ const USUAL_PAGE: usize = 50;
 const LARGEST_PAGE: usize = 200;
 /// What some programs write before a text in UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-/// How much of a name is repeated that nobody knows, in characters.
-const LONGEST_NAME: usize = 100;
 
 /// A request that its route may answer: its principal was admitted, its body is whole or comes in chunks.
 pub struct Context {
@@ -345,7 +349,8 @@ fn meant(body: &[u8]) -> Cow<'_, [u8]> {
 
 /// What is wrong with a document, with the field that was meant where an unknown one is near to it.
 pub fn unreadable(error: &serde_json::Error) -> Problem {
-    let mut text = error.to_string();
+    let told = error.to_string();
+    let mut text = excerpt_of_fault(&told).into_owned();
     let code = if error.is_data() && text.starts_with("unknown field") {
         // "unknown field `x`, expected one of `y`, `z`": every other part is a name.
         let mut names = text.split('`').skip(1).step_by(2);
@@ -371,7 +376,7 @@ pub fn unknown_parameter(query: &str, known: &[&str]) -> Option<Problem> {
     if known.contains(&name.as_str()) {
         return None;
     }
-    let name: String = name.chars().take(LONGEST_NAME).collect();
+    let name = excerpt(&name);
     let told = match (nearest(&name, known.iter().copied()), known) {
         (Some(near), _) => format!("there is no parameter {name} here; did you mean {near}?"),
         (None, []) => format!("there is no parameter {name} here, and no other"),
@@ -562,6 +567,12 @@ mod tests {
         let (code, text) = told(r#"{"contnet":"x"}"#);
         assert_eq!(code, "unknown_field");
         assert!(text.ends_with("did you mean `content`?"), "{text}");
+        let long = format!(r#"{{"{}":"x"}}"#, "contnet".repeat(10_000));
+        let (code, text) = told(&long);
+        assert_eq!(code, "unknown_field");
+        assert!(text.chars().count() < 200 && text.contains("expected"), "{text}");
+        let wrong = format!(r#"{{"content":["{}"]}}"#, "x".repeat(100_000));
+        assert!(told(&wrong).1.chars().count() < 200);
         let (code, text) = told(r#"{"weather":"x"}"#);
         assert!(code == "unknown_field" && !text.contains("did you mean"), "{text}");
         assert_eq!(told("{}").0, "invalid_body");

@@ -176,6 +176,7 @@ impl Gate {
             Err(none) => return Ok(none.into_response()),
         };
         principal.admit(route)?;
+        principal.count(&self.app, route).await?;
         let query = parts.uri.query().unwrap_or_default().to_owned();
         dispatch::check_query(route, &query)?;
         let mut reserved = self.bodies.of(&principal);

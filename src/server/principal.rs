@@ -6,7 +6,7 @@ use super::{
     reply::Problem,
     route::{Route, Who},
 };
-use crate::app::{By, Caller, Error};
+use crate::app::{App, By, Caller, Error};
 
 /// Who a request comes from.
 #[derive(Clone, Debug)]
@@ -33,6 +33,18 @@ impl Principal {
             (Principal::User(caller), who) => Ok(who.admit(caller)?),
             (Principal::Operator(_), _) => Err(Error::WrongAudience("user").into()),
             (Principal::Anyone { .. }, _) => Err(Error::Unauthenticated.into()),
+        }
+    }
+
+    /// Counts a request to a route that it may call. A command on the server is not counted: it could write into
+    /// the database itself.
+    ///
+    /// # Errors
+    /// It has made as many as it may.
+    pub async fn count(&self, app: &App, route: &Route) -> Result<(), Problem> {
+        match (self, route.writes.counted_first(route.who)) {
+            (Principal::User(caller), Some(class)) => Ok(app.count_call(caller, class).await?),
+            _ => Ok(()),
         }
     }
 

@@ -110,6 +110,15 @@ impl Problem {
         serde_json::to_value(body).unwrap_or_default()
     }
 
+    /// No more than what programs decide by.
+    pub fn to_short_json(&self) -> serde_json::Value {
+        let mut short = serde_json::json!({ "status": self.status.as_u16(), "code": self.code });
+        if let Some(seconds) = self.retry_after {
+            short["retryAfter"] = seconds.into();
+        }
+        short
+    }
+
     /// The whole answer.
     pub fn into_response(self) -> Response {
         metrics::counter!("esh3ar_errors_total", "way" => "http", "code" => self.code).increment(1);

@@ -15,7 +15,7 @@ use warp::reply::Response;
 use super::context::Shared;
 use crate::{
     app::{Caller, Error},
-    domain::Permission,
+    domain::{Permission, limits::RateClass},
 };
 
 /// The largest usual body, in bytes: content of 10,000 characters, each escaped in JSON.
@@ -71,13 +71,31 @@ pub enum Body {
     Stream(usize),
 }
 
-/// What limits how often a route is called.
+/// What a request or a call stores, and with that the limit of the caller's that it counts against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rate {
-    /// Nothing of its own.
-    None,
-    /// The sender's limit of messages; the use case counts each message of a request.
+pub enum Writes {
+    /// Nothing: it reads, or what it does is gone with the process.
+    Nothing,
+    /// Messages. The use case counts each that is accepted; one that is refused stores nothing.
     Messages,
+    /// A conversation, unless there is one. The use case counts each that is begun.
+    Conversations,
+    /// Receipts. The use case counts those that change nothing.
+    Receipts,
+    /// Anything else: each request counts as one, and each to the admin API against the limit of those.
+    Other,
+}
+
+impl Writes {
+    /// What counts before the handler runs; none where the use case counts.
+    pub fn counted_first(self, who: Who) -> Option<RateClass> {
+        match (self, who) {
+            // What an administrator looks at is recorded, too.
+            (_, Who::Admin) => Some(RateClass::Admin),
+            (Writes::Other, _) => Some(RateClass::Writes),
+            _ => None,
+        }
+    }
 }
 
 /// The shape of a body or an answer, by its name in the description.
@@ -179,8 +197,8 @@ pub struct Route {
     pub query: &'static [&'static str],
     /// Whether it takes an `Idempotency-Key`.
     pub is_keyed: bool,
-    /// What limits it.
-    pub rate: Rate,
+    /// What it stores, and with that what limits it.
+    pub writes: Writes,
     /// Whether it is part of the existing system's API: found in any case, answered in its form, and not in
     /// the description.
     pub is_existing: bool,
@@ -210,6 +228,7 @@ pub fn delete<C>(path: &'static str, who: Who, handler: impl Answers<C>) -> Rout
 
 impl Route {
     fn new<C>(method: Method, path: &'static str, who: Who, handler: impl Answers<C>) -> Route {
+        let reads = method == Method::GET && who != Who::Admin;
         Route {
             method,
             path,
@@ -221,7 +240,7 @@ impl Route {
             summary: "",
             query: &[],
             is_keyed: false,
-            rate: Rate::None,
+            writes: if reads { Writes::Nothing } else { Writes::Other },
             is_existing: false,
             words: path.split('/').collect(),
             handler: handler.handler(),
@@ -280,7 +299,13 @@ impl Route {
 
     /// It sends messages: within the sender's limit, and once for each `Idempotency-Key`.
     pub fn sends(self) -> Route {
-        Route { rate: Rate::Messages, ..self }
+        self.writes(Writes::Messages)
+    }
+
+    /// It stores this. Without it a `GET` stores nothing but an entry in the audit log, and all others
+    /// [`Writes::Other`].
+    pub fn writes(self, writes: Writes) -> Route {
+        Route { writes, ..self }
     }
 
     /// It takes an `Idempotency-Key`.

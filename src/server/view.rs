@@ -282,16 +282,30 @@ pub struct MissedSince {
 
 /// One step of a message's story.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
 #[schema(as = Step)]
 pub struct Step {
-    /// When.
+    /// When; of a step that was taken more than once, the first time.
     #[serde(with = "crate::server::moment")]
     pub at: OffsetDateTime,
     /// `pending`, `sent`, `delivered`, `read`, `failed`, `imported`, or an unusual event.
     pub step: String,
-    /// More about it.
+    /// More about it; of a step that was taken more than once, about the last time.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
+    /// How often, if more than once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u32>,
+    /// The last time, if there were more than one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(with = "crate::server::moment::option")]
+    pub last_at: Option<OffsetDateTime>,
+}
+
+impl Step {
+    fn once(at: OffsetDateTime, step: &str, detail: impl Into<String>) -> Step {
+        Step { at, step: step.to_owned(), detail: detail.into(), count: None, last_at: None }
+    }
 }
 
 /// The story of a message, in order; `for_administrator` tells who imported it and from which file.
@@ -311,27 +325,23 @@ pub fn timeline(message: &Message, story: &Story, for_administrator: bool) -> Ve
             at.map(|at| {
                 let elsewhere = import.is_some_and(|import| at <= import.at);
                 let detail = if elsewhere { ELSEWHERE } else { detail };
-                Step { at, step: status.name().to_owned(), detail: detail.to_owned() }
+                Step::once(at, status.name(), detail)
             })
         })
-        .chain(import.map(|import| Step {
-            at: import.at,
-            step: "imported".to_owned(),
-            detail: if for_administrator {
-                format!("from {} by {}", import.file, import.by)
-            } else {
-                String::new()
-            },
+        .chain(import.map(|import| {
+            let from = format!("from {} by {}", import.file, import.by);
+            Step::once(import.at, "imported", if for_administrator { from } else { String::new() })
         }))
-        .chain(story.events.iter().map(|event| Step {
-            at: event.at,
-            step: if event.kind == "given_up" { "failed".to_owned() } else { event.kind.clone() },
+        .chain(story.events.iter().map(|event| {
+            let step = if event.kind == "given_up" { "failed" } else { event.kind.as_str() };
             // Of the generation before a requeue.
-            detail: if event.kind == Status::Sent.name() {
-                WRITTEN.to_owned()
-            } else {
-                event.detail.clone()
-            },
+            let is_sent = event.kind == Status::Sent.name();
+            let often = event.count > 1;
+            Step {
+                count: often.then_some(event.count),
+                last_at: often.then_some(event.last_at),
+                ..Step::once(event.at, step, if is_sent { WRITTEN } else { event.detail.as_str() })
+            }
         }))
         .collect();
     // Stable: steps of the same moment keep the order in which a message takes them.

@@ -127,6 +127,19 @@ pub async fn open(
     Ok((conversation(&row)?, made == 1))
 }
 
+/// The conversation of a business user with a phone.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn of_pair(
+    client: &Client,
+    business: UserId,
+    phone: &Phone,
+) -> Result<Option<Conversation>, Error> {
+    let row = client.query_opt(&OF_PAIR, &[&business.0, &phone.as_str()]).await?;
+    row.as_ref().map(conversation).transpose()
+}
+
 /// One conversation.
 ///
 /// # Errors

@@ -63,6 +63,8 @@ pub const MIGRATIONS: &[Migration] = &[
     step(17, "names", 9, include_str!("../../migrations/0017_names.sql")),
     beside(18, "deleted", 9, include_str!("../../migrations/0018_deleted.sql")),
     step(19, "audit_peer", 9, include_str!("../../migrations/0019_audit_peer.sql")),
+    step(20, "event_counts", 9, include_str!("../../migrations/0020_event_counts.sql")),
+    beside(21, "counted_events", 9, include_str!("../../migrations/0021_counted_events.sql")),
 ];
 
 /// The advisory lock's key: "esh3ar" in ASCII.

@@ -161,8 +161,8 @@ statements! {
         times: "delivered_at = coalesce(m.delivered_at, a.at), read_at = a.at",
         at: "read_at"
     );
-    // A lost connection is no failure: nothing is counted, the message is parked until its recipient
-    // connects again.
+    // A lost connection is no failure: no attempt is counted, the message is parked until its recipient
+    // connects again. It may be lost any number of times, so that is one event with a count.
     MARK_SENT = concat!(
         "WITH given AS (
             SELECT * FROM unnest($1::uuid[], $2::int4[], $3::timestamptz[], $4::text[])
@@ -180,8 +180,12 @@ statements! {
         ",
         raise_receipts!(),
         ", told AS (
-            INSERT INTO delivery_events (message_id, generation, at, kind, detail)
-            SELECT id, generation, $5, 'connection_lost', lost FROM done WHERE lost IS NOT NULL)
+            INSERT INTO delivery_events AS e (message_id, generation, at, kind, detail, counted, last_at)
+            SELECT id, generation, $5, 'connection_lost', lost, true, $5 FROM done
+            WHERE lost IS NOT NULL
+            ON CONFLICT (message_id, generation, kind) WHERE counted DO UPDATE SET
+                count = CASE WHEN e.count < 2147483647 THEN e.count + 1 ELSE e.count END,
+                last_at = greatest(e.last_at, excluded.last_at), detail = excluded.detail)
         SELECT id, sender_user_id, sender_phone, at, created_at FROM done WHERE sent_at = at"
     );
     // The guard on the retry count makes two connections that missed the same attempt count it once.

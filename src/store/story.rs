@@ -1,6 +1,7 @@
 //! The unusual part of a message's story; its usual part is columns of the message.
 
 use time::OffsetDateTime;
+use tokio_postgres::Row;
 
 use super::{Client, Error, Statements, statement::statements};
 use crate::domain::{MessageId, verdict::Import};
@@ -9,15 +10,18 @@ statements! {
     IMPORT = "
         SELECT i.began_at, i.actor, i.file FROM messages m JOIN imports i ON i.id = m.import_id
         WHERE m.id = $1";
+    // The newest, which tell where it is now. What was counted is as new as its last time.
     EVENTS = "
-        SELECT at, generation, kind, detail FROM delivery_events
-        WHERE message_id = $1 ORDER BY id LIMIT 1000";
+        SELECT * FROM (
+            SELECT id, at, generation, kind, detail, count, coalesce(last_at, at) AS last_at
+            FROM delivery_events WHERE message_id = $1 ORDER BY coalesce(last_at, at) DESC, id DESC LIMIT 1000)
+        newest ORDER BY id";
 }
 
 /// What a message's own columns do not tell.
 #[derive(Clone, Debug)]
 pub struct Story {
-    /// What unusual happened to it, oldest first; at most 1,000 events.
+    /// What unusual happened to it, oldest first; of more than 1,000 events the newest.
     pub events: Vec<Event>,
     /// What brought it, when it was not accepted here.
     pub import: Option<Import>,
@@ -26,15 +30,33 @@ pub struct Story {
 /// Something unusual that happened to a message.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// When.
+    /// When; of one that was counted, the first time.
     pub at: OffsetDateTime,
+    /// The last time.
+    pub last_at: OffsetDateTime,
+    /// How often.
+    pub count: u32,
     /// In which generation.
     pub generation: i32,
     /// `sent` (in an earlier generation), `retry`, `given_up`, `connection_lost`, `late_acknowledgement`, `requeued`,
     /// `dead_letter_deleted`, `dead_letter_expired` or `deleted`.
     pub kind: String,
-    /// More about it; may be empty.
+    /// More about it, as it was the last time; may be empty.
     pub detail: String,
+}
+
+impl Event {
+    /// Reads the columns `at`, `last_at`, `count`, `generation`, `kind` and `detail`.
+    pub(super) fn of_row(row: &Row) -> Result<Event, Error> {
+        Ok(Event {
+            at: row.try_get("at")?,
+            last_at: row.try_get("last_at")?,
+            count: u32::try_from(row.try_get::<_, i32>("count")?).unwrap_or(1),
+            generation: row.try_get("generation")?,
+            kind: row.try_get("kind")?,
+            detail: row.try_get("detail")?,
+        })
+    }
 }
 
 /// What happened to one message.
@@ -47,7 +69,7 @@ pub async fn of(client: &Client, id: MessageId) -> Result<Story, Error> {
 
 async fn import(client: &Client, id: MessageId) -> Result<Option<Import>, Error> {
     let row = client.query_opt(&IMPORT, &[&id.0]).await?;
-    let import = |row: tokio_postgres::Row| {
+    let import = |row: Row| {
         Ok(Import {
             at: row.try_get("began_at")?,
             by: row.try_get("actor")?,
@@ -58,17 +80,5 @@ async fn import(client: &Client, id: MessageId) -> Result<Option<Import>, Error>
 }
 
 async fn events(client: &Client, id: MessageId) -> Result<Vec<Event>, Error> {
-    client
-        .query(&EVENTS, &[&id.0])
-        .await?
-        .iter()
-        .map(|row| {
-            Ok(Event {
-                at: row.try_get("at")?,
-                generation: row.try_get("generation")?,
-                kind: row.try_get("kind")?,
-                detail: row.try_get("detail")?,
-            })
-        })
-        .collect()
+    client.query(&EVENTS, &[&id.0]).await?.iter().map(Event::of_row).collect()
 }

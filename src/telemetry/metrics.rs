@@ -137,6 +137,12 @@ pub const ALL: &[(&str, Kind, &str)] = &[
         Kind::Counter,
         "Requests and calls that failed, by way (http or hub) and code.",
     ),
+    (
+        "esh3ar_rate_limited_total",
+        Kind::Counter,
+        "Requests, calls and messages that were refused because their party had reached a limit, by class: \
+         messages, connects, conversations, writes, receipts or admin.",
+    ),
     ("esh3ar_hub_invocations_total", Kind::Counter, "Calls of clients by method."),
     (
         "esh3ar_hub_missed_total",

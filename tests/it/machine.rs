@@ -471,6 +471,13 @@ impl StateMachineTest for OverTheStore {
             messages_per_hour: 0,
             messages_per_second: 0,
             queue_depth: 0,
+            connects_per_user_per_minute: 0,
+            connects_per_business_user_per_minute: 0,
+            conversations_per_user_per_hour: 0,
+            conversations_per_business_user_per_hour: 0,
+            writes_per_user_per_minute: 0,
+            writes_per_business_user_per_minute: 0,
+            admin_requests_per_minute: 0,
             ..usual.live.limits
         };
         let retry = RetryPolicy { attempts: RETRIES, ..usual.live.retry };

@@ -13,7 +13,11 @@ use crate::{
         Redis,
         redis::{Admission, Error},
     },
-    domain::{Party, rate::Rate},
+    domain::{
+        Party,
+        limits::{NamedRate, RateClass},
+        rate::Rate,
+    },
 };
 
 /// The name under which the whole system's messages are counted.
@@ -64,13 +68,24 @@ impl Shared {
         Shared { redis, ahead: Mutex::new(ahead) }
     }
 
-    pub(super) async fn admit_user(
+    pub(super) async fn admit_party(
         &self,
-        user: &Party,
+        class: RateClass,
+        party: &Party,
         wanted: u32,
-        rates: &[Rate],
+        rates: &[NamedRate],
     ) -> Result<Admission, Error> {
-        self.redis.admit(&user.key(), wanted, false, rates).await
+        self.redis.admit(&key(class, party), wanted, false, &plain(rates)).await
+    }
+
+    /// Which rate is exhausted and how long the next has to wait; none if it passes.
+    pub(super) async fn wait_of(
+        &self,
+        class: RateClass,
+        party: &Party,
+        rates: &[NamedRate],
+    ) -> Result<Option<(usize, Duration)>, Error> {
+        self.redis.wait_of(&key(class, party), &plain(rates)).await
     }
 
     /// All or none; otherwise how long to wait.
@@ -107,11 +122,25 @@ impl Shared {
 
     pub(super) async fn give_back_to(
         &self,
-        user: &Party,
+        class: RateClass,
+        party: &Party,
         count: u32,
-        rates: &[Rate],
+        rates: &[NamedRate],
     ) -> Result<(), Error> {
-        self.redis.give_back(&user.key(), count, rates).await
+        self.redis.give_back(&key(class, party), count, &plain(rates)).await
+    }
+}
+
+fn plain(rates: &[NamedRate]) -> Vec<Rate> {
+    rates.iter().map(|(rate, _)| *rate).collect()
+}
+
+/// Under which name a party's class is counted. Messages have none of their own: earlier versions count only
+/// those.
+fn key(class: RateClass, party: &Party) -> String {
+    match class {
+        RateClass::Messages => party.key(),
+        class => format!("{}:{}", class.name(), party.key()),
     }
 }
 

@@ -3,7 +3,7 @@
 -- of them are kept.
 --
 -- KEYS[1]  a hash: for window i its total (i..'t'), its newest part (i..'n') and a count for each part
--- ARGV[1]  how many are wanted; less than 0 gives back so many
+-- ARGV[1]  how many are wanted; 0 only asks how long the next has to wait; less than 0 gives back so many
 -- ARGV[2]  1: all or none
 -- ARGV[3…] for each window: the most, and the length of a part in microseconds
 -- Gives    how many pass; if none, which window is to be waited for and for how many microseconds

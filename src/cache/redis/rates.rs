@@ -47,6 +47,23 @@ impl Redis {
         })
     }
 
+    /// Which rate, by its place in the list, is exhausted under a name and how long the next has to wait; none if it
+    /// passes. Counts nothing.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn wait_of(
+        &self,
+        name: &str,
+        rates: &[Rate],
+    ) -> Result<Option<(usize, Duration)>, Error> {
+        let answer = self.windows(name, 0, false, rates).await?;
+        let number = |place: usize| answer.get(place).copied().unwrap_or_default();
+        let micros = u64::try_from(number(2)).unwrap_or_default();
+        let rate = usize::try_from(number(1) - 1).unwrap_or_default();
+        Ok((micros > 0).then(|| (rate, Duration::from_micros(micros))))
+    }
+
     /// Takes back what was counted and did not pass after all.
     ///
     /// # Errors

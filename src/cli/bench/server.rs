@@ -28,8 +28,19 @@ const OWN: &str = "esh3ar-bench-";
 /// Tokens made at once.
 const MAKING: usize = 8;
 /// What the load would run into; a run is about what the machine can do.
-const LIMITS: [&str; 4] =
-    ["MESSAGES_PER_MINUTE", "MESSAGES_PER_HOUR", "MESSAGES_PER_SECOND", "QUEUE_DEPTH"];
+const LIMITS: [&str; 11] = [
+    "MESSAGES_PER_MINUTE",
+    "MESSAGES_PER_HOUR",
+    "MESSAGES_PER_SECOND",
+    "QUEUE_DEPTH",
+    "CONNECTS_PER_USER_PER_MINUTE",
+    "CONNECTS_PER_BUSINESS_USER_PER_MINUTE",
+    "CONVERSATIONS_PER_USER_PER_HOUR",
+    "CONVERSATIONS_PER_BUSINESS_USER_PER_HOUR",
+    "WRITES_PER_USER_PER_MINUTE",
+    "WRITES_PER_BUSINESS_USER_PER_MINUTE",
+    "ADMIN_REQUESTS_PER_MINUTE",
+];
 
 /// The server.
 pub(super) enum Server {

@@ -59,7 +59,7 @@ fn delivered(after: Duration) -> Facts {
 }
 
 fn event(kind: &str, at: i64, detail: &str) -> Past {
-    Past { at: second(at), kind: kind.to_owned(), detail: detail.to_owned() }
+    Past { at: second(at), count: 1, kind: kind.to_owned(), detail: detail.to_owned() }
 }
 
 #[track_caller]
@@ -97,6 +97,11 @@ fn what_came_late_says_why() {
     let mut lost = late.clone();
     lost.events = vec![event("connection_lost", 1005, "client_timeout")];
     says(&lost, "delivered_after_lost_connection", "fell silent");
+    // One event with a count, and events of before.
+    lost.events.push(Past { count: 4, ..event("connection_lost", 1009, "stuck") });
+    let often = "5 connections that it had been written to were lost, the last of them at \
+                 1970-01-01 00:16:49 UTC (the device stopped reading)";
+    says(&lost, "delivered_after_lost_connection", often);
     let mut stuck = late.clone();
     stuck.events = vec![event("connection_lost", 1005, "stuck")];
     says(&stuck, "delivered_after_lost_connection", "stopped reading");
@@ -146,6 +151,8 @@ fn what_waits_says_for_what() {
     lost.message.status = Status::Sent;
     lost.events = vec![event("connection_lost", 1005, "client_timeout")];
     says(&lost, "connection_lost", "fell silent");
+    lost.events[0].count = 3;
+    says(&lost, "connection_lost", "3 connections that were lost, the last of them at");
     let mut never = offline.clone();
     never.recipient.connected_at = None;
     says(&never, "recipient_never_connected", "never connected");

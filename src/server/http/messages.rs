@@ -8,7 +8,7 @@ use warp::reply::Response;
 use crate::{
     app::{
         ledger::Said,
-        messages::{Item, SendRequest, Sent},
+        messages::{Item, LONGEST_KEPT_ANSWER, SendRequest, Sent},
     },
     domain::{
         ContentType, Message, MessageId, MessageKind, Party, Priority, Status,
@@ -156,24 +156,9 @@ async fn try_send_batch(context: &Context) -> Result<Response, Problem> {
             Ok(())
         })
         .collect();
-    let results = |items: &[Item]| {
-        let mut items = items.iter();
-        let results: Vec<serde_json::Value> = places
-            .iter()
-            .map(|place| match (place, place.is_ok().then(|| items.next()).flatten()) {
-                (Err(problem), _) => json!({ "error": problem.to_json() }),
-                (Ok(()), Some(Ok(message))) => json!({ "id": message.id.0 }),
-                (Ok(()), Some(Err(broken))) => {
-                    let problem = Problem::from(broken.clone().into_error());
-                    json!({ "error": problem.to_json() })
-                }
-                (Ok(()), None) => {
-                    json!({ "error": Problem::from(crate::app::Error::Internal).to_json() })
-                }
-            })
-            .collect();
-        json!({ "results": results }).to_string()
-    };
+    // What is kept for a key is what was answered.
+    let longest = if key.is_some() { LONGEST_KEPT_ANSWER } else { usize::MAX };
+    let results = |items: &[Item]| results(&places, items, longest);
     let sent = context
         .app
         .send_batch(context.caller()?, readable, key, |items| (200, results(items)))
@@ -185,6 +170,31 @@ async fn try_send_batch(context: &Context) -> Result<Response, Problem> {
         }
         Sent::Before(earlier) => replayed(earlier),
     })
+}
+
+/// What became of each item: of those that do not read as a message by their places, of the others by what the use
+/// case says. When that is longer than `longest`, problems are no more than a status and a code.
+fn results(places: &[Result<(), Problem>], items: &[Item], longest: usize) -> String {
+    let all = |told: fn(&Problem) -> serde_json::Value| {
+        let mut items = items.iter();
+        let results: Vec<serde_json::Value> = places
+            .iter()
+            .map(|place| match (place, place.is_ok().then(|| items.next()).flatten()) {
+                (Err(problem), _) => json!({ "error": told(problem) }),
+                (Ok(()), Some(Ok(message))) => json!({ "id": message.id.0 }),
+                (Ok(()), Some(Err(broken))) => {
+                    let problem = Problem::from(broken.clone().into_error());
+                    json!({ "error": told(&problem) })
+                }
+                (Ok(()), None) => {
+                    json!({ "error": told(&Problem::from(crate::app::Error::Internal)) })
+                }
+            })
+            .collect();
+        json!({ "results": results }).to_string()
+    };
+    let whole = all(Problem::to_json);
+    if whole.len() <= longest { whole } else { all(Problem::to_short_json) }
 }
 
 pub(super) fn replayed(earlier: crate::store::idempotency::Earlier) -> Response {
@@ -303,4 +313,25 @@ fn parse_id(text: &str) -> Result<MessageId, Problem> {
 
 fn json_text<T: Serialize>(value: &T) -> String {
     serde_json::to_string(value).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::message::BATCH_LIMIT;
+
+    #[test]
+    fn a_long_answer_that_is_kept_says_of_each_item_what_became_of_it() {
+        let long = "\u{1}".repeat(100);
+        let places: Vec<Result<(), Problem>> =
+            (0..BATCH_LIMIT).map(|_| Err(Problem::bad_request("unknown_field", &*long))).collect();
+        let whole = results(&places, &[], usize::MAX);
+        assert!(whole.len() > LONGEST_KEPT_ANSWER, "{}", whole.len());
+        let kept = results(&places, &[], LONGEST_KEPT_ANSWER);
+        assert!(kept.len() < LONGEST_KEPT_ANSWER / 4, "{}", kept.len());
+        let kept: serde_json::Value = serde_json::from_str(&kept).unwrap();
+        let results = kept["results"].as_array().unwrap();
+        assert_eq!(results.len(), BATCH_LIMIT);
+        assert_eq!(results[7], json!({ "error": { "code": "unknown_field", "status": 400 } }));
+    }
 }

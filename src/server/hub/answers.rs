@@ -7,7 +7,10 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use warp::reply::Response;
 
-use crate::{app::Error, server::reply::Problem};
+use crate::{
+    app::{Error, limits::Limited},
+    server::reply::Problem,
+};
 
 /// Why a request gets nothing; the texts are those of the official server.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +25,8 @@ pub(super) enum Refused {
     BadRequest(&'static str),
     /// There is no place for now.
     ComeBack(Duration),
+    /// The party has begun as many connections as it may.
+    Limited(Limited),
     NoRandomness,
 }
 
@@ -40,6 +45,7 @@ impl Refused {
             Refused::ComeBack(retry_after) => {
                 Problem::from(Error::Overloaded { retry_after }).into_response()
             }
+            Refused::Limited(limited) => Problem::from(Error::from(limited)).into_response(),
             Refused::NoRandomness => Problem::from(Error::Internal).into_response(),
         }
     }

@@ -87,6 +87,7 @@ fn row(name: &'static str, read: Read) -> Method {
     Method::new(name, Either(None), move |target, arguments, uploads| {
         read(target, arguments, uploads).map(Bound::Diagnostic)
     })
+    .reads()
 }
 
 /// What is to be told to the client.

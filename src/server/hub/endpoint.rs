@@ -164,14 +164,20 @@ impl Hub {
         {
             let passed = match accept_key(request.headers()) {
                 Some(accept) if !token::returns(&key) => {
-                    self.adopt(service, Client { caller, peer }, &key, request, &accept)
+                    self.adopt(service, Client { caller, peer }, &key, request, &accept).await
                 }
                 socket => self.forward(node, request, socket.is_some(), peer).await,
             };
             return passed.unwrap_or_else(Refused::into_response);
         }
         let answered = match (asked, request.method()) {
-            (Asked::Negotiate, &Method::POST) => self.negotiate(service, &caller, query),
+            // Refused here, because clients do not show why a socket was refused.
+            (Asked::Negotiate, &Method::POST) => {
+                match self.inner.app.check_connect(&caller).await {
+                    Ok(()) => self.negotiate(service, &caller, query),
+                    Err(limited) => Err(Refused::Limited(limited)),
+                }
+            }
             (Asked::Connect, &Method::GET) => {
                 self.connect(service, Client { caller, peer }, request).await
             }
@@ -257,7 +263,7 @@ impl Hub {
 
     /// A socket that ends with its connection needs nothing of the gateway that negotiated it, and is as
     /// one that came without negotiation. It is at home here, which spares both of us a tunnel.
-    fn adopt(
+    async fn adopt(
         &self,
         service: Service,
         client: Client,
@@ -266,6 +272,7 @@ impl Hub {
         accept: &str,
     ) -> Result<Response, Refused> {
         self.refuse_while_draining()?;
+        self.count(&client.caller).await?;
         let connection_id = negotiate::id(self.inner.signer.name(key));
         let newcomer = self.enter(&client.caller)?;
         let beginning = Beginning { service, client, connection_id, returns: None, newcomer };
@@ -303,12 +310,20 @@ impl Hub {
         if let (Some(accept), false) = (&accept, named) {
             // Without negotiation: only WebSockets need none.
             self.refuse_while_draining()?;
+            self.count(&client.caller).await?;
             let connection_id = negotiate::id(self.random()?);
             let newcomer = self.enter(&client.caller)?;
             let beginning = Beginning { service, client, connection_id, returns: None, newcomer };
             return self.upgrade(&mut request, accept, beginning, None);
         }
         let (key, found) = self.find(service, &client.caller, query)?;
+        let begins = match &found {
+            Found::Waiting => true,
+            Found::Living(link) => matches!(link, Link::Returning(_)) && accept.is_some(),
+        };
+        if begins {
+            self.count(&client.caller).await?;
+        }
         let wants_events = wants_events(request.headers());
         match (found, accept) {
             (Found::Waiting, Some(accept)) => self.first_socket(key, client, &mut request, &accept),
@@ -330,6 +345,11 @@ impl Hub {
                 Err(Refused::BadRequest("Cannot change transports mid-connection"))
             }
         }
+    }
+
+    /// Counts a connection that gets a transport, the first or another.
+    async fn count(&self, caller: &Caller) -> Result<(), Refused> {
+        self.inner.app.count_connect(caller).await.map_err(Refused::Limited)
     }
 
     fn enter(&self, caller: &Caller) -> Result<Newcomer, Refused> {

@@ -14,8 +14,11 @@ use super::{
 };
 use crate::{
     app::{App, Caller, Error},
-    domain::MessageId,
-    server::{reply, route::Who},
+    domain::{MessageId, limits::RateClass, text::excerpt_of_fault},
+    server::{
+        reply,
+        route::{Who, Writes},
+    },
 };
 
 /// A row of a hub's table.
@@ -24,6 +27,8 @@ pub struct Method {
     pub name: &'static str,
     /// Who may call it.
     pub who: Who,
+    /// What it stores, and with that what limits it.
+    pub writes: Writes,
     streams: bool,
     uploads: usize,
     bind: Binder,
@@ -60,7 +65,20 @@ impl Method {
         who: Who,
         bind: impl Fn(&str, Vec<Data>, &[String]) -> Result<Bound, String> + Send + Sync + 'static,
     ) -> Method {
-        Method { name, who, streams: false, uploads: 0, bind: Box::new(bind) }
+        let writes = Writes::Other;
+        Method { name, who, writes, streams: false, uploads: 0, bind: Box::new(bind) }
+    }
+
+    /// The same, and it stores this. Without it each call counts as one of [`Writes::Other`].
+    #[must_use]
+    pub fn writes(self, writes: Writes) -> Method {
+        Method { writes, ..self }
+    }
+
+    /// The same, and it stores nothing.
+    #[must_use]
+    pub fn reads(self) -> Method {
+        self.writes(Writes::Nothing)
     }
 
     /// The same, and it answers with a stream.
@@ -97,9 +115,12 @@ impl Method {
         uploads: &[String],
         kind: Kind,
     ) -> Result<Bound, String> {
-        let bound = (self.bind)(target, arguments, uploads)?;
+        let mut bound = (self.bind)(target, arguments, uploads)?;
         check_kind(self.name, self.streams, kind)?;
         check_uploads(self.name, uploads.len(), self.uploads)?;
+        if let Bound::Method(call) = &mut bound {
+            call.counted = self.writes.counted_first(self.who);
+        }
         Ok(bound)
     }
 }
@@ -163,6 +184,8 @@ type Answering = Pin<Box<dyn Future<Output = Result<Data, Error>> + Send>>;
 pub struct Call {
     method: &'static str,
     acknowledged: Vec<MessageId>,
+    /// What it counts as before it runs.
+    counted: Option<RateClass>,
     run: Box<dyn FnOnce(Invocation) -> Answering + Send>,
 }
 
@@ -181,7 +204,7 @@ pub struct Done {
 }
 
 impl Call {
-    /// Of a method with this argument.
+    /// Of a method with this argument. What it counts as is said by its row ([`Method::bind`]).
     pub(super) fn new<A, R>(
         method: &'static str,
         argument: A,
@@ -194,6 +217,7 @@ impl Call {
         Call {
             method,
             acknowledged: argument.acknowledged().to_vec(),
+            counted: None,
             run: Box::new(move |invocation| Box::pin(handler(invocation, argument))),
         }
     }
@@ -206,7 +230,15 @@ impl Call {
     /// Does what was asked.
     pub async fn run(self, invocation: Invocation) -> Done {
         count(self.method);
-        match (self.run)(invocation).await {
+        let passed = match self.counted {
+            Some(class) => invocation.app.count_call(&invocation.caller, class).await,
+            None => Ok(()),
+        };
+        let answered = match passed {
+            Ok(()) => (self.run)(invocation).await,
+            Err(limited) => Err(limited),
+        };
+        match answered {
             Ok(value) => Done { outcome: Outcome::Value(value), acknowledged: self.acknowledged },
             // What could not be stored stays in the window: it will be said again.
             Err(error) => Done {
@@ -272,7 +304,7 @@ fn check_uploads(method: &str, given: usize, expected: usize) -> Result<(), Stri
 pub fn one<T: DeserializeOwned>(target: &str, arguments: Vec<Data>) -> Result<T, String> {
     // The official server does not say what is wrong; who misspelt a field would look for it long.
     serde_json::from_value(Data::read(target, arguments)?.into_json())
-        .map_err(|error| misfit(target, cut(&error.to_string(), 300)))
+        .map_err(|error| misfit(target, cut(&excerpt_of_fault(&error.to_string()), 300)))
 }
 
 pub(super) fn none(target: &str, arguments: &[Data]) -> Result<(), String> {

@@ -34,7 +34,10 @@ use crate::{
         ContentType, ConversationId, ConversationStatus, Message, MessageId, Party,
         Permission::Chat, Phone, feed::PAGE, message::Draft,
     },
-    server::{route::Who::Either, view},
+    server::{
+        route::{Who::Either, Writes},
+        view,
+    },
 };
 
 /// Messages or conversations in an answer, usually and at most.
@@ -53,13 +56,15 @@ pub enum Form {
 /// The methods.
 pub(super) fn rows() -> Vec<Method> {
     vec![
-        method(ACKNOWLEDGE, Either(None), acknowledge),
-        method("MarkRead", Either(None), mark_read),
-        method("GetPendingMessages", Either(None), pending),
-        method("SendMessage", Either(Some(Chat)), send_message),
-        method("GetHistory", Either(Some(Chat)), history),
-        method("GetConversations", Either(Some(Chat)), conversations),
-        method("Typing", Either(Some(Chat)), typing),
+        method(ACKNOWLEDGE, Either(None), acknowledge).writes(Writes::Receipts),
+        method("MarkRead", Either(None), mark_read).writes(Writes::Receipts),
+        method("GetPendingMessages", Either(None), pending).reads(),
+        // The conversation that it begins is counted where it is opened.
+        method("SendMessage", Either(Some(Chat)), send_message).writes(Writes::Messages),
+        method("GetHistory", Either(Some(Chat)), history).reads(),
+        method("GetConversations", Either(Some(Chat)), conversations).reads(),
+        // Told and not stored, and it has a limit of its own.
+        method("Typing", Either(Some(Chat)), typing).reads(),
         echo(),
     ]
 }
@@ -68,7 +73,7 @@ const ACKNOWLEDGE: &str = "Acknowledge";
 
 /// Gives its argument back, on every hub.
 pub fn echo() -> Method {
-    method("Echo", Either(None), |_, argument: Data| async { Ok(argument) })
+    method("Echo", Either(None), |_, argument: Data| async { Ok(argument) }).reads()
 }
 
 /// The recipient has these, though it did not call.

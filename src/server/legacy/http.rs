@@ -22,6 +22,7 @@ use crate::{
     domain::{
         ContentType, Message, MessageKind, Party, Priority,
         message::{Draft, FieldError},
+        text::excerpt_of_fault,
     },
     server::{
         context::{Context, Shared},
@@ -161,8 +162,10 @@ fn lowered(value: Value) -> Value {
 }
 
 fn one(value: Value) -> Result<SendRequest, Problem> {
-    let body: SendBody = serde_json::from_value(lowered(value))
-        .map_err(|error| Problem::bad_request("invalid_body", error.to_string()))?;
+    let body: SendBody = serde_json::from_value(lowered(value)).map_err(|error| {
+        let fault = error.to_string();
+        Problem::bad_request("invalid_body", excerpt_of_fault(&fault))
+    })?;
     Ok(body.into())
 }
 

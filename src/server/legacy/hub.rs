@@ -14,7 +14,7 @@ use crate::{
             method::{Argument, Invocation, Method, method, one},
             methods::{self, ChatTo, Ids, Saying},
         },
-        route::Who,
+        route::{Who, Writes},
     },
 };
 
@@ -118,8 +118,9 @@ fn text<T: Serialize>(value: &T) -> String {
 /// What mobile users call.
 pub fn mobile_rows() -> Vec<Method> {
     vec![
-        method("AcknowledgeMessage", Who::Mobile, acknowledge),
-        method("SendMessage", Who::Mobile, |call, FromMobile(saying)| send(call, saying)),
+        method("AcknowledgeMessage", Who::Mobile, acknowledge).writes(Writes::Receipts),
+        method("SendMessage", Who::Mobile, |call, FromMobile(saying)| send(call, saying))
+            .writes(Writes::Messages),
         methods::echo(),
     ]
 }
@@ -129,7 +130,8 @@ pub fn business_rows() -> Vec<Method> {
     vec![
         method("SendMessage", Who::Business(Some(Chat)), |call, FromBusiness(saying)| {
             send(call, saying)
-        }),
+        })
+        .writes(Writes::Messages),
         methods::echo(),
     ]
 }

@@ -13,7 +13,7 @@ use warp::reply::Response;
 use super::{
     context::Shared,
     reply,
-    route::{self, Answer, Rate, Route, Shape, Who},
+    route::{self, Answer, Route, Shape, Who, Writes},
     routes,
     view::{self, personal},
 };
@@ -104,13 +104,10 @@ impl Route {
                 "content": { "application/json": { "schema": reference(&shape.name) } },
             });
         }
-        if self.rate == Rate::Messages {
+        if let Some(more) = self.refused_by_rate() {
             let problem = reference("Problem");
-            let mut limited = content(
-                "application/problem+json",
-                problem,
-                "more messages than the sender may send; the same again after `Retry-After` seconds",
-            );
+            let text = format!("{more}; the same again after `Retry-After` seconds");
+            let mut limited = content("application/problem+json", problem, &text);
             limited["headers"]["Retry-After"] = json!({ "schema": { "type": "integer" } });
             operation["responses"]["429"] = limited;
         }
@@ -118,6 +115,18 @@ impl Route {
             operation["security"] = json!([]);
         }
         operation
+    }
+
+    /// What is answered 429.
+    fn refused_by_rate(&self) -> Option<&'static str> {
+        Some(match (self.writes, self.who) {
+            (Writes::Messages, _) => "more messages than the sender may send",
+            (Writes::Nothing, _) => return None,
+            (_, Who::Admin) => "more requests than an administrator may make",
+            (Writes::Conversations, _) => "more conversations than the caller may begin",
+            (Writes::Receipts, _) => "more receipts that change nothing than the caller may give",
+            (Writes::Other, _) => "more changes than the caller may ask for",
+        })
     }
 
     /// The method and the words of the path.

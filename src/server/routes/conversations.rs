@@ -8,6 +8,7 @@ use crate::{
         route::{
             Route,
             Who::{Business, Either},
+            Writes::{Conversations, Receipts},
             get, post,
         },
         view::{ConversationView, MessageView},
@@ -19,7 +20,8 @@ pub(super) fn rows() -> Vec<Route> {
         post("/api/v1/conversations", Either(Some(Chat)), conversations::open)
             .summary("The conversation with a phone or a business; 201 if it was begun now")
             .takes::<conversations::OpenBody>()
-            .gives::<ConversationView<'static>>(200),
+            .gives::<ConversationView<'static>>(200)
+            .writes(Conversations),
         get("/api/v1/conversations", Either(Some(Chat)), conversations::list)
             .summary("Own conversations, the newest messages first")
             .gives_page::<ConversationView<'static>>()
@@ -47,7 +49,8 @@ pub(super) fn rows() -> Vec<Route> {
         post("/api/v1/conversations/{id}/read", Either(Some(Chat)), conversations::read)
             .summary("It was read, whole or up to a seq")
             .takes::<conversations::ReadBody>()
-            .gives_written(200, "ReadReceipt"),
+            .gives_written(200, "ReadReceipt")
+            .writes(Receipts),
         post("/api/v1/conversations/{id}/archive", Business(Some(Chat)), conversations::archive)
             .summary("Put it away")
             .gives::<ConversationView<'static>>(200),

@@ -8,6 +8,7 @@ use crate::{
         route::{
             Route,
             Who::{Business, Either, Mobile},
+            Writes::Receipts,
             get, post,
         },
         view::{ExplanationView, MessageView},
@@ -45,7 +46,8 @@ pub(super) fn rows() -> Vec<Route> {
         post("/api/v1/messages/acknowledge", Mobile, messages::acknowledge)
             .summary("Acknowledge many")
             .takes::<messages::IdsBody>()
-            .gives_written(200, "Changed"),
+            .gives_written(200, "Changed")
+            .writes(Receipts),
         get("/api/v1/messages/{id}", Either(None), messages::show)
             .summary("One message")
             .gives::<MessageView<'static>>(200),
@@ -54,9 +56,11 @@ pub(super) fn rows() -> Vec<Route> {
             .gives::<ExplanationView>(200),
         post("/api/v1/messages/{id}/delivered", Mobile, messages::delivered)
             .summary("Acknowledge one")
-            .gives::<MessageView<'static>>(200),
+            .gives::<MessageView<'static>>(200)
+            .writes(Receipts),
         post("/api/v1/messages/{id}/read", Mobile, messages::read)
             .summary("It was opened")
-            .gives::<MessageView<'static>>(200),
+            .gives::<MessageView<'static>>(200)
+            .writes(Receipts),
     ]
 }

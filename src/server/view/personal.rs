@@ -85,11 +85,22 @@ pub(in crate::server) struct EventView<'a> {
     kind: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     detail: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none", with = "crate::server::moment::option")]
+    last_at: Option<OffsetDateTime>,
 }
 
 impl<'a> From<&'a Event> for EventView<'a> {
     fn from(event: &'a Event) -> Self {
-        EventView { at: event.at, kind: &event.kind, detail: &event.detail }
+        let often = event.count > 1;
+        EventView {
+            at: event.at,
+            kind: &event.kind,
+            detail: &event.detail,
+            count: often.then_some(event.count),
+            last_at: often.then_some(event.last_at),
+        }
     }
 }
 

@@ -15,7 +15,8 @@ statements! {
     TRACE: once = "
         SELECT connected_at, disconnected_at, disconnect_reason FROM recipients WHERE phone = $1";
     EVENTS_OF = "
-        SELECT message_id, at, generation, kind, detail FROM delivery_events
+        SELECT message_id, at, generation, kind, detail, count, coalesce(last_at, at) AS last_at
+        FROM delivery_events
         WHERE message_id = ANY ($1) ORDER BY id";
     ONE_WAY = rows::select_messages!(
         "WHERE m.recipient_phone = $1 AND m.type = 0 AND m.id > $2 ORDER BY m.id LIMIT $3"
@@ -99,15 +100,7 @@ pub async fn events_of(
     let found = client.query(&EVENTS_OF, &[&ids]).await?;
     found
         .iter()
-        .map(|row| {
-            let event = Event {
-                at: row.try_get("at")?,
-                generation: row.try_get("generation")?,
-                kind: row.try_get("kind")?,
-                detail: row.try_get("detail")?,
-            };
-            Ok((MessageId(row.try_get("message_id")?), event))
-        })
+        .map(|row| Ok((MessageId(row.try_get("message_id")?), Event::of_row(row)?)))
         .collect()
 }
 

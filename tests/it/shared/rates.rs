@@ -183,7 +183,13 @@ async fn two_processes_have_one_limit() {
         }
     }
     assert_eq!(passed, 100);
+    let wait = b.redis.wait_of("crowd", &rates).await.unwrap();
+    assert!(matches!(wait, Some((0, wait)) if wait <= HOUR / 60 * 61 / 60), "{wait:?}");
     b.redis.give_back("crowd", 7, &rates).await.unwrap();
+    // To ask counts nothing.
+    for name in ["crowd", "nobody"] {
+        assert_eq!(b.redis.wait_of(name, &rates).await.unwrap(), None);
+    }
     let all = a.redis.admit("crowd", 8, true, &rates).await.unwrap();
     assert!(matches!(all, Admission::Wait { rate: 0, .. }), "{all:?}");
     assert_eq!(a.redis.admit("crowd", 8, false, &rates).await.unwrap(), Admission::Passed(7));

@@ -67,6 +67,13 @@ pub fn command(data_dir: &Path) -> Command {
         .env("ESH3AR__LIMITS__MESSAGES_PER_MINUTE", "0")
         .env("ESH3AR__LIMITS__MESSAGES_PER_HOUR", "0")
         .env("ESH3AR__LIMITS__MESSAGES_PER_SECOND", "0")
+        .env("ESH3AR__LIMITS__CONNECTS_PER_USER_PER_MINUTE", "0")
+        .env("ESH3AR__LIMITS__CONNECTS_PER_BUSINESS_USER_PER_MINUTE", "0")
+        .env("ESH3AR__LIMITS__CONVERSATIONS_PER_USER_PER_HOUR", "0")
+        .env("ESH3AR__LIMITS__CONVERSATIONS_PER_BUSINESS_USER_PER_HOUR", "0")
+        .env("ESH3AR__LIMITS__WRITES_PER_USER_PER_MINUTE", "0")
+        .env("ESH3AR__LIMITS__WRITES_PER_BUSINESS_USER_PER_MINUTE", "0")
+        .env("ESH3AR__LIMITS__ADMIN_REQUESTS_PER_MINUTE", "0")
         .stdin(Stdio::null());
     // What the processes of a cluster are told, its commands are told too.
     let of_cluster = data_dir.parent().map(|folder| folder.join(ENGINES));
