@@ -190,7 +190,7 @@ impl App {
             client_message_id,
             created_at: self.clock().now(),
         };
-        let request = chat_intake::Request::new(new, recipient, said_by);
+        let request = chat_intake::Request::new(new, caller.party(), recipient, said_by);
         let appended = self.inner.chat_intake.write(request).await;
         if !matches!(appended, Ok(Appended::New(_))) {
             self.inner.limiter.give_back(&caller.party(), 1).await;

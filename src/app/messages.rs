@@ -142,7 +142,7 @@ impl App {
             return Err(prevented);
         }
         let keyed = key.map(|key| keyed(sender.0, key, answer(&message)));
-        let accepted = self.accept(vec![message.clone()], keyed).await;
+        let accepted = self.accept(caller.party(), vec![message.clone()], keyed).await;
         self.settle(caller, 1, &accepted).await;
         Ok(match accepted? {
             Accepted::New => Sent::Now(message),
@@ -229,7 +229,7 @@ impl App {
         if good.is_empty() && keyed.is_none() {
             return Ok(Sent::Now(items));
         }
-        let accepted = self.accept(good, keyed).await;
+        let accepted = self.accept(caller.party(), good, keyed).await;
         self.settle(caller, admitted, &accepted).await;
         Ok(match accepted? {
             Accepted::New => Sent::Now(items),
