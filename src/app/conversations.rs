@@ -13,7 +13,7 @@ use crate::{
     },
     presence::{Delivery, Outbound},
     store::{
-        Group, accounts,
+        Client, Group, Slice, accounts,
         chat::{self, Appended, NewChat, Reading},
         conversations, messages,
     },
@@ -47,6 +47,11 @@ impl Page {
 }
 
 impl App {
+    /// A connection for what a party does with its conversations.
+    pub(super) async fn conversations_client(&self, party: &Party) -> Result<Client, Error> {
+        Ok(self.store().of(party).client_for(Group::Conversations).await?)
+    }
+
     /// Whether the caller may talk at all.
     pub(super) fn talker(caller: &Caller) -> Result<Party, Error> {
         if let Party::Business(_) = caller.party() {
@@ -62,8 +67,7 @@ impl App {
         id: ConversationId,
     ) -> Result<(Conversation, Side), Error> {
         let party = App::talker(caller)?;
-        let found =
-            conversations::get(&self.store().client_for(Group::Conversations).await?, id).await?;
+        let found = conversations::get(&self.conversations_client(&party).await?, id).await?;
         let found = found.and_then(|conversation| {
             let side = conversation.side(&party)?;
             Some((conversation, side))
@@ -83,7 +87,7 @@ impl App {
     ) -> Result<(Conversation, bool), Error> {
         let party = App::talker(caller)?;
         let phone = self.parse_phone("phone", phone)?;
-        let client = self.store().client_for(Group::Conversations).await?;
+        let client = self.conversations_client(&party).await?;
         let (business, phone) = match party {
             Party::Business(id) => (id, phone),
             Party::Mobile(own) => {
@@ -101,8 +105,8 @@ impl App {
         Ok((conversation, new))
     }
 
-    /// The caller's conversations after a place in the list, those with the newest messages first. The
-    /// first page is [`App::newest_conversations`].
+    /// The caller's conversations after a place in the list, those with the newest messages first, one more than
+    /// `limit` if there are more. The first page is [`App::newest_conversations`].
     ///
     /// # Errors
     /// Not permitted; failures of the database.
@@ -112,13 +116,13 @@ impl App {
         status: Option<ConversationStatus>,
         after: Cursor,
         limit: usize,
-    ) -> Result<Vec<Conversation>, Error> {
+    ) -> Result<Slice<Conversation>, Error> {
         let party = App::talker(caller)?;
         let party = &party;
         let list = |client| async move {
-            conversations::list(&client, party, status, Some(after), limit).await
+            conversations::list(&client, party, status, Some(after), limit + 1).await
         };
-        Ok(self.store().read(list).await?)
+        Ok(self.store().of(party).read(list).await?)
     }
 
     /// One of the caller's conversations.
@@ -146,7 +150,7 @@ impl App {
     ) -> Result<(Side, Party), Error> {
         let found = self.side_in(caller, id).await;
         if let Err(Error::NotFound(_)) = &found {
-            let client = self.store().client_for(Group::Conversations).await?;
+            let client = self.conversations_client(&caller.party()).await?;
             let message = messages::get(&client, MessageId(id.0)).await?;
             if message.is_some_and(|message| message.place.is_none() && caller.may_see(&message)) {
                 return Err(Error::ReadOnly);
@@ -228,7 +232,7 @@ impl App {
         let Page { before, after, limit } = page;
         let history =
             |client| async move { chat::history(&client, id, before, after, limit).await };
-        Ok(self.store().read(history).await?)
+        Ok(self.store().of(&caller.party()).read(history).await?)
     }
 
     /// The caller has read a conversation, up to a `seq` or whole. Gives how many messages that
@@ -244,20 +248,21 @@ impl App {
     ) -> Result<(usize, Conversation), Error> {
         let (side, _) = self.side_in(caller, id).await?;
         let reading = Reading::UpTo(up_to.unwrap_or(i64::MAX));
-        let changed = self.mark_read(id, side, &reading).await?;
+        let changed = self.mark_read(caller, id, side, &reading).await?;
         let (read, conversation) = changed.ok_or(Error::NotFound("conversation"))?;
         Ok((read.len(), conversation))
     }
 
     async fn mark_read(
         &self,
+        caller: &Caller,
         id: ConversationId,
         side: Side,
         reading: &Reading,
     ) -> Result<Option<(Vec<MessageId>, Conversation)>, Error> {
         let mut all = Vec::new();
         loop {
-            let mut client = self.store().client_for(Group::Conversations).await?;
+            let mut client = self.conversations_client(&caller.party()).await?;
             let now = self.clock().now();
             let Some(read) = chat::mark_read(&mut client, id, side, reading, now).await? else {
                 return Ok(None);
@@ -286,8 +291,10 @@ impl App {
         caller: &Caller,
         ids: &[MessageId],
     ) -> Result<(Vec<MessageId>, Vec<MessageId>), Error> {
-        let places =
-            chat::places(&self.store().client_for(Group::Conversations).await?, ids).await?;
+        let places = {
+            let client = self.conversations_client(&caller.party()).await?;
+            chat::places(&client, ids).await?
+        };
         let mut changed = Vec::new();
         let mut of: std::collections::BTreeMap<Uuid, Vec<i64>> = Default::default();
         for (_, place) in &places {
@@ -296,7 +303,8 @@ impl App {
         for (conversation, seqs) in of {
             let id = ConversationId(conversation);
             let Ok((_, side)) = self.taking_part(caller, id).await else { continue };
-            if let Some((read, _)) = self.mark_read(id, side, &Reading::Those(seqs)).await? {
+            if let Some((read, _)) = self.mark_read(caller, id, side, &Reading::Those(seqs)).await?
+            {
                 changed.extend(read);
             }
         }
@@ -316,13 +324,10 @@ impl App {
     ) -> Result<Conversation, Error> {
         caller.business(Permission::Chat)?;
         let (mut conversation, _) = self.taking_part(caller, id).await?;
-        if conversations::set_status(
-            &self.store().client_for(Group::Conversations).await?,
-            id,
-            status,
-        )
-        .await?
-        {
+        let client = self.conversations_client(&caller.party()).await?;
+        let changed = conversations::set_status(&client, id, status).await?;
+        drop(client);
+        if changed {
             conversation.status = status;
             self.tell_conversation(conversation.clone());
         }

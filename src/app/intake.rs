@@ -175,7 +175,9 @@ impl App {
         user: UserId,
         key: &RequestKey,
     ) -> Result<Option<Earlier>, Error> {
-        let client = self.store().client_for(Group::Sends).await?;
+        // By the sender's part: those who repeat must not stand in the way of what is stored.
+        let party = Party::Business(user);
+        let client = self.store().of(&party).client().await?;
         let expired = self.clock().now() - self.live().retention.idempotency_keys;
         let hashes = [key.request_hash, key.written_hash];
         match idempotency::earlier(&client, user, &key.key, expired).await? {

@@ -17,7 +17,7 @@ use crate::{
         Conversation, ConversationId, Message, MessageId, Party, Status, conversation::Cursor,
         message::Place,
     },
-    store::{dead_letters::DeadLetter, story::Story},
+    store::{Cut, Slice, dead_letters::DeadLetter, story::Story},
 };
 
 /// A message as it is read outside (interfaces.md, HTTP).
@@ -193,10 +193,11 @@ struct ConversationPage<'a> {
 }
 
 /// The page of a list of conversations, of which `found` has one more if there are more.
-pub fn conversations(found: &[Conversation], limit: usize, of: &Party) -> Vec<u8> {
-    let page = found.get(..limit).unwrap_or(found);
-    let more = found.len() > limit;
+pub fn conversations(found: &Slice<Conversation>, limit: usize, of: &Party) -> Vec<u8> {
+    let page = found.items.get(..limit).unwrap_or(&found.items);
+    let more = found.items.len() > limit;
     let next = page.last().filter(|_| more).map(ConversationCursor::of);
+    let next = next.or(found.cut.and_then(ConversationCursor::at));
     let items = page.iter().map(|conversation| ConversationView::new(conversation, of)).collect();
     let next = next.map(|cursor| cursor.to_string());
     serde_json::to_vec(&ConversationPage { items, next }).unwrap_or_default()
@@ -209,6 +210,11 @@ impl ConversationCursor {
     /// After a conversation.
     pub fn of(conversation: &Conversation) -> ConversationCursor {
         ConversationCursor(Cursor { last_at: conversation.last_at, id: conversation.id })
+    }
+
+    /// After a row up to which the list was looked at.
+    pub fn at(cut: Cut) -> Option<ConversationCursor> {
+        Some(ConversationCursor(Cursor { last_at: cut.at?, id: ConversationId(cut.id) }))
     }
 
     /// Reads one.
