@@ -71,6 +71,8 @@ const STORE_TYPES: &[(&[&str], &str)] = &[
     (&["dead_letters", "DeadLetter"], "a dead letter, turned into JSON"),
     (&["story", "Story"], "the history of a message, turned into JSON"),
     (&["idempotency", "Earlier"], "the answer to a repeated request"),
+    (&["Slice"], "part of a list, turned into JSON"),
+    (&["Cut"], "up to where a list was looked at, turned into a cursor"),
 ];
 
 /// Crates that only these rooms may name.

@@ -111,8 +111,9 @@ impl App {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Listing<BusinessUser>, Error> {
-        let client = self.store().client().await?;
+        let client = self.store().of(by.party().as_ref()).client().await?;
         let found = accounts::list_users(&client, after, limit + 1).await?;
+        drop(client);
         let found = Listing::of(found, limit);
         let entry = self
             .entry(by, Action::UserList)
@@ -244,8 +245,9 @@ impl App {
         after: Option<&Phone>,
         limit: usize,
     ) -> Result<Listing<MobileUser>, Error> {
-        let client = self.store().client().await?;
+        let client = self.store().of(by.party().as_ref()).client().await?;
         let found = accounts::list_mobiles(&client, after, limit + 1).await?;
+        drop(client);
         let found = Listing::of(found, limit);
         let entry = self
             .entry(by, Action::MobileList)

@@ -16,12 +16,12 @@ use super::{
 };
 use crate::{
     domain::{
-        TokenId,
+        Party, TokenId,
         audit::{Action, Actor, Entry, Outcome, reason},
         text::excerpt,
     },
     store::{
-        self, Group,
+        self, Cut, Group, Slice,
         audit::{self, Filter, Recorded},
     },
 };
@@ -85,6 +85,15 @@ impl By {
         (self.actor.id(), self.actor.token(), self.reason.clone())
     }
 
+    /// Whose share of the database it uses; a command is the process itself.
+    pub(super) fn party(&self) -> Option<Party> {
+        match &self.actor {
+            Actor::User { id, .. } => Some(Party::Business(*id)),
+            Actor::Phone { phone, .. } => Some(Party::Mobile(phone.clone())),
+            Actor::Command { .. } => None,
+        }
+    }
+
     /// How others are told who it was: a business user's name, or that it was a command.
     pub(super) fn told(&self) -> &str {
         self.actor.name().unwrap_or("the command line")
@@ -96,8 +105,10 @@ impl By {
 pub struct Listing<T> {
     /// What was asked for.
     pub items: Vec<T>,
-    /// Whether there is more after it.
+    /// Whether there is more after the last of it.
     pub more: bool,
+    /// Where it goes on when few of what was looked at matched: there may be more behind that.
+    pub cut: Option<Cut>,
 }
 
 impl<T> Listing<T> {
@@ -105,7 +116,15 @@ impl<T> Listing<T> {
     pub(super) fn of(mut found: Vec<T>, limit: usize) -> Listing<T> {
         let more = found.len() > limit;
         found.truncate(limit);
-        Listing { items: found, more }
+        Listing { items: found, more, cut: None }
+    }
+
+    /// The same of a list whose statements look at a bounded number of rows.
+    pub(super) fn of_slice(found: Slice<T>, limit: usize) -> Listing<T> {
+        let Slice { items, cut } = found;
+        let listing = Listing::of(items, limit);
+        let cut = cut.filter(|_| !listing.more);
+        Listing { cut, ..listing }
     }
 }
 
@@ -151,7 +170,7 @@ impl Batch for Entries {
     async fn context(_app: &App, _entries: &[Entry]) {}
 
     async fn persist(app: &App, entries: &mut [Entry], _: &()) -> Result<(), store::Error> {
-        audit::insert(&app.store().client().await?, entries).await
+        audit::insert(&app.store().client_for(Group::Audit).await?, entries).await
     }
 
     fn finish(_: &App, _: Vec<Entry>, replies: Vec<Reply<()>>, _stored: (), _: &()) {
@@ -222,7 +241,8 @@ impl App {
         limit: usize,
     ) -> Result<Listing<Recorded>, Error> {
         let list = |client| async move { audit::list(&client, filter, limit + 1).await };
-        let found = Listing::of(self.store().read(list).await?, limit);
+        let found = self.store().of(by.party().as_ref()).read(list).await?;
+        let found = Listing::of_slice(found, limit);
         let entry = self
             .entry(by, Action::AuditAccess)
             .about(&filter.phone)

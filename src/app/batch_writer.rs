@@ -4,25 +4,23 @@
 //! was committing, so a single request waits for nobody and many share a commit. A caller is answered
 //! after COMMIT only, and everything that was queued before the stop is still stored.
 //!
+//! Batches are put together in turn by party: what one party has queued delays another by one batch, and not by all
+//! of it. See [`FairQueue`](crate::domain::FairQueue).
+//!
 //! A statement costs Postgres some 200 to 400 µs whatever it carries, and 10 to 20 µs a row. At an
 //! idle moment nobody waits; when many arrive, a short wait makes one statement of several.
+
+mod queue;
 
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::Instant,
-};
+use tokio::{sync::oneshot, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{App, Error};
-use crate::store;
+use crate::{domain::Party, store};
 
-/// With so many callers in the last batch, more are on their way.
-const CROWD: usize = 12;
-/// The wait for them, which is within the 2 ms that delivery.md, How 3 allows.
-const CROWD_WAIT: Duration = Duration::from_millis(1);
 /// When a caller that found the queue full should come back.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The waits between attempts with [`Retry::For`].
@@ -40,7 +38,7 @@ pub(super) trait Batch: Sized + 'static {
     /// What an attempt tells of what it stored.
     type Stored: Send;
 
-    /// Requests that may wait; see [`BatchWriter`] for what happens past that.
+    /// Requests that may wait, half of them of one party; see [`BatchWriter`] for what happens past that.
     const CAPACITY: usize;
     /// The most rows in one batch, unless a single request brings more.
     const MAX_ROWS: usize;
@@ -52,6 +50,11 @@ pub(super) trait Batch: Sized + 'static {
     /// How many rows a request brings.
     fn rows(_request: &Self::Request) -> usize {
         1
+    }
+
+    /// Who brings a request: parties get their turns, and each keeps its order. `None` is the process itself.
+    fn party(_request: &Self::Request) -> Option<&Party> {
+        None
     }
 
     /// Runs before each batch; holds up the requests while that is better than taking them.
@@ -142,35 +145,34 @@ type Queued<B> = (<B as Batch>::Request, Reply<<B as Batch>::Answer>);
 
 /// Hands requests to the task that stores them.
 pub(super) struct BatchWriter<B: Batch> {
-    sender: mpsc::Sender<Queued<B>>,
+    queue: queue::Sender<Queued<B>>,
 }
 
 /// The task that stores requests.
 pub(super) struct BatchTask<B: Batch> {
-    queue: Queue<Queued<B>>,
+    queue: queue::Receiver<Queued<B>>,
 }
 
 impl<B: Batch> BatchWriter<B> {
     pub(super) fn new() -> (BatchWriter<B>, BatchTask<B>) {
-        let (sender, receiver) = mpsc::channel(B::CAPACITY);
-        (BatchWriter { sender }, BatchTask { queue: Queue::new(receiver) })
+        let (sender, receiver) = queue::new(B::CAPACITY);
+        (BatchWriter { queue: sender }, BatchTask { queue: receiver })
     }
 
     /// How many requests wait.
     pub(super) fn waiting(&self) -> usize {
-        self.sender.max_capacity() - self.sender.capacity()
+        self.queue.len()
     }
 
     /// Stores a request and waits until it is durable.
     ///
     /// # Errors
-    /// [`Error::Overloaded`] when the queue is full, [`Error::Unavailable`] when the outcome cannot be
-    /// known; and what [`Batch::finish`] answers.
+    /// [`Error::Overloaded`] when the queue is full or the party has used its share of it,
+    /// [`Error::Unavailable`] when the outcome cannot be known; and what [`Batch::finish`] answers.
     pub(super) async fn write(&self, request: B::Request) -> Result<B::Answer, Error> {
         let (reply, answer) = oneshot::channel();
-        self.sender
-            .try_send((request, Reply(Some(reply))))
-            .map_err(|_| Error::Overloaded { retry_after: RETRY_AFTER })?;
+        self.try_send(request, Reply(Some(reply)))
+            .map_err(|()| Error::Overloaded { retry_after: RETRY_AFTER })?;
         // The task is gone only when the process stops.
         answer.await.unwrap_or(Err(Error::Unavailable))
     }
@@ -181,25 +183,31 @@ impl<B: Batch> BatchWriter<B> {
     /// [`Error::Unavailable`] when the outcome cannot be known; and what [`Batch::finish`] answers.
     pub(super) async fn write_when_free(&self, request: B::Request) -> Result<B::Answer, Error> {
         let (reply, answer) = oneshot::channel();
+        let (party, rows) = (B::party(&request).cloned(), B::rows(&request));
         let queued = (request, Reply(Some(reply)));
-        self.sender.send(queued).await.map_err(|_| Error::Unavailable)?;
+        let sent = self.queue.send(party.as_ref(), rows, queued).await;
+        sent.map_err(|_| Error::Unavailable)?;
         answer.await.unwrap_or(Err(Error::Unavailable))
     }
 
     /// Queues a request whose outcome nobody waits for. `false` when the queue is full: it is dropped.
     pub(super) fn note(&self, request: B::Request) -> bool {
-        self.sender.try_send((request, Reply(None))).is_ok()
+        self.try_send(request, Reply(None)).is_ok()
+    }
+
+    fn try_send(&self, request: B::Request, reply: Reply<B::Answer>) -> Result<(), ()> {
+        let (party, rows) = (B::party(&request).cloned(), B::rows(&request));
+        self.queue.try_send(party.as_ref(), rows, (request, reply)).map_err(|_| ())
     }
 }
 
 impl<B: Batch> BatchTask<B> {
     /// Runs until `stop` is cancelled and everything that was queued before is stored.
     pub(super) async fn run(mut self, app: App, stop: CancellationToken) {
-        let rows = |queued: &Queued<B>| B::rows(&queued.0);
         loop {
             B::before_batch(&app).await;
-            let Some(batch) = self.queue.batch(B::MAX_ROWS, rows, &stop).await else { return };
-            B::record_size(batch.iter().map(rows).sum());
+            let Some(batch) = self.queue.batch(B::MAX_ROWS, &stop).await else { return };
+            B::record_size(batch.iter().map(|(request, _)| B::rows(request)).sum());
             let (requests, replies) = batch.into_iter().unzip();
             store_batch::<B>(&app, requests, replies).await;
         }
@@ -272,70 +280,9 @@ fn give_up<B: Batch>(replies: Vec<Reply<B::Answer>>, error: &store::Error) {
     }
 }
 
-/// What waits to be stored.
-struct Queue<T> {
-    receiver: mpsc::Receiver<T>,
-    /// How many callers shared the last batch. One caller with many rows is no crowd: waiting would only
-    /// hold that one up.
-    last: usize,
-}
-
-impl<T> Queue<T> {
-    fn new(receiver: mpsc::Receiver<T>) -> Queue<T> {
-        Queue { receiver, last: 0 }
-    }
-
-    /// What waits, first come first: as many as have `most` rows, and one that has more by itself. After
-    /// `stop` nothing new comes in, what waits already is still given, and `None` is the end.
-    async fn batch(
-        &mut self,
-        most: usize,
-        rows: impl Fn(&T) -> usize,
-        stop: &CancellationToken,
-    ) -> Option<Vec<T>> {
-        let first = tokio::select! {
-            biased;
-            first = self.receiver.recv() => first,
-            () = stop.cancelled() => {
-                self.receiver.close();
-                self.receiver.recv().await
-            }
-        }?;
-        if self.last >= CROWD {
-            tokio::time::sleep(CROWD_WAIT).await;
-        }
-        let mut taken = rows(&first);
-        let mut batch = vec![first];
-        while taken < most {
-            let Ok(next) = self.receiver.try_recv() else { break };
-            taken += rows(&next);
-            batch.push(next);
-        }
-        self.last = batch.len();
-        Some(batch)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn what_waits_is_taken_together_and_to_the_end() {
-        let (sender, receiver) = mpsc::channel(8);
-        let mut queue = Queue::new(receiver);
-        let stop = CancellationToken::new();
-        for rows in [9, 1, 2, 3] {
-            sender.send(rows).await.expect("there is room");
-        }
-        let mut next = async |stop: &CancellationToken| queue.batch(3, |n| *n, stop).await;
-        assert_eq!(next(&stop).await, Some(vec![9]), "too heavy, and alone");
-        assert_eq!(next(&stop).await, Some(vec![1, 2]));
-        stop.cancel();
-        assert_eq!(next(&stop).await, Some(vec![3]), "what waited is given after the stop");
-        assert_eq!(next(&stop).await, None);
-        assert!(sender.send(1).await.is_err(), "nothing new comes in");
-    }
 
     struct Numbers;
 
@@ -345,7 +292,7 @@ mod tests {
         type Context = ();
         type Stored = ();
 
-        const CAPACITY: usize = 2;
+        const CAPACITY: usize = 4;
         const MAX_ROWS: usize = 10;
         const RETRY: Retry = Retry::Never;
         const GIVEN_UP: &'static str = "numbers could not be stored";
@@ -366,11 +313,11 @@ mod tests {
         let (writer, mut task) = BatchWriter::<Numbers>::new();
         assert!(writer.note(1) && writer.note(2));
         assert_eq!(writer.waiting(), 2);
-        assert!(!writer.note(3));
+        assert!(!writer.note(3), "half of the queue is for others");
         assert!(matches!(writer.write(3).await, Err(Error::Overloaded { .. })));
         let end = async {
             let stop = CancellationToken::new();
-            let batch = task.queue.batch(1, |(rows, _)| *rows, &stop).await.expect("one waits");
+            let batch = task.queue.batch(1, &stop).await.expect("one waits");
             assert_eq!(batch[0].0, 1);
             // One more has come in since then, and gets no answer either.
             tokio::task::yield_now().await;

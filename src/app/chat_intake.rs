@@ -19,6 +19,7 @@ use crate::{
 /// A message to be stored.
 pub(super) struct Request {
     new: NewChat,
+    writer: Party,
     /// The sender's connection, which is not shown its own message; 0 for none.
     said_by: u64,
     recipient: Party,
@@ -27,8 +28,8 @@ pub(super) struct Request {
 }
 
 impl Request {
-    pub(super) fn new(new: NewChat, recipient: Party, said_by: u64) -> Request {
-        Request { new, said_by, recipient, earlier: None }
+    pub(super) fn new(new: NewChat, writer: Party, recipient: Party, said_by: u64) -> Request {
+        Request { new, writer, said_by, recipient, earlier: None }
     }
 }
 
@@ -49,6 +50,10 @@ impl Batch for Chats {
     const MAX_ROWS: usize = 300;
     const RETRY: Retry = Retry::For(Duration::from_secs(5));
     const GIVEN_UP: &'static str = "chat messages could not be stored";
+
+    fn party(request: &Request) -> Option<&Party> {
+        Some(&request.writer)
+    }
 
     async fn before_batch(app: &App) {
         app.inner.ledger.keeps_up().await;

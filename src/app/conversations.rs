@@ -15,7 +15,7 @@ use crate::{
     },
     presence::{Delivery, Outbound},
     store::{
-        Group, accounts,
+        Client, Group, Slice, accounts,
         chat::{self, Appended, NewChat, Reading},
         conversations, messages,
     },
@@ -49,6 +49,11 @@ impl Page {
 }
 
 impl App {
+    /// A connection for what a party does with its conversations.
+    pub(super) async fn conversations_client(&self, party: &Party) -> Result<Client, Error> {
+        Ok(self.store().of(party).client_for(Group::Conversations).await?)
+    }
+
     /// Whether the caller may talk at all.
     pub(super) fn talker(caller: &Caller) -> Result<Party, Error> {
         if let Party::Business(_) = caller.party() {
@@ -64,8 +69,7 @@ impl App {
         id: ConversationId,
     ) -> Result<(Conversation, Side), Error> {
         let party = App::talker(caller)?;
-        let found =
-            conversations::get(&self.store().client_for(Group::Conversations).await?, id).await?;
+        let found = conversations::get(&self.conversations_client(&party).await?, id).await?;
         let found = found.and_then(|conversation| {
             let side = conversation.side(&party)?;
             Some((conversation, side))
@@ -85,7 +89,7 @@ impl App {
     ) -> Result<(Conversation, bool), Error> {
         let party = App::talker(caller)?;
         let phone = self.parse_phone("phone", phone)?;
-        let client = self.store().client_for(Group::Conversations).await?;
+        let client = self.conversations_client(&party).await?;
         let (business, phone) = match party {
             Party::Business(id) => (id, phone),
             Party::Mobile(own) => {
@@ -100,7 +104,7 @@ impl App {
         drop(client);
         let (limiter, caller) = (&self.inner.limiter, caller.party());
         limiter.admit_one(RateClass::Conversations, &caller).await?;
-        let opened = self.begin_conversation(business, &phone).await;
+        let opened = self.begin_conversation(&caller, business, &phone).await;
         if !matches!(opened, Ok((_, true))) {
             limiter.give_back_to(RateClass::Conversations, &caller, 1).await;
         }
@@ -114,16 +118,17 @@ impl App {
 
     async fn begin_conversation(
         &self,
+        caller: &Party,
         business: UserId,
         phone: &Phone,
     ) -> Result<(Conversation, bool), Error> {
-        let client = self.store().client_for(Group::Conversations).await?;
+        let client = self.conversations_client(caller).await?;
         let (id, now) = (ConversationId(new_id()), self.clock().now());
         Ok(conversations::open(&client, id, business, phone, now).await?)
     }
 
-    /// The caller's conversations after a place in the list, those with the newest messages first. The
-    /// first page is [`App::newest_conversations`].
+    /// The caller's conversations after a place in the list, those with the newest messages first, one more than
+    /// `limit` if there are more. The first page is [`App::newest_conversations`].
     ///
     /// # Errors
     /// Not permitted; failures of the database.
@@ -133,13 +138,13 @@ impl App {
         status: Option<ConversationStatus>,
         after: Cursor,
         limit: usize,
-    ) -> Result<Vec<Conversation>, Error> {
+    ) -> Result<Slice<Conversation>, Error> {
         let party = App::talker(caller)?;
         let party = &party;
         let list = |client| async move {
-            conversations::list(&client, party, status, Some(after), limit).await
+            conversations::list(&client, party, status, Some(after), limit + 1).await
         };
-        Ok(self.store().read(list).await?)
+        Ok(self.store().of(party).read(list).await?)
     }
 
     /// One of the caller's conversations.
@@ -167,7 +172,7 @@ impl App {
     ) -> Result<(Side, Party), Error> {
         let found = self.side_in(caller, id).await;
         if let Err(Error::NotFound(_)) = &found {
-            let client = self.store().client_for(Group::Conversations).await?;
+            let client = self.conversations_client(&caller.party()).await?;
             let message = messages::get(&client, MessageId(id.0)).await?;
             if message.is_some_and(|message| message.place.is_none() && caller.may_see(&message)) {
                 return Err(Error::ReadOnly);
@@ -211,7 +216,7 @@ impl App {
             client_message_id,
             created_at: self.clock().now(),
         };
-        let request = chat_intake::Request::new(new, recipient, said_by);
+        let request = chat_intake::Request::new(new, caller.party(), recipient, said_by);
         let appended = self.inner.chat_intake.write(request).await;
         if !matches!(appended, Ok(Appended::New(_))) {
             self.inner.limiter.give_back(&caller.party(), 1).await;
@@ -249,7 +254,7 @@ impl App {
         let Page { before, after, limit } = page;
         let history =
             |client| async move { chat::history(&client, id, before, after, limit).await };
-        Ok(self.store().read(history).await?)
+        Ok(self.store().of(&caller.party()).read(history).await?)
     }
 
     /// The caller has read a conversation, up to a `seq` or whole. Gives how many messages that
@@ -268,7 +273,7 @@ impl App {
         let reading = Reading::UpTo(up_to.unwrap_or(i64::MAX));
         let party = caller.party();
         self.count_receipt(&party)?;
-        let changed = self.mark_read(id, side, &reading).await;
+        let changed = self.mark_read(caller, id, side, &reading).await;
         if !matches!(&changed, Ok(Some((read, _))) if read.is_empty()) {
             self.discount_receipt(&party);
         }
@@ -278,13 +283,14 @@ impl App {
 
     async fn mark_read(
         &self,
+        caller: &Caller,
         id: ConversationId,
         side: Side,
         reading: &Reading,
     ) -> Result<Option<(Vec<MessageId>, Conversation)>, Error> {
         let mut all = Vec::new();
         loop {
-            let mut client = self.store().client_for(Group::Conversations).await?;
+            let mut client = self.conversations_client(&caller.party()).await?;
             let now = self.clock().now();
             let Some(read) = chat::mark_read(&mut client, id, side, reading, now).await? else {
                 return Ok(None);
@@ -313,8 +319,10 @@ impl App {
         caller: &Caller,
         ids: &[MessageId],
     ) -> Result<(Vec<MessageId>, Vec<MessageId>), Error> {
-        let places =
-            chat::places(&self.store().client_for(Group::Conversations).await?, ids).await?;
+        let places = {
+            let client = self.conversations_client(&caller.party()).await?;
+            chat::places(&client, ids).await?
+        };
         let mut changed = Vec::new();
         let mut of: std::collections::BTreeMap<Uuid, Vec<i64>> = Default::default();
         for (_, place) in &places {
@@ -323,7 +331,8 @@ impl App {
         for (conversation, seqs) in of {
             let id = ConversationId(conversation);
             let Ok((_, side)) = self.taking_part(caller, id).await else { continue };
-            if let Some((read, _)) = self.mark_read(id, side, &Reading::Those(seqs)).await? {
+            if let Some((read, _)) = self.mark_read(caller, id, side, &Reading::Those(seqs)).await?
+            {
                 changed.extend(read);
             }
         }
@@ -343,13 +352,10 @@ impl App {
     ) -> Result<Conversation, Error> {
         caller.business(Permission::Chat)?;
         let (mut conversation, _) = self.taking_part(caller, id).await?;
-        if conversations::set_status(
-            &self.store().client_for(Group::Conversations).await?,
-            id,
-            status,
-        )
-        .await?
-        {
+        let client = self.conversations_client(&caller.party()).await?;
+        let changed = conversations::set_status(&client, id, status).await?;
+        drop(client);
+        if changed {
             conversation.status = status;
             self.tell_conversation(conversation.clone());
         }

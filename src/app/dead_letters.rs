@@ -6,7 +6,7 @@ use super::{App, By, Error, audit::Listing, clock::new_id};
 use crate::{
     domain::{DeadLetterId, audit::Action as Audited},
     store::{
-        Group, audit,
+        Group, Slice, audit,
         dead_letters::{self, DeadLetter, Filter},
     },
 };
@@ -55,8 +55,7 @@ impl App {
         filter: &Filter,
         limit: usize,
     ) -> Result<Listing<DeadLetter>, Error> {
-        let list = |client| async move { dead_letters::list(&client, filter, limit + 1).await };
-        let found = Listing::of(self.store().read(list).await?, limit);
+        let found = self.watch_dead_letters(by, filter, limit).await?;
         let entry = self
             .entry(by, Audited::DeadLetterList)
             .about(
@@ -74,11 +73,13 @@ impl App {
     /// Failures of the database.
     pub async fn watch_dead_letters(
         &self,
+        by: &By,
         filter: &Filter,
         limit: usize,
     ) -> Result<Listing<DeadLetter>, Error> {
         let list = |client| async move { dead_letters::list(&client, filter, limit + 1).await };
-        Ok(Listing::of(self.store().read(list).await?, limit))
+        let found = self.store().of(by.party().as_ref()).read(list).await?;
+        Ok(Listing::of_slice(found, limit))
     }
 
     /// The same from the database itself: what is found here is acted on.
@@ -86,7 +87,7 @@ impl App {
         &self,
         filter: &Filter,
         limit: usize,
-    ) -> Result<Vec<DeadLetter>, Error> {
+    ) -> Result<Slice<DeadLetter>, Error> {
         Ok(dead_letters::list(&self.store().client().await?, filter, limit).await?)
     }
 
@@ -105,7 +106,8 @@ impl App {
     pub async fn dead_letter(&self, by: &By, id: DeadLetterId) -> Result<DeadLetter, Error> {
         let filter = Filter { ids: vec![id], ..Filter::default() };
         let found = self.dead_letters_now(&filter, 1).await;
-        let found = found.and_then(|mut found| found.pop().ok_or(Error::NotFound("dead letter")));
+        let found =
+            found.and_then(|mut found| found.items.pop().ok_or(Error::NotFound("dead letter")));
         let phone = found.iter().filter_map(|letter| letter.to.as_ref());
         let entry = self.entry(by, Audited::DeadLetterShow).of(id).about(phone);
         self.record_end(entry, found).await
@@ -138,12 +140,21 @@ impl App {
                     break;
                 }
             };
+            let Slice { items: found, cut } = found;
             let mut ids: Vec<DeadLetterId> = found.iter().map(|letter| letter.id).collect();
-            page.before = ids.last().copied();
+            let last = ids.last().copied().filter(|_| ids.len() == limit);
+            outcome.next = last.or(cut.map(|cut| DeadLetterId(cut.id)));
+            page.before = outcome.next;
             outcome.matched += ids.len();
             // Everybody takes the rows in the same order, so that nobody waits in a circle.
             ids.sort();
-            match patiently(|| self.change(action, &ids, &found, by)).await {
+            let changed = async {
+                if ids.is_empty() {
+                    return Ok(Vec::new());
+                }
+                patiently(|| self.change(action, &ids, &found, by)).await
+            };
+            match changed.await {
                 Ok(changed) => {
                     outcome.skipped.extend(ids.iter().filter(|id| !changed.contains(id)));
                     outcome.changed.extend(changed);
@@ -151,7 +162,6 @@ impl App {
                 Err(_) => outcome.failed.extend(&ids),
             }
             progress(outcome.matched);
-            outcome.next = page.before.filter(|_| found.len() == limit);
             if outcome.next.is_none() {
                 break;
             }

@@ -114,6 +114,7 @@ impl From<store::Error> for Error {
                 tracing::warn!(%cause, "the database is not available");
                 Error::Unavailable
             }
+            store::Error::Busy => Error::Overloaded { retry_after: Duration::from_secs(1) },
             store::Error::DiskFull(cause) => {
                 tracing::error!(%cause, "the disk of the database is full");
                 Error::DiskFull

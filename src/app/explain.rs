@@ -3,7 +3,7 @@
 use super::{App, By, Caller, Error};
 use crate::{
     domain::{
-        Message, MessageId,
+        Message, MessageId, Party,
         audit::Action,
         verdict::{Facts, Past, Verdict},
     },
@@ -27,7 +27,7 @@ impl App {
     /// [`Error::NotFound`]; failures of the database.
     pub async fn explain(&self, caller: &Caller, id: MessageId) -> Result<Explanation, Error> {
         let message = self.message(caller, id).await?;
-        self.explanation(message).await
+        self.explanation(Some(&caller.party()), message).await
     }
 
     /// Explains any message, for an administrator on the server.
@@ -35,14 +35,16 @@ impl App {
     /// # Errors
     /// As [`App::explain`], and [`Error::Conflict`] for a message that cannot be read.
     pub async fn explain_any(&self, by: &By, id: MessageId) -> Result<Explanation, Error> {
-        let explained = self.explained(id).await;
+        let explained = self.explained(by, id).await;
         let phones = explained.iter().flat_map(|explained| explained.message.phones());
         let entry = self.entry(by, Action::MessageExplain).of(id).about(phones);
         self.record_end(entry, explained).await
     }
 
-    async fn explained(&self, id: MessageId) -> Result<Explanation, Error> {
-        let message = match messages::get_any(&self.store().client().await?, id).await {
+    async fn explained(&self, by: &By, id: MessageId) -> Result<Explanation, Error> {
+        let party = by.party();
+        let store = self.store().of(party.as_ref());
+        let message = match messages::get_any(&store.client().await?, id).await {
             // An administrator can do something about it; "internal error" would say nothing.
             Err(store::Error::Corrupt(what)) => {
                 return Err(Error::Conflict(format!(
@@ -52,11 +54,15 @@ impl App {
             }
             found => found?,
         };
-        self.explanation(message.ok_or(Error::NotFound("message"))?).await
+        self.explanation(party.as_ref(), message.ok_or(Error::NotFound("message"))?).await
     }
 
-    async fn explanation(&self, message: Message) -> Result<Explanation, Error> {
-        let client = self.store().client().await?;
+    async fn explanation(
+        &self,
+        party: Option<&Party>,
+        message: Message,
+    ) -> Result<Explanation, Error> {
+        let client = self.store().of(party).client().await?;
         let now = self.clock().now();
         let story = story::of(&client, message.id).await?;
         // What was before its import happened elsewhere.

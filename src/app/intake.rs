@@ -25,6 +25,7 @@ pub(super) const SAFETY: Duration = Duration::from_secs(25);
 
 /// One request: its messages are stored all or not at all.
 pub(super) struct Request {
+    sender: Party,
     messages: Vec<Message>,
     keyed: Option<Keyed>,
 }
@@ -58,6 +59,10 @@ impl Batch for Sends {
 
     fn rows(request: &Request) -> usize {
         request.messages.len()
+    }
+
+    fn party(request: &Request) -> Option<&Party> {
+        Some(&request.sender)
     }
 
     async fn before_batch(app: &App) {
@@ -148,16 +153,17 @@ fn rows<'a>(
 }
 
 impl App {
-    /// Stores messages and waits until they are durable.
+    /// Stores messages of a sender and waits until they are durable.
     ///
     /// # Errors
     /// As [`BatchWriter::write`], and [`Error::KeyReused`].
     pub(super) async fn accept(
         &self,
+        sender: Party,
         messages: Vec<Message>,
         keyed: Option<Keyed>,
     ) -> Result<Accepted, Error> {
-        self.inner.intake.write(Request { messages, keyed }).await
+        self.inner.intake.write(Request { sender, messages, keyed }).await
     }
 
     /// What a request with this key was answered before.
@@ -169,7 +175,9 @@ impl App {
         user: UserId,
         key: &RequestKey,
     ) -> Result<Option<Earlier>, Error> {
-        let client = self.store().client_for(Group::Sends).await?;
+        // By the sender's part: those who repeat must not stand in the way of what is stored.
+        let party = Party::Business(user);
+        let client = self.store().of(&party).client().await?;
         let expired = self.clock().now() - self.live().retention.idempotency_keys;
         let hashes = [key.request_hash, key.written_hash];
         match idempotency::earlier(&client, user, &key.key, expired).await? {

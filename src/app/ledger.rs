@@ -3,14 +3,11 @@
 //! One writer, because two batches that touch the same rows in another order would wait for each
 //! other. What it writes is guarded in the statements: repeats and late comers change nothing.
 
-use std::{
-    collections::HashMap,
-    sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
-};
+mod backlog;
+
+use std::{collections::HashMap, time::Duration};
 
 use time::OffsetDateTime;
-use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::{
@@ -31,10 +28,6 @@ use crate::{
 
 /// The most entries in one batch.
 const BATCH: usize = 500;
-/// With more words of recipients waiting than this, who accepts messages gives way.
-const BEHIND: usize = 2 * BATCH;
-/// … but for no longer than this a batch: a ledger that is stuck must not stop the sending.
-const GIVE_WAY: Duration = Duration::from_millis(25);
 /// Why a message is given up when nobody acknowledged it.
 const NOT_ACKNOWLEDGED: &str = "the recipient's device was connected and did not acknowledge";
 
@@ -74,25 +67,26 @@ impl Entry {
             Entry::Park(ids) | Entry::Unreadable(ids) => ids.len(),
         }
     }
+
+    /// The recipient whose words they are; what the process noted is its own.
+    fn party(&self) -> Option<&Party> {
+        match self {
+            Entry::Words { words, .. } => words.first().map(|word| &word.by),
+            _ => None,
+        }
+    }
 }
 
 /// Writes what became of messages.
 pub(super) struct Ledger {
     writer: BatchWriter<Statuses>,
-    waiting: Waiting,
-}
-
-/// The words of recipients that are not stored yet.
-#[derive(Default)]
-struct Waiting {
-    words: AtomicUsize,
-    fewer: Notify,
+    backlog: backlog::Backlog,
 }
 
 impl Ledger {
     pub(super) fn new() -> (Ledger, BatchTask<Statuses>) {
         let (writer, task) = BatchWriter::new();
-        (Ledger { writer, waiting: Waiting::default() }, task)
+        (Ledger { writer, backlog: backlog::Backlog::default() }, task)
     }
 
     /// Writes a recipient's words and tells which messages they changed.
@@ -100,7 +94,7 @@ impl Ledger {
     /// # Errors
     /// [`Error::Unavailable`]; then the recipient has to say it again.
     pub(super) async fn say(&self, said: Said, words: Vec<Word>) -> Result<Vec<MessageId>, Error> {
-        let _waits = self.waiting.also(words.len());
+        let _waits = words.first().map(|word| self.backlog.add(&word.by, words.len()));
         self.writer.write_when_free(Entry::Words { said, words }).await
     }
 
@@ -108,16 +102,7 @@ impl Ledger {
     /// messages waits for this before each batch: faster than they are acknowledged, all that grows is the
     /// time they take, and what is still unacknowledged after a second costs a write more.
     pub(super) async fn keeps_up(&self) {
-        let fewer = async {
-            loop {
-                let fewer = self.waiting.fewer.notified();
-                if self.waiting.words.load(Ordering::Relaxed) <= BEHIND {
-                    return;
-                }
-                fewer.await;
-            }
-        };
-        if tokio::time::timeout(GIVE_WAY, fewer).await.is_err() {
+        if self.backlog.shrinks().await.is_err() {
             metrics::counter!("esh3ar_ledger_behind_total").increment(1);
         }
     }
@@ -154,26 +139,6 @@ impl Ledger {
     }
 }
 
-impl Waiting {
-    fn also(&self, words: usize) -> Counted<'_> {
-        self.words.fetch_add(words, Ordering::Relaxed);
-        Counted { waiting: self, words }
-    }
-}
-
-/// Words that count as waiting until this is dropped: who said them may stop to wait for the answer.
-struct Counted<'a> {
-    waiting: &'a Waiting,
-    words: usize,
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.waiting.words.fetch_sub(self.words, Ordering::Relaxed);
-        self.waiting.fewer.notify_waiters();
-    }
-}
-
 /// What a recipient's word and the system's notes change.
 pub(super) struct Statuses;
 
@@ -193,6 +158,10 @@ impl Batch for Statuses {
 
     fn rows(entry: &Entry) -> usize {
         entry.weight()
+    }
+
+    fn party(entry: &Entry) -> Option<&Party> {
+        entry.party()
     }
 
     fn record_size(rows: usize) {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     domain::{
-        Message, MessageId, Priority, Status, TokenId, UserId,
+        Message, MessageId, Party, Priority, Status, TokenId, UserId,
         audit::{Action, Entry, Outcome},
         message::{Draft, FieldError, OneWay},
     },
@@ -146,7 +146,7 @@ impl App {
             return Err(prevented);
         }
         let keyed = key.map(|key| keyed(sender.0, key, answer(&message)));
-        let accepted = self.accept(vec![message.clone()], keyed).await;
+        let accepted = self.accept(caller.party(), vec![message.clone()], keyed).await;
         self.settle(caller, 1, &accepted).await;
         Ok(match accepted? {
             Accepted::New => Sent::Now(message),
@@ -238,7 +238,7 @@ impl App {
             return Ok(earlier.map_or(Sent::Now(items), Sent::Before));
         }
         let keyed = key.map(|key| keyed(sender.0, key, answer(&items)));
-        let accepted = self.accept(good, keyed).await;
+        let accepted = self.accept(caller.party(), good, keyed).await;
         self.settle(caller, admitted, &accepted).await;
         Ok(match accepted? {
             Accepted::New => Sent::Now(items),
@@ -297,7 +297,7 @@ impl App {
     /// # Errors
     /// [`Error::NotFound`] also for a message that exists and is none of the caller's business.
     pub async fn message(&self, caller: &Caller, id: MessageId) -> Result<Message, Error> {
-        let message = messages::get(&self.store().client().await?, id).await?;
+        let message = messages::get(&self.store().of(&caller.party()).client().await?, id).await?;
         message.filter(|message| caller.may_see(message)).ok_or(Error::NotFound("message"))
     }
 
@@ -310,12 +310,13 @@ impl App {
         caller: &Caller,
         mut filter: Filter,
         limit: usize,
-    ) -> Result<Vec<Message>, Error> {
-        match caller.party() {
-            crate::domain::Party::Business(id) => filter.sender = Some(id),
-            crate::domain::Party::Mobile(phone) => filter.recipient = Some(phone),
+    ) -> Result<Listing<Message>, Error> {
+        let party = caller.party();
+        match &party {
+            Party::Business(id) => filter.sender = Some(*id),
+            Party::Mobile(phone) => filter.recipient = Some(phone.clone()),
         }
-        self.listed(&filter, limit).await
+        self.listed(Some(&party), &filter, limit).await
     }
 
     /// How many messages the caller has sent, counted up to `most`.
@@ -323,11 +324,11 @@ impl App {
     /// # Errors
     /// Not a business user; failures of the database.
     pub async fn count_messages(&self, caller: &Caller, most: i64) -> Result<i64, Error> {
-        let crate::domain::Party::Business(id) = caller.party() else {
+        let Party::Business(id) = caller.party() else {
             return Err(Error::WrongAudience("business"));
         };
         let count = |client| async move { messages::count_of_sender(&client, id, most).await };
-        Ok(self.store().read(count).await?)
+        Ok(self.store().of(&caller.party()).read(count).await?)
     }
 
     /// Messages for an administrator on the server: everybody's.
@@ -340,7 +341,7 @@ impl App {
         filter: &Filter,
         limit: usize,
     ) -> Result<Listing<Message>, Error> {
-        let found = Listing::of(self.listed(filter, limit + 1).await?, limit);
+        let found = self.listed(by.party().as_ref(), filter, limit).await?;
         let entry = self
             .entry(by, Action::MessageList)
             .about(found.items.iter().flat_map(Message::phones).chain(&filter.recipient))
@@ -351,9 +352,16 @@ impl App {
         Ok(found)
     }
 
-    async fn listed(&self, filter: &Filter, limit: usize) -> Result<Vec<Message>, Error> {
-        let list = |client| async move { messages::list(&client, filter, limit).await };
-        self.store().read(list).await?.ok_or_else(|| {
+    async fn listed(
+        &self,
+        party: Option<&Party>,
+        filter: &Filter,
+        limit: usize,
+    ) -> Result<Listing<Message>, Error> {
+        // One more, to know whether the list goes on.
+        let list = |client| async move { messages::list(&client, filter, limit + 1).await };
+        let found = self.store().of(party).read(list).await?;
+        found.map(|found| Listing::of_slice(found, limit)).ok_or_else(|| {
             Error::Conflict(
                 "the message from which the list goes on was removed, and its id does not tell the time: \
                  give the time as until instead"
@@ -368,7 +376,7 @@ impl App {
     /// [`Error::NotFound`]; failures of the database.
     pub async fn any_message(&self, by: &By, id: MessageId) -> Result<(Message, Story), Error> {
         let found = async {
-            let client = self.store().client().await?;
+            let client = self.store().of(by.party().as_ref()).client().await?;
             let message = messages::get_any(&client, id).await?;
             let message = message.ok_or(Error::NotFound("message"))?;
             Ok((message, story::of(&client, id).await?))

@@ -55,7 +55,7 @@ impl App {
             messages: of.messages,
             is_mobile_user: of.is_mobile_user,
         });
-        Ok(Listing { items: items.collect(), more: found.more })
+        Ok(Listing { items: items.collect(), more: found.more, cut: None })
     }
 
     /// How many numbers are to be looked at among the first `most` that are stored, and how many those are.

@@ -13,7 +13,7 @@ use super::{App, Caller, Error};
 use crate::{
     cache::{Key, Kind},
     domain::{Conversation, ConversationId, ConversationStatus, Message, Party},
-    store::{Group, versions},
+    store::{Slice, versions},
 };
 
 /// How long a value is kept that nobody asks for in another version.
@@ -35,7 +35,7 @@ impl App {
         render: fn(&[Message]) -> Vec<u8>,
     ) -> Result<Bytes, Error> {
         let party = App::talker(caller)?;
-        let client = self.store().client_for(Group::Conversations).await?;
+        let client = self.conversations_client(&party).await?;
         let found = versions::conversation(&client, id).await?;
         let seen = found.filter(|(conversation, _)| conversation.side(&party).is_some());
         let (_, version) = seen.ok_or(Error::NotFound("conversation"))?;
@@ -47,7 +47,7 @@ impl App {
             return Ok(kept);
         }
         let latest = |client| async move { versions::latest(&client, id, limit).await };
-        let (messages, version) = self.store().read(latest).await?;
+        let (messages, version) = self.store().of(&party).read(latest).await?;
         let page = Bytes::from(render(&messages));
         if let Some(version) = version.filter(|_| limit <= KEPT_PAGE) {
             self.cache().put(key(&version), page.clone(), KEPT).await;
@@ -65,7 +65,7 @@ impl App {
         caller: &Caller,
         status: Option<ConversationStatus>,
         limit: usize,
-        render: fn(&[Conversation], usize, &Party) -> Vec<u8>,
+        render: fn(&Slice<Conversation>, usize, &Party) -> Vec<u8>,
     ) -> Result<Bytes, Error> {
         let party = App::talker(caller)?;
         let key = |version: &str| {
@@ -74,7 +74,7 @@ impl App {
             Key::new(Kind::Conversations, of, version)
         };
         if limit <= KEPT_PAGE {
-            let client = self.store().client_for(Group::Conversations).await?;
+            let client = self.conversations_client(&party).await?;
             let version = versions::list_version(&client, &party).await?;
             drop(client);
             if let Some(version) = version
@@ -85,7 +85,7 @@ impl App {
         }
         let of = &party;
         let list = |client| async move { versions::list(&client, of, status, limit + 1).await };
-        let (found, version) = self.store().read(list).await?;
+        let (found, version) = self.store().of(&party).read(list).await?;
         let page = Bytes::from(render(&found, limit, &party));
         if let Some(version) = version.filter(|_| limit <= KEPT_PAGE) {
             self.cache().put(key(&version), page.clone(), KEPT).await;
@@ -99,21 +99,22 @@ impl App {
     /// Not permitted; failures of the database.
     pub async fn unread_conversations(&self, caller: &Caller) -> Result<i64, Error> {
         let party = App::talker(caller)?;
-        let client = self.store().client_for(Group::Conversations).await?;
+        let client = self.conversations_client(&party).await?;
         let Party::Business(id) = party else {
             // A phone's few are counted as quickly as their version is read.
             return Ok(versions::unread(&client, &party).await?.0);
         };
         let key = |version: &str| Key::new(Kind::Unread, id, version);
-        if let Some(version) = versions::list_version(&client, &party).await? {
-            drop(client);
+        let version = versions::list_version(&client, &party).await?;
+        drop(client);
+        if let Some(version) = version {
             let kept = self.cache().get(&key(&version)).await;
             let kept = kept.and_then(|kept| std::str::from_utf8(&kept).ok()?.parse().ok());
             if let Some(count) = kept {
                 return Ok(count);
             }
         }
-        let client = self.store().client_for(Group::Conversations).await?;
+        let client = self.conversations_client(&party).await?;
         let (count, version) = versions::unread(&client, &party).await?;
         drop(client);
         if let Some(version) = version {

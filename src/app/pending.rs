@@ -36,7 +36,7 @@ impl App {
         since: OffsetDateTime,
         limit: usize,
     ) -> Result<Vec<Message>, Error> {
-        let client = self.store().client_for(Group::Pending).await?;
+        let client = self.store().of(&caller.party()).client_for(Group::Pending).await?;
         let now = self.clock().now();
         let (window, catch_up) = (&reading.in_window, reading.catch_up);
         let acknowledged =
@@ -59,7 +59,7 @@ impl App {
         caller: &Caller,
         from: MessageId,
     ) -> Result<Vec<MessageId>, Error> {
-        let client = self.store().client_for(Group::Pending).await?;
+        let client = self.store().of(&caller.party()).client_for(Group::Pending).await?;
         let party = caller.party();
         Ok(messages::latest_acknowledged(&client, &party, from, REMEMBERED).await?)
     }
@@ -74,7 +74,7 @@ impl App {
         after: Option<MessageId>,
         limit: usize,
     ) -> Result<Vec<Message>, Error> {
-        let client = self.store().client_for(Group::Pending).await?;
+        let client = self.store().of(&caller.party()).client_for(Group::Pending).await?;
         let (found, unreadable) =
             messages::pending_after(&client, &caller.party(), after, limit).await?;
         if !unreadable.is_empty() {

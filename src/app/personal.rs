@@ -245,7 +245,7 @@ impl App {
         const MOST: usize = 1000;
         let client = self.store().client().await?;
         let filter = Filter { recipient: Some(phone.clone()), ..Filter::default() };
-        let letters = dead_letters::list(&client, &filter, MOST).await?;
+        let letters = dead_letters::list_through(&client, filter, MOST).await?;
         let party = Party::Mobile(phone.clone());
         Ok((letters, tokens::list(&client, Some(&party), None, MOST).await?))
     }

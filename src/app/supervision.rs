@@ -32,7 +32,8 @@ impl App {
     ) -> Result<Listing<Conversation>, Error> {
         let list =
             |client| async move { conversations::list_all(&client, filter, limit + 1).await };
-        let found = Listing::of(self.store().read(list).await?, limit);
+        let found = self.store().of(by.party().as_ref()).read(list).await?;
+        let found = Listing::of_slice(found, limit);
         let entry = self
             .entry(by, Action::ConversationList)
             .about(found.items.iter().map(|conversation| &conversation.phone).chain(&filter.phone))
@@ -54,7 +55,7 @@ impl App {
         last: usize,
     ) -> Result<Overview, Error> {
         let found = async {
-            let client = self.store().client().await?;
+            let client = self.store().of(by.party().as_ref()).client().await?;
             let found = conversations::get(&client, id).await?;
             let conversation = found.ok_or(Error::NotFound("conversation"))?;
             let counts = conversations::count_messages(&client, id).await?;
@@ -81,7 +82,7 @@ impl App {
         limit: usize,
     ) -> Result<Vec<Message>, Error> {
         let found = async {
-            let client = self.store().client().await?;
+            let client = self.store().of(by.party().as_ref()).client().await?;
             let found = conversations::get(&client, id).await?;
             let conversation = found.ok_or(Error::NotFound("conversation"))?;
             let page = chat::history(&client, id, None, Some(after), limit).await?;

@@ -206,8 +206,9 @@ impl App {
         before: Option<TokenId>,
         limit: usize,
     ) -> Result<Listing<Listed>, Error> {
-        let client = self.store().client().await?;
+        let client = self.store().of(by.party().as_ref()).client().await?;
         let found = tokens::list(&client, owner, before, limit + 1).await?;
+        drop(client);
         let found = Listing::of(found, limit);
         let mut entry = self.entry(by, Action::TokenList);
         if let Some(owner) = owner {

@@ -18,7 +18,7 @@ use crate::{
         message::Place,
     },
     server::paging::{self, PAGE_BYTES},
-    store::{dead_letters::DeadLetter, story::Story},
+    store::{Cut, Slice, dead_letters::DeadLetter, story::Story},
 };
 
 /// A message as it is read outside (interfaces.md, HTTP).
@@ -186,14 +186,15 @@ pub fn history(found: &[Message]) -> Vec<u8> {
     paging::json_list(found.iter().map(MessageView::from), PAGE_BYTES).0
 }
 
-/// The page of a list of conversations, of which `found` has one more if there are more. It ends earlier
+/// The page of a list of conversations, of which `found` has one more than `limit` if there are more. It ends earlier
 /// where an answer would be too long.
-pub fn conversations(found: &[Conversation], limit: usize, of: &Party) -> Vec<u8> {
-    let page = found.get(..limit).unwrap_or(found);
+pub fn conversations(found: &Slice<Conversation>, limit: usize, of: &Party) -> Vec<u8> {
+    let page = found.items.get(..limit).unwrap_or(&found.items);
     let views = page.iter().map(|conversation| ConversationView::new(conversation, of));
     let (list, count) = paging::json_list(views, PAGE_BYTES);
     let last = page.get(..count).and_then(<[Conversation]>::last);
-    let next = last.filter(|_| found.len() > count).map(ConversationCursor::of);
+    let next = last.filter(|_| found.items.len() > count).map(ConversationCursor::of);
+    let next = next.or(found.cut.and_then(ConversationCursor::at));
     // A cursor has nothing that JSON escapes.
     let next = next.map_or_else(|| "null".to_owned(), |cursor| format!("\"{cursor}\""));
     [b"{\"items\":", list.as_slice(), b",\"next\":", next.as_bytes(), b"}"].concat()
@@ -206,6 +207,11 @@ impl ConversationCursor {
     /// After a conversation.
     pub fn of(conversation: &Conversation) -> ConversationCursor {
         ConversationCursor(Cursor { last_at: conversation.last_at, id: conversation.id })
+    }
+
+    /// After a row up to which the list was looked at.
+    pub fn at(cut: Cut) -> Option<ConversationCursor> {
+        Some(ConversationCursor(Cursor { last_at: cut.at?, id: ConversationId(cut.id) }))
     }
 
     /// Reads one.

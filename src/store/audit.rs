@@ -7,7 +7,11 @@ use time::OffsetDateTime;
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
-use super::{Client, Error, Statement, Statements, Transaction, rows, statement::statements};
+use super::{
+    Client, Error, Statement, Statements, Transaction, rows,
+    slice::{Cut, Slice, looked_at},
+    statement::statements,
+};
 use crate::domain::{
     Phone,
     audit::{Action, Detail, Entry},
@@ -160,51 +164,94 @@ pub struct Filter {
 
 type Parameter = Box<dyn ToSql + Sync + Send>;
 
+/// Conditions and their values.
+#[derive(Default)]
+struct Where {
+    sql: Vec<String>,
+    values: Vec<Parameter>,
+}
+
+impl Where {
+    fn add(&mut self, condition: &str, value: Parameter) {
+        self.values.push(value);
+        self.sql.push(condition.replace('?', &format!("${}", self.values.len())));
+    }
+
+    /// The conditions since the last call.
+    fn take(&mut self) -> String {
+        match std::mem::take(&mut self.sql) {
+            none if none.is_empty() => "true".to_owned(),
+            some => some.join(" AND "),
+        }
+    }
+}
+
+/// The rows that a list looks at, found and ordered by an index: the ids of entries, newest first.
+fn looked_at(filter: &Filter, wanted: &mut Where) -> String {
+    // By the column that its index is about, so that it is walked from there.
+    let (id, from) = match filter.phone {
+        Some(_) => ("f.entry_id", "audit_log_phones f"),
+        None => ("f.id", "audit_log f"),
+    };
+    if let Some(phone) = &filter.phone {
+        wanted.add("f.phone = ?", Box::new(phone.as_str().to_owned()));
+    } else if let Some(action) = filter.action.as_ref().filter(|action| action.contains('.')) {
+        wanted.add("f.action = ?", Box::new(action.clone()));
+    }
+    if let Some(since) = filter.since {
+        // Some way below: ids are made a moment before or after the time that is written beside them.
+        let first = rows::first_id_of(since - time::Duration::minutes(1));
+        wanted.add(&format!("{id} >= ?"), Box::new(first));
+    }
+    if let Some(before) = filter.before {
+        wanted.add(&format!("{id} < ?"), Box::new(before));
+    }
+    let found_by = wanted.take();
+    format!(
+        "SELECT {id} AS id FROM {from} WHERE {found_by} ORDER BY {id} DESC LIMIT {}",
+        looked_at!()
+    )
+}
+
 /// The statement for the entries that are wanted, and its values.
 fn listed(filter: &Filter, limit: usize) -> (Statement, Vec<Parameter>) {
-    let mut values: Vec<Parameter> = Vec::new();
-    let mut conditions = vec!["true".to_owned()];
-    let mut add = |condition: &str, value: Parameter| {
-        values.push(value);
-        conditions.push(condition.replace('?', &format!("${}", values.len())));
-    };
+    let mut wanted = Where::default();
+    let looked_at = looked_at(filter, &mut wanted);
     if let Some(since) = filter.since {
-        add("a.at >= ?", Box::new(since));
-        // Some way below: ids are made a moment before or after the time that is written beside them.
-        add("a.id >= ?", Box::new(rows::first_id_of(since - time::Duration::minutes(1))));
-    }
-    if let Some(phone) = &filter.phone {
-        add("p.phone = ?", Box::new(phone.as_str().to_owned()));
+        wanted.add("a.at >= ?", Box::new(since));
     }
     if let Some(actor) = &filter.actor {
         let condition = "EXISTS (SELECT FROM unnest(?::text[]) w WHERE lower(w) IN \
                          (lower(a.actor), lower(a.actor_name), a.token_id::text))";
         // Entries are never changed: some have a name as an earlier version took it.
-        add(condition, Box::new(vec![normal_name(actor), actor.trim().to_owned()]));
+        wanted.add(condition, Box::new(vec![normal_name(actor), actor.trim().to_owned()]));
     }
     if let Some(action) = &filter.action {
         let by = if action.contains('.') { "a.action = ?" } else { "a.subject_kind = ?" };
-        add(by, Box::new(action.clone()));
+        wanted.add(by, Box::new(action.clone()));
     }
-    // By the column that its index is about, so that it is walked from there.
-    let ordered = if filter.phone.is_some() { "p.entry_id" } else { "a.id" };
-    if let Some(before) = filter.before {
-        add(&format!("{ordered} < ?"), Box::new(before));
-    }
-    let from = match filter.phone {
-        Some(_) => "audit_log_phones p JOIN audit_log a ON a.id = p.entry_id",
-        None => "audit_log a",
-    };
-    values.push(Box::new(i64::try_from(limit).unwrap_or(i64::MAX)));
+    let conditions = wanted.take();
+    wanted.values.push(Box::new(i64::try_from(limit).unwrap_or(i64::MAX)));
     let text = format!(
         "SELECT a.id, a.at, a.actor_kind, a.actor, a.actor_name, a.token_id, a.action, \
          a.subject_kind, a.subject_id, a.subject_phone, a.reason, a.request_id, a.details, \
          a.outcome, a.peer, (SELECT count(*) FROM audit_log_phones n WHERE n.entry_id = a.id) AS phones \
-         FROM {from} WHERE {} ORDER BY {ordered} DESC LIMIT ${}",
-        conditions.join(" AND "),
-        values.len()
+         FROM ({looked_at}) AS f JOIN audit_log a ON a.id = f.id \
+         WHERE {conditions} ORDER BY f.id DESC LIMIT ${}",
+        wanted.values.len()
     );
-    (Statement::built(concat!(module_path!(), "::listed"), text).once(), values)
+    (Statement::built(concat!(module_path!(), "::listed"), text).once(), wanted.values)
+}
+
+/// The statement that finds the last of the rows that [`listed`] looks at, and its values.
+fn last_looked_at(filter: &Filter) -> (Statement, Vec<Parameter>) {
+    let mut wanted = Where::default();
+    let text = format!(
+        "SELECT f.id FROM ({}) AS f ORDER BY f.id DESC LIMIT 1 OFFSET {}::bigint - 1",
+        looked_at(filter, &mut wanted),
+        looked_at!()
+    );
+    (Statement::built(concat!(module_path!(), "::last_looked_at"), text).once(), wanted.values)
 }
 
 /// Every form of [`listed`].
@@ -218,17 +265,33 @@ pub(super) fn built() -> Vec<Statement> {
             before: (given & 8 != 0).then(Uuid::nil),
         })
     });
-    forms.map(|filter| listed(&filter, 1).0).collect()
+    forms.flat_map(|filter| [listed(&filter, 1).0, last_looked_at(&filter).0]).collect()
 }
 
 /// Entries by filter, newest first.
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn list(client: &Client, filter: &Filter, limit: usize) -> Result<Vec<Recorded>, Error> {
+pub async fn list(
+    client: &Client,
+    filter: &Filter,
+    limit: usize,
+) -> Result<Slice<Recorded>, Error> {
     let (statement, values) = listed(filter, limit);
-    let values: Vec<_> = values.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect();
-    client.query(&statement, &values).await?.iter().map(recorded).collect()
+    let found = client.query(&statement, &parameters(&values)).await?;
+    let found = found.iter().map(recorded).collect::<Result<Vec<_>, _>>()?;
+    if found.len() >= limit {
+        return Ok(Slice { items: found, cut: None });
+    }
+    let (statement, values) = last_looked_at(filter);
+    let row = client.query_opt(&statement, &parameters(&values)).await?;
+    let cut =
+        row.map(|row| Ok::<_, Error>(Cut { at: None, id: row.try_get("id")? })).transpose()?;
+    Ok(Slice::new(found, cut, |entry, cut| entry.id < cut.id))
+}
+
+fn parameters(values: &[Parameter]) -> Vec<&(dyn ToSql + Sync)> {
+    values.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect()
 }
 
 fn recorded(row: &Row) -> Result<Recorded, Error> {

@@ -12,6 +12,7 @@ use tokio_postgres::{Row, SimpleQueryMessage, error::SqlState, types::ToSql};
 use super::{
     Error, Statement,
     primary::{Finder, Session, Trust},
+    shares::Place,
 };
 
 /// What statements are for, in metrics.
@@ -41,13 +42,15 @@ pub enum Group {
     Nodes,
     /// Books, retention and counting.
     Upkeep,
+    /// Recording who looked at whose data.
+    Audit,
     /// All others: administration and commands.
     Other,
 }
 
 impl Group {
     /// Every group, in order.
-    pub const ALL: [Group; 13] = [
+    pub const ALL: [Group; 14] = [
         Group::Sends,
         Group::Chat,
         Group::Statuses,
@@ -60,6 +63,7 @@ impl Group {
         Group::Access,
         Group::Nodes,
         Group::Upkeep,
+        Group::Audit,
         Group::Other,
     ];
 
@@ -78,6 +82,7 @@ impl Group {
             Group::Access => "access",
             Group::Nodes => "nodes",
             Group::Upkeep => "upkeep",
+            Group::Audit => "audit",
             Group::Other => "other",
         }
     }
@@ -120,6 +125,8 @@ const SLOW: Duration = Duration::from_secs(2);
 pub struct Client {
     held: Held,
     watch: Watch,
+    // Dropped last: who waits for the place finds the connection.
+    _place: Place,
 }
 
 enum Held {
@@ -307,7 +314,13 @@ impl Client {
     pub(super) fn new(object: Object<Finder>, group: Group, meters: Arc<Meters>) -> Client {
         let trust = object.trust.clone();
         let watch = Watch { group, meters, limit: Some(LIMIT), trust };
-        Client { held: Held::Pooled(object), watch }
+        Client { held: Held::Pooled(object), watch, _place: Place::default() }
+    }
+
+    /// The same, with the place that it has among those of its kind.
+    #[must_use]
+    pub(super) fn at(self, place: Place) -> Client {
+        Client { _place: place, ..self }
     }
 
     /// For statements that take as long as they take; Postgres must be told so too.
@@ -322,7 +335,8 @@ impl Client {
             Held::Pooled(object) => Held::Alone(Object::take(object)),
             alone => alone,
         };
-        Client { held, watch: self.watch }
+        // Another connection may take its place.
+        Client { held, watch: self.watch, _place: Place::default() }
     }
 
     /// Begins a transaction.

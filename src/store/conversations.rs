@@ -4,7 +4,11 @@ use time::OffsetDateTime;
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
-use super::{Client, Error, Statement, Statements, rows, statement::statements};
+use super::{
+    Client, Error, Statement, Statements, rows,
+    slice::{Cut, Slice, looked_at},
+    statement::statements,
+};
 use crate::domain::{
     Conversation, ConversationId, ConversationStatus, Party, Phone, Status, UserId,
     conversation::Cursor,
@@ -52,45 +56,88 @@ statements! {
     );
 }
 
-/// The conversations for which all conditions hold, those with the newest messages first. `$1` says how many;
-/// then come the values of the conditions, and of the place to go on after.
-fn listed(conditions: &[&str], goes_on: bool) -> String {
-    let mut wanted = vec!["true".to_owned()];
-    wanted.extend((2..).zip(conditions).map(|(n, condition)| format!("{condition} ${n}")));
-    if goes_on {
-        let n = conditions.len() + 2;
-        wanted.push(format!("(c.last_message_at, c.id) < (${n}, ${})", n + 1));
+/// Which conversations a list shows. `$1` says how many; then come the values of the conditions, of the place to go on
+/// after, and of the status.
+#[derive(Clone, Copy)]
+struct Form<'a> {
+    /// Whose they are: for these there is an index.
+    of: &'a [&'a str],
+    goes_on: bool,
+    in_status: bool,
+}
+
+const NEWEST_FIRST: &str = "ORDER BY c.last_message_at DESC, c.id DESC";
+
+impl Form<'_> {
+    /// The conditions by which conversations are found; their values begin at `$n`. And the next number.
+    fn found_by(&self, n: usize) -> (String, usize) {
+        let mut wanted = vec!["true".to_owned()];
+        let mut next = n;
+        for condition in self.of {
+            wanted.push(format!("{condition} ${next}"));
+            next += 1;
+        }
+        if self.goes_on {
+            wanted.push(format!("(c.last_message_at, c.id) < (${next}, ${})", next + 1));
+            next += 2;
+        }
+        (wanted.join(" AND "), next)
     }
-    format!(
-        "SELECT {} FROM {} WHERE {} ORDER BY c.last_message_at DESC, c.id DESC LIMIT $1",
-        conversation_columns!(),
-        conversation_from!(),
-        wanted.join(" AND ")
-    )
+
+    fn listed(&self) -> String {
+        let (found_by, next) = self.found_by(2);
+        let status = if self.in_status { format!("c.status = ${next}") } else { "true".to_owned() };
+        if self.of.is_empty() {
+            // Everybody's have no index by which they are in order, so all are read.
+            return format!(
+                "SELECT {} FROM {} WHERE {found_by} AND {status} {NEWEST_FIRST} LIMIT $1",
+                conversation_columns!(),
+                conversation_from!()
+            );
+        }
+        format!(
+            "SELECT {} FROM (SELECT * FROM conversations c WHERE {found_by} {NEWEST_FIRST} \
+             LIMIT {}) AS c JOIN business_users u ON u.id = c.business_user_id \
+             WHERE {status} {NEWEST_FIRST} LIMIT $1",
+            conversation_columns!(),
+            looked_at!()
+        )
+    }
+
+    fn last_looked_at(&self) -> String {
+        let (found_by, _) = self.found_by(1);
+        format!(
+            "SELECT c.id, coalesce(c.last_message_at, c.created_at) AS last_at FROM conversations c \
+             WHERE {found_by} {NEWEST_FIRST} LIMIT 1 OFFSET {}::bigint - 1",
+            looked_at!()
+        )
+    }
+
+    fn of_party(&self) -> Statement {
+        Statement::built(concat!(module_path!(), "::of_party"), self.listed())
+    }
+
+    fn of_all(&self) -> Statement {
+        Statement::built(concat!(module_path!(), "::of_all"), self.listed()).once()
+    }
+
+    fn cut(&self) -> Statement {
+        Statement::built(concat!(module_path!(), "::cut"), self.last_looked_at())
+    }
 }
 
 const OF_BUSINESS: &str = "c.business_user_id =";
 const OF_PHONE: &str = "c.phone =";
-const IN_STATUS: &str = "c.status =";
-
-fn of_party(conditions: &[&str], goes_on: bool) -> Statement {
-    Statement::built(concat!(module_path!(), "::of_party"), listed(conditions, goes_on))
-}
-
-fn of_all(conditions: &[&str], goes_on: bool) -> Statement {
-    Statement::built(concat!(module_path!(), "::of_all"), listed(conditions, goes_on)).once()
-}
 
 /// The forms of both lists.
 pub(in crate::store) fn built() -> Vec<Statement> {
-    let party: [&[&str]; 4] =
-        [&[OF_BUSINESS], &[OF_PHONE], &[OF_BUSINESS, IN_STATUS], &[OF_PHONE, IN_STATUS]];
-    let all: [&[&str]; 5] =
-        [&[], &[OF_BUSINESS], &[OF_PHONE], &[IN_STATUS], &[OF_BUSINESS, OF_PHONE, IN_STATUS]];
+    let all: [&[&str]; 4] = [&[], &[OF_BUSINESS], &[OF_PHONE], &[OF_BUSINESS, OF_PHONE]];
     let mut forms = Vec::new();
-    for goes_on in [false, true] {
-        forms.extend(party.iter().map(|conditions| of_party(conditions, goes_on)));
-        forms.extend(all.iter().map(|conditions| of_all(conditions, goes_on)));
+    for of in all {
+        for (goes_on, in_status) in [(false, false), (false, true), (true, false), (true, true)] {
+            let form = Form { of, goes_on, in_status };
+            forms.extend([form.of_party(), form.of_all(), form.cut()]);
+        }
     }
     forms
 }
@@ -161,27 +208,77 @@ pub async fn list(
     status: Option<ConversationStatus>,
     after: Option<Cursor>,
     limit: usize,
-) -> Result<Vec<Conversation>, Error> {
+) -> Result<Slice<Conversation>, Error> {
     let (user, phone) = rows::columns(party);
-    let phone = phone.map(str::to_owned);
-    let (own_condition, own): (&str, &(dyn ToSql + Sync)) = match (&user, &phone) {
-        (Some(id), _) => (OF_BUSINESS, id),
-        (None, phone) => (OF_PHONE, phone),
+    let filter =
+        Filter { business: user.map(UserId), phone: phone.map(Phone::from_stored), status, after };
+    listed(client, &filter, limit, |form| form.of_party()).await
+}
+
+/// Up to which conversation the first part of a party's list is looked at, if that is not its end.
+///
+/// # Errors
+/// Any failure of the database.
+pub(super) async fn first_cut(client: &Client, party: &Party) -> Result<Option<Cut>, Error> {
+    let (condition, id): (_, Parameter) = match party {
+        Party::Business(id) => (OF_BUSINESS, Box::new(id.0)),
+        Party::Mobile(phone) => (OF_PHONE, Box::new(phone.as_str().to_owned())),
     };
-    let status = status.map(|status| status as i16);
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let mut conditions = vec![own_condition];
-    let mut values: Vec<&(dyn ToSql + Sync)> = vec![&limit, own];
-    if let Some(status) = &status {
-        conditions.push(IN_STATUS);
-        values.push(status);
+    let form = Form { of: &[condition], goes_on: false, in_status: true };
+    cut(client, form, &[&*id]).await
+}
+
+async fn cut(
+    client: &Client,
+    form: Form<'_>,
+    found_by: &[&(dyn ToSql + Sync)],
+) -> Result<Option<Cut>, Error> {
+    let row = client.query_opt(&form.cut(), found_by).await?;
+    row.map(|row| Ok(Cut { at: Some(row.try_get("last_at")?), id: row.try_get("id")? })).transpose()
+}
+
+/// What was found, up to the cut.
+pub(super) fn up_to(found: Vec<Conversation>, cut: Option<Cut>) -> Slice<Conversation> {
+    Slice::new(found, cut, |found, cut| (Some(found.last_at), found.id.0) < (cut.at, cut.id))
+}
+
+type Parameter = Box<dyn ToSql + Sync + Send>;
+
+async fn listed(
+    client: &Client,
+    filter: &Filter,
+    limit: usize,
+    statement: fn(&Form<'_>) -> Statement,
+) -> Result<Slice<Conversation>, Error> {
+    let mut of = Vec::new();
+    let mut values: Vec<Parameter> = Vec::new();
+    if let Some(business) = filter.business {
+        of.push(OF_BUSINESS);
+        values.push(Box::new(business.0));
     }
-    let after = after.map(|cursor| (cursor.last_at, cursor.id.0));
-    if let Some((last_at, id)) = &after {
-        values.extend([last_at as &(dyn ToSql + Sync), id]);
+    if let Some(phone) = &filter.phone {
+        of.push(OF_PHONE);
+        values.push(Box::new(phone.as_str().to_owned()));
     }
-    let statement = of_party(&conditions, after.is_some());
-    client.query(&statement, &values).await?.iter().map(conversation).collect()
+    if let Some(Cursor { last_at, id }) = filter.after {
+        values.push(Box::new(last_at));
+        values.push(Box::new(id.0));
+    }
+    let form =
+        Form { of: &of, goes_on: filter.after.is_some(), in_status: filter.status.is_some() };
+    let found_by: Vec<&(dyn ToSql + Sync)> =
+        values.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect();
+    let wanted = i64::try_from(limit).unwrap_or(i64::MAX);
+    let status = filter.status.map(|status| status as i16);
+    let mut all: Vec<&(dyn ToSql + Sync)> = vec![&wanted];
+    all.extend(&found_by);
+    all.extend(status.as_ref().map(|status| status as &(dyn ToSql + Sync)));
+    let found = client.query(&statement(&form), &all).await?;
+    let found = found.iter().map(conversation).collect::<Result<Vec<_>, _>>()?;
+    // Without a status every one that is looked at is shown.
+    let may_be_cut = found.len() < limit && form.in_status && !of.is_empty();
+    let cut = if may_be_cut { cut(client, form, &found_by).await? } else { None };
+    Ok(up_to(found, cut))
 }
 
 /// Which conversations an administrator looks for.
@@ -205,30 +302,8 @@ pub async fn list_all(
     client: &Client,
     filter: &Filter,
     limit: usize,
-) -> Result<Vec<Conversation>, Error> {
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let business = filter.business.map(|id| id.0);
-    let phone = filter.phone.as_ref().map(|phone| phone.as_str().to_owned());
-    let status = filter.status.map(|status| status as i16);
-    let wanted: [(&str, Option<&(dyn ToSql + Sync)>); 3] = [
-        (OF_BUSINESS, business.as_ref().map(|v| v as &(dyn ToSql + Sync))),
-        (OF_PHONE, phone.as_ref().map(|v| v as &(dyn ToSql + Sync))),
-        (IN_STATUS, status.as_ref().map(|v| v as &(dyn ToSql + Sync))),
-    ];
-    let mut values: Vec<&(dyn ToSql + Sync)> = vec![&limit];
-    let mut conditions = Vec::new();
-    for (condition, value) in wanted {
-        if let Some(value) = value {
-            conditions.push(condition);
-            values.push(value);
-        }
-    }
-    let after = filter.after.map(|cursor| (cursor.last_at, cursor.id.0));
-    if let Some((last_at, id)) = &after {
-        values.extend([last_at as &(dyn ToSql + Sync), id]);
-    }
-    let statement = of_all(&conditions, after.is_some());
-    client.query(&statement, &values).await?.iter().map(conversation).collect()
+) -> Result<Slice<Conversation>, Error> {
+    listed(client, filter, limit, |form| form.of_all()).await
 }
 
 /// How many messages of a conversation there are in each status that some are in.

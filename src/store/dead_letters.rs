@@ -7,7 +7,12 @@ use time::OffsetDateTime;
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
-use super::{Client, Error, Statement, Statements, outcome::raise_receipts, statement::statements};
+use super::{
+    Client, Error, Statement, Statements,
+    outcome::raise_receipts,
+    slice::{Cut, Slice, looked_at},
+    statement::statements,
+};
 use crate::domain::{DeadLetterClass, DeadLetterId, MessageId, Phone};
 
 macro_rules! columns {
@@ -17,10 +22,17 @@ macro_rules! columns {
     };
 }
 
+/// What belongs to a dead letter `d`.
+macro_rules! joined {
+    () => {
+        "LEFT JOIN messages m ON m.id = d.message_id \
+         LEFT JOIN business_users u ON u.id = m.sender_user_id"
+    };
+}
+
 macro_rules! tables {
     () => {
-        "dead_letters d LEFT JOIN messages m ON m.id = d.message_id \
-         LEFT JOIN business_users u ON u.id = m.sender_user_id"
+        concat!("dead_letters d ", joined!())
     };
 }
 
@@ -179,64 +191,100 @@ fn parameters(values: &[Parameter]) -> Vec<&(dyn ToSql + Sync)> {
     values.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect()
 }
 
+/// Conditions and their values.
+#[derive(Default)]
+struct Where {
+    sql: Vec<String>,
+    values: Vec<Parameter>,
+}
+
+impl Where {
+    fn add(&mut self, condition: &str, value: Parameter) {
+        self.values.push(value);
+        self.sql.push(condition.replace('?', &format!("${}", self.values.len())));
+    }
+
+    /// The conditions since the last call.
+    fn take(&mut self) -> String {
+        match std::mem::take(&mut self.sql) {
+            none if none.is_empty() => "true".to_owned(),
+            some => some.join(" AND "),
+        }
+    }
+}
+
 impl Filter {
-    /// The conditions, and their values.
-    fn conditions(&self) -> (String, Vec<Parameter>) {
-        let mut sql = vec!["true".to_owned()];
-        let mut values: Vec<Parameter> = Vec::new();
-        let mut add = |condition: &str, value: Parameter| {
-            values.push(value);
-            sql.push(condition.replace('?', &format!("${}", values.len())));
-        };
+    /// The conditions by which rows are found.
+    fn found_by(&self, wanted: &mut Where) -> String {
         if !self.ids.is_empty() {
             let ids: Vec<Uuid> = self.ids.iter().map(|id| id.0).collect();
-            add("d.id = ANY (?)", Box::new(ids));
-        }
-        if let Some(reason) = &self.reason {
-            add("strpos(lower(d.reason), lower(?)) > 0", Box::new(reason.clone()));
-        }
-        if let Some(kind) = &self.kind {
-            add("d.kind = ?", Box::new(kind.clone()));
-        }
-        if let Some(class) = self.class {
-            add("d.class = ?", Box::new(class.name()));
-        }
-        if let Some(since) = self.since {
-            add("d.last_error_at >= ?", Box::new(since));
-        }
-        if let Some(recipient) = &self.recipient {
-            add("m.recipient_phone = ?", Box::new(recipient.as_str().to_owned()));
+            wanted.add("d.id = ANY (?)", Box::new(ids));
         }
         if let Some(before) = self.before {
-            add("d.id < ?", Box::new(before.0));
+            wanted.add("d.id < ?", Box::new(before.0));
         }
-        (sql.join(" AND "), values)
+        wanted.take()
+    }
+
+    /// The conditions that the rows are looked at for.
+    fn conditions(&self, wanted: &mut Where) -> String {
+        if let Some(reason) = &self.reason {
+            wanted.add("strpos(lower(d.reason), lower(?)) > 0", Box::new(reason.clone()));
+        }
+        if let Some(kind) = &self.kind {
+            wanted.add("d.kind = ?", Box::new(kind.clone()));
+        }
+        if let Some(class) = self.class {
+            wanted.add("d.class = ?", Box::new(class.name()));
+        }
+        if let Some(since) = self.since {
+            wanted.add("d.last_error_at >= ?", Box::new(since));
+        }
+        if let Some(recipient) = &self.recipient {
+            wanted.add("m.recipient_phone = ?", Box::new(recipient.as_str().to_owned()));
+        }
+        wanted.take()
     }
 
     /// The statement that lists them, and its values.
     fn listed(&self, limit: usize) -> (Statement, Vec<Parameter>) {
-        let (conditions, mut values) = self.conditions();
-        values.push(Box::new(i64::try_from(limit).unwrap_or(i64::MAX)));
+        let mut wanted = Where::default();
+        let found_by = self.found_by(&mut wanted);
+        let conditions = self.conditions(&mut wanted);
+        wanted.values.push(Box::new(i64::try_from(limit).unwrap_or(i64::MAX)));
         let text = format!(
-            concat!(
-                "SELECT ",
-                columns!(),
-                " FROM ",
-                tables!(),
-                " WHERE {} ORDER BY d.id DESC LIMIT ${}"
-            ),
-            conditions,
-            values.len()
+            "SELECT {} FROM (SELECT * FROM dead_letters d WHERE {found_by} ORDER BY d.id DESC LIMIT {}) AS d \
+             {} WHERE {conditions} ORDER BY d.id DESC LIMIT ${}",
+            columns!(),
+            looked_at!(),
+            joined!(),
+            wanted.values.len()
         );
-        (Statement::built(concat!(module_path!(), "::listed"), text).once(), values)
+        (Statement::built(concat!(module_path!(), "::listed"), text).once(), wanted.values)
+    }
+
+    /// The statement that finds the last of the rows that [`Filter::listed`] looks at, and its values.
+    fn last_looked_at(&self) -> (Statement, Vec<Parameter>) {
+        let mut wanted = Where::default();
+        let text = format!(
+            "SELECT d.id FROM dead_letters d WHERE {} ORDER BY d.id DESC LIMIT 1 \
+             OFFSET {}::bigint - 1",
+            self.found_by(&mut wanted),
+            looked_at!()
+        );
+        (Statement::built(concat!(module_path!(), "::last_looked_at"), text).once(), wanted.values)
     }
 
     /// The statement that counts them, and its values.
     fn counted(&self) -> (Statement, Vec<Parameter>) {
-        let (conditions, values) = self.conditions();
-        let text =
-            format!(concat!("SELECT count(*) AS count FROM ", tables!(), " WHERE {}"), conditions);
-        (Statement::built(concat!(module_path!(), "::counted"), text).once(), values)
+        let mut wanted = Where::default();
+        let found_by = self.found_by(&mut wanted);
+        let conditions = self.conditions(&mut wanted);
+        let text = format!(
+            concat!("SELECT count(*) AS count FROM ", tables!(), " WHERE {} AND {}"),
+            found_by, conditions
+        );
+        (Statement::built(concat!(module_path!(), "::counted"), text).once(), wanted.values)
     }
 }
 
@@ -251,7 +299,9 @@ pub(super) fn built() -> Vec<Statement> {
         recipient: (given & 32 != 0).then(|| Phone::from_stored("")),
         before: (given & 64 != 0).then_some(DeadLetterId(Uuid::nil())),
     });
-    forms.flat_map(|filter| [filter.listed(1).0, filter.counted().0]).collect()
+    forms
+        .flat_map(|filter| [filter.listed(1).0, filter.last_looked_at().0, filter.counted().0])
+        .collect()
 }
 
 /// Dead letters by filter, newest first.
@@ -262,10 +312,36 @@ pub async fn list(
     client: &Client,
     filter: &Filter,
     limit: usize,
-) -> Result<Vec<DeadLetter>, Error> {
+) -> Result<Slice<DeadLetter>, Error> {
     let (statement, values) = filter.listed(limit);
     let rows = client.query(&statement, &parameters(&values)).await?;
-    rows.iter().map(letter).collect()
+    let found = rows.iter().map(letter).collect::<Result<Vec<_>, _>>()?;
+    if found.len() >= limit {
+        return Ok(Slice { items: found, cut: None });
+    }
+    let (statement, values) = filter.last_looked_at();
+    let row = client.query_opt(&statement, &parameters(&values)).await?;
+    let cut =
+        row.map(|row| Ok::<_, Error>(Cut { at: None, id: row.try_get("id")? })).transpose()?;
+    Ok(Slice::new(found, cut, |letter, cut| letter.id.0 < cut.id))
+}
+
+/// The same, over as many parts of the list as it takes.
+///
+/// # Errors
+/// Any failure of the database.
+pub async fn list_through(
+    client: &Client,
+    mut filter: Filter,
+    limit: usize,
+) -> Result<Vec<DeadLetter>, Error> {
+    let mut found = Vec::new();
+    loop {
+        let Slice { items, cut } = list(client, &filter, limit - found.len()).await?;
+        found.extend(items);
+        let Some(cut) = cut else { return Ok(found) };
+        filter.before = Some(DeadLetterId(cut.id));
+    }
 }
 
 /// The newest dead letters that the administrators were told of at a time.

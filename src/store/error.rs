@@ -22,6 +22,9 @@ pub enum Error {
     /// Two transactions were in each other's way; trying again is right.
     #[error("in the way of another transaction: {0}")]
     Contention(String),
+    /// The party has as many reads waiting as it may; nothing was asked of the database.
+    #[error("too many reads of one party wait")]
+    Busy,
     /// A stored row does not read as what it should be.
     #[error("stored data cannot be read: {0}")]
     Corrupt(String),
@@ -33,7 +36,10 @@ pub enum Error {
 impl Error {
     /// Whether the same call may be made again.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Error::Unavailable(_) | Error::DiskFull(_) | Error::Contention(_))
+        matches!(
+            self,
+            Error::Unavailable(_) | Error::DiskFull(_) | Error::Contention(_) | Error::Busy
+        )
     }
 }
 

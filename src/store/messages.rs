@@ -13,6 +13,7 @@ pub use listed::{Filter, count_of_sender, list};
 use super::{
     Client, Error, Statement, Statements,
     rows::{self, message_columns, select_messages},
+    slice,
     statement::statements,
 };
 use crate::domain::{Message, MessageId, Party, feed::Elsewhere};

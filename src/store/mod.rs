@@ -35,6 +35,8 @@ pub mod replicas;
 pub mod retention;
 pub mod rows;
 pub mod secrets;
+mod shares;
+mod slice;
 pub mod statement;
 pub mod stats;
 pub mod story;
@@ -44,5 +46,6 @@ pub mod versions;
 
 pub use client::{Client, Group, Statements, Transaction};
 pub use error::Error;
-pub use pool::Store;
+pub use pool::{PartyStore, Store};
+pub use slice::{Cut, LOOKED_AT, Slice};
 pub use statement::Statement;

@@ -7,7 +7,7 @@ use std::{
 
 use deadpool::{
     Runtime,
-    managed::{self, QueueMode},
+    managed::{self, QueueMode, Timeouts},
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -16,8 +16,10 @@ use super::{
     client::Meters,
     primary::{self, Finder},
     replicas::{ReplicaState, Replicas, ReplicasWork},
+    shares::{PartyPlace, Shares},
     statement::statements,
 };
+use crate::domain::Party;
 
 pub(super) type Pool = managed::Pool<Finder>;
 
@@ -25,8 +27,16 @@ pub(super) type Pool = managed::Pool<Finder>;
 #[derive(Clone)]
 pub struct Store {
     pool: Pool,
+    shares: Shares,
     meters: Arc<Meters>,
     replicas: Option<Replicas>,
+}
+
+/// The database as one party uses it: with a part of the connections at once; see [`Store::of`].
+#[derive(Clone, Copy)]
+pub struct PartyStore<'a> {
+    store: &'a Store,
+    party: Option<u64>,
 }
 
 /// How long a caller waits for a connection before it is told that there is none.
@@ -90,7 +100,8 @@ impl Store {
     /// # Errors
     /// Only when the pool cannot be built at all.
     pub fn new(config: Target, size: usize) -> Result<Store, Error> {
-        Ok(Store { pool: pool(config, size, WAIT)?, meters: Meters::new(), replicas: None })
+        let (pool, shares) = (pool(config, size, WAIT)?, Shares::of_pool(size));
+        Ok(Store { pool, shares, meters: Meters::new(), replicas: None })
     }
 
     /// The same, with copies of the database to read from; see [`Store::read`]. Until their work is
@@ -105,27 +116,15 @@ impl Store {
     ) -> Result<(Store, ReplicasWork), Error> {
         let meters = Meters::new();
         let (replicas, work) = Replicas::new(config.clone(), replicas, size, &meters)?;
-        Ok((Store { pool: pool(config, size, WAIT)?, meters, replicas: Some(replicas) }, work))
+        let (pool, shares) = (pool(config, size, WAIT)?, Shares::of_pool(size));
+        Ok((Store { pool, shares, meters, replicas: Some(replicas) }, work))
     }
 
-    /// Runs a query that only reads, on a copy of the database if one may be used, else on the database
-    /// itself. Whichever it is, the query sees everything that was committed before this was called,
-    /// through whichever process; and no failure of a copy is the caller's. So the query may run twice.
-    ///
-    /// For lists and histories. What decides something reads from [`Store::client`].
-    ///
-    /// # Errors
-    /// Those of the query, and of having a connection.
-    pub async fn read<T, F>(&self, query: impl Fn(Client) -> F) -> Result<T, Error>
-    where
-        F: Future<Output = Result<T, Error>>,
-    {
-        if let Some(replicas) = &self.replicas
-            && let Some(found) = replicas.read(&query).await
-        {
-            return Ok(found);
-        }
-        query(self.client_for(Group::Lists).await?).await
+    /// The database as a party uses it, in whose name everything that follows is asked; with `None` it is the process
+    /// itself.
+    pub fn of<'a>(&self, party: impl Into<Option<&'a Party>>) -> PartyStore<'_> {
+        let party = party.into().map(|party| self.shares.key(party));
+        PartyStore { store: self, party }
     }
 
     /// How the copies stand.
@@ -146,10 +145,27 @@ impl Store {
     /// # Errors
     /// As [`Store::client`].
     pub async fn client_for(&self, group: Group) -> Result<Client, Error> {
-        let asked = Instant::now();
-        let found = self.pool.get().await;
+        self.client_with(group, Instant::now(), None).await
+    }
+
+    async fn client_with(
+        &self,
+        group: Group,
+        asked: Instant,
+        of_party: Option<PartyPlace>,
+    ) -> Result<Client, Error> {
+        let found = async {
+            let began = Instant::now();
+            let place = self.shares.place(group, of_party).await?;
+            // Both waits together are no longer than one.
+            let left = WAIT.saturating_sub(began.elapsed());
+            let timeouts = Timeouts { wait: Some(left), create: Some(WAIT), recycle: Some(WAIT) };
+            Ok::<_, Error>((self.pool.timeout_get(&timeouts).await?, place))
+        };
+        let found = found.await;
         self.meters.waited(group, asked.elapsed());
-        Ok(Client::new(found?, group, Arc::clone(&self.meters)))
+        let (object, place) = found?;
+        Ok(Client::new(object, group, Arc::clone(&self.meters)).at(place))
     }
 
     /// Answers if the database does. The result is the round trip's duration.
@@ -157,7 +173,7 @@ impl Store {
     /// # Errors
     /// [`Error::Unavailable`].
     pub async fn ping(&self) -> Result<(), Error> {
-        self.client().await?.simple_query("SELECT 1").await?;
+        self.client_for(Group::Nodes).await?.simple_query("SELECT 1").await?;
         Ok(())
     }
 
@@ -198,6 +214,55 @@ impl Store {
         self.pool.close();
         if let Some(replicas) = &self.replicas {
             replicas.close();
+        }
+    }
+}
+
+impl PartyStore<'_> {
+    /// Runs a query that only reads, on a copy of the database if one may be used, else on the database
+    /// itself. Whichever it is, the query sees everything that was committed before this was called,
+    /// through whichever process; and no failure of a copy is the caller's. So the query may run twice.
+    ///
+    /// For lists and histories. What decides something reads from [`PartyStore::client`].
+    ///
+    /// # Errors
+    /// Those of the query, and of having a connection; [`Error::Busy`] when too many reads of the party wait.
+    pub async fn read<T, F>(&self, query: impl Fn(Client) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let asked = Instant::now();
+        let of_party = self.turn(Group::Lists).await?;
+        if let Some(replicas) = &self.store.replicas
+            && let Some(found) = replicas.read(&query).await
+        {
+            return Ok(found);
+        }
+        query(self.store.client_with(Group::Lists, asked, of_party).await?).await
+    }
+
+    /// A connection.
+    ///
+    /// # Errors
+    /// As [`Store::client`]; [`Error::Busy`] when too many reads of the party wait.
+    pub async fn client(&self) -> Result<Client, Error> {
+        self.client_for(Group::Other).await
+    }
+
+    /// A connection for statements that are counted by themselves.
+    ///
+    /// # Errors
+    /// As [`PartyStore::client`].
+    pub async fn client_for(&self, group: Group) -> Result<Client, Error> {
+        let asked = Instant::now();
+        let of_party = self.turn(group).await?;
+        self.store.client_with(group, asked, of_party).await
+    }
+
+    async fn turn(&self, group: Group) -> Result<Option<PartyPlace>, Error> {
+        match self.party {
+            None => Ok(None),
+            Some(party) => self.store.shares.of_party(group, party).await,
         }
     }
 }

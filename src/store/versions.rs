@@ -11,6 +11,7 @@ use super::{
     Client, Error, Statement, Statements,
     conversations::{self, conversation_columns, conversation_from},
     rows::{self, message_columns, message_from},
+    slice::{Slice, looked_at},
     statement::statements,
 };
 use crate::domain::{Conversation, ConversationId, ConversationStatus, Message, Party};
@@ -47,11 +48,11 @@ macro_rules! list {
             conversation_columns!(),
             ", ",
             $version,
-            " AS version FROM ",
-            conversation_from!(),
-            " WHERE c.",
+            " AS version FROM (SELECT * FROM conversations WHERE ",
             $column,
-            " = $1",
+            " = $1 ORDER BY last_message_at DESC, id DESC LIMIT ",
+            looked_at!(),
+            ") AS c JOIN business_users u ON u.id = c.business_user_id WHERE ",
             $only,
             " ORDER BY c.last_message_at DESC, c.id DESC LIMIT $2"
         )
@@ -63,11 +64,13 @@ macro_rules! unread {
         concat!(
             "SELECT count(*) AS count, ",
             $version,
-            " AS version FROM conversations WHERE ",
-            $column,
-            " = $1 AND ",
+            " AS version FROM (SELECT ",
             $unread,
-            " > 0"
+            " AS unread FROM conversations WHERE ",
+            $column,
+            " = $1 ORDER BY last_message_at DESC LIMIT ",
+            looked_at!(),
+            ") AS latest WHERE unread > 0"
         )
     };
 }
@@ -93,11 +96,11 @@ statements! {
     );
     LIST_VERSION_OF_BUSINESS = concat!("SELECT ", version_of_business!(), " AS version");
     LIST_VERSION_OF_PHONE = concat!("SELECT ", version_of_phone!(), " AS version");
-    LIST_OF_BUSINESS = list!(version_of_business!(), of: "business_user_id", "");
-    LIST_OF_PHONE = list!(version_of_phone!(), of: "phone", "");
+    LIST_OF_BUSINESS = list!(version_of_business!(), of: "business_user_id", "true");
+    LIST_OF_PHONE = list!(version_of_phone!(), of: "phone", "true");
     LIST_IN_STATUS_OF_BUSINESS =
-        list!(version_of_business!(), of: "business_user_id", " AND c.status = $3");
-    LIST_IN_STATUS_OF_PHONE = list!(version_of_phone!(), of: "phone", " AND c.status = $3");
+        list!(version_of_business!(), of: "business_user_id", "c.status = $3");
+    LIST_IN_STATUS_OF_PHONE = list!(version_of_phone!(), of: "phone", "c.status = $3");
     UNREAD_OF_BUSINESS = unread!(version_of_business!(), of: "business_user_id", "unread_business");
     UNREAD_OF_PHONE = unread!(version_of_phone!(), of: "phone", "unread_mobile");
 }
@@ -190,7 +193,7 @@ pub async fn list(
     party: &Party,
     status: Option<ConversationStatus>,
     limit: usize,
-) -> Result<(Vec<Conversation>, Option<String>), Error> {
+) -> Result<(Slice<Conversation>, Option<String>), Error> {
     let of = Of::new(party);
     let status = status.map(|status| status as i16);
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
@@ -204,10 +207,15 @@ pub async fn list(
     };
     let found = client.query(statement, &values).await?;
     let version = found.first().map(|row| row.try_get("version")).transpose()?.flatten();
-    Ok((found.iter().map(conversations::conversation).collect::<Result<_, _>>()?, version))
+    let found: Vec<Conversation> =
+        found.iter().map(conversations::conversation).collect::<Result<_, _>>()?;
+    let may_be_cut = status.is_some() && i64::try_from(found.len()).is_ok_and(|n| n < limit);
+    let cut = if may_be_cut { conversations::first_cut(client, party).await? } else { None };
+    Ok((conversations::up_to(found, cut), version))
 }
 
-/// How many conversations of a party have messages that it has not read, with the version of that.
+/// How many of a party's conversations have messages that it has not read, with the version of that; of those with the
+/// newest messages, if it has very many.
 ///
 /// # Errors
 /// Any failure of the database.

@@ -199,6 +199,11 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     ("esh3ar_replica_usable", Kind::Gauge, "Whether a replica is read from, by replica."),
     ("esh3ar_replica_reads_total", Kind::Counter, "Lists and histories that a replica gave."),
     (
+        "esh3ar_database_reads_refused_total",
+        Kind::Counter,
+        "Lists and other reads refused because too many of one party waited for a connection to Postgres.",
+    ),
+    (
         "esh3ar_replica_passed_over_total",
         Kind::Counter,
         "Lists and histories that the primary gave although there are replicas, by reason.",

@@ -25,7 +25,7 @@ use esh3ar::{
         Conversation, ConversationId, ConversationStatus, Message, MessageId, Party, Permission,
         Permissions, Phone, Status, TokenId, feed::Attempt, limits::Limits, message::Draft,
     },
-    store::{Store, conversations::Filter, dead_letters},
+    store::{Slice, Store, conversations::Filter, dead_letters},
 };
 use proptest::{prelude::*, test_runner::Config};
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
@@ -189,8 +189,9 @@ fn render(messages: &[Message]) -> Vec<u8> {
     format!("{messages:#?}").into_bytes()
 }
 
-fn render_list(found: &[Conversation], limit: usize, of: &Party) -> Vec<u8> {
+fn render_list(found: &Slice<Conversation>, limit: usize, of: &Party) -> Vec<u8> {
     let shown: Vec<_> = found
+        .items
         .iter()
         .take(limit)
         .map(|c| (c.id, c.status, c.last_seq, c.last_at, c.side(of).map(|side| c.unread(side))))
@@ -483,12 +484,13 @@ impl Machine {
         let unread = |c: &&Conversation| c.side(&party).is_some_and(|side| c.unread(side) > 0);
         for app in &self.apps {
             let page = app.newest_conversations(caller, None, 50, render_list).await.unwrap();
-            assert_eq!(page, render_list(&all, 50, &party));
+            let whole = |items: &[Conversation]| Slice { items: items.to_vec(), cut: None };
+            assert_eq!(page, render_list(&whole(&all), 50, &party));
             for status in ConversationStatus::ALL {
                 let of: Vec<Conversation> =
                     all.iter().filter(|c| c.status == status).cloned().collect();
                 let page = app.newest_conversations(caller, Some(status), 50, render_list).await;
-                assert_eq!(page.unwrap(), render_list(&of, 50, &party));
+                assert_eq!(page.unwrap(), render_list(&whole(&of), 50, &party));
             }
             let counted = all.iter().filter(unread).count() as i64;
             assert_eq!(app.unread_conversations(caller).await.unwrap(), counted);

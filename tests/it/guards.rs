@@ -170,7 +170,7 @@ async fn a_list_of_a_period_reads_no_more_than_it_shows() {
     stored.client.batch_execute("ANALYZE messages").await.unwrap();
     let contents = async |filter: &Filter| -> Vec<String> {
         let found = messages::list(&stored.client, filter, 50).await.unwrap().unwrap();
-        found.iter().map(|message| message.content.clone()).collect()
+        found.items.iter().map(|message| message.content.clone()).collect()
     };
     let read = async || {
         let sql = "SELECT seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables

@@ -66,7 +66,8 @@ async fn rows_of_the_one_way_system_survive_and_read_as_one_way() {
     }
     // And they are read by the same code as new ones.
     let filter = esh3ar::store::messages::Filter::default();
-    let messages = esh3ar::store::messages::list(&client, &filter, 10).await.unwrap().unwrap();
+    let found = esh3ar::store::messages::list(&client, &filter, 10).await.unwrap().unwrap();
+    let messages = found.items;
     assert_eq!(messages.len(), 6);
     assert!(messages.iter().all(|m| m.kind() == esh3ar::domain::MessageKind::OneWay));
     assert!(messages.iter().all(|m| &*m.from == "Old shop"));

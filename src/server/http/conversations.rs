@@ -84,7 +84,7 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
             .await?;
         return Ok(reply::raw(StatusCode::OK, page));
     };
-    let found = context.app.conversations(context.caller()?, status, after, limit + 1).await?;
+    let found = context.app.conversations(context.caller()?, status, after, limit).await?;
     let page = view::conversations(&found, limit, &context.caller()?.party());
     Ok(reply::raw(StatusCode::OK, page))
 }

@@ -64,17 +64,18 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
     let mut found = match (watches, numbers) {
         (false, _) => context.app.dead_letters(&by, &filter, limit).await?,
         (true, true) => {
-            let found = context.app.watch_dead_letters(&filter, limit).await?;
+            let found = context.app.watch_dead_letters(&by, &filter, limit).await?;
             let phones = found.items.iter().flat_map(DeadLetter::phones);
             context.app.record_watched(&by, phones).await?;
             found
         }
-        (true, false) => context.app.watch_dead_letters(&filter, limit).await?,
+        (true, false) => context.app.watch_dead_letters(&by, &filter, limit).await?,
     };
     if !numbers {
         found.items = found.items.into_iter().map(DeadLetter::masked).collect();
     }
-    Ok(admin::page(&found, |last| cursor(MessageId(last.id.0)), view::dead_letters))
+    let next = |last: &DeadLetter| cursor(MessageId(last.id.0));
+    Ok(admin::page_or_cut(&found, next, admin::behind, view::dead_letters))
 }
 
 impl BulkBody {

@@ -227,18 +227,18 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
     if let Some(to) = context.phone("to")? {
         // A phone asks for its own; what it asks of another number it simply does not get.
         if matches!(context.caller()?.party(), Party::Mobile(own) if own != to) {
-            return Ok(page(&[], limit));
+            return Ok(page(&[], None));
         }
         filter.recipient = Some(to);
     }
-    let found = context.app.list_messages(context.caller()?, filter, limit + 1).await?;
-    Ok(page(&found, limit))
+    let found = context.app.list_messages(context.caller()?, filter, limit).await?;
+    let last = found.items.last().filter(|_| found.more).map(|last| last.id);
+    Ok(page(&found.items, last.or(found.cut.map(|cut| MessageId(cut.id)))))
 }
 
-/// A page of a list that was read with one more than asked for, to know whether it goes on.
-fn page(found: &[Message], limit: usize) -> Response {
-    let shown = found.get(..limit).unwrap_or(found);
-    let next = (found.len() > limit).then(|| shown.last().map(|last| cursor(last.id))).flatten();
+/// A page of a list, and after which message it goes on.
+fn page(shown: &[Message], last: Option<MessageId>) -> Response {
+    let next = last.map(cursor);
     reply::json(StatusCode::OK, &json!({ "items": view::messages(shown), "next": next }))
 }
 
@@ -250,8 +250,11 @@ pub async fn pending(context: Shared) -> Response {
 async fn try_pending(context: &Context) -> Result<Response, Problem> {
     let limit = context.limit()?;
     let after = context.after()?;
+    // One more, to know whether there are more.
     let found = context.app.pending_after(context.caller()?, after, limit + 1).await?;
-    Ok(page(&found, limit))
+    let shown = found.get(..limit).unwrap_or(&found);
+    let last = shown.last().filter(|_| found.len() > limit).map(|last| last.id);
+    Ok(page(shown, last))
 }
 
 /// `GET /messages/{id}`.

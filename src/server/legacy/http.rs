@@ -251,12 +251,14 @@ async fn try_list(context: &Context) -> Result<Value, Problem> {
     let filter = Filter {
         kind: Some(MessageKind::OneWay),
         skip: number("SkipCount", 0, FURTHEST)?,
+        // These clients know no page that goes on.
+        far: true,
         ..Filter::default()
     };
     let limit = number("MaxResultCount", USUAL_PAGE, LARGEST_PAGE)?;
     let total = context.app.count_messages(context.caller()?, COUNTED).await?;
     let found = context.app.list_messages(context.caller()?, filter, limit).await?;
-    let items: Vec<Value> = found.iter().map(item).collect();
+    let items: Vec<Value> = found.items.iter().map(item).collect();
     Ok(json!({ "totalCount": total, "items": items }))
 }
 

@@ -6,7 +6,8 @@ use uuid::Uuid;
 
 use super::{
     Client, Error, Page, Statement, Statements,
-    rows::{message_columns, message_from},
+    rows::message_columns,
+    slice::{Cut, Slice, looked_at},
     statements,
 };
 use crate::domain::{Message, MessageId, MessageKind, Phone, Status, UserId};
@@ -37,16 +38,28 @@ pub struct Filter {
     pub from_at: Option<OffsetDateTime>,
     /// Past so many.
     pub skip: usize,
+    /// Looks at the sender's messages although a recipient is given: there may be fewer of those.
+    pub by_sender: bool,
+    /// Looks at ten times as many rows as usual: for a list that cannot go on behind them.
+    pub far: bool,
+}
+
+/// The rows that a list looks at which cannot go on behind them.
+macro_rules! looked_at_far {
+    () => {
+        "100000"
+    };
 }
 
 statements! {
     COUNT_OF_SENDER = "
-        SELECT count(*) AS count FROM (SELECT FROM messages WHERE sender_user_id = $1 AND type = 0
-                                       AND deleted_at IS NULL LIMIT $2) counted";
+        SELECT count(*) AS count FROM (SELECT FROM (SELECT type, deleted_at FROM messages WHERE sender_user_id = $1
+                                                    ORDER BY id DESC LIMIT $2) latest
+                                       WHERE type = 0 AND deleted_at IS NULL) counted";
     ACCEPTED_AT = "SELECT created_at FROM messages WHERE id = $1";
 }
 
-/// How many messages a business user has sent that can be listed, counted up to `most`.
+/// How many one-way messages that can be listed are among the latest `most` of a business user.
 ///
 /// # Errors
 /// Any failure of the database.
@@ -61,6 +74,8 @@ pub async fn count_of_sender(client: &Client, sender: UserId, most: i64) -> Resu
 /// The order is that of ids. Of a period it is that of times: ids that an import kept say nothing of those,
 /// and by them everything would have to be read that is not of the period.
 ///
+/// The part ends early behind a number of rows that do not match; see [`Slice`].
+///
 /// `None` when the one of a period from which it is to go on was removed, and nothing says when it was accepted.
 ///
 /// # Errors
@@ -69,7 +84,7 @@ pub async fn list(
     client: &Client,
     filter: &Filter,
     limit: usize,
-) -> Result<Option<Vec<Message>>, Error> {
+) -> Result<Option<Slice<Message>>, Error> {
     let mut filter = filter.clone();
     if filter.is_of_period()
         && filter.from_at.is_none()
@@ -80,17 +95,53 @@ pub async fn list(
             return Ok(None);
         }
     }
+    let found = list_by(client, filter.clone(), limit).await?;
+    if filter.sender.is_none() || filter.recipient.is_none() || found.cut.is_none() {
+        return Ok(Some(found));
+    }
+    // The recipient has very many messages, and where the list would go on is a message of somebody else, of which
+    // this sender learns nothing.
+    let filter = Filter { by_sender: true, ..filter };
+    Ok(Some(list_by(client, filter, limit).await?))
+}
+
+async fn list_by(
+    client: &Client,
+    mut filter: Filter,
+    limit: usize,
+) -> Result<Slice<Message>, Error> {
     let mut page = Page::new(limit);
     while let Some(left) = page.left() {
         let (statement, wanted) = statement(&filter, left);
         let rows = client.query(&statement, &wanted.values()).await?;
-        let Some(last) = page.add(&rows)? else { break };
+        let last = page.add(&rows)?;
+        if i64::try_from(rows.len()).is_ok_and(|found| found < left) {
+            break;
+        }
+        let Some(last) = last else { break };
         filter.from_at = rows.last().map(|row| row.try_get("created_at")).transpose()?;
         let from = if filter.after.is_some() { &mut filter.after } else { &mut filter.before };
         *from = Some(MessageId(last));
         filter.skip = 0;
     }
-    Ok(Some(page.found))
+    if page.found.len() >= limit || filter.far {
+        return Ok(Slice { items: page.found, cut: None });
+    }
+    let cut = cut(client, &filter).await?;
+    Ok(Slice::new(page.found, cut, |message, cut| is_behind(&filter, message, cut)))
+}
+
+/// Up to which row the list was looked at; `None` when that was its end.
+async fn cut(client: &Client, filter: &Filter) -> Result<Option<Cut>, Error> {
+    let (statement, wanted) = last_looked_at(filter);
+    let Some(row) = client.query_opt(&statement, &wanted.values()).await? else { return Ok(None) };
+    let at = if filter.is_of_period() { Some(row.try_get("created_at")?) } else { None };
+    Ok(Some(Cut { at, id: row.try_get("id")? }))
+}
+
+fn is_behind(filter: &Filter, message: &Message, cut: &Cut) -> bool {
+    let place = (cut.at.map(|_| message.created_at), message.id.0);
+    if filter.after.is_some() { place > (cut.at, cut.id) } else { place < (cut.at, cut.id) }
 }
 
 /// Conditions and their values.
@@ -132,74 +183,169 @@ impl Filter {
             && self.user.is_none()
     }
 
-    fn conditions(&self, limit: i64) -> Where {
-        let mut wanted = Where::default();
-        wanted.place(limit);
-        wanted.place(i64::try_from(self.skip).unwrap_or(i64::MAX));
+    fn order(&self) -> &'static str {
+        if self.after.is_some() { "ASC" } else { "DESC" }
+    }
+
+    fn looked_at(&self) -> &'static str {
+        if self.far { looked_at_far!() } else { looked_at!() }
+    }
+
+    /// By which index the rows are found that are looked at.
+    fn source(&self) -> Source {
+        let recipient = self.recipient.as_ref().filter(|_| !self.by_sender);
+        match (recipient, self.sender, self.user, self.status) {
+            (Some(phone), ..) => Source::Recipient(phone.as_str().to_owned()),
+            (_, Some(sender), ..) => Source::Sender(sender.0),
+            (_, _, Some(user), _) => Source::User(user.0),
+            (.., Some(Status::Failed)) => Source::Failed,
+            _ => Source::All,
+        }
+    }
+
+    /// What the rows that are looked at have to be, beside those conditions by which they are found.
+    fn add_conditions(&self, wanted: &mut Where) {
+        let source = self.source();
         wanted.sql.push("m.deleted_at IS NULL".to_owned());
-        wanted.add("m.sender_user_id =", self.sender.map(|id| id.0));
-        wanted.add("m.recipient_phone =", self.recipient.as_ref().map(|p| p.as_str().to_owned()));
+        let sender = self.sender.filter(|_| !matches!(source, Source::Sender(_)));
+        wanted.add("m.sender_user_id =", sender.map(|id| id.0));
+        let recipient = self.recipient.as_ref().filter(|_| !matches!(source, Source::Recipient(_)));
+        wanted.add("m.recipient_phone =", recipient.map(|phone| phone.as_str().to_owned()));
+        if let Some(user) = self.user.filter(|_| !matches!(source, Source::User(_))) {
+            let n = wanted.place(user.0);
+            wanted.sql.push(format!("(m.sender_user_id = ${n} OR m.recipient_user_id = ${n})"));
+        }
         wanted.add("m.status =", self.status.map(|status| status as i16));
         wanted.add("m.type =", self.kind.map(|kind| kind as i16));
-        wanted.add("m.created_at >=", self.since);
-        wanted.add("m.created_at <", self.until);
-        wanted
     }
+}
+
+/// By which index rows are found.
+enum Source {
+    Recipient(String),
+    Sender(Uuid),
+    User(Uuid),
+    Failed,
+    All,
 }
 
 fn statement(filter: &Filter, limit: i64) -> (Statement, Where) {
-    if filter.is_of_period() { by_time(filter, limit) } else { by_id(filter, limit) }
+    let mut wanted = Where::default();
+    wanted.place(limit);
+    wanted.place(i64::try_from(filter.skip).unwrap_or(i64::MAX));
+    if filter.is_of_period() { by_time(filter, wanted) } else { by_id(filter, wanted) }
 }
 
-fn by_id(filter: &Filter, limit: i64) -> (Statement, Where) {
-    let mut wanted = filter.conditions(limit);
-    wanted.add("m.id <", filter.before.map(|id| id.0));
-    wanted.add("m.id >", filter.after.map(|id| id.0));
-    let mut from = message_from!().to_owned();
-    if let Some(user) = filter.user {
-        let n = wanted.place(user.0);
-        // Each side by its own index, merged in their order; one condition with "or" would use none.
-        from = format!(
-            "(SELECT * FROM messages WHERE sender_user_id = ${n} UNION ALL \
-             SELECT * FROM messages WHERE recipient_user_id = ${n}) AS m \
-             LEFT JOIN business_users u ON u.id = m.sender_user_id"
-        );
-    }
+/// Finds the last of the rows that [`statement`] looks at.
+fn last_looked_at(filter: &Filter) -> (Statement, Where) {
+    let mut wanted = Where::default();
+    let direction = filter.order();
+    let (columns, rows, order) = if filter.is_of_period() {
+        let columns = "m.created_at, m.id";
+        let rows = sides_looked_at(filter, columns, &mut wanted).join(" UNION ALL ");
+        (columns, rows, format!("m.created_at {direction}, m.id {direction}"))
+    } else {
+        ("m.id", looked_at_by_id(filter, "m.id", &mut wanted), format!("m.id {direction}"))
+    };
     let sql = format!(
-        "SELECT {} FROM {from} WHERE {} ORDER BY m.id {} LIMIT $1 OFFSET $2",
+        "SELECT {columns} FROM ({rows}) AS m ORDER BY {order} LIMIT 1 OFFSET {}::bigint - 1",
+        filter.looked_at()
+    );
+    (Statement::built(concat!(module_path!(), "::last_looked_at"), sql), wanted)
+}
+
+/// The rows that a list by id looks at.
+fn looked_at_by_id(filter: &Filter, columns: &str, wanted: &mut Where) -> String {
+    let mut found = Where { sql: Vec::new(), values: std::mem::take(&mut wanted.values) };
+    let mut from = "messages m".to_owned();
+    match filter.source() {
+        Source::Recipient(phone) => found.add("m.recipient_phone =", Some(phone)),
+        Source::Sender(id) => found.add("m.sender_user_id =", Some(id)),
+        Source::User(id) => {
+            let n = found.place(id);
+            // Each side by its own index, merged in their order; one condition with "or" would use none.
+            from = format!(
+                "(SELECT * FROM messages WHERE sender_user_id = ${n} UNION ALL \
+                 SELECT * FROM messages WHERE recipient_user_id = ${n}) AS m"
+            );
+        }
+        // In these words, for which there is an index.
+        Source::Failed => found.sql.push("m.status = 4".to_owned()),
+        Source::All => {}
+    }
+    found.add("m.id <", filter.before.map(|id| id.0));
+    found.add("m.id >", filter.after.map(|id| id.0));
+    wanted.values = found.values;
+    let conditions = if found.sql.is_empty() { "true".to_owned() } else { found.sql.join(" AND ") };
+    format!(
+        "SELECT {columns} FROM {from} WHERE {conditions} ORDER BY m.id {} LIMIT {}",
+        filter.order(),
+        filter.looked_at()
+    )
+}
+
+fn by_id(filter: &Filter, mut wanted: Where) -> (Statement, Where) {
+    let rows = looked_at_by_id(filter, "m.*", &mut wanted);
+    filter.add_conditions(&mut wanted);
+    wanted.add("m.created_at >=", filter.since);
+    wanted.add("m.created_at <", filter.until);
+    let sql = format!(
+        "SELECT {} FROM ({rows}) AS m LEFT JOIN business_users u ON u.id = m.sender_user_id \
+         WHERE {} ORDER BY m.id {} LIMIT $1 OFFSET $2",
         message_columns!(),
         wanted.text(),
-        if filter.after.is_some() { "ASC" } else { "DESC" }
+        filter.order()
     );
     (Statement::built(concat!(module_path!(), "::by_id"), sql), wanted)
 }
 
-fn by_time(filter: &Filter, limit: i64) -> (Statement, Where) {
-    let mut wanted = filter.conditions(limit);
+/// The rows that a list of a period looks at: what is finished and what is not have an index each.
+fn sides_looked_at(filter: &Filter, columns: &str, wanted: &mut Where) -> Vec<String> {
+    let mut found = Where { sql: Vec::new(), values: std::mem::take(&mut wanted.values) };
+    found.add("m.created_at >=", filter.since);
+    found.add("m.created_at <", filter.until);
     for (id, sign) in [(filter.before, "<"), (filter.after, ">")] {
         let (Some(id), Some(at)) = (id, filter.from_at) else { continue };
-        let (at, id) = (wanted.place(at), wanted.place(id.0));
-        wanted.sql.push(format!("(m.created_at, m.id) {sign} (${at}, ${id})"));
+        let (at, id) = (found.place(at), found.place(id.0));
+        found.sql.push(format!("(m.created_at, m.id) {sign} (${at}, ${id})"));
     }
-    let order = if filter.after.is_some() { "ASC" } else { "DESC" };
-    let order = format!("ORDER BY m.created_at {order}, m.id {order}");
-    // What is finished and what is not have an index each; no more of either is read than is shown.
     let of = |status: &str| {
         format!(
-            "(SELECT * FROM messages m WHERE m.status {status} AND {} {order} \
-             LIMIT $1::bigint + $2::bigint)",
-            wanted.text()
+            "(SELECT {columns} FROM messages m WHERE m.status {status} AND {} \
+             ORDER BY m.created_at {order}, m.id {order} LIMIT {})",
+            found.text(),
+            filter.looked_at(),
+            order = filter.order()
         )
     };
-    let both = match filter.status {
-        Some(status) if status < Status::Delivered => of("< 2"),
-        Some(_) => of(">= 2"),
-        None => format!("{} UNION ALL {}", of("< 2"), of(">= 2")),
+    let sides = match filter.status {
+        Some(status) if status < Status::Delivered => vec![of("< 2")],
+        Some(_) => vec![of(">= 2")],
+        None => vec![of("< 2"), of(">= 2")],
     };
+    wanted.values = found.values;
+    sides
+}
+
+fn by_time(filter: &Filter, mut wanted: Where) -> (Statement, Where) {
+    let sides = sides_looked_at(filter, "m.*", &mut wanted);
+    filter.add_conditions(&mut wanted);
+    let order = format!("ORDER BY m.created_at {order}, m.id {order}", order = filter.order());
+    // No more of either side is read than is shown.
+    let shown: Vec<String> = sides
+        .iter()
+        .map(|side| {
+            let conditions = wanted.text();
+            format!(
+                "(SELECT * FROM {side} AS m WHERE {conditions} {order} LIMIT $1::bigint + $2::bigint)"
+            )
+        })
+        .collect();
     let sql = format!(
-        "SELECT {} FROM ({both}) AS m LEFT JOIN business_users u ON u.id = m.sender_user_id \
+        "SELECT {} FROM ({}) AS m LEFT JOIN business_users u ON u.id = m.sender_user_id \
          {order} LIMIT $1 OFFSET $2",
-        message_columns!()
+        message_columns!(),
+        shown.join(" UNION ALL ")
     );
     (Statement::built(concat!(module_path!(), "::by_time"), sql), wanted)
 }
@@ -218,6 +364,10 @@ pub(in crate::store) fn built() -> Vec<Statement> {
         Filter { recipient: phone.clone(), ..Filter::default() },
         Filter { user, ..Filter::default() },
         Filter { status: waits, ..Filter::default() },
+        Filter { status: Some(Status::Failed), ..Filter::default() },
+        Filter { sender: user, recipient: phone.clone(), ..Filter::default() },
+        Filter { sender: user, recipient: phone.clone(), by_sender: true, ..Filter::default() },
+        Filter { sender: user, user, ..Filter::default() },
         Filter { kind, ..Filter::default() },
         Filter { since: time, ..Filter::default() },
         Filter { until: time, ..Filter::default() },
@@ -234,11 +384,13 @@ pub(in crate::store) fn built() -> Vec<Statement> {
             ..Filter::default()
         },
     ];
-    let mut forms = Vec::new();
+    let far = Filter { sender: user, kind, far: true, ..Filter::default() };
+    let mut forms = vec![statement(&far, 1).0];
     for filter in filters {
         for (before, after) in [(None, None), (id, None), (None, id)] {
             let filter = Filter { before, after, from_at: time, ..filter.clone() };
             forms.push(statement(&filter, 1).0);
+            forms.push(last_looked_at(&filter).0);
         }
     }
     forms

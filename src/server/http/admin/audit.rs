@@ -4,7 +4,7 @@
 use http::StatusCode;
 use warp::reply::Response;
 
-use super::{each, page, text_of};
+use super::{behind, each, page_or_cut, text_of};
 use crate::{
     app::audit::check_action,
     domain::MessageId,
@@ -13,7 +13,7 @@ use crate::{
         reply::{self, Problem, answer},
         view::admin::{AuditView, BooksView},
     },
-    store::audit::Filter,
+    store::audit::{Filter, Recorded},
 };
 
 /// How far back the books are looked at when nobody says, in seconds.
@@ -44,7 +44,8 @@ async fn try_access(context: &Context) -> Result<Response, Problem> {
     };
     check_action(filter.action.as_deref())?;
     let found = context.app.audit_access(&by, &filter, limit).await?;
-    Ok(page(&found, |entry| cursor(MessageId(entry.id)), each::<_, AuditView<'_>>))
+    let cursor = |entry: &Recorded| cursor(MessageId(entry.id));
+    Ok(page_or_cut(&found, cursor, behind, each::<_, AuditView<'_>>))
 }
 
 /// `GET /admin/books`.

@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde_json::json;
 use warp::reply::Response;
 
-use super::{each, page, text_of};
+use super::{each, page_or_cut, text_of};
 use crate::{
     domain::{Conversation, ConversationId, ConversationStatus, Message},
     server::{
@@ -46,7 +46,8 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
     }
     let found = context.app.all_conversations(&by, &filter, limit).await?;
     let cursor = |last: &Conversation| ConversationCursor::of(last).to_string();
-    Ok(page(&found, cursor, each::<_, WholeConversationView<'_>>))
+    let behind = |cut| ConversationCursor::at(cut).map(|cursor| cursor.to_string());
+    Ok(page_or_cut(&found, cursor, behind, each::<_, WholeConversationView<'_>>))
 }
 
 /// `GET /admin/conversations/{id}`: with its counts and its last messages.

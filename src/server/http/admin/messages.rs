@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use warp::reply::Response;
 
-use super::{because, each, page, text_of};
+use super::{because, behind, each, page_or_cut, text_of};
 use crate::{
     app::messages::Sent,
     domain::{Message, MessageId, MessageKind, Status},
@@ -14,7 +14,7 @@ use crate::{
         reply::{self, Problem, answer},
         view::{ExplanationView, MessageStoryView, MessageView},
     },
-    store::messages::Filter,
+    store::{Cut, messages::Filter},
 };
 
 /// A message in the name of a business user.
@@ -74,7 +74,11 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
     let next = |last: &Message| {
         if by_time { timed_cursor(last.created_at, last.id) } else { cursor(last.id) }
     };
-    Ok(page(&found, next, each::<_, MessageView<'_>>))
+    let behind = |cut: Cut| match cut.at {
+        Some(at) => Some(timed_cursor(at, MessageId(cut.id))),
+        None => behind(cut),
+    };
+    Ok(page_or_cut(&found, next, behind, each::<_, MessageView<'_>>))
 }
 
 /// `POST /admin/messages`.

@@ -20,10 +20,14 @@ use serde_json::json;
 use warp::reply::Response;
 
 use super::super::{
-    context::{Context, decode_plainly},
+    context::{Context, cursor, decode_plainly},
     reply::{self, Problem},
 };
-use crate::app::{By, audit::Listing};
+use crate::{
+    app::{By, audit::Listing},
+    domain::MessageId,
+    store::Cut,
+};
 
 /// The longest lifetime of a token, in seconds: a hundred years.
 const LONGEST: f64 = 100.0 * 365.0 * 86_400.0;
@@ -36,6 +40,23 @@ pub(super) fn page<'a, T, V: Serialize>(
 ) -> Response {
     let next = found.items.last().filter(|_| found.more).map(cursor);
     reply::json(StatusCode::OK, &json!({ "items": views(&found.items), "next": next }))
+}
+
+/// The same of a list that may go on behind what was looked at, although that is not shown; see [`Listing`].
+pub(super) fn page_or_cut<'a, T, V: Serialize>(
+    found: &'a Listing<T>,
+    cursor: impl Fn(&T) -> String,
+    behind: impl Fn(Cut) -> Option<String>,
+    views: impl Fn(&'a [T]) -> V,
+) -> Response {
+    let next = found.items.last().filter(|_| found.more).map(cursor);
+    let next = next.or(found.cut.and_then(behind));
+    reply::json(StatusCode::OK, &json!({ "items": views(&found.items), "next": next }))
+}
+
+/// The cursor that continues behind a row, of a list that is ordered by ids.
+pub(super) fn behind(cut: Cut) -> Option<String> {
+    Some(cursor(MessageId(cut.id)))
 }
 
 /// Each of them as it is shown.

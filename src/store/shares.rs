@@ -1,0 +1,291 @@
+//! How connections are shared: some are kept for storing and delivering messages, and of the others a party has a few
+//! at once.
+//!
+//! A connection that lists or administers, that reads what a connected recipient is to get, or that authenticates,
+//! counts as one of its kind. All kinds together cannot take all of the pool. Of its kind a party has a part: what it
+//! asks for beyond that waits behind its own, and takes nothing from others.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher as _, RandomState},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::{Error, Group};
+use crate::domain::Party;
+
+/// Smaller pools belong to commands and tests, and keep nothing.
+const SMALLEST_SHARED: usize = 8;
+/// How long a caller waits for its turn before it is told that there is no connection.
+const TURN_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same for what a connected recipient is to get: a party with thousands of sockets reads for all of them after a
+/// reconnect, and the wait is no fault of the database.
+const PENDING_TURN_TIMEOUT: Duration = Duration::from_secs(20);
+/// Reads of one party that may wait for its turn; one more is refused at once. What its sockets are to get is not
+/// counted: it is bounded by their number.
+const PARTY_WAITING: usize = 256;
+
+/// What connections are shared by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    /// Lists, conversations, administration, and the work in the background.
+    Reads,
+    /// What connected recipients are to get.
+    Pending,
+    /// Who somebody is: asked before it is known whose part it is.
+    Access,
+}
+
+impl Kind {
+    /// `None` for what always finds a connection: storing, delivering, signs of life.
+    fn of(group: Group) -> Option<Kind> {
+        match group {
+            Group::Sends
+            | Group::Chat
+            | Group::Statuses
+            | Group::WakeUps
+            | Group::Sweeps
+            | Group::Nodes
+            | Group::Audit => None,
+            Group::Pending => Some(Kind::Pending),
+            Group::Access => Some(Kind::Access),
+            Group::Lists | Group::Conversations | Group::Jobs | Group::Upkeep | Group::Other => {
+                Some(Kind::Reads)
+            }
+        }
+    }
+}
+
+/// The connections of a pool, as they are shared.
+#[derive(Clone)]
+pub(super) struct Shares {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    reads: Arc<Semaphore>,
+    pending: Arc<Semaphore>,
+    access: Arc<Semaphore>,
+    reads_of_party: usize,
+    pending_of_party: usize,
+    /// Parties that read or wait, by a hash of theirs.
+    parties: Mutex<HashMap<(Kind, u64), Turns>>,
+    hasher: RandomState,
+}
+
+/// The turns of one party.
+struct Turns {
+    free: Arc<Semaphore>,
+    /// How many have one or wait for one.
+    users: usize,
+}
+
+/// A place among the connections of a kind; dropped, it is free again.
+#[derive(Default)]
+pub(super) struct Place {
+    // Dropped first: who waits for a turn of the party finds the connection.
+    _of_kind: Option<OwnedSemaphorePermit>,
+    _of_party: Option<PartyPlace>,
+}
+
+/// A party's turn.
+pub(super) struct PartyPlace {
+    _turn: OwnedSemaphorePermit,
+    _user: User,
+}
+
+/// Counts as one of a party's that have a turn or wait for one.
+struct User {
+    inner: Arc<Inner>,
+    key: (Kind, u64),
+}
+
+impl Shares {
+    /// The shares of a pool: five sixteenths each for reads and for what sockets are to get, an eighth and one for
+    /// authentication, and the rest is kept. Of its kind a party has a third of the reads, and half of what its sockets
+    /// are to get.
+    pub(super) fn of_pool(size: usize) -> Shares {
+        let size = size.min(Semaphore::MAX_PERMITS);
+        let of_kind = size / 16 * 5 + size % 16 * 5 / 16;
+        let [of_kind, access, reads_of_party, pending_of_party] = if size < SMALLEST_SHARED {
+            [size; 4]
+        } else {
+            [of_kind, size / 8 + 1, of_kind.div_ceil(3), of_kind.div_ceil(2)]
+        };
+        Shares {
+            inner: Arc::new(Inner {
+                reads: Arc::new(Semaphore::new(of_kind)),
+                pending: Arc::new(Semaphore::new(of_kind)),
+                access: Arc::new(Semaphore::new(access)),
+                reads_of_party,
+                pending_of_party,
+                parties: Mutex::default(),
+                hasher: RandomState::new(),
+            }),
+        }
+    }
+
+    /// By what a party is known here.
+    pub(super) fn key(&self, party: &Party) -> u64 {
+        self.inner.hasher.hash_one(party)
+    }
+
+    /// Waits for the turn of a party; none is needed for what always finds a connection.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when too many of it wait; [`Error::Unavailable`] when its turn did not come in time.
+    pub(super) async fn of_party(
+        &self,
+        group: Group,
+        party: u64,
+    ) -> Result<Option<PartyPlace>, Error> {
+        let Some(kind) = Kind::of(group) else { return Ok(None) };
+        let (most, timeout) = match kind {
+            Kind::Reads => (self.inner.reads_of_party, TURN_TIMEOUT),
+            Kind::Pending => (self.inner.pending_of_party, PENDING_TURN_TIMEOUT),
+            Kind::Access => return Ok(None),
+        };
+        let (user, free) = {
+            let mut parties = self.inner.parties();
+            let key = (kind, party);
+            let turns = parties
+                .entry(key)
+                .or_insert_with(|| Turns { free: Arc::new(Semaphore::new(most)), users: 0 });
+            if kind == Kind::Reads && turns.users >= most + PARTY_WAITING {
+                metrics::counter!("esh3ar_database_reads_refused_total").increment(1);
+                return Err(Error::Busy);
+            }
+            turns.users += 1;
+            (User { inner: Arc::clone(&self.inner), key }, Arc::clone(&turns.free))
+        };
+        let turn = within(timeout, free.acquire_owned()).await?;
+        Ok(Some(PartyPlace { _turn: turn, _user: user }))
+    }
+
+    /// Waits for a place among the connections of a kind.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when none became free in time.
+    pub(super) async fn place(
+        &self,
+        group: Group,
+        of_party: Option<PartyPlace>,
+    ) -> Result<Place, Error> {
+        let of_kind = match Kind::of(group) {
+            None => None,
+            Some(Kind::Reads) => Some(&self.inner.reads),
+            Some(Kind::Pending) => Some(&self.inner.pending),
+            Some(Kind::Access) => Some(&self.inner.access),
+        };
+        let of_kind = match of_kind {
+            None => None,
+            Some(free) => Some(within(TURN_TIMEOUT, Arc::clone(free).acquire_owned()).await?),
+        };
+        Ok(Place { _of_kind: of_kind, _of_party: of_party })
+    }
+}
+
+async fn within<T, E>(
+    timeout: Duration,
+    permit: impl Future<Output = Result<T, E>>,
+) -> Result<T, Error> {
+    match tokio::time::timeout(timeout, permit).await {
+        Ok(Ok(permit)) => Ok(permit),
+        _ => Err(Error::Unavailable("no connection became free in time".to_owned())),
+    }
+}
+
+impl Inner {
+    fn parties(&self) -> MutexGuard<'_, HashMap<(Kind, u64), Turns>> {
+        self.parties.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        let mut parties = self.inner.parties();
+        let Some(turns) = parties.get_mut(&self.key) else { return };
+        turns.users = turns.users.saturating_sub(1);
+        if turns.users == 0 {
+            parties.remove(&self.key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    fn now<T>(future: impl Future<Output = Result<T, Error>>) -> Option<T> {
+        future.now_or_never().map(|found| found.expect("nothing fails here"))
+    }
+
+    /// A place that is free now.
+    fn place(shares: &Shares, group: Group, party: Option<u64>) -> Option<Place> {
+        let of_party = match party {
+            None => None,
+            Some(party) => now(shares.of_party(group, party))?,
+        };
+        now(shares.place(group, of_party))
+    }
+
+    #[tokio::test]
+    async fn all_kinds_together_leave_connections_for_storing() {
+        for size in 8..=64 {
+            let shares = Shares::of_pool(size);
+            let taken: Vec<Place> = [Group::Lists, Group::Other, Group::Pending, Group::Access]
+                .into_iter()
+                .flat_map(|group| std::iter::repeat_n(group, size))
+                .filter_map(|group| place(&shares, group, None))
+                .collect();
+            assert!(taken.len() + 2 <= size, "{} of {size}", taken.len());
+            assert!(taken.len() * 2 >= size, "{} of {size}", taken.len());
+            assert!(place(&shares, Group::Sends, None).is_some());
+            drop(taken);
+            assert!(place(&shares, Group::Lists, None).is_some());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_party_has_a_part_of_its_kind_and_leaves_the_rest_to_others() {
+        let shares = Shares::of_pool(16);
+        let of = |group, party| {
+            let places = (0..16).map(|_| place(&shares, group, Some(party)));
+            places.flatten().collect::<Vec<Place>>()
+        };
+        for (group, part) in [(Group::Lists, 2), (Group::Conversations, 2), (Group::Pending, 3)] {
+            let busy = of(group, 1);
+            assert_eq!(busy.len(), part, "{group:?}");
+            assert!(place(&shares, group, Some(2)).is_some());
+        }
+        assert!(shares.inner.parties().is_empty(), "nobody is remembered who does not read");
+    }
+
+    #[tokio::test]
+    async fn a_small_pool_is_shared_by_all() {
+        for size in 1..8 {
+            let shares = Shares::of_pool(size);
+            let all = (0..size).map(|_| place(&shares, Group::Lists, Some(1)));
+            assert_eq!(all.flatten().collect::<Vec<Place>>().len(), size);
+        }
+    }
+
+    #[tokio::test]
+    async fn so_many_reads_of_a_party_wait_and_one_more_is_refused() {
+        let shares = Shares::of_pool(16);
+        let mut reads: Vec<_> =
+            (0..2 + PARTY_WAITING).map(|_| Box::pin(shares.of_party(Group::Lists, 1))).collect();
+        let running: Vec<_> = reads.iter_mut().filter_map(|read| read.now_or_never()).collect();
+        assert_eq!(running.len(), 2);
+        assert!(matches!(shares.of_party(Group::Lists, 1).await, Err(Error::Busy)));
+        assert!(shares.of_party(Group::Lists, 2).await.is_ok());
+        drop(running);
+        let running = reads.iter_mut().skip(2).filter_map(|read| read.now_or_never()).count();
+        assert!(running >= 2, "those that waited longest");
+    }
+}
