@@ -195,6 +195,7 @@ impl Works {
         let listening = ListenOptions {
             max_connections: 100,
             header_timeout,
+            write_timeout: Duration::from_secs(30),
             tls: None,
             proxies: TrustedProxies::default(),
             grace,
@@ -262,6 +263,7 @@ impl Appliance {
         let listening = ListenOptions {
             max_connections: config.http.max_connections,
             header_timeout: config.http.header_timeout,
+            write_timeout: config.http.write_timeout,
             tls: tls.clone(),
             proxies: proxies.clone(),
             grace: config.http.stop_timeout,

@@ -10,7 +10,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     server::{
         conn::auto,
         graceful::{GracefulShutdown, Watcher},
@@ -24,7 +24,9 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{peer::TrustedProxies, proxy_protocol, pulse::Pulse, tls::Tls};
+use super::{
+    peer::TrustedProxies, proxy_protocol, pulse::Pulse, streams::StreamExecutor, tls::Tls,
+};
 
 /// How long a TLS handshake may take.
 const TLS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -42,6 +44,8 @@ pub struct ListenOptions {
     /// How long a request's headers may take, counted from the connection's start or the last
     /// answer.
     pub header_timeout: Duration,
+    /// How long a client may take nothing of an answer.
+    pub write_timeout: Duration,
     /// Serve TLS.
     pub tls: Option<Tls>,
     /// The balancers that may say whose connections they pass on.
@@ -67,7 +71,7 @@ pub async fn serve<S, F, B>(
     let places = Arc::new(Semaphore::new(options.max_connections.max(1)));
     let graceful = GracefulShutdown::new();
     let tracker = TaskTracker::new();
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = auto::Builder::new(StreamExecutor::new(options.write_timeout));
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -182,7 +186,7 @@ async fn open(
 }
 
 struct Connection<S> {
-    builder: auto::Builder<TokioExecutor>,
+    builder: auto::Builder<StreamExecutor>,
     watcher: Watcher,
     service: S,
     place: Option<OwnedSemaphorePermit>,

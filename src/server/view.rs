@@ -17,6 +17,7 @@ use crate::{
         Conversation, ConversationId, Message, MessageId, Party, Status, conversation::Cursor,
         message::Place,
     },
+    server::pages,
     store::{dead_letters::DeadLetter, story::Story},
 };
 
@@ -180,10 +181,9 @@ impl<'a> From<&'a Conversation> for WholeConversationView<'a> {
     }
 }
 
-/// Messages as a JSON array: the page of a history.
+/// Messages as a JSON array: the page of a history, as many as it may have.
 pub fn history(found: &[Message]) -> Vec<u8> {
-    // Texts, numbers and times written to memory: there is no way to fail.
-    serde_json::to_vec(&messages(found)).unwrap_or_default()
+    pages::list(found, pages::LARGEST, MessageView::from).0
 }
 
 #[derive(Serialize)]
@@ -444,9 +444,4 @@ impl<'a> From<&'a DeadLetter> for DeadLetterView<'a> {
             last_error_at: letter.last_error_at,
         }
     }
-}
-
-/// Dead letters for the wire.
-pub fn dead_letters(letters: &[DeadLetter]) -> Vec<DeadLetterView<'_>> {
-    letters.iter().map(DeadLetterView::from).collect()
 }

@@ -127,6 +127,11 @@ pub const ALL: &[(&str, Kind, &str)] = &[
         Kind::Counter,
         "Requests and calls that failed, by way (http or hub) and code.",
     ),
+    (
+        "esh3ar_answers_not_taken_total",
+        Kind::Counter,
+        "Streams of HTTP/2 that were reset because their client took nothing of the answer.",
+    ),
     ("esh3ar_hub_invocations_total", Kind::Counter, "Calls of clients by method."),
     (
         "esh3ar_hub_missed_total",

@@ -30,6 +30,8 @@ section! {
         max_connections: usize = default("20000") => whole(1..=4_294_967_295),
         /// How long the headers of a request may take.
         header_timeout: Duration = default("10s") => duration(DAY),
+        /// How long a client may take nothing of an answer.
+        write_timeout: Duration = default("30s") => duration(DAY),
         /// How long a stop waits for requests and sockets.
         stop_timeout: Duration = default("20s") => duration(DAY),
         /// Whether /hub/diagnostics is there, for authors of clients.

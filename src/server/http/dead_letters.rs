@@ -74,7 +74,12 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
     if !numbers {
         found.items = found.items.into_iter().map(DeadLetter::masked).collect();
     }
-    Ok(admin::page(&found, |last| cursor(MessageId(last.id.0)), view::dead_letters))
+    Ok(admin::page(
+        context,
+        &found,
+        |last| cursor(MessageId(last.id.0)),
+        view::DeadLetterView::from,
+    ))
 }
 
 impl BulkBody {

@@ -9,6 +9,7 @@ use crate::{
     app::{
         ledger::Said,
         messages::{Item, SendRequest, Sent},
+        off_loop::off_loop,
     },
     domain::{
         ContentType, Message, MessageId, MessageKind, Party, Priority, Status,
@@ -17,6 +18,7 @@ use crate::{
     server::{
         context::{Context, Shared, cursor, unreadable},
         many::{Many, tree},
+        pages,
         reply::{self, Problem, answer},
         route::USUAL,
         view,
@@ -147,16 +149,17 @@ async fn try_send_batch(context: &Context) -> Result<Response, Problem> {
     let key = context.request_key_of("messages", &messages)?;
     // An item that does not even read as a message answers for itself too.
     let mut readable = Vec::new();
-    let places: Vec<Result<(), Problem>> = messages
-        .into_iter()
-        .map(|item| {
-            let body: SendBody =
-                serde_json::from_value(tree(item, USUAL)?).map_err(|error| unreadable(&error))?;
-            readable.push(body.into_request().map_err(crate::app::Error::Invalid)?);
-            Ok(())
-        })
-        .collect();
-    let results = |items: &[Item]| {
+    let read = |item: &RawValue| -> Result<SendRequest, Problem> {
+        let body: SendBody =
+            serde_json::from_value(tree(item, USUAL)?).map_err(|error| unreadable(&error))?;
+        Ok(body.into_request().map_err(crate::app::Error::Invalid)?)
+    };
+    let size = context.body.len();
+    let places: Vec<Result<(), Problem>> = off_loop(size, || {
+        let items = messages.into_iter();
+        items.map(|item| read(item).map(|request| readable.push(request))).collect()
+    });
+    let written = |items: &[Item]| {
         let mut items = items.iter();
         let results: Vec<serde_json::Value> = places
             .iter()
@@ -174,6 +177,7 @@ async fn try_send_batch(context: &Context) -> Result<Response, Problem> {
             .collect();
         json!({ "results": results }).to_string()
     };
+    let results = |items: &[Item]| off_loop(size, || written(items));
     let sent = context
         .app
         .send_batch(context.caller()?, readable, key, |items| (200, results(items)))
@@ -217,19 +221,21 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
     if let Some(to) = context.phone("to")? {
         // A phone asks for its own; what it asks of another number it simply does not get.
         if matches!(context.caller()?.party(), Party::Mobile(own) if own != to) {
-            return Ok(page(&[], limit));
+            return Ok(page(context, &[], limit));
         }
         filter.recipient = Some(to);
     }
     let found = context.app.list_messages(context.caller()?, filter, limit + 1).await?;
-    Ok(page(&found, limit))
+    Ok(page(context, &found, limit))
 }
 
 /// A page of a list that was read with one more than asked for, to know whether it goes on.
-fn page(found: &[Message], limit: usize) -> Response {
-    let shown = found.get(..limit).unwrap_or(found);
-    let next = (found.len() > limit).then(|| shown.last().map(|last| cursor(last.id))).flatten();
-    reply::json(StatusCode::OK, &json!({ "items": view::messages(shown), "next": next }))
+fn page(context: &Context, found: &[Message], limit: usize) -> Response {
+    let most = found.get(..limit).unwrap_or(found);
+    let (more, room) = (found.len() > limit, context.page_room);
+    let next = |last: &Message| cursor(last.id);
+    let page = pages::page(most, more, room, view::MessageView::from, next);
+    reply::raw(StatusCode::OK, page)
 }
 
 /// `GET /messages/pending`.
@@ -241,7 +247,7 @@ async fn try_pending(context: &Context) -> Result<Response, Problem> {
     let limit = context.limit()?;
     let after = context.after()?;
     let found = context.app.pending_after(context.caller()?, after, limit + 1).await?;
-    Ok(page(&found, limit))
+    Ok(page(context, &found, limit))
 }
 
 /// `GET /messages/{id}`.

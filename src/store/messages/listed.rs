@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{
     Client, Error, Page, Statement, Statements,
-    rows::{message_columns, message_from},
+    rows::{cut_at_page, message_columns, message_from},
     statements,
 };
 use crate::domain::{Message, MessageId, MessageKind, Phone, Status, UserId};
@@ -55,8 +55,9 @@ pub async fn count_of_sender(client: &Client, sender: UserId, most: i64) -> Resu
     Ok(row.try_get("count")?)
 }
 
-/// Messages by filter, newest first (with `after`: oldest first). Those whose rows cannot be read are
-/// left out, and others come in their place.
+/// Messages by filter, newest first (with `after`: oldest first), at most
+/// [`PAGE_BYTES`](crate::domain::message::PAGE_BYTES) of content and one message more. Those whose rows cannot be read
+/// are left out, and others come in their place.
 ///
 /// The order is that of ids. Of a period it is that of times: ids that an import kept say nothing of those,
 /// and by them everything would have to be read that is not of the period.
@@ -171,6 +172,7 @@ fn by_id(filter: &Filter, limit: i64) -> (Statement, Where) {
         wanted.text(),
         if filter.after.is_some() { "ASC" } else { "DESC" }
     );
+    let sql = cut_at_page(&sql, if filter.after.is_some() { "id ASC" } else { "id DESC" });
     (Statement::built(concat!(module_path!(), "::by_id"), sql), wanted)
 }
 
@@ -182,6 +184,7 @@ fn by_time(filter: &Filter, limit: i64) -> (Statement, Where) {
         wanted.sql.push(format!("(m.created_at, m.id) {sign} (${at}, ${id})"));
     }
     let order = if filter.after.is_some() { "ASC" } else { "DESC" };
+    let page_order = format!("created_at {order}, id {order}");
     let order = format!("ORDER BY m.created_at {order}, m.id {order}");
     // What is finished and what is not have an index each; no more of either is read than is shown.
     let of = |status: &str| {
@@ -201,6 +204,7 @@ fn by_time(filter: &Filter, limit: i64) -> (Statement, Where) {
          {order} LIMIT $1 OFFSET $2",
         message_columns!()
     );
+    let sql = cut_at_page(&sql, &page_order);
     (Statement::built(concat!(module_path!(), "::by_time"), sql), wanted)
 }
 

@@ -4,7 +4,7 @@
 use http::StatusCode;
 use warp::reply::Response;
 
-use super::{each, page, text_of};
+use super::{page, text_of};
 use crate::{
     app::audit::check_action,
     domain::MessageId,
@@ -44,7 +44,7 @@ async fn try_access(context: &Context) -> Result<Response, Problem> {
     };
     check_action(filter.action.as_deref())?;
     let found = context.app.audit_access(&by, &filter, limit).await?;
-    Ok(page(&found, |entry| cursor(MessageId(entry.id)), each::<_, AuditView<'_>>))
+    Ok(page(context, &found, |entry| cursor(MessageId(entry.id)), AuditView::from))
 }
 
 /// `GET /admin/books`.

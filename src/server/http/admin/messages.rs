@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use warp::reply::Response;
 
-use super::{because, each, page, text_of};
+use super::{because, page, text_of};
 use crate::{
     app::messages::Sent,
     domain::{Message, MessageId, MessageKind, Status},
@@ -74,7 +74,7 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
     let next = |last: &Message| {
         if by_time { timed_cursor(last.created_at, last.id) } else { cursor(last.id) }
     };
-    Ok(page(&found, next, each::<_, MessageView<'_>>))
+    Ok(page(context, &found, next, MessageView::from))
 }
 
 /// `POST /admin/messages`.

@@ -16,11 +16,11 @@ use std::time::Duration;
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use warp::reply::Response;
 
 use super::super::{
     context::{Context, decode_plainly},
+    pages,
     reply::{self, Problem},
 };
 use crate::app::{By, audit::Listing};
@@ -30,12 +30,13 @@ const LONGEST: f64 = 100.0 * 365.0 * 86_400.0;
 
 /// A page of a list; the next begins after `cursor` of its last.
 pub(super) fn page<'a, T, V: Serialize>(
+    context: &Context,
     found: &'a Listing<T>,
-    cursor: impl Fn(&T) -> String,
-    views: impl Fn(&'a [T]) -> V,
+    cursor: impl Fn(&'a T) -> String,
+    view: impl Fn(&'a T) -> V,
 ) -> Response {
-    let next = found.items.last().filter(|_| found.more).map(cursor);
-    reply::json(StatusCode::OK, &json!({ "items": views(&found.items), "next": next }))
+    let page = pages::page(&found.items, found.more, context.page_room, view, cursor);
+    reply::raw(StatusCode::OK, page)
 }
 
 /// Each of them as it is shown.
