@@ -34,6 +34,7 @@ pub mod messages;
 pub mod nodes;
 mod notices;
 pub mod numbers;
+pub mod off_loop;
 pub mod pages;
 mod participants;
 mod pending;

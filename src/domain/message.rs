@@ -12,6 +12,8 @@ pub const SUBJECT_LIMIT: usize = 200;
 pub const CONTENT_LIMIT: usize = 10_000;
 /// The most messages in one batch call (system.md, What each part does 1).
 pub const BATCH_LIMIT: usize = 500;
+/// The most bytes of content that one page of messages is read with; a page has one message at least.
+pub const PAGE_BYTES: usize = 256 * 1024;
 
 /// One-way or chat. The numbers are the stored ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

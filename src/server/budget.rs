@@ -1,23 +1,48 @@
-//! How much of requests' bodies is held at once: by one party, and by all.
+//! How many bytes of requests' bodies, and of answers that are not sent yet, the process holds at once: of one
+//! party, and of all.
 
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
+
+use tokio::{sync::Notify, time::Instant};
 
 use super::{peer, principal::Principal, route::USUAL};
 use crate::domain::Party;
 
-/// The most bytes of one party's bodies at once: a batch of the largest size, and as much again of others.
-pub const PARTY: usize = 32 * 1024 * 1024;
-/// The most bytes of all large bodies at once. What a usual request has is not counted: whoever sends large bodies
-/// slowly must not keep others from sending messages.
-const EVERYBODY: usize = 128 * 1024 * 1024;
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
 
-/// Whose bodies they are.
+/// What a budget allows, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// The most of one party.
+    pub party: usize,
+    /// The most of all parties together.
+    pub everybody: usize,
+    /// So much a party may hold however much the others do.
+    pub assured: usize,
+    /// So much of each reservation does not count for all parties together.
+    pub free: usize,
+}
+
+impl Bounds {
+    /// Of bodies. One party: a batch of the largest size, and as much again of others. What a usual request has is not
+    /// counted for all: a client that sends large bodies slowly must not keep others from sending messages.
+    pub const BODIES: Bounds =
+        Bounds { party: 32 * MIB, everybody: 128 * MIB, assured: 0, free: USUAL };
+    /// Of answers that are not sent yet. A party whose answers are read gets small pages at least, whatever others leave
+    /// unread.
+    pub const ANSWERS: Bounds =
+        Bounds { party: 8 * MIB, everybody: 40 * MIB, assured: 64 * KIB, free: KIB };
+}
+
+/// Whose bytes they are.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Owner {
+pub enum Owner {
     /// Of the owner of a token.
     Party(Party),
     /// Of strangers at one address.
@@ -26,16 +51,35 @@ enum Owner {
     Operator,
 }
 
+impl From<&Principal> for Owner {
+    fn from(principal: &Principal) -> Owner {
+        match principal {
+            Principal::User(caller) => Owner::Party(caller.party()),
+            Principal::Anyone { peer } => Owner::Block(peer::block(*peer)),
+            Principal::Operator(_) => Owner::Operator,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Own {
+    bytes: usize,
+    freed: Arc<Notify>,
+}
+
 #[derive(Debug, Default)]
 struct Held {
-    large: usize,
-    of: HashMap<Owner, usize>,
+    /// What counts for all parties together.
+    counted: usize,
+    of: HashMap<Owner, Own>,
 }
 
 /// The budget of a gateway. Cheap to clone.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Budget {
+    bounds: Bounds,
     held: Arc<Mutex<Held>>,
+    freed: Arc<Notify>,
 }
 
 /// Whose budget is used up.
@@ -43,7 +87,7 @@ pub struct Budget {
 pub enum Full {
     /// That of the party.
     Party,
-    /// That of all large ones.
+    /// That of all.
     Everybody,
 }
 
@@ -56,18 +100,84 @@ pub struct Reserved {
 }
 
 impl Budget {
+    /// A budget of which nothing is used.
+    pub fn new(bounds: Bounds) -> Budget {
+        Budget { bounds, held: Arc::default(), freed: Arc::default() }
+    }
+
     /// Nothing yet, for a request of this principal.
     pub fn of(&self, principal: &Principal) -> Reserved {
-        let owner = match principal {
-            Principal::User(caller) => Owner::Party(caller.party()),
-            Principal::Anyone { peer } => Owner::Block(peer::block(*peer)),
-            Principal::Operator(_) => Owner::Operator,
-        };
+        self.owned_by(principal.into())
+    }
+
+    /// Nothing yet, for this owner.
+    pub fn owned_by(&self, owner: Owner) -> Reserved {
         Reserved { budget: self.clone(), owner, bytes: 0 }
+    }
+
+    /// Takes as many bytes as are `wanted`; when there is no room for so many within `patience`, the `least` that will
+    /// do.
+    ///
+    /// # Errors
+    /// There is no room for `least` either.
+    pub async fn reserve(
+        &self,
+        owner: Owner,
+        wanted: usize,
+        least: usize,
+        patience: Duration,
+    ) -> Result<Reserved, Full> {
+        let mut reserved = self.owned_by(owner);
+        // More than a party may hold would be waited for in vain.
+        let (wanted, least) = (wanted.min(self.bounds.party), least.min(wanted));
+        let Err(mut full) = reserved.grow(wanted) else { return Ok(reserved) };
+        let deadline = Instant::now() + patience;
+        loop {
+            let freed = match full {
+                Full::Party => self.freed_of(&reserved.owner),
+                Full::Everybody => Arc::clone(&self.freed),
+            };
+            // A permit is kept when the bytes were freed before this waits.
+            let waited = tokio::time::timeout_at(deadline, freed.notified()).await;
+            match reserved.grow(wanted) {
+                Ok(()) => {
+                    // What was freed may be enough for the next one that waits as well.
+                    freed.notify_one();
+                    return Ok(reserved);
+                }
+                Err(now) => full = now,
+            }
+            if waited.is_err() || Instant::now() >= deadline {
+                reserved.grow(least)?;
+                return Ok(reserved);
+            }
+        }
+    }
+
+    fn freed_of(&self, owner: &Owner) -> Arc<Notify> {
+        let held = self.held();
+        // Without an entry nothing is held, and nothing is waited for.
+        held.of.get(owner).map_or_else(
+            || {
+                let free = Arc::new(Notify::new());
+                free.notify_one();
+                free
+            },
+            |own| Arc::clone(&own.freed),
+        )
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Reserved {
+    /// How many bytes it holds.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Takes this many bytes more.
     ///
     /// # Errors
@@ -76,51 +186,79 @@ impl Reserved {
         if bytes == 0 {
             return Ok(());
         }
-        let large = self.bytes.saturating_add(bytes).saturating_sub(USUAL).min(bytes);
-        let mut held = self.budget.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.large.saturating_add(large) > EVERYBODY {
+        let Bounds { party, everybody, assured, .. } = self.budget.bounds;
+        let wanted = self.bytes.saturating_add(bytes);
+        let more = self.counted(wanted) - self.counted(self.bytes);
+        let budget = self.budget.clone();
+        let mut held = budget.held();
+        let own = held.of.get(&self.owner).map_or(0, |own| own.bytes).saturating_add(bytes);
+        if more > 0 && own > assured && held.counted.saturating_add(more) > everybody {
             return Err(Full::Everybody);
         }
-        let own = held.of.get(&self.owner).copied().unwrap_or_default();
-        if own.saturating_add(bytes) > PARTY {
+        if own > party {
             return Err(Full::Party);
         }
-        held.large += large;
-        held.of.insert(self.owner.clone(), own + bytes);
-        self.bytes += bytes;
+        self.put(&mut held, wanted);
         Ok(())
+    }
+
+    /// Holds exactly this many bytes from now on, also when there is no room for as many: they are there already.
+    pub fn set(&mut self, bytes: usize) {
+        if bytes != self.bytes {
+            let budget = self.budget.clone();
+            self.put(&mut budget.held(), bytes);
+        }
+    }
+
+    /// What of so many bytes counts for all parties together.
+    fn counted(&self, bytes: usize) -> usize {
+        bytes.saturating_sub(self.budget.bounds.free)
+    }
+
+    fn put(&mut self, held: &mut Held, bytes: usize) {
+        held.counted =
+            (held.counted + self.counted(bytes)).saturating_sub(self.counted(self.bytes));
+        let own = held.of.entry(self.owner.clone()).or_default();
+        own.bytes = (own.bytes + bytes).saturating_sub(self.bytes);
+        if bytes < self.bytes {
+            own.freed.notify_one();
+            self.budget.freed.notify_one();
+        }
+        if own.bytes == 0 {
+            // All that still wait look at it again, and find another entry or none.
+            own.freed.notify_waiters();
+            held.of.remove(&self.owner);
+        }
+        self.bytes = bytes;
     }
 }
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        if self.bytes == 0 {
-            return;
-        }
-        let mut held = self.budget.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.large = held.large.saturating_sub(self.bytes.saturating_sub(USUAL));
-        let left = held.of.get(&self.owner).copied().unwrap_or_default().saturating_sub(self.bytes);
-        if left == 0 {
-            held.of.remove(&self.owner);
-        } else {
-            held.of.insert(self.owner.clone(), left);
-        }
+        self.set(0);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::domain::UserId;
 
+    const PARTY: usize = Bounds::BODIES.party;
+
+    fn owner(user: u128) -> Owner {
+        Owner::Party(Party::Business(UserId(uuid::Uuid::from_u128(user))))
+    }
+
     fn reserved(budget: &Budget, user: u128) -> Reserved {
-        let owner = Owner::Party(Party::Business(UserId(uuid::Uuid::from_u128(user))));
-        Reserved { budget: budget.clone(), owner, bytes: 0 }
+        budget.owned_by(owner(user))
     }
 
     #[test]
     fn a_party_has_its_share_and_all_have_theirs() {
-        let budget = Budget::default();
+        let budget = Budget::new(Bounds::BODIES);
         let mut first = reserved(&budget, 1);
         first.grow(0).unwrap();
         first.grow(USUAL / 2).unwrap();
@@ -135,17 +273,91 @@ mod tests {
         last.grow(PARTY).unwrap();
         drop((last, others));
         reserved(&budget, 11).grow(0).unwrap();
-        assert_eq!(budget.held.lock().unwrap().large, 0);
-        assert!(budget.held.lock().unwrap().of.is_empty(), "nothing is kept of who holds nothing");
+        assert_eq!(budget.held().counted, 0);
+        assert!(budget.held().of.is_empty(), "nothing is kept of an owner that holds nothing");
     }
 
     #[test]
     fn strangers_have_a_share_each_and_not_one_for_all() {
-        let budget = Budget::default();
+        let budget = Budget::new(Bounds::BODIES);
         let of = |peer: &str| budget.of(&Principal::Anyone { peer: peer.parse().unwrap() });
         let (mut one, mut same) = (of("2001:db8::1"), of("2001:db8::2"));
         one.grow(PARTY).unwrap();
         assert_eq!(same.grow(1), Err(Full::Party), "one network is one stranger");
         of("203.0.113.9").grow(PARTY).unwrap();
+    }
+
+    #[test]
+    fn what_others_hold_leaves_a_party_what_it_is_assured_of() {
+        let bounds = Bounds::ANSWERS;
+        let budget = Budget::new(bounds);
+        let mut large: Vec<Reserved> = Vec::new();
+        for user in 0u128.. {
+            let mut one = reserved(&budget, user);
+            if one.grow(bounds.party) == Err(Full::Everybody) {
+                break;
+            }
+            large.push(one);
+        }
+        assert_eq!(large.len(), bounds.everybody / bounds.party);
+        let (mut page, mut other) = (reserved(&budget, 100), reserved(&budget, 100));
+        assert_eq!(page.grow(MIB), Err(Full::Everybody));
+        page.grow(bounds.assured).unwrap();
+        assert_eq!(other.grow(2 * KIB), Err(Full::Everybody));
+        other.grow(bounds.free).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_request_waits_for_room_and_then_takes_less() {
+        let budget = Budget::new(Bounds::ANSWERS);
+        let party = Bounds::ANSWERS.party;
+        let patience = Duration::from_millis(300);
+        let reserve = |wanted, least| budget.reserve(owner(1), wanted, least, patience);
+        let first = reserve(party, party).await.unwrap();
+        // What is freed meanwhile is enough for two that wait.
+        let waiting = async { tokio::join!(reserve(MIB, KIB), reserve(MIB, KIB)) };
+        let freeing = async {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            drop(first);
+        };
+        let ((one, two), ()) = tokio::join!(waiting, freeing);
+        let (one, two) = (one.unwrap(), two.unwrap());
+        assert_eq!((one.bytes(), two.bytes()), (MIB, MIB));
+        let rest = reserve(party - 2 * MIB - KIB, KIB).await.unwrap();
+        assert_eq!(reserve(MIB, KIB).await.unwrap().bytes(), KIB);
+        let last = reserve(KIB, KIB).await.unwrap();
+        assert_eq!(reserve(KIB, KIB).await.unwrap_err(), Full::Party);
+        drop((one, two, rest, last));
+        assert!(budget.held().of.is_empty());
+    }
+
+    proptest! {
+        // Property: whatever is reserved, grown, set and dropped, the sums are those of what is held.
+        #[test]
+        fn the_sums_are_those_of_what_is_held(
+            steps in proptest::collection::vec((0u128..4, 0usize..6, 0usize..5 * MIB), 1..60)
+        ) {
+            let budget = Budget::new(Bounds::ANSWERS);
+            let mut held: Vec<Reserved> = Vec::new();
+            for (user, step, bytes) in steps {
+                match (step, held.len()) {
+                    (0, 1..) => drop(held.swap_remove(bytes % held.len())),
+                    (1, count @ 1..) => held[bytes % count].set(bytes),
+                    (2, count @ 1..) => { let _ = held[bytes % count].grow(bytes); }
+                    _ => {
+                        let mut one = reserved(&budget, user);
+                        if one.grow(bytes).is_ok() { held.push(one); }
+                    }
+                }
+                let counted: usize = held.iter().map(|one| one.counted(one.bytes)).sum();
+                prop_assert_eq!(budget.held().counted, counted);
+                for user in 0..4 {
+                    let own = held.iter().filter(|one| one.owner == owner(user));
+                    let own: usize = own.map(Reserved::bytes).sum();
+                    let known = budget.held().of.get(&owner(user)).map_or(0, |own| own.bytes);
+                    prop_assert_eq!(known, own);
+                }
+            }
+        }
     }
 }

@@ -13,17 +13,13 @@ use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-use tokio::{
-    runtime::{Handle, RuntimeFlavor},
-    task::block_in_place,
-};
 
 use super::{
-    Readiness, body::BodyStream, budget::Reserved, principal::Principal, reply::Problem,
+    Readiness, body::BodyStream, budget::Reserved, pages, principal::Principal, reply::Problem,
     route::USUAL,
 };
 use crate::{
-    app::{App, By, Caller, messages::RequestKey},
+    app::{App, By, Caller, messages::RequestKey, off_loop::off_loop},
     domain::{
         Message, MessageId, Phone,
         nearest::nearest,
@@ -65,6 +61,8 @@ pub struct Context {
     pub came: Instant,
     /// What the body holds of the budget.
     pub reserved: Reserved,
+    /// How many bytes a page may have.
+    pub page_room: usize,
 }
 
 /// What travels in a request's extensions.
@@ -119,10 +117,7 @@ impl Context {
                 "send application/json",
             ));
         }
-        let read = || serde_json::from_slice(self.document());
-        let is_large = self.body.len() > USUAL;
-        // A large one takes its time: other requests of this thread go on elsewhere meanwhile.
-        let read = if is_large && has_threads() { block_in_place(read) } else { read() };
+        let read = off_loop(self.body.len(), || serde_json::from_slice(self.document()));
         read.map_err(|error| unreadable(&error))
     }
 
@@ -205,6 +200,11 @@ impl Context {
             Some("false") => Ok(Some(false)),
             Some(_) => Err(Problem::field(name, "unknown", format!("{name} is true or false"))),
         }
+    }
+
+    /// Whether a page may be as large as it ever is.
+    pub fn has_whole_page(&self) -> bool {
+        self.page_room >= pages::LARGEST
     }
 
     /// The page's size.
@@ -313,15 +313,10 @@ impl Context {
             hash
         };
         let key = key.to_owned();
-        let (request_hash, written_hash) = (hash(&body), hash(&|digest| digest.update(&self.body)));
+        let (request_hash, written_hash) =
+            off_loop(self.body.len(), || (hash(&body), hash(&|digest| digest.update(&self.body))));
         Ok(Some(RequestKey { key, request_hash, written_hash }))
     }
-}
-
-/// Whether the runtime has another thread.
-fn has_threads() -> bool {
-    let flavor = Handle::try_current().map(|handle| handle.runtime_flavor());
-    flavor.is_ok_and(|flavor| flavor == RuntimeFlavor::MultiThread)
 }
 
 /// What a body of JSON says, in one form: its fields in order, and none that is null, because that is the

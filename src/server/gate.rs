@@ -14,8 +14,9 @@ use warp::reply::Response;
 
 use super::{
     Readiness,
+    answer_body::{self, AnswerBody},
     body::{self, BodyError, BodyStream},
-    budget::{Budget, Full, PARTY, Reserved},
+    budget::{Bounds, Budget, Full, Owner, Reserved},
     connection::ConnectionHandle,
     context::{Context, Shared},
     dispatch,
@@ -35,6 +36,8 @@ use crate::app::{App, Error};
 /// How long a body may pause, and how long it may take in all.
 const BODY_IDLE: Duration = Duration::from_secs(15);
 const BODY_TOTAL: Duration = Duration::from_secs(120);
+/// How long a request waits for the room of its answer.
+const ROOM_WAIT: Duration = Duration::from_secs(1);
 
 /// The way in. Cheap to clone.
 #[derive(Clone)]
@@ -44,18 +47,24 @@ pub struct Gate {
     readiness: Readiness,
     routes: warp::filters::BoxedFilter<(Response,)>,
     bodies: Budget,
+    answers: Budget,
     proxies: TrustedProxies,
 }
 
 impl Gate {
     /// A way in to this appliance.
     pub fn new(app: App, hub: hub::Hub, readiness: Readiness, proxies: TrustedProxies) -> Gate {
-        let (routes, bodies) = (dispatch::filter(), Budget::default());
-        Gate { app, hub, readiness, routes, bodies, proxies }
+        let routes = dispatch::filter();
+        let (bodies, answers) = (Budget::new(Bounds::BODIES), Budget::new(Bounds::ANSWERS));
+        Gate { app, hub, readiness, routes, bodies, answers, proxies }
     }
 
     /// Answers one request that arrived from this address.
-    pub async fn handle(self, mut request: Request<Incoming>, connected: IpAddr) -> Response {
+    pub async fn handle(
+        self,
+        mut request: Request<Incoming>,
+        connected: IpAddr,
+    ) -> ::http::Response<AnswerBody> {
         // Behind another gateway it is who that one names.
         let named = self.hub.peer_of(&request);
         let peer = named.unwrap_or_else(|| self.proxies.client(connected, request.headers()));
@@ -102,7 +111,7 @@ impl Gate {
         peer: IpAddr,
         came: Instant,
         label: &mut &'static str,
-    ) -> Response {
+    ) -> ::http::Response<AnswerBody> {
         if let Some(meant) = legacy::address(request.uri().path()) {
             *request.uri_mut() = with_path(request.uri(), meant);
         }
@@ -110,13 +119,19 @@ impl Gate {
         if let Some((service, asked)) = Service::at(path) {
             *label = hub_label(service, asked);
             if is_encoded(&request) {
-                return Problem::encoded().into_response();
+                return answer_body::answer(Problem::encoded().into_response(), None);
             }
-            return self.hub.handle(service, asked, request, peer).await;
+            request.extensions_mut().insert(self.answers.clone());
+            let mut response = self.hub.handle(service, asked, request, peer).await;
+            // What it holds of the budget stays with its body.
+            let reserved = response.extensions_mut().remove::<Arc<Reserved>>();
+            return answer_body::answer(response, reserved.and_then(Arc::into_inner));
         }
         let is_legacy = legacy::is_address(path);
         self.api(request, peer, came, label).await.unwrap_or_else(|problem| {
-            if is_legacy { legacy::http::refused(&problem) } else { problem.into_response() }
+            let refused =
+                if is_legacy { legacy::http::refused(&problem) } else { problem.into_response() };
+            answer_body::answer(refused, None)
         })
     }
 
@@ -126,7 +141,7 @@ impl Gate {
         peer: IpAddr,
         came: Instant,
         label: &mut &'static str,
-    ) -> Result<Response, Problem> {
+    ) -> Result<::http::Response<AnswerBody>, Problem> {
         let encoded = is_encoded(&request);
         let (parts, body) = request.into_parts();
         let mut body = Some(body);
@@ -146,7 +161,7 @@ impl Gate {
         incoming: &mut Option<Incoming>,
         asking: Asking,
         label: &mut &'static str,
-    ) -> Result<Response, Problem> {
+    ) -> Result<::http::Response<AnswerBody>, Problem> {
         let Asking { peer, encoded, came } = asking;
         let path = parts.uri.path();
         // There, any method will do.
@@ -173,7 +188,7 @@ impl Gate {
         };
         let (route, captured) = match found {
             Ok(found) => found,
-            Err(none) => return Ok(none.into_response()),
+            Err(none) => return Ok(answer_body::answer(none.into_response(), None)),
         };
         principal.admit(route)?;
         principal.count(&self.app, route).await?;
@@ -190,6 +205,13 @@ impl Gate {
                 Bytes::new()
             }
         };
+        let (wanted, least) = route.answer_room();
+        let owner = Owner::from(&principal);
+        // What everybody may ask is small, or the same for all; health is told however many do not read.
+        let answered = match route.who {
+            Who::Anyone => None,
+            _ => Some(self.answers.reserve(owner, wanted, least, ROOM_WAIT).await.map_err(unsent)?),
+        };
         let context: Shared = Arc::new(Context {
             app: self.app,
             readiness: self.readiness,
@@ -203,8 +225,25 @@ impl Gate {
             stream: Mutex::new(stream),
             came,
             reserved,
+            page_room: answered.as_ref().map_or(wanted, Reserved::bytes),
         });
-        Ok(dispatch::answer(self.routes, route, captured, context).await)
+        let response = dispatch::answer(self.routes, route, captured, context).await;
+        Ok(answer_body::answer(response, answered))
+    }
+}
+
+/// There is no room for another answer.
+fn unsent(full: Full) -> Problem {
+    let retry_after = Duration::from_secs(1);
+    match full {
+        Full::Party => {
+            let most = Bounds::ANSWERS.party;
+            let text = format!("{most} bytes of answers to you are not read yet: read them first");
+            let status = StatusCode::TOO_MANY_REQUESTS;
+            let problem = Problem::new(status, "too_many_unread_answers", text);
+            Problem { retry_after: Some(retry_after.as_secs()), ..problem }
+        }
+        Full::Everybody => Error::Overloaded { retry_after }.into(),
     }
 }
 
@@ -238,7 +277,8 @@ async fn whole(
             Problem::bad_request("body_broken", "the body broke off before its end")
         }
         BodyError::NoRoom(Full::Party) => {
-            let text = format!("you are sending more than {PARTY} bytes at once");
+            let most = Bounds::BODIES.party;
+            let text = format!("you are sending more than {most} bytes at once");
             let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", text);
             Problem { retry_after: Some(1), ..problem }
         }

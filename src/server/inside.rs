@@ -11,9 +11,9 @@ use warp::{filters::BoxedFilter, reply::Response};
 
 use super::{
     Readiness,
-    budget::Budget,
+    budget::{Bounds, Budget},
     context::{Context, Shared},
-    dispatch,
+    dispatch, pages,
     principal::Principal,
     reply::Problem,
 };
@@ -79,7 +79,8 @@ impl Inside {
         let context: Shared = Arc::new(Context {
             app: self.app.clone(),
             readiness: Readiness::default(),
-            reserved: Budget::default().of(&principal),
+            reserved: Budget::new(Bounds::BODIES).of(&principal),
+            page_room: pages::LARGEST,
             principal,
             peer: None,
             is_existing: route.is_existing,

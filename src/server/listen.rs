@@ -10,7 +10,7 @@ use hyper::{
     server::conn::{http1, http2},
     service::service_fn,
 };
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -26,6 +26,7 @@ use super::{
     places::ConnectionLimits,
     proxy_protocol,
     pulse::Pulse,
+    streams::StreamExecutor,
     tls::Tls,
     watched_io::WatchedIo,
 };
@@ -47,7 +48,7 @@ pub struct ListenOptions {
     /// How long a connection may take for a PROXY header, for the TLS handshake, and for a request's headers, counted
     /// from its start or the last answer; so long it may be idle before somebody has authenticated on it.
     pub header_timeout: Duration,
-    /// How long a client may take no byte of what is sent.
+    /// How long a client may take nothing of what is sent.
     pub write_timeout: Duration,
     /// Serve TLS.
     pub tls: Option<Tls>,
@@ -74,7 +75,7 @@ pub async fn serve<S, F, B>(
 {
     let connections = Connections::new(options.name, options.limits, options.header_timeout);
     let tracker = TaskTracker::new();
-    let builders = Builders::new();
+    let builders = Builders::new(options.write_timeout);
     let mut answers = options.pulse.answers();
     loop {
         let accepted = tokio::select! {
@@ -192,15 +193,15 @@ impl Opening {
 #[derive(Clone)]
 struct Builders {
     one: http1::Builder,
-    two: http2::Builder<TokioExecutor>,
+    two: http2::Builder<StreamExecutor>,
 }
 
 impl Builders {
-    fn new() -> Builders {
+    fn new(write_timeout: Duration) -> Builders {
         let mut one = http1::Builder::new();
         // The connection's own time covers the headers too.
         one.header_read_timeout(None::<Duration>).max_buf_size(16 * 1024);
-        let mut two = http2::Builder::new(TokioExecutor::new());
+        let mut two = http2::Builder::new(StreamExecutor::new(write_timeout));
         two.timer(TokioTimer::new())
             .keep_alive_interval(Duration::from_secs(20))
             .max_concurrent_streams(128)

@@ -1,6 +1,7 @@
 //! The gateway: HTTP, the hub, and the page for machines. Its borders speak JSON and protocols; what
 //! they ask for is done by the use cases.
 
+pub mod answer_body;
 pub mod body;
 pub mod budget;
 pub mod connection;
@@ -16,6 +17,7 @@ pub mod listen;
 pub mod many;
 pub mod moment;
 pub mod openapi;
+pub mod pages;
 pub mod paging;
 pub mod peer;
 pub mod places;
@@ -27,6 +29,7 @@ pub mod reply;
 pub mod route;
 pub mod routes;
 mod stream;
+pub mod streams;
 pub mod tls;
 pub mod view;
 mod watched_io;

@@ -12,7 +12,7 @@ use utoipa::{
 };
 use warp::reply::Response;
 
-use super::context::Shared;
+use super::{context::Shared, pages};
 use crate::{
     app::{Caller, Error},
     domain::{Permission, limits::RateClass},
@@ -22,6 +22,12 @@ use crate::{
 pub const USUAL: usize = 256 * 1024;
 /// The largest body of a batch, or of rows that are imported, in bytes.
 pub const BATCH: usize = 24 * 1024 * 1024;
+/// What an answer to a write is reserved before it is known, in bytes.
+const RECEIPT: usize = 1024;
+/// The same of one document that is read: a message of 10,000 characters, each escaped in JSON.
+const DOCUMENT: usize = 64 * 1024;
+/// The same of an answer that comes line by line: what waits for its client.
+pub const LINES: usize = 256 * 1024;
 
 /// Who may call a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,6 +205,9 @@ pub struct Route {
     pub is_keyed: bool,
     /// What it stores, and with that what limits it.
     pub writes: Writes,
+    /// The bytes that are reserved for its answer before that is known, and how few will do when there is no room for
+    /// as many; unset: as usual for its kind.
+    room: Option<(usize, usize)>,
     /// Whether it is part of the existing system's API: found in any case, answered in its form, and not in
     /// the description.
     pub is_existing: bool,
@@ -241,6 +250,7 @@ impl Route {
             query: &[],
             is_keyed: false,
             writes: if reads { Writes::Nothing } else { Writes::Other },
+            room: None,
             is_existing: false,
             words: path.split('/').collect(),
             handler: handler.handler(),
@@ -279,7 +289,17 @@ impl Route {
 
     /// It gives a page of a list.
     pub fn gives_page<T: ToSchema>(self) -> Route {
-        Route { answer: Answer::Page(Shape::of::<T>()), ..self }
+        Route { answer: Answer::Page(Shape::of::<T>()), ..self }.paged()
+    }
+
+    /// It gives a list that is cut at the room that there is for it.
+    pub fn paged(self) -> Route {
+        self.reserves(pages::LARGEST, pages::LEAST)
+    }
+
+    /// So many bytes are reserved for its answer, or at least as many.
+    pub fn reserves(self, wanted: usize, least: usize) -> Route {
+        Route { room: Some((wanted, least)), ..self }
     }
 
     /// It gives a document a line.
@@ -316,6 +336,16 @@ impl Route {
     /// It belongs to the existing system's API.
     pub fn existing(self) -> Route {
         Route { is_existing: true, ..self }
+    }
+
+    /// The bytes that are reserved for its answer before that is known, and how few will do when there is no room for
+    /// as many.
+    pub fn answer_room(&self) -> (usize, usize) {
+        self.room.unwrap_or(match self.answer {
+            Answer::Lines(_) => (LINES, LINES),
+            _ if self.method == Method::GET => (DOCUMENT, RECEIPT),
+            _ => (RECEIPT, RECEIPT),
+        })
     }
 
     /// The names of its parameters.

@@ -14,10 +14,10 @@ use bytes::Bytes;
 use futures_util::{Stream, stream::poll_fn};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use warp::{Reply as _, reply::Response};
 
-use super::reply;
+use super::{reply, route::LINES};
 
 /// Lines that wait for whoever reads them.
 const WAITING: usize = 64;
@@ -26,9 +26,16 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where the lines of an answer are written. Dropped without [`Lines::end`], the answer breaks off.
 pub(super) struct Lines {
-    to: mpsc::Sender<Bytes>,
+    to: mpsc::Sender<Line>,
+    room: Arc<Semaphore>,
     whole: Arc<AtomicBool>,
     patience: Duration,
+}
+
+/// A line that waits, and the room that it takes.
+struct Line {
+    text: Bytes,
+    _room: OwnedSemaphorePermit,
 }
 
 /// Nobody reads the answer any more, or not for too long.
@@ -51,12 +58,13 @@ pub(super) fn lines() -> (Lines, Response) {
 fn pipe(patience: Duration) -> (Lines, impl Stream<Item = Result<Bytes, BrokenOff>>) {
     let (to, mut from) = mpsc::channel(WAITING);
     let whole = Arc::new(AtomicBool::new(false));
-    let lines = Lines { to, whole: Arc::clone(&whole), patience };
+    let room = Arc::new(Semaphore::new(LINES));
+    let lines = Lines { to, room, whole: Arc::clone(&whole), patience };
     let written = poll_fn(move |context| {
-        let line = ready!(from.poll_recv(context));
+        let line: Option<Line> = ready!(from.poll_recv(context));
         // Told once: after a failure there is nothing any more.
         let broken = line.is_none() && !whole.swap(true, Ordering::AcqRel);
-        Poll::Ready(if broken { Some(Err(BrokenOff)) } else { line.map(Ok) })
+        Poll::Ready(if broken { Some(Err(BrokenOff)) } else { line.map(|line| Ok(line.text)) })
     });
     (lines, written)
 }
@@ -81,19 +89,32 @@ impl Lines {
     /// # Errors
     /// Nobody reads any more, or has read for a minute.
     pub(super) async fn put<T: Serialize>(&self, line: &T) -> Result<(), Gone> {
-        let sent = tokio::time::timeout(self.patience, self.to.send(text(line))).await;
-        sent.map_err(|_| Gone)?.map_err(|_| Gone)
+        let text = text(line);
+        let sent = async {
+            let room = Arc::clone(&self.room).acquire_many_owned(taken(&text)).await;
+            let line = Line { text, _room: room.map_err(|_| Gone)? };
+            self.to.send(line).await.map_err(|_| Gone)
+        };
+        tokio::time::timeout(self.patience, sent).await.unwrap_or(Err(Gone))
     }
 
     /// Writes one if there is room now.
     pub(super) fn offer<T: Serialize>(&self, line: &T) {
-        let _ = self.to.try_send(text(line));
+        let text = text(line);
+        if let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(taken(&text)) {
+            let _ = self.to.try_send(Line { text, _room: room });
+        }
     }
 
     /// Ends the answer: these were all its lines.
     pub(super) fn end(self) {
         self.whole.store(true, Ordering::Release);
     }
+}
+
+/// How much of the room a line takes: one that is longer than all of it takes all.
+fn taken(text: &Bytes) -> u32 {
+    u32::try_from(text.len().min(LINES)).unwrap_or(u32::MAX)
 }
 
 fn text<T: Serialize>(line: &T) -> Bytes {
@@ -138,6 +159,19 @@ mod tests {
         }
         assert_eq!(read, 2 * WAITING);
         writing.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn long_lines_wait_for_room_and_one_that_is_longer_than_all_passes() {
+        let (lines, mut written) = pipe(Duration::from_millis(50));
+        let half = "x".repeat(LINES / 2);
+        lines.put(&half).await.unwrap();
+        assert!(lines.put(&half).await.is_err(), "with its quotation marks it is more than half");
+        assert!(written.next().await.unwrap().is_ok());
+        lines.put(&"x".repeat(2 * LINES)).await.unwrap();
+        assert!(lines.put(&1).await.is_err());
+        assert!(written.next().await.unwrap().unwrap().len() > 2 * LINES);
+        lines.put(&1).await.unwrap();
     }
 
     #[tokio::test]

@@ -17,7 +17,7 @@ use crate::{
         Conversation, ConversationId, Message, MessageId, Party, Status, conversation::Cursor,
         message::Place,
     },
-    server::paging::{self, PAGE_BYTES},
+    server::pages,
     store::{Cut, Slice, dead_letters::DeadLetter, story::Story},
 };
 
@@ -181,23 +181,20 @@ impl<'a> From<&'a Conversation> for WholeConversationView<'a> {
     }
 }
 
-/// Messages as a JSON array, as far as they fit in an answer: the page of a history.
+/// Messages as a JSON array: the page of a history, as many as it may have.
 pub fn history(found: &[Message]) -> Vec<u8> {
-    paging::json_list(found.iter().map(MessageView::from), PAGE_BYTES).0
+    pages::list(found, pages::LARGEST, MessageView::from).0
 }
 
 /// The page of a list of conversations, of which `found` has one more than `limit` if there are more. It ends earlier
 /// where an answer would be too long.
 pub fn conversations(found: &Slice<Conversation>, limit: usize, of: &Party) -> Vec<u8> {
     let page = found.items.get(..limit).unwrap_or(&found.items);
-    let views = page.iter().map(|conversation| ConversationView::new(conversation, of));
-    let (list, count) = paging::json_list(views, PAGE_BYTES);
-    let last = page.get(..count).and_then(<[Conversation]>::last);
-    let next = last.filter(|_| found.items.len() > count).map(ConversationCursor::of);
-    let next = next.or(found.cut.and_then(ConversationCursor::at));
-    // A cursor has nothing that JSON escapes.
-    let next = next.map_or_else(|| "null".to_owned(), |cursor| format!("\"{cursor}\""));
-    [b"{\"items\":", list.as_slice(), b",\"next\":", next.as_bytes(), b"}"].concat()
+    let more = found.items.len() > limit;
+    let behind = found.cut.and_then(ConversationCursor::at).map(|cursor| cursor.to_string());
+    let view = |conversation| ConversationView::new(conversation, of);
+    let cursor = |last: &Conversation| ConversationCursor::of(last).to_string();
+    pages::page_behind(page, more, behind, pages::LARGEST, view, cursor)
 }
 
 /// Where a page of conversations ends, as clients give it back.
@@ -457,9 +454,4 @@ impl<'a> From<&'a DeadLetter> for DeadLetterView<'a> {
             last_error_at: letter.last_error_at,
         }
     }
-}
-
-/// Dead letters for the wire.
-pub fn dead_letters(letters: &[DeadLetter]) -> Vec<DeadLetterView<'_>> {
-    letters.iter().map(DeadLetterView::from).collect()
 }

@@ -13,7 +13,7 @@ use self::known::{Before, Known, known};
 use super::{
     Client, Error, Statements, conversations,
     outcome::Changed,
-    rows::{self, select_messages},
+    rows::{self, first_of_page, select_messages},
     statement::statements,
 };
 use crate::domain::{
@@ -24,12 +24,15 @@ use crate::domain::{
 };
 
 macro_rules! history {
-    (order: $order:literal) => {
-        select_messages!(
-            "WHERE m.conversation_id = $1 AND m.seq < $2 AND m.seq > $3 AND m.deleted_at IS NULL \
-             ORDER BY m.seq ",
-            $order,
-            " LIMIT $4"
+    (by: $order:literal) => {
+        first_of_page!(
+            select_messages!(
+                "WHERE m.conversation_id = $1 AND m.seq < $2 AND m.seq > $3 AND m.deleted_at IS NULL \
+                 ORDER BY m.",
+                $order,
+                " LIMIT $4"
+            ),
+            by: $order
         )
     };
 }
@@ -57,8 +60,8 @@ statements! {
              AS a(id, status, last_seq, last_message_id, last_message_at, unread_business,
                   unread_mobile)
         WHERE c.id = a.id";
-    HISTORY_BEFORE = history!(order: "DESC");
-    HISTORY_AFTER = history!(order: "ASC");
+    HISTORY_BEFORE = history!(by: "seq DESC");
+    HISTORY_AFTER = history!(by: "seq");
     // The recipient is named in a form that the planner cannot match with the indexes on recipients: the
     // messages are looked up by their places, however few or many a recipient has.
     READ = "
@@ -290,7 +293,7 @@ async fn store_conversations(
 }
 
 /// Messages of a conversation by `seq`: the newest before a place, oldest last; or the oldest after
-/// one, oldest first.
+/// one, oldest first. At most [`PAGE_BYTES`](crate::domain::message::PAGE_BYTES) of content and one message more.
 ///
 /// # Errors
 /// Any failure of the database.

@@ -12,7 +12,7 @@ pub use listed::{Filter, count_of_sender, list};
 
 use super::{
     Client, Error, Statement, Statements,
-    rows::{self, message_columns, select_messages},
+    rows::{self, first_of_page, message_columns, select_messages},
     slice,
     statement::statements,
 };
@@ -80,10 +80,13 @@ macro_rules! pending_and_acknowledged {
 
 macro_rules! pending_after {
     (of: $column:literal) => {
-        select_messages!(
-            "WHERE m.",
-            $column,
-            " = $1 AND m.status < 2 AND m.deleted_at IS NULL AND m.id > $2 ORDER BY m.id LIMIT $3"
+        first_of_page!(
+            select_messages!(
+                "WHERE m.",
+                $column,
+                " = $1 AND m.status < 2 AND m.deleted_at IS NULL AND m.id > $2 ORDER BY m.id LIMIT $3"
+            ),
+            by: "id"
         )
     };
 }
@@ -341,7 +344,8 @@ impl Page {
     fn add(&mut self, rows: &[tokio_postgres::Row]) -> Result<Option<Uuid>, Error> {
         let (found, unreadable) = rows::readable(rows)?;
         // One that was read whole leaves no place that another could take.
-        self.ended = unreadable.is_empty() || rows.len() < self.limit - self.found.len();
+        let is_short = rows.len() < self.limit - self.found.len();
+        self.ended = unreadable.is_empty() || is_short && !rows::is_cut(rows)?;
         self.found.extend(found);
         self.unreadable.extend(unreadable);
         rows.last().map(|row| row.try_get("id")).transpose().map_err(Error::from)

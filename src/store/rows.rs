@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::Error;
 use crate::domain::{
     ContentType, ConversationId, Message, MessageId, Party, Phone, Priority, Status, UserId,
-    message::Place,
+    message::{PAGE_BYTES, Place},
 };
 
 /// The columns of a whole message, by the names that [`Positions`] knows. `m` is the message, `u` its
@@ -42,7 +42,40 @@ macro_rules! select_messages {
         )
     };
 }
-pub(super) use {message_columns, message_from, select_messages};
+
+/// Of the messages of a query the first ones in this order, as many as a page is read with. How long a text is the
+/// database knows without reading it.
+macro_rules! first_of_page {
+    ($query:expr, by: $order:literal) => {
+        concat!(
+            "SELECT * FROM (SELECT q.*, sum(octet_length(q.content)) OVER (ORDER BY ",
+            $order,
+            " ROWS UNBOUNDED PRECEDING) - octet_length(q.content) AS bytes_before FROM (",
+            $query,
+            ") AS q) AS page WHERE coalesce(bytes_before, 0) < 262144 ORDER BY ",
+            $order
+        )
+    };
+}
+pub(super) use {first_of_page, message_columns, message_from, select_messages};
+
+/// [`first_of_page`] of a query whose text depends on what is asked for.
+pub(super) fn cut_at_page(query: &str, order: &str) -> String {
+    format!(
+        "SELECT * FROM (SELECT q.*, sum(octet_length(q.content)) OVER (ORDER BY {order} \
+         ROWS UNBOUNDED PRECEDING) - octet_length(q.content) AS bytes_before FROM ({query}) AS q) AS page \
+         WHERE coalesce(bytes_before, 0) < {PAGE_BYTES} ORDER BY {order}"
+    )
+}
+
+/// Whether rows are fewer than those of the query, because of their bytes.
+pub(super) fn is_cut(rows: &[Row]) -> Result<bool, Error> {
+    let mut bytes = 0;
+    for row in rows {
+        bytes += row.try_get::<_, Option<&str>>("content")?.map_or(0, str::len);
+    }
+    Ok(bytes >= PAGE_BYTES)
+}
 
 macro_rules! positions {
     ($($name:ident),+ $(,)?) => {
@@ -188,4 +221,15 @@ pub(super) fn columns(party: &Party) -> (Option<Uuid>, Option<&str>) {
 /// Below every id of ours that was made at this time or later: their first 48 bits are milliseconds.
 pub(super) fn first_id_of(time: OffsetDateTime) -> Uuid {
     MessageId::first_of(time).0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_of_a_page_are_the_same() {
+        let one = first_of_page!("SELECT 1", by: "seq DESC");
+        assert_eq!(one, cut_at_page("SELECT 1", "seq DESC"));
+    }
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{
     Client, Error, Statement, Statements,
     conversations::{self, conversation_columns, conversation_from},
-    rows::{self, message_columns, message_from},
+    rows::{self, first_of_page, message_columns, message_from},
     slice::{Slice, looked_at},
     statement::statements,
 };
@@ -85,14 +85,17 @@ statements! {
         conversation_from!(),
         " WHERE c.id = $1"
     );
-    LATEST = concat!(
-        "SELECT ",
-        message_columns!(),
-        ", (SELECT ",
-        version_of_conversation!(),
-        " FROM conversations c WHERE c.id = $1) AS version FROM ",
-        message_from!(),
-        " WHERE m.conversation_id = $1 AND m.deleted_at IS NULL ORDER BY m.seq DESC LIMIT $2"
+    LATEST = first_of_page!(
+        concat!(
+            "SELECT ",
+            message_columns!(),
+            ", (SELECT ",
+            version_of_conversation!(),
+            " FROM conversations c WHERE c.id = $1) AS version FROM ",
+            message_from!(),
+            " WHERE m.conversation_id = $1 AND m.deleted_at IS NULL ORDER BY m.seq DESC LIMIT $2"
+        ),
+        by: "seq DESC"
     );
     LIST_VERSION_OF_BUSINESS = concat!("SELECT ", version_of_business!(), " AS version");
     LIST_VERSION_OF_PHONE = concat!("SELECT ", version_of_phone!(), " AS version");

@@ -143,6 +143,11 @@ pub const ALL: &[(&str, Kind, &str)] = &[
         "Requests, calls and messages that were refused because their party had reached a limit, by class: \
          messages, connects, conversations, writes, receipts or admin.",
     ),
+    (
+        "esh3ar_answers_not_taken_total",
+        Kind::Counter,
+        "Streams of HTTP/2 that were reset because their client took nothing of the answer.",
+    ),
     ("esh3ar_hub_invocations_total", Kind::Counter, "Calls of clients by method."),
     (
         "esh3ar_hub_missed_total",

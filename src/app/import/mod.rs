@@ -9,7 +9,7 @@ use ring::digest::{SHA256, digest};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{App, By, Error};
+use super::{App, By, Error, off_loop::off_loop};
 use crate::{
     domain::{
         MessageId, MobileUserId, Phone, Priority, Status, UserId,
@@ -33,6 +33,9 @@ const LONGEST_REASON: usize = 500;
 const MOST_RETRIES: i16 = 6;
 /// Clocks differ, and times without an offset are not always UTC: no time is refused that is ahead by less.
 const AHEAD: Duration = Duration::from_secs(86_400);
+
+/// As how many bytes a row counts for the time that it takes to read.
+const ROW: usize = 1024;
 
 /// How ids of the existing system become ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,7 +235,7 @@ impl App {
         match source {
             Source::Messages { under, sender, ids } => {
                 let read = rows.iter().map(|row| self.imported_message(row, sender, ids));
-                let (mut messages, refused) = parted(read);
+                let (mut messages, refused) = off_loop(rows.len() * ROW, || parted(read));
                 let unknown = self.settle_senders(&mut messages, sender).await?;
                 let (fates, import) = if dry_run {
                     let client = self.store().client().await?;
@@ -243,7 +246,8 @@ impl App {
                 Ok(Imported { import, fates: merged(fates, refused), unknown_senders: unknown })
             }
             Source::Users => {
-                let (users, refused) = parted(rows.iter().map(|row| self.imported_mobile(row)));
+                let read = rows.iter().map(|row| self.imported_mobile(row));
+                let (users, refused) = off_loop(rows.len() * ROW, || parted(read));
                 let fates = if dry_run {
                     import::planned_mobiles(&self.store().client().await?, &users).await?
                 } else {

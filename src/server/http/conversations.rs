@@ -11,14 +11,19 @@ use crate::{
         conversations::{ChatRequest, Page},
     },
     domain::{
-        ContentType, Conversation, ConversationId, ConversationStatus, Priority, message::Draft,
+        ContentType, Conversation, ConversationId, ConversationStatus, Message, Priority,
+        message::Draft,
     },
     server::{
         context::{Context, Shared},
+        pages,
         reply::{self, Problem, answer},
         view::{self, ConversationCursor, ConversationView, MessageView},
     },
 };
+
+/// How many conversations are shown at once while there is little room for answers.
+const FEW: usize = 10;
 
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an object with phone")]
@@ -77,6 +82,8 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
             Problem::field("after", "invalid_cursor", "after is not a cursor of this list")
         })?),
     };
+    // A page of conversations is far from the largest one, but not from the least.
+    let limit = if context.has_whole_page() { limit } else { limit.min(FEW) };
     let Some(ConversationCursor(after)) = after else {
         let page = context
             .app
@@ -189,12 +196,34 @@ async fn try_history(id: &str, context: &Context) -> Result<Response, Problem> {
         })
     };
     let page = Page { before: seq("before")?, after: seq("after")?, limit: context.limit()? };
-    let items = if page.is_latest() {
-        context.app.latest(context.caller()?, id, page.limit, view::history).await?
-    } else {
-        view::history(&context.app.history(context.caller()?, id, page).await?).into()
+    // What is kept of pages is of whole ones.
+    if page.is_latest() && context.has_whole_page() {
+        let items = context.app.latest(context.caller()?, id, page.limit, view::history).await?;
+        return Ok(reply::raw(StatusCode::OK, pages::written(&items, next_before(&items))));
+    }
+    let found = context.app.history(context.caller()?, id, page).await?;
+    let more = match page.after {
+        Some(_) => found.len() == page.limit,
+        None => found.last().and_then(seq_of).is_some_and(|seq| seq > 1),
     };
-    Ok(reply::raw(StatusCode::OK, [b"{\"items\":", &items[..], b"}"].concat()))
+    let page = pages::page(&found, more, context.page_room, MessageView::from, seq_of);
+    Ok(reply::raw(StatusCode::OK, page))
+}
+
+fn seq_of(message: &Message) -> Option<i64> {
+    message.place.map(|place| place.seq)
+}
+
+/// Where messages go on that are written newest first: before the last of them, unless that is the first of the
+/// conversation.
+fn next_before(items: &[u8]) -> Option<i64> {
+    // No text has this: within one, its quotation marks are escaped.
+    const FIELD: &[u8] = b"\"seq\":";
+    let at = items.windows(FIELD.len()).rposition(|window| window == FIELD)? + FIELD.len();
+    let rest = items.get(at..)?;
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let seq: i64 = std::str::from_utf8(rest.get(..digits)?).ok()?.parse().ok()?;
+    (seq > 1).then_some(seq)
 }
 
 /// `POST /conversations/{id}/read`.
@@ -230,4 +259,21 @@ async fn set_status(
     let id = read_id(id)?;
     let changed = context.app.set_conversation_status(context.caller()?, id, status).await?;
     shown(context, StatusCode::OK, &changed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_page_begins_before_the_last_message_that_is_written() {
+        let written = |seqs: &[i64], text: &str| {
+            let items = seqs.iter().map(|seq| json!({ "seq": seq, "content": text }));
+            serde_json::Value::from_iter(items).to_string()
+        };
+        let text = r#""seq":7,\"seq\":8"#;
+        assert_eq!(next_before(written(&[12, 11, 10], text).as_bytes()), Some(10));
+        assert_eq!(next_before(written(&[2, 1], text).as_bytes()), None);
+        assert_eq!(next_before(b"[]"), None);
+    }
 }

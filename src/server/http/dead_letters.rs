@@ -75,7 +75,7 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
         found.items = found.items.into_iter().map(DeadLetter::masked).collect();
     }
     let next = |last: &DeadLetter| cursor(MessageId(last.id.0));
-    Ok(admin::page_or_cut(&found, next, admin::behind, view::dead_letters))
+    Ok(admin::page_or_cut(context, &found, next, admin::behind, view::DeadLetterView::from))
 }
 
 impl BulkBody {

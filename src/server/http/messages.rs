@@ -9,6 +9,7 @@ use crate::{
     app::{
         ledger::Said,
         messages::{Item, LONGEST_KEPT_ANSWER, SendRequest, Sent},
+        off_loop::off_loop,
     },
     domain::{
         ContentType, Message, MessageId, MessageKind, Party, Priority, Status,
@@ -17,6 +18,7 @@ use crate::{
     server::{
         context::{Context, Shared, cursor, unreadable},
         many::{Many, tree},
+        pages,
         reply::{self, Problem, answer},
         route::USUAL,
         view,
@@ -147,18 +149,19 @@ async fn try_send_batch(context: &Context) -> Result<Response, Problem> {
     let key = context.request_key_of("messages", &messages)?;
     // An item that does not even read as a message answers for itself too.
     let mut readable = Vec::new();
-    let places: Vec<Result<(), Problem>> = messages
-        .into_iter()
-        .map(|item| {
-            let body: SendBody =
-                serde_json::from_value(tree(item, USUAL)?).map_err(|error| unreadable(&error))?;
-            readable.push(body.into_request().map_err(crate::app::Error::Invalid)?);
-            Ok(())
-        })
-        .collect();
+    let read = |item: &RawValue| -> Result<SendRequest, Problem> {
+        let body: SendBody =
+            serde_json::from_value(tree(item, USUAL)?).map_err(|error| unreadable(&error))?;
+        Ok(body.into_request().map_err(crate::app::Error::Invalid)?)
+    };
+    let size = context.body.len();
+    let places: Vec<Result<(), Problem>> = off_loop(size, || {
+        let items = messages.into_iter();
+        items.map(|item| read(item).map(|request| readable.push(request))).collect()
+    });
     // What is kept for a key is what was answered.
     let longest = if key.is_some() { LONGEST_KEPT_ANSWER } else { usize::MAX };
-    let results = |items: &[Item]| results(&places, items, longest);
+    let results = |items: &[Item]| off_loop(size, || results(&places, items, longest));
     let sent = context
         .app
         .send_batch(context.caller()?, readable, key, |items| (200, results(items)))
@@ -227,19 +230,20 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
     if let Some(to) = context.phone("to")? {
         // A phone asks for its own; what it asks of another number it simply does not get.
         if matches!(context.caller()?.party(), Party::Mobile(own) if own != to) {
-            return Ok(page(&[], None));
+            return Ok(page(context, &[], false, None));
         }
         filter.recipient = Some(to);
     }
     let found = context.app.list_messages(context.caller()?, filter, limit).await?;
-    let last = found.items.last().filter(|_| found.more).map(|last| last.id);
-    Ok(page(&found.items, last.or(found.cut.map(|cut| MessageId(cut.id)))))
+    Ok(page(context, &found.items, found.more, found.cut.map(|cut| MessageId(cut.id))))
 }
 
-/// A page of a list, and after which message it goes on.
-fn page(shown: &[Message], last: Option<MessageId>) -> Response {
-    let next = last.map(cursor);
-    reply::json(StatusCode::OK, &json!({ "items": view::messages(shown), "next": next }))
+/// A page of a list; `behind` is up to where it was looked at, if it may go on although there is no more to show.
+fn page(context: &Context, found: &[Message], more: bool, behind: Option<MessageId>) -> Response {
+    let next = |last: &Message| cursor(last.id);
+    let (room, behind) = (context.page_room, behind.map(cursor));
+    let page = pages::page_behind(found, more, behind, room, view::MessageView::from, next);
+    reply::raw(StatusCode::OK, page)
 }
 
 /// `GET /messages/pending`.
@@ -253,8 +257,7 @@ async fn try_pending(context: &Context) -> Result<Response, Problem> {
     // One more, to know whether there are more.
     let found = context.app.pending_after(context.caller()?, after, limit + 1).await?;
     let shown = found.get(..limit).unwrap_or(&found);
-    let last = shown.last().filter(|_| found.len() > limit).map(|last| last.id);
-    Ok(page(shown, last))
+    Ok(page(context, shown, found.len() > limit, None))
 }
 
 /// `GET /messages/{id}`.

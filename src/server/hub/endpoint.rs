@@ -31,7 +31,7 @@ use super::{
 use crate::{
     app::{App, Caller, Error},
     domain::NodeId,
-    server::{connection::ConnectionHandle, gate, reply::Problem},
+    server::{budget::Budget, connection::ConnectionHandle, gate, reply::Problem},
 };
 
 /// When a client that came while the process is emptied should come again.
@@ -339,7 +339,8 @@ impl Hub {
             (Found::Living(Link::Socket), Some(_)) => Err(Refused::Taken),
             (Found::Living(Link::Events(_)), None) if wants_events => Err(Refused::Taken),
             (Found::Living(Link::Polls(_, mailbox)), None) if !wants_events => {
-                Ok(transports::poll(&mailbox, &client.caller).await)
+                let answers = request.extensions().get::<Budget>().cloned();
+                transports::poll(&mailbox, &client.caller, answers).await
             }
             (Found::Living(_), _) => {
                 Err(Refused::BadRequest("Cannot change transports mid-connection"))

@@ -28,6 +28,7 @@ use super::{
     codec::{self, Excess, Incoming, Outcome, Protocol, Split},
     handshake::{self, Agreed, HandshakeError},
 };
+use crate::app::off_loop::off_loop;
 
 /// The longest handshake, in bytes (reference: the official server's limit).
 const LONGEST_HANDSHAKE: usize = 32 * 1024;
@@ -350,7 +351,7 @@ impl Session {
             };
         };
         self.heard = now;
-        match codec::parse(protocol, payload) {
+        match off_loop(payload.len(), || codec::parse(protocol, payload)) {
             Ok(message) if self.is_new(&message, now) => self.on_parsed(protocol, message, out),
             Ok(_) => {}
             Err(error) => {

@@ -4,6 +4,7 @@
 
 use std::{borrow::Cow, fmt};
 
+use bytes::Bytes;
 use http::StatusCode;
 use serde::{
     Deserialize, Deserializer, Serialize,
@@ -18,15 +19,17 @@ use crate::{
     app::{
         Error,
         messages::{Refusal, SendRequest, Sent},
+        off_loop::off_loop,
     },
     domain::{
         ContentType, Message, MessageKind, Party, Priority,
-        message::{Draft, FieldError},
+        message::{Draft, FieldError, PAGE_BYTES},
         text::excerpt_of_fault,
     },
     server::{
         context::{Context, Shared},
         many::{Many, tree},
+        pages,
         reply::{self, Problem},
         route::USUAL,
     },
@@ -42,17 +45,19 @@ const LARGEST_PAGE: usize = 200;
 const FURTHEST: usize = 10_000;
 /// How far messages are counted.
 const COUNTED: i64 = 100_000;
+/// The most bytes of a list there.
+pub const LARGEST_ANSWER: usize = 1024 * 1024;
 /// The most that waits for one phone and is told at once.
 const PENDING: usize = 100;
 
 /// Sends one message.
 pub async fn send(context: Shared) -> Response {
-    reply_of(try_send(&context).await)
+    reply_of(try_send(&context).await.map(|value| value.to_string()))
 }
 
 /// Sends many.
 pub async fn send_batch(context: Shared) -> Response {
-    reply_of(try_send_batch(&context).await)
+    reply_of(try_send_batch(&context).await.map(|value| value.to_string()))
 }
 
 /// What waits for the phone that asks.
@@ -65,9 +70,9 @@ pub async fn list(context: Shared) -> Response {
     reply_of(try_list(&context).await)
 }
 
-fn reply_of(answer: Result<Value, Problem>) -> Response {
+fn reply_of<T: Into<Bytes>>(answer: Result<T, Problem>) -> Response {
     match answer {
-        Ok(value) => reply::raw(StatusCode::OK, value.to_string()),
+        Ok(json) => reply::raw(StatusCode::OK, json),
         Err(problem) => refused(&problem),
     }
 }
@@ -200,10 +205,13 @@ async fn try_send_batch(context: &Context) -> Result<Value, Problem> {
     let BatchBody { messages } = context.json()?;
     let messages = messages.within("batchMessages")?;
     let key = context.request_key_of("batchMessages", &messages)?;
-    let requests = messages.into_iter().map(|item| one(tree(item, USUAL)?));
-    let requests: Vec<SendRequest> = requests.collect::<Result<_, _>>()?;
-    let broken: Vec<FieldError> =
-        requests.iter().flat_map(|request| context.app.broken_rules(request)).collect();
+    let (requests, broken) = off_loop(context.body.len(), || {
+        let requests = messages.into_iter().map(|item| one(tree(item, USUAL)?));
+        let requests: Vec<SendRequest> = requests.collect::<Result<_, _>>()?;
+        let broken = requests.iter().flat_map(|request| context.app.broken_rules(request));
+        let broken: Vec<FieldError> = broken.collect();
+        Ok::<_, Problem>((requests, broken))
+    })?;
     if !broken.is_empty() {
         return Err(Error::Invalid(broken).into());
     }
@@ -221,7 +229,8 @@ async fn try_send_batch(context: &Context) -> Result<Value, Problem> {
     Ok(json!(true))
 }
 
-async fn try_pending(context: &Context) -> Result<Value, Problem> {
+/// They come oldest first, and those that do not fit come when the first ones are acknowledged.
+async fn try_pending(context: &Context) -> Result<Vec<u8>, Problem> {
     let own = context.caller()?.mobile()?;
     if let Some(asked) = context.phone_text("phoneNumber")?
         && context.app.stored_phone("phoneNumber", &e164(&asked)).ok().as_ref() != Some(own)
@@ -237,10 +246,10 @@ async fn try_pending(context: &Context) -> Result<Value, Problem> {
             "from": &*message.from,
         })
     };
-    Ok(found.iter().map(view).collect())
+    Ok(pages::list(&found, context.page_room, view).0)
 }
 
-async fn try_list(context: &Context) -> Result<Value, Problem> {
+async fn try_list(context: &Context) -> Result<Vec<u8>, Problem> {
     let number = |name: &'static str, usual: usize, most: usize| -> Result<usize, Problem> {
         let Some(text) = context.parameter(name)? else { return Ok(usual) };
         text.trim().parse().ok().filter(|n| *n <= most).ok_or_else(|| {
@@ -248,7 +257,7 @@ async fn try_list(context: &Context) -> Result<Value, Problem> {
             Problem::field(name, "out_of_range", message)
         })
     };
-    let filter = Filter {
+    let mut filter = Filter {
         kind: Some(MessageKind::OneWay),
         skip: number("SkipCount", 0, FURTHEST)?,
         // These clients know no page that goes on.
@@ -257,9 +266,32 @@ async fn try_list(context: &Context) -> Result<Value, Problem> {
     };
     let limit = number("MaxResultCount", USUAL_PAGE, LARGEST_PAGE)?;
     let total = context.app.count_messages(context.caller()?, COUNTED).await?;
-    let found = context.app.list_messages(context.caller()?, filter, limit).await?;
-    let items: Vec<Value> = found.items.iter().map(item).collect();
-    Ok(json!({ "totalCount": total, "items": items }))
+    let list = context.app.list_messages(context.caller()?, filter.clone(), limit).await?;
+    let mut found = list.items;
+    // Large messages are read some at a time.
+    let (mut read, mut bytes) = (0, 0);
+    while let Some(last) = found.last().filter(|_| found.len() < limit) {
+        let fresh: usize = found.iter().skip(read).map(|message| message.content.len()).sum();
+        bytes += fresh;
+        if fresh < PAGE_BYTES || bytes > LARGEST_ANSWER {
+            break;
+        }
+        (filter.skip, filter.before, read) = (0, Some(last.id), found.len());
+        let left = limit - read;
+        let list = context.app.list_messages(context.caller()?, filter.clone(), left).await?;
+        found.extend(list.items);
+    }
+    // The place of an item is told by its number: a page that is cut would hide the rest from a client that goes on
+    // by the number that it asked for.
+    let (items, shown) = pages::list(&found, LARGEST_ANSWER, item);
+    if shown < found.len() {
+        let text = format!(
+            "these are more than {LARGEST_ANSWER} bytes: ask for fewer with MaxResultCount"
+        );
+        return Err(Problem::bad_request("page_too_large", text));
+    }
+    let begin = format!("{{\"totalCount\":{total},\"items\":");
+    Ok([begin.as_bytes(), &items, b"}"].concat())
 }
 
 #[derive(Serialize)]

@@ -104,7 +104,7 @@ pub(super) fn shapes() -> Map<String, Value> {
             "History",
             json!({ "type": "object", "required": ["items"], "properties": {
                 "items": { "type": "array", "items": reference("Message") },
-                "next": { "type": ["integer", "null"], "description": "a seq, for `after`" },
+                "next": { "type": ["integer", "null"], "description": "a seq, for `after` or `before`" },
             } }),
         ),
         (

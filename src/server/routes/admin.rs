@@ -196,10 +196,12 @@ again changes nothing",
         get("/api/v1/admin/conversations/{id}", Admin, talk::show)
             .summary("One, with its counts and last messages")
             .gives::<ConversationOverviewView<'static>>(200)
+            .paged()
             .query(&["messages: How many of its last messages, 0 to 1,000; 10 without it"]),
         get("/api/v1/admin/conversations/{id}/messages", Admin, talk::history)
             .summary("What was said, oldest first; `next` is a seq")
             .gives_written(200, "History")
+            .paged()
             .query(&[PAGE[0], "after: Only those after this seq"]),
         post("/api/v1/admin/conversations/{id}/archive", Admin, talk::archive)
             .summary("Put it away")

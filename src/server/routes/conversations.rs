@@ -39,8 +39,9 @@ pub(super) fn rows() -> Vec<Route> {
             .sends()
             .keyed(),
         get("/api/v1/conversations/{id}/messages", Either(Some(Chat)), conversations::history)
-            .summary("What was said")
+            .summary("What was said; `next` is a seq, for `before` or for `after`")
             .gives_written(200, "History")
+            .paged()
             .query(&[
                 PAGE[0],
                 "before: Only those before this seq, newest first",

@@ -24,8 +24,9 @@ pub(super) fn rows() -> Vec<Route> {
         post("/api/app/message/ingestion-batch-message", sender, http::send_batch)
             .reads(BATCH)
             .sends(),
-        get("/api/app/message/pending-messages", Mobile, http::pending),
-        get("/api/app/message/one-way-messages", Business(None), http::list),
+        get("/api/app/message/pending-messages", Mobile, http::pending).paged(),
+        get("/api/app/message/one-way-messages", Business(None), http::list)
+            .reserves(http::LARGEST_ANSWER, http::LARGEST_ANSWER),
         get(legacy::HEALTH, Anyone, health::status),
     ];
     rows.into_iter().map(Route::existing).collect()

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{
     Client, Error, Page, Statement, Statements,
-    rows::message_columns,
+    rows::{self, cut_at_page, message_columns},
     slice::{Cut, Slice, looked_at},
     statements,
 };
@@ -68,8 +68,9 @@ pub async fn count_of_sender(client: &Client, sender: UserId, most: i64) -> Resu
     Ok(row.try_get("count")?)
 }
 
-/// Messages by filter, newest first (with `after`: oldest first). Those whose rows cannot be read are
-/// left out, and others come in their place.
+/// Messages by filter, newest first (with `after`: oldest first), at most
+/// [`PAGE_BYTES`](crate::domain::message::PAGE_BYTES) of content and one message more. Those whose rows cannot be read
+/// are left out, and others come in their place.
 ///
 /// The order is that of ids. Of a period it is that of times: ids that an import kept say nothing of those,
 /// and by them everything would have to be read that is not of the period.
@@ -115,7 +116,8 @@ async fn list_by(
         let (statement, wanted) = statement(&filter, left);
         let rows = client.query(&statement, &wanted.values()).await?;
         let last = page.add(&rows)?;
-        if i64::try_from(rows.len()).is_ok_and(|found| found < left) {
+        let is_short = i64::try_from(rows.len()).is_ok_and(|found| found < left);
+        if is_short && !rows::is_cut(&rows)? {
             break;
         }
         let Some(last) = last else { break };
@@ -296,6 +298,7 @@ fn by_id(filter: &Filter, mut wanted: Where) -> (Statement, Where) {
         wanted.text(),
         filter.order()
     );
+    let sql = cut_at_page(&sql, if filter.after.is_some() { "id ASC" } else { "id DESC" });
     (Statement::built(concat!(module_path!(), "::by_id"), sql), wanted)
 }
 
@@ -347,6 +350,7 @@ fn by_time(filter: &Filter, mut wanted: Where) -> (Statement, Where) {
         message_columns!(),
         shown.join(" UNION ALL ")
     );
+    let sql = cut_at_page(&sql, &format!("created_at {order}, id {order}", order = filter.order()));
     (Statement::built(concat!(module_path!(), "::by_time"), sql), wanted)
 }
 

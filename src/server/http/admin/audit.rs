@@ -4,7 +4,7 @@
 use http::StatusCode;
 use warp::reply::Response;
 
-use super::{behind, each, page_or_cut, text_of};
+use super::{behind, page_or_cut, text_of};
 use crate::{
     app::audit::check_action,
     domain::MessageId,
@@ -45,7 +45,7 @@ async fn try_access(context: &Context) -> Result<Response, Problem> {
     check_action(filter.action.as_deref())?;
     let found = context.app.audit_access(&by, &filter, limit).await?;
     let cursor = |entry: &Recorded| cursor(MessageId(entry.id));
-    Ok(page_or_cut(&found, cursor, behind, each::<_, AuditView<'_>>))
+    Ok(page_or_cut(context, &found, cursor, behind, AuditView::from))
 }
 
 /// `GET /admin/books`.

@@ -1,16 +1,18 @@
 //! `/admin/conversations`: anybody's conversations.
 
 use http::StatusCode;
-use serde_json::json;
 use warp::reply::Response;
 
-use super::{each, page_or_cut, text_of};
+use super::{page_or_cut, text_of};
 use crate::{
     domain::{Conversation, ConversationId, ConversationStatus, Message},
     server::{
         context::{Context, Shared},
+        pages,
         reply::{self, Problem, answer},
-        view::{self, ConversationCursor, WholeConversationView, admin::ConversationOverviewView},
+        view::{
+            ConversationCursor, MessageView, WholeConversationView, admin::ConversationOverviewView,
+        },
     },
     store::conversations::Filter,
 };
@@ -47,7 +49,7 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
     let found = context.app.all_conversations(&by, &filter, limit).await?;
     let cursor = |last: &Conversation| ConversationCursor::of(last).to_string();
     let behind = |cut| ConversationCursor::at(cut).map(|cursor| cursor.to_string());
-    Ok(page_or_cut(&found, cursor, behind, each::<_, WholeConversationView<'_>>))
+    Ok(page_or_cut(context, &found, cursor, behind, WholeConversationView::from))
 }
 
 /// `GET /admin/conversations/{id}`: with its counts and its last messages.
@@ -59,7 +61,11 @@ pub async fn show(id: String, context: Shared) -> Response {
                 None => LAST,
                 Some(text) => number(&text, "messages", MOST_LAST)?,
             };
-            let found = context.app.any_conversation(&by, parse_id(&id)?, last).await?;
+            let mut found = context.app.any_conversation(&by, parse_id(&id)?, last).await?;
+            // The newest of them, as many as a page may have.
+            let fit =
+                pages::fitting(found.last.iter().rev().map(MessageView::from), context.page_room);
+            found.last.drain(..found.last.len() - fit);
             Ok(reply::json(StatusCode::OK, &ConversationOverviewView::from(&found)))
         }
         .await,
@@ -78,10 +84,10 @@ pub async fn history(id: String, context: Shared) -> Response {
             };
             let after = i64::try_from(after).unwrap_or(i64::MAX);
             let found = context.app.any_history(&by, parse_id(&id)?, after, limit).await?;
-            let last = |last: &Message| last.place.map(|place| place.seq);
-            let next = found.last().filter(|_| found.len() == limit).and_then(last);
-            let body = json!({ "items": view::messages(&found), "next": next });
-            Ok(reply::json(StatusCode::OK, &body))
+            let (more, room) = (found.len() == limit, context.page_room);
+            let next = |last: &Message| last.place.map(|place| place.seq);
+            let page = pages::page(&found, more, room, MessageView::from, next);
+            Ok(reply::raw(StatusCode::OK, page))
         }
         .await,
     )

@@ -7,7 +7,10 @@ use warp::reply::Response;
 
 use super::because;
 use crate::{
-    app::import::{Fate, Ids, Imported, Source, SourceRow, Under},
+    app::{
+        import::{Fate, Ids, Imported, Source, SourceRow, Under},
+        off_loop::off_loop,
+    },
     server::{
         context::{Context, Shared, unreadable},
         many::{Many, tree},
@@ -123,8 +126,8 @@ async fn try_messages(context: &Context) -> Result<Response, Problem> {
         None => Under::New { file: file(body.file.as_deref())? },
     };
     let source = Source::Messages { under, sender, ids };
-    let done =
-        context.app.import(&by, source, &rows(body.rows.within("rows")?)?, body.dry_run).await?;
+    let rows = off_loop(context.body.len(), || rows(body.rows.within("rows")?))?;
+    let done = context.app.import(&by, source, &rows, body.dry_run).await?;
     Ok(reply::json(StatusCode::OK, &ImportedView::new(body.dry_run, &done)))
 }
 
@@ -137,10 +140,8 @@ async fn try_users(context: &Context) -> Result<Response, Problem> {
     let by = context.administrator()?;
     let body: UsersBody<'_> = context.json()?;
     let by = because(by, body.reason.as_deref())?;
-    let done = context
-        .app
-        .import(&by, Source::Users, &rows(body.rows.within("rows")?)?, body.dry_run)
-        .await?;
+    let rows = off_loop(context.body.len(), || rows(body.rows.within("rows")?))?;
+    let done = context.app.import(&by, Source::Users, &rows, body.dry_run).await?;
     Ok(reply::json(StatusCode::OK, &ImportedView::new(body.dry_run, &done)))
 }
 

@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use warp::reply::Response;
 
-use super::{because, behind, each, page_or_cut, text_of};
+use super::{because, behind, page_or_cut, text_of};
 use crate::{
     app::messages::Sent,
     domain::{Message, MessageId, MessageKind, Status},
@@ -78,7 +78,7 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
         Some(at) => Some(timed_cursor(at, MessageId(cut.id))),
         None => behind(cut),
     };
-    Ok(page_or_cut(&found, next, behind, each::<_, MessageView<'_>>))
+    Ok(page_or_cut(context, &found, next, behind, MessageView::from))
 }
 
 /// `POST /admin/messages`.

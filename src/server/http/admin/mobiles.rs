@@ -41,7 +41,7 @@ pub async fn list(context: Shared) -> Response {
                 None => context.phone("afterPhone")?,
             };
             let found = context.app.list_mobiles(&by, after.as_ref(), limit).await?;
-            Ok(page(&found, |user| text_cursor(user.phone.as_str()), each::<_, MobileView<'_>>))
+            Ok(page(&context, &found, |user| text_cursor(user.phone.as_str()), MobileView::from))
         }
         .await,
     )

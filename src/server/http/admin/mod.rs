@@ -16,11 +16,11 @@ use std::time::Duration;
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use warp::reply::Response;
 
 use super::super::{
     context::{Context, cursor, decode_plainly},
+    pages,
     reply::{self, Problem},
 };
 use crate::{
@@ -34,24 +34,27 @@ const LONGEST: f64 = 100.0 * 365.0 * 86_400.0;
 
 /// A page of a list; the next begins after `cursor` of its last.
 pub(super) fn page<'a, T, V: Serialize>(
+    context: &Context,
     found: &'a Listing<T>,
-    cursor: impl Fn(&T) -> String,
-    views: impl Fn(&'a [T]) -> V,
+    cursor: impl Fn(&'a T) -> String,
+    view: impl Fn(&'a T) -> V,
 ) -> Response {
-    let next = found.items.last().filter(|_| found.more).map(cursor);
-    reply::json(StatusCode::OK, &json!({ "items": views(&found.items), "next": next }))
+    let page = pages::page(&found.items, found.more, context.page_room, view, cursor);
+    reply::raw(StatusCode::OK, page)
 }
 
 /// The same of a list that may go on behind what was looked at, although that is not shown; see [`Listing`].
 pub(super) fn page_or_cut<'a, T, V: Serialize>(
+    context: &Context,
     found: &'a Listing<T>,
-    cursor: impl Fn(&T) -> String,
+    cursor: impl Fn(&'a T) -> String,
     behind: impl Fn(Cut) -> Option<String>,
-    views: impl Fn(&'a [T]) -> V,
+    view: impl Fn(&'a T) -> V,
 ) -> Response {
-    let next = found.items.last().filter(|_| found.more).map(cursor);
-    let next = next.or(found.cut.and_then(behind));
-    reply::json(StatusCode::OK, &json!({ "items": views(&found.items), "next": next }))
+    let behind = found.cut.and_then(behind);
+    let (more, room) = (found.more, context.page_room);
+    let page = pages::page_behind(&found.items, more, behind, room, view, cursor);
+    reply::raw(StatusCode::OK, page)
 }
 
 /// The cursor that continues behind a row, of a list that is ordered by ids.

@@ -2,7 +2,7 @@
 
 use warp::reply::Response;
 
-use super::{each, page};
+use super::page;
 use crate::{
     domain::phone::Region,
     server::{
@@ -24,7 +24,7 @@ pub async fn check(context: Shared) -> Response {
                 .transpose()
                 .map_err(|why| Problem::field("region", "unknown", why.to_string()))?;
             let found = context.app.doubted_numbers(&by, region, &after, limit).await?;
-            Ok(page(&found, |one| text_cursor(one.phone.as_str()), each::<_, DoubtedView<'_>>))
+            Ok(page(&context, &found, |one| text_cursor(one.phone.as_str()), DoubtedView::from))
         }
         .await,
     )

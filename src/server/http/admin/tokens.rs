@@ -6,7 +6,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use warp::reply::Response;
 
-use super::{Seconds, because, each, page, text_of};
+use super::{Seconds, because, page, text_of};
 use crate::{
     app::tokens::Lifetime,
     domain::{MessageId, TokenId},
@@ -55,7 +55,7 @@ pub async fn list(context: Shared) -> Response {
             let before = context.after()?.map(|id| TokenId(id.0));
             let owner = context.app.token_owner(user.as_deref(), mobile.as_deref(), false).await?;
             let found = context.app.list_tokens(&by, owner.as_ref(), before, limit).await?;
-            Ok(page(&found, |token| cursor(MessageId(token.id.0)), each::<_, TokenView<'_>>))
+            Ok(page(&context, &found, |token| cursor(MessageId(token.id.0)), TokenView::from))
         }
         .await,
     )

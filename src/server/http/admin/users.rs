@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use warp::reply::Response;
 
-use super::{because, each, page, segment};
+use super::{because, page, segment};
 use crate::{
     app::accounts::Change,
     domain::{Permission, Permissions},
@@ -58,7 +58,7 @@ pub async fn list(context: Shared) -> Response {
             let limit = context.limit()?;
             let after = context.after_text()?;
             let found = context.app.list_users(&by, after.as_deref(), limit).await?;
-            Ok(page(&found, |user| text_cursor(&user.name), each::<_, UserView<'_>>))
+            Ok(page(&context, &found, |user| text_cursor(&user.name), UserView::from))
         }
         .await,
     )

@@ -1,6 +1,9 @@
 //! How a connection begins over each transport, and how it comes back to one.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, StatusCode, header};
@@ -11,13 +14,19 @@ use warp::{Reply as _, reply::Response};
 use super::Hub;
 use crate::{
     app::Caller,
-    server::hub::{
-        answers::{Refused, polled, switching, text},
-        connection::{self, Beginning, Client},
-        table::{Key, Link, Negotiated, Place, Return},
-        wire::{HOLD, Inbox, Mailbox, Poll, Polls, Socket, Wire, event_stream},
+    server::{
+        budget::{Budget, Owner},
+        hub::{
+            answers::{Refused, polled, switching, text},
+            connection::{self, Beginning, Client},
+            table::{Key, Link, Negotiated, Place, Return},
+            wire::{HOLD, Inbox, Mailbox, Poll, Polls, Socket, Wire, event_stream},
+        },
     },
 };
+
+/// When a client that does not read its answers should come again.
+const UNREAD: Duration = Duration::from_secs(1);
 
 impl Hub {
     pub(super) fn first_socket(
@@ -139,9 +148,23 @@ fn beginning(
     Beginning { service, client, connection_id, returns, newcomer }
 }
 
-pub(super) async fn poll(mailbox: &Mailbox, caller: &Caller) -> Response {
-    match mailbox.poll(caller.expires_at, HOLD).await {
-        Poll::Bytes(bytes) => polled(bytes),
-        Poll::Over => text(StatusCode::NO_CONTENT, ""),
+/// What was fetched counts for the party until it is sent. None is fetched for a party that does not read its answers.
+pub(super) async fn poll(
+    mailbox: &Mailbox,
+    caller: &Caller,
+    answers: Option<Budget>,
+) -> Result<Response, Refused> {
+    let mut reserved = answers.map(|answers| answers.owned_by(Owner::Party(caller.party())));
+    if let Some(reserved) = &mut reserved {
+        reserved.grow(1).map_err(|_| Refused::ComeBack(UNREAD))?;
     }
+    let bytes = match mailbox.poll(caller.expires_at, HOLD).await {
+        Poll::Bytes(bytes) => bytes,
+        Poll::Over => return Ok(text(StatusCode::NO_CONTENT, "")),
+    };
+    let mut response = polled(bytes);
+    if let Some(reserved) = reserved {
+        response.extensions_mut().insert(Arc::new(reserved));
+    }
+    Ok(response)
 }

@@ -1,10 +1,10 @@
 //! Server-Sent Events: one long answer to the client; what it says comes in posts.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, stream};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::{Heard, Posted};
 
@@ -14,17 +14,30 @@ const OPENING: &[u8] = b":\r\n";
 /// The connection's end of an event stream.
 pub struct Events {
     posted: Posted,
-    out: mpsc::Sender<Bytes>,
+    out: mpsc::Sender<Event>,
+    /// One event at a time is on its way: the next one is made when that was passed on.
+    turn: Arc<Semaphore>,
+}
+
+/// An event on its way.
+struct Event {
+    bytes: Bytes,
+    turn: OwnedSemaphorePermit,
 }
 
 /// A stream of events: the connection's end, and the body of the answer.
 pub fn event_stream(posted: Posted) -> (Events, impl Stream<Item = Result<Bytes, Infallible>>) {
     let (out, body) = mpsc::channel(1);
-    let body = stream::unfold((true, body), |(first, mut body)| async move {
-        let next = if first { Some(Bytes::from_static(OPENING)) } else { body.recv().await };
-        next.map(|bytes| (Ok(bytes), (false, body)))
+    let body = stream::unfold((true, None, body), |(first, passed_on, mut body)| async move {
+        // The answer asks for the next event when it has passed on this one.
+        drop::<Option<OwnedSemaphorePermit>>(passed_on);
+        if first {
+            return Some((Ok(Bytes::from_static(OPENING)), (false, None, body)));
+        }
+        let Event { bytes, turn } = body.recv().await?;
+        Some((Ok(bytes), (false, Some(turn), body)))
     });
-    (Events { posted, out }, body)
+    (Events { posted, out, turn: Arc::new(Semaphore::new(1)) }, body)
 }
 
 impl Events {
@@ -40,7 +53,12 @@ impl Events {
     }
 
     pub(super) async fn send(&mut self, bytes: &[u8]) -> Result<(), &'static str> {
-        self.out.send(event(bytes)).await.map_err(|_| "socket_broken")
+        let turn = tokio::select! {
+            turn = Arc::clone(&self.turn).acquire_owned() => turn.map_err(|_| "socket_broken")?,
+            () = self.out.closed() => return Err("socket_broken"),
+        };
+        let event = Event { bytes: event(bytes), turn };
+        self.out.send(event).await.map_err(|_| "socket_broken")
     }
 }
 
@@ -58,7 +76,26 @@ fn event(payload: &[u8]) -> Bytes {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use futures_util::{FutureExt as _, StreamExt as _};
+
+    use super::{super::Inbox, *};
+
+    #[tokio::test]
+    async fn one_event_at_a_time_is_on_its_way() {
+        let (_inbox, posted) = Inbox::new();
+        let (mut events, body) = event_stream(posted);
+        let mut body = Box::pin(body);
+        assert_eq!(body.next().await.unwrap().unwrap(), OPENING);
+        events.send(b"a").await.unwrap();
+        assert_eq!(body.next().await.unwrap().unwrap(), Bytes::from_static(b"data: a\r\n\r\n"));
+        // It was given to the answer, which may not have passed it on.
+        assert!(events.send(b"b").now_or_never().is_none());
+        let (sent, next) = tokio::join!(events.send(b"b"), body.next());
+        sent.unwrap();
+        assert_eq!(next.unwrap().unwrap(), Bytes::from_static(b"data: b\r\n\r\n"));
+        drop(body);
+        assert_eq!(events.send(b"c").await, Err("socket_broken"));
+    }
 
     #[test]
     fn a_payload_is_one_event_whatever_its_lines() {

@@ -20,7 +20,8 @@ const GONE_AFTER: Duration = Duration::from_secs(15);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// … while the process stops: a client that asks is there by then.
 const HURRIED: Duration = Duration::from_secs(1);
-/// With more waiting than this, nothing more is taken in until the client has fetched it.
+/// With more waiting than this, nothing more is taken in until the client has fetched it: at most this, or what was sent
+/// at once.
 const ROOM: usize = 64 * 1024;
 
 /// What waits for the client, between its requests and the connection.
@@ -218,7 +219,8 @@ impl Polls {
     }
 
     pub(super) async fn send(&mut self, bytes: &[u8], alone: bool) -> Result<(), &'static str> {
-        if self.mailbox.state().waiting.len() > ROOM {
+        let waiting = self.mailbox.state().waiting.len();
+        if waiting > 0 && waiting + bytes.len() > ROOM {
             self.mailbox.until(|state| state.waiting.is_empty()).await;
         }
         {
@@ -286,6 +288,18 @@ mod tests {
         polls.send(b"live", false).await.unwrap();
         assert_eq!(mailbox.poll(None, HOLD).await, Poll::Bytes(Bytes::from_static(b"{}")));
         assert_eq!(mailbox.poll(None, HOLD).await, Poll::Bytes(Bytes::from_static(b"pagelive")));
+    }
+
+    #[tokio::test]
+    async fn what_has_no_room_waits_until_everything_was_fetched() {
+        let (mailbox, mut polls, _inbox) = pair();
+        let long = vec![b'a'; 2 * ROOM];
+        polls.send(&long, false).await.unwrap();
+        let short = Duration::from_millis(10);
+        assert!(tokio::time::timeout(short, polls.send(b"b", false)).await.is_err());
+        assert_eq!(mailbox.poll(None, HOLD).await, Poll::Bytes(long.into()));
+        polls.send(b"b", false).await.unwrap();
+        assert_eq!(mailbox.poll(None, HOLD).await, Poll::Bytes(Bytes::from_static(b"b")));
     }
 
     #[tokio::test]

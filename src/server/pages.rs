@@ -1,0 +1,201 @@
+//! Pages of lists, cut at a number of bytes: those who write the items decide how long they are, and a control
+//! character takes six bytes in JSON.
+
+use std::io;
+
+use serde::Serialize;
+
+use crate::{
+    app::off_loop::{SMALL, off_loop},
+    domain::message::PAGE_BYTES,
+};
+
+/// The most bytes of a page in JSON that has more than one item: no more than what is read for it, so that a page for
+/// which not all was read is one that is cut.
+pub const LARGEST: usize = PAGE_BYTES;
+/// The same while there is no room for a page of the largest size.
+pub const LEAST: usize = 16 * 1024;
+
+/// Items as a list in JSON of at most `room` bytes, or the first one alone if it is longer. Gives the list, and how
+/// many items it has.
+pub fn list<'a, T, V: Serialize>(
+    found: &'a [T],
+    room: usize,
+    view: impl Fn(&'a T) -> V,
+) -> (Vec<u8>, usize) {
+    let mut out = Vec::new();
+    let shown = write(&mut out, found, room, view);
+    (out, shown)
+}
+
+/// The page of a list as an answer. The next one begins after the last item that is shown, if there is `more` behind
+/// what was found or if not all of that is shown.
+pub fn page<'a, T, V: Serialize, C: Serialize>(
+    found: &'a [T],
+    more: bool,
+    room: usize,
+    view: impl Fn(&'a T) -> V,
+    cursor: impl Fn(&'a T) -> C,
+) -> Vec<u8> {
+    page_behind(found, more, None, room, view, cursor)
+}
+
+/// The same of a list that may go on at `behind` when all that was found is shown and there is no `more`.
+pub fn page_behind<'a, T, V: Serialize, C: Serialize>(
+    found: &'a [T],
+    more: bool,
+    behind: Option<C>,
+    room: usize,
+    view: impl Fn(&'a T) -> V,
+    cursor: impl Fn(&'a T) -> C,
+) -> Vec<u8> {
+    let mut out = b"{\"items\":".to_vec();
+    let shown = write(&mut out, found, room, view);
+    let last = shown.checked_sub(1).and_then(|last| found.get(last));
+    let next = last.filter(|_| more || shown < found.len()).map(cursor);
+    end(out, next.or(behind))
+}
+
+/// A page of items that are written already, with where the next one begins.
+pub fn written<C: Serialize>(items: &[u8], next: Option<C>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(items.len() + 64);
+    out.extend_from_slice(b"{\"items\":");
+    out.extend_from_slice(items);
+    end(out, next)
+}
+
+fn end<C: Serialize>(mut out: Vec<u8>, next: Option<C>) -> Vec<u8> {
+    out.extend_from_slice(b",\"next\":");
+    put(&mut out, &next);
+    out.push(b'}');
+    // It may stay until its client has read it.
+    out.shrink_to_fit();
+    out
+}
+
+fn write<'a, T, V: Serialize>(
+    out: &mut Vec<u8>,
+    found: &'a [T],
+    room: usize,
+    view: impl Fn(&'a T) -> V,
+) -> usize {
+    let begun = out.len();
+    out.push(b'[');
+    let mut shown = 0;
+    // Whether that were all that fit, before there were so many bytes.
+    let mut fill = |out: &mut Vec<u8>, until: usize| {
+        while let Some(one) = found.get(shown) {
+            let before = out.len();
+            if before - begun > until {
+                return false;
+            }
+            if shown > 0 {
+                out.push(b',');
+            }
+            put(out, &view(one));
+            if shown > 0 && out.len() - begun >= room {
+                out.truncate(before);
+                return true;
+            }
+            shown += 1;
+        }
+        true
+    };
+    if !fill(out, SMALL) {
+        off_loop(usize::MAX, || fill(out, usize::MAX));
+    }
+    out.push(b']');
+    shown
+}
+
+/// Texts, numbers and times that are written to memory: there is no way to fail.
+fn put<V: Serialize>(out: &mut Vec<u8>, value: &V) {
+    if let Err(error) = serde_json::to_writer(out, value) {
+        tracing::error!(%error, "an answer could not be written");
+    }
+}
+
+/// How many of these, from the first one on, have at most `room` bytes as a list in JSON; one at least, if there is one.
+pub fn fitting<V: Serialize>(views: impl IntoIterator<Item = V>, room: usize) -> usize {
+    struct Counted(usize);
+    impl io::Write for Counted {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut counted = Counted(2);
+    let mut fits = 0;
+    for view in views {
+        // With a comma, which the first one does not need.
+        counted.0 += usize::from(fits > 0);
+        let _ = serde_json::to_writer(&mut counted, &view);
+        if fits > 0 && counted.0 > room {
+            break;
+        }
+        fits += 1;
+    }
+    fits
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn read(page: &[u8]) -> (Vec<String>, Value) {
+        let mut page: Value = serde_json::from_slice(page).unwrap();
+        (serde_json::from_value(page["items"].take()).unwrap(), page["next"].take())
+    }
+
+    #[test]
+    fn a_page_has_one_item_at_least_and_none_if_there_is_none() {
+        let none: [String; 0] = [];
+        assert_eq!(page(&none, false, LEAST, |text| text, |_| 1), b"{\"items\":[],\"next\":null}");
+        let long = ["\u{1}".repeat(10_000), "short".to_owned()];
+        let (items, next) = read(&page(&long, false, LEAST, |text| text, |text| text.len()));
+        assert_eq!((items.len(), next), (1, json!(10_000)));
+        assert_eq!(fitting(&long, LEAST), 1);
+        assert_eq!(fitting(&long, LARGEST), 2);
+        let (items, next) = read(&written(&list(&long, LARGEST, |text| text).0, Some("x")));
+        assert_eq!((items.len(), next), (2, json!("x")));
+    }
+
+    proptest! {
+        // Property: pages of any items come to each item once and in order, and none is longer than its room unless it
+        // has one item.
+        #[test]
+        fn pages_come_to_each_item_once(
+            texts in proptest::collection::vec("[a\u{1}\"é\u{10348}]{0,300}", 0..40),
+            room in 64usize..20_000,
+            more: bool,
+        ) {
+            let items: Vec<(usize, String)> = texts.into_iter().enumerate().collect();
+            let (mut from, mut seen) = (0, Vec::new());
+            loop {
+                let rest = &items[from..];
+                let page = page(rest, more, room, |(_, text)| text, |(at, _)| *at);
+                let (shown, next) = read(&page);
+                prop_assert!(rest.is_empty() || !shown.is_empty());
+                let (text, count) = list(rest, room, |(_, text)| text);
+                prop_assert_eq!(count, shown.len());
+                prop_assert!(text.len() <= room || count == 1, "{} bytes", text.len());
+                prop_assert_eq!(fitting(rest.iter().map(|(_, text)| text), room), count);
+                seen.extend(shown);
+                let Some(last) = next.as_u64() else { break };
+                from = last as usize + 1;
+                if from == items.len() {
+                    prop_assert!(more);
+                    break;
+                }
+            }
+            prop_assert_eq!(seen, items.into_iter().map(|(_, text)| text).collect::<Vec<_>>());
+        }
+    }
+}
