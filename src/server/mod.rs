@@ -18,7 +18,6 @@ pub mod many;
 pub mod moment;
 pub mod openapi;
 pub mod pages;
-pub mod paging;
 pub mod peer;
 pub mod places;
 pub mod principal;

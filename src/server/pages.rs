@@ -117,6 +117,26 @@ fn put<V: Serialize>(out: &mut Vec<u8>, value: &V) {
 
 /// How many of these, from the first one on, have at most `room` bytes as a list in JSON; one at least, if there is one.
 pub fn fitting<V: Serialize>(views: impl IntoIterator<Item = V>, room: usize) -> usize {
+    // Beside each item and what separates it from the next there is one bracket more.
+    fitting_lengths(views.into_iter().map(|view| json_length(&view)), room.saturating_sub(1))
+}
+
+/// How many items of these lengths fit in so many bytes, from the first one on; one at least, if there is one.
+pub fn fitting_lengths(lengths: impl IntoIterator<Item = usize>, bytes: usize) -> usize {
+    let (mut used, mut fits) = (0_usize, 0);
+    for length in lengths {
+        // A separator stands between two.
+        used = used.saturating_add(length).saturating_add(1);
+        if fits > 0 && used > bytes {
+            break;
+        }
+        fits += 1;
+    }
+    fits
+}
+
+/// How long a value is as JSON, without writing it anywhere. What cannot be written has no length.
+pub fn json_length<V: Serialize + ?Sized>(value: &V) -> usize {
     struct Counted(usize);
     impl io::Write for Counted {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -128,18 +148,8 @@ pub fn fitting<V: Serialize>(views: impl IntoIterator<Item = V>, room: usize) ->
             Ok(())
         }
     }
-    let mut counted = Counted(2);
-    let mut fits = 0;
-    for view in views {
-        // With a comma, which the first one does not need.
-        counted.0 += usize::from(fits > 0);
-        let _ = serde_json::to_writer(&mut counted, &view);
-        if fits > 0 && counted.0 > room {
-            break;
-        }
-        fits += 1;
-    }
-    fits
+    let mut counted = Counted(0);
+    serde_json::to_writer(&mut counted, value).map_or(0, |()| counted.0)
 }
 
 #[cfg(test)]
@@ -167,7 +177,21 @@ mod tests {
         assert_eq!((items.len(), next), (2, json!("x")));
     }
 
+    #[test]
+    fn a_page_has_one_item_whatever_its_length() {
+        assert_eq!(fitting_lengths([], 10), 0);
+        assert_eq!(fitting_lengths([1000, 1], 10), 1);
+        assert_eq!(fitting_lengths([4, 4, 4], 10), 2);
+        assert_eq!(fitting_lengths([4, 4, usize::MAX, 1], 10), 2);
+        assert_eq!(fitting_lengths([0, 0, 0], 3), 3);
+    }
+
     proptest! {
+        #[test]
+        fn a_length_is_that_of_what_is_written(text in "\\PC{0,20}|[\u{1}-\u{1f}\"\\\\]{0,20}") {
+            prop_assert_eq!(json_length(&text), serde_json::to_vec(&text).unwrap().len());
+        }
+
         // Property: pages of any items come to each item once and in order, and none is longer than its room unless it
         // has one item.
         #[test]

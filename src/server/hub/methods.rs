@@ -11,7 +11,7 @@
 //! | `Typing` | `{"conversationId"}` | – |
 //! | `Echo` | anything | its argument |
 //!
-//! A list ends where an answer would be longer than [`paging::PAGE_BYTES`](crate::server::paging::PAGE_BYTES),
+//! A list ends where an answer would be longer than [`PAGE_BYTES`](crate::domain::message::PAGE_BYTES),
 //! with one item at least: who asks for what comes behind its last item gets the rest. The lists are measured
 //! as JSON, which is the longer encoding.
 

@@ -16,6 +16,7 @@ use crate::{
     domain::{
         Message, MessageId, Party, Phone, Status, UserId,
         feed::{Attempt, Batch, Feed, Found, LATE, Live, PAGE, WINDOW},
+        message::PAGE_BYTES,
     },
     presence::{Delivery, Missed, Outbound, Seat},
     server::{
@@ -27,7 +28,6 @@ use crate::{
             wire::REFUSED,
         },
         legacy,
-        paging::PAGE_BYTES,
         view::{ConversationView, MessageDeleted, MessageView, MissedSince, StatusChanged, Typing},
     },
 };

@@ -5,7 +5,7 @@
 use bytes::Bytes;
 
 use crate::{
-    domain::{Message, MessageId, Phone, feed::Feed},
+    domain::{Message, MessageId, Phone, feed::Feed, message::PAGE_BYTES},
     server::{
         hub::{
             codec::{self, EncodeError, Protocol},
@@ -13,7 +13,7 @@ use crate::{
             session::Session,
         },
         legacy,
-        paging::{self, PAGE_BYTES},
+        pages::fitting_lengths,
         view::MessageView,
     },
 };
@@ -89,7 +89,7 @@ impl<'a> Written<'a> {
             bodies.push(body);
             length
         });
-        let count = paging::fitting(lengths, PAGE_BYTES);
+        let count = fitting_lengths(lengths, PAGE_BYTES);
         let mut written =
             Written { items: Vec::with_capacity(count), unwritable: Vec::new(), count };
         for (message, body) in found.iter().zip(bodies).take(count) {
