@@ -241,14 +241,7 @@ fn what_was_imported_is_not_told_as_done_here() {
 fn a_deleted_message_says_so_whatever_had_become_of_it() {
     for status in [Status::Pending, Status::Sent, Status::Delivered, Status::Read, Status::Failed] {
         let mut facts = facts(status);
-        facts.events = vec![
-            Past { at: second(1001), kind: "retry".to_owned(), detail: String::new() },
-            Past {
-                at: second(1060),
-                kind: "deleted".to_owned(),
-                detail: "by ops: spam".to_owned(),
-            },
-        ];
+        facts.events = vec![event("retry", 1001, ""), event("deleted", 1060, "by ops: spam")];
         let verdict = facts.verdict();
         assert_eq!((verdict.code, verdict.next), ("deleted", None));
         let wanted = format!(

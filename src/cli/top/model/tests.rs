@@ -159,11 +159,15 @@ pub(in super::super) fn story() -> Story {
                 at: now() - Duration::minutes(2),
                 step: "pending".to_owned(),
                 detail: "accepted and durable".to_owned(),
+                count: None,
+                last_at: None,
             },
             Step {
                 at: now() - Duration::minutes(1),
                 step: "failed".to_owned(),
                 detail: "the recipient's device was connected and did not acknowledge".to_owned(),
+                count: None,
+                last_at: None,
             },
         ],
         verdict: VerdictView {
