@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use esh3ar::{
     domain::{
-        ConversationId, MessageId, Party, Phone, conversation::Side, feed::Attempt, message::Draft,
+        ConversationId, DeadLetterClass, MessageId, Party, Phone, conversation::Side,
+        feed::Attempt, message::Draft,
     },
     store::{
         Client, Statements as _, Store,
@@ -65,7 +66,8 @@ impl Stored {
     async fn give_up(&self, attempt: Attempt) -> usize {
         let (dead_letter, at) = (Uuid::now_v7(), now());
         let given_up = GivenUp { dead_letter, attempt, written_at: at, at };
-        outcome::give_up(&self.client, &[given_up], "nobody there").await.unwrap().len()
+        let class = DeadLetterClass::Recipient;
+        outcome::give_up(&self.client, &[given_up], "nobody there", class).await.unwrap().len()
     }
 
     /// Until nothing is due for the message any more.

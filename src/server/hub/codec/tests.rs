@@ -460,7 +460,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
-    fn a_call_of_parts_is_the_call_of_the_whole(texts in prop::collection::vec(".{0,300}", 0..20)) {
+    fn a_call_of_parts_is_the_call_of_the_whole(texts in vec(".{0,300}", 0..20)) {
         let values: Vec<Value> = texts.iter().map(|text| json!({ "content": text })).collect();
         for protocol in Protocol::ALL {
             let parts: Vec<Vec<u8>> =
