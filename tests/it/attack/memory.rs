@@ -160,16 +160,6 @@ async fn pages_that_many_phones_from_many_addresses_do_not_read_are_bounded() {
     assert!(page["items"].as_array().is_some_and(|items| !items.is_empty()), "{page}");
 }
 
-/// A connection that sends requests and reads the beginning of the first answer.
-async fn unread(server: &Server, requests: &str) -> (TcpStream, String) {
-    let host = server.base.strip_prefix("http://").unwrap();
-    let mut tcp = TcpStream::connect(host).await.unwrap();
-    tcp.write_all(requests.as_bytes()).await.unwrap();
-    let mut first = [0; 12];
-    tcp.read_exact(&mut first).await.unwrap();
-    (tcp, String::from_utf8_lossy(&first).into_owned())
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_that_are_not_read_over_http_1_are_bounded() {
     let server = Server::start().await;

@@ -314,7 +314,7 @@ async fn receipts_that_change_something_are_not_limited() {
         while found.is_empty() {
             found = next_messages(&mut hub).await.1;
         }
-        assert_eq!(found.iter().map(id).collect::<Vec<_>>(), [sent.clone()]);
+        assert_eq!(found.iter().map(id).collect::<Vec<_>>(), std::slice::from_ref(&sent));
         assert_eq!(acknowledge(&mut hub, &[sent]).await, 1);
     }
     let again = hub.call("Acknowledge", vec![json!([ids[0]])], DEADLINE).await.unwrap_err();
