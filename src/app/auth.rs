@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -26,32 +27,41 @@ type Hash = [u8; 32];
 
 /// Look-ups of the last second: a sender of a thousand messages a second is looked up once.
 pub struct KnownTokens {
-    known: Mutex<BoundedMap<Hash, Option<Caller>>>,
+    known: Mutex<BoundedMap<Hash, Caller>>,
+    /// Apart, so that a flood of tokens that nobody has does not push out those that somebody has.
+    unknown: Mutex<BoundedMap<Hash, ()>>,
 }
 
 impl Default for KnownTokens {
     fn default() -> Self {
-        let known = BoundedMap::new(REMEMBERED, WhenFull::DropOldest);
-        KnownTokens { known: Mutex::new(known) }
+        KnownTokens {
+            known: Mutex::new(BoundedMap::new(REMEMBERED, WhenFull::DropOldest)),
+            unknown: Mutex::new(BoundedMap::new(REMEMBERED, WhenFull::DropOldest)),
+        }
     }
 }
 
-impl KnownTokens {
-    fn known(&self) -> MutexGuard<'_, BoundedMap<Hash, Option<Caller>>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn locked<T>(map: &Mutex<T>) -> MutexGuard<'_, T> {
+    map.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
+impl KnownTokens {
     fn get(&self, hash: &Hash, now: Instant) -> Option<Option<Caller>> {
-        self.known().get(hash, now).cloned()
+        let known = locked(&self.known).get(hash, now).cloned();
+        known.map(Some).or_else(|| locked(&self.unknown).get(hash, now).map(|()| None))
     }
 
     fn put(&self, hash: Hash, now: Instant, caller: Option<Caller>) {
-        self.known().insert(hash, caller, Some(now + BELIEVED), now);
+        let until = Some(now + BELIEVED);
+        match caller {
+            Some(caller) => locked(&self.known).insert(hash, caller, until, now),
+            None => locked(&self.unknown).insert(hash, (), until, now),
+        };
     }
 
     /// Believes no longer what was looked up about these.
     pub(super) fn forget(&self, tokens: &HashSet<TokenId>) {
-        self.known().retain(|_, caller| caller.as_ref().is_none_or(|c| !tokens.contains(&c.token)));
+        locked(&self.known).retain(|_, caller| !tokens.contains(&caller.token));
     }
 }
 
@@ -63,12 +73,14 @@ pub(super) fn hash(token: &str) -> Hash {
 }
 
 impl App {
-    /// Finds out who shows this token.
+    /// Finds out who shows this token. `from` is the part of the client's address by which it is limited: tokens that
+    /// are not known here are looked up a few at a time of one address.
     ///
     /// # Errors
     /// [`Error::Unauthenticated`] for a token that is unknown, expired or revoked, or whose owner is
-    /// disabled; [`Error::Unavailable`] when that cannot be found out.
-    pub async fn authenticate(&self, token: &str) -> Result<Caller, Error> {
+    /// disabled; [`Error::Unavailable`] when that cannot be found out; [`Error::Overloaded`] when too many look-ups of
+    /// the address wait.
+    pub async fn authenticate(&self, token: &str, from: IpAddr) -> Result<Caller, Error> {
         if token.is_empty() || token.len() > LONGEST {
             return Err(Error::Unauthenticated);
         }
@@ -82,7 +94,7 @@ impl App {
             let valid = caller.filter(|c| c.expires_at.is_none_or(|at| at > self.clock().now()));
             return valid.ok_or(Error::Unauthenticated);
         }
-        let client = self.store().client_for(Group::Access).await?;
+        let client = self.store().of_address(from).client_for(Group::Access).await?;
         let caller =
             store::tokens::find(&client, &hash, self.clock().now()).await?.map(|valid| Caller {
                 token: valid.id,

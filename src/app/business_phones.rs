@@ -9,7 +9,7 @@ use std::{
 use super::{App, Error};
 use crate::{
     domain::{BoundedMap, Phone, UserId, WhenFull},
-    store::accounts,
+    store::{Group, accounts},
 };
 
 /// How many are remembered.
@@ -51,7 +51,9 @@ impl App {
         if unknown.is_empty() {
             return Ok(());
         }
-        let found = accounts::phones_of(&self.store().client().await?, &unknown).await?;
+        // What connected recipients are to get waits for it.
+        let client = self.store().client_for(Group::Pending).await?;
+        let found = accounts::phones_of(&client, &unknown).await?;
         let mut phones: HashMap<UserId, Phone> = found.into_iter().collect();
         let mut known = self.inner.business_phones.locked();
         let now = Instant::now();

@@ -44,7 +44,7 @@ impl App {
         if self.presence().local().connections() + self.bystanders().connections() == 0 {
             return Ok(now);
         }
-        let client = self.store().client_for(Group::Access).await?;
+        let client = self.store().client_for(Group::Nodes).await?;
         let revoked = tokens::revoked_since(&client, since - AGAIN, now).await?;
         let revoked: HashSet<_> = revoked.into_iter().collect();
         if !revoked.is_empty() {

@@ -275,7 +275,7 @@ impl App {
         if ids.is_empty() {
             return Ok(());
         }
-        let client = self.store().client().await?;
+        let client = self.store().client_for(Group::WakeUps).await?;
         let mut of: HashMap<Party, Vec<MessageId>> = HashMap::new();
         for (id, party) in messages::acknowledged_of(&client, &ids).await? {
             of.entry(party).or_default().push(id);

@@ -330,7 +330,7 @@ impl App {
         }
         // No further than where the last level is entered: counting on would change nothing.
         let most = i64::try_from(limit.saturating_add(limit / 10)).unwrap_or(i64::MAX);
-        let client = self.store().client_for(Group::Upkeep).await?;
+        let client = self.store().client_for(Group::Sweeps).await?;
         let found = messages::in_hand(&client, most).await?;
         let found = u64::try_from(found).unwrap_or_default() + self.inner.intake.waiting() as u64;
         limiter.see(limit, found);

@@ -90,8 +90,8 @@ impl<T> FairQueue<T> {
         if self.len >= self.capacity {
             return Err(request);
         }
-        let requests = match party {
-            None => &mut self.own,
+        let (requests, share) = match party {
+            None => (&mut self.own, self.capacity),
             Some(party) => {
                 let spare = &mut self.spare;
                 let turns = &mut self.turns;
@@ -99,10 +99,10 @@ impl<T> FairQueue<T> {
                     turns.push_back(party);
                     Waiting { requests: spare.pop().unwrap_or_default(), credit: 0 }
                 });
-                &mut waiting.requests
+                (&mut waiting.requests, self.share)
             }
         };
-        if requests.len() >= self.share {
+        if requests.len() >= share {
             return Err(request);
         }
         // One without rows is work all the same.

@@ -282,9 +282,8 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(256))]
         #[test]
         fn a_message_is_one_way_exactly_without_a_conversation(
-            content in ".{1,50}", seq in prop::option::of(1i64..1000)
+            content in ".{1,50}".prop_map(|text| text.replace(is_refused, " ")), seq in prop::option::of(1i64..1000)
         ) {
-            prop_assume!(!content.contains(is_refused));
             let draft = Draft { content, ..Draft::default() };
             let mut message =
                 one_way(draft).unwrap().accepted("shop".into(), OffsetDateTime::UNIX_EPOCH);

@@ -16,7 +16,7 @@ use crate::domain::Party;
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
-/// What a budget allows, in bytes.
+/// What a budget allows, in bytes, or in another unit where one is named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     /// The most of one party.
@@ -34,10 +34,12 @@ impl Bounds {
     /// counted for all: a client that sends large bodies slowly must not keep others from sending messages.
     pub const BODIES: Bounds =
         Bounds { party: 32 * MIB, everybody: 128 * MIB, assured: 0, free: USUAL };
+    /// Of requests in flight, by number. With its headers and its task each takes some tens of KiB.
+    pub const REQUESTS: Bounds = Bounds { party: 2000, everybody: usize::MAX, assured: 0, free: 0 };
     /// Of answers that are not sent yet. A party whose answers are read gets small pages at least, whatever others leave
     /// unread.
     pub const ANSWERS: Bounds =
-        Bounds { party: 8 * MIB, everybody: 40 * MIB, assured: 64 * KIB, free: KIB };
+        Bounds { party: 8 * MIB, everybody: 32 * MIB, assured: 64 * KIB, free: KIB };
 }
 
 /// Whose bytes they are.
@@ -131,6 +133,11 @@ impl Budget {
         // More than a party may hold would be waited for in vain.
         let (wanted, least) = (wanted.min(self.bounds.party), least.min(wanted));
         let Err(mut full) = reserved.grow(wanted) else { return Ok(reserved) };
+        // What others hold is not waited for, where what the party is assured of will do.
+        let assured = self.bounds.assured;
+        if full == Full::Everybody && assured >= least && reserved.grow(assured).is_ok() {
+            return Ok(reserved);
+        }
         let deadline = Instant::now() + patience;
         loop {
             let freed = match full {

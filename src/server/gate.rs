@@ -26,7 +26,7 @@ use super::{
         services::{Asked, Service},
     },
     legacy,
-    peer::TrustedProxies,
+    peer::{self, TrustedProxies},
     principal::Principal,
     reply::Problem,
     route::{Body, Who},
@@ -48,6 +48,7 @@ pub struct Gate {
     routes: warp::filters::BoxedFilter<(Response,)>,
     bodies: Budget,
     answers: Budget,
+    requests: Budget,
     proxies: TrustedProxies,
 }
 
@@ -56,7 +57,8 @@ impl Gate {
     pub fn new(app: App, hub: hub::Hub, readiness: Readiness, proxies: TrustedProxies) -> Gate {
         let routes = dispatch::filter();
         let (bodies, answers) = (Budget::new(Bounds::BODIES), Budget::new(Bounds::ANSWERS));
-        Gate { app, hub, readiness, routes, bodies, answers, proxies }
+        let requests = Budget::new(Bounds::REQUESTS);
+        Gate { app, hub, readiness, routes, bodies, answers, requests, proxies }
     }
 
     /// Answers one request that arrived from this address.
@@ -69,7 +71,7 @@ impl Gate {
         let named = self.hub.peer_of(&request);
         let peer = named.unwrap_or_else(|| self.proxies.client(connected, request.headers()));
         if let Some(connection) = request.extensions().get::<ConnectionHandle>() {
-            connection.carries(peer);
+            connection.carries(self.proxies.counted_for(connected, peer, request.headers()));
         }
         let begun = Instant::now();
         let id = request_id(request.headers());
@@ -179,7 +181,7 @@ impl Gate {
             // A stranger learns nothing of what there is.
             (false, None) => return Err(Error::Unauthenticated.into()),
             (false, Some(token)) => {
-                let caller = self.app.authenticate(token).await?;
+                let caller = self.app.authenticate(token, peer::block(peer)).await?;
                 if let Some(connection) = parts.extensions.get::<ConnectionHandle>() {
                     connection.authenticated(&caller.party());
                 }
@@ -191,6 +193,9 @@ impl Gate {
             Err(none) => return Ok(answer_body::answer(none.into_response(), None)),
         };
         principal.admit(route)?;
+        // It counts until it is answered, however slowly its body comes.
+        let mut in_flight = self.requests.of(&principal);
+        in_flight.grow(1).map_err(|_| too_many_requests())?;
         principal.count(&self.app, route).await?;
         let query = parts.uri.query().unwrap_or_default().to_owned();
         dispatch::check_query(route, &query)?;
@@ -230,6 +235,14 @@ impl Gate {
         let response = dispatch::answer(self.routes, route, captured, context).await;
         Ok(answer_body::answer(response, answered))
     }
+}
+
+/// Too many requests of the client are in flight.
+fn too_many_requests() -> Problem {
+    let most = Bounds::REQUESTS.party;
+    let text = format!("{most} requests of yours are in flight: wait for their answers first");
+    let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", text);
+    Problem { retry_after: Some(1), ..problem }
 }
 
 /// There is no room for another answer.

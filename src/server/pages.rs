@@ -68,9 +68,13 @@ fn end<C: Serialize>(mut out: Vec<u8>, next: Option<C>) -> Vec<u8> {
     out.extend_from_slice(b",\"next\":");
     put(&mut out, &next);
     out.push(b'}');
-    // It may stay until its client has read it.
-    out.shrink_to_fit();
-    out
+    exact(out)
+}
+
+/// The same bytes without room for more: they may stay until the client has read them. Shrinking would leave an
+/// allocation of up to twice their length in its place.
+fn exact(out: Vec<u8>) -> Vec<u8> {
+    if out.capacity() > out.len() + out.len() / 8 { out.as_slice().to_vec() } else { out }
 }
 
 fn write<'a, T, V: Serialize>(

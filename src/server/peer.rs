@@ -50,6 +50,16 @@ impl TrustedProxies {
         }
     }
 
+    /// For which address a connection counts that this client's request came over. A balancer on this machine that is not
+    /// among the trusted ones is believed in that, and in nothing else: all its clients would count as one.
+    pub fn counted_for(&self, connected: IpAddr, client: IpAddr, headers: &HeaderMap) -> IpAddr {
+        if client != connected || !connected.is_loopback() {
+            return client;
+        }
+        let named = x_forwarded_for(headers).next().flatten();
+        named.or_else(|| forwarded(headers).next().flatten()).unwrap_or(client)
+    }
+
     fn follow(&self, connected: IpAddr, hops: impl Iterator<Item = Option<IpAddr>>) -> IpAddr {
         let mut from = connected;
         for hop in hops.take(MAX_HOPS) {

@@ -35,11 +35,12 @@ pub struct ConnectionLimits {
     per_address: usize,
     authenticated: usize,
     per_party: usize,
+    shared: usize,
 }
 
 impl ConnectionLimits {
     /// At most `total`. Half of them is open to connections without authentication, of these `per_address` to one
-    /// address. One party may have `per_party`, and never more than half.
+    /// address. One party may have `per_party`, and never more than half; so much balancers have together.
     pub fn new(total: usize, per_address: usize, per_party: usize) -> ConnectionLimits {
         let total = total.max(1);
         let half = total.div_ceil(2);
@@ -49,6 +50,7 @@ impl ConnectionLimits {
             per_address: per_address.clamp(1, half),
             authenticated: total - NEWCOMERS.min(total.div_ceil(4)),
             per_party: per_party.clamp(1, half),
+            shared: half,
         }
     }
 
@@ -56,7 +58,14 @@ impl ConnectionLimits {
     pub fn anonymous(total: usize) -> ConnectionLimits {
         let total = total.max(1);
         let (unauthenticated, per_address) = (total, total);
-        ConnectionLimits { total, unauthenticated, per_address, authenticated: 0, per_party: 0 }
+        ConnectionLimits {
+            total,
+            unauthenticated,
+            per_address,
+            authenticated: 0,
+            per_party: 0,
+            shared: 0,
+        }
     }
 }
 
@@ -80,6 +89,8 @@ pub enum Limit {
     Unauthenticated,
     /// That of one party.
     Party,
+    /// That of balancers.
+    Shared,
     /// That of all who have authenticated.
     Authenticated,
     /// That of all together, or of the process's files.
@@ -93,6 +104,7 @@ impl Limit {
             Limit::Address => "address",
             Limit::Unauthenticated => "unauthenticated",
             Limit::Party => "party",
+            Limit::Shared => "shared",
             Limit::Authenticated => "authenticated",
             Limit::Total => "total",
         }
@@ -281,9 +293,12 @@ impl ConnectionTable {
             Some(_) => {}
         }
         let side = &self.authenticated;
-        let is_party = matches!(owner, Owner::Party(_));
-        let (full, evicted) = if is_party && side.of(&owner) >= self.limits.per_party {
-            (true, side.oldest_of(&owner).map(|id| (id, Limit::Party)))
+        let (most, limit) = match owner {
+            Owner::Shared => (self.limits.shared, Limit::Shared),
+            _ => (self.limits.per_party, Limit::Party),
+        };
+        let (full, evicted) = if side.of(&owner) >= most {
+            (true, side.oldest_of(&owner).map(|id| (id, limit)))
         } else if side.count >= self.limits.authenticated {
             (true, side.oldest_of_most().map(|id| (id, Limit::Authenticated)))
         } else {

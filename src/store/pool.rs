@@ -1,6 +1,7 @@
 //! Connections to Postgres, and whether the server keeps its promises.
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -125,6 +126,11 @@ impl Store {
     pub fn of<'a>(&self, party: impl Into<Option<&'a Party>>) -> PartyStore<'_> {
         let party = party.into().map(|party| self.shares.key(party));
         PartyStore { store: self, party }
+    }
+
+    /// The database as it is asked for a client of this address, before its party is known.
+    pub fn of_address(&self, address: IpAddr) -> PartyStore<'_> {
+        PartyStore { store: self, party: Some(self.shares.key_of_address(address)) }
     }
 
     /// How the copies stand.

@@ -8,6 +8,7 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasher as _, RandomState},
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -27,6 +28,8 @@ const PENDING_TURN_TIMEOUT: Duration = Duration::from_secs(20);
 /// Reads of one party that may wait for its turn; one more is refused at once. What its sockets are to get is not
 /// counted: it is bounded by their number.
 const PARTY_WAITING: usize = 256;
+/// Look-ups of tokens of one address that may wait: thousands of phones may come back through one carrier's address.
+const ADDRESS_WAITING: usize = 2000;
 
 /// What connections are shared by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,7 +38,7 @@ enum Kind {
     Reads,
     /// What connected recipients are to get.
     Pending,
-    /// Who somebody is: asked before it is known whose part it is.
+    /// Who somebody is. It is asked before the party is known; the part is that of an address.
     Access,
 }
 
@@ -71,6 +74,7 @@ struct Inner {
     access: Arc<Semaphore>,
     reads_of_party: usize,
     pending_of_party: usize,
+    access_of_address: usize,
     /// Parties that read or wait, by a hash of theirs.
     parties: Mutex<HashMap<(Kind, u64), Turns>>,
     hasher: RandomState,
@@ -110,11 +114,13 @@ impl Shares {
     pub(super) fn of_pool(size: usize) -> Shares {
         let size = size.min(Semaphore::MAX_PERMITS);
         let of_kind = size / 16 * 5 + size % 16 * 5 / 16;
-        let [of_kind, access, reads_of_party, pending_of_party] = if size < SMALLEST_SHARED {
-            [size; 4]
-        } else {
-            [of_kind, size / 8 + 1, of_kind.div_ceil(3), of_kind.div_ceil(2)]
-        };
+        let [of_kind, access, reads_of_party, pending_of_party, access_of_address] =
+            if size < SMALLEST_SHARED {
+                [size; 5]
+            } else {
+                let access = size / 8 + 1;
+                [of_kind, access, of_kind.div_ceil(3), of_kind.div_ceil(2), access.div_ceil(2)]
+            };
         Shares {
             inner: Arc::new(Inner {
                 reads: Arc::new(Semaphore::new(of_kind)),
@@ -122,6 +128,7 @@ impl Shares {
                 access: Arc::new(Semaphore::new(access)),
                 reads_of_party,
                 pending_of_party,
+                access_of_address,
                 parties: Mutex::default(),
                 hasher: RandomState::new(),
             }),
@@ -131,6 +138,11 @@ impl Shares {
     /// By what a party is known here.
     pub(super) fn key(&self, party: &Party) -> u64 {
         self.inner.hasher.hash_one(party)
+    }
+
+    /// By what an address is known here.
+    pub(super) fn key_of_address(&self, address: IpAddr) -> u64 {
+        self.inner.hasher.hash_one(address)
     }
 
     /// Waits for the turn of a party; none is needed for what always finds a connection.
@@ -143,10 +155,10 @@ impl Shares {
         party: u64,
     ) -> Result<Option<PartyPlace>, Error> {
         let Some(kind) = Kind::of(group) else { return Ok(None) };
-        let (most, timeout) = match kind {
-            Kind::Reads => (self.inner.reads_of_party, TURN_TIMEOUT),
-            Kind::Pending => (self.inner.pending_of_party, PENDING_TURN_TIMEOUT),
-            Kind::Access => return Ok(None),
+        let (most, waiting, timeout) = match kind {
+            Kind::Reads => (self.inner.reads_of_party, PARTY_WAITING, TURN_TIMEOUT),
+            Kind::Pending => (self.inner.pending_of_party, usize::MAX, PENDING_TURN_TIMEOUT),
+            Kind::Access => (self.inner.access_of_address, ADDRESS_WAITING, TURN_TIMEOUT),
         };
         let (user, free) = {
             let mut parties = self.inner.parties();
@@ -154,7 +166,7 @@ impl Shares {
             let turns = parties
                 .entry(key)
                 .or_insert_with(|| Turns { free: Arc::new(Semaphore::new(most)), users: 0 });
-            if kind == Kind::Reads && turns.users >= most + PARTY_WAITING {
+            if turns.users >= most.saturating_add(waiting) {
                 metrics::counter!("esh3ar_database_reads_refused_total").increment(1);
                 return Err(Error::Busy);
             }
@@ -222,6 +234,8 @@ mod tests {
     use super::*;
 
     fn now<T>(future: impl Future<Output = Result<T, Error>>) -> Option<T> {
+        // Without tokio's budget, past which what is there would not be given.
+        let future = tokio::task::unconstrained(future);
         future.now_or_never().map(|found| found.expect("nothing fails here"))
     }
 
@@ -258,7 +272,10 @@ mod tests {
             let places = (0..16).map(|_| place(&shares, group, Some(party)));
             places.flatten().collect::<Vec<Place>>()
         };
-        for (group, part) in [(Group::Lists, 2), (Group::Conversations, 2), (Group::Pending, 3)] {
+        // Of authentication it is the part of an address.
+        for (group, part) in
+            [(Group::Lists, 2), (Group::Conversations, 2), (Group::Pending, 3), (Group::Access, 2)]
+        {
             let busy = of(group, 1);
             assert_eq!(busy.len(), part, "{group:?}");
             assert!(place(&shares, group, Some(2)).is_some());

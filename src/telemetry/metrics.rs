@@ -130,7 +130,7 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     (
         "esh3ar_http_connections_ended_total",
         Kind::Counter,
-        "HTTP connections that the server ended by itself, by listener and reason: the limit that was reached (address, unauthenticated, party, authenticated, total), idle, or unread (the client took no answer).",
+        "HTTP connections that the server ended by itself, by listener and reason: the limit that was reached (address, unauthenticated, party, shared, authenticated, total), idle, or unread (the client took no answer).",
     ),
     (
         "esh3ar_errors_total",

@@ -17,7 +17,7 @@ use crate::{
         context::{Context, Shared, unknown_parameter},
         dispatch,
         gate::bearer,
-        moment,
+        moment, peer,
         reply::{self, Problem, answer},
     },
 };
@@ -75,7 +75,8 @@ async fn everything(app: &App, details: bool, history: bool) -> Response {
 /// answered also while the database is away.
 async fn is_administrator(context: &Context) -> bool {
     let Some(token) = bearer(&context.headers) else { return false };
-    let caller = context.app.authenticate(token).await;
+    let Some(from) = context.peer.map(peer::block) else { return false };
+    let caller = context.app.authenticate(token, from).await;
     caller.is_ok_and(|caller| caller.administrator().is_ok())
 }
 

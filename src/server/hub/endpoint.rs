@@ -31,7 +31,7 @@ use super::{
 use crate::{
     app::{App, Caller, Error},
     domain::NodeId,
-    server::{budget::Budget, connection::ConnectionHandle, gate, reply::Problem},
+    server::{budget::Budget, connection::ConnectionHandle, gate, peer, reply::Problem},
 };
 
 /// When a client that came while the process is emptied should come again.
@@ -145,7 +145,7 @@ impl Hub {
         let token = gate::bearer(request.headers()).or_else(|| parameter(query, "access_token"));
         let caller = match token {
             None => Err(Error::Unauthenticated),
-            Some(shown) => self.inner.app.authenticate(shown).await,
+            Some(shown) => self.inner.app.authenticate(shown, peer::block(peer)).await,
         };
         let caller = match caller {
             Ok(caller) if service.admits(&caller) => caller,

@@ -160,6 +160,71 @@ async fn pages_that_many_phones_from_many_addresses_do_not_read_are_bounded() {
     assert!(page["items"].as_array().is_some_and(|items| !items.is_empty()), "{page}");
 }
 
+/// Requests whose bodies never come.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_in_flight_of_one_party_are_bounded() {
+    const REQUESTS: usize = 2000;
+    let server = Server::start().await;
+    let (shop, busy) = (server.user("shop", "SendMessages"), server.user("busy", "SendMessages"));
+    let host = server.base.strip_prefix("http://").unwrap();
+    let connect = async || {
+        let tcp = TcpStream::connect(host).await.unwrap();
+        let builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        let (sender, connection) = builder.handshake::<_, Never>(TokioIo::new(tcp)).await.unwrap();
+        tokio::spawn(connection);
+        sender
+    };
+    let connections = join_all((0..17).map(|_| connect())).await;
+    let before = server.peak_memory();
+    let (told, mut refused) = tokio::sync::mpsc::unbounded_channel();
+    for sender in &connections {
+        for _ in 0..124 {
+            let mut request = Request::post(format!("{}/api/v1/messages", server.base))
+                .header("authorization", format!("Bearer {busy}"));
+            for n in 0..50 {
+                request = request.header(format!("x-{n}"), "x".repeat(100));
+            }
+            let answer = sender.clone().send_request(request.body(Never).unwrap());
+            let told = told.clone();
+            tokio::spawn(async move {
+                if let Ok(answer) = answer.await {
+                    let _ = told.send(answer.status().as_u16());
+                }
+            });
+        }
+    }
+    for _ in 0..17 * 124 - REQUESTS {
+        let status = tokio::time::timeout(DEADLINE, refused.recv()).await.unwrap().unwrap();
+        assert_eq!(status, 429);
+    }
+    let more = server.peak_memory() - before;
+    println!("{more} KiB more for {REQUESTS} requests in flight");
+    assert!(more < MOST, "{more} KiB more for requests whose bodies do not come");
+    server.send(&shop, PHONE, "as always").await;
+    // Their ends give the room back.
+    drop(connections);
+    let deadline = Instant::now() + DEADLINE;
+    while server.request("GET", LIST, Some(&busy), None).await.0 != 200 {
+        assert!(Instant::now() < deadline, "the party is still refused");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A body of which nothing comes.
+struct Never;
+
+impl hyper::body::Body for Never {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, Self::Error>>> {
+        std::task::Poll::Pending
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_that_are_not_read_over_http_1_are_bounded() {
     let server = Server::start().await;

@@ -22,7 +22,7 @@ use crate::{
 const PHONE: &str = "+967771234567";
 /// How long a request of somebody else may take while the places are attacked. On this machine the attacker has one of
 /// two cores.
-const PROMPT: Duration = Duration::from_secs(2);
+const PROMPT: Duration = Duration::from_secs(8);
 /// The times of the server are a second; then it takes two to close, and some to notice.
 const ENDED: Duration = Duration::from_secs(8);
 

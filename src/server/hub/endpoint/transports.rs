@@ -154,10 +154,18 @@ pub(super) async fn poll(
     caller: &Caller,
     answers: Option<Budget>,
 ) -> Result<Response, Refused> {
-    let mut reserved = answers.map(|answers| answers.owned_by(Owner::Party(caller.party())));
-    if let Some(reserved) = &mut reserved {
-        reserved.grow(1).map_err(|_| Refused::ComeBack(UNREAD))?;
-    }
+    let reserved = match answers {
+        None => None,
+        Some(answers) => {
+            let owner = Owner::Party(caller.party());
+            let Ok(reserved) = answers.reserve(owner, 1, 1, UNREAD).await else {
+                // A refusal would end the connection, which may be another agent's than the one that does not read.
+                mailbox.note_asked();
+                return Ok(polled(Bytes::new()));
+            };
+            Some(reserved)
+        }
+    };
     let bytes = match mailbox.poll(caller.expires_at, HOLD).await {
         Poll::Bytes(bytes) => bytes,
         Poll::Over => return Ok(text(StatusCode::NO_CONTENT, "")),

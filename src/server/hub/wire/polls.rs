@@ -141,6 +141,11 @@ impl Mailbox {
         }
     }
 
+    /// The client has asked, and was answered with nothing.
+    pub fn note_asked(&self) {
+        self.state().asked = Instant::now();
+    }
+
     /// The client says goodbye.
     pub fn end(&self) {
         self.state().goodbye = true;
