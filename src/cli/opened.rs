@@ -63,7 +63,7 @@ pub(super) fn settings(config: &Config, role: Option<Role>) -> Result<Settings, 
 pub(super) fn live(config: &Config) -> Result<Live, Failure> {
     Ok(Live {
         retry: config.retry,
-        limits: config.limits,
+        limits: config.limits.at_most(config.http.max_connections),
         access_token_ttl: config.auth.access_token_ttl,
         retention: config.retention,
         mailer: mailer(config)?,

@@ -92,6 +92,17 @@ impl RateClass {
 }
 
 impl Limits {
+    /// The same where there are so many connections in all: nobody has more than half of them.
+    #[must_use]
+    pub fn at_most(self, connections: usize) -> Limits {
+        let half = connections.div_ceil(2).max(1);
+        Limits {
+            connections_per_user: self.connections_per_user.min(half),
+            connections_per_business_user: self.connections_per_business_user.min(half),
+            ..self
+        }
+    }
+
     /// What a party may do of a class. A class has the same windows for every party.
     pub fn rates(self, class: RateClass, party: &Party) -> Vec<NamedRate> {
         let minute = |most| (Rate { most, window: Duration::from_secs(60) }, "minute");

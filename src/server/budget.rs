@@ -35,7 +35,7 @@ impl Bounds {
     pub const BODIES: Bounds =
         Bounds { party: 32 * MIB, everybody: 128 * MIB, assured: 0, free: USUAL };
     /// Of requests in flight, by number. With its headers and its task each takes some tens of KiB.
-    pub const REQUESTS: Bounds = Bounds { party: 2000, everybody: usize::MAX, assured: 0, free: 0 };
+    pub const REQUESTS: Bounds = Bounds { party: 1000, everybody: usize::MAX, assured: 0, free: 0 };
     /// Of answers that are not sent yet. A party whose answers are read gets small pages at least, whatever others leave
     /// unread.
     pub const ANSWERS: Bounds =

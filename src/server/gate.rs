@@ -29,7 +29,7 @@ use super::{
     peer::{self, TrustedProxies},
     principal::Principal,
     reply::Problem,
-    route::{Body, Who},
+    route::{Body, RECEIPT, Who},
 };
 use crate::app::{App, Error};
 
@@ -124,7 +124,9 @@ impl Gate {
                 return answer_body::answer(Problem::encoded().into_response(), None);
             }
             request.extensions_mut().insert(self.answers.clone());
-            let mut response = self.hub.handle(service, asked, request, peer).await;
+            // Apart, as other long steps are: a request that waits for its body would else take room for them.
+            let handled = Box::pin(self.hub.handle(service, asked, request, peer));
+            let mut response = handled.await;
             // What it holds of the budget stays with its body.
             let reserved = response.extensions_mut().remove::<Arc<Reserved>>();
             return answer_body::answer(response, reserved.and_then(Arc::into_inner));
@@ -181,7 +183,7 @@ impl Gate {
             // A stranger learns nothing of what there is.
             (false, None) => return Err(Error::Unauthenticated.into()),
             (false, Some(token)) => {
-                let caller = self.app.authenticate(token, peer::block(peer)).await?;
+                let caller = Box::pin(self.app.authenticate(token, peer::block(peer))).await?;
                 if let Some(connection) = parts.extensions.get::<ConnectionHandle>() {
                     connection.authenticated(&caller.party());
                 }
@@ -215,6 +217,12 @@ impl Gate {
         // What everybody may ask is small, or the same for all; health is told however many do not read.
         let answered = match route.who {
             Who::Anyone => None,
+            // As many of these as requests may be in flight take little.
+            _ if wanted <= RECEIPT => {
+                let mut receipt = self.answers.owned_by(owner);
+                receipt.set(wanted);
+                Some(receipt)
+            }
             _ => Some(self.answers.reserve(owner, wanted, least, ROOM_WAIT).await.map_err(unsent)?),
         };
         let context: Shared = Arc::new(Context {
@@ -232,7 +240,7 @@ impl Gate {
             reserved,
             page_room: answered.as_ref().map_or(wanted, Reserved::bytes),
         });
-        let response = dispatch::answer(self.routes, route, captured, context).await;
+        let response = Box::pin(dispatch::answer(self.routes, route, captured, context)).await;
         Ok(answer_body::answer(response, answered))
     }
 }

@@ -35,6 +35,8 @@ use super::{
 const OUT_OF_FILES: Duration = Duration::from_millis(100);
 /// The same after a connection was told to end, which gives its file back.
 const EVICTING: Duration = Duration::from_millis(5);
+/// The most bytes that the system keeps for a client that does not read; it reserves as much again for itself.
+const SEND_BUFFER: u32 = 128 * 1024;
 /// How HTTP/2 begins (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -175,7 +177,7 @@ impl Opening {
             None => timeout_at(deadline, proxy_protocol::begins_with(&tcp, PREFACE)).await??,
             Some(_) => false,
         };
-        let tcp = WatchedIo::new(tcp, connection.clone(), self.write_timeout);
+        let tcp = WatchedIo::of_socket(tcp, connection.clone(), self.write_timeout);
         let (stream, is_two) = match self.tls {
             None => (Stream::Plain(tcp), is_two),
             Some(acceptor) => {
@@ -323,6 +325,8 @@ pub async fn bind(address: std::net::SocketAddr) -> io::Result<TcpListener> {
         tokio::net::TcpSocket::new_v6()?
     };
     socket.set_reuseaddr(true)?;
+    // Each connection has that of its listener. Left to itself the system keeps megabytes for each that does not read.
+    socket.set_send_buffer_size(SEND_BUFFER)?;
     socket.bind(address)?;
     socket.listen(4096)
 }

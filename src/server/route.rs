@@ -23,7 +23,7 @@ pub const USUAL: usize = 256 * 1024;
 /// The largest body of a batch, or of rows that are imported, in bytes.
 pub const BATCH: usize = 24 * 1024 * 1024;
 /// What an answer to a write is reserved before it is known, in bytes.
-const RECEIPT: usize = 1024;
+pub const RECEIPT: usize = 1024;
 /// The same of one document that is read: a message of 10,000 characters, each escaped in JSON.
 const DOCUMENT: usize = 64 * 1024;
 /// The same of an answer that comes line by line: what waits for its client.

@@ -9,6 +9,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
     time::{Instant, Sleep},
 };
 
@@ -24,6 +25,8 @@ pub(super) struct WatchedIo<T> {
     timer: Option<Pin<Box<Sleep>>>,
     is_waiting: bool,
     has_failed: bool,
+    /// Makes the system drop what the client has not taken, when the socket is closed.
+    reset: fn(&T),
 }
 
 impl<T> WatchedIo<T> {
@@ -39,6 +42,7 @@ impl<T> WatchedIo<T> {
             timer: None,
             is_waiting: false,
             has_failed: false,
+            reset: |_| {},
         }
     }
 
@@ -65,6 +69,28 @@ impl<T> WatchedIo<T> {
             self.connection.unread();
         }
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl WatchedIo<TcpStream> {
+    /// That of a socket. What is closed while its client takes nothing is reset: else the system would keep what is not
+    /// sent for minutes, where no limit of ours counts it.
+    pub(super) fn of_socket(
+        tcp: TcpStream,
+        connection: ConnectionHandle,
+        write_timeout: Duration,
+    ) -> WatchedIo<TcpStream> {
+        let mut io = WatchedIo::new(tcp, connection, write_timeout);
+        io.reset = |tcp| drop(tcp.set_zero_linger());
+        io
+    }
+}
+
+impl<T> Drop for WatchedIo<T> {
+    fn drop(&mut self) {
+        if self.is_waiting || self.has_failed {
+            (self.reset)(&self.io);
+        }
     }
 }
 

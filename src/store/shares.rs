@@ -148,7 +148,7 @@ impl Shares {
     /// Waits for the turn of a party; none is needed for what always finds a connection.
     ///
     /// # Errors
-    /// [`Error::Busy`] when too many of it wait; [`Error::Unavailable`] when its turn did not come in time.
+    /// [`Error::Busy`] when too many of it wait, or its turn did not come in time.
     pub(super) async fn of_party(
         &self,
         group: Group,
@@ -180,7 +180,7 @@ impl Shares {
     /// Waits for a place among the connections of a kind.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when none became free in time.
+    /// [`Error::Busy`] when none became free in time.
     pub(super) async fn place(
         &self,
         group: Group,
@@ -206,7 +206,8 @@ async fn within<T, E>(
 ) -> Result<T, Error> {
     match tokio::time::timeout(timeout, permit).await {
         Ok(Ok(permit)) => Ok(permit),
-        _ => Err(Error::Unavailable("no connection became free in time".to_owned())),
+        // The database is there; it is others, or the party itself, who use what may be used of it.
+        _ => Err(Error::Busy),
     }
 }
 
