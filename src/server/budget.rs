@@ -63,9 +63,13 @@ impl From<&Principal> for Owner {
     }
 }
 
+/// How many of one owner may wait for room: each is a request that takes memory.
+const MOST_WAITING: usize = 64;
+
 #[derive(Debug, Default)]
 struct Own {
     bytes: usize,
+    waiting: usize,
     freed: Arc<Notify>,
 }
 
@@ -118,7 +122,7 @@ impl Budget {
     }
 
     /// Takes as many bytes as are `wanted`; when there is no room for so many within `patience`, the `least` that will
-    /// do.
+    /// do. When many of the owner wait already, it does not wait.
     ///
     /// # Errors
     /// There is no room for `least` either.
@@ -138,6 +142,10 @@ impl Budget {
         if full == Full::Everybody && assured >= least && reserved.grow(assured).is_ok() {
             return Ok(reserved);
         }
+        let Some(_waits) = Waits::begin(self, &reserved.owner) else {
+            reserved.grow(least)?;
+            return Ok(reserved);
+        };
         let deadline = Instant::now() + patience;
         loop {
             let freed = match full {
@@ -231,12 +239,40 @@ impl Reserved {
             own.freed.notify_one();
             self.budget.freed.notify_one();
         }
-        if own.bytes == 0 {
-            // All that still wait look at it again, and find another entry or none.
-            own.freed.notify_waiters();
+        if own.bytes == 0 && own.waiting == 0 {
             held.of.remove(&self.owner);
         }
         self.bytes = bytes;
+    }
+}
+
+/// One that waits for room.
+struct Waits<'a> {
+    budget: &'a Budget,
+    owner: Owner,
+}
+
+impl<'a> Waits<'a> {
+    /// `None` when too many of the owner wait.
+    fn begin(budget: &'a Budget, owner: &Owner) -> Option<Waits<'a>> {
+        let mut held = budget.held();
+        let own = held.of.entry(owner.clone()).or_default();
+        if own.waiting >= MOST_WAITING {
+            return None;
+        }
+        own.waiting += 1;
+        Some(Waits { budget, owner: owner.clone() })
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        let mut held = self.budget.held();
+        let Some(own) = held.of.get_mut(&self.owner) else { return };
+        own.waiting -= 1;
+        if own.waiting == 0 && own.bytes == 0 {
+            held.of.remove(&self.owner);
+        }
     }
 }
 
