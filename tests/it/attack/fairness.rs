@@ -221,7 +221,7 @@ async fn reads_of_one_business_take_a_part_of_the_connections() {
     // Until the lock is gone, who reads conversations holds a connection.
     let database = server.database().await;
     database
-        .batch_execute("BEGIN; LOCK TABLE conversations IN ACCESS EXCLUSIVE MODE")
+        .batch_execute("BEGIN; LOCK TABLE conversation_lists IN ACCESS EXCLUSIVE MODE")
         .await
         .unwrap();
     let statuses = Mutex::new(Vec::new());
@@ -234,7 +234,7 @@ async fn reads_of_one_business_take_a_part_of_the_connections() {
     let watch = server.database().await;
     let held = async || {
         let sql = "SELECT count(*) FROM pg_stat_activity
-                   WHERE wait_event_type = 'Lock' AND query LIKE '%conversations%'";
+                   WHERE wait_event_type = 'Lock' AND query LIKE '%conversation_lists%'";
         watch.query_one(sql, &[]).await.unwrap().get::<_, i64>(0)
     };
     let attack = join_all((0..2 + WAITING + 10).map(|_| list(&busy)));
