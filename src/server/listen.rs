@@ -292,10 +292,6 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
                 let _ = once.await;
                 return;
             }
-            () = stop.cancelled(), if matches!(phase, Phase::Open) => {
-                finish(served.as_mut());
-                phase = Phase::Stopping;
-            }
             ended = ended => match ended {
                 Some(Ok(())) => return,
                 Some(Err(error)) => {
@@ -310,6 +306,11 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
                     phase = Phase::Closing((Instant::now() + CLOSE_TIMEOUT).into());
                 }
             },
+            // After what has come is read: a request that is there is answered.
+            () = stop.cancelled(), if matches!(phase, Phase::Open) => {
+                finish(served.as_mut());
+                phase = Phase::Stopping;
+            }
         }
     }
 }

@@ -140,7 +140,7 @@ async fn every_history_of_a_message_keeps_the_properties() {
         let mut runner =
             TestRunner::new(Config { cases: 100, failure_persistence: None, ..Config::default() });
         let histories = (
-            "[^\u{0}]{1,40}",
+            "[^\u{0}-\u{8}\u{b}\u{c}\u{e}-\u{1f}]{1,40}",
             prop::sample::select(&["low", "normal", "high"][..]),
             prop::collection::vec(prop::sample::select(&STEPS[..]), 0..6),
         );

@@ -229,6 +229,19 @@ impl hyper::body::Body for Never {
     }
 }
 
+/// What the system keeps of a server's answers because nobody reads them, in KiB.
+fn unsent(server: &Server) -> u64 {
+    let port: u16 = server.base.rsplit_once(':').unwrap().1.parse().unwrap();
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let bytes = table.lines().skip(1).map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (queued, _) = fields[4].split_once(':').unwrap();
+        let is_ours = fields[1].ends_with(&format!(":{port:04X}"));
+        if is_ours { u64::from_str_radix(queued, 16).unwrap() } else { 0 }
+    });
+    bytes.sum::<u64>() / 1024
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_that_are_not_read_over_http_1_are_bounded() {
     let server = Server::start().await;
@@ -259,6 +272,9 @@ async fn answers_that_are_not_read_over_http_1_are_bounded() {
     let (took, sockets) = sends_during(&server, &shop, OTHER, attack(LIST)).await;
     let more = server.peak_memory() - before;
     assert!(more < most(), "{more} KiB more for answers that nobody reads");
+    let kept = unsent(&server);
+    println!("{more} KiB more and {kept} KiB in the system for 100 connections that do not read");
+    assert!(kept < 100 * 256, "{kept} KiB are kept by the system");
     assert!(took.len() > 3, "{} sends", took.len());
     let begun = sockets.iter().filter(|(_, head)| head == "HTTP/1.1 200").count();
     assert!(begun >= 8, "{begun} answers were begun");

@@ -27,6 +27,46 @@ pub fn addresses(count: u8) -> impl Iterator<Item = [u8; 4]> {
     (1..=count).map(|last| [203, 0, 113, last])
 }
 
+/// A server that reads requests and answers each with nothing: what an attack against it costs the victim is the
+/// attacker's share of the machine. Gives its address.
+pub async fn sink() -> String {
+    use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut tcp = BufReader::new(tcp);
+                loop {
+                    let mut length = 0;
+                    loop {
+                        let mut line = String::new();
+                        if tcp.read_line(&mut line).await.unwrap_or(0) == 0 {
+                            return;
+                        }
+                        let line = line.to_ascii_lowercase();
+                        if let Some(bytes) = line.strip_prefix("content-length:") {
+                            length = bytes.trim().parse().unwrap();
+                        }
+                        if line == "\r\n" {
+                            break;
+                        }
+                    }
+                    let mut body = vec![0; length];
+                    if tcp.read_exact(&mut body).await.is_err() {
+                        return;
+                    }
+                    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
+                    if tcp.get_mut().write_all(answer).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    base
+}
+
 /// How long another client's sends take, one after the other with a pause of 20 ms, while `attack` runs.
 pub async fn sends_during<T>(
     server: &Server,

@@ -232,19 +232,26 @@ async fn the_private_postgres_killed_under_load_is_found_whole_by_the_next_start
     assert_balanced(&server);
 }
 
-/// A file system of its own, that can be filled.
+/// A file system of its own, that can be filled. The server's log is elsewhere: with the disk full, a line of it would
+/// break off.
 struct SmallDisk {
     folder: Folder,
+    log: Folder,
 }
 
 impl SmallDisk {
     fn mount(mebibytes: u32) -> Option<SmallDisk> {
-        let folder = Folder::new();
+        let (folder, log) = (Folder::new(), Folder::new());
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", &format!("size={mebibytes}m,mode=0755"), "esh3ar-test"])
             .arg(folder.path())
             .status();
-        mounted.is_ok_and(|status| status.success()).then_some(SmallDisk { folder })
+        if !mounted.is_ok_and(|status| status.success()) {
+            return None;
+        }
+        let name = "serve.log";
+        std::os::unix::fs::symlink(log.path().join(name), folder.path().join(name)).unwrap();
+        Some(SmallDisk { folder, log })
     }
 }
 
@@ -281,8 +288,9 @@ fn fill(path: &Path) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_and_loses_nothing() {
     let Some(disk) = small_disk(220) else { return };
-    let filler = disk.folder.path().join("filler");
-    let mut server = Server::start_in(disk.folder, &[]).await;
+    let SmallDisk { folder, log: _log } = disk;
+    let filler = folder.path().join("filler");
+    let mut server = Server::start_in(folder, &[]).await;
     let _unmount = Unmount(server.folder.path().to_owned());
     let (app, stop) = beside(&server);
     let target = target(&server, &app, 8).await;
@@ -295,7 +303,6 @@ async fn a_full_disk_refuses_and_loses_nothing() {
     // and it ends, and the server with it. How soon depends on how much the machine can write.
     let deadline = Instant::now() + 2 * DEADLINE;
     let mut died = false;
-    // Not by the server's log, which is on that disk as well.
     let page = format!("{}/metrics", server.metrics);
     let refused = "esh3ar_http_requests_total{route=\"/api/v1/messages\",status=\"503\"} ";
     let is_felt = async || match crate::support::get(&page).await {
@@ -333,8 +340,9 @@ async fn a_full_disk_refuses_and_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_named_as_what_it_is() {
     let Some(disk) = small_disk(220) else { return };
-    let filler = disk.folder.path().join("filler");
-    let mut server = Server::start_in(disk.folder, &[]).await;
+    let SmallDisk { folder, log: _log } = disk;
+    let filler = folder.path().join("filler");
+    let mut server = Server::start_in(folder, &[]).await;
     let _unmount = Unmount(server.folder.path().to_owned());
     let shop = server.user("shop", "SendMessages");
     let body = serde_json::json!({ "to": crate::support::number(0), "content": "x".repeat(8000) });
