@@ -232,26 +232,26 @@ async fn the_private_postgres_killed_under_load_is_found_whole_by_the_next_start
     assert_balanced(&server);
 }
 
-/// A file system of its own, that can be filled. The server's log is elsewhere: with the disk full, a line of it would
-/// break off.
+/// A file system of its own, that can be filled.
 struct SmallDisk {
     folder: Folder,
-    log: Folder,
 }
 
 impl SmallDisk {
     fn mount(mebibytes: u32) -> Option<SmallDisk> {
-        let (folder, log) = (Folder::new(), Folder::new());
+        let folder = Folder::new();
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", &format!("size={mebibytes}m,mode=0755"), "esh3ar-test"])
             .arg(folder.path())
             .status();
-        if !mounted.is_ok_and(|status| status.success()) {
-            return None;
-        }
-        let name = "serve.log";
-        std::os::unix::fs::symlink(log.path().join(name), folder.path().join(name)).unwrap();
-        Some(SmallDisk { folder, log })
+        mounted.is_ok_and(|status| status.success()).then_some(SmallDisk { folder })
+    }
+
+    /// The same with the server's log in the other folder: with the disk full, a line of it would break off.
+    fn with_log_elsewhere(self) -> (Folder, Folder) {
+        let (log, name) = (Folder::new(), "serve.log");
+        std::os::unix::fs::symlink(log.path().join(name), self.folder.path().join(name)).unwrap();
+        (self.folder, log)
     }
 }
 
@@ -288,7 +288,7 @@ fn fill(path: &Path) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_and_loses_nothing() {
     let Some(disk) = small_disk(220) else { return };
-    let SmallDisk { folder, log: _log } = disk;
+    let (folder, _log) = disk.with_log_elsewhere();
     let filler = folder.path().join("filler");
     let mut server = Server::start_in(folder, &[]).await;
     let _unmount = Unmount(server.folder.path().to_owned());
@@ -340,7 +340,7 @@ async fn a_full_disk_refuses_and_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_named_as_what_it_is() {
     let Some(disk) = small_disk(220) else { return };
-    let SmallDisk { folder, log: _log } = disk;
+    let (folder, _log) = disk.with_log_elsewhere();
     let filler = folder.path().join("filler");
     let mut server = Server::start_in(folder, &[]).await;
     let _unmount = Unmount(server.folder.path().to_owned());
