@@ -4,11 +4,13 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
-use tokio_postgres::{Row, types::ToSql};
+use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::{
-    Client, Error, Statement, Statements, Transaction, rows,
+    Client, Error, Statement, Statements, Transaction,
+    conditions::{Parameter, Where, parameters},
+    rows,
     slice::{Cut, Slice, looked_at},
     statement::statements,
 };
@@ -162,30 +164,6 @@ pub struct Filter {
     pub before: Option<Uuid>,
 }
 
-type Parameter = Box<dyn ToSql + Sync + Send>;
-
-/// Conditions and their values.
-#[derive(Default)]
-struct Where {
-    sql: Vec<String>,
-    values: Vec<Parameter>,
-}
-
-impl Where {
-    fn add(&mut self, condition: &str, value: Parameter) {
-        self.values.push(value);
-        self.sql.push(condition.replace('?', &format!("${}", self.values.len())));
-    }
-
-    /// The conditions since the last call.
-    fn take(&mut self) -> String {
-        match std::mem::take(&mut self.sql) {
-            none if none.is_empty() => "true".to_owned(),
-            some => some.join(" AND "),
-        }
-    }
-}
-
 /// The rows that a list looks at, found and ordered by an index: the ids of entries, newest first.
 fn looked_at(filter: &Filter, wanted: &mut Where) -> String {
     // By the column that its index is about, so that it is walked from there.
@@ -288,10 +266,6 @@ pub async fn list(
     let cut =
         row.map(|row| Ok::<_, Error>(Cut { at: None, id: row.try_get("id")? })).transpose()?;
     Ok(Slice::new(found, cut, |entry, cut| entry.id < cut.id))
-}
-
-fn parameters(values: &[Parameter]) -> Vec<&(dyn ToSql + Sync)> {
-    values.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect()
 }
 
 fn recorded(row: &Row) -> Result<Recorded, Error> {

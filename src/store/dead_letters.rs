@@ -4,11 +4,12 @@
 //! everybody else finds nothing to delete.
 
 use time::OffsetDateTime;
-use tokio_postgres::{Row, types::ToSql};
+use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::{
     Client, Error, Statement, Statements,
+    conditions::{Parameter, Where, parameters},
     outcome::raise_receipts,
     slice::{Cut, Slice, looked_at},
     statement::statements,
@@ -183,34 +184,6 @@ fn letter(row: &Row) -> Result<DeadLetter, Error> {
         to: row.try_get::<_, Option<&str>>("recipient_phone")?.map(Phone::from_stored),
         subject: row.try_get("subject")?,
     })
-}
-
-type Parameter = Box<dyn ToSql + Sync + Send>;
-
-fn parameters(values: &[Parameter]) -> Vec<&(dyn ToSql + Sync)> {
-    values.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect()
-}
-
-/// Conditions and their values.
-#[derive(Default)]
-struct Where {
-    sql: Vec<String>,
-    values: Vec<Parameter>,
-}
-
-impl Where {
-    fn add(&mut self, condition: &str, value: Parameter) {
-        self.values.push(value);
-        self.sql.push(condition.replace('?', &format!("${}", self.values.len())));
-    }
-
-    /// The conditions since the last call.
-    fn take(&mut self) -> String {
-        match std::mem::take(&mut self.sql) {
-            none if none.is_empty() => "true".to_owned(),
-            some => some.join(" AND "),
-        }
-    }
 }
 
 impl Filter {

@@ -12,6 +12,7 @@ pub mod books;
 pub mod chat;
 pub mod checkup;
 pub mod client;
+mod conditions;
 pub mod conversations;
 pub mod dead_letters;
 pub mod deleted;

@@ -23,8 +23,8 @@ pub struct Limits {
     pub disconnect_timeout: Duration,
     /// The most bytes kept for a client that may come back: 512 KiB, so that the 128 connections of a
     /// business user keep 64 MiB. Past it the oldest is dropped, and the client cannot come back until it
-    /// has acknowledged that. What the server says of its own accord stays below: live messages stop
-    /// at [`super::Session::is_full`], pages need [`super::Session::has_room`].
+    /// has acknowledged that. Messages and pages are not sent past it: live messages stop at
+    /// [`super::Session::is_full`], pages need [`super::Session::has_room`].
     pub max_kept: usize,
 }
 
