@@ -6,9 +6,9 @@ use tokio::{
     task::block_in_place,
 };
 
-/// Documents up to this many bytes are worked on at once: they take a fraction of a millisecond, and less than the
-/// change of threads costs.
-pub const SMALL: usize = 64 * 1024;
+/// Documents up to this many bytes, and so every page, are worked on at once: they take about a millisecond. A change of
+/// threads would cost as much, and each thread that is added keeps a heap of its own.
+pub const SMALL: usize = 320 * 1024;
 
 /// Does work on a document of this many bytes.
 pub fn off_loop<T>(bytes: usize, work: impl FnOnce() -> T) -> T {

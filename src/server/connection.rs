@@ -2,14 +2,10 @@
 
 use std::{
     net::IpAddr,
-    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use hyper::body::{Body, Frame, SizeHint};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{
@@ -23,8 +19,6 @@ use crate::domain::Party;
 const IDLE: Duration = Duration::from_secs(120);
 /// How long a connection may take to end that was told to.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// An answer is passed on in pieces of this size, so that a request ends about when its client has read the answer.
-const PIECE: usize = 16 * 1024;
 
 /// A connection, as its requests see it: each has one among its extensions. Cheap to clone.
 #[derive(Clone)]
@@ -214,60 +208,8 @@ impl Drop for InFlight {
     }
 }
 
-/// The body of an answer. Its request is in flight until the body has been passed on.
-pub(super) struct AnswerBody<B> {
-    body: B,
-    rest: Bytes,
-    _request: InFlight,
-}
-
-impl<B> AnswerBody<B> {
-    pub(super) fn new(body: B, request: InFlight) -> AnswerBody<B> {
-        AnswerBody { body, rest: Bytes::new(), _request: request }
-    }
-}
-
-impl<B: Body<Data = Bytes> + Unpin> Body for AnswerBody<B> {
-    type Data = Bytes;
-    type Error = B::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        if self.rest.is_empty() {
-            let frame = match Pin::new(&mut self.body).poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => frame,
-                other => return other,
-            };
-            match frame.into_data() {
-                Ok(data) => self.rest = data,
-                Err(frame) => return Poll::Ready(Some(Ok(frame))),
-            }
-        }
-        let piece = self.rest.len().min(PIECE);
-        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(piece)))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let rest = self.rest.len() as u64;
-        let mut hint = self.body.size_hint();
-        if let Some(upper) = hint.upper() {
-            // Above it is the lower bound alone.
-            hint.set_upper(upper.saturating_add(rest));
-        }
-        hint.set_lower(hint.lower().saturating_add(rest));
-        hint
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use http_body_util::{BodyExt as _, Full};
+pub(super) mod tests {
     use uuid::Uuid;
 
     use super::*;
@@ -275,36 +217,23 @@ mod tests {
 
     const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-    fn connections(total: usize) -> Connections {
+    pub fn connections(total: usize) -> Connections {
         Connections::new("test", ConnectionLimits::new(total, 100, 100), HEADER_TIMEOUT)
     }
 
-    fn address(last: u8) -> IpAddr {
+    pub fn address(last: u8) -> IpAddr {
         IpAddr::from([203, 0, 113, last])
+    }
+
+    impl ConnectionHandle {
+        pub fn is_in_flight(&self) -> bool {
+            self.activity().in_flight > 0
+        }
     }
 
     /// How long it may go on from now, to the second.
     fn left(connection: &ConnectionHandle, phase: Phase) -> u64 {
         connection.due(phase).saturating_duration_since(Instant::now()).as_secs_f64().round() as u64
-    }
-
-    #[tokio::test]
-    async fn a_large_answer_is_passed_on_in_pieces_and_is_in_flight_until_its_end() {
-        let open = connections(10).open(address(1));
-        let answer = Bytes::from(vec![7; 2 * PIECE + 1]);
-        let mut body = AnswerBody::new(Full::new(answer.clone()), open.handle().begin());
-        let mut seen = Vec::new();
-        while !body.is_end_stream() {
-            assert_eq!(body.size_hint().exact(), Some((answer.len() - seen.len()) as u64));
-            assert_eq!(open.handle().activity().in_flight, 1);
-            let piece = body.frame().await.unwrap().unwrap().into_data().unwrap();
-            assert!(piece.len() <= PIECE);
-            seen.extend_from_slice(&piece);
-        }
-        assert_eq!(seen, answer);
-        assert!(body.frame().await.is_none());
-        drop(body);
-        assert_eq!(open.handle().activity().in_flight, 0);
     }
 
     #[test]

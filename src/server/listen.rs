@@ -20,12 +20,13 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    connection::{AnswerBody, CLOSE_TIMEOUT, ConnectionHandle, Phase},
+    connection::{CLOSE_TIMEOUT, ConnectionHandle, Phase},
     connections::Connections,
     peer::TrustedProxies,
     places::ConnectionLimits,
     proxy_protocol,
     pulse::Pulse,
+    sent_body::SentBody,
     streams::StreamExecutor,
     tls::Tls,
     watched_io::WatchedIo,
@@ -232,7 +233,7 @@ impl Builders {
             let answer = service(request, address);
             async move {
                 let answer = answer.await;
-                Ok::<_, Infallible>(answer.map(|body| AnswerBody::new(body, in_flight)))
+                Ok::<_, Infallible>(answer.map(|body| SentBody::new(body, in_flight)))
             }
         });
         let io = TokioIo::new(stream);

@@ -27,6 +27,7 @@ pub mod pulse;
 pub mod reply;
 pub mod route;
 pub mod routes;
+mod sent_body;
 mod stream;
 pub mod streams;
 pub mod tls;

@@ -5,10 +5,7 @@ use std::io;
 
 use serde::Serialize;
 
-use crate::{
-    app::off_loop::{SMALL, off_loop},
-    domain::message::PAGE_BYTES,
-};
+use crate::domain::message::PAGE_BYTES;
 
 /// The most bytes of a page in JSON that has more than one item: no more than what is read for it, so that a page for
 /// which not all was read is one that is cut.
@@ -86,27 +83,17 @@ fn write<'a, T, V: Serialize>(
     let begun = out.len();
     out.push(b'[');
     let mut shown = 0;
-    // Whether that were all that fit, before there were so many bytes.
-    let mut fill = |out: &mut Vec<u8>, until: usize| {
-        while let Some(one) = found.get(shown) {
-            let before = out.len();
-            if before - begun > until {
-                return false;
-            }
-            if shown > 0 {
-                out.push(b',');
-            }
-            put(out, &view(one));
-            if shown > 0 && out.len() - begun >= room {
-                out.truncate(before);
-                return true;
-            }
-            shown += 1;
+    for one in found {
+        let before = out.len();
+        if shown > 0 {
+            out.push(b',');
         }
-        true
-    };
-    if !fill(out, SMALL) {
-        off_loop(usize::MAX, || fill(out, usize::MAX));
+        put(out, &view(one));
+        if shown > 0 && out.len() - begun >= room {
+            out.truncate(before);
+            break;
+        }
+        shown += 1;
     }
     out.push(b']');
     shown

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use self::holds::{Attack, Hold, address, keep_alive, trusting};
-use super::addresses;
+use super::{addresses, named};
 use crate::{
     listen::certificate,
     support::{DEADLINE, Folder, Server},
@@ -153,26 +153,30 @@ async fn silence_around_the_tls_handshake_keeps_nobody_out() {
 async fn answers_that_are_not_read_keep_nobody_out() {
     let server = Server::start_with(&SMALL).await;
     let victim = Victim::new(&server, &server.base, None);
-    let mut held = Vec::new();
-    for _ in 0..250 {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_recv_buffer_size(4096).unwrap();
-        let mut socket = socket.connect(address(&server).parse().unwrap()).await.unwrap();
-        let request = "GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n".repeat(100);
-        // It may be evicted already.
-        let _ = socket.write_all(request.as_bytes()).await;
-        held.push(socket);
-    }
-    victim.is_served(10).await;
-    let ended = async {
-        while metric(&server, "esh3ar_http_connections", &STRANGERS).await > 0.0 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+    for side in sides() {
+        let mut held = Vec::new();
+        for n in 0..250 {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.set_recv_buffer_size(4096).unwrap();
+            let mut socket = socket.connect(address(&server).parse().unwrap()).await.unwrap();
+            let mut sent = side[n % side.len()].map(named).unwrap_or_default();
+            sent.extend("GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n".repeat(100).as_bytes());
+            // It may be evicted already.
+            let _ = socket.write_all(&sent).await;
+            held.push(socket);
         }
-    };
-    tokio::time::timeout(ENDED, ended).await.expect("a connection that is not read is still open");
+        victim.is_served(10).await;
+        let ended = async {
+            while metric(&server, "esh3ar_http_connections", &STRANGERS).await > 0.0 {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let ended = tokio::time::timeout(ENDED, ended).await;
+        ended.expect("a connection that is not read is still open");
+        drop(held);
+    }
     let labels = [("listener", "http"), ("reason", "unread")];
     assert!(metric(&server, "esh3ar_http_connections_ended_total", &labels).await > 0.0);
-    drop(held);
 }
 
 /// One token takes half of the connections at most, and who has authenticated keeps a connection longer.

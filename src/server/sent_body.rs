@@ -1,0 +1,111 @@
+//! The body of an answer as the connection sends it: in small pieces, so that one sees whether the client takes them.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, SizeHint};
+
+use super::{connection::InFlight, streams::Progress};
+
+/// The most bytes that are given to the connection at once: a frame of HTTP/2.
+const PIECE: usize = 16 * 1024;
+
+/// The body of an answer. Its request is in flight until the body has been passed on.
+pub(super) struct SentBody<B> {
+    body: B,
+    /// What was given by `body`, and not to the connection yet.
+    left: Bytes,
+    progress: Option<Arc<Progress>>,
+    _request: InFlight,
+}
+
+impl<B> SentBody<B> {
+    pub(super) fn new(body: B, request: InFlight) -> SentBody<B> {
+        let progress = Progress::of_this_stream();
+        SentBody { body, left: Bytes::new(), progress, _request: request }
+    }
+
+    fn next_piece(&mut self) -> Frame<Bytes> {
+        if let Some(progress) = &self.progress {
+            progress.give();
+        }
+        Frame::data(self.left.split_to(self.left.len().min(PIECE)))
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for SentBody<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let body = self.get_mut();
+        if !body.left.is_empty() {
+            return Poll::Ready(Some(Ok(body.next_piece())));
+        }
+        let frame = match Pin::new(&mut body.body).poll_frame(context) {
+            Poll::Ready(Some(Ok(frame))) => frame,
+            other => {
+                if let Some(progress) = &body.progress {
+                    progress.take();
+                }
+                return other;
+            }
+        };
+        match frame.into_data() {
+            Ok(bytes) if bytes.is_empty() => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+            Ok(bytes) => {
+                body.left = bytes;
+                Poll::Ready(Some(Ok(body.next_piece())))
+            }
+            Err(other) => Poll::Ready(Some(Ok(other))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let (body, left) = (self.body.size_hint(), self.left.len() as u64);
+        let mut hint = SizeHint::new();
+        hint.set_lower(body.lower().saturating_add(left));
+        if let Some(upper) = body.upper() {
+            hint.set_upper(upper.saturating_add(left));
+        }
+        hint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt as _, Full};
+
+    use super::*;
+    use crate::server::connection::tests::{address, connections};
+
+    #[tokio::test]
+    async fn a_large_answer_is_passed_on_in_pieces_and_is_in_flight_until_its_end() {
+        let open = connections(10).open(address(1));
+        let answer = Bytes::from(vec![7; 2 * PIECE + 1]);
+        let mut body = SentBody::new(Full::new(answer.clone()), open.handle().begin());
+        let mut seen = Vec::new();
+        while !body.is_end_stream() {
+            assert_eq!(body.size_hint().exact(), Some((answer.len() - seen.len()) as u64));
+            assert!(open.handle().is_in_flight());
+            let piece = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            assert!(piece.len() <= PIECE);
+            seen.extend_from_slice(&piece);
+        }
+        assert_eq!(seen, answer);
+        assert!(body.frame().await.is_none());
+        drop(body);
+        assert!(!open.handle().is_in_flight());
+    }
+}
