@@ -4,7 +4,7 @@ use super::{App, By, Error, audit::Listing, clock::new_id};
 use crate::{
     domain::{
         MobileUserId, Permission, Permissions, Phone, UserId,
-        audit::Action,
+        audit::AuditAction,
         text::{self, normal_name},
     },
     store::{
@@ -50,7 +50,7 @@ impl App {
             disabled_at: None,
         };
         let entry = self
-            .entry(by, Action::UserAdd)
+            .entry(by, AuditAction::UserAdd)
             .of(user.id)
             .about(&user.phone)
             .with("name", name.as_str())
@@ -94,7 +94,7 @@ impl App {
     /// [`Error::NotFound`]; failures of the database.
     pub async fn show_user(&self, by: &By, name_or_id: &str) -> Result<BusinessUser, Error> {
         let found = self.find_user(name_or_id).await;
-        let mut entry = self.entry(by, Action::UserShow);
+        let mut entry = self.entry(by, AuditAction::UserShow);
         if let Ok(user) = &found {
             entry = entry.of(user.id).about(&user.phone);
         }
@@ -116,7 +116,7 @@ impl App {
         drop(client);
         let found = Listing::of(found, limit);
         let entry = self
-            .entry(by, Action::UserList)
+            .entry(by, AuditAction::UserList)
             .about(found.items.iter().filter_map(|user| user.phone.as_ref()))
             .with("shown", found.items.len());
         self.record(entry).await?;
@@ -135,7 +135,7 @@ impl App {
     ) -> Result<BusinessUser, Error> {
         let shuts_out = change.enabled == Some(false);
         let mut entry = self
-            .entry(by, if shuts_out { Action::UserDisable } else { Action::UserSet })
+            .entry(by, if shuts_out { AuditAction::UserDisable } else { AuditAction::UserSet })
             .of(id)
             .with_some("permissions", change.permissions.map(|p| p.to_string()))
             .with_some("enabled", change.enabled);
@@ -202,7 +202,7 @@ impl App {
         let transaction = audit::begin(&mut client).await?;
         let users = accounts::put_mobiles(&transaction, &new).await?;
         let mut entry = self
-            .entry(by, Action::MobileAdd)
+            .entry(by, AuditAction::MobileAdd)
             .about(phones)
             .with("status", status.name())
             .with("added", users.len());
@@ -228,7 +228,7 @@ impl App {
     /// [`Error::NotFound`]; failures of the database.
     pub async fn show_mobile(&self, by: &By, phone: &Phone) -> Result<MobileUser, Error> {
         let found = self.find_mobile(phone).await;
-        let mut entry = self.entry(by, Action::MobileShow).about([phone]);
+        let mut entry = self.entry(by, AuditAction::MobileShow).about([phone]);
         if let Ok(user) = &found {
             entry = entry.of(user.id);
         }
@@ -250,7 +250,7 @@ impl App {
         drop(client);
         let found = Listing::of(found, limit);
         let entry = self
-            .entry(by, Action::MobileList)
+            .entry(by, AuditAction::MobileList)
             .about(found.items.iter().map(|user| &user.phone))
             .with("shown", found.items.len());
         self.record(entry).await?;

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     domain::{
         Party, TokenId,
-        audit::{Action, Actor, Entry, Outcome, reason},
+        audit::{Actor, AuditAction, AuditEntry, AuditOutcome, reason},
         text::excerpt,
     },
     store::{
@@ -134,15 +134,15 @@ impl<T> Listing<T> {
 /// [`Error::Invalid`], with what is near.
 pub fn check_action(text: Option<&str>) -> Result<(), Error> {
     let Some(text) = text else { return Ok(()) };
-    let known = |action: &&Action| action.name() == text || action.subject() == text;
-    if Action::ALL.iter().any(|action| known(&action)) {
+    let known = |action: &&AuditAction| action.name() == text || action.subject() == text;
+    if AuditAction::ALL.iter().any(|action| known(&action)) {
         return Ok(());
     }
     let kind = text.split('.').next().unwrap_or_default();
-    let same = Action::ALL.iter().filter(|action| action.subject() == kind);
+    let same = AuditAction::ALL.iter().filter(|action| action.subject() == kind);
     let mut names: Vec<&str> = same.map(|action| action.name()).collect();
     if names.is_empty() {
-        names = Action::ALL.iter().map(|action| action.subject()).collect();
+        names = AuditAction::ALL.iter().map(|action| action.subject()).collect();
         names.dedup();
     }
     let message = format!("'{}' is no action; there are {}", excerpt(text), names.join(", "));
@@ -156,7 +156,7 @@ pub(super) type AuditLog = BatchWriter<Entries>;
 pub(super) struct Entries;
 
 impl Batch for Entries {
-    type Request = Entry;
+    type Request = AuditEntry;
     type Answer = ();
     type Context = ();
     type Stored = ();
@@ -167,21 +167,21 @@ impl Batch for Entries {
     const RETRY: Retry = Retry::Never;
     const GIVEN_UP: &'static str = "the audit log could not be written";
 
-    async fn context(_app: &App, _entries: &[Entry]) {}
+    async fn context(_app: &App, _entries: &[AuditEntry]) {}
 
-    async fn persist(app: &App, entries: &mut [Entry], _: &()) -> Result<(), store::Error> {
+    async fn persist(app: &App, entries: &mut [AuditEntry], _: &()) -> Result<(), store::Error> {
         audit::insert(&app.store().client_for(Group::Audit).await?, entries).await
     }
 
-    fn finish(_: &App, _: Vec<Entry>, replies: Vec<Reply<()>>, _stored: (), _: &()) {
+    fn finish(_: &App, _: Vec<AuditEntry>, replies: Vec<Reply<()>>, _stored: (), _: &()) {
         replies.into_iter().for_each(|reply| reply.send(Ok(())));
     }
 }
 
 impl App {
     /// What is being done, to be completed and recorded.
-    pub(super) fn entry(&self, by: &By, action: Action) -> Entry {
-        Entry {
+    pub(super) fn entry(&self, by: &By, action: AuditAction) -> AuditEntry {
+        AuditEntry {
             id: new_id(),
             at: self.clock().now(),
             actor: by.actor.clone(),
@@ -192,7 +192,7 @@ impl App {
             request: by.request.clone(),
             peer: by.peer,
             details: Vec::new(),
-            outcome: Outcome::Done,
+            outcome: AuditOutcome::Done,
         }
     }
 
@@ -201,7 +201,7 @@ impl App {
     ///
     /// # Errors
     /// [`Error::Overloaded`] when too much waits; failures of the database.
-    pub(super) async fn record(&self, entry: Entry) -> Result<(), Error> {
+    pub(super) async fn record(&self, entry: AuditEntry) -> Result<(), Error> {
         self.inner.audit.write(entry).await
     }
 
@@ -212,15 +212,15 @@ impl App {
     /// Those of what was done, and of [`App::record`].
     pub(super) async fn record_end<T>(
         &self,
-        entry: Entry,
+        entry: AuditEntry,
         done: Result<T, Error>,
     ) -> Result<T, Error> {
         let outcome = match &done {
-            Ok(_) => Outcome::Done,
-            Err(Error::NotFound(_)) => Outcome::NotFound,
-            Err(Error::Conflict(_)) => Outcome::Refused,
+            Ok(_) => AuditOutcome::Done,
+            Err(Error::NotFound(_)) => AuditOutcome::NotFound,
+            Err(Error::Conflict(_)) => AuditOutcome::Refused,
             Err(Error::Unavailable | Error::DiskFull | Error::Away(_) | Error::Internal) => {
-                Outcome::Failed
+                AuditOutcome::Failed
             }
             Err(_) => return done,
         };
@@ -244,7 +244,7 @@ impl App {
         let found = self.store().of(by.party().as_ref()).read(list).await?;
         let found = Listing::of_slice(found, limit);
         let entry = self
-            .entry(by, Action::AuditAccess)
+            .entry(by, AuditAction::AuditAccess)
             .about(&filter.phone)
             .with_some("actor", filter.actor.as_deref())
             .with_some("action", filter.action.as_deref())
@@ -258,7 +258,7 @@ impl App {
     ///
     /// # Errors
     /// Failures of the database; then it must not be begun.
-    pub async fn record_begin(&self, by: &By, action: Action) -> Result<(), Error> {
+    pub async fn record_begin(&self, by: &By, action: AuditAction) -> Result<(), Error> {
         self.record(self.entry(by, action).with("begun", true)).await
     }
 
@@ -266,8 +266,8 @@ impl App {
     ///
     /// # Errors
     /// Failures of the database.
-    pub async fn record_failure(&self, by: &By, action: Action) -> Result<(), Error> {
-        self.record(self.entry(by, action).ended(Outcome::Failed)).await
+    pub async fn record_failure(&self, by: &By, action: AuditAction) -> Result<(), Error> {
+        self.record(self.entry(by, action).ended(AuditOutcome::Failed)).await
     }
 
     /// Records that everything was written to a backup.
@@ -276,7 +276,7 @@ impl App {
     /// Failures of the database.
     pub async fn record_backup(&self, by: &By, messages: i64) -> Result<(), Error> {
         let messages = usize::try_from(messages).unwrap_or_default();
-        self.record(self.entry(by, Action::BackupCreate).with("messages", messages)).await
+        self.record(self.entry(by, AuditAction::BackupCreate).with("messages", messages)).await
     }
 
     /// When the last backup was made that is known to be whole; `None` when the log tells of none.
@@ -284,7 +284,7 @@ impl App {
     /// # Errors
     /// Failures of the database.
     pub async fn last_backup(&self) -> Result<Option<time::OffsetDateTime>, Error> {
-        Ok(audit::last_done(&self.store().client().await?, Action::BackupCreate).await?)
+        Ok(audit::last_done(&self.store().client().await?, AuditAction::BackupCreate).await?)
     }
 
     /// Records that everything was replaced by the backup of a moment.
@@ -292,7 +292,7 @@ impl App {
     /// # Errors
     /// Failures of the database.
     pub async fn record_restore(&self, by: &By, of: time::OffsetDateTime) -> Result<(), Error> {
-        self.record(self.entry(by, Action::BackupRestore).with("of", of.to_string())).await
+        self.record(self.entry(by, AuditAction::BackupRestore).with("of", of.to_string())).await
     }
 
     /// Deletes entries that were kept long enough. Returns whether there may be more.

@@ -9,9 +9,9 @@ use crate::{
     domain::{
         Conversation, ConversationId, ConversationStatus, Message, MessageId, Party, Permission,
         Phone, UserId,
-        conversation::{self, Cursor, Side},
+        conversation::{self, ConversationKeyset, Side},
         limits::RateClass,
-        message::Draft,
+        message::MessageDraft,
     },
     presence::{Delivery, Outbound},
     store::{
@@ -25,7 +25,7 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub struct ChatRequest {
     /// What.
-    pub draft: Draft,
+    pub draft: MessageDraft,
     /// The sender's own name for it, which makes a repeat harmless.
     pub client_message_id: Option<String>,
 }
@@ -136,7 +136,7 @@ impl App {
         &self,
         caller: &Caller,
         status: Option<ConversationStatus>,
-        after: Cursor,
+        after: ConversationKeyset,
         limit: usize,
     ) -> Result<Slice<Conversation>, Error> {
         let party = App::talker(caller)?;
@@ -174,7 +174,8 @@ impl App {
         if let Err(Error::NotFound(_)) = &found {
             let client = self.conversations_client(&caller.party()).await?;
             let message = messages::get(&client, MessageId(id.0)).await?;
-            if message.is_some_and(|message| message.place.is_none() && caller.may_see(&message)) {
+            if message.is_some_and(|message| message.position.is_none() && caller.may_see(&message))
+            {
                 return Err(Error::ReadOnly);
             }
         }
@@ -224,7 +225,7 @@ impl App {
         match appended? {
             Appended::New(message) => Ok((message, true)),
             Appended::Before(message) => {
-                let same_place = message.place.is_some_and(|place| place.conversation == id);
+                let same_place = message.position.is_some_and(|place| place.conversation == id);
                 // The old message is no answer to who says something else: that would be lost.
                 if !same_place || (&message.content, message.content_type) != (&said.0, said.1) {
                     return Err(Error::ClientMessageIdReused);

@@ -4,7 +4,7 @@ use std::{collections::HashSet, time::Duration};
 
 use super::{App, By, Error, audit::Listing, clock::new_id};
 use crate::{
-    domain::{DeadLetterId, audit::Action as Audited},
+    domain::{DeadLetterId, audit::AuditAction},
     store::{
         Group, Slice, audit,
         dead_letters::{self, DeadLetter, Filter},
@@ -57,7 +57,7 @@ impl App {
     ) -> Result<Listing<DeadLetter>, Error> {
         let found = self.watch_dead_letters(by, filter, limit).await?;
         let entry = self
-            .entry(by, Audited::DeadLetterList)
+            .entry(by, AuditAction::DeadLetterList)
             .about(
                 found.items.iter().filter_map(|letter| letter.to.as_ref()).chain(&filter.recipient),
             )
@@ -109,7 +109,7 @@ impl App {
         let found =
             found.and_then(|mut found| found.items.pop().ok_or(Error::NotFound("dead letter")));
         let phone = found.iter().filter_map(|letter| letter.to.as_ref());
-        let entry = self.entry(by, Audited::DeadLetterShow).of(id).about(phone);
+        let entry = self.entry(by, AuditAction::DeadLetterShow).of(id).about(phone);
         self.record_end(entry, found).await
     }
 
@@ -187,11 +187,11 @@ impl App {
         let now = self.clock().now();
         let (audited, changed) = match action {
             Action::Requeue => (
-                Audited::DeadLetterRequeue,
+                AuditAction::DeadLetterRequeue,
                 dead_letters::requeue(&transaction, ids, by.told(), now).await?,
             ),
             Action::Delete => (
-                Audited::DeadLetterDelete,
+                AuditAction::DeadLetterDelete,
                 dead_letters::delete(&transaction, ids, by.told(), now).await?,
             ),
         };

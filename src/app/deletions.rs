@@ -8,7 +8,7 @@ use std::{
 
 use super::{App, By, Error};
 use crate::{
-    domain::{MessageId, audit::Action, message::FieldError},
+    domain::{MessageId, audit::AuditAction, message::FieldError},
     presence::Outbound,
     store::{
         audit, conversations,
@@ -52,7 +52,7 @@ impl App {
             let missing = FieldError::new("reason", "required", "say why it is deleted");
             return Err(Error::Invalid(vec![missing]));
         };
-        let entry = self.entry(by, Action::MessageDelete).of(id);
+        let entry = self.entry(by, AuditAction::MessageDelete).of(id);
         let mut client = self.store().client().await?;
         let transaction = audit::begin(&mut client).await?;
         let told = format!("by {}: {reason}", by.told());
@@ -74,7 +74,9 @@ impl App {
     pub async fn tell_deleted(&self) -> Result<(), Error> {
         let client = self.store().client().await?;
         let found = deleted::lately(&client, BACK.as_secs_f64()).await?;
-        for Deleted { id, place, sender, recipient, at } in self.inner.deletions.untold(found) {
+        for Deleted { id, position: place, sender, recipient, at } in
+            self.inner.deletions.untold(found)
+        {
             // Before it is told: what fails here is told whole by the next look.
             let conversation = match place {
                 Some(place) => conversations::get(&client, place.conversation).await?,

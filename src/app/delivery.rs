@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 
 use super::{App, Error, intake::SAFETY};
 use crate::{
-    domain::{Message, MessageId, Party, Priority, feed::Attempt, partitions},
+    domain::{Message, MessageId, Party, Priority, feed::DeliveryAttempt, partitions},
     presence::{Delivery, Outbound, Reach},
     queue::{LocalQueue, Queue, Rabbit, WakeUp},
     store::{self, Group, idempotency, messages, outcome::WrittenAt},
@@ -365,7 +365,7 @@ impl App {
     /// unacknowledged.
     pub fn note_written(
         &self,
-        written: Vec<(Attempt, OffsetDateTime)>,
+        written: Vec<(DeliveryAttempt, OffsetDateTime)>,
         lost: Option<&'static str>,
     ) {
         let written =
@@ -374,7 +374,7 @@ impl App {
     }
 
     /// Notes that a live connection did not acknowledge these in time, with the times of writing.
-    pub fn note_missed(&self, attempts: Vec<(Attempt, OffsetDateTime)>) {
+    pub fn note_missed(&self, attempts: Vec<(DeliveryAttempt, OffsetDateTime)>) {
         self.inner.ledger.note_missed(attempts);
     }
 

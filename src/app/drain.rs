@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::{App, By, Error};
 use crate::{
-    domain::{NodeId, audit::Action},
+    domain::{NodeId, audit::AuditAction},
     store::{
         audit,
         nodes::{self, Node, Role},
@@ -27,7 +27,7 @@ impl App {
     pub async fn ask_drain(&self, by: &By, id: NodeId, draining: bool) -> Result<Node, Error> {
         let living = self.living_nodes().await?;
         let found = living.into_iter().find(|node| node.id == id);
-        let entry = self.entry(by, Action::NodeDrain).of(id).with("draining", draining);
+        let entry = self.entry(by, AuditAction::NodeDrain).of(id).with("draining", draining);
         let node = match found {
             Some(node) if node.role == Role::Worker => Err(Error::Conflict(
                 "a worker has no connections to be sent elsewhere: stop it, others take over its work"

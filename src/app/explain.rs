@@ -4,8 +4,8 @@ use super::{App, By, Caller, Error};
 use crate::{
     domain::{
         Message, MessageId, Party,
-        audit::Action,
-        verdict::{Facts, Past, Verdict},
+        audit::AuditAction,
+        verdict::{MessageEvent, MessageFacts, Verdict},
     },
     store::{self, messages, story, story::Story, trail},
 };
@@ -37,7 +37,7 @@ impl App {
     pub async fn explain_any(&self, by: &By, id: MessageId) -> Result<Explanation, Error> {
         let explained = self.explained(by, id).await;
         let phones = explained.iter().flat_map(|explained| explained.message.phones());
-        let entry = self.entry(by, Action::MessageExplain).of(id).about(phones);
+        let entry = self.entry(by, AuditAction::MessageExplain).of(id).about(phones);
         self.record_end(entry, explained).await
     }
 
@@ -69,13 +69,13 @@ impl App {
         let from = story.import.as_ref().map_or(message.created_at, |import| import.at);
         let (next_attempt_at, dead_letter) = trail::prospects(&client, message.id).await?;
         let recipient = trail::recipient(&client, &message.recipient, now).await?;
-        let facts = Facts {
+        let facts = MessageFacts {
             now,
             next_attempt_at,
             events: story
                 .events
                 .iter()
-                .map(|event| Past {
+                .map(|event| MessageEvent {
                     at: event.last_at,
                     count: event.count,
                     kind: event.kind.clone(),

@@ -12,7 +12,9 @@ use std::{
 
 use super::{App, Role};
 use crate::{
-    domain::figures::{Counts, Figures, Latencies, Part, SAMPLES},
+    domain::process_stats::{
+        DependencyHealth, LatencyHistogram, MessageCounts, ProcessStats, SAMPLES,
+    },
     queue::{Queue, rabbit::State},
 };
 
@@ -24,8 +26,8 @@ pub(super) struct Counters {
     retries: AtomicU64,
     latencies: Vec<AtomicU64>,
     /// What they were at each sample, oldest first.
-    past: Mutex<VecDeque<(Counts, Latencies)>>,
-    parts: Mutex<Vec<Part>>,
+    past: Mutex<VecDeque<(MessageCounts, LatencyHistogram)>>,
+    parts: Mutex<Vec<DependencyHealth>>,
 }
 
 impl Counters {
@@ -35,8 +37,11 @@ impl Counters {
             delivered: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             retries: AtomicU64::new(0),
-            latencies: (0..Latencies::BUCKETS).map(|_| AtomicU64::new(0)).collect(),
-            past: Mutex::new(VecDeque::from([(Counts::default(), Latencies::default())])),
+            latencies: (0..LatencyHistogram::BUCKETS).map(|_| AtomicU64::new(0)).collect(),
+            past: Mutex::new(VecDeque::from([(
+                MessageCounts::default(),
+                LatencyHistogram::default(),
+            )])),
             parts: Mutex::default(),
         }
     }
@@ -61,21 +66,21 @@ impl Counters {
     pub(super) fn delivered(&self, took: Duration) {
         self.delivered.fetch_add(1, Ordering::Relaxed);
         let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        if let Some(bucket) = self.latencies.get(Latencies::bucket(millis)) {
+        if let Some(bucket) = self.latencies.get(LatencyHistogram::bucket(millis)) {
             bucket.fetch_add(1, Ordering::Relaxed);
         }
         metrics::counter!("esh3ar_messages_delivered_total").increment(1);
         metrics::histogram!("esh3ar_delivery_seconds").record(took.as_secs_f64());
     }
 
-    fn now(&self) -> (Counts, Latencies) {
-        let counts = Counts {
+    fn now(&self) -> (MessageCounts, LatencyHistogram) {
+        let counts = MessageCounts {
             accepted: self.accepted.load(Ordering::Relaxed),
             delivered: self.delivered.load(Ordering::Relaxed),
             failed: self.failed.load(Ordering::Relaxed),
             retries: self.retries.load(Ordering::Relaxed),
         };
-        let mut latencies = Latencies::default();
+        let mut latencies = LatencyHistogram::default();
         for (bucket, count) in self.latencies.iter().enumerate() {
             latencies.add(bucket, count.load(Ordering::Relaxed));
         }
@@ -92,7 +97,7 @@ impl Counters {
         }
     }
 
-    fn figures(&self) -> Figures {
+    fn figures(&self) -> ProcessStats {
         let (total, latencies) = self.now();
         let past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
         let between = past.iter().zip(past.iter().skip(1));
@@ -101,12 +106,19 @@ impl Counters {
             past.front().map(|(_, before)| latencies.since(before)).unwrap_or_default();
         drop(past);
         let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Figures { total, latencies, recent, recent_latencies, parts, ..Figures::default() }
+        ProcessStats {
+            total,
+            latencies,
+            recent,
+            recent_latencies,
+            parts,
+            ..ProcessStats::default()
+        }
     }
 
     /// What is seen of the database, or of the ways to other processes; each replaces what was seen of
     /// the same part before.
-    pub(super) fn note_parts(&self, seen: Vec<Part>) {
+    pub(super) fn note_parts(&self, seen: Vec<DependencyHealth>) {
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         parts.retain(|part| seen.iter().all(|other| other.name != part.name));
         parts.extend(seen);
@@ -120,13 +132,13 @@ impl App {
     }
 
     /// Takes a sample of what was counted; to be called every
-    /// [`SAMPLE_SECONDS`](crate::domain::figures::SAMPLE_SECONDS).
+    /// [`SAMPLE_SECONDS`](crate::domain::process_stats::SAMPLE_SECONDS).
     pub fn sample_figures(&self) {
         self.counters().sample();
     }
 
     /// What this process knows of itself.
-    pub fn figures(&self) -> Figures {
+    pub fn figures(&self) -> ProcessStats {
         let mut figures = self.counters().figures();
         let open = self.presence().local().connections() + self.bystanders().connections();
         figures.connections = open as u64;
@@ -157,7 +169,7 @@ impl App {
             };
             // Of the broker it is known without asking.
             let asked = (way.name == "redis" && way.up).then_some(way.latency);
-            Part {
+            DependencyHealth {
                 name: way.name.to_owned(),
                 up: way.up,
                 latency_ms: asked.map(millis),
@@ -171,7 +183,7 @@ impl App {
     }
 
     pub(super) fn note_database(&self, answer: Result<Duration, String>) {
-        let part = Part {
+        let part = DependencyHealth {
             name: "database".to_owned(),
             up: answer.is_ok(),
             latency_ms: answer.as_ref().ok().copied().map(millis),
@@ -215,16 +227,20 @@ mod tests {
             counters.sample();
         }
         let figures = counters.figures();
-        assert_eq!(figures.recent, vec![Counts::default(); SAMPLES]);
+        assert_eq!(figures.recent, vec![MessageCounts::default(); SAMPLES]);
         assert_eq!((figures.recent_latencies.count(), figures.latencies.count()), (0, 1));
     }
 
     #[test]
     fn what_is_seen_of_a_part_replaces_what_was() {
         let counters = Counters::new();
-        let seen = |up| Part { name: "redis".to_owned(), up, ..Part::default() };
+        let seen =
+            |up| DependencyHealth { name: "redis".to_owned(), up, ..DependencyHealth::default() };
         counters.note_parts(vec![seen(true)]);
-        counters.note_parts(vec![Part { name: "database".to_owned(), ..Part::default() }]);
+        counters.note_parts(vec![DependencyHealth {
+            name: "database".to_owned(),
+            ..DependencyHealth::default()
+        }]);
         counters.note_parts(vec![seen(false)]);
         let names: Vec<_> = counters.figures().parts.into_iter().map(|p| (p.name, p.up)).collect();
         assert_eq!(names, [("database".to_owned(), false), ("redis".to_owned(), false)]);

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::App;
-use crate::domain::{Priority, replica::Standing};
+use crate::domain::{Priority, replica::ReplicaHealth};
 use crate::queue::{Queue, rabbit::State};
 
 /// How often every dependency is looked at, for those who want to know how it was.
@@ -47,7 +47,7 @@ pub struct Replica {
     /// Its host and port.
     pub name: std::sync::Arc<str>,
     /// Whether it is read from.
-    pub standing: Standing,
+    pub standing: ReplicaHealth,
     /// How far it lagged when last measured.
     pub lag: Option<Duration>,
     /// Why it is left out.

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     domain::{
-        DeadLetterClass, MessageId, Party, Status, feed::Attempt, retry::AfterMiss, suspects,
+        DeadLetterClass, MessageId, Party, Status, feed::DeliveryAttempt, poison, retry::AfterMiss,
     },
     presence::Outbound,
     store::{
@@ -34,10 +34,10 @@ const NOT_ACKNOWLEDGED: &str = "the recipient's device was connected and did not
 /// Why a message is given up whose row cannot be read.
 const UNREADABLE: &str = "what is stored of it cannot be read";
 
-/// Why a message is given up on which the recipient's app failed as often as [`suspects::FAILURES`].
+/// Why a message is given up on which the recipient's app failed as often as [`poison::MAX_FAILURES`].
 const REFUSED: &str =
     "the recipient's app ended 5 connections with an error when it was sent this message";
-const _: () = assert!(suspects::FAILURES == 5, "the text above says how many");
+const _: () = assert!(poison::MAX_FAILURES == 5, "the text above says how many");
 
 /// What a recipient says about messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,10 +52,10 @@ pub enum Said {
 pub(super) enum Entry {
     Words { said: Said, words: Vec<Word> },
     Written(Vec<WrittenAt>),
-    Missed(Vec<(Attempt, OffsetDateTime)>),
+    Missed(Vec<(DeliveryAttempt, OffsetDateTime)>),
     Park(Vec<MessageId>),
     Unreadable(Vec<MessageId>),
-    Refused(Vec<(Attempt, OffsetDateTime)>),
+    Refused(Vec<(DeliveryAttempt, OffsetDateTime)>),
 }
 
 impl Entry {
@@ -113,7 +113,7 @@ impl Ledger {
     }
 
     /// Notes attempts that were not acknowledged in time, with the times of writing.
-    pub(super) fn note_missed(&self, missed: Vec<(Attempt, OffsetDateTime)>) {
+    pub(super) fn note_missed(&self, missed: Vec<(DeliveryAttempt, OffsetDateTime)>) {
         self.note(Entry::Missed(missed));
     }
 
@@ -128,7 +128,7 @@ impl Ledger {
     }
 
     /// Notes attempts on which the recipient's app failed, with the times of writing: they are given up.
-    pub(super) fn note_refused(&self, refused: Vec<(Attempt, OffsetDateTime)>) {
+    pub(super) fn note_refused(&self, refused: Vec<(DeliveryAttempt, OffsetDateTime)>) {
         self.note(Entry::Refused(refused));
     }
 
@@ -197,10 +197,10 @@ struct Rows {
     acknowledged: Vec<Word>,
     opened: Vec<Word>,
     written: Vec<WrittenAt>,
-    missed: Vec<(Attempt, OffsetDateTime)>,
+    missed: Vec<(DeliveryAttempt, OffsetDateTime)>,
     park: Vec<MessageId>,
     unreadable: Vec<MessageId>,
-    refused: Vec<(Attempt, OffsetDateTime)>,
+    refused: Vec<(DeliveryAttempt, OffsetDateTime)>,
 }
 
 impl Rows {
@@ -271,7 +271,7 @@ async fn persist(app: &App, rows: &Rows) -> Result<Vec<Changed>, store::Error> {
 async fn judge_missed(
     app: &App,
     client: &Client,
-    missed: &[(Attempt, OffsetDateTime)],
+    missed: &[(DeliveryAttempt, OffsetDateTime)],
 ) -> Result<Vec<Changed>, store::Error> {
     let at = app.clock().now();
     let retry = app.live().retry;

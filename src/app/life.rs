@@ -28,7 +28,7 @@ impl App {
         }
         let sample = self.live().log_sample;
         for message in messages.into_iter().filter(|message| sample.takes(message.id)) {
-            let place = message.place;
+            let place = message.position;
             tracing::info!(
                 message_id = %message.id,
                 kind = message.kind().name(),

@@ -20,9 +20,9 @@ use crate::{
     cache::{Redis, redis::Admission},
     domain::{
         Party, Priority,
-        depth::{Depth, Level},
+        backpressure::{Backpressure, BackpressureLevel},
         limits::{Limits, NamedRate, RateClass},
-        rate::Window,
+        rate::SlidingWindow,
     },
     store::{Group, messages},
 };
@@ -33,8 +33,8 @@ pub(super) struct Limiter {
     zero: Instant,
     /// In the order of [`RateClass::ALL`].
     counts: [Counts; RateClass::ALL.len()],
-    system: Mutex<Window>,
-    depth: Mutex<(Depth, Instant)>,
+    system: Mutex<SlidingWindow>,
+    depth: Mutex<(Backpressure, Instant)>,
     level: AtomicU8,
     shared: Option<Shared>,
 }
@@ -78,7 +78,7 @@ fn refused(class: RateClass, limited: Limited) -> Limited {
 impl Limiter {
     pub(super) fn new(live: Current, redis: Option<Redis>) -> Limiter {
         let zero = Instant::now();
-        let depth = Depth::new(live.get().limits.queue_depth);
+        let depth = Backpressure::new(live.get().limits.queue_depth);
         Limiter {
             live,
             zero,
@@ -233,9 +233,9 @@ impl Limiter {
         self.counts(class).give_back(party, count);
     }
 
-    fn level(&self) -> Level {
+    fn level(&self) -> BackpressureLevel {
         let level = usize::from(self.level.load(Ordering::Relaxed));
-        Level::ALL.get(level).copied().unwrap_or_default()
+        BackpressureLevel::ALL.get(level).copied().unwrap_or_default()
     }
 
     /// Takes note of how many deliveries are in hand, under a limit that may have changed.
@@ -259,12 +259,12 @@ impl Limiter {
     /// Refuses what is not taken on while deliveries pile up.
     pub(super) fn admit_depth(&self, bulk: bool, priority: Priority) -> Result<(), Error> {
         let refused = match self.level() {
-            Level::Open | Level::BroadcastsPaused => false,
-            Level::BulkRefused => bulk,
-            Level::HighOnly => bulk || priority != Priority::High,
+            BackpressureLevel::Open | BackpressureLevel::BroadcastsPaused => false,
+            BackpressureLevel::BulkRefused => bulk,
+            BackpressureLevel::HighOnly => bulk || priority != Priority::High,
         };
         if refused {
-            let retry_after = locked(&self.depth).0.come_back();
+            let retry_after = locked(&self.depth).0.retry_after();
             return Err(Error::Overloaded { retry_after });
         }
         Ok(())
@@ -338,7 +338,7 @@ impl App {
     }
 
     /// What is still taken on, and how many deliveries are in hand.
-    pub fn backpressure(&self) -> (Level, u64) {
+    pub fn backpressure(&self) -> (BackpressureLevel, u64) {
         let depth = locked(&self.inner.limiter.depth);
         (depth.0.level(), depth.0.last())
     }

@@ -8,7 +8,7 @@ use std::{
 
 use super::App;
 use crate::{
-    domain::{limits::Limits, retention::Retention, retry::RetryPolicy, trace::Sample},
+    domain::{limits::Limits, retention::Retention, retry::RetryPolicy, trace::TraceSampler},
     mail::Mailer,
 };
 
@@ -29,7 +29,7 @@ pub struct Live {
     /// How often they are told of dead letters at most.
     pub alert_interval: Duration,
     /// Of which messages it is logged what goes well.
-    pub log_sample: Sample,
+    pub log_sample: TraceSampler,
 }
 
 /// What is in effect now. Cheap to clone; all clones change together.

@@ -12,8 +12,8 @@ use super::{
 use crate::{
     domain::{
         Message, MessageId, Party, Priority, Status, TokenId, UserId,
-        audit::{Action, Entry, Outcome},
-        message::{Draft, FieldError, OneWay},
+        audit::{AuditAction, AuditEntry, AuditOutcome},
+        message::{FieldError, MessageDraft, OneWayMessage},
     },
     store::{
         idempotency::{Earlier, Keyed},
@@ -36,7 +36,7 @@ pub struct SendRequest {
     /// The phone number as it was written.
     pub to: String,
     /// The rest.
-    pub draft: Draft,
+    pub draft: MessageDraft,
 }
 
 /// The idempotency key of a request.
@@ -85,7 +85,7 @@ impl App {
         let to = self.parse_phone("to", &request.to);
         let id = MessageId(new_id());
         match to {
-            Ok(to) => OneWay::new(id, sender.0, to, request.draft)
+            Ok(to) => OneWayMessage::new(id, sender.0, to, request.draft)
                 .map_err(Refusal::Invalid)
                 .map(|one_way| one_way.accepted(Arc::clone(sender.1), self.clock().now())),
             // Every broken rule at once, the phone number's first.
@@ -168,7 +168,7 @@ impl App {
         answer: impl FnOnce(&Message) -> (u16, String),
     ) -> Result<Sent<Message>, Error> {
         let user = self.find_user(from).await?;
-        let entry = self.entry(by, Action::MessageSend).with("user", user.id.to_string());
+        let entry = self.entry(by, AuditAction::MessageSend).with("user", user.id.to_string());
         if user.disabled_at.is_some() {
             let refused = Error::Conflict(format!("{} is disabled", user.name));
             return self.record_end(entry, Err(refused)).await;
@@ -199,11 +199,11 @@ impl App {
             .await;
         let Some(recorded) = recorded else { return self.record_end(entry, sent).await };
         // What was recorded did not come about; how it ended tells more than a failure to say so.
-        let again = Entry { id: new_id(), at: self.clock().now(), ..recorded };
+        let again = AuditEntry { id: new_id(), at: self.clock().now(), ..recorded };
         let _ = match &sent {
             Ok(Sent::Now(_)) => Ok(()),
             Ok(Sent::Before(_)) => self.record(again.with("repeated", true)).await,
-            Err(_) => self.record(again.ended(Outcome::Failed)).await,
+            Err(_) => self.record(again.ended(AuditOutcome::Failed)).await,
         };
         sent
     }
@@ -345,7 +345,7 @@ impl App {
     ) -> Result<Listing<Message>, Error> {
         let found = self.listed(by.party().as_ref(), filter, limit).await?;
         let entry = self
-            .entry(by, Action::MessageList)
+            .entry(by, AuditAction::MessageList)
             .about(found.items.iter().flat_map(Message::phones).chain(&filter.recipient))
             .with_some("status", filter.status.map(Status::name))
             .with_some("from", filter.sender.map(|id| id.to_string()))
@@ -385,7 +385,7 @@ impl App {
         }
         .await;
         let phones = found.iter().flat_map(|(message, _)| message.phones());
-        let entry = self.entry(by, Action::MessageShow).of(id).about(phones);
+        let entry = self.entry(by, AuditAction::MessageShow).of(id).about(phones);
         self.record_end(entry, found).await
     }
 

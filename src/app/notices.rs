@@ -4,7 +4,7 @@ use super::{App, Error, clock::new_id};
 use crate::{
     domain::{
         Phone,
-        job::{JobKind, Work},
+        job::{JobKind, JobPayload},
     },
     store::{
         Group,
@@ -34,7 +34,7 @@ impl App {
         let (subject, body) = compose(&gathered);
         let job = NewJob {
             id: new_id(),
-            work: Work::Mail { subject, body },
+            work: JobPayload::Mail { subject, body },
             message: None,
             unique_key: None,
             run_at: now,

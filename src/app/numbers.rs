@@ -5,8 +5,8 @@ use super::{App, By, Error, audit::Listing};
 use crate::{
     domain::{
         Phone,
-        audit::Action,
-        phone::{Doubt, Region},
+        audit::AuditAction,
+        phone::{PhoneIssue, Region},
     },
     store::numbers,
 };
@@ -20,7 +20,7 @@ pub struct Doubted {
     /// As it is stored.
     pub phone: Phone,
     /// Why.
-    pub doubt: Doubt,
+    pub doubt: PhoneIssue,
     /// Messages to it.
     pub messages: i64,
     /// Whether it is a mobile user's.
@@ -45,7 +45,7 @@ impl App {
         let phones: Vec<&Phone> = found.items.iter().map(|(phone, _)| phone).collect();
         let uses = numbers::uses(&self.store().client().await?, &phones).await?;
         let entry = self
-            .entry(by, Action::MobileCheck)
+            .entry(by, AuditAction::MobileCheck)
             .about(phones.iter().copied())
             .with("shown", phones.len());
         self.record(entry).await?;
@@ -73,7 +73,7 @@ impl App {
         after: &str,
         limit: usize,
         most: usize,
-    ) -> Result<(Vec<(Phone, Doubt)>, usize), Error> {
+    ) -> Result<(Vec<(Phone, PhoneIssue)>, usize), Error> {
         let region = region.or(self.settings().default_region);
         let client = self.store().client().await?;
         let (mut found, mut looked_at, mut after) = (Vec::new(), 0, after.to_owned());

@@ -6,7 +6,7 @@ use super::{App, Caller, Error};
 use crate::{
     domain::{
         Message, MessageId,
-        feed::{REMEMBERED, Reading},
+        feed::{FeedRead, MAX_REMEMBERED_IDS},
     },
     store::{
         Group,
@@ -20,7 +20,7 @@ impl App {
     /// # Errors
     /// Failures of the database.
     pub async fn pending(&self, caller: &Caller, limit: usize) -> Result<Vec<Message>, Error> {
-        let reading = Reading { catch_up: true, ..Reading::default() };
+        let reading = FeedRead { catch_up: true, ..FeedRead::default() };
         self.unsent(caller, &reading, OffsetDateTime::UNIX_EPOCH, limit).await
     }
 
@@ -32,7 +32,7 @@ impl App {
     pub async fn unsent(
         &self,
         caller: &Caller,
-        reading: &Reading,
+        reading: &FeedRead,
         since: OffsetDateTime,
         limit: usize,
     ) -> Result<Vec<Message>, Error> {
@@ -61,7 +61,7 @@ impl App {
     ) -> Result<Vec<MessageId>, Error> {
         let client = self.store().of(&caller.party()).client_for(Group::Pending).await?;
         let party = caller.party();
-        Ok(messages::latest_acknowledged(&client, &party, from, REMEMBERED).await?)
+        Ok(messages::latest_acknowledged(&client, &party, from, MAX_REMEMBERED_IDS).await?)
     }
 
     /// The same by page: what comes after a message.

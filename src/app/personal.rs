@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{App, By, Error};
 use crate::{
     cache::{self, Cache, Redis},
-    domain::{Conversation, ConversationId, Message, MessageId, Party, Phone, audit::Action},
+    domain::{Conversation, ConversationId, Message, MessageId, Party, Phone, audit::AuditAction},
     store::{
         accounts::{self, MobileUser},
         chat, conversations,
@@ -95,7 +95,7 @@ impl App {
             Ok(counts)
         }
         .await;
-        let entry = self.entry(by, Action::MobileErase).with("dryRun", true);
+        let entry = self.entry(by, AuditAction::MobileErase).with("dryRun", true);
         let entry = match &found {
             Ok(_) => entry.about([phone]),
             // Of a number of which nothing is stored, the log stores nothing either.
@@ -124,7 +124,7 @@ impl App {
     /// [`Error::NotFound`] when there is nothing; failures of the database.
     pub async fn begin_export(&self, by: &By, phone: &Phone) -> Result<(), Error> {
         let found = self.count_of_phone(phone).await;
-        let mut entry = self.entry(by, Action::MobileExport);
+        let mut entry = self.entry(by, AuditAction::MobileExport);
         // Of a number of which nothing is stored, the log stores nothing either.
         entry = match &found {
             Ok(counts) => {
@@ -154,7 +154,7 @@ impl App {
             }
         }
         .await;
-        let entry = self.entry(by, Action::MobileErase);
+        let entry = self.entry(by, AuditAction::MobileErase);
         let entry = match &found {
             Ok(_) => entry.about([phone]).with("begun", true),
             Err(_) => entry.with("phone", phone.masked()),
@@ -320,7 +320,7 @@ impl Erasure {
             Some(redis) => Some(forget(redis, phone).await.map_err(|_| Error::Away("Redis"))),
             None => None,
         };
-        let mut entry = app.entry(&by, Action::MobileErase).with("phone", phone.masked());
+        let mut entry = app.entry(&by, AuditAction::MobileErase).with("phone", phone.masked());
         for (what, count) in counts.named() {
             entry = entry.with(what, usize::try_from(count).unwrap_or_default());
         }

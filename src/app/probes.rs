@@ -14,7 +14,7 @@ use super::{
     App,
     health::{Dependency, EVERY, Stops},
 };
-use crate::domain::figures::Part;
+use crate::domain::process_stats::DependencyHealth;
 
 /// How many results are kept of each dependency.
 pub const KEPT: usize = 50;
@@ -130,7 +130,7 @@ impl App {
     }
 
     /// The parts that this process works with, each with what was found of it lately.
-    pub(super) fn with_past(&self, mut parts: Vec<Part>) -> Vec<Part> {
+    pub(super) fn with_past(&self, mut parts: Vec<DependencyHealth>) -> Vec<DependencyHealth> {
         for (name, found) in self.inner.probes.past().iter() {
             let place = parts.iter().position(|part| part.name == *name);
             let known = place.and_then(|place| parts.get_mut(place));
@@ -140,7 +140,7 @@ impl App {
             });
             match (known, found.back()) {
                 (Some(part), _) => part.past = past.collect(),
-                (None, Some(last)) => parts.push(Part {
+                (None, Some(last)) => parts.push(DependencyHealth {
                     name: (*name).to_owned(),
                     up: last.up,
                     latency_ms: last.up.then(|| super::figures::millis(last.latency)),

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 
 use super::{App, Error, audit::By, figures::millis};
 use crate::{
-    domain::{Party, Phone, Priority, audit::Action, figures::Figures},
+    domain::{Party, Phone, Priority, audit::AuditAction, process_stats::ProcessStats},
     store::{Group, Statements as _, nodes, stats},
 };
 
@@ -82,7 +82,7 @@ pub struct Snapshot {
     /// The processes that live, oldest first, each with what it knows of itself.
     pub nodes: Vec<Node>,
     /// What they know together.
-    pub all: Figures,
+    pub all: ProcessStats,
 }
 
 impl Snapshot {
@@ -110,7 +110,8 @@ impl App {
     /// # Errors
     /// Failures of the database; then they must not be shown.
     pub async fn record_numbers(&self, by: &By, shown: &[Phone]) -> Result<(), Error> {
-        let entry = self.entry(by, Action::RecipientList).about(shown).with("shown", shown.len());
+        let entry =
+            self.entry(by, AuditAction::RecipientList).about(shown).with("shown", shown.len());
         self.record(entry).await
     }
 
@@ -133,7 +134,7 @@ impl App {
         let in_hand = stats::in_hand(&client).await?;
         let dead_by_class = stats::dead(&client).await?;
         let nodes = nodes::living(&client).await?;
-        let mut all = Figures::default();
+        let mut all = ProcessStats::default();
         for node in &nodes {
             all.merge(&node.figures);
         }

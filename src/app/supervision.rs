@@ -2,7 +2,9 @@
 
 use super::{App, By, Error, audit::Listing};
 use crate::{
-    domain::{Conversation, ConversationId, ConversationStatus, Message, Status, audit::Action},
+    domain::{
+        Conversation, ConversationId, ConversationStatus, Message, Status, audit::AuditAction,
+    },
     store::{
         audit, chat,
         conversations::{self, Filter},
@@ -35,7 +37,7 @@ impl App {
         let found = self.store().of(by.party().as_ref()).read(list).await?;
         let found = Listing::of_slice(found, limit);
         let entry = self
-            .entry(by, Action::ConversationList)
+            .entry(by, AuditAction::ConversationList)
             .about(found.items.iter().map(|conversation| &conversation.phone).chain(&filter.phone))
             .with_some("status", filter.status.map(ConversationStatus::name))
             .with_some("user", filter.business.map(|id| id.to_string()))
@@ -66,7 +68,7 @@ impl App {
         .await;
         let phone = found.iter().map(|overview| &overview.conversation.phone);
         let shown = found.iter().map(|overview| overview.last.len()).sum::<usize>();
-        let entry = self.entry(by, Action::ConversationShow).of(id).about(phone);
+        let entry = self.entry(by, AuditAction::ConversationShow).of(id).about(phone);
         self.record_end(entry.with("messages", shown), found).await
     }
 
@@ -92,7 +94,7 @@ impl App {
         let phone = found.iter().map(|(conversation, _)| &conversation.phone);
         let shown = found.iter().map(|(_, page)| page.len()).sum::<usize>();
         let entry = self
-            .entry(by, Action::ConversationHistory)
+            .entry(by, AuditAction::ConversationHistory)
             .of(id)
             .about(phone)
             .with("afterSeq", usize::try_from(after).unwrap_or_default())
@@ -111,9 +113,9 @@ impl App {
         status: ConversationStatus,
     ) -> Result<Conversation, Error> {
         let action = match status {
-            ConversationStatus::Active => Action::ConversationActivate,
-            ConversationStatus::Archived => Action::ConversationArchive,
-            ConversationStatus::Closed => Action::ConversationClose,
+            ConversationStatus::Active => AuditAction::ConversationActivate,
+            ConversationStatus::Archived => AuditAction::ConversationArchive,
+            ConversationStatus::Closed => AuditAction::ConversationClose,
         };
         let entry = self.entry(by, action).of(id);
         let mut client = self.store().client().await?;

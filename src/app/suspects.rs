@@ -8,14 +8,14 @@ use std::{
 use time::OffsetDateTime;
 
 use super::App;
-use crate::domain::{Message, MessageId, feed::Unacknowledged, suspects};
+use crate::domain::{Message, MessageId, feed::Unacknowledged, poison};
 
 /// Those that this process knows.
 #[derive(Default)]
-pub(super) struct KnownSuspects(Mutex<suspects::Suspects>);
+pub(super) struct KnownSuspects(Mutex<poison::PoisonDetector>);
 
 impl KnownSuspects {
-    fn lock(&self) -> MutexGuard<'_, suspects::Suspects> {
+    fn lock(&self) -> MutexGuard<'_, poison::PoisonDetector> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -10,7 +10,7 @@ use super::{App, By, Error, audit::Listing, auth, clock::new_id};
 use crate::{
     domain::{
         Party, TokenId,
-        audit::{Action, Entry},
+        audit::{AuditAction, AuditEntry},
     },
     store::{
         accounts::MobileStatus,
@@ -129,7 +129,7 @@ impl App {
         let (id, token) = fresh()?;
         let now = self.clock().now();
         let expires_at = self.end_of(owner, lifetime, now);
-        let entry = held_by(self.entry(by, Action::TokenCreate).of(id), owner);
+        let entry = held_by(self.entry(by, AuditAction::TokenCreate).of(id), owner);
         let mut client = self.store().client().await?;
         let transaction = audit::begin(&mut client).await?;
         tokens::insert(&transaction, id, &auth::hash(&token), owner, now, expires_at).await?;
@@ -150,7 +150,7 @@ impl App {
         overlap: Duration,
         lifetime: Option<Lifetime>,
     ) -> Result<Rotated, Error> {
-        let entry = self.entry(by, Action::TokenRotate).of(id);
+        let entry = self.entry(by, AuditAction::TokenRotate).of(id);
         let (fresh_id, token) = fresh()?;
         let now = self.clock().now();
         let mut client = self.store().client().await?;
@@ -210,7 +210,7 @@ impl App {
         let found = tokens::list(&client, owner, before, limit + 1).await?;
         drop(client);
         let found = Listing::of(found, limit);
-        let mut entry = self.entry(by, Action::TokenList);
+        let mut entry = self.entry(by, AuditAction::TokenList);
         if let Some(owner) = owner {
             entry = held_by(entry, owner);
         }
@@ -233,7 +233,7 @@ impl App {
         id: TokenId,
         even_last_admin: bool,
     ) -> Result<(), Error> {
-        let mut entry = self.entry(by, Action::TokenRevoke).of(id);
+        let mut entry = self.entry(by, AuditAction::TokenRevoke).of(id);
         let now = self.clock().now();
         let mut client = self.store().client().await?;
         let transaction = audit::begin(&mut client).await?;
@@ -265,7 +265,7 @@ impl App {
 }
 
 /// Whose token an entry is about.
-fn held_by(entry: Entry, owner: &Party) -> Entry {
+fn held_by(entry: AuditEntry, owner: &Party) -> AuditEntry {
     match owner {
         Party::Business(id) => entry.with("user", id.to_string()),
         Party::Mobile(phone) => entry.about([phone]),

@@ -12,8 +12,8 @@ use super::App;
 use crate::{
     domain::{
         Message, MessageId, Party,
-        feed::Attempt,
-        trace::{Cause, Fact, Sample, Step, StepKind},
+        feed::DeliveryAttempt,
+        trace::{TraceAttribute, TraceParent, TraceSampler, TraceStep, TraceStepKind},
     },
     presence::{Delivery, Reach},
     store::outcome::{Changed, Missed, Word},
@@ -28,9 +28,9 @@ pub enum Traces {
     /// Some are.
     On {
         /// Which.
-        sample: Sample,
+        sample: TraceSampler,
         /// To whoever tells the collector.
-        steps: mpsc::Sender<Step>,
+        steps: mpsc::Sender<TraceStep>,
     },
 }
 
@@ -46,7 +46,7 @@ impl Traces {
         }
     }
 
-    fn note(&self, step: Step) {
+    fn note(&self, step: TraceStep) {
         if let Traces::On { steps, .. } = self
             && steps.try_send(step).is_err()
         {
@@ -58,26 +58,26 @@ impl Traces {
 /// A followed message that is about to be written to a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Unwritten {
-    attempt: Attempt,
+    attempt: DeliveryAttempt,
     accepted: OffsetDateTime,
 }
 
 /// A step without anything known about it.
 fn step(
     message: MessageId,
-    kind: StepKind,
+    kind: TraceStepKind,
     began: OffsetDateTime,
     ended: OffsetDateTime,
-    facts: Vec<(&'static str, Fact)>,
-) -> Step {
+    facts: Vec<(&'static str, TraceAttribute)>,
+) -> TraceStep {
     // Clocks of two machines may differ by more than a step takes.
-    Step { message, kind, began, ended: ended.max(began), facts, cause: None }
+    TraceStep { message, kind, began, ended: ended.max(began), facts, cause: None }
 }
 
-fn attempt_facts(attempt: &Attempt) -> Vec<(&'static str, Fact)> {
+fn attempt_facts(attempt: &DeliveryAttempt) -> Vec<(&'static str, TraceAttribute)> {
     vec![
-        ("generation", Fact::Number(i64::from(attempt.generation))),
-        ("retry_count", Fact::Number(i64::from(attempt.retry_count))),
+        ("generation", TraceAttribute::Number(i64::from(attempt.generation))),
+        ("retry_count", TraceAttribute::Number(i64::from(attempt.retry_count))),
     ]
 }
 
@@ -91,7 +91,7 @@ impl App {
     pub fn trace_accepted<'a>(
         &self,
         came: Instant,
-        cause: impl Fn() -> Option<Cause>,
+        cause: impl Fn() -> Option<TraceParent>,
         messages: impl IntoIterator<Item = &'a Message>,
     ) {
         if !self.traces().is_on() {
@@ -99,18 +99,19 @@ impl App {
         }
         for message in messages.into_iter().filter(|message| self.traces().follow(message.id)) {
             let ended = self.clock().now();
-            let mut facts = vec![("lane", Fact::Text(message.priority.name().to_owned()))];
-            if let Some(place) = message.place {
-                facts.push(("conversation", Fact::Text(place.conversation.to_string())));
+            let mut facts =
+                vec![("lane", TraceAttribute::Text(message.priority.name().to_owned()))];
+            if let Some(place) = message.position {
+                facts.push(("conversation", TraceAttribute::Text(place.conversation.to_string())));
             }
             for party in [&message.sender, &message.recipient] {
                 if let Party::Business(id) = party {
-                    facts.push(("business_user", Fact::Text(id.to_string())));
+                    facts.push(("business_user", TraceAttribute::Text(id.to_string())));
                 }
             }
             let began = ended - came.elapsed();
-            let step = step(message.id, StepKind::Accept, began, ended, facts);
-            self.traces().note(Step { cause: cause(), ..step });
+            let step = step(message.id, TraceStepKind::Accept, began, ended, facts);
+            self.traces().note(TraceStep { cause: cause(), ..step });
         }
     }
 
@@ -135,15 +136,15 @@ impl App {
                 Reach::Nowhere => "offline",
                 Reach::Unknown => "unknown",
             };
-            let facts = vec![("reach", Fact::Text(reach.to_owned()))];
-            self.traces().note(step(id, StepKind::HandOver, began, ended, facts));
+            let facts = vec![("reach", TraceAttribute::Text(reach.to_owned()))];
+            self.traces().note(step(id, TraceStepKind::HandOver, began, ended, facts));
         }
     }
 
     /// Remembers a message that is about to be written, if it is followed; see [`App::trace_written`].
     pub fn follow_writing(&self, message: &Message) -> Option<Unwritten> {
-        let Message { id, place, generation, retry_count, created_at, .. } = *message;
-        let attempt = Attempt { id, place, generation, retry_count };
+        let Message { id, position, generation, retry_count, created_at, .. } = *message;
+        let attempt = DeliveryAttempt { id, position, generation, retry_count };
         self.traces().follow(id).then_some(Unwritten { attempt, accepted: created_at })
     }
 
@@ -152,7 +153,7 @@ impl App {
         let ended = self.clock().now();
         for Unwritten { attempt, accepted } in written {
             let facts = attempt_facts(&attempt);
-            self.traces().note(step(attempt.id, StepKind::Write, accepted, ended, facts));
+            self.traces().note(step(attempt.id, TraceStepKind::Write, accepted, ended, facts));
         }
     }
 
@@ -166,8 +167,8 @@ impl App {
             // Who read it over HTTP was written nothing.
             let began = word.written_at.unwrap_or(word.at);
             let over = if word.written_at.is_some() { "hub" } else { "http" };
-            let facts = vec![("over", Fact::Text(over.to_owned()))];
-            self.traces().note(step(word.id, StepKind::Acknowledge, began, ended, facts));
+            let facts = vec![("over", TraceAttribute::Text(over.to_owned()))];
+            self.traces().note(step(word.id, TraceStepKind::Acknowledge, began, ended, facts));
         }
     }
 
@@ -176,21 +177,21 @@ impl App {
         for missed in missed.iter().filter(|missed| self.traces().follow(missed.attempt.id)) {
             let after = (missed.next_attempt_at - missed.at).whole_milliseconds();
             let facts = vec![
-                ("generation", Fact::Number(i64::from(missed.attempt.generation))),
-                ("retry_count", Fact::Number(i64::from(missed.retry_count))),
-                ("after_ms", Fact::Number(i64::try_from(after).unwrap_or(i64::MAX))),
+                ("generation", TraceAttribute::Number(i64::from(missed.attempt.generation))),
+                ("retry_count", TraceAttribute::Number(i64::from(missed.retry_count))),
+                ("after_ms", TraceAttribute::Number(i64::try_from(after).unwrap_or(i64::MAX))),
             ];
             let Missed { attempt, at, .. } = missed;
-            self.traces().note(step(attempt.id, StepKind::Retry, *at, *at, facts));
+            self.traces().note(step(attempt.id, TraceStepKind::Retry, *at, *at, facts));
         }
     }
 
     /// These were given up.
     pub(super) fn trace_given_up(&self, failed: &[Changed], reason: &'static str) {
         for changed in failed.iter().filter(|changed| self.traces().follow(changed.id)) {
-            let facts = vec![("reason", Fact::Text(reason.to_owned()))];
+            let facts = vec![("reason", TraceAttribute::Text(reason.to_owned()))];
             let Changed { id, at, .. } = *changed;
-            self.traces().note(step(id, StepKind::DeadLetter, at, at, facts));
+            self.traces().note(step(id, TraceStepKind::DeadLetter, at, at, facts));
         }
     }
 }

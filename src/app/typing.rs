@@ -10,7 +10,7 @@ use super::{App, Caller, Error};
 use crate::{
     domain::{
         ConversationId, Party,
-        rate::{Rate, Window},
+        rate::{Rate, SlidingWindow},
     },
     presence::Outbound,
 };
@@ -24,7 +24,7 @@ const USERS: usize = 20_000;
 
 #[derive(Default)]
 struct Writer {
-    all: Window,
+    all: SlidingWindow,
     last: HashMap<ConversationId, Instant>,
 }
 

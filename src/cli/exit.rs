@@ -7,7 +7,7 @@ use std::{
     process::ExitCode,
 };
 
-use crate::{app, config::ConfigErrors, domain::text::turns_direction, store};
+use crate::{app, config::ConfigErrors, domain::text::is_bidi_control, store};
 
 /// What to do about a full disk of the database.
 pub(super) const MAKE_ROOM: &str = "make room on the database's disk (its log and df say which it is); esh3ar doctor looks at data_dir";
@@ -180,7 +180,7 @@ fn harmless(text: &str) -> String {
     for c in text.chars() {
         match c {
             '\n' | '\t' => shown.push(c),
-            c if c.is_control() || turns_direction(c) => shown.extend(c.escape_default()),
+            c if c.is_control() || is_bidi_control(c) => shown.extend(c.escape_default()),
             c => shown.push(c),
         }
     }

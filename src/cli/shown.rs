@@ -1,7 +1,7 @@
 //! Texts of others on a terminal: nothing of them may steer it, or make what stands beside them look like
 //! something else.
 
-use crate::domain::text::turns_direction;
+use crate::domain::text::is_bidi_control;
 
 /// One line: a blank for each control character, and what changes the direction by its number.
 pub(super) fn line(text: &str) -> String {
@@ -18,7 +18,7 @@ fn made_harmless(text: &str, other: impl Fn(char) -> Option<char>) -> String {
     for c in text.chars() {
         match other(c) {
             Some(other) => shown.push(other),
-            None if turns_direction(c) => shown.extend(c.escape_unicode()),
+            None if is_bidi_control(c) => shown.extend(c.escape_unicode()),
             None => shown.push(c),
         }
     }
@@ -28,7 +28,7 @@ fn made_harmless(text: &str, other: impl Fn(char) -> Option<char>) -> String {
 /// JSON that says the same with nothing in it that could steer a terminal. Outside of its texts JSON has no
 /// such character, and in them each may be written by its number.
 pub(super) fn json(json: String) -> String {
-    let steers = |c: char| matches!(c, '\u{7f}'..='\u{9f}') || turns_direction(c);
+    let steers = |c: char| matches!(c, '\u{7f}'..='\u{9f}') || is_bidi_control(c);
     if !json.contains(steers) {
         return json;
     }
@@ -61,7 +61,7 @@ mod tests {
     fn json_says_the_same() {
         let value = serde_json::json!({ "a\u{202d}": "\u{2066}b\u{2069}\u{9b}2J\u{7f}\u{1b} سلام" });
         let text = json(value.to_string());
-        assert!(!text.contains(|c: char| c.is_control() || turns_direction(c)), "{text}");
+        assert!(!text.contains(|c: char| c.is_control() || is_bidi_control(c)), "{text}");
         assert!(text.contains("\\u202d") && text.contains("\\u009b") && text.contains("سلام"));
         assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
     }

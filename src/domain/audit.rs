@@ -9,9 +9,9 @@ use uuid::Uuid;
 use super::{Phone, TokenId, UserId, message::FieldError};
 
 /// The longest reason, in characters.
-pub const REASON_LIMIT: usize = 500;
+pub const MAX_REASON_LEN: usize = 500;
 /// How many phone numbers one entry names at most; of more it says how many they were.
-pub const PHONES_LIMIT: usize = 10_000;
+pub const MAX_PHONES: usize = 10_000;
 
 /// Who did something.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -190,7 +190,7 @@ impl Action {
 
 /// What came of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum AuditOutcome {
     /// It was done, or shown.
     Done,
     /// There was nothing of that name.
@@ -201,21 +201,21 @@ pub enum Outcome {
     Failed,
 }
 
-impl Outcome {
+impl AuditOutcome {
     /// The stable name.
     pub const fn name(self) -> &'static str {
         match self {
-            Outcome::Done => "done",
-            Outcome::NotFound => "not_found",
-            Outcome::Refused => "refused",
-            Outcome::Failed => "failed",
+            AuditOutcome::Done => "done",
+            AuditOutcome::NotFound => "not_found",
+            AuditOutcome::Refused => "refused",
+            AuditOutcome::Failed => "failed",
         }
     }
 }
 
 /// More about an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Detail {
+pub enum AuditDetail {
     /// A text.
     Text(String),
     /// A number.
@@ -226,39 +226,39 @@ pub enum Detail {
     List(Vec<String>),
 }
 
-impl From<&str> for Detail {
+impl From<&str> for AuditDetail {
     fn from(text: &str) -> Self {
-        Detail::Text(text.to_owned())
+        AuditDetail::Text(text.to_owned())
     }
 }
 
-impl From<String> for Detail {
+impl From<String> for AuditDetail {
     fn from(text: String) -> Self {
-        Detail::Text(text)
+        AuditDetail::Text(text)
     }
 }
 
-impl From<usize> for Detail {
+impl From<usize> for AuditDetail {
     fn from(number: usize) -> Self {
-        Detail::Number(number as u64)
+        AuditDetail::Number(number as u64)
     }
 }
 
-impl From<bool> for Detail {
+impl From<bool> for AuditDetail {
     fn from(flag: bool) -> Self {
-        Detail::Flag(flag)
+        AuditDetail::Flag(flag)
     }
 }
 
-impl From<Vec<String>> for Detail {
+impl From<Vec<String>> for AuditDetail {
     fn from(list: Vec<String>) -> Self {
-        Detail::List(list)
+        AuditDetail::List(list)
     }
 }
 
 /// One line of the audit log.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub struct AuditEntry {
     /// UUIDv7.
     pub id: Uuid,
     /// When.
@@ -269,7 +269,7 @@ pub struct Entry {
     pub action: Action,
     /// To which, if it was one: never a phone number.
     pub subject: Option<String>,
-    /// Whose data it was about or showed, each once, [`PHONES_LIMIT`] at most.
+    /// Whose data it was about or showed, each once, [`MAX_PHONES`] at most.
     pub phones: Vec<Phone>,
     /// Why, in the actor's words.
     pub reason: Option<String>,
@@ -278,39 +278,43 @@ pub struct Entry {
     /// From which address it came.
     pub peer: Option<IpAddr>,
     /// More about it: filters, counts, what was changed. No phone numbers, contents or secrets.
-    pub details: Vec<(&'static str, Detail)>,
+    pub details: Vec<(&'static str, AuditDetail)>,
     /// What came of it.
-    pub outcome: Outcome,
+    pub outcome: AuditOutcome,
 }
 
-impl Entry {
+impl AuditEntry {
     /// About one thing.
     #[must_use]
-    pub fn of(mut self, id: impl ToString) -> Entry {
+    pub fn of(mut self, id: impl ToString) -> AuditEntry {
         self.subject = Some(id.to_string());
         self
     }
 
     /// About these phones; each is named once.
     #[must_use]
-    pub fn about<'a>(mut self, phones: impl IntoIterator<Item = &'a Phone>) -> Entry {
+    pub fn about<'a>(mut self, phones: impl IntoIterator<Item = &'a Phone>) -> AuditEntry {
         let mut known: std::collections::HashSet<&Phone> = std::collections::HashSet::new();
         let all: Vec<&Phone> = phones.into_iter().filter(|phone| known.insert(phone)).collect();
-        let unnamed = all.len().saturating_sub(PHONES_LIMIT);
-        self.phones = all.into_iter().take(PHONES_LIMIT).cloned().collect();
+        let unnamed = all.len().saturating_sub(MAX_PHONES);
+        self.phones = all.into_iter().take(MAX_PHONES).cloned().collect();
         if unnamed > 0 { self.with("phonesNotNamed", unnamed) } else { self }
     }
 
     /// With more about it.
     #[must_use]
-    pub fn with(mut self, name: &'static str, detail: impl Into<Detail>) -> Entry {
+    pub fn with(mut self, name: &'static str, detail: impl Into<AuditDetail>) -> AuditEntry {
         self.details.push((name, detail.into()));
         self
     }
 
     /// With more about it, if there is more.
     #[must_use]
-    pub fn with_some(self, name: &'static str, detail: Option<impl Into<Detail>>) -> Entry {
+    pub fn with_some(
+        self,
+        name: &'static str,
+        detail: Option<impl Into<AuditDetail>>,
+    ) -> AuditEntry {
         match detail {
             Some(detail) => self.with(name, detail),
             None => self,
@@ -319,7 +323,7 @@ impl Entry {
 
     /// With another end than that it was done.
     #[must_use]
-    pub fn ended(mut self, outcome: Outcome) -> Entry {
+    pub fn ended(mut self, outcome: AuditOutcome) -> AuditEntry {
         self.outcome = outcome;
         self
     }
@@ -342,7 +346,7 @@ pub fn reason(text: &str) -> Result<Option<String>, FieldError> {
     if text.is_empty() {
         return Ok(None);
     }
-    if text.chars().count() > REASON_LIMIT {
+    if text.chars().count() > MAX_REASON_LEN {
         let message = format!("reason may have {REASON_LIMIT} characters at most");
         return Err(FieldError::new("reason", "too_long", message));
     }
@@ -376,8 +380,8 @@ mod tests {
     fn reasons_are_one_short_line() {
         assert_eq!(reason("  "), Ok(None));
         assert_eq!(reason(" ticket 7 "), Ok(Some("ticket 7".to_owned())));
-        assert!(reason(&"x".repeat(REASON_LIMIT)).is_ok());
-        assert!(reason(&"x".repeat(REASON_LIMIT + 1)).is_err());
+        assert!(reason(&"x".repeat(MAX_REASON_LEN)).is_ok());
+        assert!(reason(&"x".repeat(MAX_REASON_LEN + 1)).is_err());
         assert!(reason("two\nlines").is_err());
     }
 }

@@ -6,11 +6,11 @@ use time::OffsetDateTime;
 
 use super::{
     ConversationId, Party, Phone, UserId,
-    message::{Draft, FieldError},
+    message::{FieldError, MessageDraft},
 };
 
 /// The longest `clientMessageId`, in characters.
-pub const CLIENT_ID_LIMIT: usize = 100;
+pub const MAX_CLIENT_MESSAGE_ID_LEN: usize = 100;
 
 /// What may happen in a conversation. The numbers are the stored ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,7 +61,7 @@ impl ConversationStatus {
 
 /// Where a page of a list of conversations ends: the next begins after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cursor {
+pub struct ConversationKeyset {
     /// When the last message was accepted.
     pub last_at: OffsetDateTime,
     /// Which conversation.
@@ -152,14 +152,14 @@ impl Side {
 }
 
 /// The rules that a chat message breaks.
-pub fn broken_rules(draft: &Draft, client_message_id: Option<&str>) -> Vec<FieldError> {
+pub fn broken_rules(draft: &MessageDraft, client_message_id: Option<&str>) -> Vec<FieldError> {
     let mut broken = draft.broken_rules();
     if draft.subject.is_some() {
         let message = "a chat message has no subject";
         broken.push(FieldError::new("subject", "not_allowed", message));
     }
     if client_message_id.is_some_and(|id| {
-        id.is_empty() || id.contains('\0') || id.chars().count() > CLIENT_ID_LIMIT
+        id.is_empty() || id.contains('\0') || id.chars().count() > MAX_CLIENT_MESSAGE_ID_LEN
     }) {
         let message = format!("clientMessageId has 1 to {CLIENT_ID_LIMIT} characters");
         broken.push(FieldError::new("clientMessageId", "out_of_range", message));

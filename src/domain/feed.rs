@@ -17,35 +17,35 @@ use std::{
     time::{Duration, Instant},
 };
 
-use position::Position;
-pub use position::{LATE, REMEMBERED};
-pub use reading::{Elsewhere, Reading, Unacknowledged};
+use position::FeedPosition;
+pub use position::{MAX_REMEMBERED_IDS, MAX_REORDERING};
+pub use reading::{AcknowledgedElsewhere, FeedRead, Unacknowledged};
 
-use super::{MessageId, message::Place};
+use super::{MessageId, message::ConversationPosition};
 
 /// The most messages in one page of the catch-up (interfaces.md, The hub).
-pub const PAGE: usize = 100;
+pub const PAGE_SIZE: usize = 100;
 /// The most unacknowledged messages on one connection (delivery.md, How 5).
-pub const WINDOW: usize = 256;
+pub const WINDOW_SIZE: usize = 256;
 /// The most unacknowledged messages with which a read is worth its while: with more, the client has
 /// enough to do, and what waits is read together.
-const READ_BELOW: usize = PAGE / 2;
+const READ_THRESHOLD: usize = PAGE_SIZE / 2;
 /// How long a written message may stay unacknowledged before it is stored as sent. An
 /// acknowledgement that comes sooner stores both at once, which saves a write.
-pub const SENT_AFTER: Duration = Duration::from_secs(1);
+pub const SENT_STATUS_DELAY: Duration = Duration::from_secs(1);
 
 /// A client that goes on acknowledging is at work, and what it has not come to yet is not missed, for
 /// up to this many times the timeout. Without that a client that is only slow would be sent everything
 /// again, and be slower still.
-const AT_WORK: u32 = 6;
+const MAX_TIMEOUT_FACTOR: u32 = 6;
 
 /// What identifies one attempt to deliver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Attempt {
+pub struct DeliveryAttempt {
     /// The message.
     pub id: MessageId,
     /// Where it stands in a conversation, if it does.
-    pub place: Option<Place>,
+    pub position: Option<ConversationPosition>,
     /// Its generation when it was written.
     pub generation: i32,
     /// Its retry count when it was written.
@@ -54,26 +54,26 @@ pub struct Attempt {
 
 /// A message that could be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct Deliverable {
     /// The message.
-    pub attempt: Attempt,
+    pub attempt: DeliveryAttempt,
     /// The recipient has acknowledged it on another connection: nobody waits for this one's word.
     pub acknowledged: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Written {
-    place: Option<Place>,
+struct InFlight {
+    position: Option<ConversationPosition>,
     generation: i32,
     retry_count: u16,
     at: Instant,
     stored_as_sent: bool,
-    said: bool,
+    ack_received: bool,
 }
 
 /// What to do with a message that has just become deliverable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Live {
+pub enum LiveDecision {
     /// Write it now; it is in the window from here on.
     Send,
     /// A read is under way: ask again when it has ended. This keeps a connection that had to read once
@@ -87,7 +87,7 @@ pub enum Live {
 
 /// How the messages of a read are to be sent.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Batch {
+pub enum FeedBatch {
     /// As a page of the catch-up.
     Page(Vec<MessageId>),
     /// Each by itself, as live messages.
@@ -100,25 +100,25 @@ pub enum Batch {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Overdue {
     /// Written a while ago, not acknowledged yet: to be stored as sent, with the time of writing.
-    pub sent: Vec<(Attempt, Instant)>,
+    pub sent: Vec<(DeliveryAttempt, Instant)>,
     /// Not acknowledged in time: no longer in the window, to be judged by the retry policy; with the time
     /// of writing.
-    pub missed: Vec<(Attempt, Instant)>,
+    pub missed: Vec<(DeliveryAttempt, Instant)>,
 }
 
 /// The feed of one connection.
 #[derive(Debug)]
 pub struct Feed {
-    window: HashMap<MessageId, Written>,
-    position: Position,
+    window: HashMap<MessageId, InFlight>,
+    position: FeedPosition,
     /// How many of the window the client has acknowledged in words that are not stored yet.
-    said: usize,
+    acks_pending: usize,
     acknowledge_timeout: Duration,
     /// When the client last acknowledged anything.
-    heard: Option<Instant>,
+    last_active: Option<Instant>,
     /// Nothing in the window is due before this: it is asked for at every event, and looking through the
     /// window each time would cost a busy connection more than a look too early.
-    look_at: Option<Instant>,
+    next_check: Option<Instant>,
     /// Something was passed over since the last read began.
     behind: bool,
     /// A read is under way.
@@ -141,11 +141,11 @@ impl Feed {
     pub fn new(acknowledge_timeout: Duration, opened: MessageId) -> Self {
         Feed {
             window: HashMap::new(),
-            position: Position::new(opened),
-            said: 0,
+            position: FeedPosition::new(opened),
+            acks_pending: 0,
             acknowledge_timeout,
-            heard: None,
-            look_at: None,
+            last_active: None,
+            next_check: None,
             behind: true,
             reading: false,
             deleted: Vec::new(),
@@ -157,23 +157,27 @@ impl Feed {
     }
 
     /// What to read now; says so once until [`Feed::on_read`] or [`Feed::on_read_failed`] is told.
-    pub fn begin_read(&mut self) -> Option<Reading> {
-        if self.page_out && self.open() == 0 {
+    pub fn begin_read(&mut self) -> Option<FeedRead> {
+        if self.page_out && self.unacknowledged() == 0 {
             self.page_out = false;
         }
-        let due = self.behind && !self.reading && !self.page_out && self.open() <= READ_BELOW;
+        let due = self.behind
+            && !self.reading
+            && !self.page_out
+            && self.unacknowledged() <= READ_THRESHOLD;
         due.then(|| {
             self.reading = true;
             self.behind = false;
             // Of a first read that is tried again, what was told meanwhile is known.
             let looks_back = self.opened || self.position.is_behind();
             self.read_from = looks_back.then(|| self.position.begin_read());
-            Reading {
+            FeedRead {
                 in_window: self.window.keys().copied().collect(),
                 catch_up: !self.live,
-                acknowledged: self
-                    .read_from
-                    .map(|from| Elsewhere { from, sent: self.position.sent_since(from) }),
+                acknowledged: self.read_from.map(|from| AcknowledgedElsewhere {
+                    from,
+                    sent: self.position.sent_since(from),
+                }),
             }
         })
     }
@@ -186,23 +190,23 @@ impl Feed {
     }
 
     /// How many wait for the client's word.
-    fn open(&self) -> usize {
-        self.window.len() - self.said
+    fn unacknowledged(&self) -> usize {
+        self.window.len() - self.acks_pending
     }
 
     /// A read ended with these messages, oldest first; `cut` when more were found than a page may weigh.
-    pub fn on_read(&mut self, found: &[Found], cut: bool, now: Instant) -> Batch {
+    pub fn on_read(&mut self, found: &[Deliverable], cut: bool, now: Instant) -> FeedBatch {
         self.reading = false;
         self.opened = true;
-        let full = cut || found.len() >= PAGE;
+        let full = cut || found.len() >= PAGE_SIZE;
         self.position.found(found.iter().map(|found| found.attempt.id), !full);
         let deleted = std::mem::take(&mut self.deleted);
-        let is_fresh = |found: &&Found| {
+        let is_fresh = |found: &&Deliverable| {
             let id = found.attempt.id;
             let had = found.acknowledged && self.position.has_had(id) || deleted.contains(&id);
             !had && !self.window.contains_key(&id)
         };
-        let fresh: Vec<Found> = found.iter().filter(is_fresh).copied().collect();
+        let fresh: Vec<Deliverable> = found.iter().filter(is_fresh).copied().collect();
         for found in &fresh {
             self.note(*found, now);
         }
@@ -222,9 +226,9 @@ impl Feed {
         }
         let fresh: Vec<MessageId> = fresh.iter().map(|found| found.attempt.id).collect();
         match (fresh.is_empty(), was_live && !full) {
-            (true, _) => Batch::Nothing,
-            (false, true) => Batch::Singly(fresh),
-            (false, false) => Batch::Page(fresh),
+            (true, _) => FeedBatch::Nothing,
+            (false, true) => FeedBatch::Singly(fresh),
+            (false, false) => FeedBatch::Page(fresh),
         }
     }
 
@@ -239,26 +243,26 @@ impl Feed {
     }
 
     /// A message has become deliverable: accepted just now, or its retry is due.
-    pub fn on_live(&mut self, found: Found, now: Instant) -> Live {
-        let Attempt { id, place, generation, retry_count } = found.attempt;
+    pub fn on_live(&mut self, found: Deliverable, now: Instant) -> LiveDecision {
+        let DeliveryAttempt { id, position, generation, retry_count } = found.attempt;
         // What was sent before comes again only as another attempt.
         let had = generation == 0 && retry_count == 0 && self.position.has_had(id);
         if had || self.window.contains_key(&id) {
-            return Live::Drop;
+            return LiveDecision::Drop;
         }
         if self.reading && !self.behind {
-            return Live::Defer;
+            return LiveDecision::Defer;
         }
         if generation == 0 && retry_count == 0 && self.position.is_forgotten(id) {
             // Most likely it was sent, and its wake-up comes late. If not, a read brings it.
             self.behind = true;
             self.position.hold(id);
-            return Live::Hold;
+            return LiveDecision::Hold;
         }
-        if let Some(Place { conversation, seq }) = place {
+        if let Some(ConversationPosition { conversation, seq }) = position {
             match self.position.head(conversation) {
                 // It came before, on the wire or with a read.
-                Some(head) if seq <= head => return Live::Drop,
+                Some(head) if seq <= head => return LiveDecision::Drop,
                 Some(head) if seq == head + 1 => {}
                 // Wake-ups may overtake each other; what is missing is read first.
                 _ => {
@@ -268,18 +272,18 @@ impl Feed {
             }
         }
         // While anything is held back, whatever comes later has to wait behind it.
-        if !self.live || self.behind || self.window.len() >= WINDOW {
+        if !self.live || self.behind || self.window.len() >= WINDOW_SIZE {
             self.on_passed_over(id);
-            return Live::Hold;
+            return LiveDecision::Hold;
         }
         self.note(found, now);
-        Live::Send
+        LiveDecision::Send
     }
 
     /// The party itself wrote this, here or elsewhere: nobody sends it to this connection, so the
     /// conversation goes on behind it.
-    pub fn on_own(&mut self, place: Place) {
-        self.position.on_own(place);
+    pub fn on_own_message(&mut self, position: ConversationPosition) {
+        self.position.on_own_message(position);
     }
 
     /// A message that could have been sent was not: it comes with a read.
@@ -289,12 +293,12 @@ impl Feed {
     }
 
     /// Something may have been missed, from this id on where that is known: read again.
-    pub fn on_nudge(&mut self, from: Option<MessageId>) {
+    pub fn on_resync(&mut self, from: Option<MessageId>) {
         self.behind = true;
         match from {
             Some(from) => {
                 self.position.go_back(from);
-                let is_unknown = self.position.is_unknown(from) && from.is_of_a_message();
+                let is_unknown = self.position.is_unknown(from) && from.is_message_id();
                 if is_unknown && !self.window.contains_key(&from) {
                     self.position.hold(from);
                 }
@@ -306,8 +310,8 @@ impl Feed {
     /// The client's word about these is stored.
     pub fn on_acknowledged(&mut self, ids: &[MessageId]) {
         for id in ids {
-            let said = self.window.remove(id).is_some_and(|written| written.said);
-            self.said -= usize::from(said);
+            let was_pending = self.window.remove(id).is_some_and(|written| written.ack_received);
+            self.acks_pending -= usize::from(was_pending);
             self.position.remember(*id);
         }
         self.tidy_window();
@@ -326,7 +330,7 @@ impl Feed {
     pub fn on_acknowledged_elsewhere(&mut self, ids: impl Iterator<Item = MessageId>) {
         for id in ids {
             match self.window.remove(&id) {
-                Some(written) => self.said -= usize::from(written.said),
+                Some(written) => self.acks_pending -= usize::from(written.ack_received),
                 None if self.position.has_had(id) => {}
                 None => self.behind |= self.position.is_owed(id),
             }
@@ -338,41 +342,41 @@ impl Feed {
         if self.window.is_empty() {
             // An idle connection holds no buffer.
             self.window = HashMap::new();
-            self.look_at = None;
+            self.next_check = None;
         }
     }
 
     /// The client says that it has these; its word is being stored. The next page need not wait for
     /// that: it leaves these out.
-    pub fn on_said(&mut self, ids: &[MessageId]) {
+    pub fn on_ack_received(&mut self, ids: &[MessageId]) {
         for id in ids {
             // What it has by another way need not be sent here.
             self.position.remember(*id);
             if let Some(written) = self.window.get_mut(id)
-                && !written.said
+                && !written.ack_received
             {
-                written.said = true;
-                self.said += 1;
+                written.ack_received = true;
+                self.acks_pending += 1;
             }
         }
     }
 
     /// The client's words could not be stored: it has to say them again.
-    pub fn on_word_lost(&mut self) {
-        self.window.values_mut().for_each(|written| written.said = false);
-        self.said = 0;
+    pub fn on_ack_lost(&mut self) {
+        self.window.values_mut().for_each(|written| written.ack_received = false);
+        self.acks_pending = 0;
     }
 
     /// The client is acknowledging something.
-    pub fn on_heard(&mut self, now: Instant) {
-        self.heard = Some(now);
+    pub fn on_client_active(&mut self, now: Instant) {
+        self.last_active = Some(now);
     }
 
     /// When a message counts as missed.
-    fn missed_at(&self, written: &Written) -> Instant {
-        let since = self.heard.map_or(written.at, |heard| heard.max(written.at));
+    fn missed_at(&self, written: &InFlight) -> Instant {
+        let since = self.last_active.map_or(written.at, |last_active| last_active.max(written.at));
         let timeout = self.acknowledge_timeout;
-        (since + timeout).min(written.at + timeout.saturating_mul(AT_WORK))
+        (since + timeout).min(written.at + timeout.saturating_mul(MAX_TIMEOUT_FACTOR))
     }
 
     /// Looks at the clock.
@@ -380,19 +384,19 @@ impl Feed {
         let mut overdue = Overdue::default();
         let mut window = std::mem::take(&mut self.window);
         window.retain(|id, written| {
-            let attempt = Attempt {
+            let attempt = DeliveryAttempt {
                 id: *id,
-                place: written.place,
+                position: written.position,
                 generation: written.generation,
                 retry_count: written.retry_count,
             };
             if now >= self.missed_at(written) {
                 overdue.missed.push((attempt, written.at));
-                self.said -= usize::from(written.said);
+                self.acks_pending -= usize::from(written.ack_received);
                 return false;
             }
             let waited = now.saturating_duration_since(written.at);
-            if waited >= SENT_AFTER && !written.stored_as_sent {
+            if waited >= SENT_STATUS_DELAY && !written.stored_as_sent {
                 written.stored_as_sent = true;
                 overdue.sent.push((attempt, written.at));
             }
@@ -401,15 +405,15 @@ impl Feed {
         self.window = window;
         let unread = self.behind || self.reading || !self.window.is_empty();
         self.position.on_tick(unread, now);
-        self.look_at = self.window.values().map(|written| self.due_at(written)).min();
+        self.next_check = self.window.values().map(|written| self.due_at(written)).min();
         overdue
     }
 
     /// When [`Feed::on_tick`] may have something to say or to forget at the earliest; `None` for a connection
     /// that has had nothing for a while.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let look_at = self.look_at.filter(|_| !self.window.is_empty());
-        [look_at, self.position.quiet_at()].into_iter().flatten().min()
+        let next_check = self.next_check.filter(|_| !self.window.is_empty());
+        [next_check, self.position.quiet_at()].into_iter().flatten().min()
     }
 
     /// From when on this connection may have missed messages that it will not be sent: it is to be told.
@@ -418,9 +422,9 @@ impl Feed {
     }
 
     /// When there is something to be done about a message.
-    fn due_at(&self, written: &Written) -> Instant {
+    fn due_at(&self, written: &InFlight) -> Instant {
         let missed = self.missed_at(written);
-        if written.stored_as_sent { missed } else { missed.min(written.at + SENT_AFTER) }
+        if written.stored_as_sent { missed } else { missed.min(written.at + SENT_STATUS_DELAY) }
     }
 
     /// When a message was written to this connection, while it is not acknowledged.
@@ -436,44 +440,44 @@ impl Feed {
     /// The first message that the client has not acknowledged, as it was written; the client has still to
     /// deal with it.
     pub fn head(&self) -> Option<Unacknowledged> {
-        let open = self.window.iter().filter(|(_, written)| !written.said);
+        let open = self.window.iter().filter(|(_, written)| !written.ack_received);
         let (id, written) = open.min_by_key(|(id, _)| **id)?;
-        let Written { place, generation, retry_count, at, .. } = *written;
-        let attempt = Attempt { id: *id, place, generation, retry_count };
-        Some(Unacknowledged { attempt, at, is_alone: self.open() == 1 })
+        let InFlight { position, generation, retry_count, at, .. } = *written;
+        let attempt = DeliveryAttempt { id: *id, position, generation, retry_count };
+        Some(Unacknowledged { attempt, at, is_alone: self.unacknowledged() == 1 })
     }
 
     /// Everything written and not acknowledged, with the time of writing: for when the connection
     /// has ended.
-    pub fn abandon(&mut self) -> Vec<(Attempt, Instant)> {
-        self.said = 0;
-        self.look_at = None;
+    pub fn abandon(&mut self) -> Vec<(DeliveryAttempt, Instant)> {
+        self.acks_pending = 0;
+        self.next_check = None;
         self.window
             .drain()
             .map(|(id, written)| {
-                let Written { place, generation, retry_count, at, .. } = written;
-                (Attempt { id, place, generation, retry_count }, at)
+                let InFlight { position, generation, retry_count, at, .. } = written;
+                (DeliveryAttempt { id, position, generation, retry_count }, at)
             })
             .collect()
     }
 
-    fn note(&mut self, found: Found, now: Instant) {
-        let Found { attempt, acknowledged } = found;
-        self.position.sent(attempt.id, attempt.place, now);
+    fn note(&mut self, found: Deliverable, now: Instant) {
+        let Deliverable { attempt, acknowledged } = found;
+        self.position.sent(attempt.id, attempt.position, now);
         if acknowledged {
             return;
         }
-        let written = Written {
-            place: attempt.place,
+        let written = InFlight {
+            position: attempt.position,
             generation: attempt.generation,
             retry_count: attempt.retry_count,
             at: now,
             stored_as_sent: false,
-            said: false,
+            ack_received: false,
         };
         let due = self.due_at(&written);
         self.window.entry(attempt.id).or_insert(written);
-        self.look_at = Some(self.look_at.map_or(due, |at| at.min(due)));
+        self.next_check = Some(self.next_check.map_or(due, |at| at.min(due)));
     }
 }
 

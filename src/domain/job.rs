@@ -149,7 +149,7 @@ impl JobKind {
 
 /// How an attempt went.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Attempted {
+pub enum JobOutcome {
     /// It is done.
     Done,
     /// It failed in a way that may pass.
@@ -175,7 +175,7 @@ pub enum Attempted {
 
 /// What follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum JobTransition {
     /// It goes.
     Finish,
     /// Again, with so many attempts counted.
@@ -197,33 +197,37 @@ pub enum Next {
 }
 
 /// The longest wait between two attempts.
-const LONGEST_WAIT: Duration = Duration::from_secs(32);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(32);
 
 /// What follows from an attempt of a job that had `attempts` before it.
-pub fn after(
+pub fn after_attempt(
     kind: JobKind,
     attempts: u32,
     created_at: OffsetDateTime,
     now: OffsetDateTime,
-    attempted: Attempted,
-) -> Next {
+    attempted: JobOutcome,
+) -> JobTransition {
     match attempted {
-        Attempted::Done => Next::Finish,
-        Attempted::Rejected { class, reason } => Next::Bury { class, reason },
-        Attempted::Failed { class, reason } if attempts >= kind.retries() => {
-            Next::Bury { class, reason }
+        JobOutcome::Done => JobTransition::Finish,
+        JobOutcome::Rejected { class, reason } => JobTransition::Bury { class, reason },
+        JobOutcome::Failed { class, reason } if attempts >= kind.retries() => {
+            JobTransition::Bury { class, reason }
         }
-        Attempted::Failed { reason, .. } => {
+        JobOutcome::Failed { reason, .. } => {
             // 1, 2, 4, 8, 16, 32 s (system.md, part 5).
             let wait = Duration::from_secs(1).saturating_mul(1 << attempts.min(5));
-            Next::Retry { attempts: attempts + 1, after: wait.min(LONGEST_WAIT), reason }
+            JobTransition::Retry {
+                attempts: attempts + 1,
+                after: wait.min(MAX_RETRY_DELAY),
+                reason,
+            }
         }
-        Attempted::Unreachable { reason } if now - created_at > kind.provider_timeout() => {
-            Next::Bury { class: DeadLetterClass::Provider, reason }
+        JobOutcome::Unreachable { reason } if now - created_at > kind.provider_timeout() => {
+            JobTransition::Bury { class: DeadLetterClass::Provider, reason }
         }
-        Attempted::Unreachable { reason } => {
+        JobOutcome::Unreachable { reason } => {
             // The breaker sets the pace; this is for the few failures before it opens.
-            Next::Retry { attempts, after: Duration::from_secs(5), reason }
+            JobTransition::Retry { attempts, after: Duration::from_secs(5), reason }
         }
     }
 }
@@ -236,8 +240,8 @@ mod tests {
 
     const START: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
-    fn failed() -> Attempted {
-        Attempted::Failed { class: DeadLetterClass::Provider, reason: "no".to_owned() }
+    fn failed() -> JobOutcome {
+        JobOutcome::Failed { class: DeadLetterClass::Provider, reason: "no".to_owned() }
     }
 
     #[test]
@@ -245,16 +249,16 @@ mod tests {
         let mut waits = Vec::new();
         let mut attempts = 0;
         loop {
-            match after(JobKind::Mail, attempts, START, START, failed()) {
-                Next::Retry { attempts: counted, after, .. } => {
+            match after_attempt(JobKind::Mail, attempts, START, START, failed()) {
+                JobTransition::Retry { attempts: counted, after, .. } => {
                     waits.push(after.as_secs());
                     attempts = counted;
                 }
-                Next::Bury { class, .. } => {
+                JobTransition::Bury { class, .. } => {
                     assert_eq!(class, DeadLetterClass::Provider);
                     break;
                 }
-                Next::Finish => panic!("it failed"),
+                JobTransition::Finish => panic!("it failed"),
             }
         }
         assert_eq!(waits, [1, 2, 4, 8, 16, 32]);
@@ -265,9 +269,9 @@ mod tests {
         #[test]
         fn a_provider_that_is_down_burns_no_attempts(attempts in 0u32..7, hours in 0i64..24) {
             let now = START + time::Duration::hours(hours);
-            let down = Attempted::Unreachable { reason: String::new() };
-            match after(JobKind::Mail, attempts, START, now, down) {
-                Next::Retry { attempts: counted, .. } => prop_assert_eq!(counted, attempts),
+            let down = JobOutcome::Unreachable { reason: String::new() };
+            match after_attempt(JobKind::Mail, attempts, START, now, down) {
+                JobTransition::Retry { attempts: counted, .. } => prop_assert_eq!(counted, attempts),
                 other => prop_assert!(false, "{:?}", other),
             }
         }
@@ -291,8 +295,11 @@ mod tests {
 
     #[test]
     fn a_provider_that_is_down_for_days_is_given_up() {
-        let down = Attempted::Unreachable { reason: String::new() };
+        let down = JobOutcome::Unreachable { reason: String::new() };
         let now = START + time::Duration::hours(25);
-        assert!(matches!(after(JobKind::Mail, 0, START, now, down), Next::Bury { .. }));
+        assert!(matches!(
+            after_attempt(JobKind::Mail, 0, START, now, down),
+            JobTransition::Bury { .. }
+        ));
     }
 }

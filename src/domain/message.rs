@@ -7,20 +7,20 @@ use time::OffsetDateTime;
 use super::{ConversationId, MessageId, Party, Phone, Status, UserId};
 
 /// The longest subject, in characters (system.md, Entities).
-pub const SUBJECT_LIMIT: usize = 200;
+pub const MAX_SUBJECT_LEN: usize = 200;
 /// The longest content, in characters (system.md, Entities).
-pub const CONTENT_LIMIT: usize = 10_000;
+pub const MAX_CONTENT_LEN: usize = 10_000;
 /// The most messages in one batch call (system.md, What each part does 1).
-pub const BATCH_LIMIT: usize = 500;
+pub const MAX_BATCH_SIZE: usize = 500;
 /// The most bytes of content that one page of messages is read with; a page has one message at least.
-pub const PAGE_BYTES: usize = 256 * 1024;
+pub const MAX_PAGE_BYTES: usize = 256 * 1024;
 
 /// One-way or chat. The numbers are the stored ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i16)]
 pub enum MessageKind {
     /// From a business to a phone; nobody can reply to it.
-    OneWay = 0,
+    OneWayMessage = 0,
     /// Part of a conversation.
     Chat = 1,
 }
@@ -73,13 +73,13 @@ macro_rules! named {
     };
 }
 
-named!(MessageKind { OneWay = "oneWay", Chat = "chat" });
+named!(MessageKind { OneWayMessage = "oneWay", Chat = "chat" });
 named!(ContentType { Json = "json", Text = "text" });
 named!(Priority { Low = "low", Normal = "normal", High = "high" });
 
 /// A place in a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct ConversationPosition {
     /// The conversation.
     pub conversation: ConversationId,
     /// Counts the conversation's messages from 1 without gaps.
@@ -93,7 +93,7 @@ pub struct Message {
     pub id: MessageId,
     /// Where it stands in a conversation; `None` exactly for a one-way message, so the kind needs
     /// no field of its own and the two can never disagree (property 1).
-    pub place: Option<Place>,
+    pub position: Option<ConversationPosition>,
     /// Who sent it.
     pub sender: Party,
     /// How the sender is shown: a business user's name, or the phone number.
@@ -110,7 +110,7 @@ pub struct Message {
     pub priority: Priority,
     /// Where it is on its way.
     pub status: Status,
-    /// See [`super::status::Progress`].
+    /// See [`super::status::MessageProgress`].
     pub generation: i32,
     /// Retries in this generation, 0 to 6.
     pub retry_count: u16,
@@ -129,7 +129,7 @@ pub struct Message {
 impl Message {
     /// One-way or chat, told by whether it has a place in a conversation.
     pub fn kind(&self) -> MessageKind {
-        match self.place {
+        match self.position {
             None => MessageKind::OneWay,
             Some(_) => MessageKind::Chat,
         }
@@ -146,19 +146,19 @@ impl Message {
 
 /// A one-way message that has passed every rule and may be stored.
 #[derive(Clone, Debug, PartialEq)]
-pub struct OneWay {
+pub struct OneWayMessage {
     id: MessageId,
     sender: UserId,
-    draft: Draft,
+    draft: MessageDraft,
     to: Phone,
 }
 
 /// What a sender asks for, before it is judged.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Draft {
-    /// Optional, at most [`SUBJECT_LIMIT`] characters.
+pub struct MessageDraft {
+    /// Optional, at most [`MAX_SUBJECT_LEN`] characters.
     pub subject: Option<String>,
-    /// 1 to [`CONTENT_LIMIT`] characters.
+    /// 1 to [`MAX_CONTENT_LEN`] characters.
     pub content: String,
     /// Defaults to text.
     pub content_type: ContentType,
@@ -205,23 +205,23 @@ const fn is_refused(c: char) -> bool {
     c < ' ' && !matches!(c, '\t' | '\n' | '\r')
 }
 
-impl Draft {
+impl MessageDraft {
     /// Every rule that the draft breaks.
     pub fn broken_rules(&self) -> Vec<FieldError> {
         let mut broken = Vec::new();
         if let Some(subject) = &self.subject {
-            judge_text("subject", subject, SUBJECT_LIMIT, &mut broken);
+            judge_text("subject", subject, MAX_SUBJECT_LEN, &mut broken);
         }
         if self.content.is_empty() {
             broken.push(FieldError::new("content", "required", "content must not be empty"));
         } else {
-            judge_text("content", &self.content, CONTENT_LIMIT, &mut broken);
+            judge_text("content", &self.content, MAX_CONTENT_LEN, &mut broken);
         }
         broken
     }
 }
 
-impl OneWay {
+impl OneWayMessage {
     /// The only way to a one-way message.
     ///
     /// # Errors
@@ -230,10 +230,10 @@ impl OneWay {
         id: MessageId,
         sender: UserId,
         to: Phone,
-        draft: Draft,
-    ) -> Result<OneWay, Vec<FieldError>> {
+        draft: MessageDraft,
+    ) -> Result<OneWayMessage, Vec<FieldError>> {
         let broken = draft.broken_rules();
-        if broken.is_empty() { Ok(OneWay { id, sender, draft, to }) } else { Err(broken) }
+        if broken.is_empty() { Ok(OneWayMessage { id, sender, draft, to }) } else { Err(broken) }
     }
 
     /// Its id.
@@ -245,7 +245,7 @@ impl OneWay {
     pub fn accepted(self, from: Arc<str>, at: OffsetDateTime) -> Message {
         Message {
             id: self.id,
-            place: None,
+            position: None,
             sender: Party::Business(self.sender),
             from,
             recipient: Party::Mobile(self.to),
@@ -272,9 +272,9 @@ mod tests {
 
     use super::*;
 
-    fn one_way(draft: Draft) -> Result<OneWay, Vec<FieldError>> {
+    fn one_way(draft: MessageDraft) -> Result<OneWayMessage, Vec<FieldError>> {
         let phone = Phone::from_stored("+967771234567");
-        OneWay::new(MessageId(Uuid::nil()), UserId(Uuid::nil()), phone, draft)
+        OneWayMessage::new(MessageId(Uuid::nil()), UserId(Uuid::nil()), phone, draft)
     }
 
     // **Feature: enhanced-messaging-system, Property 1: Message Type Consistency**
@@ -284,14 +284,14 @@ mod tests {
         fn a_message_is_one_way_exactly_without_a_conversation(
             content in ".{1,50}".prop_map(|text| text.replace(is_refused, " ")), seq in prop::option::of(1i64..1000)
         ) {
-            let draft = Draft { content, ..Draft::default() };
+            let draft = MessageDraft { content, ..MessageDraft::default() };
             let mut message =
                 one_way(draft).unwrap().accepted("shop".into(), OffsetDateTime::UNIX_EPOCH);
             prop_assert_eq!(message.kind(), MessageKind::OneWay);
             prop_assert_eq!(message.status, Status::Pending);
-            message.place =
-                seq.map(|seq| Place { conversation: ConversationId(Uuid::nil()), seq });
-            prop_assert_eq!(message.kind() == MessageKind::Chat, message.place.is_some());
+            message.position =
+                seq.map(|seq| ConversationPosition { conversation: ConversationId(Uuid::nil()), seq });
+            prop_assert_eq!(message.kind() == MessageKind::Chat, message.position.is_some());
         }
     }
 
@@ -300,16 +300,19 @@ mod tests {
         #[test]
         fn lengths_are_counted_in_characters(extra in 0usize..3, wide in any::<bool>()) {
             let unit = if wide { "🙂" } else { "a" };
-            let content = unit.repeat(CONTENT_LIMIT - 1 + extra);
-            let draft = Draft { content, ..Draft::default() };
+            let content = unit.repeat(MAX_CONTENT_LEN - 1 + extra);
+            let draft = MessageDraft { content, ..MessageDraft::default() };
             prop_assert_eq!(one_way(draft).is_ok(), extra <= 1);
         }
     }
 
     #[test]
     fn control_characters_are_no_part_of_a_text() {
-        let of =
-            |text: String| Draft { subject: Some(text.clone()), content: text, ..Draft::default() };
+        let of = |text: String| MessageDraft {
+            subject: Some(text.clone()),
+            content: text,
+            ..MessageDraft::default()
+        };
         for c in '\0'..='\u{9f}' {
             let broken = of(format!("a{c}b")).broken_rules();
             let found: Vec<_> = broken.iter().map(|e| (e.field, e.code)).collect();
@@ -328,13 +331,13 @@ mod tests {
 
     #[test]
     fn every_broken_rule_is_told_at_once() {
-        let draft = Draft {
-            subject: Some("s".repeat(SUBJECT_LIMIT + 1)),
+        let draft = MessageDraft {
+            subject: Some("s".repeat(MAX_SUBJECT_LEN + 1)),
             content: "nul \0".into(),
-            ..Draft::default()
+            ..MessageDraft::default()
         };
         let codes: Vec<_> = draft.broken_rules().iter().map(|e| (e.field, e.code)).collect();
         assert_eq!(codes, [("subject", "too_long"), ("content", "invalid_character")]);
-        assert_eq!(Draft::default().broken_rules()[0].code, "required");
+        assert_eq!(MessageDraft::default().broken_rules()[0].code, "required");
     }
 }

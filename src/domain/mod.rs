@@ -5,14 +5,13 @@
 //! itself. Everything else in the house may use this room; it uses none.
 
 pub mod audit;
+pub mod backpressure;
 pub mod bounded_map;
 pub mod breaker;
 pub mod conversation;
 pub mod dead_letter;
-pub mod depth;
 pub mod fair_queue;
 pub mod feed;
-pub mod figures;
 pub mod ids;
 pub mod job;
 pub mod limits;
@@ -23,13 +22,14 @@ pub mod partitions;
 pub mod party;
 pub mod permission;
 pub mod phone;
+pub mod poison;
+pub mod process_stats;
 pub mod provider;
 pub mod rate;
 pub mod replica;
 pub mod retention;
 pub mod retry;
 pub mod status;
-pub mod suspects;
 pub mod text;
 pub mod trace;
 pub mod verdict;

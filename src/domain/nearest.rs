@@ -1,13 +1,13 @@
 //! Which known word somebody meant who wrote an unknown one.
 
 /// More differences than this, and it is another word.
-const FARTHEST: usize = 4;
+const MAX_EDITS: usize = 4;
 
 /// The known word that is nearest to a given one, if one is near: of short words no more than half of the
 /// letters may differ.
 pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let length = given.chars().count();
-    let most = FARTHEST.min(length.div_ceil(2));
+    let most = MAX_EDITS.min(length.div_ceil(2));
     // Letters that a word lacks are differences. The comparison takes as long as both words together are long.
     let near = |word: &&str| word.chars().count().abs_diff(length) <= most;
     let known: Vec<&str> = known.into_iter().filter(near).collect();

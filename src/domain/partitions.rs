@@ -10,8 +10,8 @@ pub const PARTITIONS: u16 = 64;
 
 /// The partition of a message: by its conversation, or by its recipient when it is in none.
 pub fn of(message: &Message) -> i16 {
-    match message.place {
-        Some(place) => of_conversation(place.conversation),
+    match message.position {
+        Some(position) => of_conversation(position.conversation),
         None => of_recipient(&message.recipient),
     }
 }
@@ -58,14 +58,14 @@ pub fn led_by(me: NodeId, workers: &[NodeId], partitions: u16) -> Vec<u16> {
     for partition in 0..partitions {
         // Rendezvous: the worker with the highest weight that still has room.
         let most = each + usize::from(left_over > 0);
-        let open = (0..workers.len()).filter(|place| led[*place].len() < most);
-        if let Some(place) = open.max_by_key(|place| weight(workers[*place], partition)) {
-            left_over -= usize::from(led[place].len() == each);
-            led[place].push(partition);
+        let open = (0..workers.len()).filter(|position| led[*position].len() < most);
+        if let Some(position) = open.max_by_key(|position| weight(workers[*position], partition)) {
+            left_over -= usize::from(led[position].len() == each);
+            led[position].push(partition);
         }
     }
     let mine = workers.binary_search(&me).ok();
-    mine.map(|place| std::mem::take(&mut led[place])).unwrap_or_default()
+    mine.map(|position| std::mem::take(&mut led[position])).unwrap_or_default()
 }
 
 /// FNV-1a with a last stir, because it must be the same in every process and version.

@@ -28,7 +28,7 @@ pub enum Status {
 
 /// What can happen to a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum StatusEvent {
     /// It was written to a live connection of the recipient.
     Written,
     /// The recipient's device said that it has it.
@@ -43,7 +43,7 @@ pub enum Event {
 
 /// A status and the generation it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
+pub struct MessageProgress {
     /// Starts at 0; each requeue, and each late acknowledgement of a failed message, adds one.
     pub generation: i32,
     /// The status inside that generation.
@@ -53,11 +53,11 @@ pub struct Progress {
 /// A step that does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a {from} message cannot take the step {event:?}")]
-pub struct Illegal {
+pub struct IllegalTransition {
     /// The status it had.
     pub from: Status,
     /// What was asked.
-    pub event: Event,
+    pub event: StatusEvent,
 }
 
 impl Status {
@@ -98,31 +98,32 @@ impl fmt::Display for Status {
     }
 }
 
-impl Progress {
+impl MessageProgress {
     /// The state after `event`, equal to the state before where the event is a repeat or comes late.
     ///
     /// # Errors
-    /// [`Illegal`] for a step that does not exist: giving up what was never sent, or requeueing what
+    /// [`IllegalTransition`] for a step that does not exist: giving up what was never sent, or requeueing what
     /// has not failed.
-    pub fn after(self, event: Event) -> Result<Progress, Illegal> {
+    pub fn after(self, event: StatusEvent) -> Result<MessageProgress, IllegalTransition> {
         use Status::{Delivered, Failed, Pending, Read, Sent};
-        let to = |status| Progress { status, ..self };
-        let anew = |status| Progress { generation: self.generation.saturating_add(1), status };
+        let to = |status| MessageProgress { status, ..self };
+        let anew =
+            |status| MessageProgress { generation: self.generation.saturating_add(1), status };
         Ok(match (self.status, event) {
-            (Pending | Sent, Event::Written) => to(Sent),
-            (Pending | Sent | Delivered, Event::Acknowledged) => to(Delivered),
-            (Pending | Sent | Delivered | Read, Event::Opened) => to(Read),
-            (Sent | Failed, Event::GivenUp) => to(Failed),
-            (Failed, Event::Requeued) => anew(Pending),
+            (Pending | Sent, StatusEvent::Written) => to(Sent),
+            (Pending | Sent | Delivered, StatusEvent::Acknowledged) => to(Delivered),
+            (Pending | Sent | Delivered | Read, StatusEvent::Opened) => to(Read),
+            (Sent | Failed, StatusEvent::GivenUp) => to(Failed),
+            (Failed, StatusEvent::Requeued) => anew(Pending),
             // A late word of the device beats our giving up: it is the delivery of a new generation.
-            (Failed, Event::Acknowledged) => anew(Delivered),
-            (Failed, Event::Opened) => anew(Read),
+            (Failed, StatusEvent::Acknowledged) => anew(Delivered),
+            (Failed, StatusEvent::Opened) => anew(Read),
             // Late or repeated, and already outdone.
-            (Delivered | Read, Event::Written | Event::GivenUp) => self,
-            (Read, Event::Acknowledged) | (Failed, Event::Written) => self,
-            (from @ Pending, event @ Event::GivenUp)
-            | (from @ (Pending | Sent | Delivered | Read), event @ Event::Requeued) => {
-                return Err(Illegal { from, event });
+            (Delivered | Read, StatusEvent::Written | StatusEvent::GivenUp) => self,
+            (Read, StatusEvent::Acknowledged) | (Failed, StatusEvent::Written) => self,
+            (from @ Pending, event @ StatusEvent::GivenUp)
+            | (from @ (Pending | Sent | Delivered | Read), event @ StatusEvent::Requeued) => {
+                return Err(IllegalTransition { from, event });
             }
         })
     }
@@ -134,8 +135,13 @@ mod tests {
 
     use super::*;
 
-    const EVENTS: [Event; 5] =
-        [Event::Written, Event::Acknowledged, Event::Opened, Event::GivenUp, Event::Requeued];
+    const EVENTS: [StatusEvent; 5] = [
+        StatusEvent::Written,
+        StatusEvent::Acknowledged,
+        StatusEvent::Opened,
+        StatusEvent::GivenUp,
+        StatusEvent::Requeued,
+    ];
 
     /// The single steps that exist, by the specification.
     const EDGES: [(Status, Status); 4] = [
@@ -156,7 +162,7 @@ mod tests {
         fn inside_a_generation_only_existing_steps_are_taken(
             events in prop::collection::vec(prop::sample::select(&EVENTS[..]), 0..40)
         ) {
-            let mut now = Progress { generation: 0, status: Status::Pending };
+            let mut now = MessageProgress { generation: 0, status: Status::Pending };
             for event in events {
                 let Ok(next) = now.after(event) else { continue };
                 if next.generation == now.generation {
@@ -178,9 +184,9 @@ mod tests {
         fn an_event_twice_is_an_event_once(
             start in prop::sample::select(&Status::ALL[..]), event in prop::sample::select(&EVENTS[..])
         ) {
-            let start = Progress { generation: 3, status: start };
+            let start = MessageProgress { generation: 3, status: start };
             if let Ok(once) = start.after(event) {
-                if event != Event::Requeued {
+                if event != StatusEvent::Requeued {
                     prop_assert_eq!(once.after(event), Ok(once));
                 } else {
                     prop_assert!(once.after(event).is_err(), "a requeue may not be taken twice");

@@ -7,14 +7,14 @@ use unicode_normalization::UnicodeNormalization as _;
 use uuid::Uuid;
 
 /// The longest name of a business user, in characters.
-pub const NAME_LIMIT: usize = 200;
+pub const MAX_NAME_LEN: usize = 200;
 
 /// How much of a text that was given is repeated in an answer about it, in characters.
-const REPEATED: usize = 100;
+const MAX_EXCERPT_LEN: usize = 100;
 
 /// The beginning of a text, for an answer that says what is wrong with it.
 pub fn excerpt(text: &str) -> Cow<'_, str> {
-    match text.char_indices().nth(REPEATED) {
+    match text.char_indices().nth(MAX_EXCERPT_LEN) {
         None => Cow::Borrowed(text),
         Some((end, _)) => Cow::Owned(format!("{}…", text.get(..end).unwrap_or_default())),
     }
@@ -23,7 +23,7 @@ pub fn excerpt(text: &str) -> Cow<'_, str> {
 /// What a reader of documents says is wrong with one. The text that was found there stands in it whole; what was
 /// expected instead comes after it, and is ours.
 pub fn excerpt_of_fault(fault: &str) -> Cow<'_, str> {
-    if fault.chars().nth(REPEATED).is_none() {
+    if fault.chars().nth(MAX_EXCERPT_LEN).is_none() {
         return Cow::Borrowed(fault);
     }
     let at = fault.rfind(", expected ").unwrap_or(fault.len());
@@ -33,13 +33,13 @@ pub fn excerpt_of_fault(fault: &str) -> Cow<'_, str> {
 
 /// Whether a character changes the direction in which the text around it is shown. What follows it can
 /// look like other text, so nothing that is shown on a terminal holds it as it is.
-pub const fn turns_direction(c: char) -> bool {
+pub const fn is_bidi_control(c: char) -> bool {
     matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Whether nothing is seen of a character: two texts that differ by it look the same. These are Unicode's
 /// Default_Ignorable_Code_Point, the marks of an annotation, and the blank Braille pattern.
-const fn is_unseen(c: char) -> bool {
+const fn is_invisible(c: char) -> bool {
     matches!(c,
         '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
         | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
@@ -94,10 +94,11 @@ fn is_blank(c: char) -> bool {
 /// See [`NameError`].
 pub fn new_name(text: &str) -> Result<String, NameError> {
     let name = normal_name(text);
-    if name.is_empty() || name.chars().count() > NAME_LIMIT {
+    if name.is_empty() || name.chars().count() > MAX_NAME_LEN {
         return Err(NameError::Length);
     }
-    let is_odd = |c: char| c.is_control() || is_unseen(c) || matches!(c, '\u{2028}' | '\u{2029}');
+    let is_odd =
+        |c: char| c.is_control() || is_invisible(c) || matches!(c, '\u{2028}' | '\u{2029}');
     if name.chars().any(is_odd) {
         return Err(NameError::Unseen);
     }
@@ -117,9 +118,9 @@ mod tests {
     #[test]
     fn no_more_of_a_text_is_repeated_than_its_beginning() {
         assert_eq!(excerpt("short"), "short");
-        let exact = "ä".repeat(REPEATED);
+        let exact = "ä".repeat(MAX_EXCERPT_LEN);
         assert_eq!(excerpt(&exact), exact);
-        assert_eq!(excerpt(&"ä".repeat(10_000)).chars().count(), REPEATED + 1);
+        assert_eq!(excerpt(&"ä".repeat(10_000)).chars().count(), MAX_EXCERPT_LEN + 1);
         let short = "unknown field `x`, expected `y` at line 1 column 5";
         assert_eq!(excerpt_of_fault(short), short);
         let found = "z`, expected `".repeat(10_000);
@@ -127,8 +128,8 @@ mod tests {
         let told = excerpt_of_fault(&long);
         assert!(told.starts_with("unknown field `z`, expected `z"), "{told}");
         assert!(told.ends_with("…, expected one of `content`, `subject`"), "{told}");
-        assert!(told.chars().count() < REPEATED + 60, "{told}");
-        assert_eq!(excerpt_of_fault(&"z".repeat(10_000)).chars().count(), REPEATED + 1);
+        assert!(told.chars().count() < MAX_EXCERPT_LEN + 60, "{told}");
+        assert_eq!(excerpt_of_fault(&"z".repeat(10_000)).chars().count(), MAX_EXCERPT_LEN + 1);
     }
 
     #[test]
@@ -183,8 +184,8 @@ mod tests {
 
     #[test]
     fn the_length_is_that_of_the_stored_form() {
-        assert!(new_name(&"e\u{301}".repeat(NAME_LIMIT)).is_ok());
-        assert_eq!(new_name(&"x".repeat(NAME_LIMIT + 1)), Err(NameError::Length));
+        assert!(new_name(&"e\u{301}".repeat(MAX_NAME_LEN)).is_ok());
+        assert_eq!(new_name(&"x".repeat(MAX_NAME_LEN + 1)), Err(NameError::Length));
     }
 
     #[test]
@@ -206,10 +207,10 @@ mod tests {
 
     #[test]
     fn only_what_turns_the_direction_turns_it() {
-        let turning: Vec<char> = ('\0'..='\u{ffff}').filter(|c| turns_direction(*c)).collect();
+        let turning: Vec<char> = ('\0'..='\u{ffff}').filter(|c| is_bidi_control(*c)).collect();
         assert_eq!(turning.len(), 9);
         assert!(turning.contains(&'\u{202e}') && turning.contains(&'\u{2067}'));
         // The marks only settle the direction of what has none of its own.
-        assert!(!turns_direction('\u{200f}'));
+        assert!(!is_bidi_control('\u{200f}'));
     }
 }

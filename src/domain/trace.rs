@@ -9,19 +9,19 @@ use super::MessageId;
 
 /// Which messages are followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sample {
+pub struct TraceSampler {
     /// Those whose mixed id is below; `None` for all.
     below: Option<u64>,
 }
 
-impl Sample {
+impl TraceSampler {
     /// A share of all messages, from 0 to 1. What a smaller share takes, a larger one takes too.
-    pub fn new(share: f64) -> Sample {
+    pub fn new(share: f64) -> TraceSampler {
         if share >= 1.0 {
-            return Sample { below: None };
+            return TraceSampler { below: None };
         }
         // 2^64, and a cast that stops at both ends of the range.
-        Sample { below: Some((share * 18_446_744_073_709_551_616.0) as u64) }
+        TraceSampler { below: Some((share * 18_446_744_073_709_551_616.0) as u64) }
     }
 
     /// Whether a message is followed.
@@ -42,7 +42,7 @@ fn mixed(id: MessageId) -> u64 {
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StepKind {
+pub enum TraceStepKind {
     /// A request came, and its message was committed.
     Accept,
     /// It was handed to whoever has its recipient's connections.
@@ -57,23 +57,23 @@ pub enum StepKind {
     DeadLetter,
 }
 
-impl StepKind {
+impl TraceStepKind {
     /// What it is called.
     pub const fn name(self) -> &'static str {
         match self {
-            StepKind::Accept => "accept",
-            StepKind::HandOver => "hand over",
-            StepKind::Write => "write",
-            StepKind::Acknowledge => "acknowledge",
-            StepKind::Retry => "retry",
-            StepKind::DeadLetter => "dead letter",
+            TraceStepKind::Accept => "accept",
+            TraceStepKind::HandOver => "hand over",
+            TraceStepKind::Write => "write",
+            TraceStepKind::Acknowledge => "acknowledge",
+            TraceStepKind::Retry => "retry",
+            TraceStepKind::DeadLetter => "dead letter",
         }
     }
 }
 
 /// Something known about a step. Never a phone number, never content.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fact {
+pub enum TraceAttribute {
     /// A name or an id.
     Text(String),
     /// A count, or milliseconds.
@@ -82,24 +82,24 @@ pub enum Fact {
 
 /// A step of one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
+pub struct TraceStep {
     /// Whose.
     pub message: MessageId,
     /// What.
-    pub kind: StepKind,
+    pub kind: TraceStepKind,
     /// From when.
     pub began: OffsetDateTime,
     /// Until when; never before `began`.
     pub ended: OffsetDateTime,
     /// What is known about it.
-    pub facts: Vec<(&'static str, Fact)>,
+    pub facts: Vec<(&'static str, TraceAttribute)>,
     /// What the sender was doing when it sent the message.
-    pub cause: Option<Cause>,
+    pub cause: Option<TraceParent>,
 }
 
 /// A span of somebody else's trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cause {
+pub struct TraceParent {
     /// Of which trace.
     pub trace: u128,
     /// Which span.
@@ -108,9 +108,9 @@ pub struct Cause {
     pub followed: bool,
 }
 
-impl Cause {
+impl TraceParent {
     /// Reads a header `traceparent` (W3C Trace Context); `None` when it is none.
-    pub fn parse(header: &str) -> Option<Cause> {
+    pub fn parse(header: &str) -> Option<TraceParent> {
         let mut parts = header.trim().split('-');
         let mut hex = |length: usize| {
             let part = parts.next().filter(|part| part.len() == length)?;
@@ -125,7 +125,7 @@ impl Cause {
         let trace = u128::from_str_radix(trace, 16).ok().filter(|trace| *trace != 0)?;
         let span = u64::from_str_radix(span, 16).ok().filter(|span| *span != 0)?;
         let flags = u8::from_str_radix(flags, 16).ok()?;
-        Some(Cause { trace, span, followed: flags & 1 == 1 })
+        Some(TraceParent { trace, span, followed: flags & 1 == 1 })
     }
 }
 
@@ -145,9 +145,13 @@ mod tests {
 
     #[test]
     fn a_share_is_a_share_and_a_larger_one_has_the_smaller_in_it() {
-        let (none, few, half, all) =
-            (Sample::new(0.0), Sample::new(0.01), Sample::new(0.5), Sample::new(1.0));
-        let count = |sample: Sample| ids().filter(|id| sample.takes(*id)).count();
+        let (none, few, half, all) = (
+            TraceSampler::new(0.0),
+            TraceSampler::new(0.01),
+            TraceSampler::new(0.5),
+            TraceSampler::new(1.0),
+        );
+        let count = |sample: TraceSampler| ids().filter(|id| sample.takes(*id)).count();
         assert_eq!((count(none), count(all)), (0, 100_000));
         assert!((800..1200).contains(&count(few)), "{}", count(few));
         assert!((49_000..51_000).contains(&count(half)), "{}", count(half));
@@ -163,11 +167,11 @@ mod tests {
     #[test]
     fn a_traceparent_is_read_and_what_is_none_is_not() {
         let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        let cause = Cause::parse(good).unwrap();
+        let cause = TraceParent::parse(good).unwrap();
         assert_eq!(cause.trace, 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736);
         assert_eq!((cause.span, cause.followed), (0x00f0_67aa_0ba9_02b7, true));
-        assert!(!Cause::parse(&good.replace("-01", "-00")).unwrap().followed);
-        assert!(Cause::parse(&format!("01{}-more", &good[2..])).is_some());
+        assert!(!TraceParent::parse(&good.replace("-01", "-00")).unwrap().followed);
+        assert!(TraceParent::parse(&format!("01{}-more", &good[2..])).is_some());
         for bad in [
             "",
             "00",
@@ -179,7 +183,7 @@ mod tests {
             "00-+bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more",
         ] {
-            assert_eq!(Cause::parse(bad), None, "{bad}");
+            assert_eq!(TraceParent::parse(bad), None, "{bad}");
         }
     }
 }

@@ -15,17 +15,17 @@ mod tests;
 
 use lost::reason;
 
-pub use imported::{FAILED_BEFORE, Import};
+pub use imported::{FAILED_BEFORE, MessageImport};
 
 /// A message that took no longer than this came at once.
-const AT_ONCE: time::Duration = time::Duration::seconds(2);
+const PROMPT_DELIVERY: time::Duration = time::Duration::seconds(2);
 /// A process that delivers gives a sign of life every few seconds; one that gave none for this long
 /// is dead.
-pub const SILENT_FOR: time::Duration = time::Duration::seconds(20);
+pub const HEARTBEAT_TIMEOUT: time::Duration = time::Duration::seconds(20);
 
 /// Something unusual that happened to the message.
 #[derive(Clone, Debug)]
-pub struct Past {
+pub struct MessageEvent {
     /// When; the last time of something that was counted.
     pub at: OffsetDateTime,
     /// How often.
@@ -50,7 +50,7 @@ pub struct RecipientFacts {
     /// Why it ended.
     pub disconnect_reason: Option<String>,
     /// The process that had it.
-    pub gateway: Option<Run>,
+    pub gateway: Option<ProcessRun>,
 }
 
 impl RecipientFacts {
@@ -75,7 +75,7 @@ impl RecipientFacts {
 
 /// A process that ran, or does.
 #[derive(Clone, Copy, Debug)]
-pub struct Run {
+pub struct ProcessRun {
     /// Whether it delivers, and is not only a gateway.
     pub delivers: bool,
     /// When it began.
@@ -86,9 +86,9 @@ pub struct Run {
     pub stopped_at: Option<OffsetDateTime>,
 }
 
-impl Run {
+impl ProcessRun {
     fn is_alive(&self, now: OffsetDateTime) -> bool {
-        self.stopped_at.is_none() && now - self.alive_at <= SILENT_FOR
+        self.stopped_at.is_none() && now - self.alive_at <= HEARTBEAT_TIMEOUT
     }
 }
 
@@ -107,7 +107,7 @@ pub struct Outage {
 
 /// Everything a verdict is founded on.
 #[derive(Clone, Debug)]
-pub struct Facts {
+pub struct MessageFacts {
     /// Now.
     pub now: OffsetDateTime,
     /// The message.
@@ -115,19 +115,19 @@ pub struct Facts {
     /// When somebody has to look at it again.
     pub next_attempt_at: Option<OffsetDateTime>,
     /// What unusual happened to it, oldest first.
-    pub events: Vec<Past>,
+    pub events: Vec<MessageEvent>,
     /// Its recipient.
     pub recipient: RecipientFacts,
     /// Its dead letter's id.
     pub dead_letter: Option<String>,
     /// Processes that ran since the message was accepted, and the last before, oldest first.
-    pub runs: Vec<Run>,
+    pub runs: Vec<ProcessRun>,
     /// Outages since it was accepted, oldest first.
     pub outages: Vec<Outage>,
     /// Retries before a message fails.
     pub retries: u16,
     /// What brought it, when it was not accepted here.
-    pub import: Option<Import>,
+    pub import: Option<MessageImport>,
 }
 
 /// What became of a message.
@@ -152,7 +152,7 @@ impl Verdict {
     }
 }
 
-impl Facts {
+impl MessageFacts {
     /// The verdict.
     pub fn verdict(&self) -> Verdict {
         if let Some(verdict) = self.deleted().or_else(|| self.ended_elsewhere()) {
@@ -173,7 +173,7 @@ impl Facts {
         }
     }
 
-    fn last(&self, kind: &str) -> Option<&Past> {
+    fn last(&self, kind: &str) -> Option<&MessageEvent> {
         self.events.iter().filter(|event| event.kind == kind).max_by_key(|event| event.at)
     }
 
@@ -209,7 +209,7 @@ impl Facts {
                 ),
             );
         }
-        if took > AT_ONCE
+        if took > PROMPT_DELIVERY
             && let Some(cause) = self.delay(delivered_at)
         {
             let sentence = format!(
@@ -265,7 +265,7 @@ impl Facts {
             return Some(("delivered_after_retries", text));
         }
         let connected = self.recipient.connected_at.filter(|at| *at > from);
-        let sent_late = self.message.sent_at.is_some_and(|sent| sent - from > AT_ONCE);
+        let sent_late = self.message.sent_at.is_some_and(|sent| sent - from > PROMPT_DELIVERY);
         let sent_at = self.message.sent_at.unwrap_or(until);
         let was_there = self.recipient.connected_at.is_some_and(|at| at <= from)
             && self.recipient.disconnected_at.is_none_or(|at| at >= sent_at);
@@ -290,7 +290,11 @@ impl Facts {
     }
 
     /// The run that ended while the message was on its way, and whether it was killed.
-    fn interruption(&self, from: OffsetDateTime, until: OffsetDateTime) -> Option<(Run, bool)> {
+    fn interruption(
+        &self,
+        from: OffsetDateTime,
+        until: OffsetDateTime,
+    ) -> Option<(ProcessRun, bool)> {
         self.runs.iter().rev().skip(1).find_map(|run| {
             let end = run.stopped_at.unwrap_or(run.alive_at);
             let next = self.runs.iter().find(|next| next.started_at > run.started_at)?;
@@ -323,7 +327,7 @@ impl Facts {
     }
 
     fn waiting(&self) -> Verdict {
-        let alive = |run: &&Run| run.is_alive(self.now);
+        let alive = |run: &&ProcessRun| run.is_alive(self.now);
         if !self.runs.iter().filter(alive).any(|run| run.delivers) {
             if self.runs.iter().any(|run| alive(&run)) {
                 let sentence = "It waits, because gateways run and no worker that delivers.";
@@ -332,7 +336,7 @@ impl Facts {
             let sentence = match self.runs.iter().rfind(|run| run.delivers) {
                 None => "It waits, because no esh3ar that delivers has ever run on this database."
                     .to_owned(),
-                Some(Run { stopped_at: Some(at), .. }) => format!(
+                Some(ProcessRun { stopped_at: Some(at), .. }) => format!(
                     "It waits, because esh3ar was stopped at {} and has not been started again.",
                     clock(*at)
                 ),
@@ -425,7 +429,7 @@ impl Facts {
         }
         let (from, begun) = self.beginning();
         let age = span(self.now - from);
-        if self.message.status == Status::Pending && self.now - from > AT_ONCE {
+        if self.message.status == Status::Pending && self.now - from > PROMPT_DELIVERY {
             let sentence = format!(
                 "It was {begun} {age} ago and has not been sent yet: the recipient's device is \
                  connected and has not acknowledged what it was sent before."

@@ -20,7 +20,8 @@ pub use relay::{Reach, Relay};
 pub use waiting::Missed;
 
 use crate::domain::{
-    Conversation, ConversationId, Message, MessageId, Party, Status, TokenId, message::Place,
+    Conversation, ConversationId, Message, MessageId, Party, Status, TokenId,
+    message::ConversationPosition,
 };
 
 /// Who is connected, here and elsewhere. Cheap to clone.
@@ -147,7 +148,7 @@ pub enum Outbound {
         /// The message.
         id: MessageId,
         /// Where it stood in a conversation.
-        place: Option<Place>,
+        place: Option<ConversationPosition>,
         /// When.
         at: OffsetDateTime,
     },

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::{Delivery, Outbound};
 use crate::domain::{
     ContentType, Conversation, ConversationId, ConversationStatus, Message, MessageId, NodeId,
-    Party, Phone, Priority, Status, UserId, message::Place,
+    Party, Phone, Priority, Status, UserId, message::ConversationPosition,
 };
 
 /// The version of frames; others are not read.
@@ -95,7 +95,7 @@ impl From<&Message> for WireMessage {
     fn from(message: &Message) -> Self {
         WireMessage {
             id: message.id.0,
-            place: message.place.map(|place| (place.conversation.0, place.seq)),
+            place: message.position.map(|place| (place.conversation.0, place.seq)),
             sender: message.sender.key(),
             from: message.from.to_string(),
             recipient: message.recipient.key(),
@@ -119,7 +119,7 @@ impl WireMessage {
     fn read(self) -> Option<Message> {
         Some(Message {
             id: MessageId(self.id),
-            place: self.place.map(|(conversation, seq)| Place {
+            position: self.place.map(|(conversation, seq)| ConversationPosition {
                 conversation: ConversationId(conversation),
                 seq,
             }),
@@ -274,7 +274,10 @@ mod tests {
         let at = OffsetDateTime::from_unix_timestamp_nanos(1_700_000_000_123_456_000).unwrap();
         Message {
             id: MessageId(Uuid::from_u128(7)),
-            place: Some(Place { conversation: ConversationId(Uuid::from_u128(8)), seq: 3 }),
+            position: Some(ConversationPosition {
+                conversation: ConversationId(Uuid::from_u128(8)),
+                seq: 3,
+            }),
             sender: Party::Business(UserId(Uuid::from_u128(9))),
             from: "Shop".into(),
             recipient: Party::Mobile(Phone::from_stored("+967771234567")),

@@ -25,7 +25,7 @@ use crate::{
         nearest::nearest,
         phone::folded,
         text::{excerpt, excerpt_of_fault},
-        trace::Cause,
+        trace::TraceParent,
     },
 };
 
@@ -97,7 +97,7 @@ impl Context {
 
     /// The request made these durable; for who follows them.
     pub fn accepted<'a>(&self, messages: impl IntoIterator<Item = &'a Message>) {
-        let cause = || Cause::parse(self.headers.get("traceparent")?.to_str().ok()?);
+        let cause = || TraceParent::parse(self.headers.get("traceparent")?.to_str().ok()?);
         self.app.trace_accepted(self.came, cause, messages);
     }
 

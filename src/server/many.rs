@@ -10,9 +10,9 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::reply::Problem;
-use crate::domain::message::BATCH_LIMIT;
+use crate::domain::message::MAX_BATCH_SIZE;
 
-/// A list of at most [`BATCH_LIMIT`] items.
+/// A list of at most [`MAX_BATCH_SIZE`] items.
 #[derive(Debug)]
 pub struct Many<T> {
     items: Vec<T>,
@@ -51,7 +51,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Many<T> {
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Many<T>, A::Error> {
                 let mut many = Many::default();
-                while many.items.len() < BATCH_LIMIT {
+                while many.items.len() < MAX_BATCH_SIZE {
                     let Some(item) = list.next_element()? else { return Ok(many) };
                     many.items.push(item);
                 }
@@ -89,7 +89,7 @@ mod tests {
         };
         for (count, good) in [(0, false), (1, true), (500, true), (501, false), (100_000, false)] {
             let many = read(count);
-            assert!(many.items.len() <= BATCH_LIMIT);
+            assert!(many.items.len() <= MAX_BATCH_SIZE);
             assert_eq!(many.within("items").is_ok(), good, "{count}");
         }
         assert!(serde_json::from_str::<Many<u8>>("{}").is_err());

@@ -5,11 +5,11 @@ use std::io;
 
 use serde::Serialize;
 
-use crate::domain::message::PAGE_BYTES;
+use crate::domain::message::MAX_PAGE_BYTES;
 
 /// The most bytes of a page in JSON that has more than one item: no more than what is read for it, so that a page for
 /// which not all was read is one that is cut.
-pub const LARGEST: usize = PAGE_BYTES;
+pub const LARGEST: usize = MAX_PAGE_BYTES;
 /// The same while there is no room for a page of the largest size.
 pub const LEAST: usize = 16 * 1024;
 

@@ -14,8 +14,8 @@ use time::OffsetDateTime;
 use crate::{
     app::explain::Explanation,
     domain::{
-        Conversation, ConversationId, Message, MessageId, Party, Status, conversation::Cursor,
-        message::Place,
+        Conversation, ConversationId, Message, MessageId, Party, Status,
+        conversation::ConversationKeyset, message::ConversationPosition,
     },
     server::pages,
     store::{Cut, Slice, dead_letters::DeadLetter, story::Story},
@@ -72,8 +72,8 @@ impl<'a> From<&'a Message> for MessageView<'a> {
         MessageView {
             id: message.id.0,
             r#type: message.kind().name(),
-            conversation_id: message.place.map(|place| place.conversation.0),
-            seq: message.place.map(|place| place.seq),
+            conversation_id: message.position.map(|place| place.conversation.0),
+            seq: message.position.map(|place| place.seq),
             from: &message.from,
             to: addressee(message),
             subject: message.subject.as_deref(),
@@ -198,17 +198,23 @@ pub fn conversations(found: &Slice<Conversation>, limit: usize, of: &Party) -> V
 }
 
 /// Where a page of conversations ends, as clients give it back.
-pub struct ConversationCursor(pub Cursor);
+pub struct ConversationCursor(pub ConversationKeyset);
 
 impl ConversationCursor {
     /// After a conversation.
     pub fn of(conversation: &Conversation) -> ConversationCursor {
-        ConversationCursor(Cursor { last_at: conversation.last_at, id: conversation.id })
+        ConversationCursor(ConversationKeyset {
+            last_at: conversation.last_at,
+            id: conversation.id,
+        })
     }
 
     /// After a row up to which the list was looked at.
     pub fn at(cut: Cut) -> Option<ConversationCursor> {
-        Some(ConversationCursor(Cursor { last_at: cut.at?, id: ConversationId(cut.id) }))
+        Some(ConversationCursor(ConversationKeyset {
+            last_at: cut.at?,
+            id: ConversationId(cut.id),
+        }))
     }
 
     /// Reads one.
@@ -216,7 +222,7 @@ impl ConversationCursor {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
         let (at, id) = bytes.split_at_checked(16)?;
         let at = i128::from_be_bytes(at.try_into().ok()?);
-        Some(ConversationCursor(Cursor {
+        Some(ConversationCursor(ConversationKeyset {
             last_at: OffsetDateTime::from_unix_timestamp_nanos(at).ok()?,
             id: ConversationId(uuid::Uuid::from_slice(id).ok()?),
         }))
@@ -257,7 +263,11 @@ pub struct MessageDeleted {
 
 impl MessageDeleted {
     /// This one, which stood there if it was of a conversation.
-    pub fn new(id: MessageId, place: Option<Place>, at: OffsetDateTime) -> MessageDeleted {
+    pub fn new(
+        id: MessageId,
+        place: Option<ConversationPosition>,
+        at: OffsetDateTime,
+    ) -> MessageDeleted {
         let conversation_id = place.map(|place| place.conversation.0);
         MessageDeleted { id: id.0, conversation_id, seq: place.map(|place| place.seq), at }
     }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::domain::{
     Phone,
-    audit::{Action, Detail, Entry},
+    audit::{AuditAction, AuditDetail, AuditEntry},
     text::normal_name,
 };
 
@@ -56,7 +56,7 @@ pub async fn begin(client: &mut Client) -> Result<Transaction<'_>, Error> {
 ///
 /// # Errors
 /// Any failure of the database. Then nothing has changed, unless it could not be reached any more.
-pub async fn commit(transaction: Transaction<'_>, entries: &[Entry]) -> Result<(), Error> {
+pub async fn commit(transaction: Transaction<'_>, entries: &[AuditEntry]) -> Result<(), Error> {
     insert(&transaction, entries).await?;
     transaction.commit().await
 }
@@ -65,11 +65,11 @@ pub async fn commit(transaction: Transaction<'_>, entries: &[Entry]) -> Result<(
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn insert(client: &impl Statements, entries: &[Entry]) -> Result<(), Error> {
+pub async fn insert(client: &impl Statements, entries: &[AuditEntry]) -> Result<(), Error> {
     if entries.is_empty() {
         return Ok(());
     }
-    fn column<'a, T>(entries: &'a [Entry], value: impl Fn(&'a Entry) -> T) -> Vec<T> {
+    fn column<'a, T>(entries: &'a [AuditEntry], value: impl Fn(&'a AuditEntry) -> T) -> Vec<T> {
         entries.iter().map(value).collect()
     }
     let phones = entries.iter().flat_map(|e| e.phones.iter().map(|phone| (phone.as_str(), e.id)));
@@ -101,12 +101,12 @@ pub async fn insert(client: &impl Statements, entries: &[Entry]) -> Result<(), E
     Ok(())
 }
 
-fn details(entry: &Entry) -> Value {
-    let value = |detail: &Detail| match detail {
-        Detail::Text(text) => Value::from(text.as_str()),
-        Detail::Number(number) => Value::from(*number),
-        Detail::Flag(flag) => Value::from(*flag),
-        Detail::List(list) => Value::from(list.as_slice()),
+fn details(entry: &AuditEntry) -> Value {
+    let value = |detail: &AuditDetail| match detail {
+        AuditDetail::Text(text) => Value::from(text.as_str()),
+        AuditDetail::Number(number) => Value::from(*number),
+        AuditDetail::Flag(flag) => Value::from(*flag),
+        AuditDetail::List(list) => Value::from(list.as_slice()),
     };
     let fields = entry.details.iter().map(|(name, detail)| ((*name).to_owned(), value(detail)));
     Value::Object(fields.collect::<Map<String, Value>>())
@@ -293,7 +293,10 @@ fn recorded(row: &Row) -> Result<Recorded, Error> {
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn last_done(client: &Client, action: Action) -> Result<Option<OffsetDateTime>, Error> {
+pub async fn last_done(
+    client: &Client,
+    action: AuditAction,
+) -> Result<Option<OffsetDateTime>, Error> {
     let row = client.query_opt(&LAST_DONE, &[&action.name()]).await?;
     Ok(row.map(|row| row.try_get("at")).transpose()?)
 }

@@ -19,7 +19,7 @@ use super::{
 use crate::domain::{
     Conversation, ConversationId, Message, MessageId, Party, Status,
     conversation::Side,
-    message::{Draft, Place},
+    message::{ConversationPosition, MessageDraft},
     partitions,
 };
 
@@ -95,7 +95,7 @@ pub struct NewChat {
     /// Who says it.
     pub side: Side,
     /// What it says.
-    pub draft: Draft,
+    pub draft: MessageDraft,
     /// The sender's own name for it: a repeat with the same changes nothing.
     pub client_message_id: Option<String>,
     /// Accepted at.
@@ -208,7 +208,10 @@ pub async fn append(
 fn message(new: &NewChat, id: MessageId, conversation: &Conversation) -> Message {
     Message {
         id,
-        place: Some(Place { conversation: conversation.id, seq: conversation.last_seq }),
+        position: Some(ConversationPosition {
+            conversation: conversation.id,
+            seq: conversation.last_seq,
+        }),
         sender: conversation.party(new.side),
         from: conversation.name(new.side),
         recipient: conversation.party(new.side.other()),
@@ -238,7 +241,7 @@ async fn insert(
     ) -> Vec<T> {
         fresh.iter().map(|(message, _)| value(message)).collect()
     }
-    let place = |m: &Message| m.place.map(|place| (place.conversation.0, place.seq));
+    let place = |m: &Message| m.position.map(|place| (place.conversation.0, place.seq));
     let names: Vec<Option<&str>> = fresh.iter().map(|(_, name)| name.as_deref()).collect();
     client
         .execute(
@@ -293,7 +296,7 @@ async fn store_conversations(
 }
 
 /// Messages of a conversation by `seq`: the newest before a place, oldest last; or the oldest after
-/// one, oldest first. At most [`PAGE_BYTES`](crate::domain::message::PAGE_BYTES) of content and one message more.
+/// one, oldest first. At most [`PAGE_BYTES`](crate::domain::message::MAX_PAGE_BYTES) of content and one message more.
 ///
 /// # Errors
 /// Any failure of the database.
@@ -389,14 +392,17 @@ pub async fn mark_read(
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn places(client: &Client, ids: &[MessageId]) -> Result<Vec<(MessageId, Place)>, Error> {
+pub async fn places(
+    client: &Client,
+    ids: &[MessageId],
+) -> Result<Vec<(MessageId, ConversationPosition)>, Error> {
     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
     let found = client.query(&PLACES, &[&ids]).await?;
     found
         .iter()
         .map(|row| {
             let conversation = ConversationId(row.try_get("conversation_id")?);
-            let place = Place { conversation, seq: row.try_get("seq")? };
+            let place = ConversationPosition { conversation, seq: row.try_get("seq")? };
             Ok((MessageId(row.try_get("id")?), place))
         })
         .collect()

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::domain::{
     Conversation, ConversationId, ConversationStatus, Party, Phone, Status, UserId,
-    conversation::Cursor,
+    conversation::ConversationKeyset,
 };
 
 /// The columns of a conversation, by the names that [`conversation`] reads.
@@ -206,7 +206,7 @@ pub async fn list(
     client: &Client,
     party: &Party,
     status: Option<ConversationStatus>,
-    after: Option<Cursor>,
+    after: Option<ConversationKeyset>,
     limit: usize,
 ) -> Result<Slice<Conversation>, Error> {
     let (user, phone) = rows::columns(party);
@@ -260,7 +260,7 @@ async fn listed(
         of.push(OF_PHONE);
         values.push(Box::new(phone.as_str().to_owned()));
     }
-    if let Some(Cursor { last_at, id }) = filter.after {
+    if let Some(ConversationKeyset { last_at, id }) = filter.after {
         values.push(Box::new(last_at));
         values.push(Box::new(id.0));
     }
@@ -291,7 +291,7 @@ pub struct Filter {
     /// Only in this status.
     pub status: Option<ConversationStatus>,
     /// Only those after this one.
-    pub after: Option<Cursor>,
+    pub after: Option<ConversationKeyset>,
 }
 
 /// Everybody's conversations by filter, those with the newest messages first.

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{Client, Error, Statements, Transaction, conversations, rows, statement::statements};
 use crate::domain::{
-    Conversation, ConversationId, MessageId, Party, Phone, Status, message::Place,
+    Conversation, ConversationId, MessageId, Party, Phone, Status, message::ConversationPosition,
 };
 
 /// A message that was deleted.
@@ -15,7 +15,7 @@ pub struct Deleted {
     /// Which.
     pub id: MessageId,
     /// Where it stood in a conversation.
-    pub place: Option<Place>,
+    pub position: Option<ConversationPosition>,
     /// Who sent it.
     pub sender: Party,
     /// Who was to get it.
@@ -70,9 +70,9 @@ fn deleted(row: &tokio_postgres::Row) -> Result<Deleted, Error> {
     let seq: Option<i64> = row.try_get("seq")?;
     Ok(Deleted {
         id: MessageId(row.try_get("id")?),
-        place: conversation
+        position: conversation
             .zip(seq)
-            .map(|(id, seq)| Place { conversation: ConversationId(id), seq }),
+            .map(|(id, seq)| ConversationPosition { conversation: ConversationId(id), seq }),
         sender: rows::sender(row)?,
         recipient: rows::recipient(row)?,
         at: row.try_get("deleted_at")?,

@@ -3,10 +3,12 @@
 
 use serde_json::{Value, json};
 
-use crate::domain::figures::{Counts, Figures, Latencies, Part};
+use crate::domain::process_stats::{
+    DependencyHealth, LatencyHistogram, MessageCounts, ProcessStats,
+};
 
 /// As they are stored.
-pub(super) fn to_json(figures: &Figures) -> String {
+pub(super) fn to_json(figures: &ProcessStats) -> String {
     let parts: Vec<Value> = figures
         .parts
         .iter()
@@ -33,17 +35,17 @@ pub(super) fn to_json(figures: &Figures) -> String {
 }
 
 /// Accepted, delivered, failed, retries: short, because there are many of them.
-fn counts(counts: &Counts) -> Value {
+fn counts(counts: &MessageCounts) -> Value {
     json!([counts.accepted, counts.delivered, counts.failed, counts.retries])
 }
 
 /// Pairs of a bucket and its count.
-fn latencies(latencies: &Latencies) -> Value {
+fn latencies(latencies: &LatencyHistogram) -> Value {
     latencies.filled().map(|(bucket, count)| json!([bucket, count])).collect()
 }
 
 /// Reads what is stored.
-pub(super) fn from_json(text: &str) -> Figures {
+pub(super) fn from_json(text: &str) -> ProcessStats {
     let stored: Value = serde_json::from_str(text).unwrap_or_default();
     let list = |name: &str| stored[name].as_array().into_iter().flatten();
     let mut wake_ups = [0; 3];
@@ -51,7 +53,7 @@ pub(super) fn from_json(text: &str) -> Figures {
         *lane = number(count);
     }
     let text = |value: &Value| value.as_str().map(str::to_owned);
-    Figures {
+    ProcessStats {
         total: read_counts(&stored["total"]),
         latencies: read_latencies(&stored["latencies"]),
         recent: list("recent").map(read_counts).collect(),
@@ -61,7 +63,7 @@ pub(super) fn from_json(text: &str) -> Figures {
         backpressure: text(&stored["backpressure"]),
         memory: stored["memoryBytes"].as_u64(),
         parts: list("parts")
-            .map(|part| Part {
+            .map(|part| DependencyHealth {
                 name: text(&part["name"]).unwrap_or_default(),
                 up: part["up"].as_bool().unwrap_or_default(),
                 latency_ms: part["latencyMs"].as_f64(),
@@ -82,8 +84,8 @@ fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or_default()
 }
 
-fn read_counts(value: &Value) -> Counts {
-    Counts {
+fn read_counts(value: &Value) -> MessageCounts {
+    MessageCounts {
         accepted: number(&value[0]),
         delivered: number(&value[1]),
         failed: number(&value[2]),
@@ -91,8 +93,8 @@ fn read_counts(value: &Value) -> Counts {
     }
 }
 
-fn read_latencies(value: &Value) -> Latencies {
-    let mut latencies = Latencies::default();
+fn read_latencies(value: &Value) -> LatencyHistogram {
+    let mut latencies = LatencyHistogram::default();
     for pair in value.as_array().into_iter().flatten() {
         let bucket = pair[0].as_u64().and_then(|bucket| usize::try_from(bucket).ok());
         // No such bucket is the same as one that is not known.
@@ -107,19 +109,19 @@ mod tests {
 
     #[test]
     fn what_is_stored_reads_as_it_was() {
-        let mut latencies = Latencies::default();
+        let mut latencies = LatencyHistogram::default();
         latencies.add(17, 3);
-        let counts = Counts { accepted: 4, delivered: 3, failed: 2, retries: 1 };
-        let figures = Figures {
+        let counts = MessageCounts { accepted: 4, delivered: 3, failed: 2, retries: 1 };
+        let figures = ProcessStats {
             total: counts,
             latencies: latencies.clone(),
-            recent: vec![Counts::default(), counts],
+            recent: vec![MessageCounts::default(), counts],
             recent_latencies: latencies,
             connections: 7,
             wake_ups: [1, 2, 3],
             backpressure: Some("open".to_owned()),
             memory: Some(1 << 25),
-            parts: vec![Part {
+            parts: vec![DependencyHealth {
                 name: "redis".to_owned(),
                 up: false,
                 latency_ms: Some(0.5),
@@ -134,7 +136,7 @@ mod tests {
     #[test]
     fn what_another_version_wrote_is_no_fault() {
         for text in ["{}", "[]", "", r#"{"total":7,"recent":{},"latencies":[[1e9,1],[],3]}"#] {
-            assert_eq!(from_json(text), Figures::default(), "{text}");
+            assert_eq!(from_json(text), ProcessStats::default(), "{text}");
         }
     }
 }

@@ -14,7 +14,7 @@ use super::{
     statement::statements,
 };
 use crate::domain::{
-    MessageId, Party, Phone, Priority, Status, UserId, partitions, verdict::Import,
+    MessageId, Party, Phone, Priority, Status, UserId, partitions, verdict::MessageImport,
 };
 
 statements! {
@@ -83,7 +83,11 @@ pub struct ImportedMessage {
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn begin(client: &impl Statements, id: Uuid, import: &Import) -> Result<(), Error> {
+pub async fn begin(
+    client: &impl Statements,
+    id: Uuid,
+    import: &MessageImport,
+) -> Result<(), Error> {
     client.execute(&BEGIN, &[&id, &import.at, &import.by, &import.file]).await?;
     Ok(())
 }

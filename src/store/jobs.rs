@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{Client, Error, Statements, statement::statements};
 use crate::domain::{
     DeadLetterClass, MessageId,
-    job::{JobKind, Work},
+    job::{JobKind, JobPayload},
 };
 
 statements! {
@@ -53,7 +53,7 @@ pub struct NewJob {
     /// Names it, also towards the provider, who can tell a repeat by it.
     pub id: Uuid,
     /// What is to be done.
-    pub work: Work,
+    pub work: JobPayload,
     /// The message it is for, if it is for one.
     pub message: Option<MessageId>,
     /// Two jobs with the same key are one.
@@ -70,7 +70,7 @@ pub struct Taken {
     /// Proves that it is still ours.
     pub fence: i64,
     /// What is to be done; `None` when it cannot be read, which another version may have written.
-    pub work: Option<Work>,
+    pub work: Option<JobPayload>,
     /// Attempts before this one.
     pub attempts: u32,
     /// When it was made.
@@ -78,13 +78,13 @@ pub struct Taken {
 }
 
 /// The stored form of work, beside its kind.
-fn payload(work: &Work) -> Value {
+fn payload(work: &JobPayload) -> Value {
     let fields = work.fields().into_iter();
     Value::Object(fields.map(|(name, text)| (name.to_owned(), Value::String(text))).collect())
 }
 
-fn work(kind: JobKind, payload: &Value) -> Option<Work> {
-    Work::from_fields(kind, |name| payload[name].as_str())
+fn work(kind: JobKind, payload: &Value) -> Option<JobPayload> {
+    JobPayload::from_fields(kind, |name| payload[name].as_str())
 }
 
 /// Adds a job; in a transaction, together with what it follows from. `false` if its key was taken.

@@ -16,7 +16,7 @@ use super::{
     slice,
     statement::statements,
 };
-use crate::domain::{Message, MessageId, Party, feed::Elsewhere};
+use crate::domain::{Message, MessageId, Party, feed::AcknowledgedElsewhere};
 
 /// A message to be stored.
 #[derive(Clone, Copy)]
@@ -245,7 +245,7 @@ fn of_recipient(
 #[derive(Clone, Copy, Debug)]
 pub struct Acknowledged<'a> {
     /// From this id on, but not these.
-    pub elsewhere: &'a Elsewhere,
+    pub elsewhere: &'a AcknowledgedElsewhere,
     /// Acknowledged at this time or later.
     pub since: OffsetDateTime,
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use super::{Client, Error, Statements, figures, statement::statements};
-use crate::domain::{NodeId, figures::Figures};
+use crate::domain::{NodeId, process_stats::ProcessStats};
 
 /// A process that has given no sign of life for this long counts as gone.
 pub const SILENT_FOR: Duration = Duration::from_secs(10);
@@ -81,7 +81,7 @@ pub struct Node {
     /// Whether it was asked to be, and has not taken that up yet. Not its own to say.
     pub drain_asked: Option<bool>,
     /// What it knows of itself.
-    pub figures: Figures,
+    pub figures: ProcessStats,
     /// When it started.
     pub started_at: OffsetDateTime,
 }

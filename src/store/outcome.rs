@@ -18,7 +18,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::{Client, Error, Statement, Statements, rows, statement::statements};
-use crate::domain::{DeadLetterClass, MessageId, Party, Status, feed::Attempt};
+use crate::domain::{DeadLetterClass, MessageId, Party, Status, feed::DeliveryAttempt};
 
 /// The word of a recipient about one message.
 #[derive(Clone, Debug)]
@@ -337,7 +337,7 @@ async fn run_words(
 #[derive(Clone, Copy, Debug)]
 pub struct WrittenAt {
     /// Which attempt.
-    pub attempt: Attempt,
+    pub attempt: DeliveryAttempt,
     /// When.
     pub at: OffsetDateTime,
     /// Why the connection ended before the acknowledgement, if it did: the message waits for the
@@ -366,7 +366,7 @@ pub async fn mark_sent(
 #[derive(Clone, Copy, Debug)]
 pub struct Missed {
     /// Which attempt.
-    pub attempt: Attempt,
+    pub attempt: DeliveryAttempt,
     /// When it was written to the connection.
     pub written_at: OffsetDateTime,
     /// When that was found.
@@ -405,7 +405,7 @@ pub struct GivenUp {
     /// The id of its dead letter.
     pub dead_letter: Uuid,
     /// Which attempt.
-    pub attempt: Attempt,
+    pub attempt: DeliveryAttempt,
     /// When it was written to the connection.
     pub written_at: OffsetDateTime,
     /// When that was found.

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::Error;
 use crate::domain::{
     ContentType, ConversationId, Message, MessageId, Party, Phone, Priority, Status, UserId,
-    message::{PAGE_BYTES, Place},
+    message::{ConversationPosition, MAX_PAGE_BYTES},
 };
 
 /// The columns of a whole message, by the names that [`Positions`] knows. `m` is the message, `u` its
@@ -74,7 +74,7 @@ pub(super) fn is_cut(rows: &[Row]) -> Result<bool, Error> {
     for row in rows {
         bytes += row.try_get::<_, Option<&str>>("content")?.map_or(0, str::len);
     }
-    Ok(bytes >= PAGE_BYTES)
+    Ok(bytes >= MAX_PAGE_BYTES)
 }
 
 macro_rules! positions {
@@ -131,9 +131,9 @@ impl Positions {
         let seq: Option<i64> = row.try_get(self.seq)?;
         Ok(Message {
             id: MessageId(row.try_get(self.id)?),
-            place: conversation
+            position: conversation
                 .zip(seq)
-                .map(|(id, seq)| Place { conversation: ConversationId(id), seq }),
+                .map(|(id, seq)| ConversationPosition { conversation: ConversationId(id), seq }),
             sender: party(self.sender_user_id, self.sender_phone, "sender")?,
             from: row.try_get::<_, &str>(self.sender_name)?.into(),
             recipient: party(self.recipient_user_id, self.recipient_phone, "recipient")?,

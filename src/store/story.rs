@@ -4,7 +4,7 @@ use time::OffsetDateTime;
 use tokio_postgres::Row;
 
 use super::{Client, Error, Statements, statement::statements};
-use crate::domain::{MessageId, verdict::Import};
+use crate::domain::{MessageId, verdict::MessageImport};
 
 statements! {
     IMPORT = "
@@ -24,7 +24,7 @@ pub struct Story {
     /// What unusual happened to it, oldest first; of more than 1,000 events the newest.
     pub events: Vec<Event>,
     /// What brought it, when it was not accepted here.
-    pub import: Option<Import>,
+    pub import: Option<MessageImport>,
 }
 
 /// Something unusual that happened to a message.
@@ -67,10 +67,10 @@ pub async fn of(client: &Client, id: MessageId) -> Result<Story, Error> {
     Ok(Story { events: events(client, id).await?, import: import(client, id).await? })
 }
 
-async fn import(client: &Client, id: MessageId) -> Result<Option<Import>, Error> {
+async fn import(client: &Client, id: MessageId) -> Result<Option<MessageImport>, Error> {
     let row = client.query_opt(&IMPORT, &[&id.0]).await?;
     let import = |row: Row| {
-        Ok(Import {
+        Ok(MessageImport {
             at: row.try_get("began_at")?,
             by: row.try_get("actor")?,
             file: row.try_get("file")?,

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{Client, Error, Statements, rows, statement::statements};
 use crate::domain::{
     MessageId, Party, Phone,
-    verdict::{Outage, RecipientFacts, Run},
+    verdict::{Outage, ProcessRun, RecipientFacts},
 };
 
 statements! {
@@ -153,7 +153,7 @@ pub async fn recipient(
         disconnect_reason: row.try_get("disconnect_reason")?,
         gateway: match row.try_get("started_at")? {
             None => None,
-            Some(started_at) => Some(Run {
+            Some(started_at) => Some(ProcessRun {
                 started_at,
                 alive_at: row.try_get("alive_at")?,
                 stopped_at: row.try_get("stopped_at")?,
@@ -167,11 +167,11 @@ pub async fn recipient(
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn runs(client: &Client, from: OffsetDateTime) -> Result<Vec<Run>, Error> {
+pub async fn runs(client: &Client, from: OffsetDateTime) -> Result<Vec<ProcessRun>, Error> {
     let rows = client.query(&RUNS, &[&from]).await?;
     rows.iter()
         .map(|row| {
-            Ok(Run {
+            Ok(ProcessRun {
                 started_at: row.try_get("started_at")?,
                 alive_at: row.try_get("alive_at")?,
                 stopped_at: row.try_get("stopped_at")?,

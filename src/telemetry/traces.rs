@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    domain::trace::{Cause, Fact, Step, StepKind},
+    domain::trace::{TraceAttribute, TraceParent, TraceStep, TraceStepKind},
     outbound::{Limits, Outbound, Reach},
 };
 
@@ -109,7 +109,7 @@ impl Collector {
     }
 
     /// Tells the collector of steps until `stop`; then what waits is told within two seconds.
-    pub async fn run(self, steps: mpsc::Receiver<Step>, stop: CancellationToken) {
+    pub async fn run(self, steps: mpsc::Receiver<TraceStep>, stop: CancellationToken) {
         let late = async {
             stop.cancelled().await;
             tokio::time::sleep(LAST).await;
@@ -120,7 +120,7 @@ impl Collector {
         }
     }
 
-    async fn tell(mut self, mut steps: mpsc::Receiver<Step>, stop: CancellationToken) {
+    async fn tell(mut self, mut steps: mpsc::Receiver<TraceStep>, stop: CancellationToken) {
         loop {
             let mut batch = Vec::new();
             let none = tokio::select! {
@@ -181,23 +181,23 @@ impl HttpClient for Client {
     }
 }
 
-fn span(step: Step) -> SpanData {
+fn span(step: TraceStep) -> SpanData {
     let trace = TraceId::from(step.message.0.as_u128());
     let (_, accept) = step.message.0.as_u64_pair();
     let (own, parent, kind) = match step.kind {
-        StepKind::Accept => (accept, 0, SpanKind::Server),
-        StepKind::HandOver => (fresh(), accept, SpanKind::Consumer),
-        StepKind::Write => (fresh(), accept, SpanKind::Producer),
-        StepKind::Acknowledge | StepKind::Retry | StepKind::DeadLetter => {
+        TraceStepKind::Accept => (accept, 0, SpanKind::Server),
+        TraceStepKind::HandOver => (fresh(), accept, SpanKind::Consumer),
+        TraceStepKind::Write => (fresh(), accept, SpanKind::Producer),
+        TraceStepKind::Acknowledge | TraceStepKind::Retry | TraceStepKind::DeadLetter => {
             (fresh(), accept, SpanKind::Internal)
         }
     };
-    let failed = step.kind == StepKind::DeadLetter;
+    let failed = step.kind == TraceStepKind::DeadLetter;
     let id = KeyValue::new("message.id", step.message.to_string());
     let facts = step.facts.into_iter().map(|(name, fact)| {
         let value = match fact {
-            Fact::Text(text) => Value::from(text),
-            Fact::Number(number) => Value::from(number),
+            TraceAttribute::Text(text) => Value::from(text),
+            TraceAttribute::Number(number) => Value::from(number),
         };
         KeyValue::new(format!("esh3ar.{name}"), value)
     });
@@ -232,7 +232,7 @@ fn context(trace: TraceId, span: u64, followed: bool, remote: bool) -> SpanConte
     SpanContext::new(trace, SpanId::from(span), flags, remote, TraceState::default())
 }
 
-fn link(cause: Cause) -> Link {
+fn link(cause: TraceParent) -> Link {
     let context = context(TraceId::from(cause.trace), cause.span, cause.followed, true);
     Link::new(context, Vec::new(), 0)
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     app::{App, health::EVERY},
-    domain::{DeadLetterClass, Priority, figures::SAMPLE_SECONDS},
+    domain::{DeadLetterClass, Priority, process_stats::SAMPLE_SECONDS},
 };
 
 /// How often the rows that are due are looked for (delivery.md, How 4).

@@ -23,7 +23,8 @@ use esh3ar::{
     cache::Cache,
     domain::{
         Conversation, ConversationId, ConversationStatus, Message, MessageId, Party, Permission,
-        Permissions, Phone, Status, TokenId, feed::Attempt, limits::Limits, message::Draft,
+        Permissions, Phone, Status, TokenId, feed::DeliveryAttempt, limits::Limits,
+        message::MessageDraft,
     },
     store::{Slice, Store, conversations::Filter, dead_letters},
 };
@@ -200,7 +201,10 @@ fn render_list(found: &Slice<Conversation>, limit: usize, of: &Party) -> Vec<u8>
 }
 
 fn say(content: String, name: Option<String>) -> ChatRequest {
-    ChatRequest { draft: Draft { content, ..Draft::default() }, client_message_id: name }
+    ChatRequest {
+        draft: MessageDraft { content, ..MessageDraft::default() },
+        client_message_id: name,
+    }
 }
 
 impl Machine {
@@ -279,11 +283,11 @@ impl Machine {
             }
         }
         // Property 13: either side's are taken, and numbered without gaps.
-        fresh.sort_by_key(|(message, _)| message.place.unwrap().seq);
+        fresh.sort_by_key(|(message, _)| message.position.unwrap().seq);
         for (message, side) in fresh {
             assert_ne!(model.status, ConversationStatus::Closed);
             model.status = ConversationStatus::Active;
-            assert_eq!(message.place.unwrap().seq, model.messages.len() as i64 + 1);
+            assert_eq!(message.position.unwrap().seq, model.messages.len() as i64 + 1);
             assert!(model.messages.last().is_none_or(|last| last.id < message.id));
             let status = Status::Pending;
             model.messages.push(Line { id: message.id, by_phone: side, status });
@@ -349,7 +353,8 @@ impl Machine {
             Step::Answer { pair } => {
                 let (shop, phone) = (self.caller(pair, false), self.caller(pair, true));
                 let to = phone.mobile().unwrap().as_str().to_owned();
-                let draft = Draft { content: "read only".to_owned(), ..Draft::default() };
+                let draft =
+                    MessageDraft { content: "read only".to_owned(), ..MessageDraft::default() };
                 let sent =
                     app.send(&shop, SendRequest { to, draft }, None, |_| (202, String::new()));
                 let Ok(Sent::Now(message)) = sent.await else { panic!("not sent") };
@@ -386,7 +391,7 @@ impl Machine {
         for _ in 0..times {
             let (message, _) = app.any_message(&operator(), id).await.unwrap();
             let (generation, retry_count) = (message.generation, message.retry_count);
-            let attempt = Attempt { id, place: None, generation, retry_count };
+            let attempt = DeliveryAttempt { id, position: None, generation, retry_count };
             app.note_missed(vec![(attempt, app.clock().now())]);
             // The ledger takes everything in order.
             let nobody = vec![(MessageId(uuid::Uuid::nil()), None)];
@@ -629,7 +634,7 @@ async fn no_page_is_behind_a_write_that_was_answered() {
                 for m in 0..EACH {
                     let request = say(format!("{n}/{m}"), None);
                     let (message, _) = app.say_in(&from, talk.id, request, 0).await.unwrap();
-                    let seq = message.place.unwrap().seq;
+                    let seq = message.position.unwrap().seq;
                     said.fetch_max(seq, Ordering::SeqCst);
                     if m % 3 == 0 {
                         let words = vec![(message.id, None)];
@@ -645,7 +650,7 @@ async fn no_page_is_behind_a_write_that_was_answered() {
         .collect();
     fn newest(messages: &[Message]) -> Vec<u8> {
         let lines =
-            messages.iter().map(|m| format!("{} {}\n", m.place.unwrap().seq, m.status as i16));
+            messages.iter().map(|m| format!("{} {}\n", m.position.unwrap().seq, m.status as i16));
         lines.collect::<String>().into_bytes()
     }
     let mut looks = 0;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use esh3ar::{
     domain::{
         ConversationId, DeadLetterClass, MessageId, Party, Phone, conversation::Side,
-        feed::Attempt, message::Draft,
+        feed::DeliveryAttempt, message::MessageDraft,
     },
     store::{
         Client, Statements as _, Store,
@@ -37,8 +37,8 @@ impl Stored {
         Stored { server, client, id: MessageId(sent.parse().unwrap()) }
     }
 
-    fn attempt(&self) -> Attempt {
-        Attempt { id: self.id, place: None, generation: 0, retry_count: 0 }
+    fn attempt(&self) -> DeliveryAttempt {
+        DeliveryAttempt { id: self.id, position: None, generation: 0, retry_count: 0 }
     }
 
     async fn acknowledge(&self) -> usize {
@@ -47,12 +47,12 @@ impl Stored {
         outcome::acknowledge(&self.client, &[word]).await.unwrap().len()
     }
 
-    async fn mark_sent(&self, attempt: Attempt, lost: Option<&'static str>) -> usize {
+    async fn mark_sent(&self, attempt: DeliveryAttempt, lost: Option<&'static str>) -> usize {
         let written = WrittenAt { attempt, at: now(), lost };
         outcome::mark_sent(&self.client, &[written], now()).await.unwrap().len()
     }
 
-    async fn retry(&self, attempt: Attempt) -> u64 {
+    async fn retry(&self, attempt: DeliveryAttempt) -> u64 {
         let missed = Missed {
             attempt,
             written_at: now(),
@@ -63,7 +63,7 @@ impl Stored {
         outcome::retry(&self.client, &[missed]).await.unwrap().len() as u64
     }
 
-    async fn give_up(&self, attempt: Attempt) -> usize {
+    async fn give_up(&self, attempt: DeliveryAttempt) -> usize {
         let (dead_letter, at) = (Uuid::now_v7(), now());
         let given_up = GivenUp { dead_letter, attempt, written_at: at, at };
         let class = DeadLetterClass::Recipient;
@@ -227,7 +227,7 @@ async fn a_repeated_chat_message_is_not_taken_for_another_with_its_id() {
         id: MessageId(Uuid::now_v7()),
         conversation,
         side,
-        draft: Draft { content: content.to_owned(), ..Draft::default() },
+        draft: MessageDraft { content: content.to_owned(), ..MessageDraft::default() },
         client_message_id: None,
         created_at: now(),
     };

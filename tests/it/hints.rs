@@ -16,7 +16,7 @@ use esh3ar::{
         messages::{SendRequest, Sent},
         tokens::Lifetime,
     },
-    domain::{ContentType, Party, Phone, Priority, TokenId, message::Draft, partitions},
+    domain::{ContentType, Party, Phone, Priority, TokenId, message::MessageDraft, partitions},
     presence::{Delivery, Outbound},
     queue::Queue,
     store::Store,
@@ -118,7 +118,7 @@ async fn a_full_queue_makes_its_recipients_read() {
     let party = Party::Mobile(Phone::parse(PHONE, None).unwrap());
     let mut seat = app.presence().local().register(party.clone(), TokenId(uuid::Uuid::nil()));
     let send = || async {
-        let draft = Draft {
+        let draft = MessageDraft {
             subject: None,
             content: "x".to_owned(),
             content_type: ContentType::default(),

@@ -11,7 +11,7 @@ use std::{
 
 use esh3ar::{
     app::{App, Live, Settings, jobs::Found},
-    domain::job::{JobKind, Work},
+    domain::job::{JobKind, JobPayload},
     mail::{Encryption, Mailer, SmtpSettings},
     store::{
         Store,
@@ -75,7 +75,7 @@ async fn serve(environment: &[(&str, String)]) -> Server {
 fn mail_job(n: usize, run_at: time::OffsetDateTime) -> NewJob {
     NewJob {
         id: Uuid::now_v7(),
-        work: Work::Mail { subject: format!("number {n}"), body: "text".to_owned() },
+        work: JobPayload::Mail { subject: format!("number {n}"), body: "text".to_owned() },
         message: None,
         unique_key: Some(format!("test/{n}")),
         run_at,

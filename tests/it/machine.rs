@@ -23,9 +23,11 @@ use esh3ar::{
     domain::{
         ContentType, Message, MessageId, Party, Permission, Permissions, Phone, Priority, Status,
         TokenId, UserId,
-        feed::{Attempt, Batch, Feed, Found, LATE, Live, PAGE},
+        feed::{
+            Deliverable, DeliveryAttempt, Feed, FeedBatch, LiveDecision, MAX_REORDERING, PAGE_SIZE,
+        },
         limits::Limits,
-        message::Draft,
+        message::MessageDraft,
         retry::RetryPolicy,
     },
     presence::{Outbound, Seat},
@@ -188,14 +190,17 @@ struct Machine {
     last: HashMap<MessageId, (i32, i16, u16)>,
 }
 
-fn found(message: &Message) -> Found {
-    let attempt = Attempt {
+fn found(message: &Message) -> Deliverable {
+    let attempt = DeliveryAttempt {
         id: message.id,
-        place: message.place,
+        position: message.position,
         generation: message.generation,
         retry_count: message.retry_count,
     };
-    Found { attempt, acknowledged: matches!(message.status, Status::Delivered | Status::Read) }
+    Deliverable {
+        attempt,
+        acknowledged: matches!(message.status, Status::Delivered | Status::Read),
+    }
 }
 
 impl Machine {
@@ -251,9 +256,9 @@ impl Machine {
             match outbound {
                 Outbound::Deliver(delivery) => {
                     match device.feed.on_live(found(&delivery.message), now) {
-                        Live::Send => fresh.push(delivery.message.id),
-                        Live::Defer => deferred.push(delivery),
-                        Live::Hold | Live::Drop => {}
+                        LiveDecision::Send => fresh.push(delivery.message.id),
+                        LiveDecision::Defer => deferred.push(delivery),
+                        LiveDecision::Hold | LiveDecision::Drop => {}
                     }
                 }
                 Outbound::Nudge(from) => device.feed.on_nudge(from),
@@ -269,20 +274,20 @@ impl Machine {
         }
         while let Some(reading) = device.feed.begin_read() {
             if device.feed.is_new() {
-                let before = MessageId::first_of(device.came - LATE);
+                let before = MessageId::first_of(device.came - MAX_REORDERING);
                 let before = self.app.latest_acknowledged(&caller, before).await.unwrap();
                 device.feed.on_opened(&before, now);
             }
-            let since = device.came - LATE;
-            let unsent = self.app.unsent(&caller, &reading, since, PAGE).await.unwrap();
-            let unsent: Vec<Found> = unsent.iter().map(found).collect();
+            let since = device.came - MAX_REORDERING;
+            let unsent = self.app.unsent(&caller, &reading, since, PAGE_SIZE).await.unwrap();
+            let unsent: Vec<Deliverable> = unsent.iter().map(found).collect();
             match device.feed.on_read(&unsent, false, now) {
-                Batch::Page(ids) | Batch::Singly(ids) => fresh.extend(ids),
-                Batch::Nothing => {}
+                FeedBatch::Page(ids) | FeedBatch::Singly(ids) => fresh.extend(ids),
+                FeedBatch::Nothing => {}
             }
         }
         for delivery in deferred {
-            if device.feed.on_live(found(&delivery.message), now) == Live::Send {
+            if device.feed.on_live(found(&delivery.message), now) == LiveDecision::Send {
                 fresh.push(delivery.message.id);
             }
         }
@@ -329,7 +334,7 @@ impl Machine {
     async fn send(&mut self, to: usize, priority: Priority) {
         let request = SendRequest {
             to: self.phones[to].as_str().to_owned(),
-            draft: Draft {
+            draft: MessageDraft {
                 subject: None,
                 content: "x".to_owned(),
                 content_type: ContentType::default(),
@@ -354,7 +359,7 @@ impl Machine {
                 let seat = self.app.presence().local().register(party, TokenId(uuid::Uuid::nil()));
                 let timeout = self.app.live().retry.acknowledge_timeout;
                 let came = self.clock.now();
-                let feed = Feed::new(timeout, MessageId::first_of(came - LATE));
+                let feed = Feed::new(timeout, MessageId::first_of(came - MAX_REORDERING));
                 self.devices[*who] = Some(Device { seat, feed, came, shown: Vec::new() });
             }
             Step::Die(who) => {

@@ -13,8 +13,8 @@ use super::{App, By, Error, off_loop::off_loop};
 use crate::{
     domain::{
         MessageId, MobileUserId, Phone, Priority, Status, UserId,
-        audit::{Action, Entry},
-        verdict::{FAILED_BEFORE, Import},
+        audit::{AuditAction, AuditEntry},
+        verdict::{FAILED_BEFORE, MessageImport},
     },
     store::{
         accounts::{MobileStatus, MobileUser},
@@ -266,13 +266,13 @@ impl App {
         messages: &[ImportedMessage],
         refused: usize,
     ) -> Result<(Vec<Fate>, Option<Uuid>), Error> {
-        let entry = self.entry(by, Action::MessageImport);
+        let entry = self.entry(by, AuditAction::MessageImport);
         let actor = entry.actor.name().map_or_else(|| entry.actor.id(), str::to_owned);
         let mut client = self.store().client().await?;
         let mut transaction = audit::begin(&mut client).await?;
         let (id, entry) = match under {
             Under::New { file } => {
-                let import = Import { at: entry.at, by: actor, file: file.to_owned() };
+                let import = MessageImport { at: entry.at, by: actor, file: file.to_owned() };
                 import::begin(&transaction, entry.id, &import).await?;
                 (entry.id, entry.with("file", file))
             }
@@ -299,7 +299,7 @@ impl App {
         let mut client = self.store().client().await?;
         let mut transaction = audit::begin(&mut client).await?;
         let fates = import::mobiles(&mut transaction, users).await?;
-        let entry = imported(self.entry(by, Action::UserImport), &fates, refused);
+        let entry = imported(self.entry(by, AuditAction::UserImport), &fates, refused);
         audit::commit(transaction, &[entry]).await?;
         Ok(fates)
     }
@@ -349,7 +349,7 @@ fn merged(stored: Vec<Fate>, refused: Vec<(usize, String)>) -> Vec<Fate> {
     all
 }
 
-fn imported(entry: Entry, fates: &[Fate], refused: usize) -> Entry {
+fn imported(entry: AuditEntry, fates: &[Fate], refused: usize) -> AuditEntry {
     let count = |is: fn(&Fate) -> bool| fates.iter().filter(|fate| is(fate)).count();
     entry
         .with("imported", count(|fate| *fate == Fate::New))

@@ -15,8 +15,8 @@ use super::{App, Error, clock::new_id};
 use crate::{
     domain::{
         DeadLetterClass,
-        breaker::{self, Breaker, Passage},
-        job::{self, Attempted, JobKind, Next, Work},
+        breaker::{self, Breaker, BreakerPermit},
+        job::{self, JobKind, JobOutcome, JobPayload, JobTransition},
         provider::Provider,
     },
     store::{
@@ -71,17 +71,17 @@ impl Workshop {
         room: usize,
         now: OffsetDateTime,
     ) -> Result<usize, OffsetDateTime> {
-        let look = |provider: &Provider| self.breaker(*provider, |breaker| breaker.look(now));
-        let passages: Vec<Passage> = kind.providers().iter().map(look).collect();
-        breaker::worth_taking(&passages, room)
+        let look = |provider: &Provider| self.breaker(*provider, |breaker| breaker.peek(now));
+        let passages: Vec<BreakerPermit> = kind.providers().iter().map(look).collect();
+        breaker::takeable(&passages, room)
     }
 
     /// Asks for passage to the provider of a job.
-    fn pass(&self, job: &Taken, now: OffsetDateTime) -> Passage {
-        match job.work.as_ref().map(Work::provider) {
-            Some(provider) => self.breaker(provider, |breaker| breaker.pass(now)),
+    fn pass(&self, job: &Taken, now: OffsetDateTime) -> BreakerPermit {
+        match job.work.as_ref().map(JobPayload::provider) {
+            Some(provider) => self.breaker(provider, |breaker| breaker.acquire(now)),
             // It cannot be read, and gets no further than here.
-            None => Passage::Free,
+            None => BreakerPermit::Allow,
         }
     }
 }
@@ -125,7 +125,7 @@ impl App {
         }
         let mut passed = Vec::with_capacity(taken.len());
         for job in taken {
-            let Passage::Closed(until) = workshop.pass(&job, now) else {
+            let BreakerPermit::DenyUntil(until) = workshop.pass(&job, now) else {
                 passed.push(job);
                 continue;
             };
@@ -163,33 +163,33 @@ impl App {
         };
         self.failpoint("jobs_performed");
         let now = self.clock().now();
-        if let Some(provider) = job.work.as_ref().map(Work::provider) {
+        if let Some(provider) = job.work.as_ref().map(JobPayload::provider) {
             self.inner.workshop.breaker(provider, |breaker| match &attempted {
-                Attempted::Unreachable { .. } => breaker.failed(now),
-                Attempted::Done | Attempted::Failed { .. } | Attempted::Rejected { .. } => {
+                JobOutcome::Unreachable { .. } => breaker.failed(now),
+                JobOutcome::Done | JobOutcome::Failed { .. } | JobOutcome::Rejected { .. } => {
                     breaker.succeeded();
                 }
             });
         }
         let name = match &attempted {
-            Attempted::Done => "done",
-            Attempted::Failed { .. } => "failed",
-            Attempted::Rejected { .. } => "rejected",
-            Attempted::Unreachable { .. } => "unreachable",
+            JobOutcome::Done => "done",
+            JobOutcome::Failed { .. } => "failed",
+            JobOutcome::Rejected { .. } => "rejected",
+            JobOutcome::Unreachable { .. } => "unreachable",
         };
         metrics::counter!("esh3ar_jobs_total", "kind" => kind.name(), "result" => name)
             .increment(1);
         let client = self.store().client_for(Group::Jobs).await?;
-        let ours = match job::after(kind, job.attempts, job.created_at, now, attempted) {
-            Next::Finish => jobs::finish(&client, job).await?,
-            Next::Retry { attempts, after, reason } => {
+        let ours = match job::after_attempt(kind, job.attempts, job.created_at, now, attempted) {
+            JobTransition::Finish => jobs::finish(&client, job).await?,
+            JobTransition::Retry { attempts, after, reason } => {
                 let (of, after_ms) = (kind.retries(), after.as_millis());
                 tracing::warn!(
                     kind = kind.name(), job = %job.id, retry = attempts, of, after_ms, reason, "a job is retried"
                 );
                 jobs::retry(&client, job, attempts, now + after, &reason, now).await?
             }
-            Next::Bury { class, reason } => {
+            JobTransition::Bury { class, reason } => {
                 tracing::error!(kind = kind.name(), job = %job.id, reason, "a job is given up");
                 jobs::bury(&client, job, class, &reason, new_id(), now).await?
             }
@@ -201,10 +201,12 @@ impl App {
     }
 
     /// Does what a job is to do: each kind has its performer in a module of its own.
-    async fn attempt(&self, job: &Taken) -> Attempted {
+    async fn attempt(&self, job: &Taken) -> JobOutcome {
         match job.work.clone() {
-            Some(Work::Mail { subject, body }) => mail::perform(self, job.id, subject, body).await,
-            None => Attempted::Rejected {
+            Some(JobPayload::Mail { subject, body }) => {
+                mail::perform(self, job.id, subject, body).await
+            }
+            None => JobOutcome::Rejected {
                 class: DeadLetterClass::Content,
                 reason: "its payload cannot be read".to_owned(),
             },
@@ -234,7 +236,7 @@ impl App {
 mod tests {
     use super::*;
 
-    fn taken(work: Option<Work>) -> Taken {
+    fn taken(work: Option<JobPayload>) -> Taken {
         let created_at = OffsetDateTime::UNIX_EPOCH;
         Taken { id: uuid::Uuid::nil(), fence: 1, work, attempts: 0, created_at }
     }
@@ -243,20 +245,20 @@ mod tests {
     fn a_kind_is_left_alone_while_its_provider_is_away_and_then_one_job_tries() {
         let workshop = Workshop::default();
         let now = OffsetDateTime::UNIX_EPOCH;
-        let mail = Work::Mail { subject: String::new(), body: String::new() };
+        let mail = JobPayload::Mail { subject: String::new(), body: String::new() };
         let (threshold, pause) = mail.provider().breaker();
         assert_eq!(workshop.worth_taking(JobKind::Mail, 3, now), Ok(3));
         for _ in 0..threshold {
-            assert_eq!(workshop.pass(&taken(Some(mail.clone())), now), Passage::Free);
+            assert_eq!(workshop.pass(&taken(Some(mail.clone())), now), BreakerPermit::Allow);
             workshop.breaker(mail.provider(), |breaker| breaker.failed(now));
         }
         let until = now + pause;
         assert_eq!(workshop.worth_taking(JobKind::Mail, 3, now), Err(until));
-        assert_eq!(workshop.pass(&taken(Some(mail.clone())), now), Passage::Closed(until));
-        assert_eq!(workshop.pass(&taken(None), now), Passage::Free, "it needs no provider");
+        assert_eq!(workshop.pass(&taken(Some(mail.clone())), now), BreakerPermit::DenyUntil(until));
+        assert_eq!(workshop.pass(&taken(None), now), BreakerPermit::Allow, "it needs no provider");
         assert_eq!(workshop.worth_taking(JobKind::Mail, 3, until), Ok(1));
         assert_eq!(workshop.worth_taking(JobKind::Mail, 3, until), Ok(1), "looking takes nothing");
-        assert_eq!(workshop.pass(&taken(Some(mail)), until), Passage::Probe);
+        assert_eq!(workshop.pass(&taken(Some(mail)), until), BreakerPermit::Probe);
         assert_eq!(workshop.worth_taking(JobKind::Mail, 3, until), Err(until + pause));
     }
 }

@@ -11,7 +11,7 @@ use super::{Limited, limited};
 use crate::domain::{
     Party,
     limits::{NamedRate, RateClass},
-    rate::Window,
+    rate::SlidingWindow,
 };
 
 /// Parties whose windows are kept; past that the idle ones are forgotten first.
@@ -27,14 +27,19 @@ pub(super) struct Counts {
 }
 
 struct Shard {
-    parties: HashMap<Party, Vec<Window>>,
+    parties: HashMap<Party, Vec<SlidingWindow>>,
     /// How many there have to be before the idle ones are removed again. It is twice what was left the last
     /// time, so that a new party does not pay for all others each time.
     tidy_at: usize,
 }
 
 impl Shard {
-    fn windows(&mut self, party: &Party, rates: &[NamedRate], now: Duration) -> &mut Vec<Window> {
+    fn windows(
+        &mut self,
+        party: &Party,
+        rates: &[NamedRate],
+        now: Duration,
+    ) -> &mut Vec<SlidingWindow> {
         if self.parties.len() >= self.tidy_at && !self.parties.contains_key(party) {
             self.parties.retain(|_, windows| {
                 windows.iter_mut().zip(rates).any(|(window, (rate, _))| !window.is_idle(*rate, now))
@@ -42,7 +47,7 @@ impl Shard {
             self.tidy_at = (self.parties.len() * 2).max(PARTIES / SHARDS);
         }
         let windows = self.parties.entry(party.clone()).or_default();
-        windows.resize_with(rates.len(), Window::default);
+        windows.resize_with(rates.len(), SlidingWindow::default);
         windows
     }
 }
@@ -50,7 +55,7 @@ impl Shard {
 /// Of two limits the one that is free last is the one to wait for.
 fn wait_of(
     class: RateClass,
-    windows: &mut [Window],
+    windows: &mut [SlidingWindow],
     rates: &[NamedRate],
     now: Duration,
 ) -> Option<Limited> {

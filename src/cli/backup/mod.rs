@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     app::{App, Clock},
-    domain::audit::Action,
+    domain::audit::AuditAction,
     store::{
         Store,
         backup::{self, Contents, Databases, ProgramError, Programs},
@@ -173,7 +173,7 @@ async fn run(setup: &Setup, arguments: &BackupArgs, file: File) -> Result<(), Fa
         let work = Work::prepare(setup, &store).await?;
         let verified = !arguments.no_verify;
         room::enough(setup, &store, &file, verified).await?;
-        let begin = async |app: &App| app.record_begin(&by, Action::BackupCreate).await;
+        let begin = async |app: &App| app.record_begin(&by, AuditAction::BackupCreate).await;
         opened::with_app(setup, &store.store, begin).await?;
         let (file, manifest) = work.write(setup, file).await?;
         if verified {
@@ -197,7 +197,7 @@ async fn run(setup: &Setup, arguments: &BackupArgs, file: File) -> Result<(), Fa
     }
     .await;
     if made.is_err() {
-        let failed = async |app: &App| app.record_failure(&by, Action::BackupCreate).await;
+        let failed = async |app: &App| app.record_failure(&by, AuditAction::BackupCreate).await;
         let _ = opened::with_app(setup, &store.store, failed).await;
     }
     let closed = store.close().await;

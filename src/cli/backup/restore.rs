@@ -27,7 +27,7 @@ use crate::{
         spec::{Files, Location, Privilege, READERS, Run, Running, Spec},
         why::Why,
     },
-    domain::audit::Action,
+    domain::audit::AuditAction,
     store::{
         backup::{Databases, Guest},
         embedded::Purpose,
@@ -238,7 +238,7 @@ async fn replace(
     check_sums(file, manifest).await?;
     // In the old one, which stays: what is begun there comes to an end in the new one, or is told as failed.
     let by = setup.by(&arguments.why)?;
-    let begin = async |app: &App| app.record_begin(&by, Action::BackupRestore).await;
+    let begin = async |app: &App| app.record_begin(&by, AuditAction::BackupRestore).await;
     opened::with_app(setup, &opened.store, begin).await?;
     let form = format_description!("[year][month][day]_[hour][minute][second]");
     let stamp = Clock::System.now().format(&form).unwrap_or_default();
@@ -272,7 +272,8 @@ async fn replace(
             let own = work.databases.own();
             if !swapping || work.databases.is_there(own).await.unwrap_or(false) {
                 let _ = work.databases.drop(&new).await;
-                let failed = async |app: &App| app.record_failure(&by, Action::BackupRestore).await;
+                let failed =
+                    async |app: &App| app.record_failure(&by, AuditAction::BackupRestore).await;
                 if let Ok(old) = work.database(own) {
                     let _ = opened::with_app(setup, &old, failed).await;
                     old.close();

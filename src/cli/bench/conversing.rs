@@ -15,7 +15,7 @@ use crate::{
     cli::opened,
     domain::{
         ConversationId, MessageId, Party, Permission, Permissions, TokenId, conversation::Side,
-        message::Draft,
+        message::MessageDraft,
     },
     load::{self, Chat, Progress, Talk, Target},
     store::{
@@ -110,7 +110,7 @@ async fn fill(
                 id: MessageId(uuid::Uuid::now_v7()),
                 conversation: ConversationId(talk.id),
                 side: if n % 2 == 0 { Side::Business } else { Side::Mobile },
-                draft: Draft { content: content.clone(), ..Draft::default() },
+                draft: MessageDraft { content: content.clone(), ..MessageDraft::default() },
                 client_message_id: None,
                 created_at: now,
             })

@@ -10,7 +10,7 @@ use crate::{
         exit::MAKE_ROOM,
         opened::{self, OpenedStore},
     },
-    domain::replica::Standing,
+    domain::replica::ReplicaHealth,
     server::moment,
     store::{
         self, Store,
@@ -329,7 +329,7 @@ async fn replicas(setup: &Setup, checks: &mut Vec<Check>) {
     for replica in opened.store.replicas() {
         let name = &replica.name;
         checks.push(match (replica.standing, replica.fault) {
-            (Standing::Usable, _) => {
+            (ReplicaHealth::Usable, _) => {
                 let lag = replica.lag.unwrap_or_default().as_secs_f64();
                 good("replica", format!("{name} answers and lags {lag:.1} s"))
             }

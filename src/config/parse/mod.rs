@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{Secret, duration as durations};
-use crate::domain::trace::Sample;
+use crate::domain::trace::TraceSampler;
 
 /// The longest of most waits.
 pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -80,9 +80,9 @@ pub(super) fn limit<T: From<u32>>(text: &str) -> Result<T, String> {
 }
 
 /// A share of all, from 0 to 1.
-pub(super) fn share(text: &str) -> Result<Sample, String> {
+pub(super) fn share(text: &str) -> Result<TraceSampler, String> {
     let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
-    wanted(share.map(Sample::new), "a number from 0 to 1", text)
+    wanted(share.map(TraceSampler::new), "a number from 0 to 1", text)
 }
 
 /// A duration that is not zero.

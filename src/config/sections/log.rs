@@ -6,7 +6,7 @@ use crate::{
         parse::{one_of, share, wanted},
         section::section,
     },
-    domain::trace::Sample,
+    domain::trace::TraceSampler,
 };
 
 section! {
@@ -22,7 +22,7 @@ section! {
         ]),
         /// Share of the messages, from 0 to 1, of which it is logged that they were accepted and delivered;
         /// retries and messages given up are logged of all.
-        sample: Sample = default("0.01").live() => share,
+        sample: TraceSampler = default("0.01").live() => share,
     }
 }
 

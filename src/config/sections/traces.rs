@@ -6,7 +6,7 @@ use crate::{
         parse::{optional, share},
         section::section,
     },
-    domain::trace::Sample,
+    domain::trace::TraceSampler,
 };
 
 section! {
@@ -16,7 +16,7 @@ section! {
         /// followed.
         endpoint: Option<String> = unset("http://127.0.0.1:4318") => optional(collector),
         /// Share of the messages that are followed, from 0 to 1.
-        sample: Sample = default("0.01") => share,
+        sample: TraceSampler = default("0.01") => share,
     }
 }
 

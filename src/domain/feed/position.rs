@@ -1,6 +1,6 @@
 //! Where a connection stands in what its recipient is sent: what it has had, and from where it reads again.
 //!
-//! Ids are the positions. They come nearly in order: a message may become known up to [`LATE`] after one
+//! Ids are the positions. They come nearly in order: a message may become known up to [`MAX_REORDERING`] after one
 //! with a later id. So the ids that were sent last are remembered, and a read may go back below them.
 
 use std::{
@@ -8,22 +8,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::domain::{ConversationId, MessageId, message::Place};
+use crate::domain::{ConversationId, MessageId, message::ConversationPosition};
 
 /// How much later than a message with a later id a message may become known: the time that its writer waits
 /// for the database, and the difference between two processes' clocks.
-pub const LATE: Duration = Duration::from_secs(10);
+pub const MAX_REORDERING: Duration = Duration::from_secs(10);
 /// The most ids that are remembered as sent here: some pages, and all that may wait for a connection.
-pub const REMEMBERED: usize = 1024;
+pub const MAX_REMEMBERED_IDS: usize = 1024;
 /// The most conversations of which is known how far this connection has them. Past that all of them are
 /// forgotten, and the next message of each costs a read.
-const HEADS: usize = 4096;
+const MAX_HEADS: usize = 4096;
 /// The most messages that are held because nobody knows whether they were sent here.
-const HELD: usize = 256;
+const MAX_UNRESOLVED: usize = 256;
 
 /// What a connection has had. Idle ones have had nothing lately, and there are many of them.
 #[derive(Debug, Default)]
-struct Past {
+struct DeliveredHistory {
     /// Up to which `seq` it has a conversation, without a gap that it could be sent.
     heads: HashMap<ConversationId, i64>,
     /// The ids that were sent last, and those that the client acknowledged itself.
@@ -39,7 +39,7 @@ struct Past {
     quiet_at: Option<Instant>,
 }
 
-impl Past {
+impl DeliveredHistory {
     /// The connection may have missed this, and will not be sent it.
     fn lose(&mut self, id: MessageId) {
         self.lost = Some(self.lost.map_or(id, |lost| lost.min(id)));
@@ -48,7 +48,7 @@ impl Past {
 
 /// The position of one connection.
 #[derive(Debug)]
-pub(super) struct Position {
+pub(super) struct FeedPosition {
     /// What was acknowledged before it came is not its business; ids from here on may be.
     opened: MessageId,
     /// The latest id that it was sent.
@@ -57,13 +57,13 @@ pub(super) struct Position {
     back_to: Option<MessageId>,
     /// What was acknowledged is not read at this id and below: it is not known any more what was sent.
     floor: MessageId,
-    past: Option<Box<Past>>,
+    past: Option<Box<DeliveredHistory>>,
 }
 
-impl Position {
-    pub(super) fn new(opened: MessageId) -> Position {
+impl FeedPosition {
+    pub(super) fn new(opened: MessageId) -> FeedPosition {
         let nothing = MessageId(uuid::Uuid::nil());
-        Position { opened, cursor: nothing, back_to: None, floor: nothing, past: None }
+        FeedPosition { opened, cursor: nothing, back_to: None, floor: nothing, past: None }
     }
 
     /// Whether something was passed over that no read has brought yet.
@@ -91,7 +91,7 @@ impl Position {
     /// It is not known any more whether this was sent here, and nobody has acknowledged it yet: a read tells.
     pub(super) fn hold(&mut self, id: MessageId) {
         let past = self.past.get_or_insert_default();
-        if past.held.len() < HELD {
+        if past.held.len() < MAX_UNRESOLVED {
             past.held.insert(id, false);
         } else {
             past.lose(id);
@@ -142,13 +142,18 @@ impl Position {
     }
 
     /// Was sent.
-    pub(super) fn sent(&mut self, id: MessageId, place: Option<Place>, now: Instant) {
+    pub(super) fn sent(
+        &mut self,
+        id: MessageId,
+        position: Option<ConversationPosition>,
+        now: Instant,
+    ) {
         self.cursor = self.cursor.max(id);
         self.remember(id);
         let past = self.past.get_or_insert_default();
-        past.quiet_at = Some(now + LATE);
-        let Some(Place { conversation, seq }) = place else { return };
-        if past.heads.len() >= HEADS && !past.heads.contains_key(&conversation) {
+        past.quiet_at = Some(now + MAX_REORDERING);
+        let Some(ConversationPosition { conversation, seq }) = position else { return };
+        if past.heads.len() >= MAX_HEADS && !past.heads.contains_key(&conversation) {
             past.heads = HashMap::new();
         }
         let head = past.heads.entry(conversation).or_insert(seq);
@@ -165,7 +170,7 @@ impl Position {
         }
         let past = self.past.get_or_insert_default();
         past.sent.insert(id);
-        if past.sent.len() > REMEMBERED
+        if past.sent.len() > MAX_REMEMBERED_IDS
             && let Some(forgotten) = past.sent.pop_first()
         {
             self.floor = self.floor.max(forgotten);
@@ -176,24 +181,24 @@ impl Position {
     /// These were acknowledged before the connection came, the latest of them at least.
     pub(super) fn acknowledged_before(&mut self, mut latest: Vec<MessageId>, now: Instant) {
         latest.sort_unstable();
-        if latest.len() >= REMEMBERED
+        if latest.len() >= MAX_REMEMBERED_IDS
             && let Some(first) = latest.first()
         {
             self.floor = self.floor.max(*first);
         }
         latest.iter().for_each(|id| self.remember(*id));
         if let Some(past) = &mut self.past {
-            past.quiet_at.get_or_insert(now + LATE);
+            past.quiet_at.get_or_insert(now + MAX_REORDERING);
         }
     }
 
     /// The party itself wrote this: the conversation goes on behind it.
-    pub(super) fn on_own(&mut self, place: Place) {
+    pub(super) fn on_own_message(&mut self, position: ConversationPosition) {
         let heads = self.past.as_mut().map(|past| &mut past.heads);
-        if let Some(head) = heads.and_then(|heads| heads.get_mut(&place.conversation))
-            && place.seq == *head + 1
+        if let Some(head) = heads.and_then(|heads| heads.get_mut(&position.conversation))
+            && position.seq == *head + 1
         {
-            *head = place.seq;
+            *head = position.seq;
         }
     }
 
@@ -229,7 +234,7 @@ impl Position {
     }
 
     fn late_of(&self, id: MessageId) -> MessageId {
-        id.earlier(LATE).max(self.opened)
+        id.earlier(MAX_REORDERING).max(self.opened)
     }
 
     /// Somebody else acknowledged a message that was not sent here. Whether a read may bring it.
@@ -267,7 +272,7 @@ impl Position {
             return;
         };
         if behind {
-            past.quiet_at = Some(now + LATE);
+            past.quiet_at = Some(now + MAX_REORDERING);
             return;
         }
         // What was acknowledged before the connection came is known like what was sent, and may be later.

@@ -74,16 +74,16 @@ impl Region {
 }
 
 /// Longer than any number with separators; refused before it is looked at.
-const LONGEST_INPUT: usize = 40;
+const MAX_INPUT_LEN: usize = 40;
 /// The same with direction marks between its digits.
-const LONGEST_UNFOLDED: usize = 200;
+const MAX_UNFOLDED_LEN: usize = 200;
 /// With fewer digits than this it is not told that the country code is missing.
-const FEWEST_NATIONAL: usize = 5;
+const MIN_NATIONAL_DIGITS: usize = 5;
 /// So many digits before a dot are no first part of a number that is written with one.
-const WHOLE_NUMBER: usize = 7;
+const MIN_WHOLE_DIGITS: usize = 7;
 
 /// What was written, taken apart.
-struct Written {
+struct ParsedInput {
     digits: String,
     /// Whether it begins with a plus sign, or with 00.
     is_international: bool,
@@ -91,13 +91,13 @@ struct Written {
     bracketed: Option<usize>,
 }
 
-impl Written {
-    fn read(text: &str) -> Result<Written, PhoneError> {
-        if text.len() > LONGEST_UNFOLDED {
+impl ParsedInput {
+    fn read(text: &str) -> Result<ParsedInput, PhoneError> {
+        if text.len() > MAX_UNFOLDED_LEN {
             return Err(PhoneError::NotANumber);
         }
         let text = folded(text);
-        if text.is_empty() || text.len() > LONGEST_INPUT {
+        if text.is_empty() || text.len() > MAX_INPUT_LEN {
             return Err(PhoneError::NotANumber);
         }
         if is_computed(&text) {
@@ -116,12 +116,12 @@ impl Written {
         let bracketed = spaceless.find("(0)").and_then(|at| spaceless.get(..at)).map(count);
         let digits: String = after.chars().filter(char::is_ascii_digit).collect();
         Ok(match digits.strip_prefix("00").filter(|_| !text.contains('+')) {
-            Some(rest) => Written {
+            Some(rest) => ParsedInput {
                 digits: rest.to_owned(),
                 is_international: true,
                 bracketed: bracketed.and_then(|place| place.checked_sub(2)),
             },
-            None => Written { digits, is_international: text.contains('+'), bracketed },
+            None => ParsedInput { digits, is_international: text.contains('+'), bracketed },
         })
     }
 }
@@ -148,7 +148,7 @@ pub fn is_computed(text: &str) -> bool {
         let grouped = |c: u8| c.is_ascii_digit() || b" ,".contains(&c);
         let count = whole.bytes().filter(u8::is_ascii_digit).count();
         digits(part)
-            && (part.len() <= 2 || part.bytes().all(|c| c == b'0') || count >= WHOLE_NUMBER)
+            && (part.len() <= 2 || part.bytes().all(|c| c == b'0') || count >= MIN_WHOLE_DIGITS)
             && whole.starts_with(|c: char| c.is_ascii_digit())
             && whole.bytes().all(grouped)
     })
@@ -165,11 +165,11 @@ impl Phone {
     /// # Errors
     /// What is wrong with it; the texts complete a sentence that begins with the field's name.
     pub fn parse(text: &str, default_region: Option<Region>) -> Result<Phone, PhoneError> {
-        let written = Written::read(text)?;
+        let written = ParsedInput::read(text)?;
         if written.is_international {
             return plan::international(&written.digits, written.bracketed).map(Phone::of_digits);
         }
-        if written.digits.len() < FEWEST_NATIONAL {
+        if written.digits.len() < MIN_NATIONAL_DIGITS {
             return Err(PhoneError::NotANumber);
         }
         let region = default_region.ok_or(PhoneError::NoCountryCode)?;
@@ -210,14 +210,14 @@ impl Phone {
 
     /// What is to be looked at of a number that is stored, with `region` as versions before had it in their
     /// configuration; `None` when there is nothing.
-    pub fn doubt(&self, region: Option<Region>) -> Option<Doubt> {
+    pub fn doubt(&self, region: Option<Region>) -> Option<PhoneIssue> {
         match Phone::parse(&self.0, None) {
-            Err(why) => return Some(Doubt::Unreadable(why)),
-            Ok(read) if read != *self => return Some(Doubt::ReadAs(read)),
+            Err(why) => return Some(PhoneIssue::Unreadable(why)),
+            Ok(read) if read != *self => return Some(PhoneIssue::ReadAs(read)),
             Ok(_) => {}
         }
         let given = plan::before_mending(self.0.strip_prefix('+')?, region?)?;
-        Some(Doubt::MayHaveBeen(Phone::of_digits(given)))
+        Some(PhoneIssue::MayHaveBeen(Phone::of_digits(given)))
     }
 
     /// Takes a number that was parsed before it was stored.
@@ -240,7 +240,7 @@ impl Phone {
 
 /// Why a stored number is to be looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Doubt {
+pub enum PhoneIssue {
     /// It is no number.
     Unreadable(PhoneError),
     /// It is read as another one.

@@ -9,9 +9,9 @@ use phonenumber::metadata::{DATABASE, Descriptor, Metadata};
 use super::{PhoneError, Region};
 
 /// The most digits of a number with its country code (E.164).
-const MOST_DIGITS: usize = 15;
+const MAX_DIGITS: usize = 15;
 /// Fewer are no number of anybody's.
-const FEWEST_DIGITS: usize = 5;
+const MIN_DIGITS: usize = 5;
 
 /// A country code and what has it: one country, or several that share it.
 struct Plan {
@@ -57,7 +57,7 @@ impl Plan {
     }
 
     fn fits(&self, national: &str) -> bool {
-        self.code_length() + national.len() <= MOST_DIGITS
+        self.code_length() + national.len() <= MAX_DIGITS
     }
 
     /// Whether the tables know the range that it is in. Ranges are opened faster than tables are made, so
@@ -107,7 +107,7 @@ fn is_of(kind: &Descriptor, national: &str) -> bool {
 /// Reads digits that begin with a country code, and changes none of them: E.164, without the plus sign.
 /// `bracketed` is the place of a zero in brackets of its own.
 pub(super) fn international(digits: &str, bracketed: Option<usize>) -> Result<String, PhoneError> {
-    if digits.len() < FEWEST_DIGITS {
+    if digits.len() < MIN_DIGITS {
         return Err(PhoneError::NotANumber);
     }
     let (plan, national) = Plan::split(digits).ok_or(PhoneError::UnknownCountry)?;

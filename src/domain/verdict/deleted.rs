@@ -1,10 +1,10 @@
 //! The verdict on a message that an administrator deleted: whatever had become of it before.
 
-use super::{Facts, Past, Verdict, span};
+use super::{MessageEvent, MessageFacts, Verdict, span};
 
-impl Facts {
+impl MessageFacts {
     pub(super) fn deleted(&self) -> Option<Verdict> {
-        let Past { at, detail, .. } = self.last("deleted")?;
+        let MessageEvent { at, detail, .. } = self.last("deleted")?;
         let after = span(*at - self.message.created_at);
         let status = self.message.status.name();
         let sentence = format!(

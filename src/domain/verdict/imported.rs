@@ -3,14 +3,14 @@
 
 use time::OffsetDateTime;
 
-use super::{Facts, Status, Verdict, clock};
+use super::{MessageFacts, Status, Verdict, clock};
 
 /// How the reason of a failure begins that was another system's: it never had a dead letter.
 pub const FAILED_BEFORE: &str = "failed in the previous system";
 
 /// An import of messages.
 #[derive(Clone, Debug)]
-pub struct Import {
+pub struct MessageImport {
     /// When it began.
     pub at: OffsetDateTime,
     /// Who ran it.
@@ -19,14 +19,14 @@ pub struct Import {
     pub file: String,
 }
 
-impl Import {
+impl MessageImport {
     /// When, for everybody who may see the message; by whom and from what is for administrators.
     pub(super) fn text(&self) -> String {
         format!("It was imported at {}.", clock(self.at))
     }
 }
 
-impl Facts {
+impl MessageFacts {
     /// Since when it is here, and what began that.
     pub(super) fn beginning(&self) -> (OffsetDateTime, &'static str) {
         match &self.import {

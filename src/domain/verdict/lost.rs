@@ -1,9 +1,9 @@
 //! Of messages whose connection was lost before they were acknowledged. The same message may lose any number of
 //! connections.
 
-use super::{Facts, Verdict, clock};
+use super::{MessageFacts, Verdict, clock};
 
-impl Facts {
+impl MessageFacts {
     /// The verdict on a message that waits for its recipient's next connect.
     pub(super) fn connection_lost(&self) -> Option<Verdict> {
         let (at, why, times) = self.lost()?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 use super::*;
 use crate::domain::{
     ContentType, MessageId, Phone, Priority, UserId,
-    message::{Draft, OneWay},
+    message::{MessageDraft, OneWayMessage},
 };
 
 fn second(n: i64) -> OffsetDateTime {
@@ -12,26 +12,27 @@ fn second(n: i64) -> OffsetDateTime {
 }
 
 fn accepted(status: Status) -> Message {
-    let draft = Draft {
+    let draft = MessageDraft {
         subject: None,
         content: "x".to_owned(),
         content_type: ContentType::default(),
         priority: Priority::default(),
     };
     let to = Phone::from_stored("+967771234567");
-    let one_way = OneWay::new(MessageId(uuid::Uuid::nil()), UserId(uuid::Uuid::nil()), to, draft);
+    let one_way =
+        OneWayMessage::new(MessageId(uuid::Uuid::nil()), UserId(uuid::Uuid::nil()), to, draft);
     let mut message = one_way.unwrap().accepted("shop".into(), second(1000));
     message.status = status;
     message
 }
 
-fn run(from: i64, alive: i64, stopped: Option<i64>) -> Run {
+fn run(from: i64, alive: i64, stopped: Option<i64>) -> ProcessRun {
     let (started_at, alive_at) = (second(from), second(alive));
-    Run { delivers: true, started_at, alive_at, stopped_at: stopped.map(second) }
+    ProcessRun { delivers: true, started_at, alive_at, stopped_at: stopped.map(second) }
 }
 
-fn facts(status: Status) -> Facts {
-    Facts {
+fn facts(status: Status) -> MessageFacts {
+    MessageFacts {
         now: second(1100),
         message: accepted(status),
         next_attempt_at: None,
@@ -51,19 +52,19 @@ fn facts(status: Status) -> Facts {
     }
 }
 
-fn delivered(after: Duration) -> Facts {
+fn delivered(after: Duration) -> MessageFacts {
     let mut facts = facts(Status::Delivered);
     facts.message.sent_at = Some(second(1000) + after / 2);
     facts.message.delivered_at = Some(second(1000) + after);
     facts
 }
 
-fn event(kind: &str, at: i64, detail: &str) -> Past {
-    Past { at: second(at), count: 1, kind: kind.to_owned(), detail: detail.to_owned() }
+fn event(kind: &str, at: i64, detail: &str) -> MessageEvent {
+    MessageEvent { at: second(at), count: 1, kind: kind.to_owned(), detail: detail.to_owned() }
 }
 
 #[track_caller]
-fn says(facts: &Facts, code: &str, words: &str) {
+fn says(facts: &MessageFacts, code: &str, words: &str) {
     let verdict = facts.verdict();
     assert_eq!(verdict.code, code, "{}", verdict.sentence);
     assert!(verdict.sentence.contains(words), "{} lacks {words}", verdict.sentence);
@@ -98,7 +99,7 @@ fn what_came_late_says_why() {
     lost.events = vec![event("connection_lost", 1005, "client_timeout")];
     says(&lost, "delivered_after_lost_connection", "fell silent");
     // One event with a count, and events of before.
-    lost.events.push(Past { count: 4, ..event("connection_lost", 1009, "stuck") });
+    lost.events.push(MessageEvent { count: 4, ..event("connection_lost", 1009, "stuck") });
     let often = "5 connections that it had been written to were lost, the last of them at \
                  1970-01-01 00:16:49 UTC (the device stopped reading)";
     says(&lost, "delivered_after_lost_connection", often);
@@ -208,7 +209,7 @@ fn a_connection_of_a_killed_process_is_over() {
 
 #[test]
 fn what_was_imported_is_not_told_as_done_here() {
-    let import = Import { at: second(1050), by: "root@host".into(), file: "old.csv".into() };
+    let import = MessageImport { at: second(1050), by: "root@host".into(), file: "old.csv".into() };
     let mut there = delivered(Duration::from_secs(30));
     there.import = Some(import.clone());
     says(&there, "imported_delivered", "It was imported at 1970-01-01 00:17:30 UTC.");

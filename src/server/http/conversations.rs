@@ -12,7 +12,7 @@ use crate::{
     },
     domain::{
         ContentType, Conversation, ConversationId, ConversationStatus, Message, Priority,
-        message::Draft,
+        message::MessageDraft,
     },
     server::{
         context::{Context, Shared},
@@ -171,8 +171,12 @@ fn said(context: &Context) -> Result<(ChatRequest, bool), Problem> {
             Problem::field("contentType", "unknown", "contentType is text or json")
         })?,
     };
-    let draft =
-        Draft { subject: None, content: body.content, content_type, priority: Priority::default() };
+    let draft = MessageDraft {
+        subject: None,
+        content: body.content,
+        content_type,
+        priority: Priority::default(),
+    };
     // The header does here what it does for all sends.
     let (client_message_id, by_key) = match (body.client_message_id, context.request_key()?) {
         (Some(id), _) => (Some(id), false),
@@ -211,7 +215,7 @@ async fn try_history(id: &str, context: &Context) -> Result<Response, Problem> {
 }
 
 fn seq_of(message: &Message) -> Option<i64> {
-    message.place.map(|place| place.seq)
+    message.position.map(|place| place.seq)
 }
 
 /// Where messages go on that are written newest first: before the last of them, unless that is the first of the

@@ -13,7 +13,7 @@ use crate::{
     },
     domain::{
         ContentType, Message, MessageId, MessageKind, Party, Priority, Status,
-        message::{Draft, FieldError},
+        message::{FieldError, MessageDraft},
     },
     server::{
         context::{Context, Shared, cursor, unreadable},
@@ -103,7 +103,7 @@ impl SendBody {
         match (content_type, priority, broken.is_empty()) {
             (Some(content_type), Some(priority), true) => Ok(SendRequest {
                 to: self.to,
-                draft: Draft {
+                draft: MessageDraft {
                     subject: self.subject,
                     content: self.content,
                     content_type,
@@ -324,20 +324,21 @@ fn json_text<T: Serialize>(value: &T) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::message::BATCH_LIMIT;
+    use crate::domain::message::MAX_BATCH_SIZE;
 
     #[test]
     fn a_long_answer_that_is_kept_says_of_each_item_what_became_of_it() {
         let long = "\u{1}".repeat(100);
-        let places: Vec<Result<(), Problem>> =
-            (0..BATCH_LIMIT).map(|_| Err(Problem::bad_request("unknown_field", &*long))).collect();
+        let places: Vec<Result<(), Problem>> = (0..MAX_BATCH_SIZE)
+            .map(|_| Err(Problem::bad_request("unknown_field", &*long)))
+            .collect();
         let whole = results(&places, &[], usize::MAX);
         assert!(whole.len() > LONGEST_KEPT_ANSWER, "{}", whole.len());
         let kept = results(&places, &[], LONGEST_KEPT_ANSWER);
         assert!(kept.len() < LONGEST_KEPT_ANSWER / 4, "{}", kept.len());
         let kept: serde_json::Value = serde_json::from_str(&kept).unwrap();
         let results = kept["results"].as_array().unwrap();
-        assert_eq!(results.len(), BATCH_LIMIT);
+        assert_eq!(results.len(), MAX_BATCH_SIZE);
         assert_eq!(results[7], json!({ "error": { "code": "unknown_field", "status": 400 } }));
     }
 }

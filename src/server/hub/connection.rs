@@ -43,7 +43,7 @@ use crate::{
     app::{App, Caller, Error, traces::Unwritten},
     domain::{
         Message, MessageId,
-        feed::{Attempt, Feed, LATE, PAGE},
+        feed::{DeliveryAttempt, Feed, MAX_REORDERING, PAGE_SIZE},
     },
     presence::{Delivery, Outbound, Seat},
 };
@@ -121,7 +121,7 @@ struct Driver {
     /// When the caller's token is valid no longer.
     expires: Option<Instant>,
     /// What was written here, was not acknowledged in time, and still is not.
-    missed: Vec<(Attempt, time::OffsetDateTime)>,
+    missed: Vec<(DeliveryAttempt, time::OffsetDateTime)>,
     running: Option<Running>,
     reading: Option<Reading>,
     /// How many messages the next read asks for.
@@ -202,7 +202,7 @@ fn driver(app: App, wire: &Wire, beginning: Beginning) -> Box<Driver> {
         missed: Vec::new(),
         running: None,
         reading: None,
-        page_rows: PAGE,
+        page_rows: PAGE_SIZE,
         deferred: Vec::new(),
         missed_since: None,
         read_again_at: None,
@@ -321,7 +321,7 @@ impl Driver {
         self.session.resume(now, &mut self.actions);
         if let Some(feed) = &mut self.feed {
             // It could not acknowledge while it was away.
-            feed.on_heard(now);
+            feed.on_client_active(now);
         }
     }
 
@@ -335,11 +335,11 @@ impl Driver {
     fn on_word(&mut self, done: &Done) {
         let Some(feed) = &mut self.feed else { return };
         if done.acknowledged.is_empty() {
-            feed.on_word_lost();
+            feed.on_ack_lost();
         } else {
             feed.on_acknowledged(&done.acknowledged);
             self.missed.retain(|(a, _)| !done.acknowledged.contains(&a.id));
-            feed.on_heard(Instant::now());
+            feed.on_client_active(Instant::now());
         }
     }
 
@@ -414,7 +414,7 @@ impl Driver {
         }
         self.seat = Some(seat);
         metrics::gauge!("esh3ar_connections").set(self.app.presence().local().connections() as f64);
-        let opened = MessageId::first_of(self.connected_at - LATE);
+        let opened = MessageId::first_of(self.connected_at - MAX_REORDERING);
         self.feed = Some(Feed::new(self.app.live().retry.acknowledge_timeout, opened));
         self.held_until = Some(Instant::now() + FIRST_PAGE_WAIT);
     }

@@ -11,7 +11,7 @@
 //! | `Typing` | `{"conversationId"}` | – |
 //! | `Echo` | anything | its argument |
 //!
-//! A list ends where an answer would be longer than [`PAGE_BYTES`](crate::domain::message::PAGE_BYTES),
+//! A list ends where an answer would be longer than [`PAGE_BYTES`](crate::domain::message::MAX_PAGE_BYTES),
 //! with one item at least: who asks for what comes behind its last item gets the rest. The lists are measured
 //! as JSON, which is the longer encoding.
 
@@ -32,7 +32,7 @@ use crate::{
     },
     domain::{
         ContentType, ConversationId, ConversationStatus, Message, MessageId, Party,
-        Permission::Chat, Phone, feed::PAGE, message::Draft,
+        Permission::Chat, Phone, feed::PAGE_SIZE, message::MessageDraft,
     },
     server::{
         route::{Who::Either, Writes},
@@ -157,7 +157,7 @@ async fn mark_read(call: Invocation, opened: Opened) -> Result<Data, Error> {
 }
 
 async fn pending(call: Invocation, _: Nothing) -> Result<Data, Error> {
-    let found = call.app.pending(&call.caller, PAGE).await?;
+    let found = call.app.pending(&call.caller, PAGE_SIZE).await?;
     Ok(read(&view::history(&found)).into())
 }
 
@@ -203,7 +203,8 @@ impl Argument for Saying {
             Some(name) => ContentType::parse(name)
                 .ok_or_else(|| misfit(target, "contentType is text or json"))?,
         };
-        let draft = Draft { content: argument.content, content_type, ..Draft::default() };
+        let draft =
+            MessageDraft { content: argument.content, content_type, ..MessageDraft::default() };
         let client_message_id = argument.client_message_id;
         Ok(Saying { to, from: None, request: ChatRequest { draft, client_message_id } })
     }

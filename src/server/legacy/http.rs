@@ -23,7 +23,7 @@ use crate::{
     },
     domain::{
         ContentType, Message, MessageKind, Party, Priority,
-        message::{Draft, FieldError, PAGE_BYTES},
+        message::{FieldError, MAX_PAGE_BYTES, MessageDraft},
         text::excerpt_of_fault,
     },
     server::{
@@ -178,7 +178,7 @@ impl From<SendBody> for SendRequest {
     fn from(body: SendBody) -> Self {
         SendRequest {
             to: e164(&body.to),
-            draft: Draft {
+            draft: MessageDraft {
                 subject: body.subject.filter(|subject| !subject.is_empty()),
                 content: body.content,
                 content_type: ContentType::default(),
@@ -273,7 +273,7 @@ async fn try_list(context: &Context) -> Result<Vec<u8>, Problem> {
     while let Some(last) = found.last().filter(|_| found.len() < limit) {
         let fresh: usize = found.iter().skip(read).map(|message| message.content.len()).sum();
         bytes += fresh;
-        if fresh < PAGE_BYTES || bytes > LARGEST_ANSWER {
+        if fresh < MAX_PAGE_BYTES || bytes > LARGEST_ANSWER {
             break;
         }
         (filter.skip, filter.before, read) = (0, Some(last.id), found.len());

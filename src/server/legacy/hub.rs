@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{e164, phone, status};
 use crate::{
     app::{Error, conversations::ChatRequest},
-    domain::{Message, MessageId, Party, Permission::Chat, Phone, UserId, message::Draft},
+    domain::{Message, MessageId, Party, Permission::Chat, Phone, UserId, message::MessageDraft},
     server::{
         hub::{
             codec::Data,
@@ -71,7 +71,7 @@ struct ChatText<'a> {
 
 /// The business user of a chat message, whose number its text needs.
 pub fn account(message: &Message) -> Option<UserId> {
-    message.place?;
+    message.position?;
     match (&message.sender, &message.recipient) {
         (Party::Business(id), _) | (_, Party::Business(id)) => Some(*id),
         _ => None,
@@ -81,7 +81,7 @@ pub fn account(message: &Message) -> Option<UserId> {
 /// A live message: what is called, and the text that it brings. `account` is the number of its business
 /// user, if it has one.
 pub fn message(message: &Message, account: Option<&Phone>) -> (&'static str, String) {
-    if message.place.is_none() {
+    if message.position.is_none() {
         return ("ReceiveMessage", text(&MessageText::new(message, account.cloned())));
     }
     let shown = MessageText::new(message, account.cloned());
@@ -213,7 +213,7 @@ impl Argument for FromBusiness {
 
 fn said(content: String, id: Option<Uuid>) -> ChatRequest {
     ChatRequest {
-        draft: Draft { content, ..Draft::default() },
+        draft: MessageDraft { content, ..MessageDraft::default() },
         client_message_id: id.map(|id| id.to_string()),
     }
 }

@@ -14,7 +14,7 @@ use crate::{
         supervision::Overview,
         tokens::{Issued, Rotated},
     },
-    domain::{Permission, Phone, phone::Doubt},
+    domain::{Permission, Phone, phone::PhoneIssue},
     store::{
         accounts::{BusinessUser, MobileUser},
         audit::Recorded,
@@ -69,9 +69,9 @@ pub struct DoubtedView<'a> {
 impl<'a> From<&'a Doubted> for DoubtedView<'a> {
     fn from(one: &'a Doubted) -> Self {
         let (other, reason) = match &one.doubt {
-            Doubt::Unreadable(why) => (None, format!("it {why}")),
-            Doubt::ReadAs(other) => (Some(other), "it is not in E.164".to_owned()),
-            Doubt::MayHaveBeen(other) => {
+            PhoneIssue::Unreadable(why) => (None, format!("it {why}")),
+            PhoneIssue::ReadAs(other) => (Some(other), "it is not in E.164".to_owned()),
+            PhoneIssue::MayHaveBeen(other) => {
                 let reason = "the prefix of the region was taken off another country's number";
                 (Some(other), reason.to_owned())
             }

@@ -11,8 +11,11 @@ use crate::{
     },
     domain::{
         Party,
-        depth::Level,
-        figures::{Counts, Figures, Latencies, Part, SAMPLE_SECONDS, SAMPLES},
+        backpressure::BackpressureLevel,
+        process_stats::{
+            DependencyHealth, LatencyHistogram, MessageCounts, ProcessStats, SAMPLE_SECONDS,
+            SAMPLES,
+        },
     },
 };
 
@@ -186,7 +189,7 @@ pub struct RatesView {
 /// A part that a process works with.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = Part)]
+#[schema(as = DependencyHealth)]
 pub struct PartView {
     /// `database`, `disk`, `realtime`, `rabbitmq`, `redis` or `mail`.
     pub name: String,
@@ -274,10 +277,12 @@ const RATE_SAMPLES: usize = 5;
 impl StatsView {
     /// With `numbers` phone numbers are whole, else masked.
     pub fn new(snapshot: &Snapshot, numbers: bool) -> StatsView {
-        let series = |of: fn(&Counts) -> u64| snapshot.all.recent.iter().map(of).collect();
+        let series = |of: fn(&MessageCounts) -> u64| snapshot.all.recent.iter().map(of).collect();
         let levels = snapshot.nodes.iter().filter_map(|node| node.figures.backpressure.as_deref());
         let strictest = levels
-            .filter_map(|name| Level::ALL.into_iter().find(|level| level.name() == name))
+            .filter_map(|name| {
+                BackpressureLevel::ALL.into_iter().find(|level| level.name() == name)
+            })
             .max()
             .unwrap_or_default();
         StatsView {
@@ -341,7 +346,7 @@ impl From<Counted> for CountedView {
 }
 
 impl TotalsView {
-    fn new(counts: Counts, latencies: &Latencies) -> TotalsView {
+    fn new(counts: MessageCounts, latencies: &LatencyHistogram) -> TotalsView {
         TotalsView {
             accepted: counts.accepted,
             delivered: counts.delivered,
@@ -351,13 +356,13 @@ impl TotalsView {
         }
     }
 
-    fn recent(figures: &Figures) -> TotalsView {
+    fn recent(figures: &ProcessStats) -> TotalsView {
         TotalsView::new(figures.lately(SAMPLES), &figures.recent_latencies)
     }
 }
 
 impl PercentilesView {
-    fn of(latencies: &Latencies) -> Option<PercentilesView> {
+    fn of(latencies: &LatencyHistogram) -> Option<PercentilesView> {
         Some(PercentilesView {
             p50: latencies.percentile(0.5)?,
             p90: latencies.percentile(0.9)?,
@@ -400,8 +405,8 @@ impl From<&Node> for NodeView {
     }
 }
 
-impl From<&Part> for PartView {
-    fn from(part: &Part) -> Self {
+impl From<&DependencyHealth> for PartView {
+    fn from(part: &DependencyHealth) -> Self {
         PartView {
             name: part.name.clone(),
             up: part.up,

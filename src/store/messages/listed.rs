@@ -69,7 +69,7 @@ pub async fn count_of_sender(client: &Client, sender: UserId, most: i64) -> Resu
 }
 
 /// Messages by filter, newest first (with `after`: oldest first), at most
-/// [`PAGE_BYTES`](crate::domain::message::PAGE_BYTES) of content and one message more. Those whose rows cannot be read
+/// [`PAGE_BYTES`](crate::domain::message::MAX_PAGE_BYTES) of content and one message more. Those whose rows cannot be read
 /// are left out, and others come in their place.
 ///
 /// The order is that of ids. Of a period it is that of times: ids that an import kept say nothing of those,

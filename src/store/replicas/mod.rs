@@ -27,7 +27,7 @@ use super::{
     primary::Finder,
     statement::statements,
 };
-use crate::domain::replica::{Measured, Positions, Standing, Watch};
+use crate::domain::replica::{LagMeasurement, LogPositions, ReplicaHealth, ReplicaMonitor};
 
 pub use watch::ReplicasWork;
 
@@ -68,7 +68,7 @@ struct Inner {
     /// One connection to the original for questions about its log: they must not wait for sends.
     original: Pool,
     meters: Arc<Meters>,
-    positions: Mutex<Positions>,
+    positions: Mutex<LogPositions>,
     questions: mpsc::Sender<oneshot::Sender<Position>>,
     turn: AtomicUsize,
     replicas: Vec<Replica>,
@@ -87,7 +87,7 @@ struct Replica {
 /// What is thought of a copy.
 #[derive(Default)]
 struct Judged {
-    watch: Watch,
+    watch: ReplicaMonitor,
     lag: Option<Duration>,
     fault: Option<String>,
     /// The line of history it follows; unknown until it was found to be a copy of the original.
@@ -100,7 +100,7 @@ pub struct ReplicaState {
     /// Its host and port.
     pub name: Arc<str>,
     /// Whether it is read from.
-    pub standing: Standing,
+    pub standing: ReplicaHealth,
     /// How far it lagged when last measured.
     pub lag: Option<Duration>,
     /// Why it is left out.
@@ -208,7 +208,7 @@ impl Replicas {
                 // A broken connection speaks for all of them; anything else, such as a query that was
                 // in the way of the replay, for itself.
                 if matches!(error, Error::Unavailable(_)) {
-                    replica.judge(Measured::Gone, Some(error.to_string()));
+                    replica.judge(LagMeasurement::Gone, Some(error.to_string()));
                 }
                 Err(PassedOver::Failed)
             }
@@ -262,7 +262,7 @@ impl Inner {
         Ok(Position { timeline, lsn })
     }
 
-    fn positions(&self) -> MutexGuard<'_, Positions> {
+    fn positions(&self) -> MutexGuard<'_, LogPositions> {
         self.positions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -312,7 +312,7 @@ impl Replica {
     }
 
     fn is_usable(&self) -> bool {
-        self.judged().watch.standing() == Standing::Usable
+        self.judged().watch.standing() == ReplicaHealth::Usable
     }
 
     fn state(&self) -> ReplicaState {
@@ -326,14 +326,14 @@ impl Replica {
     }
 
     /// Takes a measurement, or a failure, into account.
-    fn judge(&self, measured: Measured, fault: Option<String>) {
+    fn judge(&self, measured: LagMeasurement, fault: Option<String>) {
         let (before, after) = {
             let mut judged = self.judged();
             let before = judged.watch.standing();
             judged.watch = judged.watch.after(measured);
             judged.lag = measured.lag();
             judged.fault = fault;
-            if measured == Measured::Gone {
+            if measured == LagMeasurement::Gone {
                 judged.timeline = None;
             }
             (before, judged.watch.standing())
@@ -343,18 +343,18 @@ impl Replica {
             metrics::gauge!("esh3ar_replica_lag_seconds", "replica" => name.clone())
                 .set(lag.as_secs_f64());
         }
-        let usable = after == Standing::Usable;
+        let usable = after == ReplicaHealth::Usable;
         metrics::gauge!("esh3ar_replica_usable", "replica" => name).set(u8::from(usable));
         if after == before {
             return;
         }
         match after {
-            Standing::Usable => tracing::info!(replica, "a replica is read from"),
-            Standing::Lagging => {
+            ReplicaHealth::Usable => tracing::info!(replica, "a replica is read from"),
+            ReplicaHealth::Lagging => {
                 let lag = measured.lag().unwrap_or_default().as_secs_f64();
                 tracing::warn!(replica, lag, "a replica is left out: it lags");
             }
-            Standing::Down => {
+            ReplicaHealth::Down => {
                 let fault = self.state().fault.unwrap_or_default();
                 tracing::warn!(replica, fault, "a replica is left out");
                 // What hangs on a server that went must not be found when it is back.

@@ -7,7 +7,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Inner, PATIENCE, Position, Replica, Replicas, replayed};
 use crate::{
-    domain::replica::Measured,
+    domain::replica::LagMeasurement,
     store::{Error, Group, Statements as _, statement::statements},
 };
 
@@ -72,7 +72,7 @@ impl ReplicasWork {
         for replica in &inner.replicas {
             match inner.ask_original().await {
                 Ok(_) => measure(inner, replica).await,
-                Err(error) => replica.judge(Measured::Gone, Some(error.to_string())),
+                Err(error) => replica.judge(LagMeasurement::Gone, Some(error.to_string())),
             }
         }
     }
@@ -118,11 +118,11 @@ async fn measure(inner: &Inner, replica: &Replica) {
     match found {
         Ok((followed, measured)) => {
             replica.judged().timeline = Some(followed);
-            let fault = measured.lag().filter(|lag| *lag > crate::domain::replica::TOO_FAR);
+            let fault = measured.lag().filter(|lag| *lag > crate::domain::replica::MAX_LAG);
             let fault = fault.map(|lag| format!("lags {:.1} s", lag.as_secs_f64()));
             replica.judge(measured, fault);
         }
-        Err(fault) => replica.judge(Measured::Gone, Some(fault)),
+        Err(fault) => replica.judge(LagMeasurement::Gone, Some(fault)),
     }
 }
 
@@ -131,7 +131,7 @@ async fn look(
     inner: &Inner,
     replica: &Replica,
     wanted: Position,
-) -> Result<(i64, Measured), String> {
+) -> Result<(i64, LagMeasurement), String> {
     let asked = Instant::now();
     let words = |error: Error| error.to_string();
     let object = replica.probe.get().await.map_err(|error| words(error.into()))?;
@@ -150,7 +150,7 @@ async fn look(
         reached = replayed(&client).await.map_err(words)?;
         if reached >= wanted.lsn {
             let lag = if n == 0 { Duration::ZERO } else { asked.elapsed() };
-            return Ok((copy.timeline, Measured::Lag(lag)));
+            return Ok((copy.timeline, LagMeasurement::Lag(lag)));
         }
     }
     Ok((copy.timeline, inner.positions().lag(reached, Instant::now())))

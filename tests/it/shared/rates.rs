@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use esh3ar::{
     cache::redis::Admission,
-    domain::rate::{Rate, Window},
+    domain::rate::{Rate, SlidingWindow},
 };
 use proptest::{
     prelude::*,
@@ -66,7 +66,7 @@ async fn exactly(
 ) -> Result<(), TestCaseError> {
     // The second is the longer one: if both are exhausted it is the one to wait for.
     let rates = [Rate { most: limits.0, window: HOUR }, Rate { most: limits.1, window: HOUR * 2 }];
-    let mut model = [Window::default(), Window::default()];
+    let mut model = [SlidingWindow::default(), SlidingWindow::default()];
     let now = HOUR * 1000;
     for (which, step) in steps {
         let redis = &nodes[usize::from(*which)].redis;

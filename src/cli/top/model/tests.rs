@@ -7,7 +7,7 @@ use crate::{
     app::stats::{Counted, DatabaseFacts, DeadOfClass, Lane, Node, Role, Slow, Snapshot},
     domain::{
         DeadLetterClass, Party, Priority,
-        figures::{Counts, Figures, Latencies, Part},
+        process_stats::{DependencyHealth, LatencyHistogram, MessageCounts, ProcessStats},
     },
     server::view::{Step, VerdictView},
 };
@@ -38,12 +38,12 @@ pub(in super::super) fn letter(n: u128, to: &str, reason: &str) -> DeadLetter {
 }
 
 fn node(n: u8, role: Role, connections: u64) -> Node {
-    let mut latencies = Latencies::default();
+    let mut latencies = LatencyHistogram::default();
     for millis in 1..=100 {
-        latencies.add(Latencies::bucket(millis), 1);
+        latencies.add(LatencyHistogram::bucket(millis), 1);
     }
-    let sample = |n| Counts { accepted: n, delivered: n / 2, failed: 0, retries: 0 };
-    let total = Counts { accepted: 12_345, delivered: 12_000, failed: 3, retries: 9 };
+    let sample = |n| MessageCounts { accepted: n, delivered: n / 2, failed: 0, retries: 0 };
+    let total = MessageCounts { accepted: 12_345, delivered: 12_000, failed: 3, retries: 9 };
     Node {
         id: [n; 8].into(),
         role,
@@ -54,7 +54,7 @@ fn node(n: u8, role: Role, connections: u64) -> Node {
         partitions: vec![],
         draining: false,
         drain_asked: None,
-        figures: Figures {
+        figures: ProcessStats {
             total,
             latencies: latencies.clone(),
             recent: (0..60).map(sample).collect(),
@@ -64,12 +64,16 @@ fn node(n: u8, role: Role, connections: u64) -> Node {
             backpressure: Some("open".to_owned()),
             memory: Some(70 << 20),
             parts: vec![
-                Part { name: "database".to_owned(), up: true, ..Part::default() },
-                Part {
+                DependencyHealth {
+                    name: "database".to_owned(),
+                    up: true,
+                    ..DependencyHealth::default()
+                },
+                DependencyHealth {
                     name: "rabbitmq".to_owned(),
                     up: true,
                     version: Some("3.10.8".to_owned()),
-                    ..Part::default()
+                    ..DependencyHealth::default()
                 },
             ],
         },
@@ -80,7 +84,7 @@ fn node(n: u8, role: Role, connections: u64) -> Node {
 /// Two processes, two dead letters, one slow recipient.
 pub(in super::super) fn data() -> Data {
     let nodes = vec![node(1, Role::Gateway, 1200), node(2, Role::Worker, 0)];
-    let mut all = Figures::default();
+    let mut all = ProcessStats::default();
     nodes.iter().for_each(|node| all.merge(&node.figures));
     let lane = |lane, waiting, in_hand| Lane {
         lane,

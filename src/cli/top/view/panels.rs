@@ -15,7 +15,7 @@ use super::super::{
     text,
 };
 use crate::{
-    domain::figures::SAMPLES,
+    domain::process_stats::SAMPLES,
     server::view::stats::{LaneView, PercentilesView, StatsView},
 };
 

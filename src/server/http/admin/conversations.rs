@@ -85,7 +85,7 @@ pub async fn history(id: String, context: Shared) -> Response {
             let after = i64::try_from(after).unwrap_or(i64::MAX);
             let found = context.app.any_history(&by, parse_id(&id)?, after, limit).await?;
             let (more, room) = (found.len() == limit, context.page_room);
-            let next = |last: &Message| last.place.map(|place| place.seq);
+            let next = |last: &Message| last.position.map(|place| place.seq);
             let page = pages::page(&found, more, room, MessageView::from, next);
             Ok(reply::raw(StatusCode::OK, page))
         }

@@ -112,7 +112,7 @@ async fn write(app: &App, phone: &Phone, lines: &Lines) -> Result<(), Stop> {
         let mut seq = 0;
         loop {
             let page = app.said_after(conversation.id, seq).await?;
-            let Some(place) = page.last().and_then(|message| message.place) else { break };
+            let Some(place) = page.last().and_then(|message| message.position) else { break };
             messages(app, &page, lines).await?;
             seq = place.seq;
         }

@@ -24,8 +24,8 @@ impl Driver {
                 let invocation = self.invocation(acknowledged, connection);
                 if let (Some(feed), false) = (&mut self.feed, acknowledged.is_empty()) {
                     // From here on it is we who take the time.
-                    feed.on_heard(now);
-                    feed.on_said(acknowledged);
+                    feed.on_client_active(now);
+                    feed.on_ack_received(acknowledged);
                 }
                 self.running = Some(call.run(invocation).map(|done| (id, done)).boxed());
             }

@@ -15,8 +15,11 @@ use crate::{
     app::{App, Error},
     domain::{
         Message, MessageId, Party, Phone, Status, UserId,
-        feed::{Attempt, Batch, Feed, Found, LATE, Live, PAGE, WINDOW},
-        message::PAGE_BYTES,
+        feed::{
+            Deliverable, DeliveryAttempt, Feed, FeedBatch, LiveDecision, MAX_REORDERING, PAGE_SIZE,
+            WINDOW_SIZE,
+        },
+        message::MAX_PAGE_BYTES,
     },
     presence::{Delivery, Missed, Outbound, Seat},
     server::{
@@ -80,7 +83,7 @@ impl Driver {
             }
             Outbound::Nudge(from) => {
                 if let Some(feed) = &mut self.feed {
-                    feed.on_nudge(from);
+                    feed.on_resync(from);
                 }
             }
             Outbound::Close { allow_reconnect, reason } => {
@@ -107,10 +110,10 @@ impl Driver {
                 feed.on_passed_over(from);
             }
             if missed.about.is_some() {
-                feed.on_nudge(missed.about);
+                feed.on_resync(missed.about);
             }
             if missed.some {
-                feed.on_nudge(None);
+                feed.on_resync(None);
             }
         }
         if let Some(since) = missed.told_since {
@@ -149,8 +152,8 @@ impl Driver {
 
     /// Nothing of what the party wrote itself waits for this connection: it is only shown.
     fn show_own(&mut self, protocol: Protocol, delivery: &Arc<Delivery>, said_by: u64) {
-        if let (Some(feed), Some(place)) = (&mut self.feed, delivery.message.place) {
-            feed.on_own(place);
+        if let (Some(feed), Some(place)) = (&mut self.feed, delivery.message.position) {
+            feed.on_own_message(place);
         }
         let here = self.seat.as_ref().is_some_and(|seat| seat.id() == said_by);
         // In the existing system a user had one connection: its apps would show it as somebody else's.
@@ -168,7 +171,7 @@ impl Driver {
     fn deliver(&mut self, protocol: Protocol, delivery: Arc<Delivery>, acknowledged: bool) {
         let Some(feed) = &mut self.feed else { return };
         let id = delivery.message.id;
-        if self.session.is_full() || self.outbox.len() >= PAGE_BYTES {
+        if self.session.is_full() || self.outbox.len() >= MAX_PAGE_BYTES {
             // It comes with a read, when the client has acknowledged some of what it has.
             return feed.on_passed_over(id);
         }
@@ -176,9 +179,9 @@ impl Driver {
             // It comes with a read, which looks up what its text needs.
             return feed.on_passed_over(id);
         }
-        let found = Found { acknowledged, ..found(&delivery.message) };
+        let found = Deliverable { acknowledged, ..found(&delivery.message) };
         match feed.on_live(found, Instant::now()) {
-            Live::Send => {
+            LiveDecision::Send => {
                 let Some(bytes) = self.live_message(protocol, &delivery) else {
                     return self.app.note_unwritable(vec![id]);
                 };
@@ -188,11 +191,11 @@ impl Driver {
                     self.note_told(id);
                 }
             }
-            Live::Defer if self.deferred.len() < MOST_DEFERRED => {
+            LiveDecision::Defer if self.deferred.len() < MOST_DEFERRED => {
                 self.deferred.push((delivery, found.acknowledged));
             }
-            Live::Defer => feed.on_passed_over(id),
-            Live::Hold | Live::Drop => {}
+            LiveDecision::Defer => feed.on_passed_over(id),
+            LiveDecision::Hold | LiveDecision::Drop => {}
         }
     }
 
@@ -241,7 +244,7 @@ impl Driver {
         let caller = self.caller.clone();
         let announcement = self.seat.as_ref().filter(|_| reading.catch_up).map(Seat::announcement);
         let form = self.service.form();
-        let since = self.connected_at - LATE;
+        let since = self.connected_at - MAX_REORDERING;
         let limit = self.page_rows;
         let read = async move {
             // First known everywhere, then the read: what is stored in between is told.
@@ -294,7 +297,7 @@ impl Driver {
         let cut = page.count < found.len();
         // Of long messages only few are read the next time.
         let rows = if cut { page.count } else { limit };
-        self.page_rows = (rows * 2).clamp(FEWEST_ROWS, PAGE);
+        self.page_rows = (rows * 2).clamp(FEWEST_ROWS, PAGE_SIZE);
         if !page.unwritable.is_empty() {
             self.app.note_unwritable(std::mem::take(&mut page.unwritable));
         }
@@ -302,12 +305,12 @@ impl Driver {
         if feed.is_new() {
             feed.on_opened(&acknowledged, now);
         }
-        let sendable: Vec<Found> = page.messages().map(self::found).collect();
+        let sendable: Vec<Deliverable> = page.messages().map(self::found).collect();
         let (ids, singly) = match feed.on_read(&sendable, cut || found.len() >= limit, now) {
-            Batch::Nothing => return,
+            FeedBatch::Nothing => return,
             // There is no other call for it there.
-            Batch::Page(ids) => (ids, self.service == Service::LegacyBusiness),
-            Batch::Singly(ids) => (ids, true),
+            FeedBatch::Page(ids) => (ids, self.service == Service::LegacyBusiness),
+            FeedBatch::Singly(ids) => (ids, true),
         };
         page.retain(&ids);
         self.unwritten.extend(page.messages().filter_map(|m| self.app.follow_writing(m)));
@@ -330,11 +333,11 @@ impl Driver {
     }
 
     /// Notes what was missed, and remembers as much of it as a window holds.
-    pub(super) fn miss(&mut self, missed: Vec<(Attempt, Instant)>) {
+    pub(super) fn miss(&mut self, missed: Vec<(DeliveryAttempt, Instant)>) {
         let missed = Times::new(&self.app).times(missed);
         for (attempt, at) in &missed {
             self.missed.retain(|(known, _)| known.id != attempt.id);
-            if self.missed.len() < WINDOW {
+            if self.missed.len() < WINDOW_SIZE {
                 self.missed.push((*attempt, *at));
             }
         }
@@ -386,7 +389,10 @@ impl Times {
         self.time - self.now.saturating_duration_since(moment)
     }
 
-    pub(super) fn times(&self, moments: Vec<(Attempt, Instant)>) -> Vec<(Attempt, OffsetDateTime)> {
+    pub(super) fn times(
+        &self,
+        moments: Vec<(DeliveryAttempt, Instant)>,
+    ) -> Vec<(DeliveryAttempt, OffsetDateTime)> {
         moments.into_iter().map(|(attempt, moment)| (attempt, self.at(moment))).collect()
     }
 }
@@ -401,9 +407,9 @@ fn lacks_account(app: &App, message: &Message) -> bool {
     legacy::hub::account(message).is_some_and(|id| app.business_phone(id).is_none())
 }
 
-fn found(message: &Message) -> Found {
-    let Message { id, place, generation, retry_count, .. } = *message;
-    let attempt = Attempt { id, place, generation, retry_count };
+fn found(message: &Message) -> Deliverable {
+    let Message { id, position, generation, retry_count, .. } = *message;
+    let attempt = DeliveryAttempt { id, position, generation, retry_count };
     let acknowledged = matches!(message.status, Status::Delivered | Status::Read);
-    Found { attempt, acknowledged }
+    Deliverable { attempt, acknowledged }
 }

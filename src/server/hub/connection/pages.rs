@@ -1,11 +1,11 @@
 //! Pages of waiting messages, as the client of a connection reads them. Each message is written once, and a
-//! page ends before it is longer than [`PAGE_BYTES`] in the client's encoding: what a text becomes there
+//! page ends before it is longer than [`MAX_PAGE_BYTES`] in the client's encoding: what a text becomes there
 //! depends on its characters.
 
 use bytes::Bytes;
 
 use crate::{
-    domain::{Message, MessageId, Phone, feed::Feed, message::PAGE_BYTES},
+    domain::{Message, MessageId, Phone, feed::Feed, message::MAX_PAGE_BYTES},
     server::{
         hub::{
             codec::{self, EncodeError, Protocol},
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// What a page takes with what frames its messages, each of which may come in a call of its own.
-pub(super) const PAGE_ROOM: usize = PAGE_BYTES + 16 * 1024;
+pub(super) const PAGE_ROOM: usize = MAX_PAGE_BYTES + 16 * 1024;
 
 /// Whether a page may be read for a connection. One whose client has dealt with all that it was sent is sent
 /// more before its transport says that it came.
@@ -89,7 +89,7 @@ impl<'a> Written<'a> {
             bodies.push(body);
             length
         });
-        let count = fitting_lengths(lengths, PAGE_BYTES);
+        let count = fitting_lengths(lengths, MAX_PAGE_BYTES);
         let mut written =
             Written { items: Vec::with_capacity(count), unwritable: Vec::new(), count };
         for (message, body) in found.iter().zip(bodies).take(count) {
@@ -122,7 +122,7 @@ impl<'a> Written<'a> {
             match body {
                 Body::Current(part) => parts.push(part),
                 // A page knows no chat, whose messages look otherwise when they are live.
-                Body::Legacy(_, _, account) if message.place.is_some() => {
+                Body::Legacy(_, _, account) if message.position.is_some() => {
                     texts.push(legacy::hub::waiting(message, account));
                 }
                 Body::Legacy(_, text, _) => texts.push(text),

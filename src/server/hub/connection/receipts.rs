@@ -73,7 +73,7 @@ impl Driver {
         }
         let invocation = self.invocation(&ids, 0);
         if let Some(feed) = &mut self.feed {
-            feed.on_said(&ids);
+            feed.on_ack_received(&ids);
         }
         let saying = methods::acknowledging(ids).run(invocation).boxed();
         if let Some(receipts) = &mut self.receipts {

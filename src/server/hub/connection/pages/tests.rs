@@ -9,8 +9,8 @@ use super::*;
 use crate::{
     domain::{
         ContentType, ConversationId, Party, Priority, Status, UserId,
-        feed::{Attempt, Batch, Found, PAGE},
-        message::{CONTENT_LIMIT, Place},
+        feed::{Deliverable, DeliveryAttempt, FeedBatch, PAGE_SIZE},
+        message::{ConversationPosition, MAX_CONTENT_LEN},
     },
     server::hub::{
         codec::{Incoming, Outcome, Split},
@@ -24,10 +24,11 @@ const LONGEST: usize = 1024 * 1024;
 fn message(n: usize, content: String, is_chat: bool) -> Message {
     let (phone, business) = (Phone::from_stored("+967771234567"), UserId(Uuid::from_u128(7)));
     let seq = i64::try_from(n).unwrap() + 1;
-    let place = is_chat.then_some(Place { conversation: ConversationId(Uuid::nil()), seq });
+    let place =
+        is_chat.then_some(ConversationPosition { conversation: ConversationId(Uuid::nil()), seq });
     Message {
         id: MessageId(Uuid::from_u64_pair(0, n as u64 + 1)),
-        place,
+        position: place,
         sender: Party::Business(business),
         from: "shop".into(),
         recipient: Party::Mobile(phone),
@@ -78,7 +79,7 @@ impl Talk {
             stateful,
             session,
             feed,
-            rows: PAGE,
+            rows: PAGE_SIZE,
             said: 0,
             got: Vec::new(),
             now,
@@ -108,22 +109,22 @@ impl Talk {
         let cut = count < found.len();
         assert!(count > 0 || found.is_empty());
         let rows = if cut { count } else { limit };
-        self.rows = (rows * 2).clamp(4, PAGE);
-        let attempts = page.messages().map(|message| Found {
-            attempt: Attempt {
+        self.rows = (rows * 2).clamp(4, PAGE_SIZE);
+        let attempts = page.messages().map(|message| Deliverable {
+            attempt: DeliveryAttempt {
                 id: message.id,
-                place: message.place,
+                position: message.position,
                 generation: 0,
                 retry_count: 0,
             },
             acknowledged: false,
         });
-        let attempts: Vec<Found> = attempts.collect();
+        let attempts: Vec<Deliverable> = attempts.collect();
         let batch = self.feed.on_read(&attempts, cut || found.len() >= limit, self.now);
         let (ids, singly) = match batch {
-            Batch::Nothing => return false,
-            Batch::Page(ids) => (ids, self.singly),
-            Batch::Singly(ids) => (ids, true),
+            FeedBatch::Nothing => return false,
+            FeedBatch::Page(ids) => (ids, self.singly),
+            FeedBatch::Singly(ids) => (ids, true),
         };
         page.retain(&ids);
         let calls: Vec<Bytes> = match singly {
@@ -139,7 +140,7 @@ impl Talk {
         }
         assert_eq!(got, ids, "the client reads them in order");
         // It calls `Acknowledge`, and is answered.
-        self.feed.on_said(&ids);
+        self.feed.on_ack_received(&ids);
         self.feed.on_acknowledged(&ids);
         waiting.retain(|message| !ids.contains(&message.id));
         self.got.extend(got);
@@ -206,8 +207,8 @@ fn content() -> impl Strategy<Value = String> {
         "\u{1f}",
     ]);
     let length = prop_oneof![
-        3 => 1..CONTENT_LIMIT + 1,
-        2 => Just(CONTENT_LIMIT),
+        3 => 1..MAX_CONTENT_LEN + 1,
+        2 => Just(MAX_CONTENT_LEN),
         2 => 1..100_usize,
     ];
     (unit, length).prop_map(|(unit, length)| unit.repeat(length))
@@ -238,12 +239,14 @@ proptest! {
 #[test]
 fn a_full_page_of_control_characters_drains_as_fast_as_the_client_acknowledges() {
     for (form, unit) in [(Form::Current, "\u{1}"), (Form::Legacy, "\u{1}"), (Form::Legacy, "\\")] {
-        let waiting =
-            (0..PAGE).map(|n| message(n, unit.repeat(CONTENT_LIMIT), false)).collect::<Vec<_>>();
+        let waiting = (0..PAGE_SIZE)
+            .map(|n| message(n, unit.repeat(MAX_CONTENT_LEN), false))
+            .collect::<Vec<_>>();
         let seconds = Talk::new(Protocol::Json, form, false, true).drain(waiting);
         assert!(seconds <= 25, "{seconds} s: two pages fit before the client acknowledges");
-        let waiting =
-            (0..PAGE).map(|n| message(n, unit.repeat(CONTENT_LIMIT), false)).collect::<Vec<_>>();
+        let waiting = (0..PAGE_SIZE)
+            .map(|n| message(n, unit.repeat(MAX_CONTENT_LEN), false))
+            .collect::<Vec<_>>();
         assert_eq!(Talk::new(Protocol::Json, form, false, false).drain(waiting), 0);
     }
 }
@@ -252,7 +255,7 @@ fn a_full_page_of_control_characters_drains_as_fast_as_the_client_acknowledges()
 fn what_the_server_says_of_its_own_accord_is_kept_whole() {
     // The longest call of all: a chat message of the existing app, whose text has its content twice, each
     // character escaped twice; with the frame that may have been gathered when it comes.
-    let worst = message(0, "\u{1}".repeat(CONTENT_LIMIT), true);
+    let worst = message(0, "\u{1}".repeat(MAX_CONTENT_LEN), true);
     let written =
         Written::new(Protocol::Json, Form::Legacy, std::slice::from_ref(&worst), 1, |_| None);
     let (_, call) = written.singly(Protocol::Json).next().unwrap();
@@ -264,6 +267,6 @@ fn what_the_server_says_of_its_own_accord_is_kept_whole() {
     }
     assert!(session.has_room(longest + super::super::FULL_FRAME), "{longest}");
     let limits = Limits::default();
-    assert!(PAGE_ROOM + PAGE_BYTES <= limits.max_kept + 16 * 1024);
+    assert!(PAGE_ROOM + MAX_PAGE_BYTES <= limits.max_kept + 16 * 1024);
     assert!(128 * limits.max_kept <= 64 * 1024 * 1024, "a business user with all its connections");
 }

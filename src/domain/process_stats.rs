@@ -1,13 +1,13 @@
 //! What a process counts of its work, and how the figures of several processes add up.
 
-/// How long one sample of [`Figures::recent`] is, in seconds.
+/// How long one sample of [`ProcessStats::recent`] is, in seconds.
 pub const SAMPLE_SECONDS: u64 = 2;
 /// How many samples are kept: two minutes.
 pub const SAMPLES: usize = 60;
 
 /// Counted messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct MessageCounts {
     /// Durable, and answered with success.
     pub accepted: u64,
     /// Acknowledged by their recipient's device.
@@ -18,9 +18,9 @@ pub struct Counts {
     pub retries: u64,
 }
 
-impl Counts {
-    fn each(self, other: Counts, f: impl Fn(u64, u64) -> u64) -> Counts {
-        Counts {
+impl MessageCounts {
+    fn each(self, other: MessageCounts, f: impl Fn(u64, u64) -> u64) -> MessageCounts {
+        MessageCounts {
             accepted: f(self.accepted, other.accepted),
             delivered: f(self.delivered, other.delivered),
             failed: f(self.failed, other.failed),
@@ -30,13 +30,13 @@ impl Counts {
 
     /// Both together.
     #[must_use]
-    pub fn plus(self, other: Counts) -> Counts {
+    pub fn plus(self, other: MessageCounts) -> MessageCounts {
         self.each(other, u64::saturating_add)
     }
 
     /// What came since `earlier`.
     #[must_use]
-    pub fn since(self, earlier: Counts) -> Counts {
+    pub fn since(self, earlier: MessageCounts) -> MessageCounts {
         self.each(earlier, u64::saturating_sub)
     }
 }
@@ -44,48 +44,55 @@ impl Counts {
 /// Durations from a millisecond to days, counted in buckets no wider than a sixteenth of their value, so
 /// that those of many processes can be added up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Latencies {
+pub struct LatencyHistogram {
     counts: Vec<u64>,
 }
 
 /// In each doubling of the duration.
-const STEPS: u64 = 16;
+const BUCKETS_PER_DOUBLING: u64 = 16;
 /// The first bucket's doubling: below 16 ms each millisecond has its own.
-const FIRST: u32 = STEPS.ilog2();
+const FIRST_DOUBLING: u32 = BUCKETS_PER_DOUBLING.ilog2();
 /// The last doubling that is told apart, to 2^31 ms: 24 days.
-const LAST: u32 = 30;
+const LAST_DOUBLING: u32 = 30;
 
-impl Latencies {
+impl LatencyHistogram {
     /// How many buckets there are.
-    pub const BUCKETS: usize = (STEPS + (LAST as u64 - FIRST as u64 + 1) * STEPS) as usize;
+    pub const BUCKETS: usize = (BUCKETS_PER_DOUBLING
+        + (LAST_DOUBLING as u64 - FIRST_DOUBLING as u64 + 1) * BUCKETS_PER_DOUBLING)
+        as usize;
 
     /// The bucket of a duration in milliseconds.
     pub fn bucket(millis: u64) -> usize {
-        if millis < STEPS {
+        if millis < BUCKETS_PER_DOUBLING {
             return usize::try_from(millis).unwrap_or_default();
         }
         let doubling = millis.ilog2();
-        if doubling > LAST {
-            return Latencies::BUCKETS - 1;
+        if doubling > LAST_DOUBLING {
+            return LatencyHistogram::BUCKETS - 1;
         }
-        let step = (millis >> (doubling - FIRST)) - STEPS;
-        let place = STEPS + u64::from(doubling - FIRST) * STEPS + step;
+        let step = (millis >> (doubling - FIRST_DOUBLING)) - BUCKETS_PER_DOUBLING;
+        let place = BUCKETS_PER_DOUBLING
+            + u64::from(doubling - FIRST_DOUBLING) * BUCKETS_PER_DOUBLING
+            + step;
         usize::try_from(place).unwrap_or_default()
     }
 
     /// The longest duration of a bucket, in milliseconds.
     fn longest(bucket: usize) -> u64 {
         let bucket = bucket as u64;
-        if bucket < STEPS {
+        if bucket < BUCKETS_PER_DOUBLING {
             return bucket;
         }
-        let (doubling, step) = ((bucket - STEPS) / STEPS, (bucket - STEPS) % STEPS);
-        ((STEPS + step + 1) << doubling) - 1
+        let (doubling, step) = (
+            (bucket - BUCKETS_PER_DOUBLING) / BUCKETS_PER_DOUBLING,
+            (bucket - BUCKETS_PER_DOUBLING) % BUCKETS_PER_DOUBLING,
+        );
+        ((BUCKETS_PER_DOUBLING + step + 1) << doubling) - 1
     }
 
     /// Counts `count` durations of a bucket; those of no bucket are not there.
     pub fn add(&mut self, bucket: usize, count: u64) {
-        if bucket >= Latencies::BUCKETS || count == 0 {
+        if bucket >= LatencyHistogram::BUCKETS || count == 0 {
             return;
         }
         if self.counts.len() <= bucket {
@@ -97,7 +104,7 @@ impl Latencies {
     }
 
     /// Adds what another process counted.
-    pub fn merge(&mut self, other: &Latencies) {
+    pub fn merge(&mut self, other: &LatencyHistogram) {
         for (bucket, count) in other.filled() {
             self.add(bucket, count);
         }
@@ -105,10 +112,12 @@ impl Latencies {
 
     /// What came since `earlier`.
     #[must_use]
-    pub fn since(&self, earlier: &Latencies) -> Latencies {
+    pub fn since(&self, earlier: &LatencyHistogram) -> LatencyHistogram {
         let before = earlier.counts.iter().copied().chain(std::iter::repeat(0));
         let counts = self.counts.iter().zip(before);
-        Latencies { counts: counts.map(|(now, before)| now.saturating_sub(before)).collect() }
+        LatencyHistogram {
+            counts: counts.map(|(now, before)| now.saturating_sub(before)).collect(),
+        }
     }
 
     /// The buckets that count something.
@@ -130,13 +139,13 @@ impl Latencies {
             sum += of_bucket;
             sum as f64 >= rank
         });
-        found.map(|(bucket, _)| Latencies::longest(bucket))
+        found.map(|(bucket, _)| LatencyHistogram::longest(bucket))
     }
 }
 
 /// A part that a process works with, as that process sees it.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Part {
+pub struct DependencyHealth {
     /// `database`, `disk`, `realtime`, `rabbitmq`, `redis` or `mail`.
     pub name: String,
     /// Whether it answers.
@@ -153,35 +162,35 @@ pub struct Part {
 
 /// What a process knows of itself.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Figures {
+pub struct ProcessStats {
     /// Since it started.
-    pub total: Counts,
+    pub total: MessageCounts,
     /// From acceptance to acknowledgement, since it started.
-    pub latencies: Latencies,
+    pub latencies: LatencyHistogram,
     /// Samples of [`SAMPLE_SECONDS`], oldest first, at most [`SAMPLES`].
-    pub recent: Vec<Counts>,
+    pub recent: Vec<MessageCounts>,
     /// Of the same time as `recent`.
-    pub recent_latencies: Latencies,
+    pub recent_latencies: LatencyHistogram,
     /// Connections of the hub that are open here.
     pub connections: u64,
     /// Wake-ups that wait here: low, normal, high.
     pub wake_ups: [u64; 3],
-    /// What is still taken on: the name of a [`super::depth::Level`]; none where that is not watched.
+    /// What is still taken on: the name of a [`super::backpressure::BackpressureLevel`]; none where that is not watched.
     pub backpressure: Option<String>,
     /// Its memory in bytes, where the system tells.
     pub memory: Option<u64>,
     /// What it works with.
-    pub parts: Vec<Part>,
+    pub parts: Vec<DependencyHealth>,
 }
 
-impl Figures {
+impl ProcessStats {
     /// Adds up what can be: counts, samples from the newest back, connections, wake-ups, memory.
-    pub fn merge(&mut self, other: &Figures) {
+    pub fn merge(&mut self, other: &ProcessStats) {
         self.total = self.total.plus(other.total);
         self.latencies.merge(&other.latencies);
         self.recent_latencies.merge(&other.recent_latencies);
         while self.recent.len() < other.recent.len() {
-            self.recent.insert(0, Counts::default());
+            self.recent.insert(0, MessageCounts::default());
         }
         for (mine, theirs) in self.recent.iter_mut().rev().zip(other.recent.iter().rev()) {
             *mine = mine.plus(*theirs);
@@ -197,9 +206,9 @@ impl Figures {
     }
 
     /// What was counted in the last `samples` samples.
-    pub fn lately(&self, samples: usize) -> Counts {
+    pub fn lately(&self, samples: usize) -> MessageCounts {
         let newest = self.recent.iter().rev().take(samples);
-        newest.fold(Counts::default(), |sum, sample| sum.plus(*sample))
+        newest.fold(MessageCounts::default(), |sum, sample| sum.plus(*sample))
     }
 }
 
@@ -209,10 +218,10 @@ mod tests {
 
     use super::*;
 
-    fn of(durations: &[u64]) -> Latencies {
-        let mut latencies = Latencies::default();
+    fn of(durations: &[u64]) -> LatencyHistogram {
+        let mut latencies = LatencyHistogram::default();
         for millis in durations {
-            latencies.add(Latencies::bucket(*millis), 1);
+            latencies.add(LatencyHistogram::bucket(*millis), 1);
         }
         latencies
     }
@@ -223,14 +232,15 @@ mod tests {
         assert_eq!(latencies.percentile(0.1), Some(10));
         assert_eq!(latencies.percentile(0.5), Some(51));
         assert_eq!(latencies.percentile(1.0), Some(103));
-        assert_eq!(Latencies::default().percentile(0.5), None);
+        assert_eq!(LatencyHistogram::default().percentile(0.5), None);
     }
 
     #[test]
     fn samples_add_up_from_the_newest_back() {
-        let sample = |accepted| Counts { accepted, ..Counts::default() };
-        let mut one = Figures { recent: vec![sample(5)], memory: Some(1), ..Figures::default() };
-        let other = Figures { recent: vec![sample(1), sample(2)], ..Figures::default() };
+        let sample = |accepted| MessageCounts { accepted, ..MessageCounts::default() };
+        let mut one =
+            ProcessStats { recent: vec![sample(5)], memory: Some(1), ..ProcessStats::default() };
+        let other = ProcessStats { recent: vec![sample(1), sample(2)], ..ProcessStats::default() };
         one.merge(&other);
         assert_eq!(one.recent, [sample(1), sample(7)]);
         assert_eq!((one.lately(1).accepted, one.lately(9).accepted, one.memory), (7, 8, Some(1)));
@@ -240,11 +250,11 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(256))]
         #[test]
         fn a_bucket_is_no_wider_than_a_sixteenth(millis in 0u64..(1 << 31)) {
-            let bucket = Latencies::bucket(millis);
-            let longest = Latencies::longest(bucket);
+            let bucket = LatencyHistogram::bucket(millis);
+            let longest = LatencyHistogram::longest(bucket);
             prop_assert!(longest >= millis && longest - millis <= millis / 16, "{millis}: {longest}");
-            prop_assert!(bucket < Latencies::BUCKETS);
-            prop_assert!(Latencies::bucket(millis + 1) >= bucket);
+            prop_assert!(bucket < LatencyHistogram::BUCKETS);
+            prop_assert!(LatencyHistogram::bucket(millis + 1) >= bucket);
         }
 
         #[test]

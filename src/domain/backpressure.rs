@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// What is still taken on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
+pub enum BackpressureLevel {
     /// Everything.
     #[default]
     Open,
@@ -16,28 +16,32 @@ pub enum Level {
     HighOnly,
 }
 
-impl Level {
+impl BackpressureLevel {
     /// All of them, in order.
-    pub const ALL: [Level; 4] =
-        [Level::Open, Level::BroadcastsPaused, Level::BulkRefused, Level::HighOnly];
+    pub const ALL: [BackpressureLevel; 4] = [
+        BackpressureLevel::Open,
+        BackpressureLevel::BroadcastsPaused,
+        BackpressureLevel::BulkRefused,
+        BackpressureLevel::HighOnly,
+    ];
 
     /// The name in health pages and logs.
     pub const fn name(self) -> &'static str {
         match self {
-            Level::Open => "open",
-            Level::BroadcastsPaused => "broadcasts_paused",
-            Level::BulkRefused => "bulk_refused",
-            Level::HighOnly => "high_only",
+            BackpressureLevel::Open => "open",
+            BackpressureLevel::BroadcastsPaused => "broadcasts_paused",
+            BackpressureLevel::BulkRefused => "bulk_refused",
+            BackpressureLevel::HighOnly => "high_only",
         }
     }
 
     /// Where it is entered, in percent of the limit (delivery.md, How 11).
     const fn entered_at(self) -> u64 {
         match self {
-            Level::Open => 0,
-            Level::BroadcastsPaused => 60,
-            Level::BulkRefused => 80,
-            Level::HighOnly => 100,
+            BackpressureLevel::Open => 0,
+            BackpressureLevel::BroadcastsPaused => 60,
+            BackpressureLevel::BulkRefused => 80,
+            BackpressureLevel::HighOnly => 100,
         }
     }
 
@@ -49,34 +53,34 @@ impl Level {
 
 /// The depth as it was last seen, and what follows from it.
 #[derive(Clone, Copy, Debug)]
-pub struct Depth {
+pub struct Backpressure {
     limit: u64,
     last: u64,
-    level: Level,
+    level: BackpressureLevel,
     /// Messages a second by which it fell lately; negative while it grows.
     falling: f64,
 }
 
 /// Bounds of what a refused sender is told: it should neither hammer nor give up.
-const SOONEST: Duration = Duration::from_secs(1);
-const LATEST: Duration = Duration::from_secs(60);
+const MIN_RETRY_AFTER: Duration = Duration::from_secs(1);
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
-impl Depth {
+impl Backpressure {
     /// A depth of nothing under a limit; 0 means no limit.
-    pub fn new(limit: u64) -> Depth {
-        Depth { limit, last: 0, level: Level::Open, falling: 0.0 }
+    pub fn new(limit: u64) -> Backpressure {
+        Backpressure { limit, last: 0, level: BackpressureLevel::Open, falling: 0.0 }
     }
 
     /// From the next look on this is the limit; without one everything is taken on.
     pub fn set_limit(&mut self, limit: u64) {
         self.limit = limit;
         if limit == 0 {
-            self.level = Level::Open;
+            self.level = BackpressureLevel::Open;
         }
     }
 
     /// What is still taken on.
-    pub fn level(&self) -> Level {
+    pub fn level(&self) -> BackpressureLevel {
         self.level
     }
 
@@ -99,27 +103,30 @@ impl Depth {
         if self.limit == 0 {
             return;
         }
-        let entered =
-            Level::ALL.into_iter().rev().find(|level| depth >= self.at(level.entered_at()));
+        let entered = BackpressureLevel::ALL
+            .into_iter()
+            .rev()
+            .find(|level| depth >= self.at(level.entered_at()));
         let entered = entered.unwrap_or_default();
         if entered > self.level {
             self.level = entered;
         }
-        while self.level > Level::Open && depth < self.at(self.level.left_below()) {
-            let below = Level::ALL.into_iter().rev().find(|level| *level < self.level);
+        while self.level > BackpressureLevel::Open && depth < self.at(self.level.left_below()) {
+            let below = BackpressureLevel::ALL.into_iter().rev().find(|level| *level < self.level);
             self.level = below.unwrap_or_default();
         }
     }
 
     /// When a sender that is refused should come back: when the depth, falling as it does, will be
     /// where the level is left.
-    pub fn come_back(&self) -> Duration {
+    pub fn retry_after(&self) -> Duration {
         let above = self.last.saturating_sub(self.at(self.level.left_below())) as f64;
         if self.falling < 1.0 {
             // It does not fall: something is wrong, and nobody knows for how long.
-            return LATEST / 4;
+            return MAX_RETRY_AFTER / 4;
         }
-        Duration::from_secs_f64((above / self.falling).clamp(1.0, 60.0)).clamp(SOONEST, LATEST)
+        Duration::from_secs_f64((above / self.falling).clamp(1.0, 60.0))
+            .clamp(MIN_RETRY_AFTER, MAX_RETRY_AFTER)
     }
 }
 
@@ -133,19 +140,19 @@ mod tests {
 
     #[test]
     fn levels_are_entered_and_left_at_their_marks() {
-        let mut depth = Depth::new(100_000);
+        let mut depth = Backpressure::new(100_000);
         let expected = [
-            (59_999, Level::Open),
-            (60_000, Level::BroadcastsPaused),
-            (50_000, Level::BroadcastsPaused),
-            (49_999, Level::Open),
-            (80_000, Level::BulkRefused),
-            (70_000, Level::BulkRefused),
-            (69_999, Level::BroadcastsPaused),
-            (250_000, Level::HighOnly),
-            (90_000, Level::HighOnly),
-            (89_999, Level::BulkRefused),
-            (0, Level::Open),
+            (59_999, BackpressureLevel::Open),
+            (60_000, BackpressureLevel::BroadcastsPaused),
+            (50_000, BackpressureLevel::BroadcastsPaused),
+            (49_999, BackpressureLevel::Open),
+            (80_000, BackpressureLevel::BulkRefused),
+            (70_000, BackpressureLevel::BulkRefused),
+            (69_999, BackpressureLevel::BroadcastsPaused),
+            (250_000, BackpressureLevel::HighOnly),
+            (90_000, BackpressureLevel::HighOnly),
+            (89_999, BackpressureLevel::BulkRefused),
+            (0, BackpressureLevel::Open),
         ];
         for (seen, level) in expected {
             depth.observe(seen, SECOND);
@@ -155,14 +162,14 @@ mod tests {
 
     #[test]
     fn one_comes_back_when_it_will_be_free() {
-        let mut depth = Depth::new(100_000);
+        let mut depth = Backpressure::new(100_000);
         depth.observe(200_000, SECOND);
-        assert_eq!(depth.come_back(), Duration::from_secs(15), "it does not fall");
+        assert_eq!(depth.retry_after(), Duration::from_secs(15), "it does not fall");
         for seen in (130_000..200_000).rev().step_by(10_000) {
             depth.observe(seen, SECOND);
         }
         // 40,000 above where it is left, falling by about 10,000 a second.
-        let wait = depth.come_back().as_secs();
+        let wait = depth.retry_after().as_secs();
         assert!((3..=8).contains(&wait), "{wait}");
     }
 
@@ -172,22 +179,22 @@ mod tests {
         fn a_level_is_never_lower_than_its_mark_and_the_answer_is_bounded(
             limit in 1u64..1_000_000, seen in prop::collection::vec(0u64..2_000_000, 1..100)
         ) {
-            let mut depth = Depth::new(limit);
+            let mut depth = Backpressure::new(limit);
             for depth_seen in seen {
                 depth.observe(depth_seen, SECOND);
-                let least = Level::ALL
+                let least = BackpressureLevel::ALL
                     .into_iter().rev()
                     .find(|level| depth_seen >= depth.at(level.entered_at())).unwrap();
                 prop_assert!(depth.level() >= least);
-                prop_assert!((SOONEST..=LATEST).contains(&depth.come_back()));
+                prop_assert!((MIN_RETRY_AFTER..=MAX_RETRY_AFTER).contains(&depth.retry_after()));
             }
         }
     }
 
     #[test]
     fn no_limit_is_always_open() {
-        let mut depth = Depth::new(0);
+        let mut depth = Backpressure::new(0);
         depth.observe(u64::MAX / 200, SECOND);
-        assert_eq!(depth.level(), Level::Open);
+        assert_eq!(depth.level(), BackpressureLevel::Open);
     }
 }
