@@ -21,8 +21,8 @@ use crate::{
         text::excerpt,
     },
     store::{
-        self, Cut, Group, Slice,
-        audit::{self, Filter, Recorded},
+        self, ListPage, ScanPosition, StatementGroup,
+        audit::{self, AuditFilter, AuditRecord},
     },
 };
 
@@ -108,7 +108,7 @@ pub struct Listing<T> {
     /// Whether there is more after the last of it.
     pub more: bool,
     /// Where it goes on when few of what was looked at matched: there may be more behind that.
-    pub cut: Option<Cut>,
+    pub cut: Option<ScanPosition>,
 }
 
 impl<T> Listing<T> {
@@ -120,8 +120,8 @@ impl<T> Listing<T> {
     }
 
     /// The same of a list whose statements look at a bounded number of rows.
-    pub(super) fn of_slice(found: Slice<T>, limit: usize) -> Listing<T> {
-        let Slice { items, cut } = found;
+    pub(super) fn of_slice(found: ListPage<T>, limit: usize) -> Listing<T> {
+        let ListPage { items, cut } = found;
         let listing = Listing::of(items, limit);
         let cut = cut.filter(|_| !listing.more);
         Listing { cut, ..listing }
@@ -170,7 +170,7 @@ impl Batch for Entries {
     async fn context(_app: &App, _entries: &[AuditEntry]) {}
 
     async fn persist(app: &App, entries: &mut [AuditEntry], _: &()) -> Result<(), store::Error> {
-        audit::insert(&app.store().client_for(Group::Audit).await?, entries).await
+        audit::insert(&app.store().client_for(StatementGroup::Audit).await?, entries).await
     }
 
     fn finish(_: &App, _: Vec<AuditEntry>, replies: Vec<Reply<()>>, _stored: (), _: &()) {
@@ -237,9 +237,9 @@ impl App {
     pub async fn audit_access(
         &self,
         by: &By,
-        filter: &Filter,
+        filter: &AuditFilter,
         limit: usize,
-    ) -> Result<Listing<Recorded>, Error> {
+    ) -> Result<Listing<AuditRecord>, Error> {
         let list = |client| async move { audit::list(&client, filter, limit + 1).await };
         let found = self.store().of(by.party().as_ref()).read(list).await?;
         let found = Listing::of_slice(found, limit);
@@ -301,7 +301,7 @@ impl App {
     /// Failures of the database.
     pub async fn expire_audit_log(&self) -> Result<bool, Error> {
         let before = self.clock().now() - self.live().retention.audit_log;
-        let client = self.store().client_for(Group::Upkeep).await?;
+        let client = self.store().client_for(StatementGroup::Upkeep).await?;
         let gone = audit::expire(&client, before, EXPIRED_AT_ONCE).await?;
         Ok(gone == EXPIRED_AT_ONCE as u64)
     }

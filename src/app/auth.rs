@@ -12,7 +12,7 @@ use ring::digest::{SHA256, digest};
 use super::{App, Caller, Error, access::Identity};
 use crate::{
     domain::{BoundedMap, TokenId, WhenFull},
-    store::{self, Group, tokens::Owner},
+    store::{self, StatementGroup, tokens::TokenOwner},
 };
 
 /// How long a look-up is believed. A revoked token opens nothing any more after this long.
@@ -94,16 +94,16 @@ impl App {
             let valid = caller.filter(|c| c.expires_at.is_none_or(|at| at > self.clock().now()));
             return valid.ok_or(Error::Unauthenticated);
         }
-        let client = self.store().of_address(from).client_for(Group::Access).await?;
+        let client = self.store().of_address(from).client_for(StatementGroup::Access).await?;
         let caller =
             store::tokens::find(&client, &hash, self.clock().now()).await?.map(|valid| Caller {
                 token: valid.id,
                 expires_at: valid.expires_at,
                 identity: match valid.owner {
-                    Owner::Business { id, name, permissions } => {
+                    TokenOwner::Business { id, name, permissions } => {
                         Identity::Business { id, name: name.into(), permissions }
                     }
-                    Owner::Mobile { phone } => Identity::Mobile { phone },
+                    TokenOwner::Mobile { phone } => Identity::Mobile { phone },
                 },
             });
         self.inner.known_tokens.put(hash, now, caller.clone());

@@ -7,8 +7,8 @@ use time::OffsetDateTime;
 
 use super::{App, Error};
 use crate::store::{
-    Group,
-    books::{self, Day, Discrepancy},
+    StatementGroup,
+    reconciliation::{self, DayTotals, Discrepancy},
 };
 
 /// How long after its time a message may wait to be looked at: the sweeper comes every second, and a
@@ -21,7 +21,7 @@ const LISTED: i64 = 1000;
 #[derive(Debug)]
 pub struct Audit {
     /// By business and day, newest first.
-    pub days: Vec<Day>,
+    pub days: Vec<DayTotals>,
     /// Single messages that do not add up.
     pub discrepancies: Vec<Discrepancy>,
 }
@@ -41,10 +41,11 @@ impl App {
     /// # Errors
     /// Failures of the database.
     pub async fn audit_delivery(&self, since: OffsetDateTime) -> Result<Audit, Error> {
-        let mut client = self.store().client_for(Group::Upkeep).await?;
-        let days = books::days(&mut client, since.to_offset(time::UtcOffset::UTC).date()).await?;
+        let mut client = self.store().client_for(StatementGroup::Upkeep).await?;
+        let days =
+            reconciliation::days(&mut client, since.to_offset(time::UtcOffset::UTC).date()).await?;
         let overdue = self.clock().now() - OVERDUE;
-        let discrepancies = books::discrepancies(&client, overdue, LISTED).await?;
+        let discrepancies = reconciliation::discrepancies(&client, overdue, LISTED).await?;
         Ok(Audit { days, discrepancies })
     }
 
@@ -53,7 +54,7 @@ impl App {
     /// # Errors
     /// Failures of the database.
     pub async fn repair_books(&self) -> Result<u64, Error> {
-        let client = self.store().client_for(Group::Upkeep).await?;
-        Ok(books::repair(&client, self.clock().now(), LISTED).await?)
+        let client = self.store().client_for(StatementGroup::Upkeep).await?;
+        Ok(reconciliation::repair(&client, self.clock().now(), LISTED).await?)
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use super::{App, Error};
 use crate::{
     domain::{BoundedMap, Phone, UserId, WhenFull},
-    store::{Group, accounts},
+    store::{StatementGroup, accounts},
 };
 
 /// How many are remembered.
@@ -52,7 +52,7 @@ impl App {
             return Ok(());
         }
         // What connected recipients are to get waits for it.
-        let client = self.store().client_for(Group::Pending).await?;
+        let client = self.store().client_for(StatementGroup::Pending).await?;
         let found = accounts::phones_of(&client, &unknown).await?;
         let mut phones: HashMap<UserId, Phone> = found.into_iter().collect();
         let mut known = self.inner.business_phones.locked();

@@ -11,8 +11,8 @@ use super::{
 use crate::{
     domain::{MessageId, Party},
     store::{
-        self, Group,
-        chat::{self, Appended, NewChat, Outcome},
+        self, StatementGroup,
+        chat::{self, AppendOutcome, AppendResult, NewChat},
     },
 };
 
@@ -41,10 +41,10 @@ pub(super) struct Chats;
 
 impl Batch for Chats {
     type Request = Request;
-    type Answer = Appended;
+    type Answer = AppendResult;
     /// Who of the recipients is connected.
     type Context = Online;
-    type Stored = Outcome;
+    type Stored = AppendOutcome;
 
     const CAPACITY: usize = 4096;
     const MAX_ROWS: usize = 300;
@@ -67,13 +67,13 @@ impl Batch for Chats {
         app: &App,
         requests: &mut [Request],
         online: &Online,
-    ) -> Result<Outcome, store::Error> {
+    ) -> Result<AppendOutcome, store::Error> {
         let new: Vec<NewChat> = requests.iter().map(|request| request.new.clone()).collect();
         let mut earlier: Vec<Option<MessageId>> =
             requests.iter().map(|request| request.earlier).collect();
         let retry = app.live().retry;
         let attempt = async {
-            let mut client = app.store().client_for(Group::Chat).await?;
+            let mut client = app.store().client_for(StatementGroup::Chat).await?;
             chat::append(&mut client, &new, &mut earlier, |party| {
                 app.born_leased_until(&retry, online, party, app.clock().now())
             })
@@ -91,15 +91,15 @@ impl Batch for Chats {
     fn finish(
         app: &App,
         requests: Vec<Request>,
-        replies: Vec<Reply<Appended>>,
-        outcome: Outcome,
+        replies: Vec<Reply<AppendResult>>,
+        outcome: AppendOutcome,
         online: &Online,
     ) {
         let mut accepted = Vec::new();
         let mut answers = Vec::new();
         for ((request, reply), appended) in requests.into_iter().zip(replies).zip(outcome.messages)
         {
-            if let Appended::New(message) = &appended {
+            if let AppendResult::New(message) = &appended {
                 app.counters().accepted(1);
                 accepted.push((message.clone(), request.said_by));
             }

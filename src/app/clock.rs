@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use uuid::{ContextV7, Timestamp, Uuid};
 
 use super::{App, Error};
-use crate::store::checkup;
+use crate::store::server_checks;
 
 /// Where the time comes from. Cheap to clone; clones of a moved clock move together.
 #[derive(Clone, Debug, Default)]
@@ -115,7 +115,7 @@ impl App {
     /// # Errors
     /// Failures of the database.
     pub async fn begin_ids(&self) -> Result<Duration, Error> {
-        let newest = checkup::newest_id_ahead(self.store(), Clock::System.now()).await?;
+        let newest = server_checks::newest_id_ahead(self.store(), Clock::System.now()).await?;
         Ok(newest.map(begin_ids_after).unwrap_or_default())
     }
 }

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use super::{App, Error};
 use crate::{
     domain::NodeId,
-    store::{Group, secrets, tokens},
+    store::{StatementGroup, secrets, tokens},
 };
 
 /// How far back is looked again. A connection takes its seat up to 15 s after its token was looked at
@@ -30,7 +30,7 @@ impl App {
     pub async fn connection_secret(&self) -> Result<Vec<u8>, Error> {
         let mut fresh = [0; 32];
         SystemRandom::new().fill(&mut fresh).map_err(|_| Error::Internal)?;
-        let client = self.store().client_for(Group::Access).await?;
+        let client = self.store().client_for(StatementGroup::Access).await?;
         Ok(secrets::find_or_keep(&client, "connection_tokens", &fresh, self.clock().now()).await?)
     }
 
@@ -44,7 +44,7 @@ impl App {
         if self.presence().local().connections() + self.bystanders().connections() == 0 {
             return Ok(now);
         }
-        let client = self.store().client_for(Group::Nodes).await?;
+        let client = self.store().client_for(StatementGroup::Nodes).await?;
         let revoked = tokens::revoked_since(&client, since - AGAIN, now).await?;
         let revoked: HashSet<_> = revoked.into_iter().collect();
         if !revoked.is_empty() {

@@ -15,8 +15,8 @@ use crate::{
     },
     presence::{Delivery, Outbound},
     store::{
-        Client, Group, Slice, accounts,
-        chat::{self, Appended, NewChat, Reading},
+        Client, ListPage, StatementGroup, accounts,
+        chat::{self, AppendResult, NewChat, ReadRange},
         conversations, messages,
     },
 };
@@ -51,7 +51,7 @@ impl Page {
 impl App {
     /// A connection for what a party does with its conversations.
     pub(super) async fn conversations_client(&self, party: &Party) -> Result<Client, Error> {
-        Ok(self.store().of(party).client_for(Group::Conversations).await?)
+        Ok(self.store().of(party).client_for(StatementGroup::Conversations).await?)
     }
 
     /// Whether the caller may talk at all.
@@ -138,7 +138,7 @@ impl App {
         status: Option<ConversationStatus>,
         after: ConversationKeyset,
         limit: usize,
-    ) -> Result<Slice<Conversation>, Error> {
+    ) -> Result<ListPage<Conversation>, Error> {
         let party = App::talker(caller)?;
         let party = &party;
         let list = |client| async move {
@@ -219,12 +219,12 @@ impl App {
         };
         let request = chat_intake::Request::new(new, caller.party(), recipient, said_by);
         let appended = self.inner.chat_intake.write(request).await;
-        if !matches!(appended, Ok(Appended::New(_))) {
+        if !matches!(appended, Ok(AppendResult::New(_))) {
             self.inner.limiter.give_back(&caller.party(), 1).await;
         }
         match appended? {
-            Appended::New(message) => Ok((message, true)),
-            Appended::Before(message) => {
+            AppendResult::New(message) => Ok((message, true)),
+            AppendResult::Before(message) => {
                 let same_place = message.position.is_some_and(|place| place.conversation == id);
                 // The old message is no answer to who says something else: that would be lost.
                 if !same_place || (&message.content, message.content_type) != (&said.0, said.1) {
@@ -232,12 +232,12 @@ impl App {
                 }
                 Ok((message, false))
             }
-            Appended::Deleted => {
+            AppendResult::Deleted => {
                 let text = "the message with this clientMessageId was deleted";
                 Err(Error::Conflict(text.to_owned()))
             }
-            Appended::Closed => Err(Error::Conflict("the conversation is closed".to_owned())),
-            Appended::Nowhere => Err(Error::NotFound("conversation")),
+            AppendResult::Closed => Err(Error::Conflict("the conversation is closed".to_owned())),
+            AppendResult::Nowhere => Err(Error::NotFound("conversation")),
         }
     }
 
@@ -271,7 +271,7 @@ impl App {
         up_to: Option<i64>,
     ) -> Result<(usize, Conversation), Error> {
         let (side, _) = self.side_in(caller, id).await?;
-        let reading = Reading::UpTo(up_to.unwrap_or(i64::MAX));
+        let reading = ReadRange::UpTo(up_to.unwrap_or(i64::MAX));
         let party = caller.party();
         self.count_receipt(&party)?;
         let changed = self.mark_read(caller, id, side, &reading).await;
@@ -287,7 +287,7 @@ impl App {
         caller: &Caller,
         id: ConversationId,
         side: Side,
-        reading: &Reading,
+        reading: &ReadRange,
     ) -> Result<Option<(Vec<MessageId>, Conversation)>, Error> {
         let mut all = Vec::new();
         loop {
@@ -322,7 +322,7 @@ impl App {
     ) -> Result<(Vec<MessageId>, Vec<MessageId>), Error> {
         let places = {
             let client = self.conversations_client(&caller.party()).await?;
-            chat::places(&client, ids).await?
+            chat::positions(&client, ids).await?
         };
         let mut changed = Vec::new();
         let mut of: std::collections::BTreeMap<Uuid, Vec<i64>> = Default::default();
@@ -332,7 +332,8 @@ impl App {
         for (conversation, seqs) in of {
             let id = ConversationId(conversation);
             let Ok((_, side)) = self.taking_part(caller, id).await else { continue };
-            if let Some((read, _)) = self.mark_read(caller, id, side, &Reading::Those(seqs)).await?
+            if let Some((read, _)) =
+                self.mark_read(caller, id, side, &ReadRange::Those(seqs)).await?
             {
                 changed.extend(read);
             }

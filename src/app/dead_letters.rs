@@ -6,8 +6,8 @@ use super::{App, By, Error, audit::Listing, clock::new_id};
 use crate::{
     domain::{DeadLetterId, audit::AuditAction},
     store::{
-        Group, Slice, audit,
-        dead_letters::{self, DeadLetter, Filter},
+        ListPage, StatementGroup, audit,
+        dead_letters::{self, DeadLetter, DeadLetterFilter},
     },
 };
 
@@ -52,7 +52,7 @@ impl App {
     pub async fn dead_letters(
         &self,
         by: &By,
-        filter: &Filter,
+        filter: &DeadLetterFilter,
         limit: usize,
     ) -> Result<Listing<DeadLetter>, Error> {
         let found = self.watch_dead_letters(by, filter, limit).await?;
@@ -74,7 +74,7 @@ impl App {
     pub async fn watch_dead_letters(
         &self,
         by: &By,
-        filter: &Filter,
+        filter: &DeadLetterFilter,
         limit: usize,
     ) -> Result<Listing<DeadLetter>, Error> {
         let list = |client| async move { dead_letters::list(&client, filter, limit + 1).await };
@@ -85,9 +85,9 @@ impl App {
     /// The same from the database itself: what is found here is acted on.
     async fn dead_letters_now(
         &self,
-        filter: &Filter,
+        filter: &DeadLetterFilter,
         limit: usize,
-    ) -> Result<Slice<DeadLetter>, Error> {
+    ) -> Result<ListPage<DeadLetter>, Error> {
         Ok(dead_letters::list(&self.store().client().await?, filter, limit).await?)
     }
 
@@ -95,7 +95,7 @@ impl App {
     ///
     /// # Errors
     /// Failures of the database.
-    pub async fn count_dead_letters(&self, filter: &Filter) -> Result<u64, Error> {
+    pub async fn count_dead_letters(&self, filter: &DeadLetterFilter) -> Result<u64, Error> {
         Ok(dead_letters::count(&self.store().client().await?, filter).await?)
     }
 
@@ -104,7 +104,7 @@ impl App {
     /// # Errors
     /// [`Error::NotFound`]; failures of the database.
     pub async fn dead_letter(&self, by: &By, id: DeadLetterId) -> Result<DeadLetter, Error> {
-        let filter = Filter { ids: vec![id], ..Filter::default() };
+        let filter = DeadLetterFilter { ids: vec![id], ..DeadLetterFilter::default() };
         let found = self.dead_letters_now(&filter, 1).await;
         let found =
             found.and_then(|mut found| found.items.pop().ok_or(Error::NotFound("dead letter")));
@@ -123,12 +123,12 @@ impl App {
         &self,
         action: Action,
         by: &By,
-        filter: &Filter,
+        filter: &DeadLetterFilter,
         most: usize,
         mut progress: impl FnMut(usize),
     ) -> Result<Outcome, Error> {
         let mut outcome = Outcome::default();
-        let mut page = Filter { before: filter.before, ..filter.clone() };
+        let mut page = DeadLetterFilter { before: filter.before, ..filter.clone() };
         while outcome.matched < most {
             let limit = AT_ONCE.min(most - outcome.matched);
             let found = match patiently(|| self.dead_letters_now(&page, limit)).await {
@@ -140,7 +140,7 @@ impl App {
                     break;
                 }
             };
-            let Slice { items: found, cut } = found;
+            let ListPage { items: found, cut } = found;
             let mut ids: Vec<DeadLetterId> = found.iter().map(|letter| letter.id).collect();
             let last = ids.last().copied().filter(|_| ids.len() == limit);
             outcome.next = last.or(cut.map(|cut| DeadLetterId(cut.id)));
@@ -224,7 +224,7 @@ impl App {
         let reason = format!("a frame of the queue {queue}: {reason}").replace('\0', "\u{fffd}");
         let client = self.store().client().await?;
         let frame = frame.get(..MOST).unwrap_or(frame);
-        Ok(dead_letters::bury_frame(&client, id, frame, &reason, self.clock().now()).await?)
+        Ok(dead_letters::add_frame(&client, id, frame, &reason, self.clock().now()).await?)
     }
 
     /// Lets dead letters expire that were kept long enough. Returns whether there may be more.
@@ -235,7 +235,7 @@ impl App {
         const EXPIRED_AT_ONCE: i64 = 500;
         let now = self.clock().now();
         let before = now - self.live().retention.dead_letters;
-        let client = self.store().client_for(Group::Upkeep).await?;
+        let client = self.store().client_for(StatementGroup::Upkeep).await?;
         let gone = dead_letters::expire(&client, before, EXPIRED_AT_ONCE, now).await?;
         Ok(gone == EXPIRED_AT_ONCE)
     }

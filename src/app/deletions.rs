@@ -12,7 +12,7 @@ use crate::{
     presence::Outbound,
     store::{
         audit, conversations,
-        deleted::{self, Deleted},
+        deleted::{self, DeletedMessage},
     },
 };
 
@@ -28,7 +28,7 @@ pub(super) struct Deletions {
 
 impl Deletions {
     /// Those that were not told yet.
-    fn untold(&self, found: Vec<Deleted>) -> Vec<Deleted> {
+    fn untold(&self, found: Vec<DeletedMessage>) -> Vec<DeletedMessage> {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.retain(|_, since| since.elapsed() < 2 * BACK);
         found.into_iter().filter(|one| !told.contains_key(&one.id)).collect()
@@ -73,8 +73,8 @@ impl App {
     /// Failures of the database; then the next look tells them.
     pub async fn tell_deleted(&self) -> Result<(), Error> {
         let client = self.store().client().await?;
-        let found = deleted::lately(&client, BACK.as_secs_f64()).await?;
-        for Deleted { id, position: place, sender, recipient, at } in
+        let found = deleted::recent(&client, BACK.as_secs_f64()).await?;
+        for DeletedMessage { id, position: place, sender, recipient, at } in
             self.inner.deletions.untold(found)
         {
             // Before it is told: what fails here is told whole by the next look.
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_deletion_is_told_once() {
-        let one = |n: u128| Deleted {
+        let one = |n: u128| DeletedMessage {
             id: MessageId(Uuid::from_u128(n)),
             place: None,
             sender: Party::Business(UserId(Uuid::from_u128(9))),

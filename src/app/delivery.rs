@@ -13,7 +13,7 @@ use crate::{
     domain::{Message, MessageId, Party, Priority, feed::DeliveryAttempt, partitions},
     presence::{Delivery, Outbound, Reach},
     queue::{LocalQueue, Queue, Rabbit, WakeUp},
-    store::{self, Group, idempotency, messages, outcome::WrittenAt},
+    store::{self, StatementGroup, idempotency, messages, outcome::WrittenAt},
 };
 
 /// The most messages that one sweep takes.
@@ -202,7 +202,7 @@ impl App {
     /// # Errors
     /// Failures of the database.
     pub async fn make_up_for_lost_wake_ups(&self) -> Result<usize, Error> {
-        let client = self.store().client_for(Group::WakeUps).await?;
+        let client = self.store().client_for(StatementGroup::WakeUps).await?;
         let since = self.clock().now() - self.live().retry.acknowledge_timeout - SAFETY;
         let parties = messages::undelivered_since(&client, since, MADE_UP).await?;
         let count = parties.len();
@@ -254,7 +254,7 @@ impl App {
     pub async fn deliver_named(&self, wake_ups: &[WakeUp]) -> Result<(), Error> {
         let began = self.step_begins();
         let ids: Vec<MessageId> = wake_ups.iter().map(|wake_up| wake_up.id).collect();
-        let client = self.store().client_for(Group::WakeUps).await?;
+        let client = self.store().client_for(StatementGroup::WakeUps).await?;
         let (found, unreadable) = messages::new_of(&client, &ids).await?;
         drop(client);
         if !unreadable.is_empty() {
@@ -275,7 +275,7 @@ impl App {
         if ids.is_empty() {
             return Ok(());
         }
-        let client = self.store().client_for(Group::WakeUps).await?;
+        let client = self.store().client_for(StatementGroup::WakeUps).await?;
         let mut of: HashMap<Party, Vec<MessageId>> = HashMap::new();
         for (id, party) in messages::acknowledged_of(&client, &ids).await? {
             of.entry(party).or_default().push(id);
@@ -292,7 +292,7 @@ impl App {
     /// # Errors
     /// Failures of the database.
     pub async fn sweep(&self) -> Result<bool, Error> {
-        let client = self.store().client_for(Group::Sweeps).await?;
+        let client = self.store().client_for(StatementGroup::Sweeps).await?;
         let (count, parties) = messages::sweep(&client, self.clock().now(), SWEEP).await?;
         if count > 0 {
             self.failpoint("sweep_after_take");
@@ -312,7 +312,7 @@ impl App {
     pub async fn check_positions(&self, doubted: bool) -> Result<usize, Error> {
         let mut found = 0;
         for parties in self.presence().local().parties().chunks(CHECKED_AT_ONCE) {
-            let client = self.store().client_for(Group::Sweeps).await?;
+            let client = self.store().client_for(StatementGroup::Sweeps).await?;
             let before = self.clock().now() - STUCK_AFTER;
             let behind = messages::behind(&client, parties, before, doubted).await?;
             found += behind.len();
@@ -356,9 +356,9 @@ impl App {
     /// Failures of the database.
     pub async fn forget_keys(&self) -> Result<bool, Error> {
         const AT_ONCE: u64 = 1000;
-        let client = self.store().client_for(Group::Upkeep).await?;
+        let client = self.store().client_for(StatementGroup::Upkeep).await?;
         let before = self.clock().now() - self.live().retention.idempotency_keys;
-        Ok(idempotency::forget(&client, before, AT_ONCE as i64).await? == AT_ONCE)
+        Ok(idempotency::delete_expired(&client, before, AT_ONCE as i64).await? == AT_ONCE)
     }
 
     /// Notes that messages were written to a connection a while ago, or why it ended with them
@@ -383,6 +383,6 @@ impl App {
     /// # Errors
     /// Failures of the database.
     pub async fn waiting(&self) -> Result<i64, store::Error> {
-        messages::waiting(&self.store().client_for(Group::Upkeep).await?, 100_000).await
+        messages::waiting(&self.store().client_for(StatementGroup::Upkeep).await?, 100_000).await
     }
 }

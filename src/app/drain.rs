@@ -41,7 +41,7 @@ impl App {
         };
         let mut client = self.store().client().await?;
         let transaction = audit::begin(&mut client).await?;
-        if !nodes::ask_drain(&transaction, id, draining).await? {
+        if !nodes::request_drain(&transaction, id, draining).await? {
             drop(transaction);
             drop(client);
             return self.record_end(entry, Err(Error::NotFound("process"))).await;

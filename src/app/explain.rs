@@ -7,7 +7,7 @@ use crate::{
         audit::AuditAction,
         verdict::{MessageEvent, MessageFacts, Verdict},
     },
-    store::{self, messages, story, story::Story, trail},
+    store::{self, messages, presence_log, timeline, timeline::MessageTimeline},
 };
 
 /// The whole story of a message.
@@ -15,7 +15,7 @@ pub struct Explanation {
     /// The message as it is now.
     pub message: Message,
     /// What its columns do not tell.
-    pub story: Story,
+    pub story: MessageTimeline,
     /// What follows from that.
     pub verdict: Verdict,
 }
@@ -64,11 +64,12 @@ impl App {
     ) -> Result<Explanation, Error> {
         let client = self.store().of(party).client().await?;
         let now = self.clock().now();
-        let story = story::of(&client, message.id).await?;
+        let story = timeline::of(&client, message.id).await?;
         // What was before its import happened elsewhere.
         let from = story.import.as_ref().map_or(message.created_at, |import| import.at);
-        let (next_attempt_at, dead_letter) = trail::prospects(&client, message.id).await?;
-        let recipient = trail::recipient(&client, &message.recipient, now).await?;
+        let (next_attempt_at, dead_letter) =
+            presence_log::next_attempt(&client, message.id).await?;
+        let recipient = presence_log::recipient(&client, &message.recipient, now).await?;
         let facts = MessageFacts {
             now,
             next_attempt_at,
@@ -84,8 +85,8 @@ impl App {
                 .collect(),
             recipient,
             dead_letter: dead_letter.map(|id| id.to_string()),
-            runs: trail::runs(&client, from).await?,
-            outages: trail::outages(&client, from).await?,
+            runs: presence_log::runs(&client, from).await?,
+            outages: presence_log::outages(&client, from).await?,
             retries: self.live().retry.attempts,
             import: story.import.clone(),
             message,

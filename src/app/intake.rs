@@ -14,8 +14,8 @@ use super::{
 use crate::{
     domain::{Message, Party, UserId, partitions, retry::RetryPolicy},
     store::{
-        self, Group,
-        idempotency::{self, Earlier, Keyed},
+        self, StatementGroup,
+        idempotency::{self, IdempotentRequest, StoredResponse},
         messages::{self, NewMessage},
     },
 };
@@ -27,7 +27,7 @@ pub(super) const SAFETY: Duration = Duration::from_secs(25);
 pub(super) struct Request {
     sender: Party,
     messages: Vec<Message>,
-    keyed: Option<Keyed>,
+    keyed: Option<IdempotentRequest>,
 }
 
 /// What became of a request.
@@ -36,7 +36,7 @@ pub enum Accepted {
     /// Its messages are durable.
     New,
     /// Its key had been used before: this was answered then.
-    Earlier(Earlier),
+    Earlier(StoredResponse),
 }
 
 /// Stores one-way messages.
@@ -106,7 +106,7 @@ type Outcomes = Vec<bool>;
 async fn persist(app: &App, batch: &[Request], online: &Online) -> Result<Outcomes, store::Error> {
     app.failpoint("intake_before_insert");
     let now = app.clock().now();
-    let mut client = app.store().client_for(Group::Sends).await?;
+    let mut client = app.store().client_for(StatementGroup::Sends).await?;
     if batch.iter().all(|request| request.keyed.is_none()) {
         let rows = rows(app, batch.iter(), online);
         messages::insert_one_way(&client, &rows).await?;
@@ -161,7 +161,7 @@ impl App {
         &self,
         sender: Party,
         messages: Vec<Message>,
-        keyed: Option<Keyed>,
+        keyed: Option<IdempotentRequest>,
     ) -> Result<Accepted, Error> {
         self.inner.intake.write(Request { sender, messages, keyed }).await
     }
@@ -174,13 +174,13 @@ impl App {
         &self,
         user: UserId,
         key: &RequestKey,
-    ) -> Result<Option<Earlier>, Error> {
+    ) -> Result<Option<StoredResponse>, Error> {
         // By the sender's part: those who repeat must not stand in the way of what is stored.
         let party = Party::Business(user);
         let client = self.store().of(&party).client().await?;
         let expired = self.clock().now() - self.live().retention.idempotency_keys;
         let hashes = [key.request_hash, key.written_hash];
-        match idempotency::earlier(&client, user, &key.key, expired).await? {
+        match idempotency::stored_response(&client, user, &key.key, expired).await? {
             Some(found) if hashes.iter().all(|hash| found.request_hash != *hash) => {
                 Err(Error::KeyReused)
             }
@@ -238,7 +238,7 @@ fn finish(
     }
 }
 
-async fn earlier(app: &App, keyed: Option<&Keyed>) -> Result<Accepted, Error> {
+async fn earlier(app: &App, keyed: Option<&IdempotentRequest>) -> Result<Accepted, Error> {
     let Some(keyed) = keyed else { return Err(Error::Internal) };
     let key = RequestKey {
         key: keyed.key.clone(),

@@ -21,7 +21,7 @@ use crate::{
     },
     presence::Outbound,
     store::{
-        self, Client, Group,
+        self, Client, StatementGroup,
         outcome::{self, Changed, GivenUp, Missed, Word, WrittenAt},
     },
 };
@@ -225,7 +225,7 @@ impl Rows {
 
 async fn persist(app: &App, rows: &Rows) -> Result<Vec<Changed>, store::Error> {
     app.failpoint("ledger_before_write");
-    let client = app.store().client_for(Group::Statuses).await?;
+    let client = app.store().client_for(StatementGroup::Statuses).await?;
     let mut changed = Vec::new();
     if !rows.acknowledged.is_empty() {
         changed.extend(outcome::acknowledge(&client, &rows.acknowledged).await?);

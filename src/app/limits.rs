@@ -24,7 +24,7 @@ use crate::{
         limits::{Limits, NamedRate, RateClass},
         rate::SlidingWindow,
     },
-    store::{Group, messages},
+    store::{StatementGroup, messages},
 };
 
 /// What passed lately, by class and party and in all, and how deep deliveries have piled up.
@@ -330,8 +330,8 @@ impl App {
         }
         // No further than where the last level is entered: counting on would change nothing.
         let most = i64::try_from(limit.saturating_add(limit / 10)).unwrap_or(i64::MAX);
-        let client = self.store().client_for(Group::Sweeps).await?;
-        let found = messages::in_hand(&client, most).await?;
+        let client = self.store().client_for(StatementGroup::Sweeps).await?;
+        let found = messages::in_flight(&client, most).await?;
         let found = u64::try_from(found).unwrap_or_default() + self.inner.intake.waiting() as u64;
         limiter.see(limit, found);
         Ok(if found > limit / 4 { WATCHFUL } else { CALM })

@@ -16,10 +16,10 @@ use crate::{
         message::{FieldError, MessageDraft, OneWayMessage},
     },
     store::{
-        idempotency::{Earlier, Keyed},
-        messages::{self, Filter},
+        idempotency::{IdempotentRequest, StoredResponse},
+        messages::{self, MessageFilter},
         outcome::Word,
-        story::{self, Story},
+        timeline::{self, MessageTimeline},
     },
 };
 
@@ -55,7 +55,7 @@ pub enum Sent<T> {
     /// It was done now.
     Now(T),
     /// The same request was answered before: give that answer again.
-    Before(Earlier),
+    Before(StoredResponse),
 }
 
 /// One item of a batch: what was accepted, or why it was not.
@@ -310,7 +310,7 @@ impl App {
     pub async fn list_messages(
         &self,
         caller: &Caller,
-        mut filter: Filter,
+        mut filter: MessageFilter,
         limit: usize,
     ) -> Result<Listing<Message>, Error> {
         let party = caller.party();
@@ -340,7 +340,7 @@ impl App {
     pub async fn list_all_messages(
         &self,
         by: &By,
-        filter: &Filter,
+        filter: &MessageFilter,
         limit: usize,
     ) -> Result<Listing<Message>, Error> {
         let found = self.listed(by.party().as_ref(), filter, limit).await?;
@@ -357,7 +357,7 @@ impl App {
     async fn listed(
         &self,
         party: Option<&Party>,
-        filter: &Filter,
+        filter: &MessageFilter,
         limit: usize,
     ) -> Result<Listing<Message>, Error> {
         // One more, to know whether the list goes on.
@@ -376,12 +376,16 @@ impl App {
     ///
     /// # Errors
     /// [`Error::NotFound`]; failures of the database.
-    pub async fn any_message(&self, by: &By, id: MessageId) -> Result<(Message, Story), Error> {
+    pub async fn any_message(
+        &self,
+        by: &By,
+        id: MessageId,
+    ) -> Result<(Message, MessageTimeline), Error> {
         let found = async {
             let client = self.store().of(by.party().as_ref()).client().await?;
             let message = messages::get_any(&client, id).await?;
             let message = message.ok_or(Error::NotFound("message"))?;
-            Ok((message, story::of(&client, id).await?))
+            Ok((message, timeline::of(&client, id).await?))
         }
         .await;
         let phones = found.iter().flat_map(|(message, _)| message.phones());
@@ -462,7 +466,14 @@ impl App {
     }
 }
 
-fn keyed(user: UserId, key: RequestKey, answer: (u16, String)) -> Keyed {
+fn keyed(user: UserId, key: RequestKey, answer: (u16, String)) -> IdempotentRequest {
     let RequestKey { key, request_hash, written_hash } = key;
-    Keyed { user, key, request_hash, written_hash, status_code: answer.0, response: answer.1 }
+    IdempotentRequest {
+        user,
+        key,
+        request_hash,
+        written_hash,
+        status_code: answer.0,
+        response: answer.1,
+    }
 }

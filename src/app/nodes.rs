@@ -13,7 +13,7 @@ use super::{App, Error};
 use crate::{
     domain::{NodeId, partitions},
     store::{
-        self, Group,
+        self, StatementGroup,
         nodes::{self, Node, Role},
     },
 };
@@ -83,18 +83,18 @@ impl App {
             figures: self.figures(),
             started_at: neighbours.started_at,
         };
-        let client = self.noticing_database(self.store().client_for(Group::Nodes)).await?;
+        let client = self.noticing_database(self.store().client_for(StatementGroup::Nodes)).await?;
         let asked = Instant::now();
-        let wish = self.noticing_database(nodes::note(&client, &node)).await?;
+        let wish = self.noticing_database(nodes::record_heartbeat(&client, &node)).await?;
         self.note_database(Ok(asked.elapsed()));
         if let Some(draining) = wish {
             self.drain(draining);
-            nodes::took_up(&client, self.node(), draining).await?;
+            nodes::drain_applied(&client, self.node(), draining).await?;
             // Whoever asked looks for it.
-            nodes::note(&client, &Node { draining, ..node }).await?;
+            nodes::record_heartbeat(&client, &Node { draining, ..node }).await?;
         }
         let asked = Instant::now();
-        let living = nodes::living(&client).await?;
+        let living = nodes::live(&client).await?;
         if settings.role == Role::Worker {
             let workers: Vec<NodeId> = living
                 .iter()
@@ -144,8 +144,8 @@ impl App {
     /// # Errors
     /// Failures of the database.
     pub async fn take_leave(&self) -> Result<(), Error> {
-        let client = self.store().client_for(Group::Nodes).await?;
-        Ok(nodes::forget(&client, self.node()).await?)
+        let client = self.store().client_for(StatementGroup::Nodes).await?;
+        Ok(nodes::deregister(&client, self.node()).await?)
     }
 
     /// Where another process of the installation can be reached.
@@ -168,8 +168,8 @@ impl App {
                 tokio::time::sleep_until((looked + LOOK_AGAIN).into()).await;
             }
             let began = Instant::now();
-            let client = self.store().client_for(Group::Nodes).await.ok()?;
-            self.learn(began, nodes::living(&client).await.ok()?);
+            let client = self.store().client_for(StatementGroup::Nodes).await.ok()?;
+            self.learn(began, nodes::live(&client).await.ok()?);
         }
         self.address_of(node)
     }
@@ -179,7 +179,7 @@ impl App {
     /// # Errors
     /// Failures of the database.
     pub async fn living_nodes(&self) -> Result<Vec<Node>, Error> {
-        Ok(nodes::living(&self.store().client_for(Group::Nodes).await?).await?)
+        Ok(nodes::live(&self.store().client_for(StatementGroup::Nodes).await?).await?)
     }
 
     /// Which queues this worker is to lead, as that changes.

@@ -7,9 +7,9 @@ use crate::{
         job::{JobKind, JobPayload},
     },
     store::{
-        Group,
+        StatementGroup,
+        dead_letter_digest::{self, DeadLetterDigest},
         jobs::{self, NewJob},
-        notices::{self, Gathered},
     },
 };
 
@@ -24,10 +24,11 @@ impl App {
     /// Failures of the database; then they are told the next time.
     pub async fn tell_of_dead_letters(&self) -> Result<bool, Error> {
         let now = self.clock().now();
-        let mut client = self.store().client_for(Group::Jobs).await?;
+        let mut client = self.store().client_for(StatementGroup::Jobs).await?;
         let transaction = client.transaction().await?;
         let interval = self.live().alert_interval;
-        let gathered = notices::claim_dead_letters(&transaction, now, interval, SHOWN).await?;
+        let gathered =
+            dead_letter_digest::claim_dead_letters(&transaction, now, interval, SHOWN).await?;
         if gathered.counts.is_empty() {
             return Ok(false);
         }
@@ -48,7 +49,7 @@ impl App {
 }
 
 /// The mail about dead letters. Phone numbers are masked: mail travels in the open.
-fn compose(gathered: &Gathered) -> (String, String) {
+fn compose(gathered: &DeadLetterDigest) -> (String, String) {
     let count: i64 = gathered.counts.iter().map(|(_, _, count)| count).sum();
     let letters = if count == 1 { "dead letter" } else { "dead letters" };
     let subject = format!("esh3ar: {count} new {letters}");

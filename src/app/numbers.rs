@@ -8,7 +8,7 @@ use crate::{
         audit::AuditAction,
         phone::{PhoneIssue, Region},
     },
-    store::numbers,
+    store::stored_phones,
 };
 
 /// Numbers that are looked at in one statement.
@@ -43,7 +43,7 @@ impl App {
         let (found, _) = self.doubts(region, after, limit + 1, usize::MAX).await?;
         let found = Listing::of(found, limit);
         let phones: Vec<&Phone> = found.items.iter().map(|(phone, _)| phone).collect();
-        let uses = numbers::uses(&self.store().client().await?, &phones).await?;
+        let uses = stored_phones::usage(&self.store().client().await?, &phones).await?;
         let entry = self
             .entry(by, AuditAction::MobileCheck)
             .about(phones.iter().copied())
@@ -78,7 +78,8 @@ impl App {
         let client = self.store().client().await?;
         let (mut found, mut looked_at, mut after) = (Vec::new(), 0, after.to_owned());
         loop {
-            let page = numbers::stored(&client, &after, AT_ONCE.min(most - looked_at)).await?;
+            let page =
+                stored_phones::stored(&client, &after, AT_ONCE.min(most - looked_at)).await?;
             let Some(last) = page.last() else { return Ok((found, looked_at)) };
             last.as_str().clone_into(&mut after);
             looked_at += page.len();

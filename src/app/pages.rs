@@ -13,7 +13,7 @@ use super::{App, Caller, Error};
 use crate::{
     cache::{Key, Kind},
     domain::{Conversation, ConversationId, ConversationStatus, Message, Party},
-    store::{Slice, versions},
+    store::{ListPage, versions},
 };
 
 /// How long a value is kept that nobody asks for in another version.
@@ -65,7 +65,7 @@ impl App {
         caller: &Caller,
         status: Option<ConversationStatus>,
         limit: usize,
-        render: fn(&Slice<Conversation>, usize, &Party) -> Vec<u8>,
+        render: fn(&ListPage<Conversation>, usize, &Party) -> Vec<u8>,
     ) -> Result<Bytes, Error> {
         let party = App::talker(caller)?;
         let key = |version: &str| {

@@ -9,8 +9,8 @@ use crate::{
         feed::{FeedRead, MAX_REMEMBERED_IDS},
     },
     store::{
-        Group,
-        messages::{self, Acknowledged},
+        StatementGroup,
+        messages::{self, AcknowledgedFilter},
     },
 };
 
@@ -36,11 +36,11 @@ impl App {
         since: OffsetDateTime,
         limit: usize,
     ) -> Result<Vec<Message>, Error> {
-        let client = self.store().of(&caller.party()).client_for(Group::Pending).await?;
+        let client = self.store().of(&caller.party()).client_for(StatementGroup::Pending).await?;
         let now = self.clock().now();
         let (window, catch_up) = (&reading.in_window, reading.catch_up);
         let acknowledged =
-            reading.acknowledged.as_ref().map(|elsewhere| Acknowledged { elsewhere, since });
+            reading.acknowledged.as_ref().map(|elsewhere| AcknowledgedFilter { elsewhere, since });
         let party = caller.party();
         let (found, unreadable) =
             messages::pending(&client, &party, window, catch_up, acknowledged, now, limit).await?;
@@ -59,7 +59,7 @@ impl App {
         caller: &Caller,
         from: MessageId,
     ) -> Result<Vec<MessageId>, Error> {
-        let client = self.store().of(&caller.party()).client_for(Group::Pending).await?;
+        let client = self.store().of(&caller.party()).client_for(StatementGroup::Pending).await?;
         let party = caller.party();
         Ok(messages::latest_acknowledged(&client, &party, from, MAX_REMEMBERED_IDS).await?)
     }
@@ -74,7 +74,7 @@ impl App {
         after: Option<MessageId>,
         limit: usize,
     ) -> Result<Vec<Message>, Error> {
-        let client = self.store().of(&caller.party()).client_for(Group::Pending).await?;
+        let client = self.store().of(&caller.party()).client_for(StatementGroup::Pending).await?;
         let (found, unreadable) =
             messages::pending_after(&client, &caller.party(), after, limit).await?;
         if !unreadable.is_empty() {

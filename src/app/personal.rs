@@ -12,15 +12,15 @@ use crate::{
     store::{
         accounts::{self, MobileUser},
         chat, conversations,
-        dead_letters::{self, DeadLetter, Filter},
-        personal,
-        tokens::{self, Listed},
+        dead_letters::{self, DeadLetter, DeadLetterFilter},
+        privacy,
+        tokens::{self, TokenInfo},
     },
 };
 
 pub use crate::store::{
-    personal::{Counts, Device, Trace},
-    story::Event,
+    privacy::{ErasureCounts, ExportedDevice, PresenceRecord},
+    timeline::TimelineEvent,
 };
 
 /// How many messages are erased in one transaction, or read at once.
@@ -62,7 +62,7 @@ pub struct Erasure {
     app: App,
     by: By,
     phone: Phone,
-    found: Counts,
+    found: ErasureCounts,
     /// Given back when it has ended.
     turn: OwnedSemaphorePermit,
 }
@@ -71,7 +71,7 @@ pub struct Erasure {
 #[derive(Debug)]
 pub struct Erased {
     /// Of the database.
-    pub counts: Counts,
+    pub counts: ErasureCounts,
     /// Keys of Redis, where there is one: the number's own, and pages that were kept, everybody's. A failure
     /// if it went away meanwhile.
     pub redis: Option<Result<(u64, u64), Error>>,
@@ -79,16 +79,16 @@ pub struct Erased {
 
 impl App {
     /// How much there is of a phone number; idempotency keys are not counted.
-    async fn count_of_phone(&self, phone: &Phone) -> Result<Counts, Error> {
-        let counts = personal::count(&mut self.store().client().await?, phone).await?;
-        if counts == Counts::default() { Err(Error::NotFound("number")) } else { Ok(counts) }
+    async fn count_of_phone(&self, phone: &Phone) -> Result<ErasureCounts, Error> {
+        let counts = privacy::count(&mut self.store().client().await?, phone).await?;
+        if counts == ErasureCounts::default() { Err(Error::NotFound("number")) } else { Ok(counts) }
     }
 
     /// How much an erasure of a phone number would take away. That somebody asked is recorded.
     ///
     /// # Errors
     /// [`Error::NotFound`] when nothing is stored of it; failures of the database.
-    pub async fn preview_erasure(&self, by: &By, phone: &Phone) -> Result<Counts, Error> {
+    pub async fn preview_erasure(&self, by: &By, phone: &Phone) -> Result<ErasureCounts, Error> {
         let found = async {
             let mut counts = self.count_of_phone(phone).await?;
             self.answers_of_phone(phone, false, &mut counts).await?;
@@ -108,11 +108,13 @@ impl App {
         &self,
         phone: &Phone,
         erase: bool,
-        counts: &mut Counts,
+        counts: &mut ErasureCounts,
     ) -> Result<(), Error> {
         let client = self.store().client().await?;
         let mut after = OffsetDateTime::UNIX_EPOCH;
-        while let Some(last) = personal::answers(&client, phone, after, erase, counts).await? {
+        while let Some(last) =
+            privacy::erase_stored_responses(&client, phone, after, erase, counts).await?
+        {
             after = last;
         }
         Ok(())
@@ -194,9 +196,9 @@ impl App {
     pub async fn devices_and_trace(
         &self,
         phone: &Phone,
-    ) -> Result<(Vec<Device>, Option<Trace>), Error> {
+    ) -> Result<(Vec<ExportedDevice>, Option<PresenceRecord>), Error> {
         let client = self.store().client().await?;
-        Ok((personal::devices(&client, phone).await?, personal::trace(&client, phone).await?))
+        Ok((privacy::devices(&client, phone).await?, privacy::presence(&client, phone).await?))
     }
 
     /// One-way messages to a phone, oldest first, from after one on; and where to go on.
@@ -209,7 +211,7 @@ impl App {
         after: Option<MessageId>,
     ) -> Result<(Vec<Message>, Option<MessageId>), Error> {
         let client = self.store().client().await?;
-        Ok(personal::one_way(&client, phone, after, AT_ONCE).await?)
+        Ok(privacy::one_way(&client, phone, after, AT_ONCE).await?)
     }
 
     /// The conversations of a phone.
@@ -219,7 +221,7 @@ impl App {
     pub async fn conversations_of_phone(&self, phone: &Phone) -> Result<Vec<Conversation>, Error> {
         let client = self.store().client().await?;
         let mut found = Vec::new();
-        for id in personal::conversations(&client, phone).await? {
+        for id in privacy::conversations(&client, phone).await? {
             found.extend(conversations::get(&client, id).await?);
         }
         Ok(found)
@@ -241,10 +243,11 @@ impl App {
     pub async fn letters_and_tokens(
         &self,
         phone: &Phone,
-    ) -> Result<(Vec<DeadLetter>, Vec<Listed>), Error> {
+    ) -> Result<(Vec<DeadLetter>, Vec<TokenInfo>), Error> {
         const MOST: usize = 1000;
         let client = self.store().client().await?;
-        let filter = Filter { recipient: Some(phone.clone()), ..Filter::default() };
+        let filter =
+            DeadLetterFilter { recipient: Some(phone.clone()), ..DeadLetterFilter::default() };
         let letters = dead_letters::list_through(&client, filter, MOST).await?;
         let party = Party::Mobile(phone.clone());
         Ok((letters, tokens::list(&client, Some(&party), None, MOST).await?))
@@ -254,8 +257,11 @@ impl App {
     ///
     /// # Errors
     /// Failures of the database.
-    pub async fn events_of(&self, ids: &[MessageId]) -> Result<Vec<(MessageId, Event)>, Error> {
-        Ok(personal::events_of(&self.store().client().await?, ids).await?)
+    pub async fn events_of(
+        &self,
+        ids: &[MessageId],
+    ) -> Result<Vec<(MessageId, TimelineEvent)>, Error> {
+        Ok(privacy::events_of(&self.store().client().await?, ids).await?)
     }
 }
 
@@ -269,7 +275,7 @@ async fn forget(redis: &Redis, phone: &Phone) -> Result<(u64, u64), cache::Error
 
 impl Erasure {
     /// How much was found of the number; idempotency keys are not counted.
-    pub fn found(&self) -> &Counts {
+    pub fn found(&self) -> &ErasureCounts {
         &self.found
     }
 
@@ -285,12 +291,12 @@ impl Erasure {
     pub async fn run(self, mut progress: impl FnMut(u64)) -> Result<Erased, Error> {
         let Erasure { app, by, phone, turn: _turn, .. } = self;
         let phone = &phone;
-        let mut counts = Counts::default();
+        let mut counts = ErasureCounts::default();
         let mut client = app.store().client().await?;
         let began = app.clock().now();
-        personal::shut_out(&client, phone, began, &mut counts).await?;
+        privacy::revoke_access(&client, phone, began, &mut counts).await?;
         let unseen = tokio::time::sleep(UNSEEN);
-        personal::forget_phone(&mut client, phone, &mut counts).await?;
+        privacy::erase_phone(&mut client, phone, &mut counts).await?;
         // Others need the connection meanwhile.
         drop(client);
         // What it says until then would come after what is deleted here.
@@ -299,22 +305,22 @@ impl Erasure {
         app.answers_of_phone(phone, true, &mut counts).await?;
         let mut client = app.store().client().await?;
         loop {
-            let some = personal::conversations(&client, phone).await?;
+            let some = privacy::conversations(&client, phone).await?;
             if some.is_empty() {
                 break;
             }
             for id in some {
-                while !personal::erase_conversation(&mut client, id, began, AT_ONCE, &mut counts)
+                while !privacy::erase_conversation(&mut client, id, began, AT_ONCE, &mut counts)
                     .await?
                 {
                     progress(u64::try_from(counts.messages).unwrap_or_default());
                 }
             }
         }
-        while personal::erase_one_way(&client, phone, began, AT_ONCE, &mut counts).await? {
+        while privacy::erase_one_way(&client, phone, began, AT_ONCE, &mut counts).await? {
             progress(u64::try_from(counts.messages).unwrap_or_default());
         }
-        personal::erase_rest(&mut client, phone, &mut counts).await?;
+        privacy::erase_rest(&mut client, phone, &mut counts).await?;
         drop(client);
         let redis = match app.redis() {
             Some(redis) => Some(forget(redis, phone).await.map_err(|_| Error::Away("Redis"))),
@@ -327,7 +333,7 @@ impl Erasure {
         app.record(entry).await?;
         // Last: whoever gives the reason may have named the number.
         let mut client = app.store().client().await?;
-        personal::mask_audit_log(&mut client, phone, &mut counts).await?;
+        privacy::mask_audit_log(&mut client, phone, &mut counts).await?;
         Ok(Erased { counts, redis })
     }
 }

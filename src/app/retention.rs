@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 
 use super::{App, Error};
-use crate::store::retention::{self, Keeper, Place};
+use crate::store::retention::{self, RetentionLock, ScanCursor};
 
 /// What one pass removed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,7 +32,7 @@ impl App {
     /// Failures of the database; what was removed before stays removed.
     pub async fn apply_retention(&self) -> Result<Removed, Error> {
         let mut removed = Removed::default();
-        let Some(mut keeper) = retention::keeper(self.store()).await? else { return Ok(removed) };
+        let Some(mut keeper) = retention::acquire(self.store()).await? else { return Ok(removed) };
         let now = self.clock().now();
         keeper.forget_ownerless_tokens(now - OWNERLESS).await?;
         let retention = self.live().retention;
@@ -47,7 +47,7 @@ impl App {
             }
         }
         if let Some(kept) = self.live().retention.events {
-            let mut place = Some(Place::default());
+            let mut place = Some(ScanCursor::default());
             while let Some(after) = place {
                 let began = Instant::now();
                 let (gone, next) = keeper.remove_events(now - kept, after, AT_ONCE).await?;
@@ -57,7 +57,7 @@ impl App {
             }
         }
         if let Some(kept) = self.live().retention.messages {
-            let mut place = Some(Place::default());
+            let mut place = Some(ScanCursor::default());
             while let Some(after) = place {
                 let began = Instant::now();
                 let looked = keeper.look(now - kept, after, AT_ONCE).await?;
@@ -78,7 +78,7 @@ impl App {
 }
 
 async fn remove_beginning(
-    keeper: &mut Keeper,
+    keeper: &mut RetentionLock,
     id: crate::domain::ConversationId,
     before: OffsetDateTime,
     removed: &mut Removed,

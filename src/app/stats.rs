@@ -11,13 +11,13 @@ use time::OffsetDateTime;
 use super::{App, Error, audit::By, figures::millis};
 use crate::{
     domain::{Party, Phone, Priority, audit::AuditAction, process_stats::ProcessStats},
-    store::{Group, Statements as _, nodes, stats},
+    store::{StatementGroup, Statements as _, nodes, stats},
 };
 
 pub use super::Role;
 pub use crate::store::{
     nodes::Node,
-    stats::{DatabaseFacts, DeadOfClass, SEEN, Slow},
+    stats::{DatabaseInfo, DeadLetterCount, MAX_COUNTED, SlowRecipient},
 };
 
 /// How many slow recipients are named.
@@ -54,7 +54,7 @@ pub struct Counted {
 impl Counted {
     fn of(counts: impl Iterator<Item = u64>) -> Counted {
         let count = counts.sum();
-        Counted { count, at_least: count >= SEEN.unsigned_abs() }
+        Counted { count, at_least: count >= MAX_COUNTED.unsigned_abs() }
     }
 }
 
@@ -72,11 +72,11 @@ pub struct Snapshot {
     /// Dead letters.
     pub dead: Counted,
     /// The same by class, those without any left out.
-    pub dead_by_class: Vec<DeadOfClass>,
+    pub dead_by_class: Vec<DeadLetterCount>,
     /// Recipients that are slow to acknowledge, the worst first.
-    pub slowest: Vec<Slow>,
+    pub slowest: Vec<SlowRecipient>,
     /// The database itself.
-    pub database: DatabaseFacts,
+    pub database: DatabaseInfo,
     /// How long the database took to answer, in milliseconds.
     pub database_ms: f64,
     /// The processes that live, oldest first, each with what it knows of itself.
@@ -120,26 +120,26 @@ impl App {
     /// # Errors
     /// Failures of the database.
     pub async fn active_conversations(&self) -> Result<u64, Error> {
-        let client = self.store().client_for(Group::Upkeep).await?;
+        let client = self.store().client_for(StatementGroup::Upkeep).await?;
         let since = self.clock().now() - Duration::from_secs(3600);
         Ok(stats::active_conversations(&client, since, 100_000).await?)
     }
 
     async fn look(&self) -> Result<Snapshot, Error> {
-        let client = self.store().client_for(Group::Upkeep).await?;
+        let client = self.store().client_for(StatementGroup::Upkeep).await?;
         let asked = Instant::now();
         client.simple_query("").await?;
         let database_ms = millis(asked.elapsed());
         let waiting = stats::waiting(&client).await?;
-        let in_hand = stats::in_hand(&client).await?;
-        let dead_by_class = stats::dead(&client).await?;
-        let nodes = nodes::living(&client).await?;
+        let in_hand = stats::in_flight(&client).await?;
+        let dead_by_class = stats::dead_letters(&client).await?;
+        let nodes = nodes::live(&client).await?;
         let mut all = ProcessStats::default();
         for node in &nodes {
             all.merge(&node.figures);
         }
         let lane = |lane: Priority| {
-            let of = |lanes: &[stats::Lane]| {
+            let of = |lanes: &[stats::LaneBacklog]| {
                 let found = lanes.iter().find(|found| found.lane == lane);
                 (found.map_or(0, |found| found.count), found.map(|found| found.oldest_at))
             };

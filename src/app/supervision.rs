@@ -7,7 +7,7 @@ use crate::{
     },
     store::{
         audit, chat,
-        conversations::{self, Filter},
+        conversations::{self, ConversationFilter},
     },
 };
 
@@ -29,7 +29,7 @@ impl App {
     pub async fn all_conversations(
         &self,
         by: &By,
-        filter: &Filter,
+        filter: &ConversationFilter,
         limit: usize,
     ) -> Result<Listing<Conversation>, Error> {
         let list =

@@ -15,7 +15,7 @@ use crate::{
     store::{
         accounts::MobileStatus,
         audit,
-        tokens::{self, Listed},
+        tokens::{self, TokenInfo},
     },
 };
 
@@ -205,7 +205,7 @@ impl App {
         owner: Option<&Party>,
         before: Option<TokenId>,
         limit: usize,
-    ) -> Result<Listing<Listed>, Error> {
+    ) -> Result<Listing<TokenInfo>, Error> {
         let client = self.store().of(by.party().as_ref()).client().await?;
         let found = tokens::list(&client, owner, before, limit + 1).await?;
         drop(client);

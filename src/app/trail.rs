@@ -17,8 +17,8 @@ use super::{App, Error, Role, clock::new_id};
 use crate::{
     domain::{BoundedMap, Phone, WhenFull, verdict::Outage},
     store::{
-        self, Group,
-        trail::{self, Seen},
+        self, StatementGroup,
+        presence_log::{self, PresenceChange},
     },
 };
 
@@ -37,7 +37,7 @@ const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 pub(super) struct Trail {
     run: Uuid,
     started_at: OffsetDateTime,
-    seen: Mutex<BoundedMap<Phone, Seen>>,
+    seen: Mutex<BoundedMap<Phone, PresenceChange>>,
     away: Mutex<Option<Away>>,
     /// When the database last had no room on its disk, in seconds since 1970; zero when it has stored
     /// something since.
@@ -63,11 +63,11 @@ impl Trail {
         }
     }
 
-    fn seen(&self) -> MutexGuard<'_, BoundedMap<Phone, Seen>> {
+    fn seen(&self) -> MutexGuard<'_, BoundedMap<Phone, PresenceChange>> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&self, mut seen: Seen) {
+    fn note(&self, mut seen: PresenceChange) {
         let now = Instant::now();
         let mut waiting = self.seen();
         let known = waiting.get(&seen.phone, now);
@@ -149,13 +149,13 @@ impl App {
 
     /// Notes that a phone connected that was not connected before.
     pub fn note_connected(&self, phone: &Phone, connected_at: OffsetDateTime) {
-        self.inner.trail.note(Seen { phone: phone.clone(), connected_at, left: None });
+        self.inner.trail.note(PresenceChange { phone: phone.clone(), connected_at, left: None });
     }
 
     /// Notes that a phone's last connection here ended.
     pub fn note_disconnected(&self, phone: &Phone, since: OffsetDateTime, reason: &'static str) {
         let left = Some((self.clock().now(), reason));
-        self.inner.trail.note(Seen { phone: phone.clone(), connected_at: since, left });
+        self.inner.trail.note(PresenceChange { phone: phone.clone(), connected_at: since, left });
     }
 
     /// Writes what was noted, and that this process lives.
@@ -172,20 +172,20 @@ impl App {
 
     async fn try_write_trail(&self) -> Result<(), store::Error> {
         let trail = &self.inner.trail;
-        let client = self.store().client_for(Group::Upkeep).await?;
+        let client = self.store().client_for(StatementGroup::Upkeep).await?;
         let now = self.clock().now();
         let delivers = self.settings().node.as_ref().is_some_and(|n| n.role != Role::Gateway);
-        trail::note_alive(&client, trail.run, trail.started_at, now, delivers).await?;
+        presence_log::record_heartbeat(&client, trail.run, trail.started_at, now, delivers).await?;
         if let Some(outage) = trail.end_of_outage(now) {
-            trail::note_outage(&client, &outage).await?;
+            presence_log::record_outage(&client, &outage).await?;
         }
         loop {
             let waiting = trail.seen().take(ROWS);
-            let rows: Vec<Seen> = waiting.into_iter().map(|(_, seen)| seen).collect();
+            let rows: Vec<PresenceChange> = waiting.into_iter().map(|(_, seen)| seen).collect();
             if rows.is_empty() {
                 return Ok(());
             }
-            trail::note_seen(&client, trail.run, &rows).await?;
+            presence_log::record_presence(&client, trail.run, &rows).await?;
         }
     }
 
@@ -195,8 +195,8 @@ impl App {
     /// Failures of the database.
     pub async fn note_stopped(&self) -> Result<(), Error> {
         self.write_trail().await?;
-        let client = self.store().client_for(Group::Upkeep).await?;
-        Ok(trail::note_stopped(&client, self.inner.trail.run, self.clock().now()).await?)
+        let client = self.store().client_for(StatementGroup::Upkeep).await?;
+        Ok(presence_log::record_shutdown(&client, self.inner.trail.run, self.clock().now()).await?)
     }
 
     /// Forgets runs and outages of long ago.
@@ -205,6 +205,10 @@ impl App {
     /// Failures of the database.
     pub async fn forget_trail(&self) -> Result<(), Error> {
         let before = self.clock().now() - KEPT;
-        Ok(trail::forget(&self.store().client_for(Group::Upkeep).await?, before).await?)
+        Ok(presence_log::delete_before(
+            &self.store().client_for(StatementGroup::Upkeep).await?,
+            before,
+        )
+        .await?)
     }
 }

@@ -94,25 +94,27 @@ impl From<app::Error> for Failure {
     fn from(error: app::Error) -> Self {
         use app::Error;
         let kind = match &error {
-            Error::Invalid(_) => Kind::Usage,
-            Error::NotFound(_) => Kind::NotFound,
-            Error::Unauthenticated
-            | Error::Forbidden(_)
-            | Error::WrongAudience(_)
-            | Error::ReadOnly
-            | Error::Conflict(_)
-            | Error::ClientMessageIdReused
-            | Error::KeyReused => Kind::Refused,
-            Error::Unavailable
-            | Error::DiskFull
-            | Error::Away(_)
-            | Error::Overloaded { .. }
-            | Error::RateLimited { .. } => Kind::Unavailable,
-            Error::Internal => Kind::Failed,
+            EmbeddedError::Invalid(_) => Kind::Usage,
+            EmbeddedError::NotFound(_) => Kind::NotFound,
+            EmbeddedError::Unauthenticated
+            | EmbeddedError::Forbidden(_)
+            | EmbeddedError::WrongAudience(_)
+            | EmbeddedError::ReadOnly
+            | EmbeddedError::Conflict(_)
+            | EmbeddedError::ClientMessageIdReused
+            | EmbeddedError::KeyReused => Kind::Refused,
+            EmbeddedError::Unavailable
+            | EmbeddedError::DiskFull
+            | EmbeddedError::Away(_)
+            | EmbeddedError::Overloaded { .. }
+            | EmbeddedError::RateLimited { .. } => Kind::Unavailable,
+            EmbeddedError::Internal => Kind::Failed,
         };
         let failure = Failure::new(kind, error.to_string());
         match kind {
-            Kind::Unavailable if matches!(error, Error::DiskFull) => failure.hint(MAKE_ROOM),
+            Kind::Unavailable if matches!(error, EmbeddedError::DiskFull) => {
+                failure.hint(MAKE_ROOM)
+            }
             Kind::Unavailable => failure.hint("run: esh3ar doctor"),
             _ => failure,
         }
@@ -130,19 +132,22 @@ impl From<store::Error> for Failure {
     }
 }
 
-impl From<store::embedded::Error> for Failure {
-    fn from(error: store::embedded::Error) -> Self {
-        use store::embedded::Error;
+impl From<store::embedded::EmbeddedError> for Failure {
+    fn from(error: store::embedded::EmbeddedError) -> Self {
+        use store::embedded::EmbeddedError;
         let kind = match &error {
-            Error::Locked { .. } | Error::Missing { .. } | Error::Root => Kind::Refused,
-            Error::NoBinaries
-            | Error::MajorMismatch { .. }
-            | Error::Folder { .. }
-            | Error::Damaged { .. } => Kind::Config,
-            // Systemd starts it again, by when there may be room.
-            Error::DiskFull { .. } | Error::Initdb(_) | Error::Died(_) | Error::NoAnswer(_) => {
-                Kind::Unavailable
+            EmbeddedError::Locked { .. } | EmbeddedError::Missing { .. } | EmbeddedError::Root => {
+                Kind::Refused
             }
+            EmbeddedError::NoBinaries
+            | EmbeddedError::MajorMismatch { .. }
+            | EmbeddedError::Folder { .. }
+            | EmbeddedError::Damaged { .. } => Kind::Config,
+            // Systemd starts it again, by when there may be room.
+            EmbeddedError::DiskFull { .. }
+            | EmbeddedError::Initdb(_)
+            | EmbeddedError::Died(_)
+            | EmbeddedError::NoAnswer(_) => Kind::Unavailable,
         };
         let hint = error.hint();
         Failure::new(kind, error.to_string()).hint(hint)

@@ -18,7 +18,7 @@ use crate::{
         conversation::ConversationKeyset, message::ConversationPosition,
     },
     server::pages,
-    store::{Cut, Slice, dead_letters::DeadLetter, story::Story},
+    store::{ListPage, ScanPosition, dead_letters::DeadLetter, timeline::MessageTimeline},
 };
 
 /// A message as it is read outside (interfaces.md, HTTP).
@@ -188,7 +188,7 @@ pub fn history(found: &[Message]) -> Vec<u8> {
 
 /// The page of a list of conversations, of which `found` has one more than `limit` if there are more. It ends earlier
 /// where an answer would be too long.
-pub fn conversations(found: &Slice<Conversation>, limit: usize, of: &Party) -> Vec<u8> {
+pub fn conversations(found: &ListPage<Conversation>, limit: usize, of: &Party) -> Vec<u8> {
     let page = found.items.get(..limit).unwrap_or(&found.items);
     let more = found.items.len() > limit;
     let behind = found.cut.and_then(ConversationCursor::at).map(|cursor| cursor.to_string());
@@ -210,7 +210,7 @@ impl ConversationCursor {
     }
 
     /// After a row up to which the list was looked at.
-    pub fn at(cut: Cut) -> Option<ConversationCursor> {
+    pub fn at(cut: ScanPosition) -> Option<ConversationCursor> {
         Some(ConversationCursor(ConversationKeyset {
             last_at: cut.at?,
             id: ConversationId(cut.id),
@@ -322,7 +322,7 @@ impl Step {
 }
 
 /// The story of a message, in order; `for_administrator` tells who imported it and from which file.
-pub fn timeline(message: &Message, story: &Story, for_administrator: bool) -> Vec<Step> {
+pub fn timeline(message: &Message, story: &MessageTimeline, for_administrator: bool) -> Vec<Step> {
     const ELSEWHERE: &str = "in the previous system";
     const WRITTEN: &str = "written to a connection of the recipient";
     let import = story.import.as_ref();
@@ -373,7 +373,7 @@ pub struct MessageStoryView<'a> {
 
 impl<'a> MessageStoryView<'a> {
     /// Of a message and its story, for an administrator.
-    pub fn new(message: &'a Message, story: &Story) -> MessageStoryView<'a> {
+    pub fn new(message: &'a Message, story: &MessageTimeline) -> MessageStoryView<'a> {
         MessageStoryView { message: message.into(), timeline: timeline(message, story, true) }
     }
 }

@@ -217,14 +217,14 @@ pub async fn change_user(
 }
 
 // "esh3ar a" in ASCII: whoever takes an administrator away waits for whoever is at it.
-const ADMINISTRATORS: i64 = 0x6573_6833_6172_2061;
+const ADMIN_LOCK_ID: i64 = 0x6573_6833_6172_2061;
 
 /// Waits for whoever else takes an administrator away, and keeps others waiting.
 ///
 /// # Errors
 /// Any failure of the database.
 pub(super) async fn wait_for_administrators(client: &impl Statements) -> Result<(), Error> {
-    client.execute(&WAIT_FOR_ADMINISTRATORS, &[&ADMINISTRATORS]).await?;
+    client.execute(&WAIT_FOR_ADMINISTRATORS, &[&ADMIN_LOCK_ID]).await?;
     Ok(())
 }
 

@@ -9,9 +9,9 @@ use uuid::Uuid;
 
 use super::{
     Client, Error, Statement, Statements, Transaction,
-    conditions::{Parameter, Where, parameters},
+    conditions::{Conditions, Parameter, parameters},
+    list_page::{ListPage, ScanPosition, max_scanned_rows},
     rows,
-    slice::{Cut, Slice, looked_at},
     statement::statements,
 };
 use crate::domain::{
@@ -114,7 +114,7 @@ fn details(entry: &AuditEntry) -> Value {
 
 /// An entry as it is read. Its words are texts: another version may have written others.
 #[derive(Clone, Debug)]
-pub struct Recorded {
+pub struct AuditRecord {
     /// UUIDv7.
     pub id: Uuid,
     /// When.
@@ -151,7 +151,7 @@ pub struct Recorded {
 
 /// Which entries are wanted. Conditions that are given must all hold.
 #[derive(Clone, Debug, Default)]
-pub struct Filter {
+pub struct AuditFilter {
     /// Only of this time or later.
     pub since: Option<OffsetDateTime>,
     /// Only about this phone.
@@ -165,7 +165,7 @@ pub struct Filter {
 }
 
 /// The rows that a list looks at, found and ordered by an index: the ids of entries, newest first.
-fn looked_at(filter: &Filter, wanted: &mut Where) -> String {
+fn looked_at(filter: &AuditFilter, wanted: &mut Conditions) -> String {
     // By the column that its index is about, so that it is walked from there.
     let (id, from) = match filter.phone {
         Some(_) => ("f.entry_id", "audit_log_phones f"),
@@ -187,13 +187,13 @@ fn looked_at(filter: &Filter, wanted: &mut Where) -> String {
     let found_by = wanted.take();
     format!(
         "SELECT {id} AS id FROM {from} WHERE {found_by} ORDER BY {id} DESC LIMIT {}",
-        looked_at!()
+        max_scanned_rows!()
     )
 }
 
 /// The statement for the entries that are wanted, and its values.
-fn listed(filter: &Filter, limit: usize) -> (Statement, Vec<Parameter>) {
-    let mut wanted = Where::default();
+fn listed(filter: &AuditFilter, limit: usize) -> (Statement, Vec<Parameter>) {
+    let mut wanted = Conditions::default();
     let looked_at = looked_at(filter, &mut wanted);
     if let Some(since) = filter.since {
         wanted.add("a.at >= ?", Box::new(since));
@@ -222,12 +222,12 @@ fn listed(filter: &Filter, limit: usize) -> (Statement, Vec<Parameter>) {
 }
 
 /// The statement that finds the last of the rows that [`listed`] looks at, and its values.
-fn last_looked_at(filter: &Filter) -> (Statement, Vec<Parameter>) {
-    let mut wanted = Where::default();
+fn last_looked_at(filter: &AuditFilter) -> (Statement, Vec<Parameter>) {
+    let mut wanted = Conditions::default();
     let text = format!(
         "SELECT f.id FROM ({}) AS f ORDER BY f.id DESC LIMIT 1 OFFSET {}::bigint - 1",
         looked_at(filter, &mut wanted),
-        looked_at!()
+        max_scanned_rows!()
     );
     (Statement::built(concat!(module_path!(), "::last_looked_at"), text).once(), wanted.values)
 }
@@ -235,7 +235,7 @@ fn last_looked_at(filter: &Filter) -> (Statement, Vec<Parameter>) {
 /// Every form of [`listed`].
 pub(super) fn built() -> Vec<Statement> {
     let forms = (0..1 << 4).flat_map(|given: u8| {
-        [None, Some("message"), Some("message.show")].map(|action| Filter {
+        [None, Some("message"), Some("message.show")].map(|action| AuditFilter {
             since: (given & 1 != 0).then_some(OffsetDateTime::UNIX_EPOCH),
             phone: (given & 2 != 0).then(|| Phone::from_stored("")),
             actor: (given & 4 != 0).then(String::new),
@@ -252,24 +252,25 @@ pub(super) fn built() -> Vec<Statement> {
 /// Any failure of the database.
 pub async fn list(
     client: &Client,
-    filter: &Filter,
+    filter: &AuditFilter,
     limit: usize,
-) -> Result<Slice<Recorded>, Error> {
+) -> Result<ListPage<AuditRecord>, Error> {
     let (statement, values) = listed(filter, limit);
     let found = client.query(&statement, &parameters(&values)).await?;
     let found = found.iter().map(recorded).collect::<Result<Vec<_>, _>>()?;
     if found.len() >= limit {
-        return Ok(Slice { items: found, cut: None });
+        return Ok(ListPage { items: found, cut: None });
     }
     let (statement, values) = last_looked_at(filter);
     let row = client.query_opt(&statement, &parameters(&values)).await?;
-    let cut =
-        row.map(|row| Ok::<_, Error>(Cut { at: None, id: row.try_get("id")? })).transpose()?;
-    Ok(Slice::new(found, cut, |entry, cut| entry.id < cut.id))
+    let cut = row
+        .map(|row| Ok::<_, Error>(ScanPosition { at: None, id: row.try_get("id")? }))
+        .transpose()?;
+    Ok(ListPage::new(found, cut, |entry, cut| entry.id < cut.id))
 }
 
-fn recorded(row: &Row) -> Result<Recorded, Error> {
-    Ok(Recorded {
+fn recorded(row: &Row) -> Result<AuditRecord, Error> {
+    Ok(AuditRecord {
         id: row.try_get("id")?,
         at: row.try_get("at")?,
         actor_kind: row.try_get("actor_kind")?,

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use self::known::{Before, Known, known};
+use self::known::{KnownBy, StoredBefore, known};
 use super::{
     Client, Error, Statements, conversations,
     outcome::Changed,
@@ -104,11 +104,11 @@ pub struct NewChat {
 
 /// What became of one.
 #[derive(Clone, Debug)]
-pub enum Appended {
+pub enum AppendResult {
     /// It is stored.
     New(Message),
     /// It was stored before.
-    Before(Message),
+    StoredBefore(Message),
     /// It was stored before, and deleted.
     Deleted,
     /// The conversation is closed.
@@ -119,9 +119,9 @@ pub enum Appended {
 
 /// What a batch did.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub struct AppendOutcome {
     /// For each message.
-    pub messages: Vec<Appended>,
+    pub messages: Vec<AppendResult>,
     /// The conversations as they are now, each once.
     pub conversations: Vec<Conversation>,
 }
@@ -137,7 +137,7 @@ pub async fn append(
     batch: &[NewChat],
     earlier: &mut [Option<MessageId>],
     due: impl Fn(&Party) -> Option<OffsetDateTime>,
-) -> Result<Outcome, Error> {
+) -> Result<AppendOutcome, Error> {
     let transaction = client.transaction().await?;
     let mut ids: Vec<Uuid> = batch.iter().map(|new| new.conversation.0).collect();
     ids.sort_unstable();
@@ -149,26 +149,26 @@ pub async fn append(
             .map(|(conversation, last)| (conversation.id.0, (conversation, last, false)))
             .collect();
     let mut known = known(&transaction, batch, &locked, earlier).await?;
-    let mut outcome = Outcome::default();
+    let mut outcome = AppendOutcome::default();
     let mut fresh = Vec::new();
     for (new, earlier) in batch.iter().zip(earlier) {
         let Some((conversation, last, changed)) = locked.get_mut(&new.conversation.0) else {
-            outcome.messages.push(Appended::Nowhere);
+            outcome.messages.push(AppendResult::Nowhere);
             continue;
         };
         let sender = conversation.party(new.side);
-        let name = new.client_message_id.clone().map(|name| Known::Name(sender.clone(), name));
+        let name = new.client_message_id.clone().map(|name| KnownBy::Name(sender.clone(), name));
         let before = name.as_ref().and_then(|name| known.get(name));
-        let before = before.or_else(|| earlier.and_then(|id| known.get(&Known::Id(id))));
+        let before = before.or_else(|| earlier.and_then(|id| known.get(&KnownBy::Id(id))));
         if let Some(before) = before {
             outcome.messages.push(match before {
-                Before::There(message) => Appended::Before((**message).clone()),
-                Before::Deleted => Appended::Deleted,
+                StoredBefore::There(message) => AppendResult::Before((**message).clone()),
+                StoredBefore::Deleted => AppendResult::Deleted,
             });
             continue;
         }
         let Some(status) = conversation.status.after_message() else {
-            outcome.messages.push(Appended::Closed);
+            outcome.messages.push(AppendResult::Closed);
             continue;
         };
         // Ids grow with `seq`, whatever other processes' clocks say: readers go by ids too.
@@ -184,10 +184,10 @@ pub async fn append(
         *earlier = Some(MessageId(id));
         let message = message(new, MessageId(id), conversation);
         if let Some(name) = name {
-            known.insert(name, Before::There(Box::new(message.clone())));
+            known.insert(name, StoredBefore::There(Box::new(message.clone())));
         }
         fresh.push((message.clone(), new.client_message_id.clone()));
-        outcome.messages.push(Appended::New(message));
+        outcome.messages.push(AppendResult::New(message));
     }
     if !fresh.is_empty() {
         insert(&transaction, &fresh, due).await?;
@@ -314,11 +314,11 @@ pub async fn history(
 }
 
 /// Messages that are marked as read in one transaction: it must not keep writers out for long.
-const READ_AT_ONCE: usize = 2000;
+const READ_BATCH_SIZE: usize = 2000;
 
 /// What a side reads.
 #[derive(Clone, Debug)]
-pub enum Reading {
+pub enum ReadRange {
     /// Everything up to this `seq`.
     UpTo(i64),
     /// These.
@@ -327,7 +327,7 @@ pub enum Reading {
 
 /// What a side has read now.
 #[derive(Debug)]
-pub struct HasRead {
+pub struct MarkedRead {
     /// What changed.
     pub changed: Vec<Changed>,
     /// The conversation as it is now.
@@ -345,9 +345,9 @@ pub async fn mark_read(
     client: &mut Client,
     id: ConversationId,
     side: Side,
-    reading: &Reading,
+    reading: &ReadRange,
     now: OffsetDateTime,
-) -> Result<Option<HasRead>, Error> {
+) -> Result<Option<MarkedRead>, Error> {
     let transaction = client.transaction().await?;
     // The lock comes first: what is counted below includes every message that was told before.
     let Some((mut conversation, _)) = conversations::lock(&transaction, &[id.0]).await?.pop()
@@ -359,14 +359,14 @@ pub async fn mark_read(
         Party::Mobile(phone) => phone.as_str().to_owned(),
     };
     let seqs: Vec<i64> = match reading {
-        Reading::Those(seqs) => seqs.clone(),
-        Reading::UpTo(seq) => {
-            let most = READ_AT_ONCE as i64;
+        ReadRange::Those(seqs) => seqs.clone(),
+        ReadRange::UpTo(seq) => {
+            let most = READ_BATCH_SIZE as i64;
             let found = transaction.query(&UNREAD, &[&id.0, seq, &reader, &most]).await?;
             found.iter().map(|row| row.try_get("seq")).collect::<Result<_, _>>()?
         }
     };
-    let more = matches!(reading, Reading::UpTo(_)) && seqs.len() == READ_AT_ONCE;
+    let more = matches!(reading, ReadRange::UpTo(_)) && seqs.len() == READ_BATCH_SIZE;
     let found = transaction.query(&READ, &[&id.0, &seqs, &now, &reader]).await?;
     let changed = super::outcome::changed(&found, Status::Read)?;
     if !changed.is_empty() {
@@ -385,14 +385,14 @@ pub async fn mark_read(
         transaction.execute(statement, &[&id.0, &conversation.unread(side)]).await?;
     }
     transaction.commit().await?;
-    Ok(Some(HasRead { changed, conversation, more }))
+    Ok(Some(MarkedRead { changed, conversation, more }))
 }
 
 /// The places of those of these messages that are in conversations.
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn places(
+pub async fn positions(
     client: &Client,
     ids: &[MessageId],
 ) -> Result<Vec<(MessageId, ConversationPosition)>, Error> {

@@ -11,13 +11,13 @@ use tokio_postgres::{Row, SimpleQueryMessage, error::SqlState, types::ToSql};
 
 use super::{
     Error, Statement,
-    primary::{Finder, Session, Trust},
-    shares::Place,
+    connection_limiter::ConnectionPermit,
+    primary::{ConnectionTrust, PrimaryConnector, TrackedConnection},
 };
 
 /// What statements are for, in metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Group {
+pub enum StatementGroup {
     /// Storing one-way messages.
     Sends,
     /// Storing chat messages.
@@ -48,56 +48,58 @@ pub enum Group {
     Other,
 }
 
-impl Group {
+impl StatementGroup {
     /// Every group, in order.
-    pub const ALL: [Group; 14] = [
-        Group::Sends,
-        Group::Chat,
-        Group::Statuses,
-        Group::Pending,
-        Group::WakeUps,
-        Group::Sweeps,
-        Group::Lists,
-        Group::Conversations,
-        Group::Jobs,
-        Group::Access,
-        Group::Nodes,
-        Group::Upkeep,
-        Group::Audit,
-        Group::Other,
+    pub const ALL: [StatementGroup; 14] = [
+        StatementGroup::Sends,
+        StatementGroup::Chat,
+        StatementGroup::Statuses,
+        StatementGroup::Pending,
+        StatementGroup::WakeUps,
+        StatementGroup::Sweeps,
+        StatementGroup::Lists,
+        StatementGroup::Conversations,
+        StatementGroup::Jobs,
+        StatementGroup::Access,
+        StatementGroup::Nodes,
+        StatementGroup::Upkeep,
+        StatementGroup::Audit,
+        StatementGroup::Other,
     ];
 
     /// Its name in metrics.
     pub const fn name(self) -> &'static str {
         match self {
-            Group::Sends => "sends",
-            Group::Chat => "chat",
-            Group::Statuses => "statuses",
-            Group::Pending => "pending",
-            Group::WakeUps => "wake_ups",
-            Group::Sweeps => "sweeps",
-            Group::Lists => "lists",
-            Group::Conversations => "conversations",
-            Group::Jobs => "jobs",
-            Group::Access => "access",
-            Group::Nodes => "nodes",
-            Group::Upkeep => "upkeep",
-            Group::Audit => "audit",
-            Group::Other => "other",
+            StatementGroup::Sends => "sends",
+            StatementGroup::Chat => "chat",
+            StatementGroup::Statuses => "statuses",
+            StatementGroup::Pending => "pending",
+            StatementGroup::WakeUps => "wake_ups",
+            StatementGroup::Sweeps => "sweeps",
+            StatementGroup::Lists => "lists",
+            StatementGroup::Conversations => "conversations",
+            StatementGroup::Jobs => "jobs",
+            StatementGroup::Access => "access",
+            StatementGroup::Nodes => "nodes",
+            StatementGroup::Upkeep => "upkeep",
+            StatementGroup::Audit => "audit",
+            StatementGroup::Other => "other",
         }
     }
 }
 
 /// Where the times of statements, and of waiting for a connection, are counted.
-pub(super) struct Meters {
+pub(super) struct StatementMetrics {
     statements: Vec<metrics::Histogram>,
     waits: Vec<metrics::Histogram>,
 }
 
-impl Meters {
-    pub(super) fn new() -> Arc<Meters> {
-        let each = |of: fn(Group) -> metrics::Histogram| Group::ALL.into_iter().map(of).collect();
-        Arc::new(Meters {
+impl StatementMetrics {
+    pub(super) fn new() -> Arc<StatementMetrics> {
+        let each = |of: fn(StatementGroup) -> metrics::Histogram| {
+            StatementGroup::ALL.into_iter().map(of).collect()
+        };
+        Arc::new(StatementMetrics {
             statements: each(
                 |group| metrics::histogram!("esh3ar_database_statement_seconds", "group" => group.name()),
             ),
@@ -107,7 +109,7 @@ impl Meters {
         })
     }
 
-    pub(super) fn waited(&self, group: Group, took: Duration) {
+    pub(super) fn waited(&self, group: StatementGroup, took: Duration) {
         if let Some(waits) = self.waits.get(group as usize) {
             waits.record(took.as_secs_f64());
         }
@@ -116,28 +118,28 @@ impl Meters {
 
 /// Postgres cuts a statement of ours after fifteen seconds. What is not answered long after that is a
 /// server that stands still.
-const LIMIT: Duration = Duration::from_secs(20);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(20);
 /// A statement that nobody waits for any more was slow if it had taken this long: its connection may lead
 /// to a server that stands still.
-const SLOW: Duration = Duration::from_secs(2);
+const SLOW_STATEMENT: Duration = Duration::from_secs(2);
 
 /// A connection in use.
 pub struct Client {
     held: Held,
     watch: Watch,
     // Dropped last: who waits for the place finds the connection.
-    _place: Place,
+    _place: ConnectionPermit,
 }
 
 enum Held {
     /// It goes back to its pool.
-    Pooled(Object<Finder>),
+    Pooled(Object<PrimaryConnector>),
     /// It is closed with its owner.
-    Alone(Session),
+    Alone(TrackedConnection),
 }
 
 impl Held {
-    fn session(&self) -> &Session {
+    fn session(&self) -> &TrackedConnection {
         match self {
             Held::Pooled(object) => object,
             Held::Alone(session) => session,
@@ -154,10 +156,10 @@ pub struct Transaction<'a> {
 /// How a connection's statements are watched.
 #[derive(Clone)]
 struct Watch {
-    group: Group,
-    meters: Arc<Meters>,
+    group: StatementGroup,
+    meters: Arc<StatementMetrics>,
     limit: Option<Duration>,
-    trust: Trust,
+    trust: ConnectionTrust,
 }
 
 /// A statement under way. It is timed also when who waited for it gives it up; and a connection whose slow
@@ -174,7 +176,7 @@ impl Drop for Running<'_> {
         if let Some(statements) = self.watch.meters.statements.get(self.watch.group as usize) {
             statements.record(took.as_secs_f64());
         }
-        if !self.answered && took >= SLOW {
+        if !self.answered && took >= SLOW_STATEMENT {
             self.watch.trust.doubt();
         }
     }
@@ -201,13 +203,13 @@ impl Watch {
 }
 
 /// What a statement goes through.
-pub struct Line<'a> {
+pub struct StatementRunner<'a> {
     client: &'a tokio_postgres::Client,
     cache: &'a StatementCache,
     watch: &'a Watch,
 }
 
-impl Line<'_> {
+impl StatementRunner<'_> {
     /// Prepares a statement, unless that was done before.
     async fn prepare(
         &self,
@@ -224,7 +226,7 @@ impl Line<'_> {
 /// A connection, or a transaction on one. As in the driver, with our errors and by our statements.
 pub trait Statements: Sync {
     /// What statements go through.
-    fn line(&self) -> Line<'_>;
+    fn line(&self) -> StatementRunner<'_>;
 
     /// Runs a statement; gives how many rows it changed.
     fn execute(
@@ -311,20 +313,24 @@ pub trait Statements: Sync {
 }
 
 impl Client {
-    pub(super) fn new(object: Object<Finder>, group: Group, meters: Arc<Meters>) -> Client {
+    pub(super) fn new(
+        object: Object<PrimaryConnector>,
+        group: StatementGroup,
+        meters: Arc<StatementMetrics>,
+    ) -> Client {
         let trust = object.trust.clone();
-        let watch = Watch { group, meters, limit: Some(LIMIT), trust };
-        Client { held: Held::Pooled(object), watch, _place: Place::default() }
+        let watch = Watch { group, meters, limit: Some(RESPONSE_TIMEOUT), trust };
+        Client { held: Held::Pooled(object), watch, _place: ConnectionPermit::default() }
     }
 
     /// The same, with the place that it has among those of its kind.
     #[must_use]
-    pub(super) fn at(self, place: Place) -> Client {
+    pub(super) fn at(self, place: ConnectionPermit) -> Client {
         Client { _place: place, ..self }
     }
 
     /// For statements that take as long as they take; Postgres must be told so too.
-    pub(super) fn unhurried(&mut self) {
+    pub(super) fn without_timeout(&mut self) {
         self.watch.limit = None;
     }
 
@@ -336,7 +342,7 @@ impl Client {
             alone => alone,
         };
         // Another connection may take its place.
-        Client { held, watch: self.watch, _place: Place::default() }
+        Client { held, watch: self.watch, _place: ConnectionPermit::default() }
     }
 
     /// Begins a transaction.
@@ -354,9 +360,9 @@ impl Client {
 }
 
 impl Statements for Client {
-    fn line(&self) -> Line<'_> {
+    fn line(&self) -> StatementRunner<'_> {
         let client = &self.held.session().client;
-        Line { client, cache: &client.statement_cache, watch: &self.watch }
+        StatementRunner { client, cache: &client.statement_cache, watch: &self.watch }
     }
 }
 
@@ -388,8 +394,8 @@ impl Transaction<'_> {
 }
 
 impl Statements for Transaction<'_> {
-    fn line(&self) -> Line<'_> {
+    fn line(&self) -> StatementRunner<'_> {
         let cache = &self.inner.statement_cache;
-        Line { client: self.inner.client(), cache, watch: &self.watch }
+        StatementRunner { client: self.inner.client(), cache, watch: &self.watch }
     }
 }

@@ -12,12 +12,12 @@ pub(super) fn parameters(values: &[Parameter]) -> Vec<&(dyn ToSql + Sync)> {
 
 /// Conditions and their values.
 #[derive(Default)]
-pub(super) struct Where {
+pub(super) struct Conditions {
     sql: Vec<String>,
     pub(super) values: Vec<Parameter>,
 }
 
-impl Where {
+impl Conditions {
     /// Adds a condition, in which `?` is the value.
     pub(super) fn add(&mut self, condition: &str, value: Parameter) {
         self.values.push(value);

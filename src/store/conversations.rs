@@ -5,8 +5,9 @@ use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
 use super::{
-    Client, Error, Statement, Statements, rows,
-    slice::{Cut, Slice, looked_at},
+    Client, Error, Statement, Statements,
+    list_page::{ListPage, ScanPosition, max_scanned_rows},
+    rows,
     statement::statements,
 };
 use crate::domain::{
@@ -59,7 +60,7 @@ statements! {
 /// Which conversations a list shows. `$1` says how many; then come the values of the conditions, of the place to go on
 /// after, and of the status.
 #[derive(Clone, Copy)]
-struct Form<'a> {
+struct ListQuery<'a> {
     /// Whose they are: for these there is an index.
     of: &'a [&'a str],
     goes_on: bool,
@@ -68,7 +69,7 @@ struct Form<'a> {
 
 const NEWEST_FIRST: &str = "ORDER BY c.last_message_at DESC, c.id DESC";
 
-impl Form<'_> {
+impl ListQuery<'_> {
     /// The conditions by which conversations are found; their values begin at `$n`. And the next number.
     fn found_by(&self, n: usize) -> (String, usize) {
         let mut wanted = vec!["true".to_owned()];
@@ -100,7 +101,7 @@ impl Form<'_> {
              LIMIT {}) AS c JOIN business_users u ON u.id = c.business_user_id \
              WHERE {status} {NEWEST_FIRST} LIMIT $1",
             conversation_columns!(),
-            looked_at!()
+            max_scanned_rows!()
         )
     }
 
@@ -109,7 +110,7 @@ impl Form<'_> {
         format!(
             "SELECT c.id, coalesce(c.last_message_at, c.created_at) AS last_at FROM conversations c \
              WHERE {found_by} {NEWEST_FIRST} LIMIT 1 OFFSET {}::bigint - 1",
-            looked_at!()
+            max_scanned_rows!()
         )
     }
 
@@ -135,7 +136,7 @@ pub(in crate::store) fn built() -> Vec<Statement> {
     let mut forms = Vec::new();
     for of in all {
         for (goes_on, in_status) in [(false, false), (false, true), (true, false), (true, true)] {
-            let form = Form { of, goes_on, in_status };
+            let form = ListQuery { of, goes_on, in_status };
             forms.extend([form.of_party(), form.of_all(), form.cut()]);
         }
     }
@@ -208,10 +209,14 @@ pub async fn list(
     status: Option<ConversationStatus>,
     after: Option<ConversationKeyset>,
     limit: usize,
-) -> Result<Slice<Conversation>, Error> {
+) -> Result<ListPage<Conversation>, Error> {
     let (user, phone) = rows::columns(party);
-    let filter =
-        Filter { business: user.map(UserId), phone: phone.map(Phone::from_stored), status, after };
+    let filter = ConversationFilter {
+        business: user.map(UserId),
+        phone: phone.map(Phone::from_stored),
+        status,
+        after,
+    };
     listed(client, &filter, limit, |form| form.of_party()).await
 }
 
@@ -219,37 +224,41 @@ pub async fn list(
 ///
 /// # Errors
 /// Any failure of the database.
-pub(super) async fn first_cut(client: &Client, party: &Party) -> Result<Option<Cut>, Error> {
+pub(super) async fn first_cut(
+    client: &Client,
+    party: &Party,
+) -> Result<Option<ScanPosition>, Error> {
     let (condition, id): (_, Parameter) = match party {
         Party::Business(id) => (OF_BUSINESS, Box::new(id.0)),
         Party::Mobile(phone) => (OF_PHONE, Box::new(phone.as_str().to_owned())),
     };
-    let form = Form { of: &[condition], goes_on: false, in_status: true };
+    let form = ListQuery { of: &[condition], goes_on: false, in_status: true };
     cut(client, form, &[&*id]).await
 }
 
 async fn cut(
     client: &Client,
-    form: Form<'_>,
+    form: ListQuery<'_>,
     found_by: &[&(dyn ToSql + Sync)],
-) -> Result<Option<Cut>, Error> {
+) -> Result<Option<ScanPosition>, Error> {
     let row = client.query_opt(&form.cut(), found_by).await?;
-    row.map(|row| Ok(Cut { at: Some(row.try_get("last_at")?), id: row.try_get("id")? })).transpose()
+    row.map(|row| Ok(ScanPosition { at: Some(row.try_get("last_at")?), id: row.try_get("id")? }))
+        .transpose()
 }
 
 /// What was found, up to the cut.
-pub(super) fn up_to(found: Vec<Conversation>, cut: Option<Cut>) -> Slice<Conversation> {
-    Slice::new(found, cut, |found, cut| (Some(found.last_at), found.id.0) < (cut.at, cut.id))
+pub(super) fn up_to(found: Vec<Conversation>, cut: Option<ScanPosition>) -> ListPage<Conversation> {
+    ListPage::new(found, cut, |found, cut| (Some(found.last_at), found.id.0) < (cut.at, cut.id))
 }
 
 type Parameter = Box<dyn ToSql + Sync + Send>;
 
 async fn listed(
     client: &Client,
-    filter: &Filter,
+    filter: &ConversationFilter,
     limit: usize,
-    statement: fn(&Form<'_>) -> Statement,
-) -> Result<Slice<Conversation>, Error> {
+    statement: fn(&ListQuery<'_>) -> Statement,
+) -> Result<ListPage<Conversation>, Error> {
     let mut of = Vec::new();
     let mut values: Vec<Parameter> = Vec::new();
     if let Some(business) = filter.business {
@@ -265,7 +274,7 @@ async fn listed(
         values.push(Box::new(id.0));
     }
     let form =
-        Form { of: &of, goes_on: filter.after.is_some(), in_status: filter.status.is_some() };
+        ListQuery { of: &of, goes_on: filter.after.is_some(), in_status: filter.status.is_some() };
     let found_by: Vec<&(dyn ToSql + Sync)> =
         values.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect();
     let wanted = i64::try_from(limit).unwrap_or(i64::MAX);
@@ -283,7 +292,7 @@ async fn listed(
 
 /// Which conversations an administrator looks for.
 #[derive(Clone, Debug, Default)]
-pub struct Filter {
+pub struct ConversationFilter {
     /// Only of this business user.
     pub business: Option<UserId>,
     /// Only with this phone.
@@ -300,9 +309,9 @@ pub struct Filter {
 /// Any failure of the database.
 pub async fn list_all(
     client: &Client,
-    filter: &Filter,
+    filter: &ConversationFilter,
     limit: usize,
-) -> Result<Slice<Conversation>, Error> {
+) -> Result<ListPage<Conversation>, Error> {
     listed(client, filter, limit, |form| form.of_all()).await
 }
 

@@ -9,9 +9,9 @@ use uuid::Uuid;
 
 use super::{
     Client, Error, Statement, Statements,
-    conditions::{Parameter, Where, parameters},
+    conditions::{Conditions, Parameter, parameters},
+    list_page::{ListPage, ScanPosition, max_scanned_rows},
     outcome::raise_receipts,
-    slice::{Cut, Slice, looked_at},
     statement::statements,
 };
 use crate::domain::{DeadLetterClass, DeadLetterId, MessageId, Phone};
@@ -150,7 +150,7 @@ impl DeadLetter {
 
 /// Which dead letters are meant. Conditions that are given must all hold.
 #[derive(Clone, Debug, Default)]
-pub struct Filter {
+pub struct DeadLetterFilter {
     /// Only these.
     pub ids: Vec<DeadLetterId>,
     /// Only with this text in the reason, whatever its case.
@@ -186,9 +186,9 @@ fn letter(row: &Row) -> Result<DeadLetter, Error> {
     })
 }
 
-impl Filter {
+impl DeadLetterFilter {
     /// The conditions by which rows are found.
-    fn found_by(&self, wanted: &mut Where) -> String {
+    fn found_by(&self, wanted: &mut Conditions) -> String {
         if !self.ids.is_empty() {
             let ids: Vec<Uuid> = self.ids.iter().map(|id| id.0).collect();
             wanted.add("d.id = ANY (?)", Box::new(ids));
@@ -200,7 +200,7 @@ impl Filter {
     }
 
     /// The conditions that the rows are looked at for.
-    fn conditions(&self, wanted: &mut Where) -> String {
+    fn conditions(&self, wanted: &mut Conditions) -> String {
         if let Some(reason) = &self.reason {
             wanted.add("strpos(lower(d.reason), lower(?)) > 0", Box::new(reason.clone()));
         }
@@ -221,7 +221,7 @@ impl Filter {
 
     /// The statement that lists them, and its values.
     fn listed(&self, limit: usize) -> (Statement, Vec<Parameter>) {
-        let mut wanted = Where::default();
+        let mut wanted = Conditions::default();
         let found_by = self.found_by(&mut wanted);
         let conditions = self.conditions(&mut wanted);
         wanted.values.push(Box::new(i64::try_from(limit).unwrap_or(i64::MAX)));
@@ -229,28 +229,28 @@ impl Filter {
             "SELECT {} FROM (SELECT * FROM dead_letters d WHERE {found_by} ORDER BY d.id DESC LIMIT {}) AS d \
              {} WHERE {conditions} ORDER BY d.id DESC LIMIT ${}",
             columns!(),
-            looked_at!(),
+            max_scanned_rows!(),
             joined!(),
             wanted.values.len()
         );
         (Statement::built(concat!(module_path!(), "::listed"), text).once(), wanted.values)
     }
 
-    /// The statement that finds the last of the rows that [`Filter::listed`] looks at, and its values.
+    /// The statement that finds the last of the rows that [`DeadLetterFilter::listed`] looks at, and its values.
     fn last_looked_at(&self) -> (Statement, Vec<Parameter>) {
-        let mut wanted = Where::default();
+        let mut wanted = Conditions::default();
         let text = format!(
             "SELECT d.id FROM dead_letters d WHERE {} ORDER BY d.id DESC LIMIT 1 \
              OFFSET {}::bigint - 1",
             self.found_by(&mut wanted),
-            looked_at!()
+            max_scanned_rows!()
         );
         (Statement::built(concat!(module_path!(), "::last_looked_at"), text).once(), wanted.values)
     }
 
     /// The statement that counts them, and its values.
     fn counted(&self) -> (Statement, Vec<Parameter>) {
-        let mut wanted = Where::default();
+        let mut wanted = Conditions::default();
         let found_by = self.found_by(&mut wanted);
         let conditions = self.conditions(&mut wanted);
         let text = format!(
@@ -263,7 +263,7 @@ impl Filter {
 
 /// Every form of the statements that depend on a filter.
 pub(super) fn built() -> Vec<Statement> {
-    let forms = (0..1 << 7).map(|given: u8| Filter {
+    let forms = (0..1 << 7).map(|given: u8| DeadLetterFilter {
         ids: if given & 1 == 0 { Vec::new() } else { vec![DeadLetterId(Uuid::nil())] },
         reason: (given & 2 != 0).then(String::new),
         kind: (given & 4 != 0).then(String::new),
@@ -283,20 +283,21 @@ pub(super) fn built() -> Vec<Statement> {
 /// Any failure of the database.
 pub async fn list(
     client: &Client,
-    filter: &Filter,
+    filter: &DeadLetterFilter,
     limit: usize,
-) -> Result<Slice<DeadLetter>, Error> {
+) -> Result<ListPage<DeadLetter>, Error> {
     let (statement, values) = filter.listed(limit);
     let rows = client.query(&statement, &parameters(&values)).await?;
     let found = rows.iter().map(letter).collect::<Result<Vec<_>, _>>()?;
     if found.len() >= limit {
-        return Ok(Slice { items: found, cut: None });
+        return Ok(ListPage { items: found, cut: None });
     }
     let (statement, values) = filter.last_looked_at();
     let row = client.query_opt(&statement, &parameters(&values)).await?;
-    let cut =
-        row.map(|row| Ok::<_, Error>(Cut { at: None, id: row.try_get("id")? })).transpose()?;
-    Ok(Slice::new(found, cut, |letter, cut| letter.id.0 < cut.id))
+    let cut = row
+        .map(|row| Ok::<_, Error>(ScanPosition { at: None, id: row.try_get("id")? }))
+        .transpose()?;
+    Ok(ListPage::new(found, cut, |letter, cut| letter.id.0 < cut.id))
 }
 
 /// The same, over as many parts of the list as it takes.
@@ -305,12 +306,12 @@ pub async fn list(
 /// Any failure of the database.
 pub async fn list_through(
     client: &Client,
-    mut filter: Filter,
+    mut filter: DeadLetterFilter,
     limit: usize,
 ) -> Result<Vec<DeadLetter>, Error> {
     let mut found = Vec::new();
     loop {
-        let Slice { items, cut } = list(client, &filter, limit - found.len()).await?;
+        let ListPage { items, cut } = list(client, &filter, limit - found.len()).await?;
         found.extend(items);
         let Some(cut) = cut else { return Ok(found) };
         filter.before = Some(DeadLetterId(cut.id));
@@ -332,7 +333,7 @@ pub(super) async fn told_at(
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn count(client: &Client, filter: &Filter) -> Result<u64, Error> {
+pub async fn count(client: &Client, filter: &DeadLetterFilter) -> Result<u64, Error> {
     let (statement, values) = filter.counted();
     let row = client.query_one(&statement, &parameters(&values)).await?;
     Ok(u64::try_from(row.try_get::<_, i64>("count")?).unwrap_or_default())
@@ -382,7 +383,7 @@ async fn change(
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn bury_frame(
+pub async fn add_frame(
     client: &Client,
     id: DeadLetterId,
     frame: &[u8],

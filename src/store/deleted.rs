@@ -11,7 +11,7 @@ use crate::domain::{
 
 /// A message that was deleted.
 #[derive(Clone, Debug)]
-pub struct Deleted {
+pub struct DeletedMessage {
     /// Which.
     pub id: MessageId,
     /// Where it stood in a conversation.
@@ -24,7 +24,7 @@ pub struct Deleted {
     pub at: OffsetDateTime,
 }
 
-impl Deleted {
+impl DeletedMessage {
     /// The phones that it is about.
     pub fn phones(&self) -> impl Iterator<Item = &Phone> {
         [&self.sender, &self.recipient].into_iter().filter_map(|party| match party {
@@ -53,11 +53,11 @@ statements! {
     SET_UNREAD = "UPDATE conversations SET unread_business = $2, unread_mobile = $3 WHERE id = $1";
     DELETE_DEAD_LETTERS = "DELETE FROM dead_letters WHERE message_id = $1";
     DELETE_JOBS = "DELETE FROM jobs WHERE message_id = $1";
-    TELL = "
+    RECORD_EVENT = "
         INSERT INTO delivery_events (message_id, generation, at, kind, detail)
         VALUES ($1, $2, $3, 'deleted', $4)";
     // By the start of this statement, which is one value for all rows: so the index is looked up.
-    LATELY = concat!(
+    RECENT = concat!(
         "SELECT ",
         deleted_columns!(),
         " FROM messages m WHERE m.deleted_at IS NOT NULL \
@@ -65,10 +65,10 @@ statements! {
     );
 }
 
-fn deleted(row: &tokio_postgres::Row) -> Result<Deleted, Error> {
+fn deleted(row: &tokio_postgres::Row) -> Result<DeletedMessage, Error> {
     let conversation: Option<Uuid> = row.try_get("conversation_id")?;
     let seq: Option<i64> = row.try_get("seq")?;
-    Ok(Deleted {
+    Ok(DeletedMessage {
         id: MessageId(row.try_get("id")?),
         position: conversation
             .zip(seq)
@@ -89,7 +89,7 @@ pub async fn delete(
     transaction: &Transaction<'_>,
     id: MessageId,
     told: &str,
-) -> Result<Option<Deleted>, Error> {
+) -> Result<Option<DeletedMessage>, Error> {
     let Some(row) = transaction.query_opt(&CONVERSATION_OF, &[&id.0]).await? else {
         return Ok(None);
     };
@@ -114,7 +114,7 @@ pub async fn delete(
     for statement in [&DELETE_DEAD_LETTERS, &DELETE_JOBS] {
         transaction.execute(statement, &[&id.0]).await?;
     }
-    transaction.execute(&TELL, &[&id.0, &generation, &found.at, &told]).await?;
+    transaction.execute(&RECORD_EVENT, &[&id.0, &generation, &found.at, &told]).await?;
     Ok(Some(found))
 }
 
@@ -130,6 +130,6 @@ fn take_from_unread(conversation: &mut Conversation, recipient: &Party) {
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn lately(client: &Client, seconds: f64) -> Result<Vec<Deleted>, Error> {
-    client.query(&LATELY, &[&seconds]).await?.iter().map(deleted).collect()
+pub async fn recent(client: &Client, seconds: f64) -> Result<Vec<DeletedMessage>, Error> {
+    client.query(&RECENT, &[&seconds]).await?.iter().map(deleted).collect()
 }

@@ -7,7 +7,7 @@ use crate::domain::UserId;
 
 /// A key and the answer that goes with it.
 #[derive(Clone, Debug)]
-pub struct Keyed {
+pub struct IdempotentRequest {
     /// Whose key it is; keys of different users have nothing to do with each other.
     pub user: UserId,
     /// The key, 1 to 255 characters.
@@ -24,7 +24,7 @@ pub struct Keyed {
 
 /// An answer given before.
 #[derive(Clone, Debug)]
-pub struct Earlier {
+pub struct StoredResponse {
     /// SHA-256 of the route and body it was given to; an earlier version's is of the body as written.
     pub request_hash: Vec<u8>,
     /// The status of the answer.
@@ -57,7 +57,7 @@ statements! {
 /// Any failure of the database.
 pub async fn claim(
     client: &impl Statements,
-    keyed: &Keyed,
+    keyed: &IdempotentRequest,
     now: OffsetDateTime,
     expired_before: OffsetDateTime,
 ) -> Result<bool, Error> {
@@ -83,15 +83,15 @@ pub async fn claim(
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn earlier(
+pub async fn stored_response(
     client: &impl Statements,
     user: UserId,
     key: &str,
     expired_before: OffsetDateTime,
-) -> Result<Option<Earlier>, Error> {
+) -> Result<Option<StoredResponse>, Error> {
     let row = client.query_opt(&EARLIER, &[&user.0, &key, &expired_before]).await?;
     row.map(|row| {
-        Ok(Earlier {
+        Ok(StoredResponse {
             request_hash: row.try_get("request_hash")?,
             status_code: u16::try_from(row.try_get::<_, i16>("status_code")?).unwrap_or(200),
             response: row.try_get("response")?,
@@ -104,7 +104,7 @@ pub async fn earlier(
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn forget(
+pub async fn delete_expired(
     client: &impl Statements,
     before: OffsetDateTime,
     limit: i64,

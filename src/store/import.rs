@@ -102,7 +102,7 @@ pub async fn is_begun(client: &impl Statements, id: Uuid, by: &str) -> Result<bo
 
 /// What became of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum ImportResult {
     /// It is stored now, or would be.
     New,
     /// It was there before.
@@ -112,10 +112,16 @@ pub enum Fate {
 }
 
 /// What became of rows by their keys. The second of two with the same key was there before.
-fn fates<K: Clone + Eq + Hash>(keys: &[K], is_new: impl Fn(&K) -> bool) -> Vec<Fate> {
+fn fates<K: Clone + Eq + Hash>(keys: &[K], is_new: impl Fn(&K) -> bool) -> Vec<ImportResult> {
     let mut seen = HashSet::new();
     keys.iter()
-        .map(|key| if seen.insert(key.clone()) && is_new(key) { Fate::New } else { Fate::There })
+        .map(|key| {
+            if seen.insert(key.clone()) && is_new(key) {
+                ImportResult::New
+            } else {
+                ImportResult::There
+            }
+        })
         .collect()
 }
 
@@ -130,7 +136,7 @@ const OTHER_NUMBER: &str = "its id is that of another mobile user, with another 
 pub async fn planned_messages(
     client: &impl Statements,
     batch: &[ImportedMessage],
-) -> Result<Vec<Fate>, Error> {
+) -> Result<Vec<ImportResult>, Error> {
     let ids: Vec<Uuid> = batch.iter().map(|message| message.id.0).collect();
     let phones: Vec<&str> = batch.iter().map(|message| message.recipient.as_str()).collect();
     let contents: Vec<&str> = batch.iter().map(|message| message.content.as_str()).collect();
@@ -146,9 +152,9 @@ pub async fn planned_messages(
             .map(|first| first.recipient == message.recipient && first.content == message.content);
         first.entry(message.id).or_insert(message);
         fates.push(match stored.get(&place).copied().or(before) {
-            None => Fate::New,
-            Some(true) => Fate::There,
-            Some(false) => Fate::Refused(OTHER_MESSAGE.to_owned()),
+            None => ImportResult::New,
+            Some(true) => ImportResult::There,
+            Some(false) => ImportResult::Refused(OTHER_MESSAGE.to_owned()),
         });
     }
     Ok(fates)
@@ -161,7 +167,7 @@ pub async fn planned_messages(
 pub async fn planned_mobiles(
     client: &impl Statements,
     batch: &[MobileUser],
-) -> Result<Vec<Fate>, Error> {
+) -> Result<Vec<ImportResult>, Error> {
     let ids: Vec<Uuid> = batch.iter().map(|user| user.id.0).collect();
     let phones: Vec<&str> = batch.iter().map(|user| user.phone.as_str()).collect();
     let (mut known_ids, mut known_phones) = (HashSet::new(), HashSet::new());
@@ -171,26 +177,26 @@ pub async fn planned_mobiles(
     }
     let fate = |user: &MobileUser| {
         if known_phones.contains(&user.phone) {
-            return Fate::There;
+            return ImportResult::There;
         }
         if !known_ids.insert(user.id.0) {
-            return Fate::Refused(OTHER_NUMBER.to_owned());
+            return ImportResult::Refused(OTHER_NUMBER.to_owned());
         }
         known_phones.insert(user.phone.clone());
-        Fate::New
+        ImportResult::New
     };
     Ok(batch.iter().map(fate).collect())
 }
 
 /// Those rows that are new.
-fn new_of<T: Clone>(batch: &[T], fates: &[Fate]) -> Vec<T> {
-    let new = batch.iter().zip(fates).filter(|(_, fate)| **fate == Fate::New);
+fn new_of<T: Clone>(batch: &[T], fates: &[ImportResult]) -> Vec<T> {
+    let new = batch.iter().zip(fates).filter(|(_, fate)| **fate == ImportResult::New);
     new.map(|(row, _)| row.clone()).collect()
 }
 
 /// The fates of all rows, with what became of the new ones in their places.
-fn completed(mut planned: Vec<Fate>, stored: Vec<Fate>) -> Vec<Fate> {
-    let new = planned.iter_mut().filter(|fate| **fate == Fate::New);
+fn completed(mut planned: Vec<ImportResult>, stored: Vec<ImportResult>) -> Vec<ImportResult> {
+    let new = planned.iter_mut().filter(|fate| **fate == ImportResult::New);
     new.zip(stored).for_each(|(fate, became)| *fate = became);
     planned
 }
@@ -204,7 +210,7 @@ pub async fn messages(
     transaction: &mut Transaction<'_>,
     import: Uuid,
     batch: &[ImportedMessage],
-) -> Result<Vec<Fate>, Error> {
+) -> Result<Vec<ImportResult>, Error> {
     let planned = planned_messages(transaction, batch).await?;
     let new = new_of(batch, &planned);
     let stored = each(transaction, Rows::Messages(import, &new)).await?;
@@ -219,7 +225,7 @@ pub async fn messages(
 pub async fn mobiles(
     transaction: &mut Transaction<'_>,
     batch: &[MobileUser],
-) -> Result<Vec<Fate>, Error> {
+) -> Result<Vec<ImportResult>, Error> {
     let planned = planned_mobiles(transaction, batch).await?;
     let stored = each(transaction, Rows::Mobiles(&new_of(batch, &planned))).await?;
     Ok(completed(planned, stored))
@@ -267,7 +273,10 @@ impl<'a> Rows<'a> {
 }
 
 /// All in one statement, and if the database refuses that, one by one.
-async fn each(transaction: &mut Transaction<'_>, rows: Rows<'_>) -> Result<Vec<Fate>, Error> {
+async fn each(
+    transaction: &mut Transaction<'_>,
+    rows: Rows<'_>,
+) -> Result<Vec<ImportResult>, Error> {
     let point = transaction.transaction().await?;
     match rows.insert(&point).await {
         Ok(new) => {
@@ -283,12 +292,12 @@ async fn each(transaction: &mut Transaction<'_>, rows: Rows<'_>) -> Result<Vec<F
         fates.push(match one.insert(&point).await {
             Ok(new) => {
                 point.commit().await?;
-                if new.is_empty() { Fate::There } else { Fate::New }
+                if new.is_empty() { ImportResult::There } else { ImportResult::New }
             }
             Err(error) if error.is_transient() => return Err(error),
             Err(error) => {
                 point.rollback().await?;
-                Fate::Refused(error.to_string())
+                ImportResult::Refused(error.to_string())
             }
         });
     }

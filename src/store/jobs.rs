@@ -64,7 +64,7 @@ pub struct NewJob {
 
 /// A job that somebody has taken.
 #[derive(Clone, Debug)]
-pub struct Taken {
+pub struct ClaimedJob {
     /// Which.
     pub id: Uuid,
     /// Proves that it is still ours.
@@ -118,18 +118,18 @@ pub async fn enqueue(
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn take(
+pub async fn claim(
     client: &Client,
     kind: JobKind,
     now: OffsetDateTime,
     most: usize,
     lease_until: OffsetDateTime,
-) -> Result<Vec<Taken>, Error> {
+) -> Result<Vec<ClaimedJob>, Error> {
     let most = i64::try_from(most).unwrap_or(i64::MAX);
     let rows = client.query(&TAKE, &[&kind.name(), &now, &most, &lease_until]).await?;
     rows.iter()
         .map(|row| {
-            Ok(Taken {
+            Ok(ClaimedJob {
                 id: row.try_get("id")?,
                 fence: row.try_get("fence")?,
                 work: work(kind, &row.try_get("payload")?),
@@ -146,7 +146,7 @@ pub async fn take(
 /// Any failure of the database.
 pub async fn renew(
     client: &Client,
-    job: &Taken,
+    job: &ClaimedJob,
     lease_until: OffsetDateTime,
 ) -> Result<bool, Error> {
     Ok(client.execute(&RENEW, &[&job.id, &job.fence, &lease_until]).await? == 1)
@@ -156,7 +156,7 @@ pub async fn renew(
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn finish(client: &Client, job: &Taken) -> Result<bool, Error> {
+pub async fn finish(client: &Client, job: &ClaimedJob) -> Result<bool, Error> {
     Ok(client.execute(&FINISH, &[&job.id, &job.fence]).await? == 1)
 }
 
@@ -166,7 +166,7 @@ pub async fn finish(client: &Client, job: &Taken) -> Result<bool, Error> {
 /// Any failure of the database.
 pub async fn retry(
     client: &Client,
-    job: &Taken,
+    job: &ClaimedJob,
     attempts: u32,
     run_at: OffsetDateTime,
     reason: &str,
@@ -182,7 +182,11 @@ pub async fn retry(
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn release(client: &Client, job: &Taken, run_at: OffsetDateTime) -> Result<bool, Error> {
+pub async fn release(
+    client: &Client,
+    job: &ClaimedJob,
+    run_at: OffsetDateTime,
+) -> Result<bool, Error> {
     Ok(client.execute(&RELEASE, &[&job.id, &job.fence, &run_at]).await? == 1)
 }
 
@@ -192,7 +196,7 @@ pub async fn release(client: &Client, job: &Taken, run_at: OffsetDateTime) -> Re
 /// Any failure of the database.
 pub async fn bury(
     client: &Client,
-    job: &Taken,
+    job: &ClaimedJob,
     class: DeadLetterClass,
     reason: &str,
     letter: Uuid,

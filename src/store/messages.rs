@@ -8,12 +8,11 @@ use uuid::Uuid;
 
 pub(super) mod listed;
 
-pub use listed::{Filter, count_of_sender, list};
+pub use listed::{MessageFilter, count_of_sender, list};
 
 use super::{
-    Client, Error, Statement, Statements,
+    Client, Error, Statement, Statements, list_page,
     rows::{self, first_of_page, message_columns, select_messages},
-    slice,
     statement::statements,
 };
 use crate::domain::{Message, MessageId, Party, feed::AcknowledgedElsewhere};
@@ -243,7 +242,7 @@ fn of_recipient(
 
 /// What of a recipient's messages is wanted that it has acknowledged already, on another connection.
 #[derive(Clone, Copy, Debug)]
-pub struct Acknowledged<'a> {
+pub struct AcknowledgedFilter<'a> {
     /// From this id on, but not these.
     pub elsewhere: &'a AcknowledgedElsewhere,
     /// Acknowledged at this time or later.
@@ -263,7 +262,7 @@ pub async fn pending(
     party: &Party,
     exclude: &[MessageId],
     waiting_for_retry: bool,
-    acknowledged: Option<Acknowledged<'_>>,
+    acknowledged: Option<AcknowledgedFilter<'_>>,
     now: OffsetDateTime,
     limit: usize,
 ) -> Result<(Vec<Message>, Vec<MessageId>), Error> {
@@ -278,12 +277,12 @@ pub async fn pending(
     let exclude: Vec<Uuid> = exclude.iter().map(|id| id.0).collect();
     let sent: Vec<Uuid> =
         acknowledged.iter().flat_map(|also| &also.elsewhere.sent).map(|id| id.0).collect();
-    let mut page = Page::new(limit);
+    let mut page = PageReader::new(limit);
     let mut last = Uuid::nil();
     while let Some(left) = page.left() {
         let mut values: Vec<&(dyn ToSql + Sync)> =
             vec![&*recipient, &exclude, &waiting_for_retry, &now, &left, &last];
-        if let Some(Acknowledged { elsewhere, since }) = &acknowledged {
+        if let Some(AcknowledgedFilter { elsewhere, since }) = &acknowledged {
             values.extend::<[&(dyn ToSql + Sync); 3]>([&elsewhere.from.0, since, &sent]);
         }
         last = page.add(&client.query(statement, &values).await?)?.unwrap_or(last);
@@ -322,16 +321,16 @@ pub async fn acknowledged_of(
 }
 
 /// A page that is read until it is full or there is no more, whatever cannot be read in between.
-struct Page {
+struct PageReader {
     found: Vec<Message>,
     unreadable: Vec<MessageId>,
     limit: usize,
     ended: bool,
 }
 
-impl Page {
-    fn new(limit: usize) -> Page {
-        Page { found: Vec::new(), unreadable: Vec::new(), limit, ended: false }
+impl PageReader {
+    fn new(limit: usize) -> PageReader {
+        PageReader { found: Vec::new(), unreadable: Vec::new(), limit, ended: false }
     }
 
     /// How many more to ask for; `None` when it is done.
@@ -366,7 +365,7 @@ pub async fn pending_after(
     let (statement, recipient) =
         of_recipient(party, &PENDING_AFTER_OF_PHONE, &PENDING_AFTER_OF_USER);
     let mut last = after.map_or(Uuid::nil(), |id| id.0);
-    let mut page = Page::new(limit);
+    let mut page = PageReader::new(limit);
     while let Some(left) = page.left() {
         let found = client.query(statement, &[&*recipient, &last, &left]).await?;
         last = page.add(&found)?.unwrap_or(last);
@@ -448,7 +447,7 @@ pub async fn behind(
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn in_hand(client: &Client, limit: i64) -> Result<i64, Error> {
+pub async fn in_flight(client: &Client, limit: i64) -> Result<i64, Error> {
     Ok(client.query_one(&IN_HAND, &[&limit]).await?.try_get("count")?)
 }
 

@@ -68,7 +68,7 @@ pub const MIGRATIONS: &[Migration] = &[
 ];
 
 /// The advisory lock's key: "esh3ar" in ASCII.
-const LOCK: i64 = 0x6573_6833_6172;
+const MIGRATION_LOCK_ID: i64 = 0x6573_6833_6172;
 
 /// A migration failed or may not run.
 #[derive(Debug, thiserror::Error)]
@@ -147,12 +147,12 @@ const CREATE: &str = "
         serves     integer
     )";
 /// How long a step waits for a lock before it lets those pass that wait behind it.
-const LOCK_PATIENCE: &str = "2s";
+const LOCK_TIMEOUT: &str = "2s";
 /// The wait before it tries again, and how often it does: a dump may hold every table for an hour.
-const AGAIN: Duration = Duration::from_secs(3);
-const TRIES: u32 = 1500;
+const RETRY_DELAY: Duration = Duration::from_secs(3);
+const MAX_ATTEMPTS: u32 = 1500;
 /// How often it is looked whether another node has finished migrating.
-const TURN: Duration = Duration::from_millis(200);
+const ALONE_POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// What is applied and what is not.
 ///
@@ -183,14 +183,14 @@ pub async fn run(client: &mut Client, target: Option<i32>) -> Result<Vec<i32>, M
     if next(&known(client).await?, target)?.is_none() {
         return Ok(Vec::new());
     }
-    client.unhurried();
+    client.without_timeout();
     // Asked for again and again: a session that waits for it holds a snapshot, and for that an index that
     // is built beside others would wait in turn.
-    while !client.query_one(&TRY_LOCK, &[&LOCK]).await?.try_get("locked")? {
-        tokio::time::sleep(TURN).await;
+    while !client.query_one(&TRY_LOCK, &[&MIGRATION_LOCK_ID]).await?.try_get("locked")? {
+        tokio::time::sleep(ALONE_POLL_INTERVAL).await;
     }
     let done = apply_all(client, target).await;
-    client.execute(&UNLOCK, &[&LOCK]).await?;
+    client.execute(&UNLOCK, &[&MIGRATION_LOCK_ID]).await?;
     done
 }
 
@@ -277,13 +277,13 @@ async fn patiently(
         };
         match made.await {
             Ok(()) => return transaction.commit().await,
-            Err(Error::Contention(_)) if tries < TRIES => {
+            Err(Error::Contention(_)) if tries < MAX_ATTEMPTS => {
                 transaction.rollback().await?;
                 tries += 1;
                 if tries == 1 {
                     tracing::info!(name, "a migration waits until a table is not in use");
                 }
-                tokio::time::sleep(AGAIN).await;
+                tokio::time::sleep(RETRY_DELAY).await;
             }
             Err(error) => return Err(error),
         }

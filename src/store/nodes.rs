@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::{Client, Error, Statements, figures, statement::statements};
+use super::{Client, Error, Statements, process_stats, statement::statements};
 use crate::domain::{NodeId, process_stats::ProcessStats};
 
 /// A process that has given no sign of life for this long counts as gone.
-pub const SILENT_FOR: Duration = Duration::from_secs(10);
+pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(10);
 /// One that has been gone for this long is forgotten.
-const KEPT: Duration = Duration::from_secs(3600);
+const NODE_RETENTION: Duration = Duration::from_secs(3600);
 
 statements! {
     NOTE = "
@@ -91,7 +91,7 @@ pub struct Node {
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn note(client: &Client, node: &Node) -> Result<Option<bool>, Error> {
+pub async fn record_heartbeat(client: &Client, node: &Node) -> Result<Option<bool>, Error> {
     let row = client
         .query_one(
             &NOTE,
@@ -104,7 +104,7 @@ pub async fn note(client: &Client, node: &Node) -> Result<Option<bool>, Error> {
                 &node.address,
                 &node.partitions,
                 &node.draining,
-                &figures::to_json(&node.figures),
+                &process_stats::to_json(&node.figures),
                 &node.started_at,
             ],
         )
@@ -116,13 +116,13 @@ pub async fn note(client: &Client, node: &Node) -> Result<Option<bool>, Error> {
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn ask_drain(
+pub async fn request_drain(
     client: &impl Statements,
     id: NodeId,
     draining: bool,
 ) -> Result<bool, Error> {
     let asked = client
-        .execute(&ASK_DRAIN, &[&&id.as_bytes()[..], &draining, &SILENT_FOR.as_secs_f64()])
+        .execute(&ASK_DRAIN, &[&&id.as_bytes()[..], &draining, &HEARTBEAT_TIMEOUT.as_secs_f64()])
         .await?;
     Ok(asked == 1)
 }
@@ -131,7 +131,7 @@ pub async fn ask_drain(
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn took_up(client: &Client, id: NodeId, draining: bool) -> Result<(), Error> {
+pub async fn drain_applied(client: &Client, id: NodeId, draining: bool) -> Result<(), Error> {
     client.execute(&TOOK_UP, &[&&id.as_bytes()[..], &draining]).await?;
     Ok(())
 }
@@ -140,8 +140,8 @@ pub async fn took_up(client: &Client, id: NodeId, draining: bool) -> Result<(), 
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn living(client: &Client) -> Result<Vec<Node>, Error> {
-    let found = client.query(&LIVING, &[&SILENT_FOR.as_secs_f64()]).await?;
+pub async fn live(client: &Client) -> Result<Vec<Node>, Error> {
+    let found = client.query(&LIVING, &[&HEARTBEAT_TIMEOUT.as_secs_f64()]).await?;
     found
         .iter()
         .filter_map(|row| Some((row, Role::parse(row.try_get("role").ok()?)?)))
@@ -159,7 +159,7 @@ pub async fn living(client: &Client) -> Result<Vec<Node>, Error> {
                 partitions: row.try_get("partitions")?,
                 draining: row.try_get("draining")?,
                 drain_asked: row.try_get("drain_asked")?,
-                figures: figures::from_json(row.try_get("figures")?),
+                figures: process_stats::from_json(row.try_get("figures")?),
                 started_at: row.try_get("started_at")?,
             })
         })
@@ -170,7 +170,7 @@ pub async fn living(client: &Client) -> Result<Vec<Node>, Error> {
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn forget(client: &Client, id: NodeId) -> Result<(), Error> {
-    client.execute(&FORGET, &[&&id.as_bytes()[..], &KEPT.as_secs_f64()]).await?;
+pub async fn deregister(client: &Client, id: NodeId) -> Result<(), Error> {
+    client.execute(&FORGET, &[&&id.as_bytes()[..], &NODE_RETENTION.as_secs_f64()]).await?;
     Ok(())
 }

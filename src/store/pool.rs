@@ -13,23 +13,23 @@ use deadpool::{
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
-    Client, Error, Group, Statements as _,
-    client::Meters,
-    primary::{self, Finder},
+    Client, Error, StatementGroup, Statements as _,
+    client::StatementMetrics,
+    connection_limiter::{ConnectionLimiter, PartyPermit},
+    primary::{self, PrimaryConnector},
     replicas::{ReplicaState, Replicas, ReplicasWork},
-    shares::{PartyPlace, Shares},
     statement::statements,
 };
 use crate::domain::Party;
 
-pub(super) type Pool = managed::Pool<Finder>;
+pub(super) type Pool = managed::Pool<PrimaryConnector>;
 
 /// The database. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
     pool: Pool,
-    shares: Shares,
-    meters: Arc<Meters>,
+    shares: ConnectionLimiter,
+    meters: Arc<StatementMetrics>,
     replicas: Option<Replicas>,
 }
 
@@ -92,7 +92,7 @@ pub fn parse_url(url: &str) -> Result<Target, BadUrl> {
     if texts.chain(target.get_password()).any(|text| text.contains(&0)) {
         return Err(BadUrl("it holds a NUL character (%00)".to_owned()));
     }
-    Ok(primary::meant(target))
+    Ok(primary::prefer_primary(target))
 }
 
 impl Store {
@@ -101,8 +101,8 @@ impl Store {
     /// # Errors
     /// Only when the pool cannot be built at all.
     pub fn new(config: Target, size: usize) -> Result<Store, Error> {
-        let (pool, shares) = (pool(config, size, WAIT)?, Shares::of_pool(size));
-        Ok(Store { pool, shares, meters: Meters::new(), replicas: None })
+        let (pool, shares) = (pool(config, size, WAIT)?, ConnectionLimiter::of_pool(size));
+        Ok(Store { pool, shares, meters: StatementMetrics::new(), replicas: None })
     }
 
     /// The same, with copies of the database to read from; see [`Store::read`]. Until their work is
@@ -115,9 +115,9 @@ impl Store {
         replicas: Vec<Target>,
         size: usize,
     ) -> Result<(Store, ReplicasWork), Error> {
-        let meters = Meters::new();
+        let meters = StatementMetrics::new();
         let (replicas, work) = Replicas::new(config.clone(), replicas, size, &meters)?;
-        let (pool, shares) = (pool(config, size, WAIT)?, Shares::of_pool(size));
+        let (pool, shares) = (pool(config, size, WAIT)?, ConnectionLimiter::of_pool(size));
         Ok((Store { pool, shares, meters, replicas: Some(replicas) }, work))
     }
 
@@ -143,22 +143,22 @@ impl Store {
     /// # Errors
     /// [`Error::Unavailable`] when none becomes free or the server does not answer.
     pub async fn client(&self) -> Result<Client, Error> {
-        self.client_for(Group::Other).await
+        self.client_for(StatementGroup::Other).await
     }
 
     /// A connection for statements that are counted by themselves.
     ///
     /// # Errors
     /// As [`Store::client`].
-    pub async fn client_for(&self, group: Group) -> Result<Client, Error> {
+    pub async fn client_for(&self, group: StatementGroup) -> Result<Client, Error> {
         self.client_with(group, Instant::now(), None).await
     }
 
     async fn client_with(
         &self,
-        group: Group,
+        group: StatementGroup,
         asked: Instant,
-        of_party: Option<PartyPlace>,
+        of_party: Option<PartyPermit>,
     ) -> Result<Client, Error> {
         let found = async {
             let began = Instant::now();
@@ -179,7 +179,7 @@ impl Store {
     /// # Errors
     /// [`Error::Unavailable`].
     pub async fn ping(&self) -> Result<(), Error> {
-        self.client_for(Group::Nodes).await?.simple_query("SELECT 1").await?;
+        self.client_for(StatementGroup::Nodes).await?.simple_query("SELECT 1").await?;
         Ok(())
     }
 
@@ -238,13 +238,13 @@ impl PartyStore<'_> {
         F: Future<Output = Result<T, Error>>,
     {
         let asked = Instant::now();
-        let of_party = self.turn(Group::Lists).await?;
+        let of_party = self.turn(StatementGroup::Lists).await?;
         if let Some(replicas) = &self.store.replicas
             && let Some(found) = replicas.read(&query).await
         {
             return Ok(found);
         }
-        query(self.store.client_with(Group::Lists, asked, of_party).await?).await
+        query(self.store.client_with(StatementGroup::Lists, asked, of_party).await?).await
     }
 
     /// A connection.
@@ -252,20 +252,20 @@ impl PartyStore<'_> {
     /// # Errors
     /// As [`Store::client`]; [`Error::Busy`] when too many reads of the party wait.
     pub async fn client(&self) -> Result<Client, Error> {
-        self.client_for(Group::Other).await
+        self.client_for(StatementGroup::Other).await
     }
 
     /// A connection for statements that are counted by themselves.
     ///
     /// # Errors
     /// As [`PartyStore::client`].
-    pub async fn client_for(&self, group: Group) -> Result<Client, Error> {
+    pub async fn client_for(&self, group: StatementGroup) -> Result<Client, Error> {
         let asked = Instant::now();
         let of_party = self.turn(group).await?;
         self.store.client_with(group, asked, of_party).await
     }
 
-    async fn turn(&self, group: Group) -> Result<Option<PartyPlace>, Error> {
+    async fn turn(&self, group: StatementGroup) -> Result<Option<PartyPermit>, Error> {
         match self.party {
             None => Ok(None),
             Some(party) => self.store.shares.of_party(group, party).await,
@@ -287,7 +287,7 @@ pub(super) fn pool(mut config: Target, size: usize, wait: Duration) -> Result<Po
         "{BY_INDEX} SET statement_timeout = {STATEMENT_TIMEOUT_MS}; SET lock_timeout = 5000; \
          SET idle_in_transaction_session_timeout = 15000; SET timezone = 'UTC'"
     );
-    managed::Pool::builder(Finder::new(&config, tls, settings))
+    managed::Pool::builder(PrimaryConnector::new(&config, tls, settings))
         .max_size(size)
         // The connection used last has its statements and pages in the processor's cache.
         .queue_mode(QueueMode::Lifo)

@@ -24,21 +24,21 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::{Error, pool::Target, replicas::name};
 
 /// How long the server that was found last is asked alone, before the others are asked too.
-const HEAD_START: Duration = Duration::from_millis(500);
+const FALLBACK_DELAY: Duration = Duration::from_millis(500);
 
 /// Makes connections for a pool.
-pub(super) struct Finder {
+pub(super) struct PrimaryConnector {
     /// One server each.
     servers: Vec<Target>,
     tls: Option<MakeRustlsConnect>,
     /// What every connection is told first.
     settings: String,
-    found: Arc<Found>,
+    found: Arc<CurrentPrimary>,
 }
 
 /// Which connections are of use.
 #[derive(Debug, Default)]
-struct Found {
+struct CurrentPrimary {
     /// The server that took the last connection; the first one before there was any.
     place: AtomicUsize,
     /// There was one.
@@ -48,21 +48,21 @@ struct Found {
 }
 
 /// A connection, and what is thought of it.
-pub(super) struct Session {
+pub(super) struct TrackedConnection {
     pub(super) client: ClientWrapper,
-    pub(super) trust: Trust,
+    pub(super) trust: ConnectionTrust,
 }
 
 /// Whether a connection may be used again. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Trust {
+pub(super) struct ConnectionTrust {
     doubted: Arc<AtomicBool>,
     place: usize,
     epoch: u64,
-    found: Arc<Found>,
+    found: Arc<CurrentPrimary>,
 }
 
-impl Trust {
+impl ConnectionTrust {
     /// The connection does not answer: it is not used again.
     pub(super) fn doubt(&self) {
         self.doubted.store(true, Ordering::Relaxed);
@@ -82,9 +82,13 @@ impl Trust {
     }
 }
 
-impl Finder {
-    pub(super) fn new(config: &Target, tls: Option<MakeRustlsConnect>, settings: String) -> Finder {
-        Finder { servers: each_server(config), tls, settings, found: Arc::default() }
+impl PrimaryConnector {
+    pub(super) fn new(
+        config: &Target,
+        tls: Option<MakeRustlsConnect>,
+        settings: String,
+    ) -> PrimaryConnector {
+        PrimaryConnector { servers: each_server(config), tls, settings, found: Arc::default() }
     }
 
     async fn connect(&self, place: usize) -> (usize, Result<ClientWrapper, Error>) {
@@ -109,7 +113,7 @@ impl Finder {
         let mut others: Vec<usize> = (0..self.servers.len()).filter(|n| *n != last).collect();
         let mut failed: Option<Error> = None;
         loop {
-            let wait = if others.is_empty() { Duration::MAX } else { HEAD_START };
+            let wait = if others.is_empty() { Duration::MAX } else { FALLBACK_DELAY };
             match tokio::time::timeout(wait, asked.next()).await {
                 Ok(Some((place, Ok(client)))) => return Ok((place, client)),
                 // The first to fail is the one that was the primary: why that is away says most.
@@ -141,27 +145,27 @@ where
     Ok(ClientWrapper::new(client, driver))
 }
 
-impl Manager for Finder {
-    type Type = Session;
+impl Manager for PrimaryConnector {
+    type Type = TrackedConnection;
     type Error = Error;
 
-    async fn create(&self) -> Result<Session, Error> {
+    async fn create(&self) -> Result<TrackedConnection, Error> {
         let (place, client) = self.find().await?;
         let moved = self.found.place.swap(place, Ordering::AcqRel) != place;
         let moved = self.found.any.swap(true, Ordering::AcqRel) && moved;
         if let Some(server) = self.servers.get(place).filter(|_| moved) {
             tracing::warn!(server = name(server), "another server takes the writes now");
         }
-        let trust = Trust {
+        let trust = ConnectionTrust {
             doubted: Arc::default(),
             place,
             epoch: self.found.epoch.load(Ordering::Acquire),
             found: Arc::clone(&self.found),
         };
-        Ok(Session { client, trust })
+        Ok(TrackedConnection { client, trust })
     }
 
-    async fn recycle(&self, session: &mut Session, _: &Metrics) -> RecycleResult<Error> {
+    async fn recycle(&self, session: &mut TrackedConnection, _: &Metrics) -> RecycleResult<Error> {
         if session.client.is_closed() || !session.trust.is_kept() {
             return Err(RecycleError::message("the connection is of no use any more"));
         }
@@ -175,7 +179,7 @@ pub(super) fn is_local(config: &Target) -> bool {
 }
 
 /// A URL that names several servers means the one that takes writes, unless it says otherwise.
-pub(super) fn meant(mut config: Target) -> Target {
+pub(super) fn prefer_primary(mut config: Target) -> Target {
     let servers = config.get_hosts().len().max(config.get_hostaddrs().len());
     if servers > 1 && config.get_target_session_attrs() == TargetSessionAttrs::Any {
         config.target_session_attrs(TargetSessionAttrs::ReadWrite);

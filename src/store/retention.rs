@@ -8,14 +8,14 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    Client, Error, Group, Statements, Store,
-    erased::{self, beginning_sql, counted},
+    Client, Error, StatementGroup, Statements, Store,
+    erasure::{self, beginning_sql, counted},
     statement::statements,
 };
 use crate::domain::ConversationId;
 
 /// The advisory lock's key: "esh3ar" in ASCII, and one more letter.
-const LOCK: i64 = 0x0065_7368_3361_7272;
+const RETENTION_LOCK_ID: i64 = 0x0065_7368_3361_7272;
 
 // A message that has a dead letter or a job can be put back or is being worked on.
 macro_rules! finished {
@@ -27,7 +27,7 @@ macro_rules! finished {
 }
 
 statements! {
-    BECOME_KEEPER: once = "SELECT pg_try_advisory_lock($1) AS locked";
+    TRY_LOCK: once = "SELECT pg_try_advisory_lock($1) AS locked";
     LOOK = concat!(
         "SELECT m.id, m.created_at, m.conversation_id, ",
         finished!(),
@@ -79,51 +79,51 @@ statements! {
 
 /// The only process that removes what is old, for as long as this lives. It has a connection of its own,
 /// which is closed with it: the lock can be forgotten by nobody.
-pub struct Keeper {
+pub struct RetentionLock {
     client: Client,
 }
 
 /// Up to where rows were looked at, by age.
 #[derive(Clone, Copy, Debug)]
-pub struct Place<I> {
+pub struct ScanCursor<I> {
     /// The time of the last one.
     pub at: OffsetDateTime,
     /// Its id.
     pub id: I,
 }
 
-impl<I: Default> Default for Place<I> {
+impl<I: Default> Default for ScanCursor<I> {
     /// Before everything.
     fn default() -> Self {
-        Place { at: OffsetDateTime::UNIX_EPOCH, id: I::default() }
+        ScanCursor { at: OffsetDateTime::UNIX_EPOCH, id: I::default() }
     }
 }
 
 /// Messages that were looked at.
 #[derive(Debug)]
-pub struct Looked {
+pub struct ExpiredPage {
     /// The one-way ones among them that are finished.
     pub one_way: Vec<Uuid>,
     /// The conversations that others are of, each once.
     pub conversations: Vec<ConversationId>,
     /// Where to go on; `None` when there are no more.
-    pub next: Option<Place<Uuid>>,
+    pub next: Option<ScanCursor<Uuid>>,
 }
 
 /// Becomes the one that removes what is old; `None` while another process is.
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn keeper(store: &Store) -> Result<Option<Keeper>, Error> {
-    let client = store.client_for(Group::Upkeep).await?.alone();
+pub async fn acquire(store: &Store) -> Result<Option<RetentionLock>, Error> {
+    let client = store.client_for(StatementGroup::Upkeep).await?.alone();
     // Nobody waits for these commits: what a crash brings back is removed again, books included.
     client.batch_execute("SET synchronous_commit = off").await?;
-    let row = client.query_one(&BECOME_KEEPER, &[&LOCK]).await?;
+    let row = client.query_one(&TRY_LOCK, &[&RETENTION_LOCK_ID]).await?;
     let ours: bool = row.try_get("locked")?;
-    Ok(ours.then_some(Keeper { client }))
+    Ok(ours.then_some(RetentionLock { client }))
 }
 
-impl Keeper {
+impl RetentionLock {
     /// The next finished messages that were accepted before a time, oldest first.
     ///
     /// # Errors
@@ -131,11 +131,11 @@ impl Keeper {
     pub async fn look(
         &self,
         before: OffsetDateTime,
-        after: Place<Uuid>,
+        after: ScanCursor<Uuid>,
         limit: i64,
-    ) -> Result<Looked, Error> {
+    ) -> Result<ExpiredPage, Error> {
         let rows = self.client.query(&LOOK, &[&before, &after.at, &after.id, &limit]).await?;
-        let mut looked = Looked { one_way: Vec::new(), conversations: Vec::new(), next: None };
+        let mut looked = ExpiredPage { one_way: Vec::new(), conversations: Vec::new(), next: None };
         for row in &rows {
             let id: Uuid = row.try_get("id")?;
             match row.try_get::<_, Option<Uuid>>("conversation_id")? {
@@ -147,7 +147,8 @@ impl Keeper {
         looked.conversations.sort();
         looked.conversations.dedup();
         if let Some(last) = rows.last().filter(|_| rows.len() as i64 == limit) {
-            looked.next = Some(Place { at: last.try_get("created_at")?, id: last.try_get("id")? });
+            looked.next =
+                Some(ScanCursor { at: last.try_get("created_at")?, id: last.try_get("id")? });
         }
         Ok(looked)
     }
@@ -192,7 +193,7 @@ impl Keeper {
         limit: i64,
     ) -> Result<i64, Error> {
         let transaction = self.client.transaction().await?;
-        let gone = erased::beginning(&transaction, &REMOVE_BEGINNING, id, before, limit).await?;
+        let gone = erasure::beginning(&transaction, &REMOVE_BEGINNING, id, before, limit).await?;
         transaction.commit().await?;
         Ok(gone.messages)
     }
@@ -206,16 +207,16 @@ impl Keeper {
     pub async fn remove_events(
         &self,
         before: OffsetDateTime,
-        after: Place<i64>,
+        after: ScanCursor<i64>,
         limit: i64,
-    ) -> Result<(i64, Option<Place<i64>>), Error> {
+    ) -> Result<(i64, Option<ScanCursor<i64>>), Error> {
         let values: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
             [&before, &after.at, &after.id, &limit];
         let Some(row) = self.client.query_opt(&REMOVE_EVENTS, &values).await? else {
             return Ok((0, None));
         };
         let (removed, looked): (i64, i64) = (row.try_get("removed")?, row.try_get("looked")?);
-        let next = Place { at: row.try_get("at")?, id: row.try_get("id")? };
+        let next = ScanCursor { at: row.try_get("at")?, id: row.try_get("id")? };
         Ok((removed, (looked == limit).then_some(next)))
     }
 

@@ -1,7 +1,7 @@
 //! What there is to watch, counted: how much waits where and for how long, what was given up, who is
 //! slow, how the database is.
 //!
-//! Asked every two seconds over tables of any length: each statement looks at [`SEEN`] rows at most, by
+//! Asked every two seconds over tables of any length: each statement looks at [`MAX_COUNTED`] rows at most, by
 //! an index that holds only rows of its kind.
 
 use time::OffsetDateTime;
@@ -12,11 +12,11 @@ use super::{Client, Error, Statements, rows, statement::statements};
 use crate::domain::{DeadLetterClass, MessageId, Party, Priority};
 
 /// How many rows a statement looks at. A count of so many is a count of so many at least.
-pub const SEEN: i64 = 20_000;
+pub const MAX_COUNTED: i64 = 20_000;
 
 /// Among how many deliveries the slowest recipients are looked for: they are put together by recipient, which
 /// takes longer than counting.
-const AMONG: i64 = 5_000;
+const SLOWEST_SAMPLE_SIZE: i64 = 5_000;
 
 statements! {
     WAITING = "
@@ -79,7 +79,7 @@ statements! {
 
 /// Messages of one lane that are not acknowledged yet.
 #[derive(Clone, Debug)]
-pub struct Lane {
+pub struct LaneBacklog {
     /// Which.
     pub lane: Priority,
     /// How many.
@@ -88,10 +88,10 @@ pub struct Lane {
     pub oldest_at: OffsetDateTime,
 }
 
-fn lanes(rows: &[Row]) -> Result<Vec<Lane>, Error> {
+fn lanes(rows: &[Row]) -> Result<Vec<LaneBacklog>, Error> {
     rows.iter()
         .map(|row| {
-            Ok(Lane {
+            Ok(LaneBacklog {
                 lane: Priority::from_number(row.try_get("priority")?)
                     .ok_or_else(|| Error::Corrupt("priority of messages".to_owned()))?,
                 count: counted(row, "count")?,
@@ -105,22 +105,22 @@ fn counted(row: &Row, column: &str) -> Result<u64, Error> {
     Ok(u64::try_from(row.try_get::<_, i64>(column)?).unwrap_or_default())
 }
 
-/// What waits, by lane: lanes in which nothing waits are not there. Of more than [`SEEN`] messages the oldest
+/// What waits, by lane: lanes in which nothing waits are not there. Of more than [`MAX_COUNTED`] messages the oldest
 /// are looked at.
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn waiting(client: &Client) -> Result<Vec<Lane>, Error> {
-    lanes(&client.query(&WAITING, &[&SEEN]).await?)
+pub async fn waiting(client: &Client) -> Result<Vec<LaneBacklog>, Error> {
+    lanes(&client.query(&WAITING, &[&MAX_COUNTED]).await?)
 }
 
-/// What is on its way to a device or due, by lane. Of more than [`SEEN`] messages those that are due
+/// What is on its way to a device or due, by lane. Of more than [`MAX_COUNTED`] messages those that are due
 /// first are looked at.
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn in_hand(client: &Client) -> Result<Vec<Lane>, Error> {
-    lanes(&client.query(&IN_HAND, &[&SEEN]).await?)
+pub async fn in_flight(client: &Client) -> Result<Vec<LaneBacklog>, Error> {
+    lanes(&client.query(&IN_HAND, &[&MAX_COUNTED]).await?)
 }
 
 /// Conversations that are active and had a message after a time, up to `most`. One in which nobody has said
@@ -138,7 +138,7 @@ pub async fn active_conversations(
 
 /// Dead letters of one class.
 #[derive(Clone, Debug)]
-pub struct DeadOfClass {
+pub struct DeadLetterCount {
     /// Which.
     pub class: DeadLetterClass,
     /// How many.
@@ -147,16 +147,16 @@ pub struct DeadOfClass {
     pub newest_at: OffsetDateTime,
 }
 
-/// The newest [`SEEN`] dead letters by class, classes without any left out.
+/// The newest [`MAX_COUNTED`] dead letters by class, classes without any left out.
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn dead(client: &Client) -> Result<Vec<DeadOfClass>, Error> {
-    let found = client.query(&DEAD, &[&SEEN]).await?;
+pub async fn dead_letters(client: &Client) -> Result<Vec<DeadLetterCount>, Error> {
+    let found = client.query(&DEAD, &[&MAX_COUNTED]).await?;
     found
         .iter()
         .map(|row| {
-            Ok(DeadOfClass {
+            Ok(DeadLetterCount {
                 class: DeadLetterClass::parse(row.try_get("class")?)
                     .ok_or_else(|| Error::Corrupt("class of a dead letter".to_owned()))?,
                 count: counted(row, "count")?,
@@ -168,7 +168,7 @@ pub async fn dead(client: &Client) -> Result<Vec<DeadOfClass>, Error> {
 
 /// A recipient that is being delivered to and has not acknowledged.
 #[derive(Clone, Debug)]
-pub struct Slow {
+pub struct SlowRecipient {
     /// Who.
     pub recipient: Party,
     /// The business user's name; empty for a phone.
@@ -186,17 +186,17 @@ pub struct Slow {
 }
 
 /// The recipients with the most retries, then those that have owed an acknowledgement for longest, a
-/// second at least, among the [`AMONG`] deliveries that are due first.
+/// second at least, among the [`SLOWEST_SAMPLE_SIZE`] deliveries that are due first.
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn slowest(client: &Client, limit: i64) -> Result<Vec<Slow>, Error> {
-    let found = client.query(&SLOWEST, &[&AMONG, &limit]).await?;
+pub async fn slowest(client: &Client, limit: i64) -> Result<Vec<SlowRecipient>, Error> {
+    let found = client.query(&SLOWEST, &[&SLOWEST_SAMPLE_SIZE, &limit]).await?;
     found
         .iter()
         .map(|row| {
             let user: Option<Uuid> = row.try_get("recipient_user_id")?;
-            Ok(Slow {
+            Ok(SlowRecipient {
                 recipient: rows::party(user, row.try_get("recipient_phone")?)
                     .ok_or_else(|| Error::Corrupt("recipient of a message".to_owned()))?,
                 name: row.try_get("name")?,
@@ -212,7 +212,7 @@ pub async fn slowest(client: &Client, limit: i64) -> Result<Vec<Slow>, Error> {
 
 /// The database itself.
 #[derive(Clone, Debug, Default)]
-pub struct DatabaseFacts {
+pub struct DatabaseInfo {
     /// Of Postgres, such as `15.18`.
     pub version: String,
     /// What it takes on the disk, in bytes.
@@ -227,9 +227,9 @@ pub struct DatabaseFacts {
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn database(client: &Client) -> Result<DatabaseFacts, Error> {
+pub async fn database(client: &Client) -> Result<DatabaseInfo, Error> {
     let row = client.query_one(&DATABASE, &[]).await?;
-    Ok(DatabaseFacts {
+    Ok(DatabaseInfo {
         version: row.try_get("version")?,
         size: counted(&row, "size")?,
         connections: counted(&row, "connections")?,

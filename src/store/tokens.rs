@@ -52,7 +52,7 @@ statements! {
 
 /// Who a valid token belongs to.
 #[derive(Clone, Debug)]
-pub enum Owner {
+pub enum TokenOwner {
     /// A business user.
     Business {
         /// Its id.
@@ -71,11 +71,11 @@ pub enum Owner {
 
 /// A token that may be used.
 #[derive(Clone, Debug)]
-pub struct Valid {
+pub struct ValidToken {
     /// Its id.
     pub id: TokenId,
     /// Whose it is.
-    pub owner: Owner,
+    pub owner: TokenOwner,
     /// Until when; `None` for ever.
     pub expires_at: Option<OffsetDateTime>,
 }
@@ -88,18 +88,18 @@ pub async fn find(
     client: &Client,
     hash: &[u8],
     now: OffsetDateTime,
-) -> Result<Option<Valid>, Error> {
+) -> Result<Option<ValidToken>, Error> {
     let Some(row) = client.query_opt(&FIND, &[&hash, &now]).await? else { return Ok(None) };
     let user: Option<Uuid> = row.try_get("user_id")?;
     let owner = match user {
-        Some(id) => Owner::Business {
+        Some(id) => TokenOwner::Business {
             id: UserId(id),
             name: row.try_get("name")?,
             permissions: Permissions::from_bits(row.try_get("permissions")?),
         },
-        None => Owner::Mobile { phone: Phone::from_stored(row.try_get("phone")?) },
+        None => TokenOwner::Mobile { phone: Phone::from_stored(row.try_get("phone")?) },
     };
-    Ok(Some(Valid {
+    Ok(Some(ValidToken {
         id: TokenId(row.try_get("id")?),
         owner,
         expires_at: row.try_get("expires_at")?,
@@ -138,7 +138,7 @@ pub async fn insert(
 
 /// A token as administrators see it.
 #[derive(Clone, Debug)]
-pub struct Listed {
+pub struct TokenInfo {
     /// Its id.
     pub id: TokenId,
     /// A business user's name.
@@ -153,8 +153,8 @@ pub struct Listed {
     pub revoked_at: Option<OffsetDateTime>,
 }
 
-fn listed(row: &Row) -> Result<Listed, Error> {
-    Ok(Listed {
+fn listed(row: &Row) -> Result<TokenInfo, Error> {
+    Ok(TokenInfo {
         id: TokenId(row.try_get("id")?),
         user: row.try_get("name")?,
         phone: row.try_get::<_, Option<&str>>("phone")?.map(Phone::from_stored),
@@ -173,7 +173,7 @@ pub async fn list(
     owner: Option<&Party>,
     before: Option<TokenId>,
     limit: usize,
-) -> Result<Vec<Listed>, Error> {
+) -> Result<Vec<TokenInfo>, Error> {
     let (user, phone) = owner.map_or((None, None), rows::columns);
     let before = before.map(|id| id.0);
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
@@ -182,7 +182,7 @@ pub async fn list(
 
 /// A token that is about to be changed.
 #[derive(Clone, Debug)]
-pub struct Held {
+pub struct LockedToken {
     /// Whose it is.
     pub owner: Party,
     /// Made at.
@@ -205,13 +205,13 @@ pub async fn lock(
     client: &impl Statements,
     id: TokenId,
     now: OffsetDateTime,
-) -> Result<Option<Held>, Error> {
+) -> Result<Option<LockedToken>, Error> {
     let admin = Permissions::NONE.with(Permission::Admin).bits();
     let Some(row) = client.query_opt(&LOCK, &[&id.0, &now, &admin]).await? else {
         return Ok(None);
     };
     let owner = rows::party(row.try_get("user_id")?, row.try_get("phone")?);
-    Ok(Some(Held {
+    Ok(Some(LockedToken {
         owner: owner.ok_or_else(|| Error::Corrupt("owner of a token".to_owned()))?,
         created_at: row.try_get("created_at")?,
         expires_at: row.try_get("expires_at")?,

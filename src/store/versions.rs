@@ -10,8 +10,8 @@ use uuid::Uuid;
 use super::{
     Client, Error, Statement, Statements,
     conversations::{self, conversation_columns, conversation_from},
+    list_page::{ListPage, max_scanned_rows},
     rows::{self, first_of_page, message_columns, message_from},
-    slice::{Slice, looked_at},
     statement::statements,
 };
 use crate::domain::{Conversation, ConversationId, ConversationStatus, Message, Party};
@@ -51,7 +51,7 @@ macro_rules! list {
             " AS version FROM (SELECT * FROM conversations WHERE ",
             $column,
             " = $1 ORDER BY last_message_at DESC, id DESC LIMIT ",
-            looked_at!(),
+            max_scanned_rows!(),
             ") AS c JOIN business_users u ON u.id = c.business_user_id WHERE ",
             $only,
             " ORDER BY c.last_message_at DESC, c.id DESC LIMIT $2"
@@ -69,7 +69,7 @@ macro_rules! unread {
             " AS unread FROM conversations WHERE ",
             $column,
             " = $1 ORDER BY last_message_at DESC LIMIT ",
-            looked_at!(),
+            max_scanned_rows!(),
             ") AS latest WHERE unread > 0"
         )
     };
@@ -136,7 +136,7 @@ pub async fn latest(
 }
 
 /// The statements about a party's list, and the value of `$1`.
-struct Of {
+struct LatestQuery {
     version: &'static Statement,
     list: &'static Statement,
     list_in_status: &'static Statement,
@@ -145,12 +145,12 @@ struct Of {
     phone: Option<String>,
 }
 
-impl Of {
-    fn new(party: &Party) -> Of {
+impl LatestQuery {
+    fn new(party: &Party) -> LatestQuery {
         let (user, phone) = rows::columns(party);
         let phone = phone.map(str::to_owned);
         match party {
-            Party::Business(_) => Of {
+            Party::Business(_) => LatestQuery {
                 version: &LIST_VERSION_OF_BUSINESS,
                 list: &LIST_OF_BUSINESS,
                 list_in_status: &LIST_IN_STATUS_OF_BUSINESS,
@@ -158,7 +158,7 @@ impl Of {
                 user,
                 phone,
             },
-            Party::Mobile(_) => Of {
+            Party::Mobile(_) => LatestQuery {
                 version: &LIST_VERSION_OF_PHONE,
                 list: &LIST_OF_PHONE,
                 list_in_status: &LIST_IN_STATUS_OF_PHONE,
@@ -183,7 +183,7 @@ impl Of {
 /// # Errors
 /// Any failure of the database.
 pub async fn list_version(client: &Client, party: &Party) -> Result<Option<String>, Error> {
-    let of = Of::new(party);
+    let of = LatestQuery::new(party);
     Ok(client.query_one(of.version, &[of.value()]).await?.try_get("version")?)
 }
 
@@ -196,8 +196,8 @@ pub async fn list(
     party: &Party,
     status: Option<ConversationStatus>,
     limit: usize,
-) -> Result<(Slice<Conversation>, Option<String>), Error> {
-    let of = Of::new(party);
+) -> Result<(ListPage<Conversation>, Option<String>), Error> {
+    let of = LatestQuery::new(party);
     let status = status.map(|status| status as i16);
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut values: Vec<&(dyn ToSql + Sync)> = vec![of.value(), &limit];
@@ -223,7 +223,7 @@ pub async fn list(
 /// # Errors
 /// Any failure of the database.
 pub async fn unread(client: &Client, party: &Party) -> Result<(i64, Option<String>), Error> {
-    let of = Of::new(party);
+    let of = LatestQuery::new(party);
     let row = client.query_one(of.unread, &[of.value()]).await?;
     Ok((row.try_get("count")?, row.try_get("version")?))
 }

@@ -26,7 +26,7 @@ use esh3ar::{
         Permissions, Phone, Status, TokenId, feed::DeliveryAttempt, limits::Limits,
         message::MessageDraft,
     },
-    store::{Slice, Store, conversations::Filter, dead_letters},
+    store::{ListPage, Store, conversations::ConversationFilter, dead_letters},
 };
 use proptest::{prelude::*, test_runner::Config};
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
@@ -190,7 +190,7 @@ fn render(messages: &[Message]) -> Vec<u8> {
     format!("{messages:#?}").into_bytes()
 }
 
-fn render_list(found: &Slice<Conversation>, limit: usize, of: &Party) -> Vec<u8> {
+fn render_list(found: &ListPage<Conversation>, limit: usize, of: &Party) -> Vec<u8> {
     let shown: Vec<_> = found
         .items
         .iter()
@@ -409,16 +409,20 @@ impl Machine {
 
     async fn requeue(&mut self) {
         let app = self.app();
-        let letters =
-            app.dead_letters(&operator(), &dead_letters::Filter::default(), 10_000).await.unwrap();
+        let letters = app
+            .dead_letters(&operator(), &dead_letters::DeadLetterFilter::default(), 10_000)
+            .await
+            .unwrap();
         for letter in letters.items {
             let Some(id) = letter.message else { continue };
             let mine = self.set(&[id], |status| status);
             if mine.is_empty() {
                 continue;
             }
-            let filter =
-                dead_letters::Filter { ids: vec![letter.id], ..dead_letters::Filter::default() };
+            let filter = dead_letters::DeadLetterFilter {
+                ids: vec![letter.id],
+                ..dead_letters::DeadLetterFilter::default()
+            };
             let done =
                 app.change_dead_letters(Action::Requeue, &operator(), &filter, 1, |_| ()).await;
             done.unwrap();
@@ -479,7 +483,7 @@ impl Machine {
 
     async fn check_lists(&mut self, caller: &Caller) {
         let app = self.app();
-        let mut filter = Filter::default();
+        let mut filter = ConversationFilter::default();
         match caller.party() {
             Party::Business(id) => filter.business = Some(id),
             Party::Mobile(phone) => filter.phone = Some(phone),
@@ -489,7 +493,7 @@ impl Machine {
         let unread = |c: &&Conversation| c.side(&party).is_some_and(|side| c.unread(side) > 0);
         for app in &self.apps {
             let page = app.newest_conversations(caller, None, 50, render_list).await.unwrap();
-            let whole = |items: &[Conversation]| Slice { items: items.to_vec(), cut: None };
+            let whole = |items: &[Conversation]| ListPage { items: items.to_vec(), cut: None };
             assert_eq!(page, render_list(&whole(&all), 50, &party));
             for status in ConversationStatus::ALL {
                 let of: Vec<Conversation> =

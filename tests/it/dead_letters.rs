@@ -7,7 +7,7 @@ use esh3ar::{
         App, Clock, Settings,
         dead_letters::{Action, Outcome},
     },
-    store::{Store, dead_letters::Filter},
+    store::{Store, dead_letters::DeadLetterFilter},
 };
 use serde_json::{Value, json};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -125,7 +125,10 @@ async fn sixteen_hands_put_each_letter_back_once() {
         .map(|_| {
             let app = app.clone();
             tokio::spawn(async move {
-                let filter = Filter { kind: Some("delivery".to_owned()), ..Filter::default() };
+                let filter = DeadLetterFilter {
+                    kind: Some("delivery".to_owned()),
+                    ..DeadLetterFilter::default()
+                };
                 app.change_dead_letters(Action::Requeue, &operator(), &filter, usize::MAX, |_| ())
                     .await
                     .unwrap()
@@ -230,10 +233,10 @@ async fn dead_letters_expire_after_seven_days() {
     let day = std::time::Duration::from_secs(24 * 3600);
     clock.advance(day * 7 - std::time::Duration::from_secs(60));
     app.expire_dead_letters().await.unwrap();
-    assert_eq!(app.count_dead_letters(&Filter::default()).await.unwrap(), 1);
+    assert_eq!(app.count_dead_letters(&DeadLetterFilter::default()).await.unwrap(), 1);
     clock.advance(std::time::Duration::from_secs(120));
     app.expire_dead_letters().await.unwrap();
-    assert_eq!(app.count_dead_letters(&Filter::default()).await.unwrap(), 0);
+    assert_eq!(app.count_dead_letters(&DeadLetterFilter::default()).await.unwrap(), 0);
     stop.cancel();
     let explained = run_json(&server.data(), &["message", "explain", &sent]);
     assert_eq!(explained["verdict"]["code"], "failed_for_good");

@@ -9,8 +9,8 @@ use esh3ar::{
     },
     store::{
         Client, Statements as _, Store,
-        chat::{self, Appended, NewChat},
-        messages::{self, Filter},
+        chat::{self, AppendResult, NewChat},
+        messages::{self, MessageFilter},
         outcome::{self, GivenUp, Missed, Word, WrittenAt},
     },
 };
@@ -170,7 +170,7 @@ async fn a_list_of_a_period_reads_no_more_than_it_shows() {
         FROM generate_series(1, 20000) n";
     stored.client.batch_execute(rows).await.unwrap();
     stored.client.batch_execute("ANALYZE messages").await.unwrap();
-    let contents = async |filter: &Filter| -> Vec<String> {
+    let contents = async |filter: &MessageFilter| -> Vec<String> {
         let found = messages::list(&stored.client, filter, 50).await.unwrap().unwrap();
         found.items.iter().map(|message| message.content.clone()).collect()
     };
@@ -184,7 +184,8 @@ async fn a_list_of_a_period_reads_no_more_than_it_shows() {
     let next: Vec<String> = (15_051..=15_100).map(|n: u32| n.to_string()).collect();
     for status in [None, Some(esh3ar::domain::Status::Delivered)] {
         stored.client.batch_execute("BEGIN").await.unwrap();
-        let mut filter = Filter { until: Some(minutes(15_000)), status, ..Filter::default() };
+        let mut filter =
+            MessageFilter { until: Some(minutes(15_000)), status, ..MessageFilter::default() };
         let before = read().await;
         let first = contents(&filter).await;
         let seen = read().await - before;
@@ -195,7 +196,11 @@ async fn a_list_of_a_period_reads_no_more_than_it_shows() {
             let last = value(&stored.client, &id).await.parse().unwrap();
             filter.before = Some(MessageId(last));
             assert_eq!(contents(&filter).await, next, "and so is the next page");
-            filter = Filter { since: filter.until, after: filter.before, ..Filter::default() };
+            filter = MessageFilter {
+                since: filter.until,
+                after: filter.before,
+                ..MessageFilter::default()
+            };
             assert_eq!(contents(&filter).await.last().map(String::as_str), Some("14951"));
         } else {
             assert!(first.iter().all(|n| n.parse::<u32>().unwrap() % 5 != 0), "{first:?}");
@@ -204,7 +209,7 @@ async fn a_list_of_a_period_reads_no_more_than_it_shows() {
     }
     // Of the last minutes too, past all that an import brought.
     stored.client.batch_execute("BEGIN").await.unwrap();
-    let filter = Filter { since: Some(minutes(3)), ..Filter::default() };
+    let filter = MessageFilter { since: Some(minutes(3)), ..MessageFilter::default() };
     let before = read().await;
     assert_eq!(contents(&filter).await, ["hello", "1", "2", "3"]);
     let seen = read().await - before;
@@ -237,15 +242,15 @@ async fn a_repeated_chat_message_is_not_taken_for_another_with_its_id() {
         done.messages.into_iter().next().unwrap()
     };
     let theirs = new(Side::Mobile, "theirs");
-    let Appended::New(stored) = append(&theirs, None).await else { panic!("it is new") };
+    let AppendResult::New(stored) = append(&theirs, None).await else { panic!("it is new") };
     // Committed and not heard of: it is the same.
-    let Appended::Before(same) = append(&theirs, Some(stored.id)).await else {
+    let AppendResult::Before(same) = append(&theirs, Some(stored.id)).await else {
         panic!("it was there")
     };
     assert_eq!(same.id, stored.id);
     // Of the other side, and of the same side at another moment: each is a message of its own.
     for (side, content) in [(Side::Business, "ours"), (Side::Mobile, "a second one")] {
-        let Appended::New(message) = append(&new(side, content), Some(stored.id)).await else {
+        let AppendResult::New(message) = append(&new(side, content), Some(stored.id)).await else {
             panic!("'{content}' was taken for another message")
         };
         assert_eq!(message.content, content);

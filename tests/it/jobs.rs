@@ -105,7 +105,7 @@ async fn sixteen_workers_do_each_of_five_hundred_jobs_once() {
                 loop {
                     let client = pool.client().await.unwrap();
                     let until = now + time::Duration::seconds(60);
-                    let taken = jobs::take(&client, JobKind::Mail, now, 7, until).await.unwrap();
+                    let taken = jobs::claim(&client, JobKind::Mail, now, 7, until).await.unwrap();
                     drop(client);
                     if taken.is_empty() {
                         return;
@@ -136,7 +136,7 @@ async fn who_comes_back_after_the_lease_changes_nothing() {
     let now = time::OffsetDateTime::now_utc() + time::Duration::days(1);
     jobs::enqueue(&client, &mail_job(1, now), now).await.unwrap();
     let lease = time::Duration::seconds(60);
-    let take = |at| jobs::take(&client, JobKind::Mail, at, 10, at + lease);
+    let take = |at| jobs::claim(&client, JobKind::Mail, at, 10, at + lease);
     let slow = take(now).await.unwrap().remove(0);
     assert!(take(now + lease / 2).await.unwrap().is_empty(), "it is leased");
     assert!(jobs::renew(&client, &slow, now + lease * 2).await.unwrap());

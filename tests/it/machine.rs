@@ -32,7 +32,7 @@ use esh3ar::{
     },
     presence::{Outbound, Seat},
     queue::Queue,
-    store::{Store, dead_letters::Filter, messages},
+    store::{Store, dead_letters::DeadLetterFilter, messages},
 };
 use proptest::{prelude::*, test_runner::Config};
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
@@ -399,12 +399,16 @@ impl Machine {
                 }
             }
             Step::Requeue => {
-                let filter = Filter { kind: Some("delivery".to_owned()), ..Filter::default() };
+                let filter = DeadLetterFilter {
+                    kind: Some("delivery".to_owned()),
+                    ..DeadLetterFilter::default()
+                };
                 for letter in
                     self.app.dead_letters(&operator(), &filter, 10_000).await.unwrap().items
                 {
                     let mine = letter.to.is_some_and(|to| self.phones.contains(&to));
-                    let filter = Filter { ids: vec![letter.id], ..Filter::default() };
+                    let filter =
+                        DeadLetterFilter { ids: vec![letter.id], ..DeadLetterFilter::default() };
                     if mine {
                         happened(&RARE.put_back);
                         self.app
@@ -420,10 +424,10 @@ impl Machine {
     async fn check(&mut self) {
         for who in 0..PHONES {
             let mut waiting = Vec::new();
-            let filter = messages::Filter {
+            let filter = messages::MessageFilter {
                 recipient: Some(self.phones[who].clone()),
                 after: Some(MessageId(uuid::Uuid::nil())),
-                ..messages::Filter::default()
+                ..messages::MessageFilter::default()
             };
             let stored =
                 self.app.list_all_messages(&operator(), &filter, 10_000).await.unwrap().items;

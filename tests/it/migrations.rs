@@ -65,7 +65,7 @@ async fn rows_of_the_one_way_system_survive_and_read_as_one_way() {
         assert_eq!(rows[n].get::<_, &str>(5), "+967771234567");
     }
     // And they are read by the same code as new ones.
-    let filter = esh3ar::store::messages::Filter::default();
+    let filter = esh3ar::store::messages::MessageFilter::default();
     let found = esh3ar::store::messages::list(&client, &filter, 10).await.unwrap().unwrap();
     let messages = found.items;
     assert_eq!(messages.len(), 6);

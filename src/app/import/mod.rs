@@ -23,7 +23,7 @@ use crate::{
 };
 
 pub use self::row::{Columns, MESSAGES, SourceRow, USERS, column_name};
-pub use crate::store::import::{Fate, ImportedMessage};
+pub use crate::store::import::{ImportResult, ImportedMessage};
 
 /// The longest content and subject that are taken, in characters.
 const LONGEST_CONTENT: usize = 10_000;
@@ -91,14 +91,14 @@ pub struct Imported {
     /// audit log.
     pub import: Option<Uuid>,
     /// Of each, in their order.
-    pub fates: Vec<Fate>,
+    pub fates: Vec<ImportResult>,
     /// Senders that are no business users here: nobody can see what they sent but its recipients.
     pub unknown_senders: Vec<UserId>,
 }
 
 impl Imported {
     /// How many became of it what `is` says.
-    pub fn count(&self, is: impl Fn(&Fate) -> bool) -> usize {
+    pub fn count(&self, is: impl Fn(&ImportResult) -> bool) -> usize {
         self.fates.iter().filter(|fate| is(fate)).count()
     }
 }
@@ -265,7 +265,7 @@ impl App {
         under: Under<'_>,
         messages: &[ImportedMessage],
         refused: usize,
-    ) -> Result<(Vec<Fate>, Option<Uuid>), Error> {
+    ) -> Result<(Vec<ImportResult>, Option<Uuid>), Error> {
         let entry = self.entry(by, AuditAction::MessageImport);
         let actor = entry.actor.name().map_or_else(|| entry.actor.id(), str::to_owned);
         let mut client = self.store().client().await?;
@@ -295,7 +295,7 @@ impl App {
         by: &By,
         users: &[MobileUser],
         refused: usize,
-    ) -> Result<Vec<Fate>, Error> {
+    ) -> Result<Vec<ImportResult>, Error> {
         let mut client = self.store().client().await?;
         let mut transaction = audit::begin(&mut client).await?;
         let fates = import::mobiles(&mut transaction, users).await?;
@@ -341,20 +341,20 @@ fn parted<T>(read: impl Iterator<Item = Result<T, String>>) -> (Vec<T>, Vec<(usi
 }
 
 /// The fates of all rows in their order, of those that were stored and those that were refused.
-fn merged(stored: Vec<Fate>, refused: Vec<(usize, String)>) -> Vec<Fate> {
+fn merged(stored: Vec<ImportResult>, refused: Vec<(usize, String)>) -> Vec<ImportResult> {
     let mut all = stored;
     for (place, reason) in refused {
-        all.insert(place.min(all.len()), Fate::Refused(reason));
+        all.insert(place.min(all.len()), ImportResult::Refused(reason));
     }
     all
 }
 
-fn imported(entry: AuditEntry, fates: &[Fate], refused: usize) -> AuditEntry {
-    let count = |is: fn(&Fate) -> bool| fates.iter().filter(|fate| is(fate)).count();
+fn imported(entry: AuditEntry, fates: &[ImportResult], refused: usize) -> AuditEntry {
+    let count = |is: fn(&ImportResult) -> bool| fates.iter().filter(|fate| is(fate)).count();
     entry
-        .with("imported", count(|fate| *fate == Fate::New))
-        .with("alreadyThere", count(|fate| *fate == Fate::There))
-        .with("rejected", refused + count(|fate| matches!(fate, Fate::Refused(_))))
+        .with("imported", count(|fate| *fate == ImportResult::New))
+        .with("alreadyThere", count(|fate| *fate == ImportResult::There))
+        .with("rejected", refused + count(|fate| matches!(fate, ImportResult::Refused(_))))
 }
 
 #[cfg(test)]
@@ -366,9 +366,9 @@ mod tests {
         let read = [Ok(1), Err("a"), Ok(2), Err("b"), Err("c")];
         let (good, refused) = parted(read.into_iter().map(|row| row.map_err(str::to_owned)));
         assert_eq!(good, [1, 2]);
-        let why = |text: &str| Fate::Refused(text.to_owned());
-        let all = merged(vec![Fate::New, Fate::There], refused);
-        assert_eq!(all, [Fate::New, why("a"), Fate::There, why("b"), why("c")]);
+        let why = |text: &str| ImportResult::Refused(text.to_owned());
+        let all = merged(vec![ImportResult::New, ImportResult::There], refused);
+        assert_eq!(all, [ImportResult::New, why("a"), ImportResult::There, why("b"), why("c")]);
     }
 
     #[test]

@@ -20,8 +20,8 @@ use crate::{
         provider::Provider,
     },
     store::{
-        Group,
-        jobs::{self, Taken},
+        StatementGroup,
+        jobs::{self, ClaimedJob},
     },
 };
 
@@ -77,7 +77,7 @@ impl Workshop {
     }
 
     /// Asks for passage to the provider of a job.
-    fn pass(&self, job: &Taken, now: OffsetDateTime) -> BreakerPermit {
+    fn pass(&self, job: &ClaimedJob, now: OffsetDateTime) -> BreakerPermit {
         match job.work.as_ref().map(JobPayload::provider) {
             Some(provider) => self.breaker(provider, |breaker| breaker.acquire(now)),
             // It cannot be read, and gets no further than here.
@@ -89,7 +89,7 @@ impl Workshop {
 /// Jobs that were taken, and how long until there is reason to look again when there were none.
 pub enum Found {
     /// Do these.
-    Jobs(Vec<Taken>),
+    Jobs(Vec<ClaimedJob>),
     /// None, until then at the latest.
     Nothing(Duration),
 }
@@ -118,8 +118,8 @@ impl App {
                 return Ok(Found::Nothing(wait.clamp(Duration::from_millis(10), IDLE)));
             }
         };
-        let client = self.store().client_for(Group::Jobs).await?;
-        let taken = jobs::take(&client, kind, now, most, now + kind.lease()).await?;
+        let client = self.store().client_for(StatementGroup::Jobs).await?;
+        let taken = jobs::claim(&client, kind, now, most, now + kind.lease()).await?;
         if taken.is_empty() {
             return Ok(Found::Nothing(IDLE));
         }
@@ -142,7 +142,7 @@ impl App {
     ///
     /// # Errors
     /// Failures of the database; the job is done again when its lease ends.
-    pub async fn perform(&self, kind: JobKind, job: &Taken) -> Result<(), Error> {
+    pub async fn perform(&self, kind: JobKind, job: &ClaimedJob) -> Result<(), Error> {
         self.failpoint("jobs_taken");
         let attempted = {
             let attempt = self.attempt(job);
@@ -152,7 +152,7 @@ impl App {
                     attempted = &mut attempt => break attempted,
                     () = tokio::time::sleep(kind.lease() / 3) => {
                         let until = self.clock().now() + kind.lease();
-                        let client = self.store().client_for(Group::Jobs).await?;
+                        let client = self.store().client_for(StatementGroup::Jobs).await?;
                         if !jobs::renew(&client, job, until).await? {
                             // Somebody else has it by now; what we do is theirs to repeat.
                             return Ok(());
@@ -179,7 +179,7 @@ impl App {
         };
         metrics::counter!("esh3ar_jobs_total", "kind" => kind.name(), "result" => name)
             .increment(1);
-        let client = self.store().client_for(Group::Jobs).await?;
+        let client = self.store().client_for(StatementGroup::Jobs).await?;
         let ours = match job::after_attempt(kind, job.attempts, job.created_at, now, attempted) {
             JobTransition::Finish => jobs::finish(&client, job).await?,
             JobTransition::Retry { attempts, after, reason } => {
@@ -201,7 +201,7 @@ impl App {
     }
 
     /// Does what a job is to do: each kind has its performer in a module of its own.
-    async fn attempt(&self, job: &Taken) -> JobOutcome {
+    async fn attempt(&self, job: &ClaimedJob) -> JobOutcome {
         match job.work.clone() {
             Some(JobPayload::Mail { subject, body }) => {
                 mail::perform(self, job.id, subject, body).await
@@ -217,8 +217,8 @@ impl App {
     ///
     /// # Errors
     /// Failures of the database; its lease ends by itself.
-    pub async fn release_job(&self, job: &Taken) -> Result<(), Error> {
-        let client = self.store().client_for(Group::Jobs).await?;
+    pub async fn release_job(&self, job: &ClaimedJob) -> Result<(), Error> {
+        let client = self.store().client_for(StatementGroup::Jobs).await?;
         jobs::release(&client, job, self.clock().now()).await?;
         Ok(())
     }
@@ -228,7 +228,7 @@ impl App {
     /// # Errors
     /// Failures of the database.
     pub async fn count_jobs(&self, kind: JobKind) -> Result<i64, Error> {
-        Ok(jobs::count(&self.store().client_for(Group::Jobs).await?, kind).await?)
+        Ok(jobs::count(&self.store().client_for(StatementGroup::Jobs).await?, kind).await?)
     }
 }
 
@@ -236,9 +236,9 @@ impl App {
 mod tests {
     use super::*;
 
-    fn taken(work: Option<JobPayload>) -> Taken {
+    fn taken(work: Option<JobPayload>) -> ClaimedJob {
         let created_at = OffsetDateTime::UNIX_EPOCH;
-        Taken { id: uuid::Uuid::nil(), fence: 1, work, attempts: 0, created_at }
+        ClaimedJob { id: uuid::Uuid::nil(), fence: 1, work, attempts: 0, created_at }
     }
 
     #[test]

@@ -30,7 +30,7 @@ use crate::{
     domain::audit::AuditAction,
     store::{
         Store,
-        backup::{self, Contents, Databases, ProgramError, Programs},
+        backup::{self, DatabaseContents, Databases, ProgramError, Programs},
         embedded::Purpose,
         pool::Target,
     },
@@ -315,7 +315,7 @@ impl Work {
     }
 }
 
-fn compare(found: &Contents, manifest: &Manifest) -> Result<(), Failure> {
+fn compare(found: &DatabaseContents, manifest: &Manifest) -> Result<(), Failure> {
     let differs = |what: &str| {
         Failure::new(Kind::Failed, format!("what was restored is not what was backed up: {what}"))
             .hint("make the backup again; if that does not help, ask the makers of esh3ar")

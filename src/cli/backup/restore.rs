@@ -29,7 +29,7 @@ use crate::{
     },
     domain::audit::AuditAction,
     store::{
-        backup::{Databases, Guest},
+        backup::{DatabaseSession, Databases},
         embedded::Purpose,
         migrate,
     },
@@ -322,7 +322,7 @@ async fn prepare(
 ) -> Result<Vec<i32>, Failure> {
     let mut client = store.client().await?;
     let migrated = migrate::run(&mut client, None).await?;
-    backup::put_to_rest(&client).await?;
+    backup::clear_runtime_state(&client).await?;
     drop(client);
     let by = setup.by(&arguments.why)?;
     let at = manifest.created_at;
@@ -349,7 +349,7 @@ async fn end_readers(work: &Work) -> Result<usize, Failure> {
     Ok(readers.len())
 }
 
-fn reads(guest: &Guest) -> bool {
+fn reads(guest: &DatabaseSession) -> bool {
     READERS.iter().any(|name| guest.name.starts_with(name))
 }
 
@@ -370,7 +370,7 @@ async fn nobody_is_connected(work: &Work) -> Result<(), Failure> {
     if guests.is_empty() {
         return Ok(());
     }
-    let text = |guest: &Guest| {
+    let text = |guest: &DatabaseSession| {
         let name = if guest.name.is_empty() { "a program without a name" } else { &guest.name };
         let from = guest.from.as_deref().map_or_else(String::new, |from| format!(" from {from}"));
         format!("{name} as {}{from} (backend {})", guest.user, guest.pid)
@@ -397,7 +397,7 @@ async fn nobody_works(opened: &OpenedStore) -> Result<(), Failure> {
         return Err(Failure::new(Kind::Refused, what)
             .hint("stop esh3ar and close such commands; the file lock in the data folder names the process"));
     }
-    let working = backup::working(&opened.store.client().await?).await?;
+    let working = backup::live_processes(&opened.store.client().await?).await?;
     if opened.is_given() && !working.is_empty() {
         return Err(refused(&working.join("; ")));
     }

@@ -15,9 +15,8 @@ use crate::{
     store::{
         self, Store,
         backup::Databases,
-        checkup,
         embedded::{self, Purpose},
-        migrate,
+        migrate, server_checks,
     },
 };
 
@@ -80,7 +79,7 @@ fn folder(setup: &Setup, checks: &mut Vec<Check>) {
 fn beginning(setup: &Setup) -> Check {
     let bin_dir = setup.loaded.config.database.bin_dir.as_deref();
     if embedded::folder_with(bin_dir, None, &["initdb", "postgres"]).is_none() {
-        let missing = embedded::Error::NoBinaries;
+        let missing = embedded::EmbeddedError::NoBinaries;
         return bad("database", missing.to_string(), missing.hint());
     }
     let text = format!("there is no installation in {} yet", setup.data_dir.display());
@@ -88,7 +87,7 @@ fn beginning(setup: &Setup) -> Check {
 }
 
 async fn answers(setup: &Setup, store: &Store, checks: &mut Vec<Check>) -> bool {
-    let found = match checkup::server(store).await {
+    let found = match server_checks::server(store).await {
         Ok(found) => found,
         Err(error) => {
             let remedy = match error {
@@ -128,7 +127,7 @@ async fn answers(setup: &Setup, store: &Store, checks: &mut Vec<Check>) -> bool 
 
 /// Only what else would be taken for something else: of a full disk everything can be read.
 async fn room(store: &Store, checks: &mut Vec<Check>) {
-    if let Err(error @ store::Error::DiskFull(_)) = checkup::room(store).await {
+    if let Err(error @ store::Error::DiskFull(_)) = server_checks::check_writable(store).await {
         checks.push(bad("database disk", error.to_string(), MAKE_ROOM));
     }
 }
@@ -148,7 +147,7 @@ async fn durability(store: &Store, checks: &mut Vec<Check>) {
 
 async fn clock(store: &Store, checks: &mut Vec<Check>) {
     let before = Clock::System.now();
-    let there = match checkup::clock(store).await {
+    let there = match server_checks::clock(store).await {
         Ok(there) => there,
         Err(error) => {
             checks.push(bad("clock", error.to_string(), "see the database's own log"));
@@ -177,8 +176,8 @@ async fn clock(store: &Store, checks: &mut Vec<Check>) {
 /// Only where there is something to say: a clock was ahead when something was stored, or is behind now.
 async fn newest(store: &Store, checks: &mut Vec<Check>) {
     let now = Clock::System.now();
-    let Ok(Some(id)) = checkup::newest_id_ahead(store, now).await else { return };
-    let made = checkup::time_of_id(id).unwrap_or(now);
+    let Ok(Some(id)) = server_checks::newest_id_ahead(store, now).await else { return };
+    let made = server_checks::time_of_id(id).unwrap_or(now);
     let ahead = (made - now).unsigned_abs();
     if ahead > SKEW_HARMFUL {
         let text = format!(

@@ -16,7 +16,7 @@ use crate::{
             bulk::{ChangedView, MatchedView},
         },
     },
-    store::dead_letters::{DeadLetter, Filter},
+    store::dead_letters::{DeadLetter, DeadLetterFilter},
 };
 
 /// Which dead letters a bulk action is about: ids, or conditions that must all hold.
@@ -79,7 +79,7 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
 }
 
 impl BulkBody {
-    fn filter(&self, context: &Context) -> Result<Filter, Problem> {
+    fn filter(&self, context: &Context) -> Result<DeadLetterFilter, Problem> {
         let class = self.class.as_deref().map(|name| {
             DeadLetterClass::parse(name).ok_or_else(|| {
                 let message = "class is recipient, provider, content or system";
@@ -94,7 +94,7 @@ impl BulkBody {
                 return Err(Problem::field(name, "invalid_text", message));
             }
         }
-        Ok(Filter {
+        Ok(DeadLetterFilter {
             ids: self.ids.iter().map(|id| DeadLetterId(*id)).collect(),
             reason: self.reason.clone(),
             kind: self.kind.clone(),
@@ -142,7 +142,7 @@ pub async fn delete(id: String, context: Shared) -> Response {
 
 async fn change_one(context: &Context, id: &str, action: Action) -> Result<Response, Problem> {
     let by = context.administrator()?;
-    let filter = Filter { ids: vec![parse_id(id)?], ..Filter::default() };
+    let filter = DeadLetterFilter { ids: vec![parse_id(id)?], ..DeadLetterFilter::default() };
     // One more than there can be, so that nothing seems to come behind it.
     let outcome = context.app.change_dead_letters(action, &by, &filter, 2, |_| ()).await?;
     if outcome.changed.is_empty() && outcome.failed.is_empty() {

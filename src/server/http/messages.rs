@@ -23,7 +23,7 @@ use crate::{
         route::USUAL,
         view,
     },
-    store::messages::Filter,
+    store::messages::MessageFilter,
 };
 
 /// `POST /messages`.
@@ -200,7 +200,7 @@ fn results(places: &[Result<(), Problem>], items: &[Item], longest: usize) -> St
     if whole.len() <= longest { whole } else { all(Problem::to_short_json) }
 }
 
-pub(super) fn replayed(earlier: crate::store::idempotency::Earlier) -> Response {
+pub(super) fn replayed(earlier: crate::store::idempotency::StoredResponse) -> Response {
     let status = StatusCode::from_u16(earlier.status_code).unwrap_or(StatusCode::OK);
     let mut response = reply::raw(status, earlier.response);
     response.headers_mut().insert("idempotency-replayed", http::HeaderValue::from_static("true"));
@@ -214,7 +214,7 @@ pub async fn list(context: Shared) -> Response {
 
 async fn try_list(context: &Context) -> Result<Response, Problem> {
     let limit = context.limit()?;
-    let mut filter = Filter { before: context.after()?, ..Filter::default() };
+    let mut filter = MessageFilter { before: context.after()?, ..MessageFilter::default() };
     if let Some(name) = context.parameter("status")? {
         filter.status = Some(Status::parse(&name).ok_or_else(|| {
             let message = "status is pending, sent, delivered, read or failed";

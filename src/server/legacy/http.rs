@@ -33,7 +33,7 @@ use crate::{
         reply::{self, Problem},
         route::USUAL,
     },
-    store::messages::Filter,
+    store::messages::MessageFilter,
 };
 
 /// Where all of them are.
@@ -257,12 +257,12 @@ async fn try_list(context: &Context) -> Result<Vec<u8>, Problem> {
             Problem::field(name, "out_of_range", message)
         })
     };
-    let mut filter = Filter {
+    let mut filter = MessageFilter {
         kind: Some(MessageKind::OneWay),
         skip: number("SkipCount", 0, FURTHEST)?,
         // These clients know no page that goes on.
         far: true,
-        ..Filter::default()
+        ..MessageFilter::default()
     };
     let limit = number("MaxResultCount", USUAL_PAGE, LARGEST_PAGE)?;
     let total = context.app.count_messages(context.caller()?, COUNTED).await?;

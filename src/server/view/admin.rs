@@ -17,8 +17,8 @@ use crate::{
     domain::{Permission, Phone, phone::PhoneIssue},
     store::{
         accounts::{BusinessUser, MobileUser},
-        audit::Recorded,
-        tokens::Listed,
+        audit::AuditRecord,
+        tokens::TokenInfo,
     },
 };
 
@@ -125,8 +125,8 @@ pub struct TokenView<'a> {
     pub(crate) revoked_at: Option<OffsetDateTime>,
 }
 
-impl<'a> From<&'a Listed> for TokenView<'a> {
-    fn from(token: &'a Listed) -> Self {
+impl<'a> From<&'a TokenInfo> for TokenView<'a> {
+    fn from(token: &'a TokenInfo) -> Self {
         TokenView {
             id: token.id.0,
             user: token.user.as_deref(),
@@ -173,8 +173,8 @@ pub struct AuditView<'a> {
     pub(crate) details: Cow<'a, Value>,
 }
 
-impl<'a> From<&'a Recorded> for AuditView<'a> {
-    fn from(entry: &'a Recorded) -> Self {
+impl<'a> From<&'a AuditRecord> for AuditView<'a> {
+    fn from(entry: &'a AuditRecord) -> Self {
         AuditView {
             id: entry.id,
             at: entry.at,

@@ -5,9 +5,9 @@ use time::OffsetDateTime;
 
 use super::{DeadLetterView, MessageView, WholeConversationView};
 use crate::{
-    app::personal::{Counts, Device, Erased, Event, Trace},
+    app::personal::{Erased, ErasureCounts, ExportedDevice, PresenceRecord, TimelineEvent},
     domain::Phone,
-    store::{accounts::MobileUser, tokens::Listed},
+    store::{accounts::MobileUser, tokens::TokenInfo},
 };
 
 /// Something that is stored of the number, as it is written out.
@@ -35,7 +35,7 @@ pub(in crate::server) enum Record<'a> {
     },
     /// Where pushes go.
     #[serde(rename_all = "camelCase")]
-    Device {
+    ExportedDevice {
         id: uuid::Uuid,
         token: &'a str,
         platform: &'static str,
@@ -91,8 +91,8 @@ pub(in crate::server) struct EventView<'a> {
     last_at: Option<OffsetDateTime>,
 }
 
-impl<'a> From<&'a Event> for EventView<'a> {
-    fn from(event: &'a Event) -> Self {
+impl<'a> From<&'a TimelineEvent> for EventView<'a> {
+    fn from(event: &'a TimelineEvent) -> Self {
         let often = event.count > 1;
         EventView {
             at: event.at,
@@ -115,8 +115,8 @@ impl<'a> From<&'a MobileUser> for Record<'a> {
     }
 }
 
-impl<'a> From<&'a Trace> for Record<'a> {
-    fn from(trace: &'a Trace) -> Self {
+impl<'a> From<&'a PresenceRecord> for Record<'a> {
+    fn from(trace: &'a PresenceRecord) -> Self {
         Record::Presence {
             connected_at: trace.connected_at,
             disconnected_at: trace.disconnected_at,
@@ -125,8 +125,8 @@ impl<'a> From<&'a Trace> for Record<'a> {
     }
 }
 
-impl<'a> From<&'a Device> for Record<'a> {
-    fn from(device: &'a Device) -> Self {
+impl<'a> From<&'a ExportedDevice> for Record<'a> {
+    fn from(device: &'a ExportedDevice) -> Self {
         Record::Device {
             id: device.id,
             token: &device.token,
@@ -142,8 +142,8 @@ impl<'a> From<&'a Device> for Record<'a> {
     }
 }
 
-impl From<&Listed> for Record<'_> {
-    fn from(token: &Listed) -> Self {
+impl From<&TokenInfo> for Record<'_> {
+    fn from(token: &TokenInfo) -> Self {
         Record::Token {
             id: token.id.0,
             created_at: token.created_at,
@@ -198,7 +198,7 @@ pub(crate) struct MissedView<'a> {
     pub(crate) why: String,
 }
 
-fn lines(counts: &Counts) -> Vec<ErasedView<'static>> {
+fn lines(counts: &ErasureCounts) -> Vec<ErasedView<'static>> {
     let view = |(what, count)| ErasedView {
         store: "database",
         what,
@@ -209,7 +209,7 @@ fn lines(counts: &Counts) -> Vec<ErasedView<'static>> {
 
 impl<'a> ErasureView<'a> {
     /// Of one that would be.
-    pub(in crate::server) fn preview(phone: &'a Phone, counts: &Counts) -> ErasureView<'a> {
+    pub(in crate::server) fn preview(phone: &'a Phone, counts: &ErasureCounts) -> ErasureView<'a> {
         let (phone, erased) = (phone.as_str(), lines(counts));
         ErasureView { phone, dry_run: true, erased, missed: Vec::new() }
     }

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use crate::{
     app::{
         drain,
-        stats::{Counted, Lane, Node, Slow, Snapshot},
+        stats::{Counted, Lane, Node, SlowRecipient, Snapshot},
     },
     domain::{
         Party,
@@ -419,7 +419,7 @@ impl From<&DependencyHealth> for PartView {
 }
 
 impl SlowView {
-    fn new(slow: &Slow, numbers: bool) -> SlowView {
+    fn new(slow: &SlowRecipient, numbers: bool) -> SlowView {
         SlowView {
             recipient: match &slow.recipient {
                 Party::Mobile(phone) if numbers => phone.as_str().to_owned(),

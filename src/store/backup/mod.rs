@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use time::{Date, Month};
 
 use super::{
-    Client, Error, Statement, Statements, Store, books, pool::Target, statement::statements,
+    Client, Error, Statement, Statements, Store, pool::Target, reconciliation,
+    statement::statements,
 };
 
 pub use programs::{ProgramError, Programs};
@@ -60,7 +61,7 @@ pub(super) fn built() -> Vec<Statement> {
 
 /// What a backup holds, by which a restored one is judged.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Contents {
+pub struct DatabaseContents {
     /// Rows by table.
     pub tables: BTreeMap<String, i64>,
     /// Messages that the books could not account for.
@@ -68,18 +69,18 @@ pub struct Contents {
 }
 
 /// One moment of the database, for as long as this lives.
-pub struct Snapshot {
+pub struct ExportedSnapshot {
     _client: Client,
     /// What Postgres calls it.
     pub id: String,
     /// What there was.
-    pub contents: Contents,
+    pub contents: DatabaseContents,
     /// The newest migration that was applied; 0 for none.
     pub schema: i32,
 }
 
 /// Reading everything takes its time, and reads no index.
-const WHOLE: &str = "SET enable_seqscan = on; SET enable_bitmapscan = on; SET enable_hashjoin = on; \
+const FULL_SCAN_SETTINGS: &str = "SET enable_seqscan = on; SET enable_bitmapscan = on; SET enable_hashjoin = on; \
      SET enable_mergejoin = on; SET statement_timeout = 0; SET lock_timeout = 0; \
      SET idle_in_transaction_session_timeout = 0";
 
@@ -87,25 +88,25 @@ const WHOLE: &str = "SET enable_seqscan = on; SET enable_bitmapscan = on; SET en
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn snapshot(store: &Store) -> Result<Snapshot, Error> {
+pub async fn snapshot(store: &Store) -> Result<ExportedSnapshot, Error> {
     let mut client = store.client().await?.alone();
-    client.unhurried();
-    client.batch_execute(WHOLE).await?;
+    client.without_timeout();
+    client.batch_execute(FULL_SCAN_SETTINGS).await?;
     client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     let id = client.query_one(&EXPORT_SNAPSHOT, &[]).await?.try_get("id")?;
     let schema = schema(&client).await?;
     let contents = contents_in(&client).await?;
-    Ok(Snapshot { _client: client, id, contents, schema })
+    Ok(ExportedSnapshot { _client: client, id, contents, schema })
 }
 
 /// What a database holds now.
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn contents(store: &Store) -> Result<Contents, Error> {
+pub async fn contents(store: &Store) -> Result<DatabaseContents, Error> {
     let mut client = store.client().await?.alone();
-    client.unhurried();
-    client.batch_execute(WHOLE).await?;
+    client.without_timeout();
+    client.batch_execute(FULL_SCAN_SETTINGS).await?;
     contents_in(&client).await
 }
 
@@ -138,7 +139,7 @@ async fn schema(client: &impl Statements) -> Result<i32, Error> {
     Ok(client.query_one(&SCHEMA, &[]).await?.try_get("version")?)
 }
 
-async fn contents_in(client: &impl Statements) -> Result<Contents, Error> {
+async fn contents_in(client: &impl Statements) -> Result<DatabaseContents, Error> {
     let mut tables = BTreeMap::new();
     for row in client.query(&TABLES, &[]).await? {
         let (name, quoted): (String, String) = (row.try_get("name")?, row.try_get("quoted")?);
@@ -149,14 +150,14 @@ async fn contents_in(client: &impl Statements) -> Result<Contents, Error> {
     if tables.contains_key("ledger_days") {
         let beginning = Date::from_calendar_date(1970, Month::January, 1);
         let beginning = beginning.map_err(|error| Error::Other(error.to_string()))?;
-        let days = books::days_in(client, beginning).await?;
+        let days = reconciliation::days_in(client, beginning).await?;
         unaccounted = days.iter().map(|day| day.missing().unsigned_abs()).sum();
     }
-    Ok(Contents { tables, unaccounted })
+    Ok(DatabaseContents { tables, unaccounted })
 }
 
 /// Whether there is anything in a database that somebody would miss.
-pub fn is_empty(contents: &Contents) -> bool {
+pub fn is_empty(contents: &DatabaseContents) -> bool {
     ["business_users", "mobile_users", "messages", "conversations"]
         .iter()
         .all(|table| contents.tables.get(*table).copied().unwrap_or_default() == 0)
@@ -167,17 +168,17 @@ pub fn is_empty(contents: &Contents) -> bool {
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn working(client: &Client) -> Result<Vec<String>, Error> {
+pub async fn live_processes(client: &Client) -> Result<Vec<String>, Error> {
     if !exists(client, "nodes").await? {
         return Ok(Vec::new());
     }
-    let silent = super::nodes::SILENT_FOR.as_secs_f64();
+    let silent = super::nodes::HEARTBEAT_TIMEOUT.as_secs_f64();
     let rows = client.query(&WORKING, &[&silent]).await?;
     rows.iter().map(|row| Ok(row.try_get("process")?)).collect()
 }
 
 /// Nothing of before is at work any more: no process, no lease, no connection.
-const AT_REST: &str = "
+const CLEAR_RUNTIME_STATE: &str = "
     DELETE FROM nodes;
     UPDATE runs SET stopped_at = alive_at WHERE stopped_at IS NULL;
     UPDATE jobs SET leased = false, run_at = now() WHERE leased;
@@ -188,14 +189,14 @@ const AT_REST: &str = "
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn put_to_rest(client: &Client) -> Result<(), Error> {
+pub async fn clear_runtime_state(client: &Client) -> Result<(), Error> {
     client.batch_execute(&format!("BEGIN; {AT_REST}; COMMIT")).await?;
     Ok(())
 }
 
 /// Somebody who is connected to a database.
 #[derive(Clone, Debug)]
-pub struct Guest {
+pub struct DatabaseSession {
     /// Its backend.
     pub pid: i32,
     /// What it calls itself; may be empty.
@@ -207,15 +208,15 @@ pub struct Guest {
 }
 
 /// Nobody else restores on the server for as long as this lives.
-pub struct Alone {
+pub struct RestoreLock {
     _client: Client,
 }
 
 /// The advisory lock's key: "esh3ar" in ASCII, and one more letter.
-const RESTORING: i64 = 0x0065_7368_3361_7273;
+const RESTORE_LOCK_ID: i64 = 0x0065_7368_3361_7273;
 
 /// Databases that a restore fills begin with this, and go on with the time.
-const NEW: &str = "esh3ar_new_";
+const NEW_DATABASE_PREFIX: &str = "esh3ar_new_";
 
 /// The server's other databases, seen from one that is nobody's.
 pub struct Databases {
@@ -230,7 +231,7 @@ fn quoted(name: &str) -> String {
 }
 
 /// Names of scratch databases begin with this.
-const SCRATCH: &str = "esh3ar_verify_";
+const SCRATCH_PREFIX: &str = "esh3ar_verify_";
 
 impl Databases {
     /// Those beside the target's.
@@ -259,21 +260,21 @@ impl Databases {
     ///
     /// # Errors
     /// Any failure of the database.
-    pub async fn alone(&self) -> Result<Option<Alone>, Error> {
+    pub async fn alone(&self) -> Result<Option<RestoreLock>, Error> {
         let client = self.store.client().await?.alone();
-        let row = client.query_one(&BE_ALONE, &[&RESTORING]).await?;
-        Ok(row.try_get::<_, bool>("locked")?.then_some(Alone { _client: client }))
+        let row = client.query_one(&BE_ALONE, &[&RESTORE_LOCK_ID]).await?;
+        Ok(row.try_get::<_, bool>("locked")?.then_some(RestoreLock { _client: client }))
     }
 
     /// Who else is connected to the target's database.
     ///
     /// # Errors
     /// Any failure of the database.
-    pub async fn guests(&self) -> Result<Vec<Guest>, Error> {
+    pub async fn guests(&self) -> Result<Vec<DatabaseSession>, Error> {
         let rows = self.store.client().await?.query(&GUESTS, &[&self.own, &self.name]).await?;
         rows.iter()
             .map(|row| {
-                Ok(Guest {
+                Ok(DatabaseSession {
                     pid: row.try_get("pid")?,
                     name: row.try_get("name")?,
                     user: row.try_get("account")?,
@@ -297,7 +298,7 @@ impl Databases {
     /// # Errors
     /// Any failure of the database.
     pub async fn left_by_restores(&self) -> Result<Vec<String>, Error> {
-        self.left(NEW).await
+        self.left(NEW_DATABASE_PREFIX).await
     }
 
     async fn left(&self, prefix: &str) -> Result<Vec<String>, Error> {
@@ -312,7 +313,7 @@ impl Databases {
 
     async fn run(&self, sql: &str) -> Result<(), Error> {
         let mut client = self.store.client().await?;
-        client.unhurried();
+        client.without_timeout();
         client.batch_execute("SET statement_timeout = 0").await?;
         client.batch_execute(sql).await
     }
@@ -322,7 +323,7 @@ impl Databases {
     /// # Errors
     /// Any failure of the database; such as that it may not be done.
     pub async fn create(&self, name: &str) -> Result<(), Error> {
-        for old in self.left(SCRATCH).await? {
+        for old in self.left(SCRATCH_PREFIX).await? {
             // Another check may just have begun with it; then it stays.
             let _ = self.run(&format!("DROP DATABASE IF EXISTS {}", quoted(&old))).await;
         }
@@ -350,7 +351,7 @@ impl Databases {
     pub async fn swap(&self, new: &str, kept: &str) -> Result<(), Error> {
         let (own, new, kept) = (quoted(&self.own), quoted(new), quoted(kept));
         let mut client = self.store.client().await?;
-        client.unhurried();
+        client.without_timeout();
         // Both or neither: between the two there would be no database of the own name, whoever dies then.
         let transaction = client.transaction().await?;
         transaction

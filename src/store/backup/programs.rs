@@ -35,7 +35,7 @@ pub struct Programs {
 }
 
 /// Lines of an error that are kept.
-const MOST_LINES: usize = 5;
+const MAX_ERROR_LINES: usize = 5;
 
 fn broken(program: &'static str, error: &dyn std::fmt::Display) -> ProgramError {
     ProgramError::Broken { program, why: error.to_string() }
@@ -137,7 +137,7 @@ fn errors_of(child: &mut Child) -> Option<JoinHandle<String>> {
         // Its own lines only: others quote rows, with phone numbers and what people write.
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let own = text.lines().filter(|line| line.starts_with("pg_"));
-        own.take(MOST_LINES).collect::<Vec<_>>().join("; ")
+        own.take(MAX_ERROR_LINES).collect::<Vec<_>>().join("; ")
     }))
 }
 

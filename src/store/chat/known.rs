@@ -58,13 +58,13 @@ statements! {
 
 /// By what a message is known that was stored before.
 #[derive(PartialEq, Eq, Hash)]
-pub(super) enum Known {
+pub(super) enum KnownBy {
     Name(Party, String),
     Id(MessageId),
 }
 
 /// What was stored before.
-pub(super) enum Before {
+pub(super) enum StoredBefore {
     There(Box<Message>),
     Deleted,
 }
@@ -74,7 +74,7 @@ pub(super) async fn known(
     batch: &[NewChat],
     locked: &HashMap<Uuid, (Conversation, Option<Uuid>, bool)>,
     earlier: &[Option<MessageId>],
-) -> Result<HashMap<Known, Before>, Error> {
+) -> Result<HashMap<KnownBy, StoredBefore>, Error> {
     let (mut users, mut phones) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
     for new in batch {
         let (Some((conversation, ..)), Some(name)) =
@@ -124,13 +124,13 @@ pub(super) async fn known(
     for (row, message) in rows.iter().zip(rows::messages(&rows)?) {
         let name: Option<String> = row.try_get("client_message_id")?;
         let key = match name {
-            Some(name) => Known::Name(message.sender.clone(), name),
-            None => Known::Id(message.id),
+            Some(name) => KnownBy::Name(message.sender.clone(), name),
+            None => KnownBy::Id(message.id),
         };
         let is_deleted: bool = row.try_get("is_deleted")?;
         found.insert(
             key,
-            if is_deleted { Before::Deleted } else { Before::There(Box::new(message)) },
+            if is_deleted { StoredBefore::Deleted } else { StoredBefore::There(Box::new(message)) },
         );
     }
     Ok(found)

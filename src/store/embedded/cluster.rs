@@ -13,15 +13,15 @@ use nix::{
 };
 use tokio::process::Command;
 
-use super::{Error, binaries::Binaries, folder};
+use super::{EmbeddedError, binaries::Binaries, folder};
 
 /// How long an orphan may take to stop in order before it is stopped without.
-const ORPHAN_PATIENCE: Duration = Duration::from_secs(10);
-const POLL: Duration = Duration::from_millis(20);
+const ORPHAN_STOP_TIMEOUT: Duration = Duration::from_secs(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Makes the cluster if there is none. It is made beside its place and moved there whole, so that a
 /// crash in the middle leaves nothing that looks like a cluster.
-pub(super) async fn create_once(path: &Path, binaries: &Binaries) -> Result<(), Error> {
+pub(super) async fn create_once(path: &Path, binaries: &Binaries) -> Result<(), EmbeddedError> {
     if path.join("PG_VERSION").is_file() {
         return Ok(());
     }
@@ -44,7 +44,7 @@ pub(super) async fn create_once(path: &Path, binaries: &Binaries) -> Result<(), 
         .map_err(|error| folder(&binaries.initdb, &error))?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);
-        return Err(Error::Initdb(text.trim().replace('\n', "; ")));
+        return Err(EmbeddedError::Initdb(text.trim().replace('\n', "; ")));
     }
     fs::rename(&half, path).map_err(|error| folder(path, &error))?;
     if let Some(parent) = path.parent() {
@@ -69,7 +69,7 @@ fn remove_halves(path: &Path) {
 }
 
 /// Refuses a cluster of another major version: Postgres would too, with less to go on.
-pub(super) fn check_version(path: &Path, binaries: &Binaries) -> Result<(), Error> {
+pub(super) fn check_version(path: &Path, binaries: &Binaries) -> Result<(), EmbeddedError> {
     let file = path.join("PG_VERSION");
     let data = fs::read_to_string(&file).map_err(|error| folder(&file, &error))?;
     let output = std::process::Command::new(&binaries.postgres)
@@ -85,7 +85,7 @@ pub(super) fn check_version(path: &Path, binaries: &Binaries) -> Result<(), Erro
     if data == programs {
         return Ok(());
     }
-    Err(Error::MajorMismatch {
+    Err(EmbeddedError::MajorMismatch {
         path: path.to_owned(),
         data: data.to_owned(),
         programs: programs.to_owned(),
@@ -95,20 +95,20 @@ pub(super) fn check_version(path: &Path, binaries: &Binaries) -> Result<(), Erro
 /// Stops a server that an earlier process left behind when it was killed. We hold the folder's lock,
 /// so a server on this cluster is nobody's; stopping it is quicker to get right than adopting a
 /// process that is not our child and whose settings may be another version's.
-pub(super) async fn stop_orphan(path: &Path) -> Result<(), Error> {
+pub(super) async fn stop_orphan(path: &Path) -> Result<(), EmbeddedError> {
     let Some(pid) = running(path) else { return Ok(()) };
     tracing::warn!(pid = pid.as_raw(), "stopping a Postgres that was left behind");
-    let deadline = tokio::time::Instant::now() + ORPHAN_PATIENCE;
+    let deadline = tokio::time::Instant::now() + ORPHAN_STOP_TIMEOUT;
     let _ = kill(pid, Signal::SIGINT);
     while is_alive(pid) {
         if tokio::time::Instant::now() >= deadline {
             let _ = kill(pid, Signal::SIGQUIT);
-            if tokio::time::Instant::now() >= deadline + ORPHAN_PATIENCE {
+            if tokio::time::Instant::now() >= deadline + ORPHAN_STOP_TIMEOUT {
                 let why = format!("process {pid} still runs on it and cannot be stopped");
-                return Err(Error::Folder { path: path.to_owned(), why });
+                return Err(EmbeddedError::Folder { path: path.to_owned(), why });
             }
         }
-        tokio::time::sleep(POLL).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::{
 
 use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
 
-use super::{Error, Purpose, folder};
+use super::{EmbeddedError, Purpose, folder};
 
 /// A lock that is held for as long as this lives.
 pub(super) struct FolderLock {
@@ -18,14 +18,14 @@ pub(super) struct FolderLock {
 }
 
 /// What became of an attempt.
-pub(super) enum Taken {
+pub(super) enum LockAttempt {
     /// We have it.
     Ours(FolderLock),
     /// Another process does; `purpose` is `None` until it has said what for.
     Held { pid: String, purpose: Option<Purpose> },
 }
 
-fn open(path: &Path) -> Result<File, Error> {
+fn open(path: &Path) -> Result<File, EmbeddedError> {
     OpenOptions::new()
         .read(true)
         .write(true)
@@ -36,7 +36,10 @@ fn open(path: &Path) -> Result<File, Error> {
 }
 
 impl FolderLock {
-    pub(super) fn try_exclusive(path: &Path, purpose: Purpose) -> Result<Taken, Error> {
+    pub(super) fn try_exclusive(
+        path: &Path,
+        purpose: Purpose,
+    ) -> Result<LockAttempt, EmbeddedError> {
         let mut file = open(path)?;
         match file.try_lock() {
             Ok(()) => {
@@ -50,20 +53,20 @@ impl FolderLock {
                     .and_then(|()| file.rewind())
                     .and_then(|()| writeln!(file, "{} {word}", std::process::id()));
                 written.map_err(|error| folder(path, &error))?;
-                Ok(Taken::Ours(FolderLock { file, path: path.to_owned(), purpose }))
+                Ok(LockAttempt::Ours(FolderLock { file, path: path.to_owned(), purpose }))
             }
             Err(TryLockError::WouldBlock) => {
                 let mut text = String::new();
                 let _ = file.read_to_string(&mut text);
                 let (pid, purpose) = holder(&text);
-                Ok(Taken::Held { pid, purpose })
+                Ok(LockAttempt::Held { pid, purpose })
             }
             Err(TryLockError::Error(error)) => Err(folder(path, &error)),
         }
     }
 
     /// A lock that others may share; `None` while somebody holds it alone.
-    pub(super) fn try_shared(path: &Path) -> Result<Option<FolderLock>, Error> {
+    pub(super) fn try_shared(path: &Path) -> Result<Option<FolderLock>, EmbeddedError> {
         let file = open(path)?;
         match file.try_lock_shared() {
             Ok(()) => {

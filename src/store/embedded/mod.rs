@@ -21,9 +21,9 @@ use ring::digest::{SHA256, digest};
 use tokio_postgres::NoTls;
 
 pub use binaries::folder_with;
-use lock::{FolderLock, Taken};
-pub use repair::{Fault, faults};
-use server::Server;
+use lock::{FolderLock, LockAttempt};
+pub use repair::{ClusterFault, faults};
+use server::PostgresProcess;
 
 use super::{error::tells_of_full_disk, statement::statements};
 
@@ -62,7 +62,7 @@ pub struct Options {
 
 /// Why the private Postgres is not there.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum EmbeddedError {
     /// Postgres is not installed.
     #[error("the programs of Postgres (initdb, postgres) were not found")]
     NoBinaries,
@@ -129,44 +129,44 @@ pub enum Error {
     Root,
 }
 
-impl Error {
+impl EmbeddedError {
     /// What to do about it.
     pub fn hint(&self) -> &'static str {
         match self {
-            Error::NoBinaries => {
+            EmbeddedError::NoBinaries => {
                 "install them (apt install postgresql), say where they are (database.bin_dir), or \
                  give a database.url"
             }
-            Error::Locked { .. } => "stop the other process, or choose another --data-dir",
-            Error::MajorMismatch { .. } => {
+            EmbeddedError::Locked { .. } => "stop the other process, or choose another --data-dir",
+            EmbeddedError::MajorMismatch { .. } => {
                 "install that version of Postgres, or upgrade the data with pg_upgrade"
             }
-            Error::DiskFull { .. } => {
+            EmbeddedError::DiskFull { .. } => {
                 "make room on that disk (df -h, df -i), or move data_dir to a larger one"
             }
-            Error::Damaged { .. } => {
+            EmbeddedError::Damaged { .. } => {
                 "run: esh3ar doctor; what it cannot name is in postgres.log in the data folder; data that \
                  are lost come back with: esh3ar restore FILE"
             }
-            Error::Folder { .. } => "check the folder's owner and permissions",
-            Error::Initdb(_) | Error::Died(_) | Error::NoAnswer(_) => {
+            EmbeddedError::Folder { .. } => "check the folder's owner and permissions",
+            EmbeddedError::Initdb(_) | EmbeddedError::Died(_) | EmbeddedError::NoAnswer(_) => {
                 "see postgres.log in the data folder"
             }
-            Error::Missing { .. } => {
+            EmbeddedError::Missing { .. } => {
                 "nothing was changed; give the one that is wanted its name back, as the guide says under \
                  \"Backup and restore drill\""
             }
-            Error::Root => "run esh3ar as its own user",
+            EmbeddedError::Root => "run esh3ar as its own user",
         }
     }
 }
 
-fn folder(path: &Path, error: &std::io::Error) -> Error {
+fn folder(path: &Path, error: &std::io::Error) -> EmbeddedError {
     use std::io::ErrorKind::{QuotaExceeded, StorageFull};
     let (path, why) = (path.to_owned(), error.to_string());
     match error.kind() {
-        StorageFull | QuotaExceeded => Error::DiskFull { path, why },
-        _ => Error::Folder { path, why },
+        StorageFull | QuotaExceeded => EmbeddedError::DiskFull { path, why },
+        _ => EmbeddedError::Folder { path, why },
     }
 }
 
@@ -192,41 +192,41 @@ pub struct Embedded {
 
 enum Role {
     /// It is our child.
-    Owner { server: Box<Server>, lock: FolderLock },
+    Owner { server: Box<PostgresProcess>, lock: FolderLock },
     /// Somebody else's; the shared lock keeps a temporary owner from stopping it under us.
     Guest { _users: FolderLock },
 }
 
 /// How long a server waits for a command that has the folder.
-const COMMAND_PATIENCE: Duration = Duration::from_secs(30);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long it waits before it says so.
-const TELL_AFTER: Duration = Duration::from_secs(1);
+const NOTICE_DELAY: Duration = Duration::from_secs(1);
 /// How long a command waits for a server that is starting; crash recovery may take long.
-const START_PATIENCE: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a command waits for an answer of a server that runs.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
-const POLL: Duration = Duration::from_millis(10);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 impl Embedded {
     /// Opens a folder: makes the cluster the first time, starts the server or attaches to it.
     ///
     /// # Errors
-    /// See [`Error`].
-    pub async fn open(options: Options) -> Result<Embedded, Error> {
+    /// See [`EmbeddedError`].
+    pub async fn open(options: Options) -> Result<Embedded, EmbeddedError> {
         if nix::unistd::geteuid().is_root() {
-            return Err(Error::Root);
+            return Err(EmbeddedError::Root);
         }
         let data_dir = prepare(&options.data_dir)?;
         let socket_dir = socket_dir(&data_dir)?;
         let deadline = tokio::time::Instant::now()
             + match options.purpose {
-                Purpose::Serve => COMMAND_PATIENCE,
-                Purpose::Command => START_PATIENCE,
+                Purpose::Serve => COMMAND_TIMEOUT,
+                Purpose::Command => START_TIMEOUT,
             };
-        let mut told_at = tokio::time::Instant::now() + TELL_AFTER;
+        let mut told_at = tokio::time::Instant::now() + NOTICE_DELAY;
         loop {
             match FolderLock::try_exclusive(&data_dir.join("lock"), options.purpose)? {
-                Taken::Ours(lock) => {
+                LockAttempt::Ours(lock) => {
                     let started = start(&data_dir, &socket_dir, &options).await;
                     let server = started.map_err(|error| of_full_disk(&data_dir, error))?;
                     return Ok(Embedded {
@@ -234,19 +234,19 @@ impl Embedded {
                         role: Role::Owner { server: Box::new(server), lock },
                     });
                 }
-                Taken::Held { pid, purpose: Some(Purpose::Serve) }
+                LockAttempt::Held { pid, purpose: Some(Purpose::Serve) }
                     if options.purpose == Purpose::Serve =>
                 {
-                    return Err(Error::Locked { data_dir, pid });
+                    return Err(EmbeddedError::Locked { data_dir, pid });
                 }
-                Taken::Held { pid, .. } => {
+                LockAttempt::Held { pid, .. } => {
                     if options.purpose == Purpose::Command
                         && let Some(guest) = attach(&data_dir, &socket_dir).await?
                     {
                         return Ok(guest);
                     }
                     if tokio::time::Instant::now() >= deadline {
-                        return Err(Error::Locked { data_dir, pid });
+                        return Err(EmbeddedError::Locked { data_dir, pid });
                     }
                     if options.purpose == Purpose::Serve && tokio::time::Instant::now() >= told_at {
                         tracing::warn!(
@@ -257,7 +257,7 @@ impl Embedded {
                     }
                 }
             }
-            tokio::time::sleep(POLL * 5).await;
+            tokio::time::sleep(POLL_INTERVAL * 5).await;
         }
     }
 
@@ -289,7 +289,7 @@ impl Embedded {
     ///
     /// # Errors
     /// When the child cannot be stopped.
-    pub async fn stop(self) -> Result<(), Error> {
+    pub async fn stop(self) -> Result<(), EmbeddedError> {
         let Role::Owner { server, lock } = self.role else { return Ok(()) };
         let users = match lock.purpose() {
             Purpose::Command => Some(last_guest_left(lock.folder()).await?),
@@ -303,13 +303,13 @@ impl Embedded {
     }
 }
 
-async fn last_guest_left(data_dir: &Path) -> Result<FolderLock, Error> {
+async fn last_guest_left(data_dir: &Path) -> Result<FolderLock, EmbeddedError> {
     let users = data_dir.join("users.lock");
     loop {
-        if let Taken::Ours(lock) = FolderLock::try_exclusive(&users, Purpose::Command)? {
+        if let LockAttempt::Ours(lock) = FolderLock::try_exclusive(&users, Purpose::Command)? {
             return Ok(lock);
         }
-        tokio::time::sleep(POLL * 5).await;
+        tokio::time::sleep(POLL_INTERVAL * 5).await;
     }
 }
 
@@ -320,30 +320,30 @@ fn config(socket_dir: &Path, database: &str) -> tokio_postgres::Config {
 }
 
 /// Makes the folder if need be, closes it to others, and gives its real path.
-fn prepare(data_dir: &Path) -> Result<PathBuf, Error> {
+fn prepare(data_dir: &Path) -> Result<PathBuf, EmbeddedError> {
     fs::create_dir_all(data_dir).map_err(|error| folder(data_dir, &error))?;
     let data_dir = data_dir.canonicalize().map_err(|error| folder(data_dir, &error))?;
     private(&data_dir)?;
     Ok(data_dir)
 }
 
-fn private(path: &Path) -> Result<(), Error> {
+fn private(path: &Path) -> Result<(), EmbeddedError> {
     let fault = |error: std::io::Error| folder(path, &error);
     let metadata = fs::symlink_metadata(path).map_err(fault)?;
     if !metadata.is_dir() || metadata.uid() != nix::unistd::geteuid().as_raw() {
         let why = "it is not a folder of the user that runs esh3ar".to_owned();
-        return Err(Error::Folder { path: path.to_owned(), why });
+        return Err(EmbeddedError::Folder { path: path.to_owned(), why });
     }
     fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(fault)
 }
 
 /// Where the socket lies: in the folder, unless its path would be longer than a socket's may be
 /// (107 bytes); the other place follows from the folder, so that commands find it.
-fn socket_dir(data_dir: &Path) -> Result<PathBuf, Error> {
-    const LONGEST: usize = 107;
+fn socket_dir(data_dir: &Path) -> Result<PathBuf, EmbeddedError> {
+    const MAX_SOCKET_PATH_LEN: usize = 107;
     const FILE: usize = "/.s.PGSQL.5432.lock".len();
     let near = data_dir.join("run");
-    let path = if near.as_os_str().len() + FILE <= LONGEST {
+    let path = if near.as_os_str().len() + FILE <= MAX_SOCKET_PATH_LEN {
         near
     } else {
         let hash = digest(&SHA256, data_dir.as_os_str().as_encoded_bytes());
@@ -361,46 +361,54 @@ fn socket_dir(data_dir: &Path) -> Result<PathBuf, Error> {
 }
 
 /// A server that cannot start on a full disk says so in many ways, and its log may have no room for any.
-fn of_full_disk(data_dir: &Path, error: Error) -> Error {
+fn of_full_disk(data_dir: &Path, error: EmbeddedError) -> EmbeddedError {
     let why = match &error {
-        Error::Initdb(why) | Error::Died(why) | Error::NoAnswer(why) => why.clone(),
+        EmbeddedError::Initdb(why) | EmbeddedError::Died(why) | EmbeddedError::NoAnswer(why) => {
+            why.clone()
+        }
         _ => return error,
     };
     if tells_of_full_disk(&why) || has_no_room(data_dir) {
-        return Error::DiskFull { path: data_dir.to_owned(), why };
+        return EmbeddedError::DiskFull { path: data_dir.to_owned(), why };
     }
     error
 }
 
 /// Postgres needs this much at least, in bytes, to start: a segment of its log.
-const STARTS_WITH: u64 = 16 << 20;
+const MIN_FREE_BYTES: u64 = 16 << 20;
 
 fn has_no_room(data_dir: &Path) -> bool {
     nix::sys::statvfs::statvfs(data_dir).is_ok_and(|found| {
         let free = found.blocks_available().saturating_mul(found.fragment_size());
-        free < STARTS_WITH || (found.files() > 0 && found.files_available() == 0)
+        free < MIN_FREE_BYTES || (found.files() > 0 && found.files_available() == 0)
     })
 }
 
-async fn start(data_dir: &Path, socket_dir: &Path, options: &Options) -> Result<Server, Error> {
+async fn start(
+    data_dir: &Path,
+    socket_dir: &Path,
+    options: &Options,
+) -> Result<PostgresProcess, EmbeddedError> {
     let path = data_dir.join("postgres");
-    repair::open_to_us(&path)?;
+    repair::fix_permissions(&path)?;
     let major = fs::read_to_string(path.join("PG_VERSION")).ok();
     let major = major.as_deref().map(str::trim);
-    let binaries = binaries::find(options.bin_dir.as_deref(), major).ok_or(Error::NoBinaries)?;
+    let binaries =
+        binaries::find(options.bin_dir.as_deref(), major).ok_or(EmbeddedError::NoBinaries)?;
     cluster::stop_orphan(&path).await?;
-    repair::mend(data_dir, socket_dir)?;
+    repair::repair(data_dir, socket_dir)?;
     cluster::create_once(&path, &binaries).await?;
     cluster::check_version(&path, &binaries)?;
-    let mut server = Server::spawn(&path, socket_dir, &data_dir.join("postgres.log"), &binaries)?;
+    let mut server =
+        PostgresProcess::spawn(&path, socket_dir, &data_dir.join("postgres.log"), &binaries)?;
     let ready = server.wait_ready(&config(socket_dir, "postgres")).await;
-    ready.map_err(|error| repair::judged(&path, error))?;
+    ready.map_err(|error| repair::classify(&path, error))?;
     create_database(socket_dir).await?;
     Ok(server)
 }
 
-async fn create_database(socket_dir: &Path) -> Result<(), Error> {
-    let fault = |error: tokio_postgres::Error| Error::NoAnswer(server::words(&error));
+async fn create_database(socket_dir: &Path) -> Result<(), EmbeddedError> {
+    let fault = |error: tokio_postgres::Error| EmbeddedError::NoAnswer(server::words(&error));
     let (client, connection) =
         config(socket_dir, "postgres").connect(NoTls).await.map_err(fault)?;
     let driver = tokio::spawn(connection);
@@ -409,7 +417,7 @@ async fn create_database(socket_dir: &Path) -> Result<(), Error> {
         let found = client.query(OF_A_RESTORE.text(), &[]).await.map_err(fault)?;
         let found: Vec<String> = found.iter().filter_map(|row| row.try_get("name").ok()).collect();
         if !found.is_empty() {
-            return Err(Error::Missing { found });
+            return Err(EmbeddedError::Missing { found });
         }
         client.batch_execute("CREATE DATABASE esh3ar").await.map_err(fault)?;
     }
@@ -425,7 +433,7 @@ async fn create_database(socket_dir: &Path) -> Result<(), Error> {
 }
 
 /// Attaches to a running server; `None` while it does not answer.
-async fn attach(data_dir: &Path, socket_dir: &Path) -> Result<Option<Embedded>, Error> {
+async fn attach(data_dir: &Path, socket_dir: &Path) -> Result<Option<Embedded>, EmbeddedError> {
     let Some(users) = FolderLock::try_shared(&data_dir.join("users.lock"))? else {
         return Ok(None);
     };
@@ -435,9 +443,9 @@ async fn attach(data_dir: &Path, socket_dir: &Path) -> Result<Option<Embedded>, 
         let _ = connection.await;
         Ok::<_, tokio_postgres::Error>(())
     };
-    let Ok(answer) = tokio::time::timeout(ANSWER_PATIENCE, connect).await else {
+    let Ok(answer) = tokio::time::timeout(RESPONSE_TIMEOUT, connect).await else {
         let text = "it runs, and has not answered for 5 s: look at its processes and its disk";
-        return Err(Error::NoAnswer(text.to_owned()));
+        return Err(EmbeddedError::NoAnswer(text.to_owned()));
     };
     match answer {
         Ok(()) => {

@@ -7,10 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Error, cluster, folder};
+use super::{EmbeddedError, cluster, folder};
 
 /// Folders that may be empty, and that copying programs therefore leave out. The server does not make them.
-const MAY_BE_EMPTY: [&str; 13] = [
+const EMPTY_FOLDERS: [&str; 13] = [
     "pg_commit_ts",
     "pg_dynshmem",
     "pg_logical/mappings",
@@ -27,7 +27,7 @@ const MAY_BE_EMPTY: [&str; 13] = [
 ];
 
 /// Without one of these the data are not whole.
-const NEEDED: [&str; 8] = [
+const REQUIRED_FILES: [&str; 8] = [
     "PG_VERSION",
     "base",
     "global/pg_control",
@@ -39,7 +39,7 @@ const NEEDED: [&str; 8] = [
 ];
 
 /// What the server says when another start would end in the same way.
-const FOR_GOOD: [&str; 15] = [
+const PERMANENT_FAILURES: [&str; 15] = [
     "contains errors",
     "could not access directory",
     "could not find the database system",
@@ -59,7 +59,7 @@ const FOR_GOOD: [&str; 15] = [
 
 /// One thing that is wrong with the folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct ClusterFault {
     /// The file or folder.
     pub path: PathBuf,
     /// What is wrong with it.
@@ -69,7 +69,7 @@ pub struct Fault {
 }
 
 /// What is wrong with the cluster of a data folder, if there is one. Nothing is changed.
-pub fn faults(data_dir: &Path) -> Vec<Fault> {
+pub fn faults(data_dir: &Path) -> Vec<ClusterFault> {
     let cluster = data_dir.join("postgres");
     let Ok(found) = fs::metadata(&cluster) else { return Vec::new() };
     let ours = nix::unistd::geteuid().as_raw();
@@ -99,9 +99,9 @@ pub fn faults(data_dir: &Path) -> Vec<Fault> {
         }
     }
     let missing = |name: &&str| is_missing(&cluster.join(name));
-    let gone = NEEDED.iter().filter(|name| missing(name));
+    let gone = REQUIRED_FILES.iter().filter(|name| missing(name));
     faults.extend(gone.map(|name| bad(&cluster.join(name), "is missing: the data are not whole")));
-    let left_out = MAY_BE_EMPTY.iter().filter(|name| missing(name));
+    let left_out = EMPTY_FOLDERS.iter().filter(|name| missing(name));
     faults.extend(
         left_out.map(|name| mended(&cluster.join(name), "is missing, and was empty".to_owned())),
     );
@@ -112,19 +112,19 @@ pub fn faults(data_dir: &Path) -> Vec<Fault> {
     faults
 }
 
-fn bad(path: &Path, what: &str) -> Fault {
-    Fault { path: path.to_owned(), what: what.to_owned(), is_mended: false }
+fn bad(path: &Path, what: &str) -> ClusterFault {
+    ClusterFault { path: path.to_owned(), what: what.to_owned(), is_mended: false }
 }
 
-fn mended(path: &Path, what: String) -> Fault {
-    Fault { path: path.to_owned(), what, is_mended: true }
+fn mended(path: &Path, what: String) -> ClusterFault {
+    ClusterFault { path: path.to_owned(), what, is_mended: true }
 }
 
 fn is_missing(path: &Path) -> bool {
     fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
-fn mode_of(cluster: &Path, found: &fs::Metadata) -> Option<Fault> {
+fn mode_of(cluster: &Path, found: &fs::Metadata) -> Option<ClusterFault> {
     let mode = found.mode() & 0o777;
     // Postgres refuses to run on a folder that others can read.
     (mode != 0o700).then(|| mended(cluster, format!("has the mode {mode:04o} instead of 0700")))
@@ -141,7 +141,7 @@ fn strange_pid(file: &Path, cluster: &Path) -> Option<String> {
 }
 
 /// Gives the cluster's folder the mode that Postgres wants, before anything in it is looked at.
-pub(super) fn open_to_us(cluster: &Path) -> Result<(), Error> {
+pub(super) fn fix_permissions(cluster: &Path) -> Result<(), EmbeddedError> {
     match fs::metadata(cluster) {
         Ok(_) => super::private(cluster),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -152,12 +152,12 @@ pub(super) fn open_to_us(cluster: &Path) -> Result<(), Error> {
 /// Mends what can be mended, while nothing runs on the cluster.
 ///
 /// # Errors
-/// [`Error::Damaged`] for what cannot.
-pub(super) fn mend(data_dir: &Path, socket_dir: &Path) -> Result<(), Error> {
+/// [`EmbeddedError::Damaged`] for what cannot.
+pub(super) fn repair(data_dir: &Path, socket_dir: &Path) -> Result<(), EmbeddedError> {
     for fault in faults(data_dir) {
-        let Fault { path, what, is_mended } = fault;
+        let ClusterFault { path, what, is_mended } = fault;
         if !is_mended {
-            return Err(Error::Damaged { path, why: what });
+            return Err(EmbeddedError::Damaged { path, why: what });
         }
         tracing::warn!(path = %path.display(), "{what}: mended");
         repair(&path).map_err(|error| folder(&path, &error))?;
@@ -192,9 +192,11 @@ fn take_over(file: &Path) -> io::Result<()> {
 }
 
 /// What a server that ended at its start said, as an error: one that a restart may mend, or none.
-pub(super) fn judged(cluster: &Path, error: Error) -> Error {
+pub(super) fn classify(cluster: &Path, error: EmbeddedError) -> EmbeddedError {
     match error {
-        Error::Died(why) if is_for_good(&why) => Error::Damaged { path: cluster.to_owned(), why },
+        EmbeddedError::Died(why) if is_for_good(&why) => {
+            EmbeddedError::Damaged { path: cluster.to_owned(), why }
+        }
         other => other,
     }
 }
@@ -202,7 +204,7 @@ pub(super) fn judged(cluster: &Path, error: Error) -> Error {
 /// By the line that it ended with; what it logs before that may be of something it can go on without.
 fn is_for_good(why: &str) -> bool {
     let mut last = why.split("; ").filter(|line| line.contains("FATAL") || line.contains("PANIC"));
-    last.any(|line| FOR_GOOD.iter().any(|words| line.contains(words)))
+    last.any(|line| PERMANENT_FAILURES.iter().any(|words| line.contains(words)))
 }
 
 #[cfg(test)]
@@ -214,7 +216,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let cluster = folder.path().join("postgres");
         fs::DirBuilder::new().mode(0o700).create(&cluster).unwrap();
-        for name in MAY_BE_EMPTY.iter().chain(&["base", "global", "pg_multixact", "pg_xact"]) {
+        for name in EMPTY_FOLDERS.iter().chain(&["base", "global", "pg_multixact", "pg_xact"]) {
             fs::create_dir_all(cluster.join(name)).unwrap();
         }
         for name in ["PG_VERSION", "global/pg_control", "pg_hba.conf", "postgresql.conf"] {
@@ -242,7 +244,7 @@ mod tests {
         assert_eq!(found.len(), 6, "{found:?}");
         assert!(found.iter().all(|fault| fault.is_mended), "{found:?}");
         assert!(found[0].what.contains("0755"), "{found:?}");
-        mend(folder.path(), folder.path()).unwrap();
+        repair(folder.path(), folder.path()).unwrap();
         assert_eq!(faults(folder.path()), []);
         let _ = other.kill();
         let _ = other.wait();
@@ -262,12 +264,12 @@ mod tests {
         for text in ["", "\n", "bogus\n"] {
             fs::write(&file, text).unwrap();
             assert_eq!(faults(folder.path()).len(), 1, "{text:?}");
-            mend(folder.path(), folder.path()).unwrap();
+            repair(folder.path(), folder.path()).unwrap();
             assert!(!file.exists(), "{text:?}");
         }
         // No process has this number: the kernel's are smaller. Postgres knows what to do with it.
         fs::write(&file, "1073741824\n/x\n").unwrap();
-        mend(folder.path(), folder.path()).unwrap();
+        repair(folder.path(), folder.path()).unwrap();
         assert_eq!(fs::read_to_string(&file).unwrap(), "1073741824\n/x\n");
     }
 
@@ -279,8 +281,8 @@ mod tests {
             fs::remove_file(&path).unwrap();
             let found = faults(folder.path());
             assert_eq!(found, [bad(&path, "is missing: the data are not whole")]);
-            let error = mend(folder.path(), folder.path()).unwrap_err();
-            assert!(matches!(error, Error::Damaged { .. }), "{error}");
+            let error = repair(folder.path(), folder.path()).unwrap_err();
+            assert!(matches!(error, EmbeddedError::Damaged { .. }), "{error}");
         }
         // A folder without anything is no cluster yet.
         let folder = tempfile::tempdir().unwrap();
@@ -291,14 +293,14 @@ mod tests {
 
     #[test]
     fn only_what_every_start_would_meet_is_for_good() {
-        let judge = |why: &str| judged(Path::new("/x"), Error::Died(why.to_owned()));
+        let judge = |why: &str| classify(Path::new("/x"), EmbeddedError::Died(why.to_owned()));
         for why in [
             "FATAL:  data directory \"/x\" has invalid permissions",
             "FATAL:  could not open file \"global/pg_control\": Permission denied",
             "PANIC:  could not locate a valid checkpoint record",
             "FATAL:  configuration file \"/x/postgresql.conf\" contains errors",
         ] {
-            assert!(matches!(judge(why), Error::Damaged { .. }), "{why}");
+            assert!(matches!(judge(why), EmbeddedError::Damaged { .. }), "{why}");
         }
         for why in [
             "FATAL:  could not create shared memory segment: Cannot allocate memory",
@@ -306,7 +308,7 @@ mod tests {
             "LOG:  could not open \"x\": No such file or directory; FATAL:  the system is shutting down",
             "",
         ] {
-            assert!(matches!(judge(why), Error::Died(_)), "{why}");
+            assert!(matches!(judge(why), EmbeddedError::Died(_)), "{why}");
         }
     }
 }

@@ -16,15 +16,15 @@ use nix::{
 use tokio::process::{Child, Command};
 use tokio_postgres::{NoTls, error::SqlState};
 
-use super::{Error, binaries::Binaries, folder};
+use super::{EmbeddedError, binaries::Binaries, folder};
 
 /// The log is begun anew when it has grown to this.
-const LOG_LIMIT: u64 = 10 * 1024 * 1024;
+const MAX_LOG_BYTES: u64 = 10 * 1024 * 1024;
 /// How much of the log's end is looked at for a reason, in bytes.
-const LOG_TAIL: u64 = 4096;
+const LOG_TAIL_BYTES: u64 = 4096;
 /// How long an orderly stop may take.
-const STOP_PATIENCE: Duration = Duration::from_secs(20);
-const POLL: Duration = Duration::from_millis(10);
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Settings of the server. The first four are the promise that an answered message is on disk.
 const SETTINGS: &[&str] = &[
@@ -48,21 +48,21 @@ const SETTINGS: &[&str] = &[
     "log_line_prefix=%m [%p] ",
 ];
 
-pub(super) struct Server {
+pub(super) struct PostgresProcess {
     child: Child,
     log: PathBuf,
     /// Where in the log this start begins, in bytes.
     log_start: u64,
 }
 
-impl Server {
+impl PostgresProcess {
     pub(super) fn spawn(
         cluster: &Path,
         socket_dir: &Path,
         log: &Path,
         binaries: &Binaries,
-    ) -> Result<Server, Error> {
-        if fs::metadata(log).is_ok_and(|metadata| metadata.len() > LOG_LIMIT) {
+    ) -> Result<PostgresProcess, EmbeddedError> {
+        if fs::metadata(log).is_ok_and(|metadata| metadata.len() > MAX_LOG_BYTES) {
             let _ = fs::rename(log, log.with_extension("log.1"));
         }
         let file = OpenOptions::new()
@@ -89,7 +89,7 @@ impl Server {
             .stderr(Stdio::from(file))
             .spawn()
             .map_err(|error| folder(&binaries.postgres, &error))?;
-        Ok(Server { child, log: log.to_owned(), log_start })
+        Ok(PostgresProcess { child, log: log.to_owned(), log_start })
     }
 
     /// Waits for the first answer, for as long as the server lives: crash recovery may take minutes.
@@ -97,17 +97,19 @@ impl Server {
     pub(super) async fn wait_ready(
         &mut self,
         config: &tokio_postgres::Config,
-    ) -> Result<(), Error> {
+    ) -> Result<(), EmbeddedError> {
         loop {
             match first_answer(config).await {
                 Ok(()) => return Ok(()),
-                Err(error) if !may_pass(&error) => return Err(Error::NoAnswer(words(&error))),
+                Err(error) if !may_pass(&error) => {
+                    return Err(EmbeddedError::NoAnswer(words(&error)));
+                }
                 Err(_) => {}
             }
             if let Ok(Some(_)) = self.child.try_wait() {
-                return Err(Error::Died(self.last_words()));
+                return Err(EmbeddedError::Died(self.last_words()));
             }
-            tokio::time::sleep(POLL).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
@@ -118,15 +120,15 @@ impl Server {
         }
     }
 
-    pub(super) async fn stop(mut self) -> Result<(), Error> {
+    pub(super) async fn stop(mut self) -> Result<(), EmbeddedError> {
         // SIGINT is Postgres' fast stop: it ends sessions, SIGTERM would wait for them.
         self.signal(Signal::SIGINT);
-        if tokio::time::timeout(STOP_PATIENCE, self.child.wait()).await.is_err() {
+        if tokio::time::timeout(STOP_TIMEOUT, self.child.wait()).await.is_err() {
             tracing::warn!("Postgres did not stop in time; stopping it without order");
             self.signal(Signal::SIGQUIT);
-            let ended = tokio::time::timeout(STOP_PATIENCE, self.child.wait()).await;
+            let ended = tokio::time::timeout(STOP_TIMEOUT, self.child.wait()).await;
             if ended.is_err() {
-                return Err(Error::NoAnswer("it cannot be stopped".to_owned()));
+                return Err(EmbeddedError::NoAnswer("it cannot be stopped".to_owned()));
             }
         }
         Ok(())
@@ -151,9 +153,9 @@ impl Server {
     fn log_end(&self) -> std::io::Result<Vec<u8>> {
         let mut file = fs::File::open(&self.log)?;
         let end = file.metadata()?.len();
-        file.seek(SeekFrom::Start(self.log_start.max(end.saturating_sub(LOG_TAIL))))?;
+        file.seek(SeekFrom::Start(self.log_start.max(end.saturating_sub(LOG_TAIL_BYTES))))?;
         let mut bytes = Vec::new();
-        file.take(LOG_TAIL).read_to_end(&mut bytes)?;
+        file.take(LOG_TAIL_BYTES).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 }
@@ -183,7 +185,7 @@ pub(super) fn words(error: &tokio_postgres::Error) -> String {
 }
 
 /// Whoever gives up in the middle of a start leaves no server behind.
-impl Drop for Server {
+impl Drop for PostgresProcess {
     fn drop(&mut self) {
         self.signal(Signal::SIGINT);
     }

@@ -5,16 +5,16 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::{
-    Client, Error, Page, Statement, Statements,
+    Client, Error, PageReader, Statement, Statements,
+    list_page::{ListPage, ScanPosition, max_scanned_rows},
     rows::{self, cut_at_page, message_columns},
-    slice::{Cut, Slice, looked_at},
     statements,
 };
 use crate::domain::{Message, MessageId, MessageKind, Phone, Status, UserId};
 
 /// Which messages a list shows.
 #[derive(Clone, Debug, Default)]
-pub struct Filter {
+pub struct MessageFilter {
     /// Only what this business user sent.
     pub sender: Option<UserId>,
     /// Only what this phone is to get.
@@ -45,7 +45,7 @@ pub struct Filter {
 }
 
 /// The rows that a list looks at which cannot go on behind them.
-macro_rules! looked_at_far {
+macro_rules! scanned_far_back {
     () => {
         "100000"
     };
@@ -75,7 +75,7 @@ pub async fn count_of_sender(client: &Client, sender: UserId, most: i64) -> Resu
 /// The order is that of ids. Of a period it is that of times: ids that an import kept say nothing of those,
 /// and by them everything would have to be read that is not of the period.
 ///
-/// The part ends early behind a number of rows that do not match; see [`Slice`].
+/// The part ends early behind a number of rows that do not match; see [`ListPage`].
 ///
 /// `None` when the one of a period from which it is to go on was removed, and nothing says when it was accepted.
 ///
@@ -83,9 +83,9 @@ pub async fn count_of_sender(client: &Client, sender: UserId, most: i64) -> Resu
 /// Any failure of the database.
 pub async fn list(
     client: &Client,
-    filter: &Filter,
+    filter: &MessageFilter,
     limit: usize,
-) -> Result<Option<Slice<Message>>, Error> {
+) -> Result<Option<ListPage<Message>>, Error> {
     let mut filter = filter.clone();
     if filter.is_of_period()
         && filter.from_at.is_none()
@@ -102,16 +102,16 @@ pub async fn list(
     }
     // The recipient has very many messages, and where the list would go on is a message of somebody else, of which
     // this sender learns nothing.
-    let filter = Filter { by_sender: true, ..filter };
+    let filter = MessageFilter { by_sender: true, ..filter };
     Ok(Some(list_by(client, filter, limit).await?))
 }
 
 async fn list_by(
     client: &Client,
-    mut filter: Filter,
+    mut filter: MessageFilter,
     limit: usize,
-) -> Result<Slice<Message>, Error> {
-    let mut page = Page::new(limit);
+) -> Result<ListPage<Message>, Error> {
+    let mut page = PageReader::new(limit);
     while let Some(left) = page.left() {
         let (statement, wanted) = statement(&filter, left);
         let rows = client.query(&statement, &wanted.values()).await?;
@@ -127,33 +127,33 @@ async fn list_by(
         filter.skip = 0;
     }
     if page.found.len() >= limit || filter.far {
-        return Ok(Slice { items: page.found, cut: None });
+        return Ok(ListPage { items: page.found, cut: None });
     }
     let cut = cut(client, &filter).await?;
-    Ok(Slice::new(page.found, cut, |message, cut| is_behind(&filter, message, cut)))
+    Ok(ListPage::new(page.found, cut, |message, cut| is_behind(&filter, message, cut)))
 }
 
 /// Up to which row the list was looked at; `None` when that was its end.
-async fn cut(client: &Client, filter: &Filter) -> Result<Option<Cut>, Error> {
+async fn cut(client: &Client, filter: &MessageFilter) -> Result<Option<ScanPosition>, Error> {
     let (statement, wanted) = last_looked_at(filter);
     let Some(row) = client.query_opt(&statement, &wanted.values()).await? else { return Ok(None) };
     let at = if filter.is_of_period() { Some(row.try_get("created_at")?) } else { None };
-    Ok(Some(Cut { at, id: row.try_get("id")? }))
+    Ok(Some(ScanPosition { at, id: row.try_get("id")? }))
 }
 
-fn is_behind(filter: &Filter, message: &Message, cut: &Cut) -> bool {
+fn is_behind(filter: &MessageFilter, message: &Message, cut: &ScanPosition) -> bool {
     let place = (cut.at.map(|_| message.created_at), message.id.0);
     if filter.after.is_some() { place > (cut.at, cut.id) } else { place < (cut.at, cut.id) }
 }
 
 /// Conditions and their values.
 #[derive(Default)]
-struct Where {
+struct MessageConditions {
     sql: Vec<String>,
     values: Vec<Box<dyn ToSql + Sync + Send>>,
 }
 
-impl Where {
+impl MessageConditions {
     /// Only the conditions that are asked for: a plan for "or is null" would use no index.
     fn add<T: ToSql + Sync + Send + 'static>(&mut self, condition: &str, value: Option<T>) {
         if let Some(value) = value {
@@ -176,7 +176,7 @@ impl Where {
     }
 }
 
-impl Filter {
+impl MessageFilter {
     /// Whether a period is asked for, and nobody's messages by which the others could be left out.
     pub fn is_of_period(&self) -> bool {
         (self.since.is_some() || self.until.is_some())
@@ -190,7 +190,7 @@ impl Filter {
     }
 
     fn looked_at(&self) -> &'static str {
-        if self.far { looked_at_far!() } else { looked_at!() }
+        if self.far { scanned_far_back!() } else { max_scanned_rows!() }
     }
 
     /// By which index the rows are found that are looked at.
@@ -206,7 +206,7 @@ impl Filter {
     }
 
     /// What the rows that are looked at have to be, beside those conditions by which they are found.
-    fn add_conditions(&self, wanted: &mut Where) {
+    fn add_conditions(&self, wanted: &mut MessageConditions) {
         let source = self.source();
         wanted.sql.push("m.deleted_at IS NULL".to_owned());
         let sender = self.sender.filter(|_| !matches!(source, Source::Sender(_)));
@@ -231,16 +231,16 @@ enum Source {
     All,
 }
 
-fn statement(filter: &Filter, limit: i64) -> (Statement, Where) {
-    let mut wanted = Where::default();
+fn statement(filter: &MessageFilter, limit: i64) -> (Statement, MessageConditions) {
+    let mut wanted = MessageConditions::default();
     wanted.place(limit);
     wanted.place(i64::try_from(filter.skip).unwrap_or(i64::MAX));
     if filter.is_of_period() { by_time(filter, wanted) } else { by_id(filter, wanted) }
 }
 
 /// Finds the last of the rows that [`statement`] looks at.
-fn last_looked_at(filter: &Filter) -> (Statement, Where) {
-    let mut wanted = Where::default();
+fn last_looked_at(filter: &MessageFilter) -> (Statement, MessageConditions) {
+    let mut wanted = MessageConditions::default();
     let direction = filter.order();
     let (columns, rows, order) = if filter.is_of_period() {
         let columns = "m.created_at, m.id";
@@ -257,8 +257,13 @@ fn last_looked_at(filter: &Filter) -> (Statement, Where) {
 }
 
 /// The rows that a list by id looks at.
-fn looked_at_by_id(filter: &Filter, columns: &str, wanted: &mut Where) -> String {
-    let mut found = Where { sql: Vec::new(), values: std::mem::take(&mut wanted.values) };
+fn looked_at_by_id(
+    filter: &MessageFilter,
+    columns: &str,
+    wanted: &mut MessageConditions,
+) -> String {
+    let mut found =
+        MessageConditions { sql: Vec::new(), values: std::mem::take(&mut wanted.values) };
     let mut from = "messages m".to_owned();
     match filter.source() {
         Source::Recipient(phone) => found.add("m.recipient_phone =", Some(phone)),
@@ -286,7 +291,7 @@ fn looked_at_by_id(filter: &Filter, columns: &str, wanted: &mut Where) -> String
     )
 }
 
-fn by_id(filter: &Filter, mut wanted: Where) -> (Statement, Where) {
+fn by_id(filter: &MessageFilter, mut wanted: MessageConditions) -> (Statement, MessageConditions) {
     let rows = looked_at_by_id(filter, "m.*", &mut wanted);
     filter.add_conditions(&mut wanted);
     wanted.add("m.created_at >=", filter.since);
@@ -303,8 +308,13 @@ fn by_id(filter: &Filter, mut wanted: Where) -> (Statement, Where) {
 }
 
 /// The rows that a list of a period looks at: what is finished and what is not have an index each.
-fn sides_looked_at(filter: &Filter, columns: &str, wanted: &mut Where) -> Vec<String> {
-    let mut found = Where { sql: Vec::new(), values: std::mem::take(&mut wanted.values) };
+fn sides_looked_at(
+    filter: &MessageFilter,
+    columns: &str,
+    wanted: &mut MessageConditions,
+) -> Vec<String> {
+    let mut found =
+        MessageConditions { sql: Vec::new(), values: std::mem::take(&mut wanted.values) };
     found.add("m.created_at >=", filter.since);
     found.add("m.created_at <", filter.until);
     for (id, sign) in [(filter.before, "<"), (filter.after, ">")] {
@@ -330,7 +340,10 @@ fn sides_looked_at(filter: &Filter, columns: &str, wanted: &mut Where) -> Vec<St
     sides
 }
 
-fn by_time(filter: &Filter, mut wanted: Where) -> (Statement, Where) {
+fn by_time(
+    filter: &MessageFilter,
+    mut wanted: MessageConditions,
+) -> (Statement, MessageConditions) {
     let sides = sides_looked_at(filter, "m.*", &mut wanted);
     filter.add_conditions(&mut wanted);
     let order = format!("ORDER BY m.created_at {order}, m.id {order}", order = filter.order());
@@ -363,21 +376,26 @@ pub(in crate::store) fn built() -> Vec<Statement> {
     let kind = Some(MessageKind::OneWay);
     let (waits, ended) = (Some(Status::Pending), Some(Status::Delivered));
     let filters = [
-        Filter::default(),
-        Filter { sender: user, ..Filter::default() },
-        Filter { recipient: phone.clone(), ..Filter::default() },
-        Filter { user, ..Filter::default() },
-        Filter { status: waits, ..Filter::default() },
-        Filter { status: Some(Status::Failed), ..Filter::default() },
-        Filter { sender: user, recipient: phone.clone(), ..Filter::default() },
-        Filter { sender: user, recipient: phone.clone(), by_sender: true, ..Filter::default() },
-        Filter { sender: user, user, ..Filter::default() },
-        Filter { kind, ..Filter::default() },
-        Filter { since: time, ..Filter::default() },
-        Filter { until: time, ..Filter::default() },
-        Filter { since: time, until: time, kind, status: waits, ..Filter::default() },
-        Filter { since: time, until: time, kind, status: ended, ..Filter::default() },
-        Filter {
+        MessageFilter::default(),
+        MessageFilter { sender: user, ..MessageFilter::default() },
+        MessageFilter { recipient: phone.clone(), ..MessageFilter::default() },
+        MessageFilter { user, ..MessageFilter::default() },
+        MessageFilter { status: waits, ..MessageFilter::default() },
+        MessageFilter { status: Some(Status::Failed), ..MessageFilter::default() },
+        MessageFilter { sender: user, recipient: phone.clone(), ..MessageFilter::default() },
+        MessageFilter {
+            sender: user,
+            recipient: phone.clone(),
+            by_sender: true,
+            ..MessageFilter::default()
+        },
+        MessageFilter { sender: user, user, ..MessageFilter::default() },
+        MessageFilter { kind, ..MessageFilter::default() },
+        MessageFilter { since: time, ..MessageFilter::default() },
+        MessageFilter { until: time, ..MessageFilter::default() },
+        MessageFilter { since: time, until: time, kind, status: waits, ..MessageFilter::default() },
+        MessageFilter { since: time, until: time, kind, status: ended, ..MessageFilter::default() },
+        MessageFilter {
             sender: user,
             recipient: phone,
             user,
@@ -385,14 +403,14 @@ pub(in crate::store) fn built() -> Vec<Statement> {
             until: time,
             status: waits,
             kind,
-            ..Filter::default()
+            ..MessageFilter::default()
         },
     ];
-    let far = Filter { sender: user, kind, far: true, ..Filter::default() };
+    let far = MessageFilter { sender: user, kind, far: true, ..MessageFilter::default() };
     let mut forms = vec![statement(&far, 1).0];
     for filter in filters {
         for (before, after) in [(None, None), (id, None), (None, id)] {
-            let filter = Filter { before, after, from_at: time, ..filter.clone() };
+            let filter = MessageFilter { before, after, from_at: time, ..filter.clone() };
             forms.push(statement(&filter, 1).0);
             forms.push(last_looked_at(&filter).0);
         }

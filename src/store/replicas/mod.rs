@@ -21,10 +21,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::{config::Host, types::PgLsn};
 
 use super::{
-    Client, Error, Group, Statements as _,
-    client::Meters,
+    Client, Error, StatementGroup, Statements as _,
+    client::StatementMetrics,
     pool::{self, Pool},
-    primary::Finder,
+    primary::PrimaryConnector,
     statement::statements,
 };
 use crate::domain::replica::{LagMeasurement, LogPositions, ReplicaHealth, ReplicaMonitor};
@@ -67,7 +67,7 @@ pub struct Replicas {
 struct Inner {
     /// One connection to the original for questions about its log: they must not wait for sends.
     original: Pool,
-    meters: Arc<Meters>,
+    meters: Arc<StatementMetrics>,
     positions: Mutex<LogPositions>,
     questions: mpsc::Sender<oneshot::Sender<Position>>,
     turn: AtomicUsize,
@@ -79,7 +79,7 @@ struct Replica {
     pool: Pool,
     /// One connection for measuring, so that a crowd of reads does not look like a failure.
     probe: Pool,
-    meters: Arc<Meters>,
+    meters: Arc<StatementMetrics>,
     judged: Mutex<Judged>,
     reads: metrics::Counter,
 }
@@ -141,7 +141,7 @@ impl Replicas {
         original: tokio_postgres::Config,
         replicas: Vec<tokio_postgres::Config>,
         size: usize,
-        meters: &Arc<Meters>,
+        meters: &Arc<StatementMetrics>,
     ) -> Result<(Replicas, ReplicasWork), Error> {
         let (questions, asked) = mpsc::channel(WAITING);
         let replica = |config| Replica::new(config, size, meters);
@@ -188,7 +188,7 @@ impl Replicas {
         let waits = Timeouts { wait: Some(CROWD), create: Some(PATIENCE), recycle: Some(PATIENCE) };
         let attempt = async {
             let client = match replica.pool.timeout_get(&waits).await {
-                Ok(client) => replica.client(client, Group::Lists),
+                Ok(client) => replica.client(client, StatementGroup::Lists),
                 Err(PoolError::Timeout(TimeoutType::Wait)) => return Ok(Read::Busy),
                 Err(error) => return Err(Error::from(error)),
             };
@@ -246,7 +246,7 @@ impl Inner {
 
     async fn original_client(&self) -> Result<Client, Error> {
         let object = self.original.get().await?;
-        Ok(Client::new(object, Group::Nodes, Arc::clone(&self.meters)))
+        Ok(Client::new(object, StatementGroup::Nodes, Arc::clone(&self.meters)))
     }
 
     async fn ask_original(&self) -> Result<Position, Error> {
@@ -290,7 +290,7 @@ impl Replica {
     fn new(
         config: tokio_postgres::Config,
         size: usize,
-        meters: &Arc<Meters>,
+        meters: &Arc<StatementMetrics>,
     ) -> Result<Replica, Error> {
         let name: Arc<str> = name(&config).into();
         Ok(Replica {
@@ -303,7 +303,7 @@ impl Replica {
         })
     }
 
-    fn client(&self, object: Object<Finder>, group: Group) -> Client {
+    fn client(&self, object: Object<PrimaryConnector>, group: StatementGroup) -> Client {
         Client::new(object, group, Arc::clone(&self.meters))
     }
 

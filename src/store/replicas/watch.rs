@@ -8,7 +8,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{Inner, PATIENCE, Position, Replica, Replicas, replayed};
 use crate::{
     domain::replica::LagMeasurement,
-    store::{Error, Group, Statements as _, statement::statements},
+    store::{Error, StatementGroup, Statements as _, statement::statements},
 };
 
 /// How often each copy is measured: one that stalls has to be left out within two seconds.
@@ -135,7 +135,7 @@ async fn look(
     let asked = Instant::now();
     let words = |error: Error| error.to_string();
     let object = replica.probe.get().await.map_err(|error| words(error.into()))?;
-    let client = replica.client(object, Group::Nodes);
+    let client = replica.client(object, StatementGroup::Nodes);
     let copy = introduce(&client).await.map_err(words)?.ok_or("it is no replica")?;
     if replica.judged().timeline.is_none() && system(inner).await.map_err(words)? != copy.system {
         return Err("it is a replica of another database".to_owned());

@@ -4,7 +4,9 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    app::stats::{Counted, DatabaseFacts, DeadOfClass, Lane, Node, Role, Slow, Snapshot},
+    app::stats::{
+        Counted, DatabaseInfo, DeadLetterCount, Lane, Node, Role, SlowRecipient, Snapshot,
+    },
     domain::{
         DeadLetterClass, Party, Priority,
         process_stats::{DependencyHealth, LatencyHistogram, MessageCounts, ProcessStats},
@@ -104,12 +106,12 @@ pub(in super::super) fn data() -> Data {
         waiting: Counted { count: 20_000, at_least: true },
         in_hand: Counted { count: 12, at_least: false },
         dead: Counted { count: 2, at_least: false },
-        dead_by_class: vec![DeadOfClass {
+        dead_by_class: vec![DeadLetterCount {
             class: DeadLetterClass::Recipient,
             count: 2,
             newest_at: now(),
         }],
-        slowest: vec![Slow {
+        slowest: vec![SlowRecipient {
             recipient: Party::Mobile(Phone::from_stored("+967771234567")),
             name: String::new(),
             in_hand: 12,
@@ -118,7 +120,7 @@ pub(in super::super) fn data() -> Data {
             retries: 2,
             connected: Some(true),
         }],
-        database: DatabaseFacts {
+        database: DatabaseInfo {
             version: "15.18".to_owned(),
             size: 38 << 20,
             connections: 12,

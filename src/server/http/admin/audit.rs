@@ -13,7 +13,7 @@ use crate::{
         reply::{self, Problem, answer},
         view::admin::{AuditView, BooksView},
     },
-    store::audit::{Filter, Recorded},
+    store::audit::{AuditFilter, AuditRecord},
 };
 
 /// How far back the books are looked at when nobody says, in seconds.
@@ -35,7 +35,7 @@ async fn try_access(context: &Context) -> Result<Response, Problem> {
             .map_err(|_| Problem::field("before", "invalid_id", "before is the id of an entry"))?;
         before = Some(id);
     }
-    let filter = Filter {
+    let filter = AuditFilter {
         since: context.time("since")?,
         phone,
         actor: text_of(context, "actor")?,
@@ -44,7 +44,7 @@ async fn try_access(context: &Context) -> Result<Response, Problem> {
     };
     check_action(filter.action.as_deref())?;
     let found = context.app.audit_access(&by, &filter, limit).await?;
-    let cursor = |entry: &Recorded| cursor(MessageId(entry.id));
+    let cursor = |entry: &AuditRecord| cursor(MessageId(entry.id));
     Ok(page_or_cut(context, &found, cursor, behind, AuditView::from))
 }
 

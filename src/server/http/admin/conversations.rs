@@ -14,7 +14,7 @@ use crate::{
             ConversationCursor, MessageView, WholeConversationView, admin::ConversationOverviewView,
         },
     },
-    store::conversations::Filter,
+    store::conversations::ConversationFilter,
 };
 
 /// How many of its last messages a conversation is shown with, and how many at most.
@@ -29,7 +29,7 @@ pub async fn list(context: Shared) -> Response {
 async fn try_list(context: &Context) -> Result<Response, Problem> {
     let by = context.administrator()?;
     let limit = context.limit()?;
-    let mut filter = Filter::default();
+    let mut filter = ConversationFilter::default();
     if let Some(name) = context.parameter("status")? {
         filter.status = Some(ConversationStatus::parse(&name).ok_or_else(|| {
             let message = "the status is active, archived or closed";

@@ -8,7 +8,7 @@ use warp::reply::Response;
 use super::because;
 use crate::{
     app::{
-        import::{Fate, Ids, Imported, Source, SourceRow, Under},
+        import::{Ids, ImportResult, Imported, Source, SourceRow, Under},
         off_loop::off_loop,
     },
     server::{
@@ -92,15 +92,15 @@ pub(crate) struct RejectedView {
 impl ImportedView {
     fn new(dry_run: bool, done: &Imported) -> ImportedView {
         let rejected = done.fates.iter().enumerate().filter_map(|(row, fate)| match fate {
-            Fate::Refused(reason) => Some(RejectedView { row, reason: reason.clone() }),
-            Fate::New | Fate::There => None,
+            ImportResult::Refused(reason) => Some(RejectedView { row, reason: reason.clone() }),
+            ImportResult::New | ImportResult::There => None,
         });
         ImportedView {
             dry_run,
             import: done.import,
             read: done.fates.len(),
-            imported: done.count(|fate| *fate == Fate::New),
-            already_there: done.count(|fate| *fate == Fate::There),
+            imported: done.count(|fate| *fate == ImportResult::New),
+            already_there: done.count(|fate| *fate == ImportResult::There),
             rejected: rejected.collect(),
             unknown_senders: done.unknown_senders.iter().map(|id| id.0).collect(),
         }

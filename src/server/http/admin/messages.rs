@@ -14,7 +14,7 @@ use crate::{
         reply::{self, Problem, answer},
         view::{ExplanationView, MessageStoryView, MessageView},
     },
-    store::{Cut, messages::Filter},
+    store::{ScanPosition, messages::MessageFilter},
 };
 
 /// A message in the name of a business user.
@@ -39,7 +39,7 @@ pub async fn list(context: Shared) -> Response {
 async fn try_list(context: &Context) -> Result<Response, Problem> {
     let by = context.administrator()?;
     let limit = context.limit()?;
-    let mut filter = Filter::default();
+    let mut filter = MessageFilter::default();
     if let Some(name) = context.parameter("status")? {
         filter.status = Some(Status::parse(&name).ok_or_else(|| {
             let message = "the status is pending, sent, delivered, read or failed";
@@ -74,7 +74,7 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
     let next = |last: &Message| {
         if by_time { timed_cursor(last.created_at, last.id) } else { cursor(last.id) }
     };
-    let behind = |cut: Cut| match cut.at {
+    let behind = |cut: ScanPosition| match cut.at {
         Some(at) => Some(timed_cursor(at, MessageId(cut.id))),
         None => behind(cut),
     };

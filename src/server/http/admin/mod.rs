@@ -26,7 +26,7 @@ use super::super::{
 use crate::{
     app::{By, audit::Listing},
     domain::MessageId,
-    store::Cut,
+    store::ScanPosition,
 };
 
 /// The longest lifetime of a token, in seconds: a hundred years.
@@ -48,7 +48,7 @@ pub(super) fn page_or_cut<'a, T, V: Serialize>(
     context: &Context,
     found: &'a Listing<T>,
     cursor: impl Fn(&'a T) -> String,
-    behind: impl Fn(Cut) -> Option<String>,
+    behind: impl Fn(ScanPosition) -> Option<String>,
     view: impl Fn(&'a T) -> V,
 ) -> Response {
     let behind = found.cut.and_then(behind);
@@ -58,7 +58,7 @@ pub(super) fn page_or_cut<'a, T, V: Serialize>(
 }
 
 /// The cursor that continues behind a row, of a list that is ordered by ids.
-pub(super) fn behind(cut: Cut) -> Option<String> {
+pub(super) fn behind(cut: ScanPosition) -> Option<String> {
     Some(cursor(MessageId(cut.id)))
 }
 

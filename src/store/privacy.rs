@@ -7,11 +7,11 @@ use tokio_postgres::types::ToSql;
 
 pub(super) mod export;
 
-pub use export::{Device, Trace, devices, events_of, one_way, trace};
+pub use export::{ExportedDevice, PresenceRecord, devices, events_of, one_way, presence};
 
 use super::{
     Client, Error, Statement, Statements,
-    erased::{self, Gone, beginning_sql, counted, with_them},
+    erasure::{self, ErasedRows, beginning_sql, counted, with_them},
     rows,
     statement::statements,
 };
@@ -19,7 +19,7 @@ use crate::domain::{ConversationId, Phone};
 
 /// How many rows of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct ErasureCounts {
     /// To it and from it, one-way and chat.
     pub messages: i64,
     /// The unusual steps of those messages' ways.
@@ -46,7 +46,7 @@ pub struct Counts {
     pub audit_entries: i64,
 }
 
-impl Counts {
+impl ErasureCounts {
     /// Each with its name.
     pub fn named(&self) -> [(&'static str, i64); 12] {
         [
@@ -65,7 +65,7 @@ impl Counts {
         ]
     }
 
-    fn add(&mut self, gone: Gone) {
+    fn add(&mut self, gone: ErasedRows) {
         self.messages += gone.messages;
         self.events += gone.events;
         self.dead_letters += gone.dead_letters;
@@ -75,7 +75,7 @@ impl Counts {
 }
 
 /// Some of these are found by no index: erasing is rare, and may read a table whole.
-const UNHURRIED: &str = "SET LOCAL enable_seqscan = on; SET LOCAL enable_bitmapscan = on; \
+const SLOW_SCAN_SETTINGS: &str = "SET LOCAL enable_seqscan = on; SET LOCAL enable_bitmapscan = on; \
                          SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on; \
                          SET LOCAL statement_timeout = 600000";
 
@@ -180,8 +180,8 @@ statements! {
         SELECT min(created_at) AS first_at, max(created_at) AS last_at
         FROM (SELECT created_at FROM idempotency_keys WHERE created_at > $1
               ORDER BY created_at LIMIT $2) AS page";
-    COUNT_ANSWERS = concat!(named!(), "SELECT count(*) AS count", answers!());
-    DELETE_ANSWERS = concat!(named!(), "DELETE", answers!());
+    COUNT_ANSWERS = concat!(named!(), "SELECT count(*) AS count", erase_stored_responses!());
+    DELETE_ANSWERS = concat!(named!(), "DELETE", erase_stored_responses!());
     ERASE_ONE_WAY = concat!(
         "WITH old AS (
             SELECT id FROM messages WHERE recipient_phone = $1 AND type = 0 AND created_at <= $2
@@ -210,9 +210,9 @@ statements! {
 }
 
 /// Keys that are looked at in one statement.
-const KEYS: i64 = 2000;
+const KEY_BATCH_SIZE: i64 = 2000;
 /// A key and what its answer names were made at the same moment, give or take.
-const SAME_MOMENT: Duration = Duration::minutes(5);
+const KEY_TIME_TOLERANCE: Duration = Duration::minutes(5);
 
 /// Takes a number out of the audit log; its entries stay and show it masked.
 ///
@@ -221,11 +221,11 @@ const SAME_MOMENT: Duration = Duration::minutes(5);
 pub async fn mask_audit_log(
     client: &mut Client,
     phone: &Phone,
-    counts: &mut Counts,
+    counts: &mut ErasureCounts,
 ) -> Result<(), Error> {
-    client.unhurried();
+    client.without_timeout();
     let transaction = client.transaction().await?;
-    transaction.batch_execute(UNHURRIED).await?;
+    transaction.batch_execute(SLOW_SCAN_SETTINGS).await?;
     let (phone, masked) = (phone.as_str(), phone.masked());
     let changed = transaction.execute(&MASK, &[&phone, &masked]).await?;
     transaction.execute(&DELETE_LOG_PHONES, &[&phone]).await?;
@@ -234,17 +234,17 @@ pub async fn mask_audit_log(
     Ok(())
 }
 
-/// How much there is of a phone number; idempotency keys are counted by [`answers`].
+/// How much there is of a phone number; idempotency keys are counted by [`erase_stored_responses`].
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn count(client: &mut Client, phone: &Phone) -> Result<Counts, Error> {
-    client.unhurried();
+pub async fn count(client: &mut Client, phone: &Phone) -> Result<ErasureCounts, Error> {
+    client.without_timeout();
     let transaction = client.transaction().await?;
     transaction.batch_execute(&format!("{UNHURRIED}; SET TRANSACTION READ ONLY")).await?;
     let row = transaction.query_one(&COUNT, &[&phone.as_str()]).await?;
     transaction.commit().await?;
-    Ok(Counts {
+    Ok(ErasureCounts {
         messages: row.try_get("messages")?,
         events: row.try_get("events")?,
         dead_letters: row.try_get("dead_letters")?,
@@ -266,11 +266,11 @@ pub async fn count(client: &mut Client, phone: &Phone) -> Result<Counts, Error> 
 ///
 /// # Errors
 /// Any failure of the database; then nothing has changed.
-pub async fn shut_out(
+pub async fn revoke_access(
     client: &Client,
     phone: &Phone,
     now: OffsetDateTime,
-    counts: &mut Counts,
+    counts: &mut ErasureCounts,
 ) -> Result<(), Error> {
     let revoked = client.execute(&REVOKE, &[&phone.as_str(), &now]).await?;
     counts.tokens += i64::try_from(revoked).unwrap_or(i64::MAX);
@@ -281,14 +281,14 @@ pub async fn shut_out(
 ///
 /// # Errors
 /// Any failure of the database; then nothing has changed.
-pub async fn forget_phone(
+pub async fn erase_phone(
     client: &mut Client,
     phone: &Phone,
-    counts: &mut Counts,
+    counts: &mut ErasureCounts,
 ) -> Result<(), Error> {
-    client.unhurried();
+    client.without_timeout();
     let transaction = client.transaction().await?;
-    transaction.batch_execute(UNHURRIED).await?;
+    transaction.batch_execute(SLOW_SCAN_SETTINGS).await?;
     let phone = phone.as_str();
     let run = async |statement: &Statement| {
         let changed = transaction.execute(statement, &[&phone]).await;
@@ -302,25 +302,25 @@ pub async fn forget_phone(
 }
 
 /// Counts the idempotency keys whose answers name a number or its messages, and with `erase` deletes them:
-/// of [`KEYS`] keys after a time. Returns where to go on; `None` when there are no more. The messages by
+/// of [`KEY_BATCH_SIZE`] keys after a time. Returns where to go on; `None` when there are no more. The messages by
 /// which they are known have to be there.
 ///
 /// # Errors
 /// Any failure of the database; then nothing has changed.
-pub async fn answers(
+pub async fn erase_stored_responses(
     client: &Client,
     phone: &Phone,
     after: OffsetDateTime,
     erase: bool,
-    counts: &mut Counts,
+    counts: &mut ErasureCounts,
 ) -> Result<Option<OffsetDateTime>, Error> {
-    let row = client.query_one(&SOME_KEYS, &[&after, &KEYS]).await?;
+    let row = client.query_one(&SOME_KEYS, &[&after, &KEY_BATCH_SIZE]).await?;
     let (first, last): (Option<OffsetDateTime>, Option<OffsetDateTime>) =
         (row.try_get("first_at")?, row.try_get("last_at")?);
     let (Some(first), Some(last)) = (first, last) else { return Ok(None) };
     // Only what was accepted here has a key. Ids of ours are of that time, or lie ahead of it where a clock
     // was ahead once.
-    let (from, to) = (rows::first_id_of(first - SAME_MOMENT), last + SAME_MOMENT);
+    let (from, to) = (rows::first_id_of(first - KEY_TIME_TOLERANCE), last + KEY_TIME_TOLERANCE);
     let values: [&(dyn ToSql + Sync); 5] = [&phone.as_str(), &first, &last, &from, &to];
     let found = if erase {
         let deleted = client.execute(&DELETE_ANSWERS, &values).await?;
@@ -342,10 +342,10 @@ pub async fn erase_one_way(
     phone: &Phone,
     before: OffsetDateTime,
     limit: i64,
-    counts: &mut Counts,
+    counts: &mut ErasureCounts,
 ) -> Result<bool, Error> {
     let row = client.query_one(&ERASE_ONE_WAY, &[&phone.as_str(), &before, &limit]).await?;
-    let gone = Gone::read(&row)?;
+    let gone = ErasedRows::read(&row)?;
     counts.add(gone);
     Ok(gone.messages == limit)
 }
@@ -369,10 +369,10 @@ pub async fn erase_conversation(
     id: ConversationId,
     now: OffsetDateTime,
     limit: i64,
-    counts: &mut Counts,
+    counts: &mut ErasureCounts,
 ) -> Result<bool, Error> {
     let transaction = client.transaction().await?;
-    let gone = erased::beginning(&transaction, &ERASE_BEGINNING, id, now, limit).await?;
+    let gone = erasure::beginning(&transaction, &ERASE_BEGINNING, id, now, limit).await?;
     let ended = gone.messages < limit;
     let mut conversations = 0;
     if ended {
@@ -392,11 +392,11 @@ pub async fn erase_conversation(
 pub async fn erase_rest(
     client: &mut Client,
     phone: &Phone,
-    counts: &mut Counts,
+    counts: &mut ErasureCounts,
 ) -> Result<(), Error> {
-    client.unhurried();
+    client.without_timeout();
     let transaction = client.transaction().await?;
-    transaction.batch_execute(UNHURRIED).await?;
+    transaction.batch_execute(SLOW_SCAN_SETTINGS).await?;
     let phone = phone.as_str();
     let run = async |statement: &Statement| {
         let changed = transaction.execute(statement, &[&phone]).await;

@@ -20,16 +20,16 @@ statements! {
 
 /// What a message's own columns do not tell.
 #[derive(Clone, Debug)]
-pub struct Story {
+pub struct MessageTimeline {
     /// What unusual happened to it, oldest first; of more than 1,000 events the newest.
-    pub events: Vec<Event>,
+    pub events: Vec<TimelineEvent>,
     /// What brought it, when it was not accepted here.
     pub import: Option<MessageImport>,
 }
 
 /// Something unusual that happened to a message.
 #[derive(Clone, Debug)]
-pub struct Event {
+pub struct TimelineEvent {
     /// When; of one that was counted, the first time.
     pub at: OffsetDateTime,
     /// The last time.
@@ -45,10 +45,10 @@ pub struct Event {
     pub detail: String,
 }
 
-impl Event {
+impl TimelineEvent {
     /// Reads the columns `at`, `last_at`, `count`, `generation`, `kind` and `detail`.
-    pub(super) fn of_row(row: &Row) -> Result<Event, Error> {
-        Ok(Event {
+    pub(super) fn of_row(row: &Row) -> Result<TimelineEvent, Error> {
+        Ok(TimelineEvent {
             at: row.try_get("at")?,
             last_at: row.try_get("last_at")?,
             count: u32::try_from(row.try_get::<_, i32>("count")?).unwrap_or(1),
@@ -63,8 +63,8 @@ impl Event {
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn of(client: &Client, id: MessageId) -> Result<Story, Error> {
-    Ok(Story { events: events(client, id).await?, import: import(client, id).await? })
+pub async fn of(client: &Client, id: MessageId) -> Result<MessageTimeline, Error> {
+    Ok(MessageTimeline { events: events(client, id).await?, import: import(client, id).await? })
 }
 
 async fn import(client: &Client, id: MessageId) -> Result<Option<MessageImport>, Error> {
@@ -79,6 +79,6 @@ async fn import(client: &Client, id: MessageId) -> Result<Option<MessageImport>,
     row.map(import).transpose()
 }
 
-async fn events(client: &Client, id: MessageId) -> Result<Vec<Event>, Error> {
-    client.query(&EVENTS, &[&id.0]).await?.iter().map(Event::of_row).collect()
+async fn events(client: &Client, id: MessageId) -> Result<Vec<TimelineEvent>, Error> {
+    client.query(&EVENTS, &[&id.0]).await?.iter().map(TimelineEvent::of_row).collect()
 }

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::{
     domain::{Message, MessageId, Phone},
-    store::{Client, Error, Statements, rows, statement::statements, story::Event},
+    store::{Client, Error, Statements, rows, statement::statements, timeline::TimelineEvent},
 };
 
 statements! {
@@ -25,7 +25,7 @@ statements! {
 
 /// A device that is pushed to.
 #[derive(Clone, Debug)]
-pub struct Device {
+pub struct ExportedDevice {
     /// Its id.
     pub id: Uuid,
     /// What the push service calls it.
@@ -42,7 +42,7 @@ pub struct Device {
 
 /// When a phone was here.
 #[derive(Clone, Debug)]
-pub struct Trace {
+pub struct PresenceRecord {
     /// When it came last.
     pub connected_at: OffsetDateTime,
     /// When it went, unless it is here.
@@ -55,12 +55,12 @@ pub struct Trace {
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn devices(client: &Client, phone: &Phone) -> Result<Vec<Device>, Error> {
+pub async fn devices(client: &Client, phone: &Phone) -> Result<Vec<ExportedDevice>, Error> {
     let found = client.query(&DEVICES, &[&phone.as_str()]).await?;
     found
         .iter()
         .map(|row| {
-            Ok(Device {
+            Ok(ExportedDevice {
                 id: row.try_get("id")?,
                 token: row.try_get("token")?,
                 platform: row.try_get("platform")?,
@@ -76,10 +76,10 @@ pub async fn devices(client: &Client, phone: &Phone) -> Result<Vec<Device>, Erro
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn trace(client: &Client, phone: &Phone) -> Result<Option<Trace>, Error> {
+pub async fn presence(client: &Client, phone: &Phone) -> Result<Option<PresenceRecord>, Error> {
     let row = client.query_opt(&TRACE, &[&phone.as_str()]).await?;
     row.map(|row| {
-        Ok(Trace {
+        Ok(PresenceRecord {
             connected_at: row.try_get("connected_at")?,
             disconnected_at: row.try_get("disconnected_at")?,
             disconnect_reason: row.try_get("disconnect_reason")?,
@@ -95,12 +95,12 @@ pub async fn trace(client: &Client, phone: &Phone) -> Result<Option<Trace>, Erro
 pub async fn events_of(
     client: &Client,
     ids: &[MessageId],
-) -> Result<Vec<(MessageId, Event)>, Error> {
+) -> Result<Vec<(MessageId, TimelineEvent)>, Error> {
     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
     let found = client.query(&EVENTS_OF, &[&ids]).await?;
     found
         .iter()
-        .map(|row| Ok((MessageId(row.try_get("message_id")?), Event::of_row(row)?)))
+        .map(|row| Ok((MessageId(row.try_get("message_id")?), TimelineEvent::of_row(row)?)))
         .collect()
 }
 

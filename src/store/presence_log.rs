@@ -12,7 +12,7 @@ use crate::domain::{
 };
 
 statements! {
-    NOTE_SEEN = "
+    RECORD_PRESENCE = "
         INSERT INTO recipients AS r (phone, connected_at, disconnected_at, disconnect_reason, run)
         SELECT a.*, $5::uuid
         FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::text[])
@@ -29,15 +29,15 @@ statements! {
             disconnect_reason = excluded.disconnect_reason,
             run = excluded.run
         WHERE r.connected_at <= excluded.connected_at";
-    NOTE_ALIVE = "
+    RECORD_HEARTBEAT = "
         INSERT INTO runs (id, started_at, alive_at, delivers) VALUES ($1, $2, $3, $4)
         ON CONFLICT (id) DO UPDATE SET alive_at = excluded.alive_at";
-    NOTE_STOPPED = "UPDATE runs SET alive_at = $2, stopped_at = $2 WHERE id = $1";
-    NOTE_OUTAGE = "
+    RECORD_SHUTDOWN = "UPDATE runs SET alive_at = $2, stopped_at = $2 WHERE id = $1";
+    RECORD_OUTAGE = "
         INSERT INTO outages (id, part, reason, began_at, ended_at)
         VALUES ($1, $2, left($3, 500), $4, $5)";
-    FORGET_RUNS = "DELETE FROM runs WHERE alive_at < $1";
-    FORGET_OUTAGES = "DELETE FROM outages WHERE ended_at < $1";
+    DELETE_RUNS = "DELETE FROM runs WHERE alive_at < $1";
+    DELETE_OUTAGES = "DELETE FROM outages WHERE ended_at < $1";
     RECIPIENT = "
         SELECT EXISTS (SELECT FROM tokens WHERE phone = $1 OR user_id = $3) AS had_token,
                EXISTS (SELECT FROM tokens WHERE (phone = $1 OR user_id = $3) AND revoked_at IS NULL
@@ -55,7 +55,7 @@ statements! {
     OUTAGES = "
         SELECT part, reason, began_at, ended_at FROM outages WHERE ended_at >= $1
         ORDER BY ended_at LIMIT 1000";
-    PROSPECTS = "
+    NEXT_ATTEMPT = "
         SELECT m.next_attempt_at, (SELECT d.id FROM dead_letters d WHERE d.message_id = m.id
                                    AND d.kind = 'delivery' ORDER BY d.id DESC LIMIT 1) AS dead_letter
         FROM messages m WHERE m.id = $1";
@@ -63,7 +63,7 @@ statements! {
 
 /// A phone that came or went.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct PresenceChange {
     /// Who.
     pub phone: Phone,
     /// When it came, with its first connection; of one that left, when the last began to be its
@@ -77,14 +77,18 @@ pub struct Seen {
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn note_seen(client: &Client, run: Uuid, seen: &[Seen]) -> Result<(), Error> {
+pub async fn record_presence(
+    client: &Client,
+    run: Uuid,
+    seen: &[PresenceChange],
+) -> Result<(), Error> {
     let phones: Vec<&str> = seen.iter().map(|seen| seen.phone.as_str()).collect();
     let connected: Vec<OffsetDateTime> = seen.iter().map(|seen| seen.connected_at).collect();
     let left: Vec<Option<OffsetDateTime>> =
         seen.iter().map(|seen| seen.left.map(|(at, _)| at)).collect();
     let reasons: Vec<Option<&str>> =
         seen.iter().map(|seen| seen.left.map(|(_, reason)| reason)).collect();
-    client.execute(&NOTE_SEEN, &[&phones, &connected, &left, &reasons, &run]).await?;
+    client.execute(&RECORD_PRESENCE, &[&phones, &connected, &left, &reasons, &run]).await?;
     Ok(())
 }
 
@@ -92,14 +96,14 @@ pub async fn note_seen(client: &Client, run: Uuid, seen: &[Seen]) -> Result<(), 
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn note_alive(
+pub async fn record_heartbeat(
     client: &Client,
     run: Uuid,
     started_at: OffsetDateTime,
     now: OffsetDateTime,
     delivers: bool,
 ) -> Result<(), Error> {
-    client.execute(&NOTE_ALIVE, &[&run, &started_at, &now, &delivers]).await?;
+    client.execute(&RECORD_HEARTBEAT, &[&run, &started_at, &now, &delivers]).await?;
     Ok(())
 }
 
@@ -107,8 +111,8 @@ pub async fn note_alive(
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn note_stopped(client: &Client, run: Uuid, now: OffsetDateTime) -> Result<(), Error> {
-    client.execute(&NOTE_STOPPED, &[&run, &now]).await?;
+pub async fn record_shutdown(client: &Client, run: Uuid, now: OffsetDateTime) -> Result<(), Error> {
+    client.execute(&RECORD_SHUTDOWN, &[&run, &now]).await?;
     Ok(())
 }
 
@@ -116,10 +120,10 @@ pub async fn note_stopped(client: &Client, run: Uuid, now: OffsetDateTime) -> Re
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn note_outage(client: &Client, outage: &Outage) -> Result<(), Error> {
+pub async fn record_outage(client: &Client, outage: &Outage) -> Result<(), Error> {
     let (id, text) = (Uuid::now_v7(), &outage.reason);
     client
-        .execute(&NOTE_OUTAGE, &[&id, &outage.part, text, &outage.began_at, &outage.ended_at])
+        .execute(&RECORD_OUTAGE, &[&id, &outage.part, text, &outage.began_at, &outage.ended_at])
         .await?;
     Ok(())
 }
@@ -128,9 +132,9 @@ pub async fn note_outage(client: &Client, outage: &Outage) -> Result<(), Error> 
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn forget(client: &Client, before: OffsetDateTime) -> Result<(), Error> {
-    client.execute(&FORGET_RUNS, &[&before]).await?;
-    client.execute(&FORGET_OUTAGES, &[&before]).await?;
+pub async fn delete_before(client: &Client, before: OffsetDateTime) -> Result<(), Error> {
+    client.execute(&DELETE_RUNS, &[&before]).await?;
+    client.execute(&DELETE_OUTAGES, &[&before]).await?;
     Ok(())
 }
 
@@ -203,11 +207,11 @@ pub async fn outages(client: &Client, from: OffsetDateTime) -> Result<Vec<Outage
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn prospects(
+pub async fn next_attempt(
     client: &Client,
     id: MessageId,
 ) -> Result<(Option<OffsetDateTime>, Option<Uuid>), Error> {
-    let row = client.query_opt(&PROSPECTS, &[&id.0]).await?;
+    let row = client.query_opt(&NEXT_ATTEMPT, &[&id.0]).await?;
     row.map_or(Ok((None, None)), |row| {
         Ok((row.try_get("next_attempt_at")?, row.try_get("dead_letter")?))
     })

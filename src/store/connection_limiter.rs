@@ -15,25 +15,25 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Error, Group};
+use super::{Error, StatementGroup};
 use crate::domain::Party;
 
 /// Smaller pools belong to commands and tests, and keep nothing.
-const SMALLEST_SHARED: usize = 8;
+const MIN_LIMITED_POOL: usize = 8;
 /// How long a caller waits for its turn before it is told that there is no connection.
-const TURN_TIMEOUT: Duration = Duration::from_secs(5);
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The same for what a connected recipient is to get: a party with thousands of sockets reads for all of them after a
 /// reconnect, and the wait is no fault of the database.
-const PENDING_TURN_TIMEOUT: Duration = Duration::from_secs(20);
+const PENDING_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Reads of one party that may wait for its turn; one more is refused at once. What its sockets are to get is not
 /// counted: it is bounded by their number.
-const PARTY_WAITING: usize = 256;
+const MAX_QUEUED_PER_PARTY: usize = 256;
 /// Look-ups of tokens of one address that may wait: thousands of phones may come back through one carrier's address.
-const ADDRESS_WAITING: usize = 2000;
+const MAX_QUEUED_PER_ADDRESS: usize = 2000;
 
 /// What connections are shared by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Kind {
+enum ConnectionClass {
     /// Lists, conversations, administration, and the work in the background.
     Reads,
     /// What connected recipients are to get.
@@ -42,29 +42,31 @@ enum Kind {
     Access,
 }
 
-impl Kind {
+impl ConnectionClass {
     /// `None` for what always finds a connection: storing, delivering, signs of life.
-    fn of(group: Group) -> Option<Kind> {
+    fn of(group: StatementGroup) -> Option<ConnectionClass> {
         match group {
-            Group::Sends
-            | Group::Chat
-            | Group::Statuses
-            | Group::WakeUps
-            | Group::Sweeps
-            | Group::Nodes
-            | Group::Audit => None,
-            Group::Pending => Some(Kind::Pending),
-            Group::Access => Some(Kind::Access),
-            Group::Lists | Group::Conversations | Group::Jobs | Group::Upkeep | Group::Other => {
-                Some(Kind::Reads)
-            }
+            StatementGroup::Sends
+            | StatementGroup::Chat
+            | StatementGroup::Statuses
+            | StatementGroup::WakeUps
+            | StatementGroup::Sweeps
+            | StatementGroup::Nodes
+            | StatementGroup::Audit => None,
+            StatementGroup::Pending => Some(ConnectionClass::Pending),
+            StatementGroup::Access => Some(ConnectionClass::Access),
+            StatementGroup::Lists
+            | StatementGroup::Conversations
+            | StatementGroup::Jobs
+            | StatementGroup::Upkeep
+            | StatementGroup::Other => Some(ConnectionClass::Reads),
         }
     }
 }
 
 /// The connections of a pool, as they are shared.
 #[derive(Clone)]
-pub(super) struct Shares {
+pub(super) struct ConnectionLimiter {
     inner: Arc<Inner>,
 }
 
@@ -76,12 +78,12 @@ struct Inner {
     pending_of_party: usize,
     access_of_address: usize,
     /// Parties that read or wait, by a hash of theirs.
-    parties: Mutex<HashMap<(Kind, u64), Turns>>,
+    parties: Mutex<HashMap<(ConnectionClass, u64), PartySlots>>,
     hasher: RandomState,
 }
 
 /// The turns of one party.
-struct Turns {
+struct PartySlots {
     free: Arc<Semaphore>,
     /// How many have one or wait for one.
     users: usize,
@@ -89,39 +91,39 @@ struct Turns {
 
 /// A place among the connections of a kind; dropped, it is free again.
 #[derive(Default)]
-pub(super) struct Place {
+pub(super) struct ConnectionPermit {
     // Dropped first: who waits for a turn of the party finds the connection.
     _of_kind: Option<OwnedSemaphorePermit>,
-    _of_party: Option<PartyPlace>,
+    _of_party: Option<PartyPermit>,
 }
 
 /// A party's turn.
-pub(super) struct PartyPlace {
+pub(super) struct PartyPermit {
     _turn: OwnedSemaphorePermit,
-    _user: User,
+    _user: PartyUse,
 }
 
 /// Counts as one of a party's that have a turn or wait for one.
-struct User {
+struct PartyUse {
     inner: Arc<Inner>,
-    key: (Kind, u64),
+    key: (ConnectionClass, u64),
 }
 
-impl Shares {
+impl ConnectionLimiter {
     /// The shares of a pool: five sixteenths each for reads and for what sockets are to get, an eighth and one for
     /// authentication, and the rest is kept. Of its kind a party has a third of the reads, and half of what its sockets
     /// are to get.
-    pub(super) fn of_pool(size: usize) -> Shares {
+    pub(super) fn of_pool(size: usize) -> ConnectionLimiter {
         let size = size.min(Semaphore::MAX_PERMITS);
         let of_kind = size / 16 * 5 + size % 16 * 5 / 16;
         let [of_kind, access, reads_of_party, pending_of_party, access_of_address] =
-            if size < SMALLEST_SHARED {
+            if size < MIN_LIMITED_POOL {
                 [size; 5]
             } else {
                 let access = size / 8 + 1;
                 [of_kind, access, of_kind.div_ceil(3), of_kind.div_ceil(2), access.div_ceil(2)]
             };
-        Shares {
+        ConnectionLimiter {
             inner: Arc::new(Inner {
                 reads: Arc::new(Semaphore::new(of_kind)),
                 pending: Arc::new(Semaphore::new(of_kind)),
@@ -151,30 +153,36 @@ impl Shares {
     /// [`Error::Busy`] when too many of it wait, or its turn did not come in time.
     pub(super) async fn of_party(
         &self,
-        group: Group,
+        group: StatementGroup,
         party: u64,
-    ) -> Result<Option<PartyPlace>, Error> {
-        let Some(kind) = Kind::of(group) else { return Ok(None) };
+    ) -> Result<Option<PartyPermit>, Error> {
+        let Some(kind) = ConnectionClass::of(group) else { return Ok(None) };
         let (most, waiting, timeout) = match kind {
-            Kind::Reads => (self.inner.reads_of_party, PARTY_WAITING, TURN_TIMEOUT),
-            Kind::Pending => (self.inner.pending_of_party, usize::MAX, PENDING_TURN_TIMEOUT),
-            Kind::Access => (self.inner.access_of_address, ADDRESS_WAITING, TURN_TIMEOUT),
+            ConnectionClass::Reads => {
+                (self.inner.reads_of_party, MAX_QUEUED_PER_PARTY, ACQUIRE_TIMEOUT)
+            }
+            ConnectionClass::Pending => {
+                (self.inner.pending_of_party, usize::MAX, PENDING_ACQUIRE_TIMEOUT)
+            }
+            ConnectionClass::Access => {
+                (self.inner.access_of_address, MAX_QUEUED_PER_ADDRESS, ACQUIRE_TIMEOUT)
+            }
         };
         let (user, free) = {
             let mut parties = self.inner.parties();
             let key = (kind, party);
             let turns = parties
                 .entry(key)
-                .or_insert_with(|| Turns { free: Arc::new(Semaphore::new(most)), users: 0 });
+                .or_insert_with(|| PartySlots { free: Arc::new(Semaphore::new(most)), users: 0 });
             if turns.users >= most.saturating_add(waiting) {
                 metrics::counter!("esh3ar_database_reads_refused_total").increment(1);
                 return Err(Error::Busy);
             }
             turns.users += 1;
-            (User { inner: Arc::clone(&self.inner), key }, Arc::clone(&turns.free))
+            (PartyUse { inner: Arc::clone(&self.inner), key }, Arc::clone(&turns.free))
         };
         let turn = within(timeout, free.acquire_owned()).await?;
-        Ok(Some(PartyPlace { _turn: turn, _user: user }))
+        Ok(Some(PartyPermit { _turn: turn, _user: user }))
     }
 
     /// Waits for a place among the connections of a kind.
@@ -183,20 +191,20 @@ impl Shares {
     /// [`Error::Busy`] when none became free in time.
     pub(super) async fn place(
         &self,
-        group: Group,
-        of_party: Option<PartyPlace>,
-    ) -> Result<Place, Error> {
-        let of_kind = match Kind::of(group) {
+        group: StatementGroup,
+        of_party: Option<PartyPermit>,
+    ) -> Result<ConnectionPermit, Error> {
+        let of_kind = match ConnectionClass::of(group) {
             None => None,
-            Some(Kind::Reads) => Some(&self.inner.reads),
-            Some(Kind::Pending) => Some(&self.inner.pending),
-            Some(Kind::Access) => Some(&self.inner.access),
+            Some(ConnectionClass::Reads) => Some(&self.inner.reads),
+            Some(ConnectionClass::Pending) => Some(&self.inner.pending),
+            Some(ConnectionClass::Access) => Some(&self.inner.access),
         };
         let of_kind = match of_kind {
             None => None,
-            Some(free) => Some(within(TURN_TIMEOUT, Arc::clone(free).acquire_owned()).await?),
+            Some(free) => Some(within(ACQUIRE_TIMEOUT, Arc::clone(free).acquire_owned()).await?),
         };
-        Ok(Place { _of_kind: of_kind, _of_party: of_party })
+        Ok(ConnectionPermit { _of_kind: of_kind, _of_party: of_party })
     }
 }
 
@@ -212,12 +220,12 @@ async fn within<T, E>(
 }
 
 impl Inner {
-    fn parties(&self) -> MutexGuard<'_, HashMap<(Kind, u64), Turns>> {
+    fn parties(&self) -> MutexGuard<'_, HashMap<(ConnectionClass, u64), PartySlots>> {
         self.parties.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for User {
+impl Drop for PartyUse {
     fn drop(&mut self) {
         let mut parties = self.inner.parties();
         let Some(turns) = parties.get_mut(&self.key) else { return };
@@ -241,7 +249,11 @@ mod tests {
     }
 
     /// A place that is free now.
-    fn place(shares: &Shares, group: Group, party: Option<u64>) -> Option<Place> {
+    fn place(
+        shares: &ConnectionLimiter,
+        group: StatementGroup,
+        party: Option<u64>,
+    ) -> Option<ConnectionPermit> {
         let of_party = match party {
             None => None,
             Some(party) => now(shares.of_party(group, party))?,
@@ -252,31 +264,39 @@ mod tests {
     #[tokio::test]
     async fn all_kinds_together_leave_connections_for_storing() {
         for size in 8..=64 {
-            let shares = Shares::of_pool(size);
-            let taken: Vec<Place> = [Group::Lists, Group::Other, Group::Pending, Group::Access]
-                .into_iter()
-                .flat_map(|group| std::iter::repeat_n(group, size))
-                .filter_map(|group| place(&shares, group, None))
-                .collect();
+            let shares = ConnectionLimiter::of_pool(size);
+            let taken: Vec<ConnectionPermit> = [
+                StatementGroup::Lists,
+                StatementGroup::Other,
+                StatementGroup::Pending,
+                StatementGroup::Access,
+            ]
+            .into_iter()
+            .flat_map(|group| std::iter::repeat_n(group, size))
+            .filter_map(|group| place(&shares, group, None))
+            .collect();
             assert!(taken.len() + 2 <= size, "{} of {size}", taken.len());
             assert!(taken.len() * 2 >= size, "{} of {size}", taken.len());
-            assert!(place(&shares, Group::Sends, None).is_some());
+            assert!(place(&shares, StatementGroup::Sends, None).is_some());
             drop(taken);
-            assert!(place(&shares, Group::Lists, None).is_some());
+            assert!(place(&shares, StatementGroup::Lists, None).is_some());
         }
     }
 
     #[tokio::test]
     async fn a_party_has_a_part_of_its_kind_and_leaves_the_rest_to_others() {
-        let shares = Shares::of_pool(16);
+        let shares = ConnectionLimiter::of_pool(16);
         let of = |group, party| {
             let places = (0..16).map(|_| place(&shares, group, Some(party)));
-            places.flatten().collect::<Vec<Place>>()
+            places.flatten().collect::<Vec<ConnectionPermit>>()
         };
         // Of authentication it is the part of an address.
-        for (group, part) in
-            [(Group::Lists, 2), (Group::Conversations, 2), (Group::Pending, 3), (Group::Access, 2)]
-        {
+        for (group, part) in [
+            (StatementGroup::Lists, 2),
+            (StatementGroup::Conversations, 2),
+            (StatementGroup::Pending, 3),
+            (StatementGroup::Access, 2),
+        ] {
             let busy = of(group, 1);
             assert_eq!(busy.len(), part, "{group:?}");
             assert!(place(&shares, group, Some(2)).is_some());
@@ -287,21 +307,22 @@ mod tests {
     #[tokio::test]
     async fn a_small_pool_is_shared_by_all() {
         for size in 1..8 {
-            let shares = Shares::of_pool(size);
-            let all = (0..size).map(|_| place(&shares, Group::Lists, Some(1)));
-            assert_eq!(all.flatten().collect::<Vec<Place>>().len(), size);
+            let shares = ConnectionLimiter::of_pool(size);
+            let all = (0..size).map(|_| place(&shares, StatementGroup::Lists, Some(1)));
+            assert_eq!(all.flatten().collect::<Vec<ConnectionPermit>>().len(), size);
         }
     }
 
     #[tokio::test]
     async fn so_many_reads_of_a_party_wait_and_one_more_is_refused() {
-        let shares = Shares::of_pool(16);
-        let mut reads: Vec<_> =
-            (0..2 + PARTY_WAITING).map(|_| Box::pin(shares.of_party(Group::Lists, 1))).collect();
+        let shares = ConnectionLimiter::of_pool(16);
+        let mut reads: Vec<_> = (0..2 + MAX_QUEUED_PER_PARTY)
+            .map(|_| Box::pin(shares.of_party(StatementGroup::Lists, 1)))
+            .collect();
         let running: Vec<_> = reads.iter_mut().filter_map(|read| read.now_or_never()).collect();
         assert_eq!(running.len(), 2);
-        assert!(matches!(shares.of_party(Group::Lists, 1).await, Err(Error::Busy)));
-        assert!(shares.of_party(Group::Lists, 2).await.is_ok());
+        assert!(matches!(shares.of_party(StatementGroup::Lists, 1).await, Err(Error::Busy)));
+        assert!(shares.of_party(StatementGroup::Lists, 2).await.is_ok());
         drop(running);
         let running = reads.iter_mut().skip(2).filter_map(|read| read.now_or_never()).count();
         assert!(running >= 2, "those that waited longest");

@@ -45,7 +45,7 @@ statements! {
 
 /// A server and our way to it.
 #[derive(Clone, Debug)]
-pub struct Server {
+pub struct ServerInfo {
     /// Such as `15.18`.
     pub version: String,
     /// Such as 15.
@@ -64,9 +64,9 @@ pub struct Server {
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn server(store: &Store) -> Result<Server, Error> {
+pub async fn server(store: &Store) -> Result<ServerInfo, Error> {
     let row = store.client().await?.query_one(&SERVER, &[]).await?;
-    Ok(Server {
+    Ok(ServerInfo {
         version: row.try_get("version")?,
         major: row.try_get("major")?,
         in_recovery: row.try_get("in_recovery")?,
@@ -90,7 +90,7 @@ pub async fn clock(store: &Store) -> Result<OffsetDateTime, Error> {
 ///
 /// # Errors
 /// [`Error::DiskFull`]; any other failure of the database.
-pub async fn room(store: &Store) -> Result<(), Error> {
+pub async fn check_writable(store: &Store) -> Result<(), Error> {
     let mut client = store.client().await?;
     let transaction = client.transaction().await?;
     transaction
@@ -104,14 +104,14 @@ pub async fn room(store: &Store) -> Result<(), Error> {
 
 /// No clock is further ahead than this. Ids that were taken over from another system lie anywhere, and few
 /// of them so near.
-const FARTHEST: time::Duration = time::Duration::days(100 * 365);
+const MAX_CLOCK_SKEW: time::Duration = time::Duration::days(100 * 365);
 
 /// The newest id of ours that lies ahead of a time, if one does.
 ///
 /// # Errors
 /// Any failure of the database.
 pub async fn newest_id_ahead(store: &Store, now: OffsetDateTime) -> Result<Option<Uuid>, Error> {
-    let (from, to) = (rows::first_id_of(now), rows::first_id_of(now + FARTHEST));
+    let (from, to) = (rows::first_id_of(now), rows::first_id_of(now + MAX_CLOCK_SKEW));
     let row = store.client().await?.query_opt(&NEWEST_ID, &[&from, &to]).await?;
     Ok(row.map(|row| row.try_get("id")).transpose()?)
 }

@@ -92,7 +92,7 @@ statements! {
 
 /// The books of one business and one day (UTC).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Day {
+pub struct DayTotals {
     /// The business.
     pub business: UserId,
     /// Its name; empty if it is not known any more.
@@ -115,7 +115,7 @@ pub struct Day {
     pub erased: i64,
 }
 
-impl Day {
+impl DayTotals {
     /// How many messages are missing; negative if there are more than were counted.
     pub fn missing(&self) -> i64 {
         self.accepted
@@ -127,8 +127,8 @@ impl Day {
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn days(client: &mut Client, since: Date) -> Result<Vec<Day>, Error> {
-    client.unhurried();
+pub async fn days(client: &mut Client, since: Date) -> Result<Vec<DayTotals>, Error> {
+    client.without_timeout();
     let transaction = client.transaction().await?;
     // Sums over a day are the one thing here that is not read by an index, and may take its time.
     transaction
@@ -144,12 +144,15 @@ pub async fn days(client: &mut Client, since: Date) -> Result<Vec<Day>, Error> {
 }
 
 /// The same in the caller's transaction.
-pub(super) async fn days_in(client: &impl Statements, since: Date) -> Result<Vec<Day>, Error> {
+pub(super) async fn days_in(
+    client: &impl Statements,
+    since: Date,
+) -> Result<Vec<DayTotals>, Error> {
     let midnight = since.midnight().assume_utc();
     let rows = client.query(&DAYS, &[&since, &midnight]).await?;
     rows.iter()
         .map(|row| {
-            Ok(Day {
+            Ok(DayTotals {
                 business: UserId(row.try_get("business")?),
                 name: row.try_get("name")?,
                 day: row.try_get("day")?,

@@ -9,7 +9,7 @@ use crate::domain::DeadLetterClass;
 
 /// Dead letters that the administrators are being told of.
 #[derive(Clone, Debug, Default)]
-pub struct Gathered {
+pub struct DeadLetterDigest {
     /// How many, by kind and class.
     pub counts: Vec<(String, DeadLetterClass, i64)>,
     /// The newest of them.
@@ -43,7 +43,7 @@ pub async fn claim_dead_letters(
     now: OffsetDateTime,
     interval: Duration,
     newest: usize,
-) -> Result<Gathered, Error> {
+) -> Result<DeadLetterDigest, Error> {
     let rows = transaction.query(&CLAIM, &[&now, &(now - interval)]).await?;
     let counts = rows
         .iter()
@@ -54,8 +54,8 @@ pub async fn claim_dead_letters(
         })
         .collect::<Result<Vec<_>, Error>>()?;
     if counts.is_empty() {
-        return Ok(Gathered::default());
+        return Ok(DeadLetterDigest::default());
     }
     let newest = super::dead_letters::told_at(transaction, now, newest).await?;
-    Ok(Gathered { counts, newest })
+    Ok(DeadLetterDigest { counts, newest })
 }

@@ -41,7 +41,7 @@ pub async fn stored(client: &Client, after: &str, limit: usize) -> Result<Vec<Ph
 
 /// What is stored of a number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Use {
+pub struct PhoneUsage {
     /// Messages to it.
     pub messages: i64,
     /// Whether it is a mobile user's.
@@ -52,11 +52,11 @@ pub struct Use {
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn uses(client: &Client, phones: &[&Phone]) -> Result<Vec<Use>, Error> {
+pub async fn usage(client: &Client, phones: &[&Phone]) -> Result<Vec<PhoneUsage>, Error> {
     let phones: Vec<&str> = phones.iter().map(|phone| phone.as_str()).collect();
     let rows = client.query(&USES, &[&phones]).await?;
     let read = |row: &tokio_postgres::Row| {
-        Ok(Use {
+        Ok(PhoneUsage {
             messages: row.try_get("messages")?,
             is_mobile_user: row.try_get("is_mobile_user")?,
         })

@@ -53,9 +53,9 @@ macro_rules! beginning_sql {
                           m.status <> 3 AND m.deleted_at IS NULL
                               AND m.recipient_phone IS NOT NULL AS by_mobile),
             ",
-            $crate::store::erased::counted!(),
+            $crate::store::erasure::counted!(),
             " SELECT count(*) AS messages, ",
-            $crate::store::erased::with_them!(),
+            $crate::store::erasure::with_them!(),
             ", count(*) FILTER (WHERE by_business) AS unread_business,
                 count(*) FILTER (WHERE by_mobile) AS unread_mobile FROM gone"
         )
@@ -73,7 +73,7 @@ statements! {
 
 /// How much is gone.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Gone {
+pub(super) struct ErasedRows {
     pub(super) messages: i64,
     pub(super) events: i64,
     pub(super) dead_letters: i64,
@@ -81,10 +81,10 @@ pub(super) struct Gone {
     pub(super) attachments: i64,
 }
 
-impl Gone {
+impl ErasedRows {
     /// Reads the `messages` that were counted of `gone`, and [`with_them`].
-    pub(super) fn read(row: &tokio_postgres::Row) -> Result<Gone, Error> {
-        Ok(Gone {
+    pub(super) fn read(row: &tokio_postgres::Row) -> Result<ErasedRows, Error> {
+        Ok(ErasedRows {
             messages: row.try_get("messages")?,
             events: row.try_get("events")?,
             dead_letters: row.try_get("dead_letters")?,
@@ -102,11 +102,11 @@ pub(super) async fn beginning(
     id: ConversationId,
     before: OffsetDateTime,
     limit: i64,
-) -> Result<Gone, Error> {
+) -> Result<ErasedRows, Error> {
     // The lock comes first: nothing is said or read in it meanwhile.
     transaction.query_opt(&LOCK_CONVERSATION, &[&id.0]).await?;
     let row = transaction.query_one(remove, &[&id.0, &before, &limit]).await?;
-    let gone = Gone::read(&row)?;
+    let gone = ErasedRows::read(&row)?;
     if gone.messages > 0 {
         let (business, mobile): (i64, i64) =
             (row.try_get("unread_business")?, row.try_get("unread_mobile")?);
