@@ -347,10 +347,10 @@ impl App {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{app::Live, config::Sources, domain::UserId, mail::Mailer};
+    use crate::{app::Live, config::ConfigSources, domain::UserId, mail::Mailer};
 
     fn limiter(change: impl FnOnce(Limits) -> Limits) -> Limiter {
-        let config = crate::config::load(Sources::default()).unwrap().config;
+        let config = crate::config::load(ConfigSources::default()).unwrap().config;
         let limits = change(config.limits);
         let live = Live {
             retry: config.retry,

@@ -2,20 +2,22 @@
 //! misspelt one is a fault of the configuration, and not of what is at the other end.
 
 use super::{cluster, opened};
-use crate::config::{self, Config, ConfigErrors, Fault, Loaded, Source, Sources};
+use crate::config::{
+    self, Config, ConfigErrors, ConfigProblem, ConfigSource, ConfigSources, LoadedConfig,
+};
 
 /// Reads and checks the configuration, with its addresses.
 ///
 /// # Errors
 /// All faults at once.
-pub(super) fn load(sources: Sources) -> Result<Loaded, ConfigErrors> {
+pub(super) fn load(sources: ConfigSources) -> Result<LoadedConfig, ConfigErrors> {
     let loaded = config::load(sources)?;
-    let faults: Vec<Fault> = wrong(&loaded.config)
+    let faults: Vec<ConfigProblem> = wrong(&loaded.config)
         .into_iter()
         .map(|(key, text)| {
             let origin = loaded.origins.iter().find(|origin| origin.key == key);
-            let source = origin.map_or(Source::Default, |origin| origin.source.clone());
-            Fault { source, text }
+            let source = origin.map_or(ConfigSource::Default, |origin| origin.source.clone());
+            ConfigProblem { source, text }
         })
         .collect();
     if faults.is_empty() { Ok(loaded) } else { Err(ConfigErrors(faults)) }
@@ -47,7 +49,7 @@ mod tests {
 
     fn faults(text: &str) -> String {
         let file = Some(("x.toml".to_owned(), text.to_owned()));
-        load(Sources { file, ..Sources::default() })
+        load(ConfigSources { file, ..ConfigSources::default() })
             .map_or_else(|e| e.to_string(), |_| String::new())
     }
 

@@ -38,7 +38,7 @@ use crate::{
     telemetry::{
         metrics::Recorder,
         notify,
-        traces::{self, Collector, Teller},
+        traces::{self, TraceExporter, TraceResource},
     },
     worker,
 };
@@ -354,11 +354,11 @@ impl Appliance {
 fn follow(config: &Config, ways: &Ways, role: Role, part: &Part) -> Result<Traces, Failure> {
     let Some(endpoint) = &config.traces.endpoint else { return Ok(Traces::Off) };
     let node = ways.node.to_string();
-    let teller = Teller { node, role: role.name(), host: privilege::host() };
-    let collector = Collector::new(endpoint, teller).map_err(|error| {
+    let teller = TraceResource { node, role: role.name(), host: privilege::host() };
+    let collector = TraceExporter::new(endpoint, teller).map_err(|error| {
         Failure::new(Kind::Config, error.to_string()).hint("check traces.endpoint")
     })?;
-    let (steps, waiting) = mpsc::channel(traces::WAITING);
+    let (steps, waiting) = mpsc::channel(traces::QUEUE_CAPACITY);
     part.tracker.spawn(collector.run(waiting, part.stop.clone()));
     Ok(Traces::On { sample: config.traces.sample, steps })
 }

@@ -10,7 +10,7 @@ use super::{
     privilege::Given,
     spec::{Privilege, Run, Running, Spec},
 };
-use crate::config::{ConfigErrors, Loaded, describe};
+use crate::config::{ConfigErrors, LoadedConfig, describe};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
@@ -50,7 +50,7 @@ impl Run for ConfigCommand {
     fn judge(
         &self,
         output: &Output,
-        loaded: Result<&Loaded, &ConfigErrors>,
+        loaded: Result<&LoadedConfig, &ConfigErrors>,
     ) -> Option<Result<(), Failure>> {
         matches!(self, ConfigCommand::Check).then(|| check(output, loaded))
     }
@@ -74,7 +74,7 @@ fn show(setup: &Setup) {
     setup.output.note(&format!("data folder: {}", setup.data_dir.display()));
 }
 
-fn check(output: &Output, loaded: Result<&Loaded, &ConfigErrors>) -> Result<(), Failure> {
+fn check(output: &Output, loaded: Result<&LoadedConfig, &ConfigErrors>) -> Result<(), Failure> {
     #[derive(Serialize)]
     struct Fault {
         place: String,

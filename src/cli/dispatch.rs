@@ -15,7 +15,7 @@ use super::{
     spec::{Configuration, Files, Finish, Location, LogLevel, Privilege, Run, Spec},
 };
 use crate::{
-    config::{Loaded, LogFormat, Sources},
+    config::{ConfigSources, LoadedConfig, LogFormat},
     telemetry,
 };
 
@@ -85,9 +85,12 @@ fn read(
     global: &Global,
     remote: &RemoteArgs,
     output: &Output,
-) -> Result<(Again, Sources), Failure> {
+) -> Result<(Again, ConfigSources), Failure> {
     if spec.configuration == Configuration::Unread {
-        return Ok((Again { file: None, spared: true, flags: Vec::new() }, Sources::default()));
+        return Ok((
+            Again { file: None, spared: true, flags: Vec::new() },
+            ConfigSources::default(),
+        ));
     }
     let mut flags = Vec::new();
     if let Some(folder) = &global.data_dir {
@@ -124,7 +127,7 @@ fn absolute(path: &Path) -> Result<String, Failure> {
 
 /// What was read.
 struct Read {
-    loaded: Loaded,
+    loaded: LoadedConfig,
     file: Option<(String, String)>,
     again: Again,
     remote: RemoteArgs,

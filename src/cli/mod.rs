@@ -46,7 +46,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
-use crate::{config::Loaded, telemetry};
+use crate::{config::LoadedConfig, telemetry};
 use exit::Kind;
 use output::{Format, Output};
 use remote::RemoteArgs;
@@ -206,7 +206,7 @@ pub fn run() -> ExitCode {
 
 /// What every command needs.
 pub struct Setup {
-    loaded: Loaded,
+    loaded: LoadedConfig,
     /// The configuration file's name and text.
     file: Option<(String, String)>,
     data_dir: PathBuf,
@@ -216,7 +216,7 @@ pub struct Setup {
     /// Where administration is carried out, if elsewhere.
     remote: RemoteArgs,
     again: service::Again,
-    level: telemetry::log::Level,
+    level: telemetry::log::LogLevel,
 }
 
 /// The command's own description, for completions, the manual and a test.

@@ -78,7 +78,7 @@ impl RemoteArgs {
 
     fn token(&self) -> Result<String, Failure> {
         let token = match &self.token_file {
-            Some(path) => text_of(path, config::LONGEST_SECRET)?,
+            Some(path) => text_of(path, config::MAX_SECRET_LEN)?,
             None => std::env::var("ESH3AR_TOKEN").unwrap_or_default(),
         };
         let token = token.trim();

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     app::{App, Clock},
-    config::{Loaded, Sources, keys::is_live},
+    config::{ConfigSources, LoadedConfig, keys::is_reloadable},
     server::{pulse::Pulse, tls::Tls},
     telemetry::notify,
 };
@@ -33,7 +33,7 @@ pub(super) struct Watchdog {
 
 impl Watchdog {
     pub(super) fn new() -> Watchdog {
-        let Some(every) = notify::alive_every().filter(|every| !every.is_zero()) else {
+        let Some(every) = notify::watchdog_interval().filter(|every| !every.is_zero()) else {
             return Watchdog { ticks: None, patience: Duration::ZERO };
         };
         let mut ticks = interval(every);
@@ -59,7 +59,7 @@ impl Watchdog {
             None => true,
         };
         if matches!(thread, Ok(Ok(()))) && beats {
-            notify::alive();
+            notify::watchdog();
         } else {
             tracing::error!("this process does not answer itself; the service manager is not told");
         }
@@ -76,11 +76,11 @@ pub(super) struct Again {
 
 impl Again {
     /// All that is read.
-    pub(super) fn sources(&self) -> Result<Sources, Failure> {
+    pub(super) fn sources(&self) -> Result<ConfigSources, Failure> {
         sources::sources(self.file.as_deref(), self.spared, self.flags.clone())
     }
 
-    fn load(&self) -> Result<Loaded, Failure> {
+    fn load(&self) -> Result<LoadedConfig, Failure> {
         Ok(addresses::load(self.sources()?)?)
     }
 }
@@ -103,7 +103,7 @@ impl Hangups {
 pub(super) struct Reloads<'a> {
     setup: &'a Setup,
     /// What is in effect of the keys that may change; of the others `setup` has it.
-    taken: Loaded,
+    taken: LoadedConfig,
     number: u64,
 }
 
@@ -113,7 +113,7 @@ impl Reloads<'_> {
         Reloads { setup, taken: setup.loaded.clone(), number: 0 }
     }
 
-    /// Takes up what can be taken up: the keys that are live ([`is_live`]) and the certificate. Of
+    /// Takes up what can be taken up: the keys that are live ([`is_reloadable`]) and the certificate. Of
     /// everything else that was changed it is said that it waits for a restart. A configuration that is
     /// wrong changes nothing. `found` is where commands find the answer.
     pub(super) fn reload(
@@ -155,7 +155,7 @@ impl Reloads<'_> {
             format!("the old certificate is kept: {error}")
         });
         let names = |keys: Vec<&'static str>, live: bool| -> Vec<String> {
-            let keys = keys.into_iter().filter(|key| is_live(key) == live);
+            let keys = keys.into_iter().filter(|key| is_reloadable(key) == live);
             keys.map(str::to_owned).collect()
         };
         let changed = names(loaded.changed_since(&self.taken), true);

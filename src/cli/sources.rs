@@ -10,7 +10,7 @@ use super::{
     privilege,
     spec::Flag,
 };
-use crate::config::{self, Sources};
+use crate::config::{self, ConfigSources};
 
 /// Where the configuration is when no option or variable says otherwise.
 pub(super) const USUAL_CONFIG: &str = "/etc/esh3ar/esh3ar.toml";
@@ -23,7 +23,7 @@ pub(super) fn sources(
     file: Option<&Path>,
     spared: bool,
     flags: Vec<Flag>,
-) -> Result<Sources, Failure> {
+) -> Result<ConfigSources, Failure> {
     let usual = file.is_none();
     let path = file.map_or_else(|| PathBuf::from(USUAL_CONFIG), PathBuf::from);
     let text = match config::read_bounded(&path, LONGEST_FILE) {
@@ -43,7 +43,7 @@ pub(super) fn sources(
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    Ok(Sources { file: text, environment, flags })
+    Ok(ConfigSources { file: text, environment, flags })
 }
 
 /// A configuration file that this user may not read.

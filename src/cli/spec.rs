@@ -12,7 +12,7 @@ use super::{
     privilege::{self, Given, output_is_file},
     written::Written,
 };
-use crate::config::{ConfigErrors, Loaded};
+use crate::config::{ConfigErrors, LoadedConfig};
 
 /// What a command needs before it runs.
 #[derive(Clone, Copy, Debug)]
@@ -177,7 +177,7 @@ pub(super) trait Run {
     fn judge(
         &self,
         _output: &Output,
-        _loaded: Result<&Loaded, &ConfigErrors>,
+        _loaded: Result<&LoadedConfig, &ConfigErrors>,
     ) -> Option<Result<(), Failure>> {
         None
     }

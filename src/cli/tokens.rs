@@ -179,7 +179,7 @@ fn lifetime(text: &str) -> Result<Value, Failure> {
 
 fn seconds(text: &str) -> Result<std::time::Duration, Failure> {
     duration::parse(text)
-        .filter(|lifetime| !lifetime.is_zero() && *lifetime <= duration::LONGEST)
+        .filter(|lifetime| !lifetime.is_zero() && *lifetime <= duration::MAX_DURATION)
         .ok_or_else(|| {
             Failure::new(Kind::Usage, format!("'{text}' is no duration"))
                 .hint("write 30s, 10m, 1h or 90d")

@@ -5,24 +5,21 @@ mod text;
 
 use std::{collections::BTreeMap, fmt};
 
-pub use origin::{Loaded, Origin};
+pub use origin::{ConfigOrigin, LoadedConfig};
 
 use config::{Environment, File, FileFormat, ValueKind};
 
 use super::{
-    LONGEST_SECRET, keys, read_bounded,
+    MAX_SECRET_LEN, keys, read_bounded,
     reader::{Reader, Values},
     sections,
 };
 
 /// Where a value came from, from the weakest to the strongest.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// Nobody set it.
+pub enum ConfigSource {
     Default,
-    /// The file.
     File {
-        /// Its name.
         name: String,
         /// The line, where it can be told.
         line: Option<usize>,
@@ -33,24 +30,22 @@ pub enum Source {
     Flag(String),
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for ConfigSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Source::Default => f.write_str("default"),
-            Source::File { name, line: Some(line) } => write!(f, "{name}:{line}"),
-            Source::File { name, line: None } => f.write_str(name),
-            Source::Environment(name) => write!(f, "environment {name}"),
-            Source::Flag(name) => write!(f, "option {name}"),
+            ConfigSource::Default => f.write_str("default"),
+            ConfigSource::File { name, line: Some(line) } => write!(f, "{name}:{line}"),
+            ConfigSource::File { name, line: None } => f.write_str(name),
+            ConfigSource::Environment(name) => write!(f, "environment {name}"),
+            ConfigSource::Flag(name) => write!(f, "option {name}"),
         }
     }
 }
 
-/// What is read.
 #[derive(Debug, Default)]
-pub struct Sources {
+pub struct ConfigSources {
     /// The file's name and contents.
     pub file: Option<(String, String)>,
-    /// The environment.
     pub environment: Vec<(String, String)>,
     /// Options of the command: key, value, and what the option is called.
     pub flags: Vec<(&'static str, String, &'static str)>,
@@ -58,16 +53,14 @@ pub struct Sources {
 
 /// One thing that is wrong.
 #[derive(Clone, Debug)]
-pub struct Fault {
-    /// Where.
-    pub source: Source,
-    /// What.
+pub struct ConfigProblem {
+    pub source: ConfigSource,
     pub text: String,
 }
 
 /// Everything that is wrong.
 #[derive(Clone, Debug, Default)]
-pub struct ConfigErrors(pub Vec<Fault>);
+pub struct ConfigErrors(pub Vec<ConfigProblem>);
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -84,13 +77,13 @@ impl fmt::Display for ConfigErrors {
 impl std::error::Error for ConfigErrors {}
 
 /// The prefix of our variables, with the separator that also parts sections.
-const PREFIX: &str = "ESH3AR__";
+const ENV_PREFIX: &str = "ESH3AR__";
 
 /// Reads and checks everything.
 ///
 /// # Errors
 /// All faults at once.
-pub fn load(sources: Sources) -> Result<Loaded, ConfigErrors> {
+pub fn load(sources: ConfigSources) -> Result<LoadedConfig, ConfigErrors> {
     let mut faults = Vec::new();
     let mut values = Values::new();
     if let Some((name, text)) = &sources.file {
@@ -98,24 +91,24 @@ pub fn load(sources: Sources) -> Result<Loaded, ConfigErrors> {
     }
     read_environment(&sources.environment, &mut values, &mut faults);
     for (key, value, option) in sources.flags {
-        values.insert(key.to_owned(), (value, Source::Flag(option.to_owned())));
+        values.insert(key.to_owned(), (value, ConfigSource::Flag(option.to_owned())));
     }
     take_secrets_from_files(&mut values, &mut faults);
     values.retain(|name, (_, source)| {
         let known = keys::find(name).is_some();
         if !known {
-            faults.push(Fault { source: source.clone(), text: keys::unknown(name) });
+            faults.push(ConfigProblem { source: source.clone(), text: keys::unknown(name) });
         }
         known
     });
     let mut reader = Reader { values, faults };
     match sections::read(&mut reader) {
-        Some(config) if reader.faults.is_empty() => Ok(Loaded::new(config, &reader)),
+        Some(config) if reader.faults.is_empty() => Ok(LoadedConfig::new(config, &reader)),
         _ => Err(ConfigErrors(reader.faults)),
     }
 }
 
-fn read_file(name: &str, text: &str, values: &mut Values, faults: &mut Vec<Fault>) {
+fn read_file(name: &str, text: &str, values: &mut Values, faults: &mut Vec<ConfigProblem>) {
     let parsed = config::Config::builder()
         .add_source(File::from_str(&text::as_texts(text), FileFormat::Toml))
         .build();
@@ -124,13 +117,14 @@ fn read_file(name: &str, text: &str, values: &mut Values, faults: &mut Vec<Fault
             let mut flat = Vec::new();
             flatten("", &parsed.cache, &mut flat);
             for (key, value) in flat {
-                let source = Source::File { name: name.to_owned(), line: line_of(text, &key) };
+                let source =
+                    ConfigSource::File { name: name.to_owned(), line: line_of(text, &key) };
                 values.insert(key, (value, source));
             }
         }
         Err(error) => {
-            let source = Source::File { name: name.to_owned(), line: None };
-            faults.push(Fault { source, text: text::without_excerpt(&error.to_string()) });
+            let source = ConfigSource::File { name: name.to_owned(), line: None };
+            faults.push(ConfigProblem { source, text: text::without_excerpt(&error.to_string()) });
         }
     }
 }
@@ -138,13 +132,13 @@ fn read_file(name: &str, text: &str, values: &mut Values, faults: &mut Vec<Fault
 fn read_environment(
     environment: &[(String, String)],
     values: &mut Values,
-    faults: &mut Vec<Fault>,
+    faults: &mut Vec<ConfigProblem>,
 ) {
     let ours: config::Map<String, String> =
-        environment.iter().filter(|(name, _)| name.starts_with(PREFIX)).cloned().collect();
+        environment.iter().filter(|(name, _)| name.starts_with(ENV_PREFIX)).cloned().collect();
     let names: BTreeMap<String, String> = ours
         .keys()
-        .map(|name| (name[PREFIX.len()..].to_lowercase().replace("__", "."), name.clone()))
+        .map(|name| (name[ENV_PREFIX.len()..].to_lowercase().replace("__", "."), name.clone()))
         .collect();
     let source = Environment::with_prefix("ESH3AR")
         .prefix_separator("__")
@@ -156,11 +150,11 @@ fn read_environment(
             flatten("", &parsed.cache, &mut flat);
             for (key, value) in flat {
                 let name = names.get(&key).cloned().unwrap_or_else(|| key.clone());
-                values.insert(key, (value, Source::Environment(name)));
+                values.insert(key, (value, ConfigSource::Environment(name)));
             }
         }
-        Err(error) => faults.push(Fault {
-            source: Source::Environment(format!("{PREFIX}*")),
+        Err(error) => faults.push(ConfigProblem {
+            source: ConfigSource::Environment(format!("{ENV_PREFIX}*")),
             text: error.to_string(),
         }),
     }
@@ -196,15 +190,15 @@ fn line_of(text: &str, key: &str) -> Option<usize> {
     None
 }
 
-fn take_secrets_from_files(values: &mut Values, faults: &mut Vec<Fault>) {
+fn take_secrets_from_files(values: &mut Values, faults: &mut Vec<ConfigProblem>) {
     for key in keys::all().filter(|key| key.secret) {
         let Some((path, source)) = values.remove(&format!("{}_file", key.name)) else { continue };
-        match read_bounded(path.as_ref(), LONGEST_SECRET) {
+        match read_bounded(path.as_ref(), MAX_SECRET_LEN) {
             Ok(text) => {
                 values.insert(key.name.to_owned(), (text.trim().to_owned(), source));
             }
             Err(error) => {
-                faults.push(Fault { source, text: format!("{path} cannot be read: {error}") });
+                faults.push(ConfigProblem { source, text: format!("cannot read {path}: {error}") });
             }
         }
     }

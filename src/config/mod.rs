@@ -17,8 +17,10 @@ mod sections;
 
 use std::net::SocketAddr;
 
-pub use load::{ConfigErrors, Fault, Loaded, Origin, Source, Sources, load};
-pub use secret::{LONGEST_SECRET, Secret, read_bounded};
+pub use load::{
+    ConfigErrors, ConfigOrigin, ConfigProblem, ConfigSource, ConfigSources, LoadedConfig, load,
+};
+pub use secret::{MAX_SECRET_LEN, Secret, read_bounded};
 pub use sections::{
     AuthConfig, CacheConfig, ClusterConfig, Config, DataConfig, DatabaseConfig, HttpConfig,
     LogConfig, LogFormat, MetricsConfig, PhoneConfig, QueueConfig, QueueKind, SmtpConfig, SmtpTls,

@@ -1,11 +1,11 @@
 //! How a section declares its keys: once each.
 
-use super::{keys::Key, reader::Reader};
+use super::{keys::ConfigKey, reader::Reader};
 
 /// The keys of a section, and the struct that is made of their values.
 pub(super) trait Section: Sized {
     /// In the order in which they are shown.
-    const KEYS: &'static [Key];
+    const KEYS: &'static [ConfigKey];
 
     /// Reads every key. `None` if a default is no value of its key; then the reader has that fault.
     fn read(reader: &mut Reader) -> Option<Self>;
@@ -16,10 +16,10 @@ pub(super) trait Section: Sized {
 ///
 /// ```text
 /// /// What it does: its text in the documentation.
-/// name: Type = default("5s").live() => duration(DAY),
+/// name: Type = default("5s").reloadable() => duration(DAY),
 /// ```
 ///
-/// with `default(…)` or `unset(example)`, then `.secret()` and `.live()` where they hold, and a function that
+/// with `default(…)` or `unset(example)`, then `.secret()` and `.reloadable()` where they hold, and a function that
 /// reads the text of its value or says what is wrong with it (see [`parse`](super::parse)).
 /// `name as "type"` is for a key whose name cannot be a field's. What concerns several keys is checked by the
 /// function after `checked by`, when all keys of the section have been read.
@@ -63,7 +63,7 @@ macro_rules! section {
         $(checked by $check:path)?
     ) => {
         impl $crate::config::section::Section for $section {
-            const KEYS: &'static [$crate::config::keys::Key] = &[
+            const KEYS: &'static [$crate::config::keys::ConfigKey] = &[
                 $(
                     $key.named(
                         $crate::config::section::name!($prefix, $field $(, $called)?),

@@ -7,7 +7,7 @@ use tracing_subscriber::{EnvFilter, fmt};
 /// A filter that cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("log.level cannot be read: {0}")]
-pub struct BadFilter(String);
+pub struct InvalidFilter(String);
 
 /// What libraries say below this is about themselves, not about the appliance; some of it would
 /// quote requests.
@@ -15,14 +15,14 @@ const MUTED: &[&str] =
     &["hyper", "h2", "rustls", "tokio_postgres", "reqwest", "warp", "tungstenite"];
 
 /// Changes what is logged while the process runs.
-pub struct Level(Box<dyn Fn(EnvFilter) -> bool + Send + Sync>);
+pub struct LogLevel(Box<dyn Fn(EnvFilter) -> bool + Send + Sync>);
 
-impl Level {
+impl LogLevel {
     /// From now on this is logged. False when logging was started by somebody else.
     ///
     /// # Errors
     /// The filter cannot be read; the old one stays.
-    pub fn set(&self, level: &str) -> Result<bool, BadFilter> {
+    pub fn set(&self, level: &str) -> Result<bool, InvalidFilter> {
         Ok((self.0)(filter(level)?))
     }
 }
@@ -31,7 +31,7 @@ impl Level {
 ///
 /// # Errors
 /// The filter cannot be read.
-pub fn init(level: &str, json: Option<bool>) -> Result<Level, BadFilter> {
+pub fn init(level: &str, json: Option<bool>) -> Result<LogLevel, InvalidFilter> {
     let filter = filter(level)?;
     let terminal = std::io::stderr().is_terminal();
     // A line that cannot be written is lost: telling of it on the same standard error would panic, and take
@@ -43,17 +43,17 @@ pub fn init(level: &str, json: Option<bool>) -> Result<Level, BadFilter> {
             builder.json().flatten_event(true).with_current_span(false).with_filter_reloading();
         let handle = builder.reload_handle();
         let _ = builder.try_init();
-        Ok(Level(Box::new(move |filter| handle.reload(filter).is_ok())))
+        Ok(LogLevel(Box::new(move |filter| handle.reload(filter).is_ok())))
     } else {
         let color = terminal && std::env::var_os("NO_COLOR").is_none();
         let builder = builder.with_ansi(color).with_target(false).with_filter_reloading();
         let handle = builder.reload_handle();
         let _ = builder.try_init();
-        Ok(Level(Box::new(move |filter| handle.reload(filter).is_ok())))
+        Ok(LogLevel(Box::new(move |filter| handle.reload(filter).is_ok())))
     }
 }
 
-fn filter(level: &str) -> Result<EnvFilter, BadFilter> {
+fn filter(level: &str) -> Result<EnvFilter, InvalidFilter> {
     let directives =
         MUTED.iter().fold(level.to_owned(), |all, library| format!("{library}=warn,{all}"));
     // A connection that Postgres ends when it stops is no news, and any other failure is told by the
@@ -61,5 +61,5 @@ fn filter(level: &str) -> Result<EnvFilter, BadFilter> {
     // The same holds for the broker's library, which would also quote what came back, and for the one
     // that tells the collector of traces.
     let directives = format!("deadpool=error,lapin=off,opentelemetry=off,{directives}");
-    EnvFilter::try_new(directives).map_err(|error| BadFilter(error.to_string()))
+    EnvFilter::try_new(directives).map_err(|error| InvalidFilter(error.to_string()))
 }

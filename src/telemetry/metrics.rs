@@ -4,282 +4,301 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Only rises.
+pub enum MetricKind {
     Counter,
-    /// Rises and falls.
     Gauge,
-    /// Durations in seconds.
     Seconds,
-    /// Sizes of batches.
     Size,
 }
 
 /// Every metric: name, kind, meaning.
-pub const ALL: &[(&str, Kind, &str)] = &[
+pub const METRICS: &[(&str, MetricKind, &str)] = &[
     (
         "esh3ar_messages_accepted_total",
-        Kind::Counter,
-        "Messages that are durable and were answered with success.",
+        MetricKind::Counter,
+        "Messages stored durably and accepted.",
     ),
     (
         "esh3ar_messages_delivered_total",
-        Kind::Counter,
-        "Messages that their recipient's device acknowledged.",
+        MetricKind::Counter,
+        "Messages acknowledged by a recipient's device.",
     ),
     (
         "esh3ar_deliveries_in_hand",
-        Kind::Gauge,
-        "Messages whose delivery is in hand or due; what waits for an absent recipient does not count.",
+        MetricKind::Gauge,
+        "Deliveries in flight or due; messages parked for an offline recipient are not counted.",
     ),
     (
         "esh3ar_deliveries_handed_total",
-        Kind::Counter,
-        "Deliveries that this process handed to their recipients' connections, by lane; retries count again.",
+        MetricKind::Counter,
+        "Deliveries this process routed to recipients' connections, by lane; retries count again.",
     ),
     (
         "esh3ar_backpressure_level",
-        Kind::Gauge,
-        "0 open, 1 broadcasts paused, 2 bulk sends refused, 3 high priority only.",
+        MetricKind::Gauge,
+        "Backpressure level: 0 open, 1 broadcasts paused, 2 bulk sends refused, 3 high priority only.",
     ),
-    ("esh3ar_jobs_total", Kind::Counter, "Attempts at jobs, by kind and result."),
-    ("esh3ar_jobs_waiting", Kind::Gauge, "Jobs that wait or are in hand, by kind."),
-    ("esh3ar_breaker_open", Kind::Gauge, "Whether a provider's breaker is open, by kind of job."),
+    ("esh3ar_jobs_total", MetricKind::Counter, "Job attempts, by kind and result."),
+    ("esh3ar_jobs_waiting", MetricKind::Gauge, "Jobs queued or running, by kind."),
+    (
+        "esh3ar_breaker_open",
+        MetricKind::Gauge,
+        "1 if the provider's circuit breaker is open, by kind of job.",
+    ),
     (
         "esh3ar_unaccounted_messages",
-        Kind::Gauge,
-        "Messages of today and yesterday that the books do not account for; anything but 0 is an alarm.",
+        MetricKind::Gauge,
+        "Messages of today and yesterday that the reconciliation cannot account for; alert on any value but 0.",
     ),
     (
         "esh3ar_last_backup_timestamp_seconds",
-        Kind::Gauge,
-        "When the last backup was made, in Unix time; not there when none is known of.",
+        MetricKind::Gauge,
+        "Unix time of the last backup; absent if no backup is known.",
     ),
     (
         "esh3ar_dead_letters_changed_total",
-        Kind::Counter,
-        "Dead letters that were requeued or deleted by hand, by action.",
+        MetricKind::Counter,
+        "Dead letters requeued or deleted by an administrator, by action.",
     ),
-    (
-        "esh3ar_dead_letters",
-        Kind::Gauge,
-        "Dead letters that are kept, by class, counted up to 20,000.",
-    ),
+    ("esh3ar_dead_letters", MetricKind::Gauge, "Dead letters, by class, counted up to 20,000."),
     (
         "esh3ar_oldest_delivery_seconds",
-        Kind::Gauge,
-        "Age of the oldest message whose delivery is in hand or due, by lane; 0 for none.",
+        MetricKind::Gauge,
+        "Age of the oldest delivery in flight or due, by lane; 0 if there is none.",
     ),
     (
         "esh3ar_removed_total",
-        Kind::Counter,
-        "Messages and events that were kept long enough and removed, by what.",
+        MetricKind::Counter,
+        "Rows removed because their retention ended, by kind of row.",
     ),
     (
         "esh3ar_deleted_total",
-        Kind::Counter,
-        "Messages that administrators deleted over this process.",
+        MetricKind::Counter,
+        "Messages deleted by administrators through this process.",
     ),
-    ("esh3ar_database_bytes", Kind::Gauge, "What the database takes on its disk."),
-    ("esh3ar_conversations_opened_total", Kind::Counter, "Conversations that were begun."),
+    ("esh3ar_database_bytes", MetricKind::Gauge, "Size of the database on disk."),
+    ("esh3ar_conversations_opened_total", MetricKind::Counter, "Conversations opened."),
     (
         "esh3ar_conversations_active",
-        Kind::Gauge,
-        "Conversations that are active and had a message within the last hour, counted up to 100,000.",
+        MetricKind::Gauge,
+        "Active conversations with a message in the last hour, counted up to 100,000.",
     ),
-    ("esh3ar_build_info", Kind::Gauge, "1, with the version of the process."),
-    ("esh3ar_role", Kind::Gauge, "1, with what the process is: serve, gateway or worker."),
-    ("esh3ar_cpu_cores", Kind::Gauge, "Cores that this process may use."),
-    ("esh3ar_messages_failed_total", Kind::Counter, "Messages given up after the last retry."),
+    ("esh3ar_build_info", MetricKind::Gauge, "Always 1; the label is the version of this process."),
+    (
+        "esh3ar_role",
+        MetricKind::Gauge,
+        "Always 1; the label is the role of this process: serve, gateway or worker.",
+    ),
+    ("esh3ar_cpu_cores", MetricKind::Gauge, "CPU cores available to this process."),
+    (
+        "esh3ar_messages_failed_total",
+        MetricKind::Counter,
+        "Messages that failed after the last retry.",
+    ),
     (
         "esh3ar_retries_total",
-        Kind::Counter,
-        "Deliveries that were not acknowledged in time and are tried again.",
+        MetricKind::Counter,
+        "Deliveries retried because they were not acknowledged in time.",
     ),
     (
         "esh3ar_ledger_dropped_total",
-        Kind::Counter,
-        "Notes that found no room; the sweeper makes up for them.",
+        MetricKind::Counter,
+        "Status updates dropped because the write queue was full; the sweeper recovers them.",
     ),
     (
         "esh3ar_ledger_behind_total",
-        Kind::Counter,
-        "Batches of messages that waited 25 ms for acknowledgements to be stored, and then no longer.",
+        MetricKind::Counter,
+        "Batches of messages that waited 25 ms, the maximum, for the backlog of acknowledgements.",
     ),
     (
         "esh3ar_trace_spans_total",
-        Kind::Counter,
-        "Spans of followed messages, by result: exported, failed (the collector did not take them) or dropped (no room).",
+        MetricKind::Counter,
+        "Trace spans, by result: exported, failed (rejected by the collector) or dropped (export queue full).",
     ),
     (
         "esh3ar_config_reloads_total",
-        Kind::Counter,
-        "Times the configuration was read again, by result: taken_up or refused.",
+        MetricKind::Counter,
+        "Configuration reloads, by result: taken_up (applied) or refused.",
     ),
     (
         "esh3ar_config_last_reload_success_timestamp_seconds",
-        Kind::Gauge,
-        "When the configuration in effect was read, in seconds since 1970.",
+        MetricKind::Gauge,
+        "Unix time at which the current configuration was loaded.",
     ),
-    ("esh3ar_http_requests_total", Kind::Counter, "Requests by route and status."),
+    ("esh3ar_http_requests_total", MetricKind::Counter, "HTTP requests, by route and status."),
     (
         "esh3ar_http_connections",
-        Kind::Gauge,
-        "Open HTTP connections by listener (http or metrics) and state: unauthenticated, authenticated or shared (a balancer's). Not those that became WebSockets.",
+        MetricKind::Gauge,
+        "Open HTTP connections, by listener (http or metrics) and state: unauthenticated, authenticated or shared (from a load balancer). WebSockets are not counted.",
     ),
     (
         "esh3ar_http_connections_ended_total",
-        Kind::Counter,
-        "HTTP connections that the server ended by itself, by listener and reason: the limit that was reached (address, unauthenticated, party, shared, authenticated, total), idle, or unread (the client took no answer).",
+        MetricKind::Counter,
+        "HTTP connections closed by the server, by listener and reason: the limit reached (address, unauthenticated, party, shared, authenticated, total), idle, or unread (the client did not read the response).",
     ),
     (
         "esh3ar_errors_total",
-        Kind::Counter,
-        "Requests and calls that failed, by way (http or hub) and code.",
+        MetricKind::Counter,
+        "Failed requests and invocations, by way (http or hub) and code.",
     ),
     (
         "esh3ar_rate_limited_total",
-        Kind::Counter,
-        "Requests, calls and messages that were refused because their party had reached a limit, by class: \
-         messages, connects, conversations, writes, receipts or admin.",
+        MetricKind::Counter,
+        "Requests, invocations and messages refused by a rate limit, by class: messages, connects, conversations, writes, receipts or admin.",
     ),
     (
         "esh3ar_answers_not_taken_total",
-        Kind::Counter,
-        "Streams of HTTP/2 that were reset because their client took nothing of the answer.",
+        MetricKind::Counter,
+        "HTTP/2 streams reset because the client did not read the response.",
     ),
-    ("esh3ar_hub_invocations_total", Kind::Counter, "Calls of clients by method."),
+    ("esh3ar_hub_invocations_total", MetricKind::Counter, "Hub invocations by clients, by method."),
     (
         "esh3ar_hub_missed_total",
-        Kind::Counter,
-        "Times a connection was told that it was not sent something.",
+        MetricKind::Counter,
+        "Connections told that they may have missed messages.",
     ),
     (
         "esh3ar_client_failures_total",
-        Kind::Counter,
-        "Connections that their client ended with an error before it had acknowledged everything.",
+        MetricKind::Counter,
+        "Connections that the client closed with an error before it had acknowledged every message.",
     ),
-    ("esh3ar_connections", Kind::Gauge, "Connections of the hub."),
+    ("esh3ar_connections", MetricKind::Gauge, "Open hub connections."),
     (
         "esh3ar_hub_forwarded",
-        Kind::Gauge,
-        "Requests and sockets of other gateways' connections that are passed on now.",
+        MetricKind::Gauge,
+        "Requests and sockets being forwarded to other gateways.",
     ),
     (
         "esh3ar_hub_forwarded_total",
-        Kind::Counter,
-        "Requests for other gateways' connections, by result: passed or unreachable.",
+        MetricKind::Counter,
+        "Requests forwarded to other gateways, by result: passed or unreachable.",
     ),
-    ("esh3ar_queue_depth", Kind::Gauge, "Wake-ups waiting, by lane."),
+    ("esh3ar_queue_depth", MetricKind::Gauge, "Wake-ups queued in this process, by lane."),
     (
         "esh3ar_realtime_up",
-        Kind::Gauge,
-        "Whether this gateway could connect to its own hub at the last check (every 30 s).",
+        MetricKind::Gauge,
+        "1 if this gateway could connect to its own hub at the last check (every 30 s).",
     ),
-    ("esh3ar_database_up", Kind::Gauge, "Whether Postgres answers this process."),
+    ("esh3ar_database_up", MetricKind::Gauge, "1 if Postgres answers this process."),
     (
         "esh3ar_database_disk_full",
-        Kind::Gauge,
-        "Whether Postgres had no room on its disk for something new in the last minute.",
+        MetricKind::Gauge,
+        "1 if a write failed in the last minute because the disk of Postgres was full.",
     ),
-    ("esh3ar_rabbitmq_up", Kind::Gauge, "Whether the broker takes wake-ups."),
-    ("esh3ar_redis_up", Kind::Gauge, "Whether Redis answers."),
+    ("esh3ar_rabbitmq_up", MetricKind::Gauge, "1 if RabbitMQ accepts wake-ups."),
+    ("esh3ar_redis_up", MetricKind::Gauge, "1 if Redis answers."),
     (
         "esh3ar_wake_ups_published_total",
-        Kind::Counter,
-        "Wake-ups offered to the broker, by what became of them.",
+        MetricKind::Counter,
+        "Wake-ups published to RabbitMQ, by result.",
     ),
-    ("esh3ar_unreadable_frames_total", Kind::Counter, "Frames of the broker's that nobody reads."),
-    ("esh3ar_relay_dropped_total", Kind::Counter, "Things for other processes that found no room."),
-    ("esh3ar_relay_gaps_total", Kind::Counter, "Losses noticed on the way from other processes."),
-    ("esh3ar_relay_unread_total", Kind::Counter, "Frames of other processes that cannot be read."),
-    ("esh3ar_cache_hits_total", Kind::Counter, "Pages that were kept, by kind."),
-    ("esh3ar_cache_misses_total", Kind::Counter, "Pages that had to be read, by kind."),
-    ("esh3ar_typing_dropped_total", Kind::Counter, "Typing signals over their limit."),
     (
-        "esh3ar_replica_lag_seconds",
-        Kind::Gauge,
-        "How old that is which a replica of the database lacks, by replica.",
+        "esh3ar_unreadable_frames_total",
+        MetricKind::Counter,
+        "Frames from RabbitMQ that could not be decoded.",
     ),
-    ("esh3ar_replica_usable", Kind::Gauge, "Whether a replica is read from, by replica."),
-    ("esh3ar_replica_reads_total", Kind::Counter, "Lists and histories that a replica gave."),
+    (
+        "esh3ar_relay_dropped_total",
+        MetricKind::Counter,
+        "Events for other processes dropped because the relay queue was full.",
+    ),
+    (
+        "esh3ar_relay_gaps_total",
+        MetricKind::Counter,
+        "Gaps detected in the sequence of events from other processes.",
+    ),
+    (
+        "esh3ar_relay_unread_total",
+        MetricKind::Counter,
+        "Frames from other processes that could not be decoded.",
+    ),
+    ("esh3ar_cache_hits_total", MetricKind::Counter, "Cache hits, by kind of page."),
+    ("esh3ar_cache_misses_total", MetricKind::Counter, "Cache misses, by kind of page."),
+    (
+        "esh3ar_typing_dropped_total",
+        MetricKind::Counter,
+        "Typing signals dropped by their rate limit.",
+    ),
+    ("esh3ar_replica_lag_seconds", MetricKind::Gauge, "Replication lag, by replica."),
+    ("esh3ar_replica_usable", MetricKind::Gauge, "1 if the replica serves reads, by replica."),
+    ("esh3ar_replica_reads_total", MetricKind::Counter, "Reads served by a replica."),
     (
         "esh3ar_database_reads_refused_total",
-        Kind::Counter,
-        "Lists and other reads refused because too many of one party waited for a connection to Postgres.",
+        MetricKind::Counter,
+        "Reads refused because too many reads of one party were waiting for a Postgres connection.",
     ),
     (
         "esh3ar_replica_passed_over_total",
-        Kind::Counter,
-        "Lists and histories that the primary gave although there are replicas, by reason.",
+        MetricKind::Counter,
+        "Reads served by the primary although replicas are configured, by reason.",
     ),
     (
         "esh3ar_database_statement_seconds",
-        Kind::Seconds,
-        "From a statement to the answer of Postgres, by what the statement is for.",
+        MetricKind::Seconds,
+        "Duration of Postgres statements, by statement group.",
     ),
     (
         "esh3ar_database_pool_wait_seconds",
-        Kind::Seconds,
-        "Waiting for a connection to Postgres, new ones included, by what it is for.",
+        MetricKind::Seconds,
+        "Wait for a Postgres connection, connection set-up included, by statement group.",
     ),
-    (
-        "esh3ar_redis_memory_bytes",
-        Kind::Gauge,
-        "What Redis takes of its machines' memory, of all its servers together.",
-    ),
+    ("esh3ar_redis_memory_bytes", MetricKind::Gauge, "Memory used by Redis, all servers together."),
     (
         "esh3ar_redis_memory_limit_bytes",
-        Kind::Gauge,
-        "What Redis may take, of all its servers together; 0 where it has no limit.",
+        MetricKind::Gauge,
+        "Memory limit of Redis, all servers together; 0 if there is none.",
     ),
     (
         "esh3ar_broker_queue_depth",
-        Kind::Gauge,
-        "Frames that wait at the broker, by lane, and those that nobody can read (dead_letter); a frame names up to 100 messages.",
+        MetricKind::Gauge,
+        "Frames queued at RabbitMQ, by lane; lane dead_letter counts frames that could not be decoded. A frame carries up to 100 wake-ups.",
     ),
     (
         "process_cpu_seconds_total",
-        Kind::Counter,
-        "Processor time of this process; its private Postgres is another one.",
+        MetricKind::Counter,
+        "CPU time used by this process; a private Postgres is a separate process.",
     ),
-    ("process_resident_memory_bytes", Kind::Gauge, "Memory of this process."),
-    ("process_open_fds", Kind::Gauge, "Files and sockets that this process has open."),
-    ("process_max_fds", Kind::Gauge, "Files and sockets that this process may open."),
+    ("process_resident_memory_bytes", MetricKind::Gauge, "Resident memory of this process."),
+    ("process_open_fds", MetricKind::Gauge, "Open file descriptors."),
+    ("process_max_fds", MetricKind::Gauge, "Maximum number of open file descriptors."),
     (
         "process_network_receive_bytes_total",
-        Kind::Counter,
-        "Bytes that came in over the network interfaces that this process sees.",
+        MetricKind::Counter,
+        "Bytes received on the network interfaces visible to this process.",
     ),
     (
         "process_network_transmit_bytes_total",
-        Kind::Counter,
-        "Bytes that went out over the network interfaces that this process sees.",
+        MetricKind::Counter,
+        "Bytes sent on the network interfaces visible to this process.",
     ),
     (
         "process_disk_read_bytes_total",
-        Kind::Counter,
-        "Bytes that this process had read from a disk.",
+        MetricKind::Counter,
+        "Bytes this process caused to be read from disk.",
     ),
     (
         "process_disk_written_bytes_total",
-        Kind::Counter,
-        "Bytes that this process had written to a disk.",
+        MetricKind::Counter,
+        "Bytes this process caused to be written to disk.",
     ),
     (
         "esh3ar_messages_waiting",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "Messages not acknowledged yet, counted up to 100,000.",
     ),
-    ("esh3ar_delivery_seconds", Kind::Seconds, "From acceptance to the device's acknowledgement."),
-    ("esh3ar_http_request_seconds", Kind::Seconds, "From a request to its answer, by route."),
-    ("esh3ar_send_batch_messages", Kind::Size, "Messages in one commit."),
-    ("esh3ar_ledger_batch_entries", Kind::Size, "Changes of status in one commit."),
+    (
+        "esh3ar_delivery_seconds",
+        MetricKind::Seconds,
+        "Time from acceptance to the device's acknowledgement.",
+    ),
+    ("esh3ar_http_request_seconds", MetricKind::Seconds, "Duration of HTTP requests, by route."),
+    ("esh3ar_send_batch_messages", MetricKind::Size, "Messages stored per commit."),
+    ("esh3ar_ledger_batch_entries", MetricKind::Size, "Status updates stored per commit."),
 ];
 
-const SECONDS: &[f64] =
+const SECONDS_BUCKETS: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
-const SIZES: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0];
+const SIZE_BUCKETS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0];
 
 /// The recorder of this process. Cheap to clone.
 #[derive(Clone)]
@@ -293,22 +312,22 @@ pub struct Recorder {
 /// It was started before.
 pub fn install() -> Result<Recorder, BuildError> {
     let mut builder = PrometheusBuilder::new();
-    for (name, kind, _) in ALL {
+    for (name, kind, _) in METRICS {
         let buckets = match kind {
-            Kind::Seconds => SECONDS,
-            Kind::Size => SIZES,
-            Kind::Counter | Kind::Gauge => continue,
+            MetricKind::Seconds => SECONDS_BUCKETS,
+            MetricKind::Size => SIZE_BUCKETS,
+            MetricKind::Counter | MetricKind::Gauge => continue,
         };
         builder = builder.set_buckets_for_metric(Matcher::Full((*name).to_owned()), buckets)?;
     }
     let handle = builder.install_recorder()?;
-    for (name, kind, meaning) in ALL {
+    for (name, kind, meaning) in METRICS {
         match kind {
-            Kind::Counter => {
+            MetricKind::Counter => {
                 metrics::describe_counter!(*name, *meaning);
             }
-            Kind::Gauge => metrics::describe_gauge!(*name, *meaning),
-            Kind::Seconds | Kind::Size => metrics::describe_histogram!(*name, *meaning),
+            MetricKind::Gauge => metrics::describe_gauge!(*name, *meaning),
+            MetricKind::Seconds | MetricKind::Size => metrics::describe_histogram!(*name, *meaning),
         }
     }
     // What has no labels is there from the start, so that an alert can tell "none" from "gone".

@@ -14,7 +14,7 @@ pub fn reloading() {
     // Without the time systemd would not know which of several reloads is meant.
     match NotifyState::monotonic_usec_now() {
         Ok(now) => say(&[NotifyState::Reloading, now]),
-        Err(error) => tracing::debug!(%error, "there is no monotonic clock"),
+        Err(error) => tracing::debug!(%error, "no monotonic clock"),
     }
 }
 
@@ -25,18 +25,18 @@ pub fn stopping() {
 
 /// The appliance is alive. To be said by who has just seen it, not by a timer that would go on ticking
 /// over a dead one.
-pub fn alive() {
+pub fn watchdog() {
     say(&[NotifyState::Watchdog]);
 }
 
-/// How often [`alive`] must be said: a third of the time after which systemd would act, so that one
+/// How often [`watchdog`] must be said: a third of the time after which systemd would act, so that one
 /// look may come late. `None` without a watchdog.
-pub fn alive_every() -> Option<Duration> {
+pub fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|timeout| timeout / 3)
 }
 
 fn say(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!(%error, "the service manager could not be told");
+        tracing::debug!(%error, "cannot notify the service manager");
     }
 }

@@ -29,55 +29,54 @@ use crate::{
 };
 
 /// Steps that may wait for the collector; what comes then is dropped and counted.
-pub const WAITING: usize = 8192;
+pub const QUEUE_CAPACITY: usize = 8192;
 /// The most spans in one request, and how long they are gathered.
-const BATCH: usize = 512;
-const GATHERED: Duration = Duration::from_secs(1);
+const BATCH_SIZE: usize = 512;
+const BATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the collector may take for one request.
-const PATIENCE: Duration = Duration::from_secs(5);
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the last spans may take when the process stops.
-const LAST: Duration = Duration::from_secs(2);
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 /// How often it is said that the collector takes nothing.
-const SAID_EVERY: Duration = Duration::from_secs(60);
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 /// The most of an answer that is read.
-const ANSWER: usize = 64 * 1024;
+const MAX_RESPONSE_LEN: usize = 64 * 1024;
 
 /// The collector's address cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("traces.endpoint cannot be used: {0}")]
-pub struct Unusable(String);
+pub struct InvalidEndpoint(String);
 
 /// Who tells the collector.
 #[derive(Clone, Debug)]
-pub struct Teller {
+pub struct TraceResource {
     /// The process among the others.
     pub node: String,
     /// What it is for: `serve`, `gateway` or `worker`.
     pub role: &'static str,
-    /// The machine's name.
     pub host: String,
 }
 
 /// The way to the collector.
-pub struct Collector {
+pub struct TraceExporter {
     exporter: SpanExporter,
     /// When it was last said that it takes nothing, and how many spans that have been since.
     said: Option<Instant>,
     lost: u64,
 }
 
-impl Collector {
+impl TraceExporter {
     /// A way to the collector at this address, such as `http://127.0.0.1:4318`. Connects only when there
     /// is something to tell.
     ///
     /// # Errors
-    /// [`Unusable`].
-    pub fn new(endpoint: &str, teller: Teller) -> Result<Collector, Unusable> {
-        let unusable = |error: &dyn std::fmt::Display| Unusable(error.to_string());
+    /// [`InvalidEndpoint`].
+    pub fn new(endpoint: &str, teller: TraceResource) -> Result<TraceExporter, InvalidEndpoint> {
+        let unusable = |error: &dyn std::fmt::Display| InvalidEndpoint(error.to_string());
         let limits = Limits {
             reach: Reach::Anywhere,
-            timeout: PATIENCE,
-            max_answer: ANSWER,
+            timeout: EXPORT_TIMEOUT,
+            max_answer: MAX_RESPONSE_LEN,
             cut: true,
             ..Limits::default()
         };
@@ -87,10 +86,10 @@ impl Collector {
         // Not tried again: the library waits for that on the runtime's own thread.
         let mut exporter = SpanExporter::builder()
             .with_http()
-            .with_http_client(Client(client))
+            .with_http_client(ExporterHttpClient(client))
             .with_endpoint(format!("{base}{path}"))
             .with_protocol(Protocol::HttpBinary)
-            .with_timeout(PATIENCE)
+            .with_timeout(EXPORT_TIMEOUT)
             .with_retry_policy(RetryPolicy::disabled())
             .build()
             .map_err(|error| unusable(&error))?;
@@ -105,18 +104,18 @@ impl Collector {
                 ])
                 .build(),
         );
-        Ok(Collector { exporter, said: None, lost: 0 })
+        Ok(TraceExporter { exporter, said: None, lost: 0 })
     }
 
     /// Tells the collector of steps until `stop`; then what waits is told within two seconds.
     pub async fn run(self, steps: mpsc::Receiver<TraceStep>, stop: CancellationToken) {
         let late = async {
             stop.cancelled().await;
-            tokio::time::sleep(LAST).await;
+            tokio::time::sleep(SHUTDOWN_GRACE).await;
         };
         tokio::select! {
             () = self.tell(steps, stop.clone()) => {}
-            () = late => tracing::warn!("the last spans did not reach traces.endpoint in time"),
+            () = late => tracing::warn!("shutdown: spans not exported in time"),
         }
     }
 
@@ -124,7 +123,7 @@ impl Collector {
         loop {
             let mut batch = Vec::new();
             let none = tokio::select! {
-                count = steps.recv_many(&mut batch, BATCH) => count == 0,
+                count = steps.recv_many(&mut batch, BATCH_SIZE) => count == 0,
                 () = stop.cancelled(), if !steps.is_closed() => {
                     steps.close();
                     false
@@ -133,9 +132,9 @@ impl Collector {
             if none {
                 return;
             }
-            let until = tokio::time::Instant::now() + GATHERED;
-            while !steps.is_closed() && !batch.is_empty() && batch.len() < BATCH {
-                let room = BATCH - batch.len();
+            let until = tokio::time::Instant::now() + BATCH_INTERVAL;
+            while !steps.is_closed() && !batch.is_empty() && batch.len() < BATCH_SIZE {
+                let room = BATCH_SIZE - batch.len();
                 tokio::select! {
                     _ = steps.recv_many(&mut batch, room) => {}
                     () = tokio::time::sleep_until(until) => break,
@@ -150,16 +149,16 @@ impl Collector {
 
     async fn export(&mut self, spans: Vec<SpanData>) {
         let count = spans.len() as u64;
-        let told = match timeout(PATIENCE, self.exporter.export(spans)).await {
+        let told = match timeout(EXPORT_TIMEOUT, self.exporter.export(spans)).await {
             Ok(told) => told.map_err(|error| error.to_string()),
-            Err(_) => Err(format!("no answer in {} s", PATIENCE.as_secs())),
+            Err(_) => Err(format!("no answer in {} s", EXPORT_TIMEOUT.as_secs())),
         };
         let result = if told.is_ok() { "exported" } else { "failed" };
         metrics::counter!("esh3ar_trace_spans_total", "result" => result).increment(count);
         let Err(why) = told else { return };
         self.lost += count;
-        if self.said.is_none_or(|said| said.elapsed() >= SAID_EVERY) {
-            tracing::warn!(why, spans = self.lost, "spans did not reach traces.endpoint");
+        if self.said.is_none_or(|said| said.elapsed() >= WARNING_INTERVAL) {
+            tracing::warn!(why, spans = self.lost, "trace export failed");
             (self.said, self.lost) = (Some(Instant::now()), 0);
         }
     }
@@ -167,10 +166,10 @@ impl Collector {
 
 /// The library's client would be another TLS stack, or another version of this one.
 #[derive(Debug)]
-struct Client(Outbound);
+struct ExporterHttpClient(Outbound);
 
 #[async_trait]
-impl HttpClient for Client {
+impl HttpClient for ExporterHttpClient {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let answer = self.0.send(request).await?;
         let mut response = Response::builder().status(answer.status);

@@ -9,7 +9,7 @@ use crate::{
     app::Clock,
     cli::{Setup, exit::is_of_full_disk, privilege, serve::whereabouts},
     client,
-    config::{Config, Source, keys},
+    config::{Config, ConfigSource, keys},
     server::tls,
 };
 
@@ -27,7 +27,7 @@ const DAYS_WANTED: i64 = 21;
 /// Whether others can read secrets in the file.
 pub(super) fn configuration(setup: &Setup) -> Check {
     let open = setup.loaded.origins.iter().find_map(|origin| {
-        let Source::File { name, line } = &origin.source else { return None };
+        let ConfigSource::File { name, line } = &origin.source else { return None };
         let secret = keys::find(origin.key).is_some_and(|key| key.secret);
         let others = fs::metadata(name).ok()?.permissions().mode() & 0o004 != 0;
         // One that only names the secret's file may be read by all.

@@ -16,7 +16,7 @@ use super::{
     shown,
     spec::{Privilege, Run, Running, Spec},
 };
-use crate::config::{ConfigErrors, Loaded};
+use crate::config::{ConfigErrors, LoadedConfig};
 
 /// What a monitoring check has to know.
 pub(super) const HELP: &str = "Exit status: 0 all is well, 1 a check failed (with --strict: or warns), \
@@ -49,7 +49,7 @@ impl Run for DoctorArgs {
     fn judge(
         &self,
         output: &Output,
-        loaded: Result<&Loaded, &ConfigErrors>,
+        loaded: Result<&LoadedConfig, &ConfigErrors>,
     ) -> Option<Result<(), Failure>> {
         loaded.err().map(|errors| Err(misconfigured(output, errors)))
     }

@@ -5,7 +5,7 @@ use std::io::{IsTerminal as _, Write as _};
 use super::{InitArgs, file};
 use crate::{
     cli::exit::{Failure, Kind},
-    config::{describe::Setting, keys},
+    config::{describe::ConfigSetting, keys},
 };
 
 /// Some questions that are answered together, and checked together. Who wants nothing of the first is
@@ -14,25 +14,25 @@ struct Group {
     /// Key, question, and what an empty answer means.
     questions: &'static [(&'static str, &'static str, &'static str)],
     /// Whether the answers so far make it worth asking.
-    when: fn(&[Setting]) -> bool,
+    when: fn(&[ConfigSetting]) -> bool,
 }
 
-fn value<'a>(settings: &'a [Setting], key: &str) -> Option<&'a str> {
+fn value<'a>(settings: &'a [ConfigSetting], key: &str) -> Option<&'a str> {
     settings.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
 }
 
 /// TLS for this machine alone would only be in the way.
-fn listens_to_others(settings: &[Setting]) -> bool {
+fn listens_to_others(settings: &[ConfigSetting]) -> bool {
     let address: Option<std::net::SocketAddr> =
         value(settings, "http.listen").and_then(|listen| listen.parse().ok());
     address.is_some_and(|address| !address.ip().is_loopback())
 }
 
-fn has_database(settings: &[Setting]) -> bool {
+fn has_database(settings: &[ConfigSetting]) -> bool {
     value(settings, "database.url").or(value(settings, "database.url_file")).is_some()
 }
 
-fn has_mail(settings: &[Setting]) -> bool {
+fn has_mail(settings: &[ConfigSetting]) -> bool {
     value(settings, "smtp.host").is_some()
 }
 
@@ -94,7 +94,7 @@ pub(super) fn may_ask(arguments: &InitArgs) -> bool {
 }
 
 /// Asks for everything that `settings` does not say yet.
-pub(super) fn all(settings: &mut Vec<Setting>) -> Result<(), Failure> {
+pub(super) fn all(settings: &mut Vec<ConfigSetting>) -> Result<(), Failure> {
     for group in GROUPS {
         if (group.when)(settings) {
             ask_group(group, settings)?;
@@ -103,11 +103,11 @@ pub(super) fn all(settings: &mut Vec<Setting>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn ask_group(group: &Group, settings: &mut Vec<Setting>) -> Result<(), Failure> {
+fn ask_group(group: &Group, settings: &mut Vec<ConfigSetting>) -> Result<(), Failure> {
     let before = settings.clone();
     loop {
         for (key, text, empty) in group.questions {
-            let told = |settings: &[Setting]| {
+            let told = |settings: &[ConfigSetting]| {
                 value(settings, key).or(value(settings, &format!("{key}_file"))).is_some()
             };
             if told(settings) {

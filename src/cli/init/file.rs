@@ -19,8 +19,8 @@ use crate::{
         sources::USUAL_CONFIG,
     },
     config::{
-        self, Loaded, Sources,
-        describe::{Setting, file_with},
+        self, ConfigSources, LoadedConfig,
+        describe::{ConfigSetting, file_with},
         keys,
     },
 };
@@ -42,7 +42,7 @@ pub(super) fn write(
         None => folder.join("esh3ar.toml"),
     };
     let path = std::path::absolute(&path).map_err(|error| unwritable(&path, &error))?;
-    let mut settings: Vec<Setting> =
+    let mut settings: Vec<ConfigSetting> =
         arguments.given().iter().map(|(key, value)| setting(key, value)).collect();
     let kept = path.exists();
     // Said by the file, because whoever comes later knows the file only.
@@ -69,7 +69,7 @@ pub(super) fn write(
 }
 
 /// What sets a key; one whose value is `@FILE` is read from that file each time.
-pub(super) fn setting(key: &str, value: &str) -> Setting {
+pub(super) fn setting(key: &str, value: &str) -> ConfigSetting {
     let secret = keys::find(key).is_some_and(|key| key.secret);
     match value.strip_prefix('@').filter(|_| secret) {
         Some(path) => (format!("{key}_file"), path.to_owned()),
@@ -78,27 +78,30 @@ pub(super) fn setting(key: &str, value: &str) -> Setting {
 }
 
 /// Whether these settings make a configuration; else what is wrong with them.
-pub(super) fn check(settings: &[Setting]) -> Result<(), String> {
+pub(super) fn check(settings: &[ConfigSetting]) -> Result<(), String> {
     load("the answers", file_with(settings)).map(|_| ()).map_err(|errors| {
         let texts: Vec<String> = errors.0.into_iter().map(|fault| fault.text).collect();
         texts.join("\n")
     })
 }
 
-fn load(name: &str, text: String) -> Result<Loaded, config::ConfigErrors> {
-    addresses::load(Sources { file: Some((name.to_owned(), text)), ..Sources::default() })
+fn load(name: &str, text: String) -> Result<LoadedConfig, config::ConfigErrors> {
+    addresses::load(ConfigSources {
+        file: Some((name.to_owned(), text)),
+        ..ConfigSources::default()
+    })
 }
 
 /// A file that is there is kept; whoever gives options that it does not say must not think they were
 /// taken.
-fn agrees(path: &Path, settings: &[Setting]) -> Result<(), Failure> {
+fn agrees(path: &Path, settings: &[ConfigSetting]) -> Result<(), Failure> {
     let text = fs::read_to_string(path).map_err(|error| unwritable(path, &error))?;
     let there = load(&path.display().to_string(), text)?;
-    let differs = |(name, value): &Setting| {
+    let differs = |(name, value): &ConfigSetting| {
         let key = name.strip_suffix("_file").filter(|key| keys::find(key).is_some());
         let wanted = match key {
             Some(_) => {
-                let text = config::read_bounded(Path::new(value), config::LONGEST_SECRET);
+                let text = config::read_bounded(Path::new(value), config::MAX_SECRET_LEN);
                 text.unwrap_or_default().trim().to_owned()
             }
             None => value.clone(),
@@ -117,7 +120,7 @@ fn agrees(path: &Path, settings: &[Setting]) -> Result<(), Failure> {
         .hint("it is never overwritten: edit it, or run this without those options"))
 }
 
-fn secret(loaded: &Loaded, key: &str) -> Option<String> {
+fn secret(loaded: &LoadedConfig, key: &str) -> Option<String> {
     let secret = loaded.secrets.iter().find(|(name, _)| *name == key);
     secret.map(|(_, secret)| secret.expose().to_owned())
 }

@@ -2,12 +2,12 @@
 //! end of a password another takes for the beginning of a host, which is then shown: so it is looked at
 //! here, before any of them.
 
-use crate::config::{keys::Key, reader::Reader};
+use crate::config::{keys::ConfigKey, reader::Reader};
 
 /// Finds the key at fault if the login of one of its URLs is not percent-encoded. They are not repeated.
 pub(in crate::config) fn check<'a>(
     reader: &mut Reader,
-    key: &Key,
+    key: &ConfigKey,
     mut urls: impl Iterator<Item = &'a str>,
 ) {
     if !urls.all(|url| is_encoded(url.trim())) {

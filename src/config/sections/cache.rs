@@ -11,10 +11,9 @@ use crate::config::{
 section! {
     /// Redis; its URL is set exactly when that of the queue is.
     pub struct CacheConfig in "cache." {
-        /// redis:// or rediss:// URL of Redis 7 or newer,
-        /// redis+sentinel://host:26379,host:26379/mymaster or
-        /// redis+cluster://host:6379,host:6379, by which gateways and workers find each other; a login goes
-        /// before the first host; set exactly when queue.url is.
+        /// URL of Redis 7 or newer, through which gateways and workers find each other: redis:// or rediss://,
+        /// redis+sentinel://host:26379,host:26379/mymaster or redis+cluster://host:6379,host:6379. Put the
+        /// login before the first host. Required with queue.url, not allowed without it.
         url: Option<Secret> =
             unset("redis://:secret@cache.example.com:6379").secret() => optional(secret),
     }
@@ -26,7 +25,7 @@ fn check(cache: &CacheConfig, reader: &mut Reader) {
     let key = key!("cache.url");
     login::check(reader, key, std::iter::once(url.expose()));
     if !reader.is_set(key!("queue.url")) {
-        reader.fault(key, "needs queue.url: one process alone has no use for Redis");
+        reader.fault(key, "needs queue.url: a single process does not use Redis");
         // Where the queue is set as well, it is told there.
         if !reader.is_set(key!("database.url")) {
             let why = "needs database.url: the private Postgres serves one process only";

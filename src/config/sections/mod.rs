@@ -32,7 +32,7 @@ pub use self::{
     traces::TracesConfig,
 };
 
-use super::{keys::Key, reader::Reader, section::Section};
+use super::{keys::ConfigKey, reader::Reader, section::Section};
 use crate::domain::{limits::Limits, retention::Retention, retry::RetryPolicy};
 
 /// Makes the configuration of its sections.
@@ -48,7 +48,7 @@ macro_rules! sections {
         }
 
         /// The keys of each section, in the order in which they are shown.
-        pub(super) const SECTIONS: &[&[Key]] = &[$(<$section as Section>::KEYS),+];
+        pub(super) const SECTIONS: &[&[ConfigKey]] = &[$(<$section as Section>::KEYS),+];
 
         /// Reads every section. `None` if a default is no value of its key; then the reader has that fault.
         pub(super) fn read(reader: &mut Reader) -> Option<Config> {

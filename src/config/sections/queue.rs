@@ -11,15 +11,15 @@ use crate::config::{
 section! {
     /// RabbitMQ; without its URL there is a queue inside the process.
     pub struct QueueConfig in "queue." {
-        /// amqp:// or amqps:// URL of RabbitMQ 3.10 or newer, for more than one process; several nodes of
-        /// one cluster with commas, a private CA as ?cacertfile=/etc/esh3ar/ca.pem; unset: the queue
-        /// inside the process.
+        /// amqp:// or amqps:// URL of RabbitMQ 3.10 or newer, required for more than one process. Separate the
+        /// nodes of a cluster with commas; name a private CA with ?cacertfile=/etc/esh3ar/ca.pem. Unset: an
+        /// in-process queue.
         url: Option<Secret> =
             unset("amqp://esh3ar:secret@mq.example.com:5672/esh3ar").secret() => optional(secret),
-        /// Queues in each of the three lanes, from 1 to 64; the same on every node.
+        /// Number of queues in each of the three lanes, 1 to 64; must be the same on every node.
         partitions: u16 = default("16") => whole(1..=64),
-        /// classic, quorum, or auto: what is there already, else quorum where queue.url names three nodes
-        /// or more.
+        /// Queue type: classic, quorum or auto. auto keeps the type of existing queues, else uses quorum if
+        /// queue.url names three or more nodes, else classic.
         kind as "type": QueueKind = default("auto") => one_of(&[
             ("auto", QueueKind::Auto),
             ("classic", QueueKind::Classic),

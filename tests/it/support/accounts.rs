@@ -8,7 +8,7 @@ use esh3ar::{
         tokens::Lifetime, traces::Traces,
     },
     cache::Cache,
-    config::Sources,
+    config::ConfigSources,
     domain::{Permissions, Phone},
     mail::Mailer,
     store::{Store, accounts::MobileStatus},
@@ -17,7 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// What the use cases of a process need to know when the configuration says nothing.
 pub fn settings() -> Settings {
-    let config = esh3ar::config::load(Sources::default()).unwrap().config;
+    let config = esh3ar::config::load(ConfigSources::default()).unwrap().config;
     Settings {
         default_region: config.phone.default_region,
         live: Live {
