@@ -27,42 +27,58 @@ use crate::{
 #[schema(as = Message)]
 pub struct MessageView<'a> {
     pub(crate) id: uuid::Uuid,
+    /// `oneWay` or `chat`.
     pub(crate) r#type: &'a str,
+    /// Chat messages only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) conversation_id: Option<uuid::Uuid>,
+    /// Position in the conversation, from 1 without gaps; chat messages only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) seq: Option<i64>,
+    /// Display name of the sender: a business user's name or a phone number.
     pub(crate) from: &'a str,
+    /// Recipient: a phone number in E.164, or the id of a business user.
     pub(crate) to: String,
+    /// At most 200 characters; one-way messages only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) subject: Option<&'a str>,
+    /// 1 to 10,000 characters, exactly as sent.
     pub(crate) content: &'a str,
+    /// `text` or `json`.
     pub(crate) content_type: &'a str,
+    /// `pending`, `sent`, `delivered`, `read` or `failed`.
     pub(crate) status: &'a str,
+    /// `low`, `normal` or `high`.
     pub(crate) priority: &'a str,
+    /// Always empty in this version.
     #[schema(value_type = Vec<Object>)]
     #[serde(deserialize_with = "ignored")]
     pub(crate) attachments: [(); 0],
+    /// When the message was accepted.
     #[serde(with = "crate::server::moment")]
     pub(crate) created_at: OffsetDateTime,
+    /// When the message was first written to a recipient's connection.
     #[serde(
         with = "crate::server::moment::option",
         default,
         skip_serializing_if = "Option::is_none"
     )]
     pub(crate) sent_at: Option<OffsetDateTime>,
+    /// When the recipient's device acknowledged the message.
     #[serde(
         with = "crate::server::moment::option",
         default,
         skip_serializing_if = "Option::is_none"
     )]
     pub(crate) delivered_at: Option<OffsetDateTime>,
+    /// When the recipient read the message.
     #[serde(
         with = "crate::server::moment::option",
         default,
         skip_serializing_if = "Option::is_none"
     )]
     pub(crate) read_at: Option<OffsetDateTime>,
+    /// Why the message failed; at most 500 characters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) failure_reason: Option<&'a str>,
 }
@@ -116,14 +132,18 @@ pub struct ConversationView<'a> {
     pub(crate) id: uuid::Uuid,
     pub(crate) business_user_id: uuid::Uuid,
     pub(crate) business_name: &'a str,
+    /// Phone number of the mobile user, in E.164.
     pub(crate) phone: &'a str,
+    /// `active`, `archived` or `closed`.
     pub(crate) status: &'a str,
+    /// `seq` of the last message; 0 if there is none.
     pub(crate) last_seq: i64,
-    /// Of the last message, or of the beginning.
+    /// When the last message was accepted, or the conversation opened.
     #[serde(with = "crate::server::moment")]
     pub(crate) last_message_at: OffsetDateTime,
-    /// Messages that the one who asks has not read.
+    /// Messages that the caller has not read.
     pub(crate) unread_count: i32,
+    /// When the conversation was opened.
     #[serde(with = "crate::server::moment")]
     pub(crate) created_at: OffsetDateTime,
 }
@@ -153,13 +173,20 @@ pub struct WholeConversationView<'a> {
     pub(crate) id: uuid::Uuid,
     pub(crate) business_user_id: uuid::Uuid,
     pub(crate) business_name: &'a str,
+    /// Phone number of the mobile user, in E.164.
     pub(crate) phone: &'a str,
+    /// `active`, `archived` or `closed`.
     pub(crate) status: &'a str,
+    /// `seq` of the last message; 0 if there is none.
     pub(crate) last_seq: i64,
+    /// When the last message was accepted, or the conversation opened.
     #[serde(with = "crate::server::moment")]
     pub(crate) last_message_at: OffsetDateTime,
+    /// Messages that the business user has not read.
     pub(crate) unread_business: i32,
+    /// Messages that the mobile user has not read.
     pub(crate) unread_mobile: i32,
+    /// When the conversation was opened.
     #[serde(with = "crate::server::moment")]
     pub(crate) created_at: OffsetDateTime,
 }
@@ -298,18 +325,18 @@ pub struct MissedSince {
 #[serde(rename_all = "camelCase")]
 #[schema(as = Step)]
 pub struct Step {
-    /// When; of a step that was taken more than once, the first time.
+    /// When the step happened; for a repeated step, the first time.
     #[serde(with = "crate::server::moment")]
     pub at: OffsetDateTime,
-    /// `pending`, `sent`, `delivered`, `read`, `failed`, `imported`, or an unusual event.
+    /// `pending`, `sent`, `delivered`, `read`, `failed`, `imported`, or an event such as `retry` or `connection_lost`.
     pub step: String,
-    /// More about it; of a step that was taken more than once, about the last time.
+    /// Details; for a repeated step, of the last time.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
-    /// How often, if more than once.
+    /// Number of times; only for a repeated step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u32>,
-    /// The last time, if there were more than one.
+    /// The last time; only for a repeated step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(with = "crate::server::moment::option")]
     pub last_at: Option<OffsetDateTime>,
@@ -368,6 +395,7 @@ pub fn timeline(message: &Message, story: &MessageTimeline, for_administrator: b
 pub struct MessageStoryView<'a> {
     #[serde(flatten, borrow)]
     pub(crate) message: MessageView<'a>,
+    /// Every step, oldest first.
     pub(crate) timeline: Vec<Step>,
 }
 
@@ -384,10 +412,15 @@ impl<'a> MessageStoryView<'a> {
 #[schema(as = Explanation)]
 pub struct ExplanationView {
     pub(crate) id: uuid::Uuid,
+    /// Display name of the sender.
     pub(crate) from: String,
+    /// Recipient: a phone number in E.164, or the id of a business user.
     pub(crate) to: String,
+    /// `pending`, `sent`, `delivered`, `read` or `failed`.
     pub(crate) status: String,
+    /// `low`, `normal` or `high`.
     pub(crate) priority: String,
+    /// Every step, oldest first.
     pub(crate) steps: Vec<Step>,
     pub(crate) verdict: VerdictView,
 }
@@ -395,9 +428,11 @@ pub struct ExplanationView {
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = Verdict)]
 pub(crate) struct VerdictView {
+    /// Stable identifier, snake_case.
     pub(crate) code: String,
+    /// One sentence for people.
     pub(crate) sentence: String,
-    /// A command of the administrator's: only administrators are shown it.
+    /// The command to run next; only for administrators.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) next: Option<String>,
 }
@@ -428,21 +463,30 @@ impl ExplanationView {
 #[schema(as = DeadLetter)]
 pub struct DeadLetterView<'a> {
     pub(crate) id: uuid::Uuid,
+    /// Such as `delivery`, or the kind of a job.
     pub(crate) kind: &'a str,
+    /// Where the cause lies: `recipient`, `provider`, `content` or `system`.
     pub(crate) class: &'a str,
+    /// Why it failed.
     pub(crate) reason: &'a str,
+    /// The message, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) message_id: Option<uuid::Uuid>,
+    /// Generation of the message; each requeue adds one.
     pub(crate) generation: i32,
+    /// Delivery attempts.
     pub(crate) attempts: i32,
     #[serde(default, skip_serializing_if = "str::is_empty")]
     pub(crate) from: &'a str,
+    /// Phone number of the recipient.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) to: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) subject: Option<&'a str>,
+    /// When the first attempt failed.
     #[serde(with = "crate::server::moment")]
     pub(crate) first_error_at: OffsetDateTime,
+    /// When the last attempt failed.
     #[serde(with = "crate::server::moment")]
     pub(crate) last_error_at: OffsetDateTime,
 }

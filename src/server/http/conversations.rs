@@ -29,6 +29,7 @@ const FEW: usize = 10;
 #[serde(deny_unknown_fields, expecting = "an object with phone")]
 #[schema(as = NewConversation)]
 pub(in crate::server) struct OpenBody {
+    /// Phone number of the other side: of a mobile user, or for mobile users of a business user.
     phone: String,
 }
 
@@ -36,9 +37,13 @@ pub(in crate::server) struct OpenBody {
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "a message object")]
 #[schema(as = NewChatMessage)]
 pub(in crate::server) struct SayBody {
+    /// 1 to 10,000 characters.
     content: String,
+    /// `text` (default) or `json`.
     content_type: Option<String>,
+    /// Your id for the message, 1 to 100 characters: a repeat with the same id stores nothing.
     client_message_id: Option<String>,
+    /// Must be empty in this version.
     #[serde(default)]
     attachments: Vec<String>,
 }
@@ -47,6 +52,7 @@ pub(in crate::server) struct SayBody {
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with upToSeq")]
 #[schema(as = Reading)]
 pub(in crate::server) struct ReadBody {
+    /// Mark messages up to this `seq` as read; default: all.
     up_to_seq: Option<i64>,
 }
 
@@ -73,13 +79,13 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
     let status = match context.parameter("status")? {
         None => None,
         Some(name) => Some(ConversationStatus::parse(&name).ok_or_else(|| {
-            Problem::field("status", "unknown", "status is active, archived or closed")
+            Problem::field("status", "unknown", "status must be active, archived or closed")
         })?),
     };
     let after = match context.parameter("after")? {
         None => None,
         Some(text) => Some(ConversationCursor::parse(&text).ok_or_else(|| {
-            Problem::field("after", "invalid_cursor", "after is not a cursor of this list")
+            Problem::field("after", "invalid_cursor", "after is not a valid cursor for this list")
         })?),
     };
     // A page of conversations is far from the largest one, but not from the least.
@@ -162,13 +168,13 @@ async fn try_say(id: &str, context: &Context) -> Result<Response, Problem> {
 fn said(context: &Context) -> Result<(ChatRequest, bool), Problem> {
     let body: SayBody = context.json()?;
     if !body.attachments.is_empty() {
-        let message = "attachments names media that do not exist";
+        let message = "attachments refers to media that does not exist";
         return Err(Problem::field("attachments", "not_found", message));
     }
     let content_type = match body.content_type.as_deref() {
         None => ContentType::default(),
         Some(name) => ContentType::parse(name).ok_or_else(|| {
-            Problem::field("contentType", "unknown", "contentType is text or json")
+            Problem::field("contentType", "unknown", "contentType must be text or json")
         })?,
     };
     let draft = MessageDraft {
@@ -196,7 +202,11 @@ async fn try_history(id: &str, context: &Context) -> Result<Response, Problem> {
         let Some(text) = context.parameter(name)? else { return Ok(None) };
         let number = text.trim().parse().ok().filter(|number| *number >= 0);
         number.map(Some).ok_or_else(|| {
-            Problem::field(name, "out_of_range", format!("{name} is a seq: a number from 0"))
+            Problem::field(
+                name,
+                "out_of_range",
+                format!("{name} must be a seq: a number, 0 or more"),
+            )
         })
     };
     let page = Page { before: seq("before")?, after: seq("after")?, limit: context.limit()? };

@@ -24,18 +24,26 @@ use crate::{
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with a filter")]
 #[schema(as = DeadLetterFilter)]
 pub(in crate::server) struct BulkBody {
+    /// At most 1,000 dead letter ids.
     #[serde(default)]
     ids: Vec<uuid::Uuid>,
+    /// Only dead letters whose reason contains this text.
     reason: Option<String>,
+    /// Only dead letters of this kind, such as `delivery`.
     kind: Option<String>,
+    /// Only dead letters of this class: `recipient`, `provider`, `content` or `system`.
     class: Option<String>,
+    /// Only dead letters at this time or later.
     since: Option<String>,
+    /// Only dead letters to this phone number.
     recipient: Option<String>,
+    /// Must be true if no other condition is given.
     #[serde(default)]
     all: bool,
+    /// Count only; change nothing.
     #[serde(default)]
     dry_run: bool,
-    /// Where the same call before this one ended.
+    /// `next` of the previous call.
     after: Option<String>,
 }
 
@@ -82,7 +90,7 @@ impl BulkBody {
     fn filter(&self, context: &Context) -> Result<DeadLetterFilter, Problem> {
         let class = self.class.as_deref().map(|name| {
             DeadLetterClass::parse(name).ok_or_else(|| {
-                let message = "class is recipient, provider, content or system";
+                let message = "class must be recipient, provider, content or system";
                 Problem::field("class", "unknown", message)
             })
         });
@@ -90,7 +98,7 @@ impl BulkBody {
         let recipient = self.recipient.as_deref();
         for (name, text) in [("reason", &self.reason), ("kind", &self.kind)] {
             if text.as_ref().is_some_and(|text| text.contains('\0')) {
-                let message = format!("{name} holds the character zero, which no text here has");
+                let message = format!("{name} must not contain a NUL character");
                 return Err(Problem::field(name, "invalid_text", message));
             }
         }
@@ -168,12 +176,13 @@ async fn change_many(context: &Context, action: Action) -> Result<Response, Prob
     let by = context.administrator()?;
     let body: BulkBody = context.json()?;
     if body.ids.len() > CHANGED_AT_ONCE {
-        let message = format!("at most {CHANGED_AT_ONCE} ids in one call");
+        let message = format!("ids must contain at most {CHANGED_AT_ONCE} ids");
         return Err(Problem::field("ids", "too_many", message));
     }
     // A filter that was forgotten, or misspelt into nothing, must not mean everything.
     if !body.names_any() && !body.all {
-        let message = "say which: ids, reason, kind, class, since, recipient, or all: true";
+        let message =
+            "missing filter: set ids, reason, kind, class, since or recipient, or all: true";
         return Err(Problem::field("ids", "required", message));
     }
     let mut filter = body.filter(context)?;
@@ -204,7 +213,7 @@ fn summary(action: Action, outcome: &Outcome) -> ChangedView {
 fn parse_cursor(text: &str) -> Result<DeadLetterId, Problem> {
     let id = crate::server::context::parse_cursor(text);
     id.map(|id| DeadLetterId(id.0)).ok_or_else(|| {
-        Problem::field("after", "invalid_cursor", "after is not a cursor of this list")
+        Problem::field("after", "invalid_cursor", "after is not a valid cursor for this list")
     })
 }
 

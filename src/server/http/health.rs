@@ -101,7 +101,7 @@ fn asks_history(query: &str) -> Result<bool, Problem> {
     match query.split('&').rfind(|pair| !pair.is_empty()) {
         None | Some("history=false") => Ok(false),
         Some("history=true") => Ok(true),
-        Some(_) => Err(Problem::field("history", "unknown", "history is true or false")),
+        Some(_) => Err(Problem::field("history", "unknown", "history must be true or false")),
     }
 }
 

@@ -31,11 +31,17 @@ use crate::{
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "a message object")]
 #[schema(as = NewMessage)]
 pub(in crate::server) struct SendBody {
+    /// Phone number of the recipient; E.164, or national with phone.default_region.
     pub(super) to: String,
+    /// At most 200 characters.
     pub(super) subject: Option<String>,
+    /// 1 to 10,000 characters.
     pub(super) content: String,
+    /// `text` (default) or `json`.
     pub(super) content_type: Option<String>,
+    /// `low`, `normal` (default) or `high`.
     pub(super) priority: Option<String>,
+    /// Must be empty in this version.
     #[serde(default)]
     pub(super) attachments: Vec<String>,
 }
@@ -44,6 +50,7 @@ pub(in crate::server) struct SendBody {
 #[serde(deny_unknown_fields, expecting = "an object with messages")]
 #[schema(as = NewMessages)]
 pub(in crate::server) struct BatchBody<'a> {
+    /// 1 to 500 messages.
     #[schema(value_type = Vec<SendBody>, max_items = 500, min_items = 1)]
     #[serde(borrow)]
     messages: Many<&'a RawValue>,
@@ -53,6 +60,7 @@ pub(in crate::server) struct BatchBody<'a> {
 #[serde(deny_unknown_fields, expecting = "an object with ids")]
 #[schema(as = Ids)]
 pub(in crate::server) struct IdsBody {
+    /// Message ids.
     ids: Vec<uuid::Uuid>,
 }
 
@@ -61,8 +69,11 @@ pub(in crate::server) struct IdsBody {
 #[serde(rename_all = "camelCase")]
 #[schema(as = Receipt)]
 pub(crate) struct Receipt<'a> {
+    /// Message id.
     pub(crate) id: uuid::Uuid,
+    /// `pending`.
     status: &'a str,
+    /// When the message was accepted.
     #[serde(with = "crate::server::moment")]
     created_at: time::OffsetDateTime,
 }
@@ -81,12 +92,16 @@ impl SendBody {
             Some(name) => ContentType::parse(name),
         };
         if content_type.is_none() {
-            broken.push(FieldError::new("contentType", "unknown", "contentType is text or json"));
+            broken.push(FieldError::new(
+                "contentType",
+                "unknown",
+                "contentType must be text or json",
+            ));
         }
         if content_type == Some(ContentType::Json)
             && serde_json::from_str::<serde::de::IgnoredAny>(&self.content).is_err()
         {
-            let message = "content is not JSON, although contentType says so";
+            let message = "content is not valid JSON, but contentType is json";
             broken.push(FieldError::new("content", "invalid_json", message));
         }
         let priority = match self.priority.as_deref() {
@@ -94,10 +109,14 @@ impl SendBody {
             Some(name) => Priority::parse(name),
         };
         if priority.is_none() {
-            broken.push(FieldError::new("priority", "unknown", "priority is low, normal or high"));
+            broken.push(FieldError::new(
+                "priority",
+                "unknown",
+                "priority must be low, normal or high",
+            ));
         }
         if !self.attachments.is_empty() {
-            let message = "attachments names media that do not exist";
+            let message = "attachments refers to media that does not exist";
             broken.push(FieldError::new("attachments", "not_found", message));
         }
         match (content_type, priority, broken.is_empty()) {
@@ -217,14 +236,14 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
     let mut filter = MessageFilter { before: context.after()?, ..MessageFilter::default() };
     if let Some(name) = context.parameter("status")? {
         filter.status = Some(Status::parse(&name).ok_or_else(|| {
-            let message = "status is pending, sent, delivered, read or failed";
+            let message = "status must be pending, sent, delivered, read or failed";
             Problem::field("status", "unknown", message)
         })?);
     }
     if let Some(name) = context.parameter("type")? {
         filter.kind = Some(
             MessageKind::parse(&name)
-                .ok_or_else(|| Problem::field("type", "unknown", "type is oneWay or chat"))?,
+                .ok_or_else(|| Problem::field("type", "unknown", "type must be oneWay or chat"))?,
         );
     }
     if let Some(to) = context.phone("to")? {

@@ -1,16 +1,16 @@
-//! The shapes of answers that no type of their own stands for.
+//! Schemas of responses that have no Rust type.
 
 use serde_json::{Map, Value, json};
 
 use super::reference;
 
-/// An object that has all of these.
+/// An object with all fields required.
 fn object(fields: Value) -> Value {
     let required: Vec<&String> = fields.as_object().into_iter().flat_map(Map::keys).collect();
     json!({ "type": "object", "required": required, "properties": fields })
 }
 
-/// Objects of a shape, all there are.
+/// A list without pages.
 fn items(shape: &str) -> Value {
     object(json!({ "items": { "type": "array", "items": reference(shape) } }))
 }
@@ -24,14 +24,13 @@ fn ids(what: &str) -> Value {
     json!({ "type": "array", "items": id, "description": what })
 }
 
-/// Each with its name.
 pub(super) fn shapes() -> Map<String, Value> {
     let text = json!({ "type": "string" });
     let state = json!({
         "type": "object", "required": ["status", "latencyMs"],
         "properties": {
             "status": { "type": "string", "enum": ["up", "down"] },
-            "latencyMs": { "type": "number" },
+            "latencyMs": { "type": "number", "description": "Milliseconds" },
             "fault": text,
         },
     });
@@ -41,7 +40,7 @@ pub(super) fn shapes() -> Map<String, Value> {
     let replica = json!({
         "type": "object", "required": ["name", "status"],
         "properties": {
-            "name": text, "status": text, "lagSeconds": { "type": "number" }, "fault": text,
+            "name": text, "status": text, "lagSeconds": { "type": "number", "description": "Replication lag in seconds" }, "fault": text,
         },
     });
     let whole = [
@@ -62,27 +61,27 @@ pub(super) fn shapes() -> Map<String, Value> {
         ),
         ("Nodes", items("Node")),
         ("MobileUsers", items("MobileUser")),
-        ("Changed", object(json!({ "changed": count("How many it changed") }))),
+        ("Changed", object(json!({ "changed": count("Number of messages whose status changed") }))),
         (
             "DeadLettersChanged",
             json!({
                 "type": "object",
                 "required": ["matched", "skipped", "failed", "more", "next"],
                 "properties": {
-                    "matched": count("How many were looked at"),
-                    "requeued": count("How many were put back; where they were to be"),
-                    "deleted": count("How many were deleted; where they were to be"),
-                    "skipped": ids("Those that somebody else had changed, or whose message moved on"),
-                    "failed": ids("Those that could not be changed now"),
-                    "more": { "type": "boolean", "description": "Whether there may be more" },
-                    "next": { "type": ["string", "null"], "description": "as `after` goes on" },
+                    "matched": count("Number of dead letters matched"),
+                    "requeued": count("Number of dead letters requeued; only in the response to a requeue"),
+                    "deleted": count("Number of dead letters deleted; only in the response to a delete"),
+                    "skipped": ids("Ids of dead letters skipped because another request changed them or their message has since moved on"),
+                    "failed": ids("Ids of dead letters that could not be changed; retry later"),
+                    "more": { "type": "boolean", "description": "Whether more dead letters may match" },
+                    "next": { "type": ["string", "null"], "description": "pass as `after` to continue" },
                 },
             }),
         ),
         (
             "DeadLettersMatched",
             object(json!({
-                "dryRun": { "type": "boolean" }, "matched": count("How many it would be"),
+                "dryRun": { "type": "boolean", "description": "Always true" }, "matched": count("Number of dead letters that would change"),
             })),
         ),
         (
@@ -96,7 +95,7 @@ pub(super) fn shapes() -> Map<String, Value> {
         (
             "ReadReceipt",
             object(json!({
-                "read": count("Messages that were read now"),
+                "read": count("Number of messages marked as read by this request"),
                 "conversation": reference("Conversation"),
             })),
         ),
@@ -104,7 +103,7 @@ pub(super) fn shapes() -> Map<String, Value> {
             "History",
             json!({ "type": "object", "required": ["items"], "properties": {
                 "items": { "type": "array", "items": reference("Message") },
-                "next": { "type": ["integer", "null"], "description": "a seq, for `after` or `before`" },
+                "next": { "type": ["integer", "null"], "description": "a seq: pass as `after` or `before` to get the next page; null on the last page" },
             } }),
         ),
         (
@@ -112,14 +111,14 @@ pub(super) fn shapes() -> Map<String, Value> {
             json!({
                 "type": "object",
                 "required": ["status"],
-                "description": "All but the status is for administrators",
+                "description": "Fields other than `status` are shown to administrators only",
                 "properties": {
                     "status": {
                         "type": "string", "enum": ["healthy", "unhealthy", "stopping", "draining"],
                     },
                     "dependencies": { "type": "object", "additionalProperties": state },
                     "backpressure": object(json!({
-                        "level": text, "deliveriesInHand": { "type": "integer" },
+                        "level": text, "deliveriesInHand": count("Deliveries in flight or due"),
                     })),
                     "replicas": { "type": "array", "items": replica },
                     "history": {

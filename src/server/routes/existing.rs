@@ -1,4 +1,4 @@
-//! The API of the existing system.
+//! The API of the legacy system.
 
 use crate::{
     domain::Permission::SendMessages,

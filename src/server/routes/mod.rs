@@ -1,4 +1,4 @@
-//! Every route of the HTTP API, a row each, by who calls it.
+//! Every route of the HTTP API, one row each, grouped by audience.
 
 mod admin;
 mod conversations;
@@ -10,9 +10,9 @@ use std::sync::LazyLock;
 
 use super::route::{Route, Table};
 
-/// The parameters of a page.
+/// The query parameters of a paged list.
 const PAGE: [&str; 2] =
-    ["limit: How many, 1 to 200; 50 without it", "after: The cursor `next` of the page before"];
+    ["limit: Page size, 1 to 200; default 50", "after: `next` of the previous page"];
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| {
     let groups =
@@ -20,12 +20,10 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
     Table::new(groups.into_iter().flatten().collect())
 });
 
-/// The table.
 pub fn table() -> &'static Table {
     &TABLE
 }
 
-/// All of them.
 pub fn all() -> &'static [Route] {
     TABLE.rows()
 }

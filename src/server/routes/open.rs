@@ -1,4 +1,4 @@
-//! What everybody may ask without a token.
+//! Routes that need no token.
 
 use crate::server::{
     http::health,
@@ -9,17 +9,17 @@ use crate::server::{
 pub(super) fn rows() -> Vec<Route> {
     vec![
         get("/health", Anyone, health::whole)
-            .summary("How it is")
+            .summary("Show the health of this process and its dependencies")
             .gives_written(200, "Health")
-            .query(&["history: true, for how each dependency was lately; only to administrators"]),
+            .query(&["history: true to include the last 50 results of each dependency; administrators only"]),
         get("/health/live", Anyone, health::live)
-            .summary("Whether it lives")
+            .summary("Liveness: the process answers")
             .gives_written(200, "Health"),
         get("/health/ready", Anyone, health::ready)
-            .summary("Whether it takes requests; 503 if not")
+            .summary("Readiness: 200 if the process accepts requests, else 503")
             .gives_written(200, "Health"),
         get("/openapi.json", Anyone, openapi::page)
-            .summary("This description")
+            .summary("Show this OpenAPI document")
             .gives_written(200, "Object"),
     ]
 }

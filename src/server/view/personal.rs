@@ -35,7 +35,7 @@ pub(in crate::server) enum Record<'a> {
     },
     /// Where pushes go.
     #[serde(rename_all = "camelCase")]
-    ExportedDevice {
+    Device {
         id: uuid::Uuid,
         token: &'a str,
         platform: &'static str,
@@ -80,13 +80,17 @@ pub(in crate::server) enum Record<'a> {
 #[serde(rename_all = "camelCase")]
 #[schema(as = ExportedEvent)]
 pub(in crate::server) struct EventView<'a> {
+    /// When the event happened; for a repeated event, the first time.
     #[serde(with = "crate::server::moment")]
     at: OffsetDateTime,
+    /// Such as `retry` or `connection_lost`.
     kind: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     detail: &'a str,
+    /// Number of times; only for a repeated event.
     #[serde(skip_serializing_if = "Option::is_none")]
     count: Option<u32>,
+    /// The last time; only for a repeated event.
     #[serde(skip_serializing_if = "Option::is_none", with = "crate::server::moment::option")]
     last_at: Option<OffsetDateTime>,
 }
@@ -158,9 +162,9 @@ impl From<&TokenInfo> for Record<'_> {
 #[serde(rename_all = "camelCase")]
 #[schema(as = ErasureProgress)]
 pub(crate) struct ProgressView {
-    /// Messages that were found in the beginning.
+    /// Messages found at the start.
     pub(crate) messages: u64,
-    /// Messages that are gone.
+    /// Messages erased so far.
     pub(crate) gone: u64,
 }
 
@@ -170,10 +174,12 @@ pub(crate) struct ProgressView {
 #[schema(as = Erasure)]
 pub(crate) struct ErasureView<'a> {
     pub(crate) phone: &'a str,
+    /// Whether this is a preview: nothing was erased.
     pub(crate) dry_run: bool,
+    /// What was erased, or would be, by store.
     #[serde(borrow)]
     pub(crate) erased: Vec<ErasedView<'a>>,
-    /// What it could not be taken from.
+    /// Stores that could not be reached: the data there remains.
     #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) missed: Vec<MissedView<'a>>,
 }
@@ -221,7 +227,7 @@ impl<'a> ErasureView<'a> {
         match &done.redis {
             Some(Ok((party, pages))) => erased.extend([
                 ErasedView { store: "redis", what: "presence and rates", count: *party },
-                ErasedView { store: "redis", what: "pages kept, of everybody", count: *pages },
+                ErasedView { store: "redis", what: "cached pages, of all users", count: *pages },
             ]),
             Some(Err(error)) => {
                 missed.push(MissedView { store: "redis", why: error.to_string() });

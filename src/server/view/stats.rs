@@ -24,32 +24,32 @@ use crate::{
 #[serde(rename_all = "camelCase")]
 #[schema(as = Stats)]
 pub struct StatsView {
-    /// When.
+    /// When the statistics were taken.
     #[serde(with = "crate::server::moment")]
     pub at: OffsetDateTime,
-    /// High first.
+    /// Highest priority first.
     pub lanes: Vec<LaneView>,
     /// Messages not acknowledged yet.
     pub waiting: CountedView,
-    /// Those of them that are on their way to a device, or due.
+    /// Deliveries in flight or due.
     pub in_hand: CountedView,
-    /// What is still taken on: the strictest of the gateways.
+    /// Strictest level of all gateways: `open`, `broadcasts_paused`, `bulk_refused` or `high_only`.
     pub backpressure: String,
-    /// Connections of the hub.
+    /// Open hub connections.
     pub connections: u64,
-    /// Since each process started.
+    /// Totals since each process started.
     pub since_start: TotalsView,
-    /// In the last two minutes, or since the processes started if that is shorter.
+    /// Totals of the last two minutes, or since start if that is shorter.
     pub recent: TotalsView,
-    /// The same, sample by sample.
+    /// `recent`, by sample.
     pub series: SeriesView,
-    /// The processes that live, oldest first.
+    /// Live processes, oldest first.
     pub nodes: Vec<NodeView>,
     /// The database itself.
     pub database: DatabaseView,
-    /// What was given up.
+    /// Dead letters.
     pub dead_letters: DeadView,
-    /// Recipients that are slow to acknowledge, the worst first.
+    /// Recipients that are slow to acknowledge, slowest first.
     pub slowest: Vec<SlowView>,
 }
 
@@ -65,12 +65,12 @@ pub struct LaneView {
     /// When the oldest of them was accepted.
     #[serde(with = "crate::server::moment::option")]
     pub oldest_waiting_at: Option<OffsetDateTime>,
-    /// Those on their way to a device, or due.
+    /// Deliveries in flight or due.
     pub in_hand: u64,
-    /// When the oldest of those was accepted.
+    /// When the oldest of their messages was accepted.
     #[serde(with = "crate::server::moment::option")]
     pub oldest_in_hand_at: Option<OffsetDateTime>,
-    /// Wake-ups waiting in the processes.
+    /// Wake-ups queued in the processes.
     pub wake_ups: u64,
 }
 
@@ -79,9 +79,9 @@ pub struct LaneView {
 #[serde(rename_all = "camelCase")]
 #[schema(as = Counted)]
 pub struct CountedView {
-    /// How many.
+    /// Exact below 20,000.
     pub count: u64,
-    /// Whether there may be more.
+    /// Whether counting stopped at the limit.
     pub at_least: bool,
 }
 
@@ -90,15 +90,15 @@ pub struct CountedView {
 #[serde(rename_all = "camelCase")]
 #[schema(as = Totals)]
 pub struct TotalsView {
-    /// Messages.
+    /// Messages accepted.
     pub accepted: u64,
-    /// Messages.
+    /// Messages delivered.
     pub delivered: u64,
-    /// Messages.
+    /// Messages failed.
     pub failed: u64,
-    /// Deliveries tried again.
+    /// Deliveries retried.
     pub retries: u64,
-    /// From acceptance to acknowledgement, in milliseconds; null if nothing was delivered.
+    /// Time from acceptance to acknowledgement, in milliseconds; null if nothing was delivered.
     pub delivery_ms: Option<PercentilesView>,
 }
 
@@ -106,17 +106,14 @@ pub struct TotalsView {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = Percentiles)]
 pub struct PercentilesView {
-    /// Half of them are no longer.
+    /// Median.
     pub p50: u64,
-    /// 90 in 100.
     pub p90: u64,
-    /// 95 in 100.
     pub p95: u64,
-    /// 99 in 100.
     pub p99: u64,
-    /// 999 in 1,000.
+    /// 99.9th percentile.
     pub p999: u64,
-    /// All.
+    /// Maximum.
     pub max: u64,
 }
 
@@ -124,13 +121,13 @@ pub struct PercentilesView {
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = Series)]
 pub struct SeriesView {
-    /// How long each sample is.
+    /// Length of a sample, in seconds.
     pub seconds: u64,
-    /// Messages accepted in each.
+    /// Messages accepted, per sample.
     pub accepted: Vec<u64>,
-    /// Messages delivered in each.
+    /// Messages delivered, per sample.
     pub delivered: Vec<u64>,
-    /// Messages that failed in each.
+    /// Messages failed, per sample.
     pub failed: Vec<u64>,
 }
 
@@ -139,38 +136,38 @@ pub struct SeriesView {
 #[serde(rename_all = "camelCase")]
 #[schema(as = Node)]
 pub struct NodeView {
-    /// Sixteen hexadecimal digits.
+    /// Sixteen hexadecimal digits; new at each start.
     pub id: String,
     /// `serve`, `gateway` or `worker`.
     pub role: String,
-    /// The machine.
+    /// Host name.
     pub host: String,
-    /// The process on it.
+    /// Process id.
     pub pid: i32,
-    /// Of esh3ar.
+    /// Version of esh3ar.
     pub version: String,
-    /// Where other gateways reach it.
+    /// Address at which other gateways reach it.
     pub address: Option<String>,
-    /// Whether it is being emptied.
+    /// Whether the process is draining.
     pub draining: bool,
-    /// What it was asked to be and has not taken up yet: true, to be emptied; false, to take connections again.
+    /// Requested and not yet applied: true to drain, false to accept connections again; else null.
     pub drain_asked: Option<bool>,
     /// When it started.
     #[serde(with = "crate::server::moment")]
     pub started_at: OffsetDateTime,
-    /// Connections of the hub.
+    /// Open hub connections.
     pub connections: u64,
-    /// The broker's queues it leads.
+    /// Partitions assigned to this process.
     pub queues: Vec<i16>,
-    /// What it holds in memory.
+    /// Resident memory, in bytes.
     pub memory_bytes: Option<u64>,
-    /// Since it started.
+    /// Totals since start.
     pub since_start: TotalsView,
-    /// In the last two minutes.
+    /// Totals of the last two minutes.
     pub recent: TotalsView,
-    /// Messages a second, over the last ten seconds.
+    /// Messages per second, averaged over ten seconds.
     pub per_second: RatesView,
-    /// What it works with, as it sees it.
+    /// Dependencies, as seen by this process.
     pub parts: Vec<PartView>,
 }
 
@@ -178,11 +175,8 @@ pub struct NodeView {
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = Rates)]
 pub struct RatesView {
-    /// Accepted.
     pub accepted: f64,
-    /// Delivered.
     pub delivered: f64,
-    /// Failed.
     pub failed: f64,
 }
 
@@ -193,16 +187,15 @@ pub struct RatesView {
 pub struct PartView {
     /// `database`, `disk`, `realtime`, `rabbitmq`, `redis` or `mail`.
     pub name: String,
-    /// Whether it answers.
+    /// Whether the dependency answers.
     pub up: bool,
-    /// How long it took.
+    /// Response time, in milliseconds.
     pub latency_ms: Option<f64>,
-    /// Its version, where it tells.
+    /// Version, if known.
     pub version: Option<String>,
-    /// What is wrong with it.
+    /// What is wrong.
     pub fault: Option<String>,
-    /// How it was at the last looks, one every 30 s, oldest first: how many milliseconds it took, -1 when it
-    /// did not answer.
+    /// Results of the last checks, one every 30 s, oldest first: response time in milliseconds, or -1 for no answer.
     #[serde(default)]
     pub past: Vec<i32>,
 }
@@ -212,15 +205,15 @@ pub struct PartView {
 #[serde(rename_all = "camelCase")]
 #[schema(as = DatabaseFacts)]
 pub struct DatabaseView {
-    /// Of Postgres.
+    /// Version of Postgres.
     pub version: String,
-    /// How long it took to answer.
+    /// Response time, in milliseconds.
     pub latency_ms: f64,
-    /// What it takes on the disk.
+    /// Size on disk, in bytes.
     pub size_bytes: u64,
-    /// Connections to it.
+    /// Open connections, of all programs.
     pub connections: u64,
-    /// The most it takes.
+    /// `max_connections` of Postgres.
     pub max_connections: u64,
 }
 
@@ -229,11 +222,11 @@ pub struct DatabaseView {
 #[serde(rename_all = "camelCase")]
 #[schema(as = DeadLetterCounts)]
 pub struct DeadView {
-    /// How many.
+    /// Exact below 20,000.
     pub count: u64,
-    /// Whether there may be more.
+    /// Whether counting stopped at the limit.
     pub at_least: bool,
-    /// By class; classes without any are not there.
+    /// By class; classes without dead letters are omitted.
     pub by_class: Vec<DeadOfClassView>,
 }
 
@@ -244,9 +237,8 @@ pub struct DeadView {
 pub struct DeadOfClassView {
     /// `recipient`, `provider`, `content` or `system`.
     pub class: String,
-    /// How many.
     pub count: u64,
-    /// When the newest was given up.
+    /// When the newest of them failed.
     #[serde(with = "crate::server::moment")]
     pub newest_at: OffsetDateTime,
 }
@@ -256,18 +248,18 @@ pub struct DeadOfClassView {
 #[serde(rename_all = "camelCase")]
 #[schema(as = SlowRecipient)]
 pub struct SlowView {
-    /// Its phone number, masked unless asked for, or the business user's name.
+    /// Phone number, masked unless requested otherwise, or name of the business user.
     pub recipient: String,
-    /// Messages in hand for it.
+    /// Deliveries in flight or due.
     pub in_hand: u64,
-    /// The oldest of them.
+    /// Oldest unacknowledged message.
     pub oldest_message_id: uuid::Uuid,
-    /// When that was accepted.
+    /// When that message was accepted.
     #[serde(with = "crate::server::moment")]
     pub oldest_at: OffsetDateTime,
-    /// The most retries that one of them has had.
+    /// Highest retry count.
     pub retries: u16,
-    /// Whether it is believed to be connected; null for business users.
+    /// Whether the phone is connected; null for business users.
     pub connected: Option<bool>,
 }
 

@@ -30,9 +30,9 @@ async fn try_access(context: &Context) -> Result<Response, Problem> {
     let phone = context.phone("phone")?;
     let mut before = context.after()?.map(|id| id.0);
     if let (None, Some(text)) = (before, context.parameter("before")?) {
-        let id = text
-            .parse()
-            .map_err(|_| Problem::field("before", "invalid_id", "before is the id of an entry"))?;
+        let id = text.parse().map_err(|_| {
+            Problem::field("before", "invalid_id", "before must be the id of an audit log entry")
+        })?;
         before = Some(id);
     }
     let filter = AuditFilter {

@@ -32,7 +32,7 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
     let mut filter = ConversationFilter::default();
     if let Some(name) = context.parameter("status")? {
         filter.status = Some(ConversationStatus::parse(&name).ok_or_else(|| {
-            let message = "the status is active, archived or closed";
+            let message = "status must be active, archived or closed";
             Problem::field("status", "unknown", message)
         })?);
     }
@@ -42,7 +42,7 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
     }
     if let Some(text) = context.parameter("after")? {
         let cursor = ConversationCursor::parse(&text).ok_or_else(|| {
-            Problem::field("after", "invalid_cursor", "after is not a cursor of this list")
+            Problem::field("after", "invalid_cursor", "after is not a valid cursor for this list")
         })?;
         filter.after = Some(cursor.0);
     }

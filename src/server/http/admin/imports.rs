@@ -27,22 +27,23 @@ const LONGEST_NAME: usize = 200;
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with rows")]
 #[schema(as = MessageRows)]
 pub(in crate::server) struct MessagesBody<'a> {
-    /// 1 to 500, each with its values by the names of their columns.
+    /// 1 to 500 rows, values by column name.
     #[schema(value_type = Vec<Object>)]
     #[serde(borrow)]
     rows: Many<&'a RawValue>,
-    /// Whose messages are of which no sender is told, or one that is no business user here.
+    /// Id or name of the business user to use for rows whose sender is missing or unknown.
     from: Option<String>,
-    /// The name of the file that they come from: the story of a message tells of it.
+    /// File name to show in the timeline of the messages, 1 to 200 characters.
     file: Option<String>,
-    /// What an earlier call answered as `import`: these belong to the same.
+    /// `import` from the response to an earlier call, to continue that import.
     import: Option<uuid::Uuid>,
-    /// New ids, made from theirs, in the order of time.
+    /// Derive new, time-ordered ids from the given ones.
     #[serde(default)]
     new_ids: bool,
-    /// Only look what would be done.
+    /// Check only; import nothing.
     #[serde(default)]
     dry_run: bool,
+    /// Reason for the audit log, at most 500 characters.
     reason: Option<String>,
 }
 
@@ -51,13 +52,14 @@ pub(in crate::server) struct MessagesBody<'a> {
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with rows")]
 #[schema(as = UserRows)]
 pub(in crate::server) struct UsersBody<'a> {
-    /// 1 to 500, each with its values by the names of their columns.
+    /// 1 to 500 rows, values by column name.
     #[schema(value_type = Vec<Object>)]
     #[serde(borrow)]
     rows: Many<&'a RawValue>,
-    /// Only look what would be done.
+    /// Check only; import nothing.
     #[serde(default)]
     dry_run: bool,
+    /// Reason for the audit log, at most 500 characters.
     reason: Option<String>,
 }
 
@@ -66,16 +68,20 @@ pub(in crate::server) struct UsersBody<'a> {
 #[serde(rename_all = "camelCase")]
 #[schema(as = Imported)]
 pub(crate) struct ImportedView {
+    /// Whether nothing was imported.
     dry_run: bool,
-    /// What messages were imported under, for the calls that follow.
+    /// Pass as `import` in the following calls.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) import: Option<uuid::Uuid>,
+    /// Rows read.
     read: usize,
+    /// Rows imported.
     pub(crate) imported: usize,
+    /// Rows that were imported before.
     pub(crate) already_there: usize,
-    /// Those that cannot be taken, in their order.
+    /// Rejected rows, in order.
     pub(crate) rejected: Vec<RejectedView>,
-    /// Senders that are no business users here: only recipients see what they sent.
+    /// Senders that are not business users here; only recipients see their messages.
     pub(crate) unknown_senders: Vec<uuid::Uuid>,
 }
 
@@ -84,7 +90,7 @@ pub(crate) struct ImportedView {
 #[serde(rename_all = "camelCase")]
 #[schema(as = RejectedRow)]
 pub(crate) struct RejectedView {
-    /// Its place among the rows, from 0.
+    /// Index of the row, from 0.
     pub(crate) row: usize,
     pub(crate) reason: String,
 }
@@ -152,7 +158,7 @@ fn file(given: Option<&str>) -> Result<&str, Problem> {
     if fits && !name.contains(char::is_control) {
         return Ok(name);
     }
-    let message = format!("file must be a name of 1 to {LONGEST_NAME} characters");
+    let message = format!("file must be a file name of 1 to {LONGEST_NAME} characters");
     Err(Problem::field("file", "invalid_name", message))
 }
 

@@ -22,12 +22,19 @@ use crate::{
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "a message object with from")]
 #[schema(as = NewMessageAs)]
 pub(in crate::server) struct SendAsBody {
+    /// Id or name of the sending business user.
     from: String,
+    /// Phone number of the recipient; E.164, or national with phone.default_region.
     to: String,
+    /// At most 200 characters.
     subject: Option<String>,
+    /// 1 to 10,000 characters.
     content: String,
+    /// `text` (default) or `json`.
     content_type: Option<String>,
+    /// `low`, `normal` (default) or `high`.
     priority: Option<String>,
+    /// Reason for the audit log, at most 500 characters.
     reason: Option<String>,
 }
 
@@ -42,14 +49,14 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
     let mut filter = MessageFilter::default();
     if let Some(name) = context.parameter("status")? {
         filter.status = Some(Status::parse(&name).ok_or_else(|| {
-            let message = "the status is pending, sent, delivered, read or failed";
+            let message = "status must be pending, sent, delivered, read or failed";
             Problem::field("status", "unknown", message)
         })?);
     }
     if let Some(name) = context.parameter("type")? {
         filter.kind = Some(
             MessageKind::parse(&name)
-                .ok_or_else(|| Problem::field("type", "unknown", "the type is oneWay or chat"))?,
+                .ok_or_else(|| Problem::field("type", "unknown", "type must be oneWay or chat"))?,
         );
     }
     filter.recipient = context.phone("to")?;

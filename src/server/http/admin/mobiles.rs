@@ -23,9 +23,12 @@ const MOST: usize = 1000;
 #[serde(deny_unknown_fields, expecting = "an object with phones")]
 #[schema(as = NewMobileUsers)]
 pub(in crate::server) struct AddBody {
+    /// 1 to 1,000 phone numbers.
     phones: Vec<String>,
+    /// Mark the numbers as verified.
     #[serde(default)]
     verified: bool,
+    /// Reason for the audit log, at most 500 characters.
     reason: Option<String>,
 }
 
@@ -57,7 +60,7 @@ async fn try_add(context: &Context) -> Result<Response, Problem> {
     let body: AddBody = context.json()?;
     let by = because(by, body.reason.as_deref())?;
     if body.phones.is_empty() || body.phones.len() > MOST {
-        let message = format!("phones must hold 1 to {MOST} numbers");
+        let message = format!("phones must contain 1 to {MOST} numbers");
         return Err(Problem::field("phones", "out_of_range", message));
     }
     let mut phones: Vec<Phone> = Vec::with_capacity(body.phones.len());

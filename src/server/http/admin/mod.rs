@@ -86,7 +86,7 @@ fn because(by: By, reason: Option<&str>) -> Result<By, Problem> {
 fn text_of(context: &Context, name: &'static str) -> Result<Option<String>, Problem> {
     let text = context.parameter(name)?;
     if text.as_ref().is_some_and(|text| text.contains('\0')) {
-        let message = format!("{name} holds the character zero, which no text here has");
+        let message = format!("{name} must not contain a NUL character");
         return Err(Problem::field(name, "invalid_character", message));
     }
     Ok(text)
@@ -105,7 +105,7 @@ impl Seconds {
     /// The duration; `None` for never.
     fn read(&self, field: &'static str) -> Result<Option<Duration>, Problem> {
         let wrong = || {
-            let message = format!("{field} is a number of seconds above 0, or \"never\"");
+            let message = format!("{field} must be a number of seconds above 0, or \"never\"");
             Problem::field(field, "out_of_range", message)
         };
         match self {

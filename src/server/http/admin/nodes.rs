@@ -19,9 +19,10 @@ use crate::{
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with undo")]
 #[schema(as = DrainRequest)]
 pub(in crate::server) struct DrainBody {
-    /// Take connections again.
+    /// True to accept connections again.
     #[serde(default)]
     undo: bool,
+    /// Reason for the audit log, at most 500 characters.
     reason: Option<String>,
 }
 

@@ -31,9 +31,10 @@ const TOLD_EVERY: Duration = Duration::from_millis(500);
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with dryRun")]
 #[schema(as = ErasureRequest)]
 pub(in crate::server) struct EraseBody {
-    /// Only say how much it would be.
+    /// Count only; erase nothing.
     #[serde(default)]
     dry_run: bool,
+    /// Reason for the audit log, at most 500 characters.
     reason: Option<String>,
 }
 
@@ -53,11 +54,9 @@ async fn try_export(phone: &str, context: &Context) -> Result<Response, Problem>
         match write(&app, &phone, &lines).await {
             Ok(()) => lines.end(),
             Err(Stop::Gone) => {
-                tracing::info!(
-                    "who asked for an export went away, or did not read on, before its end"
-                );
+                tracing::info!("export aborted: the client disconnected or stopped reading");
             }
-            Err(Stop::Failed(error)) => tracing::warn!(%error, "an export broke off"),
+            Err(Stop::Failed(error)) => tracing::warn!(%error, "export failed"),
         }
     });
     Ok(response)
@@ -172,7 +171,7 @@ async fn run(erasure: Erasure, phone: Phone, lines: Lines) {
     let told = match done {
         Ok(done) => lines.put(&ErasureView::done(&phone, &done)).await,
         Err(error) => {
-            tracing::warn!(%error, "an erasure broke off; the same again goes on");
+            tracing::warn!(%error, "erasure failed; repeat the request to continue it");
             lines.put(&Problem::from(error).to_json()).await
         }
     };
@@ -187,7 +186,7 @@ fn named(error: Error) -> Problem {
         Error::NotFound(_) => Problem::new(
             StatusCode::NOT_FOUND,
             reply::classify(&error).1,
-            "nothing is stored of this number",
+            "no data is stored for this phone number",
         ),
         other => other.into(),
     }

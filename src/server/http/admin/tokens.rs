@@ -21,10 +21,13 @@ use crate::{
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with user or mobile")]
 #[schema(as = NewToken)]
 pub(in crate::server) struct CreateBody {
+    /// Id or name of a business user; this or `mobile` is required.
     user: Option<String>,
+    /// Phone number of a mobile user.
     mobile: Option<String>,
-    /// As long as is usual for its kind if it is left out.
+    /// Lifetime in seconds, or "never"; default: auth.access_token_ttl for a phone, never for a business user.
     expires_in: Option<Seconds>,
+    /// Reason for the audit log, at most 500 characters.
     reason: Option<String>,
 }
 
@@ -32,11 +35,12 @@ pub(in crate::server) struct CreateBody {
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with overlap")]
 #[schema(as = Rotation)]
 pub(in crate::server) struct RotateBody {
-    /// In seconds; 0 or left out: the old one ends at once.
+    /// How long the old token stays valid, in seconds; default 0.
     #[serde(default)]
     overlap: f64,
-    /// As long as the old one was to live if it is left out.
+    /// Lifetime of the new token in seconds, or "never"; default: the old token's lifetime.
     expires_in: Option<Seconds>,
+    /// Reason for the audit log, at most 500 characters.
     reason: Option<String>,
 }
 
@@ -73,7 +77,7 @@ async fn try_create(context: &Context) -> Result<Response, Problem> {
     let lifetime = lifetime(body.expires_in.as_ref())?.unwrap_or(Lifetime::Usual);
     let (user, mobile) = (body.user.as_deref(), body.mobile.as_deref());
     let Some(owner) = context.app.token_owner(user, mobile, true).await? else {
-        let message = "a token needs an owner: user or mobile";
+        let message = "a token needs an owner: set user or mobile";
         return Err(Problem::field("user", "required", message));
     };
     let issued = context.app.issue_token(&by, &owner, lifetime).await?;
@@ -94,7 +98,7 @@ async fn try_rotate(id: &str, context: &Context) -> Result<Response, Problem> {
     let overlap = Some(body.overlap).filter(|seconds| (0.0..=super::LONGEST).contains(seconds));
     let overlap = overlap.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     let overlap = overlap.ok_or_else(|| {
-        Problem::field("overlap", "out_of_range", "overlap is a number of seconds, 0 or more")
+        Problem::field("overlap", "out_of_range", "overlap must be a number of seconds, 0 or more")
     })?;
     let rotated = context.app.rotate_token(&by, parse_id(id)?, overlap, lifetime).await?;
     Ok(reply::json(StatusCode::CREATED, &RotatedView::from(rotated)))

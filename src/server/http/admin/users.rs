@@ -19,9 +19,13 @@ use crate::{
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "a user object")]
 #[schema(as = NewUser)]
 pub(in crate::server) struct AddBody {
+    /// 1 to 200 visible characters on one line.
     name: String,
+    /// `SendMessages` (default), `Chat`, `Broadcast`, `Admin`.
     permissions: Option<Vec<String>>,
+    /// Phone number; E.164, or national with phone.default_region.
     phone: Option<String>,
+    /// Reason for the audit log, at most 500 characters.
     reason: Option<String>,
 }
 
@@ -29,11 +33,16 @@ pub(in crate::server) struct AddBody {
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with changes")]
 #[schema(as = UserChange)]
 pub(in crate::server) struct ChangeBody {
+    /// Replaces all permissions.
     permissions: Option<Vec<String>>,
+    /// New phone number.
     phone: Option<String>,
+    /// False disables the user.
     enabled: Option<bool>,
+    /// Allow disabling the last administrator.
     #[serde(default)]
     even_last_admin: bool,
+    /// Reason for the audit log, at most 500 characters.
     reason: Option<String>,
 }
 
@@ -42,9 +51,8 @@ fn permissions(names: &[String]) -> Result<Permissions, Problem> {
     names.iter().try_fold(Permissions::NONE, |all, name| {
         let known = Permission::ALL.into_iter().find(|p| p.name().eq_ignore_ascii_case(name));
         known.map(|permission| all.with(permission)).ok_or_else(|| {
-            let message = format!(
-                "'{name}' is not a permission; they are SendMessages, Chat, Broadcast and Admin"
-            );
+            let message =
+                format!("'{name}' is not a permission; use SendMessages, Chat, Broadcast or Admin");
             Problem::field("permissions", "unknown", message)
         })
     })
