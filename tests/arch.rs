@@ -59,20 +59,20 @@ const ROOMS: &[(&str, &[&str])] = &[
 
 /// What the server may name of the store, and why: types that use cases take or give, no statement.
 const STORE_TYPES: &[(&[&str], &str)] = &[
-    (&["messages", "Filter"], "the query of a list, filled from the URL"),
-    (&["dead_letters", "Filter"], "which dead letters, filled from the URL or a body"),
-    (&["conversations", "Filter"], "which conversations, filled from the URL"),
-    (&["audit", "Filter"], "which entries of the audit log, filled from the URL"),
+    (&["messages", "MessageFilter"], "the query of a list, filled from the URL"),
+    (&["dead_letters", "DeadLetterFilter"], "which dead letters, filled from the URL or a body"),
+    (&["conversations", "ConversationFilter"], "which conversations, filled from the URL"),
+    (&["audit", "AuditFilter"], "which entries of the audit log, filled from the URL"),
     (&["accounts", "MobileStatus"], "whether a number counts as proved, from a body"),
     (&["accounts", "BusinessUser"], "a business user, turned into JSON"),
     (&["accounts", "MobileUser"], "a mobile user, turned into JSON"),
-    (&["tokens", "Listed"], "a token without itself, turned into JSON"),
-    (&["audit", "Recorded"], "an entry of the audit log, turned into JSON"),
+    (&["tokens", "TokenInfo"], "a token without itself, turned into JSON"),
+    (&["audit", "AuditRecord"], "an entry of the audit log, turned into JSON"),
     (&["dead_letters", "DeadLetter"], "a dead letter, turned into JSON"),
-    (&["story", "Story"], "the history of a message, turned into JSON"),
-    (&["idempotency", "Earlier"], "the answer to a repeated request"),
-    (&["Slice"], "part of a list, turned into JSON"),
-    (&["Cut"], "up to where a list was looked at, turned into a cursor"),
+    (&["timeline", "MessageTimeline"], "the history of a message, turned into JSON"),
+    (&["idempotency", "StoredResponse"], "the answer to a repeated request"),
+    (&["ListPage"], "a page of a list, turned into JSON"),
+    (&["ScanPosition"], "the row up to which a list was scanned, turned into a cursor"),
 ];
 
 /// Crates that only these rooms may name.

@@ -1,5 +1,6 @@
 //! A client of the appliance, as a stranger would write it from the documentation: used by the demo
 //! and to try things out. It uses nothing of the server's own code.
+#![deny(missing_docs)]
 
 mod api;
 mod hub;

@@ -347,11 +347,15 @@ pub fn reason(text: &str) -> Result<Option<String>, FieldError> {
         return Ok(None);
     }
     if text.chars().count() > MAX_REASON_LEN {
-        let message = format!("reason may have {REASON_LIMIT} characters at most");
+        let message = format!("reason must have at most {MAX_REASON_LEN} characters");
         return Err(FieldError::new("reason", "too_long", message));
     }
     if text.chars().any(char::is_control) {
-        return Err(FieldError::new("reason", "invalid_character", "reason is one line of text"));
+        return Err(FieldError::new(
+            "reason",
+            "invalid_character",
+            "reason must be one line of text",
+        ));
     }
     Ok(Some(text.to_owned()))
 }

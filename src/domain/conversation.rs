@@ -155,13 +155,14 @@ impl Side {
 pub fn broken_rules(draft: &MessageDraft, client_message_id: Option<&str>) -> Vec<FieldError> {
     let mut broken = draft.broken_rules();
     if draft.subject.is_some() {
-        let message = "a chat message has no subject";
+        let message = "a chat message cannot have a subject";
         broken.push(FieldError::new("subject", "not_allowed", message));
     }
     if client_message_id.is_some_and(|id| {
         id.is_empty() || id.contains('\0') || id.chars().count() > MAX_CLIENT_MESSAGE_ID_LEN
     }) {
-        let message = format!("clientMessageId has 1 to {CLIENT_ID_LIMIT} characters");
+        let message =
+            format!("clientMessageId must have 1 to {MAX_CLIENT_MESSAGE_ID_LEN} characters");
         broken.push(FieldError::new("clientMessageId", "out_of_range", message));
     }
     broken

@@ -101,7 +101,7 @@ const NODE_ID_LEN: usize = 16;
 
 /// What is not the name of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a process is named by sixteen hexadecimal digits")]
+#[error("a node id has sixteen hexadecimal digits")]
 pub struct InvalidNodeId;
 
 impl NodeId {

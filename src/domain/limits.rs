@@ -85,8 +85,8 @@ impl RateClass {
             RateClass::Connects => "new connections",
             RateClass::Conversations => "new conversations",
             RateClass::Writes => "changes",
-            RateClass::Receipts => "receipts that change nothing",
-            RateClass::Admin => "requests to the admin API",
+            RateClass::Receipts => "receipts without effect",
+            RateClass::Admin => "admin API requests",
         }
     }
 }

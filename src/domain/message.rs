@@ -20,7 +20,7 @@ pub const MAX_PAGE_BYTES: usize = 256 * 1024;
 #[repr(i16)]
 pub enum MessageKind {
     /// From a business to a phone; nobody can reply to it.
-    OneWayMessage = 0,
+    OneWay = 0,
     /// Part of a conversation.
     Chat = 1,
 }
@@ -73,7 +73,7 @@ macro_rules! named {
     };
 }
 
-named!(MessageKind { OneWayMessage = "oneWay", Chat = "chat" });
+named!(MessageKind { OneWay = "oneWay", Chat = "chat" });
 named!(ContentType { Json = "json", Text = "text" });
 named!(Priority { Low = "low", Normal = "normal", High = "high" });
 
@@ -192,8 +192,8 @@ fn judge_text(field: &'static str, text: &str, limit: usize, broken: &mut Vec<Fi
     } else if let Some(c) = text.chars().find(|c| is_refused(*c)) {
         let code = u32::from(c);
         let message = format!(
-            "{field} contains the control character U+{code:04X}; of those only tab, line feed and \
-             carriage return are accepted"
+            "{field} contains the control character U+{code:04X}; only tab, line feed and \
+             carriage return are allowed"
         );
         broken.push(FieldError::new(field, "invalid_character", message));
     }

@@ -3,6 +3,7 @@
 //! Nothing here does I/O, reads a clock, draws a random number or knows a wire format: time and
 //! chance come in as arguments and decisions go out as values, so that every rule can be tested by
 //! itself. Everything else in the house may use this room; it uses none.
+#![deny(missing_docs)]
 
 pub mod audit;
 pub mod backpressure;

@@ -21,10 +21,10 @@ pub struct Network {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NetworkError {
     /// It is written in another way.
-    #[error("'{0}' is neither an address nor a network such as 10.0.0.0/8")]
+    #[error("'{0}' is not an address or a network such as 10.0.0.0/8")]
     Malformed(String),
     /// It has bits set that its prefix leaves open: another prefix may be meant.
-    #[error("'{written}' has bits set after its prefix: write {network}, or another prefix")]
+    #[error("'{written}' has host bits set: use {network} or another prefix")]
     HostBits {
         /// As it is written.
         written: String,
@@ -32,7 +32,7 @@ pub enum NetworkError {
         network: Network,
     },
     /// There are more than [`MAX_NETWORKS`].
-    #[error("there are more than {MAX_NETWORKS}")]
+    #[error("more than {MAX_NETWORKS} networks")]
     TooMany,
 }
 
@@ -242,10 +242,7 @@ mod tests {
             assert_eq!(bad.parse::<Network>(), Err(NetworkError::Malformed(bad.to_owned())));
         }
         let told = "10.1.2.3/8".parse::<Network>().unwrap_err().to_string();
-        assert_eq!(
-            told,
-            "'10.1.2.3/8' has bits set after its prefix: write 10.0.0.0/8, or another prefix"
-        );
+        assert_eq!(told, "'10.1.2.3/8' has host bits set: use 10.0.0.0/8 or another prefix");
     }
 
     #[test]
@@ -257,7 +254,7 @@ mod tests {
         assert_eq!(Network::list(&many(MAX_NETWORKS)).map(|found| found.len()), Ok(MAX_NETWORKS));
         assert_eq!(Network::list(&many(MAX_NETWORKS + 1)), Err(NetworkError::TooMany));
         let told = Network::list("10.0.0.0/8,balancer").unwrap_err().to_string();
-        assert_eq!(told, "'balancer' is neither an address nor a network such as 10.0.0.0/8");
+        assert_eq!(told, "'balancer' is not an address or a network such as 10.0.0.0/8");
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub struct Permissions(i32);
 
 /// A name that is no permission.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("'{0}' is not a permission; they are SendMessages, Chat, Broadcast and Admin")]
+#[error("'{0}' is not a permission; use SendMessages, Chat, Broadcast or Admin")]
 pub struct UnknownPermission(pub String);
 
 impl Permissions {

@@ -52,7 +52,7 @@ pub struct MessageProgress {
 
 /// A step that does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a {from} message cannot take the step {event:?}")]
+#[error("a {from} message cannot take the transition {event:?}")]
 pub struct IllegalTransition {
     /// The status it had.
     pub from: Status,

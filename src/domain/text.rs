@@ -52,19 +52,19 @@ const fn is_invisible(c: char) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Empty or too long.
-    #[error("name must have 1 to {NAME_LIMIT} characters")]
+    #[error("name must have 1 to {MAX_NAME_LEN} characters")]
     Length,
     /// It has characters that a line of text does not show.
     #[error(
-        "name is one line of visible text: no tab, no line break, no character of zero width, none \
-         that changes the direction"
+        "name must be one line of visible text, without tabs, line breaks, zero-width or \
+         bidirectional control characters"
     )]
     Unseen,
     /// An id: with such a name, nobody could tell which of two users is meant.
-    #[error("name must not have the form of an id, because users are named by either")]
+    #[error("name must not look like an id")]
     IsId,
     /// `.` or `..`, which a URL cannot hold.
-    #[error("name must not be . or .., which no address can hold")]
+    #[error("name must not be . or ..")]
     Dots,
 }
 

@@ -25,13 +25,13 @@ pub enum BodyError {
         limit: usize,
     },
     /// Nothing came for too long.
-    #[error("the body did not arrive in time")]
+    #[error("timed out waiting for the body")]
     TimedOut,
     /// It ended before its end.
-    #[error("the body broke off")]
+    #[error("the body is incomplete")]
     Broken,
     /// There is no room for it now.
-    #[error("there is no room for the body now")]
+    #[error("no memory budget left for the body")]
     NoRoom(Full),
 }
 

@@ -157,7 +157,7 @@ impl Connections {
             end.cancel();
         }
         self.count_end(limit);
-        tracing::debug!(listener = self.inner.listener, limit, "a connection was evicted");
+        tracing::debug!(listener = self.inner.listener, limit, "connection evicted");
         open.evicted += 1;
         let now = Instant::now();
         if open.warned.is_none_or(|warned| now.duration_since(warned) >= WARN_EVERY) {
@@ -169,7 +169,7 @@ impl Connections {
                 unauthenticated,
                 authenticated,
                 shared,
-                "too many connections: the longest idle ones are closed"
+                "too many connections: closing the longest idle ones"
             );
             (open.warned, open.evicted) = (Some(now), 0);
         }

@@ -198,7 +198,9 @@ impl Context {
             None => Ok(None),
             Some("true") => Ok(Some(true)),
             Some("false") => Ok(Some(false)),
-            Some(_) => Err(Problem::field(name, "unknown", format!("{name} is true or false"))),
+            Some(_) => {
+                Err(Problem::field(name, "unknown", format!("{name} must be true or false")))
+            }
         }
     }
 
@@ -288,7 +290,7 @@ impl Context {
         let mut values = self.headers.get_all("idempotency-key").iter();
         let Some(value) = values.next() else { return Ok(None) };
         if values.next().is_some() {
-            let text = "a request has one Idempotency-Key";
+            let text = "a request may have only one Idempotency-Key";
             return Err(Problem::field("Idempotency-Key", "invalid_key", text));
         }
         let key = value
@@ -373,10 +375,10 @@ pub fn unknown_parameter(query: &str, known: &[&str]) -> Option<Problem> {
     }
     let name = excerpt(&name);
     let told = match (nearest(&name, known.iter().copied()), known) {
-        (Some(near), _) => format!("there is no parameter {name} here; did you mean {near}?"),
-        (None, []) => format!("there is no parameter {name} here, and no other"),
+        (Some(near), _) => format!("unknown parameter {name}; did you mean {near}?"),
+        (None, []) => format!("unknown parameter {name}; this route has no parameters"),
         (None, known) => {
-            format!("there is no parameter {name} here; there are {}", known.join(", "))
+            format!("unknown parameter {name}; known parameters: {}", known.join(", "))
         }
     };
     Some(Problem::bad_request("unknown_parameter", told))
@@ -413,7 +415,7 @@ pub fn text_cursor(text: &str) -> String {
 }
 
 fn unknown_cursor() -> Problem {
-    Problem::field("after", "invalid_cursor", "after is not a cursor of this list")
+    Problem::field("after", "invalid_cursor", "after is not a valid cursor for this list")
 }
 
 /// Reads a time as requests give it.
@@ -422,7 +424,7 @@ fn unknown_cursor() -> Problem {
 /// When it is none; `name` is where it was given.
 pub fn read_time(name: &'static str, text: &str) -> Result<OffsetDateTime, Problem> {
     OffsetDateTime::parse(text.trim(), &Rfc3339).map_err(|_| {
-        let message = format!("{name} is a time such as 2026-01-31T12:00:00Z");
+        let message = format!("{name} must be a time such as 2026-01-31T12:00:00Z");
         Problem::field(name, "invalid_time", message)
     })
 }
@@ -538,11 +540,13 @@ mod tests {
         let told = |query| unknown_parameter(query, &known).map(|problem| problem.detail);
         assert_eq!(told(""), None);
         assert_eq!(told("limit=2&&after=&st%61tus=sent"), None);
-        let near = "there is no parameter limti here; did you mean limit?";
+        let near = "unknown parameter limti; did you mean limit?";
         assert_eq!(told("status=sent&limti=2").as_deref(), Some(near));
-        let far = "there is no parameter colour here; there are limit, after, status";
+        let far = "unknown parameter colour; known parameters: limit, after, status";
         assert_eq!(told("colour").as_deref(), Some(far));
-        assert!(unknown_parameter("x=1", &[]).unwrap().detail.ends_with("and no other"));
+        assert!(
+            unknown_parameter("x=1", &[]).unwrap().detail.ends_with("this route has no parameters")
+        );
         assert!(told(&"y".repeat(5000)).unwrap().len() < 200);
     }
 

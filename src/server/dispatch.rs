@@ -54,7 +54,7 @@ impl NoRoute {
     pub fn into_response(self) -> Response {
         let NoRoute::Method { allowed, .. } = self else { return nothing().into_response() };
         let allowed = Vec::from_iter(allowed).join(", ");
-        let text = format!("this address takes {allowed}");
+        let text = format!("method not allowed; use {allowed}");
         let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", text);
         let mut response = problem.into_response();
         if let Ok(allowed) = HeaderValue::from_str(&allowed) {
@@ -65,7 +65,7 @@ impl NoRoute {
 }
 
 fn nothing() -> Problem {
-    let detail = "there is nothing at this address";
+    let detail = "no such route";
     Problem::new(StatusCode::NOT_FOUND, code::ROUTE_NOT_FOUND, detail)
 }
 
@@ -100,6 +100,6 @@ pub async fn answer(
 }
 
 async fn rejected(rejection: Rejection) -> Result<Response, Infallible> {
-    tracing::warn!(?rejection, "a request was rejected for an unforeseen reason");
-    Ok(Problem::bad_request("bad_request", "the request cannot be understood").into_response())
+    tracing::warn!(?rejection, "request rejected for an unexpected reason");
+    Ok(Problem::bad_request("bad_request", "malformed request").into_response())
 }

@@ -248,7 +248,7 @@ impl Gate {
 /// Too many requests of the client are in flight.
 fn too_many_requests() -> Problem {
     let most = Bounds::REQUESTS.party;
-    let text = format!("{most} requests of yours are in flight: wait for their answers first");
+    let text = format!("too many requests in flight: at most {most} per user");
     let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", text);
     Problem { retry_after: Some(1), ..problem }
 }
@@ -259,7 +259,9 @@ fn unsent(full: Full) -> Problem {
     match full {
         Full::Party => {
             let most = Bounds::ANSWERS.party;
-            let text = format!("{most} bytes of answers to you are not read yet: read them first");
+            let text = format!(
+                "too many unread responses: at most {most} bytes per user; read them first"
+            );
             let status = StatusCode::TOO_MANY_REQUESTS;
             let problem = Problem::new(status, "too_many_unread_answers", text);
             Problem { retry_after: Some(retry_after.as_secs()), ..problem }
@@ -287,19 +289,17 @@ async fn whole(
         BodyError::TooLarge { limit } => Problem::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             "body_too_large",
-            format!("the body may have {limit} bytes at most"),
+            format!("body too large: at most {limit} bytes"),
         ),
         BodyError::TimedOut => Problem::new(
             StatusCode::REQUEST_TIMEOUT,
             "body_timeout",
-            "the body did not arrive in time",
+            "timed out waiting for the body",
         ),
-        BodyError::Broken => {
-            Problem::bad_request("body_broken", "the body broke off before its end")
-        }
+        BodyError::Broken => Problem::bad_request("body_broken", "the body is incomplete"),
         BodyError::NoRoom(Full::Party) => {
             let most = Bounds::BODIES.party;
-            let text = format!("you are sending more than {most} bytes at once");
+            let text = format!("request bodies in flight exceed {most} bytes per user");
             let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", text);
             Problem { retry_after: Some(1), ..problem }
         }

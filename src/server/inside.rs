@@ -102,7 +102,7 @@ pub struct Pieces {
 
 /// An answer ended before its end; why is in the log.
 #[derive(Debug, thiserror::Error)]
-#[error("the answer broke off")]
+#[error("the response is incomplete")]
 pub struct BrokenOff;
 
 impl Pieces {

@@ -91,10 +91,10 @@ pub async fn serve<S, F, B>(
             Err(error) => {
                 // Evicting is logged once a minute.
                 let wait = if connections.make_room() {
-                    tracing::debug!(%error, "a connection could not be accepted");
+                    tracing::debug!(%error, "cannot accept a connection");
                     EVICTING
                 } else {
-                    tracing::warn!(%error, "a connection could not be accepted");
+                    tracing::warn!(%error, "cannot accept a connection");
                     OUT_OF_FILES
                 };
                 tokio::time::sleep(wait).await;
@@ -126,7 +126,7 @@ pub async fn serve<S, F, B>(
                     builders.serve(stream, version, service, connection, &stop).await;
                 }
                 Err(error) => {
-                    tracing::debug!(%error, peer = %address, "a connection was not begun")
+                    tracing::debug!(%error, peer = %address, "connection setup failed")
                 }
             }
         });
@@ -134,7 +134,7 @@ pub async fn serve<S, F, B>(
     drop(listener);
     tracker.close();
     if tokio::time::timeout(options.grace, tracker.wait()).await.is_err() {
-        tracing::warn!(left = tracker.len(), "requests were cut off by the stop");
+        tracing::warn!(left = tracker.len(), "shutdown grace period over; aborting open requests");
     }
 }
 
@@ -296,12 +296,12 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
             ended = ended => match ended {
                 Some(Ok(())) => return,
                 Some(Err(error)) => {
-                    tracing::debug!(%error, "a connection ended badly");
+                    tracing::debug!(%error, "connection failed");
                     return;
                 }
                 None if matches!(phase, Phase::Closing(_)) => return,
                 None => {
-                    tracing::debug!("an idle connection is closed");
+                    tracing::debug!("closing idle connection");
                     connection.idle();
                     finish(served.as_mut());
                     phase = Phase::Closing((Instant::now() + CLOSE_TIMEOUT).into());

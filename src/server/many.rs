@@ -32,7 +32,7 @@ impl<T> Many<T> {
     /// There is none, or there are too many; `name` is the field's.
     pub fn within(self, name: &'static str) -> Result<Vec<T>, Problem> {
         if self.items.is_empty() || self.is_over {
-            let message = format!("{name} must hold 1 to {BATCH_LIMIT} items");
+            let message = format!("{name} must contain 1 to {MAX_BATCH_SIZE} items");
             return Err(Problem::field(name, "out_of_range", message));
         }
         Ok(self.items)
@@ -71,7 +71,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Many<T> {
 /// It is larger.
 pub fn tree(item: &RawValue, limit: usize) -> Result<serde_json::Value, Problem> {
     if item.get().len() > limit {
-        let text = format!("an item may have {limit} bytes at most");
+        let text = format!("item too large: at most {limit} bytes");
         return Err(Problem::new(http::StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", text));
     }
     serde_json::from_str(item.get()).map_err(|error| super::context::unreadable(&error))

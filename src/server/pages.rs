@@ -102,7 +102,7 @@ fn write<'a, T, V: Serialize>(
 /// Texts, numbers and times that are written to memory: there is no way to fail.
 fn put<V: Serialize>(out: &mut Vec<u8>, value: &V) {
     if let Err(error) = serde_json::to_writer(out, value) {
-        tracing::error!(%error, "an answer could not be written");
+        tracing::error!(%error, "cannot serialize a response");
     }
 }
 

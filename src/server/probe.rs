@@ -127,7 +127,7 @@ async fn hear(
             _ => {}
         }
     }
-    Err("the hub ended the connection".to_owned())
+    Err("the hub closed the connection".to_owned())
 }
 
 fn text(error: impl std::fmt::Display) -> String {

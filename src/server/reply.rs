@@ -36,15 +36,21 @@ pub struct Problem {
 #[derive(Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = Problem)]
 pub(crate) struct ProblemBody<'a> {
+    /// `urn:esh3ar:problem:` and the code.
     r#type: String,
+    /// Reason phrase of the status.
     title: &'a str,
+    /// HTTP status.
     pub(crate) status: u16,
+    /// Explanation for people; do not parse.
     pub(crate) detail: &'a str,
+    /// Stable identifier for programs, snake_case.
     pub(crate) code: &'a str,
+    /// Invalid fields: code and message by field.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<std::collections::BTreeMap<String, Vec<FieldProblem<'static>>>>)]
     errors: Option<serde_json::Map<String, serde_json::Value>>,
-    /// As the header, for items of a batch, which have none.
+    /// Seconds, like the header `Retry-After`; also in items of a batch.
     #[serde(skip_serializing_if = "Option::is_none", rename = "retryAfter")]
     pub(crate) retry_after: Option<u64>,
 }
@@ -53,9 +59,9 @@ pub(crate) struct ProblemBody<'a> {
 #[derive(Serialize, utoipa::ToSchema)]
 #[schema(as = FieldProblem)]
 struct FieldProblem<'a> {
-    /// Stable, snake_case, for programs.
+    /// Stable identifier for programs, snake_case.
     code: &'a str,
-    /// For people.
+    /// Explanation for people; do not parse.
     message: &'a str,
 }
 
@@ -72,8 +78,7 @@ impl Problem {
 
     /// A body that is compressed: what it may be is told in a header too (RFC 9110, 15.5.16).
     pub fn encoded() -> Problem {
-        let text =
-            "the body must not be compressed: send it without Content-Encoding, or as identity";
+        let text = "compressed bodies are not supported: omit Content-Encoding, or use identity";
         Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, ENCODED, text)
     }
 
@@ -184,7 +189,7 @@ pub fn json<T: Serialize>(status: StatusCode, body: &T) -> Response {
     match serde_json::to_string(body) {
         Ok(text) => raw(status, text),
         Err(error) => {
-            tracing::error!(%error, "an answer could not be written");
+            tracing::error!(%error, "cannot serialize a response");
             Problem::from(app::Error::Internal).into_response()
         }
     }

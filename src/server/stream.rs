@@ -44,7 +44,7 @@ pub(super) struct Gone;
 
 /// The answer ends before its end.
 #[derive(Debug, thiserror::Error)]
-#[error("the answer breaks off")]
+#[error("the response is incomplete")]
 struct BrokenOff;
 
 /// An answer, and where its lines are written.

@@ -21,7 +21,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
-    #[error("{} cannot be read: {why}", path.display())]
+    #[error("cannot read {}: {why}", path.display())]
     File {
         /// Which.
         path: PathBuf,
@@ -29,7 +29,7 @@ pub enum TlsError {
         why: String,
     },
     /// The two do not make a server's identity.
-    #[error("{} and {} do not go together: {why}", cert.display(), key.display())]
+    #[error("{} and {} do not match: {why}", cert.display(), key.display())]
     Pair {
         /// The certificate's file.
         cert: PathBuf,
@@ -81,7 +81,9 @@ impl Tls {
             }
             match self.renew() {
                 Ok(()) => seen = now,
-                Err(error) => tracing::warn!(%error, "the old certificate is kept"),
+                Err(error) => {
+                    tracing::warn!(%error, "certificate reload failed; keeping the old certificate")
+                }
             }
         }
     }
@@ -141,7 +143,7 @@ pub fn look(cert: &Path, key: &Path) -> Result<Validity, TlsError> {
             None => found = Some(Validity { names: names(&parsed), from, until }),
         }
     }
-    found.ok_or_else(|| unreadable("it holds no certificate".to_owned()))
+    found.ok_or_else(|| unreadable("it contains no certificate".to_owned()))
 }
 
 fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
@@ -168,7 +170,7 @@ fn config(cert: &Path, key: &Path) -> Result<ServerConfig, TlsError> {
         .and_then(Iterator::collect)
         .map_err(|error| unreadable(cert, error.to_string()))?;
     if chain.is_empty() {
-        return Err(unreadable(cert, "it holds no certificate".to_owned()));
+        return Err(unreadable(cert, "it contains no certificate".to_owned()));
     }
     let private =
         PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable(key, error.to_string()))?;

@@ -45,9 +45,6 @@ statements! {
 }
 
 /// Begins a transaction, to be ended with [`commit`].
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn begin(client: &mut Client) -> Result<Transaction<'_>, Error> {
     client.transaction().await
 }
@@ -62,9 +59,6 @@ pub async fn commit(transaction: Transaction<'_>, entries: &[AuditEntry]) -> Res
 }
 
 /// Writes entries; in a transaction, together with what they tell of.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn insert(client: &impl Statements, entries: &[AuditEntry]) -> Result<(), Error> {
     if entries.is_empty() {
         return Ok(());
@@ -117,7 +111,6 @@ fn details(entry: &AuditEntry) -> Value {
 pub struct AuditRecord {
     /// UUIDv7.
     pub id: Uuid,
-    /// When.
     pub at: OffsetDateTime,
     /// `user`, `phone` or `command`.
     pub actor_kind: String,
@@ -137,7 +130,6 @@ pub struct AuditRecord {
     pub phone: Option<Phone>,
     /// How many phones' data.
     pub phones: i64,
-    /// Why.
     pub reason: Option<String>,
     /// The request over HTTP.
     pub request: Option<String>,
@@ -247,9 +239,6 @@ pub(super) fn built() -> Vec<Statement> {
 }
 
 /// Entries by filter, newest first.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn list(
     client: &Client,
     filter: &AuditFilter,
@@ -291,9 +280,6 @@ fn recorded(row: &Row) -> Result<AuditRecord, Error> {
 }
 
 /// When an action was last done, in whole: entries that say that it is only begun do not count.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn last_done(
     client: &Client,
     action: AuditAction,
@@ -303,9 +289,6 @@ pub async fn last_done(
 }
 
 /// Deletes entries of before a time, at most `limit`, the oldest first. Returns how many.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn expire(client: &Client, before: OffsetDateTime, limit: i64) -> Result<u64, Error> {
     client.execute(&EXPIRE, &[&before, &limit]).await
 }

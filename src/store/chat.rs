@@ -90,25 +90,20 @@ statements! {
 pub struct NewChat {
     /// Its id, unless the conversation's last message has a later one.
     pub id: MessageId,
-    /// Where it goes.
     pub conversation: ConversationId,
-    /// Who says it.
     pub side: Side,
-    /// What it says.
     pub draft: MessageDraft,
     /// The sender's own name for it: a repeat with the same changes nothing.
     pub client_message_id: Option<String>,
-    /// Accepted at.
     pub created_at: OffsetDateTime,
 }
 
 /// What became of one.
 #[derive(Clone, Debug)]
 pub enum AppendResult {
-    /// It is stored.
     New(Message),
     /// It was stored before.
-    StoredBefore(Message),
+    Before(Message),
     /// It was stored before, and deleted.
     Deleted,
     /// The conversation is closed.
@@ -120,7 +115,6 @@ pub enum AppendResult {
 /// What a batch did.
 #[derive(Debug, Default)]
 pub struct AppendOutcome {
-    /// For each message.
     pub messages: Vec<AppendResult>,
     /// The conversations as they are now, each once.
     pub conversations: Vec<Conversation>,
@@ -297,9 +291,6 @@ async fn store_conversations(
 
 /// Messages of a conversation by `seq`: the newest before a place, oldest last; or the oldest after
 /// one, oldest first. At most [`PAGE_BYTES`](crate::domain::message::MAX_PAGE_BYTES) of content and one message more.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn history(
     client: &Client,
     id: ConversationId,
@@ -321,14 +312,12 @@ const READ_BATCH_SIZE: usize = 2000;
 pub enum ReadRange {
     /// Everything up to this `seq`.
     UpTo(i64),
-    /// These.
     Those(Vec<i64>),
 }
 
 /// What a side has read now.
 #[derive(Debug)]
 pub struct MarkedRead {
-    /// What changed.
     pub changed: Vec<Changed>,
     /// The conversation as it is now.
     pub conversation: Conversation,
@@ -389,9 +378,6 @@ pub async fn mark_read(
 }
 
 /// The places of those of these messages that are in conversations.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn positions(
     client: &Client,
     ids: &[MessageId],

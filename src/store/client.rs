@@ -18,9 +18,7 @@ use super::{
 /// What statements are for, in metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StatementGroup {
-    /// Storing one-way messages.
     Sends,
-    /// Storing chat messages.
     Chat,
     /// Storing what became of messages: acknowledged, written, missed.
     Statuses,
@@ -30,7 +28,6 @@ pub enum StatementGroup {
     WakeUps,
     /// Looking for what is due, stuck or passed over.
     Sweeps,
-    /// Lists and histories.
     Lists,
     /// Conversations: opened, read, archived.
     Conversations,
@@ -345,10 +342,6 @@ impl Client {
         Client { held, watch: self.watch, _place: ConnectionPermit::default() }
     }
 
-    /// Begins a transaction.
-    ///
-    /// # Errors
-    /// Any failure of the database.
     pub async fn transaction(&mut self) -> Result<Transaction<'_>, Error> {
         let session = match &mut self.held {
             Held::Pooled(object) => &mut **object,
@@ -368,9 +361,6 @@ impl Statements for Client {
 
 impl Transaction<'_> {
     /// Begins a part of it that can be undone by itself.
-    ///
-    /// # Errors
-    /// Any failure of the database.
     pub async fn transaction(&mut self) -> Result<Transaction<'_>, Error> {
         let inner = self.watch.run(self.inner.transaction()).await?;
         Ok(Transaction { inner, watch: self.watch.clone() })
@@ -385,9 +375,6 @@ impl Transaction<'_> {
     }
 
     /// Undoes what it did.
-    ///
-    /// # Errors
-    /// Any failure of the database.
     pub async fn rollback(self) -> Result<(), Error> {
         self.watch.run(self.inner.rollback()).await
     }

@@ -97,7 +97,6 @@ pub(super) struct ConnectionPermit {
     _of_party: Option<PartyPermit>,
 }
 
-/// A party's turn.
 pub(super) struct PartyPermit {
     _turn: OwnedSemaphorePermit,
     _user: PartyUse,

@@ -160,9 +160,6 @@ pub(super) fn conversation(row: &Row) -> Result<Conversation, Error> {
 }
 
 /// The conversation of a pair; `id` becomes its name if there is none yet. Whether it was begun now.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn open(
     client: &Client,
     id: ConversationId,
@@ -176,9 +173,6 @@ pub async fn open(
 }
 
 /// The conversation of a business user with a phone.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn of_pair(
     client: &Client,
     business: UserId,
@@ -188,10 +182,6 @@ pub async fn of_pair(
     row.as_ref().map(conversation).transpose()
 }
 
-/// One conversation.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn get(
     client: &impl Statements,
     id: ConversationId,
@@ -200,9 +190,6 @@ pub async fn get(
 }
 
 /// The conversations of a party, those with the newest messages first.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn list(
     client: &Client,
     party: &Party,
@@ -221,9 +208,6 @@ pub async fn list(
 }
 
 /// Up to which conversation the first part of a party's list is looked at, if that is not its end.
-///
-/// # Errors
-/// Any failure of the database.
 pub(super) async fn first_cut(
     client: &Client,
     party: &Party,
@@ -304,9 +288,6 @@ pub struct ConversationFilter {
 }
 
 /// Everybody's conversations by filter, those with the newest messages first.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn list_all(
     client: &Client,
     filter: &ConversationFilter,
@@ -316,9 +297,6 @@ pub async fn list_all(
 }
 
 /// How many messages of a conversation there are in each status that some are in.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn count_messages(
     client: &Client,
     id: ConversationId,
@@ -333,9 +311,6 @@ pub async fn count_messages(
 }
 
 /// Puts a conversation into a status. Whether that changed anything.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn set_status(
     client: &impl Statements,
     id: ConversationId,
@@ -346,9 +321,6 @@ pub async fn set_status(
 
 /// Conversations by id, locked until the end of the transaction, in the order of their ids so that
 /// two transactions cannot wait for each other.
-///
-/// # Errors
-/// Any failure of the database.
 pub(super) async fn lock(
     client: &impl Statements,
     ids: &[Uuid],

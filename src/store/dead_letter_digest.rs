@@ -35,9 +35,6 @@ statements! {
 
 /// Takes the dead letters that nobody was told of, if the last time was longer ago than `interval`.
 /// They count as told when the transaction is committed.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn claim_dead_letters(
     transaction: &Transaction<'_>,
     now: OffsetDateTime,

@@ -103,7 +103,6 @@ statements! {
 /// One dead letter and what is worth knowing of its message.
 #[derive(Clone, Debug)]
 pub struct DeadLetter {
-    /// Its own id.
     pub id: DeadLetterId,
     /// The message it is about; none for other work that was given up, such as a mail.
     pub message: Option<MessageId>,
@@ -113,7 +112,6 @@ pub struct DeadLetter {
     pub kind: String,
     /// Where the cause lies.
     pub class: DeadLetterClass,
-    /// What happened.
     pub reason: String,
     /// How often it was tried.
     pub attempts: i32,
@@ -123,9 +121,7 @@ pub struct DeadLetter {
     pub last_error_at: OffsetDateTime,
     /// The sender's name; empty without a message.
     pub from: String,
-    /// The recipient.
     pub to: Option<Phone>,
-    /// The message's subject.
     pub subject: Option<String>,
 }
 
@@ -151,7 +147,6 @@ impl DeadLetter {
 /// Which dead letters are meant. Conditions that are given must all hold.
 #[derive(Clone, Debug, Default)]
 pub struct DeadLetterFilter {
-    /// Only these.
     pub ids: Vec<DeadLetterId>,
     /// Only with this text in the reason, whatever its case.
     pub reason: Option<String>,
@@ -278,9 +273,6 @@ pub(super) fn built() -> Vec<Statement> {
 }
 
 /// Dead letters by filter, newest first.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn list(
     client: &Client,
     filter: &DeadLetterFilter,
@@ -301,9 +293,6 @@ pub async fn list(
 }
 
 /// The same, over as many parts of the list as it takes.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn list_through(
     client: &Client,
     mut filter: DeadLetterFilter,
@@ -330,9 +319,6 @@ pub(super) async fn told_at(
 }
 
 /// How many there are by filter.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn count(client: &Client, filter: &DeadLetterFilter) -> Result<u64, Error> {
     let (statement, values) = filter.counted();
     let row = client.query_one(&statement, &parameters(&values)).await?;
@@ -380,9 +366,6 @@ async fn change(
 }
 
 /// Keeps a frame that nobody can read; the same frame once.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn add_frame(
     client: &Client,
     id: DeadLetterId,
@@ -395,9 +378,6 @@ pub async fn add_frame(
 }
 
 /// Deletes dead letters that were given up before `before`, at most `limit`. Returns how many.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn expire(
     client: &Client,
     before: OffsetDateTime,

@@ -12,11 +12,9 @@ use crate::domain::{
 /// A message that was deleted.
 #[derive(Clone, Debug)]
 pub struct DeletedMessage {
-    /// Which.
     pub id: MessageId,
     /// Where it stood in a conversation.
     pub position: Option<ConversationPosition>,
-    /// Who sent it.
     pub sender: Party,
     /// Who was to get it.
     pub recipient: Party,
@@ -127,9 +125,6 @@ fn take_from_unread(conversation: &mut Conversation, recipient: &Party) {
 }
 
 /// What was deleted within the last seconds.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn recent(client: &Client, seconds: f64) -> Result<Vec<DeletedMessage>, Error> {
     client.query(&RECENT, &[&seconds]).await?.iter().map(deleted).collect()
 }

@@ -3,7 +3,6 @@
 use deadpool::managed::PoolError;
 use tokio_postgres::error::SqlState;
 
-/// A failed statement.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The database cannot be reached, is starting or stopping, or did not answer in time. What was
@@ -14,22 +13,19 @@ pub enum Error {
     #[error("the database's disk is full: {0}")]
     DiskFull(String),
     /// A unique constraint refused a row.
-    #[error("refused by {constraint}")]
-    Conflict {
-        /// The constraint's name.
-        constraint: String,
-    },
+    #[error("violates the constraint {constraint}")]
+    Conflict { constraint: String },
     /// Two transactions were in each other's way; trying again is right.
-    #[error("in the way of another transaction: {0}")]
+    #[error("conflict with a concurrent transaction: {0}")]
     Contention(String),
     /// The party has as many reads waiting as it may; nothing was asked of the database.
-    #[error("too many reads of one party wait")]
+    #[error("too many queued reads of one user")]
     Busy,
     /// A stored row does not read as what it should be.
-    #[error("stored data cannot be read: {0}")]
+    #[error("cannot decode stored data: {0}")]
     Corrupt(String),
     /// Anything else: a fault of ours.
-    #[error("the database refused a statement: {0}")]
+    #[error("statement failed: {0}")]
     Other(String),
 }
 
@@ -113,7 +109,7 @@ impl From<PoolError<Error>> for Error {
             PoolError::Backend(Error::Other(text)) => Error::Unavailable(text),
             PoolError::Backend(known) => known,
             PoolError::Timeout(_) => {
-                Error::Unavailable("no connection became free in time".to_owned())
+                Error::Unavailable("timed out waiting for a database connection".to_owned())
             }
             other => Error::Unavailable(other.to_string()),
         }

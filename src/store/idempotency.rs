@@ -52,9 +52,6 @@ statements! {
 
 /// Takes a key for this answer, in the transaction of its effect; `false` when it is taken. A key
 /// older than `expired_before` is free again.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn claim(
     client: &impl Statements,
     keyed: &IdempotentRequest,
@@ -80,9 +77,6 @@ pub async fn claim(
 }
 
 /// The answer that was given for a key.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn stored_response(
     client: &impl Statements,
     user: UserId,
@@ -101,9 +95,6 @@ pub async fn stored_response(
 }
 
 /// Forgets keys older than `before`, at most `limit` of them. Returns how many.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn delete_expired(
     client: &impl Statements,
     before: OffsetDateTime,

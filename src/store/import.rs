@@ -53,21 +53,15 @@ statements! {
 pub struct ImportedMessage {
     /// Its id there, or one made from it.
     pub id: MessageId,
-    /// Who sent it.
     pub sender: UserId,
-    /// To whom.
     pub recipient: Phone,
-    /// Its subject.
     pub subject: Option<String>,
-    /// What it says.
     pub content: String,
     /// How far it came.
     pub status: Status,
-    /// Its priority.
     pub priority: Priority,
     /// How often it was tried again.
     pub retry_count: i16,
-    /// Why it failed.
     pub failure_reason: Option<String>,
     /// When it was accepted.
     pub created_at: OffsetDateTime,
@@ -80,9 +74,6 @@ pub struct ImportedMessage {
 }
 
 /// Notes that messages are about to be imported: what they are imported under.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn begin(
     client: &impl Statements,
     id: Uuid,
@@ -93,9 +84,6 @@ pub async fn begin(
 }
 
 /// Whether this is an import that somebody began.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn is_begun(client: &impl Statements, id: Uuid, by: &str) -> Result<bool, Error> {
     Ok(client.query_one(&IS_BEGUN, &[&id, &by]).await?.try_get("is_begun")?)
 }
@@ -126,13 +114,10 @@ fn fates<K: Clone + Eq + Hash>(keys: &[K], is_new: impl Fn(&K) -> bool) -> Vec<I
 }
 
 /// Why a row is refused whose id is another's: it would be taken for that one.
-const OTHER_MESSAGE: &str = "its id is that of another message, with another recipient or text";
-const OTHER_NUMBER: &str = "its id is that of another mobile user, with another number";
+const OTHER_MESSAGE: &str = "its id belongs to another message, with another recipient or text";
+const OTHER_NUMBER: &str = "its id belongs to another mobile user, with another number";
 
 /// What would become of messages: there with the same id, recipient and text, or refused with the same id.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn planned_messages(
     client: &impl Statements,
     batch: &[ImportedMessage],
@@ -161,9 +146,6 @@ pub async fn planned_messages(
 }
 
 /// What would become of mobile users: there with the same number, or refused with another one's id.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn planned_mobiles(
     client: &impl Statements,
     batch: &[MobileUser],
@@ -231,7 +213,6 @@ pub async fn mobiles(
     Ok(completed(planned, stored))
 }
 
-/// What is stored.
 #[derive(Clone, Copy)]
 enum Rows<'a> {
     Messages(Uuid, &'a [ImportedMessage]),
@@ -247,7 +228,6 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// Each by itself.
     fn alone(self) -> Vec<Rows<'a>> {
         match self {
             Rows::Messages(import, batch) => {
@@ -341,9 +321,6 @@ async fn insert_messages(
 }
 
 /// Which of these are business users.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn known_users(client: &Client, ids: &[UserId]) -> Result<Vec<UserId>, Error> {
     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
     let rows = client.query(&KNOWN_USERS, &[&ids]).await?;

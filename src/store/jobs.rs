@@ -65,7 +65,6 @@ pub struct NewJob {
 /// A job that somebody has taken.
 #[derive(Clone, Debug)]
 pub struct ClaimedJob {
-    /// Which.
     pub id: Uuid,
     /// Proves that it is still ours.
     pub fence: i64,
@@ -88,9 +87,6 @@ fn work(kind: JobKind, payload: &Value) -> Option<JobPayload> {
 }
 
 /// Adds a job; in a transaction, together with what it follows from. `false` if its key was taken.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn enqueue(
     client: &impl Statements,
     job: &NewJob,
@@ -115,9 +111,6 @@ pub async fn enqueue(
 }
 
 /// Takes up to `most` jobs that are due, those included whose lease has ended.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn claim(
     client: &Client,
     kind: JobKind,
@@ -141,9 +134,6 @@ pub async fn claim(
 }
 
 /// Extends a lease. `false` when the job is not ours any more.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn renew(
     client: &Client,
     job: &ClaimedJob,
@@ -153,17 +143,11 @@ pub async fn renew(
 }
 
 /// Removes a job that is done. `false` when it was not ours any more.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn finish(client: &Client, job: &ClaimedJob) -> Result<bool, Error> {
     Ok(client.execute(&FINISH, &[&job.id, &job.fence]).await? == 1)
 }
 
 /// Gives a job back for a later attempt. `false` when it was not ours any more.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn retry(
     client: &Client,
     job: &ClaimedJob,
@@ -179,9 +163,6 @@ pub async fn retry(
 }
 
 /// Gives a job back as it was: nothing was tried. `false` when it was not ours any more.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn release(
     client: &Client,
     job: &ClaimedJob,
@@ -191,9 +172,6 @@ pub async fn release(
 }
 
 /// Makes a dead letter, whose id is `letter`, of a job. `false` when it was not ours any more.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn bury(
     client: &Client,
     job: &ClaimedJob,
@@ -209,9 +187,6 @@ pub async fn bury(
 }
 
 /// How many jobs of a kind wait or are in hand.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn count(client: &Client, kind: JobKind) -> Result<i64, Error> {
     Ok(client.query_one(&COUNT, &[&kind.name()]).await?.try_get("count")?)
 }

@@ -29,7 +29,6 @@ pub struct ListPage<T> {
 pub struct ScanPosition {
     /// Its time, of a list that is ordered by one.
     pub at: Option<OffsetDateTime>,
-    /// Its id.
     pub id: Uuid,
 }
 

@@ -20,7 +20,6 @@ use crate::domain::{Message, MessageId, Party, feed::AcknowledgedElsewhere};
 /// A message to be stored.
 #[derive(Clone, Copy)]
 pub struct NewMessage<'a> {
-    /// What to store.
     pub message: &'a Message,
     /// Which share of the work it belongs to.
     pub partition: i16,
@@ -205,17 +204,11 @@ pub async fn insert_one_way(
 }
 
 /// One message, for those who may see it: its sender and its recipient.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn get(client: &Client, id: MessageId) -> Result<Option<Message>, Error> {
     one(client, &GET, id).await
 }
 
 /// One message, also one that was deleted: for administrators.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn get_any(client: &Client, id: MessageId) -> Result<Option<Message>, Error> {
     one(client, &GET_ANY, id).await
 }
@@ -254,9 +247,6 @@ pub struct AcknowledgedFilter<'a> {
 /// `exclude` is left out (a connection has it already). With `waiting_for_retry` false, what waits
 /// for the time of its retry is left out too. Messages whose rows cannot be read are told by id, and
 /// others come in their place: fewer than `limit` means that there are no more.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn pending(
     client: &Client,
     party: &Party,
@@ -291,9 +281,6 @@ pub async fn pending(
 }
 
 /// What a recipient has acknowledged of its latest messages: those from this id on, the latest `limit`.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn latest_acknowledged(
     client: &Client,
     party: &Party,
@@ -308,9 +295,6 @@ pub async fn latest_acknowledged(
 }
 
 /// Those of these messages that were acknowledged, and whose they are.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn acknowledged_of(
     client: &Client,
     ids: &[MessageId],
@@ -353,9 +337,6 @@ impl PageReader {
 
 /// What a recipient has still to get and comes after a message, oldest first; with the ids of those
 /// whose rows cannot be read, as in [`pending`].
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn pending_after(
     client: &Client,
     party: &Party,
@@ -375,9 +356,6 @@ pub async fn pending_after(
 
 /// Those of these messages that nobody has tried to deliver yet, and the ids of those that cannot be
 /// read.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn new_of(
     client: &Client,
     ids: &[MessageId],
@@ -389,9 +367,6 @@ pub async fn new_of(
 /// Parks every message whose time to be looked at has come, and tells whose they are: a recipient
 /// who is connected is then asked to read again. Returns how many there were, and their recipients, each
 /// with the first of its messages.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn sweep(
     client: &Client,
     now: OffsetDateTime,
@@ -410,9 +385,6 @@ pub async fn sweep(
 
 /// Whose messages, accepted since then, somebody is to deliver and nobody has tried to yet: at most
 /// `limit` messages, the latest first.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn undelivered_since(
     client: &Client,
     since: OffsetDateTime,
@@ -426,9 +398,6 @@ pub async fn undelivered_since(
 /// Which of these recipients have messages that wait for a connection although they have one, each with
 /// the first of those: the check that finds what a lost wake-up left behind (delivery.md, How 5). With
 /// `in_hand`, those that somebody is believed to deliver count too.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn behind(
     client: &Client,
     parties: &[Party],
@@ -444,17 +413,11 @@ pub async fn behind(
 
 /// How many deliveries are in hand or due, counted up to `limit`: what is parked for a recipient who
 /// is away does not count.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn in_flight(client: &Client, limit: i64) -> Result<i64, Error> {
     Ok(client.query_one(&IN_HAND, &[&limit]).await?.try_get("count")?)
 }
 
 /// How many messages wait, counted up to `limit`.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn waiting(client: &Client, limit: i64) -> Result<i64, Error> {
     Ok(client.query_one(&WAITING, &[&limit]).await?.try_get("count")?)
 }

@@ -74,28 +74,18 @@ const MIGRATION_LOCK_ID: i64 = 0x6573_6833_6172;
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
     /// The database was migrated by a newer binary, beside which this one does not work.
-    #[error("the schema is at version {found}, and this binary knows only {known}")]
+    #[error("the database schema has version {found}; this binary supports up to {known}")]
     Newer {
-        /// The schema's version.
         found: i32,
         /// The newest this binary knows.
         known: i32,
     },
     /// An applied migration is not the one this binary carries.
-    #[error("migration {version} was applied with other contents than this binary's")]
-    Changed {
-        /// Which.
-        version: i32,
-    },
+    #[error("migration {version} was applied with different contents than in this binary")]
+    Changed { version: i32 },
     /// A step failed; nothing of it was kept.
     #[error("migration {version} failed: {error}")]
-    Step {
-        /// Which.
-        version: i32,
-        /// Why.
-        error: Error,
-    },
-    /// The database failed.
+    Step { version: i32, error: Error },
     #[error(transparent)]
     Store(#[from] Error),
 }
@@ -266,7 +256,7 @@ async fn patiently(
     loop {
         let transaction = client.transaction().await?;
         let begin =
-            format!("SET LOCAL lock_timeout = '{LOCK_PATIENCE}'; SET LOCAL statement_timeout = 0");
+            format!("SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; SET LOCAL statement_timeout = 0");
         transaction.batch_execute(&begin).await?;
         let made = async {
             transaction.batch_execute(sql).await?;
@@ -281,7 +271,7 @@ async fn patiently(
                 transaction.rollback().await?;
                 tries += 1;
                 if tries == 1 {
-                    tracing::info!(name, "a migration waits until a table is not in use");
+                    tracing::info!(name, "migration waiting for a table lock");
                 }
                 tokio::time::sleep(RETRY_DELAY).await;
             }

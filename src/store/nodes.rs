@@ -40,7 +40,6 @@ pub enum Role {
     Serve,
     /// It accepts, and has connections.
     Gateway,
-    /// It delivers.
     Worker,
 }
 
@@ -59,14 +58,11 @@ impl Role {
     }
 }
 
-/// A process.
 #[derive(Clone, Debug)]
 pub struct Node {
-    /// Names it.
     pub id: NodeId,
     /// What it is for.
     pub role: Role,
-    /// The machine.
     pub host: String,
     /// The process on it.
     pub pid: i32,
@@ -82,15 +78,11 @@ pub struct Node {
     pub drain_asked: Option<bool>,
     /// What it knows of itself.
     pub figures: ProcessStats,
-    /// When it started.
     pub started_at: OffsetDateTime,
 }
 
 /// Notes a sign of life of a process. Returns whether somebody asked for it to be emptied, or not to be any
 /// more.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn record_heartbeat(client: &Client, node: &Node) -> Result<Option<bool>, Error> {
     let row = client
         .query_one(
@@ -113,9 +105,6 @@ pub async fn record_heartbeat(client: &Client, node: &Node) -> Result<Option<boo
 }
 
 /// Asks a living process to be emptied, or to take connections again. Returns whether there is one.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn request_drain(
     client: &impl Statements,
     id: NodeId,
@@ -128,18 +117,12 @@ pub async fn request_drain(
 }
 
 /// Notes that a process has taken up what was asked of it, unless that was changed meanwhile.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn drain_applied(client: &Client, id: NodeId, draining: bool) -> Result<(), Error> {
     client.execute(&TOOK_UP, &[&&id.as_bytes()[..], &draining]).await?;
     Ok(())
 }
 
 /// The processes that live, oldest first; those of a role that this version does not know are left out.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn live(client: &Client) -> Result<Vec<Node>, Error> {
     let found = client.query(&LIVING, &[&HEARTBEAT_TIMEOUT.as_secs_f64()]).await?;
     found
@@ -167,9 +150,6 @@ pub async fn live(client: &Client) -> Result<Vec<Node>, Error> {
 }
 
 /// Notes that a process has stopped, and forgets those that died long ago.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn deregister(client: &Client, id: NodeId) -> Result<(), Error> {
     client.execute(&FORGET, &[&&id.as_bytes()[..], &NODE_RETENTION.as_secs_f64()]).await?;
     Ok(())

@@ -64,7 +64,6 @@ statements! {
 /// A phone that came or went.
 #[derive(Clone, Debug)]
 pub struct PresenceChange {
-    /// Who.
     pub phone: Phone,
     /// When it came, with its first connection; of one that left, when the last began to be its
     /// connection.
@@ -74,9 +73,6 @@ pub struct PresenceChange {
 }
 
 /// Notes when phones came to the process of this run, and went.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn record_presence(
     client: &Client,
     run: Uuid,
@@ -93,9 +89,6 @@ pub async fn record_presence(
 }
 
 /// A sign of life of a process; its first begins its run. `delivers`: it is not only a gateway.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn record_heartbeat(
     client: &Client,
     run: Uuid,
@@ -108,18 +101,12 @@ pub async fn record_heartbeat(
 }
 
 /// The orderly end of a run.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn record_shutdown(client: &Client, run: Uuid, now: OffsetDateTime) -> Result<(), Error> {
     client.execute(&RECORD_SHUTDOWN, &[&run, &now]).await?;
     Ok(())
 }
 
 /// Notes that a part was away.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn record_outage(client: &Client, outage: &Outage) -> Result<(), Error> {
     let (id, text) = (Uuid::now_v7(), &outage.reason);
     client
@@ -129,9 +116,6 @@ pub async fn record_outage(client: &Client, outage: &Outage) -> Result<(), Error
 }
 
 /// Forgets runs and outages that ended before `before`.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn delete_before(client: &Client, before: OffsetDateTime) -> Result<(), Error> {
     client.execute(&DELETE_RUNS, &[&before]).await?;
     client.execute(&DELETE_OUTAGES, &[&before]).await?;
@@ -139,9 +123,6 @@ pub async fn delete_before(client: &Client, before: OffsetDateTime) -> Result<()
 }
 
 /// What is known of a recipient.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn recipient(
     client: &Client,
     party: &Party,
@@ -168,9 +149,6 @@ pub async fn recipient(
 }
 
 /// The runs that touch the time since `from`, and the last before; oldest first.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn runs(client: &Client, from: OffsetDateTime) -> Result<Vec<ProcessRun>, Error> {
     let rows = client.query(&RUNS, &[&from]).await?;
     rows.iter()
@@ -186,9 +164,6 @@ pub async fn runs(client: &Client, from: OffsetDateTime) -> Result<Vec<ProcessRu
 }
 
 /// The outages since `from`, oldest first.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn outages(client: &Client, from: OffsetDateTime) -> Result<Vec<Outage>, Error> {
     let rows = client.query(&OUTAGES, &[&from]).await?;
     rows.iter()
@@ -204,9 +179,6 @@ pub async fn outages(client: &Client, from: OffsetDateTime) -> Result<Vec<Outage
 }
 
 /// When somebody has to look at a message again, and the id of its dead letter.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn next_attempt(
     client: &Client,
     id: MessageId,

@@ -28,7 +28,6 @@ const FALLBACK_DELAY: Duration = Duration::from_millis(500);
 
 /// Makes connections for a pool.
 pub(super) struct PrimaryConnector {
-    /// One server each.
     servers: Vec<Target>,
     tls: Option<MakeRustlsConnect>,
     /// What every connection is told first.
@@ -41,7 +40,6 @@ pub(super) struct PrimaryConnector {
 struct CurrentPrimary {
     /// The server that took the last connection; the first one before there was any.
     place: AtomicUsize,
-    /// There was one.
     any: AtomicBool,
     /// Connections of another epoch are of no use.
     epoch: AtomicU64,
@@ -93,7 +91,7 @@ impl PrimaryConnector {
 
     async fn connect(&self, place: usize) -> (usize, Result<ClientWrapper, Error>) {
         let Some(server) = self.servers.get(place) else {
-            return (place, Err(Error::Unavailable("no server is named".to_owned())));
+            return (place, Err(Error::Unavailable("no server in the URL".to_owned())));
         };
         let client = async {
             let client = match &self.tls {
@@ -139,7 +137,7 @@ where
     let (client, connection) = server.connect(tls).await?;
     let driver = tokio::spawn(async move {
         if let Err(error) = connection.await {
-            tracing::debug!(%error, "a connection to the database ended");
+            tracing::debug!(%error, "database connection closed");
         }
     });
     Ok(ClientWrapper::new(client, driver))
@@ -154,7 +152,7 @@ impl Manager for PrimaryConnector {
         let moved = self.found.place.swap(place, Ordering::AcqRel) != place;
         let moved = self.found.any.swap(true, Ordering::AcqRel) && moved;
         if let Some(server) = self.servers.get(place).filter(|_| moved) {
-            tracing::warn!(server = name(server), "another server takes the writes now");
+            tracing::warn!(server = name(server), "primary changed: another server accepts writes");
         }
         let trust = ConnectionTrust {
             doubted: Arc::default(),

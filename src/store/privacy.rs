@@ -26,15 +26,11 @@ pub struct ErasureCounts {
     pub events: i64,
     /// What was given up of them.
     pub dead_letters: i64,
-    /// Work about them.
     pub jobs: i64,
-    /// With every business.
     pub conversations: i64,
     /// Of those messages, and uploaded by it.
     pub attachments: i64,
-    /// Where pushes go.
     pub devices: i64,
-    /// Access tokens.
     pub tokens: i64,
     /// Answers that name those messages.
     pub idempotency_keys: i64,
@@ -235,13 +231,10 @@ pub async fn mask_audit_log(
 }
 
 /// How much there is of a phone number; idempotency keys are counted by [`erase_stored_responses`].
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn count(client: &mut Client, phone: &Phone) -> Result<ErasureCounts, Error> {
     client.without_timeout();
     let transaction = client.transaction().await?;
-    transaction.batch_execute(&format!("{UNHURRIED}; SET TRANSACTION READ ONLY")).await?;
+    transaction.batch_execute(&format!("{SLOW_SCAN_SETTINGS}; SET TRANSACTION READ ONLY")).await?;
     let row = transaction.query_one(&COUNT, &[&phone.as_str()]).await?;
     transaction.commit().await?;
     Ok(ErasureCounts {
@@ -351,9 +344,6 @@ pub async fn erase_one_way(
 }
 
 /// The conversations of a phone, at most 1,000.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn conversations(client: &Client, phone: &Phone) -> Result<Vec<ConversationId>, Error> {
     let found = client.query(&CONVERSATIONS, &[&phone.as_str()]).await?;
     found.iter().map(|row| Ok(ConversationId(row.try_get("id")?))).collect()

@@ -93,11 +93,9 @@ statements! {
 /// The books of one business and one day (UTC).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DayTotals {
-    /// The business.
     pub business: UserId,
     /// Its name; empty if it is not known any more.
     pub name: String,
-    /// The day.
     pub day: Date,
     /// Counted when they were accepted.
     pub accepted: i64,
@@ -105,13 +103,9 @@ pub struct DayTotals {
     pub pending: i64,
     /// Written to a connection, not acknowledged.
     pub sent: i64,
-    /// Acknowledged.
     pub delivered: i64,
-    /// Opened.
     pub read: i64,
-    /// Given up.
     pub failed: i64,
-    /// Erased on purpose.
     pub erased: i64,
 }
 
@@ -124,9 +118,6 @@ impl DayTotals {
 }
 
 /// The books since a day.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn days(client: &mut Client, since: Date) -> Result<Vec<DayTotals>, Error> {
     client.without_timeout();
     let transaction = client.transaction().await?;
@@ -171,7 +162,6 @@ pub(super) async fn days_in(
 /// A message whose own entries contradict each other.
 #[derive(Clone, Debug)]
 pub struct Discrepancy {
-    /// Which.
     pub message: MessageId,
     /// What is wrong with it; stable and snake_case.
     pub kind: &'static str,
@@ -180,9 +170,6 @@ pub struct Discrepancy {
 /// Single messages that do not add up, at most `limit` of each kind: those that somebody should have
 /// looked at before `overdue_before`, those that failed without a dead letter, dead letters of
 /// messages that did not fail.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn discrepancies(
     client: &Client,
     overdue_before: OffsetDateTime,
@@ -203,9 +190,6 @@ pub async fn discrepancies(
 
 /// Gives failed messages the dead letter that they miss, and takes away those of messages that did
 /// not fail. Returns how many of both.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn repair(client: &Client, now: OffsetDateTime, limit: i64) -> Result<u64, Error> {
     let restored = client.execute(&RESTORE_LETTERS, &[&now, &limit]).await?;
     Ok(restored + client.execute(&CLEAR_LETTERS, &[&limit]).await?)

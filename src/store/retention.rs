@@ -88,12 +88,10 @@ pub struct RetentionLock {
 pub struct ScanCursor<I> {
     /// The time of the last one.
     pub at: OffsetDateTime,
-    /// Its id.
     pub id: I,
 }
 
 impl<I: Default> Default for ScanCursor<I> {
-    /// Before everything.
     fn default() -> Self {
         ScanCursor { at: OffsetDateTime::UNIX_EPOCH, id: I::default() }
     }
@@ -111,9 +109,6 @@ pub struct ExpiredPage {
 }
 
 /// Becomes the one that removes what is old; `None` while another process is.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn acquire(store: &Store) -> Result<Option<RetentionLock>, Error> {
     let client = store.client_for(StatementGroup::Upkeep).await?.alone();
     // Nobody waits for these commits: what a crash brings back is removed again, books included.
@@ -125,9 +120,6 @@ pub async fn acquire(store: &Store) -> Result<Option<RetentionLock>, Error> {
 
 impl RetentionLock {
     /// The next finished messages that were accepted before a time, oldest first.
-    ///
-    /// # Errors
-    /// Any failure of the database.
     pub async fn look(
         &self,
         before: OffsetDateTime,
@@ -201,9 +193,6 @@ impl RetentionLock {
     /// Removes events of finished messages that happened before a time, at most as many as are looked at.
     /// That a dead letter was deleted or has expired is kept for as long as the message is: without it
     /// the failure would look like one that nobody was told of. Returns how many, and where to go on.
-    ///
-    /// # Errors
-    /// Any failure of the database.
     pub async fn remove_events(
         &self,
         before: OffsetDateTime,
@@ -221,9 +210,6 @@ impl RetentionLock {
     }
 
     /// Forgets the tokens that erased phones left, when every gateway has long closed their connections.
-    ///
-    /// # Errors
-    /// Any failure of the database.
     pub async fn forget_ownerless_tokens(&self, before: OffsetDateTime) -> Result<u64, Error> {
         self.client.execute(&FORGET_OWNERLESS_TOKENS, &[&before]).await
     }

@@ -64,7 +64,7 @@ pub(super) fn cut_at_page(query: &str, order: &str) -> String {
     format!(
         "SELECT * FROM (SELECT q.*, sum(octet_length(q.content)) OVER (ORDER BY {order} \
          ROWS UNBOUNDED PRECEDING) - octet_length(q.content) AS bytes_before FROM ({query}) AS q) AS page \
-         WHERE coalesce(bytes_before, 0) < {PAGE_BYTES} ORDER BY {order}"
+         WHERE coalesce(bytes_before, 0) < {MAX_PAGE_BYTES} ORDER BY {order}"
     )
 }
 
@@ -181,7 +181,7 @@ pub(super) fn readable(rows: &[Row]) -> Result<(Vec<Message>, Vec<MessageId>), E
             Ok(message) => found.push(message),
             Err(error @ Error::Corrupt(_)) => {
                 let id = MessageId(row.try_get(positions.id)?);
-                tracing::error!(%error, message_id = %id, "a stored message cannot be read");
+                tracing::error!(%error, message_id = %id, "cannot decode a stored message");
                 unreadable.push(id);
             }
             Err(error) => return Err(error),

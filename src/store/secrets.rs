@@ -11,9 +11,6 @@ statements! {
 }
 
 /// The secret with this name; `fresh` becomes it if there is none yet. Whoever is first decides.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn find_or_keep(
     client: &Client,
     name: &str,

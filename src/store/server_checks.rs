@@ -61,9 +61,6 @@ pub struct ServerInfo {
 }
 
 /// Asks the server about itself.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn server(store: &Store) -> Result<ServerInfo, Error> {
     let row = store.client().await?.query_one(&SERVER, &[]).await?;
     Ok(ServerInfo {
@@ -77,9 +74,6 @@ pub async fn server(store: &Store) -> Result<ServerInfo, Error> {
 }
 
 /// What time it is there.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn clock(store: &Store) -> Result<OffsetDateTime, Error> {
     // A connection first: making one takes longer than the question.
     let client = store.client().await?;
@@ -107,9 +101,6 @@ pub async fn check_writable(store: &Store) -> Result<(), Error> {
 const MAX_CLOCK_SKEW: time::Duration = time::Duration::days(100 * 365);
 
 /// The newest id of ours that lies ahead of a time, if one does.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn newest_id_ahead(store: &Store, now: OffsetDateTime) -> Result<Option<Uuid>, Error> {
     let (from, to) = (rows::first_id_of(now), rows::first_id_of(now + MAX_CLOCK_SKEW));
     let row = store.client().await?.query_opt(&NEWEST_ID, &[&from, &to]).await?;

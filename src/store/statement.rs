@@ -18,7 +18,6 @@ use super::{
     retention, secrets, server_checks, stats, stored_phones, timeline, tokens, versions,
 };
 
-/// A statement.
 #[derive(Clone, Debug)]
 pub struct Statement {
     name: &'static str,
@@ -49,7 +48,6 @@ impl Statement {
         self.name
     }
 
-    /// Its SQL.
     pub fn text(&self) -> &str {
         &self.text
     }

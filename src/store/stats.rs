@@ -80,9 +80,7 @@ statements! {
 /// Messages of one lane that are not acknowledged yet.
 #[derive(Clone, Debug)]
 pub struct LaneBacklog {
-    /// Which.
     pub lane: Priority,
-    /// How many.
     pub count: u64,
     /// When the oldest of them was accepted.
     pub oldest_at: OffsetDateTime,
@@ -107,27 +105,18 @@ fn counted(row: &Row, column: &str) -> Result<u64, Error> {
 
 /// What waits, by lane: lanes in which nothing waits are not there. Of more than [`MAX_COUNTED`] messages the oldest
 /// are looked at.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn waiting(client: &Client) -> Result<Vec<LaneBacklog>, Error> {
     lanes(&client.query(&WAITING, &[&MAX_COUNTED]).await?)
 }
 
 /// What is on its way to a device or due, by lane. Of more than [`MAX_COUNTED`] messages those that are due
 /// first are looked at.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn in_flight(client: &Client) -> Result<Vec<LaneBacklog>, Error> {
     lanes(&client.query(&IN_HAND, &[&MAX_COUNTED]).await?)
 }
 
 /// Conversations that are active and had a message after a time, up to `most`. One in which nobody has said
 /// anything has the time at which it was opened.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn active_conversations(
     client: &Client,
     since: OffsetDateTime,
@@ -139,18 +128,13 @@ pub async fn active_conversations(
 /// Dead letters of one class.
 #[derive(Clone, Debug)]
 pub struct DeadLetterCount {
-    /// Which.
     pub class: DeadLetterClass,
-    /// How many.
     pub count: u64,
     /// When the newest of them was given up.
     pub newest_at: OffsetDateTime,
 }
 
 /// The newest [`MAX_COUNTED`] dead letters by class, classes without any left out.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn dead_letters(client: &Client) -> Result<Vec<DeadLetterCount>, Error> {
     let found = client.query(&DEAD, &[&MAX_COUNTED]).await?;
     found
@@ -169,7 +153,6 @@ pub async fn dead_letters(client: &Client) -> Result<Vec<DeadLetterCount>, Error
 /// A recipient that is being delivered to and has not acknowledged.
 #[derive(Clone, Debug)]
 pub struct SlowRecipient {
-    /// Who.
     pub recipient: Party,
     /// The business user's name; empty for a phone.
     pub name: String,
@@ -187,9 +170,6 @@ pub struct SlowRecipient {
 
 /// The recipients with the most retries, then those that have owed an acknowledgement for longest, a
 /// second at least, among the [`SLOWEST_SAMPLE_SIZE`] deliveries that are due first.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn slowest(client: &Client, limit: i64) -> Result<Vec<SlowRecipient>, Error> {
     let found = client.query(&SLOWEST, &[&SLOWEST_SAMPLE_SIZE, &limit]).await?;
     found
@@ -210,7 +190,6 @@ pub async fn slowest(client: &Client, limit: i64) -> Result<Vec<SlowRecipient>, 
         .collect()
 }
 
-/// The database itself.
 #[derive(Clone, Debug, Default)]
 pub struct DatabaseInfo {
     /// Of Postgres, such as `15.18`.
@@ -224,9 +203,6 @@ pub struct DatabaseInfo {
 }
 
 /// How the database is.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn database(client: &Client) -> Result<DatabaseInfo, Error> {
     let row = client.query_one(&DATABASE, &[]).await?;
     Ok(DatabaseInfo {

@@ -30,9 +30,6 @@ statements! {
 }
 
 /// Numbers that are stored, each once, after a given one.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn stored(client: &Client, after: &str, limit: usize) -> Result<Vec<Phone>, Error> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let rows = client.query(&PAGE, &[&after, &limit]).await?;
@@ -42,16 +39,12 @@ pub async fn stored(client: &Client, after: &str, limit: usize) -> Result<Vec<Ph
 /// What is stored of a number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PhoneUsage {
-    /// Messages to it.
     pub messages: i64,
     /// Whether it is a mobile user's.
     pub is_mobile_user: bool,
 }
 
 /// What is stored of each of these numbers, in their order.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn usage(client: &Client, phones: &[&Phone]) -> Result<Vec<PhoneUsage>, Error> {
     let phones: Vec<&str> = phones.iter().map(|phone| phone.as_str()).collect();
     let rows = client.query(&USES, &[&phones]).await?;

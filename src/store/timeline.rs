@@ -32,11 +32,8 @@ pub struct MessageTimeline {
 pub struct TimelineEvent {
     /// When; of one that was counted, the first time.
     pub at: OffsetDateTime,
-    /// The last time.
     pub last_at: OffsetDateTime,
-    /// How often.
     pub count: u32,
-    /// In which generation.
     pub generation: i32,
     /// `sent` (in an earlier generation), `retry`, `given_up`, `connection_lost`, `late_acknowledgement`, `requeued`,
     /// `dead_letter_deleted`, `dead_letter_expired` or `deleted`.
@@ -60,9 +57,6 @@ impl TimelineEvent {
 }
 
 /// What happened to one message.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn of(client: &Client, id: MessageId) -> Result<MessageTimeline, Error> {
     Ok(MessageTimeline { events: events(client, id).await?, import: import(client, id).await? })
 }

@@ -53,18 +53,13 @@ statements! {
 /// Who a valid token belongs to.
 #[derive(Clone, Debug)]
 pub enum TokenOwner {
-    /// A business user.
     Business {
-        /// Its id.
         id: UserId,
-        /// Its name.
         name: String,
         /// What it may do.
         permissions: Permissions,
     },
-    /// A mobile user.
     Mobile {
-        /// The phone number.
         phone: Phone,
     },
 }
@@ -72,18 +67,13 @@ pub enum TokenOwner {
 /// A token that may be used.
 #[derive(Clone, Debug)]
 pub struct ValidToken {
-    /// Its id.
     pub id: TokenId,
-    /// Whose it is.
     pub owner: TokenOwner,
     /// Until when; `None` for ever.
     pub expires_at: Option<OffsetDateTime>,
 }
 
 /// The token with this hash, if it may be used now.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn find(
     client: &Client,
     hash: &[u8],
@@ -107,9 +97,6 @@ pub async fn find(
 }
 
 /// Tokens that were revoked or retired after a moment, or whose business user was disabled after it.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn revoked_since(
     client: &Client,
     since: OffsetDateTime,
@@ -119,10 +106,6 @@ pub async fn revoked_since(
     rows.iter().map(|row| Ok(TokenId(row.try_get("id")?))).collect()
 }
 
-/// Stores a token.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn insert(
     client: &impl Statements,
     id: TokenId,
@@ -139,17 +122,13 @@ pub async fn insert(
 /// A token as administrators see it.
 #[derive(Clone, Debug)]
 pub struct TokenInfo {
-    /// Its id.
     pub id: TokenId,
     /// A business user's name.
     pub user: Option<String>,
     /// A mobile user's phone number.
     pub phone: Option<Phone>,
-    /// Made at.
     pub created_at: OffsetDateTime,
-    /// Valid until.
     pub expires_at: Option<OffsetDateTime>,
-    /// Revoked at.
     pub revoked_at: Option<OffsetDateTime>,
 }
 
@@ -165,9 +144,6 @@ fn listed(row: &Row) -> Result<TokenInfo, Error> {
 }
 
 /// Tokens of one owner, or of everybody, before a given one; newest first.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn list(
     client: &Client,
     owner: Option<&Party>,
@@ -183,9 +159,7 @@ pub async fn list(
 /// A token that is about to be changed.
 #[derive(Clone, Debug)]
 pub struct LockedToken {
-    /// Whose it is.
     pub owner: Party,
-    /// Made at.
     pub created_at: OffsetDateTime,
     /// Valid until, as it was made.
     pub expires_at: Option<OffsetDateTime>,
@@ -198,9 +172,6 @@ pub struct LockedToken {
 }
 
 /// A token, locked until the end of the transaction.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn lock(
     client: &impl Statements,
     id: TokenId,
@@ -222,9 +193,6 @@ pub async fn lock(
 }
 
 /// Whether there is another token that may administer and was not replaced, until the end of the transaction.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn has_other_of_administrator(
     client: &impl Statements,
     than: TokenId,
@@ -237,9 +205,6 @@ pub async fn has_other_of_administrator(
 }
 
 /// Lets a token open things until a time and no longer.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn retire(
     client: &impl Statements,
     id: TokenId,
@@ -250,9 +215,6 @@ pub async fn retire(
 }
 
 /// Revokes a token. Revoking twice keeps the first time.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn revoke(
     client: &impl Statements,
     id: TokenId,

@@ -109,9 +109,6 @@ statements! {
 }
 
 /// A conversation, and the version of what it and its messages look like.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn conversation(
     client: &Client,
     id: ConversationId,
@@ -121,9 +118,6 @@ pub async fn conversation(
 }
 
 /// The newest messages of a conversation, newest first, with their version; none without any.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn latest(
     client: &Client,
     id: ConversationId,
@@ -179,18 +173,12 @@ impl LatestQuery {
 
 /// The version of a party's list of conversations, and of all that is counted in it; `None` for one
 /// that is not worth keeping.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn list_version(client: &Client, party: &Party) -> Result<Option<String>, Error> {
     let of = LatestQuery::new(party);
     Ok(client.query_one(of.version, &[of.value()]).await?.try_get("version")?)
 }
 
 /// The first page of a party's conversations, those with the newest messages first, with its version.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn list(
     client: &Client,
     party: &Party,
@@ -219,9 +207,6 @@ pub async fn list(
 
 /// How many of a party's conversations have messages that it has not read, with the version of that; of those with the
 /// newest messages, if it has very many.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn unread(client: &Client, party: &Party) -> Result<(i64, Option<String>), Error> {
     let of = LatestQuery::new(party);
     let row = client.query_one(of.unread, &[of.value()]).await?;

@@ -28,7 +28,7 @@ fn every_rule_bites() {
         ("app/a.rs", "use crate::*;", "takes in the whole crate"),
         ("worker/a.rs", "use crate::{app::App, store::Store};", "worker may not look into store"),
         ("server/a.rs", "use crate::store::messages::list;", "runs no statements"),
-        ("server/a.rs", "use crate::store::messages::Filtering;", "runs no statements"),
+        ("server/a.rs", "use crate::store::messages::MessageFiltering;", "runs no statements"),
         ("cellar/a.rs", "", "no room cellar"),
         // crates
         ("app/a.rs", "use tokio_postgres::Row;", "tokio_postgres belongs to store, not to app"),
@@ -88,7 +88,7 @@ fn what_is_right_is_left_alone() {
         vec![planted("cli/a.rs", "use crate::config; fn a() { config::load(); }")],
         vec![planted("cli/mod.rs", "mod config; fn a() { config::load(); }")],
         vec![planted("config/a.rs", "use config::Config;")],
-        vec![planted("server/a.rs", "use crate::store::messages::{Filter};")],
+        vec![planted("server/a.rs", "use crate::store::messages::{MessageFilter};")],
         vec![planted("store/a.rs", "const A: &str = \"select 1\";")],
         vec![planted("app/a.rs", "/// Select a message from `b`.unwrap()\nfn a() {}")],
         vec![planted("app/a.rs", "const A: &str = \"nothing to select or update\";")],

@@ -153,7 +153,7 @@ async fn a_missing_database_is_not_made_anew_beside_those_of_a_restore() {
     for _ in 0..2 {
         let (status, text) = code(&data, &["user", "list"]);
         assert_eq!(status, Some(5), "{text}");
-        assert!(text.contains("there is esh3ar_before_20260131_120000 of a restore"), "{text}");
+        assert!(text.contains("a restore left esh3ar_before_20260131_120000"), "{text}");
     }
 }
 

@@ -103,7 +103,7 @@ async fn data_of_another_version_are_refused() {
     let output = run(&folder.data(), &["user", "list"]);
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(78), "{text}");
-    assert!(text.contains("are of Postgres 9") && text.contains("pg_upgrade"), "{text}");
+    assert!(text.contains("belongs to Postgres 9") && text.contains("pg_upgrade"), "{text}");
 }
 
 /// As when the system gets a newer Postgres while the data's own is still there.

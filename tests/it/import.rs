@@ -364,7 +364,7 @@ async fn every_row_of_a_mended_file_is_imported_or_rejected_with_its_line() {
     let (report, rejected) = told("excel.csv", text, &delimiter);
     assert_eq!((&report["read"], &report["imported"]), (&json!(8), &json!(4)), "{report}");
     for (row, (line, part)) in rejected.iter().zip([
-        (3, "mobilenumber is not a phone number but what a spreadsheet makes of one"),
+        (3, "mobilenumber is a phone number mangled by a spreadsheet"),
         (4, "spreadsheet"),
         (5, "status is 1.0, a decimal number as spreadsheets write them"),
         (8, "id is 27.0"),

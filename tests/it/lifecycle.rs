@@ -46,7 +46,7 @@ async fn a_second_server_on_the_folder_is_refused_with_words() {
     let output = run(&server.data(), &["serve", "--listen", "127.0.0.1:0"]);
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(5), "{text}");
-    assert!(text.contains("is being served by process") && text.contains("hint:"), "{text}");
+    assert!(text.contains("is already in use by process") && text.contains("hint:"), "{text}");
     assert!(begun.elapsed() < DEADLINE);
     assert_eq!(server.request("GET", "/health", None, None).await.0, 200, "the first goes on");
 }

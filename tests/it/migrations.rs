@@ -110,7 +110,7 @@ async fn a_newer_or_changed_schema_is_refused_and_two_at_once_are_one() {
         let output = run(&server.data(), &arguments);
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(5), "{arguments:?}: {text}");
-        assert!(text.contains("the schema is at version 999"), "{text}");
+        assert!(text.contains("the database schema has version 999"), "{text}");
     }
 }
 

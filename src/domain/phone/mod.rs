@@ -25,36 +25,33 @@ pub enum PhoneError {
     NotANumber,
     /// A decimal number, a negative one or one with an exponent.
     #[error(
-        "is not a phone number but what a spreadsheet makes of one (such as 771234567.0 or 9.67E+11); \
-         make its column text and export it again"
+        "is a phone number mangled by a spreadsheet (such as 771234567.0 or 9.67E+11); format the \
+         column as text and export again"
     )]
     Spreadsheet,
     /// A national number, and no default region to read it by.
     #[error("has no country code; write it in international form, such as +967771234567")]
     NoCountryCode,
     /// No country has that code.
-    #[error("begins with a country code that no country has")]
+    #[error("has an unknown country code")]
     UnknownCountry,
     /// The country has no numbers of this length.
-    #[error("has a length that no number of its country has")]
+    #[error("has the wrong length for its country")]
     WrongLength,
     /// A digit stands after the country code that is dialled within the country only.
-    #[error(
-        "has after its country code the prefix that is dialled within the country only, such as 0; \
-         leave that out"
-    )]
+    #[error("has a national prefix, such as 0, after its country code; remove the prefix")]
     NationalPrefix,
     /// It is a number with its first digits read as a country code, and without.
     #[error(
-        "can be read with its country code and without one; write it in international form, such as \
-         +967771234567"
+        "is ambiguous: it is valid with and without a country code; write it in international form, \
+         such as +967771234567"
     )]
     Ambiguous,
 }
 
 /// A code that names no region.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no region; use a two-letter code such as YE")]
+#[error("'{0}' is not a region; use a two-letter code such as YE")]
 pub struct UnknownRegion(pub String);
 
 impl FromStr for Region {

@@ -285,9 +285,7 @@ async fn try_list(context: &Context) -> Result<Vec<u8>, Problem> {
     // by the number that it asked for.
     let (items, shown) = pages::list(&found, LARGEST_ANSWER, item);
     if shown < found.len() {
-        let text = format!(
-            "these are more than {LARGEST_ANSWER} bytes: ask for fewer with MaxResultCount"
-        );
+        let text = format!("the page exceeds {LARGEST_ANSWER} bytes: lower MaxResultCount");
         return Err(Problem::bad_request("page_too_large", text));
     }
     let begin = format!("{{\"totalCount\":{total},\"items\":");

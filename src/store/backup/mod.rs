@@ -62,7 +62,6 @@ pub(super) fn built() -> Vec<Statement> {
 /// What a backup holds, by which a restored one is judged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DatabaseContents {
-    /// Rows by table.
     pub tables: BTreeMap<String, i64>,
     /// Messages that the books could not account for.
     pub unaccounted: u64,
@@ -73,7 +72,6 @@ pub struct ExportedSnapshot {
     _client: Client,
     /// What Postgres calls it.
     pub id: String,
-    /// What there was.
     pub contents: DatabaseContents,
     /// The newest migration that was applied; 0 for none.
     pub schema: i32,
@@ -85,9 +83,6 @@ const FULL_SCAN_SETTINGS: &str = "SET enable_seqscan = on; SET enable_bitmapscan
      SET idle_in_transaction_session_timeout = 0";
 
 /// Holds on to this moment.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn snapshot(store: &Store) -> Result<ExportedSnapshot, Error> {
     let mut client = store.client().await?.alone();
     client.without_timeout();
@@ -100,9 +95,6 @@ pub async fn snapshot(store: &Store) -> Result<ExportedSnapshot, Error> {
 }
 
 /// What a database holds now.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn contents(store: &Store) -> Result<DatabaseContents, Error> {
     let mut client = store.client().await?.alone();
     client.without_timeout();
@@ -111,9 +103,6 @@ pub async fn contents(store: &Store) -> Result<DatabaseContents, Error> {
 }
 
 /// How many bytes the database takes.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn size(store: &Store) -> Result<u64, Error> {
     let bytes: i64 = store.client().await?.query_one(&SIZE, &[]).await?.try_get("bytes")?;
     Ok(u64::try_from(bytes).unwrap_or_default())
@@ -121,9 +110,6 @@ pub async fn size(store: &Store) -> Result<u64, Error> {
 
 /// Whether the way to the database is encrypted. Then the server's certificate was verified: [`Store`] has
 /// no other encryption.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn is_encrypted(store: &Store) -> Result<bool, Error> {
     Ok(store.client().await?.query_one(&IS_ENCRYPTED, &[]).await?.try_get("encrypted")?)
 }
@@ -165,9 +151,6 @@ pub fn is_empty(contents: &DatabaseContents) -> bool {
 
 /// Who works on a database: processes that gave a sign of life within the last ten seconds, as host and
 /// number.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn live_processes(client: &Client) -> Result<Vec<String>, Error> {
     if !exists(client, "nodes").await? {
         return Ok(Vec::new());
@@ -186,18 +169,14 @@ const CLEAR_RUNTIME_STATE: &str = "
     WHERE disconnected_at IS NULL";
 
 /// Takes away what a restored database says of processes and connections that are gone.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn clear_runtime_state(client: &Client) -> Result<(), Error> {
-    client.batch_execute(&format!("BEGIN; {AT_REST}; COMMIT")).await?;
+    client.batch_execute(&format!("BEGIN; {CLEAR_RUNTIME_STATE}; COMMIT")).await?;
     Ok(())
 }
 
 /// Somebody who is connected to a database.
 #[derive(Clone, Debug)]
 pub struct DatabaseSession {
-    /// Its backend.
     pub pid: i32,
     /// What it calls itself; may be empty.
     pub name: String,
@@ -253,13 +232,10 @@ impl Databases {
 
     /// A name for the database that a restore fills, at a time.
     pub fn new_name(stamp: &str) -> String {
-        format!("{NEW}{stamp}")
+        format!("{NEW_DATABASE_PREFIX}{stamp}")
     }
 
     /// Keeps every other restore away; `None` while there is one.
-    ///
-    /// # Errors
-    /// Any failure of the database.
     pub async fn alone(&self) -> Result<Option<RestoreLock>, Error> {
         let client = self.store.client().await?.alone();
         let row = client.query_one(&BE_ALONE, &[&RESTORE_LOCK_ID]).await?;
@@ -267,9 +243,6 @@ impl Databases {
     }
 
     /// Who else is connected to the target's database.
-    ///
-    /// # Errors
-    /// Any failure of the database.
     pub async fn guests(&self) -> Result<Vec<DatabaseSession>, Error> {
         let rows = self.store.client().await?.query(&GUESTS, &[&self.own, &self.name]).await?;
         rows.iter()
@@ -294,9 +267,6 @@ impl Databases {
     }
 
     /// What restores that were broken off have left: nobody is connected to it.
-    ///
-    /// # Errors
-    /// Any failure of the database.
     pub async fn left_by_restores(&self) -> Result<Vec<String>, Error> {
         self.left(NEW_DATABASE_PREFIX).await
     }
@@ -308,7 +278,7 @@ impl Databases {
 
     /// A name for a database that only lives for a check.
     pub fn scratch_name() -> String {
-        format!("{SCRATCH}{}", std::process::id())
+        format!("{SCRATCH_PREFIX}{}", std::process::id())
     }
 
     async fn run(&self, sql: &str) -> Result<(), Error> {
@@ -334,10 +304,6 @@ impl Databases {
         Ok(())
     }
 
-    /// Drops one.
-    ///
-    /// # Errors
-    /// Any failure of the database.
     pub async fn drop(&self, name: &str) -> Result<(), Error> {
         self.run(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quoted(name))).await
     }
@@ -364,15 +330,11 @@ impl Databases {
     }
 
     /// Whether there is a database of this name.
-    ///
-    /// # Errors
-    /// Any failure of the database.
     pub async fn is_there(&self, name: &str) -> Result<bool, Error> {
         let client = self.store.client().await?;
         Ok(client.query_opt(&IS_DATABASE, &[&name]).await?.is_some())
     }
 
-    /// Closes the connections.
     pub fn close(&self) {
         self.store.close();
     }

@@ -19,12 +19,7 @@ pub enum ProgramError {
     NotFound(u32),
     /// One cannot be run, or fed.
     #[error("{program}: {why}")]
-    Broken {
-        /// Which.
-        program: &'static str,
-        /// Why.
-        why: String,
-    },
+    Broken { program: &'static str, why: String },
 }
 
 /// The programs, and the way to the server.

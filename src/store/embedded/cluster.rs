@@ -63,7 +63,7 @@ fn remove_halves(path: &Path) {
         if half.to_string_lossy().starts_with(&prefix)
             && let Err(error) = fs::remove_dir_all(&half)
         {
-            tracing::warn!(folder = %half.display(), %error, "a half made cluster stays");
+            tracing::warn!(folder = %half.display(), %error, "cannot remove an incomplete cluster");
         }
     }
 }
@@ -97,7 +97,7 @@ pub(super) fn check_version(path: &Path, binaries: &Binaries) -> Result<(), Embe
 /// process that is not our child and whose settings may be another version's.
 pub(super) async fn stop_orphan(path: &Path) -> Result<(), EmbeddedError> {
     let Some(pid) = running(path) else { return Ok(()) };
-    tracing::warn!(pid = pid.as_raw(), "stopping a Postgres that was left behind");
+    tracing::warn!(pid = pid.as_raw(), "stopping an orphaned Postgres");
     let deadline = tokio::time::Instant::now() + ORPHAN_STOP_TIMEOUT;
     let _ = kill(pid, Signal::SIGINT);
     while is_alive(pid) {

@@ -19,10 +19,12 @@ pub(super) struct FolderLock {
 
 /// What became of an attempt.
 pub(super) enum LockAttempt {
-    /// We have it.
     Ours(FolderLock),
     /// Another process does; `purpose` is `None` until it has said what for.
-    Held { pid: String, purpose: Option<Purpose> },
+    Held {
+        pid: String,
+        purpose: Option<Purpose>,
+    },
 }
 
 fn open(path: &Path) -> Result<File, EmbeddedError> {

@@ -56,7 +56,6 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// Where Postgres' programs are, if not where they usually are.
     pub bin_dir: Option<PathBuf>,
-    /// What for.
     pub purpose: Purpose,
 }
 
@@ -64,34 +63,22 @@ pub struct Options {
 #[derive(Debug, thiserror::Error)]
 pub enum EmbeddedError {
     /// Postgres is not installed.
-    #[error("the programs of Postgres (initdb, postgres) were not found")]
+    #[error("the Postgres programs initdb and postgres were not found")]
     NoBinaries,
     /// Another process serves this folder.
-    #[error("{} is being served by process {pid} already", data_dir.display())]
-    Locked {
-        /// The folder.
-        data_dir: PathBuf,
-        /// The other process.
-        pid: String,
-    },
+    #[error("{} is already in use by process {pid}", data_dir.display())]
+    Locked { data_dir: PathBuf, pid: String },
     /// The cluster belongs to another major version than the programs.
-    #[error("the data in {} are of Postgres {data}, and the programs found are {programs}", path.display())]
+    #[error("the data in {} belongs to Postgres {data}, but the programs found are version {programs}", path.display())]
     MajorMismatch {
-        /// The cluster.
         path: PathBuf,
-        /// Its major version.
         data: String,
         /// That of the programs.
         programs: String,
     },
     /// A file or folder cannot be used.
     #[error("{}: {why}", path.display())]
-    Folder {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        why: String,
-    },
+    Folder { path: PathBuf, why: String },
     /// The disk is full: it cannot be made or started before there is room.
     #[error("the disk of {} is full: {why}", path.display())]
     DiskFull {
@@ -102,12 +89,7 @@ pub enum EmbeddedError {
     },
     /// The data are not whole, or the server cannot read them: another start would end in the same way.
     #[error("the private Postgres cannot start: {}: {why}", path.display())]
-    Damaged {
-        /// What is damaged.
-        path: PathBuf,
-        /// How.
-        why: String,
-    },
+    Damaged { path: PathBuf, why: String },
     /// `initdb` failed.
     #[error("the database could not be created: {0}")]
     Initdb(String),
@@ -119,7 +101,7 @@ pub enum EmbeddedError {
     NoAnswer(String),
     /// There are databases of a restore, and not the one that is used. Making an empty one would hide
     /// them.
-    #[error("the database esh3ar is missing, and there is {} of a restore", found.join(", "))]
+    #[error("the database esh3ar is missing, but a restore left {}", found.join(", "))]
     Missing {
         /// What there is instead.
         found: Vec<String>,
@@ -134,29 +116,29 @@ impl EmbeddedError {
     pub fn hint(&self) -> &'static str {
         match self {
             EmbeddedError::NoBinaries => {
-                "install them (apt install postgresql), say where they are (database.bin_dir), or \
-                 give a database.url"
+                "install them (apt install postgresql), set database.bin_dir to their folder, or set \
+                 database.url"
             }
-            EmbeddedError::Locked { .. } => "stop the other process, or choose another --data-dir",
+            EmbeddedError::Locked { .. } => "stop the other process, or use another --data-dir",
             EmbeddedError::MajorMismatch { .. } => {
                 "install that version of Postgres, or upgrade the data with pg_upgrade"
             }
             EmbeddedError::DiskFull { .. } => {
-                "make room on that disk (df -h, df -i), or move data_dir to a larger one"
+                "free space on that disk (df -h, df -i), or move data_dir to a larger one"
             }
             EmbeddedError::Damaged { .. } => {
-                "run: esh3ar doctor; what it cannot name is in postgres.log in the data folder; data that \
-                 are lost come back with: esh3ar restore FILE"
+                "run: esh3ar doctor; see also postgres.log in the data folder; to recover lost data, run: \
+                 esh3ar restore FILE"
             }
             EmbeddedError::Folder { .. } => "check the folder's owner and permissions",
             EmbeddedError::Initdb(_) | EmbeddedError::Died(_) | EmbeddedError::NoAnswer(_) => {
                 "see postgres.log in the data folder"
             }
             EmbeddedError::Missing { .. } => {
-                "nothing was changed; give the one that is wanted its name back, as the guide says under \
-                 \"Backup and restore drill\""
+                "nothing was changed; rename the database to keep to esh3ar, see \
+                 \"Backup and restore drill\" in the guide"
             }
-            EmbeddedError::Root => "run esh3ar as its own user",
+            EmbeddedError::Root => "run esh3ar as a dedicated user",
         }
     }
 }
@@ -251,7 +233,7 @@ impl Embedded {
                     if options.purpose == Purpose::Serve && tokio::time::Instant::now() >= told_at {
                         tracing::warn!(
                             pid,
-                            "a command has the database open, such as esh3ar top: waiting for its end"
+                            "waiting for a command that uses the database, such as esh3ar top, to end"
                         );
                         told_at = deadline;
                     }
@@ -261,7 +243,6 @@ impl Embedded {
         }
     }
 
-    /// How to connect.
     pub fn pg_config(&self) -> tokio_postgres::Config {
         config(&self.socket_dir, "esh3ar")
     }
@@ -331,7 +312,7 @@ fn private(path: &Path) -> Result<(), EmbeddedError> {
     let fault = |error: std::io::Error| folder(path, &error);
     let metadata = fs::symlink_metadata(path).map_err(fault)?;
     if !metadata.is_dir() || metadata.uid() != nix::unistd::geteuid().as_raw() {
-        let why = "it is not a folder of the user that runs esh3ar".to_owned();
+        let why = "not a folder owned by the user that runs esh3ar".to_owned();
         return Err(EmbeddedError::Folder { path: path.to_owned(), why });
     }
     fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(fault)
@@ -444,7 +425,7 @@ async fn attach(data_dir: &Path, socket_dir: &Path) -> Result<Option<Embedded>, 
         Ok::<_, tokio_postgres::Error>(())
     };
     let Ok(answer) = tokio::time::timeout(RESPONSE_TIMEOUT, connect).await else {
-        let text = "it runs, and has not answered for 5 s: look at its processes and its disk";
+        let text = "it is running but has not answered for 5 s: check its processes and its disk";
         return Err(EmbeddedError::NoAnswer(text.to_owned()));
     };
     match answer {

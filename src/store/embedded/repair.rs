@@ -100,7 +100,7 @@ pub fn faults(data_dir: &Path) -> Vec<ClusterFault> {
     }
     let missing = |name: &&str| is_missing(&cluster.join(name));
     let gone = REQUIRED_FILES.iter().filter(|name| missing(name));
-    faults.extend(gone.map(|name| bad(&cluster.join(name), "is missing: the data are not whole")));
+    faults.extend(gone.map(|name| bad(&cluster.join(name), "is missing: the data is incomplete")));
     let left_out = EMPTY_FOLDERS.iter().filter(|name| missing(name));
     faults.extend(
         left_out.map(|name| mended(&cluster.join(name), "is missing, and was empty".to_owned())),
@@ -159,7 +159,7 @@ pub(super) fn repair(data_dir: &Path, socket_dir: &Path) -> Result<(), EmbeddedE
         if !is_mended {
             return Err(EmbeddedError::Damaged { path, why: what });
         }
-        tracing::warn!(path = %path.display(), "{what}: mended");
+        tracing::warn!(path = %path.display(), "{what}: repaired");
         repair(&path).map_err(|error| folder(&path, &error))?;
     }
     let cluster = data_dir.join("postgres");
@@ -280,7 +280,7 @@ mod tests {
             let path = folder.path().join("postgres").join(name);
             fs::remove_file(&path).unwrap();
             let found = faults(folder.path());
-            assert_eq!(found, [bad(&path, "is missing: the data are not whole")]);
+            assert_eq!(found, [bad(&path, "is missing: the data is incomplete")]);
             let error = repair(folder.path(), folder.path()).unwrap_err();
             assert!(matches!(error, EmbeddedError::Damaged { .. }), "{error}");
         }

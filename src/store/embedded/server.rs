@@ -124,7 +124,7 @@ impl PostgresProcess {
         // SIGINT is Postgres' fast stop: it ends sessions, SIGTERM would wait for them.
         self.signal(Signal::SIGINT);
         if tokio::time::timeout(STOP_TIMEOUT, self.child.wait()).await.is_err() {
-            tracing::warn!("Postgres did not stop in time; stopping it without order");
+            tracing::warn!("Postgres did not stop in time; killing it");
             self.signal(Signal::SIGQUIT);
             let ended = tokio::time::timeout(STOP_TIMEOUT, self.child.wait()).await;
             if ended.is_err() {

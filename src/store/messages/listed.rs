@@ -36,7 +36,6 @@ pub struct MessageFilter {
     /// When that one was accepted, if it is known: of a period the list goes on from there also when the message
     /// itself was removed meanwhile.
     pub from_at: Option<OffsetDateTime>,
-    /// Past so many.
     pub skip: usize,
     /// Looks at the sender's messages although a recipient is given: there may be fewer of those.
     pub by_sender: bool,
@@ -60,9 +59,6 @@ statements! {
 }
 
 /// How many one-way messages that can be listed are among the latest `most` of a business user.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn count_of_sender(client: &Client, sender: UserId, most: i64) -> Result<i64, Error> {
     let row = client.query_one(&COUNT_OF_SENDER, &[&sender.0, &most]).await?;
     Ok(row.try_get("count")?)
@@ -78,9 +74,6 @@ pub async fn count_of_sender(client: &Client, sender: UserId, most: i64) -> Resu
 /// The part ends early behind a number of rows that do not match; see [`ListPage`].
 ///
 /// `None` when the one of a period from which it is to go on was removed, and nothing says when it was accepted.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn list(
     client: &Client,
     filter: &MessageFilter,

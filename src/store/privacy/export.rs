@@ -26,7 +26,6 @@ statements! {
 /// A device that is pushed to.
 #[derive(Clone, Debug)]
 pub struct ExportedDevice {
-    /// Its id.
     pub id: Uuid,
     /// What the push service calls it.
     pub token: String,
@@ -34,9 +33,7 @@ pub struct ExportedDevice {
     pub platform: i16,
     /// Whether it is pushed to.
     pub active: bool,
-    /// Registered at.
     pub created_at: OffsetDateTime,
-    /// Pushed to at.
     pub last_used_at: Option<OffsetDateTime>,
 }
 
@@ -47,14 +44,10 @@ pub struct PresenceRecord {
     pub connected_at: OffsetDateTime,
     /// When it went, unless it is here.
     pub disconnected_at: Option<OffsetDateTime>,
-    /// Why it went.
     pub disconnect_reason: Option<String>,
 }
 
 /// The devices of a phone.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn devices(client: &Client, phone: &Phone) -> Result<Vec<ExportedDevice>, Error> {
     let found = client.query(&DEVICES, &[&phone.as_str()]).await?;
     found
@@ -73,9 +66,6 @@ pub async fn devices(client: &Client, phone: &Phone) -> Result<Vec<ExportedDevic
 }
 
 /// When a phone was here last.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn presence(client: &Client, phone: &Phone) -> Result<Option<PresenceRecord>, Error> {
     let row = client.query_opt(&TRACE, &[&phone.as_str()]).await?;
     row.map(|row| {
@@ -89,9 +79,6 @@ pub async fn presence(client: &Client, phone: &Phone) -> Result<Option<PresenceR
 }
 
 /// The events of these messages, each with its message, oldest first.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn events_of(
     client: &Client,
     ids: &[MessageId],
@@ -106,9 +93,6 @@ pub async fn events_of(
 
 /// One-way messages to a phone that come after one, oldest first, those that cannot be read left out;
 /// and the id to go on from.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn one_way(
     client: &Client,
     phone: &Phone,

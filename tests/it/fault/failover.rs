@@ -132,7 +132,7 @@ async fn a_killed_primary_s_standby_is_promoted_under_load() {
     let books = run_json(&cluster.gateways[0].data(), &["audit", "delivery"]);
     assert_eq!(books["unaccounted"], 0, "{books}");
     // Told once, of the failover, and not of the standbys that were asked at the start.
-    let told = |log: String| log.matches("another server takes the writes now").count();
+    let told = |log: String| log.matches("primary changed: another server accepts writes").count();
     for gateway in &cluster.gateways {
         assert_eq!(told(gateway.log()), 1, "{}", gateway.log());
     }
