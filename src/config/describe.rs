@@ -1,11 +1,11 @@
-//! What the keys look like on paper: a commented file and a page of documentation, both made from
-//! the declarations of the keys, so that neither can say what the program does not.
+//! The documentation of the keys: the commented example file and the Markdown page, both generated from the
+//! declarations.
 
 use std::fmt::Write as _;
 
 use super::keys::{self, ConfigKey};
 
-/// Comments are broken to this width, in characters.
+/// Line width of comments, in characters.
 const COMMENT_WIDTH: usize = 100;
 
 const HEAD: &str = "\
@@ -15,18 +15,18 @@ const HEAD: &str = "\
 # `esh3ar config check` finds mistakes; `esh3ar config show` lists where each value comes from.
 ";
 
-/// A key that is set in a file: its name, or the name with `_file` behind it, and its text.
+/// A key to set in the file, or its name with `_file`, and its value.
 pub type ConfigSetting = (String, String);
 
-/// The file with every key commented out.
+/// The example file: every key commented out.
 pub fn default_file() -> String {
     file_with(&[])
 }
 
-/// The file with these keys set and all others commented out.
+/// The example file with these keys set.
 pub fn file_with(settings: &[ConfigSetting]) -> String {
     let mut text = HEAD.to_owned();
-    // TOML has keys without a section before the first section.
+    // TOML requires keys without a section to come first.
     let (alone, sections): (Vec<&ConfigKey>, Vec<&ConfigKey>) =
         keys::all().partition(|key| !key.name.contains('.'));
     for key in alone {
@@ -44,7 +44,7 @@ pub fn file_with(settings: &[ConfigSetting]) -> String {
     text
 }
 
-/// The page that documents every key, in Markdown.
+/// The Markdown page of all keys.
 pub fn markdown() -> String {
     let mut text = "\
 # Configuration keys
@@ -77,7 +77,7 @@ other key needs a restart.
     text
 }
 
-/// Each section once, by its first key.
+/// Sections in the order of their first keys.
 fn in_order(keys: &[&ConfigKey]) -> Vec<&'static str> {
     let mut sections: Vec<&str> = Vec::new();
     for (section, _) in keys.iter().filter_map(|key| key.name.split_once('.')) {
@@ -122,7 +122,7 @@ fn example(key: &ConfigKey) -> String {
     if is_array { key.example.to_owned() } else { literal(key.example) }
 }
 
-/// Numbers and truths as they are, everything else as a string.
+/// Numbers and booleans as they are, everything else quoted.
 fn literal(value: &str) -> String {
     let plain = matches!(value, "true" | "false") || value.parse::<u64>().is_ok();
     if plain { value.to_owned() } else { quoted(value) }
@@ -153,7 +153,7 @@ mod tests {
         load(ConfigSources { file, ..ConfigSources::default() }).unwrap()
     }
 
-    /// Compared with what is in the repository: people read the file there and packages ship it.
+    /// The generated files are in the repository, because people read them there and packages ship them.
     #[test]
     fn the_shipped_file_is_the_default_file() {
         let shipped = include_str!("../../packaging/esh3ar.toml");

@@ -1,4 +1,4 @@
-//! What a key is, and the list of all keys: each section in [`sections`](super::sections) declares its own.
+//! Configuration keys, and the list of all: each section in [`sections`](super::sections) declares its own.
 
 use super::sections::SECTIONS;
 use crate::domain::nearest::nearest;
@@ -6,24 +6,23 @@ use crate::domain::nearest::nearest;
 #[derive(Debug)]
 pub struct ConfigKey {
     pub name: &'static str,
-    /// What it is when nobody sets it; empty for unset.
+    /// The default; empty for unset.
     pub default: &'static str,
-    /// A value it may have: its default, or an example where that is unset. An array is written as in TOML.
+    /// An example value: the default, or another one where that is unset. Arrays are written as in TOML.
     pub example: &'static str,
-    /// Whether its value is never shown; it may then also be given as `<name>_file`.
+    /// Whether its value is never shown; it may then be given as `<name>_file`, too.
     pub secret: bool,
-    /// Whether a running process applies a change when it reads its configuration again; the others
-    /// wait for a restart.
+    /// Whether `esh3ar reload` applies a change; other keys need a restart.
     pub reloadable: bool,
     pub doc: &'static str,
 }
 
-/// A key that has a value when nobody sets it.
+/// A key with a default.
 pub(super) const fn default(text: &'static str) -> ConfigKey {
     ConfigKey { name: "", default: text, example: text, secret: false, reloadable: false, doc: "" }
 }
 
-/// A key that is unset when nobody sets it, with an example of a value.
+/// A key without a default, with an example value.
 pub(super) const fn unset(example: &'static str) -> ConfigKey {
     ConfigKey { default: "", ..default(example) }
 }
@@ -37,7 +36,7 @@ impl ConfigKey {
         ConfigKey { reloadable: true, ..self }
     }
 
-    /// The lines of a doc comment begin with a space each.
+    /// Each line of a doc comment begins with a space.
     pub(super) const fn named(self, name: &'static str, doc: &'static str) -> ConfigKey {
         ConfigKey { name, doc: doc.trim_ascii_start(), ..self }
     }
@@ -48,12 +47,11 @@ pub fn all() -> impl Iterator<Item = &'static ConfigKey> {
     SECTIONS.iter().copied().flatten()
 }
 
-/// The key of a name.
 pub fn find(name: &str) -> Option<&'static ConfigKey> {
     all().find(|key| key.name == name)
 }
 
-/// The key of a name that is written in the program. In a constant, a name that is no key does not compile.
+/// The key with a name known at compile time: in a constant, an unknown name does not compile.
 pub const fn known(name: &str) -> &'static ConfigKey {
     let mut section = 0;
     while section < SECTIONS.len() {
@@ -70,7 +68,7 @@ pub const fn known(name: &str) -> &'static ConfigKey {
     panic!("this is the name of no key")
 }
 
-/// `==` cannot be used in constants.
+/// `==` is not const.
 const fn const_eq(one: &[u8], other: &[u8]) -> bool {
     let mut at = 0;
     while at < one.len() && at < other.len() && one[at] == other[at] {
@@ -79,7 +77,7 @@ const fn const_eq(one: &[u8], other: &[u8]) -> bool {
     at == one.len() && at == other.len()
 }
 
-/// The key of a name, which is looked up by the compiler.
+/// Looks a key up at compile time.
 macro_rules! key {
     ($name:expr) => {{
         const KEY: &$crate::config::keys::ConfigKey = $crate::config::keys::known($name);
@@ -88,16 +86,15 @@ macro_rules! key {
 }
 pub(super) use key;
 
-/// Whether a running process applies a change of this key.
 pub fn is_reloadable(name: &str) -> bool {
     find(name).is_some_and(|key| key.reloadable)
 }
 
-/// Sections of the documented interface that this version has not.
+/// Parts of the documented interface that this version does not implement.
 const NOT_IMPLEMENTED: &[&str] =
     &["media.", "push.", "scan.", "sms.", "http.public_url", "limits.uploads_per_minute"];
 
-/// What to say about a name that is no key.
+/// The error for an unknown key.
 pub fn unknown(name: &str) -> String {
     let nearest = nearest(name, all().map(|key| key.name));
     match nearest {

@@ -1,4 +1,4 @@
-//! From the sources to a [`Config`](super::Config): all of them read, all faults told at once.
+//! Loads a [`Config`](super::Config) from all sources, and reports all problems at once.
 
 mod origin;
 mod text;
@@ -15,18 +15,18 @@ use super::{
     sections,
 };
 
-/// Where a value came from, from the weakest to the strongest.
+/// The source of a value, from lowest to highest precedence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConfigSource {
     Default,
     File {
         name: String,
-        /// The line, where it can be told.
+        /// Line number, if known.
         line: Option<usize>,
     },
-    /// A variable of the environment.
+    /// Environment variable.
     Environment(String),
-    /// An option of the command.
+    /// Command-line option.
     Flag(String),
 }
 
@@ -47,18 +47,18 @@ pub struct ConfigSources {
     /// The file's name and contents.
     pub file: Option<(String, String)>,
     pub environment: Vec<(String, String)>,
-    /// Options of the command: key, value, and what the option is called.
+    /// Command-line options: key, value, and name of the option.
     pub flags: Vec<(&'static str, String, &'static str)>,
 }
 
-/// One thing that is wrong.
+/// A problem in the configuration.
 #[derive(Clone, Debug)]
 pub struct ConfigProblem {
     pub source: ConfigSource,
     pub text: String,
 }
 
-/// Everything that is wrong.
+/// All problems in the configuration.
 #[derive(Clone, Debug, Default)]
 pub struct ConfigErrors(pub Vec<ConfigProblem>);
 
@@ -76,13 +76,13 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-/// The prefix of our variables, with the separator that also parts sections.
+/// Prefix of environment variables; `__` also separates sections.
 const ENV_PREFIX: &str = "ESH3AR__";
 
-/// Reads and checks everything.
+/// Loads and validates the configuration.
 ///
 /// # Errors
-/// All faults at once.
+/// All problems at once.
 pub fn load(sources: ConfigSources) -> Result<LoadedConfig, ConfigErrors> {
     let mut faults = Vec::new();
     let mut values = Values::new();
@@ -174,7 +174,7 @@ fn flatten(prefix: &str, value: &config::Value, flat: &mut Vec<(String, String)>
     }
 }
 
-/// The line on which a key of a TOML file is set.
+/// The line that sets a key in a TOML file.
 fn line_of(text: &str, key: &str) -> Option<usize> {
     let mut section = String::new();
     for (number, line) in text.lines().enumerate() {

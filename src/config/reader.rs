@@ -1,4 +1,4 @@
-//! The values that were found, read key by key. Everything that is wrong is kept, to be told at once.
+//! Reads the found values key by key, and collects all problems.
 
 use std::collections::BTreeMap;
 
@@ -10,14 +10,13 @@ use super::{
 /// The text of each key that is set, and where it came from.
 pub(super) type Values = BTreeMap<String, (String, ConfigSource)>;
 
-/// What sections read their keys from.
 pub(super) struct Reader {
     pub(super) values: Values,
     pub(super) faults: Vec<ConfigProblem>,
 }
 
 impl Reader {
-    /// The text of a key: what is set, or its default.
+    /// The text of a key, or its default.
     pub(super) fn text(&self, key: &ConfigKey) -> &str {
         self.values.get(key.name).map_or(key.default, |(text, _)| text)
     }
@@ -32,14 +31,14 @@ impl Reader {
         self.values.get(key.name).map_or(ConfigSource::Default, |(_, source)| source.clone())
     }
 
-    /// Notes what is wrong with a key.
+    /// Records a problem with a key.
     pub(super) fn fault(&mut self, key: &ConfigKey, why: &str) {
         let fault = ConfigProblem { source: self.source(key), text: format!("{} {why}", key.name) };
         self.faults.push(fault);
     }
 
-    /// The value of a key. In place of one that is wrong its default is given, so that the other keys
-    /// can be read as well; `None` if that is wrong too.
+    /// The value of a key. If it is invalid, the default, so that the other keys can be read as well; `None`
+    /// if that is invalid, too.
     pub(super) fn read<T>(
         &mut self,
         key: &ConfigKey,

@@ -18,20 +18,18 @@ impl Secret {
         Secret(Zeroizing::new(value))
     }
 
-    /// The value, for the one place that needs it.
     pub fn expose(&self) -> &str {
         &self.0
     }
 }
 
-/// The most bytes that a file with a secret has.
+/// Maximum size of a secret file, in bytes.
 pub const MAX_SECRET_LEN: u64 = 4096;
 
-/// The whole of a text file of at most `most` bytes. A name may lead to a device or a pipe that never ends:
-/// no more than that is read.
+/// Reads a text file of at most `most` bytes. The bound protects from devices and pipes without end.
 ///
 /// # Errors
-/// It cannot be read, is no text, or is longer.
+/// The file is unreadable, not UTF-8, or longer.
 pub fn read_bounded(path: &Path, most: u64) -> Result<String, Error> {
     let mut text = String::new();
     File::open(path)?.take(most + 1).read_to_string(&mut text)?;

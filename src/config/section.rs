@@ -1,13 +1,12 @@
-//! How a section declares its keys: once each.
+//! The macro that declares a section's keys.
 
 use super::{keys::ConfigKey, reader::Reader};
 
-/// The keys of a section, and the struct that is made of their values.
+/// A section of the configuration.
 pub(super) trait Section: Sized {
-    /// In the order in which they are shown.
     const KEYS: &'static [ConfigKey];
 
-    /// Reads every key. `None` if a default is no value of its key; then the reader has that fault.
+    /// Reads every key. `None` if a default is invalid; the reader has the problem then.
     fn read(reader: &mut Reader) -> Option<Self>;
 }
 

@@ -74,14 +74,14 @@ statements! {
 #[derive(Clone, Debug)]
 pub struct BusinessUser {
     pub id: UserId,
-    /// Unique without regard to case, 1 to 200 characters.
+    /// Unique ignoring case, 1 to 200 characters.
     pub name: String,
     /// Its own phone number.
     pub phone: Option<Phone>,
     /// What it may do.
     pub permissions: Permissions,
     pub created_at: OffsetDateTime,
-    /// Disabled at; its tokens then open nothing.
+    /// When it was disabled; its tokens are then not accepted.
     pub disabled_at: Option<OffsetDateTime>,
 }
 
@@ -121,8 +121,8 @@ pub async fn user_by_id(client: &Client, id: UserId) -> Result<Option<BusinessUs
     client.query_opt(&USER_BY_ID, &[&id.0]).await?.as_ref().map(user).transpose()
 }
 
-/// A business user by name, without regard to case: the first of these names that there is. Names of
-/// earlier versions were stored as they were written.
+/// A business user by name, ignoring case: the first of these names that exists. Earlier versions stored
+/// names as given.
 pub async fn user_by_name(
     client: &Client,
     names: [&str; 2],
@@ -136,7 +136,7 @@ pub async fn user_by_phone(client: &Client, phone: &Phone) -> Result<Option<User
     Ok(row.map(|row| row.try_get("id")).transpose()?.map(UserId))
 }
 
-/// The phone numbers of those of these business users that have one.
+/// The phone numbers of these business users, for those that have one.
 pub async fn phones_of(client: &Client, ids: &[UserId]) -> Result<Vec<(UserId, Phone)>, Error> {
     let ids: Vec<uuid::Uuid> = ids.iter().map(|id| id.0).collect();
     let found = client.query(&PHONES_OF, &[&ids]).await?;
@@ -194,17 +194,17 @@ pub async fn change_user(
         .transpose()
 }
 
-// "esh3ar a" in ASCII: whoever takes an administrator away waits for whoever is at it.
+// "esh3ar a" in ASCII. Serializes changes that remove an administrator.
 const ADMIN_LOCK_ID: i64 = 0x6573_6833_6172_2061;
 
-/// Waits for whoever else takes an administrator away, and keeps others waiting.
+/// Serializes transactions that remove an administrator.
 pub(super) async fn wait_for_administrators(client: &impl Statements) -> Result<(), Error> {
     client.execute(&WAIT_FOR_ADMINISTRATORS, &[&ADMIN_LOCK_ID]).await?;
     Ok(())
 }
 
-/// Whether somebody else can administer, until the end of the transaction: who may and has no token that opens
-/// anything cannot.
+/// Whether another user can administer; holds until the end of the transaction. A user without a valid token
+/// cannot.
 pub async fn has_other_administrator(
     client: &impl Statements,
     than: UserId,
@@ -224,11 +224,11 @@ pub async fn lock_user(
     client.query_opt(&LOCK_USER, &[&id.0]).await?.as_ref().map(user).transpose()
 }
 
-/// Where a mobile user stands. The numbers are the stored ones.
+/// Registration status of a mobile user. The numbers are the stored ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i16)]
 pub enum MobileStatus {
-    /// Asked to register, number not proved yet.
+    /// Registered; the number is not verified yet.
     Pending = 0,
     Verified = 1,
     Rejected = 2,
@@ -267,8 +267,8 @@ fn mobile(row: &Row) -> Result<MobileUser, Error> {
     })
 }
 
-/// Adds mobile users. Those that are there already become verified if that is asked, and are else
-/// left as they are. Returns them as they are now.
+/// Adds mobile users. Existing ones become verified if requested and are unchanged otherwise. Returns all of
+/// them.
 pub async fn put_mobiles(
     client: &impl Statements,
     new: &[MobileUser],

@@ -1,4 +1,4 @@
-//! The audit log: written with what it tells of, read by page, and cleared of old entries.
+//! The audit log: written in the transaction of the change, read in pages, expired by age.
 
 use std::net::IpAddr;
 
@@ -21,7 +21,7 @@ use crate::domain::{
 };
 
 statements! {
-    // An entry that was written before is not written again: a commit that was not heard is repeated.
+    // Repeating a commit whose outcome was unknown must not duplicate entries.
     INSERT = "
         WITH fresh AS (
             INSERT INTO audit_log (id, at, actor_kind, actor, actor_name, token_id, action, subject_kind,
@@ -49,16 +49,16 @@ pub async fn begin(client: &mut Client) -> Result<Transaction<'_>, Error> {
     client.transaction().await
 }
 
-/// Ends a transaction: what it changed and these entries are there together, or neither is.
+/// Commits a transaction with its audit entries: both are stored, or neither.
 ///
 /// # Errors
-/// Any failure of the database. Then nothing has changed, unless it could not be reached any more.
+/// Any failure of the database. Nothing was changed then, unless the connection was lost.
 pub async fn commit(transaction: Transaction<'_>, entries: &[AuditEntry]) -> Result<(), Error> {
     insert(&transaction, entries).await?;
     transaction.commit().await
 }
 
-/// Writes entries; in a transaction, together with what they tell of.
+/// Writes entries.
 pub async fn insert(client: &impl Statements, entries: &[AuditEntry]) -> Result<(), Error> {
     if entries.is_empty() {
         return Ok(());
@@ -106,7 +106,7 @@ fn details(entry: &AuditEntry) -> Value {
     Value::Object(fields.collect::<Map<String, Value>>())
 }
 
-/// An entry as it is read. Its words are texts: another version may have written others.
+/// A stored entry. Its enumerations are texts: another version may have written values unknown here.
 #[derive(Clone, Debug)]
 pub struct AuditRecord {
     /// UUIDv7.
@@ -141,7 +141,7 @@ pub struct AuditRecord {
     pub outcome: String,
 }
 
-/// Which entries are wanted. Conditions that are given must all hold.
+/// A filter for audit entries; all conditions that are set must hold.
 #[derive(Clone, Debug, Default)]
 pub struct AuditFilter {
     /// Only of this time or later.
@@ -156,9 +156,9 @@ pub struct AuditFilter {
     pub before: Option<Uuid>,
 }
 
-/// The rows that a list looks at, found and ordered by an index: the ids of entries, newest first.
+/// The subquery of the ids that a list scans, newest first, by an index.
 fn looked_at(filter: &AuditFilter, wanted: &mut Conditions) -> String {
-    // By the column that its index is about, so that it is walked from there.
+    // On the column of the index, so that the scan starts there.
     let (id, from) = match filter.phone {
         Some(_) => ("f.entry_id", "audit_log_phones f"),
         None => ("f.id", "audit_log f"),
@@ -169,7 +169,7 @@ fn looked_at(filter: &AuditFilter, wanted: &mut Conditions) -> String {
         wanted.add("f.action = ?", Box::new(action.clone()));
     }
     if let Some(since) = filter.since {
-        // Some way below: ids are made a moment before or after the time that is written beside them.
+        // Somewhat earlier: an id may be created shortly before or after the stored time.
         let first = rows::first_id_of(since - time::Duration::minutes(1));
         wanted.add(&format!("{id} >= ?"), Box::new(first));
     }
@@ -183,7 +183,7 @@ fn looked_at(filter: &AuditFilter, wanted: &mut Conditions) -> String {
     )
 }
 
-/// The statement for the entries that are wanted, and its values.
+/// The list statement and its values.
 fn listed(filter: &AuditFilter, limit: usize) -> (Statement, Vec<Parameter>) {
     let mut wanted = Conditions::default();
     let looked_at = looked_at(filter, &mut wanted);
@@ -193,7 +193,7 @@ fn listed(filter: &AuditFilter, limit: usize) -> (Statement, Vec<Parameter>) {
     if let Some(actor) = &filter.actor {
         let condition = "EXISTS (SELECT FROM unnest(?::text[]) w WHERE lower(w) IN \
                          (lower(a.actor), lower(a.actor_name), a.token_id::text))";
-        // Entries are never changed: some have a name as an earlier version took it.
+        // Entries are immutable: old ones have names as earlier versions stored them.
         wanted.add(condition, Box::new(vec![normal_name(actor), actor.trim().to_owned()]));
     }
     if let Some(action) = &filter.action {
@@ -213,7 +213,7 @@ fn listed(filter: &AuditFilter, limit: usize) -> (Statement, Vec<Parameter>) {
     (Statement::built(concat!(module_path!(), "::listed"), text).once(), wanted.values)
 }
 
-/// The statement that finds the last of the rows that [`listed`] looks at, and its values.
+/// The statement that finds the last row that [`listed`] scans, and its values.
 fn last_looked_at(filter: &AuditFilter) -> (Statement, Vec<Parameter>) {
     let mut wanted = Conditions::default();
     let text = format!(
@@ -279,7 +279,7 @@ fn recorded(row: &Row) -> Result<AuditRecord, Error> {
     })
 }
 
-/// When an action was last done, in whole: entries that say that it is only begun do not count.
+/// When an action last completed; entries that record only its start are ignored.
 pub async fn last_done(
     client: &Client,
     action: AuditAction,
@@ -288,7 +288,7 @@ pub async fn last_done(
     Ok(row.map(|row| row.try_get("at")).transpose()?)
 }
 
-/// Deletes entries of before a time, at most `limit`, the oldest first. Returns how many.
+/// Deletes at most `limit` entries older than a time, oldest first. Returns how many.
 pub async fn expire(client: &Client, before: OffsetDateTime, limit: i64) -> Result<u64, Error> {
     client.execute(&EXPIRE, &[&before, &limit]).await
 }

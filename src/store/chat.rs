@@ -1,6 +1,6 @@
 //! Chat messages: appended under their conversation's lock, read by `seq`, marked as read.
 //!
-//! The lock makes `seq`, the last message and both unread counts move together, in one transaction.
+//! The lock makes `seq`, the last message and both unread counts change together, in one transaction.
 
 pub(super) mod known;
 
@@ -62,8 +62,8 @@ statements! {
         WHERE c.id = a.id";
     HISTORY_BEFORE = history!(by: "seq DESC");
     HISTORY_AFTER = history!(by: "seq");
-    // The recipient is named in a form that the planner cannot match with the indexes on recipients: the
-    // messages are looked up by their places, however few or many a recipient has.
+    // The condition on the recipient is written so that the planner cannot use the recipient indexes:
+    // messages are looked up by position, whatever number a recipient has.
     READ = "
         UPDATE messages SET status = 3, sent_at = coalesce(sent_at, $3),
                delivered_at = coalesce(delivered_at, $3), read_at = $3, next_attempt_at = NULL,
@@ -88,17 +88,17 @@ statements! {
 /// A message to be appended.
 #[derive(Clone, Debug)]
 pub struct NewChat {
-    /// Its id, unless the conversation's last message has a later one.
+    /// The id, unless the conversation's last message has a later one.
     pub id: MessageId,
     pub conversation: ConversationId,
     pub side: Side,
     pub draft: MessageDraft,
-    /// The sender's own name for it: a repeat with the same changes nothing.
+    /// The sender's id for the message: a repeat with the same id changes nothing.
     pub client_message_id: Option<String>,
     pub created_at: OffsetDateTime,
 }
 
-/// What became of one.
+/// The result for one message.
 #[derive(Clone, Debug)]
 pub enum AppendResult {
     New(Message),
@@ -112,17 +112,17 @@ pub enum AppendResult {
     Nowhere,
 }
 
-/// What a batch did.
+/// The result of a batch.
 #[derive(Debug, Default)]
 pub struct AppendOutcome {
     pub messages: Vec<AppendResult>,
-    /// The conversations as they are now, each once.
+    /// The changed conversations, each once.
     pub conversations: Vec<Conversation>,
 }
 
-/// Appends messages, all in one transaction, each conversation's in the order given. `earlier` are ids
-/// that an attempt of unknown outcome may have stored; by position, like `batch`. `due` says when a
-/// message is to be looked at if nobody deals with it before.
+/// Appends messages in one transaction, those of a conversation in the given order. `earlier` are ids that an
+/// attempt of unknown outcome may have stored, by position in `batch`. `due` is when the sweeper picks a
+/// message up if nobody delivers it before.
 ///
 /// # Errors
 /// Any failure of the database; then nothing is stored, unless the error is [`Error::Unavailable`].
@@ -165,7 +165,7 @@ pub async fn append(
             outcome.messages.push(AppendResult::Closed);
             continue;
         };
-        // Ids grow with `seq`, whatever other processes' clocks say: readers go by ids too.
+        // Ids grow with `seq`, whatever the clocks of other processes: readers page by id, too.
         let id = last.map_or(new.id.0, |last| new.id.0.max(Uuid::from_u128(last.as_u128() + 1)));
         conversation.status = status;
         conversation.last_seq += 1;
@@ -289,8 +289,9 @@ async fn store_conversations(
     Ok(())
 }
 
-/// Messages of a conversation by `seq`: the newest before a place, oldest last; or the oldest after
-/// one, oldest first. At most [`PAGE_BYTES`](crate::domain::message::MAX_PAGE_BYTES) of content and one message more.
+/// Messages of a conversation by `seq`: the newest before a position, oldest last, or the oldest after one,
+/// oldest first. At most [`MAX_PAGE_BYTES`](crate::domain::message::MAX_PAGE_BYTES) of content and one more
+/// message.
 pub async fn history(
     client: &Client,
     id: ConversationId,
@@ -304,10 +305,10 @@ pub async fn history(
     rows::messages(&client.query(statement, &[&id.0, &before, &after, &limit]).await?)
 }
 
-/// Messages that are marked as read in one transaction: it must not keep writers out for long.
+/// Messages marked as read per transaction, which holds the conversation's lock.
 const READ_BATCH_SIZE: usize = 2000;
 
-/// What a side reads.
+/// The messages to mark as read.
 #[derive(Clone, Debug)]
 pub enum ReadRange {
     /// Everything up to this `seq`.
@@ -315,18 +316,18 @@ pub enum ReadRange {
     Those(Vec<i64>),
 }
 
-/// What a side has read now.
+/// The result of marking messages as read.
 #[derive(Debug)]
 pub struct MarkedRead {
     pub changed: Vec<Changed>,
     /// The conversation as it is now.
     pub conversation: Conversation,
-    /// Whether there is more of it: the same again goes on.
+    /// Whether the call must be repeated for the rest.
     pub more: bool,
 }
 
-/// Marks messages of a conversation as read by a side, and counts what it has not read: a part of them,
-/// if they are many.
+/// Marks messages of a conversation as read by a side, at most [`READ_BATCH_SIZE`], and updates its unread
+/// count.
 ///
 /// # Errors
 /// Any failure of the database; then nothing has changed.
@@ -338,7 +339,7 @@ pub async fn mark_read(
     now: OffsetDateTime,
 ) -> Result<Option<MarkedRead>, Error> {
     let transaction = client.transaction().await?;
-    // The lock comes first: what is counted below includes every message that was told before.
+    // Lock first, so that the count below includes every message announced before.
     let Some((mut conversation, _)) = conversations::lock(&transaction, &[id.0]).await?.pop()
     else {
         return Ok(None);
@@ -377,7 +378,7 @@ pub async fn mark_read(
     Ok(Some(MarkedRead { changed, conversation, more }))
 }
 
-/// The places of those of these messages that are in conversations.
+/// The positions of these messages, for those in a conversation.
 pub async fn positions(
     client: &Client,
     ids: &[MessageId],

@@ -1,4 +1,4 @@
-//! A connection in use: every statement through it is timed, by what it is for, and none waits for ever.
+//! A pooled connection: every statement is timed by its group, and none waits forever.
 
 use std::{
     sync::Arc,
@@ -15,31 +15,31 @@ use super::{
     primary::{ConnectionTrust, PrimaryConnector, TrackedConnection},
 };
 
-/// What statements are for, in metrics.
+/// The purpose of a statement, a label in metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StatementGroup {
     Sends,
     Chat,
-    /// Storing what became of messages: acknowledged, written, missed.
+    /// Status changes of messages: acknowledged, written, missed.
     Statuses,
-    /// What a connection has still to get.
+    /// Messages pending for a connection.
     Pending,
-    /// Messages that the broker named.
+    /// Messages named by wake-ups from the broker.
     WakeUps,
-    /// Looking for what is due, stuck or passed over.
+    /// The sweeper: messages that are due, stuck or missed.
     Sweeps,
     Lists,
     /// Conversations: opened, read, archived.
     Conversations,
-    /// Taking, doing and ending jobs.
+    /// Claiming, running and finishing jobs.
     Jobs,
-    /// Who somebody is, and what they may do.
+    /// Authentication and permissions.
     Access,
-    /// The processes of the installation, and what they know of each other.
+    /// Heartbeats and state of processes.
     Nodes,
-    /// Books, retention and counting.
+    /// Reconciliation, retention and counters.
     Upkeep,
-    /// Recording who looked at whose data.
+    /// Audit log entries.
     Audit,
     /// All others: administration and commands.
     Other,
@@ -85,7 +85,7 @@ impl StatementGroup {
     }
 }
 
-/// Where the times of statements, and of waiting for a connection, are counted.
+/// Histograms of statement durations and of waits for a connection.
 pub(super) struct StatementMetrics {
     statements: Vec<metrics::Histogram>,
     waits: Vec<metrics::Histogram>,
@@ -113,25 +113,23 @@ impl StatementMetrics {
     }
 }
 
-/// Postgres cuts a statement of ours after fifteen seconds. What is not answered long after that is a
-/// server that stands still.
+/// `statement_timeout` is 15 s: without a response long after that, the server hangs.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(20);
-/// A statement that nobody waits for any more was slow if it had taken this long: its connection may lead
-/// to a server that stands still.
+/// A statement that was abandoned after this long: its connection may lead to a server that hangs.
 const SLOW_STATEMENT: Duration = Duration::from_secs(2);
 
 /// A connection in use.
 pub struct Client {
     held: Held,
     watch: Watch,
-    // Dropped last: who waits for the place finds the connection.
+    // Dropped last: the next holder of the permit then finds a free connection.
     _place: ConnectionPermit,
 }
 
 enum Held {
-    /// It goes back to its pool.
+    /// Returned to the pool when dropped.
     Pooled(Object<PrimaryConnector>),
-    /// It is closed with its owner.
+    /// Taken out of the pool; closed when dropped.
     Alone(TrackedConnection),
 }
 
@@ -150,7 +148,7 @@ pub struct Transaction<'a> {
     watch: Watch,
 }
 
-/// How a connection's statements are watched.
+/// Timing and health of a connection's statements.
 #[derive(Clone)]
 struct Watch {
     group: StatementGroup,
@@ -159,8 +157,8 @@ struct Watch {
     trust: ConnectionTrust,
 }
 
-/// A statement under way. It is timed also when who waited for it gives it up; and a connection whose slow
-/// statement is given up is doubted.
+/// A running statement. It is also timed if its caller abandons it; abandoning a slow one marks the
+/// connection as suspect.
 struct Running<'a> {
     watch: &'a Watch,
     begun: Instant,
@@ -199,7 +197,7 @@ impl Watch {
     }
 }
 
-/// What a statement goes through.
+/// Prepares and runs statements on a connection.
 pub struct StatementRunner<'a> {
     client: &'a tokio_postgres::Client,
     cache: &'a StatementCache,
@@ -207,7 +205,7 @@ pub struct StatementRunner<'a> {
 }
 
 impl StatementRunner<'_> {
-    /// Prepares a statement, unless that was done before.
+    /// Prepares a statement, or takes it from the connection's cache.
     async fn prepare(
         &self,
         statement: &Statement,
@@ -220,12 +218,11 @@ impl StatementRunner<'_> {
     }
 }
 
-/// A connection, or a transaction on one. As in the driver, with our errors and by our statements.
+/// A connection or a transaction, with our errors and named statements.
 pub trait Statements: Sync {
-    /// What statements go through.
     fn line(&self) -> StatementRunner<'_>;
 
-    /// Runs a statement; gives how many rows it changed.
+    /// Runs a statement; returns the number of changed rows.
     fn execute(
         &self,
         statement: &Statement,
@@ -241,7 +238,7 @@ pub trait Statements: Sync {
         }
     }
 
-    /// Runs a statement; gives its rows.
+    /// Runs a statement; returns its rows.
     fn query(
         &self,
         statement: &Statement,
@@ -257,7 +254,7 @@ pub trait Statements: Sync {
         }
     }
 
-    /// Runs a statement; gives its only row.
+    /// Runs a statement; returns its only row.
     fn query_one(
         &self,
         statement: &Statement,
@@ -273,7 +270,7 @@ pub trait Statements: Sync {
         }
     }
 
-    /// Runs a statement; gives its only row, if it has one.
+    /// Runs a statement; returns its row, if there is one.
     fn query_opt(
         &self,
         statement: &Statement,
@@ -289,7 +286,7 @@ pub trait Statements: Sync {
         }
     }
 
-    /// Runs commands that are no statements of the list: settings, the schema, locks of tables.
+    /// Runs SQL that is not a declared statement: settings, schema, table locks.
     fn batch_execute(&self, sql: &str) -> impl Future<Output = Result<(), Error>> + Send {
         async move {
             let line = self.line();
@@ -297,7 +294,7 @@ pub trait Statements: Sync {
         }
     }
 
-    /// Asks for a sign of life in one round trip, without preparing anything.
+    /// Pings the server in one round trip, without preparing anything.
     fn simple_query(
         &self,
         sql: &str,
@@ -320,25 +317,25 @@ impl Client {
         Client { held: Held::Pooled(object), watch, _place: ConnectionPermit::default() }
     }
 
-    /// The same, with the place that it has among those of its kind.
+    /// Attaches the permit that is held while the connection is in use.
     #[must_use]
     pub(super) fn at(self, place: ConnectionPermit) -> Client {
         Client { _place: place, ..self }
     }
 
-    /// For statements that take as long as they take; Postgres must be told so too.
+    /// Disables the response timeout; the caller must set `statement_timeout`, too.
     pub(super) fn without_timeout(&mut self) {
         self.watch.limit = None;
     }
 
-    /// Takes it out of its pool for good: it is closed when it is dropped, and what it holds is let go.
+    /// Takes the connection out of the pool: it is closed when dropped, and its permit is released.
     #[must_use]
     pub(super) fn alone(self) -> Client {
         let held = match self.held {
             Held::Pooled(object) => Held::Alone(Object::take(object)),
             alone => alone,
         };
-        // Another connection may take its place.
+        // The pool may open another connection.
         Client { held, watch: self.watch, _place: ConnectionPermit::default() }
     }
 
@@ -360,21 +357,21 @@ impl Statements for Client {
 }
 
 impl Transaction<'_> {
-    /// Begins a part of it that can be undone by itself.
+    /// Begins a savepoint.
     pub async fn transaction(&mut self) -> Result<Transaction<'_>, Error> {
         let inner = self.watch.run(self.inner.transaction()).await?;
         Ok(Transaction { inner, watch: self.watch.clone() })
     }
 
-    /// Keeps what it did.
+    /// Commits.
     ///
     /// # Errors
-    /// Any failure of the database. [`Error::Unavailable`] says nothing of whether it was kept.
+    /// Any failure of the database. After [`Error::Unavailable`] the outcome is unknown.
     pub async fn commit(self) -> Result<(), Error> {
         self.watch.run(self.inner.commit()).await
     }
 
-    /// Undoes what it did.
+    /// Rolls back.
     pub async fn rollback(self) -> Result<(), Error> {
         self.watch.run(self.inner.rollback()).await
     }

@@ -1,9 +1,9 @@
-//! How connections are shared: some are kept for storing and delivering messages, and of the others a party has a few
-//! at once.
+//! Limits how many connections each party uses at once; the rest is reserved for storing and delivering
+//! messages.
 //!
-//! A connection that lists or administers, that reads what a connected recipient is to get, or that authenticates,
-//! counts as one of its kind. All kinds together cannot take all of the pool. Of its kind a party has a part: what it
-//! asks for beyond that waits behind its own, and takes nothing from others.
+//! A connection for lists or administration, for reading pending messages, or for authentication counts
+//! against its class. All classes together cannot take the whole pool. Within a class a party has a limit;
+//! its further requests queue behind its own and take nothing from others.
 
 use std::{
     collections::HashMap,
@@ -18,32 +18,32 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{Error, StatementGroup};
 use crate::domain::Party;
 
-/// Smaller pools belong to commands and tests, and keep nothing.
+/// Smaller pools belong to commands and tests, and have no limits.
 const MIN_LIMITED_POOL: usize = 8;
-/// How long a caller waits for its turn before it is told that there is no connection.
+/// How long a caller waits for a permit.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-/// The same for what a connected recipient is to get: a party with thousands of sockets reads for all of them after a
-/// reconnect, and the wait is no fault of the database.
+/// The same for pending messages: after a reconnect, a party with thousands of sockets reads for all of them,
+/// and a long wait is no fault of the database.
 const PENDING_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(20);
-/// Reads of one party that may wait for its turn; one more is refused at once. What its sockets are to get is not
-/// counted: it is bounded by their number.
+/// Queued reads per party; one more is refused at once. Reads of pending messages are not counted: the number
+/// of sockets bounds them.
 const MAX_QUEUED_PER_PARTY: usize = 256;
-/// Look-ups of tokens of one address that may wait: thousands of phones may come back through one carrier's address.
+/// Queued token look-ups per address: thousands of phones may reconnect through one carrier's address.
 const MAX_QUEUED_PER_ADDRESS: usize = 2000;
 
-/// What connections are shared by.
+/// The class of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum ConnectionClass {
-    /// Lists, conversations, administration, and the work in the background.
+    /// Lists, conversations, administration and background work.
     Reads,
-    /// What connected recipients are to get.
+    /// Messages pending for connected recipients.
     Pending,
-    /// Who somebody is. It is asked before the party is known; the part is that of an address.
+    /// Authentication. The party is unknown then; the limit is per address.
     Access,
 }
 
 impl ConnectionClass {
-    /// `None` for what always finds a connection: storing, delivering, signs of life.
+    /// `None` for groups without a limit: storing, delivering, heartbeats.
     fn of(group: StatementGroup) -> Option<ConnectionClass> {
         match group {
             StatementGroup::Sends
@@ -64,7 +64,7 @@ impl ConnectionClass {
     }
 }
 
-/// The connections of a pool, as they are shared.
+/// The limits of one pool.
 #[derive(Clone)]
 pub(super) struct ConnectionLimiter {
     inner: Arc<Inner>,
@@ -77,22 +77,22 @@ struct Inner {
     reads_of_party: usize,
     pending_of_party: usize,
     access_of_address: usize,
-    /// Parties that read or wait, by a hash of theirs.
+    /// Parties that hold or wait for a permit, by hash.
     parties: Mutex<HashMap<(ConnectionClass, u64), PartySlots>>,
     hasher: RandomState,
 }
 
-/// The turns of one party.
+/// The permits of one party.
 struct PartySlots {
     free: Arc<Semaphore>,
-    /// How many have one or wait for one.
+    /// Holders and waiters.
     users: usize,
 }
 
-/// A place among the connections of a kind; dropped, it is free again.
+/// A permit to use a connection of a class; released when dropped.
 #[derive(Default)]
 pub(super) struct ConnectionPermit {
-    // Dropped first: who waits for a turn of the party finds the connection.
+    // Dropped first: the party's next request then finds the connection.
     _of_kind: Option<OwnedSemaphorePermit>,
     _of_party: Option<PartyPermit>,
 }
@@ -102,16 +102,16 @@ pub(super) struct PartyPermit {
     _user: PartyUse,
 }
 
-/// Counts as one of a party's that have a turn or wait for one.
+/// Counts one holder or waiter of a party.
 struct PartyUse {
     inner: Arc<Inner>,
     key: (ConnectionClass, u64),
 }
 
 impl ConnectionLimiter {
-    /// The shares of a pool: five sixteenths each for reads and for what sockets are to get, an eighth and one for
-    /// authentication, and the rest is kept. Of its kind a party has a third of the reads, and half of what its sockets
-    /// are to get.
+    /// The limits of a pool: five sixteenths each for reads and for pending messages, an eighth plus one for
+    /// authentication; the rest is reserved. A party may have a third of the reads and half of the pending
+    /// ones.
     pub(super) fn of_pool(size: usize) -> ConnectionLimiter {
         let size = size.min(Semaphore::MAX_PERMITS);
         let of_kind = size / 16 * 5 + size % 16 * 5 / 16;
@@ -136,20 +136,20 @@ impl ConnectionLimiter {
         }
     }
 
-    /// By what a party is known here.
+    /// The key of a party.
     pub(super) fn key(&self, party: &Party) -> u64 {
         self.inner.hasher.hash_one(party)
     }
 
-    /// By what an address is known here.
+    /// The key of an address.
     pub(super) fn key_of_address(&self, address: IpAddr) -> u64 {
         self.inner.hasher.hash_one(address)
     }
 
-    /// Waits for the turn of a party; none is needed for what always finds a connection.
+    /// Waits for a permit of a party; groups without a limit need none.
     ///
     /// # Errors
-    /// [`Error::Busy`] when too many of it wait, or its turn did not come in time.
+    /// [`Error::Busy`] when the party's queue is full, or no permit was released in time.
     pub(super) async fn of_party(
         &self,
         group: StatementGroup,
@@ -184,10 +184,10 @@ impl ConnectionLimiter {
         Ok(Some(PartyPermit { _turn: turn, _user: user }))
     }
 
-    /// Waits for a place among the connections of a kind.
+    /// Waits for a permit of the class.
     ///
     /// # Errors
-    /// [`Error::Busy`] when none became free in time.
+    /// [`Error::Busy`] when no permit was released in time.
     pub(super) async fn place(
         &self,
         group: StatementGroup,
@@ -213,7 +213,7 @@ async fn within<T, E>(
 ) -> Result<T, Error> {
     match tokio::time::timeout(timeout, permit).await {
         Ok(Ok(permit)) => Ok(permit),
-        // The database is there; it is others, or the party itself, who use what may be used of it.
+        // The database is up; others, or the party itself, use all permits.
         _ => Err(Error::Busy),
     }
 }
@@ -242,12 +242,12 @@ mod tests {
     use super::*;
 
     fn now<T>(future: impl Future<Output = Result<T, Error>>) -> Option<T> {
-        // Without tokio's budget, past which what is there would not be given.
+        // Outside tokio's cooperative budget, which would report a free permit as pending.
         let future = tokio::task::unconstrained(future);
         future.now_or_never().map(|found| found.expect("nothing fails here"))
     }
 
-    /// A place that is free now.
+    /// A permit that is available now.
     fn place(
         shares: &ConnectionLimiter,
         group: StatementGroup,
@@ -289,7 +289,7 @@ mod tests {
             let places = (0..16).map(|_| place(&shares, group, Some(party)));
             places.flatten().collect::<Vec<ConnectionPermit>>()
         };
-        // Of authentication it is the part of an address.
+        // For authentication the limit is per address.
         for (group, part) in [
             (StatementGroup::Lists, 2),
             (StatementGroup::Conversations, 2),

@@ -1,4 +1,4 @@
-//! Conversations: begun, listed, put away. Their messages are in [`super::chat`].
+//! Conversations: opened, listed, archived. Their messages are in [`super::chat`].
 
 use time::OffsetDateTime;
 use tokio_postgres::{Row, types::ToSql};
@@ -57,11 +57,11 @@ statements! {
     );
 }
 
-/// Which conversations a list shows. `$1` says how many; then come the values of the conditions, of the place to go on
-/// after, and of the status.
+/// The list of conversations to read. `$1` is the limit; the values of the conditions, of the keyset and of
+/// the status follow.
 #[derive(Clone, Copy)]
 struct ListQuery<'a> {
-    /// Whose they are: for these there is an index.
+    /// Conditions on the owner, which have an index.
     of: &'a [&'a str],
     goes_on: bool,
     in_status: bool,
@@ -70,7 +70,7 @@ struct ListQuery<'a> {
 const NEWEST_FIRST: &str = "ORDER BY c.last_message_at DESC, c.id DESC";
 
 impl ListQuery<'_> {
-    /// The conditions by which conversations are found; their values begin at `$n`. And the next number.
+    /// The conditions of the scan, whose values begin at `$n`, and the next number.
     fn found_by(&self, n: usize) -> (String, usize) {
         let mut wanted = vec!["true".to_owned()];
         let mut next = n;
@@ -89,7 +89,7 @@ impl ListQuery<'_> {
         let (found_by, next) = self.found_by(2);
         let status = if self.in_status { format!("c.status = ${next}") } else { "true".to_owned() };
         if self.of.is_empty() {
-            // Everybody's have no index by which they are in order, so all are read.
+            // All users' conversations have no index in this order, so that all are read.
             return format!(
                 "SELECT {} FROM {} WHERE {found_by} AND {status} {NEWEST_FIRST} LIMIT $1",
                 conversation_columns!(),
@@ -159,7 +159,7 @@ pub(super) fn conversation(row: &Row) -> Result<Conversation, Error> {
     })
 }
 
-/// The conversation of a pair; `id` becomes its name if there is none yet. Whether it was begun now.
+/// The conversation of a pair, created with `id` if there is none; and whether it was created.
 pub async fn open(
     client: &Client,
     id: ConversationId,
@@ -189,7 +189,7 @@ pub async fn get(
     client.query_opt(&GET, &[&id.0]).await?.as_ref().map(conversation).transpose()
 }
 
-/// The conversations of a party, those with the newest messages first.
+/// The conversations of a party, most recent message first.
 pub async fn list(
     client: &Client,
     party: &Party,
@@ -207,7 +207,7 @@ pub async fn list(
     listed(client, &filter, limit, |form| form.of_party()).await
 }
 
-/// Up to which conversation the first part of a party's list is looked at, if that is not its end.
+/// The conversation at which the scan for a party's first page ended, if it did not reach the end.
 pub(super) async fn first_cut(
     client: &Client,
     party: &Party,
@@ -230,7 +230,7 @@ async fn cut(
         .transpose()
 }
 
-/// What was found, up to the cut.
+/// The rows up to the scan position.
 pub(super) fn up_to(found: Vec<Conversation>, cut: Option<ScanPosition>) -> ListPage<Conversation> {
     ListPage::new(found, cut, |found, cut| (Some(found.last_at), found.id.0) < (cut.at, cut.id))
 }
@@ -268,13 +268,13 @@ async fn listed(
     all.extend(status.as_ref().map(|status| status as &(dyn ToSql + Sync)));
     let found = client.query(&statement(&form), &all).await?;
     let found = found.iter().map(conversation).collect::<Result<Vec<_>, _>>()?;
-    // Without a status every one that is looked at is shown.
+    // Without a status filter, every scanned row is shown.
     let may_be_cut = found.len() < limit && form.in_status && !of.is_empty();
     let cut = if may_be_cut { cut(client, form, &found_by).await? } else { None };
     Ok(up_to(found, cut))
 }
 
-/// Which conversations an administrator looks for.
+/// A filter for the administrators' list.
 #[derive(Clone, Debug, Default)]
 pub struct ConversationFilter {
     /// Only of this business user.
@@ -287,7 +287,7 @@ pub struct ConversationFilter {
     pub after: Option<ConversationKeyset>,
 }
 
-/// Everybody's conversations by filter, those with the newest messages first.
+/// All users' conversations by filter, most recent message first.
 pub async fn list_all(
     client: &Client,
     filter: &ConversationFilter,
@@ -296,7 +296,7 @@ pub async fn list_all(
     listed(client, filter, limit, |form| form.of_all()).await
 }
 
-/// How many messages of a conversation there are in each status that some are in.
+/// Message counts of a conversation by status; empty ones are omitted.
 pub async fn count_messages(
     client: &Client,
     id: ConversationId,
@@ -310,7 +310,7 @@ pub async fn count_messages(
     found.iter().map(count).collect()
 }
 
-/// Puts a conversation into a status. Whether that changed anything.
+/// Sets the status of a conversation. Returns whether it changed.
 pub async fn set_status(
     client: &impl Statements,
     id: ConversationId,

@@ -1,4 +1,4 @@
-//! What the administrators have to be told of, gathered.
+//! The digest of new dead letters for the administrators.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use super::{Error, Statements, Transaction, dead_letters::DeadLetter, statement::statements};
 use crate::domain::DeadLetterClass;
 
-/// Dead letters that the administrators are being told of.
+/// A digest of new dead letters.
 #[derive(Clone, Debug, Default)]
 pub struct DeadLetterDigest {
     /// How many, by kind and class.
@@ -17,8 +17,8 @@ pub struct DeadLetterDigest {
 }
 
 statements! {
-    // Of any number of workers one gets through: the others wait for its row and then find that the time
-    // has not come. Letters about mail are not mailed about.
+    // Only one worker succeeds: the others wait for the row and then find that the interval has not passed.
+    // Dead letters of mail jobs are not mailed about.
     CLAIM = "
         WITH due AS (
             INSERT INTO notices AS n (kind, last_at)
@@ -33,8 +33,8 @@ statements! {
         SELECT kind, class, count(*) AS count FROM told GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2";
 }
 
-/// Takes the dead letters that nobody was told of, if the last time was longer ago than `interval`.
-/// They count as told when the transaction is committed.
+/// Claims the dead letters not reported yet, if the last digest is older than `interval`. They count as
+/// reported when the transaction commits.
 pub async fn claim_dead_letters(
     transaction: &Transaction<'_>,
     now: OffsetDateTime,

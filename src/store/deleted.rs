@@ -1,5 +1,5 @@
-//! Messages that an administrator deletes: nobody is shown or sent them any more, the books count them as
-//! erased, and retention removes their rows.
+//! Messages deleted by administrators: never shown or sent again, counted as erased in the ledger; retention
+//! removes their rows.
 
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -13,17 +13,17 @@ use crate::domain::{
 #[derive(Clone, Debug)]
 pub struct DeletedMessage {
     pub id: MessageId,
-    /// Where it stood in a conversation.
+    /// Position in its conversation, if it has one.
     pub position: Option<ConversationPosition>,
     pub sender: Party,
     /// Who was to get it.
     pub recipient: Party,
-    /// When it was deleted, by the database's clock: all gateways look by that.
+    /// When it was deleted, by the database's clock, which all gateways compare with.
     pub at: OffsetDateTime,
 }
 
 impl DeletedMessage {
-    /// The phones that it is about.
+    /// The phones at its ends.
     pub fn phones(&self) -> impl Iterator<Item = &Phone> {
         [&self.sender, &self.recipient].into_iter().filter_map(|party| match party {
             Party::Mobile(phone) => Some(phone),
@@ -54,7 +54,7 @@ statements! {
     RECORD_EVENT = "
         INSERT INTO delivery_events (message_id, generation, at, kind, detail)
         VALUES ($1, $2, $3, 'deleted', $4)";
-    // By the start of this statement, which is one value for all rows: so the index is looked up.
+    // `now()` is one value for all rows, so that the index is used.
     RECENT = concat!(
         "SELECT ",
         deleted_columns!(),
@@ -77,9 +77,9 @@ fn deleted(row: &tokio_postgres::Row) -> Result<DeletedMessage, Error> {
     })
 }
 
-/// Deletes a message: it waits for nobody any more, and neither a dead letter nor work can bring it back. In
-/// a conversation it is taken from what its recipient has not read. `told` is the step of its story.
-/// `None` when there is none, or it was deleted before.
+/// Deletes a message, its dead letter and its jobs; in a conversation, also from the recipient's unread
+/// count. `told` is the detail of its timeline step. `None` when there is no such message, or it was deleted
+/// before.
 ///
 /// # Errors
 /// Any failure of the database; then nothing has changed.
@@ -91,7 +91,7 @@ pub async fn delete(
     let Some(row) = transaction.query_opt(&CONVERSATION_OF, &[&id.0]).await? else {
         return Ok(None);
     };
-    // The conversation's lock comes first, as for everybody who changes its messages.
+    // Lock the conversation first, as every change to its messages does.
     let mut conversation = match row.try_get::<_, Option<Uuid>>("conversation_id")? {
         Some(conversation) => {
             conversations::lock(transaction, &[conversation]).await?.pop().map(|(found, _)| found)
@@ -105,7 +105,7 @@ pub async fn delete(
         if status != Status::Read as i16 {
             take_from_unread(conversation, &found.recipient);
         }
-        // Also without a change of counts: the row's version tells caches that they are behind.
+        // Even if the counts do not change: updating the row raises its version, which invalidates caches.
         let (business, mobile) = (conversation.unread_business, conversation.unread_mobile);
         transaction.execute(&SET_UNREAD, &[&conversation.id.0, &business, &mobile]).await?;
     }
@@ -124,7 +124,7 @@ fn take_from_unread(conversation: &mut Conversation, recipient: &Party) {
     *unread = unread.saturating_sub(1).max(0);
 }
 
-/// What was deleted within the last seconds.
+/// Messages deleted within the last seconds.
 pub async fn recent(client: &Client, seconds: f64) -> Result<Vec<DeletedMessage>, Error> {
     client.query(&RECENT, &[&seconds]).await?.iter().map(deleted).collect()
 }

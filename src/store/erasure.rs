@@ -1,12 +1,12 @@
-//! Messages that are removed on purpose: the books know of each, and conversations stay right.
+//! Removal of messages: counted in the ledger, and conversations stay consistent.
 
 use time::OffsetDateTime;
 
 use super::{Error, Statement, Statements, Transaction, statement::statements};
 use crate::domain::ConversationId;
 
-/// The part of a statement that counts the messages of `gone` (`business`, `created_at`) as erased, in the
-/// transaction that removes them: the books then balance at every moment.
+/// The CTE that counts the messages of `gone` (`business`, `created_at`) as erased in the ledger, in the
+/// transaction that removes them: the reconciliation balances at every moment.
 macro_rules! counted {
     () => {
         "counted AS (
@@ -19,7 +19,7 @@ macro_rules! counted {
 }
 pub(super) use counted;
 
-/// What hangs on the messages of a part of a statement and goes with them, each counted.
+/// Counts of the dependent rows that are removed with the messages.
 macro_rules! with_them {
     () => {
         "(SELECT count(*) FROM delivery_events e WHERE e.message_id IN (SELECT id FROM old))
@@ -65,13 +65,13 @@ pub(super) use beginning_sql;
 
 statements! {
     LOCK_CONVERSATION = "SELECT id FROM conversations WHERE id = $1 FOR UPDATE";
-    // Also without a change of counts: the row's version tells caches that they are behind.
+    // Even if the counts do not change: updating the row raises its version, which invalidates caches.
     TAKE_FROM_UNREAD = "
         UPDATE conversations SET unread_business = unread_business - $2::int8::int4,
                unread_mobile = unread_mobile - $3::int8::int4 WHERE id = $1";
 }
 
-/// How much is gone.
+/// Counts of removed rows.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ErasedRows {
     pub(super) messages: i64,
@@ -82,7 +82,7 @@ pub(super) struct ErasedRows {
 }
 
 impl ErasedRows {
-    /// Reads the `messages` that were counted of `gone`, and [`with_them`].
+    /// Reads the counts of `gone` and of [`with_them`].
     pub(super) fn read(row: &tokio_postgres::Row) -> Result<ErasedRows, Error> {
         Ok(ErasedRows {
             messages: row.try_get("messages")?,
@@ -94,8 +94,8 @@ impl ErasedRows {
     }
 }
 
-/// Removes the beginning of a conversation up to the first message of which the condition of `remove` (see
-/// [`beginning_sql`]) does not hold, at most `limit` messages, and takes them from both unread counts.
+/// Removes the beginning of a conversation up to the first message for which the condition of `remove` (see
+/// [`beginning_sql`]) does not hold, at most `limit` messages, and updates both unread counts.
 pub(super) async fn beginning(
     transaction: &Transaction<'_>,
     remove: &Statement,
@@ -103,7 +103,7 @@ pub(super) async fn beginning(
     before: OffsetDateTime,
     limit: i64,
 ) -> Result<ErasedRows, Error> {
-    // The lock comes first: nothing is said or read in it meanwhile.
+    // Lock first, so that nothing is sent or read in it meanwhile.
     transaction.query_opt(&LOCK_CONVERSATION, &[&id.0]).await?;
     let row = transaction.query_one(remove, &[&id.0, &before, &limit]).await?;
     let gone = ErasedRows::read(&row)?;

@@ -1,4 +1,4 @@
-//! What another system had, stored as it was there: with its ids, so that a second time changes nothing.
+//! Imports rows of another system with their ids, so that a repeat changes nothing.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,7 +23,7 @@ statements! {
         ON CONFLICT DO NOTHING";
     IS_BEGUN = "
         SELECT EXISTS (SELECT FROM imports WHERE id = $1 AND actor = $2) AS is_begun";
-    // What waits is parked: its recipient's next connect finds it.
+    // Unacknowledged messages are parked: they are delivered when the recipient connects.
     MESSAGES = "
         INSERT INTO messages (id, sender_user_id, recipient_phone, subject, content, status, priority,
                               partition, retry_count, failure_reason, created_at, sent_at, delivered_at,
@@ -48,32 +48,26 @@ statements! {
         ON CONFLICT DO NOTHING RETURNING phone";
 }
 
-/// A message of another system. It becomes one-way.
+/// A message of another system, stored as a one-way message.
 #[derive(Clone, Debug)]
 pub struct ImportedMessage {
-    /// Its id there, or one made from it.
+    /// The id in that system, or one derived from it.
     pub id: MessageId,
     pub sender: UserId,
     pub recipient: Phone,
     pub subject: Option<String>,
     pub content: String,
-    /// How far it came.
     pub status: Status,
     pub priority: Priority,
-    /// How often it was tried again.
     pub retry_count: i16,
     pub failure_reason: Option<String>,
-    /// When it was accepted.
     pub created_at: OffsetDateTime,
-    /// When it was sent.
     pub sent_at: Option<OffsetDateTime>,
-    /// When it was delivered.
     pub delivered_at: Option<OffsetDateTime>,
-    /// When it was read.
     pub read_at: Option<OffsetDateTime>,
 }
 
-/// Notes that messages are about to be imported: what they are imported under.
+/// Records an import of messages.
 pub async fn begin(
     client: &impl Statements,
     id: Uuid,
@@ -83,23 +77,23 @@ pub async fn begin(
     Ok(())
 }
 
-/// Whether this is an import that somebody began.
+/// Whether this import exists and was started by `by`.
 pub async fn is_begun(client: &impl Statements, id: Uuid, by: &str) -> Result<bool, Error> {
     Ok(client.query_one(&IS_BEGUN, &[&id, &by]).await?.try_get("is_begun")?)
 }
 
-/// What became of a row.
+/// The result for a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImportResult {
-    /// It is stored now, or would be.
+    /// The row is stored now, or would be.
     New,
-    /// It was there before.
+    /// The row was imported before.
     There,
-    /// It cannot be stored.
+    /// The row cannot be stored.
     Refused(String),
 }
 
-/// What became of rows by their keys. The second of two with the same key was there before.
+/// The results of rows by their keys. Of two rows with the same key, the second was imported before.
 fn fates<K: Clone + Eq + Hash>(keys: &[K], is_new: impl Fn(&K) -> bool) -> Vec<ImportResult> {
     let mut seen = HashSet::new();
     keys.iter()
@@ -113,11 +107,11 @@ fn fates<K: Clone + Eq + Hash>(keys: &[K], is_new: impl Fn(&K) -> bool) -> Vec<I
         .collect()
 }
 
-/// Why a row is refused whose id is another's: it would be taken for that one.
+/// Reasons to reject a row whose id is taken by other data.
 const OTHER_MESSAGE: &str = "its id belongs to another message, with another recipient or text";
 const OTHER_NUMBER: &str = "its id belongs to another mobile user, with another number";
 
-/// What would become of messages: there with the same id, recipient and text, or refused with the same id.
+/// The results that importing messages would have.
 pub async fn planned_messages(
     client: &impl Statements,
     batch: &[ImportedMessage],
@@ -145,7 +139,7 @@ pub async fn planned_messages(
     Ok(fates)
 }
 
-/// What would become of mobile users: there with the same number, or refused with another one's id.
+/// The results that importing mobile users would have.
 pub async fn planned_mobiles(
     client: &impl Statements,
     batch: &[MobileUser],
@@ -176,18 +170,17 @@ fn new_of<T: Clone>(batch: &[T], fates: &[ImportResult]) -> Vec<T> {
     new.map(|(row, _)| row.clone()).collect()
 }
 
-/// The fates of all rows, with what became of the new ones in their places.
+/// Merges the results of the new rows into the results of all.
 fn completed(mut planned: Vec<ImportResult>, stored: Vec<ImportResult>) -> Vec<ImportResult> {
     let new = planned.iter_mut().filter(|fate| **fate == ImportResult::New);
     new.zip(stored).for_each(|(fate, became)| *fate = became);
     planned
 }
 
-/// Stores messages that are not there yet, as brought by an import. One that the database refuses does not
-/// keep the others from their place.
+/// Stores messages that do not exist yet. A row that the database rejects does not affect the others.
 ///
 /// # Errors
-/// The database is away; then the transaction is of no use any more.
+/// The database is unreachable; the transaction is then lost.
 pub async fn messages(
     transaction: &mut Transaction<'_>,
     import: Uuid,
@@ -199,11 +192,11 @@ pub async fn messages(
     Ok(completed(planned, stored))
 }
 
-/// Stores mobile users that are not there yet, by id or number. One that the database refuses does not keep
-/// the others from their place.
+/// Stores mobile users that do not exist yet, by id or number. A row that the database rejects does not
+/// affect the others.
 ///
 /// # Errors
-/// The database is away; then the transaction is of no use any more.
+/// The database is unreachable; the transaction is then lost.
 pub async fn mobiles(
     transaction: &mut Transaction<'_>,
     batch: &[MobileUser],
@@ -220,7 +213,7 @@ enum Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    /// What each is known by.
+    /// The key of each row.
     fn keys(self) -> Vec<String> {
         match self {
             Rows::Messages(_, batch) => batch.iter().map(|m| m.id.to_string()).collect(),
@@ -237,7 +230,7 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// All in one statement; gives what those are known by that were not there.
+    /// Inserts all rows in one statement; returns the keys of the new ones.
     async fn insert(self, to: &Transaction<'_>) -> Result<HashSet<String>, Error> {
         Ok(match self {
             Rows::Messages(import, batch) => {
@@ -252,7 +245,7 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// All in one statement, and if the database refuses that, one by one.
+/// Inserts all rows in one statement; if the database rejects that, one by one.
 async fn each(
     transaction: &mut Transaction<'_>,
     rows: Rows<'_>,

@@ -1,7 +1,7 @@
-//! Jobs: taken by whoever is free, kept by a lease, given back with a fence.
+//! Jobs: claimed under a lease, protected by a fencing token.
 //!
-//! Whoever takes a job raises its fence and may keep it until its lease ends. What comes back with an
-//! older fence has lost the job to somebody else and changes nothing.
+//! Each claim raises the job's fence. A worker whose lease ended and whose fence is older than the row's
+//! changes nothing.
 
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -18,7 +18,7 @@ statements! {
         INSERT INTO jobs (id, kind, payload, message_id, unique_key, run_at, created_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7)
         ON CONFLICT ON CONSTRAINT jobs_unique_key DO NOTHING";
-    // Skipped when somebody else has it, so that any number of workers can take at once.
+    // SKIP LOCKED, so that any number of workers can claim concurrently.
     TAKE = "
         WITH due AS (
             SELECT id FROM jobs WHERE kind = $1 AND run_at <= $2
@@ -47,28 +47,28 @@ statements! {
         SELECT count(*) AS count FROM (SELECT FROM jobs WHERE kind = $1 LIMIT 100000) AS of_kind";
 }
 
-/// Work to be done.
+/// A job to enqueue.
 #[derive(Clone, Debug)]
 pub struct NewJob {
-    /// Names it, also towards the provider, who can tell a repeat by it.
+    /// Also the idempotency key towards the provider.
     pub id: Uuid,
     /// What is to be done.
     pub work: JobPayload,
     /// The message it is for, if it is for one.
     pub message: Option<MessageId>,
-    /// Two jobs with the same key are one.
+    /// At most one job per key.
     pub unique_key: Option<String>,
-    /// When it may be done.
+    /// When it may run.
     pub run_at: OffsetDateTime,
 }
 
-/// A job that somebody has taken.
+/// A job claimed by this process.
 #[derive(Clone, Debug)]
 pub struct ClaimedJob {
     pub id: Uuid,
-    /// Proves that it is still ours.
+    /// Fencing token.
     pub fence: i64,
-    /// What is to be done; `None` when it cannot be read, which another version may have written.
+    /// `None` if the payload cannot be decoded: another version may have written it.
     pub work: Option<JobPayload>,
     /// Attempts before this one.
     pub attempts: u32,
@@ -76,7 +76,7 @@ pub struct ClaimedJob {
     pub created_at: OffsetDateTime,
 }
 
-/// The stored form of work, beside its kind.
+/// The stored payload; the kind is a column.
 fn payload(work: &JobPayload) -> Value {
     let fields = work.fields().into_iter();
     Value::Object(fields.map(|(name, text)| (name.to_owned(), Value::String(text))).collect())
@@ -86,7 +86,7 @@ fn work(kind: JobKind, payload: &Value) -> Option<JobPayload> {
     JobPayload::from_fields(kind, |name| payload[name].as_str())
 }
 
-/// Adds a job; in a transaction, together with what it follows from. `false` if its key was taken.
+/// Enqueues a job. `false` if its key is taken.
 pub async fn enqueue(
     client: &impl Statements,
     job: &NewJob,
@@ -110,7 +110,7 @@ pub async fn enqueue(
     Ok(added == 1)
 }
 
-/// Takes up to `most` jobs that are due, those included whose lease has ended.
+/// Claims up to `most` due jobs, including those whose lease has ended.
 pub async fn claim(
     client: &Client,
     kind: JobKind,
@@ -133,7 +133,7 @@ pub async fn claim(
         .collect()
 }
 
-/// Extends a lease. `false` when the job is not ours any more.
+/// Extends a lease. `false` if the job was lost.
 pub async fn renew(
     client: &Client,
     job: &ClaimedJob,
@@ -142,12 +142,12 @@ pub async fn renew(
     Ok(client.execute(&RENEW, &[&job.id, &job.fence, &lease_until]).await? == 1)
 }
 
-/// Removes a job that is done. `false` when it was not ours any more.
+/// Deletes a completed job. `false` if the job was lost.
 pub async fn finish(client: &Client, job: &ClaimedJob) -> Result<bool, Error> {
     Ok(client.execute(&FINISH, &[&job.id, &job.fence]).await? == 1)
 }
 
-/// Gives a job back for a later attempt. `false` when it was not ours any more.
+/// Reschedules a job. `false` if the job was lost.
 pub async fn retry(
     client: &Client,
     job: &ClaimedJob,
@@ -162,7 +162,7 @@ pub async fn retry(
     Ok(changed == 1)
 }
 
-/// Gives a job back as it was: nothing was tried. `false` when it was not ours any more.
+/// Releases a job that was not tried. `false` if the job was lost.
 pub async fn release(
     client: &Client,
     job: &ClaimedJob,
@@ -171,7 +171,7 @@ pub async fn release(
     Ok(client.execute(&RELEASE, &[&job.id, &job.fence, &run_at]).await? == 1)
 }
 
-/// Makes a dead letter, whose id is `letter`, of a job. `false` when it was not ours any more.
+/// Replaces a job by a dead letter with the id `letter`. `false` if the job was lost.
 pub async fn bury(
     client: &Client,
     job: &ClaimedJob,
@@ -186,7 +186,7 @@ pub async fn bury(
     Ok(changed == 1)
 }
 
-/// How many jobs of a kind wait or are in hand.
+/// Number of queued and running jobs of a kind.
 pub async fn count(client: &Client, kind: JobKind) -> Result<i64, Error> {
     Ok(client.query_one(&COUNT, &[&kind.name()]).await?.try_get("count")?)
 }

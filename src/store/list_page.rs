@@ -1,10 +1,10 @@
-//! Parts of lists. A statement that lists looks at a bounded number of rows, whatever is asked of them: where few of
-//! many match a filter, a part has fewer items than wanted, or none, and the list goes on behind what was looked at.
+//! Pages of lists. A list statement scans a bounded number of rows: if few of them match the filter, a page
+//! has fewer items than the limit, or none, and the list continues after the last scanned row.
 
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// Rows that one statement looks at, as the text of SQL; the same number as [`MAX_SCANNED_ROWS`].
+/// [`MAX_SCANNED_ROWS`] as an SQL literal.
 macro_rules! max_scanned_rows {
     () => {
         "10000"
@@ -12,29 +12,29 @@ macro_rules! max_scanned_rows {
 }
 pub(super) use max_scanned_rows;
 
-/// Rows that one statement looks at.
+/// Rows that a list statement scans at most.
 pub const MAX_SCANNED_ROWS: usize = 10_000;
 
-/// Part of a list.
+/// A page of a list.
 #[derive(Clone, Debug)]
 pub struct ListPage<T> {
-    /// What was found, as many as were wanted or fewer.
+    /// At most as many items as the limit.
     pub items: Vec<T>,
-    /// The last row that was looked at, when there may be more behind it although fewer were found than wanted.
+    /// The last scanned row, if the scan ended before the list and the page is not full.
     pub cut: Option<ScanPosition>,
 }
 
-/// A row up to which a list was looked at.
+/// A row up to which a list was scanned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScanPosition {
-    /// Its time, of a list that is ordered by one.
+    /// Its time, if the list is ordered by time.
     pub at: Option<OffsetDateTime>,
     pub id: Uuid,
 }
 
 impl<T> ListPage<T> {
-    /// What was found and where that was cut. Between the two statements rows may have come in front, and then what was
-    /// found reaches further than the cut: the next part gives that.
+    /// A page and the end of its scan. Rows may have been inserted in front between the two statements; items
+    /// after the scan position are then left to the next page.
     pub(super) fn new(
         mut items: Vec<T>,
         cut: Option<ScanPosition>,

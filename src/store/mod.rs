@@ -1,9 +1,8 @@
-//! Postgres: the truth, and the only room with SQL in it.
+//! Postgres: the source of truth, and the only room that contains SQL.
 //!
-//! A file's statements stand together in one block, each by name ([`statement`]); below it one function a
-//! statement, and the mapping of its rows, whose columns are read by name. Decisions are not made here:
-//! what a statement needs to know comes in as arguments, the time included, so that what is stored can be
-//! told from what was asked.
+//! Each file declares its statements in one block, each with a name ([`statement`]); below it stands one
+//! function per statement, with the mapping of its rows. Columns are read by name. No decisions are made
+//! here: everything a statement depends on is an argument, also the time.
 
 pub mod accounts;
 pub mod audit;

@@ -7,9 +7,9 @@ use time::OffsetDateTime;
 use super::{Client, Error, Statements, process_stats, statement::statements};
 use crate::domain::{NodeId, process_stats::ProcessStats};
 
-/// A process that has given no sign of life for this long counts as gone.
+/// A process without a heartbeat for this long counts as dead.
 pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(10);
-/// One that has been gone for this long is forgotten.
+/// Dead processes are deleted after this.
 const NODE_RETENTION: Duration = Duration::from_secs(3600);
 
 statements! {
@@ -33,18 +33,18 @@ statements! {
     FORGET = "DELETE FROM nodes WHERE id = $1 OR seen_at < now() - make_interval(secs => $2)";
 }
 
-/// What a process is for.
+/// Role of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Everything in one process.
     Serve,
-    /// It accepts, and has connections.
+    /// Accepts requests and holds connections.
     Gateway,
     Worker,
 }
 
 impl Role {
-    /// Its name, stored and shown.
+    /// The name, as stored and shown.
     pub fn name(self) -> &'static str {
         match self {
             Role::Serve => "serve",
@@ -61,28 +61,24 @@ impl Role {
 #[derive(Clone, Debug)]
 pub struct Node {
     pub id: NodeId,
-    /// What it is for.
     pub role: Role,
     pub host: String,
-    /// The process on it.
     pub pid: i32,
     /// Of esh3ar.
     pub version: String,
-    /// Where other gateways reach it.
+    /// Address at which other gateways reach it.
     pub address: Option<String>,
-    /// The queues it leads.
+    /// Partitions assigned to it.
     pub partitions: Vec<i16>,
-    /// Whether it is being emptied.
     pub draining: bool,
-    /// Whether it was asked to be, and has not taken that up yet. Not its own to say.
+    /// Requested and not applied yet: drain, or stop draining. Set by others.
     pub drain_asked: Option<bool>,
-    /// What it knows of itself.
+    /// Its statistics.
     pub figures: ProcessStats,
     pub started_at: OffsetDateTime,
 }
 
-/// Notes a sign of life of a process. Returns whether somebody asked for it to be emptied, or not to be any
-/// more.
+/// Records a heartbeat. Returns a pending request to drain or to stop draining.
 pub async fn record_heartbeat(client: &Client, node: &Node) -> Result<Option<bool>, Error> {
     let row = client
         .query_one(
@@ -104,7 +100,7 @@ pub async fn record_heartbeat(client: &Client, node: &Node) -> Result<Option<boo
     Ok(row.try_get("drain_asked")?)
 }
 
-/// Asks a living process to be emptied, or to take connections again. Returns whether there is one.
+/// Requests a live process to drain, or to accept connections again. Returns whether it exists.
 pub async fn request_drain(
     client: &impl Statements,
     id: NodeId,
@@ -116,13 +112,13 @@ pub async fn request_drain(
     Ok(asked == 1)
 }
 
-/// Notes that a process has taken up what was asked of it, unless that was changed meanwhile.
+/// Records that a process has applied the request, unless it was changed meanwhile.
 pub async fn drain_applied(client: &Client, id: NodeId, draining: bool) -> Result<(), Error> {
     client.execute(&TOOK_UP, &[&&id.as_bytes()[..], &draining]).await?;
     Ok(())
 }
 
-/// The processes that live, oldest first; those of a role that this version does not know are left out.
+/// Live processes, oldest first; those with a role unknown to this version are omitted.
 pub async fn live(client: &Client) -> Result<Vec<Node>, Error> {
     let found = client.query(&LIVING, &[&HEARTBEAT_TIMEOUT.as_secs_f64()]).await?;
     found
@@ -149,7 +145,7 @@ pub async fn live(client: &Client) -> Result<Vec<Node>, Error> {
         .collect()
 }
 
-/// Notes that a process has stopped, and forgets those that died long ago.
+/// Deletes a process that stopped, and those that died long ago.
 pub async fn deregister(client: &Client, id: NodeId) -> Result<(), Error> {
     client.execute(&FORGET, &[&&id.as_bytes()[..], &NODE_RETENTION.as_secs_f64()]).await?;
     Ok(())

@@ -1,6 +1,6 @@
-//! The trail that explanations follow: when phones were here, when processes ran, what was away.
+//! The presence log, from which explanations are derived: connections of phones, process runs and outages.
 //!
-//! All of it is written late and in batches, and none of it decides anything.
+//! Written late and in batches; no decision depends on it.
 
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -61,18 +61,18 @@ statements! {
         FROM messages m WHERE m.id = $1";
 }
 
-/// A phone that came or went.
+/// A phone that connected or disconnected.
 #[derive(Clone, Debug)]
 pub struct PresenceChange {
     pub phone: Phone,
-    /// When it came, with its first connection; of one that left, when the last began to be its
-    /// connection.
+    /// When its first connection opened; for a phone that disconnected, when its last connection became the
+    /// only one.
     pub connected_at: OffsetDateTime,
-    /// When it went and why, if it did.
+    /// When and why its last connection closed, if it did.
     pub left: Option<(OffsetDateTime, &'static str)>,
 }
 
-/// Notes when phones came to the process of this run, and went.
+/// Records connects and disconnects of phones at this run's process.
 pub async fn record_presence(
     client: &Client,
     run: Uuid,
@@ -88,7 +88,7 @@ pub async fn record_presence(
     Ok(())
 }
 
-/// A sign of life of a process; its first begins its run. `delivers`: it is not only a gateway.
+/// Records a heartbeat; the first one starts the run. `delivers` is false for a pure gateway.
 pub async fn record_heartbeat(
     client: &Client,
     run: Uuid,
@@ -100,13 +100,13 @@ pub async fn record_heartbeat(
     Ok(())
 }
 
-/// The orderly end of a run.
+/// Records the clean shutdown of a run.
 pub async fn record_shutdown(client: &Client, run: Uuid, now: OffsetDateTime) -> Result<(), Error> {
     client.execute(&RECORD_SHUTDOWN, &[&run, &now]).await?;
     Ok(())
 }
 
-/// Notes that a part was away.
+/// Records an outage of a dependency.
 pub async fn record_outage(client: &Client, outage: &Outage) -> Result<(), Error> {
     let (id, text) = (Uuid::now_v7(), &outage.reason);
     client
@@ -115,14 +115,14 @@ pub async fn record_outage(client: &Client, outage: &Outage) -> Result<(), Error
     Ok(())
 }
 
-/// Forgets runs and outages that ended before `before`.
+/// Deletes runs and outages that ended before `before`.
 pub async fn delete_before(client: &Client, before: OffsetDateTime) -> Result<(), Error> {
     client.execute(&DELETE_RUNS, &[&before]).await?;
     client.execute(&DELETE_OUTAGES, &[&before]).await?;
     Ok(())
 }
 
-/// What is known of a recipient.
+/// Facts about a recipient.
 pub async fn recipient(
     client: &Client,
     party: &Party,
@@ -148,7 +148,7 @@ pub async fn recipient(
     })
 }
 
-/// The runs that touch the time since `from`, and the last before; oldest first.
+/// Runs since `from` and the last one before, oldest first.
 pub async fn runs(client: &Client, from: OffsetDateTime) -> Result<Vec<ProcessRun>, Error> {
     let rows = client.query(&RUNS, &[&from]).await?;
     rows.iter()
@@ -178,7 +178,7 @@ pub async fn outages(client: &Client, from: OffsetDateTime) -> Result<Vec<Outage
         .collect()
 }
 
-/// When somebody has to look at a message again, and the id of its dead letter.
+/// When a message is due, and the id of its dead letter.
 pub async fn next_attempt(
     client: &Client,
     id: MessageId,

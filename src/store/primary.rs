@@ -1,7 +1,7 @@
-//! Connections to the server that takes writes, whichever of those that the URL names that is now.
+//! Connections to the primary: the one of the servers in the URL that accepts writes.
 //!
-//! After a failover it is another one. Then every connection to the one before is of no use, also one that
-//! looks well: it leads to a server that only reads, or that stands still.
+//! After a failover, all connections to the old primary are useless, even those that look healthy: they lead
+//! to a server that is read-only or hangs.
 
 use std::{
     sync::{
@@ -23,35 +23,35 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{Error, pool::Target, replicas::name};
 
-/// How long the server that was found last is asked alone, before the others are asked too.
+/// How long the last known primary is tried alone before the other servers are tried, too.
 const FALLBACK_DELAY: Duration = Duration::from_millis(500);
 
-/// Makes connections for a pool.
+/// Opens connections for a pool.
 pub(super) struct PrimaryConnector {
     servers: Vec<Target>,
     tls: Option<MakeRustlsConnect>,
-    /// What every connection is told first.
+    /// SQL run on each new connection.
     settings: String,
     found: Arc<CurrentPrimary>,
 }
 
-/// Which connections are of use.
+/// Which connections are still valid.
 #[derive(Debug, Default)]
 struct CurrentPrimary {
-    /// The server that took the last connection; the first one before there was any.
+    /// Index of the last known primary; the first server initially.
     place: AtomicUsize,
     any: AtomicBool,
-    /// Connections of another epoch are of no use.
+    /// Raised when the primary changes; connections of older epochs are dropped.
     epoch: AtomicU64,
 }
 
-/// A connection, and what is thought of it.
+/// A connection and its health.
 pub(super) struct TrackedConnection {
     pub(super) client: ClientWrapper,
     pub(super) trust: ConnectionTrust,
 }
 
-/// Whether a connection may be used again. Cheap to clone.
+/// Whether a connection may be reused. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct ConnectionTrust {
     doubted: Arc<AtomicBool>,
@@ -61,12 +61,12 @@ pub(super) struct ConnectionTrust {
 }
 
 impl ConnectionTrust {
-    /// The connection does not answer: it is not used again.
+    /// The connection hangs: do not reuse it.
     pub(super) fn doubt(&self) {
         self.doubted.store(true, Ordering::Relaxed);
     }
 
-    /// The server only reads: none of the connections to it is used again.
+    /// The server is read-only: reuse none of its connections.
     pub(super) fn doubt_server(&self) {
         self.doubt();
         let (epoch, order) = (self.epoch, Ordering::AcqRel);
@@ -104,7 +104,7 @@ impl PrimaryConnector {
         (place, client.await)
     }
 
-    /// Asks the server that was found last; and when it does not answer soon, all the others as well.
+    /// Tries the last known primary; if it does not answer soon, all other servers as well.
     async fn find(&self) -> Result<(usize, ClientWrapper), Error> {
         let last = self.found.place.load(Ordering::Acquire);
         let mut asked = FuturesUnordered::from_iter([self.connect(last)]);
@@ -114,7 +114,7 @@ impl PrimaryConnector {
             let wait = if others.is_empty() { Duration::MAX } else { FALLBACK_DELAY };
             match tokio::time::timeout(wait, asked.next()).await {
                 Ok(Some((place, Ok(client)))) => return Ok((place, client)),
-                // The first to fail is the one that was the primary: why that is away says most.
+                // The first failure is that of the last primary, which says most.
                 Ok(Some((_, Err(error)))) => failed = failed.or(Some(error)),
                 Ok(None) if others.is_empty() => {
                     let nothing = || Error::Unavailable("no server was asked".to_owned());
@@ -171,12 +171,12 @@ impl Manager for PrimaryConnector {
     }
 }
 
-/// Whether none of the servers is reached over a network.
+/// Whether all servers are local.
 pub(super) fn is_local(config: &Target) -> bool {
     config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_)))
 }
 
-/// A URL that names several servers means the one that takes writes, unless it says otherwise.
+/// A URL with several servers means the primary, unless it says otherwise.
 pub(super) fn prefer_primary(mut config: Target) -> Target {
     let servers = config.get_hosts().len().max(config.get_hostaddrs().len());
     if servers > 1 && config.get_target_session_attrs() == TargetSessionAttrs::Any {
@@ -185,8 +185,8 @@ pub(super) fn prefer_primary(mut config: Target) -> Target {
     config
 }
 
-/// The same with one server each. The driver would go through them one after the other, and wait at one that
-/// stands still for as long as a caller has.
+/// One configuration per server: the driver would try them one after the other, and wait for one that hangs
+/// as long as the caller does.
 fn each_server(config: &Target) -> Vec<Target> {
     let (hosts, addresses) = (config.get_hosts(), config.get_hostaddrs());
     let count = hosts.len().max(addresses.len());
@@ -208,7 +208,7 @@ fn each_server(config: &Target) -> Vec<Target> {
     (0..count).map(server).collect()
 }
 
-/// All that a configuration says, except where the servers are.
+/// A copy of a configuration without its servers.
 fn shared(config: &Target) -> Target {
     let mut copy = Target::new();
     config.get_user().map(|user| copy.user(user));
@@ -230,7 +230,7 @@ fn shared(config: &Target) -> Target {
     copy
 }
 
-/// Whether a connection is to be encrypted.
+/// Whether a connection uses TLS.
 pub(super) fn wants_tls(config: &Target) -> bool {
     config.get_ssl_mode() != SslMode::Disable && !is_local(config)
 }

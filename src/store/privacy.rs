@@ -1,6 +1,6 @@
-//! Everything that is stored of one phone number: found, and erased.
+//! Everything stored about a phone number: counted, exported and erased.
 //!
-//! Whatever table gets a phone number has to be named here, in [`count`] and in an erasing statement.
+//! A new table that stores phone numbers must be added to [`count`] and to an erasing statement.
 
 use time::{Duration, OffsetDateTime};
 use tokio_postgres::types::ToSql;
@@ -17,33 +17,32 @@ use super::{
 };
 use crate::domain::{ConversationId, Phone};
 
-/// How many rows of each kind.
+/// Row counts by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ErasureCounts {
-    /// To it and from it, one-way and chat.
+    /// Messages to and from the phone, one-way and chat.
     pub messages: i64,
-    /// The unusual steps of those messages' ways.
+    /// Delivery events of those messages.
     pub events: i64,
-    /// What was given up of them.
+    /// Dead letters of those messages.
     pub dead_letters: i64,
     pub jobs: i64,
     pub conversations: i64,
-    /// Of those messages, and uploaded by it.
+    /// Attachments of those messages, and uploads of the phone.
     pub attachments: i64,
     pub devices: i64,
     pub tokens: i64,
-    /// Answers that name those messages.
+    /// Stored responses that name those messages.
     pub idempotency_keys: i64,
-    /// When it was here last.
+    /// Presence records.
     pub presence: i64,
     /// The mobile user itself.
     pub mobile_users: i64,
-    /// Entries of the audit log that name it; they stay, without the number.
+    /// Audit log entries that name the phone; they stay, with the number masked.
     pub audit_entries: i64,
 }
 
 impl ErasureCounts {
-    /// Each with its name.
     pub fn named(&self) -> [(&'static str, i64); 12] {
         [
             ("messages", self.messages),
@@ -70,12 +69,12 @@ impl ErasureCounts {
     }
 }
 
-/// Some of these are found by no index: erasing is rare, and may read a table whole.
+/// Some of these queries have no index: erasure is rare, and may scan a table.
 const SLOW_SCAN_SETTINGS: &str = "SET LOCAL enable_seqscan = on; SET LOCAL enable_bitmapscan = on; \
                          SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on; \
                          SET LOCAL statement_timeout = 600000";
 
-// Chat of a phone is found by its conversations: there is no index on who wrote it.
+// Chat messages are found by conversation: there is no index on the sender.
 macro_rules! of_it {
     () => {
         "of_it AS (
@@ -86,7 +85,7 @@ macro_rules! of_it {
     };
 }
 
-// An answer names what was sent: by its number, or only by its id. Whose the key is sent it.
+// A response names the message by number or by id; the key's owner sent it.
 macro_rules! named {
     () => {
         "WITH named AS MATERIALIZED (
@@ -108,21 +107,21 @@ macro_rules! answers {
     };
 }
 
-// Work and dead letters that are about no message, and name the number in what they hold.
+// Jobs and dead letters without a message whose payload names the number.
 macro_rules! names_it {
     () => {
         "message_id IS NULL AND strpos(payload::text, $1) > 0"
     };
 }
 
-// A frame is what somebody else wrote: it may have the number without its plus sign.
+// A frame comes from another program: it may have the number without its plus sign.
 macro_rules! frame_names_it {
     () => {
         "frame IS NOT NULL AND position(convert_to(ltrim($1, '+'), 'UTF8') IN frame) > 0"
     };
 }
 
-// Who looked at what has to be known for as long as the log is kept; whose it was, not.
+// The log must keep who accessed what; not whose data it was.
 macro_rules! in_log {
     () => {
         "(id IN (SELECT entry_id FROM audit_log_phones WHERE phone = $1) OR subject_phone = $1
@@ -166,12 +165,12 @@ statements! {
         in_log!(),
         ") AS audit_entries"
     );
-    // Revoked now, also those that were before: gateways look at what was revoked lately.
+    // Set anew also for tokens revoked before: gateways poll for recent revocations.
     REVOKE: once = "UPDATE tokens SET phone = '', revoked_at = $2 WHERE phone = $1";
     DELETE_USER: once = "DELETE FROM mobile_users WHERE phone = $1";
     DELETE_DEVICES: once = "DELETE FROM device_tokens WHERE phone = $1";
     DELETE_PRESENCE: once = "DELETE FROM recipients WHERE phone = $1";
-    // The next keys by age; those of the same moment as the last one belong to them.
+    // The next keys by age, including all of the same time as the last one.
     SOME_KEYS = "
         SELECT min(created_at) AS first_at, max(created_at) AS last_at
         FROM (SELECT created_at FROM idempotency_keys WHERE created_at > $1
@@ -205,12 +204,12 @@ statements! {
     );
 }
 
-/// Keys that are looked at in one statement.
+/// Keys scanned per statement.
 const KEY_BATCH_SIZE: i64 = 2000;
-/// A key and what its answer names were made at the same moment, give or take.
+/// Tolerance between the time of a key and that of the messages in its response.
 const KEY_TIME_TOLERANCE: Duration = Duration::minutes(5);
 
-/// Takes a number out of the audit log; its entries stay and show it masked.
+/// Masks a number in the audit log; the entries stay.
 ///
 /// # Errors
 /// Any failure of the database; then nothing has changed.
@@ -230,7 +229,7 @@ pub async fn mask_audit_log(
     Ok(())
 }
 
-/// How much there is of a phone number; idempotency keys are counted by [`erase_stored_responses`].
+/// Counts everything stored about a phone; [`erase_stored_responses`] counts the idempotency keys.
 pub async fn count(client: &mut Client, phone: &Phone) -> Result<ErasureCounts, Error> {
     client.without_timeout();
     let transaction = client.transaction().await?;
@@ -253,9 +252,8 @@ pub async fn count(client: &mut Client, phone: &Phone) -> Result<ErasureCounts, 
     })
 }
 
-/// Shuts a phone out: its tokens lose their owner and stay, revoked, until every gateway has closed their
-/// connections. Nothing else is done with it: gateways look back for a while only, and must not have to
-/// wait until everything else is done.
+/// Revokes a phone's access: its tokens lose their owner and stay, revoked, until every gateway has closed
+/// their connections. First and separately, because gateways look back for a limited time only.
 ///
 /// # Errors
 /// Any failure of the database; then nothing has changed.
@@ -270,7 +268,7 @@ pub async fn revoke_access(
     Ok(())
 }
 
-/// Forgets the phone itself: the mobile user, its devices, its trail.
+/// Erases the mobile user, its devices and its presence.
 ///
 /// # Errors
 /// Any failure of the database; then nothing has changed.
@@ -294,9 +292,9 @@ pub async fn erase_phone(
     Ok(())
 }
 
-/// Counts the idempotency keys whose answers name a number or its messages, and with `erase` deletes them:
-/// of [`KEY_BATCH_SIZE`] keys after a time. Returns where to go on; `None` when there are no more. The messages by
-/// which they are known have to be there.
+/// Counts the idempotency keys whose responses name a number or its messages, and with `erase` deletes them:
+/// among [`KEY_BATCH_SIZE`] keys after a time. Returns where to continue; `None` at the end. Must run before
+/// the messages are erased.
 ///
 /// # Errors
 /// Any failure of the database; then nothing has changed.
@@ -311,8 +309,7 @@ pub async fn erase_stored_responses(
     let (first, last): (Option<OffsetDateTime>, Option<OffsetDateTime>) =
         (row.try_get("first_at")?, row.try_get("last_at")?);
     let (Some(first), Some(last)) = (first, last) else { return Ok(None) };
-    // Only what was accepted here has a key. Ids of ours are of that time, or lie ahead of it where a clock
-    // was ahead once.
+    // Only messages accepted here have a key. Their ids are of that time, or later where a clock was ahead.
     let (from, to) = (rows::first_id_of(first - KEY_TIME_TOLERANCE), last + KEY_TIME_TOLERANCE);
     let values: [&(dyn ToSql + Sync); 5] = [&phone.as_str(), &first, &last, &from, &to];
     let found = if erase {
@@ -325,8 +322,8 @@ pub async fn erase_stored_responses(
     Ok(Some(last))
 }
 
-/// Erases one-way messages to a phone that were accepted until `before`, at most `limit` of them. Returns
-/// whether there may be more.
+/// Erases at most `limit` one-way messages to a phone accepted until `before`. Returns whether there may be
+/// more.
 ///
 /// # Errors
 /// Any failure of the database; then nothing has changed.
@@ -349,8 +346,8 @@ pub async fn conversations(client: &Client, phone: &Phone) -> Result<Vec<Convers
     found.iter().map(|row| Ok(ConversationId(row.try_get("id")?))).collect()
 }
 
-/// Erases the beginning of a conversation, at most `limit` messages, and the conversation when nothing
-/// is left of it. Returns whether it is gone.
+/// Erases at most `limit` messages from the beginning of a conversation, and the conversation when it is
+/// empty. Returns whether it is gone.
 ///
 /// # Errors
 /// Any failure of the database; then nothing has changed.
@@ -375,7 +372,7 @@ pub async fn erase_conversation(
     Ok(ended)
 }
 
-/// Erases what is about no message: uploads, and work and dead letters that name the number.
+/// Erases data without a message: uploads, jobs and dead letters that name the number.
 ///
 /// # Errors
 /// Any failure of the database; then nothing has changed.
@@ -395,7 +392,7 @@ pub async fn erase_rest(
     counts.attachments += run(&DELETE_UPLOADS).await?;
     counts.jobs += run(&DELETE_JOBS).await?;
     counts.dead_letters += run(&DELETE_LETTERS).await?;
-    // Who left just now was noted as long as the mobile user was there.
+    // A disconnect just now was recorded while the mobile user still existed.
     counts.presence += run(&DELETE_PRESENCE).await?;
     transaction.commit().await?;
     Ok(())

@@ -1,5 +1,5 @@
-//! The figures of a process as JSON, as they are kept beside its name. A process of another version may
-//! have written them: what is missing or unknown is not there.
+//! Process statistics as JSON, as stored with the node. Another version may have written them: missing or
+//! unknown values are skipped.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::domain::process_stats::{
     DependencyHealth, LatencyHistogram, MessageCounts, ProcessStats,
 };
 
-/// As they are stored.
+/// The stored form.
 pub(super) fn to_json(figures: &ProcessStats) -> String {
     let parts: Vec<Value> = figures
         .parts
@@ -34,17 +34,17 @@ pub(super) fn to_json(figures: &ProcessStats) -> String {
     .to_string()
 }
 
-/// Accepted, delivered, failed, retries: short, because there are many of them.
+/// Accepted, delivered, failed, retries: an array, because there are many samples.
 fn counts(counts: &MessageCounts) -> Value {
     json!([counts.accepted, counts.delivered, counts.failed, counts.retries])
 }
 
-/// Pairs of a bucket and its count.
+/// Pairs of bucket and count.
 fn latencies(latencies: &LatencyHistogram) -> Value {
     latencies.filled().map(|(bucket, count)| json!([bucket, count])).collect()
 }
 
-/// Reads what is stored.
+/// Reads the stored form.
 pub(super) fn from_json(text: &str) -> ProcessStats {
     let stored: Value = serde_json::from_str(text).unwrap_or_default();
     let list = |name: &str| stored[name].as_array().into_iter().flatten();
@@ -97,7 +97,7 @@ fn read_latencies(value: &Value) -> LatencyHistogram {
     let mut latencies = LatencyHistogram::default();
     for pair in value.as_array().into_iter().flatten() {
         let bucket = pair[0].as_u64().and_then(|bucket| usize::try_from(bucket).ok());
-        // No such bucket is the same as one that is not known.
+        // An invalid bucket is ignored.
         latencies.add(bucket.unwrap_or(usize::MAX), number(&pair[1]));
     }
     latencies

@@ -1,5 +1,6 @@
-//! Whether every accepted message is accounted for: sums by business and day, held against what was
-//! counted when the messages were accepted, and single messages that do not add up in themselves.
+//! Reconciliation: whether every accepted message is accounted for. Compares stored messages with the ledger,
+//! in which a trigger counts accepted messages by business user and day, and finds messages whose own records
+//! contradict each other.
 
 use time::{Date, OffsetDateTime};
 use uuid::Uuid;
@@ -7,8 +8,8 @@ use uuid::Uuid;
 use super::{Client, Error, Statements, statement::statements};
 use crate::domain::{MessageId, UserId};
 
-// Failed, and nothing says why: no dead letter, and no event that one was deleted or has expired.
-// What an older system had given up never had one.
+// Failed without a reason: no dead letter, and no event that one was deleted or expired. Messages that failed
+// in a previous system never had one.
 macro_rules! failed_alone {
     () => {
         "m.status = 4 AND m.deleted_at IS NULL
@@ -30,7 +31,7 @@ macro_rules! letter_alone {
 }
 
 statements! {
-    // One statement, hence one snapshot: it balances at every moment, not only at rest.
+    // One statement, hence one snapshot: it balances also under load.
     DAYS: once = "
         WITH counted AS (
             SELECT business_user_id AS business, day, sum(accepted)::int8 AS accepted,
@@ -90,18 +91,17 @@ statements! {
     );
 }
 
-/// The books of one business and one day (UTC).
+/// The totals of a business user and a day (UTC).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DayTotals {
     pub business: UserId,
-    /// Its name; empty if it is not known any more.
+    /// Name of the business user; empty if it no longer exists.
     pub name: String,
     pub day: Date,
-    /// Counted when they were accepted.
+    /// From the ledger.
     pub accepted: i64,
-    /// By status, counted now.
+    /// Stored messages by status.
     pub pending: i64,
-    /// Written to a connection, not acknowledged.
     pub sent: i64,
     pub delivered: i64,
     pub read: i64,
@@ -110,18 +110,18 @@ pub struct DayTotals {
 }
 
 impl DayTotals {
-    /// How many messages are missing; negative if there are more than were counted.
+    /// Missing messages; negative if there are more than were counted.
     pub fn missing(&self) -> i64 {
         self.accepted
             - (self.pending + self.sent + self.delivered + self.read + self.failed + self.erased)
     }
 }
 
-/// The books since a day.
+/// Totals by business user and day, since a day.
 pub async fn days(client: &mut Client, since: Date) -> Result<Vec<DayTotals>, Error> {
     client.without_timeout();
     let transaction = client.transaction().await?;
-    // Sums over a day are the one thing here that is not read by an index, and may take its time.
+    // The only sums that read no index; they may take long.
     transaction
         .batch_execute(
             "SET LOCAL enable_seqscan = on; SET LOCAL enable_bitmapscan = on; \
@@ -159,17 +159,16 @@ pub(super) async fn days_in(
         .collect()
 }
 
-/// A message whose own entries contradict each other.
+/// A message whose records contradict each other.
 #[derive(Clone, Debug)]
 pub struct Discrepancy {
     pub message: MessageId,
-    /// What is wrong with it; stable and snake_case.
+    /// A stable identifier, snake_case.
     pub kind: &'static str,
 }
 
-/// Single messages that do not add up, at most `limit` of each kind: those that somebody should have
-/// looked at before `overdue_before`, those that failed without a dead letter, dead letters of
-/// messages that did not fail.
+/// Messages whose records contradict each other, at most `limit` of each kind: overdue since before
+/// `overdue_before`, failed without a dead letter, or with a dead letter although not failed.
 pub async fn discrepancies(
     client: &Client,
     overdue_before: OffsetDateTime,
@@ -188,8 +187,8 @@ pub async fn discrepancies(
     Ok(found)
 }
 
-/// Gives failed messages the dead letter that they miss, and takes away those of messages that did
-/// not fail. Returns how many of both.
+/// Adds missing dead letters to failed messages, and deletes those of messages that did not fail. Returns the
+/// number of changes.
 pub async fn repair(client: &Client, now: OffsetDateTime, limit: i64) -> Result<u64, Error> {
     let restored = client.execute(&RESTORE_LETTERS, &[&now, &limit]).await?;
     Ok(restored + client.execute(&CLEAR_LETTERS, &[&limit]).await?)

@@ -1,8 +1,7 @@
-//! What has been kept long enough, removed in small parts by one process at a time.
+//! Retention: removes expired rows in small batches, by one process at a time.
 //!
-//! Only what is finished is removed: a message that waits, is under way or can still be put back stays,
-//! however old it is. Of a conversation the beginning is removed and never a part in the middle, so that
-//! what is left has no gap.
+//! Only finished messages are removed: one that waits, is in flight or can be requeued stays, however old.
+//! Conversations are removed from their beginning, so that the rest has no gap.
 
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -17,7 +16,7 @@ use crate::domain::ConversationId;
 /// The advisory lock's key: "esh3ar" in ASCII, and one more letter.
 const RETENTION_LOCK_ID: i64 = 0x0065_7368_3361_7272;
 
-// A message that has a dead letter or a job can be put back or is being worked on.
+// A message with a dead letter or a job can be requeued or is being worked on.
 macro_rules! finished {
     () => {
         "(m.status >= 2 OR m.deleted_at IS NOT NULL)
@@ -77,13 +76,13 @@ statements! {
     FORGET_OWNERLESS_TOKENS = "DELETE FROM tokens WHERE phone = '' AND revoked_at < $1";
 }
 
-/// The only process that removes what is old, for as long as this lives. It has a connection of its own,
-/// which is closed with it: the lock can be forgotten by nobody.
+/// The retention lock, held while this value lives, on a connection of its own: closing that releases the
+/// lock.
 pub struct RetentionLock {
     client: Client,
 }
 
-/// Up to where rows were looked at, by age.
+/// The position of a scan by age.
 #[derive(Clone, Copy, Debug)]
 pub struct ScanCursor<I> {
     /// The time of the last one.
@@ -97,21 +96,21 @@ impl<I: Default> Default for ScanCursor<I> {
     }
 }
 
-/// Messages that were looked at.
+/// A page of expired messages.
 #[derive(Debug)]
 pub struct ExpiredPage {
-    /// The one-way ones among them that are finished.
+    /// Finished one-way messages.
     pub one_way: Vec<Uuid>,
-    /// The conversations that others are of, each once.
+    /// Conversations of the others, each once.
     pub conversations: Vec<ConversationId>,
-    /// Where to go on; `None` when there are no more.
+    /// Where to continue; `None` at the end.
     pub next: Option<ScanCursor<Uuid>>,
 }
 
-/// Becomes the one that removes what is old; `None` while another process is.
+/// Acquires the retention lock; `None` while another process holds it.
 pub async fn acquire(store: &Store) -> Result<Option<RetentionLock>, Error> {
     let client = store.client_for(StatementGroup::Upkeep).await?.alone();
-    // Nobody waits for these commits: what a crash brings back is removed again, books included.
+    // No fsync needed: removals lost in a crash are repeated, and so are their ledger entries.
     client.batch_execute("SET synchronous_commit = off").await?;
     let row = client.query_one(&TRY_LOCK, &[&RETENTION_LOCK_ID]).await?;
     let ours: bool = row.try_get("locked")?;
@@ -119,7 +118,7 @@ pub async fn acquire(store: &Store) -> Result<Option<RetentionLock>, Error> {
 }
 
 impl RetentionLock {
-    /// The next finished messages that were accepted before a time, oldest first.
+    /// The next page of finished messages accepted before a time, oldest first.
     pub async fn look(
         &self,
         before: OffsetDateTime,
@@ -145,8 +144,7 @@ impl RetentionLock {
         Ok(looked)
     }
 
-    /// Removes those of these one-way messages that are finished, and counts them as erased. Returns how
-    /// many.
+    /// Removes the finished ones of these one-way messages, and counts them as erased. Returns how many.
     ///
     /// # Errors
     /// Any failure of the database; then none is removed.
@@ -154,9 +152,8 @@ impl RetentionLock {
         Ok(self.client.query_one(&REMOVE_ONE_WAY, &[&ids]).await?.try_get("count")?)
     }
 
-    /// Removes messages that an administrator deleted before a time, or that were accepted before another, and
-    /// counts them as erased. Returns how many. They leave no gap that was not there: nobody was shown them
-    /// any more.
+    /// Removes messages deleted by an administrator before a time, or accepted before another, and counts
+    /// them as erased. Returns how many. They were not shown any more, so that no gap appears.
     ///
     /// # Errors
     /// Any failure of the database; then none is removed.
@@ -173,8 +170,8 @@ impl RetentionLock {
             .try_get("count")?)
     }
 
-    /// Removes the beginning of a conversation up to the first message that has to stay, at most `limit`
-    /// messages, and sets both unread counts to what is left. Returns how many.
+    /// Removes the beginning of a conversation up to the first message that must stay, at most `limit`
+    /// messages, and updates both unread counts. Returns how many.
     ///
     /// # Errors
     /// Any failure of the database; then none is removed.
@@ -190,9 +187,9 @@ impl RetentionLock {
         Ok(gone.messages)
     }
 
-    /// Removes events of finished messages that happened before a time, at most as many as are looked at.
-    /// That a dead letter was deleted or has expired is kept for as long as the message is: without it
-    /// the failure would look like one that nobody was told of. Returns how many, and where to go on.
+    /// Removes delivery events of finished messages older than a time, at most as many as it scans. That a
+    /// dead letter was deleted or expired is kept as long as the message: otherwise the failure would look
+    /// unexplained. Returns how many, and where to continue.
     pub async fn remove_events(
         &self,
         before: OffsetDateTime,
@@ -209,7 +206,7 @@ impl RetentionLock {
         Ok((removed, (looked == limit).then_some(next)))
     }
 
-    /// Forgets the tokens that erased phones left, when every gateway has long closed their connections.
+    /// Deletes the ownerless tokens of erased phones, long after every gateway closed their connections.
     pub async fn forget_ownerless_tokens(&self, before: OffsetDateTime) -> Result<u64, Error> {
         self.client.execute(&FORGET_OWNERLESS_TOKENS, &[&before]).await
     }

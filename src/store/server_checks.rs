@@ -1,11 +1,11 @@
-//! What an administrator wants to know about the server itself.
+//! Checks of the database server, for the doctor command.
 
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Error, Statements, Store, rows, statement::statements};
 
-/// Of one table the newest id of ours in a time that lies ahead. Only ours are of version 7.
+/// The newest id of a table in a range of the future. Only our ids are of version 7.
 macro_rules! newest_of {
     ($table:literal) => {
         concat!(
@@ -28,7 +28,7 @@ statements! {
                    AS connections,
                current_setting('max_connections')::bigint AS most_connections";
     CLOCK: once = "SELECT clock_timestamp() AS at";
-    // Of the tables by whose ids something is listed.
+    // All tables with a list ordered by id.
     NEWEST_ID: once = concat!(
         newest_of!("messages"),
         " UNION ALL ",
@@ -43,24 +43,22 @@ statements! {
     );
 }
 
-/// A server and our way to it.
+/// The server and the connection to it.
 #[derive(Clone, Debug)]
 pub struct ServerInfo {
     /// Such as `15.18`.
     pub version: String,
     /// Such as 15.
     pub major: i32,
-    /// It is a copy of another one, and takes no writes.
     pub in_recovery: bool,
-    /// Whether nobody between can read what is said: a socket, this machine, or TLS.
+    /// Whether the connection is private: a unix socket, loopback, or TLS.
     pub private_way: bool,
-    /// Connections it has now, of everybody.
+    /// Open connections, of all programs.
     pub connections: i64,
-    /// Connections it may have.
+    /// `max_connections`.
     pub most_connections: i64,
 }
 
-/// Asks the server about itself.
 pub async fn server(store: &Store) -> Result<ServerInfo, Error> {
     let row = store.client().await?.query_one(&SERVER, &[]).await?;
     Ok(ServerInfo {
@@ -73,14 +71,14 @@ pub async fn server(store: &Store) -> Result<ServerInfo, Error> {
     })
 }
 
-/// What time it is there.
+/// The server's clock.
 pub async fn clock(store: &Store) -> Result<OffsetDateTime, Error> {
-    // A connection first: making one takes longer than the question.
+    // Connect first: that takes longer than the query.
     let client = store.client().await?;
     Ok(client.query_one(&CLOCK, &[]).await?.try_get("at")?)
 }
 
-/// Writes a mebibyte that nothing is left of: a full disk lets everything be read.
+/// Writes and discards a mebibyte: reads alone would not notice a full disk.
 ///
 /// # Errors
 /// [`Error::DiskFull`]; any other failure of the database.
@@ -96,18 +94,17 @@ pub async fn check_writable(store: &Store) -> Result<(), Error> {
     transaction.rollback().await
 }
 
-/// No clock is further ahead than this. Ids that were taken over from another system lie anywhere, and few
-/// of them so near.
+/// No clock is this far ahead. Imported ids may lie anywhere in time, and few of them in this range.
 const MAX_CLOCK_SKEW: time::Duration = time::Duration::days(100 * 365);
 
-/// The newest id of ours that lies ahead of a time, if one does.
+/// The newest of our ids that is ahead of a time, if there is one.
 pub async fn newest_id_ahead(store: &Store, now: OffsetDateTime) -> Result<Option<Uuid>, Error> {
     let (from, to) = (rows::first_id_of(now), rows::first_id_of(now + MAX_CLOCK_SKEW));
     let row = store.client().await?.query_opt(&NEWEST_ID, &[&from, &to]).await?;
     Ok(row.map(|row| row.try_get("id")).transpose()?)
 }
 
-/// When an id of ours was made.
+/// When one of our ids was made.
 pub fn time_of_id(id: Uuid) -> Option<OffsetDateTime> {
     let millis = i128::try_from(id.as_u128() >> 80).ok()?;
     OffsetDateTime::from_unix_timestamp_nanos(millis * 1_000_000).ok()

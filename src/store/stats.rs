@@ -1,8 +1,7 @@
-//! What there is to watch, counted: how much waits where and for how long, what was given up, who is
-//! slow, how the database is.
+//! Statistics for the dashboard: backlog and age by lane, dead letters, slow recipients, the database.
 //!
-//! Asked every two seconds over tables of any length: each statement looks at [`MAX_COUNTED`] rows at most, by
-//! an index that holds only rows of its kind.
+//! Polled every two seconds on tables of any size: each statement scans at most [`MAX_COUNTED`] rows, by a
+//! partial index.
 
 use time::OffsetDateTime;
 use tokio_postgres::Row;
@@ -11,11 +10,10 @@ use uuid::Uuid;
 use super::{Client, Error, Statements, rows, statement::statements};
 use crate::domain::{DeadLetterClass, MessageId, Party, Priority};
 
-/// How many rows a statement looks at. A count of so many is a count of so many at least.
+/// Rows that a statement counts at most. A result of this size means "at least".
 pub const MAX_COUNTED: i64 = 20_000;
 
-/// Among how many deliveries the slowest recipients are looked for: they are put together by recipient, which
-/// takes longer than counting.
+/// Deliveries among which the slowest recipients are searched: grouping takes longer than counting.
 const SLOWEST_SAMPLE_SIZE: i64 = 5_000;
 
 statements! {
@@ -29,7 +27,7 @@ statements! {
         FROM (SELECT priority, created_at FROM messages WHERE next_attempt_at IS NOT NULL
               ORDER BY next_attempt_at LIMIT $1) AS seen
         GROUP BY 1";
-    // By the index that each business user's list has: the table may be long, and most of it at rest.
+    // By the index of each business user's list: the table may be large, and mostly inactive.
     ACTIVE_CONVERSATIONS = "
         SELECT count(*) AS count FROM (
             SELECT FROM business_users b, LATERAL (
@@ -77,7 +75,7 @@ statements! {
                current_setting('max_connections')::bigint AS most_connections";
 }
 
-/// Messages of one lane that are not acknowledged yet.
+/// Unacknowledged messages of a lane.
 #[derive(Clone, Debug)]
 pub struct LaneBacklog {
     pub lane: Priority,
@@ -103,20 +101,18 @@ fn counted(row: &Row, column: &str) -> Result<u64, Error> {
     Ok(u64::try_from(row.try_get::<_, i64>(column)?).unwrap_or_default())
 }
 
-/// What waits, by lane: lanes in which nothing waits are not there. Of more than [`MAX_COUNTED`] messages the oldest
-/// are looked at.
+/// Unacknowledged messages by lane; empty lanes are omitted. Above [`MAX_COUNTED`], the oldest are counted.
 pub async fn waiting(client: &Client) -> Result<Vec<LaneBacklog>, Error> {
     lanes(&client.query(&WAITING, &[&MAX_COUNTED]).await?)
 }
 
-/// What is on its way to a device or due, by lane. Of more than [`MAX_COUNTED`] messages those that are due
-/// first are looked at.
+/// Deliveries in flight or due, by lane. Above [`MAX_COUNTED`], those due first are counted.
 pub async fn in_flight(client: &Client) -> Result<Vec<LaneBacklog>, Error> {
     lanes(&client.query(&IN_HAND, &[&MAX_COUNTED]).await?)
 }
 
-/// Conversations that are active and had a message after a time, up to `most`. One in which nobody has said
-/// anything has the time at which it was opened.
+/// Number of active conversations with a message after a time, up to `most`. A conversation without messages
+/// counts from its opening.
 pub async fn active_conversations(
     client: &Client,
     since: OffsetDateTime,
@@ -130,11 +126,11 @@ pub async fn active_conversations(
 pub struct DeadLetterCount {
     pub class: DeadLetterClass,
     pub count: u64,
-    /// When the newest of them was given up.
+    /// When the newest of them failed.
     pub newest_at: OffsetDateTime,
 }
 
-/// The newest [`MAX_COUNTED`] dead letters by class, classes without any left out.
+/// The newest [`MAX_COUNTED`] dead letters by class; empty classes are omitted.
 pub async fn dead_letters(client: &Client) -> Result<Vec<DeadLetterCount>, Error> {
     let found = client.query(&DEAD, &[&MAX_COUNTED]).await?;
     found
@@ -150,26 +146,26 @@ pub async fn dead_letters(client: &Client) -> Result<Vec<DeadLetterCount>, Error
         .collect()
 }
 
-/// A recipient that is being delivered to and has not acknowledged.
+/// A recipient with unacknowledged deliveries.
 #[derive(Clone, Debug)]
 pub struct SlowRecipient {
     pub recipient: Party,
     /// The business user's name; empty for a phone.
     pub name: String,
-    /// How many messages are in hand for it.
+    /// Deliveries in flight.
     pub in_hand: u64,
     /// The oldest of them.
     pub oldest: MessageId,
     /// When that was accepted.
     pub oldest_at: OffsetDateTime,
-    /// The most retries that one of them has had.
+    /// Highest retry count.
     pub retries: u16,
-    /// Whether it is believed to be connected; nothing is known of business users.
+    /// Whether the phone is connected; `None` for business users.
     pub connected: Option<bool>,
 }
 
-/// The recipients with the most retries, then those that have owed an acknowledgement for longest, a
-/// second at least, among the [`SLOWEST_SAMPLE_SIZE`] deliveries that are due first.
+/// The recipients with the most retries, then those with the oldest unacknowledged delivery (at least a
+/// second old), among the [`SLOWEST_SAMPLE_SIZE`] deliveries due first.
 pub async fn slowest(client: &Client, limit: i64) -> Result<Vec<SlowRecipient>, Error> {
     let found = client.query(&SLOWEST, &[&SLOWEST_SAMPLE_SIZE, &limit]).await?;
     found
@@ -192,17 +188,15 @@ pub async fn slowest(client: &Client, limit: i64) -> Result<Vec<SlowRecipient>, 
 
 #[derive(Clone, Debug, Default)]
 pub struct DatabaseInfo {
-    /// Of Postgres, such as `15.18`.
+    /// Version, such as `15.18`.
     pub version: String,
-    /// What it takes on the disk, in bytes.
+    /// Size on disk, in bytes.
     pub size: u64,
-    /// Connections to it, of whatever program.
+    /// Open connections, of all programs.
     pub connections: u64,
-    /// The most it takes.
     pub most_connections: u64,
 }
 
-/// How the database is.
 pub async fn database(client: &Client) -> Result<DatabaseInfo, Error> {
     let row = client.query_one(&DATABASE, &[]).await?;
     Ok(DatabaseInfo {

@@ -1,10 +1,10 @@
-//! The phone numbers that are stored, whatever they are stored for.
+//! All stored phone numbers, for checking them against the current parsing rules.
 
 use super::{Client, Error, Statements, statement::statements};
 use crate::domain::Phone;
 
 statements! {
-    // Of messages there may be many to a number: the index is walked from one number to the next.
+    // A number may have many messages: the index is walked from one number to the next.
     PAGE = "
         WITH RECURSIVE walk (phone) AS (
             (SELECT recipient_phone FROM messages WHERE recipient_phone > $1
@@ -29,22 +29,21 @@ statements! {
         FROM unnest($1::text[]) WITH ORDINALITY n (phone, place) ORDER BY n.place";
 }
 
-/// Numbers that are stored, each once, after a given one.
+/// Distinct stored numbers after a given one.
 pub async fn stored(client: &Client, after: &str, limit: usize) -> Result<Vec<Phone>, Error> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let rows = client.query(&PAGE, &[&after, &limit]).await?;
     rows.iter().map(|row| Ok(Phone::from_stored(row.try_get("phone")?))).collect()
 }
 
-/// What is stored of a number.
+/// What a number is used for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PhoneUsage {
     pub messages: i64,
-    /// Whether it is a mobile user's.
     pub is_mobile_user: bool,
 }
 
-/// What is stored of each of these numbers, in their order.
+/// The usage of these numbers, in their order.
 pub async fn usage(client: &Client, phones: &[&Phone]) -> Result<Vec<PhoneUsage>, Error> {
     let phones: Vec<&str> = phones.iter().map(|phone| phone.as_str()).collect();
     let rows = client.query(&USES, &[&phones]).await?;

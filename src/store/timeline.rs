@@ -1,4 +1,4 @@
-//! The unusual part of a message's story; its usual part is columns of the message.
+//! The exceptional steps of a message's timeline; the regular ones are columns of the message.
 
 use time::OffsetDateTime;
 use tokio_postgres::Row;
@@ -10,7 +10,7 @@ statements! {
     IMPORT = "
         SELECT i.began_at, i.actor, i.file FROM messages m JOIN imports i ON i.id = m.import_id
         WHERE m.id = $1";
-    // The newest, which tell where it is now. What was counted is as new as its last time.
+    // The newest ones, which show the current state. A repeated event counts as new as its last occurrence.
     EVENTS = "
         SELECT * FROM (
             SELECT id, at, generation, kind, detail, count, coalesce(last_at, at) AS last_at
@@ -18,19 +18,19 @@ statements! {
         newest ORDER BY id";
 }
 
-/// What a message's own columns do not tell.
+/// The part of the timeline that is not in the message's columns.
 #[derive(Clone, Debug)]
 pub struct MessageTimeline {
-    /// What unusual happened to it, oldest first; of more than 1,000 events the newest.
+    /// Exceptional events, oldest first; of more than 1,000 the newest.
     pub events: Vec<TimelineEvent>,
-    /// What brought it, when it was not accepted here.
+    /// The import, if the message was imported.
     pub import: Option<MessageImport>,
 }
 
-/// Something unusual that happened to a message.
+/// An exceptional event, such as a retry or a lost connection.
 #[derive(Clone, Debug)]
 pub struct TimelineEvent {
-    /// When; of one that was counted, the first time.
+    /// When it happened; for a repeated event, the first time.
     pub at: OffsetDateTime,
     pub last_at: OffsetDateTime,
     pub count: u32,
@@ -38,7 +38,7 @@ pub struct TimelineEvent {
     /// `sent` (in an earlier generation), `retry`, `given_up`, `connection_lost`, `late_acknowledgement`, `requeued`,
     /// `dead_letter_deleted`, `dead_letter_expired` or `deleted`.
     pub kind: String,
-    /// More about it, as it was the last time; may be empty.
+    /// Details of the last time; may be empty.
     pub detail: String,
 }
 
@@ -56,7 +56,7 @@ impl TimelineEvent {
     }
 }
 
-/// What happened to one message.
+/// The timeline of a message.
 pub async fn of(client: &Client, id: MessageId) -> Result<MessageTimeline, Error> {
     Ok(MessageTimeline { events: events(client, id).await?, import: import(client, id).await? })
 }

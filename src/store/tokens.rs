@@ -1,4 +1,4 @@
-//! Tokens, by their hash: the token itself is nowhere in the database.
+//! Access tokens, by hash: the token itself is not stored.
 
 use time::OffsetDateTime;
 use tokio_postgres::Row;
@@ -8,7 +8,7 @@ use super::{Client, Error, Statements, accounts, rows, statement::statements};
 use crate::domain::{Party, Permission, Permissions, Phone, TokenId, UserId};
 
 statements! {
-    // A business user that is disabled and a mobile user that is rejected come in no longer.
+    // Disabled business users and rejected mobile users are refused.
     FIND = "
         SELECT t.id, t.user_id, u.name, u.permissions, t.phone, t.expires_at
         FROM tokens t
@@ -50,30 +50,23 @@ statements! {
     REVOKE: once = "UPDATE tokens SET revoked_at = coalesce(revoked_at, $2) WHERE id = $1";
 }
 
-/// Who a valid token belongs to.
+/// The owner of a valid token.
 #[derive(Clone, Debug)]
 pub enum TokenOwner {
-    Business {
-        id: UserId,
-        name: String,
-        /// What it may do.
-        permissions: Permissions,
-    },
-    Mobile {
-        phone: Phone,
-    },
+    Business { id: UserId, name: String, permissions: Permissions },
+    Mobile { phone: Phone },
 }
 
-/// A token that may be used.
+/// A valid token.
 #[derive(Clone, Debug)]
 pub struct ValidToken {
     pub id: TokenId,
     pub owner: TokenOwner,
-    /// Until when; `None` for ever.
+    /// `None` if it never expires.
     pub expires_at: Option<OffsetDateTime>,
 }
 
-/// The token with this hash, if it may be used now.
+/// The token with this hash, if it is valid now.
 pub async fn find(
     client: &Client,
     hash: &[u8],
@@ -96,7 +89,7 @@ pub async fn find(
     }))
 }
 
-/// Tokens that were revoked or retired after a moment, or whose business user was disabled after it.
+/// Tokens that were revoked or retired after a time, or whose business user was disabled after it.
 pub async fn revoked_since(
     client: &Client,
     since: OffsetDateTime,
@@ -156,18 +149,15 @@ pub async fn list(
     client.query(&LIST_OF, &[&user, &phone, &before, &limit]).await?.iter().map(listed).collect()
 }
 
-/// A token that is about to be changed.
+/// A token locked for a change.
 #[derive(Clone, Debug)]
 pub struct LockedToken {
     pub owner: Party,
     pub created_at: OffsetDateTime,
-    /// Valid until, as it was made.
+    /// The original expiry.
     pub expires_at: Option<OffsetDateTime>,
-    /// Whether it opens anything now.
     pub valid: bool,
-    /// Whether it was replaced by another.
     pub replaced: bool,
-    /// Whether its owner may administer.
     pub of_administrator: bool,
 }
 
@@ -192,7 +182,7 @@ pub async fn lock(
     }))
 }
 
-/// Whether there is another token that may administer and was not replaced, until the end of the transaction.
+/// Whether another administrator token is valid and not replaced, until the end of the transaction.
 pub async fn has_other_of_administrator(
     client: &impl Statements,
     than: TokenId,
@@ -204,7 +194,7 @@ pub async fn has_other_of_administrator(
     Ok(row.try_get("has_other")?)
 }
 
-/// Lets a token open things until a time and no longer.
+/// Sets the time at which a replaced token stops being valid.
 pub async fn retire(
     client: &impl Statements,
     id: TokenId,

@@ -1,8 +1,7 @@
-//! What caches keep of chat, and the versions by which they know whether it still holds: read together,
-//! in one snapshot.
+//! Cached chat pages and the versions that validate them, read together in one snapshot.
 //!
-//! A version is a text that no other state of the same rows has. It is raised in the transactions that
-//! change them (`migrations/0008_chat_versions.sql`), and is read from the primary.
+//! A version is unique for each state of its rows. Triggers raise it in the transactions that change them
+//! (`migrations/0008_chat_versions.sql`); it is read from the primary.
 
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
@@ -16,7 +15,7 @@ use super::{
 };
 use crate::domain::{Conversation, ConversationId, ConversationStatus, Message, Party};
 
-/// Of a conversation `c`: of its own row, and of what became of its messages since.
+/// The version of a conversation `c`: of its row, and of the status of its messages.
 macro_rules! version_of_conversation {
     () => {
         "c.version || '.' || coalesce((SELECT r.version \
@@ -24,7 +23,7 @@ macro_rules! version_of_conversation {
     };
 }
 
-/// Of the list of the business user `$1`.
+/// The version of the list of the business user `$1`.
 macro_rules! version_of_business {
     () => {
         "(SELECT coalesce(sum(l.version), 0)::text \
@@ -32,7 +31,7 @@ macro_rules! version_of_business {
     };
 }
 
-/// Of the list of the phone `$1`; null if it has more conversations than are worth adding up.
+/// The version of the list of the phone `$1`; null if it has too many conversations to add up.
 macro_rules! version_of_phone {
     () => {
         "(SELECT CASE WHEN count(*) <= 200 THEN \
@@ -108,7 +107,7 @@ statements! {
     UNREAD_OF_PHONE = unread!(version_of_phone!(), of: "phone", "unread_mobile");
 }
 
-/// A conversation, and the version of what it and its messages look like.
+/// A conversation, and the version of it and its messages.
 pub async fn conversation(
     client: &Client,
     id: ConversationId,
@@ -171,14 +170,13 @@ impl LatestQuery {
     }
 }
 
-/// The version of a party's list of conversations, and of all that is counted in it; `None` for one
-/// that is not worth keeping.
+/// The version of a party's list of conversations and its counts; `None` if it is not worth caching.
 pub async fn list_version(client: &Client, party: &Party) -> Result<Option<String>, Error> {
     let of = LatestQuery::new(party);
     Ok(client.query_one(of.version, &[of.value()]).await?.try_get("version")?)
 }
 
-/// The first page of a party's conversations, those with the newest messages first, with its version.
+/// The first page of a party's conversations, most recent message first, with its version.
 pub async fn list(
     client: &Client,
     party: &Party,
@@ -205,8 +203,8 @@ pub async fn list(
     Ok((conversations::up_to(found, cut), version))
 }
 
-/// How many of a party's conversations have messages that it has not read, with the version of that; of those with the
-/// newest messages, if it has very many.
+/// Number of a party's conversations with unread messages, with its version; of those with the most recent
+/// messages, if it has very many.
 pub async fn unread(client: &Client, party: &Party) -> Result<(i64, Option<String>), Error> {
     let of = LatestQuery::new(party);
     let row = client.query_one(of.unread, &[of.value()]).await?;

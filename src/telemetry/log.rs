@@ -4,33 +4,31 @@ use std::io::IsTerminal as _;
 
 use tracing_subscriber::{EnvFilter, fmt};
 
-/// A filter that cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("log.level cannot be read: {0}")]
 pub struct InvalidFilter(String);
 
-/// What libraries say below this is about themselves, not about the appliance; some of it would
-/// quote requests.
+/// Libraries whose messages below `warn` are about themselves; some would quote requests.
 const MUTED: &[&str] =
     &["hyper", "h2", "rustls", "tokio_postgres", "reqwest", "warp", "tungstenite"];
 
-/// Changes what is logged while the process runs.
+/// Changes the log filter at run time.
 pub struct LogLevel(Box<dyn Fn(EnvFilter) -> bool + Send + Sync>);
 
 impl LogLevel {
-    /// From now on this is logged. False when logging was started by somebody else.
+    /// Sets the filter. Returns false if another component started logging.
     ///
     /// # Errors
-    /// The filter cannot be read; the old one stays.
+    /// The filter is invalid; the old one stays.
     pub fn set(&self, level: &str) -> Result<bool, InvalidFilter> {
         Ok((self.0)(filter(level)?))
     }
 }
 
-/// Starts logging. Does nothing when it has been started before.
+/// Starts logging; does nothing if it was started before.
 ///
 /// # Errors
-/// The filter cannot be read.
+/// The filter is invalid.
 pub fn init(level: &str, json: Option<bool>) -> Result<LogLevel, InvalidFilter> {
     let filter = filter(level)?;
     let terminal = std::io::stderr().is_terminal();

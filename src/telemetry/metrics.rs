@@ -1,8 +1,7 @@
-//! Metrics for Prometheus. The names are listed here once; rooms record under them.
+//! Prometheus metrics. All names are declared here; rooms record under them.
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
-/// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetricKind {
     Counter,
@@ -11,7 +10,7 @@ pub enum MetricKind {
     Size,
 }
 
-/// Every metric: name, kind, meaning.
+/// Every metric: name, kind, help text.
 pub const METRICS: &[(&str, MetricKind, &str)] = &[
     (
         "esh3ar_messages_accepted_total",
@@ -306,10 +305,10 @@ pub struct Recorder {
     handle: PrometheusHandle,
 }
 
-/// Starts recording; without this, recording costs nothing and keeps nothing.
+/// Installs the recorder; without it, recording is a no-op.
 ///
 /// # Errors
-/// It was started before.
+/// A recorder was installed before.
 pub fn install() -> Result<Recorder, BuildError> {
     let mut builder = PrometheusBuilder::new();
     for (name, kind, _) in METRICS {
@@ -330,7 +329,7 @@ pub fn install() -> Result<Recorder, BuildError> {
             MetricKind::Seconds | MetricKind::Size => metrics::describe_histogram!(*name, *meaning),
         }
     }
-    // What has no labels is there from the start, so that an alert can tell "none" from "gone".
+    // Metrics without labels exist from the start, so that an alert can tell zero from absent.
     for name in [
         "esh3ar_messages_accepted_total",
         "esh3ar_messages_delivered_total",
@@ -348,12 +347,12 @@ pub fn install() -> Result<Recorder, BuildError> {
 }
 
 impl Recorder {
-    /// The metrics as text.
+    /// Renders all metrics in Prometheus' text format.
     pub fn render(&self) -> String {
         self.handle.render() + &super::process::page()
     }
 
-    /// Keeps the histograms small; to be called every few seconds, or they grow without bound.
+    /// Must be called every few seconds, or the histograms grow without bound.
     pub fn upkeep(&self) {
         self.handle.run_upkeep();
     }

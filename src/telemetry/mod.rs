@@ -1,4 +1,4 @@
-//! What the appliance says about itself: logs, metrics, traces, and words to the service manager.
+//! Logs, metrics, traces and service manager notifications.
 
 pub mod log;
 pub mod metrics;

@@ -1,6 +1,6 @@
-//! What this process uses of its machine, under the names that Prometheus' own libraries have for it.
+//! Resource usage of this process, under the names of Prometheus' client libraries.
 //!
-//! Written as it is read, and not by way of the recorder: that counts in whole numbers only.
+//! Rendered directly, because the recorder stores integers only.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use procfs::{WithCurrentSystemInfo as _, process::Process};
 
 use super::metrics::{METRICS, MetricKind};
 
-/// What was found; nothing of what the system does not tell.
+/// `None` where the system does not tell.
 #[derive(Debug, Default)]
 struct ProcessUsage {
     cpu_seconds: Option<f64>,
@@ -21,7 +21,7 @@ struct ProcessUsage {
     written_bytes: Option<u64>,
 }
 
-/// The page of it.
+/// Renders these metrics in Prometheus' text format.
 pub(super) fn page() -> String {
     let mut page = String::new();
     if let Ok(process) = Process::myself() {

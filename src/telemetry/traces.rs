@@ -1,8 +1,8 @@
-//! Traces for OpenTelemetry: the steps of followed messages, sent to a collector with OTLP over HTTP.
+//! OpenTelemetry traces of sampled messages, exported by OTLP over HTTP.
 //!
-//! A span's trace is its message's id. All spans of a message lie below `accept`, whose own id is the
-//! second half of the message's, so that every process knows it. The processors of the library are not
-//! used: they run on a thread of their own and count nothing of what they drop.
+//! The trace id is the message id. All spans of a message are children of `accept`, whose span id is the
+//! second half of the message id, so that every process knows it. The library's batch processors are not
+//! used: they run on their own thread and do not count what they drop.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -28,18 +28,17 @@ use crate::{
     outbound::{Limits, Outbound, Reach},
 };
 
-/// Steps that may wait for the collector; what comes then is dropped and counted.
+/// Steps queued for export; further ones are dropped and counted.
 pub const QUEUE_CAPACITY: usize = 8192;
-/// The most spans in one request, and how long they are gathered.
+/// Spans per export request, and how long they are collected.
 const BATCH_SIZE: usize = 512;
 const BATCH_INTERVAL: Duration = Duration::from_secs(1);
-/// How long the collector may take for one request.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the last spans may take when the process stops.
+/// Time to export the last spans at shutdown.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
-/// How often it is said that the collector takes nothing.
+/// Minimum interval between warnings about failed exports.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
-/// The most of an answer that is read.
+/// Maximum length of a collector's response, in bytes.
 const MAX_RESPONSE_LEN: usize = 64 * 1024;
 
 /// The collector's address cannot be used.
@@ -47,27 +46,26 @@ const MAX_RESPONSE_LEN: usize = 64 * 1024;
 #[error("traces.endpoint cannot be used: {0}")]
 pub struct InvalidEndpoint(String);
 
-/// Who tells the collector.
+/// The resource attributes of this process.
 #[derive(Clone, Debug)]
 pub struct TraceResource {
-    /// The process among the others.
+    /// Node id.
     pub node: String,
-    /// What it is for: `serve`, `gateway` or `worker`.
+    /// `serve`, `gateway` or `worker`.
     pub role: &'static str,
     pub host: String,
 }
 
-/// The way to the collector.
+/// Exports spans to a collector.
 pub struct TraceExporter {
     exporter: SpanExporter,
-    /// When it was last said that it takes nothing, and how many spans that have been since.
+    /// The last warning about failed exports, and the spans lost since.
     said: Option<Instant>,
     lost: u64,
 }
 
 impl TraceExporter {
-    /// A way to the collector at this address, such as `http://127.0.0.1:4318`. Connects only when there
-    /// is something to tell.
+    /// An exporter to this endpoint, such as `http://127.0.0.1:4318`. Connects at the first export.
     ///
     /// # Errors
     /// [`InvalidEndpoint`].
@@ -83,7 +81,7 @@ impl TraceExporter {
         let client = Outbound::new(limits).map_err(|error| unusable(&error))?;
         let base = endpoint.trim_end_matches('/');
         let path = if base.ends_with("/v1/traces") { "" } else { "/v1/traces" };
-        // Not tried again: the library waits for that on the runtime's own thread.
+        // No retries: the library would block the runtime's thread for them.
         let mut exporter = SpanExporter::builder()
             .with_http()
             .with_http_client(ExporterHttpClient(client))
@@ -107,7 +105,7 @@ impl TraceExporter {
         Ok(TraceExporter { exporter, said: None, lost: 0 })
     }
 
-    /// Tells the collector of steps until `stop`; then what waits is told within two seconds.
+    /// Exports steps until `stop`, then what is queued, for at most two seconds.
     pub async fn run(self, steps: mpsc::Receiver<TraceStep>, stop: CancellationToken) {
         let late = async {
             stop.cancelled().await;
@@ -164,7 +162,7 @@ impl TraceExporter {
     }
 }
 
-/// The library's client would be another TLS stack, or another version of this one.
+/// The library's own client would add a second TLS stack or HTTP client version.
 #[derive(Debug)]
 struct ExporterHttpClient(Outbound);
 
@@ -221,7 +219,7 @@ fn span(step: TraceStep) -> SpanData {
     }
 }
 
-/// A span's id that no other has. Half of a random UUID, of which two bits are always the same.
+/// A random span id: half of a UUIDv4, two bits of which are fixed.
 fn fresh() -> u64 {
     Uuid::new_v4().as_u64_pair().1
 }

@@ -1,4 +1,4 @@
-//! What a configuration remembers of where it came from.
+//! The sources of the values of a configuration.
 
 use super::ConfigSource;
 use crate::config::{
@@ -7,15 +7,14 @@ use crate::config::{
     reader::Reader,
 };
 
-/// One key's value and where it came from.
+/// The value of a key and its source.
 #[derive(Clone, Debug)]
 pub struct ConfigOrigin {
     pub key: &'static str,
     /// Its value; `***` for secrets, empty for unset.
     pub value: String,
-    /// Where it came from.
     pub source: ConfigSource,
-    /// The value, secret or not, to tell whether it is another.
+    /// The unmasked value, to detect changes.
     whole: Secret,
 }
 
@@ -27,13 +26,13 @@ impl ConfigOrigin {
     }
 }
 
-/// A configuration that may be used.
+/// A valid configuration.
 #[derive(Clone, Debug)]
 pub struct LoadedConfig {
     pub config: Config,
-    /// Where each came from, in the order of the keys.
+    /// The source of each, in the order of the keys.
     pub origins: Vec<ConfigOrigin>,
-    /// Secrets that are set.
+    /// The secrets that are set.
     pub secrets: Vec<(&'static str, Secret)>,
 }
 
@@ -49,7 +48,7 @@ impl LoadedConfig {
         }
     }
 
-    /// The keys whose values are not those of `before`, in the order in which keys are shown.
+    /// The keys whose values differ from `before`, in the order of the keys.
     pub fn changed_since(&self, before: &LoadedConfig) -> Vec<&'static str> {
         let both = self.origins.iter().zip(&before.origins);
         both.filter(|(now, then)| now.whole.expose() != then.whole.expose())

@@ -1,5 +1,4 @@
-//! How the text of a value is read. Each function gives the value, or what is wrong with the text, to be told
-//! after the name of its key.
+//! Parsers of values. An error text follows the name of the key.
 
 pub(super) mod login;
 
@@ -10,15 +9,15 @@ use std::{
 use super::{Secret, duration as durations};
 use crate::domain::trace::TraceSampler;
 
-/// The longest of most waits.
+/// Upper bound of most timeouts and delays.
 pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// The value, or a fault that says what is wanted and repeats the text.
+/// The value, or an error that names what is expected and the text.
 pub(super) fn expected<T>(value: Option<T>, what: impl Display, text: &str) -> Result<T, String> {
     value.ok_or_else(|| format!("must be {what}, not '{text}'"))
 }
 
-/// Something that may be unset.
+/// An optional value.
 pub(super) fn optional<T>(
     parse: impl Fn(&str) -> Result<T, String>,
 ) -> impl Fn(&str) -> Result<Option<T>, String> {
@@ -29,12 +28,11 @@ pub(super) fn text(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// The name of a file or folder.
 pub(super) fn path(text: &str) -> Result<PathBuf, String> {
     Ok(PathBuf::from(text))
 }
 
-/// A text that is not shown. What is wrong with it has to be told without it.
+/// A secret; errors must not repeat it.
 pub(super) fn secret(text: &str) -> Result<Secret, String> {
     Ok(Secret::new(text.to_owned()))
 }
@@ -43,7 +41,7 @@ pub(super) fn flag(text: &str) -> Result<bool, String> {
     expected(text.parse().ok(), "true or false", text)
 }
 
-/// One of a few words.
+/// One of several choices.
 pub(super) fn one_of<T: Copy>(
     choices: &'static [(&'static str, T)],
 ) -> impl Fn(&str) -> Result<T, String> {
@@ -76,7 +74,7 @@ pub(super) fn limit<T: From<u32>>(text: &str) -> Result<T, String> {
     expected(text.parse::<u32>().ok().map(T::from), what, text)
 }
 
-/// A share of all, from 0 to 1.
+/// A fraction from 0 to 1.
 pub(super) fn sampler(text: &str) -> Result<TraceSampler, String> {
     let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
     expected(share.map(TraceSampler::new), "a number from 0 to 1", text)
@@ -91,7 +89,7 @@ pub(super) fn duration(longest: Duration) -> impl Fn(&str) -> Result<Duration, S
     }
 }
 
-/// How long something is kept; `None` is for ever.
+/// A retention; `None` is forever.
 pub(super) fn retention(text: &str) -> Result<Option<Duration>, String> {
     if matches!(text, "" | "0") {
         return Ok(None);
@@ -105,7 +103,7 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     expected(text.parse().ok(), "an address and port such as 127.0.0.1:5000", text)
 }
 
-/// URLs in a row. A comma may also stand in one, between the hosts of a server that has several.
+/// A list of URLs. A comma may also separate the hosts within one URL.
 pub(super) fn urls(text: &str) -> Result<Vec<Secret>, String> {
     let mut urls: Vec<String> = Vec::new();
     for part in text.split([',', '\n']).map(str::trim).filter(|part| !part.is_empty()) {

@@ -1,7 +1,7 @@
-//! The database as a whole: one moment of it written out, and another one put in its place.
+//! Backup and restore of the whole database.
 //!
-//! The rows go through `pg_dump` and `pg_restore`. This module gives them the moment, knows what has to
-//! come out again, and makes, swaps and drops databases.
+//! `pg_dump` and `pg_restore` move the rows. This module exports the snapshot, counts what a restore must
+//! reproduce, and creates, swaps and drops databases.
 
 mod programs;
 
@@ -39,7 +39,7 @@ statements! {
           AND coalesce(backend_type, 'client backend') = 'client backend'
         ORDER BY backend_start";
     END: once = "SELECT pg_terminate_backend(pid) FROM unnest($1::int4[]) pid";
-    // Somebody's own database may begin alike: ours goes on with a process or a time.
+    // Another database may have the same prefix: ours continue with a process id or a time.
     LEFT_BEHIND: once = "
         SELECT datname::text AS name FROM pg_database d WHERE starts_with(datname::text, $1)
         AND substr(datname::text, length($1) + 1) ~ '^[0-9_]+$'
@@ -59,30 +59,30 @@ pub(super) fn built() -> Vec<Statement> {
     vec![count_of("messages")]
 }
 
-/// What a backup holds, by which a restored one is judged.
+/// Row counts of a backup, to verify a restore.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DatabaseContents {
     pub tables: BTreeMap<String, i64>,
-    /// Messages that the books could not account for.
+    /// Messages that the reconciliation could not account for.
     pub unaccounted: u64,
 }
 
-/// One moment of the database, for as long as this lives.
+/// An exported snapshot; valid while this value lives.
 pub struct ExportedSnapshot {
     _client: Client,
-    /// What Postgres calls it.
+    /// Snapshot id.
     pub id: String,
     pub contents: DatabaseContents,
     /// The newest migration that was applied; 0 for none.
     pub schema: i32,
 }
 
-/// Reading everything takes its time, and reads no index.
+/// A full scan needs sequential scans and no timeout.
 const FULL_SCAN_SETTINGS: &str = "SET enable_seqscan = on; SET enable_bitmapscan = on; SET enable_hashjoin = on; \
      SET enable_mergejoin = on; SET statement_timeout = 0; SET lock_timeout = 0; \
      SET idle_in_transaction_session_timeout = 0";
 
-/// Holds on to this moment.
+/// Exports a snapshot.
 pub async fn snapshot(store: &Store) -> Result<ExportedSnapshot, Error> {
     let mut client = store.client().await?.alone();
     client.without_timeout();
@@ -94,7 +94,7 @@ pub async fn snapshot(store: &Store) -> Result<ExportedSnapshot, Error> {
     Ok(ExportedSnapshot { _client: client, id, contents, schema })
 }
 
-/// What a database holds now.
+/// Counts the rows of a database.
 pub async fn contents(store: &Store) -> Result<DatabaseContents, Error> {
     let mut client = store.client().await?.alone();
     client.without_timeout();
@@ -102,14 +102,14 @@ pub async fn contents(store: &Store) -> Result<DatabaseContents, Error> {
     contents_in(&client).await
 }
 
-/// How many bytes the database takes.
+/// Size of the database, in bytes.
 pub async fn size(store: &Store) -> Result<u64, Error> {
     let bytes: i64 = store.client().await?.query_one(&SIZE, &[]).await?.try_get("bytes")?;
     Ok(u64::try_from(bytes).unwrap_or_default())
 }
 
-/// Whether the way to the database is encrypted. Then the server's certificate was verified: [`Store`] has
-/// no other encryption.
+/// Whether the connection is encrypted. If so, the server's certificate was verified: [`Store`] has no other
+/// encryption.
 pub async fn is_encrypted(store: &Store) -> Result<bool, Error> {
     Ok(store.client().await?.query_one(&IS_ENCRYPTED, &[]).await?.try_get("encrypted")?)
 }
@@ -132,7 +132,7 @@ async fn contents_in(client: &impl Statements) -> Result<DatabaseContents, Error
         tables.insert(name, client.query_one(&count_of(&quoted), &[]).await?.try_get("count")?);
     }
     let mut unaccounted = 0;
-    // An older schema has no books.
+    // Older schemas have no `ledger_days`.
     if tables.contains_key("ledger_days") {
         let beginning = Date::from_calendar_date(1970, Month::January, 1);
         let beginning = beginning.map_err(|error| Error::Other(error.to_string()))?;
@@ -142,15 +142,14 @@ async fn contents_in(client: &impl Statements) -> Result<DatabaseContents, Error
     Ok(DatabaseContents { tables, unaccounted })
 }
 
-/// Whether there is anything in a database that somebody would miss.
+/// Whether a database contains no data worth keeping.
 pub fn is_empty(contents: &DatabaseContents) -> bool {
     ["business_users", "mobile_users", "messages", "conversations"]
         .iter()
         .all(|table| contents.tables.get(*table).copied().unwrap_or_default() == 0)
 }
 
-/// Who works on a database: processes that gave a sign of life within the last ten seconds, as host and
-/// number.
+/// Processes with a heartbeat in the last ten seconds, as host and pid.
 pub async fn live_processes(client: &Client) -> Result<Vec<String>, Error> {
     if !exists(client, "nodes").await? {
         return Ok(Vec::new());
@@ -160,7 +159,7 @@ pub async fn live_processes(client: &Client) -> Result<Vec<String>, Error> {
     rows.iter().map(|row| Ok(row.try_get("process")?)).collect()
 }
 
-/// Nothing of before is at work any more: no process, no lease, no connection.
+/// Clears leases, processes and presence.
 const CLEAR_RUNTIME_STATE: &str = "
     DELETE FROM nodes;
     UPDATE runs SET stopped_at = alive_at WHERE stopped_at IS NULL;
@@ -168,25 +167,25 @@ const CLEAR_RUNTIME_STATE: &str = "
     UPDATE recipients SET disconnected_at = now(), disconnect_reason = 'restored from a backup'
     WHERE disconnected_at IS NULL";
 
-/// Takes away what a restored database says of processes and connections that are gone.
+/// Clears the state of processes and connections from a restored database.
 pub async fn clear_runtime_state(client: &Client) -> Result<(), Error> {
     client.batch_execute(&format!("BEGIN; {CLEAR_RUNTIME_STATE}; COMMIT")).await?;
     Ok(())
 }
 
-/// Somebody who is connected to a database.
+/// A session on a database.
 #[derive(Clone, Debug)]
 pub struct DatabaseSession {
     pub pid: i32,
-    /// What it calls itself; may be empty.
+    /// `application_name`; may be empty.
     pub name: String,
-    /// As whom it came.
+    /// User name.
     pub user: String,
-    /// From where; `None` for this machine.
+    /// Client address; `None` for this machine.
     pub from: Option<String>,
 }
 
-/// Nobody else restores on the server for as long as this lives.
+/// Excludes other restores on the server while this value lives.
 pub struct RestoreLock {
     _client: Client,
 }
@@ -194,14 +193,14 @@ pub struct RestoreLock {
 /// The advisory lock's key: "esh3ar" in ASCII, and one more letter.
 const RESTORE_LOCK_ID: i64 = 0x0065_7368_3361_7273;
 
-/// Databases that a restore fills begin with this, and go on with the time.
+/// Prefix of databases that a restore fills; a time follows.
 const NEW_DATABASE_PREFIX: &str = "esh3ar_new_";
 
-/// The server's other databases, seen from one that is nobody's.
+/// The databases of the server, through a connection to a maintenance database.
 pub struct Databases {
     store: Store,
     own: String,
-    /// What our own connections are called by.
+    /// `application_name` of our own connections.
     name: String,
 }
 
@@ -209,11 +208,11 @@ fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// Names of scratch databases begin with this.
+/// Prefix of scratch databases.
 const SCRATCH_PREFIX: &str = "esh3ar_verify_";
 
 impl Databases {
-    /// Those beside the target's.
+    /// Connects to the server of `target`.
     ///
     /// # Errors
     /// Only when no pool can be built.
@@ -230,19 +229,19 @@ impl Databases {
         &self.own
     }
 
-    /// A name for the database that a restore fills, at a time.
+    /// The name of the database that a restore fills, at a time.
     pub fn new_name(stamp: &str) -> String {
         format!("{NEW_DATABASE_PREFIX}{stamp}")
     }
 
-    /// Keeps every other restore away; `None` while there is one.
+    /// Acquires the restore lock; `None` while another restore holds it.
     pub async fn alone(&self) -> Result<Option<RestoreLock>, Error> {
         let client = self.store.client().await?.alone();
         let row = client.query_one(&BE_ALONE, &[&RESTORE_LOCK_ID]).await?;
         Ok(row.try_get::<_, bool>("locked")?.then_some(RestoreLock { _client: client }))
     }
 
-    /// Who else is connected to the target's database.
+    /// Other sessions on the target's database.
     pub async fn guests(&self) -> Result<Vec<DatabaseSession>, Error> {
         let rows = self.store.client().await?.query(&GUESTS, &[&self.own, &self.name]).await?;
         rows.iter()
@@ -257,7 +256,7 @@ impl Databases {
             .collect()
     }
 
-    /// Ends connections.
+    /// Terminates sessions.
     ///
     /// # Errors
     /// Any failure of the database; such as that it may not be done.
@@ -266,7 +265,7 @@ impl Databases {
         Ok(())
     }
 
-    /// What restores that were broken off have left: nobody is connected to it.
+    /// Databases that aborted restores left behind and nobody is connected to.
     pub async fn left_by_restores(&self) -> Result<Vec<String>, Error> {
         self.left(NEW_DATABASE_PREFIX).await
     }
@@ -276,7 +275,7 @@ impl Databases {
         rows.iter().map(|row| Ok(row.try_get("name")?)).collect()
     }
 
-    /// A name for a database that only lives for a check.
+    /// The name of a database for one check.
     pub fn scratch_name() -> String {
         format!("{SCRATCH_PREFIX}{}", std::process::id())
     }
@@ -288,13 +287,13 @@ impl Databases {
         client.batch_execute(sql).await
     }
 
-    /// Makes an empty one, and drops what earlier checks that were cut off have left.
+    /// Creates an empty database, and drops what aborted checks left behind.
     ///
     /// # Errors
     /// Any failure of the database; such as that it may not be done.
     pub async fn create(&self, name: &str) -> Result<(), Error> {
         for old in self.left(SCRATCH_PREFIX).await? {
-            // Another check may just have begun with it; then it stays.
+            // Another check may be using it; then it stays.
             let _ = self.run(&format!("DROP DATABASE IF EXISTS {}", quoted(&old))).await;
         }
         let name = quoted(name);
@@ -308,17 +307,16 @@ impl Databases {
         self.run(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quoted(name))).await
     }
 
-    /// Puts a database in the place of the target's, which is kept under another name. Nobody may be
-    /// connected to either.
+    /// Replaces the target's database; the old one is kept under another name. Neither may have sessions.
     ///
     /// # Errors
-    /// Any failure of the database; then everything is called as it was, unless the answer to the commit
-    /// was lost: [`Databases::is_there`] tells.
+    /// Any failure of the database; all names are then unchanged, unless the connection was lost during
+    /// commit: see [`Databases::is_there`].
     pub async fn swap(&self, new: &str, kept: &str) -> Result<(), Error> {
         let (own, new, kept) = (quoted(&self.own), quoted(new), quoted(kept));
         let mut client = self.store.client().await?;
         client.without_timeout();
-        // Both or neither: between the two there would be no database of the own name, whoever dies then.
+        // In one transaction, so that a crash never leaves no database of that name.
         let transaction = client.transaction().await?;
         transaction
             .batch_execute(&format!(

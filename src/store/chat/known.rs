@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// Messages that were stored before, found by what `$join` names; with the name that they were found by.
+/// Selects stored messages by what `$join` names, with the key that they were found by.
 macro_rules! known {
     ($name:literal, $join:literal) => {
         concat!(
@@ -45,7 +45,7 @@ statements! {
              ON m.sender_phone = a.phone AND m.client_message_id = a.name"
         ),
         " UNION ALL ",
-        // After an attempt that was rolled back, another process may have given its id to a message of its own.
+        // After a rollback, another process may have used the id for a message of its own.
         known!(
             "NULL",
             "unnest($5::uuid[], $6::timestamptz[], $7::uuid[], $8::text[]) AS a(id, at, user_id, phone) \
@@ -56,14 +56,14 @@ statements! {
     );
 }
 
-/// By what a message is known that was stored before.
+/// The key of a message that may be stored already.
 #[derive(PartialEq, Eq, Hash)]
 pub(super) enum KnownBy {
     Name(Party, String),
     Id(MessageId),
 }
 
-/// What was stored before.
+/// A message that is stored already.
 pub(super) enum StoredBefore {
     There(Box<Message>),
     Deleted,

@@ -12,14 +12,14 @@ use super::{
 };
 use crate::domain::{Message, MessageId, MessageKind, Phone, Status, UserId};
 
-/// Which messages a list shows.
+/// A filter for messages; all conditions that are set must hold.
 #[derive(Clone, Debug, Default)]
 pub struct MessageFilter {
-    /// Only what this business user sent.
+    /// Only messages sent by this business user.
     pub sender: Option<UserId>,
-    /// Only what this phone is to get.
+    /// Only messages to this phone.
     pub recipient: Option<Phone>,
-    /// Only what this business user sent or is to get.
+    /// Only messages from or to this business user.
     pub user: Option<UserId>,
     /// Only accepted at this time or later.
     pub since: Option<OffsetDateTime>,
@@ -33,17 +33,17 @@ pub struct MessageFilter {
     pub before: Option<MessageId>,
     /// Only younger than this one; then the oldest of those come first.
     pub after: Option<MessageId>,
-    /// When that one was accepted, if it is known: of a period the list goes on from there also when the message
-    /// itself was removed meanwhile.
+    /// When that message was accepted, if known: a list by time then continues even if the message was
+    /// removed meanwhile.
     pub from_at: Option<OffsetDateTime>,
     pub skip: usize,
-    /// Looks at the sender's messages although a recipient is given: there may be fewer of those.
+    /// Scan the sender's messages although a recipient is given: there may be fewer of those.
     pub by_sender: bool,
-    /// Looks at ten times as many rows as usual: for a list that cannot go on behind them.
+    /// Scan ten times as many rows: for lists without a cursor.
     pub far: bool,
 }
 
-/// The rows that a list looks at which cannot go on behind them.
+/// Rows scanned by a list without a cursor.
 macro_rules! scanned_far_back {
     () => {
         "100000"
@@ -58,22 +58,22 @@ statements! {
     ACCEPTED_AT = "SELECT created_at FROM messages WHERE id = $1";
 }
 
-/// How many one-way messages that can be listed are among the latest `most` of a business user.
+/// Number of one-way messages among the latest `most` of a business user.
 pub async fn count_of_sender(client: &Client, sender: UserId, most: i64) -> Result<i64, Error> {
     let row = client.query_one(&COUNT_OF_SENDER, &[&sender.0, &most]).await?;
     Ok(row.try_get("count")?)
 }
 
-/// Messages by filter, newest first (with `after`: oldest first), at most
-/// [`PAGE_BYTES`](crate::domain::message::MAX_PAGE_BYTES) of content and one message more. Those whose rows cannot be read
-/// are left out, and others come in their place.
+/// Messages by filter, newest first (with `after`, oldest first), at most
+/// [`MAX_PAGE_BYTES`](crate::domain::message::MAX_PAGE_BYTES) of content and one more message. Rows that
+/// cannot be decoded are skipped.
 ///
-/// The order is that of ids. Of a period it is that of times: ids that an import kept say nothing of those,
-/// and by them everything would have to be read that is not of the period.
+/// Ordered by id, or by time if a period is given: imported ids do not follow time, and a scan by id would
+/// read everything outside the period.
 ///
-/// The part ends early behind a number of rows that do not match; see [`ListPage`].
+/// The page ends early after a number of rows that do not match; see [`ListPage`].
 ///
-/// `None` when the one of a period from which it is to go on was removed, and nothing says when it was accepted.
+/// `None` if the message to continue from was removed and its time is unknown.
 pub async fn list(
     client: &Client,
     filter: &MessageFilter,
@@ -93,8 +93,8 @@ pub async fn list(
     if filter.sender.is_none() || filter.recipient.is_none() || found.cut.is_none() {
         return Ok(Some(found));
     }
-    // The recipient has very many messages, and where the list would go on is a message of somebody else, of which
-    // this sender learns nothing.
+    // The recipient has very many messages, and the scan position would be a message of another sender, which
+    // must not be disclosed.
     let filter = MessageFilter { by_sender: true, ..filter };
     Ok(Some(list_by(client, filter, limit).await?))
 }
@@ -126,7 +126,7 @@ async fn list_by(
     Ok(ListPage::new(page.found, cut, |message, cut| is_behind(&filter, message, cut)))
 }
 
-/// Up to which row the list was looked at; `None` when that was its end.
+/// The row up to which the list was scanned; `None` at its end.
 async fn cut(client: &Client, filter: &MessageFilter) -> Result<Option<ScanPosition>, Error> {
     let (statement, wanted) = last_looked_at(filter);
     let Some(row) = client.query_opt(&statement, &wanted.values()).await? else { return Ok(None) };
@@ -147,7 +147,7 @@ struct MessageConditions {
 }
 
 impl MessageConditions {
-    /// Only the conditions that are asked for: a plan for "or is null" would use no index.
+    /// Only the conditions that are set: a plan for "or is null" would use no index.
     fn add<T: ToSql + Sync + Send + 'static>(&mut self, condition: &str, value: Option<T>) {
         if let Some(value) = value {
             let place = self.place(value);
@@ -170,7 +170,7 @@ impl MessageConditions {
 }
 
 impl MessageFilter {
-    /// Whether a period is asked for, and nobody's messages by which the others could be left out.
+    /// Whether a period is given, and no party whose messages would narrow the scan.
     pub fn is_of_period(&self) -> bool {
         (self.since.is_some() || self.until.is_some())
             && self.sender.is_none()
@@ -186,7 +186,7 @@ impl MessageFilter {
         if self.far { scanned_far_back!() } else { max_scanned_rows!() }
     }
 
-    /// By which index the rows are found that are looked at.
+    /// The index of the scan.
     fn source(&self) -> Source {
         let recipient = self.recipient.as_ref().filter(|_| !self.by_sender);
         match (recipient, self.sender, self.user, self.status) {
@@ -198,7 +198,7 @@ impl MessageFilter {
         }
     }
 
-    /// What the rows that are looked at have to be, beside those conditions by which they are found.
+    /// The conditions on scanned rows, except those of the index.
     fn add_conditions(&self, wanted: &mut MessageConditions) {
         let source = self.source();
         wanted.sql.push("m.deleted_at IS NULL".to_owned());
@@ -231,7 +231,7 @@ fn statement(filter: &MessageFilter, limit: i64) -> (Statement, MessageCondition
     if filter.is_of_period() { by_time(filter, wanted) } else { by_id(filter, wanted) }
 }
 
-/// Finds the last of the rows that [`statement`] looks at.
+/// Finds the last row that [`statement`] scans.
 fn last_looked_at(filter: &MessageFilter) -> (Statement, MessageConditions) {
     let mut wanted = MessageConditions::default();
     let direction = filter.order();
@@ -249,7 +249,7 @@ fn last_looked_at(filter: &MessageFilter) -> (Statement, MessageConditions) {
     (Statement::built(concat!(module_path!(), "::last_looked_at"), sql), wanted)
 }
 
-/// The rows that a list by id looks at.
+/// The scan of a list by id.
 fn looked_at_by_id(
     filter: &MessageFilter,
     columns: &str,
@@ -263,13 +263,13 @@ fn looked_at_by_id(
         Source::Sender(id) => found.add("m.sender_user_id =", Some(id)),
         Source::User(id) => {
             let n = found.place(id);
-            // Each side by its own index, merged in their order; one condition with "or" would use none.
+            // Each side by its own index, merged in order; one condition with "or" would use none.
             from = format!(
                 "(SELECT * FROM messages WHERE sender_user_id = ${n} UNION ALL \
                  SELECT * FROM messages WHERE recipient_user_id = ${n}) AS m"
             );
         }
-        // In these words, for which there is an index.
+        // Written as in the partial index.
         Source::Failed => found.sql.push("m.status = 4".to_owned()),
         Source::All => {}
     }
@@ -300,7 +300,7 @@ fn by_id(filter: &MessageFilter, mut wanted: MessageConditions) -> (Statement, M
     (Statement::built(concat!(module_path!(), "::by_id"), sql), wanted)
 }
 
-/// The rows that a list of a period looks at: what is finished and what is not have an index each.
+/// The scan of a list by time: finished and unfinished messages have an index each.
 fn sides_looked_at(
     filter: &MessageFilter,
     columns: &str,
@@ -340,7 +340,7 @@ fn by_time(
     let sides = sides_looked_at(filter, "m.*", &mut wanted);
     filter.add_conditions(&mut wanted);
     let order = format!("ORDER BY m.created_at {order}, m.id {order}", order = filter.order());
-    // No more of either side is read than is shown.
+    // No more rows of either side are read than are shown.
     let shown: Vec<String> = sides
         .iter()
         .map(|side| {
@@ -360,8 +360,8 @@ fn by_time(
     (Statement::built(concat!(module_path!(), "::by_time"), sql), wanted)
 }
 
-/// The forms of a list: each filter alone, several together, and each of those from the newest, before a
-/// message and after one.
+/// All variants: each filter alone, several together, and each from the newest, before a message and after
+/// one.
 pub(in crate::store) fn built() -> Vec<Statement> {
     let (id, time) = (Some(MessageId(Uuid::nil())), Some(OffsetDateTime::UNIX_EPOCH));
     let user = Some(UserId(Uuid::nil()));
@@ -411,7 +411,7 @@ pub(in crate::store) fn built() -> Vec<Statement> {
     forms
 }
 
-/// When a message was accepted from which a list goes on. One that was removed meanwhile may tell by its id.
+/// When the message to continue from was accepted. The id may tell it if the message was removed.
 async fn accepted_at(client: &Client, id: MessageId) -> Result<Option<OffsetDateTime>, Error> {
     if let Some(row) = client.query_opt(&ACCEPTED_AT, &[&id.0]).await? {
         return Ok(Some(row.try_get("created_at")?));

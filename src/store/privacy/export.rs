@@ -1,4 +1,4 @@
-//! What is stored of one phone number, read for who asks for it.
+//! Reads everything stored about a phone number, for an export.
 
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -23,26 +23,24 @@ statements! {
     );
 }
 
-/// A device that is pushed to.
+/// A device registered for push.
 #[derive(Clone, Debug)]
 pub struct ExportedDevice {
     pub id: Uuid,
-    /// What the push service calls it.
+    /// Push token.
     pub token: String,
     /// The stored number: 0 Android, 1 iOS, 2 web.
     pub platform: i16,
-    /// Whether it is pushed to.
     pub active: bool,
     pub created_at: OffsetDateTime,
     pub last_used_at: Option<OffsetDateTime>,
 }
 
-/// When a phone was here.
+/// When a phone was last connected.
 #[derive(Clone, Debug)]
 pub struct PresenceRecord {
-    /// When it came last.
     pub connected_at: OffsetDateTime,
-    /// When it went, unless it is here.
+    /// `None` while it is connected.
     pub disconnected_at: Option<OffsetDateTime>,
     pub disconnect_reason: Option<String>,
 }
@@ -65,7 +63,7 @@ pub async fn devices(client: &Client, phone: &Phone) -> Result<Vec<ExportedDevic
         .collect()
 }
 
-/// When a phone was here last.
+/// When a phone was last connected.
 pub async fn presence(client: &Client, phone: &Phone) -> Result<Option<PresenceRecord>, Error> {
     let row = client.query_opt(&TRACE, &[&phone.as_str()]).await?;
     row.map(|row| {
@@ -78,7 +76,7 @@ pub async fn presence(client: &Client, phone: &Phone) -> Result<Option<PresenceR
     .transpose()
 }
 
-/// The events of these messages, each with its message, oldest first.
+/// Delivery events of these messages, oldest first.
 pub async fn events_of(
     client: &Client,
     ids: &[MessageId],
@@ -91,8 +89,8 @@ pub async fn events_of(
         .collect()
 }
 
-/// One-way messages to a phone that come after one, oldest first, those that cannot be read left out;
-/// and the id to go on from.
+/// One-way messages to a phone after an id, oldest first, without those that cannot be decoded; and the id to
+/// continue from.
 pub async fn one_way(
     client: &Client,
     phone: &Phone,
