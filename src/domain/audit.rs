@@ -1,4 +1,4 @@
-//! The audit log's words: who did what to whose data, why, and what came of it.
+//! The audit log's vocabulary: who did what to whose data, why, and with which outcome.
 
 use core::net::IpAddr;
 use std::sync::Arc;
@@ -8,9 +8,9 @@ use uuid::Uuid;
 
 use super::{Phone, TokenId, UserId, message::FieldError};
 
-/// The longest reason, in characters.
+/// Maximum length of a reason, in characters.
 pub const MAX_REASON_LEN: usize = 500;
-/// How many phone numbers one entry names at most; of more it says how many they were.
+/// Maximum number of phone numbers per entry; of more, only the count is recorded.
 pub const MAX_PHONES: usize = 10_000;
 
 /// Who did something.
@@ -20,29 +20,29 @@ pub enum Actor {
     User {
         /// Its id.
         id: UserId,
-        /// Its name at that time.
+        /// The name at that time.
         name: Arc<str>,
-        /// The token that it showed.
+        /// The token that was used.
         token: TokenId,
     },
     /// A mobile user, through the API.
     Phone {
         /// Its number.
         phone: Phone,
-        /// The token that it showed.
+        /// The token that was used.
         token: TokenId,
     },
-    /// Somebody at a shell of the server.
+    /// A command on the server.
     Command {
-        /// The user of the operating system, before `sudo` if that was used.
+        /// The operating system user, before `sudo` if that was used.
         user: Arc<str>,
-        /// The machine.
+        /// The host name.
         host: Arc<str>,
     },
 }
 
 impl Actor {
-    /// The stable name of its kind.
+    /// The stable name of the variant.
     pub const fn kind(&self) -> &'static str {
         match self {
             Actor::User { .. } => "user",
@@ -51,7 +51,7 @@ impl Actor {
         }
     }
 
-    /// What it is told by: an id, a phone number, or `user@host`.
+    /// An id, a phone number, or `user@host`.
     pub fn id(&self) -> String {
         match self {
             Actor::User { id, .. } => id.to_string(),
@@ -60,7 +60,7 @@ impl Actor {
         }
     }
 
-    /// A business user's name.
+    /// The name of a business user.
     pub fn name(&self) -> Option<&str> {
         match self {
             Actor::User { name, .. } => Some(name),
@@ -68,7 +68,7 @@ impl Actor {
         }
     }
 
-    /// The token that was shown.
+    /// The token that was used.
     pub const fn token(&self) -> Option<TokenId> {
         match self {
             Actor::User { token, .. } | Actor::Phone { token, .. } => Some(*token),
@@ -79,7 +79,7 @@ impl Actor {
 
 macro_rules! actions {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
-        /// What was done. The names are stable: scripts and `audit access --action` go by them.
+        /// The recorded action. Names are stable: scripts and `audit access --action` use them.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Action {
             $($(#[$doc])* $variant,)*
@@ -100,31 +100,31 @@ macro_rules! actions {
 }
 
 actions! {
-    /// A business user was made.
+    /// A business user was created.
     UserAdd = "user.add",
     /// Business users were listed.
     UserList = "user.list",
-    /// One was looked at.
+    /// One was shown.
     UserShow = "user.show",
     /// One was changed.
     UserSet = "user.set",
-    /// One was shut out.
+    /// One was disabled.
     UserDisable = "user.disable",
-    /// Mobile users were read from a file.
+    /// Mobile users were imported from a file.
     UserImport = "user.import",
     /// Mobile users were added or verified.
     MobileAdd = "mobile.add",
     /// Mobile users were listed.
     MobileList = "mobile.list",
-    /// One was looked at.
+    /// One was shown.
     MobileShow = "mobile.show",
-    /// Numbers that are stored and to be looked at were listed.
+    /// Stored numbers that need a check were listed.
     MobileCheck = "mobile.check",
-    /// Everything of one was written out.
+    /// All data of one was exported.
     MobileExport = "mobile.export",
-    /// Everything of one was erased.
+    /// All data of one was erased.
     MobileErase = "mobile.erase",
-    /// A token was made.
+    /// A token was created.
     TokenCreate = "token.create",
     /// Tokens were listed.
     TokenList = "token.list",
@@ -132,25 +132,25 @@ actions! {
     TokenRevoke = "token.revoke",
     /// One was replaced by a new one of the same holder.
     TokenRotate = "token.rotate",
-    /// Recipients that are slow to acknowledge were listed with their numbers.
+    /// Slow recipients were listed with their numbers.
     RecipientList = "recipient.list",
-    /// A message was sent in a business user's name.
+    /// A message was sent on behalf of a business user.
     MessageSend = "message.send",
     /// Messages were listed.
     MessageList = "message.list",
-    /// One was looked at.
+    /// One was shown.
     MessageShow = "message.show",
-    /// The story of one was looked at.
+    /// The timeline of one was shown.
     MessageExplain = "message.explain",
     /// One was deleted.
     MessageDelete = "message.delete",
-    /// Messages were read from a file.
+    /// Messages were imported from a file.
     MessageImport = "message.import",
     /// Conversations were listed.
     ConversationList = "conversation.list",
-    /// One was looked at.
+    /// One was shown.
     ConversationShow = "conversation.show",
-    /// A page of what was said in one was read.
+    /// A page of messages of one was read.
     ConversationHistory = "conversation.history",
     /// One was archived.
     ConversationArchive = "conversation.archive",
@@ -160,44 +160,44 @@ actions! {
     ConversationActivate = "conversation.activate",
     /// Dead letters were listed.
     DeadLetterList = "dead_letter.list",
-    /// One was looked at.
+    /// One was shown.
     DeadLetterShow = "dead_letter.show",
-    /// Some were put back.
+    /// Some were requeued.
     DeadLetterRequeue = "dead_letter.requeue",
     /// Some were deleted.
     DeadLetterDelete = "dead_letter.delete",
     /// The audit log was read.
     AuditAccess = "audit.access",
-    /// A process was asked to be emptied, or to take connections again.
+    /// A process was asked to drain, or to accept connections again.
     NodeDrain = "node.drain",
-    /// Everything was written to a backup.
+    /// A backup was created.
     BackupCreate = "backup.create",
-    /// Everything was replaced by a backup.
+    /// A backup was restored.
     BackupRestore = "backup.restore",
 }
 
 impl Action {
-    /// Reads a [`Action::name`].
+    /// Parses an [`AuditAction::name`].
     pub fn parse(name: &str) -> Option<Action> {
         Action::ALL.iter().copied().find(|action| action.name() == name)
     }
 
-    /// The kind of thing it is about.
+    /// The kind of object, such as `message`.
     pub fn subject(self) -> &'static str {
         self.name().split_once('.').map_or("", |(subject, _)| subject)
     }
 }
 
-/// What came of it.
+/// The outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuditOutcome {
-    /// It was done, or shown.
+    /// Done, or shown.
     Done,
-    /// There was nothing of that name.
+    /// No such object.
     NotFound,
-    /// A rule forbade it.
+    /// Refused by a rule.
     Refused,
-    /// It could not be done.
+    /// Failed.
     Failed,
 }
 
@@ -213,7 +213,7 @@ impl AuditOutcome {
     }
 }
 
-/// More about an entry.
+/// A detail of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AuditDetail {
     /// A text.
@@ -256,7 +256,7 @@ impl From<Vec<String>> for AuditDetail {
     }
 }
 
-/// One line of the audit log.
+/// An entry of the audit log.
 #[derive(Clone, Debug)]
 pub struct AuditEntry {
     /// UUIDv7.
@@ -267,31 +267,31 @@ pub struct AuditEntry {
     pub actor: Actor,
     /// What.
     pub action: Action,
-    /// To which, if it was one: never a phone number.
+    /// Id of the object, if it is exactly one; never a phone number.
     pub subject: Option<String>,
-    /// Whose data it was about or showed, each once, [`MAX_PHONES`] at most.
+    /// Phones whose data was shown or changed, each once, at most [`MAX_PHONES`].
     pub phones: Vec<Phone>,
-    /// Why, in the actor's words.
+    /// The reason the actor gave.
     pub reason: Option<String>,
-    /// The request over HTTP.
+    /// `X-Request-Id` of the request.
     pub request: Option<String>,
-    /// From which address it came.
+    /// Address of the caller.
     pub peer: Option<IpAddr>,
-    /// More about it: filters, counts, what was changed. No phone numbers, contents or secrets.
+    /// Filters, counts and changes. No phone numbers, contents or secrets.
     pub details: Vec<(&'static str, AuditDetail)>,
-    /// What came of it.
+    /// The outcome.
     pub outcome: AuditOutcome,
 }
 
 impl AuditEntry {
-    /// About one thing.
+    /// Sets the object.
     #[must_use]
     pub fn of(mut self, id: impl ToString) -> AuditEntry {
         self.subject = Some(id.to_string());
         self
     }
 
-    /// About these phones; each is named once.
+    /// Sets the phones, each once.
     #[must_use]
     pub fn about<'a>(mut self, phones: impl IntoIterator<Item = &'a Phone>) -> AuditEntry {
         let mut known: std::collections::HashSet<&Phone> = std::collections::HashSet::new();
@@ -301,14 +301,14 @@ impl AuditEntry {
         if unnamed > 0 { self.with("phonesNotNamed", unnamed) } else { self }
     }
 
-    /// With more about it.
+    /// Adds a detail.
     #[must_use]
     pub fn with(mut self, name: &'static str, detail: impl Into<AuditDetail>) -> AuditEntry {
         self.details.push((name, detail.into()));
         self
     }
 
-    /// With more about it, if there is more.
+    /// Adds a detail, if there is one.
     #[must_use]
     pub fn with_some(
         self,
@@ -321,14 +321,14 @@ impl AuditEntry {
         }
     }
 
-    /// With another end than that it was done.
+    /// Sets the outcome; without this it is `Done`.
     #[must_use]
     pub fn ended(mut self, outcome: AuditOutcome) -> AuditEntry {
         self.outcome = outcome;
         self
     }
 
-    /// The phone that it is about, if that is one.
+    /// The phone, if there is exactly one.
     pub fn phone(&self) -> Option<&Phone> {
         match self.phones.as_slice() {
             [one] => Some(one),
@@ -337,10 +337,10 @@ impl AuditEntry {
     }
 }
 
-/// Reads a reason; blank is none.
+/// Validates a reason; blank is none.
 ///
 /// # Errors
-/// It is too long, or has characters that no text has.
+/// The reason is too long or has control characters.
 pub fn reason(text: &str) -> Result<Option<String>, FieldError> {
     let text = text.trim();
     if text.is_empty() {

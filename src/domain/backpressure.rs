@@ -1,16 +1,17 @@
-//! What is still taken on when deliveries pile up: watermarks with hysteresis, and when to come back.
+//! Backpressure: which sends are accepted while deliveries pile up. Watermarks with hysteresis, and a retry
+//! delay for refused senders.
 
 use std::time::Duration;
 
-/// What is still taken on.
+/// Which sends are accepted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum BackpressureLevel {
     /// Everything.
     #[default]
     Open,
-    /// Everything, but broadcasts wait.
+    /// Everything, but broadcasts are paused.
     BroadcastsPaused,
-    /// No bulk sends.
+    /// No bulk sends: low priority is refused.
     BulkRefused,
     /// High priority only.
     HighOnly,
@@ -25,7 +26,7 @@ impl BackpressureLevel {
         BackpressureLevel::HighOnly,
     ];
 
-    /// The name in health pages and logs.
+    /// The name on health pages and in logs.
     pub const fn name(self) -> &'static str {
         match self {
             BackpressureLevel::Open => "open",
@@ -35,7 +36,7 @@ impl BackpressureLevel {
         }
     }
 
-    /// Where it is entered, in percent of the limit (delivery.md, How 11).
+    /// Entered at this percentage of the limit.
     const fn entered_at(self) -> u64 {
         match self {
             BackpressureLevel::Open => 0,
@@ -45,33 +46,33 @@ impl BackpressureLevel {
         }
     }
 
-    /// Where it is left: lower, so that it does not flutter.
+    /// Left below this percentage: lower, to avoid flapping.
     const fn left_below(self) -> u64 {
         self.entered_at().saturating_sub(10)
     }
 }
 
-/// The depth as it was last seen, and what follows from it.
+/// The observed number of deliveries in flight, and the resulting level.
 #[derive(Clone, Copy, Debug)]
 pub struct Backpressure {
     limit: u64,
     last: u64,
     level: BackpressureLevel,
-    /// Messages a second by which it fell lately; negative while it grows.
+    /// Decrease per second, smoothed; negative while it grows.
     falling: f64,
 }
 
-/// Bounds of what a refused sender is told: it should neither hammer nor give up.
+/// Bounds of `Retry-After`.
 const MIN_RETRY_AFTER: Duration = Duration::from_secs(1);
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 impl Backpressure {
-    /// A depth of nothing under a limit; 0 means no limit.
+    /// No deliveries in flight; a limit of 0 means none.
     pub fn new(limit: u64) -> Backpressure {
         Backpressure { limit, last: 0, level: BackpressureLevel::Open, falling: 0.0 }
     }
 
-    /// From the next look on this is the limit; without one everything is taken on.
+    /// Sets the limit for the next observations; without one everything is accepted.
     pub fn set_limit(&mut self, limit: u64) {
         self.limit = limit;
         if limit == 0 {
@@ -79,12 +80,12 @@ impl Backpressure {
         }
     }
 
-    /// What is still taken on.
+    /// Which sends are accepted.
     pub fn level(&self) -> BackpressureLevel {
         self.level
     }
 
-    /// The depth as it was last seen.
+    /// Deliveries in flight at the last observation.
     pub fn last(&self) -> u64 {
         self.last
     }
@@ -93,11 +94,11 @@ impl Backpressure {
         self.limit.saturating_mul(percent) / 100
     }
 
-    /// Takes note of the depth, `elapsed` after the last time.
+    /// Records the deliveries in flight, `elapsed` after the last observation.
     pub fn observe(&mut self, depth: u64, elapsed: Duration) {
         let seconds = elapsed.as_secs_f64().max(0.001);
         let fell = (self.last as f64 - depth as f64) / seconds;
-        // Half of what was and half of what is: a second's whim does not decide.
+        // Exponential smoothing, against outliers.
         self.falling = (self.falling + fell) / 2.0;
         self.last = depth;
         if self.limit == 0 {
@@ -117,12 +118,11 @@ impl Backpressure {
         }
     }
 
-    /// When a sender that is refused should come back: when the depth, falling as it does, will be
-    /// where the level is left.
+    /// `Retry-After` for a refused sender: the estimated time until the level is left.
     pub fn retry_after(&self) -> Duration {
         let above = self.last.saturating_sub(self.at(self.level.left_below())) as f64;
         if self.falling < 1.0 {
-            // It does not fall: something is wrong, and nobody knows for how long.
+            // Not decreasing: there is no estimate.
             return MAX_RETRY_AFTER / 4;
         }
         Duration::from_secs_f64((above / self.falling).clamp(1.0, 60.0))

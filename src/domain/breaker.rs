@@ -1,32 +1,32 @@
-//! A circuit breaker: after so many failures in a row nobody tries for a while, and then one does.
+//! A circuit breaker: after several failures in a row it rejects calls for a while, then lets one probe
+//! through.
 
 use std::time::Duration;
 
 use time::OffsetDateTime;
 
-/// What a breaker lets pass.
+/// Whether a breaker lets a call through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BreakerPermit {
-    /// Anybody may try.
+    /// The call may proceed.
     Allow,
-    /// One may try, and nobody else until that one is back.
+    /// The call may proceed as the only probe.
     Probe,
-    /// Nobody, until then.
+    /// The call is rejected until this time.
     DenyUntil(OffsetDateTime),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum BreakerState {
-    /// Failures in a row so far.
+    /// With this many failures in a row.
     Closed(u32),
-    /// Nobody tries until then.
+    /// Rejects calls until this time.
     Open(OffsetDateTime),
-    /// One has been let through, to be back by then: a probe that never reports back must not shut
-    /// the breaker for good.
+    /// A probe is running; until this time, because a probe that never reports must not block forever.
     HalfOpen(OffsetDateTime),
 }
 
-/// A breaker of one provider.
+/// The circuit breaker of one provider.
 #[derive(Clone, Copy, Debug)]
 pub struct Breaker {
     threshold: u32,
@@ -35,17 +35,17 @@ pub struct Breaker {
 }
 
 impl Breaker {
-    /// One that opens after `threshold` failures in a row, for `pause`.
+    /// A breaker that opens after `threshold` failures in a row, for `pause`.
     pub fn new(threshold: u32, pause: Duration) -> Breaker {
         Breaker { threshold: threshold.max(1), pause, state: BreakerState::Closed(0) }
     }
 
-    /// Whether it lets nobody or only a probe through.
+    /// Whether the breaker is open or half-open.
     pub fn is_open(&self) -> bool {
         !matches!(self.state, BreakerState::Closed(_))
     }
 
-    /// What [`Breaker::acquire`] would say, without passing.
+    /// What [`Breaker::acquire`] would return, without acquiring.
     pub fn peek(&self, now: OffsetDateTime) -> BreakerPermit {
         match self.state {
             BreakerState::Closed(_) => BreakerPermit::Allow,
@@ -56,7 +56,7 @@ impl Breaker {
         }
     }
 
-    /// Asks for permit. Whoever is let through reports back.
+    /// Requests a permit. A caller that gets one must report the outcome.
     pub fn acquire(&mut self, now: OffsetDateTime) -> BreakerPermit {
         let permit = self.peek(now);
         if permit == BreakerPermit::Probe {
@@ -65,18 +65,18 @@ impl Breaker {
         permit
     }
 
-    /// Somebody who was let through came back well.
+    /// Reports success.
     pub fn succeeded(&mut self) {
         self.state = BreakerState::Closed(0);
     }
 
-    /// Somebody who was let through came back with a failure of the provider's.
+    /// Reports a failure of the provider.
     pub fn failed(&mut self, now: OffsetDateTime) {
         self.state = match self.state {
             BreakerState::Closed(failures) if failures + 1 < self.threshold => {
                 BreakerState::Closed(failures + 1)
             }
-            // One that set out before it opened does not keep it open for longer.
+            // A call from before it opened does not extend the pause.
             BreakerState::Open(until) => BreakerState::Open(until),
             BreakerState::Closed(_) | BreakerState::HalfOpen(_) => {
                 BreakerState::Open(now + self.pause)
@@ -85,11 +85,11 @@ impl Breaker {
     }
 }
 
-/// Of jobs that may need any of some providers, how many are worth taking when there is room for `room`;
-/// an error tells until when there are none. Nobody knows which provider a job needs before it is taken.
+/// How many jobs to claim with free capacity `room`, when each may need any of these providers; an error is
+/// the time until which none can run. The provider of a job is only known after claiming it.
 ///
 /// # Errors
-/// When the first of the breakers lets one pass.
+/// The earliest time at which a breaker allows a call.
 pub fn takeable(permits: &[BreakerPermit], room: usize) -> Result<usize, OffsetDateTime> {
     let mut probes = 0;
     let mut first = None;
@@ -104,7 +104,7 @@ pub fn takeable(permits: &[BreakerPermit], room: usize) -> Result<usize, OffsetD
     }
     match first {
         Some(until) if probes == 0 => Err(until),
-        // Providers that are not named beforehand are found out one job at a time.
+        // Without known providers, each job is checked after claiming.
         _ if permits.is_empty() => Ok(room),
         _ => Ok(room.min(probes)),
     }

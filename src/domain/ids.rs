@@ -1,4 +1,4 @@
-//! Identifiers, one type each, so that a message's id can never be taken for a user's.
+//! Identifiers, one type each, so that a message id can never be used as a user id.
 
 use std::{fmt, time::Duration};
 
@@ -37,22 +37,22 @@ id! {
     MessageId
 }
 
-/// The bits of an id below its milliseconds.
+/// Bits below the milliseconds.
 const BITS_BELOW_MILLIS: u32 = 80;
 
 impl MessageId {
-    /// Below every id that was made at this time or later.
+    /// A lower bound of every id created at this time or later.
     pub fn first_of(time: OffsetDateTime) -> MessageId {
         let millis = u128::try_from(time.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
         MessageId(Uuid::from_u128(millis << BITS_BELOW_MILLIS))
     }
 
-    /// Whether this may be a message, and is no bound in time.
+    /// Whether this may be the id of a message, not just a time bound.
     pub fn is_message_id(self) -> bool {
         self != MessageId::first_of(self.time())
     }
 
-    /// Below every id that was made at most so long before this one.
+    /// A lower bound of every id created at most `by` before this one.
     pub fn earlier(self, by: Duration) -> MessageId {
         let millis = (self.0.as_u128() >> BITS_BELOW_MILLIS).saturating_sub(by.as_millis());
         MessageId(Uuid::from_u128(millis << BITS_BELOW_MILLIS))
@@ -63,7 +63,7 @@ impl MessageId {
         MessageId(Uuid::from_u128(self.0.as_u128().saturating_add(1)))
     }
 
-    /// When it was made, by the clock of the process that made it.
+    /// When it was created, by the clock of that process.
     pub fn time(self) -> OffsetDateTime {
         let nanos =
             i128::try_from(self.0.as_u128() >> BITS_BELOW_MILLIS).unwrap_or_default() * 1_000_000;
@@ -80,7 +80,7 @@ id! {
     UserId
 }
 id! {
-    /// A mobile user, who is known to everyone else by phone number.
+    /// A mobile user, known to everyone else by phone number.
     MobileUserId
 }
 id! {
@@ -92,20 +92,20 @@ id! {
     DeadLetterId
 }
 
-/// A process of an installation; a new one each time it starts. Shown as sixteen hexadecimal digits.
+/// A process of an installation, new at each start. Displayed as sixteen hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId([u8; 8]);
 
-/// The length of a process's name.
+/// Length of a displayed node id.
 const NODE_ID_LEN: usize = 16;
 
-/// What is not the name of a process.
+/// Not a node id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a node id has sixteen hexadecimal digits")]
 pub struct InvalidNodeId;
 
 impl NodeId {
-    /// Its bytes, as they are stored and sent.
+    /// The bytes, as stored and sent.
     pub const fn as_bytes(&self) -> &[u8; 8] {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! Work that is slow or rare: what kinds there are, and what follows from how an attempt went.
+//! Background jobs: their kinds, and the transition after an attempt.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::{DeadLetterClass, provider::Provider};
 
-/// What is the same for all jobs of a kind.
+/// Properties of a kind of job.
 struct Properties {
     name: &'static str,
     concurrency: usize,
@@ -16,9 +16,9 @@ struct Properties {
     providers: &'static [Provider],
 }
 
-/// Declares the kinds of jobs: for each its name, the fields that its work has, the service that does it (which
-/// may depend on the fields), and its properties.
-/// Fields are stored as text, so their types need `Display` and `FromStr`.
+/// Declares the kinds of jobs: for each its name, the fields of its payload, the provider it needs (which may
+/// depend on the fields), and its properties. Fields are stored as text, so their types need `Display` and
+/// `FromStr`.
 macro_rules! job_kinds {
     ($(
         $(#[$doc:meta])*
@@ -32,7 +32,7 @@ macro_rules! job_kinds {
             $($(#[$doc])* $kind,)*
         }
 
-        /// What a job is to do, with what it takes to do it.
+        /// The payload of a job.
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub enum Work {
             $($(#[$doc])* $kind { $($(#[$field_doc])* $field: $type,)* },)*
@@ -57,7 +57,7 @@ macro_rules! job_kinds {
                 }
             }
 
-            /// The service that it needs.
+            /// The provider it needs.
             pub const fn provider(&self) -> Provider {
                 match self {
                     $(Work::$kind { $($field),* } => {
@@ -121,64 +121,64 @@ impl JobKind {
         JobKind::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
-    /// How many run at once in one process.
+    /// Maximum concurrency per process.
     pub const fn concurrency(self) -> usize {
         self.properties().concurrency
     }
 
-    /// How long whoever takes one may keep it without a word.
+    /// Lease of a claimed job without renewal.
     pub const fn lease(self) -> Duration {
         self.properties().lease
     }
 
-    /// Retries before it is given up.
+    /// Retries before it fails.
     pub const fn retries(self) -> u32 {
         self.properties().retries
     }
 
-    /// How long it waits for a provider that cannot be reached before it is given up.
+    /// How long it waits for an unreachable provider before it fails.
     pub const fn provider_timeout(self) -> Duration {
         self.properties().provider_timeout
     }
 
-    /// The providers of its jobs; empty when only the jobs themselves name them.
+    /// The providers of its jobs; empty if they are only known per job.
     pub const fn providers(self) -> &'static [Provider] {
         self.properties().providers
     }
 }
 
-/// How an attempt went.
+/// The outcome of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobOutcome {
-    /// It is done.
+    /// Done.
     Done,
-    /// It failed in a way that may pass.
+    /// A transient failure.
     Failed {
         /// Where the cause lies.
         class: DeadLetterClass,
         /// What happened.
         reason: String,
     },
-    /// It failed in a way that will not pass.
+    /// A permanent failure.
     Rejected {
         /// Where the cause lies.
         class: DeadLetterClass,
         /// What happened.
         reason: String,
     },
-    /// The provider could not be reached: nobody's fault, and nobody's attempt.
+    /// The provider is unreachable: not counted as an attempt.
     Unreachable {
         /// What happened.
         reason: String,
     },
 }
 
-/// What follows.
+/// The transition after an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobTransition {
-    /// It goes.
+    /// Delete the job.
     Finish,
-    /// Again, with so many attempts counted.
+    /// Try again, with this number of attempts counted.
     Retry {
         /// Attempts from now on.
         attempts: u32,
@@ -187,7 +187,7 @@ pub enum JobTransition {
         /// Why.
         reason: String,
     },
-    /// To the dead letters.
+    /// Move it to the dead letters.
     Bury {
         /// Where the cause lies.
         class: DeadLetterClass,
@@ -199,7 +199,7 @@ pub enum JobTransition {
 /// The longest wait between two attempts.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(32);
 
-/// What follows from an attempt of a job that had `attempts` before it.
+/// The transition of a job that had `attempts` before this one.
 pub fn after_attempt(
     kind: JobKind,
     attempts: u32,
@@ -214,7 +214,7 @@ pub fn after_attempt(
             JobTransition::Bury { class, reason }
         }
         JobOutcome::Failed { reason, .. } => {
-            // 1, 2, 4, 8, 16, 32 s (system.md, part 5).
+            // 1, 2, 4, 8, 16, 32 s.
             let wait = Duration::from_secs(1).saturating_mul(1 << attempts.min(5));
             JobTransition::Retry {
                 attempts: attempts + 1,
@@ -226,7 +226,7 @@ pub fn after_attempt(
             JobTransition::Bury { class: DeadLetterClass::Provider, reason }
         }
         JobOutcome::Unreachable { reason } => {
-            // The breaker sets the pace; this is for the few failures before it opens.
+            // The breaker sets the pace; this covers the few failures before it opens.
             JobTransition::Retry { attempts, after: Duration::from_secs(5), reason }
         }
     }

@@ -1,4 +1,4 @@
-//! A message: what it carries, and what it must be to be accepted.
+//! Messages: their content, and the rules for accepting them.
 
 use std::sync::Arc;
 
@@ -6,13 +6,13 @@ use time::OffsetDateTime;
 
 use super::{ConversationId, MessageId, Party, Phone, Status, UserId};
 
-/// The longest subject, in characters (system.md, Entities).
+/// Maximum length of a subject, in characters.
 pub const MAX_SUBJECT_LEN: usize = 200;
-/// The longest content, in characters (system.md, Entities).
+/// Maximum length of a content, in characters.
 pub const MAX_CONTENT_LEN: usize = 10_000;
-/// The most messages in one batch call (system.md, What each part does 1).
+/// Maximum number of messages in a batch call.
 pub const MAX_BATCH_SIZE: usize = 500;
-/// The most bytes of content that one page of messages is read with; a page has one message at least.
+/// Maximum content of a page of messages, in bytes; a page has at least one message.
 pub const MAX_PAGE_BYTES: usize = 256 * 1024;
 
 /// One-way or chat. The numbers are the stored ones.
@@ -21,11 +21,11 @@ pub const MAX_PAGE_BYTES: usize = 256 * 1024;
 pub enum MessageKind {
     /// From a business to a phone; nobody can reply to it.
     OneWay = 0,
-    /// Part of a conversation.
+    /// In a conversation.
     Chat = 1,
 }
 
-/// How the content is to be read. The numbers are the stored ones.
+/// Type of the content. The numbers are the stored ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(i16)]
 pub enum ContentType {
@@ -36,13 +36,13 @@ pub enum ContentType {
     Text = 1,
 }
 
-/// Which lane a message takes; a higher one is served first. The numbers are the stored ones.
+/// The lane of a message, a priority queue: higher ones are served first. The numbers are the stored ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(i16)]
 pub enum Priority {
     /// Bulk, such as broadcasts.
     Low = 0,
-    /// Everything that says nothing else.
+    /// The default.
     #[default]
     Normal = 1,
     /// Ahead of all others.
@@ -77,38 +77,38 @@ named!(MessageKind { OneWay = "oneWay", Chat = "chat" });
 named!(ContentType { Json = "json", Text = "text" });
 named!(Priority { Low = "low", Normal = "normal", High = "high" });
 
-/// A place in a conversation.
+/// A position in a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConversationPosition {
     /// The conversation.
     pub conversation: ConversationId,
-    /// Counts the conversation's messages from 1 without gaps.
+    /// Numbers the messages of the conversation from 1 without gaps.
     pub seq: i64,
 }
 
-/// A stored message, whole.
+/// A stored message.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Message {
     /// Names it everywhere.
     pub id: MessageId,
-    /// Where it stands in a conversation; `None` exactly for a one-way message, so the kind needs
-    /// no field of its own and the two can never disagree (property 1).
+    /// The position in a conversation; `None` exactly for a one-way message, so that the kind needs no field
+    /// of its own and the two can never disagree.
     pub position: Option<ConversationPosition>,
     /// Who sent it.
     pub sender: Party,
-    /// How the sender is shown: a business user's name, or the phone number.
+    /// Display name of the sender: a business user's name, or the phone number.
     pub from: Arc<str>,
-    /// Who is to get it.
+    /// The recipient.
     pub recipient: Party,
     /// One-way messages only.
     pub subject: Option<String>,
-    /// What it says, exactly as it was sent.
+    /// The content, exactly as sent.
     pub content: String,
     /// How to read the content.
     pub content_type: ContentType,
     /// Its lane.
     pub priority: Priority,
-    /// Where it is on its way.
+    /// The delivery status.
     pub status: Status,
     /// See [`super::status::MessageProgress`].
     pub generation: i32,
@@ -127,7 +127,7 @@ pub struct Message {
 }
 
 impl Message {
-    /// One-way or chat, told by whether it has a place in a conversation.
+    /// One-way or chat, by whether it has a position in a conversation.
     pub fn kind(&self) -> MessageKind {
         match self.position {
             None => MessageKind::OneWay,
@@ -135,7 +135,7 @@ impl Message {
         }
     }
 
-    /// The phones at its ends: one, since the other end is a business user.
+    /// The phone among sender and recipient: one, since the other is a business user.
     pub fn phones(&self) -> impl Iterator<Item = &Phone> {
         [&self.sender, &self.recipient].into_iter().filter_map(|party| match party {
             Party::Mobile(phone) => Some(phone),
@@ -144,7 +144,7 @@ impl Message {
     }
 }
 
-/// A one-way message that has passed every rule and may be stored.
+/// A valid one-way message, ready to be stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OneWayMessage {
     id: MessageId,
@@ -153,7 +153,7 @@ pub struct OneWayMessage {
     to: Phone,
 }
 
-/// What a sender asks for, before it is judged.
+/// The content of a message before validation.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct MessageDraft {
     /// Optional, at most [`MAX_SUBJECT_LEN`] characters.
@@ -166,7 +166,7 @@ pub struct MessageDraft {
     pub priority: Priority,
 }
 
-/// One field that breaks a rule.
+/// An invalid field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldError {
     /// The field's name in JSON.
@@ -185,7 +185,7 @@ impl FieldError {
 }
 
 fn judge_text(field: &'static str, text: &str, limit: usize, broken: &mut Vec<FieldError>) {
-    // Counting characters of a huge text is not needed to know that it is too long.
+    // No need to count the characters of a huge text to know that it is too long.
     if text.len() > limit && (text.len() > limit * 4 || text.chars().count() > limit) {
         let message = format!("{field} is longer than {limit} characters");
         broken.push(FieldError::new(field, "too_long", message));
@@ -199,14 +199,14 @@ fn judge_text(field: &'static str, text: &str, limit: usize, broken: &mut Vec<Fi
     }
 }
 
-/// The control characters of ASCII (U+0000 to U+001F) that are no part of a text: nothing shows them, NUL
-/// cannot be stored, and in JSON each is six characters long. What was imported may have them.
+/// ASCII control characters (U+0000 to U+001F) that texts must not contain: nothing displays them, NUL cannot
+/// be stored, and in JSON each takes six characters. Imported messages may have them.
 const fn is_refused(c: char) -> bool {
     c < ' ' && !matches!(c, '\t' | '\n' | '\r')
 }
 
 impl MessageDraft {
-    /// Every rule that the draft breaks.
+    /// All rules that the draft violates.
     pub fn broken_rules(&self) -> Vec<FieldError> {
         let mut broken = Vec::new();
         if let Some(subject) = &self.subject {
@@ -222,10 +222,10 @@ impl MessageDraft {
 }
 
 impl OneWayMessage {
-    /// The only way to a one-way message.
+    /// Validates a one-way message; there is no other constructor.
     ///
     /// # Errors
-    /// Every rule that the draft breaks.
+    /// All rules that the draft violates.
     pub fn new(
         id: MessageId,
         sender: UserId,
@@ -241,7 +241,7 @@ impl OneWayMessage {
         self.id
     }
 
-    /// The message as it is stored: pending, in its first generation.
+    /// The message to store: pending, in its first generation.
     pub fn accepted(self, from: Arc<str>, at: OffsetDateTime) -> Message {
         Message {
             id: self.id,

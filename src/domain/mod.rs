@@ -1,8 +1,8 @@
 //! The rules of messaging, as plain values and functions.
 //!
-//! Nothing here does I/O, reads a clock, draws a random number or knows a wire format: time and
-//! chance come in as arguments and decisions go out as values, so that every rule can be tested by
-//! itself. Everything else in the house may use this room; it uses none.
+//! Nothing here does I/O, reads a clock, draws a random number or knows a wire format: time and randomness
+//! are arguments and decisions are results, so that every rule can be tested alone. Every other room may use
+//! this one; it uses none.
 #![deny(missing_docs)]
 
 pub mod audit;

@@ -1,14 +1,15 @@
-//! Which known word somebody meant who wrote an unknown one.
+//! Suggestions for misspelt words.
 
-/// More differences than this, and it is another word.
+/// Maximum edit distance.
 const MAX_EDITS: usize = 4;
 
-/// The known word that is nearest to a given one, if one is near: of short words no more than half of the
-/// letters may differ.
+/// The known word nearest to a given one, if it is near: at most half of the letters of a short word may
+/// differ.
 pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let length = given.chars().count();
     let most = MAX_EDITS.min(length.div_ceil(2));
-    // Letters that a word lacks are differences. The comparison takes as long as both words together are long.
+    // A difference in length is a lower bound of the distance, and the comparison takes time proportional to
+    // both lengths.
     let near = |word: &&str| word.chars().count().abs_diff(length) <= most;
     let known: Vec<&str> = known.into_iter().filter(near).collect();
     if known.is_empty() {

@@ -1,21 +1,21 @@
-//! Messages on which the recipient's app seems to fail.
+//! Poison messages: messages on which the recipient's app seems to crash.
 //!
-//! An app that ends its connection with an error may have failed on what it was sent. The first message
-//! that it had not acknowledged is then a suspect: it is sent again by itself, so that nothing else can be
-//! the cause. After [`MAX_FAILURES`] of those connections it is given up, and the messages behind it get
-//! through. A connection that the network lost says nothing about a message.
+//! An app that closes its connection with an error may have crashed on a message it was sent. The oldest
+//! unacknowledged message is then the suspect and is sent alone next time, so that nothing else can be the
+//! cause. After [`MAX_FAILURES`] such connections it fails, and the messages behind it get through. A
+//! connection lost by the network says nothing about a message.
 
 use std::time::{Duration, Instant};
 
 use super::{BoundedMap, MessageId, WhenFull, feed::Unacknowledged};
 
-/// So many connections that ended with an error end the attempts to deliver a message.
+/// A message fails after this many connections that ended with an error.
 pub const MAX_FAILURES: u32 = 5;
-/// How many messages are remembered, and for how long after the last failure.
+/// How many messages are tracked, and how long after the last failure.
 const MAX_TRACKED: usize = 10_000;
 const FAILURE_TTL: Duration = Duration::from_secs(24 * 3600);
 
-/// The suspects of one process. A message has one recipient, so its id names both.
+/// The suspected messages of one process. A message has one recipient, so its id identifies both.
 #[derive(Debug)]
 pub struct PoisonDetector {
     failures: BoundedMap<MessageId, u32>,
@@ -28,14 +28,14 @@ impl Default for PoisonDetector {
 }
 
 impl PoisonDetector {
-    /// A connection was ended by its client with an error while this message was the first that waited.
-    /// Whether it is to be given up: then it is forgotten here, since an administrator may put it back.
+    /// A client closed its connection with an error while this message was the oldest unacknowledged one.
+    /// Returns whether the message has to fail; it is forgotten then, because an administrator may requeue
+    /// it.
     #[must_use]
     pub fn failed(&mut self, head: &Unacknowledged, now: Instant) -> bool {
         let id = head.attempt.id;
         let known = self.failures.get(&id, now).copied().unwrap_or_default();
-        // With others on the connection it may have been one of those: that is found out by sending this
-        // one alone.
+        // Others on the connection may be the cause: sending this one alone will tell.
         let failures = if head.is_alone { known + 1 } else { known.max(1) };
         if failures >= MAX_FAILURES {
             self.failures.retain(|suspect, _| *suspect != id);

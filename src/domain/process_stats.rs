@@ -1,20 +1,20 @@
-//! What a process counts of its work, and how the figures of several processes add up.
+//! Statistics of a process, and how those of several processes add up.
 
-/// How long one sample of [`ProcessStats::recent`] is, in seconds.
+/// Length of a sample in [`ProcessStats::recent`], in seconds.
 pub const SAMPLE_SECONDS: u64 = 2;
-/// How many samples are kept: two minutes.
+/// Number of samples: two minutes.
 pub const SAMPLES: usize = 60;
 
-/// Counted messages.
+/// Message counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MessageCounts {
-    /// Durable, and answered with success.
+    /// Stored durably and accepted.
     pub accepted: u64,
     /// Acknowledged by their recipient's device.
     pub delivered: u64,
-    /// Given up.
+    /// Failed.
     pub failed: u64,
-    /// Deliveries that were not acknowledged in time and are tried again.
+    /// Retried deliveries.
     pub retries: u64,
 }
 
@@ -34,25 +34,25 @@ impl MessageCounts {
         self.each(other, u64::saturating_add)
     }
 
-    /// What came since `earlier`.
+    /// The difference to `earlier`.
     #[must_use]
     pub fn since(self, earlier: MessageCounts) -> MessageCounts {
         self.each(earlier, u64::saturating_sub)
     }
 }
 
-/// Durations from a millisecond to days, counted in buckets no wider than a sixteenth of their value, so
-/// that those of many processes can be added up.
+/// A mergeable histogram of durations from a millisecond to days, in buckets no wider than a sixteenth of
+/// their value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LatencyHistogram {
     counts: Vec<u64>,
 }
 
-/// In each doubling of the duration.
+/// Buckets per doubling of the duration.
 const BUCKETS_PER_DOUBLING: u64 = 16;
-/// The first bucket's doubling: below 16 ms each millisecond has its own.
+/// The first doubling: below 16 ms, each millisecond has a bucket.
 const FIRST_DOUBLING: u32 = BUCKETS_PER_DOUBLING.ilog2();
-/// The last doubling that is told apart, to 2^31 ms: 24 days.
+/// The last doubling, up to 2^31 ms: 24 days.
 const LAST_DOUBLING: u32 = 30;
 
 impl LatencyHistogram {
@@ -90,7 +90,7 @@ impl LatencyHistogram {
         ((BUCKETS_PER_DOUBLING + step + 1) << doubling) - 1
     }
 
-    /// Counts `count` durations of a bucket; those of no bucket are not there.
+    /// Counts `count` durations in a bucket; an invalid bucket is ignored.
     pub fn add(&mut self, bucket: usize, count: u64) {
         if bucket >= LatencyHistogram::BUCKETS || count == 0 {
             return;
@@ -103,14 +103,14 @@ impl LatencyHistogram {
         }
     }
 
-    /// Adds what another process counted.
+    /// Adds the histogram of another process.
     pub fn merge(&mut self, other: &LatencyHistogram) {
         for (bucket, count) in other.filled() {
             self.add(bucket, count);
         }
     }
 
-    /// What came since `earlier`.
+    /// The difference to `earlier`.
     #[must_use]
     pub fn since(&self, earlier: &LatencyHistogram) -> LatencyHistogram {
         let before = earlier.counts.iter().copied().chain(std::iter::repeat(0));
@@ -120,17 +120,17 @@ impl LatencyHistogram {
         }
     }
 
-    /// The buckets that count something.
+    /// The non-empty buckets.
     pub fn filled(&self) -> impl Iterator<Item = (usize, u64)> {
         self.counts.iter().copied().enumerate().filter(|(_, count)| *count > 0)
     }
 
-    /// How many were counted.
+    /// The number of durations.
     pub fn count(&self) -> u64 {
         self.counts.iter().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
-    /// In milliseconds, what `share` (0 to 1) of them do not exceed; `None` when there is none.
+    /// The percentile `share` (0 to 1), in milliseconds; `None` without durations.
     pub fn percentile(&self, share: f64) -> Option<u64> {
         let count = self.count();
         let rank = (share.clamp(0.0, 1.0) * count as f64).ceil().max(1.0);
@@ -143,24 +143,24 @@ impl LatencyHistogram {
     }
 }
 
-/// A part that a process works with, as that process sees it.
+/// A dependency of a process, as that process sees it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DependencyHealth {
     /// `database`, `disk`, `realtime`, `rabbitmq`, `redis` or `mail`.
     pub name: String,
     /// Whether it answers.
     pub up: bool,
-    /// How long it took to answer, in milliseconds, where that was measured.
+    /// Response time in milliseconds, if measured.
     pub latency_ms: Option<f64>,
-    /// Its version, where it tells one.
+    /// Version, if known.
     pub version: Option<String>,
     /// What is wrong with it.
     pub fault: Option<String>,
-    /// How it was at the last looks, oldest first: how many milliseconds it took, -1 when it did not answer.
+    /// Results of the last checks, oldest first: response time in milliseconds, -1 for no answer.
     pub past: Vec<i32>,
 }
 
-/// What a process knows of itself.
+/// Statistics of a process.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ProcessStats {
     /// Since it started.
@@ -171,20 +171,21 @@ pub struct ProcessStats {
     pub recent: Vec<MessageCounts>,
     /// Of the same time as `recent`.
     pub recent_latencies: LatencyHistogram,
-    /// Connections of the hub that are open here.
+    /// Open hub connections.
     pub connections: u64,
-    /// Wake-ups that wait here: low, normal, high.
+    /// Queued wake-ups: low, normal, high.
     pub wake_ups: [u64; 3],
-    /// What is still taken on: the name of a [`super::backpressure::BackpressureLevel`]; none where that is not watched.
+    /// Name of the [`super::backpressure::BackpressureLevel`], where it is observed.
     pub backpressure: Option<String>,
-    /// Its memory in bytes, where the system tells.
+    /// Resident memory in bytes, if known.
     pub memory: Option<u64>,
-    /// What it works with.
+    /// Dependencies.
     pub parts: Vec<DependencyHealth>,
 }
 
 impl ProcessStats {
-    /// Adds up what can be: counts, samples from the newest back, connections, wake-ups, memory.
+    /// Adds the statistics of another process: counters, samples from the newest back, connections, wake-ups,
+    /// memory.
     pub fn merge(&mut self, other: &ProcessStats) {
         self.total = self.total.plus(other.total);
         self.latencies.merge(&other.latencies);
@@ -205,7 +206,7 @@ impl ProcessStats {
         };
     }
 
-    /// What was counted in the last `samples` samples.
+    /// Totals of the last `samples` samples.
     pub fn lately(&self, samples: usize) -> MessageCounts {
         let newest = self.recent.iter().rev().take(samples);
         newest.fold(MessageCounts::default(), |sum, sample| sum.plus(*sample))

@@ -1,16 +1,16 @@
-//! How many in how long: a strict sliding window.
+//! Rate limiting with a strict sliding window.
 //!
-//! Strict means that no window of that length, wherever it begins, holds more than the limit; a
-//! bucket that refills would let nearly twice as many pass in its first window. Time is counted in
-//! sixtieths of the window, so a place becomes free up to a sixtieth later than it could.
+//! Strict means that no window of that length, wherever it begins, exceeds the limit; a token bucket would
+//! let nearly twice as many pass in its first window. Time is counted in sixtieths of the window, so capacity
+//! returns up to a sixtieth late.
 
 use std::time::Duration;
 
-/// Parts that a window's time is counted in. One more than sixty are kept, because something at the
-/// end of a part must count for a whole window from there.
+/// Time slots of a window. One more than sixty is kept, because an event at the end of a slot must count for
+/// a whole window from there.
 const SLOTS: usize = 61;
 
-/// At most so many in so long.
+/// A rate limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     /// How many; 0 means no limit.
@@ -20,18 +20,18 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// The length of a part, in microseconds.
+    /// The length of a slot, in microseconds.
     pub fn part(self) -> u128 {
         (self.window.as_micros() / (SLOTS as u128 - 1)).max(1)
     }
 }
 
-/// What passed lately.
+/// The events in the current window.
 #[derive(Clone, Debug)]
 pub struct SlidingWindow {
     counts: [u32; SLOTS],
     total: u32,
-    /// The number of the newest part, counted from the clock's zero.
+    /// The number of the newest slot, counted from the clock's zero.
     newest: u128,
 }
 
@@ -42,8 +42,8 @@ impl Default for SlidingWindow {
 }
 
 impl SlidingWindow {
-    /// Forgets what is too old at `now`, a time since any fixed zero. A clock that goes back is
-    /// taken to stand.
+    /// Drops slots older than the window. `now` is a time since any fixed zero; a clock that goes back counts
+    /// as standing still.
     fn roll(&mut self, rate: Rate, now: Duration) {
         let part = now.as_micros() / rate.part();
         if part <= self.newest {
@@ -63,7 +63,7 @@ impl SlidingWindow {
         self.newest = part;
     }
 
-    /// How many more may pass now.
+    /// Remaining capacity now.
     pub fn room(&mut self, rate: Rate, now: Duration) -> u32 {
         if rate.most == 0 {
             return u32::MAX;
@@ -72,7 +72,7 @@ impl SlidingWindow {
         rate.most.saturating_sub(self.total)
     }
 
-    /// Notes that `count` passed. Whether they may is asked with [`SlidingWindow::room`] before.
+    /// Records `count` events. Check [`SlidingWindow::room`] first.
     pub fn pass(&mut self, rate: Rate, now: Duration, count: u32) {
         if rate.most > 0 {
             self.roll(rate, now);
@@ -82,7 +82,7 @@ impl SlidingWindow {
         }
     }
 
-    /// Takes back what was noted and did not pass after all, the latest first.
+    /// Undoes recorded events that did not happen, latest first.
     pub fn give_back(&mut self, count: u32) {
         let mut left = count.min(self.total);
         self.total -= left;
@@ -98,7 +98,7 @@ impl SlidingWindow {
         }
     }
 
-    /// How long until `count` more may pass, if nothing else does; `None` if they never may.
+    /// How long until `count` more events fit, if nothing else happens; `None` if they never fit.
     pub fn wait(&mut self, rate: Rate, now: Duration, count: u32) -> Option<Duration> {
         if rate.most == 0 {
             return Some(Duration::ZERO);
@@ -116,7 +116,7 @@ impl SlidingWindow {
             let Some(part) = self.newest.checked_sub(age) else { continue };
             total -= self.counts[(part % SLOTS as u128) as usize];
             if fits(total) {
-                // This part is forgotten when the one after a whole window begins.
+                // This slot is dropped a whole window later.
                 let free = (part + SLOTS as u128) * rate.part();
                 let micros = free.saturating_sub(now.as_micros());
                 return Some(Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX)));
@@ -125,7 +125,7 @@ impl SlidingWindow {
         Some(rate.window)
     }
 
-    /// Whether nothing is noted any more.
+    /// Whether the window is empty.
     pub fn is_idle(&mut self, rate: Rate, now: Duration) -> bool {
         self.roll(rate, now);
         self.total == 0

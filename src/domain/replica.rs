@@ -1,31 +1,30 @@
-//! Whether a copy of the database may be read from: by how far it lags behind, with hysteresis, so that
-//! one at the edge does not go in and out.
+//! Whether a database replica may serve reads: by its replication lag, with hysteresis against flapping.
 
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},
 };
 
-/// A copy that lags by more than this is left out.
+/// A replica with more lag is excluded.
 pub const MAX_LAG: Duration = Duration::from_secs(1);
-/// A copy that was left out has to be as near as this again …
+/// An excluded replica must have at most this lag …
 const RECOVERED_LAG: Duration = Duration::from_millis(500);
 /// … so many times in a row.
 const RECOVERY_STREAK: u8 = 3;
 
-/// What a measurement found.
+/// The result of a measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LagMeasurement {
-    /// What it lacks is no older than this.
+    /// Lag of at most this.
     Lag(Duration),
-    /// What it lacks is older than can be told: than this at least.
+    /// The lag exceeds the recorded history: it is at least this.
     LagOver(Duration),
-    /// It does not answer, or is no copy of this database.
+    /// The replica does not answer, or is not a replica of this database.
     Gone,
 }
 
 impl LagMeasurement {
-    /// The lag, as far as it can be told.
+    /// The lag, if known.
     pub fn lag(self) -> Option<Duration> {
         match self {
             LagMeasurement::Lag(lag) | LagMeasurement::LagOver(lag) => Some(lag),
@@ -34,19 +33,19 @@ impl LagMeasurement {
     }
 }
 
-/// How a copy stands.
+/// Health of a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplicaHealth {
-    /// It is read from.
+    /// It serves reads.
     Usable,
-    /// It lags, or has not been near for long enough.
+    /// It lags, or has not recovered for long enough.
     Lagging,
     /// It does not answer.
     Down,
 }
 
 impl ReplicaHealth {
-    /// Its name on the health page.
+    /// The name on the health page.
     pub fn name(self) -> &'static str {
         match self {
             ReplicaHealth::Usable => "usable",
@@ -56,7 +55,7 @@ impl ReplicaHealth {
     }
 }
 
-/// The judgement of one copy, measurement after measurement.
+/// Judges the health of a replica from successive measurements.
 #[derive(Clone, Copy, Debug)]
 pub struct ReplicaMonitor {
     standing: ReplicaHealth,
@@ -64,19 +63,19 @@ pub struct ReplicaMonitor {
 }
 
 impl Default for ReplicaMonitor {
-    /// Nothing is known of it: the first good measurement lets it in.
+    /// Unknown at first: one good measurement makes it usable.
     fn default() -> Self {
         ReplicaMonitor { standing: ReplicaHealth::Down, near: RECOVERY_STREAK - 1 }
     }
 }
 
 impl ReplicaMonitor {
-    /// How the copy stands.
+    /// The health after the last measurement.
     pub fn standing(self) -> ReplicaHealth {
         self.standing
     }
 
-    /// The judgement after another measurement.
+    /// The state after another measurement.
     #[must_use]
     pub fn after(self, measured: LagMeasurement) -> ReplicaMonitor {
         let left_out = |standing| ReplicaMonitor { standing, near: 0 };
@@ -98,20 +97,20 @@ impl ReplicaMonitor {
     }
 }
 
-/// How many moments are remembered, and how far apart they are at least.
+/// How many samples are kept, and their minimum interval.
 const MAX_SAMPLES: usize = 256;
 const MIN_SAMPLE_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Where the original's log ended, and when: to tell the age of what a copy lacks.
+/// The primary's log positions over time, to determine the age of what a replica lacks.
 #[derive(Debug, Default)]
 pub struct LogPositions {
     moments: VecDeque<(Instant, u64)>,
 }
 
 impl LogPositions {
-    /// Notes that at `at` the log reached at least to `position`.
+    /// Records that the log had reached at least `position` at `at`.
     pub fn note(&mut self, at: Instant, position: u64) {
-        // After a failover the log may end before where the lost original's did.
+        // After a failover, the log may end before that of the lost primary.
         while self.moments.back().is_some_and(|(_, last)| *last > position) {
             self.moments.pop_back();
         }
@@ -124,8 +123,8 @@ impl LogPositions {
         self.moments.push_back((at, position));
     }
 
-    /// How old that is which a copy at `position` may lack, seen from `now`: everything that was
-    /// committed before the newest moment which the copy has reached is in the copy.
+    /// The replication lag of a replica at `position`: everything committed before the newest sample that the
+    /// replica has reached is on the replica.
     pub fn lag(&self, position: u64, now: Instant) -> LagMeasurement {
         let reached = self.moments.iter().rev().find(|(_, reached)| *reached <= position);
         match (reached, self.moments.front()) {

@@ -1,20 +1,19 @@
-//! The status of a message and the only steps it may take.
+//! The status of a message and its only transitions.
 //!
 //! ```text
 //! pending ──▶ sent ──▶ delivered ──▶ read
 //!               └────▶ failed ──(requeue: next generation)──▶ pending
 //! ```
-//! Inside one generation a status never goes back. An event may take several steps at once (an
-//! acknowledgement of a message that is still pending passes through sent), and an event that
-//! arrives twice is taken once.
+//! Within a generation, a status never goes back. An event may skip statuses (an acknowledgement of a message
+//! that is still pending passes through sent), and a repeated event is ignored.
 
 use std::fmt;
 
-/// Where a message is on its way. The numbers are the stored ones.
+/// The delivery status. The numbers are the stored ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(i16)]
 pub enum Status {
-    /// Durable, and no connection of the recipient has it yet.
+    /// Stored; not written to a connection of the recipient yet.
     Pending = 0,
     /// Written to a live connection of the recipient, not yet acknowledged.
     Sent = 1,
@@ -22,7 +21,7 @@ pub enum Status {
     Delivered = 2,
     /// Opened by the recipient.
     Read = 3,
-    /// Given up after the last retry; a dead letter tells why.
+    /// Failed after the last retry; a dead letter has the reason.
     Failed = 4,
 }
 
@@ -31,13 +30,13 @@ pub enum Status {
 pub enum StatusEvent {
     /// It was written to a live connection of the recipient.
     Written,
-    /// The recipient's device said that it has it.
+    /// The recipient's device acknowledged it.
     Acknowledged,
     /// The recipient opened it.
     Opened,
     /// The last retry was not acknowledged either.
     GivenUp,
-    /// An administrator put it back: a new generation.
+    /// An administrator requeued it: a new generation.
     Requeued,
 }
 
@@ -50,7 +49,7 @@ pub struct MessageProgress {
     pub status: Status,
 }
 
-/// A step that does not exist.
+/// An invalid transition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a {from} message cannot take the transition {event:?}")]
 pub struct IllegalTransition {
@@ -86,7 +85,7 @@ impl Status {
         Status::ALL.into_iter().find(|status| *status as i16 == number)
     }
 
-    /// Whether the recipient still has to get it.
+    /// Whether it is not acknowledged yet.
     pub const fn is_waiting(self) -> bool {
         matches!(self, Status::Pending | Status::Sent)
     }
@@ -99,7 +98,7 @@ impl fmt::Display for Status {
 }
 
 impl MessageProgress {
-    /// The state after `event`, equal to the state before where the event is a repeat or comes late.
+    /// The state after `event`; unchanged if the event is a repeat or late.
     ///
     /// # Errors
     /// [`IllegalTransition`] for a step that does not exist: giving up what was never sent, or requeueing what
@@ -115,10 +114,10 @@ impl MessageProgress {
             (Pending | Sent | Delivered | Read, StatusEvent::Opened) => to(Read),
             (Sent | Failed, StatusEvent::GivenUp) => to(Failed),
             (Failed, StatusEvent::Requeued) => anew(Pending),
-            // A late word of the device beats our giving up: it is the delivery of a new generation.
+            // A late acknowledgement overrides the failure: it is the delivery of a new generation.
             (Failed, StatusEvent::Acknowledged) => anew(Delivered),
             (Failed, StatusEvent::Opened) => anew(Read),
-            // Late or repeated, and already outdone.
+            // Late or repeated.
             (Delivered | Read, StatusEvent::Written | StatusEvent::GivenUp) => self,
             (Read, StatusEvent::Acknowledged) | (Failed, StatusEvent::Written) => self,
             (from @ Pending, event @ StatusEvent::GivenUp)

@@ -1,18 +1,17 @@
-//! Texts that people give: characters that mislead who reads them, the names of business users, and how much of a
-//! text is repeated in an answer.
+//! User-supplied texts: misleading characters, names of business users, and excerpts for error messages.
 
 use std::borrow::Cow;
 
 use unicode_normalization::UnicodeNormalization as _;
 use uuid::Uuid;
 
-/// The longest name of a business user, in characters.
+/// Maximum length of a business user's name, in characters.
 pub const MAX_NAME_LEN: usize = 200;
 
-/// How much of a text that was given is repeated in an answer about it, in characters.
+/// Maximum length of a quoted user text in an error, in characters.
 const MAX_EXCERPT_LEN: usize = 100;
 
-/// The beginning of a text, for an answer that says what is wrong with it.
+/// The beginning of a text, to quote it in an error.
 pub fn excerpt(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(MAX_EXCERPT_LEN) {
         None => Cow::Borrowed(text),
@@ -20,8 +19,8 @@ pub fn excerpt(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// What a reader of documents says is wrong with one. The text that was found there stands in it whole; what was
-/// expected instead comes after it, and is ours.
+/// Shortens a parser's error: the offending text is quoted in it in full; the expectation that follows is
+/// ours.
 pub fn excerpt_of_fault(fault: &str) -> Cow<'_, str> {
     if fault.chars().nth(MAX_EXCERPT_LEN).is_none() {
         return Cow::Borrowed(fault);
@@ -31,14 +30,14 @@ pub fn excerpt_of_fault(fault: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{}{expected}", excerpt(found)))
 }
 
-/// Whether a character changes the direction in which the text around it is shown. What follows it can
-/// look like other text, so nothing that is shown on a terminal holds it as it is.
+/// Whether a character changes the direction of the text around it. What follows it can look like other text,
+/// so nothing displayed on a terminal contains it.
 pub const fn is_bidi_control(c: char) -> bool {
     matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Whether nothing is seen of a character: two texts that differ by it look the same. These are Unicode's
-/// Default_Ignorable_Code_Point, the marks of an annotation, and the blank Braille pattern.
+/// Whether a character is invisible: two texts that differ by it look the same. Unicode's
+/// Default_Ignorable_Code_Point, annotation marks, and the blank Braille pattern.
 const fn is_invisible(c: char) -> bool {
     matches!(c,
         '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
@@ -48,31 +47,30 @@ const fn is_invisible(c: char) -> bool {
         | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Why a text is no name of a business user.
+/// Why a text is not a valid name of a business user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Empty or too long.
     #[error("name must have 1 to {MAX_NAME_LEN} characters")]
     Length,
-    /// It has characters that a line of text does not show.
+    /// It has invisible characters, line breaks or tabs.
     #[error(
         "name must be one line of visible text, without tabs, line breaks, zero-width or \
          bidirectional control characters"
     )]
     Unseen,
-    /// An id: with such a name, nobody could tell which of two users is meant.
+    /// It looks like an id, so that a reference would be ambiguous.
     #[error("name must not look like an id")]
     IsId,
-    /// `.` or `..`, which a URL cannot hold.
+    /// `.` or `..`, which a URL path cannot contain.
     #[error("name must not be . or ..")]
     Dots,
 }
 
-/// A name in the one form in which names are compared: composed (NFC), without blanks around it, and with
-/// one plain blank wherever there are some.
+/// Normalizes a name for comparison: NFC, trimmed, single spaces.
 pub fn normal_name(text: &str) -> String {
     let mut name = String::with_capacity(text.len());
-    // Line breaks and tabs around it come with a copied text, and are not meant.
+    // Surrounding line breaks and tabs come from copying.
     let composed: String = text.trim().nfc().collect();
     for word in composed.split(is_blank).filter(|word| !word.is_empty()) {
         if !name.is_empty() {
@@ -83,12 +81,12 @@ pub fn normal_name(text: &str) -> String {
     name
 }
 
-/// Blanks within a line: a line break or a tab is none, and is refused instead.
+/// Spaces within a line: line breaks and tabs are refused instead.
 fn is_blank(c: char) -> bool {
     c.is_whitespace() && !c.is_control() && !matches!(c, '\u{2028}' | '\u{2029}')
 }
 
-/// The name of a new business user.
+/// Validates the name of a new business user.
 ///
 /// # Errors
 /// See [`NameError`].

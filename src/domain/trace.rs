@@ -1,21 +1,21 @@
-//! The steps of a message's way, of those few messages that are followed.
+//! Trace spans of sampled messages.
 //!
-//! A message's id is the id of its trace, and whether it is followed follows from its id alone: so
-//! nothing has to travel with it, and every process that has to do with it decides alike.
+//! The message id is the trace id, and determines whether the message is sampled: nothing has to travel with
+//! it, and every process decides alike.
 
 use time::OffsetDateTime;
 
 use super::MessageId;
 
-/// Which messages are followed.
+/// Which messages are sampled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceSampler {
-    /// Those whose mixed id is below; `None` for all.
+    /// Messages whose mixed id is below; `None` for all.
     below: Option<u64>,
 }
 
 impl TraceSampler {
-    /// A share of all messages, from 0 to 1. What a smaller share takes, a larger one takes too.
+    /// Samples a fraction of messages, 0 to 1. A larger fraction includes a smaller one.
     pub fn new(share: f64) -> TraceSampler {
         if share >= 1.0 {
             return TraceSampler { below: None };
@@ -24,14 +24,14 @@ impl TraceSampler {
         TraceSampler { below: Some((share * 18_446_744_073_709_551_616.0) as u64) }
     }
 
-    /// Whether a message is followed.
+    /// Whether a message is sampled.
     pub fn takes(self, id: MessageId) -> bool {
         self.below.is_none_or(|below| mixed(id) < below)
     }
 }
 
-/// An id's bits, mixed: its first half is the time. Never to be changed, or processes of two versions
-/// would follow different messages. (The end of SplitMix64.)
+/// Mixes the bits of an id, whose first half is the time. Must never change, or processes of different
+/// versions would sample different messages. (The finalizer of SplitMix64.)
 fn mixed(id: MessageId) -> u64 {
     let (time, chance) = id.0.as_u64_pair();
     let mut z = time.rotate_left(32) ^ chance;
@@ -40,25 +40,25 @@ fn mixed(id: MessageId) -> u64 {
     z ^ (z >> 31)
 }
 
-/// What happened.
+/// The kind of step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TraceStepKind {
-    /// A request came, and its message was committed.
+    /// A request arrived, and its message was committed.
     Accept,
-    /// It was handed to whoever has its recipient's connections.
+    /// It was routed to the process that has the recipient's connections.
     HandOver,
-    /// From there on until it was written to a connection.
+    /// From there until it was written to a connection.
     Write,
-    /// From there on until the recipient's word was durable.
+    /// From there until the acknowledgement was durable.
     Acknowledge,
-    /// It was not acknowledged in time and is tried again.
+    /// It was not acknowledged in time and is retried.
     Retry,
-    /// It was given up.
+    /// It failed.
     DeadLetter,
 }
 
 impl TraceStepKind {
-    /// What it is called.
+    /// The span name.
     pub const fn name(self) -> &'static str {
         match self {
             TraceStepKind::Accept => "accept",
@@ -71,7 +71,7 @@ impl TraceStepKind {
     }
 }
 
-/// Something known about a step. Never a phone number, never content.
+/// An attribute of a step. Never a phone number, never content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TraceAttribute {
     /// A name or an id.
@@ -93,23 +93,23 @@ pub struct TraceStep {
     pub ended: OffsetDateTime,
     /// What is known about it.
     pub facts: Vec<(&'static str, TraceAttribute)>,
-    /// What the sender was doing when it sent the message.
+    /// The sender's span, if the request named one.
     pub cause: Option<TraceParent>,
 }
 
-/// A span of somebody else's trace.
+/// A span of the sender's trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceParent {
     /// Of which trace.
     pub trace: u128,
     /// Which span.
     pub span: u64,
-    /// Whether they follow that one themselves.
+    /// Whether that trace is sampled.
     pub followed: bool,
 }
 
 impl TraceParent {
-    /// Reads a header `traceparent` (W3C Trace Context); `None` when it is none.
+    /// Parses a `traceparent` header (W3C Trace Context); `None` if it is invalid.
     pub fn parse(header: &str) -> Option<TraceParent> {
         let mut parts = header.trim().split('-');
         let mut hex = |length: usize| {
@@ -118,7 +118,7 @@ impl TraceParent {
             part.bytes().all(lower).then_some(part)
         };
         let (version, trace, span, flags) = (hex(2)?, hex(32)?, hex(16)?, hex(2)?);
-        // A later version may say more behind; this one must not.
+        // Later versions may append fields; version 00 must not.
         if version == "ff" || (version == "00" && parts.next().is_some()) {
             return None;
         }
