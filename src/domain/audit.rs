@@ -81,18 +81,18 @@ macro_rules! actions {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
         /// The recorded action. Names are stable: scripts and `audit access --action` use them.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Action {
+        pub enum AuditAction {
             $($(#[$doc])* $variant,)*
         }
 
-        impl Action {
+        impl AuditAction {
             /// All there are.
-            pub const ALL: &[Action] = &[$(Action::$variant,)*];
+            pub const ALL: &[AuditAction] = &[$(AuditAction::$variant,)*];
 
             /// The stable name: what it is about, a dot, a verb.
             pub const fn name(self) -> &'static str {
                 match self {
-                    $(Action::$variant => $name,)*
+                    $(AuditAction::$variant => $name,)*
                 }
             }
         }
@@ -176,10 +176,10 @@ actions! {
     BackupRestore = "backup.restore",
 }
 
-impl Action {
+impl AuditAction {
     /// Parses an [`AuditAction::name`].
-    pub fn parse(name: &str) -> Option<Action> {
-        Action::ALL.iter().copied().find(|action| action.name() == name)
+    pub fn parse(name: &str) -> Option<AuditAction> {
+        AuditAction::ALL.iter().copied().find(|action| action.name() == name)
     }
 
     /// The kind of object, such as `message`.
@@ -266,7 +266,7 @@ pub struct AuditEntry {
     /// Who.
     pub actor: Actor,
     /// What.
-    pub action: Action,
+    pub action: AuditAction,
     /// Id of the object, if it is exactly one; never a phone number.
     pub subject: Option<String>,
     /// Phones whose data was shown or changed, each once, at most [`MAX_PHONES`].
@@ -366,18 +366,18 @@ mod tests {
 
     #[test]
     fn actions_have_names_of_one_form_each_once() {
-        let mut names: Vec<&str> = Action::ALL.iter().map(|action| action.name()).collect();
+        let mut names: Vec<&str> = AuditAction::ALL.iter().map(|action| action.name()).collect();
         for name in &names {
             let (subject, verb) = name.split_once('.').unwrap();
             let plain = |word: &str| word.chars().all(|c| c.is_ascii_lowercase() || c == '_');
             assert!(plain(subject) && plain(verb) && !subject.is_empty() && !verb.is_empty());
-            assert_eq!(Action::parse(name).unwrap().name(), *name);
+            assert_eq!(AuditAction::parse(name).unwrap().name(), *name);
         }
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), Action::ALL.len());
-        assert_eq!(Action::DeadLetterShow.subject(), "dead_letter");
-        assert_eq!(Action::parse("fly.away"), None);
+        assert_eq!(names.len(), AuditAction::ALL.len());
+        assert_eq!(AuditAction::DeadLetterShow.subject(), "dead_letter");
+        assert_eq!(AuditAction::parse("fly.away"), None);
     }
 
     #[test]

@@ -34,7 +34,7 @@ macro_rules! job_kinds {
 
         /// The payload of a job.
         #[derive(Clone, Debug, PartialEq, Eq)]
-        pub enum Work {
+        pub enum JobPayload {
             $($(#[$doc])* $kind { $($(#[$field_doc])* $field: $type,)* },)*
         }
 
@@ -49,18 +49,18 @@ macro_rules! job_kinds {
             }
         }
 
-        impl Work {
+        impl JobPayload {
             /// Which kind it is.
             pub const fn kind(&self) -> JobKind {
                 match self {
-                    $(Work::$kind { .. } => JobKind::$kind,)*
+                    $(JobPayload::$kind { .. } => JobKind::$kind,)*
                 }
             }
 
             /// The provider it needs.
             pub const fn provider(&self) -> Provider {
                 match self {
-                    $(Work::$kind { $($field),* } => {
+                    $(JobPayload::$kind { $($field),* } => {
                         $(let _ = $field;)*
                         $provider
                     })*
@@ -70,20 +70,20 @@ macro_rules! job_kinds {
             /// Its fields by name, as they are stored.
             pub fn fields(&self) -> Vec<(&'static str, String)> {
                 match self {
-                    $(Work::$kind { $($field),* } => {
+                    $(JobPayload::$kind { $($field),* } => {
                         vec![$((stringify!($field), $field.to_string())),*]
                     })*
                 }
             }
 
-            /// Reads what [`Work::fields`] gave; `None` when a field is missing or cannot be read, which
+            /// Reads what [`JobPayload::fields`] gave; `None` when a field is missing or cannot be read, which
             /// another version may have written.
             pub fn from_fields<'a>(
                 kind: JobKind,
                 field: impl Fn(&'static str) -> Option<&'a str>,
-            ) -> Option<Work> {
+            ) -> Option<JobPayload> {
                 Some(match kind {
-                    $(JobKind::$kind => Work::$kind {
+                    $(JobKind::$kind => JobPayload::$kind {
                         $($field: field(stringify!($field))?.parse().ok()?,)*
                     },)*
                 })
@@ -281,13 +281,13 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(128))]
         #[test]
         fn work_reads_as_it_was_written(subject: String, body: String) {
-            let work = Work::Mail { subject, body };
+            let work = JobPayload::Mail { subject, body };
             let fields = work.fields();
             let field = |name: &str| {
                 fields.iter().find(|(of, _)| *of == name).map(|(_, text)| text.as_str())
             };
-            prop_assert_eq!(Work::from_fields(work.kind(), field), Some(work.clone()));
-            prop_assert_eq!(Work::from_fields(work.kind(), |_| None), None);
+            prop_assert_eq!(JobPayload::from_fields(work.kind(), field), Some(work.clone()));
+            prop_assert_eq!(JobPayload::from_fields(work.kind(), |_| None), None);
             let providers = work.kind().providers();
             prop_assert!(providers.is_empty() || providers.contains(&work.provider()));
         }

@@ -1,4 +1,4 @@
-//! How things look outside: the same JSON over HTTP, over the hub and from the command.
+//! The JSON shape of resources: the same over HTTP, over the hub and on the command line.
 
 pub mod admin;
 pub(crate) mod bulk;
@@ -21,7 +21,7 @@ use crate::{
     store::{ListPage, ScanPosition, dead_letters::DeadLetter, timeline::MessageTimeline},
 };
 
-/// A message as it is read outside (interfaces.md, HTTP).
+/// A message.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Message)]
@@ -107,7 +107,7 @@ impl<'a> From<&'a Message> for MessageView<'a> {
     }
 }
 
-/// What an attachment looks like is not known yet.
+/// Attachments are not defined yet.
 fn ignored<'de, D: Deserializer<'de>>(from: D) -> Result<[(); 0], D::Error> {
     IgnoredAny::deserialize(from).map(|_| [])
 }
@@ -124,7 +124,7 @@ pub fn messages(messages: &[Message]) -> Vec<MessageView<'_>> {
     messages.iter().map(MessageView::from).collect()
 }
 
-/// A conversation as one of its two sees it.
+/// A conversation, as seen by one of its sides.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Conversation)]
@@ -165,7 +165,7 @@ impl<'a> ConversationView<'a> {
     }
 }
 
-/// A conversation as an administrator sees it: both sides' counts.
+/// A conversation, as seen by administrators: with both unread counts.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = WholeConversation)]
@@ -208,13 +208,13 @@ impl<'a> From<&'a Conversation> for WholeConversationView<'a> {
     }
 }
 
-/// Messages as a JSON array: the page of a history, as many as it may have.
+/// A page of a history as a JSON array.
 pub fn history(found: &[Message]) -> Vec<u8> {
     pages::list(found, pages::LARGEST, MessageView::from).0
 }
 
-/// The page of a list of conversations, of which `found` has one more than `limit` if there are more. It ends earlier
-/// where an answer would be too long.
+/// A page of conversations; `found` has one more than `limit` if there are more. The page ends earlier if it
+/// would be too large.
 pub fn conversations(found: &ListPage<Conversation>, limit: usize, of: &Party) -> Vec<u8> {
     let page = found.items.get(..limit).unwrap_or(&found.items);
     let more = found.items.len() > limit;
@@ -224,7 +224,7 @@ pub fn conversations(found: &ListPage<Conversation>, limit: usize, of: &Party) -
     pages::page_behind(page, more, behind, pages::LARGEST, view, cursor)
 }
 
-/// Where a page of conversations ends, as clients give it back.
+/// The cursor of a page of conversations.
 pub struct ConversationCursor(pub ConversationKeyset);
 
 impl ConversationCursor {
@@ -236,7 +236,7 @@ impl ConversationCursor {
         })
     }
 
-    /// After a row up to which the list was looked at.
+    /// The cursor after the last scanned row.
     pub fn at(cut: ScanPosition) -> Option<ConversationCursor> {
         Some(ConversationCursor(ConversationKeyset {
             last_at: cut.at?,
@@ -265,17 +265,16 @@ impl fmt::Display for ConversationCursor {
     }
 }
 
-/// Somebody is writing.
+/// A typing signal.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Typing<'a> {
-    /// Where.
     pub conversation_id: uuid::Uuid,
-    /// Who, as shown to the other side.
+    /// Display name of the sender.
     pub from: &'a str,
 }
 
-/// What the hub tells both sides of a message that an administrator deleted.
+/// Hub event: an administrator deleted a message.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MessageDeleted {
@@ -289,7 +288,7 @@ pub struct MessageDeleted {
 }
 
 impl MessageDeleted {
-    /// This one, which stood there if it was of a conversation.
+    /// The event for a message, with its position if it was in a conversation.
     pub fn new(
         id: MessageId,
         place: Option<ConversationPosition>,
@@ -300,19 +299,19 @@ impl MessageDeleted {
     }
 }
 
-/// What the hub tells a sender.
+/// Hub event: the status of a sent message changed.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct StatusChanged<'a> {
     /// The message.
     pub id: uuid::Uuid,
-    /// What it is now.
+    /// The new status.
     pub status: &'a str,
     /// Since when.
     #[serde(with = "crate::server::moment")]
     pub at: OffsetDateTime,
 }
 
-/// What the hub tells a connection that was not sent everything.
+/// Hub event: the connection may have missed messages.
 #[derive(Debug, Serialize)]
 pub struct MissedSince {
     /// Since when.
@@ -320,7 +319,7 @@ pub struct MissedSince {
     pub since: OffsetDateTime,
 }
 
-/// One step of a message's story.
+/// A step of a message's timeline.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Step)]
@@ -348,7 +347,7 @@ impl Step {
     }
 }
 
-/// The story of a message, in order; `for_administrator` tells who imported it and from which file.
+/// The timeline of a message, in order; `for_administrator` includes who imported it and from which file.
 pub fn timeline(message: &Message, story: &MessageTimeline, for_administrator: bool) -> Vec<Step> {
     const ELSEWHERE: &str = "in the previous system";
     const WRITTEN: &str = "written to a connection of the recipient";
@@ -374,7 +373,7 @@ pub fn timeline(message: &Message, story: &MessageTimeline, for_administrator: b
         }))
         .chain(story.events.iter().map(|event| {
             let step = if event.kind == "given_up" { "failed" } else { event.kind.as_str() };
-            // Of the generation before a requeue.
+            // From the generation before a requeue.
             let is_sent = event.kind == Status::Sent.name();
             let often = event.count > 1;
             Step {
@@ -384,12 +383,12 @@ pub fn timeline(message: &Message, story: &MessageTimeline, for_administrator: b
             }
         }))
         .collect();
-    // Stable: steps of the same moment keep the order in which a message takes them.
+    // A stable sort: steps of the same time keep their natural order.
     steps.sort_by_key(|step| step.at);
     steps
 }
 
-/// A message and every step of its way.
+/// A message with its timeline.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = MessageStory)]
 pub struct MessageStoryView<'a> {
@@ -400,13 +399,13 @@ pub struct MessageStoryView<'a> {
 }
 
 impl<'a> MessageStoryView<'a> {
-    /// Of a message and its story, for an administrator.
+    /// The view for administrators.
     pub fn new(message: &'a Message, story: &MessageTimeline) -> MessageStoryView<'a> {
         MessageStoryView { message: message.into(), timeline: timeline(message, story, true) }
     }
 }
 
-/// What became of a message, for people and scripts.
+/// An explanation of what happened to a message.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Explanation)]
@@ -438,7 +437,7 @@ pub(crate) struct VerdictView {
 }
 
 impl ExplanationView {
-    /// For whoever may see the message; `for_administrator` adds the command to run next.
+    /// The view for a party of the message; `for_administrator` adds the command to run next.
     pub fn new(explanation: &Explanation, for_administrator: bool) -> ExplanationView {
         let verdict = &explanation.verdict;
         ExplanationView {

@@ -65,7 +65,7 @@ pub(super) async fn look(setup: &Setup, checks: &mut Vec<Check>) {
 fn folder(setup: &Setup, checks: &mut Vec<Check>) {
     for fault in embedded::faults(&setup.data_dir) {
         let found = format!("{} {}", fault.path.display(), fault.what);
-        checks.push(if fault.is_mended {
+        checks.push(if fault.is_repairable {
             poor("database folder", found, "nothing: opening the folder mends it, as this check has done")
         } else {
             let remedy = "give it to the user that runs esh3ar, or copy it back if it is missing; data \

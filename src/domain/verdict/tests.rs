@@ -110,9 +110,9 @@ fn what_came_late_says_why() {
     retried.events = vec![event("retry", 1005, ""), event("retry", 1006, "")];
     says(&retried, "delivered_after_retries", "2 times");
     let mut busy = late.clone();
-    says(&busy, "delivered_to_busy_device", "had so much to acknowledge");
+    says(&busy, "delivered_to_busy_device", "had so many unacknowledged messages");
     busy.message.sent_at = Some(second(1001));
-    says(&busy, "delivered_to_busy_device", "took its time to acknowledge");
+    says(&busy, "delivered_to_busy_device", "was slow to acknowledge");
     let mut offline = late;
     offline.recipient.connected_at = Some(second(1029));
     says(&offline, "delivered_on_connect", "not connected before");
@@ -137,9 +137,9 @@ fn what_was_given_up_says_what_to_do() {
     assert_eq!(facts.verdict().next.as_deref(), Some("esh3ar dlq requeue 17"));
     let mut late = delivered(Duration::from_secs(90));
     late.events = vec![event("given_up", 1070, ""), event("late_acknowledgement", 1090, "")];
-    says(&late, "delivered_late", "all the same");
+    says(&late, "delivered_late", "acknowledged it later");
     late.events = vec![event("given_up", 1070, ""), event("requeued", 1080, "")];
-    says(&late, "delivered_after_requeue", "put back");
+    says(&late, "delivered_after_requeue", "requeued");
 }
 
 #[test]
@@ -165,9 +165,9 @@ fn what_waits_says_for_what() {
     assert_eq!(next.as_deref(), Some("esh3ar token create --mobile +967771234567"));
     let mut killed = facts(Status::Pending);
     killed.recipient.gateway = Some(run(0, 1060, None));
-    says(&killed, "recipient_offline", "esh3ar ended with it");
+    says(&killed, "recipient_offline", "the esh3ar process ended");
     killed.recipient.gateway = None;
-    says(&killed, "recipient_offline", "no reason was noted");
+    says(&killed, "recipient_offline", "no reason was recorded");
     let mut expired = offline;
     expired.recipient.has_valid_token = false;
     says(&expired, "recipient_locked_out", "expired");
@@ -192,7 +192,7 @@ fn what_waits_for_a_connected_device_says_how_often_it_was_tried() {
 fn nothing_waits_for_a_recipient_while_nobody_delivers() {
     let mut facts = facts(Status::Pending);
     facts.runs = vec![run(0, 1050, None)];
-    says(&facts, "nobody_delivers", "no sign of life since 1970-01-01 00:17:30");
+    says(&facts, "nobody_delivers", "no heartbeat since 1970-01-01 00:17:30");
     facts.runs = vec![run(0, 1095, Some(1095))];
     says(&facts, "nobody_delivers", "was stopped");
     facts.runs.clear();
@@ -204,7 +204,7 @@ fn a_connection_of_a_killed_process_is_over() {
     let mut facts = facts(Status::Pending);
     facts.runs = vec![run(0, 1001, None), run(1050, 1099, None)];
     facts.recipient.gateway = Some(facts.runs[0]);
-    says(&facts, "recipient_offline", "esh3ar ended with it");
+    says(&facts, "recipient_offline", "the esh3ar process ended");
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn what_was_imported_is_not_told_as_done_here() {
     let mut there = delivered(Duration::from_secs(30));
     there.import = Some(import.clone());
     says(&there, "imported_delivered", "It was imported at 1970-01-01 00:17:30 UTC.");
-    says(&there, "imported_delivered", "by the previous system, which has 1970-01-01 00:17:10 UTC");
+    says(&there, "imported_delivered", "by the previous system at 1970-01-01 00:17:10 UTC");
     there.message.status = Status::Read;
     there.message.read_at = Some(second(1040));
     says(&there, "imported_delivered", "opened there");
@@ -247,7 +247,7 @@ fn a_deleted_message_says_so_whatever_had_become_of_it() {
         assert_eq!((verdict.code, verdict.next), ("deleted", None));
         let wanted = format!(
             "It was deleted by ops: spam. That was 60.0 s after it was accepted, when it \
-                              was {}; nobody is shown it any more.",
+                              was {}; it is not shown to anyone any more.",
             status.name()
         );
         assert_eq!(verdict.sentence, wanted);

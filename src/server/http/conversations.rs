@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-/// How many conversations are shown at once while there is little room for answers.
+/// Page size while there is little memory for responses.
 const FEW: usize = 10;
 
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -88,7 +88,7 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
             Problem::field("after", "invalid_cursor", "after is not a valid cursor for this list")
         })?),
     };
-    // A page of conversations is far from the largest one, but not from the least.
+    // A page of conversations may exceed the smallest budget, but not the largest.
     let limit = if context.has_whole_page() { limit } else { limit.min(FEW) };
     let Some(ConversationCursor(after)) = after else {
         let page = context
@@ -131,7 +131,7 @@ fn shown(
     Ok(reply::json(status, &ConversationView::new(conversation, &party)))
 }
 
-/// What is no id names nothing.
+/// An invalid id is answered like an unknown one.
 fn read_id(text: &str) -> Result<ConversationId, Problem> {
     text.parse().map_err(|_| Error::NotFound("conversation").into())
 }
@@ -146,7 +146,7 @@ async fn try_say(id: &str, context: &Context) -> Result<Response, Problem> {
     let request = match said(context) {
         Ok(request) => request,
         Err(problem) => {
-            // Who may not know of it learns nothing of what is wrong with the message.
+            // A caller without access must not learn what is wrong with the message.
             context.app.answerable(context.caller()?, id).await?;
             return Err(problem);
         }
@@ -164,7 +164,7 @@ async fn try_say(id: &str, context: &Context) -> Result<Response, Problem> {
     Ok(reply::json(status, &MessageView::from(&message)))
 }
 
-/// What is to be said; and whether it is known by the request's key.
+/// The message, and whether it is identified by the request's idempotency key.
 fn said(context: &Context) -> Result<(ChatRequest, bool), Problem> {
     let body: SayBody = context.json()?;
     if !body.attachments.is_empty() {
@@ -183,7 +183,7 @@ fn said(context: &Context) -> Result<(ChatRequest, bool), Problem> {
         content_type,
         priority: Priority::default(),
     };
-    // The header does here what it does for all sends.
+    // The header works as for all sends.
     let (client_message_id, by_key) = match (body.client_message_id, context.request_key()?) {
         (Some(id), _) => (Some(id), false),
         (None, key) => (key.map(|key| key.key), true),
@@ -210,7 +210,7 @@ async fn try_history(id: &str, context: &Context) -> Result<Response, Problem> {
         })
     };
     let page = Page { before: seq("before")?, after: seq("after")?, limit: context.limit()? };
-    // What is kept of pages is of whole ones.
+    // Only whole pages are cached.
     if page.is_latest() && context.has_whole_page() {
         let items = context.app.latest(context.caller()?, id, page.limit, view::history).await?;
         return Ok(reply::raw(StatusCode::OK, pages::written(&items, next_before(&items))));
@@ -228,10 +228,10 @@ fn seq_of(message: &Message) -> Option<i64> {
     message.position.map(|place| place.seq)
 }
 
-/// Where messages go on that are written newest first: before the last of them, unless that is the first of the
-/// conversation.
+/// The next `before` of a page that is newest first: the `seq` of its last message, unless that is the first
+/// of the conversation.
 fn next_before(items: &[u8]) -> Option<i64> {
-    // No text has this: within one, its quotation marks are escaped.
+    // Cannot occur within a JSON string, where quotation marks are escaped.
     const FIELD: &[u8] = b"\"seq\":";
     let at = items.windows(FIELD.len()).rposition(|window| window == FIELD)? + FIELD.len();
     let rest = items.get(at..)?;

@@ -1,4 +1,4 @@
-//! `/admin/dead-letters`: what was given up, for administrators.
+//! `/admin/dead-letters`: dead letters, for administrators.
 
 use http::StatusCode;
 use serde::Deserialize;
@@ -19,7 +19,7 @@ use crate::{
     store::dead_letters::{DeadLetter, DeadLetterFilter},
 };
 
-/// Which dead letters a bulk action is about: ids, or conditions that must all hold.
+/// A filter for dead letters: ids, or conditions that must all hold.
 #[derive(Default, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with a filter")]
 #[schema(as = DeadLetterFilter)]
@@ -67,7 +67,7 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
     filter.before = context.after()?.map(|id| DeadLetterId(id.0));
     let (numbers, watch) = (context.flag("numbers")?, context.flag("watch")?);
     let numbers = numbers.unwrap_or(true);
-    // Whoever asks for a number knows it, and learns what there is of it.
+    // A caller that filters by number knows it, and learns more about it: record that.
     let watches = filter.recipient.is_none() && (watch.unwrap_or_default() || !numbers);
     let mut found = match (watches, numbers) {
         (false, _) => context.app.dead_letters(&by, &filter, limit).await?,
@@ -117,7 +117,7 @@ impl BulkBody {
 
     fn names_any(&self) -> bool {
         !self.ids.is_empty()
-            // The empty text is in every reason.
+            // The empty text matches every reason.
             || self.reason.as_ref().is_some_and(|text| !text.trim().is_empty())
             || self.kind.is_some()
             || self.class.is_some()
@@ -151,7 +151,7 @@ pub async fn delete(id: String, context: Shared) -> Response {
 async fn change_one(context: &Context, id: &str, action: Action) -> Result<Response, Problem> {
     let by = context.administrator()?;
     let filter = DeadLetterFilter { ids: vec![parse_id(id)?], ..DeadLetterFilter::default() };
-    // One more than there can be, so that nothing seems to come behind it.
+    // More than can match, so that nothing seems to follow.
     let outcome = context.app.change_dead_letters(action, &by, &filter, 2, |_| ()).await?;
     if outcome.changed.is_empty() && outcome.failed.is_empty() {
         return Err(crate::app::Error::NotFound("dead letter").into());
@@ -179,7 +179,7 @@ async fn change_many(context: &Context, action: Action) -> Result<Response, Prob
         let message = format!("ids must contain at most {CHANGED_AT_ONCE} ids");
         return Err(Problem::field("ids", "too_many", message));
     }
-    // A filter that was forgotten, or misspelt into nothing, must not mean everything.
+    // A missing or misspelt filter must not mean everything.
     if !body.names_any() && !body.all {
         let message =
             "missing filter: set ids, reason, kind, class, since or recipient, or all: true";
@@ -217,7 +217,7 @@ fn parse_cursor(text: &str) -> Result<DeadLetterId, Problem> {
     })
 }
 
-/// What is no id names nothing.
+/// An invalid id is answered like an unknown one.
 fn parse_id(text: &str) -> Result<DeadLetterId, Problem> {
     text.parse().map_err(|_| crate::app::Error::NotFound("dead letter").into())
 }

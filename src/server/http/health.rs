@@ -45,12 +45,12 @@ async fn readiness(app: &App, readiness: &Readiness, details: bool) -> Response 
         let body = json!({ "status": "draining" });
         return reply::json(StatusCode::SERVICE_UNAVAILABLE, &body);
     }
-    // What no gateway can store is no reason to send everybody away from this one.
+    // If no gateway can store anything, sending clients to another one does not help.
     page(app, details, false, |dependency| dependency.stops == Stops::Everything).await
 }
 
-/// `GET /health`: everything it needs answers. What that is in detail is for administrators. With `history`,
-/// how it was as well.
+/// `GET /health`: the health of all dependencies. Details are for administrators; with `history`, also the
+/// last results.
 pub async fn whole(context: Shared) -> Response {
     answer(
         async {
@@ -62,7 +62,7 @@ pub async fn whole(context: Shared) -> Response {
     )
 }
 
-/// `GET /health-status` of the existing system.
+/// `GET /health-status` of the legacy API.
 pub async fn status(context: Shared) -> Response {
     everything(&context.app, false, false).await
 }
@@ -71,8 +71,8 @@ async fn everything(app: &App, details: bool, history: bool) -> Response {
     page(app, details, history, |dependency| dependency.stops != Stops::Nothing).await
 }
 
-/// Whether the request has the token of an administrator. Only asked where the answer depends on it: health is
-/// answered also while the database is away.
+/// Whether the caller is an administrator. Only checked where the response depends on it: health must answer
+/// while the database is down.
 async fn is_administrator(context: &Context) -> bool {
     let Some(token) = bearer(&context.headers) else { return false };
     let Some(from) = context.peer.map(peer::block) else { return false };
@@ -80,7 +80,7 @@ async fn is_administrator(context: &Context) -> bool {
     caller.is_ok_and(|caller| caller.administrator().is_ok())
 }
 
-/// A health page for the listener of machines: in detail, because only machines of the operator reach it.
+/// A health page on the metrics listener: with details, because only the operator's machines reach it.
 pub async fn machine_page(app: &App, ready: &Readiness, uri: &http::Uri) -> Response {
     match uri.path() {
         "/health" => match asks_history(uri.query().unwrap_or_default()) {
@@ -93,7 +93,7 @@ pub async fn machine_page(app: &App, ready: &Readiness, uri: &http::Uri) -> Resp
     }
 }
 
-/// Whether the query asks for what was found earlier.
+/// Whether the query asks for the history.
 fn asks_history(query: &str) -> Result<bool, Problem> {
     if let Some(problem) = unknown_parameter(query, &["history"]) {
         return Err(problem);

@@ -166,7 +166,7 @@ async fn try_send_batch(context: &Context) -> Result<Response, Problem> {
     let body: BatchBody<'_> = context.json()?;
     let messages = body.messages.within("messages")?;
     let key = context.request_key_of("messages", &messages)?;
-    // An item that does not even read as a message answers for itself too.
+    // An item that cannot be decoded gets its own error, too.
     let mut readable = Vec::new();
     let read = |item: &RawValue| -> Result<SendRequest, Problem> {
         let body: SendBody =
@@ -178,7 +178,7 @@ async fn try_send_batch(context: &Context) -> Result<Response, Problem> {
         let items = messages.into_iter();
         items.map(|item| read(item).map(|request| readable.push(request))).collect()
     });
-    // What is kept for a key is what was answered.
+    // The stored response is the one that was sent.
     let longest = if key.is_some() { LONGEST_KEPT_ANSWER } else { usize::MAX };
     let results = |items: &[Item]| off_loop(size, || results(&places, items, longest));
     let sent = context
@@ -194,8 +194,8 @@ async fn try_send_batch(context: &Context) -> Result<Response, Problem> {
     })
 }
 
-/// What became of each item: of those that do not read as a message by their places, of the others by what the use
-/// case says. When that is longer than `longest`, problems are no more than a status and a code.
+/// The result of each item: of undecodable ones by index, of the others as the use case reports. If that is
+/// longer than `longest`, errors are reduced to status and code.
 fn results(places: &[Result<(), Problem>], items: &[Item], longest: usize) -> String {
     let all = |told: fn(&Problem) -> serde_json::Value| {
         let mut items = items.iter();
@@ -247,7 +247,7 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
         );
     }
     if let Some(to) = context.phone("to")? {
-        // A phone asks for its own; what it asks of another number it simply does not get.
+        // A phone lists its own messages; for any other number the list is empty.
         if matches!(context.caller()?.party(), Party::Mobile(own) if own != to) {
             return Ok(page(context, &[], false, None));
         }
@@ -257,7 +257,8 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
     Ok(page(context, &found.items, found.more, found.cut.map(|cut| MessageId(cut.id))))
 }
 
-/// A page of a list; `behind` is up to where it was looked at, if it may go on although there is no more to show.
+/// A page of a list; `behind` is the scan position, if the list may continue although there are no more
+/// items.
 fn page(context: &Context, found: &[Message], more: bool, behind: Option<MessageId>) -> Response {
     let next = |last: &Message| cursor(last.id);
     let (room, behind) = (context.page_room, behind.map(cursor));
@@ -273,7 +274,7 @@ pub async fn pending(context: Shared) -> Response {
 async fn try_pending(context: &Context) -> Result<Response, Problem> {
     let limit = context.limit()?;
     let after = context.after()?;
-    // One more, to know whether there are more.
+    // One more than the page, to know whether there are more.
     let found = context.app.pending_after(context.caller()?, after, limit + 1).await?;
     let shown = found.get(..limit).unwrap_or(&found);
     Ok(page(context, shown, found.len() > limit, None))
@@ -331,7 +332,7 @@ pub async fn acknowledge(context: Shared) -> Response {
     )
 }
 
-/// What is no id names nothing: the same answer as for an id that is not there.
+/// An invalid id is answered like an unknown one.
 fn parse_id(text: &str) -> Result<MessageId, Problem> {
     text.parse().map_err(|_| crate::app::Error::NotFound("message").into())
 }

@@ -1,4 +1,4 @@
-//! How people, tokens and the audit log look to administrators, over HTTP and from the command.
+//! Resources of the admin API: users, tokens, the audit log, reconciliation.
 
 use std::borrow::Cow;
 
@@ -53,7 +53,7 @@ impl<'a> From<&'a BusinessUser> for UserView<'a> {
     }
 }
 
-/// A number that is stored, and why it is to be looked at.
+/// A stored phone number that needs a check, and why.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = DoubtedNumber)]
@@ -116,7 +116,7 @@ impl<'a> From<&'a MobileUser> for MobileView<'a> {
     }
 }
 
-/// A token, but not the token itself.
+/// An access token, without the token itself.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Token)]
@@ -218,7 +218,7 @@ impl<'a> From<&'a AuditRecord> for AuditView<'a> {
     }
 }
 
-/// A new token, this once.
+/// A new access token; the only response that shows the token.
 #[derive(Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = IssuedToken)]
@@ -237,7 +237,7 @@ impl From<Issued> for IssuedView {
     }
 }
 
-/// A new token in the place of another.
+/// A new access token that replaces another.
 #[derive(Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = RotatedToken)]
@@ -261,7 +261,7 @@ impl From<Rotated> for RotatedView {
     }
 }
 
-/// A conversation with its counts and its last messages.
+/// A conversation with message counts and its last messages.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = ConversationOverview)]
@@ -287,7 +287,7 @@ impl<'a> From<&'a Overview> for ConversationOverviewView<'a> {
     }
 }
 
-/// One business' and day's part of the books.
+/// Reconciliation totals of a business user and a day.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = BookOfDay)]
 pub(crate) struct DayView<'a> {
@@ -315,7 +315,7 @@ pub(crate) struct DayView<'a> {
     pub(crate) missing: i64,
 }
 
-/// A message that does not add up.
+/// A message whose records contradict each other.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = Discrepancy)]
 pub(crate) struct DiscrepancyView<'a> {
@@ -325,7 +325,7 @@ pub(crate) struct DiscrepancyView<'a> {
     pub(crate) kind: &'a str,
 }
 
-/// Whether every accepted message is accounted for.
+/// The result of a reconciliation.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = Books)]
 pub struct BooksView<'a> {

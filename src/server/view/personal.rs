@@ -1,4 +1,4 @@
-//! Everything of one phone number as it is given out, and what an erasure tells of itself.
+//! Export records of a phone number, and the result of an erasure.
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -10,7 +10,7 @@ use crate::{
     store::{accounts::MobileUser, tokens::TokenInfo},
 };
 
-/// Something that is stored of the number, as it is written out.
+/// A record of an export.
 #[derive(Serialize, utoipa::ToSchema)]
 #[serde(tag = "record", rename_all = "camelCase")]
 #[schema(as = ExportRecord)]
@@ -24,7 +24,7 @@ pub(in crate::server) enum Record<'a> {
         #[serde(with = "crate::server::moment")]
         created_at: OffsetDateTime,
     },
-    /// When it was here last.
+    /// The last connection.
     #[serde(rename_all = "camelCase")]
     Presence {
         #[serde(with = "crate::server::moment")]
@@ -33,7 +33,7 @@ pub(in crate::server) enum Record<'a> {
         disconnected_at: Option<OffsetDateTime>,
         disconnect_reason: Option<&'a str>,
     },
-    /// Where pushes go.
+    /// A device registered for push.
     #[serde(rename_all = "camelCase")]
     Device {
         id: uuid::Uuid,
@@ -45,7 +45,7 @@ pub(in crate::server) enum Record<'a> {
         #[serde(with = "crate::server::moment::option")]
         last_used_at: Option<OffsetDateTime>,
     },
-    /// Never the token itself: it is not stored.
+    /// An access token, without the token itself, which is not stored.
     #[serde(rename_all = "camelCase")]
     Token {
         id: uuid::Uuid,
@@ -61,21 +61,21 @@ pub(in crate::server) enum Record<'a> {
         #[serde(flatten)]
         conversation: WholeConversationView<'a>,
     },
-    /// To it or from it.
+    /// A message to or from the phone.
     Message {
         #[serde(flatten)]
         message: MessageView<'a>,
         #[serde(skip_serializing_if = "Vec::is_empty")]
         events: Vec<EventView<'a>>,
     },
-    /// What was given up of it.
+    /// A dead letter.
     DeadLetter {
         #[serde(flatten)]
         letter: DeadLetterView<'a>,
     },
 }
 
-/// Something unusual that happened to a message.
+/// A delivery event, such as a retry.
 #[derive(Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = ExportedEvent)]
@@ -157,7 +157,7 @@ impl From<&TokenInfo> for Record<'_> {
     }
 }
 
-/// How far an erasure is.
+/// Progress of an erasure.
 #[derive(Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = ErasureProgress)]
@@ -168,7 +168,7 @@ pub(crate) struct ProgressView {
     pub(crate) gone: u64,
 }
 
-/// What an erasure took away, or would.
+/// The result of an erasure, or of its preview.
 #[derive(Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Erasure)]

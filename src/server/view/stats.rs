@@ -1,5 +1,5 @@
-//! How the installation does, as `GET /admin/stats` and `esh3ar top -o json` tell it. Whole, so that it
-//! can be read back by whoever watches from elsewhere.
+//! Statistics of the installation, for `GET /admin/stats` and `esh3ar top -o json`; complete, so that they
+//! can be read back by a remote `top`.
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// How the installation does at a moment.
+/// Statistics of the installation.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Stats)]
@@ -53,7 +53,7 @@ pub struct StatsView {
     pub slowest: Vec<SlowView>,
 }
 
-/// A lane.
+/// A lane: a priority queue.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Lane)]
@@ -85,7 +85,7 @@ pub struct CountedView {
     pub at_least: bool,
 }
 
-/// What was counted in a time.
+/// Totals of a period.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Totals)]
@@ -180,7 +180,7 @@ pub struct RatesView {
     pub failed: f64,
 }
 
-/// A part that a process works with.
+/// A dependency of a process.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = DependencyHealth)]
@@ -263,11 +263,11 @@ pub struct SlowView {
     pub connected: Option<bool>,
 }
 
-/// Samples that a rate is the mean of: ten seconds.
+/// Samples averaged for a rate: ten seconds.
 const RATE_SAMPLES: usize = 5;
 
 impl StatsView {
-    /// With `numbers` phone numbers are whole, else masked.
+    /// With `numbers`, phone numbers are not masked.
     pub fn new(snapshot: &Snapshot, numbers: bool) -> StatsView {
         let series = |of: fn(&MessageCounts) -> u64| snapshot.all.recent.iter().map(of).collect();
         let levels = snapshot.nodes.iter().filter_map(|node| node.figures.backpressure.as_deref());

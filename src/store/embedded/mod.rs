@@ -1,8 +1,8 @@
 //! The private Postgres of an appliance without `database.url`.
 //!
-//! It is a child of the process that serves, reached over a unix socket in a folder of our own, never
-//! over TCP and never as root. One folder is served by one process at a time; commands of the
-//! administrator attach to the running server, or run it for as long as they need it.
+//! A child of the serving process, reached over a unix socket in a folder of our own, never over TCP and
+//! never as root. One process at a time serves a folder; administrator commands attach to the running server,
+//! or run one for as long as they need it.
 
 mod binaries;
 mod cluster;
@@ -27,23 +27,23 @@ use server::PostgresProcess;
 
 use super::{error::tells_of_full_disk, statement::statements};
 
-// They are run on a connection of the driver's own, to a database that is nobody's.
+// Run on a plain driver connection to a maintenance database.
 statements! {
-    // The database, if it is there, and whether it keeps the details of errors out of the log.
+    // Whether the database exists, and whether error details are kept out of the log.
     DATABASE: once = "
         SELECT coalesce('log_error_verbosity=terse' = ANY (setconfig), false) AS terse
         FROM pg_database LEFT JOIN pg_db_role_setting ON setdatabase = pg_database.oid AND setrole = 0
         WHERE datname = 'esh3ar'";
-    // What a restore gives its databases for names.
+    // Databases that a restore creates.
     OF_A_RESTORE: once = "
         SELECT datname::text AS name FROM pg_database
         WHERE datname LIKE 'esh3ar\\_before\\_%' OR datname LIKE 'esh3ar\\_new\\_%' ORDER BY 1";
 }
 
-/// What the folder is opened for.
+/// Purpose of opening the folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// To serve: for long, and alone.
+    /// To serve, exclusively.
     Serve,
     /// For one command: attaches to a running server.
     Command,
@@ -52,14 +52,14 @@ pub enum Purpose {
 /// How to open a folder.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The appliance's folder; the cluster is below it.
+    /// The data folder, which contains the cluster.
     pub data_dir: PathBuf,
-    /// Where Postgres' programs are, if not where they usually are.
+    /// Folder of the Postgres programs, if not in a usual place.
     pub bin_dir: Option<PathBuf>,
     pub purpose: Purpose,
 }
 
-/// Why the private Postgres is not there.
+/// Why the private Postgres is not available.
 #[derive(Debug, thiserror::Error)]
 pub enum EmbeddedError {
     /// Postgres is not installed.
@@ -68,7 +68,7 @@ pub enum EmbeddedError {
     /// Another process serves this folder.
     #[error("{} is already in use by process {pid}", data_dir.display())]
     Locked { data_dir: PathBuf, pid: String },
-    /// The cluster belongs to another major version than the programs.
+    /// The cluster has another major version than the programs.
     #[error("the data in {} belongs to Postgres {data}, but the programs found are version {programs}", path.display())]
     MajorMismatch {
         path: PathBuf,
@@ -79,28 +79,27 @@ pub enum EmbeddedError {
     /// A file or folder cannot be used.
     #[error("{}: {why}", path.display())]
     Folder { path: PathBuf, why: String },
-    /// The disk is full: it cannot be made or started before there is room.
+    /// The disk is full: the cluster cannot be created or started.
     #[error("the disk of {} is full: {why}", path.display())]
     DiskFull {
         /// The data folder, or a file in it.
         path: PathBuf,
-        /// What was told of it.
+        /// The error.
         why: String,
     },
-    /// The data are not whole, or the server cannot read them: another start would end in the same way.
+    /// The data is incomplete or unreadable for the server: another start would fail in the same way.
     #[error("the private Postgres cannot start: {}: {why}", path.display())]
     Damaged { path: PathBuf, why: String },
     /// `initdb` failed.
     #[error("the database could not be created: {0}")]
     Initdb(String),
-    /// The server ended instead of starting.
+    /// The server exited during its start.
     #[error("Postgres did not start; its log ends: {0}")]
     Died(String),
-    /// It runs and does not answer.
+    /// The server runs and does not answer.
     #[error("Postgres does not answer: {0}")]
     NoAnswer(String),
-    /// There are databases of a restore, and not the one that is used. Making an empty one would hide
-    /// them.
+    /// Databases of a restore exist, but not the one in use. Creating an empty one would hide them.
     #[error("the database esh3ar is missing, but a restore left {}", found.join(", "))]
     Missing {
         /// What there is instead.
@@ -112,7 +111,7 @@ pub enum EmbeddedError {
 }
 
 impl EmbeddedError {
-    /// What to do about it.
+    /// A hint for the administrator.
     pub fn hint(&self) -> &'static str {
         match self {
             EmbeddedError::NoBinaries => {
@@ -152,16 +151,16 @@ fn folder(path: &Path, error: &std::io::Error) -> EmbeddedError {
     }
 }
 
-/// Whether there is a database in a folder, or somebody is making one right now. Nothing is made for that.
+/// Whether a folder contains a database, or one is being created. Read-only.
 pub fn is_there(data_dir: &Path) -> bool {
     use std::io::ErrorKind::{NotADirectory, NotFound};
     match fs::metadata(data_dir.join("postgres/PG_VERSION")) {
         Ok(_) => true,
         Err(error) if matches!(error.kind(), NotFound | NotADirectory) => {
-            // Data without it are not whole, and none the less there.
+            // Incomplete data counts as data.
             data_dir.join("postgres/base").exists() || lock::is_held(&data_dir.join("lock"))
         }
-        // What cannot be looked at is for whoever opens it to tell.
+        // Whoever opens it reports the error.
         Err(_) => true,
     }
 }
@@ -173,24 +172,24 @@ pub struct Embedded {
 }
 
 enum Role {
-    /// It is our child.
+    /// We started it.
     Owner { server: Box<PostgresProcess>, lock: FolderLock },
-    /// Somebody else's; the shared lock keeps a temporary owner from stopping it under us.
+    /// Another process owns it; the shared lock keeps a temporary owner from stopping it.
     Guest { _users: FolderLock },
 }
 
-/// How long a server waits for a command that has the folder.
+/// How long a server waits for a command that uses the folder.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long it waits before it says so.
+/// How long it waits before it logs that.
 const NOTICE_DELAY: Duration = Duration::from_secs(1);
-/// How long a command waits for a server that is starting; crash recovery may take long.
+/// How long a command waits for a starting server; crash recovery may take long.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a command waits for an answer of a server that runs.
+/// How long a command waits for an answer of a running server.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 impl Embedded {
-    /// Opens a folder: makes the cluster the first time, starts the server or attaches to it.
+    /// Opens a folder: creates the cluster the first time, and starts the server or attaches to it.
     ///
     /// # Errors
     /// See [`EmbeddedError`].
@@ -257,8 +256,7 @@ impl Embedded {
         matches!(self.role, Role::Owner { .. })
     }
 
-    /// Resolves when the child ends by itself, with how it did; never for a guest. May be dropped
-    /// and called again.
+    /// Resolves when the server exits unexpectedly, with how it ended; never for a guest. Cancel-safe.
     pub async fn died(&mut self) -> String {
         match &mut self.role {
             Role::Owner { server, .. } => server.died().await,
@@ -266,10 +264,10 @@ impl Embedded {
         }
     }
 
-    /// Stops the child; a guest only leaves. A temporary owner waits for its guests first.
+    /// Stops the server; a guest only detaches. A temporary owner waits for its guests first.
     ///
     /// # Errors
-    /// When the child cannot be stopped.
+    /// The server cannot be stopped.
     pub async fn stop(self) -> Result<(), EmbeddedError> {
         let Role::Owner { server, lock } = self.role else { return Ok(()) };
         let users = match lock.purpose() {
@@ -277,7 +275,7 @@ impl Embedded {
             Purpose::Serve => None,
         };
         server.stop().await?;
-        // Held until the server has gone, or a guest could come to it while it stops.
+        // Held until the server has exited, or a guest could attach while it stops.
         drop(users);
         drop(lock);
         Ok(())
@@ -300,7 +298,7 @@ fn config(socket_dir: &Path, database: &str) -> tokio_postgres::Config {
     config
 }
 
-/// Makes the folder if need be, closes it to others, and gives its real path.
+/// Creates the folder if needed, makes it private, and returns its real path.
 fn prepare(data_dir: &Path) -> Result<PathBuf, EmbeddedError> {
     fs::create_dir_all(data_dir).map_err(|error| folder(data_dir, &error))?;
     let data_dir = data_dir.canonicalize().map_err(|error| folder(data_dir, &error))?;
@@ -318,8 +316,8 @@ fn private(path: &Path) -> Result<(), EmbeddedError> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(fault)
 }
 
-/// Where the socket lies: in the folder, unless its path would be longer than a socket's may be
-/// (107 bytes); the other place follows from the folder, so that commands find it.
+/// The socket's folder: in the data folder, unless the path would exceed the limit for sockets (107 bytes);
+/// the alternative is derived from the path, so that commands find it.
 fn socket_dir(data_dir: &Path) -> Result<PathBuf, EmbeddedError> {
     const MAX_SOCKET_PATH_LEN: usize = 107;
     const FILE: usize = "/.s.PGSQL.5432.lock".len();
@@ -329,7 +327,7 @@ fn socket_dir(data_dir: &Path) -> Result<PathBuf, EmbeddedError> {
     } else {
         let hash = digest(&SHA256, data_dir.as_os_str().as_encoded_bytes());
         let name: String = hash.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-        // Not TMPDIR, which a service and its administrator's shell may have differently.
+        // Not TMPDIR, which may differ between the service and the administrator's shell.
         Path::new("/tmp").join(format!("esh3ar-{name}"))
     };
     match fs::DirBuilder::new().mode(0o700).create(&path) {
@@ -341,7 +339,7 @@ fn socket_dir(data_dir: &Path) -> Result<PathBuf, EmbeddedError> {
     Ok(path)
 }
 
-/// A server that cannot start on a full disk says so in many ways, and its log may have no room for any.
+/// A start on a full disk fails with many different messages, or none.
 fn of_full_disk(data_dir: &Path, error: EmbeddedError) -> EmbeddedError {
     let why = match &error {
         EmbeddedError::Initdb(why) | EmbeddedError::Died(why) | EmbeddedError::NoAnswer(why) => {
@@ -355,7 +353,7 @@ fn of_full_disk(data_dir: &Path, error: EmbeddedError) -> EmbeddedError {
     error
 }
 
-/// Postgres needs this much at least, in bytes, to start: a segment of its log.
+/// Postgres needs at least one WAL segment to start, in bytes.
 const MIN_FREE_BYTES: u64 = 16 << 20;
 
 fn has_no_room(data_dir: &Path) -> bool {
@@ -403,8 +401,8 @@ async fn create_database(socket_dir: &Path) -> Result<(), EmbeddedError> {
         client.batch_execute("CREATE DATABASE esh3ar").await.map_err(fault)?;
     }
     if !there.is_some_and(|row| row.try_get("terse").unwrap_or(false)) {
-        // The details of an error are whole rows, with phone numbers and what people write. Only for
-        // this database: the server's own troubles are told in full.
+        // Error details contain whole rows, with phone numbers and contents. Only for this database: errors
+        // of the server itself are logged in full.
         let quiet = "ALTER DATABASE esh3ar SET log_error_verbosity = terse";
         client.batch_execute(quiet).await.map_err(fault)?;
     }

@@ -18,15 +18,14 @@ use tokio_postgres::{NoTls, error::SqlState};
 
 use super::{EmbeddedError, binaries::Binaries, folder};
 
-/// The log is begun anew when it has grown to this.
+/// The log is truncated at this size.
 const MAX_LOG_BYTES: u64 = 10 * 1024 * 1024;
-/// How much of the log's end is looked at for a reason, in bytes.
+/// Bytes at the end of the log that are searched for the reason of a failure.
 const LOG_TAIL_BYTES: u64 = 4096;
-/// How long an orderly stop may take.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Settings of the server. The first four are the promise that an answered message is on disk.
+/// Server settings. The first four guarantee that an accepted message is on disk.
 const SETTINGS: &[&str] = &[
     "fsync=on",
     "synchronous_commit=on",
@@ -39,11 +38,11 @@ const SETTINGS: &[&str] = &[
     "max_connections=64",
     "jit=off",
     "autovacuum_naptime=10s",
-    // For sessions of the administrator; the pool gives its own less.
+    // For sessions of administrators; the pool sets lower values.
     "idle_in_transaction_session_timeout=30s",
     "log_min_messages=warning",
     "log_min_duration_statement=1s",
-    // A slow statement's parameters are phone numbers and what people write.
+    // Parameters of slow statements are phone numbers and contents.
     "log_parameter_max_length=0",
     "log_line_prefix=%m [%p] ",
 ];
@@ -51,7 +50,7 @@ const SETTINGS: &[&str] = &[
 pub(super) struct PostgresProcess {
     child: Child,
     log: PathBuf,
-    /// Where in the log this start begins, in bytes.
+    /// Offset in the log at which this start begins.
     log_start: u64,
 }
 
@@ -82,7 +81,7 @@ impl PostgresProcess {
             .env("LANG", "C.UTF-8")
             .env("TZ", "UTC")
             .current_dir("/")
-            // Ctrl-C in a terminal reaches a whole process group, and we stop before it does.
+            // Ctrl-C in a terminal reaches the whole process group; we stop Postgres after our last write.
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -92,8 +91,8 @@ impl PostgresProcess {
         Ok(PostgresProcess { child, log: log.to_owned(), log_start })
     }
 
-    /// Waits for the first answer, for as long as the server lives: crash recovery may take minutes.
-    /// A refusal that waiting does not mend is an error at once.
+    /// Waits until the server accepts connections, as long as it lives: crash recovery may take minutes. A
+    /// permanent refusal is an error at once.
     pub(super) async fn wait_ready(
         &mut self,
         config: &tokio_postgres::Config,
@@ -121,7 +120,7 @@ impl PostgresProcess {
     }
 
     pub(super) async fn stop(mut self) -> Result<(), EmbeddedError> {
-        // SIGINT is Postgres' fast stop: it ends sessions, SIGTERM would wait for them.
+        // SIGINT is Postgres' fast shutdown: it ends sessions; SIGTERM would wait for them.
         self.signal(Signal::SIGINT);
         if tokio::time::timeout(STOP_TIMEOUT, self.child.wait()).await.is_err() {
             tracing::warn!("Postgres did not stop in time; killing it");
@@ -149,7 +148,7 @@ impl PostgresProcess {
         lines.into_iter().rev().collect::<Vec<_>>().join("; ")
     }
 
-    /// Of this start only: an older one's reasons would mislead.
+    /// Of this start only: reasons of older ones would mislead.
     fn log_end(&self) -> std::io::Result<Vec<u8>> {
         let mut file = fs::File::open(&self.log)?;
         let end = file.metadata()?.len();
@@ -179,12 +178,12 @@ fn may_pass(error: &tokio_postgres::Error) -> bool {
     }
 }
 
-/// What the server said, where it did.
+/// The server's message, if there is one.
 pub(super) fn words(error: &tokio_postgres::Error) -> String {
     error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
-/// Whoever gives up in the middle of a start leaves no server behind.
+/// An aborted start leaves no server running.
 impl Drop for PostgresProcess {
     fn drop(&mut self) {
         self.signal(Signal::SIGINT);

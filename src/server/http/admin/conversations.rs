@@ -1,4 +1,4 @@
-//! `/admin/conversations`: anybody's conversations.
+//! `/admin/conversations`: conversations of all users.
 
 use http::StatusCode;
 use warp::reply::Response;
@@ -17,7 +17,7 @@ use crate::{
     store::conversations::ConversationFilter,
 };
 
-/// How many of its last messages a conversation is shown with, and how many at most.
+/// Default and maximum number of last messages shown with a conversation.
 const LAST: usize = 10;
 const MOST_LAST: usize = 1000;
 
@@ -62,7 +62,7 @@ pub async fn show(id: String, context: Shared) -> Response {
                 Some(text) => number(&text, "messages", MOST_LAST)?,
             };
             let mut found = context.app.any_conversation(&by, parse_id(&id)?, last).await?;
-            // The newest of them, as many as a page may have.
+            // The newest ones that fit on a page.
             let fit =
                 pages::fitting(found.last.iter().rev().map(MessageView::from), context.page_room);
             found.last.drain(..found.last.len() - fit);
@@ -116,7 +116,7 @@ fn number(text: &str, name: &'static str, most: usize) -> Result<usize, Problem>
     })
 }
 
-/// What is no id names nothing.
+/// An invalid id is answered like an unknown one.
 fn parse_id(text: &str) -> Result<ConversationId, Problem> {
     text.parse().map_err(|_| crate::app::Error::NotFound("conversation").into())
 }

@@ -1,4 +1,4 @@
-//! `/admin/import`: what the existing system has, some rows at a time.
+//! `/admin/import`: data of the legacy system, in batches.
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -19,10 +19,10 @@ use crate::{
     },
 };
 
-/// The longest name of a file, in characters.
+/// Maximum length of a file name, in characters.
 const LONGEST_NAME: usize = 200;
 
-/// Messages of the existing system.
+/// Messages of the legacy system.
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with rows")]
 #[schema(as = MessageRows)]
@@ -47,7 +47,7 @@ pub(in crate::server) struct MessagesBody<'a> {
     reason: Option<String>,
 }
 
-/// Mobile users of the existing system.
+/// Mobile users of the legacy system.
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with rows")]
 #[schema(as = UserRows)]
@@ -63,7 +63,7 @@ pub(in crate::server) struct UsersBody<'a> {
     reason: Option<String>,
 }
 
-/// What became of rows.
+/// The result of an import.
 #[derive(Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Imported)]
@@ -85,7 +85,7 @@ pub(crate) struct ImportedView {
     pub(crate) unknown_senders: Vec<uuid::Uuid>,
 }
 
-/// A row that cannot be taken.
+/// A rejected row.
 #[derive(Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = RejectedRow)]
@@ -151,7 +151,7 @@ async fn try_users(context: &Context) -> Result<Response, Problem> {
     Ok(reply::json(StatusCode::OK, &ImportedView::new(body.dry_run, &done)))
 }
 
-/// The name of a file, as it is told later.
+/// The file name to store.
 fn file(given: Option<&str>) -> Result<&str, Problem> {
     let name = given.unwrap_or("the admin API").trim();
     let fits = (1..=LONGEST_NAME).contains(&name.chars().count());
@@ -172,7 +172,7 @@ fn rows(given: Vec<&RawValue>) -> Result<Vec<SourceRow>, Problem> {
                 Value::String(text) => row.put(name, text),
                 Value::Number(_) | Value::Bool(_) => row.put(name, &value.to_string()),
                 Value::Null => {}
-                // No column of theirs.
+                // Not a column of the legacy system.
                 Value::Array(_) | Value::Object(_) => row.put_nested(name),
             }
         }

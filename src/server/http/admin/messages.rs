@@ -1,4 +1,4 @@
-//! `/admin/messages`: anybody's messages.
+//! `/admin/messages`: messages of all users.
 
 use http::StatusCode;
 use serde::Deserialize;
@@ -17,7 +17,7 @@ use crate::{
     store::{ScanPosition, messages::MessageFilter},
 };
 
-/// A message in the name of a business user.
+/// A message sent on behalf of a business user.
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "a message object with from")]
 #[schema(as = NewMessageAs)]
@@ -68,7 +68,7 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
     }
     filter.since = context.time("since")?;
     filter.until = context.time("until")?;
-    // By cursor, or by the id of a message.
+    // By cursor, or by message id.
     filter.before = match context.parameter("before")? {
         Some(id) => Some(parse_id(&id)?),
         None => None,
@@ -150,7 +150,7 @@ pub async fn explain(id: String, context: Shared) -> Response {
     )
 }
 
-/// What is no id names nothing.
+/// An invalid id is answered like an unknown one.
 fn parse_id(text: &str) -> Result<MessageId, Problem> {
     text.parse().map_err(|_| crate::app::Error::NotFound("message").into())
 }

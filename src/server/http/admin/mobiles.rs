@@ -16,7 +16,7 @@ use crate::{
     store::accounts::MobileStatus,
 };
 
-/// The most numbers in one call.
+/// Maximum number of phone numbers per call.
 const MOST: usize = 1000;
 
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -39,7 +39,7 @@ pub async fn list(context: Shared) -> Response {
             let by = context.administrator()?;
             let limit = context.limit()?;
             let after = match context.after_text()? {
-                // As it is stored, which need be no number that is taken today.
+                // As stored: it may not be valid today.
                 Some(cursor) => Some(Phone::from_stored(&cursor)),
                 None => context.phone("afterPhone")?,
             };

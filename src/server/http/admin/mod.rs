@@ -1,5 +1,5 @@
-//! `/admin`: what the administrator's commands do, over HTTP. Every handler asks first whether the
-//! caller may, and passes on who it is: the use cases record it.
+//! `/admin`: the admin API. Every handler first checks the caller, and passes on who it is: the use cases
+//! record it.
 
 pub mod audit;
 pub mod conversations;
@@ -29,10 +29,10 @@ use crate::{
     store::ScanPosition,
 };
 
-/// The longest lifetime of a token, in seconds: a hundred years.
+/// Maximum lifetime of a token, in seconds: a hundred years.
 const LONGEST: f64 = 100.0 * 365.0 * 86_400.0;
 
-/// A page of a list; the next begins after `cursor` of its last.
+/// A page of a list; the next one begins after `cursor` of the last item.
 pub(super) fn page<'a, T, V: Serialize>(
     context: &Context,
     found: &'a Listing<T>,
@@ -43,7 +43,7 @@ pub(super) fn page<'a, T, V: Serialize>(
     reply::raw(StatusCode::OK, page)
 }
 
-/// The same of a list that may go on behind what was looked at, although that is not shown; see [`Listing`].
+/// The same for a list that may continue after the scan position; see [`Listing`].
 pub(super) fn page_or_cut<'a, T, V: Serialize>(
     context: &Context,
     found: &'a Listing<T>,
@@ -57,7 +57,7 @@ pub(super) fn page_or_cut<'a, T, V: Serialize>(
     reply::raw(StatusCode::OK, page)
 }
 
-/// The cursor that continues behind a row, of a list that is ordered by ids.
+/// The cursor after a scanned row, for lists ordered by id.
 pub(super) fn behind(cut: ScanPosition) -> Option<String> {
     Some(cursor(MessageId(cut.id)))
 }
@@ -67,14 +67,14 @@ fn each<'a, T, V: From<&'a T>>(items: &'a [T]) -> Vec<V> {
     items.iter().map(V::from).collect()
 }
 
-/// A segment of the path, decoded. What is no text names nothing.
+/// Decodes a path segment. Invalid text is answered like an unknown id.
 fn segment(text: &str, what: &'static str) -> Result<String, Problem> {
-    // A plus is itself in a path.
+    // In a path, `+` is literal.
     let decoded = decode_plainly(text).filter(|text| !text.contains('\0'));
     decoded.ok_or_else(|| crate::app::Error::NotFound(what).into())
 }
 
-/// The reason of a body, if the header gave none.
+/// The reason in the body, unless the header has one.
 fn because(by: By, reason: Option<&str>) -> Result<By, Problem> {
     if by.has_reason() || reason.is_none() {
         return Ok(by);
@@ -82,7 +82,7 @@ fn because(by: By, reason: Option<&str>) -> Result<By, Problem> {
     Ok(by.because(reason)?)
 }
 
-/// A text in the query that no stored text can be other than.
+/// A query text; stored texts have no NUL.
 fn text_of(context: &Context, name: &'static str) -> Result<Option<String>, Problem> {
     let text = context.parameter(name)?;
     if text.as_ref().is_some_and(|text| text.contains('\0')) {
@@ -92,7 +92,7 @@ fn text_of(context: &Context, name: &'static str) -> Result<Option<String>, Prob
     Ok(text)
 }
 
-/// A duration in seconds, or that there is no end.
+/// A duration in seconds, or "never".
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(untagged, expecting = "a number of seconds, or \"never\"")]
 #[schema(as = Seconds)]
@@ -102,7 +102,7 @@ pub(in crate::server) enum Seconds {
 }
 
 impl Seconds {
-    /// The duration; `None` for never.
+    /// The duration; `None` for "never".
     fn read(&self, field: &'static str) -> Result<Option<Duration>, Problem> {
         let wrong = || {
             let message = format!("{field} must be a number of seconds above 0, or \"never\"");

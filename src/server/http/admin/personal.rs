@@ -1,4 +1,4 @@
-//! `/admin/mobile-users/{phone}/export` and `/erase`: everything of one phone number.
+//! `/admin/mobile-users/{phone}/export` and `/erase`: all data of a phone number.
 
 use std::{
     sync::{
@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-/// How often somebody who waits for an erasure hears of it.
+/// Interval of progress lines.
 const TOLD_EVERY: Duration = Duration::from_millis(500);
 
 #[derive(Default, Deserialize, utoipa::ToSchema)]
@@ -49,7 +49,7 @@ async fn try_export(phone: &str, context: &Context) -> Result<Response, Problem>
     context.app.begin_export(&by, &phone).await.map_err(named)?;
     let app = context.app.clone();
     let (lines, response) = stream::lines();
-    // Ends when it is told that nobody reads any more.
+    // Ends when the client stops reading.
     tokio::spawn(async move {
         match write(&app, &phone, &lines).await {
             Ok(()) => lines.end(),
@@ -62,7 +62,7 @@ async fn try_export(phone: &str, context: &Context) -> Result<Response, Problem>
     Ok(response)
 }
 
-/// Why writing ended before its end.
+/// Why an export was aborted.
 enum Stop {
     Gone,
     Failed(Error),
@@ -81,7 +81,7 @@ impl From<Error> for Stop {
 }
 
 async fn write(app: &App, phone: &Phone, lines: &Lines) -> Result<(), Stop> {
-    // Messages may have been sent to it all the same.
+    // Messages may have been sent to a number without a user.
     if let Some(user) = app.mobile_of(phone).await? {
         lines.put(&Record::from(&user)).await?;
     }
@@ -147,7 +147,7 @@ async fn try_erase(phone: &str, context: &Context) -> Result<Response, Problem> 
     }
     let erasure = context.app.begin_erasure(&by, &phone).await.map_err(named)?;
     let (lines, response) = stream::lines();
-    // Goes on to its end when whoever asked for it goes away.
+    // Continues if the client disconnects.
     tokio::spawn(run(erasure, phone, lines));
     Ok(response)
 }
@@ -163,7 +163,7 @@ async fn run(erasure: Erasure, phone: Phone, lines: Lines) {
         tokio::select! {
             done = &mut erasing => break done,
             _ = ticks.tick() => {
-                // Whoever does not listen must not keep the erasure waiting.
+                // A client that does not read must not delay the erasure.
                 lines.offer(&ProgressView { messages, gone: gone.load(Ordering::Relaxed) });
             }
         }
@@ -175,7 +175,7 @@ async fn run(erasure: Erasure, phone: Phone, lines: Lines) {
             lines.put(&Problem::from(error).to_json()).await
         }
     };
-    // Nobody may be there any more to be told; the audit log has it.
+    // The client may have disconnected; the audit log has the result.
     if told.is_ok() {
         lines.end();
     }

@@ -116,7 +116,7 @@ async fn try_revoke(id: &str, context: &Context) -> Result<Response, Problem> {
     Ok(reply::raw(StatusCode::NO_CONTENT, String::new()))
 }
 
-/// What is no id names nothing.
+/// An invalid id is answered like an unknown one.
 fn parse_id(text: &str) -> Result<TokenId, Problem> {
     text.parse().map_err(|_| crate::app::Error::NotFound("token").into())
 }
