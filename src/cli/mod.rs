@@ -216,7 +216,7 @@ pub struct Setup {
     /// Where administration is carried out, if elsewhere.
     remote: RemoteArgs,
     again: service::Again,
-    level: telemetry::log::LogLevel,
+    level: telemetry::log::LogFilter,
 }
 
 /// The command's own description, for completions, the manual and a test.

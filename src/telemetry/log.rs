@@ -13,9 +13,9 @@ const MUTED: &[&str] =
     &["hyper", "h2", "rustls", "tokio_postgres", "reqwest", "warp", "tungstenite"];
 
 /// Changes the log filter at run time.
-pub struct LogLevel(Box<dyn Fn(EnvFilter) -> bool + Send + Sync>);
+pub struct LogFilter(Box<dyn Fn(EnvFilter) -> bool + Send + Sync>);
 
-impl LogLevel {
+impl LogFilter {
     /// Sets the filter. Returns false if another component started logging.
     ///
     /// # Errors
@@ -29,7 +29,7 @@ impl LogLevel {
 ///
 /// # Errors
 /// The filter is invalid.
-pub fn init(level: &str, json: Option<bool>) -> Result<LogLevel, InvalidFilter> {
+pub fn init(level: &str, json: Option<bool>) -> Result<LogFilter, InvalidFilter> {
     let filter = filter(level)?;
     let terminal = std::io::stderr().is_terminal();
     // A line that cannot be written is lost: telling of it on the same standard error would panic, and take
@@ -41,13 +41,13 @@ pub fn init(level: &str, json: Option<bool>) -> Result<LogLevel, InvalidFilter> 
             builder.json().flatten_event(true).with_current_span(false).with_filter_reloading();
         let handle = builder.reload_handle();
         let _ = builder.try_init();
-        Ok(LogLevel(Box::new(move |filter| handle.reload(filter).is_ok())))
+        Ok(LogFilter(Box::new(move |filter| handle.reload(filter).is_ok())))
     } else {
         let color = terminal && std::env::var_os("NO_COLOR").is_none();
         let builder = builder.with_ansi(color).with_target(false).with_filter_reloading();
         let handle = builder.reload_handle();
         let _ = builder.try_init();
-        Ok(LogLevel(Box::new(move |filter| handle.reload(filter).is_ok())))
+        Ok(LogFilter(Box::new(move |filter| handle.reload(filter).is_ok())))
     }
 }
 
