@@ -108,7 +108,7 @@ mod tests {
     fn a_deletion_is_told_once() {
         let one = |n: u128| DeletedMessage {
             id: MessageId(Uuid::from_u128(n)),
-            place: None,
+            position: None,
             sender: Party::Business(UserId(Uuid::from_u128(9))),
             recipient: Party::Mobile(Phone::from_stored("+967771234567")),
             at: time::OffsetDateTime::UNIX_EPOCH,

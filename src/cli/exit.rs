@@ -94,27 +94,25 @@ impl From<app::Error> for Failure {
     fn from(error: app::Error) -> Self {
         use app::Error;
         let kind = match &error {
-            EmbeddedError::Invalid(_) => Kind::Usage,
-            EmbeddedError::NotFound(_) => Kind::NotFound,
-            EmbeddedError::Unauthenticated
-            | EmbeddedError::Forbidden(_)
-            | EmbeddedError::WrongAudience(_)
-            | EmbeddedError::ReadOnly
-            | EmbeddedError::Conflict(_)
-            | EmbeddedError::ClientMessageIdReused
-            | EmbeddedError::KeyReused => Kind::Refused,
-            EmbeddedError::Unavailable
-            | EmbeddedError::DiskFull
-            | EmbeddedError::Away(_)
-            | EmbeddedError::Overloaded { .. }
-            | EmbeddedError::RateLimited { .. } => Kind::Unavailable,
-            EmbeddedError::Internal => Kind::Failed,
+            Error::Invalid(_) => Kind::Usage,
+            Error::NotFound(_) => Kind::NotFound,
+            Error::Unauthenticated
+            | Error::Forbidden(_)
+            | Error::WrongAudience(_)
+            | Error::ReadOnly
+            | Error::Conflict(_)
+            | Error::ClientMessageIdReused
+            | Error::KeyReused => Kind::Refused,
+            Error::Unavailable
+            | Error::DiskFull
+            | Error::Away(_)
+            | Error::Overloaded { .. }
+            | Error::RateLimited { .. } => Kind::Unavailable,
+            Error::Internal => Kind::Failed,
         };
         let failure = Failure::new(kind, error.to_string());
         match kind {
-            Kind::Unavailable if matches!(error, EmbeddedError::DiskFull) => {
-                failure.hint(MAKE_ROOM)
-            }
+            Kind::Unavailable if matches!(error, Error::DiskFull) => failure.hint(MAKE_ROOM),
             Kind::Unavailable => failure.hint("run: esh3ar doctor"),
             _ => failure,
         }

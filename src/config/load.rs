@@ -64,11 +64,11 @@ pub struct ConfigErrors(pub Vec<ConfigProblem>);
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, fault) in self.0.iter().enumerate() {
+        for (n, problem) in self.0.iter().enumerate() {
             if n > 0 {
                 f.write_str("\n")?;
             }
-            write!(f, "{}: {}", fault.source, fault.text)?;
+            write!(f, "{}: {}", problem.source, problem.text)?;
         }
         Ok(())
     }
@@ -84,31 +84,31 @@ const ENV_PREFIX: &str = "ESH3AR__";
 /// # Errors
 /// All problems at once.
 pub fn load(sources: ConfigSources) -> Result<LoadedConfig, ConfigErrors> {
-    let mut faults = Vec::new();
+    let mut problems = Vec::new();
     let mut values = Values::new();
     if let Some((name, text)) = &sources.file {
-        read_file(name, text, &mut values, &mut faults);
+        read_file(name, text, &mut values, &mut problems);
     }
-    read_environment(&sources.environment, &mut values, &mut faults);
+    read_environment(&sources.environment, &mut values, &mut problems);
     for (key, value, option) in sources.flags {
         values.insert(key.to_owned(), (value, ConfigSource::Flag(option.to_owned())));
     }
-    take_secrets_from_files(&mut values, &mut faults);
+    take_secrets_from_files(&mut values, &mut problems);
     values.retain(|name, (_, source)| {
         let known = keys::find(name).is_some();
         if !known {
-            faults.push(ConfigProblem { source: source.clone(), text: keys::unknown(name) });
+            problems.push(ConfigProblem { source: source.clone(), text: keys::unknown(name) });
         }
         known
     });
-    let mut reader = Reader { values, faults };
+    let mut reader = Reader { values, problems };
     match sections::read(&mut reader) {
-        Some(config) if reader.faults.is_empty() => Ok(LoadedConfig::new(config, &reader)),
-        _ => Err(ConfigErrors(reader.faults)),
+        Some(config) if reader.problems.is_empty() => Ok(LoadedConfig::new(config, &reader)),
+        _ => Err(ConfigErrors(reader.problems)),
     }
 }
 
-fn read_file(name: &str, text: &str, values: &mut Values, faults: &mut Vec<ConfigProblem>) {
+fn read_file(name: &str, text: &str, values: &mut Values, problems: &mut Vec<ConfigProblem>) {
     let parsed = config::Config::builder()
         .add_source(File::from_str(&text::as_texts(text), FileFormat::Toml))
         .build();
@@ -124,7 +124,8 @@ fn read_file(name: &str, text: &str, values: &mut Values, faults: &mut Vec<Confi
         }
         Err(error) => {
             let source = ConfigSource::File { name: name.to_owned(), line: None };
-            faults.push(ConfigProblem { source, text: text::without_excerpt(&error.to_string()) });
+            problems
+                .push(ConfigProblem { source, text: text::without_excerpt(&error.to_string()) });
         }
     }
 }
@@ -132,7 +133,7 @@ fn read_file(name: &str, text: &str, values: &mut Values, faults: &mut Vec<Confi
 fn read_environment(
     environment: &[(String, String)],
     values: &mut Values,
-    faults: &mut Vec<ConfigProblem>,
+    problems: &mut Vec<ConfigProblem>,
 ) {
     let ours: config::Map<String, String> =
         environment.iter().filter(|(name, _)| name.starts_with(ENV_PREFIX)).cloned().collect();
@@ -153,7 +154,7 @@ fn read_environment(
                 values.insert(key, (value, ConfigSource::Environment(name)));
             }
         }
-        Err(error) => faults.push(ConfigProblem {
+        Err(error) => problems.push(ConfigProblem {
             source: ConfigSource::Environment(format!("{ENV_PREFIX}*")),
             text: error.to_string(),
         }),
@@ -190,7 +191,7 @@ fn line_of(text: &str, key: &str) -> Option<usize> {
     None
 }
 
-fn take_secrets_from_files(values: &mut Values, faults: &mut Vec<ConfigProblem>) {
+fn take_secrets_from_files(values: &mut Values, problems: &mut Vec<ConfigProblem>) {
     for key in keys::all().filter(|key| key.secret) {
         let Some((path, source)) = values.remove(&format!("{}_file", key.name)) else { continue };
         match read_bounded(path.as_ref(), MAX_SECRET_LEN) {
@@ -198,7 +199,8 @@ fn take_secrets_from_files(values: &mut Values, faults: &mut Vec<ConfigProblem>)
                 values.insert(key.name.to_owned(), (text.trim().to_owned(), source));
             }
             Err(error) => {
-                faults.push(ConfigProblem { source, text: format!("cannot read {path}: {error}") });
+                problems
+                    .push(ConfigProblem { source, text: format!("cannot read {path}: {error}") });
             }
         }
     }

@@ -12,7 +12,7 @@ pub(super) type Values = BTreeMap<String, (String, ConfigSource)>;
 
 pub(super) struct Reader {
     pub(super) values: Values,
-    pub(super) faults: Vec<ConfigProblem>,
+    pub(super) problems: Vec<ConfigProblem>,
 }
 
 impl Reader {
@@ -32,9 +32,10 @@ impl Reader {
     }
 
     /// Records a problem with a key.
-    pub(super) fn fault(&mut self, key: &ConfigKey, why: &str) {
-        let fault = ConfigProblem { source: self.source(key), text: format!("{} {why}", key.name) };
-        self.faults.push(fault);
+    pub(super) fn problem(&mut self, key: &ConfigKey, why: &str) {
+        let problem =
+            ConfigProblem { source: self.source(key), text: format!("{} {why}", key.name) };
+        self.problems.push(problem);
     }
 
     /// The value of a key. If it is invalid, the default, so that the other keys can be read as well; `None`
@@ -47,7 +48,7 @@ impl Reader {
         match parse(self.text(key)) {
             Ok(value) => Some(value),
             Err(why) => {
-                self.fault(key, &why);
+                self.problem(key, &why);
                 parse(key.default).ok()
             }
         }

@@ -175,8 +175,8 @@ statements! {
         SELECT min(created_at) AS first_at, max(created_at) AS last_at
         FROM (SELECT created_at FROM idempotency_keys WHERE created_at > $1
               ORDER BY created_at LIMIT $2) AS page";
-    COUNT_ANSWERS = concat!(named!(), "SELECT count(*) AS count", erase_stored_responses!());
-    DELETE_ANSWERS = concat!(named!(), "DELETE", erase_stored_responses!());
+    COUNT_ANSWERS = concat!(named!(), "SELECT count(*) AS count", answers!());
+    DELETE_ANSWERS = concat!(named!(), "DELETE", answers!());
     ERASE_ONE_WAY = concat!(
         "WITH old AS (
             SELECT id FROM messages WHERE recipient_phone = $1 AND type = 0 AND created_at <= $2

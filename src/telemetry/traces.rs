@@ -60,7 +60,7 @@ pub struct TraceResource {
 pub struct TraceExporter {
     exporter: SpanExporter,
     /// The last warning about failed exports, and the spans lost since.
-    said: Option<Instant>,
+    last_warning: Option<Instant>,
     lost: u64,
 }
 
@@ -69,8 +69,8 @@ impl TraceExporter {
     ///
     /// # Errors
     /// [`InvalidEndpoint`].
-    pub fn new(endpoint: &str, teller: TraceResource) -> Result<TraceExporter, InvalidEndpoint> {
-        let unusable = |error: &dyn std::fmt::Display| InvalidEndpoint(error.to_string());
+    pub fn new(endpoint: &str, resource: TraceResource) -> Result<TraceExporter, InvalidEndpoint> {
+        let invalid = |error: &dyn std::fmt::Display| InvalidEndpoint(error.to_string());
         let limits = Limits {
             reach: Reach::Anywhere,
             timeout: EXPORT_TIMEOUT,
@@ -78,7 +78,7 @@ impl TraceExporter {
             cut: true,
             ..Limits::default()
         };
-        let client = Outbound::new(limits).map_err(|error| unusable(&error))?;
+        let client = Outbound::new(limits).map_err(|error| invalid(&error))?;
         let base = endpoint.trim_end_matches('/');
         let path = if base.ends_with("/v1/traces") { "" } else { "/v1/traces" };
         // No retries: the library would block the runtime's thread for them.
@@ -90,19 +90,19 @@ impl TraceExporter {
             .with_timeout(EXPORT_TIMEOUT)
             .with_retry_policy(RetryPolicy::disabled())
             .build()
-            .map_err(|error| unusable(&error))?;
+            .map_err(|error| invalid(&error))?;
         exporter.set_resource(
             &Resource::builder_empty()
                 .with_service_name("esh3ar")
                 .with_attributes([
                     KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
-                    KeyValue::new("service.instance.id", teller.node),
-                    KeyValue::new("host.name", teller.host),
-                    KeyValue::new("esh3ar.role", teller.role),
+                    KeyValue::new("service.instance.id", resource.node),
+                    KeyValue::new("host.name", resource.host),
+                    KeyValue::new("esh3ar.role", resource.role),
                 ])
                 .build(),
         );
-        Ok(TraceExporter { exporter, said: None, lost: 0 })
+        Ok(TraceExporter { exporter, last_warning: None, lost: 0 })
     }
 
     /// Exports steps until `stop`, then what is queued, for at most two seconds.
@@ -112,12 +112,12 @@ impl TraceExporter {
             tokio::time::sleep(SHUTDOWN_GRACE).await;
         };
         tokio::select! {
-            () = self.tell(steps, stop.clone()) => {}
+            () = self.export_all(steps, stop.clone()) => {}
             () = late => tracing::warn!("shutdown: spans not exported in time"),
         }
     }
 
-    async fn tell(mut self, mut steps: mpsc::Receiver<TraceStep>, stop: CancellationToken) {
+    async fn export_all(mut self, mut steps: mpsc::Receiver<TraceStep>, stop: CancellationToken) {
         loop {
             let mut batch = Vec::new();
             let none = tokio::select! {
@@ -147,17 +147,17 @@ impl TraceExporter {
 
     async fn export(&mut self, spans: Vec<SpanData>) {
         let count = spans.len() as u64;
-        let told = match timeout(EXPORT_TIMEOUT, self.exporter.export(spans)).await {
-            Ok(told) => told.map_err(|error| error.to_string()),
+        let exported = match timeout(EXPORT_TIMEOUT, self.exporter.export(spans)).await {
+            Ok(exported) => exported.map_err(|error| error.to_string()),
             Err(_) => Err(format!("no answer in {} s", EXPORT_TIMEOUT.as_secs())),
         };
-        let result = if told.is_ok() { "exported" } else { "failed" };
+        let result = if exported.is_ok() { "exported" } else { "failed" };
         metrics::counter!("esh3ar_trace_spans_total", "result" => result).increment(count);
-        let Err(why) = told else { return };
+        let Err(why) = exported else { return };
         self.lost += count;
-        if self.said.is_none_or(|said| said.elapsed() >= WARNING_INTERVAL) {
+        if self.last_warning.is_none_or(|last_warning| last_warning.elapsed() >= WARNING_INTERVAL) {
             tracing::warn!(why, spans = self.lost, "trace export failed");
-            (self.said, self.lost) = (Some(Instant::now()), 0);
+            (self.last_warning, self.lost) = (Some(Instant::now()), 0);
         }
     }
 }

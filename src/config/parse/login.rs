@@ -12,7 +12,7 @@ pub(in crate::config) fn check<'a>(
     if !urls.all(|url| is_encoded(url.trim())) {
         let why = "holds a user name or password that is not percent-encoded: write %40 for @, %2F for /, \
                    %3F for ?, %23 for #, %25 for %, and other special characters likewise";
-        reader.fault(key, why);
+        reader.problem(key, why);
     }
 }
 

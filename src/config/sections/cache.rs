@@ -25,17 +25,17 @@ fn check(cache: &CacheConfig, reader: &mut Reader) {
     let key = key!("cache.url");
     login::check(reader, key, std::iter::once(url.expose()));
     if !reader.is_set(key!("queue.url")) {
-        reader.fault(key, "needs queue.url: a single process does not use Redis");
+        reader.problem(key, "needs queue.url: a single process does not use Redis");
         // Where the queue is set as well, it is told there.
         if !reader.is_set(key!("database.url")) {
             let why = "needs database.url: the private Postgres serves one process only";
-            reader.fault(key, why);
+            reader.problem(key, why);
         }
     }
     let schemes = ["redis://", "rediss://", "redis+", "rediss+"];
     if !schemes.iter().any(|scheme| url.expose().starts_with(scheme)) {
         // Without the value: it may hold a password.
         let why = "must be redis://host:6379, rediss://…, redis+sentinel://… or redis+cluster://…";
-        reader.fault(key, why);
+        reader.problem(key, why);
     }
 }

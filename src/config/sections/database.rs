@@ -45,10 +45,10 @@ fn check(database: &DatabaseConfig, reader: &mut Reader) {
     }
     if database.pool_size > MAX_PRIVATE_POOL_SIZE {
         let why = format!("must be at most {MAX_PRIVATE_POOL_SIZE} with the private Postgres");
-        reader.fault(key!("database.pool_size"), &why);
+        reader.problem(key!("database.pool_size"), &why);
     }
     if !database.replica_urls.is_empty() {
         let why = "needs database.url: the private Postgres has no replicas";
-        reader.fault(replicas, why);
+        reader.problem(replicas, why);
     }
 }

@@ -65,8 +65,8 @@ fn networks(text: &str) -> Result<Vec<Network>, String> {
 fn check(_: &HttpConfig, reader: &mut Reader) {
     let (cert, key) = (key!("http.tls_cert"), key!("http.tls_key"));
     match (reader.is_set(cert), reader.is_set(key)) {
-        (true, false) => reader.fault(cert, "needs http.tls_key"),
-        (false, true) => reader.fault(key, "needs http.tls_cert"),
+        (true, false) => reader.problem(cert, "needs http.tls_key"),
+        (false, true) => reader.problem(key, "needs http.tls_cert"),
         _ => {}
     }
 }

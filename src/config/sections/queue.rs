@@ -47,15 +47,15 @@ fn check(queue: &QueueConfig, reader: &mut Reader) {
     let is_url = |url: &str| ["amqp://", "amqps://"].iter().any(|s| url.trim().starts_with(s));
     if !url.expose().split(',').all(is_url) {
         // Without the value: it holds a password.
-        reader.fault(key, "must be amqp://user:password@host:port/vhost or amqps://…");
+        reader.problem(key, "must be amqp://user:password@host:port/vhost or amqps://…");
     }
     // Several processes need all three: the truth, wake-ups, and the way to each other.
     if !reader.is_set(key!("cache.url")) {
         let why = "needs cache.url: gateways and workers find each other through Redis";
-        reader.fault(key, why);
+        reader.problem(key, why);
     }
     if !reader.is_set(key!("database.url")) {
         let why = "needs database.url: the private Postgres serves one process only";
-        reader.fault(key, why);
+        reader.problem(key, why);
     }
 }

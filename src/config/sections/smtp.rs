@@ -75,16 +75,16 @@ fn check(smtp: &SmtpConfig, reader: &mut Reader) {
     let (has_username, has_password) = (reader.is_set(username), reader.is_set(password));
     if has_username != has_password {
         let missing = if has_password { username } else { password };
-        reader.fault(missing, "is required: set smtp.username and smtp.password together");
+        reader.problem(missing, "is required: set smtp.username and smtp.password together");
     }
     if smtp.host.is_none() {
         return;
     }
     let (from, to) = (key!("smtp.from"), key!("smtp.to"));
     if !reader.is_set(from) {
-        reader.fault(from, "is required with smtp.host");
+        reader.problem(from, "is required with smtp.host");
     }
     if listed(reader.text(to)).next().is_none() {
-        reader.fault(to, "is required with smtp.host");
+        reader.problem(to, "is required with smtp.host");
     }
 }

@@ -124,7 +124,10 @@ impl World {
         let new = open.filter(|n| !self.once_said.contains(n)).count();
         assert!(new <= WINDOW_SIZE, "the client has too much");
         assert!(self.feed.window.len() <= WINDOW_SIZE + PAGE_SIZE, "we remember too much");
-        assert_eq!(self.feed.window.values().filter(|w| w.said).count(), self.feed.said);
+        assert_eq!(
+            self.feed.window.values().filter(|w| w.ack_received).count(),
+            self.feed.acks_pending
+        );
         let due = self.feed.window.values().map(|written| self.feed.due_at(written)).min();
         let look = self.feed.next_deadline();
         assert!(due.is_none_or(|due| look.is_some_and(|look| look <= due)), "found too late");
