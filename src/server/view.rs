@@ -58,25 +58,16 @@ pub struct MessageView<'a> {
     #[serde(with = "crate::server::moment")]
     pub(crate) created_at: OffsetDateTime,
     /// When the message was first written to a recipient's connection.
-    #[serde(
-        with = "crate::server::moment::option",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(with = "crate::server::moment::option")]
     pub(crate) sent_at: Option<OffsetDateTime>,
     /// When the recipient's device acknowledged the message.
-    #[serde(
-        with = "crate::server::moment::option",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(with = "crate::server::moment::option")]
     pub(crate) delivered_at: Option<OffsetDateTime>,
     /// When the recipient read the message.
-    #[serde(
-        with = "crate::server::moment::option",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(with = "crate::server::moment::option")]
     pub(crate) read_at: Option<OffsetDateTime>,
     /// Why the message failed; at most 500 characters.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -244,7 +235,6 @@ impl ConversationCursor {
         }))
     }
 
-    /// Reads one.
     pub fn parse(text: &str) -> Option<ConversationCursor> {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
         let (at, id) = bytes.split_at_checked(16)?;
@@ -270,7 +260,6 @@ impl fmt::Display for ConversationCursor {
 #[serde(rename_all = "camelCase")]
 pub struct Typing<'a> {
     pub conversation_id: uuid::Uuid,
-    /// Display name of the sender.
     pub from: &'a str,
 }
 
@@ -302,11 +291,8 @@ impl MessageDeleted {
 /// Hub event: the status of a sent message changed.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct StatusChanged<'a> {
-    /// The message.
     pub id: uuid::Uuid,
-    /// The new status.
     pub status: &'a str,
-    /// Since when.
     #[serde(with = "crate::server::moment")]
     pub at: OffsetDateTime,
 }
@@ -314,7 +300,6 @@ pub struct StatusChanged<'a> {
 /// Hub event: the connection may have missed messages.
 #[derive(Debug, Serialize)]
 pub struct MissedSince {
-    /// Since when.
     #[serde(with = "crate::server::moment")]
     pub since: OffsetDateTime,
 }
@@ -411,7 +396,6 @@ impl<'a> MessageStoryView<'a> {
 #[schema(as = Explanation)]
 pub struct ExplanationView {
     pub(crate) id: uuid::Uuid,
-    /// Display name of the sender.
     pub(crate) from: String,
     /// Recipient: a phone number in E.164, or the id of a business user.
     pub(crate) to: String,

@@ -77,7 +77,7 @@ fn message(to: &Party) -> Message {
     let at = time::OffsetDateTime::from_unix_timestamp(1_700_000_000).unwrap();
     Message {
         id: MessageId(Uuid::from_u128(7)),
-        place: None,
+        position: None,
         sender: Party::Business(UserId(Uuid::from_u128(9))),
         from: "Shop".into(),
         recipient: to.clone(),
