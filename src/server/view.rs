@@ -396,6 +396,7 @@ impl<'a> MessageStoryView<'a> {
 #[schema(as = Explanation)]
 pub struct ExplanationView {
     pub(crate) id: uuid::Uuid,
+    /// Display name of the sender.
     pub(crate) from: String,
     /// Recipient: a phone number in E.164, or the id of a business user.
     pub(crate) to: String,
