@@ -261,7 +261,7 @@ impl Machine {
                         LiveDecision::Hold | LiveDecision::Drop => {}
                     }
                 }
-                Outbound::Nudge(from) => device.feed.on_nudge(from),
+                Outbound::Nudge(from) => device.feed.on_resync(from),
                 Outbound::Acknowledged(ids) => {
                     device.feed.on_acknowledged_elsewhere(ids.iter().copied());
                 }
@@ -270,7 +270,7 @@ impl Machine {
         }
         if let Some(missed) = device.seat.take_missed() {
             missed.from.into_iter().for_each(|from| device.feed.on_passed_over(from));
-            device.feed.on_nudge(missed.about);
+            device.feed.on_resync(missed.about);
         }
         while let Some(reading) = device.feed.begin_read() {
             if device.feed.is_new() {

@@ -44,7 +44,7 @@ fn history(text: &str) -> History {
                 began: number("began").unwrap(),
                 ended: number("ended").unwrap(),
                 told: id().map_or(Told::Nothing, Told::Accepted),
-                position: place(),
+                place: place(),
             });
         } else if number("got").is_some() {
             let (tag, recipient) = (number("tag").unwrap(), small("recipient"));
@@ -53,7 +53,7 @@ fn history(text: &str) -> History {
                 recipient,
                 tag,
                 id: id().unwrap(),
-                position: place(),
+                place: place(),
                 shown: shown.insert((recipient, tag)),
                 retry: entry["retry"] == true,
             });
