@@ -41,7 +41,8 @@ impl App {
     /// Failures of the database.
     pub async fn close_revoked(&self, since: OffsetDateTime) -> Result<OffsetDateTime, Error> {
         let now = self.clock().now();
-        if self.presence().local().connections() + self.bystanders().connections() == 0 {
+        if self.presence().local().connections() + self.diagnostic_connections().connections() == 0
+        {
             return Ok(now);
         }
         let client = self.store().client_for(Group::Nodes).await?;
@@ -51,7 +52,7 @@ impl App {
             // First, so that nobody comes back through what is still believed.
             self.inner.known_tokens.forget(&revoked);
             self.presence().local().close_tokens(&revoked);
-            self.bystanders().close_tokens(&revoked);
+            self.diagnostic_connections().close_tokens(&revoked);
         }
         Ok(now)
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{App, Caller, Error, chat_intake, clock::new_id, ledger::Said};
+use super::{App, Caller, Error, chat_intake, clock::new_id, ledger::ReceiptKind};
 use crate::{
     domain::{
         Conversation, ConversationId, ConversationStatus, Message, MessageId, Party, Permission,
@@ -379,7 +379,7 @@ impl App {
         }
     }
 
-    /// What [`Said`] means for a message of either kind.
+    /// What [`ReceiptKind`] means for a message of either kind.
     pub(super) async fn say_of_any(
         &self,
         caller: &Caller,
@@ -387,7 +387,7 @@ impl App {
     ) -> Result<Vec<MessageId>, Error> {
         let (mut changed, one_way) = self.opened(caller, ids).await?;
         let words = one_way.into_iter().map(|id| (id, None)).collect();
-        changed.extend(self.say_words(caller, Said::Opened, words).await?);
+        changed.extend(self.say_words(caller, ReceiptKind::Read, words).await?);
         Ok(changed)
     }
 }

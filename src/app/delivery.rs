@@ -13,7 +13,7 @@ use crate::{
     domain::{Message, MessageId, Party, Priority, feed::Attempt, partitions},
     presence::{Delivery, Outbound, Reach},
     queue::{LocalQueue, Queue, Rabbit, WakeUp},
-    store::{self, Group, idempotency, messages, outcome::WrittenAt},
+    store::{self, Group, idempotency, message_status::WrittenAt, messages},
 };
 
 /// The most messages that one sweep takes.
@@ -106,8 +106,8 @@ impl App {
                 deliveries.into_iter().map(|delivery| (delivery.message.priority, delivery));
             for refused in queue.push(partition, items) {
                 // No room for the wake-up: the connection reads from the database instead.
-                let nudge = Outbound::Nudge(Some(refused.message.id));
-                self.presence().send(&refused.message.recipient, &nudge);
+                let resync = Outbound::Resync(Some(refused.message.id));
+                self.presence().send(&refused.message.recipient, &resync);
             }
         }
     }
@@ -160,7 +160,7 @@ impl App {
             unconfirmed
                 .chain(came)
                 .for_each(|(party, from)| note_behind(&mut to_read, party, from));
-            app.nudge(to_read).await;
+            app.resync(to_read).await;
             answer();
             app.failpoint("intake_after_answer");
         });
@@ -168,25 +168,25 @@ impl App {
 
     /// Lets the connections of these read from the database before they are sent anything more. Those of
     /// which nobody can say whether they have any are asked again later.
-    async fn nudge(&self, parties: Behind) {
+    async fn resync(&self, parties: Behind) {
         if parties.is_empty() {
             return;
         }
         let parties: Vec<(Party, MessageId)> = parties.into_iter().collect();
-        let nudge =
-            |(party, from): &(Party, MessageId)| (party.clone(), Outbound::Nudge(Some(*from)));
-        let reached = self.presence().hand(parties.iter().map(nudge).collect()).await;
+        let resync =
+            |(party, from): &(Party, MessageId)| (party.clone(), Outbound::Resync(Some(*from)));
+        let reached = self.presence().hand(parties.iter().map(resync).collect()).await;
         let unknown = parties.into_iter().zip(reached);
         let unknown = unknown.filter(|(_, reach)| *reach == Reach::Unknown);
-        self.inner.unreached.note(unknown.map(|(behind, _)| behind));
+        self.inner.pending_resyncs.note(unknown.map(|(behind, _)| behind));
     }
 
     /// Nudges those that could not be reached before, if that is possible now: what comes for them next
     /// must not overtake what they missed.
-    pub async fn nudge_unreached(&self) {
+    pub async fn resync_pending(&self) {
         let reachable = self.presence().relay().is_none_or(|relay| relay.redis().state().up);
         if reachable {
-            self.nudge(self.inner.unreached.take()).await;
+            self.resync(self.inner.pending_resyncs.take()).await;
         }
     }
 
@@ -208,7 +208,7 @@ impl App {
         let count = parties.len();
         // Not all of those were counted, if they are many: what they missed began no earlier than this.
         let from = MessageId::first_of(since);
-        self.nudge(parties.into_iter().map(|party| (party, from)).collect()).await;
+        self.resync(parties.into_iter().map(|party| (party, from)).collect()).await;
         Ok(count)
     }
 
@@ -218,7 +218,7 @@ impl App {
     }
 
     async fn hand_over(&self, began: Option<OffsetDateTime>, deliveries: &[Arc<Delivery>]) {
-        self.nudge_unreached().await;
+        self.resync_pending().await;
         let told = |delivery: &Arc<Delivery>| {
             let party = delivery.message.recipient.clone();
             (party, Outbound::Deliver(Arc::clone(delivery)))
@@ -239,7 +239,7 @@ impl App {
             }
         }
         if !unknown.is_empty() {
-            self.inner.unreached.note(unknown);
+            self.inner.pending_resyncs.note(unknown);
         }
         if !parked.is_empty() {
             self.inner.ledger.note_offline(parked);
@@ -298,7 +298,7 @@ impl App {
             self.failpoint("sweep_after_take");
         }
         for (party, from) in parties {
-            self.presence().send(&party, &Outbound::Nudge(Some(from)));
+            self.presence().send(&party, &Outbound::Resync(Some(from)));
         }
         Ok(count == SWEEP)
     }
@@ -317,7 +317,7 @@ impl App {
             let behind = messages::behind(&client, parties, before, doubted).await?;
             found += behind.len();
             for (party, from) in behind {
-                self.presence().local().send(&party, &Outbound::Nudge(Some(from)));
+                self.presence().local().send(&party, &Outbound::Resync(Some(from)));
             }
         }
         Ok(found)
@@ -344,7 +344,7 @@ impl App {
                 }
                 () = tokio::time::sleep(LOOK_EVERY) => {
                     waited += LOOK_EVERY;
-                    self.nudge_unreached().await;
+                    self.resync_pending().await;
                 }
             }
         }

@@ -50,7 +50,7 @@ impl App {
         audit::commit(transaction, &[entry]).await?;
         if id == self.node() {
             // It need not wait to be told.
-            self.greet().await?;
+            self.heartbeat().await?;
         }
         let asked = self.living_nodes().await?.into_iter().find(|node| node.id == id);
         // One that has gone meanwhile has taken up nothing.

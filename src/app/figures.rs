@@ -128,7 +128,8 @@ impl App {
     /// What this process knows of itself.
     pub fn figures(&self) -> Figures {
         let mut figures = self.counters().figures();
-        let open = self.presence().local().connections() + self.bystanders().connections();
+        let open =
+            self.presence().local().connections() + self.diagnostic_connections().connections();
         figures.connections = open as u64;
         for ((_, depth), place) in self.queue_depths().into_iter().zip(&mut figures.wake_ups) {
             *place = depth as u64;

@@ -22,7 +22,7 @@ use crate::{
     presence::Outbound,
     store::{
         self, Client, Group,
-        outcome::{self, Changed, GivenUp, Missed, Word, WrittenAt},
+        message_status::{self, Changed, GivenUp, Missed, Receipt, WrittenAt},
     },
 };
 
@@ -41,7 +41,7 @@ const _: () = assert!(suspects::FAILURES == 5, "the text above says how many");
 
 /// What a recipient says about messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Said {
+pub enum ReceiptKind {
     /// It has them.
     Acknowledged,
     /// It opened them.
@@ -50,7 +50,7 @@ pub enum Said {
 
 /// What is to be written.
 pub(super) enum Entry {
-    Words { said: Said, words: Vec<Word> },
+    Words { said: ReceiptKind, words: Vec<Receipt> },
     Written(Vec<WrittenAt>),
     Missed(Vec<(Attempt, OffsetDateTime)>),
     Park(Vec<MessageId>),
@@ -93,7 +93,11 @@ impl Ledger {
     ///
     /// # Errors
     /// [`Error::Unavailable`]; then the recipient has to say it again.
-    pub(super) async fn say(&self, said: Said, words: Vec<Word>) -> Result<Vec<MessageId>, Error> {
+    pub(super) async fn say(
+        &self,
+        said: ReceiptKind,
+        words: Vec<Receipt>,
+    ) -> Result<Vec<MessageId>, Error> {
         let _waits = words.first().map(|word| self.backlog.add(&word.by, words.len()));
         self.writer.write_when_free(Entry::Words { said, words }).await
     }
@@ -194,8 +198,8 @@ impl Batch for Statuses {
 /// The rows of a batch, by what is done with them.
 #[derive(Default)]
 struct Rows {
-    acknowledged: Vec<Word>,
-    opened: Vec<Word>,
+    acknowledged: Vec<Receipt>,
+    opened: Vec<Receipt>,
     written: Vec<WrittenAt>,
     missed: Vec<(Attempt, OffsetDateTime)>,
     park: Vec<MessageId>,
@@ -208,10 +212,12 @@ impl Rows {
         let mut rows = Rows::default();
         for entry in entries {
             match entry {
-                Entry::Words { said: Said::Acknowledged, words } => {
+                Entry::Words { said: ReceiptKind::Delivered, words } => {
                     rows.acknowledged.extend_from_slice(words);
                 }
-                Entry::Words { said: Said::Opened, words } => rows.opened.extend_from_slice(words),
+                Entry::Words { said: ReceiptKind::Read, words } => {
+                    rows.opened.extend_from_slice(words)
+                }
                 Entry::Written(written) => rows.written.extend_from_slice(written),
                 Entry::Missed(missed) => rows.missed.extend_from_slice(missed),
                 Entry::Park(ids) => rows.park.extend_from_slice(ids),
@@ -228,13 +234,13 @@ async fn persist(app: &App, rows: &Rows) -> Result<Vec<Changed>, store::Error> {
     let client = app.store().client_for(Group::Statuses).await?;
     let mut changed = Vec::new();
     if !rows.acknowledged.is_empty() {
-        changed.extend(outcome::acknowledge(&client, &rows.acknowledged).await?);
+        changed.extend(message_status::acknowledge(&client, &rows.acknowledged).await?);
     }
     if !rows.opened.is_empty() {
-        changed.extend(outcome::mark_read(&client, &rows.opened).await?);
+        changed.extend(message_status::mark_read(&client, &rows.opened).await?);
     }
     if !rows.written.is_empty() {
-        changed.extend(outcome::mark_sent(&client, &rows.written, app.clock().now()).await?);
+        changed.extend(message_status::mark_sent(&client, &rows.written, app.clock().now()).await?);
         app.failpoint("ledger_after_sent");
     }
     if !rows.missed.is_empty() {
@@ -255,13 +261,13 @@ async fn persist(app: &App, rows: &Rows) -> Result<Vec<Changed>, store::Error> {
         changed.extend(give_up(app, &client, &given_up, REFUSED, DeadLetterClass::Content).await?);
     }
     if !rows.park.is_empty() {
-        outcome::park(&client, &rows.park).await?;
+        message_status::park(&client, &rows.park).await?;
     }
     if !rows.unreadable.is_empty() {
         let letters: Vec<(Uuid, MessageId)> =
             rows.unreadable.iter().map(|id| (new_id(), *id)).collect();
         let now = app.clock().now();
-        let buried = outcome::bury_unreadable(&client, &letters, UNREADABLE, now).await?;
+        let buried = message_status::bury_unreadable(&client, &letters, UNREADABLE, now).await?;
         app.counters().failed(buried.len() as u64);
         App::log_given_up(buried, UNREADABLE);
     }
@@ -295,7 +301,7 @@ async fn judge_missed(
         }
     }
     if !again.is_empty() {
-        let counted = outcome::retry(client, &again).await?;
+        let counted = message_status::retry(client, &again).await?;
         app.failpoint("ledger_after_retry");
         app.trace_retried(&again);
         app.counters().retried(counted.len() as u64);
@@ -314,7 +320,7 @@ async fn give_up(
     reason: &'static str,
     class: DeadLetterClass,
 ) -> Result<Vec<Changed>, store::Error> {
-    let failed = outcome::give_up(client, given_up, reason, class).await?;
+    let failed = message_status::give_up(client, given_up, reason, class).await?;
     app.failpoint("ledger_after_give_up");
     app.trace_given_up(&failed, reason);
     app.counters().failed(failed.len() as u64);
@@ -333,15 +339,15 @@ fn answer(
     for (entry, reply) in entries {
         let Entry::Words { said, words } = entry else { continue };
         let status = match said {
-            Said::Acknowledged => Status::Delivered,
-            Said::Opened => Status::Read,
+            ReceiptKind::Delivered => Status::Delivered,
+            ReceiptKind::Read => Status::Read,
         };
         let mine: Vec<MessageId> = words
             .iter()
             .map(|word| word.id)
             .filter(|id| unclaimed.remove(&(*id, status)).is_some())
             .collect();
-        if said == Said::Acknowledged && !mine.is_empty() {
+        if said == ReceiptKind::Delivered && !mine.is_empty() {
             app.trace_acknowledged(words.iter().filter(|word| mine.contains(&word.id)));
         }
         if let Some(word) = words.first() {

@@ -9,7 +9,7 @@ use tracing::Level;
 use super::App;
 use crate::{
     domain::{Conversation, Message, MessageId, Party, Status},
-    store::outcome::{Changed, Missed},
+    store::message_status::{Changed, Missed},
 };
 
 /// A business user's id; a phone is only told to be one.

@@ -15,12 +15,12 @@ use std::{
 };
 
 use self::{counts::Counts, shared::Shared};
-use super::{App, Caller, Error, live::Current};
+use super::{App, Caller, Error, live::Reloadable};
 use crate::{
     cache::{Redis, redis::Admission},
     domain::{
         Party, Priority,
-        depth::{Depth, Level},
+        backpressure::{Backpressure, Level},
         limits::{Limits, NamedRate, RateClass},
         rate::Window,
     },
@@ -29,12 +29,12 @@ use crate::{
 
 /// What passed lately, by class and party and in all, and how deep deliveries have piled up.
 pub(super) struct Limiter {
-    live: Current,
+    live: Reloadable,
     zero: Instant,
     /// In the order of [`RateClass::ALL`].
     counts: [Counts; RateClass::ALL.len()],
     system: Mutex<Window>,
-    depth: Mutex<(Depth, Instant)>,
+    depth: Mutex<(Backpressure, Instant)>,
     level: AtomicU8,
     shared: Option<Shared>,
 }
@@ -76,9 +76,9 @@ fn refused(class: RateClass, limited: Limited) -> Limited {
 }
 
 impl Limiter {
-    pub(super) fn new(live: Current, redis: Option<Redis>) -> Limiter {
+    pub(super) fn new(live: Reloadable, redis: Option<Redis>) -> Limiter {
         let zero = Instant::now();
-        let depth = Depth::new(live.get().limits.queue_depth);
+        let depth = Backpressure::new(live.get().limits.queue_depth);
         Limiter {
             live,
             zero,
@@ -252,7 +252,7 @@ impl Limiter {
         metrics::gauge!("esh3ar_deliveries_in_hand").set(found as f64);
         metrics::gauge!("esh3ar_backpressure_level").set(f64::from(level as u8));
         if level != before {
-            tracing::warn!(in_hand = found, backpressure = level.name(), "backpressure changed");
+            tracing::warn!(in_flight = found, backpressure = level.name(), "backpressure changed");
         }
     }
 
@@ -264,7 +264,7 @@ impl Limiter {
             Level::HighOnly => bulk || priority != Priority::High,
         };
         if refused {
-            let retry_after = locked(&self.depth).0.come_back();
+            let retry_after = locked(&self.depth).0.retry_after();
             return Err(Error::Overloaded { retry_after });
         }
         Ok(())
@@ -331,7 +331,7 @@ impl App {
         // No further than where the last level is entered: counting on would change nothing.
         let most = i64::try_from(limit.saturating_add(limit / 10)).unwrap_or(i64::MAX);
         let client = self.store().client_for(Group::Sweeps).await?;
-        let found = messages::in_hand(&client, most).await?;
+        let found = messages::in_flight(&client, most).await?;
         let found = u64::try_from(found).unwrap_or_default() + self.inner.intake.waiting() as u64;
         limiter.see(limit, found);
         Ok(if found > limit / 4 { WATCHFUL } else { CALM })
@@ -347,12 +347,12 @@ impl App {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{app::Live, config::Sources, domain::UserId, mail::Mailer};
+    use crate::{app::RuntimeSettings, config::Sources, domain::UserId, mail::Mailer};
 
     fn limiter(change: impl FnOnce(Limits) -> Limits) -> Limiter {
         let config = crate::config::load(Sources::default()).unwrap().config;
         let limits = change(config.limits);
-        let live = Live {
+        let live = RuntimeSettings {
             retry: config.retry,
             limits,
             access_token_ttl: config.auth.access_token_ttl,
@@ -361,7 +361,7 @@ mod tests {
             alert_interval: config.smtp.alert_interval,
             log_sample: config.log.sample,
         };
-        Limiter::new(Current::new(live), None)
+        Limiter::new(Reloadable::new(live), None)
     }
 
     #[tokio::test]

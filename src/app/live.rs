@@ -14,7 +14,7 @@ use crate::{
 
 /// What may change.
 #[derive(Clone, Debug)]
-pub struct Live {
+pub struct RuntimeSettings {
     /// What to do about deliveries that are not acknowledged. How long an acknowledgement may take counts
     /// for connections that are made from then on.
     pub retry: RetryPolicy,
@@ -34,33 +34,33 @@ pub struct Live {
 
 /// What is in effect now. Cheap to clone; all clones change together.
 #[derive(Clone)]
-pub(super) struct Current(Arc<RwLock<Arc<Live>>>);
+pub(super) struct Reloadable(Arc<RwLock<Arc<RuntimeSettings>>>);
 
-impl Current {
-    pub(super) fn new(live: Live) -> Current {
-        Current(Arc::new(RwLock::new(Arc::new(live))))
+impl Reloadable {
+    pub(super) fn new(live: RuntimeSettings) -> Reloadable {
+        Reloadable(Arc::new(RwLock::new(Arc::new(live))))
     }
 
-    pub(super) fn get(&self) -> Arc<Live> {
+    pub(super) fn get(&self) -> Arc<RuntimeSettings> {
         // It is only ever replaced whole, so a panic elsewhere has spoiled nothing.
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn set(&self, live: Live) {
+    fn set(&self, live: RuntimeSettings) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(live);
     }
 }
 
 impl App {
     /// What is in effect now of what may change. To be asked once for a batch.
-    pub fn live(&self) -> Arc<Live> {
+    pub fn live(&self) -> Arc<RuntimeSettings> {
         self.inner.live.get()
     }
 
     /// From now on this is in effect.
-    pub fn take_up(&self, live: Live) {
+    pub fn take_up(&self, live: RuntimeSettings) {
         self.presence().local().allow(live.limits);
-        self.bystanders().allow(live.limits);
+        self.diagnostic_connections().allow(live.limits);
         self.inner.live.set(live);
     }
 }

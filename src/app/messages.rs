@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     App, By, Caller, Error, access::Identity, audit::Listing, clock::new_id, intake::Accepted,
-    ledger::Said, limits::Limited, off_loop::off_loop,
+    ledger::ReceiptKind, limits::Limited, off_loop::off_loop,
 };
 use crate::{
     domain::{
@@ -17,8 +17,8 @@ use crate::{
     },
     store::{
         idempotency::{Earlier, Keyed},
+        message_status::Receipt,
         messages::{self, Filter},
-        outcome::Word,
         story::{self, Story},
     },
 };
@@ -398,7 +398,7 @@ impl App {
     pub async fn say(
         &self,
         caller: &Caller,
-        said: Said,
+        said: ReceiptKind,
         ids: Vec<(MessageId, Option<OffsetDateTime>)>,
     ) -> Result<Vec<MessageId>, Error> {
         if ids.len() > ACKNOWLEDGE_LIMIT {
@@ -414,7 +414,7 @@ impl App {
         if counts {
             self.count_receipt(&party)?;
         }
-        let changed = if said == Said::Opened {
+        let changed = if said == ReceiptKind::Read {
             // What was read in a conversation moves its counts.
             let ids: Vec<MessageId> = ids.into_iter().map(|(id, _)| id).collect();
             self.say_of_any(caller, &ids).await
@@ -430,7 +430,7 @@ impl App {
     pub(super) async fn say_words(
         &self,
         caller: &Caller,
-        said: Said,
+        said: ReceiptKind,
         ids: Vec<(MessageId, Option<OffsetDateTime>)>,
     ) -> Result<Vec<MessageId>, Error> {
         if ids.is_empty() {
@@ -440,7 +440,7 @@ impl App {
         let by = caller.party();
         let words = ids
             .into_iter()
-            .map(|(id, written_at)| Word { id, by: by.clone(), at, written_at })
+            .map(|(id, written_at)| Receipt { id, by: by.clone(), at, written_at })
             .collect();
         self.inner.ledger.say(said, words).await
     }
@@ -452,7 +452,7 @@ impl App {
     pub async fn say_one(
         &self,
         caller: &Caller,
-        said: Said,
+        said: ReceiptKind,
         id: MessageId,
     ) -> Result<Message, Error> {
         caller.mobile()?;

@@ -61,7 +61,7 @@ pub use audit::By;
 pub use clock::Clock;
 pub use connections::new_node;
 pub use error::Error;
-pub use live::Live;
+pub use live::RuntimeSettings;
 
 pub use crate::store::nodes::Role;
 
@@ -79,7 +79,7 @@ pub struct Settings {
     /// By which national phone numbers are read.
     pub default_region: Option<Region>,
     /// What may change while the process runs.
-    pub live: Live,
+    pub live: RuntimeSettings,
     /// Where pages are kept that are read often.
     pub cache: Cache,
     /// Where tests let the process die.
@@ -99,7 +99,7 @@ const SHARES: usize = 4;
 const WAKE_UPS: usize = 25_000;
 
 /// How messages get from the process that accepts them to the one that has their recipient.
-pub struct Ways {
+pub struct Backends {
     /// The name of this process among the others.
     pub node: NodeId,
     /// Who is connected where.
@@ -108,10 +108,10 @@ pub struct Ways {
     pub queue: Queue<Arc<Delivery>>,
 }
 
-impl Ways {
+impl Backends {
     /// Everything in this process.
-    pub fn embedded(settings: &Settings) -> Ways {
-        Ways {
+    pub fn embedded(settings: &Settings) -> Backends {
+        Backends {
             node: new_node(),
             presence: Presence::Solo(Registry::new(settings.live.limits)),
             queue: Queue::Local(LocalQueue::new(SHARES, WAKE_UPS)),
@@ -130,7 +130,7 @@ struct Inner {
     node: NodeId,
     store: Store,
     presence: Presence,
-    bystanders: Registry,
+    diagnostic_connections: Registry,
     queue: Queue<Arc<Delivery>>,
     intake: intake::Intake,
     chat_intake: chat_intake::ChatIntake,
@@ -142,18 +142,18 @@ struct Inner {
     business_phones: business_phones::BusinessPhones,
     trail: trail::Trail,
     limiter: limits::Limiter,
-    neighbours: nodes::Neighbours,
+    members: nodes::Members,
     counters: figures::Counters,
-    unreached: unreached::Unreached,
-    workshop: jobs::Workshop,
+    pending_resyncs: unreached::PendingResyncs,
+    state: jobs::JobState,
     signals: typing::Signals,
     erasures: personal::Erasures,
     deletions: deletions::Deletions,
     probes: probes::Probes,
     suspects: suspects::KnownSuspects,
     draining: AtomicBool,
-    live: live::Current,
-    watchers: watchers::Watchers,
+    live: live::Reloadable,
+    recent_views: watchers::RecentViews,
 }
 
 impl App {
@@ -164,7 +164,7 @@ impl App {
         tracker: &TaskTracker,
         stop: &CancellationToken,
     ) -> App {
-        let ways = Ways::embedded(&settings);
+        let ways = Backends::embedded(&settings);
         App::start_with(settings, store, ways, tracker, stop)
     }
 
@@ -173,7 +173,7 @@ impl App {
     pub fn start_with(
         settings: Settings,
         store: Store,
-        ways: Ways,
+        ways: Backends,
         tracker: &TaskTracker,
         stop: &CancellationToken,
     ) -> App {
@@ -181,18 +181,18 @@ impl App {
         let (chat_intake, chat_work) = batch_writer::BatchWriter::new();
         let (ledger, ledger_work) = ledger::Ledger::new();
         let (audit, audit_work) = batch_writer::BatchWriter::new();
-        let live = live::Current::new(settings.live.clone());
+        let live = live::Reloadable::new(settings.live.clone());
         let app = App {
             inner: Arc::new(Inner {
                 trail: trail::Trail::new(settings.clock.now()),
-                neighbours: nodes::Neighbours::new(settings.clock.now()),
+                members: nodes::Members::new(settings.clock.now()),
                 counters: figures::Counters::new(),
-                unreached: unreached::Unreached::default(),
+                pending_resyncs: unreached::PendingResyncs::default(),
                 limiter: limits::Limiter::new(
                     live.clone(),
                     ways.presence.relay().map(|relay| relay.redis().clone()),
                 ),
-                workshop: jobs::Workshop::default(),
+                state: jobs::JobState::default(),
                 signals: typing::Signals::new(),
                 erasures: personal::Erasures::default(),
                 deletions: deletions::Deletions::default(),
@@ -201,7 +201,7 @@ impl App {
                 draining: AtomicBool::new(false),
                 live,
                 presence: ways.presence,
-                bystanders: Registry::new(settings.live.limits),
+                diagnostic_connections: Registry::new(settings.live.limits),
                 queue: ways.queue,
                 settings,
                 node: ways.node,
@@ -214,7 +214,7 @@ impl App {
                 known_phones: phones::KnownPhones::default(),
                 participants: participants::Participants::default(),
                 business_phones: business_phones::BusinessPhones::default(),
-                watchers: watchers::Watchers::default(),
+                recent_views: watchers::RecentViews::default(),
             }),
         };
         tracker.spawn(intake_work.run(app.clone(), stop.clone()));
@@ -240,8 +240,8 @@ impl App {
     }
 
     /// Who is connected here without being delivered to.
-    pub fn bystanders(&self) -> &Registry {
-        &self.inner.bystanders
+    pub fn diagnostic_connections(&self) -> &Registry {
+        &self.inner.diagnostic_connections
     }
 
     /// The wake-ups between accepting and delivering.

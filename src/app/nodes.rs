@@ -32,7 +32,7 @@ pub struct NodeSettings {
 }
 
 /// What is known of the others.
-pub(super) struct Neighbours {
+pub(super) struct Members {
     started_at: OffsetDateTime,
     addresses: Mutex<Addresses>,
     /// Who looks for one that is not known.
@@ -50,14 +50,14 @@ struct Addresses {
 /// How long a look is enough for all who ask for a process that is not known.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
-impl Neighbours {
+impl Members {
     fn addresses(&self) -> MutexGuard<'_, Addresses> {
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn new(started_at: OffsetDateTime) -> Neighbours {
+    pub(super) fn new(started_at: OffsetDateTime) -> Members {
         let (led, _) = watch::channel(Vec::new());
-        Neighbours { started_at, addresses: Mutex::default(), looking: Semaphore::new(1), led }
+        Members { started_at, addresses: Mutex::default(), looking: Semaphore::new(1), led }
     }
 }
 
@@ -66,10 +66,10 @@ impl App {
     ///
     /// # Errors
     /// Failures of the database; what was known stays.
-    pub async fn greet(&self) -> Result<(), Error> {
+    pub async fn heartbeat(&self) -> Result<(), Error> {
         let Some(settings) = &self.settings().node else { return Ok(()) };
-        let neighbours = &self.inner.neighbours;
-        let led = neighbours.led.borrow().clone();
+        let members = &self.inner.members;
+        let led = members.led.borrow().clone();
         let node = Node {
             id: self.node(),
             role: settings.role,
@@ -81,7 +81,7 @@ impl App {
             draining: self.is_draining(),
             drain_asked: None,
             figures: self.figures(),
-            started_at: neighbours.started_at,
+            started_at: members.started_at,
         };
         let client = self.noticing_database(self.store().client_for(Group::Nodes)).await?;
         let asked = Instant::now();
@@ -102,7 +102,7 @@ impl App {
                 .map(|node| node.id)
                 .collect();
             let mine = partitions::led_by(self.node(), &workers, settings.partitions);
-            neighbours.led.send_if_modified(|led| {
+            members.led.send_if_modified(|led| {
                 let moved = *led != mine;
                 if moved {
                     tracing::info!(workers = workers.len(), queues = ?mine, "leads other queues");
@@ -136,33 +136,33 @@ impl App {
             // What was at our address before us is gone, whatever is still told of it.
             .filter(|(_, address)| Some(address) != own)
             .collect();
-        *self.inner.neighbours.addresses() = Addresses { known, looked: Some(asked) };
+        *self.inner.members.addresses() = Addresses { known, looked: Some(asked) };
     }
 
     /// Says that this process goes.
     ///
     /// # Errors
     /// Failures of the database.
-    pub async fn take_leave(&self) -> Result<(), Error> {
+    pub async fn deregister(&self) -> Result<(), Error> {
         let client = self.store().client_for(Group::Nodes).await?;
         Ok(nodes::forget(&client, self.node()).await?)
     }
 
     /// Where another process of the installation can be reached.
     pub fn address_of(&self, node: NodeId) -> Option<String> {
-        self.inner.neighbours.addresses().known.get(&node).cloned()
+        self.inner.members.addresses().known.get(&node).cloned()
     }
 
     /// The same; looks again for one that is not known, because it may be younger than the last look.
     pub async fn find_address(&self, node: NodeId) -> Option<String> {
-        let neighbours = &self.inner.neighbours;
+        let members = &self.inner.members;
         let asked = Instant::now();
         if let Some(known) = self.address_of(node) {
             return Some(known);
         }
         // One looks for all: when a process has died, all its clients ask for it.
-        let _turn = neighbours.looking.acquire().await.ok()?;
-        let looked = neighbours.addresses().looked;
+        let _turn = members.looking.acquire().await.ok()?;
+        let looked = members.addresses().looked;
         if looked.is_none_or(|looked| looked < asked) {
             if let Some(looked) = looked {
                 tokio::time::sleep_until((looked + LOOK_AGAIN).into()).await;
@@ -184,6 +184,6 @@ impl App {
 
     /// Which queues this worker is to lead, as that changes.
     pub fn led_queues(&self) -> watch::Receiver<Vec<u16>> {
-        self.inner.neighbours.led.subscribe()
+        self.inner.members.led.subscribe()
     }
 }

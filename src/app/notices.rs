@@ -42,7 +42,7 @@ impl App {
         jobs::enqueue(&transaction, &job, now).await?;
         self.failpoint("notices_before_commit");
         transaction.commit().await?;
-        self.inner.workshop.wake(JobKind::Mail);
+        self.inner.state.wake(JobKind::Mail);
         Ok(true)
     }
 }

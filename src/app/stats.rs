@@ -35,9 +35,9 @@ pub struct Lane {
     /// When the oldest of those was accepted.
     pub oldest_waiting_at: Option<OffsetDateTime>,
     /// Those of them that are on their way to a device, or due.
-    pub in_hand: u64,
+    pub in_flight: u64,
     /// When the oldest of those was accepted.
-    pub oldest_in_hand_at: Option<OffsetDateTime>,
+    pub oldest_in_flight_at: Option<OffsetDateTime>,
     /// Wake-ups that wait in the processes.
     pub wake_ups: u64,
 }
@@ -68,7 +68,7 @@ pub struct Snapshot {
     /// Messages not acknowledged yet.
     pub waiting: Counted,
     /// Deliveries on their way or due; what is waiting and not in hand is parked for an absent recipient.
-    pub in_hand: Counted,
+    pub in_flight: Counted,
     /// Dead letters.
     pub dead: Counted,
     /// The same by class, those without any left out.
@@ -130,7 +130,7 @@ impl App {
         client.simple_query("").await?;
         let database_ms = millis(asked.elapsed());
         let waiting = stats::waiting(&client).await?;
-        let in_hand = stats::in_hand(&client).await?;
+        let in_flight = stats::in_flight(&client).await?;
         let dead_by_class = stats::dead(&client).await?;
         let nodes = nodes::living(&client).await?;
         let mut all = Figures::default();
@@ -143,18 +143,18 @@ impl App {
                 (found.map_or(0, |found| found.count), found.map(|found| found.oldest_at))
             };
             let (mut waiting, mut oldest_waiting_at) = of(&waiting);
-            let (in_hand, oldest_in_hand_at) = of(&in_hand);
+            let (in_flight, oldest_in_flight_at) = of(&in_flight);
             // The two were counted one after the other, and each no further than it had to be.
-            waiting = waiting.max(in_hand);
-            oldest_waiting_at = oldest_waiting_at.into_iter().chain(oldest_in_hand_at).min();
+            waiting = waiting.max(in_flight);
+            oldest_waiting_at = oldest_waiting_at.into_iter().chain(oldest_in_flight_at).min();
             let wake_ups = all.wake_ups.get(lane as usize).copied().unwrap_or_default();
-            Lane { lane, waiting, oldest_waiting_at, in_hand, oldest_in_hand_at, wake_ups }
+            Lane { lane, waiting, oldest_waiting_at, in_flight, oldest_in_flight_at, wake_ups }
         };
         let lanes: Vec<Lane> = Priority::ALL.iter().rev().map(|priority| lane(*priority)).collect();
         Ok(Snapshot {
             at: self.clock().now(),
             waiting: Counted::of(lanes.iter().map(|lane| lane.waiting)),
-            in_hand: Counted::of(lanes.iter().map(|lane| lane.in_hand)),
+            in_flight: Counted::of(lanes.iter().map(|lane| lane.in_flight)),
             dead: Counted::of(dead_by_class.iter().map(|of_class| of_class.count)),
             dead_by_class,
             slowest: stats::slowest(&client, SLOWEST).await?,

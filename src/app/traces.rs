@@ -16,7 +16,7 @@ use crate::{
         trace::{Cause, Fact, Sample, Step, StepKind},
     },
     presence::{Delivery, Reach},
-    store::outcome::{Changed, Missed, Word},
+    store::message_status::{Changed, Missed, Receipt},
 };
 
 /// Whether messages are followed, and where their steps go.
@@ -157,7 +157,7 @@ impl App {
     }
 
     /// A recipient's words about these have become durable now.
-    pub(super) fn trace_acknowledged<'a>(&self, words: impl Iterator<Item = &'a Word>) {
+    pub(super) fn trace_acknowledged<'a>(&self, words: impl Iterator<Item = &'a Receipt>) {
         if !self.traces().is_on() {
             return;
         }

@@ -16,21 +16,21 @@ use crate::domain::{BoundedMap, MessageId, Party, WhenFull};
 const REMEMBERED: usize = 200_000;
 
 /// Who they are.
-pub(super) struct Unreached {
+pub(super) struct PendingResyncs {
     /// Each with the first message that it may have missed.
     parties: Mutex<BoundedMap<Party, MessageId>>,
     /// Whether there are any, told without the lock.
     any: AtomicBool,
 }
 
-impl Default for Unreached {
+impl Default for PendingResyncs {
     fn default() -> Self {
         let parties = BoundedMap::new(REMEMBERED, WhenFull::Refuse);
-        Unreached { parties: Mutex::new(parties), any: AtomicBool::default() }
+        PendingResyncs { parties: Mutex::new(parties), any: AtomicBool::default() }
     }
 }
 
-impl Unreached {
+impl PendingResyncs {
     pub(super) fn note(&self, parties: impl IntoIterator<Item = (Party, MessageId)>) {
         let mut known = self.parties.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();

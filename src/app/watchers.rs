@@ -26,17 +26,17 @@ struct Watcher {
 }
 
 /// What watchers were shown lately.
-pub(super) struct Watchers {
+pub(super) struct RecentViews {
     shown: Mutex<BoundedMap<Watcher, HashSet<Phone>>>,
 }
 
-impl Default for Watchers {
+impl Default for RecentViews {
     fn default() -> Self {
-        Watchers { shown: Mutex::new(BoundedMap::new(WATCHERS, WhenFull::Refuse)) }
+        RecentViews { shown: Mutex::new(BoundedMap::new(WATCHERS, WhenFull::Refuse)) }
     }
 }
 
-impl Watchers {
+impl RecentViews {
     /// Those that a watcher was not shown yet.
     fn new_to(&self, watcher: &Watcher, phones: Vec<Phone>) -> Vec<Phone> {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
@@ -76,12 +76,12 @@ impl App {
         let (actor, token, reason) = by.identity();
         let watcher = Watcher { actor, token, reason };
         let shown: HashSet<Phone> = shown.into_iter().collect();
-        let new = self.inner.watchers.new_to(&watcher, shown.into_iter().collect());
+        let new = self.inner.recent_views.new_to(&watcher, shown.into_iter().collect());
         if new.is_empty() {
             return Ok(());
         }
         self.record_numbers(by, &new).await?;
-        self.inner.watchers.note(watcher, new);
+        self.inner.recent_views.note(watcher, new);
         Ok(())
     }
 }
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_number_is_new_to_a_watcher_once_and_to_each() {
-        let watchers = Watchers::default();
+        let watchers = RecentViews::default();
         let named = |actor: &str| Watcher { actor: actor.to_owned(), token: None, reason: None };
         let phone = |n: u32| Phone::from_stored(&format!("+96777000000{n}"));
         let (one, other) = (named("one"), named("other"));

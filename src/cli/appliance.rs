@@ -20,7 +20,7 @@ use super::{
     privilege,
 };
 use crate::{
-    app::{App, Role, Ways, traces::Traces},
+    app::{App, Backends, Role, traces::Traces},
     cache::Cache,
     config::Config,
     server::{
@@ -134,7 +134,7 @@ impl Works {
                 );
             }
             // Before anybody asks for the others.
-            app.greet().await?;
+            app.heartbeat().await?;
             let consumer = match (cluster::broker(config)?, role) {
                 (Some(broker), Role::Worker) => Some(cluster::consumer(&app, &broker, &taking)),
                 _ => None,
@@ -169,7 +169,7 @@ impl Works {
         if let Err(error) = self.app.note_stopped().await {
             tracing::warn!(%error, "the stop could not be noted");
         }
-        if let Err(error) = self.app.take_leave().await {
+        if let Err(error) = self.app.deregister().await {
             tracing::warn!(%error, "the others could not be told");
         }
         drop(self.app);
@@ -351,7 +351,7 @@ impl Appliance {
 }
 
 /// Follows messages, if the configuration says so.
-fn follow(config: &Config, ways: &Ways, role: Role, part: &Part) -> Result<Traces, Failure> {
+fn follow(config: &Config, ways: &Backends, role: Role, part: &Part) -> Result<Traces, Failure> {
     let Some(endpoint) = &config.traces.endpoint else { return Ok(Traces::Off) };
     let node = ways.node.to_string();
     let teller = Teller { node, role: role.name(), host: privilege::host() };

@@ -7,7 +7,7 @@ use super::{
     exit::{Failure, Kind},
 };
 use crate::{
-    app::{App, Settings, Ways, new_node},
+    app::{App, Backends, Settings, new_node},
     cache::{Redis, RedisSettings, Target},
     config::{Config, QueueKind},
     presence::{Presence, Registry, Relay},
@@ -46,9 +46,9 @@ pub(super) async fn ways(
     config: &Config,
     settings: &Settings,
     part: &Part,
-) -> Result<Ways, Failure> {
+) -> Result<Backends, Failure> {
     let (Some(broker), Some(target)) = (broker(config)?, target(config)?) else {
-        return Ok(Ways::embedded(settings));
+        return Ok(Backends::embedded(settings));
     };
     let node = new_node();
     let redis_settings = RedisSettings { target, node };
@@ -60,7 +60,7 @@ pub(super) async fn ways(
     if redis.ready(REDIS_PATIENCE).await.is_err() {
         tracing::warn!(why = redis.why_down(), "Redis does not answer; starting without it");
     }
-    Ok(Ways { node, presence: Presence::Shared(registry, relay), queue: Queue::Rabbit(rabbit) })
+    Ok(Backends { node, presence: Presence::Shared(registry, relay), queue: Queue::Rabbit(rabbit) })
 }
 
 /// What a worker takes from the broker, in `part`.

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     app::{
-        App, Clock, Live, Role, Settings, failpoints::Failpoints, nodes::NodeSettings,
+        App, Clock, Role, RuntimeSettings, Settings, failpoints::Failpoints, nodes::NodeSettings,
         traces::Traces,
     },
     cache::Cache,
@@ -60,8 +60,8 @@ pub(super) fn settings(config: &Config, role: Option<Role>) -> Result<Settings, 
 }
 
 /// The part of it that may change while the process runs.
-pub(super) fn live(config: &Config) -> Result<Live, Failure> {
-    Ok(Live {
+pub(super) fn live(config: &Config) -> Result<RuntimeSettings, Failure> {
+    Ok(RuntimeSettings {
         retry: config.retry,
         limits: config.limits.at_most(config.http.max_connections),
         access_token_ttl: config.auth.access_token_ttl,

@@ -21,7 +21,7 @@ use position::Position;
 pub use position::{LATE, REMEMBERED};
 pub use reading::{Elsewhere, Reading, Unacknowledged};
 
-use super::{MessageId, message::Place};
+use super::{MessageId, message::ConversationPosition};
 
 /// The most messages in one page of the catch-up (interfaces.md, The hub).
 pub const PAGE: usize = 100;
@@ -45,7 +45,7 @@ pub struct Attempt {
     /// The message.
     pub id: MessageId,
     /// Where it stands in a conversation, if it does.
-    pub place: Option<Place>,
+    pub place: Option<ConversationPosition>,
     /// Its generation when it was written.
     pub generation: i32,
     /// Its retry count when it was written.
@@ -63,7 +63,7 @@ pub struct Found {
 
 #[derive(Clone, Copy, Debug)]
 struct Written {
-    place: Option<Place>,
+    place: Option<ConversationPosition>,
     generation: i32,
     retry_count: u16,
     at: Instant,
@@ -255,7 +255,7 @@ impl Feed {
             self.position.hold(id);
             return Live::Hold;
         }
-        if let Some(Place { conversation, seq }) = place {
+        if let Some(ConversationPosition { conversation, seq }) = place {
             match self.position.head(conversation) {
                 // It came before, on the wire or with a read.
                 Some(head) if seq <= head => return Live::Drop,
@@ -278,7 +278,7 @@ impl Feed {
 
     /// The party itself wrote this, here or elsewhere: nobody sends it to this connection, so the
     /// conversation goes on behind it.
-    pub fn on_own(&mut self, place: Place) {
+    pub fn on_own(&mut self, place: ConversationPosition) {
         self.position.on_own(place);
     }
 
@@ -289,7 +289,7 @@ impl Feed {
     }
 
     /// Something may have been missed, from this id on where that is known: read again.
-    pub fn on_nudge(&mut self, from: Option<MessageId>) {
+    pub fn on_resync(&mut self, from: Option<MessageId>) {
         self.behind = true;
         match from {
             Some(from) => {

@@ -166,7 +166,7 @@ pub struct Figures {
     pub connections: u64,
     /// Wake-ups that wait here: low, normal, high.
     pub wake_ups: [u64; 3],
-    /// What is still taken on: the name of a [`super::depth::Level`]; none where that is not watched.
+    /// What is still taken on: the name of a [`super::backpressure::Level`]; none where that is not watched.
     pub backpressure: Option<String>,
     /// Its memory in bytes, where the system tells.
     pub memory: Option<u64>,

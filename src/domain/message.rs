@@ -79,7 +79,7 @@ named!(Priority { Low = "low", Normal = "normal", High = "high" });
 
 /// A place in a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct ConversationPosition {
     /// The conversation.
     pub conversation: ConversationId,
     /// Counts the conversation's messages from 1 without gaps.
@@ -93,7 +93,7 @@ pub struct Message {
     pub id: MessageId,
     /// Where it stands in a conversation; `None` exactly for a one-way message, so the kind needs
     /// no field of its own and the two can never disagree (property 1).
-    pub place: Option<Place>,
+    pub place: Option<ConversationPosition>,
     /// Who sent it.
     pub sender: Party,
     /// How the sender is shown: a business user's name, or the phone number.
@@ -290,7 +290,7 @@ mod tests {
             prop_assert_eq!(message.kind(), MessageKind::OneWay);
             prop_assert_eq!(message.status, Status::Pending);
             message.place =
-                seq.map(|seq| Place { conversation: ConversationId(Uuid::nil()), seq });
+                seq.map(|seq| ConversationPosition { conversation: ConversationId(Uuid::nil()), seq });
             prop_assert_eq!(message.kind() == MessageKind::Chat, message.place.is_some());
         }
     }

@@ -5,11 +5,11 @@
 //! itself. Everything else in the house may use this room; it uses none.
 
 pub mod audit;
+pub mod backpressure;
 pub mod bounded_map;
 pub mod breaker;
 pub mod conversation;
 pub mod dead_letter;
-pub mod depth;
 pub mod fair_queue;
 pub mod feed;
 pub mod figures;

@@ -20,7 +20,8 @@ pub use relay::{Reach, Relay};
 pub use waiting::Missed;
 
 use crate::domain::{
-    Conversation, ConversationId, Message, MessageId, Party, Status, TokenId, message::Place,
+    Conversation, ConversationId, Message, MessageId, Party, Status, TokenId,
+    message::ConversationPosition,
 };
 
 /// Who is connected, here and elsewhere. Cheap to clone.
@@ -147,7 +148,7 @@ pub enum Outbound {
         /// The message.
         id: MessageId,
         /// Where it stood in a conversation.
-        place: Option<Place>,
+        place: Option<ConversationPosition>,
         /// When.
         at: OffsetDateTime,
     },
@@ -159,7 +160,7 @@ pub enum Outbound {
         from: Arc<str>,
     },
     /// Something may have been missed: read again. From this message on, where that is known.
-    Nudge(Option<MessageId>),
+    Resync(Option<MessageId>),
     /// Close the connection.
     Close {
         /// Whether the client may come back by itself.

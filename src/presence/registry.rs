@@ -337,13 +337,13 @@ mod tests {
     #[tokio::test]
     async fn all_connections_of_a_party_are_told_and_leaving_ends_it() {
         let registry = Registry::new(4);
-        assert_eq!(registry.send(&phone(), &Outbound::Nudge(None)), 0);
+        assert_eq!(registry.send(&phone(), &Outbound::Resync(None)), 0);
         let mut first = registry.register(phone(), token(1));
         let mut second = registry.register(phone(), token(1));
         assert_eq!((first.is_first(), second.is_first()), (true, false));
-        assert_eq!(registry.send(&phone(), &Outbound::Nudge(None)), 2);
-        assert!(matches!(first.next().await, Some(Outbound::Nudge(None))));
-        assert!(matches!(second.next().await, Some(Outbound::Nudge(None))));
+        assert_eq!(registry.send(&phone(), &Outbound::Resync(None)), 2);
+        assert!(matches!(first.next().await, Some(Outbound::Resync(None))));
+        assert!(matches!(second.next().await, Some(Outbound::Resync(None))));
         drop(first);
         assert!(registry.is_online(&phone()));
         drop(second);
@@ -356,7 +356,7 @@ mod tests {
         let registry = Registry::new(4);
         let mut seat = registry.register(phone(), token(1));
         for _ in 0..WAITING * 2 {
-            registry.send(&phone(), &Outbound::Nudge(None));
+            registry.send(&phone(), &Outbound::Resync(None));
         }
         registry.close_tokens(&HashSet::from([token(1)]));
         registry.close_some(9);
@@ -434,10 +434,10 @@ mod tests {
         let registry = Registry::new(1);
         let seat = registry.register(phone(), token(1));
         (0..WAITING).for_each(|_| {
-            registry.send(&phone(), &Outbound::Nudge(None));
+            registry.send(&phone(), &Outbound::Resync(None));
         });
         assert_eq!(seat.take_missed(), None);
-        registry.send(&phone(), &Outbound::Nudge(None));
+        registry.send(&phone(), &Outbound::Resync(None));
         let missed = Missed { some: true, ..Missed::default() };
         assert_eq!(seat.take_missed(), Some(missed));
         assert_eq!(seat.take_missed(), None);

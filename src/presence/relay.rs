@@ -236,7 +236,7 @@ impl Keeper {
     /// Something may have been lost on the way here: every connection reads again before it is sent
     /// anything more, so that nothing overtakes what was lost.
     fn doubt(&self) {
-        self.registry.send_all(&Outbound::Nudge(None));
+        self.registry.send_all(&Outbound::Resync(None));
         self.relay.inner.doubt.notify_one();
     }
 
@@ -268,7 +268,7 @@ impl Keeper {
         };
         for ((party, _), unknown) in seats.iter().zip(unknown) {
             if unknown {
-                self.registry.send(party, &Outbound::Nudge(None));
+                self.registry.send(party, &Outbound::Resync(None));
             }
         }
     }

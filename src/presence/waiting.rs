@@ -35,7 +35,7 @@ impl Missed {
                 self.from = earlier(self.from, delivery.message.id);
                 return;
             }
-            Outbound::Nudge(Some(id)) => {
+            Outbound::Resync(Some(id)) => {
                 self.about = earlier(self.about, *id);
                 return;
             }
@@ -43,7 +43,7 @@ impl Missed {
                 self.about = ids.iter().fold(self.about, |about, id| earlier(about, *id));
                 return;
             }
-            Outbound::Nudge(None) => {
+            Outbound::Resync(None) => {
                 self.some = true;
                 return;
             }

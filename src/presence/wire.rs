@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::{Delivery, Outbound};
 use crate::domain::{
     ContentType, Conversation, ConversationId, ConversationStatus, Message, MessageId, NodeId,
-    Party, Phone, Priority, Status, UserId, message::Place,
+    Party, Phone, Priority, Status, UserId, message::ConversationPosition,
 };
 
 /// The version of frames; others are not read.
@@ -119,7 +119,7 @@ impl WireMessage {
     fn read(self) -> Option<Message> {
         Some(Message {
             id: MessageId(self.id),
-            place: self.place.map(|(conversation, seq)| Place {
+            place: self.place.map(|(conversation, seq)| ConversationPosition {
                 conversation: ConversationId(conversation),
                 seq,
             }),
@@ -192,7 +192,7 @@ impl Say {
             Outbound::Typing { conversation, from } => {
                 Say::Typing { conversation: conversation.0, from: from.to_string() }
             }
-            Outbound::Nudge(_) => Say::Nudge,
+            Outbound::Resync(_) => Say::Nudge,
             // Every process finds by itself what was deleted.
             Outbound::Deleted { .. } | Outbound::Close { .. } => return None,
         })
@@ -218,7 +218,7 @@ impl Say {
             Say::Typing { conversation, from } => {
                 Outbound::Typing { conversation: ConversationId(conversation), from: from.into() }
             }
-            Say::Nudge => Outbound::Nudge(since.map(MessageId)),
+            Say::Nudge => Outbound::Resync(since.map(MessageId)),
         })
     }
 }
@@ -229,7 +229,7 @@ pub(super) fn write(from: NodeId, n: u64, items: &[(&Party, &Outbound)]) -> Opti
         .iter()
         .filter_map(|(party, outbound)| {
             let since = match outbound {
-                Outbound::Nudge(since) => since.map(|id| id.0),
+                Outbound::Resync(since) => since.map(|id| id.0),
                 _ => None,
             };
             Some(Item { to: party.key(), say: Say::new(outbound)?, since })
@@ -274,7 +274,10 @@ mod tests {
         let at = OffsetDateTime::from_unix_timestamp_nanos(1_700_000_000_123_456_000).unwrap();
         Message {
             id: MessageId(Uuid::from_u128(7)),
-            place: Some(Place { conversation: ConversationId(Uuid::from_u128(8)), seq: 3 }),
+            place: Some(ConversationPosition {
+                conversation: ConversationId(Uuid::from_u128(8)),
+                seq: 3,
+            }),
             sender: Party::Business(UserId(Uuid::from_u128(9))),
             from: "Shop".into(),
             recipient: Party::Mobile(Phone::from_stored("+967771234567")),
@@ -322,8 +325,8 @@ mod tests {
                     at: message().created_at,
                 },
             ),
-            (&phone, Outbound::Nudge(None)),
-            (&phone, Outbound::Nudge(Some(MessageId(Uuid::from_u128(6))))),
+            (&phone, Outbound::Resync(None)),
+            (&phone, Outbound::Resync(Some(MessageId(Uuid::from_u128(6))))),
         ];
         let said: Vec<(&Party, &Outbound)> = said.iter().map(|(p, o)| (*p, o)).collect();
         let heard = read(&write([7; 8].into(), 42, &said).unwrap()).unwrap();
@@ -339,7 +342,7 @@ mod tests {
         let phone = Party::Mobile(Phone::from_stored("+967771234567"));
         let close = Outbound::Close { allow_reconnect: true, reason: None };
         assert!(write([0; 8].into(), 1, &[(&phone, &close)]).is_none());
-        let good = write([0; 8].into(), 1, &[(&phone, &Outbound::Nudge(None))]).unwrap();
+        let good = write([0; 8].into(), 1, &[(&phone, &Outbound::Resync(None))]).unwrap();
         assert!(read(&good).is_some());
         assert!(read(&good[..good.len() - 1]).is_none());
         assert!(read(b"").is_none());

@@ -15,7 +15,7 @@ use crate::{
     app::explain::Explanation,
     domain::{
         Conversation, ConversationId, Message, MessageId, Party, Status, conversation::Cursor,
-        message::Place,
+        message::ConversationPosition,
     },
     server::pages,
     store::{Cut, Slice, dead_letters::DeadLetter, story::Story},
@@ -257,7 +257,11 @@ pub struct MessageDeleted {
 
 impl MessageDeleted {
     /// This one, which stood there if it was of a conversation.
-    pub fn new(id: MessageId, place: Option<Place>, at: OffsetDateTime) -> MessageDeleted {
+    pub fn new(
+        id: MessageId,
+        place: Option<ConversationPosition>,
+        at: OffsetDateTime,
+    ) -> MessageDeleted {
         let conversation_id = place.map(|place| place.conversation.0);
         MessageDeleted { id: id.0, conversation_id, seq: place.map(|place| place.seq), at }
     }

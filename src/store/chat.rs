@@ -12,14 +12,14 @@ use uuid::Uuid;
 use self::known::{Before, Known, known};
 use super::{
     Client, Error, Statements, conversations,
-    outcome::Changed,
+    message_status::Changed,
     rows::{self, first_of_page, select_messages},
     statement::statements,
 };
 use crate::domain::{
     Conversation, ConversationId, Message, MessageId, Party, Status,
     conversation::Side,
-    message::{Draft, Place},
+    message::{ConversationPosition, Draft},
     partitions,
 };
 
@@ -208,7 +208,10 @@ pub async fn append(
 fn message(new: &NewChat, id: MessageId, conversation: &Conversation) -> Message {
     Message {
         id,
-        place: Some(Place { conversation: conversation.id, seq: conversation.last_seq }),
+        place: Some(ConversationPosition {
+            conversation: conversation.id,
+            seq: conversation.last_seq,
+        }),
         sender: conversation.party(new.side),
         from: conversation.name(new.side),
         recipient: conversation.party(new.side.other()),
@@ -365,7 +368,7 @@ pub async fn mark_read(
     };
     let more = matches!(reading, Reading::UpTo(_)) && seqs.len() == READ_AT_ONCE;
     let found = transaction.query(&READ, &[&id.0, &seqs, &now, &reader]).await?;
-    let changed = super::outcome::changed(&found, Status::Read)?;
+    let changed = super::message_status::changed(&found, Status::Read)?;
     if !changed.is_empty() {
         let late: Vec<Uuid> = changed.iter().map(|change| change.id.0).collect();
         transaction.execute(&CLEAR_DEAD_LETTERS, &[&late]).await?;
@@ -389,14 +392,17 @@ pub async fn mark_read(
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn places(client: &Client, ids: &[MessageId]) -> Result<Vec<(MessageId, Place)>, Error> {
+pub async fn places(
+    client: &Client,
+    ids: &[MessageId],
+) -> Result<Vec<(MessageId, ConversationPosition)>, Error> {
     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
     let found = client.query(&PLACES, &[&ids]).await?;
     found
         .iter()
         .map(|row| {
             let conversation = ConversationId(row.try_get("conversation_id")?);
-            let place = Place { conversation, seq: row.try_get("seq")? };
+            let place = ConversationPosition { conversation, seq: row.try_get("seq")? };
             Ok((MessageId(row.try_get("id")?), place))
         })
         .collect()

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{
     Client, Error, Statement, Statements,
     conditions::{Parameter, Where, parameters},
-    outcome::raise_receipts,
+    message_status::raise_receipts,
     slice::{Cut, Slice, looked_at},
     statement::statements,
 };

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{Client, Error, Statements, Transaction, conversations, rows, statement::statements};
 use crate::domain::{
-    Conversation, ConversationId, MessageId, Party, Phone, Status, message::Place,
+    Conversation, ConversationId, MessageId, Party, Phone, Status, message::ConversationPosition,
 };
 
 /// A message that was deleted.
@@ -15,7 +15,7 @@ pub struct Deleted {
     /// Which.
     pub id: MessageId,
     /// Where it stood in a conversation.
-    pub place: Option<Place>,
+    pub place: Option<ConversationPosition>,
     /// Who sent it.
     pub sender: Party,
     /// Who was to get it.
@@ -72,7 +72,7 @@ fn deleted(row: &tokio_postgres::Row) -> Result<Deleted, Error> {
         id: MessageId(row.try_get("id")?),
         place: conversation
             .zip(seq)
-            .map(|(id, seq)| Place { conversation: ConversationId(id), seq }),
+            .map(|(id, seq)| ConversationPosition { conversation: ConversationId(id), seq }),
         sender: rows::sender(row)?,
         recipient: rows::recipient(row)?,
         at: row.try_get("deleted_at")?,

@@ -448,7 +448,7 @@ pub async fn behind(
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn in_hand(client: &Client, limit: i64) -> Result<i64, Error> {
+pub async fn in_flight(client: &Client, limit: i64) -> Result<i64, Error> {
     Ok(client.query_one(&IN_HAND, &[&limit]).await?.try_get("count")?)
 }
 

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::Error;
 use crate::domain::{
     ContentType, ConversationId, Message, MessageId, Party, Phone, Priority, Status, UserId,
-    message::{PAGE_BYTES, Place},
+    message::{ConversationPosition, PAGE_BYTES},
 };
 
 /// The columns of a whole message, by the names that [`Positions`] knows. `m` is the message, `u` its
@@ -133,7 +133,7 @@ impl Positions {
             id: MessageId(row.try_get(self.id)?),
             place: conversation
                 .zip(seq)
-                .map(|(id, seq)| Place { conversation: ConversationId(id), seq }),
+                .map(|(id, seq)| ConversationPosition { conversation: ConversationId(id), seq }),
             sender: party(self.sender_user_id, self.sender_phone, "sender")?,
             from: row.try_get::<_, &str>(self.sender_name)?.into(),
             recipient: party(self.recipient_user_id, self.recipient_phone, "recipient")?,

@@ -112,7 +112,7 @@ pub fn all() -> Vec<Statement> {
         nodes::LIST,
         notices::LIST,
         numbers::LIST,
-        outcome::LIST,
+        message_status::LIST,
         personal::LIST,
         pool::LIST,
         replicas::LIST,

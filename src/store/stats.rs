@@ -119,7 +119,7 @@ pub async fn waiting(client: &Client) -> Result<Vec<Lane>, Error> {
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn in_hand(client: &Client) -> Result<Vec<Lane>, Error> {
+pub async fn in_flight(client: &Client) -> Result<Vec<Lane>, Error> {
     lanes(&client.query(&IN_HAND, &[&SEEN]).await?)
 }
 
@@ -174,7 +174,7 @@ pub struct Slow {
     /// The business user's name; empty for a phone.
     pub name: String,
     /// How many messages are in hand for it.
-    pub in_hand: u64,
+    pub in_flight: u64,
     /// The oldest of them.
     pub oldest: MessageId,
     /// When that was accepted.
@@ -200,7 +200,7 @@ pub async fn slowest(client: &Client, limit: i64) -> Result<Vec<Slow>, Error> {
                 recipient: rows::party(user, row.try_get("recipient_phone")?)
                     .ok_or_else(|| Error::Corrupt("recipient of a message".to_owned()))?,
                 name: row.try_get("name")?,
-                in_hand: counted(row, "in_hand")?,
+                in_flight: counted(row, "in_hand")?,
                 oldest: MessageId(row.try_get("id")?),
                 oldest_at: row.try_get("oldest_at")?,
                 retries: u16::try_from(row.try_get::<_, i16>("retries")?).unwrap_or_default(),

@@ -27,7 +27,7 @@ const TIDY_EVERY: Duration = Duration::from_secs(600);
 pub async fn due(app: App) {
     loop {
         tokio::time::sleep(SWEEP_EVERY).await;
-        app.nudge_unreached().await;
+        app.resync_pending().await;
         while let Ok(true) = app.sweep().await {}
         for (lane, depth) in app.queue_depths() {
             metrics::gauge!("esh3ar_queue_depth", "lane" => lane_name(lane)).set(depth as f64);
@@ -54,7 +54,7 @@ pub async fn positions(app: App) {
 /// For ever.
 pub async fn nodes(app: App) {
     loop {
-        let greeted = app.greet().await;
+        let greeted = app.heartbeat().await;
         metrics::gauge!("esh3ar_database_up").set(f64::from(u8::from(greeted.is_ok())));
         metrics::gauge!("esh3ar_database_disk_full").set(f64::from(u8::from(app.is_disk_full())));
         if let Err(error) = greeted {
@@ -77,7 +77,7 @@ pub async fn stock(app: App) {
                 }
                 for lane in &found.lanes {
                     let age =
-                        lane.oldest_in_hand_at.map_or(0.0, |at| (found.at - at).as_seconds_f64());
+                        lane.oldest_in_flight_at.map_or(0.0, |at| (found.at - at).as_seconds_f64());
                     metrics::gauge!("esh3ar_oldest_delivery_seconds", "lane" => lane_name(lane.lane))
                         .set(age.max(0.0));
                 }

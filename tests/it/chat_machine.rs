@@ -17,7 +17,7 @@ use esh3ar::{
         access::Identity,
         conversations::ChatRequest,
         dead_letters::Action,
-        ledger::Said,
+        ledger::ReceiptKind,
         messages::{SendRequest, Sent},
     },
     cache::Cache,
@@ -323,14 +323,14 @@ impl Machine {
                 let ids = self.last_to(pair, by_phone, last);
                 let caller = self.caller(pair, by_phone);
                 let words = ids.iter().map(|id| (*id, None)).collect();
-                app.say(&caller, Said::Opened, words).await.unwrap();
+                app.say(&caller, ReceiptKind::Read, words).await.unwrap();
                 self.set(&ids, |_| Status::Read);
             }
             Step::Acknowledge { pair, by_phone, last } => {
                 let ids = self.last_to(pair, by_phone, last);
                 let caller = self.caller(pair, by_phone);
                 let words = ids.iter().map(|id| (*id, None)).collect();
-                let changed = app.say(&caller, Said::Acknowledged, words).await.unwrap();
+                let changed = app.say(&caller, ReceiptKind::Delivered, words).await.unwrap();
                 let before = self.set(&ids, |status| match status {
                     Status::Read => Status::Read,
                     _ => Status::Delivered,
@@ -390,7 +390,7 @@ impl Machine {
             app.note_missed(vec![(attempt, app.clock().now())]);
             // The ledger takes everything in order.
             let nobody = vec![(MessageId(uuid::Uuid::nil()), None)];
-            app.say(&self.phones[0].clone(), Said::Acknowledged, nobody).await.unwrap();
+            app.say(&self.phones[0].clone(), ReceiptKind::Delivered, nobody).await.unwrap();
         }
         let (message, _) = app.any_message(&operator(), id).await.unwrap();
         let given_up = message.status == Status::Failed;
@@ -526,7 +526,7 @@ async fn two_apps(database: &str, server: &Server) -> ([App; 2], CancellationTok
         let settings = Settings {
             clock: Clock::standing_at(time::OffsetDateTime::now_utc()),
             cache: cache.clone(),
-            live: esh3ar::app::Live { limits, ..usual.live.clone() },
+            live: esh3ar::app::RuntimeSettings { limits, ..usual.live.clone() },
             ..usual.clone()
         };
         App::start(settings, Store::new(config.clone(), 4).unwrap(), &tracker, &stop)
@@ -633,7 +633,7 @@ async fn no_page_is_behind_a_write_that_was_answered() {
                     said.fetch_max(seq, Ordering::SeqCst);
                     if m % 3 == 0 {
                         let words = vec![(message.id, None)];
-                        app.say(&to, Said::Acknowledged, words).await.unwrap();
+                        app.say(&to, ReceiptKind::Delivered, words).await.unwrap();
                         had.fetch_max(seq, Ordering::SeqCst);
                     }
                     if m % 5 == 0 {

@@ -10,8 +10,8 @@ use esh3ar::{
     store::{
         Client, Statements as _, Store,
         chat::{self, Appended, NewChat},
+        message_status::{self, GivenUp, Missed, Receipt, WrittenAt},
         messages::{self, Filter},
-        outcome::{self, GivenUp, Missed, Word, WrittenAt},
     },
 };
 use time::OffsetDateTime;
@@ -43,13 +43,13 @@ impl Stored {
 
     async fn acknowledge(&self) -> usize {
         let by = Phone::parse(PHONE, None).unwrap();
-        let word = Word { id: self.id, by: Party::Mobile(by), at: now(), written_at: None };
-        outcome::acknowledge(&self.client, &[word]).await.unwrap().len()
+        let word = Receipt { id: self.id, by: Party::Mobile(by), at: now(), written_at: None };
+        message_status::acknowledge(&self.client, &[word]).await.unwrap().len()
     }
 
     async fn mark_sent(&self, attempt: Attempt, lost: Option<&'static str>) -> usize {
         let written = WrittenAt { attempt, at: now(), lost };
-        outcome::mark_sent(&self.client, &[written], now()).await.unwrap().len()
+        message_status::mark_sent(&self.client, &[written], now()).await.unwrap().len()
     }
 
     async fn retry(&self, attempt: Attempt) -> u64 {
@@ -60,14 +60,17 @@ impl Stored {
             retry_count: attempt.retry_count + 1,
             next_attempt_at: now() + Duration::from_secs(3600),
         };
-        outcome::retry(&self.client, &[missed]).await.unwrap().len() as u64
+        message_status::retry(&self.client, &[missed]).await.unwrap().len() as u64
     }
 
     async fn give_up(&self, attempt: Attempt) -> usize {
         let (dead_letter, at) = (Uuid::now_v7(), now());
         let given_up = GivenUp { dead_letter, attempt, written_at: at, at };
         let class = DeadLetterClass::Recipient;
-        outcome::give_up(&self.client, &[given_up], "nobody there", class).await.unwrap().len()
+        message_status::give_up(&self.client, &[given_up], "nobody there", class)
+            .await
+            .unwrap()
+            .len()
     }
 
     /// Until nothing is due for the message any more.
@@ -114,7 +117,7 @@ async fn nothing_moves_a_delivered_message_back() {
     assert_eq!(stored.mark_sent(attempt, Some("silent")).await, 0, "its connection ended");
     assert_eq!(stored.retry(attempt).await, 0, "missed by another connection");
     assert_eq!(stored.give_up(attempt).await, 0, "given up by another connection");
-    assert_eq!(outcome::park(&stored.client, &[stored.id]).await.unwrap(), 0);
+    assert_eq!(message_status::park(&stored.client, &[stored.id]).await.unwrap(), 0);
     assert_eq!(stored.row().await, before);
 }
 
@@ -126,7 +129,11 @@ async fn two_connections_that_miss_the_same_attempt_count_it_once() {
     let before = stored.row().await;
     assert_eq!(stored.retry(attempt).await, 0);
     assert_eq!(stored.give_up(attempt).await, 0, "one of them thought that it was the last");
-    assert_eq!(outcome::park(&stored.client, &[stored.id]).await.unwrap(), 0, "a retry is due");
+    assert_eq!(
+        message_status::park(&stored.client, &[stored.id]).await.unwrap(),
+        0,
+        "a retry is due"
+    );
     assert_eq!(stored.row().await, before);
 }
 

@@ -147,6 +147,6 @@ async fn a_full_queue_makes_its_recipients_read() {
     assert!(told.is_none(), "{told:?}");
     send().await;
     let told = tokio::time::timeout(DEADLINE, seat.next()).await.unwrap();
-    assert!(matches!(told, Some(Outbound::Nudge(_))), "{told:?}");
+    assert!(matches!(told, Some(Outbound::Resync(_))), "{told:?}");
     stop.cancel();
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use esh3ar::{
-    app::{App, Live, Settings, jobs::Found},
+    app::{App, RuntimeSettings, Settings, jobs::Found},
     domain::job::{JobKind, Work},
     mail::{Encryption, Mailer, SmtpSettings},
     store::{
@@ -38,7 +38,7 @@ fn store(server: &Server) -> Store {
 fn app(server: &Server, mailer: Mailer) -> (App, CancellationToken) {
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
     let usual = settings();
-    let live = Live { mailer, ..usual.live };
+    let live = RuntimeSettings { mailer, ..usual.live };
     let settings = Settings { node: None, live, ..usual };
     (App::start(settings, store(server), &tracker, &stop), stop)
 }
@@ -252,7 +252,7 @@ async fn a_mail_server_that_is_away_burns_no_attempts_and_is_asked_rarely() {
     let settings = Settings {
         node: None,
         clock: clock.clone(),
-        live: Live { mailer: Mailer::smtp(&sink_settings(port)).unwrap(), ..usual.live },
+        live: RuntimeSettings { mailer: Mailer::smtp(&sink_settings(port)).unwrap(), ..usual.live },
         ..usual
     };
     let app = App::start(settings, store(&server), &tracker, &stop);

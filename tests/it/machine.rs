@@ -17,7 +17,7 @@ use esh3ar::{
         App, Caller, Clock, Settings,
         access::Identity,
         dead_letters::Action,
-        ledger::Said,
+        ledger::ReceiptKind,
         messages::{SendRequest, Sent},
     },
     domain::{
@@ -214,7 +214,7 @@ impl Machine {
     /// Waits until everything noted so far is written: the ledger takes it in order.
     async fn written(&self) {
         let nobody = MessageId(uuid::Uuid::nil());
-        self.app.say(&self.caller(0), Said::Acknowledged, vec![(nobody, None)]).await.unwrap();
+        self.app.say(&self.caller(0), ReceiptKind::Delivered, vec![(nobody, None)]).await.unwrap();
     }
 
     /// Lets everything happen that follows by itself.
@@ -256,7 +256,7 @@ impl Machine {
                         Live::Hold | Live::Drop => {}
                     }
                 }
-                Outbound::Nudge(from) => device.feed.on_nudge(from),
+                Outbound::Resync(from) => device.feed.on_resync(from),
                 Outbound::Acknowledged(ids) => {
                     device.feed.on_acknowledged_elsewhere(ids.iter().copied());
                 }
@@ -265,7 +265,7 @@ impl Machine {
         }
         if let Some(missed) = device.seat.take_missed() {
             missed.from.into_iter().for_each(|from| device.feed.on_passed_over(from));
-            device.feed.on_nudge(missed.about);
+            device.feed.on_resync(missed.about);
         }
         while let Some(reading) = device.feed.begin_read() {
             if device.feed.is_new() {
@@ -316,7 +316,7 @@ impl Machine {
         }
         let said = ids.iter().map(|id| (*id, None)).collect();
         let changed =
-            self.app.say(&self.caller(who), Said::Acknowledged, said).await.unwrap().len();
+            self.app.say(&self.caller(who), ReceiptKind::Delivered, said).await.unwrap().len();
         // A word that was said before changes nothing, in whatever generation the message is.
         assert_eq!(changed, expected);
         self.acknowledged[who].extend(different.difference(&known));
@@ -481,7 +481,7 @@ impl StateMachineTest for OverTheStore {
             ..usual.live.limits
         };
         let retry = RetryPolicy { attempts: RETRIES, ..usual.live.retry };
-        let live = esh3ar::app::Live { limits, retry, ..usual.live };
+        let live = esh3ar::app::RuntimeSettings { limits, retry, ..usual.live };
         let settings = Settings { clock: clock.clone(), live, ..usual };
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let case = CASES.fetch_add(1, Ordering::Relaxed);

@@ -115,7 +115,7 @@ async fn told(seat: &mut Seat, what: &str, wanted: impl Fn(&Outbound) -> bool) {
 }
 
 pub async fn nudged(seat: &mut Seat) {
-    told(seat, "a nudge", |outbound| matches!(outbound, Outbound::Nudge(_))).await;
+    told(seat, "a nudge", |outbound| matches!(outbound, Outbound::Resync(_))).await;
 }
 
 pub async fn delivered(seat: &mut Seat) {

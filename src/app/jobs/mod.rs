@@ -26,19 +26,19 @@ use crate::{
 };
 
 /// Wakes the workers of each kind, and knows how the providers do.
-pub(super) struct Workshop {
+pub(super) struct JobState {
     wakers: HashMap<JobKind, Notify>,
     breakers: Mutex<HashMap<Provider, Breaker>>,
 }
 
-impl Default for Workshop {
+impl Default for JobState {
     fn default() -> Self {
         let wakers = JobKind::ALL.into_iter().map(|kind| (kind, Notify::new())).collect();
-        Workshop { wakers, breakers: Mutex::default() }
+        JobState { wakers, breakers: Mutex::default() }
     }
 }
 
-impl Workshop {
+impl JobState {
     pub(super) fn wake(&self, kind: JobKind) {
         if let Some(waker) = self.wakers.get(&kind) {
             waker.notify_one();
@@ -97,7 +97,7 @@ pub enum Found {
 impl App {
     /// Waits until there may be a job of a kind, at most this long.
     pub async fn wait_for_job(&self, kind: JobKind, most: Duration) {
-        let woken = self.inner.workshop.woken(kind);
+        let woken = self.inner.state.woken(kind);
         let _ = tokio::time::timeout(most, woken).await;
     }
 
@@ -110,8 +110,8 @@ impl App {
     pub async fn take_jobs(&self, kind: JobKind, room: usize) -> Result<Found, Error> {
         const IDLE: Duration = Duration::from_secs(1);
         let now = self.clock().now();
-        let workshop = &self.inner.workshop;
-        let most = match workshop.worth_taking(kind, room, now) {
+        let state = &self.inner.state;
+        let most = match state.worth_taking(kind, room, now) {
             Ok(most) => most,
             Err(until) => {
                 let wait = Duration::try_from(until - now).unwrap_or(IDLE);
@@ -125,7 +125,7 @@ impl App {
         }
         let mut passed = Vec::with_capacity(taken.len());
         for job in taken {
-            let Passage::Closed(until) = workshop.pass(&job, now) else {
+            let Passage::Closed(until) = state.pass(&job, now) else {
                 passed.push(job);
                 continue;
             };
@@ -164,7 +164,7 @@ impl App {
         self.failpoint("jobs_performed");
         let now = self.clock().now();
         if let Some(provider) = job.work.as_ref().map(Work::provider) {
-            self.inner.workshop.breaker(provider, |breaker| match &attempted {
+            self.inner.state.breaker(provider, |breaker| match &attempted {
                 Attempted::Unreachable { .. } => breaker.failed(now),
                 Attempted::Done | Attempted::Failed { .. } | Attempted::Rejected { .. } => {
                     breaker.succeeded();
@@ -241,22 +241,22 @@ mod tests {
 
     #[test]
     fn a_kind_is_left_alone_while_its_provider_is_away_and_then_one_job_tries() {
-        let workshop = Workshop::default();
+        let state = JobState::default();
         let now = OffsetDateTime::UNIX_EPOCH;
         let mail = Work::Mail { subject: String::new(), body: String::new() };
         let (threshold, pause) = mail.provider().breaker();
-        assert_eq!(workshop.worth_taking(JobKind::Mail, 3, now), Ok(3));
+        assert_eq!(state.worth_taking(JobKind::Mail, 3, now), Ok(3));
         for _ in 0..threshold {
-            assert_eq!(workshop.pass(&taken(Some(mail.clone())), now), Passage::Free);
-            workshop.breaker(mail.provider(), |breaker| breaker.failed(now));
+            assert_eq!(state.pass(&taken(Some(mail.clone())), now), Passage::Free);
+            state.breaker(mail.provider(), |breaker| breaker.failed(now));
         }
         let until = now + pause;
-        assert_eq!(workshop.worth_taking(JobKind::Mail, 3, now), Err(until));
-        assert_eq!(workshop.pass(&taken(Some(mail.clone())), now), Passage::Closed(until));
-        assert_eq!(workshop.pass(&taken(None), now), Passage::Free, "it needs no provider");
-        assert_eq!(workshop.worth_taking(JobKind::Mail, 3, until), Ok(1));
-        assert_eq!(workshop.worth_taking(JobKind::Mail, 3, until), Ok(1), "looking takes nothing");
-        assert_eq!(workshop.pass(&taken(Some(mail)), until), Passage::Probe);
-        assert_eq!(workshop.worth_taking(JobKind::Mail, 3, until), Err(until + pause));
+        assert_eq!(state.worth_taking(JobKind::Mail, 3, now), Err(until));
+        assert_eq!(state.pass(&taken(Some(mail.clone())), now), Passage::Closed(until));
+        assert_eq!(state.pass(&taken(None), now), Passage::Free, "it needs no provider");
+        assert_eq!(state.worth_taking(JobKind::Mail, 3, until), Ok(1));
+        assert_eq!(state.worth_taking(JobKind::Mail, 3, until), Ok(1), "looking takes nothing");
+        assert_eq!(state.pass(&taken(Some(mail)), until), Passage::Probe);
+        assert_eq!(state.worth_taking(JobKind::Mail, 3, until), Err(until + pause));
     }
 }

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::domain::{ConversationId, MessageId, message::Place};
+use crate::domain::{ConversationId, MessageId, message::ConversationPosition};
 
 /// How much later than a message with a later id a message may become known: the time that its writer waits
 /// for the database, and the difference between two processes' clocks.
@@ -142,12 +142,17 @@ impl Position {
     }
 
     /// Was sent.
-    pub(super) fn sent(&mut self, id: MessageId, place: Option<Place>, now: Instant) {
+    pub(super) fn sent(
+        &mut self,
+        id: MessageId,
+        place: Option<ConversationPosition>,
+        now: Instant,
+    ) {
         self.cursor = self.cursor.max(id);
         self.remember(id);
         let past = self.past.get_or_insert_default();
         past.quiet_at = Some(now + LATE);
-        let Some(Place { conversation, seq }) = place else { return };
+        let Some(ConversationPosition { conversation, seq }) = place else { return };
         if past.heads.len() >= HEADS && !past.heads.contains_key(&conversation) {
             past.heads = HashMap::new();
         }
@@ -188,7 +193,7 @@ impl Position {
     }
 
     /// The party itself wrote this: the conversation goes on behind it.
-    pub(super) fn on_own(&mut self, place: Place) {
+    pub(super) fn on_own(&mut self, place: ConversationPosition) {
         let heads = self.past.as_mut().map(|past| &mut past.heads);
         if let Some(head) = heads.and_then(|heads| heads.get_mut(&place.conversation))
             && place.seq == *head + 1

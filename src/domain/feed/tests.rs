@@ -67,7 +67,7 @@ struct World {
     /// Something came later than anything should.
     late: bool,
     /// Where the messages stand, of those that are talk.
-    places: std::collections::BTreeMap<u64, Place>,
+    places: std::collections::BTreeMap<u64, ConversationPosition>,
 }
 
 impl World {
@@ -260,10 +260,10 @@ impl World {
     /// Something was lost on the way and nobody knows what; or what waits to be told is to be read instead.
     fn nudge(&mut self, lost: bool) {
         if lost {
-            self.feed.on_nudge(None);
+            self.feed.on_resync(None);
         } else {
             let unread = std::mem::take(&mut self.hints);
-            unread.into_iter().for_each(|n| self.feed.on_nudge(Some(id(n))));
+            unread.into_iter().for_each(|n| self.feed.on_resync(Some(id(n))));
         }
         self.pump();
     }
@@ -401,7 +401,7 @@ proptest! {
                 Step::Say(n) => world.say(usize::from(n)),
                 Step::Stored(fails) => world.store(fails),
                 Step::NudgeSince => {
-                    world.feed.on_nudge(Some(OPENED));
+                    world.feed.on_resync(Some(OPENED));
                     world.pump();
                 }
                 Step::Nudge(lost) => {
@@ -466,7 +466,7 @@ fn what_was_acknowledged_before_the_connection_came_does_not_come_with_a_nudge()
     let mut world = World::opened_at(id(3), 4, 4);
     world.finish_read(false);
     world.accept();
-    world.feed.on_nudge(Some(OPENED));
+    world.feed.on_resync(Some(OPENED));
     world.pump();
     world.settle();
     assert_eq!((world.shown, world.feed.take_lost()), (vec![5], None));
@@ -478,7 +478,7 @@ fn a_late_nudge_about_what_is_older_than_the_connection_tells_of_nothing_missed(
     world.finish_read(false);
     world.acknowledge(3);
     world.rest();
-    world.feed.on_nudge(Some(id(2)));
+    world.feed.on_resync(Some(id(2)));
     world.pump();
     world.settle();
     assert_eq!((world.shown, world.feed.take_lost()), (vec![1, 2, 3], None));
@@ -515,7 +515,7 @@ fn what_was_acknowledged_before_the_first_read_does_not_come() {
     assert_eq!(feed.begin_read(), Some(Reading { catch_up: true, ..Reading::default() }));
     feed.on_opened(&[id(3), id(1)], now);
     assert_eq!(feed.on_read(&[fresh(2)], false, now), Batch::Page(vec![id(2)]));
-    feed.on_nudge(None);
+    feed.on_resync(None);
     let wanted = Elsewhere { from: id(1), sent: vec![id(1), id(2), id(3)] };
     let reading = feed.begin_read().unwrap();
     assert_eq!((reading.in_window, reading.acknowledged), (vec![id(2)], Some(wanted)));
@@ -532,7 +532,7 @@ fn a_wake_up_that_comes_very_late_is_looked_up() {
     world.finish_read(false);
     let many = REMEMBERED as u64 + 50;
     (0..many).for_each(|_| world.store_new());
-    world.feed.on_nudge(Some(id(1)));
+    world.feed.on_resync(Some(id(1)));
     world.pump();
     while world.shown.len() < REMEMBERED + 50 {
         world.finish_read(false);
@@ -553,7 +553,7 @@ fn what_cannot_be_told_any_more_is_told_to_be_missed() {
     }
     assert_eq!(world.feed.take_lost(), None);
     // Nobody knows what was lost on the way, and of the first fifty nobody knows whether they were sent.
-    world.feed.on_nudge(None);
+    world.feed.on_resync(None);
     assert_eq!(world.feed.take_lost(), Some(OPENED));
     assert_eq!(world.feed.take_lost(), None);
     let reading = world.feed.begin_read().unwrap().acknowledged.unwrap();
@@ -658,7 +658,7 @@ fn an_idle_feed_is_small() {
     assert_eq!(world.feed.on_tick(quiet), Overdue::default());
     assert_eq!(world.feed.next_deadline(), None);
     assert!(!world.feed.position.has_had(id(1)));
-    world.feed.on_nudge(None);
+    world.feed.on_resync(None);
     assert_eq!(world.feed.take_lost(), None, "nothing was crowded out");
     let reading = world.feed.begin_read().unwrap().acknowledged.unwrap();
     assert_eq!(reading, Elsewhere { from: id(2), sent: Vec::new() });
@@ -678,7 +678,7 @@ fn what_came_with_a_read_is_not_written_again_when_it_comes_live() {
 fn talk_comes_in_its_order_whatever_overtakes_what() {
     let conversation = ConversationId(Uuid::from_u128(9));
     let said = |n: u64| {
-        let place = Some(Place { conversation, seq: i64::try_from(n).unwrap() });
+        let place = Some(ConversationPosition { conversation, seq: i64::try_from(n).unwrap() });
         Found { attempt: Attempt { place, ..attempt(n) }, acknowledged: false }
     };
     let now = Instant::now();
@@ -692,7 +692,7 @@ fn talk_comes_in_its_order_whatever_overtakes_what() {
     assert_eq!(feed.on_live(said(1), now), Live::Drop);
     assert_eq!(feed.on_live(said(3), now), Live::Send);
     // The fourth is the party's own, the sixth has overtaken the fifth.
-    feed.on_own(Place { conversation, seq: 4 });
+    feed.on_own(ConversationPosition { conversation, seq: 4 });
     assert_eq!(feed.on_live(said(6), now), Live::Hold);
     assert!(feed.begin_read().is_some());
     assert_eq!(feed.on_read(&[said(5), said(6)], false, now), Batch::Singly(vec![id(5), id(6)]));
@@ -736,7 +736,7 @@ proptest! {
             let seq = &mut seqs[usize::try_from(*conversation).unwrap()];
             *seq += 1;
             let conversation = ConversationId(Uuid::from_u128(*conversation));
-            places.insert(n, Place { conversation, seq: *seq });
+            places.insert(n, ConversationPosition { conversation, seq: *seq });
         }
         // All are stored before any is told of.
         world.pending.extend(places.keys());
@@ -763,7 +763,7 @@ proptest! {
             }
         }
         // The position check finds what no wake-up brought.
-        world.feed.on_nudge(None);
+        world.feed.on_resync(None);
         world.pump();
         world.settle();
         let mut shown: std::collections::BTreeMap<ConversationId, Vec<i64>> = Default::default();

@@ -7,7 +7,7 @@ use warp::reply::Response;
 
 use crate::{
     app::{
-        ledger::Said,
+        ledger::ReceiptKind,
         messages::{Item, LONGEST_KEPT_ANSWER, SendRequest, Sent},
         off_loop::off_loop,
     },
@@ -286,15 +286,15 @@ pub async fn timeline(id: String, context: Shared) -> Response {
 
 /// `POST /messages/{id}/delivered`.
 pub async fn delivered(id: String, context: Shared) -> Response {
-    answer(say_one(&context, &id, Said::Acknowledged).await)
+    answer(say_one(&context, &id, ReceiptKind::Delivered).await)
 }
 
 /// `POST /messages/{id}/read`.
 pub async fn read(id: String, context: Shared) -> Response {
-    answer(say_one(&context, &id, Said::Opened).await)
+    answer(say_one(&context, &id, ReceiptKind::Read).await)
 }
 
-async fn say_one(context: &Context, id: &str, said: Said) -> Result<Response, Problem> {
+async fn say_one(context: &Context, id: &str, said: ReceiptKind) -> Result<Response, Problem> {
     let message = context.app.say_one(context.caller()?, said, parse_id(id)?).await?;
     Ok(reply::json(StatusCode::OK, &view::MessageView::from(&message)))
 }
@@ -305,7 +305,7 @@ pub async fn acknowledge(context: Shared) -> Response {
         async {
             let body: IdsBody = context.json()?;
             let ids = body.ids.into_iter().map(|id| (MessageId(id), None)).collect();
-            let changed = context.app.say(context.caller()?, Said::Acknowledged, ids).await?;
+            let changed = context.app.say(context.caller()?, ReceiptKind::Delivered, ids).await?;
             Ok(reply::json(StatusCode::OK, &json!({ "changed": changed.len() })))
         }
         .await,

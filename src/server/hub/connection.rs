@@ -404,7 +404,7 @@ impl Driver {
         self.connected_at = self.app.clock().now();
         if !self.service.delivers() {
             self.diagnostics = Some(Box::default());
-            self.seat = Some(self.app.bystanders().register(party, self.caller.token));
+            self.seat = Some(self.app.diagnostic_connections().register(party, self.caller.token));
             return;
         }
         // First the seat, then the read: what is stored in between is told through the seat.

@@ -28,7 +28,7 @@ use crate::{
     app::{
         App, Error,
         conversations::{ChatRequest, Page},
-        ledger::Said,
+        ledger::ReceiptKind,
     },
     domain::{
         ContentType, ConversationId, ConversationStatus, Message, MessageId, Party,
@@ -102,10 +102,10 @@ impl Argument for Ids {
 
 /// The recipient has these. How many this changed.
 pub async fn acknowledge(call: Invocation, ids: Ids) -> Result<Data, Error> {
-    say(call, Said::Acknowledged, &ids).await
+    say(call, ReceiptKind::Delivered, &ids).await
 }
 
-async fn say(call: Invocation, said: Said, ids: &Ids) -> Result<Data, Error> {
+async fn say(call: Invocation, said: ReceiptKind, ids: &Ids) -> Result<Data, Error> {
     let times = call.written_at.into_iter().chain(std::iter::repeat(None));
     let words = ids.0.iter().copied().zip(times).collect();
     Ok(json!(call.app.say(&call.caller, said, words).await?.len()).into())
@@ -148,7 +148,7 @@ impl Argument for Opened {
 
 async fn mark_read(call: Invocation, opened: Opened) -> Result<Data, Error> {
     match opened {
-        Opened::Messages(ids) => say(call, Said::Opened, &ids).await,
+        Opened::Messages(ids) => say(call, ReceiptKind::Read, &ids).await,
         Opened::Conversation(id, up_to) => {
             let (read, _) = call.app.read_conversation(&call.caller, id, up_to).await?;
             Ok(json!(read).into())

@@ -284,7 +284,7 @@ impl StatsView {
             at: snapshot.at,
             lanes: snapshot.lanes.iter().map(LaneView::from).collect(),
             waiting: snapshot.waiting.into(),
-            in_hand: snapshot.in_hand.into(),
+            in_hand: snapshot.in_flight.into(),
             backpressure: strictest.name().to_owned(),
             connections: snapshot.all.connections,
             since_start: TotalsView::new(snapshot.all.total, &snapshot.all.latencies),
@@ -327,8 +327,8 @@ impl From<&Lane> for LaneView {
             lane: lane.lane.name().to_owned(),
             waiting: lane.waiting,
             oldest_waiting_at: lane.oldest_waiting_at,
-            in_hand: lane.in_hand,
-            oldest_in_hand_at: lane.oldest_in_hand_at,
+            in_hand: lane.in_flight,
+            oldest_in_hand_at: lane.oldest_in_flight_at,
             wake_ups: lane.wake_ups,
         }
     }
@@ -422,7 +422,7 @@ impl SlowView {
                 Party::Business(id) if slow.name.is_empty() => id.to_string(),
                 Party::Business(_) => slow.name.clone(),
             },
-            in_hand: slow.in_hand,
+            in_hand: slow.in_flight,
             oldest_message_id: slow.oldest.0,
             oldest_at: slow.oldest_at,
             retries: slow.retries,

@@ -4,8 +4,8 @@ use std::{future::Future, sync::OnceLock};
 
 use esh3ar::{
     app::{
-        App, By, Clock, Error, Live, Role, Settings, failpoints::Failpoints, nodes::NodeSettings,
-        tokens::Lifetime, traces::Traces,
+        App, By, Clock, Error, Role, RuntimeSettings, Settings, failpoints::Failpoints,
+        nodes::NodeSettings, tokens::Lifetime, traces::Traces,
     },
     cache::Cache,
     config::Sources,
@@ -20,7 +20,7 @@ pub fn settings() -> Settings {
     let config = esh3ar::config::load(Sources::default()).unwrap().config;
     Settings {
         default_region: config.phone.default_region,
-        live: Live {
+        live: RuntimeSettings {
             retry: config.retry,
             limits: config.limits,
             access_token_ttl: config.auth.access_token_ttl,

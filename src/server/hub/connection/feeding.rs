@@ -78,9 +78,9 @@ impl Driver {
                     self.call(protocol, "MessageDeleted", &MessageDeleted::new(id, place, at));
                 }
             }
-            Outbound::Nudge(from) => {
+            Outbound::Resync(from) => {
                 if let Some(feed) = &mut self.feed {
-                    feed.on_nudge(from);
+                    feed.on_resync(from);
                 }
             }
             Outbound::Close { allow_reconnect, reason } => {
@@ -107,10 +107,10 @@ impl Driver {
                 feed.on_passed_over(from);
             }
             if missed.about.is_some() {
-                feed.on_nudge(missed.about);
+                feed.on_resync(missed.about);
             }
             if missed.some {
-                feed.on_nudge(None);
+                feed.on_resync(None);
             }
         }
         if let Some(since) = missed.told_since {

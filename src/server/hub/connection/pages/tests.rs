@@ -10,7 +10,7 @@ use crate::{
     domain::{
         ContentType, ConversationId, Party, Priority, Status, UserId,
         feed::{Attempt, Batch, Found, PAGE},
-        message::{CONTENT_LIMIT, Place},
+        message::{CONTENT_LIMIT, ConversationPosition},
     },
     server::hub::{
         codec::{Incoming, Outcome, Split},
@@ -24,7 +24,8 @@ const LONGEST: usize = 1024 * 1024;
 fn message(n: usize, content: String, is_chat: bool) -> Message {
     let (phone, business) = (Phone::from_stored("+967771234567"), UserId(Uuid::from_u128(7)));
     let seq = i64::try_from(n).unwrap() + 1;
-    let place = is_chat.then_some(Place { conversation: ConversationId(Uuid::nil()), seq });
+    let place =
+        is_chat.then_some(ConversationPosition { conversation: ConversationId(Uuid::nil()), seq });
     Message {
         id: MessageId(Uuid::from_u64_pair(0, n as u64 + 1)),
         place,

@@ -22,7 +22,7 @@ use crate::domain::{DeadLetterClass, MessageId, Party, Status, feed::Attempt};
 
 /// The word of a recipient about one message.
 #[derive(Clone, Debug)]
-pub struct Word {
+pub struct Receipt {
     /// The message.
     pub id: MessageId,
     /// Who says so; a message of anybody else is not touched.
@@ -277,7 +277,7 @@ const ACKNOWLEDGE: Taking = Taking {
 ///
 /// # Errors
 /// Any failure of the database; then repeating it is harmless.
-pub async fn acknowledge(client: &Client, words: &[Word]) -> Result<Vec<Changed>, Error> {
+pub async fn acknowledge(client: &Client, words: &[Receipt]) -> Result<Vec<Changed>, Error> {
     take_words(client, &ACKNOWLEDGE, words).await
 }
 
@@ -293,16 +293,16 @@ const MARK_READ: Taking = Taking {
 ///
 /// # Errors
 /// Any failure of the database; then repeating it is harmless.
-pub async fn mark_read(client: &Client, words: &[Word]) -> Result<Vec<Changed>, Error> {
+pub async fn mark_read(client: &Client, words: &[Receipt]) -> Result<Vec<Changed>, Error> {
     take_words(client, &MARK_READ, words).await
 }
 
 async fn take_words(
     client: &Client,
     taking: &Taking,
-    words: &[Word],
+    words: &[Receipt],
 ) -> Result<Vec<Changed>, Error> {
-    let mut left: Vec<&Word> = words.iter().collect();
+    let mut left: Vec<&Receipt> = words.iter().collect();
     let mut changed = Vec::with_capacity(words.len());
     // What the usual statement leaves is chat, and then repeats, words of others, and the rare one about
     // a message that had failed: it stays quick by not knowing about any of that.
@@ -322,7 +322,7 @@ async fn run_words(
     client: &Client,
     statement: &Statement,
     status: Status,
-    words: &[&Word],
+    words: &[&Receipt],
 ) -> Result<Vec<Changed>, Error> {
     let ids: Vec<Uuid> = words.iter().map(|word| word.id.0).collect();
     let by = words.iter().map(|word| rows::columns(&word.by));

@@ -49,7 +49,7 @@ impl Level {
 
 /// The depth as it was last seen, and what follows from it.
 #[derive(Clone, Copy, Debug)]
-pub struct Depth {
+pub struct Backpressure {
     limit: u64,
     last: u64,
     level: Level,
@@ -61,10 +61,10 @@ pub struct Depth {
 const SOONEST: Duration = Duration::from_secs(1);
 const LATEST: Duration = Duration::from_secs(60);
 
-impl Depth {
+impl Backpressure {
     /// A depth of nothing under a limit; 0 means no limit.
-    pub fn new(limit: u64) -> Depth {
-        Depth { limit, last: 0, level: Level::Open, falling: 0.0 }
+    pub fn new(limit: u64) -> Backpressure {
+        Backpressure { limit, last: 0, level: Level::Open, falling: 0.0 }
     }
 
     /// From the next look on this is the limit; without one everything is taken on.
@@ -113,7 +113,7 @@ impl Depth {
 
     /// When a sender that is refused should come back: when the depth, falling as it does, will be
     /// where the level is left.
-    pub fn come_back(&self) -> Duration {
+    pub fn retry_after(&self) -> Duration {
         let above = self.last.saturating_sub(self.at(self.level.left_below())) as f64;
         if self.falling < 1.0 {
             // It does not fall: something is wrong, and nobody knows for how long.
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn levels_are_entered_and_left_at_their_marks() {
-        let mut depth = Depth::new(100_000);
+        let mut depth = Backpressure::new(100_000);
         let expected = [
             (59_999, Level::Open),
             (60_000, Level::BroadcastsPaused),
@@ -155,14 +155,14 @@ mod tests {
 
     #[test]
     fn one_comes_back_when_it_will_be_free() {
-        let mut depth = Depth::new(100_000);
+        let mut depth = Backpressure::new(100_000);
         depth.observe(200_000, SECOND);
-        assert_eq!(depth.come_back(), Duration::from_secs(15), "it does not fall");
+        assert_eq!(depth.retry_after(), Duration::from_secs(15), "it does not fall");
         for seen in (130_000..200_000).rev().step_by(10_000) {
             depth.observe(seen, SECOND);
         }
         // 40,000 above where it is left, falling by about 10,000 a second.
-        let wait = depth.come_back().as_secs();
+        let wait = depth.retry_after().as_secs();
         assert!((3..=8).contains(&wait), "{wait}");
     }
 
@@ -172,21 +172,21 @@ mod tests {
         fn a_level_is_never_lower_than_its_mark_and_the_answer_is_bounded(
             limit in 1u64..1_000_000, seen in prop::collection::vec(0u64..2_000_000, 1..100)
         ) {
-            let mut depth = Depth::new(limit);
+            let mut depth = Backpressure::new(limit);
             for depth_seen in seen {
                 depth.observe(depth_seen, SECOND);
                 let least = Level::ALL
                     .into_iter().rev()
                     .find(|level| depth_seen >= depth.at(level.entered_at())).unwrap();
                 prop_assert!(depth.level() >= least);
-                prop_assert!((SOONEST..=LATEST).contains(&depth.come_back()));
+                prop_assert!((SOONEST..=LATEST).contains(&depth.retry_after()));
             }
         }
     }
 
     #[test]
     fn no_limit_is_always_open() {
-        let mut depth = Depth::new(0);
+        let mut depth = Backpressure::new(0);
         depth.observe(u64::MAX / 200, SECOND);
         assert_eq!(depth.level(), Level::Open);
     }
