@@ -43,9 +43,9 @@ const _: () = assert!(suspects::FAILURES == 5, "the text above says how many");
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReceiptKind {
     /// It has them.
-    Acknowledged,
+    Delivered,
     /// It opened them.
-    Opened,
+    Read,
 }
 
 /// What is to be written.
