@@ -57,6 +57,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
 ];
 
+/// The wings of `app`. Each may use those before it, and the files beside them; those use none.
+const WINGS: &[&str] =
+    &["identity", "limits", "process", "delivery", "messages", "chat", "admin", "jobs"];
+
 /// What the server may name of the store, and why: types that use cases take or give, no statement.
 const STORE_TYPES: &[(&[&str], &str)] = &[
     (&["messages", "Filter"], "the query of a list, filled from the URL"),
@@ -249,7 +253,10 @@ fn judge(sources: &[Source]) -> Vec<String> {
         for written in &names.paths {
             let place = format!("{name}:{}", written.line);
             match names.resolve(written, &crates) {
-                Some(Way::In(path)) => judge_room(&place, &room, allowed, &path, &mut broken),
+                Some(Way::In(path)) => {
+                    judge_room(&place, &room, allowed, &path, &mut broken);
+                    judge_wing(source, &place, &path, &mut broken);
+                }
                 Some(Way::Out(path)) => judge_crate(&place, &room, &path, &mut broken),
                 None => {}
             }
@@ -288,6 +295,26 @@ fn judge_room(place: &str, room: &str, allowed: &[&str], path: &[String], out: &
             let rest = path[1..].join("::");
             out.push(format!("{place}: the server runs no statements ({rest}); app does"));
         }
+    }
+}
+
+/// How high something of `app` stands: the files beside the wings are lowest, `App` is on top.
+fn height(name: &str) -> usize {
+    let name = match name {
+        // Where `app` names again what belongs to a wing.
+        "Caller" => "identity",
+        "App" | "Wings" => return WINGS.len() + 1,
+        name => name,
+    };
+    WINGS.iter().position(|wing| *wing == name).map_or(0, |place| place + 1)
+}
+
+fn judge_wing(source: &Source, place: &str, path: &[String], broken: &mut Vec<String>) {
+    let module = source.module();
+    let [app, own, ..] = module.as_slice() else { return };
+    let [other_app, other, ..] = path else { return };
+    if app == "app" && other_app == "app" && height(own) < height(other) {
+        broken.push(format!("{place}: {own} may not look into {other}, which is above it"));
     }
 }
 
@@ -421,6 +448,10 @@ fn the_tables_hold_nothing_stale() {
     }
     for (room, _) in ROOMS {
         assert!(sources.iter().any(|source| source.path.starts_with(room)), "no room {room}");
+    }
+    for wing in WINGS {
+        let folder = Path::new("app").join(wing);
+        assert!(sources.iter().any(|source| source.path.starts_with(&folder)), "no wing {wing}");
     }
     for clock in CLOCKS {
         assert!(sources.iter().any(|source| source.name() == *clock), "no file {clock}");

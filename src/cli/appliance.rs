@@ -125,7 +125,7 @@ impl Works {
             let (database, writers) = (store.store.clone(), &writers);
             let app =
                 App::start_with(settings, database, to_others, &writers.tracker, &writers.stop);
-            let ahead = app.begin_ids().await?;
+            let ahead = app.process.begin_ids().await?;
             if ahead > SKEW_TOLD {
                 tracing::warn!(
                     seconds = ahead.as_secs(),
@@ -134,7 +134,7 @@ impl Works {
                 );
             }
             // Before anybody asks for the others.
-            app.heartbeat().await?;
+            app.process.heartbeat().await?;
             let consumer = match (cluster::broker(config)?, role) {
                 (Some(broker), Role::Worker) => Some(cluster::consumer(&app, &broker, &taking)),
                 _ => None,
@@ -157,7 +157,7 @@ impl Works {
 
     /// What is in hand is finished and written, the others are told, the database is closed last.
     pub(super) async fn stop(self) -> Result<(), Failure> {
-        if tokio::time::timeout(LAST_WRITES, self.app.last_erasures()).await.is_err() {
+        if tokio::time::timeout(LAST_WRITES, self.app.admin.finish_erasures()).await.is_err() {
             tracing::warn!("an erasure was cut off by the stop; the same again goes on");
         }
         self.taking.end(LAST_WRITES, "the broker's work").await;
@@ -166,10 +166,10 @@ impl Works {
         self.ways.end(LAST_WRITES, "ways to other processes").await;
         // It ends by itself in two seconds.
         self.traces.end(LAST_WRITES, "traces").await;
-        if let Err(error) = self.app.note_stopped().await {
+        if let Err(error) = self.app.process.record_stopped().await {
             tracing::warn!(%error, "the stop could not be noted");
         }
-        if let Err(error) = self.app.deregister().await {
+        if let Err(error) = self.app.process.deregister().await {
             tracing::warn!(%error, "the others could not be told");
         }
         drop(self.app);
@@ -251,7 +251,7 @@ impl Appliance {
         let role = if config.queue.url.is_some() { Role::Gateway } else { Role::Serve };
         let works = Works::start(setup, store, role, config.reachable_at(http)).await?;
         let app = works.app.clone();
-        let secret = match app.connection_secret().await {
+        let secret = match app.identity.connection_secret().await {
             Ok(secret) => secret,
             Err(error) => {
                 drop(app);

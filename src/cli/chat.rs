@@ -26,7 +26,7 @@ use super::{
 use crate::{
     app::{
         App,
-        tokens::{Issued, Lifetime},
+        identity::tokens::{Issued, Lifetime},
     },
     client::{self, ApiClient, Event, HubClient},
     domain::{Party, TokenId},
@@ -135,7 +135,7 @@ async fn revoke(setup: &Setup, id: TokenId) -> Result<(), Failure> {
     let result = async {
         let by = why::operator().because(Some("the end of esh3ar chat"))?;
         // One of an administrator was one more, made for this alone.
-        Ok(opened.app.revoke_token(&by, id, true).await?)
+        Ok(opened.app.identity.revoke_token(&by, id, true).await?)
     }
     .await;
     opened.close(result).await
@@ -149,15 +149,15 @@ async fn token_of(setup: &Setup, who: &str) -> Result<Issued, Failure> {
 
 async fn issue(app: &App, who: &str) -> Result<Issued, Failure> {
     let party = if who.starts_with('+') {
-        let phone = app.parse_phone("as", who)?;
-        app.find_mobile(&phone).await?;
+        let phone = app.identity.parse_phone("as", who)?;
+        app.identity.find_mobile(&phone).await?;
         Party::Mobile(phone)
     } else {
-        Party::Business(app.find_user(who).await?.id)
+        Party::Business(app.identity.find_user(who).await?.id)
     };
     let by = why::operator().because(Some("for esh3ar chat"))?;
     let day = Lifetime::For(Duration::from_secs(24 * 3600));
-    Ok(app.issue_token(&by, &party, day).await?)
+    Ok(app.identity.issue_token(&by, &party, day).await?)
 }
 
 /// What is typed, line by line: a thread of its own, because a terminal is read in no other way.

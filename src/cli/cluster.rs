@@ -53,7 +53,7 @@ pub(super) async fn ways(
     let node = new_node();
     let redis_settings = RedisSettings { target, node };
     let (redis, heard) = Redis::start(redis_settings, &part.tracker, &part.stop);
-    let registry = Registry::new(settings.live.limits);
+    let registry = Registry::new(settings.runtime.limits);
     let relay = Relay::start(redis.clone(), heard, &registry, &part.tracker, &part.stop);
     let (rabbit, publishing) = Rabbit::new(&broker);
     part.tracker.spawn(publishing.run(part.stop.clone()));
@@ -65,7 +65,7 @@ pub(super) async fn ways(
 
 /// What a worker takes from the broker, in `part`.
 pub(super) fn consumer(app: &App, broker: &rabbit::Settings, part: &Part) -> Consumer {
-    let (consumer, taking) = Consumer::new(broker, SHARES, app.led_queues());
+    let (consumer, taking) = Consumer::new(broker, SHARES, app.process.led_queues());
     part.tracker.spawn(taking.run(part.stop.clone()));
     consumer
 }

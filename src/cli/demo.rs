@@ -23,7 +23,7 @@ use super::{
     why,
 };
 use crate::{
-    app::{App, tokens::Lifetime},
+    app::{App, identity::tokens::Lifetime},
     client::{self, ApiClient, HubClient},
     domain::{Party, Permission, Permissions, Status},
     server::{
@@ -150,14 +150,14 @@ async fn show(setup: &Setup, arguments: &DemoArgs, appliance: &Appliance) -> Res
 async fn people(app: &App) -> Result<(String, String), Failure> {
     let may = Permissions::NONE.with(Permission::SendMessages).with(Permission::Admin);
     let by = why::operator();
-    let shop = match app.find_user(SHOP).await {
+    let shop = match app.identity.find_user(SHOP).await {
         Ok(shop) => shop,
-        Err(_) => app.add_user(&by, SHOP, may, None).await?,
+        Err(_) => app.identity.add_user(&by, SHOP, may, None).await?,
     };
-    let phone = app.parse_phone("phone", PHONE)?;
-    app.put_mobiles(&by, std::slice::from_ref(&phone), MobileStatus::Verified).await?;
-    let shop = app.issue_token(&by, &Party::Business(shop.id), Lifetime::Usual).await?;
-    let phone = app.issue_token(&by, &Party::Mobile(phone), Lifetime::Usual).await?;
+    let phone = app.identity.parse_phone("phone", PHONE)?;
+    app.identity.put_mobiles(&by, std::slice::from_ref(&phone), MobileStatus::Verified).await?;
+    let shop = app.identity.issue_token(&by, &Party::Business(shop.id), Lifetime::Usual).await?;
+    let phone = app.identity.issue_token(&by, &Party::Mobile(phone), Lifetime::Usual).await?;
     Ok((shop.token, phone.token))
 }
 

@@ -16,7 +16,7 @@ use super::{
     why::{Because, Why},
 };
 use crate::{
-    app::{Clock, dead_letters::Action},
+    app::{Clock, delivery::dead_letters::Action},
     client::encode,
     config::duration,
     domain::DeadLetterId,

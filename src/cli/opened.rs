@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     app::{
-        App, Clock, Role, RuntimeSettings, Settings, failpoints::Failpoints, nodes::NodeSettings,
+        App, Clock, NodeSettings, Role, RuntimeSettings, Settings, failpoints::Failpoints,
         traces::Traces,
     },
     cache::Cache,
@@ -45,7 +45,7 @@ pub(super) struct Opened {
 pub(super) fn settings(config: &Config, role: Option<Role>) -> Result<Settings, Failure> {
     Ok(Settings {
         default_region: config.phone.default_region,
-        live: live(config)?,
+        runtime: runtime_settings(config)?,
         cache: Cache::default(),
         failpoints: failpoints(role.is_some())?,
         traces: Traces::Off,
@@ -60,7 +60,7 @@ pub(super) fn settings(config: &Config, role: Option<Role>) -> Result<Settings, 
 }
 
 /// The part of it that may change while the process runs.
-pub(super) fn live(config: &Config) -> Result<RuntimeSettings, Failure> {
+pub(super) fn runtime_settings(config: &Config) -> Result<RuntimeSettings, Failure> {
     Ok(RuntimeSettings {
         retry: config.retry,
         limits: config.limits.at_most(config.http.max_connections),
@@ -255,7 +255,7 @@ async fn open_after(setup: &Setup, begins: bool, cache: Cache) -> Result<Opened,
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
     let settings = Settings { cache, ..settings(&setup.loaded.config, None)? };
     let app = App::start(settings, opened.store.clone(), &tracker, &stop);
-    let begun = app.begin_ids().await;
+    let begun = app.process.begin_ids().await;
     let opened = Opened { app, opened, tracker, stop };
     match begun {
         Ok(_) => Ok(opened),

@@ -125,7 +125,7 @@ async fn run(setup: &Setup) -> Result<(), Failure> {
         let app = appliance.app.clone();
         tokio::select! {
             () = signals.next() => break None,
-            draining = drains.next() => app.drain(draining),
+            draining = drains.next() => app.process.set_draining(draining),
             () = hangups.next() => {
                 reloads.reload(&app, appliance.tls(), &mut whereabouts, &status);
             }

@@ -144,11 +144,11 @@ impl Reloads<'_> {
     fn take_up(&mut self, app: &App, tls: Option<&Tls>) -> Result<Reloaded, Failure> {
         let loaded = self.setup.again.load()?;
         // All that can fail comes first, so that nothing is taken up by half.
-        let live = opened::live(&loaded.config)?;
+        let settings = opened::runtime_settings(&loaded.config)?;
         let level = &loaded.config.log.level;
         let levelled = self.setup.level.set(level);
         levelled.map_err(|error| Failure::new(Kind::Config, error.to_string()))?;
-        app.take_up(live);
+        app.process.apply(settings);
         let renewed = tls.map_or(Ok(()), Tls::renew);
         let why = renewed.err().map(|error| {
             tracing::error!(%error, "the old certificate is kept");

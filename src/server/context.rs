@@ -98,7 +98,7 @@ impl Context {
     /// The request made these durable; for who follows them.
     pub fn accepted<'a>(&self, messages: impl IntoIterator<Item = &'a Message>) {
         let cause = || Cause::parse(self.headers.get("traceparent")?.to_str().ok()?);
-        self.app.trace_accepted(self.came, cause, messages);
+        self.app.delivery.trace_accepted(self.came, cause, messages);
     }
 
     /// The body as JSON.
@@ -168,7 +168,7 @@ impl Context {
     /// When it is none.
     pub fn phone(&self, name: &'static str) -> Result<Option<Phone>, Problem> {
         let Some(text) = self.phone_text(name)? else { return Ok(None) };
-        Ok(Some(self.app.stored_phone(name, &text)?))
+        Ok(Some(self.app.identity.parse_stored_phone(name, &text)?))
     }
 
     /// The text of a query parameter that is a time. A plus sign that is not encoded stands before the

@@ -183,7 +183,8 @@ impl Gate {
             // A stranger learns nothing of what there is.
             (false, None) => return Err(Error::Unauthenticated.into()),
             (false, Some(token)) => {
-                let caller = Box::pin(self.app.authenticate(token, peer::block(peer))).await?;
+                let caller =
+                    Box::pin(self.app.identity.authenticate(token, peer::block(peer))).await?;
                 if let Some(connection) = parts.extensions.get::<ConnectionHandle>() {
                     connection.authenticated(&caller.party());
                 }

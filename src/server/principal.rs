@@ -43,7 +43,9 @@ impl Principal {
     /// It has made as many as it may.
     pub async fn count(&self, app: &App, route: &Route) -> Result<(), Problem> {
         match (self, route.writes.counted_first(route.who)) {
-            (Principal::User(caller), Some(class)) => Ok(app.count_call(caller, class).await?),
+            (Principal::User(caller), Some(class)) => {
+                Ok(app.limits.count_call(caller, class).await?)
+            }
             _ => Ok(()),
         }
     }

@@ -24,7 +24,7 @@ use tokio_tungstenite::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{App, health::EVERY};
+use crate::app::{App, process::health::EVERY};
 
 /// How long all of it may take before it counts as failed.
 const BUDGET: Duration = Duration::from_secs(2);
@@ -55,7 +55,7 @@ impl Probe {
     /// Looks again and again until `stop`; the first look is made with [`Probe::look`] before this.
     pub async fn run(self, stop: CancellationToken) {
         loop {
-            let wait = if self.app.is_realtime_up() { EVERY } else { WHILE_DOWN };
+            let wait = if self.app.process.is_realtime_up() { EVERY } else { WHILE_DOWN };
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(wait) => self.look().await,
@@ -71,8 +71,8 @@ impl Probe {
             found = self.within_budget().await;
         }
         // It takes no connections then, and that is no fault.
-        if !self.app.is_draining() {
-            self.app.note_realtime(found);
+        if !self.app.process.is_draining() {
+            self.app.process.record_realtime(found);
         }
     }
 
@@ -97,7 +97,7 @@ impl Probe {
         };
         let mut request =
             format!("ws://{}/hub", self.address).into_client_request().map_err(text)?;
-        let bearer = format!("Bearer {}", self.app.probe_token()).parse().map_err(text)?;
+        let bearer = format!("Bearer {}", self.app.identity.probe_token()).parse().map_err(text)?;
         request.headers_mut().insert("authorization", bearer);
         let (mut socket, _) = client_async(request, stream).await.map_err(text)?;
         say(&mut socket, r#"{"protocol":"json","version":1}"#).await?;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, de::IgnoredAny};
 use time::OffsetDateTime;
 
 use crate::{
-    app::explain::Explanation,
+    app::admin::explain::Explanation,
     domain::{
         Conversation, ConversationId, Message, MessageId, Party, Status, conversation::Cursor,
         message::ConversationPosition,

@@ -92,7 +92,7 @@ pub async fn note_seen(client: &Client, run: Uuid, seen: &[Seen]) -> Result<(), 
 ///
 /// # Errors
 /// Any failure of the database.
-pub async fn note_alive(
+pub async fn record_heartbeat(
     client: &Client,
     run: Uuid,
     started_at: OffsetDateTime,

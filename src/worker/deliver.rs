@@ -19,7 +19,7 @@ pub async fn here(app: App, queue: LocalQueue<Arc<Delivery>>, share: usize) {
     loop {
         let deliveries = queue.next(share, AT_ONCE).await;
         app.failpoint("deliver_taken");
-        app.deliver(&deliveries).await;
+        app.delivery.deliver(&deliveries).await;
         app.failpoint("deliver_handed_over");
         // Handing over never waits, so the connections need to be let in between.
         tokio::task::yield_now().await;
@@ -34,7 +34,7 @@ pub async fn named(app: App, consumer: Consumer, share: usize) {
         app.failpoint("deliver_taken");
         while life != consumer.lives() {
             let now = consumer.lives();
-            match app.make_up_for_lost_wake_ups().await {
+            match app.delivery.resync_after_lost_wake_ups().await {
                 Ok(nudged) => {
                     life = now;
                     tracing::debug!(nudged, "asked recipients to read what may have been lost");
@@ -45,7 +45,7 @@ pub async fn named(app: App, consumer: Consumer, share: usize) {
                 }
             }
         }
-        while let Err(error) = app.deliver_named(&taken.wake_ups).await {
+        while let Err(error) = app.delivery.deliver_named(&taken.wake_ups).await {
             // The broker keeps it meanwhile, for another worker if this one does not come back to it.
             tracing::warn!(%error, "messages that are to be delivered could not be read");
             tokio::time::sleep(AGAIN).await;
@@ -59,7 +59,9 @@ pub async fn named(app: App, consumer: Consumer, share: usize) {
 pub async fn dead(app: App, consumer: Consumer) {
     loop {
         let frame = consumer.next_dead().await;
-        while let Err(error) = app.bury_frame(&frame.body, &frame.reason, &frame.queue).await {
+        while let Err(error) =
+            app.delivery.bury_frame(&frame.body, &frame.reason, &frame.queue).await
+        {
             tracing::warn!(%error, "an unreadable frame could not be stored");
             tokio::time::sleep(AGAIN).await;
         }

@@ -31,16 +31,16 @@ pub async fn run(app: App, kind: JobKind, stop: CancellationToken) {
             }
             continue;
         }
-        let wait = match app.take_jobs(kind, room).await {
+        let wait = match app.jobs.take(kind, room).await {
             Ok(Found::Jobs(taken)) => {
                 for job in taken {
                     if stop.is_cancelled() {
-                        let _ = app.release_job(&job).await;
+                        let _ = app.jobs.release(&job).await;
                         continue;
                     }
                     let app = app.clone();
                     in_hand.spawn(async move {
-                        if let Err(error) = app.perform(kind, &job).await {
+                        if let Err(error) = app.jobs.perform(kind, &job).await {
                             tracing::warn!(%error, kind = kind.name(), "a job's end was not noted");
                         }
                     });
@@ -53,11 +53,11 @@ pub async fn run(app: App, kind: JobKind, stop: CancellationToken) {
                 AGAIN
             }
         };
-        if let Ok(count) = app.count_jobs(kind).await {
+        if let Ok(count) = app.jobs.count(kind).await {
             metrics::gauge!("esh3ar_jobs_waiting", "kind" => kind.name()).set(count as f64);
         }
         tokio::select! {
-            () = app.wait_for_job(kind, wait) => {}
+            () = app.jobs.wait(kind, wait) => {}
             () = stop.cancelled() => {}
         }
     }
@@ -70,7 +70,7 @@ pub async fn run(app: App, kind: JobKind, stop: CancellationToken) {
 /// For ever.
 pub async fn notices(app: App) {
     loop {
-        if let Err(error) = app.tell_of_dead_letters().await {
+        if let Err(error) = app.jobs.send_notices().await {
             tracing::warn!(%error, "the administrators could not be told of dead letters");
         }
         tokio::time::sleep(NOTICES_EVERY).await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    app::{App, health::EVERY},
+    app::{App, process::health::EVERY},
     domain::{DeadLetterClass, Priority, figures::SAMPLE_SECONDS},
 };
 
@@ -27,9 +27,9 @@ const TIDY_EVERY: Duration = Duration::from_secs(600);
 pub async fn due(app: App) {
     loop {
         tokio::time::sleep(SWEEP_EVERY).await;
-        app.resync_pending().await;
-        while let Ok(true) = app.sweep().await {}
-        for (lane, depth) in app.queue_depths() {
+        app.delivery.resync_pending().await;
+        while let Ok(true) = app.delivery.sweep().await {}
+        for (lane, depth) in app.process.queue_depths() {
             metrics::gauge!("esh3ar_queue_depth", "lane" => lane_name(lane)).set(depth as f64);
         }
     }
@@ -38,12 +38,12 @@ pub async fn due(app: App) {
 /// For ever.
 pub async fn positions(app: App) {
     loop {
-        match app.waiting().await {
+        match app.delivery.count_waiting().await {
             Ok(waiting) => metrics::gauge!("esh3ar_messages_waiting").set(waiting as f64),
             Err(error) => tracing::warn!(%error, "waiting messages could not be counted"),
         }
-        let doubted = app.until_positions_are_due().await;
-        match app.check_positions(doubted).await {
+        let doubted = app.delivery.until_position_check().await;
+        match app.delivery.check_positions(doubted).await {
             Ok(0) => {}
             Ok(behind) => tracing::info!(behind, "connections were behind and read again"),
             Err(error) => tracing::warn!(%error, "positions could not be checked"),
@@ -54,13 +54,14 @@ pub async fn positions(app: App) {
 /// For ever.
 pub async fn nodes(app: App) {
     loop {
-        let greeted = app.heartbeat().await;
+        let greeted = app.process.heartbeat().await;
         metrics::gauge!("esh3ar_database_up").set(f64::from(u8::from(greeted.is_ok())));
-        metrics::gauge!("esh3ar_database_disk_full").set(f64::from(u8::from(app.is_disk_full())));
+        metrics::gauge!("esh3ar_database_disk_full")
+            .set(f64::from(u8::from(app.process.is_disk_full())));
         if let Err(error) = greeted {
             tracing::debug!(%error, "the other processes could not be greeted");
         }
-        app.watch_ways().await;
+        app.process.watch_backends().await;
         tokio::time::sleep(GREET_EVERY).await;
     }
 }
@@ -68,7 +69,7 @@ pub async fn nodes(app: App) {
 /// For ever: what is the same for every process that looks, and dear enough to be looked at seldom.
 pub async fn stock(app: App) {
     loop {
-        match app.stats().await {
+        match app.admin.stats().await {
             Ok(found) => {
                 for class in DeadLetterClass::ALL {
                     let of_class = found.dead_by_class.iter().find(|of| of.class == class);
@@ -85,7 +86,7 @@ pub async fn stock(app: App) {
             }
             Err(error) => tracing::debug!(%error, "the stock could not be taken"),
         }
-        match app.active_conversations().await {
+        match app.admin.count_active_conversations().await {
             Ok(active) => metrics::gauge!("esh3ar_conversations_active").set(active as f64),
             Err(error) => tracing::debug!(%error, "active conversations could not be counted"),
         }
@@ -108,7 +109,7 @@ pub async fn figures(app: App) {
     samples.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         samples.tick().await;
-        app.sample_figures();
+        app.process.sample_counters();
     }
 }
 
@@ -118,7 +119,7 @@ pub async fn health(app: App) {
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         looks.tick().await;
-        app.sample_health().await;
+        app.process.sample_health().await;
     }
 }
 
@@ -127,11 +128,11 @@ pub async fn revocations(app: App) {
     let mut since = app.clock().now();
     loop {
         tokio::time::sleep(REVOKED_EVERY).await;
-        match app.close_revoked(since).await {
+        match app.identity.close_revoked(since).await {
             Ok(looked_until) => since = looked_until,
             Err(error) => tracing::warn!(%error, "revoked tokens could not be looked for"),
         }
-        if let Err(error) = app.tell_deleted().await {
+        if let Err(error) = app.admin.notify_deleted().await {
             tracing::warn!(%error, "deleted messages could not be looked for");
         }
     }
@@ -140,7 +141,7 @@ pub async fn revocations(app: App) {
 /// For ever.
 pub async fn depth(app: App) {
     loop {
-        let next = match app.watch_depth().await {
+        let next = match app.messages.watch_in_flight().await {
             Ok(next) => next,
             Err(error) => {
                 tracing::warn!(%error, "deliveries in hand could not be counted");
@@ -155,7 +156,7 @@ pub async fn depth(app: App) {
 pub async fn drain(app: App) {
     let mut largest = 0;
     loop {
-        largest = app.drain_wave(largest);
+        largest = app.process.drain_wave(largest);
         tokio::time::sleep(SWEEP_EVERY).await;
     }
 }
@@ -164,7 +165,7 @@ pub async fn drain(app: App) {
 pub async fn trail(app: App) {
     loop {
         // A failure is noted as an outage there.
-        let _ = app.write_trail().await;
+        let _ = app.process.write_presence_log().await;
         tokio::time::sleep(TRAIL_EVERY).await;
     }
 }
@@ -172,13 +173,13 @@ pub async fn trail(app: App) {
 /// For ever.
 pub async fn books(app: App) {
     loop {
-        match app.repair_books().await {
+        match app.admin.repair().await {
             Ok(0) => {}
             Ok(repaired) => tracing::warn!(repaired, "dead letters were put in order"),
             Err(error) => tracing::warn!(%error, "the books could not be repaired"),
         }
         let since = app.clock().now() - BOOKS_SINCE;
-        match app.audit_delivery(since).await {
+        match app.admin.reconcile(since).await {
             Ok(audit) => {
                 let unaccounted = audit.unaccounted();
                 metrics::gauge!("esh3ar_unaccounted_messages").set(unaccounted as f64);
@@ -191,7 +192,7 @@ pub async fn books(app: App) {
             }
             Err(error) => tracing::warn!(%error, "the books could not be audited"),
         }
-        match app.last_backup().await {
+        match app.admin.last_backup().await {
             Ok(Some(at)) => {
                 metrics::gauge!("esh3ar_last_backup_timestamp_seconds")
                     .set(at.unix_timestamp() as f64);
@@ -207,10 +208,10 @@ pub async fn books(app: App) {
 /// For ever.
 pub async fn tidy(app: App) {
     loop {
-        while let Ok(true) = app.forget_keys().await {}
-        while let Ok(true) = app.expire_dead_letters().await {}
-        while let Ok(true) = app.expire_audit_log().await {}
-        if let Err(error) = app.forget_trail().await {
+        while let Ok(true) = app.messages.expire_idempotency_keys().await {}
+        while let Ok(true) = app.delivery.expire_dead_letters().await {}
+        while let Ok(true) = app.admin.expire_audit_log().await {}
+        if let Err(error) = app.process.expire_presence_log().await {
             tracing::warn!(%error, "old runs and outages could not be forgotten");
         }
         tokio::time::sleep(TIDY_EVERY).await;
@@ -220,7 +221,7 @@ pub async fn tidy(app: App) {
 /// For ever.
 pub async fn retention(app: App) {
     loop {
-        match app.apply_retention().await {
+        match app.admin.apply_retention().await {
             Ok(removed) if removed.messages + removed.events > 0 => tracing::info!(
                 messages = removed.messages,
                 events = removed.events,

@@ -30,6 +30,13 @@ fn every_rule_bites() {
         ("server/a.rs", "use crate::store::messages::list;", "runs no statements"),
         ("server/a.rs", "use crate::store::messages::Filtering;", "runs no statements"),
         ("cellar/a.rs", "", "no room cellar"),
+        // wings of app
+        ("app/delivery/a.rs", "use crate::app::chat::A;", "delivery may not look into chat"),
+        ("app/delivery/mod.rs", "use super::{Core, messages::A};", "may not look into messages"),
+        ("app/limits/a/b.rs", "use super::super::super::process::A;", "limits may not look into"),
+        ("app/process/a.rs", "fn a(b: &crate::app::App) {}", "process may not look into App"),
+        ("app/clock.rs", "use super::identity::A;", "clock may not look into identity"),
+        ("app/clock.rs", "use crate::app::Caller;", "clock may not look into Caller"),
         // crates
         ("app/a.rs", "use tokio_postgres::Row;", "tokio_postgres belongs to store, not to app"),
         ("app/a.rs", "use tokio_postgres as pg;", "tokio_postgres belongs to store"),
@@ -85,6 +92,9 @@ fn what_is_right_is_left_alone() {
         vec![planted("app/a.rs", "#[tokio::test] async fn a() { b.unwrap(); }")],
         vec![planted("app/a.rs", "#[cfg(test)] mod tests;"), planted("app/a/tests.rs", &long)],
         vec![planted("app/mod.rs", "#[cfg(test)] mod tests;"), planted("app/tests/b.rs", &long)],
+        vec![planted("app/chat/a.rs", "use crate::app::{Caller, Core, delivery::A};")],
+        vec![planted("app/chat/a.rs", "use super::ChatService; use crate::app::chat::b::C;")],
+        vec![planted("app/mod.rs", "pub use jobs::A; use self::identity::B;")],
         vec![planted("cli/a.rs", "use crate::config; fn a() { config::load(); }")],
         vec![planted("cli/mod.rs", "mod config; fn a() { config::load(); }")],
         vec![planted("config/a.rs", "use config::Config;")],

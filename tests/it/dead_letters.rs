@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use esh3ar::{
     app::{
         App, Clock, Settings,
-        dead_letters::{Action, Outcome},
+        delivery::dead_letters::{Action, Outcome},
     },
     store::{Store, dead_letters::Filter},
 };
@@ -126,7 +126,8 @@ async fn sixteen_hands_put_each_letter_back_once() {
             let app = app.clone();
             tokio::spawn(async move {
                 let filter = Filter { kind: Some("delivery".to_owned()), ..Filter::default() };
-                app.change_dead_letters(Action::Requeue, &operator(), &filter, usize::MAX, |_| ())
+                app.delivery
+                    .change_dead_letters(Action::Requeue, &operator(), &filter, usize::MAX, |_| ())
                     .await
                     .unwrap()
             })
@@ -229,11 +230,11 @@ async fn dead_letters_expire_after_seven_days() {
     let app = App::start(settings, store(&server), &tracker, &stop);
     let day = std::time::Duration::from_secs(24 * 3600);
     clock.advance(day * 7 - std::time::Duration::from_secs(60));
-    app.expire_dead_letters().await.unwrap();
-    assert_eq!(app.count_dead_letters(&Filter::default()).await.unwrap(), 1);
+    app.delivery.expire_dead_letters().await.unwrap();
+    assert_eq!(app.delivery.count_dead_letters(&Filter::default()).await.unwrap(), 1);
     clock.advance(std::time::Duration::from_secs(120));
-    app.expire_dead_letters().await.unwrap();
-    assert_eq!(app.count_dead_letters(&Filter::default()).await.unwrap(), 0);
+    app.delivery.expire_dead_letters().await.unwrap();
+    assert_eq!(app.delivery.count_dead_letters(&Filter::default()).await.unwrap(), 0);
     stop.cancel();
     let explained = run_json(&server.data(), &["message", "explain", &sent]);
     assert_eq!(explained["verdict"]["code"], "failed_for_good");
@@ -273,7 +274,7 @@ async fn the_books_balance_and_say_when_they_do_not() {
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
     let settings = Settings { node: None, ..settings() };
     let app = App::start(settings, store(&server), &tracker, &stop);
-    assert_eq!(app.repair_books().await.unwrap(), 1);
+    assert_eq!(app.admin.repair().await.unwrap(), 1);
     stop.cancel();
     assert_eq!(run_json(&data, &["audit", "delivery"])["balanced"], true);
     // A row that vanished is missed.

@@ -12,9 +12,9 @@ use std::{
 use esh3ar::{
     app::{
         App, Caller,
-        access::Identity,
+        identity::access::Identity,
+        identity::tokens::Lifetime,
         messages::{SendRequest, Sent},
-        tokens::Lifetime,
     },
     domain::{ContentType, Party, Phone, Priority, TokenId, message::Draft, partitions},
     presence::{Delivery, Outbound},
@@ -42,7 +42,8 @@ async fn what_is_sent_while_its_recipient_connects_comes_at_once() {
     let (app, stop) = crate::fault::beside(&server);
     for number in &numbers {
         let party = Party::Mobile(Phone::parse(number, None).unwrap());
-        let phone = app.issue_token(&operator(), &party, Lifetime::Endless).await.unwrap().token;
+        let phone =
+            app.identity.issue_token(&operator(), &party, Lifetime::Endless).await.unwrap().token;
         // Without a pause, until it is connected: some are stored between the read and the answer.
         let connected = AtomicBool::new(false);
         let connecting = async {
@@ -105,7 +106,7 @@ async fn a_full_queue_makes_its_recipients_read() {
     let config = server.database_config();
     // Nothing takes from its queue.
     let app = App::start(settings(), Store::new(config, 2).unwrap(), &tracker, &stop);
-    let shop = app.list_users(&operator(), None, 100).await.unwrap().items.remove(0);
+    let shop = app.identity.list_users(&operator(), None, 100).await.unwrap().items.remove(0);
     let caller = Caller {
         token: TokenId(uuid::Uuid::nil()),
         expires_at: None,
@@ -126,7 +127,7 @@ async fn a_full_queue_makes_its_recipients_read() {
         };
         let request = SendRequest { to: PHONE.to_owned(), draft };
         let Ok(Sent::Now(message)) =
-            app.send(&caller, request, None, |_| (202, String::new())).await
+            app.messages.send(&caller, request, None, |_| (202, String::new())).await
         else {
             panic!("not accepted");
         };

@@ -38,8 +38,8 @@ fn store(server: &Server) -> Store {
 fn app(server: &Server, mailer: Mailer) -> (App, CancellationToken) {
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
     let usual = settings();
-    let live = RuntimeSettings { mailer, ..usual.live };
-    let settings = Settings { node: None, live, ..usual };
+    let runtime = RuntimeSettings { mailer, ..usual.runtime };
+    let settings = Settings { node: None, runtime, ..usual };
     (App::start(settings, store(server), &tracker, &stop), stop)
 }
 
@@ -112,7 +112,7 @@ async fn sixteen_workers_do_each_of_five_hundred_jobs_once() {
                     }
                     for job in taken {
                         *done.lock().unwrap().entry(job.id).or_default() += 1;
-                        app.perform(JobKind::Mail, &job).await.unwrap();
+                        app.jobs.perform(JobKind::Mail, &job).await.unwrap();
                     }
                 }
             })
@@ -124,7 +124,7 @@ async fn sixteen_workers_do_each_of_five_hundred_jobs_once() {
     let done = done.lock().unwrap().clone();
     assert_eq!((done.len(), done.values().max()), (JOBS, Some(&1)));
     assert_eq!(sink.count(), JOBS);
-    assert_eq!(app.count_jobs(JobKind::Mail).await.unwrap(), 0);
+    assert_eq!(app.jobs.count(JobKind::Mail).await.unwrap(), 0);
     stop.cancel();
 }
 
@@ -252,7 +252,10 @@ async fn a_mail_server_that_is_away_burns_no_attempts_and_is_asked_rarely() {
     let settings = Settings {
         node: None,
         clock: clock.clone(),
-        live: RuntimeSettings { mailer: Mailer::smtp(&sink_settings(port)).unwrap(), ..usual.live },
+        runtime: RuntimeSettings {
+            mailer: Mailer::smtp(&sink_settings(port)).unwrap(),
+            ..usual.runtime
+        },
         ..usual
     };
     let app = App::start(settings, store(&server), &tracker, &stop);
@@ -262,11 +265,11 @@ async fn a_mail_server_that_is_away_burns_no_attempts_and_is_asked_rarely() {
     }
     let tries = AtomicUsize::new(0);
     let round = async || {
-        if let Found::Jobs(taken) = app.take_jobs(JobKind::Mail, 10).await.unwrap() {
+        if let Found::Jobs(taken) = app.jobs.take(JobKind::Mail, 10).await.unwrap() {
             for job in taken {
                 assert_eq!(job.attempts, 0, "an attempt was burnt");
                 tries.fetch_add(1, Ordering::SeqCst);
-                app.perform(JobKind::Mail, &job).await.unwrap();
+                app.jobs.perform(JobKind::Mail, &job).await.unwrap();
             }
         }
     };
@@ -283,7 +286,7 @@ async fn a_mail_server_that_is_away_burns_no_attempts_and_is_asked_rarely() {
         round().await;
         clock.advance(Duration::from_secs(6));
     }
-    assert_eq!((sink.count(), app.count_jobs(JobKind::Mail).await.unwrap()), (3, 0));
+    assert_eq!((sink.count(), app.jobs.count(JobKind::Mail).await.unwrap()), (3, 0));
     stop.cancel();
 }
 

@@ -15,9 +15,9 @@ use std::{
 use esh3ar::{
     app::{
         App, Caller, Clock, Settings,
-        access::Identity,
-        dead_letters::Action,
-        ledger::ReceiptKind,
+        delivery::dead_letters::Action,
+        delivery::receipts::ReceiptKind,
+        identity::access::Identity,
         messages::{SendRequest, Sent},
     },
     domain::{
@@ -214,14 +214,18 @@ impl Machine {
     /// Waits until everything noted so far is written: the ledger takes it in order.
     async fn written(&self) {
         let nobody = MessageId(uuid::Uuid::nil());
-        self.app.say(&self.caller(0), ReceiptKind::Delivered, vec![(nobody, None)]).await.unwrap();
+        self.app
+            .delivery
+            .acknowledge(&self.caller(0), ReceiptKind::Delivered, vec![(nobody, None)])
+            .await
+            .unwrap();
     }
 
     /// Lets everything happen that follows by itself.
     async fn settle(&mut self) {
         for _ in 0..2 {
-            while self.app.sweep().await.unwrap() {}
-            while self.app.queue_depths().iter().any(|(_, depth)| *depth > 0) {
+            while self.app.delivery.sweep().await.unwrap() {}
+            while self.app.process.queue_depths().iter().any(|(_, depth)| *depth > 0) {
                 let Queue::Local(queue) = self.app.queue() else { unreachable!("embedded") };
                 for share in 0..queue.shares() {
                     // What is there is there at once; an empty share is not waited for.
@@ -230,7 +234,7 @@ impl Machine {
                         let lanes: Vec<i16> =
                             taken.iter().map(|d| d.message.priority as i16).collect();
                         assert_lanes(&lanes);
-                        self.app.deliver(&taken).await;
+                        self.app.delivery.deliver(&taken).await;
                     }
                 }
             }
@@ -270,11 +274,11 @@ impl Machine {
         while let Some(reading) = device.feed.begin_read() {
             if device.feed.is_new() {
                 let before = MessageId::first_of(device.came - LATE);
-                let before = self.app.latest_acknowledged(&caller, before).await.unwrap();
+                let before = self.app.delivery.latest_acknowledged(&caller, before).await.unwrap();
                 device.feed.on_opened(&before, now);
             }
             let since = device.came - LATE;
-            let unsent = self.app.unsent(&caller, &reading, since, PAGE).await.unwrap();
+            let unsent = self.app.delivery.unsent(&caller, &reading, since, PAGE).await.unwrap();
             let unsent: Vec<Found> = unsent.iter().map(found).collect();
             match device.feed.on_read(&unsent, false, now) {
                 Batch::Page(ids) | Batch::Singly(ids) => fresh.extend(ids),
@@ -315,8 +319,13 @@ impl Machine {
             happened(&RARE.late);
         }
         let said = ids.iter().map(|id| (*id, None)).collect();
-        let changed =
-            self.app.say(&self.caller(who), ReceiptKind::Delivered, said).await.unwrap().len();
+        let changed = self
+            .app
+            .delivery
+            .acknowledge(&self.caller(who), ReceiptKind::Delivered, said)
+            .await
+            .unwrap()
+            .len();
         // A word that was said before changes nothing, in whatever generation the message is.
         assert_eq!(changed, expected);
         self.acknowledged[who].extend(different.difference(&known));
@@ -336,7 +345,7 @@ impl Machine {
                 priority,
             },
         };
-        let sent = self.app.send(&self.shop, request, None, |_| (202, String::new()));
+        let sent = self.app.messages.send(&self.shop, request, None, |_| (202, String::new()));
         let Ok(Sent::Now(message)) = sent.await else { panic!("not accepted") };
         self.sent[to].push((message.id, priority));
     }
@@ -352,7 +361,7 @@ impl Machine {
             Step::Connect(who) => {
                 let party = Party::Mobile(self.phones[*who].clone());
                 let seat = self.app.presence().local().register(party, TokenId(uuid::Uuid::nil()));
-                let timeout = self.app.live().retry.acknowledge_timeout;
+                let timeout = self.app.runtime_settings().retry.acknowledge_timeout;
                 let came = self.clock.now();
                 let feed = Feed::new(timeout, MessageId::first_of(came - LATE));
                 self.devices[*who] = Some(Device { seat, feed, came, shown: Vec::new() });
@@ -363,7 +372,7 @@ impl Machine {
                 let lost: Vec<_> =
                     device.feed.abandon().into_iter().map(|(attempt, _)| (attempt, at)).collect();
                 drop(device.seat);
-                self.app.note_written(lost, Some("socket_broken"));
+                self.app.delivery.record_written(lost, Some("socket_broken"));
             }
             Step::Acknowledge { by, all } => {
                 let Some(device) = &self.devices[*by] else { return };
@@ -388,21 +397,27 @@ impl Machine {
                 for device in self.devices.iter_mut().flatten() {
                     let overdue = device.feed.on_tick(now);
                     let sent = overdue.sent.into_iter().map(|(attempt, _)| (attempt, at)).collect();
-                    self.app.note_written(sent, None);
+                    self.app.delivery.record_written(sent, None);
                     let missed = overdue.missed.into_iter().map(|(attempt, _)| (attempt, at));
-                    self.app.note_missed(missed.collect());
+                    self.app.delivery.record_missed(missed.collect());
                 }
             }
             Step::Requeue => {
                 let filter = Filter { kind: Some("delivery".to_owned()), ..Filter::default() };
-                for letter in
-                    self.app.dead_letters(&operator(), &filter, 10_000).await.unwrap().items
+                for letter in self
+                    .app
+                    .delivery
+                    .list_dead_letters(&operator(), &filter, 10_000)
+                    .await
+                    .unwrap()
+                    .items
                 {
                     let mine = letter.to.is_some_and(|to| self.phones.contains(&to));
                     let filter = Filter { ids: vec![letter.id], ..Filter::default() };
                     if mine {
                         happened(&RARE.put_back);
                         self.app
+                            .delivery
                             .change_dead_letters(Action::Requeue, &operator(), &filter, 1, |_| ())
                             .await
                             .unwrap();
@@ -421,7 +436,7 @@ impl Machine {
                 ..messages::Filter::default()
             };
             let stored =
-                self.app.list_all_messages(&operator(), &filter, 10_000).await.unwrap().items;
+                self.app.messages.list_all(&operator(), &filter, 10_000).await.unwrap().items;
             let ids = |all: &[Message]| all.iter().map(|m| m.id).collect::<Vec<_>>();
             let sent: Vec<MessageId> = self.sent[who].iter().map(|(id, _)| *id).collect();
             assert_eq!(ids(&stored), sent, "what was accepted is stored, and nothing else");
@@ -448,7 +463,8 @@ impl Machine {
                 }
             }
             // Property 14: what waits is found, all of it, oldest first.
-            let found = self.app.pending_after(&self.caller(who), None, 1000).await.unwrap();
+            let found =
+                self.app.delivery.pending_after(&self.caller(who), None, 1000).await.unwrap();
             assert_eq!(ids(&found), waiting);
         }
     }
@@ -478,11 +494,11 @@ impl StateMachineTest for OverTheStore {
             writes_per_user_per_minute: 0,
             writes_per_business_user_per_minute: 0,
             admin_requests_per_minute: 0,
-            ..usual.live.limits
+            ..usual.runtime.limits
         };
-        let retry = RetryPolicy { attempts: RETRIES, ..usual.live.retry };
-        let live = esh3ar::app::RuntimeSettings { limits, retry, ..usual.live };
-        let settings = Settings { clock: clock.clone(), live, ..usual };
+        let retry = RetryPolicy { attempts: RETRIES, ..usual.runtime.retry };
+        let runtime = esh3ar::app::RuntimeSettings { limits, retry, ..usual.runtime };
+        let settings = Settings { clock: clock.clone(), runtime, ..usual };
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let case = CASES.fetch_add(1, Ordering::Relaxed);
         let app = ground.runtime.block_on(async {

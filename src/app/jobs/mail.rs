@@ -3,14 +3,19 @@
 use uuid::Uuid;
 
 use crate::{
-    app::App,
+    app::Core,
     domain::{DeadLetterClass, job::Attempted},
     mail::{self, Mail},
 };
 
-pub(super) async fn perform(app: &App, id: Uuid, subject: String, body: String) -> Attempted {
+pub(in crate::app) async fn perform(
+    core: &Core,
+    id: Uuid,
+    subject: String,
+    body: String,
+) -> Attempted {
     let class = DeadLetterClass::Provider;
-    match app.live().mailer.send(&Mail { id, subject, body }).await {
+    match core.runtime_settings().mailer.send(&Mail { id, subject, body }).await {
         Ok(()) => Attempted::Done,
         Err(mail::Error::Unreachable(reason)) => Attempted::Unreachable { reason },
         Err(mail::Error::Temporary(reason)) => Attempted::Failed { class, reason },

@@ -1,17 +1,18 @@
 //! Jobs: taken, performed, and given back with what follows from how it went.
 
 mod mail;
+mod notices;
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use time::OffsetDateTime;
 use tokio::sync::Notify;
 
-use super::{App, Error, clock::new_id};
+use super::{Core, Error, clock::new_id};
 use crate::{
     domain::{
         DeadLetterClass,
@@ -26,27 +27,27 @@ use crate::{
 };
 
 /// Wakes the workers of each kind, and knows how the providers do.
-pub(super) struct JobState {
-    wakers: HashMap<JobKind, Notify>,
+struct JobState {
+    per_kind: HashMap<JobKind, Notify>,
     breakers: Mutex<HashMap<Provider, Breaker>>,
 }
 
 impl Default for JobState {
     fn default() -> Self {
-        let wakers = JobKind::ALL.into_iter().map(|kind| (kind, Notify::new())).collect();
-        JobState { wakers, breakers: Mutex::default() }
+        let per_kind = JobKind::ALL.into_iter().map(|kind| (kind, Notify::new())).collect();
+        JobState { per_kind, breakers: Mutex::default() }
     }
 }
 
 impl JobState {
-    pub(super) fn wake(&self, kind: JobKind) {
-        if let Some(waker) = self.wakers.get(&kind) {
+    fn wake(&self, kind: JobKind) {
+        if let Some(waker) = self.per_kind.get(&kind) {
             waker.notify_one();
         }
     }
 
     async fn woken(&self, kind: JobKind) {
-        match self.wakers.get(&kind) {
+        match self.per_kind.get(&kind) {
             Some(waker) => waker.notified().await,
             None => std::future::pending().await,
         }
@@ -94,10 +95,21 @@ pub enum Found {
     Nothing(Duration),
 }
 
-impl App {
+/// Takes and performs jobs. Cheap to clone.
+#[derive(Clone)]
+pub struct JobService {
+    core: Core,
+    state: Arc<JobState>,
+}
+
+impl JobService {
+    pub(super) fn new(core: &Core) -> JobService {
+        JobService { core: core.clone(), state: Arc::default() }
+    }
+
     /// Waits until there may be a job of a kind, at most this long.
-    pub async fn wait_for_job(&self, kind: JobKind, most: Duration) {
-        let woken = self.inner.state.woken(kind);
+    pub async fn wait(&self, kind: JobKind, most: Duration) {
+        let woken = self.state.woken(kind);
         let _ = tokio::time::timeout(most, woken).await;
     }
 
@@ -107,10 +119,10 @@ impl App {
     ///
     /// # Errors
     /// Failures of the database.
-    pub async fn take_jobs(&self, kind: JobKind, room: usize) -> Result<Found, Error> {
+    pub async fn take(&self, kind: JobKind, room: usize) -> Result<Found, Error> {
         const IDLE: Duration = Duration::from_secs(1);
-        let now = self.clock().now();
-        let state = &self.inner.state;
+        let now = self.core.clock().now();
+        let state = &self.state;
         let most = match state.worth_taking(kind, room, now) {
             Ok(most) => most,
             Err(until) => {
@@ -118,7 +130,7 @@ impl App {
                 return Ok(Found::Nothing(wait.clamp(Duration::from_millis(10), IDLE)));
             }
         };
-        let client = self.store().client_for(Group::Jobs).await?;
+        let client = self.core.store().client_for(Group::Jobs).await?;
         let taken = jobs::take(&client, kind, now, most, now + kind.lease()).await?;
         if taken.is_empty() {
             return Ok(Found::Nothing(IDLE));
@@ -143,7 +155,7 @@ impl App {
     /// # Errors
     /// Failures of the database; the job is done again when its lease ends.
     pub async fn perform(&self, kind: JobKind, job: &Taken) -> Result<(), Error> {
-        self.failpoint("jobs_taken");
+        self.core.failpoint("jobs_taken");
         let attempted = {
             let attempt = self.attempt(job);
             tokio::pin!(attempt);
@@ -151,8 +163,8 @@ impl App {
                 tokio::select! {
                     attempted = &mut attempt => break attempted,
                     () = tokio::time::sleep(kind.lease() / 3) => {
-                        let until = self.clock().now() + kind.lease();
-                        let client = self.store().client_for(Group::Jobs).await?;
+                        let until = self.core.clock().now() + kind.lease();
+                        let client = self.core.store().client_for(Group::Jobs).await?;
                         if !jobs::renew(&client, job, until).await? {
                             // Somebody else has it by now; what we do is theirs to repeat.
                             return Ok(());
@@ -161,10 +173,10 @@ impl App {
                 }
             }
         };
-        self.failpoint("jobs_performed");
-        let now = self.clock().now();
+        self.core.failpoint("jobs_performed");
+        let now = self.core.clock().now();
         if let Some(provider) = job.work.as_ref().map(Work::provider) {
-            self.inner.state.breaker(provider, |breaker| match &attempted {
+            self.state.breaker(provider, |breaker| match &attempted {
                 Attempted::Unreachable { .. } => breaker.failed(now),
                 Attempted::Done | Attempted::Failed { .. } | Attempted::Rejected { .. } => {
                     breaker.succeeded();
@@ -179,7 +191,7 @@ impl App {
         };
         metrics::counter!("esh3ar_jobs_total", "kind" => kind.name(), "result" => name)
             .increment(1);
-        let client = self.store().client_for(Group::Jobs).await?;
+        let client = self.core.store().client_for(Group::Jobs).await?;
         let ours = match job::after(kind, job.attempts, job.created_at, now, attempted) {
             Next::Finish => jobs::finish(&client, job).await?,
             Next::Retry { attempts, after, reason } => {
@@ -203,7 +215,9 @@ impl App {
     /// Does what a job is to do: each kind has its performer in a module of its own.
     async fn attempt(&self, job: &Taken) -> Attempted {
         match job.work.clone() {
-            Some(Work::Mail { subject, body }) => mail::perform(self, job.id, subject, body).await,
+            Some(Work::Mail { subject, body }) => {
+                mail::perform(&self.core, job.id, subject, body).await
+            }
             None => Attempted::Rejected {
                 class: DeadLetterClass::Content,
                 reason: "its payload cannot be read".to_owned(),
@@ -215,9 +229,9 @@ impl App {
     ///
     /// # Errors
     /// Failures of the database; its lease ends by itself.
-    pub async fn release_job(&self, job: &Taken) -> Result<(), Error> {
-        let client = self.store().client_for(Group::Jobs).await?;
-        jobs::release(&client, job, self.clock().now()).await?;
+    pub async fn release(&self, job: &Taken) -> Result<(), Error> {
+        let client = self.core.store().client_for(Group::Jobs).await?;
+        jobs::release(&client, job, self.core.clock().now()).await?;
         Ok(())
     }
 
@@ -225,8 +239,8 @@ impl App {
     ///
     /// # Errors
     /// Failures of the database.
-    pub async fn count_jobs(&self, kind: JobKind) -> Result<i64, Error> {
-        Ok(jobs::count(&self.store().client_for(Group::Jobs).await?, kind).await?)
+    pub async fn count(&self, kind: JobKind) -> Result<i64, Error> {
+        Ok(jobs::count(&self.core.store().client_for(Group::Jobs).await?, kind).await?)
     }
 }
 

@@ -20,7 +20,7 @@ const PARTIES: usize = 100_000;
 const SHARDS: usize = 16;
 
 /// The windows of every party. They are in the order of the class's rates.
-pub(super) struct Counts {
+pub(in crate::app) struct Counts {
     class: RateClass,
     shards: Vec<Mutex<Shard>>,
     hasher: RandomState,
@@ -62,7 +62,7 @@ fn wait_of(
 }
 
 impl Counts {
-    pub(super) fn new(class: RateClass) -> Counts {
+    pub(in crate::app) fn new(class: RateClass) -> Counts {
         let shard = || Mutex::new(Shard { parties: HashMap::new(), tidy_at: PARTIES / SHARDS });
         Counts { class, shards: (0..SHARDS).map(|_| shard()).collect(), hasher: RandomState::new() }
     }
@@ -74,7 +74,7 @@ impl Counts {
     }
 
     /// Counts up to `wanted`, as many as there is room for. Fails when that is none.
-    pub(super) fn admit(
+    pub(in crate::app) fn admit(
         &self,
         party: &Party,
         wanted: u32,
@@ -97,7 +97,7 @@ impl Counts {
     }
 
     /// How long the next has to wait; none if it passes. Counts nothing.
-    pub(super) fn wait(
+    pub(in crate::app) fn wait(
         &self,
         party: &Party,
         rates: &[NamedRate],
@@ -108,7 +108,7 @@ impl Counts {
         wait_of(self.class, windows, rates, now)
     }
 
-    pub(super) fn give_back(&self, party: &Party, count: u32) {
+    pub(in crate::app) fn give_back(&self, party: &Party, count: u32) {
         if let Some(windows) = self.shard(party).parties.get_mut(party) {
             windows.iter_mut().for_each(|window| window.give_back(count));
         }

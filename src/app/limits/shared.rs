@@ -26,7 +26,7 @@ const SYSTEM: &str = "system";
 const MOST_AHEAD: u32 = 256;
 
 /// The way to what is counted together.
-pub(super) struct Shared {
+pub(in crate::app) struct Shared {
     redis: Redis,
     ahead: Mutex<Ahead>,
 }
@@ -63,12 +63,12 @@ impl Ahead {
 }
 
 impl Shared {
-    pub(super) fn new(redis: Redis) -> Shared {
+    pub(in crate::app) fn new(redis: Redis) -> Shared {
         let ahead = Ahead { left: 0, used: 0, used_before: 0, began: Instant::now() };
         Shared { redis, ahead: Mutex::new(ahead) }
     }
 
-    pub(super) async fn admit_party(
+    pub(in crate::app) async fn admit_party(
         &self,
         class: RateClass,
         party: &Party,
@@ -79,7 +79,7 @@ impl Shared {
     }
 
     /// Which rate is exhausted and how long the next has to wait; none if it passes.
-    pub(super) async fn wait_of(
+    pub(in crate::app) async fn wait_of(
         &self,
         class: RateClass,
         party: &Party,
@@ -89,7 +89,7 @@ impl Shared {
     }
 
     /// All or none; otherwise how long to wait.
-    pub(super) async fn admit_system(
+    pub(in crate::app) async fn admit_system(
         &self,
         count: u32,
         rate: Rate,
@@ -116,11 +116,15 @@ impl Shared {
         self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) async fn give_back_to_system(&self, count: u32, rate: Rate) -> Result<(), Error> {
+    pub(in crate::app) async fn give_back_to_system(
+        &self,
+        count: u32,
+        rate: Rate,
+    ) -> Result<(), Error> {
         self.redis.give_back(SYSTEM, count, &[rate]).await
     }
 
-    pub(super) async fn give_back_to(
+    pub(in crate::app) async fn give_back_to(
         &self,
         class: RateClass,
         party: &Party,

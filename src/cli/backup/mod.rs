@@ -173,7 +173,7 @@ async fn run(setup: &Setup, arguments: &BackupArgs, file: File) -> Result<(), Fa
         let work = Work::prepare(setup, &store).await?;
         let verified = !arguments.no_verify;
         room::enough(setup, &store, &file, verified).await?;
-        let begin = async |app: &App| app.record_begin(&by, Action::BackupCreate).await;
+        let begin = async |app: &App| app.admin.record_begin(&by, Action::BackupCreate).await;
         opened::with_app(setup, &store.store, begin).await?;
         let (file, manifest) = work.write(setup, file).await?;
         if verified {
@@ -188,7 +188,7 @@ async fn run(setup: &Setup, arguments: &BackupArgs, file: File) -> Result<(), Fa
             seconds: began.elapsed().as_secs_f64(),
             created_at: manifest.created_at,
         };
-        let done = async |app: &App| app.record_backup(&by, messages).await;
+        let done = async |app: &App| app.admin.record_backup(&by, messages).await;
         if let Err(failure) = opened::with_app(setup, &store.store, done).await {
             // It is whole all the same. That it was begun is recorded.
             setup.output.note(&format!("that it is whole was not recorded: {}", failure.what));
@@ -197,7 +197,7 @@ async fn run(setup: &Setup, arguments: &BackupArgs, file: File) -> Result<(), Fa
     }
     .await;
     if made.is_err() {
-        let failed = async |app: &App| app.record_failure(&by, Action::BackupCreate).await;
+        let failed = async |app: &App| app.admin.record_failure(&by, Action::BackupCreate).await;
         let _ = opened::with_app(setup, &store.store, failed).await;
     }
     let closed = store.close().await;

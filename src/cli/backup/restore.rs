@@ -238,7 +238,7 @@ async fn replace(
     check_sums(file, manifest).await?;
     // In the old one, which stays: what is begun there comes to an end in the new one, or is told as failed.
     let by = setup.by(&arguments.why)?;
-    let begin = async |app: &App| app.record_begin(&by, Action::BackupRestore).await;
+    let begin = async |app: &App| app.admin.record_begin(&by, Action::BackupRestore).await;
     opened::with_app(setup, &opened.store, begin).await?;
     let form = format_description!("[year][month][day]_[hour][minute][second]");
     let stamp = Clock::System.now().format(&form).unwrap_or_default();
@@ -272,7 +272,8 @@ async fn replace(
             let own = work.databases.own();
             if !swapping || work.databases.is_there(own).await.unwrap_or(false) {
                 let _ = work.databases.drop(&new).await;
-                let failed = async |app: &App| app.record_failure(&by, Action::BackupRestore).await;
+                let failed =
+                    async |app: &App| app.admin.record_failure(&by, Action::BackupRestore).await;
                 if let Ok(old) = work.database(own) {
                     let _ = opened::with_app(setup, &old, failed).await;
                     old.close();
@@ -325,7 +326,7 @@ async fn prepare(
     drop(client);
     let by = setup.by(&arguments.why)?;
     let at = manifest.created_at;
-    opened::with_app(setup, store, async |app| app.record_restore(&by, at).await).await?;
+    opened::with_app(setup, store, async |app| app.admin.record_restore(&by, at).await).await?;
     Ok(migrated)
 }
 

@@ -11,7 +11,7 @@ use super::{
     server::Server,
 };
 use crate::{
-    app::{App, Caller, access::Identity, tokens::Lifetime},
+    app::{App, Caller, identity::access::Identity, identity::tokens::Lifetime},
     cli::opened,
     domain::{
         ConversationId, MessageId, Party, Permission, Permissions, TokenId, conversation::Side,
@@ -138,15 +138,16 @@ async fn begin(app: &App, target: &Target) -> Result<Chat, Failure> {
     let mut shops: Vec<(BusinessUser, String)> = Vec::new();
     for _ in 0..target.recipients.len().div_ceil(OF_ONE) {
         let name = format!("bench {}", uuid::Uuid::now_v7());
-        let shop = app.add_user(&by, &name, may, None).await?;
-        let token = app.issue_token(&by, &Party::Business(shop.id), Lifetime::Usual).await?.token;
+        let shop = app.identity.add_user(&by, &name, may, None).await?;
+        let token =
+            app.identity.issue_token(&by, &Party::Business(shop.id), Lifetime::Usual).await?.token;
         shops.push((shop, token));
     }
     let beginning = target.recipients.iter().enumerate().map(|(phone, (number, _))| {
         let shop = phone / OF_ONE;
         let caller = caller(&shops[shop].0);
         async move {
-            let (conversation, _) = app.open_conversation(&caller, number).await?;
+            let (conversation, _) = app.chat.open(&caller, number).await?;
             Ok::<_, Failure>(Talk { id: conversation.id.0, shop, phone })
         }
     });

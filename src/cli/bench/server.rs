@@ -12,7 +12,7 @@ use tokio::process::{Child, Command};
 
 use super::{BenchArgs, Failure, Kind, Setup};
 use crate::{
-    app::{App, tokens::Lifetime},
+    app::{App, identity::tokens::Lifetime},
     cli::{opened, serve::whereabouts, why},
     domain::{Party, Permission, Permissions, Phone},
     load::Target,
@@ -157,18 +157,19 @@ async fn people(app: &App, count: usize) -> Result<(String, Vec<(String, String)
     let by = &why::operator().because(Some("for esh3ar bench"))?;
     let name = format!("bench {}", uuid::Uuid::now_v7());
     let may = Permissions::NONE.with(Permission::SendMessages);
-    let shop = app.add_user(by, &name, may, None).await?;
-    let sender = app.issue_token(by, &Party::Business(shop.id), Lifetime::Usual).await?.token;
+    let shop = app.identity.add_user(by, &name, may, None).await?;
+    let sender =
+        app.identity.issue_token(by, &Party::Business(shop.id), Lifetime::Usual).await?.token;
     // Numbers of a range that no country gives out cannot be read; these are a country's, and real
     // people could have them, which is why nothing but this command ever connects with them.
     let phones: Vec<Phone> =
         (0..count).map(|n| Phone::from_stored(&format!("+96770{n:07}"))).collect();
     for chunk in phones.chunks(500) {
-        app.put_mobiles(by, chunk, MobileStatus::Verified).await?;
+        app.identity.put_mobiles(by, chunk, MobileStatus::Verified).await?;
     }
     let lifetime = Lifetime::For(Duration::from_secs(24 * 3600));
     let making = phones.iter().map(|phone| async move {
-        let made = app.issue_token(by, &Party::Mobile(phone.clone()), lifetime).await?;
+        let made = app.identity.issue_token(by, &Party::Mobile(phone.clone()), lifetime).await?;
         Ok::<_, crate::app::Error>((phone.as_str().to_owned(), made.token))
     });
     let mut made = futures_util::stream::iter(making).buffered(MAKING);

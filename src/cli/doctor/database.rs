@@ -210,7 +210,7 @@ async fn schema(store: &Store, checks: &mut Vec<Check>) {
 async fn backups(setup: &Setup, store: &Store, checks: &mut Vec<Check>) {
     let mut last = None;
     let asked = opened::with_app(setup, store, async |app| {
-        last = app.last_backup().await?;
+        last = app.admin.last_backup().await?;
         Ok(())
     });
     if let Err(failure) = asked.await {
@@ -233,7 +233,7 @@ async fn backups(setup: &Setup, store: &Store, checks: &mut Vec<Check>) {
 async fn numbers(setup: &Setup, store: &Store, checks: &mut Vec<Check>) {
     let mut counts = None;
     let asked = opened::with_app(setup, store, async |app| {
-        counts = Some(app.count_doubted_numbers(MOST_NUMBERS).await?);
+        counts = Some(app.admin.count_doubted_numbers(MOST_NUMBERS).await?);
         Ok(())
     });
     if let Err(failure) = asked.await {
@@ -256,7 +256,7 @@ async fn numbers(setup: &Setup, store: &Store, checks: &mut Vec<Check>) {
 async fn lately(setup: &Setup, store: &Store, checks: &mut Vec<Check>) {
     let mut nodes = Vec::new();
     let asked = opened::with_app(setup, store, async |app| {
-        nodes = app.living_nodes().await?;
+        nodes = app.process.living_nodes().await?;
         Ok(())
     });
     if asked.await.is_err() {

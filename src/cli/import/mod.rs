@@ -27,7 +27,7 @@ use super::{
     why::Why,
 };
 use crate::{
-    app::import::{AT_ONCE, Columns, MESSAGES, USERS},
+    app::admin::import::{BATCH_SIZE, Columns, MESSAGES, USERS},
     server::http::admin::imports::ImportedView,
 };
 use rows::Rows;
@@ -291,7 +291,7 @@ impl<'a> Import<'a> {
     async fn take(&mut self, row: rows::Row, rejects: &mut Rejects) -> Result<(), Failure> {
         self.size += row.size();
         self.waiting.push(row);
-        if self.waiting.len() >= AT_ONCE || self.size >= LARGEST {
+        if self.waiting.len() >= BATCH_SIZE || self.size >= LARGEST {
             self.store(rejects).await?;
         }
         Ok(())

@@ -16,7 +16,7 @@ use super::{
     shape::{self, MARK, NotRows, Shape},
 };
 use crate::{
-    app::import::{Columns, column_name},
+    app::admin::import::{Columns, column_name},
     domain::phone::folded,
 };
 

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 
 use super::records::LONGEST;
-use crate::app::import::{Columns, MESSAGES, USERS, column_name};
+use crate::app::admin::import::{Columns, MESSAGES, USERS, column_name};
 
 /// How the rows of a file stand in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -22,7 +22,7 @@ use super::{
     why,
 };
 use crate::{
-    app::{App, tokens::Lifetime},
+    app::{App, identity::tokens::Lifetime},
     domain::{Party, Permission, Permissions},
     store::accounts::BusinessUser,
 };
@@ -180,9 +180,9 @@ async fn administrator(
     app: &App,
     arguments: &InitArgs,
 ) -> Result<(String, Option<String>), Failure> {
-    app.connection_secret().await?;
+    app.identity.connection_secret().await?;
     let by = why::operator().because(Some("esh3ar init"))?;
-    let users = app.list_users(&by, None, MOST_USERS).await?;
+    let users = app.identity.list_users(&by, None, MOST_USERS).await?;
     let wanted = |user: &&BusinessUser| match &arguments.admin {
         Some(name) => user.name.to_lowercase() == name.to_lowercase(),
         None => user.permissions.has(Permission::Admin) && user.disabled_at.is_none(),
@@ -207,12 +207,12 @@ async fn administrator(
             };
             let permissions = Permissions::parse("Admin")
                 .map_err(|error| Failure::new(Kind::Failed, error.to_string()))?;
-            app.add_user(&by, &name, permissions, None).await?
+            app.identity.add_user(&by, &name, permissions, None).await?
         }
     };
     let owner = Party::Business(admin.id);
     let now = app.clock().now();
-    let tokens = app.list_tokens(&by, Some(&owner), None, MOST_TOKENS).await?;
+    let tokens = app.identity.list_tokens(&by, Some(&owner), None, MOST_TOKENS).await?;
     let has_one = tokens.items.iter().any(|token| {
         token.revoked_at.is_none() && token.expires_at.is_none_or(|expires_at| expires_at > now)
     });
@@ -220,7 +220,7 @@ async fn administrator(
         setup.output.note(&format!("{} has a token already; it is kept", admin.name));
         return Ok((admin.name, None));
     }
-    let issued = app.issue_token(&by, &owner, Lifetime::Usual).await?;
+    let issued = app.identity.issue_token(&by, &owner, Lifetime::Usual).await?;
     Ok((admin.name, Some(issued.token)))
 }
 

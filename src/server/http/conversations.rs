@@ -8,7 +8,7 @@ use warp::reply::Response;
 use crate::{
     app::{
         Error,
-        conversations::{ChatRequest, Page},
+        chat::conversations::{ChatRequest, Page},
     },
     domain::{
         ContentType, Conversation, ConversationId, ConversationStatus, Message, Priority,
@@ -57,8 +57,7 @@ pub async fn open(context: Shared) -> Response {
 
 async fn try_open(context: &Context) -> Result<Response, Problem> {
     let body: OpenBody = context.json()?;
-    let (conversation, begun) =
-        context.app.open_conversation(context.caller()?, &body.phone).await?;
+    let (conversation, begun) = context.app.chat.open(context.caller()?, &body.phone).await?;
     let status = if begun { StatusCode::CREATED } else { StatusCode::OK };
     shown(context, status, &conversation)
 }
@@ -87,11 +86,12 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
     let Some(ConversationCursor(after)) = after else {
         let page = context
             .app
-            .newest_conversations(context.caller()?, status, limit, view::conversations)
+            .chat
+            .first_page(context.caller()?, status, limit, view::conversations)
             .await?;
         return Ok(reply::raw(StatusCode::OK, page));
     };
-    let found = context.app.conversations(context.caller()?, status, after, limit).await?;
+    let found = context.app.chat.list(context.caller()?, status, after, limit).await?;
     let page = view::conversations(&found, limit, &context.caller()?.party());
     Ok(reply::raw(StatusCode::OK, page))
 }
@@ -102,7 +102,7 @@ pub async fn unread_count(context: Shared) -> Response {
 }
 
 async fn try_unread_count(context: &Context) -> Result<Response, Problem> {
-    let count = context.app.unread_conversations(context.caller()?).await?;
+    let count = context.app.chat.count_unread(context.caller()?).await?;
     Ok(reply::json(StatusCode::OK, &json!({ "count": count })))
 }
 
@@ -112,7 +112,7 @@ pub async fn show(id: String, context: Shared) -> Response {
 }
 
 async fn try_show(id: &str, context: &Context) -> Result<Response, Problem> {
-    let conversation = context.app.conversation(context.caller()?, read_id(id)?).await?;
+    let conversation = context.app.chat.get(context.caller()?, read_id(id)?).await?;
     shown(context, StatusCode::OK, &conversation)
 }
 
@@ -141,12 +141,12 @@ async fn try_say(id: &str, context: &Context) -> Result<Response, Problem> {
         Ok(request) => request,
         Err(problem) => {
             // Who may not know of it learns nothing of what is wrong with the message.
-            context.app.answerable(context.caller()?, id).await?;
+            context.app.chat.answerable(context.caller()?, id).await?;
             return Err(problem);
         }
     };
     let (request, by_key) = request;
-    let said = context.app.say_in(context.caller()?, id, request, 0).await;
+    let said = context.app.chat.send(context.caller()?, id, request, 0).await;
     let (message, new) = said.map_err(|error| match error {
         Error::ClientMessageIdReused if by_key => Error::KeyReused,
         error => error,
@@ -198,10 +198,11 @@ async fn try_history(id: &str, context: &Context) -> Result<Response, Problem> {
     let page = Page { before: seq("before")?, after: seq("after")?, limit: context.limit()? };
     // What is kept of pages is of whole ones.
     if page.is_latest() && context.has_whole_page() {
-        let items = context.app.latest(context.caller()?, id, page.limit, view::history).await?;
+        let items =
+            context.app.chat.latest_page(context.caller()?, id, page.limit, view::history).await?;
         return Ok(reply::raw(StatusCode::OK, pages::written(&items, next_before(&items))));
     }
-    let found = context.app.history(context.caller()?, id, page).await?;
+    let found = context.app.chat.history(context.caller()?, id, page).await?;
     let more = match page.after {
         Some(_) => found.len() == page.limit,
         None => found.last().and_then(seq_of).is_some_and(|seq| seq > 1),
@@ -236,7 +237,7 @@ async fn try_read(id: &str, context: &Context) -> Result<Response, Problem> {
     let body: ReadBody =
         if context.body.is_empty() { ReadBody::default() } else { context.json()? };
     let (read, conversation) =
-        context.app.read_conversation(context.caller()?, id, body.up_to_seq).await?;
+        context.app.chat.mark_read(context.caller()?, id, body.up_to_seq).await?;
     let view = ConversationView::new(&conversation, &context.caller()?.party());
     Ok(reply::json(StatusCode::OK, &json!({ "read": read, "conversation": view })))
 }
@@ -257,7 +258,7 @@ async fn set_status(
     status: ConversationStatus,
 ) -> Result<Response, Problem> {
     let id = read_id(id)?;
-    let changed = context.app.set_conversation_status(context.caller()?, id, status).await?;
+    let changed = context.app.chat.set_status(context.caller()?, id, status).await?;
     shown(context, StatusCode::OK, &changed)
 }
 

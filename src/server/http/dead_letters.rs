@@ -5,7 +5,7 @@ use serde::Deserialize;
 use warp::reply::Response;
 
 use crate::{
-    app::dead_letters::{Action, CHANGED_AT_ONCE, Outcome},
+    app::delivery::dead_letters::{Action, MAX_CHANGES, Outcome},
     domain::{DeadLetterClass, DeadLetterId, MessageId},
     server::{
         context::{Context, Shared, cursor, read_time},
@@ -62,14 +62,14 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
     // Whoever asks for a number knows it, and learns what there is of it.
     let watches = filter.recipient.is_none() && (watch.unwrap_or_default() || !numbers);
     let mut found = match (watches, numbers) {
-        (false, _) => context.app.dead_letters(&by, &filter, limit).await?,
+        (false, _) => context.app.delivery.list_dead_letters(&by, &filter, limit).await?,
         (true, true) => {
-            let found = context.app.watch_dead_letters(&by, &filter, limit).await?;
+            let found = context.app.delivery.watch_dead_letters(&by, &filter, limit).await?;
             let phones = found.items.iter().flat_map(DeadLetter::phones);
-            context.app.record_watched(&by, phones).await?;
+            context.app.admin.record_viewed(&by, phones).await?;
             found
         }
-        (true, false) => context.app.watch_dead_letters(&by, &filter, limit).await?,
+        (true, false) => context.app.delivery.watch_dead_letters(&by, &filter, limit).await?,
     };
     if !numbers {
         found.items = found.items.into_iter().map(DeadLetter::masked).collect();
@@ -101,7 +101,7 @@ impl BulkBody {
             class: class.transpose()?,
             since: since.transpose()?,
             recipient: recipient
-                .map(|text| context.app.stored_phone("recipient", text))
+                .map(|text| context.app.identity.parse_stored_phone("recipient", text))
                 .transpose()?,
             before: None,
         })
@@ -123,7 +123,7 @@ pub async fn show(id: String, context: Shared) -> Response {
     answer(
         async {
             let by = context.administrator()?;
-            let letter = context.app.dead_letter(&by, parse_id(&id)?).await?;
+            let letter = context.app.delivery.show_dead_letter(&by, parse_id(&id)?).await?;
             Ok(reply::json(StatusCode::OK, &view::DeadLetterView::from(&letter)))
         }
         .await,
@@ -144,7 +144,7 @@ async fn change_one(context: &Context, id: &str, action: Action) -> Result<Respo
     let by = context.administrator()?;
     let filter = Filter { ids: vec![parse_id(id)?], ..Filter::default() };
     // One more than there can be, so that nothing seems to come behind it.
-    let outcome = context.app.change_dead_letters(action, &by, &filter, 2, |_| ()).await?;
+    let outcome = context.app.delivery.change_dead_letters(action, &by, &filter, 2, |_| ()).await?;
     if outcome.changed.is_empty() && outcome.failed.is_empty() {
         return Err(crate::app::Error::NotFound("dead letter").into());
     }
@@ -167,8 +167,8 @@ pub async fn delete_many(context: Shared) -> Response {
 async fn change_many(context: &Context, action: Action) -> Result<Response, Problem> {
     let by = context.administrator()?;
     let body: BulkBody = context.json()?;
-    if body.ids.len() > CHANGED_AT_ONCE {
-        let message = format!("at most {CHANGED_AT_ONCE} ids in one call");
+    if body.ids.len() > MAX_CHANGES {
+        let message = format!("at most {MAX_CHANGES} ids in one call");
         return Err(Problem::field("ids", "too_many", message));
     }
     // A filter that was forgotten, or misspelt into nothing, must not mean everything.
@@ -179,11 +179,11 @@ async fn change_many(context: &Context, action: Action) -> Result<Response, Prob
     let mut filter = body.filter(context)?;
     filter.before = body.after.as_deref().map(parse_cursor).transpose()?;
     if body.dry_run {
-        let matched = context.app.count_dead_letters(&filter).await?;
+        let matched = context.app.delivery.count_dead_letters(&filter).await?;
         return Ok(reply::json(StatusCode::OK, &MatchedView { dry_run: true, matched }));
     }
     let outcome =
-        context.app.change_dead_letters(action, &by, &filter, CHANGED_AT_ONCE, |_| ()).await?;
+        context.app.delivery.change_dead_letters(action, &by, &filter, MAX_CHANGES, |_| ()).await?;
     Ok(reply::json(StatusCode::OK, &summary(action, &outcome)))
 }
 

@@ -9,8 +9,8 @@ use warp::reply::Response;
 use crate::{
     app::{
         App,
-        health::{Dependency, Replica, Stops},
-        probes::Found,
+        process::health::{Dependency, Replica, Stops},
+        process::health_probes::Found,
     },
     server::{
         Readiness,
@@ -41,7 +41,7 @@ async fn readiness(app: &App, readiness: &Readiness, details: bool) -> Response 
         let body = json!({ "status": "stopping" });
         return reply::json(StatusCode::SERVICE_UNAVAILABLE, &body);
     }
-    if app.is_draining() {
+    if app.process.is_draining() {
         let body = json!({ "status": "draining" });
         return reply::json(StatusCode::SERVICE_UNAVAILABLE, &body);
     }
@@ -76,7 +76,7 @@ async fn everything(app: &App, details: bool, history: bool) -> Response {
 async fn is_administrator(context: &Context) -> bool {
     let Some(token) = bearer(&context.headers) else { return false };
     let Some(from) = context.peer.map(peer::block) else { return false };
-    let caller = context.app.authenticate(token, from).await;
+    let caller = context.app.identity.authenticate(token, from).await;
     caller.is_ok_and(|caller| caller.administrator().is_ok())
 }
 
@@ -111,7 +111,7 @@ async fn page(
     history: bool,
     needed: impl Fn(&Dependency) -> bool,
 ) -> Response {
-    let dependencies = app.health(details).await;
+    let dependencies = app.process.health(details).await;
     let healthy = dependencies.iter().all(|dependency| dependency.up || !needed(dependency));
     let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let word = if healthy { "healthy" } else { "unhealthy" };
@@ -120,18 +120,18 @@ async fn page(
     }
     let list: BTreeMap<&str, serde_json::Value> =
         dependencies.iter().map(|dependency| (dependency.name, state(dependency))).collect();
-    let (level, in_hand) = app.backpressure();
+    let (level, in_hand) = app.limits.backpressure();
     let mut body = json!({
         "status": word,
         "dependencies": list,
         "backpressure": { "level": level.name(), "deliveriesInHand": in_hand },
     });
-    let replicas = app.replicas();
+    let replicas = app.process.replicas();
     if !replicas.is_empty() {
         body["replicas"] = replicas.iter().map(replica).collect();
     }
     if history {
-        let past = app.health_history().into_iter();
+        let past = app.process.health_history().into_iter();
         body["history"] = past
             .map(|(name, found)| (name.to_owned(), found.iter().map(earlier).collect()))
             .collect::<serde_json::Map<String, serde_json::Value>>()

@@ -7,8 +7,8 @@ use warp::reply::Response;
 
 use crate::{
     app::{
-        ledger::ReceiptKind,
-        messages::{Item, LONGEST_KEPT_ANSWER, SendRequest, Sent},
+        delivery::receipts::ReceiptKind,
+        messages::{Item, MAX_KEPT_ANSWER_LEN, SendRequest, Sent},
         off_loop::off_loop,
     },
     domain::{
@@ -127,6 +127,7 @@ async fn try_send(context: &Context) -> Result<Response, Problem> {
     let receipt = |message: &Message| json_text(&Receipt::from(message));
     let sent = context
         .app
+        .messages
         .send(context.caller()?, request, key, |message| (202, receipt(message)))
         .await?;
     Ok(match sent {
@@ -160,10 +161,11 @@ async fn try_send_batch(context: &Context) -> Result<Response, Problem> {
         items.map(|item| read(item).map(|request| readable.push(request))).collect()
     });
     // What is kept for a key is what was answered.
-    let longest = if key.is_some() { LONGEST_KEPT_ANSWER } else { usize::MAX };
+    let longest = if key.is_some() { MAX_KEPT_ANSWER_LEN } else { usize::MAX };
     let results = |items: &[Item]| off_loop(size, || results(&places, items, longest));
     let sent = context
         .app
+        .messages
         .send_batch(context.caller()?, readable, key, |items| (200, results(items)))
         .await?;
     Ok(match sent {
@@ -234,7 +236,7 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
         }
         filter.recipient = Some(to);
     }
-    let found = context.app.list_messages(context.caller()?, filter, limit).await?;
+    let found = context.app.messages.list(context.caller()?, filter, limit).await?;
     Ok(page(context, &found.items, found.more, found.cut.map(|cut| MessageId(cut.id))))
 }
 
@@ -255,7 +257,7 @@ async fn try_pending(context: &Context) -> Result<Response, Problem> {
     let limit = context.limit()?;
     let after = context.after()?;
     // One more, to know whether there are more.
-    let found = context.app.pending_after(context.caller()?, after, limit + 1).await?;
+    let found = context.app.delivery.pending_after(context.caller()?, after, limit + 1).await?;
     let shown = found.get(..limit).unwrap_or(&found);
     Ok(page(context, shown, found.len() > limit, None))
 }
@@ -264,7 +266,7 @@ async fn try_pending(context: &Context) -> Result<Response, Problem> {
 pub async fn show(id: String, context: Shared) -> Response {
     answer(
         async {
-            let message = context.app.message(context.caller()?, parse_id(&id)?).await?;
+            let message = context.app.messages.get(context.caller()?, parse_id(&id)?).await?;
             Ok(reply::json(StatusCode::OK, &view::MessageView::from(&message)))
         }
         .await,
@@ -276,7 +278,7 @@ pub async fn timeline(id: String, context: Shared) -> Response {
     answer(
         async {
             let id = parse_id(&id)?;
-            let explanation = context.app.explain(context.caller()?, id).await?;
+            let explanation = context.app.admin.explain(context.caller()?, id).await?;
             let body = view::ExplanationView::new(&explanation, false);
             Ok(reply::json(StatusCode::OK, &body))
         }
@@ -295,7 +297,7 @@ pub async fn read(id: String, context: Shared) -> Response {
 }
 
 async fn say_one(context: &Context, id: &str, said: ReceiptKind) -> Result<Response, Problem> {
-    let message = context.app.say_one(context.caller()?, said, parse_id(id)?).await?;
+    let message = context.app.messages.acknowledge(context.caller()?, said, parse_id(id)?).await?;
     Ok(reply::json(StatusCode::OK, &view::MessageView::from(&message)))
 }
 
@@ -305,7 +307,11 @@ pub async fn acknowledge(context: Shared) -> Response {
         async {
             let body: IdsBody = context.json()?;
             let ids = body.ids.into_iter().map(|id| (MessageId(id), None)).collect();
-            let changed = context.app.say(context.caller()?, ReceiptKind::Delivered, ids).await?;
+            let changed = context
+                .app
+                .delivery
+                .acknowledge(context.caller()?, ReceiptKind::Delivered, ids)
+                .await?;
             Ok(reply::json(StatusCode::OK, &json!({ "changed": changed.len() })))
         }
         .await,
@@ -332,9 +338,9 @@ mod tests {
         let places: Vec<Result<(), Problem>> =
             (0..BATCH_LIMIT).map(|_| Err(Problem::bad_request("unknown_field", &*long))).collect();
         let whole = results(&places, &[], usize::MAX);
-        assert!(whole.len() > LONGEST_KEPT_ANSWER, "{}", whole.len());
-        let kept = results(&places, &[], LONGEST_KEPT_ANSWER);
-        assert!(kept.len() < LONGEST_KEPT_ANSWER / 4, "{}", kept.len());
+        assert!(whole.len() > MAX_KEPT_ANSWER_LEN, "{}", whole.len());
+        let kept = results(&places, &[], MAX_KEPT_ANSWER_LEN);
+        assert!(kept.len() < MAX_KEPT_ANSWER_LEN / 4, "{}", kept.len());
         let kept: serde_json::Value = serde_json::from_str(&kept).unwrap();
         let results = kept["results"].as_array().unwrap();
         assert_eq!(results.len(), BATCH_LIMIT);

@@ -20,13 +20,13 @@ pub async fn show(context: Shared) -> Response {
 async fn try_show(context: &Context) -> Result<Response, Problem> {
     let by = context.administrator()?;
     let (numbers, watch) = (context.flag("numbers")?, context.flag("watch")?);
-    let snapshot = context.app.stats().await?;
+    let snapshot = context.app.admin.stats().await?;
     if numbers.unwrap_or_default() {
         let phones: Vec<Phone> = snapshot.phones().cloned().collect();
         if watch.unwrap_or_default() {
-            context.app.record_watched(&by, phones).await?;
+            context.app.admin.record_viewed(&by, phones).await?;
         } else {
-            context.app.record_numbers(&by, &phones).await?;
+            context.app.admin.record_shown_numbers(&by, &phones).await?;
         }
     }
     Ok(reply::json(StatusCode::OK, &StatsView::new(&snapshot, numbers.unwrap_or_default())))

@@ -40,7 +40,7 @@ use super::{
     wire::{Heard, Wire},
 };
 use crate::{
-    app::{App, Caller, Error, traces::Unwritten},
+    app::{App, Caller, Error, delivery::traces::Unwritten},
     domain::{
         Message, MessageId,
         feed::{Attempt, Feed, LATE, PAGE},
@@ -410,12 +410,12 @@ impl Driver {
         // First the seat, then the read: what is stored in between is told through the seat.
         let seat = self.app.presence().register(party, self.caller.token);
         if let (Ok(phone), true) = (self.caller.mobile(), seat.is_first()) {
-            self.app.note_connected(phone, self.connected_at);
+            self.app.process.record_connected(phone, self.connected_at);
         }
         self.seat = Some(seat);
         metrics::gauge!("esh3ar_connections").set(self.app.presence().local().connections() as f64);
         let opened = MessageId::first_of(self.connected_at - LATE);
-        self.feed = Some(Feed::new(self.app.live().retry.acknowledge_timeout, opened));
+        self.feed = Some(Feed::new(self.app.runtime_settings().retry.acknowledge_timeout, opened));
         self.held_until = Some(Instant::now() + FIRST_PAGE_WAIT);
     }
 
@@ -464,7 +464,7 @@ impl Driver {
         let Some(feed) = self.feed.as_mut().filter(|_| !self.session.is_away()) else { return };
         let overdue = feed.on_tick(now);
         if !overdue.sent.is_empty() {
-            self.app.note_written(Times::new(&self.app).times(overdue.sent), None);
+            self.app.delivery.record_written(Times::new(&self.app).times(overdue.sent), None);
         }
         if !overdue.missed.is_empty() {
             self.miss(overdue.missed);

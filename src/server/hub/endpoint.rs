@@ -145,7 +145,7 @@ impl Hub {
         let token = gate::bearer(request.headers()).or_else(|| parameter(query, "access_token"));
         let caller = match token {
             None => Err(Error::Unauthenticated),
-            Some(shown) => self.inner.app.authenticate(shown, peer::block(peer)).await,
+            Some(shown) => self.inner.app.identity.authenticate(shown, peer::block(peer)).await,
         };
         let caller = match caller {
             Ok(caller) if service.admits(&caller) => caller,
@@ -173,7 +173,7 @@ impl Hub {
         let answered = match (asked, request.method()) {
             // Refused here, because clients do not show why a socket was refused.
             (Asked::Negotiate, &Method::POST) => {
-                match self.inner.app.check_connect(&caller).await {
+                match self.inner.app.limits.check_connect(&caller).await {
                     Ok(()) => self.negotiate(service, &caller, query),
                     Err(limited) => Err(Refused::Limited(limited)),
                 }
@@ -191,7 +191,7 @@ impl Hub {
 
     /// Clients that reconnect by themselves try again, and a load balancer has moved on by then.
     fn refuse_while_draining(&self) -> Result<(), Refused> {
-        if self.inner.app.is_draining() { Err(Refused::ComeBack(DRAINED)) } else { Ok(()) }
+        if self.inner.app.process.is_draining() { Err(Refused::ComeBack(DRAINED)) } else { Ok(()) }
     }
 
     fn random(&self) -> Result<[u8; 16], Refused> {
@@ -290,7 +290,7 @@ impl Hub {
         if ![Method::GET, Method::POST, Method::DELETE].contains(method) {
             return Ok(not_allowed("GET, POST, DELETE, OPTIONS"));
         }
-        let address = self.inner.app.find_address(node).await;
+        let address = self.inner.app.process.find_address(node).await;
         let owner = address.and_then(|address| address.parse().ok()).ok_or(Refused::UnknownId)?;
         let stays = socket || *method == Method::GET && wants_events(headers);
         let seat = if stays { Some(self.seat()?) } else { None };
@@ -350,7 +350,7 @@ impl Hub {
 
     /// Counts a connection that gets a transport, the first or another.
     async fn count(&self, caller: &Caller) -> Result<(), Refused> {
-        self.inner.app.count_connect(caller).await.map_err(Refused::Limited)
+        self.inner.app.limits.count_connect(caller).await.map_err(Refused::Limited)
     }
 
     fn enter(&self, caller: &Caller) -> Result<Newcomer, Refused> {

@@ -231,7 +231,7 @@ impl Call {
     pub async fn run(self, invocation: Invocation) -> Done {
         count(self.method);
         let passed = match self.counted {
-            Some(class) => invocation.app.count_call(&invocation.caller, class).await,
+            Some(class) => invocation.app.limits.count_call(&invocation.caller, class).await,
             None => Ok(()),
         };
         let answered = match passed {

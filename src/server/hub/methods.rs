@@ -27,8 +27,8 @@ use super::{
 use crate::{
     app::{
         App, Error,
-        conversations::{ChatRequest, Page},
-        ledger::ReceiptKind,
+        chat::conversations::{ChatRequest, Page},
+        delivery::receipts::ReceiptKind,
     },
     domain::{
         ContentType, ConversationId, ConversationStatus, Message, MessageId, Party,
@@ -108,7 +108,7 @@ pub async fn acknowledge(call: Invocation, ids: Ids) -> Result<Data, Error> {
 async fn say(call: Invocation, said: ReceiptKind, ids: &Ids) -> Result<Data, Error> {
     let times = call.written_at.into_iter().chain(std::iter::repeat(None));
     let words = ids.0.iter().copied().zip(times).collect();
-    Ok(json!(call.app.say(&call.caller, said, words).await?.len()).into())
+    Ok(json!(call.app.delivery.acknowledge(&call.caller, said, words).await?.len()).into())
 }
 
 /// What was read: these messages, or a conversation, up to a `seq` or whole.
@@ -150,14 +150,14 @@ async fn mark_read(call: Invocation, opened: Opened) -> Result<Data, Error> {
     match opened {
         Opened::Messages(ids) => say(call, ReceiptKind::Read, &ids).await,
         Opened::Conversation(id, up_to) => {
-            let (read, _) = call.app.read_conversation(&call.caller, id, up_to).await?;
+            let (read, _) = call.app.chat.mark_read(&call.caller, id, up_to).await?;
             Ok(json!(read).into())
         }
     }
 }
 
 async fn pending(call: Invocation, _: Nothing) -> Result<Data, Error> {
-    let found = call.app.pending(&call.caller, PAGE).await?;
+    let found = call.app.delivery.pending(&call.caller, PAGE).await?;
     Ok(read(&view::history(&found)).into())
 }
 
@@ -226,12 +226,14 @@ pub async fn send(call: Invocation, saying: Saying) -> Result<Message, Error> {
         let own = match caller.party() {
             Party::Mobile(own) => Some(own),
             Party::Business(id) => {
-                app.learn_business_phones(&[id]).await?;
-                app.business_phone(id).flatten()
+                app.identity.load_business_phones(&[id]).await?;
+                app.identity.business_phone(id).flatten()
             }
         };
         // A business user without a number of its own is known by its token alone.
-        let is_own = |own: Phone| app.stored_phone("from", from).is_ok_and(|from| from == own);
+        let is_own = |own: Phone| {
+            app.identity.parse_stored_phone("from", from).is_ok_and(|from| from == own)
+        };
         if own.is_some_and(|own| !is_own(own)) {
             return Err(Error::field("from", "not_yours", "from must be your own number"));
         }
@@ -239,14 +241,14 @@ pub async fn send(call: Invocation, saying: Saying) -> Result<Message, Error> {
     let id = match to {
         ChatTo::Conversation(id) => id,
         ChatTo::Phone(phone) => {
-            App::check_said(&request)?;
-            app.open_conversation(&caller, &phone).await?.0.id
+            ChatService::check_message(&request)?;
+            app.chat.open(&caller, &phone).await?.0.id
         }
     };
-    let (message, new) = app.say_in(&caller, id, request, connection).await?;
+    let (message, new) = app.chat.send(&caller, id, request, connection).await?;
     if new {
         // A call brings no word of what its caller was doing.
-        app.trace_accepted(came, || None, [&message]);
+        app.delivery.trace_accepted(came, || None, [&message]);
     }
     Ok(message)
 }
@@ -273,9 +275,9 @@ impl Argument for HistoryOf {
 async fn history(call: Invocation, HistoryOf(id, page): HistoryOf) -> Result<Data, Error> {
     let Invocation { app, caller, .. } = call;
     let found = if page.is_latest() {
-        app.latest(&caller, id, page.limit, view::history).await?
+        app.chat.latest_page(&caller, id, page.limit, view::history).await?
     } else {
-        view::history(&app.history(&caller, id, page).await?).into()
+        view::history(&app.chat.history(&caller, id, page).await?).into()
     };
     Ok(read(&found).into())
 }
@@ -309,7 +311,7 @@ async fn conversations(call: Invocation, wanted: ConversationsArgument) -> Resul
     };
     let limit = wanted.limit.unwrap_or(USUAL_PAGE).min(LARGEST_PAGE);
     let Invocation { app, caller, .. } = call;
-    let page = app.newest_conversations(&caller, status, limit, view::conversations).await?;
+    let page = app.chat.first_page(&caller, status, limit, view::conversations).await?;
     Ok(read(&page)["items"].take().into())
 }
 
@@ -326,7 +328,7 @@ impl Argument for TypingArgument {
 }
 
 async fn typing(call: Invocation, argument: TypingArgument) -> Result<Data, Error> {
-    call.app.typing(&call.caller, ConversationId(argument.conversation_id)).await?;
+    call.app.chat.typing(&call.caller, ConversationId(argument.conversation_id)).await?;
     Ok(Value::Null.into())
 }
 

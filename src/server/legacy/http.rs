@@ -191,7 +191,12 @@ impl From<SendBody> for SendRequest {
 async fn try_send(context: &Context) -> Result<Value, Problem> {
     let request = one(context.json()?)?;
     let answer = |message: &Message| (200, json!({ "id": message.id.0 }).to_string());
-    match context.app.send(context.caller()?, request, context.request_key()?, answer).await? {
+    match context
+        .app
+        .messages
+        .send(context.caller()?, request, context.request_key()?, answer)
+        .await?
+    {
         Sent::Now(message) => {
             context.accepted([&message]);
             Ok(json!({ "id": message.id.0 }))
@@ -208,7 +213,7 @@ async fn try_send_batch(context: &Context) -> Result<Value, Problem> {
     let (requests, broken) = off_loop(context.body.len(), || {
         let requests = messages.into_iter().map(|item| one(tree(item, USUAL)?));
         let requests: Vec<SendRequest> = requests.collect::<Result<_, _>>()?;
-        let broken = requests.iter().flat_map(|request| context.app.broken_rules(request));
+        let broken = requests.iter().flat_map(|request| context.app.messages.broken_rules(request));
         let broken: Vec<FieldError> = broken.collect();
         Ok::<_, Problem>((requests, broken))
     })?;
@@ -217,6 +222,7 @@ async fn try_send_batch(context: &Context) -> Result<Value, Problem> {
     }
     let sent = context
         .app
+        .messages
         .send_batch(context.caller()?, requests, key, |_| (200, "true".to_owned()))
         .await?;
     if let Sent::Now(items) = sent {
@@ -233,11 +239,12 @@ async fn try_send_batch(context: &Context) -> Result<Value, Problem> {
 async fn try_pending(context: &Context) -> Result<Vec<u8>, Problem> {
     let own = context.caller()?.mobile()?;
     if let Some(asked) = context.phone_text("phoneNumber")?
-        && context.app.stored_phone("phoneNumber", &e164(&asked)).ok().as_ref() != Some(own)
+        && context.app.identity.parse_stored_phone("phoneNumber", &e164(&asked)).ok().as_ref()
+            != Some(own)
     {
         return Err(Error::NotFound("phone number").into());
     }
-    let found = context.app.pending_after(context.caller()?, None, PENDING).await?;
+    let found = context.app.delivery.pending_after(context.caller()?, None, PENDING).await?;
     let view = |message: &Message| {
         json!({
             "id": message.id.0,
@@ -265,8 +272,8 @@ async fn try_list(context: &Context) -> Result<Vec<u8>, Problem> {
         ..Filter::default()
     };
     let limit = number("MaxResultCount", USUAL_PAGE, LARGEST_PAGE)?;
-    let total = context.app.count_messages(context.caller()?, COUNTED).await?;
-    let list = context.app.list_messages(context.caller()?, filter.clone(), limit).await?;
+    let total = context.app.messages.count(context.caller()?, COUNTED).await?;
+    let list = context.app.messages.list(context.caller()?, filter.clone(), limit).await?;
     let mut found = list.items;
     // Large messages are read some at a time.
     let (mut read, mut bytes) = (0, 0);
@@ -278,7 +285,7 @@ async fn try_list(context: &Context) -> Result<Vec<u8>, Problem> {
         }
         (filter.skip, filter.before, read) = (0, Some(last.id), found.len());
         let left = limit - read;
-        let list = context.app.list_messages(context.caller()?, filter.clone(), left).await?;
+        let list = context.app.messages.list(context.caller()?, filter.clone(), left).await?;
         found.extend(list.items);
     }
     // The place of an item is told by its number: a page that is cut would hide the rest from a client that goes on

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{e164, phone, status};
 use crate::{
-    app::{Error, conversations::ChatRequest},
+    app::{Error, chat::conversations::ChatRequest},
     domain::{Message, MessageId, Party, Permission::Chat, Phone, UserId, message::Draft},
     server::{
         hub::{

@@ -9,10 +9,10 @@ use time::OffsetDateTime;
 use super::{MessageView, WholeConversationView, messages};
 use crate::{
     app::{
-        books::Audit,
-        numbers::Doubted,
-        supervision::Overview,
-        tokens::{Issued, Rotated},
+        admin::conversations::Overview,
+        admin::numbers::Doubted,
+        admin::reconciliation::Reconciliation,
+        identity::tokens::{Issued, Rotated},
     },
     domain::{Permission, Phone, phone::Doubt},
     store::{
@@ -298,8 +298,8 @@ pub struct BooksView<'a> {
     pub(crate) discrepancies: Vec<DiscrepancyView<'a>>,
 }
 
-impl<'a> From<&'a Audit> for BooksView<'a> {
-    fn from(audit: &'a Audit) -> Self {
+impl<'a> From<&'a Reconciliation> for BooksView<'a> {
+    fn from(audit: &'a Reconciliation) -> Self {
         let unaccounted = audit.unaccounted();
         let days = audit.days.iter().map(|day| DayView {
             business: day.business.0,

@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 
 use super::{DeadLetterView, MessageView, WholeConversationView};
 use crate::{
-    app::personal::{Counts, Device, Erased, Event, Trace},
+    app::admin::privacy::{Counts, Device, Erased, Event, Trace},
     domain::Phone,
     store::{accounts::MobileUser, tokens::Listed},
 };

@@ -6,8 +6,8 @@ use time::OffsetDateTime;
 
 use crate::{
     app::{
-        drain,
-        stats::{Counted, Lane, Node, Slow, Snapshot},
+        admin::stats::{Counted, Lane, Node, Slow, Snapshot},
+        process::drain,
     },
     domain::{
         Party,

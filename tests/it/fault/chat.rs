@@ -10,7 +10,7 @@ use std::{
 };
 
 use esh3ar::{
-    app::{App, Caller, access::Identity, tokens::Lifetime},
+    app::{App, Caller, identity::access::Identity, identity::tokens::Lifetime},
     domain::{Party, Permission, Permissions, TokenId},
     history::History,
     load::{self, Chat, Plan, Talk, Target, figures::Figures},
@@ -40,7 +40,8 @@ async fn chat_over(server: &Server, app: &App) -> (Target, Chat) {
     let may = Permissions::NONE.with(Permission::Chat);
     let (mut shops, mut talks) = (Vec::new(), Vec::new());
     for shop in 0..SHOPS {
-        let user = app.add_user(&operator(), &format!("desk {shop}"), may, None).await.unwrap();
+        let user =
+            app.identity.add_user(&operator(), &format!("desk {shop}"), may, None).await.unwrap();
         let caller = Caller {
             token: TokenId(uuid::Uuid::nil()),
             expires_at: None,
@@ -51,11 +52,13 @@ async fn chat_over(server: &Server, app: &App) -> (Target, Chat) {
             },
         };
         for (phone, (number, _)) in target.recipients.iter().enumerate() {
-            let (talk, _) = app.open_conversation(&caller, number).await.unwrap();
+            let (talk, _) = app.chat.open(&caller, number).await.unwrap();
             talks.push(Talk { id: talk.id.0, shop, phone });
         }
         let party = Party::Business(user.id);
-        shops.push(app.issue_token(&operator(), &party, Lifetime::Endless).await.unwrap().token);
+        shops.push(
+            app.identity.issue_token(&operator(), &party, Lifetime::Endless).await.unwrap().token,
+        );
     }
     (target, Chat { shops, talks, replies: 0.5, read: 0.2 })
 }

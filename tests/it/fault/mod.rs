@@ -21,7 +21,7 @@ use std::{
 };
 
 use esh3ar::{
-    app::{App, tokens::Lifetime},
+    app::{App, identity::tokens::Lifetime},
     domain::{Party, Permission, Permissions, Phone},
     load::{self, Plan, Progress, Target, figures::Figures},
     store::accounts::MobileStatus,
@@ -40,19 +40,21 @@ pub use crate::support::accounts::beside as over;
 /// A sender and recipients for load on a server.
 pub async fn target(server: &Server, app: &App, recipients: usize) -> Target {
     let may = Permissions::NONE.with(Permission::SendMessages);
-    let shop = app.add_user(&operator(), "load", may, None).await.unwrap();
+    let shop = app.identity.add_user(&operator(), "load", may, None).await.unwrap();
     let sender = app
+        .identity
         .issue_token(&operator(), &Party::Business(shop.id), Lifetime::Endless)
         .await
         .unwrap()
         .token;
     let phones: Vec<Phone> =
         (0..recipients).map(|n| Phone::parse(&number(n), None).unwrap()).collect();
-    app.put_mobiles(&operator(), &phones, MobileStatus::Verified).await.unwrap();
+    app.identity.put_mobiles(&operator(), &phones, MobileStatus::Verified).await.unwrap();
     let mut made = Vec::new();
     for phone in phones {
         let name = phone.as_str().to_owned();
         let token = app
+            .identity
             .issue_token(&operator(), &Party::Mobile(phone), Lifetime::Endless)
             .await
             .unwrap()

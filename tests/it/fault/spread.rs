@@ -7,7 +7,7 @@ use std::{
 };
 
 use esh3ar::{
-    app::{Caller, access::Identity, tokens::Lifetime},
+    app::{Caller, identity::access::Identity, identity::tokens::Lifetime},
     domain::{Party, Permission, Permissions, TokenId, partitions},
     load::{self, Chat, Plan, Talk},
 };
@@ -50,17 +50,18 @@ async fn one_business_with_many_conversations_is_the_work_of_all_workers() {
     let (app, ended) = over(cluster.engines.postgres.config());
     let mut target = target(&cluster.gateways[0], &app, PHONES).await;
     let may = Permissions::NONE.with(Permission::Chat);
-    let user = app.add_user(&operator(), "desk", may, None).await.unwrap();
+    let user = app.identity.add_user(&operator(), "desk", may, None).await.unwrap();
     let party = Party::Business(user.id);
     let identity =
         Identity::Business { id: user.id, name: user.name.as_str().into(), permissions: may };
     let caller = Caller { token: TokenId(uuid::Uuid::nil()), expires_at: None, identity };
     let mut talks = Vec::new();
     for (phone, (number, _)) in target.recipients.iter().enumerate() {
-        let (talk, _) = app.open_conversation(&caller, number).await.unwrap();
+        let (talk, _) = app.chat.open(&caller, number).await.unwrap();
         talks.push(Talk { id: talk.id.0, shop: 0, phone });
     }
-    let token = app.issue_token(&operator(), &party, Lifetime::Endless).await.unwrap().token;
+    let token =
+        app.identity.issue_token(&operator(), &party, Lifetime::Endless).await.unwrap().token;
     ended.cancel();
     drop(app);
     // Phones write, and the business reads: it is the recipient of all.

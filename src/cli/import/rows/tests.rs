@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::app::import::{MESSAGES, USERS};
+use crate::app::admin::import::{MESSAGES, USERS};
 
 fn opened<'a>(text: &'a [u8], wanted: &'static Columns) -> Result<Rows<&'a [u8]>, Broken> {
     Rows::open(text, b',', wanted)

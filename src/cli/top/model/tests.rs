@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    app::stats::{Counted, DatabaseFacts, DeadOfClass, Lane, Node, Role, Slow, Snapshot},
+    app::admin::stats::{Counted, DatabaseFacts, DeadOfClass, Lane, Node, Role, Slow, Snapshot},
     domain::{
         DeadLetterClass, Party, Priority,
         figures::{Counts, Figures, Latencies, Part},

@@ -6,7 +6,7 @@ use warp::reply::Response;
 
 use super::{behind, page_or_cut, text_of};
 use crate::{
-    app::audit::check_action,
+    app::admin::audit::check_action,
     domain::MessageId,
     server::{
         context::{Context, Shared, cursor},
@@ -43,7 +43,7 @@ async fn try_access(context: &Context) -> Result<Response, Problem> {
         before,
     };
     check_action(filter.action.as_deref())?;
-    let found = context.app.audit_access(&by, &filter, limit).await?;
+    let found = context.app.admin.list_audit_log(&by, &filter, limit).await?;
     let cursor = |entry: &Recorded| cursor(MessageId(entry.id));
     Ok(page_or_cut(context, &found, cursor, behind, AuditView::from))
 }
@@ -55,7 +55,7 @@ pub async fn books(context: Shared) -> Response {
             context.administrator()?;
             let usual = || context.app.clock().now() - time::Duration::seconds(USUAL);
             let since = context.time("since")?.unwrap_or_else(usual);
-            let audit = context.app.audit_delivery(since).await?;
+            let audit = context.app.admin.reconcile(since).await?;
             Ok(reply::json(StatusCode::OK, &BooksView::from(&audit)))
         }
         .await,

@@ -38,7 +38,7 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
     }
     filter.phone = context.phone("phone")?;
     if let Some(name) = text_of(context, "user")? {
-        filter.business = Some(context.app.find_user(&name).await?.id);
+        filter.business = Some(context.app.identity.find_user(&name).await?.id);
     }
     if let Some(text) = context.parameter("after")? {
         let cursor = ConversationCursor::parse(&text).ok_or_else(|| {
@@ -46,7 +46,7 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
         })?;
         filter.after = Some(cursor.0);
     }
-    let found = context.app.all_conversations(&by, &filter, limit).await?;
+    let found = context.app.admin.list_conversations(&by, &filter, limit).await?;
     let cursor = |last: &Conversation| ConversationCursor::of(last).to_string();
     let behind = |cut| ConversationCursor::at(cut).map(|cursor| cursor.to_string());
     Ok(page_or_cut(context, &found, cursor, behind, WholeConversationView::from))
@@ -61,7 +61,7 @@ pub async fn show(id: String, context: Shared) -> Response {
                 None => LAST,
                 Some(text) => number(&text, "messages", MOST_LAST)?,
             };
-            let mut found = context.app.any_conversation(&by, parse_id(&id)?, last).await?;
+            let mut found = context.app.admin.show_conversation(&by, parse_id(&id)?, last).await?;
             // The newest of them, as many as a page may have.
             let fit =
                 pages::fitting(found.last.iter().rev().map(MessageView::from), context.page_room);
@@ -83,7 +83,7 @@ pub async fn history(id: String, context: Shared) -> Response {
                 Some(text) => number(&text, "after", i64::MAX as usize)?,
             };
             let after = i64::try_from(after).unwrap_or(i64::MAX);
-            let found = context.app.any_history(&by, parse_id(&id)?, after, limit).await?;
+            let found = context.app.admin.show_history(&by, parse_id(&id)?, after, limit).await?;
             let (more, room) = (found.len() == limit, context.page_room);
             let next = |last: &Message| last.place.map(|place| place.seq);
             let page = pages::page(&found, more, room, MessageView::from, next);
@@ -105,7 +105,8 @@ pub async fn close(id: String, context: Shared) -> Response {
 
 async fn put(context: &Context, id: &str, status: ConversationStatus) -> Result<Response, Problem> {
     let by = context.administrator()?;
-    let conversation = context.app.put_conversation(&by, parse_id(id)?, status).await?;
+    let conversation =
+        context.app.admin.set_conversation_status(&by, parse_id(id)?, status).await?;
     Ok(reply::json(StatusCode::OK, &WholeConversationView::from(&conversation)))
 }
 

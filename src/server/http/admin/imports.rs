@@ -8,7 +8,7 @@ use warp::reply::Response;
 use super::because;
 use crate::{
     app::{
-        import::{Fate, Ids, Imported, Source, SourceRow, Under},
+        admin::import::{Fate, Ids, Imported, Source, SourceRow, Under},
         off_loop::off_loop,
     },
     server::{
@@ -117,7 +117,7 @@ async fn try_messages(context: &Context) -> Result<Response, Problem> {
     let body: MessagesBody<'_> = context.json()?;
     let by = because(by, body.reason.as_deref())?;
     let sender = match &body.from {
-        Some(name) => Some(context.app.find_user(name).await?.id),
+        Some(name) => Some(context.app.identity.find_user(name).await?.id),
         None => None,
     };
     let ids = if body.new_ids { Ids::Derive } else { Ids::Keep };
@@ -127,7 +127,7 @@ async fn try_messages(context: &Context) -> Result<Response, Problem> {
     };
     let source = Source::Messages { under, sender, ids };
     let rows = off_loop(context.body.len(), || rows(body.rows.within("rows")?))?;
-    let done = context.app.import(&by, source, &rows, body.dry_run).await?;
+    let done = context.app.admin.import(&by, source, &rows, body.dry_run).await?;
     Ok(reply::json(StatusCode::OK, &ImportedView::new(body.dry_run, &done)))
 }
 
@@ -141,7 +141,7 @@ async fn try_users(context: &Context) -> Result<Response, Problem> {
     let body: UsersBody<'_> = context.json()?;
     let by = because(by, body.reason.as_deref())?;
     let rows = off_loop(context.body.len(), || rows(body.rows.within("rows")?))?;
-    let done = context.app.import(&by, Source::Users, &rows, body.dry_run).await?;
+    let done = context.app.admin.import(&by, Source::Users, &rows, body.dry_run).await?;
     Ok(reply::json(StatusCode::OK, &ImportedView::new(body.dry_run, &done)))
 }
 

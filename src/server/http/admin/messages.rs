@@ -54,10 +54,10 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
     }
     filter.recipient = context.phone("to")?;
     if let Some(name) = text_of(context, "from")? {
-        filter.sender = Some(context.app.find_user(&name).await?.id);
+        filter.sender = Some(context.app.identity.find_user(&name).await?.id);
     }
     if let Some(name) = text_of(context, "user")? {
-        filter.user = Some(context.app.find_user(&name).await?.id);
+        filter.user = Some(context.app.identity.find_user(&name).await?.id);
     }
     filter.since = context.time("since")?;
     filter.until = context.time("until")?;
@@ -69,7 +69,7 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
     if let Some((after, at)) = context.after_message()? {
         (filter.before, filter.from_at) = (Some(after), at);
     }
-    let found = context.app.list_all_messages(&by, &filter, limit).await?;
+    let found = context.app.messages.list_all(&by, &filter, limit).await?;
     let by_time = filter.is_of_period();
     let next = |last: &Message| {
         if by_time { timed_cursor(last.created_at, last.id) } else { cursor(last.id) }
@@ -96,8 +96,11 @@ async fn try_send(context: &Context) -> Result<Response, Problem> {
     let key = context.request_key()?;
     let text =
         |message: &Message| serde_json::to_string(&MessageView::from(message)).unwrap_or_default();
-    let sent =
-        context.app.send_as(&by, &from, request, key, |message| (202, text(message))).await?;
+    let sent = context
+        .app
+        .messages
+        .send_as(&by, &from, request, key, |message| (202, text(message)))
+        .await?;
     Ok(match sent {
         Sent::Now(message) => {
             context.accepted([&message]);
@@ -112,7 +115,7 @@ pub async fn show(id: String, context: Shared) -> Response {
     answer(
         async {
             let by = context.administrator()?;
-            let (message, story) = context.app.any_message(&by, parse_id(&id)?).await?;
+            let (message, story) = context.app.messages.show(&by, parse_id(&id)?).await?;
             Ok(reply::json(StatusCode::OK, &MessageStoryView::new(&message, &story)))
         }
         .await,
@@ -124,7 +127,7 @@ pub async fn delete(id: String, context: Shared) -> Response {
     answer(
         async {
             let by = context.administrator()?;
-            context.app.delete_message(&by, parse_id(&id)?).await?;
+            context.app.admin.delete_message(&by, parse_id(&id)?).await?;
             Ok(reply::raw(StatusCode::NO_CONTENT, String::new()))
         }
         .await,
@@ -136,7 +139,7 @@ pub async fn explain(id: String, context: Shared) -> Response {
     answer(
         async {
             let by = context.administrator()?;
-            let explanation = context.app.explain_any(&by, parse_id(&id)?).await?;
+            let explanation = context.app.admin.explain_any(&by, parse_id(&id)?).await?;
             Ok(reply::json(StatusCode::OK, &ExplanationView::new(&explanation, true)))
         }
         .await,

@@ -40,7 +40,7 @@ pub async fn list(context: Shared) -> Response {
                 Some(cursor) => Some(Phone::from_stored(&cursor)),
                 None => context.phone("afterPhone")?,
             };
-            let found = context.app.list_mobiles(&by, after.as_ref(), limit).await?;
+            let found = context.app.identity.list_mobiles(&by, after.as_ref(), limit).await?;
             Ok(page(&context, &found, |user| text_cursor(user.phone.as_str()), MobileView::from))
         }
         .await,
@@ -63,13 +63,13 @@ async fn try_add(context: &Context) -> Result<Response, Problem> {
     let mut phones: Vec<Phone> = Vec::with_capacity(body.phones.len());
     let mut known = std::collections::HashSet::new();
     for text in &body.phones {
-        let phone = context.app.parse_phone("phone", text)?;
+        let phone = context.app.identity.parse_phone("phone", text)?;
         if known.insert(phone.clone()) {
             phones.push(phone);
         }
     }
     let status = if body.verified { MobileStatus::Verified } else { MobileStatus::Pending };
-    let users = context.app.put_mobiles(&by, &phones, status).await?;
+    let users = context.app.identity.put_mobiles(&by, &phones, status).await?;
     let items: Vec<MobileView<'_>> = each(&users);
     Ok(reply::json(StatusCode::OK, &json!({ "items": items })))
 }
@@ -79,8 +79,11 @@ pub async fn show(phone: String, context: Shared) -> Response {
     answer(
         async {
             let by = context.administrator()?;
-            let phone = context.app.stored_phone("phone", &segment(&phone, "mobile user")?)?;
-            let user = context.app.show_mobile(&by, &phone).await?;
+            let phone = context
+                .app
+                .identity
+                .parse_stored_phone("phone", &segment(&phone, "mobile user")?)?;
+            let user = context.app.identity.show_mobile(&by, &phone).await?;
             Ok(reply::json(StatusCode::OK, &MobileView::from(&user)))
         }
         .await,

@@ -24,7 +24,7 @@ use super::super::{
     reply::{self, Problem},
 };
 use crate::{
-    app::{By, audit::Listing},
+    app::{By, audit_log::Listing},
     domain::MessageId,
     store::Cut,
 };

@@ -7,7 +7,7 @@ use warp::reply::Response;
 
 use super::{because, segment};
 use crate::{
-    app::{Error, drain},
+    app::{Error, process::drain},
     server::{
         context::{Context, Shared},
         reply::{self, Problem, answer},
@@ -30,7 +30,7 @@ pub async fn list(context: Shared) -> Response {
     answer(
         async {
             context.administrator()?;
-            let nodes = context.app.living_nodes().await?;
+            let nodes = context.app.process.living_nodes().await?;
             let items: Vec<NodeView> = nodes.iter().map(NodeView::from).collect();
             Ok(reply::json(StatusCode::OK, &json!({ "items": items })))
         }
@@ -49,6 +49,6 @@ async fn try_drain(id: &str, context: &Context) -> Result<Response, Problem> {
         if context.body.is_empty() { DrainBody::default() } else { context.json()? };
     let by = because(by, body.reason.as_deref())?;
     let id = drain::parse_name(&segment(id, "process")?).ok_or(Error::NotFound("process"))?;
-    let node = context.app.ask_drain(&by, id, !body.undo).await?;
+    let node = context.app.process.request_drain(&by, id, !body.undo).await?;
     Ok(reply::json(StatusCode::ACCEPTED, &NodeView::from(&node)))
 }

@@ -23,7 +23,7 @@ pub async fn check(context: Shared) -> Response {
             let region = region
                 .transpose()
                 .map_err(|why| Problem::field("region", "unknown", why.to_string()))?;
-            let found = context.app.doubted_numbers(&by, region, &after, limit).await?;
+            let found = context.app.admin.list_doubted_numbers(&by, region, &after, limit).await?;
             Ok(page(&context, &found, |one| text_cursor(one.phone.as_str()), DoubtedView::from))
         }
         .await,

@@ -14,7 +14,7 @@ use warp::reply::Response;
 
 use super::{because, segment};
 use crate::{
-    app::{App, Error, personal::Erasure},
+    app::{App, Error, admin::privacy::Erasure},
     domain::{Message, Phone},
     server::{
         context::{Context, Shared},
@@ -44,8 +44,9 @@ pub async fn export(phone: String, context: Shared) -> Response {
 
 async fn try_export(phone: &str, context: &Context) -> Result<Response, Problem> {
     let by = context.administrator()?;
-    let phone = context.app.stored_phone("phone", &segment(phone, "mobile user")?)?;
-    context.app.begin_export(&by, &phone).await.map_err(named)?;
+    let phone =
+        context.app.identity.parse_stored_phone("phone", &segment(phone, "mobile user")?)?;
+    context.app.admin.begin_export(&by, &phone).await.map_err(named)?;
     let app = context.app.clone();
     let (lines, response) = stream::lines();
     // Ends when it is told that nobody reads any more.
@@ -83,17 +84,17 @@ impl From<Error> for Stop {
 
 async fn write(app: &App, phone: &Phone, lines: &Lines) -> Result<(), Stop> {
     // Messages may have been sent to it all the same.
-    if let Some(user) = app.mobile_of(phone).await? {
+    if let Some(user) = app.admin.mobile_of(phone).await? {
         lines.put(&Record::from(&user)).await?;
     }
-    let (devices, trace) = app.devices_and_trace(phone).await?;
+    let (devices, trace) = app.admin.devices_and_trace(phone).await?;
     if let Some(trace) = &trace {
         lines.put(&Record::from(trace)).await?;
     }
     for device in &devices {
         lines.put(&Record::from(device)).await?;
     }
-    let (letters, tokens) = app.letters_and_tokens(phone).await?;
+    let (letters, tokens) = app.admin.dead_letters_and_tokens(phone).await?;
     for token in &tokens {
         lines.put(&Record::from(token)).await?;
     }
@@ -102,16 +103,16 @@ async fn write(app: &App, phone: &Phone, lines: &Lines) -> Result<(), Stop> {
     }
     let mut after = None;
     loop {
-        let (page, next) = app.one_way_of_phone(phone, after).await?;
+        let (page, next) = app.admin.one_way_of_phone(phone, after).await?;
         messages(app, &page, lines).await?;
         let Some(last) = next else { break };
         after = Some(last);
     }
-    for conversation in &app.conversations_of_phone(phone).await? {
+    for conversation in &app.admin.conversations_of_phone(phone).await? {
         lines.put(&Record::Conversation { conversation: conversation.into() }).await?;
         let mut seq = 0;
         loop {
-            let page = app.said_after(conversation.id, seq).await?;
+            let page = app.admin.history_after(conversation.id, seq).await?;
             let Some(place) = page.last().and_then(|message| message.place) else { break };
             messages(app, &page, lines).await?;
             seq = place.seq;
@@ -122,7 +123,7 @@ async fn write(app: &App, phone: &Phone, lines: &Lines) -> Result<(), Stop> {
 
 async fn messages(app: &App, page: &[Message], lines: &Lines) -> Result<(), Stop> {
     let ids: Vec<_> = page.iter().map(|message| message.id).collect();
-    let events = app.events_of(&ids).await?;
+    let events = app.admin.events_of(&ids).await?;
     for message in page {
         let of_it = events.iter().filter(|(id, _)| *id == message.id).map(|(_, event)| event);
         let events = of_it.map(EventView::from).collect();
@@ -138,15 +139,16 @@ pub async fn erase(phone: String, context: Shared) -> Response {
 
 async fn try_erase(phone: &str, context: &Context) -> Result<Response, Problem> {
     let by = context.administrator()?;
-    let phone = context.app.stored_phone("phone", &segment(phone, "mobile user")?)?;
+    let phone =
+        context.app.identity.parse_stored_phone("phone", &segment(phone, "mobile user")?)?;
     let body: EraseBody =
         if context.body.is_empty() { EraseBody::default() } else { context.json()? };
     let by = because(by, body.reason.as_deref())?;
     if body.dry_run {
-        let counts = context.app.preview_erasure(&by, &phone).await.map_err(named)?;
+        let counts = context.app.admin.preview_erasure(&by, &phone).await.map_err(named)?;
         return Ok(stream::one(&ErasureView::preview(&phone, &counts)));
     }
-    let erasure = context.app.begin_erasure(&by, &phone).await.map_err(named)?;
+    let erasure = context.app.admin.begin_erasure(&by, &phone).await.map_err(named)?;
     let (lines, response) = stream::lines();
     // Goes on to its end when whoever asked for it goes away.
     tokio::spawn(run(erasure, phone, lines));

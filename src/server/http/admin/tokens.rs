@@ -8,7 +8,7 @@ use warp::reply::Response;
 
 use super::{Seconds, because, page, text_of};
 use crate::{
-    app::tokens::Lifetime,
+    app::identity::tokens::Lifetime,
     domain::{MessageId, TokenId},
     server::{
         context::{Context, Shared, cursor},
@@ -53,8 +53,10 @@ pub async fn list(context: Shared) -> Response {
             let limit = context.limit()?;
             let (user, mobile) = (text_of(&context, "user")?, context.phone_text("mobile")?);
             let before = context.after()?.map(|id| TokenId(id.0));
-            let owner = context.app.token_owner(user.as_deref(), mobile.as_deref(), false).await?;
-            let found = context.app.list_tokens(&by, owner.as_ref(), before, limit).await?;
+            let owner =
+                context.app.identity.token_owner(user.as_deref(), mobile.as_deref(), false).await?;
+            let found =
+                context.app.identity.list_tokens(&by, owner.as_ref(), before, limit).await?;
             Ok(page(&context, &found, |token| cursor(MessageId(token.id.0)), TokenView::from))
         }
         .await,
@@ -72,11 +74,11 @@ async fn try_create(context: &Context) -> Result<Response, Problem> {
     let by = because(by, body.reason.as_deref())?;
     let lifetime = lifetime(body.expires_in.as_ref())?.unwrap_or(Lifetime::Usual);
     let (user, mobile) = (body.user.as_deref(), body.mobile.as_deref());
-    let Some(owner) = context.app.token_owner(user, mobile, true).await? else {
+    let Some(owner) = context.app.identity.token_owner(user, mobile, true).await? else {
         let message = "a token needs an owner: user or mobile";
         return Err(Problem::field("user", "required", message));
     };
-    let issued = context.app.issue_token(&by, &owner, lifetime).await?;
+    let issued = context.app.identity.issue_token(&by, &owner, lifetime).await?;
     Ok(reply::json(StatusCode::CREATED, &IssuedView::from(issued)))
 }
 
@@ -96,7 +98,7 @@ async fn try_rotate(id: &str, context: &Context) -> Result<Response, Problem> {
     let overlap = overlap.ok_or_else(|| {
         Problem::field("overlap", "out_of_range", "overlap is a number of seconds, 0 or more")
     })?;
-    let rotated = context.app.rotate_token(&by, parse_id(id)?, overlap, lifetime).await?;
+    let rotated = context.app.identity.rotate_token(&by, parse_id(id)?, overlap, lifetime).await?;
     Ok(reply::json(StatusCode::CREATED, &RotatedView::from(rotated)))
 }
 
@@ -108,7 +110,7 @@ pub async fn revoke(id: String, context: Shared) -> Response {
 async fn try_revoke(id: &str, context: &Context) -> Result<Response, Problem> {
     let by = context.administrator()?;
     let even_last_admin = context.flag("evenLastAdmin")?.unwrap_or_default();
-    context.app.revoke_token(&by, parse_id(id)?, even_last_admin).await?;
+    context.app.identity.revoke_token(&by, parse_id(id)?, even_last_admin).await?;
     Ok(reply::raw(StatusCode::NO_CONTENT, String::new()))
 }
 

@@ -6,7 +6,7 @@ use warp::reply::Response;
 
 use super::{because, page, segment};
 use crate::{
-    app::accounts::Change,
+    app::identity::accounts::Change,
     domain::{Permission, Permissions},
     server::{
         context::{Context, Shared, text_cursor},
@@ -57,7 +57,7 @@ pub async fn list(context: Shared) -> Response {
             let by = context.administrator()?;
             let limit = context.limit()?;
             let after = context.after_text()?;
-            let found = context.app.list_users(&by, after.as_deref(), limit).await?;
+            let found = context.app.identity.list_users(&by, after.as_deref(), limit).await?;
             Ok(page(&context, &found, |user| text_cursor(&user.name), UserView::from))
         }
         .await,
@@ -76,8 +76,9 @@ pub async fn add(context: Shared) -> Response {
                 None => Permissions::NONE.with(Permission::SendMessages),
             };
             let phone = body.phone.as_deref();
-            let phone = phone.map(|text| context.app.parse_phone("phone", text)).transpose()?;
-            let user = context.app.add_user(&by, &body.name, may, phone).await?;
+            let phone =
+                phone.map(|text| context.app.identity.parse_phone("phone", text)).transpose()?;
+            let user = context.app.identity.add_user(&by, &body.name, may, phone).await?;
             Ok(reply::json(StatusCode::CREATED, &UserView::from(&user)))
         }
         .await,
@@ -89,7 +90,7 @@ pub async fn show(user: String, context: Shared) -> Response {
     answer(
         async {
             let by = context.administrator()?;
-            let user = context.app.show_user(&by, &segment(&user, "user")?).await?;
+            let user = context.app.identity.show_user(&by, &segment(&user, "user")?).await?;
             Ok(reply::json(StatusCode::OK, &UserView::from(&user)))
         }
         .await,
@@ -108,11 +109,11 @@ async fn try_change(user: &str, context: &Context) -> Result<Response, Problem> 
     let phone = body.phone.as_deref();
     let change = Change {
         permissions: body.permissions.as_deref().map(permissions).transpose()?,
-        phone: phone.map(|text| context.app.parse_phone("phone", text)).transpose()?,
+        phone: phone.map(|text| context.app.identity.parse_phone("phone", text)).transpose()?,
         enabled: body.enabled,
         even_last_admin: body.even_last_admin,
     };
-    let id = context.app.find_user(&segment(user, "user")?).await?.id;
-    let user = context.app.change_user(&by, id, &change).await?;
+    let id = context.app.identity.find_user(&segment(user, "user")?).await?.id;
+    let user = context.app.identity.change_user(&by, id, &change).await?;
     Ok(reply::json(StatusCode::OK, &UserView::from(&user)))
 }

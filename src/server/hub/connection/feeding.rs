@@ -180,10 +180,10 @@ impl Driver {
         match feed.on_live(found, Instant::now()) {
             Live::Send => {
                 let Some(bytes) = self.live_message(protocol, &delivery) else {
-                    return self.app.note_unwritable(vec![id]);
+                    return self.app.delivery.record_unwritable(vec![id]);
                 };
                 self.put(&bytes);
-                self.unwritten.extend(self.app.follow_writing(&delivery.message));
+                self.unwritten.extend(self.app.delivery.follow_writing(&delivery.message));
                 if !found.acknowledged {
                     self.note_told(id);
                 }
@@ -250,15 +250,15 @@ impl Driver {
             }
             let (reading, acknowledged) = if is_new {
                 let opened = MessageId::first_of(since);
-                let acknowledged = app.latest_acknowledged(&caller, opened).await?;
+                let acknowledged = app.delivery.latest_acknowledged(&caller, opened).await?;
                 (reading.first(opened, &acknowledged), acknowledged)
             } else {
                 (reading, Vec::new())
             };
-            let found = app.unsent(&caller, &reading, since, limit).await?;
+            let found = app.delivery.unsent(&caller, &reading, since, limit).await?;
             if form == Form::Legacy {
                 let accounts: Vec<UserId> = found.iter().filter_map(legacy::hub::account).collect();
-                app.learn_business_phones(&accounts).await?;
+                app.identity.load_business_phones(&accounts).await?;
             }
             Ok(Read { found, acknowledged, limit })
         };
@@ -288,7 +288,7 @@ impl Driver {
         };
         let Some(protocol) = self.session.handshaken() else { return };
         let form = self.service.form();
-        let most = self.app.sent_together(&found);
+        let most = self.app.delivery.sendable_together(&found);
         let mut page =
             Written::new(protocol, form, &found, most, |message| account(&self.app, message));
         let cut = page.count < found.len();
@@ -296,7 +296,7 @@ impl Driver {
         let rows = if cut { page.count } else { limit };
         self.page_rows = (rows * 2).clamp(FEWEST_ROWS, PAGE);
         if !page.unwritable.is_empty() {
-            self.app.note_unwritable(std::mem::take(&mut page.unwritable));
+            self.app.delivery.record_unwritable(std::mem::take(&mut page.unwritable));
         }
         let now = Instant::now();
         if feed.is_new() {
@@ -310,7 +310,7 @@ impl Driver {
             Batch::Singly(ids) => (ids, true),
         };
         page.retain(&ids);
-        self.unwritten.extend(page.messages().filter_map(|m| self.app.follow_writing(m)));
+        self.unwritten.extend(page.messages().filter_map(|m| self.app.delivery.follow_writing(m)));
         if !singly {
             match page.together(protocol) {
                 Ok(call) => self.put(&call),
@@ -338,7 +338,7 @@ impl Driver {
                 self.missed.push((*attempt, *at));
             }
         }
-        self.app.note_missed(missed);
+        self.app.delivery.record_missed(missed);
     }
 
     /// The connection is over: what it did not acknowledge waits for the next one.
@@ -352,10 +352,10 @@ impl Driver {
             let missed = std::mem::take(&mut self.missed);
             abandoned.extend(missed.into_iter().filter(|(a, _)| !known.contains(&a.id)));
             if !abandoned.is_empty() {
-                self.app.note_written(abandoned, Some(reason));
+                self.app.delivery.record_written(abandoned, Some(reason));
             }
             if let Some(head) = head {
-                self.app.note_failed_on(&head, Times::new(&self.app).at(head.at));
+                self.app.delivery.record_client_failure(&head, Times::new(&self.app).at(head.at));
             }
         }
         if let Some(seat) = self.seat.take() {
@@ -364,7 +364,7 @@ impl Driver {
             drop(seat);
             let gone = self.service.delivers() && !self.app.presence().local().is_online(&party);
             if let (Party::Mobile(phone), true) = (&party, gone) {
-                self.app.note_disconnected(phone, self.connected_at, reason);
+                self.app.process.record_disconnected(phone, self.connected_at, reason);
             }
         }
         metrics::gauge!("esh3ar_connections").set(self.app.presence().local().connections() as f64);
@@ -393,12 +393,12 @@ impl Times {
 
 /// The number of a chat message's business user.
 fn account(app: &App, message: &Message) -> Option<Phone> {
-    app.business_phone(legacy::hub::account(message)?).flatten()
+    app.identity.business_phone(legacy::hub::account(message)?).flatten()
 }
 
 /// Whether that has still to be read.
 fn lacks_account(app: &App, message: &Message) -> bool {
-    legacy::hub::account(message).is_some_and(|id| app.business_phone(id).is_none())
+    legacy::hub::account(message).is_some_and(|id| app.identity.business_phone(id).is_none())
 }
 
 fn found(message: &Message) -> Found {

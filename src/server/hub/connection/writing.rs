@@ -58,7 +58,7 @@ impl Driver {
             return Ok(());
         }
         if !self.unwritten.is_empty() {
-            self.app.trace_written(std::mem::take(&mut self.unwritten));
+            self.app.delivery.trace_written(std::mem::take(&mut self.unwritten));
         }
         self.probe(wire).await
     }

@@ -88,7 +88,7 @@ impl Guests {
                 () = stop.cancelled() => break,
                 () = tokio::time::sleep(BETWEEN) => {}
             }
-            if app.is_draining() {
+            if app.process.is_draining() {
                 largest = largest.max(self.present().guests.len());
                 self.ask_some(WAVE.max(largest.div_ceil(WAVES)));
             } else {

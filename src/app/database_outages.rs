@@ -1,0 +1,101 @@
+//! When the database was away, and whether its disk is full: noted by whoever uses it, for explanations
+//! and for health.
+
+use std::{
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use time::OffsetDateTime;
+
+use super::Core;
+use crate::{domain::verdict::Outage, store};
+
+/// A database that took longer than this to answer was away, though nothing failed.
+const SLOW: Duration = Duration::from_secs(1);
+/// How long, in seconds, a disk counts as full after it was found to be.
+const DISK_FULL_TTL: i64 = 60;
+
+/// What was noted and is not written yet.
+#[derive(Default)]
+pub(super) struct DatabaseOutages {
+    away: Mutex<Option<Away>>,
+    /// When the database last had no room on its disk, in seconds since 1970; zero when it has stored
+    /// something since.
+    full_at: AtomicI64,
+}
+
+struct Away {
+    since: OffsetDateTime,
+    reason: String,
+    /// When it was back, where that is known before it is written.
+    until: Option<OffsetDateTime>,
+}
+
+impl DatabaseOutages {
+    fn away(&self) -> MutexGuard<'_, Option<Away>> {
+        self.away.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The database did not do what it was asked; the first time begins an outage.
+    pub(super) fn failed(&self, error: &store::Error, now: OffsetDateTime) {
+        if matches!(error, store::Error::DiskFull(_)) {
+            self.full_at.store(now.unix_timestamp(), Ordering::Relaxed);
+        }
+        let away = &mut *self.away();
+        match away {
+            // It goes on.
+            Some(away) => away.until = None,
+            None => *away = Some(Away { since: now, reason: error.to_string(), until: None }),
+        }
+    }
+
+    /// The database had room for something new.
+    pub(super) fn stored(&self) {
+        self.full_at.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether the database had no room on its disk when something was last stored, or tried to be: after
+    /// a while nobody can know.
+    pub(super) fn is_disk_full(&self, now: OffsetDateTime) -> bool {
+        now.unix_timestamp() - self.full_at.load(Ordering::Relaxed) < DISK_FULL_TTL
+    }
+
+    /// The database answered; a slow answer is an outage.
+    fn answered(&self, asked: OffsetDateTime, now: OffsetDateTime) {
+        if now - asked < SLOW {
+            return;
+        }
+        let took = (now - asked).as_seconds_f64();
+        match &mut *self.away() {
+            Some(Away { since, until: Some(until), .. }) => {
+                (*since, *until) = ((*since).min(asked), (*until).max(now));
+            }
+            Some(away) => away.since = away.since.min(asked),
+            none => {
+                let reason = format!("it took {took:.1} s to answer");
+                *none = Some(Away { since: asked, reason, until: Some(now) });
+            }
+        }
+    }
+
+    /// The outage that has ended by now, if there was one.
+    pub(super) fn take(&self, now: OffsetDateTime) -> Option<Outage> {
+        let Away { since, reason, until } = self.away().take()?;
+        let ended_at = until.unwrap_or(now);
+        Some(Outage { part: "database".to_owned(), reason, began_at: since, ended_at })
+    }
+}
+
+impl Core {
+    /// Does something with the database, and notes when that took too long.
+    pub(super) async fn timed<T>(&self, work: impl Future<Output = T>) -> T {
+        let asked = self.clock().now();
+        let result = work.await;
+        self.outages().answered(asked, self.clock().now());
+        result
+    }
+}
