@@ -6,7 +6,7 @@
 //! What is read at the same moment is recorded together, by one writer over one connection, so that no
 //! number of readers stands in the way of messages.
 
-use std::{net::IpAddr, sync::Arc};
+use std::net::IpAddr;
 
 use super::{
     Core, Error,
@@ -132,8 +132,8 @@ impl Batch for EntryBatch {
     type Context = ();
     type Stored = ();
 
-    const CAPACITY: usize = 1024;
-    const MAX_ROWS: usize = 200;
+    const QUEUE_CAPACITY: usize = 1024;
+    const BATCH_SIZE: usize = 200;
     // Somebody waits at a screen, who can ask again.
     const RETRY: Retry = Retry::Never;
     const GIVEN_UP: &'static str = "the audit log could not be written";

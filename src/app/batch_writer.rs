@@ -39,9 +39,9 @@ pub(super) trait Batch: Sized + Send + Sync + 'static {
     type Stored: Send;
 
     /// Requests that may wait, half of them of one party; see [`BatchWriter`] for what happens past that.
-    const CAPACITY: usize;
+    const QUEUE_CAPACITY: usize;
     /// The most rows in one batch, unless a single request brings more.
-    const MAX_ROWS: usize;
+    const BATCH_SIZE: usize;
     /// What follows from failures that may pass.
     const RETRY: Retry;
     /// What the log says when a batch is given up.
@@ -154,7 +154,7 @@ pub(super) struct BatchTask<B: Batch> {
 
 impl<B: Batch> BatchWriter<B> {
     pub(super) fn new() -> (BatchWriter<B>, BatchTask<B>) {
-        let (sender, receiver) = queue::new(B::CAPACITY);
+        let (sender, receiver) = queue::new(B::QUEUE_CAPACITY);
         (BatchWriter { queue: sender }, BatchTask { queue: receiver })
     }
 
@@ -206,7 +206,7 @@ impl<B: Batch> BatchTask<B> {
     pub(super) async fn run(mut self, core: Core, kind: B, stop: CancellationToken) {
         loop {
             kind.before_batch().await;
-            let Some(batch) = self.queue.batch(B::MAX_ROWS, &stop).await else { return };
+            let Some(batch) = self.queue.batch(B::BATCH_SIZE, &stop).await else { return };
             B::record_size(batch.iter().map(|(request, _)| B::rows(request)).sum());
             let (requests, replies) = batch.into_iter().unzip();
             store_batch(&core, &kind, requests, replies).await;
@@ -294,8 +294,8 @@ mod tests {
         type Context = ();
         type Stored = ();
 
-        const CAPACITY: usize = 2;
-        const MAX_ROWS: usize = 10;
+        const QUEUE_CAPACITY: usize = 2;
+        const BATCH_SIZE: usize = 10;
         const RETRY: Retry = Retry::Never;
         const GIVEN_UP: &'static str = "numbers could not be stored";
 

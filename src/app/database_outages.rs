@@ -15,7 +15,7 @@ use super::Core;
 use crate::{domain::verdict::Outage, store};
 
 /// A database that took longer than this to answer was away, though nothing failed.
-const SLOW: Duration = Duration::from_secs(1);
+const SLOW_ANSWER: Duration = Duration::from_secs(1);
 /// How long, in seconds, a disk counts as full after it was found to be.
 const DISK_FULL_TTL: i64 = 60;
 
@@ -66,7 +66,7 @@ impl DatabaseOutages {
 
     /// The database answered; a slow answer is an outage.
     fn answered(&self, asked: OffsetDateTime, now: OffsetDateTime) {
-        if now - asked < SLOW {
+        if now - asked < SLOW_ANSWER {
             return;
         }
         let took = (now - asked).as_seconds_f64();

@@ -8,11 +8,11 @@ use tokio::{
 
 /// Documents up to this many bytes, and so every page, are worked on at once: they take about a millisecond. A change of
 /// threads would cost as much, and each thread that is added keeps a heap of its own.
-pub const SMALL: usize = 320 * 1024;
+pub const MAX_INLINE_LEN: usize = 320 * 1024;
 
 /// Does work on a document of this many bytes.
 pub fn off_loop<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
-    if bytes > SMALL && has_threads() { block_in_place(work) } else { work() }
+    if bytes > MAX_INLINE_LEN && has_threads() { block_in_place(work) } else { work() }
 }
 
 /// Whether the runtime has another thread.
@@ -29,9 +29,9 @@ mod tests {
 
     #[test]
     fn it_is_done_wherever_it_is_asked_for() {
-        assert_eq!(off_loop(SMALL + 1, || 1), 1, "without a runtime");
+        assert_eq!(off_loop(MAX_INLINE_LEN + 1, || 1), 1, "without a runtime");
         let one = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        assert_eq!(one.block_on(async { off_loop(SMALL + 1, || 2) }), 2);
+        assert_eq!(one.block_on(async { off_loop(MAX_INLINE_LEN + 1, || 2) }), 2);
     }
 
     #[test]
@@ -42,7 +42,9 @@ mod tests {
             tokio::spawn(async {
                 let (told, heard) = mpsc::channel();
                 tokio::spawn(async move { told.send(()) });
-                off_loop(SMALL + 1, || heard.recv_timeout(std::time::Duration::from_secs(10)))
+                off_loop(MAX_INLINE_LEN + 1, || {
+                    heard.recv_timeout(std::time::Duration::from_secs(10))
+                })
             })
             .await
         });

@@ -24,7 +24,7 @@ use tokio_tungstenite::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{App, process::health::EVERY};
+use crate::app::{App, process::health::HEALTH_INTERVAL};
 
 /// How long all of it may take before it counts as failed.
 const BUDGET: Duration = Duration::from_secs(2);
@@ -55,7 +55,7 @@ impl Probe {
     /// Looks again and again until `stop`; the first look is made with [`Probe::look`] before this.
     pub async fn run(self, stop: CancellationToken) {
         loop {
-            let wait = if self.app.process.is_realtime_up() { EVERY } else { WHILE_DOWN };
+            let wait = if self.app.process.is_realtime_up() { HEALTH_INTERVAL } else { WHILE_DOWN };
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(wait) => self.look().await,

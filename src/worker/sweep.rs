@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    app::{App, process::health::EVERY},
+    app::{App, process::health::HEALTH_INTERVAL},
     domain::{DeadLetterClass, Priority, figures::SAMPLE_SECONDS},
 };
 
@@ -115,7 +115,7 @@ pub async fn figures(app: App) {
 
 /// Until the process stops.
 pub async fn health(app: App) {
-    let mut looks = tokio::time::interval(EVERY);
+    let mut looks = tokio::time::interval(HEALTH_INTERVAL);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         looks.tick().await;

@@ -243,12 +243,12 @@ impl AdminService {
         &self,
         phone: &Phone,
     ) -> Result<(Vec<DeadLetter>, Vec<Listed>), Error> {
-        const MOST: usize = 1000;
+        const MAX_LISTED: usize = 1000;
         let client = self.core.store().client().await?;
         let filter = Filter { recipient: Some(phone.clone()), ..Filter::default() };
-        let letters = dead_letters::list_through(&client, filter, MOST).await?;
+        let letters = dead_letters::list_through(&client, filter, MAX_LISTED).await?;
         let party = Party::Mobile(phone.clone());
-        Ok((letters, tokens::list(&client, Some(&party), None, MOST).await?))
+        Ok((letters, tokens::list(&client, Some(&party), None, MAX_LISTED).await?))
     }
 
     /// The events of these messages, each with its message.

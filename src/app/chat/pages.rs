@@ -20,7 +20,7 @@ use crate::{
 /// How long a value is kept that nobody asks for in another version.
 const PAGE_TTL: Duration = Duration::from_secs(300);
 /// Pages up to this length are kept.
-pub const MAX_CACHED_LIMIT: usize = 50;
+pub const MAX_CACHED_PAGE_LEN: usize = 50;
 
 impl ChatService {
     /// The newest messages of a conversation, newest first, as `render` writes them. `render` is always
@@ -42,7 +42,7 @@ impl ChatService {
         let (_, version) = seen.ok_or(Error::NotFound("conversation"))?;
         drop(client);
         let key = |version: &str| Key::new(Kind::History, format_args!("{id}/{limit}"), version);
-        if limit <= MAX_CACHED_LIMIT
+        if limit <= MAX_CACHED_PAGE_LEN
             && let Some(kept) = self.core.cache().get(&key(&version)).await
         {
             return Ok(kept);
@@ -50,7 +50,7 @@ impl ChatService {
         let latest = |client| async move { versions::latest(&client, id, limit).await };
         let (messages, version) = self.core.store().of(&party).read(latest).await?;
         let page = Bytes::from(render(&messages));
-        if let Some(version) = version.filter(|_| limit <= MAX_CACHED_LIMIT) {
+        if let Some(version) = version.filter(|_| limit <= MAX_CACHED_PAGE_LEN) {
             self.core.cache().put(key(&version), page.clone(), PAGE_TTL).await;
         }
         Ok(page)
@@ -74,7 +74,7 @@ impl ChatService {
             let of = format_args!("{}/{status}/{limit}", name(&party)).to_string();
             Key::new(Kind::Conversations, of, version)
         };
-        if limit <= MAX_CACHED_LIMIT {
+        if limit <= MAX_CACHED_PAGE_LEN {
             let client = self.core.conversations_client(&party).await?;
             let version = versions::list_version(&client, &party).await?;
             drop(client);
@@ -88,7 +88,7 @@ impl ChatService {
         let list = |client| async move { versions::list(&client, of, status, limit + 1).await };
         let (found, version) = self.core.store().of(&party).read(list).await?;
         let page = Bytes::from(render(&found, limit, &party));
-        if let Some(version) = version.filter(|_| limit <= MAX_CACHED_LIMIT) {
+        if let Some(version) = version.filter(|_| limit <= MAX_CACHED_PAGE_LEN) {
             self.core.cache().put(key(&version), page.clone(), PAGE_TTL).await;
         }
         Ok(page)

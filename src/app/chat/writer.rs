@@ -51,8 +51,8 @@ impl Batch for ChatBatch {
     type Context = Online;
     type Stored = Outcome;
 
-    const CAPACITY: usize = 4096;
-    const MAX_ROWS: usize = 300;
+    const QUEUE_CAPACITY: usize = 4096;
+    const BATCH_SIZE: usize = 300;
     const RETRY: Retry = Retry::For(Duration::from_secs(5));
     const GIVEN_UP: &'static str = "chat messages could not be stored";
 

@@ -17,7 +17,7 @@ const BATCH_SIZE: usize = 200;
 /// The most that one request over HTTP changes: what is left is told.
 pub const MAX_CHANGES: usize = 1000;
 /// A statement that stood in the way of another is tried this often.
-const TRIES: u32 = 5;
+const MAX_ATTEMPTS: u32 = 5;
 
 /// What to do with dead letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl DeliveryService {
     }
 
     /// The same for whoever watches them: who is shown a recipient's number is to be recorded with
-    /// [`AdminService::record_viewed`], and everybody else must be shown it masked.
+    /// [`AdminService::record_viewed`](crate::app::admin::AdminService::record_viewed), and everybody else must be shown it masked.
     ///
     /// # Errors
     /// Failures of the database.
@@ -221,11 +221,11 @@ impl DeliveryService {
     /// # Errors
     /// Failures of the database.
     pub async fn bury_frame(&self, frame: &[u8], reason: &str, queue: &str) -> Result<(), Error> {
-        const MOST: usize = 65_536;
+        const MAX_FRAME_LEN: usize = 65_536;
         let id = DeadLetterId(new_id());
         let reason = format!("a frame of the queue {queue}: {reason}").replace('\0', "\u{fffd}");
         let client = self.core.store().client().await?;
-        let frame = frame.get(..MOST).unwrap_or(frame);
+        let frame = frame.get(..MAX_FRAME_LEN).unwrap_or(frame);
         Ok(dead_letters::bury_frame(&client, id, frame, &reason, self.core.clock().now()).await?)
     }
 
@@ -252,7 +252,7 @@ where
     loop {
         tries += 1;
         match act().await {
-            Err(Error::Unavailable) if tries < TRIES => {
+            Err(Error::Unavailable) if tries < MAX_ATTEMPTS => {
                 tokio::time::sleep(Duration::from_millis(50) * tries).await;
             }
             other => return other,

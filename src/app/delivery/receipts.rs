@@ -164,8 +164,8 @@ impl Batch for ReceiptBatch {
 
     // A recipient's receipt waits for room; what the system notes for itself is dropped when there is none,
     // because the sweeper finds it.
-    const CAPACITY: usize = 8192;
-    const MAX_ROWS: usize = BATCH_SIZE;
+    const QUEUE_CAPACITY: usize = 8192;
+    const BATCH_SIZE: usize = BATCH_SIZE;
     const RETRY: Retry = Retry::Times { retries: 9, wait: Duration::from_millis(300) };
     const GIVEN_UP: &'static str = "changes of status could not be stored";
 

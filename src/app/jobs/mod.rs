@@ -120,20 +120,20 @@ impl JobService {
     /// # Errors
     /// Failures of the database.
     pub async fn take(&self, kind: JobKind, room: usize) -> Result<Found, Error> {
-        const IDLE: Duration = Duration::from_secs(1);
+        const POLL_INTERVAL: Duration = Duration::from_secs(1);
         let now = self.core.clock().now();
         let state = &self.state;
         let most = match state.worth_taking(kind, room, now) {
             Ok(most) => most,
             Err(until) => {
-                let wait = Duration::try_from(until - now).unwrap_or(IDLE);
-                return Ok(Found::Nothing(wait.clamp(Duration::from_millis(10), IDLE)));
+                let wait = Duration::try_from(until - now).unwrap_or(POLL_INTERVAL);
+                return Ok(Found::Nothing(wait.clamp(Duration::from_millis(10), POLL_INTERVAL)));
             }
         };
         let client = self.core.store().client_for(Group::Jobs).await?;
         let taken = jobs::take(&client, kind, now, most, now + kind.lease()).await?;
         if taken.is_empty() {
-            return Ok(Found::Nothing(IDLE));
+            return Ok(Found::Nothing(POLL_INTERVAL));
         }
         let mut passed = Vec::with_capacity(taken.len());
         for job in taken {

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// How many dead letters a mail shows one by one.
-const SHOWN: usize = 10;
+const MAX_SHOWN: usize = 10;
 
 impl JobService {
     /// Tells the administrators of new dead letters, all in one mail and not more often than
@@ -28,7 +28,7 @@ impl JobService {
         let mut client = self.core.store().client_for(Group::Jobs).await?;
         let transaction = client.transaction().await?;
         let interval = self.core.runtime_settings().alert_interval;
-        let gathered = notices::claim_dead_letters(&transaction, now, interval, SHOWN).await?;
+        let gathered = notices::claim_dead_letters(&transaction, now, interval, MAX_SHOWN).await?;
         if gathered.counts.is_empty() {
             return Ok(false);
         }

@@ -15,7 +15,7 @@ use crate::domain::{
 };
 
 /// Parties whose windows are kept; past that the idle ones are forgotten first.
-const PARTIES: usize = 100_000;
+const MAX_PARTIES: usize = 100_000;
 /// Locks, so that senders do not stand in each other's way.
 const SHARDS: usize = 16;
 
@@ -39,7 +39,7 @@ impl Shard {
             self.parties.retain(|_, windows| {
                 windows.iter_mut().zip(rates).any(|(window, (rate, _))| !window.is_idle(*rate, now))
             });
-            self.tidy_at = (self.parties.len() * 2).max(PARTIES / SHARDS);
+            self.tidy_at = (self.parties.len() * 2).max(MAX_PARTIES / SHARDS);
         }
         let windows = self.parties.entry(party.clone()).or_default();
         windows.resize_with(rates.len(), Window::default);
@@ -63,7 +63,7 @@ fn wait_of(
 
 impl Counts {
     pub(in crate::app) fn new(class: RateClass) -> Counts {
-        let shard = || Mutex::new(Shard { parties: HashMap::new(), tidy_at: PARTIES / SHARDS });
+        let shard = || Mutex::new(Shard { parties: HashMap::new(), tidy_at: MAX_PARTIES / SHARDS });
         Counts { class, shards: (0..SHARDS).map(|_| shard()).collect(), hasher: RandomState::new() }
     }
 
@@ -150,13 +150,13 @@ mod tests {
         let kept = |counts: &Counts| -> usize {
             counts.shards.iter().map(|shard| shard.lock().unwrap().parties.len()).sum()
         };
-        for n in 0..PARTIES / 2 {
+        for n in 0..MAX_PARTIES / 2 {
             counts.admit(&party(n), 1, &rates, MINUTE).unwrap();
         }
         // Of the first half nobody is left after an hour.
-        for n in PARTIES / 2..PARTIES * 2 {
+        for n in MAX_PARTIES / 2..MAX_PARTIES * 2 {
             counts.admit(&party(n), 1, &rates, MINUTE * 60).unwrap();
         }
-        assert!(kept(&counts) < PARTIES * 2, "{}", kept(&counts));
+        assert!(kept(&counts) < MAX_PARTIES * 2, "{}", kept(&counts));
     }
 }

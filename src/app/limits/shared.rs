@@ -23,7 +23,7 @@ use crate::{
 /// The name under which the whole system's messages are counted.
 const SYSTEM: &str = "system";
 /// The most places of the system's rate that a process takes before it needs them.
-const MOST_AHEAD: u32 = 256;
+const MAX_AHEAD: u32 = 256;
 
 /// The way to what is counted together.
 pub(in crate::app) struct Shared {
@@ -96,7 +96,7 @@ impl Shared {
     ) -> Result<Result<(), Duration>, Error> {
         let part = Duration::from_micros(u64::try_from(rate.part()).unwrap_or(u64::MAX));
         // No more than a part's share of it: what is not used in time is lost to everybody.
-        let most = MOST_AHEAD.min(rate.most / 60);
+        let most = MAX_AHEAD.min(rate.most / 60);
         let taken = self.ahead().take(count, Instant::now(), part, most);
         let Some(wanted) = taken else { return Ok(Ok(())) };
         let mut admission = self.redis.admit(SYSTEM, wanted, true, &[rate]).await?;

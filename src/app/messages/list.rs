@@ -111,7 +111,7 @@ impl MessageService {
     /// Takes a receipt for one message that must be the caller's, and returns it as it is then.
     ///
     /// # Errors
-    /// As [`DeliveryService::acknowledge`], and [`Error::NotFound`].
+    /// As [`DeliveryService::acknowledge`](crate::app::delivery::DeliveryService::acknowledge), and [`Error::NotFound`].
     pub async fn acknowledge(
         &self,
         caller: &Caller,

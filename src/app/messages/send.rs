@@ -1,4 +1,4 @@
-//! Sending, reading and acknowledging messages.
+//! Sending one-way messages.
 
 use std::sync::Arc;
 

@@ -57,8 +57,8 @@ impl Batch for MessageBatch {
     type Context = Online;
     type Stored = Outcomes;
 
-    const CAPACITY: usize = 4096;
-    const MAX_ROWS: usize = 500;
+    const QUEUE_CAPACITY: usize = 4096;
+    const BATCH_SIZE: usize = 500;
     const RETRY: Retry = Retry::For(Duration::from_secs(5));
     const GIVEN_UP: &'static str = "messages could not be stored";
 
@@ -180,14 +180,14 @@ impl MessageService {
     /// # Errors
     /// Failures of the database; what was last seen stands.
     pub async fn watch_in_flight(&self) -> Result<Duration, Error> {
-        const CALM: Duration = Duration::from_secs(1);
-        const WATCHFUL: Duration = Duration::from_millis(250);
+        const INTERVAL: Duration = Duration::from_secs(1);
+        const INTERVAL_UNDER_LOAD: Duration = Duration::from_millis(250);
         let limiter = self.limits.limiter();
         let limit = limiter.limits().queue_depth;
         if limit == 0 {
             // There may have been one a moment ago.
             limiter.observe(0, 0);
-            return Ok(CALM);
+            return Ok(INTERVAL);
         }
         // No further than where the last level is entered: counting on would change nothing.
         let most = i64::try_from(limit.saturating_add(limit / 10)).unwrap_or(i64::MAX);
@@ -195,7 +195,7 @@ impl MessageService {
         let found = messages::in_flight(&client, most).await?;
         let found = u64::try_from(found).unwrap_or_default() + self.state.writer.waiting() as u64;
         limiter.observe(limit, found);
-        Ok(if found > limit / 4 { WATCHFUL } else { CALM })
+        Ok(if found > limit / 4 { INTERVAL_UNDER_LOAD } else { INTERVAL })
     }
 }
 

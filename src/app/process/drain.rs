@@ -14,9 +14,9 @@ use crate::{
 };
 
 /// Connections asked to leave in a second, at least.
-const WAVE: usize = 50;
+const MIN_WAVE_SIZE: usize = 50;
 /// Whatever their number, they are asked within about this many seconds.
-const WAVES: usize = 30;
+const MAX_WAVES: usize = 30;
 
 impl ProcessService {
     /// Asks a process of the installation to be emptied, or to take connections again: it does so when it
@@ -80,7 +80,7 @@ impl ProcessService {
             return 0;
         }
         let largest = largest.max(self.core.presence().local().connections());
-        self.core.presence().local().close_some(WAVE.max(largest.div_ceil(WAVES)));
+        self.core.presence().local().close_some(MIN_WAVE_SIZE.max(largest.div_ceil(MAX_WAVES)));
         largest
     }
 }

@@ -7,12 +7,12 @@ use crate::domain::{Priority, replica::Standing};
 use crate::queue::{Queue, rabbit::State};
 
 /// How often every dependency is looked at, for those who want to know how it was.
-pub const EVERY: Duration = Duration::from_secs(30);
+pub const HEALTH_INTERVAL: Duration = Duration::from_secs(30);
 /// How long a dependency may take to answer before it counts as down.
 const DEPENDENCY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What there is to say of a full disk: whose it is, the database's own log knows.
-const FULL: &str =
+const DISK_FULL: &str =
     "the disk of the database is full, and nothing new can be stored: make room on it";
 
 /// One dependency.
@@ -75,7 +75,7 @@ impl ProcessService {
             Dependency { name: "database", up, latency, fault, stops: Stops::Everything };
         let latency = Duration::ZERO;
         let full = self.is_disk_full();
-        let fault = full.then(|| FULL.to_owned());
+        let fault = full.then(|| DISK_FULL.to_owned());
         let disk = Dependency { name: "disk", up: !full, latency, fault, stops: Stops::Storing };
         let mut all = vec![database, disk];
         all.extend(self.realtime());

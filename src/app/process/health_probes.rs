@@ -9,13 +9,13 @@ use std::{
 use time::OffsetDateTime;
 
 use super::ProcessService;
-use crate::app::process::health::{Dependency, EVERY, Stops};
+use crate::app::process::health::{Dependency, HEALTH_INTERVAL, Stops};
 use crate::domain::figures::Part;
 
 /// How many results are kept of each dependency.
 pub const MAX_RESULTS: usize = 50;
 /// A look at the hub that is older than this is none: what looks has stopped.
-const STALE: Duration = Duration::from_secs(3 * EVERY.as_secs());
+const PROBE_TTL: Duration = Duration::from_secs(3 * HEALTH_INTERVAL.as_secs());
 
 /// What was found of a dependency at a time.
 #[derive(Clone, Debug)]
@@ -57,7 +57,7 @@ impl Probes {
         let realtime = self.realtime.lock().unwrap_or_else(PoisonError::into_inner);
         let (at, found) = realtime.as_ref()?;
         let age = now.saturating_duration_since(*at);
-        Some(if age > STALE {
+        Some(if age > PROBE_TTL {
             Err(format!("it was last looked at {} s ago", age.as_secs()))
         } else {
             found.clone()
@@ -98,7 +98,7 @@ impl ProcessService {
         Some(Dependency { name: "realtime", up, latency, fault, stops })
     }
 
-    /// Looks at every dependency and keeps what it found; to be called every [`EVERY`].
+    /// Looks at every dependency and keeps what it found; to be called every [`HEALTH_INTERVAL`].
     pub async fn sample_health(&self) {
         let found = self.health(true).await;
         self.state.probes.note(self.core.clock().now(), found);
@@ -167,8 +167,8 @@ mod tests {
         let now = Instant::now();
         assert!(probes.realtime(now).is_none());
         *probes.realtime.lock().unwrap() = Some((now, Ok(Duration::from_millis(2))));
-        assert_eq!(probes.realtime(now + STALE), Some(Ok(Duration::from_millis(2))));
-        let late = probes.realtime(now + STALE + Duration::from_secs(2)).unwrap();
+        assert_eq!(probes.realtime(now + PROBE_TTL), Some(Ok(Duration::from_millis(2))));
+        let late = probes.realtime(now + PROBE_TTL + Duration::from_secs(2)).unwrap();
         assert_eq!(late, Err("it was last looked at 92 s ago".to_owned()));
         *probes.realtime.lock().unwrap() = Some((now, Err("refused".to_owned())));
         assert_eq!(probes.realtime(now), Some(Err("refused".to_owned())));

@@ -36,7 +36,7 @@ struct Addresses {
 }
 
 /// How long a look is enough for all who ask for a process that is not known.
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
+const LOOK_UP_INTERVAL: Duration = Duration::from_millis(200);
 
 impl Members {
     fn addresses(&self) -> MutexGuard<'_, Addresses> {
@@ -153,7 +153,7 @@ impl ProcessService {
         let looked = members.addresses().looked;
         if looked.is_none_or(|looked| looked < asked) {
             if let Some(looked) = looked {
-                tokio::time::sleep_until((looked + LOOK_AGAIN).into()).await;
+                tokio::time::sleep_until((looked + LOOK_UP_INTERVAL).into()).await;
             }
             let began = Instant::now();
             let client = self.core.store().client_for(Group::Nodes).await.ok()?;

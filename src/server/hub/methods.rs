@@ -27,7 +27,10 @@ use super::{
 use crate::{
     app::{
         App, Error,
-        chat::conversations::{ChatRequest, Page},
+        chat::{
+            ChatService,
+            conversations::{ChatRequest, Page},
+        },
         delivery::receipts::ReceiptKind,
     },
     domain::{

@@ -11,7 +11,7 @@ use crate::{
     },
     domain::{
         Party,
-        depth::Level,
+        backpressure::Level,
         figures::{Counts, Figures, Latencies, Part, SAMPLE_SECONDS, SAMPLES},
     },
 };

@@ -33,10 +33,10 @@ const MAX_REASON_LEN: usize = 500;
 /// More retries than this no message has.
 const MAX_RETRIES: i16 = 6;
 /// Clocks differ, and times without an offset are not always UTC: no time is refused that is ahead by less.
-const AHEAD: Duration = Duration::from_secs(86_400);
+const MAX_CLOCK_SKEW: Duration = Duration::from_secs(86_400);
 
 /// As how many bytes a row counts for the time that it takes to read.
-const ROW: usize = 1024;
+const ROW_LEN: usize = 1024;
 
 /// How ids of the existing system become ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,7 +120,7 @@ impl AdminService {
         ids: Ids,
     ) -> Result<ImportedMessage, String> {
         let source = row.id()?;
-        let latest = self.core.clock().now() + AHEAD;
+        let latest = self.core.clock().now() + MAX_CLOCK_SKEW;
         let created_at =
             row.time("creationtime", latest)?.ok_or_else(|| match row.get("creationtime") {
                 Some(_) => "creationtime is missing: it is of the year 1, which means none",
@@ -192,7 +192,7 @@ impl AdminService {
     fn imported_mobile(&self, row: &SourceRow) -> Result<MobileUser, String> {
         let source = row.id()?;
         let now = self.core.clock().now();
-        let created_at = row.time("creationtime", now + AHEAD)?.unwrap_or(now);
+        let created_at = row.time("creationtime", now + MAX_CLOCK_SKEW)?.unwrap_or(now);
         let status = row.number("status")?.unwrap_or(0);
         let id = source
             .parse()
@@ -236,7 +236,7 @@ impl AdminService {
         match source {
             Source::Messages { under, sender, ids } => {
                 let read = rows.iter().map(|row| self.imported_message(row, sender, ids));
-                let (mut messages, refused) = off_loop(rows.len() * ROW, || parted(read));
+                let (mut messages, refused) = off_loop(rows.len() * ROW_LEN, || parted(read));
                 let unknown = self.settle_senders(&mut messages, sender).await?;
                 let (fates, import) = if dry_run {
                     let client = self.core.store().client().await?;
@@ -248,7 +248,7 @@ impl AdminService {
             }
             Source::Users => {
                 let read = rows.iter().map(|row| self.imported_mobile(row));
-                let (users, refused) = off_loop(rows.len() * ROW, || parted(read));
+                let (users, refused) = off_loop(rows.len() * ROW_LEN, || parted(read));
                 let fates = if dry_run {
                     import::planned_mobiles(&self.core.store().client().await?, &users).await?
                 } else {

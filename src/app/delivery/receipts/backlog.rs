@@ -13,11 +13,11 @@ use super::BATCH_SIZE;
 use crate::domain::Party;
 
 /// With more receipts waiting than this, who accepts messages waits as well.
-const BEHIND: usize = 2 * BATCH_SIZE;
+const MAX_BACKLOG: usize = 2 * BATCH_SIZE;
 /// … but for no longer than this a batch: a writer that is stuck must not stop the sending.
 const BACKLOG_TIMEOUT: Duration = Duration::from_millis(25);
 /// The most receipts that count of one recipient: one alone, however much it acknowledges, delays no sender.
-const COUNTED: usize = BATCH_SIZE;
+const MAX_COUNTED: usize = BATCH_SIZE;
 
 /// The receipts that wait, by recipient.
 #[derive(Default)]
@@ -38,7 +38,7 @@ impl Waiting {
     fn change(&mut self, party: u64, change: impl FnOnce(usize) -> usize) {
         let before = self.of.get(&party).copied().unwrap_or_default();
         let after = change(before);
-        self.counted = self.counted + after.min(COUNTED) - before.min(COUNTED);
+        self.counted = self.counted + after.min(MAX_COUNTED) - before.min(MAX_COUNTED);
         if after == 0 {
             self.of.remove(&party);
         } else {
@@ -60,7 +60,7 @@ impl Backlog {
         let few = async {
             loop {
                 let fewer = self.fewer.notified();
-                if self.receipts().counted <= BEHIND {
+                if self.receipts().counted <= MAX_BACKLOG {
                     return;
                 }
                 fewer.await;

@@ -82,12 +82,12 @@ pub(in super::super) fn data() -> Data {
     let nodes = vec![node(1, Role::Gateway, 1200), node(2, Role::Worker, 0)];
     let mut all = Figures::default();
     nodes.iter().for_each(|node| all.merge(&node.figures));
-    let lane = |lane, waiting, in_hand| Lane {
+    let lane = |lane, waiting, in_flight| Lane {
         lane,
         waiting,
         oldest_waiting_at: (waiting > 0).then(|| now() - Duration::minutes(3)),
-        in_hand,
-        oldest_in_hand_at: (in_hand > 0).then(|| now() - Duration::seconds(7)),
+        in_flight,
+        oldest_in_flight_at: (in_flight > 0).then(|| now() - Duration::seconds(7)),
         wake_ups: 0,
     };
     let snapshot = Snapshot {
@@ -98,7 +98,7 @@ pub(in super::super) fn data() -> Data {
             lane(Priority::Low, 10, 0),
         ],
         waiting: Counted { count: 20_000, at_least: true },
-        in_hand: Counted { count: 12, at_least: false },
+        in_flight: Counted { count: 12, at_least: false },
         dead: Counted { count: 2, at_least: false },
         dead_by_class: vec![DeadOfClass {
             class: DeadLetterClass::Recipient,
@@ -108,7 +108,7 @@ pub(in super::super) fn data() -> Data {
         slowest: vec![Slow {
             recipient: Party::Mobile(Phone::from_stored("+967771234567")),
             name: String::new(),
-            in_hand: 12,
+            in_flight: 12,
             oldest: MessageId(Uuid::from_u128(77)),
             oldest_at: now() - Duration::seconds(42),
             retries: 2,
