@@ -1,6 +1,6 @@
 //! The time, as it is stored: UTC with microseconds.
 //!
-//! Whoever decides by the time asks the appliance's clock, so that a test can let six retries or
+//! Decisions by time ask the appliance's clock, so that a test can let six retries or
 //! seven days pass without waiting for them.
 
 use std::{

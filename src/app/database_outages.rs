@@ -1,5 +1,4 @@
-//! When the database was away, and whether its disk is full: noted by whoever uses it, for explanations
-//! and for health.
+//! When the database was away, and whether its disk is full: noted for explanations and for health.
 
 use std::{
     sync::{

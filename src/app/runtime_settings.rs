@@ -1,5 +1,5 @@
-//! The part of the configuration that may change while the process runs, in one value: whoever looks sees
-//! all of the old or all of the new.
+//! The part of the configuration that may change while the process runs, in one value, so that a reader
+//! sees all of the old or all of the new.
 
 use std::{
     sync::{Arc, PoisonError, RwLock},

@@ -7,7 +7,7 @@ use crate::domain::{
     trace::{Sample, Step},
 };
 
-/// Whether messages are followed, and where their steps go.
+/// Whether messages are traced, and where their steps go.
 #[derive(Clone, Debug, Default)]
 pub enum Traces {
     /// None is.
@@ -17,7 +17,7 @@ pub enum Traces {
     On {
         /// Which.
         sample: Sample,
-        /// To whoever tells the collector.
+        /// To the exporter.
         steps: mpsc::Sender<Step>,
     },
 }

@@ -326,7 +326,7 @@ impl Erasure {
             entry = entry.with(what, usize::try_from(count).unwrap_or_default());
         }
         admin.core.record(entry).await?;
-        // Last: whoever gives the reason may have named the number.
+        // Last: the reason that was given may contain the number.
         let mut client = admin.core.store().client().await?;
         personal::mask_audit_log(&mut client, phone, &mut counts).await?;
         Ok(Erased { counts, redis })

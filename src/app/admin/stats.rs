@@ -1,5 +1,5 @@
-//! How the whole installation does: one read model, for the dashboard, for administrators over HTTP, and
-//! for whoever else watches.
+//! The state of the whole installation: one read model for the dashboard, for administrators over HTTP,
+//! and for monitoring.
 //!
 //! It is made of what the database holds and of what every process wrote of itself, so it needs nothing
 //! but the database.
@@ -68,7 +68,7 @@ pub struct Snapshot {
     pub lanes: Vec<Lane>,
     /// Messages not acknowledged yet.
     pub waiting: Counted,
-    /// Deliveries on their way or due; what is waiting and not in hand is parked for an absent recipient.
+    /// Deliveries on their way or due; what waits and is not in flight is parked for an absent recipient.
     pub in_flight: Counted,
     /// Dead letters.
     pub dead: Counted,

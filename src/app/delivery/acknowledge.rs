@@ -13,8 +13,8 @@ use crate::{
 pub const MAX_IDS: usize = 1000;
 
 impl DeliveryService {
-    /// Takes the caller's word that it has, or has opened, these messages. Returns those that this
-    /// changed; messages of others and repeats change nothing.
+    /// Takes the caller's receipts for messages. Returns the messages that this changed; receipts for
+    /// messages of others, and repeats, change nothing.
     ///
     /// # Errors
     /// [`Error::Invalid`] with too many ids, [`Error::Unavailable`]; [`Error::RateLimited`] after too many that

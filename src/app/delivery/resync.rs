@@ -41,8 +41,8 @@ impl DeliveryService {
         self.state.pending_resyncs.note(unknown.map(|(behind, _)| behind));
     }
 
-    /// Nudges those that could not be reached before, if that is possible now: what comes for them next
-    /// must not overtake what they missed.
+    /// Asks recipients to read that could not be reached before, if they can be now: what comes for them
+    /// next must not overtake what they missed.
     pub async fn resync_pending(&self) {
         let reachable = self.core.presence().relay().is_none_or(|relay| relay.redis().state().up);
         if reachable {
@@ -86,7 +86,8 @@ impl DeliveryService {
         Ok(count == SWEEP_BATCH_SIZE)
     }
 
-    /// Finds connected recipients that have messages waiting as if they were not, and nudges them.
+    /// Finds connected recipients that have messages waiting as if they were not, and asks them to
+    /// read.
     /// With `doubted`, what was handed over may have been lost on the way, and counts too. Returns how
     /// many were found.
     ///

@@ -1,4 +1,4 @@
-//! What is noted of the messages that are followed: each step of the way, by the process that takes it.
+//! The steps of traced messages, each noted by the process that takes it.
 //!
 //! It only hands on what it notes, and never waits: without room a step is dropped and counted. Where
 //! nobody follows anything, asking costs a comparison.
@@ -19,7 +19,7 @@ use crate::{
     store::message_status::{Changed, Missed, Receipt},
 };
 
-/// A followed message that is about to be written to a connection.
+/// A traced message that is about to be written to a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Unwritten {
     attempt: Attempt,
@@ -51,7 +51,7 @@ impl DeliveryService {
     }
 
     /// These became durable in answer to a request that came at `came`. `cause` is what its sender says
-    /// it was doing; asked only when a message is followed.
+    /// it was doing; asked only when a message is traced.
     pub fn trace_accepted<'a>(
         &self,
         came: Instant,
@@ -104,7 +104,7 @@ impl DeliveryService {
         }
     }
 
-    /// Remembers a message that is about to be written, if it is followed; see [`DeliveryService::trace_written`].
+    /// Remembers a message that is about to be written, if it is traced; see [`DeliveryService::trace_written`].
     pub fn follow_writing(&self, message: &Message) -> Option<Unwritten> {
         let Message { id, place, generation, retry_count, created_at, .. } = *message;
         let attempt = Attempt { id, place, generation, retry_count };
@@ -120,18 +120,21 @@ impl DeliveryService {
         }
     }
 
-    /// A recipient's words about these have become durable now.
-    pub(in crate::app) fn trace_acknowledged<'a>(&self, words: impl Iterator<Item = &'a Receipt>) {
+    /// A recipient's receipts for these have become durable now.
+    pub(in crate::app) fn trace_acknowledged<'a>(
+        &self,
+        receipts: impl Iterator<Item = &'a Receipt>,
+    ) {
         if !self.traces().is_on() {
             return;
         }
         let ended = self.core.clock().now();
-        for word in words.filter(|word| self.traces().follow(word.id)) {
+        for receipt in receipts.filter(|receipt| self.traces().follow(receipt.id)) {
             // Who read it over HTTP was written nothing.
-            let began = word.written_at.unwrap_or(word.at);
-            let over = if word.written_at.is_some() { "hub" } else { "http" };
+            let began = receipt.written_at.unwrap_or(receipt.at);
+            let over = if receipt.written_at.is_some() { "hub" } else { "http" };
             let facts = vec![("over", Fact::Text(over.to_owned()))];
-            self.traces().note(step(word.id, StepKind::Acknowledge, began, ended, facts));
+            self.traces().note(step(receipt.id, StepKind::Acknowledge, began, ended, facts));
         }
     }
 

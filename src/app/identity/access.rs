@@ -84,7 +84,7 @@ impl Caller {
         }
     }
 
-    /// The caller as a business user that may send. Whoever only receives is told why there is no way back.
+    /// The caller as a business user that may send. A mobile user is told that one-way messages cannot be replied to.
     ///
     /// # Errors
     /// [`Error::ReadOnly`] or [`Error::Forbidden`].

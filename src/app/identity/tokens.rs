@@ -26,7 +26,7 @@ pub struct Issued {
     pub id: TokenId,
     /// The token itself: 256 random bits behind a prefix by which scanners of leaked secrets know it.
     pub token: String,
-    /// Until when it is valid; `None` for ever.
+    /// Until when it is valid; `None`: it does not expire.
     pub expires_at: Option<OffsetDateTime>,
 }
 
@@ -47,7 +47,7 @@ pub enum Lifetime {
     Usual,
     /// This long.
     For(Duration),
-    /// For ever.
+    /// It does not expire.
     Endless,
 }
 

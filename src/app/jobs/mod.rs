@@ -235,7 +235,7 @@ impl JobService {
         Ok(())
     }
 
-    /// How many jobs of a kind wait or are in hand.
+    /// How many jobs of a kind wait or are being performed.
     ///
     /// # Errors
     /// Failures of the database.

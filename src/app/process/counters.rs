@@ -1,4 +1,4 @@
-//! What this process counts of its own work, for whoever watches: metrics, and the figures that it
+//! What this process counts of its own work: metrics, and the figures that it
 //! tells the others.
 
 use std::{
@@ -17,7 +17,7 @@ use crate::{
     queue::{Queue, rabbit::State},
 };
 
-/// The counters. Each is added to by whoever does the work, without waiting for anybody.
+/// The counters: adding to them never waits.
 pub(in crate::app) struct Counters {
     accepted: AtomicU64,
     delivered: AtomicU64,
@@ -145,7 +145,7 @@ impl ProcessService {
         figures
     }
 
-    /// Looks at the ways to other processes, and keeps what it saw for whoever watches.
+    /// Checks the broker and Redis, and keeps what it found for monitoring.
     pub async fn watch_backends(&self) {
         let seen = self.check_backends().await.into_iter().map(|way| {
             let version = match self.core.queue() {

@@ -54,7 +54,7 @@ impl ProcessService {
             self.heartbeat().await?;
         }
         let asked = self.living_nodes().await?.into_iter().find(|node| node.id == id);
-        // One that has gone meanwhile has taken up nothing.
+        // It has stopped meanwhile, and did nothing.
         Ok(asked.unwrap_or(Node { drain_asked: Some(draining), ..node }))
     }
 

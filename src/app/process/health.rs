@@ -61,7 +61,7 @@ fn mail(latency: Duration, fault: Option<String>) -> Dependency {
 
 impl ProcessService {
     /// The state of every dependency there is; without `details` only of those without which nothing
-    /// works, because a probe that comes every second should not greet a mail server each time.
+    /// works, because a probe that comes every second should not connect to a mail server each time.
     pub async fn health(&self, details: bool) -> Vec<Dependency> {
         let begun = Instant::now();
         let fault = match tokio::time::timeout(DEPENDENCY_TIMEOUT, self.core.store().ping()).await {

@@ -1,4 +1,4 @@
-//! The processes of the installation: this one says that it lives, and learns of the others.
+//! The processes of the installation: this one sends its heartbeat and reads those of the others.
 
 use std::{
     collections::HashMap,
@@ -50,7 +50,7 @@ impl Members {
 }
 
 impl ProcessService {
-    /// Says that this process lives, and looks who else does. A command says nothing.
+    /// Writes this process's heartbeat and reads those of the others. A command has none.
     ///
     /// # Errors
     /// Failures of the database; what was known stays.
@@ -78,7 +78,7 @@ impl ProcessService {
         if let Some(draining) = wish {
             self.set_draining(draining);
             nodes::took_up(&client, self.core.node(), draining).await?;
-            // Whoever asked looks for it.
+            // The process that asked for it reads this row.
             nodes::note(&client, &Node { draining, ..node }).await?;
         }
         let asked = Instant::now();
@@ -103,7 +103,7 @@ impl ProcessService {
         Ok(())
     }
 
-    /// Remembers that the database could not be reached, for whoever watches.
+    /// Remembers for monitoring that the database could not be reached.
     async fn noticing_database<T>(
         &self,
         work: impl Future<Output = Result<T, store::Error>>,
@@ -127,7 +127,7 @@ impl ProcessService {
         *self.state.members.addresses() = Addresses { known, looked: Some(asked) };
     }
 
-    /// Says that this process goes.
+    /// Removes this process from the members of the installation.
     ///
     /// # Errors
     /// Failures of the database.
