@@ -16,7 +16,7 @@ use super::{
     why::{Because, Why},
 };
 use crate::{
-    app::{Clock, delivery::dead_letters::Action},
+    app::{Clock, delivery::dead_letters::DeadLetterAction},
     client::encode,
     config::duration,
     domain::DeadLetterId,
@@ -162,10 +162,10 @@ async fn act(setup: &Setup, admin: &Admin, command: DlqCommand) -> Result<(), Fa
             Ok(())
         }
         DlqCommand::Requeue { ids, which, how, why } => {
-            change(setup, admin, Action::Requeue, ids, which, &how, &why.into()).await
+            change(setup, admin, DeadLetterAction::Requeue, ids, which, &how, &why.into()).await
         }
         DlqCommand::Delete { ids, which, how, why } => {
-            change(setup, admin, Action::Delete, ids, which, &how, &why.into()).await
+            change(setup, admin, DeadLetterAction::Delete, ids, which, &how, &why.into()).await
         }
     }
 }
@@ -197,15 +197,15 @@ pub(super) fn since(text: &str) -> Result<String, Failure> {
 async fn change(
     setup: &Setup,
     admin: &Admin,
-    action: Action,
+    action: DeadLetterAction,
     ids: Vec<String>,
     which: Which,
     how: &How,
     why: &Why,
 ) -> Result<(), Failure> {
     let verb = match action {
-        Action::Requeue => "requeue",
-        Action::Delete => "delete",
+        DeadLetterAction::Requeue => "requeue",
+        DeadLetterAction::Delete => "delete",
     };
     if ids.is_empty() && !which.names_any() && !how.all {
         return Err(Failure::new(Kind::Usage, format!("say which dead letters to {verb}"))
@@ -253,7 +253,7 @@ async fn change(
             .hint("ids are shown by: esh3ar dlq list"));
     }
     // Ids were chosen one by one; a filter may match more than one thinks, and deleting is for good.
-    if ids.is_empty() || action == Action::Delete {
+    if ids.is_empty() || action == DeadLetterAction::Delete {
         let letters = if matched == 1 { "dead letter" } else { "dead letters" };
         confirm(&format!("{verb} {matched} {letters}?"), how.yes)?;
     }
@@ -314,10 +314,10 @@ async fn change_all(
 }
 
 impl Summary {
-    fn of(action: Action) -> Summary {
+    fn of(action: DeadLetterAction) -> Summary {
         Summary {
-            requeued: (action == Action::Requeue).then_some(0),
-            deleted: (action == Action::Delete).then_some(0),
+            requeued: (action == DeadLetterAction::Requeue).then_some(0),
+            deleted: (action == DeadLetterAction::Delete).then_some(0),
             ..Summary::default()
         }
     }

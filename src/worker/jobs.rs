@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    app::{App, jobs::Found},
+    app::{App, jobs::TakenJobs},
     domain::job::JobKind,
 };
 
@@ -32,7 +32,7 @@ pub async fn run(app: App, kind: JobKind, stop: CancellationToken) {
             continue;
         }
         let wait = match app.jobs.take(kind, room).await {
-            Ok(Found::Jobs(taken)) => {
+            Ok(TakenJobs::Jobs(taken)) => {
                 for job in taken {
                     if stop.is_cancelled() {
                         let _ = app.jobs.release(&job).await;
@@ -47,7 +47,7 @@ pub async fn run(app: App, kind: JobKind, stop: CancellationToken) {
                 }
                 continue;
             }
-            Ok(Found::Nothing(wait)) => wait,
+            Ok(TakenJobs::Nothing(wait)) => wait,
             Err(error) => {
                 tracing::warn!(%error, kind = kind.name(), "jobs could not be taken");
                 AGAIN

@@ -15,7 +15,7 @@ use esh3ar::{
     app::{
         App, Caller, Clock, Error, Settings,
         chat::conversations::ChatRequest,
-        delivery::dead_letters::Action,
+        delivery::dead_letters::DeadLetterAction,
         delivery::receipts::ReceiptKind,
         identity::access::Identity,
         messages::{SendRequest, Sent},
@@ -424,7 +424,7 @@ impl Machine {
                 dead_letters::Filter { ids: vec![letter.id], ..dead_letters::Filter::default() };
             let done = app
                 .delivery
-                .change_dead_letters(Action::Requeue, &operator(), &filter, 1, |_| ())
+                .change_dead_letters(DeadLetterAction::Requeue, &operator(), &filter, 1, |_| ())
                 .await;
             done.unwrap();
             self.set(&[id], |status| match status {

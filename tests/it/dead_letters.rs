@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use esh3ar::{
     app::{
         App, Clock, Settings,
-        delivery::dead_letters::{Action, Outcome},
+        delivery::dead_letters::{BulkOutcome, DeadLetterAction},
     },
     store::{Store, dead_letters::Filter},
 };
@@ -127,13 +127,19 @@ async fn sixteen_hands_put_each_letter_back_once() {
             tokio::spawn(async move {
                 let filter = Filter { kind: Some("delivery".to_owned()), ..Filter::default() };
                 app.delivery
-                    .change_dead_letters(Action::Requeue, &operator(), &filter, usize::MAX, |_| ())
+                    .change_dead_letters(
+                        DeadLetterAction::Requeue,
+                        &operator(),
+                        &filter,
+                        usize::MAX,
+                        |_| (),
+                    )
                     .await
                     .unwrap()
             })
         })
         .collect();
-    let mut outcomes: Vec<Outcome> = Vec::new();
+    let mut outcomes: Vec<BulkOutcome> = Vec::new();
     for hand in hands {
         outcomes.push(hand.await.unwrap());
     }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use esh3ar::{
-    app::{App, RuntimeSettings, Settings, jobs::Found},
+    app::{App, RuntimeSettings, Settings, jobs::TakenJobs},
     domain::job::{JobKind, Work},
     mail::{Encryption, Mailer, SmtpSettings},
     store::{
@@ -265,7 +265,7 @@ async fn a_mail_server_that_is_away_burns_no_attempts_and_is_asked_rarely() {
     }
     let tries = AtomicUsize::new(0);
     let round = async || {
-        if let Found::Jobs(taken) = app.jobs.take(JobKind::Mail, 10).await.unwrap() {
+        if let TakenJobs::Jobs(taken) = app.jobs.take(JobKind::Mail, 10).await.unwrap() {
             for job in taken {
                 assert_eq!(job.attempts, 0, "an attempt was burnt");
                 tries.fetch_add(1, Ordering::SeqCst);

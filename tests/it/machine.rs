@@ -15,7 +15,7 @@ use std::{
 use esh3ar::{
     app::{
         App, Caller, Clock, Settings,
-        delivery::dead_letters::Action,
+        delivery::dead_letters::DeadLetterAction,
         delivery::receipts::ReceiptKind,
         identity::access::Identity,
         messages::{SendRequest, Sent},
@@ -418,7 +418,13 @@ impl Machine {
                         happened(&RARE.put_back);
                         self.app
                             .delivery
-                            .change_dead_letters(Action::Requeue, &operator(), &filter, 1, |_| ())
+                            .change_dead_letters(
+                                DeadLetterAction::Requeue,
+                                &operator(),
+                                &filter,
+                                1,
+                                |_| (),
+                            )
                             .await
                             .unwrap();
                     }

@@ -28,7 +28,7 @@ const STATS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One lane.
 #[derive(Clone, Copy, Debug)]
-pub struct Lane {
+pub struct LaneStats {
     /// Which.
     pub lane: Priority,
     /// Messages not acknowledged yet, whether their recipient is there or not.
@@ -61,11 +61,11 @@ impl Counted {
 
 /// How the installation does at a moment.
 #[derive(Clone, Debug)]
-pub struct Snapshot {
+pub struct StatsSnapshot {
     /// When.
     pub at: OffsetDateTime,
     /// High first.
-    pub lanes: Vec<Lane>,
+    pub lanes: Vec<LaneStats>,
     /// Messages not acknowledged yet.
     pub waiting: Counted,
     /// Deliveries on their way or due; what waits and is not in flight is parked for an absent recipient.
@@ -86,7 +86,7 @@ pub struct Snapshot {
     pub all: Figures,
 }
 
-impl Snapshot {
+impl StatsSnapshot {
     /// The phones among the recipients that are slow.
     pub fn phones(&self) -> impl Iterator<Item = &Phone> {
         self.slowest.iter().filter_map(|slow| match &slow.recipient {
@@ -101,7 +101,7 @@ impl AdminService {
     ///
     /// # Errors
     /// Failures of the database; [`Error::Unavailable`] also when it takes more than five seconds.
-    pub async fn stats(&self) -> Result<Snapshot, Error> {
+    pub async fn stats(&self) -> Result<StatsSnapshot, Error> {
         let snapshot = tokio::time::timeout(STATS_TIMEOUT, self.look()).await;
         snapshot.map_err(|_| Error::Unavailable)?
     }
@@ -126,7 +126,7 @@ impl AdminService {
         Ok(stats::active_conversations(&client, since, 100_000).await?)
     }
 
-    async fn look(&self) -> Result<Snapshot, Error> {
+    async fn look(&self) -> Result<StatsSnapshot, Error> {
         let client = self.core.store().client_for(Group::Upkeep).await?;
         let asked = Instant::now();
         client.simple_query("").await?;
@@ -150,10 +150,11 @@ impl AdminService {
             waiting = waiting.max(in_flight);
             oldest_waiting_at = oldest_waiting_at.into_iter().chain(oldest_in_flight_at).min();
             let wake_ups = all.wake_ups.get(lane as usize).copied().unwrap_or_default();
-            Lane { lane, waiting, oldest_waiting_at, in_flight, oldest_in_flight_at, wake_ups }
+            LaneStats { lane, waiting, oldest_waiting_at, in_flight, oldest_in_flight_at, wake_ups }
         };
-        let lanes: Vec<Lane> = Priority::ALL.iter().rev().map(|priority| lane(*priority)).collect();
-        Ok(Snapshot {
+        let lanes: Vec<LaneStats> =
+            Priority::ALL.iter().rev().map(|priority| lane(*priority)).collect();
+        Ok(StatsSnapshot {
             at: self.core.clock().now(),
             waiting: Counted::of(lanes.iter().map(|lane| lane.waiting)),
             in_flight: Counted::of(lanes.iter().map(|lane| lane.in_flight)),

@@ -21,7 +21,7 @@ const MAX_ATTEMPTS: u32 = 5;
 
 /// What to do with dead letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
+pub enum DeadLetterAction {
     /// Put back: the next generation of their messages begins.
     Requeue,
     /// Delete: their messages stay failed.
@@ -30,7 +30,7 @@ pub enum Action {
 
 /// How an action on many dead letters went.
 #[derive(Clone, Debug, Default)]
-pub struct Outcome {
+pub struct BulkOutcome {
     /// How many the filter matched.
     pub matched: usize,
     /// The last that was looked at, if there may be more after it.
@@ -123,13 +123,13 @@ impl DeliveryService {
     /// Failures of the database before anything was changed; later ones are in the outcome.
     pub async fn change_dead_letters(
         &self,
-        action: Action,
+        action: DeadLetterAction,
         by: &By,
         filter: &Filter,
         most: usize,
         mut progress: impl FnMut(usize),
-    ) -> Result<Outcome, Error> {
-        let mut outcome = Outcome::default();
+    ) -> Result<BulkOutcome, Error> {
+        let mut outcome = BulkOutcome::default();
         let mut page = Filter { before: filter.before, ..filter.clone() };
         while outcome.matched < most {
             let limit = BATCH_SIZE.min(most - outcome.matched);
@@ -169,8 +169,8 @@ impl DeliveryService {
             }
         }
         let name = match action {
-            Action::Requeue => "requeued",
-            Action::Delete => "deleted",
+            DeadLetterAction::Requeue => "requeued",
+            DeadLetterAction::Delete => "deleted",
         };
         metrics::counter!("esh3ar_dead_letters_changed_total", "action" => name)
             .increment(outcome.changed.len() as u64);
@@ -179,7 +179,7 @@ impl DeliveryService {
 
     async fn change(
         &self,
-        action: Action,
+        action: DeadLetterAction,
         ids: &[DeadLetterId],
         found: &[DeadLetter],
         by: &By,
@@ -188,11 +188,11 @@ impl DeliveryService {
         let transaction = audit::begin(&mut client).await?;
         let now = self.core.clock().now();
         let (audited, changed) = match action {
-            Action::Requeue => (
+            DeadLetterAction::Requeue => (
                 Audited::DeadLetterRequeue,
                 dead_letters::requeue(&transaction, ids, by.told(), now).await?,
             ),
-            Action::Delete => (
+            DeadLetterAction::Delete => (
                 Audited::DeadLetterDelete,
                 dead_letters::delete(&transaction, ids, by.told(), now).await?,
             ),
@@ -209,7 +209,7 @@ impl DeliveryService {
             found.iter().filter(|letter| those.contains(&letter.id)).collect();
         let entry = entry.about(those.iter().filter_map(|letter| letter.to.as_ref()));
         audit::commit(transaction, &[entry]).await?;
-        if let Action::Requeue = action {
+        if let DeadLetterAction::Requeue = action {
             DeliveryService::log_requeued(those.iter().filter_map(|letter| letter.message));
         }
         Ok(changed)

@@ -88,7 +88,7 @@ impl JobState {
 }
 
 /// Jobs that were taken, and how long until there is reason to look again when there were none.
-pub enum Found {
+pub enum TakenJobs {
     /// Do these.
     Jobs(Vec<Taken>),
     /// None, until then at the latest.
@@ -119,7 +119,7 @@ impl JobService {
     ///
     /// # Errors
     /// Failures of the database.
-    pub async fn take(&self, kind: JobKind, room: usize) -> Result<Found, Error> {
+    pub async fn take(&self, kind: JobKind, room: usize) -> Result<TakenJobs, Error> {
         const POLL_INTERVAL: Duration = Duration::from_secs(1);
         let now = self.core.clock().now();
         let state = &self.state;
@@ -127,13 +127,15 @@ impl JobService {
             Ok(most) => most,
             Err(until) => {
                 let wait = Duration::try_from(until - now).unwrap_or(POLL_INTERVAL);
-                return Ok(Found::Nothing(wait.clamp(Duration::from_millis(10), POLL_INTERVAL)));
+                return Ok(TakenJobs::Nothing(
+                    wait.clamp(Duration::from_millis(10), POLL_INTERVAL),
+                ));
             }
         };
         let client = self.core.store().client_for(Group::Jobs).await?;
         let taken = jobs::take(&client, kind, now, most, now + kind.lease()).await?;
         if taken.is_empty() {
-            return Ok(Found::Nothing(POLL_INTERVAL));
+            return Ok(TakenJobs::Nothing(POLL_INTERVAL));
         }
         let mut passed = Vec::with_capacity(taken.len());
         for job in taken {
@@ -147,7 +149,11 @@ impl JobService {
             }
         }
         // Those that were put off have made way for others.
-        Ok(if passed.is_empty() { Found::Nothing(Duration::ZERO) } else { Found::Jobs(passed) })
+        Ok(if passed.is_empty() {
+            TakenJobs::Nothing(Duration::ZERO)
+        } else {
+            TakenJobs::Jobs(passed)
+        })
     }
 
     /// Performs a job, keeps its lease meanwhile, and writes what follows.

@@ -19,7 +19,7 @@ const PROBE_TTL: Duration = Duration::from_secs(3 * HEALTH_INTERVAL.as_secs());
 
 /// What was found of a dependency at a time.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct ProbeResult {
     /// When.
     pub at: OffsetDateTime,
     /// Whether it answered.
@@ -34,11 +34,11 @@ pub struct Found {
 #[derive(Default)]
 pub(super) struct Probes {
     realtime: Mutex<Option<(Instant, Result<Duration, String>)>>,
-    past: Mutex<BTreeMap<&'static str, VecDeque<Found>>>,
+    past: Mutex<BTreeMap<&'static str, VecDeque<ProbeResult>>>,
 }
 
 impl Probes {
-    fn past(&self) -> MutexGuard<'_, BTreeMap<&'static str, VecDeque<Found>>> {
+    fn past(&self) -> MutexGuard<'_, BTreeMap<&'static str, VecDeque<ProbeResult>>> {
         self.past.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -49,7 +49,7 @@ impl Probes {
             if of_it.len() == MAX_RESULTS {
                 of_it.pop_front();
             }
-            of_it.push_back(Found { at, up, latency, fault });
+            of_it.push_back(ProbeResult { at, up, latency, fault });
         }
     }
 
@@ -105,7 +105,7 @@ impl ProcessService {
     }
 
     /// The last results of each dependency, the newest first.
-    pub fn health_history(&self) -> BTreeMap<&'static str, Vec<Found>> {
+    pub fn health_history(&self) -> BTreeMap<&'static str, Vec<ProbeResult>> {
         let past = self.state.probes.past();
         past.iter().map(|(name, found)| (*name, found.iter().rev().cloned().collect())).collect()
     }
@@ -156,7 +156,7 @@ mod tests {
         assert_eq!(past.len(), 2);
         let database = &past["database"];
         assert_eq!(database.len(), MAX_RESULTS);
-        let seconds = |found: Option<&Found>| found.map(|found| found.at.unix_timestamp());
+        let seconds = |found: Option<&ProbeResult>| found.map(|found| found.at.unix_timestamp());
         assert_eq!((seconds(database.front()), seconds(database.back())), (Some(7), Some(56)));
         assert_eq!(database.iter().filter(|found| !found.up).count(), 5);
     }

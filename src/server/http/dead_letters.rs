@@ -5,7 +5,7 @@ use serde::Deserialize;
 use warp::reply::Response;
 
 use crate::{
-    app::delivery::dead_letters::{Action, MAX_CHANGES, Outcome},
+    app::delivery::dead_letters::{BulkOutcome, DeadLetterAction, MAX_CHANGES},
     domain::{DeadLetterClass, DeadLetterId, MessageId},
     server::{
         context::{Context, Shared, cursor, read_time},
@@ -132,15 +132,19 @@ pub async fn show(id: String, context: Shared) -> Response {
 
 /// `POST /admin/dead-letters/{id}/requeue`.
 pub async fn requeue(id: String, context: Shared) -> Response {
-    answer(change_one(&context, &id, Action::Requeue).await)
+    answer(change_one(&context, &id, DeadLetterAction::Requeue).await)
 }
 
 /// `DELETE /admin/dead-letters/{id}`.
 pub async fn delete(id: String, context: Shared) -> Response {
-    answer(change_one(&context, &id, Action::Delete).await)
+    answer(change_one(&context, &id, DeadLetterAction::Delete).await)
 }
 
-async fn change_one(context: &Context, id: &str, action: Action) -> Result<Response, Problem> {
+async fn change_one(
+    context: &Context,
+    id: &str,
+    action: DeadLetterAction,
+) -> Result<Response, Problem> {
     let by = context.administrator()?;
     let filter = Filter { ids: vec![parse_id(id)?], ..Filter::default() };
     // One more than there can be, so that nothing seems to come behind it.
@@ -156,15 +160,15 @@ async fn change_one(context: &Context, id: &str, action: Action) -> Result<Respo
 
 /// `POST /admin/dead-letters/requeue`.
 pub async fn requeue_many(context: Shared) -> Response {
-    answer(change_many(&context, Action::Requeue).await)
+    answer(change_many(&context, DeadLetterAction::Requeue).await)
 }
 
 /// `POST /admin/dead-letters/delete`.
 pub async fn delete_many(context: Shared) -> Response {
-    answer(change_many(&context, Action::Delete).await)
+    answer(change_many(&context, DeadLetterAction::Delete).await)
 }
 
-async fn change_many(context: &Context, action: Action) -> Result<Response, Problem> {
+async fn change_many(context: &Context, action: DeadLetterAction) -> Result<Response, Problem> {
     let by = context.administrator()?;
     let body: BulkBody = context.json()?;
     if body.ids.len() > MAX_CHANGES {
@@ -187,16 +191,16 @@ async fn change_many(context: &Context, action: Action) -> Result<Response, Prob
     Ok(reply::json(StatusCode::OK, &summary(action, &outcome)))
 }
 
-fn summary(action: Action, outcome: &Outcome) -> ChangedView {
-    let done = |of: Action| (of == action).then_some(outcome.changed.len() as u64);
+fn summary(action: DeadLetterAction, outcome: &BulkOutcome) -> ChangedView {
+    let done = |of: DeadLetterAction| (of == action).then_some(outcome.changed.len() as u64);
     let ids = |ids: &[DeadLetterId]| ids.iter().map(|id| id.0).collect();
     ChangedView {
-        deleted: done(Action::Delete),
+        deleted: done(DeadLetterAction::Delete),
         failed: ids(&outcome.failed),
         matched: outcome.matched as u64,
         more: outcome.broke_off || outcome.next.is_some(),
         next: outcome.next.map(|id| cursor(MessageId(id.0))),
-        requeued: done(Action::Requeue),
+        requeued: done(DeadLetterAction::Requeue),
         skipped: ids(&outcome.skipped),
     }
 }

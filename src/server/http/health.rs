@@ -10,7 +10,7 @@ use crate::{
     app::{
         App,
         process::health::{Dependency, Replica, Stops},
-        process::health_probes::Found,
+        process::health_probes::ProbeResult,
     },
     server::{
         Readiness,
@@ -140,8 +140,8 @@ async fn page(
     reply::json(status, &body)
 }
 
-fn earlier(found: &Found) -> serde_json::Value {
-    let Found { at, up, latency, fault } = found;
+fn earlier(found: &ProbeResult) -> serde_json::Value {
+    let ProbeResult { at, up, latency, fault } = found;
     let mut state = state_of(*up, *latency, fault.as_ref());
     state["at"] = moment::text(*at).into();
     state

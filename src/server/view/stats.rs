@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use crate::{
     app::{
-        admin::stats::{Counted, Lane, Node, Slow, Snapshot},
+        admin::stats::{Counted, LaneStats, Node, Slow, StatsSnapshot},
         process::drain,
     },
     domain::{
@@ -273,7 +273,7 @@ const RATE_SAMPLES: usize = 5;
 
 impl StatsView {
     /// With `numbers` phone numbers are whole, else masked.
-    pub fn new(snapshot: &Snapshot, numbers: bool) -> StatsView {
+    pub fn new(snapshot: &StatsSnapshot, numbers: bool) -> StatsView {
         let series = |of: fn(&Counts) -> u64| snapshot.all.recent.iter().map(of).collect();
         let levels = snapshot.nodes.iter().filter_map(|node| node.figures.backpressure.as_deref());
         let strictest = levels
@@ -321,8 +321,8 @@ impl StatsView {
     }
 }
 
-impl From<&Lane> for LaneView {
-    fn from(lane: &Lane) -> Self {
+impl From<&LaneStats> for LaneView {
+    fn from(lane: &LaneStats) -> Self {
         LaneView {
             lane: lane.lane.name().to_owned(),
             waiting: lane.waiting,

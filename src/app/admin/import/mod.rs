@@ -40,7 +40,7 @@ const ROW_LEN: usize = 1024;
 
 /// How ids of the existing system become ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ids {
+pub enum ImportIds {
     /// They are kept, where they are UUIDs.
     Keep,
     /// New ones are made from them that sort by time, the same from the same.
@@ -59,7 +59,7 @@ fn derived(kind: &str, source: &str, at: OffsetDateTime) -> Uuid {
 
 /// What rows are of.
 #[derive(Clone, Copy, Debug)]
-pub enum Source<'a> {
+pub enum ImportSource<'a> {
     /// Messages; they become one-way.
     Messages {
         /// Which import brings them.
@@ -67,7 +67,7 @@ pub enum Source<'a> {
         /// Whose those are of which no sender is told, or one that is no business user here.
         sender: Option<UserId>,
         /// How their ids become ours.
-        ids: Ids,
+        ids: ImportIds,
     },
     /// Mobile users.
     Users,
@@ -117,7 +117,7 @@ impl AdminService {
         &self,
         row: &SourceRow,
         sender: Option<UserId>,
-        ids: Ids,
+        ids: ImportIds,
     ) -> Result<ImportedMessage, String> {
         let source = row.id()?;
         let latest = self.core.clock().now() + MAX_CLOCK_SKEW;
@@ -127,8 +127,10 @@ impl AdminService {
                 None => "creationtime is missing",
             })?;
         let id = match (source.parse::<MessageId>(), ids) {
-            (Ok(id), Ids::Keep) => id,
-            (Ok(id), Ids::Derive) => MessageId(derived("messages", &id.to_string(), created_at)),
+            (Ok(id), ImportIds::Keep) => id,
+            (Ok(id), ImportIds::Derive) => {
+                MessageId(derived("messages", &id.to_string(), created_at))
+            }
             (Err(_), _) => MessageId(derived("messages", source, created_at)),
         };
         if row.get("senderphonenumber").is_some() && row.get("creatorid").is_none() {
@@ -225,7 +227,7 @@ impl AdminService {
     pub async fn import(
         &self,
         by: &By,
-        source: Source<'_>,
+        source: ImportSource<'_>,
         rows: &[SourceRow],
         dry_run: bool,
     ) -> Result<Imported, Error> {
@@ -234,7 +236,7 @@ impl AdminService {
             return Err(Error::field("rows", "too_many", message));
         }
         match source {
-            Source::Messages { under, sender, ids } => {
+            ImportSource::Messages { under, sender, ids } => {
                 let read = rows.iter().map(|row| self.imported_message(row, sender, ids));
                 let (mut messages, refused) = off_loop(rows.len() * ROW_LEN, || parted(read));
                 let unknown = self.settle_senders(&mut messages, sender).await?;
@@ -246,7 +248,7 @@ impl AdminService {
                 };
                 Ok(Imported { import, fates: merged(fates, refused), unknown_senders: unknown })
             }
-            Source::Users => {
+            ImportSource::Users => {
                 let read = rows.iter().map(|row| self.imported_mobile(row));
                 let (users, refused) = off_loop(rows.len() * ROW_LEN, || parted(read));
                 let fates = if dry_run {

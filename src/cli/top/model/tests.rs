@@ -4,7 +4,9 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    app::admin::stats::{Counted, DatabaseFacts, DeadOfClass, Lane, Node, Role, Slow, Snapshot},
+    app::admin::stats::{
+        Counted, DatabaseFacts, DeadOfClass, LaneStats, Node, Role, Slow, StatsSnapshot,
+    },
     domain::{
         DeadLetterClass, Party, Priority,
         figures::{Counts, Figures, Latencies, Part},
@@ -82,7 +84,7 @@ pub(in super::super) fn data() -> Data {
     let nodes = vec![node(1, Role::Gateway, 1200), node(2, Role::Worker, 0)];
     let mut all = Figures::default();
     nodes.iter().for_each(|node| all.merge(&node.figures));
-    let lane = |lane, waiting, in_flight| Lane {
+    let lane = |lane, waiting, in_flight| LaneStats {
         lane,
         waiting,
         oldest_waiting_at: (waiting > 0).then(|| now() - Duration::minutes(3)),
@@ -90,7 +92,7 @@ pub(in super::super) fn data() -> Data {
         oldest_in_flight_at: (in_flight > 0).then(|| now() - Duration::seconds(7)),
         wake_ups: 0,
     };
-    let snapshot = Snapshot {
+    let snapshot = StatsSnapshot {
         at: now() - Duration::seconds(1),
         lanes: vec![
             lane(Priority::High, 0, 0),

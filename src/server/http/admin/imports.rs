@@ -8,7 +8,7 @@ use warp::reply::Response;
 use super::because;
 use crate::{
     app::{
-        admin::import::{Fate, Ids, Imported, Source, SourceRow, Under},
+        admin::import::{Fate, ImportIds, ImportSource, Imported, SourceRow, Under},
         off_loop::off_loop,
     },
     server::{
@@ -120,12 +120,12 @@ async fn try_messages(context: &Context) -> Result<Response, Problem> {
         Some(name) => Some(context.app.identity.find_user(name).await?.id),
         None => None,
     };
-    let ids = if body.new_ids { Ids::Derive } else { Ids::Keep };
+    let ids = if body.new_ids { ImportIds::Derive } else { ImportIds::Keep };
     let under = match body.import {
         Some(import) => Under::Begun(import),
         None => Under::New { file: file(body.file.as_deref())? },
     };
-    let source = Source::Messages { under, sender, ids };
+    let source = ImportSource::Messages { under, sender, ids };
     let rows = off_loop(context.body.len(), || rows(body.rows.within("rows")?))?;
     let done = context.app.admin.import(&by, source, &rows, body.dry_run).await?;
     Ok(reply::json(StatusCode::OK, &ImportedView::new(body.dry_run, &done)))
@@ -141,7 +141,7 @@ async fn try_users(context: &Context) -> Result<Response, Problem> {
     let body: UsersBody<'_> = context.json()?;
     let by = because(by, body.reason.as_deref())?;
     let rows = off_loop(context.body.len(), || rows(body.rows.within("rows")?))?;
-    let done = context.app.admin.import(&by, Source::Users, &rows, body.dry_run).await?;
+    let done = context.app.admin.import(&by, ImportSource::Users, &rows, body.dry_run).await?;
     Ok(reply::json(StatusCode::OK, &ImportedView::new(body.dry_run, &done)))
 }
 
