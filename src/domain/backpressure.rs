@@ -1,4 +1,4 @@
-//! What is still taken on when deliveries pile up: watermarks with hysteresis, and when to come back.
+//! What is still taken on when deliveries pile up: watermarks with hysteresis, and when to retry.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ impl Level {
     }
 }
 
-/// The depth as it was last seen, and what follows from it.
+/// How many deliveries were last in flight, and what is refused because of that.
 #[derive(Clone, Copy, Debug)]
 pub struct Backpressure {
     limit: u64,
@@ -58,16 +58,16 @@ pub struct Backpressure {
 }
 
 /// Bounds of what a refused sender is told: it should neither hammer nor give up.
-const SOONEST: Duration = Duration::from_secs(1);
-const LATEST: Duration = Duration::from_secs(60);
+const MIN_RETRY_AFTER: Duration = Duration::from_secs(1);
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 impl Backpressure {
-    /// A depth of nothing under a limit; 0 means no limit.
+    /// Nothing in flight under a limit; 0 means no limit.
     pub fn new(limit: u64) -> Backpressure {
         Backpressure { limit, last: 0, level: Level::Open, falling: 0.0 }
     }
 
-    /// From the next look on this is the limit; without one everything is taken on.
+    /// The limit from the next look on; without one nothing is refused.
     pub fn set_limit(&mut self, limit: u64) {
         self.limit = limit;
         if limit == 0 {
@@ -80,7 +80,7 @@ impl Backpressure {
         self.level
     }
 
-    /// The depth as it was last seen.
+    /// How many deliveries were last in flight.
     pub fn last(&self) -> u64 {
         self.last
     }
@@ -89,7 +89,7 @@ impl Backpressure {
         self.limit.saturating_mul(percent) / 100
     }
 
-    /// Takes note of the depth, `elapsed` after the last time.
+    /// Takes the number of deliveries in flight, `elapsed` after the last time.
     pub fn observe(&mut self, depth: u64, elapsed: Duration) {
         let seconds = elapsed.as_secs_f64().max(0.001);
         let fell = (self.last as f64 - depth as f64) / seconds;
@@ -111,15 +111,16 @@ impl Backpressure {
         }
     }
 
-    /// When a sender that is refused should come back: when the depth, falling as it does, will be
+    /// When a refused sender should retry: when the number in flight, falling as it does, will be
     /// where the level is left.
     pub fn retry_after(&self) -> Duration {
         let above = self.last.saturating_sub(self.at(self.level.left_below())) as f64;
         if self.falling < 1.0 {
             // It does not fall: something is wrong, and nobody knows for how long.
-            return LATEST / 4;
+            return MAX_RETRY_AFTER / 4;
         }
-        Duration::from_secs_f64((above / self.falling).clamp(1.0, 60.0)).clamp(SOONEST, LATEST)
+        Duration::from_secs_f64((above / self.falling).clamp(1.0, 60.0))
+            .clamp(MIN_RETRY_AFTER, MAX_RETRY_AFTER)
     }
 }
 
@@ -179,7 +180,7 @@ mod tests {
                     .into_iter().rev()
                     .find(|level| depth_seen >= depth.at(level.entered_at())).unwrap();
                 prop_assert!(depth.level() >= least);
-                prop_assert!((SOONEST..=LATEST).contains(&depth.retry_after()));
+                prop_assert!((MIN_RETRY_AFTER..=MAX_RETRY_AFTER).contains(&depth.retry_after()));
             }
         }
     }

@@ -26,7 +26,7 @@ use crate::{
     },
 };
 
-/// What passed lately, by class and party and in all, and how deep deliveries have piled up.
+/// What passed lately, by class and party and in all, and the backpressure.
 pub(super) struct Limiter {
     settings: Reloadable,
     zero: Instant,
@@ -239,14 +239,14 @@ impl Limiter {
 
     /// Takes note of how many deliveries are in flight, under a limit that may have changed.
     pub(super) fn observe(&self, limit: u64, found: u64) {
-        let mut depth = locked(&self.backpressure);
-        let before = depth.0.level();
-        let elapsed = depth.1.elapsed();
-        depth.0.set_limit(limit);
-        depth.0.observe(found, elapsed);
-        depth.1 = Instant::now();
-        let level = depth.0.level();
-        drop(depth);
+        let mut backpressure = locked(&self.backpressure);
+        let before = backpressure.0.level();
+        let elapsed = backpressure.1.elapsed();
+        backpressure.0.set_limit(limit);
+        backpressure.0.observe(found, elapsed);
+        backpressure.1 = Instant::now();
+        let level = backpressure.0.level();
+        drop(backpressure);
         self.level.store(level as u8, Ordering::Relaxed);
         metrics::gauge!("esh3ar_deliveries_in_hand").set(found as f64);
         metrics::gauge!("esh3ar_backpressure_level").set(f64::from(level as u8));
@@ -343,8 +343,8 @@ impl LimitService {
 
     /// What is still taken on, and how many deliveries are in flight.
     pub fn backpressure(&self) -> (Level, u64) {
-        let depth = locked(&self.limiter.backpressure);
-        (depth.0.level(), depth.0.last())
+        let backpressure = locked(&self.limiter.backpressure);
+        (backpressure.0.level(), backpressure.0.last())
     }
 }
 
