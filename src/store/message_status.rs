@@ -20,7 +20,7 @@ use uuid::Uuid;
 use super::{Client, Error, Statement, Statements, rows, statement::statements};
 use crate::domain::{DeadLetterClass, MessageId, Party, Status, feed::Attempt};
 
-/// The word of a recipient about one message.
+/// What a recipient tells of one message: that it has it, or has opened it.
 #[derive(Clone, Debug)]
 pub struct Receipt {
     /// The message.
@@ -62,8 +62,8 @@ macro_rules! raise_receipts {
 }
 pub(super) use raise_receipts;
 
-// `sent` and the words' own columns differ; who may change what is the same for both.
-macro_rules! take_words_sql {
+// `sent` and the receipts' own columns differ; who may change what is the same for both.
+macro_rules! take_receipts_sql {
     (status: $status:literal, times: $times:literal, at: $at:literal, below: $below:literal,
      of: $of:literal) => {
         concat!(
@@ -92,7 +92,7 @@ macro_rules! take_words_sql {
     };
 }
 
-// A late word about a failed message is the delivery of a new generation and clears its dead letter
+// A late receipt about a failed message is the delivery of a new generation and clears its dead letter
 // (delivery.md, How 7).
 macro_rules! take_late_words_sql {
     (status: $status:literal, times: $times:literal, at: $at:literal) => {
@@ -133,12 +133,12 @@ macro_rules! take_late_words_sql {
 }
 
 statements! {
-    ACKNOWLEDGE_ONE_WAY = take_words_sql!(
+    ACKNOWLEDGE_ONE_WAY = take_receipts_sql!(
         status: "2", times: "delivered_at = a.at", at: "delivered_at", below: "2", of: "IS NULL"
     );
     ACKNOWLEDGE_CHAT = concat!(
         "WITH done AS (",
-        take_words_sql!(
+        take_receipts_sql!(
             status: "2", times: "delivered_at = a.at", at: "delivered_at", below: "2",
             of: "IS NOT NULL"
         ),
@@ -149,7 +149,7 @@ statements! {
     ACKNOWLEDGE_LATE = take_late_words_sql!(
         status: "2", times: "delivered_at = a.at", at: "delivered_at"
     );
-    READ_ONE_WAY = take_words_sql!(
+    READ_ONE_WAY = take_receipts_sql!(
         status: "3",
         times: "delivered_at = coalesce(m.delivered_at, a.at), read_at = a.at",
         at: "read_at",
@@ -257,8 +257,8 @@ statements! {
         WHERE id = ANY ($1) AND status + 0 < 2 AND retry_count = 0 AND next_attempt_at IS NOT NULL";
 }
 
-/// The statements for one kind of word: the usual one, which knows one-way messages only and pays for
-/// nothing else; the one for chat, where words of this kind come this way; and the one for what had failed.
+/// The statements for one kind of receipt: the usual one, which knows one-way messages only and pays for
+/// nothing else; the one for chat, where receipts of this kind come this way; and the one for what had failed.
 struct Taking {
     status: Status,
     usual: &'static Statement,
@@ -277,8 +277,8 @@ const ACKNOWLEDGE: Taking = Taking {
 ///
 /// # Errors
 /// Any failure of the database; then repeating it is harmless.
-pub async fn acknowledge(client: &Client, words: &[Receipt]) -> Result<Vec<Changed>, Error> {
-    take_words(client, &ACKNOWLEDGE, words).await
+pub async fn acknowledge(client: &Client, receipts: &[Receipt]) -> Result<Vec<Changed>, Error> {
+    take_receipts(client, &ACKNOWLEDGE, receipts).await
 }
 
 const MARK_READ: Taking = Taking {
@@ -293,23 +293,23 @@ const MARK_READ: Taking = Taking {
 ///
 /// # Errors
 /// Any failure of the database; then repeating it is harmless.
-pub async fn mark_read(client: &Client, words: &[Receipt]) -> Result<Vec<Changed>, Error> {
-    take_words(client, &MARK_READ, words).await
+pub async fn mark_read(client: &Client, receipts: &[Receipt]) -> Result<Vec<Changed>, Error> {
+    take_receipts(client, &MARK_READ, receipts).await
 }
 
-async fn take_words(
+async fn take_receipts(
     client: &Client,
     taking: &Taking,
-    words: &[Receipt],
+    receipts: &[Receipt],
 ) -> Result<Vec<Changed>, Error> {
-    let mut left: Vec<&Receipt> = words.iter().collect();
-    let mut changed = Vec::with_capacity(words.len());
-    // What the usual statement leaves is chat, and then repeats, words of others, and the rare one about
+    let mut left: Vec<&Receipt> = receipts.iter().collect();
+    let mut changed = Vec::with_capacity(receipts.len());
+    // What the usual statement leaves is chat, and then repeats, receipts of others, and the rare one about
     // a message that had failed: it stays quick by not knowing about any of that.
     for statement in [Some(taking.usual), taking.chat, Some(taking.late)].into_iter().flatten() {
         let found = run_words(client, statement, taking.status, &left).await?;
         let done: HashSet<MessageId> = found.iter().map(|change| change.id).collect();
-        left.retain(|word| !done.contains(&word.id));
+        left.retain(|receipt| !done.contains(&receipt.id));
         changed.extend(found);
         if left.is_empty() {
             break;
@@ -322,13 +322,14 @@ async fn run_words(
     client: &Client,
     statement: &Statement,
     status: Status,
-    words: &[&Receipt],
+    receipts: &[&Receipt],
 ) -> Result<Vec<Changed>, Error> {
-    let ids: Vec<Uuid> = words.iter().map(|word| word.id.0).collect();
-    let by = words.iter().map(|word| rows::columns(&word.by));
+    let ids: Vec<Uuid> = receipts.iter().map(|receipt| receipt.id.0).collect();
+    let by = receipts.iter().map(|receipt| rows::columns(&receipt.by));
     let (users, phones): (Vec<Option<Uuid>>, Vec<Option<&str>>) = by.unzip();
-    let times: Vec<OffsetDateTime> = words.iter().map(|word| word.at).collect();
-    let written: Vec<Option<OffsetDateTime>> = words.iter().map(|word| word.written_at).collect();
+    let times: Vec<OffsetDateTime> = receipts.iter().map(|receipt| receipt.at).collect();
+    let written: Vec<Option<OffsetDateTime>> =
+        receipts.iter().map(|receipt| receipt.written_at).collect();
     let rows = client.query(statement, &[&ids, &phones, &users, &times, &written]).await?;
     changed(&rows, status)
 }
