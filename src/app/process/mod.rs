@@ -1,7 +1,7 @@
 //! This process: what it counts, whether it is well, and its place among the other processes of the
 //! installation.
 
-mod counters;
+pub(in crate::app) mod counters;
 pub mod drain;
 pub mod health;
 pub mod health_probes;

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     app::{
-        App, Error,
+        Error,
         chat::{
             ChatService,
             conversations::{ChatRequest, Page},
