@@ -204,7 +204,7 @@ async fn a_message_on_which_the_app_fails_is_given_up_and_the_others_get_through
     for _ in 0..7 {
         let mut app = Raw::open(&server, &token).await;
         assert_eq!(page(&mut app).await.len(), 3);
-        app.delivery.acknowledge("{\"type\":7}\u{1e}").await;
+        app.say("{\"type\":7}\u{1e}").await;
         app.ended().await;
     }
     // The first failure makes it a suspect: from then on it comes alone, and five of those are enough.
@@ -213,7 +213,7 @@ async fn a_message_on_which_the_app_fails_is_given_up_and_the_others_get_through
         let ids = page(&mut app).await;
         assert_eq!(ids[0], bad);
         assert_eq!(ids.len(), if n == 0 { 3 } else { 1 }, "failure {n}");
-        app.delivery.acknowledge("{\"type\":7,\"error\":\"Unexpected token\"}\u{1e}").await;
+        app.say("{\"type\":7,\"error\":\"Unexpected token\"}\u{1e}").await;
         app.ended().await;
     }
     server.wait_status(&shop, &bad, "failed").await;
