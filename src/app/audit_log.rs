@@ -87,7 +87,6 @@ impl By {
 /// Part of a list, and whether it goes on.
 #[derive(Clone, Debug)]
 pub struct Listing<T> {
-    /// What was asked for.
     pub items: Vec<T>,
     /// Whether there is more after the last of it.
     pub more: bool,
@@ -112,10 +111,8 @@ impl<T> Listing<T> {
     }
 }
 
-/// Writes the audit log.
 pub(super) type AuditWriter = BatchWriter<EntryBatch>;
 
-/// How entries are written.
 pub(super) struct EntryBatch {
     core: Core,
 }

@@ -158,7 +158,6 @@ impl<B: Batch> BatchWriter<B> {
         (BatchWriter { queue: sender }, BatchTask { queue: receiver })
     }
 
-    /// How many requests wait.
     pub(super) fn waiting(&self) -> usize {
         self.queue.len()
     }

@@ -56,7 +56,6 @@ impl Clock {
     }
 }
 
-/// What makes ids.
 struct NewIds {
     /// How far they lie ahead of the machine's clock, in milliseconds.
     ahead: AtomicU64,

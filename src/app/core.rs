@@ -49,9 +49,7 @@ pub struct Settings {
 /// What this process is, for the others.
 #[derive(Clone, Debug)]
 pub struct NodeSettings {
-    /// What it is for.
     pub role: Role,
-    /// The machine.
     pub host: String,
     /// Where other gateways reach it, such as `http://10.0.0.5:5000`.
     pub address: Option<String>,
@@ -63,7 +61,6 @@ pub struct NodeSettings {
 pub struct Backends {
     /// The name of this process among the others.
     pub node: NodeId,
-    /// Who is connected where.
     pub presence: Presence,
     /// The wake-ups between accepting and delivering.
     pub queue: Queue<Arc<Delivery>>,
@@ -155,7 +152,6 @@ impl Core {
         self.state.node
     }
 
-    /// Who is connected.
     pub fn presence(&self) -> &Presence {
         &self.state.presence
     }
@@ -180,7 +176,6 @@ impl Core {
         &self.state.settings.cache
     }
 
-    /// The appliance's clock.
     pub fn clock(&self) -> &Clock {
         &self.state.settings.clock
     }

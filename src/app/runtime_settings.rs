@@ -11,7 +11,6 @@ use crate::{
     mail::Mailer,
 };
 
-/// What may change.
 #[derive(Clone, Debug)]
 pub struct RuntimeSettings {
     /// What to do about deliveries that are not acknowledged. How long an acknowledgement may take counts

@@ -10,12 +10,9 @@ use crate::domain::{
 /// Whether messages are traced, and where their steps go.
 #[derive(Clone, Debug, Default)]
 pub enum Traces {
-    /// None is.
     #[default]
     Off,
-    /// Some are.
     On {
-        /// Which.
         sample: Sample,
         /// To the exporter.
         steps: mpsc::Sender<Step>,

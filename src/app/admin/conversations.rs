@@ -12,7 +12,6 @@ use crate::{
 
 /// A conversation as its administrator looks at it.
 pub struct Overview {
-    /// It.
     pub conversation: Conversation,
     /// How many of its messages are in each status that some are in.
     pub counts: Vec<(Status, i64)>,

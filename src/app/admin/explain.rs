@@ -17,7 +17,6 @@ pub struct Explanation {
     pub message: Message,
     /// What its columns do not tell.
     pub story: Story,
-    /// What follows from that.
     pub verdict: Verdict,
 }
 

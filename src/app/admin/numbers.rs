@@ -20,7 +20,6 @@ const BATCH_SIZE: usize = 1000;
 pub struct Doubted {
     /// As it is stored.
     pub phone: Phone,
-    /// Why.
     pub doubt: Doubt,
     /// Messages to it.
     pub messages: i64,

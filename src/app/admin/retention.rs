@@ -8,10 +8,8 @@ use super::AdminService;
 use crate::app::Error;
 use crate::store::retention::{self, Keeper, Place};
 
-/// What one pass removed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Removed {
-    /// Messages.
     pub messages: u64,
     /// Events of messages that stay.
     pub events: u64,
@@ -21,7 +19,6 @@ pub struct Removed {
 const BATCH_SIZE: i64 = 100;
 /// The pause after each, in times of what it took: others have the database for most of the time.
 const PAUSE_FACTOR: u32 = 9;
-/// The shortest pause.
 const MIN_PAUSE: Duration = Duration::from_millis(5);
 /// How long gateways have to close the connections of an erased phone.
 const OWNERLESS_TTL: Duration = Duration::from_secs(3600);

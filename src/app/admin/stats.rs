@@ -26,10 +26,8 @@ const MAX_SLOW: i64 = 50;
 /// How long all of it may take.
 const STATS_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// One lane.
 #[derive(Clone, Copy, Debug)]
 pub struct LaneStats {
-    /// Which.
     pub lane: Priority,
     /// Messages not acknowledged yet, whether their recipient is there or not.
     pub waiting: u64,
@@ -46,7 +44,6 @@ pub struct LaneStats {
 /// A count that was not carried to its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counted {
-    /// How many were seen.
     pub count: u64,
     /// Whether there may be more.
     pub at_least: bool,
@@ -62,7 +59,6 @@ impl Counted {
 /// How the installation does at a moment.
 #[derive(Clone, Debug)]
 pub struct StatsSnapshot {
-    /// When.
     pub at: OffsetDateTime,
     /// High first.
     pub lanes: Vec<LaneStats>,
@@ -70,19 +66,17 @@ pub struct StatsSnapshot {
     pub waiting: Counted,
     /// Deliveries on their way or due; what waits and is not in flight is parked for an absent recipient.
     pub in_flight: Counted,
-    /// Dead letters.
     pub dead: Counted,
     /// The same by class, those without any left out.
     pub dead_by_class: Vec<DeadOfClass>,
     /// Recipients that are slow to acknowledge, the worst first.
     pub slowest: Vec<Slow>,
-    /// The database itself.
     pub database: DatabaseFacts,
     /// How long the database took to answer, in milliseconds.
     pub database_ms: f64,
     /// The processes that live, oldest first, each with what it knows of itself.
     pub nodes: Vec<Node>,
-    /// What they know together.
+    /// The figures of all processes, added up.
     pub all: Figures,
 }
 

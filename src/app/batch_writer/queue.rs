@@ -16,7 +16,6 @@ const CROWD: usize = 12;
 /// The wait for them, which is within the 2 ms that delivery.md, How 3 allows.
 const CROWD_WAIT: Duration = Duration::from_millis(1);
 
-/// Where requests are put.
 pub(super) struct Sender<T> {
     shared: Arc<Shared<T>>,
 }

@@ -17,10 +17,8 @@ use crate::{
     },
 };
 
-/// What somebody says.
 #[derive(Clone, Debug, Default)]
 pub struct ChatRequest {
-    /// What.
     pub draft: Draft,
     /// The sender's own name for it, which makes a repeat harmless.
     pub client_message_id: Option<String>,
@@ -33,7 +31,6 @@ pub struct Page {
     pub before: Option<i64>,
     /// Only those after this `seq`, oldest first.
     pub after: Option<i64>,
-    /// How many.
     pub limit: usize,
 }
 

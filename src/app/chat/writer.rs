@@ -34,7 +34,6 @@ impl Request {
     }
 }
 
-/// Stores chat messages.
 pub(super) type ChatWriter = BatchWriter<ChatBatch>;
 
 /// How chat messages are stored.

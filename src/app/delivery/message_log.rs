@@ -78,7 +78,6 @@ impl DeliveryService {
         }
     }
 
-    /// These were given up.
     pub(in crate::app) fn log_given_up(ids: impl IntoIterator<Item = MessageId>, reason: &str) {
         for message_id in ids {
             tracing::error!(%message_id, reason, "message given up");
@@ -92,7 +91,6 @@ impl DeliveryService {
         }
     }
 
-    /// Somebody began a conversation.
     pub(in crate::app) fn log_opened(&self, conversation: &Conversation) {
         if self.core.runtime_settings().log_sample.takes(MessageId(conversation.id.0)) {
             tracing::info!(

@@ -22,7 +22,6 @@ pub(super) fn add_behind(behind: &mut Behind, party: Party, from: MessageId) {
     behind.entry(party).and_modify(|known| *known = from.min(*known)).or_insert(from);
 }
 
-/// Who they are.
 pub(super) struct PendingResyncs {
     /// Each with the first message that it may have missed.
     parties: Mutex<BoundedMap<Party, MessageId>>,

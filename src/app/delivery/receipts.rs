@@ -40,12 +40,9 @@ const REFUSED: &str =
     "the recipient's app ended 5 connections with an error when it was sent this message";
 const _: () = assert!(suspects::FAILURES == 5, "the text above says how many");
 
-/// What a receipt tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReceiptKind {
-    /// It has them.
     Delivered,
-    /// It opened them.
     Read,
 }
 

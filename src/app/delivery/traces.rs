@@ -152,7 +152,6 @@ impl DeliveryService {
         }
     }
 
-    /// These were given up.
     pub(in crate::app) fn trace_given_up(&self, failed: &[Changed], reason: &'static str) {
         for changed in failed.iter().filter(|changed| self.traces().follow(changed.id)) {
             let facts = vec![("reason", Fact::Text(reason.to_owned()))];

@@ -20,25 +20,19 @@ pub struct Caller {
     pub token: TokenId,
     /// Until when it is valid.
     pub expires_at: Option<OffsetDateTime>,
-    /// Who it is.
     pub identity: Identity,
 }
 
 /// The two kinds of users.
 #[derive(Clone, Debug)]
 pub enum Identity {
-    /// A business user.
     Business {
-        /// Its id.
         id: UserId,
         /// How recipients see it.
         name: Arc<str>,
-        /// What it may do.
         permissions: Permissions,
     },
-    /// A mobile user.
     Mobile {
-        /// Its phone number.
         phone: Phone,
     },
 }
@@ -57,7 +51,7 @@ impl Caller {
         }
     }
 
-    /// Whether it is that.
+    /// Whether this is the process looking at its own hub.
     pub fn is_probe(&self) -> bool {
         matches!(self.identity, Identity::Business { id, .. } if id.0.is_nil())
     }

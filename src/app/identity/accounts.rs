@@ -18,9 +18,7 @@ use crate::{
 /// What to change of a business user; `None` leaves a thing as it is.
 #[derive(Clone, Debug, Default)]
 pub struct Change {
-    /// New permissions.
     pub permissions: Option<Permissions>,
-    /// A new phone number.
     pub phone: Option<Phone>,
     /// Let it in, or shut it out.
     pub enabled: Option<bool>,

@@ -13,7 +13,6 @@ use crate::{
     store::{Group, accounts},
 };
 
-/// How many are remembered.
 const MAX_PHONES: usize = 65_536;
 /// For how long: an administrator may change one.
 const PHONE_TTL: Duration = Duration::from_secs(60);

@@ -32,7 +32,6 @@ pub struct Issued {
 
 /// A token that took another's place.
 pub struct Rotated {
-    /// The new one.
     pub issued: Issued,
     /// The one that it replaces.
     pub replaces: TokenId,
@@ -45,7 +44,6 @@ pub struct Rotated {
 pub enum Lifetime {
     /// As long as the configuration says for its kind.
     Usual,
-    /// This long.
     For(Duration),
     /// It does not expire.
     Endless,

@@ -89,7 +89,6 @@ impl JobState {
 
 /// Jobs that were taken, and how long until there is reason to look again when there were none.
 pub enum TakenJobs {
-    /// Do these.
     Jobs(Vec<Taken>),
     /// None, until then at the latest.
     Nothing(Duration),

@@ -43,7 +43,6 @@ pub(super) struct Limiter {
 pub struct Limited {
     /// When the next one passes.
     pub retry_after: Duration,
-    /// How many may pass.
     pub most: u32,
     /// Of what, in words.
     pub what: &'static str,

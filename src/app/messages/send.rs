@@ -31,13 +31,10 @@ pub const MAX_KEPT_ANSWER_LEN: usize = 256 * 1024;
 pub struct SendRequest {
     /// The phone number as it was written.
     pub to: String,
-    /// The rest.
     pub draft: Draft,
 }
 
-/// How a send went.
 pub enum Sent<T> {
-    /// It was done now.
     Now(T),
     /// The same request was answered before: give that answer again.
     Before(Earlier),
@@ -49,7 +46,6 @@ pub type Item = Result<Message, Refusal>;
 /// Why one item of a batch was not accepted.
 #[derive(Clone, Debug)]
 pub enum Refusal {
-    /// It breaks rules.
     Invalid(Vec<FieldError>),
     /// The sender's limit is reached.
     Limited(Limited),

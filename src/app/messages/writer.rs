@@ -33,13 +33,11 @@ pub(super) struct Request {
 /// What became of a request.
 #[derive(Debug)]
 pub enum Accepted {
-    /// Its messages are durable.
     New,
     /// Its key had been used before: this was answered then.
     Earlier(Earlier),
 }
 
-/// Stores one-way messages.
 pub(super) type MessageWriter = BatchWriter<MessageBatch>;
 
 /// How one-way messages are stored.

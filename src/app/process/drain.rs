@@ -90,7 +90,6 @@ pub fn name(id: NodeId) -> String {
     id.to_string()
 }
 
-/// Reads a name.
 pub fn parse_name(text: &str) -> Option<NodeId> {
     text.parse().ok()
 }

@@ -15,16 +15,12 @@ const DEPENDENCY_TIMEOUT: Duration = Duration::from_secs(2);
 const DISK_FULL: &str =
     "the disk of the database is full, and nothing new can be stored: make room on it";
 
-/// One dependency.
 #[derive(Clone, Debug)]
 pub struct Dependency {
     /// `database`, `disk`, `realtime`, `rabbitmq`, `redis` or `mail`.
     pub name: &'static str,
-    /// Whether it answers.
     pub up: bool,
-    /// How long it took.
     pub latency: Duration,
-    /// What is wrong with it.
     pub fault: Option<String>,
     /// What does not work without it.
     pub stops: Stops,

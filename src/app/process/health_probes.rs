@@ -20,17 +20,12 @@ const PROBE_TTL: Duration = Duration::from_secs(3 * HEALTH_INTERVAL.as_secs());
 /// What was found of a dependency at a time.
 #[derive(Clone, Debug)]
 pub struct ProbeResult {
-    /// When.
     pub at: OffsetDateTime,
-    /// Whether it answered.
     pub up: bool,
-    /// How long it took.
     pub latency: Duration,
-    /// What was wrong with it.
     pub fault: Option<String>,
 }
 
-/// The last results.
 #[derive(Default)]
 pub(super) struct Probes {
     realtime: Mutex<Option<(Instant, Result<Duration, String>)>>,

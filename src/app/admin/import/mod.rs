@@ -57,7 +57,6 @@ fn derived(kind: &str, source: &str, at: OffsetDateTime) -> Uuid {
     uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }
 
-/// What rows are of.
 #[derive(Clone, Copy, Debug)]
 pub enum ImportSource<'a> {
     /// Messages; they become one-way.
@@ -85,7 +84,6 @@ pub enum Under<'a> {
     Begun(Uuid),
 }
 
-/// What became of rows.
 #[derive(Clone, Debug)]
 pub struct Imported {
     /// What messages were imported under, for those that follow: the id of the first ones' entry in the
