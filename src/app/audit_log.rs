@@ -8,8 +8,10 @@
 
 use std::net::IpAddr;
 
+use time::OffsetDateTime;
+
 use super::{
-    Core, Error,
+    Error,
     batch_writer::{Batch, BatchWriter, Reply, Retry},
     clock::new_id,
 };
@@ -18,7 +20,7 @@ use crate::{
         Party, TokenId,
         audit::{Action, Actor, Entry, Outcome, reason},
     },
-    store::{self, Cut, Group, Slice, audit},
+    store::{self, Cut, Group, Slice, Store, audit},
 };
 
 /// On whose behalf something is done, and why.
@@ -39,6 +41,23 @@ impl By {
 
     pub(super) fn new(actor: Actor) -> By {
         By { actor, reason: None, request: None, peer: None }
+    }
+
+    /// What is being done at a time, to be completed and recorded.
+    pub(super) fn entry(&self, action: Action, at: OffsetDateTime) -> Entry {
+        Entry {
+            id: new_id(),
+            at,
+            actor: self.actor.clone(),
+            action,
+            subject: None,
+            phones: Vec::new(),
+            reason: self.reason.clone(),
+            request: self.request.clone(),
+            peer: self.peer,
+            details: Vec::new(),
+            outcome: Outcome::Done,
+        }
     }
 
     /// The same with why; blank is none.
@@ -114,12 +133,12 @@ impl<T> Listing<T> {
 pub(super) type AuditWriter = BatchWriter<EntryBatch>;
 
 pub(super) struct EntryBatch {
-    core: Core,
+    store: Store,
 }
 
 impl EntryBatch {
-    pub(super) fn new(core: Core) -> EntryBatch {
-        EntryBatch { core }
+    pub(super) fn new(store: Store) -> EntryBatch {
+        EntryBatch { store }
     }
 }
 
@@ -138,7 +157,7 @@ impl Batch for EntryBatch {
     async fn context(&self, _entries: &[Entry]) {}
 
     async fn persist(&self, entries: &mut [Entry], _: &()) -> Result<(), store::Error> {
-        audit::insert(&self.core.store().client_for(Group::Audit).await?, entries).await
+        audit::insert(&self.store.client_for(Group::Audit).await?, entries).await
     }
 
     fn finish(&self, _: Vec<Entry>, replies: Vec<Reply<()>>, _stored: (), _: &()) {
@@ -146,55 +165,16 @@ impl Batch for EntryBatch {
     }
 }
 
-impl Core {
-    /// What is being done, to be completed and recorded.
-    pub(super) fn entry(&self, by: &By, action: Action) -> Entry {
-        Entry {
-            id: new_id(),
-            at: self.clock().now(),
-            actor: by.actor.clone(),
-            action,
-            subject: None,
-            phones: Vec::new(),
-            reason: by.reason.clone(),
-            request: by.request.clone(),
-            peer: by.peer,
-            details: Vec::new(),
-            outcome: Outcome::Done,
+/// How something ended that was asked for; `None` for a mistake of form, which is not recorded, because
+/// nothing was looked at.
+pub(super) fn outcome_of<T>(done: &Result<T, Error>) -> Option<Outcome> {
+    match done {
+        Ok(_) => Some(Outcome::Done),
+        Err(Error::NotFound(_)) => Some(Outcome::NotFound),
+        Err(Error::Conflict(_)) => Some(Outcome::Refused),
+        Err(Error::Unavailable | Error::DiskFull | Error::Away(_) | Error::Internal) => {
+            Some(Outcome::Failed)
         }
-    }
-
-    /// Records what changes nothing else, and waits until that is durable: what was read may be handed
-    /// out only then.
-    ///
-    /// # Errors
-    /// [`Error::Overloaded`] when too much waits; failures of the database.
-    pub(super) async fn record(&self, entry: Entry) -> Result<(), Error> {
-        self.audit().write(entry).await
-    }
-
-    /// Records how something ended that was asked for: as it is if it was done, else that it was not
-    /// found or was refused. A mistake of form is not recorded, because nothing was looked at.
-    ///
-    /// # Errors
-    /// Those of what was done, and of [`Core::record`].
-    pub(super) async fn record_end<T>(
-        &self,
-        entry: Entry,
-        done: Result<T, Error>,
-    ) -> Result<T, Error> {
-        let outcome = match &done {
-            Ok(_) => Outcome::Done,
-            Err(Error::NotFound(_)) => Outcome::NotFound,
-            Err(Error::Conflict(_)) => Outcome::Refused,
-            Err(Error::Unavailable | Error::DiskFull | Error::Away(_) | Error::Internal) => {
-                Outcome::Failed
-            }
-            Err(_) => return done,
-        };
-        let recorded = self.record(entry.ended(outcome)).await;
-        // Its own failure tells more than that of the record.
-        let done = done?;
-        recorded.map(|()| done)
+        Err(_) => None,
     }
 }

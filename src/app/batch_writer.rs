@@ -18,7 +18,7 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::{sync::oneshot, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{Core, Error};
+use super::{Error, database_outages::DatabaseOutages};
 use crate::{domain::Party, store};
 
 /// When a caller that found the queue full should come back.
@@ -202,25 +202,25 @@ impl<B: Batch> BatchWriter<B> {
 impl<B: Batch> BatchTask<B> {
     /// Runs until `stop` is cancelled and everything that was queued before is stored. `kind` knows how its
     /// requests are stored.
-    pub(super) async fn run(mut self, core: Core, kind: B, stop: CancellationToken) {
+    pub(super) async fn run(mut self, outages: DatabaseOutages, kind: B, stop: CancellationToken) {
         loop {
             kind.before_batch().await;
             let Some(batch) = self.queue.batch(B::BATCH_SIZE, &stop).await else { return };
             B::record_size(batch.iter().map(|(request, _)| B::rows(request)).sum());
             let (requests, replies) = batch.into_iter().unzip();
-            store_batch(&core, &kind, requests, replies).await;
+            store_batch(&outages, &kind, requests, replies).await;
         }
     }
 }
 
 async fn store_batch<B: Batch>(
-    core: &Core,
+    outages: &DatabaseOutages,
     kind: &B,
     mut requests: Vec<B::Request>,
     replies: Vec<Reply<B::Answer>>,
 ) {
     let context = kind.context(&requests).await;
-    match persist(core, kind, &mut requests, &context).await {
+    match persist(outages, kind, &mut requests, &context).await {
         Ok(stored) => kind.finish(requests, replies, stored, &context),
         Err(error) if !error.is_transient() && requests.len() > 1 => {
             // One bad row never fails its neighbours.
@@ -229,7 +229,7 @@ async fn store_batch<B: Batch>(
             let mut left = requests.into_iter().zip(replies);
             while let Some((request, reply)) = left.next() {
                 let (mut request, mut reply) = (vec![request], vec![reply]);
-                match persist(core, kind, &mut request, &context).await {
+                match persist(outages, kind, &mut request, &context).await {
                     Ok(stored) => kind.finish(request, reply, stored, &context),
                     // The others would wait for the database one after the other.
                     Err(error) if error.is_transient() => {
@@ -245,7 +245,7 @@ async fn store_batch<B: Batch>(
 }
 
 async fn persist<B: Batch>(
-    core: &Core,
+    outages: &DatabaseOutages,
     kind: &B,
     requests: &mut [B::Request],
     context: &B::Context,
@@ -266,7 +266,7 @@ async fn persist<B: Batch>(
             done => return done,
         };
         let Some(wait) = waits.next() else { return Err(error) };
-        core.outages().failed(&error, core.clock().now());
+        outages.failed(&error);
         if deadline.is_some_and(|deadline| Instant::now() + wait >= deadline) {
             return Err(error);
         }

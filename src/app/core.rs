@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Error, audit_log,
+    By, Error, audit_log,
     batch_writer::{BatchTask, BatchWriter},
     clock::Clock,
     database_outages::DatabaseOutages,
@@ -15,7 +15,11 @@ use super::{
 };
 use crate::{
     cache::Cache,
-    domain::{NodeId, Party, phone::Region},
+    domain::{
+        NodeId, Party,
+        audit::{Action, Entry},
+        phone::Region,
+    },
     presence::{Delivery, Presence, Registry},
     queue::{LocalQueue, Queue},
     store::{Client, Group, Store, nodes::Role},
@@ -109,8 +113,8 @@ pub struct CoreTasks {
 impl CoreTasks {
     /// Starts it. It ends when `stop` is cancelled and everything handed to it is written.
     pub(super) fn spawn(self, tracker: &TaskTracker, stop: &CancellationToken) {
-        let batch = audit_log::EntryBatch::new(self.core.clone());
-        tracker.spawn(self.audit.run(self.core, batch, stop.clone()));
+        let batch = audit_log::EntryBatch::new(self.core.store().clone());
+        tracker.spawn(self.audit.run(self.core.outages().clone(), batch, stop.clone()));
     }
 }
 
@@ -126,7 +130,7 @@ impl Core {
             queue,
             runtime: Reloadable::new(settings.runtime.clone()),
             audit,
-            outages: DatabaseOutages::default(),
+            outages: DatabaseOutages::new(settings.clock.clone()),
             settings,
         };
         let core = Core { state: Arc::new(state) };
@@ -188,8 +192,35 @@ impl Core {
         &self.state.outages
     }
 
-    pub(super) fn audit(&self) -> &audit_log::AuditWriter {
-        &self.state.audit
+    /// What is being done, to be completed and recorded.
+    pub(super) fn entry(&self, by: &By, action: Action) -> Entry {
+        by.entry(action, self.clock().now())
+    }
+
+    /// Records what changes nothing else, and waits until that is durable: what was read may be handed
+    /// out only then.
+    ///
+    /// # Errors
+    /// [`Error::Overloaded`] when too much waits; failures of the database.
+    pub(super) async fn record(&self, entry: Entry) -> Result<(), Error> {
+        self.state.audit.write(entry).await
+    }
+
+    /// Records how something ended that was asked for: as it is if it was done, else that it was not
+    /// found or was refused.
+    ///
+    /// # Errors
+    /// Those of what was done, and of [`Core::record`].
+    pub(super) async fn record_end<T>(
+        &self,
+        entry: Entry,
+        done: Result<T, Error>,
+    ) -> Result<T, Error> {
+        let Some(outcome) = audit_log::outcome_of(&done) else { return done };
+        let recorded = self.record(entry.ended(outcome)).await;
+        // Its own failure tells more than that of the record.
+        let done = done?;
+        recorded.map(|()| done)
     }
 
     /// A connection for what a party does with its conversations.

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, Ordering},
     },
     time::Duration,
@@ -10,7 +10,7 @@ use std::{
 
 use time::OffsetDateTime;
 
-use super::Core;
+use super::Clock;
 use crate::{domain::verdict::Outage, store};
 
 /// A database that took longer than this to answer was away, though nothing failed.
@@ -18,9 +18,15 @@ const SLOW_ANSWER: Duration = Duration::from_secs(1);
 /// How long, in seconds, a disk counts as full after it was found to be.
 const DISK_FULL_TTL: i64 = 60;
 
-/// What was noted and is not written yet.
-#[derive(Default)]
+/// What was noted and is not written yet. Cheap to clone.
+#[derive(Clone)]
 pub(super) struct DatabaseOutages {
+    clock: Clock,
+    state: Arc<State>,
+}
+
+#[derive(Default)]
+struct State {
     away: Mutex<Option<Away>>,
     /// When the database last had no room on its disk, in seconds since 1970; zero when it has stored
     /// something since.
@@ -35,14 +41,19 @@ struct Away {
 }
 
 impl DatabaseOutages {
+    pub(super) fn new(clock: Clock) -> DatabaseOutages {
+        DatabaseOutages { clock, state: Arc::default() }
+    }
+
     fn away(&self) -> MutexGuard<'_, Option<Away>> {
-        self.away.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.away.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The database did not do what it was asked; the first time begins an outage.
-    pub(super) fn failed(&self, error: &store::Error, now: OffsetDateTime) {
+    pub(super) fn failed(&self, error: &store::Error) {
+        let now = self.clock.now();
         if matches!(error, store::Error::DiskFull(_)) {
-            self.full_at.store(now.unix_timestamp(), Ordering::Relaxed);
+            self.state.full_at.store(now.unix_timestamp(), Ordering::Relaxed);
         }
         let away = &mut *self.away();
         match away {
@@ -54,13 +65,22 @@ impl DatabaseOutages {
 
     /// The database had room for something new.
     pub(super) fn stored(&self) {
-        self.full_at.store(0, Ordering::Relaxed);
+        self.state.full_at.store(0, Ordering::Relaxed);
     }
 
     /// Whether the database had no room on its disk when something was last stored, or tried to be: after
     /// a while nobody can know.
-    pub(super) fn is_disk_full(&self, now: OffsetDateTime) -> bool {
-        now.unix_timestamp() - self.full_at.load(Ordering::Relaxed) < DISK_FULL_TTL
+    pub(super) fn is_disk_full(&self) -> bool {
+        self.clock.now().unix_timestamp() - self.state.full_at.load(Ordering::Relaxed)
+            < DISK_FULL_TTL
+    }
+
+    /// Does something with the database, and notes when that took too long.
+    pub(super) async fn timed<T>(&self, work: impl Future<Output = T>) -> T {
+        let asked = self.clock.now();
+        let result = work.await;
+        self.answered(asked, self.clock.now());
+        result
     }
 
     /// The database answered; a slow answer is an outage.
@@ -86,15 +106,5 @@ impl DatabaseOutages {
         let Away { since, reason, until } = self.away().take()?;
         let ended_at = until.unwrap_or(now);
         Some(Outage { part: "database".to_owned(), reason, began_at: since, ended_at })
-    }
-}
-
-impl Core {
-    /// Does something with the database, and notes when that took too long.
-    pub(super) async fn timed<T>(&self, work: impl Future<Output = T>) -> T {
-        let asked = self.clock().now();
-        let result = work.await;
-        self.outages().answered(asked, self.clock().now());
-        result
     }
 }

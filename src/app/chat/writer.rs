@@ -83,7 +83,7 @@ impl Batch for ChatBatch {
             })
             .await
         };
-        let result = self.core.timed(attempt).await;
+        let result = self.core.outages().timed(attempt).await;
         for (request, earlier) in requests.iter_mut().zip(earlier) {
             request.earlier = earlier;
         }

@@ -53,9 +53,9 @@ pub struct DeliveryTasks {
 impl DeliveryTasks {
     /// Starts it. It ends when `stop` is cancelled and everything handed to it is written.
     pub(super) fn spawn(self, tracker: &TaskTracker, stop: &CancellationToken) {
-        let core = self.delivery.core.clone();
+        let outages = self.delivery.core.outages().clone();
         let batch = receipts::ReceiptBatch::new(self.delivery);
-        tracker.spawn(self.receipts.run(core, batch, stop.clone()));
+        tracker.spawn(self.receipts.run(outages, batch, stop.clone()));
     }
 }
 

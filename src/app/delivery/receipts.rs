@@ -181,7 +181,7 @@ impl Batch for ReceiptBatch {
     async fn context(&self, _entries: &[Entry]) {}
 
     async fn persist(&self, entries: &mut [Entry], _: &()) -> Result<Vec<Changed>, store::Error> {
-        self.delivery.core.timed(persist(&self.delivery, &Rows::of(entries))).await
+        self.delivery.core.outages().timed(persist(&self.delivery, &Rows::of(entries))).await
     }
 
     fn finish(

@@ -44,8 +44,8 @@ pub struct MessageTasks {
 impl MessageTasks {
     /// Starts it. It ends when `stop` is cancelled and everything handed to it is written.
     pub(super) fn spawn(self, tracker: &TaskTracker, stop: &CancellationToken) {
-        let core = self.batch.core.clone();
-        tracker.spawn(self.writer.run(core, self.batch, stop.clone()));
+        let outages = self.batch.core.outages().clone();
+        tracker.spawn(self.writer.run(outages, self.batch, stop.clone()));
     }
 }
 

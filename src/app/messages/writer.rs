@@ -86,7 +86,7 @@ impl Batch for MessageBatch {
         requests: &mut [Request],
         online: &Online,
     ) -> Result<Outcomes, store::Error> {
-        let outcomes = self.core.timed(persist(self, requests, online)).await?;
+        let outcomes = self.core.outages().timed(persist(self, requests, online)).await?;
         self.core.outages().stored();
         Ok(outcomes)
     }

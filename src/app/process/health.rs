@@ -97,7 +97,7 @@ impl ProcessService {
 
     /// Whether the database had no room for something new in the last minute.
     pub fn is_disk_full(&self) -> bool {
-        self.core.outages().is_disk_full(self.core.clock().now())
+        self.core.outages().is_disk_full()
     }
 
     /// How the copies of the database stand; without any, everything is read from the database itself.

@@ -83,9 +83,9 @@ impl ProcessService {
     /// # Errors
     /// Failures of the database, which are noted as an outage.
     pub async fn write_presence_log(&self) -> Result<(), Error> {
-        let result = self.core.timed(self.try_write_presence_log()).await;
+        let result = self.core.outages().timed(self.try_write_presence_log()).await;
         if let Err(error) = &result {
-            self.core.outages().failed(error, self.core.clock().now());
+            self.core.outages().failed(error);
         }
         Ok(result?)
     }
