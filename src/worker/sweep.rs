@@ -173,7 +173,7 @@ pub async fn trail(app: App) {
 /// For ever.
 pub async fn books(app: App) {
     loop {
-        match app.admin.repair().await {
+        match app.admin.repair_discrepancies().await {
             Ok(0) => {}
             Ok(repaired) => tracing::warn!(repaired, "dead letters were put in order"),
             Err(error) => tracing::warn!(%error, "the books could not be repaired"),

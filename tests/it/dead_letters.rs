@@ -280,7 +280,7 @@ async fn the_books_balance_and_say_when_they_do_not() {
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
     let settings = Settings { node: None, ..settings() };
     let app = App::start(settings, store(&server), &tracker, &stop);
-    assert_eq!(app.admin.repair().await.unwrap(), 1);
+    assert_eq!(app.admin.repair_discrepancies().await.unwrap(), 1);
     stop.cancel();
     assert_eq!(run_json(&data, &["audit", "delivery"])["balanced"], true);
     // A row that vanished is missed.

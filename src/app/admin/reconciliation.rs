@@ -52,7 +52,7 @@ impl AdminService {
     ///
     /// # Errors
     /// Failures of the database.
-    pub async fn repair(&self) -> Result<u64, Error> {
+    pub async fn repair_discrepancies(&self) -> Result<u64, Error> {
         let client = self.core.store().client_for(Group::Upkeep).await?;
         Ok(books::repair(&client, self.core.clock().now(), MAX_LISTED).await?)
     }
