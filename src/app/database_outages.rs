@@ -27,13 +27,13 @@ pub(super) struct DatabaseOutages {
 
 #[derive(Default)]
 struct State {
-    away: Mutex<Option<Away>>,
+    away: Mutex<Option<PendingOutage>>,
     /// When the database last had no room on its disk, in seconds since 1970; zero when it has stored
     /// something since.
     full_at: AtomicI64,
 }
 
-struct Away {
+struct PendingOutage {
     since: OffsetDateTime,
     reason: String,
     /// When it was back, where that is known before it is written.
@@ -45,7 +45,7 @@ impl DatabaseOutages {
         DatabaseOutages { clock, state: Arc::default() }
     }
 
-    fn away(&self) -> MutexGuard<'_, Option<Away>> {
+    fn away(&self) -> MutexGuard<'_, Option<PendingOutage>> {
         self.state.away.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -59,7 +59,9 @@ impl DatabaseOutages {
         match away {
             // It goes on.
             Some(away) => away.until = None,
-            None => *away = Some(Away { since: now, reason: error.to_string(), until: None }),
+            None => {
+                *away = Some(PendingOutage { since: now, reason: error.to_string(), until: None })
+            }
         }
     }
 
@@ -90,20 +92,20 @@ impl DatabaseOutages {
         }
         let took = (now - asked).as_seconds_f64();
         match &mut *self.away() {
-            Some(Away { since, until: Some(until), .. }) => {
+            Some(PendingOutage { since, until: Some(until), .. }) => {
                 (*since, *until) = ((*since).min(asked), (*until).max(now));
             }
             Some(away) => away.since = away.since.min(asked),
             none => {
                 let reason = format!("it took {took:.1} s to answer");
-                *none = Some(Away { since: asked, reason, until: Some(now) });
+                *none = Some(PendingOutage { since: asked, reason, until: Some(now) });
             }
         }
     }
 
     /// The outage that has ended by now, if there was one.
     pub(super) fn take(&self, now: OffsetDateTime) -> Option<Outage> {
-        let Away { since, reason, until } = self.away().take()?;
+        let PendingOutage { since, reason, until } = self.away().take()?;
         let ended_at = until.unwrap_or(now);
         Some(Outage { part: "database".to_owned(), reason, began_at: since, ended_at })
     }

@@ -22,19 +22,19 @@ const MAX_COUNTED: usize = BATCH_SIZE;
 /// The receipts that wait, by recipient.
 #[derive(Default)]
 pub(super) struct Backlog {
-    receipts: Mutex<Waiting>,
+    receipts: Mutex<ReceiptCounts>,
     fewer: Notify,
     hasher: RandomState,
 }
 
 #[derive(Default)]
-struct Waiting {
+struct ReceiptCounts {
     of: HashMap<u64, usize>,
     /// All of them, of each recipient no more than count.
     counted: usize,
 }
 
-impl Waiting {
+impl ReceiptCounts {
     fn change(&mut self, party: u64, change: impl FnOnce(usize) -> usize) {
         let before = self.of.get(&party).copied().unwrap_or_default();
         let after = change(before);
@@ -69,7 +69,7 @@ impl Backlog {
         tokio::time::timeout(BACKLOG_TIMEOUT, few).await
     }
 
-    fn receipts(&self) -> MutexGuard<'_, Waiting> {
+    fn receipts(&self) -> MutexGuard<'_, ReceiptCounts> {
         self.receipts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
