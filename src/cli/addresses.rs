@@ -1,7 +1,7 @@
 //! The addresses of what an installation needs beside itself, read before anything is begun with them: a
 //! misspelt one is a fault of the configuration, and not of what is at the other end.
 
-use super::{cluster, opened};
+use super::{cluster, database};
 use crate::config::{self, Config, ConfigErrors, Fault, Loaded, Source, Sources};
 
 /// Reads and checks the configuration, with its addresses.
@@ -28,14 +28,14 @@ fn wrong(config: &Config) -> Vec<(&'static str, String)> {
     let urls = database.url.iter().map(|url| ("database.url", url));
     let replicas = database.replica_urls.iter().map(|url| ("database.replica_urls", url));
     for (key, url) in urls.chain(replicas) {
-        if let Err(failure) = opened::parse(key, url) {
+        if let Err(failure) = database::parse(key, url) {
             faults.push((key, failure.what));
         }
     }
     if let Err(failure) = cluster::broker(config) {
         faults.push(("queue.url", failure.what));
     }
-    if let Err(failure) = cluster::target(config) {
+    if let Err(failure) = cluster::redis_target(config) {
         faults.push(("cache.url", failure.what));
     }
     faults

@@ -4,7 +4,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::exit::{Failure, Kind};
+use super::exit::{ExitStatus, Failure};
 
 /// Reads an answer.
 ///
@@ -16,13 +16,13 @@ pub(super) fn read<'a, T: Deserialize<'a>>(answer: &'a Value) -> Result<T, Failu
 
 /// An answer of another form.
 pub(super) fn unreadable() -> Failure {
-    Failure::new(Kind::Failed, "the answer cannot be understood")
+    Failure::new(ExitStatus::Failed, "the answer cannot be understood")
         .hint("the esh3ar there may be of another version than this one")
 }
 
 /// A page of a list.
 #[derive(Deserialize)]
-pub(super) struct Page<C = String> {
+pub(super) struct ListPage<C = String> {
     pub(super) items: Vec<Value>,
     /// Where the next one begins.
     pub(super) next: Option<C>,
@@ -53,7 +53,7 @@ mod tests {
             DeadLetterView, ExplanationView, MessageStoryView,
             admin::{AuditView, BooksView, ConversationOverviewView},
             bulk::ChangedView,
-            personal::ErasureView,
+            privacy::ErasureView,
         },
     };
 

@@ -15,8 +15,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Setup, cluster,
-    exit::{Failure, Kind},
-    opened::{self, OpenedStore},
+    database::{self, OpenDatabase},
+    exit::{ExitStatus, Failure},
     privilege,
 };
 use crate::{
@@ -44,11 +44,11 @@ use crate::{
 };
 
 /// An id that lies this far ahead of the clock was not made by one that is right.
-const SKEW_TOLD: Duration = Duration::from_secs(5);
+const CLOCK_SKEW_WARNING: Duration = Duration::from_secs(5);
 /// How often histograms are kept small.
-const UPKEEP: Duration = Duration::from_secs(5);
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the last writes of a stop may take.
-const LAST_WRITES: Duration = Duration::from_secs(10);
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
 /// The running appliance.
 pub struct Appliance {
@@ -58,75 +58,76 @@ pub struct Appliance {
     pub http: SocketAddr,
     /// Where the page for machines listens.
     pub metrics: Option<SocketAddr>,
-    works: Works,
+    runtime: Runtime,
     readiness: Readiness,
-    front: Part,
+    frontend: TaskGroup,
     stop_timeout: Duration,
-    began: Instant,
+    started: Instant,
     pulse: Pulse,
     tls: Option<Tls>,
 }
 
 /// Tasks that are stopped together.
 #[derive(Clone, Default)]
-pub(super) struct Part {
+pub(super) struct TaskGroup {
     pub(super) stop: CancellationToken,
     pub(super) tracker: TaskTracker,
 }
 
-impl Part {
-    pub(super) async fn end(&self, patience: Duration, what: &str) {
+impl TaskGroup {
+    pub(super) async fn end(&self, timeout: Duration, what: &str) {
         self.stop.cancel();
         self.tracker.close();
-        if tokio::time::timeout(patience, self.tracker.wait()).await.is_err() {
+        if tokio::time::timeout(timeout, self.tracker.wait()).await.is_err() {
             tracing::warn!(left = self.tracker.len(), what, "a part did not end in time");
         }
     }
 }
 
 /// The use cases and what works by itself: all of a process but its borders.
-pub(super) struct Works {
+pub(super) struct Runtime {
     pub(super) app: App,
-    store: OpenedStore,
+    store: OpenDatabase,
     /// Comes from the broker.
-    taking: Part,
-    pub(super) work: Part,
-    writers: Part,
+    consuming: TaskGroup,
+    pub(super) work: TaskGroup,
+    writers: TaskGroup,
     /// To the other processes.
-    ways: Part,
+    connections: TaskGroup,
     /// To the collector of traces.
-    traces: Part,
+    traces: TaskGroup,
 }
 
-impl Works {
+impl Runtime {
     /// Starts them over an open database, which is closed again if they cannot be. `address` is where
     /// other gateways reach this one.
     pub(super) async fn start(
         setup: &Setup,
-        mut store: OpenedStore,
+        mut store: OpenDatabase,
         role: Role,
         address: Option<String>,
-    ) -> Result<Works, Failure> {
+    ) -> Result<Runtime, Failure> {
         let replicas = store.replicas.take();
-        let (taking, work) = (Part::default(), Part::default());
-        let (writers, ways, traces) = (Part::default(), Part::default(), Part::default());
+        let (consuming, work) = (TaskGroup::default(), TaskGroup::default());
+        let (writers, connections, traces) =
+            (TaskGroup::default(), TaskGroup::default(), TaskGroup::default());
         let config = &setup.loaded.config;
-        let begun = async {
+        let started = async {
             prepare(&store).await?;
-            let mut settings = opened::settings(config, Some(role))?;
+            let mut settings = database::settings(config, Some(role))?;
             if let Some(node) = &mut settings.node {
                 node.address = address;
             }
-            let to_others = cluster::ways(config, &settings, &ways).await?;
-            if let Some(relay) = to_others.presence.relay() {
+            let backends = cluster::backends(config, &settings, &connections).await?;
+            if let Some(relay) = backends.presence.relay() {
                 settings.cache = Cache::Redis(relay.redis().clone());
             }
-            settings.traces = follow(config, &to_others, role, &traces)?;
+            settings.traces = start_tracing(config, &backends, role, &traces)?;
             let (database, writers) = (store.store.clone(), &writers);
             let app =
-                App::start_with(settings, database, to_others, &writers.tracker, &writers.stop);
+                App::start_with(settings, database, backends, &writers.tracker, &writers.stop);
             let ahead = app.begin_ids().await?;
-            if ahead > SKEW_TOLD {
+            if ahead > CLOCK_SKEW_WARNING {
                 tracing::warn!(
                     seconds = ahead.as_secs(),
                     "the newest that is stored was made by a clock that is ahead of this machine's: new \
@@ -136,7 +137,7 @@ impl Works {
             // Before anybody asks for the others.
             app.greet().await?;
             let consumer = match (cluster::broker(config)?, role) {
-                (Some(broker), Role::Worker) => Some(cluster::consumer(&app, &broker, &taking)),
+                (Some(broker), Role::Worker) => Some(cluster::consumer(&app, &broker, &consuming)),
                 _ => None,
             };
             // A worker gives no lists.
@@ -146,8 +147,8 @@ impl Works {
             worker::start(&app, role, consumer.as_ref(), &work.tracker, &work.stop);
             Ok(app)
         };
-        match begun.await {
-            Ok(app) => Ok(Works { app, store, taking, work, writers, ways, traces }),
+        match started.await {
+            Ok(app) => Ok(Runtime { app, store, consuming, work, writers, connections, traces }),
             Err(failure) => {
                 let _ = store.close().await;
                 Err(failure)
@@ -157,15 +158,15 @@ impl Works {
 
     /// What is in hand is finished and written, the others are told, the database is closed last.
     pub(super) async fn stop(self) -> Result<(), Failure> {
-        if tokio::time::timeout(LAST_WRITES, self.app.last_erasures()).await.is_err() {
+        if tokio::time::timeout(SHUTDOWN_GRACE, self.app.last_erasures()).await.is_err() {
             tracing::warn!("an erasure was cut off by the stop; the same again goes on");
         }
-        self.taking.end(LAST_WRITES, "the broker's work").await;
-        self.work.end(LAST_WRITES, "workers").await;
-        self.writers.end(LAST_WRITES, "writers").await;
-        self.ways.end(LAST_WRITES, "ways to other processes").await;
+        self.consuming.end(SHUTDOWN_GRACE, "the broker's work").await;
+        self.work.end(SHUTDOWN_GRACE, "workers").await;
+        self.writers.end(SHUTDOWN_GRACE, "writers").await;
+        self.connections.end(SHUTDOWN_GRACE, "ways to other processes").await;
         // It ends by itself in two seconds.
-        self.traces.end(LAST_WRITES, "traces").await;
+        self.traces.end(SHUTDOWN_GRACE, "traces").await;
         if let Err(error) = self.app.note_stopped().await {
             tracing::warn!(%error, "the stop could not be noted");
         }
@@ -177,7 +178,7 @@ impl Works {
     }
 
     /// Serves the page for machines, until the very end: a stop is what one wants to watch.
-    pub(super) fn watch(
+    pub(super) fn serve_metrics(
         &self,
         listener: TcpListener,
         readiness: &Readiness,
@@ -214,7 +215,8 @@ pub(super) async fn bind(
 ) -> Result<(TcpListener, SocketAddr), Failure> {
     let failed = |error: std::io::Error| {
         let what = format!("cannot listen on {address}: {error}");
-        Failure::new(Kind::Failed, what).hint(format!("choose another {key}, or stop what uses it"))
+        Failure::new(ExitStatus::Failed, what)
+            .hint(format!("choose another {key}, or stop what uses it"))
     };
     let listener = listen::bind(address).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
@@ -227,17 +229,17 @@ impl Appliance {
     /// # Errors
     /// What cannot be had, and what to do about it.
     pub async fn start(setup: &Setup, recorder: Recorder) -> Result<Appliance, Failure> {
-        let began = Instant::now();
+        let started = Instant::now();
         let config = &setup.loaded.config;
         // The addresses first: a taken port should be told before a database is started.
         let (listener, http) = bind(config.http.listen, "http.listen").await?;
-        let machines = match config.metrics.listen {
+        let metrics_listener = match config.metrics.listen {
             Some(address) => Some(bind(address, "metrics.listen").await?),
             None => None,
         };
         let tls = match config.http.tls() {
             Some((cert, key)) => Some(Tls::load(cert, key).map_err(|error| {
-                Failure::new(Kind::Config, error.to_string())
+                Failure::new(ExitStatus::Config, error.to_string())
                     .hint("check http.tls_cert and http.tls_key")
             })?),
             None => None,
@@ -246,20 +248,20 @@ impl Appliance {
         let warm = tokio::task::spawn_blocking(|| {
             let _ = crate::domain::Phone::parse("+967771234567", None);
         });
-        let store = opened::open_store(setup, Purpose::Serve).await?;
+        let store = database::open_database(setup, Purpose::Serve).await?;
         let _ = warm.await;
         let role = if config.queue.url.is_some() { Role::Gateway } else { Role::Serve };
-        let works = Works::start(setup, store, role, config.reachable_at(http)).await?;
-        let app = works.app.clone();
+        let runtime = Runtime::start(setup, store, role, config.reachable_at(http)).await?;
+        let app = runtime.app.clone();
         let secret = match app.connection_secret().await {
             Ok(secret) => secret,
             Err(error) => {
                 drop(app);
-                let _ = works.stop().await;
+                let _ = runtime.stop().await;
                 return Err(error.into());
             }
         };
-        let front = Part::default();
+        let frontend = TaskGroup::default();
         let readiness: Readiness = Arc::new(AtomicBool::new(true));
         let proxies = TrustedProxies::new(&config.http.trusted_proxies);
         let listening = ListenOptions {
@@ -283,39 +285,39 @@ impl Appliance {
             node: app.node(),
             secret,
         };
-        let hub = Hub::new(app.clone(), &options, front.stop.clone(), front.tracker.clone());
+        let hub = Hub::new(app.clone(), &options, frontend.stop.clone(), frontend.tracker.clone());
         let gate = Gate::new(app.clone(), hub, Arc::clone(&readiness), proxies);
         let service = move |request, peer| gate.clone().handle(request, peer);
-        front.tracker.spawn(listen::serve(listener, listening, service, front.stop.clone()));
+        frontend.tracker.spawn(listen::serve(listener, listening, service, frontend.stop.clone()));
         let probe = Probe::new(app.clone(), http, tls.is_some());
         probe.look().await;
-        front.tracker.spawn(probe.run(front.stop.clone()));
+        frontend.tracker.spawn(probe.run(frontend.stop.clone()));
         if let Some(tls) = &tls {
-            front.tracker.spawn(tls.clone().watch(front.stop.clone()));
+            frontend.tracker.spawn(tls.clone().watch(frontend.stop.clone()));
         }
-        let metrics = machines.as_ref().map(|(_, address)| *address);
-        if let Some((listener, _)) = machines {
+        let metrics = metrics_listener.as_ref().map(|(_, address)| *address);
+        if let Some((listener, _)) = metrics_listener {
             let grace = config.http.stop_timeout;
-            works.watch(listener, &readiness, &recorder, grace, Pulse::default());
+            runtime.serve_metrics(listener, &readiness, &recorder, grace, Pulse::default());
         }
-        keep_up(&works.work, recorder);
+        spawn_upkeep(&runtime.work, recorder);
         Ok(Appliance {
             app,
             http,
             metrics,
-            works,
+            runtime,
             readiness,
-            front,
+            frontend,
             stop_timeout: config.http.stop_timeout,
-            began,
+            started,
             pulse,
             tls,
         })
     }
 
     /// How long the start took.
-    pub fn began(&self) -> Instant {
-        self.began
+    pub fn started_at(&self) -> Instant {
+        self.started
     }
 
     /// The pulse of the loop that accepts connections.
@@ -330,7 +332,7 @@ impl Appliance {
 
     /// Resolves when the private database has ended by itself, with how; never otherwise.
     pub async fn database_died(&mut self) -> String {
-        match self.works.store.embedded() {
+        match self.runtime.store.embedded() {
             Some(embedded) => embedded.died().await,
             None => std::future::pending().await,
         }
@@ -344,44 +346,49 @@ impl Appliance {
     pub async fn stop(self) -> Result<(), Failure> {
         notify::stopping();
         self.readiness.store(false, Ordering::Release);
-        self.front.end(self.stop_timeout, "requests and sockets").await;
+        self.frontend.end(self.stop_timeout, "requests and sockets").await;
         drop(self.app);
-        self.works.stop().await
+        self.runtime.stop().await
     }
 }
 
 /// Follows messages, if the configuration says so.
-fn follow(config: &Config, ways: &Ways, role: Role, part: &Part) -> Result<Traces, Failure> {
+fn start_tracing(
+    config: &Config,
+    backends: &Ways,
+    role: Role,
+    group: &TaskGroup,
+) -> Result<Traces, Failure> {
     let Some(endpoint) = &config.traces.endpoint else { return Ok(Traces::Off) };
-    let node = ways.node.to_string();
+    let node = backends.node.to_string();
     let teller = Teller { node, role: role.name(), host: privilege::host() };
     let collector = Collector::new(endpoint, teller).map_err(|error| {
-        Failure::new(Kind::Config, error.to_string()).hint("check traces.endpoint")
+        Failure::new(ExitStatus::Config, error.to_string()).hint("check traces.endpoint")
     })?;
     let (steps, waiting) = mpsc::channel(traces::WAITING);
-    part.tracker.spawn(collector.run(waiting, part.stop.clone()));
+    group.tracker.spawn(collector.run(waiting, group.stop.clone()));
     Ok(Traces::On { sample: config.traces.sample, steps })
 }
 
-async fn prepare(store: &OpenedStore) -> Result<(), Failure> {
+async fn prepare(store: &OpenDatabase) -> Result<(), Failure> {
     store.prepare_schema(true).await?;
     let faults = store.store.durability_faults().await?;
     if faults.is_empty() {
         return Ok(());
     }
     let what = format!("Postgres could lose answered messages: {}", faults.join(", "));
-    Err(Failure::new(Kind::Config, what).hint("set these to on in postgresql.conf"))
+    Err(Failure::new(ExitStatus::Config, what).hint("set these to on in postgresql.conf"))
 }
 
 /// Keeps histograms small.
-pub(super) fn keep_up(part: &Part, recorder: Recorder) {
-    let stop = part.stop.clone();
-    part.tracker.spawn(async move {
+pub(super) fn spawn_upkeep(group: &TaskGroup, recorder: Recorder) {
+    let stop = group.stop.clone();
+    group.tracker.spawn(async move {
         loop {
             recorder.upkeep();
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(UPKEEP) => {}
+                () = tokio::time::sleep(UPKEEP_INTERVAL) => {}
             }
         }
     });

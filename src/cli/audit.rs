@@ -6,12 +6,12 @@ use serde_json::Value;
 use super::{
     Setup,
     answer::{columns, read},
+    audit_reason::AuditReason,
     dlq,
-    exit::{Failure, Kind},
-    privilege::Given,
-    remote::{Admin, Query},
-    spec::{Run, Running, Spec},
-    why::Why,
+    exit::{ExitStatus, Failure},
+    privilege::OpenFiles,
+    spec::{CommandFuture, Runnable, Spec},
+    transport::{AdminClient, Query},
 };
 use crate::server::view::admin::{AuditView, BooksView, DayView, DiscrepancyView};
 
@@ -26,14 +26,14 @@ pub(super) enum AuditCommand {
     /// Who looked at whose data, and who changed what, newest first
     Access {
         #[command(flatten)]
-        which: Which,
+        which: AuditFilterArgs,
         #[command(flatten)]
-        why: Why,
+        why: AuditReason,
     },
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Which {
+pub(super) struct AuditFilterArgs {
     /// Only within this time, such as 30m, 24h or 7d, or since a time in RFC 3339
     #[arg(long, value_name = "AGE")]
     since: Option<String>,
@@ -50,16 +50,16 @@ pub(super) struct Which {
     #[arg(long, value_name = "ID")]
     before: Option<uuid::Uuid>,
     /// At most this many
-    #[arg(long, default_value_t = 50, value_parser = super::remote::limit)]
+    #[arg(long, default_value_t = 50, value_parser = super::transport::limit)]
     limit: usize,
 }
 
-impl Run for AuditCommand {
+impl Runnable for AuditCommand {
     fn spec(&self) -> Spec {
         Spec::ADMIN_READ
     }
 
-    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+    fn run(self: Box<Self>, setup: &Setup, _files: OpenFiles) -> CommandFuture<'_> {
         Box::pin(async move { run(setup, *self).await })
     }
 }
@@ -71,7 +71,7 @@ const ENTRIES: &[&str] = columns!(AuditView<'_>:
     at, actor, action, subject, phone, phones, reason, outcome);
 
 async fn run(setup: &Setup, command: AuditCommand) -> Result<(), Failure> {
-    let admin = Admin::open(setup).await?;
+    let admin = AdminClient::open(setup).await?;
     let result = match command {
         AuditCommand::Delivery { since } => delivery(&admin, &since).await.map(Some),
         AuditCommand::Access { which, why } => {
@@ -84,7 +84,12 @@ async fn run(setup: &Setup, command: AuditCommand) -> Result<(), Failure> {
     }
 }
 
-async fn access(setup: &Setup, admin: &Admin, which: Which, why: &Why) -> Result<(), Failure> {
+async fn access(
+    setup: &Setup,
+    admin: &AdminClient,
+    which: AuditFilterArgs,
+    why: &AuditReason,
+) -> Result<(), Failure> {
     let since = which.since.as_deref().map(dlq::since).transpose()?;
     let query = Query::default()
         .with_some("since", since)
@@ -101,9 +106,9 @@ async fn access(setup: &Setup, admin: &Admin, which: Which, why: &Why) -> Result
     Ok(())
 }
 
-async fn delivery(admin: &Admin, since: &str) -> Result<Value, Failure> {
+async fn delivery(admin: &AdminClient, since: &str) -> Result<Value, Failure> {
     let query = Query::default().with("since", dlq::since(since)?);
-    admin.get(&Why::default(), &format!("/books{query}")).await
+    admin.get(&AuditReason::default(), &format!("/books{query}")).await
 }
 
 fn report(setup: &Setup, books: &Value) -> Result<(), Failure> {
@@ -124,7 +129,7 @@ fn report(setup: &Setup, books: &Value) -> Result<(), Failure> {
         return Ok(());
     }
     let what = format!("{unaccounted} messages are unaccounted for");
-    let failure = Failure::new(Kind::Failed, what);
+    let failure = Failure::new(ExitStatus::Failed, what);
     Err(match discrepancies.first() {
         Some(first) => failure.hint(format!("run: esh3ar message explain {}", first.id)),
         None => failure.hint(

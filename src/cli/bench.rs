@@ -1,6 +1,6 @@
 //! `bench`: what an installation on this machine can do.
 
-mod conversing;
+mod chat;
 mod server;
 
 use std::{
@@ -17,10 +17,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Setup,
-    exit::{Failure, Kind},
-    privilege::Given,
+    exit::{ExitStatus, Failure},
+    privilege::OpenFiles,
     serve::StopSignals,
-    spec::{Configuration, Location, Run, Running, Spec},
+    spec::{CommandFuture, ConfigAccess, Runnable, Scope, Spec},
 };
 use crate::{
     config::duration,
@@ -99,10 +99,10 @@ impl BenchArgs {
     }
 }
 
-impl Run for BenchArgs {
+impl Runnable for BenchArgs {
     fn spec(&self) -> Spec {
         let spec =
-            Spec { location: Location::Own, configuration: Configuration::Lenient, ..Spec::LOCAL };
+            Spec { scope: Scope::OwnOption, configuration: ConfigAccess::Lenient, ..Spec::LOCAL };
         // Without an address it starts a server of its own.
         match self.url {
             Some(_) => spec,
@@ -110,7 +110,7 @@ impl Run for BenchArgs {
         }
     }
 
-    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+    fn run(self: Box<Self>, setup: &Setup, _files: OpenFiles) -> CommandFuture<'_> {
         Box::pin(async move { Box::pin(run(setup, &self)).await })
     }
 }
@@ -205,13 +205,13 @@ async fn run(setup: &Setup, arguments: &BenchArgs) -> Result<(), Failure> {
         signals.next().await;
         interrupted.cancel();
     });
-    let server = server::Server::open(setup, arguments).await?;
+    let server = server::BenchServer::open(setup, arguments).await?;
     let result = async {
         if let Some(messages) = arguments.history {
-            return conversing::read(setup, arguments, &server, messages, &stop).await;
+            return chat::read(setup, arguments, &server, messages, &stop).await;
         }
         if let Some(talks) = arguments.chat {
-            return conversing::talk(setup, arguments, &server, talks as usize, &stop).await;
+            return chat::talk(setup, arguments, &server, talks as usize, &stop).await;
         }
         let target = server.target(setup, people as usize).await?;
         measure(setup, arguments, &target, &stop).await
@@ -298,19 +298,21 @@ fn report(setup: &Setup, figures: &Figures) -> Result<(), Failure> {
     }
     if !figures.report.is_clean() {
         return Err(Failure::new(
-            Kind::Failed,
+            ExitStatus::Failed,
             format!("promises were broken:\n{}", figures.report),
         )
         .hint("the history above names the messages; run: esh3ar message explain ID"));
     }
     if let Some((0, count)) = figures.refused.first() {
         let what = format!("the server gave no answer to {count} messages");
-        return Err(Failure::new(Kind::Unavailable, what).hint("run: esh3ar doctor"));
+        return Err(Failure::new(ExitStatus::Unavailable, what).hint("run: esh3ar doctor"));
     }
     if figures.accepted == 0 && !figures.interrupted {
         let status = figures.refused.first().map_or(0, |(status, _)| *status);
         let what = format!("no message was accepted; the server answered {status}");
-        return Err(Failure::new(Kind::Refused, what).hint("see the server's limits and its log"));
+        return Err(
+            Failure::new(ExitStatus::Refused, what).hint("see the server's limits and its log")
+        );
     }
     Ok(())
 }
@@ -373,9 +375,9 @@ fn round(value: f64, digits: i32) -> f64 {
 impl From<load::Error> for Failure {
     fn from(error: load::Error) -> Self {
         let kind = match &error {
-            load::Error::Url(_) => Kind::Usage,
-            load::Error::Connect(_) => Kind::Unavailable,
-            load::Error::Refused(_) => Kind::Refused,
+            load::Error::Url(_) => ExitStatus::Usage,
+            load::Error::Connect(_) => ExitStatus::Unavailable,
+            load::Error::Refused(_) => ExitStatus::Refused,
         };
         Failure::new(kind, error.to_string()).hint("is it the address of a running esh3ar?")
     }

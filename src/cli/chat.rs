@@ -14,35 +14,34 @@ use uuid::Uuid;
 use super::{
     Setup,
     answer::read,
-    exit::{Failure, Kind},
-    opened,
-    output::{self, counted},
-    privilege::Given,
-    serve::{StopSignals, whereabouts},
-    shown,
-    spec::{Configuration, Location, Run, Running, Spec},
-    why,
+    audit_reason, database,
+    exit::{ExitStatus, Failure},
+    output::{self, pluralize},
+    privilege::OpenFiles,
+    sanitize,
+    serve::{StopSignals, running_server},
+    spec::{CommandFuture, ConfigAccess, Runnable, Scope, Spec},
 };
 use crate::{
     app::{
         App,
         tokens::{Issued, Lifetime},
     },
-    client::{self, ApiClient, Event, HubClient},
+    client::{self, ApiClient, HubClient, HubEvent},
     domain::{Party, TokenId},
     server::view::{ConversationView, MessageView},
 };
 
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// The wait before a lost connection is tried again.
-const AGAIN: Duration = Duration::from_secs(1);
+const RECONNECT_DELAY: Duration = Duration::from_secs(1);
 /// How long a server may take to start.
-const STARTING: Duration = Duration::from_secs(15);
+const SERVER_START_TIMEOUT: Duration = Duration::from_secs(15);
 /// Messages of before that are shown at the beginning.
-const EARLIER: usize = 10;
+const MAX_HISTORY_LEN: usize = 10;
 /// Lines that may wait to be said.
-const LINES: usize = 64;
+const INPUT_QUEUE_CAPACITY: usize = 64;
 
 #[derive(Debug, Args)]
 pub(super) struct ChatArgs {
@@ -60,17 +59,17 @@ pub(super) struct ChatArgs {
     url: Option<String>,
 }
 
-impl Run for ChatArgs {
+impl Runnable for ChatArgs {
     fn spec(&self) -> Spec {
         let needs_nothing_here = self.url.is_some() && self.who.is_none();
         Spec {
-            location: Location::Own,
-            configuration: Configuration::lenient_if(needs_nothing_here),
+            scope: Scope::OwnOption,
+            configuration: ConfigAccess::lenient_if(needs_nothing_here),
             ..Spec::LOCAL
         }
     }
 
-    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+    fn run(self: Box<Self>, setup: &Setup, _files: OpenFiles) -> CommandFuture<'_> {
         Box::pin(async move { Box::pin(run(setup, &self)).await })
     }
 }
@@ -79,7 +78,7 @@ impl ChatArgs {
     fn token(&self) -> Result<String, Failure> {
         let exported = || std::env::var("ESH3AR_TOKEN").ok().filter(|token| !token.is_empty());
         self.token.clone().or_else(exported).ok_or_else(|| {
-            Failure::new(Kind::Usage, "nobody is named whose side to take")
+            Failure::new(ExitStatus::Usage, "nobody is named whose side to take")
                 .hint("give --as WHO, or --token or ESH3AR_TOKEN")
         })
     }
@@ -103,7 +102,7 @@ async fn run(setup: &Setup, arguments: &ChatArgs) -> Result<(), Failure> {
 async fn talk(setup: &Setup, url: String, token: String, with: &str) -> Result<(), Failure> {
     let mut signals = StopSignals::listen()?;
     let talk = async {
-        let mut talk = Talk::begin(setup, url, token, with).await?;
+        let mut talk = ChatSession::begin(setup, url, token, with).await?;
         talk.go(read_lines()).await?;
         talk.judge()
     };
@@ -117,23 +116,22 @@ async fn talk(setup: &Setup, url: String, token: String, with: &str) -> Result<(
 async fn server_of(setup: &Setup) -> Result<std::net::SocketAddr, Failure> {
     let begun = tokio::time::Instant::now();
     loop {
-        if let Some(found) = whereabouts(&setup.data_dir) {
+        if let Some(found) = running_server(&setup.data_dir) {
             return Ok(found.http);
         }
-        if begun.elapsed() > STARTING {
+        if begun.elapsed() > SERVER_START_TIMEOUT {
             let what = format!("no server runs on {}", setup.data_dir.display());
-            return Err(
-                Failure::new(Kind::Unavailable, what).hint("run: esh3ar serve, or give --url")
-            );
+            return Err(Failure::new(ExitStatus::Unavailable, what)
+                .hint("run: esh3ar serve, or give --url"));
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
 async fn revoke(setup: &Setup, id: TokenId) -> Result<(), Failure> {
-    let opened = opened::open(setup).await?;
+    let opened = database::open(setup).await?;
     let result = async {
-        let by = why::operator().because(Some("the end of esh3ar chat"))?;
+        let by = audit_reason::operator().because(Some("the end of esh3ar chat"))?;
         // One of an administrator was one more, made for this alone.
         Ok(opened.app.revoke_token(&by, id, true).await?)
     }
@@ -142,7 +140,7 @@ async fn revoke(setup: &Setup, id: TokenId) -> Result<(), Failure> {
 }
 
 async fn token_of(setup: &Setup, who: &str) -> Result<Issued, Failure> {
-    let opened = opened::open(setup).await?;
+    let opened = database::open(setup).await?;
     let result = issue(&opened.app, who).await;
     opened.close(result).await
 }
@@ -155,14 +153,14 @@ async fn issue(app: &App, who: &str) -> Result<Issued, Failure> {
     } else {
         Party::Business(app.find_user(who).await?.id)
     };
-    let by = why::operator().because(Some("for esh3ar chat"))?;
+    let by = audit_reason::operator().because(Some("for esh3ar chat"))?;
     let day = Lifetime::For(Duration::from_secs(24 * 3600));
     Ok(app.issue_token(&by, &party, day).await?)
 }
 
 /// What is typed, line by line: a thread of its own, because a terminal is read in no other way.
 fn read_lines() -> mpsc::Receiver<String> {
-    let (sender, lines) = mpsc::channel(LINES);
+    let (sender, lines) = mpsc::channel(INPUT_QUEUE_CAPACITY);
     std::thread::spawn(move || {
         for line in std::io::stdin().lock().lines() {
             let Ok(line) = line else { return };
@@ -175,7 +173,7 @@ fn read_lines() -> mpsc::Receiver<String> {
 }
 
 /// A side of a conversation.
-struct Talk<'a> {
+struct ChatSession<'a> {
     setup: &'a Setup,
     url: String,
     token: String,
@@ -188,24 +186,24 @@ struct Talk<'a> {
     refused: usize,
 }
 
-impl Talk<'_> {
+impl ChatSession<'_> {
     async fn begin<'a>(
         setup: &'a Setup,
         url: String,
         token: String,
         with: &str,
-    ) -> Result<Talk<'a>, Failure> {
+    ) -> Result<ChatSession<'a>, Failure> {
         let api = ApiClient::new(&url, &token).map_err(failed)?;
         let body = json!({ "phone": with });
         let answer = api.post("/api/v1/conversations", &body).await.map_err(failed)?;
         let ConversationView { id, business_name, phone, .. } = read(&answer.body)?;
         let hub = HubClient::connect(&url, &token).await.map_err(failed)?;
         let known = Default::default();
-        let mut talk = Talk { setup, url, token, hub, id, known, said: 0, refused: 0 };
+        let mut talk = ChatSession { setup, url, token, hub, id, known, said: 0, refused: 0 };
         talk.setup.output.note(&format!(
             "{business_name} and {phone}: write a line and press Enter; Ctrl-D ends."
         ));
-        let argument = json!({ "conversationId": talk.id, "limit": EARLIER });
+        let argument = json!({ "conversationId": talk.id, "limit": MAX_HISTORY_LEN });
         let earlier = talk.call("GetHistory", argument).await.map_err(failed)?;
         for message in earlier.as_array().into_iter().flatten().rev() {
             talk.show(message);
@@ -214,7 +212,7 @@ impl Talk<'_> {
     }
 
     async fn call(&mut self, method: &str, argument: Value) -> Result<Value, client::Error> {
-        self.hub.call(method, vec![argument], PATIENCE).await
+        self.hub.call(method, vec![argument], CALL_TIMEOUT).await
     }
 
     async fn go(&mut self, mut lines: mpsc::Receiver<String>) -> Result<(), Failure> {
@@ -253,21 +251,21 @@ impl Talk<'_> {
             return Ok(());
         }
         let all = self.said + self.refused;
-        let what = format!("not said: {} of {}", self.refused, counted(all, "line"));
-        Err(Failure::new(Kind::Partly, what).hint("the reasons are above"))
+        let what = format!("not said: {} of {}", self.refused, pluralize(all, "line"));
+        Err(Failure::new(ExitStatus::Partly, what).hint("the reasons are above"))
     }
 
     /// Comes back after the connection was lost, for as long as the token is good.
     async fn again(&mut self) -> Result<(), Failure> {
         self.setup.output.note("the connection was lost; connecting again");
         loop {
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(RECONNECT_DELAY).await;
             match HubClient::connect(&self.url, &self.token).await {
                 Ok(hub) => {
                     self.hub = hub;
                     return Ok(());
                 }
-                Err(error) if error.is_of_token() => return Err(failed(error)),
+                Err(error) if error.is_auth_error() => return Err(failed(error)),
                 Err(_) => {}
             }
         }
@@ -294,8 +292,8 @@ impl Talk<'_> {
         }
     }
 
-    async fn heard(&mut self, event: Event) -> Result<(), client::Error> {
-        let Event::Invocation { target, arguments } = event else { return Ok(()) };
+    async fn heard(&mut self, event: HubEvent) -> Result<(), client::Error> {
+        let HubEvent::Invocation { target, arguments } = event else { return Ok(()) };
         let messages: Vec<Value> = match (target.as_str(), arguments.into_iter().next()) {
             ("ReceiveMessage", Some(message)) => vec![message],
             ("ReceivePendingMessages", Some(Value::Array(messages))) => messages,
@@ -327,7 +325,7 @@ impl Talk<'_> {
         let (hour, minute) = (view.created_at.hour(), view.created_at.minute());
         let here = view.conversation_id == Some(self.id);
         let elsewhere = if here { "" } else { " (elsewhere)" };
-        let (from, content) = (shown::line(view.from), shown::line(view.content));
+        let (from, content) = (sanitize::line(view.from), sanitize::line(view.content));
         let line = format!("{hour:02}:{minute:02}  {from}{elsewhere}: {content}\n");
         self.setup.output.text(&line);
     }
@@ -335,8 +333,8 @@ impl Talk<'_> {
 
 fn failed(error: client::Error) -> Failure {
     let kind = match &error {
-        client::Error::Refused { status: 401 | 403 | 404 | 400, .. } => Kind::Refused,
-        _ => Kind::Unavailable,
+        client::Error::Refused { status: 401 | 403 | 404 | 400, .. } => ExitStatus::Refused,
+        _ => ExitStatus::Unavailable,
     };
     Failure::new(kind, error.to_string())
         .hint("a business user needs the permission Chat; a phone calls it by its --phone number")

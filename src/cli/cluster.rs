@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    appliance::Part,
-    exit::{Failure, Kind},
+    appliance::TaskGroup,
+    exit::{ExitStatus, Failure},
 };
 use crate::{
     app::{App, Settings, Ways, new_node},
@@ -15,9 +15,9 @@ use crate::{
 };
 
 /// How long the start waits for Redis. Without it everything works, later.
-const REDIS_PATIENCE: Duration = Duration::from_secs(3);
+const REDIS_TIMEOUT: Duration = Duration::from_secs(3);
 /// Shares of a worker's delivering. Two cores are kept busy by four.
-const SHARES: usize = 4;
+const CONSUMER_SHARES: usize = 4;
 
 /// Where the broker is, if there is one.
 pub(super) fn broker(config: &Config) -> Result<Option<rabbit::Settings>, Failure> {
@@ -29,43 +29,44 @@ pub(super) fn broker(config: &Config) -> Result<Option<rabbit::Settings>, Failur
     };
     rabbit::Settings::new(url.expose(), config.queue.partitions, choice)
         .map(Some)
-        .map_err(|error| Failure::new(Kind::Config, error.to_string()))
+        .map_err(|error| Failure::new(ExitStatus::Config, error.to_string()))
 }
 
 /// Where Redis is, if there is one.
-pub(super) fn target(config: &Config) -> Result<Option<Target>, Failure> {
+pub(super) fn redis_target(config: &Config) -> Result<Option<Target>, Failure> {
     let Some(url) = &config.cache.url else { return Ok(None) };
     let wrong = |why: String| {
-        Failure::new(Kind::Config, format!("cache.url {why}")).hint("run: esh3ar config check")
+        Failure::new(ExitStatus::Config, format!("cache.url {why}"))
+            .hint("run: esh3ar config check")
     };
     url.expose().parse().map(Some).map_err(wrong)
 }
 
-/// The ways to the other processes; what keeps them open runs in `part`.
-pub(super) async fn ways(
+/// The ways to the other processes; what keeps them open runs in `group`.
+pub(super) async fn backends(
     config: &Config,
     settings: &Settings,
-    part: &Part,
+    group: &TaskGroup,
 ) -> Result<Ways, Failure> {
     let (Some(broker), Some(target)) = (broker(config)?, target(config)?) else {
         return Ok(Ways::embedded(settings));
     };
     let node = new_node();
     let redis_settings = RedisSettings { target, node };
-    let (redis, heard) = Redis::start(redis_settings, &part.tracker, &part.stop);
+    let (redis, heard) = Redis::start(redis_settings, &group.tracker, &group.stop);
     let registry = Registry::new(settings.live.limits);
-    let relay = Relay::start(redis.clone(), heard, &registry, &part.tracker, &part.stop);
+    let relay = Relay::start(redis.clone(), heard, &registry, &group.tracker, &group.stop);
     let (rabbit, publishing) = Rabbit::new(&broker);
-    part.tracker.spawn(publishing.run(part.stop.clone()));
-    if redis.ready(REDIS_PATIENCE).await.is_err() {
+    group.tracker.spawn(publishing.run(group.stop.clone()));
+    if redis.ready(REDIS_TIMEOUT).await.is_err() {
         tracing::warn!(why = redis.why_down(), "Redis does not answer; starting without it");
     }
     Ok(Ways { node, presence: Presence::Shared(registry, relay), queue: Queue::Rabbit(rabbit) })
 }
 
-/// What a worker takes from the broker, in `part`.
-pub(super) fn consumer(app: &App, broker: &rabbit::Settings, part: &Part) -> Consumer {
-    let (consumer, taking) = Consumer::new(broker, SHARES, app.led_queues());
-    part.tracker.spawn(taking.run(part.stop.clone()));
+/// What a worker takes from the broker, in `group`.
+pub(super) fn consumer(app: &App, broker: &rabbit::Settings, group: &TaskGroup) -> Consumer {
+    let (consumer, consuming) = Consumer::new(broker, CONSUMER_SHARES, app.led_queues());
+    group.tracker.spawn(consuming.run(group.stop.clone()));
     consumer
 }

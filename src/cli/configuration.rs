@@ -5,10 +5,10 @@ use serde::Serialize;
 
 use super::{
     Setup,
-    exit::{Failure, Kind},
-    output::{Output, counted},
-    privilege::Given,
-    spec::{Privilege, Run, Running, Spec},
+    exit::{ExitStatus, Failure},
+    output::{Output, pluralize},
+    privilege::OpenFiles,
+    spec::{CommandFuture, Privilege, Runnable, Spec},
 };
 use crate::config::{ConfigErrors, Loaded, describe};
 
@@ -24,7 +24,7 @@ pub(super) enum ConfigCommand {
     Doc,
 }
 
-impl Run for ConfigCommand {
+impl Runnable for ConfigCommand {
     fn spec(&self) -> Spec {
         match self {
             ConfigCommand::Show | ConfigCommand::Check => {
@@ -34,7 +34,7 @@ impl Run for ConfigCommand {
         }
     }
 
-    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+    fn run(self: Box<Self>, setup: &Setup, _files: OpenFiles) -> CommandFuture<'_> {
         Box::pin(async move {
             match *self {
                 ConfigCommand::Show => show(setup),
@@ -47,7 +47,7 @@ impl Run for ConfigCommand {
         })
     }
 
-    fn judge(
+    fn check_config(
         &self,
         output: &Output,
         loaded: Result<&Loaded, &ConfigErrors>,
@@ -94,8 +94,11 @@ fn check(output: &Output, loaded: Result<&Loaded, &ConfigErrors>) -> Result<(), 
             if !output.is_table() {
                 output.records(&["place", "fault"], &faults);
             }
-            let count = counted(faults.len(), "fault");
-            Err(Failure::new(Kind::Config, format!("{count} in the configuration:\n{errors}")))
+            let count = pluralize(faults.len(), "fault");
+            Err(Failure::new(
+                ExitStatus::Config,
+                format!("{count} in the configuration:\n{errors}"),
+            ))
         }
     }
 }

@@ -12,15 +12,15 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     Setup,
-    answer::{Page, columns, read},
-    exit::{Failure, Kind},
+    answer::{ListPage, columns, read},
+    atomic_file::write_error,
+    audit_reason::AuditReason,
+    exit::{ExitStatus, Failure},
     output,
-    privilege::Given,
-    remote::{Admin, Query},
-    shown,
-    spec::{Files, Run, Running, Spec},
-    why::Why,
-    written::unwritten,
+    privilege::OpenFiles,
+    sanitize,
+    spec::{CallerFiles, CommandFuture, Runnable, Spec},
+    transport::{AdminClient, Query},
 };
 use crate::{
     client::encode,
@@ -33,7 +33,7 @@ const CHANGED: &[&str] = columns!(WholeConversationView<'_>: id, business_name, 
 const MESSAGES: &[&str] = columns!(MessageView<'_>: seq, created_at, from, status, content);
 
 /// Messages that an export reads at once.
-const PAGE: usize = 200;
+const PAGE_SIZE: usize = 200;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConversationCommand {
@@ -49,10 +49,10 @@ pub(super) enum ConversationCommand {
         #[arg(long)]
         status: Option<String>,
         /// At most this many
-        #[arg(long, default_value_t = 50, value_parser = super::remote::limit)]
+        #[arg(long, default_value_t = 50, value_parser = super::transport::limit)]
         limit: usize,
         #[command(flatten)]
-        why: Why,
+        why: AuditReason,
     },
     /// One conversation, its counts and its last messages
     Show {
@@ -62,7 +62,7 @@ pub(super) enum ConversationCommand {
         #[arg(long, default_value_t = 10)]
         messages: usize,
         #[command(flatten)]
-        why: Why,
+        why: AuditReason,
     },
     /// Put conversations away; the next message makes one active again
     Archive {
@@ -70,7 +70,7 @@ pub(super) enum ConversationCommand {
         #[arg(required = true)]
         ids: Vec<String>,
         #[command(flatten)]
-        why: Why,
+        why: AuditReason,
     },
     /// Close conversations: nobody can write in them until they are archived
     Close {
@@ -78,7 +78,7 @@ pub(super) enum ConversationCommand {
         #[arg(required = true)]
         ids: Vec<String>,
         #[command(flatten)]
-        why: Why,
+        why: AuditReason,
     },
     /// Write out everything that was said in a conversation
     Export {
@@ -91,7 +91,7 @@ pub(super) enum ConversationCommand {
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
         #[command(flatten)]
-        why: Why,
+        why: AuditReason,
     },
 }
 
@@ -103,7 +103,7 @@ pub(super) enum ExportFormat {
     Text,
 }
 
-impl Run for ConversationCommand {
+impl Runnable for ConversationCommand {
     fn spec(&self) -> Spec {
         match self {
             ConversationCommand::List { .. } | ConversationCommand::Show { .. } => Spec::ADMIN_READ,
@@ -113,13 +113,15 @@ impl Run for ConversationCommand {
         }
     }
 
-    fn run(self: Box<Self>, setup: &Setup, files: Given) -> Running<'_> {
+    fn run(self: Box<Self>, setup: &Setup, files: OpenFiles) -> CommandFuture<'_> {
         Box::pin(async move { run(setup, *self, files.out).await })
     }
 
-    fn open_files(&self) -> Result<Files, Failure> {
-        let ConversationCommand::Export { out, .. } = self else { return Ok(Files::default()) };
-        Files::export(out.as_deref())
+    fn open_files(&self) -> Result<CallerFiles, Failure> {
+        let ConversationCommand::Export { out, .. } = self else {
+            return Ok(CallerFiles::default());
+        };
+        CallerFiles::export(out.as_deref())
     }
 }
 
@@ -128,14 +130,14 @@ async fn run(
     command: ConversationCommand,
     file: Option<File>,
 ) -> Result<(), Failure> {
-    let admin = Admin::open(setup).await?;
+    let admin = AdminClient::open(setup).await?;
     let result = act(setup, &admin, command, file).await;
     admin.close(result).await
 }
 
 async fn act(
     setup: &Setup,
-    admin: &Admin,
+    admin: &AdminClient,
     command: ConversationCommand,
     file: Option<File>,
 ) -> Result<(), Failure> {
@@ -169,7 +171,12 @@ async fn act(
     }
 }
 
-async fn overview(admin: &Admin, why: &Why, id: &str, last: usize) -> Result<Value, Failure> {
+async fn overview(
+    admin: &AdminClient,
+    why: &AuditReason,
+    id: &str,
+    last: usize,
+) -> Result<Value, Failure> {
     let place = format!("/conversations/{}?messages={last}", encode(id));
     admin.get(why, &place).await.map_err(|failure| named(failure, id))
 }
@@ -191,8 +198,8 @@ fn show(setup: &Setup, found: &Value) -> Result<(), Failure> {
 /// Each for itself: one that is not there does not keep the others from their status.
 async fn put_all(
     setup: &Setup,
-    admin: &Admin,
-    why: &Why,
+    admin: &AdminClient,
+    why: &AuditReason,
     ids: &[String],
     verb: &str,
 ) -> Result<(), Failure> {
@@ -214,15 +221,16 @@ async fn put_all(
         Some(failure) if put.is_empty() => Err(failure),
         Some(_) => {
             let what = format!("{} of {} are done", put.len(), ids.len());
-            Err(Failure::new(Kind::Partly, what).hint("ids are shown by: esh3ar conversation list"))
+            Err(Failure::new(ExitStatus::Partly, what)
+                .hint("ids are shown by: esh3ar conversation list"))
         }
     }
 }
 
 async fn export(
     setup: &Setup,
-    admin: &Admin,
-    why: &Why,
+    admin: &AdminClient,
+    why: &AuditReason,
     id: &str,
     format: ExportFormat,
     to: Option<(File, PathBuf)>,
@@ -232,7 +240,7 @@ async fn export(
     let mut to = to.map(|(file, path)| (BufWriter::new(file), path));
     let mut put = |text: &str| match &mut to {
         Some((file, path)) => {
-            file.write_all(text.as_bytes()).map_err(|error| unwritten(path, &error))
+            file.write_all(text.as_bytes()).map_err(|error| write_error(path, &error))
         }
         None => {
             setup.output.text(text);
@@ -245,9 +253,10 @@ async fn export(
     let bar = output::progress(u64::try_from(conversation.last_seq).unwrap_or_default());
     let (mut after, mut count) = (0, 0);
     loop {
-        let place = format!("/conversations/{}/messages?after={after}&limit={PAGE}", encode(id));
+        let place =
+            format!("/conversations/{}/messages?after={after}&limit={PAGE_SIZE}", encode(id));
         let page = admin.get(why, &place).await.map_err(|failure| named(failure, id))?;
-        let page: Page<u64> = read(&page)?;
+        let page: ListPage<u64> = read(&page)?;
         let lines = page.items.iter().map(|message| line(message, format));
         put(&lines.collect::<Result<String, Failure>>()?)?;
         count += page.items.len() as u64;
@@ -258,7 +267,7 @@ async fn export(
     bar.finish_and_clear();
     if let Some((mut file, path)) = to {
         let done = file.flush().and_then(|()| file.get_ref().sync_all());
-        done.map_err(|error| unwritten(&path, &error))?;
+        done.map_err(|error| write_error(&path, &error))?;
     }
     Ok(count)
 }
@@ -267,10 +276,10 @@ fn heading(conversation: &WholeConversationView<'_>) -> String {
     format!(
         "Conversation {} between {} and {}, begun {}, {}\n\n",
         conversation.id,
-        shown::lines(conversation.business_name),
-        shown::lines(conversation.phone),
+        sanitize::text(conversation.business_name),
+        sanitize::text(conversation.phone),
         moment(conversation.created_at),
-        shown::lines(conversation.status)
+        sanitize::text(conversation.status)
     )
 }
 
@@ -281,8 +290,8 @@ fn line(message: &Value, format: ExportFormat) -> Result<String, Failure> {
     let MessageView { seq, created_at, from, status, content, .. } = read(message)?;
     let seq = seq.unwrap_or_default();
     // Further lines of a message stand under its first one.
-    let content = shown::lines(content).replace('\n', "\n        ");
-    let (at, from, status) = (moment(created_at), shown::lines(from), shown::lines(status));
+    let content = sanitize::text(content).replace('\n', "\n        ");
+    let (at, from, status) = (moment(created_at), sanitize::text(from), sanitize::text(status));
     Ok(format!("{seq:>6}  {at}  {from} ({status}):\n        {content}\n"))
 }
 
@@ -293,9 +302,9 @@ fn moment(at: OffsetDateTime) -> String {
 }
 
 fn named(failure: Failure, id: &str) -> Failure {
-    if failure.kind != Kind::NotFound {
+    if failure.kind != ExitStatus::NotFound {
         return failure;
     }
-    Failure::new(Kind::NotFound, format!("there is no conversation {id}"))
+    Failure::new(ExitStatus::NotFound, format!("there is no conversation {id}"))
         .hint("ids are shown by: esh3ar conversation list")
 }

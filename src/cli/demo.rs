@@ -14,13 +14,13 @@ use super::{
     Setup,
     answer::read,
     appliance::Appliance,
-    exit::{Failure, Kind},
+    audit_reason,
+    exit::{ExitStatus, Failure},
     listen::messages,
-    privilege::{self, Given},
+    privilege::{self, OpenFiles},
+    sanitize,
     serve::StopSignals,
-    shown,
-    spec::{Configuration, Flag, Run, Running, Spec},
-    why,
+    spec::{CommandFuture, ConfigAccess, ConfigOverride, Runnable, Spec},
 };
 use crate::{
     app::{App, tokens::Lifetime},
@@ -38,7 +38,7 @@ use crate::{
 const SHOP: &str = "Demo shop";
 const PHONE: &str = "+967771234567";
 /// How long the message may take there and back.
-const PATIENCE: Duration = Duration::from_secs(20);
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Args)]
 pub(super) struct DemoArgs {
@@ -50,16 +50,16 @@ pub(super) struct DemoArgs {
     listen: Option<SocketAddr>,
 }
 
-impl Run for DemoArgs {
+impl Runnable for DemoArgs {
     fn spec(&self) -> Spec {
-        Spec { configuration: Configuration::Lenient, default_data_dir, ..Spec::LOCAL }
+        Spec { configuration: ConfigAccess::Lenient, default_data_dir, ..Spec::LOCAL }
     }
 
-    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+    fn run(self: Box<Self>, setup: &Setup, _files: OpenFiles) -> CommandFuture<'_> {
         Box::pin(async move { Box::pin(run(setup, &self)).await })
     }
 
-    fn flags(&self, flags: &mut Vec<Flag>) {
+    fn config_overrides(&self, overrides: &mut Vec<ConfigOverride>) {
         // Whatever else listens on this machine, the demo has to come up.
         let usual = SocketAddr::from(([127, 0, 0, 1], 5000));
         let free = std::net::TcpListener::bind(usual).is_ok();
@@ -68,8 +68,8 @@ impl Run for DemoArgs {
             None if free => usual,
             None => SocketAddr::from(([127, 0, 0, 1], 0)),
         };
-        flags.push(("http.listen", listen.to_string(), "demo"));
-        flags.push(("metrics.listen", "127.0.0.1:0".to_owned(), "demo"));
+        overrides.push(("http.listen", listen.to_string(), "demo"));
+        overrides.push(("metrics.listen", "127.0.0.1:0".to_owned(), "demo"));
     }
 }
 
@@ -81,7 +81,7 @@ fn default_data_dir() -> PathBuf {
 }
 
 fn from_client(error: client::Error) -> Failure {
-    Failure::new(Kind::Failed, format!("the demo's client: {error}"))
+    Failure::new(ExitStatus::Failed, format!("the demo's client: {error}"))
 }
 
 async fn run(setup: &Setup, arguments: &DemoArgs) -> Result<(), Failure> {
@@ -89,9 +89,9 @@ async fn run(setup: &Setup, arguments: &DemoArgs) -> Result<(), Failure> {
     let say = |text: &str| setup.output.text(&format!("{text}\n"));
     say(&format!("Starting an appliance of its own in {} …", setup.data_dir.display()));
     let recorder =
-        metrics::install().map_err(|error| Failure::new(Kind::Failed, error.to_string()))?;
+        metrics::install().map_err(|error| Failure::new(ExitStatus::Failed, error.to_string()))?;
     let appliance = Box::pin(Appliance::start(setup, recorder)).await?;
-    let took = appliance.began().elapsed().as_millis();
+    let took = appliance.started_at().elapsed().as_millis();
     say(&format!("  ready in {took} ms at http://{}\n", appliance.http));
     let result = tokio::select! {
         result = Box::pin(show(setup, arguments, &appliance)) => result,
@@ -116,9 +116,9 @@ async fn show(setup: &Setup, arguments: &DemoArgs, appliance: &Appliance) -> Res
     let answered = sent.elapsed();
     let Receipt { id, .. } = read(&answer.body)?;
     say(&format!("POST /api/v1/messages  →  {} {id}", answer.status));
-    let received = tokio::time::timeout(PATIENCE, receive(&mut phone, id))
+    let received = tokio::time::timeout(DELIVERY_TIMEOUT, receive(&mut phone, id))
         .await
-        .map_err(|_| Failure::new(Kind::Failed, "the message did not arrive"))??;
+        .map_err(|_| Failure::new(ExitStatus::Failed, "the message did not arrive"))??;
     let received: MessageView<'_> = read(&received)?;
     let arrived = sent.elapsed();
     say(&format!(
@@ -127,7 +127,7 @@ async fn show(setup: &Setup, arguments: &DemoArgs, appliance: &Appliance) -> Res
         arrived.as_secs_f64() * 1e3,
         received.content
     ));
-    phone.call("Acknowledge", vec![json!([id])], PATIENCE).await.map_err(from_client)?;
+    phone.call("Acknowledge", vec![json!([id])], DELIVERY_TIMEOUT).await.map_err(from_client)?;
     say(&format!("  acknowledged after {:.1} ms\n", sent.elapsed().as_secs_f64() * 1e3));
     let timeline =
         shop.get(&format!("/api/v1/messages/{id}/timeline")).await.map_err(from_client)?;
@@ -137,7 +137,7 @@ async fn show(setup: &Setup, arguments: &DemoArgs, appliance: &Appliance) -> Res
         say(&format!("  {:28}  {step:10} {detail}", moment::text(*at)));
     }
     if status != Status::Delivered.name() {
-        return Err(Failure::new(Kind::Failed, "the message was not delivered"));
+        return Err(Failure::new(ExitStatus::Failed, "the message was not delivered"));
     }
     if arguments.once {
         phone.close().await;
@@ -149,7 +149,7 @@ async fn show(setup: &Setup, arguments: &DemoArgs, appliance: &Appliance) -> Res
 
 async fn people(app: &App) -> Result<(String, String), Failure> {
     let may = Permissions::NONE.with(Permission::SendMessages).with(Permission::Admin);
-    let by = why::operator();
+    let by = audit_reason::operator();
     let shop = match app.find_user(SHOP).await {
         Ok(shop) => shop,
         Err(_) => app.add_user(&by, SHOP, may, None).await?,
@@ -171,7 +171,7 @@ async fn receive(phone: &mut HubClient, wanted: Uuid) -> Result<Value, Failure> 
                 return Ok(message);
             }
             let ids = json!([id]);
-            phone.call("Acknowledge", vec![ids], PATIENCE).await.map_err(from_client)?;
+            phone.call("Acknowledge", vec![ids], DELIVERY_TIMEOUT).await.map_err(from_client)?;
         }
     }
 }
@@ -189,9 +189,9 @@ async fn follow(
                 for message in messages(event) {
                     let MessageView { id, from, content, .. } = read(&message)?;
                     let line = format!("  the phone got {id} from {from}: {content}");
-                    setup.output.text(&format!("{}\n", shown::line(&line)));
+                    setup.output.text(&format!("{}\n", sanitize::line(&line)));
                     let ids = json!([id]);
-                    let _ = phone.call("Acknowledge", vec![ids], PATIENCE).await;
+                    let _ = phone.call("Acknowledge", vec![ids], DELIVERY_TIMEOUT).await;
                 }
             }
             // A client comes back for ever; so does this one.

@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 use super::{
     Setup,
     answer::{columns, read},
-    exit::{Failure, Kind, confirm},
+    audit_reason::{AuditReason, BecauseArg},
+    exit::{ExitStatus, Failure, confirm},
     output,
-    privilege::Given,
-    remote::{Admin, Query},
-    spec::{Run, Running, Spec},
-    why::{Because, Why},
+    privilege::OpenFiles,
+    spec::{CommandFuture, Runnable, Spec},
+    transport::{AdminClient, Query},
 };
 use crate::{
     app::{Clock, dead_letters::Action},
@@ -31,46 +31,46 @@ pub(super) enum DlqCommand {
     /// Dead letters, newest first
     List {
         #[command(flatten)]
-        which: Which,
+        which: DeadLetterFilterArgs,
         /// At most this many
-        #[arg(long, default_value_t = 50, value_parser = super::remote::limit)]
+        #[arg(long, default_value_t = 50, value_parser = super::transport::limit)]
         limit: usize,
         #[command(flatten)]
-        why: Because,
+        why: BecauseArg,
     },
     /// One dead letter
     Show {
         /// Its id
         id: String,
         #[command(flatten)]
-        why: Because,
+        why: BecauseArg,
     },
     /// Put back: the messages are delivered anew
     Requeue {
         /// Ids of dead letters
         ids: Vec<String>,
         #[command(flatten)]
-        which: Which,
+        which: DeadLetterFilterArgs,
         #[command(flatten)]
-        how: How,
+        how: BulkArgs,
         #[command(flatten)]
-        why: Because,
+        why: BecauseArg,
     },
     /// Delete: the messages stay failed
     Delete {
         /// Ids of dead letters
         ids: Vec<String>,
         #[command(flatten)]
-        which: Which,
+        which: DeadLetterFilterArgs,
         #[command(flatten)]
-        how: How,
+        how: BulkArgs,
         #[command(flatten)]
-        why: Because,
+        why: BecauseArg,
     },
 }
 
 #[derive(Debug, Default, Args)]
-pub(super) struct Which {
+pub(super) struct DeadLetterFilterArgs {
     /// Only with this text in the reason
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
@@ -89,7 +89,7 @@ pub(super) struct Which {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct How {
+pub(super) struct BulkArgs {
     /// All there are
     #[arg(long)]
     all: bool,
@@ -101,12 +101,12 @@ pub(super) struct How {
     yes: bool,
 }
 
-impl Run for DlqCommand {
+impl Runnable for DlqCommand {
     fn spec(&self) -> Spec {
         Spec::ADMIN
     }
 
-    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+    fn run(self: Box<Self>, setup: &Setup, _files: OpenFiles) -> CommandFuture<'_> {
         Box::pin(async move { run(setup, *self).await })
     }
 }
@@ -123,21 +123,21 @@ struct Summary {
     failed: Vec<uuid::Uuid>,
     /// Whether it ended before the last.
     #[serde(skip)]
-    broke_off: bool,
+    interrupted: bool,
 }
 
 const COLUMNS: &[&str] =
     columns!(DeadLetterView<'_>: id, kind, class, to, reason, attempts, last_error_at);
 /// The most that one call changes.
-const AT_ONCE: usize = 1000;
+const BATCH_SIZE: usize = 1000;
 
 async fn run(setup: &Setup, command: DlqCommand) -> Result<(), Failure> {
-    let admin = Admin::open(setup).await?;
+    let admin = AdminClient::open(setup).await?;
     let result = act(setup, &admin, command).await;
     admin.close(result).await
 }
 
-async fn act(setup: &Setup, admin: &Admin, command: DlqCommand) -> Result<(), Failure> {
+async fn act(setup: &Setup, admin: &AdminClient, command: DlqCommand) -> Result<(), Failure> {
     match command {
         DlqCommand::List { which, limit, why } => {
             let since = which.since.as_deref().map(since).transpose()?;
@@ -170,7 +170,7 @@ async fn act(setup: &Setup, admin: &Admin, command: DlqCommand) -> Result<(), Fa
     }
 }
 
-impl Which {
+impl DeadLetterFilterArgs {
     fn names_any(&self) -> bool {
         // The empty text is in every reason: a variable that a script forgot to set.
         self.reason.as_ref().is_some_and(|text| !text.trim().is_empty())
@@ -189,26 +189,26 @@ pub(super) fn since(text: &str) -> Result<String, Failure> {
         ago.and_then(|ago| Clock::System.now().checked_sub(ago))
     });
     time.and_then(|time| time.format(format).ok()).ok_or_else(|| {
-        Failure::new(Kind::Usage, format!("'{text}' is neither a time nor a time ago"))
+        Failure::new(ExitStatus::Usage, format!("'{text}' is neither a time nor a time ago"))
             .hint("write 30m, 24h, 7d, or 2026-01-31T12:00:00Z")
     })
 }
 
 async fn change(
     setup: &Setup,
-    admin: &Admin,
+    admin: &AdminClient,
     action: Action,
     ids: Vec<String>,
-    which: Which,
-    how: &How,
-    why: &Why,
+    which: DeadLetterFilterArgs,
+    how: &BulkArgs,
+    why: &AuditReason,
 ) -> Result<(), Failure> {
     let verb = match action {
         Action::Requeue => "requeue",
         Action::Delete => "delete",
     };
     if ids.is_empty() && !which.names_any() && !how.all {
-        return Err(Failure::new(Kind::Usage, format!("say which dead letters to {verb}"))
+        return Err(Failure::new(ExitStatus::Usage, format!("say which dead letters to {verb}"))
             .hint("give ids, --reason, --kind, --class, --since, --recipient, or --all"));
     }
     for id in &ids {
@@ -230,7 +230,7 @@ async fn change(
             body["ids"] = chunk.into();
             body
         };
-        ids.chunks(AT_ONCE).map(with).collect()
+        ids.chunks(BATCH_SIZE).map(with).collect()
     };
     let place = format!("/dead-letters/{verb}");
     let mut matched = 0;
@@ -249,7 +249,7 @@ async fn change(
             setup.output.record(&Summary::of(action));
             return Ok(());
         }
-        return Err(Failure::new(Kind::NotFound, "there is no such dead letter")
+        return Err(Failure::new(ExitStatus::NotFound, "there is no such dead letter")
             .hint("ids are shown by: esh3ar dlq list"));
     }
     // Ids were chosen one by one; a filter may match more than one thinks, and deleting is for good.
@@ -260,7 +260,7 @@ async fn change(
     let bar = output::progress(matched);
     let mut summary = Summary::of(action);
     for call in calls {
-        if summary.broke_off {
+        if summary.interrupted {
             break;
         }
         change_all(admin, why, &place, call, &mut summary, &bar).await?;
@@ -269,21 +269,22 @@ async fn change(
     setup.output.record(&summary);
     // When it broke off, nobody knows whether the rest of them is there.
     let missing =
-        if summary.broke_off { 0 } else { (ids.len() as u64).saturating_sub(summary.matched) };
-    if summary.failed.is_empty() && !summary.broke_off && missing == 0 {
+        if summary.interrupted { 0 } else { (ids.len() as u64).saturating_sub(summary.matched) };
+    if summary.failed.is_empty() && !summary.interrupted && missing == 0 {
         return Ok(());
     }
     let unreached =
-        if summary.broke_off { "the rest".to_owned() } else { summary.failed.len().to_string() };
+        if summary.interrupted { "the rest".to_owned() } else { summary.failed.len().to_string() };
     let done = summary.requeued.or(summary.deleted).unwrap_or_default();
     let what = format!("{done} done, {unreached} could not be reached, {missing} not found");
-    Err(Failure::new(Kind::Partly, what).hint("run the same again; what is done is done once"))
+    Err(Failure::new(ExitStatus::Partly, what)
+        .hint("run the same again; what is done is done once"))
 }
 
 /// One call after the other, until there is no more. What was done before a failure is told.
 async fn change_all(
-    admin: &Admin,
-    why: &Why,
+    admin: &AdminClient,
+    why: &AuditReason,
     place: &str,
     mut body: Value,
     summary: &mut Summary,
@@ -294,7 +295,7 @@ async fn change_all(
             Ok(answer) => answer,
             Err(failure) if summary.matched == 0 => return Err(failure),
             Err(_) => {
-                summary.broke_off = true;
+                summary.interrupted = true;
                 return Ok(());
             }
         };
@@ -306,7 +307,7 @@ async fn change_all(
             return Ok(());
         }
         let Some(next) = next else {
-            summary.broke_off = true;
+            summary.interrupted = true;
             return Ok(());
         };
         body["after"] = next.into();
@@ -336,10 +337,10 @@ impl Summary {
 }
 
 fn named(failure: Failure, id: &str) -> Failure {
-    if failure.kind == Kind::NotFound { unknown(id) } else { failure }
+    if failure.kind == ExitStatus::NotFound { unknown(id) } else { failure }
 }
 
 fn unknown(id: &str) -> Failure {
-    Failure::new(Kind::NotFound, format!("there is no dead letter {id}"))
+    Failure::new(ExitStatus::NotFound, format!("there is no dead letter {id}"))
         .hint("ids are shown by: esh3ar dlq list")
 }

@@ -17,13 +17,13 @@ use serde_json::json;
 
 use super::{
     Setup,
-    answer::{Page, read},
-    exit::{Failure, Kind},
-    privilege::Given,
-    remote::Admin,
-    serve::{Whereabouts, whereabouts},
-    spec::{Run, Running, Spec},
-    why::Why,
+    answer::{ListPage, read},
+    audit_reason::AuditReason,
+    exit::{ExitStatus, Failure},
+    privilege::OpenFiles,
+    serve::{RunningServer, running_server},
+    spec::{CommandFuture, Runnable, Spec},
+    transport::AdminClient,
 };
 use crate::{
     client::{self, encode},
@@ -32,9 +32,9 @@ use crate::{
 };
 
 /// How often the connections are counted.
-const LOOK_EVERY: Duration = Duration::from_millis(300);
+const POLL_INTERVAL: Duration = Duration::from_millis(300);
 /// How long a process may take to take up what is asked of it: it looks every two seconds.
-const TAKES_UP: Duration = Duration::from_secs(15);
+const DRAIN_START_TIMEOUT: Duration = Duration::from_secs(15);
 
 #[derive(Debug, Args)]
 pub(super) struct DrainArgs {
@@ -49,16 +49,16 @@ pub(super) struct DrainArgs {
     #[arg(long, value_name = "NODE")]
     node: Option<String>,
     #[command(flatten)]
-    why: Why,
+    why: AuditReason,
 }
 
-impl Run for DrainArgs {
+impl Runnable for DrainArgs {
     fn spec(&self) -> Spec {
         // Without a name it is the process of this machine, which is asked by a signal.
         Spec { needs_installation: self.node.is_some(), ..Spec::ADMIN }
     }
 
-    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+    fn run(self: Box<Self>, setup: &Setup, _files: OpenFiles) -> CommandFuture<'_> {
         Box::pin(async move { run(setup, &self).await })
     }
 }
@@ -75,18 +75,20 @@ struct View {
 
 async fn run(setup: &Setup, arguments: &DrainArgs) -> Result<(), Failure> {
     if setup.remote.url.is_some() || arguments.node.is_some() {
-        let admin = Admin::open(setup).await?;
+        let admin = AdminClient::open(setup).await?;
         let result = asked(setup, &admin, arguments).await;
         return admin.close(result).await;
     }
     if arguments.why.text().is_some() {
         let what =
             "--reason is for the audit log, and this is done by a signal, which it does not see";
-        return Err(Failure::new(Kind::Usage, what).hint("name the process with --node"));
+        return Err(Failure::new(ExitStatus::Usage, what).hint("name the process with --node"));
     }
-    let Some(found) = whereabouts(&setup.data_dir) else {
+    let Some(found) = running_server(&setup.data_dir) else {
         let what = format!("no esh3ar serves {}", setup.data_dir.display());
-        return Err(Failure::new(Kind::NotFound, what).hint("give its folder with --data-dir"));
+        return Err(
+            Failure::new(ExitStatus::NotFound, what).hint("give its folder with --data-dir")
+        );
     };
     let signal = if arguments.undo { Signal::SIGUSR2 } else { Signal::SIGUSR1 };
     send(&found, signal)?;
@@ -123,11 +125,12 @@ async fn until_empty(
         if begun.elapsed() > arguments.timeout {
             setup.output.record(&View { state: "draining", connections: left });
             let left = left.map_or_else(|| "some".to_owned(), |left| left.to_string());
-            return Err(Failure::new(Kind::Partly, format!("{left} connections are left")).hint(
-                "wait with a longer --timeout, stop it anyway, or take it back with --undo",
-            ));
+            return Err(Failure::new(ExitStatus::Partly, format!("{left} connections are left"))
+                .hint(
+                    "wait with a longer --timeout, stop it anyway, or take it back with --undo",
+                ));
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
     if let Some(bar) = bar {
         bar.finish_and_clear();
@@ -138,7 +141,7 @@ async fn until_empty(
 }
 
 /// The same of a process of the installation, over the admin API.
-async fn asked(setup: &Setup, admin: &Admin, arguments: &DrainArgs) -> Result<(), Failure> {
+async fn asked(setup: &Setup, admin: &AdminClient, arguments: &DrainArgs) -> Result<(), Failure> {
     let id = named(&living(admin, &arguments.why).await?, arguments.node.as_deref())?;
     let place = format!("/nodes/{}/drain", encode(&id));
     let body = json!({ "undo": arguments.undo });
@@ -151,12 +154,12 @@ async fn asked(setup: &Setup, admin: &Admin, arguments: &DrainArgs) -> Result<()
         if node.draining == wanted {
             break node;
         }
-        if begun.elapsed() > TAKES_UP {
+        if begun.elapsed() > DRAIN_START_TIMEOUT {
             let what = format!("the process {id} did not take it up");
-            return Err(Failure::new(Kind::Failed, what)
+            return Err(Failure::new(ExitStatus::Failed, what)
                 .hint("its esh3ar may be older than this one: run esh3ar drain on its machine"));
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     };
     if arguments.undo {
         let connections = Some(node.connections);
@@ -170,15 +173,15 @@ async fn asked(setup: &Setup, admin: &Admin, arguments: &DrainArgs) -> Result<()
     .await
 }
 
-async fn living(admin: &Admin, why: &Why) -> Result<Vec<NodeView>, Failure> {
-    let page: Page = read(&admin.get(why, "/nodes").await?)?;
+async fn living(admin: &AdminClient, why: &AuditReason) -> Result<Vec<NodeView>, Failure> {
+    let page: ListPage = read(&admin.get(why, "/nodes").await?)?;
     page.items.iter().map(read).collect()
 }
 
-async fn one(admin: &Admin, why: &Why, id: &str) -> Result<NodeView, Failure> {
+async fn one(admin: &AdminClient, why: &AuditReason, id: &str) -> Result<NodeView, Failure> {
     let found = living(admin, why).await?.into_iter().find(|node| node.id == id);
     found.ok_or_else(|| {
-        Failure::new(Kind::NotFound, format!("the process {id} is gone"))
+        Failure::new(ExitStatus::NotFound, format!("the process {id} is gone"))
             .hint("it needs no draining")
     })
 }
@@ -201,29 +204,32 @@ fn named(nodes: &[NodeView], name: Option<&str>) -> Result<String, Failure> {
     match (found.as_slice(), name) {
         ([node], _) => Ok(node.id.clone()),
         ([], Some(name)) => {
-            Err(Failure::new(Kind::NotFound, format!("no gateway is named {name}"))
+            Err(Failure::new(ExitStatus::NotFound, format!("no gateway is named {name}"))
                 .hint(format!("these live: {}", ways())))
         }
-        ([], None) => Err(Failure::new(Kind::NotFound, "no gateway lives").hint("run: esh3ar top")),
-        _ => Err(Failure::new(Kind::Usage, "there are several gateways")
+        ([], None) => {
+            Err(Failure::new(ExitStatus::NotFound, "no gateway lives").hint("run: esh3ar top"))
+        }
+        _ => Err(Failure::new(ExitStatus::Usage, "there are several gateways")
             .hint(format!("say which with --node ID: {}", ways()))),
     }
 }
 
-fn send(found: &Whereabouts, signal: Signal) -> Result<(), Failure> {
+fn send(found: &RunningServer, signal: Signal) -> Result<(), Failure> {
     let pid = i32::try_from(found.pid).map(Pid::from_raw).unwrap_or(Pid::from_raw(0));
     let sent = if pid.as_raw() > 1 { kill(pid, signal) } else { Err(Errno::ESRCH) };
     sent.map_err(|error| match error {
-        Errno::EPERM => Failure::new(Kind::Refused, "the serving process belongs to another user")
-            .hint("run this as that user, or as root"),
-        _ => {
-            Failure::new(Kind::NotFound, "the serving process is gone").hint("it needs no draining")
+        Errno::EPERM => {
+            Failure::new(ExitStatus::Refused, "the serving process belongs to another user")
+                .hint("run this as that user, or as root")
         }
+        _ => Failure::new(ExitStatus::NotFound, "the serving process is gone")
+            .hint("it needs no draining"),
     })
 }
 
 /// How many connections the process has, as its page for machines says.
-async fn connections(found: &Whereabouts) -> Option<u64> {
+async fn connections(found: &RunningServer) -> Option<u64> {
     let page = client::fetch(&format!("http://{}/metrics", found.metrics?)).await.ok()?;
     let line = page.lines().find_map(|line| line.strip_prefix("esh3ar_connections "));
     // A gauge that nobody has set yet stands for none.
@@ -260,13 +266,13 @@ mod tests {
         assert_eq!(named(&one, None).unwrap(), "a");
         assert_eq!(named(&one, Some("here")).unwrap(), "a");
         assert_eq!(named(&one, Some("b")).unwrap(), "b");
-        assert_eq!(named(&one, Some("c")).unwrap_err().kind, Kind::NotFound);
+        assert_eq!(named(&one, Some("c")).unwrap_err().kind, ExitStatus::NotFound);
         let two = [node("a", "gateway", "here"), node("c", "gateway", "here")];
         for name in [None, Some("here")] {
             let failure = named(&two, name).unwrap_err();
-            assert_eq!(failure.kind, Kind::Usage);
+            assert_eq!(failure.kind, ExitStatus::Usage);
             assert!(failure.hint.unwrap().contains("c on here"));
         }
-        assert_eq!(named(&[], None).unwrap_err().kind, Kind::NotFound);
+        assert_eq!(named(&[], None).unwrap_err().kind, ExitStatus::NotFound);
     }
 }

@@ -10,11 +10,11 @@ use std::{
 use crate::{app, config::ConfigErrors, domain::text::turns_direction, store};
 
 /// What to do about a full disk of the database.
-pub(super) const MAKE_ROOM: &str = "make room on the database's disk (its log and df say which it is); esh3ar doctor looks at data_dir";
+pub(super) const FREE_DISK_SPACE: &str = "make room on the database's disk (its log and df say which it is); esh3ar doctor looks at data_dir";
 
 /// The exit statuses (interfaces.md, The command).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ExitStatus {
     /// It failed.
     Failed = 1,
     /// It was called wrongly.
@@ -36,7 +36,7 @@ pub enum Kind {
 #[derive(Debug)]
 pub struct Failure {
     /// Decides the exit status.
-    pub kind: Kind,
+    pub kind: ExitStatus,
     /// What went wrong.
     pub what: String,
     /// What to do about it.
@@ -44,26 +44,26 @@ pub struct Failure {
 }
 
 /// Whether there is no room, on the disk or for this user.
-pub(super) fn is_of_full_disk(error: &std::io::Error) -> bool {
+pub(super) fn is_disk_full(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
 impl Failure {
     /// A failure without a hint.
-    pub fn new(kind: Kind, what: impl Into<String>) -> Failure {
+    pub fn new(kind: ExitStatus, what: impl Into<String>) -> Failure {
         Failure { kind, what: what.into(), hint: None }
     }
 
     /// A file that could not be written; `otherwise` is what to do when its disk is not full.
-    pub fn unwritten(path: &Path, error: &std::io::Error, otherwise: &str) -> Failure {
+    pub fn write_error(path: &Path, error: &std::io::Error, otherwise: &str) -> Failure {
         let failure = Failure::new(
-            Kind::Failed,
+            ExitStatus::Failed,
             match error.kind() {
                 ErrorKind::StorageFull => format!("{}: the disk is full ({error})", path.display()),
                 _ => format!("{} cannot be written: {error}", path.display()),
             },
         );
-        if is_of_full_disk(error) {
+        if is_disk_full(error) {
             failure.hint(format!("make room on that disk, or {otherwise}"))
         } else {
             failure.hint(otherwise)
@@ -85,7 +85,7 @@ impl Failure {
             line.push_str(hint);
         }
         let mut stderr = std::io::stderr().lock();
-        let _ = writeln!(stderr, "{}", harmless(&line));
+        let _ = writeln!(stderr, "{}", sanitized(&line));
         ExitCode::from(self.kind as u8)
     }
 }
@@ -94,26 +94,28 @@ impl From<app::Error> for Failure {
     fn from(error: app::Error) -> Self {
         use app::Error;
         let kind = match &error {
-            Error::Invalid(_) => Kind::Usage,
-            Error::NotFound(_) => Kind::NotFound,
+            Error::Invalid(_) => ExitStatus::Usage,
+            Error::NotFound(_) => ExitStatus::NotFound,
             Error::Unauthenticated
             | Error::Forbidden(_)
             | Error::WrongAudience(_)
             | Error::ReadOnly
             | Error::Conflict(_)
             | Error::ClientMessageIdReused
-            | Error::KeyReused => Kind::Refused,
+            | Error::KeyReused => ExitStatus::Refused,
             Error::Unavailable
             | Error::DiskFull
             | Error::Away(_)
             | Error::Overloaded { .. }
-            | Error::RateLimited { .. } => Kind::Unavailable,
-            Error::Internal => Kind::Failed,
+            | Error::RateLimited { .. } => ExitStatus::Unavailable,
+            Error::Internal => ExitStatus::Failed,
         };
         let failure = Failure::new(kind, error.to_string());
         match kind {
-            Kind::Unavailable if matches!(error, Error::DiskFull) => failure.hint(MAKE_ROOM),
-            Kind::Unavailable => failure.hint("run: esh3ar doctor"),
+            ExitStatus::Unavailable if matches!(error, Error::DiskFull) => {
+                failure.hint(FREE_DISK_SPACE)
+            }
+            ExitStatus::Unavailable => failure.hint("run: esh3ar doctor"),
             _ => failure,
         }
     }
@@ -121,9 +123,9 @@ impl From<app::Error> for Failure {
 
 impl From<store::Error> for Failure {
     fn from(error: store::Error) -> Self {
-        let kind = if error.is_transient() { Kind::Unavailable } else { Kind::Failed };
+        let kind = if error.is_transient() { ExitStatus::Unavailable } else { ExitStatus::Failed };
         let hint = match error {
-            store::Error::DiskFull(_) => MAKE_ROOM,
+            store::Error::DiskFull(_) => FREE_DISK_SPACE,
             _ => "run: esh3ar doctor",
         };
         Failure::new(kind, error.to_string()).hint(hint)
@@ -134,14 +136,14 @@ impl From<store::embedded::Error> for Failure {
     fn from(error: store::embedded::Error) -> Self {
         use store::embedded::Error;
         let kind = match &error {
-            Error::Locked { .. } | Error::Missing { .. } | Error::Root => Kind::Refused,
+            Error::Locked { .. } | Error::Missing { .. } | Error::Root => ExitStatus::Refused,
             Error::NoBinaries
             | Error::MajorMismatch { .. }
             | Error::Folder { .. }
-            | Error::Damaged { .. } => Kind::Config,
+            | Error::Damaged { .. } => ExitStatus::Config,
             // Systemd starts it again, by when there may be room.
             Error::DiskFull { .. } | Error::Initdb(_) | Error::Died(_) | Error::NoAnswer(_) => {
-                Kind::Unavailable
+                ExitStatus::Unavailable
             }
         };
         let hint = error.hint();
@@ -155,12 +157,11 @@ impl From<store::migrate::MigrateError> for Failure {
         let text = error.to_string();
         match error {
             MigrateError::Newer { .. } => {
-                Failure::new(Kind::Refused, text).hint("install the newer esh3ar again")
+                Failure::new(ExitStatus::Refused, text).hint("install the newer esh3ar again")
             }
-            MigrateError::Changed { .. } => {
-                Failure::new(Kind::Refused, text).hint("use the esh3ar that made this database")
-            }
-            MigrateError::Step { .. } => Failure::new(Kind::Failed, text),
+            MigrateError::Changed { .. } => Failure::new(ExitStatus::Refused, text)
+                .hint("use the esh3ar that made this database"),
+            MigrateError::Step { .. } => Failure::new(ExitStatus::Failed, text),
             MigrateError::Store(error) => error.into(),
         }
     }
@@ -168,14 +169,14 @@ impl From<store::migrate::MigrateError> for Failure {
 
 impl From<ConfigErrors> for Failure {
     fn from(errors: ConfigErrors) -> Self {
-        Failure::new(Kind::Config, format!("the configuration is wrong:\n{errors}"))
+        Failure::new(ExitStatus::Config, format!("the configuration is wrong:\n{errors}"))
             .hint("run: esh3ar config check")
     }
 }
 
 /// What a failure quotes may come from anywhere, a damaged file or somebody's message among it: nothing of it
 /// may steer the terminal.
-fn harmless(text: &str) -> String {
+fn sanitized(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -191,7 +192,7 @@ fn harmless(text: &str) -> String {
 /// `--yes` is needed.
 ///
 /// # Errors
-/// [`Kind::Refused`].
+/// [`ExitStatus::Refused`].
 pub fn confirm_typed(what: &str, word: &str, yes: bool) -> Result<(), Failure> {
     if yes {
         return Ok(());
@@ -202,7 +203,9 @@ pub fn confirm_typed(what: &str, word: &str, yes: bool) -> Result<(), Failure> {
         .then(|| std::fs::File::options().read(true).write(true).open("/dev/tty").ok())
         .flatten();
     let Some(mut terminal) = terminal.map(std::io::BufReader::new) else {
-        return Err(Failure::new(Kind::Refused, "this needs a confirmation").hint("give --yes"));
+        return Err(
+            Failure::new(ExitStatus::Refused, "this needs a confirmation").hint("give --yes")
+        );
     };
     let mut answer = String::new();
     let asked = write!(terminal.get_mut(), "{what}\nType {word} to go on: ")
@@ -210,20 +213,22 @@ pub fn confirm_typed(what: &str, word: &str, yes: bool) -> Result<(), Failure> {
     if asked.is_ok() && answer.trim() == word {
         Ok(())
     } else {
-        Err(Failure::new(Kind::Refused, "not confirmed"))
+        Err(Failure::new(ExitStatus::Refused, "not confirmed"))
     }
 }
 
 /// Asks before something that cannot be undone: on a terminal only, elsewhere `--yes` is needed.
 ///
 /// # Errors
-/// [`Kind::Refused`].
+/// [`ExitStatus::Refused`].
 pub fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
     if yes {
         return Ok(());
     }
     if !std::io::stdin().is_terminal() {
-        return Err(Failure::new(Kind::Refused, "this needs a confirmation").hint("give --yes"));
+        return Err(
+            Failure::new(ExitStatus::Refused, "this needs a confirmation").hint("give --yes")
+        );
     }
     let mut stderr = std::io::stderr().lock();
     let _ = write!(stderr, "{question} [y/N] ");
@@ -233,7 +238,7 @@ pub fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
     if read && matches!(answer.trim(), "y" | "Y" | "yes") {
         Ok(())
     } else {
-        Err(Failure::new(Kind::Refused, "not confirmed"))
+        Err(Failure::new(ExitStatus::Refused, "not confirmed"))
     }
 }
 
@@ -241,7 +246,7 @@ pub fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
 mod tests {
     #[test]
     fn what_is_quoted_does_not_reach_the_terminal_raw() {
-        let shown = super::harmless("row \u{1b}]0;x\u{7}\u{9b}2J\0 of\n\u{7f}it, \u{202e}سلام");
+        let shown = super::sanitized("row \u{1b}]0;x\u{7}\u{9b}2J\0 of\n\u{7f}it, \u{202e}سلام");
         assert_eq!(shown, "row \\u{1b}]0;x\\u{7}\\u{9b}2J\\u{0} of\n\\u{7f}it, \\u{202e}سلام");
     }
 }

@@ -8,21 +8,21 @@ use serde_json::{Value, json};
 use super::{
     Setup,
     answer::read,
-    exit::{Failure, Kind},
-    privilege::Given,
+    exit::{ExitStatus, Failure},
+    privilege::OpenFiles,
+    sanitize,
     serve::{self, StopSignals},
-    shown,
-    spec::{Configuration, Location, Run, Running, Spec},
+    spec::{CommandFuture, ConfigAccess, Runnable, Scope, Spec},
 };
 use crate::{
-    client::{self, Event, HubClient},
+    client::{self, HubClient, HubEvent},
     server::view::{MessageView, StatusChanged, Typing},
 };
 
 /// How long an acknowledgement may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const ACK_TIMEOUT: Duration = Duration::from_secs(10);
 /// The wait before it connects again.
-const AGAIN: Duration = Duration::from_secs(1);
+const RECONNECT_DELAY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 pub(super) struct ListenArgs {
@@ -40,28 +40,28 @@ pub(super) struct ListenArgs {
     keep: bool,
 }
 
-impl Run for ListenArgs {
+impl Runnable for ListenArgs {
     fn spec(&self) -> Spec {
         let needs_nothing_here = self.url.is_some();
         Spec {
-            location: Location::Own,
-            configuration: Configuration::lenient_if(needs_nothing_here),
+            scope: Scope::OwnOption,
+            configuration: ConfigAccess::lenient_if(needs_nothing_here),
             ..Spec::LOCAL
         }
     }
 
-    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+    fn run(self: Box<Self>, setup: &Setup, _files: OpenFiles) -> CommandFuture<'_> {
         Box::pin(async move { run(setup, &self).await })
     }
 }
 
-fn refused(url: &str, error: client::Error) -> Failure {
-    if error.is_of_token() {
+fn connect_error(url: &str, error: client::Error) -> Failure {
+    if error.is_auth_error() {
         let what = format!("{url} does not take this token");
         let hint = "it expired or was revoked, or is another server's: make a new one with esh3ar token create";
-        return Failure::new(Kind::Refused, what).hint(hint);
+        return Failure::new(ExitStatus::Refused, what).hint(hint);
     }
-    Failure::new(Kind::Unavailable, format!("{url} cannot be listened to: {error}"))
+    Failure::new(ExitStatus::Unavailable, format!("{url} cannot be listened to: {error}"))
         .hint("check --url, and that esh3ar serve runs there")
 }
 
@@ -70,16 +70,18 @@ async fn run(setup: &Setup, arguments: &ListenArgs) -> Result<(), Failure> {
     let url = match &arguments.url {
         Some(url) => url.trim_end_matches('/').to_owned(),
         None => {
-            let found = serve::whereabouts(&setup.data_dir).ok_or_else(|| {
+            let found = serve::running_server(&setup.data_dir).ok_or_else(|| {
                 let what = format!("nobody serves {}", setup.data_dir.display());
-                Failure::new(Kind::Unavailable, what).hint("start esh3ar serve, or give --url")
+                Failure::new(ExitStatus::Unavailable, what)
+                    .hint("start esh3ar serve, or give --url")
             })?;
             format!("http://{}", found.http)
         }
     };
     // A wrong address or token is told at once; whatever comes later is waited out.
-    let hub =
-        HubClient::connect(&url, &arguments.token).await.map_err(|error| refused(&url, error))?;
+    let hub = HubClient::connect(&url, &arguments.token)
+        .await
+        .map_err(|error| connect_error(&url, error))?;
     tokio::select! {
         () = signals.next() => Ok(()),
         ended = follow(setup, arguments, &url, hub) => ended,
@@ -99,17 +101,17 @@ async fn follow(
         let Ok(event) = hub.next().await else {
             setup.output.note("the connection was lost; connecting again");
             hub = loop {
-                tokio::time::sleep(AGAIN).await;
+                tokio::time::sleep(RECONNECT_DELAY).await;
                 match HubClient::connect(url, &arguments.token).await {
                     Ok(again) => break again,
-                    Err(error) if error.is_of_token() => return Err(refused(url, error)),
+                    Err(error) if error.is_auth_error() => return Err(connect_error(url, error)),
                     Err(_) => {}
                 }
             };
             setup.output.note(&format!("connected to {url}"));
             continue;
         };
-        if let Event::Invocation { target, arguments: told } = &event
+        if let HubEvent::Invocation { target, arguments: told } = &event
             && let Some(line) = signal(target, told)
         {
             setup.output.note(&line);
@@ -123,7 +125,7 @@ async fn follow(
         }
         if !arguments.keep && !ids.is_empty() {
             // One that is lost comes again, with the next connection.
-            let _ = hub.call("Acknowledge", vec![json!(ids)], PATIENCE).await;
+            let _ = hub.call("Acknowledge", vec![json!(ids)], ACK_TIMEOUT).await;
         }
         if left == 0 {
             hub.close().await;
@@ -137,7 +139,7 @@ fn show(setup: &Setup, message: &Value, view: &MessageView<'_>) {
     let seq = seq.map(|seq| format!(" #{seq}")).unwrap_or_default();
     let subject = subject.map(|s| format!("{s}: ")).unwrap_or_default();
     let line = format!("{id}{seq}  {from}  {subject}{content}");
-    setup.output.event(&shown::line(&line), message);
+    setup.output.event(&sanitize::line(&line), message);
 }
 
 /// What is told beside messages, in words.
@@ -157,10 +159,10 @@ fn signal(target: &str, told: &[Value]) -> Option<String> {
 }
 
 /// The messages of a call of the server's.
-pub(super) fn messages(event: Event) -> Vec<Value> {
+pub(super) fn messages(event: HubEvent) -> Vec<Value> {
     match event {
-        Event::Invocation { target, arguments } if target == "ReceiveMessage" => arguments,
-        Event::Invocation { target, mut arguments } if target == "ReceivePendingMessages" => {
+        HubEvent::Invocation { target, arguments } if target == "ReceiveMessage" => arguments,
+        HubEvent::Invocation { target, mut arguments } if target == "ReceivePendingMessages" => {
             match arguments.pop() {
                 Some(Value::Array(messages)) => messages,
                 _ => Vec::new(),

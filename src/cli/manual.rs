@@ -7,10 +7,10 @@ use clap_mangen::Man;
 
 use super::{
     Setup, description,
-    exit::{Failure, Kind},
+    exit::{ExitStatus, Failure},
     output::Output,
-    privilege::Given,
-    spec::{Run, Running, Spec},
+    privilege::OpenFiles,
+    spec::{CommandFuture, Runnable, Spec},
 };
 
 #[derive(Debug, Args)]
@@ -26,22 +26,22 @@ pub(super) struct ManArgs {
     dir: Option<PathBuf>,
 }
 
-impl Run for CompletionsArgs {
+impl Runnable for CompletionsArgs {
     fn spec(&self) -> Spec {
         Spec::PRINTS
     }
 
-    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+    fn run(self: Box<Self>, setup: &Setup, _files: OpenFiles) -> CommandFuture<'_> {
         Box::pin(async move { completions(self.shell, &setup.output) })
     }
 }
 
-impl Run for ManArgs {
+impl Runnable for ManArgs {
     fn spec(&self) -> Spec {
         Spec::PRINTS
     }
 
-    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+    fn run(self: Box<Self>, setup: &Setup, _files: OpenFiles) -> CommandFuture<'_> {
         Box::pin(async move { pages(&self, &setup.output) })
     }
 }
@@ -78,7 +78,7 @@ fn completions(shell: clap_complete::Shell, output: &Output) -> Result<(), Failu
 fn pages(arguments: &ManArgs, output: &Output) -> Result<(), Failure> {
     let Some(folder) = &arguments.dir else { return print(first_page()?, output) };
     let failed = |error: std::io::Error| {
-        Failure::new(Kind::Failed, format!("{}: {error}", folder.display()))
+        Failure::new(ExitStatus::Failed, format!("{}: {error}", folder.display()))
             .hint("choose another --dir")
     };
     fs::create_dir_all(folder).map_err(failed)?;
@@ -90,15 +90,15 @@ fn pages(arguments: &ManArgs, output: &Output) -> Result<(), Failure> {
 
 fn first_page() -> Result<Vec<u8>, Failure> {
     let mut text = Vec::new();
-    let failed = |error: std::io::Error| Failure::new(Kind::Failed, error.to_string());
+    let failed = |error: std::io::Error| Failure::new(ExitStatus::Failed, error.to_string());
     Man::new(description().disable_help_subcommand(true)).render(&mut text).map_err(failed)?;
     text.extend_from_slice(REST.as_bytes());
     Ok(text)
 }
 
 fn print(text: Vec<u8>, output: &Output) -> Result<(), Failure> {
-    let text =
-        String::from_utf8(text).map_err(|_| Failure::new(Kind::Failed, "the text is not UTF-8"))?;
+    let text = String::from_utf8(text)
+        .map_err(|_| Failure::new(ExitStatus::Failed, "the text is not UTF-8"))?;
     output.text(&text);
     Ok(())
 }

@@ -6,13 +6,13 @@ use serde_json::json;
 use super::{
     Setup,
     answer::{columns, read},
+    audit_reason::AuditReason,
     dlq,
-    exit::{Failure, Kind},
-    privilege::Given,
-    remote::{Admin, Query},
-    shown,
-    spec::{Run, Running, Spec},
-    why::Why,
+    exit::{ExitStatus, Failure},
+    privilege::OpenFiles,
+    sanitize,
+    spec::{CommandFuture, Runnable, Spec},
+    transport::{AdminClient, Query},
 };
 use crate::{
     client::encode,
@@ -44,21 +44,21 @@ pub(super) enum MessageCommand {
         #[arg(long, default_value = "normal")]
         priority: String,
         #[command(flatten)]
-        why: Why,
+        why: AuditReason,
     },
     /// One message and every step of its way
     Show {
         /// The message's id
         id: String,
         #[command(flatten)]
-        why: Why,
+        why: AuditReason,
     },
     /// What became of a message, why, and what to do next
     Explain {
         /// The message's id
         id: String,
         #[command(flatten)]
-        why: Why,
+        why: AuditReason,
     },
     /// Delete a message: nobody is shown it any more, and it is told who deleted it and why
     Delete {
@@ -95,14 +95,14 @@ pub(super) enum MessageCommand {
         #[arg(long, value_name = "ID")]
         before: Option<String>,
         /// At most this many
-        #[arg(long, default_value_t = 50, value_parser = super::remote::limit)]
+        #[arg(long, default_value_t = 50, value_parser = super::transport::limit)]
         limit: usize,
         #[command(flatten)]
-        why: Why,
+        why: AuditReason,
     },
 }
 
-impl Run for MessageCommand {
+impl Runnable for MessageCommand {
     fn spec(&self) -> Spec {
         match self {
             MessageCommand::List { .. }
@@ -113,7 +113,7 @@ impl Run for MessageCommand {
         }
     }
 
-    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+    fn run(self: Box<Self>, setup: &Setup, _files: OpenFiles) -> CommandFuture<'_> {
         Box::pin(async move { run(setup, *self).await })
     }
 }
@@ -137,12 +137,12 @@ fn for_table(steps: Vec<Step>) -> Vec<Step> {
 }
 
 async fn run(setup: &Setup, command: MessageCommand) -> Result<(), Failure> {
-    let admin = Admin::open(setup).await?;
+    let admin = AdminClient::open(setup).await?;
     let result = act(setup, &admin, command).await;
     admin.close(result).await
 }
 
-async fn act(setup: &Setup, admin: &Admin, command: MessageCommand) -> Result<(), Failure> {
+async fn act(setup: &Setup, admin: &AdminClient, command: MessageCommand) -> Result<(), Failure> {
     match command {
         MessageCommand::Send { from, to, content, subject, content_type, priority, why } => {
             let body = json!({
@@ -172,9 +172,9 @@ async fn act(setup: &Setup, admin: &Admin, command: MessageCommand) -> Result<()
             if setup.output.is_table() {
                 let ExplanationView { steps, verdict, .. } = read(&story)?;
                 setup.output.records(STEPS, &for_table(steps));
-                setup.output.text(&format!("\n{}\n", shown::line(&verdict.sentence)));
+                setup.output.text(&format!("\n{}\n", sanitize::line(&verdict.sentence)));
                 if let Some(next) = &verdict.next {
-                    setup.output.text(&format!("Next: {}\n", shown::line(next)));
+                    setup.output.text(&format!("Next: {}\n", sanitize::line(next)));
                 }
             } else {
                 setup.output.record(&story);
@@ -182,11 +182,14 @@ async fn act(setup: &Setup, admin: &Admin, command: MessageCommand) -> Result<()
         }
         MessageCommand::Delete { id, reason } => {
             if reason.trim().is_empty() {
-                return Err(Failure::new(Kind::Usage, "--reason says nothing")
+                return Err(Failure::new(ExitStatus::Usage, "--reason says nothing")
                     .hint("say why the message is deleted"));
             }
             let place = format!("/messages/{}", encode(&id));
-            admin.ask(&Why::because(reason), "DELETE", &place, None).await.map_err(undeleted)?;
+            admin
+                .ask(&AuditReason::because(reason), "DELETE", &place, None)
+                .await
+                .map_err(undeleted)?;
             setup.output.record(&json!({ "id": id, "deleted": true }));
         }
         MessageCommand::List { status, to, from, kind, user, since, until, before, limit, why } => {
@@ -212,11 +215,11 @@ async fn act(setup: &Setup, admin: &Admin, command: MessageCommand) -> Result<()
 }
 
 fn undeleted(failure: Failure) -> Failure {
-    if failure.kind != Kind::NotFound {
+    if failure.kind != ExitStatus::NotFound {
         return failure;
     }
     Failure::new(
-        Kind::NotFound,
+        ExitStatus::NotFound,
         "there is no such message: it was deleted before, or never accepted, or its id is another",
     )
     .hint("ids are shown by: esh3ar message list")
@@ -224,11 +227,11 @@ fn undeleted(failure: Failure) -> Failure {
 
 /// The books know every accepted message, so an unknown one never was.
 fn unknown(failure: Failure) -> Failure {
-    if failure.kind != Kind::NotFound {
+    if failure.kind != ExitStatus::NotFound {
         return failure;
     }
     Failure::new(
-        Kind::NotFound,
+        ExitStatus::NotFound,
         "there is no such message: it was never accepted (its sender got an error or no answer), \
          or its id is another",
     )

@@ -4,11 +4,10 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{
-    Setup,
+    Setup, database,
     exit::Failure,
-    opened,
-    privilege::Given,
-    spec::{Location, Run, Running, Spec},
+    privilege::OpenFiles,
+    spec::{CommandFuture, Runnable, Scope, Spec},
 };
 use crate::store::{embedded::Purpose, migrate};
 
@@ -22,17 +21,17 @@ pub(super) struct MigrateArgs {
     dry_run: bool,
 }
 
-impl Run for MigrateArgs {
+impl Runnable for MigrateArgs {
     fn spec(&self) -> Spec {
         Spec {
             name: "migrate",
-            location: Location::HERE_CHANGES,
+            scope: Scope::THIS_MACHINE_WRITES,
             needs_installation: self.status || self.dry_run,
             ..Spec::LOCAL
         }
     }
 
-    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+    fn run(self: Box<Self>, setup: &Setup, _files: OpenFiles) -> CommandFuture<'_> {
         Box::pin(async move { run(setup, &self).await })
     }
 }
@@ -50,7 +49,7 @@ struct Line {
 const COLUMNS: &[&str] = &["version", "name", "state", "appliedAt"];
 
 async fn run(setup: &Setup, arguments: &MigrateArgs) -> Result<(), Failure> {
-    let opened = opened::open_store(setup, Purpose::Command).await?;
+    let opened = database::open_database(setup, Purpose::Command).await?;
     let result = migrate_or_tell(setup, &opened, arguments).await;
     let closed = opened.close().await;
     result.and(closed)
@@ -58,7 +57,7 @@ async fn run(setup: &Setup, arguments: &MigrateArgs) -> Result<(), Failure> {
 
 async fn migrate_or_tell(
     setup: &Setup,
-    opened: &opened::OpenedStore,
+    opened: &database::OpenDatabase,
     arguments: &MigrateArgs,
 ) -> Result<(), Failure> {
     let mut client = opened.store.client().await?;

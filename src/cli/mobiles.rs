@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 
 use super::{
     Setup,
-    answer::{Page, columns, read},
+    answer::{ListPage, columns, read},
+    audit_reason::AuditReason,
     exit::Failure,
-    personal,
-    privilege::Given,
-    remote::{Admin, Query},
-    spec::{Files, Run, Running, Spec},
-    why::Why,
+    privacy,
+    privilege::OpenFiles,
+    spec::{CallerFiles, CommandFuture, Runnable, Spec},
+    transport::{AdminClient, Query},
 };
 use crate::{
     client::encode,
@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Numbers that are added in one call.
-const AT_ONCE: usize = 1000;
+const BATCH_SIZE: usize = 1000;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum MobileCommand {
@@ -37,7 +37,7 @@ pub(super) enum MobileCommand {
         #[arg(long)]
         verified: bool,
         #[command(flatten)]
-        why: Why,
+        why: AuditReason,
     },
     /// Mobile users by phone number
     List {
@@ -45,10 +45,10 @@ pub(super) enum MobileCommand {
         #[arg(long, value_name = "NUMBER")]
         after: Option<String>,
         /// At most this many
-        #[arg(long, default_value_t = 100, value_parser = super::remote::limit)]
+        #[arg(long, default_value_t = 100, value_parser = super::transport::limit)]
         limit: usize,
         #[command(flatten)]
-        why: Why,
+        why: AuditReason,
     },
     /// Numbers that are stored and to be looked at: read today they would be others, or none
     Check {
@@ -56,17 +56,17 @@ pub(super) enum MobileCommand {
         #[arg(long, value_name = "CODE")]
         region: Option<String>,
         /// At most this many
-        #[arg(long, default_value_t = 1000, value_parser = super::remote::limit)]
+        #[arg(long, default_value_t = 1000, value_parser = super::transport::limit)]
         limit: usize,
         #[command(flatten)]
-        why: Why,
+        why: AuditReason,
     },
     /// One mobile user
     Show {
         /// Phone number
         phone: String,
         #[command(flatten)]
-        why: Why,
+        why: AuditReason,
     },
     /// Write out everything that is stored of a phone number
     Export {
@@ -76,7 +76,7 @@ pub(super) enum MobileCommand {
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
         #[command(flatten)]
-        why: Why,
+        why: AuditReason,
     },
     /// Erase everything of a phone number, for good
     Erase {
@@ -89,11 +89,11 @@ pub(super) enum MobileCommand {
         #[arg(long)]
         yes: bool,
         #[command(flatten)]
-        why: Why,
+        why: AuditReason,
     },
 }
 
-impl Run for MobileCommand {
+impl Runnable for MobileCommand {
     fn spec(&self) -> Spec {
         match self {
             MobileCommand::List { .. }
@@ -104,13 +104,13 @@ impl Run for MobileCommand {
         }
     }
 
-    fn run(self: Box<Self>, setup: &Setup, files: Given) -> Running<'_> {
+    fn run(self: Box<Self>, setup: &Setup, files: OpenFiles) -> CommandFuture<'_> {
         Box::pin(async move { run(setup, *self, files.out).await })
     }
 
-    fn open_files(&self) -> Result<Files, Failure> {
-        let MobileCommand::Export { out, .. } = self else { return Ok(Files::default()) };
-        Files::export(out.as_deref())
+    fn open_files(&self) -> Result<CallerFiles, Failure> {
+        let MobileCommand::Export { out, .. } = self else { return Ok(CallerFiles::default()) };
+        CallerFiles::export(out.as_deref())
     }
 }
 
@@ -120,8 +120,8 @@ const COLUMNS: &[&str] = columns!(MobileView<'_>: id, phone, status, created_at)
 
 async fn run(setup: &Setup, command: MobileCommand, file: Option<File>) -> Result<(), Failure> {
     let (admin, redis) = match &command {
-        MobileCommand::Erase { .. } => personal::open(setup).await?,
-        _ => (Admin::open(setup).await?, None),
+        MobileCommand::Erase { .. } => privacy::open(setup).await?,
+        _ => (AdminClient::open(setup).await?, None),
     };
     let result = act(setup, &admin, command, file).await;
     let result = admin.close(result).await;
@@ -133,17 +133,17 @@ async fn run(setup: &Setup, command: MobileCommand, file: Option<File>) -> Resul
 
 async fn act(
     setup: &Setup,
-    admin: &Admin,
+    admin: &AdminClient,
     command: MobileCommand,
     file: Option<File>,
 ) -> Result<(), Failure> {
     match command {
         MobileCommand::Add { phones, verified, why } => {
             let mut users: Vec<Value> = Vec::new();
-            for chunk in phones.chunks(AT_ONCE) {
+            for chunk in phones.chunks(BATCH_SIZE) {
                 let body = json!({ "phones": chunk, "verified": verified });
                 let answer = admin.ask(&why, "POST", "/mobile-users", Some(&body)).await?;
-                users.extend(read::<Page>(&answer)?.items);
+                users.extend(read::<ListPage>(&answer)?.items);
             }
             // One is answered with one, as scripts expect.
             match users.as_slice() {
@@ -171,10 +171,10 @@ async fn act(
         MobileCommand::Export { phone, out, why } => {
             let out = out.filter(|path| path != Path::new("-"));
             let to = file.zip(out.clone());
-            personal::export(setup, admin, &why, &phone, to, out.as_deref()).await?;
+            privacy::export(setup, admin, &why, &phone, to, out.as_deref()).await?;
         }
         MobileCommand::Erase { phone, dry_run, yes, why } => {
-            personal::erase(setup, admin, &why, &phone, dry_run, yes).await?;
+            privacy::erase(setup, admin, &why, &phone, dry_run, yes).await?;
         }
     }
     Ok(())

@@ -3,13 +3,17 @@
 mod addresses;
 mod answer;
 pub mod appliance;
+mod atomic_file;
 mod audit;
+mod audit_reason;
 mod backup;
 mod bench;
 mod chat;
 mod cluster;
+mod config_sources;
 mod configuration;
 mod conversations;
+mod database;
 mod demo;
 mod dispatch;
 mod dlq;
@@ -23,34 +27,30 @@ mod manual;
 mod messages;
 mod migrate;
 mod mobiles;
-mod opened;
 pub mod output;
-mod part;
-mod personal;
+mod privacy;
 pub mod privilege;
 mod reload;
-mod remote;
+mod sanitize;
 mod serve;
 mod service;
-mod shown;
-mod sources;
 mod spec;
+mod temp_file;
 mod tokens;
 mod top;
+mod transport;
 mod users;
-mod why;
 mod worker;
-mod written;
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::{config::Loaded, telemetry};
-use exit::Kind;
+use exit::ExitStatus;
 use output::{Format, Output};
-use remote::RemoteArgs;
-use spec::Run;
+use spec::Runnable;
+use transport::RemoteArgs;
 
 /// Self-hosted messaging: from a business to its users' phones, and what became of it.
 #[derive(Debug, Parser)]
@@ -150,7 +150,7 @@ enum Command {
 
 impl Command {
     /// What runs: a line for each command.
-    fn runnable(self) -> Box<dyn Run> {
+    fn runnable(self) -> Box<dyn Runnable> {
         match self {
             Command::Serve(arguments) => Box::new(arguments),
             Command::Worker => Box::new(worker::Worker),
@@ -183,12 +183,12 @@ impl Command {
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
-    privilege::end_with_root();
+    privilege::die_with_parent();
     let Cli { global, command } = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => {
             let _ = error.print();
-            return ExitCode::from(Kind::Usage as u8);
+            return ExitCode::from(ExitStatus::Usage as u8);
         }
         // Help, or the version.
         Err(error) => return output::printed(error.print()),
@@ -215,7 +215,7 @@ pub struct Setup {
     output: Output,
     /// Where administration is carried out, if elsewhere.
     remote: RemoteArgs,
-    again: service::Again,
+    config_sources: service::ConfigSources,
     level: telemetry::log::Level,
 }
 

@@ -15,8 +15,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    exit::{Failure, Kind, is_of_full_disk},
-    shown,
+    exit::{ExitStatus, Failure, is_disk_full},
+    sanitize,
 };
 
 /// How data are printed.
@@ -40,7 +40,7 @@ pub struct Output {
     /// Because there was no room.
     full: Arc<AtomicBool>,
     /// The reader went away.
-    unread: Arc<AtomicBool>,
+    reader_gone: Arc<AtomicBool>,
 }
 
 impl Output {
@@ -51,7 +51,7 @@ impl Output {
             quiet,
             failed: Arc::default(),
             full: Arc::default(),
-            unread: Arc::default(),
+            reader_gone: Arc::default(),
         }
     }
 
@@ -118,35 +118,35 @@ impl Output {
     pub fn failure(&self) -> Failure {
         if self.full.load(Ordering::Relaxed) {
             let what = "the disk is full on which standard output is written";
-            return Failure::new(Kind::Failed, what)
+            return Failure::new(ExitStatus::Failed, what)
                 .hint("make room on that disk, or write elsewhere");
         }
-        Failure::new(Kind::Failed, "standard output could not be written")
+        Failure::new(ExitStatus::Failed, "standard output could not be written")
             .hint(
                 "see where it goes; what was asked is done, and a token that was not shown should be revoked",
             )
     }
 
     /// Whether somebody still reads what is printed.
-    pub fn is_read(&self) -> bool {
-        !self.unread.load(Ordering::Relaxed) && !self.failed.load(Ordering::Relaxed)
+    pub fn has_reader(&self) -> bool {
+        !self.reader_gone.load(Ordering::Relaxed) && !self.failed.load(Ordering::Relaxed)
     }
 
     /// To standard output.
     fn print(&self, text: &str) {
         let mut stdout = std::io::stdout().lock();
-        self.note_written(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()));
+        self.record_result(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()));
     }
 
     /// Keeps what came of printing; a reader that went away (`| head`) is no fault.
-    fn note_written(&self, written: std::io::Result<()>) {
+    fn record_result(&self, written: std::io::Result<()>) {
         match written {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {
-                self.unread.store(true, Ordering::Relaxed);
+                self.reader_gone.store(true, Ordering::Relaxed);
             }
             Err(error) => {
-                self.full.fetch_or(is_of_full_disk(&error), Ordering::Relaxed);
+                self.full.fetch_or(is_disk_full(&error), Ordering::Relaxed);
                 self.failed.store(true, Ordering::Relaxed);
             }
         }
@@ -155,7 +155,7 @@ impl Output {
     /// A remark that is no data.
     pub fn note(&self, text: &str) {
         if !self.quiet {
-            let _ = writeln!(std::io::stderr().lock(), "{}", shown::lines(text));
+            let _ = writeln!(std::io::stderr().lock(), "{}", sanitize::text(text));
         }
     }
 }
@@ -163,17 +163,17 @@ impl Output {
 /// The exit status of what only prints, and was printed by somebody else.
 pub(super) fn printed(printed: std::io::Result<()>) -> ExitCode {
     let output = Output::new(Format::Table, false);
-    output.note_written(printed.and_then(|()| std::io::stdout().flush()));
+    output.record_result(printed.and_then(|()| std::io::stdout().flush()));
     if output.is_complete() { ExitCode::SUCCESS } else { output.failure().report() }
 }
 
 fn pretty(value: &Value) -> String {
-    shown::json(format!("{value:#}\n"))
+    sanitize::json(format!("{value:#}\n"))
 }
 
 /// A JSON document in a line of its own.
 pub(super) fn json_line(value: &Value) -> String {
-    shown::json(format!("{value}\n"))
+    sanitize::json(format!("{value}\n"))
 }
 
 /// A value in a cell: one line, and no character that could steer a terminal.
@@ -184,15 +184,15 @@ fn cell(value: &Value) -> String {
         Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(","),
         other => other.to_string(),
     };
-    shown::line(&text)
+    sanitize::line(&text)
 }
 
 fn table(columns: &[&str], items: &[Value]) -> String {
-    const WIDEST: usize = 48;
+    const MAX_CELL_WIDTH: usize = 48;
     let names: Vec<String> = columns.iter().map(|column| json_name(column)).collect();
     let mut rows: Vec<Vec<String>> = vec![names.iter().map(|name| heading(name)).collect()];
     for item in items {
-        rows.push(names.iter().map(|name| shorten(cell(&item[name]), WIDEST)).collect());
+        rows.push(names.iter().map(|name| shorten(cell(&item[name]), MAX_CELL_WIDTH)).collect());
     }
     let widths: Vec<usize> = (0..columns.len())
         .map(|n| rows.iter().map(|row| row[n].chars().count()).max().unwrap_or(0))
@@ -240,13 +240,13 @@ fn shorten(text: String, most: usize) -> String {
 }
 
 /// `1 file`, `2 files`.
-pub fn counted(count: usize, one: &str) -> String {
+pub fn pluralize(count: usize, one: &str) -> String {
     format!("{count} {one}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Whether a command may take the whole terminal to show something. Without a terminal, or on one that cannot
 /// place its cursor, it prints.
-pub(super) fn takes_screen(format: Format) -> bool {
+pub(super) fn is_full_screen(format: Format) -> bool {
     let terminal = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
     let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
     format == Format::Table && terminal && !dumb

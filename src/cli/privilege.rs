@@ -23,22 +23,22 @@ use nix::{
     unistd::{Group, Pid, Uid, User, getegid, geteuid, getppid, getuid},
 };
 
-use super::exit::{Failure, Kind};
+use super::exit::{ExitStatus, Failure};
 
 /// Who to be instead of root: the first of these that there is.
-const USERS: [&str; 3] = ["esh3ar", "postgres", "nobody"];
+const SERVICE_USERS: [&str; 3] = ["esh3ar", "postgres", "nobody"];
 /// Says to the command that goes on as another user that its output is the file it was to open.
-const OUTPUT_IS_FILE: &str = "ESH3AR_OUTPUT_IS_FILE";
+const OUTPUT_IS_FILE_VAR: &str = "ESH3AR_OUTPUT_IS_FILE";
 
 /// Who started a command that goes on as another user.
-const OPERATOR: &str = "ESH3AR_OPERATOR";
+const OPERATOR_VAR: &str = "ESH3AR_OPERATOR";
 
 /// The user who runs this command: before `sudo`, and before root became the owner of the data. For the
 /// audit log, and worth as much as the word of somebody who can open the database.
 pub fn operator() -> String {
     let given = |name: &str| env::var(name).ok().filter(|name| !name.is_empty());
     let own = || User::from_uid(getuid()).ok().flatten().map(|user| user.name);
-    given(OPERATOR)
+    given(OPERATOR_VAR)
         .or_else(|| given("SUDO_USER"))
         .or_else(own)
         .unwrap_or_else(|| format!("uid {}", getuid()))
@@ -46,7 +46,7 @@ pub fn operator() -> String {
 
 /// Whether this process is the appliance's: its own user, or what root goes on as.
 pub fn is_service() -> bool {
-    env::var_os(OPERATOR).is_some() || user_name() == USERS[0]
+    env::var_os(OPERATOR_VAR).is_some() || user_name() == SERVICE_USERS[0]
 }
 
 /// Who this process is.
@@ -62,24 +62,24 @@ pub fn group_name() -> String {
 }
 
 /// Says to the same which configuration file it has just been given.
-const CARRIED: &str = "ESH3AR_CARRIED_CONFIG";
+const CONFIG_PATH_VAR: &str = "ESH3AR_CARRIED_CONFIG";
 
 /// The configuration file that root chose or wrote before it became this user.
-pub fn carried() -> Option<PathBuf> {
-    env::var_os(CARRIED).map(PathBuf::from)
+pub fn inherited_config() -> Option<PathBuf> {
+    env::var_os(CONFIG_PATH_VAR).map(PathBuf::from)
 }
 
 /// Whether the file that this command is to write was opened by root, as its standard output.
 pub fn output_is_file() -> bool {
-    env::var_os(OUTPUT_IS_FILE).is_some()
+    env::var_os(OUTPUT_IS_FILE_VAR).is_some()
 }
 
 /// Says the same of its standard input.
-const INPUT_IS_FILE: &str = "ESH3AR_INPUT_IS_FILE";
+const INPUT_IS_FILE_VAR: &str = "ESH3AR_INPUT_IS_FILE";
 
 /// Files that were opened by whoever called the command.
 #[derive(Default)]
-pub struct Given {
+pub struct OpenFiles {
     /// To be written.
     pub out: Option<File>,
     /// To be read.
@@ -89,13 +89,13 @@ pub struct Given {
 /// Whether the file that this command reads, or writes a backup into, was opened by root, as its standard
 /// input.
 pub fn input_is_file() -> bool {
-    env::var_os(INPUT_IS_FILE).is_some()
+    env::var_os(INPUT_IS_FILE_VAR).is_some()
 }
 
 /// Opens a file that the command reads; none if that was done before the process became another user.
 ///
 /// # Errors
-/// [`Kind::NotFound`] or that it cannot be read.
+/// [`ExitStatus::NotFound`] or that it cannot be read.
 pub fn open_input(path: &Path) -> Result<Option<File>, Failure> {
     if input_is_file() {
         return Ok(None);
@@ -120,8 +120,8 @@ pub fn input(opened: Option<File>, path: &Path) -> Result<File, Failure> {
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
     let kind = match error.kind() {
-        std::io::ErrorKind::NotFound => Kind::NotFound,
-        _ => Kind::Failed,
+        std::io::ErrorKind::NotFound => ExitStatus::NotFound,
+        _ => ExitStatus::Failed,
     };
     Failure::new(kind, format!("{} cannot be read: {error}", path.display()))
 }
@@ -160,7 +160,7 @@ pub fn give_file(path: &Path, data_dir: &Path) -> Result<(), Failure> {
     new_file(path)
         .and_then(|file| fchown(file, Some(user.uid.as_raw()), Some(user.gid.as_raw())))
         .map_err(|error| {
-            Failure::new(Kind::Failed, format!("{} cannot be made: {error}", path.display()))
+            Failure::new(ExitStatus::Failed, format!("{} cannot be made: {error}", path.display()))
         })
 }
 
@@ -183,9 +183,9 @@ pub fn default_data_dir() -> PathBuf {
 }
 
 /// What a process of root's goes on as.
-pub enum GoesOn {
+pub enum Continuation {
     /// Itself: it is not root.
-    Here(Given),
+    Here(OpenFiles),
     /// The same command as the appliance's user, ready to be run.
     AsUser(Box<Command>),
 }
@@ -196,9 +196,13 @@ pub enum GoesOn {
 ///
 /// # Errors
 /// There is no user to become, or the folder cannot be its.
-pub fn leave_root(data_dir: &Path, given: Given, config: Option<&Path>) -> Result<GoesOn, Failure> {
+pub fn drop_root(
+    data_dir: &Path,
+    given: OpenFiles,
+    config: Option<&Path>,
+) -> Result<Continuation, Failure> {
     if !geteuid().is_root() {
-        return Ok(GoesOn::Here(given));
+        return Ok(Continuation::InProcess(given));
     }
     let user = user_of(data_dir)?;
     give_folder(data_dir, &user)?;
@@ -208,38 +212,38 @@ pub fn leave_root(data_dir: &Path, given: Given, config: Option<&Path>) -> Resul
     // Through /proc, because the binary's own folder may be closed to the user.
     let mut command = Command::new("/proc/self/exe");
     if let Some(out) = given.out {
-        command.stdout(out).env(OUTPUT_IS_FILE, "1");
+        command.stdout(out).env(OUTPUT_IS_FILE_VAR, "1");
     }
     if let Some(input) = given.input {
-        command.stdin(input).env(INPUT_IS_FILE, "1");
+        command.stdin(input).env(INPUT_IS_FILE_VAR, "1");
     }
     if let Some(config) = config {
-        command.env(CARRIED, config);
+        command.env(CONFIG_PATH_VAR, config);
     }
     command
         .arg0(name)
         .args(arguments)
         .env("ESH3AR__DATA_DIR", &data_dir)
-        .env(OPERATOR, operator())
+        .env(OPERATOR_VAR, operator())
         .env("HOME", &data_dir)
         .uid(user.uid.as_raw())
         .gid(user.gid.as_raw());
-    Ok(GoesOn::AsUser(Box::new(command)))
+    Ok(Continuation::AsUser(Box::new(command)))
 }
 
 /// Becomes the other user's command. Returns only when that is not possible.
-pub fn turn_into(mut command: Command) -> Failure {
+pub fn exec_as_user(mut command: Command) -> Failure {
     let error = command.exec();
-    Failure::new(Kind::Failed, format!("cannot go on as another user: {error}"))
+    Failure::new(ExitStatus::Failed, format!("cannot go on as another user: {error}"))
 }
 
 /// Says to the other user's command that root waits for its end.
-const WAITED_FOR: &str = "ESH3AR_WAITED_FOR";
+const PARENT_PID_VAR: &str = "ESH3AR_WAITED_FOR";
 
 /// When root waits for this command: ends with root's, whatever ended that. A signal reaches only the
 /// process that was started, and what it asked for must not go on behind it.
-pub fn end_with_root() {
-    if let Some(root) = env::var(WAITED_FOR).ok().and_then(|pid| pid.parse().ok()) {
+pub fn die_with_parent() {
+    if let Some(root) = env::var(PARENT_PID_VAR).ok().and_then(|pid| pid.parse().ok()) {
         // Neither can fail with a signal that there is.
         let _ = set_pdeathsig(Signal::SIGTERM);
         // It may have ended before it was asked for.
@@ -254,12 +258,12 @@ pub fn end_with_root() {
 ///
 /// # Errors
 /// It cannot be run.
-pub fn run_to_end(mut command: Command) -> Result<u8, Failure> {
-    command.env(WAITED_FOR, std::process::id().to_string());
+pub fn run_as_user(mut command: Command) -> Result<u8, Failure> {
+    command.env(PARENT_PID_VAR, std::process::id().to_string());
     let status = command.status().map_err(|error| {
-        Failure::new(Kind::Failed, format!("cannot go on as another user: {error}"))
+        Failure::new(ExitStatus::Failed, format!("cannot go on as another user: {error}"))
     })?;
-    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(Kind::Failed as u8))
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(ExitStatus::Failed as u8))
 }
 
 /// Who runs the appliance of a folder when root starts it.
@@ -271,16 +275,16 @@ pub fn user_of(data_dir: &Path) -> Result<User, Failure> {
     let owner = fs::metadata(data_dir).ok().map(|metadata| metadata.uid()).filter(|uid| *uid != 0);
     let user = match owner {
         Some(uid) => User::from_uid(Uid::from_raw(uid)).ok().flatten(),
-        None => USERS.iter().find_map(|name| User::from_name(name).ok().flatten()),
+        None => SERVICE_USERS.iter().find_map(|name| User::from_name(name).ok().flatten()),
     };
     user.ok_or_else(|| {
-        Failure::new(Kind::Config, "there is no user to run as instead of root")
+        Failure::new(ExitStatus::Config, "there is no user to run as instead of root")
             .hint("make one: adduser --system --group esh3ar")
     })
 }
 
 fn unusable(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::new(Kind::Config, format!("{}: {error}", path.display()))
+    Failure::new(ExitStatus::Config, format!("{}: {error}", path.display()))
         .hint("choose another --data-dir")
 }
 
@@ -305,7 +309,7 @@ fn give_folder(data_dir: &Path, user: &User) -> Result<(), Failure> {
         if !empty {
             let what = format!("{} belongs to root and is not empty", path.display());
             let hint = "choose a --data-dir of esh3ar's own";
-            return Err(Failure::new(Kind::Config, what).hint(hint));
+            return Err(Failure::new(ExitStatus::Config, what).hint(hint));
         }
         chown(&path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))
             .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o700)))
@@ -328,7 +332,7 @@ fn open_for_search(folder: &Path, user: &User) -> Result<(), Failure> {
     let home = User::from_uid(Uid::from_raw(0)).ok().flatten().map(|root| root.dir);
     if metadata.uid() != 0 || home.is_some_and(|home| home == folder) {
         let what = format!("user {} cannot pass through {}", user.name, folder.display());
-        return Err(Failure::new(Kind::Config, what)
+        return Err(Failure::new(ExitStatus::Config, what)
             .hint("choose a --data-dir elsewhere, such as /var/lib/esh3ar"));
     }
     tracing::warn!(folder = %folder.display(), "opening a folder for passing through (o+x)");

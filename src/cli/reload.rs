@@ -18,14 +18,14 @@ use serde_json::Value;
 
 use super::{
     Setup,
-    exit::{Failure, Kind},
-    privilege::Given,
-    spec::{Location, Run, Running, Spec},
+    exit::{ExitStatus, Failure},
+    privilege::OpenFiles,
+    spec::{CommandFuture, Runnable, Scope, Spec},
 };
 use crate::config::duration;
 
 /// How often it is looked for the answer.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The files in which running processes say where they are, and what those are.
 const PROCESSES: [(&str, &str); 2] = [("serve.json", "serve"), ("worker.json", "worker")];
@@ -37,12 +37,12 @@ pub(super) struct ReloadArgs {
     timeout: Duration,
 }
 
-impl Run for ReloadArgs {
+impl Runnable for ReloadArgs {
     fn spec(&self) -> Spec {
-        Spec { location: Location::HERE_CHANGES, ..Spec::LOCAL }
+        Spec { scope: Scope::THIS_MACHINE_WRITES, ..Spec::LOCAL }
     }
 
-    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+    fn run(self: Box<Self>, setup: &Setup, _files: OpenFiles) -> CommandFuture<'_> {
         Box::pin(async move { run(setup, &self).await })
     }
 }
@@ -53,7 +53,7 @@ fn span(text: &str) -> Result<Duration, String> {
 
 /// What became of a reload.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Reloaded {
+pub(super) struct ReloadOutcome {
     /// Counts the reloads of the process, from 1.
     pub(super) number: u64,
     /// Whether the configuration was taken up; else all is as it was.
@@ -70,7 +70,7 @@ pub(super) struct Reloaded {
 #[derive(Deserialize)]
 struct Found {
     pid: i32,
-    reload: Option<Reloaded>,
+    reload: Option<ReloadOutcome>,
 }
 
 fn find(path: &Path) -> Option<Found> {
@@ -94,12 +94,13 @@ async fn run(setup: &Setup, arguments: &ReloadArgs) -> Result<(), Failure> {
     let mut failure: Option<Failure> = None;
     for (file, process) in PROCESSES {
         let path = setup.data_dir.join(file);
-        let Some(found) = find(&path).filter(|found| is_ours(found.pid)) else { continue };
+        let Some(found) = find(&path).filter(|found| is_this_program(found.pid)) else { continue };
         match ask(&path, process, &found, arguments.timeout).await {
             Ok(reloaded) => {
                 let state = if reloaded.taken_up { "taken up" } else { "refused" };
                 if let Some(why) = &reloaded.why {
-                    let kind = if reloaded.taken_up { Kind::Partly } else { Kind::Config };
+                    let kind =
+                        if reloaded.taken_up { ExitStatus::Partly } else { ExitStatus::Config };
                     let told = Failure::new(kind, why.clone()).hint(if reloaded.taken_up {
                         "all else is in effect; see its log"
                     } else {
@@ -107,7 +108,7 @@ async fn run(setup: &Setup, arguments: &ReloadArgs) -> Result<(), Failure> {
                     });
                     failure.get_or_insert(told);
                 }
-                let Reloaded { changed, waiting, .. } = reloaded;
+                let ReloadOutcome { changed, waiting, .. } = reloaded;
                 views.push(View { process, pid: found.pid, state, changed, waiting });
             }
             Err(other) => {
@@ -117,7 +118,7 @@ async fn run(setup: &Setup, arguments: &ReloadArgs) -> Result<(), Failure> {
     }
     if views.is_empty() && failure.is_none() {
         let what = format!("no esh3ar runs in {}", setup.data_dir.display());
-        return Err(Failure::new(Kind::NotFound, what)
+        return Err(Failure::new(ExitStatus::NotFound, what)
             .hint("give its folder with --data-dir; it reads its configuration when it starts"));
     }
     setup.output.records(COLUMNS, &views);
@@ -129,7 +130,7 @@ async fn run(setup: &Setup, arguments: &ReloadArgs) -> Result<(), Failure> {
 
 /// Whether the process is this program and not another that has got its number: to most others the
 /// signal means the end.
-fn is_ours(pid: i32) -> bool {
+fn is_this_program(pid: i32) -> bool {
     let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let command = String::from_utf8_lossy(&command).into_owned();
     let own = std::env::args().next().unwrap_or_default();
@@ -142,14 +143,15 @@ async fn ask(
     process: &str,
     found: &Found,
     timeout: Duration,
-) -> Result<Reloaded, Failure> {
+) -> Result<ReloadOutcome, Failure> {
     let before = found.reload.as_ref().map_or(0, |reload| reload.number);
-    let gone = || Failure::new(Kind::NotFound, format!("the {process} process is gone"));
+    let gone = || Failure::new(ExitStatus::NotFound, format!("the {process} process is gone"));
     kill(Pid::from_raw(found.pid), Signal::SIGHUP).map_err(|error| match error {
-        Errno::EPERM => {
-            Failure::new(Kind::Refused, format!("the {process} process belongs to another user"))
-                .hint("run this as that user, or as root")
-        }
+        Errno::EPERM => Failure::new(
+            ExitStatus::Refused,
+            format!("the {process} process belongs to another user"),
+        )
+        .hint("run this as that user, or as root"),
         _ => gone(),
     })?;
     let until = Instant::now() + timeout;
@@ -160,33 +162,34 @@ async fn ask(
         }
         if Instant::now() > until {
             let what = format!("the {process} process has not answered in {timeout:?}");
-            return Err(Failure::new(Kind::Failed, what)
+            return Err(Failure::new(ExitStatus::Failed, what)
                 .hint("see its log, and wait longer with --timeout"));
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
 /// The file in which this process says where it is; gone when this is dropped.
-pub(super) struct Announcement {
+pub(super) struct StateFile {
     path: PathBuf,
-    said: Value,
+    content: Value,
 }
 
-impl Announcement {
+impl StateFile {
     /// Says it, where the folder can be written.
-    pub(super) fn new<T: Serialize>(path: PathBuf, found: &T) -> Announcement {
-        let said = serde_json::to_value(found).unwrap_or_default();
-        let announcement = Announcement { path, said };
+    pub(super) fn new<T: Serialize>(path: PathBuf, found: &T) -> StateFile {
+        let content = serde_json::to_value(found).unwrap_or_default();
+        let announcement = StateFile { path, content };
         announcement.write();
         announcement
     }
 
     /// Adds what became of a reload.
-    pub(super) fn answer(&mut self, reloaded: &Reloaded) {
-        if let (Value::Object(said), Ok(reload)) = (&mut self.said, serde_json::to_value(reloaded))
+    pub(super) fn record_reload(&mut self, reloaded: &ReloadOutcome) {
+        if let (Value::Object(content), Ok(reload)) =
+            (&mut self.content, serde_json::to_value(reloaded))
         {
-            said.insert("reload".to_owned(), reload);
+            content.insert("reload".to_owned(), reload);
         }
         self.write();
     }
@@ -194,7 +197,7 @@ impl Announcement {
     fn write(&self) {
         let half = self.path.with_extension("json.new");
         // Whole or not at all: others read it at any time.
-        let written = std::fs::write(&half, self.said.to_string())
+        let written = std::fs::write(&half, self.content.to_string())
             .and_then(|()| std::fs::rename(&half, &self.path));
         if let Err(error) = written {
             tracing::warn!(%error, "commands will not find this process");
@@ -202,7 +205,7 @@ impl Announcement {
     }
 }
 
-impl Drop for Announcement {
+impl Drop for StateFile {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
     }

@@ -9,11 +9,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{
     Setup,
     appliance::Appliance,
-    exit::{Failure, Kind},
-    privilege::Given,
-    reload::Announcement,
-    service::{Hangups, Reloads, Watchdog},
-    spec::{Flag, LogLevel, Privilege, Run, Running, Spec},
+    exit::{ExitStatus, Failure},
+    privilege::OpenFiles,
+    reload::StateFile,
+    service::{ReloadSignal, Reloader, Watchdog},
+    spec::{CommandFuture, ConfigOverride, LogLevel, Privilege, Runnable, Spec},
 };
 use crate::telemetry::{metrics, notify};
 
@@ -24,7 +24,7 @@ pub(super) struct ServeArgs {
     listen: Option<SocketAddr>,
 }
 
-impl Run for ServeArgs {
+impl Runnable for ServeArgs {
     fn spec(&self) -> Spec {
         Spec {
             name: "serve",
@@ -34,27 +34,27 @@ impl Run for ServeArgs {
         }
     }
 
-    fn flags(&self, flags: &mut Vec<Flag>) {
+    fn config_overrides(&self, overrides: &mut Vec<ConfigOverride>) {
         if let Some(listen) = self.listen {
-            flags.push(("http.listen", listen.to_string(), "--listen"));
+            overrides.push(("http.listen", listen.to_string(), "--listen"));
         }
     }
 
-    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+    fn run(self: Box<Self>, setup: &Setup, _files: OpenFiles) -> CommandFuture<'_> {
         Box::pin(run(setup))
     }
 }
 
 /// Where a running appliance can be found; written beside its data for commands and scripts.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Whereabouts {
+pub(super) struct RunningServer {
     pub(super) pid: u32,
     pub(super) http: SocketAddr,
     pub(super) metrics: Option<SocketAddr>,
 }
 
 /// Where the appliance of a folder can be found, if it runs.
-pub(super) fn whereabouts(data_dir: &Path) -> Option<Whereabouts> {
+pub(super) fn running_server(data_dir: &Path) -> Option<RunningServer> {
     let text = std::fs::read_to_string(data_dir.join("serve.json")).ok()?;
     serde_json::from_str(&text).ok()
 }
@@ -67,7 +67,7 @@ pub(super) struct StopSignals {
 
 impl StopSignals {
     pub(super) fn listen() -> Result<StopSignals, Failure> {
-        let failed = |error: std::io::Error| Failure::new(Kind::Failed, error.to_string());
+        let failed = |error: std::io::Error| Failure::new(ExitStatus::Failed, error.to_string());
         Ok(StopSignals {
             terminate: signal(SignalKind::terminate()).map_err(failed)?,
             interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
@@ -90,7 +90,7 @@ struct DrainSignals {
 
 impl DrainSignals {
     fn listen() -> Result<DrainSignals, Failure> {
-        let failed = |error: std::io::Error| Failure::new(Kind::Failed, error.to_string());
+        let failed = |error: std::io::Error| Failure::new(ExitStatus::Failed, error.to_string());
         Ok(DrainSignals {
             begin: signal(SignalKind::user_defined1()).map_err(failed)?,
             end: signal(SignalKind::user_defined2()).map_err(failed)?,
@@ -109,15 +109,15 @@ impl DrainSignals {
 async fn run(setup: &Setup) -> Result<(), Failure> {
     let mut signals = StopSignals::listen()?;
     let mut drains = DrainSignals::listen()?;
-    let mut hangups = Hangups::listen()?;
+    let mut reload_signal = ReloadSignal::listen()?;
     let recorder =
-        metrics::install().map_err(|error| Failure::new(Kind::Failed, error.to_string()))?;
+        metrics::install().map_err(|error| Failure::new(ExitStatus::Failed, error.to_string()))?;
     let mut appliance = tokio::select! {
         started = Box::pin(Appliance::start(setup, recorder)) => started?,
         () = signals.next() => return Ok(()),
     };
-    let mut whereabouts = announce(setup, &appliance);
-    let mut reloads = Reloads::new(setup);
+    let mut state_file = announce(setup, &appliance);
+    let mut reloader = Reloader::new(setup);
     let status = format!("serving on {}", appliance.http);
     notify::ready(&status);
     let mut watchdog = Watchdog::new();
@@ -126,18 +126,18 @@ async fn run(setup: &Setup) -> Result<(), Failure> {
         tokio::select! {
             () = signals.next() => break None,
             draining = drains.next() => app.drain(draining),
-            () = hangups.next() => {
-                reloads.reload(&app, appliance.tls(), &mut whereabouts, &status);
+            () = reload_signal.next() => {
+                reloader.reload(&app, appliance.tls(), &mut state_file, &status);
             }
-            () = watchdog.due() => watchdog.look(Some(appliance.pulse())).await,
+            () = watchdog.tick() => watchdog.report(Some(appliance.pulse())).await,
             how = appliance.database_died() => break Some(how),
         }
     };
-    drop(whereabouts);
+    drop(state_file);
     if let Some(how) = died {
         let what = format!("the private Postgres ended by itself: {how}");
         tracing::error!("{what}");
-        return Err(Failure::new(Kind::Unavailable, what)
+        return Err(Failure::new(ExitStatus::Unavailable, what)
             .hint("see postgres.log in the data folder, then start esh3ar again"));
     }
     tracing::info!("stopping; a second signal stops at once");
@@ -148,16 +148,16 @@ async fn run(setup: &Setup) -> Result<(), Failure> {
     }
 }
 
-fn announce(setup: &Setup, appliance: &Appliance) -> Announcement {
+fn announce(setup: &Setup, appliance: &Appliance) -> StateFile {
     tracing::info!(
         http = %appliance.http,
         metrics = appliance.metrics.map(|address| address.to_string()),
         data_dir = %setup.data_dir.display(),
         version = env!("CARGO_PKG_VERSION"),
         "ready in {} ms",
-        appliance.began().elapsed().as_millis()
+        appliance.started_at().elapsed().as_millis()
     );
     let found =
-        Whereabouts { pid: std::process::id(), http: appliance.http, metrics: appliance.metrics };
-    Announcement::new(setup.data_dir.join("serve.json"), &found)
+        RunningServer { pid: std::process::id(), http: appliance.http, metrics: appliance.metrics };
+    StateFile::new(setup.data_dir.join("serve.json"), &found)
 }

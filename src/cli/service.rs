@@ -9,12 +9,10 @@ use tokio::{
 };
 
 use super::{
-    Setup, addresses,
-    exit::{Failure, Kind},
-    opened,
-    reload::{Announcement, Reloaded},
-    sources,
-    spec::Flag,
+    Setup, addresses, config_sources, database,
+    exit::{ExitStatus, Failure},
+    reload::{ReloadOutcome, StateFile},
+    spec::ConfigOverride,
 };
 use crate::{
     app::{App, Clock},
@@ -28,21 +26,21 @@ use crate::{
 /// connections. A database that is away is no reason to be started again, and is not asked.
 pub(super) struct Watchdog {
     ticks: Option<Interval>,
-    patience: Duration,
+    timeout: Duration,
 }
 
 impl Watchdog {
     pub(super) fn new() -> Watchdog {
         let Some(every) = notify::alive_every().filter(|every| !every.is_zero()) else {
-            return Watchdog { ticks: None, patience: Duration::ZERO };
+            return Watchdog { ticks: None, timeout: Duration::ZERO };
         };
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Watchdog { ticks: Some(ticks), patience: every }
+        Watchdog { ticks: Some(ticks), timeout: every }
     }
 
     /// Waits until it is time to look again; for ever without a watchdog.
-    pub(super) async fn due(&mut self) {
+    pub(super) async fn tick(&mut self) {
         match &mut self.ticks {
             Some(ticks) => {
                 ticks.tick().await;
@@ -52,10 +50,10 @@ impl Watchdog {
     }
 
     /// Looks, and says so if all is well.
-    pub(super) async fn look(&self, pulse: Option<&Pulse>) {
-        let thread = tokio::time::timeout(self.patience, tokio::spawn(async {})).await;
+    pub(super) async fn report(&self, pulse: Option<&Pulse>) {
+        let thread = tokio::time::timeout(self.timeout, tokio::spawn(async {})).await;
         let beats = match pulse {
-            Some(pulse) => pulse.beats(self.patience).await,
+            Some(pulse) => pulse.beats(self.timeout).await,
             None => true,
         };
         if matches!(thread, Ok(Ok(()))) && beats {
@@ -67,17 +65,17 @@ impl Watchdog {
 }
 
 /// Where the configuration was read from, to read it again.
-pub(super) struct Again {
+pub(super) struct ConfigSources {
     pub(super) file: Option<PathBuf>,
     /// Whether the usual file may be closed to this user.
-    pub(super) spared: bool,
-    pub(super) flags: Vec<Flag>,
+    pub(super) may_skip_default: bool,
+    pub(super) overrides: Vec<ConfigOverride>,
 }
 
-impl Again {
+impl ConfigSources {
     /// All that is read.
     pub(super) fn sources(&self) -> Result<Sources, Failure> {
-        sources::sources(self.file.as_deref(), self.spared, self.flags.clone())
+        config_sources::sources(self.file.as_deref(), self.may_skip_default, self.overrides.clone())
     }
 
     fn load(&self) -> Result<Loaded, Failure> {
@@ -86,12 +84,12 @@ impl Again {
 }
 
 /// SIGHUP: take up the configuration again. Without this it would end the process.
-pub(super) struct Hangups(Signal);
+pub(super) struct ReloadSignal(Signal);
 
-impl Hangups {
-    pub(super) fn listen() -> Result<Hangups, Failure> {
-        let failed = |error: std::io::Error| Failure::new(Kind::Failed, error.to_string());
-        signal(SignalKind::hangup()).map(Hangups).map_err(failed)
+impl ReloadSignal {
+    pub(super) fn listen() -> Result<ReloadSignal, Failure> {
+        let failed = |error: std::io::Error| Failure::new(ExitStatus::Failed, error.to_string());
+        signal(SignalKind::hangup()).map(ReloadSignal).map_err(failed)
     }
 
     pub(super) async fn next(&mut self) {
@@ -100,17 +98,17 @@ impl Hangups {
 }
 
 /// What is taken up while the process runs, and what was.
-pub(super) struct Reloads<'a> {
+pub(super) struct Reloader<'a> {
     setup: &'a Setup,
     /// What is in effect of the keys that may change; of the others `setup` has it.
-    taken: Loaded,
+    current: Loaded,
     number: u64,
 }
 
-impl Reloads<'_> {
-    pub(super) fn new(setup: &Setup) -> Reloads<'_> {
+impl Reloader<'_> {
+    pub(super) fn new(setup: &Setup) -> Reloader<'_> {
         note_success();
-        Reloads { setup, taken: setup.loaded.clone(), number: 0 }
+        Reloader { setup, current: setup.loaded.clone(), number: 0 }
     }
 
     /// Takes up what can be taken up: the keys that are live ([`is_live`]) and the certificate. Of
@@ -120,14 +118,14 @@ impl Reloads<'_> {
         &mut self,
         app: &App,
         tls: Option<&Tls>,
-        found: &mut Announcement,
+        state_file: &mut StateFile,
         status: &str,
     ) {
         notify::reloading();
         self.number += 1;
-        let reloaded = self.take_up(app, tls).unwrap_or_else(|failure| {
+        let reloaded = self.apply(app, tls).unwrap_or_else(|failure| {
             tracing::error!(why = failure.what, "nothing is taken up; run: esh3ar config check");
-            Reloaded {
+            ReloadOutcome {
                 number: self.number,
                 taken_up: false,
                 changed: Vec::new(),
@@ -137,17 +135,17 @@ impl Reloads<'_> {
         });
         let result = if reloaded.taken_up { "taken_up" } else { "refused" };
         metrics::counter!("esh3ar_config_reloads_total", "result" => result).increment(1);
-        found.answer(&reloaded);
+        state_file.record_reload(&reloaded);
         notify::ready(status);
     }
 
-    fn take_up(&mut self, app: &App, tls: Option<&Tls>) -> Result<Reloaded, Failure> {
-        let loaded = self.setup.again.load()?;
+    fn apply(&mut self, app: &App, tls: Option<&Tls>) -> Result<ReloadOutcome, Failure> {
+        let loaded = self.setup.config_sources.load()?;
         // All that can fail comes first, so that nothing is taken up by half.
-        let live = opened::live(&loaded.config)?;
+        let live = database::live(&loaded.config)?;
         let level = &loaded.config.log.level;
         let levelled = self.setup.level.set(level);
-        levelled.map_err(|error| Failure::new(Kind::Config, error.to_string()))?;
+        levelled.map_err(|error| Failure::new(ExitStatus::Config, error.to_string()))?;
         app.take_up(live);
         let renewed = tls.map_or(Ok(()), Tls::renew);
         let why = renewed.err().map(|error| {
@@ -158,21 +156,21 @@ impl Reloads<'_> {
             let keys = keys.into_iter().filter(|key| is_live(key) == live);
             keys.map(str::to_owned).collect()
         };
-        let changed = names(loaded.changed_since(&self.taken), true);
+        let changed = names(loaded.changed_since(&self.current), true);
         let waiting = names(loaded.changed_since(&self.setup.loaded), false);
-        let (taken, left) = (changed.join(", "), waiting.join(", "));
+        let (current, left) = (changed.join(", "), waiting.join(", "));
         if waiting.is_empty() {
-            tracing::info!(changed = taken, "configuration taken up");
+            tracing::info!(changed = current, "configuration taken up");
         } else {
             tracing::warn!(
-                changed = taken,
+                changed = current,
                 keys = left,
                 "configuration taken up; these keys wait for a restart"
             );
         }
-        self.taken = loaded;
+        self.current = loaded;
         note_success();
-        Ok(Reloaded { number: self.number, taken_up: true, changed, waiting, why })
+        Ok(ReloadOutcome { number: self.number, taken_up: true, changed, waiting, why })
     }
 }
 

@@ -7,10 +7,10 @@ use std::{
 
 use super::{
     Setup,
+    atomic::AtomicFile,
     exit::Failure,
     output::{Format, Output},
-    privilege::{self, Given, output_is_file},
-    written::Written,
+    privilege::{self, OpenFiles, output_is_file},
 };
 use crate::config::{ConfigErrors, Loaded};
 
@@ -20,12 +20,12 @@ pub(super) struct Spec {
     /// What its process and its connections to the database are called.
     pub(super) name: &'static str,
     /// What an address of a server elsewhere means to it.
-    pub(super) location: Location,
+    pub(super) scope: Scope,
     /// Whether it works on an installation that is there. For the others the private database is made where
     /// there is none.
     pub(super) needs_installation: bool,
     pub(super) privilege: Privilege,
-    pub(super) configuration: Configuration,
+    pub(super) configuration: ConfigAccess,
     pub(super) log: LogLevel,
     /// The data folder where the configuration names none.
     pub(super) default_data_dir: fn() -> PathBuf,
@@ -35,7 +35,7 @@ pub(super) struct Spec {
 
 /// What `--url` means to a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Location {
+pub(super) enum Scope {
     /// The server whose admin API it uses, instead of the installation of this machine.
     AdminApi,
     /// Nothing: it has an option of its own for the address, or needs none.
@@ -51,15 +51,15 @@ pub(super) enum Location {
     },
 }
 
-impl Location {
+impl Scope {
     /// A command of this machine that changes nothing that another one has.
-    pub(super) const HERE: Location = Location::here(false);
+    pub(super) const HERE: Scope = Scope::this_machine(false);
     /// A command that changes this machine.
-    pub(super) const HERE_CHANGES: Location = Location::here(true);
+    pub(super) const HERE_CHANGES: Scope = Scope::this_machine(true);
 
-    const fn here(changes: bool) -> Location {
+    const fn here(changes: bool) -> Scope {
         let what = "this command works on its own machine only";
-        Location::ThisMachine { changes, what, hint: "run it on the server, without --url" }
+        Scope::ThisMachine { changes, what, hint: "run it on the server, without --url" }
     }
 }
 
@@ -79,7 +79,7 @@ pub(super) enum Privilege {
 
 /// How a command reads the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Configuration {
+pub(super) enum ConfigAccess {
     /// Not at all: only defaults are in effect.
     Unread,
     Read,
@@ -88,10 +88,10 @@ pub(super) enum Configuration {
     Lenient,
 }
 
-impl Configuration {
+impl ConfigAccess {
     /// Lenient, or not.
-    pub(super) fn lenient_if(lenient: bool) -> Configuration {
-        if lenient { Configuration::Lenient } else { Configuration::Read }
+    pub(super) fn lenient_if(lenient: bool) -> ConfigAccess {
+        if lenient { ConfigAccess::Lenient } else { ConfigAccess::Required }
     }
 }
 
@@ -107,21 +107,21 @@ pub(super) enum LogLevel {
 }
 
 /// The name of most commands.
-const COMMAND: &str = "command";
+const DEFAULT_NAME: &str = "command";
 /// The names of commands that only look, and that a more important one may end.
-pub(super) const TOP: &str = "top";
-pub(super) const READ: &str = "read";
+pub(super) const TOP_NAME: &str = "top";
+pub(super) const READER_NAME: &str = "read";
 /// What the names of connections begin with that may be ended, because nothing is lost with them.
-pub(super) const READERS: [&str; 2] = ["esh3ar top/", "esh3ar read/"];
+pub(super) const TERMINABLE_NAMES: [&str; 2] = ["esh3ar top/", "esh3ar read/"];
 
 impl Spec {
     /// A command of this machine that uses its data, or begins an installation.
     pub(super) const LOCAL: Spec = Spec {
-        name: COMMAND,
-        location: Location::HERE,
+        name: DEFAULT_NAME,
+        scope: Scope::THIS_MACHINE_READS,
         needs_installation: false,
         privilege: Privilege::Data,
-        configuration: Configuration::Read,
+        configuration: ConfigAccess::Required,
         log: LogLevel::Warnings,
         default_data_dir: privilege::default_data_dir,
         format: None,
@@ -129,36 +129,36 @@ impl Spec {
 
     /// A command of administrators: over the admin API of an installation, in this process or elsewhere.
     pub(super) const ADMIN: Spec =
-        Spec { location: Location::AdminApi, needs_installation: true, ..Spec::LOCAL };
+        Spec { scope: Scope::AdminApi, needs_installation: true, ..Spec::LOCAL };
 
     /// The same of one that only reads.
-    pub(super) const ADMIN_READ: Spec = Spec { name: READ, ..Spec::ADMIN };
+    pub(super) const ADMIN_READ: Spec = Spec { name: READER_NAME, ..Spec::ADMIN };
 
     /// A command that only prints what is in the binary.
     pub(super) const PRINTS: Spec = Spec {
-        location: Location::Own,
+        scope: Scope::OwnOption,
         privilege: Privilege::Caller,
-        configuration: Configuration::Unread,
+        configuration: ConfigAccess::Unused,
         ..Spec::LOCAL
     };
 }
 
 /// A key of the configuration, its value, and the option that sets it.
-pub(super) type Flag = (&'static str, String, &'static str);
+pub(super) type ConfigOverride = (&'static str, String, &'static str);
 
 /// A command that runs.
-pub(super) type Running<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + 'a>>;
+pub(super) type CommandFuture<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + 'a>>;
 
 /// A command.
-pub(super) trait Run {
+pub(super) trait Runnable {
     /// What it needs before it runs.
     fn spec(&self) -> Spec;
 
-    /// Runs it; `files` are those of [`Run::open_files`].
-    fn run(self: Box<Self>, setup: &Setup, files: Given) -> Running<'_>;
+    /// Runs it; `files` are those of [`Runnable::open_files`].
+    fn run(self: Box<Self>, setup: &Setup, files: OpenFiles) -> CommandFuture<'_>;
 
     /// Adds the keys of the configuration that its options set.
-    fn flags(&self, _flags: &mut Vec<Flag>) {}
+    fn config_overrides(&self, _overrides: &mut Vec<ConfigOverride>) {}
 
     /// The configuration file, of what `--config` and `--data-dir` say.
     ///
@@ -174,7 +174,7 @@ pub(super) trait Run {
     }
 
     /// How it ends by what became of the configuration, if it does.
-    fn judge(
+    fn check_config(
         &self,
         _output: &Output,
         _loaded: Result<&Loaded, &ConfigErrors>,
@@ -186,48 +186,48 @@ pub(super) trait Run {
     ///
     /// # Errors
     /// They cannot be used.
-    fn open_files(&self) -> Result<Files, Failure> {
-        Ok(Files::default())
+    fn open_files(&self) -> Result<CallerFiles, Failure> {
+        Ok(CallerFiles::default())
     }
 }
 
 /// The files that a command's caller opens.
 #[derive(Default)]
-pub(super) struct Files {
-    pub(super) given: Given,
+pub(super) struct CallerFiles {
+    pub(super) open: OpenFiles,
     /// A file that the service's user has to be able to write, made for it by root.
-    pub(super) made: Option<PathBuf>,
-    pub(super) finish: Finish,
+    pub(super) created: Option<PathBuf>,
+    pub(super) finalizer: Finalizer,
 }
 
 /// What is left to do when it is known whether the command did all that was asked.
-pub(super) type Finishing = Box<dyn FnOnce(&Setup, bool) -> Result<(), Failure>>;
+pub(super) type FinalizeFn = Box<dyn FnOnce(&Setup, bool) -> Result<(), Failure>>;
 
 /// Who does that.
 #[derive(Default)]
-pub(super) enum Finish {
+pub(super) enum Finalizer {
     #[default]
     Nobody,
     /// The process that opened the files.
-    Caller(Finishing),
+    Caller(FinalizeFn),
     /// The same, but only root's process after that of the service's user.
-    Root(Finishing),
+    Root(FinalizeFn),
 }
 
-impl Files {
+impl CallerFiles {
     /// The file of an export, if it does not go to standard output.
     ///
     /// # Errors
     /// It cannot be made.
-    pub(super) fn export(out: Option<&Path>) -> Result<Files, Failure> {
+    pub(super) fn export(out: Option<&Path>) -> Result<CallerFiles, Failure> {
         let Some(path) = out.filter(|path| *path != Path::new("-") && !output_is_file()) else {
-            return Ok(Files::default());
+            return Ok(CallerFiles::default());
         };
-        let (written, file) = Written::open(path)?;
-        Ok(Files {
-            given: Given { out: Some(file), input: None },
-            finish: Finish::Caller(Box::new(|_, whole| written.end(whole))),
-            ..Files::default()
+        let (atomic, file) = AtomicFile::open(path)?;
+        Ok(CallerFiles {
+            open: OpenFiles { out: Some(file), input: None },
+            finalizer: Finalizer::Caller(Box::new(|_, is_complete| atomic.finish(is_complete))),
+            ..CallerFiles::default()
         })
     }
 }
@@ -290,7 +290,7 @@ mod tests {
     fn commands_that_only_read_have_names_of_connections_that_may_be_ended() {
         let ended = |line: &str| {
             let name = format!("esh3ar {}/1", spec(line).name);
-            READERS.iter().any(|reader| name.starts_with(reader))
+            TERMINABLE_NAMES.iter().any(|reader| name.starts_with(reader))
         };
         for line in [
             "top",
@@ -344,10 +344,10 @@ mod tests {
             assert_eq!(of(line), Privilege::Data, "{line}");
         }
         for line in ["user list", "import users x.csv", "drain", "top", "dlq list"] {
-            assert_eq!(spec(line).location, Location::AdminApi, "{line}");
+            assert_eq!(spec(line).scope, Scope::AdminApi, "{line}");
         }
         for line in ["listen --token x", "chat --with x", "bench", "config doc"] {
-            assert_eq!(spec(line).location, Location::Own, "{line}");
+            assert_eq!(spec(line).scope, Scope::OwnOption, "{line}");
         }
         for (line, does) in [
             ("backup x", true),
@@ -360,17 +360,17 @@ mod tests {
             ("doctor", false),
             ("config check", false),
         ] {
-            let there = spec(line).location;
+            let there = spec(line).scope;
             assert!(
-                matches!(there, Location::ThisMachine { changes, .. } if changes == does),
+                matches!(there, Scope::ThisMachine { changes, .. } if changes == does),
                 "{line}"
             );
         }
         for line in ["listen --token x --url y", "chat --with x --url y", "bench", "demo"] {
-            assert_eq!(spec(line).configuration, Configuration::Lenient, "{line}");
+            assert_eq!(spec(line).configuration, ConfigAccess::Lenient, "{line}");
         }
         for line in ["listen --token x", "chat --with x", "chat --with x --as y --url z", "serve"] {
-            assert_eq!(spec(line).configuration, Configuration::Read, "{line}");
+            assert_eq!(spec(line).configuration, ConfigAccess::Required, "{line}");
         }
     }
 }

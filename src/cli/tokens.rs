@@ -6,20 +6,20 @@ use serde_json::{Value, json};
 use super::{
     Setup,
     answer::columns,
-    exit::{Failure, Kind},
-    privilege::Given,
-    remote::{Admin, Query},
-    spec::{Run, Running, Spec},
-    why::Why,
+    audit_reason::AuditReason,
+    exit::{ExitStatus, Failure},
+    privilege::OpenFiles,
+    spec::{CommandFuture, Runnable, Spec},
+    transport::{AdminClient, Query},
 };
 use crate::{client::encode, config::duration, server::view::admin::TokenView};
 
 /// The most that are listed.
-const LISTED: usize = 1000;
+const MAX_LISTED: usize = 1000;
 
 #[derive(Debug, Args)]
 #[group(multiple = false)]
-pub(super) struct Owner {
+pub(super) struct TokenOwnerArgs {
     /// A business user, by name or id
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
@@ -33,19 +33,19 @@ pub(super) enum TokenCommand {
     /// Make a token
     Create {
         #[command(flatten)]
-        owner: Owner,
+        owner: TokenOwnerArgs,
         /// How long it is valid: 30s, 1h, 90d or never [default: never for users, auth.access_token_ttl for phones]
         #[arg(long, value_name = "DURATION")]
         expires: Option<String>,
         #[command(flatten)]
-        why: Why,
+        why: AuditReason,
     },
     /// Tokens, newest first; never the tokens themselves
     List {
         #[command(flatten)]
-        owner: Owner,
+        owner: TokenOwnerArgs,
         #[command(flatten)]
-        why: Why,
+        why: AuditReason,
     },
     /// Replace a token by a new one of the same holder
     Rotate {
@@ -58,7 +58,7 @@ pub(super) enum TokenCommand {
         #[arg(long, value_name = "DURATION")]
         expires: Option<String>,
         #[command(flatten)]
-        why: Why,
+        why: AuditReason,
     },
     /// Revoke a token: it opens nothing any more
     Revoke {
@@ -68,11 +68,11 @@ pub(super) enum TokenCommand {
         #[arg(long)]
         even_last_admin: bool,
         #[command(flatten)]
-        why: Why,
+        why: AuditReason,
     },
 }
 
-impl Run for TokenCommand {
+impl Runnable for TokenCommand {
     fn spec(&self) -> Spec {
         match self {
             TokenCommand::List { .. } => Spec::ADMIN_READ,
@@ -81,7 +81,7 @@ impl Run for TokenCommand {
         }
     }
 
-    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+    fn run(self: Box<Self>, setup: &Setup, _files: OpenFiles) -> CommandFuture<'_> {
         Box::pin(async move { run(setup, *self).await })
     }
 }
@@ -90,12 +90,12 @@ const COLUMNS: &[&str] =
     columns!(TokenView<'_>: id, user, mobile, created_at, expires_at, revoked_at);
 
 async fn run(setup: &Setup, command: TokenCommand) -> Result<(), Failure> {
-    let admin = Admin::open(setup).await?;
+    let admin = AdminClient::open(setup).await?;
     let result = act(setup, &admin, command).await;
     admin.close(result).await
 }
 
-async fn act(setup: &Setup, admin: &Admin, command: TokenCommand) -> Result<(), Failure> {
+async fn act(setup: &Setup, admin: &AdminClient, command: TokenCommand) -> Result<(), Failure> {
     match command {
         TokenCommand::Create { owner, expires, why } => {
             let mut body = json!({ "user": owner.user, "mobile": owner.mobile });
@@ -103,7 +103,7 @@ async fn act(setup: &Setup, admin: &Admin, command: TokenCommand) -> Result<(), 
                 body["expiresIn"] = lifetime(&expires)?;
             }
             if owner.user.is_none() && owner.mobile.is_none() {
-                return Err(Failure::new(Kind::Usage, "a token needs an owner")
+                return Err(Failure::new(ExitStatus::Usage, "a token needs an owner")
                     .hint("give --user NAME or --mobile NUMBER"));
             }
             let made = admin.ask(&why, "POST", "/tokens", Some(&body)).await;
@@ -113,10 +113,10 @@ async fn act(setup: &Setup, admin: &Admin, command: TokenCommand) -> Result<(), 
         TokenCommand::List { owner, why } => {
             let query =
                 Query::default().with_some("user", owner.user).with_some("mobile", owner.mobile);
-            let (tokens, more) = admin.list(&why, "/tokens", &query, LISTED).await?;
+            let (tokens, more) = admin.list(&why, "/tokens", &query, MAX_LISTED).await?;
             setup.output.records(COLUMNS, &tokens);
             if more {
-                setup.output.note(&format!("these are the newest {LISTED}"));
+                setup.output.note(&format!("these are the newest {MAX_LISTED}"));
             }
         }
         TokenCommand::Rotate { id, overlap, expires, why } => {
@@ -140,7 +140,7 @@ async fn act(setup: &Setup, admin: &Admin, command: TokenCommand) -> Result<(), 
             let place = format!("/tokens/{}{query}", encode(&id));
             admin.ask(&why, "DELETE", &place, None).await.map_err(|failure| {
                 match failure.kind {
-                    Kind::Refused if admin.is_here() => failure
+                    ExitStatus::Refused if admin.is_in_process() => failure
                         .hint("or give --even-last-admin: commands on the server work without one"),
                     _ => failure,
                 }
@@ -151,17 +151,17 @@ async fn act(setup: &Setup, admin: &Admin, command: TokenCommand) -> Result<(), 
     Ok(())
 }
 
-impl Owner {
+impl TokenOwnerArgs {
     /// What to do about it when the owner is not there, or may not come in.
     fn hinted(&self, failure: Failure) -> Failure {
         match (failure.kind, &self.user, &self.mobile) {
-            (Kind::NotFound, Some(name), _) => {
+            (ExitStatus::NotFound, Some(name), _) => {
                 failure.hint(format!("make the user: esh3ar user add {name}"))
             }
-            (Kind::Refused, Some(name), _) => {
+            (ExitStatus::Refused, Some(name), _) => {
                 failure.hint(format!("let it in again: esh3ar user set {name} --enable"))
             }
-            (Kind::NotFound | Kind::Refused, None, Some(number)) => {
+            (ExitStatus::NotFound | ExitStatus::Refused, None, Some(number)) => {
                 failure.hint(format!("run: esh3ar mobile add {number} --verified"))
             }
             _ => failure,
@@ -181,7 +181,7 @@ fn seconds(text: &str) -> Result<std::time::Duration, Failure> {
     duration::parse(text)
         .filter(|lifetime| !lifetime.is_zero() && *lifetime <= duration::LONGEST)
         .ok_or_else(|| {
-            Failure::new(Kind::Usage, format!("'{text}' is no duration"))
+            Failure::new(ExitStatus::Usage, format!("'{text}' is no duration"))
                 .hint("write 30s, 10m, 1h or 90d")
         })
 }

@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 use super::{
     Setup,
     answer::columns,
-    exit::{Failure, Kind, confirm},
-    privilege::Given,
-    remote::{Admin, MOST, Query},
-    spec::{Run, Running, Spec},
-    why::Why,
+    audit_reason::AuditReason,
+    exit::{ExitStatus, Failure, confirm},
+    privilege::OpenFiles,
+    spec::{CommandFuture, Runnable, Spec},
+    transport::{AdminClient, MAX_LISTED, Query},
 };
 use crate::{
     client::encode,
@@ -31,19 +31,19 @@ pub(super) enum UserCommand {
         #[arg(long, value_name = "NUMBER")]
         phone: Option<String>,
         #[command(flatten)]
-        why: Why,
+        why: AuditReason,
     },
     /// All business users
     List {
         #[command(flatten)]
-        why: Why,
+        why: AuditReason,
     },
     /// One business user
     Show {
         /// Name or id
         user: String,
         #[command(flatten)]
-        why: Why,
+        why: AuditReason,
     },
     /// Change permissions or phone number
     Set {
@@ -62,7 +62,7 @@ pub(super) enum UserCommand {
         #[arg(long)]
         even_last_admin: bool,
         #[command(flatten)]
-        why: Why,
+        why: AuditReason,
     },
     /// Shut a user out: none of its tokens opens anything any more
     Disable {
@@ -75,11 +75,11 @@ pub(super) enum UserCommand {
         #[arg(long)]
         even_last_admin: bool,
         #[command(flatten)]
-        why: Why,
+        why: AuditReason,
     },
 }
 
-impl Run for UserCommand {
+impl Runnable for UserCommand {
     fn spec(&self) -> Spec {
         match self {
             UserCommand::List { .. } | UserCommand::Show { .. } => Spec::ADMIN_READ,
@@ -88,7 +88,7 @@ impl Run for UserCommand {
         }
     }
 
-    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+    fn run(self: Box<Self>, setup: &Setup, _files: OpenFiles) -> CommandFuture<'_> {
         Box::pin(async move { run(setup, *self).await })
     }
 }
@@ -97,18 +97,18 @@ const COLUMNS: &[&str] =
     columns!(UserView<'_>: id, name, permissions, phone, created_at, disabled_at);
 
 async fn run(setup: &Setup, command: UserCommand) -> Result<(), Failure> {
-    let admin = Admin::open(setup).await?;
+    let admin = AdminClient::open(setup).await?;
     let result = act(setup, &admin, command).await;
     admin.close(result).await
 }
 
-async fn act(setup: &Setup, admin: &Admin, command: UserCommand) -> Result<(), Failure> {
+async fn act(setup: &Setup, admin: &AdminClient, command: UserCommand) -> Result<(), Failure> {
     let user = match command {
         UserCommand::List { why } => {
-            let (users, more) = admin.list(&why, "/users", &Query::default(), MOST).await?;
+            let (users, more) = admin.list(&why, "/users", &Query::default(), MAX_LISTED).await?;
             setup.output.records(COLUMNS, &users);
             if more {
-                setup.output.note(&format!("these are the first {MOST}"));
+                setup.output.note(&format!("these are the first {MAX_LISTED}"));
             }
             return Ok(());
         }
@@ -138,11 +138,16 @@ async fn act(setup: &Setup, admin: &Admin, command: UserCommand) -> Result<(), F
     Ok(())
 }
 
-async fn change(admin: &Admin, why: &Why, user: &str, body: &Value) -> Result<Value, Failure> {
+async fn change(
+    admin: &AdminClient,
+    why: &AuditReason,
+    user: &str,
+    body: &Value,
+) -> Result<Value, Failure> {
     admin.ask(why, "PATCH", &place(user), Some(body)).await.map_err(|failure| {
         // Refused is only the last administrator.
-        let here = admin.is_here();
-        if failure.kind == Kind::Refused && here {
+        let here = admin.is_in_process();
+        if failure.kind == ExitStatus::Refused && here {
             return failure
                 .hint("or give --even-last-admin: commands on the server work without one");
         }
@@ -156,6 +161,6 @@ fn place(user: &str) -> String {
 
 fn permissions(list: &str) -> Result<Vec<&'static str>, Failure> {
     let known = Permissions::parse(list);
-    let known = known.map_err(|error| Failure::new(Kind::Usage, error.to_string()))?;
+    let known = known.map_err(|error| Failure::new(ExitStatus::Usage, error.to_string()))?;
     Ok(known.iter().map(Permission::name).collect())
 }

@@ -10,15 +10,14 @@ use std::{
 
 use super::{
     Setup,
-    appliance::{Works, bind, keep_up},
-    cluster,
-    exit::{Failure, Kind},
-    opened,
-    privilege::Given,
-    reload::Announcement,
+    appliance::{Runtime, bind, spawn_upkeep},
+    cluster, database,
+    exit::{ExitStatus, Failure},
+    privilege::OpenFiles,
+    reload::StateFile,
     serve::StopSignals,
-    service::{Hangups, Reloads, Watchdog},
-    spec::{LogLevel, Privilege, Run, Running, Spec},
+    service::{ReloadSignal, Reloader, Watchdog},
+    spec::{CommandFuture, LogLevel, Privilege, Runnable, Spec},
 };
 use crate::{
     app::Role,
@@ -30,7 +29,7 @@ use crate::{
 /// The command has no arguments.
 pub(super) struct Worker;
 
-impl Run for Worker {
+impl Runnable for Worker {
     fn spec(&self) -> Spec {
         Spec {
             name: "worker",
@@ -40,7 +39,7 @@ impl Run for Worker {
         }
     }
 
-    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+    fn run(self: Box<Self>, setup: &Setup, _files: OpenFiles) -> CommandFuture<'_> {
         Box::pin(run(setup))
     }
 }
@@ -51,59 +50,65 @@ async fn run(setup: &Setup) -> Result<(), Failure> {
         let what = "a worker takes its work from RabbitMQ, and queue.url is not set";
         let hint =
             "set queue.url, or run esh3ar serve alone: without a broker it delivers by itself";
-        return Err(Failure::new(Kind::Config, what).hint(hint));
+        return Err(Failure::new(ExitStatus::Config, what).hint(hint));
     }
-    let began = Instant::now();
+    let started = Instant::now();
     let mut signals = StopSignals::listen()?;
-    let mut hangups = Hangups::listen()?;
+    let mut reload_signal = ReloadSignal::listen()?;
     let recorder =
-        metrics::install().map_err(|error| Failure::new(Kind::Failed, error.to_string()))?;
-    let machines = match config.metrics.listen {
+        metrics::install().map_err(|error| Failure::new(ExitStatus::Failed, error.to_string()))?;
+    let metrics_listener = match config.metrics.listen {
         Some(address) => Some(bind(address, "metrics.listen").await?),
         None => None,
     };
     let start = async {
-        let store = opened::open_store(setup, Purpose::Serve).await?;
-        Works::start(setup, store, Role::Worker, None).await
+        let store = database::open_database(setup, Purpose::Serve).await?;
+        Runtime::start(setup, store, Role::Worker, None).await
     };
-    let works = tokio::select! {
+    let runtime = tokio::select! {
         started = Box::pin(start) => started?,
         () = signals.next() => return Ok(()),
     };
     let readiness: Readiness = Arc::new(AtomicBool::new(true));
-    let address = machines.as_ref().map(|(_, address)| address.to_string());
+    let address = metrics_listener.as_ref().map(|(_, address)| address.to_string());
     // Of the page for machines, if there is one: a worker accepts nothing else.
-    let pulse = machines.is_some().then(Pulse::default);
-    if let (Some((listener, _)), Some(pulse)) = (machines, &pulse) {
-        works.watch(listener, &readiness, &recorder, config.http.stop_timeout, pulse.clone());
+    let pulse = metrics_listener.is_some().then(Pulse::default);
+    if let (Some((listener, _)), Some(pulse)) = (metrics_listener, &pulse) {
+        runtime.serve_metrics(
+            listener,
+            &readiness,
+            &recorder,
+            config.http.stop_timeout,
+            pulse.clone(),
+        );
     }
-    keep_up(&works.work, recorder);
+    spawn_upkeep(&runtime.work, recorder);
     tracing::info!(
         metrics = address.as_deref(),
         version = env!("CARGO_PKG_VERSION"),
         "a worker, ready in {} ms",
-        began.elapsed().as_millis()
+        started.elapsed().as_millis()
     );
     let found = serde_json::json!({ "pid": std::process::id(), "metrics": address });
-    let mut whereabouts = Announcement::new(setup.data_dir.join("worker.json"), &found);
-    let mut reloads = Reloads::new(setup);
+    let mut state_file = StateFile::new(setup.data_dir.join("worker.json"), &found);
+    let mut reloader = Reloader::new(setup);
     notify::ready("delivering");
     let mut watchdog = Watchdog::new();
     loop {
         tokio::select! {
             () = signals.next() => break,
-            () = hangups.next() => {
-                reloads.reload(&works.app, None, &mut whereabouts, "delivering");
+            () = reload_signal.next() => {
+                reloader.reload(&runtime.app, None, &mut state_file, "delivering");
             }
-            () = watchdog.due() => watchdog.look(pulse.as_ref()).await,
+            () = watchdog.tick() => watchdog.report(pulse.as_ref()).await,
         }
     }
-    drop(whereabouts);
+    drop(state_file);
     tracing::info!("stopping; a second signal stops at once");
     notify::stopping();
     readiness.store(false, Ordering::Release);
     tokio::select! {
-        stopped = Box::pin(works.stop()) => stopped,
+        stopped = Box::pin(runtime.stop()) => stopped,
         // Nothing is lost by this: what was not finished is taken by others.
         () = signals.next() => Ok(()),
     }

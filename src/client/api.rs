@@ -16,7 +16,7 @@ pub struct ApiClient {
 
 /// An answer of success.
 #[derive(Debug)]
-pub struct Answer {
+pub struct ApiResponse {
     /// The HTTP status.
     pub status: u16,
     /// The body, null when there is none.
@@ -24,7 +24,7 @@ pub struct Answer {
 }
 
 /// A server ends connections that are idle for ten seconds, perhaps while a request is on its way.
-const IDLE: Duration = Duration::from_secs(5);
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl ApiClient {
     /// A client of the server at `base`, such as `http://127.0.0.1:5000`.
@@ -34,7 +34,7 @@ impl ApiClient {
     pub fn new(base: &str, token: &str) -> Result<ApiClient, Error> {
         let http = reqwest::Client::builder()
             .timeout(Duration::from_secs(30))
-            .pool_idle_timeout(IDLE)
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
             // Reading the system's certificates takes longer than most requests.
             .tls_built_in_root_certs(!base.starts_with("http://"))
             .build()
@@ -47,22 +47,22 @@ impl ApiClient {
     ///
     /// # Errors
     /// The certificates cannot be read, or the HTTP client cannot be made.
-    pub fn trusting(base: &str, token: &str, roots: Option<&[u8]>) -> Result<ApiClient, Error> {
+    pub fn with_ca(base: &str, token: &str, roots: Option<&[u8]>) -> Result<ApiClient, Error> {
         let mut builder = reqwest::Client::builder()
             .timeout(Duration::from_secs(60))
             .connect_timeout(Duration::from_secs(10))
-            .pool_idle_timeout(IDLE)
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none());
         for root in roots
             .map(reqwest::Certificate::from_pem_bundle)
             .transpose()
-            .map_err(unreached)?
+            .map_err(connection_error)?
             .into_iter()
             .flatten()
         {
             builder = builder.add_root_certificate(root);
         }
-        let http = builder.build().map_err(unreached)?;
+        let http = builder.build().map_err(connection_error)?;
         Ok(ApiClient { http, base: base.trim_end_matches('/').to_owned(), token: token.to_owned() })
     }
 
@@ -76,7 +76,7 @@ impl ApiClient {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn get(&self, path: &str) -> Result<Answer, Error> {
+    pub async fn get(&self, path: &str) -> Result<ApiResponse, Error> {
         self.answer(self.http.get(format!("{}{path}", self.base))).await
     }
 
@@ -84,7 +84,7 @@ impl ApiClient {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn post(&self, path: &str, body: &Value) -> Result<Answer, Error> {
+    pub async fn post(&self, path: &str, body: &Value) -> Result<ApiResponse, Error> {
         self.answer(self.http.post(format!("{}{path}", self.base)).json(body)).await
     }
 
@@ -93,49 +93,50 @@ impl ApiClient {
     ///
     /// # Errors
     /// [`Error::Connection`].
-    pub async fn ask(
+    pub async fn request(
         &self,
         method: &str,
         path: &str,
         body: Option<&Value>,
         reason: Option<&str>,
-    ) -> Result<Answer, Error> {
-        let request = self.request(method, path, body, reason)?;
-        let response = request.bearer_auth(&self.token).send().await.map_err(unreached)?;
+    ) -> Result<ApiResponse, Error> {
+        let request = self.builder(method, path, body, reason)?;
+        let response = request.bearer_auth(&self.token).send().await.map_err(connection_error)?;
         let status = response.status().as_u16();
-        let text = response.text().await.map_err(unreached)?;
-        Ok(Answer { status, body: serde_json::from_str(&text).unwrap_or_default() })
+        let text = response.text().await.map_err(connection_error)?;
+        Ok(ApiResponse { status, body: serde_json::from_str(&text).unwrap_or_default() })
     }
 
-    /// Any request whose answer may come in pieces and take long: only a silence of `silence` ends it. An
+    /// Any request whose answer may come in pieces and take long: only a silence of `idle_timeout` ends it. An
     /// answer that is none of success comes whole.
     ///
     /// # Errors
     /// [`Error::Connection`].
-    pub async fn ask_long(
+    pub async fn request_streamed(
         &self,
         method: &str,
         path: &str,
         body: Option<&Value>,
         reason: Option<&str>,
-        silence: Duration,
-    ) -> Result<LongAnswer, Error> {
-        let request = self.request(method, path, body, reason)?;
-        let request = request.timeout(LONGEST).bearer_auth(&self.token).send();
-        let response = tokio::time::timeout(silence, request).await.map_err(|_| Error::TimedOut)?;
-        let response = response.map_err(unreached)?;
+        idle_timeout: Duration,
+    ) -> Result<StreamedResponse, Error> {
+        let request = self.builder(method, path, body, reason)?;
+        let request = request.timeout(TOTAL_TIMEOUT).bearer_auth(&self.token).send();
+        let response =
+            tokio::time::timeout(idle_timeout, request).await.map_err(|_| Error::TimedOut)?;
+        let response = response.map_err(connection_error)?;
         let status = response.status().as_u16();
         if response.status().is_success() {
-            return Ok(LongAnswer::Pieces(Pieces { response, silence }));
+            return Ok(StreamedResponse::Chunks(BodyChunks { response, idle_timeout }));
         }
-        let text = response.text().await.map_err(unreached)?;
-        Ok(LongAnswer::Whole(Answer {
+        let text = response.text().await.map_err(connection_error)?;
+        Ok(StreamedResponse::Complete(ApiResponse {
             status,
             body: serde_json::from_str(&text).unwrap_or_default(),
         }))
     }
 
-    fn request(
+    fn builder(
         &self,
         method: &str,
         path: &str,
@@ -154,13 +155,13 @@ impl ApiClient {
         Ok(request)
     }
 
-    async fn answer(&self, request: reqwest::RequestBuilder) -> Result<Answer, Error> {
-        let response = request.bearer_auth(&self.token).send().await.map_err(unreached)?;
+    async fn answer(&self, request: reqwest::RequestBuilder) -> Result<ApiResponse, Error> {
+        let response = request.bearer_auth(&self.token).send().await.map_err(connection_error)?;
         let status = response.status();
-        let text = response.text().await.map_err(unreached)?;
+        let text = response.text().await.map_err(connection_error)?;
         let body: Value = serde_json::from_str(&text).unwrap_or_default();
         if status.is_success() {
-            return Ok(Answer { status: status.as_u16(), body });
+            return Ok(ApiResponse { status: status.as_u16(), body });
         }
         let detail = body["detail"].as_str().map_or(text.as_str(), |detail| detail).to_owned();
         Err(Error::Refused { status: status.as_u16(), detail })
@@ -168,35 +169,35 @@ impl ApiClient {
 }
 
 /// How long an answer that comes in pieces may take in all.
-const LONGEST: Duration = Duration::from_secs(24 * 3600);
+const TOTAL_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
 /// An answer that may be long.
-pub enum LongAnswer {
+pub enum StreamedResponse {
     /// Of success.
-    Pieces(Pieces),
+    Chunks(BodyChunks),
     /// Any other.
-    Whole(Answer),
+    Complete(ApiResponse),
 }
 
 /// The body of an answer, piece by piece.
-pub struct Pieces {
+pub struct BodyChunks {
     response: reqwest::Response,
-    silence: Duration,
+    idle_timeout: Duration,
 }
 
-impl Pieces {
+impl BodyChunks {
     /// The next; `None` at the end.
     ///
     /// # Errors
     /// It broke off, or nothing came for too long.
     pub async fn next(&mut self) -> Result<Option<bytes::Bytes>, Error> {
-        let next = tokio::time::timeout(self.silence, self.response.chunk()).await;
-        next.map_err(|_| Error::TimedOut)?.map_err(unreached)
+        let next = tokio::time::timeout(self.idle_timeout, self.response.chunk()).await;
+        next.map_err(|_| Error::TimedOut)?.map_err(connection_error)
     }
 }
 
 /// Why there was no answer, to its last cause: the first says only that the request failed.
-fn unreached(error: reqwest::Error) -> Error {
+fn connection_error(error: reqwest::Error) -> Error {
     let error = error.without_url();
     let mut text = error.to_string();
     let mut source = std::error::Error::source(&error);
@@ -234,10 +235,10 @@ pub fn encode(text: &str) -> String {
 }
 
 /// How long a page that needs no token may take.
-const PAGE_PATIENCE: Duration = Duration::from_secs(2);
+const PAGE_TIMEOUT: Duration = Duration::from_secs(2);
 
-fn unreached_in_time(error: reqwest::Error) -> Error {
-    if error.is_timeout() { Error::TimedOut } else { unreached(error) }
+fn page_error(error: reqwest::Error) -> Error {
+    if error.is_timeout() { Error::TimedOut } else { connection_error(error) }
 }
 
 /// The text of a page that needs no token, within two seconds.
@@ -246,13 +247,13 @@ fn unreached_in_time(error: reqwest::Error) -> Error {
 /// See [`Error`].
 pub async fn fetch(url: &str) -> Result<String, Error> {
     let client = reqwest::Client::builder()
-        .timeout(PAGE_PATIENCE)
+        .timeout(PAGE_TIMEOUT)
         .tls_built_in_root_certs(!url.starts_with("http://"))
         .build()
-        .map_err(unreached_in_time)?;
-    let response = client.get(url).send().await.map_err(unreached_in_time)?;
+        .map_err(page_error)?;
+    let response = client.get(url).send().await.map_err(page_error)?;
     let status = response.status();
-    let text = response.text().await.map_err(unreached_in_time)?;
+    let text = response.text().await.map_err(page_error)?;
     if status.is_success() {
         return Ok(text);
     }

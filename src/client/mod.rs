@@ -4,8 +4,8 @@
 mod api;
 mod hub;
 
-pub use api::{Answer, ApiClient, LongAnswer, Pieces, encode, fetch};
-pub use hub::{Event, HubClient};
+pub use api::{ApiClient, ApiResponse, BodyChunks, StreamedResponse, encode, fetch};
+pub use hub::{HubClient, HubEvent};
 
 /// Why a client got no answer.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +34,7 @@ pub enum Error {
 
 impl Error {
     /// Whether the token is to blame: trying again would not help.
-    pub fn is_of_token(&self) -> bool {
+    pub fn is_auth_error(&self) -> bool {
         matches!(self, Error::Refused { status: 401 | 403, .. })
     }
 }

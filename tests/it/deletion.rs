@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use esh3ar::client::{Event, HubClient};
+use esh3ar::client::{HubClient, HubEvent};
 use serde_json::{Value, json};
 
 use crate::{
@@ -17,7 +17,7 @@ const PHONE: &str = "+967771234567";
 async fn called(hub: &mut HubClient, name: &str) -> Value {
     let wanted = async {
         loop {
-            if let Event::Invocation { target, mut arguments } = hub.next().await.unwrap()
+            if let HubEvent::Invocation { target, mut arguments } = hub.next().await.unwrap()
                 && target == name
             {
                 return arguments.remove(0);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use esh3ar::{
-    client::{Event, HubClient},
+    client::{HubClient, HubEvent},
     server::{legacy, route::Who, routes},
 };
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ async fn connect(server: &Server, hub: &str, token: &str) -> HubClient {
 async fn called(hub: &mut HubClient) -> (String, Value) {
     loop {
         let event = tokio::time::timeout(DEADLINE, hub.next()).await.unwrap().unwrap();
-        if let Event::Invocation { target, arguments } = event {
+        if let HubEvent::Invocation { target, arguments } = event {
             assert_eq!(arguments.len(), 1);
             let text = arguments[0].as_str().expect("JSON in a text");
             return (target, serde_json::from_str(text).unwrap());

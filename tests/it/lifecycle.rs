@@ -21,7 +21,7 @@ async fn it_stops_on_a_signal_with_sockets_open_and_tells_them_to_come_back() {
     let closing = async {
         loop {
             match hub.next().await {
-                Ok(esh3ar::client::Event::Close { error, allow_reconnect }) => {
+                Ok(esh3ar::client::HubEvent::Close { error, allow_reconnect }) => {
                     assert_eq!((error, allow_reconnect), (None, true));
                     return;
                 }

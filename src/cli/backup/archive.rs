@@ -23,7 +23,7 @@ const MANIFEST: &str = "manifest.json";
 /// What this version writes and reads; a later one that older ones cannot read has another.
 pub(super) const FORMAT: u32 = 1;
 /// No manifest is longer, in bytes.
-const LONGEST: u64 = 16 * 1024 * 1024;
+const MAX_MANIFEST_LEN: u64 = 16 * 1024 * 1024;
 
 /// What is in an archive.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -45,12 +45,12 @@ pub(super) struct Manifest {
     /// Messages that the books could not account for at that moment.
     pub(super) unaccounted: u64,
     /// The other files of the archive.
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<ArchiveEntry>,
 }
 
 /// A file of an archive.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Entry {
+pub(super) struct ArchiveEntry {
     pub(super) name: String,
     pub(super) bytes: u64,
     pub(super) sha256: String,
@@ -70,9 +70,9 @@ pub(super) enum ArchiveError {
 }
 
 /// An archive that is being written.
-pub(super) struct Writer {
+pub(super) struct ArchiveWriter {
     tar: tar::Builder<File>,
-    entries: Vec<Entry>,
+    entries: Vec<ArchiveEntry>,
     bar: ProgressBar,
 }
 
@@ -95,10 +95,10 @@ impl<'a, T> Summed<'a, T> {
         self.bar.inc(bytes.len() as u64);
     }
 
-    fn entry(self, name: &str) -> Entry {
+    fn entry(self, name: &str) -> ArchiveEntry {
         let sum = self.sum.finish();
         let sha256 = sum.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        Entry { name: name.to_owned(), bytes: self.bytes, sha256 }
+        ArchiveEntry { name: name.to_owned(), bytes: self.bytes, sha256 }
     }
 }
 
@@ -130,9 +130,9 @@ fn header(at: OffsetDateTime) -> tar::Header {
     header
 }
 
-impl Writer {
-    pub(super) fn new(file: File, bar: ProgressBar) -> Writer {
-        Writer { tar: tar::Builder::new(file), entries: Vec::new(), bar }
+impl ArchiveWriter {
+    pub(super) fn new(file: File, bar: ProgressBar) -> ArchiveWriter {
+        ArchiveWriter { tar: tar::Builder::new(file), entries: Vec::new(), bar }
     }
 
     /// Adds a file of unknown length, which `write` writes.
@@ -165,7 +165,7 @@ impl Writer {
     /// Ends the archive: it is on the disk when this returns. `describe` completes the manifest.
     pub(super) fn finish(
         mut self,
-        describe: impl FnOnce(Vec<Entry>) -> Manifest,
+        describe: impl FnOnce(Vec<ArchiveEntry>) -> Manifest,
     ) -> Result<(File, Manifest), ArchiveError> {
         let manifest = describe(std::mem::take(&mut self.entries));
         let text = serde_json::to_string_pretty(&manifest).map_err(std::io::Error::other)?;
@@ -189,7 +189,7 @@ pub(super) fn manifest(file: &File) -> Result<Manifest, ArchiveError> {
             continue;
         }
         let mut text = Vec::new();
-        entry.take(LONGEST).read_to_end(&mut text).map_err(not_whole)?;
+        entry.take(MAX_MANIFEST_LEN).read_to_end(&mut text).map_err(not_whole)?;
         // First only its format: what else it says may look otherwise.
         let wrong = |error: serde_json::Error| ArchiveError::NotWhole(error.to_string());
         let any: serde_json::Value = serde_json::from_slice(&text).map_err(wrong)?;
@@ -214,7 +214,7 @@ pub(super) fn read<E: From<ArchiveError>>(
     let mut reader = file;
     reader.seek(SeekFrom::Start(0)).map_err(io)?;
     let mut archive = tar::Archive::new(BufReader::with_capacity(256 * 1024, reader));
-    let mut left: Vec<&Entry> = manifest.entries.iter().collect();
+    let mut left: Vec<&ArchiveEntry> = manifest.entries.iter().collect();
     for entry in archive.entries().map_err(io)? {
         let entry = entry.map_err(io)?;
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();

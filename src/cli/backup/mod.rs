@@ -1,9 +1,9 @@
 //! `backup` and `restore`: everything in one file, and back.
 
 mod archive;
-mod place;
+mod destination;
+mod disk_space;
 mod restore;
-mod room;
 
 use std::{
     fs::File,
@@ -19,11 +19,11 @@ use time::OffsetDateTime;
 
 use super::{
     Setup,
-    exit::{Failure, Kind},
-    opened::{self, OpenedStore},
-    privilege::{self, Given},
-    spec::{Files, Finish, Location, Run, Running, Spec},
-    why::Why,
+    audit_reason::AuditReason,
+    database::{self, OpenDatabase},
+    exit::{ExitStatus, Failure},
+    privilege::{self, OpenFiles},
+    spec::{CallerFiles, CommandFuture, Finalizer, Runnable, Scope, Spec},
 };
 use crate::{
     app::{App, Clock},
@@ -36,7 +36,7 @@ use crate::{
     },
 };
 use archive::{ArchiveError, Manifest};
-use place::Place;
+use destination::BackupDestination;
 pub(super) use restore::RestoreArgs;
 
 #[derive(Debug, Args)]
@@ -50,19 +50,19 @@ pub(super) struct BackupArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     keep: Option<u16>,
     #[command(flatten)]
-    why: Why,
+    why: AuditReason,
 }
 
 impl BackupArgs {
     /// Where to, and the open file: before the process becomes the owner of the data, who may not be able to
     /// write there.
-    fn prepare(&self) -> Result<Option<(Place, File)>, Failure> {
+    fn prepare(&self) -> Result<Option<(BackupDestination, File)>, Failure> {
         if privilege::input_is_file() {
             return Ok(None);
         }
-        let place = Place::new(&self.file, Clock::System.now())?;
+        let place = BackupDestination::new(&self.file, Clock::System.now())?;
         if self.keep.is_some() && !place.is_rotated() {
-            return Err(Failure::new(Kind::Usage, "--keep counts the backups in a folder")
+            return Err(Failure::new(ExitStatus::Usage, "--keep counts the backups in a folder")
                 .hint("name a folder that is there instead of a file"));
         }
         let file = place.open()?;
@@ -70,40 +70,45 @@ impl BackupArgs {
     }
 }
 
-impl Run for BackupArgs {
+impl Runnable for BackupArgs {
     fn spec(&self) -> Spec {
-        let location = Location::ThisMachine {
+        let scope = Scope::ThisMachine {
             changes: true,
             what: "a backup is made on the server itself, which has the database's own programs",
             hint: "run there: esh3ar backup FILE, and copy FILE here",
         };
-        Spec { name: "backup", location, needs_installation: true, ..Spec::LOCAL }
+        Spec { name: "backup", scope, needs_installation: true, ..Spec::LOCAL }
     }
 
-    fn run(self: Box<Self>, setup: &Setup, files: Given) -> Running<'_> {
+    fn run(self: Box<Self>, setup: &Setup, files: OpenFiles) -> CommandFuture<'_> {
         Box::pin(async move {
             let file = privilege::input(files.input, Path::new("the backup"))?;
             Box::pin(run(setup, &self, file)).await
         })
     }
 
-    fn open_files(&self) -> Result<Files, Failure> {
-        let Some((place, file)) = self.prepare()? else { return Ok(Files::default()) };
+    fn open_files(&self) -> Result<CallerFiles, Failure> {
+        let Some((place, file)) = self.prepare()? else { return Ok(CallerFiles::default()) };
         let keep = self.keep.map(usize::from);
-        Ok(Files {
-            given: Given { out: None, input: Some(file) },
-            finish: Finish::Caller(Box::new(move |setup, whole| {
+        Ok(CallerFiles {
+            open: OpenFiles { out: None, input: Some(file) },
+            finalizer: Finalizer::Caller(Box::new(move |setup, whole| {
                 finish(setup, &place, keep, whole)
             })),
-            ..Files::default()
+            ..CallerFiles::default()
         })
     }
 }
 
 /// What is left to do when the file is written, or could not be.
-fn finish(setup: &Setup, place: &Place, keep: Option<usize>, whole: bool) -> Result<(), Failure> {
+fn finish(
+    setup: &Setup,
+    place: &BackupDestination,
+    keep: Option<usize>,
+    whole: bool,
+) -> Result<(), Failure> {
     if !whole {
-        place.give_up();
+        place.discard();
         return Ok(());
     }
     let removed = place.finish(keep)?;
@@ -128,37 +133,42 @@ struct Report {
 
 /// What can go wrong beside the database.
 #[derive(Debug, thiserror::Error)]
-enum Broken {
+enum BackupError {
     #[error("{0}")]
     Archive(#[from] ArchiveError),
     #[error("{0}")]
     Program(#[from] ProgramError),
 }
 
-impl From<std::io::Error> for Broken {
+impl From<std::io::Error> for BackupError {
     fn from(error: std::io::Error) -> Self {
-        Broken::Archive(error.into())
+        BackupError::Archive(error.into())
     }
 }
 
-impl From<Broken> for Failure {
-    fn from(broken: Broken) -> Self {
+impl From<BackupError> for Failure {
+    fn from(broken: BackupError) -> Self {
         let text = broken.to_string();
         match broken {
-            Broken::Archive(ArchiveError::Newer(_)) => {
-                Failure::new(Kind::Refused, text).hint("restore it with the esh3ar that made it")
-            }
-            Broken::Archive(ArchiveError::Io(_)) => {
-                Failure::new(Kind::Failed, format!("the backup's file: {text}"))
+            BackupError::Archive(ArchiveError::Newer(_)) => Failure::new(ExitStatus::Refused, text)
+                .hint("restore it with the esh3ar that made it"),
+            BackupError::Archive(ArchiveError::Io(_)) => {
+                Failure::new(ExitStatus::Failed, format!("the backup's file: {text}"))
                     .hint("see whether the disk is full")
             }
-            Broken::Archive(_) => Failure::new(Kind::Failed, format!("the backup's file: {text}"))
-                .hint("use another backup"),
-            Broken::Program(ProgramError::NotFound(_)) => Failure::new(Kind::Config, text).hint(
-                "install that version of Postgres' client programs, or say where they are \
+            BackupError::Archive(_) => {
+                Failure::new(ExitStatus::Failed, format!("the backup's file: {text}"))
+                    .hint("use another backup")
+            }
+            BackupError::Program(ProgramError::NotFound(_)) => {
+                Failure::new(ExitStatus::Config, text).hint(
+                    "install that version of Postgres' client programs, or say where they are \
                  (database.bin_dir)",
-            ),
-            Broken::Program(_) => Failure::new(Kind::Failed, text).hint("run: esh3ar doctor"),
+                )
+            }
+            BackupError::Program(_) => {
+                Failure::new(ExitStatus::Failed, text).hint("run: esh3ar doctor")
+            }
         }
     }
 }
@@ -168,13 +178,13 @@ async fn run(setup: &Setup, arguments: &BackupArgs, file: File) -> Result<(), Fa
     let by = setup.by(&arguments.why)?;
     let began = std::time::Instant::now();
     // Whatever its schema: a backup is what one makes before bringing it up to date.
-    let store = opened::open_store(setup, Purpose::Command).await?;
+    let store = database::open_database(setup, Purpose::Command).await?;
     let made: Result<Report, Failure> = async {
-        let work = Work::prepare(setup, &store).await?;
+        let work = BackupTools::prepare(setup, &store).await?;
         let verified = !arguments.no_verify;
-        room::enough(setup, &store, &file, verified).await?;
+        disk_space::require(setup, &store, &file, verified).await?;
         let begin = async |app: &App| app.record_begin(&by, Action::BackupCreate).await;
-        opened::with_app(setup, &store.store, begin).await?;
+        database::with_app(setup, &store.store, begin).await?;
         let (file, manifest) = work.write(setup, file).await?;
         if verified {
             work.verify(&file, &manifest).await?;
@@ -189,7 +199,7 @@ async fn run(setup: &Setup, arguments: &BackupArgs, file: File) -> Result<(), Fa
             created_at: manifest.created_at,
         };
         let done = async |app: &App| app.record_backup(&by, messages).await;
-        if let Err(failure) = opened::with_app(setup, &store.store, done).await {
+        if let Err(failure) = database::with_app(setup, &store.store, done).await {
             // It is whole all the same. That it was begun is recorded.
             setup.output.note(&format!("that it is whole was not recorded: {}", failure.what));
         }
@@ -198,7 +208,7 @@ async fn run(setup: &Setup, arguments: &BackupArgs, file: File) -> Result<(), Fa
     .await;
     if made.is_err() {
         let failed = async |app: &App| app.record_failure(&by, Action::BackupCreate).await;
-        let _ = opened::with_app(setup, &store.store, failed).await;
+        let _ = database::with_app(setup, &store.store, failed).await;
     }
     let closed = store.close().await;
     let report = made?;
@@ -208,7 +218,7 @@ async fn run(setup: &Setup, arguments: &BackupArgs, file: File) -> Result<(), Fa
 }
 
 /// What writing and reading backups needs of the server.
-struct Work {
+struct BackupTools {
     store: Store,
     target: Target,
     version: String,
@@ -216,23 +226,23 @@ struct Work {
     databases: Databases,
 }
 
-impl Work {
-    async fn prepare(setup: &Setup, opened: &OpenedStore) -> Result<Work, Failure> {
+impl BackupTools {
+    async fn prepare(setup: &Setup, opened: &OpenDatabase) -> Result<BackupTools, Failure> {
         let target = opened.target(setup)?;
         let version = opened.store.version().await?;
         let bin_dir = setup.loaded.config.database.bin_dir.as_deref();
         let encrypted = backup::is_encrypted(&opened.store).await?;
         let programs =
-            Programs::find(bin_dir, &version, &target, encrypted).map_err(Broken::from)?;
+            Programs::find(bin_dir, &version, &target, encrypted).map_err(BackupError::from)?;
         let databases = Databases::beside(&target)?;
-        Ok(Work { store: opened.store.clone(), target, version, programs, databases })
+        Ok(BackupTools { store: opened.store.clone(), target, version, programs, databases })
     }
 
     async fn write(&self, setup: &Setup, file: File) -> Result<(File, Manifest), Failure> {
         let snapshot = backup::snapshot(&self.store).await?;
         let at = Clock::System.now();
         let bar = spinner("backing up");
-        let mut writer = archive::Writer::new(file, bar.clone());
+        let mut writer = archive::ArchiveWriter::new(file, bar.clone());
         let (programs, id) = (self.programs.clone(), snapshot.id.clone());
         let database = self.databases.own().to_owned();
         let configuration = configuration(setup);
@@ -241,7 +251,7 @@ impl Work {
         let written = blocking(move || {
             writer.stream(archive::DATABASE, at, |mut to| {
                 programs.dump(&database, &id, &mut to)?;
-                Ok::<_, Broken>(())
+                Ok::<_, BackupError>(())
             })?;
             for (name, text) in &configuration {
                 writer.text(&format!("{}{name}", archive::CONFIGURATION), at, text)?;
@@ -256,7 +266,7 @@ impl Work {
                 unaccounted: contents.unaccounted,
                 entries,
             })?;
-            Ok::<_, Broken>(whole)
+            Ok::<_, BackupError>(whole)
         })
         .await;
         // The moment has to last until everything is read.
@@ -269,7 +279,7 @@ impl Work {
     async fn verify(&self, file: &File, manifest: &Manifest) -> Result<(), Failure> {
         let name = Databases::scratch_name();
         self.databases.create(&name).await.map_err(|error| {
-            Failure::new(Kind::Failed, format!("a scratch database cannot be made: {error}"))
+            Failure::new(ExitStatus::Failed, format!("a scratch database cannot be made: {error}"))
                 .hint("let the user of database.url create databases, or give --no-verify")
         })?;
         let checked = self.fill(&name, file, manifest, "verifying").await;
@@ -289,13 +299,13 @@ impl Work {
         let bar = bar(file.metadata().map_or(0, |metadata| metadata.len()), what);
         let (programs, shown) = (self.programs.clone(), bar.clone());
         let (database, wanted) = (name.to_owned(), manifest.clone());
-        let file = file.try_clone().map_err(Broken::from)?;
+        let file = file.try_clone().map_err(BackupError::from)?;
         let filled = blocking(move || {
             archive::read(&file, &wanted, &shown, |entry, mut bytes| {
                 if entry == archive::DATABASE {
                     programs.restore(&database, &mut bytes)?;
                 }
-                Ok::<_, Broken>(())
+                Ok::<_, BackupError>(())
             })
         })
         .await;
@@ -317,8 +327,11 @@ impl Work {
 
 fn compare(found: &Contents, manifest: &Manifest) -> Result<(), Failure> {
     let differs = |what: &str| {
-        Failure::new(Kind::Failed, format!("what was restored is not what was backed up: {what}"))
-            .hint("make the backup again; if that does not help, ask the makers of esh3ar")
+        Failure::new(
+            ExitStatus::Failed,
+            format!("what was restored is not what was backed up: {what}"),
+        )
+        .hint("make the backup again; if that does not help, ask the makers of esh3ar")
     };
     for (table, wanted) in &manifest.tables {
         let there = found.tables.get(table).copied().unwrap_or_default();
@@ -347,7 +360,7 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, Failure> {
     tokio::task::spawn_blocking(work)
         .await
-        .map_err(|error| Failure::new(Kind::Failed, error.to_string()))
+        .map_err(|error| Failure::new(ExitStatus::Failed, error.to_string()))
 }
 
 /// Drawn on a terminal only.

@@ -13,7 +13,7 @@ use serde::Serialize;
 use time::macros::format_description;
 
 use super::{
-    Broken, Work,
+    BackupError, BackupTools,
     archive::{self, Manifest},
     backup, bar, blocking,
 };
@@ -21,11 +21,11 @@ use crate::{
     app::{App, Clock},
     cli::{
         Setup,
-        exit::{Failure, Kind, confirm_typed},
-        opened::{self, OpenedStore},
-        privilege::{self, Given},
-        spec::{Files, Location, Privilege, READERS, Run, Running, Spec},
-        why::Why,
+        audit_reason::AuditReason,
+        database::{self, OpenDatabase},
+        exit::{ExitStatus, Failure, confirm_typed},
+        privilege::{self, OpenFiles},
+        spec::{CallerFiles, CommandFuture, Privilege, Runnable, Scope, Spec, TERMINABLE_NAMES},
     },
     domain::audit::Action,
     store::{
@@ -49,7 +49,7 @@ pub(in crate::cli) struct RestoreArgs {
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
-    why: Why,
+    why: AuditReason,
 }
 
 #[derive(Serialize)]
@@ -70,9 +70,9 @@ struct Report {
     seconds: f64,
 }
 
-impl Run for RestoreArgs {
+impl Runnable for RestoreArgs {
     fn spec(&self) -> Spec {
-        let location = Location::ThisMachine {
+        let scope = Scope::ThisMachine {
             changes: true,
             what: "a backup is restored on the server itself, while nothing else works on its database",
             hint: "copy the backup there, and run there: esh3ar restore FILE",
@@ -82,10 +82,10 @@ impl Run for RestoreArgs {
             Some(_) => Privilege::Caller,
             None => Privilege::Data,
         };
-        Spec { name: "restore", location, privilege, ..Spec::LOCAL }
+        Spec { name: "restore", scope, privilege, ..Spec::LOCAL }
     }
 
-    fn run(self: Box<Self>, setup: &Setup, files: Given) -> Running<'_> {
+    fn run(self: Box<Self>, setup: &Setup, files: OpenFiles) -> CommandFuture<'_> {
         Box::pin(async move {
             match &self.configuration_to {
                 Some(folder) => self.write_configuration(setup, folder, files.input),
@@ -94,9 +94,9 @@ impl Run for RestoreArgs {
         })
     }
 
-    fn open_files(&self) -> Result<Files, Failure> {
+    fn open_files(&self) -> Result<CallerFiles, Failure> {
         let input = privilege::open_input(&self.file)?;
-        Ok(Files { given: Given { out: None, input }, ..Files::default() })
+        Ok(CallerFiles { open: OpenFiles { out: None, input }, ..CallerFiles::default() })
     }
 }
 
@@ -109,7 +109,7 @@ impl RestoreArgs {
         input: Option<File>,
     ) -> Result<(), Failure> {
         let file = privilege::input(input, &self.file)?;
-        let manifest = archive::manifest(&file).map_err(Broken::from)?;
+        let manifest = archive::manifest(&file).map_err(BackupError::from)?;
         let mut count = 0;
         let bar = bar(0, "reading");
         archive::read(&file, &manifest, &bar, |name, bytes| {
@@ -118,7 +118,7 @@ impl RestoreArgs {
             bytes.read_to_end(&mut text)?;
             put(folder, name, &text)?;
             count += 1;
-            Ok::<_, Broken>(())
+            Ok::<_, BackupError>(())
         })?;
         let are = if count == 1 { "file is" } else { "files are" };
         setup.output.note(&format!("{count} {are} in {}", folder.display()));
@@ -149,19 +149,19 @@ async fn restore(
 ) -> Result<(), Failure> {
     let began = std::time::Instant::now();
     let file = privilege::input(input, &arguments.file)?;
-    let manifest = archive::manifest(&file).map_err(Broken::from)?;
+    let manifest = archive::manifest(&file).map_err(BackupError::from)?;
     let known = migrate::MIGRATIONS.iter().map(|step| step.version).max().unwrap_or_default();
     if manifest.schema > known {
         let what = format!(
             "the backup's schema is at version {}, and this esh3ar knows only {known}",
             manifest.schema
         );
-        return Err(Failure::new(Kind::Refused, what)
+        return Err(Failure::new(ExitStatus::Refused, what)
             .hint(format!("restore it with esh3ar {} or newer", manifest.esh3ar)));
     }
-    let store = opened::open_store(setup, Purpose::Command).await?;
+    let store = database::open_database(setup, Purpose::Command).await?;
     let result = async {
-        let work = Work::prepare(setup, &store).await?;
+        let work = BackupTools::prepare(setup, &store).await?;
         if arguments.check {
             check_sums(&file, &manifest).await?;
             work.verify(&file, &manifest).await?;
@@ -197,9 +197,10 @@ async fn restore(
 async fn check_sums(file: &File, manifest: &Manifest) -> Result<(), Failure> {
     let bar = bar(file.metadata().map_or(0, |metadata| metadata.len()), "checking the file");
     let (shown, wanted) = (bar.clone(), manifest.clone());
-    let file = file.try_clone().map_err(Broken::from)?;
+    let file = file.try_clone().map_err(BackupError::from)?;
     let checked =
-        blocking(move || archive::read(&file, &wanted, &shown, |_, _| Ok::<_, Broken>(()))).await;
+        blocking(move || archive::read(&file, &wanted, &shown, |_, _| Ok::<_, BackupError>(())))
+            .await;
     bar.finish_and_clear();
     Ok(checked??)
 }
@@ -209,17 +210,17 @@ type Done = (Option<Vec<i32>>, Option<String>);
 async fn replace(
     setup: &Setup,
     arguments: &RestoreArgs,
-    opened: &OpenedStore,
-    work: &Work,
+    opened: &OpenDatabase,
+    work: &BackupTools,
     file: &File,
     manifest: &Manifest,
 ) -> Result<Done, Failure> {
-    nobody_works(opened).await?;
+    require_stopped(opened).await?;
     let Some(_alone) = work.databases.alone().await? else {
-        return Err(Failure::new(Kind::Refused, "another restore is at work on this server")
+        return Err(Failure::new(ExitStatus::Refused, "another restore is at work on this server")
             .hint("wait for its end, and look at what it said"));
     };
-    nobody_is_connected(work).await?;
+    require_no_connections(work).await?;
     let there = backup::contents(&opened.store).await?;
     let empty = backup::is_empty(&there);
     if !empty {
@@ -239,7 +240,7 @@ async fn replace(
     // In the old one, which stays: what is begun there comes to an end in the new one, or is told as failed.
     let by = setup.by(&arguments.why)?;
     let begin = async |app: &App| app.record_begin(&by, Action::BackupRestore).await;
-    opened::with_app(setup, &opened.store, begin).await?;
+    database::with_app(setup, &opened.store, begin).await?;
     let form = format_description!("[year][month][day]_[hour][minute][second]");
     let stamp = Clock::System.now().format(&form).unwrap_or_default();
     let (new, kept) = (Databases::new_name(&stamp), format!("esh3ar_before_{stamp}"));
@@ -252,9 +253,9 @@ async fn replace(
         store.close();
         let migrated = prepared?;
         // Once more: it took its time, and somebody may have been started meanwhile.
-        nobody_works(opened).await?;
+        require_stopped(opened).await?;
         opened.store.close();
-        nobody_is_connected(work).await?;
+        require_no_connections(work).await?;
         swapping = true;
         swap(work, &new, &kept).await?;
         Ok(migrated)
@@ -274,7 +275,7 @@ async fn replace(
                 let _ = work.databases.drop(&new).await;
                 let failed = async |app: &App| app.record_failure(&by, Action::BackupRestore).await;
                 if let Ok(old) = work.database(own) {
-                    let _ = opened::with_app(setup, &old, failed).await;
+                    let _ = database::with_app(setup, &old, failed).await;
                     old.close();
                 }
             }
@@ -285,24 +286,24 @@ async fn replace(
 
 /// Puts the new database in the place of the old one. When the answer was lost, it is looked up what
 /// became of it.
-async fn swap(work: &Work, new: &str, kept: &str) -> Result<(), Failure> {
+async fn swap(work: &BackupTools, new: &str, kept: &str) -> Result<(), Failure> {
     let mut tries = 0;
     let error = loop {
         let Err(error) = work.databases.swap(new, kept).await else { return Ok(()) };
         tries += 1;
         // What only looks on, such as a dashboard, comes back by itself.
-        if tries == SWAPS || end_readers(work).await? == 0 {
+        if tries == MAX_SWAP_ATTEMPTS || end_readers(work).await? == 0 {
             break error;
         }
     };
     match work.databases.is_there(new).await {
         Ok(false) => Ok(()),
         Ok(true) => {
-            Err(Failure::new(Kind::Refused, format!("the databases cannot be swapped: {error}"))
+            Err(Failure::new(ExitStatus::Refused, format!("the databases cannot be swapped: {error}"))
                 .hint("stop whatever is connected to the old one, and run the same again"))
         }
         Err(_) => Err(Failure::new(
-            Kind::Unavailable,
+            ExitStatus::Unavailable,
             format!("it is not known whether the databases were swapped: {error}"),
         )
         .hint(format!(
@@ -325,19 +326,19 @@ async fn prepare(
     drop(client);
     let by = setup.by(&arguments.why)?;
     let at = manifest.created_at;
-    opened::with_app(setup, store, async |app| app.record_restore(&by, at).await).await?;
+    database::with_app(setup, store, async |app| app.record_restore(&by, at).await).await?;
     Ok(migrated)
 }
 
 /// How often the databases are tried to be swapped while somebody who only looks on comes back.
-const SWAPS: u32 = 5;
+const MAX_SWAP_ATTEMPTS: u32 = 5;
 /// How long it may take until a connection that was ended is gone.
-const GONE_WITHIN: Duration = Duration::from_secs(5);
+const TERMINATE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the connection of a command that has just ended may still be there.
-const LINGERS: Duration = Duration::from_secs(2);
+const DISCONNECT_GRACE: Duration = Duration::from_secs(2);
 
 /// Ends the connections of our own commands that only look on, and gives how many those were.
-async fn end_readers(work: &Work) -> Result<usize, Failure> {
+async fn end_readers(work: &BackupTools) -> Result<usize, Failure> {
     let guests = work.databases.guests().await?;
     let readers = guests.iter().filter(|guest| reads(guest)).map(|guest| guest.pid);
     let readers: Vec<i32> = readers.collect();
@@ -349,19 +350,19 @@ async fn end_readers(work: &Work) -> Result<usize, Failure> {
 }
 
 fn reads(guest: &Guest) -> bool {
-    READERS.iter().any(|name| guest.name.starts_with(name))
+    TERMINABLE_NAMES.iter().any(|name| guest.name.starts_with(name))
 }
 
 /// Whoever is connected keeps the databases from being swapped: that is better known at the beginning. What
 /// only looks on is sent away.
-async fn nobody_is_connected(work: &Work) -> Result<(), Failure> {
+async fn require_no_connections(work: &BackupTools) -> Result<(), Failure> {
     let begun = std::time::Instant::now();
     let guests = loop {
         let ended = end_readers(work).await?;
         let guests = work.databases.guests().await?;
         let others = guests.iter().any(|guest| !reads(guest));
-        let patience = if others && ended == 0 { LINGERS } else { GONE_WITHIN };
-        if guests.is_empty() || begun.elapsed() > patience {
+        let timeout = if others && ended == 0 { DISCONNECT_GRACE } else { TERMINATE_TIMEOUT };
+        if guests.is_empty() || begun.elapsed() > timeout {
             break guests;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -376,7 +377,7 @@ async fn nobody_is_connected(work: &Work) -> Result<(), Failure> {
     };
     let names: Vec<String> = guests.iter().map(text).collect();
     let what = format!("somebody is connected to the database: {}", names.join("; "));
-    Err(Failure::new(Kind::Refused, what).hint(
+    Err(Failure::new(ExitStatus::Refused, what).hint(
         "close it (a number after esh3ar's own name is its process), or end it with psql: SELECT \
          pg_terminate_backend(BACKEND); then run the same again. Nothing was changed",
     ))
@@ -384,16 +385,16 @@ async fn nobody_is_connected(work: &Work) -> Result<(), Failure> {
 
 /// A private database is served by whoever has its folder; at a given one each process says every two
 /// seconds that it lives.
-async fn nobody_works(opened: &OpenedStore) -> Result<(), Failure> {
+async fn require_stopped(opened: &OpenDatabase) -> Result<(), Failure> {
     let refused = |who: &str| {
-        Failure::new(Kind::Refused, format!("the database is in use by {who}")).hint(
+        Failure::new(ExitStatus::Refused, format!("the database is in use by {who}")).hint(
             "stop every esh3ar of this installation first; ten seconds later it counts as gone",
         )
     };
-    if opened.is_guest() {
+    if opened.is_in_use() {
         let what = "the private database is in use: by esh3ar serve, or by a command that was begun \
                     without it and is still open, such as esh3ar top";
-        return Err(Failure::new(Kind::Refused, what)
+        return Err(Failure::new(ExitStatus::Refused, what)
             .hint("stop esh3ar and close such commands; the file lock in the data folder names the process"));
     }
     let working = backup::working(&opened.store.client().await?).await?;

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::{Check, bad, good, poor};
+use super::{Check, fail, ok, warn};
 use crate::{
     app::Clock,
     cli::{
         Setup,
-        exit::MAKE_ROOM,
-        opened::{self, OpenedStore},
+        database::{self, OpenDatabase},
+        exit::FREE_DISK_SPACE,
     },
     domain::replica::Standing,
     server::moment,
@@ -22,41 +22,41 @@ use crate::{
 };
 
 /// The oldest major version that is taken.
-const OLDEST: i32 = 14;
+const MIN_POSTGRES_VERSION: i32 = 14;
 /// Clocks that differ by more than this should be looked after.
-const SKEW_SEEN: Duration = Duration::from_millis(500);
+const CLOCK_SKEW_WARNING: Duration = Duration::from_millis(500);
 /// Backups are made once a day at least, and may take some time.
-const BACKUP_WANTED: Duration = Duration::from_secs(26 * 3600);
+const MAX_BACKUP_AGE: Duration = Duration::from_secs(26 * 3600);
 /// So many numbers are looked at, which takes a few seconds.
-const MOST_NUMBERS: usize = 200_000;
+const MAX_NUMBERS_CHECKED: usize = 200_000;
 /// Clocks that differ by more than this make retries and expiries wrong.
-const SKEW_HARMFUL: Duration = Duration::from_secs(5);
+const CLOCK_SKEW_FAILURE: Duration = Duration::from_secs(5);
 
-pub(super) async fn look(setup: &Setup, checks: &mut Vec<Check>) {
-    if !opened::is_there(setup) {
-        checks.push(beginning(setup));
+pub(super) async fn check(setup: &Setup, checks: &mut Vec<Check>) {
+    if !database::exists(setup) {
+        checks.push(not_installed(setup));
         return;
     }
     if setup.loaded.config.database.url.is_none() {
         folder(setup, checks);
     }
-    let opened = match opened::open_store(setup, Purpose::Command).await {
+    let opened = match database::open_database(setup, Purpose::Command).await {
         Ok(opened) => opened,
         Err(failure) => {
-            checks.push(bad("database", failure.what, failure.hint.unwrap_or_default()));
+            checks.push(fail("database", failure.what, failure.hint.unwrap_or_default()));
             return;
         }
     };
     if answers(setup, &opened.store, checks).await {
-        room(&opened.store, checks).await;
+        disk_full(&opened.store, checks).await;
         durability(&opened.store, checks).await;
         clock(&opened.store, checks).await;
         schema(&opened.store, checks).await;
-        newest(&opened.store, checks).await;
-        restores(setup, &opened, checks).await;
+        newest_row(&opened.store, checks).await;
+        leftover_restores(setup, &opened, checks).await;
         backups(setup, &opened.store, checks).await;
         numbers(setup, &opened.store, checks).await;
-        lately(setup, &opened.store, checks).await;
+        recent_health(setup, &opened.store, checks).await;
     }
     let _ = opened.close().await;
     replicas(setup, checks).await;
@@ -67,24 +67,24 @@ fn folder(setup: &Setup, checks: &mut Vec<Check>) {
     for fault in embedded::faults(&setup.data_dir) {
         let found = format!("{} {}", fault.path.display(), fault.what);
         checks.push(if fault.is_mended {
-            poor("database folder", found, "nothing: opening the folder mends it, as this check has done")
+            warn("database folder", found, "nothing: opening the folder mends it, as this check has done")
         } else {
             let remedy = "give it to the user that runs esh3ar, or copy it back if it is missing; data \
                           that are lost come back with: esh3ar restore FILE";
-            bad("database folder", found, remedy)
+            fail("database folder", found, remedy)
         });
     }
 }
 
 /// Of a folder in which no installation was begun: nothing is made by looking.
-fn beginning(setup: &Setup) -> Check {
+fn not_installed(setup: &Setup) -> Check {
     let bin_dir = setup.loaded.config.database.bin_dir.as_deref();
     if embedded::folder_with(bin_dir, None, &["initdb", "postgres"]).is_none() {
         let missing = embedded::Error::NoBinaries;
-        return bad("database", missing.to_string(), missing.hint());
+        return fail("database", missing.to_string(), missing.hint());
     }
     let text = format!("there is no installation in {} yet", setup.data_dir.display());
-    poor("database", text, "begin one with esh3ar init or esh3ar serve, or name another --data-dir")
+    warn("database", text, "begin one with esh3ar init or esh3ar serve, or name another --data-dir")
 }
 
 async fn answers(setup: &Setup, store: &Store, checks: &mut Vec<Check>) -> bool {
@@ -92,24 +92,24 @@ async fn answers(setup: &Setup, store: &Store, checks: &mut Vec<Check>) -> bool 
         Ok(found) => found,
         Err(error) => {
             let remedy = match error {
-                store::Error::DiskFull(_) => MAKE_ROOM,
+                store::Error::DiskFull(_) => FREE_DISK_SPACE,
                 _ => "check database.url, and that Postgres runs and lets esh3ar in",
             };
-            checks.push(bad("database", error.to_string(), remedy));
+            checks.push(fail("database", error.to_string(), remedy));
             return false;
         }
     };
     let text = format!("Postgres {} answers", found.version);
-    checks.push(if found.major < OLDEST {
-        bad("database", text, format!("install Postgres {OLDEST} or newer"))
+    checks.push(if found.major < MIN_POSTGRES_VERSION {
+        fail("database", text, format!("install Postgres {MIN_POSTGRES_VERSION} or newer"))
     } else if found.in_recovery {
         let remedy = "database.url must lead to the primary; name copies in database.replica_urls";
-        bad("database", format!("{text}, and it is a replica"), remedy)
+        fail("database", format!("{text}, and it is a replica"), remedy)
     } else if !found.private_way {
         let remedy = "add ?sslmode=require to database.url";
-        poor("database", format!("{text} over the network without TLS"), remedy)
+        warn("database", format!("{text} over the network without TLS"), remedy)
     } else {
-        good("database", text)
+        ok("database", text)
     });
     let wanted = setup.loaded.config.database.pool_size;
     let (used, most) = (found.connections, found.most_connections);
@@ -117,32 +117,32 @@ async fn answers(setup: &Setup, store: &Store, checks: &mut Vec<Check>) -> bool 
     let room = usize::try_from(most.saturating_sub(used)).unwrap_or_default();
     checks.push(if wanted > usize::try_from(most).unwrap_or_default() {
         let remedy = "raise max_connections in postgresql.conf, or lower database.pool_size";
-        bad("connections", text, remedy)
+        fail("connections", text, remedy)
     } else if room < 5 {
-        poor("connections", text, "raise max_connections in postgresql.conf")
+        warn("connections", text, "raise max_connections in postgresql.conf")
     } else {
-        good("connections", text)
+        ok("connections", text)
     });
     true
 }
 
 /// Only what else would be taken for something else: of a full disk everything can be read.
-async fn room(store: &Store, checks: &mut Vec<Check>) {
+async fn disk_full(store: &Store, checks: &mut Vec<Check>) {
     if let Err(error @ store::Error::DiskFull(_)) = checkup::room(store).await {
-        checks.push(bad("database disk", error.to_string(), MAKE_ROOM));
+        checks.push(fail("database disk", error.to_string(), FREE_DISK_SPACE));
     }
 }
 
 async fn durability(store: &Store, checks: &mut Vec<Check>) {
     match store.durability_faults().await {
         Ok(faults) if faults.is_empty() => {
-            checks.push(good("durability", "fsync, full_page_writes, synchronous_commit are on"));
+            checks.push(ok("durability", "fsync, full_page_writes, synchronous_commit are on"));
         }
         Ok(faults) => {
             let remedy = "turn them on in postgresql.conf: answered messages could be lost";
-            checks.push(bad("durability", faults.join(", "), remedy));
+            checks.push(fail("durability", faults.join(", "), remedy));
         }
-        Err(error) => checks.push(bad("durability", error.to_string(), "see postgres.log")),
+        Err(error) => checks.push(fail("durability", error.to_string(), "see postgres.log")),
     }
 }
 
@@ -151,7 +151,7 @@ async fn clock(store: &Store, checks: &mut Vec<Check>) {
     let there = match checkup::clock(store).await {
         Ok(there) => there,
         Err(error) => {
-            checks.push(bad("clock", error.to_string(), "see the database's own log"));
+            checks.push(fail("clock", error.to_string(), "see the database's own log"));
             return;
         }
     };
@@ -168,19 +168,19 @@ async fn clock(store: &Store, checks: &mut Vec<Check>) {
     let text = format!("{} ms from the database's", skew.as_millis());
     let remedy = "synchronize both machines' clocks (chrony or systemd-timesyncd)";
     checks.push(match skew {
-        skew if skew > SKEW_HARMFUL => bad("clock", text, remedy),
-        skew if skew > SKEW_SEEN => poor("clock", text, remedy),
-        _ => good("clock", text),
+        skew if skew > CLOCK_SKEW_FAILURE => fail("clock", text, remedy),
+        skew if skew > CLOCK_SKEW_WARNING => warn("clock", text, remedy),
+        _ => ok("clock", text),
     });
 }
 
 /// Only where there is something to say: a clock was ahead when something was stored, or is behind now.
-async fn newest(store: &Store, checks: &mut Vec<Check>) {
+async fn newest_row(store: &Store, checks: &mut Vec<Check>) {
     let now = Clock::System.now();
     let Ok(Some(id)) = checkup::newest_id_ahead(store, now).await else { return };
     let made = checkup::time_of_id(id).unwrap_or(now);
     let ahead = (made - now).unsigned_abs();
-    if ahead > SKEW_HARMFUL {
+    if ahead > CLOCK_SKEW_FAILURE {
         let text = format!(
             "the newest that is stored was made at {}, {} s ahead of this machine's clock",
             moment::text(made),
@@ -188,7 +188,7 @@ async fn newest(store: &Store, checks: &mut Vec<Check>) {
         );
         let remedy = "see that the clocks are right (chrony or systemd-timesyncd); what is new is listed \
                       after it, and shows times before it, until that time has come";
-        checks.push(poor("newest", text, remedy));
+        checks.push(warn("newest", text, remedy));
     }
 }
 
@@ -199,63 +199,63 @@ async fn schema(store: &Store, checks: &mut Vec<Check>) {
     };
     checks.push(match state {
         Ok(steps) => match steps.iter().filter(|step| step.applied_at.is_none()).count() {
-            0 => good("schema", format!("version {}", steps.len())),
-            n => poor("schema", format!("{n} migrations pending"), "run: esh3ar migrate"),
+            0 => ok("schema", format!("version {}", steps.len())),
+            n => warn("schema", format!("{n} migrations pending"), "run: esh3ar migrate"),
         },
-        Err(error) => bad("schema", error.to_string(), "install the esh3ar that made it"),
+        Err(error) => fail("schema", error.to_string(), "install the esh3ar that made it"),
     });
 }
 
 /// Only of an installation that makes some: others may have their own ways.
 async fn backups(setup: &Setup, store: &Store, checks: &mut Vec<Check>) {
     let mut last = None;
-    let asked = opened::with_app(setup, store, async |app| {
+    let asked = database::with_app(setup, store, async |app| {
         last = app.last_backup().await?;
         Ok(())
     });
     if let Err(failure) = asked.await {
-        checks.push(bad("backup", failure.what, failure.hint.unwrap_or_default()));
+        checks.push(fail("backup", failure.what, failure.hint.unwrap_or_default()));
         return;
     }
     let Some(last) = last else { return };
     let age = Clock::System.now() - last;
     let text = format!("the last one was made {} h ago", age.whole_hours());
-    checks.push(if age.unsigned_abs() > BACKUP_WANTED {
+    checks.push(if age.unsigned_abs() > MAX_BACKUP_AGE {
         let remedy =
             "see why the next one failed: journalctl -u esh3ar-backup; or run: esh3ar backup";
-        poor("backup", text, remedy)
+        warn("backup", text, remedy)
     } else {
-        good("backup", text)
+        ok("backup", text)
     });
 }
 
 /// Numbers that were stored when numbers were read otherwise.
 async fn numbers(setup: &Setup, store: &Store, checks: &mut Vec<Check>) {
     let mut counts = None;
-    let asked = opened::with_app(setup, store, async |app| {
-        counts = Some(app.count_doubted_numbers(MOST_NUMBERS).await?);
+    let asked = database::with_app(setup, store, async |app| {
+        counts = Some(app.count_doubted_numbers(MAX_NUMBERS_CHECKED).await?);
         Ok(())
     });
     if let Err(failure) = asked.await {
-        checks.push(bad("phone numbers", failure.what, failure.hint.unwrap_or_default()));
+        checks.push(fail("phone numbers", failure.what, failure.hint.unwrap_or_default()));
         return;
     }
     // None of a schema that is not the newest.
     let Some((doubted, all)) = counts else { return };
-    let of = if all < MOST_NUMBERS { "" } else { "the first " };
+    let of = if all < MAX_NUMBERS_CHECKED { "" } else { "the first " };
     checks.push(match doubted {
-        0 => good("phone numbers", format!("{of}{all} are read as they are stored")),
+        0 => ok("phone numbers", format!("{of}{all} are read as they are stored")),
         _ => {
             let text = format!("{doubted} of {of}{all} may not be the numbers that were given");
-            poor("phone numbers", text, "look at them: esh3ar mobile check; nothing is changed")
+            warn("phone numbers", text, "look at them: esh3ar mobile check; nothing is changed")
         }
     });
 }
 
 /// How what serves found its dependencies at its last looks, if something serves.
-async fn lately(setup: &Setup, store: &Store, checks: &mut Vec<Check>) {
+async fn recent_health(setup: &Setup, store: &Store, checks: &mut Vec<Check>) {
     let mut nodes = Vec::new();
-    let asked = opened::with_app(setup, store, async |app| {
+    let asked = database::with_app(setup, store, async |app| {
         nodes = app.living_nodes().await?;
         Ok(())
     });
@@ -285,21 +285,21 @@ async fn lately(setup: &Setup, store: &Store, checks: &mut Vec<Check>) {
                 "each check is in /health?history=true of metrics.listen, with its time and fault";
             let gone = name == "realtime" && !part.up;
             checks.push(if gone {
-                bad("health", found, remedy)
+                fail("health", found, remedy)
             } else {
-                poor("health", found, remedy)
+                warn("health", found, remedy)
             });
         }
     }
     if checked > 0 && all_well {
         let found =
             format!("every dependency answered in the last {checked} checks, one every 30 s");
-        checks.push(good("health", found));
+        checks.push(ok("health", found));
     }
 }
 
 /// Only where there is something to say.
-async fn restores(setup: &Setup, opened: &OpenedStore, checks: &mut Vec<Check>) {
+async fn leftover_restores(setup: &Setup, opened: &OpenDatabase, checks: &mut Vec<Check>) {
     let Ok(target) = opened.target(setup) else { return };
     let Ok(databases) = Databases::beside(&target) else { return };
     let left = databases.left_by_restores().await.unwrap_or_default();
@@ -307,7 +307,7 @@ async fn restores(setup: &Setup, opened: &OpenedStore, checks: &mut Vec<Check>) 
     if !left.is_empty() {
         let text = format!("{} was left by a restore that was broken off", left.join(", "));
         let remedy = "the next restore drops it; or do it with psql: DROP DATABASE";
-        checks.push(poor("restore", text, remedy));
+        checks.push(warn("restore", text, remedy));
     }
 }
 
@@ -316,10 +316,10 @@ async fn replicas(setup: &Setup, checks: &mut Vec<Check>) {
     if database.replica_urls.is_empty() {
         return;
     }
-    let mut opened = match opened::with_replicas(setup) {
+    let mut opened = match database::with_replicas(setup) {
         Ok(opened) => opened,
         Err(failure) => {
-            checks.push(bad("replicas", failure.what, failure.hint.unwrap_or_default()));
+            checks.push(fail("replicas", failure.what, failure.hint.unwrap_or_default()));
             return;
         }
     };
@@ -331,13 +331,13 @@ async fn replicas(setup: &Setup, checks: &mut Vec<Check>) {
         checks.push(match (replica.standing, replica.fault) {
             (Standing::Usable, _) => {
                 let lag = replica.lag.unwrap_or_default().as_secs_f64();
-                good("replica", format!("{name} answers and lags {lag:.1} s"))
+                ok("replica", format!("{name} answers and lags {lag:.1} s"))
             }
             (_, fault) => {
                 let remedy = "lists are read from the primary meanwhile; check that it streams from \
                               database.url's server and lets esh3ar in";
                 let fault = fault.unwrap_or_else(|| "has not caught up yet".to_owned());
-                poor("replica", format!("{name}: {fault}"), remedy)
+                warn("replica", format!("{name}: {fault}"), remedy)
             }
         });
     }

@@ -3,18 +3,18 @@
 
 mod database;
 mod machine;
-mod ways;
+mod services;
 
 use clap::Args;
 use serde::Serialize;
 
 use super::{
     Setup,
-    exit::{Failure, Kind},
-    output::{Format, Output, counted},
-    privilege::Given,
-    shown,
-    spec::{Privilege, Run, Running, Spec},
+    exit::{ExitStatus, Failure},
+    output::{Format, Output, pluralize},
+    privilege::OpenFiles,
+    sanitize,
+    spec::{CommandFuture, Privilege, Runnable, Spec},
 };
 use crate::config::{ConfigErrors, Loaded};
 
@@ -32,7 +32,7 @@ pub(super) struct DoctorArgs {
     strict: bool,
 }
 
-impl Run for DoctorArgs {
+impl Runnable for DoctorArgs {
     fn spec(&self) -> Spec {
         Spec {
             name: "doctor",
@@ -42,11 +42,11 @@ impl Run for DoctorArgs {
         }
     }
 
-    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+    fn run(self: Box<Self>, setup: &Setup, _files: OpenFiles) -> CommandFuture<'_> {
         Box::pin(async move { Box::pin(run(setup, &self)).await })
     }
 
-    fn judge(
+    fn check_config(
         &self,
         output: &Output,
         loaded: Result<&Loaded, &ConfigErrors>,
@@ -63,15 +63,15 @@ struct Check {
     remedy: String,
 }
 
-fn good(check: &'static str, found: impl Into<String>) -> Check {
+fn ok(check: &'static str, found: impl Into<String>) -> Check {
     Check { check, state: "ok", found: found.into(), remedy: String::new() }
 }
 
-fn bad(check: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Check {
+fn fail(check: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Check {
     Check { check, state: "FAIL", found: found.into(), remedy: remedy.into() }
 }
 
-fn poor(check: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Check {
+fn warn(check: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Check {
     Check { check, state: "warn", found: found.into(), remedy: remedy.into() }
 }
 
@@ -81,8 +81,8 @@ async fn run(setup: &Setup, arguments: &DoctorArgs) -> Result<(), Failure> {
     checks.push(machine::disk(setup));
     checks.push(machine::open_files(setup));
     checks.push(machine::certificate(&setup.loaded.config));
-    database::look(setup, &mut checks).await;
-    ways::look(setup, &mut checks).await;
+    database::check(setup, &mut checks).await;
+    services::check(setup, &mut checks).await;
     checks.push(machine::service(setup).await);
     tell(&setup.output, &checks);
     let count = |state: &str| checks.iter().filter(|check| check.state == state).count();
@@ -93,7 +93,7 @@ async fn run(setup: &Setup, arguments: &DoctorArgs) -> Result<(), Failure> {
         (0, warnings) => format!("{warnings} of {} checks warn", checks.len()),
         (faults, _) => format!("{faults} of {} checks failed", checks.len()),
     };
-    Err(Failure::new(Kind::Failed, what).hint("see the remedies above"))
+    Err(Failure::new(ExitStatus::Failed, what).hint("see the remedies above"))
 }
 
 /// What there is to say when the configuration cannot be used: nothing else can be looked at.
@@ -103,12 +103,15 @@ fn misconfigured(output: &Output, errors: &ConfigErrors) -> Failure {
         .iter()
         .map(|fault| {
             let found = format!("{}: {}", fault.source, fault.text);
-            bad("configuration", found, "correct it; esh3ar config doc tells every key")
+            fail("configuration", found, "correct it; esh3ar config doc tells every key")
         })
         .collect();
     tell(output, &faults);
-    Failure::new(Kind::Config, format!("{} in the configuration", counted(faults.len(), "fault")))
-        .hint("nothing else was looked at; correct them and run this again")
+    Failure::new(
+        ExitStatus::Config,
+        format!("{} in the configuration", pluralize(faults.len(), "fault")),
+    )
+    .hint("nothing else was looked at; correct them and run this again")
 }
 
 /// For people a line for each check, and one below it for what to do: neither may be cut short.
@@ -120,9 +123,9 @@ fn tell(output: &Output, checks: &[Check]) {
     let width = checks.iter().map(|check| check.check.len()).max().unwrap_or(0);
     let mut text = String::new();
     for Check { check, state, found, remedy } in checks {
-        text.push_str(&format!("{state:4}  {check:width$}  {}\n", shown::line(found)));
+        text.push_str(&format!("{state:4}  {check:width$}  {}\n", sanitize::line(found)));
         if !remedy.is_empty() {
-            text.push_str(&format!("      {:width$}  → {}\n", "", shown::line(remedy)));
+            text.push_str(&format!("      {:width$}  → {}\n", "", sanitize::line(remedy)));
         }
     }
     output.text(&text);

@@ -1,8 +1,8 @@
 //! `import`: what the existing system has, from a file.
 
-pub mod records;
+pub mod csv;
+pub mod file_format;
 pub mod rows;
-pub mod shape;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,11 +20,11 @@ use serde_json::{Map, Value, json};
 use super::{
     Setup,
     answer::read,
-    exit::{Failure, Kind},
-    privilege::{self, Given},
-    remote::Admin,
-    spec::{Files, Finish, Run, Running, Spec},
-    why::Why,
+    audit_reason::AuditReason,
+    exit::{ExitStatus, Failure},
+    privilege::{self, OpenFiles},
+    spec::{CallerFiles, CommandFuture, Finalizer, Runnable, Spec},
+    transport::AdminClient,
 };
 use crate::{
     app::import::{AT_ONCE, Columns, MESSAGES, USERS},
@@ -34,20 +34,20 @@ use rows::Rows;
 
 /// Rows that are sent in one call, which is as large as this at most, and one row: of that no character can take
 /// more than six bytes.
-const LARGEST: usize = 4 << 20;
+const MAX_BATCH_BYTES: usize = 4 << 20;
 /// Of a file's name as much is kept, in characters.
-const LONGEST_NAME: usize = 200;
+const MAX_FILE_NAME_LEN: usize = 200;
 /// Senders that are counted; a system with more has its own ways.
-const MOST_SENDERS: usize = 100_000;
+const MAX_UNKNOWN_SENDERS: usize = 100_000;
 /// Of so many rejected rows `--dry-run` says why.
-const FIRST_REASONS: usize = 10;
+const MAX_REASONS: usize = 10;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ImportCommand {
     /// Messages (EtMessages); they become one-way, with their ids, times and statuses
     Messages {
         #[command(flatten)]
-        from_file: FromFile,
+        from_file: ImportFileArgs,
         /// Whose the messages are of which the file names no sender, or one that is no business user here
         #[arg(long, value_name = "USER")]
         from: Option<String>,
@@ -58,12 +58,12 @@ pub(super) enum ImportCommand {
     /// Mobile users (EtMobileUsers)
     Users {
         #[command(flatten)]
-        from_file: FromFile,
+        from_file: ImportFileArgs,
     },
 }
 
 #[derive(Debug, Args)]
-pub(super) struct FromFile {
+pub(super) struct ImportFileArgs {
     /// CSV with a heading, or JSON lines
     file: PathBuf,
     /// Only check the rows, and say what would be done
@@ -73,7 +73,7 @@ pub(super) struct FromFile {
     #[arg(long, value_name = "FILE")]
     rejects: Option<PathBuf>,
     #[command(flatten)]
-    why: Why,
+    why: AuditReason,
     /// What stands between the fields of a CSV; \t for a tab
     #[arg(long, value_name = "CHARACTER", default_value = ",", value_parser = delimiter)]
     delimiter: u8,
@@ -87,7 +87,7 @@ fn delimiter(text: &str) -> Result<u8, String> {
     }
 }
 
-impl FromFile {
+impl ImportFileArgs {
     fn reject_path(&self) -> PathBuf {
         self.rejects.clone().unwrap_or_else(|| {
             let mut path = self.file.clone().into_os_string();
@@ -98,7 +98,7 @@ impl FromFile {
 }
 
 impl ImportCommand {
-    fn source(&self) -> &FromFile {
+    fn source(&self) -> &ImportFileArgs {
         match self {
             ImportCommand::Messages { from_file, .. } | ImportCommand::Users { from_file } => {
                 from_file
@@ -126,29 +126,29 @@ impl ImportCommand {
         // The one that root just made for this is there.
         if !privilege::input_is_file() && std::fs::symlink_metadata(&path).is_ok() {
             let what = format!("{} is there already, and nothing is overwritten", path.display());
-            return Err(Failure::new(Kind::Refused, what)
+            return Err(Failure::new(ExitStatus::Refused, what)
                 .hint("move it away, or choose another file for rejected rows with --rejects"));
         }
         Ok(Some(path))
     }
 }
 
-impl Run for ImportCommand {
+impl Runnable for ImportCommand {
     fn spec(&self) -> Spec {
         Spec { name: "import", needs_installation: false, ..Spec::ADMIN }
     }
 
-    fn run(self: Box<Self>, setup: &Setup, files: Given) -> Running<'_> {
+    fn run(self: Box<Self>, setup: &Setup, files: OpenFiles) -> CommandFuture<'_> {
         Box::pin(async move { run(setup, *self, files.input).await })
     }
 
-    fn open_files(&self) -> Result<Files, Failure> {
+    fn open_files(&self) -> Result<CallerFiles, Failure> {
         let input = privilege::open_input(&self.source().file)?;
         let rejects = self.source().reject_path();
-        Ok(Files {
-            given: Given { out: None, input },
-            made: self.writes()?,
-            finish: Finish::Root(Box::new(move |_, _| {
+        Ok(CallerFiles {
+            open: OpenFiles { out: None, input },
+            created: self.writes()?,
+            finalizer: Finalizer::Root(Box::new(move |_, _| {
                 remove_empty(&rejects);
                 Ok(())
             })),
@@ -195,21 +195,24 @@ async fn run(setup: &Setup, command: ImportCommand, input: Option<File>) -> Resu
     let metadata = input.metadata();
     if metadata.as_ref().is_ok_and(std::fs::Metadata::is_dir) {
         let what = format!("{} is a folder", from_file.file.display());
-        return Err(Failure::new(Kind::Failed, what).hint("give a file in it"));
+        return Err(Failure::new(ExitStatus::Failed, what).hint("give a file in it"));
     }
     let length = metadata.map_or(0, |metadata| metadata.len());
     let broken = |error: rows::Broken| {
-        let failure = Failure::new(Kind::Failed, format!("{} {error}", from_file.file.display()));
+        let failure =
+            Failure::new(ExitStatus::Failed, format!("{} {error}", from_file.file.display()));
         match error {
-            rows::Broken::NotRows(shape::NotRows { remedy, .. }) => failure.hint(remedy),
-            rows::Broken::Read(_) => {
+            rows::RowError::NotTabular(file_format::NotTabular { remedy, .. }) => {
+                failure.hint(remedy)
+            }
+            rows::RowError::Read(_) => {
                 failure.hint("what came before is imported; repair the file and run the same again")
             }
         }
     };
     let mut rows = Rows::open(input, from_file.delimiter, command.columns()).map_err(broken)?;
     let mut rejects = Rejects::new(from_file);
-    let admin = Admin::open(setup).await?;
+    let admin = AdminClient::open(setup).await?;
     let bar = progress(length);
     let mut import = Import::new(&admin, &command);
     let taken = import.take_all(&mut rows, &mut rejects, &bar, broken).await;
@@ -236,12 +239,12 @@ async fn run(setup: &Setup, command: ImportCommand, input: Option<File>) -> Resu
     match report.reject_file {
         _ if report.rejected == 0 => Ok(()),
         Some(path) => Err(Failure::new(
-            Kind::Partly,
+            ExitStatus::Partly,
             format!("{} of {} rows were rejected", report.rejected, report.read),
         )
         .hint(format!("see {path}; repaired, it can be imported itself"))),
         None => Err(Failure::new(
-            Kind::Partly,
+            ExitStatus::Partly,
             format!("{} of {} rows would be rejected", report.rejected, report.read),
         )
         .hint("without --dry-run they are written into a file, with their reasons")),
@@ -250,7 +253,7 @@ async fn run(setup: &Setup, command: ImportCommand, input: Option<File>) -> Resu
 
 /// Rows on their way to where they are stored.
 struct Import<'a> {
-    admin: &'a Admin,
+    admin: &'a AdminClient,
     command: &'a ImportCommand,
     waiting: Vec<rows::Row>,
     /// How large those are as they are sent, about.
@@ -262,7 +265,7 @@ struct Import<'a> {
 }
 
 impl<'a> Import<'a> {
-    fn new(admin: &'a Admin, command: &'a ImportCommand) -> Import<'a> {
+    fn new(admin: &'a AdminClient, command: &'a ImportCommand) -> Import<'a> {
         let report = Report { dry_run: command.source().dry_run, ..Report::default() };
         let (waiting, unknown_senders) = (Vec::new(), HashSet::new());
         Import { admin, command, waiting, size: 0, unknown_senders, begun: None, report }
@@ -274,7 +277,7 @@ impl<'a> Import<'a> {
         rows: &mut Rows<File>,
         rejects: &mut Rejects,
         bar: &ProgressBar,
-        broken: impl Fn(rows::Broken) -> Failure,
+        broken: impl Fn(rows::RowError) -> Failure,
     ) -> Result<(), Failure> {
         let end = loop {
             match rows.read() {
@@ -291,7 +294,7 @@ impl<'a> Import<'a> {
     async fn take(&mut self, row: rows::Row, rejects: &mut Rejects) -> Result<(), Failure> {
         self.size += row.size();
         self.waiting.push(row);
-        if self.waiting.len() >= AT_ONCE || self.size >= LARGEST {
+        if self.waiting.len() >= AT_ONCE || self.size >= MAX_BATCH_BYTES {
             self.store(rejects).await?;
         }
         Ok(())
@@ -336,7 +339,7 @@ impl<'a> Import<'a> {
                 let name = from_file.file.file_name().unwrap_or(from_file.file.as_os_str());
                 let name = name.to_string_lossy();
                 let name = name.chars().map(|c| if c.is_control() { '?' } else { c });
-                let name: String = name.take(LONGEST_NAME).collect();
+                let name: String = name.take(MAX_FILE_NAME_LEN).collect();
                 let body = json!({
                     "rows": rows, "from": from, "newIds": new_ids, "dryRun": from_file.dry_run,
                     "file": name, "import": self.begun,
@@ -349,7 +352,7 @@ impl<'a> Import<'a> {
         };
         let answer = self.admin.ask(&from_file.why, "POST", path, Some(&body)).await;
         read(&answer.map_err(|failure| match failure.kind {
-            Kind::Unavailable | Kind::Failed if !from_file.dry_run => {
+            ExitStatus::Unavailable | ExitStatus::Failed if !from_file.dry_run => {
                 failure.hint("run the same again: what is imported already is not imported twice")
             }
             _ => failure,
@@ -359,7 +362,7 @@ impl<'a> Import<'a> {
     /// Without `--from`, whose messages nobody can see but their recipients.
     fn note_senders(&mut self, unknown: &[uuid::Uuid]) {
         if let ImportCommand::Messages { from: None, .. } = self.command {
-            let room = MOST_SENDERS.saturating_sub(self.unknown_senders.len());
+            let room = MAX_UNKNOWN_SENDERS.saturating_sub(self.unknown_senders.len());
             self.unknown_senders.extend(unknown.iter().take(room));
             self.report.unknown_senders = Some(self.unknown_senders.len() as u64);
         }
@@ -372,7 +375,7 @@ impl<'a> Import<'a> {
         rejects: &mut Rejects,
     ) -> Result<(), Failure> {
         self.report.rejected += 1;
-        if self.report.dry_run && self.report.reasons.len() < FIRST_REASONS {
+        if self.report.dry_run && self.report.reasons.len() < MAX_REASONS {
             self.report.reasons.push(Reason { line: row.line, reason: reason.to_owned() });
         }
         rejects.put(row, reason)
@@ -387,7 +390,7 @@ struct Rejects {
 }
 
 impl Rejects {
-    fn new(from_file: &FromFile) -> Rejects {
+    fn new(from_file: &ImportFileArgs) -> Rejects {
         Rejects { file: None, path: from_file.reject_path(), dry_run: from_file.dry_run }
     }
 
@@ -434,7 +437,7 @@ impl Rejects {
 }
 
 fn unwritten(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::unwritten(path, error, "choose another file with --rejects")
+    Failure::write_error(path, error, "choose another file with --rejects")
 }
 
 /// Drawn on a terminal only.

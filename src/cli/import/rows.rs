@@ -12,8 +12,8 @@ use serde::{
 use serde_json::{Map, Value};
 
 use super::{
-    records::{LONGEST, Line, Malformed, Record, Records, Span},
-    shape::{self, MARK, NotRows, Shape},
+    csv::{CsvReader, CsvRecord, MAX_ROW_LEN, Malformed, RecordSpan, TextLine},
+    file_format::{self, FileFormat, MARK, NotTabular},
 };
 use crate::{
     app::import::{Columns, column_name},
@@ -62,10 +62,10 @@ impl Write for Length {
 
 /// A file that is not read, or not read on.
 #[derive(Debug, thiserror::Error)]
-pub enum Broken {
+pub enum RowError {
     /// It has no rows of this kind.
     #[error("{}", .0.what)]
-    NotRows(NotRows),
+    NotTabular(NotTabular),
     /// It cannot be read.
     #[error("cannot be read: {0}")]
     Read(#[from] std::io::Error),
@@ -73,7 +73,7 @@ pub enum Broken {
 
 /// Rows, one after the other.
 pub struct Rows<R> {
-    records: Records<R>,
+    records: CsvReader<R>,
     wanted: &'static Columns,
     kind: Kind,
 }
@@ -94,21 +94,21 @@ impl<R: Read> Rows<R> {
     ///
     /// # Errors
     /// It cannot be read, or is no table of the columns that are wanted.
-    pub fn open(source: R, delimiter: u8, wanted: &'static Columns) -> Result<Rows<R>, Broken> {
-        let mut records = Records::new(source);
+    pub fn open(source: R, delimiter: u8, wanted: &'static Columns) -> Result<Rows<R>, RowError> {
+        let mut records = CsvReader::new(source);
         let head = records.head()?;
         if head.trim_ascii().is_empty() {
             let remedy = "export it again: what fails often leaves a file with nothing in it";
             let (what, remedy) = ("is empty".to_owned(), remedy.to_owned());
-            return Err(Broken::NotRows(NotRows { what, remedy }));
+            return Err(RowError::NotTabular(NotTabular { what, remedy }));
         }
-        let shape = shape::of(head).map_err(Broken::NotRows)?;
+        let shape = file_format::of(head).map_err(RowError::NotTabular)?;
         while records.head()?.starts_with(MARK) {
             records.skip(MARK.len());
         }
         let kind = match shape {
-            Shape::JsonLines => Kind::Lines { begun: false },
-            Shape::Csv => {
+            FileFormat::JsonLines => Kind::Lines { begun: false },
+            FileFormat::Csv => {
                 let names = heading(&mut records, delimiter, wanted)?;
                 Kind::Csv { delimiter, names }
             }
@@ -125,29 +125,29 @@ impl<R: Read> Rows<R> {
     ///
     /// # Errors
     /// The file cannot be read on; or, of JSON, its first object is of something else.
-    pub fn read(&mut self) -> Result<Option<Row>, Broken> {
+    pub fn read(&mut self) -> Result<Option<Row>, RowError> {
         match &mut self.kind {
             Kind::Csv { delimiter, names } => {
                 let wanted = self.wanted;
                 let (delimiter, names) = (*delimiter, &*names);
                 let span = |fields: &[Vec<u8>], raw: &[u8]| {
                     if fields.len() != names.len() {
-                        Span::Broken
+                        RecordSpan::Broken
                     } else if swallows(raw, delimiter, names, wanted) {
-                        Span::Ambiguous
+                        RecordSpan::Ambiguous
                     } else {
-                        Span::Whole
+                        RecordSpan::Whole
                     }
                 };
                 let record = self.records.record(delimiter, span)?;
                 Ok(record.map(|record| row_of(names, record)))
             }
             Kind::Lines { begun } => loop {
-                let Some(Line { number, bytes, is_cut }) = self.records.line()? else {
+                let Some(TextLine { number, bytes, is_cut }) = self.records.line()? else {
                     return Ok(None);
                 };
                 if is_cut {
-                    let why = format!("the line is longer than {LONGEST} bytes");
+                    let why = format!("the line is longer than {MAX_ROW_LEN} bytes");
                     return Ok(Some(Row { line: number, values: Err(why), raw: None }));
                 }
                 let text = bytes.strip_prefix(MARK).unwrap_or(&bytes).trim_ascii();
@@ -156,7 +156,7 @@ impl<R: Read> Rows<R> {
                 }
                 let values = of_json(text);
                 if let (Ok(values), false) = (&values, std::mem::replace(begun, true)) {
-                    shape::check_object(values, self.wanted).map_err(Broken::NotRows)?;
+                    file_format::check_object(values, self.wanted).map_err(RowError::NotTabular)?;
                 }
                 return Ok(Some(match values {
                     Ok(values) => Row { line: number, values: Ok(values), raw: None },
@@ -169,16 +169,16 @@ impl<R: Read> Rows<R> {
 
 /// The names of the columns, from the first line that is not empty.
 fn heading<R: Read>(
-    records: &mut Records<R>,
+    records: &mut CsvReader<R>,
     delimiter: u8,
     wanted: &Columns,
-) -> Result<Vec<String>, Broken> {
+) -> Result<Vec<String>, RowError> {
     // Of no line there is no row either.
-    let Some(record) = records.record(delimiter, |_, _| Span::Broken)? else {
+    let Some(record) = records.record(delimiter, |_, _| RecordSpan::Broken)? else {
         return Ok(Vec::new());
     };
     let refused = |what: &str, remedy: &str| {
-        Broken::NotRows(NotRows { what: what.to_owned(), remedy: remedy.to_owned() })
+        RowError::NotTabular(NotTabular { what: what.to_owned(), remedy: remedy.to_owned() })
     };
     let line = String::from_utf8(record.raw)
         .map_err(|_| refused("is no text in UTF-8", "save it as UTF-8"))?;
@@ -190,7 +190,7 @@ fn heading<R: Read>(
     let names: Vec<String> =
         fields.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
     let shown: Vec<&str> = names.iter().map(String::as_str).collect();
-    shape::check_heading(&shown, &line, delimiter, wanted).map_err(Broken::NotRows)?;
+    file_format::check_heading(&shown, &line, delimiter, wanted).map_err(RowError::NotTabular)?;
     Ok(names)
 }
 
@@ -247,8 +247,8 @@ fn is_like_time(text: &str) -> bool {
         && text.bytes().all(|c| c.is_ascii_digit() || b"-/.:+ TZ".contains(&c))
 }
 
-fn row_of(names: &[String], record: Record) -> Row {
-    let Record { line, fields, raw } = record;
+fn row_of(names: &[String], record: CsvRecord) -> Row {
+    let CsvRecord { line, fields, raw } = record;
     let values = match fields {
         Ok(fields) => of_fields(names, fields),
         Err(Malformed::AfterQuote) => {
@@ -262,7 +262,7 @@ fn row_of(names: &[String], record: Record) -> Row {
                 .to_owned())
         }
         Err(Malformed::Long) => {
-            Err(format!("it is longer than {LONGEST} bytes, or its quotes have no end"))
+            Err(format!("it is longer than {MAX_ROW_LEN} bytes, or its quotes have no end"))
         }
     };
     match values {

@@ -4,7 +4,7 @@ use std::io::{IsTerminal as _, Write as _};
 
 use super::{InitArgs, file};
 use crate::{
-    cli::exit::{Failure, Kind},
+    cli::exit::{ExitStatus, Failure},
     config::{describe::Setting, keys},
 };
 
@@ -127,14 +127,15 @@ fn ask_group(group: &Group, settings: &mut Vec<Setting>) -> Result<(), Failure> 
                 settings.clone_from(&before);
             }
             // Asking again would not help.
-            Err(faults) => return Err(Failure::new(Kind::Usage, faults)),
+            Err(faults) => return Err(Failure::new(ExitStatus::Usage, faults)),
         }
     }
 }
 
 /// One question; an empty answer means `empty`.
 pub(super) fn question(text: &str, empty: &str) -> Result<String, Failure> {
-    let gone = || Failure::new(Kind::Refused, "there was no answer").hint("give --yes, or options");
+    let gone =
+        || Failure::new(ExitStatus::Refused, "there was no answer").hint("give --yes, or options");
     let mut stderr = std::io::stderr().lock();
     let asked = write!(stderr, "{text} [{empty}]: ").and_then(|()| stderr.flush());
     asked.map_err(|_| gone())?;

@@ -13,10 +13,10 @@ use super::{InitArgs, ask};
 use crate::{
     cli::{
         addresses,
-        exit::{Failure, Kind},
+        config_sources::DEFAULT_CONFIG_PATH,
+        exit::{ExitStatus, Failure},
         output::Output,
         privilege,
-        sources::USUAL_CONFIG,
     },
     config::{
         self, Loaded, Sources,
@@ -38,7 +38,7 @@ pub(super) fn write(
     let folder = data_dir.map_or_else(privilege::default_data_dir, Path::to_owned);
     let path = match config {
         Some(path) => path.to_owned(),
-        None if root => PathBuf::from(USUAL_CONFIG),
+        None if root => PathBuf::from(DEFAULT_CONFIG_PATH),
         None => folder.join("esh3ar.toml"),
     };
     let path = std::path::absolute(&path).map_err(|error| unwritable(&path, &error))?;
@@ -54,7 +54,7 @@ pub(super) fn write(
         output.note(&format!("{} is there already and is kept", path.display()));
         return Ok(path);
     }
-    check(&settings).map_err(|faults| Failure::new(Kind::Usage, faults))?;
+    check(&settings).map_err(|faults| Failure::new(ExitStatus::Usage, faults))?;
     if ask::may_ask(arguments) {
         ask::all(&mut settings)?;
     }
@@ -113,7 +113,7 @@ fn agrees(path: &Path, settings: &[Setting]) -> Result<(), Failure> {
         return Ok(());
     }
     let what = format!("{} is there already, with another {}", path.display(), other.join(", "));
-    Err(Failure::new(Kind::Refused, what)
+    Err(Failure::new(ExitStatus::Refused, what)
         .hint("it is never overwritten: edit it, or run this without those options"))
 }
 
@@ -124,8 +124,8 @@ fn secret(loaded: &Loaded, key: &str) -> Option<String> {
 
 fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
     let kind = match error.kind() {
-        ErrorKind::PermissionDenied => Kind::Refused,
-        _ => Kind::Failed,
+        ErrorKind::PermissionDenied => ExitStatus::Refused,
+        _ => ExitStatus::Failed,
     };
     Failure::new(kind, format!("{}: {error}", path.display()))
         .hint("run this as root, or choose another place with --config and --data-dir")

@@ -12,14 +12,13 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{
-    Setup,
-    exit::{Failure, Kind},
-    opened,
+    Setup, audit_reason,
+    config_sources::DEFAULT_CONFIG_PATH,
+    database,
+    exit::{ExitStatus, Failure},
     output::Output,
-    privilege::{self, Given},
-    sources::USUAL_CONFIG,
-    spec::{Location, Run, Running, Spec},
-    why,
+    privilege::{self, OpenFiles},
+    spec::{CommandFuture, Runnable, Scope, Spec},
 };
 use crate::{
     app::{App, tokens::Lifetime},
@@ -28,9 +27,9 @@ use crate::{
 };
 
 /// Among so many users the administrator is looked for.
-const MOST_USERS: usize = 10_000;
+const MAX_USERS: usize = 10_000;
 /// Of the newest so many tokens one has to be valid, or the administrator gets another.
-const MOST_TOKENS: usize = 200;
+const MAX_TOKENS: usize = 200;
 
 /// What is asked, and what a repetition does.
 pub(super) const HELP: &str = "On a terminal it asks for what is not given; elsewhere, and with --yes, the \
@@ -106,12 +105,12 @@ impl InitArgs {
     }
 }
 
-impl Run for InitArgs {
+impl Runnable for InitArgs {
     fn spec(&self) -> Spec {
-        Spec { location: Location::HERE_CHANGES, ..Spec::LOCAL }
+        Spec { scope: Scope::THIS_MACHINE_WRITES, ..Spec::LOCAL }
     }
 
-    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+    fn run(self: Box<Self>, setup: &Setup, _files: OpenFiles) -> CommandFuture<'_> {
         Box::pin(async move { Box::pin(run(setup, &self)).await })
     }
 
@@ -122,7 +121,7 @@ impl Run for InitArgs {
         data_dir: Option<&Path>,
         output: &Output,
     ) -> Result<Option<PathBuf>, Failure> {
-        if let Some(path) = privilege::carried() {
+        if let Some(path) = privilege::inherited_config() {
             return Ok(Some(path));
         }
         file::write(self, config, data_dir, output).map(Some)
@@ -142,7 +141,7 @@ struct Made {
 
 /// The second half, done by the user that runs the appliance: what is in the database.
 async fn run(setup: &Setup, arguments: &InitArgs) -> Result<(), Failure> {
-    let opened = opened::open_new(setup).await?;
+    let opened = database::open_new(setup).await?;
     let result = administrator(setup, &opened.app, arguments).await;
     let (admin, token) = opened.close(result).await?;
     let path = config_path(setup);
@@ -181,8 +180,8 @@ async fn administrator(
     arguments: &InitArgs,
 ) -> Result<(String, Option<String>), Failure> {
     app.connection_secret().await?;
-    let by = why::operator().because(Some("esh3ar init"))?;
-    let users = app.list_users(&by, None, MOST_USERS).await?;
+    let by = audit_reason::operator().because(Some("esh3ar init"))?;
+    let users = app.list_users(&by, None, MAX_USERS).await?;
     let wanted = |user: &&BusinessUser| match &arguments.admin {
         Some(name) => user.name.to_lowercase() == name.to_lowercase(),
         None => user.permissions.has(Permission::Admin) && user.disabled_at.is_none(),
@@ -194,7 +193,7 @@ async fn administrator(
                 "choose another --admin, or: esh3ar user set {} --permission …,Admin",
                 user.name
             );
-            return Err(Failure::new(Kind::Refused, what).hint(hint));
+            return Err(Failure::new(ExitStatus::Refused, what).hint(hint));
         }
         Some(user) => user.clone(),
         None => {
@@ -206,13 +205,13 @@ async fn administrator(
                 None => "admin".to_owned(),
             };
             let permissions = Permissions::parse("Admin")
-                .map_err(|error| Failure::new(Kind::Failed, error.to_string()))?;
+                .map_err(|error| Failure::new(ExitStatus::Failed, error.to_string()))?;
             app.add_user(&by, &name, permissions, None).await?
         }
     };
     let owner = Party::Business(admin.id);
     let now = app.clock().now();
-    let tokens = app.list_tokens(&by, Some(&owner), None, MOST_TOKENS).await?;
+    let tokens = app.list_tokens(&by, Some(&owner), None, MAX_TOKENS).await?;
     let has_one = tokens.items.iter().any(|token| {
         token.revoked_at.is_none() && token.expires_at.is_none_or(|expires_at| expires_at > now)
     });
@@ -225,22 +224,22 @@ async fn administrator(
 }
 
 fn config_path(setup: &Setup) -> String {
-    let file = setup.again.file.as_deref().unwrap_or(Path::new(USUAL_CONFIG));
+    let file = setup.config_sources.file.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG_PATH));
     file.display().to_string()
 }
 
 /// Three commands to run now.
 fn next(setup: &Setup, config: &str) -> Vec<String> {
-    let usual = config == USUAL_CONFIG;
+    let is_default = config == DEFAULT_CONFIG_PATH;
     // A data folder that is not the usual one is in the file.
     let mut esh3ar = "esh3ar".to_owned();
-    if !usual {
+    if !is_default {
         esh3ar.push_str(&format!(" --config {config}"));
     }
     let unit = ["/usr/lib/systemd/system", "/lib/systemd/system"]
         .iter()
         .any(|folder| Path::new(folder).join("esh3ar.service").exists());
-    let by_systemd = usual && unit && Path::new("/run/systemd/system").exists();
+    let by_systemd = is_default && unit && Path::new("/run/systemd/system").exists();
     let start = match (by_systemd, setup.loaded.config.queue.url.is_some()) {
         (true, false) => "systemctl enable --now esh3ar".to_owned(),
         (true, true) => "systemctl enable --now esh3ar esh3ar-worker".to_owned(),

@@ -17,19 +17,19 @@ use tokio::sync::mpsc;
 use super::{
     Setup,
     answer::read,
-    exit::{Failure, Kind},
-    opened,
+    audit_reason::AuditReason,
+    database,
+    exit::{ExitStatus, Failure},
     output::{self, Format},
-    privilege::Given,
-    remote::Admin,
+    privilege::OpenFiles,
+    sanitize,
     serve::StopSignals,
-    shown,
-    spec::{LogLevel, Run, Running, Spec, TOP},
-    why::Why,
+    spec::{CommandFuture, LogLevel, Runnable, Spec, TOP_NAME},
+    transport::AdminClient,
 };
 use crate::app::Clock;
-use model::{Effect, Look, Model, Msg};
-use source::{EVERY, Source, Wishes};
+use model::{Effect, Model, Msg, Theme};
+use source::{POLL_INTERVAL, PollRequests, StatsSource};
 use terminal::{Keys, Screen};
 
 #[derive(Debug, Args)]
@@ -44,27 +44,27 @@ pub(super) struct TopArgs {
     #[arg(long)]
     numbers: bool,
     #[command(flatten)]
-    why: Why,
+    why: AuditReason,
 }
 
-impl Run for TopArgs {
+impl Runnable for TopArgs {
     fn spec(&self) -> Spec {
         let log = if self.once { LogLevel::Warnings } else { LogLevel::OffOnScreen };
-        Spec { name: TOP, log, ..Spec::ADMIN }
+        Spec { name: TOP_NAME, log, ..Spec::ADMIN }
     }
 
-    fn run(self: Box<Self>, setup: &Setup, _files: Given) -> Running<'_> {
+    fn run(self: Box<Self>, setup: &Setup, _files: OpenFiles) -> CommandFuture<'_> {
         Box::pin(async move { Box::pin(run(setup, &self)).await })
     }
 }
 
 async fn run(setup: &Setup, arguments: &TopArgs) -> Result<(), Failure> {
-    if !arguments.once && output::takes_screen(setup.output.format()) {
+    if !arguments.once && output::is_full_screen(setup.output.format()) {
         return live(setup, arguments).await;
     }
     let mut signals = StopSignals::listen()?;
-    let admin = Admin::open(setup).await?;
-    let source = Source { way: admin.clone(), why: Arc::new(arguments.why.clone()) };
+    let admin = AdminClient::open(setup).await?;
+    let source = StatsSource { transport: admin.clone(), why: Arc::new(arguments.why.clone()) };
     let stream = setup.output.format() == Format::Jsonl && !arguments.once;
     let result = tokio::select! {
         result = print(setup, &source, arguments, stream) => result,
@@ -77,30 +77,30 @@ async fn run(setup: &Setup, arguments: &TopArgs) -> Result<(), Failure> {
 /// Once, or every two seconds while somebody reads it.
 async fn print(
     setup: &Setup,
-    source: &Source,
+    source: &StatsSource,
     arguments: &TopArgs,
     stream: bool,
 ) -> Result<(), Failure> {
     loop {
         let stats = source.stats(arguments.numbers).await?;
         if setup.output.is_table() {
-            setup.output.text(&shown::lines(&report::page(&read(&stats)?)));
+            setup.output.text(&sanitize::text(&report::page(&read(&stats)?)));
         } else {
             setup.output.record(&stats);
         }
-        if !stream || !setup.output.is_read() {
+        if !stream || !setup.output.has_reader() {
             return Ok(());
         }
-        tokio::time::sleep(EVERY).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
 /// Colour unless NO_COLOR is set; other characters than ASCII if the locale has them.
-fn look(variable: impl Fn(&str) -> Option<String>) -> Look {
+fn theme(variable: impl Fn(&str) -> Option<String>) -> Theme {
     let given = |name: &str| variable(name).filter(|value| !value.is_empty());
     let locale = given("LC_ALL").or_else(|| given("LC_CTYPE")).or_else(|| given("LANG"));
     let locale = locale.unwrap_or_default().to_lowercase();
-    Look {
+    Theme {
         colour: given("NO_COLOR").is_none(),
         ascii: !locale.contains("utf-8") && !locale.contains("utf8"),
     }
@@ -110,10 +110,10 @@ async fn live(setup: &Setup, arguments: &TopArgs) -> Result<(), Failure> {
     // What is wrong with the reason is told before the terminal is taken.
     setup.by(&arguments.why)?;
     let mut signals = StopSignals::listen()?;
-    let look = look(|name| std::env::var(name).ok());
-    let mut model = Model::new(look, arguments.readonly, arguments.numbers, Clock::System.now());
+    let theme = theme(|name| std::env::var(name).ok());
+    let mut model = Model::new(theme, arguments.readonly, arguments.numbers, Clock::System.now());
     // What there is to remark of the way is told before the terminal is taken, too.
-    let there = Admin::there(setup)?;
+    let there = AdminClient::remote(setup)?;
     let mut screen = Screen::take()?;
     let mut keys = screen.keys();
     // Something to see before anything is asked.
@@ -121,7 +121,7 @@ async fn live(setup: &Setup, arguments: &TopArgs) -> Result<(), Failure> {
     let opening = Box::pin(async {
         match there {
             Some(there) => Ok(there),
-            None => opened::open(setup).await.map(Admin::here),
+            None => database::open(setup).await.map(AdminClient::in_process),
         }
     });
     let admin = tokio::select! {
@@ -133,7 +133,7 @@ async fn live(setup: &Setup, arguments: &TopArgs) -> Result<(), Failure> {
         () = signals.next() => return Ok(()),
     };
     let admin = admin?;
-    let source = Source { way: admin.clone(), why: Arc::new(arguments.why.clone()) };
+    let source = StatsSource { transport: admin.clone(), why: Arc::new(arguments.why.clone()) };
     let result = tokio::select! {
         result = drive(&mut model, &mut screen, &mut keys, source) => result,
         () = signals.next() => Ok(()),
@@ -157,12 +157,12 @@ async fn drive(
     model: &mut Model,
     screen: &mut Screen,
     keys: &mut Keys,
-    source: Source,
+    source: StatsSource,
 ) -> Result<(), Failure> {
     let (tell, mut told) = mpsc::channel(16);
-    let wishes = Arc::new(Wishes::default());
-    wishes.numbers.store(model.numbers, Ordering::Release);
-    let mut watching = tokio::spawn(source.clone().watch(tell.clone(), Arc::clone(&wishes)));
+    let requests = Arc::new(PollRequests::default());
+    requests.numbers.store(model.numbers, Ordering::Release);
+    let mut watching = tokio::spawn(source.clone().watch(tell.clone(), Arc::clone(&requests)));
     let mut seconds = tokio::time::interval(std::time::Duration::from_secs(1));
     seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     let result = loop {
@@ -177,15 +177,15 @@ async fn drive(
             _ = seconds.tick() => Msg::Tick(Clock::System.now()),
             ended = &mut watching => {
                 let why = ended.err().map_or_else(|| "it ended".to_owned(), |e| e.to_string());
-                break Err(Failure::new(Kind::Failed, format!("looking failed: {why}")));
+                break Err(Failure::new(ExitStatus::Failed, format!("looking failed: {why}")));
             }
         };
         model.now = Clock::System.now();
         match model.update(msg) {
             Some(Effect::Quit) => break Ok(()),
-            Some(Effect::Look) => {
-                wishes.numbers.store(model.numbers, Ordering::Release);
-                wishes.again.notify_one();
+            Some(Effect::Refresh) => {
+                requests.numbers.store(model.numbers, Ordering::Release);
+                requests.refresh.notify_one();
             }
             Some(effect) => act(effect, &source, &tell),
             None => {}
@@ -199,14 +199,14 @@ async fn drive(
 }
 
 /// Does what is to be done beside the screen, which never waits for it.
-fn act(effect: Effect, source: &Source, tell: &mpsc::Sender<Msg>) {
+fn act(effect: Effect, source: &StatsSource, tell: &mpsc::Sender<Msg>) {
     let (source, tell) = (source.clone(), tell.clone());
     match effect {
-        Effect::Quit | Effect::Look => {}
-        Effect::Tell(id) => {
+        Effect::Quit | Effect::Refresh => {}
+        Effect::Explain(id) => {
             tokio::spawn(async move {
                 let story = source.story(id).await.map_err(|failure| failure.what);
-                let _ = tell.send(Msg::Told(id, Box::new(story))).await;
+                let _ = tell.send(Msg::Explained(id, Box::new(story))).await;
             });
         }
         Effect::Requeue(id) => {
@@ -225,7 +225,7 @@ mod tests {
     #[test]
     fn the_look_follows_the_environment() {
         let with = |variables: &'static [(&str, &str)]| {
-            look(move |name| {
+            theme(move |name| {
                 let found = variables.iter().find(|(known, _)| *known == name);
                 found.map(|(_, value)| (*value).to_owned())
             })

@@ -18,14 +18,14 @@ use crate::{
 
 /// What was found when it was last looked; phone numbers are whole only if they were asked for.
 #[derive(Clone, Debug)]
-pub(super) struct Data {
+pub(super) struct Snapshot {
     pub(super) stats: StatsView,
     /// Newest first.
     pub(super) letters: Vec<DeadLetter>,
 }
 
 /// What became of a message.
-pub(super) type Story = ExplanationView;
+pub(super) type Explanation = ExplanationView;
 
 /// The panels, in the order in which tab goes through them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,15 +49,15 @@ impl Panel {
 
 /// What is open over the panels.
 #[derive(Debug)]
-pub(super) enum Open {
+pub(super) enum Detail {
     /// A panel on the whole screen.
     Panel(Panel),
     /// A process, by its id.
     Node(String),
     /// A dead letter, with its message's story once that has come.
-    Letter(Box<DeadLetter>, Option<Result<Story, String>>),
+    Letter(Box<DeadLetter>, Option<Result<Explanation, String>>),
     /// A message's story.
-    Message(MessageId, Option<Result<Story, String>>),
+    Message(MessageId, Option<Result<Explanation, String>>),
 }
 
 /// What keys mean.
@@ -77,8 +77,8 @@ pub(super) enum Msg {
     Key(KeyEvent),
     /// It is now that time.
     Tick(OffsetDateTime),
-    Looked(Result<Box<Data>, String>),
-    Told(MessageId, Box<Result<Story, String>>),
+    Refreshed(Result<Box<Snapshot>, String>),
+    Explained(MessageId, Box<Result<Explanation, String>>),
     /// A dead letter was put back (true), was not there any more, or could not be reached.
     Requeued(DeadLetterId, Result<bool, String>),
 }
@@ -88,21 +88,21 @@ pub(super) enum Msg {
 pub(super) enum Effect {
     Quit,
     /// Look again at once.
-    Look,
-    Tell(MessageId),
+    Refresh,
+    Explain(MessageId),
     Requeue(DeadLetterId),
 }
 
 /// Which row of a panel is chosen; it stays on its row when others come and go.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Cursor {
+pub(super) struct Selection {
     pub(super) index: usize,
     id: Option<String>,
 }
 
 /// How the terminal is.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Look {
+pub(super) struct Theme {
     pub(super) colour: bool,
     pub(super) ascii: bool,
 }
@@ -110,20 +110,20 @@ pub(super) struct Look {
 /// All of it.
 #[derive(Debug)]
 pub(super) struct Model {
-    pub(super) look: Look,
+    pub(super) theme: Theme,
     pub(super) readonly: bool,
     /// Whether phone numbers are shown whole.
     pub(super) numbers: bool,
     pub(super) now: OffsetDateTime,
-    pub(super) data: Option<Data>,
+    pub(super) data: Option<Snapshot>,
     /// Why the last look failed.
-    pub(super) trouble: Option<String>,
+    pub(super) error: Option<String>,
     pub(super) focus: Panel,
-    cursors: [Cursor; 6],
+    selections: [Selection; 6],
     pub(super) sorts: [Sort; 6],
     pub(super) filter: String,
     pub(super) mode: Mode,
-    pub(super) open: Option<Open>,
+    pub(super) open: Option<Detail>,
     /// How far what is open is scrolled.
     pub(super) scroll: u16,
     /// Something to say, and since when.
@@ -131,20 +131,20 @@ pub(super) struct Model {
 }
 
 /// How long a notice is shown.
-const NOTICE: time::Duration = time::Duration::seconds(8);
-const LONGEST_FILTER: usize = 60;
+const NOTICE_DURATION: time::Duration = time::Duration::seconds(8);
+const MAX_FILTER_LEN: usize = 60;
 
 impl Model {
-    pub(super) fn new(look: Look, readonly: bool, numbers: bool, now: OffsetDateTime) -> Model {
+    pub(super) fn new(theme: Theme, readonly: bool, numbers: bool, now: OffsetDateTime) -> Model {
         Model {
-            look,
+            theme,
             readonly,
             numbers,
             now,
             data: None,
-            trouble: None,
+            error: None,
             focus: Panel::Letters,
-            cursors: Default::default(),
+            selections: Default::default(),
             sorts: Default::default(),
             filter: String::new(),
             mode: Mode::Browse,
@@ -160,39 +160,39 @@ impl Model {
             Msg::Key(key) => return self.key(key),
             Msg::Tick(now) => {
                 self.now = now;
-                if self.notice.as_ref().is_some_and(|(_, since)| now - *since > NOTICE) {
+                if self.notice.as_ref().is_some_and(|(_, since)| now - *since > NOTICE_DURATION) {
                     self.notice = None;
                 }
             }
-            Msg::Looked(Ok(data)) => {
-                if let Some(Open::Letter(open, _)) = &mut self.open
+            Msg::Refreshed(Ok(data)) => {
+                if let Some(Detail::Letter(open, _)) = &mut self.open
                     && let Some(same) = data.letters.iter().find(|letter| letter.id == open.id)
                 {
                     **open = same.clone();
                 }
                 self.data = Some(*data);
-                self.trouble = None;
-                self.settle();
+                self.error = None;
+                self.restore_selections();
             }
-            Msg::Looked(Err(why)) => self.trouble = Some(why),
-            Msg::Told(id, told) => match &mut self.open {
-                Some(Open::Letter(letter, story)) if letter.message == Some(id) => {
+            Msg::Refreshed(Err(why)) => self.error = Some(why),
+            Msg::Explained(id, told) => match &mut self.open {
+                Some(Detail::Letter(letter, story)) if letter.message == Some(id) => {
                     *story = Some(*told);
                 }
-                Some(Open::Message(open, story)) if *open == id => *story = Some(*told),
+                Some(Detail::Message(open, story)) if *open == id => *story = Some(*told),
                 // Closed meanwhile.
                 _ => {}
             },
             Msg::Requeued(id, Ok(true)) => {
                 self.say(format!("requeued {id}: its message is delivered anew"));
-                if matches!(&self.open, Some(Open::Letter(letter, _)) if letter.id == id) {
+                if matches!(&self.open, Some(Detail::Letter(letter, _)) if letter.id == id) {
                     self.open = None;
                 }
-                return Some(Effect::Look);
+                return Some(Effect::Refresh);
             }
             Msg::Requeued(id, Ok(false)) => {
                 self.say(format!("{id} is not to be put back: somebody did, or nobody can"));
-                return Some(Effect::Look);
+                return Some(Effect::Refresh);
             }
             Msg::Requeued(id, Err(why)) => self.say(format!("{id} was not requeued: {why}")),
         }
@@ -209,7 +209,7 @@ impl Model {
                 KeyCode::Char('c') => Some(Effect::Quit),
                 KeyCode::Char('u') if self.mode == Mode::Filter => {
                     self.filter.clear();
-                    self.settle();
+                    self.restore_selections();
                     None
                 }
                 _ => None,
@@ -238,12 +238,12 @@ impl Model {
                     KeyCode::Backspace => {
                         self.filter.pop();
                     }
-                    KeyCode::Char(c) if self.filter.chars().count() < LONGEST_FILTER => {
+                    KeyCode::Char(c) if self.filter.chars().count() < MAX_FILTER_LEN => {
                         self.filter.push(c);
                     }
                     _ => {}
                 }
-                self.settle();
+                self.restore_selections();
                 None
             }
             Mode::Browse => self.browse(key.code),
@@ -256,13 +256,13 @@ impl Model {
             KeyCode::Char('?') => self.mode = Mode::Help,
             KeyCode::Char('n') => {
                 self.numbers = !self.numbers;
-                return Some(Effect::Look);
+                return Some(Effect::Refresh);
             }
             KeyCode::Char('r') => self.ask(),
             KeyCode::Esc if self.open.is_some() => self.open = None,
             KeyCode::Esc => {
                 self.filter.clear();
-                self.settle();
+                self.restore_selections();
             }
             KeyCode::Up | KeyCode::Char('k') => self.move_by(-1),
             KeyCode::Down | KeyCode::Char('j') => self.move_by(1),
@@ -280,7 +280,7 @@ impl Model {
             KeyCode::Enter => return self.enter(),
             KeyCode::Char(letter) => {
                 self.sorts[self.focus as usize].press(self.focus, letter);
-                self.settle();
+                self.restore_selections();
             }
             _ => {}
         }
@@ -290,7 +290,7 @@ impl Model {
     /// Asks whether to put the dead letter back that is open or chosen.
     fn ask(&mut self) {
         let chosen = match &self.open {
-            Some(Open::Letter(letter, _)) => Some(letter.id),
+            Some(Detail::Letter(letter, _)) => Some(letter.id),
             None if self.focus == Panel::Letters => self.chosen_letter().map(|letter| letter.id),
             _ => None,
         };
@@ -307,23 +307,23 @@ impl Model {
             Panel::Letters => {
                 let letter = self.chosen_letter()?.clone();
                 let message = letter.message;
-                self.open = Some(Open::Letter(Box::new(letter), None));
-                message.map(Effect::Tell)
+                self.open = Some(Detail::Letter(Box::new(letter), None));
+                message.map(Effect::Explain)
             }
             Panel::Recipients => {
                 let slow = self.recipients();
-                let slow = slow.get(self.cursor(Panel::Recipients).index)?;
+                let slow = slow.get(self.selection(Panel::Recipients).index)?;
                 let id = MessageId(slow.oldest_message_id);
-                self.open = Some(Open::Message(id, None));
-                Some(Effect::Tell(id))
+                self.open = Some(Detail::Message(id, None));
+                Some(Effect::Explain(id))
             }
             Panel::Nodes => {
-                let id = self.nodes().get(self.cursor(Panel::Nodes).index)?.id.clone();
-                self.open = Some(Open::Node(id));
+                let id = self.nodes().get(self.selection(Panel::Nodes).index)?.id.clone();
+                self.open = Some(Detail::Node(id));
                 None
             }
             panel => {
-                self.open = Some(Open::Panel(panel));
+                self.open = Some(Detail::Panel(panel));
                 None
             }
         }
@@ -337,16 +337,16 @@ impl Model {
         }
         let ids = self.ids(self.focus);
         let last = ids.len().saturating_sub(1);
-        let cursor = &mut self.cursors[self.focus as usize];
+        let cursor = &mut self.selections[self.focus as usize];
         cursor.index = cursor.index.saturating_add_signed(by).min(last);
         cursor.id = ids.get(cursor.index).cloned();
     }
 
     /// Puts each cursor on the row that it was on, or the nearest there is.
-    fn settle(&mut self) {
+    fn restore_selections(&mut self) {
         for panel in Panel::ALL {
             let ids = self.ids(panel);
-            let cursor = &mut self.cursors[panel as usize];
+            let cursor = &mut self.selections[panel as usize];
             let place = cursor.id.as_ref().and_then(|id| ids.iter().position(|other| other == id));
             cursor.index = place.unwrap_or(cursor.index.min(ids.len().saturating_sub(1)));
             // At the top without having been moved, it stays at the top.
@@ -365,8 +365,8 @@ impl Model {
         }
     }
 
-    pub(super) fn cursor(&self, panel: Panel) -> &Cursor {
-        &self.cursors[panel as usize]
+    pub(super) fn selection(&self, panel: Panel) -> &Selection {
+        &self.selections[panel as usize]
     }
 
     /// Dead letters as they are shown: filtered and sorted.
@@ -376,7 +376,7 @@ impl Model {
     }
 
     pub(super) fn chosen_letter(&self) -> Option<&DeadLetter> {
-        self.letters().get(self.cursor(Panel::Letters).index).copied()
+        self.letters().get(self.selection(Panel::Letters).index).copied()
     }
 
     pub(super) fn recipients(&self) -> Vec<&SlowView> {

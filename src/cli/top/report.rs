@@ -1,24 +1,24 @@
 //! The dashboard as a page of text: for pipes, for logs, and for terminals that cannot do more.
 
 use super::{
-    state::{self, Word},
+    state::{self, Health},
     text,
 };
 use crate::server::view::stats::{PercentilesView, StatsView, TotalsView};
 
 /// The page.
 pub(super) fn page(stats: &StatsView) -> String {
-    let (word, sentence) = state::overall(stats);
-    let mut lines = vec![format!("{} {sentence}", word.text()), String::new()];
+    let (health, sentence) = state::overall(stats);
+    let mut lines = vec![format!("{} {sentence}", health.text()), String::new()];
     flow(stats, &mut lines);
     lanes(stats, &mut lines);
     lines.push("Parts".to_owned());
     for part in state::parts(stats) {
-        let told = match (&part.fault, part.word) {
-            (Some(fault), Word::Warn | Word::Fail) => fault.clone(),
+        let told = match (&part.fault, part.health) {
+            (Some(fault), Health::Warn | Health::Fail) => fault.clone(),
             _ => part.facts.join(", "),
         };
-        lines.push(format!("  {:<5}{:<9} {told}", part.word.text(), part.name));
+        lines.push(format!("  {:<5}{:<9} {told}", part.health.text(), part.name));
     }
     lines.push(String::new());
     nodes(stats, &mut lines);
@@ -111,9 +111,9 @@ fn dead(stats: &StatsView, lines: &mut Vec<String>) {
 }
 
 fn slowest(stats: &StatsView, lines: &mut Vec<String>) {
-    const MOST: usize = 10;
+    const MAX_RECIPIENTS: usize = 10;
     lines.push(format!("Slowest recipients {}", stats.slowest.len()));
-    for slow in stats.slowest.iter().take(MOST) {
+    for slow in stats.slowest.iter().take(MAX_RECIPIENTS) {
         let recipient = text::fit(&slow.recipient, 20, false);
         lines.push(format!(
             "  {recipient:<20} oldest {:>4}, {} retries, {} in hand: {}",

@@ -15,11 +15,11 @@ use tokio::sync::{Notify, mpsc};
 use super::{
     super::{
         answer::{read, unreadable},
-        exit::{Failure, Kind},
-        remote::{Query, Way},
-        why::Why,
+        audit_reason::AuditReason,
+        exit::{ExitStatus, Failure},
+        transport::{AdminTransport, Query},
     },
-    model::{Data, Msg, Story},
+    model::{Explanation, Msg, Snapshot},
 };
 use crate::{
     domain::{DeadLetterClass, DeadLetterId, MessageId, Phone},
@@ -28,65 +28,67 @@ use crate::{
 };
 
 /// How often it is looked.
-pub(super) const EVERY: Duration = Duration::from_secs(2);
+pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// How many dead letters are listed: the newest.
-const LETTERS: usize = 500;
+const MAX_DEAD_LETTERS: usize = 500;
 
 /// Who is asked, and why.
 #[derive(Clone)]
-pub(super) struct Source {
-    pub(super) way: Way,
-    pub(super) why: Arc<Why>,
+pub(super) struct StatsSource {
+    pub(super) transport: AdminTransport,
+    pub(super) why: Arc<AuditReason>,
 }
 
 /// What both the dashboard and what looks for it know.
 #[derive(Default)]
-pub(super) struct Wishes {
+pub(super) struct PollRequests {
     /// Whether phone numbers are to be whole.
     pub(super) numbers: AtomicBool,
     /// Said when it is to be looked at once.
-    pub(super) again: Notify,
+    pub(super) refresh: Notify,
 }
 
-impl Source {
+impl StatsSource {
     /// How the installation does, as it is told. Whole numbers are recorded before they are shown.
     pub(super) async fn stats(&self, numbers: bool) -> Result<Value, Failure> {
-        self.way.get(&self.why, &format!("/stats{}", watching(numbers))).await
+        self.transport.get(&self.why, &format!("/stats{}", watching(numbers))).await
     }
 
-    async fn look(&self, numbers: bool) -> Result<Data, Failure> {
+    async fn look(&self, numbers: bool) -> Result<Snapshot, Failure> {
         let stats = read(&self.stats(numbers).await?)?;
         let query = watching(numbers);
-        let (letters, _) = self.way.list(&self.why, "/dead-letters", &query, LETTERS).await?;
+        let (letters, _) =
+            self.transport.list(&self.why, "/dead-letters", &query, MAX_DEAD_LETTERS).await?;
         let letters = letters.iter().map(|value| letter(&read(value)?).ok_or_else(unreadable));
-        Ok(Data { stats, letters: letters.collect::<Result<_, _>>()? })
+        Ok(Snapshot { stats, letters: letters.collect::<Result<_, _>>()? })
     }
 
     /// What became of a message.
-    pub(super) async fn story(&self, id: MessageId) -> Result<Story, Failure> {
-        read(&self.way.get(&self.why, &format!("/messages/{id}/explain")).await?)
+    pub(super) async fn story(&self, id: MessageId) -> Result<Explanation, Failure> {
+        read(&self.transport.get(&self.why, &format!("/messages/{id}/explain")).await?)
     }
 
     /// Puts a dead letter back; whether it was there.
     pub(super) async fn requeue(&self, id: DeadLetterId) -> Result<bool, Failure> {
         let body = json!({ "ids": [id.0] });
-        let done = self.way.ask(&self.why, "POST", "/dead-letters/requeue", Some(&body)).await?;
+        let done =
+            self.transport.ask(&self.why, "POST", "/dead-letters/requeue", Some(&body)).await?;
         let ChangedView { failed, requeued, .. } = read(&done)?;
         if !failed.is_empty() {
-            return Err(Failure::new(Kind::Unavailable, "the database cannot be reached"));
+            return Err(Failure::new(ExitStatus::Unavailable, "the database cannot be reached"));
         }
         Ok(requeued == Some(1))
     }
 
     /// Looks for ever, at once when it is asked to.
-    pub(super) async fn watch(self, told: mpsc::Sender<Msg>, wishes: Arc<Wishes>) {
+    pub(super) async fn watch(self, told: mpsc::Sender<Msg>, requests: Arc<PollRequests>) {
         loop {
-            let numbers = wishes.numbers.load(Ordering::Acquire);
+            let numbers = requests.numbers.load(Ordering::Acquire);
             let found = self.look(numbers).await.map_err(|failure| failure.what);
-            if told.send(Msg::Looked(found.map(Box::new))).await.is_err() {
+            if told.send(Msg::Refreshed(found.map(Box::new))).await.is_err() {
                 return;
             }
-            let _ = tokio::time::timeout(EVERY, wishes.again.notified()).await;
+            let _ = tokio::time::timeout(POLL_INTERVAL, requests.refresh.notified()).await;
         }
     }
 }

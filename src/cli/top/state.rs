@@ -5,26 +5,26 @@ use crate::server::view::stats::{NodeView, PartView, StatsView};
 
 /// The word comes first; colour only repeats it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Word {
+pub(super) enum Health {
     Ok,
     Warn,
     Fail,
 }
 
-impl Word {
+impl Health {
     pub(super) fn text(self) -> &'static str {
         match self {
-            Word::Ok => "OK",
-            Word::Warn => "WARN",
-            Word::Fail => "FAIL",
+            Health::Ok => "OK",
+            Health::Warn => "WARN",
+            Health::Fail => "FAIL",
         }
     }
 }
 
 /// Something that delivery depends on.
 #[derive(Debug)]
-pub(super) struct PartState {
-    pub(super) word: Word,
+pub(super) struct ComponentState {
+    pub(super) health: Health,
     pub(super) name: &'static str,
     /// In few words; more of them where there is room.
     pub(super) facts: Vec<String>,
@@ -32,10 +32,14 @@ pub(super) struct PartState {
     pub(super) fault: Option<String>,
 }
 
-impl PartState {
-    fn of(name: &'static str, facts: Vec<String>, fault: Option<(Word, String)>) -> PartState {
-        let word = fault.as_ref().map_or(Word::Ok, |(word, _)| *word);
-        PartState { word, name, facts, fault: fault.map(|(_, text)| text) }
+impl ComponentState {
+    fn of(
+        name: &'static str,
+        facts: Vec<String>,
+        fault: Option<(Health, String)>,
+    ) -> ComponentState {
+        let health = fault.as_ref().map_or(Health::Ok, |(health, _)| *health);
+        ComponentState { health, name, facts, fault: fault.map(|(_, text)| text) }
     }
 }
 
@@ -45,19 +49,19 @@ pub(super) fn place(node: &NodeView) -> String {
 }
 
 /// Each part, worst fault first inside it.
-pub(super) fn parts(stats: &StatsView) -> Vec<PartState> {
+pub(super) fn parts(stats: &StatsView) -> Vec<ComponentState> {
     let broker = shared(stats, "rabbitmq");
     let redis = shared(stats, "redis");
     vec![
         database(stats),
-        PartState { name: "broker", ..broker },
-        PartState { name: "redis", ..redis },
+        ComponentState { name: "broker", ..broker },
+        ComponentState { name: "redis", ..redis },
         intake(stats),
         delivery(stats),
     ]
 }
 
-fn database(stats: &StatsView) -> PartState {
+fn database(stats: &StatsView) -> ComponentState {
     let database = &stats.database;
     let facts = vec![
         text::latency(database.latency_ms),
@@ -68,19 +72,19 @@ fn database(stats: &StatsView) -> PartState {
     let full = database.connections * 10 >= database.max_connections * 9;
     let lost = unreached(stats, "database");
     let fault = if let Some(lost) = lost {
-        Some((Word::Fail, lost))
+        Some((Health::Fail, lost))
     } else if full {
         let what = format!(
             "{} of {} connections are taken",
             database.connections, database.max_connections
         );
-        Some((Word::Warn, what))
+        Some((Health::Warn, what))
     } else if database.latency_ms > 1000.0 {
-        Some((Word::Warn, format!("it took {} to answer", text::latency(database.latency_ms))))
+        Some((Health::Warn, format!("it took {} to answer", text::latency(database.latency_ms))))
     } else {
         None
     };
-    PartState::of("database", facts, fault)
+    ComponentState::of("database", facts, fault)
 }
 
 /// Every process's view of a part.
@@ -106,9 +110,9 @@ fn unreached(stats: &StatsView, name: &str) -> Option<String> {
 }
 
 /// What connects the processes of a cluster; alone, a process needs none.
-fn shared(stats: &StatsView, name: &'static str) -> PartState {
+fn shared(stats: &StatsView, name: &'static str) -> ComponentState {
     if seen(stats, name).next().is_none() {
-        return PartState::of(name, vec!["in process".to_owned()], None);
+        return ComponentState::of(name, vec!["in process".to_owned()], None);
     }
     let mut facts = Vec::new();
     if let Some(slowest) =
@@ -122,25 +126,25 @@ fn shared(stats: &StatsView, name: &'static str) -> PartState {
     let up = seen(stats, name).filter(|(_, part)| part.up).count();
     facts.push(format!("reached by {up} of {}", seen(stats, name).count()));
     // Without it messages come later, and none is lost.
-    PartState::of(name, facts, unreached(stats, name).map(|text| (Word::Warn, text)))
+    ComponentState::of(name, facts, unreached(stats, name).map(|text| (Health::Warn, text)))
 }
 
-fn intake(stats: &StatsView) -> PartState {
+fn intake(stats: &StatsView) -> ComponentState {
     let in_hand = format!("{} in hand", text::counted(stats.in_hand.count, stats.in_hand.at_least));
     let meaning = match stats.backpressure.as_str() {
         "open" => None,
         "broadcasts_paused" => {
-            Some((Word::Warn, "broadcasts wait until deliveries fall".to_owned()))
+            Some((Health::Warn, "broadcasts wait until deliveries fall".to_owned()))
         }
         "bulk_refused" => {
-            Some((Word::Warn, "batches are refused until deliveries fall".to_owned()))
+            Some((Health::Warn, "batches are refused until deliveries fall".to_owned()))
         }
-        _ => Some((Word::Fail, "only high priority is taken until deliveries fall".to_owned())),
+        _ => Some((Health::Fail, "only high priority is taken until deliveries fall".to_owned())),
     };
-    PartState::of("intake", vec![stats.backpressure.clone(), in_hand], meaning)
+    ComponentState::of("intake", vec![stats.backpressure.clone(), in_hand], meaning)
 }
 
-fn delivery(stats: &StatsView) -> PartState {
+fn delivery(stats: &StatsView) -> ComponentState {
     let of = |roles: &[&str]| {
         stats.nodes.iter().filter(|node| roles.contains(&node.role.as_str())).count()
     };
@@ -149,33 +153,33 @@ fn delivery(stats: &StatsView) -> PartState {
     let draining = stats.nodes.iter().find(|node| node.draining);
     let unconnected = unreached(stats, "realtime");
     let fault = if deliver == 0 {
-        Some((Word::Fail, "nobody delivers: start esh3ar serve or a worker".to_owned()))
+        Some((Health::Fail, "nobody delivers: start esh3ar serve or a worker".to_owned()))
     } else if gateways == 0 {
-        Some((Word::Fail, "nobody accepts: start esh3ar serve".to_owned()))
+        Some((Health::Fail, "nobody accepts: start esh3ar serve".to_owned()))
     } else if let Some(unconnected) = unconnected {
-        Some((Word::Fail, format!("clients cannot connect: {unconnected}")))
+        Some((Health::Fail, format!("clients cannot connect: {unconnected}")))
     } else if let Some(node) = draining {
-        Some((Word::Warn, format!("{} {} is being drained", node.role, place(node))))
+        Some((Health::Warn, format!("{} {} is being drained", node.role, place(node))))
     } else if stats.recent.failed > 0 {
-        Some((Word::Warn, format!("{} failed in two minutes", text::count(stats.recent.failed))))
+        Some((Health::Warn, format!("{} failed in two minutes", text::count(stats.recent.failed))))
     } else {
         None
     };
-    PartState::of("delivery", facts, fault)
+    ComponentState::of("delivery", facts, fault)
 }
 
 /// All of it in a word, and why.
-pub(super) fn overall(stats: &StatsView) -> (Word, String) {
+pub(super) fn overall(stats: &StatsView) -> (Health, String) {
     let parts = parts(stats);
     let worst = parts.iter().max_by(|one, other| {
         // Of the same word the first is told.
-        one.word.cmp(&other.word).then(std::cmp::Ordering::Greater)
+        one.health.cmp(&other.health).then(std::cmp::Ordering::Greater)
     });
     match worst {
-        Some(PartState { word, name, fault: Some(fault), .. }) => {
-            (*word, format!("{name}: {fault}"))
+        Some(ComponentState { health, name, fault: Some(fault), .. }) => {
+            (*health, format!("{name}: {fault}"))
         }
-        _ => (Word::Ok, "all is well".to_owned()),
+        _ => (Health::Ok, "all is well".to_owned()),
     }
 }
 

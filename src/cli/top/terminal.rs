@@ -16,7 +16,7 @@ use ratatui::{
 use tokio::sync::mpsc;
 
 use super::{model::Model, view};
-use crate::cli::exit::{Failure, Kind};
+use crate::cli::exit::{ExitStatus, Failure};
 
 /// The whole terminal. Given back when this is dropped, and by a hook when the program panics.
 pub(super) struct Screen {
@@ -25,10 +25,11 @@ pub(super) struct Screen {
 }
 
 /// How often the thread that waits for keys looks whether anybody wants them.
-const GLANCE: Duration = Duration::from_millis(100);
+const KEY_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 fn failed(error: &io::Error) -> Failure {
-    Failure::new(Kind::Failed, format!("the terminal: {error}")).hint("use: esh3ar top --once")
+    Failure::new(ExitStatus::Failed, format!("the terminal: {error}"))
+        .hint("use: esh3ar top --once")
 }
 
 impl Screen {
@@ -42,7 +43,7 @@ impl Screen {
     }
 
     pub(super) fn draw(&mut self, model: &Model) -> Result<(), Failure> {
-        stumble(model);
+        failpoint(model);
         let drawn = self.terminal.draw(|frame| view::draw(frame, model));
         drawn.map(|_| ()).map_err(|error| failed(&error))
     }
@@ -53,7 +54,7 @@ impl Screen {
         let gone = Arc::clone(&self.gone);
         std::thread::spawn(move || {
             while !gone.load(Ordering::Acquire) {
-                let event = match event::poll(GLANCE) {
+                let event = match event::poll(KEY_POLL_INTERVAL) {
                     Ok(false) => continue,
                     Ok(true) => event::read(),
                     Err(error) => Err(error),
@@ -75,7 +76,7 @@ impl Screen {
 }
 
 /// Where a test lets the dashboard panic, in development builds only.
-fn stumble(model: &Model) {
+fn failpoint(model: &Model) {
     let here = cfg!(debug_assertions) && model.data.is_some();
     if here && std::env::var("ESH3AR_FAILPOINT").is_ok_and(|name| name == "top_draw") {
         panic!("a test wanted this");

@@ -2,7 +2,7 @@
 
 use time::{Duration, OffsetDateTime};
 
-use crate::cli::shown;
+use crate::cli::sanitize;
 
 /// How long ago a time was: `7s`, `3m`, `5h`, `2d`. What lies ahead, because clocks differ, is now.
 pub(super) fn age(now: OffsetDateTime, then: OffsetDateTime) -> String {
@@ -90,7 +90,7 @@ pub(super) fn lately(past: &[i32], ascii: bool) -> String {
 /// No more than so many characters, and none that could steer a terminal.
 pub(super) fn fit(text: &str, width: usize, ascii: bool) -> String {
     let clean = |c: char| if ascii && !c.is_ascii() { '?' } else { c };
-    let text = shown::line(text);
+    let text = sanitize::line(text);
     if text.chars().count() <= width {
         return text.chars().map(clean).collect();
     }

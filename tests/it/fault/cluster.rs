@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use esh3ar::{
-    client::{Event, HubClient},
+    client::{HubClient, HubEvent},
     load::{Plan, figures::Figures},
 };
 use serde_json::json;
@@ -246,7 +246,7 @@ async fn a_gateway_that_stops_moves_its_users_in_waves() {
         tokio::spawn(async move {
             loop {
                 match hub.next().await {
-                    Ok(Event::Close { allow_reconnect, .. }) => break assert!(allow_reconnect),
+                    Ok(HubEvent::Close { allow_reconnect, .. }) => break assert!(allow_reconnect),
                     Ok(_) => {}
                     Err(error) => panic!("no goodbye: {error}"),
                 }

@@ -4,7 +4,7 @@ use serde_json::json;
 use super::*;
 use crate::app::import::{MESSAGES, USERS};
 
-fn opened<'a>(text: &'a [u8], wanted: &'static Columns) -> Result<Rows<&'a [u8]>, Broken> {
+fn opened<'a>(text: &'a [u8], wanted: &'static Columns) -> Result<Rows<&'a [u8]>, RowError> {
     Rows::open(text, b',', wanted)
 }
 
@@ -135,7 +135,10 @@ fn an_object_names_a_key_once() {
     let found = rows(longer.as_bytes());
     assert_eq!((found.len(), found[0].values.is_err(), found[1].line), (2, true, 2));
     for empty in ["", "\n \r\n"] {
-        assert!(matches!(opened(empty.as_bytes(), &USERS), Err(Broken::NotRows(_))), "{empty:?}");
+        assert!(
+            matches!(opened(empty.as_bytes(), &USERS), Err(RowError::NotTabular(_))),
+            "{empty:?}"
+        );
     }
 }
 
@@ -244,7 +247,7 @@ fn a_file_of_something_else_is_refused_before_its_first_row() {
         assert!(refused.as_ref().is_some_and(|why| why.contains(what)), "{refused:?}");
     }
     let mut lines = opened(b"{\"value\":[]}\n", &USERS).unwrap();
-    assert!(matches!(lines.read(), Err(Broken::NotRows(_))));
+    assert!(matches!(lines.read(), Err(RowError::NotTabular(_))));
     assert!(rows(b"\xef\xbb\xbf\r\nId,MobileNumber\r\n").is_empty());
     // A heading whose quotes have no end names its columns all the same.
     assert_eq!(rows(b"\"Id,MobileNumber\n1,967771234567\n")[0].line, 2);

@@ -78,7 +78,7 @@ fn node(n: u8, role: Role, connections: u64) -> Node {
 }
 
 /// Two processes, two dead letters, one slow recipient.
-pub(in super::super) fn data() -> Data {
+pub(in super::super) fn data() -> Snapshot {
     let nodes = vec![node(1, Role::Gateway, 1200), node(2, Role::Worker, 0)];
     let mut all = Figures::default();
     nodes.iter().for_each(|node| all.merge(&node.figures));
@@ -128,12 +128,12 @@ pub(in super::super) fn data() -> Data {
         letter(1, "+967771234567", "the device was connected and did not acknowledge"),
         letter(2, "+967779999999", "the mail server refused it"),
     ];
-    Data { stats: StatsView::new(&snapshot, true), letters }
+    Snapshot { stats: StatsView::new(&snapshot, true), letters }
 }
 
-pub(in super::super) fn model(look: Look) -> Model {
-    let mut model = Model::new(look, false, false, now());
-    assert_eq!(model.update(Msg::Looked(Ok(Box::new(data())))), None);
+pub(in super::super) fn model(theme: Theme) -> Model {
+    let mut model = Model::new(theme, false, false, now());
+    assert_eq!(model.update(Msg::Refreshed(Ok(Box::new(data())))), None);
     model
 }
 
@@ -147,8 +147,8 @@ fn type_text(model: &mut Model, text: &str) {
     }
 }
 
-pub(in super::super) fn story() -> Story {
-    Story {
+pub(in super::super) fn story() -> Explanation {
+    Explanation {
         id: Uuid::nil(),
         from: "Shop".to_owned(),
         to: "+967771234567".to_owned(),
@@ -180,7 +180,7 @@ pub(in super::super) fn story() -> Story {
 
 #[test]
 fn tab_goes_round_and_quits_are_heard() {
-    let mut model = model(Look::default());
+    let mut model = model(Theme::default());
     assert_eq!(model.focus, Panel::Letters);
     press(&mut model, KeyCode::Tab);
     assert_eq!(model.focus, Panel::Recipients);
@@ -196,7 +196,7 @@ fn tab_goes_round_and_quits_are_heard() {
 
 #[test]
 fn a_filter_narrows_every_list() {
-    let mut model = model(Look::default());
+    let mut model = model(Theme::default());
     press(&mut model, KeyCode::Char('/'));
     // What quits elsewhere is a letter here.
     type_text(&mut model, "q");
@@ -216,7 +216,7 @@ fn a_filter_narrows_every_list() {
 
 #[test]
 fn a_list_is_sorted_by_its_own_keys_and_back() {
-    let mut model = model(Look::default());
+    let mut model = model(Theme::default());
     let first = |model: &Model| model.letters()[0].id.0.as_u128();
     assert_eq!(first(&model), 1, "newest first");
     press(&mut model, KeyCode::Char('A'));
@@ -236,28 +236,28 @@ fn a_list_is_sorted_by_its_own_keys_and_back() {
 
 #[test]
 fn the_cursor_stays_on_its_row_when_others_come() {
-    let mut model = model(Look::default());
+    let mut model = model(Theme::default());
     press(&mut model, KeyCode::Down);
     assert_eq!(model.chosen_letter().unwrap().id.0.as_u128(), 2);
     let mut more = data();
     more.letters.insert(0, letter(9, "+967770000000", "new"));
-    model.update(Msg::Looked(Ok(Box::new(more))));
+    model.update(Msg::Refreshed(Ok(Box::new(more))));
     assert_eq!(model.chosen_letter().unwrap().id.0.as_u128(), 2);
-    assert_eq!(model.cursor(Panel::Letters).index, 2);
+    assert_eq!(model.selection(Panel::Letters).index, 2);
     // Gone: the nearest there is.
     let mut fewer = data();
     fewer.letters.truncate(1);
-    model.update(Msg::Looked(Ok(Box::new(fewer))));
+    model.update(Msg::Refreshed(Ok(Box::new(fewer))));
     assert_eq!(model.chosen_letter().unwrap().id.0.as_u128(), 1);
     for _ in 0..3 {
         press(&mut model, KeyCode::Up);
     }
-    assert_eq!(model.cursor(Panel::Letters).index, 0);
+    assert_eq!(model.selection(Panel::Letters).index, 0);
 }
 
 #[test]
 fn a_requeue_is_asked_for_and_confirmed_by_y_alone() {
-    let mut model = model(Look::default());
+    let mut model = model(Theme::default());
     let id = DeadLetterId(Uuid::from_u128(1));
     press(&mut model, KeyCode::Char('r'));
     assert_eq!(model.mode, Mode::Confirm(id));
@@ -265,7 +265,7 @@ fn a_requeue_is_asked_for_and_confirmed_by_y_alone() {
     assert_eq!(model.mode, Mode::Browse);
     press(&mut model, KeyCode::Char('r'));
     assert_eq!(press(&mut model, KeyCode::Char('y')), Some(Effect::Requeue(id)));
-    assert_eq!(model.update(Msg::Requeued(id, Ok(true))), Some(Effect::Look));
+    assert_eq!(model.update(Msg::Requeued(id, Ok(true))), Some(Effect::Refresh));
     assert!(model.notice.as_ref().unwrap().0.starts_with("requeued"));
     // It goes by itself.
     model.update(Msg::Tick(now() + Duration::seconds(9)));
@@ -276,7 +276,7 @@ fn a_requeue_is_asked_for_and_confirmed_by_y_alone() {
 
 #[test]
 fn readonly_changes_nothing() {
-    let mut model = model(Look::default());
+    let mut model = model(Theme::default());
     model.readonly = true;
     press(&mut model, KeyCode::Char('r'));
     assert_eq!(model.mode, Mode::Browse);
@@ -286,36 +286,36 @@ fn readonly_changes_nothing() {
 
 #[test]
 fn enter_opens_and_escape_comes_back() {
-    let mut model = model(Look::default());
+    let mut model = model(Theme::default());
     let message = MessageId(Uuid::from_u128(1001));
-    assert_eq!(press(&mut model, KeyCode::Enter), Some(Effect::Tell(message)));
+    assert_eq!(press(&mut model, KeyCode::Enter), Some(Effect::Explain(message)));
     // A story that was asked for before, of something that is closed, is not shown.
     let other = MessageId(Uuid::from_u128(5));
-    model.update(Msg::Told(other, Box::new(Ok(story()))));
-    assert!(matches!(&model.open, Some(Open::Letter(_, None))));
-    model.update(Msg::Told(message, Box::new(Ok(story()))));
-    assert!(matches!(&model.open, Some(Open::Letter(_, Some(Ok(_))))));
+    model.update(Msg::Explained(other, Box::new(Ok(story()))));
+    assert!(matches!(&model.open, Some(Detail::Letter(_, None))));
+    model.update(Msg::Explained(message, Box::new(Ok(story()))));
+    assert!(matches!(&model.open, Some(Detail::Letter(_, Some(Ok(_))))));
     press(&mut model, KeyCode::Down);
-    assert_eq!((model.scroll, model.cursor(Panel::Letters).index), (1, 0));
+    assert_eq!((model.scroll, model.selection(Panel::Letters).index), (1, 0));
     press(&mut model, KeyCode::Tab);
     assert_eq!(model.focus, Panel::Letters, "the panels are not there");
     press(&mut model, KeyCode::Esc);
     assert!(model.open.is_none());
     model.focus = Panel::Recipients;
     let oldest = MessageId(Uuid::from_u128(77));
-    assert_eq!(press(&mut model, KeyCode::Enter), Some(Effect::Tell(oldest)));
+    assert_eq!(press(&mut model, KeyCode::Enter), Some(Effect::Explain(oldest)));
     assert_eq!(model.scroll, 0);
     press(&mut model, KeyCode::Char('r'));
     assert_eq!(model.mode, Mode::Browse, "a message is no dead letter");
     press(&mut model, KeyCode::Esc);
     model.focus = Panel::Nodes;
     assert_eq!(press(&mut model, KeyCode::Enter), None);
-    assert!(matches!(&model.open, Some(Open::Node(id)) if id == "0101010101010101"));
+    assert!(matches!(&model.open, Some(Detail::Node(id)) if id == "0101010101010101"));
 }
 
 #[test]
 fn an_empty_list_takes_every_key() {
-    let mut model = Model::new(Look::default(), false, false, now());
+    let mut model = Model::new(Theme::default(), false, false, now());
     for panel in Panel::ALL {
         model.focus = panel;
         for code in [KeyCode::Enter, KeyCode::Esc, KeyCode::Char('r'), KeyCode::End, KeyCode::Up] {
@@ -327,11 +327,11 @@ fn an_empty_list_takes_every_key() {
 
 #[test]
 fn a_failed_look_keeps_what_was_known() {
-    let mut model = model(Look::default());
-    model.update(Msg::Looked(Err("the database cannot be reached".to_owned())));
+    let mut model = model(Theme::default());
+    model.update(Msg::Refreshed(Err("the database cannot be reached".to_owned())));
     model.update(Msg::Tick(now() + Duration::seconds(30)));
     assert_eq!((model.letters().len(), model.data_age()), (2, Some(31)));
-    assert!(model.trouble.is_some());
-    model.update(Msg::Looked(Ok(Box::new(data()))));
-    assert!(model.trouble.is_none());
+    assert!(model.error.is_some());
+    model.update(Msg::Refreshed(Ok(Box::new(data()))));
+    assert!(model.error.is_none());
 }

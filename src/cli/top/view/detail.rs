@@ -11,8 +11,8 @@ use time::OffsetDateTime;
 
 use super::{
     super::{
-        model::{Model, Open, Story},
-        state::{self, Word},
+        model::{Detail, Explanation, Model},
+        state::{self, Health},
         text,
     },
     panels,
@@ -26,8 +26,8 @@ pub(super) fn draw(frame: &mut Frame, area: Rect, model: &Model) {
     let width = usize::from(area.width).saturating_sub(4);
     let (title, lines) = match &model.open {
         None => return,
-        Some(Open::Panel(panel)) => return panels::draw(frame, area, model, *panel),
-        Some(Open::Node(id)) => {
+        Some(Detail::Panel(panel)) => return panels::draw(frame, area, model, *panel),
+        Some(Detail::Node(id)) => {
             let nodes = model.data.iter().flat_map(|data| &data.stats.nodes);
             match nodes.into_iter().find(|node| node.id == *id) {
                 Some(node) => {
@@ -36,10 +36,10 @@ pub(super) fn draw(frame: &mut Frame, area: Rect, model: &Model) {
                 None => (format!("process {id}"), vec![Line::raw("It has gone.")]),
             }
         }
-        Some(Open::Letter(letter, story)) => {
+        Some(Detail::Letter(letter, story)) => {
             (format!("Dead letter {}", letter.id), of_letter(model, letter, story.as_ref(), width))
         }
-        Some(Open::Message(id, story)) => {
+        Some(Detail::Message(id, story)) => {
             let mut lines = Vec::new();
             if let Some(Ok(story)) = story {
                 lines.push(summary(model, story));
@@ -52,14 +52,14 @@ pub(super) fn draw(frame: &mut Frame, area: Rect, model: &Model) {
         }
     };
     let title = Line::styled(format!(" {title} "), Style::new().add_modifier(Modifier::BOLD));
-    let block = model.look.block(title, true);
+    let block = model.theme.block(title, true);
     let inner = block.inner(area);
     let hidden = lines.len().saturating_sub(usize::from(inner.height));
     let from = usize::from(model.scroll).min(hidden);
     let more = hidden - from;
     let block = if more > 0 {
         let below = format!(" {more} more below ");
-        block.title_bottom(Line::styled(below, model.look.dim()).right_aligned())
+        block.title_bottom(Line::styled(below, model.theme.dim()).right_aligned())
     } else {
         block
     };
@@ -72,26 +72,26 @@ pub(super) fn draw(frame: &mut Frame, area: Rect, model: &Model) {
 
 fn field(model: &Model, name: &str, value: impl Into<String>) -> Line<'static> {
     let value = value.into();
-    let value = text::fit(&value, usize::MAX, model.look.ascii);
-    Line::from(vec![Span::styled(format!("{name:<10} "), model.look.dim()), Span::raw(value)])
+    let value = text::fit(&value, usize::MAX, model.theme.ascii);
+    Line::from(vec![Span::styled(format!("{name:<10} "), model.theme.dim()), Span::raw(value)])
 }
 
 /// The same of a text that may need several lines.
 fn long_field(model: &Model, name: &str, value: &str, width: usize) -> Vec<Line<'static>> {
-    let value = text::fit(value, 2000, model.look.ascii);
+    let value = text::fit(value, 2000, model.theme.ascii);
     let parts = text::wrap(&value, width.saturating_sub(11)).into_iter();
     let names = std::iter::once(name).chain(std::iter::repeat(""));
     parts.zip(names).map(|(part, name)| field(model, name, part)).collect()
 }
 
 fn heading(model: &Model, name: &str) -> Line<'static> {
-    let style = model.look.paint(Color::Cyan).add_modifier(Modifier::BOLD);
+    let style = model.theme.paint(Color::Cyan).add_modifier(Modifier::BOLD);
     Line::styled(name.to_owned(), style)
 }
 
 fn command(model: &Model, command: &str) -> Line<'static> {
     Line::from(vec![
-        Span::styled("$ ", model.look.dim()),
+        Span::styled("$ ", model.theme.dim()),
         Span::styled(command.to_owned(), Style::new().add_modifier(Modifier::BOLD)),
     ])
 }
@@ -109,10 +109,10 @@ fn moment(at: OffsetDateTime) -> String {
 fn of_letter(
     model: &Model,
     letter: &DeadLetter,
-    story: Option<&Result<Story, String>>,
+    story: Option<&Result<Explanation, String>>,
     width: usize,
 ) -> Vec<Line<'static>> {
-    let dot = model.look.dot();
+    let dot = model.theme.dot();
     let ago = |at| format!("{} ({} ago)", moment(at), text::age(model.now, at));
     let mut lines = Vec::new();
     if let Some(to) = &letter.to {
@@ -152,35 +152,35 @@ fn of_letter(
 }
 
 /// From whom to whom, and how it stands.
-fn summary(model: &Model, story: &Story) -> Line<'static> {
+fn summary(model: &Model, story: &Explanation) -> Line<'static> {
     let to = model.number(&story.to);
-    let arrow = if model.look.ascii { "->" } else { "→" };
-    let from = text::fit(&model.number(&story.from), 40, model.look.ascii);
+    let arrow = if model.theme.ascii { "->" } else { "→" };
+    let from = text::fit(&model.number(&story.from), 40, model.theme.ascii);
     let what = [
         format!("{from} {arrow} {to}"),
         story.status.clone(),
         format!("{} priority", story.priority),
     ];
-    Line::raw(what.join(model.look.dot()))
+    Line::raw(what.join(model.theme.dot()))
 }
 
 /// The verdict first: it is what one came for.
 fn of_story(
     model: &Model,
-    story: Option<&Result<Story, String>>,
+    story: Option<&Result<Explanation, String>>,
     width: usize,
     lines: &mut Vec<Line<'static>>,
 ) {
     /// What stands before the detail of a step.
     const BEFORE: usize = 37;
-    let look = model.look;
-    let clean = |text: &str| text::fit(text, 2000, look.ascii);
+    let theme = model.theme;
+    let clean = |text: &str| text::fit(text, 2000, theme.ascii);
     let story = match story {
-        None => return lines.push(Line::styled("Reading the story", look.dim())),
+        None => return lines.push(Line::styled("Reading the story", theme.dim())),
         Some(Err(why)) => {
             let why = clean(&format!("The story cannot be read: {why}"));
             let why = text::wrap(&why, width).into_iter();
-            return lines.extend(why.map(|line| Line::styled(line, look.word(Word::Fail))));
+            return lines.extend(why.map(|line| Line::styled(line, theme.health(Health::Fail))));
         }
         Some(Ok(story)) => story,
     };
@@ -189,7 +189,7 @@ fn of_story(
     lines.extend(sentence.into_iter().map(Line::raw));
     if let Some(next) = &story.verdict.next {
         lines.push(Line::from(vec![
-            Span::styled("Next: ", look.dim()),
+            Span::styled("Next: ", theme.dim()),
             Span::styled(clean(next), Style::new().add_modifier(Modifier::BOLD)),
         ]));
     }
@@ -202,22 +202,22 @@ fn of_story(
             format!("+{}", text::millis(u64::try_from(millis).unwrap_or(u64::MAX)))
         });
         if before.is_none_or(|before| before.date() != step.at.date()) {
-            lines.push(Line::styled(step.at.date().to_string(), look.dim()));
+            lines.push(Line::styled(step.at.date().to_string(), theme.dim()));
         }
         before = Some(step.at);
-        let word = match step.step.as_str() {
-            "failed" => look.word(Word::Fail),
-            "delivered" | "read" => look.word(Word::Ok),
+        let health = match step.step.as_str() {
+            "failed" => theme.health(Health::Fail),
+            "delivered" | "read" => theme.health(Health::Ok),
             "pending" | "sent" => Style::new().add_modifier(Modifier::BOLD),
-            _ => look.word(Word::Warn),
+            _ => theme.health(Health::Warn),
         };
         // Beside the step, or below it where there is no room.
         let beside = width >= BEFORE + 24;
         let indent = if beside { BEFORE } else { 2 };
         let mut detail = text::wrap(&clean(&step.detail), width.saturating_sub(indent)).into_iter();
         let mut first = vec![
-            Span::styled(format!("{} {since:>9} ", clock(step.at)), look.dim()),
-            Span::styled(format!("{:<13} ", clean(&step.step)), word),
+            Span::styled(format!("{} {since:>9} ", clock(step.at)), theme.dim()),
+            Span::styled(format!("{:<13} ", clean(&step.step)), health),
         ];
         if beside {
             first.extend(detail.next().map(Span::raw));
@@ -230,7 +230,7 @@ fn of_story(
 }
 
 fn of_node(model: &Model, node: &NodeView) -> Vec<Line<'static>> {
-    let dot = model.look.dot();
+    let dot = model.theme.dot();
     let state = if node.draining { "draining" } else { "running" };
     let up =
         format!("for {}, since {}", text::age(model.now, node.started_at), moment(node.started_at));
@@ -258,18 +258,18 @@ fn of_node(model: &Model, node: &NodeView) -> Vec<Line<'static>> {
     lines.push(Line::default());
     lines.push(heading(model, "What it works with"));
     for part in &node.parts {
-        let word = if part.up { Word::Ok } else { Word::Fail };
+        let health = if part.up { Health::Ok } else { Health::Fail };
         let mut facts: Vec<String> = part.latency_ms.map(text::latency).into_iter().collect();
         facts.extend(part.version.clone());
         facts.extend(part.fault.clone());
         let facts = facts.join(dot);
         lines.push(Line::from(vec![
-            Span::styled(format!("{:<5}", word.text()), model.look.word(word)),
-            Span::raw(format!("{:<10}{}", part.name, text::fit(&facts, 300, model.look.ascii))),
+            Span::styled(format!("{:<5}", health.text()), model.theme.health(health)),
+            Span::raw(format!("{:<10}{}", part.name, text::fit(&facts, 300, model.theme.ascii))),
         ]));
         if !part.past.is_empty() {
-            let lately = text::lately(&part.past, model.look.ascii);
-            lines.push(Line::styled(format!("{:15}{lately}", ""), model.look.dim()));
+            let lately = text::lately(&part.past, model.theme.ascii);
+            lines.push(Line::styled(format!("{:15}{lately}", ""), model.theme.dim()));
         }
     }
     lines.push(Line::default());

@@ -16,17 +16,17 @@ use ratatui::{
 };
 
 use super::{
-    model::{Look, Mode, Model, Panel},
-    state::{self, Word},
+    model::{Mode, Model, Panel, Theme},
+    state::{self, Health},
     text,
 };
 
 /// Data this much older than a look should be are marked, in seconds.
-const STALE: i64 = 6;
+const STALE_AFTER_SECONDS: i64 = 6;
 /// From this size on everything is on one screen.
 const GRID: (u16, u16) = (76, 20);
 
-impl Look {
+impl Theme {
     fn paint(self, color: Color) -> Style {
         if self.colour { Style::new().fg(color) } else { Style::new() }
     }
@@ -35,11 +35,11 @@ impl Look {
         if self.colour { Style::new().fg(Color::DarkGray) } else { Style::new() }
     }
 
-    fn word(self, word: Word) -> Style {
-        let color = match word {
-            Word::Ok => Color::Green,
-            Word::Warn => Color::Yellow,
-            Word::Fail => Color::Red,
+    fn health(self, health: Health) -> Style {
+        let color = match health {
+            Health::Ok => Color::Green,
+            Health::Warn => Color::Yellow,
+            Health::Fail => Color::Red,
         };
         self.paint(color).add_modifier(Modifier::BOLD)
     }
@@ -120,63 +120,63 @@ pub(super) fn draw(frame: &mut Frame, model: &Model) {
 }
 
 fn header(frame: &mut Frame, area: Rect, model: &Model) {
-    let look = model.look;
-    let ellipsis = if look.ascii { "..." } else { "…" };
-    let (word, sentence) = match (&model.data, &model.trouble) {
-        (_, Some(why)) => (Some(Word::Fail), why.clone()),
+    let theme = model.theme;
+    let ellipsis = if theme.ascii { "..." } else { "…" };
+    let (health, sentence) = match (&model.data, &model.error) {
+        (_, Some(why)) => (Some(Health::Fail), why.clone()),
         (None, None) => (None, format!("connecting{ellipsis}")),
         (Some(data), None) => {
-            let (word, sentence) = state::overall(&data.stats);
-            (Some(word), sentence)
+            let (health, sentence) = state::overall(&data.stats);
+            (Some(health), sentence)
         }
     };
     let mut right = Vec::new();
     if model.readonly {
-        right.push(Span::styled("read only  ", look.dim()));
+        right.push(Span::styled("read only  ", theme.dim()));
     }
     if let Some(age) = model.data_age() {
-        let stale = age > STALE || model.trouble.is_some();
-        let style = if stale { look.word(Word::Fail) } else { look.dim() };
+        let stale = age > STALE_AFTER_SECONDS || model.error.is_some();
+        let style = if stale { theme.health(Health::Fail) } else { theme.dim() };
         let data = if area.width < 60 { "" } else { "data " };
         right.push(Span::styled(format!("{data}{age}s old "), style));
     }
     let right = Line::from(right).right_aligned();
     let name = Style::new().add_modifier(Modifier::BOLD | Modifier::REVERSED);
-    let name = if look.colour { name.fg(Color::Cyan) } else { name };
+    let name = if theme.colour { name.fg(Color::Cyan) } else { name };
     let mut left = vec![Span::styled(" esh3ar top ", name), Span::raw(" ")];
     let mut used = 13 + right.width();
-    if let Some(word) = word {
-        left.push(Span::styled(format!("{:<5}", word.text()), look.word(word)));
+    if let Some(health) = health {
+        left.push(Span::styled(format!("{:<5}", health.text()), theme.health(health)));
         used += 5;
     }
     let room = usize::from(area.width).saturating_sub(used + 1);
-    left.push(Span::raw(text::fit(&sentence, room, look.ascii)));
+    left.push(Span::raw(text::fit(&sentence, room, theme.ascii)));
     frame.render_widget(Line::from(left), area);
     frame.render_widget(right, area);
 }
 
 fn footer(frame: &mut Frame, area: Rect, model: &Model) {
-    let look = model.look;
+    let theme = model.theme;
     let width = usize::from(area.width);
     if model.mode == Mode::Filter {
-        let cursor = if look.ascii { "_" } else { "▏" };
+        let cursor = if theme.ascii { "_" } else { "▏" };
         let line = Line::from(vec![
-            Span::styled(" /", look.paint(Color::Cyan).add_modifier(Modifier::BOLD)),
-            Span::raw(text::fit(&model.filter, width.saturating_sub(40), look.ascii)),
+            Span::styled(" /", theme.paint(Color::Cyan).add_modifier(Modifier::BOLD)),
+            Span::raw(text::fit(&model.filter, width.saturating_sub(40), theme.ascii)),
             Span::raw(cursor),
-            Span::styled("   enter keep  esc clear", look.dim()),
+            Span::styled("   enter keep  esc clear", theme.dim()),
         ]);
         frame.render_widget(line, area);
         return;
     }
     if let Some((notice, _)) = &model.notice {
-        let notice = text::fit(notice, width.saturating_sub(2), look.ascii);
-        let style = look.paint(Color::Yellow).add_modifier(Modifier::BOLD);
+        let notice = text::fit(notice, width.saturating_sub(2), theme.ascii);
+        let style = theme.paint(Color::Yellow).add_modifier(Modifier::BOLD);
         frame.render_widget(Span::styled(format!(" {notice}"), style), area);
         return;
     }
     let keys: &[(&str, &str)] = match (&model.open, model.focus) {
-        (Some(super::model::Open::Letter(..)), _) => &[
+        (Some(super::model::Detail::Letter(..)), _) => &[
             ("esc", "back"),
             ("r", "requeue"),
             ("up down", "scroll"),
@@ -213,9 +213,9 @@ fn footer(frame: &mut Frame, area: Rect, model: &Model) {
     let mut spans = vec![Span::raw(" ")];
     let mut used = 1;
     if !model.filter.is_empty() && model.open.is_none() {
-        let filter = format!("/{}", text::fit(&model.filter, width / 3, look.ascii));
+        let filter = format!("/{}", text::fit(&model.filter, width / 3, theme.ascii));
         used += filter.chars().count() + 3;
-        spans.push(Span::styled(filter, look.paint(Color::Yellow).add_modifier(Modifier::BOLD)));
+        spans.push(Span::styled(filter, theme.paint(Color::Yellow).add_modifier(Modifier::BOLD)));
         spans.push(Span::raw("   "));
     }
     for (key, meaning) in keys {
@@ -223,15 +223,15 @@ fn footer(frame: &mut Frame, area: Rect, model: &Model) {
         if used > width {
             break;
         }
-        spans.push(Span::styled(*key, look.paint(Color::Cyan).add_modifier(Modifier::BOLD)));
-        spans.push(Span::styled(format!(" {meaning}   "), look.dim()));
+        spans.push(Span::styled(*key, theme.paint(Color::Cyan).add_modifier(Modifier::BOLD)));
+        spans.push(Span::styled(format!(" {meaning}   "), theme.dim()));
     }
     frame.render_widget(Line::from(spans), area);
 }
 
 /// Before the first data.
 fn waiting(frame: &mut Frame, area: Rect, model: &Model) {
-    let text = match &model.trouble {
+    let text = match &model.error {
         Some(why) => format!("{why}\n\nTrying again every two seconds. More: esh3ar doctor"),
         None => "Opening the database".to_owned(),
     };
@@ -274,7 +274,8 @@ fn compact(frame: &mut Frame, area: Rect, model: &Model) {
     if let Some(data) = &model.data {
         let [accepted, delivered, _] = state::rates(&data.stats);
         let stats = &data.stats;
-        let (second, between) = if line.width < 60 { ("", "  ") } else { ("/s", model.look.dot()) };
+        let (second, between) =
+            if line.width < 60 { ("", "  ") } else { ("/s", model.theme.dot()) };
         let full = [
             format!("in {}{second}", text::rate(accepted)),
             format!("out {}{second}", text::rate(delivered)),
@@ -285,7 +286,7 @@ fn compact(frame: &mut Frame, area: Rect, model: &Model) {
             ),
         ]
         .join(between);
-        let full = text::fit(&full, usize::from(line.width).saturating_sub(1), model.look.ascii);
+        let full = text::fit(&full, usize::from(line.width).saturating_sub(1), model.theme.ascii);
         frame.render_widget(Line::raw(format!(" {full}")), line);
     }
     panels::draw(frame, panel, model, model.focus);

@@ -9,9 +9,9 @@ use ratatui::{
 };
 
 use super::super::{
-    model::{Mode, Model, Open},
+    model::{Detail, Mode, Model},
     rows,
-    state::Word,
+    state::Health,
 };
 use crate::store::dead_letters::DeadLetter;
 
@@ -24,7 +24,7 @@ pub(super) fn draw(frame: &mut Frame, area: Rect, model: &Model) {
         }
         Mode::Confirm(id) => {
             let opened = match &model.open {
-                Some(Open::Letter(letter, _)) => Some(&**letter),
+                Some(Detail::Letter(letter, _)) => Some(&**letter),
                 _ => None,
             };
             let letters = model.letters();
@@ -59,7 +59,7 @@ fn window(
         height,
     };
     let title = Line::styled(format!(" {title} "), Style::new().add_modifier(Modifier::BOLD));
-    let block = model.look.block(title, true);
+    let block = model.theme.block(title, true);
     let inner = block.inner(place);
     let inner = Rect { x: inner.x + 1, width: inner.width.saturating_sub(2), ..inner };
     frame.render_widget(Clear, place);
@@ -68,7 +68,7 @@ fn window(
 }
 
 fn question(model: &Model, id: &str, letter: Option<&DeadLetter>) -> Vec<Line<'static>> {
-    let look = model.look;
+    let theme = model.theme;
     let bold = Style::new().add_modifier(Modifier::BOLD);
     let mut lines = Vec::new();
     if let Some(letter) = letter {
@@ -79,20 +79,20 @@ fn question(model: &Model, id: &str, letter: Option<&DeadLetter>) -> Vec<Line<'s
         lines.push(Line::raw(format!("{to}: {}", letter.reason)));
     }
     lines.push(Line::from(vec![
-        Span::styled("$ ", look.dim()),
+        Span::styled("$ ", theme.dim()),
         Span::styled(format!("esh3ar dlq requeue {id}"), bold),
     ]));
     lines.push(Line::default());
     lines.push(Line::from(vec![
         Span::raw("Type "),
-        Span::styled("y", look.word(Word::Warn)),
+        Span::styled("y", theme.health(Health::Warn)),
         Span::raw(" to put it back; any other key leaves it."),
     ]));
     lines
 }
 
 fn help(model: &Model) -> Vec<Line<'static>> {
-    let key = model.look.paint(Color::Cyan).add_modifier(Modifier::BOLD);
+    let key = model.theme.paint(Color::Cyan).add_modifier(Modifier::BOLD);
     let line = |keys: &str, meaning: &str| {
         Line::from(vec![Span::styled(format!("{keys:<14} "), key), Span::raw(meaning.to_owned())])
     };
@@ -121,7 +121,7 @@ fn help(model: &Model) -> Vec<Line<'static>> {
              are away. 20,000+: counted no further.",
         ),
         Line::default(),
-        Line::styled("Any key closes this.", model.look.dim()),
+        Line::styled("Any key closes this.", model.theme.dim()),
     ]);
     lines
 }

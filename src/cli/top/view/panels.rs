@@ -11,7 +11,7 @@ use ratatui::{
 use super::super::{
     model::{Model, Panel},
     rows::{self, Sort},
-    state::{self, Word},
+    state::{self, Health},
     text,
 };
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
 pub(super) fn draw(frame: &mut Frame, area: Rect, model: &Model, panel: Panel) {
     let Some(data) = &model.data else { return };
     let focused = model.focus == panel;
-    let block = model.look.block(title(model, panel, area.width), focused);
+    let block = model.theme.block(title(model, panel, area.width), focused);
     let inner = block.inner(area);
     frame.render_widget(block, area);
     if inner.is_empty() {
@@ -40,7 +40,7 @@ pub(super) fn draw(frame: &mut Frame, area: Rect, model: &Model, panel: Panel) {
 }
 
 fn title(model: &Model, panel: Panel, width: u16) -> Line<'static> {
-    let look = model.look;
+    let theme = model.theme;
     let Some(data) = &model.data else { return Line::default() };
     let stats = &data.stats;
     let name = match panel {
@@ -69,23 +69,23 @@ fn title(model: &Model, panel: Panel, width: u16) -> Line<'static> {
             let dead = &stats.dead_letters;
             let classes = dead.by_class.iter().map(|of| format!("{} {}", of.class, of.count));
             let all = std::iter::once(text::counted(dead.count, dead.at_least));
-            all.chain(classes).collect::<Vec<_>>().join(look.dot())
+            all.chain(classes).collect::<Vec<_>>().join(theme.dot())
         }
         Panel::Letters => of(model.letters().len(), data.letters.len()),
         Panel::Recipients => of(model.recipients().len(), stats.slowest.len()),
     };
     let focused = model.focus == panel;
-    let mark = match (focused, look.ascii) {
+    let mark = match (focused, theme.ascii) {
         (false, _) => " ",
         (true, false) => "▸",
         (true, true) => ">",
     };
-    let style = if focused { look.paint(Color::Cyan) } else { Style::new() };
+    let style = if focused { theme.paint(Color::Cyan) } else { Style::new() };
     let room = usize::from(width).saturating_sub(name.len() + 6);
     let mut title =
         vec![Span::styled(format!("{mark}{name} "), style.add_modifier(Modifier::BOLD))];
     if !facts.is_empty() {
-        title.push(Span::styled(format!("{} ", text::fit(&facts, room, look.ascii)), look.dim()));
+        title.push(Span::styled(format!("{} ", text::fit(&facts, room, theme.ascii)), theme.dim()));
     }
     Line::from(title)
 }
@@ -118,7 +118,7 @@ fn cells(columns: &[Column], texts: &[String], ascii: bool) -> String {
 fn heading(columns: &[Column], model: &Model, panel: Panel) -> Line<'static> {
     let Sort { by, reversed } = model.sorts[panel as usize];
     let sorted = rows::keys(panel).iter().find(|(key, _)| Some(*key) == by).map(|(_, name)| *name);
-    let mark = match (reversed, model.look.ascii) {
+    let mark = match (reversed, model.theme.ascii) {
         (false, false) => "↓",
         (true, false) => "↑",
         (false, true) => "v",
@@ -132,7 +132,7 @@ fn heading(columns: &[Column], model: &Model, panel: Panel) -> Line<'static> {
         })
         .collect();
     // The mark is no ASCII, and meant to be shown.
-    Line::styled(cells(columns, &names, false), model.look.heading())
+    Line::styled(cells(columns, &names, false), model.theme.heading())
 }
 
 /// A list with its heading, scrolled to the chosen row.
@@ -148,13 +148,13 @@ fn list(
     let mut lines = vec![heading(columns, model, panel)];
     if items.is_empty() {
         let none = if model.filter.is_empty() { none } else { "nothing matches the filter" };
-        lines.push(Line::styled(none.to_owned(), model.look.dim()));
+        lines.push(Line::styled(none.to_owned(), model.theme.dim()));
     }
     let visible = usize::from(area.height).saturating_sub(1).max(1);
-    let chosen = model.cursor(panel).index;
+    let chosen = model.selection(panel).index;
     let from = (chosen + 1).saturating_sub(visible);
     for (place, (texts, style)) in items.into_iter().enumerate().skip(from).take(visible) {
-        let line = cells(columns, &texts, model.look.ascii);
+        let line = cells(columns, &texts, model.theme.ascii);
         let here = place == chosen && model.focus == panel;
         let style = if here {
             style.add_modifier(Modifier::REVERSED).add_modifier(Modifier::BOLD)
@@ -169,7 +169,7 @@ fn list(
 
 fn flow(frame: &mut Frame, area: Rect, model: &Model, stats: &StatsView) {
     const LABEL: u16 = 18;
-    let look = model.look;
+    let theme = model.theme;
     let rates = state::rates(stats);
     let series = &stats.series;
     let kinds = [
@@ -192,11 +192,11 @@ fn flow(frame: &mut Frame, area: Rect, model: &Model, stats: &StatsView) {
             break;
         }
         let text = format!("{name:<9} {:>6}/s", text::rate(rate));
-        let style = if rate > 0.0 { look.paint(color) } else { Style::new() };
+        let style = if rate > 0.0 { theme.paint(color) } else { Style::new() };
         frame.buffer_mut().set_stringn(area.x, y, &text, LABEL.into(), style);
         if each > 1 {
             let total = format!("{:>12} total", text::count(total));
-            frame.buffer_mut().set_stringn(area.x, y + 1, total, LABEL.into(), look.dim());
+            frame.buffer_mut().set_stringn(area.x, y + 1, total, LABEL.into(), theme.dim());
         }
         let width = area.width.saturating_sub(LABEL + 1);
         // Wide enough to fill the room, once all are there.
@@ -207,8 +207,8 @@ fn flow(frame: &mut Frame, area: Rect, model: &Model, stats: &StatsView) {
             .data(data)
             .max(most)
             .direction(RenderDirection::RightToLeft)
-            .bar_set(look.bars(each == 1))
-            .style(look.paint(color));
+            .bar_set(theme.bars(each == 1))
+            .style(theme.paint(color));
         frame.render_widget(line, Rect { x: area.x + LABEL + 1, y, width, height: each });
         y += each;
     }
@@ -248,17 +248,17 @@ fn latency(frame: &mut Frame, area: Rect, model: &Model, stats: &StatsView) {
     let mut lines = Vec::new();
     // What is least needed goes first where there is no room.
     if area.height >= 2 {
-        lines.push(Line::styled(format!("{:<10}{heading}", "delivery"), model.look.heading()));
+        lines.push(Line::styled(format!("{:<10}{heading}", "delivery"), model.theme.heading()));
     }
     lines.push(Line::raw(row("2 minutes", recent)));
     if area.height >= 3 {
-        lines.push(Line::styled(row("in all", &stats.since_start.delivery_ms), model.look.dim()));
+        lines.push(Line::styled(row("in all", &stats.since_start.delivery_ms), model.theme.dim()));
     }
     frame.render_widget(ratatui::text::Text::from(lines), area);
 }
 
 fn lanes(frame: &mut Frame, area: Rect, model: &Model, stats: &StatsView) {
-    let look = model.look;
+    let theme = model.theme;
     let mut columns =
         vec![column("LANE", 7), figure("IN HAND", 8), figure("WAITING", 8), figure("OLDEST", 7)];
     let wide = area.width >= 58;
@@ -278,14 +278,14 @@ fn lanes(frame: &mut Frame, area: Rect, model: &Model, stats: &StatsView) {
         if wide {
             texts.extend([age(lane.oldest_in_hand_at), text::count(lane.wake_ups)]);
         }
-        cells(&columns, &texts, look.ascii)
+        cells(&columns, &texts, theme.ascii)
     };
     let used: usize = columns.iter().map(|column| column.width + 1).sum();
     let room = usize::from(area.width).saturating_sub(used + 1);
     let most = stats.lanes.iter().map(|lane| lane.waiting).max().unwrap_or(0);
     let mut lines = vec![heading(&columns, model, Panel::Lanes)];
     for lane in &stats.lanes {
-        let style = if lane.waiting == 0 { look.dim() } else { Style::new() };
+        let style = if lane.waiting == 0 { theme.dim() } else { Style::new() };
         let mut line = vec![Span::styled(row(&lane.lane, lane), style)];
         line.extend(bar(model, lane, most, room));
         lines.push(Line::from(line));
@@ -303,11 +303,11 @@ fn lanes(frame: &mut Frame, area: Rect, model: &Model, stats: &StatsView) {
         all.extend([age(oldest(|lane| lane.oldest_in_hand_at)), text::count(wake_ups)]);
     }
     let bold = Style::new().add_modifier(Modifier::BOLD);
-    lines.push(Line::styled(cells(&columns, &all, look.ascii), bold));
+    lines.push(Line::styled(cells(&columns, &all, theme.ascii), bold));
     if area.height > 6 {
         let parked = stats.waiting.count.saturating_sub(stats.in_hand.count);
         let text = format!("{} wait for absent recipients", text::count(parked));
-        lines.extend([Line::default(), Line::styled(text, look.dim())]);
+        lines.extend([Line::default(), Line::styled(text, theme.dim())]);
     }
     frame.render_widget(ratatui::text::Text::from(lines), area);
 }
@@ -317,28 +317,28 @@ fn bar(model: &Model, lane: &LaneView, most: u64, room: usize) -> Vec<Span<'stat
     if room < 10 || most == 0 {
         return Vec::new();
     }
-    let look = model.look;
+    let theme = model.theme;
     let long = |count: u64| (count as f64 / most as f64 * room as f64).ceil() as usize;
     let (whole, in_hand) = (long(lane.waiting), long(lane.in_hand));
-    let (full, light) = if look.ascii { ("#", "-") } else { ("█", "░") };
+    let (full, light) = if theme.ascii { ("#", "-") } else { ("█", "░") };
     vec![
-        Span::styled(format!("  {}", full.repeat(in_hand)), look.paint(Color::Cyan)),
-        Span::styled(light.repeat(whole.saturating_sub(in_hand)), look.dim()),
+        Span::styled(format!("  {}", full.repeat(in_hand)), theme.paint(Color::Cyan)),
+        Span::styled(light.repeat(whole.saturating_sub(in_hand)), theme.dim()),
     ]
 }
 
 fn parts(frame: &mut Frame, area: Rect, model: &Model, stats: &StatsView) {
-    let look = model.look;
+    let theme = model.theme;
     let width = usize::from(area.width);
     let lines = state::parts(stats).into_iter().map(|part| {
-        let facts = part.facts.join(look.dot());
+        let facts = part.facts.join(theme.dot());
         let told = part.fault.as_ref().map_or(facts, Clone::clone);
         Line::from(vec![
-            Span::styled(format!("{:<5}", part.word.text()), look.word(part.word)),
+            Span::styled(format!("{:<5}", part.health.text()), theme.health(part.health)),
             Span::raw(format!("{:<9} ", part.name)),
             Span::styled(
-                text::fit(&told, width.saturating_sub(15), look.ascii),
-                if part.word == Word::Ok { look.dim() } else { look.word(part.word) },
+                text::fit(&told, width.saturating_sub(15), theme.ascii),
+                if part.health == Health::Ok { theme.dim() } else { theme.health(part.health) },
             ),
         ])
     });
@@ -363,7 +363,7 @@ fn nodes(frame: &mut Frame, area: Rect, model: &Model) {
         columns.push(column("ADDRESS", width.saturating_sub(used)));
     }
     let items = model.nodes().into_iter().map(|node| {
-        let style = if node.draining { model.look.word(Word::Warn) } else { Style::new() };
+        let style = if node.draining { model.theme.health(Health::Warn) } else { Style::new() };
         let texts = vec![
             node.role.clone(),
             state::place(node),
@@ -428,7 +428,7 @@ fn recipients(frame: &mut Frame, area: Rect, model: &Model) {
             Some(false) => "away",
             None => "",
         };
-        let style = if slow.retries > 0 { model.look.paint(Color::Yellow) } else { Style::new() };
+        let style = if slow.retries > 0 { model.theme.paint(Color::Yellow) } else { Style::new() };
         let texts = vec![
             model.number(&slow.recipient),
             text::age(model.now, slow.oldest_at),

@@ -15,8 +15,8 @@ use super::super::model::{
 use super::*;
 use crate::domain::MessageId;
 
-const MODERN: Look = Look { colour: true, ascii: false };
-const BARE: Look = Look { colour: false, ascii: true };
+const MODERN: Theme = Theme { colour: true, ascii: false };
+const BARE: Theme = Theme { colour: false, ascii: true };
 
 fn drawn(model: &Model, width: u16, height: u16) -> Buffer {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
@@ -118,19 +118,19 @@ fn a_small_one_shows_a_panel_at_a_time() {
 
 #[test]
 fn every_size_and_every_screen_can_be_drawn() {
-    for look in [MODERN, BARE] {
+    for theme in [MODERN, BARE] {
         for (width, height) in
             [(1, 1), (5, 3), (24, 5), (30, 8), (40, 10), (76, 20), (80, 24), (131, 31), (300, 90)]
         {
-            let empty = Model::new(look, true, true, now());
+            let empty = Model::new(theme, true, true, now());
             drawn(&empty, width, height);
-            let mut model = model(look);
+            let mut model = model(theme);
             for panel in Panel::ALL {
                 model.focus = panel;
                 drawn(&model, width, height);
                 press(&mut model, KeyCode::Enter);
                 let id = MessageId(Uuid::from_u128(1001));
-                model.update(Msg::Told(id, Box::new(Ok(story()))));
+                model.update(Msg::Explained(id, Box::new(Ok(story()))));
                 drawn(&model, width, height);
                 press(&mut model, KeyCode::PageDown);
                 drawn(&model, width, height);
@@ -162,7 +162,7 @@ fn without_colour_and_unicode_it_says_the_same() {
         shows(&lines(&buffer).join("\n"), &["OK ", "+---", "|"]);
         press(&mut model, KeyCode::Enter);
         let id = MessageId(Uuid::from_u128(1001));
-        model.update(Msg::Told(id, Box::new(Ok(story()))));
+        model.update(Msg::Explained(id, Box::new(Ok(story()))));
     }
     // The chosen row is told without colour, too.
     press(&mut model, KeyCode::Esc);
@@ -177,7 +177,7 @@ fn a_letter_shows_its_story_and_the_commands_for_it() {
     press(&mut model, KeyCode::Enter);
     shows(&text(&model, 80, 24), &["Reading the story", "esh3ar dlq show 00000000-"]);
     let id = MessageId(Uuid::from_u128(1001));
-    model.update(Msg::Told(id, Box::new(Ok(story()))));
+    model.update(Msg::Explained(id, Box::new(Ok(story()))));
     let shown = text(&model, 100, 30);
     shows(
         &shown,
@@ -194,7 +194,7 @@ fn a_letter_shows_its_story_and_the_commands_for_it() {
     );
     assert!(!shown.contains("secret"), "contents are nobody's business here");
     let asked = press(&mut model, KeyCode::Char('n'));
-    assert_eq!(asked, Some(Effect::Look), "whole numbers have to be asked for");
+    assert_eq!(asked, Some(Effect::Refresh), "whole numbers have to be asked for");
     shows(&text(&model, 100, 30), &["to         +967771234567"]);
     // What does not fit is scrolled to, and not past.
     let small = text(&model, 60, 12);
@@ -210,14 +210,14 @@ fn a_letter_shows_its_story_and_the_commands_for_it() {
 #[test]
 fn trouble_is_told_first_and_the_data_keep_their_age() {
     let mut model = model(BARE);
-    model.update(Msg::Looked(Err("the database cannot be reached".to_owned())));
+    model.update(Msg::Refreshed(Err("the database cannot be reached".to_owned())));
     model.update(Msg::Tick(now() + Duration::seconds(13)));
     let first = lines(&drawn(&model, 80, 24)).remove(0);
     shows(&first, &["FAIL the database cannot be reached", "data 14s old"]);
     shows(&text(&model, 80, 24), &["host1:101"]);
     let never = {
         let mut model = Model::new(BARE, false, false, now());
-        model.update(Msg::Looked(Err("nobody is there".to_owned())));
+        model.update(Msg::Refreshed(Err("nobody is there".to_owned())));
         text(&model, 80, 24)
     };
     shows(&never, &["FAIL nobody is there", "esh3ar doctor"]);
@@ -236,10 +236,10 @@ fn the_worst_part_is_what_the_first_line_says() {
     }
     let told = state::overall(&data.stats);
     let wanted = "broker: gateway host1:101 and 1 more of 2: refused";
-    assert_eq!(told, (Word::Warn, wanted.to_owned()));
+    assert_eq!(told, (Health::Warn, wanted.to_owned()));
     data.stats.nodes.retain(|node| node.role != "worker");
-    let (word, sentence) = state::overall(&data.stats);
-    assert_eq!((word, sentence.starts_with("delivery: nobody delivers")), (Word::Fail, true));
+    let (health, sentence) = state::overall(&data.stats);
+    assert_eq!((health, sentence.starts_with("delivery: nobody delivers")), (Health::Fail, true));
     // The report says it in the same words.
     let page = super::super::report::page(&data.stats);
     shows(&page, &["FAIL delivery: nobody delivers", "WARN broker", "Waiting", "20,000+", "p99.9"]);

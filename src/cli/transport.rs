@@ -14,13 +14,13 @@ use serde_json::Value;
 
 use super::{
     Setup,
-    answer::{Page, read},
-    exit::{Failure, Kind, MAKE_ROOM},
-    opened::{self, Opened},
-    why::{Why, operator},
+    answer::{ListPage, read},
+    audit_reason::{AuditReason, operator},
+    database::{self, OpenApp},
+    exit::{ExitStatus, FREE_DISK_SPACE, Failure},
 };
 use crate::{
-    client::{self, ApiClient, LongAnswer, encode},
+    client::{self, ApiClient, StreamedResponse, encode},
     config,
     server::{
         inside::{self, Inside},
@@ -29,15 +29,15 @@ use crate::{
 };
 
 /// The largest page of a list.
-const PAGE: usize = 200;
+const PAGE_SIZE: usize = 200;
 /// The most that a command lists.
-pub(super) const MOST: usize = 10_000;
+pub(super) const MAX_LISTED: usize = 10_000;
 
 /// How long an answer that comes line by line may be silent.
-const SILENCE: Duration = Duration::from_secs(120);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The most bytes of certificates that are trusted.
-const MOST_ROOTS: u64 = 1 << 20;
+const MAX_CA_FILE_LEN: u64 = 1 << 20;
 
 /// A server elsewhere.
 #[derive(Clone, Debug, Default, Args)]
@@ -59,18 +59,25 @@ impl RemoteArgs {
     fn api(&self, url: &str) -> Result<ApiClient, Failure> {
         if url.contains('@') {
             // It is not repeated: a password may be in it.
-            return Err(Failure::new(Kind::Usage, "--url must be an address without a login")
-                .hint("the token comes from --token-file FILE or ESH3AR_TOKEN"));
+            return Err(Failure::new(
+                ExitStatus::Usage,
+                "--url must be an address without a login",
+            )
+            .hint("the token comes from --token-file FILE or ESH3AR_TOKEN"));
         }
         let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
         if host.is_none_or(|host| host.is_empty() || host.starts_with('/')) {
-            return Err(Failure::new(Kind::Usage, format!("'{url}' is no address of a server"))
-                .hint("write https://messages.example.org, or http://127.0.0.1:5000"));
+            return Err(Failure::new(
+                ExitStatus::Usage,
+                format!("'{url}' is no address of a server"),
+            )
+            .hint("write https://messages.example.org, or http://127.0.0.1:5000"));
         }
-        let roots = self.ca_file.as_deref().map(|path| text_of(path, MOST_ROOTS)).transpose()?;
-        ApiClient::trusting(url, &self.token()?, roots.as_deref().map(str::as_bytes)).map_err(
+        let roots =
+            self.ca_file.as_deref().map(|path| read_text(path, MAX_CA_FILE_LEN)).transpose()?;
+        ApiClient::with_ca(url, &self.token()?, roots.as_deref().map(str::as_bytes)).map_err(
             |error| {
-                Failure::new(Kind::Config, format!("--ca-file cannot be used: {error}"))
+                Failure::new(ExitStatus::Config, format!("--ca-file cannot be used: {error}"))
                     .hint("it holds certificates in PEM form")
             },
         )
@@ -78,38 +85,38 @@ impl RemoteArgs {
 
     fn token(&self) -> Result<String, Failure> {
         let token = match &self.token_file {
-            Some(path) => text_of(path, config::LONGEST_SECRET)?,
+            Some(path) => read_text(path, config::LONGEST_SECRET)?,
             None => std::env::var("ESH3AR_TOKEN").unwrap_or_default(),
         };
         let token = token.trim();
         if token.is_empty() || token.contains(|c: char| c.is_control() || c.is_whitespace()) {
-            return Err(Failure::new(Kind::Usage, "--url needs an administrator's token")
+            return Err(Failure::new(ExitStatus::Usage, "--url needs an administrator's token")
                 .hint("give --token-file FILE or ESH3AR_TOKEN; on the server: esh3ar token create --user NAME"));
         }
         Ok(token.to_owned())
     }
 }
 
-fn text_of(path: &Path, most: u64) -> Result<String, Failure> {
+fn read_text(path: &Path, most: u64) -> Result<String, Failure> {
     config::read_bounded(path, most).map_err(|error| {
-        Failure::new(Kind::Config, format!("{} cannot be read: {error}", path.display()))
+        Failure::new(ExitStatus::Config, format!("{} cannot be read: {error}", path.display()))
             .hint("check the path, its permissions and what is in it")
     })
 }
 
 /// The admin API, wherever it is, and what is open for it.
-pub(super) struct Admin {
-    way: Way,
-    opened: Option<Box<Opened>>,
+pub(super) struct AdminClient {
+    transport: AdminTransport,
+    opened: Option<Box<OpenApp>>,
 }
 
 /// The way to the admin API. Cheap to clone.
 #[derive(Clone)]
-pub(super) enum Way {
+pub(super) enum AdminTransport {
     /// In this process, over a database that it has opened.
-    Here(Inside),
+    InProcess(Inside),
     /// At a server.
-    There {
+    Remote {
         /// The way there.
         api: ApiClient,
         /// Its address.
@@ -117,43 +124,43 @@ pub(super) enum Way {
     },
 }
 
-impl Deref for Admin {
-    type Target = Way;
+impl Deref for AdminClient {
+    type Target = AdminTransport;
 
-    fn deref(&self) -> &Way {
-        &self.way
+    fn deref(&self) -> &AdminTransport {
+        &self.transport
     }
 }
 
-impl Admin {
+impl AdminClient {
     /// Opens the database, or prepares to ask the server that was named.
-    pub(super) async fn open(setup: &Setup) -> Result<Admin, Failure> {
-        match Admin::there(setup)? {
+    pub(super) async fn open(setup: &Setup) -> Result<AdminClient, Failure> {
+        match AdminClient::remote(setup)? {
             Some(there) => Ok(there),
-            None => Ok(Admin::here(opened::open(setup).await?)),
+            None => Ok(AdminClient::in_process(database::open(setup).await?)),
         }
     }
 
     /// Over a database that is open.
-    pub(super) fn here(opened: Opened) -> Admin {
-        let way = Way::Here(Inside::new(opened.app.clone()));
-        Admin { way, opened: Some(Box::new(opened)) }
+    pub(super) fn in_process(opened: OpenApp) -> AdminClient {
+        let transport = AdminTransport::InProcess(Inside::new(opened.app.clone()));
+        AdminClient { transport, opened: Some(Box::new(opened)) }
     }
 
     /// At the server that was named, if one was.
-    pub(super) fn there(setup: &Setup) -> Result<Option<Admin>, Failure> {
+    pub(super) fn remote(setup: &Setup) -> Result<Option<AdminClient>, Failure> {
         let Some(url) = &setup.remote.url else { return Ok(None) };
-        if url.starts_with("http://") && !is_near(url) {
+        if url.starts_with("http://") && !is_loopback(url) {
             setup.output.note("the token is sent unencrypted: use https://");
         }
-        let way = Way::There { api: setup.remote.api(url)?, url: url.clone() };
-        Ok(Some(Admin { way, opened: None }))
+        let transport = AdminTransport::Remote { api: setup.remote.api(url)?, url: url.clone() };
+        Ok(Some(AdminClient { transport, opened: None }))
     }
 
     /// Closes what is open, then gives the command's own result.
     pub(super) async fn close<T>(self, result: Result<T, Failure>) -> Result<T, Failure> {
-        let Admin { way, opened } = self;
-        drop(way);
+        let AdminClient { transport, opened } = self;
+        drop(transport);
         match opened {
             Some(opened) => opened.close(result).await,
             None => result,
@@ -161,28 +168,28 @@ impl Admin {
     }
 }
 
-impl Way {
+impl AdminTransport {
     /// Whether it is over a database of this machine's.
-    pub(super) fn is_here(&self) -> bool {
-        matches!(self, Way::Here(_))
+    pub(super) fn is_in_process(&self) -> bool {
+        matches!(self, AdminTransport::InProcess(_))
     }
 
     /// Asks. `path` begins after `/api/v1/admin`.
     pub(super) async fn ask(
         &self,
-        why: &Why,
+        why: &AuditReason,
         method: &str,
         path: &str,
         body: Option<&Value>,
     ) -> Result<Value, Failure> {
         let path = format!("/api/v1/admin{path}");
         let (status, body) = match self {
-            Way::Here(inside) => {
+            AdminTransport::InProcess(inside) => {
                 let by = operator().because(why.text())?;
                 inside.ask(by, method, &path, body).await
             }
-            Way::There { api, url } => {
-                let answer = api.ask(method, &path, body, why.text()).await;
+            AdminTransport::Remote { api, url } => {
+                let answer = api.request(method, &path, body, why.text()).await;
                 let answer = answer.map_err(|error| unreached(url, &error))?;
                 (answer.status, answer.body)
             }
@@ -196,29 +203,30 @@ impl Way {
     /// Asks for what comes line by line, each a JSON document.
     pub(super) async fn ask_lines(
         &self,
-        why: &Why,
+        why: &AuditReason,
         method: &str,
         path: &str,
         body: Option<&Value>,
-    ) -> Result<Lines, Failure> {
+    ) -> Result<ResponseLines, Failure> {
         let path = format!("/api/v1/admin{path}");
         let (status, body) = match self {
-            Way::Here(inside) => {
+            AdminTransport::InProcess(inside) => {
                 let by = operator().because(why.text())?;
                 let (status, pieces) = inside.ask_long(by, method, &path, body).await;
                 if (200..300).contains(&status) {
-                    return Ok(Lines::of(Pieces::Here(pieces)));
+                    return Ok(ResponseLines::of(LineSource::InProcess(pieces)));
                 }
                 (status, pieces.json().await)
             }
-            Way::There { api, url } => {
-                let answer = api.ask_long(method, &path, body, why.text(), SILENCE).await;
+            AdminTransport::Remote { api, url } => {
+                let answer =
+                    api.request_streamed(method, &path, body, why.text(), IDLE_TIMEOUT).await;
                 match answer.map_err(|error| unreached(url, &error))? {
-                    LongAnswer::Pieces(pieces) => {
+                    StreamedResponse::Chunks(pieces) => {
                         let url = url.clone();
-                        return Ok(Lines::of(Pieces::There { pieces, url }));
+                        return Ok(ResponseLines::of(LineSource::Remote { pieces, url }));
                     }
-                    LongAnswer::Whole(answer) => (answer.status, answer.body),
+                    StreamedResponse::Complete(answer) => (answer.status, answer.body),
                 }
             }
         };
@@ -226,25 +234,25 @@ impl Way {
     }
 
     /// Reads something.
-    pub(super) async fn get(&self, why: &Why, path: &str) -> Result<Value, Failure> {
+    pub(super) async fn get(&self, why: &AuditReason, path: &str) -> Result<Value, Failure> {
         self.ask(why, "GET", path, None).await
     }
 
     /// Reads a list, page after page, until there are `limit`. Gives also whether there is more.
     pub(super) async fn list(
         &self,
-        why: &Why,
+        why: &AuditReason,
         path: &str,
         query: &Query,
         limit: usize,
     ) -> Result<(Vec<Value>, bool), Failure> {
-        let limit = limit.clamp(1, MOST);
+        let limit = limit.clamp(1, MAX_LISTED);
         let mut items: Vec<Value> = Vec::new();
         let mut after: Option<String> = None;
         loop {
-            let size = PAGE.min(limit - items.len());
+            let size = PAGE_SIZE.min(limit - items.len());
             let page = query.clone().with("limit", size).with_some("after", after.as_deref());
-            let page: Page = read(&self.get(why, &format!("{path}{page}")).await?)?;
+            let page: ListPage = read(&self.get(why, &format!("{path}{page}")).await?)?;
             items.extend(page.items);
             after = page.next;
             if after.is_none() || items.len() >= limit {
@@ -256,29 +264,29 @@ impl Way {
     /// What to say of an answer that is none of success.
     pub(super) fn refused(&self, status: u16, problem: &Value) -> Failure {
         let kind = match status {
-            400 => Kind::Usage,
-            404 => Kind::NotFound,
-            401 | 403 | 409 | 422 => Kind::Refused,
-            429 | 503 => Kind::Unavailable,
-            _ => Kind::Failed,
+            400 => ExitStatus::Usage,
+            404 => ExitStatus::NotFound,
+            401 | 403 | 409 | 422 => ExitStatus::Refused,
+            429 | 503 => ExitStatus::Unavailable,
+            _ => ExitStatus::Failed,
         };
         let problem = ProblemBody::deserialize(problem).ok();
         let url = match self {
-            Way::Here(_) => {
+            AdminTransport::InProcess(_) => {
                 let detail = problem.as_ref().map(|problem| problem.detail);
                 let failure = Failure::new(kind, detail.unwrap_or("an internal error"));
                 let is_full = problem.is_some_and(|problem| problem.code == code::DISK_FULL);
                 return match kind {
-                    Kind::Unavailable if is_full => failure.hint(MAKE_ROOM),
-                    Kind::Unavailable => failure.hint("run: esh3ar doctor"),
+                    ExitStatus::Unavailable if is_full => failure.hint(FREE_DISK_SPACE),
+                    ExitStatus::Unavailable => failure.hint("run: esh3ar doctor"),
                     _ => failure,
                 };
             }
-            Way::There { url, .. } => url,
+            AdminTransport::Remote { url, .. } => url,
         };
         let Some(ProblemBody { detail, code, retry_after, .. }) = problem else {
             // No problem of ours: a proxy, or something else altogether.
-            let kind = if status >= 500 { Kind::Unavailable } else { Kind::Failed };
+            let kind = if status >= 500 { ExitStatus::Unavailable } else { ExitStatus::Failed };
             return Failure::new(kind, format!("{url} answered {status}, which is not esh3ar"))
                 .hint("check --url");
         };
@@ -288,14 +296,14 @@ impl Way {
             (403, _) => Failure::new(kind, format!("this token may not administer: {detail}"))
                 .hint("it needs a user with the permission Admin: esh3ar user set NAME --permission …"),
             (404, code::ROUTE_NOT_FOUND) => {
-                Failure::new(Kind::Failed, format!("{url} does not know how to do this"))
+                Failure::new(ExitStatus::Failed, format!("{url} does not know how to do this"))
                     .hint("its esh3ar may be older than this one")
             }
             _ => {
                 let failure = Failure::new(kind, detail);
                 match (kind, retry_after) {
-                    (Kind::Unavailable, Some(wait)) => failure.hint(format!("try again in {wait} s")),
-                    (Kind::Unavailable, None) => failure.hint("on the server, run: esh3ar doctor"),
+                    (ExitStatus::Unavailable, Some(wait)) => failure.hint(format!("try again in {wait} s")),
+                    (ExitStatus::Unavailable, None) => failure.hint("on the server, run: esh3ar doctor"),
                     _ => failure,
                 }
             }
@@ -304,24 +312,24 @@ impl Way {
 }
 
 /// An answer that comes line by line.
-pub(super) struct Lines {
-    pieces: Pieces,
+pub(super) struct ResponseLines {
+    pieces: LineSource,
     came: Vec<u8>,
     /// How much of it was looked through for the end of a line.
     seen: usize,
 }
 
-enum Pieces {
-    Here(inside::Pieces),
-    There { pieces: client::Pieces, url: String },
+enum LineSource {
+    InProcess(inside::Pieces),
+    Remote { pieces: client::BodyChunks, url: String },
 }
 
-impl Lines {
+impl ResponseLines {
     /// The longest line.
-    const LONGEST: usize = 16 << 20;
+    const MAX_LINE_LEN: usize = 16 << 20;
 
-    fn of(pieces: Pieces) -> Lines {
-        Lines { pieces, came: Vec::new(), seen: 0 }
+    fn of(pieces: LineSource) -> ResponseLines {
+        ResponseLines { pieces, came: Vec::new(), seen: 0 }
     }
 
     /// The next line, without its end; `None` after the last.
@@ -339,36 +347,40 @@ impl Lines {
             }
             self.seen = self.came.len();
             let piece = match &mut self.pieces {
-                Pieces::Here(pieces) => pieces.next().await.map_err(|error| {
-                    Failure::new(Kind::Unavailable, error.to_string()).hint("run: esh3ar doctor")
+                LineSource::InProcess(pieces) => pieces.next().await.map_err(|error| {
+                    Failure::new(ExitStatus::Unavailable, error.to_string())
+                        .hint("run: esh3ar doctor")
                 })?,
-                Pieces::There { pieces, url } => pieces.next().await.map_err(|error| {
+                LineSource::Remote { pieces, url } => pieces.next().await.map_err(|error| {
                     let what = format!("the answer of {url} broke off: {error}");
-                    Failure::new(Kind::Unavailable, what).hint("run the same again")
+                    Failure::new(ExitStatus::Unavailable, what).hint("run the same again")
                 })?,
             };
             match piece {
-                Some(piece) if self.came.len() + piece.len() <= Lines::LONGEST => {
+                Some(piece) if self.came.len() + piece.len() <= ResponseLines::MAX_LINE_LEN => {
                     self.came.extend_from_slice(&piece);
                 }
                 Some(_) => {
-                    return Err(Failure::new(Kind::Failed, "a line of the answer has no end"));
+                    return Err(Failure::new(
+                        ExitStatus::Failed,
+                        "a line of the answer has no end",
+                    ));
                 }
                 None if self.came.is_empty() => return Ok(None),
                 // A line without its end is no line.
-                None => return Err(Failure::new(Kind::Failed, "the answer broke off")),
+                None => return Err(Failure::new(ExitStatus::Failed, "the answer broke off")),
             }
         }
     }
 }
 
 fn unreached(url: &str, error: &client::Error) -> Failure {
-    Failure::new(Kind::Unavailable, format!("{url} cannot be reached: {error}"))
+    Failure::new(ExitStatus::Unavailable, format!("{url} cannot be reached: {error}"))
         .hint("check --url, --ca-file, and that esh3ar serve runs there")
 }
 
 /// Whether what is sent there stays on this machine.
-fn is_near(url: &str) -> bool {
+fn is_loopback(url: &str) -> bool {
     let Ok(url) = url.parse::<http::Uri>() else { return false };
     let host = url.host().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
@@ -419,7 +431,7 @@ mod tests {
     #[test]
     fn only_this_machine_is_near() {
         for near in ["http://127.0.0.1:5000", "http://localhost", "http://[::1]:80/x"] {
-            assert!(super::is_near(near), "{near}");
+            assert!(super::is_loopback(near), "{near}");
         }
         for far in [
             "http://localhost.example.com",
@@ -427,7 +439,7 @@ mod tests {
             "http://10.0.0.1",
             "x y",
         ] {
-            assert!(!super::is_near(far), "{far}");
+            assert!(!super::is_loopback(far), "{far}");
         }
     }
 }

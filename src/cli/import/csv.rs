@@ -7,16 +7,16 @@
 use std::io::{ErrorKind, Read, Result};
 
 /// No row is longer, in bytes.
-pub const LONGEST: usize = 1024 * 1024;
+pub const MAX_ROW_LEN: usize = 1024 * 1024;
 /// How much is read at once.
-const PIECE: usize = 64 * 1024;
+const READ_SIZE: usize = 64 * 1024;
 
 /// A line that is not empty.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Line {
+pub struct TextLine {
     /// Counts from 1, with those that are empty.
     pub number: u64,
-    /// What it holds, without its end, and [`LONGEST`] bytes at most.
+    /// What it holds, without its end, and [`MAX_ROW_LEN`] bytes at most.
     pub bytes: Vec<u8>,
     /// Whether it is longer than that.
     pub is_cut: bool,
@@ -29,7 +29,7 @@ pub enum Malformed {
     AfterQuote,
     /// A quote is not closed, or only by one that belongs to another line.
     Open,
-    /// It is longer than [`LONGEST`].
+    /// It is longer than [`MAX_ROW_LEN`].
     Long,
     /// It stands in quotes over several lines, and so do rows: these may be one text, or rows that two stray
     /// quotes make look like one.
@@ -38,28 +38,28 @@ pub enum Malformed {
 
 /// What a record over several lines is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Span {
+pub enum RecordSpan {
     /// One record.
     Whole,
     /// None: its fields are not those of a record.
-    Broken,
+    RowError,
     /// One by its quotes, and several by what stands in them.
     Ambiguous,
 }
 
 /// A record, or the line on which one begins that is none.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Record {
+pub struct CsvRecord {
     /// The line on which it begins.
     pub line: u64,
     /// Its fields, without their quotes.
     pub fields: std::result::Result<Vec<Vec<u8>>, Malformed>,
-    /// As it stands there; [`LONGEST`] bytes at most.
+    /// As it stands there; [`MAX_ROW_LEN`] bytes at most.
     pub raw: Vec<u8>,
 }
 
 /// Reads lines that end with a line feed, a carriage return, or both.
-pub struct Records<R> {
+pub struct CsvReader<R> {
     source: R,
     /// What was read, of which `start` bytes are through.
     buffer: Vec<u8>,
@@ -81,10 +81,10 @@ struct Scanned {
     spans_lines: bool,
 }
 
-impl<R: Read> Records<R> {
+impl<R: Read> CsvReader<R> {
     /// From the beginning of a source.
-    pub fn new(source: R) -> Records<R> {
-        Records {
+    pub fn new(source: R) -> CsvReader<R> {
+        CsvReader {
             source,
             buffer: Vec::new(),
             start: 0,
@@ -107,7 +107,7 @@ impl<R: Read> Records<R> {
     pub fn head(&mut self) -> Result<&[u8]> {
         let mut place = 0;
         let mut seen = false;
-        while let Some(byte) = self.at(place)?.filter(|_| place < LONGEST) {
+        while let Some(byte) = self.at(place)?.filter(|_| place < MAX_ROW_LEN) {
             if seen && matches!(byte, b'\r' | b'\n') {
                 break;
             }
@@ -121,7 +121,7 @@ impl<R: Read> Records<R> {
     pub fn skip(&mut self, count: usize) {
         self.start = (self.start + count).min(self.buffer.len());
         // Not after every line: what is kept has to be moved.
-        if self.start > LONGEST || self.start == self.buffer.len() {
+        if self.start > MAX_ROW_LEN || self.start == self.buffer.len() {
             self.buffer.drain(..self.start);
             self.start = 0;
         }
@@ -137,7 +137,7 @@ impl<R: Read> Records<R> {
                 return Ok(None);
             }
             let filled = self.buffer.len();
-            self.buffer.resize(filled + PIECE, 0);
+            self.buffer.resize(filled + READ_SIZE, 0);
             let room = self.buffer.get_mut(filled..).unwrap_or_default();
             let count = match self.source.read(room) {
                 Ok(count) => count,
@@ -180,7 +180,7 @@ impl<R: Read> Records<R> {
     ///
     /// # Errors
     /// It cannot be read.
-    pub fn line(&mut self) -> Result<Option<Line>> {
+    pub fn line(&mut self) -> Result<Option<TextLine>> {
         self.skip_empty_lines()?;
         let (number, mut bytes, mut is_cut) = (self.line, Vec::new(), false);
         if self.at(0)?.is_none() {
@@ -190,7 +190,7 @@ impl<R: Read> Records<R> {
             let ahead = self.buffer.get(self.start..).unwrap_or_default();
             let end = ahead.iter().position(|byte| matches!(byte, b'\r' | b'\n'));
             let found = ahead.get(..end.unwrap_or(ahead.len())).unwrap_or_default();
-            let room = LONGEST.saturating_sub(bytes.len());
+            let room = MAX_ROW_LEN.saturating_sub(bytes.len());
             is_cut |= found.len() > room;
             bytes.extend_from_slice(found.get(..room.min(found.len())).unwrap_or_default());
             let count = found.len();
@@ -203,7 +203,7 @@ impl<R: Read> Records<R> {
         let end = self.line_end(0)?;
         self.skip(end);
         self.line += 1;
-        Ok(Some(Line { number, bytes, is_cut }))
+        Ok(Some(TextLine { number, bytes, is_cut }))
     }
 
     /// The next record; `None` at the end. Of one that goes over more than a line, `span` says what it is, by
@@ -214,8 +214,8 @@ impl<R: Read> Records<R> {
     pub fn record(
         &mut self,
         delimiter: u8,
-        span: impl Fn(&[Vec<u8>], &[u8]) -> Span,
-    ) -> Result<Option<Record>> {
+        span: impl Fn(&[Vec<u8>], &[u8]) -> RecordSpan,
+    ) -> Result<Option<CsvRecord>> {
         self.skip_empty_lines()?;
         if self.at(0)?.is_none() {
             return Ok(None);
@@ -229,14 +229,15 @@ impl<R: Read> Records<R> {
             Ok(fields) => {
                 let raw = self.buffer.get(self.start..self.start + scanned.length);
                 let raw = raw.unwrap_or_default().to_vec();
-                let span = if scanned.spans_lines { span(&fields, &raw) } else { Span::Whole };
+                let span =
+                    if scanned.spans_lines { span(&fields, &raw) } else { RecordSpan::Whole };
                 match span {
-                    Span::Whole => {
+                    RecordSpan::Whole => {
                         self.pass(scanned.length)?;
-                        Ok(Some(Record { line, fields: Ok(fields), raw }))
+                        Ok(Some(CsvRecord { line, fields: Ok(fields), raw }))
                     }
-                    Span::Broken => self.broken(Malformed::Open),
-                    Span::Ambiguous => {
+                    RecordSpan::Broken => self.broken(Malformed::Open),
+                    RecordSpan::Ambiguous => {
                         self.ambiguous = line + self.line_ends(scanned.length)?;
                         self.broken(Malformed::Ambiguous)
                     }
@@ -247,10 +248,10 @@ impl<R: Read> Records<R> {
     }
 
     /// The next line as a record that is none.
-    fn broken(&mut self, why: Malformed) -> Result<Option<Record>> {
-        let Some(Line { number, bytes, is_cut }) = self.line()? else { return Ok(None) };
+    fn broken(&mut self, why: Malformed) -> Result<Option<CsvRecord>> {
+        let Some(TextLine { number, bytes, is_cut }) = self.line()? else { return Ok(None) };
         let why = if is_cut { Malformed::Long } else { why };
-        Ok(Some(Record { line: number, fields: Err(why), raw: bytes }))
+        Ok(Some(CsvRecord { line: number, fields: Err(why), raw: bytes }))
     }
 
     /// How many lines end in so many bytes.
@@ -282,7 +283,7 @@ impl<R: Read> Records<R> {
             let is_quoted = self.at(place)? == Some(b'"');
             place += usize::from(is_quoted);
             loop {
-                if place > LONGEST {
+                if place > MAX_ROW_LEN {
                     let why = if spans_lines { Malformed::Open } else { Malformed::Long };
                     return scanned(Err(why), place, spans_lines);
                 }
@@ -319,12 +320,12 @@ mod tests {
 
     use super::*;
 
-    fn two(fields: &[Vec<u8>], _: &[u8]) -> Span {
-        if fields.len() == 2 { Span::Whole } else { Span::Broken }
+    fn two(fields: &[Vec<u8>], _: &[u8]) -> RecordSpan {
+        if fields.len() == 2 { RecordSpan::Whole } else { RecordSpan::Broken }
     }
 
-    fn all(text: &[u8]) -> Vec<Record> {
-        let mut records = Records::new(text);
+    fn all(text: &[u8]) -> Vec<CsvRecord> {
+        let mut records = CsvReader::new(text);
         std::iter::from_fn(|| records.record(b',', two).unwrap()).collect()
     }
 
@@ -383,7 +384,7 @@ mod tests {
 
     #[test]
     fn lines_are_counted_whatever_ends_them() {
-        let mut lines = Records::new(&b"a\r\n\r\nb\n\rc\rd"[..]);
+        let mut lines = CsvReader::new(&b"a\r\n\r\nb\n\rc\rd"[..]);
         let found: Vec<(u64, Vec<u8>)> = std::iter::from_fn(|| lines.line().unwrap())
             .map(|line| (line.number, line.bytes))
             .collect();
@@ -419,8 +420,8 @@ mod tests {
             prop_assert_eq!(raw, whole);
             let lines: Vec<u64> = found.iter().map(|record| record.line).collect();
             prop_assert!(lines.is_sorted_by(|one, other| one < other));
-            let mut slow = Records::new(Slow(&text, step));
-            let again: Vec<Record> =
+            let mut slow = CsvReader::new(Slow(&text, step));
+            let again: Vec<CsvRecord> =
                 std::iter::from_fn(|| slow.record(b',', two).unwrap()).collect();
             prop_assert_eq!(again, found);
         }

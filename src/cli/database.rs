@@ -5,7 +5,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Setup,
-    exit::{Failure, Kind},
+    exit::{ExitStatus, Failure},
     privilege,
 };
 use crate::{
@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// An open database.
-pub(super) struct OpenedStore {
+pub(super) struct OpenDatabase {
     pub(super) store: Store,
     /// What reads from its copies need; only a serving process has it.
     pub(super) replicas: Option<ReplicasWork>,
@@ -34,9 +34,9 @@ pub(super) struct OpenedStore {
 }
 
 /// The use cases over an open database.
-pub(super) struct Opened {
+pub(super) struct OpenApp {
     pub(super) app: App,
-    opened: OpenedStore,
+    opened: OpenDatabase,
     tracker: TaskTracker,
     stop: CancellationToken,
 }
@@ -77,7 +77,8 @@ fn failpoints(runs: bool) -> Result<Failpoints, Failure> {
     match std::env::var("ESH3AR_FAILPOINT") {
         Ok(text) if runs => Failpoints::parse(&text).map_err(|text| {
             let what = format!("ESH3AR_FAILPOINT={text} names no place to fail at in this build");
-            Failure::new(Kind::Config, what).hint("it is for tests of development builds: unset it")
+            Failure::new(ExitStatus::Config, what)
+                .hint("it is for tests of development builds: unset it")
         }),
         _ => Ok(Failpoints::default()),
     }
@@ -101,36 +102,39 @@ pub(super) fn mailer(config: &Config) -> Result<Mailer, Failure> {
         to: smtp.to.clone(),
     };
     Mailer::smtp(&settings).map_err(|error| {
-        Failure::new(Kind::Config, format!("smtp: {error}")).hint("run: esh3ar config check")
+        Failure::new(ExitStatus::Config, format!("smtp: {error}")).hint("run: esh3ar config check")
     })
 }
 
 /// Whether there is something to work on: a database that is given, or a private one in the folder.
-pub(super) fn is_there(setup: &Setup) -> bool {
+pub(super) fn exists(setup: &Setup) -> bool {
     setup.loaded.config.database.url.is_some() || embedded::is_there(&setup.data_dir)
 }
 
 /// Before a command that has nothing to do without an installation: making an empty one would hide that
 /// the folder is another than was meant.
-pub(super) fn expect_installation(setup: &Setup) -> Result<(), Failure> {
-    if is_there(setup) {
+pub(super) fn require_installation(setup: &Setup) -> Result<(), Failure> {
+    if exists(setup) {
         return Ok(());
     }
     let what = format!("there is no installation of esh3ar in {}", setup.data_dir.display());
-    Err(Failure::new(Kind::NotFound, what).hint(
+    Err(Failure::new(ExitStatus::NotFound, what).hint(
         "begin one with esh3ar init or esh3ar serve, or name the folder of another with --data-dir",
     ))
 }
 
 /// Opens the database, whatever its schema.
-pub(super) async fn open_store(setup: &Setup, purpose: Purpose) -> Result<OpenedStore, Failure> {
+pub(super) async fn open_database(
+    setup: &Setup,
+    purpose: Purpose,
+) -> Result<OpenDatabase, Failure> {
     let database = &setup.loaded.config.database;
     if let Some(url) = &database.url {
         if purpose == Purpose::Command || database.replica_urls.is_empty() {
             let mut target = parse("database.url", url)?;
             target.application_name(&setup.application_name);
             let store = Store::new(target, database.pool_size)?;
-            return Ok(OpenedStore { store, replicas: None, embedded: None });
+            return Ok(OpenDatabase { store, replicas: None, embedded: None });
         }
         return with_replicas(setup);
     }
@@ -143,11 +147,11 @@ pub(super) async fn open_store(setup: &Setup, purpose: Purpose) -> Result<Opened
     let mut target = embedded.pg_config();
     target.application_name(&setup.application_name);
     let store = Store::new(target, database.pool_size)?;
-    Ok(OpenedStore { store, replicas: None, embedded: Some(embedded) })
+    Ok(OpenDatabase { store, replicas: None, embedded: Some(embedded) })
 }
 
 /// A given database with its copies.
-pub(super) fn with_replicas(setup: &Setup) -> Result<OpenedStore, Failure> {
+pub(super) fn with_replicas(setup: &Setup) -> Result<OpenDatabase, Failure> {
     let database = &setup.loaded.config.database;
     let named = |key: &str, url: &Secret| {
         let mut target = parse(key, url)?;
@@ -155,22 +159,22 @@ pub(super) fn with_replicas(setup: &Setup) -> Result<OpenedStore, Failure> {
         Ok::<_, Failure>(target)
     };
     let url = database.url.as_ref().ok_or_else(|| {
-        Failure::new(Kind::Config, "database.replica_urls needs database.url beside it")
+        Failure::new(ExitStatus::Config, "database.replica_urls needs database.url beside it")
     })?;
     let config = named("database.url", url)?;
     let urls = database.replica_urls.iter();
     let replicas = urls.map(|url| named("database.replica_urls", url)).collect::<Result<_, _>>()?;
     let (store, work) = Store::with_replicas(config, replicas, database.pool_size)?;
-    Ok(OpenedStore { store, replicas: Some(work), embedded: None })
+    Ok(OpenDatabase { store, replicas: Some(work), embedded: None })
 }
 
 /// Reads the address of a database. Its failure does not repeat it.
 pub(super) fn parse(key: &str, url: &Secret) -> Result<Target, Failure> {
     pool::parse_url(url.expose())
-        .map_err(|error| Failure::new(Kind::Config, format!("{key}: {error}")))
+        .map_err(|error| Failure::new(ExitStatus::Config, format!("{key}: {error}")))
 }
 
-impl OpenedStore {
+impl OpenDatabase {
     /// Brings the schema up to date. A given database is only looked at by commands: its
     /// migrations are for `esh3ar migrate` and `esh3ar serve`.
     pub(super) async fn prepare_schema(&self, may_migrate: bool) -> Result<(), Failure> {
@@ -182,7 +186,7 @@ impl OpenedStore {
         let missing = migrate::status(&client).await?.iter().any(|m| m.applied_at.is_none());
         if missing {
             let what = "the database's schema is older than this esh3ar";
-            return Err(Failure::new(Kind::Refused, what).hint("run: esh3ar migrate"));
+            return Err(Failure::new(ExitStatus::Refused, what).hint("run: esh3ar migrate"));
         }
         Ok(())
     }
@@ -192,7 +196,7 @@ impl OpenedStore {
         let mut target = match (&self.embedded, &setup.loaded.config.database.url) {
             (Some(embedded), _) => embedded.pg_config(),
             (None, Some(url)) => parse("database.url", url)?,
-            (None, None) => return Err(Failure::new(Kind::Config, "there is no database")),
+            (None, None) => return Err(Failure::new(ExitStatus::Config, "there is no database")),
         };
         target.application_name(&setup.application_name);
         Ok(target)
@@ -204,7 +208,7 @@ impl OpenedStore {
     }
 
     /// Whether it is private and another process has its folder.
-    pub(super) fn is_guest(&self) -> bool {
+    pub(super) fn is_in_use(&self) -> bool {
         self.embedded.as_ref().is_some_and(|embedded| !embedded.is_owner())
     }
 
@@ -228,22 +232,22 @@ impl OpenedStore {
 }
 
 /// Opens everything a command needs.
-pub(super) async fn open(setup: &Setup) -> Result<Opened, Failure> {
+pub(super) async fn open(setup: &Setup) -> Result<OpenApp, Failure> {
     open_with(setup, Cache::default()).await
 }
 
 /// The same with what the processes of the installation share beside the database.
-pub(super) async fn open_with(setup: &Setup, cache: Cache) -> Result<Opened, Failure> {
-    open_after(setup, false, cache).await
+pub(super) async fn open_with(setup: &Setup, cache: Cache) -> Result<OpenApp, Failure> {
+    open_prepared(setup, false, cache).await
 }
 
 /// The same for a command that begins an installation: a database that has nothing gets its schema.
-pub(super) async fn open_new(setup: &Setup) -> Result<Opened, Failure> {
-    open_after(setup, true, Cache::default()).await
+pub(super) async fn open_new(setup: &Setup) -> Result<OpenApp, Failure> {
+    open_prepared(setup, true, Cache::default()).await
 }
 
-async fn open_after(setup: &Setup, begins: bool, cache: Cache) -> Result<Opened, Failure> {
-    let opened = open_store(setup, Purpose::Command).await?;
+async fn open_prepared(setup: &Setup, begins: bool, cache: Cache) -> Result<OpenApp, Failure> {
+    let opened = open_database(setup, Purpose::Command).await?;
     let prepared = async {
         let empty = begins && opened.is_empty().await?;
         opened.prepare_schema(empty).await
@@ -256,14 +260,14 @@ async fn open_after(setup: &Setup, begins: bool, cache: Cache) -> Result<Opened,
     let settings = Settings { cache, ..settings(&setup.loaded.config, None)? };
     let app = App::start(settings, opened.store.clone(), &tracker, &stop);
     let begun = app.begin_ids().await;
-    let opened = Opened { app, opened, tracker, stop };
+    let opened = OpenApp { app, opened, tracker, stop };
     match begun {
         Ok(_) => Ok(opened),
         Err(error) => opened.close(Err(error.into())).await,
     }
 }
 
-impl Opened {
+impl OpenApp {
     /// Closes everything, then gives the command's own result.
     pub(super) async fn close<T>(self, result: Result<T, Failure>) -> Result<T, Failure> {
         self.stop.cancel();

@@ -6,8 +6,8 @@ use nix::sys::statvfs::{Statvfs, fstatvfs, statvfs};
 
 use super::super::{
     Setup,
-    exit::{Failure, Kind},
-    opened::OpenedStore,
+    database::OpenDatabase,
+    exit::{ExitStatus, Failure},
 };
 use crate::store::backup;
 
@@ -17,15 +17,15 @@ fn free(found: &Statvfs) -> u64 {
 
 /// Compares what is free with the size of the database: as large a backup may become, and so much does
 /// the scratch database take by which it is verified, if the server is on this machine.
-pub(super) async fn enough(
+pub(super) async fn require(
     setup: &Setup,
-    opened: &OpenedStore,
+    opened: &OpenDatabase,
     file: &File,
     verified: bool,
 ) -> Result<(), Failure> {
     let size = backup::size(&opened.store).await?;
     let place = fstatvfs(file).map_err(std::io::Error::from);
-    let place = place.map_err(|error| Failure::from(super::Broken::from(error)))?;
+    let place = place.map_err(|error| Failure::from(super::BackupError::from(error)))?;
     let scratch = verified && !opened.is_given();
     let shared = scratch
         && fs::metadata(&setup.data_dir).is_ok_and(|folder| {
@@ -35,7 +35,7 @@ pub(super) async fn enough(
     check("for the backup", free(&place), if shared { 2 * size } else { size }, size, shared)?;
     if scratch && !shared {
         let folder = statvfs(&setup.data_dir).map_err(std::io::Error::from);
-        let folder = folder.map_err(|error| Failure::from(super::Broken::from(error)))?;
+        let folder = folder.map_err(|error| Failure::from(super::BackupError::from(error)))?;
         check("in the data folder", free(&folder), size, size, true)?;
     }
     Ok(())
@@ -54,7 +54,7 @@ fn check(place: &str, free: u64, needed: u64, size: u64, scratch: bool) -> Resul
     );
     let other = if scratch { "; --no-verify needs no scratch database" } else { "" };
     let hint = format!("make room, keep fewer backups, or name a place on another disk{other}");
-    Err(Failure::new(Kind::Failed, what).hint(hint))
+    Err(Failure::new(ExitStatus::Failed, what).hint(hint))
 }
 
 #[cfg(test)]

@@ -7,12 +7,12 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    super::why, Bar, BenchArgs, Failure, LatencyView, Setup, latencies, report, round,
-    server::Server,
+    super::audit_reason, Bar, BenchArgs, Failure, LatencyView, Setup, latencies, report, round,
+    server::BenchServer,
 };
 use crate::{
     app::{App, Caller, access::Identity, tokens::Lifetime},
-    cli::opened,
+    cli::database,
     domain::{
         ConversationId, MessageId, Party, Permission, Permissions, TokenId, conversation::Side,
         message::Draft,
@@ -27,17 +27,17 @@ use crate::{
 };
 
 /// Conversations of one business user.
-const OF_ONE: usize = 50;
+const CONVERSATIONS_PER_USER: usize = 50;
 /// Tokens and conversations made at once.
-const MAKING: usize = 8;
+const MAX_CONCURRENCY: usize = 8;
 /// Messages in one transaction when a long conversation is made.
-const ROWS: u64 = 1000;
+const BATCH_SIZE: u64 = 1000;
 
 /// Talks.
 pub(super) async fn talk(
     setup: &Setup,
     arguments: &BenchArgs,
-    server: &Server,
+    server: &BenchServer,
     talks: usize,
     stop: &CancellationToken,
 ) -> Result<(), Failure> {
@@ -64,7 +64,7 @@ struct PagesView {
 pub(super) async fn read(
     setup: &Setup,
     arguments: &BenchArgs,
-    server: &Server,
+    server: &BenchServer,
     messages: u32,
     stop: &CancellationToken,
 ) -> Result<(), Failure> {
@@ -72,7 +72,7 @@ pub(super) async fn read(
     let Some(talk) = chat.talks.first() else { return Ok(()) };
     let progress = Arc::new(Progress::default());
     let bar = Bar::start(&progress);
-    let opened = opened::open_store(setup, Purpose::Command).await?;
+    let opened = database::open_database(setup, Purpose::Command).await?;
     let filled = fill(&opened.store, talk, u64::from(messages), &progress, stop).await;
     opened.close().await?;
     filled?;
@@ -103,7 +103,7 @@ async fn fill(
     let content = "x".repeat(200);
     let mut left = messages;
     while left > 0 && !stop.is_cancelled() {
-        let count = left.min(ROWS);
+        let count = left.min(BATCH_SIZE);
         let now = crate::app::Clock::System.now();
         let batch: Vec<NewChat> = (0..count)
             .map(|n| NewChat {
@@ -124,9 +124,13 @@ async fn fill(
 }
 
 /// Business users and phones with a conversation each.
-async fn talkers(setup: &Setup, server: &Server, talks: usize) -> Result<(Target, Chat), Failure> {
+async fn talkers(
+    setup: &Setup,
+    server: &BenchServer,
+    talks: usize,
+) -> Result<(Target, Chat), Failure> {
     let target = server.target(setup, talks).await?;
-    let opened = opened::open(setup).await?;
+    let opened = database::open(setup).await?;
     let result = begin(&opened.app, &target).await;
     let chat = opened.close(result).await?;
     Ok((target, chat))
@@ -134,23 +138,23 @@ async fn talkers(setup: &Setup, server: &Server, talks: usize) -> Result<(Target
 
 async fn begin(app: &App, target: &Target) -> Result<Chat, Failure> {
     let may = Permissions::NONE.with(Permission::Chat);
-    let by = why::operator().because(Some("for esh3ar bench"))?;
+    let by = audit_reason::operator().because(Some("for esh3ar bench"))?;
     let mut shops: Vec<(BusinessUser, String)> = Vec::new();
-    for _ in 0..target.recipients.len().div_ceil(OF_ONE) {
+    for _ in 0..target.recipients.len().div_ceil(CONVERSATIONS_PER_USER) {
         let name = format!("bench {}", uuid::Uuid::now_v7());
         let shop = app.add_user(&by, &name, may, None).await?;
         let token = app.issue_token(&by, &Party::Business(shop.id), Lifetime::Usual).await?.token;
         shops.push((shop, token));
     }
     let beginning = target.recipients.iter().enumerate().map(|(phone, (number, _))| {
-        let shop = phone / OF_ONE;
+        let shop = phone / CONVERSATIONS_PER_USER;
         let caller = caller(&shops[shop].0);
         async move {
             let (conversation, _) = app.open_conversation(&caller, number).await?;
             Ok::<_, Failure>(Talk { id: conversation.id.0, shop, phone })
         }
     });
-    let mut begun = futures_util::stream::iter(beginning).buffered(MAKING);
+    let mut begun = futures_util::stream::iter(beginning).buffered(MAX_CONCURRENCY);
     let mut talks = Vec::with_capacity(target.recipients.len());
     while let Some(talk) = begun.next().await {
         talks.push(talk?);

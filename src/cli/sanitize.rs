@@ -5,15 +5,15 @@ use crate::domain::text::turns_direction;
 
 /// One line: a blank for each control character, and what changes the direction by its number.
 pub(super) fn line(text: &str) -> String {
-    made_harmless(text, |c| c.is_control().then_some(' '))
+    replace_unsafe(text, |c| c.is_control().then_some(' '))
 }
 
 /// The same of a text that may have several lines.
-pub(super) fn lines(text: &str) -> String {
-    made_harmless(text, |c| (c.is_control() && !matches!(c, '\n' | '\t')).then_some(' '))
+pub(super) fn text(text: &str) -> String {
+    replace_unsafe(text, |c| (c.is_control() && !matches!(c, '\n' | '\t')).then_some(' '))
 }
 
-fn made_harmless(text: &str, other: impl Fn(char) -> Option<char>) -> String {
+fn replace_unsafe(text: &str, other: impl Fn(char) -> Option<char>) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         match other(c) {
@@ -51,9 +51,9 @@ mod tests {
         let text = "a\u{1b}[2Jb\tc\nd \u{202e}exe.gpj\u{202c} \u{2067}x\u{2069} سلام";
         let same = "\\u{202e}exe.gpj\\u{202c} \\u{2067}x\\u{2069} سلام";
         assert_eq!(line(text), format!("a [2Jb c d {same}"));
-        assert_eq!(lines(text), format!("a [2Jb\tc\nd {same}"));
+        assert_eq!(text(text), format!("a [2Jb\tc\nd {same}"));
         for c in ('\u{202a}'..='\u{202e}').chain('\u{2066}'..='\u{2069}') {
-            assert!(!line(&c.to_string()).contains(c) && !lines(&c.to_string()).contains(c));
+            assert!(!line(&c.to_string()).contains(c) && !text(&c.to_string()).contains(c));
         }
     }
 

@@ -9,41 +9,41 @@ use std::{
 use time::{OffsetDateTime, macros::format_description};
 
 use super::super::{
-    exit::{Failure, Kind},
-    part,
+    exit::{ExitStatus, Failure},
+    temp_file,
 };
 
-const BEGINS: &str = "esh3ar-";
-const ENDS: &str = ".tar";
+const NAME_PREFIX: &str = "esh3ar-";
+const NAME_SUFFIX: &str = ".tar";
 
 /// Where to.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(super) struct BackupDestination {
     pub(super) path: PathBuf,
     temporary: PathBuf,
     /// The folder whose older backups are counted.
     rotated: Option<PathBuf>,
 }
 
-impl Place {
+impl BackupDestination {
     /// A file, or a new one in a folder, called after the time.
-    pub(super) fn new(given: &Path, now: OffsetDateTime) -> Result<Place, Failure> {
+    pub(super) fn new(given: &Path, now: OffsetDateTime) -> Result<BackupDestination, Failure> {
         let given = std::path::absolute(given).map_err(|error| unusable(given, &error))?;
         let rotated = given.is_dir().then(|| given.clone());
         let path = match &rotated {
             Some(folder) => {
                 let form = format_description!("[year][month][day]T[hour][minute][second]Z");
                 let at = now.to_offset(time::UtcOffset::UTC).format(&form).unwrap_or_default();
-                folder.join(format!("{BEGINS}{at}{ENDS}"))
+                folder.join(format!("{NAME_PREFIX}{at}{NAME_SUFFIX}"))
             }
             // What is there may be the only good one.
             None if given.symlink_metadata().is_ok() => {
                 let what = format!("{} is there already", given.display());
-                return Err(Failure::new(Kind::Refused, what).hint("choose another name"));
+                return Err(Failure::new(ExitStatus::Refused, what).hint("choose another name"));
             }
             None => given,
         };
-        Ok(Place { temporary: part::beside(&path), path, rotated })
+        Ok(BackupDestination { temporary: temp_file::path_for(&path), path, rotated })
     }
 
     /// Whether older ones can be counted.
@@ -56,12 +56,15 @@ impl Place {
     pub(super) fn open(&self) -> Result<File, Failure> {
         let folder = self.path.parent().unwrap_or(Path::new("/"));
         let own = self.path.file_name().unwrap_or_default().to_string_lossy();
-        part::clear(folder, |of| if self.is_rotated() { is_backup(of) } else { of == own });
-        part::open(&self.temporary).map_err(|error| unusable(&self.path, &error))
+        temp_file::remove_stale(
+            folder,
+            |of| if self.is_rotated() { is_backup(of) } else { of == own },
+        );
+        temp_file::create(&self.temporary).map_err(|error| unusable(&self.path, &error))
     }
 
     /// Takes the temporary file away.
-    pub(super) fn give_up(&self) {
+    pub(super) fn discard(&self) {
         let _ = fs::remove_file(&self.temporary);
     }
 
@@ -96,7 +99,7 @@ fn rotate(folder: &Path, keep: usize) -> std::io::Result<usize> {
 
 /// `esh3ar-20260131T120000Z.tar`, and nothing else in the folder.
 fn is_backup(name: &str) -> bool {
-    let at = name.strip_prefix(BEGINS).and_then(|rest| rest.strip_suffix(ENDS));
+    let at = name.strip_prefix(NAME_PREFIX).and_then(|rest| rest.strip_suffix(NAME_SUFFIX));
     at.is_some_and(|at| {
         at.len() == 16
             && at.bytes().enumerate().all(|(place, byte)| match place {
@@ -108,7 +111,7 @@ fn is_backup(name: &str) -> bool {
 }
 
 fn unusable(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::new(Kind::Failed, format!("{} cannot be written: {error}", path.display()))
+    Failure::new(ExitStatus::Failed, format!("{} cannot be written: {error}", path.display()))
         .hint("choose a folder that is there, with room enough")
 }
 
@@ -146,14 +149,14 @@ mod tests {
         // Another one's, that is locked.
         let other = File::open(path(&left[0])).unwrap();
         other.lock().unwrap();
-        let _open = Place::new(folder.path(), now).unwrap().open().unwrap();
+        let _open = BackupDestination::new(folder.path(), now).unwrap().open().unwrap();
         assert_eq!(there(), [true, true]);
         drop(other);
-        let place = Place::new(folder.path(), now).unwrap();
-        place.give_up();
+        let place = BackupDestination::new(folder.path(), now).unwrap();
+        place.discard();
         let _open = place.open().unwrap();
         assert_eq!(there(), [false, true]);
-        let _file = Place::new(&path("mine.tar"), now).unwrap().open().unwrap();
+        let _file = BackupDestination::new(&path("mine.tar"), now).unwrap().open().unwrap();
         assert_eq!(there(), [false, false]);
         assert!(stays.iter().all(|name| path(name).exists()));
         assert!(place.temporary.exists(), "what is being written is not left over");

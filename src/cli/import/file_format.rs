@@ -3,12 +3,12 @@
 
 use serde_json::{Map, Value};
 
-use super::records::LONGEST;
+use super::csv::MAX_ROW_LEN;
 use crate::app::import::{Columns, MESSAGES, USERS, column_name};
 
 /// How the rows of a file stand in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
+pub enum FileFormat {
     /// CSV with a heading.
     Csv,
     /// An object on every line.
@@ -17,15 +17,15 @@ pub enum Shape {
 
 /// What a file is instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NotRows {
+pub struct NotTabular {
     /// Completes a sentence that begins with the file.
     pub what: String,
     /// What to do.
     pub remedy: String,
 }
 
-fn no(what: impl Into<String>, remedy: impl Into<String>) -> NotRows {
-    NotRows { what: what.into(), remedy: remedy.into() }
+fn no(what: impl Into<String>, remedy: impl Into<String>) -> NotTabular {
+    NotTabular { what: what.into(), remedy: remedy.into() }
 }
 
 const AS_CSV: &str = "save its sheet as \"CSV UTF-8\" and import that";
@@ -59,7 +59,7 @@ const OTHERS: &[(&[u8], &str, &str)] = &[
 ///
 /// # Errors
 /// It is neither CSV nor JSON lines.
-pub fn of(head: &[u8]) -> Result<Shape, NotRows> {
+pub fn of(head: &[u8]) -> Result<FileFormat, NotTabular> {
     for (begins, what, remedy) in OTHERS {
         if head.starts_with(begins) {
             return Err(no(*what, *remedy));
@@ -86,13 +86,13 @@ pub fn of(head: &[u8]) -> Result<Shape, NotRows> {
         Some(b'<') => Err(no("is HTML or XML", "export it as CSV or JSON lines")),
         Some(b'{') => match serde_json::from_slice::<Value>(line) {
             // One that is longer than a line may be is told by its number.
-            Err(error) if error.is_eof() && line.len() < LONGEST => {
+            Err(error) if error.is_eof() && line.len() < MAX_ROW_LEN => {
                 let remedy = format!("{BY_LINE}: jq -c . FILE > NEW.jsonl");
                 Err(no("is JSON whose objects go over several lines", remedy))
             }
-            _ => Ok(Shape::JsonLines),
+            _ => Ok(FileFormat::JsonLines),
         },
-        _ => Ok(Shape::Csv),
+        _ => Ok(FileFormat::Csv),
     }
 }
 
@@ -100,7 +100,7 @@ pub fn of(head: &[u8]) -> Result<Shape, NotRows> {
 ///
 /// # Errors
 /// It is of something else.
-pub fn check_object(object: &Map<String, Value>, wanted: &Columns) -> Result<(), NotRows> {
+pub fn check_object(object: &Map<String, Value>, wanted: &Columns) -> Result<(), NotTabular> {
     let names: Vec<String> = object.keys().map(|name| column_name(name)).collect();
     let has = |columns: &Columns| {
         columns.required.iter().any(|one| names.iter().any(|name| name == &column_name(one)))
@@ -125,7 +125,7 @@ pub fn check_heading(
     line: &str,
     delimiter: u8,
     wanted: &Columns,
-) -> Result<(), NotRows> {
+) -> Result<(), NotTabular> {
     let bare = line.trim().trim_matches('"');
     if bare.to_ascii_lowercase().starts_with("sep=") {
         let sign = bare.get(4..).and_then(|rest| rest.chars().next()).unwrap_or(';');
@@ -171,7 +171,7 @@ fn missing(names: &[String], wanted: &Columns) -> Vec<&'static str> {
 }
 
 /// Names none of which is wanted: another table's, or no heading at all.
-fn foreign(names: &[&str], wanted: &Columns) -> NotRows {
+fn foreign(names: &[&str], wanted: &Columns) -> NotTabular {
     let known: Vec<String> = names.iter().map(|name| column_name(name)).collect();
     if let Some(other) = columns_of_another(&known, wanted) {
         return other;
@@ -191,7 +191,7 @@ fn foreign(names: &[&str], wanted: &Columns) -> NotRows {
 }
 
 /// A file that the other command is for.
-fn columns_of_another(names: &[String], wanted: &Columns) -> Option<NotRows> {
+fn columns_of_another(names: &[String], wanted: &Columns) -> Option<NotTabular> {
     let is_other =
         |other: &&&Columns| other.command != wanted.command && missing(names, other).is_empty();
     let other = [&MESSAGES, &USERS].iter().find(is_other)?.command;
@@ -214,7 +214,7 @@ fn shown(sign: char) -> String {
 mod tests {
     use super::*;
 
-    fn heading(line: &str, delimiter: char, wanted: &Columns) -> Result<(), NotRows> {
+    fn heading(line: &str, delimiter: char, wanted: &Columns) -> Result<(), NotTabular> {
         let names: Vec<&str> = line.split(delimiter).collect();
         check_heading(&names, line, delimiter as u8, wanted)
     }
@@ -250,14 +250,14 @@ mod tests {
             assert!(found.what.contains(what) && !found.remedy.is_empty(), "{found:?}");
         }
         for (head, shape) in [
-            (&b"Id,MobileNumber\n"[..], Shape::Csv),
-            (b"\xef\xbb\xbf\"Id\"", Shape::Csv),
-            (b"[Id],[MobileNumber]\n", Shape::Csv),
-            (b"", Shape::Csv),
-            (b"\n\n{\"Id\":1}\n", Shape::JsonLines),
-            (b"\xef\xbb\xbf{\"Id\":1}", Shape::JsonLines),
+            (&b"Id,MobileNumber\n"[..], FileFormat::Csv),
+            (b"\xef\xbb\xbf\"Id\"", FileFormat::Csv),
+            (b"[Id],[MobileNumber]\n", FileFormat::Csv),
+            (b"", FileFormat::Csv),
+            (b"\n\n{\"Id\":1}\n", FileFormat::JsonLines),
+            (b"\xef\xbb\xbf{\"Id\":1}", FileFormat::JsonLines),
             // A row that is broken, and not the file.
-            (b"{broken\n{\"Id\":1}\n", Shape::JsonLines),
+            (b"{broken\n{\"Id\":1}\n", FileFormat::JsonLines),
         ] {
             assert_eq!(of(head), Ok(shape));
         }

@@ -6,54 +6,57 @@ use std::{
 };
 
 use super::{
-    exit::{Failure, Kind},
+    exit::{ExitStatus, Failure},
     privilege,
-    spec::Flag,
+    spec::ConfigOverride,
 };
 use crate::config::{self, Sources};
 
 /// Where the configuration is when no option or variable says otherwise.
-pub(super) const USUAL_CONFIG: &str = "/etc/esh3ar/esh3ar.toml";
+pub(super) const DEFAULT_CONFIG_PATH: &str = "/etc/esh3ar/esh3ar.toml";
 
 /// The most bytes of a configuration file.
-const LONGEST_FILE: u64 = 1 << 20;
+const MAX_FILE_LEN: u64 = 1 << 20;
 
-/// What the configuration is read from. `spared`: the usual file may be closed to this user.
+/// What the configuration is read from. `may_skip_default`: the usual file may be closed to this user.
 pub(super) fn sources(
     file: Option<&Path>,
-    spared: bool,
-    flags: Vec<Flag>,
+    may_skip_default: bool,
+    overrides: Vec<ConfigOverride>,
 ) -> Result<Sources, Failure> {
-    let usual = file.is_none();
-    let path = file.map_or_else(|| PathBuf::from(USUAL_CONFIG), PathBuf::from);
-    let text = match config::read_bounded(&path, LONGEST_FILE) {
+    let is_default = file.is_none();
+    let path = file.map_or_else(|| PathBuf::from(DEFAULT_CONFIG_PATH), PathBuf::from);
+    let text = match config::read_bounded(&path, MAX_FILE_LEN) {
         Ok(text) => Some((path.display().to_string(), text)),
-        Err(error) if usual && error.kind() == ErrorKind::NotFound => None,
+        Err(error) if is_default && error.kind() == ErrorKind::NotFound => None,
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            if !(usual && spared) {
-                return Err(closed(&path, usual));
+            if !(is_default && may_skip_default) {
+                return Err(unreadable(&path, is_default));
             }
             None
         }
         Err(error) => {
             let what = format!("{} cannot be read: {error}", path.display());
-            return Err(Failure::new(Kind::Config, what).hint("check --config and its permissions"));
+            return Err(
+                Failure::new(ExitStatus::Config, what).hint("check --config and its permissions")
+            );
         }
     };
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    Ok(Sources { file: text, environment, flags })
+    Ok(Sources { file: text, environment, overrides })
 }
 
 /// A configuration file that this user may not read.
-fn closed(path: &Path, usual: bool) -> Failure {
+fn unreadable(path: &Path, is_default: bool) -> Failure {
     let (user, path) = (privilege::user_name(), path.display());
-    let failure = Failure::new(Kind::Config, format!("{path} is not readable for the user {user}"));
+    let failure =
+        Failure::new(ExitStatus::Config, format!("{path} is not readable for the user {user}"));
     if privilege::is_service() {
         let group = privilege::group_name();
         failure.hint(format!("chown root:{group} {path} && chmod 640 {path}"))
-    } else if usual {
+    } else if is_default {
         failure.hint("run this as root or the user esh3ar, or give --config")
     } else {
         failure.hint("run this as root or the user esh3ar, or give another --config")

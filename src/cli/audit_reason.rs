@@ -7,7 +7,7 @@ use crate::app::By;
 
 /// Why.
 #[derive(Clone, Debug, Default, Args)]
-pub(super) struct Why {
+pub(super) struct AuditReason {
     /// Why this is done; kept in the audit log
     #[arg(id = "why", long = "reason", visible_alias = "because", value_name = "TEXT")]
     text: Option<String>,
@@ -15,16 +15,16 @@ pub(super) struct Why {
 
 /// Why, where `--reason` names a filter.
 #[derive(Debug, Default, Args)]
-pub(super) struct Because {
+pub(super) struct BecauseArg {
     /// Why this is done; kept in the audit log
     #[arg(id = "why", long = "because", value_name = "TEXT")]
     text: Option<String>,
 }
 
-impl Why {
+impl AuditReason {
     /// For this reason.
-    pub(super) fn because(text: String) -> Why {
-        Why { text: Some(text) }
+    pub(super) fn because(text: String) -> AuditReason {
+        AuditReason { text: Some(text) }
     }
 
     /// As it was written.
@@ -33,15 +33,15 @@ impl Why {
     }
 }
 
-impl From<Because> for Why {
-    fn from(because: Because) -> Why {
-        Why { text: because.text }
+impl From<BecauseArg> for AuditReason {
+    fn from(because: BecauseArg) -> AuditReason {
+        AuditReason { text: because.text }
     }
 }
 
 impl Setup {
     /// Whoever runs this command, with why.
-    pub(super) fn by(&self, why: &Why) -> Result<By, Failure> {
+    pub(super) fn by(&self, why: &AuditReason) -> Result<By, Failure> {
         Ok(operator().because(why.text())?)
     }
 }

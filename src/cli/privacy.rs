@@ -14,14 +14,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Setup,
     answer::{columns, read, unreadable},
-    cluster,
-    exit::{Failure, Kind, confirm_typed},
-    opened, output,
+    atomic_file::write_error,
+    audit_reason::AuditReason,
+    cluster, database,
+    exit::{ExitStatus, Failure, confirm_typed},
+    output,
     output::Format,
-    remote::Admin,
-    shown,
-    why::Why,
-    written::unwritten,
+    sanitize,
+    transport::AdminClient,
 };
 use crate::{
     app::new_node,
@@ -36,14 +36,14 @@ use crate::{
 const ERASED: &[&str] = columns!(ErasedView<'_>: store, what, count);
 
 /// Where the records go: a line each, or one JSON array.
-struct Sink<'a> {
+struct RecordSink<'a> {
     setup: &'a Setup,
     file: Option<(BufWriter<File>, PathBuf)>,
     array: bool,
     count: u64,
 }
 
-impl Sink<'_> {
+impl RecordSink<'_> {
     fn put(&mut self, json: &str) -> Result<(), Failure> {
         let text = match (self.array, self.count) {
             (false, _) => format!("{json}\n"),
@@ -57,10 +57,10 @@ impl Sink<'_> {
     fn text(&mut self, text: &str) -> Result<(), Failure> {
         match &mut self.file {
             Some((file, path)) => {
-                file.write_all(text.as_bytes()).map_err(|error| unwritten(path, &error))
+                file.write_all(text.as_bytes()).map_err(|error| write_error(path, &error))
             }
             None => {
-                self.setup.output.text(&shown::json(text.to_owned()));
+                self.setup.output.text(&sanitize::json(text.to_owned()));
                 Ok(())
             }
         }
@@ -72,7 +72,7 @@ impl Sink<'_> {
         }
         if let Some((file, path)) = &mut self.file {
             let done = file.flush().and_then(|()| file.get_ref().sync_all());
-            done.map_err(|error| unwritten(path, &error))?;
+            done.map_err(|error| write_error(path, &error))?;
         }
         Ok(self.count)
     }
@@ -81,15 +81,15 @@ impl Sink<'_> {
 /// Writes out everything of a number.
 pub(super) async fn export(
     setup: &Setup,
-    admin: &Admin,
-    why: &Why,
+    admin: &AdminClient,
+    why: &AuditReason,
     phone: &str,
     to: Option<(File, PathBuf)>,
     place: Option<&Path>,
 ) -> Result<(), Failure> {
     let path = format!("/mobile-users/{}/export", encode(phone));
     let mut lines = admin.ask_lines(why, "GET", &path, None).await.map_err(named)?;
-    let mut sink = Sink {
+    let mut sink = RecordSink {
         setup,
         file: to.map(|(file, path)| (BufWriter::new(file), path)),
         array: setup.output.format() == Format::Json,
@@ -113,8 +113,8 @@ fn not_whole(failure: Failure) -> Failure {
 /// Erases everything of a number, or says how much it would be.
 pub(super) async fn erase(
     setup: &Setup,
-    admin: &Admin,
-    why: &Why,
+    admin: &AdminClient,
+    why: &AuditReason,
     phone: &str,
     dry_run: bool,
     yes: bool,
@@ -141,7 +141,7 @@ pub(super) async fn erase(
     let mut bar = None;
     let done = loop {
         let Some(line) = lines.next().await.map_err(not_told)? else {
-            return Err(not_told(Failure::new(Kind::Unavailable, "the answer has no end")));
+            return Err(not_told(Failure::new(ExitStatus::Unavailable, "the answer has no end")));
         };
         let line = parse(Some(line))?;
         let progress = match read(&line).map_err(not_told)? {
@@ -170,7 +170,7 @@ pub(super) async fn erase(
         return Ok(());
     }
     let what = format!("not erased from {}", missed.join("; "));
-    Err(Failure::new(Kind::Partly, what)
+    Err(Failure::new(ExitStatus::Partly, what)
         .hint("what it has of the number ends by itself within an hour"))
 }
 
@@ -196,18 +196,18 @@ fn not_told(failure: Failure) -> Failure {
 }
 
 /// What erases a number on this machine: the database, and Redis where there is one.
-pub(super) async fn open(setup: &Setup) -> Result<(Admin, Option<Connected>), Failure> {
-    if let Some(there) = Admin::there(setup)? {
+pub(super) async fn open(setup: &Setup) -> Result<(AdminClient, Option<RedisConnection>), Failure> {
+    if let Some(there) = AdminClient::remote(setup)? {
         return Ok((there, None));
     }
     // First looked for: what cannot be reached must not be found out half way.
-    let redis = match cluster::target(&setup.loaded.config)? {
+    let redis = match cluster::redis_target(&setup.loaded.config)? {
         None => None,
-        Some(target) => Some(Connected::to(target).await?),
+        Some(target) => Some(RedisConnection::to(target).await?),
     };
     let cache = redis.as_ref().map(|redis| Cache::Redis(redis.redis.clone()));
-    match opened::open_with(setup, cache.unwrap_or_default()).await {
-        Ok(opened) => Ok((Admin::here(opened), redis)),
+    match database::open_with(setup, cache.unwrap_or_default()).await {
+        Ok(opened) => Ok((AdminClient::in_process(opened), redis)),
         Err(failure) => {
             if let Some(redis) = redis {
                 redis.end().await;
@@ -218,7 +218,7 @@ pub(super) async fn open(setup: &Setup) -> Result<(Admin, Option<Connected>), Fa
 }
 
 /// Redis, for as long as a command needs it.
-pub(super) struct Connected {
+pub(super) struct RedisConnection {
     redis: Redis,
     /// The way to Redis ends when nobody would hear what is said to this process.
     heard: mpsc::Receiver<Heard>,
@@ -227,19 +227,19 @@ pub(super) struct Connected {
 }
 
 /// How long Redis may take to answer.
-const REDIS_PATIENCE: std::time::Duration = std::time::Duration::from_secs(3);
+const REDIS_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(3);
 
-impl Connected {
-    async fn to(target: crate::cache::Target) -> Result<Connected, Failure> {
+impl RedisConnection {
+    async fn to(target: crate::cache::Target) -> Result<RedisConnection, Failure> {
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let settings = RedisSettings { target, node: new_node() };
         let (redis, heard) = Redis::start(settings, &tracker, &stop);
-        if redis.ready(REDIS_PATIENCE).await.is_err() {
+        if redis.ready(REDIS_TIMEOUT).await.is_err() {
             stop.cancel();
             let what = format!("Redis does not answer: {}", redis.why_down());
-            return Err(Failure::new(Kind::Unavailable, what).hint("run: esh3ar doctor"));
+            return Err(Failure::new(ExitStatus::Unavailable, what).hint("run: esh3ar doctor"));
         }
-        Ok(Connected { redis, heard, tracker, stop })
+        Ok(RedisConnection { redis, heard, tracker, stop })
     }
 
     /// Closes the way to it.
@@ -265,7 +265,7 @@ fn report(setup: &Setup, answer: &Value, erasure: &ErasureView<'_>) {
 
 fn named(failure: Failure) -> Failure {
     match failure.kind {
-        Kind::NotFound => failure.hint("numbers are shown by: esh3ar mobile list"),
+        ExitStatus::NotFound => failure.hint("numbers are shown by: esh3ar mobile list"),
         _ => failure,
     }
 }

@@ -7,47 +7,47 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{exit::Failure, part, privilege};
+use super::{exit::Failure, privilege, temp_file};
 
 /// Where it goes.
-pub(super) struct Written {
+pub(super) struct AtomicFile {
     path: PathBuf,
     /// `None` for what is no file, such as a terminal or a pipe: that is written at once.
     temporary: Option<PathBuf>,
 }
 
-impl Written {
+impl AtomicFile {
     /// Opens it for what an administrator writes out of people's messages: readable for nobody else.
     ///
     /// # Errors
     /// It cannot be made there.
-    pub(super) fn open(path: &Path) -> Result<(Written, File), Failure> {
-        Written::try_open(path).map_err(|error| unwritten(path, &error))
+    pub(super) fn open(path: &Path) -> Result<(AtomicFile, File), Failure> {
+        AtomicFile::try_open(path).map_err(|error| write_error(path, &error))
     }
 
-    fn try_open(path: &Path) -> io::Result<(Written, File)> {
+    fn try_open(path: &Path) -> io::Result<(AtomicFile, File)> {
         let there = fs::metadata(path);
         if there.as_ref().is_ok_and(|there| !there.is_file()) {
-            let written = Written { path: path.to_owned(), temporary: None };
-            return Ok((written, privilege::private_file(path)?));
+            let atomic = AtomicFile { path: path.to_owned(), temporary: None };
+            return Ok((atomic, privilege::private_file(path)?));
         }
         // A link stays one.
         let path = if there.is_ok() { path.canonicalize()? } else { path.to_owned() };
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        part::clear(folder.unwrap_or(Path::new(".")), |of| of == name);
-        let temporary = part::beside(&path);
-        let file = part::open(&temporary)?;
-        Ok((Written { path, temporary: Some(temporary) }, file))
+        temp_file::remove_stale(folder.unwrap_or(Path::new(".")), |of| of == name);
+        let temporary = temp_file::path_for(&path);
+        let file = temp_file::create(&temporary)?;
+        Ok((AtomicFile { path, temporary: Some(temporary) }, file))
     }
 
     /// Puts it in its place when it is whole, and else takes it away.
     ///
     /// # Errors
     /// It cannot be put there.
-    pub(super) fn end(self, whole: bool) -> Result<(), Failure> {
+    pub(super) fn finish(self, is_complete: bool) -> Result<(), Failure> {
         let Some(temporary) = self.temporary else { return Ok(()) };
-        if !whole {
+        if !is_complete {
             let _ = fs::remove_file(temporary);
             return Ok(());
         }
@@ -55,14 +55,14 @@ impl Written {
         let synced = File::open(&temporary).and_then(|file| file.sync_all());
         synced.and_then(|()| fs::rename(&temporary, &self.path)).map_err(|error| {
             let _ = fs::remove_file(&temporary);
-            unwritten(&self.path, &error)
+            write_error(&self.path, &error)
         })
     }
 }
 
 /// Why there is no file.
-pub(super) fn unwritten(path: &Path, error: &io::Error) -> Failure {
-    Failure::unwritten(path, error, "choose another file with --out")
+pub(super) fn write_error(path: &Path, error: &io::Error) -> Failure {
+    Failure::write_error(path, error, "choose another file with --out")
 }
 
 #[cfg(test)]
@@ -76,9 +76,9 @@ mod tests {
         let left = folder.path().join(format!(".person.jsonl.{}.part", 1u32 << 30));
         fs::write(&left, "a person's").unwrap();
         let path = folder.path().join("person.jsonl");
-        let (written, _file) = Written::open(&path).unwrap();
+        let (atomic, _file) = AtomicFile::open(&path).unwrap();
         assert!(!left.exists() && !path.exists());
-        written.end(true).unwrap();
+        atomic.finish(true).unwrap();
         assert!(path.is_file());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
