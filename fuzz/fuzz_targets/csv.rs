@@ -4,7 +4,7 @@
 
 use esh3ar::{
     app::import::USERS,
-    cli::import::rows::{RowError, Rows},
+    cli::admin::import::rows::{RowError, Rows},
     domain::Phone,
 };
 use libfuzzer_sys::fuzz_target;

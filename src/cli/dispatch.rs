@@ -4,15 +4,20 @@
 use std::{path::Path, process::ExitCode, time::Duration};
 
 use super::{
-    Global, Setup, addresses,
-    config_sources::DEFAULT_CONFIG_PATH,
-    database,
-    exit::{ExitStatus, Failure},
-    output::{self, Output},
-    privilege::{self, Continuation, OpenFiles},
-    service::ConfigSources,
+    admin::remote::RemoteArgs,
+    global_args::GlobalArgs,
+    io::{
+        exit::{ExitStatus, Failure},
+        output::{self, Output},
+    },
+    process::{
+        addresses,
+        config_sources::{ConfigSources, DEFAULT_CONFIG_PATH},
+        database,
+        privilege::{self, Continuation, OpenFiles},
+    },
+    setup::Setup,
     spec::{CallerFiles, ConfigAccess, Finalizer, LogLevel, Privilege, Runnable, Scope, Spec},
-    transport::RemoteArgs,
 };
 use crate::{
     config::{Loaded, LogFormat, Sources},
@@ -24,10 +29,11 @@ const RUNTIME_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Runs a command.
 pub(super) fn dispatch(
-    global: &Global,
+    global: &GlobalArgs,
     command: Box<dyn Runnable>,
     spec: &Spec,
     output: Output,
+    command_line: fn() -> clap::Command,
 ) -> Result<ExitCode, Failure> {
     let remote = remote(spec, global)?;
     let (config_sources, sources) = read(&*command, spec, global, &remote, &output)?;
@@ -39,7 +45,7 @@ pub(super) fn dispatch(
     let setup = set_up(
         spec,
         global,
-        LoadedConfig { loaded: loaded?, file, config_sources, remote, output },
+        LoadedConfig { loaded: loaded?, file, config_sources, remote, output, command_line },
     )?;
     if setup.remote.url.is_none() && spec.needs_installation {
         database::require_installation(&setup)?;
@@ -53,7 +59,7 @@ pub(super) fn dispatch(
 }
 
 /// Where administration is carried out.
-fn remote(spec: &Spec, global: &Global) -> Result<RemoteArgs, Failure> {
+fn remote(spec: &Spec, global: &GlobalArgs) -> Result<RemoteArgs, Failure> {
     let mut remote = global.remote.clone();
     let exported = || std::env::var("ESH3AR_URL").ok().filter(|url| !url.is_empty());
     match spec.scope {
@@ -86,7 +92,7 @@ fn remote(spec: &Spec, global: &Global) -> Result<RemoteArgs, Failure> {
 fn read(
     command: &dyn Runnable,
     spec: &Spec,
-    global: &Global,
+    global: &GlobalArgs,
     remote: &RemoteArgs,
     output: &Output,
 ) -> Result<(ConfigSources, Sources), Failure> {
@@ -108,7 +114,7 @@ fn read(
     let file = command.config_file(global.config.as_deref(), global.data_dir.as_deref(), output)?;
     let may_skip_default = may_skip_default_config(spec, global, remote);
     let config_sources = ConfigSources { file, may_skip_default, overrides };
-    let sources = config_sources.sources()?;
+    let sources = config_sources.read()?;
     let skipped =
         config_sources.file.is_none() && sources.file.is_none() && global.data_dir.is_some();
     if skipped && std::fs::exists(DEFAULT_CONFIG_PATH).unwrap_or(true) {
@@ -119,7 +125,7 @@ fn read(
 
 /// Whether the command goes without the usual file when that is closed to its caller: it works elsewhere, or
 /// on a folder of its own. The service's own user never does: it would serve something else.
-fn may_skip_default_config(spec: &Spec, global: &Global, remote: &RemoteArgs) -> bool {
+fn may_skip_default_config(spec: &Spec, global: &GlobalArgs, remote: &RemoteArgs) -> bool {
     let lenient = spec.configuration == ConfigAccess::Lenient;
     !privilege::is_service() && (lenient || remote.url.is_some() || global.data_dir.is_some())
 }
@@ -137,11 +143,12 @@ struct LoadedConfig {
     config_sources: ConfigSources,
     remote: RemoteArgs,
     output: Output,
+    command_line: fn() -> clap::Command,
 }
 
 /// Begins the log, and chooses the data folder.
-fn set_up(spec: &Spec, global: &Global, read: LoadedConfig) -> Result<Setup, Failure> {
-    let LoadedConfig { loaded, file, config_sources, remote, output } = read;
+fn set_up(spec: &Spec, global: &GlobalArgs, read: LoadedConfig) -> Result<Setup, Failure> {
+    let LoadedConfig { loaded, file, config_sources, remote, output, command_line } = read;
     let json = match loaded.config.log.format {
         LogFormat::Auto => None,
         LogFormat::Text => Some(false),
@@ -159,7 +166,17 @@ fn set_up(spec: &Spec, global: &Global, read: LoadedConfig) -> Result<Setup, Fai
         .map_err(|error| Failure::new(ExitStatus::Config, error.to_string()))?;
     let data_dir = loaded.config.data.dir.clone().unwrap_or_else(spec.default_data_dir);
     let application_name = format!("esh3ar {}/{}", spec.name, std::process::id());
-    Ok(Setup { loaded, file, data_dir, application_name, output, remote, config_sources, level })
+    Ok(Setup {
+        loaded,
+        file,
+        data_dir,
+        application_name,
+        output,
+        remote,
+        config_sources,
+        level,
+        command_line,
+    })
 }
 
 /// Prepares root's process to continue as the service's user, if the command does.

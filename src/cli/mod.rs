@@ -1,86 +1,39 @@
 //! The command: parses, puts the rooms together, calls a use case, prints. It has no rules.
 
-mod addresses;
-mod answer;
-pub mod appliance;
-mod atomic_file;
-mod audit;
-mod audit_reason;
-mod backup;
-mod bench;
-mod chat;
-mod cluster;
-mod config_sources;
-mod configuration;
-mod conversations;
-mod database;
-mod demo;
+pub mod admin;
 mod dispatch;
-mod dlq;
-mod doctor;
-mod drain;
-pub mod exit;
-pub mod import;
-mod init;
-mod listen;
-mod manual;
-mod messages;
-mod migrate;
-mod mobiles;
-pub mod output;
-mod privacy;
-pub mod privilege;
-mod reload;
-mod sanitize;
-mod serve;
-mod service;
+mod global_args;
+mod io;
+mod process;
+mod setup;
 mod spec;
-mod temp_file;
-mod tokens;
-mod top;
-mod transport;
-mod users;
-mod worker;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::{config::Loaded, telemetry};
-use exit::ExitStatus;
-use output::{Format, Output};
+use admin::{
+    audit, backup, bench, chat, conversations, dlq, drain, import, messages, mobiles, tokens, top,
+    users,
+};
+use global_args::GlobalArgs;
+use io::{
+    exit::ExitStatus,
+    output::{self, Output},
+};
+use process::{
+    configuration, demo, doctor, init, listen, manual, migrate, privilege, reload, serve, worker,
+};
 use spec::Runnable;
-use transport::RemoteArgs;
 
 /// Self-hosted messaging: from a business to its users' phones, and what became of it.
 #[derive(Debug, Parser)]
 #[command(name = "esh3ar", version, max_term_width = 100, arg_required_else_help = true)]
 pub struct Cli {
     #[command(flatten)]
-    global: Global,
+    global: GlobalArgs,
     #[command(subcommand)]
     command: Command,
-}
-
-#[derive(Debug, Args)]
-struct Global {
-    /// Configuration file [default: /etc/esh3ar/esh3ar.toml, if it is there]
-    #[arg(long, global = true, env = "ESH3AR_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Folder of the embedded parts
-    #[arg(long, global = true, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
-    #[command(flatten)]
-    remote: RemoteArgs,
-    /// How data are printed
-    #[arg(short, long, global = true, value_enum, default_value = "table")]
-    output: Format,
-    /// Print data only
-    #[arg(short, long, global = true)]
-    quiet: bool,
-    /// Log more; twice: everything
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
-    verbose: u8,
 }
 
 #[derive(Debug, Subcommand)]
@@ -196,7 +149,7 @@ pub fn run() -> ExitCode {
     let command = command.runnable();
     let spec = command.spec();
     let output = Output::new(spec.format.unwrap_or(global.output), global.quiet);
-    match dispatch::dispatch(&global, command, &spec, output.clone()) {
+    match dispatch::dispatch(&global, command, &spec, output.clone(), Cli::command) {
         // What was to be printed is what was asked.
         Ok(_) if !output.is_complete() => output.failure().report(),
         Ok(code) => code,
@@ -204,30 +157,12 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// What every command needs.
-pub struct Setup {
-    loaded: Loaded,
-    /// The configuration file's name and text.
-    file: Option<(String, String)>,
-    data_dir: PathBuf,
-    /// What connections to the database are called by.
-    application_name: String,
-    output: Output,
-    /// Where administration is carried out, if elsewhere.
-    remote: RemoteArgs,
-    config_sources: service::ConfigSources,
-    level: telemetry::log::Level,
-}
-
-/// The command's own description, for completions, the manual and a test.
-fn description() -> clap::Command {
-    Cli::command()
-}
-
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     #[test]
     fn the_command_line_is_well_formed() {
-        super::description().debug_assert();
+        super::Cli::command().debug_assert();
     }
 }

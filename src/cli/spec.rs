@@ -6,11 +6,16 @@ use std::{
 };
 
 use super::{
-    Setup,
-    atomic::AtomicFile,
-    exit::Failure,
-    output::{Format, Output},
-    privilege::{self, OpenFiles, output_is_file},
+    io::{
+        atomic_file::AtomicFile,
+        exit::Failure,
+        output::{Format, Output},
+    },
+    process::{
+        config_sources::ConfigOverride,
+        privilege::{self, OpenFiles, output_is_file},
+    },
+    setup::Setup,
 };
 use crate::config::{ConfigErrors, Loaded};
 
@@ -142,9 +147,6 @@ impl Spec {
         ..Spec::LOCAL
     };
 }
-
-/// A key of the configuration, its value, and the option that sets it.
-pub(super) type ConfigOverride = (&'static str, String, &'static str);
 
 /// A command that runs.
 pub(super) type CommandFuture<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + 'a>>;

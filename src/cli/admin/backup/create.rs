@@ -1,0 +1,163 @@
+//! `backup`: everything in one file.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use super::{destination::BackupDestination, disk_space, tools::BackupTools};
+use crate::{
+    app::{App, Clock},
+    cli::{
+        admin::audit_reason::AuditReason,
+        io::exit::{ExitStatus, Failure},
+        process::{
+            database,
+            privilege::{self, OpenFiles},
+        },
+        setup::Setup,
+        spec::{CallerFiles, CommandFuture, Finalizer, Runnable, Scope, Spec},
+    },
+    domain::audit::Action,
+    store::embedded::Purpose,
+};
+
+#[derive(Debug, Args)]
+pub(crate) struct BackupArgs {
+    /// A file, or a folder in which a new one is called after the time
+    file: PathBuf,
+    /// Do not restore it into a scratch database to see that everything is in it
+    #[arg(long)]
+    no_verify: bool,
+    /// Of the backups in the folder keep only so many, the newest
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    keep: Option<u16>,
+    #[command(flatten)]
+    why: AuditReason,
+}
+
+impl BackupArgs {
+    /// Where to, and the open file: before the process becomes the owner of the data, who may not be able to
+    /// write there.
+    fn prepare(&self) -> Result<Option<(BackupDestination, File)>, Failure> {
+        if privilege::input_is_file() {
+            return Ok(None);
+        }
+        let place = BackupDestination::new(&self.file, Clock::System.now())?;
+        if self.keep.is_some() && !place.is_rotated() {
+            return Err(Failure::new(ExitStatus::Usage, "--keep counts the backups in a folder")
+                .hint("name a folder that is there instead of a file"));
+        }
+        let file = place.open()?;
+        Ok(Some((place, file)))
+    }
+}
+
+impl Runnable for BackupArgs {
+    fn spec(&self) -> Spec {
+        let scope = Scope::ThisMachine {
+            changes: true,
+            what: "a backup is made on the server itself, which has the database's own programs",
+            hint: "run there: esh3ar backup FILE, and copy FILE here",
+        };
+        Spec { name: "backup", scope, needs_installation: true, ..Spec::LOCAL }
+    }
+
+    fn run(self: Box<Self>, setup: &Setup, files: OpenFiles) -> CommandFuture<'_> {
+        Box::pin(async move {
+            let file = privilege::input(files.input, Path::new("the backup"))?;
+            Box::pin(run(setup, &self, file)).await
+        })
+    }
+
+    fn open_files(&self) -> Result<CallerFiles, Failure> {
+        let Some((place, file)) = self.prepare()? else { return Ok(CallerFiles::default()) };
+        let keep = self.keep.map(usize::from);
+        Ok(CallerFiles {
+            open: OpenFiles { out: None, input: Some(file) },
+            finalizer: Finalizer::Caller(Box::new(move |setup, whole| {
+                finish(setup, &place, keep, whole)
+            })),
+            ..CallerFiles::default()
+        })
+    }
+}
+
+/// What is left to do when the file is written, or could not be.
+fn finish(
+    setup: &Setup,
+    place: &BackupDestination,
+    keep: Option<usize>,
+    whole: bool,
+) -> Result<(), Failure> {
+    if !whole {
+        place.discard();
+        return Ok(());
+    }
+    let removed = place.finish(keep)?;
+    if removed > 0 {
+        setup.output.note(&format!("{removed} older backups were removed"));
+    }
+    setup.output.note(&format!("everything is in {}", place.path.display()));
+    Ok(())
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    bytes: u64,
+    verified: bool,
+    schema: i32,
+    messages: i64,
+    seconds: f64,
+    #[serde(with = "crate::server::moment")]
+    created_at: OffsetDateTime,
+}
+
+/// Writes a backup into the open file.
+async fn run(setup: &Setup, arguments: &BackupArgs, file: File) -> Result<(), Failure> {
+    let by = setup.by(&arguments.why)?;
+    let began = std::time::Instant::now();
+    // Whatever its schema: a backup is what one makes before bringing it up to date.
+    let store = database::open_database(setup, Purpose::Command).await?;
+    let made: Result<Report, Failure> = async {
+        let work = BackupTools::prepare(setup, &store).await?;
+        let verified = !arguments.no_verify;
+        disk_space::require(setup, &store, &file, verified).await?;
+        let begin = async |app: &App| app.record_begin(&by, Action::BackupCreate).await;
+        database::with_app(setup, &store.store, begin).await?;
+        let (file, manifest) = work.write(setup, file).await?;
+        if verified {
+            work.verify(&file, &manifest).await?;
+        }
+        let messages = manifest.tables.get("messages").copied().unwrap_or_default();
+        let report = Report {
+            bytes: file.metadata().map_or(0, |metadata| metadata.len()),
+            verified,
+            schema: manifest.schema,
+            messages,
+            seconds: began.elapsed().as_secs_f64(),
+            created_at: manifest.created_at,
+        };
+        let done = async |app: &App| app.record_backup(&by, messages).await;
+        if let Err(failure) = database::with_app(setup, &store.store, done).await {
+            // It is whole all the same. That it was begun is recorded.
+            setup.output.note(&format!("that it is whole was not recorded: {}", failure.what));
+        }
+        Ok(report)
+    }
+    .await;
+    if made.is_err() {
+        let failed = async |app: &App| app.record_failure(&by, Action::BackupCreate).await;
+        let _ = database::with_app(setup, &store.store, failed).await;
+    }
+    let closed = store.close().await;
+    let report = made?;
+    closed?;
+    setup.output.record(&report);
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! The options of `bench`.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::{config::duration, load::Plan};
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// Address of a running server whose database this command can open; without it a server is
+    /// started for the run, in a temporary folder
+    #[arg(long, value_name = "URL")]
+    pub(super) url: Option<String>,
+    /// Process of the running server, to read what it costs [default: from the data folder]
+    #[arg(long, requires = "url")]
+    pub(super) pid: Option<u32>,
+    /// Messages a second, sent when they are due whether the last was answered or not; without it
+    /// each sender sends one after the other
+    #[arg(long, value_name = "N", value_parser = rate)]
+    pub(super) rate: Option<f64>,
+    /// Connections that send
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(super) senders: u32,
+    /// Phones that are connected
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(super) recipients: u32,
+    /// Which share of the phones acknowledges, 0 to 1
+    #[arg(long, default_value_t = 1.0, value_parser = share)]
+    pub(super) acknowledge: f64,
+    /// Bytes of content in each message
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(32..=10_000))]
+    pub(super) payload: u32,
+    /// Messages in one request
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=500))]
+    pub(super) batch: u32,
+    /// low, normal or high
+    #[arg(long, default_value = "normal", value_parser = ["low", "normal", "high"])]
+    pub(super) priority: String,
+    /// How long messages are sent
+    #[arg(long, default_value = "10s", value_parser = span)]
+    pub(super) duration: Duration,
+    /// How long before that what is sent does not count
+    #[arg(long, default_value = "2s", value_parser = span)]
+    pub(super) warmup: Duration,
+    /// Instead: the time in which a phone that connects gets this many waiting messages
+    #[arg(long, value_name = "N", conflicts_with = "idle", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(super) pending: Option<u32>,
+    /// Instead of one-way messages: talk in this many conversations, in both ways
+    #[arg(long, value_name = "N", conflicts_with_all = ["idle", "pending", "batch", "recipients"], value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(super) chat: Option<u32>,
+    /// Which share of the talk phones write, 0 to 1
+    #[arg(long, default_value_t = 0.5, requires = "chat", value_parser = share)]
+    pub(super) replies: f64,
+    /// After which share of the talk a recipient marks it as read, 0 to 1
+    #[arg(long, default_value_t = 0.0, requires = "chat", value_parser = share)]
+    pub(super) read: f64,
+    /// Instead: the time in which pages of 50 come from a conversation of this many messages
+    #[arg(long, value_name = "N", conflicts_with_all = ["idle", "pending", "chat"], value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub(super) history: Option<u32>,
+    /// Instead: the server's memory for this many idle connections
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(super) idle: Option<u32>,
+}
+
+impl BenchArgs {
+    pub(super) fn plan(&self) -> Plan {
+        Plan {
+            senders: self.senders as usize,
+            rate: self.rate,
+            batch: self.batch as usize,
+            payload: self.payload as usize,
+            duration: self.duration,
+            warmup: self.warmup,
+            priority: self.priority.clone(),
+            acknowledge: self.acknowledge,
+        }
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse::<f64>().ok().filter(|rate| (0.1..=1_000_000.0).contains(rate));
+    rate.ok_or_else(|| "a rate is a number from 0.1 to 1000000".to_owned())
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "a share is a number from 0 to 1".to_owned())
+}
+
+fn span(text: &str) -> Result<Duration, String> {
+    let most = Duration::from_secs(24 * 3600);
+    duration::parse(text)
+        .filter(|span| *span <= most)
+        .ok_or_else(|| "a duration is written as 500ms, 10s or 5m, at most 1d".to_owned())
+}

@@ -1,0 +1,188 @@
+//! `token`: tokens of business users and phones. A token is shown when it is made and never again.
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::{audit_reason::AuditReason, query::Query, transport::AdminClient};
+use crate::cli::{
+    io::{
+        answer::columns,
+        exit::{ExitStatus, Failure},
+    },
+    process::privilege::OpenFiles,
+    setup::Setup,
+    spec::{CommandFuture, Runnable, Spec},
+};
+use crate::{client::encode, config::duration, server::view::admin::TokenView};
+
+/// The most that are listed.
+const MAX_LISTED: usize = 1000;
+
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub(crate) struct TokenOwnerArgs {
+    /// A business user, by name or id
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+    /// A mobile user, by phone number
+    #[arg(long, value_name = "NUMBER")]
+    mobile: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a token
+    Create {
+        #[command(flatten)]
+        owner: TokenOwnerArgs,
+        /// How long it is valid: 30s, 1h, 90d or never [default: never for users, auth.access_token_ttl for phones]
+        #[arg(long, value_name = "DURATION")]
+        expires: Option<String>,
+        #[command(flatten)]
+        why: AuditReason,
+    },
+    /// Tokens, newest first; never the tokens themselves
+    List {
+        #[command(flatten)]
+        owner: TokenOwnerArgs,
+        #[command(flatten)]
+        why: AuditReason,
+    },
+    /// Replace a token by a new one of the same holder
+    Rotate {
+        /// The token's id
+        id: String,
+        /// How long the old one goes on working beside it [default: not at all]
+        #[arg(long, value_name = "DURATION")]
+        overlap: Option<String>,
+        /// How long the new one is valid, or never ends [default: as long as the old one was to]
+        #[arg(long, value_name = "DURATION")]
+        expires: Option<String>,
+        #[command(flatten)]
+        why: AuditReason,
+    },
+    /// Revoke a token: it opens nothing any more
+    Revoke {
+        /// The token's id
+        id: String,
+        /// Even if no token is left then that may administer
+        #[arg(long)]
+        even_last_admin: bool,
+        #[command(flatten)]
+        why: AuditReason,
+    },
+}
+
+impl Runnable for TokenCommand {
+    fn spec(&self) -> Spec {
+        match self {
+            TokenCommand::List { .. } => Spec::ADMIN_READ,
+            TokenCommand::Create { .. } => Spec { needs_installation: false, ..Spec::ADMIN },
+            TokenCommand::Rotate { .. } | TokenCommand::Revoke { .. } => Spec::ADMIN,
+        }
+    }
+
+    fn run(self: Box<Self>, setup: &Setup, _files: OpenFiles) -> CommandFuture<'_> {
+        Box::pin(async move { run(setup, *self).await })
+    }
+}
+
+const COLUMNS: &[&str] =
+    columns!(TokenView<'_>: id, user, mobile, created_at, expires_at, revoked_at);
+
+async fn run(setup: &Setup, command: TokenCommand) -> Result<(), Failure> {
+    let admin = AdminClient::open(setup).await?;
+    let result = act(setup, &admin, command).await;
+    admin.close(result).await
+}
+
+async fn act(setup: &Setup, admin: &AdminClient, command: TokenCommand) -> Result<(), Failure> {
+    match command {
+        TokenCommand::Create { owner, expires, why } => {
+            let mut body = json!({ "user": owner.user, "mobile": owner.mobile });
+            if let Some(expires) = expires {
+                body["expiresIn"] = lifetime(&expires)?;
+            }
+            if owner.user.is_none() && owner.mobile.is_none() {
+                return Err(Failure::new(ExitStatus::Usage, "a token needs an owner")
+                    .hint("give --user NAME or --mobile NUMBER"));
+            }
+            let made = admin.ask(&why, "POST", "/tokens", Some(&body)).await;
+            setup.output.record(&made.map_err(|failure| owner.hinted(failure))?);
+            setup.output.note("this is the only time the token is shown");
+        }
+        TokenCommand::List { owner, why } => {
+            let query =
+                Query::default().with_some("user", owner.user).with_some("mobile", owner.mobile);
+            let (tokens, more) = admin.list(&why, "/tokens", &query, MAX_LISTED).await?;
+            setup.output.records(COLUMNS, &tokens);
+            if more {
+                setup.output.note(&format!("these are the newest {MAX_LISTED}"));
+            }
+        }
+        TokenCommand::Rotate { id, overlap, expires, why } => {
+            let mut body = json!({ "overlap": 0 });
+            if let Some(text) = &overlap {
+                body["overlap"] = seconds(text)?.as_secs_f64().into();
+            }
+            if let Some(expires) = expires {
+                body["expiresIn"] = lifetime(&expires)?;
+            }
+            let place = format!("/tokens/{}/rotate", encode(&id));
+            setup.output.record(&admin.ask(&why, "POST", &place, Some(&body)).await?);
+            let old = match &overlap {
+                Some(_) => "the old one works until oldUntil",
+                None => "the old one opens nothing any more within a second",
+            };
+            setup.output.note(&format!("this is the only time the token is shown; {old}"));
+        }
+        TokenCommand::Revoke { id, even_last_admin, why } => {
+            let query = Query::default().with("evenLastAdmin", even_last_admin);
+            let place = format!("/tokens/{}{query}", encode(&id));
+            admin.ask(&why, "DELETE", &place, None).await.map_err(|failure| {
+                match failure.kind {
+                    ExitStatus::Refused if admin.is_in_process() => failure
+                        .hint("or give --even-last-admin: commands on the server work without one"),
+                    _ => failure,
+                }
+            })?;
+            setup.output.note("revoked; it opens nothing any more within a second");
+        }
+    }
+    Ok(())
+}
+
+impl TokenOwnerArgs {
+    /// What to do about it when the owner is not there, or may not come in.
+    fn hinted(&self, failure: Failure) -> Failure {
+        match (failure.kind, &self.user, &self.mobile) {
+            (ExitStatus::NotFound, Some(name), _) => {
+                failure.hint(format!("make the user: esh3ar user add {name}"))
+            }
+            (ExitStatus::Refused, Some(name), _) => {
+                failure.hint(format!("let it in again: esh3ar user set {name} --enable"))
+            }
+            (ExitStatus::NotFound | ExitStatus::Refused, None, Some(number)) => {
+                failure.hint(format!("run: esh3ar mobile add {number} --verified"))
+            }
+            _ => failure,
+        }
+    }
+}
+
+/// A lifetime as the API takes it.
+fn lifetime(text: &str) -> Result<Value, Failure> {
+    match text {
+        "never" => Ok("never".into()),
+        text => Ok(seconds(text)?.as_secs_f64().into()),
+    }
+}
+
+fn seconds(text: &str) -> Result<std::time::Duration, Failure> {
+    duration::parse(text)
+        .filter(|lifetime| !lifetime.is_zero() && *lifetime <= duration::LONGEST)
+        .ok_or_else(|| {
+            Failure::new(ExitStatus::Usage, format!("'{text}' is no duration"))
+                .hint("write 30s, 10m, 1h or 90d")
+        })
+}

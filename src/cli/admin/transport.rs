@@ -1,0 +1,311 @@
+//! Where the administrator's commands are carried out: on the database that this machine opens, or by a
+//! server elsewhere, over its admin API. Either way they ask the same routes, so that they do and show
+//! the same.
+
+use std::{ops::Deref, time::Duration};
+
+use serde::Deserialize as _;
+use serde_json::Value;
+
+use super::{audit_reason::AuditReason, query::Query, remote};
+use crate::{
+    cli::{
+        io::{
+            answer::{ListPage, read},
+            exit::{ExitStatus, FREE_DISK_SPACE, Failure},
+        },
+        process::{
+            database::{self, OpenApp},
+            operator::operator,
+        },
+        setup::Setup,
+    },
+    client::{self, ApiClient, StreamedResponse},
+    server::{
+        inside::{self, Inside},
+        reply::{ProblemBody, code},
+    },
+};
+
+/// The largest page of a list.
+const PAGE_SIZE: usize = 200;
+/// The most that a command lists.
+pub(crate) const MAX_LISTED: usize = 10_000;
+
+/// How long an answer that comes line by line may be silent.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// The admin API, wherever it is, and what is open for it.
+pub(crate) struct AdminClient {
+    transport: AdminTransport,
+    opened: Option<Box<OpenApp>>,
+}
+
+/// The way to the admin API. Cheap to clone.
+#[derive(Clone)]
+pub(crate) enum AdminTransport {
+    /// In this process, over a database that it has opened.
+    InProcess(Inside),
+    /// At a server.
+    Remote {
+        /// The way there.
+        api: ApiClient,
+        /// Its address.
+        url: String,
+    },
+}
+
+impl Deref for AdminClient {
+    type Target = AdminTransport;
+
+    fn deref(&self) -> &AdminTransport {
+        &self.transport
+    }
+}
+
+impl AdminClient {
+    /// Opens the database, or prepares to ask the server that was named.
+    pub(crate) async fn open(setup: &Setup) -> Result<AdminClient, Failure> {
+        match AdminClient::remote(setup)? {
+            Some(there) => Ok(there),
+            None => Ok(AdminClient::in_process(database::open(setup).await?)),
+        }
+    }
+
+    /// Over a database that is open.
+    pub(crate) fn in_process(opened: OpenApp) -> AdminClient {
+        let transport = AdminTransport::InProcess(Inside::new(opened.app.clone()));
+        AdminClient { transport, opened: Some(Box::new(opened)) }
+    }
+
+    /// At the server that was named, if one was.
+    pub(crate) fn remote(setup: &Setup) -> Result<Option<AdminClient>, Failure> {
+        let Some(url) = &setup.remote.url else { return Ok(None) };
+        if url.starts_with("http://") && !remote::is_loopback(url) {
+            setup.output.note("the token is sent unencrypted: use https://");
+        }
+        let transport = AdminTransport::Remote { api: setup.remote.api(url)?, url: url.clone() };
+        Ok(Some(AdminClient { transport, opened: None }))
+    }
+
+    /// Closes what is open, then gives the command's own result.
+    pub(crate) async fn close<T>(self, result: Result<T, Failure>) -> Result<T, Failure> {
+        let AdminClient { transport, opened } = self;
+        drop(transport);
+        match opened {
+            Some(opened) => opened.close(result).await,
+            None => result,
+        }
+    }
+}
+
+impl AdminTransport {
+    /// Whether it is over a database of this machine's.
+    pub(crate) fn is_in_process(&self) -> bool {
+        matches!(self, AdminTransport::InProcess(_))
+    }
+
+    /// Asks. `path` begins after `/api/v1/admin`.
+    pub(crate) async fn ask(
+        &self,
+        why: &AuditReason,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, Failure> {
+        let path = format!("/api/v1/admin{path}");
+        let (status, body) = match self {
+            AdminTransport::InProcess(inside) => {
+                let by = operator().because(why.text())?;
+                inside.ask(by, method, &path, body).await
+            }
+            AdminTransport::Remote { api, url } => {
+                let answer = api.request(method, &path, body, why.text()).await;
+                let answer = answer.map_err(|error| unreached(url, &error))?;
+                (answer.status, answer.body)
+            }
+        };
+        if (200..300).contains(&status) {
+            return Ok(body);
+        }
+        Err(self.refused(status, &body))
+    }
+
+    /// Asks for what comes line by line, each a JSON document.
+    pub(crate) async fn ask_lines(
+        &self,
+        why: &AuditReason,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<ResponseLines, Failure> {
+        let path = format!("/api/v1/admin{path}");
+        let (status, body) = match self {
+            AdminTransport::InProcess(inside) => {
+                let by = operator().because(why.text())?;
+                let (status, pieces) = inside.ask_long(by, method, &path, body).await;
+                if (200..300).contains(&status) {
+                    return Ok(ResponseLines::of(LineSource::InProcess(pieces)));
+                }
+                (status, pieces.json().await)
+            }
+            AdminTransport::Remote { api, url } => {
+                let answer =
+                    api.request_streamed(method, &path, body, why.text(), IDLE_TIMEOUT).await;
+                match answer.map_err(|error| unreached(url, &error))? {
+                    StreamedResponse::Chunks(pieces) => {
+                        let url = url.clone();
+                        return Ok(ResponseLines::of(LineSource::Remote { pieces, url }));
+                    }
+                    StreamedResponse::Complete(answer) => (answer.status, answer.body),
+                }
+            }
+        };
+        Err(self.refused(status, &body))
+    }
+
+    /// Reads something.
+    pub(crate) async fn get(&self, why: &AuditReason, path: &str) -> Result<Value, Failure> {
+        self.ask(why, "GET", path, None).await
+    }
+
+    /// Reads a list, page after page, until there are `limit`. Gives also whether there is more.
+    pub(crate) async fn list(
+        &self,
+        why: &AuditReason,
+        path: &str,
+        query: &Query,
+        limit: usize,
+    ) -> Result<(Vec<Value>, bool), Failure> {
+        let limit = limit.clamp(1, MAX_LISTED);
+        let mut items: Vec<Value> = Vec::new();
+        let mut after: Option<String> = None;
+        loop {
+            let size = PAGE_SIZE.min(limit - items.len());
+            let page = query.clone().with("limit", size).with_some("after", after.as_deref());
+            let page: ListPage = read(&self.get(why, &format!("{path}{page}")).await?)?;
+            items.extend(page.items);
+            after = page.next;
+            if after.is_none() || items.len() >= limit {
+                return Ok((items, after.is_some()));
+            }
+        }
+    }
+
+    /// What to say of an answer that is none of success.
+    pub(crate) fn refused(&self, status: u16, problem: &Value) -> Failure {
+        let kind = match status {
+            400 => ExitStatus::Usage,
+            404 => ExitStatus::NotFound,
+            401 | 403 | 409 | 422 => ExitStatus::Refused,
+            429 | 503 => ExitStatus::Unavailable,
+            _ => ExitStatus::Failed,
+        };
+        let problem = ProblemBody::deserialize(problem).ok();
+        let url = match self {
+            AdminTransport::InProcess(_) => {
+                let detail = problem.as_ref().map(|problem| problem.detail);
+                let failure = Failure::new(kind, detail.unwrap_or("an internal error"));
+                let is_full = problem.is_some_and(|problem| problem.code == code::DISK_FULL);
+                return match kind {
+                    ExitStatus::Unavailable if is_full => failure.hint(FREE_DISK_SPACE),
+                    ExitStatus::Unavailable => failure.hint("run: esh3ar doctor"),
+                    _ => failure,
+                };
+            }
+            AdminTransport::Remote { url, .. } => url,
+        };
+        let Some(ProblemBody { detail, code, retry_after, .. }) = problem else {
+            // No problem of ours: a proxy, or something else altogether.
+            let kind = if status >= 500 { ExitStatus::Unavailable } else { ExitStatus::Failed };
+            return Failure::new(kind, format!("{url} answered {status}, which is not esh3ar"))
+                .hint("check --url");
+        };
+        match (status, code) {
+            (401, _) => Failure::new(kind, format!("{url} does not take this token"))
+                .hint("it expired or was revoked, or is another server's"),
+            (403, _) => Failure::new(kind, format!("this token may not administer: {detail}"))
+                .hint("it needs a user with the permission Admin: esh3ar user set NAME --permission …"),
+            (404, code::ROUTE_NOT_FOUND) => {
+                Failure::new(ExitStatus::Failed, format!("{url} does not know how to do this"))
+                    .hint("its esh3ar may be older than this one")
+            }
+            _ => {
+                let failure = Failure::new(kind, detail);
+                match (kind, retry_after) {
+                    (ExitStatus::Unavailable, Some(wait)) => failure.hint(format!("try again in {wait} s")),
+                    (ExitStatus::Unavailable, None) => failure.hint("on the server, run: esh3ar doctor"),
+                    _ => failure,
+                }
+            }
+        }
+    }
+}
+
+/// An answer that comes line by line.
+pub(crate) struct ResponseLines {
+    pieces: LineSource,
+    came: Vec<u8>,
+    /// How much of it was looked through for the end of a line.
+    seen: usize,
+}
+
+enum LineSource {
+    InProcess(inside::Pieces),
+    Remote { pieces: client::BodyChunks, url: String },
+}
+
+impl ResponseLines {
+    /// The longest line.
+    const MAX_LINE_LEN: usize = 16 << 20;
+
+    fn of(pieces: LineSource) -> ResponseLines {
+        ResponseLines { pieces, came: Vec::new(), seen: 0 }
+    }
+
+    /// The next line, without its end; `None` after the last.
+    ///
+    /// # Errors
+    /// The answer broke off.
+    pub(crate) async fn next(&mut self) -> Result<Option<String>, Failure> {
+        loop {
+            let fresh = self.came.get(self.seen..).unwrap_or_default();
+            if let Some(end) = fresh.iter().position(|byte| *byte == b'\n') {
+                let rest = self.came.split_off(self.seen + end + 1);
+                let line = std::mem::replace(&mut self.came, rest);
+                self.seen = 0;
+                return Ok(Some(String::from_utf8_lossy(&line).trim_end().to_owned()));
+            }
+            self.seen = self.came.len();
+            let piece = match &mut self.pieces {
+                LineSource::InProcess(pieces) => pieces.next().await.map_err(|error| {
+                    Failure::new(ExitStatus::Unavailable, error.to_string())
+                        .hint("run: esh3ar doctor")
+                })?,
+                LineSource::Remote { pieces, url } => pieces.next().await.map_err(|error| {
+                    let what = format!("the answer of {url} broke off: {error}");
+                    Failure::new(ExitStatus::Unavailable, what).hint("run the same again")
+                })?,
+            };
+            match piece {
+                Some(piece) if self.came.len() + piece.len() <= ResponseLines::MAX_LINE_LEN => {
+                    self.came.extend_from_slice(&piece);
+                }
+                Some(_) => {
+                    return Err(Failure::new(
+                        ExitStatus::Failed,
+                        "a line of the answer has no end",
+                    ));
+                }
+                None if self.came.is_empty() => return Ok(None),
+                // A line without its end is no line.
+                None => return Err(Failure::new(ExitStatus::Failed, "the answer broke off")),
+            }
+        }
+    }
+}
+
+fn unreached(url: &str, error: &client::Error) -> Failure {
+    Failure::new(ExitStatus::Unavailable, format!("{url} cannot be reached: {error}"))
+        .hint("check --url, --ca-file, and that esh3ar serve runs there")
+}

@@ -1,0 +1,252 @@
+//! How a command ends when it did not do what was asked: a line on standard error that says what and
+//! what to do, and an exit status that scripts and systemd can act on.
+
+use std::{
+    io::{BufRead as _, ErrorKind, IsTerminal as _, Write as _},
+    path::Path,
+    process::ExitCode,
+};
+
+use crate::{app, config::ConfigErrors, domain::text::turns_direction, store};
+
+/// What to do about a full disk of the database.
+pub(crate) const FREE_DISK_SPACE: &str = "make room on the database's disk (its log and df say which it is); esh3ar doctor looks at data_dir";
+
+/// The exit statuses (interfaces.md, The command).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// It failed.
+    Failed = 1,
+    /// It was called wrongly.
+    Usage = 2,
+    /// Some of it was done.
+    Partly = 3,
+    /// What it is about is not there.
+    NotFound = 4,
+    /// It may not be done.
+    Refused = 5,
+    /// A dependency cannot be reached.
+    Unavailable = 69,
+    /// The configuration, or the data folder, is wrong in a way that no restart mends; systemd must not start
+    /// it again.
+    Config = 78,
+}
+
+/// Why a command did not do what was asked.
+#[derive(Debug)]
+pub struct Failure {
+    /// Decides the exit status.
+    pub kind: ExitStatus,
+    /// What went wrong.
+    pub what: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+/// Whether there is no room, on the disk or for this user.
+pub(crate) fn is_disk_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
+impl Failure {
+    /// A failure without a hint.
+    pub fn new(kind: ExitStatus, what: impl Into<String>) -> Failure {
+        Failure { kind, what: what.into(), hint: None }
+    }
+
+    /// A file that could not be written; `otherwise` is what to do when its disk is not full.
+    pub fn write_error(path: &Path, error: &std::io::Error, otherwise: &str) -> Failure {
+        let failure = Failure::new(
+            ExitStatus::Failed,
+            match error.kind() {
+                ErrorKind::StorageFull => format!("{}: the disk is full ({error})", path.display()),
+                _ => format!("{} cannot be written: {error}", path.display()),
+            },
+        );
+        if is_disk_full(error) {
+            failure.hint(format!("make room on that disk, or {otherwise}"))
+        } else {
+            failure.hint(otherwise)
+        }
+    }
+
+    /// The same with what to do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Failure {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Tells it on standard error and gives the exit status.
+    pub fn report(&self) -> ExitCode {
+        let mut line = format!("error: {}", self.what);
+        if let Some(hint) = &self.hint {
+            line.push_str("; hint: ");
+            line.push_str(hint);
+        }
+        let mut stderr = std::io::stderr().lock();
+        let _ = writeln!(stderr, "{}", sanitized(&line));
+        ExitCode::from(self.kind as u8)
+    }
+}
+
+impl From<app::Error> for Failure {
+    fn from(error: app::Error) -> Self {
+        use app::Error;
+        let kind = match &error {
+            Error::Invalid(_) => ExitStatus::Usage,
+            Error::NotFound(_) => ExitStatus::NotFound,
+            Error::Unauthenticated
+            | Error::Forbidden(_)
+            | Error::WrongAudience(_)
+            | Error::ReadOnly
+            | Error::Conflict(_)
+            | Error::ClientMessageIdReused
+            | Error::KeyReused => ExitStatus::Refused,
+            Error::Unavailable
+            | Error::DiskFull
+            | Error::Away(_)
+            | Error::Overloaded { .. }
+            | Error::RateLimited { .. } => ExitStatus::Unavailable,
+            Error::Internal => ExitStatus::Failed,
+        };
+        let failure = Failure::new(kind, error.to_string());
+        match kind {
+            ExitStatus::Unavailable if matches!(error, Error::DiskFull) => {
+                failure.hint(FREE_DISK_SPACE)
+            }
+            ExitStatus::Unavailable => failure.hint("run: esh3ar doctor"),
+            _ => failure,
+        }
+    }
+}
+
+impl From<store::Error> for Failure {
+    fn from(error: store::Error) -> Self {
+        let kind = if error.is_transient() { ExitStatus::Unavailable } else { ExitStatus::Failed };
+        let hint = match error {
+            store::Error::DiskFull(_) => FREE_DISK_SPACE,
+            _ => "run: esh3ar doctor",
+        };
+        Failure::new(kind, error.to_string()).hint(hint)
+    }
+}
+
+impl From<store::embedded::Error> for Failure {
+    fn from(error: store::embedded::Error) -> Self {
+        use store::embedded::Error;
+        let kind = match &error {
+            Error::Locked { .. } | Error::Missing { .. } | Error::Root => ExitStatus::Refused,
+            Error::NoBinaries
+            | Error::MajorMismatch { .. }
+            | Error::Folder { .. }
+            | Error::Damaged { .. } => ExitStatus::Config,
+            // Systemd starts it again, by when there may be room.
+            Error::DiskFull { .. } | Error::Initdb(_) | Error::Died(_) | Error::NoAnswer(_) => {
+                ExitStatus::Unavailable
+            }
+        };
+        let hint = error.hint();
+        Failure::new(kind, error.to_string()).hint(hint)
+    }
+}
+
+impl From<store::migrate::MigrateError> for Failure {
+    fn from(error: store::migrate::MigrateError) -> Self {
+        use store::migrate::MigrateError;
+        let text = error.to_string();
+        match error {
+            MigrateError::Newer { .. } => {
+                Failure::new(ExitStatus::Refused, text).hint("install the newer esh3ar again")
+            }
+            MigrateError::Changed { .. } => Failure::new(ExitStatus::Refused, text)
+                .hint("use the esh3ar that made this database"),
+            MigrateError::Step { .. } => Failure::new(ExitStatus::Failed, text),
+            MigrateError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ConfigErrors> for Failure {
+    fn from(errors: ConfigErrors) -> Self {
+        Failure::new(ExitStatus::Config, format!("the configuration is wrong:\n{errors}"))
+            .hint("run: esh3ar config check")
+    }
+}
+
+/// What a failure quotes may come from anywhere, a damaged file or somebody's message among it: nothing of it
+/// may steer the terminal.
+fn sanitized(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' | '\t' => shown.push(c),
+            c if c.is_control() || turns_direction(c) => shown.extend(c.escape_default()),
+            c => shown.push(c),
+        }
+    }
+    shown
+}
+
+/// Asks for a word to be typed, before something that takes much with it: on a terminal only, elsewhere
+/// `--yes` is needed.
+///
+/// # Errors
+/// [`ExitStatus::Refused`].
+pub fn confirm_typed(what: &str, word: &str, yes: bool) -> Result<(), Failure> {
+    if yes {
+        return Ok(());
+    }
+    // The terminal itself: standard input may be the file that the command reads.
+    let terminal = std::io::stderr()
+        .is_terminal()
+        .then(|| std::fs::File::options().read(true).write(true).open("/dev/tty").ok())
+        .flatten();
+    let Some(mut terminal) = terminal.map(std::io::BufReader::new) else {
+        return Err(
+            Failure::new(ExitStatus::Refused, "this needs a confirmation").hint("give --yes")
+        );
+    };
+    let mut answer = String::new();
+    let asked = write!(terminal.get_mut(), "{what}\nType {word} to go on: ")
+        .and_then(|()| terminal.read_line(&mut answer));
+    if asked.is_ok() && answer.trim() == word {
+        Ok(())
+    } else {
+        Err(Failure::new(ExitStatus::Refused, "not confirmed"))
+    }
+}
+
+/// Asks before something that cannot be undone: on a terminal only, elsewhere `--yes` is needed.
+///
+/// # Errors
+/// [`ExitStatus::Refused`].
+pub fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
+    if yes {
+        return Ok(());
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(
+            Failure::new(ExitStatus::Refused, "this needs a confirmation").hint("give --yes")
+        );
+    }
+    let mut stderr = std::io::stderr().lock();
+    let _ = write!(stderr, "{question} [y/N] ");
+    let _ = stderr.flush();
+    let mut answer = String::new();
+    let read = std::io::stdin().read_line(&mut answer).is_ok();
+    if read && matches!(answer.trim(), "y" | "Y" | "yes") {
+        Ok(())
+    } else {
+        Err(Failure::new(ExitStatus::Refused, "not confirmed"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn what_is_quoted_does_not_reach_the_terminal_raw() {
+        let shown = super::sanitized("row \u{1b}]0;x\u{7}\u{9b}2J\0 of\n\u{7f}it, \u{202e}سلام");
+        assert_eq!(shown, "row \\u{1b}]0;x\\u{7}\\u{9b}2J\\u{0} of\n\\u{7f}it, \\u{202e}سلام");
+    }
+}

@@ -1,0 +1,283 @@
+//! What a command prints: data on standard output as a table or JSON, remarks on standard error.
+
+use std::{
+    io::{ErrorKind, IsTerminal as _, Write as _},
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{
+    exit::{ExitStatus, Failure, is_disk_full},
+    sanitize,
+};
+
+/// How data are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// One JSON document; lists are arrays.
+    Json,
+    /// One JSON document a line.
+    Jsonl,
+}
+
+/// Where a command prints.
+#[derive(Clone, Debug)]
+pub struct Output {
+    format: Format,
+    quiet: bool,
+    /// Something could not be written; shared by all copies.
+    failed: Arc<AtomicBool>,
+    /// Because there was no room.
+    full: Arc<AtomicBool>,
+    /// The reader went away.
+    reader_gone: Arc<AtomicBool>,
+}
+
+impl Output {
+    /// With `quiet` remarks are left out.
+    pub fn new(format: Format, quiet: bool) -> Output {
+        Output {
+            format,
+            quiet,
+            failed: Arc::default(),
+            full: Arc::default(),
+            reader_gone: Arc::default(),
+        }
+    }
+
+    /// How data are printed.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Whether people read it.
+    pub fn is_table(&self) -> bool {
+        self.format == Format::Table
+    }
+
+    /// A list; `columns` are the JSON fields that a table shows.
+    pub fn records<T: Serialize>(&self, columns: &[&str], items: &[T]) {
+        let values: Vec<Value> =
+            items.iter().map(|item| serde_json::to_value(item).unwrap_or_default()).collect();
+        match self.format {
+            Format::Table => self.print(&table(columns, &values)),
+            Format::Json => self.print(&pretty(&Value::Array(values))),
+            Format::Jsonl => self.print(&values.iter().map(json_line).collect::<String>()),
+        }
+    }
+
+    /// One thing: in a table a line for each field.
+    pub fn record<T: Serialize>(&self, item: &T) {
+        let value = serde_json::to_value(item).unwrap_or_default();
+        match self.format {
+            Format::Table => {
+                let Value::Object(fields) = &value else { return self.print(&pretty(&value)) };
+                let width = fields.keys().map(|key| key.chars().count()).max().unwrap_or(0);
+                let lines = fields
+                    .iter()
+                    .filter(|(_, value)| !value.is_null())
+                    .map(|(key, value)| format!("{key:width$}  {}\n", cell(value)));
+                self.print(&lines.collect::<String>());
+            }
+            Format::Json => self.print(&pretty(&value)),
+            Format::Jsonl => self.print(&json_line(&value)),
+        }
+    }
+
+    /// One of many things that come over time: a line of text for people, of JSON otherwise.
+    pub fn event<T: Serialize>(&self, text: &str, item: &T) {
+        match self.format {
+            Format::Table => self.print(&format!("{text}\n")),
+            Format::Json | Format::Jsonl => {
+                self.print(&json_line(&serde_json::to_value(item).unwrap_or_default()));
+            }
+        }
+    }
+
+    /// Text as it is.
+    pub fn text(&self, text: &str) {
+        self.print(text);
+    }
+
+    /// Whether everything could be written.
+    pub fn is_complete(&self) -> bool {
+        !self.failed.load(Ordering::Relaxed)
+    }
+
+    /// What there is to say when it could not.
+    pub fn failure(&self) -> Failure {
+        if self.full.load(Ordering::Relaxed) {
+            let what = "the disk is full on which standard output is written";
+            return Failure::new(ExitStatus::Failed, what)
+                .hint("make room on that disk, or write elsewhere");
+        }
+        Failure::new(ExitStatus::Failed, "standard output could not be written")
+            .hint(
+                "see where it goes; what was asked is done, and a token that was not shown should be revoked",
+            )
+    }
+
+    /// Whether somebody still reads what is printed.
+    pub fn has_reader(&self) -> bool {
+        !self.reader_gone.load(Ordering::Relaxed) && !self.failed.load(Ordering::Relaxed)
+    }
+
+    /// To standard output.
+    fn print(&self, text: &str) {
+        let mut stdout = std::io::stdout().lock();
+        self.record_result(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()));
+    }
+
+    /// Keeps what came of printing; a reader that went away (`| head`) is no fault.
+    fn record_result(&self, written: std::io::Result<()>) {
+        match written {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                self.reader_gone.store(true, Ordering::Relaxed);
+            }
+            Err(error) => {
+                self.full.fetch_or(is_disk_full(&error), Ordering::Relaxed);
+                self.failed.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// A remark that is no data.
+    pub fn note(&self, text: &str) {
+        if !self.quiet {
+            let _ = writeln!(std::io::stderr().lock(), "{}", sanitize::text(text));
+        }
+    }
+}
+
+/// The exit status of what only prints, and was printed by somebody else.
+pub(crate) fn printed(printed: std::io::Result<()>) -> ExitCode {
+    let output = Output::new(Format::Table, false);
+    output.record_result(printed.and_then(|()| std::io::stdout().flush()));
+    if output.is_complete() { ExitCode::SUCCESS } else { output.failure().report() }
+}
+
+fn pretty(value: &Value) -> String {
+    sanitize::json(format!("{value:#}\n"))
+}
+
+/// A JSON document in a line of its own.
+pub(crate) fn json_line(value: &Value) -> String {
+    sanitize::json(format!("{value}\n"))
+}
+
+/// A value in a cell: one line, and no character that could steer a terminal.
+fn cell(value: &Value) -> String {
+    let text = match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(","),
+        other => other.to_string(),
+    };
+    sanitize::line(&text)
+}
+
+fn table(columns: &[&str], items: &[Value]) -> String {
+    const MAX_CELL_WIDTH: usize = 48;
+    let names: Vec<String> = columns.iter().map(|column| json_name(column)).collect();
+    let mut rows: Vec<Vec<String>> = vec![names.iter().map(|name| heading(name)).collect()];
+    for item in items {
+        rows.push(names.iter().map(|name| shorten(cell(&item[name]), MAX_CELL_WIDTH)).collect());
+    }
+    let widths: Vec<usize> = (0..columns.len())
+        .map(|n| rows.iter().map(|row| row[n].chars().count()).max().unwrap_or(0))
+        .collect();
+    rows.iter()
+        .map(|row| {
+            let line: Vec<String> =
+                row.iter().zip(&widths).map(|(text, width)| format!("{text:width$}")).collect();
+            format!("{}\n", line.join("  ").trim_end())
+        })
+        .collect()
+}
+
+/// The field `created_at` as JSON has it, `createdAt`; what has that form stays.
+fn json_name(field: &str) -> String {
+    let mut words = field.split('_');
+    let mut name = words.next().unwrap_or_default().to_owned();
+    for word in words {
+        let mut letters = word.chars();
+        name.extend(letters.next().map(|letter| letter.to_ascii_uppercase()));
+        name.push_str(letters.as_str());
+    }
+    name
+}
+
+/// `createdAt` as `CREATED AT`.
+fn heading(field: &str) -> String {
+    let mut text = String::new();
+    for c in field.chars() {
+        if c.is_uppercase() {
+            text.push(' ');
+        }
+        text.extend(c.to_uppercase());
+    }
+    text
+}
+
+fn shorten(text: String, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text;
+    }
+    let mut short: String = text.chars().take(most - 1).collect();
+    short.push('…');
+    short
+}
+
+/// `1 file`, `2 files`.
+pub fn pluralize(count: usize, one: &str) -> String {
+    format!("{count} {one}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Whether a command may take the whole terminal to show something. Without a terminal, or on one that cannot
+/// place its cursor, it prints.
+pub(crate) fn is_full_screen(format: Format) -> bool {
+    let terminal = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
+    let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
+    format == Format::Table && terminal && !dumb
+}
+
+/// A bar with its rate and what is left, drawn on a terminal only.
+pub(crate) fn progress(length: u64) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(length);
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} ({per_sec}, {eta} left)")
+    {
+        bar.set_style(style);
+    }
+    bar
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_table_is_aligned_and_harmless() {
+        let items = [json!({"id": 1, "createdAt": "now"}), json!({"id": "long\u{1b}[2J", "x": 1})];
+        let text = table(&["id", "createdAt"], &items);
+        assert_eq!(text, "ID        CREATED AT\n1         now\nlong [2J\n");
+        assert_eq!(table(&["id", "created_at"], &items), text);
+        let text = table(&["id"], &[json!({"id": ["\u{202e}exe"]})]);
+        assert_eq!(text, "ID\n\\u{202e}exe\n");
+    }
+}

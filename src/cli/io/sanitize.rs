@@ -1,0 +1,68 @@
+//! Texts of others on a terminal: nothing of them may steer it, or make what stands beside them look like
+//! something else.
+
+use crate::domain::text::turns_direction;
+
+/// One line: a blank for each control character, and what changes the direction by its number.
+pub(crate) fn line(text: &str) -> String {
+    replace_unsafe(text, |c| c.is_control().then_some(' '))
+}
+
+/// The same of a text that may have several lines.
+pub(crate) fn text(text: &str) -> String {
+    replace_unsafe(text, |c| (c.is_control() && !matches!(c, '\n' | '\t')).then_some(' '))
+}
+
+fn replace_unsafe(text: &str, other: impl Fn(char) -> Option<char>) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match other(c) {
+            Some(other) => shown.push(other),
+            None if turns_direction(c) => shown.extend(c.escape_unicode()),
+            None => shown.push(c),
+        }
+    }
+    shown
+}
+
+/// JSON that says the same with nothing in it that could steer a terminal. Outside of its texts JSON has no
+/// such character, and in them each may be written by its number.
+pub(crate) fn json(json: String) -> String {
+    let steers = |c: char| matches!(c, '\u{7f}'..='\u{9f}') || turns_direction(c);
+    if !json.contains(steers) {
+        return json;
+    }
+    let mut shown = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        match c {
+            c if steers(c) => shown.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => shown.push(c),
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_a_text_steers_the_terminal() {
+        let text = "a\u{1b}[2Jb\tc\nd \u{202e}exe.gpj\u{202c} \u{2067}x\u{2069} سلام";
+        let same = "\\u{202e}exe.gpj\\u{202c} \\u{2067}x\\u{2069} سلام";
+        assert_eq!(line(text), format!("a [2Jb c d {same}"));
+        assert_eq!(text(text), format!("a [2Jb\tc\nd {same}"));
+        for c in ('\u{202a}'..='\u{202e}').chain('\u{2066}'..='\u{2069}') {
+            assert!(!line(&c.to_string()).contains(c) && !text(&c.to_string()).contains(c));
+        }
+    }
+
+    #[test]
+    fn json_says_the_same() {
+        let value = serde_json::json!({ "a\u{202d}": "\u{2066}b\u{2069}\u{9b}2J\u{7f}\u{1b} سلام" });
+        let text = json(value.to_string());
+        assert!(!text.contains(|c: char| c.is_control() || turns_direction(c)), "{text}");
+        assert!(text.contains("\\u202d") && text.contains("\\u009b") && text.contains("سلام"));
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
+    }
+}

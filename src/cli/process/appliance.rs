@@ -1,0 +1,381 @@
+//! The whole appliance in this process: started in the order in which its parts need each other,
+//! stopped in the reverse.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::{net::TcpListener, sync::mpsc};
+
+use super::{
+    cluster,
+    database::{self, OpenDatabase},
+    privilege,
+    task_group::TaskGroup,
+};
+use crate::cli::{
+    io::exit::{ExitStatus, Failure},
+    setup::Setup,
+};
+use crate::{
+    app::{App, Role, Ways, traces::Traces},
+    cache::Cache,
+    config::Config,
+    server::{
+        Readiness,
+        gate::{self, Gate},
+        hub::{Hub, HubOptions},
+        listen::{self, ListenOptions},
+        peer::TrustedProxies,
+        places::ConnectionLimits,
+        probe::Probe,
+        pulse::Pulse,
+        tls::Tls,
+    },
+    store::embedded::Purpose,
+    telemetry::{
+        metrics::Recorder,
+        notify,
+        traces::{self, Collector, Teller},
+    },
+    worker,
+};
+
+/// An id that lies this far ahead of the clock was not made by one that is right.
+const CLOCK_SKEW_WARNING: Duration = Duration::from_secs(5);
+/// How often histograms are kept small.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// How long the last writes of a stop may take.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+
+/// The running appliance.
+pub struct Appliance {
+    /// Its use cases.
+    pub app: App,
+    /// Where the API and the hub listen.
+    pub http: SocketAddr,
+    /// Where the page for machines listens.
+    pub metrics: Option<SocketAddr>,
+    runtime: Runtime,
+    readiness: Readiness,
+    frontend: TaskGroup,
+    stop_timeout: Duration,
+    started: Instant,
+    pulse: Pulse,
+    tls: Option<Tls>,
+}
+
+/// The use cases and what works by itself: all of a process but its borders.
+pub(crate) struct Runtime {
+    pub(crate) app: App,
+    store: OpenDatabase,
+    /// Comes from the broker.
+    consuming: TaskGroup,
+    pub(crate) work: TaskGroup,
+    writers: TaskGroup,
+    /// To the other processes.
+    connections: TaskGroup,
+    /// To the collector of traces.
+    traces: TaskGroup,
+}
+
+impl Runtime {
+    /// Starts them over an open database, which is closed again if they cannot be. `address` is where
+    /// other gateways reach this one.
+    pub(crate) async fn start(
+        setup: &Setup,
+        mut store: OpenDatabase,
+        role: Role,
+        address: Option<String>,
+    ) -> Result<Runtime, Failure> {
+        let replicas = store.replicas.take();
+        let (consuming, work) = (TaskGroup::default(), TaskGroup::default());
+        let (writers, connections, traces) =
+            (TaskGroup::default(), TaskGroup::default(), TaskGroup::default());
+        let config = &setup.loaded.config;
+        let started = async {
+            prepare(&store).await?;
+            let mut settings = database::settings(config, Some(role))?;
+            if let Some(node) = &mut settings.node {
+                node.address = address;
+            }
+            let backends = cluster::backends(config, &settings, &connections).await?;
+            if let Some(relay) = backends.presence.relay() {
+                settings.cache = Cache::Redis(relay.redis().clone());
+            }
+            settings.traces = start_tracing(config, &backends, role, &traces)?;
+            let (database, writers) = (store.store.clone(), &writers);
+            let app =
+                App::start_with(settings, database, backends, &writers.tracker, &writers.stop);
+            let ahead = app.begin_ids().await?;
+            if ahead > CLOCK_SKEW_WARNING {
+                tracing::warn!(
+                    seconds = ahead.as_secs(),
+                    "the newest that is stored was made by a clock that is ahead of this machine's: new \
+                     ids begin after it; see that the clocks are right: esh3ar doctor"
+                );
+            }
+            // Before anybody asks for the others.
+            app.greet().await?;
+            let consumer = match (cluster::broker(config)?, role) {
+                (Some(broker), Role::Worker) => Some(cluster::consumer(&app, &broker, &consuming)),
+                _ => None,
+            };
+            // A worker gives no lists.
+            if let Some(replicas) = replicas.filter(|_| role != Role::Worker) {
+                replicas.start(&work.tracker, &work.stop);
+            }
+            worker::start(&app, role, consumer.as_ref(), &work.tracker, &work.stop);
+            Ok(app)
+        };
+        match started.await {
+            Ok(app) => Ok(Runtime { app, store, consuming, work, writers, connections, traces }),
+            Err(failure) => {
+                let _ = store.close().await;
+                Err(failure)
+            }
+        }
+    }
+
+    /// What is in hand is finished and written, the others are told, the database is closed last.
+    pub(crate) async fn stop(self) -> Result<(), Failure> {
+        if tokio::time::timeout(SHUTDOWN_GRACE, self.app.last_erasures()).await.is_err() {
+            tracing::warn!("an erasure was cut off by the stop; the same again goes on");
+        }
+        self.consuming.end(SHUTDOWN_GRACE, "the broker's work").await;
+        self.work.end(SHUTDOWN_GRACE, "workers").await;
+        self.writers.end(SHUTDOWN_GRACE, "writers").await;
+        self.connections.end(SHUTDOWN_GRACE, "ways to other processes").await;
+        // It ends by itself in two seconds.
+        self.traces.end(SHUTDOWN_GRACE, "traces").await;
+        if let Err(error) = self.app.note_stopped().await {
+            tracing::warn!(%error, "the stop could not be noted");
+        }
+        if let Err(error) = self.app.take_leave().await {
+            tracing::warn!(%error, "the others could not be told");
+        }
+        drop(self.app);
+        self.store.close().await
+    }
+
+    /// Serves the page for machines, until the very end: a stop is what one wants to watch.
+    pub(crate) fn serve_metrics(
+        &self,
+        listener: TcpListener,
+        readiness: &Readiness,
+        recorder: &Recorder,
+        grace: Duration,
+        pulse: Pulse,
+    ) {
+        let (app, readiness, recorder) =
+            (self.app.clone(), Arc::clone(readiness), recorder.clone());
+        let service = move |request, _| {
+            let render = recorder.clone();
+            let render = Arc::new(move || render.render());
+            gate::machine_page(app.clone(), Arc::clone(&readiness), render, request)
+        };
+        let header_timeout = Duration::from_secs(10);
+        let listening = ListenOptions {
+            name: "metrics",
+            limits: ConnectionLimits::anonymous(100),
+            header_timeout,
+            write_timeout: Duration::from_secs(30),
+            tls: None,
+            proxies: TrustedProxies::default(),
+            grace,
+            pulse,
+        };
+        let stop = self.work.stop.clone();
+        self.work.tracker.spawn(listen::serve(listener, listening, service, stop));
+    }
+}
+
+pub(crate) async fn bind(
+    address: SocketAddr,
+    key: &str,
+) -> Result<(TcpListener, SocketAddr), Failure> {
+    let failed = |error: std::io::Error| {
+        let what = format!("cannot listen on {address}: {error}");
+        Failure::new(ExitStatus::Failed, what)
+            .hint(format!("choose another {key}, or stop what uses it"))
+    };
+    let listener = listen::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}
+
+impl Appliance {
+    /// Starts everything; when this returns, requests are answered.
+    ///
+    /// # Errors
+    /// What cannot be had, and what to do about it.
+    pub async fn start(setup: &Setup, recorder: Recorder) -> Result<Appliance, Failure> {
+        let started = Instant::now();
+        let config = &setup.loaded.config;
+        // The addresses first: a taken port should be told before a database is started.
+        let (listener, http) = bind(config.http.listen, "http.listen").await?;
+        let metrics_listener = match config.metrics.listen {
+            Some(address) => Some(bind(address, "metrics.listen").await?),
+            None => None,
+        };
+        let tls = match config.http.tls() {
+            Some((cert, key)) => Some(Tls::load(cert, key).map_err(|error| {
+                Failure::new(ExitStatus::Config, error.to_string())
+                    .hint("check http.tls_cert and http.tls_key")
+            })?),
+            None => None,
+        };
+        // Reading the phone numbers' rules takes a moment that no first request should wait for.
+        let warm = tokio::task::spawn_blocking(|| {
+            let _ = crate::domain::Phone::parse("+967771234567", None);
+        });
+        let store = database::open_database(setup, Purpose::Serve).await?;
+        let _ = warm.await;
+        let role = if config.queue.url.is_some() { Role::Gateway } else { Role::Serve };
+        let runtime = Runtime::start(setup, store, role, config.reachable_at(http)).await?;
+        let app = runtime.app.clone();
+        let secret = match app.connection_secret().await {
+            Ok(secret) => secret,
+            Err(error) => {
+                drop(app);
+                let _ = runtime.stop().await;
+                return Err(error.into());
+            }
+        };
+        let frontend = TaskGroup::default();
+        let readiness: Readiness = Arc::new(AtomicBool::new(true));
+        let proxies = TrustedProxies::new(&config.http.trusted_proxies);
+        let listening = ListenOptions {
+            name: "http",
+            limits: ConnectionLimits::new(
+                config.http.max_connections,
+                config.http.max_unauthenticated_per_address,
+                config.http.max_connections_per_party,
+            ),
+            header_timeout: config.http.header_timeout,
+            write_timeout: config.http.write_timeout,
+            tls: tls.clone(),
+            proxies: proxies.clone(),
+            grace: config.http.stop_timeout,
+            pulse: Pulse::default(),
+        };
+        let pulse = listening.pulse.clone();
+        let options = HubOptions {
+            most: config.http.max_connections,
+            diagnostics: config.http.diagnostics_hub,
+            node: app.node(),
+            secret,
+        };
+        let hub = Hub::new(app.clone(), &options, frontend.stop.clone(), frontend.tracker.clone());
+        let gate = Gate::new(app.clone(), hub, Arc::clone(&readiness), proxies);
+        let service = move |request, peer| gate.clone().handle(request, peer);
+        frontend.tracker.spawn(listen::serve(listener, listening, service, frontend.stop.clone()));
+        let probe = Probe::new(app.clone(), http, tls.is_some());
+        probe.look().await;
+        frontend.tracker.spawn(probe.run(frontend.stop.clone()));
+        if let Some(tls) = &tls {
+            frontend.tracker.spawn(tls.clone().watch(frontend.stop.clone()));
+        }
+        let metrics = metrics_listener.as_ref().map(|(_, address)| *address);
+        if let Some((listener, _)) = metrics_listener {
+            let grace = config.http.stop_timeout;
+            runtime.serve_metrics(listener, &readiness, &recorder, grace, Pulse::default());
+        }
+        spawn_upkeep(&runtime.work, recorder);
+        Ok(Appliance {
+            app,
+            http,
+            metrics,
+            runtime,
+            readiness,
+            frontend,
+            stop_timeout: config.http.stop_timeout,
+            started,
+            pulse,
+            tls,
+        })
+    }
+
+    /// How long the start took.
+    pub fn started_at(&self) -> Instant {
+        self.started
+    }
+
+    /// The pulse of the loop that accepts connections.
+    pub fn pulse(&self) -> &Pulse {
+        &self.pulse
+    }
+
+    /// The gateway's own TLS.
+    pub fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
+    }
+
+    /// Resolves when the private database has ended by itself, with how; never otherwise.
+    pub async fn database_died(&mut self) -> String {
+        match self.runtime.store.embedded() {
+            Some(embedded) => embedded.died().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Stops in order: no new requests, sockets told to come back, what is in hand finished and
+    /// written, the database last.
+    ///
+    /// # Errors
+    /// The database cannot be stopped.
+    pub async fn stop(self) -> Result<(), Failure> {
+        notify::stopping();
+        self.readiness.store(false, Ordering::Release);
+        self.frontend.end(self.stop_timeout, "requests and sockets").await;
+        drop(self.app);
+        self.runtime.stop().await
+    }
+}
+
+/// Follows messages, if the configuration says so.
+fn start_tracing(
+    config: &Config,
+    backends: &Ways,
+    role: Role,
+    group: &TaskGroup,
+) -> Result<Traces, Failure> {
+    let Some(endpoint) = &config.traces.endpoint else { return Ok(Traces::Off) };
+    let node = backends.node.to_string();
+    let teller = Teller { node, role: role.name(), host: privilege::host() };
+    let collector = Collector::new(endpoint, teller).map_err(|error| {
+        Failure::new(ExitStatus::Config, error.to_string()).hint("check traces.endpoint")
+    })?;
+    let (steps, waiting) = mpsc::channel(traces::WAITING);
+    group.tracker.spawn(collector.run(waiting, group.stop.clone()));
+    Ok(Traces::On { sample: config.traces.sample, steps })
+}
+
+async fn prepare(store: &OpenDatabase) -> Result<(), Failure> {
+    store.prepare_schema(true).await?;
+    let faults = store.store.durability_faults().await?;
+    if faults.is_empty() {
+        return Ok(());
+    }
+    let what = format!("Postgres could lose answered messages: {}", faults.join(", "));
+    Err(Failure::new(ExitStatus::Config, what).hint("set these to on in postgresql.conf"))
+}
+
+/// Keeps histograms small.
+pub(crate) fn spawn_upkeep(group: &TaskGroup, recorder: Recorder) {
+    let stop = group.stop.clone();
+    group.tracker.spawn(async move {
+        loop {
+            recorder.upkeep();
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(UPKEEP_INTERVAL) => {}
+            }
+        }
+    });
+}

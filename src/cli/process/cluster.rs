@@ -1,0 +1,70 @@
+//! What connects this process to the others of its installation, put together from the configuration.
+
+use std::time::Duration;
+
+use super::task_group::TaskGroup;
+use crate::cli::io::exit::{ExitStatus, Failure};
+use crate::{
+    app::{App, Settings, Ways, new_node},
+    cache::{Redis, RedisSettings, Target},
+    config::{Config, QueueKind},
+    presence::{Presence, Registry, Relay},
+    queue::{Consumer, Queue, Rabbit, rabbit},
+};
+
+/// How long the start waits for Redis. Without it everything works, later.
+const REDIS_TIMEOUT: Duration = Duration::from_secs(3);
+/// Shares of a worker's delivering. Two cores are kept busy by four.
+const CONSUMER_SHARES: usize = 4;
+
+/// Where the broker is, if there is one.
+pub(crate) fn broker(config: &Config) -> Result<Option<rabbit::Settings>, Failure> {
+    let Some(url) = &config.queue.url else { return Ok(None) };
+    let choice = match config.queue.kind {
+        QueueKind::Auto => rabbit::Choice::Auto,
+        QueueKind::Classic => rabbit::Choice::Fixed(rabbit::Kind::Classic),
+        QueueKind::Quorum => rabbit::Choice::Fixed(rabbit::Kind::Quorum),
+    };
+    rabbit::Settings::new(url.expose(), config.queue.partitions, choice)
+        .map(Some)
+        .map_err(|error| Failure::new(ExitStatus::Config, error.to_string()))
+}
+
+/// Where Redis is, if there is one.
+pub(crate) fn redis_target(config: &Config) -> Result<Option<Target>, Failure> {
+    let Some(url) = &config.cache.url else { return Ok(None) };
+    let wrong = |why: String| {
+        Failure::new(ExitStatus::Config, format!("cache.url {why}"))
+            .hint("run: esh3ar config check")
+    };
+    url.expose().parse().map(Some).map_err(wrong)
+}
+
+/// The ways to the other processes; what keeps them open runs in `group`.
+pub(crate) async fn backends(
+    config: &Config,
+    settings: &Settings,
+    group: &TaskGroup,
+) -> Result<Ways, Failure> {
+    let (Some(broker), Some(target)) = (broker(config)?, target(config)?) else {
+        return Ok(Ways::embedded(settings));
+    };
+    let node = new_node();
+    let redis_settings = RedisSettings { target, node };
+    let (redis, heard) = Redis::start(redis_settings, &group.tracker, &group.stop);
+    let registry = Registry::new(settings.live.limits);
+    let relay = Relay::start(redis.clone(), heard, &registry, &group.tracker, &group.stop);
+    let (rabbit, publishing) = Rabbit::new(&broker);
+    group.tracker.spawn(publishing.run(group.stop.clone()));
+    if redis.ready(REDIS_TIMEOUT).await.is_err() {
+        tracing::warn!(why = redis.why_down(), "Redis does not answer; starting without it");
+    }
+    Ok(Ways { node, presence: Presence::Shared(registry, relay), queue: Queue::Rabbit(rabbit) })
+}
+
+/// What a worker takes from the broker, in `group`.
+pub(crate) fn consumer(app: &App, broker: &rabbit::Settings, group: &TaskGroup) -> Consumer {
+    let (consumer, consuming) = Consumer::new(broker, CONSUMER_SHARES, app.led_queues());
+    group.tracker.spawn(consuming.run(group.stop.clone()));
+    consumer
+}

@@ -1,0 +1,75 @@
+//! The ways to others: RabbitMQ, Redis, the mail server.
+
+use super::check::{Check, fail, ok};
+use crate::{
+    cache::redis,
+    cli::{
+        process::{cluster, database},
+        setup::Setup,
+    },
+    queue::rabbit,
+};
+
+pub(super) async fn check(setup: &Setup, checks: &mut Vec<Check>) {
+    broker(setup, checks).await;
+    cache(setup, checks).await;
+    mail(setup, checks).await;
+}
+
+async fn broker(setup: &Setup, checks: &mut Vec<Check>) {
+    let settings = match cluster::broker(&setup.loaded.config) {
+        Ok(Some(settings)) => settings,
+        Ok(None) => {
+            return checks.push(ok("rabbitmq", "queue.url is not set: one process alone"));
+        }
+        Err(failure) => {
+            return checks.push(fail("rabbitmq", failure.what, "correct queue.url"));
+        }
+    };
+    for (node, found) in rabbit::look(&settings).await {
+        checks.push(match found {
+            Ok(version) => ok("rabbitmq", format!("{node}: RabbitMQ {version} lets esh3ar in")),
+            Err(error) => {
+                let remedy = "check queue.url, and that RabbitMQ runs and lets esh3ar in; meanwhile \
+                              messages come later, and none is lost";
+                fail("rabbitmq", format!("{node}: {error}"), remedy)
+            }
+        });
+    }
+}
+
+async fn cache(setup: &Setup, checks: &mut Vec<Check>) {
+    let target = match cluster::redis_target(&setup.loaded.config) {
+        Ok(Some(target)) => target,
+        Ok(None) => return checks.push(ok("redis", "cache.url is not set: one process alone")),
+        Err(failure) => return checks.push(fail("redis", failure.what, "correct cache.url")),
+    };
+    let remedy = "check cache.url, and that Redis runs and lets esh3ar in; meanwhile messages come \
+                  later, and none is lost";
+    checks.push(match redis::look(&target).await {
+        Ok(found) if found.is_old() => {
+            let text = format!("Redis {} answers", found.version);
+            fail("redis", text, "install Redis 7 or newer")
+        }
+        Ok(found) => {
+            let took = found.latency.as_secs_f64() * 1000.0;
+            ok("redis", format!("Redis {} answers in {took:.1} ms", found.version))
+        }
+        Err(error) => fail("redis", error.to_string(), remedy),
+    });
+}
+
+async fn mail(setup: &Setup, checks: &mut Vec<Check>) {
+    let mailer = match database::mailer(&setup.loaded.config) {
+        Ok(mailer) => mailer,
+        Err(failure) => return checks.push(fail("mail", failure.what, "correct smtp.*")),
+    };
+    checks.push(match mailer.check().await {
+        None => ok("mail", "smtp.host is not set: alerts go to the log"),
+        Some(Ok(())) => ok("mail", "the mail server answers"),
+        Some(Err(error)) => {
+            let remedy = "check smtp.*, and that the mail server lets esh3ar in";
+            fail("mail", error.to_string(), remedy)
+        }
+    });
+}

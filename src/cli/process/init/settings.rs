@@ -1,0 +1,31 @@
+//! The settings that options and answers make, checked as the configuration is.
+
+use crate::{
+    cli::process::addresses,
+    config::{
+        self, Loaded, Sources,
+        describe::{Setting, file_with},
+        keys,
+    },
+};
+
+/// What sets a key; one whose value is `@FILE` is read from that file each time.
+pub(super) fn setting(key: &str, value: &str) -> Setting {
+    let secret = keys::find(key).is_some_and(|key| key.secret);
+    match value.strip_prefix('@').filter(|_| secret) {
+        Some(path) => (format!("{key}_file"), path.to_owned()),
+        None => (key.to_owned(), value.to_owned()),
+    }
+}
+
+/// Whether these settings make a configuration; else what is wrong with them.
+pub(super) fn check(settings: &[Setting]) -> Result<(), String> {
+    load("the answers", file_with(settings)).map(|_| ()).map_err(|errors| {
+        let texts: Vec<String> = errors.0.into_iter().map(|fault| fault.text).collect();
+        texts.join("\n")
+    })
+}
+
+pub(super) fn load(name: &str, text: String) -> Result<Loaded, config::ConfigErrors> {
+    addresses::load(Sources { file: Some((name.to_owned(), text)), ..Sources::default() })
+}

@@ -1,0 +1,9 @@
+//! Who runs this command, for the audit log.
+
+use super::privilege;
+use crate::app::By;
+
+/// Whoever runs this command.
+pub(crate) fn operator() -> By {
+    By::command(&privilege::operator(), &privilege::host())
+}

@@ -1,0 +1,337 @@
+//! Not being root: what root starts goes on as the appliance's own user before it does anything.
+
+use std::{
+    env,
+    fs::{self, File},
+    os::{
+        fd::AsFd as _,
+        unix::{
+            fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown, fchown},
+            process::CommandExt as _,
+        },
+    },
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use nix::{
+    sys::{
+        prctl::set_pdeathsig,
+        resource::{Resource, getrlimit, setrlimit},
+        signal::{Signal, raise},
+    },
+    unistd::{Group, Pid, Uid, User, getegid, geteuid, getppid, getuid},
+};
+
+use crate::cli::io::{
+    exit::{ExitStatus, Failure},
+    private_file,
+};
+
+/// Who to be instead of root: the first of these that there is.
+const SERVICE_USERS: [&str; 3] = ["esh3ar", "postgres", "nobody"];
+/// Says to the command that goes on as another user that its output is the file it was to open.
+const OUTPUT_IS_FILE_VAR: &str = "ESH3AR_OUTPUT_IS_FILE";
+
+/// Who started a command that goes on as another user.
+const OPERATOR_VAR: &str = "ESH3AR_OPERATOR";
+
+/// The user who runs this command: before `sudo`, and before root became the owner of the data. For the
+/// audit log, and worth as much as the word of somebody who can open the database.
+pub fn operator() -> String {
+    let given = |name: &str| env::var(name).ok().filter(|name| !name.is_empty());
+    let own = || User::from_uid(getuid()).ok().flatten().map(|user| user.name);
+    given(OPERATOR_VAR)
+        .or_else(|| given("SUDO_USER"))
+        .or_else(own)
+        .unwrap_or_else(|| format!("uid {}", getuid()))
+}
+
+/// Whether this process is the appliance's: its own user, or what root goes on as.
+pub fn is_service() -> bool {
+    env::var_os(OPERATOR_VAR).is_some() || user_name() == SERVICE_USERS[0]
+}
+
+/// Who this process is.
+pub fn user_name() -> String {
+    let user = User::from_uid(geteuid()).ok().flatten();
+    user.map_or_else(|| format!("uid {}", geteuid()), |user| user.name)
+}
+
+/// The group of this process.
+pub fn group_name() -> String {
+    let group = Group::from_gid(getegid()).ok().flatten();
+    group.map_or_else(|| getegid().to_string(), |group| group.name)
+}
+
+/// Says to the same which configuration file it has just been given.
+const CONFIG_PATH_VAR: &str = "ESH3AR_CARRIED_CONFIG";
+
+/// The configuration file that root chose or wrote before it became this user.
+pub fn inherited_config() -> Option<PathBuf> {
+    env::var_os(CONFIG_PATH_VAR).map(PathBuf::from)
+}
+
+/// Whether the file that this command is to write was opened by root, as its standard output.
+pub fn output_is_file() -> bool {
+    env::var_os(OUTPUT_IS_FILE_VAR).is_some()
+}
+
+/// Says the same of its standard input.
+const INPUT_IS_FILE_VAR: &str = "ESH3AR_INPUT_IS_FILE";
+
+/// Files that were opened by whoever called the command.
+#[derive(Default)]
+pub struct OpenFiles {
+    /// To be written.
+    pub out: Option<File>,
+    /// To be read.
+    pub input: Option<File>,
+}
+
+/// Whether the file that this command reads, or writes a backup into, was opened by root, as its standard
+/// input.
+pub fn input_is_file() -> bool {
+    env::var_os(INPUT_IS_FILE_VAR).is_some()
+}
+
+/// Opens a file that the command reads; none if that was done before the process became another user.
+///
+/// # Errors
+/// [`ExitStatus::NotFound`] or that it cannot be read.
+pub fn open_input(path: &Path) -> Result<Option<File>, Failure> {
+    if input_is_file() {
+        return Ok(None);
+    }
+    File::open(path).map(Some).map_err(|error| unreadable(path, &error))
+}
+
+/// The file that the command reads: the one that is open, or standard input.
+///
+/// # Errors
+/// It cannot be used.
+pub fn input(opened: Option<File>, path: &Path) -> Result<File, Failure> {
+    match opened {
+        Some(file) => Ok(file),
+        None => std::io::stdin()
+            .as_fd()
+            .try_clone_to_owned()
+            .map(File::from)
+            .map_err(|error| unreadable(path, &error)),
+    }
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
+    let kind = match error.kind() {
+        std::io::ErrorKind::NotFound => ExitStatus::NotFound,
+        _ => ExitStatus::Failed,
+    };
+    Failure::new(kind, format!("{} cannot be read: {error}", path.display()))
+}
+
+/// When root: makes a file and gives it to the user that the command goes on as.
+///
+/// # Errors
+/// As [`private_file::create_new`].
+pub fn give_file(path: &Path, data_dir: &Path) -> Result<(), Failure> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    let user = user_of(data_dir)?;
+    private_file::create_new(path)
+        .and_then(|file| fchown(file, Some(user.uid.as_raw()), Some(user.gid.as_raw())))
+        .map_err(|error| {
+            Failure::new(ExitStatus::Failed, format!("{} cannot be made: {error}", path.display()))
+        })
+}
+
+/// Where the data are when nobody says.
+pub fn default_data_dir() -> PathBuf {
+    let given = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
+    if let Some(list) = given("STATE_DIRECTORY") {
+        // systemd separates several by colons.
+        let list = list.to_string_lossy().into_owned();
+        return PathBuf::from(list.split(':').next().unwrap_or_default());
+    }
+    if geteuid().is_root() {
+        return PathBuf::from("/var/lib/esh3ar");
+    }
+    given("XDG_DATA_HOME")
+        .map(PathBuf::from)
+        .or_else(|| given("HOME").map(|home| PathBuf::from(home).join(".local/share")))
+        .unwrap_or_else(|| PathBuf::from("/var/lib"))
+        .join("esh3ar")
+}
+
+/// What a process of root's goes on as.
+pub enum Continuation {
+    /// Itself: it is not root.
+    Here(OpenFiles),
+    /// The same command as the appliance's user, ready to be run.
+    AsUser(Box<Command>),
+}
+
+/// When root: makes the data folder, gives it to the appliance's user and prepares this same command as
+/// that user, with its output and input going to the files if there are any: what root opened is not the
+/// user's to open. `config` is where the configuration was found.
+///
+/// # Errors
+/// There is no user to become, or the folder cannot be its.
+pub fn drop_root(
+    data_dir: &Path,
+    given: OpenFiles,
+    config: Option<&Path>,
+) -> Result<Continuation, Failure> {
+    if !geteuid().is_root() {
+        return Ok(Continuation::InProcess(given));
+    }
+    let user = user_of(data_dir)?;
+    give_folder(data_dir, &user)?;
+    let data_dir = data_dir.canonicalize().map_err(|error| unusable(data_dir, &error))?;
+    let mut arguments = env::args_os();
+    let name = arguments.next().unwrap_or_else(|| "esh3ar".into());
+    // Through /proc, because the binary's own folder may be closed to the user.
+    let mut command = Command::new("/proc/self/exe");
+    if let Some(out) = given.out {
+        command.stdout(out).env(OUTPUT_IS_FILE_VAR, "1");
+    }
+    if let Some(input) = given.input {
+        command.stdin(input).env(INPUT_IS_FILE_VAR, "1");
+    }
+    if let Some(config) = config {
+        command.env(CONFIG_PATH_VAR, config);
+    }
+    command
+        .arg0(name)
+        .args(arguments)
+        .env("ESH3AR__DATA_DIR", &data_dir)
+        .env(OPERATOR_VAR, operator())
+        .env("HOME", &data_dir)
+        .uid(user.uid.as_raw())
+        .gid(user.gid.as_raw());
+    Ok(Continuation::AsUser(Box::new(command)))
+}
+
+/// Becomes the other user's command. Returns only when that is not possible.
+pub fn exec_as_user(mut command: Command) -> Failure {
+    let error = command.exec();
+    Failure::new(ExitStatus::Failed, format!("cannot go on as another user: {error}"))
+}
+
+/// Says to the other user's command that root waits for its end.
+const PARENT_PID_VAR: &str = "ESH3AR_WAITED_FOR";
+
+/// When root waits for this command: ends with root's, whatever ended that. A signal reaches only the
+/// process that was started, and what it asked for must not go on behind it.
+pub fn die_with_parent() {
+    if let Some(root) = env::var(PARENT_PID_VAR).ok().and_then(|pid| pid.parse().ok()) {
+        // Neither can fail with a signal that there is.
+        let _ = set_pdeathsig(Signal::SIGTERM);
+        // It may have ended before it was asked for.
+        if getppid() != Pid::from_raw(root) {
+            let _ = raise(Signal::SIGTERM);
+        }
+    }
+}
+
+/// Runs the other user's command to its end, and gives its exit status: there is something left for root
+/// to do.
+///
+/// # Errors
+/// It cannot be run.
+pub fn run_as_user(mut command: Command) -> Result<u8, Failure> {
+    command.env(PARENT_PID_VAR, std::process::id().to_string());
+    let status = command.status().map_err(|error| {
+        Failure::new(ExitStatus::Failed, format!("cannot go on as another user: {error}"))
+    })?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(ExitStatus::Failed as u8))
+}
+
+/// Who runs the appliance of a folder when root starts it.
+///
+/// # Errors
+/// There is no user to become.
+pub fn user_of(data_dir: &Path) -> Result<User, Failure> {
+    // A folder that has an owner stays its owner's: commands of root then fit the service.
+    let owner = fs::metadata(data_dir).ok().map(|metadata| metadata.uid()).filter(|uid| *uid != 0);
+    let user = match owner {
+        Some(uid) => User::from_uid(Uid::from_raw(uid)).ok().flatten(),
+        None => SERVICE_USERS.iter().find_map(|name| User::from_name(name).ok().flatten()),
+    };
+    user.ok_or_else(|| {
+        Failure::new(ExitStatus::Config, "there is no user to run as instead of root")
+            .hint("make one: adduser --system --group esh3ar")
+    })
+}
+
+fn unusable(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(ExitStatus::Config, format!("{}: {error}", path.display()))
+        .hint("choose another --data-dir")
+}
+
+fn give_folder(data_dir: &Path, user: &User) -> Result<(), Failure> {
+    // Before anything is made: what cannot work should leave nothing behind.
+    let wanted = std::path::absolute(data_dir).map_err(|error| unusable(data_dir, &error))?;
+    if let Some(place) = wanted.ancestors().skip(1).find(|folder| folder.is_dir()) {
+        let place = place.canonicalize().map_err(|error| unusable(place, &error))?;
+        for ancestor in place.ancestors() {
+            open_for_search(ancestor, user)?;
+        }
+    }
+    fs::create_dir_all(data_dir).map_err(|error| unusable(data_dir, &error))?;
+    let path = data_dir.canonicalize().map_err(|error| unusable(data_dir, &error))?;
+    for made in path.ancestors().skip(1) {
+        // Folders made just now are as closed as root's umask says.
+        open_for_search(made, user)?;
+    }
+    let metadata = fs::metadata(&path).map_err(|error| unusable(&path, &error))?;
+    if metadata.uid() == 0 {
+        let empty = fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_none());
+        if !empty {
+            let what = format!("{} belongs to root and is not empty", path.display());
+            let hint = "choose a --data-dir of esh3ar's own";
+            return Err(Failure::new(ExitStatus::Config, what).hint(hint));
+        }
+        chown(&path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))
+            .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o700)))
+            .map_err(|error| unusable(&path, &error))?;
+    }
+    Ok(())
+}
+
+/// Postgres has to be able to pass through every folder above its own. Root's temporary folders are
+/// closed by default; opening one for passing through shows nothing of what is in it.
+fn open_for_search(folder: &Path, user: &User) -> Result<(), Failure> {
+    let metadata = fs::metadata(folder).map_err(|error| unusable(folder, &error))?;
+    let mode = metadata.permissions().mode();
+    let passable = mode & 0o001 != 0
+        || (metadata.uid() == user.uid.as_raw() && mode & 0o100 != 0)
+        || (metadata.gid() == user.gid.as_raw() && mode & 0o010 != 0);
+    if passable {
+        return Ok(());
+    }
+    let home = User::from_uid(Uid::from_raw(0)).ok().flatten().map(|root| root.dir);
+    if metadata.uid() != 0 || home.is_some_and(|home| home == folder) {
+        let what = format!("user {} cannot pass through {}", user.name, folder.display());
+        return Err(Failure::new(ExitStatus::Config, what)
+            .hint("choose a --data-dir elsewhere, such as /var/lib/esh3ar"));
+    }
+    tracing::warn!(folder = %folder.display(), "opening a folder for passing through (o+x)");
+    fs::set_permissions(folder, fs::Permissions::from_mode(mode | 0o001))
+        .map_err(|error| unusable(folder, &error))
+}
+
+/// The name of this machine.
+pub fn host() -> String {
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    name.unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// Lets this process have as many files as it may; returns how many that is.
+pub fn raise_file_limit() -> u64 {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 0 };
+    if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() {
+        return hard;
+    }
+    soft
+}

@@ -1,0 +1,156 @@
+//! `reload`: lets the processes of a folder take up their configuration, and says what came of it.
+//!
+//! By a signal, as `drain`; the process answers in the file that says where it can be found.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use nix::{
+    errno::Errno,
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{privilege::OpenFiles, state_file::ReloadOutcome};
+use crate::{
+    cli::{
+        io::exit::{ExitStatus, Failure},
+        setup::Setup,
+        spec::{CommandFuture, Runnable, Scope, Spec},
+    },
+    config::duration,
+};
+
+/// How often it is looked for the answer.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// The files in which running processes say where they are, and what those are.
+const PROCESSES: [(&str, &str); 2] = [("serve.json", "serve"), ("worker.json", "worker")];
+
+#[derive(Debug, Args)]
+pub(crate) struct ReloadArgs {
+    /// How long to wait for a process to answer
+    #[arg(long, default_value = "30s", value_parser = span)]
+    timeout: Duration,
+}
+
+impl Runnable for ReloadArgs {
+    fn spec(&self) -> Spec {
+        Spec { scope: Scope::THIS_MACHINE_WRITES, ..Spec::LOCAL }
+    }
+
+    fn run(self: Box<Self>, setup: &Setup, _files: OpenFiles) -> CommandFuture<'_> {
+        Box::pin(async move { run(setup, &self).await })
+    }
+}
+
+fn span(text: &str) -> Result<Duration, String> {
+    duration::parse(text).ok_or_else(|| "a duration is written as 500ms, 10s or 5m".to_owned())
+}
+
+/// What this command reads of such a file.
+#[derive(Deserialize)]
+struct Found {
+    pid: i32,
+    reload: Option<ReloadOutcome>,
+}
+
+fn find(path: &Path) -> Option<Found> {
+    serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()
+}
+
+/// What is printed of each process.
+#[derive(Serialize)]
+struct View {
+    process: &'static str,
+    pid: i32,
+    state: &'static str,
+    changed: Vec<String>,
+    waiting: Vec<String>,
+}
+
+const COLUMNS: &[&str] = &["process", "pid", "state", "changed", "waiting"];
+
+async fn run(setup: &Setup, arguments: &ReloadArgs) -> Result<(), Failure> {
+    let mut views = Vec::new();
+    let mut failure: Option<Failure> = None;
+    for (file, process) in PROCESSES {
+        let path = setup.data_dir.join(file);
+        let Some(found) = find(&path).filter(|found| is_this_program(found.pid)) else { continue };
+        match ask(&path, process, &found, arguments.timeout).await {
+            Ok(reloaded) => {
+                let state = if reloaded.taken_up { "taken up" } else { "refused" };
+                if let Some(why) = &reloaded.why {
+                    let kind =
+                        if reloaded.taken_up { ExitStatus::Partly } else { ExitStatus::Config };
+                    let told = Failure::new(kind, why.clone()).hint(if reloaded.taken_up {
+                        "all else is in effect; see its log"
+                    } else {
+                        "nothing has changed; run: esh3ar config check"
+                    });
+                    failure.get_or_insert(told);
+                }
+                let ReloadOutcome { changed, waiting, .. } = reloaded;
+                views.push(View { process, pid: found.pid, state, changed, waiting });
+            }
+            Err(other) => {
+                failure.get_or_insert(other);
+            }
+        }
+    }
+    if views.is_empty() && failure.is_none() {
+        let what = format!("no esh3ar runs in {}", setup.data_dir.display());
+        return Err(Failure::new(ExitStatus::NotFound, what)
+            .hint("give its folder with --data-dir; it reads its configuration when it starts"));
+    }
+    setup.output.records(COLUMNS, &views);
+    if views.iter().any(|view| !view.waiting.is_empty()) {
+        setup.output.note("what is waiting is taken up by a restart");
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+/// Whether the process is this program and not another that has got its number: to most others the
+/// signal means the end.
+fn is_this_program(pid: i32) -> bool {
+    let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let command = String::from_utf8_lossy(&command).into_owned();
+    let own = std::env::args().next().unwrap_or_default();
+    let name = |path: &str| Path::new(path).file_name().map(ToOwned::to_owned);
+    pid > 1 && command.split('\0').next().and_then(name).is_some_and(|it| Some(it) == name(&own))
+}
+
+async fn ask(
+    path: &Path,
+    process: &str,
+    found: &Found,
+    timeout: Duration,
+) -> Result<ReloadOutcome, Failure> {
+    let before = found.reload.as_ref().map_or(0, |reload| reload.number);
+    let gone = || Failure::new(ExitStatus::NotFound, format!("the {process} process is gone"));
+    kill(Pid::from_raw(found.pid), Signal::SIGHUP).map_err(|error| match error {
+        Errno::EPERM => Failure::new(
+            ExitStatus::Refused,
+            format!("the {process} process belongs to another user"),
+        )
+        .hint("run this as that user, or as root"),
+        _ => gone(),
+    })?;
+    let until = Instant::now() + timeout;
+    loop {
+        let now = find(path).filter(|now| now.pid == found.pid).ok_or_else(gone)?;
+        if let Some(reloaded) = now.reload.filter(|reload| reload.number > before) {
+            return Ok(reloaded);
+        }
+        if Instant::now() > until {
+            let what = format!("the {process} process has not answered in {timeout:?}");
+            return Err(Failure::new(ExitStatus::Failed, what)
+                .hint("see its log, and wait longer with --timeout"));
+        }
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+}

@@ -1,0 +1,118 @@
+//! `worker`: delivers what gateways accept, until it is told to stop.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use super::{
+    appliance::{Runtime, bind, spawn_upkeep},
+    cluster, database,
+    privilege::OpenFiles,
+    reloader::Reloader,
+    signals::{ReloadSignal, StopSignals},
+    state_file::StateFile,
+    watchdog::Watchdog,
+};
+use crate::{
+    app::Role,
+    cli::{
+        io::exit::{ExitStatus, Failure},
+        setup::Setup,
+        spec::{CommandFuture, LogLevel, Privilege, Runnable, Spec},
+    },
+    server::{Readiness, pulse::Pulse},
+    store::embedded::Purpose,
+    telemetry::{metrics, notify},
+};
+
+/// The command has no arguments.
+pub(crate) struct Worker;
+
+impl Runnable for Worker {
+    fn spec(&self) -> Spec {
+        Spec {
+            name: "worker",
+            privilege: Privilege::Service,
+            log: LogLevel::Configured,
+            ..Spec::LOCAL
+        }
+    }
+
+    fn run(self: Box<Self>, setup: &Setup, _files: OpenFiles) -> CommandFuture<'_> {
+        Box::pin(run(setup))
+    }
+}
+
+async fn run(setup: &Setup) -> Result<(), Failure> {
+    let config = &setup.loaded.config;
+    if cluster::broker(config)?.is_none() {
+        let what = "a worker takes its work from RabbitMQ, and queue.url is not set";
+        let hint =
+            "set queue.url, or run esh3ar serve alone: without a broker it delivers by itself";
+        return Err(Failure::new(ExitStatus::Config, what).hint(hint));
+    }
+    let started = Instant::now();
+    let mut signals = StopSignals::listen()?;
+    let mut reload_signal = ReloadSignal::listen()?;
+    let recorder =
+        metrics::install().map_err(|error| Failure::new(ExitStatus::Failed, error.to_string()))?;
+    let metrics_listener = match config.metrics.listen {
+        Some(address) => Some(bind(address, "metrics.listen").await?),
+        None => None,
+    };
+    let start = async {
+        let store = database::open_database(setup, Purpose::Serve).await?;
+        Runtime::start(setup, store, Role::Worker, None).await
+    };
+    let runtime = tokio::select! {
+        started = Box::pin(start) => started?,
+        () = signals.next() => return Ok(()),
+    };
+    let readiness: Readiness = Arc::new(AtomicBool::new(true));
+    let address = metrics_listener.as_ref().map(|(_, address)| address.to_string());
+    // Of the page for machines, if there is one: a worker accepts nothing else.
+    let pulse = metrics_listener.is_some().then(Pulse::default);
+    if let (Some((listener, _)), Some(pulse)) = (metrics_listener, &pulse) {
+        runtime.serve_metrics(
+            listener,
+            &readiness,
+            &recorder,
+            config.http.stop_timeout,
+            pulse.clone(),
+        );
+    }
+    spawn_upkeep(&runtime.work, recorder);
+    tracing::info!(
+        metrics = address.as_deref(),
+        version = env!("CARGO_PKG_VERSION"),
+        "a worker, ready in {} ms",
+        started.elapsed().as_millis()
+    );
+    let found = serde_json::json!({ "pid": std::process::id(), "metrics": address });
+    let mut state_file = StateFile::new(setup.data_dir.join("worker.json"), &found);
+    let mut reloader = Reloader::new(setup);
+    notify::ready("delivering");
+    let mut watchdog = Watchdog::new();
+    loop {
+        tokio::select! {
+            () = signals.next() => break,
+            () = reload_signal.next() => {
+                reloader.reload(&runtime.app, None, &mut state_file, "delivering");
+            }
+            () = watchdog.tick() => watchdog.report(pulse.as_ref()).await,
+        }
+    }
+    drop(state_file);
+    tracing::info!("stopping; a second signal stops at once");
+    notify::stopping();
+    readiness.store(false, Ordering::Release);
+    tokio::select! {
+        stopped = Box::pin(runtime.stop()) => stopped,
+        // Nothing is lost by this: what was not finished is taken by others.
+        () = signals.next() => Ok(()),
+    }
+}
