@@ -24,7 +24,7 @@ use crate::{
     telemetry,
 };
 
-/// How long threads may take to end that a command no longer waits for.
+/// How long blocking threads may take to end after the command.
 const RUNTIME_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Runs a command.
@@ -58,7 +58,7 @@ pub(super) fn dispatch(
     run(&setup, command, open_files, finalizer)
 }
 
-/// Where administration is carried out.
+/// The server to administer, if it is not this machine's.
 fn remote(spec: &Spec, global: &GlobalArgs) -> Result<RemoteArgs, Failure> {
     let mut remote = global.remote.clone();
     let exported = || std::env::var("ESH3AR_URL").ok().filter(|url| !url.is_empty());
@@ -70,14 +70,15 @@ fn remote(spec: &Spec, global: &GlobalArgs) -> Result<RemoteArgs, Failure> {
         Scope::ThisMachine { changes: true, what, hint }
             if global.data_dir.is_none() && exported().is_some() =>
         {
-            let what = format!("{what}, and ESH3AR_URL names a server elsewhere");
+            let what = format!("{what}, but ESH3AR_URL names another server");
             Err(Failure::new(ExitStatus::Usage, what)
-                .hint(format!("unset ESH3AR_URL to work on this machine; else {hint}")))
+                .hint(format!("unset ESH3AR_URL to work on this machine, or {hint}")))
         }
         Scope::ThisMachine { .. } => Ok(remote),
         Scope::AdminApi if remote.url.is_some() && global.data_dir.is_some() => {
-            let what = "--url means a server elsewhere, --data-dir a folder of this machine";
-            Err(Failure::new(ExitStatus::Usage, what).hint("give one of them"))
+            let what = "--url and --data-dir exclude each other";
+            Err(Failure::new(ExitStatus::Usage, what)
+                .hint("--url names a remote server, --data-dir a folder of this machine"))
         }
         Scope::AdminApi => {
             if remote.url.is_none() && global.data_dir.is_none() {
@@ -88,7 +89,7 @@ fn remote(spec: &Spec, global: &GlobalArgs) -> Result<RemoteArgs, Failure> {
     }
 }
 
-/// Reads what the configuration is made of, and keeps where that was.
+/// Reads the sources of the configuration, and keeps them for a reload.
 fn read(
     command: &dyn Runnable,
     spec: &Spec,
@@ -118,13 +119,13 @@ fn read(
     let skipped =
         config_sources.file.is_none() && sources.file.is_none() && global.data_dir.is_some();
     if skipped && std::fs::exists(DEFAULT_CONFIG_PATH).unwrap_or(true) {
-        output.note(&format!("{DEFAULT_CONFIG_PATH} is not readable for you, and passed over"));
+        output.note(&format!("{DEFAULT_CONFIG_PATH} is not readable for this user; ignored"));
     }
     Ok((config_sources, sources))
 }
 
-/// Whether the command goes without the usual file when that is closed to its caller: it works elsewhere, or
-/// on a folder of its own. The service's own user never does: it would serve something else.
+/// Whether the command may ignore the default file when the caller cannot read it: it works on another server, or
+/// on a folder of its own. The service's own user may not: it would serve something else.
 fn may_skip_default_config(spec: &Spec, global: &GlobalArgs, remote: &RemoteArgs) -> bool {
     let lenient = spec.configuration == ConfigAccess::Lenient;
     !privilege::is_service() && (lenient || remote.url.is_some() || global.data_dir.is_some())
@@ -146,7 +147,7 @@ struct LoadedConfig {
     command_line: fn() -> clap::Command,
 }
 
-/// Begins the log, and chooses the data folder.
+/// Starts the log, and chooses the data folder.
 fn set_up(spec: &Spec, global: &GlobalArgs, read: LoadedConfig) -> Result<Setup, Failure> {
     let LoadedConfig { loaded, file, config_sources, remote, output, command_line } = read;
     let json = match loaded.config.log.format {
@@ -201,7 +202,7 @@ fn drop_root(
     privilege::drop_root(&setup.data_dir, open_files, setup.config_sources.file.as_deref())
 }
 
-/// Continues as the service's user; what only root may do in root's folders is done when that has ended.
+/// Continues as the service's user; what only root may do in root's folders is done after that.
 fn as_user(
     setup: &Setup,
     child: std::process::Command,
@@ -224,10 +225,10 @@ fn run(
 ) -> Result<ExitCode, Failure> {
     privilege::raise_file_limit();
     crate::client::prepare();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(ExitStatus::Failed, format!("no runtime: {error}")))?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+            Failure::new(ExitStatus::Failed, format!("cannot start the runtime: {error}"))
+        })?;
     let result = runtime.block_on(command.run(setup, open_files));
     runtime.shutdown_timeout(RUNTIME_SHUTDOWN_TIMEOUT);
     let finished = match finalizer {

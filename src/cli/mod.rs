@@ -26,7 +26,7 @@ use process::{
 };
 use spec::Runnable;
 
-/// Self-hosted messaging: from a business to its users' phones, and what became of it.
+/// Self-hosted messaging from businesses to phones, with every delivery tracked
 #[derive(Debug, Parser)]
 #[command(name = "esh3ar", version, max_term_width = 100, arg_required_else_help = true)]
 pub struct Cli {
@@ -38,71 +38,71 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the gateway: HTTP API and hub; delivers too
+    /// Run the server: HTTP API and hub; it also delivers, unless queue.url is set
     Serve(serve::ServeArgs),
-    /// Run a delivery worker beside gateways (needs queue.url)
+    /// Run a delivery worker (needs queue.url)
     Worker,
-    /// Start an appliance of its own and send a first message through it
+    /// Start a demo server and send a first message through it
     Demo(demo::DemoArgs),
-    /// Write a configuration, make keys and the first administrator's token
+    /// Write a configuration and create the first administrator with a token
     #[command(after_help = init::HELP)]
     Init(init::InitArgs),
-    /// Bring the database's schema up to date
+    /// Apply database migrations
     Migrate(migrate::MigrateArgs),
-    /// Business users
+    /// Manage business users
     #[command(subcommand)]
     User(users::UserCommand),
-    /// Mobile users
+    /// Manage mobile users
     #[command(subcommand)]
     Mobile(mobiles::MobileCommand),
-    /// Tokens of business users and phones
+    /// Manage the tokens of business users and phones
     #[command(subcommand)]
     Token(tokens::TokenCommand),
-    /// Messages
+    /// Send, list, explain and delete messages
     #[command(subcommand)]
     Message(messages::MessageCommand),
-    /// Show what a phone or business user is sent, and acknowledge it
+    /// Print messages as they arrive, and acknowledge them
     Listen(listen::ListenArgs),
-    /// Conversations between business users and phones
+    /// Manage conversations between business users and phones
     #[command(subcommand)]
     Conversation(conversations::ConversationCommand),
-    /// Talk in a conversation from this terminal
+    /// Chat from this terminal
     Chat(chat::ChatArgs),
-    /// Dead letters: what was given up
+    /// Manage dead letters
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
-    /// Whether the books balance; who looked at whose data
+    /// Reconcile deliveries, or read the audit log
     #[command(subcommand)]
     Audit(audit::AuditCommand),
-    /// Everything into one file, checked by restoring it; while esh3ar serves, or not
+    /// Back up everything into one file, online, and verify it by a test restore
     Backup(backup::BackupArgs),
-    /// Everything back from the file of a backup
+    /// Restore from a backup file
     Restore(backup::RestoreArgs),
-    /// Take over what the existing system has
+    /// Import messages and users of the existing system
     #[command(subcommand)]
     Import(import::ImportCommand),
-    /// How the installation does, live
+    /// Live dashboard
     Top(top::TopArgs),
-    /// Empty this machine's gateway for maintenance, without a storm of reconnects
+    /// Drain this machine's gateway for maintenance, without a reconnect storm
     Drain(drain::DrainArgs),
-    /// Let what runs on this machine take up its changed configuration
+    /// Reload the configuration of the processes on this machine
     Reload(reload::ReloadArgs),
-    /// Measure what an installation on this machine can do
+    /// Measure throughput and latency
     Bench(bench::BenchArgs),
-    /// The configuration in effect
+    /// Show and check the configuration
     #[command(subcommand)]
     Config(configuration::ConfigCommand),
-    /// Check configuration and dependencies, and say what to do about each fault
+    /// Check the configuration, this machine and all dependencies
     #[command(after_help = doctor::HELP)]
     Doctor(doctor::DoctorArgs),
-    /// Print completions for a shell
+    /// Print shell completions
     Completions(manual::CompletionsArgs),
-    /// Print the manual page, or write one for each command
+    /// Print the manual page, or write one per command
     Man(manual::ManArgs),
 }
 
 impl Command {
-    /// What runs: a line for each command.
+    /// One line per command.
     fn runnable(self) -> Box<dyn Runnable> {
         match self {
             Command::Serve(arguments) => Box::new(arguments),
@@ -150,7 +150,7 @@ pub fn run() -> ExitCode {
     let spec = command.spec();
     let output = Output::new(spec.format.unwrap_or(global.output), global.quiet);
     match dispatch::dispatch(&global, command, &spec, output.clone(), Cli::command) {
-        // What was to be printed is what was asked.
+        // A command whose output was lost has failed.
         Ok(_) if !output.is_complete() => output.failure().report(),
         Ok(code) => code,
         Err(failure) => failure.report(),

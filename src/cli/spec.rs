@@ -44,7 +44,7 @@ pub(super) enum Scope {
     /// The server whose admin API it uses, instead of the installation of this machine.
     AdminApi,
     /// Nothing: it has an option of its own for the address, or needs none.
-    Own,
+    OwnOption,
     /// A mistake that must not pass unnoticed: it works on this machine only.
     ThisMachine {
         /// Whether it changes this machine. Then an exported address is a mistake too: the user who has set it
@@ -58,12 +58,12 @@ pub(super) enum Scope {
 
 impl Scope {
     /// A command of this machine that changes nothing that another one has.
-    pub(super) const HERE: Scope = Scope::this_machine(false);
+    pub(super) const THIS_MACHINE_READS: Scope = Scope::this_machine(false);
     /// A command that changes this machine.
-    pub(super) const HERE_CHANGES: Scope = Scope::this_machine(true);
+    pub(super) const THIS_MACHINE_WRITES: Scope = Scope::this_machine(true);
 
-    const fn here(changes: bool) -> Scope {
-        let what = "this command works on its own machine only";
+    const fn this_machine(changes: bool) -> Scope {
+        let what = "this command works only on the machine that it runs on";
         Scope::ThisMachine { changes, what, hint: "run it on the server, without --url" }
     }
 }
@@ -86,8 +86,8 @@ pub(super) enum Privilege {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ConfigAccess {
     /// Not at all: only defaults are in effect.
-    Unread,
-    Read,
+    Unused,
+    Required,
     /// The file in its default place may be closed to the user: the command needs nothing of this machine, or
     /// has a folder of its own.
     Lenient,
@@ -209,7 +209,7 @@ pub(super) type FinalizeFn = Box<dyn FnOnce(&Setup, bool) -> Result<(), Failure>
 #[derive(Default)]
 pub(super) enum Finalizer {
     #[default]
-    Nobody,
+    None,
     /// The process that opened the files.
     Caller(FinalizeFn),
     /// The same, but only root's process after that of the service's user.

@@ -32,7 +32,16 @@ pub enum Error {
     TimedOut,
 }
 
+/// What precedes a method's own error in the text of a failed call, as the hub's protocol says.
+const HUB_EXCEPTION: &str = "HubException: ";
+
 impl Error {
+    /// Of a failed call the server's own text, `code: text`.
+    pub fn call_text(&self) -> Option<&str> {
+        let Error::Call(text) = self else { return None };
+        Some(text.split_once(HUB_EXCEPTION).map_or(text.as_str(), |(_, own)| own))
+    }
+
     /// Whether the token is to blame: trying again would not help.
     pub fn is_auth_error(&self) -> bool {
         matches!(self, Error::Refused { status: 401 | 403, .. })

@@ -66,7 +66,7 @@ async fn a_dead_letter_is_shown_put_back_and_delivered() {
     let partly = run(&server.data(), &["dlq", "requeue", nobody, letter, "-o", "json"]);
     let text = String::from_utf8_lossy(&partly.stderr).into_owned();
     assert_eq!(partly.status.code(), Some(3), "{text}");
-    assert!(text.contains("1 done, 0 could not be reached, 1 not found; hint:"), "{text}");
+    assert!(text.contains("1 done, 0 failed, 1 not found; hint:"), "{text}");
     let done: Value = serde_json::from_slice(&partly.stdout).unwrap();
     assert_eq!((&done["requeued"], &done["matched"]), (&json!(1), &json!(1)));
     let again = run(&server.data(), &["dlq", "requeue", letter]);

@@ -76,7 +76,7 @@ async fn what_only_looks_begins_no_installation() {
             let output = run(&data, arguments);
             let text = String::from_utf8_lossy(&output.stderr).into_owned();
             assert_eq!(output.status.code(), Some(4), "{arguments:?}: {text}");
-            let wanted = format!("there is no installation of esh3ar in {}", data.display());
+            let wanted = format!("no installation of esh3ar in {}", data.display());
             assert!(
                 text.contains(&wanted) && text.contains("esh3ar init"),
                 "{arguments:?}: {text}"

@@ -148,7 +148,7 @@ async fn messages_become_one_way_keep_their_ids_and_come_once() {
     let refused = |rejects: &str| {
         let output = run(&data, &["import", "messages", &repaired, "--rejects", rejects]);
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.code() == Some(5) && text.contains("is there already"), "{text}");
+        assert!(output.status.code() == Some(5) && text.contains("already exists"), "{text}");
     };
     let before = fs::read(&repaired).unwrap();
     refused(&path);

@@ -21,13 +21,13 @@ use crate::server::view::admin::{AuditView, BooksView, DayView, DiscrepancyView}
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuditCommand {
-    /// Whether every accepted message is delivered, pending, sent, failed or erased
+    /// Check that every accepted message is accounted for
     Delivery {
-        /// From the day this long ago on, such as 24h or 7d, or since a time in RFC 3339
+        /// Start: an age such as 24h or 7d, or an RFC 3339 time
         #[arg(long, value_name = "AGE", default_value = "24h")]
         since: String,
     },
-    /// Who looked at whose data, and who changed what, newest first
+    /// Show who viewed or changed what, newest first
     Access {
         #[command(flatten)]
         which: AuditFilterArgs,
@@ -38,22 +38,22 @@ pub(crate) enum AuditCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct AuditFilterArgs {
-    /// Only within this time, such as 30m, 24h or 7d, or since a time in RFC 3339
+    /// Only since this age (30m, 24h, 7d) or RFC 3339 time
     #[arg(long, value_name = "AGE")]
     since: Option<String>,
-    /// Only what was about this phone number
+    /// Only entries about this phone number
     #[arg(long, value_name = "NUMBER")]
     phone: Option<String>,
-    /// Only by this one: a business user's name or id, a token's id, or user@host for commands
+    /// Only by this actor: a business user's name or id, a token's id, or user@host for commands
     #[arg(long, value_name = "WHO")]
     actor: Option<String>,
-    /// Only this, such as message.show, or all that was done with one kind, such as message
+    /// Only this action, such as message.show, or all actions on one kind, such as message
     #[arg(long, value_name = "ACTION")]
     action: Option<String>,
-    /// Only older than this entry: the last of the page before
+    /// Only entries older than this one, the last of the previous page
     #[arg(long, value_name = "ID")]
     before: Option<uuid::Uuid>,
-    /// At most this many
+    /// Maximum number of entries
     #[arg(long, default_value_t = 50, value_parser = super::query::limit)]
     limit: usize,
 }
@@ -105,7 +105,7 @@ async fn access(
     setup.output.records(ENTRIES, &found);
     if let Some(last) = found.last().filter(|_| more) {
         let AuditView { id, .. } = read(last)?;
-        setup.output.note(&format!("there is more: --before {id}"));
+        setup.output.note(&format!("more entries: --before {id}"));
     }
     Ok(())
 }
@@ -124,7 +124,7 @@ fn report(setup: &Setup, books: &Value) -> Result<(), Failure> {
             setup.output.records(DISCREPANCIES, &discrepancies);
         }
         if unaccounted == 0 {
-            setup.output.note("the books balance");
+            setup.output.note("all messages are accounted for");
         }
     } else {
         setup.output.record(books);
@@ -137,7 +137,7 @@ fn report(setup: &Setup, books: &Value) -> Result<(), Failure> {
     Err(match discrepancies.first() {
         Some(first) => failure.hint(format!("run: esh3ar message explain {}", first.id)),
         None => failure.hint(
-            "rows of the table messages were removed from outside; restore them from a backup",
+            "rows of the table messages were deleted by other means; restore them from a backup",
         ),
     })
 }

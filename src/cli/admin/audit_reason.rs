@@ -10,7 +10,7 @@ use crate::{
 /// Why.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct AuditReason {
-    /// Why this is done; kept in the audit log
+    /// Reason, recorded in the audit log
     #[arg(id = "why", long = "reason", visible_alias = "because", value_name = "TEXT")]
     text: Option<String>,
 }
@@ -18,7 +18,7 @@ pub(crate) struct AuditReason {
 /// Why, where `--reason` names a filter.
 #[derive(Debug, Default, Args)]
 pub(crate) struct BecauseArg {
-    /// Why this is done; kept in the audit log
+    /// Reason, recorded in the audit log
     #[arg(id = "why", long = "because", value_name = "TEXT")]
     text: Option<String>,
 }

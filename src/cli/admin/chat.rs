@@ -1,4 +1,4 @@
-//! `chat`: talks in a conversation from a terminal, as any client of the hub would.
+//! `chat`: a conversation in the terminal, as any client of the hub.
 
 use std::{
     collections::HashSet,
@@ -35,29 +35,29 @@ use crate::{
     server::view::{ConversationView, MessageView},
 };
 
-/// How long an answer may take.
+/// For one call of the hub.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// The wait before a lost connection is tried again.
+/// Before each attempt to reconnect.
 const RECONNECT_DELAY: Duration = Duration::from_secs(1);
-/// How long a server may take to start.
+/// For a server that was started just before.
 const SERVER_START_TIMEOUT: Duration = Duration::from_secs(15);
-/// Messages of before that are shown at the beginning.
+/// Earlier messages that are shown first.
 const MAX_HISTORY_LEN: usize = 10;
-/// Lines that may wait to be said.
+/// Typed lines that wait to be sent.
 const INPUT_QUEUE_CAPACITY: usize = 64;
 
 #[derive(Debug, Args)]
 pub(crate) struct ChatArgs {
-    /// Whose side to take: a business user's name, or a phone number; makes a token, for as long as this runs
+    /// User or phone to chat as: a business user's name or a phone number; creates a token for the session
     #[arg(long = "as", value_name = "WHO", conflicts_with = "token")]
     who: Option<String>,
-    /// A token instead [env: ESH3AR_TOKEN]
+    /// Token to use instead of --as [env: ESH3AR_TOKEN]
     #[arg(long)]
     token: Option<String>,
     /// Phone number of the other side
     #[arg(long, value_name = "NUMBER")]
     with: String,
-    /// Address of the server [default: the one that serves the data folder]
+    /// Server address [default: the server of the data folder]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
 }
@@ -81,8 +81,8 @@ impl ChatArgs {
     fn token(&self) -> Result<String, Failure> {
         let exported = || std::env::var("ESH3AR_TOKEN").ok().filter(|token| !token.is_empty());
         self.token.clone().or_else(exported).ok_or_else(|| {
-            Failure::new(ExitStatus::Usage, "nobody is named whose side to take")
-                .hint("give --as WHO, or --token or ESH3AR_TOKEN")
+            Failure::new(ExitStatus::Usage, "missing --as: choose the user or phone to chat as")
+                .hint("or use --token or ESH3AR_TOKEN")
         })
     }
 }
@@ -97,7 +97,7 @@ async fn run(setup: &Setup, arguments: &ChatArgs) -> Result<(), Failure> {
     };
     let issued = token_of(setup, who).await?;
     let talked = talk(setup, url, issued.token, &arguments.with).await;
-    // Nobody has a use for it any more.
+    // The token is for this session only.
     let revoked = revoke(setup, issued.id).await;
     talked.and(revoked)
 }
@@ -115,7 +115,7 @@ async fn talk(setup: &Setup, url: String, token: String, with: &str) -> Result<(
     }
 }
 
-/// Where the server of the data folder is; one that was started just now is waited for.
+/// The address of the data folder's server; waits for one that is starting.
 async fn server_of(setup: &Setup) -> Result<std::net::SocketAddr, Failure> {
     let begun = tokio::time::Instant::now();
     loop {
@@ -123,9 +123,10 @@ async fn server_of(setup: &Setup) -> Result<std::net::SocketAddr, Failure> {
             return Ok(found.http);
         }
         if begun.elapsed() > SERVER_START_TIMEOUT {
-            let what = format!("no server runs on {}", setup.data_dir.display());
-            return Err(Failure::new(ExitStatus::Unavailable, what)
-                .hint("run: esh3ar serve, or give --url"));
+            let what = format!("no server is running on {}", setup.data_dir.display());
+            return Err(
+                Failure::new(ExitStatus::Unavailable, what).hint("run: esh3ar serve, or use --url")
+            );
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -135,7 +136,7 @@ async fn revoke(setup: &Setup, id: TokenId) -> Result<(), Failure> {
     let opened = database::open(setup).await?;
     let result = async {
         let by = operator().because(Some("the end of esh3ar chat"))?;
-        // One of an administrator was one more, made for this alone.
+        // An administrator's other tokens are still there.
         Ok(opened.app.revoke_token(&by, id, true).await?)
     }
     .await;
@@ -161,7 +162,7 @@ async fn issue(app: &App, who: &str) -> Result<Issued, Failure> {
     Ok(app.issue_token(&by, &party, day).await?)
 }
 
-/// What is typed, line by line: a thread of its own, because a terminal is read in no other way.
+/// Reads lines in a thread: reading a terminal blocks.
 fn read_lines() -> mpsc::Receiver<String> {
     let (sender, lines) = mpsc::channel(INPUT_QUEUE_CAPACITY);
     std::thread::spawn(move || {
@@ -175,16 +176,16 @@ fn read_lines() -> mpsc::Receiver<String> {
     lines
 }
 
-/// A side of a conversation.
+/// One side of a conversation.
 struct ChatSession<'a> {
     setup: &'a Setup,
     url: String,
     token: String,
     hub: HubClient,
     id: Uuid,
-    /// Ids that were shown or said: what comes again is not shown again.
+    /// Ids that were shown or sent: a redelivered message is not shown again.
     known: HashSet<Uuid>,
-    /// Lines that were said, and that were refused.
+    /// Lines that were sent, and that were refused.
     said: usize,
     refused: usize,
 }
@@ -204,7 +205,7 @@ impl ChatSession<'_> {
         let known = Default::default();
         let mut talk = ChatSession { setup, url, token, hub, id, known, said: 0, refused: 0 };
         talk.setup.output.note(&format!(
-            "{business_name} and {phone}: write a line and press Enter; Ctrl-D ends."
+            "{business_name} and {phone}: type a line and press Enter to send; Ctrl-D quits."
         ));
         let argument = json!({ "conversationId": talk.id, "limit": MAX_HISTORY_LEN });
         let earlier = talk.call("GetHistory", argument).await.map_err(failed)?;
@@ -239,28 +240,27 @@ impl ChatSession<'_> {
             };
             match done {
                 Ok(()) => {}
-                Err(client::Error::Call(text)) => {
-                    let text = text.rsplit("HubException: ").next().unwrap_or_default();
-                    self.setup.output.note(&format!("not said: {text}"));
-                }
-                Err(_) => self.again().await?,
+                Err(error) => match error.call_text() {
+                    Some(text) => self.setup.output.note(&format!("not sent: {text}")),
+                    None => self.again().await?,
+                },
             }
         }
     }
 
-    /// What is to be said at the end. Who types saw each refusal; a script has to be told.
+    /// At the end, a script is told of refused lines; on a terminal each was shown.
     fn judge(&self) -> Result<(), Failure> {
         if self.refused == 0 || std::io::stdin().is_terminal() {
             return Ok(());
         }
         let all = self.said + self.refused;
-        let what = format!("not said: {} of {}", self.refused, pluralize(all, "line"));
+        let what = format!("not sent: {} of {}", self.refused, pluralize(all, "line"));
         Err(Failure::new(ExitStatus::Partly, what).hint("the reasons are above"))
     }
 
-    /// Comes back after the connection was lost, for as long as the token is good.
+    /// Reconnects until it succeeds, or the token is rejected.
     async fn again(&mut self) -> Result<(), Failure> {
-        self.setup.output.note("the connection was lost; connecting again");
+        self.setup.output.note("connection lost; reconnecting");
         loop {
             tokio::time::sleep(RECONNECT_DELAY).await;
             match HubClient::connect(&self.url, &self.token).await {
@@ -274,7 +274,7 @@ impl ChatSession<'_> {
         }
     }
 
-    /// Says a line until that was heard: its name makes repeating it harmless.
+    /// Sends a line until it is accepted: the client message id makes repeating it harmless.
     async fn say(&mut self, line: &str) -> Result<(), client::Error> {
         let name = Uuid::now_v7().to_string();
         loop {
@@ -340,5 +340,5 @@ fn failed(error: client::Error) -> Failure {
         _ => ExitStatus::Unavailable,
     };
     Failure::new(kind, error.to_string())
-        .hint("a business user needs the permission Chat; a phone calls it by its --phone number")
+        .hint("a business user needs the permission Chat; from a phone, --with is the business user's phone number")
 }

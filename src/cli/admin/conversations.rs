@@ -1,4 +1,4 @@
-//! `conversation`: listed, shown, put away and taken out by the administrator.
+//! `conversation`: list, show, archive, close and export conversations.
 
 use std::{
     fs::File,
@@ -32,12 +32,12 @@ const COLUMNS: &[&str] = columns!(WholeConversationView<'_>:
 const CHANGED: &[&str] = columns!(WholeConversationView<'_>: id, business_name, phone, status);
 const MESSAGES: &[&str] = columns!(MessageView<'_>: seq, created_at, from, status, content);
 
-/// Messages that an export reads at once.
+/// Messages per request of an export.
 const PAGE_SIZE: usize = 200;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConversationCommand {
-    /// Conversations, those with the newest messages first
+    /// List conversations, most recent message first
     List {
         /// Only of this business user, by name or id
         #[arg(long, value_name = "USER")]
@@ -48,46 +48,46 @@ pub(crate) enum ConversationCommand {
         /// Only in this status: active, archived or closed
         #[arg(long)]
         status: Option<String>,
-        /// At most this many
+        /// Maximum number of conversations
         #[arg(long, default_value_t = 50, value_parser = super::query::limit)]
         limit: usize,
         #[command(flatten)]
         why: AuditReason,
     },
-    /// One conversation, its counts and its last messages
+    /// Show a conversation with its counts and latest messages
     Show {
-        /// The conversation's id
+        /// Conversation id
         id: String,
-        /// How many of its last messages
+        /// Number of latest messages
         #[arg(long, default_value_t = 10)]
         messages: usize,
         #[command(flatten)]
         why: AuditReason,
     },
-    /// Put conversations away; the next message makes one active again
+    /// Archive conversations; the next message reactivates them
     Archive {
-        /// Ids of conversations
+        /// Conversation ids
         #[arg(required = true)]
         ids: Vec<String>,
         #[command(flatten)]
         why: AuditReason,
     },
-    /// Close conversations: nobody can write in them until they are archived
+    /// Close conversations: they accept no messages until they are archived
     Close {
-        /// Ids of conversations
+        /// Conversation ids
         #[arg(required = true)]
         ids: Vec<String>,
         #[command(flatten)]
         why: AuditReason,
     },
-    /// Write out everything that was said in a conversation
+    /// Export all messages of a conversation
     Export {
-        /// The conversation's id
+        /// Conversation id
         id: String,
-        /// How: JSON lines for programs, or text for people
+        /// Format: JSON lines for programs, or text for people
         #[arg(long, value_enum, default_value = "jsonl")]
         format: ExportFormat,
-        /// Where to; without it, or with -, to standard output
+        /// Output file; without it, or with -, standard output
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
         #[command(flatten)]
@@ -97,7 +97,7 @@ pub(crate) enum ConversationCommand {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ExportFormat {
-    /// A message a line, as the API gives it
+    /// One message per line, as the API returns it
     Jsonl,
     /// A transcript
     Text,
@@ -164,7 +164,7 @@ async fn act(
             let to = file.zip(out.clone());
             let count = export(setup, admin, &why, &id, format, to).await?;
             if let Some(path) = out {
-                setup.output.note(&format!("{count} messages are in {}", path.display()));
+                setup.output.note(&format!("wrote {count} messages to {}", path.display()));
             }
             Ok(())
         }
@@ -195,7 +195,7 @@ fn show(setup: &Setup, found: &Value) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Each for itself: one that is not there does not keep the others from their status.
+/// Each separately: an unknown id does not prevent the others.
 async fn put_all(
     setup: &Setup,
     admin: &AdminClient,
@@ -220,9 +220,9 @@ async fn put_all(
         None => Ok(()),
         Some(failure) if put.is_empty() => Err(failure),
         Some(_) => {
-            let what = format!("{} of {} are done", put.len(), ids.len());
+            let what = format!("{} of {} changed", put.len(), ids.len());
             Err(Failure::new(ExitStatus::Partly, what)
-                .hint("ids are shown by: esh3ar conversation list"))
+                .hint("list ids with: esh3ar conversation list"))
         }
     }
 }
@@ -274,7 +274,7 @@ async fn export(
 
 fn heading(conversation: &WholeConversationView<'_>) -> String {
     format!(
-        "Conversation {} between {} and {}, begun {}, {}\n\n",
+        "Conversation {} between {} and {}, started {}, {}\n\n",
         conversation.id,
         sanitize::text(conversation.business_name),
         sanitize::text(conversation.phone),
@@ -305,6 +305,6 @@ fn named(failure: Failure, id: &str) -> Failure {
     if failure.kind != ExitStatus::NotFound {
         return failure;
     }
-    Failure::new(ExitStatus::NotFound, format!("there is no conversation {id}"))
-        .hint("ids are shown by: esh3ar conversation list")
+    Failure::new(ExitStatus::NotFound, format!("no such conversation: {id}"))
+        .hint("list ids with: esh3ar conversation list")
 }

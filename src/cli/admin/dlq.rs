@@ -1,4 +1,4 @@
-//! `dlq`: dead letters, listed, put back, deleted.
+//! `dlq`: list, requeue and delete dead letters.
 
 use clap::{Args, Subcommand};
 use indicatif::ProgressBar;
@@ -32,26 +32,26 @@ use crate::{
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DlqCommand {
-    /// Dead letters, newest first
+    /// List dead letters, newest first
     List {
         #[command(flatten)]
         which: DeadLetterFilterArgs,
-        /// At most this many
+        /// Maximum number of dead letters
         #[arg(long, default_value_t = 50, value_parser = super::query::limit)]
         limit: usize,
         #[command(flatten)]
         why: BecauseArg,
     },
-    /// One dead letter
+    /// Show a dead letter
     Show {
-        /// Its id
+        /// Dead letter id
         id: String,
         #[command(flatten)]
         why: BecauseArg,
     },
-    /// Put back: the messages are delivered anew
+    /// Requeue dead letters: their messages are delivered again
     Requeue {
-        /// Ids of dead letters
+        /// Dead letter ids
         ids: Vec<String>,
         #[command(flatten)]
         which: DeadLetterFilterArgs,
@@ -60,9 +60,9 @@ pub(crate) enum DlqCommand {
         #[command(flatten)]
         why: BecauseArg,
     },
-    /// Delete: the messages stay failed
+    /// Delete dead letters: their messages stay failed
     Delete {
-        /// Ids of dead letters
+        /// Dead letter ids
         ids: Vec<String>,
         #[command(flatten)]
         which: DeadLetterFilterArgs,
@@ -84,7 +84,7 @@ pub(crate) struct DeadLetterFilterArgs {
     /// Only of this class: recipient, provider, content or system
     #[arg(long)]
     class: Option<String>,
-    /// Only given up within this time, such as 30m, 24h or 7d, or since a time in RFC 3339
+    /// Only failed since this age (30m, 24h, 7d) or RFC 3339 time
     #[arg(long, value_name = "AGE")]
     since: Option<String>,
     /// Only to this phone number
@@ -94,13 +94,13 @@ pub(crate) struct DeadLetterFilterArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct BulkArgs {
-    /// All there are
+    /// All dead letters
     #[arg(long)]
     all: bool,
-    /// Only say how many it would be
+    /// Only report how many match
     #[arg(long)]
     dry_run: bool,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
 }
@@ -125,7 +125,7 @@ struct Summary {
     deleted: Option<u64>,
     skipped: Vec<uuid::Uuid>,
     failed: Vec<uuid::Uuid>,
-    /// Whether it ended before the last.
+    /// Whether a call failed before the end.
     #[serde(skip)]
     interrupted: bool,
 }
@@ -161,7 +161,7 @@ async fn act(setup: &Setup, admin: &AdminClient, command: DlqCommand) -> Result<
             let letter = found.map_err(|failure| named(failure, &id))?;
             setup.output.record(&letter);
             if let DeadLetterView { message_id: Some(message), .. } = read(&letter)? {
-                setup.output.note(&format!("the whole story: esh3ar message explain {message}"));
+                setup.output.note(&format!("details: esh3ar message explain {message}"));
             }
             Ok(())
         }
@@ -176,7 +176,7 @@ async fn act(setup: &Setup, admin: &AdminClient, command: DlqCommand) -> Result<
 
 impl DeadLetterFilterArgs {
     fn names_any(&self) -> bool {
-        // The empty text is in every reason: a variable that a script forgot to set.
+        // The empty text matches every reason: a variable that a script forgot to set.
         self.reason.as_ref().is_some_and(|text| !text.trim().is_empty())
             || self.kind.is_some()
             || self.class.is_some()
@@ -199,8 +199,8 @@ async fn change(
         Action::Delete => "delete",
     };
     if ids.is_empty() && !which.names_any() && !how.all {
-        return Err(Failure::new(ExitStatus::Usage, format!("say which dead letters to {verb}"))
-            .hint("give ids, --reason, --kind, --class, --since, --recipient, or --all"));
+        return Err(Failure::new(ExitStatus::Usage, format!("choose the dead letters to {verb}"))
+            .hint("use ids, --reason, --kind, --class, --since, --recipient or --all"));
     }
     for id in &ids {
         if id.parse::<DeadLetterId>().is_err() {
@@ -212,7 +212,7 @@ async fn change(
         "reason": which.reason, "kind": which.kind, "class": which.class, "since": since,
         "recipient": which.recipient, "all": how.all,
     });
-    // A call takes so many ids; without ids one after the other goes on where the one before ended.
+    // A call takes BATCH_SIZE ids; without ids, each call continues where the previous one ended.
     let calls: Vec<Value> = if ids.is_empty() {
         vec![filter]
     } else {
@@ -240,10 +240,10 @@ async fn change(
             setup.output.record(&Summary::of(action));
             return Ok(());
         }
-        return Err(Failure::new(ExitStatus::NotFound, "there is no such dead letter")
-            .hint("ids are shown by: esh3ar dlq list"));
+        return Err(Failure::new(ExitStatus::NotFound, "no such dead letter")
+            .hint("list ids with: esh3ar dlq list"));
     }
-    // Ids were chosen one by one; a filter may match more than one thinks, and deleting is for good.
+    // Ids were chosen one by one; a filter may match more than expected, and deleting is permanent.
     if ids.is_empty() || action == Action::Delete {
         let letters = if matched == 1 { "dead letter" } else { "dead letters" };
         confirm(&format!("{verb} {matched} {letters}?"), how.yes)?;
@@ -258,7 +258,7 @@ async fn change(
     }
     bar.finish_and_clear();
     setup.output.record(&summary);
-    // When it broke off, nobody knows whether the rest of them is there.
+    // After an interruption it is unknown whether the rest exists.
     let missing =
         if summary.interrupted { 0 } else { (ids.len() as u64).saturating_sub(summary.matched) };
     if summary.failed.is_empty() && !summary.interrupted && missing == 0 {
@@ -267,12 +267,11 @@ async fn change(
     let unreached =
         if summary.interrupted { "the rest".to_owned() } else { summary.failed.len().to_string() };
     let done = summary.requeued.or(summary.deleted).unwrap_or_default();
-    let what = format!("{done} done, {unreached} could not be reached, {missing} not found");
-    Err(Failure::new(ExitStatus::Partly, what)
-        .hint("run the same again; what is done is done once"))
+    let what = format!("{done} done, {unreached} failed, {missing} not found");
+    Err(Failure::new(ExitStatus::Partly, what).hint("run the command again; nothing is done twice"))
 }
 
-/// One call after the other, until there is no more. What was done before a failure is told.
+/// Repeats the call until nothing is left; reports what was done before a failure.
 async fn change_all(
     admin: &AdminClient,
     why: &AuditReason,
@@ -332,6 +331,6 @@ fn named(failure: Failure, id: &str) -> Failure {
 }
 
 fn unknown(id: &str) -> Failure {
-    Failure::new(ExitStatus::NotFound, format!("there is no dead letter {id}"))
-        .hint("ids are shown by: esh3ar dlq list")
+    Failure::new(ExitStatus::NotFound, format!("no such dead letter: {id}"))
+        .hint("list ids with: esh3ar dlq list")
 }

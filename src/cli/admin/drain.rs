@@ -1,7 +1,7 @@
-//! `drain`: empties the serving process for maintenance, without a storm of reconnects.
+//! `drain`: moves the connections off a server for maintenance, without a reconnect storm.
 //!
-//! By signals, because whoever may send one to the process may also stop it: nothing new can be done
-//! from outside. A process of another machine is asked over the admin API.
+//! On this machine by signals: who may send them may stop the process anyway. A process of another machine
+//! is drained over the admin API.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ use crate::cli::{
     },
     process::{
         privilege::OpenFiles,
-        serve::{RunningServer, running_server},
+        state_file::{RunningServer, running_server},
     },
     setup::Setup,
     spec::{CommandFuture, Runnable, Spec},
@@ -34,21 +34,21 @@ use crate::{
     server::view::stats::NodeView,
 };
 
-/// How often the connections are counted.
+/// Between two counts of the connections.
 const POLL_INTERVAL: Duration = Duration::from_millis(300);
-/// How long a process may take to take up what is asked of it: it looks every two seconds.
+/// A process looks for requests every two seconds.
 const DRAIN_START_TIMEOUT: Duration = Duration::from_secs(15);
 
 #[derive(Debug, Args)]
 pub(crate) struct DrainArgs {
-    /// How long to wait for the last connection
+    /// How long to wait for the last connection to close
     #[arg(long, default_value = "2m", value_parser = span)]
     timeout: Duration,
-    /// Take connections again
+    /// Accept connections again
     #[arg(long)]
     undo: bool,
-    /// Another process of the installation: its id, or its machine's name (esh3ar top shows both). With --url
-    /// it may be left out where there is one gateway only
+    /// Process to drain, by id or host name (esh3ar top shows both); optional with --url if there is only
+    /// one gateway
     #[arg(long, value_name = "NODE")]
     node: Option<String>,
     #[command(flatten)]
@@ -57,7 +57,7 @@ pub(crate) struct DrainArgs {
 
 impl Runnable for DrainArgs {
     fn spec(&self) -> Spec {
-        // Without a name it is the process of this machine, which is asked by a signal.
+        // Without a name it is this machine's process, which gets a signal.
         Spec { needs_installation: self.node.is_some(), ..Spec::ADMIN }
     }
 
@@ -67,7 +67,7 @@ impl Runnable for DrainArgs {
 }
 
 fn span(text: &str) -> Result<Duration, String> {
-    duration::parse(text).ok_or_else(|| "a duration is written as 500ms, 10s or 5m".to_owned())
+    duration::parse(text).ok_or_else(|| "expected a duration such as 500ms, 10s or 5m".to_owned())
 }
 
 #[derive(Serialize)]
@@ -84,13 +84,15 @@ async fn run(setup: &Setup, arguments: &DrainArgs) -> Result<(), Failure> {
     }
     if arguments.why.text().is_some() {
         let what =
-            "--reason is for the audit log, and this is done by a signal, which it does not see";
-        return Err(Failure::new(ExitStatus::Usage, what).hint("name the process with --node"));
+            "--reason has no effect: a local drain is a signal, which the audit log does not see";
+        return Err(
+            Failure::new(ExitStatus::Usage, what).hint("use --node to drain over the admin API")
+        );
     }
     let Some(found) = running_server(&setup.data_dir) else {
-        let what = format!("no esh3ar serves {}", setup.data_dir.display());
+        let what = format!("no server is running on {}", setup.data_dir.display());
         return Err(
-            Failure::new(ExitStatus::NotFound, what).hint("give its folder with --data-dir")
+            Failure::new(ExitStatus::NotFound, what).hint("set its data folder with --data-dir")
         );
     };
     let signal = if arguments.undo { Signal::SIGUSR2 } else { Signal::SIGUSR1 };
@@ -100,15 +102,15 @@ async fn run(setup: &Setup, arguments: &DrainArgs) -> Result<(), Failure> {
         return Ok(());
     }
     if found.metrics.is_none() {
-        setup.output.note("metrics.listen is off, so that connections cannot be counted");
+        setup.output.note("metrics.listen is off: connections cannot be counted");
         setup.output.record(&View { state: "draining", connections: None });
         return Ok(());
     }
     until_empty(setup, arguments, async || Ok((true, connections(&found).await))).await
 }
 
-/// Waits until the last connection has left. `look` tells whether the process is being emptied, and how many
-/// there are.
+/// Waits until the last connection has closed. `look` returns whether the process is draining, and how many
+/// connections are left.
 async fn until_empty(
     setup: &Setup,
     arguments: &DrainArgs,
@@ -128,10 +130,8 @@ async fn until_empty(
         if begun.elapsed() > arguments.timeout {
             setup.output.record(&View { state: "draining", connections: left });
             let left = left.map_or_else(|| "some".to_owned(), |left| left.to_string());
-            return Err(Failure::new(ExitStatus::Partly, format!("{left} connections are left"))
-                .hint(
-                    "wait with a longer --timeout, stop it anyway, or take it back with --undo",
-                ));
+            return Err(Failure::new(ExitStatus::Partly, format!("{left} connections left"))
+                .hint("raise --timeout, stop the server anyway, or cancel with --undo"));
         }
         tokio::time::sleep(POLL_INTERVAL).await;
     }
@@ -139,11 +139,11 @@ async fn until_empty(
         bar.finish_and_clear();
     }
     setup.output.record(&View { state: "drained", connections: Some(0) });
-    setup.output.note("it takes no connections now: stop it, or take it back with --undo");
+    setup.output.note("the server accepts no connections now: stop it, or cancel with --undo");
     Ok(())
 }
 
-/// The same of a process of the installation, over the admin API.
+/// Drains a process over the admin API.
 async fn asked(setup: &Setup, admin: &AdminClient, arguments: &DrainArgs) -> Result<(), Failure> {
     let id = named(&living(admin, &arguments.why).await?, arguments.node.as_deref())?;
     let place = format!("/nodes/{}/drain", encode(&id));
@@ -151,14 +151,14 @@ async fn asked(setup: &Setup, admin: &AdminClient, arguments: &DrainArgs) -> Res
     admin.ask(&arguments.why, "POST", &place, Some(&body)).await?;
     let wanted = !arguments.undo;
     let begun = Instant::now();
-    // It takes it up when it next says that it lives.
+    // The process sees it with its next heartbeat.
     let node = loop {
         let node = one(admin, &arguments.why, &id).await?;
         if node.draining == wanted {
             break node;
         }
         if begun.elapsed() > DRAIN_START_TIMEOUT {
-            let what = format!("the process {id} did not take it up");
+            let what = format!("process {id} did not start draining");
             return Err(Failure::new(ExitStatus::Failed, what)
                 .hint("its esh3ar may be older than this one: run esh3ar drain on its machine"));
         }
@@ -184,14 +184,14 @@ async fn living(admin: &AdminClient, why: &AuditReason) -> Result<Vec<NodeView>,
 async fn one(admin: &AdminClient, why: &AuditReason, id: &str) -> Result<NodeView, Failure> {
     let found = living(admin, why).await?.into_iter().find(|node| node.id == id);
     found.ok_or_else(|| {
-        Failure::new(ExitStatus::NotFound, format!("the process {id} is gone"))
-            .hint("it needs no draining")
+        Failure::new(ExitStatus::NotFound, format!("process {id} has stopped"))
+            .hint("there is nothing to drain")
     })
 }
 
-/// The process that is meant: by its id or machine, or the only one that has connections.
+/// The process with this id or host name, or the only one that has connections.
 fn named(nodes: &[NodeView], name: Option<&str>) -> Result<String, Failure> {
-    // A worker has none; one that is named is told so by the server.
+    // A worker has no connections; the server refuses one that is named.
     let gateways = || nodes.iter().filter(|node| node.role != "worker");
     let found: Vec<&NodeView> = match name {
         Some(name) => match nodes.iter().find(|node| node.id == name) {
@@ -208,13 +208,13 @@ fn named(nodes: &[NodeView], name: Option<&str>) -> Result<String, Failure> {
         ([node], _) => Ok(node.id.clone()),
         ([], Some(name)) => {
             Err(Failure::new(ExitStatus::NotFound, format!("no gateway is named {name}"))
-                .hint(format!("these live: {}", ways())))
+                .hint(format!("running gateways: {}", ways())))
         }
         ([], None) => {
-            Err(Failure::new(ExitStatus::NotFound, "no gateway lives").hint("run: esh3ar top"))
+            Err(Failure::new(ExitStatus::NotFound, "no gateway is running").hint("run: esh3ar top"))
         }
-        _ => Err(Failure::new(ExitStatus::Usage, "there are several gateways")
-            .hint(format!("say which with --node ID: {}", ways()))),
+        _ => Err(Failure::new(ExitStatus::Usage, "several gateways are running")
+            .hint(format!("choose one with --node ID: {}", ways()))),
     }
 }
 
@@ -222,20 +222,18 @@ fn send(found: &RunningServer, signal: Signal) -> Result<(), Failure> {
     let pid = i32::try_from(found.pid).map(Pid::from_raw).unwrap_or(Pid::from_raw(0));
     let sent = if pid.as_raw() > 1 { kill(pid, signal) } else { Err(Errno::ESRCH) };
     sent.map_err(|error| match error {
-        Errno::EPERM => {
-            Failure::new(ExitStatus::Refused, "the serving process belongs to another user")
-                .hint("run this as that user, or as root")
-        }
-        _ => Failure::new(ExitStatus::NotFound, "the serving process is gone")
-            .hint("it needs no draining"),
+        Errno::EPERM => Failure::new(ExitStatus::Refused, "the server runs as another user")
+            .hint("run this as that user or as root"),
+        _ => Failure::new(ExitStatus::NotFound, "the server has stopped")
+            .hint("there is nothing to drain"),
     })
 }
 
-/// How many connections the process has, as its page for machines says.
+/// The number of connections, from the process's metrics.
 async fn connections(found: &RunningServer) -> Option<u64> {
     let page = client::fetch(&format!("http://{}/metrics", found.metrics?)).await.ok()?;
     let line = page.lines().find_map(|line| line.strip_prefix("esh3ar_connections "));
-    // A gauge that nobody has set yet stands for none.
+    // A gauge that was not set yet means none.
     line.map_or(Some(0), |number| number.trim().parse::<f64>().ok().map(|n| n as u64))
 }
 

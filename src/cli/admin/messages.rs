@@ -30,51 +30,51 @@ use crate::{
 pub(crate) enum MessageCommand {
     /// Send a one-way message
     Send {
-        /// The business user that sends it, by name or id
+        /// Sending business user, by name or id
         #[arg(long, value_name = "USER")]
         from: String,
-        /// The recipient's phone number
+        /// Phone number of the recipient
         #[arg(long, value_name = "NUMBER")]
         to: String,
-        /// What it says
+        /// Content
         content: String,
-        /// Its subject
+        /// Subject
         #[arg(long)]
         subject: Option<String>,
-        /// text or json
+        /// Content type: text or json
         #[arg(long, value_name = "TYPE", default_value = "text")]
         content_type: String,
-        /// low, normal or high
+        /// Priority: low, normal or high
         #[arg(long, default_value = "normal")]
         priority: String,
         #[command(flatten)]
         why: AuditReason,
     },
-    /// One message and every step of its way
+    /// Show a message and its timeline
     Show {
-        /// The message's id
+        /// Message id
         id: String,
         #[command(flatten)]
         why: AuditReason,
     },
-    /// What became of a message, why, and what to do next
+    /// Explain what happened to a message, why, and what to do next
     Explain {
-        /// The message's id
+        /// Message id
         id: String,
         #[command(flatten)]
         why: AuditReason,
     },
-    /// Delete a message: nobody is shown it any more, and it is told who deleted it and why
+    /// Delete a message; its timeline keeps who deleted it and why
     Delete {
-        /// The message's id
+        /// Message id
         id: String,
-        /// Why it is deleted; kept in its story and in the audit log
+        /// Reason, recorded in the message's timeline and in the audit log
         #[arg(long, value_name = "TEXT")]
         reason: String,
     },
-    /// Messages, newest first
+    /// List messages, newest first
     List {
-        /// Only in this status: pending, sent, delivered, read, failed
+        /// Only in this status: pending, sent, delivered, read or failed
         #[arg(long)]
         status: Option<String>,
         /// Only to this phone number
@@ -83,22 +83,22 @@ pub(crate) enum MessageCommand {
         /// Only from this business user
         #[arg(long, value_name = "USER")]
         from: Option<String>,
-        /// Only of this kind: oneWay or chat
+        /// Only of this type: oneWay or chat
         #[arg(long = "type", value_name = "KIND")]
         kind: Option<String>,
-        /// Only what this business user sent or is to get
+        /// Only sent or received by this business user
         #[arg(long, value_name = "USER")]
         user: Option<String>,
-        /// Only accepted within this time, such as 30m, 24h or 7d, or since a time in RFC 3339
+        /// Only accepted since this age (30m, 24h, 7d) or RFC 3339 time
         #[arg(long, value_name = "AGE")]
         since: Option<String>,
-        /// Only accepted longer ago than this, or before a time in RFC 3339
+        /// Only accepted before this age or RFC 3339 time
         #[arg(long, value_name = "AGE")]
         until: Option<String>,
-        /// The next page: only those that come after this message in the list
+        /// Next page: only messages that follow this one in the list
         #[arg(long, value_name = "ID")]
         before: Option<String>,
-        /// At most this many
+        /// Maximum number of messages
         #[arg(long, default_value_t = 50, value_parser = super::query::limit)]
         limit: usize,
         #[command(flatten)]
@@ -126,7 +126,7 @@ const STEPS: &[&str] = columns!(Step: at, step, detail);
 const COLUMNS: &[&str] =
     columns!(MessageView<'_>: id, status, from, to, priority, created_at, content);
 
-/// Steps for a table, which has no columns for how often and when last.
+/// Steps for a table, which has no columns for the count and the last time.
 fn for_table(steps: Vec<Step>) -> Vec<Step> {
     let told = |step: Step| match (step.count, step.last_at) {
         (Some(count), Some(last)) => {
@@ -186,7 +186,7 @@ async fn act(setup: &Setup, admin: &AdminClient, command: MessageCommand) -> Res
         }
         MessageCommand::Delete { id, reason } => {
             if reason.trim().is_empty() {
-                return Err(Failure::new(ExitStatus::Usage, "--reason says nothing")
+                return Err(Failure::new(ExitStatus::Usage, "--reason is empty")
                     .hint("say why the message is deleted"));
             }
             let place = format!("/messages/{}", encode(&id));
@@ -224,20 +224,20 @@ fn undeleted(failure: Failure) -> Failure {
     }
     Failure::new(
         ExitStatus::NotFound,
-        "there is no such message: it was deleted before, or never accepted, or its id is another",
+        "no such message: it was already deleted or never accepted, or the id is wrong",
     )
-    .hint("ids are shown by: esh3ar message list")
+    .hint("list ids with: esh3ar message list")
 }
 
-/// The books know every accepted message, so an unknown one never was.
+/// Reconciliation knows every accepted message, so an unknown one never was accepted.
 fn unknown(failure: Failure) -> Failure {
     if failure.kind != ExitStatus::NotFound {
         return failure;
     }
     Failure::new(
         ExitStatus::NotFound,
-        "there is no such message: it was never accepted (its sender got an error or no answer), \
-         or its id is another",
+        "no such message: it was never accepted (its sender got an error or no response), \
+         or the id is wrong",
     )
-    .hint("ids are shown by: esh3ar message list")
+    .hint("list ids with: esh3ar message list")
 }

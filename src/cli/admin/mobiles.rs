@@ -28,64 +28,64 @@ const BATCH_SIZE: usize = 1000;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum MobileCommand {
-    /// Add mobile users, or verify those that are there
+    /// Add mobile users, or mark existing ones as verified
     Add {
         /// Phone numbers
         #[arg(required = true, value_name = "NUMBER")]
         phones: Vec<String>,
-        /// They have proved their number: they may connect
+        /// Mark the numbers as verified, so that the phones may connect
         #[arg(long)]
         verified: bool,
         #[command(flatten)]
         why: AuditReason,
     },
-    /// Mobile users by phone number
+    /// List mobile users by phone number
     List {
-        /// Only those after this number
+        /// Only numbers after this one
         #[arg(long, value_name = "NUMBER")]
         after: Option<String>,
-        /// At most this many
+        /// Maximum number of rows
         #[arg(long, default_value_t = 100, value_parser = super::query::limit)]
         limit: usize,
         #[command(flatten)]
         why: AuditReason,
     },
-    /// Numbers that are stored and to be looked at: read today they would be others, or none
+    /// List stored numbers that would be parsed differently today
     Check {
-        /// Region by which numbers were read when they were stored [default: phone.default_region]
+        /// Region by which the numbers were parsed when they were stored [default: phone.default_region]
         #[arg(long, value_name = "CODE")]
         region: Option<String>,
-        /// At most this many
+        /// Maximum number of rows
         #[arg(long, default_value_t = 1000, value_parser = super::query::limit)]
         limit: usize,
         #[command(flatten)]
         why: AuditReason,
     },
-    /// One mobile user
+    /// Show a mobile user
     Show {
         /// Phone number
         phone: String,
         #[command(flatten)]
         why: AuditReason,
     },
-    /// Write out everything that is stored of a phone number
+    /// Export everything stored about a phone number
     Export {
         /// Phone number
         phone: String,
-        /// Where to; without it, or with -, to standard output
+        /// Output file; without it, or with -, standard output
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
         #[command(flatten)]
         why: AuditReason,
     },
-    /// Erase everything of a phone number, for good
+    /// Permanently erase everything stored about a phone number
     Erase {
         /// Phone number
         phone: String,
-        /// Only say how much it would be
+        /// Only report how much would be erased
         #[arg(long)]
         dry_run: bool,
-        /// Do not ask
+        /// Do not ask for confirmation
         #[arg(long)]
         yes: bool,
         #[command(flatten)]
@@ -161,7 +161,7 @@ async fn act(
             let (numbers, more) = admin.list(&why, "/number-check", &query, limit).await?;
             setup.output.records(DOUBTED, &numbers);
             if more {
-                setup.output.note("there are more: give a higher --limit");
+                setup.output.note("there are more: raise --limit");
             }
         }
         MobileCommand::Show { phone, why } => {

@@ -1,4 +1,4 @@
-//! `mobile export` and `mobile erase`: everything of one phone number.
+//! `mobile export` and `mobile erase`: everything stored about one phone number.
 
 use std::{
     fs::File,
@@ -35,7 +35,7 @@ use crate::{
 
 const ERASED: &[&str] = columns!(ErasedView<'_>: store, what, count);
 
-/// Where the records go: a line each, or one JSON array.
+/// Writes records, one per line or as one JSON array.
 struct RecordSink<'a> {
     setup: &'a Setup,
     file: Option<(BufWriter<File>, PathBuf)>,
@@ -78,7 +78,7 @@ impl RecordSink<'_> {
     }
 }
 
-/// Writes out everything of a number.
+/// Exports everything stored about a number.
 pub(crate) async fn export(
     setup: &Setup,
     admin: &AdminClient,
@@ -100,17 +100,17 @@ pub(crate) async fn export(
     }
     let count = sink.end()?;
     if let Some(place) = place {
-        setup.output.note(&format!("{count} records are in {}", place.display()));
+        setup.output.note(&format!("wrote {count} records to {}", place.display()));
     }
     Ok(())
 }
 
 fn not_whole(failure: Failure) -> Failure {
-    let what = format!("{}; what was written is not all there is", failure.what);
+    let what = format!("{}; the export is incomplete", failure.what);
     Failure { what, ..failure }
 }
 
-/// Erases everything of a number, or says how much it would be.
+/// Erases everything stored about a number, or reports how much that would be.
 pub(crate) async fn erase(
     setup: &Setup,
     admin: &AdminClient,
@@ -132,7 +132,7 @@ pub(crate) async fn erase(
         let messages = erasure.erased.iter().find(|rows| rows.what == "messages");
         let number = erasure.phone;
         let question = format!(
-            "This erases the mobile user {number}, {} messages and everything else of it for good.",
+            "This permanently erases the mobile user {number}, {} messages and everything else stored about the number.",
             messages.map_or(0, |rows| rows.count)
         );
         confirm_typed(&question, number, yes)?;
@@ -141,7 +141,10 @@ pub(crate) async fn erase(
     let mut bar = None;
     let done = loop {
         let Some(line) = lines.next().await.map_err(not_told)? else {
-            return Err(not_told(Failure::new(ExitStatus::Unavailable, "the answer has no end")));
+            return Err(not_told(Failure::new(
+                ExitStatus::Unavailable,
+                "the response ended early",
+            )));
         };
         let line = parse(Some(line))?;
         let progress = match read(&line).map_err(not_told)? {
@@ -158,7 +161,7 @@ pub(crate) async fn erase(
         Line::Problem(problem) => {
             return Err(admin
                 .refused(problem.status, &done)
-                .hint("run the same again: it goes on where it ended"));
+                .hint("run the command again: it resumes where it stopped"));
         }
         Line::Done(erasure) => erasure,
         Line::Progress(_) => return Err(unreadable()),
@@ -170,8 +173,7 @@ pub(crate) async fn erase(
         return Ok(());
     }
     let what = format!("not erased from {}", missed.join("; "));
-    Err(Failure::new(ExitStatus::Partly, what)
-        .hint("what it has of the number ends by itself within an hour"))
+    Err(Failure::new(ExitStatus::Partly, what).hint("what is left there expires within an hour"))
 }
 
 /// A line of an erasure's answer.
@@ -187,20 +189,19 @@ fn parse(line: Option<String>) -> Result<Value, Failure> {
     serde_json::from_str(&line.unwrap_or_default()).map_err(|_| unreadable())
 }
 
-/// The erasure was begun, and goes on where it runs as long as that lives.
+/// The erasure started, and continues on the server whether anybody listens.
 fn not_told(failure: Failure) -> Failure {
-    let what = format!("{}; the erasure was begun, and may have gone on", failure.what);
-    Failure::new(failure.kind, what).hint(
-        "run the same again: what is erased is erased, and exit status 4 says that nothing is left",
-    )
+    let what = format!("{}; the erasure started and may still be running", failure.what);
+    Failure::new(failure.kind, what)
+        .hint("run the command again; exit status 4 means that nothing is left")
 }
 
-/// What erases a number on this machine: the database, and Redis where there is one.
+/// What erases a number on this machine: the database, and Redis if it is configured.
 pub(crate) async fn open(setup: &Setup) -> Result<(AdminClient, Option<RedisConnection>), Failure> {
     if let Some(there) = AdminClient::remote(setup)? {
         return Ok((there, None));
     }
-    // First looked for: what cannot be reached must not be found out half way.
+    // Connected first: an unreachable Redis must not be found half way.
     let redis = match cluster::redis_target(&setup.loaded.config)? {
         None => None,
         Some(target) => Some(RedisConnection::to(target).await?),
@@ -220,7 +221,7 @@ pub(crate) async fn open(setup: &Setup) -> Result<(AdminClient, Option<RedisConn
 /// Redis, for as long as a command needs it.
 pub(crate) struct RedisConnection {
     redis: Redis,
-    /// The way to Redis ends when nobody would hear what is said to this process.
+    /// The connection ends when its receiver is dropped.
     heard: mpsc::Receiver<Heard>,
     tracker: TaskTracker,
     stop: CancellationToken,
@@ -242,7 +243,7 @@ impl RedisConnection {
         Ok(RedisConnection { redis, heard, tracker, stop })
     }
 
-    /// Closes the way to it.
+    /// Closes the connection.
     pub(crate) async fn end(self) {
         self.stop.cancel();
         self.tracker.close();
@@ -257,15 +258,15 @@ fn report(setup: &Setup, answer: &Value, erasure: &ErasureView<'_>) {
     }
     setup.output.records(ERASED, &erasure.erased);
     setup.output.note(if erasure.dry_run {
-        "nothing was erased; leave --dry-run out to do it"
+        "nothing was erased; omit --dry-run to erase"
     } else {
-        "erased; backups that were made before still have it: erase again after restoring one"
+        "erased; older backups still contain the data: erase again after restoring one"
     });
 }
 
 fn named(failure: Failure) -> Failure {
     match failure.kind {
-        ExitStatus::NotFound => failure.hint("numbers are shown by: esh3ar mobile list"),
+        ExitStatus::NotFound => failure.hint("list numbers with: esh3ar mobile list"),
         _ => failure,
     }
 }

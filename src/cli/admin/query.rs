@@ -1,7 +1,5 @@
 //! What lists are asked for: filters, times and how many.
 
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-
 use crate::{
     app::Clock,
     cli::io::exit::{ExitStatus, Failure},
@@ -56,7 +54,7 @@ pub(crate) fn since(text: &str) -> Result<String, Failure> {
         ago.and_then(|ago| Clock::System.now().checked_sub(ago))
     });
     time.and_then(|time| time.format(format).ok()).ok_or_else(|| {
-        Failure::new(ExitStatus::Usage, format!("'{text}' is neither a time nor a time ago"))
-            .hint("write 30m, 24h, 7d, or 2026-01-31T12:00:00Z")
+        Failure::new(ExitStatus::Usage, format!("'{text}' is not a valid time or age"))
+            .hint("for example 30m, 24h, 7d or 2026-01-31T12:00:00Z")
     })
 }

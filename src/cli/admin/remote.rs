@@ -13,14 +13,14 @@ use crate::{
 /// A server elsewhere.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct RemoteArgs {
-    /// Administer the server at this address over its API, instead of the database of this machine
+    /// Administer the server at this address over its API, not the database of this machine
     /// [env: ESH3AR_URL]
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) url: Option<String>,
     /// File with an administrator's token for --url [env: ESH3AR_TOKEN, the token itself]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
-    /// Trust the certificates of this PEM file too, beside the system's
+    /// Also trust the certificates in this PEM file
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
 }
@@ -30,26 +30,23 @@ impl RemoteArgs {
     pub(super) fn api(&self, url: &str) -> Result<ApiClient, Failure> {
         if url.contains('@') {
             // It is not repeated: a password may be in it.
-            return Err(Failure::new(
-                ExitStatus::Usage,
-                "--url must be an address without a login",
-            )
-            .hint("the token comes from --token-file FILE or ESH3AR_TOKEN"));
+            return Err(Failure::new(ExitStatus::Usage, "--url must not contain credentials")
+                .hint("pass the token with --token-file FILE or ESH3AR_TOKEN"));
         }
         let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
         if host.is_none_or(|host| host.is_empty() || host.starts_with('/')) {
             return Err(Failure::new(
                 ExitStatus::Usage,
-                format!("'{url}' is no address of a server"),
+                format!("'{url}' is not a valid server address"),
             )
-            .hint("write https://messages.example.org, or http://127.0.0.1:5000"));
+            .hint("for example https://messages.example.org or http://127.0.0.1:5000"));
         }
         let roots =
             self.ca_file.as_deref().map(|path| read_text(path, MAX_CA_FILE_LEN)).transpose()?;
         ApiClient::with_ca(url, &self.token()?, roots.as_deref().map(str::as_bytes)).map_err(
             |error| {
-                Failure::new(ExitStatus::Config, format!("--ca-file cannot be used: {error}"))
-                    .hint("it holds certificates in PEM form")
+                Failure::new(ExitStatus::Config, format!("invalid --ca-file: {error}"))
+                    .hint("it must contain PEM certificates")
             },
         )
     }
@@ -62,7 +59,7 @@ impl RemoteArgs {
         let token = token.trim();
         if token.is_empty() || token.contains(|c: char| c.is_control() || c.is_whitespace()) {
             return Err(Failure::new(ExitStatus::Usage, "--url needs an administrator's token")
-                .hint("give --token-file FILE or ESH3AR_TOKEN; on the server: esh3ar token create --user NAME"));
+                .hint("use --token-file FILE or ESH3AR_TOKEN; create a token on the server: esh3ar token create --user NAME"));
         }
         Ok(token.to_owned())
     }
@@ -71,7 +68,7 @@ impl RemoteArgs {
 fn read_text(path: &Path, most: u64) -> Result<String, Failure> {
     config::read_bounded(path, most).map_err(|error| {
         Failure::new(ExitStatus::Config, format!("{} cannot be read: {error}", path.display()))
-            .hint("check the path, its permissions and what is in it")
+            .hint("check its path, permissions and content")
     })
 }
 

@@ -21,51 +21,51 @@ const MAX_LISTED: usize = 1000;
 #[derive(Debug, Args)]
 #[group(multiple = false)]
 pub(crate) struct TokenOwnerArgs {
-    /// A business user, by name or id
+    /// Business user, by name or id
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
-    /// A mobile user, by phone number
+    /// Mobile user, by phone number
     #[arg(long, value_name = "NUMBER")]
     mobile: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenCommand {
-    /// Make a token
+    /// Create a token
     Create {
         #[command(flatten)]
         owner: TokenOwnerArgs,
-        /// How long it is valid: 30s, 1h, 90d or never [default: never for users, auth.access_token_ttl for phones]
+        /// Lifetime: 30s, 1h, 90d or never [default: never for business users, auth.access_token_ttl for phones]
         #[arg(long, value_name = "DURATION")]
         expires: Option<String>,
         #[command(flatten)]
         why: AuditReason,
     },
-    /// Tokens, newest first; never the tokens themselves
+    /// List tokens, newest first, without their secrets
     List {
         #[command(flatten)]
         owner: TokenOwnerArgs,
         #[command(flatten)]
         why: AuditReason,
     },
-    /// Replace a token by a new one of the same holder
+    /// Replace a token with a new one of the same owner
     Rotate {
-        /// The token's id
+        /// Token id
         id: String,
-        /// How long the old one goes on working beside it [default: not at all]
+        /// How long the old token keeps working [default: not at all]
         #[arg(long, value_name = "DURATION")]
         overlap: Option<String>,
-        /// How long the new one is valid, or never ends [default: as long as the old one was to]
+        /// Lifetime of the new token, or never [default: that of the old one]
         #[arg(long, value_name = "DURATION")]
         expires: Option<String>,
         #[command(flatten)]
         why: AuditReason,
     },
-    /// Revoke a token: it opens nothing any more
+    /// Revoke a token
     Revoke {
-        /// The token's id
+        /// Token id
         id: String,
-        /// Even if no token is left then that may administer
+        /// Allow leaving no administrator for the API
         #[arg(long)]
         even_last_admin: bool,
         #[command(flatten)]
@@ -117,7 +117,7 @@ async fn act(setup: &Setup, admin: &AdminClient, command: TokenCommand) -> Resul
             let (tokens, more) = admin.list(&why, "/tokens", &query, MAX_LISTED).await?;
             setup.output.records(COLUMNS, &tokens);
             if more {
-                setup.output.note(&format!("these are the newest {MAX_LISTED}"));
+                setup.output.note(&format!("only the newest {MAX_LISTED} are shown"));
             }
         }
         TokenCommand::Rotate { id, overlap, expires, why } => {
@@ -132,7 +132,7 @@ async fn act(setup: &Setup, admin: &AdminClient, command: TokenCommand) -> Resul
             setup.output.record(&admin.ask(&why, "POST", &place, Some(&body)).await?);
             let old = match &overlap {
                 Some(_) => "the old one works until oldUntil",
-                None => "the old one opens nothing any more within a second",
+                None => "the old one stops working within a second",
             };
             setup.output.note(&format!("this is the only time the token is shown; {old}"));
         }
@@ -142,11 +142,11 @@ async fn act(setup: &Setup, admin: &AdminClient, command: TokenCommand) -> Resul
             admin.ask(&why, "DELETE", &place, None).await.map_err(|failure| {
                 match failure.kind {
                     ExitStatus::Refused if admin.is_in_process() => failure
-                        .hint("or give --even-last-admin: commands on the server work without one"),
+                        .hint("or use --even-last-admin: commands on the server work without an administrator"),
                     _ => failure,
                 }
             })?;
-            setup.output.note("revoked; it opens nothing any more within a second");
+            setup.output.note("revoked; it stops working within a second");
         }
     }
     Ok(())
@@ -157,10 +157,10 @@ impl TokenOwnerArgs {
     fn hinted(&self, failure: Failure) -> Failure {
         match (failure.kind, &self.user, &self.mobile) {
             (ExitStatus::NotFound, Some(name), _) => {
-                failure.hint(format!("make the user: esh3ar user add {name}"))
+                failure.hint(format!("create the user: esh3ar user add {name}"))
             }
             (ExitStatus::Refused, Some(name), _) => {
-                failure.hint(format!("let it in again: esh3ar user set {name} --enable"))
+                failure.hint(format!("re-enable it: esh3ar user set {name} --enable"))
             }
             (ExitStatus::NotFound | ExitStatus::Refused, None, Some(number)) => {
                 failure.hint(format!("run: esh3ar mobile add {number} --verified"))
@@ -182,7 +182,7 @@ fn seconds(text: &str) -> Result<std::time::Duration, Failure> {
     duration::parse(text)
         .filter(|lifetime| !lifetime.is_zero() && *lifetime <= duration::LONGEST)
         .ok_or_else(|| {
-            Failure::new(ExitStatus::Usage, format!("'{text}' is no duration"))
-                .hint("write 30s, 10m, 1h or 90d")
+            Failure::new(ExitStatus::Usage, format!("'{text}' is not a valid duration"))
+                .hint("for example 30s, 10m, 1h or 90d")
         })
 }

@@ -218,23 +218,30 @@ impl AdminTransport {
         let Some(ProblemBody { detail, code, retry_after, .. }) = problem else {
             // No problem of ours: a proxy, or something else altogether.
             let kind = if status >= 500 { ExitStatus::Unavailable } else { ExitStatus::Failed };
-            return Failure::new(kind, format!("{url} answered {status}, which is not esh3ar"))
-                .hint("check --url");
+            return Failure::new(
+                kind,
+                format!("{url} answered {status} and is not an esh3ar server"),
+            )
+            .hint("check --url");
         };
         match (status, code) {
-            (401, _) => Failure::new(kind, format!("{url} does not take this token"))
-                .hint("it expired or was revoked, or is another server's"),
-            (403, _) => Failure::new(kind, format!("this token may not administer: {detail}"))
-                .hint("it needs a user with the permission Admin: esh3ar user set NAME --permission …"),
+            (401, _) => Failure::new(kind, format!("{url} rejected the token"))
+                .hint("it has expired, was revoked, or belongs to another server"),
+            (403, _) => Failure::new(kind, format!("not an administrator's token: {detail}"))
+                .hint("its user needs the permission Admin: esh3ar user set NAME --permission …"),
             (404, code::ROUTE_NOT_FOUND) => {
-                Failure::new(ExitStatus::Failed, format!("{url} does not know how to do this"))
+                Failure::new(ExitStatus::Failed, format!("{url} does not support this command"))
                     .hint("its esh3ar may be older than this one")
             }
             _ => {
                 let failure = Failure::new(kind, detail);
                 match (kind, retry_after) {
-                    (ExitStatus::Unavailable, Some(wait)) => failure.hint(format!("try again in {wait} s")),
-                    (ExitStatus::Unavailable, None) => failure.hint("on the server, run: esh3ar doctor"),
+                    (ExitStatus::Unavailable, Some(wait)) => {
+                        failure.hint(format!("try again in {wait} s"))
+                    }
+                    (ExitStatus::Unavailable, None) => {
+                        failure.hint("on the server, run: esh3ar doctor")
+                    }
                     _ => failure,
                 }
             }
@@ -283,8 +290,8 @@ impl ResponseLines {
                         .hint("run: esh3ar doctor")
                 })?,
                 LineSource::Remote { pieces, url } => pieces.next().await.map_err(|error| {
-                    let what = format!("the answer of {url} broke off: {error}");
-                    Failure::new(ExitStatus::Unavailable, what).hint("run the same again")
+                    let what = format!("the response from {url} was interrupted: {error}");
+                    Failure::new(ExitStatus::Unavailable, what).hint("run the command again")
                 })?,
             };
             match piece {
@@ -294,18 +301,20 @@ impl ResponseLines {
                 Some(_) => {
                     return Err(Failure::new(
                         ExitStatus::Failed,
-                        "a line of the answer has no end",
+                        "a line of the response is too long",
                     ));
                 }
                 None if self.came.is_empty() => return Ok(None),
                 // A line without its end is no line.
-                None => return Err(Failure::new(ExitStatus::Failed, "the answer broke off")),
+                None => {
+                    return Err(Failure::new(ExitStatus::Failed, "the response was interrupted"));
+                }
             }
         }
     }
 }
 
 fn unreached(url: &str, error: &client::Error) -> Failure {
-    Failure::new(ExitStatus::Unavailable, format!("{url} cannot be reached: {error}"))
-        .hint("check --url, --ca-file, and that esh3ar serve runs there")
+    Failure::new(ExitStatus::Unavailable, format!("cannot reach {url}: {error}"))
+        .hint("check --url and --ca-file, and that esh3ar serve is running there")
 }

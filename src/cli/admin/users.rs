@@ -27,23 +27,23 @@ use crate::{
 pub(crate) enum UserCommand {
     /// Add a business user
     Add {
-        /// Its name; recipients see it
+        /// Name, shown to recipients
         name: String,
-        /// What it may do: SendMessages, Chat, Broadcast, Admin; several with commas
+        /// Permissions, comma-separated: SendMessages, Chat, Broadcast, Admin
         #[arg(long, value_name = "LIST", default_value = "SendMessages")]
         permission: String,
-        /// Its own phone number
+        /// Phone number of the business
         #[arg(long, value_name = "NUMBER")]
         phone: Option<String>,
         #[command(flatten)]
         why: AuditReason,
     },
-    /// All business users
+    /// List business users
     List {
         #[command(flatten)]
         why: AuditReason,
     },
-    /// One business user
+    /// Show a business user
     Show {
         /// Name or id
         user: String,
@@ -54,29 +54,29 @@ pub(crate) enum UserCommand {
     Set {
         /// Name or id
         user: String,
-        /// The new permissions, all of them
+        /// New permissions; they replace the present ones
         #[arg(long, value_name = "LIST")]
         permission: Option<String>,
-        /// The new phone number
+        /// New phone number
         #[arg(long, value_name = "NUMBER")]
         phone: Option<String>,
-        /// Let a disabled user in again
+        /// Re-enable a disabled user
         #[arg(long)]
         enable: bool,
-        /// Even if nobody is left then who may administer over the API
+        /// Allow leaving no administrator for the API
         #[arg(long)]
         even_last_admin: bool,
         #[command(flatten)]
         why: AuditReason,
     },
-    /// Shut a user out: none of its tokens opens anything any more
+    /// Disable a business user: its tokens stop working
     Disable {
         /// Name or id
         user: String,
-        /// Do not ask
+        /// Do not ask for confirmation
         #[arg(long)]
         yes: bool,
-        /// Even if nobody is left then who may administer over the API
+        /// Allow leaving no administrator for the API
         #[arg(long)]
         even_last_admin: bool,
         #[command(flatten)]
@@ -113,7 +113,7 @@ async fn act(setup: &Setup, admin: &AdminClient, command: UserCommand) -> Result
             let (users, more) = admin.list(&why, "/users", &Query::default(), MAX_LISTED).await?;
             setup.output.records(COLUMNS, &users);
             if more {
-                setup.output.note(&format!("these are the first {MAX_LISTED}"));
+                setup.output.note(&format!("only the first {MAX_LISTED} are shown"));
             }
             return Ok(());
         }
@@ -134,7 +134,7 @@ async fn act(setup: &Setup, admin: &AdminClient, command: UserCommand) -> Result
             change(admin, &why, &user, &body).await?
         }
         UserCommand::Disable { user, yes, even_last_admin, why } => {
-            confirm(&format!("Shut out {user}?"), yes)?;
+            confirm(&format!("Disable {user}?"), yes)?;
             let body = json!({ "enabled": false, "evenLastAdmin": even_last_admin });
             change(admin, &why, &user, &body).await?
         }
@@ -153,8 +153,9 @@ async fn change(
         // Refused is only the last administrator.
         let here = admin.is_in_process();
         if failure.kind == ExitStatus::Refused && here {
-            return failure
-                .hint("or give --even-last-admin: commands on the server work without one");
+            return failure.hint(
+                "or use --even-last-admin: commands on the server work without an administrator",
+            );
         }
         failure
     })

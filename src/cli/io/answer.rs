@@ -16,8 +16,8 @@ pub(crate) fn read<'a, T: Deserialize<'a>>(answer: &'a Value) -> Result<T, Failu
 
 /// An answer of another form.
 pub(crate) fn unreadable() -> Failure {
-    Failure::new(ExitStatus::Failed, "the answer cannot be understood")
-        .hint("the esh3ar there may be of another version than this one")
+    Failure::new(ExitStatus::Failed, "unexpected response")
+        .hint("the server may run another version of esh3ar")
 }
 
 /// A page of a list.
@@ -53,7 +53,7 @@ mod tests {
             DeadLetterView, ExplanationView, MessageStoryView,
             admin::{AuditView, BooksView, ConversationOverviewView},
             bulk::ChangedView,
-            privacy::ErasureView,
+            personal::ErasureView,
         },
     };
 

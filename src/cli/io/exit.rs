@@ -1,5 +1,5 @@
-//! How a command ends when it did not do what was asked: a line on standard error that says what and
-//! what to do, and an exit status that scripts and systemd can act on.
+//! How a command fails: one line on standard error with the error and a hint, and an exit status that scripts
+//! and systemd can act on.
 
 use std::{
     io::{BufRead as _, ErrorKind, IsTerminal as _, Write as _},
@@ -9,30 +9,31 @@ use std::{
 
 use crate::{app, config::ConfigErrors, domain::text::turns_direction, store};
 
-/// What to do about a full disk of the database.
-pub(crate) const FREE_DISK_SPACE: &str = "make room on the database's disk (its log and df say which it is); esh3ar doctor looks at data_dir";
+/// The hint for a full disk of the database.
+pub(crate) const FREE_DISK_SPACE: &str =
+    "free space on the database's disk (its log and df show which); esh3ar doctor checks data_dir";
 
-/// The exit statuses (interfaces.md, The command).
+/// The exit statuses; scripts and the systemd units rely on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitStatus {
-    /// It failed.
+    /// Any other failure.
     Failed = 1,
-    /// It was called wrongly.
+    /// Wrong options or arguments.
     Usage = 2,
     /// Some of it was done.
     Partly = 3,
-    /// What it is about is not there.
+    /// The subject does not exist.
     NotFound = 4,
-    /// It may not be done.
+    /// Forbidden, or in conflict with the present state.
     Refused = 5,
     /// A dependency cannot be reached.
     Unavailable = 69,
-    /// The configuration, or the data folder, is wrong in a way that no restart mends; systemd must not start
-    /// it again.
+    /// The configuration or the data folder has an error that no restart repairs; systemd must not start
+    /// the process again.
     Config = 78,
 }
 
-/// Why a command did not do what was asked.
+/// Why a command failed.
 #[derive(Debug)]
 pub struct Failure {
     /// Decides the exit status.
@@ -43,7 +44,7 @@ pub struct Failure {
     pub hint: Option<String>,
 }
 
-/// Whether there is no room, on the disk or for this user.
+/// Whether the disk or the user's quota is full.
 pub(crate) fn is_disk_full(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
@@ -54,7 +55,7 @@ impl Failure {
         Failure { kind, what: what.into(), hint: None }
     }
 
-    /// A file that could not be written; `otherwise` is what to do when its disk is not full.
+    /// A file that could not be written; `otherwise` is the hint when its disk is not full.
     pub fn write_error(path: &Path, error: &std::io::Error, otherwise: &str) -> Failure {
         let failure = Failure::new(
             ExitStatus::Failed,
@@ -64,20 +65,20 @@ impl Failure {
             },
         );
         if is_disk_full(error) {
-            failure.hint(format!("make room on that disk, or {otherwise}"))
+            failure.hint(format!("free space on that disk, or {otherwise}"))
         } else {
             failure.hint(otherwise)
         }
     }
 
-    /// The same with what to do about it.
+    /// Adds what to do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Failure {
         self.hint = Some(hint.into());
         self
     }
 
-    /// Tells it on standard error and gives the exit status.
+    /// Prints it on standard error and returns the exit status.
     pub fn report(&self) -> ExitCode {
         let mut line = format!("error: {}", self.what);
         if let Some(hint) = &self.hint {
@@ -141,7 +142,7 @@ impl From<store::embedded::Error> for Failure {
             | Error::MajorMismatch { .. }
             | Error::Folder { .. }
             | Error::Damaged { .. } => ExitStatus::Config,
-            // Systemd starts it again, by when there may be room.
+            // Systemd starts it again; by then there may be space.
             Error::DiskFull { .. } | Error::Initdb(_) | Error::Died(_) | Error::NoAnswer(_) => {
                 ExitStatus::Unavailable
             }
@@ -157,10 +158,10 @@ impl From<store::migrate::MigrateError> for Failure {
         let text = error.to_string();
         match error {
             MigrateError::Newer { .. } => {
-                Failure::new(ExitStatus::Refused, text).hint("install the newer esh3ar again")
+                Failure::new(ExitStatus::Refused, text).hint("install the newer esh3ar")
             }
             MigrateError::Changed { .. } => Failure::new(ExitStatus::Refused, text)
-                .hint("use the esh3ar that made this database"),
+                .hint("use the esh3ar version that created this database"),
             MigrateError::Step { .. } => Failure::new(ExitStatus::Failed, text),
             MigrateError::Store(error) => error.into(),
         }
@@ -169,13 +170,13 @@ impl From<store::migrate::MigrateError> for Failure {
 
 impl From<ConfigErrors> for Failure {
     fn from(errors: ConfigErrors) -> Self {
-        Failure::new(ExitStatus::Config, format!("the configuration is wrong:\n{errors}"))
+        Failure::new(ExitStatus::Config, format!("invalid configuration:\n{errors}"))
             .hint("run: esh3ar config check")
     }
 }
 
-/// What a failure quotes may come from anywhere, a damaged file or somebody's message among it: nothing of it
-/// may steer the terminal.
+/// A failure may quote anything, even a damaged file or somebody's message: escapes what could control the
+/// terminal.
 fn sanitized(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
@@ -188,7 +189,7 @@ fn sanitized(text: &str) -> String {
     shown
 }
 
-/// Asks for a word to be typed, before something that takes much with it: on a terminal only, elsewhere
+/// Asks the user to type a word before a destructive operation. Works on a terminal only; elsewhere
 /// `--yes` is needed.
 ///
 /// # Errors
@@ -203,12 +204,10 @@ pub fn confirm_typed(what: &str, word: &str, yes: bool) -> Result<(), Failure> {
         .then(|| std::fs::File::options().read(true).write(true).open("/dev/tty").ok())
         .flatten();
     let Some(mut terminal) = terminal.map(std::io::BufReader::new) else {
-        return Err(
-            Failure::new(ExitStatus::Refused, "this needs a confirmation").hint("give --yes")
-        );
+        return Err(Failure::new(ExitStatus::Refused, "confirmation required").hint("use --yes"));
     };
     let mut answer = String::new();
-    let asked = write!(terminal.get_mut(), "{what}\nType {word} to go on: ")
+    let asked = write!(terminal.get_mut(), "{what}\nType {word} to continue: ")
         .and_then(|()| terminal.read_line(&mut answer));
     if asked.is_ok() && answer.trim() == word {
         Ok(())
@@ -217,7 +216,7 @@ pub fn confirm_typed(what: &str, word: &str, yes: bool) -> Result<(), Failure> {
     }
 }
 
-/// Asks before something that cannot be undone: on a terminal only, elsewhere `--yes` is needed.
+/// Asks before an operation that cannot be undone. Works on a terminal only; elsewhere `--yes` is needed.
 ///
 /// # Errors
 /// [`ExitStatus::Refused`].
@@ -226,9 +225,7 @@ pub fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
         return Ok(());
     }
     if !std::io::stdin().is_terminal() {
-        return Err(
-            Failure::new(ExitStatus::Refused, "this needs a confirmation").hint("give --yes")
-        );
+        return Err(Failure::new(ExitStatus::Refused, "confirmation required").hint("use --yes"));
     }
     let mut stderr = std::io::stderr().lock();
     let _ = write!(stderr, "{question} [y/N] ");

@@ -1,4 +1,4 @@
-//! What a command prints: data on standard output as a table or JSON, remarks on standard error.
+//! Prints data on standard output as a table or JSON, and remarks on standard error.
 
 use std::{
     io::{ErrorKind, IsTerminal as _, Write as _},
@@ -22,11 +22,11 @@ use super::{
 /// How data are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// For people.
+    /// Aligned columns for people
     Table,
-    /// One JSON document; lists are arrays.
+    /// One JSON document; lists are arrays
     Json,
-    /// One JSON document a line.
+    /// One JSON document per line
     Jsonl,
 }
 
@@ -35,16 +35,16 @@ pub enum Format {
 pub struct Output {
     format: Format,
     quiet: bool,
-    /// Something could not be written; shared by all copies.
+    /// A write failed; shared by all clones.
     failed: Arc<AtomicBool>,
-    /// Because there was no room.
+    /// A write failed because the disk is full.
     full: Arc<AtomicBool>,
-    /// The reader went away.
+    /// The reader closed the pipe.
     reader_gone: Arc<AtomicBool>,
 }
 
 impl Output {
-    /// With `quiet` remarks are left out.
+    /// With `quiet`, remarks are suppressed.
     pub fn new(format: Format, quiet: bool) -> Output {
         Output {
             format,
@@ -65,7 +65,7 @@ impl Output {
         self.format == Format::Table
     }
 
-    /// A list; `columns` are the JSON fields that a table shows.
+    /// Prints a list; a table shows only the JSON fields in `columns`.
     pub fn records<T: Serialize>(&self, columns: &[&str], items: &[T]) {
         let values: Vec<Value> =
             items.iter().map(|item| serde_json::to_value(item).unwrap_or_default()).collect();
@@ -76,7 +76,7 @@ impl Output {
         }
     }
 
-    /// One thing: in a table a line for each field.
+    /// Prints one object; as a table, one line per field.
     pub fn record<T: Serialize>(&self, item: &T) {
         let value = serde_json::to_value(item).unwrap_or_default();
         match self.format {
@@ -94,7 +94,7 @@ impl Output {
         }
     }
 
-    /// One of many things that come over time: a line of text for people, of JSON otherwise.
+    /// Prints one item of a stream: a line of text for people, a line of JSON otherwise.
     pub fn event<T: Serialize>(&self, text: &str, item: &T) {
         match self.format {
             Format::Table => self.print(&format!("{text}\n")),
@@ -114,17 +114,15 @@ impl Output {
         !self.failed.load(Ordering::Relaxed)
     }
 
-    /// What there is to say when it could not.
+    /// The failure when something could not be written.
     pub fn failure(&self) -> Failure {
         if self.full.load(Ordering::Relaxed) {
-            let what = "the disk is full on which standard output is written";
+            let what = "cannot write standard output: the disk is full";
             return Failure::new(ExitStatus::Failed, what)
-                .hint("make room on that disk, or write elsewhere");
+                .hint("free space on that disk, or write elsewhere");
         }
-        Failure::new(ExitStatus::Failed, "standard output could not be written")
-            .hint(
-                "see where it goes; what was asked is done, and a token that was not shown should be revoked",
-            )
+        Failure::new(ExitStatus::Failed, "cannot write standard output")
+            .hint("the command itself succeeded; revoke any token that was not shown")
     }
 
     /// Whether somebody still reads what is printed.
@@ -138,7 +136,7 @@ impl Output {
         self.record_result(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()));
     }
 
-    /// Keeps what came of printing; a reader that went away (`| head`) is no fault.
+    /// A closed pipe (`| head`) is not a failure.
     fn record_result(&self, written: std::io::Result<()>) {
         match written {
             Ok(()) => {}
@@ -152,7 +150,7 @@ impl Output {
         }
     }
 
-    /// A remark that is no data.
+    /// Prints a remark on standard error.
     pub fn note(&self, text: &str) {
         if !self.quiet {
             let _ = writeln!(std::io::stderr().lock(), "{}", sanitize::text(text));
@@ -160,7 +158,7 @@ impl Output {
     }
 }
 
-/// The exit status of what only prints, and was printed by somebody else.
+/// The exit status after clap printed help or the version.
 pub(crate) fn printed(printed: std::io::Result<()>) -> ExitCode {
     let output = Output::new(Format::Table, false);
     output.record_result(printed.and_then(|()| std::io::stdout().flush()));
@@ -171,12 +169,12 @@ fn pretty(value: &Value) -> String {
     sanitize::json(format!("{value:#}\n"))
 }
 
-/// A JSON document in a line of its own.
+/// A JSON document and a line feed.
 pub(crate) fn json_line(value: &Value) -> String {
     sanitize::json(format!("{value}\n"))
 }
 
-/// A value in a cell: one line, and no character that could steer a terminal.
+/// A value in a table cell: one line, without control characters.
 fn cell(value: &Value) -> String {
     let text = match value {
         Value::Null => String::new(),
@@ -206,7 +204,7 @@ fn table(columns: &[&str], items: &[Value]) -> String {
         .collect()
 }
 
-/// The field `created_at` as JSON has it, `createdAt`; what has that form stays.
+/// `created_at` as `createdAt`; a name in that form stays as it is.
 fn json_name(field: &str) -> String {
     let mut words = field.split('_');
     let mut name = words.next().unwrap_or_default().to_owned();
@@ -244,7 +242,7 @@ pub fn pluralize(count: usize, one: &str) -> String {
     format!("{count} {one}{}", if count == 1 { "" } else { "s" })
 }
 
-/// Whether a command may take the whole terminal to show something. Without a terminal, or on one that cannot
+/// Whether a command may draw on the whole terminal. Without a terminal, or on one that cannot
 /// place its cursor, it prints.
 pub(crate) fn is_full_screen(format: Format) -> bool {
     let terminal = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
@@ -252,7 +250,7 @@ pub(crate) fn is_full_screen(format: Format) -> bool {
     format == Format::Table && terminal && !dumb
 }
 
-/// A bar with its rate and what is left, drawn on a terminal only.
+/// A progress bar, drawn on a terminal only.
 pub(crate) fn progress(length: u64) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();

@@ -51,9 +51,9 @@ mod tests {
         let text = "a\u{1b}[2Jb\tc\nd \u{202e}exe.gpj\u{202c} \u{2067}x\u{2069} سلام";
         let same = "\\u{202e}exe.gpj\\u{202c} \\u{2067}x\\u{2069} سلام";
         assert_eq!(line(text), format!("a [2Jb c d {same}"));
-        assert_eq!(text(text), format!("a [2Jb\tc\nd {same}"));
+        assert_eq!(super::text(text), format!("a [2Jb\tc\nd {same}"));
         for c in ('\u{202a}'..='\u{202e}').chain('\u{2066}'..='\u{2069}') {
-            assert!(!line(&c.to_string()).contains(c) && !text(&c.to_string()).contains(c));
+            assert!(!line(&c.to_string()).contains(c) && !super::text(&c.to_string()).contains(c));
         }
     }
 

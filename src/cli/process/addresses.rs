@@ -1,5 +1,5 @@
-//! The addresses of what an installation needs beside itself, read before anything is begun with them: a
-//! misspelt one is a fault of the configuration, and not of what is at the other end.
+//! Checks the addresses of the dependencies before anything connects to them: a misspelt address is an error of
+//! the configuration, not of the server at the other end.
 
 use super::{cluster, database};
 use crate::config::{self, Config, ConfigErrors, Fault, Loaded, Source, Sources};
@@ -21,7 +21,7 @@ pub(crate) fn load(sources: Sources) -> Result<Loaded, ConfigErrors> {
     if faults.is_empty() { Ok(loaded) } else { Err(ConfigErrors(faults)) }
 }
 
-/// Keys and what is wrong with their addresses, which are not repeated: they hold passwords.
+/// Keys and the errors in their addresses, which are not quoted: they contain passwords.
 fn wrong(config: &Config) -> Vec<(&'static str, String)> {
     let mut faults = Vec::new();
     let database = &config.database;

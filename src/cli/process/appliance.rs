@@ -1,5 +1,5 @@
-//! The whole appliance in this process: started in the order in which its parts need each other,
-//! stopped in the reverse.
+//! The whole appliance in this process: its parts are started in the order in which they need each other, and
+//! stopped in reverse.
 
 use std::{
     net::SocketAddr,
@@ -46,20 +46,20 @@ use crate::{
     worker,
 };
 
-/// An id that lies this far ahead of the clock was not made by one that is right.
+/// An id this far ahead of the clock was made by a wrong clock.
 const CLOCK_SKEW_WARNING: Duration = Duration::from_secs(5);
-/// How often histograms are kept small.
+/// Between two compactions of the histograms.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
-/// How long the last writes of a stop may take.
+/// For each group of tasks at a shutdown.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
 /// The running appliance.
 pub struct Appliance {
-    /// Its use cases.
+    /// The use cases.
     pub app: App,
-    /// Where the API and the hub listen.
+    /// Address of the API and the hub.
     pub http: SocketAddr,
-    /// Where the page for machines listens.
+    /// Address of health and metrics.
     pub metrics: Option<SocketAddr>,
     runtime: Runtime,
     readiness: Readiness,
@@ -70,22 +70,22 @@ pub struct Appliance {
     tls: Option<Tls>,
 }
 
-/// The use cases and what works by itself: all of a process but its borders.
+/// The use cases and the background work of a process, without its listeners.
 pub(crate) struct Runtime {
     pub(crate) app: App,
     store: OpenDatabase,
-    /// Comes from the broker.
+    /// The consumer of the broker.
     consuming: TaskGroup,
     pub(crate) work: TaskGroup,
     writers: TaskGroup,
-    /// To the other processes.
+    /// Connections to the broker and Redis.
     connections: TaskGroup,
-    /// To the collector of traces.
+    /// The exporter of traces.
     traces: TaskGroup,
 }
 
 impl Runtime {
-    /// Starts them over an open database, which is closed again if they cannot be. `address` is where
+    /// Starts over an open database, and closes it if that fails. `address` is where
     /// other gateways reach this one.
     pub(crate) async fn start(
         setup: &Setup,
@@ -116,17 +116,17 @@ impl Runtime {
             if ahead > CLOCK_SKEW_WARNING {
                 tracing::warn!(
                     seconds = ahead.as_secs(),
-                    "the newest that is stored was made by a clock that is ahead of this machine's: new \
-                     ids begin after it; see that the clocks are right: esh3ar doctor"
+                    "the newest stored id is ahead of this machine's clock: new ids start after it; \
+                     check the clocks: esh3ar doctor"
                 );
             }
-            // Before anybody asks for the others.
+            // Before anything needs the other processes.
             app.greet().await?;
             let consumer = match (cluster::broker(config)?, role) {
                 (Some(broker), Role::Worker) => Some(cluster::consumer(&app, &broker, &consuming)),
                 _ => None,
             };
-            // A worker gives no lists.
+            // A worker answers no lists.
             if let Some(replicas) = replicas.filter(|_| role != Role::Worker) {
                 replicas.start(&work.tracker, &work.stop);
             }
@@ -142,28 +142,30 @@ impl Runtime {
         }
     }
 
-    /// What is in hand is finished and written, the others are told, the database is closed last.
+    /// Finishes and writes what is in flight, deregisters the process, and closes the database last.
     pub(crate) async fn stop(self) -> Result<(), Failure> {
         if tokio::time::timeout(SHUTDOWN_GRACE, self.app.last_erasures()).await.is_err() {
-            tracing::warn!("an erasure was cut off by the stop; the same again goes on");
+            tracing::warn!(
+                "an erasure was interrupted by the shutdown; running it again resumes it"
+            );
         }
-        self.consuming.end(SHUTDOWN_GRACE, "the broker's work").await;
+        self.consuming.end(SHUTDOWN_GRACE, "the broker's consumer").await;
         self.work.end(SHUTDOWN_GRACE, "workers").await;
         self.writers.end(SHUTDOWN_GRACE, "writers").await;
-        self.connections.end(SHUTDOWN_GRACE, "ways to other processes").await;
-        // It ends by itself in two seconds.
+        self.connections.end(SHUTDOWN_GRACE, "connections to the broker and Redis").await;
+        // It ends by itself within two seconds.
         self.traces.end(SHUTDOWN_GRACE, "traces").await;
         if let Err(error) = self.app.note_stopped().await {
-            tracing::warn!(%error, "the stop could not be noted");
+            tracing::warn!(%error, "the shutdown could not be recorded");
         }
         if let Err(error) = self.app.take_leave().await {
-            tracing::warn!(%error, "the others could not be told");
+            tracing::warn!(%error, "the process could not be deregistered");
         }
         drop(self.app);
         self.store.close().await
     }
 
-    /// Serves the page for machines, until the very end: a stop is what one wants to watch.
+    /// Serves health and metrics until the end of a shutdown, so that it can be observed.
     pub(crate) fn serve_metrics(
         &self,
         listener: TcpListener,
@@ -217,7 +219,7 @@ impl Appliance {
     pub async fn start(setup: &Setup, recorder: Recorder) -> Result<Appliance, Failure> {
         let started = Instant::now();
         let config = &setup.loaded.config;
-        // The addresses first: a taken port should be told before a database is started.
+        // The addresses first: a port in use should fail before a database is started.
         let (listener, http) = bind(config.http.listen, "http.listen").await?;
         let metrics_listener = match config.metrics.listen {
             Some(address) => Some(bind(address, "metrics.listen").await?),
@@ -230,7 +232,7 @@ impl Appliance {
             })?),
             None => None,
         };
-        // Reading the phone numbers' rules takes a moment that no first request should wait for.
+        // Loading the rules of phone numbers takes a moment; the first request should not wait for it.
         let warm = tokio::task::spawn_blocking(|| {
             let _ = crate::domain::Phone::parse("+967771234567", None);
         });
@@ -301,12 +303,12 @@ impl Appliance {
         })
     }
 
-    /// How long the start took.
+    /// When the start began.
     pub fn started_at(&self) -> Instant {
         self.started
     }
 
-    /// The pulse of the loop that accepts connections.
+    /// Of the loop that accepts connections.
     pub fn pulse(&self) -> &Pulse {
         &self.pulse
     }
@@ -316,7 +318,7 @@ impl Appliance {
         self.tls.as_ref()
     }
 
-    /// Resolves when the private database has ended by itself, with how; never otherwise.
+    /// Resolves when the embedded database has exited, with its exit status; never otherwise.
     pub async fn database_died(&mut self) -> String {
         match self.runtime.store.embedded() {
             Some(embedded) => embedded.died().await,
@@ -324,7 +326,7 @@ impl Appliance {
         }
     }
 
-    /// Stops in order: no new requests, sockets told to come back, what is in hand finished and
+    /// Stops in order: no new requests, sockets asked to reconnect, what is in flight finished and
     /// written, the database last.
     ///
     /// # Errors
@@ -338,7 +340,7 @@ impl Appliance {
     }
 }
 
-/// Follows messages, if the configuration says so.
+/// Starts tracing, if it is configured.
 fn start_tracing(
     config: &Config,
     backends: &Ways,
@@ -362,11 +364,11 @@ async fn prepare(store: &OpenDatabase) -> Result<(), Failure> {
     if faults.is_empty() {
         return Ok(());
     }
-    let what = format!("Postgres could lose answered messages: {}", faults.join(", "));
+    let what = format!("Postgres could lose accepted messages: {}", faults.join(", "));
     Err(Failure::new(ExitStatus::Config, what).hint("set these to on in postgresql.conf"))
 }
 
-/// Keeps histograms small.
+/// Compacts the histograms regularly.
 pub(crate) fn spawn_upkeep(group: &TaskGroup, recorder: Recorder) {
     let stop = group.stop.clone();
     group.tracker.spawn(async move {

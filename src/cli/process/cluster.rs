@@ -12,12 +12,12 @@ use crate::{
     queue::{Consumer, Queue, Rabbit, rabbit},
 };
 
-/// How long the start waits for Redis. Without it everything works, later.
+/// How long the start waits for Redis. Without Redis messages are delayed, not lost.
 const REDIS_TIMEOUT: Duration = Duration::from_secs(3);
-/// Shares of a worker's delivering. Two cores are kept busy by four.
+/// Parallel consumers of a worker. Four keep two cores busy.
 const CONSUMER_SHARES: usize = 4;
 
-/// Where the broker is, if there is one.
+/// The broker's settings, if one is configured.
 pub(crate) fn broker(config: &Config) -> Result<Option<rabbit::Settings>, Failure> {
     let Some(url) = &config.queue.url else { return Ok(None) };
     let choice = match config.queue.kind {
@@ -30,7 +30,7 @@ pub(crate) fn broker(config: &Config) -> Result<Option<rabbit::Settings>, Failur
         .map_err(|error| Failure::new(ExitStatus::Config, error.to_string()))
 }
 
-/// Where Redis is, if there is one.
+/// The address of Redis, if one is configured.
 pub(crate) fn redis_target(config: &Config) -> Result<Option<Target>, Failure> {
     let Some(url) = &config.cache.url else { return Ok(None) };
     let wrong = |why: String| {
@@ -40,13 +40,13 @@ pub(crate) fn redis_target(config: &Config) -> Result<Option<Target>, Failure> {
     url.expose().parse().map(Some).map_err(wrong)
 }
 
-/// The ways to the other processes; what keeps them open runs in `group`.
+/// The queue and presence of the cluster; the tasks of their connections run in `group`.
 pub(crate) async fn backends(
     config: &Config,
     settings: &Settings,
     group: &TaskGroup,
 ) -> Result<Ways, Failure> {
-    let (Some(broker), Some(target)) = (broker(config)?, target(config)?) else {
+    let (Some(broker), Some(target)) = (broker(config)?, redis_target(config)?) else {
         return Ok(Ways::embedded(settings));
     };
     let node = new_node();
@@ -62,7 +62,7 @@ pub(crate) async fn backends(
     Ok(Ways { node, presence: Presence::Shared(registry, relay), queue: Queue::Rabbit(rabbit) })
 }
 
-/// What a worker takes from the broker, in `group`.
+/// The consumer of a worker; its task runs in `group`.
 pub(crate) fn consumer(app: &App, broker: &rabbit::Settings, group: &TaskGroup) -> Consumer {
     let (consumer, consuming) = Consumer::new(broker, CONSUMER_SHARES, app.led_queues());
     group.tracker.spawn(consuming.run(group.stop.clone()));

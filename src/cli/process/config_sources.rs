@@ -11,10 +11,10 @@ use crate::{
     config::{self, Sources},
 };
 
-/// Where the configuration is when no option or variable says otherwise.
+/// The configuration file, unless an option or variable names another.
 pub(crate) const DEFAULT_CONFIG_PATH: &str = "/etc/esh3ar/esh3ar.toml";
 
-/// The most bytes of a configuration file.
+/// In bytes.
 const MAX_FILE_LEN: u64 = 1 << 20;
 
 /// A key of the configuration, its value, and the option that sets it.
@@ -60,13 +60,13 @@ impl ConfigSources {
 fn unreadable(path: &Path, is_default: bool) -> Failure {
     let (user, path) = (privilege::user_name(), path.display());
     let failure =
-        Failure::new(ExitStatus::Config, format!("{path} is not readable for the user {user}"));
+        Failure::new(ExitStatus::Config, format!("{path} is not readable by user {user}"));
     if privilege::is_service() {
         let group = privilege::group_name();
         failure.hint(format!("chown root:{group} {path} && chmod 640 {path}"))
     } else if is_default {
-        failure.hint("run this as root or the user esh3ar, or give --config")
+        failure.hint("run as root or user esh3ar, or use --config")
     } else {
-        failure.hint("run this as root or the user esh3ar, or give another --config")
+        failure.hint("run as root or user esh3ar, or use another --config")
     }
 }

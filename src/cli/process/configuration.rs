@@ -1,4 +1,4 @@
-//! `config`: what is configured, what is wrong with it, and every key on paper.
+//! `config`: shows and checks the configuration, and prints the reference of all keys.
 
 use clap::Subcommand;
 use serde::Serialize;
@@ -16,13 +16,13 @@ use crate::config::{ConfigErrors, Loaded, describe};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Every key with its value and where it came from; secrets are hidden
+    /// Show every key with its value and source; secrets are hidden
     Show,
-    /// Find everything that is wrong with the configuration
+    /// Report every error in the configuration
     Check,
     /// Print a commented file with every key
     Default,
-    /// Print a page with every key, in Markdown
+    /// Print a reference of all keys, in Markdown
     Doc,
 }
 
@@ -42,7 +42,7 @@ impl Runnable for ConfigCommand {
                 ConfigCommand::Show => show(setup),
                 ConfigCommand::Default => setup.output.text(&describe::default_file()),
                 ConfigCommand::Doc => setup.output.text(&describe::markdown()),
-                // Its judgement is all.
+                // `check_config` has done it.
                 ConfigCommand::Check => {}
             }
             Ok(())
@@ -84,7 +84,7 @@ fn check(output: &Output, loaded: Result<&Loaded, &ConfigErrors>) -> Result<(), 
     }
     match loaded {
         Ok(_) => {
-            output.note("the configuration is good");
+            output.note("the configuration is valid");
             Ok(())
         }
         Err(errors) => {
@@ -96,7 +96,7 @@ fn check(output: &Output, loaded: Result<&Loaded, &ConfigErrors>) -> Result<(), 
             if !output.is_table() {
                 output.records(&["place", "fault"], &faults);
             }
-            let count = pluralize(faults.len(), "fault");
+            let count = pluralize(faults.len(), "error");
             Err(Failure::new(
                 ExitStatus::Config,
                 format!("{count} in the configuration:\n{errors}"),

@@ -1,5 +1,5 @@
-//! The appliance's data, opened for one command: the private database of a folder, whether it is
-//! being served or not, or the given one.
+//! Opens the database of a command or process: the embedded one of a data folder, whether a server
+//! runs or not, or an external one.
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -28,7 +28,7 @@ use crate::{
 /// An open database.
 pub(crate) struct OpenDatabase {
     pub(crate) store: Store,
-    /// What reads from its copies need; only a serving process has it.
+    /// Runs the reads from replicas; only a server has it.
     pub(crate) replicas: Option<ReplicasWork>,
     embedded: Option<Embedded>,
 }
@@ -41,7 +41,7 @@ pub(crate) struct OpenApp {
     stop: CancellationToken,
 }
 
-/// What the use cases need of the configuration.
+/// The settings of the use cases, from the configuration.
 pub(crate) fn settings(config: &Config, role: Option<Role>) -> Result<Settings, Failure> {
     Ok(Settings {
         default_region: config.phone.default_region,
@@ -59,7 +59,7 @@ pub(crate) fn settings(config: &Config, role: Option<Role>) -> Result<Settings, 
     })
 }
 
-/// The part of it that may change while the process runs.
+/// The settings that may change while the process runs.
 pub(crate) fn live(config: &Config) -> Result<Live, Failure> {
     Ok(Live {
         retry: config.retry,
@@ -72,19 +72,19 @@ pub(crate) fn live(config: &Config) -> Result<Live, Failure> {
     })
 }
 
-/// Where a test lets the serving process die.
+/// Where a test makes the process die.
 fn failpoints(runs: bool) -> Result<Failpoints, Failure> {
     match std::env::var("ESH3AR_FAILPOINT") {
         Ok(text) if runs => Failpoints::parse(&text).map_err(|text| {
-            let what = format!("ESH3AR_FAILPOINT={text} names no place to fail at in this build");
+            let what = format!("ESH3AR_FAILPOINT={text} is not a failpoint of this build");
             Failure::new(ExitStatus::Config, what)
-                .hint("it is for tests of development builds: unset it")
+                .hint("unset it: failpoints are for tests of development builds")
         }),
         _ => Ok(Failpoints::default()),
     }
 }
 
-/// The way to the administrators.
+/// Sends mail to the administrators.
 pub(crate) fn mailer(config: &Config) -> Result<Mailer, Failure> {
     let smtp = &config.smtp;
     let (Some(host), Some(from)) = (&smtp.host, &smtp.from) else { return Ok(Mailer::Log) };
@@ -106,24 +106,23 @@ pub(crate) fn mailer(config: &Config) -> Result<Mailer, Failure> {
     })
 }
 
-/// Whether there is something to work on: a database that is given, or a private one in the folder.
+/// Whether there is a database: an external one is configured, or the folder has an embedded one.
 pub(crate) fn exists(setup: &Setup) -> bool {
     setup.loaded.config.database.url.is_some() || embedded::is_there(&setup.data_dir)
 }
 
-/// Before a command that has nothing to do without an installation: making an empty one would hide that
-/// the folder is another than was meant.
+/// For commands that make no sense on a new installation: creating an empty one would hide that the folder
+/// is the wrong one.
 pub(crate) fn require_installation(setup: &Setup) -> Result<(), Failure> {
     if exists(setup) {
         return Ok(());
     }
-    let what = format!("there is no installation of esh3ar in {}", setup.data_dir.display());
-    Err(Failure::new(ExitStatus::NotFound, what).hint(
-        "begin one with esh3ar init or esh3ar serve, or name the folder of another with --data-dir",
-    ))
+    let what = format!("no installation of esh3ar in {}", setup.data_dir.display());
+    Err(Failure::new(ExitStatus::NotFound, what)
+        .hint("create one with esh3ar init or esh3ar serve, or set its folder with --data-dir"))
 }
 
-/// Opens the database, whatever its schema.
+/// Opens the database without a look at its schema.
 pub(crate) async fn open_database(
     setup: &Setup,
     purpose: Purpose,
@@ -150,7 +149,7 @@ pub(crate) async fn open_database(
     Ok(OpenDatabase { store, replicas: None, embedded: Some(embedded) })
 }
 
-/// A given database with its copies.
+/// An external database with its replicas.
 pub(crate) fn with_replicas(setup: &Setup) -> Result<OpenDatabase, Failure> {
     let database = &setup.loaded.config.database;
     let named = |key: &str, url: &Secret| {
@@ -159,7 +158,7 @@ pub(crate) fn with_replicas(setup: &Setup) -> Result<OpenDatabase, Failure> {
         Ok::<_, Failure>(target)
     };
     let url = database.url.as_ref().ok_or_else(|| {
-        Failure::new(ExitStatus::Config, "database.replica_urls needs database.url beside it")
+        Failure::new(ExitStatus::Config, "database.replica_urls needs database.url")
     })?;
     let config = named("database.url", url)?;
     let urls = database.replica_urls.iter();
@@ -168,15 +167,15 @@ pub(crate) fn with_replicas(setup: &Setup) -> Result<OpenDatabase, Failure> {
     Ok(OpenDatabase { store, replicas: Some(work), embedded: None })
 }
 
-/// Reads the address of a database. Its failure does not repeat it.
+/// Parses the address of a database. The error does not quote it.
 pub(crate) fn parse(key: &str, url: &Secret) -> Result<Target, Failure> {
     pool::parse_url(url.expose())
         .map_err(|error| Failure::new(ExitStatus::Config, format!("{key}: {error}")))
 }
 
 impl OpenDatabase {
-    /// Brings the schema up to date. A given database is only looked at by commands: its
-    /// migrations are for `esh3ar migrate` and `esh3ar serve`.
+    /// Applies migrations. Commands only check an external database: its
+    /// migrations are applied by `esh3ar migrate` and `esh3ar serve`.
     pub(crate) async fn prepare_schema(&self, may_migrate: bool) -> Result<(), Failure> {
         let mut client = self.store.client().await?;
         if may_migrate || self.embedded.is_some() {
@@ -196,18 +195,20 @@ impl OpenDatabase {
         let mut target = match (&self.embedded, &setup.loaded.config.database.url) {
             (Some(embedded), _) => embedded.pg_config(),
             (None, Some(url)) => parse("database.url", url)?,
-            (None, None) => return Err(Failure::new(ExitStatus::Config, "there is no database")),
+            (None, None) => {
+                return Err(Failure::new(ExitStatus::Config, "no database is configured"));
+            }
         };
         target.application_name(&setup.application_name);
         Ok(target)
     }
 
-    /// Whether it is a given one, and not private.
+    /// Whether it is external, and not the embedded one.
     pub(crate) fn is_given(&self) -> bool {
         self.embedded.is_none()
     }
 
-    /// Whether it is private and another process has its folder.
+    /// Whether it is the embedded one, and another process owns its folder.
     pub(crate) fn is_in_use(&self) -> bool {
         self.embedded.as_ref().is_some_and(|embedded| !embedded.is_owner())
     }
@@ -236,12 +237,12 @@ pub(crate) async fn open(setup: &Setup) -> Result<OpenApp, Failure> {
     open_with(setup, Cache::default()).await
 }
 
-/// The same with what the processes of the installation share beside the database.
+/// The same with the cache that the processes of the installation share.
 pub(crate) async fn open_with(setup: &Setup, cache: Cache) -> Result<OpenApp, Failure> {
     open_prepared(setup, false, cache).await
 }
 
-/// The same for a command that begins an installation: a database that has nothing gets its schema.
+/// The same for a command that may create an installation: an empty database gets its schema.
 pub(crate) async fn open_new(setup: &Setup) -> Result<OpenApp, Failure> {
     open_prepared(setup, true, Cache::default()).await
 }
@@ -268,7 +269,7 @@ async fn open_prepared(setup: &Setup, begins: bool, cache: Cache) -> Result<Open
 }
 
 impl OpenApp {
-    /// Closes everything, then gives the command's own result.
+    /// Closes everything, then returns the command's own result.
     pub(crate) async fn close<T>(self, result: Result<T, Failure>) -> Result<T, Failure> {
         self.stop.cancel();
         self.tracker.close();
@@ -280,8 +281,8 @@ impl OpenApp {
     }
 }
 
-/// Runs one use case over a database that is open already, whose schema may be an older one: then there is
-/// nothing for the use case to be recorded in, and it is left out.
+/// Runs one use case over an open database. Does nothing if the schema is an older one, which has no
+/// tables for it.
 pub(crate) async fn with_app(
     setup: &Setup,
     store: &Store,

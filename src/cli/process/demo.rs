@@ -1,4 +1,4 @@
-//! `demo`: an appliance of its own, a business, a phone, and one message there and back.
+//! `demo`: starts a server with a business user and a phone, and sends a message.
 
 use std::{
     net::SocketAddr,
@@ -42,15 +42,15 @@ use crate::{
 
 const SHOP: &str = "Demo shop";
 const PHONE: &str = "+967771234567";
-/// How long the message may take there and back.
+/// For the message to arrive, and for its acknowledgement.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
-    /// End after the acknowledgement
+    /// Exit after the acknowledgement
     #[arg(long)]
     once: bool,
-    /// Address of the API and the hub [default: 127.0.0.1:5000, or a free port if that is taken]
+    /// Address to listen on [default: 127.0.0.1:5000, or a free port if it is taken]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
 }
@@ -65,7 +65,7 @@ impl Runnable for DemoArgs {
     }
 
     fn config_overrides(&self, overrides: &mut Vec<ConfigOverride>) {
-        // Whatever else listens on this machine, the demo has to come up.
+        // The demo starts even if something else listens on the usual port.
         let usual = SocketAddr::from(([127, 0, 0, 1], 5000));
         let free = std::net::TcpListener::bind(usual).is_ok();
         let listen = match self.listen {
@@ -92,7 +92,7 @@ fn from_client(error: client::Error) -> Failure {
 async fn run(setup: &Setup, arguments: &DemoArgs) -> Result<(), Failure> {
     let mut signals = StopSignals::listen()?;
     let say = |text: &str| setup.output.text(&format!("{text}\n"));
-    say(&format!("Starting an appliance of its own in {} …", setup.data_dir.display()));
+    say(&format!("Starting a demo server in {} …", setup.data_dir.display()));
     let recorder =
         metrics::install().map_err(|error| Failure::new(ExitStatus::Failed, error.to_string()))?;
     let appliance = Box::pin(Appliance::start(setup, recorder)).await?;
@@ -111,7 +111,7 @@ async fn show(setup: &Setup, arguments: &DemoArgs, appliance: &Appliance) -> Res
     let say = |text: &str| setup.output.text(&format!("{text}\n"));
     let base = format!("http://{}", appliance.http);
     let (shop_token, phone_token) = people(&appliance.app).await?;
-    say(&format!("A business user, \"{SHOP}\", and a phone, {PHONE}, each with a token."));
+    say(&format!("Created a business user, \"{SHOP}\", and a phone, {PHONE}, each with a token."));
     let mut phone = HubClient::connect(&base, &phone_token).await.map_err(from_client)?;
     say("The phone has connected to the hub.\n");
     let shop = ApiClient::new(&base, &shop_token).map_err(from_client)?;
@@ -127,7 +127,7 @@ async fn show(setup: &Setup, arguments: &DemoArgs, appliance: &Appliance) -> Res
     let received: MessageView<'_> = read(&received)?;
     let arrived = sent.elapsed();
     say(&format!(
-        "  the shop had its answer after {:.1} ms, the phone its message after {:.1} ms: \"{}\"",
+        "  answered after {:.1} ms, received by the phone after {:.1} ms: \"{}\"",
         answered.as_secs_f64() * 1e3,
         arrived.as_secs_f64() * 1e3,
         received.content
@@ -166,7 +166,7 @@ async fn people(app: &App) -> Result<(String, String), Failure> {
     Ok((shop.token, phone.token))
 }
 
-/// Waits for one message, live or from a catch-up, and acknowledges what is in its way.
+/// Waits for one message, and acknowledges the others that arrive before it.
 async fn receive(phone: &mut HubClient, wanted: Uuid) -> Result<Value, Failure> {
     loop {
         let event = phone.next().await.map_err(from_client)?;
@@ -181,7 +181,7 @@ async fn receive(phone: &mut HubClient, wanted: Uuid) -> Result<Value, Failure> 
     }
 }
 
-/// Shows and acknowledges whatever comes, for as long as the demo runs.
+/// Shows and acknowledges messages for as long as the demo runs.
 async fn follow(
     setup: &Setup,
     base: &str,
@@ -193,13 +193,13 @@ async fn follow(
             Ok(event) => {
                 for message in messages(event) {
                     let MessageView { id, from, content, .. } = read(&message)?;
-                    let line = format!("  the phone got {id} from {from}: {content}");
+                    let line = format!("  the phone received {id} from {from}: {content}");
                     setup.output.text(&format!("{}\n", sanitize::line(&line)));
                     let ids = json!([id]);
                     let _ = phone.call("Acknowledge", vec![ids], DELIVERY_TIMEOUT).await;
                 }
             }
-            // A client comes back for ever; so does this one.
+            // Clients reconnect until they succeed.
             Err(_) => loop {
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 if let Ok(again) = HubClient::connect(base, token).await {
@@ -214,21 +214,21 @@ async fn follow(
 fn instructions(base: &str, shop: &str, phone: &str) -> String {
     format!(
         "
-It goes on serving. Send another message from a second terminal; this phone shows it here:
+The server keeps running. Send another message from a second terminal; the phone shows it here:
 
   curl -s {base}/api/v1/messages -H 'Authorization: Bearer {shop}' \\
     -H 'Content-Type: application/json' -d '{{\"to\":\"{PHONE}\",\"content\":\"Hello from curl\"}}'
 
-What the shop has sent:
+List the messages that the shop has sent:
 
   curl -s {base}/api/v1/messages -H 'Authorization: Bearer {shop}'
 
-Connect a phone of your own with any SignalR client:
+Connect your own phone with any SignalR client:
 
   hub    {base}/hub
   token  {phone}
 
-Ctrl-C ends it.
+Ctrl-C stops the server.
 "
     )
 }

@@ -1,4 +1,4 @@
-//! `listen`: a device in a terminal. Shows what a token's owner is sent, and acknowledges it.
+//! `listen`: a device in the terminal. Prints the messages of a token's owner, and acknowledges them.
 
 use std::time::Duration;
 
@@ -20,23 +20,23 @@ use crate::{
     server::view::{MessageView, StatusChanged, Typing},
 };
 
-/// How long an acknowledgement may take.
+/// For one acknowledgement.
 const ACK_TIMEOUT: Duration = Duration::from_secs(10);
-/// The wait before it connects again.
+/// Before each attempt to reconnect.
 const RECONNECT_DELAY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 pub(crate) struct ListenArgs {
-    /// Token of the phone or business user (esh3ar token create)
+    /// Token of the phone or business user (see esh3ar token create)
     #[arg(long, env = "ESH3AR_TOKEN", hide_env_values = true)]
     token: String,
-    /// Where a gateway is [default: the one that serves this data folder]
+    /// Server address [default: the server of the data folder]
     #[arg(long)]
     url: Option<String>,
-    /// End after so many messages
+    /// Exit after this many messages
     #[arg(long, value_name = "N")]
     count: Option<usize>,
-    /// Show messages without acknowledging them
+    /// Do not acknowledge messages
     #[arg(long)]
     keep: bool,
 }
@@ -58,12 +58,12 @@ impl Runnable for ListenArgs {
 
 fn connect_error(url: &str, error: client::Error) -> Failure {
     if error.is_auth_error() {
-        let what = format!("{url} does not take this token");
-        let hint = "it expired or was revoked, or is another server's: make a new one with esh3ar token create";
+        let what = format!("{url} rejected the token");
+        let hint = "it has expired, was revoked, or belongs to another server; create one with esh3ar token create";
         return Failure::new(ExitStatus::Refused, what).hint(hint);
     }
-    Failure::new(ExitStatus::Unavailable, format!("{url} cannot be listened to: {error}"))
-        .hint("check --url, and that esh3ar serve runs there")
+    Failure::new(ExitStatus::Unavailable, format!("cannot connect to {url}: {error}"))
+        .hint("check --url, and that esh3ar serve is running there")
 }
 
 async fn run(setup: &Setup, arguments: &ListenArgs) -> Result<(), Failure> {
@@ -72,14 +72,13 @@ async fn run(setup: &Setup, arguments: &ListenArgs) -> Result<(), Failure> {
         Some(url) => url.trim_end_matches('/').to_owned(),
         None => {
             let found = state_file::running_server(&setup.data_dir).ok_or_else(|| {
-                let what = format!("nobody serves {}", setup.data_dir.display());
-                Failure::new(ExitStatus::Unavailable, what)
-                    .hint("start esh3ar serve, or give --url")
+                let what = format!("no server is running on {}", setup.data_dir.display());
+                Failure::new(ExitStatus::Unavailable, what).hint("run: esh3ar serve, or use --url")
             })?;
             format!("http://{}", found.http)
         }
     };
-    // A wrong address or token is told at once; whatever comes later is waited out.
+    // A wrong address or token fails at once; a later loss of the connection is waited out.
     let hub = HubClient::connect(&url, &arguments.token)
         .await
         .map_err(|error| connect_error(&url, error))?;
@@ -89,7 +88,7 @@ async fn run(setup: &Setup, arguments: &ListenArgs) -> Result<(), Failure> {
     }
 }
 
-/// Until there were messages enough, or the token is good for nothing any more.
+/// Until enough messages came, or the token is rejected.
 async fn follow(
     setup: &Setup,
     arguments: &ListenArgs,
@@ -100,7 +99,7 @@ async fn follow(
     let mut left = arguments.count.unwrap_or(usize::MAX);
     loop {
         let Ok(event) = hub.next().await else {
-            setup.output.note("the connection was lost; connecting again");
+            setup.output.note("connection lost; reconnecting");
             hub = loop {
                 tokio::time::sleep(RECONNECT_DELAY).await;
                 match HubClient::connect(url, &arguments.token).await {
@@ -125,7 +124,7 @@ async fn follow(
             left = left.saturating_sub(1);
         }
         if !arguments.keep && !ids.is_empty() {
-            // One that is lost comes again, with the next connection.
+            // A message whose acknowledgement is lost is redelivered on the next connection.
             let _ = hub.call("Acknowledge", vec![json!(ids)], ACK_TIMEOUT).await;
         }
         if left == 0 {
@@ -143,7 +142,7 @@ fn show(setup: &Setup, message: &Value, view: &MessageView<'_>) {
     setup.output.event(&sanitize::line(&line), message);
 }
 
-/// What is told beside messages, in words.
+/// A status change or typing signal, in words.
 fn signal(target: &str, told: &[Value]) -> Option<String> {
     let told = told.first()?;
     match target {
@@ -153,13 +152,13 @@ fn signal(target: &str, told: &[Value]) -> Option<String> {
         }
         "Typing" => {
             let Typing { from, .. } = read(told).ok()?;
-            Some(format!("{from} is writing"))
+            Some(format!("{from} is typing"))
         }
         _ => None,
     }
 }
 
-/// The messages of a call of the server's.
+/// The messages that the server pushed with a call.
 pub(crate) fn messages(event: HubEvent) -> Vec<Value> {
     match event {
         HubEvent::Invocation { target, arguments } if target == "ReceiveMessage" => arguments,

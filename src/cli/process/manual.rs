@@ -17,13 +17,13 @@ use crate::cli::{
 
 #[derive(Debug, Args)]
 pub(crate) struct CompletionsArgs {
-    /// The shell
+    /// Shell
     shell: clap_complete::Shell,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ManArgs {
-    /// Write a page for each command into a folder, instead of printing the first
+    /// Write one page per command into this folder, instead of printing the first
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }
@@ -48,7 +48,7 @@ impl Runnable for ManArgs {
     }
 }
 
-/// What holds for every command, and no option tells.
+/// The end of the first page: what holds for every command.
 const REST: &str = r#".SH FILES
 .TP
 /etc/esh3ar/esh3ar.toml
@@ -62,13 +62,13 @@ ESH3AR_CONFIG
 The configuration file.
 .TP
 ESH3AR__SECTION__KEY
-Sets \fIsection.key\fR over the file.
+Overrides \fIsection.key\fR of the file.
 .TP
 NO_COLOR
 No colours.
 .SH "EXIT STATUS"
-0 done, 1 failed, 2 wrong usage, 3 partly done, 4 not found, 5 refused, 69 a dependency cannot be
-reached, 78 the configuration or the data folder has to be mended first.
+0 success, 1 failure, 2 usage error, 3 partial success, 4 not found, 5 refused, 69 dependency
+unavailable, 78 invalid configuration or data folder.
 "#;
 
 fn completions(shell: clap_complete::Shell, setup: &Setup) -> Result<(), Failure> {

@@ -1,4 +1,4 @@
-//! `migrate`: the schema's versions.
+//! `migrate`: applies migrations, or shows which are applied.
 
 use clap::Args;
 use serde::Serialize;
@@ -13,10 +13,10 @@ use crate::store::{embedded::Purpose, migrate};
 
 #[derive(Debug, Args)]
 pub(crate) struct MigrateArgs {
-    /// Only tell which migrations are applied
+    /// Show which migrations are applied
     #[arg(long)]
     status: bool,
-    /// Only tell which migrations would be applied
+    /// Show which migrations would be applied
     #[arg(long, conflicts_with = "status")]
     dry_run: bool,
 }

@@ -1,4 +1,4 @@
-//! Not being root: what root starts goes on as the appliance's own user before it does anything.
+//! Drops root's privileges: a process started by root continues as the service's user before it does anything.
 
 use std::{
     env,
@@ -28,12 +28,12 @@ use crate::cli::io::{
     private_file,
 };
 
-/// Who to be instead of root: the first of these that there is.
+/// The user to become instead of root: the first of these that exists.
 const SERVICE_USERS: [&str; 3] = ["esh3ar", "postgres", "nobody"];
-/// Says to the command that goes on as another user that its output is the file it was to open.
+/// Tells the command that continues as another user that its standard output is the file that it was to open.
 const OUTPUT_IS_FILE_VAR: &str = "ESH3AR_OUTPUT_IS_FILE";
 
-/// Who started a command that goes on as another user.
+/// Who started a command that continues as another user.
 const OPERATOR_VAR: &str = "ESH3AR_OPERATOR";
 
 /// The user who runs this command: before `sudo`, and before root became the owner of the data. For the
@@ -47,7 +47,7 @@ pub fn operator() -> String {
         .unwrap_or_else(|| format!("uid {}", getuid()))
 }
 
-/// Whether this process is the appliance's: its own user, or what root goes on as.
+/// Whether this process runs as the service's user, or continues a process of root's.
 pub fn is_service() -> bool {
     env::var_os(OPERATOR_VAR).is_some() || user_name() == SERVICE_USERS[0]
 }
@@ -64,7 +64,7 @@ pub fn group_name() -> String {
     group.map_or_else(|| getegid().to_string(), |group| group.name)
 }
 
-/// Says to the same which configuration file it has just been given.
+/// Tells it which configuration file root chose.
 const CONFIG_PATH_VAR: &str = "ESH3AR_CARRIED_CONFIG";
 
 /// The configuration file that root chose or wrote before it became this user.
@@ -77,7 +77,7 @@ pub fn output_is_file() -> bool {
     env::var_os(OUTPUT_IS_FILE_VAR).is_some()
 }
 
-/// Says the same of its standard input.
+/// Tells it the same of its standard input.
 const INPUT_IS_FILE_VAR: &str = "ESH3AR_INPUT_IS_FILE";
 
 /// Files that were opened by whoever called the command.
@@ -129,7 +129,7 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
     Failure::new(kind, format!("{} cannot be read: {error}", path.display()))
 }
 
-/// When root: makes a file and gives it to the user that the command goes on as.
+/// When root: creates a file for the user that the command continues as.
 ///
 /// # Errors
 /// As [`private_file::create_new`].
@@ -141,11 +141,11 @@ pub fn give_file(path: &Path, data_dir: &Path) -> Result<(), Failure> {
     private_file::create_new(path)
         .and_then(|file| fchown(file, Some(user.uid.as_raw()), Some(user.gid.as_raw())))
         .map_err(|error| {
-            Failure::new(ExitStatus::Failed, format!("{} cannot be made: {error}", path.display()))
+            Failure::new(ExitStatus::Failed, format!("cannot create {}: {error}", path.display()))
         })
 }
 
-/// Where the data are when nobody says.
+/// The data folder, unless an option or the configuration names another.
 pub fn default_data_dir() -> PathBuf {
     let given = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
     if let Some(list) = given("STATE_DIRECTORY") {
@@ -163,11 +163,11 @@ pub fn default_data_dir() -> PathBuf {
         .join("esh3ar")
 }
 
-/// What a process of root's goes on as.
+/// How a process of root's continues.
 pub enum Continuation {
-    /// Itself: it is not root.
-    Here(OpenFiles),
-    /// The same command as the appliance's user, ready to be run.
+    /// In this process: it is not root.
+    InProcess(OpenFiles),
+    /// As the same command of the service's user.
     AsUser(Box<Command>),
 }
 
@@ -212,17 +212,17 @@ pub fn drop_root(
     Ok(Continuation::AsUser(Box::new(command)))
 }
 
-/// Becomes the other user's command. Returns only when that is not possible.
+/// Replaces this process by the other user's command. Returns only on failure.
 pub fn exec_as_user(mut command: Command) -> Failure {
     let error = command.exec();
-    Failure::new(ExitStatus::Failed, format!("cannot go on as another user: {error}"))
+    Failure::new(ExitStatus::Failed, format!("cannot switch to another user: {error}"))
 }
 
-/// Says to the other user's command that root waits for its end.
+/// Tells the other user's command that this process of root's waits for it.
 const PARENT_PID_VAR: &str = "ESH3AR_WAITED_FOR";
 
-/// When root waits for this command: ends with root's, whatever ended that. A signal reaches only the
-/// process that was started, and what it asked for must not go on behind it.
+/// When root waits for this command: ends when root's process does. A signal reaches only the
+/// process that was started, and its work must not continue without it.
 pub fn die_with_parent() {
     if let Some(root) = env::var(PARENT_PID_VAR).ok().and_then(|pid| pid.parse().ok()) {
         // Neither can fail with a signal that there is.
@@ -234,7 +234,7 @@ pub fn die_with_parent() {
     }
 }
 
-/// Runs the other user's command to its end, and gives its exit status: there is something left for root
+/// Runs the other user's command to its end, and returns its exit status: root has something left
 /// to do.
 ///
 /// # Errors
@@ -242,7 +242,7 @@ pub fn die_with_parent() {
 pub fn run_as_user(mut command: Command) -> Result<u8, Failure> {
     command.env(PARENT_PID_VAR, std::process::id().to_string());
     let status = command.status().map_err(|error| {
-        Failure::new(ExitStatus::Failed, format!("cannot go on as another user: {error}"))
+        Failure::new(ExitStatus::Failed, format!("cannot switch to another user: {error}"))
     })?;
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(ExitStatus::Failed as u8))
 }
@@ -259,8 +259,8 @@ pub fn user_of(data_dir: &Path) -> Result<User, Failure> {
         None => SERVICE_USERS.iter().find_map(|name| User::from_name(name).ok().flatten()),
     };
     user.ok_or_else(|| {
-        Failure::new(ExitStatus::Config, "there is no user to run as instead of root")
-            .hint("make one: adduser --system --group esh3ar")
+        Failure::new(ExitStatus::Config, "no user to run as instead of root")
+            .hint("create one: adduser --system --group esh3ar")
     })
 }
 
@@ -270,7 +270,7 @@ fn unusable(path: &Path, error: &std::io::Error) -> Failure {
 }
 
 fn give_folder(data_dir: &Path, user: &User) -> Result<(), Failure> {
-    // Before anything is made: what cannot work should leave nothing behind.
+    // Before anything is created: a failure should leave nothing behind.
     let wanted = std::path::absolute(data_dir).map_err(|error| unusable(data_dir, &error))?;
     if let Some(place) = wanted.ancestors().skip(1).find(|folder| folder.is_dir()) {
         let place = place.canonicalize().map_err(|error| unusable(place, &error))?;
@@ -289,7 +289,7 @@ fn give_folder(data_dir: &Path, user: &User) -> Result<(), Failure> {
         let empty = fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_none());
         if !empty {
             let what = format!("{} belongs to root and is not empty", path.display());
-            let hint = "choose a --data-dir of esh3ar's own";
+            let hint = "choose a --data-dir that only esh3ar uses";
             return Err(Failure::new(ExitStatus::Config, what).hint(hint));
         }
         chown(&path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))
@@ -312,11 +312,11 @@ fn open_for_search(folder: &Path, user: &User) -> Result<(), Failure> {
     }
     let home = User::from_uid(Uid::from_raw(0)).ok().flatten().map(|root| root.dir);
     if metadata.uid() != 0 || home.is_some_and(|home| home == folder) {
-        let what = format!("user {} cannot pass through {}", user.name, folder.display());
+        let what = format!("user {} cannot access {}", user.name, folder.display());
         return Err(Failure::new(ExitStatus::Config, what)
             .hint("choose a --data-dir elsewhere, such as /var/lib/esh3ar"));
     }
-    tracing::warn!(folder = %folder.display(), "opening a folder for passing through (o+x)");
+    tracing::warn!(folder = %folder.display(), "adding search permission (o+x) to a folder");
     fs::set_permissions(folder, fs::Permissions::from_mode(mode | 0o001))
         .map_err(|error| unusable(folder, &error))
 }
@@ -327,7 +327,7 @@ pub fn host() -> String {
     name.unwrap_or_else(|| "unknown".to_owned())
 }
 
-/// Lets this process have as many files as it may; returns how many that is.
+/// Raises the limit of open files to the hard limit, and returns it.
 pub fn raise_file_limit() -> u64 {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 0 };
     if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() {

@@ -1,6 +1,6 @@
-//! `reload`: lets the processes of a folder take up their configuration, and says what came of it.
+//! `reload`: makes the processes of a data folder reload their configuration, and prints the outcome.
 //!
-//! By a signal, as `drain`; the process answers in the file that says where it can be found.
+//! By a signal, as `drain`; the process answers in its state file.
 
 use std::{
     path::Path,
@@ -25,15 +25,15 @@ use crate::{
     config::duration,
 };
 
-/// How often it is looked for the answer.
+/// Between two looks into the state file.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The files in which running processes say where they are, and what those are.
+/// State files, and the processes that write them.
 const PROCESSES: [(&str, &str); 2] = [("serve.json", "serve"), ("worker.json", "worker")];
 
 #[derive(Debug, Args)]
 pub(crate) struct ReloadArgs {
-    /// How long to wait for a process to answer
+    /// How long to wait for each process
     #[arg(long, default_value = "30s", value_parser = span)]
     timeout: Duration,
 }
@@ -49,10 +49,10 @@ impl Runnable for ReloadArgs {
 }
 
 fn span(text: &str) -> Result<Duration, String> {
-    duration::parse(text).ok_or_else(|| "a duration is written as 500ms, 10s or 5m".to_owned())
+    duration::parse(text).ok_or_else(|| "expected a duration such as 500ms, 10s or 5m".to_owned())
 }
 
-/// What this command reads of such a file.
+/// What this command reads of a state file.
 #[derive(Deserialize)]
 struct Found {
     pid: i32,
@@ -88,9 +88,9 @@ async fn run(setup: &Setup, arguments: &ReloadArgs) -> Result<(), Failure> {
                     let kind =
                         if reloaded.taken_up { ExitStatus::Partly } else { ExitStatus::Config };
                     let told = Failure::new(kind, why.clone()).hint(if reloaded.taken_up {
-                        "all else is in effect; see its log"
+                        "everything else was applied; see its log"
                     } else {
-                        "nothing has changed; run: esh3ar config check"
+                        "nothing was changed; run: esh3ar config check"
                     });
                     failure.get_or_insert(told);
                 }
@@ -103,19 +103,19 @@ async fn run(setup: &Setup, arguments: &ReloadArgs) -> Result<(), Failure> {
         }
     }
     if views.is_empty() && failure.is_none() {
-        let what = format!("no esh3ar runs in {}", setup.data_dir.display());
+        let what = format!("no process is running on {}", setup.data_dir.display());
         return Err(Failure::new(ExitStatus::NotFound, what)
-            .hint("give its folder with --data-dir; it reads its configuration when it starts"));
+            .hint("set its data folder with --data-dir; a process that is not running reads its configuration when it starts"));
     }
     setup.output.records(COLUMNS, &views);
     if views.iter().any(|view| !view.waiting.is_empty()) {
-        setup.output.note("what is waiting is taken up by a restart");
+        setup.output.note("waiting keys take effect after a restart");
     }
     failure.map_or(Ok(()), Err)
 }
 
-/// Whether the process is this program and not another that has got its number: to most others the
-/// signal means the end.
+/// Whether the process is this program, and not another one that reuses its id: SIGHUP ends most other
+/// programs.
 fn is_this_program(pid: i32) -> bool {
     let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let command = String::from_utf8_lossy(&command).into_owned();
@@ -131,13 +131,12 @@ async fn ask(
     timeout: Duration,
 ) -> Result<ReloadOutcome, Failure> {
     let before = found.reload.as_ref().map_or(0, |reload| reload.number);
-    let gone = || Failure::new(ExitStatus::NotFound, format!("the {process} process is gone"));
+    let gone = || Failure::new(ExitStatus::NotFound, format!("the {process} process has stopped"));
     kill(Pid::from_raw(found.pid), Signal::SIGHUP).map_err(|error| match error {
-        Errno::EPERM => Failure::new(
-            ExitStatus::Refused,
-            format!("the {process} process belongs to another user"),
-        )
-        .hint("run this as that user, or as root"),
+        Errno::EPERM => {
+            Failure::new(ExitStatus::Refused, format!("the {process} process runs as another user"))
+                .hint("run this as that user or as root")
+        }
         _ => gone(),
     })?;
     let until = Instant::now() + timeout;
@@ -147,9 +146,10 @@ async fn ask(
             return Ok(reloaded);
         }
         if Instant::now() > until {
-            let what = format!("the {process} process has not answered in {timeout:?}");
-            return Err(Failure::new(ExitStatus::Failed, what)
-                .hint("see its log, and wait longer with --timeout"));
+            let what = format!("the {process} process did not answer within {timeout:?}");
+            return Err(
+                Failure::new(ExitStatus::Failed, what).hint("see its log, or raise --timeout")
+            );
         }
         tokio::time::sleep(POLL_INTERVAL).await;
     }

@@ -15,10 +15,10 @@ use crate::{
     telemetry::notify,
 };
 
-/// What is taken up while the process runs, and what was.
+/// Reloads the configuration, and remembers what is in effect.
 pub(crate) struct Reloader<'a> {
     setup: &'a Setup,
-    /// What is in effect of the keys that may change; of the others `setup` has it.
+    /// In effect for the keys that may change; for all others, `setup` is.
     current: Loaded,
     number: u64,
 }
@@ -29,9 +29,9 @@ impl Reloader<'_> {
         Reloader { setup, current: setup.loaded.clone(), number: 0 }
     }
 
-    /// Takes up what can be taken up: the keys that are live ([`is_live`]) and the certificate. Of
-    /// everything else that was changed it is said that it waits for a restart. A configuration that is
-    /// wrong changes nothing. `found` is where commands find the answer.
+    /// Applies the keys that are live ([`is_live`]) and the certificate; reports the other changed keys as
+    /// waiting for a restart. An invalid configuration changes nothing. The outcome goes into `state_file`,
+    /// where `esh3ar reload` reads it.
     pub(crate) fn reload(
         &mut self,
         app: &App,
@@ -42,7 +42,10 @@ impl Reloader<'_> {
         notify::reloading();
         self.number += 1;
         let reloaded = self.apply(app, tls).unwrap_or_else(|failure| {
-            tracing::error!(why = failure.what, "nothing is taken up; run: esh3ar config check");
+            tracing::error!(
+                why = failure.what,
+                "configuration not applied; run: esh3ar config check"
+            );
             ReloadOutcome {
                 number: self.number,
                 taken_up: false,
@@ -59,7 +62,7 @@ impl Reloader<'_> {
 
     fn apply(&mut self, app: &App, tls: Option<&Tls>) -> Result<ReloadOutcome, Failure> {
         let loaded = addresses::load(self.setup.config_sources.read()?)?;
-        // All that can fail comes first, so that nothing is taken up by half.
+        // Everything that can fail comes first, so that nothing is applied by half.
         let live = database::live(&loaded.config)?;
         let level = &loaded.config.log.level;
         let levelled = self.setup.level.set(level);
@@ -67,8 +70,8 @@ impl Reloader<'_> {
         app.take_up(live);
         let renewed = tls.map_or(Ok(()), Tls::renew);
         let why = renewed.err().map(|error| {
-            tracing::error!(%error, "the old certificate is kept");
-            format!("the old certificate is kept: {error}")
+            tracing::error!(%error, "keeping the old certificate");
+            format!("keeping the old certificate: {error}")
         });
         let names = |keys: Vec<&'static str>, live: bool| -> Vec<String> {
             let keys = keys.into_iter().filter(|key| is_live(key) == live);
@@ -78,12 +81,12 @@ impl Reloader<'_> {
         let waiting = names(loaded.changed_since(&self.setup.loaded), false);
         let (current, left) = (changed.join(", "), waiting.join(", "));
         if waiting.is_empty() {
-            tracing::info!(changed = current, "configuration taken up");
+            tracing::info!(changed = current, "configuration applied");
         } else {
             tracing::warn!(
                 changed = current,
                 keys = left,
-                "configuration taken up; these keys wait for a restart"
+                "configuration applied; these keys need a restart"
             );
         }
         self.current = loaded;

@@ -1,4 +1,4 @@
-//! `serve`: the appliance until it is told to stop.
+//! `serve`: runs the appliance until it is stopped.
 
 use std::net::SocketAddr;
 
@@ -79,15 +79,15 @@ async fn run(setup: &Setup) -> Result<(), Failure> {
     };
     drop(state_file);
     if let Some(how) = died {
-        let what = format!("the private Postgres ended by itself: {how}");
+        let what = format!("the embedded Postgres exited: {how}");
         tracing::error!("{what}");
         return Err(Failure::new(ExitStatus::Unavailable, what)
             .hint("see postgres.log in the data folder, then start esh3ar again"));
     }
-    tracing::info!("stopping; a second signal stops at once");
+    tracing::info!("stopping; a second signal stops immediately");
     tokio::select! {
         stopped = Box::pin(appliance.stop()) => stopped,
-        // Nothing is lost by this: what was answered is committed.
+        // Nothing is lost: accepted messages are committed.
         () = signals.next() => Ok(()),
     }
 }

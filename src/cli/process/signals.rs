@@ -27,7 +27,7 @@ impl StopSignals {
     }
 }
 
-/// The signals of `esh3ar drain`: only who may send them, may empty the process.
+/// The signals of `esh3ar drain`.
 pub(crate) struct DrainSignals {
     begin: Signal,
     end: Signal,
@@ -42,7 +42,7 @@ impl DrainSignals {
         })
     }
 
-    /// Whether to begin or to end.
+    /// Whether to begin draining, or to end it.
     pub(crate) async fn next(&mut self) -> bool {
         tokio::select! {
             _ = self.begin.recv() => true,
@@ -51,7 +51,7 @@ impl DrainSignals {
     }
 }
 
-/// SIGHUP: take up the configuration again. Without this it would end the process.
+/// SIGHUP: reload the configuration. Without a handler it would end the process.
 pub(crate) struct ReloadSignal(Signal);
 
 impl ReloadSignal {

@@ -1,4 +1,4 @@
-//! The file beside the data in which a running process says where it is, and what became of a reload.
+//! The file in the data folder with a running process's pid, addresses and last reload.
 
 use std::{
     net::SocketAddr,
@@ -8,7 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Where a running appliance can be found; written beside its data for commands and scripts.
+/// Where a running server can be found; commands and scripts read it from `serve.json`.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct RunningServer {
     pub(crate) pid: u32,
@@ -16,7 +16,7 @@ pub(crate) struct RunningServer {
     pub(crate) metrics: Option<SocketAddr>,
 }
 
-/// Where the appliance of a folder can be found, if it runs.
+/// The server of a data folder, if it runs.
 pub(crate) fn running_server(data_dir: &Path) -> Option<RunningServer> {
     let text = std::fs::read_to_string(data_dir.join("serve.json")).ok()?;
     serde_json::from_str(&text).ok()
@@ -27,32 +27,32 @@ pub(crate) fn running_server(data_dir: &Path) -> Option<RunningServer> {
 pub(crate) struct ReloadOutcome {
     /// Counts the reloads of the process, from 1.
     pub(crate) number: u64,
-    /// Whether the configuration was taken up; else all is as it was.
+    /// Whether the configuration was applied; if not, nothing was changed.
     pub(crate) taken_up: bool,
-    /// The keys that are another since the last time, and in effect.
+    /// Keys that this reload changed.
     pub(crate) changed: Vec<String>,
-    /// The keys that are another than when the process started, and wait for a restart.
+    /// Keys that were changed since the process started, and need a restart.
     pub(crate) waiting: Vec<String>,
-    /// What is wrong.
+    /// What failed.
     pub(crate) why: Option<String>,
 }
 
-/// The file in which this process says where it is; gone when this is dropped.
+/// The state file of this process; removed on drop.
 pub(crate) struct StateFile {
     path: PathBuf,
     content: Value,
 }
 
 impl StateFile {
-    /// Says it, where the folder can be written.
+    /// Writes it. A folder that cannot be written is only logged.
     pub(crate) fn new<T: Serialize>(path: PathBuf, found: &T) -> StateFile {
         let content = serde_json::to_value(found).unwrap_or_default();
-        let announcement = StateFile { path, content };
-        announcement.write();
-        announcement
+        let file = StateFile { path, content };
+        file.write();
+        file
     }
 
-    /// Adds what became of a reload.
+    /// Adds the outcome of a reload.
     pub(crate) fn record_reload(&mut self, reloaded: &ReloadOutcome) {
         if let (Value::Object(content), Ok(reload)) =
             (&mut self.content, serde_json::to_value(reloaded))
@@ -64,7 +64,7 @@ impl StateFile {
 
     fn write(&self) {
         let half = self.path.with_extension("json.new");
-        // Whole or not at all: others read it at any time.
+        // Atomically: others read it at any time.
         let written = std::fs::write(&half, self.content.to_string())
             .and_then(|()| std::fs::rename(&half, &self.path));
         if let Err(error) = written {

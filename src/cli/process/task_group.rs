@@ -16,7 +16,7 @@ impl TaskGroup {
         self.stop.cancel();
         self.tracker.close();
         if tokio::time::timeout(timeout, self.tracker.wait()).await.is_err() {
-            tracing::warn!(left = self.tracker.len(), what, "a part did not end in time");
+            tracing::warn!(left = self.tracker.len(), what, "tasks did not stop in time");
         }
     }
 }

@@ -6,9 +6,9 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::{server::pulse::Pulse, telemetry::notify};
 
-/// Says that the process lives, as often as systemd wants to hear it, and only if it does: the loop
-/// that everything ends in asks, a thread of the runtime answers, and so does the loop that accepts
-/// connections. A database that is away is no reason to be started again, and is not asked.
+/// Notifies systemd at the interval that it asks for, as long as the process works: a task must run on the
+/// runtime, and the loop that accepts connections must answer. The database is not asked: a restart of this
+/// process would not help.
 pub(crate) struct Watchdog {
     ticks: Option<Interval>,
     timeout: Duration,
@@ -24,7 +24,7 @@ impl Watchdog {
         Watchdog { ticks: Some(ticks), timeout: every }
     }
 
-    /// Waits until it is time to look again; for ever without a watchdog.
+    /// Waits for the next check; forever without a watchdog.
     pub(crate) async fn tick(&mut self) {
         match &mut self.ticks {
             Some(ticks) => {
@@ -34,7 +34,7 @@ impl Watchdog {
         }
     }
 
-    /// Looks, and says so if all is well.
+    /// Checks, and notifies systemd if all is well.
     pub(crate) async fn report(&self, pulse: Option<&Pulse>) {
         let thread = tokio::time::timeout(self.timeout, tokio::spawn(async {})).await;
         let beats = match pulse {
@@ -44,7 +44,7 @@ impl Watchdog {
         if matches!(thread, Ok(Ok(()))) && beats {
             notify::alive();
         } else {
-            tracing::error!("this process does not answer itself; the service manager is not told");
+            tracing::error!("self-check failed; the watchdog is not notified");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `worker`: delivers what gateways accept, until it is told to stop.
+//! `worker`: delivers what gateways accept, until it is stopped.
 
 use std::{
     sync::{
@@ -50,9 +50,9 @@ impl Runnable for Worker {
 async fn run(setup: &Setup) -> Result<(), Failure> {
     let config = &setup.loaded.config;
     if cluster::broker(config)?.is_none() {
-        let what = "a worker takes its work from RabbitMQ, and queue.url is not set";
+        let what = "queue.url is not set: a worker gets its work from RabbitMQ";
         let hint =
-            "set queue.url, or run esh3ar serve alone: without a broker it delivers by itself";
+            "set queue.url, or run only esh3ar serve, which delivers by itself without a broker";
         return Err(Failure::new(ExitStatus::Config, what).hint(hint));
     }
     let started = Instant::now();
@@ -74,7 +74,7 @@ async fn run(setup: &Setup) -> Result<(), Failure> {
     };
     let readiness: Readiness = Arc::new(AtomicBool::new(true));
     let address = metrics_listener.as_ref().map(|(_, address)| address.to_string());
-    // Of the page for machines, if there is one: a worker accepts nothing else.
+    // Of the metrics listener: a worker accepts no other connections.
     let pulse = metrics_listener.is_some().then(Pulse::default);
     if let (Some((listener, _)), Some(pulse)) = (metrics_listener, &pulse) {
         runtime.serve_metrics(
@@ -89,7 +89,7 @@ async fn run(setup: &Setup) -> Result<(), Failure> {
     tracing::info!(
         metrics = address.as_deref(),
         version = env!("CARGO_PKG_VERSION"),
-        "a worker, ready in {} ms",
+        "worker ready in {} ms",
         started.elapsed().as_millis()
     );
     let found = serde_json::json!({ "pid": std::process::id(), "metrics": address });
@@ -107,12 +107,12 @@ async fn run(setup: &Setup) -> Result<(), Failure> {
         }
     }
     drop(state_file);
-    tracing::info!("stopping; a second signal stops at once");
+    tracing::info!("stopping; a second signal stops immediately");
     notify::stopping();
     readiness.store(false, Ordering::Release);
     tokio::select! {
         stopped = Box::pin(runtime.stop()) => stopped,
-        // Nothing is lost by this: what was not finished is taken by others.
+        // Nothing is lost: other workers take over unfinished work.
         () = signals.next() => Ok(()),
     }
 }

@@ -20,9 +20,9 @@ pub(super) const DATABASE: &str = "database.dump";
 /// Everything below is configuration.
 pub(super) const CONFIGURATION: &str = "configuration/";
 const MANIFEST: &str = "manifest.json";
-/// What this version writes and reads; a later one that older ones cannot read has another.
+/// The format that this version writes; raised when older versions cannot read it.
 pub(super) const FORMAT: u32 = 1;
-/// No manifest is longer, in bytes.
+/// In bytes.
 const MAX_MANIFEST_LEN: u64 = 16 * 1024 * 1024;
 
 /// What is in an archive.
@@ -37,12 +37,12 @@ pub(super) struct Manifest {
     pub(super) schema: i32,
     /// The version of Postgres.
     pub(super) postgres: String,
-    /// The moment that the database is of.
+    /// The moment of the snapshot.
     #[serde(with = "crate::server::moment")]
     pub(super) created_at: OffsetDateTime,
     /// Rows by table.
     pub(super) tables: BTreeMap<String, i64>,
-    /// Messages that the books could not account for at that moment.
+    /// Messages that reconciliation could not account for at that moment.
     pub(super) unaccounted: u64,
     /// The other files of the archive.
     pub(super) entries: Vec<ArchiveEntry>,
@@ -56,14 +56,14 @@ pub(super) struct ArchiveEntry {
     pub(super) sha256: String,
 }
 
-/// An archive that is no whole one.
+/// Why an archive cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ArchiveError {
-    #[error("it is no backup of esh3ar, or was cut off: {0}")]
+    #[error("not a backup of esh3ar, or truncated: {0}")]
     NotWhole(String),
-    #[error("{0} is not what was written")]
+    #[error("{0} is corrupted")]
     Changed(String),
-    #[error("its format {0} is newer than this esh3ar")]
+    #[error("format {0} is newer than this esh3ar supports")]
     Newer(u32),
     #[error("{0}")]
     Io(#[from] std::io::Error),
@@ -76,7 +76,7 @@ pub(super) struct ArchiveWriter {
     bar: ProgressBar,
 }
 
-/// Passes on, counts and sums up.
+/// Passes bytes on, and counts and hashes them.
 struct Summed<'a, T> {
     inner: T,
     bytes: u64,
@@ -190,7 +190,7 @@ pub(super) fn manifest(file: &File) -> Result<Manifest, ArchiveError> {
         }
         let mut text = Vec::new();
         entry.take(MAX_MANIFEST_LEN).read_to_end(&mut text).map_err(not_whole)?;
-        // First only its format: what else it says may look otherwise.
+        // First only the format: another one may have other fields.
         let wrong = |error: serde_json::Error| ArchiveError::NotWhole(error.to_string());
         let any: serde_json::Value = serde_json::from_slice(&text).map_err(wrong)?;
         let format = any["format"].as_u64().and_then(|n| u32::try_from(n).ok()).unwrap_or_default();
@@ -199,7 +199,7 @@ pub(super) fn manifest(file: &File) -> Result<Manifest, ArchiveError> {
         }
         return serde_json::from_value(any).map_err(wrong);
     }
-    Err(ArchiveError::NotWhole("it has no manifest.json".to_owned()))
+    Err(ArchiveError::NotWhole("no manifest.json".to_owned()))
 }
 
 /// Reads every file of an archive, in the order in which they lie there, and checks that each is what the

@@ -28,12 +28,12 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(crate) struct BackupArgs {
-    /// A file, or a folder in which a new one is called after the time
+    /// Output file, or a folder for a file named after the time
     file: PathBuf,
-    /// Do not restore it into a scratch database to see that everything is in it
+    /// Skip the test restore into a scratch database
     #[arg(long)]
     no_verify: bool,
-    /// Of the backups in the folder keep only so many, the newest
+    /// Keep only the newest N backups in the folder
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     keep: Option<u16>,
     #[command(flatten)]
@@ -41,7 +41,7 @@ pub(crate) struct BackupArgs {
 }
 
 impl BackupArgs {
-    /// Where to, and the open file: before the process becomes the owner of the data, who may not be able to
+    /// The destination and the open file: before the process becomes the owner of the data, who may not be able to
     /// write there.
     fn prepare(&self) -> Result<Option<(BackupDestination, File)>, Failure> {
         if privilege::input_is_file() {
@@ -49,8 +49,8 @@ impl BackupArgs {
         }
         let place = BackupDestination::new(&self.file, Clock::System.now())?;
         if self.keep.is_some() && !place.is_rotated() {
-            return Err(Failure::new(ExitStatus::Usage, "--keep counts the backups in a folder")
-                .hint("name a folder that is there instead of a file"));
+            return Err(Failure::new(ExitStatus::Usage, "--keep needs a folder")
+                .hint("give an existing folder instead of a file"));
         }
         let file = place.open()?;
         Ok(Some((place, file)))
@@ -61,8 +61,8 @@ impl Runnable for BackupArgs {
     fn spec(&self) -> Spec {
         let scope = Scope::ThisMachine {
             changes: true,
-            what: "a backup is made on the server itself, which has the database's own programs",
-            hint: "run there: esh3ar backup FILE, and copy FILE here",
+            what: "backups are made on the server, which has the Postgres programs",
+            hint: "run esh3ar backup FILE on the server, and copy FILE here",
         };
         Spec { name: "backup", scope, needs_installation: true, ..Spec::LOCAL }
     }
@@ -87,7 +87,7 @@ impl Runnable for BackupArgs {
     }
 }
 
-/// What is left to do when the file is written, or could not be.
+/// Renames the complete file and removes old ones, or discards an incomplete one.
 fn finish(
     setup: &Setup,
     place: &BackupDestination,
@@ -100,9 +100,9 @@ fn finish(
     }
     let removed = place.finish(keep)?;
     if removed > 0 {
-        setup.output.note(&format!("{removed} older backups were removed"));
+        setup.output.note(&format!("removed {removed} older backups"));
     }
-    setup.output.note(&format!("everything is in {}", place.path.display()));
+    setup.output.note(&format!("wrote the backup to {}", place.path.display()));
     Ok(())
 }
 
@@ -122,7 +122,7 @@ struct Report {
 async fn run(setup: &Setup, arguments: &BackupArgs, file: File) -> Result<(), Failure> {
     let by = setup.by(&arguments.why)?;
     let began = std::time::Instant::now();
-    // Whatever its schema: a backup is what one makes before bringing it up to date.
+    // Whatever its schema: backups are made before migrations.
     let store = database::open_database(setup, Purpose::Command).await?;
     let made: Result<Report, Failure> = async {
         let work = BackupTools::prepare(setup, &store).await?;

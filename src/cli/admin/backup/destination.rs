@@ -1,5 +1,5 @@
-//! Where a backup is written: under a temporary name until it is whole, then under its own; and how many
-//! older ones stay beside it.
+//! Where a backup is written: under a temporary name until it is complete; and how many
+//! older ones are kept.
 
 use std::{
     fs::{self, File},
@@ -26,7 +26,7 @@ pub(super) struct BackupDestination {
 }
 
 impl BackupDestination {
-    /// A file, or a new one in a folder, called after the time.
+    /// A file, or one named after the time in a folder.
     pub(super) fn new(given: &Path, now: OffsetDateTime) -> Result<BackupDestination, Failure> {
         let given = std::path::absolute(given).map_err(|error| unusable(given, &error))?;
         let rotated = given.is_dir().then(|| given.clone());
@@ -36,9 +36,9 @@ impl BackupDestination {
                 let at = now.to_offset(time::UtcOffset::UTC).format(&form).unwrap_or_default();
                 folder.join(format!("{NAME_PREFIX}{at}{NAME_SUFFIX}"))
             }
-            // What is there may be the only good one.
+            // The existing file may be the only good backup.
             None if given.symlink_metadata().is_ok() => {
-                let what = format!("{} is there already", given.display());
+                let what = format!("{} already exists", given.display());
                 return Err(Failure::new(ExitStatus::Refused, what).hint("choose another name"));
             }
             None => given,
@@ -51,8 +51,8 @@ impl BackupDestination {
         self.rotated.is_some()
     }
 
-    /// Makes the temporary file, readable for nobody else and locked for as long as it is written, and takes
-    /// away those that processes left which were killed.
+    /// Creates the temporary file, private and locked while it is written, and removes
+    /// those that killed processes left.
     pub(super) fn open(&self) -> Result<File, Failure> {
         let folder = self.path.parent().unwrap_or(Path::new("/"));
         let own = self.path.file_name().unwrap_or_default().to_string_lossy();
@@ -63,12 +63,12 @@ impl BackupDestination {
         temp_file::create(&self.temporary).map_err(|error| unusable(&self.path, &error))
     }
 
-    /// Takes the temporary file away.
+    /// Removes the temporary file.
     pub(super) fn discard(&self) {
         let _ = fs::remove_file(&self.temporary);
     }
 
-    /// Gives the whole file its name, for good, and removes the oldest of more than `keep`. Returns how many.
+    /// Renames the complete file, durably, and removes the oldest of more than `keep`. Returns how many.
     pub(super) fn finish(&self, keep: Option<usize>) -> Result<usize, Failure> {
         let folder = self.path.parent().unwrap_or(Path::new("/"));
         fs::rename(&self.temporary, &self.path)
@@ -112,7 +112,7 @@ fn is_backup(name: &str) -> bool {
 
 fn unusable(path: &Path, error: &std::io::Error) -> Failure {
     Failure::new(ExitStatus::Failed, format!("{} cannot be written: {error}", path.display()))
-        .hint("choose a folder that is there, with room enough")
+        .hint("choose an existing folder with enough free space")
 }
 
 #[cfg(test)]

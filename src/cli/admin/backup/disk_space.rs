@@ -1,4 +1,4 @@
-//! Whether there is room for a backup, before hours are spent on one that will not fit.
+//! Whether a backup fits on the disk, before hours are spent on it.
 
 use std::fs::{self, File};
 
@@ -16,8 +16,8 @@ fn free(found: &Statvfs) -> u64 {
     found.blocks_available().saturating_mul(found.fragment_size())
 }
 
-/// Compares what is free with the size of the database: as large a backup may become, and so much does
-/// the scratch database take by which it is verified, if the server is on this machine.
+/// Compares the free space with the size of the database: that is the largest that a backup may become, and what
+/// the scratch database takes, if the server is on this machine.
 pub(super) async fn require(
     setup: &Setup,
     opened: &OpenDatabase,
@@ -48,13 +48,13 @@ fn check(place: &str, free: u64, needed: u64, size: u64, scratch: bool) -> Resul
     }
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
     let what = format!(
-        "{} MiB are free {place}, and up to {} MiB may be needed: the database has {} MiB",
+        "{} MiB free {place}, up to {} MiB needed: the database has {} MiB",
         free >> 20,
         mib(needed),
         mib(size)
     );
     let other = if scratch { "; --no-verify needs no scratch database" } else { "" };
-    let hint = format!("make room, keep fewer backups, or name a place on another disk{other}");
+    let hint = format!("free disk space, keep fewer backups, or write to another disk{other}");
     Err(Failure::new(ExitStatus::Failed, what).hint(hint))
 }
 
@@ -66,10 +66,7 @@ mod tests {
     fn what_does_not_fit_is_told_with_how_much_is_missing() {
         assert!(check("here", 10 << 20, 10 << 20, 10 << 20, true).is_ok());
         let refused = check("here", (10 << 20) - 1, 20 << 20, 10 << 20, true).unwrap_err();
-        assert_eq!(
-            refused.what,
-            "9 MiB are free here, and up to 20 MiB may be needed: the database has 10 MiB"
-        );
+        assert_eq!(refused.what, "9 MiB free here, up to 20 MiB needed: the database has 10 MiB");
         assert!(refused.hint.unwrap().contains("--no-verify"));
         let refused = check("here", 0, 1, 1, false).unwrap_err();
         assert!(!refused.hint.unwrap().contains("--no-verify"));

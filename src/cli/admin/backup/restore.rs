@@ -1,5 +1,5 @@
-//! `restore`: a backup into a new database, which takes the place of the old one when it is known to be
-//! whole. The old one is kept under another name.
+//! `restore`: a backup into a new database, which replaces the old one once it is
+//! verified. The old one is kept under another name.
 
 use std::{
     fs::File,
@@ -38,15 +38,15 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(crate) struct RestoreArgs {
-    /// The file of a backup
+    /// Backup file
     file: PathBuf,
-    /// Only restore into a scratch database, compare, and drop it
+    /// Only verify the backup: restore it into a scratch database, compare, and drop that
     #[arg(long)]
     check: bool,
-    /// Write the configuration and secrets of the backup into this folder, and restore nothing
+    /// Write the configuration and secrets of the backup into this folder; restore nothing
     #[arg(long, value_name = "FOLDER", conflicts_with = "check")]
     configuration_to: Option<PathBuf>,
-    /// Do not ask before data that are there are replaced
+    /// Do not ask before replacing existing data
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
@@ -75,8 +75,8 @@ impl Runnable for RestoreArgs {
     fn spec(&self) -> Spec {
         let scope = Scope::ThisMachine {
             changes: true,
-            what: "a backup is restored on the server itself, while nothing else works on its database",
-            hint: "copy the backup there, and run there: esh3ar restore FILE",
+            what: "a backup is restored on the server, while no other process uses its database",
+            hint: "copy the backup to the server, and run there: esh3ar restore FILE",
         };
         let privilege = match self.configuration_to {
             // The folder is the caller's.
@@ -121,8 +121,8 @@ impl RestoreArgs {
             count += 1;
             Ok::<_, BackupError>(())
         })?;
-        let are = if count == 1 { "file is" } else { "files are" };
-        setup.output.note(&format!("{count} {are} in {}", folder.display()));
+        let files = if count == 1 { "file" } else { "files" };
+        setup.output.note(&format!("wrote {count} {files} to {}", folder.display()));
         Ok(())
     }
 }
@@ -132,7 +132,7 @@ fn put(folder: &Path, name: &str, text: &[u8]) -> std::io::Result<()> {
     use std::io::Write as _;
     let plain = Path::new(name).components().all(|c| matches!(c, std::path::Component::Normal(_)));
     if !plain {
-        return Err(std::io::Error::other(format!("{name} is no plain name")));
+        return Err(std::io::Error::other(format!("{name} is not a plain file name")));
     }
     let path = folder.join(name);
     if let Some(parent) = path.parent() {
@@ -154,7 +154,7 @@ async fn restore(
     let known = migrate::MIGRATIONS.iter().map(|step| step.version).max().unwrap_or_default();
     if manifest.schema > known {
         let what = format!(
-            "the backup's schema is at version {}, and this esh3ar knows only {known}",
+            "the backup has schema version {}, this esh3ar supports up to {known}",
             manifest.schema
         );
         return Err(Failure::new(ExitStatus::Refused, what)
@@ -187,8 +187,8 @@ async fn restore(
     setup.output.record(&report);
     if let Some(old) = &report.old_database {
         setup.output.note(&format!(
-            "what was there before is kept as the database {old}; when it is not needed any more, drop \
-             it with psql: DROP DATABASE {old}"
+            "the previous data are kept as the database {old}; when they are no longer needed, drop it in \
+             psql: DROP DATABASE {old}"
         ));
     }
     Ok(())
@@ -218,8 +218,8 @@ async fn replace(
 ) -> Result<Done, Failure> {
     require_stopped(opened).await?;
     let Some(_alone) = work.databases.alone().await? else {
-        return Err(Failure::new(ExitStatus::Refused, "another restore is at work on this server")
-            .hint("wait for its end, and look at what it said"));
+        return Err(Failure::new(ExitStatus::Refused, "another restore is running on this server")
+            .hint("wait until it ends, and check its result"));
     };
     require_no_connections(work).await?;
     let there = backup::contents(&opened.store).await?;
@@ -227,7 +227,7 @@ async fn replace(
     if !empty {
         let messages = there.tables.get("messages").copied().unwrap_or_default();
         let what = format!(
-            "This puts the backup of {} in the place of what is there: {messages} messages.",
+            "This replaces the current data, {messages} messages, with the backup of {}.",
             manifest.created_at
         );
         confirm_typed(&what, "restore", arguments.yes)?;
@@ -235,7 +235,7 @@ async fn replace(
     for left in work.databases.left_by_restores().await? {
         // Ours alone, and nobody's: it was never whole.
         work.databases.drop(&left).await?;
-        setup.output.note(&format!("{left}, left by a restore that was broken off, was dropped"));
+        setup.output.note(&format!("dropped {left}, left by an interrupted restore"));
     }
     check_sums(file, manifest).await?;
     // In the old one, which stays: what is begun there comes to an end in the new one, or is told as failed.
@@ -300,16 +300,16 @@ async fn swap(work: &BackupTools, new: &str, kept: &str) -> Result<(), Failure> 
     match work.databases.is_there(new).await {
         Ok(false) => Ok(()),
         Ok(true) => {
-            Err(Failure::new(ExitStatus::Refused, format!("the databases cannot be swapped: {error}"))
-                .hint("stop whatever is connected to the old one, and run the same again"))
+            Err(Failure::new(ExitStatus::Refused, format!("cannot swap the databases: {error}"))
+                .hint("close the connections to the old database, and run the command again"))
         }
         Err(_) => Err(Failure::new(
             ExitStatus::Unavailable,
-            format!("it is not known whether the databases were swapped: {error}"),
+            format!("cannot tell whether the databases were swapped: {error}"),
         )
         .hint(format!(
-            "when the server answers again, see with psql -l: where there is no {new}, the backup is \
-             in place and what was there before is {kept}; else run the same again"
+            "when the server answers again, run psql -l: if there is no {new}, the backup is \
+             in place and the previous data are in {kept}; otherwise run the command again"
         ))),
     }
 }
@@ -372,15 +372,15 @@ async fn require_no_connections(work: &BackupTools) -> Result<(), Failure> {
         return Ok(());
     }
     let text = |guest: &Guest| {
-        let name = if guest.name.is_empty() { "a program without a name" } else { &guest.name };
+        let name = if guest.name.is_empty() { "an unnamed program" } else { &guest.name };
         let from = guest.from.as_deref().map_or_else(String::new, |from| format!(" from {from}"));
         format!("{name} as {}{from} (backend {})", guest.user, guest.pid)
     };
     let names: Vec<String> = guests.iter().map(text).collect();
-    let what = format!("somebody is connected to the database: {}", names.join("; "));
+    let what = format!("the database has other connections: {}", names.join("; "));
     Err(Failure::new(ExitStatus::Refused, what).hint(
-        "close it (a number after esh3ar's own name is its process), or end it with psql: SELECT \
-         pg_terminate_backend(BACKEND); then run the same again. Nothing was changed",
+        "close them (the number after esh3ar's name is the process id), or end them in psql: SELECT \
+         pg_terminate_backend(BACKEND); then run the command again; nothing was changed",
     ))
 }
 
@@ -389,14 +389,14 @@ async fn require_no_connections(work: &BackupTools) -> Result<(), Failure> {
 async fn require_stopped(opened: &OpenDatabase) -> Result<(), Failure> {
     let refused = |who: &str| {
         Failure::new(ExitStatus::Refused, format!("the database is in use by {who}")).hint(
-            "stop every esh3ar of this installation first; ten seconds later it counts as gone",
+            "stop all esh3ar processes of this installation; ten seconds later they count as stopped",
         )
     };
     if opened.is_in_use() {
-        let what = "the private database is in use: by esh3ar serve, or by a command that was begun \
-                    without it and is still open, such as esh3ar top";
+        let what = "the embedded database is in use by esh3ar serve, or by an open command such as \
+                    esh3ar top";
         return Err(Failure::new(ExitStatus::Refused, what)
-            .hint("stop esh3ar and close such commands; the file lock in the data folder names the process"));
+            .hint("stop it; the file lock in the data folder contains its process id"));
     }
     let working = backup::working(&opened.store.client().await?).await?;
     if opened.is_given() && !working.is_empty() {

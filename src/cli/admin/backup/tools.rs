@@ -39,18 +39,18 @@ impl From<BackupError> for Failure {
         let text = broken.to_string();
         match broken {
             BackupError::Archive(ArchiveError::Newer(_)) => Failure::new(ExitStatus::Refused, text)
-                .hint("restore it with the esh3ar that made it"),
+                .hint("restore it with the esh3ar version that made it"),
             BackupError::Archive(ArchiveError::Io(_)) => {
-                Failure::new(ExitStatus::Failed, format!("the backup's file: {text}"))
-                    .hint("see whether the disk is full")
+                Failure::new(ExitStatus::Failed, format!("backup file: {text}"))
+                    .hint("check whether the disk is full")
             }
             BackupError::Archive(_) => {
-                Failure::new(ExitStatus::Failed, format!("the backup's file: {text}"))
+                Failure::new(ExitStatus::Failed, format!("backup file: {text}"))
                     .hint("use another backup")
             }
             BackupError::Program(ProgramError::NotFound(_)) => {
                 Failure::new(ExitStatus::Config, text).hint(
-                    "install that version of Postgres' client programs, or say where they are \
+                    "install that version of Postgres' client programs, or set their folder \
                  (database.bin_dir)",
                 )
             }
@@ -120,18 +120,18 @@ impl BackupTools {
             Ok::<_, BackupError>(whole)
         })
         .await;
-        // The moment has to last until everything is read.
+        // The snapshot has to last until everything is read.
         drop(snapshot);
         bar.finish_and_clear();
         Ok(written??)
     }
 
-    /// Restores into a database of its own, compares, and drops it.
+    /// Restores into a scratch database, compares, and drops it.
     pub(super) async fn verify(&self, file: &File, manifest: &Manifest) -> Result<(), Failure> {
         let name = Databases::scratch_name();
         self.databases.create(&name).await.map_err(|error| {
-            Failure::new(ExitStatus::Failed, format!("a scratch database cannot be made: {error}"))
-                .hint("let the user of database.url create databases, or give --no-verify")
+            Failure::new(ExitStatus::Failed, format!("cannot create a scratch database: {error}"))
+                .hint("allow the user of database.url to create databases, or use --no-verify")
         })?;
         let checked = self.fill(&name, file, manifest, "verifying").await;
         let dropped = self.databases.drop(&name).await;
@@ -139,7 +139,7 @@ impl BackupTools {
         Ok(dropped?)
     }
 
-    /// Fills an empty database from an archive and compares it with what was written.
+    /// Fills an empty database from an archive, and compares it with the manifest.
     pub(super) async fn fill(
         &self,
         name: &str,
@@ -180,9 +180,9 @@ fn compare(found: &Contents, manifest: &Manifest) -> Result<(), Failure> {
     let differs = |what: &str| {
         Failure::new(
             ExitStatus::Failed,
-            format!("what was restored is not what was backed up: {what}"),
+            format!("the restored data differ from the backup: {what}"),
         )
-        .hint("make the backup again; if that does not help, ask the makers of esh3ar")
+        .hint("make the backup again; if it fails again, report a bug")
     };
     for (table, wanted) in &manifest.tables {
         let there = found.tables.get(table).copied().unwrap_or_default();
@@ -197,7 +197,7 @@ fn compare(found: &Contents, manifest: &Manifest) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The configuration file and every secret that is set, wherever it came from, by name.
+/// The configuration file and every secret that is set, from any source, by name.
 fn configuration(setup: &Setup) -> Vec<(String, String)> {
     let file = setup.file.iter().map(|(_, text)| ("esh3ar.toml".to_owned(), text.clone()));
     let secrets = setup.loaded.secrets.iter();

@@ -1,4 +1,4 @@
-//! `bench`: what an installation on this machine can do.
+//! `bench`: measures throughput and latency of an installation on this machine.
 
 mod arguments;
 mod chat;
@@ -135,6 +135,7 @@ impl From<load::Error> for Failure {
             load::Error::Connect(_) => ExitStatus::Unavailable,
             load::Error::Refused(_) => ExitStatus::Refused,
         };
-        Failure::new(kind, error.to_string()).hint("is it the address of a running esh3ar?")
+        Failure::new(kind, error.to_string())
+            .hint("check that a server of esh3ar is running at this address")
     }
 }

@@ -26,7 +26,7 @@ pub(super) struct LatencyView {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct CpuView {
-    /// Microseconds a message.
+    /// In microseconds per message.
     esh3ar: f64,
     postgres: f64,
     total: f64,
@@ -46,7 +46,7 @@ struct View {
     answer_ms: Option<LatencyView>,
     cpu_micros_per_message: Option<CpuView>,
     server_memory_mi_b: Option<f64>,
-    /// Unread counts that were compared with what they count.
+    /// Unread counts that were checked.
     #[serde(skip_serializing_if = "Option::is_none")]
     unread_counts: Option<u64>,
     history: BTreeMap<&'static str, u64>,
@@ -91,12 +91,12 @@ pub(super) fn report(setup: &Setup, figures: &Figures) -> Result<(), Failure> {
     if !figures.report.is_clean() {
         return Err(Failure::new(
             ExitStatus::Failed,
-            format!("promises were broken:\n{}", figures.report),
+            format!("guarantees were violated:\n{}", figures.report),
         )
-        .hint("the history above names the messages; run: esh3ar message explain ID"));
+        .hint("see the messages above with: esh3ar message explain ID"));
     }
     if let Some((0, count)) = figures.refused.first() {
-        let what = format!("the server gave no answer to {count} messages");
+        let what = format!("{count} messages got no response");
         return Err(Failure::new(ExitStatus::Unavailable, what).hint("run: esh3ar doctor"));
     }
     if figures.accepted == 0 && !figures.interrupted {
@@ -140,10 +140,10 @@ fn table(view: &View) -> String {
     }
     match &view.cpu_micros_per_message {
         Some(cpu) => lines.push(format!(
-            "server CPU   {} µs a message: {} esh3ar, {} Postgres",
+            "server CPU   {} µs per message: {} esh3ar, {} Postgres",
             cpu.total, cpu.esh3ar, cpu.postgres
         )),
-        None => lines.push("server CPU   not measurable from here".to_owned()),
+        None => lines.push("server CPU   not available".to_owned()),
     }
     if let Some(memory) = view.server_memory_mi_b {
         lines.push(format!("memory       {memory} MiB, without Postgres"));
@@ -153,7 +153,7 @@ fn table(view: &View) -> String {
     }
     lines.push(format!(
         "history      {}",
-        if view.clean { "every promise was kept" } else { "promises were broken" }
+        if view.clean { "all guarantees held" } else { "guarantees were violated" }
     ));
     lines.push(String::new());
     lines.join("\n")

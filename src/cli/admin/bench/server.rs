@@ -1,5 +1,5 @@
-//! The server under load: one that runs, or one that is started for the run as a process of its own,
-//! so that what it costs can be told from what the load costs.
+//! The server under load: a running one, or one that is started for the run as a separate process,
+//! so that its CPU and memory can be told from those of the load.
 
 use std::{
     path::{Path, PathBuf},
@@ -23,15 +23,15 @@ use crate::{
     store::accounts::MobileStatus,
 };
 
-/// How long the server may take to start.
+/// For the server to start.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long it may take to stop.
+/// For the server to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
-/// How the folder of a run begins.
+/// Of the temporary data folder.
 const FOLDER_PREFIX: &str = "esh3ar-bench-";
-/// Tokens made at once.
+/// Tokens created at the same time.
 const MAX_CONCURRENCY: usize = 8;
-/// What the load would run into; a run is about what the machine can do.
+/// Rate limits that would slow the load.
 const DISABLED_LIMITS: [&str; 11] = [
     "MESSAGES_PER_MINUTE",
     "MESSAGES_PER_HOUR",
@@ -48,9 +48,9 @@ const DISABLED_LIMITS: [&str; 11] = [
 
 /// The server.
 pub(super) enum BenchServer {
-    /// Somebody else's.
+    /// A server that runs anyway.
     Running { url: String, pid: Option<u32> },
-    /// Ours.
+    /// A temporary one.
     Own { child: Box<Child>, folder: PathBuf, url: String },
 }
 
@@ -69,15 +69,15 @@ impl BenchServer {
             return Ok(BenchServer::Running { url, pid: Some(found.pid) });
         }
         if !is_own(&folder) {
-            let what = format!("no server runs on {}", folder.display());
+            let what = format!("no server is running on {}", folder.display());
             return Err(Failure::new(ExitStatus::Refused, what).hint(
-                "start it with esh3ar serve, or leave --data-dir out to measure one of its own",
+                "start it with esh3ar serve, or omit --data-dir to measure a temporary server",
             ));
         }
         if setup.loaded.config.database.url.is_some() {
-            let what = "a server of its own would not use the configured database.url";
+            let what = "a temporary server would not use the configured database.url";
             return Err(Failure::new(ExitStatus::Refused, what).hint(
-                "start esh3ar serve with this configuration and give its address with --url",
+                "start esh3ar serve with this configuration, and pass its address with --url",
             ));
         }
         let mut command = Command::new("/proc/self/exe");
@@ -100,9 +100,9 @@ impl BenchServer {
         for limit in DISABLED_LIMITS {
             command.env(format!("ESH3AR__LIMITS__{limit}"), "0");
         }
-        let mut child = command
-            .spawn()
-            .map_err(|error| Failure::new(ExitStatus::Failed, format!("no server: {error}")))?;
+        let mut child = command.spawn().map_err(|error| {
+            Failure::new(ExitStatus::Failed, format!("cannot start a server: {error}"))
+        })?;
         let begun = Instant::now();
         loop {
             if let Some(found) = running_server(&folder) {
@@ -110,20 +110,20 @@ impl BenchServer {
                 return Ok(BenchServer::Own { child: Box::new(child), folder, url });
             }
             if let Ok(Some(status)) = child.try_wait() {
-                let what = format!("the server for the run ended at its start: {status}");
-                return Err(Failure::new(ExitStatus::Failed, what).hint("see what it says above"));
+                let what = format!("the temporary server exited during startup: {status}");
+                return Err(Failure::new(ExitStatus::Failed, what).hint("see its output above"));
             }
             if begun.elapsed() > START_TIMEOUT {
                 return Err(Failure::new(
                     ExitStatus::Failed,
-                    "the server for the run did not start",
+                    "the temporary server did not start in time",
                 ));
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
-    /// The server with a sender and recipients of its own.
+    /// The server, with a new sender and recipients.
     pub(super) async fn target(&self, setup: &Setup, people: usize) -> Result<Target, Failure> {
         let (url, pid) = match self {
             BenchServer::Running { url, pid } => (url.clone(), *pid),
@@ -135,7 +135,7 @@ impl BenchServer {
         Ok(Target { url, sender, recipients, pid })
     }
 
-    /// Stops a server of ours and removes its data.
+    /// Stops a temporary server and removes its data.
     pub(super) async fn close(self) {
         let BenchServer::Own { mut child, folder, .. } = self else { return };
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
@@ -148,13 +148,13 @@ impl BenchServer {
     }
 }
 
-/// Whether a folder was made for a run: becoming another user keeps the folder, not the process.
+/// Whether a folder was created for a run; after a change of user only the folder tells.
 fn is_own(folder: &Path) -> bool {
     let name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
     name.is_some_and(|name| name.starts_with(FOLDER_PREFIX))
 }
 
-/// A folder for the run, beside nothing that matters.
+/// A temporary data folder.
 pub(super) fn folder() -> PathBuf {
     std::env::temp_dir().join(format!("{FOLDER_PREFIX}{}", std::process::id()))
 }
@@ -166,7 +166,7 @@ async fn people(app: &App, count: usize) -> Result<(String, Vec<(String, String)
     let may = Permissions::NONE.with(Permission::SendMessages);
     let shop = app.add_user(by, &name, may, None).await?;
     let sender = app.issue_token(by, &Party::Business(shop.id), Lifetime::Usual).await?.token;
-    // Numbers of a range that no country gives out cannot be read; these are a country's, and real
+    // Numbers of an unassigned range do not parse; these are assigned, and real
     // people could have them, which is why nothing but this command ever connects with them.
     let phones: Vec<Phone> =
         (0..count).map(|n| Phone::from_stored(&format!("+96770{n:07}"))).collect();

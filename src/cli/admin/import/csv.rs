@@ -42,7 +42,7 @@ pub enum RecordSpan {
     /// One record.
     Whole,
     /// None: its fields are not those of a record.
-    RowError,
+    Malformed,
     /// One by its quotes, and several by what stands in them.
     Ambiguous,
 }
@@ -236,7 +236,7 @@ impl<R: Read> CsvReader<R> {
                         self.pass(scanned.length)?;
                         Ok(Some(CsvRecord { line, fields: Ok(fields), raw }))
                     }
-                    RecordSpan::Broken => self.broken(Malformed::Open),
+                    RecordSpan::Malformed => self.broken(Malformed::Open),
                     RecordSpan::Ambiguous => {
                         self.ambiguous = line + self.line_ends(scanned.length)?;
                         self.broken(Malformed::Ambiguous)
@@ -321,7 +321,7 @@ mod tests {
     use super::*;
 
     fn two(fields: &[Vec<u8>], _: &[u8]) -> RecordSpan {
-        if fields.len() == 2 { RecordSpan::Whole } else { RecordSpan::Broken }
+        if fields.len() == 2 { RecordSpan::Whole } else { RecordSpan::Malformed }
     }
 
     fn all(text: &[u8]) -> Vec<CsvRecord> {

@@ -1,5 +1,5 @@
-//! What a file is, from how it begins: a table of the columns that are wanted, or something else, of which is
-//! said what it seems to be and what to do. Row by row it would only be said that an id is missing.
+//! Recognises a file by its beginning: a table with the required columns, or something else, reported by
+//! its name and with a remedy. Row by row it would only fail with a missing id.
 
 use serde_json::{Map, Value};
 
@@ -73,8 +73,8 @@ pub fn of(head: &[u8]) -> Result<FileFormat, NotTabular> {
             match line.iter().skip(1).step_by(2).all(|byte| *byte == 0)
                 || line.iter().step_by(2).all(|byte| *byte == 0)
             {
-                true => no("is text in UTF-16, as it seems", AS_UTF8),
-                false => no("is no text", "import CSV with a heading, or JSON lines"),
+                true => no("seems to be text in UTF-16", AS_UTF8),
+                false => no("is not text", "import CSV with a heading, or JSON lines"),
             },
         );
     }
@@ -88,7 +88,7 @@ pub fn of(head: &[u8]) -> Result<FileFormat, NotTabular> {
             // One that is longer than a line may be is told by its number.
             Err(error) if error.is_eof() && line.len() < MAX_ROW_LEN => {
                 let remedy = format!("{BY_LINE}: jq -c . FILE > NEW.jsonl");
-                Err(no("is JSON whose objects go over several lines", remedy))
+                Err(no("is JSON with objects over several lines", remedy))
             }
             _ => Ok(FileFormat::JsonLines),
         },
@@ -130,7 +130,7 @@ pub fn check_heading(
     if bare.to_ascii_lowercase().starts_with("sep=") {
         let sign = bare.get(4..).and_then(|rest| rest.chars().next()).unwrap_or(';');
         let what = format!("begins with {}, which only Excel reads", line.trim());
-        return Err(no(what, format!("delete that line, and give --delimiter {}", shown(sign))));
+        return Err(no(what, format!("delete that line, and use --delimiter {}", shown(sign))));
     }
     let known: Vec<String> = names.iter().map(|name| column_name(name)).collect();
     let missing = missing(&known, wanted);
@@ -152,7 +152,7 @@ pub fn check_heading(
         if self::missing(&parted, wanted).is_empty() {
             let sign = shown(char::from(other));
             let what = format!("has {sign} between its fields");
-            return Err(no(what, format!("give --delimiter {sign}")));
+            return Err(no(what, format!("use --delimiter {sign}")));
         }
     }
     if let Some(other) = columns_of_another(&known, wanted) {
@@ -181,12 +181,12 @@ fn foreign(names: &[&str], wanted: &Columns) -> NotTabular {
     let columns = wanted.required.join(", ");
     if looks_like_data {
         return no(
-            "has no heading, as it seems",
+            "seems to have no heading",
             format!("its first line must name the columns: {columns}"),
         );
     }
     let found: Vec<String> = names.iter().take(8).map(|name| shortened(name)).collect();
-    let what = format!("has none of the columns that are wanted, but {}", found.join(", "));
+    let what = format!("has none of the required columns, but {}", found.join(", "));
     no(what, format!("it must have {columns}"))
 }
 
@@ -287,7 +287,7 @@ mod tests {
             (
                 "Name,City",
                 &USERS,
-                "none of the columns that are wanted, but Name, City",
+                "none of the required columns, but Name, City",
                 "Id, MobileNumber",
             ),
             ("1,967771234567,1", &USERS, "no heading", "Id, MobileNumber"),

@@ -1,4 +1,4 @@
-//! `import`: what the existing system has, from a file.
+//! `import`: messages and users of the existing system, from a file.
 
 pub mod csv;
 pub mod file_format;
@@ -34,30 +34,30 @@ use crate::{
 };
 use rows::Rows;
 
-/// Rows that are sent in one call, which is as large as this at most, and one row: of that no character can take
+/// Of one request, which exceeds it by one row at most: no character of a row takes
 /// more than six bytes.
 const MAX_BATCH_BYTES: usize = 4 << 20;
-/// Of a file's name as much is kept, in characters.
+/// In characters; a longer name is cut.
 const MAX_FILE_NAME_LEN: usize = 200;
-/// Senders that are counted; a system with more has its own ways.
+/// More are not counted.
 const MAX_UNKNOWN_SENDERS: usize = 100_000;
-/// Of so many rejected rows `--dry-run` says why.
+/// For this many rejected rows `--dry-run` prints the reason.
 const MAX_REASONS: usize = 10;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImportCommand {
-    /// Messages (EtMessages); they become one-way, with their ids, times and statuses
+    /// Import messages (EtMessages) as one-way messages, with their ids, times and statuses
     Messages {
         #[command(flatten)]
         from_file: ImportFileArgs,
-        /// Whose the messages are of which the file names no sender, or one that is no business user here
+        /// Business user for messages whose sender is missing or unknown here
         #[arg(long, value_name = "USER")]
         from: Option<String>,
-        /// Make new ids from theirs, in the order of time, instead of keeping theirs
+        /// Derive new ids, in order of time, instead of keeping the old ones
         #[arg(long)]
         new_ids: bool,
     },
-    /// Mobile users (EtMobileUsers)
+    /// Import mobile users (EtMobileUsers)
     Users {
         #[command(flatten)]
         from_file: ImportFileArgs,
@@ -66,17 +66,17 @@ pub(crate) enum ImportCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct ImportFileArgs {
-    /// CSV with a heading, or JSON lines
+    /// CSV with a header row, or JSON lines
     file: PathBuf,
-    /// Only check the rows, and say what would be done
+    /// Only check the rows, and report what would be imported
     #[arg(long)]
     dry_run: bool,
-    /// Where rows go that cannot be taken [default: FILE.rejected.jsonl]
+    /// File for rejected rows [default: FILE.rejected.jsonl]
     #[arg(long, value_name = "FILE")]
     rejects: Option<PathBuf>,
     #[command(flatten)]
     why: AuditReason,
-    /// What stands between the fields of a CSV; \t for a tab
+    /// Delimiter of CSV fields; \t for a tab
     #[arg(long, value_name = "CHARACTER", default_value = ",", value_parser = delimiter)]
     delimiter: u8,
 }
@@ -85,7 +85,7 @@ fn delimiter(text: &str) -> Result<u8, String> {
     match text.as_bytes() {
         b"\\t" => Ok(b'\t'),
         [one] if one.is_ascii_punctuation() && *one != b'"' || b"\t ".contains(one) => Ok(*one),
-        _ => Err("give one punctuation mark other than a quote, or \\t".to_owned()),
+        _ => Err("expected one punctuation mark other than a quote, or \\t".to_owned()),
     }
 }
 
@@ -127,9 +127,9 @@ impl ImportCommand {
         let path = from_file.reject_path();
         // The one that root just made for this is there.
         if !privilege::input_is_file() && std::fs::symlink_metadata(&path).is_ok() {
-            let what = format!("{} is there already, and nothing is overwritten", path.display());
+            let what = format!("{} already exists", path.display());
             return Err(Failure::new(ExitStatus::Refused, what)
-                .hint("move it away, or choose another file for rejected rows with --rejects"));
+                .hint("move it, or choose another file for rejected rows with --rejects"));
         }
         Ok(Some(path))
     }
@@ -158,7 +158,7 @@ impl Runnable for ImportCommand {
     }
 }
 
-/// Takes away a reject file that nothing was written into.
+/// Removes an empty reject file.
 fn remove_empty(path: &Path) {
     let empty = |found: std::fs::Metadata| found.is_file() && found.len() == 0;
     if std::fs::symlink_metadata(path).is_ok_and(empty) {
@@ -176,7 +176,7 @@ struct Report {
     rejected: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     reject_file: Option<String>,
-    /// Of a dry run, why the first of them would be.
+    /// In a dry run, the first reasons.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     reasons: Vec<Reason>,
     /// Senders of messages that are no business users here: nobody can see what they sent but its
@@ -200,16 +200,15 @@ async fn run(setup: &Setup, command: ImportCommand, input: Option<File>) -> Resu
         return Err(Failure::new(ExitStatus::Failed, what).hint("give a file in it"));
     }
     let length = metadata.map_or(0, |metadata| metadata.len());
-    let broken = |error: rows::Broken| {
+    let broken = |error: rows::RowError| {
         let failure =
             Failure::new(ExitStatus::Failed, format!("{} {error}", from_file.file.display()));
         match error {
             rows::RowError::NotTabular(file_format::NotTabular { remedy, .. }) => {
                 failure.hint(remedy)
             }
-            rows::RowError::Read(_) => {
-                failure.hint("what came before is imported; repair the file and run the same again")
-            }
+            rows::RowError::Read(_) => failure
+                .hint("the rows before are imported; repair the file and run the command again"),
         }
     };
     let mut rows = Rows::open(input, from_file.delimiter, command.columns()).map_err(broken)?;
@@ -218,7 +217,7 @@ async fn run(setup: &Setup, command: ImportCommand, input: Option<File>) -> Resu
     let bar = progress(length);
     let mut import = Import::new(&admin, &command);
     let taken = import.take_all(&mut rows, &mut rejects, &bar, broken).await;
-    // However it ended: what is imported is told.
+    // Also after a failure: what was imported is reported.
     let report = import.report;
     let result = Ok((report, taken));
     bar.finish_and_clear();
@@ -231,8 +230,8 @@ async fn run(setup: &Setup, command: ImportCommand, input: Option<File>) -> Resu
     rejected?;
     if let Some(unknown @ 1..) = report.unknown_senders {
         setup.output.note(&format!(
-            "{unknown} senders are no business users here: only recipients see what they sent; \
-             --from USER gives it to one"
+            "{unknown} senders are not business users here: only recipients see their messages; \
+             --from USER assigns them to one"
         ));
     }
     for Reason { line, reason } in &report.reasons {
@@ -244,24 +243,24 @@ async fn run(setup: &Setup, command: ImportCommand, input: Option<File>) -> Resu
             ExitStatus::Partly,
             format!("{} of {} rows were rejected", report.rejected, report.read),
         )
-        .hint(format!("see {path}; repaired, it can be imported itself"))),
+        .hint(format!("see {path}; once repaired, that file can be imported"))),
         None => Err(Failure::new(
             ExitStatus::Partly,
             format!("{} of {} rows would be rejected", report.rejected, report.read),
         )
-        .hint("without --dry-run they are written into a file, with their reasons")),
+        .hint("without --dry-run they are written to a file, with their reasons")),
     }
 }
 
-/// Rows on their way to where they are stored.
+/// An import in progress.
 struct Import<'a> {
     admin: &'a AdminClient,
     command: &'a ImportCommand,
     waiting: Vec<rows::Row>,
-    /// How large those are as they are sent, about.
+    /// Their approximate size in a request.
     size: usize,
     unknown_senders: HashSet<uuid::Uuid>,
-    /// What messages are imported under, after the first call.
+    /// The id of the import, after the first request.
     begun: Option<uuid::Uuid>,
     report: Report,
 }
@@ -273,7 +272,7 @@ impl<'a> Import<'a> {
         Import { admin, command, waiting, size: 0, unknown_senders, begun: None, report }
     }
 
-    /// Takes every row. Of a file that cannot be read on, those that came before are taken.
+    /// Imports every row; if the file becomes unreadable, all rows before.
     async fn take_all(
         &mut self,
         rows: &mut Rows<File>,
@@ -302,7 +301,7 @@ impl<'a> Import<'a> {
         Ok(())
     }
 
-    /// Has those stored that wait, in one call: all of them, or none when that fails.
+    /// Sends the waiting rows in one request: all are stored, or none if it fails.
     async fn store(&mut self, rejects: &mut Rejects) -> Result<(), Failure> {
         self.size = 0;
         let rows = std::mem::take(&mut self.waiting);
@@ -355,7 +354,7 @@ impl<'a> Import<'a> {
         let answer = self.admin.ask(&from_file.why, "POST", path, Some(&body)).await;
         read(&answer.map_err(|failure| match failure.kind {
             ExitStatus::Unavailable | ExitStatus::Failed if !from_file.dry_run => {
-                failure.hint("run the same again: what is imported already is not imported twice")
+                failure.hint("run the command again: no row is imported twice")
             }
             _ => failure,
         })?)
@@ -384,7 +383,7 @@ impl<'a> Import<'a> {
     }
 }
 
-/// Where rows go that cannot be taken. There is no such file if there are none.
+/// The file for rejected rows; created with the first one.
 struct Rejects {
     file: Option<BufWriter<File>>,
     path: PathBuf,
@@ -396,8 +395,8 @@ impl Rejects {
         Rejects { file: None, path: from_file.reject_path(), dry_run: from_file.dry_run }
     }
 
-    /// Never one that was there: it holds what it is given, phone numbers and messages, and must overwrite
-    /// nothing. Only root makes it beforehand, for the user that it became.
+    /// Never an existing file: it will contain phone numbers and messages, and must overwrite
+    /// nothing. Only root creates it beforehand, for the user that it becomes.
     fn open(path: &Path) -> Result<BufWriter<File>, Failure> {
         let opened = if privilege::input_is_file() {
             let flags = nix::fcntl::OFlag::O_NOFOLLOW.bits();
@@ -408,7 +407,7 @@ impl Rejects {
         opened.map(BufWriter::new).map_err(|error| unwritten(path, &error))
     }
 
-    /// The row as it was read, so that the file can be imported when it is repaired.
+    /// Writes the row as it was read, so that the repaired file can be imported.
     fn put(&mut self, row: &rows::Row, reason: &str) -> Result<(), Failure> {
         if self.dry_run {
             return Ok(());
@@ -417,7 +416,7 @@ impl Rejects {
             Some(file) => file,
             none => none.insert(Rejects::open(&self.path)?),
         };
-        // Its own place and reason: those that an earlier import gave it are over.
+        // Its own line and reason replace those of an earlier import.
         let mut line = row.values.as_ref().cloned().unwrap_or_default();
         line.remove("raw");
         line.insert("line".to_owned(), row.line.into());
@@ -429,7 +428,7 @@ impl Rejects {
         written.map_err(|error| unwritten(&self.path, &error))
     }
 
-    /// The file, if there is anything in it.
+    /// The path, if anything was written.
     fn close(self) -> Result<Option<PathBuf>, Failure> {
         let Some(mut file) = self.file else { return Ok(None) };
         let done = file.flush().and_then(|()| file.get_ref().sync_all());

@@ -20,22 +20,22 @@ use crate::{
     domain::phone::folded,
 };
 
-/// A row of a file, or why it is none.
+/// A row of a file, or why it is invalid.
 pub struct Row {
     /// Counts from 1, the heading included.
     pub line: u64,
     /// Values by the names of their columns.
     pub values: Result<Map<String, Value>, String>,
-    /// As it stands in the file, if it is none: nothing else has what was in it.
+    /// As it stands in the file, if it is invalid.
     pub raw: Option<String>,
 }
 
 impl Row {
-    /// How many bytes it has when it is sent, or held if it is not: a control character is six in JSON.
+    /// Its size in bytes in a request, or in memory if it is invalid; a control character takes six in JSON.
     pub fn size(&self) -> usize {
         let mut sent = Length(0);
         if let Ok(values) = &self.values {
-            // Nothing fails that is only counted.
+            // Counting cannot fail.
             let _ = serde_json::to_writer(&mut sent, values);
         }
         sent.0 + self.raw.as_ref().map_or(0, String::len)
@@ -60,10 +60,10 @@ impl Write for Length {
     }
 }
 
-/// A file that is not read, or not read on.
+/// Why a file cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum RowError {
-    /// It has no rows of this kind.
+    /// It is not a table of this kind.
     #[error("{}", .0.what)]
     NotTabular(NotTabular),
     /// It cannot be read.
@@ -98,7 +98,7 @@ impl<R: Read> Rows<R> {
         let mut records = CsvReader::new(source);
         let head = records.head()?;
         if head.trim_ascii().is_empty() {
-            let remedy = "export it again: what fails often leaves a file with nothing in it";
+            let remedy = "export it again: a failed export often leaves an empty file";
             let (what, remedy) = ("is empty".to_owned(), remedy.to_owned());
             return Err(RowError::NotTabular(NotTabular { what, remedy }));
         }
@@ -132,7 +132,7 @@ impl<R: Read> Rows<R> {
                 let (delimiter, names) = (*delimiter, &*names);
                 let span = |fields: &[Vec<u8>], raw: &[u8]| {
                     if fields.len() != names.len() {
-                        RecordSpan::Broken
+                        RecordSpan::Malformed
                     } else if swallows(raw, delimiter, names, wanted) {
                         RecordSpan::Ambiguous
                     } else {
@@ -174,7 +174,7 @@ fn heading<R: Read>(
     wanted: &Columns,
 ) -> Result<Vec<String>, RowError> {
     // Of no line there is no row either.
-    let Some(record) = records.record(delimiter, |_, _| RecordSpan::Broken)? else {
+    let Some(record) = records.record(delimiter, |_, _| RecordSpan::Malformed)? else {
         return Ok(Vec::new());
     };
     let refused = |what: &str, remedy: &str| {
@@ -252,17 +252,15 @@ fn row_of(names: &[String], record: CsvRecord) -> Row {
     let values = match fields {
         Ok(fields) => of_fields(names, fields),
         Err(Malformed::AfterQuote) => {
-            Err("its quotes are not closed, or something stands after a closing quote".to_owned())
+            Err("a quote is not closed, or text follows a closing quote".to_owned())
         }
-        Err(Malformed::Open) => Err("its quotes have no end".to_owned()),
-        Err(Malformed::Ambiguous) => {
-            Err("it stands in quotes that take in whole rows: they may be one \
-                                          text of several lines, or rows between two stray quotes. \
-                                          Write the text in one line, or take the quotes out"
-                .to_owned())
-        }
+        Err(Malformed::Open) => Err("a quote is not closed".to_owned()),
+        Err(Malformed::Ambiguous) => Err("its quotes enclose whole rows: this may be one \
+                                          text of several lines, or rows between two stray quotes; \
+                                          write the text on one line, or remove the quotes"
+            .to_owned()),
         Err(Malformed::Long) => {
-            Err(format!("it is longer than {MAX_ROW_LEN} bytes, or its quotes have no end"))
+            Err(format!("it is longer than {MAX_ROW_LEN} bytes, or a quote is not closed"))
         }
     };
     match values {
@@ -273,7 +271,7 @@ fn row_of(names: &[String], record: CsvRecord) -> Row {
 
 fn of_fields(names: &[String], fields: Vec<Vec<u8>>) -> Result<Map<String, Value>, String> {
     if fields.len() != names.len() {
-        return Err(format!("it has {} fields, and the heading {}", fields.len(), names.len()));
+        return Err(format!("it has {} fields, but the header has {}", fields.len(), names.len()));
     }
     let mut values = Map::new();
     for (name, field) in names.iter().zip(fields) {
@@ -288,7 +286,7 @@ fn of_json(text: &[u8]) -> Result<Map<String, Value>, String> {
     match serde_json::from_slice(text) {
         Ok(Object { twice: Some(name), .. }) => Err(format!("it has two values of {name}")),
         Ok(Object { values, .. }) => Ok(values),
-        Err(error) if error.is_data() => Err("it is no JSON object".to_owned()),
+        Err(error) if error.is_data() => Err("it is not a JSON object".to_owned()),
         Err(error) => {
             // Of one line only the column says where.
             let text = error.to_string();

@@ -1,4 +1,4 @@
-//! `top`: how the installation does, live in the terminal, or once as text or JSON.
+//! `top`: a live dashboard in the terminal, or a report as text or JSON.
 
 mod model;
 mod panel;
@@ -34,13 +34,13 @@ use terminal::{Keys, Screen};
 
 #[derive(Debug, Args)]
 pub(crate) struct TopArgs {
-    /// Print once and end, also on a terminal
+    /// Print once and exit, also on a terminal
     #[arg(long)]
     once: bool,
-    /// Change nothing: no requeue
+    /// Disable changes, such as requeue
     #[arg(long)]
     readonly: bool,
-    /// Show phone numbers whole; whose is recorded in the audit log
+    /// Show full phone numbers; each is recorded in the audit log
     #[arg(long)]
     numbers: bool,
     #[command(flatten)]
@@ -74,7 +74,7 @@ async fn run(setup: &Setup, arguments: &TopArgs) -> Result<(), Failure> {
     admin.close(result).await
 }
 
-/// Once, or every two seconds while somebody reads it.
+/// Prints once, or every two seconds while somebody reads.
 async fn print(
     setup: &Setup,
     source: &StatsSource,
@@ -107,16 +107,16 @@ fn theme(variable: impl Fn(&str) -> Option<String>) -> Theme {
 }
 
 async fn live(setup: &Setup, arguments: &TopArgs) -> Result<(), Failure> {
-    // What is wrong with the reason is told before the terminal is taken.
+    // An invalid reason is reported before the screen is taken.
     setup.by(&arguments.why)?;
     let mut signals = StopSignals::listen()?;
     let theme = theme(|name| std::env::var(name).ok());
     let mut model = Model::new(theme, arguments.readonly, arguments.numbers, Clock::System.now());
-    // What there is to remark of the way is told before the terminal is taken, too.
+    // Remarks on the connection are printed before the screen is taken, too.
     let there = AdminClient::remote(setup)?;
     let mut screen = Screen::take()?;
     let mut keys = screen.keys();
-    // Something to see before anything is asked.
+    // Something to see before the first answer.
     screen.draw(&model)?;
     let opening = Box::pin(async {
         match there {
@@ -143,7 +143,7 @@ async fn live(setup: &Setup, arguments: &TopArgs) -> Result<(), Failure> {
     admin.close(result).await
 }
 
-/// Until a key that quits.
+/// Waits for a key that quits.
 async fn quit(keys: &mut Keys, model: &mut Model, screen: &mut Screen) {
     while let Some(key) = keys.next().await {
         if key.is_some_and(|key| model.update(Msg::Key(key)) == Some(Effect::Quit)) {
@@ -169,15 +169,15 @@ async fn drive(
         let msg = tokio::select! {
             key = keys.next() => match key {
                 Some(Some(key)) => Msg::Key(key),
-                // It has another size.
+                // The terminal was resized.
                 Some(None) => Msg::Tick(Clock::System.now()),
                 None => break Ok(()),
             },
             Some(msg) = told.recv() => msg,
             _ = seconds.tick() => Msg::Tick(Clock::System.now()),
             ended = &mut watching => {
-                let why = ended.err().map_or_else(|| "it ended".to_owned(), |e| e.to_string());
-                break Err(Failure::new(ExitStatus::Failed, format!("looking failed: {why}")));
+                let why = ended.err().map_or_else(|| "it stopped".to_owned(), |e| e.to_string());
+                break Err(Failure::new(ExitStatus::Failed, format!("the refresh failed: {why}")));
             }
         };
         model.now = Clock::System.now();
@@ -198,7 +198,7 @@ async fn drive(
     result
 }
 
-/// Does what is to be done beside the screen, which never waits for it.
+/// Performs an effect in a task of its own: the screen never waits.
 fn act(effect: Effect, source: &StatsSource, tell: &mpsc::Sender<Msg>) {
     let (source, tell) = (source.clone(), tell.clone());
     match effect {

@@ -1,4 +1,4 @@
-//! What the dashboard knows and shows, and how that changes: no terminal, no clock, no database.
+//! The state of the dashboard, and how messages change it: no terminal, no clock, no database.
 
 #[cfg(test)]
 pub(super) mod tests;
@@ -19,7 +19,7 @@ use crate::{
     store::dead_letters::DeadLetter,
 };
 
-/// What was found when it was last looked; phone numbers are whole only if they were asked for.
+/// The last refresh; phone numbers are masked unless they were requested.
 #[derive(Clone, Debug)]
 pub(super) struct DashboardData {
     pub(super) stats: StatsView,
@@ -27,79 +27,79 @@ pub(super) struct DashboardData {
     pub(super) letters: Vec<DeadLetter>,
 }
 
-/// What became of a message.
+/// The explanation of a message.
 pub(super) type Explanation = ExplanationView;
 
-/// What is open over the panels.
+/// What is opened over the panels.
 #[derive(Debug)]
 pub(super) enum Detail {
-    /// A panel on the whole screen.
+    /// One panel on the whole screen.
     Panel(Panel),
     /// A process, by its id.
     Node(String),
-    /// A dead letter, with its message's story once that has come.
+    /// A dead letter, with the explanation of its message once that has arrived.
     Letter(Box<DeadLetter>, Option<Result<Explanation, String>>),
-    /// A message's story.
+    /// A message, likewise.
     Message(MessageId, Option<Result<Explanation, String>>),
 }
 
-/// What keys mean.
+/// Decides the meaning of keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     Browse,
     /// Typing the filter.
     Filter,
     Help,
-    /// Whether to put this dead letter back.
+    /// Whether to requeue this dead letter.
     Confirm(DeadLetterId),
 }
 
-/// Something happened.
+/// An event.
 #[derive(Debug)]
 pub(super) enum Msg {
     Key(KeyEvent),
-    /// It is now that time.
+    /// The current time.
     Tick(OffsetDateTime),
     Refreshed(Result<Box<DashboardData>, String>),
     Explained(MessageId, Box<Result<Explanation, String>>),
-    /// A dead letter was put back (true), was not there any more, or could not be reached.
+    /// Whether a dead letter was requeued, or why the request failed.
     Requeued(DeadLetterId, Result<bool, String>),
 }
 
-/// What is to be done about it.
+/// What an event causes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Effect {
     Quit,
-    /// Look again at once.
+    /// Refresh immediately.
     Refresh,
     Explain(MessageId),
     Requeue(DeadLetterId),
 }
 
-/// Which row of a panel is chosen; it stays on its row when others come and go.
+/// The selected row of a panel; it stays selected when others come and go.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Selection {
     pub(super) index: usize,
     id: Option<String>,
 }
 
-/// How the terminal is.
+/// What the terminal can show.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Theme {
     pub(super) colour: bool,
     pub(super) ascii: bool,
 }
 
-/// All of it.
+/// The whole state.
 #[derive(Debug)]
 pub(super) struct Model {
     pub(super) theme: Theme,
     pub(super) readonly: bool,
-    /// Whether phone numbers are shown whole.
+    /// Whether full phone numbers are shown.
     pub(super) numbers: bool,
     pub(super) now: OffsetDateTime,
     pub(super) data: Option<DashboardData>,
-    /// Why the last look failed.
+    /// Why the last refresh failed.
     pub(super) error: Option<String>,
     pub(super) focus: Panel,
     selections: [Selection; 6],
@@ -107,9 +107,9 @@ pub(super) struct Model {
     pub(super) filter: String,
     pub(super) mode: Mode,
     pub(super) open: Option<Detail>,
-    /// How far what is open is scrolled.
+    /// The scroll position of the detail.
     pub(super) scroll: u16,
-    /// Something to say, and since when.
+    /// A notice, and since when it is shown.
     pub(super) notice: Option<(String, OffsetDateTime)>,
 }
 
@@ -137,7 +137,7 @@ impl Model {
         }
     }
 
-    /// What follows from something that happened.
+    /// Applies an event.
     pub(super) fn update(&mut self, msg: Msg) -> Option<Effect> {
         match msg {
             Msg::Key(key) => return self.key(key),
@@ -167,14 +167,14 @@ impl Model {
                 _ => {}
             },
             Msg::Requeued(id, Ok(true)) => {
-                self.say(format!("requeued {id}: its message is delivered anew"));
+                self.say(format!("requeued {id}: its message is delivered again"));
                 if matches!(&self.open, Some(Detail::Letter(letter, _)) if letter.id == id) {
                     self.open = None;
                 }
                 return Some(Effect::Refresh);
             }
             Msg::Requeued(id, Ok(false)) => {
-                self.say(format!("{id} is not to be put back: somebody did, or nobody can"));
+                self.say(format!("{id} was not requeued: it was requeued before, or cannot be"));
                 return Some(Effect::Refresh);
             }
             Msg::Requeued(id, Err(why)) => self.say(format!("{id} was not requeued: {why}")),
@@ -208,7 +208,7 @@ impl Model {
                 if key.code == KeyCode::Char('y') {
                     return Some(Effect::Requeue(id));
                 }
-                self.say("left as it is".to_owned());
+                self.say("not requeued".to_owned());
                 None
             }
             Mode::Filter => {
@@ -253,7 +253,7 @@ impl Model {
             KeyCode::PageDown => self.move_by(10),
             KeyCode::Home | KeyCode::Char('g') => self.move_by(isize::MIN),
             KeyCode::End | KeyCode::Char('G') if self.open.is_none() => self.move_by(isize::MAX),
-            // Below only what the panels themselves take.
+            // The other keys are for the panels.
             _ if self.open.is_some() => {}
             KeyCode::Tab | KeyCode::Right | KeyCode::Char('l') => self.focus = self.focus.step(1),
             KeyCode::BackTab | KeyCode::Left | KeyCode::Char('h') => {
@@ -270,7 +270,7 @@ impl Model {
         None
     }
 
-    /// Asks whether to put the dead letter back that is open or chosen.
+    /// Asks whether to requeue the dead letter that is open or selected.
     fn ask(&mut self) {
         let chosen = match &self.open {
             Some(Detail::Letter(letter, _)) => Some(letter.id),
@@ -280,7 +280,7 @@ impl Model {
         match chosen {
             Some(_) if self.readonly => self.say("read only: started with --readonly".to_owned()),
             Some(id) => self.mode = Mode::Confirm(id),
-            None => self.say("r puts back a dead letter: choose one first".to_owned()),
+            None => self.say("r requeues a dead letter: select one first".to_owned()),
         }
     }
 
@@ -325,14 +325,14 @@ impl Model {
         cursor.id = ids.get(cursor.index).cloned();
     }
 
-    /// Puts each cursor on the row that it was on, or the nearest there is.
+    /// Keeps each selection on its row, or the nearest one.
     fn restore_selections(&mut self) {
         for panel in Panel::ALL {
             let ids = self.ids(panel);
             let cursor = &mut self.selections[panel as usize];
             let place = cursor.id.as_ref().and_then(|id| ids.iter().position(|other| other == id));
             cursor.index = place.unwrap_or(cursor.index.min(ids.len().saturating_sub(1)));
-            // At the top without having been moved, it stays at the top.
+            // Never moved: it stays at the top.
             if cursor.id.is_some() {
                 cursor.id = ids.get(cursor.index).cloned();
             }
@@ -352,7 +352,7 @@ impl Model {
         &self.selections[panel as usize]
     }
 
-    /// Dead letters as they are shown: filtered and sorted.
+    /// Dead letters, filtered and sorted.
     pub(super) fn letters(&self) -> Vec<&DeadLetter> {
         let all = self.data.iter().flat_map(|data| &data.letters);
         rows::letters(all, &self.filter, &self.sorts[Panel::Letters as usize])
@@ -372,7 +372,7 @@ impl Model {
         rows::nodes(all, &self.filter, &self.sorts[Panel::Nodes as usize])
     }
 
-    /// A phone number as it is to be shown; what is none stays.
+    /// A phone number, masked or not; other text is unchanged.
     pub(super) fn number(&self, text: &str) -> String {
         if self.numbers || !text.starts_with('+') {
             text.to_owned()
@@ -381,7 +381,7 @@ impl Model {
         }
     }
 
-    /// How old the data are, in seconds.
+    /// The age of the data, in seconds.
     pub(super) fn data_age(&self) -> Option<i64> {
         self.data.as_ref().map(|data| (self.now - data.stats.at).whole_seconds().max(0))
     }

@@ -1,6 +1,6 @@
 //! The panels of the dashboard.
 
-/// The panels, in the order in which tab goes through them.
+/// In the order of the Tab key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Panel {
     Flow,

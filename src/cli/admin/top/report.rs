@@ -1,4 +1,4 @@
-//! The dashboard as a page of text: for pipes, for logs, and for terminals that cannot do more.
+//! The dashboard as a page of text, for pipes, logs and simple terminals.
 
 use super::{
     state::{self, Health},
@@ -12,7 +12,7 @@ pub(super) fn page(stats: &StatsView) -> String {
     let mut lines = vec![format!("{} {sentence}", health.text()), String::new()];
     flow(stats, &mut lines);
     lanes(stats, &mut lines);
-    lines.push("Parts".to_owned());
+    lines.push("Components".to_owned());
     for part in state::parts(stats) {
         let told = match (&part.fault, part.health) {
             (Some(fault), Health::Warn | Health::Fail) => fault.clone(),
@@ -67,7 +67,7 @@ fn lanes(stats: &StatsView, lines: &mut Vec<String>) {
     let age = |then: Option<time::OffsetDateTime>| {
         then.map_or_else(|| "-".to_owned(), |then| text::age(stats.at, then))
     };
-    let names = ["in hand", "oldest", "waiting", "oldest"];
+    let names = ["in flight", "oldest", "waiting", "oldest"];
     let heading: String = names.iter().map(|name| format!("{name:>10}")).collect();
     lines.push(format!("Waiting  {heading}"));
     for lane in &stats.lanes {
@@ -116,7 +116,7 @@ fn slowest(stats: &StatsView, lines: &mut Vec<String>) {
     for slow in stats.slowest.iter().take(MAX_RECIPIENTS) {
         let recipient = text::fit(&slow.recipient, 20, false);
         lines.push(format!(
-            "  {recipient:<20} oldest {:>4}, {} retries, {} in hand: {}",
+            "  {recipient:<20} oldest {:>4}, {} retries, {} in flight: {}",
             text::age(stats.at, slow.oldest_at),
             slow.retries,
             text::count(slow.in_hand),

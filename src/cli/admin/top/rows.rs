@@ -1,4 +1,4 @@
-//! The rows of the lists: which are shown, and in which order.
+//! Filters and sorts the rows of the lists.
 
 use std::cmp::Ordering;
 
@@ -8,7 +8,7 @@ use crate::{
     store::dead_letters::DeadLetter,
 };
 
-/// By what a list is sorted; in its own order until a key is pressed.
+/// The sort column of a list; unsorted until a key is pressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sort {
     /// The key.
@@ -22,7 +22,7 @@ pub(super) fn keys(panel: Panel) -> &'static [(char, &'static str)] {
     match panel {
         Panel::Letters => &[('A', "AGE"), ('C', "CLASS"), ('T', "TO"), ('R', "REASON")],
         Panel::Recipients => {
-            &[('N', "RECIPIENT"), ('O', "OLDEST"), ('R', "RETRIES"), ('H', "HAND")]
+            &[('N', "RECIPIENT"), ('O', "OLDEST"), ('R', "RETRY"), ('F', "FLIGHT")]
         }
         Panel::Nodes => &[
             ('N', "NODE"),
@@ -37,7 +37,7 @@ pub(super) fn keys(panel: Panel) -> &'static [(char, &'static str)] {
 }
 
 impl Sort {
-    /// Takes a key: by its column, then the other way round, then as before. A key of no column of the
+    /// Handles a key: sorts by its column, then in reverse, then not at all. A key without a column of the
     /// list changes nothing.
     pub(super) fn press(&mut self, panel: Panel, key: char) {
         if keys(panel).iter().all(|(known, _)| *known != key) {
@@ -100,7 +100,7 @@ pub(super) fn recipients<'a>(
     sort.order(&mut shown, |key, one, other| match key {
         'N' => one.recipient.cmp(&other.recipient),
         'R' => other.retries.cmp(&one.retries),
-        'H' => other.in_hand.cmp(&one.in_hand),
+        'F' => other.in_hand.cmp(&one.in_hand),
         _ => one.oldest_at.cmp(&other.oldest_at),
     });
     shown

@@ -1,5 +1,5 @@
-//! Where the dashboard has its data from: the admin API, of this machine's database or of a server elsewhere.
-//! It never waits for them: a task looks every two seconds and tells what it found.
+//! Reads the data of the dashboard from the admin API, in a task of its own that polls every two seconds: the
+//! screen never waits.
 
 use std::{
     sync::{
@@ -14,10 +14,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::model::{DashboardData, Explanation, Msg};
 use crate::cli::{
-    admin::{
-        audit_reason::AuditReason,
-        transport::{AdminTransport, Query},
-    },
+    admin::{audit_reason::AuditReason, query::Query, transport::AdminTransport},
     io::{
         answer::{read, unreadable},
         exit::{ExitStatus, Failure},
@@ -29,29 +26,29 @@ use crate::{
     store::dead_letters::DeadLetter,
 };
 
-/// How often it is looked.
+/// Between two refreshes.
 pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(2);
-/// How many dead letters are listed: the newest.
+/// The newest ones.
 const MAX_DEAD_LETTERS: usize = 500;
 
-/// Who is asked, and why.
+/// The admin API, and the reason for the audit log.
 #[derive(Clone)]
 pub(super) struct StatsSource {
     pub(super) transport: AdminTransport,
     pub(super) why: Arc<AuditReason>,
 }
 
-/// What both the dashboard and what looks for it know.
+/// What the dashboard tells the polling task.
 #[derive(Default)]
 pub(super) struct PollRequests {
-    /// Whether phone numbers are to be whole.
+    /// Whether to request full phone numbers.
     pub(super) numbers: AtomicBool,
-    /// Said when it is to be looked at once.
+    /// Requests an immediate refresh.
     pub(super) refresh: Notify,
 }
 
 impl StatsSource {
-    /// How the installation does, as it is told. Whole numbers are recorded before they are shown.
+    /// The statistics as the API returns them. Full phone numbers are recorded in the audit log first.
     pub(super) async fn stats(&self, numbers: bool) -> Result<Value, Failure> {
         self.transport.get(&self.why, &format!("/stats{}", watching(numbers))).await
     }
@@ -65,12 +62,12 @@ impl StatsSource {
         Ok(DashboardData { stats, letters: letters.collect::<Result<_, _>>()? })
     }
 
-    /// What became of a message.
+    /// The explanation of a message.
     pub(super) async fn story(&self, id: MessageId) -> Result<Explanation, Failure> {
         read(&self.transport.get(&self.why, &format!("/messages/{id}/explain")).await?)
     }
 
-    /// Puts a dead letter back; whether it was there.
+    /// Requeues a dead letter; returns whether it was there.
     pub(super) async fn requeue(&self, id: DeadLetterId) -> Result<bool, Failure> {
         let body = json!({ "ids": [id.0] });
         let done =
@@ -82,7 +79,7 @@ impl StatsSource {
         Ok(requeued == Some(1))
     }
 
-    /// Looks for ever, at once when it is asked to.
+    /// Polls until the dashboard ends.
     pub(super) async fn watch(self, told: mpsc::Sender<Msg>, requests: Arc<PollRequests>) {
         loop {
             let numbers = requests.numbers.load(Ordering::Acquire);

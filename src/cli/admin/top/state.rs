@@ -1,9 +1,9 @@
-//! How an installation is, in a word and a sentence: the same on the dashboard and in the report.
+//! The health of an installation, as a word and a sentence: the same on the dashboard and in the report.
 
 use super::text;
 use crate::server::view::stats::{NodeView, PartView, StatsView};
 
-/// The word comes first; colour only repeats it.
+/// Shown as a word; colour only repeats it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Health {
     Ok,
@@ -21,12 +21,12 @@ impl Health {
     }
 }
 
-/// Something that delivery depends on.
+/// A component that delivery depends on.
 #[derive(Debug)]
 pub(super) struct ComponentState {
     pub(super) health: Health,
     pub(super) name: &'static str,
-    /// In few words; more of them where there is room.
+    /// Short facts; more are shown where there is room.
     pub(super) facts: Vec<String>,
     /// What is wrong with it.
     pub(super) fault: Option<String>,
@@ -75,7 +75,7 @@ fn database(stats: &StatsView) -> ComponentState {
         Some((Health::Fail, lost))
     } else if full {
         let what = format!(
-            "{} of {} connections are taken",
+            "{} of {} connections are in use",
             database.connections, database.max_connections
         );
         Some((Health::Warn, what))
@@ -109,7 +109,7 @@ fn unreached(stats: &StatsView, name: &str) -> Option<String> {
     Some(format!("{} {}{others}: {why}", node.role, place(node)))
 }
 
-/// What connects the processes of a cluster; alone, a process needs none.
+/// The broker or Redis of a cluster; a single process has neither.
 fn shared(stats: &StatsView, name: &'static str) -> ComponentState {
     if seen(stats, name).next().is_none() {
         return ComponentState::of(name, vec!["in process".to_owned()], None);
@@ -125,21 +125,27 @@ fn shared(stats: &StatsView, name: &'static str) -> ComponentState {
     }
     let up = seen(stats, name).filter(|(_, part)| part.up).count();
     facts.push(format!("reached by {up} of {}", seen(stats, name).count()));
-    // Without it messages come later, and none is lost.
+    // Without it messages are delayed, not lost.
     ComponentState::of(name, facts, unreached(stats, name).map(|text| (Health::Warn, text)))
 }
 
 fn intake(stats: &StatsView) -> ComponentState {
-    let in_hand = format!("{} in hand", text::counted(stats.in_hand.count, stats.in_hand.at_least));
+    let in_hand =
+        format!("{} in flight", text::counted(stats.in_hand.count, stats.in_hand.at_least));
     let meaning = match stats.backpressure.as_str() {
         "open" => None,
-        "broadcasts_paused" => {
-            Some((Health::Warn, "broadcasts wait until deliveries fall".to_owned()))
-        }
-        "bulk_refused" => {
-            Some((Health::Warn, "batches are refused until deliveries fall".to_owned()))
-        }
-        _ => Some((Health::Fail, "only high priority is taken until deliveries fall".to_owned())),
+        "broadcasts_paused" => Some((
+            Health::Warn,
+            "broadcasts are paused until fewer deliveries are in flight".to_owned(),
+        )),
+        "bulk_refused" => Some((
+            Health::Warn,
+            "batches are refused until fewer deliveries are in flight".to_owned(),
+        )),
+        _ => Some((
+            Health::Fail,
+            "only high priority is accepted until fewer deliveries are in flight".to_owned(),
+        )),
     };
     ComponentState::of("intake", vec![stats.backpressure.clone(), in_hand], meaning)
 }
@@ -153,33 +159,36 @@ fn delivery(stats: &StatsView) -> ComponentState {
     let draining = stats.nodes.iter().find(|node| node.draining);
     let unconnected = unreached(stats, "realtime");
     let fault = if deliver == 0 {
-        Some((Health::Fail, "nobody delivers: start esh3ar serve or a worker".to_owned()))
+        Some((Health::Fail, "no process delivers: start esh3ar serve or a worker".to_owned()))
     } else if gateways == 0 {
-        Some((Health::Fail, "nobody accepts: start esh3ar serve".to_owned()))
+        Some((Health::Fail, "no process accepts messages: start esh3ar serve".to_owned()))
     } else if let Some(unconnected) = unconnected {
         Some((Health::Fail, format!("clients cannot connect: {unconnected}")))
     } else if let Some(node) = draining {
-        Some((Health::Warn, format!("{} {} is being drained", node.role, place(node))))
+        Some((Health::Warn, format!("{} {} is draining", node.role, place(node))))
     } else if stats.recent.failed > 0 {
-        Some((Health::Warn, format!("{} failed in two minutes", text::count(stats.recent.failed))))
+        Some((
+            Health::Warn,
+            format!("{} failed in the last two minutes", text::count(stats.recent.failed)),
+        ))
     } else {
         None
     };
     ComponentState::of("delivery", facts, fault)
 }
 
-/// All of it in a word, and why.
+/// The worst component's health, and why.
 pub(super) fn overall(stats: &StatsView) -> (Health, String) {
     let parts = parts(stats);
     let worst = parts.iter().max_by(|one, other| {
-        // Of the same word the first is told.
+        // Of equal ones the first is reported.
         one.health.cmp(&other.health).then(std::cmp::Ordering::Greater)
     });
     match worst {
         Some(ComponentState { health, name, fault: Some(fault), .. }) => {
             (*health, format!("{name}: {fault}"))
         }
-        _ => (Health::Ok, "all is well".to_owned()),
+        _ => (Health::Ok, "all components are healthy".to_owned()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The terminal: taken, drawn on, listened to, and given back however the program ends.
+//! The terminal: taken, drawn on, read from, and restored however the program ends.
 
 use std::{
     io,
@@ -18,13 +18,13 @@ use tokio::sync::mpsc;
 use super::{model::Model, view};
 use crate::cli::io::exit::{ExitStatus, Failure};
 
-/// The whole terminal. Given back when this is dropped, and by a hook when the program panics.
+/// The whole terminal. Restored on drop, and by a hook when the program panics.
 pub(super) struct Screen {
     terminal: DefaultTerminal,
     gone: Arc<AtomicBool>,
 }
 
-/// How often the thread that waits for keys looks whether anybody wants them.
+/// How often the key thread checks whether the screen still exists.
 const KEY_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 fn failed(error: &io::Error) -> Failure {
@@ -33,7 +33,7 @@ fn failed(error: &io::Error) -> Failure {
 }
 
 impl Screen {
-    /// Takes it.
+    /// Takes the terminal.
     pub(super) fn take() -> Result<Screen, Failure> {
         let terminal = ratatui::try_init().map_err(|error| {
             let _ = ratatui::try_restore();
@@ -48,7 +48,7 @@ impl Screen {
         drawn.map(|_| ()).map_err(|error| failed(&error))
     }
 
-    /// What is typed. A thread waits for it, which ends soon after the screen is given back.
+    /// The typed keys. A thread reads them, and ends soon after the screen is dropped.
     pub(super) fn keys(&self) -> Keys {
         let (tell, told) = mpsc::channel(64);
         let gone = Arc::clone(&self.gone);
@@ -63,7 +63,7 @@ impl Screen {
                     Ok(Event::Key(key)) if key.kind == KeyEventKind::Press => Some(key),
                     Ok(Event::Resize(..)) => None,
                     Ok(_) => continue,
-                    // The terminal went away.
+                    // The terminal is gone.
                     Err(_) => return,
                 };
                 if tell.blocking_send(typed).is_err() {
@@ -75,7 +75,7 @@ impl Screen {
     }
 }
 
-/// Where a test lets the dashboard panic, in development builds only.
+/// Where a test makes the dashboard panic, in development builds only.
 fn failpoint(model: &Model) {
     let here = cfg!(debug_assertions) && model.data.is_some();
     if here && std::env::var("ESH3AR_FAILPOINT").is_ok_and(|name| name == "top_draw") {
@@ -96,7 +96,7 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    /// The next key, `Some(None)` when the terminal has another size, or `None` when it has gone.
+    /// The next key, `Some(None)` when the terminal was resized, or `None` when it is gone.
     pub(super) async fn next(&mut self) -> Option<Option<KeyEvent>> {
         self.told.recv().await
     }

@@ -1,10 +1,10 @@
-//! Numbers, sizes and ages in few columns; which characters a terminal has.
+//! Numbers, sizes and ages in few columns.
 
 use time::{Duration, OffsetDateTime};
 
 use crate::cli::io::sanitize;
 
-/// How long ago a time was: `7s`, `3m`, `5h`, `2d`. What lies ahead, because clocks differ, is now.
+/// The age of a time: `7s`, `3m`, `5h`, `2d`. A time in the future, because clocks differ, is `0s`.
 pub(super) fn age(now: OffsetDateTime, then: OffsetDateTime) -> String {
     duration(now - then)
 }
@@ -48,7 +48,7 @@ pub(super) fn rate(rate: f64) -> String {
     }
 }
 
-/// A count, with its thousands apart.
+/// A count, with thousands separators.
 pub(super) fn count(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -61,7 +61,7 @@ pub(super) fn count(count: u64) -> String {
     text
 }
 
-/// The same of a count that was not carried to its end.
+/// The same of a count that stopped at a limit.
 pub(super) fn counted(count: u64, at_least: bool) -> String {
     let text = self::count(count);
     if at_least { format!("{text}+") } else { text }
@@ -77,17 +77,17 @@ pub(super) fn bytes(bytes: u64) -> String {
     }
 }
 
-/// How a part was at the last looks, oldest first: a mark for each, and how many it missed. -1 is no answer.
+/// The last checks of a component, oldest first: a mark for each, and how many failed. -1 is no answer.
 pub(super) fn lately(past: &[i32], ascii: bool) -> String {
     let (good, bad) = if ascii { ('.', 'x') } else { ('·', '✗') };
     let marks: String = past.iter().map(|took| if *took < 0 { bad } else { good }).collect();
     match past.iter().filter(|took| **took < 0).count() {
-        0 => format!("{marks} up at all of {}", past.len()),
-        missed => format!("{marks} down at {missed} of {}", past.len()),
+        0 => format!("{marks} up in all {} checks", past.len()),
+        missed => format!("{marks} down in {missed} of {} checks", past.len()),
     }
 }
 
-/// No more than so many characters, and none that could steer a terminal.
+/// Truncated to `width` characters, without control characters.
 pub(super) fn fit(text: &str, width: usize, ascii: bool) -> String {
     let clean = |c: char| if ascii && !c.is_ascii() { '?' } else { c };
     let text = sanitize::line(text);
@@ -99,7 +99,7 @@ pub(super) fn fit(text: &str, width: usize, ascii: bool) -> String {
     kept.chain(mark.chars()).take(width).collect()
 }
 
-/// In lines of at most so many characters, parted between words where that goes.
+/// Wrapped to lines of at most `width` characters, between words where possible.
 pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
     let width = width.max(1);
     let mut lines = vec![String::new()];
@@ -149,8 +149,8 @@ mod tests {
 
     #[test]
     fn how_a_part_was_is_a_row_of_marks() {
-        assert_eq!(lately(&[1, 0, 25], false), "··· up at all of 3");
-        assert_eq!(lately(&[1, -1, -1, 2], true), ".xx. down at 2 of 4");
+        assert_eq!(lately(&[1, 0, 25], false), "··· up in all 3 checks");
+        assert_eq!(lately(&[1, -1, -1, 2], true), ".xx. down in 2 of 4 checks");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Postgres and its copies.
+//! Postgres and its replicas.
 
 use std::time::Duration;
 
@@ -21,15 +21,15 @@ use crate::{
     },
 };
 
-/// The oldest major version that is taken.
+/// The oldest supported major version.
 const MIN_POSTGRES_VERSION: i32 = 14;
-/// Clocks that differ by more than this should be looked after.
+/// Above this, the check warns.
 const CLOCK_SKEW_WARNING: Duration = Duration::from_millis(500);
-/// Backups are made once a day at least, and may take some time.
+/// Backups are made once a day, and may take some time.
 const MAX_BACKUP_AGE: Duration = Duration::from_secs(26 * 3600);
-/// So many numbers are looked at, which takes a few seconds.
+/// These take a few seconds.
 const MAX_NUMBERS_CHECKED: usize = 200_000;
-/// Clocks that differ by more than this make retries and expiries wrong.
+/// Above this, retries and expiries are wrong.
 const CLOCK_SKEW_FAILURE: Duration = Duration::from_secs(5);
 
 pub(super) async fn check(setup: &Setup, checks: &mut Vec<Check>) {
@@ -62,29 +62,29 @@ pub(super) async fn check(setup: &Setup, checks: &mut Vec<Check>) {
     replicas(setup, checks).await;
 }
 
-/// The private Postgres' folder, where something is wrong with it.
+/// Problems of the embedded Postgres' folder.
 fn folder(setup: &Setup, checks: &mut Vec<Check>) {
     for fault in embedded::faults(&setup.data_dir) {
         let found = format!("{} {}", fault.path.display(), fault.what);
         checks.push(if fault.is_mended {
-            warn("database folder", found, "nothing: opening the folder mends it, as this check has done")
+            warn("database folder", found, "nothing: opening the folder repairs it, as this check has done")
         } else {
-            let remedy = "give it to the user that runs esh3ar, or copy it back if it is missing; data \
-                          that are lost come back with: esh3ar restore FILE";
+            let remedy = "make the user that runs esh3ar its owner, or copy it back if it is missing; \
+                          restore lost data with: esh3ar restore FILE";
             fail("database folder", found, remedy)
         });
     }
 }
 
-/// Of a folder in which no installation was begun: nothing is made by looking.
+/// A folder without an installation: a check creates nothing.
 fn not_installed(setup: &Setup) -> Check {
     let bin_dir = setup.loaded.config.database.bin_dir.as_deref();
     if embedded::folder_with(bin_dir, None, &["initdb", "postgres"]).is_none() {
         let missing = embedded::Error::NoBinaries;
         return fail("database", missing.to_string(), missing.hint());
     }
-    let text = format!("there is no installation in {} yet", setup.data_dir.display());
-    warn("database", text, "begin one with esh3ar init or esh3ar serve, or name another --data-dir")
+    let text = format!("no installation in {} yet", setup.data_dir.display());
+    warn("database", text, "create one with esh3ar init or esh3ar serve, or set another --data-dir")
 }
 
 async fn answers(setup: &Setup, store: &Store, checks: &mut Vec<Check>) -> bool {
@@ -93,7 +93,7 @@ async fn answers(setup: &Setup, store: &Store, checks: &mut Vec<Check>) -> bool 
         Err(error) => {
             let remedy = match error {
                 store::Error::DiskFull(_) => FREE_DISK_SPACE,
-                _ => "check database.url, and that Postgres runs and lets esh3ar in",
+                _ => "check database.url, that Postgres is running, and that esh3ar may log in",
             };
             checks.push(fail("database", error.to_string(), remedy));
             return false;
@@ -103,8 +103,9 @@ async fn answers(setup: &Setup, store: &Store, checks: &mut Vec<Check>) -> bool 
     checks.push(if found.major < MIN_POSTGRES_VERSION {
         fail("database", text, format!("install Postgres {MIN_POSTGRES_VERSION} or newer"))
     } else if found.in_recovery {
-        let remedy = "database.url must lead to the primary; name copies in database.replica_urls";
-        fail("database", format!("{text}, and it is a replica"), remedy)
+        let remedy =
+            "database.url must point to the primary; list replicas in database.replica_urls";
+        fail("database", format!("{text}, but is a replica"), remedy)
     } else if !found.private_way {
         let remedy = "add ?sslmode=require to database.url";
         warn("database", format!("{text} over the network without TLS"), remedy)
@@ -126,7 +127,7 @@ async fn answers(setup: &Setup, store: &Store, checks: &mut Vec<Check>) -> bool 
     true
 }
 
-/// Only what else would be taken for something else: of a full disk everything can be read.
+/// Only a full disk, which is otherwise hard to see: everything can still be read.
 async fn disk_full(store: &Store, checks: &mut Vec<Check>) {
     if let Err(error @ store::Error::DiskFull(_)) = checkup::room(store).await {
         checks.push(fail("database disk", error.to_string(), FREE_DISK_SPACE));
@@ -139,7 +140,7 @@ async fn durability(store: &Store, checks: &mut Vec<Check>) {
             checks.push(ok("durability", "fsync, full_page_writes, synchronous_commit are on"));
         }
         Ok(faults) => {
-            let remedy = "turn them on in postgresql.conf: answered messages could be lost";
+            let remedy = "turn them on in postgresql.conf: accepted messages could be lost";
             checks.push(fail("durability", faults.join(", "), remedy));
         }
         Err(error) => checks.push(fail("durability", error.to_string(), "see postgres.log")),
@@ -156,7 +157,7 @@ async fn clock(store: &Store, checks: &mut Vec<Check>) {
         }
     };
     let after = Clock::System.now();
-    // Its time was read somewhere between the two.
+    // The database's time was read between the two.
     let skew = if there < before {
         before - there
     } else if there > after {
@@ -165,7 +166,7 @@ async fn clock(store: &Store, checks: &mut Vec<Check>) {
         time::Duration::ZERO
     };
     let skew = skew.unsigned_abs();
-    let text = format!("{} ms from the database's", skew.as_millis());
+    let text = format!("{} ms from the database's clock", skew.as_millis());
     let remedy = "synchronize both machines' clocks (chrony or systemd-timesyncd)";
     checks.push(match skew {
         skew if skew > CLOCK_SKEW_FAILURE => fail("clock", text, remedy),
@@ -174,7 +175,7 @@ async fn clock(store: &Store, checks: &mut Vec<Check>) {
     });
 }
 
-/// Only where there is something to say: a clock was ahead when something was stored, or is behind now.
+/// Only if the newest row is in the future: a clock was ahead when it was stored, or is behind now.
 async fn newest_row(store: &Store, checks: &mut Vec<Check>) {
     let now = Clock::System.now();
     let Ok(Some(id)) = checkup::newest_id_ahead(store, now).await else { return };
@@ -182,12 +183,12 @@ async fn newest_row(store: &Store, checks: &mut Vec<Check>) {
     let ahead = (made - now).unsigned_abs();
     if ahead > CLOCK_SKEW_FAILURE {
         let text = format!(
-            "the newest that is stored was made at {}, {} s ahead of this machine's clock",
+            "the newest row was created at {}, {} s ahead of this machine's clock",
             moment::text(made),
             ahead.as_secs()
         );
-        let remedy = "see that the clocks are right (chrony or systemd-timesyncd); what is new is listed \
-                      after it, and shows times before it, until that time has come";
+        let remedy = "check the clocks (chrony or systemd-timesyncd); until that time has passed, new rows \
+                      are listed after it but show earlier times";
         checks.push(warn("newest", text, remedy));
     }
 }
@@ -202,11 +203,13 @@ async fn schema(store: &Store, checks: &mut Vec<Check>) {
             0 => ok("schema", format!("version {}", steps.len())),
             n => warn("schema", format!("{n} migrations pending"), "run: esh3ar migrate"),
         },
-        Err(error) => fail("schema", error.to_string(), "install the esh3ar that made it"),
+        Err(error) => {
+            fail("schema", error.to_string(), "install the esh3ar version that created it")
+        }
     });
 }
 
-/// Only of an installation that makes some: others may have their own ways.
+/// Only if a backup was ever made: an installation may be backed up by other means.
 async fn backups(setup: &Setup, store: &Store, checks: &mut Vec<Check>) {
     let mut last = None;
     let asked = database::with_app(setup, store, async |app| {
@@ -222,14 +225,14 @@ async fn backups(setup: &Setup, store: &Store, checks: &mut Vec<Check>) {
     let text = format!("the last one was made {} h ago", age.whole_hours());
     checks.push(if age.unsigned_abs() > MAX_BACKUP_AGE {
         let remedy =
-            "see why the next one failed: journalctl -u esh3ar-backup; or run: esh3ar backup";
+            "check why the next one failed: journalctl -u esh3ar-backup; or run: esh3ar backup";
         warn("backup", text, remedy)
     } else {
         ok("backup", text)
     });
 }
 
-/// Numbers that were stored when numbers were read otherwise.
+/// Numbers that were stored when parsing followed other rules.
 async fn numbers(setup: &Setup, store: &Store, checks: &mut Vec<Check>) {
     let mut counts = None;
     let asked = database::with_app(setup, store, async |app| {
@@ -240,19 +243,20 @@ async fn numbers(setup: &Setup, store: &Store, checks: &mut Vec<Check>) {
         checks.push(fail("phone numbers", failure.what, failure.hint.unwrap_or_default()));
         return;
     }
-    // None of a schema that is not the newest.
+    // None with an older schema.
     let Some((doubted, all)) = counts else { return };
     let of = if all < MAX_NUMBERS_CHECKED { "" } else { "the first " };
     checks.push(match doubted {
-        0 => ok("phone numbers", format!("{of}{all} are read as they are stored")),
+        0 => ok("phone numbers", format!("{of}{all} are parsed as they are stored")),
         _ => {
-            let text = format!("{doubted} of {of}{all} may not be the numbers that were given");
-            warn("phone numbers", text, "look at them: esh3ar mobile check; nothing is changed")
+            let text =
+                format!("{doubted} of {of}{all} may differ from the numbers that were given");
+            warn("phone numbers", text, "review them with: esh3ar mobile check; it changes nothing")
         }
     });
 }
 
-/// How what serves found its dependencies at its last looks, if something serves.
+/// The last health checks of the running processes.
 async fn recent_health(setup: &Setup, store: &Store, checks: &mut Vec<Check>) {
     let mut nodes = Vec::new();
     let asked = database::with_app(setup, store, async |app| {
@@ -274,15 +278,14 @@ async fn recent_health(setup: &Setup, store: &Store, checks: &mut Vec<Check>) {
             }
             all_well = false;
             let now = match (part.up, &part.fault) {
-                (true, _) => "it does now".to_owned(),
-                (false, Some(fault)) => format!("nor does it now: {fault}"),
-                (false, None) => "nor does it now".to_owned(),
+                (true, _) => "and is up now".to_owned(),
+                (false, Some(fault)) => format!("and is still down: {fault}"),
+                (false, None) => "and is still down".to_owned(),
             };
             let (name, of) = (&part.name, part.past.len());
-            let found =
-                format!("{name} did not answer {place} in {missed} of its last {of} checks, {now}");
+            let found = format!("{name} failed {missed} of the last {of} checks of {place}, {now}");
             let remedy =
-                "each check is in /health?history=true of metrics.listen, with its time and fault";
+                "/health?history=true of metrics.listen shows each check with its time and error";
             let gone = name == "realtime" && !part.up;
             checks.push(if gone {
                 fail("health", found, remedy)
@@ -298,15 +301,15 @@ async fn recent_health(setup: &Setup, store: &Store, checks: &mut Vec<Check>) {
     }
 }
 
-/// Only where there is something to say.
+/// Databases that interrupted restores left.
 async fn leftover_restores(setup: &Setup, opened: &OpenDatabase, checks: &mut Vec<Check>) {
     let Ok(target) = opened.target(setup) else { return };
     let Ok(databases) = Databases::beside(&target) else { return };
     let left = databases.left_by_restores().await.unwrap_or_default();
     databases.close();
     if !left.is_empty() {
-        let text = format!("{} was left by a restore that was broken off", left.join(", "));
-        let remedy = "the next restore drops it; or do it with psql: DROP DATABASE";
+        let text = format!("{} was left by an interrupted restore", left.join(", "));
+        let remedy = "the next restore drops it; or use psql: DROP DATABASE";
         checks.push(warn("restore", text, remedy));
     }
 }
@@ -334,8 +337,8 @@ async fn replicas(setup: &Setup, checks: &mut Vec<Check>) {
                 ok("replica", format!("{name} answers and lags {lag:.1} s"))
             }
             (_, fault) => {
-                let remedy = "lists are read from the primary meanwhile; check that it streams from \
-                              database.url's server and lets esh3ar in";
+                let remedy = "lists are read from the primary meanwhile; check that it replicates from \
+                              database.url's server and that esh3ar may log in";
                 let fault = fault.unwrap_or_else(|| "has not caught up yet".to_owned());
                 warn("replica", format!("{name}: {fault}"), remedy)
             }

@@ -1,4 +1,4 @@
-//! This machine: files, folders, limits, the certificate, and whether something serves here.
+//! This machine: files, folders, limits, the certificate, and the running server.
 
 use std::{fs, io::ErrorKind::NotFound, os::unix::fs::PermissionsExt as _, path::Path};
 
@@ -17,24 +17,24 @@ use crate::{
     server::tls,
 };
 
-/// Files a gateway for ten thousand connections needs.
+/// For a gateway with ten thousand connections.
 const MIN_OPEN_FILES: u64 = 12_000;
-/// With less than this, in bytes, Postgres is about to stop.
+/// Below this, Postgres is about to stop.
 const MIN_FREE_BYTES: u64 = 256 << 20;
-/// With less than this, in bytes, somebody should make room.
+/// Below this, the check warns.
 const LOW_FREE_BYTES: u64 = 2 << 30;
-/// What to do about a disk that is full, or about to be.
-const FREE_DISK_SPACE: &str = "make room, or move data_dir to a larger disk: nothing is stored and Postgres stops when it is full";
-/// A certificate should be renewed when it has fewer days than this.
+/// The remedy for a disk that is full, or almost.
+const FREE_DISK_SPACE: &str = "free disk space, or move data_dir to a larger disk: when it is full, nothing is stored and Postgres stops";
+/// With fewer days left, the check warns.
 const CERTIFICATE_WARNING_DAYS: i64 = 21;
 
-/// Whether others can read secrets in the file.
+/// Whether other users can read secrets in the file.
 pub(super) fn configuration(setup: &Setup) -> Check {
     let open = setup.loaded.origins.iter().find_map(|origin| {
         let Source::File { name, line } = &origin.source else { return None };
         let secret = keys::find(origin.key).is_some_and(|key| key.secret);
         let others = fs::metadata(name).ok()?.permissions().mode() & 0o004 != 0;
-        // One that only names the secret's file may be read by all.
+        // A key that only names the secret's file may be read by all.
         let text = fs::read_to_string(name).ok()?;
         let here = line.and_then(|line| text.lines().nth(line - 1)).unwrap_or_default();
         let inline = !here.split('=').next().unwrap_or_default().contains("_file");
@@ -43,8 +43,8 @@ pub(super) fn configuration(setup: &Setup) -> Check {
     match open {
         Some((file, key)) => warn(
             "configuration",
-            format!("{file} holds {key} and can be read by everybody"),
-            format!("chmod o= {file}, or put it in a file of its own: {key}_file"),
+            format!("{file} contains {key} and is world-readable"),
+            format!("chmod o= {file}, or move the secret to its own file: {key}_file"),
         ),
         None => ok("configuration", "every key is known and valid"),
     }
@@ -54,16 +54,16 @@ pub(super) fn data_folder(setup: &Setup) -> Check {
     let path = setup.data_dir.display().to_string();
     let probe = setup.data_dir.join(".doctor");
     if fs::metadata(&setup.data_dir).is_err_and(|error| error.kind() == NotFound) {
-        return ok("data folder", format!("{path} is not there yet; what is begun in it makes it"));
+        return ok("data folder", format!("{path} does not exist yet; it is created on first use"));
     }
     let written = fs::write(&probe, b"probe").and_then(|()| fs::remove_file(&probe));
     match written {
-        Ok(()) => ok("data folder", format!("{path} can be written")),
+        Ok(()) => ok("data folder", format!("{path} is writable")),
         Err(error) => {
             let remedy = if is_disk_full(&error) {
                 FREE_DISK_SPACE
             } else {
-                "give it to the user that runs esh3ar, or set data_dir"
+                "make the user that runs esh3ar its owner, or set data_dir"
             };
             fail("data folder", format!("{path}: {error}"), remedy)
         }
@@ -72,15 +72,15 @@ pub(super) fn data_folder(setup: &Setup) -> Check {
 
 pub(super) fn disk(setup: &Setup) -> Check {
     let folder = setup.data_dir.display();
-    // Of one that is not there yet, where it will be.
+    // For a folder that does not exist yet, its nearest parent.
     let place = setup.data_dir.ancestors().find(|folder| folder.is_dir());
     match statvfs(place.unwrap_or(&setup.data_dir)) {
         Ok(found) => {
             let free = found.blocks_available().saturating_mul(found.fragment_size());
             let text = format!("{} MiB free for {folder}", free >> 20);
             if found.files() > 0 && found.files_available() == 0 {
-                let text = format!("{text}, and no file more can be made there: no inode is free");
-                return fail("disk", text, "remove files there, many small ones are: df -i");
+                let text = format!("{text}, but no inode is free: no file can be created there");
+                return fail("disk", text, "remove files there; see df -i");
             }
             match free {
                 free if free < MIN_FREE_BYTES => fail("disk", text, FREE_DISK_SPACE),
@@ -92,16 +92,20 @@ pub(super) fn disk(setup: &Setup) -> Check {
     }
 }
 
-/// Of the process that serves, if there is one: an administrator's shell has limits of its own.
+/// Of the running server, if there is one: an administrator's shell has other limits.
 pub(super) fn open_files(setup: &Setup) -> Check {
     let served = running_server(&setup.data_dir).and_then(|found| limit_of(found.pid));
     let files = served.unwrap_or_else(privilege::raise_file_limit);
-    let whose = if served.is_some() { "allowed to what serves" } else { "allowed here" };
+    let whose = if served.is_some() {
+        "allowed for the running server"
+    } else {
+        "allowed for this process"
+    };
     if files >= MIN_OPEN_FILES {
         return ok("open files", format!("{files} {whose}"));
     }
-    let found = format!("{files} {whose}, {MIN_OPEN_FILES} wanted for ten thousand connections");
-    warn("open files", found, "raise it: LimitNOFILE= in the unit, or ulimit -n")
+    let found = format!("{files} {whose}, {MIN_OPEN_FILES} needed for ten thousand connections");
+    warn("open files", found, "raise the limit: LimitNOFILE= in the unit, or ulimit -n")
 }
 
 fn limit_of(pid: u32) -> Option<u64> {
@@ -116,8 +120,8 @@ pub(super) fn certificate(config: &Config) -> Check {
         return ok(
             "certificate",
             match listen.ip().is_loopback() {
-                true => format!("none: {listen} is for this machine only"),
-                false => format!("none: what stands before {listen} has to do TLS"),
+                true => format!("none: {listen} is reachable from this machine only"),
+                false => format!("none: a proxy in front of {listen} has to terminate TLS"),
             },
         );
     };
@@ -138,41 +142,41 @@ fn judge(path: &Path, found: &tls::Validity) -> Check {
         found.names.join(", "),
         found.until.date()
     );
-    let renew = "renew it; the new files are taken up within five seconds";
+    let renew = "renew it; the new files are loaded within five seconds";
     if now < found.from {
         let text = format!("{text}, and not before {}", found.from.date());
-        return fail("certificate", text, "check the clock of this machine, or get another one");
+        return fail("certificate", text, "check this machine's clock, or replace the certificate");
     }
     if now >= found.until {
-        return fail("certificate", format!("{text}: it has run out"), renew);
+        return fail("certificate", format!("{text}: expired"), renew);
     }
     if left < CERTIFICATE_WARNING_DAYS {
-        return warn("certificate", format!("{text}: {left} days are left"), renew);
+        return warn("certificate", format!("{text}: {left} days left"), renew);
     }
     ok("certificate", text)
 }
 
-/// Whether a gateway runs on the folder, and what it says of itself.
+/// Whether a server runs on the folder, and whether it is ready.
 pub(super) async fn service(setup: &Setup) -> Check {
     let running = |pid: u32| Path::new(&format!("/proc/{pid}")).exists();
     let found = running_server(&setup.data_dir).filter(|found| running(found.pid));
     let Some(found) = found else {
-        return ok("service", "no gateway runs on this folder now");
+        return ok("service", "no server is running on this folder");
     };
     let text = format!("process {} serves on {}", found.pid, found.http);
     let Some(metrics) = found.metrics else { return ok("service", text) };
     match client::fetch(&format!("http://{metrics}/health/ready")).await {
         Ok(_) => ok("service", format!("{text} and is ready")),
-        // Its port is open and nobody answers: it hangs, and nothing mends that but a restart.
+        // Its port is open and does not answer: the process hangs, and only a restart helps.
         Err(client::Error::TimedOut) => fail(
             "service",
-            format!("{text} and does not answer within two seconds"),
-            "restart it: systemctl restart esh3ar; and look at its log: journalctl -u esh3ar",
+            format!("{text} but does not answer within two seconds"),
+            "restart it: systemctl restart esh3ar; and see its log: journalctl -u esh3ar",
         ),
         Err(error) => warn(
             "service",
-            format!("{text} and is not ready: {error}"),
-            format!("look at http://{metrics}/health and its log: journalctl -u esh3ar"),
+            format!("{text} but is not ready: {error}"),
+            format!("see http://{metrics}/health and the log: journalctl -u esh3ar"),
         ),
     }
 }

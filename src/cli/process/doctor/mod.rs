@@ -1,5 +1,5 @@
-//! `doctor`: the configuration, this machine and every dependency looked at, every fault with its
-//! remedy. It changes nothing, and makes nothing that is not there.
+//! `doctor`: checks the configuration, this machine and every dependency, and prints a remedy for every
+//! problem. It creates nothing.
 
 mod check;
 mod database;
@@ -21,16 +21,16 @@ use crate::cli::{
 use crate::config::{ConfigErrors, Loaded};
 use check::{Check, fail};
 
-/// What a monitoring check has to know.
-pub(crate) const HELP: &str = "Exit status: 0 all is well, 1 a check failed (with --strict: or warns), \
-     78 the configuration is wrong";
+/// For monitoring.
+pub(crate) const HELP: &str = "Exit status: 0 all checks passed, 1 a check failed (with --strict: or warned), \
+     78 invalid configuration";
 
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
-    /// The same as -o json
+    /// Same as -o json
     #[arg(long)]
     json: bool,
-    /// Warnings fail too
+    /// Fail on warnings
     #[arg(long)]
     strict: bool,
 }
@@ -59,7 +59,7 @@ impl Runnable for DoctorArgs {
 }
 
 async fn run(setup: &Setup, arguments: &DoctorArgs) -> Result<(), Failure> {
-    // That it could be read at all was checked before this.
+    // The configuration itself was checked before this.
     let mut checks = vec![machine::configuration(setup), machine::data_folder(setup)];
     checks.push(machine::disk(setup));
     checks.push(machine::open_files(setup));
@@ -73,31 +73,31 @@ async fn run(setup: &Setup, arguments: &DoctorArgs) -> Result<(), Failure> {
     let what = match (faults, warnings) {
         (0, 0) => return Ok(()),
         (0, _) if !arguments.strict => return Ok(()),
-        (0, warnings) => format!("{warnings} of {} checks warn", checks.len()),
+        (0, warnings) => format!("{warnings} of {} checks warned", checks.len()),
         (faults, _) => format!("{faults} of {} checks failed", checks.len()),
     };
     Err(Failure::new(ExitStatus::Failed, what).hint("see the remedies above"))
 }
 
-/// What there is to say when the configuration cannot be used: nothing else can be looked at.
+/// Reports an invalid configuration, with which nothing else can be checked.
 fn misconfigured(output: &Output, errors: &ConfigErrors) -> Failure {
     let faults: Vec<Check> = errors
         .0
         .iter()
         .map(|fault| {
             let found = format!("{}: {}", fault.source, fault.text);
-            fail("configuration", found, "correct it; esh3ar config doc tells every key")
+            fail("configuration", found, "fix it; esh3ar config doc describes every key")
         })
         .collect();
     tell(output, &faults);
     Failure::new(
         ExitStatus::Config,
-        format!("{} in the configuration", pluralize(faults.len(), "fault")),
+        format!("{} in the configuration", pluralize(faults.len(), "error")),
     )
-    .hint("nothing else was looked at; correct them and run this again")
+    .hint("nothing else was checked; fix the configuration and run this again")
 }
 
-/// For people a line for each check, and one below it for what to do: neither may be cut short.
+/// For people, a line per check and one below it for the remedy: neither is truncated.
 fn tell(output: &Output, checks: &[Check]) {
     if !output.is_table() {
         output.records(&["check", "state", "found", "remedy"], checks);

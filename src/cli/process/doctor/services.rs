@@ -1,4 +1,4 @@
-//! The ways to others: RabbitMQ, Redis, the mail server.
+//! The other services: RabbitMQ, Redis and the mail server.
 
 use super::check::{Check, fail, ok};
 use crate::{
@@ -20,18 +20,18 @@ async fn broker(setup: &Setup, checks: &mut Vec<Check>) {
     let settings = match cluster::broker(&setup.loaded.config) {
         Ok(Some(settings)) => settings,
         Ok(None) => {
-            return checks.push(ok("rabbitmq", "queue.url is not set: one process alone"));
+            return checks.push(ok("rabbitmq", "queue.url is not set: single process"));
         }
         Err(failure) => {
-            return checks.push(fail("rabbitmq", failure.what, "correct queue.url"));
+            return checks.push(fail("rabbitmq", failure.what, "fix queue.url"));
         }
     };
     for (node, found) in rabbit::look(&settings).await {
         checks.push(match found {
-            Ok(version) => ok("rabbitmq", format!("{node}: RabbitMQ {version} lets esh3ar in")),
+            Ok(version) => ok("rabbitmq", format!("{node}: RabbitMQ {version}, login succeeded")),
             Err(error) => {
-                let remedy = "check queue.url, and that RabbitMQ runs and lets esh3ar in; meanwhile \
-                              messages come later, and none is lost";
+                let remedy = "check queue.url, that RabbitMQ is running, and that esh3ar may log in; until \
+                              then messages are delayed, not lost";
                 fail("rabbitmq", format!("{node}: {error}"), remedy)
             }
         });
@@ -41,11 +41,11 @@ async fn broker(setup: &Setup, checks: &mut Vec<Check>) {
 async fn cache(setup: &Setup, checks: &mut Vec<Check>) {
     let target = match cluster::redis_target(&setup.loaded.config) {
         Ok(Some(target)) => target,
-        Ok(None) => return checks.push(ok("redis", "cache.url is not set: one process alone")),
-        Err(failure) => return checks.push(fail("redis", failure.what, "correct cache.url")),
+        Ok(None) => return checks.push(ok("redis", "cache.url is not set: single process")),
+        Err(failure) => return checks.push(fail("redis", failure.what, "fix cache.url")),
     };
-    let remedy = "check cache.url, and that Redis runs and lets esh3ar in; meanwhile messages come \
-                  later, and none is lost";
+    let remedy = "check cache.url, that Redis is running, and that esh3ar may log in; until then \
+                  messages are delayed, not lost";
     checks.push(match redis::look(&target).await {
         Ok(found) if found.is_old() => {
             let text = format!("Redis {} answers", found.version);
@@ -62,13 +62,13 @@ async fn cache(setup: &Setup, checks: &mut Vec<Check>) {
 async fn mail(setup: &Setup, checks: &mut Vec<Check>) {
     let mailer = match database::mailer(&setup.loaded.config) {
         Ok(mailer) => mailer,
-        Err(failure) => return checks.push(fail("mail", failure.what, "correct smtp.*")),
+        Err(failure) => return checks.push(fail("mail", failure.what, "fix smtp.*")),
     };
     checks.push(match mailer.check().await {
         None => ok("mail", "smtp.host is not set: alerts go to the log"),
         Some(Ok(())) => ok("mail", "the mail server answers"),
         Some(Err(error)) => {
-            let remedy = "check smtp.*, and that the mail server lets esh3ar in";
+            let remedy = "check smtp.*, and that esh3ar may log in to the mail server";
             fail("mail", error.to_string(), remedy)
         }
     });

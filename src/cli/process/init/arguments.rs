@@ -16,7 +16,7 @@ pub(crate) struct InitArgs {
     /// Region of phone numbers without a country code, such as YE (phone.default_region)
     #[arg(long, value_name = "REGION")]
     pub(super) default_region: Option<String>,
-    /// A Postgres of yours instead of the private one; @FILE reads the URL from a file (database.url)
+    /// External Postgres instead of the embedded one; @FILE reads the URL from a file (database.url)
     #[arg(long, value_name = "URL|@FILE")]
     pub(super) database_url: Option<String>,
     /// RabbitMQ, for several processes; @FILE as above (queue.url)
@@ -28,28 +28,28 @@ pub(crate) struct InitArgs {
     /// Mail server for alerts (smtp.host)
     #[arg(long, value_name = "HOST")]
     pub(super) smtp_host: Option<String>,
-    /// Sender of the mails (smtp.from)
+    /// Sender address of alerts (smtp.from)
     #[arg(long, value_name = "ADDRESS")]
     pub(super) smtp_from: Option<String>,
-    /// The administrators' mail addresses, with commas (smtp.to)
+    /// Recipients of alerts, comma-separated (smtp.to)
     #[arg(long, value_name = "LIST")]
     pub(super) smtp_to: Option<String>,
     /// User name on the mail server (smtp.username)
     #[arg(long, value_name = "NAME")]
     pub(super) smtp_username: Option<String>,
-    /// File that holds the password on the mail server (smtp.password_file)
+    /// File with the password on the mail server (smtp.password_file)
     #[arg(long, value_name = "FILE")]
     pub(super) smtp_password_file: Option<String>,
     /// Name of the first administrator [default: admin]
     #[arg(long, value_name = "NAME")]
     pub(super) admin: Option<String>,
-    /// Ask nothing
+    /// Do not ask
     #[arg(long)]
     pub(super) yes: bool,
 }
 
 impl InitArgs {
-    /// The keys that options were given for, in the order of the questions.
+    /// The keys that options set, in the order of the questions.
     pub(super) fn given(&self) -> Vec<(&'static str, String)> {
         let password = self.smtp_password_file.as_ref().map(|path| format!("@{path}"));
         [

@@ -8,8 +8,8 @@ use crate::{
     config::{describe::Setting, keys},
 };
 
-/// Some questions that are answered together, and checked together. Who wants nothing of the first is
-/// spared the others.
+/// Questions whose answers are checked together. If the first is answered with the default, the others
+/// are skipped.
 struct Group {
     /// Key, question, and what an empty answer means.
     questions: &'static [(&'static str, &'static str, &'static str)],
@@ -21,7 +21,7 @@ fn value<'a>(settings: &'a [Setting], key: &str) -> Option<&'a str> {
     settings.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
 }
 
-/// TLS for this machine alone would only be in the way.
+/// TLS is not needed for this machine alone.
 fn listens_to_others(settings: &[Setting]) -> bool {
     let address: Option<std::net::SocketAddr> =
         value(settings, "http.listen").and_then(|listen| listen.parse().ok());
@@ -62,27 +62,27 @@ const GROUPS: &[Group] = &[
         questions: &[(
             "database.url",
             "URL of your Postgres (@FILE reads it from a file)",
-            "none: a private one",
+            "none: the embedded one",
         )],
         when: |_| true,
     },
     Group {
         questions: &[
             ("queue.url", "URL of RabbitMQ, for several gateways or workers (or @FILE)", "none"),
-            ("cache.url", "URL of Redis, likewise (or @FILE)", "none"),
+            ("cache.url", "URL of Redis, for several gateways or workers (or @FILE)", "none"),
         ],
         when: has_database,
     },
     Group {
-        questions: &[("smtp.host", "Mail server for alerts to you", "none: to the log")],
+        questions: &[("smtp.host", "Mail server for alerts", "none: alerts go to the log")],
         when: |_| true,
     },
     Group {
         questions: &[
-            ("smtp.from", "Sender of the mails", "none"),
-            ("smtp.to", "Your mail addresses, with commas", "none"),
+            ("smtp.from", "Sender address of alerts", "none"),
+            ("smtp.to", "Recipients of alerts, comma-separated", "none"),
             ("smtp.username", "User name on the mail server", "none"),
-            ("smtp.password", "Its password, as @FILE", "none"),
+            ("smtp.password", "Password on the mail server, as @FILE", "none"),
         ],
         when: has_mail,
     },
@@ -123,10 +123,10 @@ fn ask_group(group: &Group, settings: &mut Vec<Setting>) -> Result<(), Failure> 
         match settings::check(settings) {
             Ok(()) => return Ok(()),
             Err(faults) if *settings != before => {
-                let _ = writeln!(std::io::stderr().lock(), "{faults}\nAgain, please:");
+                let _ = writeln!(std::io::stderr().lock(), "{faults}\nTry again:");
                 settings.clone_from(&before);
             }
-            // Asking again would not help.
+            // Nothing was answered: asking again would not help.
             Err(faults) => return Err(Failure::new(ExitStatus::Usage, faults)),
         }
     }
@@ -134,8 +134,7 @@ fn ask_group(group: &Group, settings: &mut Vec<Setting>) -> Result<(), Failure> 
 
 /// One question; an empty answer means `empty`.
 pub(super) fn question(text: &str, empty: &str) -> Result<String, Failure> {
-    let gone =
-        || Failure::new(ExitStatus::Refused, "there was no answer").hint("give --yes, or options");
+    let gone = || Failure::new(ExitStatus::Refused, "no answer").hint("use --yes, or options");
     let mut stderr = std::io::stderr().lock();
     let asked = write!(stderr, "{text} [{empty}]: ").and_then(|()| stderr.flush());
     asked.map_err(|_| gone())?;

@@ -1,4 +1,4 @@
-//! The configuration file: written whole or not at all, and never over another.
+//! Writes the configuration file: atomically, and never over an existing one.
 
 use std::{
     fs,
@@ -29,7 +29,7 @@ use crate::{
     },
 };
 
-/// Readable for the appliance, writable for root, nothing for others: it may hold passwords.
+/// Readable by the service, writable by root, closed to others: it may contain passwords.
 const MODE: u32 = 0o640;
 
 pub(super) fn write(
@@ -49,13 +49,13 @@ pub(super) fn write(
     let mut settings: Vec<Setting> =
         arguments.given().iter().map(|(key, value)| setting(key, value)).collect();
     let kept = path.exists();
-    // Said by the file, because whoever comes later knows the file only.
+    // Written into the file: later commands are given only that.
     if data_dir.is_some() || (!root && !kept) {
         settings.push(("data_dir".to_owned(), folder.display().to_string()));
     }
     if kept {
         agrees(&path, &settings)?;
-        output.note(&format!("{} is there already and is kept", path.display()));
+        output.note(&format!("{} already exists and is kept", path.display()));
         return Ok(path);
     }
     check(&settings).map_err(|faults| Failure::new(ExitStatus::Usage, faults))?;
@@ -68,12 +68,12 @@ pub(super) fn write(
     let group =
         root.then(|| privilege::user_of(&folder)).transpose()?.map(|user| user.gid.as_raw());
     create(&path, &file_with(&settings), group).map_err(|error| unwritable(&path, &error))?;
-    output.note(&format!("{} is written", path.display()));
+    output.note(&format!("wrote {}", path.display()));
     Ok(path)
 }
 
-/// A file that is there is kept; whoever gives options that it does not say must not think they were
-/// taken.
+/// An existing file is kept: fails if the options differ from it, so that nobody thinks they were
+/// applied.
 fn agrees(path: &Path, settings: &[Setting]) -> Result<(), Failure> {
     let text = fs::read_to_string(path).map_err(|error| unwritable(path, &error))?;
     let there = load(&path.display().to_string(), text)?;
@@ -95,9 +95,9 @@ fn agrees(path: &Path, settings: &[Setting]) -> Result<(), Failure> {
     if other.is_empty() {
         return Ok(());
     }
-    let what = format!("{} is there already, with another {}", path.display(), other.join(", "));
+    let what = format!("{} already exists, with another {}", path.display(), other.join(", "));
     Err(Failure::new(ExitStatus::Refused, what)
-        .hint("it is never overwritten: edit it, or run this without those options"))
+        .hint("it is never overwritten: edit it, or omit those options"))
 }
 
 fn secret(loaded: &Loaded, key: &str) -> Option<String> {
@@ -111,7 +111,7 @@ fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
         _ => ExitStatus::Failed,
     };
     Failure::new(kind, format!("{}: {error}", path.display()))
-        .hint("run this as root, or choose another place with --config and --data-dir")
+        .hint("run this as root, or choose other paths with --config and --data-dir")
 }
 
 fn private_folder(folder: &Path) -> std::io::Result<()> {
@@ -119,11 +119,11 @@ fn private_folder(folder: &Path) -> std::io::Result<()> {
     fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
 }
 
-/// Under another name first: a crash leaves no half of it, and a link is never made over a file.
+/// Under another name first: a crash leaves no partial file, and a hard link never replaces one.
 fn create(path: &Path, text: &str, group: Option<u32>) -> std::io::Result<()> {
     if let Some(folder) = path.parent().filter(|folder| !folder.exists()) {
         fs::create_dir_all(folder)?;
-        // The appliance has to come to its file, however careful root's umask is.
+        // The service must reach its file, whatever root's umask.
         if group.is_some() {
             fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
         }
@@ -132,7 +132,7 @@ fn create(path: &Path, text: &str, group: Option<u32>) -> std::io::Result<()> {
     let made = (|| {
         let mut file =
             fs::OpenOptions::new().write(true).create_new(true).mode(MODE).open(&half)?;
-        // Whatever the umask took away.
+        // Whatever the umask is.
         file.set_permissions(fs::Permissions::from_mode(MODE))?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;

@@ -1,7 +1,7 @@
-//! `init`: from an installed binary to an appliance that can be started: a commented configuration, the
+//! `init`: prepares an installation: a commented configuration, the
 //! installation's keys, and the first administrator with a token.
 //!
-//! It may be repeated: what is there already is kept and said, and only what is missing is made.
+//! It may be repeated: it keeps and reports what exists, and creates only what is missing.
 
 mod arguments;
 mod ask;
@@ -33,14 +33,14 @@ use crate::{
 };
 pub(crate) use arguments::InitArgs;
 
-/// Among so many users the administrator is looked for.
+/// The administrator is searched among these.
 const MAX_USERS: usize = 10_000;
-/// Of the newest so many tokens one has to be valid, or the administrator gets another.
+/// If none of the newest tokens is valid, the administrator gets a new one.
 const MAX_TOKENS: usize = 200;
 
-/// What is asked, and what a repetition does.
-pub(crate) const HELP: &str = "On a terminal it asks for what is not given; elsewhere, and with --yes, the \
-     defaults are taken. It may be repeated: what is there is kept, never overwritten.";
+/// What it asks, and what a repetition does.
+pub(crate) const HELP: &str = "On a terminal, init asks for missing settings; elsewhere, and with --yes, it uses \
+     the defaults. It may be repeated: it never overwrites anything.";
 
 impl Runnable for InitArgs {
     fn spec(&self) -> Spec {
@@ -51,7 +51,7 @@ impl Runnable for InitArgs {
         Box::pin(async move { Box::pin(run(setup, &self)).await })
     }
 
-    /// The first half, done by the caller: the file.
+    /// The first half, done by the caller: writes the file.
     fn config_file(
         &self,
         config: Option<&Path>,
@@ -71,12 +71,12 @@ struct Made {
     config: String,
     data_dir: String,
     admin: String,
-    /// Only when it was made now.
+    /// Only if it was created now.
     token: Option<String>,
     next: Vec<String>,
 }
 
-/// The second half, done by the user that runs the appliance: what is in the database.
+/// The second half, done by the service's user: fills the database.
 async fn run(setup: &Setup, arguments: &InitArgs) -> Result<(), Failure> {
     let opened = database::open_new(setup).await?;
     let result = administrator(setup, &opened.app, arguments).await;
@@ -100,7 +100,7 @@ fn tell(setup: &Setup, made: &Made) {
     }
     let token = match &made.token {
         Some(token) => format!("{token}\n               (this is the only time it is shown)"),
-        None => format!("kept; another one: esh3ar token create --user {}", made.admin),
+        None => format!("kept; create another with: esh3ar token create --user {}", made.admin),
     };
     let Made { config, data_dir, admin, next, .. } = made;
     setup.output.text(&format!(
@@ -110,7 +110,7 @@ fn tell(setup: &Setup, made: &Made) {
     ));
 }
 
-/// Makes what signs connections, and the administrator; gives its name, and the token if it is new.
+/// Creates the secret that signs connections, and the administrator; returns its name, and the token if it is new.
 async fn administrator(
     setup: &Setup,
     app: &App,
@@ -125,7 +125,7 @@ async fn administrator(
     };
     let admin = match users.items.iter().find(wanted) {
         Some(user) if !user.permissions.has(Permission::Admin) => {
-            let what = format!("{} is there already and is no administrator", user.name);
+            let what = format!("{} already exists and is not an administrator", user.name);
             let hint = format!(
                 "choose another --admin, or: esh3ar user set {} --permission …,Admin",
                 user.name
@@ -153,7 +153,7 @@ async fn administrator(
         token.revoked_at.is_none() && token.expires_at.is_none_or(|expires_at| expires_at > now)
     });
     if has_one {
-        setup.output.note(&format!("{} has a token already; it is kept", admin.name));
+        setup.output.note(&format!("{} already has a token, which is kept", admin.name));
         return Ok((admin.name, None));
     }
     let issued = app.issue_token(&by, &owner, Lifetime::Usual).await?;
@@ -168,7 +168,7 @@ fn config_path(setup: &Setup) -> String {
 /// Three commands to run now.
 fn next(setup: &Setup, config: &str) -> Vec<String> {
     let is_default = config == DEFAULT_CONFIG_PATH;
-    // A data folder that is not the usual one is in the file.
+    // The file names a data folder other than the default.
     let mut esh3ar = "esh3ar".to_owned();
     if !is_default {
         esh3ar.push_str(&format!(" --config {config}"));

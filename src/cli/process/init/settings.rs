@@ -9,7 +9,7 @@ use crate::{
     },
 };
 
-/// What sets a key; one whose value is `@FILE` is read from that file each time.
+/// The setting of a key; a secret given as `@FILE` becomes the key that names the file.
 pub(super) fn setting(key: &str, value: &str) -> Setting {
     let secret = keys::find(key).is_some_and(|key| key.secret);
     match value.strip_prefix('@').filter(|_| secret) {
@@ -18,7 +18,7 @@ pub(super) fn setting(key: &str, value: &str) -> Setting {
     }
 }
 
-/// Whether these settings make a configuration; else what is wrong with them.
+/// Whether these settings make a valid configuration; if not, the errors.
 pub(super) fn check(settings: &[Setting]) -> Result<(), String> {
     load("the answers", file_with(settings)).map(|_| ()).map_err(|errors| {
         let texts: Vec<String> = errors.0.into_iter().map(|fault| fault.text).collect();

@@ -1,4 +1,4 @@
-//! What is opened by enter: a dead letter, a message's story, a process, or a panel by itself. Each ends
+//! The details that Enter opens: a dead letter, a message, a process or a panel. Each ends
 //! with the commands that show the same.
 
 use ratatui::{
@@ -33,7 +33,7 @@ pub(super) fn draw(frame: &mut Frame, area: Rect, model: &Model) {
                 Some(node) => {
                     (format!("{} {}", node.role, state::place(node)), of_node(model, node))
                 }
-                None => (format!("process {id}"), vec![Line::raw("It has gone.")]),
+                None => (format!("process {id}"), vec![Line::raw("This process has stopped.")]),
             }
         }
         Some(Detail::Letter(letter, story)) => {
@@ -164,7 +164,7 @@ fn summary(model: &Model, story: &Explanation) -> Line<'static> {
     Line::raw(what.join(model.theme.dot()))
 }
 
-/// The verdict first: it is what one came for.
+/// The verdict first: it matters most.
 fn of_story(
     model: &Model,
     story: Option<&Result<Explanation, String>>,
@@ -176,9 +176,9 @@ fn of_story(
     let theme = model.theme;
     let clean = |text: &str| text::fit(text, 2000, theme.ascii);
     let story = match story {
-        None => return lines.push(Line::styled("Reading the story", theme.dim())),
+        None => return lines.push(Line::styled("Loading the timeline", theme.dim())),
         Some(Err(why)) => {
-            let why = clean(&format!("The story cannot be read: {why}"));
+            let why = clean(&format!("Cannot load the timeline: {why}"));
             let why = text::wrap(&why, width).into_iter();
             return lines.extend(why.map(|line| Line::styled(line, theme.health(Health::Fail))));
         }
@@ -194,7 +194,7 @@ fn of_story(
         ]));
     }
     lines.push(Line::default());
-    lines.push(heading(model, "Story"));
+    lines.push(heading(model, "Timeline"));
     let mut before: Option<OffsetDateTime> = None;
     for step in &story.steps {
         let since = before.map_or_else(String::new, |before| {
@@ -256,7 +256,7 @@ fn of_node(model: &Model, node: &NodeView) -> Vec<Line<'static>> {
     lines.push(field(model, "2 minutes", totals(&node.recent, dot)));
     lines.push(field(model, "in all", totals(&node.since_start, dot)));
     lines.push(Line::default());
-    lines.push(heading(model, "What it works with"));
+    lines.push(heading(model, "Dependencies"));
     for part in &node.parts {
         let health = if part.up { Health::Ok } else { Health::Fail };
         let mut facts: Vec<String> = part.latency_ms.map(text::latency).into_iter().collect();

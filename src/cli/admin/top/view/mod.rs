@@ -1,4 +1,4 @@
-//! How the dashboard looks: from the model to characters, for any size of terminal.
+//! Draws the dashboard from the model, for any size of terminal.
 
 mod detail;
 mod overlay;
@@ -22,9 +22,9 @@ use super::{
     text,
 };
 
-/// Data this much older than a look should be are marked, in seconds.
+/// Older data are marked.
 const STALE_AFTER_SECONDS: i64 = 6;
-/// From this size on everything is on one screen.
+/// From this size on, all panels are on one screen.
 const GRID: (u16, u16) = (76, 20);
 
 impl Theme {
@@ -96,7 +96,7 @@ impl Theme {
     }
 }
 
-/// Everything.
+/// Draws the whole screen.
 pub(super) fn draw(frame: &mut Frame, model: &Model) {
     let area = frame.area();
     if area.width < 24 || area.height < 5 {
@@ -233,7 +233,9 @@ fn footer(frame: &mut Frame, area: Rect, model: &Model) {
 /// Before the first data.
 fn waiting(frame: &mut Frame, area: Rect, model: &Model) {
     let text = match &model.error {
-        Some(why) => format!("{why}\n\nTrying again every two seconds. More: esh3ar doctor"),
+        Some(why) => {
+            format!("{why}\n\nRetrying every two seconds. To diagnose, run: esh3ar doctor")
+        }
         None => "Opening the database".to_owned(),
     };
     let height = area.height.min(4);

@@ -1,4 +1,4 @@
-//! What lies over everything: the help, and the question before something is changed.
+//! The windows over everything else: the help, and the question before a change.
 
 use ratatui::{
     Frame,
@@ -30,7 +30,7 @@ pub(super) fn draw(frame: &mut Frame, area: Rect, model: &Model) {
             let letters = model.letters();
             let letter = opened.or_else(|| letters.into_iter().find(|letter| letter.id == *id));
             let lines = question(model, &id.to_string(), letter);
-            window(frame, area, model, "Put this dead letter back?", lines, 66);
+            window(frame, area, model, "Requeue this dead letter?", lines, 66);
         }
     }
 }
@@ -84,9 +84,9 @@ fn question(model: &Model, id: &str, letter: Option<&DeadLetter>) -> Vec<Line<'s
     ]));
     lines.push(Line::default());
     lines.push(Line::from(vec![
-        Span::raw("Type "),
+        Span::raw("Press "),
         Span::styled("y", theme.health(Health::Warn)),
-        Span::raw(" to put it back; any other key leaves it."),
+        Span::raw(" to requeue it; any other key cancels."),
     ]));
     lines
 }
@@ -103,22 +103,22 @@ fn help(model: &Model) -> Vec<Line<'static>> {
         .join(", ");
     let mut lines = vec![
         line("tab, arrows", "next panel, row up and down; also h j k l"),
-        line("enter", "open a letter, a story, a process, a panel"),
+        line("enter", "open a dead letter, message, process or panel"),
         line("esc", "back; in the panels: clear the filter"),
-        line("/", "filter by numbers, names, reasons, ids"),
-        line("r", "put the chosen dead letter back; asks first"),
-        line("n", "phone numbers whole, or masked"),
+        line("/", "filter by number, name, reason or id"),
+        line("r", "requeue the selected dead letter; asks first"),
+        line("n", "show full or masked phone numbers"),
     ];
     if !sorts.is_empty() {
         lines.push(line("shift-letter", &format!("sort: {sorts}")));
-        lines.push(line("", "again: the other way round; again: as before"));
+        lines.push(line("", "again: reverse; a third time: unsorted"));
     }
     lines.extend([
         line("q, ctrl-c", "quit"),
         Line::default(),
         Line::raw(
-            "In hand: on its way to a device, or due. The rest of what waits is for recipients who \
-             are away. 20,000+: counted no further.",
+            "In flight: on the way to a device, or due. All other waiting messages are for recipients who \
+             are offline. 20,000+: counting stopped there.",
         ),
         Line::default(),
         Line::styled("Any key closes this.", model.theme.dim()),

@@ -48,7 +48,7 @@ fn title(model: &Model, panel: Panel, width: u16) -> Line<'static> {
         Panel::Flow => "Flow",
         Panel::Lanes => "Waiting",
         Panel::Nodes => "Processes",
-        Panel::Parts => "Parts",
+        Panel::Parts => "Components",
         Panel::Letters => "Dead letters",
         Panel::Recipients => "Slowest recipients",
     };
@@ -261,10 +261,10 @@ fn latency(frame: &mut Frame, area: Rect, model: &Model, stats: &StatsView) {
 fn lanes(frame: &mut Frame, area: Rect, model: &Model, stats: &StatsView) {
     let theme = model.theme;
     let mut columns =
-        vec![column("LANE", 7), figure("IN HAND", 8), figure("WAITING", 8), figure("OLDEST", 7)];
-    let wide = area.width >= 58;
+        vec![column("LANE", 7), figure("IN FLIGHT", 9), figure("WAITING", 8), figure("OLDEST", 7)];
+    let wide = area.width >= 61;
     if wide {
-        columns.extend([figure("OLDEST IN HAND", 14), figure("WAKE-UPS", 9)]);
+        columns.extend([figure("OLDEST IN FLIGHT", 16), figure("WAKE-UPS", 9)]);
     }
     let age = |then: Option<time::OffsetDateTime>| {
         then.map_or_else(|| "-".to_owned(), |then| text::age(model.now, then))
@@ -307,7 +307,7 @@ fn lanes(frame: &mut Frame, area: Rect, model: &Model, stats: &StatsView) {
     lines.push(Line::styled(cells(&columns, &all, theme.ascii), bold));
     if area.height > 6 {
         let parked = stats.waiting.count.saturating_sub(stats.in_hand.count);
-        let text = format!("{} wait for absent recipients", text::count(parked));
+        let text = format!("{} wait for offline recipients", text::count(parked));
         lines.extend([Line::default(), Line::styled(text, theme.dim())]);
     }
     frame.render_widget(ratatui::text::Text::from(lines), area);
@@ -380,7 +380,7 @@ fn nodes(frame: &mut Frame, area: Rect, model: &Model) {
         (texts, style)
     });
     let items = items.collect();
-    list(frame, area, model, Panel::Nodes, &columns, items, "no process lives: esh3ar serve");
+    list(frame, area, model, Panel::Nodes, &columns, items, "no process is running: esh3ar serve");
 }
 
 fn letters(frame: &mut Frame, area: Rect, model: &Model) {
@@ -410,13 +410,13 @@ fn letters(frame: &mut Frame, area: Rect, model: &Model) {
         (texts, Style::new())
     });
     let items = items.collect();
-    list(frame, area, model, Panel::Letters, &columns, items, "none: nothing was given up");
+    list(frame, area, model, Panel::Letters, &columns, items, "none");
 }
 
 fn recipients(frame: &mut Frame, area: Rect, model: &Model) {
     let width = usize::from(area.width);
     let mut columns =
-        vec![column("RECIPIENT", 13), figure("OLDEST", 7), figure("RETRIES", 7), figure("HAND", 4)];
+        vec![column("RECIPIENT", 13), figure("OLDEST", 7), figure("RETRY", 5), figure("FLIGHT", 6)];
     if width >= 46 {
         columns.push(column("STATE", 9));
     }
@@ -426,7 +426,7 @@ fn recipients(frame: &mut Frame, area: Rect, model: &Model) {
     let items = model.recipients().into_iter().map(|slow| {
         let state = match slow.connected {
             Some(true) => "connected",
-            Some(false) => "away",
+            Some(false) => "offline",
             None => "",
         };
         let style = if slow.retries > 0 { model.theme.paint(Color::Yellow) } else { Style::new() };
@@ -441,5 +441,13 @@ fn recipients(frame: &mut Frame, area: Rect, model: &Model) {
         (texts, style)
     });
     let items = items.collect();
-    list(frame, area, model, Panel::Recipients, &columns, items, "none: all acknowledge");
+    list(
+        frame,
+        area,
+        model,
+        Panel::Recipients,
+        &columns,
+        items,
+        "none: all recipients acknowledge",
+    );
 }

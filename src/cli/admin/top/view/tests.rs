@@ -47,7 +47,7 @@ fn everything_is_there_at_80_by_24() {
         &text,
         &[
             "esh3ar top",
-            "OK   all is well",
+            "OK   all components are healthy",
             "data 1s old",
             "Flow 1,200 open connections",
             "accepted ",
@@ -64,7 +64,7 @@ fn everything_is_there_at_80_by_24() {
             "▸Dead letters 2 · recipient 2",
             "+967*******67",
             "42s",
-            "HAND",
+            "FLIGHT",
             "q quit",
         ],
     );
@@ -87,8 +87,8 @@ fn a_large_terminal_shows_more() {
             "http://10.0.0.1:5000",
             "70 MB",
             "38 MB · 12 of 64 connections",
-            "OLDEST IN HAND",
-            "wait for absent recipients",
+            "OLDEST IN FLIGHT",
+            "wait for offline recipients",
             "the device was connected and did not acknowledge",
             "00000000-0000-0000-0000-00000000004d",
             "connected",
@@ -102,7 +102,12 @@ fn a_small_one_shows_a_panel_at_a_time() {
     let letters = text(&model, 40, 10);
     shows(
         &letters,
-        &["all is well", "in 57.0  out 28.2  wait 20,000+  dead 2", "Dead letters", "recipient"],
+        &[
+            "all components are",
+            "in 57.0  out 28.2  wait 20,000+  dead 2",
+            "Dead letters",
+            "recipient",
+        ],
     );
     for (panel, wanted) in [
         (Panel::Flow, "delivered"),
@@ -175,7 +180,7 @@ fn without_colour_and_unicode_it_says_the_same() {
 fn a_letter_shows_its_story_and_the_commands_for_it() {
     let mut model = model(MODERN);
     press(&mut model, KeyCode::Enter);
-    shows(&text(&model, 80, 24), &["Reading the story", "esh3ar dlq show 00000000-"]);
+    shows(&text(&model, 80, 24), &["Loading the timeline", "esh3ar dlq show 00000000-"]);
     let id = MessageId(Uuid::from_u128(1001));
     model.update(Msg::Explained(id, Box::new(Ok(story()))));
     let shown = text(&model, 100, 30);
@@ -204,7 +209,7 @@ fn a_letter_shows_its_story_and_the_commands_for_it() {
     press(&mut model, KeyCode::PageDown);
     shows(&text(&model, 60, 12), &["esh3ar dlq requeue"]);
     press(&mut model, KeyCode::Char('r'));
-    shows(&text(&model, 80, 24), &["Put this dead letter back?", "Type y to put it back"]);
+    shows(&text(&model, 80, 24), &["Requeue this dead letter?", "Press y to requeue it"]);
 }
 
 #[test]
@@ -239,8 +244,14 @@ fn the_worst_part_is_what_the_first_line_says() {
     assert_eq!(told, (Health::Warn, wanted.to_owned()));
     data.stats.nodes.retain(|node| node.role != "worker");
     let (health, sentence) = state::overall(&data.stats);
-    assert_eq!((health, sentence.starts_with("delivery: nobody delivers")), (Health::Fail, true));
+    assert_eq!(
+        (health, sentence.starts_with("delivery: no process delivers")),
+        (Health::Fail, true)
+    );
     // The report says it in the same words.
     let page = super::super::report::page(&data.stats);
-    shows(&page, &["FAIL delivery: nobody delivers", "WARN broker", "Waiting", "20,000+", "p99.9"]);
+    shows(
+        &page,
+        &["FAIL delivery: no process delivers", "WARN broker", "Waiting", "20,000+", "p99.9"],
+    );
 }
