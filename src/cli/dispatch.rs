@@ -1,5 +1,5 @@
-//! From the command line to the command that runs: phases that follow its [`Spec`], in the order in which
-//! errors are found.
+//! Runs a command as its [`Spec`] says, in phases that are ordered by when their
+//! errors can be found.
 
 use std::{path::Path, process::ExitCode, time::Duration};
 
@@ -27,7 +27,6 @@ use crate::{
 /// How long blocking threads may take to end after the command.
 const RUNTIME_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Runs a command.
 pub(super) fn dispatch(
     global: &GlobalArgs,
     command: Box<dyn Runnable>,
@@ -137,7 +136,6 @@ fn absolute(path: &Path) -> Result<String, Failure> {
         .map_err(|error| Failure::new(ExitStatus::Usage, format!("{}: {error}", path.display())))
 }
 
-/// What was read.
 struct LoadedConfig {
     loaded: Loaded,
     file: Option<(String, String)>,
@@ -216,7 +214,6 @@ fn as_user(
     Ok(ExitCode::from(code))
 }
 
-/// Runs it in this process.
 fn run(
     setup: &Setup,
     command: Box<dyn Runnable>,

@@ -1,4 +1,4 @@
-//! The command: parses, puts the rooms together, calls a use case, prints. It has no rules.
+//! The command line: parses, wires the rooms together, calls a use case, prints. It has no rules.
 
 pub mod admin;
 mod dispatch;

@@ -1,4 +1,4 @@
-//! What a command needs before it runs, as data that its module gives and `dispatch` follows.
+//! What a command needs before it runs: data of its module that `dispatch` follows.
 
 use std::{
     path::{Path, PathBuf},
@@ -19,35 +19,33 @@ use super::{
 };
 use crate::config::{ConfigErrors, Loaded};
 
-/// What a command needs before it runs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Spec {
-    /// What its process and its connections to the database are called.
+    /// In the name of its connections to the database.
     pub(super) name: &'static str,
-    /// What an address of a server elsewhere means to it.
     pub(super) scope: Scope,
-    /// Whether it works on an installation that is there. For the others the private database is made where
-    /// there is none.
+    /// Whether it fails without an installation. The other commands create the embedded database if there
+    /// is none.
     pub(super) needs_installation: bool,
     pub(super) privilege: Privilege,
     pub(super) configuration: ConfigAccess,
     pub(super) log: LogLevel,
-    /// The data folder where the configuration names none.
+    /// The data folder if the configuration names none.
     pub(super) default_data_dir: fn() -> PathBuf,
-    /// How data are printed, whatever `--output` says.
+    /// Overrides `--output`.
     pub(super) format: Option<Format>,
 }
 
 /// What `--url` means to a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scope {
-    /// The server whose admin API it uses, instead of the installation of this machine.
+    /// The server whose admin API it uses instead of this machine's installation.
     AdminApi,
-    /// Nothing: it has an option of its own for the address, or needs none.
+    /// Nothing: it has its own option for an address, or needs none.
     OwnOption,
-    /// A mistake that must not pass unnoticed: it works on this machine only.
+    /// An error: it works on this machine only.
     ThisMachine {
-        /// Whether it changes this machine. Then an exported address is a mistake too: the user who has set it
+        /// Whether it changes this machine. Then `ESH3AR_URL` is an error too: the user who has set it
         /// means that server.
         changes: bool,
         what: &'static str,
@@ -57,7 +55,7 @@ pub(super) enum Scope {
 }
 
 impl Scope {
-    /// A command of this machine that changes nothing that another one has.
+    /// A command that reads from this machine.
     pub(super) const THIS_MACHINE_READS: Scope = Scope::this_machine(false);
     /// A command that changes this machine.
     pub(super) const THIS_MACHINE_WRITES: Scope = Scope::this_machine(true);
@@ -68,15 +66,15 @@ impl Scope {
     }
 }
 
-/// What root's process does about being root.
+/// Whether root's process drops its privileges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Privilege {
-    /// It continues as the service's user, whatever it works on.
+    /// It continues as the service's user.
     Service,
-    /// It continues as the service's user where the database is the private one of the data folder.
+    /// It continues as the service's user if the database is the embedded one.
     Data,
-    /// It continues as the service's user where there is an installation: what that user cannot read is a fault
-    /// that root would not see.
+    /// It continues as the service's user if there is an installation: a file that this user cannot read is an
+    /// error that root would not notice.
     Inspection,
     /// It stays root.
     Caller,
@@ -85,42 +83,39 @@ pub(super) enum Privilege {
 /// How a command reads the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ConfigAccess {
-    /// Not at all: only defaults are in effect.
+    /// Not at all: the defaults apply.
     Unused,
     Required,
-    /// The file in its default place may be closed to the user: the command needs nothing of this machine, or
+    /// The default file may be unreadable: the command needs nothing of this machine, or
     /// has a folder of its own.
     Lenient,
 }
 
 impl ConfigAccess {
-    /// Lenient, or not.
     pub(super) fn lenient_if(lenient: bool) -> ConfigAccess {
         if lenient { ConfigAccess::Lenient } else { ConfigAccess::Required }
     }
 }
 
-/// What is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LogLevel {
-    /// What the configuration says: a process that serves.
+    /// As configured, for processes that serve.
     Configured,
-    /// Warnings, unless `-v` asks for more: commands print what they have to say.
+    /// Warnings, unless `-v` asks for more: commands print their results.
     Warnings,
-    /// Nothing where the command takes the whole terminal, where it shows faults itself; else as the one above.
+    /// Nothing while the command draws on the whole terminal, where it shows errors itself; else as above.
     OffOnScreen,
 }
 
-/// The name of most commands.
 const DEFAULT_NAME: &str = "command";
-/// The names of commands that only look, and that a more important one may end.
+/// The names of reading commands, whose connections `restore` may terminate.
 pub(super) const TOP_NAME: &str = "top";
 pub(super) const READER_NAME: &str = "read";
-/// What the names of connections begin with that may be ended, because nothing is lost with them.
+/// Prefixes of the names of connections that may be terminated, because nothing is lost.
 pub(super) const TERMINABLE_NAMES: [&str; 2] = ["esh3ar top/", "esh3ar read/"];
 
 impl Spec {
-    /// A command of this machine that uses its data, or begins an installation.
+    /// A command that uses this machine's data, or creates an installation.
     pub(super) const LOCAL: Spec = Spec {
         name: DEFAULT_NAME,
         scope: Scope::THIS_MACHINE_READS,
@@ -132,14 +127,14 @@ impl Spec {
         format: None,
     };
 
-    /// A command of administrators: over the admin API of an installation, in this process or elsewhere.
+    /// A command that uses the admin API, in this process or on another server.
     pub(super) const ADMIN: Spec =
         Spec { scope: Scope::AdminApi, needs_installation: true, ..Spec::LOCAL };
 
-    /// The same of one that only reads.
+    /// The same, for one that only reads.
     pub(super) const ADMIN_READ: Spec = Spec { name: READER_NAME, ..Spec::ADMIN };
 
-    /// A command that only prints what is in the binary.
+    /// A command that only prints data of the binary.
     pub(super) const PRINTS: Spec = Spec {
         scope: Scope::OwnOption,
         privilege: Privilege::Caller,
@@ -148,24 +143,18 @@ impl Spec {
     };
 }
 
-/// A command that runs.
 pub(super) type CommandFuture<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + 'a>>;
 
-/// A command.
 pub(super) trait Runnable {
-    /// What it needs before it runs.
     fn spec(&self) -> Spec;
 
     /// Runs it; `files` are those of [`Runnable::open_files`].
     fn run(self: Box<Self>, setup: &Setup, files: OpenFiles) -> CommandFuture<'_>;
 
-    /// Adds the keys of the configuration that its options set.
+    /// Adds the configuration keys that its options set.
     fn config_overrides(&self, _overrides: &mut Vec<ConfigOverride>) {}
 
-    /// The configuration file, of what `--config` and `--data-dir` say.
-    ///
-    /// # Errors
-    /// It cannot be written, by the command that writes it.
+    /// The configuration file, from `--config` and `--data-dir`.
     fn config_file(
         &self,
         config: Option<&Path>,
@@ -175,7 +164,7 @@ pub(super) trait Runnable {
         Ok(config.map(Path::to_owned))
     }
 
-    /// How it ends by what became of the configuration, if it does.
+    /// Ends the command after the configuration was read, if it returns a result.
     fn check_config(
         &self,
         _output: &Output,
@@ -184,43 +173,37 @@ pub(super) trait Runnable {
         None
     }
 
-    /// Opens the files that are the caller's to open, before root's process becomes another user.
-    ///
-    /// # Errors
-    /// They cannot be used.
+    /// Opens the caller's files, before root's process becomes another user.
     fn open_files(&self) -> Result<CallerFiles, Failure> {
         Ok(CallerFiles::default())
     }
 }
 
-/// The files that a command's caller opens.
+/// The files of a command, opened by its caller.
 #[derive(Default)]
 pub(super) struct CallerFiles {
     pub(super) open: OpenFiles,
-    /// A file that the service's user has to be able to write, made for it by root.
+    /// A file that root creates for the service's user.
     pub(super) created: Option<PathBuf>,
     pub(super) finalizer: Finalizer,
 }
 
-/// What is left to do when it is known whether the command did all that was asked.
+/// Finishes or discards the files; its argument is whether the command succeeded.
 pub(super) type FinalizeFn = Box<dyn FnOnce(&Setup, bool) -> Result<(), Failure>>;
 
-/// Who does that.
+/// Which process calls it.
 #[derive(Default)]
 pub(super) enum Finalizer {
     #[default]
     None,
     /// The process that opened the files.
     Caller(FinalizeFn),
-    /// The same, but only root's process after that of the service's user.
+    /// Only root's process, after that of the service's user.
     Root(FinalizeFn),
 }
 
 impl CallerFiles {
-    /// The file of an export, if it does not go to standard output.
-    ///
-    /// # Errors
-    /// It cannot be made.
+    /// The file of an export, unless that goes to standard output.
     pub(super) fn export(out: Option<&Path>) -> Result<CallerFiles, Failure> {
         let Some(path) = out.filter(|path| *path != Path::new("-") && !output_is_file()) else {
             return Ok(CallerFiles::default());

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::Error;
 
-/// A caller with a token.
+/// A client of the HTTP API with a token.
 #[derive(Clone)]
 pub struct ApiClient {
     http: reqwest::Client,
@@ -14,7 +14,7 @@ pub struct ApiClient {
     token: String,
 }
 
-/// An answer of success.
+/// A response.
 #[derive(Debug)]
 pub struct ApiResponse {
     /// The HTTP status.
@@ -23,7 +23,7 @@ pub struct ApiResponse {
     pub body: Value,
 }
 
-/// A server ends connections that are idle for ten seconds, perhaps while a request is on its way.
+/// Below the ten seconds after which the server closes an idle connection, perhaps during a request.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl ApiClient {
@@ -35,15 +35,15 @@ impl ApiClient {
         let http = reqwest::Client::builder()
             .timeout(Duration::from_secs(30))
             .pool_idle_timeout(POOL_IDLE_TIMEOUT)
-            // Reading the system's certificates takes longer than most requests.
+            // Loading the system's certificates takes longer than most requests.
             .tls_built_in_root_certs(!base.starts_with("http://"))
             .build()
             .map_err(|error| Error::Connection(error.to_string()))?;
         Ok(ApiClient { http, base: base.trim_end_matches('/').to_owned(), token: token.to_owned() })
     }
 
-    /// The same, trusting the certificates of a PEM file beside the system's, and following nobody
-    /// elsewhere: the token is for this server.
+    /// The same, also trusting the certificates of a PEM file, and following no redirects:
+    /// the token is for this server.
     ///
     /// # Errors
     /// The certificates cannot be read, or the HTTP client cannot be made.
@@ -88,8 +88,8 @@ impl ApiClient {
         self.answer(self.http.post(format!("{}{path}", self.base)).json(body)).await
     }
 
-    /// Any request, with the answer to it whether it is one of success or not. `reason` is why it is
-    /// made, for the audit log.
+    /// Any request; error responses are returned, too. `reason` is for
+    /// the audit log.
     ///
     /// # Errors
     /// [`Error::Connection`].
@@ -107,8 +107,8 @@ impl ApiClient {
         Ok(ApiResponse { status, body: serde_json::from_str(&text).unwrap_or_default() })
     }
 
-    /// Any request whose answer may come in pieces and take long: only a silence of `idle_timeout` ends it. An
-    /// answer that is none of success comes whole.
+    /// Any request whose response is streamed: only a pause of `idle_timeout` ends it. An
+    /// error response is read to its end.
     ///
     /// # Errors
     /// [`Error::Connection`].
@@ -168,18 +168,18 @@ impl ApiClient {
     }
 }
 
-/// How long an answer that comes in pieces may take in all.
+/// For a whole streamed response.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
-/// An answer that may be long.
+/// A response that may be streamed.
 pub enum StreamedResponse {
-    /// Of success.
+    /// The body of a success, not read yet.
     Chunks(BodyChunks),
-    /// Any other.
+    /// An error response.
     Complete(ApiResponse),
 }
 
-/// The body of an answer, piece by piece.
+/// The chunks of a body.
 pub struct BodyChunks {
     response: reqwest::Response,
     idle_timeout: Duration,
@@ -189,14 +189,14 @@ impl BodyChunks {
     /// The next; `None` at the end.
     ///
     /// # Errors
-    /// It broke off, or nothing came for too long.
+    /// The connection was lost, or nothing came for too long.
     pub async fn next(&mut self) -> Result<Option<bytes::Bytes>, Error> {
         let next = tokio::time::timeout(self.idle_timeout, self.response.chunk()).await;
         next.map_err(|_| Error::TimedOut)?.map_err(connection_error)
     }
 }
 
-/// Why there was no answer, to its last cause: the first says only that the request failed.
+/// The error with all its causes: the first one says only that the request failed.
 fn connection_error(error: reqwest::Error) -> Error {
     let error = error.without_url();
     let mut text = error.to_string();
@@ -211,7 +211,7 @@ fn connection_error(error: reqwest::Error) -> Error {
     Error::Connection(text)
 }
 
-/// Whether TLS took an answer in plain HTTP for one of its own.
+/// Whether TLS received plain HTTP.
 fn is_plain_http(cause: &(dyn std::error::Error + 'static)) -> bool {
     let wanted = rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
     // One I/O error may be wrapped in another, and `source` skips what they hold.
@@ -226,7 +226,7 @@ fn is_plain_http(cause: &(dyn std::error::Error + 'static)) -> bool {
     false
 }
 
-/// A text as one segment of a path, or one value of a query.
+/// Percent-encodes a path segment or a value of a query.
 pub fn encode(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     text.bytes()
@@ -234,7 +234,7 @@ pub fn encode(text: &str) -> String {
         .collect()
 }
 
-/// How long a page that needs no token may take.
+/// For a page that needs no token.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(2);
 
 fn page_error(error: reqwest::Error) -> Error {

@@ -13,35 +13,35 @@ use tokio_tungstenite::{
 use super::{ApiClient, Error};
 
 const RECORD_END: char = '\u{1e}';
-/// Events kept while an answer is awaited; past that the connection counts as broken.
+/// Events that are kept while a call waits for its result; more fail the connection.
 const EVENT_QUEUE_CAPACITY: usize = 10_000;
-/// A client that stays silent for 30 s is cut by the server; the official clients ping this often.
+/// The server closes a connection after 30 s of silence; the official clients ping at this interval.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Something the server said.
+/// A message of the server.
 #[derive(Debug, Clone, PartialEq)]
 pub enum HubEvent {
-    /// It calls a method of ours.
+    /// A call of a client method.
     Invocation {
         /// The method.
         target: String,
         /// Its arguments.
         arguments: Vec<Value>,
     },
-    /// It answers a call of ours.
+    /// The result of a call.
     Completion {
-        /// The call.
+        /// The invocation id.
         id: String,
         /// The result, or the error's text.
         result: Result<Value, String>,
     },
-    /// It is there.
+    /// A keep-alive.
     Ping,
-    /// It says goodbye.
+    /// The server closes the connection.
     Close {
-        /// Why.
+        /// The reason, if it is an error.
         error: Option<String>,
-        /// Whether to come back.
+        /// Whether the client may reconnect.
         allow_reconnect: bool,
     },
 }
@@ -97,12 +97,12 @@ impl HubClient {
         for record in records {
             client.enqueue(&parse(record)?)?;
         }
-        // Arms the server's watch over us, as the official clients do.
+        // Starts the server's keep-alive timeout, as the official clients do.
         client.write(&json!({ "type": 6 })).await?;
         Ok(client)
     }
 
-    /// The next thing the server says, pings included.
+    /// The next message of the server, pings included.
     ///
     /// # Errors
     /// The connection ended.
@@ -115,7 +115,7 @@ impl HubClient {
         }
     }
 
-    /// Calls a method and waits for its answer; what comes meanwhile is kept for [`HubClient::next`].
+    /// Calls a method and waits for its result; other messages are kept for [`HubClient::next`].
     ///
     /// # Errors
     /// See [`Error`].
@@ -147,7 +147,7 @@ impl HubClient {
         }
     }
 
-    /// Says goodbye.
+    /// Closes the connection.
     pub async fn close(mut self) {
         let _ = self.write(&json!({ "type": 7 })).await;
         let _ = self.socket.close(None).await;

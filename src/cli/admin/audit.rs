@@ -1,4 +1,4 @@
-//! `audit`: whether the books balance, and who looked at whose data.
+//! `audit`: reconciles deliveries, and reads the audit log.
 
 use clap::{Args, Subcommand};
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! Why something is done, and by whom: what the audit log says of a command.
+//! The option `--reason` of commands, for the audit log.
 
 use clap::Args;
 
@@ -7,7 +7,6 @@ use crate::{
     cli::{io::exit::Failure, process::operator::operator, setup::Setup},
 };
 
-/// Why.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct AuditReason {
     /// Reason, recorded in the audit log
@@ -15,7 +14,7 @@ pub(crate) struct AuditReason {
     text: Option<String>,
 }
 
-/// Why, where `--reason` names a filter.
+/// The same for commands whose `--reason` is a filter.
 #[derive(Debug, Default, Args)]
 pub(crate) struct BecauseArg {
     /// Reason, recorded in the audit log
@@ -24,12 +23,10 @@ pub(crate) struct BecauseArg {
 }
 
 impl AuditReason {
-    /// For this reason.
     pub(crate) fn because(text: String) -> AuditReason {
         AuditReason { text: Some(text) }
     }
 
-    /// As it was written.
     pub(crate) fn text(&self) -> Option<&str> {
         self.text.as_deref()
     }
@@ -42,7 +39,7 @@ impl From<BecauseArg> for AuditReason {
 }
 
 impl Setup {
-    /// Whoever runs this command, with why.
+    /// The operator with the reason, for the audit log.
     pub(crate) fn by(&self, why: &AuditReason) -> Result<By, Failure> {
         Ok(operator().because(why.text())?)
     }

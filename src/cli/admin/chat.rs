@@ -90,12 +90,12 @@ impl ChatArgs {
 async fn run(setup: &Setup, arguments: &ChatArgs) -> Result<(), Failure> {
     let url = match &arguments.url {
         Some(url) => url.clone(),
-        None => format!("http://{}", server_of(setup).await?),
+        None => format!("http://{}", server_address(setup).await?),
     };
     let Some(who) = &arguments.who else {
         return talk(setup, url, arguments.token()?, &arguments.with).await;
     };
-    let issued = token_of(setup, who).await?;
+    let issued = create_token(setup, who).await?;
     let talked = talk(setup, url, issued.token, &arguments.with).await;
     // The token is for this session only.
     let revoked = revoke(setup, issued.id).await;
@@ -105,9 +105,9 @@ async fn run(setup: &Setup, arguments: &ChatArgs) -> Result<(), Failure> {
 async fn talk(setup: &Setup, url: String, token: String, with: &str) -> Result<(), Failure> {
     let mut signals = StopSignals::listen()?;
     let talk = async {
-        let mut talk = ChatSession::begin(setup, url, token, with).await?;
-        talk.go(read_lines()).await?;
-        talk.judge()
+        let mut talk = ChatSession::start(setup, url, token, with).await?;
+        talk.run_loop(read_lines()).await?;
+        talk.check_refusals()
     };
     tokio::select! {
         done = talk => done,
@@ -116,7 +116,7 @@ async fn talk(setup: &Setup, url: String, token: String, with: &str) -> Result<(
 }
 
 /// The address of the data folder's server; waits for one that is starting.
-async fn server_of(setup: &Setup) -> Result<std::net::SocketAddr, Failure> {
+async fn server_address(setup: &Setup) -> Result<std::net::SocketAddr, Failure> {
     let begun = tokio::time::Instant::now();
     loop {
         if let Some(found) = running_server(&setup.data_dir) {
@@ -143,7 +143,7 @@ async fn revoke(setup: &Setup, id: TokenId) -> Result<(), Failure> {
     opened.close(result).await
 }
 
-async fn token_of(setup: &Setup, who: &str) -> Result<Issued, Failure> {
+async fn create_token(setup: &Setup, who: &str) -> Result<Issued, Failure> {
     let opened = database::open(setup).await?;
     let result = issue(&opened.app, who).await;
     opened.close(result).await
@@ -186,12 +186,12 @@ struct ChatSession<'a> {
     /// Ids that were shown or sent: a redelivered message is not shown again.
     known: HashSet<Uuid>,
     /// Lines that were sent, and that were refused.
-    said: usize,
+    sent: usize,
     refused: usize,
 }
 
 impl ChatSession<'_> {
-    async fn begin<'a>(
+    async fn start<'a>(
         setup: &'a Setup,
         url: String,
         token: String,
@@ -203,7 +203,7 @@ impl ChatSession<'_> {
         let ConversationView { id, business_name, phone, .. } = read(&answer.body)?;
         let hub = HubClient::connect(&url, &token).await.map_err(failed)?;
         let known = Default::default();
-        let mut talk = ChatSession { setup, url, token, hub, id, known, said: 0, refused: 0 };
+        let mut talk = ChatSession { setup, url, token, hub, id, known, sent: 0, refused: 0 };
         talk.setup.output.note(&format!(
             "{business_name} and {phone}: type a line and press Enter to send; Ctrl-D quits."
         ));
@@ -219,22 +219,22 @@ impl ChatSession<'_> {
         self.hub.call(method, vec![argument], CALL_TIMEOUT).await
     }
 
-    async fn go(&mut self, mut lines: mpsc::Receiver<String>) -> Result<(), Failure> {
+    async fn run_loop(&mut self, mut lines: mpsc::Receiver<String>) -> Result<(), Failure> {
         loop {
             let done = tokio::select! {
                 line = lines.recv() => match line {
                     Some(line) => {
-                        let said = self.say(&line).await;
-                        match &said {
-                            Ok(()) => self.said += 1,
+                        let sent = self.send(&line).await;
+                        match &sent {
+                            Ok(()) => self.sent += 1,
                             Err(_) => self.refused += 1,
                         }
-                        said
+                        sent
                     }
                     None => return Ok(()),
                 },
                 event = self.hub.next() => match event {
-                    Ok(event) => self.heard(event).await,
+                    Ok(event) => self.handle_event(event).await,
                     Err(error) => Err(error),
                 },
             };
@@ -242,24 +242,24 @@ impl ChatSession<'_> {
                 Ok(()) => {}
                 Err(error) => match error.call_text() {
                     Some(text) => self.setup.output.note(&format!("not sent: {text}")),
-                    None => self.again().await?,
+                    None => self.reconnect().await?,
                 },
             }
         }
     }
 
     /// At the end, a script is told of refused lines; on a terminal each was shown.
-    fn judge(&self) -> Result<(), Failure> {
+    fn check_refusals(&self) -> Result<(), Failure> {
         if self.refused == 0 || std::io::stdin().is_terminal() {
             return Ok(());
         }
-        let all = self.said + self.refused;
+        let all = self.sent + self.refused;
         let what = format!("not sent: {} of {}", self.refused, pluralize(all, "line"));
         Err(Failure::new(ExitStatus::Partly, what).hint("the reasons are above"))
     }
 
     /// Reconnects until it succeeds, or the token is rejected.
-    async fn again(&mut self) -> Result<(), Failure> {
+    async fn reconnect(&mut self) -> Result<(), Failure> {
         self.setup.output.note("connection lost; reconnecting");
         loop {
             tokio::time::sleep(RECONNECT_DELAY).await;
@@ -275,7 +275,7 @@ impl ChatSession<'_> {
     }
 
     /// Sends a line until it is accepted: the client message id makes repeating it harmless.
-    async fn say(&mut self, line: &str) -> Result<(), client::Error> {
+    async fn send(&mut self, line: &str) -> Result<(), client::Error> {
         let name = Uuid::now_v7().to_string();
         loop {
             let argument =
@@ -287,7 +287,7 @@ impl ChatSession<'_> {
                 }
                 Err(error @ client::Error::Call(_)) => return Err(error),
                 Err(error) => {
-                    if self.again().await.is_err() {
+                    if self.reconnect().await.is_err() {
                         return Err(error);
                     }
                 }
@@ -295,7 +295,7 @@ impl ChatSession<'_> {
         }
     }
 
-    async fn heard(&mut self, event: HubEvent) -> Result<(), client::Error> {
+    async fn handle_event(&mut self, event: HubEvent) -> Result<(), client::Error> {
         let HubEvent::Invocation { target, arguments } = event else { return Ok(()) };
         let messages: Vec<Value> = match (target.as_str(), arguments.into_iter().next()) {
             ("ReceiveMessage", Some(message)) => vec![message],

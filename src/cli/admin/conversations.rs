@@ -207,7 +207,7 @@ async fn put_all(
     let mut failed = None;
     for id in ids {
         let place = format!("/conversations/{}/{verb}", encode(id));
-        match admin.ask(why, "POST", &place, None).await {
+        match admin.request(why, "POST", &place, None).await {
             Ok(conversation) => put.push(conversation),
             Err(failure) => failed = Some(named(failure, id)),
         }

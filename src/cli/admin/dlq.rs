@@ -228,7 +228,7 @@ async fn change(
     for call in &calls {
         let mut body = call.clone();
         body["dryRun"] = true.into();
-        let answer = admin.ask(why, "POST", &place, Some(&body)).await?;
+        let answer = admin.request(why, "POST", &place, Some(&body)).await?;
         matched += read::<MatchedView>(&answer)?.matched;
     }
     if how.dry_run {
@@ -281,7 +281,7 @@ async fn change_all(
     bar: &ProgressBar,
 ) -> Result<(), Failure> {
     loop {
-        let answer = match admin.ask(why, "POST", place, Some(&body)).await {
+        let answer = match admin.request(why, "POST", place, Some(&body)).await {
             Ok(answer) => answer,
             Err(failure) if summary.matched == 0 => return Err(failure),
             Err(_) => {

@@ -148,7 +148,7 @@ async fn asked(setup: &Setup, admin: &AdminClient, arguments: &DrainArgs) -> Res
     let id = named(&living(admin, &arguments.why).await?, arguments.node.as_deref())?;
     let place = format!("/nodes/{}/drain", encode(&id));
     let body = json!({ "undo": arguments.undo });
-    admin.ask(&arguments.why, "POST", &place, Some(&body)).await?;
+    admin.request(&arguments.why, "POST", &place, Some(&body)).await?;
     let wanted = !arguments.undo;
     let begun = Instant::now();
     // The process sees it with its next heartbeat.

@@ -1,4 +1,4 @@
-//! `message`: sent, shown and listed by the administrator.
+//! `message`: sends, lists, explains and deletes messages.
 
 use clap::Subcommand;
 use serde_json::json;
@@ -153,7 +153,7 @@ async fn act(setup: &Setup, admin: &AdminClient, command: MessageCommand) -> Res
                 "from": from, "to": to, "content": content, "subject": subject,
                 "contentType": content_type, "priority": priority,
             });
-            setup.output.record(&admin.ask(&why, "POST", "/messages", Some(&body)).await?);
+            setup.output.record(&admin.request(&why, "POST", "/messages", Some(&body)).await?);
         }
         MessageCommand::Show { id, why } => {
             let place = format!("/messages/{}", encode(&id));
@@ -191,7 +191,7 @@ async fn act(setup: &Setup, admin: &AdminClient, command: MessageCommand) -> Res
             }
             let place = format!("/messages/{}", encode(&id));
             admin
-                .ask(&AuditReason::because(reason), "DELETE", &place, None)
+                .request(&AuditReason::because(reason), "DELETE", &place, None)
                 .await
                 .map_err(undeleted)?;
             setup.output.record(&json!({ "id": id, "deleted": true }));

@@ -1,4 +1,4 @@
-//! `mobile`: mobile users, known by phone number.
+//! `mobile`: manages mobile users.
 
 use std::{
     fs::File,
@@ -23,7 +23,7 @@ use crate::{
     server::view::admin::{DoubtedView, MobileView},
 };
 
-/// Numbers that are added in one call.
+/// Numbers per request.
 const BATCH_SIZE: usize = 1000;
 
 #[derive(Debug, Subcommand)]
@@ -142,10 +142,10 @@ async fn act(
             let mut users: Vec<Value> = Vec::new();
             for chunk in phones.chunks(BATCH_SIZE) {
                 let body = json!({ "phones": chunk, "verified": verified });
-                let answer = admin.ask(&why, "POST", "/mobile-users", Some(&body)).await?;
+                let answer = admin.request(&why, "POST", "/mobile-users", Some(&body)).await?;
                 users.extend(read::<ListPage>(&answer)?.items);
             }
-            // One is answered with one, as scripts expect.
+            // One number prints one record, as scripts expect.
             match users.as_slice() {
                 [user] => setup.output.record(user),
                 users => setup.output.records(COLUMNS, users),

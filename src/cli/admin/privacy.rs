@@ -88,7 +88,7 @@ pub(crate) async fn export(
     place: Option<&Path>,
 ) -> Result<(), Failure> {
     let path = format!("/mobile-users/{}/export", encode(phone));
-    let mut lines = admin.ask_lines(why, "GET", &path, None).await.map_err(named)?;
+    let mut lines = admin.request_lines(why, "GET", &path, None).await.map_err(named)?;
     let mut sink = RecordSink {
         setup,
         file: to.map(|(file, path)| (BufWriter::new(file), path)),
@@ -122,7 +122,8 @@ pub(crate) async fn erase(
     let path = format!("/mobile-users/{}/erase", encode(phone));
     if dry_run || !yes {
         let body = json!({ "dryRun": true });
-        let mut lines = admin.ask_lines(why, "POST", &path, Some(&body)).await.map_err(named)?;
+        let mut lines =
+            admin.request_lines(why, "POST", &path, Some(&body)).await.map_err(named)?;
         let found = parse(lines.next().await?)?;
         let erasure: ErasureView<'_> = read(&found)?;
         if dry_run {
@@ -137,7 +138,8 @@ pub(crate) async fn erase(
         );
         confirm_typed(&question, number, yes)?;
     }
-    let mut lines = admin.ask_lines(why, "POST", &path, Some(&json!({}))).await.map_err(named)?;
+    let mut lines =
+        admin.request_lines(why, "POST", &path, Some(&json!({}))).await.map_err(named)?;
     let mut bar = None;
     let done = loop {
         let Some(line) = lines.next().await.map_err(not_told)? else {
@@ -160,7 +162,7 @@ pub(crate) async fn erase(
     let erasure = match read(&done)? {
         Line::Problem(problem) => {
             return Err(admin
-                .refused(problem.status, &done)
+                .failure(problem.status, &done)
                 .hint("run the command again: it resumes where it stopped"));
         }
         Line::Done(erasure) => erasure,
@@ -218,7 +220,7 @@ pub(crate) async fn open(setup: &Setup) -> Result<(AdminClient, Option<RedisConn
     }
 }
 
-/// Redis, for as long as a command needs it.
+/// A connection to Redis for the time of one command.
 pub(crate) struct RedisConnection {
     redis: Redis,
     /// The connection ends when its receiver is dropped.
@@ -227,7 +229,6 @@ pub(crate) struct RedisConnection {
     stop: CancellationToken,
 }
 
-/// How long Redis may take to answer.
 const REDIS_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(3);
 
 impl RedisConnection {

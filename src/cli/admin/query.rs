@@ -7,22 +7,18 @@ use crate::{
     config::duration,
 };
 
-/// How many a list is to show, of what is typed.
-///
-/// # Errors
-/// It is no number, or 0.
+/// Parses `--limit`.
 pub(crate) fn limit(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|limit| *limit > 0).ok_or_else(|| "a whole number above 0".to_owned())
 }
 
-/// A query: names and values.
+/// The query of a URL.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Query {
     text: String,
 }
 
 impl Query {
-    /// With one more.
     #[must_use]
     pub(crate) fn with(mut self, name: &str, value: impl ToString) -> Query {
         self.text.push(if self.text.is_empty() { '?' } else { '&' });
@@ -30,7 +26,6 @@ impl Query {
         self
     }
 
-    /// With one more, if it is given.
     #[must_use]
     pub(crate) fn with_some(self, name: &str, value: Option<impl ToString>) -> Query {
         match value {
@@ -46,7 +41,7 @@ impl std::fmt::Display for Query {
     }
 }
 
-/// A time ago, or a time, as the API takes it.
+/// Parses an age or a time; returns a time as the API takes it.
 pub(crate) fn since(text: &str) -> Result<String, Failure> {
     let format = &time::format_description::well_known::Rfc3339;
     let time = time::OffsetDateTime::parse(text, format).ok().or_else(|| {

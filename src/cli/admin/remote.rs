@@ -10,7 +10,6 @@ use crate::{
     config,
 };
 
-/// A server elsewhere.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct RemoteArgs {
     /// Administer the server at this address over its API, not the database of this machine
@@ -26,10 +25,9 @@ pub(crate) struct RemoteArgs {
 }
 
 impl RemoteArgs {
-    /// The API of that server.
     pub(super) fn api(&self, url: &str) -> Result<ApiClient, Failure> {
         if url.contains('@') {
-            // It is not repeated: a password may be in it.
+            // Not quoted: it may contain a password.
             return Err(Failure::new(ExitStatus::Usage, "--url must not contain credentials")
                 .hint("pass the token with --token-file FILE or ESH3AR_TOKEN"));
         }
@@ -72,7 +70,7 @@ fn read_text(path: &Path, most: u64) -> Result<String, Failure> {
     })
 }
 
-/// Whether what is sent there stays on this machine.
+/// Whether the address is on this machine.
 pub(super) fn is_loopback(url: &str) -> bool {
     let Ok(url) = url.parse::<http::Uri>() else { return false };
     let host = url.host().unwrap_or_default();
@@ -80,7 +78,7 @@ pub(super) fn is_loopback(url: &str) -> bool {
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
-/// The most bytes of certificates that are trusted.
+/// In bytes.
 const MAX_CA_FILE_LEN: u64 = 1 << 20;
 
 #[cfg(test)]

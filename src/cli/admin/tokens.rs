@@ -1,4 +1,4 @@
-//! `token`: tokens of business users and phones. A token is shown when it is made and never again.
+//! `token`: manages the tokens of business users and phones. A token is shown once, when it is created.
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -15,7 +15,6 @@ use crate::cli::{
 };
 use crate::{client::encode, config::duration, server::view::admin::TokenView};
 
-/// The most that are listed.
 const MAX_LISTED: usize = 1000;
 
 #[derive(Debug, Args)]
@@ -107,7 +106,7 @@ async fn act(setup: &Setup, admin: &AdminClient, command: TokenCommand) -> Resul
                 return Err(Failure::new(ExitStatus::Usage, "a token needs an owner")
                     .hint("give --user NAME or --mobile NUMBER"));
             }
-            let made = admin.ask(&why, "POST", "/tokens", Some(&body)).await;
+            let made = admin.request(&why, "POST", "/tokens", Some(&body)).await;
             setup.output.record(&made.map_err(|failure| owner.hinted(failure))?);
             setup.output.note("this is the only time the token is shown");
         }
@@ -129,7 +128,7 @@ async fn act(setup: &Setup, admin: &AdminClient, command: TokenCommand) -> Resul
                 body["expiresIn"] = lifetime(&expires)?;
             }
             let place = format!("/tokens/{}/rotate", encode(&id));
-            setup.output.record(&admin.ask(&why, "POST", &place, Some(&body)).await?);
+            setup.output.record(&admin.request(&why, "POST", &place, Some(&body)).await?);
             let old = match &overlap {
                 Some(_) => "the old one works until oldUntil",
                 None => "the old one stops working within a second",
@@ -139,7 +138,7 @@ async fn act(setup: &Setup, admin: &AdminClient, command: TokenCommand) -> Resul
         TokenCommand::Revoke { id, even_last_admin, why } => {
             let query = Query::default().with("evenLastAdmin", even_last_admin);
             let place = format!("/tokens/{}{query}", encode(&id));
-            admin.ask(&why, "DELETE", &place, None).await.map_err(|failure| {
+            admin.request(&why, "DELETE", &place, None).await.map_err(|failure| {
                 match failure.kind {
                     ExitStatus::Refused if admin.is_in_process() => failure
                         .hint("or use --even-last-admin: commands on the server work without an administrator"),
@@ -153,7 +152,7 @@ async fn act(setup: &Setup, admin: &AdminClient, command: TokenCommand) -> Resul
 }
 
 impl TokenOwnerArgs {
-    /// What to do about it when the owner is not there, or may not come in.
+    /// Adds a hint if the owner does not exist or is disabled.
     fn hinted(&self, failure: Failure) -> Failure {
         match (failure.kind, &self.user, &self.mobile) {
             (ExitStatus::NotFound, Some(name), _) => {

@@ -27,32 +27,25 @@ use crate::{
     },
 };
 
-/// The largest page of a list.
 const PAGE_SIZE: usize = 200;
-/// The most that a command lists.
 pub(crate) const MAX_LISTED: usize = 10_000;
 
-/// How long an answer that comes line by line may be silent.
+/// Between two chunks of a streamed response.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The admin API, wherever it is, and what is open for it.
+/// The admin API, and the database that was opened for it.
 pub(crate) struct AdminClient {
     transport: AdminTransport,
     opened: Option<Box<OpenApp>>,
 }
 
-/// The way to the admin API. Cheap to clone.
+/// Reaches the admin API. Cheap to clone.
 #[derive(Clone)]
 pub(crate) enum AdminTransport {
-    /// In this process, over a database that it has opened.
+    /// In this process, over an open database.
     InProcess(Inside),
-    /// At a server.
-    Remote {
-        /// The way there.
-        api: ApiClient,
-        /// Its address.
-        url: String,
-    },
+    /// On a server.
+    Remote { api: ApiClient, url: String },
 }
 
 impl Deref for AdminClient {
@@ -64,7 +57,7 @@ impl Deref for AdminClient {
 }
 
 impl AdminClient {
-    /// Opens the database, or prepares to ask the server that was named.
+    /// Opens the database, unless `--url` names a server.
     pub(crate) async fn open(setup: &Setup) -> Result<AdminClient, Failure> {
         match AdminClient::remote(setup)? {
             Some(there) => Ok(there),
@@ -72,13 +65,12 @@ impl AdminClient {
         }
     }
 
-    /// Over a database that is open.
     pub(crate) fn in_process(opened: OpenApp) -> AdminClient {
         let transport = AdminTransport::InProcess(Inside::new(opened.app.clone()));
         AdminClient { transport, opened: Some(Box::new(opened)) }
     }
 
-    /// At the server that was named, if one was.
+    /// For the server that `--url` names, if it does.
     pub(crate) fn remote(setup: &Setup) -> Result<Option<AdminClient>, Failure> {
         let Some(url) = &setup.remote.url else { return Ok(None) };
         if url.starts_with("http://") && !remote::is_loopback(url) {
@@ -88,7 +80,7 @@ impl AdminClient {
         Ok(Some(AdminClient { transport, opened: None }))
     }
 
-    /// Closes what is open, then gives the command's own result.
+    /// Closes the database, then returns the command's own result.
     pub(crate) async fn close<T>(self, result: Result<T, Failure>) -> Result<T, Failure> {
         let AdminClient { transport, opened } = self;
         drop(transport);
@@ -100,13 +92,12 @@ impl AdminClient {
 }
 
 impl AdminTransport {
-    /// Whether it is over a database of this machine's.
     pub(crate) fn is_in_process(&self) -> bool {
         matches!(self, AdminTransport::InProcess(_))
     }
 
-    /// Asks. `path` begins after `/api/v1/admin`.
-    pub(crate) async fn ask(
+    /// Sends a request. `path` is relative to `/api/v1/admin`.
+    pub(crate) async fn request(
         &self,
         why: &AuditReason,
         method: &str,
@@ -121,18 +112,18 @@ impl AdminTransport {
             }
             AdminTransport::Remote { api, url } => {
                 let answer = api.request(method, &path, body, why.text()).await;
-                let answer = answer.map_err(|error| unreached(url, &error))?;
+                let answer = answer.map_err(|error| connection_failure(url, &error))?;
                 (answer.status, answer.body)
             }
         };
         if (200..300).contains(&status) {
             return Ok(body);
         }
-        Err(self.refused(status, &body))
+        Err(self.failure(status, &body))
     }
 
-    /// Asks for what comes line by line, each a JSON document.
-    pub(crate) async fn ask_lines(
+    /// Sends a request whose response is streamed as lines of JSON.
+    pub(crate) async fn request_lines(
         &self,
         why: &AuditReason,
         method: &str,
@@ -143,33 +134,32 @@ impl AdminTransport {
         let (status, body) = match self {
             AdminTransport::InProcess(inside) => {
                 let by = operator().because(why.text())?;
-                let (status, pieces) = inside.ask_long(by, method, &path, body).await;
+                let (status, chunks) = inside.ask_long(by, method, &path, body).await;
                 if (200..300).contains(&status) {
-                    return Ok(ResponseLines::of(LineSource::InProcess(pieces)));
+                    return Ok(ResponseLines::of(LineSource::InProcess(chunks)));
                 }
-                (status, pieces.json().await)
+                (status, chunks.json().await)
             }
             AdminTransport::Remote { api, url } => {
                 let answer =
                     api.request_streamed(method, &path, body, why.text(), IDLE_TIMEOUT).await;
-                match answer.map_err(|error| unreached(url, &error))? {
-                    StreamedResponse::Chunks(pieces) => {
+                match answer.map_err(|error| connection_failure(url, &error))? {
+                    StreamedResponse::Chunks(chunks) => {
                         let url = url.clone();
-                        return Ok(ResponseLines::of(LineSource::Remote { pieces, url }));
+                        return Ok(ResponseLines::of(LineSource::Remote { chunks, url }));
                     }
                     StreamedResponse::Complete(answer) => (answer.status, answer.body),
                 }
             }
         };
-        Err(self.refused(status, &body))
+        Err(self.failure(status, &body))
     }
 
-    /// Reads something.
     pub(crate) async fn get(&self, why: &AuditReason, path: &str) -> Result<Value, Failure> {
-        self.ask(why, "GET", path, None).await
+        self.request(why, "GET", path, None).await
     }
 
-    /// Reads a list, page after page, until there are `limit`. Gives also whether there is more.
+    /// Reads a list page by page, up to `limit` items. Returns also whether there are more.
     pub(crate) async fn list(
         &self,
         why: &AuditReason,
@@ -192,8 +182,8 @@ impl AdminTransport {
         }
     }
 
-    /// What to say of an answer that is none of success.
-    pub(crate) fn refused(&self, status: u16, problem: &Value) -> Failure {
+    /// The failure for an error response.
+    pub(crate) fn failure(&self, status: u16, problem: &Value) -> Failure {
         let kind = match status {
             400 => ExitStatus::Usage,
             404 => ExitStatus::NotFound,
@@ -216,7 +206,7 @@ impl AdminTransport {
             AdminTransport::Remote { url, .. } => url,
         };
         let Some(ProblemBody { detail, code, retry_after, .. }) = problem else {
-            // No problem of ours: a proxy, or something else altogether.
+            // Not an error of esh3ar's: a proxy, or another program.
             let kind = if status >= 500 { ExitStatus::Unavailable } else { ExitStatus::Failed };
             return Failure::new(
                 kind,
@@ -249,54 +239,50 @@ impl AdminTransport {
     }
 }
 
-/// An answer that comes line by line.
+/// A response that is streamed line by line.
 pub(crate) struct ResponseLines {
-    pieces: LineSource,
-    came: Vec<u8>,
-    /// How much of it was looked through for the end of a line.
-    seen: usize,
+    chunks: LineSource,
+    buffer: Vec<u8>,
+    /// How much of it was searched for a line feed.
+    scanned: usize,
 }
 
 enum LineSource {
     InProcess(inside::Pieces),
-    Remote { pieces: client::BodyChunks, url: String },
+    Remote { chunks: client::BodyChunks, url: String },
 }
 
 impl ResponseLines {
-    /// The longest line.
     const MAX_LINE_LEN: usize = 16 << 20;
 
-    fn of(pieces: LineSource) -> ResponseLines {
-        ResponseLines { pieces, came: Vec::new(), seen: 0 }
+    fn of(chunks: LineSource) -> ResponseLines {
+        ResponseLines { chunks, buffer: Vec::new(), scanned: 0 }
     }
 
     /// The next line, without its end; `None` after the last.
-    ///
-    /// # Errors
-    /// The answer broke off.
     pub(crate) async fn next(&mut self) -> Result<Option<String>, Failure> {
         loop {
-            let fresh = self.came.get(self.seen..).unwrap_or_default();
+            let fresh = self.buffer.get(self.scanned..).unwrap_or_default();
             if let Some(end) = fresh.iter().position(|byte| *byte == b'\n') {
-                let rest = self.came.split_off(self.seen + end + 1);
-                let line = std::mem::replace(&mut self.came, rest);
-                self.seen = 0;
+                let rest = self.buffer.split_off(self.scanned + end + 1);
+                let line = std::mem::replace(&mut self.buffer, rest);
+                self.scanned = 0;
                 return Ok(Some(String::from_utf8_lossy(&line).trim_end().to_owned()));
             }
-            self.seen = self.came.len();
-            let piece = match &mut self.pieces {
-                LineSource::InProcess(pieces) => pieces.next().await.map_err(|error| {
+            self.scanned = self.buffer.len();
+            let chunk = match &mut self.chunks {
+                LineSource::InProcess(chunks) => chunks.next().await.map_err(|error| {
                     Failure::new(ExitStatus::Unavailable, error.to_string())
                         .hint("run: esh3ar doctor")
                 })?,
-                LineSource::Remote { pieces, url } => pieces.next().await.map_err(|error| {
+                LineSource::Remote { chunks, url } => chunks.next().await.map_err(|error| {
                     let what = format!("the response from {url} was interrupted: {error}");
                     Failure::new(ExitStatus::Unavailable, what).hint("run the command again")
                 })?,
             };
-            match piece {
-                Some(piece) if self.came.len() + piece.len() <= ResponseLines::MAX_LINE_LEN => {
-                    self.came.extend_from_slice(&piece);
+            match chunk {
+                Some(chunk) if self.buffer.len() + chunk.len() <= ResponseLines::MAX_LINE_LEN => {
+                    self.buffer.extend_from_slice(&chunk);
                 }
                 Some(_) => {
                     return Err(Failure::new(
@@ -304,8 +290,8 @@ impl ResponseLines {
                         "a line of the response is too long",
                     ));
                 }
-                None if self.came.is_empty() => return Ok(None),
-                // A line without its end is no line.
+                None if self.buffer.is_empty() => return Ok(None),
+                // A line without a line feed is truncated.
                 None => {
                     return Err(Failure::new(ExitStatus::Failed, "the response was interrupted"));
                 }
@@ -314,7 +300,7 @@ impl ResponseLines {
     }
 }
 
-fn unreached(url: &str, error: &client::Error) -> Failure {
+fn connection_failure(url: &str, error: &client::Error) -> Failure {
     Failure::new(ExitStatus::Unavailable, format!("cannot reach {url}: {error}"))
         .hint("check --url and --ca-file, and that esh3ar serve is running there")
 }

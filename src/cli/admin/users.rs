@@ -1,4 +1,4 @@
-//! `user`: business users.
+//! `user`: manages business users.
 
 use clap::Subcommand;
 use serde_json::{Value, json};
@@ -121,7 +121,7 @@ async fn act(setup: &Setup, admin: &AdminClient, command: UserCommand) -> Result
             let body = json!({
                 "name": name, "permissions": permissions(&permission)?, "phone": phone,
             });
-            admin.ask(&why, "POST", "/users", Some(&body)).await?
+            admin.request(&why, "POST", "/users", Some(&body)).await?
         }
         UserCommand::Show { user, why } => admin.get(&why, &place(&user)).await?,
         UserCommand::Set { user, permission, phone, enable, even_last_admin, why } => {
@@ -149,8 +149,8 @@ async fn change(
     user: &str,
     body: &Value,
 ) -> Result<Value, Failure> {
-    admin.ask(why, "PATCH", &place(user), Some(body)).await.map_err(|failure| {
-        // Refused is only the last administrator.
+    admin.request(why, "PATCH", &place(user), Some(body)).await.map_err(|failure| {
+        // Only the last administrator is refused.
         let here = admin.is_in_process();
         if failure.kind == ExitStatus::Refused && here {
             return failure.hint(

@@ -1,37 +1,31 @@
-//! Answers of the API as the types that the server makes them of: what reads a field that is renamed there does
-//! not compile here. What is printed as JSON stays the answer as it came.
+//! Deserialises API responses as the server's own view types, so that a renamed field fails to compile
+//! here. JSON output prints the response unchanged.
 
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::exit::{ExitStatus, Failure};
 
-/// Reads an answer.
-///
-/// # Errors
-/// It is of another form.
 pub(crate) fn read<'a, T: Deserialize<'a>>(answer: &'a Value) -> Result<T, Failure> {
     T::deserialize(answer).map_err(|_| unreadable())
 }
 
-/// An answer of another form.
 pub(crate) fn unreadable() -> Failure {
     Failure::new(ExitStatus::Failed, "unexpected response")
         .hint("the server may run another version of esh3ar")
 }
 
-/// A page of a list.
 #[derive(Deserialize)]
 pub(crate) struct ListPage<C = String> {
     pub(crate) items: Vec<Value>,
-    /// Where the next one begins.
+    /// The cursor of the next page.
     pub(crate) next: Option<C>,
 }
 
-/// The columns of a table: fields of the type of its rows.
+/// The columns of a table, by the fields of its rows' type.
 macro_rules! columns {
     ($row:ty: $($field:ident),+ $(,)?) => {{
-        // Compiles only if the type has them.
+        // Compiles only if the type has these fields.
         const _: fn(&$row) = |row| {
             $(let _ = &row.$field;)+
         };
@@ -60,7 +54,6 @@ mod tests {
     const ID: &str = "0190a000-0000-7000-8000-000000000001";
     const AT: &str = "2026-01-31T12:00:00.000001Z";
 
-    /// Reads it and writes it again.
     fn same<'a, T: Deserialize<'a> + Serialize>(answer: &'a Value) {
         let view: T = read(answer).unwrap();
         assert_eq!(&serde_json::to_value(view).unwrap(), answer);

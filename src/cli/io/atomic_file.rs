@@ -1,5 +1,5 @@
-//! A file that a command writes: beside its place until it is whole, so that neither a full disk nor a
-//! failure leaves half of it, or takes away the one that was there.
+//! A file that is written under a temporary name and then renamed, so that neither a full disk nor a
+//! failure leaves a partial file or destroys an existing one.
 
 use std::{
     fs::{self, File},
@@ -9,18 +9,14 @@ use std::{
 
 use super::{exit::Failure, private_file, temp_file};
 
-/// Where it goes.
 pub(crate) struct AtomicFile {
     path: PathBuf,
-    /// `None` for what is no file, such as a terminal or a pipe: that is written at once.
+    /// `None` for a terminal, a pipe or a device, which is written directly.
     temporary: Option<PathBuf>,
 }
 
 impl AtomicFile {
-    /// Opens it for what an administrator writes out of people's messages: readable for nobody else.
-    ///
-    /// # Errors
-    /// It cannot be made there.
+    /// Creates it for an export of people's messages: readable by its owner only.
     pub(crate) fn open(path: &Path) -> Result<(AtomicFile, File), Failure> {
         AtomicFile::try_open(path).map_err(|error| write_error(path, &error))
     }
@@ -31,7 +27,7 @@ impl AtomicFile {
             let atomic = AtomicFile { path: path.to_owned(), temporary: None };
             return Ok((atomic, private_file::open(path)?));
         }
-        // A link stays one.
+        // A symbolic link is kept.
         let path = if there.is_ok() { path.canonicalize()? } else { path.to_owned() };
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -41,17 +37,14 @@ impl AtomicFile {
         Ok((AtomicFile { path, temporary: Some(temporary) }, file))
     }
 
-    /// Puts it in its place when it is whole, and else takes it away.
-    ///
-    /// # Errors
-    /// It cannot be put there.
+    /// Renames it if it is complete, and removes it otherwise.
     pub(crate) fn finish(self, is_complete: bool) -> Result<(), Failure> {
         let Some(temporary) = self.temporary else { return Ok(()) };
         if !is_complete {
             let _ = fs::remove_file(temporary);
             return Ok(());
         }
-        // On the disk before it is in its place, whoever wrote it.
+        // Synced before the rename, whichever process wrote it.
         let synced = File::open(&temporary).and_then(|file| file.sync_all());
         synced.and_then(|()| fs::rename(&temporary, &self.path)).map_err(|error| {
             let _ = fs::remove_file(&temporary);
@@ -60,7 +53,6 @@ impl AtomicFile {
     }
 }
 
-/// Why there is no file.
 pub(crate) fn write_error(path: &Path, error: &io::Error) -> Failure {
     Failure::write_error(path, error, "choose another file with --out")
 }

@@ -15,12 +15,12 @@ pub(crate) const FREE_DISK_SPACE: &str =
 
 /// The exit statuses; scripts and the systemd units rely on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ExitStatus {
+pub(crate) enum ExitStatus {
     /// Any other failure.
     Failed = 1,
     /// Wrong options or arguments.
     Usage = 2,
-    /// Some of it was done.
+    /// Partial success.
     Partly = 3,
     /// The subject does not exist.
     NotFound = 4,
@@ -35,13 +35,10 @@ pub enum ExitStatus {
 
 /// Why a command failed.
 #[derive(Debug)]
-pub struct Failure {
-    /// Decides the exit status.
-    pub kind: ExitStatus,
-    /// What went wrong.
-    pub what: String,
-    /// What to do about it.
-    pub hint: Option<String>,
+pub(crate) struct Failure {
+    pub(crate) kind: ExitStatus,
+    pub(crate) what: String,
+    pub(crate) hint: Option<String>,
 }
 
 /// Whether the disk or the user's quota is full.
@@ -50,13 +47,12 @@ pub(crate) fn is_disk_full(error: &std::io::Error) -> bool {
 }
 
 impl Failure {
-    /// A failure without a hint.
-    pub fn new(kind: ExitStatus, what: impl Into<String>) -> Failure {
+    pub(crate) fn new(kind: ExitStatus, what: impl Into<String>) -> Failure {
         Failure { kind, what: what.into(), hint: None }
     }
 
     /// A file that could not be written; `otherwise` is the hint when its disk is not full.
-    pub fn write_error(path: &Path, error: &std::io::Error, otherwise: &str) -> Failure {
+    pub(crate) fn write_error(path: &Path, error: &std::io::Error, otherwise: &str) -> Failure {
         let failure = Failure::new(
             ExitStatus::Failed,
             match error.kind() {
@@ -73,13 +69,13 @@ impl Failure {
 
     /// Adds what to do about it.
     #[must_use]
-    pub fn hint(mut self, hint: impl Into<String>) -> Failure {
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Failure {
         self.hint = Some(hint.into());
         self
     }
 
     /// Prints it on standard error and returns the exit status.
-    pub fn report(&self) -> ExitCode {
+    pub(crate) fn report(&self) -> ExitCode {
         let mut line = format!("error: {}", self.what);
         if let Some(hint) = &self.hint {
             line.push_str("; hint: ");
@@ -194,11 +190,11 @@ fn sanitized(text: &str) -> String {
 ///
 /// # Errors
 /// [`ExitStatus::Refused`].
-pub fn confirm_typed(what: &str, word: &str, yes: bool) -> Result<(), Failure> {
+pub(crate) fn confirm_typed(what: &str, word: &str, yes: bool) -> Result<(), Failure> {
     if yes {
         return Ok(());
     }
-    // The terminal itself: standard input may be the file that the command reads.
+    // Not standard input: that may be the file that the command reads.
     let terminal = std::io::stderr()
         .is_terminal()
         .then(|| std::fs::File::options().read(true).write(true).open("/dev/tty").ok())
@@ -220,7 +216,7 @@ pub fn confirm_typed(what: &str, word: &str, yes: bool) -> Result<(), Failure> {
 ///
 /// # Errors
 /// [`ExitStatus::Refused`].
-pub fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
+pub(crate) fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
     if yes {
         return Ok(());
     }

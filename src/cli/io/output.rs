@@ -19,9 +19,8 @@ use super::{
     sanitize,
 };
 
-/// How data are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub(crate) enum Format {
     /// Aligned columns for people
     Table,
     /// One JSON document; lists are arrays
@@ -30,9 +29,8 @@ pub enum Format {
     Jsonl,
 }
 
-/// Where a command prints.
 #[derive(Clone, Debug)]
-pub struct Output {
+pub(crate) struct Output {
     format: Format,
     quiet: bool,
     /// A write failed; shared by all clones.
@@ -45,7 +43,7 @@ pub struct Output {
 
 impl Output {
     /// With `quiet`, remarks are suppressed.
-    pub fn new(format: Format, quiet: bool) -> Output {
+    pub(crate) fn new(format: Format, quiet: bool) -> Output {
         Output {
             format,
             quiet,
@@ -55,18 +53,16 @@ impl Output {
         }
     }
 
-    /// How data are printed.
-    pub fn format(&self) -> Format {
+    pub(crate) fn format(&self) -> Format {
         self.format
     }
 
-    /// Whether people read it.
-    pub fn is_table(&self) -> bool {
+    pub(crate) fn is_table(&self) -> bool {
         self.format == Format::Table
     }
 
     /// Prints a list; a table shows only the JSON fields in `columns`.
-    pub fn records<T: Serialize>(&self, columns: &[&str], items: &[T]) {
+    pub(crate) fn records<T: Serialize>(&self, columns: &[&str], items: &[T]) {
         let values: Vec<Value> =
             items.iter().map(|item| serde_json::to_value(item).unwrap_or_default()).collect();
         match self.format {
@@ -77,7 +73,7 @@ impl Output {
     }
 
     /// Prints one object; as a table, one line per field.
-    pub fn record<T: Serialize>(&self, item: &T) {
+    pub(crate) fn record<T: Serialize>(&self, item: &T) {
         let value = serde_json::to_value(item).unwrap_or_default();
         match self.format {
             Format::Table => {
@@ -95,7 +91,7 @@ impl Output {
     }
 
     /// Prints one item of a stream: a line of text for people, a line of JSON otherwise.
-    pub fn event<T: Serialize>(&self, text: &str, item: &T) {
+    pub(crate) fn event<T: Serialize>(&self, text: &str, item: &T) {
         match self.format {
             Format::Table => self.print(&format!("{text}\n")),
             Format::Json | Format::Jsonl => {
@@ -104,18 +100,17 @@ impl Output {
         }
     }
 
-    /// Text as it is.
-    pub fn text(&self, text: &str) {
+    pub(crate) fn text(&self, text: &str) {
         self.print(text);
     }
 
-    /// Whether everything could be written.
-    pub fn is_complete(&self) -> bool {
+    /// Whether all writes succeeded.
+    pub(crate) fn is_complete(&self) -> bool {
         !self.failed.load(Ordering::Relaxed)
     }
 
     /// The failure when something could not be written.
-    pub fn failure(&self) -> Failure {
+    pub(crate) fn failure(&self) -> Failure {
         if self.full.load(Ordering::Relaxed) {
             let what = "cannot write standard output: the disk is full";
             return Failure::new(ExitStatus::Failed, what)
@@ -125,12 +120,10 @@ impl Output {
             .hint("the command itself succeeded; revoke any token that was not shown")
     }
 
-    /// Whether somebody still reads what is printed.
-    pub fn has_reader(&self) -> bool {
+    pub(crate) fn has_reader(&self) -> bool {
         !self.reader_gone.load(Ordering::Relaxed) && !self.failed.load(Ordering::Relaxed)
     }
 
-    /// To standard output.
     fn print(&self, text: &str) {
         let mut stdout = std::io::stdout().lock();
         self.record_result(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()));
@@ -151,7 +144,7 @@ impl Output {
     }
 
     /// Prints a remark on standard error.
-    pub fn note(&self, text: &str) {
+    pub(crate) fn note(&self, text: &str) {
         if !self.quiet {
             let _ = writeln!(std::io::stderr().lock(), "{}", sanitize::text(text));
         }
@@ -238,7 +231,7 @@ fn shorten(text: String, most: usize) -> String {
 }
 
 /// `1 file`, `2 files`.
-pub fn pluralize(count: usize, one: &str) -> String {
+pub(crate) fn pluralize(count: usize, one: &str) -> String {
     format!("{count} {one}{}", if count == 1 { "" } else { "s" })
 }
 

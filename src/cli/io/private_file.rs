@@ -6,11 +6,8 @@ use std::{
     path::Path,
 };
 
-/// Opens a file for what an administrator writes out of people's messages: readable for nobody else, also
-/// when it was there before. What is no file, such as a terminal, stays as it is.
-///
-/// # Errors
-/// It cannot be made or closed to others; then nothing was written into it.
+/// Opens a file for an export of people's messages: closed to others, also if it
+/// existed before. A terminal, pipe or device is not changed.
 pub(crate) fn open(path: &Path) -> std::io::Result<File> {
     let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     if file.metadata()?.is_file() {
@@ -19,11 +16,8 @@ pub(crate) fn open(path: &Path) -> std::io::Result<File> {
     Ok(file)
 }
 
-/// Makes a file that must not be there yet, readable for nobody else: nothing is overwritten, and no link
-/// that somebody put there is followed.
-///
-/// # Errors
-/// There is something of that name, or it cannot be made.
+/// Creates a file that must not exist, closed to others: nothing is overwritten, and no symbolic link
+/// is followed.
 pub(crate) fn create_new(path: &Path) -> std::io::Result<File> {
     File::options().write(true).create_new(true).mode(0o600).open(path)
 }

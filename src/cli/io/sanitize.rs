@@ -1,14 +1,14 @@
-//! Texts of others on a terminal: nothing of them may steer it, or make what stands beside them look like
-//! something else.
+//! Makes foreign text safe for a terminal: it must not control the terminal, or change how the text beside it
+//! looks.
 
 use crate::domain::text::turns_direction;
 
-/// One line: a blank for each control character, and what changes the direction by its number.
+/// One line: replaces control characters by blanks, and escapes those that change the writing direction.
 pub(crate) fn line(text: &str) -> String {
     replace_unsafe(text, |c| c.is_control().then_some(' '))
 }
 
-/// The same of a text that may have several lines.
+/// The same, but keeps line feeds and tabs.
 pub(crate) fn text(text: &str) -> String {
     replace_unsafe(text, |c| (c.is_control() && !matches!(c, '\n' | '\t')).then_some(' '))
 }
@@ -25,8 +25,8 @@ fn replace_unsafe(text: &str, other: impl Fn(char) -> Option<char>) -> String {
     shown
 }
 
-/// JSON that says the same with nothing in it that could steer a terminal. Outside of its texts JSON has no
-/// such character, and in them each may be written by its number.
+/// The same JSON with such characters escaped. They occur only inside strings, where each may be
+/// escaped.
 pub(crate) fn json(json: String) -> String {
     let steers = |c: char| matches!(c, '\u{7f}'..='\u{9f}') || turns_direction(c);
     if !json.contains(steers) {

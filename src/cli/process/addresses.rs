@@ -5,9 +5,6 @@ use super::{cluster, database};
 use crate::config::{self, Config, ConfigErrors, Fault, Loaded, Source, Sources};
 
 /// Reads and checks the configuration, with its addresses.
-///
-/// # Errors
-/// All faults at once.
 pub(crate) fn load(sources: Sources) -> Result<Loaded, ConfigErrors> {
     let loaded = config::load(sources)?;
     let faults: Vec<Fault> = wrong(&loaded.config)

@@ -53,14 +53,12 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// For each group of tasks at a shutdown.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
-/// The running appliance.
-pub struct Appliance {
-    /// The use cases.
-    pub app: App,
+pub(crate) struct Appliance {
+    pub(crate) app: App,
     /// Address of the API and the hub.
-    pub http: SocketAddr,
+    pub(crate) http: SocketAddr,
     /// Address of health and metrics.
-    pub metrics: Option<SocketAddr>,
+    pub(crate) metrics: Option<SocketAddr>,
     runtime: Runtime,
     readiness: Readiness,
     frontend: TaskGroup,
@@ -213,10 +211,7 @@ pub(crate) async fn bind(
 
 impl Appliance {
     /// Starts everything; when this returns, requests are answered.
-    ///
-    /// # Errors
-    /// What cannot be had, and what to do about it.
-    pub async fn start(setup: &Setup, recorder: Recorder) -> Result<Appliance, Failure> {
+    pub(crate) async fn start(setup: &Setup, recorder: Recorder) -> Result<Appliance, Failure> {
         let started = Instant::now();
         let config = &setup.loaded.config;
         // The addresses first: a port in use should fail before a database is started.
@@ -304,22 +299,21 @@ impl Appliance {
     }
 
     /// When the start began.
-    pub fn started_at(&self) -> Instant {
+    pub(crate) fn started_at(&self) -> Instant {
         self.started
     }
 
     /// Of the loop that accepts connections.
-    pub fn pulse(&self) -> &Pulse {
+    pub(crate) fn pulse(&self) -> &Pulse {
         &self.pulse
     }
 
-    /// The gateway's own TLS.
-    pub fn tls(&self) -> Option<&Tls> {
+    pub(crate) fn tls(&self) -> Option<&Tls> {
         self.tls.as_ref()
     }
 
     /// Resolves when the embedded database has exited, with its exit status; never otherwise.
-    pub async fn database_died(&mut self) -> String {
+    pub(crate) async fn database_died(&mut self) -> String {
         match self.runtime.store.embedded() {
             Some(embedded) => embedded.died().await,
             None => std::future::pending().await,
@@ -328,10 +322,7 @@ impl Appliance {
 
     /// Stops in order: no new requests, sockets asked to reconnect, what is in flight finished and
     /// written, the database last.
-    ///
-    /// # Errors
-    /// The database cannot be stopped.
-    pub async fn stop(self) -> Result<(), Failure> {
+    pub(crate) async fn stop(self) -> Result<(), Failure> {
         notify::stopping();
         self.readiness.store(false, Ordering::Release);
         self.frontend.end(self.stop_timeout, "requests and sockets").await;

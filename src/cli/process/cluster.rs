@@ -1,4 +1,4 @@
-//! What connects this process to the others of its installation, put together from the configuration.
+//! Connects this process to the others of its installation, as the configuration says.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What the configuration is read from: a file, the environment, and options.
+//! The sources of the configuration: a file, the environment and options.
 
 use std::{
     io::ErrorKind,
@@ -56,7 +56,6 @@ impl ConfigSources {
     }
 }
 
-/// A configuration file that this user may not read.
 fn unreadable(path: &Path, is_default: bool) -> Failure {
     let (user, path) = (privilege::user_name(), path.display());
     let failure =

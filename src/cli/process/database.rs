@@ -25,7 +25,6 @@ use crate::{
     },
 };
 
-/// An open database.
 pub(crate) struct OpenDatabase {
     pub(crate) store: Store,
     /// Runs the reads from replicas; only a server has it.
@@ -190,7 +189,6 @@ impl OpenDatabase {
         Ok(())
     }
 
-    /// How to connect to it.
     pub(crate) fn target(&self, setup: &Setup) -> Result<Target, Failure> {
         let mut target = match (&self.embedded, &setup.loaded.config.database.url) {
             (Some(embedded), _) => embedded.pg_config(),
@@ -232,7 +230,7 @@ impl OpenDatabase {
     }
 }
 
-/// Opens everything a command needs.
+/// Opens the database and the use cases over it.
 pub(crate) async fn open(setup: &Setup) -> Result<OpenApp, Failure> {
     open_with(setup, Cache::default()).await
 }

@@ -78,7 +78,7 @@ impl Runnable for DemoArgs {
     }
 }
 
-/// Beside the folder of a real installation, never in it.
+/// Never the folder of a real installation.
 fn default_data_dir() -> PathBuf {
     let usual = privilege::default_data_dir();
     let name = usual.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -1,4 +1,4 @@
-//! Completions and the manual.
+//! `completions` and `man`.
 
 use std::{fs, path::PathBuf};
 
@@ -84,7 +84,7 @@ fn pages(arguments: &ManArgs, setup: &Setup) -> Result<(), Failure> {
             .hint("choose another --dir")
     };
     fs::create_dir_all(folder).map_err(failed)?;
-    // A page that repeats what --help does is of no use.
+    // A page for the command `help` would be useless.
     let command = (setup.command_line)().disable_help_subcommand(true);
     clap_mangen::generate_to(command, folder).map_err(failed)?;
     fs::write(folder.join("esh3ar.1"), first_page(setup)?).map_err(failed)

@@ -3,7 +3,6 @@
 use super::privilege;
 use crate::app::By;
 
-/// Whoever runs this command.
 pub(crate) fn operator() -> By {
     By::command(&privilege::operator(), &privilege::host())
 }

@@ -37,8 +37,8 @@ const OUTPUT_IS_FILE_VAR: &str = "ESH3AR_OUTPUT_IS_FILE";
 const OPERATOR_VAR: &str = "ESH3AR_OPERATOR";
 
 /// The user who runs this command: before `sudo`, and before root became the owner of the data. For the
-/// audit log, and worth as much as the word of somebody who can open the database.
-pub fn operator() -> String {
+/// audit log; a user who can open the database could forge it.
+pub(crate) fn operator() -> String {
     let given = |name: &str| env::var(name).ok().filter(|name| !name.is_empty());
     let own = || User::from_uid(getuid()).ok().flatten().map(|user| user.name);
     given(OPERATOR_VAR)
@@ -48,18 +48,16 @@ pub fn operator() -> String {
 }
 
 /// Whether this process runs as the service's user, or continues a process of root's.
-pub fn is_service() -> bool {
+pub(crate) fn is_service() -> bool {
     env::var_os(OPERATOR_VAR).is_some() || user_name() == SERVICE_USERS[0]
 }
 
-/// Who this process is.
-pub fn user_name() -> String {
+pub(crate) fn user_name() -> String {
     let user = User::from_uid(geteuid()).ok().flatten();
     user.map_or_else(|| format!("uid {}", geteuid()), |user| user.name)
 }
 
-/// The group of this process.
-pub fn group_name() -> String {
+pub(crate) fn group_name() -> String {
     let group = Group::from_gid(getegid()).ok().flatten();
     group.map_or_else(|| getegid().to_string(), |group| group.name)
 }
@@ -68,49 +66,41 @@ pub fn group_name() -> String {
 const CONFIG_PATH_VAR: &str = "ESH3AR_CARRIED_CONFIG";
 
 /// The configuration file that root chose or wrote before it became this user.
-pub fn inherited_config() -> Option<PathBuf> {
+pub(crate) fn inherited_config() -> Option<PathBuf> {
     env::var_os(CONFIG_PATH_VAR).map(PathBuf::from)
 }
 
 /// Whether the file that this command is to write was opened by root, as its standard output.
-pub fn output_is_file() -> bool {
+pub(crate) fn output_is_file() -> bool {
     env::var_os(OUTPUT_IS_FILE_VAR).is_some()
 }
 
 /// Tells it the same of its standard input.
 const INPUT_IS_FILE_VAR: &str = "ESH3AR_INPUT_IS_FILE";
 
-/// Files that were opened by whoever called the command.
+/// Files that the caller opened, before root's privileges were dropped.
 #[derive(Default)]
-pub struct OpenFiles {
-    /// To be written.
-    pub out: Option<File>,
-    /// To be read.
-    pub input: Option<File>,
+pub(crate) struct OpenFiles {
+    pub(crate) out: Option<File>,
+    pub(crate) input: Option<File>,
 }
 
 /// Whether the file that this command reads, or writes a backup into, was opened by root, as its standard
 /// input.
-pub fn input_is_file() -> bool {
+pub(crate) fn input_is_file() -> bool {
     env::var_os(INPUT_IS_FILE_VAR).is_some()
 }
 
-/// Opens a file that the command reads; none if that was done before the process became another user.
-///
-/// # Errors
-/// [`ExitStatus::NotFound`] or that it cannot be read.
-pub fn open_input(path: &Path) -> Result<Option<File>, Failure> {
+/// Opens a file that the command reads; `None` if root opened it as standard input.
+pub(crate) fn open_input(path: &Path) -> Result<Option<File>, Failure> {
     if input_is_file() {
         return Ok(None);
     }
     File::open(path).map(Some).map_err(|error| unreadable(path, &error))
 }
 
-/// The file that the command reads: the one that is open, or standard input.
-///
-/// # Errors
-/// It cannot be used.
-pub fn input(opened: Option<File>, path: &Path) -> Result<File, Failure> {
+/// The open file, or standard input.
+pub(crate) fn input(opened: Option<File>, path: &Path) -> Result<File, Failure> {
     match opened {
         Some(file) => Ok(file),
         None => std::io::stdin()
@@ -130,10 +120,7 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
 }
 
 /// When root: creates a file for the user that the command continues as.
-///
-/// # Errors
-/// As [`private_file::create_new`].
-pub fn give_file(path: &Path, data_dir: &Path) -> Result<(), Failure> {
+pub(crate) fn give_file(path: &Path, data_dir: &Path) -> Result<(), Failure> {
     if !geteuid().is_root() {
         return Ok(());
     }
@@ -146,7 +133,7 @@ pub fn give_file(path: &Path, data_dir: &Path) -> Result<(), Failure> {
 }
 
 /// The data folder, unless an option or the configuration names another.
-pub fn default_data_dir() -> PathBuf {
+pub(crate) fn default_data_dir() -> PathBuf {
     let given = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
     if let Some(list) = given("STATE_DIRECTORY") {
         // systemd separates several by colons.
@@ -164,20 +151,17 @@ pub fn default_data_dir() -> PathBuf {
 }
 
 /// How a process of root's continues.
-pub enum Continuation {
+pub(crate) enum Continuation {
     /// In this process: it is not root.
     InProcess(OpenFiles),
     /// As the same command of the service's user.
     AsUser(Box<Command>),
 }
 
-/// When root: makes the data folder, gives it to the appliance's user and prepares this same command as
+/// When root: creates the data folder, gives it to the service's user and prepares this same command as
 /// that user, with its output and input going to the files if there are any: what root opened is not the
-/// user's to open. `config` is where the configuration was found.
-///
-/// # Errors
-/// There is no user to become, or the folder cannot be its.
-pub fn drop_root(
+/// user's to open. `config` is the configuration file.
+pub(crate) fn drop_root(
     data_dir: &Path,
     given: OpenFiles,
     config: Option<&Path>,
@@ -190,7 +174,7 @@ pub fn drop_root(
     let data_dir = data_dir.canonicalize().map_err(|error| unusable(data_dir, &error))?;
     let mut arguments = env::args_os();
     let name = arguments.next().unwrap_or_else(|| "esh3ar".into());
-    // Through /proc, because the binary's own folder may be closed to the user.
+    // Through /proc: the binary's own folder may be closed to the user.
     let mut command = Command::new("/proc/self/exe");
     if let Some(out) = given.out {
         command.stdout(out).env(OUTPUT_IS_FILE_VAR, "1");
@@ -213,7 +197,7 @@ pub fn drop_root(
 }
 
 /// Replaces this process by the other user's command. Returns only on failure.
-pub fn exec_as_user(mut command: Command) -> Failure {
+pub(crate) fn exec_as_user(mut command: Command) -> Failure {
     let error = command.exec();
     Failure::new(ExitStatus::Failed, format!("cannot switch to another user: {error}"))
 }
@@ -223,11 +207,11 @@ const PARENT_PID_VAR: &str = "ESH3AR_WAITED_FOR";
 
 /// When root waits for this command: ends when root's process does. A signal reaches only the
 /// process that was started, and its work must not continue without it.
-pub fn die_with_parent() {
+pub(crate) fn die_with_parent() {
     if let Some(root) = env::var(PARENT_PID_VAR).ok().and_then(|pid| pid.parse().ok()) {
-        // Neither can fail with a signal that there is.
+        // Neither fails with a valid signal.
         let _ = set_pdeathsig(Signal::SIGTERM);
-        // It may have ended before it was asked for.
+        // The parent may have ended before that call.
         if getppid() != Pid::from_raw(root) {
             let _ = raise(Signal::SIGTERM);
         }
@@ -236,10 +220,7 @@ pub fn die_with_parent() {
 
 /// Runs the other user's command to its end, and returns its exit status: root has something left
 /// to do.
-///
-/// # Errors
-/// It cannot be run.
-pub fn run_as_user(mut command: Command) -> Result<u8, Failure> {
+pub(crate) fn run_as_user(mut command: Command) -> Result<u8, Failure> {
     command.env(PARENT_PID_VAR, std::process::id().to_string());
     let status = command.status().map_err(|error| {
         Failure::new(ExitStatus::Failed, format!("cannot switch to another user: {error}"))
@@ -247,12 +228,9 @@ pub fn run_as_user(mut command: Command) -> Result<u8, Failure> {
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(ExitStatus::Failed as u8))
 }
 
-/// Who runs the appliance of a folder when root starts it.
-///
-/// # Errors
-/// There is no user to become.
-pub fn user_of(data_dir: &Path) -> Result<User, Failure> {
-    // A folder that has an owner stays its owner's: commands of root then fit the service.
+/// The user to become for a data folder.
+pub(crate) fn user_of(data_dir: &Path) -> Result<User, Failure> {
+    // The owner of an existing folder, so that root's commands run as the service does.
     let owner = fs::metadata(data_dir).ok().map(|metadata| metadata.uid()).filter(|uid| *uid != 0);
     let user = match owner {
         Some(uid) => User::from_uid(Uid::from_raw(uid)).ok().flatten(),
@@ -281,7 +259,7 @@ fn give_folder(data_dir: &Path, user: &User) -> Result<(), Failure> {
     fs::create_dir_all(data_dir).map_err(|error| unusable(data_dir, &error))?;
     let path = data_dir.canonicalize().map_err(|error| unusable(data_dir, &error))?;
     for made in path.ancestors().skip(1) {
-        // Folders made just now are as closed as root's umask says.
+        // Folders that were just created follow root's umask.
         open_for_search(made, user)?;
     }
     let metadata = fs::metadata(&path).map_err(|error| unusable(&path, &error))?;
@@ -299,8 +277,8 @@ fn give_folder(data_dir: &Path, user: &User) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Postgres has to be able to pass through every folder above its own. Root's temporary folders are
-/// closed by default; opening one for passing through shows nothing of what is in it.
+/// Postgres needs search permission on every parent folder. Root's temporary folders are
+/// closed by default; search permission does not reveal their contents.
 fn open_for_search(folder: &Path, user: &User) -> Result<(), Failure> {
     let metadata = fs::metadata(folder).map_err(|error| unusable(folder, &error))?;
     let mode = metadata.permissions().mode();
@@ -321,14 +299,13 @@ fn open_for_search(folder: &Path, user: &User) -> Result<(), Failure> {
         .map_err(|error| unusable(folder, &error))
 }
 
-/// The name of this machine.
-pub fn host() -> String {
+pub(crate) fn host() -> String {
     let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
     name.unwrap_or_else(|| "unknown".to_owned())
 }
 
 /// Raises the limit of open files to the hard limit, and returns it.
-pub fn raise_file_limit() -> u64 {
+pub(crate) fn raise_file_limit() -> u64 {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 0 };
     if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() {
         return hard;

@@ -63,7 +63,6 @@ fn find(path: &Path) -> Option<Found> {
     serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()
 }
 
-/// What is printed of each process.
 #[derive(Serialize)]
 struct View {
     process: &'static str,

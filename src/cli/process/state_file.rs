@@ -22,7 +22,7 @@ pub(crate) fn running_server(data_dir: &Path) -> Option<RunningServer> {
     serde_json::from_str(&text).ok()
 }
 
-/// What became of a reload.
+/// The outcome of a reload.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ReloadOutcome {
     /// Counts the reloads of the process, from 1.

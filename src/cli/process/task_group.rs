@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// Tasks that are stopped together.
 #[derive(Clone, Default)]
 pub(crate) struct TaskGroup {
     pub(crate) stop: CancellationToken,

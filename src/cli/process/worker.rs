@@ -29,7 +29,6 @@ use crate::{
     telemetry::{metrics, notify},
 };
 
-/// The command has no arguments.
 pub(crate) struct Worker;
 
 impl Runnable for Worker {

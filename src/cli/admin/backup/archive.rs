@@ -1,8 +1,8 @@
 //! The file of a backup: a tar archive that any tar can read.
 //!
 //! `database.dump` is what pg_dump wrote, `configuration/…` the configuration file and the secrets,
-//! `media/…` is where media go, and `manifest.json`, the last, says what has to be there and how it looks:
-//! an archive that was cut off has none.
+//! `media/…` is for media, and `manifest.json`, the last, lists the other files with their hashes:
+//! a truncated archive has none.
 
 use std::{
     collections::BTreeMap,
@@ -15,9 +15,7 @@ use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-/// The database.
 pub(super) const DATABASE: &str = "database.dump";
-/// Everything below is configuration.
 pub(super) const CONFIGURATION: &str = "configuration/";
 const MANIFEST: &str = "manifest.json";
 /// The format that this version writes; raised when older versions cannot read it.
@@ -25,11 +23,9 @@ pub(super) const FORMAT: u32 = 1;
 /// In bytes.
 const MAX_MANIFEST_LEN: u64 = 16 * 1024 * 1024;
 
-/// What is in an archive.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Manifest {
-    /// [`FORMAT`].
     pub(super) format: u32,
     /// The version of esh3ar that wrote it.
     pub(super) esh3ar: String,
@@ -48,7 +44,6 @@ pub(super) struct Manifest {
     pub(super) entries: Vec<ArchiveEntry>,
 }
 
-/// A file of an archive.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ArchiveEntry {
     pub(super) name: String,
@@ -69,7 +64,6 @@ pub(super) enum ArchiveError {
     Io(#[from] std::io::Error),
 }
 
-/// An archive that is being written.
 pub(super) struct ArchiveWriter {
     tar: tar::Builder<File>,
     entries: Vec<ArchiveEntry>,
@@ -152,7 +146,6 @@ impl ArchiveWriter {
         Ok(())
     }
 
-    /// Adds a small file.
     pub(super) fn text(
         &mut self,
         name: &str,
@@ -162,7 +155,7 @@ impl ArchiveWriter {
         self.stream(name, at, |to| Ok(to.write_all(text.as_bytes())?))
     }
 
-    /// Ends the archive: it is on the disk when this returns. `describe` completes the manifest.
+    /// Ends the archive and syncs it to the disk. `describe` completes the manifest.
     pub(super) fn finish(
         mut self,
         describe: impl FnOnce(Vec<ArchiveEntry>) -> Manifest,
@@ -177,7 +170,6 @@ impl ArchiveWriter {
     }
 }
 
-/// Reads the manifest of an archive.
 pub(super) fn manifest(file: &File) -> Result<Manifest, ArchiveError> {
     let not_whole = |error: std::io::Error| ArchiveError::NotWhole(error.to_string());
     let mut reader = file;
@@ -202,8 +194,8 @@ pub(super) fn manifest(file: &File) -> Result<Manifest, ArchiveError> {
     Err(ArchiveError::NotWhole("no manifest.json".to_owned()))
 }
 
-/// Reads every file of an archive, in the order in which they lie there, and checks that each is what the
-/// manifest says and that none is missing. `take` gets each; what it does not read is read after it.
+/// Reads every file of an archive in order, checks each against the manifest, and fails if one is
+/// missing. `take` gets each; what it leaves unread is read after it.
 pub(super) fn read<E: From<ArchiveError>>(
     file: &File,
     manifest: &Manifest,

@@ -118,7 +118,6 @@ struct Report {
     created_at: OffsetDateTime,
 }
 
-/// Writes a backup into the open file.
 async fn run(setup: &Setup, arguments: &BackupArgs, file: File) -> Result<(), Failure> {
     let by = setup.by(&arguments.why)?;
     let began = std::time::Instant::now();
@@ -145,7 +144,7 @@ async fn run(setup: &Setup, arguments: &BackupArgs, file: File) -> Result<(), Fa
         };
         let done = async |app: &App| app.record_backup(&by, messages).await;
         if let Err(failure) = database::with_app(setup, &store.store, done).await {
-            // It is whole all the same. That it was begun is recorded.
+            // The backup is complete anyway, and its start is recorded.
             setup.output.note(&format!("that it is whole was not recorded: {}", failure.what));
         }
         Ok(report)

@@ -16,12 +16,11 @@ use crate::cli::io::{
 const NAME_PREFIX: &str = "esh3ar-";
 const NAME_SUFFIX: &str = ".tar";
 
-/// Where to.
 #[derive(Clone, Debug)]
 pub(super) struct BackupDestination {
     pub(super) path: PathBuf,
     temporary: PathBuf,
-    /// The folder whose older backups are counted.
+    /// The folder whose older backups are counted, if one was given.
     rotated: Option<PathBuf>,
 }
 
@@ -46,7 +45,7 @@ impl BackupDestination {
         Ok(BackupDestination { temporary: temp_file::path_for(&path), path, rotated })
     }
 
-    /// Whether older ones can be counted.
+    /// Whether older backups can be counted.
     pub(super) fn is_rotated(&self) -> bool {
         self.rotated.is_some()
     }
@@ -88,7 +87,7 @@ fn rotate(folder: &Path, keep: usize) -> std::io::Result<usize> {
             backups.push(entry.path());
         }
     }
-    // Their names are in the order of time.
+    // Their names sort by time.
     backups.sort_unstable();
     let surplus = backups.len().saturating_sub(keep);
     for old in backups.iter().take(surplus) {
@@ -146,7 +145,7 @@ mod tests {
         left.iter().chain(&stays).for_each(|name| fs::write(path(name), "x").unwrap());
         let now = OffsetDateTime::UNIX_EPOCH;
         let there = || left.each_ref().map(|name| path(name).exists());
-        // Another one's, that is locked.
+        // Another process's, locked.
         let other = File::open(path(&left[0])).unwrap();
         other.lock().unwrap();
         let _open = BackupDestination::new(folder.path(), now).unwrap().open().unwrap();

@@ -102,7 +102,6 @@ impl Runnable for RestoreArgs {
 }
 
 impl RestoreArgs {
-    /// Writes the configuration out, and nothing else.
     fn write_configuration(
         &self,
         setup: &Setup,
@@ -127,7 +126,7 @@ impl RestoreArgs {
     }
 }
 
-/// Never outside the folder, whatever a name says, and never over a file.
+/// Never outside the folder, whatever the name, and never over a file.
 fn put(folder: &Path, name: &str, text: &[u8]) -> std::io::Result<()> {
     use std::io::Write as _;
     let plain = Path::new(name).components().all(|c| matches!(c, std::path::Component::Normal(_)));
@@ -142,7 +141,6 @@ fn put(folder: &Path, name: &str, text: &[u8]) -> std::io::Result<()> {
     file.write_all(text)
 }
 
-/// Restores a backup.
 async fn restore(
     setup: &Setup,
     arguments: &RestoreArgs,
@@ -194,7 +192,7 @@ async fn restore(
     Ok(())
 }
 
-/// Reads the whole file, and compares every part with its sum: before anything is made of it.
+/// Reads the whole file and checks the hashes, before anything is restored.
 async fn check_sums(file: &File, manifest: &Manifest) -> Result<(), Failure> {
     let bar = bar(file.metadata().map_or(0, |metadata| metadata.len()), "checking the file");
     let (shown, wanted) = (bar.clone(), manifest.clone());
@@ -233,12 +231,12 @@ async fn replace(
         confirm_typed(&what, "restore", arguments.yes)?;
     }
     for left in work.databases.left_by_restores().await? {
-        // Ours alone, and nobody's: it was never whole.
+        // It was never complete, and nobody uses it.
         work.databases.drop(&left).await?;
         setup.output.note(&format!("dropped {left}, left by an interrupted restore"));
     }
     check_sums(file, manifest).await?;
-    // In the old one, which stays: what is begun there comes to an end in the new one, or is told as failed.
+    // In the old database, which stays: the end is recorded in the new one, or the failure here.
     let by = setup.by(&arguments.why)?;
     let begin = async |app: &App| app.record_begin(&by, Action::BackupRestore).await;
     database::with_app(setup, &opened.store, begin).await?;
@@ -253,7 +251,7 @@ async fn replace(
         let prepared = prepare(setup, arguments, &store, manifest).await;
         store.close();
         let migrated = prepared?;
-        // Once more: it took its time, and somebody may have been started meanwhile.
+        // Again: that took time, and a process may have been started meanwhile.
         require_stopped(opened).await?;
         opened.store.close();
         require_no_connections(work).await?;
@@ -269,8 +267,8 @@ async fn replace(
         }
         Ok(migrated) => Ok((Some(migrated), Some(kept))),
         Err(failure) => {
-            // What is half restored is in nobody's way, but of no use either. Once it may have taken the
-            // other's place, only if that is seen to be where it was.
+            // A partial restore is useless. After an attempted swap it is dropped only if the old database is
+            // known to be in its place.
             let own = work.databases.own();
             if !swapping || work.databases.is_there(own).await.unwrap_or(false) {
                 let _ = work.databases.drop(&new).await;
@@ -285,14 +283,14 @@ async fn replace(
     }
 }
 
-/// Puts the new database in the place of the old one. When the answer was lost, it is looked up what
-/// became of it.
+/// Swaps the databases. If the answer is lost, looks which one is
+/// in place.
 async fn swap(work: &BackupTools, new: &str, kept: &str) -> Result<(), Failure> {
     let mut tries = 0;
     let error = loop {
         let Err(error) = work.databases.swap(new, kept).await else { return Ok(()) };
         tries += 1;
-        // What only looks on, such as a dashboard, comes back by itself.
+        // Readers, such as a dashboard, reconnect by themselves.
         if tries == MAX_SWAP_ATTEMPTS || end_readers(work).await? == 0 {
             break error;
         }
@@ -314,7 +312,7 @@ async fn swap(work: &BackupTools, new: &str, kept: &str) -> Result<(), Failure> 
     }
 }
 
-/// Brings the new database up to date and takes from it what was at work when it was backed up.
+/// Migrates the new database, and resets what was in progress when it was backed up.
 async fn prepare(
     setup: &Setup,
     arguments: &RestoreArgs,
@@ -331,20 +329,20 @@ async fn prepare(
     Ok(migrated)
 }
 
-/// How often the databases are tried to be swapped while somebody who only looks on comes back.
+/// While readers reconnect.
 const MAX_SWAP_ATTEMPTS: u32 = 5;
-/// How long it may take until a connection that was ended is gone.
+/// For a terminated connection to disappear.
 const TERMINATE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the connection of a command that has just ended may still be there.
+/// For the connection of a command that has just ended.
 const DISCONNECT_GRACE: Duration = Duration::from_secs(2);
 
-/// Ends the connections of our own commands that only look on, and gives how many those were.
+/// Terminates the connections of our own reading commands, and returns how many there were.
 async fn end_readers(work: &BackupTools) -> Result<usize, Failure> {
     let guests = work.databases.guests().await?;
     let readers = guests.iter().filter(|guest| reads(guest)).map(|guest| guest.pid);
     let readers: Vec<i32> = readers.collect();
     if !readers.is_empty() {
-        // Where that may not be done they are told like anybody else.
+        // Without the permission they are reported like any other.
         let _ = work.databases.end(&readers).await;
     }
     Ok(readers.len())
@@ -354,8 +352,8 @@ fn reads(guest: &Guest) -> bool {
     TERMINABLE_NAMES.iter().any(|name| guest.name.starts_with(name))
 }
 
-/// Whoever is connected keeps the databases from being swapped: that is better known at the beginning. What
-/// only looks on is sent away.
+/// Any connection prevents the swap, so fails early if there is one. Terminates those of
+/// reading commands.
 async fn require_no_connections(work: &BackupTools) -> Result<(), Failure> {
     let begun = std::time::Instant::now();
     let guests = loop {
@@ -384,8 +382,8 @@ async fn require_no_connections(work: &BackupTools) -> Result<(), Failure> {
     ))
 }
 
-/// A private database is served by whoever has its folder; at a given one each process says every two
-/// seconds that it lives.
+/// An embedded database is in use by the owner of its folder; at an external one each process has a
+/// heartbeat every two seconds.
 async fn require_stopped(opened: &OpenDatabase) -> Result<(), Failure> {
     let refused = |who: &str| {
         Failure::new(ExitStatus::Refused, format!("the database is in use by {who}")).hint(

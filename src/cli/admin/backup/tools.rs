@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// What can go wrong beside the database.
+/// Errors other than the database's.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BackupError {
     #[error("{0}")]
@@ -61,7 +61,7 @@ impl From<BackupError> for Failure {
     }
 }
 
-/// What writing and reading backups needs of the server.
+/// The database server, and its programs.
 pub(super) struct BackupTools {
     store: Store,
     target: Target,

@@ -1,4 +1,4 @@
-//! Talk in conversations, and pages of a long one.
+//! Load by chat, and reads of pages of a long conversation.
 
 use std::sync::Arc;
 
@@ -34,12 +34,11 @@ use crate::{
 
 /// Conversations of one business user.
 const CONVERSATIONS_PER_USER: usize = 50;
-/// Tokens and conversations made at once.
+/// Tokens and conversations created at the same time.
 const MAX_CONCURRENCY: usize = 8;
-/// Messages in one transaction when a long conversation is made.
+/// Messages per transaction when a long conversation is created.
 const BATCH_SIZE: u64 = 1000;
 
-/// Talks.
 pub(super) async fn talk(
     setup: &Setup,
     arguments: &BenchArgs,
@@ -66,7 +65,7 @@ struct PagesView {
     anywhere_ms: Option<LatencyView>,
 }
 
-/// Makes a long conversation and reads pages of it.
+/// Creates a long conversation and reads pages of it.
 pub(super) async fn read(
     setup: &Setup,
     arguments: &BenchArgs,

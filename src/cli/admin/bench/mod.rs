@@ -28,7 +28,7 @@ impl Runnable for BenchArgs {
     fn spec(&self) -> Spec {
         let spec =
             Spec { scope: Scope::OwnOption, configuration: ConfigAccess::Lenient, ..Spec::LOCAL };
-        // Without an address it starts a server of its own.
+        // Without an address it starts a temporary server.
         match self.url {
             Some(_) => spec,
             None => Spec { default_data_dir: server::folder, ..spec },

@@ -10,7 +10,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::load::Progress;
 
-/// What is seen while it runs, on a terminal only.
 pub(super) struct Bar {
     bar: ProgressBar,
     task: tokio::task::JoinHandle<()>,

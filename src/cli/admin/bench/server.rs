@@ -46,7 +46,6 @@ const DISABLED_LIMITS: [&str; 11] = [
     "ADMIN_REQUESTS_PER_MINUTE",
 ];
 
-/// The server.
 pub(super) enum BenchServer {
     /// A server that runs anyway.
     Running { url: String, pid: Option<u32> },
@@ -167,7 +166,7 @@ async fn people(app: &App, count: usize) -> Result<(String, Vec<(String, String)
     let shop = app.add_user(by, &name, may, None).await?;
     let sender = app.issue_token(by, &Party::Business(shop.id), Lifetime::Usual).await?.token;
     // Numbers of an unassigned range do not parse; these are assigned, and real
-    // people could have them, which is why nothing but this command ever connects with them.
+    // people could have them, so nothing but this command connects with them.
     let phones: Vec<Phone> =
         (0..count).map(|n| Phone::from_stored(&format!("+96770{n:07}"))).collect();
     for chunk in phones.chunks(500) {

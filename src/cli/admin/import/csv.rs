@@ -1,88 +1,88 @@
-//! The lines of a text and the records of a CSV, one at a time: no file and no line has to fit into memory.
+//! Reads the lines of a text or the records of a CSV one at a time: neither has to fit into memory.
 //!
-//! Strict where it matters that no row is lost (RFC 4180): after a closing quote stands a delimiter or the
-//! end of a line. Where it does not, one line is broken, and the next is read as a line again. A parser that
-//! reads on instead takes the rows in between for the content of one field.
+//! Strict so that no row is lost (RFC 4180): a closing quote is followed by a delimiter or the
+//! end of the line. Otherwise that one line is malformed, and the next is read as a line again. A parser that
+//! reads on instead takes the rows in between as the content of one field.
 
 use std::io::{ErrorKind, Read, Result};
 
-/// No row is longer, in bytes.
+/// Of a row, in bytes.
 pub const MAX_ROW_LEN: usize = 1024 * 1024;
-/// How much is read at once.
+/// Bytes per read.
 const READ_SIZE: usize = 64 * 1024;
 
-/// A line that is not empty.
+/// A non-empty line.
 #[derive(Debug, PartialEq, Eq)]
 pub struct TextLine {
-    /// Counts from 1, with those that are empty.
+    /// Counts from 1, empty lines included.
     pub number: u64,
-    /// What it holds, without its end, and [`MAX_ROW_LEN`] bytes at most.
+    /// Its content without the line end, at most [`MAX_ROW_LEN`] bytes.
     pub bytes: Vec<u8>,
     /// Whether it is longer than that.
     pub is_cut: bool,
 }
 
-/// Why a record is none.
+/// Why a record is malformed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {
-    /// Something stands between a closing quote and the next delimiter.
+    /// Text follows a closing quote.
     AfterQuote,
-    /// A quote is not closed, or only by one that belongs to another line.
+    /// A quote is not closed, or only by a quote of another line.
     Open,
     /// It is longer than [`MAX_ROW_LEN`].
     Long,
-    /// It stands in quotes over several lines, and so do rows: these may be one text, or rows that two stray
-    /// quotes make look like one.
+    /// Its quotes span several lines that look like rows: one text, or rows between two stray
+    /// quotes.
     Ambiguous,
 }
 
-/// What a record over several lines is.
+/// The judgement on a record that spans several lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordSpan {
     /// One record.
     Whole,
-    /// None: its fields are not those of a record.
+    /// Not a record: it has other fields.
     Malformed,
-    /// One by its quotes, and several by what stands in them.
+    /// One record by its quotes, several by their content.
     Ambiguous,
 }
 
-/// A record, or the line on which one begins that is none.
+/// A record, or the first line of a malformed one.
 #[derive(Debug, PartialEq, Eq)]
 pub struct CsvRecord {
     /// The line on which it begins.
     pub line: u64,
     /// Its fields, without their quotes.
     pub fields: std::result::Result<Vec<Vec<u8>>, Malformed>,
-    /// As it stands there; [`MAX_ROW_LEN`] bytes at most.
+    /// The raw bytes, at most [`MAX_ROW_LEN`].
     pub raw: Vec<u8>,
 }
 
 /// Reads lines that end with a line feed, a carriage return, or both.
 pub struct CsvReader<R> {
     source: R,
-    /// What was read, of which `start` bytes are through.
+    /// Read bytes, of which `start` are consumed.
     buffer: Vec<u8>,
     start: usize,
     ended: bool,
     /// The number of the line that begins at `start`.
     line: u64,
     read: u64,
-    /// Lines up to this one are in quotes of which nobody knows whether they are meant.
+    /// Lines up to this one are in ambiguous quotes.
     ambiguous: u64,
 }
 
-/// How a record ends.
+/// A scanned record.
 struct Scanned {
     fields: std::result::Result<Vec<Vec<u8>>, Malformed>,
-    /// How long it is without its line's end.
+    /// Its length without the line end.
     length: usize,
     /// Whether a line ends inside its quotes.
     spans_lines: bool,
 }
 
 impl<R: Read> CsvReader<R> {
-    /// From the beginning of a source.
+    /// Reads from the beginning of a source.
     pub fn new(source: R) -> CsvReader<R> {
         CsvReader {
             source,
@@ -95,12 +95,12 @@ impl<R: Read> CsvReader<R> {
         }
     }
 
-    /// How many bytes were read.
+    /// Bytes read so far.
     pub fn position(&self) -> u64 {
         self.read
     }
 
-    /// What the source begins with: the first line that is not empty, as far as a line may reach.
+    /// The first non-empty line, as far as a line may reach.
     ///
     /// # Errors
     /// It cannot be read.
@@ -117,17 +117,17 @@ impl<R: Read> CsvReader<R> {
         Ok(self.buffer.get(self.start..).unwrap_or_default())
     }
 
-    /// Leaves out as many bytes, none of which ends a line.
+    /// Skips bytes, none of which ends a line.
     pub fn skip(&mut self, count: usize) {
         self.start = (self.start + count).min(self.buffer.len());
-        // Not after every line: what is kept has to be moved.
+        // Not after every line, because the rest has to be moved.
         if self.start > MAX_ROW_LEN || self.start == self.buffer.len() {
             self.buffer.drain(..self.start);
             self.start = 0;
         }
     }
 
-    /// The byte that is `place` bytes ahead; `None` behind the end.
+    /// The byte at offset `place`; `None` after the end.
     fn at(&mut self, place: usize) -> Result<Option<u8>> {
         loop {
             if let Some(byte) = self.buffer.get(self.start + place) {
@@ -156,7 +156,7 @@ impl<R: Read> CsvReader<R> {
         }
     }
 
-    /// How long the end of a line is that stands there: two bytes, one, or none.
+    /// The length of the line end at that offset: two bytes, one, or none.
     fn line_end(&mut self, place: usize) -> Result<usize> {
         Ok(match self.at(place)? {
             Some(b'\n') => 1,
@@ -176,7 +176,7 @@ impl<R: Read> CsvReader<R> {
         }
     }
 
-    /// The next line that is not empty; `None` at the end.
+    /// The next non-empty line; `None` at the end.
     ///
     /// # Errors
     /// It cannot be read.
@@ -206,8 +206,8 @@ impl<R: Read> CsvReader<R> {
         Ok(Some(TextLine { number, bytes, is_cut }))
     }
 
-    /// The next record; `None` at the end. Of one that goes over more than a line, `span` says what it is, by
-    /// its fields and by how it stands there.
+    /// The next record; `None` at the end. `span` judges a record over several lines by its fields and
+    /// its raw bytes.
     ///
     /// # Errors
     /// It cannot be read.
@@ -247,14 +247,14 @@ impl<R: Read> CsvReader<R> {
         }
     }
 
-    /// The next line as a record that is none.
+    /// The next line as a malformed record.
     fn broken(&mut self, why: Malformed) -> Result<Option<CsvRecord>> {
         let Some(TextLine { number, bytes, is_cut }) = self.line()? else { return Ok(None) };
         let why = if is_cut { Malformed::Long } else { why };
         Ok(Some(CsvRecord { line: number, fields: Err(why), raw: bytes }))
     }
 
-    /// How many lines end in so many bytes.
+    /// The number of line ends within `length` bytes.
     fn line_ends(&mut self, length: usize) -> Result<u64> {
         let (mut place, mut count) = (0, 0);
         while place < length {
@@ -265,7 +265,7 @@ impl<R: Read> CsvReader<R> {
         Ok(count)
     }
 
-    /// Goes past a record and its line's end.
+    /// Skips a record and its line end.
     fn pass(&mut self, length: usize) -> Result<()> {
         self.line += self.line_ends(length)?;
         let end = self.line_end(length)?;
@@ -274,7 +274,7 @@ impl<R: Read> CsvReader<R> {
         Ok(())
     }
 
-    /// Looks how far the record goes that begins here.
+    /// Finds the end of the record that begins here.
     fn scan(&mut self, delimiter: u8) -> Result<Scanned> {
         let (mut place, mut fields, mut spans_lines) = (0, Vec::new(), false);
         let scanned = |fields, length, spans_lines| Ok(Scanned { fields, length, spans_lines });

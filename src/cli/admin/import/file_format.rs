@@ -6,16 +6,16 @@ use serde_json::{Map, Value};
 use super::csv::MAX_ROW_LEN;
 use crate::app::import::{Columns, MESSAGES, USERS, column_name};
 
-/// How the rows of a file stand in it.
+/// A supported format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileFormat {
-    /// CSV with a heading.
+    /// CSV with a header row.
     Csv,
-    /// An object on every line.
+    /// One JSON object per line.
     JsonLines,
 }
 
-/// What a file is instead.
+/// Why a file cannot be imported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotTabular {
     /// Completes a sentence that begins with the file.
@@ -33,10 +33,10 @@ const AS_UTF8: &str = "save it as UTF-8 (of Excel's formats: \"CSV UTF-8\"), or 
                        iconv -f UTF-16 -t UTF-8 FILE > NEW";
 const BY_LINE: &str = "write one object on each line";
 
-/// The mark of UTF-8.
+/// The byte order mark of UTF-8.
 pub const MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Files of other kinds by what they begin with.
+/// Other kinds of files, by their first bytes.
 const OTHERS: &[(&[u8], &str, &str)] = &[
     (b"\xff\xfe\0\0", "is text in UTF-32", AS_UTF8),
     (b"\xff\xfe", "is text in UTF-16", AS_UTF8),
@@ -55,7 +55,7 @@ const OTHERS: &[(&[u8], &str, &str)] = &[
     ),
 ];
 
-/// Looks at how a file begins: its first line that is not empty, or more of it.
+/// Recognises the format from the first non-empty line, or more of the file.
 ///
 /// # Errors
 /// It is neither CSV nor JSON lines.
@@ -85,7 +85,7 @@ pub fn of(head: &[u8]) -> Result<FileFormat, NotTabular> {
         }
         Some(b'<') => Err(no("is HTML or XML", "export it as CSV or JSON lines")),
         Some(b'{') => match serde_json::from_slice::<Value>(line) {
-            // One that is longer than a line may be is told by its number.
+            // An object longer than a line may be is rejected later, by its line number.
             Err(error) if error.is_eof() && line.len() < MAX_ROW_LEN => {
                 let remedy = format!("{BY_LINE}: jq -c . FILE > NEW.jsonl");
                 Err(no("is JSON with objects over several lines", remedy))
@@ -96,16 +96,16 @@ pub fn of(head: &[u8]) -> Result<FileFormat, NotTabular> {
     }
 }
 
-/// Whether the first object has anything of the columns.
+/// Whether the first object has any required column.
 ///
 /// # Errors
-/// It is of something else.
+/// It is another kind of object.
 pub fn check_object(object: &Map<String, Value>, wanted: &Columns) -> Result<(), NotTabular> {
     let names: Vec<String> = object.keys().map(|name| column_name(name)).collect();
     let has = |columns: &Columns| {
         columns.required.iter().any(|one| names.iter().any(|name| name == &column_name(one)))
     };
-    // A row that an earlier import rejected has its own reasons.
+    // Rows that an earlier import rejected have other keys.
     if names.is_empty()
         || has(wanted)
         || (object.contains_key("line") && object.contains_key("raw"))
@@ -116,10 +116,10 @@ pub fn check_object(object: &Map<String, Value>, wanted: &Columns) -> Result<(),
     Err(foreign(&found, wanted))
 }
 
-/// Whether a heading names the columns, each once.
+/// Whether a header names each required column once.
 ///
 /// # Errors
-/// What is wrong with it.
+/// What is wrong with the header.
 pub fn check_heading(
     names: &[&str],
     line: &str,
@@ -170,7 +170,7 @@ fn missing(names: &[String], wanted: &Columns) -> Vec<&'static str> {
     wanted.required.iter().filter(|column| !has(column)).copied().collect()
 }
 
-/// Names none of which is wanted: another table's, or no heading at all.
+/// The header of another table, or no header at all.
 fn foreign(names: &[&str], wanted: &Columns) -> NotTabular {
     let known: Vec<String> = names.iter().map(|name| column_name(name)).collect();
     if let Some(other) = columns_of_another(&known, wanted) {
@@ -190,7 +190,7 @@ fn foreign(names: &[&str], wanted: &Columns) -> NotTabular {
     no(what, format!("it must have {columns}"))
 }
 
-/// A file that the other command is for.
+/// A file for the other import command.
 fn columns_of_another(names: &[String], wanted: &Columns) -> Option<NotTabular> {
     let is_other =
         |other: &&&Columns| other.command != wanted.command && missing(names, other).is_empty();

@@ -115,17 +115,14 @@ impl ImportCommand {
         }
     }
 
-    /// The file that the process, when it is the owner of the data, has to be able to write.
-    ///
-    /// # Errors
-    /// There is something of that name: an earlier import's rejects, or the very file that is imported.
+    /// The file that the process has to be able to write after it became the owner of the data.
     fn writes(&self) -> Result<Option<PathBuf>, Failure> {
         let from_file = self.source();
         if from_file.dry_run {
             return Ok(None);
         }
         let path = from_file.reject_path();
-        // The one that root just made for this is there.
+        // Root has just created it for this process.
         if !privilege::input_is_file() && std::fs::symlink_metadata(&path).is_ok() {
             let what = format!("{} already exists", path.display());
             return Err(Failure::new(ExitStatus::Refused, what)
@@ -179,8 +176,8 @@ struct Report {
     /// In a dry run, the first reasons.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     reasons: Vec<Reason>,
-    /// Senders of messages that are no business users here: nobody can see what they sent but its
-    /// recipients.
+    /// Senders that are not business users here: only recipients see their
+    /// messages.
     #[serde(skip_serializing_if = "Option::is_none")]
     unknown_senders: Option<u64>,
 }
@@ -351,7 +348,7 @@ impl<'a> Import<'a> {
                 ("/import/users", json!({ "rows": rows, "dryRun": from_file.dry_run }))
             }
         };
-        let answer = self.admin.ask(&from_file.why, "POST", path, Some(&body)).await;
+        let answer = self.admin.request(&from_file.why, "POST", path, Some(&body)).await;
         read(&answer.map_err(|failure| match failure.kind {
             ExitStatus::Unavailable | ExitStatus::Failed if !from_file.dry_run => {
                 failure.hint("run the command again: no row is imported twice")
@@ -360,7 +357,7 @@ impl<'a> Import<'a> {
         })?)
     }
 
-    /// Without `--from`, whose messages nobody can see but their recipients.
+    /// Counts unknown senders, unless `--from` assigns their messages.
     fn note_senders(&mut self, unknown: &[uuid::Uuid]) {
         if let ImportCommand::Messages { from: None, .. } = self.command {
             let room = MAX_UNKNOWN_SENDERS.saturating_sub(self.unknown_senders.len());

@@ -22,7 +22,7 @@ use crate::{
 
 /// A row of a file, or why it is invalid.
 pub struct Row {
-    /// Counts from 1, the heading included.
+    /// Counts from 1, the header included.
     pub line: u64,
     /// Values by the names of their columns.
     pub values: Result<Map<String, Value>, String>,
@@ -46,7 +46,7 @@ impl Row {
     }
 }
 
-/// Counts what is written.
+/// Counts the bytes that are written to it.
 struct Length(usize);
 
 impl Write for Length {
@@ -71,7 +71,7 @@ pub enum RowError {
     Read(#[from] std::io::Error),
 }
 
-/// Rows, one after the other.
+/// Reads the rows of a file.
 pub struct Rows<R> {
     records: CsvReader<R>,
     wanted: &'static Columns,
@@ -83,17 +83,17 @@ enum Kind {
         delimiter: u8,
         names: Vec<String>,
     },
-    /// Whether the first one was looked at.
+    /// Whether the first object was checked.
     Lines {
         begun: bool,
     },
 }
 
 impl<R: Read> Rows<R> {
-    /// Opens a file: JSON lines if it begins with a brace, else CSV with a heading.
+    /// Opens a file: JSON lines if it begins with a brace, otherwise CSV with a header row.
     ///
     /// # Errors
-    /// It cannot be read, or is no table of the columns that are wanted.
+    /// It cannot be read, or does not have the required columns.
     pub fn open(source: R, delimiter: u8, wanted: &'static Columns) -> Result<Rows<R>, RowError> {
         let mut records = CsvReader::new(source);
         let head = records.head()?;
@@ -116,7 +116,7 @@ impl<R: Read> Rows<R> {
         Ok(Rows { records, wanted, kind })
     }
 
-    /// How many bytes of the file are through.
+    /// Bytes of the file read so far.
     pub fn position(&self) -> u64 {
         self.records.position()
     }
@@ -124,7 +124,7 @@ impl<R: Read> Rows<R> {
     /// The next row; `None` at the end.
     ///
     /// # Errors
-    /// The file cannot be read on; or, of JSON, its first object is of something else.
+    /// The file cannot be read further, or its first JSON object is of another kind.
     pub fn read(&mut self) -> Result<Option<Row>, RowError> {
         match &mut self.kind {
             Kind::Csv { delimiter, names } => {
@@ -167,13 +167,13 @@ impl<R: Read> Rows<R> {
     }
 }
 
-/// The names of the columns, from the first line that is not empty.
+/// The column names, from the first non-empty line.
 fn heading<R: Read>(
     records: &mut CsvReader<R>,
     delimiter: u8,
     wanted: &Columns,
 ) -> Result<Vec<String>, RowError> {
-    // Of no line there is no row either.
+    // A file without lines has no rows.
     let Some(record) = records.record(delimiter, |_, _| RecordSpan::Malformed)? else {
         return Ok(Vec::new());
     };
@@ -181,7 +181,7 @@ fn heading<R: Read>(
         RowError::NotTabular(NotTabular { what: what.to_owned(), remedy: remedy.to_owned() })
     };
     let line = String::from_utf8(record.raw)
-        .map_err(|_| refused("is no text in UTF-8", "save it as UTF-8"))?;
+        .map_err(|_| refused("is not text in UTF-8", "save it as UTF-8"))?;
     let fields = match record.fields {
         Ok(fields) => fields,
         // The quotes that one delimiter leaves open are closed with another.
@@ -194,9 +194,9 @@ fn heading<R: Read>(
     Ok(names)
 }
 
-/// Whether a record over several lines holds a row in its quotes: the line on which it begins is a row
-/// itself but for its quotes, and so is one after it. A line is taken for a row that has as many fields, and
-/// of a message a time in the place of its time, or an id and a phone number in the places of those.
+/// Whether the quotes of a record over several lines enclose a row: its first line would be a row
+/// without its quotes, and so would a later one. A line counts as a row if it has as many fields, and, for
+/// messages, a time in the column of the time, or an id and a phone number in theirs.
 fn swallows(raw: &[u8], delimiter: u8, names: &[String], wanted: &Columns) -> bool {
     let place =
         |column: &str| names.iter().position(|name| column_name(name) == column_name(column));
@@ -205,7 +205,7 @@ fn swallows(raw: &[u8], delimiter: u8, names: &[String], wanted: &Columns) -> bo
     let is_row = |line: &[u8]| {
         let line = String::from_utf8_lossy(line).replace('"', "");
         let fields: Vec<&str> = line.split(char::from(delimiter)).collect();
-        // A delimiter in a text moves the columns that follow it.
+        // A delimiter in a text shifts the following columns.
         let moved = fields.len().saturating_sub(names.len());
         let at = |place: Option<usize>, is: fn(&str) -> bool| {
             let places = place.into_iter().flat_map(|place| [place, place + moved]);
@@ -276,7 +276,7 @@ fn of_fields(names: &[String], fields: Vec<Vec<u8>>) -> Result<Map<String, Value
     let mut values = Map::new();
     for (name, field) in names.iter().zip(fields) {
         let text = String::from_utf8(field).map_err(|_| "it is not UTF-8".to_owned())?;
-        // Columns without a name, such as those that a spreadsheet has at its end, are of no use.
+        // Columns without a name, as spreadsheets append them, are kept but not used.
         values.insert(name.clone(), Value::String(text));
     }
     Ok(values)
@@ -288,7 +288,7 @@ fn of_json(text: &[u8]) -> Result<Map<String, Value>, String> {
         Ok(Object { values, .. }) => Ok(values),
         Err(error) if error.is_data() => Err("it is not a JSON object".to_owned()),
         Err(error) => {
-            // Of one line only the column says where.
+            // The line number is always 1: only the column is useful.
             let text = error.to_string();
             let what = text.split(" at line ").next().unwrap_or_default();
             Err(format!("it is not JSON: {what} (column {})", error.column()))
@@ -296,7 +296,7 @@ fn of_json(text: &[u8]) -> Result<Map<String, Value>, String> {
     }
 }
 
-/// A JSON object that names a key once: of two values of one nobody knows which is meant.
+/// A JSON object that must not have two different values for a key.
 struct Object {
     values: Map<String, Value>,
     twice: Option<String>,

@@ -54,11 +54,9 @@ pub(super) enum Mode {
     Confirm(DeadLetterId),
 }
 
-/// An event.
 #[derive(Debug)]
 pub(super) enum Msg {
     Key(KeyEvent),
-    /// The current time.
     Tick(OffsetDateTime),
     Refreshed(Result<Box<DashboardData>, String>),
     Explained(MessageId, Box<Result<Explanation, String>>),
@@ -90,7 +88,6 @@ pub(super) struct Theme {
     pub(super) ascii: bool,
 }
 
-/// The whole state.
 #[derive(Debug)]
 pub(super) struct Model {
     pub(super) theme: Theme,
@@ -137,7 +134,6 @@ impl Model {
         }
     }
 
-    /// Applies an event.
     pub(super) fn update(&mut self, msg: Msg) -> Option<Effect> {
         match msg {
             Msg::Key(key) => return self.key(key),

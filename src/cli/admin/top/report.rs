@@ -6,7 +6,6 @@ use super::{
 };
 use crate::server::view::stats::{PercentilesView, StatsView, TotalsView};
 
-/// The page.
 pub(super) fn page(stats: &StatsView) -> String {
     let (health, sentence) = state::overall(stats);
     let mut lines = vec![format!("{} {sentence}", health.text()), String::new()];

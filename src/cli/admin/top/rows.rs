@@ -11,7 +11,6 @@ use crate::{
 /// The sort column of a list; unsorted until a key is pressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sort {
-    /// The key.
     pub(super) by: Option<char>,
     /// Whether it was pressed again.
     pub(super) reversed: bool,

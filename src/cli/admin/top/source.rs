@@ -71,7 +71,7 @@ impl StatsSource {
     pub(super) async fn requeue(&self, id: DeadLetterId) -> Result<bool, Failure> {
         let body = json!({ "ids": [id.0] });
         let done =
-            self.transport.ask(&self.why, "POST", "/dead-letters/requeue", Some(&body)).await?;
+            self.transport.request(&self.why, "POST", "/dead-letters/requeue", Some(&body)).await?;
         let ChangedView { failed, requeued, .. } = read(&done)?;
         if !failed.is_empty() {
             return Err(Failure::new(ExitStatus::Unavailable, "the database cannot be reached"));

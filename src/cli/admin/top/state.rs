@@ -28,7 +28,6 @@ pub(super) struct ComponentState {
     pub(super) name: &'static str,
     /// Short facts; more are shown where there is room.
     pub(super) facts: Vec<String>,
-    /// What is wrong with it.
     pub(super) fault: Option<String>,
 }
 
@@ -43,12 +42,12 @@ impl ComponentState {
     }
 }
 
-/// Where a process can be told from others.
+/// Host and process id.
 pub(super) fn place(node: &NodeView) -> String {
     format!("{}:{}", node.host, node.pid)
 }
 
-/// Each part, worst fault first inside it.
+/// Every component, with its worst problem.
 pub(super) fn parts(stats: &StatsView) -> Vec<ComponentState> {
     let broker = shared(stats, "rabbitmq");
     let redis = shared(stats, "redis");
@@ -87,7 +86,7 @@ fn database(stats: &StatsView) -> ComponentState {
     ComponentState::of("database", facts, fault)
 }
 
-/// Every process's view of a part.
+/// Every process's view of a component.
 pub(super) fn seen<'a>(
     stats: &'a StatsView,
     name: &'a str,
@@ -192,7 +191,7 @@ pub(super) fn overall(stats: &StatsView) -> (Health, String) {
     }
 }
 
-/// Messages a second over the last ten seconds, of all processes: accepted, delivered, failed.
+/// Messages per second over the last ten seconds, of all processes: accepted, delivered, failed.
 pub(super) fn rates(stats: &StatsView) -> [f64; 3] {
     stats.nodes.iter().fold([0.0; 3], |[accepted, delivered, failed], node| {
         let rates = &node.per_second;

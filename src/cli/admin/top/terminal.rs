@@ -33,7 +33,6 @@ fn failed(error: &io::Error) -> Failure {
 }
 
 impl Screen {
-    /// Takes the terminal.
     pub(super) fn take() -> Result<Screen, Failure> {
         let terminal = ratatui::try_init().map_err(|error| {
             let _ = ratatui::try_restore();
@@ -90,7 +89,6 @@ impl Drop for Screen {
     }
 }
 
-/// Keys as they are typed.
 pub(super) struct Keys {
     told: mpsc::Receiver<Option<KeyEvent>>,
 }

@@ -19,10 +19,10 @@ pub(crate) struct InitArgs {
     /// External Postgres instead of the embedded one; @FILE reads the URL from a file (database.url)
     #[arg(long, value_name = "URL|@FILE")]
     pub(super) database_url: Option<String>,
-    /// RabbitMQ, for several processes; @FILE as above (queue.url)
+    /// RabbitMQ, for several processes; @FILE likewise (queue.url)
     #[arg(long, value_name = "URL|@FILE")]
     pub(super) queue_url: Option<String>,
-    /// Redis, for several processes; @FILE as above (cache.url)
+    /// Redis, for several processes; @FILE likewise (cache.url)
     #[arg(long, value_name = "URL|@FILE")]
     pub(super) cache_url: Option<String>,
     /// Mail server for alerts (smtp.host)

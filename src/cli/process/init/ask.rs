@@ -1,4 +1,4 @@
-//! The questions on a terminal.
+//! Asks for settings on a terminal.
 
 use std::io::{IsTerminal as _, Write as _};
 
@@ -93,7 +93,7 @@ pub(super) fn may_ask(arguments: &InitArgs) -> bool {
     !arguments.yes && std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
 }
 
-/// Asks for everything that `settings` does not say yet.
+/// Asks for every setting that is missing.
 pub(super) fn all(settings: &mut Vec<Setting>) -> Result<(), Failure> {
     for group in GROUPS {
         if (group.when)(settings) {
@@ -132,7 +132,7 @@ fn ask_group(group: &Group, settings: &mut Vec<Setting>) -> Result<(), Failure> 
     }
 }
 
-/// One question; an empty answer means `empty`.
+/// Asks one question; an empty answer means `empty`.
 pub(super) fn question(text: &str, empty: &str) -> Result<String, Failure> {
     let gone = || Failure::new(ExitStatus::Refused, "no answer").hint("use --yes, or options");
     let mut stderr = std::io::stderr().lock();

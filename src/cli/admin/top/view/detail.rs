@@ -151,7 +151,7 @@ fn of_letter(
     lines
 }
 
-/// From whom to whom, and how it stands.
+/// Sender, recipient, status and priority.
 fn summary(model: &Model, story: &Explanation) -> Line<'static> {
     let to = model.number(&story.to);
     let arrow = if model.theme.ascii { "->" } else { "→" };
@@ -171,7 +171,7 @@ fn of_story(
     width: usize,
     lines: &mut Vec<Line<'static>>,
 ) {
-    /// What stands before the detail of a step.
+    /// The width of what precedes the detail of a step.
     const BEFORE: usize = 37;
     let theme = model.theme;
     let clean = |text: &str| text::fit(text, 2000, theme.ascii);

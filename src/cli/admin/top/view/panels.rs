@@ -20,7 +20,6 @@ use crate::{
     server::view::stats::{LaneView, PercentilesView, StatsView},
 };
 
-/// Draws a panel.
 pub(super) fn draw(frame: &mut Frame, area: Rect, model: &Model, panel: Panel) {
     let Some(data) = &model.data else { return };
     let focused = model.focus == panel;
@@ -313,7 +312,7 @@ fn lanes(frame: &mut Frame, area: Rect, model: &Model, stats: &StatsView) {
     frame.render_widget(ratatui::text::Text::from(lines), area);
 }
 
-/// What waits in a lane, beside that in the others: what is in hand, then what is not.
+/// The waiting messages of a lane in proportion to the other lanes: those in flight, then the rest.
 fn bar(model: &Model, lane: &LaneView, most: u64, room: usize) -> Vec<Span<'static>> {
     if room < 10 || most == 0 {
         return Vec::new();
