@@ -8,16 +8,18 @@ use super::{
     query::{self, Query},
     transport::AdminClient,
 };
-use crate::cli::{
-    io::{
-        answer::{columns, read},
-        exit::{ExitStatus, Failure},
+use crate::{
+    cli::{
+        io::{
+            answer::{columns, read},
+            exit::{ExitStatus, Failure},
+        },
+        process::privilege::OpenFiles,
+        setup::Setup,
+        spec::{CommandFuture, Runnable, Spec},
     },
-    process::privilege::OpenFiles,
-    setup::Setup,
-    spec::{CommandFuture, Runnable, Spec},
+    server::view::admin::{AuditView, BooksView, DayView, DiscrepancyView},
 };
-use crate::server::view::admin::{AuditView, BooksView, DayView, DiscrepancyView};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuditCommand {

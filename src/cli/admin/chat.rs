@@ -11,24 +11,24 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use crate::cli::{
-    io::{
-        answer::read,
-        exit::{ExitStatus, Failure},
-        output::{self, pluralize},
-        sanitize,
-    },
-    process::{
-        database, operator::operator, privilege::OpenFiles, signals::StopSignals,
-        state_file::running_server,
-    },
-    setup::Setup,
-    spec::{CommandFuture, ConfigAccess, Runnable, Scope, Spec},
-};
 use crate::{
     app::{
         App,
         tokens::{Issued, Lifetime},
+    },
+    cli::{
+        io::{
+            answer::read,
+            exit::{ExitStatus, Failure},
+            output::{self, pluralize},
+            sanitize,
+        },
+        process::{
+            database, operator::operator, privilege::OpenFiles, signals::StopSignals,
+            state_file::running_server,
+        },
+        setup::Setup,
+        spec::{CommandFuture, ConfigAccess, Runnable, Scope, Spec},
     },
     client::{self, ApiClient, HubClient, HubEvent},
     domain::{Party, TokenId},

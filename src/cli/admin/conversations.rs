@@ -11,18 +11,18 @@ use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{audit_reason::AuditReason, query::Query, transport::AdminClient};
-use crate::cli::{
-    io::{
-        answer::{ListPage, columns, read},
-        atomic_file::write_error,
-        exit::{ExitStatus, Failure},
-        output, sanitize,
-    },
-    process::privilege::OpenFiles,
-    setup::Setup,
-    spec::{CallerFiles, CommandFuture, Runnable, Spec},
-};
 use crate::{
+    cli::{
+        io::{
+            answer::{ListPage, columns, read},
+            atomic_file::write_error,
+            exit::{ExitStatus, Failure},
+            output, sanitize,
+        },
+        process::privilege::OpenFiles,
+        setup::Setup,
+        spec::{CallerFiles, CommandFuture, Runnable, Spec},
+    },
     client::encode,
     server::view::{MessageView, WholeConversationView, admin::ConversationOverviewView},
 };

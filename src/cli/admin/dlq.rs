@@ -10,18 +10,18 @@ use super::{
     query::{self, Query},
     transport::AdminClient,
 };
-use crate::cli::{
-    io::{
-        answer::{columns, read},
-        exit::{ExitStatus, Failure, confirm},
-        output,
-    },
-    process::privilege::OpenFiles,
-    setup::Setup,
-    spec::{CommandFuture, Runnable, Spec},
-};
 use crate::{
     app::dead_letters::Action,
+    cli::{
+        io::{
+            answer::{columns, read},
+            exit::{ExitStatus, Failure, confirm},
+            output,
+        },
+        process::privilege::OpenFiles,
+        setup::Setup,
+        spec::{CommandFuture, Runnable, Spec},
+    },
     client::encode,
     domain::DeadLetterId,
     server::view::{

@@ -16,19 +16,19 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{audit_reason::AuditReason, transport::AdminClient};
-use crate::cli::{
-    io::{
-        answer::{ListPage, read},
-        exit::{ExitStatus, Failure},
-    },
-    process::{
-        privilege::OpenFiles,
-        state_file::{RunningServer, running_server},
-    },
-    setup::Setup,
-    spec::{CommandFuture, Runnable, Spec},
-};
 use crate::{
+    cli::{
+        io::{
+            answer::{ListPage, read},
+            exit::{ExitStatus, Failure},
+        },
+        process::{
+            privilege::OpenFiles,
+            state_file::{RunningServer, running_server},
+        },
+        setup::Setup,
+        spec::{CommandFuture, Runnable, Spec},
+    },
     client::{self, encode},
     config::duration,
     server::view::stats::NodeView,

@@ -8,17 +8,17 @@ use super::{
     query::{self, Query},
     transport::AdminClient,
 };
-use crate::cli::{
-    io::{
-        answer::{columns, read},
-        exit::{ExitStatus, Failure},
-        sanitize,
-    },
-    process::privilege::OpenFiles,
-    setup::Setup,
-    spec::{CommandFuture, Runnable, Spec},
-};
 use crate::{
+    cli::{
+        io::{
+            answer::{columns, read},
+            exit::{ExitStatus, Failure},
+            sanitize,
+        },
+        process::privilege::OpenFiles,
+        setup::Setup,
+        spec::{CommandFuture, Runnable, Spec},
+    },
     client::encode,
     server::{
         moment,

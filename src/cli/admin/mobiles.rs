@@ -9,16 +9,16 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::{audit_reason::AuditReason, privacy, query::Query, transport::AdminClient};
-use crate::cli::{
-    io::{
-        answer::{ListPage, columns, read},
-        exit::Failure,
-    },
-    process::privilege::OpenFiles,
-    setup::Setup,
-    spec::{CallerFiles, CommandFuture, Runnable, Spec},
-};
 use crate::{
+    cli::{
+        io::{
+            answer::{ListPage, columns, read},
+            exit::Failure,
+        },
+        process::privilege::OpenFiles,
+        setup::Setup,
+        spec::{CallerFiles, CommandFuture, Runnable, Spec},
+    },
     client::encode,
     server::view::admin::{DoubtedView, MobileView},
 };

@@ -12,20 +12,20 @@ use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{audit_reason::AuditReason, transport::AdminClient};
-use crate::cli::{
-    io::{
-        answer::{columns, read, unreadable},
-        atomic_file::write_error,
-        exit::{ExitStatus, Failure, confirm_typed},
-        output::{self, Format},
-        sanitize,
-    },
-    process::{cluster, database},
-    setup::Setup,
-};
 use crate::{
     app::new_node,
     cache::{Cache, Redis, RedisSettings, redis::Heard},
+    cli::{
+        io::{
+            answer::{columns, read, unreadable},
+            atomic_file::write_error,
+            exit::{ExitStatus, Failure, confirm_typed},
+            output::{self, Format},
+            sanitize,
+        },
+        process::{cluster, database},
+        setup::Setup,
+    },
     client::encode,
     server::{
         reply::ProblemBody,

@@ -4,16 +4,20 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{audit_reason::AuditReason, query::Query, transport::AdminClient};
-use crate::cli::{
-    io::{
-        answer::columns,
-        exit::{ExitStatus, Failure},
+use crate::{
+    cli::{
+        io::{
+            answer::columns,
+            exit::{ExitStatus, Failure},
+        },
+        process::privilege::OpenFiles,
+        setup::Setup,
+        spec::{CommandFuture, Runnable, Spec},
     },
-    process::privilege::OpenFiles,
-    setup::Setup,
-    spec::{CommandFuture, Runnable, Spec},
+    client::encode,
+    config::duration,
+    server::view::admin::TokenView,
 };
-use crate::{client::encode, config::duration, server::view::admin::TokenView};
 
 const MAX_LISTED: usize = 1000;
 

@@ -8,16 +8,16 @@ use super::{
     query::Query,
     transport::{AdminClient, MAX_LISTED},
 };
-use crate::cli::{
-    io::{
-        answer::columns,
-        exit::{ExitStatus, Failure, confirm},
-    },
-    process::privilege::OpenFiles,
-    setup::Setup,
-    spec::{CommandFuture, Runnable, Spec},
-};
 use crate::{
+    cli::{
+        io::{
+            answer::columns,
+            exit::{ExitStatus, Failure, confirm},
+        },
+        process::privilege::OpenFiles,
+        setup::Setup,
+        spec::{CommandFuture, Runnable, Spec},
+    },
     client::encode,
     domain::{Permission, Permissions},
     server::view::admin::UserView,

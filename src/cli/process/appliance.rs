@@ -18,13 +18,13 @@ use super::{
     privilege,
     task_group::TaskGroup,
 };
-use crate::cli::{
-    io::exit::{ExitStatus, Failure},
-    setup::Setup,
-};
 use crate::{
     app::{App, Role, Ways, traces::Traces},
     cache::Cache,
+    cli::{
+        io::exit::{ExitStatus, Failure},
+        setup::Setup,
+    },
     config::Config,
     server::{
         Readiness,

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::task_group::TaskGroup;
-use crate::cli::io::exit::{ExitStatus, Failure};
 use crate::{
     app::{App, Settings, Ways, new_node},
     cache::{Redis, RedisSettings, Target},
+    cli::io::exit::{ExitStatus, Failure},
     config::{Config, QueueKind},
     presence::{Presence, Registry, Relay},
     queue::{Consumer, Queue, Rabbit, rabbit},

@@ -4,15 +4,17 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::privilege::OpenFiles;
-use crate::cli::{
-    io::{
-        exit::{ExitStatus, Failure},
-        output::{Output, pluralize},
+use crate::{
+    cli::{
+        io::{
+            exit::{ExitStatus, Failure},
+            output::{Output, pluralize},
+        },
+        setup::Setup,
+        spec::{CommandFuture, Privilege, Runnable, Spec},
     },
-    setup::Setup,
-    spec::{CommandFuture, Privilege, Runnable, Spec},
+    config::{ConfigErrors, Loaded, describe},
 };
-use crate::config::{ConfigErrors, Loaded, describe};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {

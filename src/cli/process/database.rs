@@ -4,16 +4,16 @@
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::privilege;
-use crate::cli::{
-    io::exit::{ExitStatus, Failure},
-    setup::Setup,
-};
 use crate::{
     app::{
         App, Clock, Live, Role, Settings, failpoints::Failpoints, nodes::NodeSettings,
         traces::Traces,
     },
     cache::Cache,
+    cli::{
+        io::exit::{ExitStatus, Failure},
+        setup::Setup,
+    },
     config::{Config, Secret, SmtpTls},
     mail::{Encryption, Mailer, SmtpSettings},
     store::{

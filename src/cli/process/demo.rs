@@ -18,17 +18,17 @@ use super::{
     privilege::{self, OpenFiles},
     signals::StopSignals,
 };
-use crate::cli::{
-    io::{
-        answer::read,
-        exit::{ExitStatus, Failure},
-        sanitize,
-    },
-    setup::Setup,
-    spec::{CommandFuture, ConfigAccess, Runnable, Spec},
-};
 use crate::{
     app::{App, tokens::Lifetime},
+    cli::{
+        io::{
+            answer::read,
+            exit::{ExitStatus, Failure},
+            sanitize,
+        },
+        setup::Setup,
+        spec::{CommandFuture, ConfigAccess, Runnable, Spec},
+    },
     client::{self, ApiClient, HubClient},
     domain::{Party, Permission, Permissions, Status},
     server::{

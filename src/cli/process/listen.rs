@@ -6,16 +6,16 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::{privilege::OpenFiles, signals::StopSignals, state_file};
-use crate::cli::{
-    io::{
-        answer::read,
-        exit::{ExitStatus, Failure},
-        sanitize,
-    },
-    setup::Setup,
-    spec::{CommandFuture, ConfigAccess, Runnable, Scope, Spec},
-};
 use crate::{
+    cli::{
+        io::{
+            answer::read,
+            exit::{ExitStatus, Failure},
+            sanitize,
+        },
+        setup::Setup,
+        spec::{CommandFuture, ConfigAccess, Runnable, Scope, Spec},
+    },
     client::{self, HubClient, HubEvent},
     server::view::{MessageView, StatusChanged, Typing},
 };

@@ -4,12 +4,14 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{database, privilege::OpenFiles};
-use crate::cli::{
-    io::exit::Failure,
-    setup::Setup,
-    spec::{CommandFuture, Runnable, Scope, Spec},
+use crate::{
+    cli::{
+        io::exit::Failure,
+        setup::Setup,
+        spec::{CommandFuture, Runnable, Scope, Spec},
+    },
+    store::{embedded::Purpose, migrate},
 };
-use crate::store::{embedded::Purpose, migrate};
 
 #[derive(Debug, Args)]
 pub(crate) struct MigrateArgs {

@@ -6,7 +6,7 @@ use std::{
     os::{
         fd::AsFd as _,
         unix::{
-            fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown, fchown},
+            fs::{MetadataExt as _, PermissionsExt as _, chown, fchown},
             process::CommandExt as _,
         },
     },

@@ -5,12 +5,14 @@ use std::fs::{self, File};
 use nix::sys::statvfs::{Statvfs, fstatvfs, statvfs};
 
 use super::tools::BackupError;
-use crate::cli::{
-    io::exit::{ExitStatus, Failure},
-    process::database::OpenDatabase,
-    setup::Setup,
+use crate::{
+    cli::{
+        io::exit::{ExitStatus, Failure},
+        process::database::OpenDatabase,
+        setup::Setup,
+    },
+    store::backup,
 };
-use crate::store::backup;
 
 fn free(found: &Statvfs) -> u64 {
     found.blocks_available().saturating_mul(found.fragment_size())

@@ -244,7 +244,7 @@ mod tests {
             (b"\n{ \"Id\": 1,\r\n \"MobileNumber\"".to_vec(), "several lines"),
             (b"<html><table>".to_vec(), "HTML"),
             (b"<?xml version=\"1.0\"?>".to_vec(), "XML"),
-            (b"Id\0\x01\x02,x\n".to_vec(), "no text"),
+            (b"Id\0\x01\x02,x\n".to_vec(), "not text"),
         ] {
             let found = of(&head).unwrap_err();
             assert!(found.what.contains(what) && !found.remedy.is_empty(), "{found:?}");

@@ -18,18 +18,18 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{audit_reason::AuditReason, transport::AdminClient};
-use crate::cli::{
-    io::{
-        answer::read,
-        exit::{ExitStatus, Failure},
-        private_file,
-    },
-    process::privilege::{self, OpenFiles},
-    setup::Setup,
-    spec::{CallerFiles, CommandFuture, Finalizer, Runnable, Spec},
-};
 use crate::{
     app::import::{AT_ONCE, Columns, MESSAGES, USERS},
+    cli::{
+        io::{
+            answer::read,
+            exit::{ExitStatus, Failure},
+            private_file,
+        },
+        process::privilege::{self, OpenFiles},
+        setup::Setup,
+        spec::{CallerFiles, CommandFuture, Finalizer, Runnable, Spec},
+    },
     server::http::admin::imports::ImportedView,
 };
 use rows::Rows;

@@ -16,17 +16,19 @@ use clap::Args;
 use tokio::sync::mpsc;
 
 use super::{audit_reason::AuditReason, transport::AdminClient};
-use crate::app::Clock;
-use crate::cli::{
-    io::{
-        answer::read,
-        exit::{ExitStatus, Failure},
-        output::{self, Format},
-        sanitize,
+use crate::{
+    app::Clock,
+    cli::{
+        io::{
+            answer::read,
+            exit::{ExitStatus, Failure},
+            output::{self, Format},
+            sanitize,
+        },
+        process::{database, privilege::OpenFiles, signals::StopSignals},
+        setup::Setup,
+        spec::{CommandFuture, LogLevel, Runnable, Spec, TOP_NAME},
     },
-    process::{database, privilege::OpenFiles, signals::StopSignals},
-    setup::Setup,
-    spec::{CommandFuture, LogLevel, Runnable, Spec, TOP_NAME},
 };
 use model::{Effect, Model, Msg, Theme};
 use source::{POLL_INTERVAL, PollRequests, StatsSource};

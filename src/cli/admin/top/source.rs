@@ -13,14 +13,14 @@ use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 
 use super::model::{DashboardData, Explanation, Msg};
-use crate::cli::{
-    admin::{audit_reason::AuditReason, query::Query, transport::AdminTransport},
-    io::{
-        answer::{read, unreadable},
-        exit::{ExitStatus, Failure},
-    },
-};
 use crate::{
+    cli::{
+        admin::{audit_reason::AuditReason, query::Query, transport::AdminTransport},
+        io::{
+            answer::{read, unreadable},
+            exit::{ExitStatus, Failure},
+        },
+    },
     domain::{DeadLetterClass, DeadLetterId, MessageId, Phone},
     server::view::{DeadLetterView, bulk::ChangedView},
     store::dead_letters::DeadLetter,

@@ -9,16 +9,18 @@ mod services;
 use clap::Args;
 
 use super::privilege::OpenFiles;
-use crate::cli::{
-    io::{
-        exit::{ExitStatus, Failure},
-        output::{Format, Output, pluralize},
-        sanitize,
+use crate::{
+    cli::{
+        io::{
+            exit::{ExitStatus, Failure},
+            output::{Format, Output, pluralize},
+            sanitize,
+        },
+        setup::Setup,
+        spec::{CommandFuture, Privilege, Runnable, Spec},
     },
-    setup::Setup,
-    spec::{CommandFuture, Privilege, Runnable, Spec},
+    config::{ConfigErrors, Loaded},
 };
-use crate::config::{ConfigErrors, Loaded};
 use check::{Check, fail};
 
 /// For monitoring.

@@ -18,16 +18,16 @@ use super::{
     operator::operator,
     privilege::{self, OpenFiles},
 };
-use crate::cli::{
-    io::{
-        exit::{ExitStatus, Failure},
-        output::Output,
-    },
-    setup::Setup,
-    spec::{CommandFuture, Runnable, Scope, Spec},
-};
 use crate::{
     app::{App, tokens::Lifetime},
+    cli::{
+        io::{
+            exit::{ExitStatus, Failure},
+            output::Output,
+        },
+        setup::Setup,
+        spec::{CommandFuture, Runnable, Scope, Spec},
+    },
     domain::{Party, Permission, Permissions},
     store::accounts::BusinessUser,
 };

@@ -124,7 +124,7 @@ fn an_object_names_a_key_once() {
         [
             Some("it has two values of MobileNumber"),
             None,
-            Some("it is no JSON object"),
+            Some("it is not a JSON object"),
             Some("it is not JSON: expected value (column 7)"),
         ]
     );
