@@ -12,7 +12,7 @@ use super::{
     },
     process::{
         addresses,
-        config_sources::{ConfigSources, DEFAULT_CONFIG_PATH},
+        config_loader::{ConfigLoader, DEFAULT_CONFIG_PATH},
         database,
         privilege::{self, Continuation, OpenFiles},
     },
@@ -35,7 +35,7 @@ pub(super) fn dispatch(
     command_line: fn() -> clap::Command,
 ) -> Result<ExitCode, Failure> {
     let remote = remote(spec, global)?;
-    let (config_sources, sources) = read(&*command, spec, global, &remote, &output)?;
+    let (config_loader, sources) = read(&*command, spec, global, &remote, &output)?;
     let file = sources.file.clone();
     let loaded = addresses::load(sources);
     if let Some(result) = command.check_config(&output, loaded.as_ref()) {
@@ -44,7 +44,7 @@ pub(super) fn dispatch(
     let setup = set_up(
         spec,
         global,
-        LoadedConfig { loaded: loaded?, file, config_sources, remote, output, command_line },
+        LoadedConfig { loaded: loaded?, file, config_loader, remote, output, command_line },
     )?;
     if setup.remote.url.is_none() && spec.needs_installation {
         database::require_installation(&setup)?;
@@ -95,10 +95,10 @@ fn read(
     global: &GlobalArgs,
     remote: &RemoteArgs,
     output: &Output,
-) -> Result<(ConfigSources, Sources), Failure> {
+) -> Result<(ConfigLoader, Sources), Failure> {
     if spec.configuration == ConfigAccess::Unused {
         return Ok((
-            ConfigSources { file: None, may_skip_default: true, overrides: Vec::new() },
+            ConfigLoader { file: None, may_skip_default: true, overrides: Vec::new() },
             Sources::default(),
         ));
     }
@@ -113,14 +113,14 @@ fn read(
     }
     let file = command.config_file(global.config.as_deref(), global.data_dir.as_deref(), output)?;
     let may_skip_default = may_skip_default_config(spec, global, remote);
-    let config_sources = ConfigSources { file, may_skip_default, overrides };
-    let sources = config_sources.read()?;
+    let config_loader = ConfigLoader { file, may_skip_default, overrides };
+    let sources = config_loader.read()?;
     let skipped =
-        config_sources.file.is_none() && sources.file.is_none() && global.data_dir.is_some();
+        config_loader.file.is_none() && sources.file.is_none() && global.data_dir.is_some();
     if skipped && std::fs::exists(DEFAULT_CONFIG_PATH).unwrap_or(true) {
         output.note(&format!("{DEFAULT_CONFIG_PATH} is not readable for this user; ignored"));
     }
-    Ok((config_sources, sources))
+    Ok((config_loader, sources))
 }
 
 /// Whether the command may ignore the default file when the caller cannot read it: it works on another server, or
@@ -139,7 +139,7 @@ fn absolute(path: &Path) -> Result<String, Failure> {
 struct LoadedConfig {
     loaded: Loaded,
     file: Option<(String, String)>,
-    config_sources: ConfigSources,
+    config_loader: ConfigLoader,
     remote: RemoteArgs,
     output: Output,
     command_line: fn() -> clap::Command,
@@ -147,7 +147,7 @@ struct LoadedConfig {
 
 /// Starts the log, and chooses the data folder.
 fn set_up(spec: &Spec, global: &GlobalArgs, read: LoadedConfig) -> Result<Setup, Failure> {
-    let LoadedConfig { loaded, file, config_sources, remote, output, command_line } = read;
+    let LoadedConfig { loaded, file, config_loader, remote, output, command_line } = read;
     let json = match loaded.config.log.format {
         LogFormat::Auto => None,
         LogFormat::Text => Some(false),
@@ -172,7 +172,7 @@ fn set_up(spec: &Spec, global: &GlobalArgs, read: LoadedConfig) -> Result<Setup,
         application_name,
         output,
         remote,
-        config_sources,
+        config_loader,
         level,
         command_line,
     })
@@ -197,7 +197,7 @@ fn drop_root(
     if let Some(path) = created {
         privilege::give_file(path, &setup.data_dir)?;
     }
-    privilege::drop_root(&setup.data_dir, open_files, setup.config_sources.file.as_deref())
+    privilege::drop_root(&setup.data_dir, open_files, setup.config_loader.file.as_deref())
 }
 
 /// Continues as the service's user; what only root may do in root's folders is done after that.

@@ -2,9 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{
-    admin::remote::RemoteArgs, io::output::Output, process::config_sources::ConfigSources,
-};
+use super::{admin::remote::RemoteArgs, io::output::Output, process::config_loader::ConfigLoader};
 use crate::{config::Loaded, telemetry};
 
 /// What a command has when it runs.
@@ -18,7 +16,7 @@ pub(crate) struct Setup {
     pub(super) output: Output,
     /// The server that administrative commands talk to, unless they work on this machine.
     pub(super) remote: RemoteArgs,
-    pub(super) config_sources: ConfigSources,
+    pub(super) config_loader: ConfigLoader,
     pub(super) level: telemetry::log::Level,
     /// Describes the command line, for completions and the manual.
     pub(super) command_line: fn() -> clap::Command,

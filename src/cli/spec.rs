@@ -12,7 +12,7 @@ use super::{
         output::{Format, Output},
     },
     process::{
-        config_sources::ConfigOverride,
+        config_loader::ConfigOverride,
         privilege::{self, OpenFiles, output_is_file},
     },
     setup::Setup,

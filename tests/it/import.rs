@@ -298,7 +298,7 @@ async fn a_file_that_is_no_table_is_refused_before_its_first_row() {
         ("d.xlsx", b"PK\x03\x04\x14\0\x06\0\x08\0".to_vec(), "Excel workbook", "CSV UTF-8"),
         ("e.json", b"[{\"Id\":1,\"MobileNumber\":967771234567}]".to_vec(), "JSON array", "jq"),
         ("f.json", b"{\n \"Id\": 1,\n \"MobileNumber\": 1\n}\n".to_vec(), "several lines", "jq"),
-        ("g.csv", b"1,967771234567,1\n".to_vec(), "no heading", "Id, MobileNumber"),
+        ("g.csv", b"1,967771234567,1\n".to_vec(), "no header row", "Id, MobileNumber"),
         ("h.csv", MESSAGES.as_bytes().to_vec(), "columns of messages", "esh3ar import messages"),
         ("i.csv", b"Id,MobileNumber,ID\n1,967771234567,2\n".to_vec(), "two columns Id", "delete"),
     ] {

@@ -14,7 +14,7 @@ use super::{audit_reason::AuditReason, query::Query, transport::AdminClient};
 use crate::{
     cli::{
         io::{
-            answer::{ListPage, columns, read},
+            answer::{ResponsePage, columns, read},
             atomic_file::write_error,
             exit::{ExitStatus, Failure},
             output, sanitize,
@@ -256,7 +256,7 @@ async fn export(
         let place =
             format!("/conversations/{}/messages?after={after}&limit={PAGE_SIZE}", encode(id));
         let page = admin.get(why, &place).await.map_err(|failure| named(failure, id))?;
-        let page: ListPage<u64> = read(&page)?;
+        let page: ResponsePage<u64> = read(&page)?;
         let lines = page.items.iter().map(|message| line(message, format));
         put(&lines.collect::<Result<String, Failure>>()?)?;
         count += page.items.len() as u64;

@@ -19,7 +19,7 @@ use super::{audit_reason::AuditReason, transport::AdminClient};
 use crate::{
     cli::{
         io::{
-            answer::{ListPage, read},
+            answer::{ResponsePage, read},
             exit::{ExitStatus, Failure},
         },
         process::{
@@ -177,7 +177,7 @@ async fn asked(setup: &Setup, admin: &AdminClient, arguments: &DrainArgs) -> Res
 }
 
 async fn living(admin: &AdminClient, why: &AuditReason) -> Result<Vec<NodeView>, Failure> {
-    let page: ListPage = read(&admin.get(why, "/nodes").await?)?;
+    let page: ResponsePage = read(&admin.get(why, "/nodes").await?)?;
     page.items.iter().map(read).collect()
 }
 

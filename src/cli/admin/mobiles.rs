@@ -12,7 +12,7 @@ use super::{audit_reason::AuditReason, privacy, query::Query, transport::AdminCl
 use crate::{
     cli::{
         io::{
-            answer::{ListPage, columns, read},
+            answer::{ResponsePage, columns, read},
             exit::Failure,
         },
         process::privilege::OpenFiles,
@@ -143,7 +143,7 @@ async fn act(
             for chunk in phones.chunks(BATCH_SIZE) {
                 let body = json!({ "phones": chunk, "verified": verified });
                 let answer = admin.request(&why, "POST", "/mobile-users", Some(&body)).await?;
-                users.extend(read::<ListPage>(&answer)?.items);
+                users.extend(read::<ResponsePage>(&answer)?.items);
             }
             // One number prints one record, as scripts expect.
             match users.as_slice() {

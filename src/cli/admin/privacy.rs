@@ -199,14 +199,14 @@ fn not_told(failure: Failure) -> Failure {
 }
 
 /// What erases a number on this machine: the database, and Redis if it is configured.
-pub(crate) async fn open(setup: &Setup) -> Result<(AdminClient, Option<RedisConnection>), Failure> {
+pub(crate) async fn open(setup: &Setup) -> Result<(AdminClient, Option<RedisSession>), Failure> {
     if let Some(there) = AdminClient::remote(setup)? {
         return Ok((there, None));
     }
     // Connected first: an unreachable Redis must not be found half way.
     let redis = match cluster::redis_target(&setup.loaded.config)? {
         None => None,
-        Some(target) => Some(RedisConnection::to(target).await?),
+        Some(target) => Some(RedisSession::to(target).await?),
     };
     let cache = redis.as_ref().map(|redis| Cache::Redis(redis.redis.clone()));
     match database::open_with(setup, cache.unwrap_or_default()).await {
@@ -221,7 +221,7 @@ pub(crate) async fn open(setup: &Setup) -> Result<(AdminClient, Option<RedisConn
 }
 
 /// A connection to Redis for the time of one command.
-pub(crate) struct RedisConnection {
+pub(crate) struct RedisSession {
     redis: Redis,
     /// The connection ends when its receiver is dropped.
     heard: mpsc::Receiver<Heard>,
@@ -231,8 +231,8 @@ pub(crate) struct RedisConnection {
 
 const REDIS_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(3);
 
-impl RedisConnection {
-    async fn to(target: crate::cache::Target) -> Result<RedisConnection, Failure> {
+impl RedisSession {
+    async fn to(target: crate::cache::Target) -> Result<RedisSession, Failure> {
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let settings = RedisSettings { target, node: new_node() };
         let (redis, heard) = Redis::start(settings, &tracker, &stop);
@@ -241,7 +241,7 @@ impl RedisConnection {
             let what = format!("Redis does not answer: {}", redis.why_down());
             return Err(Failure::new(ExitStatus::Unavailable, what).hint("run: esh3ar doctor"));
         }
-        Ok(RedisConnection { redis, heard, tracker, stop })
+        Ok(RedisSession { redis, heard, tracker, stop })
     }
 
     /// Closes the connection.

@@ -11,7 +11,7 @@ use super::{audit_reason::AuditReason, query::Query, remote};
 use crate::{
     cli::{
         io::{
-            answer::{ListPage, read},
+            answer::{ResponsePage, read},
             exit::{ExitStatus, FREE_DISK_SPACE, Failure},
         },
         process::{
@@ -173,7 +173,7 @@ impl AdminTransport {
         loop {
             let size = PAGE_SIZE.min(limit - items.len());
             let page = query.clone().with("limit", size).with_some("after", after.as_deref());
-            let page: ListPage = read(&self.get(why, &format!("{path}{page}")).await?)?;
+            let page: ResponsePage = read(&self.get(why, &format!("{path}{page}")).await?)?;
             items.extend(page.items);
             after = page.next;
             if after.is_none() || items.len() >= limit {

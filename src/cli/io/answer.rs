@@ -16,7 +16,7 @@ pub(crate) fn unreadable() -> Failure {
 }
 
 #[derive(Deserialize)]
-pub(crate) struct ListPage<C = String> {
+pub(crate) struct ResponsePage<C = String> {
     pub(crate) items: Vec<Value>,
     /// The cursor of the next page.
     pub(crate) next: Option<C>,

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{
     appliance::Appliance,
-    config_sources::ConfigOverride,
+    config_loader::ConfigOverride,
     listen::messages,
     operator::operator,
     privilege::{self, OpenFiles},

@@ -55,7 +55,7 @@ const REST: &str = r#".SH FILES
 The configuration; every key is optional. See \fBesh3ar config doc\fR.
 .TP
 /var/lib/esh3ar
-The data folder of a service, with the private Postgres in it.
+The data folder of a service, with the embedded Postgres.
 .SH ENVIRONMENT
 .TP
 ESH3AR_CONFIG

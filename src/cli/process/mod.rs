@@ -3,7 +3,7 @@
 pub(crate) mod addresses;
 mod appliance;
 pub(crate) mod cluster;
-pub(crate) mod config_sources;
+pub(crate) mod config_loader;
 pub(crate) mod configuration;
 pub(crate) mod database;
 pub(crate) mod demo;

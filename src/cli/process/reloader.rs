@@ -61,7 +61,7 @@ impl Reloader<'_> {
     }
 
     fn apply(&mut self, app: &App, tls: Option<&Tls>) -> Result<ReloadOutcome, Failure> {
-        let loaded = addresses::load(self.setup.config_sources.read()?)?;
+        let loaded = addresses::load(self.setup.config_loader.read()?)?;
         // Everything that can fail comes first, so that nothing is applied by half.
         let live = database::live(&loaded.config)?;
         let level = &loaded.config.log.level;

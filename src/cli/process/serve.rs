@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{
     appliance::Appliance,
-    config_sources::ConfigOverride,
+    config_loader::ConfigOverride,
     privilege::OpenFiles,
     reloader::Reloader,
     signals::{DrainSignals, ReloadSignal, StopSignals},

@@ -145,7 +145,10 @@ async fn run(setup: &Setup, arguments: &BackupArgs, file: File) -> Result<(), Fa
         let done = async |app: &App| app.record_backup(&by, messages).await;
         if let Err(failure) = database::with_app(setup, &store.store, done).await {
             // The backup is complete anyway, and its start is recorded.
-            setup.output.note(&format!("that it is whole was not recorded: {}", failure.what));
+            setup.output.note(&format!(
+                "its completion was not recorded in the audit log: {}",
+                failure.what
+            ));
         }
         Ok(report)
     }

@@ -55,7 +55,7 @@ fn check(place: &str, free: u64, needed: u64, size: u64, scratch: bool) -> Resul
         mib(needed),
         mib(size)
     );
-    let other = if scratch { "; --no-verify needs no scratch database" } else { "" };
+    let other = if scratch { "; --no-verify avoids the scratch database" } else { "" };
     let hint = format!("free disk space, keep fewer backups, or write to another disk{other}");
     Err(Failure::new(ExitStatus::Failed, what).hint(hint))
 }

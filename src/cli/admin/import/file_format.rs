@@ -74,7 +74,7 @@ pub fn of(head: &[u8]) -> Result<FileFormat, NotTabular> {
                 || line.iter().step_by(2).all(|byte| *byte == 0)
             {
                 true => no("seems to be text in UTF-16", AS_UTF8),
-                false => no("is not text", "import CSV with a heading, or JSON lines"),
+                false => no("is not text", "import CSV with a header row, or JSON lines"),
             },
         );
     }
@@ -181,7 +181,7 @@ fn foreign(names: &[&str], wanted: &Columns) -> NotTabular {
     let columns = wanted.required.join(", ");
     if looks_like_data {
         return no(
-            "seems to have no heading",
+            "seems to have no header row",
             format!("its first line must name the columns: {columns}"),
         );
     }
@@ -290,7 +290,7 @@ mod tests {
                 "none of the required columns, but Name, City",
                 "Id, MobileNumber",
             ),
-            ("1,967771234567,1", &USERS, "no heading", "Id, MobileNumber"),
+            ("1,967771234567,1", &USERS, "no header row", "Id, MobileNumber"),
             (
                 "Id,RecipientPhoneNumber,CreationTime",
                 &USERS,

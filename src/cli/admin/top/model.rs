@@ -27,20 +27,17 @@ pub(super) struct DashboardData {
     pub(super) letters: Vec<DeadLetter>,
 }
 
-/// The explanation of a message.
-pub(super) type Explanation = ExplanationView;
-
 /// What is opened over the panels.
 #[derive(Debug)]
-pub(super) enum Detail {
+pub(super) enum OpenDetail {
     /// One panel on the whole screen.
     Panel(Panel),
     /// A process, by its id.
     Node(String),
     /// A dead letter, with the explanation of its message once that has arrived.
-    Letter(Box<DeadLetter>, Option<Result<Explanation, String>>),
+    Letter(Box<DeadLetter>, Option<Result<ExplanationView, String>>),
     /// A message, likewise.
-    Message(MessageId, Option<Result<Explanation, String>>),
+    Message(MessageId, Option<Result<ExplanationView, String>>),
 }
 
 /// Decides the meaning of keys.
@@ -59,7 +56,7 @@ pub(super) enum Msg {
     Key(KeyEvent),
     Tick(OffsetDateTime),
     Refreshed(Result<Box<DashboardData>, String>),
-    Explained(MessageId, Box<Result<Explanation, String>>),
+    Explained(MessageId, Box<Result<ExplanationView, String>>),
     /// Whether a dead letter was requeued, or why the request failed.
     Requeued(DeadLetterId, Result<bool, String>),
 }
@@ -103,7 +100,7 @@ pub(super) struct Model {
     pub(super) sorts: [Sort; 6],
     pub(super) filter: String,
     pub(super) mode: Mode,
-    pub(super) open: Option<Detail>,
+    pub(super) open: Option<OpenDetail>,
     /// The scroll position of the detail.
     pub(super) scroll: u16,
     /// A notice, and since when it is shown.
@@ -144,7 +141,7 @@ impl Model {
                 }
             }
             Msg::Refreshed(Ok(data)) => {
-                if let Some(Detail::Letter(open, _)) = &mut self.open
+                if let Some(OpenDetail::Letter(open, _)) = &mut self.open
                     && let Some(same) = data.letters.iter().find(|letter| letter.id == open.id)
                 {
                     **open = same.clone();
@@ -155,16 +152,16 @@ impl Model {
             }
             Msg::Refreshed(Err(why)) => self.error = Some(why),
             Msg::Explained(id, told) => match &mut self.open {
-                Some(Detail::Letter(letter, story)) if letter.message == Some(id) => {
+                Some(OpenDetail::Letter(letter, story)) if letter.message == Some(id) => {
                     *story = Some(*told);
                 }
-                Some(Detail::Message(open, story)) if *open == id => *story = Some(*told),
+                Some(OpenDetail::Message(open, story)) if *open == id => *story = Some(*told),
                 // Closed meanwhile.
                 _ => {}
             },
             Msg::Requeued(id, Ok(true)) => {
                 self.say(format!("requeued {id}: its message is delivered again"));
-                if matches!(&self.open, Some(Detail::Letter(letter, _)) if letter.id == id) {
+                if matches!(&self.open, Some(OpenDetail::Letter(letter, _)) if letter.id == id) {
                     self.open = None;
                 }
                 return Some(Effect::Refresh);
@@ -269,7 +266,7 @@ impl Model {
     /// Asks whether to requeue the dead letter that is open or selected.
     fn ask(&mut self) {
         let chosen = match &self.open {
-            Some(Detail::Letter(letter, _)) => Some(letter.id),
+            Some(OpenDetail::Letter(letter, _)) => Some(letter.id),
             None if self.focus == Panel::Letters => self.chosen_letter().map(|letter| letter.id),
             _ => None,
         };
@@ -286,23 +283,23 @@ impl Model {
             Panel::Letters => {
                 let letter = self.chosen_letter()?.clone();
                 let message = letter.message;
-                self.open = Some(Detail::Letter(Box::new(letter), None));
+                self.open = Some(OpenDetail::Letter(Box::new(letter), None));
                 message.map(Effect::Explain)
             }
             Panel::Recipients => {
                 let slow = self.recipients();
                 let slow = slow.get(self.selection(Panel::Recipients).index)?;
                 let id = MessageId(slow.oldest_message_id);
-                self.open = Some(Detail::Message(id, None));
+                self.open = Some(OpenDetail::Message(id, None));
                 Some(Effect::Explain(id))
             }
             Panel::Nodes => {
                 let id = self.nodes().get(self.selection(Panel::Nodes).index)?.id.clone();
-                self.open = Some(Detail::Node(id));
+                self.open = Some(OpenDetail::Node(id));
                 None
             }
             panel => {
-                self.open = Some(Detail::Panel(panel));
+                self.open = Some(OpenDetail::Panel(panel));
                 None
             }
         }

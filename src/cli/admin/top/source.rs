@@ -12,7 +12,7 @@ use std::{
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 
-use super::model::{DashboardData, Explanation, Msg};
+use super::model::{DashboardData, Msg};
 use crate::{
     cli::{
         admin::{audit_reason::AuditReason, query::Query, transport::AdminTransport},
@@ -22,7 +22,7 @@ use crate::{
         },
     },
     domain::{DeadLetterClass, DeadLetterId, MessageId, Phone},
-    server::view::{DeadLetterView, bulk::ChangedView},
+    server::view::{DeadLetterView, ExplanationView, bulk::ChangedView},
     store::dead_letters::DeadLetter,
 };
 
@@ -63,7 +63,7 @@ impl StatsSource {
     }
 
     /// The explanation of a message.
-    pub(super) async fn story(&self, id: MessageId) -> Result<Explanation, Failure> {
+    pub(super) async fn story(&self, id: MessageId) -> Result<ExplanationView, Failure> {
         read(&self.transport.get(&self.why, &format!("/messages/{id}/explain")).await?)
     }
 

@@ -20,7 +20,7 @@ use crate::{
             exit::{ExitStatus, Failure},
             output::Output,
         },
-        process::{config_sources::DEFAULT_CONFIG_PATH, privilege},
+        process::{config_loader::DEFAULT_CONFIG_PATH, privilege},
     },
     config::{
         self, Loaded,

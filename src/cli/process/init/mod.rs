@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::{
-    config_sources::DEFAULT_CONFIG_PATH,
+    config_loader::DEFAULT_CONFIG_PATH,
     database,
     operator::operator,
     privilege::{self, OpenFiles},
@@ -161,7 +161,7 @@ async fn administrator(
 }
 
 fn config_path(setup: &Setup) -> String {
-    let file = setup.config_sources.file.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG_PATH));
+    let file = setup.config_loader.file.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG_PATH));
     file.display().to_string()
 }
 

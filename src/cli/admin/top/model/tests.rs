@@ -147,8 +147,8 @@ fn type_text(model: &mut Model, text: &str) {
     }
 }
 
-pub(in super::super) fn story() -> Explanation {
-    Explanation {
+pub(in super::super) fn story() -> ExplanationView {
+    ExplanationView {
         id: Uuid::nil(),
         from: "Shop".to_owned(),
         to: "+967771234567".to_owned(),
@@ -292,9 +292,9 @@ fn enter_opens_and_escape_comes_back() {
     // A story that was asked for before, of something that is closed, is not shown.
     let other = MessageId(Uuid::from_u128(5));
     model.update(Msg::Explained(other, Box::new(Ok(story()))));
-    assert!(matches!(&model.open, Some(Detail::Letter(_, None))));
+    assert!(matches!(&model.open, Some(OpenDetail::Letter(_, None))));
     model.update(Msg::Explained(message, Box::new(Ok(story()))));
-    assert!(matches!(&model.open, Some(Detail::Letter(_, Some(Ok(_))))));
+    assert!(matches!(&model.open, Some(OpenDetail::Letter(_, Some(Ok(_))))));
     press(&mut model, KeyCode::Down);
     assert_eq!((model.scroll, model.selection(Panel::Letters).index), (1, 0));
     press(&mut model, KeyCode::Tab);
@@ -310,7 +310,7 @@ fn enter_opens_and_escape_comes_back() {
     press(&mut model, KeyCode::Esc);
     model.focus = Panel::Nodes;
     assert_eq!(press(&mut model, KeyCode::Enter), None);
-    assert!(matches!(&model.open, Some(Detail::Node(id)) if id == "0101010101010101"));
+    assert!(matches!(&model.open, Some(OpenDetail::Node(id)) if id == "0101010101010101"));
 }
 
 #[test]

@@ -11,14 +11,17 @@ use time::OffsetDateTime;
 
 use super::{
     super::{
-        model::{Detail, Explanation, Model},
+        model::{Model, OpenDetail},
         state::{self, Health},
         text,
     },
     panels,
 };
 use crate::{
-    server::view::stats::{NodeView, TotalsView},
+    server::view::{
+        ExplanationView,
+        stats::{NodeView, TotalsView},
+    },
     store::dead_letters::DeadLetter,
 };
 
@@ -26,8 +29,8 @@ pub(super) fn draw(frame: &mut Frame, area: Rect, model: &Model) {
     let width = usize::from(area.width).saturating_sub(4);
     let (title, lines) = match &model.open {
         None => return,
-        Some(Detail::Panel(panel)) => return panels::draw(frame, area, model, *panel),
-        Some(Detail::Node(id)) => {
+        Some(OpenDetail::Panel(panel)) => return panels::draw(frame, area, model, *panel),
+        Some(OpenDetail::Node(id)) => {
             let nodes = model.data.iter().flat_map(|data| &data.stats.nodes);
             match nodes.into_iter().find(|node| node.id == *id) {
                 Some(node) => {
@@ -36,10 +39,10 @@ pub(super) fn draw(frame: &mut Frame, area: Rect, model: &Model) {
                 None => (format!("process {id}"), vec![Line::raw("This process has stopped.")]),
             }
         }
-        Some(Detail::Letter(letter, story)) => {
+        Some(OpenDetail::Letter(letter, story)) => {
             (format!("Dead letter {}", letter.id), of_letter(model, letter, story.as_ref(), width))
         }
-        Some(Detail::Message(id, story)) => {
+        Some(OpenDetail::Message(id, story)) => {
             let mut lines = Vec::new();
             if let Some(Ok(story)) = story {
                 lines.push(summary(model, story));
@@ -109,7 +112,7 @@ fn moment(at: OffsetDateTime) -> String {
 fn of_letter(
     model: &Model,
     letter: &DeadLetter,
-    story: Option<&Result<Explanation, String>>,
+    story: Option<&Result<ExplanationView, String>>,
     width: usize,
 ) -> Vec<Line<'static>> {
     let dot = model.theme.dot();
@@ -152,7 +155,7 @@ fn of_letter(
 }
 
 /// Sender, recipient, status and priority.
-fn summary(model: &Model, story: &Explanation) -> Line<'static> {
+fn summary(model: &Model, story: &ExplanationView) -> Line<'static> {
     let to = model.number(&story.to);
     let arrow = if model.theme.ascii { "->" } else { "→" };
     let from = text::fit(&model.number(&story.from), 40, model.theme.ascii);
@@ -167,7 +170,7 @@ fn summary(model: &Model, story: &Explanation) -> Line<'static> {
 /// The verdict first: it matters most.
 fn of_story(
     model: &Model,
-    story: Option<&Result<Explanation, String>>,
+    story: Option<&Result<ExplanationView, String>>,
     width: usize,
     lines: &mut Vec<Line<'static>>,
 ) {

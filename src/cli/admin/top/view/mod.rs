@@ -177,7 +177,7 @@ fn footer(frame: &mut Frame, area: Rect, model: &Model) {
         return;
     }
     let keys: &[(&str, &str)] = match (&model.open, model.focus) {
-        (Some(super::model::Detail::Letter(..)), _) => &[
+        (Some(super::model::OpenDetail::Letter(..)), _) => &[
             ("esc", "back"),
             ("r", "requeue"),
             ("up down", "scroll"),

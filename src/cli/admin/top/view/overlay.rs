@@ -9,7 +9,7 @@ use ratatui::{
 };
 
 use super::super::{
-    model::{Detail, Mode, Model},
+    model::{Mode, Model, OpenDetail},
     rows,
     state::Health,
 };
@@ -24,7 +24,7 @@ pub(super) fn draw(frame: &mut Frame, area: Rect, model: &Model) {
         }
         Mode::Confirm(id) => {
             let opened = match &model.open {
-                Some(Detail::Letter(letter, _)) => Some(&**letter),
+                Some(OpenDetail::Letter(letter, _)) => Some(&**letter),
                 _ => None,
             };
             let letters = model.letters();

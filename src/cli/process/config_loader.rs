@@ -21,7 +21,7 @@ const MAX_FILE_LEN: u64 = 1 << 20;
 pub(crate) type ConfigOverride = (&'static str, String, &'static str);
 
 /// What the configuration is read from; kept to read it again at a reload.
-pub(crate) struct ConfigSources {
+pub(crate) struct ConfigLoader {
     /// `None`: the file in its default place.
     pub(crate) file: Option<PathBuf>,
     /// Whether the default file may be unreadable for this user.
@@ -29,7 +29,7 @@ pub(crate) struct ConfigSources {
     pub(crate) overrides: Vec<ConfigOverride>,
 }
 
-impl ConfigSources {
+impl ConfigLoader {
     /// Reads the file and the environment.
     pub(crate) fn read(&self) -> Result<Sources, Failure> {
         let is_default = self.file.is_none();
