@@ -96,7 +96,7 @@ impl Runtime {
         let (writers, connections, traces) =
             (TaskGroup::default(), TaskGroup::default(), TaskGroup::default());
         let config = &setup.loaded.config;
-        let started = async {
+        let start = async {
             prepare(&store).await?;
             let mut settings = database::settings(config, Some(role))?;
             if let Some(node) = &mut settings.node {
@@ -131,7 +131,7 @@ impl Runtime {
             worker::start(&app, role, consumer.as_ref(), &work.tracker, &work.stop);
             Ok(app)
         };
-        match started.await {
+        match start.await {
             Ok(app) => Ok(Runtime { app, store, consuming, work, writers, connections, traces }),
             Err(failure) => {
                 let _ = store.close().await;

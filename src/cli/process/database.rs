@@ -202,7 +202,7 @@ impl OpenDatabase {
     }
 
     /// Whether it is external, and not the embedded one.
-    pub(crate) fn is_given(&self) -> bool {
+    pub(crate) fn is_external(&self) -> bool {
         self.embedded.is_none()
     }
 

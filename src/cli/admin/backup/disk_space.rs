@@ -29,7 +29,7 @@ pub(super) async fn require(
     let size = backup::size(&opened.store).await?;
     let place = fstatvfs(file).map_err(std::io::Error::from);
     let place = place.map_err(|error| Failure::from(BackupError::from(error)))?;
-    let scratch = verified && !opened.is_given();
+    let scratch = verified && !opened.is_external();
     let shared = scratch
         && fs::metadata(&setup.data_dir).is_ok_and(|folder| {
             use std::os::unix::fs::MetadataExt as _;

@@ -397,7 +397,7 @@ async fn require_stopped(opened: &OpenDatabase) -> Result<(), Failure> {
             .hint("stop it; the file lock in the data folder contains its process id"));
     }
     let working = backup::working(&opened.store.client().await?).await?;
-    if opened.is_given() && !working.is_empty() {
+    if opened.is_external() && !working.is_empty() {
         return Err(refused(&working.join("; ")));
     }
     Ok(())
