@@ -138,7 +138,7 @@ pub async fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 }
 
 /// The messages that an event brings, and whether they came as a page of the catch-up.
-pub fn messages(event: &Event) -> Option<(bool, Vec<Value>)> {
+pub fn messages(event: &HubEvent) -> Option<(bool, Vec<Value>)> {
     match event {
         HubEvent::Invocation { target, arguments } if target == "ReceiveMessage" => {
             Some((false, arguments.clone()))
