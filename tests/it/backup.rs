@@ -378,7 +378,7 @@ async fn whoever_is_connected_is_told_before_anything_is_restored() {
     assert!(told["found"].as_str().unwrap().contains("esh3ar_new_20260131_120000"), "{told}");
     let (status, restored, text) = given.run(&["restore", &given.file, "--yes"]);
     assert_eq!(status, Some(0), "{text}");
-    assert!(text.contains("esh3ar_new_20260131_120000, left by a restore"), "{text}");
+    assert!(text.contains("esh3ar_new_20260131_120000, left by an interrupted restore"), "{text}");
     let kept = restored["oldDatabase"].as_str().unwrap();
     assert_eq!(given.databases().await, [kept, "esh3ar_new_customers"], "{text}");
     for client in [top, list] {
