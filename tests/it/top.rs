@@ -287,7 +287,7 @@ async fn driven_by_hand_in_a_terminal() {
     terminal.keys(&["r"]);
     terminal.shows("Press y to requeue it").await;
     terminal.keys(&["x"]);
-    terminal.shows("not requeued").await;
+    terminal.shows("cancelled").await;
     assert_eq!(server.status(&shop, &lost[0]).await, "failed");
     terminal.keys(&["r"]);
     terminal.shows("Press y to requeue it").await;

@@ -201,7 +201,7 @@ impl Model {
                 if key.code == KeyCode::Char('y') {
                     return Some(Effect::Requeue(id));
                 }
-                self.say("not requeued".to_owned());
+                self.say("cancelled".to_owned());
                 None
             }
             Mode::Filter => {
