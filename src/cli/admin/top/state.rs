@@ -187,7 +187,7 @@ pub(super) fn overall(stats: &StatsView) -> (Health, String) {
         Some(ComponentState { health, name, fault: Some(fault), .. }) => {
             (*health, format!("{name}: {fault}"))
         }
-        _ => (Health::Ok, "all components are healthy".to_owned()),
+        _ => (Health::Ok, "all healthy".to_owned()),
     }
 }
 

@@ -47,7 +47,7 @@ fn everything_is_there_at_80_by_24() {
         &text,
         &[
             "esh3ar top",
-            "OK   all components are healthy",
+            "OK   all healthy",
             "data 1s old",
             "Flow 1,200 open connections",
             "accepted ",
@@ -102,12 +102,7 @@ fn a_small_one_shows_a_panel_at_a_time() {
     let letters = text(&model, 40, 10);
     shows(
         &letters,
-        &[
-            "all components are",
-            "in 57.0  out 28.2  wait 20,000+  dead 2",
-            "Dead letters",
-            "recipient",
-        ],
+        &["all healthy", "in 57.0  out 28.2  wait 20,000+  dead 2", "Dead letters", "recipient"],
     );
     for (panel, wanted) in [
         (Panel::Flow, "delivered"),
