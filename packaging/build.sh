@@ -44,7 +44,7 @@ stage() {
     mkdir -p "$shared/man/man1" "$doc/examples" "$doc/docs/operations"
     for page in "$work"/man/*.1; do gzip -9n <"$page" >"$shared/man/man1/${page##*/}.gz"; done
     chmod 644 "$shared"/man/man1/*
-    install -m644 README.md "$doc/"
+    install -m644 README.md CHANGELOG.md "$doc/"
     install -m644 docs/*.md "$doc/docs/"
     install -m644 docs/operations/*.md "$doc/docs/operations/"
     install -m644 "$work/esh3ar.toml" "$doc/examples/"
