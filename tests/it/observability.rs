@@ -83,7 +83,7 @@ fn the_alerts_fire_when_they_should_and_only_then() {
     let operations = fs::read_to_string(operations).unwrap();
     let rules = fs::read_to_string(packaging("prometheus/esh3ar.rules.yml")).unwrap();
     for alert in rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
-        assert!(operations.contains(&format!("`{alert}`")), "docs/operations/alerts.md lacks {alert}");
+        assert!(operations.contains(&format!("`{alert}`")), "alerts.md lacks {alert}");
     }
 }
 
