@@ -1,23 +1,23 @@
 //! Who is connected, and the way to their connections.
 //!
-//! A connection takes a [`Seat`]; whoever has something for a party calls [`Registry::send`]. This
+//! A connection takes a [`Registration`]; whoever has something for a party calls [`Registry::send`]. This
 //! room knows neither sockets nor messages' meaning. Nothing that goes through it has to arrive: a
 //! connection that is too slow to take a thing is told that it missed something, and reads from the
 //! database again.
 
+mod outbox;
 mod registry;
 mod relay;
-mod waiting;
-mod wire;
+mod relay_frame;
 
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use time::OffsetDateTime;
 
-pub use registry::{PerParty, Registry, Seat};
-pub use relay::{Reach, Relay};
-pub use waiting::Missed;
+pub use outbox::MissedItems;
+pub use registry::{ConnectionLimits, Registration, Registry};
+pub use relay::{Relay, RouteOutcome};
 
 use crate::domain::{
     Conversation, ConversationId, Message, MessageId, Party, Status, TokenId, message::Place,
@@ -48,12 +48,12 @@ impl Presence {
         }
     }
 
-    /// Takes a seat here; see [`Registry::register`] and [`Seat::announcement`].
-    pub fn register(&self, party: Party, token: TokenId) -> Seat {
-        let seat = self.local().register(party, token);
+    /// Takes a registration here; see [`Registry::register`] and [`Registration::announcement`].
+    pub fn register(&self, party: Party, token: TokenId) -> Registration {
+        let registration = self.local().register(party, token);
         match self.relay() {
-            None => seat,
-            Some(relay) => seat.known_to(relay),
+            None => registration,
+            Some(relay) => registration.with_relay(relay),
         }
     }
 
@@ -67,16 +67,16 @@ impl Presence {
 
     /// Tells parties things, and says of each whether it has a connection that was told. When this returns,
     /// other processes have what was theirs.
-    pub async fn hand(&self, told: Vec<(Party, Outbound)>) -> Vec<Reach> {
+    pub async fn route(&self, told: Vec<(Party, Outbound)>) -> Vec<RouteOutcome> {
         let here = |(party, outbound): &(Party, Outbound)| match self.local().send(party, outbound)
         {
-            0 => Reach::Nowhere,
-            _ => Reach::Handed,
+            0 => RouteOutcome::Offline,
+            _ => RouteOutcome::Delivered,
         };
-        let mut reached: Vec<Reach> = told.iter().map(here).collect();
+        let mut reached: Vec<RouteOutcome> = told.iter().map(here).collect();
         if let Some(relay) = self.relay() {
-            for (here, elsewhere) in reached.iter_mut().zip(relay.hand(told).await) {
-                if *here == Reach::Nowhere {
+            for (here, elsewhere) in reached.iter_mut().zip(relay.route(told).await) {
+                if *here == RouteOutcome::Offline {
                     *here = elsewhere;
                 }
             }
@@ -138,7 +138,7 @@ pub enum Outbound {
         /// The message.
         delivery: Arc<Delivery>,
         /// The connection that sent it, which has no need to be shown it; 0 for none of this process.
-        said_by: u64,
+        sender_connection: u64,
     },
     /// A conversation of the party's is not what it was.
     ConversationChanged(Arc<Conversation>),

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use super::{Missed, Outbound, Relay, waiting::Waiting};
+use super::{MissedItems, Outbound, Relay, outbox::Outbox};
 use crate::domain::{Party, TokenId, limits::Limits};
 
 /// Locks, so that connections do not stand in each other's way.
@@ -21,44 +21,44 @@ struct Entry {
     id: u64,
     /// By which it was let in.
     token: TokenId,
-    waiting: Arc<Waiting>,
+    outbox: Arc<Outbox>,
     /// It was told to close, and is about to.
     closing: bool,
 }
 
 impl Entry {
     fn tell(&self, outbound: Outbound) {
-        self.waiting.tell(outbound);
+        self.outbox.tell(outbound);
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.waiting.close();
+        self.outbox.close();
     }
 }
 
 /// How many connections one party may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PerParty {
+pub struct ConnectionLimits {
     /// A phone: its devices, and what is left of their earlier connections.
     pub mobile: usize,
     /// A business user: its agents, each with a connection or more.
     pub business: usize,
 }
 
-impl From<Limits> for PerParty {
-    fn from(limits: Limits) -> PerParty {
-        PerParty {
+impl From<Limits> for ConnectionLimits {
+    fn from(limits: Limits) -> ConnectionLimits {
+        ConnectionLimits {
             mobile: limits.connections_per_user,
             business: limits.connections_per_business_user,
         }
     }
 }
 
-impl From<usize> for PerParty {
-    fn from(each: usize) -> PerParty {
-        PerParty { mobile: each, business: each }
+impl From<usize> for ConnectionLimits {
+    fn from(each: usize) -> ConnectionLimits {
+        ConnectionLimits { mobile: each, business: each }
     }
 }
 
@@ -78,7 +78,7 @@ struct Inner {
 }
 
 impl Inner {
-    fn per(&self, party: &Party) -> &AtomicUsize {
+    fn limit(&self, party: &Party) -> &AtomicUsize {
         match party {
             Party::Mobile(_) => &self.per_mobile,
             Party::Business(_) => &self.per_business,
@@ -87,20 +87,20 @@ impl Inner {
 }
 
 /// The place of one connection; leaving it ends the registration.
-pub struct Seat {
+pub struct Registration {
     registry: Registry,
     /// Whom to tell when it is left.
     relay: Option<Relay>,
     party: Party,
     id: u64,
-    waiting: Arc<Waiting>,
+    outbox: Arc<Outbox>,
     first: bool,
 }
 
 impl Registry {
     /// An empty registry in which a party may have so many connections.
-    pub fn new(per_party: impl Into<PerParty>) -> Registry {
-        let PerParty { mobile, business } = per_party.into();
+    pub fn new(limits: impl Into<ConnectionLimits>) -> Registry {
+        let ConnectionLimits { mobile, business } = limits.into();
         Registry {
             inner: Arc::new(Inner {
                 shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
@@ -114,8 +114,8 @@ impl Registry {
     }
 
     /// From now on a party may have so many connections. Those that are too many go when one more comes.
-    pub fn allow(&self, per_party: impl Into<PerParty>) {
-        let PerParty { mobile, business } = per_party.into();
+    pub fn allow(&self, limits: impl Into<ConnectionLimits>) {
+        let ConnectionLimits { mobile, business } = limits.into();
         self.inner.per_mobile.store(mobile.max(1), Ordering::Relaxed);
         self.inner.per_business.store(business.max(1), Ordering::Relaxed);
     }
@@ -127,15 +127,15 @@ impl Registry {
         self.inner.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a seat. With too many connections of the party the oldest has to go: a phone whose old
+    /// Takes a registration. With too many connections of the party the oldest has to go: a phone whose old
     /// sockets are half-open must never be locked out by them.
-    pub fn register(&self, party: Party, token: TokenId) -> Seat {
-        let waiting = Arc::new(Waiting::default());
+    pub fn register(&self, party: Party, token: TokenId) -> Registration {
+        let outbox = Arc::new(Outbox::default());
         let id = self.inner.next_id.fetch_add(1, Ordering::Relaxed);
         let mut shard = self.shard(&party);
         let entries = shard.entry(party.clone()).or_default();
         let first = entries.is_empty();
-        while entries.len() >= self.inner.per(&party).load(Ordering::Relaxed) {
+        while entries.len() >= self.inner.limit(&party).load(Ordering::Relaxed) {
             let oldest = entries.remove(0);
             self.inner.count.fetch_sub(1, Ordering::Relaxed);
             oldest.tell(Outbound::Close {
@@ -143,11 +143,11 @@ impl Registry {
                 reason: Some("Too many connections of this user."),
             });
         }
-        let entry = Entry { id, token, waiting: Arc::clone(&waiting), closing: false };
+        let entry = Entry { id, token, outbox: Arc::clone(&outbox), closing: false };
         entries.push(entry);
         self.inner.count.fetch_add(1, Ordering::Relaxed);
         drop(shard);
-        Seat { registry: self.clone(), relay: None, party, id, waiting, first }
+        Registration { registry: self.clone(), relay: None, party, id, outbox, first }
     }
 
     /// Tells every connection of a party. Returns how many there are; 0 means that it is offline.
@@ -236,8 +236,8 @@ impl Registry {
     }
 }
 
-impl Seat {
-    pub(super) fn known_to(mut self, relay: &Relay) -> Seat {
+impl Registration {
+    pub(super) fn with_relay(mut self, relay: &Relay) -> Registration {
         self.relay = Some(relay.clone());
         self
     }
@@ -248,7 +248,7 @@ impl Seat {
         let known = self.relay.clone().map(|relay| (relay, self.party.clone(), self.id));
         async move {
             if let Some((relay, party, id)) = known {
-                relay.came(&party, id).await;
+                relay.connected(&party, id).await;
             }
         }
     }
@@ -258,7 +258,7 @@ impl Seat {
         self.id
     }
 
-    /// Whether the party had no other connection when it took this seat.
+    /// Whether the party had no other connection when it took this registration.
     pub fn is_first(&self) -> bool {
         self.first
     }
@@ -269,7 +269,7 @@ impl Seat {
     }
 
     /// From now on it is this token that lets the connection in: its client came back with another.
-    pub fn let_in_by(&self, token: TokenId) {
+    pub fn set_token(&self, token: TokenId) {
         let mut shard = self.registry.shard(&self.party);
         let entries = shard.get_mut(&self.party);
         if let Some(entry) = entries.and_then(|all| all.iter_mut().find(|e| e.id == self.id)) {
@@ -277,29 +277,29 @@ impl Seat {
         }
     }
 
-    /// The next thing to tell the client, a goodbye before all else; `None` when the seat was taken
+    /// The next thing to tell the client, a goodbye before all else; `None` when the registration was taken
     /// away. Safe to drop while it waits.
     pub async fn next(&mut self) -> Option<Outbound> {
-        self.waiting.next().await
+        self.outbox.next().await
     }
 
     /// The goodbye, and nothing but that. Safe to drop while it waits.
-    pub async fn goodbye(&mut self) -> Outbound {
-        self.waiting.goodbye().await
+    pub async fn close_notice(&mut self) -> Outbound {
+        self.outbox.close_notice().await
     }
 
-    /// The next thing to tell, if it is there already; goodbyes come from [`Seat::next`].
+    /// The next thing to tell, if it is there already; goodbyes come from [`Registration::next`].
     pub fn try_next(&mut self) -> Option<Outbound> {
-        self.waiting.try_next()
+        self.outbox.try_next()
     }
 
     /// What was missed since this was last asked.
-    pub fn take_missed(&self) -> Option<Missed> {
-        self.waiting.take_missed()
+    pub fn take_missed(&self) -> Option<MissedItems> {
+        self.outbox.take_missed()
     }
 }
 
-impl Drop for Seat {
+impl Drop for Registration {
     fn drop(&mut self) {
         let mut shard = self.registry.shard(&self.party);
         if let Some(entries) = shard.get_mut(&self.party) {
@@ -315,7 +315,7 @@ impl Drop for Seat {
         }
         drop(shard);
         if let Some(relay) = &self.relay {
-            relay.left(&self.party, self.id);
+            relay.disconnected(&self.party, self.id);
         }
     }
 }
@@ -324,7 +324,7 @@ impl Drop for Seat {
 mod tests {
     use super::*;
     use crate::domain::Phone;
-    use crate::presence::waiting::WAITING;
+    use crate::presence::outbox::QUEUE_CAPACITY;
 
     fn token(n: u128) -> TokenId {
         TokenId(uuid::Uuid::from_u128(n))
@@ -354,25 +354,28 @@ mod tests {
     #[tokio::test]
     async fn a_goodbye_is_heard_before_all_that_waits() {
         let registry = Registry::new(4);
-        let mut seat = registry.register(phone(), token(1));
-        for _ in 0..WAITING * 2 {
+        let mut registration = registry.register(phone(), token(1));
+        for _ in 0..QUEUE_CAPACITY * 2 {
             registry.send(&phone(), &Outbound::Nudge(None));
         }
         registry.close_tokens(&HashSet::from([token(1)]));
         registry.close_some(9);
-        let goodbye = seat.next().await;
+        let goodbye = registration.next().await;
         assert!(matches!(goodbye, Some(Outbound::Close { allow_reconnect: false, .. })));
-        assert!(matches!(seat.goodbye().await, Outbound::Close { allow_reconnect: false, .. }));
+        assert!(matches!(
+            registration.close_notice().await,
+            Outbound::Close { allow_reconnect: false, .. }
+        ));
     }
 
     #[tokio::test]
     async fn a_connection_is_closed_by_the_token_that_let_it_in_last() {
         let registry = Registry::new(4);
-        let mut seat = registry.register(phone(), token(1));
-        seat.let_in_by(token(2));
+        let mut registration = registry.register(phone(), token(1));
+        registration.set_token(token(2));
         assert_eq!(registry.close_tokens(&HashSet::from([token(1)])), 0);
         assert_eq!(registry.close_tokens(&HashSet::from([token(2)])), 1);
-        assert!(matches!(seat.next().await, Some(Outbound::Close { .. })));
+        assert!(matches!(registration.next().await, Some(Outbound::Close { .. })));
     }
 
     #[tokio::test]
@@ -390,12 +393,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_business_user_has_room_for_a_team() {
-        let registry = Registry::new(PerParty { mobile: 1, business: 3 });
+        let registry = Registry::new(ConnectionLimits { mobile: 1, business: 3 });
         let shop = Party::Business(crate::domain::UserId(uuid::Uuid::from_u128(1)));
-        let mut agents: Vec<Seat> =
+        let mut agents: Vec<Registration> =
             (0..3).map(|_| registry.register(shop.clone(), token(1))).collect();
-        let mut devices: Vec<Seat> = (0..2).map(|_| registry.register(phone(), token(1))).collect();
-        assert!(agents.iter_mut().all(|seat| seat.try_next().is_none()));
+        let mut devices: Vec<Registration> =
+            (0..2).map(|_| registry.register(phone(), token(1))).collect();
+        assert!(agents.iter_mut().all(|registration| registration.try_next().is_none()));
         assert!(matches!(devices[0].next().await, Some(Outbound::Close { .. })));
         let _fourth = registry.register(shop, token(1));
         assert!(matches!(agents[0].next().await, Some(Outbound::Close { .. })));
@@ -405,13 +409,14 @@ mod tests {
     #[tokio::test]
     async fn when_fewer_are_allowed_the_next_one_takes_the_place_of_all_that_are_too_many() {
         let registry = Registry::new(4);
-        let mut old: Vec<Seat> = (0..4).map(|_| registry.register(phone(), token(1))).collect();
+        let mut old: Vec<Registration> =
+            (0..4).map(|_| registry.register(phone(), token(1))).collect();
         registry.allow(2);
-        assert!(old.iter_mut().all(|seat| seat.try_next().is_none()));
+        assert!(old.iter_mut().all(|registration| registration.try_next().is_none()));
         let _new = registry.register(phone(), token(1));
         assert_eq!(registry.connections(), 2);
-        for seat in &mut old[..3] {
-            assert!(matches!(seat.next().await, Some(Outbound::Close { .. })));
+        for registration in &mut old[..3] {
+            assert!(matches!(registration.next().await, Some(Outbound::Close { .. })));
         }
         assert!(old[3].try_next().is_none());
     }
@@ -432,14 +437,14 @@ mod tests {
     #[tokio::test]
     async fn what_does_not_fit_is_noticed() {
         let registry = Registry::new(1);
-        let seat = registry.register(phone(), token(1));
-        (0..WAITING).for_each(|_| {
+        let registration = registry.register(phone(), token(1));
+        (0..QUEUE_CAPACITY).for_each(|_| {
             registry.send(&phone(), &Outbound::Nudge(None));
         });
-        assert_eq!(seat.take_missed(), None);
+        assert_eq!(registration.take_missed(), None);
         registry.send(&phone(), &Outbound::Nudge(None));
-        let missed = Missed { some: true, ..Missed::default() };
-        assert_eq!(seat.take_missed(), Some(missed));
-        assert_eq!(seat.take_missed(), None);
+        let missed = MissedItems { some: true, ..MissedItems::default() };
+        assert_eq!(registration.take_missed(), Some(missed));
+        assert_eq!(registration.take_missed(), None);
     }
 }

@@ -15,7 +15,10 @@ use std::{
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Outbound, Registry, wire};
+use super::{
+    Outbound, Registry,
+    relay_frame::{self, RelayFrame},
+};
 use crate::{
     cache::{
         Redis,
@@ -25,50 +28,50 @@ use crate::{
 };
 
 /// What may wait to be told.
-const WAITING: usize = 16_384;
+const QUEUE_CAPACITY: usize = 16_384;
 /// Told in one round.
-const AT_ONCE: usize = 512;
+const BATCH_SIZE: usize = 512;
 /// Content in one frame, in bytes; Redis copies a frame for each receiver.
-const FRAME: usize = 256 * 1024;
+const MAX_FRAME_LEN: usize = 256 * 1024;
 /// How often the connections of this process are put down again; they count for 5 minutes.
-const RENEW_EVERY: Duration = Duration::from_secs(60);
+const RENEW_INTERVAL: Duration = Duration::from_secs(60);
 /// The number of a frame from who believed this process to be dead and forgot its connections.
-const CALL: u64 = 0;
+const RENEW_REQUEST: u64 = 0;
 /// How soon it is tried again to put down what Redis refused.
-const AGAIN: Duration = Duration::from_secs(2);
+const RETRY_DELAY: Duration = Duration::from_secs(2);
 /// Arrivals and departures that may wait to be put down; past that everything is put down anew.
-const CHANGES: usize = 8192;
+const MAX_PENDING_CHANGES: usize = 8192;
 
 /// Whether a message found connections anywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
+pub enum RouteOutcome {
     /// It was handed to at least one process that has the recipient.
-    Handed,
+    Delivered,
     /// The recipient is connected nowhere.
-    Nowhere,
+    Offline,
     /// Nobody can say.
     Unknown,
 }
 
 type Told = (Party, Outbound);
 
-enum Ask {
-    Tell(Told),
-    Hand(Vec<Told>, oneshot::Sender<Vec<Reach>>),
+enum RelayRequest {
+    Send(Told),
+    Route(Vec<Told>, oneshot::Sender<Vec<RouteOutcome>>),
 }
 
-impl Ask {
+impl RelayRequest {
     fn told(&self) -> &[Told] {
         match self {
-            Ask::Tell(told) => std::slice::from_ref(told),
-            Ask::Hand(told, _) => told,
+            RelayRequest::Send(told) => std::slice::from_ref(told),
+            RelayRequest::Route(told, _) => told,
         }
     }
 }
 
 enum Change {
-    Came(Party, u64),
-    Left(Party, u64),
+    Connected(Party, u64),
+    Disconnected(Party, u64),
 }
 
 /// The way to other processes. Cheap to clone.
@@ -79,10 +82,10 @@ pub struct Relay {
 
 struct Inner {
     redis: Redis,
-    asks: mpsc::Sender<Ask>,
+    asks: mpsc::Sender<RelayRequest>,
     changes: mpsc::Sender<Change>,
     overrun: AtomicBool,
-    doubt: Notify,
+    gap: Notify,
 }
 
 impl Relay {
@@ -94,12 +97,13 @@ impl Relay {
         tracker: &TaskTracker,
         stop: &CancellationToken,
     ) -> Relay {
-        let (asks, asked) = mpsc::channel(WAITING);
-        let (changes, changed) = mpsc::channel(CHANGES);
-        let (overrun, doubt) = (AtomicBool::new(false), Notify::new());
-        let relay = Relay { inner: Arc::new(Inner { redis, asks, changes, overrun, doubt }) };
-        let keeper = Keeper { relay: relay.clone(), registry: registry.clone(), gone: Vec::new() };
-        let teller = Teller { redis: relay.redis().clone(), counts: HashMap::new() };
+        let (asks, asked) = mpsc::channel(QUEUE_CAPACITY);
+        let (changes, changed) = mpsc::channel(MAX_PENDING_CHANGES);
+        let (overrun, gap) = (AtomicBool::new(false), Notify::new());
+        let relay = Relay { inner: Arc::new(Inner { redis, asks, changes, overrun, gap }) };
+        let keeper =
+            PresenceSync { relay: relay.clone(), registry: registry.clone(), gone: Vec::new() };
+        let teller = RelaySender { redis: relay.redis().clone(), counts: HashMap::new() };
         for task in [
             tokio_util::either::Either::Left(keeper.keep(heard, changed)),
             tokio_util::either::Either::Right(teller.run(asked)),
@@ -122,8 +126,8 @@ impl Relay {
 
     /// Waits until something may have been lost on the way to this process: positions are to be
     /// checked then. Safe to drop while it waits.
-    pub async fn doubt(&self) {
-        self.inner.doubt.notified().await;
+    pub async fn wait_for_gap(&self) {
+        self.inner.gap.notified().await;
     }
 
     /// Tells the party's connections on other processes something, some time.
@@ -131,18 +135,21 @@ impl Relay {
         if !self.redis().state().up {
             return;
         }
-        if self.inner.asks.try_send(Ask::Tell((party.clone(), outbound.clone()))).is_err() {
+        if self.inner.asks.try_send(RelayRequest::Send((party.clone(), outbound.clone()))).is_err()
+        {
             metrics::counter!("esh3ar_relay_dropped_total").increment(1);
         }
     }
 
     /// Hands messages to the processes that have their recipients, and says of each whether there was
     /// one.
-    pub(super) async fn hand(&self, told: Vec<Told>) -> Vec<Reach> {
+    pub(super) async fn route(&self, told: Vec<Told>) -> Vec<RouteOutcome> {
         let count = told.len();
-        let unknown = || vec![Reach::Unknown; count];
+        let unknown = || vec![RouteOutcome::Unknown; count];
         let (reply, answer) = oneshot::channel();
-        if !self.redis().state().up || self.inner.asks.send(Ask::Hand(told, reply)).await.is_err() {
+        if !self.redis().state().up
+            || self.inner.asks.send(RelayRequest::Route(told, reply)).await.is_err()
+        {
             return unknown();
         }
         answer.await.unwrap_or_else(|_| unknown())
@@ -157,15 +164,15 @@ impl Relay {
 
     /// Puts down that a connection is there. When this returns, whoever looks finds it, unless Redis
     /// is away: then position checks find what it should get.
-    pub(super) async fn came(&self, party: &Party, seat: u64) {
+    pub(super) async fn connected(&self, party: &Party, seat: u64) {
         if self.redis().seat(&[(party.key(), seat)]).await.is_err() {
-            self.note(Change::Came(party.clone(), seat));
+            self.note(Change::Connected(party.clone(), seat));
         }
     }
 
     /// Notes that a connection has gone.
-    pub(super) fn left(&self, party: &Party, seat: u64) {
-        self.note(Change::Left(party.clone(), seat));
+    pub(super) fn disconnected(&self, party: &Party, seat: u64) {
+        self.note(Change::Disconnected(party.clone(), seat));
     }
 
     fn note(&self, change: Change) {
@@ -176,18 +183,18 @@ impl Relay {
 }
 
 /// Keeps in Redis who is here, and hands on what others say.
-struct Keeper {
+struct PresenceSync {
     relay: Relay,
     registry: Registry,
-    /// Departures that could not be put down, up to [`CHANGES`] of them; the others end by themselves.
+    /// Departures that could not be put down, up to [`MAX_PENDING_CHANGES`] of them; the others end by themselves.
     gone: Vec<(String, u64)>,
 }
 
-impl Keeper {
+impl PresenceSync {
     async fn keep(mut self, mut heard: mpsc::Receiver<Heard>, mut changed: mpsc::Receiver<Change>) {
-        let mut renew = tokio::time::interval(RENEW_EVERY);
+        let mut renew = tokio::time::interval(RENEW_INTERVAL);
         renew.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut again = tokio::time::interval(AGAIN);
+        let mut again = tokio::time::interval(RETRY_DELAY);
         again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut counts: HashMap<NodeId, u64> = HashMap::new();
         loop {
@@ -195,28 +202,28 @@ impl Keeper {
                 said = heard.recv() => match said {
                     None => return,
                     Some(Heard::Message(bytes)) => {
-                        let Some(frame) = wire::read(&bytes) else {
+                        let Some(frame) = relay_frame::read(&bytes) else {
                             // Perhaps of a newer version; what it is about is in the database.
                             metrics::counter!("esh3ar_relay_unread_total").increment(1);
-                            self.doubt();
+                            self.resync_all();
                             continue;
                         };
-                        if frame.n == CALL {
+                        if frame.n == RENEW_REQUEST {
                             self.renew().await;
                         }
                         if is_gap(&frame, &mut counts) {
-                            self.doubt();
+                            self.resync_all();
                         }
                         for (party, outbound) in frame.items {
                             self.registry.send(&party, &outbound);
                         }
                     }
-                    Some(Heard::Gap) => self.doubt(),
+                    Some(Heard::Gap) => self.resync_all(),
                     Some(Heard::Forgotten) => {
                         self.renew().await;
                         // Only now: what was stored before is in a read that begins after this, and
                         // what is told from here on waits until it has ended.
-                        self.doubt();
+                        self.resync_all();
                     }
                 },
                 change = changed.recv() => {
@@ -235,15 +242,15 @@ impl Keeper {
 
     /// Something may have been lost on the way here: every connection reads again before it is sent
     /// anything more, so that nothing overtakes what was lost.
-    fn doubt(&self) {
+    fn resync_all(&self) {
         self.registry.send_all(&Outbound::Nudge(None));
-        self.relay.inner.doubt.notify_one();
+        self.relay.inner.gap.notify_one();
     }
 
     /// Everything of this process, again.
     async fn renew(&mut self) {
         self.relay.inner.overrun.store(false, Ordering::Release);
-        self.seat(self.registry.seats()).await;
+        self.seat(self.registry.registrations()).await;
         match self.relay.redis().leave(&self.gone).await {
             Ok(()) => self.gone.clear(),
             Err(error) => tracing::debug!(%error, "departures could not be put down"),
@@ -278,10 +285,11 @@ impl Keeper {
         let mut next = Some(first);
         while let Some(change) = next {
             match change {
-                Change::Came(party, seat) => came.push((party, seat)),
-                Change::Left(party, seat) => left.push((party.key(), seat)),
+                Change::Connected(party, seat) => came.push((party, seat)),
+                Change::Disconnected(party, seat) => left.push((party.key(), seat)),
             }
-            next = if came.len() + left.len() < AT_ONCE { changed.try_recv().ok() } else { None };
+            next =
+                if came.len() + left.len() < BATCH_SIZE { changed.try_recv().ok() } else { None };
         }
         // A seat is never taken twice: what left came before.
         if !came.is_empty() {
@@ -289,17 +297,17 @@ impl Keeper {
         }
         let failed = self.relay.redis().leave(&left).await.is_err();
         if failed {
-            let room = CHANGES.saturating_sub(self.gone.len());
+            let room = MAX_PENDING_CHANGES.saturating_sub(self.gone.len());
             self.gone.extend(left.into_iter().take(room));
         }
     }
 }
 
 /// Whether something that the same process said before this was lost.
-fn is_gap(frame: &wire::Heard, counts: &mut HashMap<NodeId, u64>) -> bool {
-    let wire::Heard { from, n, .. } = *frame;
+fn is_gap(frame: &RelayFrame, counts: &mut HashMap<NodeId, u64>) -> bool {
+    let RelayFrame { from, n, .. } = *frame;
     let expected = counts.insert(from, n).map_or(n, |last| last + 1);
-    let gap = n == CALL || (n != expected && n != 1);
+    let gap = n == RENEW_REQUEST || (n != expected && n != 1);
     if gap {
         tracing::debug!(expected, n, "messages of another process were lost");
         metrics::counter!("esh3ar_relay_gaps_total").increment(1);
@@ -308,18 +316,18 @@ fn is_gap(frame: &wire::Heard, counts: &mut HashMap<NodeId, u64>) -> bool {
 }
 
 /// Looks up and tells.
-struct Teller {
+struct RelaySender {
     redis: Redis,
     /// How many frames each process was sent.
     counts: HashMap<NodeId, u64>,
 }
 
-impl Teller {
-    async fn run(mut self, mut asked: mpsc::Receiver<Ask>) {
+impl RelaySender {
+    async fn run(mut self, mut asked: mpsc::Receiver<RelayRequest>) {
         while let Some(first) = asked.recv().await {
             let mut count = first.told().len();
             let mut asks = vec![first];
-            while count < AT_ONCE {
+            while count < BATCH_SIZE {
                 let Ok(next) = asked.try_recv() else { break };
                 count += next.told().len();
                 asks.push(next);
@@ -332,17 +340,21 @@ impl Teller {
                 }
             };
             for ask in asks {
-                if let Ask::Hand(told, reply) = ask {
-                    let reach =
-                        |(party, _): &Told| reached.get(party).copied().unwrap_or(Reach::Unknown);
+                if let RelayRequest::Route(told, reply) = ask {
+                    let reach = |(party, _): &Told| {
+                        reached.get(party).copied().unwrap_or(RouteOutcome::Unknown)
+                    };
                     let _ = reply.send(told.iter().map(reach).collect());
                 }
             }
         }
     }
 
-    async fn round(&mut self, asks: &[Ask]) -> Result<HashMap<Party, Reach>, Error> {
-        let told: Vec<&Told> = asks.iter().flat_map(Ask::told).collect();
+    async fn round(
+        &mut self,
+        asks: &[RelayRequest],
+    ) -> Result<HashMap<Party, RouteOutcome>, Error> {
+        let told: Vec<&Told> = asks.iter().flat_map(RelayRequest::told).collect();
         let parties: Vec<&Party> =
             told.iter().map(|(party, _)| party).collect::<HashSet<_>>().into_iter().collect();
         let names: Vec<String> = parties.iter().map(|party| party.key()).collect();
@@ -359,14 +371,14 @@ impl Teller {
         for (node, told) in &by_node {
             for part in parts(told) {
                 let count = self.counts.entry(*node).or_default();
-                if let Some(frame) = wire::write(self.redis.node(), *count + 1, &part) {
+                if let Some(frame) = relay_frame::write(self.redis.node(), *count + 1, &part) {
                     *count += 1;
                     frames.push((*node, frame));
                 }
             }
         }
-        let mut reached: HashMap<Party, Reach> =
-            parties.iter().map(|party| ((*party).clone(), Reach::Nowhere)).collect();
+        let mut reached: HashMap<Party, RouteOutcome> =
+            parties.iter().map(|party| ((*party).clone(), RouteOutcome::Offline)).collect();
         if frames.is_empty() {
             return Ok(reached);
         }
@@ -378,7 +390,7 @@ impl Teller {
         let dead = self.dead(deaf).await?;
         for (party, nodes) in &of {
             if nodes.iter().any(|node| !dead.contains(node)) {
-                reached.insert((*party).clone(), Reach::Handed);
+                reached.insert((*party).clone(), RouteOutcome::Delivered);
             }
         }
         for node in dead {
@@ -399,7 +411,7 @@ impl Teller {
     /// If a process came back while its connections were forgotten, it has to put them down again.
     async fn call(&self, node: NodeId) -> Result<(), Error> {
         if self.redis.alive(&[node]).await? == [true]
-            && let Some(frame) = wire::write(self.redis.node(), CALL, &[])
+            && let Some(frame) = relay_frame::write(self.redis.node(), RENEW_REQUEST, &[])
         {
             self.redis.tell(vec![(node, frame)]).await?;
         }
@@ -428,7 +440,7 @@ fn parts<'a>(told: &[&'a Told]) -> Vec<Vec<(&'a Party, &'a Outbound)>> {
             }
             _ => 200,
         };
-        if size > 0 && size + weight > FRAME {
+        if size > 0 && size + weight > MAX_FRAME_LEN {
             parts.push(Vec::new());
             size = 0;
         }

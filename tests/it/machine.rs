@@ -28,7 +28,7 @@ use esh3ar::{
         message::Draft,
         retry::RetryPolicy,
     },
-    presence::{Outbound, Seat},
+    presence::{Outbound, Registration},
     queue::Queue,
     store::{Store, dead_letters::Filter, messages},
 };
@@ -163,7 +163,7 @@ fn assert_lanes(taken: &[i16]) {
 }
 
 struct Device {
-    seat: Seat,
+    seat: Registration,
     feed: Feed,
     came: time::OffsetDateTime,
     /// What it shows on this connection, in order.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use esh3ar::{
     cache::{Cache, Key, Kind, Redis, RedisSettings, Target},
     domain::{ContentType, Message, MessageId, Party, Phone, Priority, Status, TokenId, UserId},
-    presence::{Delivery, Outbound, Presence, Reach, Registry, Relay, Seat},
+    presence::{Delivery, Outbound, Presence, Registration, Registry, Relay, RouteOutcome},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
@@ -38,24 +38,24 @@ impl Node {
     }
 
     /// A connection, announced.
-    pub async fn seat(&self, party: &Party) -> Seat {
+    pub async fn seat(&self, party: &Party) -> Registration {
         let seat = self.presence.register(party.clone(), TokenId(Uuid::from_u128(1)));
         seat.announcement().await;
         seat
     }
 
-    pub async fn hand(&self, parties: &[Party]) -> Vec<Reach> {
+    pub async fn hand(&self, parties: &[Party]) -> Vec<RouteOutcome> {
         let told =
             |party: &Party| (party.clone(), Outbound::Deliver(Delivery::new(message(party))));
-        self.presence.hand(parties.iter().map(told).collect()).await
+        self.presence.route(parties.iter().map(told).collect()).await
     }
 
-    pub async fn hand_one(&self, party: &Party) -> Reach {
+    pub async fn hand_one(&self, party: &Party) -> RouteOutcome {
         self.hand(std::slice::from_ref(party)).await[0]
     }
 
     /// Until a message to this party has this fate.
-    pub async fn hands(&self, party: &Party, wanted: Reach) {
+    pub async fn hands(&self, party: &Party, wanted: RouteOutcome) {
         until(&format!("{wanted:?}"), async || {
             (self.hand_one(party).await == wanted).then_some(())
         })
@@ -109,16 +109,16 @@ pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T
 }
 
 /// The next thing of a kind that a seat is told.
-async fn told(seat: &mut Seat, what: &str, wanted: impl Fn(&Outbound) -> bool) {
+async fn told(seat: &mut Registration, what: &str, wanted: impl Fn(&Outbound) -> bool) {
     let next = async { while !wanted(&seat.next().await.unwrap()) {} };
     tokio::time::timeout(DEADLINE, next).await.unwrap_or_else(|_| panic!("{what} in time"));
 }
 
-pub async fn nudged(seat: &mut Seat) {
+pub async fn nudged(seat: &mut Registration) {
     told(seat, "a nudge", |outbound| matches!(outbound, Outbound::Nudge(_))).await;
 }
 
-pub async fn delivered(seat: &mut Seat) {
+pub async fn delivered(seat: &mut Registration) {
     told(seat, "a message", |outbound| {
         matches!(outbound, Outbound::Deliver(delivery) if delivery.message.content == "hello")
     })
@@ -132,7 +132,7 @@ async fn settled(node: &Node) {
     while tokio::time::timeout(Duration::from_millis(300), seat.next()).await.is_ok() {}
 }
 
-fn drain(seat: &mut Seat) {
+fn drain(seat: &mut Registration) {
     while seat.try_next().is_some() {}
 }
 
@@ -142,12 +142,12 @@ async fn a_seat_elsewhere_is_found_told_and_missed_when_it_is_left() {
     let (a, b) = (Node::start(0xA, &server.url()).await, Node::start(0xB, &server.url()).await);
     let (there, nobody) = (party(1), party(2));
     assert_eq!(a.presence.are_online(&[&there, &nobody]).await, [false, false]);
-    assert_eq!(a.hand_one(&there).await, Reach::Nowhere);
+    assert_eq!(a.hand_one(&there).await, RouteOutcome::Offline);
     let mut seat = b.seat(&there).await;
     // At once, because whoever stores something from now on looks from now on.
     assert_eq!(a.presence.are_online(&[&there, &nobody]).await, [true, false]);
     let reached = a.hand(&[nobody.clone(), there.clone()]).await;
-    assert_eq!(reached, [Reach::Nowhere, Reach::Handed]);
+    assert_eq!(reached, [RouteOutcome::Offline, RouteOutcome::Delivered]);
     delivered(&mut seat).await;
     // What needs no answer comes too, once to each connection.
     let mut second = b.seat(&there).await;
@@ -156,9 +156,9 @@ async fn a_seat_elsewhere_is_found_told_and_missed_when_it_is_left() {
         told(seat, "an acknowledgement", |o| matches!(o, Outbound::Acknowledged(_))).await;
     }
     drop(second);
-    a.hands(&there, Reach::Handed).await;
+    a.hands(&there, RouteOutcome::Delivered).await;
     drop(seat);
-    a.hands(&there, Reach::Nowhere).await;
+    a.hands(&there, RouteOutcome::Offline).await;
     assert_eq!(a.presence.are_online(&[&there]).await, [false]);
 }
 
@@ -170,16 +170,16 @@ async fn a_process_that_died_is_forgotten() {
     until("a sign of life", async || (server.ask(alive)? == ":1\r\n").then_some(())).await;
     let phone = party(1);
     let seat = b.seat(&phone).await;
-    a.hands(&phone, Reach::Handed).await;
+    a.hands(&phone, RouteOutcome::Delivered).await;
     b.stop.cancel();
     until("its end", async || (!b.redis.state().up).then_some(())).await;
     // It still counts as alive: it may have lost its connection only, and come back.
     server.ask("SET esh3ar:v1:alive:0b0b0b0b0b0b0b0b 1");
-    assert_eq!(a.hand_one(&phone).await, Reach::Handed);
+    assert_eq!(a.hand_one(&phone).await, RouteOutcome::Delivered);
     server.ask("DEL esh3ar:v1:alive:0b0b0b0b0b0b0b0b");
     let members = format!("SCARD esh3ar:v1:seats:{}", phone.key());
     assert_eq!(server.ask(&members).as_deref(), Some(":1\r\n"));
-    a.hands(&phone, Reach::Nowhere).await;
+    a.hands(&phone, RouteOutcome::Offline).await;
     assert_eq!(server.ask(&members).as_deref(), Some(":0\r\n"));
     assert_eq!(a.presence.are_online(&[&phone]).await, [false]);
     drop(seat);
@@ -202,8 +202,8 @@ async fn a_redis_that_was_emptied_is_filled_again_and_every_seat_looks() {
     }
     // Before everything is put down again by itself, which is every minute.
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
-    a.hands(&party(1), Reach::Handed).await;
-    a.hands(&party(2), Reach::Handed).await;
+    a.hands(&party(1), RouteOutcome::Delivered).await;
+    a.hands(&party(2), RouteOutcome::Delivered).await;
     seats.iter_mut().for_each(drain);
     assert_eq!(server.ask(&format!("SCARD esh3ar:v1:seats:{}", party(2).key())).unwrap(), ":2\r\n");
 }
@@ -233,7 +233,7 @@ async fn whoever_did_not_hear_for_a_while_looks_whether_there_was_something() {
         // And not before it hears again: what is said after the nudge is heard.
         a.redis.ready(DEADLINE).await.unwrap();
         drain(&mut seats[0]);
-        assert_eq!(a.hand_one(&party(1)).await, Reach::Handed);
+        assert_eq!(a.hand_one(&party(1)).await, RouteOutcome::Delivered);
         delivered(&mut seats[0]).await;
     }
 }
@@ -244,7 +244,7 @@ async fn without_redis_nobody_waits_and_with_it_all_works_again() {
     let (a, b) = (Node::start(0xA, &server.url()).await, Node::start(0xB, &server.url()).await);
     let phone = party(1);
     let mut seat = b.seat(&phone).await;
-    a.hands(&phone, Reach::Handed).await;
+    a.hands(&phone, RouteOutcome::Delivered).await;
     settled(&b).await;
     server.kill();
     let began = Instant::now();
@@ -252,7 +252,7 @@ async fn without_redis_nobody_waits_and_with_it_all_works_again() {
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     let began = Instant::now();
     for _ in 0..100 {
-        assert_eq!(a.hand_one(&phone).await, Reach::Unknown);
+        assert_eq!(a.hand_one(&phone).await, RouteOutcome::Unknown);
         assert_eq!(a.presence.are_online(&[&phone]).await, [true], "nobody can say no");
     }
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
@@ -263,8 +263,8 @@ async fn without_redis_nobody_waits_and_with_it_all_works_again() {
     let began = Instant::now();
     nudged(&mut seat).await;
     nudged(&mut late).await;
-    a.hands(&phone, Reach::Handed).await;
-    a.hands(&party(2), Reach::Handed).await;
+    a.hands(&phone, RouteOutcome::Delivered).await;
+    a.hands(&party(2), RouteOutcome::Delivered).await;
     delivered(&mut seat).await;
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 }
@@ -275,7 +275,7 @@ async fn who_left_while_redis_did_not_answer_is_gone_when_it_does() {
     let (a, b) = (Node::start(0xA, &server.url()).await, Node::start(0xB, &server.url()).await);
     let (phone, other) = (party(1), party(2));
     let (seat, _stays) = (b.seat(&phone).await, b.seat(&other).await);
-    a.hands(&phone, Reach::Handed).await;
+    a.hands(&phone, RouteOutcome::Delivered).await;
     server.freeze();
     until("it to be known", async || {
         let _ = b.redis.ping().await;
@@ -286,8 +286,8 @@ async fn who_left_while_redis_did_not_answer_is_gone_when_it_does() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     server.go_on();
     let began = Instant::now();
-    a.hands(&other, Reach::Handed).await;
-    a.hands(&phone, Reach::Nowhere).await;
+    a.hands(&other, RouteOutcome::Delivered).await;
+    a.hands(&phone, RouteOutcome::Offline).await;
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
 }
 

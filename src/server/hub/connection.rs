@@ -45,7 +45,7 @@ use crate::{
         Message, MessageId,
         feed::{Attempt, Feed, LATE, PAGE},
     },
-    presence::{Delivery, Outbound, Seat},
+    presence::{Delivery, Outbound, Registration},
 };
 
 /// A frame is sent when it has grown to this, even if more is waiting.
@@ -102,7 +102,7 @@ struct Driver {
     /// What the handshake agreed on; until then everything is text.
     protocol: Option<Protocol>,
     /// Taken at the end of the handshake, with the feed.
-    seat: Option<Seat>,
+    seat: Option<Registration>,
     feed: Option<Feed>,
     /// On the diagnostics hub.
     diagnostics: Option<Box<Diagnostics>>,
@@ -314,7 +314,7 @@ impl Driver {
         self.forget_ping();
         let Client { caller, peer } = back.client;
         if let Some(seat) = &self.seat {
-            seat.let_in_by(caller.token);
+            seat.set_token(caller.token);
         }
         self.expires = expiry(&self.app, caller.expires_at);
         (self.caller, self.peer) = (caller, peer);
@@ -429,9 +429,9 @@ impl Driver {
             if self.outbox.len() >= FULL_FRAME || self.session.is_full() {
                 break;
             }
-            next = self.seat.as_mut().and_then(Seat::try_next);
+            next = self.seat.as_mut().and_then(Registration::try_next);
         }
-        if let Some(missed) = self.seat.as_ref().and_then(Seat::take_missed) {
+        if let Some(missed) = self.seat.as_ref().and_then(Registration::take_missed) {
             self.on_overflow(missed);
         }
     }
@@ -484,9 +484,9 @@ async fn next_return(returns: &mut Option<mpsc::Receiver<Return>>) -> Return {
 }
 
 /// What the client is to be told; `only_goodbye` when it takes nothing else for now.
-async fn next_outbound(seat: &mut Option<Seat>, only_goodbye: bool) -> Option<Outbound> {
+async fn next_outbound(seat: &mut Option<Registration>, only_goodbye: bool) -> Option<Outbound> {
     match seat {
-        Some(seat) if only_goodbye => Some(seat.goodbye().await),
+        Some(seat) if only_goodbye => Some(seat.close_notice().await),
         Some(seat) => seat.next().await,
         None => std::future::pending().await,
     }

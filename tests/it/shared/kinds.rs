@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use esh3ar::{
     cache::{Cache, Key, Kind, redis::Admission},
     domain::rate::Rate,
-    presence::Reach,
+    presence::RouteOutcome,
 };
 
 use super::{Node, delivered, nudged, party, until};
@@ -20,11 +20,11 @@ async fn everything_works(a: &Node, b: &Node) {
         seats.push(b.seat(party).await);
     }
     for party in &parties[..30] {
-        a.hands(party, Reach::Handed).await;
+        a.hands(party, RouteOutcome::Delivered).await;
     }
     let reached = a.hand(&parties).await;
-    assert!(reached[..30].iter().all(|reach| *reach == Reach::Handed), "{reached:?}");
-    assert!(reached[30..].iter().all(|reach| *reach == Reach::Nowhere), "{reached:?}");
+    assert!(reached[..30].iter().all(|reach| *reach == RouteOutcome::Delivered), "{reached:?}");
+    assert!(reached[30..].iter().all(|reach| *reach == RouteOutcome::Offline), "{reached:?}");
     for seat in &mut seats {
         delivered(seat).await;
     }
@@ -33,7 +33,7 @@ async fn everything_works(a: &Node, b: &Node) {
     assert_eq!(online.iter().filter(|online| **online).count(), 30);
     drop(seats);
     for party in &parties {
-        a.hands(party, Reach::Nowhere).await;
+        a.hands(party, RouteOutcome::Offline).await;
     }
     for n in 0..10 {
         let (name, rates) = (format!("{n}"), [Rate { most: 5, window: Duration::from_secs(60) }]);
@@ -113,7 +113,7 @@ async fn behind_sentinels_the_new_master_is_found() {
     everything_works(&a, &b).await;
     let phone = party(100);
     let mut seat = b.seat(&phone).await;
-    a.hands(&phone, Reach::Handed).await;
+    a.hands(&phone, RouteOutcome::Delivered).await;
     master.kill();
     let began = Instant::now();
     until("the new master", async || {
@@ -121,7 +121,7 @@ async fn behind_sentinels_the_new_master_is_found() {
             .then_some(())
     })
     .await;
-    a.hands(&phone, Reach::Handed).await;
+    a.hands(&phone, RouteOutcome::Delivered).await;
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     nudged(&mut seat).await;
     delivered(&mut seat).await;

@@ -11,7 +11,7 @@ use crate::server::hub::{
     method::{Bound, Invocation},
     session::Kind,
 };
-use crate::{domain::MessageId, presence::Seat};
+use crate::{domain::MessageId, presence::Registration};
 
 impl Driver {
     pub(super) fn invoke(&mut self, id: Option<String>, bound: Result<Bound, String>, kind: Kind) {
@@ -20,7 +20,7 @@ impl Driver {
             Ok(Bound::Method(call)) => {
                 let acknowledged = call.acknowledged();
                 // Before the feed hears that they are said, it is asked when they were written.
-                let connection = self.seat.as_ref().map_or(0, Seat::id);
+                let connection = self.seat.as_ref().map_or(0, Registration::id);
                 let invocation = self.invocation(acknowledged, connection);
                 if let (Some(feed), false) = (&mut self.feed, acknowledged.is_empty()) {
                     // From here on it is we who take the time.

@@ -18,7 +18,7 @@ use crate::{
         feed::{Attempt, Batch, Feed, Found, LATE, Live, PAGE, WINDOW},
         message::PAGE_BYTES,
     },
-    presence::{Delivery, Missed, Outbound, Seat},
+    presence::{Delivery, MissedItems, Outbound, Registration},
     server::{
         hub::{
             codec::{self, Protocol},
@@ -54,7 +54,9 @@ impl Driver {
                 let body = StatusChanged { id: id.0, status: status.name(), at };
                 self.call(protocol, "MessageStatusChanged", &body);
             }
-            Outbound::Own { delivery, said_by } => self.show_own(protocol, &delivery, said_by),
+            Outbound::Own { delivery, sender_connection } => {
+                self.show_own(protocol, &delivery, sender_connection)
+            }
             Outbound::ConversationChanged(_) | Outbound::Typing { .. }
                 if self.service.form() == Form::Legacy => {}
             Outbound::ConversationChanged(conversation) => {
@@ -101,7 +103,7 @@ impl Driver {
     }
 
     /// Things had no room while they waited to be told.
-    pub(super) fn on_overflow(&mut self, missed: Missed) {
+    pub(super) fn on_overflow(&mut self, missed: MissedItems) {
         if let Some(feed) = &mut self.feed {
             if let Some(from) = missed.from {
                 feed.on_passed_over(from);
@@ -148,11 +150,11 @@ impl Driver {
     }
 
     /// Nothing of what the party wrote itself waits for this connection: it is only shown.
-    fn show_own(&mut self, protocol: Protocol, delivery: &Arc<Delivery>, said_by: u64) {
+    fn show_own(&mut self, protocol: Protocol, delivery: &Arc<Delivery>, sender_connection: u64) {
         if let (Some(feed), Some(place)) = (&mut self.feed, delivery.message.place) {
             feed.on_own(place);
         }
-        let here = self.seat.as_ref().is_some_and(|seat| seat.id() == said_by);
+        let here = self.seat.as_ref().is_some_and(|seat| seat.id() == sender_connection);
         // In the existing system a user had one connection: its apps would show it as somebody else's.
         if here || self.service.form() == Form::Legacy {
             return;
@@ -239,7 +241,8 @@ impl Driver {
         let Some(reading) = (!busy).then(|| feed.begin_read()).flatten() else { return };
         let app = self.app.clone();
         let caller = self.caller.clone();
-        let announcement = self.seat.as_ref().filter(|_| reading.catch_up).map(Seat::announcement);
+        let announcement =
+            self.seat.as_ref().filter(|_| reading.catch_up).map(Registration::announcement);
         let form = self.service.form();
         let since = self.connected_at - LATE;
         let limit = self.page_rows;

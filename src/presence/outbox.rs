@@ -12,11 +12,11 @@ use super::Outbound;
 use crate::domain::MessageId;
 
 /// How many things may wait for one connection before it counts as having missed some.
-pub(super) const WAITING: usize = 256;
+pub(super) const QUEUE_CAPACITY: usize = 256;
 
 /// What there was no room for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Missed {
+pub struct MissedItems {
     /// Messages, from this one on: the connection reads them.
     pub from: Option<MessageId>,
     /// Words about messages, from this one on, that may be more than it was sent.
@@ -27,7 +27,7 @@ pub struct Missed {
     pub told_since: Option<OffsetDateTime>,
 }
 
-impl Missed {
+impl MissedItems {
     fn add(&mut self, outbound: &Outbound) {
         let earlier = |known: Option<MessageId>, id| Some(known.map_or(id, |known| known.min(id)));
         let since = match outbound {
@@ -58,7 +58,7 @@ impl Missed {
 
 /// Between whoever tells and the connection.
 #[derive(Default)]
-pub(super) struct Waiting {
+pub(super) struct Outbox {
     inner: Mutex<Inner>,
     told: Notify,
 }
@@ -67,13 +67,13 @@ pub(super) struct Waiting {
 struct Inner {
     queue: VecDeque<Outbound>,
     /// Beside the queue: who is to go must hear it however much waits for it.
-    goodbye: Option<Box<Outbound>>,
-    missed: Option<Box<Missed>>,
+    close_notice: Option<Box<Outbound>>,
+    missed: Option<Box<MissedItems>>,
     /// Nobody tells it anything any more.
     closed: bool,
 }
 
-impl Waiting {
+impl Outbox {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -81,11 +81,11 @@ impl Waiting {
     pub(super) fn tell(&self, outbound: Outbound) {
         let mut inner = self.inner();
         if let Outbound::Close { allow_reconnect, .. } = outbound {
-            // Who is to stay away is not called back by a later goodbye.
-            if inner.goodbye.is_none() || !allow_reconnect {
-                inner.goodbye = Some(Box::new(outbound));
+            // Who is to stay away is not called back by a later close_notice.
+            if inner.close_notice.is_none() || !allow_reconnect {
+                inner.close_notice = Some(Box::new(outbound));
             }
-        } else if inner.queue.len() < WAITING && !inner.has_to_pass(&outbound) {
+        } else if inner.queue.len() < QUEUE_CAPACITY && !inner.must_skip(&outbound) {
             inner.queue.push_back(outbound);
         } else {
             // It is busy with what it has; when that is done it looks at this.
@@ -100,14 +100,14 @@ impl Waiting {
         self.told.notify_one();
     }
 
-    /// The next thing, a goodbye before all else; `None` at the end. For one connection, which may drop
+    /// The next thing, a close_notice before all else; `None` at the end. For one connection, which may drop
     /// it while it waits.
     pub(super) async fn next(&self) -> Option<Outbound> {
         loop {
             {
                 let mut inner = self.inner();
-                if let Some(goodbye) = &inner.goodbye {
-                    return Some((**goodbye).clone());
+                if let Some(close_notice) = &inner.close_notice {
+                    return Some((**close_notice).clone());
                 }
                 if let Some(outbound) = inner.take() {
                     return Some(outbound);
@@ -120,11 +120,11 @@ impl Waiting {
         }
     }
 
-    /// The goodbye, and nothing but that; for ever without one.
-    pub(super) async fn goodbye(&self) -> Outbound {
+    /// The close_notice, and nothing but that; for ever without one.
+    pub(super) async fn close_notice(&self) -> Outbound {
         loop {
-            if let Some(goodbye) = &self.inner().goodbye {
-                return (**goodbye).clone();
+            if let Some(close_notice) = &self.inner().close_notice {
+                return (**close_notice).clone();
             }
             self.told.notified().await;
         }
@@ -134,14 +134,14 @@ impl Waiting {
         self.inner().take()
     }
 
-    pub(super) fn take_missed(&self) -> Option<Missed> {
+    pub(super) fn take_missed(&self) -> Option<MissedItems> {
         self.inner().missed.take().map(|missed| *missed)
     }
 }
 
 impl Inner {
     /// Once a message has found no room, those after it must not overtake it.
-    fn has_to_pass(&self, outbound: &Outbound) -> bool {
+    fn must_skip(&self, outbound: &Outbound) -> bool {
         self.missed.is_some() && matches!(outbound, Outbound::Deliver(_))
     }
 

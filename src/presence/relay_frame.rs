@@ -31,25 +31,26 @@ struct Frame {
 #[derive(Debug, Serialize, Deserialize)]
 struct Item {
     to: String,
-    say: Say,
+    #[serde(rename = "say")]
+    body: ItemBody,
     /// From which message on it is to be read again, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     since: Option<Uuid>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-enum Say {
-    Deliver(Box<WireMessage>),
-    Own(Box<WireMessage>),
+enum ItemBody {
+    Deliver(Box<MessageData>),
+    Own(Box<MessageData>),
     Status { id: Uuid, status: i16, at: i64 },
     Acknowledged(Vec<Uuid>),
-    Conversation(Box<WireConversation>),
+    Conversation(Box<ConversationData>),
     Typing { conversation: Uuid, from: String },
     Nudge,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct WireMessage {
+struct MessageData {
     id: Uuid,
     place: Option<(Uuid, i64)>,
     sender: String,
@@ -70,7 +71,7 @@ struct WireMessage {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct WireConversation {
+struct ConversationData {
     id: Uuid,
     business: Uuid,
     business_name: String,
@@ -91,9 +92,9 @@ fn time(micros: i64) -> Option<OffsetDateTime> {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000).ok()
 }
 
-impl From<&Message> for WireMessage {
+impl From<&Message> for MessageData {
     fn from(message: &Message) -> Self {
-        WireMessage {
+        MessageData {
             id: message.id.0,
             place: message.place.map(|place| (place.conversation.0, place.seq)),
             sender: message.sender.key(),
@@ -115,7 +116,7 @@ impl From<&Message> for WireMessage {
     }
 }
 
-impl WireMessage {
+impl MessageData {
     fn read(self) -> Option<Message> {
         Some(Message {
             id: MessageId(self.id),
@@ -142,9 +143,9 @@ impl WireMessage {
     }
 }
 
-impl From<&Conversation> for WireConversation {
+impl From<&Conversation> for ConversationData {
     fn from(conversation: &Conversation) -> Self {
-        WireConversation {
+        ConversationData {
             id: conversation.id.0,
             business: conversation.business.0,
             business_name: conversation.business_name.to_string(),
@@ -159,7 +160,7 @@ impl From<&Conversation> for WireConversation {
     }
 }
 
-impl WireConversation {
+impl ConversationData {
     fn read(self) -> Option<Conversation> {
         Some(Conversation {
             id: ConversationId(self.id),
@@ -176,23 +177,25 @@ impl WireConversation {
     }
 }
 
-impl Say {
+impl ItemBody {
     /// `None` for what concerns one connection of this process only.
-    fn new(outbound: &Outbound) -> Option<Say> {
+    fn new(outbound: &Outbound) -> Option<ItemBody> {
         Some(match outbound {
-            Outbound::Deliver(delivery) => Say::Deliver(Box::new((&delivery.message).into())),
-            Outbound::Own { delivery, .. } => Say::Own(Box::new((&delivery.message).into())),
+            Outbound::Deliver(delivery) => ItemBody::Deliver(Box::new((&delivery.message).into())),
+            Outbound::Own { delivery, .. } => ItemBody::Own(Box::new((&delivery.message).into())),
             Outbound::StatusChanged { id, status, at } => {
-                Say::Status { id: id.0, status: *status as i16, at: micros(*at) }
+                ItemBody::Status { id: id.0, status: *status as i16, at: micros(*at) }
             }
-            Outbound::Acknowledged(ids) => Say::Acknowledged(ids.iter().map(|id| id.0).collect()),
+            Outbound::Acknowledged(ids) => {
+                ItemBody::Acknowledged(ids.iter().map(|id| id.0).collect())
+            }
             Outbound::ConversationChanged(conversation) => {
-                Say::Conversation(Box::new((&**conversation).into()))
+                ItemBody::Conversation(Box::new((&**conversation).into()))
             }
             Outbound::Typing { conversation, from } => {
-                Say::Typing { conversation: conversation.0, from: from.to_string() }
+                ItemBody::Typing { conversation: conversation.0, from: from.to_string() }
             }
-            Outbound::Nudge(_) => Say::Nudge,
+            Outbound::Nudge(_) => ItemBody::Nudge,
             // Every process finds by itself what was deleted.
             Outbound::Deleted { .. } | Outbound::Close { .. } => return None,
         })
@@ -200,25 +203,25 @@ impl Say {
 
     fn read(self, since: Option<Uuid>) -> Option<Outbound> {
         Some(match self {
-            Say::Deliver(message) => Outbound::Deliver(Delivery::new(message.read()?)),
-            Say::Own(message) => {
-                Outbound::Own { delivery: Delivery::new(message.read()?), said_by: 0 }
+            ItemBody::Deliver(message) => Outbound::Deliver(Delivery::new(message.read()?)),
+            ItemBody::Own(message) => {
+                Outbound::Own { delivery: Delivery::new(message.read()?), sender_connection: 0 }
             }
-            Say::Status { id, status, at } => Outbound::StatusChanged {
+            ItemBody::Status { id, status, at } => Outbound::StatusChanged {
                 id: MessageId(id),
                 status: Status::from_number(status)?,
                 at: time(at)?,
             },
-            Say::Acknowledged(ids) => {
+            ItemBody::Acknowledged(ids) => {
                 Outbound::Acknowledged(ids.into_iter().map(MessageId).collect())
             }
-            Say::Conversation(conversation) => {
+            ItemBody::Conversation(conversation) => {
                 Outbound::ConversationChanged(Arc::new(conversation.read()?))
             }
-            Say::Typing { conversation, from } => {
+            ItemBody::Typing { conversation, from } => {
                 Outbound::Typing { conversation: ConversationId(conversation), from: from.into() }
             }
-            Say::Nudge => Outbound::Nudge(since.map(MessageId)),
+            ItemBody::Nudge => Outbound::Nudge(since.map(MessageId)),
         })
     }
 }
@@ -232,7 +235,7 @@ pub(super) fn write(from: NodeId, n: u64, items: &[(&Party, &Outbound)]) -> Opti
                 Outbound::Nudge(since) => since.map(|id| id.0),
                 _ => None,
             };
-            Some(Item { to: party.key(), say: Say::new(outbound)?, since })
+            Some(Item { to: party.key(), body: ItemBody::new(outbound)?, since })
         })
         .collect();
     if items.is_empty() {
@@ -244,7 +247,7 @@ pub(super) fn write(from: NodeId, n: u64, items: &[(&Party, &Outbound)]) -> Opti
 }
 
 /// What a frame says.
-pub(super) struct Heard {
+pub(super) struct RelayFrame {
     /// The process that says it.
     pub(super) from: NodeId,
     /// Counts the frames from that process to this one, from 1.
@@ -254,7 +257,7 @@ pub(super) struct Heard {
 }
 
 /// Reads a frame; `None` for one that cannot be read whole.
-pub(super) fn read(bytes: &[u8]) -> Option<Heard> {
+pub(super) fn read(bytes: &[u8]) -> Option<RelayFrame> {
     let frame: Frame = rmp_serde::from_slice(bytes).ok()?;
     if frame.v != VERSION {
         return None;
@@ -262,8 +265,8 @@ pub(super) fn read(bytes: &[u8]) -> Option<Heard> {
     let items = frame
         .items
         .into_iter()
-        .map(|item| Some((Party::from_key(&item.to)?, item.say.read(item.since)?)));
-    Some(Heard { from: frame.from.into(), n: frame.n, items: items.collect::<Option<_>>()? })
+        .map(|item| Some((Party::from_key(&item.to)?, item.body.read(item.since)?)));
+    Some(RelayFrame { from: frame.from.into(), n: frame.n, items: items.collect::<Option<_>>()? })
 }
 
 #[cfg(test)]
@@ -311,7 +314,7 @@ mod tests {
         };
         let said = [
             (&phone, Outbound::Deliver(Delivery::new(message()))),
-            (&shop, Outbound::Own { delivery: Delivery::new(message()), said_by: 0 }),
+            (&shop, Outbound::Own { delivery: Delivery::new(message()), sender_connection: 0 }),
             (&shop, Outbound::Acknowledged([MessageId(Uuid::from_u128(5))].into())),
             (&shop, Outbound::ConversationChanged(Arc::new(conversation))),
             (
