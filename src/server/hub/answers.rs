@@ -14,44 +14,46 @@ use crate::{
 
 /// Why a request gets nothing; the texts are those of the official server.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Refused {
-    NoId,
+pub(super) enum HubRejection {
+    MissingId,
     UnknownId,
     /// Another transport was first, or still is there.
-    Taken,
-    NoPosts,
+    Conflict,
+    PostNotAllowed,
     /// Too many posts to the connection wait for their turn.
     TooManyPosts,
     BadRequest(&'static str),
     /// There is no place for now.
-    ComeBack(Duration),
+    Unavailable(Duration),
     /// The party has begun as many connections as it may.
-    Limited(Limited),
+    RateLimited(Limited),
     NoRandomness,
 }
 
-impl Refused {
+impl HubRejection {
     pub(super) fn into_response(self) -> Response {
         match self {
-            Refused::NoId => text(StatusCode::BAD_REQUEST, "Connection ID required"),
-            Refused::UnknownId => text(StatusCode::NOT_FOUND, "No Connection with that ID"),
-            Refused::Taken => text(StatusCode::CONFLICT, ""),
-            Refused::NoPosts => {
+            HubRejection::MissingId => text(StatusCode::BAD_REQUEST, "Connection ID required"),
+            HubRejection::UnknownId => text(StatusCode::NOT_FOUND, "No Connection with that ID"),
+            HubRejection::Conflict => text(StatusCode::CONFLICT, ""),
+            HubRejection::PostNotAllowed => {
                 let what = "POST requests are not allowed for WebSocket connections.";
                 text(StatusCode::METHOD_NOT_ALLOWED, what)
             }
-            Refused::TooManyPosts => text(StatusCode::TOO_MANY_REQUESTS, ""),
-            Refused::BadRequest(what) => text(StatusCode::BAD_REQUEST, what),
-            Refused::ComeBack(retry_after) => {
+            HubRejection::TooManyPosts => text(StatusCode::TOO_MANY_REQUESTS, ""),
+            HubRejection::BadRequest(what) => text(StatusCode::BAD_REQUEST, what),
+            HubRejection::Unavailable(retry_after) => {
                 Problem::from(Error::Overloaded { retry_after }).into_response()
             }
-            Refused::Limited(limited) => Problem::from(Error::from(limited)).into_response(),
-            Refused::NoRandomness => Problem::from(Error::Internal).into_response(),
+            HubRejection::RateLimited(limited) => {
+                Problem::from(Error::from(limited)).into_response()
+            }
+            HubRejection::NoRandomness => Problem::from(Error::Internal).into_response(),
         }
     }
 }
 
-pub(super) fn polled(bytes: Bytes) -> Response {
+pub(super) fn poll_response(bytes: Bytes) -> Response {
     let length = bytes.len();
     let mut response = Response::new(bytes.into());
     let headers = response.headers_mut();
@@ -64,7 +66,7 @@ pub(super) fn polled(bytes: Bytes) -> Response {
     response
 }
 
-pub(super) fn switching(accept: &str) -> Response {
+pub(super) fn switching_protocols(accept: &str) -> Response {
     let mut response = text(StatusCode::SWITCHING_PROTOCOLS, "");
     let headers = response.headers_mut();
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
@@ -75,7 +77,7 @@ pub(super) fn switching(accept: &str) -> Response {
     response
 }
 
-pub(super) fn not_allowed(allow: &'static str) -> Response {
+pub(super) fn method_not_allowed(allow: &'static str) -> Response {
     let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "");
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
     response

@@ -1,7 +1,7 @@
 //! One connection of a hub, from its first transport to its end.
 //!
 //! The driver moves bytes and time between the transport, the [`Session`] (the protocol), the [`Feed`]
-//! (which messages are due) and the seat in the registry. It decides nothing that those can decide.
+//! (which messages are due) and the registration in the registry. It decides nothing that those can decide.
 //! An idle connection holds no buffer here.
 
 mod calls;
@@ -25,19 +25,19 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use feeding::Times;
-use receipts::Receipts;
+use feeding::WallClock;
+use receipts::ImplicitAcks;
 
 use super::{
     codec::Protocol,
-    diagnostics::Diagnostics,
+    diagnostics::DiagnosticsHub,
     leaving,
-    method::Done,
-    newcomers::Newcomer,
+    method::InvocationResult,
+    newcomers::HandshakePermit,
     services::Service,
-    session::{Action, Channel, EndReason, Limits, Session},
-    table::Return,
-    wire::{Heard, Wire},
+    session::{EndReason, Session, SessionAction, SessionLimits, TransportCapabilities},
+    table::Reconnect,
+    wire::{Transport, TransportEvent},
 };
 use crate::{
     app::{App, Caller, Error, traces::Unwritten},
@@ -49,20 +49,20 @@ use crate::{
 };
 
 /// A frame is sent when it has grown to this, even if more is waiting.
-const FULL_FRAME: usize = 64 * 1024;
+const TARGET_FRAME_LEN: usize = 64 * 1024;
 /// How long the answer to the handshake waits for the first page, so that a client that has
 /// connected gets everything sent from then on as live messages.
-const FIRST_PAGE_WAIT: Duration = Duration::from_secs(2);
+const FIRST_PAGE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The wait before a failed read is tried again.
-const READ_AGAIN: Duration = Duration::from_millis(500);
+const READ_RETRY_DELAY: Duration = Duration::from_millis(500);
 /// No ping in the life of a connection: held requests tell that both sides are there.
-const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+const NO_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 
-type Running = BoxFuture<'static, (Option<String>, Done)>;
-type Reading = BoxFuture<'static, Result<Read, Error>>;
+type Running = BoxFuture<'static, (Option<String>, InvocationResult)>;
+type Reading = BoxFuture<'static, Result<PendingRead, Error>>;
 
 /// What a read brought.
-struct Read {
+struct PendingRead {
     found: Vec<Message>,
     /// The first one: what of the latest was acknowledged before.
     acknowledged: Vec<MessageId>,
@@ -71,7 +71,7 @@ struct Read {
 }
 
 /// Who connects.
-pub struct Client {
+pub struct ClientIdentity {
     /// The owner of the token.
     pub caller: Caller,
     /// From which address.
@@ -79,17 +79,17 @@ pub struct Client {
 }
 
 /// What a connection begins with.
-pub struct Beginning {
+pub struct ConnectionParams {
     /// Which hub it talks to.
     pub service: Service,
     /// Whose it is.
-    pub client: Client,
+    pub client: ClientIdentity,
     /// Its public name.
     pub connection_id: String,
     /// New transports, if it may outlive its first.
-    pub returns: Option<mpsc::Receiver<Return>>,
+    pub reconnects: Option<mpsc::Receiver<Reconnect>>,
     /// Its way in, which ends with the handshake.
-    pub newcomer: Newcomer,
+    pub handshake_permit: HandshakePermit,
 }
 
 struct Driver {
@@ -102,21 +102,21 @@ struct Driver {
     /// What the handshake agreed on; until then everything is text.
     protocol: Option<Protocol>,
     /// Taken at the end of the handshake, with the feed.
-    seat: Option<Registration>,
+    registration: Option<Registration>,
     feed: Option<Feed>,
     /// On the diagnostics hub.
-    diagnostics: Option<Box<Diagnostics>>,
+    diagnostics: Option<Box<DiagnosticsHub>>,
     /// Where clients acknowledge nothing.
-    receipts: Option<Box<Receipts>>,
-    returns: Option<mpsc::Receiver<Return>>,
+    implicit_acks: Option<Box<ImplicitAcks>>,
+    reconnects: Option<mpsc::Receiver<Reconnect>>,
     /// Until the end of the handshake.
-    newcomer: Option<Newcomer>,
+    handshake_permit: Option<HandshakePermit>,
     /// Whole hub messages that go out in the next frame.
-    outbox: BytesMut,
+    output: BytesMut,
     /// So many bytes of them are the answer to the handshake.
-    answer: usize,
+    handshake_len: usize,
     /// Until then nothing goes out.
-    held_until: Option<Instant>,
+    hold_until: Option<Instant>,
     connected_at: time::OffsetDateTime,
     /// When the caller's token is valid no longer.
     expires: Option<Instant>,
@@ -128,23 +128,23 @@ struct Driver {
     page_rows: usize,
     /// Messages that came during a read; whether they were acknowledged elsewhere meanwhile.
     deferred: Vec<(Arc<Delivery>, bool)>,
-    /// From when on the client has to be told that it missed something.
+    /// From when on the client has to be sent that it missed something.
     missed_since: Option<time::OffsetDateTime>,
     /// A read failed: none before this.
-    read_again_at: Option<Instant>,
-    actions: Vec<Action>,
+    read_retry_at: Option<Instant>,
+    actions: Vec<SessionAction>,
     ended: Option<EndReason>,
-    /// Followed messages that are in the outbox.
+    /// Followed messages that are in the output.
     unwritten: Vec<Unwritten>,
 }
 
 enum Event {
-    Heard(Heard),
-    Returned(Return),
+    Transport(TransportEvent),
+    Reconnected(Reconnect),
     Outbound(Option<Outbound>),
-    Done(Option<String>, Done),
-    Vouched(Done),
-    Read(Result<Read, Error>),
+    Invoked(Option<String>, InvocationResult),
+    ImplicitlyAcknowledged(InvocationResult),
+    Read(Result<PendingRead, Error>),
     Tick,
     Stop,
 }
@@ -152,34 +152,34 @@ enum Event {
 /// Serves one connection until it ends.
 pub fn drive(
     app: App,
-    mut wire: Wire,
-    beginning: Beginning,
+    mut transport: Transport,
+    params: ConnectionParams,
     stop: CancellationToken,
 ) -> impl Future<Output = ()> + Send {
-    let mut driver = driver(app, &wire, beginning);
+    let mut driver = driver(app, &transport, params);
     async move {
-        let reason = driver.run(&mut wire, stop.clone()).await;
-        driver.leave(reason);
+        let reason = driver.run(&mut transport, stop.clone()).await;
+        driver.finish(reason);
         let in_order = driver.ended.is_some();
         drop(driver);
-        if in_order || !matches!(wire, Wire::Socket(_)) {
-            wire.close(stop.is_cancelled()).await;
+        if in_order || !matches!(transport, Transport::WebSocket(_)) {
+            transport.close(stop.is_cancelled()).await;
         }
     }
 }
 
 /// Made apart and boxed: a future would hold its parts twice, ten thousand times over.
-fn driver(app: App, wire: &Wire, beginning: Beginning) -> Box<Driver> {
-    let Beginning { service, client, connection_id, returns, newcomer } = beginning;
-    let Client { caller, peer } = client;
-    let mut limits = Limits::default();
-    if matches!(wire, Wire::Polls(_)) {
-        limits.ping_interval = NEVER;
+fn driver(app: App, transport: &Transport, params: ConnectionParams) -> Box<Driver> {
+    let ConnectionParams { service, client, connection_id, reconnects, handshake_permit } = params;
+    let ClientIdentity { caller, peer } = client;
+    let mut limits = SessionLimits::default();
+    if matches!(transport, Transport::LongPolling(_)) {
+        limits.ping_interval = NO_TIMEOUT;
         // Whoever asks is there, whatever it says.
-        limits.client_timeout = NEVER;
+        limits.client_timeout = NO_TIMEOUT;
     }
-    let text_only = matches!(wire, Wire::Events(_));
-    let channel = Channel { stateful: returns.is_some(), text_only };
+    let text_only = matches!(transport, Transport::ServerSentEvents(_));
+    let channel = TransportCapabilities { stateful: reconnects.is_some(), text_only };
     Box::new(Driver {
         expires: expiry(&app, caller.expires_at),
         app,
@@ -189,15 +189,15 @@ fn driver(app: App, wire: &Wire, beginning: Beginning) -> Box<Driver> {
         connection_id: connection_id.into(),
         session: Session::new(limits, channel, Instant::now()),
         protocol: None,
-        seat: None,
+        registration: None,
         feed: None,
         diagnostics: None,
-        receipts: receipts::receipts(service),
-        returns,
-        newcomer: Some(newcomer),
-        outbox: BytesMut::new(),
-        answer: 0,
-        held_until: None,
+        implicit_acks: receipts::for_service(service),
+        reconnects,
+        handshake_permit: Some(handshake_permit),
+        output: BytesMut::new(),
+        handshake_len: 0,
+        hold_until: None,
         connected_at: time::OffsetDateTime::UNIX_EPOCH,
         missed: Vec::new(),
         running: None,
@@ -205,7 +205,7 @@ fn driver(app: App, wire: &Wire, beginning: Beginning) -> Box<Driver> {
         page_rows: PAGE,
         deferred: Vec::new(),
         missed_since: None,
-        read_again_at: None,
+        read_retry_at: None,
         actions: Vec::new(),
         ended: None,
         unwritten: Vec::new(),
@@ -220,26 +220,26 @@ fn expiry(app: &App, at: Option<time::OffsetDateTime>) -> Option<Instant> {
 
 impl Driver {
     /// Until the connection ends; the result says why.
-    async fn run(&mut self, wire: &mut Wire, stop: CancellationToken) -> &'static str {
+    async fn run(&mut self, transport: &mut Transport, stop: CancellationToken) -> &'static str {
         let mut clock: Pin<Box<Sleep>> = Box::pin(sleep_until(self.deadline().into()));
         let mut stopping = false;
         loop {
-            if let Err(reason) = self.flush(wire).await
-                && !self.detach(wire)
+            if let Err(reason) = self.flush(transport).await
+                && !self.detach(transport)
             {
                 return reason;
             }
             if let Some(reason) = self.ended {
                 return reason.as_str();
             }
-            if self.outbox.is_empty() && self.session.is_paused() {
-                self.session.go_on(Instant::now(), &mut self.actions);
-                self.act();
+            if self.output.is_empty() && self.session.is_paused() {
+                self.session.resume_reading(Instant::now(), &mut self.actions);
+                self.apply_actions();
                 continue;
             }
             self.begin_read();
-            self.tell_missed();
-            if !self.outbox.is_empty() && self.held_until.is_none() {
+            self.send_missed();
+            if !self.output.is_empty() && self.hold_until.is_none() {
                 continue;
             }
             let deadline = tokio::time::Instant::from(self.deadline());
@@ -247,74 +247,74 @@ impl Driver {
                 clock.as_mut().reset(deadline);
             }
             let event = tokio::select! {
-                heard = wire.receive(), if self.session.wants_input() => Event::Heard(heard),
-                outbound = next_outbound(&mut self.seat, self.session.is_full()) => {
+                heard = transport.receive(), if self.session.wants_input() => Event::Transport(heard),
+                outbound = next_outbound(&mut self.registration, self.session.is_full()) => {
                     Event::Outbound(outbound)
                 }
-                (id, done) = finished(&mut self.running) => Event::Done(id, done),
-                done = receipts::said(&mut self.receipts) => Event::Vouched(done),
+                (id, done) = finished(&mut self.running) => Event::Invoked(id, done),
+                done = receipts::stored(&mut self.implicit_acks) => Event::ImplicitlyAcknowledged(done),
                 found = finished(&mut self.reading) => Event::Read(found),
-                back = next_return(&mut self.returns) => Event::Returned(back),
+                back = next_reconnect(&mut self.reconnects) => Event::Reconnected(back),
                 () = clock.as_mut() => Event::Tick,
                 () = stop.cancelled(), if !stopping => Event::Stop,
             };
             match event {
-                Event::Heard(Heard::Bytes(bytes)) => {
+                Event::Transport(TransportEvent::Bytes(bytes)) => {
                     self.session.on_bytes(&bytes, Instant::now(), &mut self.actions);
                 }
-                Event::Heard(Heard::Pong(payload)) => self.on_pong(&payload),
-                Event::Heard(Heard::Ended(reason)) => return reason,
-                Event::Heard(Heard::Lost(reason)) => {
-                    if !self.detach(wire) {
+                Event::Transport(TransportEvent::Pong(payload)) => self.on_pong(&payload),
+                Event::Transport(TransportEvent::Ended(reason)) => return reason,
+                Event::Transport(TransportEvent::Lost(reason)) => {
+                    if !self.detach(transport) {
                         return reason;
                     }
                 }
                 Event::Outbound(outbound) => self.on_outbound(outbound),
-                Event::Done(id, done) => self.on_done(id.as_deref(), done),
-                Event::Vouched(done) => self.on_vouched(&done),
+                Event::Invoked(id, done) => self.on_done(id.as_deref(), done),
+                Event::ImplicitlyAcknowledged(done) => self.on_implicit_ack_stored(&done),
                 Event::Read(found) => self.on_read(found),
-                Event::Returned(back) => self.resume(wire, back),
-                Event::Tick => self.on_tick(wire),
+                Event::Reconnected(back) => self.resume(transport, back),
+                Event::Tick => self.on_tick(transport),
                 Event::Stop => {
                     stopping = true;
-                    self.spread().await;
+                    self.wait_close_turn().await;
                     self.session.close(None, true, &mut self.actions);
                 }
             }
-            self.act();
+            self.apply_actions();
         }
     }
 
     /// The transport is lost. Whether the client may come back.
-    fn detach(&mut self, wire: &mut Wire) -> bool {
+    fn detach(&mut self, transport: &mut Transport) -> bool {
         let stays = self.session.detach(Instant::now());
         if stays {
-            *wire = Wire::Away;
+            *transport = Transport::Detached;
             // What was to go out is sent again to who comes back.
-            (self.outbox, self.answer) = (BytesMut::new(), 0);
-            self.forget_ping();
+            (self.output, self.handshake_len) = (BytesMut::new(), 0);
+            self.reset_probe();
         }
         stays
     }
 
     /// The client is back, perhaps before its old socket is known to be lost.
-    fn resume(&mut self, wire: &mut Wire, back: Return) {
-        if !self.session.may_return() {
+    fn resume(&mut self, transport: &mut Transport, back: Reconnect) {
+        if !self.session.is_stateful() {
             // It has nowhere to come back to before the handshake, which says whether it may.
             return;
         }
         if !self.session.is_resumable() {
-            self.outbox.clear();
+            self.output.clear();
             return self.session.abandon(&mut self.actions);
         }
         let now = Instant::now();
-        *wire = Wire::Socket(back.socket);
-        self.outbox.clear();
-        self.answer = 0;
-        self.forget_ping();
-        let Client { caller, peer } = back.client;
-        if let Some(seat) = &self.seat {
-            seat.set_token(caller.token);
+        *transport = Transport::WebSocket(back.socket);
+        self.output.clear();
+        self.handshake_len = 0;
+        self.reset_probe();
+        let ClientIdentity { caller, peer } = back.client;
+        if let Some(registration) = &self.registration {
+            registration.set_token(caller.token);
         }
         self.expires = expiry(&self.app, caller.expires_at);
         (self.caller, self.peer) = (caller, peer);
@@ -325,14 +325,14 @@ impl Driver {
         }
     }
 
-    fn on_done(&mut self, id: Option<&str>, done: Done) {
+    fn on_done(&mut self, id: Option<&str>, done: InvocationResult) {
         self.running = None;
-        self.on_word(&done);
+        self.on_acknowledge_stored(&done);
         self.session.complete(id, done.outcome, Instant::now(), &mut self.actions);
     }
 
     /// The recipient's word was stored, or lost.
-    fn on_word(&mut self, done: &Done) {
+    fn on_acknowledge_stored(&mut self, done: &InvocationResult) {
         let Some(feed) = &mut self.feed else { return };
         if done.acknowledged.is_empty() {
             feed.on_word_lost();
@@ -345,78 +345,86 @@ impl Driver {
 
     fn deadline(&self) -> Instant {
         let mut deadline = self.session.next_deadline();
-        let away = self.session.is_away();
+        let away = self.session.is_detached();
         let feed = self.feed.as_ref().filter(|_| !away).and_then(Feed::next_deadline);
         let streams = self
             .diagnostics
             .as_ref()
             .filter(|_| !self.session.is_full())
             .and_then(|diagnostics| diagnostics.next_deadline());
-        for other in [self.held_until, self.read_again_at, self.expires, feed, streams] {
+        for other in [self.hold_until, self.read_retry_at, self.expires, feed, streams] {
             deadline = other.map_or(deadline, |other| other.min(deadline));
         }
         deadline
     }
 
     /// Waits for this connection's turn to be closed, so that not all clients return at once.
-    async fn spread(&mut self) {
-        let Some(seat) = &self.seat else { return };
+    async fn wait_close_turn(&mut self) {
+        let Some(registration) = &self.registration else { return };
         let connections = self.app.presence().local().connections() as u64;
-        tokio::time::sleep(leaving::turn(seat.id(), connections)).await;
+        tokio::time::sleep(leaving::close_delay(registration.id(), connections)).await;
     }
 
     /// Does what the session asked for.
-    fn act(&mut self) {
+    fn apply_actions(&mut self) {
         while !self.actions.is_empty() {
             for action in std::mem::take(&mut self.actions) {
                 match action {
-                    Action::Send(bytes) => self.outbox.extend_from_slice(&bytes),
-                    Action::HandshakeDone => {
-                        self.answer = self.outbox.len();
-                        self.take_seat();
+                    SessionAction::Send(bytes) => self.output.extend_from_slice(&bytes),
+                    SessionAction::HandshakeDone => {
+                        self.handshake_len = self.output.len();
+                        self.register();
                     }
-                    Action::Invoke { invocation_id, target, arguments, stream_ids, kind } => {
+                    SessionAction::Invoke {
+                        invocation_id,
+                        target,
+                        arguments,
+                        stream_ids,
+                        kind,
+                    } => {
                         let bound =
                             self.service.bind(&self.caller, &target, arguments, &stream_ids, kind);
                         self.invoke(invocation_id, bound, kind);
                     }
-                    Action::Item { id, item } => self.diagnose(|hub| hub.on_item(&id, item)),
-                    Action::Settle { id, outcome } => {
-                        self.diagnose(|hub| hub.on_settle(&id, outcome));
+                    SessionAction::StreamItem { id, item } => {
+                        self.with_diagnostics(|hub| hub.on_item(&id, item))
                     }
-                    Action::Cancel { id } => self.diagnose(|hub| hub.on_cancel(&id)),
-                    Action::End { reason } => self.ended = Some(reason),
+                    SessionAction::Completion { id, outcome } => {
+                        self.with_diagnostics(|hub| hub.on_completion(&id, outcome));
+                    }
+                    SessionAction::Cancel { id } => self.with_diagnostics(|hub| hub.on_cancel(&id)),
+                    SessionAction::End { reason } => self.ended = Some(reason),
                 }
-                if self.outbox.len() >= FULL_FRAME {
+                if self.output.len() >= TARGET_FRAME_LEN {
                     self.session.pause();
                 }
             }
         }
     }
 
-    fn take_seat(&mut self) {
-        self.protocol = self.session.handshaken();
-        self.newcomer = None;
-        if !self.session.may_return() {
-            self.returns = None;
+    fn register(&mut self) {
+        self.protocol = self.session.protocol();
+        self.handshake_permit = None;
+        if !self.session.is_stateful() {
+            self.reconnects = None;
         }
         let party = self.caller.party();
         self.connected_at = self.app.clock().now();
         if !self.service.delivers() {
             self.diagnostics = Some(Box::default());
-            self.seat = Some(self.app.bystanders().register(party, self.caller.token));
+            self.registration = Some(self.app.bystanders().register(party, self.caller.token));
             return;
         }
-        // First the seat, then the read: what is stored in between is told through the seat.
-        let seat = self.app.presence().register(party, self.caller.token);
-        if let (Ok(phone), true) = (self.caller.mobile(), seat.is_first()) {
+        // First the registration, then the read: what is stored in between is sent through the registration.
+        let registration = self.app.presence().register(party, self.caller.token);
+        if let (Ok(phone), true) = (self.caller.mobile(), registration.is_first()) {
             self.app.note_connected(phone, self.connected_at);
         }
-        self.seat = Some(seat);
+        self.registration = Some(registration);
         metrics::gauge!("esh3ar_connections").set(self.app.presence().local().connections() as f64);
         let opened = MessageId::first_of(self.connected_at - LATE);
         self.feed = Some(Feed::new(self.app.live().retry.acknowledge_timeout, opened));
-        self.held_until = Some(Instant::now() + FIRST_PAGE_WAIT);
+        self.hold_until = Some(Instant::now() + FIRST_PAGE_TIMEOUT);
     }
 
     fn on_outbound(&mut self, first: Option<Outbound>) {
@@ -425,24 +433,24 @@ impl Driver {
             self.session.close(None, true, &mut self.actions);
         }
         while let Some(outbound) = next {
-            self.tell(outbound);
-            if self.outbox.len() >= FULL_FRAME || self.session.is_full() {
+            self.on_event(outbound);
+            if self.output.len() >= TARGET_FRAME_LEN || self.session.is_full() {
                 break;
             }
-            next = self.seat.as_mut().and_then(Registration::try_next);
+            next = self.registration.as_mut().and_then(Registration::try_next);
         }
-        if let Some(missed) = self.seat.as_ref().and_then(Registration::take_missed) {
+        if let Some(missed) = self.registration.as_ref().and_then(Registration::take_missed) {
             self.on_overflow(missed);
         }
     }
 
-    fn on_tick(&mut self, wire: &Wire) {
+    fn on_tick(&mut self, transport: &Transport) {
         let now = Instant::now();
         self.session.on_tick(now, &mut self.actions);
         if self.expires.is_some_and(|at| now >= at) {
             // Held requests may have brought a newer token.
-            let until = match wire {
-                Wire::Polls(polls) => polls.expires_at(),
+            let until = match transport {
+                Transport::LongPolling(polls) => polls.expires_at(),
                 _ => self.caller.expires_at,
             };
             if until.is_some_and(|until| until <= self.app.clock().now()) {
@@ -452,29 +460,29 @@ impl Driver {
             self.expires = expiry(&self.app, until);
         }
         if !self.session.is_full() {
-            self.diagnose(|hub| hub.on_tick(now));
+            self.with_diagnostics(|hub| hub.on_tick(now));
         }
-        if self.held_until.is_some_and(|until| now >= until) {
-            self.held_until = None;
+        if self.hold_until.is_some_and(|until| now >= until) {
+            self.hold_until = None;
         }
-        if self.read_again_at.is_some_and(|at| now >= at) {
-            self.read_again_at = None;
+        if self.read_retry_at.is_some_and(|at| now >= at) {
+            self.read_retry_at = None;
         }
         // Who is away cannot acknowledge.
-        let Some(feed) = self.feed.as_mut().filter(|_| !self.session.is_away()) else { return };
+        let Some(feed) = self.feed.as_mut().filter(|_| !self.session.is_detached()) else { return };
         let overdue = feed.on_tick(now);
         if !overdue.sent.is_empty() {
-            self.app.note_written(Times::new(&self.app).times(overdue.sent), None);
+            self.app.note_written(WallClock::new(&self.app).times(overdue.sent), None);
         }
         if !overdue.missed.is_empty() {
-            self.miss(overdue.missed);
+            self.record_missed(overdue.missed);
         }
     }
 }
 
-async fn next_return(returns: &mut Option<mpsc::Receiver<Return>>) -> Return {
-    let next = match returns {
-        Some(returns) => returns.recv().await,
+async fn next_reconnect(reconnects: &mut Option<mpsc::Receiver<Reconnect>>) -> Reconnect {
+    let next = match reconnects {
+        Some(reconnects) => reconnects.recv().await,
         None => None,
     };
     match next {
@@ -483,11 +491,14 @@ async fn next_return(returns: &mut Option<mpsc::Receiver<Return>>) -> Return {
     }
 }
 
-/// What the client is to be told; `only_goodbye` when it takes nothing else for now.
-async fn next_outbound(seat: &mut Option<Registration>, only_goodbye: bool) -> Option<Outbound> {
-    match seat {
-        Some(seat) if only_goodbye => Some(seat.close_notice().await),
-        Some(seat) => seat.next().await,
+/// What the client is to be sent; `only_close_notice` when it takes nothing else for now.
+async fn next_outbound(
+    registration: &mut Option<Registration>,
+    only_close_notice: bool,
+) -> Option<Outbound> {
+    match registration {
+        Some(registration) if only_close_notice => Some(registration.close_notice().await),
+        Some(registration) => registration.next().await,
         None => std::future::pending().await,
     }
 }

@@ -18,15 +18,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use warp::reply::Response;
 
 use super::{
-    answers::{Refused, not_allowed, preflight, text},
-    connection::{Beginning, Client},
-    forward::{self, Forward, Passage},
-    negotiate::{self, Offer, Transport, parameter},
-    newcomers::{Newcomer, Newcomers},
-    services::{Asked, Service},
-    table::{Found, Key, Link, Negotiated, Table},
-    token::{self, Signer},
-    wire::{Inbox, PIECE, accept_key},
+    answers::{HubRejection, method_not_allowed, preflight, text},
+    connection::{ClientIdentity, ConnectionParams},
+    forward::{self, ForwardRequest, Forwarder},
+    negotiate::{self, TransportKind, TransportOffer, parameter},
+    newcomers::{HandshakeLimiter, HandshakePermit},
+    services::{HubEndpoint, Service},
+    table::{ConnectionKey, ConnectionTable, Lookup, PendingConnection, TransportHandle},
+    token::{self, TokenSigner},
+    wire::{MAX_CHUNK_LEN, PostQueue, accept_key},
 };
 use crate::{
     app::{App, Caller, Error},
@@ -35,16 +35,16 @@ use crate::{
 };
 
 /// When a client that came while the process is emptied should come again.
-const DRAINED: Duration = Duration::from_secs(5);
-/// When a client for whom there was no place should come again.
-const FULL: Duration = Duration::from_secs(5);
+const DRAIN_RETRY_AFTER: Duration = Duration::from_secs(5);
+/// When a client for whom there was no entry should come again.
+const FULL_RETRY_AFTER: Duration = Duration::from_secs(5);
 /// How long a posted body may pause.
-const BODY_IDLE: Duration = Duration::from_secs(15);
+const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a post may take in all, the wait for its turn included.
 const POST_TIMEOUT: Duration = Duration::from_secs(120);
 /// The transports in the order in which clients are to try them.
-const TRANSPORTS: [Transport; 3] =
-    [Transport::WebSockets, Transport::ServerSentEvents, Transport::LongPolling];
+const TRANSPORTS: [TransportKind; 3] =
+    [TransportKind::WebSockets, TransportKind::ServerSentEvents, TransportKind::LongPolling];
 
 /// The hubs of this server. Cheap to clone.
 #[derive(Clone)]
@@ -55,11 +55,11 @@ pub struct Hub {
 struct Inner {
     app: App,
     random: SystemRandom,
-    signer: Signer,
-    table: Table,
-    newcomers: Newcomers,
-    forward: Forward,
-    places: Arc<Semaphore>,
+    signer: TokenSigner,
+    table: ConnectionTable,
+    handshakes: HandshakeLimiter,
+    forwarder: Forwarder,
+    permits: Arc<Semaphore>,
     diagnostics: bool,
     stop: CancellationToken,
     tracker: TaskTracker,
@@ -68,7 +68,7 @@ struct Inner {
 /// What hubs need besides the use cases.
 pub struct HubOptions {
     /// Connections at once.
-    pub most: usize,
+    pub max_connections: usize,
     /// Whether the diagnostics hub is there.
     pub diagnostics: bool,
     /// The name of this process among those of a cluster.
@@ -87,13 +87,13 @@ impl Hub {
     ) -> Hub {
         Hub {
             inner: Arc::new(Inner {
-                forward: Forward::new(&app, options.node, stop.clone(), tracker.clone()),
+                forwarder: Forwarder::new(&app, options.node, stop.clone(), tracker.clone()),
                 app,
                 random: SystemRandom::new(),
-                signer: Signer::new(options.node, &options.secret),
-                table: Table::default(),
-                newcomers: Newcomers::default(),
-                places: Arc::new(Semaphore::new(options.most)),
+                signer: TokenSigner::new(options.node, &options.secret),
+                table: ConnectionTable::default(),
+                handshakes: HandshakeLimiter::default(),
+                permits: Arc::new(Semaphore::new(options.max_connections)),
                 diagnostics: options.diagnostics,
                 stop,
                 tracker,
@@ -103,19 +103,19 @@ impl Hub {
 
     /// Where a request comes from that another gateway passed on.
     pub fn peer_of<B>(&self, request: &Request<B>) -> Option<IpAddr> {
-        Forward::peer_of(&self.inner.signer, request)
+        Forwarder::peer_of(&self.inner.signer, request)
     }
 
     /// Answers a request to a hub that comes from this address.
     pub async fn handle(
         &self,
         service: Service,
-        asked: Asked,
+        endpoint: HubEndpoint,
         request: Request<Incoming>,
         peer: IpAddr,
     ) -> Response {
         let origin = request.headers().get(header::ORIGIN).cloned();
-        let mut response = self.answer(service, asked, request, peer).await;
+        let mut response = self.answer(service, endpoint, request, peer).await;
         // Browsers send credentials by default, for which the answer must name the origin. It may
         // be any: there are no cookies here, only tokens that a page must have been given.
         if let Some(origin) = origin {
@@ -131,7 +131,7 @@ impl Hub {
     async fn answer(
         &self,
         service: Service,
-        asked: Asked,
+        endpoint: HubEndpoint,
         request: Request<Incoming>,
         peer: IpAddr,
     ) -> Response {
@@ -159,44 +159,55 @@ impl Hub {
         }
         // The process's own look at the hub takes no part in the delivery of messages.
         let service = if caller.is_probe() { Service::Diagnostics } else { service };
-        if asked == Asked::Connect
-            && let Some((node, key)) = self.elsewhere(&request)
+        if endpoint == HubEndpoint::Connect
+            && let Some((node, key)) = self.remote_owner(&request)
         {
             let passed = match accept_key(request.headers()) {
-                Some(accept) if !token::returns(&key) => {
-                    self.adopt(service, Client { caller, peer }, &key, request, &accept).await
+                Some(accept) if !token::is_stateful(&key) => {
+                    self.connect_locally(
+                        service,
+                        ClientIdentity { caller, peer },
+                        &key,
+                        request,
+                        &accept,
+                    )
+                    .await
                 }
                 socket => self.forward(node, request, socket.is_some(), peer).await,
             };
-            return passed.unwrap_or_else(Refused::into_response);
+            return passed.unwrap_or_else(HubRejection::into_response);
         }
-        let answered = match (asked, request.method()) {
-            // Refused here, because clients do not show why a socket was refused.
-            (Asked::Negotiate, &Method::POST) => {
+        let answered = match (endpoint, request.method()) {
+            // HubRejection here, because clients do not show why a socket was refused.
+            (HubEndpoint::Negotiate, &Method::POST) => {
                 match self.inner.app.check_connect(&caller).await {
                     Ok(()) => self.negotiate(service, &caller, query),
-                    Err(limited) => Err(Refused::Limited(limited)),
+                    Err(limited) => Err(HubRejection::RateLimited(limited)),
                 }
             }
-            (Asked::Connect, &Method::GET) => {
-                self.connect(service, Client { caller, peer }, request).await
+            (HubEndpoint::Connect, &Method::GET) => {
+                self.connect(service, ClientIdentity { caller, peer }, request).await
             }
-            (Asked::Connect, &Method::POST) => self.post(service, &caller, request).await,
-            (Asked::Connect, &Method::DELETE) => self.delete(service, &caller, query),
-            (Asked::Negotiate, _) => Ok(not_allowed("POST, OPTIONS")),
-            (Asked::Connect, _) => Ok(not_allowed("GET, POST, DELETE, OPTIONS")),
+            (HubEndpoint::Connect, &Method::POST) => self.post(service, &caller, request).await,
+            (HubEndpoint::Connect, &Method::DELETE) => self.delete(service, &caller, query),
+            (HubEndpoint::Negotiate, _) => Ok(method_not_allowed("POST, OPTIONS")),
+            (HubEndpoint::Connect, _) => Ok(method_not_allowed("GET, POST, DELETE, OPTIONS")),
         };
-        answered.unwrap_or_else(Refused::into_response)
+        answered.unwrap_or_else(HubRejection::into_response)
     }
 
     /// Clients that reconnect by themselves try again, and a load balancer has moved on by then.
-    fn refuse_while_draining(&self) -> Result<(), Refused> {
-        if self.inner.app.is_draining() { Err(Refused::ComeBack(DRAINED)) } else { Ok(()) }
+    fn refuse_while_draining(&self) -> Result<(), HubRejection> {
+        if self.inner.app.is_draining() {
+            Err(HubRejection::Unavailable(DRAIN_RETRY_AFTER))
+        } else {
+            Ok(())
+        }
     }
 
-    fn random(&self) -> Result<[u8; 16], Refused> {
+    fn random(&self) -> Result<[u8; 16], HubRejection> {
         let mut bytes = [0; 16];
-        self.inner.random.fill(&mut bytes).map_err(|_| Refused::NoRandomness)?;
+        self.inner.random.fill(&mut bytes).map_err(|_| HubRejection::NoRandomness)?;
         Ok(bytes)
     }
 
@@ -205,24 +216,25 @@ impl Hub {
         service: Service,
         caller: &Caller,
         query: &str,
-    ) -> Result<Response, Refused> {
+    ) -> Result<Response, HubRejection> {
         self.refuse_while_draining()?;
-        self.inner.table.tidy(Instant::now());
-        let newcomer = self.enter(caller)?;
-        let key = token::mark(self.random()?, negotiate::asks_to_return(query));
-        let id = self.inner.signer.name(&key);
-        let offer = Offer { transports: &TRANSPORTS, stateful: true };
+        self.inner.table.clean_up(Instant::now());
+        let handshake_permit = self.begin_handshake(caller)?;
+        let key =
+            token::with_stateful_bit(self.random()?, negotiate::wants_stateful_reconnect(query));
+        let id = self.inner.signer.connection_id(&key);
+        let offer = TransportOffer { transports: &TRANSPORTS, stateful: true };
         let answer = negotiate::negotiate(query, id, self.inner.signer.sign(&key), offer);
-        if let Some(granted) = answer.granted {
-            let negotiated = Negotiated {
+        if let Some(granted) = answer.connection {
+            let pending = PendingConnection {
                 party: caller.party(),
                 service,
                 connection_id: granted.connection_id,
                 stateful: granted.stateful,
-                newcomer,
+                handshake_permit,
             };
-            if !self.inner.table.negotiate(key, negotiated, Instant::now()) {
-                return Err(Refused::ComeBack(FULL));
+            if !self.inner.table.negotiate(key, pending, Instant::now()) {
+                return Err(HubRejection::Unavailable(FULL_RETRY_AFTER));
             }
         }
         let length = answer.body.len();
@@ -239,21 +251,24 @@ impl Hub {
         service: Service,
         caller: &Caller,
         query: &str,
-    ) -> Result<(Key, Found), Refused> {
+    ) -> Result<(ConnectionKey, Lookup), HubRejection> {
         let token = parameter(query, "id").filter(|id| !id.is_empty());
-        let (node, key) =
-            self.inner.signer.read(token.ok_or(Refused::NoId)?).ok_or(Refused::UnknownId)?;
+        let (node, key) = self
+            .inner
+            .signer
+            .read(token.ok_or(HubRejection::MissingId)?)
+            .ok_or(HubRejection::UnknownId)?;
         if !self.inner.signer.is_ours(&node) {
-            return Err(Refused::UnknownId);
+            return Err(HubRejection::UnknownId);
         }
         let table = &self.inner.table;
-        // A token that somebody else negotiated is no token of this caller's.
+        // A token that somebody else pending is no token of this caller's.
         let found = table.find(&key, &caller.party(), service, Instant::now());
-        Ok((key, found.ok_or(Refused::UnknownId)?))
+        Ok((key, found.ok_or(HubRejection::UnknownId)?))
     }
 
     /// The connection that a request names, if it is another gateway's.
-    fn elsewhere(&self, request: &Request<Incoming>) -> Option<(NodeId, Key)> {
+    fn remote_owner(&self, request: &Request<Incoming>) -> Option<(NodeId, ConnectionKey)> {
         let token = parameter(request.uri().query()?, "id")?;
         let (node, key) = self.inner.signer.read(token)?;
         // What came from another gateway is for us, or for nobody.
@@ -261,22 +276,23 @@ impl Hub {
         (!ours).then_some((node, key))
     }
 
-    /// A socket that ends with its connection needs nothing of the gateway that negotiated it, and is as
+    /// A socket that ends with its connection needs nothing of the gateway that pending it, and is as
     /// one that came without negotiation. It is at home here, which spares both of us a tunnel.
-    async fn adopt(
+    async fn connect_locally(
         &self,
         service: Service,
-        client: Client,
-        key: &Key,
+        client: ClientIdentity,
+        key: &ConnectionKey,
         mut request: Request<Incoming>,
         accept: &str,
-    ) -> Result<Response, Refused> {
+    ) -> Result<Response, HubRejection> {
         self.refuse_while_draining()?;
         self.count(&client.caller).await?;
-        let connection_id = negotiate::id(self.inner.signer.name(key));
-        let newcomer = self.enter(&client.caller)?;
-        let beginning = Beginning { service, client, connection_id, returns: None, newcomer };
-        self.upgrade(&mut request, accept, beginning, None)
+        let connection_id = negotiate::id(self.inner.signer.connection_id(key));
+        let handshake_permit = self.begin_handshake(&client.caller)?;
+        let params =
+            ConnectionParams { service, client, connection_id, reconnects: None, handshake_permit };
+        self.upgrade(&mut request, accept, params, None)
     }
 
     async fn forward(
@@ -285,25 +301,26 @@ impl Hub {
         request: Request<Incoming>,
         socket: bool,
         peer: IpAddr,
-    ) -> Result<Response, Refused> {
+    ) -> Result<Response, HubRejection> {
         let (method, headers) = (request.method(), request.headers());
         if ![Method::GET, Method::POST, Method::DELETE].contains(method) {
-            return Ok(not_allowed("GET, POST, DELETE, OPTIONS"));
+            return Ok(method_not_allowed("GET, POST, DELETE, OPTIONS"));
         }
         let address = self.inner.app.find_address(node).await;
-        let owner = address.and_then(|address| address.parse().ok()).ok_or(Refused::UnknownId)?;
+        let owner =
+            address.and_then(|address| address.parse().ok()).ok_or(HubRejection::UnknownId)?;
         let stays = socket || *method == Method::GET && wants_events(headers);
-        let seat = if stays { Some(self.seat()?) } else { None };
-        let passage = Passage { owner, seat, socket, peer };
-        self.inner.forward.pass(&self.inner.signer, passage, request).await
+        let permit = if stays { Some(self.acquire_permit()?) } else { None };
+        let request_to = ForwardRequest { owner, permit, socket, peer };
+        self.inner.forwarder.forward(&self.inner.signer, request_to, request).await
     }
 
     async fn connect(
         &self,
         service: Service,
-        client: Client,
+        client: ClientIdentity,
         mut request: Request<Incoming>,
-    ) -> Result<Response, Refused> {
+    ) -> Result<Response, HubRejection> {
         let query = request.uri().query().unwrap_or_default();
         let accept = accept_key(request.headers());
         let named = parameter(query, "id").is_some_and(|id| !id.is_empty());
@@ -312,53 +329,72 @@ impl Hub {
             self.refuse_while_draining()?;
             self.count(&client.caller).await?;
             let connection_id = negotiate::id(self.random()?);
-            let newcomer = self.enter(&client.caller)?;
-            let beginning = Beginning { service, client, connection_id, returns: None, newcomer };
-            return self.upgrade(&mut request, accept, beginning, None);
+            let handshake_permit = self.begin_handshake(&client.caller)?;
+            let params = ConnectionParams {
+                service,
+                client,
+                connection_id,
+                reconnects: None,
+                handshake_permit,
+            };
+            return self.upgrade(&mut request, accept, params, None);
         }
         let (key, found) = self.find(service, &client.caller, query)?;
         let begins = match &found {
-            Found::Waiting => true,
-            Found::Living(link) => matches!(link, Link::Returning(_)) && accept.is_some(),
+            Lookup::Negotiated => true,
+            Lookup::Attached(handle) => {
+                matches!(handle, TransportHandle::ResumableWebSocket(_)) && accept.is_some()
+            }
         };
         if begins {
             self.count(&client.caller).await?;
         }
         let wants_events = wants_events(request.headers());
         match (found, accept) {
-            (Found::Waiting, Some(accept)) => self.first_socket(key, client, &mut request, &accept),
-            (Found::Waiting, None) if wants_events => self.first_events(key, client),
-            (Found::Waiting, None) => self.first_poll(key, client),
-            // The handshake asked for a version that has no return.
-            (Found::Living(Link::Returning(returns)), Some(_)) if returns.is_closed() => {
-                Err(Refused::Taken)
+            (Lookup::Negotiated, Some(accept)) => {
+                self.first_socket(key, client, &mut request, &accept)
             }
-            (Found::Living(Link::Returning(returns)), Some(accept)) => {
-                self.another_socket(returns, client, &mut request, &accept)
+            (Lookup::Negotiated, None) if wants_events => self.first_events(key, client),
+            (Lookup::Negotiated, None) => self.first_poll(key, client),
+            // The handshake endpoint for a version that has no return.
+            (Lookup::Attached(TransportHandle::ResumableWebSocket(reconnects)), Some(_))
+                if reconnects.is_closed() =>
+            {
+                Err(HubRejection::Conflict)
             }
-            (Found::Living(Link::Socket), Some(_)) => Err(Refused::Taken),
-            (Found::Living(Link::Events(_)), None) if wants_events => Err(Refused::Taken),
-            (Found::Living(Link::Polls(_, mailbox)), None) if !wants_events => {
+            (Lookup::Attached(TransportHandle::ResumableWebSocket(reconnects)), Some(accept)) => {
+                self.another_socket(reconnects, client, &mut request, &accept)
+            }
+            (Lookup::Attached(TransportHandle::WebSocket), Some(_)) => Err(HubRejection::Conflict),
+            (Lookup::Attached(TransportHandle::ServerSentEvents(_)), None) if wants_events => {
+                Err(HubRejection::Conflict)
+            }
+            (Lookup::Attached(TransportHandle::LongPolling(_, buffer)), None) if !wants_events => {
                 let answers = request.extensions().get::<Budget>().cloned();
-                transports::poll(&mailbox, &client.caller, answers).await
+                transports::poll(&buffer, &client.caller, answers).await
             }
-            (Found::Living(_), _) => {
-                Err(Refused::BadRequest("Cannot change transports mid-connection"))
+            (Lookup::Attached(_), _) => {
+                Err(HubRejection::BadRequest("Cannot change transports mid-connection"))
             }
         }
     }
 
     /// Counts a connection that gets a transport, the first or another.
-    async fn count(&self, caller: &Caller) -> Result<(), Refused> {
-        self.inner.app.count_connect(caller).await.map_err(Refused::Limited)
+    async fn count(&self, caller: &Caller) -> Result<(), HubRejection> {
+        self.inner.app.count_connect(caller).await.map_err(HubRejection::RateLimited)
     }
 
-    fn enter(&self, caller: &Caller) -> Result<Newcomer, Refused> {
-        self.inner.newcomers.enter(caller.party()).ok_or(Refused::ComeBack(FULL))
+    fn begin_handshake(&self, caller: &Caller) -> Result<HandshakePermit, HubRejection> {
+        self.inner
+            .handshakes
+            .begin(caller.party())
+            .ok_or(HubRejection::Unavailable(FULL_RETRY_AFTER))
     }
 
-    fn seat(&self) -> Result<OwnedSemaphorePermit, Refused> {
-        Arc::clone(&self.inner.places).try_acquire_owned().map_err(|_| Refused::ComeBack(FULL))
+    fn acquire_permit(&self) -> Result<OwnedSemaphorePermit, HubRejection> {
+        Arc::clone(&self.inner.permits)
+            .try_acquire_owned()
+            .map_err(|_| HubRejection::Unavailable(FULL_RETRY_AFTER))
     }
 
     /// What the client says, where its transport carries only what the server says.
@@ -367,46 +403,56 @@ impl Hub {
         service: Service,
         caller: &Caller,
         request: Request<Incoming>,
-    ) -> Result<Response, Refused> {
+    ) -> Result<Response, HubRejection> {
         let query = request.uri().query().unwrap_or_default();
-        let inbox = match self.find(service, caller, query)?.1 {
-            Found::Living(Link::Events(inbox) | Link::Polls(inbox, _)) => inbox,
-            Found::Living(Link::Socket | Link::Returning(_)) => return Err(Refused::NoPosts),
-            Found::Waiting => return Err(Refused::UnknownId),
+        let posts = match self.find(service, caller, query)?.1 {
+            Lookup::Attached(
+                TransportHandle::ServerSentEvents(posts) | TransportHandle::LongPolling(posts, _),
+            ) => posts,
+            Lookup::Attached(
+                TransportHandle::WebSocket | TransportHandle::ResumableWebSocket(_),
+            ) => return Err(HubRejection::PostNotAllowed),
+            Lookup::Negotiated => return Err(HubRejection::UnknownId),
         };
-        let queued = inbox.queue().ok_or(Refused::TooManyPosts)?;
-        let taken = tokio::time::timeout(POST_TIMEOUT, take(&inbox, request.into_body())).await;
+        let queued = posts.queue().ok_or(HubRejection::TooManyPosts)?;
+        let taken = tokio::time::timeout(POST_TIMEOUT, take(&posts, request.into_body())).await;
         drop(queued);
         taken.unwrap_or_else(|_| Ok(text(StatusCode::REQUEST_TIMEOUT, "")))
     }
 
-    fn delete(&self, service: Service, caller: &Caller, query: &str) -> Result<Response, Refused> {
-        let (key, Found::Living(Link::Polls(_, mailbox))) = self.find(service, caller, query)?
+    fn delete(
+        &self,
+        service: Service,
+        caller: &Caller,
+        query: &str,
+    ) -> Result<Response, HubRejection> {
+        let (key, Lookup::Attached(TransportHandle::LongPolling(_, buffer))) =
+            self.find(service, caller, query)?
         else {
             let what = "Cannot terminate this connection using the DELETE endpoint.";
-            return Err(Refused::BadRequest(what));
+            return Err(HubRejection::BadRequest(what));
         };
-        self.inner.table.forget(&key);
-        mailbox.end();
+        self.inner.table.remove(&key);
+        buffer.end();
         Ok(text(StatusCode::ACCEPTED, ""))
     }
 }
 
 /// Passes a posted body on to its connection: one post after the other, each whole.
-async fn take(inbox: &Inbox, mut body: Incoming) -> Result<Response, Refused> {
-    let mut turn = inbox.turn().await.ok_or(Refused::UnknownId)?;
+async fn take(posts: &PostQueue, mut body: Incoming) -> Result<Response, HubRejection> {
+    let mut turn = posts.turn().await.ok_or(HubRejection::UnknownId)?;
     loop {
-        let frame = match tokio::time::timeout(BODY_IDLE, body.frame()).await {
+        let frame = match tokio::time::timeout(BODY_IDLE_TIMEOUT, body.frame()).await {
             Ok(None) => return Ok(text(StatusCode::OK, "")),
             Ok(Some(Ok(frame))) => frame,
-            Ok(Some(Err(_))) => return Err(Refused::BadRequest("")),
+            Ok(Some(Err(_))) => return Err(HubRejection::BadRequest("")),
             Err(_) => return Ok(text(StatusCode::REQUEST_TIMEOUT, "")),
         };
         let Ok(mut data) = frame.into_data() else { continue };
         while !data.is_empty() {
-            let piece = data.split_to(data.len().min(PIECE));
-            if !turn.put(piece).await {
-                return Err(Refused::UnknownId);
+            let chunk = data.split_to(data.len().min(MAX_CHUNK_LEN));
+            if !turn.put(chunk).await {
+                return Err(HubRejection::UnknownId);
             }
         }
     }

@@ -17,7 +17,7 @@ pub const STATEFUL_VERSION: i32 = 2;
 
 /// What a handshake agreed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Agreed {
+pub struct HandshakeParams {
     /// The encoding of everything that follows.
     pub protocol: Protocol,
     /// The version the client asked for, at most [`MAX_VERSION`].
@@ -59,13 +59,13 @@ struct Request {
 }
 
 #[derive(Serialize)]
-struct Failure<'a> {
+struct ErrorBody<'a> {
     error: &'a str,
 }
 
 /// Judges the payload of a handshake request, without its end; `text_only` for a transport that
 /// carries nothing else.
-pub fn judge(payload: &[u8], text_only: bool) -> Result<Agreed, HandshakeError> {
+pub fn parse_request(payload: &[u8], text_only: bool) -> Result<HandshakeParams, HandshakeError> {
     let malformed = HandshakeError::Malformed;
     let text = std::str::from_utf8(payload).map_err(|_| malformed("Error reading JSON."))?;
     // serde would take an array for the structure, by position.
@@ -91,18 +91,18 @@ pub fn judge(payload: &[u8], text_only: bool) -> Result<Agreed, HandshakeError> 
     if text_only && !protocol.is_text() {
         return Err(HandshakeError::Binary(protocol.name()));
     }
-    Ok(Agreed { protocol, version })
+    Ok(HandshakeParams { protocol, version })
 }
 
 /// The answer to a handshake that succeeded, whole.
-pub fn accepted() -> Bytes {
+pub fn success_response() -> Bytes {
     Bytes::from_static(b"{}\x1e")
 }
 
 /// The answer to a handshake that failed, whole.
-pub fn refused(error: &HandshakeError) -> Bytes {
+pub fn error_response(error: &HandshakeError) -> Bytes {
     let text = error.to_string();
-    match serde_json::to_vec(&Failure { error: &text }) {
+    match serde_json::to_vec(&ErrorBody { error: &text }) {
         Ok(mut bytes) => {
             bytes.push(RECORD_END);
             bytes.into()
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     fn refusal(request: &str) -> String {
-        let answer = refused(&judge(request.as_bytes(), false).unwrap_err());
+        let answer = error_response(&parse_request(request.as_bytes(), false).unwrap_err());
         let (end, json) = answer.split_last().unwrap();
         assert_eq!(*end, RECORD_END);
         let json: serde_json::Value = serde_json::from_slice(json).unwrap();
@@ -129,8 +129,8 @@ mod tests {
     fn every_version_up_to_two_is_taken() {
         for version in [-1, 0, 1, 2] {
             let request = format!(r#" {{"version":{version},"x":[{{}}],"protocol":"json"}} "#);
-            let agreed = Agreed { protocol: Protocol::Json, version };
-            assert_eq!(judge(request.as_bytes(), false), Ok(agreed));
+            let agreed = HandshakeParams { protocol: Protocol::Json, version };
+            assert_eq!(parse_request(request.as_bytes(), false), Ok(agreed));
         }
         assert_eq!(
             refusal(r#"{"protocol":"json","version":3}"#),
@@ -141,9 +141,9 @@ mod tests {
     #[test]
     fn a_binary_protocol_needs_a_transport_that_carries_it() {
         let request = br#"{"protocol":"messagepack","version":1}"#;
-        assert!(judge(request, false).is_ok());
+        assert!(parse_request(request, false).is_ok());
         assert_eq!(
-            judge(request, true).unwrap_err().to_string(),
+            parse_request(request, true).unwrap_err().to_string(),
             "Cannot use the 'messagepack' protocol on the current transport. The transport does not \
              support 'Binary' transfer format."
         );
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn names_of_protocols_have_no_case_and_unknown_ones_are_repeated() {
-        assert!(judge(br#"{"protocol":"JSON","version":1}"#, false).is_ok());
+        assert!(parse_request(br#"{"protocol":"JSON","version":1}"#, false).is_ok());
         assert_eq!(
             refusal(r#"{"protocol":"a\"b","version":1}"#),
             "The protocol 'a\"b' is not supported."
@@ -182,7 +182,7 @@ mod tests {
             assert_eq!(refusal(request), format!("{prefix}{detail}"), "{request}");
         }
         assert!(matches!(
-            judge(b"{\"protocol\":\"json\",\"version\":1,\"x\":\"\xff\"}", false),
+            parse_request(b"{\"protocol\":\"json\",\"version\":1,\"x\":\"\xff\"}", false),
             Err(HandshakeError::Malformed(_))
         ));
     }

@@ -1,18 +1,18 @@
-//! When a connection's turn to go comes while the process stops, so that not all clients return at once.
+//! When a connection's close_delay to go comes while the process stops, so that not all clients return at once.
 
 use std::time::Duration;
 
 /// Between two waves.
-const BETWEEN: Duration = Duration::from_millis(100);
+const WAVE_INTERVAL: Duration = Duration::from_millis(100);
 /// Connections in a wave, while they are few.
-const WAVE: u64 = 50;
+const WAVE_SIZE: u64 = 50;
 /// The most waves, which then are larger: a stop does not wait for ever.
-const WAVES: u64 = 100;
+const MAX_WAVES: u64 = 100;
 
 /// How long the connection of this number has still to wait, one of so many.
-pub(super) fn turn(number: u64, connections: u64) -> Duration {
-    let waves = (connections / WAVE + 1).min(WAVES);
-    BETWEEN * u32::try_from(number % waves).unwrap_or(u32::MAX)
+pub(super) fn close_delay(number: u64, connections: u64) -> Duration {
+    let waves = (connections / WAVE_SIZE + 1).min(MAX_WAVES);
+    WAVE_INTERVAL * u32::try_from(number % waves).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -25,7 +25,7 @@ mod tests {
     fn waves(connections: u64) -> (u64, Duration) {
         let mut waves: HashMap<Duration, u64> = HashMap::new();
         for number in 0..connections {
-            *waves.entry(turn(1_000_000 + number, connections)).or_default() += 1;
+            *waves.entry(close_delay(1_000_000 + number, connections)).or_default() += 1;
         }
         let largest = waves.values().max().copied();
         (largest.unwrap_or_default(), waves.into_keys().max().unwrap_or_default())
@@ -35,7 +35,7 @@ mod tests {
     fn few_go_at_once_and_many_evenly_within_ten_seconds() {
         assert_eq!(waves(10), (10, Duration::ZERO));
         let (largest, last) = waves(2000);
-        assert!(largest <= WAVE && last == Duration::from_secs(4), "{largest}, {last:?}");
+        assert!(largest <= WAVE_SIZE && last == Duration::from_secs(4), "{largest}, {last:?}");
         let (largest, last) = waves(33_000);
         assert!(largest <= 330 && last < Duration::from_secs(10), "{largest}, {last:?}");
     }

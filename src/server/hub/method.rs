@@ -8,9 +8,9 @@ use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
 
 use super::{
-    codec::{Data, Outcome},
+    codec::{CompletionResult, Data},
     diagnostics,
-    session::Kind,
+    session::InvocationKind,
 };
 use crate::{
     app::{App, Caller, Error},
@@ -34,15 +34,15 @@ pub struct Method {
     bind: Binder,
 }
 
-type Binder = Box<dyn Fn(&str, Vec<Data>, &[String]) -> Result<Bound, String> + Send + Sync>;
+type Binder = Box<dyn Fn(&str, Vec<Data>, &[String]) -> Result<BoundCall, String> + Send + Sync>;
 
 /// A call whose arguments were read.
 #[derive(Debug)]
-pub enum Bound {
+pub enum BoundCall {
     /// Of the hubs for messages.
-    Method(Call),
+    Method(MethodCall),
     /// Of the diagnostics hub.
-    Diagnostic(diagnostics::Call),
+    Diagnostic(diagnostics::DiagnosticCall),
 }
 
 /// A row whose handler gets one argument and answers once.
@@ -54,7 +54,7 @@ where
 {
     Method::new(name, who, move |target, arguments, _| {
         let argument = A::read(target, arguments)?;
-        Ok(Bound::Method(Call::new(name, argument, handler.clone())))
+        Ok(BoundCall::Method(MethodCall::new(name, argument, handler.clone())))
     })
 }
 
@@ -63,7 +63,7 @@ impl Method {
     pub fn new(
         name: &'static str,
         who: Who,
-        bind: impl Fn(&str, Vec<Data>, &[String]) -> Result<Bound, String> + Send + Sync + 'static,
+        bind: impl Fn(&str, Vec<Data>, &[String]) -> Result<BoundCall, String> + Send + Sync + 'static,
     ) -> Method {
         let writes = Writes::Other;
         Method { name, who, writes, streams: false, uploads: 0, bind: Box::new(bind) }
@@ -100,7 +100,7 @@ impl Method {
     pub fn admit(&self, caller: &Caller) -> Result<(), String> {
         self.who.admit(caller).map_err(|error| {
             count(self.name);
-            failed(self.name, &error)
+            app_error(self.name, &error)
         })
     }
 
@@ -113,12 +113,12 @@ impl Method {
         target: &str,
         arguments: Vec<Data>,
         uploads: &[String],
-        kind: Kind,
-    ) -> Result<Bound, String> {
+        kind: InvocationKind,
+    ) -> Result<BoundCall, String> {
         let mut bound = (self.bind)(target, arguments, uploads)?;
         check_kind(self.name, self.streams, kind)?;
         check_uploads(self.name, uploads.len(), self.uploads)?;
-        if let Bound::Method(call) = &mut bound {
+        if let BoundCall::Method(call) = &mut bound {
             call.counted = self.writes.counted_first(self.who);
         }
         Ok(bound)
@@ -149,11 +149,11 @@ pub trait Argument: Sized + Send + 'static {
 }
 
 /// A method without an argument.
-pub struct Nothing;
+pub struct NoArgument;
 
-impl Argument for Nothing {
-    fn read(target: &str, arguments: Vec<Data>) -> Result<Nothing, String> {
-        none(target, &arguments).map(|()| Nothing)
+impl Argument for NoArgument {
+    fn read(target: &str, arguments: Vec<Data>) -> Result<NoArgument, String> {
+        none(target, &arguments).map(|()| NoArgument)
     }
 }
 
@@ -178,43 +178,43 @@ pub struct Invocation {
     pub connection: u64,
 }
 
-type Answering = Pin<Box<dyn Future<Output = Result<Data, Error>> + Send>>;
+type HandlerFuture = Pin<Box<dyn Future<Output = Result<Data, Error>> + Send>>;
 
 /// A call that can be carried out.
-pub struct Call {
+pub struct MethodCall {
     method: &'static str,
     acknowledged: Vec<MessageId>,
     /// What it counts as before it runs.
     counted: Option<RateClass>,
-    run: Box<dyn FnOnce(Invocation) -> Answering + Send>,
+    run: Box<dyn FnOnce(Invocation) -> HandlerFuture + Send>,
 }
 
-impl fmt::Debug for Call {
+impl fmt::Debug for MethodCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Call").field(&self.method).field(&self.acknowledged).finish()
+        f.debug_tuple("MethodCall").field(&self.method).field(&self.acknowledged).finish()
     }
 }
 
 /// How a call went.
-pub struct Done {
+pub struct InvocationResult {
     /// The answer.
-    pub outcome: Outcome,
+    pub outcome: CompletionResult,
     /// The recipient has these: they leave the connection's window.
     pub acknowledged: Vec<MessageId>,
 }
 
-impl Call {
+impl MethodCall {
     /// Of a method with this argument. What it counts as is said by its row ([`Method::bind`]).
     pub(super) fn new<A, R>(
         method: &'static str,
         argument: A,
         handler: impl FnOnce(Invocation, A) -> R + Send + 'static,
-    ) -> Call
+    ) -> MethodCall
     where
         A: Argument,
         R: Future<Output = Result<Data, Error>> + Send + 'static,
     {
-        Call {
+        MethodCall {
             method,
             acknowledged: argument.acknowledged().to_vec(),
             counted: None,
@@ -228,7 +228,7 @@ impl Call {
     }
 
     /// Does what was asked.
-    pub async fn run(self, invocation: Invocation) -> Done {
+    pub async fn run(self, invocation: Invocation) -> InvocationResult {
         count(self.method);
         let passed = match self.counted {
             Some(class) => invocation.app.count_call(&invocation.caller, class).await,
@@ -239,10 +239,13 @@ impl Call {
             Err(limited) => Err(limited),
         };
         match answered {
-            Ok(value) => Done { outcome: Outcome::Value(value), acknowledged: self.acknowledged },
+            Ok(value) => InvocationResult {
+                outcome: CompletionResult::Value(value),
+                acknowledged: self.acknowledged,
+            },
             // What could not be stored stays in the window: it will be said again.
-            Err(error) => Done {
-                outcome: Outcome::Error(failed(self.method, &error)),
+            Err(error) => InvocationResult {
+                outcome: CompletionResult::Error(app_error(self.method, &error)),
                 acknowledged: Vec::new(),
             },
         }
@@ -254,14 +257,14 @@ fn count(method: &'static str) {
 }
 
 /// The text for an error of the application; clients see everything after `HubException: `.
-fn failed(method: &str, error: &Error) -> String {
+fn app_error(method: &str, error: &Error) -> String {
     let (_, code) = reply::classify(error);
     metrics::counter!("esh3ar_errors_total", "way" => "hub", "code" => code).increment(1);
-    failed_with(method, &format!("{code}: {error}"))
+    invocation_failed(method, &format!("{code}: {error}"))
 }
 
 /// The text for an application error of a method.
-pub(super) fn failed_with(method: &str, text: &str) -> String {
+pub(super) fn invocation_failed(method: &str, text: &str) -> String {
     let method = shown(method);
     format!("An unexpected error occurred invoking '{method}' on the server. HubException: {text}")
 }
@@ -275,14 +278,14 @@ fn unknown(target: &str) -> String {
 }
 
 /// Whether a method is called in the way that it answers.
-fn check_kind(method: &str, streams: bool, kind: Kind) -> Result<(), String> {
+fn check_kind(method: &str, streams: bool, kind: InvocationKind) -> Result<(), String> {
     match (streams, kind) {
-        (false, Kind::Plain) | (true, Kind::Stream) => Ok(()),
-        (true, Kind::Plain) => Err(format!(
+        (false, InvocationKind::Plain) | (true, InvocationKind::Stream) => Ok(()),
+        (true, InvocationKind::Plain) => Err(format!(
             "The client attempted to invoke the streaming '{method}' method with a non-streaming \
              invocation."
         )),
-        (false, Kind::Stream) => Err(format!(
+        (false, InvocationKind::Stream) => Err(format!(
             "The client attempted to invoke the non-streaming '{method}' method with a streaming \
              invocation."
         )),
@@ -294,7 +297,7 @@ fn check_uploads(method: &str, given: usize, expected: usize) -> Result<(), Stri
         return Ok(());
     }
     let text = format!("Client sent {given} stream(s), Hub method expects {expected}.");
-    Err(failed_with(method, &text))
+    Err(invocation_failed(method, &text))
 }
 
 /// Reads the one argument of a method.

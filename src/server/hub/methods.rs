@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use super::{
     codec::Data,
-    method::{Argument, Call, Invocation, Method, Nothing, method, misfit, one},
+    method::{Argument, Invocation, Method, MethodCall, NoArgument, method, misfit, one},
 };
 use crate::{
     app::{
@@ -41,12 +41,12 @@ use crate::{
 };
 
 /// Messages or conversations in an answer, usually and at most.
-const USUAL_PAGE: usize = 50;
-const LARGEST_PAGE: usize = 200;
+const DEFAULT_PAGE_SIZE: usize = 50;
+const MAX_PAGE_SIZE: usize = 200;
 
 /// How messages look to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum WireFormat {
     /// As over HTTP.
     Current,
     /// As the existing system writes them.
@@ -77,22 +77,22 @@ pub fn echo() -> Method {
 }
 
 /// The recipient has these, though it did not call.
-pub(super) fn acknowledging(ids: Vec<MessageId>) -> Call {
-    Call::new(ACKNOWLEDGE, Ids(ids), acknowledge)
+pub(super) fn acknowledging(ids: Vec<MessageId>) -> MethodCall {
+    MethodCall::new(ACKNOWLEDGE, MessageIds(ids), acknowledge)
 }
 
 /// Messages by their ids.
-pub struct Ids(pub Vec<MessageId>);
+pub struct MessageIds(pub Vec<MessageId>);
 
-impl Ids {
-    fn of(ids: Vec<uuid::Uuid>) -> Ids {
-        Ids(ids.into_iter().map(MessageId).collect())
+impl MessageIds {
+    fn of(ids: Vec<uuid::Uuid>) -> MessageIds {
+        MessageIds(ids.into_iter().map(MessageId).collect())
     }
 }
 
-impl Argument for Ids {
-    fn read(target: &str, arguments: Vec<Data>) -> Result<Ids, String> {
-        one(target, arguments).map(Ids::of)
+impl Argument for MessageIds {
+    fn read(target: &str, arguments: Vec<Data>) -> Result<MessageIds, String> {
+        one(target, arguments).map(MessageIds::of)
     }
 
     fn acknowledged(&self) -> &[MessageId] {
@@ -101,19 +101,19 @@ impl Argument for Ids {
 }
 
 /// The recipient has these. How many this changed.
-pub async fn acknowledge(call: Invocation, ids: Ids) -> Result<Data, Error> {
-    say(call, Said::Acknowledged, &ids).await
+pub async fn acknowledge(call: Invocation, ids: MessageIds) -> Result<Data, Error> {
+    record(call, Said::Acknowledged, &ids).await
 }
 
-async fn say(call: Invocation, said: Said, ids: &Ids) -> Result<Data, Error> {
+async fn record(call: Invocation, said: Said, ids: &MessageIds) -> Result<Data, Error> {
     let times = call.written_at.into_iter().chain(std::iter::repeat(None));
     let words = ids.0.iter().copied().zip(times).collect();
     Ok(json!(call.app.say(&call.caller, said, words).await?.len()).into())
 }
 
 /// What was read: these messages, or a conversation, up to a `seq` or whole.
-enum Opened {
-    Messages(Ids),
+enum ReadTarget {
+    Messages(MessageIds),
     Conversation(ConversationId, Option<i64>),
 }
 
@@ -128,42 +128,46 @@ struct MarkReadArgument {
     up_to_seq: Option<i64>,
 }
 
-impl Argument for Opened {
+impl Argument for ReadTarget {
     fn read(target: &str, arguments: Vec<Data>) -> Result<Opened, String> {
         let argument: MarkReadArgument = one(target, arguments)?;
         match (argument.message_ids, argument.conversation_id) {
-            (Some(ids), None) if argument.up_to_seq.is_none() => Ok(Opened::Messages(Ids::of(ids))),
-            (None, Some(id)) => Ok(Opened::Conversation(ConversationId(id), argument.up_to_seq)),
+            (Some(ids), None) if argument.up_to_seq.is_none() => {
+                Ok(ReadTarget::Messages(MessageIds::of(ids)))
+            }
+            (None, Some(id)) => {
+                Ok(ReadTarget::Conversation(ConversationId(id), argument.up_to_seq))
+            }
             _ => Err(misfit(target, "give messageIds, or conversationId and perhaps upToSeq")),
         }
     }
 
     fn acknowledged(&self) -> &[MessageId] {
         match self {
-            Opened::Messages(ids) => ids.acknowledged(),
-            Opened::Conversation(..) => &[],
+            ReadTarget::Messages(ids) => ids.acknowledged(),
+            ReadTarget::Conversation(..) => &[],
         }
     }
 }
 
-async fn mark_read(call: Invocation, opened: Opened) -> Result<Data, Error> {
+async fn mark_read(call: Invocation, opened: ReadTarget) -> Result<Data, Error> {
     match opened {
-        Opened::Messages(ids) => say(call, Said::Opened, &ids).await,
-        Opened::Conversation(id, up_to) => {
+        ReadTarget::Messages(ids) => record(call, Said::Opened, &ids).await,
+        ReadTarget::Conversation(id, up_to) => {
             let (read, _) = call.app.read_conversation(&call.caller, id, up_to).await?;
             Ok(json!(read).into())
         }
     }
 }
 
-async fn pending(call: Invocation, _: Nothing) -> Result<Data, Error> {
+async fn pending(call: Invocation, _: NoArgument) -> Result<Data, Error> {
     let found = call.app.pending(&call.caller, PAGE).await?;
     Ok(read(&view::history(&found)).into())
 }
 
 /// Where something is said.
 #[derive(Clone, Debug)]
-pub enum ChatTo {
+pub enum ChatTarget {
     /// In this conversation.
     Conversation(ConversationId),
     /// In the one with the user of this phone number.
@@ -171,9 +175,9 @@ pub enum ChatTo {
 }
 
 /// Something to be said.
-pub struct Saying {
+pub struct SendChat {
     /// Where.
-    pub to: ChatTo,
+    pub to: ChatTarget,
     /// Who the caller claims to be, where it has to.
     pub from: Option<String>,
     /// What.
@@ -190,12 +194,12 @@ struct SendMessageArgument {
     client_message_id: Option<String>,
 }
 
-impl Argument for Saying {
-    fn read(target: &str, arguments: Vec<Data>) -> Result<Saying, String> {
+impl Argument for SendChat {
+    fn read(target: &str, arguments: Vec<Data>) -> Result<SendChat, String> {
         let argument: SendMessageArgument = one(target, arguments)?;
         let to = match (argument.conversation_id, argument.to) {
-            (Some(id), None) => ChatTo::Conversation(ConversationId(id)),
-            (None, Some(phone)) => ChatTo::Phone(phone),
+            (Some(id), None) => ChatTarget::Conversation(ConversationId(id)),
+            (None, Some(phone)) => ChatTarget::Phone(phone),
             _ => return Err(misfit(target, "give one of conversationId and to")),
         };
         let content_type = match argument.content_type.as_deref() {
@@ -205,12 +209,12 @@ impl Argument for Saying {
         };
         let draft = Draft { content: argument.content, content_type, ..Draft::default() };
         let client_message_id = argument.client_message_id;
-        Ok(Saying { to, from: None, request: ChatRequest { draft, client_message_id } })
+        Ok(SendChat { to, from: None, request: ChatRequest { draft, client_message_id } })
     }
 }
 
-async fn send_message(call: Invocation, saying: Saying) -> Result<Data, Error> {
-    let message = send(call, saying).await?;
+async fn send_message(call: Invocation, chat: SendChat) -> Result<Data, Error> {
+    let message = send(call, chat).await?;
     Ok(json!(view::MessageView::from(&message)).into())
 }
 
@@ -218,9 +222,9 @@ async fn send_message(call: Invocation, saying: Saying) -> Result<Data, Error> {
 ///
 /// # Errors
 /// Not permitted, not the caller's number, no such conversation.
-pub async fn send(call: Invocation, saying: Saying) -> Result<Message, Error> {
+pub async fn send(call: Invocation, chat: SendChat) -> Result<Message, Error> {
     let came = Instant::now();
-    let Saying { to, from, request } = saying;
+    let SendChat { to, from, request } = chat;
     let Invocation { app, caller, connection, .. } = call;
     if let Some(from) = &from {
         let own = match caller.party() {
@@ -237,8 +241,8 @@ pub async fn send(call: Invocation, saying: Saying) -> Result<Message, Error> {
         }
     }
     let id = match to {
-        ChatTo::Conversation(id) => id,
-        ChatTo::Phone(phone) => {
+        ChatTarget::Conversation(id) => id,
+        ChatTarget::Phone(phone) => {
             App::check_said(&request)?;
             app.open_conversation(&caller, &phone).await?.0.id
         }
@@ -251,7 +255,7 @@ pub async fn send(call: Invocation, saying: Saying) -> Result<Message, Error> {
     Ok(message)
 }
 
-struct HistoryOf(ConversationId, Page);
+struct HistoryQuery(ConversationId, Page);
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -262,15 +266,15 @@ struct GetHistoryArgument {
     limit: Option<usize>,
 }
 
-impl Argument for HistoryOf {
-    fn read(target: &str, arguments: Vec<Data>) -> Result<HistoryOf, String> {
+impl Argument for HistoryQuery {
+    fn read(target: &str, arguments: Vec<Data>) -> Result<HistoryQuery, String> {
         let GetHistoryArgument { conversation_id, before, after, limit } = one(target, arguments)?;
-        let page = Page { before, after, limit: page_of(target, limit)? };
-        Ok(HistoryOf(ConversationId(conversation_id), page))
+        let page = Page { before, after, limit: page_size(target, limit)? };
+        Ok(HistoryQuery(ConversationId(conversation_id), page))
     }
 }
 
-async fn history(call: Invocation, HistoryOf(id, page): HistoryOf) -> Result<Data, Error> {
+async fn history(call: Invocation, HistoryQuery(id, page): HistoryQuery) -> Result<Data, Error> {
     let Invocation { app, caller, .. } = call;
     let found = if page.is_latest() {
         app.latest(&caller, id, page.limit, view::history).await?
@@ -295,7 +299,7 @@ impl Argument for ConversationsArgument {
             false => one(target, arguments)?,
         };
         let argument = argument.unwrap_or_default();
-        page_of(target, argument.limit)?;
+        page_size(target, argument.limit)?;
         Ok(argument)
     }
 }
@@ -307,7 +311,7 @@ async fn conversations(call: Invocation, wanted: ConversationsArgument) -> Resul
             Error::field("status", "unknown", "status is active, archived or closed")
         })?),
     };
-    let limit = wanted.limit.unwrap_or(USUAL_PAGE).min(LARGEST_PAGE);
+    let limit = wanted.limit.unwrap_or(DEFAULT_PAGE_SIZE).min(MAX_PAGE_SIZE);
     let Invocation { app, caller, .. } = call;
     let page = app.newest_conversations(&caller, status, limit, view::conversations).await?;
     Ok(read(&page)["items"].take().into())
@@ -336,10 +340,10 @@ fn read(page: &[u8]) -> Value {
 }
 
 /// How many a page is to hold. Nothing at all would look like the end of the list.
-fn page_of(target: &str, limit: Option<usize>) -> Result<usize, String> {
+fn page_size(target: &str, limit: Option<usize>) -> Result<usize, String> {
     match limit {
-        Some(0) => Err(misfit(target, &format!("limit is a number from 1 to {LARGEST_PAGE}"))),
-        limit => Ok(limit.unwrap_or(USUAL_PAGE).min(LARGEST_PAGE)),
+        Some(0) => Err(misfit(target, &format!("limit is a number from 1 to {MAX_PAGE_SIZE}"))),
+        limit => Ok(limit.unwrap_or(DEFAULT_PAGE_SIZE).min(MAX_PAGE_SIZE)),
     }
 }
 
@@ -347,16 +351,16 @@ fn page_of(target: &str, limit: Option<usize>) -> Result<usize, String> {
 mod tests {
     use super::{
         super::{
-            method::{Bound, find},
-            session::Kind,
+            method::{BoundCall, find},
+            session::InvocationKind,
         },
         *,
     };
 
-    fn bind(target: &str, arguments: Vec<Data>) -> Result<Call, String> {
-        match find(&rows(), target)?.bind(target, arguments, &[], Kind::Plain)? {
-            Bound::Method(call) => Ok(call),
-            Bound::Diagnostic(call) => panic!("{call:?} is of another hub"),
+    fn bind(target: &str, arguments: Vec<Data>) -> Result<MethodCall, String> {
+        match find(&rows(), target)?.bind(target, arguments, &[], InvocationKind::Plain)? {
+            BoundCall::Method(call) => Ok(call),
+            BoundCall::Diagnostic(call) => panic!("{call:?} is of another hub"),
         }
     }
 

@@ -16,7 +16,7 @@ pub const MAX_VERSION: i32 = 1;
 
 /// A way to carry a connection's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub enum Transport {
+pub enum TransportKind {
     /// One WebSocket.
     WebSockets,
     /// A stream of events to the client, requests from it.
@@ -25,10 +25,10 @@ pub enum Transport {
     LongPolling,
 }
 
-impl Transport {
+impl TransportKind {
     /// What it is offered to carry: binary only while there is a binary protocol to carry.
     fn formats(self) -> &'static [&'static str] {
-        let binary = self != Transport::ServerSentEvents
+        let binary = self != TransportKind::ServerSentEvents
             && Protocol::ALL.into_iter().any(|protocol| !protocol.is_text());
         if binary { &["Text", "Binary"] } else { &["Text"] }
     }
@@ -36,9 +36,9 @@ impl Transport {
 
 /// What a route offers.
 #[derive(Clone, Copy, Debug)]
-pub struct Offer<'a> {
+pub struct TransportOffer<'a> {
     /// In the order clients are to try them.
-    pub transports: &'a [Transport],
+    pub transports: &'a [TransportKind],
     /// Whether connections may outlive their WebSocket for a moment.
     pub stateful: bool,
 }
@@ -60,9 +60,9 @@ impl fmt::Debug for ConnectionToken {
     }
 }
 
-/// A connection that was granted and waits for its transport.
+/// A connection that was connection and waits for its transport.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Granted {
+pub struct NegotiatedConnection {
     /// Its public name. A client of version 0 is not told it: it gets the token for an id, and a
     /// secret must not become a name.
     pub connection_id: String,
@@ -74,9 +74,9 @@ pub struct Granted {
 
 /// The answer to a negotiation.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct NegotiateResponse {
     /// The connection to keep; none if the request was refused.
-    pub granted: Option<Granted>,
+    pub connection: Option<NegotiatedConnection>,
     /// The body of a 200, `application/json`.
     pub body: Vec<u8>,
 }
@@ -97,12 +97,12 @@ struct Body<'a> {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct TransportBody {
-    transport: Transport,
+    transport: TransportKind,
     transfer_formats: &'static [&'static str],
 }
 
 #[derive(Serialize)]
-struct Refusal<'a> {
+struct ErrorBody<'a> {
     error: &'a str,
 }
 
@@ -114,7 +114,12 @@ pub fn id(random: [u8; 16]) -> String {
 
 /// Answers the query of a negotiation (without its `?`; empty if there was none). `id_bytes` must tell
 /// nothing of the token, since the id is public and the token secret.
-pub fn negotiate(query: &str, id_bytes: [u8; 16], token: String, offer: Offer<'_>) -> Answer {
+pub fn negotiate(
+    query: &str,
+    id_bytes: [u8; 16],
+    token: String,
+    offer: TransportOffer<'_>,
+) -> NegotiateResponse {
     let version = match parameter(query, "negotiateVersion").map(str::parse::<i32>) {
         None => 0,
         Some(Ok(version)) if version >= 0 => version.min(MAX_VERSION),
@@ -128,7 +133,7 @@ pub fn negotiate(query: &str, id_bytes: [u8; 16], token: String, offer: Offer<'_
             return refusal("The client requested a non-integer protocol version.");
         }
     };
-    let stateful = asks_to_return(query) && offer.stateful;
+    let stateful = wants_stateful_reconnect(query) && offer.stateful;
     let connection_id = id(id_bytes);
     let token = ConnectionToken(token);
     // Version 0 knows one id: the client shows as `id` what it is told here.
@@ -151,19 +156,25 @@ pub fn negotiate(query: &str, id_bytes: [u8; 16], token: String, offer: Offer<'_
             .collect(),
     };
     match serde_json::to_vec(&body) {
-        Ok(body) => Answer { granted: Some(Granted { connection_id, token, stateful }), body },
+        Ok(body) => NegotiateResponse {
+            connection: Some(NegotiatedConnection { connection_id, token, stateful }),
+            body,
+        },
         // Writing texts to memory has no way to fail.
         Err(_) => refusal("The connection could not be made."),
     }
 }
 
 /// Whether the client asks for a connection that outlives its socket.
-pub fn asks_to_return(query: &str) -> bool {
+pub fn wants_stateful_reconnect(query: &str) -> bool {
     parameter(query, "useStatefulReconnect").is_some_and(|value| value.eq_ignore_ascii_case("true"))
 }
 
-fn refusal(error: &str) -> Answer {
-    Answer { granted: None, body: serde_json::to_vec(&Refusal { error }).unwrap_or_default() }
+fn refusal(error: &str) -> NegotiateResponse {
+    NegotiateResponse {
+        connection: None,
+        body: serde_json::to_vec(&ErrorBody { error }).unwrap_or_default(),
+    }
 }
 
 /// The first value of a parameter, names compared without case. Values are taken as they stand: no
@@ -181,15 +192,20 @@ mod tests {
 
     use super::*;
 
-    const ALL: Offer<'static> = Offer {
-        transports: &[Transport::WebSockets, Transport::ServerSentEvents, Transport::LongPolling],
+    const ALL: TransportOffer<'static> = TransportOffer {
+        transports: &[
+            TransportKind::WebSockets,
+            TransportKind::ServerSentEvents,
+            TransportKind::LongPolling,
+        ],
         stateful: true,
     };
-    const PLAIN: Offer<'static> = Offer { transports: &[Transport::WebSockets], stateful: false };
+    const PLAIN: TransportOffer<'static> =
+        TransportOffer { transports: &[TransportKind::WebSockets], stateful: false };
 
-    fn ask(query: &str, offer: Offer<'_>) -> (Option<Granted>, Value) {
+    fn ask(query: &str, offer: TransportOffer<'_>) -> (Option<NegotiatedConnection>, Value) {
         let answer = negotiate(query, [0xFF; 16], "A".repeat(22), offer);
-        (answer.granted, serde_json::from_slice(&answer.body).unwrap())
+        (answer.connection, serde_json::from_slice(&answer.body).unwrap())
     }
 
     #[test]
@@ -201,7 +217,7 @@ mod tests {
 
     #[test]
     fn version_one_separates_the_name_from_the_secret() {
-        let (granted, body) = ask("a=b&NegotiateVersion=1", PLAIN);
+        let (connection, body) = ask("a=b&NegotiateVersion=1", PLAIN);
         let expected = json!({
             "negotiateVersion": 1,
             "connectionId": "_____________________w",
@@ -209,18 +225,18 @@ mod tests {
             "availableTransports": [{"transport": "WebSockets", "transferFormats": ["Text", "Binary"]}],
         });
         assert_eq!(body, expected);
-        let granted = granted.unwrap();
-        assert_eq!(granted.token.expose(), "AAAAAAAAAAAAAAAAAAAAAA");
-        assert_eq!(granted.connection_id, "_____________________w");
-        assert!(!format!("{granted:?}").contains("AAAA"));
+        let connection = connection.unwrap();
+        assert_eq!(connection.token.expose(), "AAAAAAAAAAAAAAAAAAAAAA");
+        assert_eq!(connection.connection_id, "_____________________w");
+        assert!(!format!("{connection:?}").contains("AAAA"));
     }
 
     #[test]
     fn version_zero_knows_only_the_token() {
         for query in ["", "negotiateVersion=0", "xnegotiateVersion=1"] {
-            let (granted, body) = ask(query, PLAIN);
+            let (connection, body) = ask(query, PLAIN);
             assert_eq!(body["negotiateVersion"], 0);
-            assert_eq!(body["connectionId"], granted.unwrap().token.expose());
+            assert_eq!(body["connectionId"], connection.unwrap().token.expose());
             assert_eq!(body.get("connectionToken"), None);
         }
     }
@@ -243,8 +259,8 @@ mod tests {
                 "The client requested version '-1', but the server does not support this version.",
             ),
         ] {
-            let (granted, body) = ask(query, PLAIN);
-            assert_eq!((granted, body), (None, json!({"error": error})), "{query}");
+            let (connection, body) = ask(query, PLAIN);
+            assert_eq!((connection, body), (None, json!({"error": error})), "{query}");
         }
     }
 
@@ -254,8 +270,8 @@ mod tests {
         for (query, offer, stateful) in
             [(asked, ALL, true), (asked, PLAIN, false), ("negotiateVersion=1", ALL, false)]
         {
-            let (granted, body) = ask(query, offer);
-            assert_eq!(granted.unwrap().stateful, stateful);
+            let (connection, body) = ask(query, offer);
+            assert_eq!(connection.unwrap().stateful, stateful);
             let expected = stateful.then_some(&Value::Bool(true));
             assert_eq!(body.get("useStatefulReconnect"), expected);
         }

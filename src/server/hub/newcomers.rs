@@ -13,19 +13,19 @@ use crate::domain::Party;
 
 /// Connections that one party may have on their way in at once: many times as many as it may have in
 /// all by default, since those that never get there count until their time is up.
-const MOST: usize = 256;
+const MAX_PENDING_HANDSHAKES: usize = 256;
 
 type Counts = Arc<Mutex<HashMap<Party, usize>>>;
 
 /// Who is on the way in. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Newcomers {
+pub struct HandshakeLimiter {
     counts: Counts,
 }
 
 /// One connection on its way in; dropping it ends the way.
 #[derive(Debug)]
-pub struct Newcomer {
+pub struct HandshakePermit {
     counts: Counts,
     party: Party,
 }
@@ -34,21 +34,21 @@ fn lock(counts: &Counts) -> MutexGuard<'_, HashMap<Party, usize>> {
     counts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Newcomers {
+impl HandshakeLimiter {
     /// Lets one more in; none when the party has too many on their way.
-    pub fn enter(&self, party: Party) -> Option<Newcomer> {
+    pub fn begin(&self, party: Party) -> Option<HandshakePermit> {
         let mut counts = lock(&self.counts);
         let count = counts.entry(party.clone()).or_default();
-        if *count >= MOST {
+        if *count >= MAX_PENDING_HANDSHAKES {
             return None;
         }
         *count += 1;
         drop(counts);
-        Some(Newcomer { counts: Arc::clone(&self.counts), party })
+        Some(HandshakePermit { counts: Arc::clone(&self.counts), party })
     }
 }
 
-impl Drop for Newcomer {
+impl Drop for HandshakePermit {
     fn drop(&mut self) {
         let mut counts = lock(&self.counts);
         if let Some(count) = counts.get_mut(&self.party) {
@@ -68,14 +68,15 @@ mod tests {
     #[test]
     fn one_party_cannot_keep_the_others_out() {
         let party = |number| Party::Mobile(Phone::from_stored(number));
-        let newcomers = Newcomers::default();
-        let enter = |number| newcomers.enter(party(number));
-        let mut many: Vec<_> = (0..MOST).map(|_| enter("+967771234567").unwrap()).collect();
-        assert!(enter("+967771234567").is_none());
-        assert!(enter("+967771234568").is_some());
+        let limiter = HandshakeLimiter::default();
+        let begin = |number| limiter.begin(party(number));
+        let mut many: Vec<_> =
+            (0..MAX_PENDING_HANDSHAKES).map(|_| begin("+967771234567").unwrap()).collect();
+        assert!(begin("+967771234567").is_none());
+        assert!(begin("+967771234568").is_some());
         many.pop();
-        assert!(enter("+967771234567").is_some());
+        assert!(begin("+967771234567").is_some());
         drop(many);
-        assert!(lock(&newcomers.counts).is_empty());
+        assert!(lock(&limiter.counts).is_empty());
     }
 }

@@ -5,9 +5,9 @@ use std::sync::LazyLock;
 use super::{
     codec::Data,
     diagnostics,
-    method::{self, Bound, Method},
-    methods::{self, Form},
-    session::Kind,
+    method::{self, BoundCall, Method},
+    methods::{self, WireFormat},
+    session::InvocationKind,
 };
 use crate::{
     app::Caller,
@@ -29,7 +29,7 @@ pub enum Service {
 
 /// What a path under a hub asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum HubEndpoint {
     /// A new connection.
     Negotiate,
     /// The connection itself.
@@ -47,16 +47,16 @@ impl Service {
 
     /// The hub at a path; paths are matched without case and may end in a slash, as the official server
     /// does: what its clients make of an address that ends in one.
-    pub fn at(path: &str) -> Option<(Service, Asked)> {
+    pub fn at(path: &str) -> Option<(Service, HubEndpoint)> {
         Service::ALL.into_iter().find_map(|(base, service, _)| {
             let (head, tail) = path.split_at_checked(base.len())?;
             if !head.eq_ignore_ascii_case(base) {
                 return None;
             }
             match tail.strip_suffix('/').unwrap_or(tail) {
-                "" => Some((service, Asked::Connect)),
+                "" => Some((service, HubEndpoint::Connect)),
                 tail if tail.eq_ignore_ascii_case("/negotiate") => {
-                    Some((service, Asked::Negotiate))
+                    Some((service, HubEndpoint::Negotiate))
                 }
                 _ => None,
             }
@@ -89,10 +89,10 @@ impl Service {
     }
 
     /// How its messages look.
-    pub fn form(self) -> Form {
+    pub fn wire_format(self) -> WireFormat {
         match self {
-            Service::Messages | Service::Diagnostics => Form::Current,
-            Service::LegacyMobile | Service::LegacyBusiness => Form::Legacy,
+            Service::Messages | Service::Diagnostics => WireFormat::Current,
+            Service::LegacyMobile | Service::LegacyBusiness => WireFormat::Legacy,
         }
     }
 
@@ -106,8 +106,8 @@ impl Service {
         target: &str,
         arguments: Vec<Data>,
         uploads: &[String],
-        kind: Kind,
-    ) -> Result<Bound, String> {
+        kind: InvocationKind,
+    ) -> Result<BoundCall, String> {
         let method = method::find(self.methods(), target)?;
         method.admit(caller)?;
         method.bind(target, arguments, uploads, kind)
@@ -121,22 +121,22 @@ mod tests {
     #[test]
     fn hubs_are_found_by_their_paths_without_case() {
         let at = |path| Service::at(path);
-        assert_eq!(at("/hub"), Some((Service::Messages, Asked::Connect)));
-        assert_eq!(at("/HUB/Negotiate"), Some((Service::Messages, Asked::Negotiate)));
-        assert_eq!(at("/hub/diagnostics"), Some((Service::Diagnostics, Asked::Connect)));
+        assert_eq!(at("/hub"), Some((Service::Messages, HubEndpoint::Connect)));
+        assert_eq!(at("/HUB/Negotiate"), Some((Service::Messages, HubEndpoint::Negotiate)));
+        assert_eq!(at("/hub/diagnostics"), Some((Service::Diagnostics, HubEndpoint::Connect)));
         assert_eq!(
             at("/hub/diagnostics/negotiate"),
-            Some((Service::Diagnostics, Asked::Negotiate))
+            Some((Service::Diagnostics, HubEndpoint::Negotiate))
         );
-        assert_eq!(at("/online-mobile-user"), Some((Service::LegacyMobile, Asked::Connect)));
+        assert_eq!(at("/online-mobile-user"), Some((Service::LegacyMobile, HubEndpoint::Connect)));
         assert_eq!(
             at("/business-user/negotiate"),
-            Some((Service::LegacyBusiness, Asked::Negotiate))
+            Some((Service::LegacyBusiness, HubEndpoint::Negotiate))
         );
-        assert_eq!(at("/Hub/"), Some((Service::Messages, Asked::Connect)));
-        assert_eq!(at("/hub/negotiate/"), Some((Service::Messages, Asked::Negotiate)));
-        assert_eq!(at("/hub/diagnostics/"), Some((Service::Diagnostics, Asked::Connect)));
-        assert_eq!(at("/Business-User/"), Some((Service::LegacyBusiness, Asked::Connect)));
+        assert_eq!(at("/Hub/"), Some((Service::Messages, HubEndpoint::Connect)));
+        assert_eq!(at("/hub/negotiate/"), Some((Service::Messages, HubEndpoint::Negotiate)));
+        assert_eq!(at("/hub/diagnostics/"), Some((Service::Diagnostics, HubEndpoint::Connect)));
+        assert_eq!(at("/Business-User/"), Some((Service::LegacyBusiness, HubEndpoint::Connect)));
         for none in ["/", "/hubs", "/hub//", "/hub/x", "/hub//negotiate", "/hubnegotiate", "/é"] {
             assert_eq!(at(none), None, "{none}");
         }

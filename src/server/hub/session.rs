@@ -4,7 +4,7 @@
 //! timeouts, limits, and how a connection is ended. It knows no sockets and no methods: whoever
 //! drives it does the actions in the order given, and calls [`Session::complete`] when an invocation
 //! has ended. What the server itself calls on the client is written past it, once
-//! [`Session::handshaken`] tells the protocol.
+//! [`Session::protocol`] tells the protocol.
 
 mod action;
 mod excess;
@@ -20,94 +20,94 @@ use std::{mem, time::Instant};
 use bytes::Bytes;
 
 pub use self::{
-    action::{Action, EndReason, Kind},
-    limits::{Channel, Limits},
+    action::{EndReason, InvocationKind, SessionAction},
+    limits::{SessionLimits, TransportCapabilities},
 };
-use self::{input::Input, replay::Replay};
+use self::{input::InputBuffer, replay::ReplayBuffer};
 use super::{
-    codec::{self, Excess, Incoming, Outcome, Protocol, Split},
-    handshake::{self, Agreed, HandshakeError},
+    codec::{self, ClientMessage, CompletionResult, OversizedMessage, Protocol, Split},
+    handshake::{self, HandshakeError, HandshakeParams},
 };
 use crate::app::off_loop::off_loop;
 
 /// The longest handshake, in bytes (reference: the official server's limit).
-const LONGEST_HANDSHAKE: usize = 32 * 1024;
+const MAX_HANDSHAKE_LEN: usize = 32 * 1024;
 /// So many actions at once: what they are answered has to go out before more is read.
-const MOST_ACTIONS: usize = 256;
+const MAX_ACTIONS: usize = 256;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Handshake,
-    Open(Agreed),
+    Open(HandshakeParams),
     Ended,
 }
 
 /// The state of one connection. Holds no memory of its own while nothing is half received.
 #[derive(Debug)]
 pub struct Session {
-    limits: Limits,
-    channel: Channel,
+    limits: SessionLimits,
+    channel: TransportCapabilities,
     /// Both directions' counts, where the connection may outlive its transport.
-    replay: Option<Box<Replay>>,
+    replay: Option<Box<ReplayBuffer>>,
     /// The transport is lost; until then the client may come back.
-    away_until: Option<Instant>,
-    input: Input,
+    detached_until: Option<Instant>,
+    input: InputBuffer,
     /// A message that is too long is being read over.
-    excess: Option<Box<Excess>>,
+    oversized: Option<Box<OversizedMessage>>,
     phase: Phase,
     /// Whether an invocation runs, which stops the clock on the client.
     running: bool,
-    /// Nothing is read until [`Session::go_on`]: so much was asked for that its answers come first.
+    /// Nothing is read until [`Session::resume_reading`]: so much was asked for that its answers come first.
     paused: bool,
     /// Whether the client has ever pinged: one that never does is never timed out.
-    armed: bool,
+    client_pings: bool,
     /// When the client's last whole message came, or its last invocation ended.
-    heard: Instant,
+    last_activity: Instant,
     /// The next ping of the server; before the handshake, its timeout.
-    due: Instant,
+    next_ping: Instant,
 }
 
 impl Session {
     /// A connection that has just been made.
-    pub fn new(limits: Limits, channel: Channel, now: Instant) -> Self {
+    pub fn new(limits: SessionLimits, channel: TransportCapabilities, now: Instant) -> Self {
         Self {
             limits,
             channel,
             replay: None,
-            away_until: None,
-            input: Input::default(),
-            excess: None,
+            detached_until: None,
+            input: InputBuffer::default(),
+            oversized: None,
             phase: Phase::Handshake,
             running: false,
             paused: false,
-            armed: false,
-            heard: now,
-            due: now + limits.handshake_timeout,
+            client_pings: false,
+            last_activity: now,
+            next_ping: now + limits.handshake_timeout,
         }
     }
 
     /// Takes bytes from the client, cut anywhere.
-    pub fn on_bytes(&mut self, bytes: &[u8], now: Instant, out: &mut Vec<Action>) {
+    pub fn on_bytes(&mut self, bytes: &[u8], now: Instant, out: &mut Vec<SessionAction>) {
         if self.phase == Phase::Ended {
             return;
         }
         // Most frames are whole messages and find nothing before them: those are read in place.
         if self.input.is_empty() && !self.running && !self.paused {
-            let (used, scanned) = self.read(bytes, 0, now, out);
+            let (used, scanned) = self.process(bytes, 0, now, out);
             let rest = bytes.get(used..).unwrap_or_default();
             if !rest.is_empty() {
-                self.keep(rest, out);
+                self.buffer(rest, out);
                 self.input.advance(0, scanned);
             }
         } else {
-            self.keep(bytes, out);
-            self.read_on(now, out);
+            self.buffer(bytes, out);
+            self.process_buffered(now, out);
         }
     }
 
     /// Does what time demands. To be called at [`Session::next_deadline`]; earlier does no harm.
-    pub fn on_tick(&mut self, now: Instant, out: &mut Vec<Action>) {
-        if let Some(until) = self.away_until {
+    pub fn on_tick(&mut self, now: Instant, out: &mut Vec<SessionAction>) {
+        if let Some(until) = self.detached_until {
             if now >= until && self.phase != Phase::Ended {
                 self.end(EndReason::Abandoned, out);
             }
@@ -116,10 +116,10 @@ impl Session {
         if let (Phase::Open(agreed), Some(replay)) = (self.phase, &mut self.replay)
             && let Some(id) = replay.acknowledge(now)
         {
-            out.push(Action::Send(codec::acknowledgement(agreed.protocol, id)));
+            out.push(SessionAction::Send(codec::acknowledgement(agreed.protocol, id)));
         }
         match self.phase {
-            Phase::Handshake if now >= self.due => {
+            Phase::Handshake if now >= self.next_ping => {
                 self.refuse(&HandshakeError::Canceled, EndReason::HandshakeTimeout, out);
             }
             Phase::Open(_) if self.client_deadline().is_some_and(|deadline| now >= deadline) => {
@@ -130,12 +130,12 @@ impl Session {
                     out,
                 );
             }
-            Phase::Open(agreed) if now >= self.due => {
-                self.due = now + self.limits.ping_interval;
-                out.push(Action::Send(codec::ping(agreed.protocol)));
+            Phase::Open(agreed) if now >= self.next_ping => {
+                self.next_ping = now + self.limits.ping_interval;
+                out.push(SessionAction::Send(codec::ping(agreed.protocol)));
             }
             // An ended session has no deadlines, yet its driver may still ask for one.
-            Phase::Ended => self.due = now + self.limits.ping_interval,
+            Phase::Ended => self.next_ping = now + self.limits.ping_interval,
             Phase::Handshake | Phase::Open(_) => {}
         }
     }
@@ -145,43 +145,43 @@ impl Session {
     pub fn complete(
         &mut self,
         invocation_id: Option<&str>,
-        outcome: Outcome,
+        outcome: CompletionResult,
         now: Instant,
-        out: &mut Vec<Action>,
+        out: &mut Vec<SessionAction>,
     ) {
         let Phase::Open(agreed) = self.phase else { return };
         if !mem::take(&mut self.running) {
             return;
         }
-        self.heard = now;
+        self.last_activity = now;
         if let Some(id) = invocation_id {
-            self.say(codec::completion(agreed.protocol, id, &outcome), out);
+            self.send(codec::completion(agreed.protocol, id, &outcome), out);
         }
-        self.read_on(now, out);
+        self.process_buffered(now, out);
     }
 
     /// The running invocation holds the line no longer: its answer comes later, by
     /// [`Session::answer`]. So it is with those that wait for the client itself.
-    pub fn release(&mut self, now: Instant, out: &mut Vec<Action>) {
+    pub fn release(&mut self, now: Instant, out: &mut Vec<SessionAction>) {
         if mem::take(&mut self.running) {
-            self.heard = now;
-            self.read_on(now, out);
+            self.last_activity = now;
+            self.process_buffered(now, out);
         }
     }
 
     /// Answers an invocation that does not hold the line: a stream has ended or could not begin
-    /// ([`Kind::Stream`]), or one that was released is done.
-    pub fn answer(&mut self, id: &str, outcome: &Outcome, out: &mut Vec<Action>) {
+    /// ([`InvocationKind::Stream`]), or one that was released is done.
+    pub fn answer(&mut self, id: &str, outcome: &CompletionResult, out: &mut Vec<SessionAction>) {
         if let Phase::Open(agreed) = self.phase {
-            self.say(codec::completion(agreed.protocol, id, outcome), out);
+            self.send(codec::completion(agreed.protocol, id, outcome), out);
         }
     }
 
     /// Says something of the server's own accord: calls of the client, items of streams. Whole
     /// messages only.
-    pub fn say(&mut self, message: Bytes, out: &mut Vec<Action>) {
+    pub fn send(&mut self, message: Bytes, out: &mut Vec<SessionAction>) {
         self.count(&message);
-        out.push(Action::Send(message));
+        out.push(SessionAction::Send(message));
     }
 
     /// Counts a message that the driver writes by itself. All that goes to the client has to pass
@@ -192,33 +192,42 @@ impl Session {
         }
     }
 
-    /// Reads nothing more until [`Session::go_on`]. For a driver that has much to send: what is read
+    /// Reads nothing more until [`Session::resume_reading`]. For a driver that has much to send: what is read
     /// is answered, and answers may be many times as long as what asked for them.
     pub fn pause(&mut self) {
         self.paused = self.phase != Phase::Ended;
     }
 
-    /// Whether reading waits for [`Session::go_on`]. It may begin by itself, too.
+    /// Whether reading waits for [`Session::resume_reading`]. It may begin by itself, too.
     pub fn is_paused(&self) -> bool {
         self.paused
     }
 
     /// What was answered has gone out: reads on.
-    pub fn go_on(&mut self, now: Instant, out: &mut Vec<Action>) {
+    pub fn resume_reading(&mut self, now: Instant, out: &mut Vec<SessionAction>) {
         if mem::take(&mut self.paused) {
-            self.read_on(now, out);
+            self.process_buffered(now, out);
         }
     }
 
     /// Says goodbye. `error` is the whole text for the client; `allow_reconnect` invites it to come
     /// back at once, as on a restart, and its absence tells it to stay away.
-    pub fn close(&mut self, error: Option<&str>, allow_reconnect: bool, out: &mut Vec<Action>) {
+    pub fn close(
+        &mut self,
+        error: Option<&str>,
+        allow_reconnect: bool,
+        out: &mut Vec<SessionAction>,
+    ) {
         match self.phase {
             Phase::Handshake => {
                 self.refuse(&HandshakeError::Canceled, EndReason::HandshakeFailed, out);
             }
             Phase::Open(agreed) => {
-                out.push(Action::Send(codec::close(agreed.protocol, error, allow_reconnect)));
+                out.push(SessionAction::Send(codec::close(
+                    agreed.protocol,
+                    error,
+                    allow_reconnect,
+                )));
                 self.end(EndReason::ServerClosed, out);
             }
             Phase::Ended => {}
@@ -232,12 +241,12 @@ impl Session {
     }
 
     /// The protocol, from the handshake to the end.
-    pub fn handshaken(&self) -> Option<Protocol> {
-        self.agreed().map(|agreed| agreed.protocol)
+    pub fn protocol(&self) -> Option<Protocol> {
+        self.handshake_params().map(|agreed| agreed.protocol)
     }
 
     /// What the handshake agreed on, from the handshake to the end.
-    pub fn agreed(&self) -> Option<Agreed> {
+    pub fn handshake_params(&self) -> Option<HandshakeParams> {
         match self.phase {
             Phase::Open(agreed) => Some(agreed),
             Phase::Handshake | Phase::Ended => None,
@@ -246,20 +255,20 @@ impl Session {
 
     /// When [`Session::on_tick`] is next to be called.
     pub fn next_deadline(&self) -> Instant {
-        if let Some(until) = self.away_until {
+        if let Some(until) = self.detached_until {
             return until;
         }
         let acknowledge = self.replay.as_ref().and_then(|replay| replay.next_deadline());
         let others = [self.client_deadline(), acknowledge].into_iter().flatten();
-        others.fold(self.due, Instant::min)
+        others.fold(self.next_ping, Instant::min)
     }
 
     fn client_deadline(&self) -> Option<Instant> {
-        let counts = self.armed && !self.running && matches!(self.phase, Phase::Open(_));
-        counts.then(|| self.heard + self.limits.client_timeout)
+        let counts = self.client_pings && !self.running && matches!(self.phase, Phase::Open(_));
+        counts.then(|| self.last_activity + self.limits.client_timeout)
     }
 
-    fn keep(&mut self, bytes: &[u8], out: &mut Vec<Action>) {
+    fn buffer(&mut self, bytes: &[u8], out: &mut Vec<SessionAction>) {
         if self.phase == Phase::Ended {
             return;
         }
@@ -277,12 +286,12 @@ impl Session {
         }
     }
 
-    fn read_on(&mut self, now: Instant, out: &mut Vec<Action>) {
+    fn process_buffered(&mut self, now: Instant, out: &mut Vec<SessionAction>) {
         if self.running || self.paused || self.input.is_empty() {
             return;
         }
         let mut input = mem::take(&mut self.input);
-        let (used, scanned) = self.read(input.unread(), input.scanned(), now, out);
+        let (used, scanned) = self.process(input.unread(), input.scanned(), now, out);
         if self.phase != Phase::Ended {
             input.advance(used, scanned);
             self.input = input;
@@ -291,22 +300,22 @@ impl Session {
 
     /// Reads messages until one is incomplete, an invocation runs or the connection ends. Returns
     /// how many bytes it has read, and how many after them hold no end of a message.
-    fn read(
+    fn process(
         &mut self,
         bytes: &[u8],
         mut scanned: usize,
         now: Instant,
-        out: &mut Vec<Action>,
+        out: &mut Vec<SessionAction>,
     ) -> (usize, usize) {
         let mut used = 0;
         while !self.running && self.phase != Phase::Ended {
-            self.paused |= out.len() >= MOST_ACTIONS;
+            self.paused |= out.len() >= MAX_ACTIONS;
             if self.paused {
                 break;
             }
             let rest = bytes.get(used..).unwrap_or_default();
-            if self.excess.is_some() {
-                used += self.read_over(rest, now, out);
+            if self.oversized.is_some() {
+                used += self.skip_oversized(rest, now, out);
                 if used == bytes.len() {
                     break;
                 }
@@ -316,7 +325,7 @@ impl Session {
             let split = match self.phase {
                 Phase::Open(agreed) => codec::split(agreed.protocol, rest, scanned, max),
                 Phase::Handshake | Phase::Ended => {
-                    codec::split_record(rest, scanned, max.min(LONGEST_HANDSHAKE))
+                    codec::split_record(rest, scanned, max.min(MAX_HANDSHAKE_LEN))
                 }
             };
             match split {
@@ -335,22 +344,22 @@ impl Session {
         (used, 0)
     }
 
-    fn on_message(&mut self, payload: &[u8], now: Instant, out: &mut Vec<Action>) {
-        let Phase::Open(Agreed { protocol, .. }) = self.phase else {
-            return match handshake::judge(payload, self.channel.text_only) {
+    fn on_message(&mut self, payload: &[u8], now: Instant, out: &mut Vec<SessionAction>) {
+        let Phase::Open(HandshakeParams { protocol, .. }) = self.phase else {
+            return match handshake::parse_request(payload, self.channel.text_only) {
                 Ok(agreed) => {
                     self.phase = Phase::Open(agreed);
                     if self.channel.stateful && agreed.version >= handshake::STATEFUL_VERSION {
                         self.replay = Some(Box::default());
                     }
-                    self.due = now + self.limits.ping_interval;
-                    out.push(Action::Send(handshake::accepted()));
-                    out.push(Action::HandshakeDone);
+                    self.next_ping = now + self.limits.ping_interval;
+                    out.push(SessionAction::Send(handshake::success_response()));
+                    out.push(SessionAction::HandshakeDone);
                 }
                 Err(error) => self.refuse(&error, EndReason::HandshakeFailed, out),
             };
         };
-        self.heard = now;
+        self.last_activity = now;
         match off_loop(payload.len(), || codec::parse(protocol, payload)) {
             Ok(message) if self.is_new(&message, now) => self.on_parsed(protocol, message, out),
             Ok(_) => {}
@@ -362,57 +371,75 @@ impl Session {
     }
 
     /// Whether a message is to be looked at: on a connection that may outlive its transport, what
-    /// was seen before is not, nor anything between a return and its [`Incoming::Sequence`].
-    fn is_new(&mut self, message: &Incoming, now: Instant) -> bool {
+    /// was seen before is not, nor anything between a return and its [`ClientMessage::Sequence`].
+    fn is_new(&mut self, message: &ClientMessage, now: Instant) -> bool {
         let Some(replay) = &mut self.replay else { return true };
         match message {
-            Incoming::Sequence { .. } => true,
+            ClientMessage::Sequence { .. } => true,
             _ if replay.awaits_sequence() => false,
-            Incoming::Invocation { .. }
-            | Incoming::StreamInvocation { .. }
-            | Incoming::StreamItem { .. }
-            | Incoming::Completion { .. }
-            | Incoming::CancelInvocation { .. } => replay.received(now),
-            Incoming::Ping | Incoming::Close { .. } | Incoming::Ack { .. } | Incoming::Unknown => {
-                true
-            }
+            ClientMessage::Invocation { .. }
+            | ClientMessage::StreamInvocation { .. }
+            | ClientMessage::StreamItem { .. }
+            | ClientMessage::Completion { .. }
+            | ClientMessage::CancelInvocation { .. } => replay.received(now),
+            ClientMessage::Ping
+            | ClientMessage::Close { .. }
+            | ClientMessage::Ack { .. }
+            | ClientMessage::Unknown => true,
         }
     }
 
-    fn on_parsed(&mut self, protocol: Protocol, message: Incoming, out: &mut Vec<Action>) {
+    fn on_parsed(
+        &mut self,
+        protocol: Protocol,
+        message: ClientMessage,
+        out: &mut Vec<SessionAction>,
+    ) {
         match message {
-            Incoming::Invocation { invocation_id, target, arguments, stream_ids } => {
+            ClientMessage::Invocation { invocation_id, target, arguments, stream_ids } => {
                 self.running = true;
-                let kind = Kind::Plain;
-                out.push(Action::Invoke { invocation_id, target, arguments, stream_ids, kind });
+                let kind = InvocationKind::Plain;
+                out.push(SessionAction::Invoke {
+                    invocation_id,
+                    target,
+                    arguments,
+                    stream_ids,
+                    kind,
+                });
             }
-            Incoming::StreamInvocation { invocation_id, target, arguments, stream_ids } => {
+            ClientMessage::StreamInvocation { invocation_id, target, arguments, stream_ids } => {
                 let invocation_id = Some(invocation_id);
-                let kind = Kind::Stream;
-                out.push(Action::Invoke { invocation_id, target, arguments, stream_ids, kind });
+                let kind = InvocationKind::Stream;
+                out.push(SessionAction::Invoke {
+                    invocation_id,
+                    target,
+                    arguments,
+                    stream_ids,
+                    kind,
+                });
             }
-            Incoming::Ping => self.armed = true,
-            Incoming::Close { error, .. } => {
-                out.push(Action::Send(codec::close(protocol, None, false)));
+            ClientMessage::Ping => self.client_pings = true,
+            ClientMessage::Close { error, .. } => {
+                out.push(SessionAction::Send(codec::close(protocol, None, false)));
                 let failed = error.is_some_and(|error| !error.is_empty());
                 let reason = if failed { EndReason::ClientFailed } else { EndReason::ClientClosed };
                 self.end(reason, out);
             }
-            Incoming::StreamItem { invocation_id, item } => {
-                out.push(Action::Item { id: invocation_id, item });
+            ClientMessage::StreamItem { invocation_id, item } => {
+                out.push(SessionAction::StreamItem { id: invocation_id, item });
             }
-            Incoming::Completion { invocation_id, outcome } => {
-                out.push(Action::Settle { id: invocation_id, outcome });
+            ClientMessage::Completion { invocation_id, outcome } => {
+                out.push(SessionAction::Completion { id: invocation_id, outcome });
             }
-            Incoming::CancelInvocation { invocation_id } => {
-                out.push(Action::Cancel { id: invocation_id });
+            ClientMessage::CancelInvocation { invocation_id } => {
+                out.push(SessionAction::Cancel { id: invocation_id });
             }
-            Incoming::Ack { sequence_id } => {
+            ClientMessage::Ack { sequence_id } => {
                 if let Some(replay) = &mut self.replay {
                     replay.acknowledged(sequence_id);
                 }
             }
-            Incoming::Sequence { sequence_id } => {
+            ClientMessage::Sequence { sequence_id } => {
                 let known = self.replay.as_mut().is_none_or(|r| r.begin_at(sequence_id));
                 if !known {
                     let detail = "InvalidOperationException: Sequence ID greater than amount of \
@@ -420,35 +447,35 @@ impl Session {
                     self.fail(detail, EndReason::ProtocolError, out);
                 }
             }
-            Incoming::Unknown => {}
+            ClientMessage::Unknown => {}
         }
     }
 
-    fn refuse(&mut self, error: &HandshakeError, reason: EndReason, out: &mut Vec<Action>) {
-        out.push(Action::Send(handshake::refused(error)));
+    fn refuse(&mut self, error: &HandshakeError, reason: EndReason, out: &mut Vec<SessionAction>) {
+        out.push(SessionAction::Send(handshake::error_response(error)));
         self.end(reason, out);
     }
 
     /// Ends a connection for an error. The client may come back: only an application that sends
     /// somebody away forbids that.
-    fn fail(&mut self, detail: &str, reason: EndReason, out: &mut Vec<Action>) {
+    fn fail(&mut self, detail: &str, reason: EndReason, out: &mut Vec<SessionAction>) {
         match self.phase {
             Phase::Handshake => self.refuse(&HandshakeError::Canceled, reason, out),
             Phase::Open(agreed) => {
                 let text = format!("Connection closed with an error. {detail}");
-                out.push(Action::Send(codec::close(agreed.protocol, Some(&text), true)));
+                out.push(SessionAction::Send(codec::close(agreed.protocol, Some(&text), true)));
                 self.end(reason, out);
             }
             Phase::Ended => {}
         }
     }
 
-    fn end(&mut self, reason: EndReason, out: &mut Vec<Action>) {
+    fn end(&mut self, reason: EndReason, out: &mut Vec<SessionAction>) {
         self.phase = Phase::Ended;
         self.running = false;
         self.paused = false;
-        (self.input, self.excess) = (Input::default(), None);
+        (self.input, self.oversized) = (InputBuffer::default(), None);
         self.replay = None;
-        out.push(Action::End { reason });
+        out.push(SessionAction::End { reason });
     }
 }

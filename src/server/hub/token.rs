@@ -1,4 +1,4 @@
-//! Connection tokens: a random key behind the name of the node that owns the connection, signed.
+//! Connection tokens: a random key behind the connection_id of the node that owns the connection, signed.
 //!
 //! Any node can tell from a token whose it is, and none is misled by one that nobody gave out.
 
@@ -7,75 +7,75 @@ use std::net::IpAddr;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::hmac;
 
-use super::table::Key;
+use super::table::ConnectionKey;
 use crate::domain::NodeId;
 
-const NODE: usize = 8;
-const KEY: usize = 16;
+const NODE_LEN: usize = 8;
+const KEY_LEN: usize = 16;
 /// Half of SHA-256: nobody can try 2^128.
-const SIGNATURE: usize = 16;
+const SIGNATURE_LEN: usize = 16;
 
 /// Makes a random key that of a connection which is to outlive its socket, or of one which is not: that
 /// has to be known to a gateway which knows nothing else of it.
-pub fn mark(mut random: Key, returns: bool) -> Key {
-    random[KEY - 1] = random[KEY - 1] & !1 | u8::from(returns);
+pub fn with_stateful_bit(mut random: ConnectionKey, stateful: bool) -> ConnectionKey {
+    random[KEY_LEN - 1] = random[KEY_LEN - 1] & !1 | u8::from(stateful);
     random
 }
 
 /// Whether the connection of a key is to outlive its socket.
-pub fn returns(key: &Key) -> bool {
-    key[KEY - 1] & 1 == 1
+pub fn is_stateful(key: &ConnectionKey) -> bool {
+    key[KEY_LEN - 1] & 1 == 1
 }
 
 /// Makes and reads tokens of one installation.
-pub struct Signer {
+pub struct TokenSigner {
     node: NodeId,
     key: hmac::Key,
 }
 
-impl Signer {
+impl TokenSigner {
     /// For a node. `secret` is the same on every node of an installation.
-    pub fn new(node: NodeId, secret: &[u8]) -> Signer {
-        Signer { node, key: hmac::Key::new(hmac::HMAC_SHA256, secret) }
+    pub fn new(node: NodeId, secret: &[u8]) -> TokenSigner {
+        TokenSigner { node, key: hmac::Key::new(hmac::HMAC_SHA256, secret) }
     }
 
     /// The token for a connection of this node: 54 characters that need no encoding in a URL, because
     /// clients put it into theirs as it is.
-    pub fn sign(&self, key: &Key) -> String {
-        let mut bytes = Vec::with_capacity(NODE + KEY + SIGNATURE);
+    pub fn sign(&self, key: &ConnectionKey) -> String {
+        let mut bytes = Vec::with_capacity(NODE_LEN + KEY_LEN + SIGNATURE_LEN);
         bytes.extend_from_slice(self.node.as_bytes());
         bytes.extend_from_slice(key);
         let signature = hmac::sign(&self.key, &bytes);
-        bytes.extend_from_slice(signature.as_ref().get(..SIGNATURE).unwrap_or_default());
+        bytes.extend_from_slice(signature.as_ref().get(..SIGNATURE_LEN).unwrap_or_default());
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
     /// The owner and the key that a token names, if it is one of this installation.
-    pub fn read(&self, token: &str) -> Option<(NodeId, Key)> {
+    pub fn read(&self, token: &str) -> Option<(NodeId, ConnectionKey)> {
         let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
-        let (signed, signature) = bytes.split_at_checked(NODE + KEY)?;
+        let (signed, signature) = bytes.split_at_checked(NODE_LEN + KEY_LEN)?;
         let expected = hmac::sign(&self.key, signed);
-        let expected = expected.as_ref().get(..SIGNATURE)?;
+        let expected = expected.as_ref().get(..SIGNATURE_LEN)?;
         if !bool::from(subtle::ConstantTimeEq::ct_eq(expected, signature)) {
             return None;
         }
-        let (node, key) = signed.split_at(NODE);
-        let node: [u8; NODE] = node.try_into().ok()?;
+        let (node, key) = signed.split_at(NODE_LEN);
+        let node: [u8; NODE_LEN] = node.try_into().ok()?;
         Some((node.into(), key.try_into().ok()?))
     }
 
-    /// The public name of the connection of a key, by which nobody finds the key.
-    pub fn name(&self, key: &Key) -> Key {
+    /// The public connection_id of the connection of a key, by which nobody finds the key.
+    pub fn connection_id(&self, key: &ConnectionKey) -> ConnectionKey {
         // Of another length than what is signed.
         let digest = hmac::sign(&self.key, &[b"name", &key[..]].concat());
-        let mut name = [0; KEY];
-        name.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
-        name
+        let mut connection_id = [0; KEY_LEN];
+        connection_id.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
+        connection_id
     }
 
     /// The address that a request to this target comes from, for another node.
     pub fn sign_peer(&self, peer: IpAddr, target: &str) -> String {
-        let tag = hmac::sign(&self.key, &of_peer(peer, target));
+        let tag = hmac::sign(&self.key, &peer_payload(peer, target));
         format!("{peer} {}", URL_SAFE_NO_PAD.encode(tag))
     }
 
@@ -83,7 +83,7 @@ impl Signer {
     pub fn read_peer(&self, text: &str, target: &str) -> Option<IpAddr> {
         let (peer, tag) = text.split_once(' ')?;
         let (peer, tag) = (peer.parse().ok()?, URL_SAFE_NO_PAD.decode(tag).ok()?);
-        hmac::verify(&self.key, &of_peer(peer, target), &tag).ok()?;
+        hmac::verify(&self.key, &peer_payload(peer, target), &tag).ok()?;
         Some(peer)
     }
 
@@ -94,7 +94,7 @@ impl Signer {
 }
 
 /// What is signed of an address; longer than what is signed of a connection.
-fn of_peer(peer: IpAddr, target: &str) -> Vec<u8> {
+fn peer_payload(peer: IpAddr, target: &str) -> Vec<u8> {
     format!("the peer of a forwarded request\n{peer}\n{target}").into_bytes()
 }
 
@@ -104,14 +104,19 @@ mod tests {
 
     #[test]
     fn an_address_is_believed_of_the_own_installation_and_for_its_request_only() {
-        let (signer, other) =
-            (Signer::new([7; 8].into(), b"secret"), Signer::new([8; 8].into(), b"secret"));
+        let (signer, other) = (
+            TokenSigner::new([7; 8].into(), b"secret"),
+            TokenSigner::new([8; 8].into(), b"secret"),
+        );
         for peer in ["203.0.113.9", "2001:db8::7"] {
             let peer: IpAddr = peer.parse().unwrap();
             let text = signer.sign_peer(peer, "/hub?id=1");
             assert_eq!(other.read_peer(&text, "/hub?id=1"), Some(peer));
             assert_eq!(other.read_peer(&text, "/hub?id=2"), None);
-            assert_eq!(Signer::new([8; 8].into(), b"another").read_peer(&text, "/hub?id=1"), None);
+            assert_eq!(
+                TokenSigner::new([8; 8].into(), b"another").read_peer(&text, "/hub?id=1"),
+                None
+            );
             let (_, tag) = text.split_once(' ').unwrap();
             assert_eq!(other.read_peer(&format!("1.1.1.1 {tag}"), "/hub?id=1"), None);
         }
@@ -122,18 +127,24 @@ mod tests {
 
     #[test]
     fn a_token_names_its_node_and_cannot_be_made_up() {
-        let signer = Signer::new([7; 8].into(), b"secret");
+        let signer = TokenSigner::new([7; 8].into(), b"secret");
         let token = signer.sign(&[9; 16]);
         assert_eq!(token.len(), 54);
         assert!(token.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)), "{token}");
-        let elsewhere = Signer::new([8; 8].into(), b"secret");
+        let elsewhere = TokenSigner::new([8; 8].into(), b"secret");
         let (node, key) = elsewhere.read(&token).unwrap();
         assert_eq!((node, key), ([7; 8].into(), [9; 16]));
         assert!(signer.is_ours(&node) && !elsewhere.is_ours(&node));
-        assert_eq!(signer.name(&key), elsewhere.name(&key));
-        assert!(signer.name(&key) != key && signer.name(&key) != signer.name(&[8; 16]));
-        assert!(returns(&mark(key, true)) && !returns(&mark(key, false)));
-        assert!(Signer::new([7; 8].into(), b"another").read(&token).is_none());
+        assert_eq!(signer.connection_id(&key), elsewhere.connection_id(&key));
+        assert!(
+            signer.connection_id(&key) != key
+                && signer.connection_id(&key) != signer.connection_id(&[8; 16])
+        );
+        assert!(
+            is_stateful(&with_stateful_bit(key, true))
+                && !is_stateful(&with_stateful_bit(key, false))
+        );
+        assert!(TokenSigner::new([7; 8].into(), b"another").read(&token).is_none());
         let mut bytes = URL_SAFE_NO_PAD.decode(&token).unwrap();
         for at in 0..bytes.len() {
             bytes[at] ^= 1;

@@ -12,7 +12,7 @@ use crate::{
         hub::{
             codec::Data,
             method::{Argument, Invocation, Method, method, one},
-            methods::{self, ChatTo, Ids, Saying},
+            methods::{self, ChatTarget, MessageIds, SendChat},
         },
         route::{Who, Writes},
     },
@@ -119,7 +119,7 @@ fn text<T: Serialize>(value: &T) -> String {
 pub fn mobile_rows() -> Vec<Method> {
     vec![
         method("AcknowledgeMessage", Who::Mobile, acknowledge).writes(Writes::Receipts),
-        method("SendMessage", Who::Mobile, |call, FromMobile(saying)| send(call, saying))
+        method("SendMessage", Who::Mobile, |call, FromMobile(chat)| send(call, chat))
             .writes(Writes::Messages),
         methods::echo(),
     ]
@@ -128,20 +128,20 @@ pub fn mobile_rows() -> Vec<Method> {
 /// What business users call.
 pub fn business_rows() -> Vec<Method> {
     vec![
-        method("SendMessage", Who::Business(Some(Chat)), |call, FromBusiness(saying)| {
-            send(call, saying)
+        method("SendMessage", Who::Business(Some(Chat)), |call, FromBusiness(chat)| {
+            send(call, chat)
         })
         .writes(Writes::Messages),
         methods::echo(),
     ]
 }
 
-struct OneId(Ids);
+struct OneId(MessageIds);
 
 impl Argument for OneId {
     fn read(target: &str, arguments: Vec<Data>) -> Result<OneId, String> {
         let id: Uuid = one(target, arguments)?;
-        Ok(OneId(Ids(vec![MessageId(id)])))
+        Ok(OneId(MessageIds(vec![MessageId(id)])))
     }
 
     fn acknowledged(&self) -> &[MessageId] {
@@ -155,8 +155,8 @@ async fn acknowledge(call: Invocation, OneId(ids): OneId) -> Result<Data, Error>
 }
 
 /// The existing hubs return nothing, and their messages look otherwise.
-async fn send(call: Invocation, saying: Saying) -> Result<Data, Error> {
-    methods::send(call, saying).await.map(|_| Value::Null.into())
+async fn send(call: Invocation, chat: SendChat) -> Result<Data, Error> {
+    methods::send(call, chat).await.map(|_| Value::Null.into())
 }
 
 #[derive(Deserialize)]
@@ -184,34 +184,34 @@ struct BusinessText {
 }
 
 /// What a mobile user says. It says who it is from, and may say nothing else than who it is.
-struct FromMobile(Saying);
+struct FromMobile(SendChat);
 
 impl Argument for FromMobile {
     fn read(target: &str, arguments: Vec<Data>) -> Result<FromMobile, String> {
         let message: MobileText = one(target, arguments)?;
-        Ok(FromMobile(Saying {
-            to: ChatTo::Phone(e164(&message.mobile_account)),
+        Ok(FromMobile(SendChat {
+            to: ChatTarget::Phone(e164(&message.mobile_account)),
             from: Some(e164(&message.from)),
-            request: said(message.content, message.id),
+            request: chat_request(message.content, message.id),
         }))
     }
 }
 
 /// What a business user says.
-struct FromBusiness(Saying);
+struct FromBusiness(SendChat);
 
 impl Argument for FromBusiness {
     fn read(target: &str, arguments: Vec<Data>) -> Result<FromBusiness, String> {
         let message: BusinessText = one(target, arguments)?;
-        Ok(FromBusiness(Saying {
-            to: ChatTo::Phone(e164(&message.recipient)),
+        Ok(FromBusiness(SendChat {
+            to: ChatTarget::Phone(e164(&message.recipient)),
             from: message.mobile_account.map(|account| e164(&account)),
-            request: said(message.content, message.message_id),
+            request: chat_request(message.content, message.message_id),
         }))
     }
 }
 
-fn said(content: String, id: Option<Uuid>) -> ChatRequest {
+fn chat_request(content: String, id: Option<Uuid>) -> ChatRequest {
     ChatRequest {
         draft: Draft { content, ..Draft::default() },
         client_message_id: id.map(|id| id.to_string()),

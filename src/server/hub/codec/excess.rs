@@ -3,15 +3,15 @@
 use super::{Protocol, RECORD_END, messagepack};
 
 /// Past so many bytes of one message the rest is not waited for.
-const MOST: usize = 4 * 1024 * 1024;
+const MAX_SKIPPED_LEN: usize = 4 * 1024 * 1024;
 /// How much of the beginning of a message of MessagePack is looked at.
-const HEAD: usize = 4096;
+const MAX_HEAD_LEN: usize = 4096;
 /// The longest name that is kept, as it is written.
-const NAME: usize = 1024;
+const MAX_NAME_LEN: usize = 1024;
 
 /// What is known of a message that was read over.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Head {
+pub struct MessageHead {
     /// Its type.
     pub kind: Option<u64>,
     /// What names it in its answer.
@@ -22,7 +22,7 @@ pub struct Head {
 
 /// How much of a message was read over.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Taken {
+pub enum SkipProgress {
     /// All bytes; more of it follows.
     More,
     /// The first `used` bytes; there it ends.
@@ -30,70 +30,70 @@ pub enum Taken {
         /// Bytes, with the end of the message.
         used: usize,
         /// What is known of it.
-        head: Head,
+        head: MessageHead,
     },
     /// It has no end in reach.
-    Endless,
+    TooLong,
 }
 
 /// A message that is being read over.
 #[derive(Debug)]
-pub struct Excess {
-    form: Form,
-    taken: usize,
+pub struct OversizedMessage {
+    scan: Scan,
+    skipped: usize,
 }
 
 #[derive(Debug)]
-enum Form {
-    Json(Skim),
+enum Scan {
+    Json(JsonHeadScanner),
     MessagePack { head: Vec<u8>, length: Option<usize> },
 }
 
-impl Excess {
+impl OversizedMessage {
     /// Of a message from its first byte on, with what frames it.
-    pub fn new(protocol: Protocol) -> Excess {
-        let form = match protocol {
-            Protocol::Json => Form::Json(Skim::default()),
-            Protocol::MessagePack => Form::MessagePack { head: Vec::new(), length: None },
+    pub fn new(protocol: Protocol) -> OversizedMessage {
+        let scan = match protocol {
+            Protocol::Json => Scan::Json(JsonHeadScanner::default()),
+            Protocol::MessagePack => Scan::MessagePack { head: Vec::new(), length: None },
         };
-        Excess { form, taken: 0 }
+        OversizedMessage { scan, skipped: 0 }
     }
 
     /// Reads on.
-    pub fn take(&mut self, bytes: &[u8]) -> Taken {
-        let before = self.taken;
-        self.taken += bytes.len();
-        let whole = match &mut self.form {
-            Form::Json(skim) => {
+    pub fn take(&mut self, bytes: &[u8]) -> SkipProgress {
+        let before = self.skipped;
+        self.skipped += bytes.len();
+        let whole = match &mut self.scan {
+            Scan::Json(scanner) => {
                 let end = bytes.iter().position(|byte| *byte == RECORD_END);
-                skim.take(bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default());
-                end.map(|end| (end + 1, skim.head.clone()))
+                scanner.take(bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default());
+                end.map(|end| (end + 1, scanner.head.clone()))
             }
-            Form::MessagePack { head, length } => {
-                let room = HEAD.saturating_sub(head.len()).min(bytes.len());
+            Scan::MessagePack { head, length } => {
+                let room = MAX_HEAD_LEN.saturating_sub(head.len()).min(bytes.len());
                 head.extend_from_slice(bytes.get(..room).unwrap_or_default());
                 if length.is_none() {
                     *length = messagepack::length(head);
                 }
-                if length.is_some_and(|length| length > MOST) {
-                    return Taken::Endless;
+                if length.is_some_and(|length| length > MAX_SKIPPED_LEN) {
+                    return SkipProgress::TooLong;
                 }
-                let end = length.filter(|length| self.taken >= *length);
+                let end = length.filter(|length| self.skipped >= *length);
                 end.map(|end| (end - before, messagepack::head(head)))
             }
         };
         match whole {
-            Some((used, head)) => Taken::Whole { used, head },
-            None if self.taken > MOST => Taken::Endless,
-            None => Taken::More,
+            Some((used, head)) => SkipProgress::Whole { used, head },
+            None if self.skipped > MAX_SKIPPED_LEN => SkipProgress::TooLong,
+            None => SkipProgress::More,
         }
     }
 }
 
 /// JSON, of which only the names and texts of the outermost object are looked at.
 #[derive(Debug, Default)]
-struct Skim {
-    head: Head,
+struct JsonHeadScanner {
+    head: MessageHead,
     depth: u32,
     in_string: bool,
     escaped: bool,
@@ -103,7 +103,7 @@ struct Skim {
     name: Option<String>,
 }
 
-impl Skim {
+impl JsonHeadScanner {
     fn take(&mut self, bytes: &[u8]) {
         for byte in bytes {
             if self.in_string {
@@ -147,7 +147,7 @@ impl Skim {
     }
 
     fn keep(&mut self, byte: u8) {
-        if self.depth == 1 && self.text.len() <= NAME {
+        if self.depth == 1 && self.text.len() <= MAX_NAME_LEN {
             self.text.push(byte);
         }
     }
@@ -162,8 +162,8 @@ impl Skim {
 mod tests {
     use super::*;
 
-    fn head(kind: u64, id: Option<&str>, target: &str) -> Head {
-        Head {
+    fn head(kind: u64, id: Option<&str>, target: &str) -> MessageHead {
+        MessageHead {
             kind: Some(kind),
             invocation_id: id.map(str::to_owned),
             target: Some(target.to_owned()),
@@ -171,13 +171,13 @@ mod tests {
     }
 
     /// However it is cut.
-    fn skimmed(protocol: Protocol, bytes: &[u8]) -> Vec<(usize, Head)> {
+    fn scanned(protocol: Protocol, bytes: &[u8]) -> Vec<(usize, MessageHead)> {
         [1, 7, bytes.len()]
             .map(|size| {
-                let mut excess = Excess::new(protocol);
+                let mut excess = OversizedMessage::new(protocol);
                 let mut before = 0;
                 for piece in bytes.chunks(size) {
-                    if let Taken::Whole { used, head } = excess.take(piece) {
+                    if let SkipProgress::Whole { used, head } = excess.take(piece) {
                         return (before + used, head);
                     }
                     before += piece.len();
@@ -195,15 +195,15 @@ mod tests {
              \"invocationId\":\"4\\u0032\",\"target\":\"Send\\\"Message\",\"type\":1}}\u{1e}rest"
         );
         let expected = (of_js.len() - 4, head(1, Some("42"), "Send\"Message"));
-        assert_eq!(skimmed(Protocol::Json, of_js.as_bytes()), vec![expected; 3]);
+        assert_eq!(scanned(Protocol::Json, of_js.as_bytes()), vec![expected; 3]);
         let of_python = format!(
             " {{ \"type\" : 1 , \"target\" : \"x\" , \"arguments\" : [\"{long}\"] }}\u{1e}"
         );
-        assert_eq!(skimmed(Protocol::Json, of_python.as_bytes())[0].1, head(1, None, "x"));
+        assert_eq!(scanned(Protocol::Json, of_python.as_bytes())[0].1, head(1, None, "x"));
         let nonsense = format!("{}\u{1e}", "y".repeat(1000));
-        assert_eq!(skimmed(Protocol::Json, nonsense.as_bytes())[0].1, Head::default());
-        let name = format!("{{\"type\":1,\"target\":\"{}\"}}\u{1e}", "n".repeat(NAME * 2));
-        assert_eq!(skimmed(Protocol::Json, name.as_bytes())[0].1.target, None);
+        assert_eq!(scanned(Protocol::Json, nonsense.as_bytes())[0].1, MessageHead::default());
+        let name = format!("{{\"type\":1,\"target\":\"{}\"}}\u{1e}", "n".repeat(MAX_NAME_LEN * 2));
+        assert_eq!(scanned(Protocol::Json, name.as_bytes())[0].1.target, None);
     }
 
     #[test]
@@ -225,17 +225,17 @@ mod tests {
         let whole = framed.len();
         framed.extend_from_slice(&[2, 0x91, 6]);
         let expected = (whole, head(1, Some("42"), "Send"));
-        assert_eq!(skimmed(Protocol::MessagePack, &framed), vec![expected; 3]);
+        assert_eq!(scanned(Protocol::MessagePack, &framed), vec![expected; 3]);
     }
 
     #[test]
     fn what_has_no_end_in_reach_is_not_waited_for() {
-        let mut excess = Excess::new(Protocol::Json);
-        let piece = vec![b'y'; MOST / 2];
-        assert_eq!(excess.take(&piece), Taken::More);
-        assert_eq!(excess.take(&piece), Taken::More);
-        assert_eq!(excess.take(b"y"), Taken::Endless);
-        let mut excess = Excess::new(Protocol::MessagePack);
-        assert_eq!(excess.take(&[0xFF, 0xFF, 0xFF, 0xFF, 0x07]), Taken::Endless);
+        let mut excess = OversizedMessage::new(Protocol::Json);
+        let piece = vec![b'y'; MAX_SKIPPED_LEN / 2];
+        assert_eq!(excess.take(&piece), SkipProgress::More);
+        assert_eq!(excess.take(&piece), SkipProgress::More);
+        assert_eq!(excess.take(b"y"), SkipProgress::TooLong);
+        let mut excess = OversizedMessage::new(Protocol::MessagePack);
+        assert_eq!(excess.take(&[0xFF, 0xFF, 0xFF, 0xFF, 0x07]), SkipProgress::TooLong);
     }
 }

@@ -9,7 +9,7 @@ use serde::{
 };
 use serde_json::Value;
 
-use super::{Data, EncodeError, Incoming, Outcome, ParseError, RECORD_END};
+use super::{ClientMessage, CompletionResult, Data, EncodeError, ParseError, RECORD_END};
 
 /// Everything a message may carry. Absent is `None`, null is `Some(Value::Null)`: a completion
 /// tells "nothing" from "null" by it. Values are taken as they come and judged afterwards, because
@@ -87,7 +87,7 @@ impl<'de> Visitor<'de> for FieldsVisitor {
     }
 }
 
-pub(super) fn parse(payload: &[u8]) -> Result<Incoming, ParseError> {
+pub(super) fn parse(payload: &[u8]) -> Result<ClientMessage, ParseError> {
     // Judged as a whole, since the reader does not look into strings it skips.
     let text = std::str::from_utf8(payload).map_err(|_| ParseError::Json)?;
     // An array would do for a struct otherwise: serde takes its items by position.
@@ -134,7 +134,7 @@ fn unit(text: &str) -> Option<u16> {
 }
 
 impl Fields {
-    fn into_message(self) -> Result<Incoming, ParseError> {
+    fn into_message(self) -> Result<ClientMessage, ParseError> {
         let number = |property| ParseError::WrongType { property, expected: "Number" };
         let kind = self.r#type.ok_or(ParseError::Missing("type"))?;
         if !(kind.is_i64() || kind.is_u64()) {
@@ -146,35 +146,35 @@ impl Fields {
             id.as_u64().ok_or(number("sequenceId"))
         };
         Ok(match kind.as_u64() {
-            Some(1) => Incoming::Invocation {
+            Some(1) => ClientMessage::Invocation {
                 invocation_id: text("invocationId", self.invocation_id)?,
                 target: required_text("target", self.target)?,
                 arguments: arguments(self.arguments)?,
                 stream_ids: stream_ids(self.stream_ids)?,
             },
-            Some(2) => Incoming::StreamItem {
+            Some(2) => ClientMessage::StreamItem {
                 invocation_id: id(self.invocation_id)?,
                 item: Data::Json(self.item.ok_or(ParseError::Missing("item"))?),
             },
-            Some(3) => Incoming::Completion {
+            Some(3) => ClientMessage::Completion {
                 invocation_id: id(self.invocation_id)?,
                 outcome: outcome(self.result, self.error)?,
             },
-            Some(4) => Incoming::StreamInvocation {
+            Some(4) => ClientMessage::StreamInvocation {
                 invocation_id: id(self.invocation_id)?,
                 target: required_text("target", self.target)?,
                 arguments: arguments(self.arguments)?,
                 stream_ids: stream_ids(self.stream_ids)?,
             },
-            Some(5) => Incoming::CancelInvocation { invocation_id: id(self.invocation_id)? },
-            Some(6) => Incoming::Ping,
-            Some(7) => Incoming::Close {
+            Some(5) => ClientMessage::CancelInvocation { invocation_id: id(self.invocation_id)? },
+            Some(6) => ClientMessage::Ping,
+            Some(7) => ClientMessage::Close {
                 error: text("error", self.error)?,
                 allow_reconnect: flag("allowReconnect", self.allow_reconnect)?,
             },
-            Some(8) => Incoming::Ack { sequence_id: sequence(self.sequence_id)? },
-            Some(9) => Incoming::Sequence { sequence_id: sequence(self.sequence_id)? },
-            _ => Incoming::Unknown,
+            Some(8) => ClientMessage::Ack { sequence_id: sequence(self.sequence_id)? },
+            Some(9) => ClientMessage::Sequence { sequence_id: sequence(self.sequence_id)? },
+            _ => ClientMessage::Unknown,
         })
     }
 }
@@ -218,7 +218,7 @@ fn flag(property: &'static str, value: Option<Value>) -> Result<bool, ParseError
     }
 }
 
-fn outcome(result: Option<Value>, error: Option<Value>) -> Result<Outcome, ParseError> {
+fn outcome(result: Option<Value>, error: Option<Value>) -> Result<CompletionResult, ParseError> {
     // An empty error is an error still, so this is not `text`.
     let error = match error {
         None | Some(Value::Null) => None,
@@ -227,9 +227,9 @@ fn outcome(result: Option<Value>, error: Option<Value>) -> Result<Outcome, Parse
     };
     match (result, error) {
         (Some(_), Some(_)) => Err(ParseError::ResultAndError),
-        (None, Some(error)) => Ok(Outcome::Error(error)),
-        (Some(result), None) => Ok(Outcome::Value(Data::Json(result))),
-        (None, None) => Ok(Outcome::Void),
+        (None, Some(error)) => Ok(CompletionResult::Error(error)),
+        (Some(result), None) => Ok(CompletionResult::Value(Data::Json(result))),
+        (None, None) => Ok(CompletionResult::Void),
     }
 }
 
@@ -335,11 +335,11 @@ pub(super) fn numbered(kind: u8, sequence_id: u64) -> Bytes {
     plain_record(&NumberedOut { r#type: kind, sequence_id })
 }
 
-pub(super) fn completion(id: &str, outcome: &Outcome) -> Bytes {
+pub(super) fn completion(id: &str, outcome: &CompletionResult) -> Bytes {
     let (result, error) = match outcome {
-        Outcome::Void => (None, None),
-        Outcome::Value(value) => (Some(value), None),
-        Outcome::Error(error) => (None, Some(error.as_str())),
+        CompletionResult::Void => (None, None),
+        CompletionResult::Value(value) => (Some(value), None),
+        CompletionResult::Error(error) => (None, Some(error.as_str())),
     };
     plain_record(&CompletionOut { r#type: 3, invocation_id: id, result, error })
 }

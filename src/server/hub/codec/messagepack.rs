@@ -8,12 +8,12 @@ use rmp::encode;
 use rmpv::Value;
 use serde::Serialize;
 
-use super::{Data, EncodeError, Head, Incoming, Outcome, ParseError, Split};
+use super::{ClientMessage, CompletionResult, Data, EncodeError, MessageHead, ParseError, Split};
 
 /// Values nested deeper than this are no arguments of ours; the JSON reader's limit is the same.
-const DEEPEST: usize = 128;
+const MAX_DEPTH: usize = 128;
 /// The length of a message takes at most this many bytes of 7 bits each.
-const LONGEST_PREFIX: usize = 5;
+const MAX_PREFIX_LEN: usize = 5;
 
 /// How a completion says what it brings.
 const ERROR: u64 = 1;
@@ -22,10 +22,10 @@ const RESULT: u64 = 3;
 
 pub(super) fn split(bytes: &[u8], max: usize) -> Split {
     let mut length = 0_usize;
-    for (at, byte) in bytes.iter().take(LONGEST_PREFIX).enumerate() {
+    for (at, byte) in bytes.iter().take(MAX_PREFIX_LEN).enumerate() {
         length |= usize::from(byte & 0x7F) << (7 * at);
         // With the fifth byte above 7 it would be 2 GB or more, and past the limit anyway.
-        if at + 1 == LONGEST_PREFIX && *byte > 7 || length > max {
+        if at + 1 == MAX_PREFIX_LEN && *byte > 7 || length > max {
             return Split::TooLong;
         }
         if byte & 0x80 == 0 {
@@ -44,9 +44,9 @@ pub(super) fn split(bytes: &[u8], max: usize) -> Split {
 /// The length of the message at the front, with its frame; `None` before the whole prefix is there.
 pub(super) fn length(bytes: &[u8]) -> Option<usize> {
     let mut length = 0_usize;
-    for (at, byte) in bytes.iter().take(LONGEST_PREFIX).enumerate() {
+    for (at, byte) in bytes.iter().take(MAX_PREFIX_LEN).enumerate() {
         length |= usize::from(byte & 0x7F) << (7 * at);
-        if byte & 0x80 == 0 || at + 1 == LONGEST_PREFIX {
+        if byte & 0x80 == 0 || at + 1 == MAX_PREFIX_LEN {
             return Some(at + 1 + length);
         }
     }
@@ -54,26 +54,26 @@ pub(super) fn length(bytes: &[u8]) -> Option<usize> {
 }
 
 /// What the beginning of a message tells, from its prefix on.
-pub(super) fn head(bytes: &[u8]) -> Head {
-    let prefix = bytes.iter().take(LONGEST_PREFIX).position(|byte| byte & 0x80 == 0);
+pub(super) fn head(bytes: &[u8]) -> MessageHead {
+    let prefix = bytes.iter().take(MAX_PREFIX_LEN).position(|byte| byte & 0x80 == 0);
     let mut rest = prefix.and_then(|at| bytes.get(at + 1..)).unwrap_or_default();
     let array = match rest.first() {
         Some(0x90..=0x9F) => 1,
         Some(0xDC) => 3,
         Some(0xDD) => 5,
-        _ => return Head::default(),
+        _ => return MessageHead::default(),
     };
     rest = rest.get(array..).unwrap_or_default();
-    let mut next = || rmpv::decode::read_value_with_max_depth(&mut rest, DEEPEST).ok();
+    let mut next = || rmpv::decode::read_value_with_max_depth(&mut rest, MAX_DEPTH).ok();
     let text = |value: Option<Value>| value?.as_str().filter(|t| !t.is_empty()).map(str::to_owned);
     let kind = next().and_then(|kind| kind.as_u64());
     let _headers = next();
-    Head { kind, invocation_id: text(next()), target: text(next()) }
+    MessageHead { kind, invocation_id: text(next()), target: text(next()) }
 }
 
-pub(super) fn parse(payload: &[u8]) -> Result<Incoming, ParseError> {
+pub(super) fn parse(payload: &[u8]) -> Result<ClientMessage, ParseError> {
     let mut rest = payload;
-    let message = rmpv::decode::read_value_with_max_depth(&mut rest, DEEPEST)
+    let message = rmpv::decode::read_value_with_max_depth(&mut rest, MAX_DEPTH)
         .map_err(|_| ParseError::MessagePack("a message"))?;
     let Value::Array(items) = message else {
         return Err(ParseError::MessagePack("array length for 'elementCount'"));
@@ -84,7 +84,7 @@ pub(super) fn parse(payload: &[u8]) -> Result<Incoming, ParseError> {
     Ok(match kind {
         1 => {
             items.headers()?;
-            Incoming::Invocation {
+            ClientMessage::Invocation {
                 invocation_id: items.text("'invocationId' as String")?.filter(|id| !id.is_empty()),
                 target: items.required_text("'target' as String")?,
                 arguments: items.arguments()?,
@@ -93,23 +93,26 @@ pub(super) fn parse(payload: &[u8]) -> Result<Incoming, ParseError> {
         }
         2 => {
             items.headers()?;
-            Incoming::StreamItem { invocation_id: items.id()?, item: data(items.next("'item'")?) }
+            ClientMessage::StreamItem {
+                invocation_id: items.id()?,
+                item: data(items.next("'item'")?),
+            }
         }
         3 => {
             items.headers()?;
             let invocation_id = items.id()?;
             let kind = items.next("'resultKind' as Int32")?.as_u64();
             let outcome = match kind {
-                Some(ERROR) => Outcome::Error(items.required_text("'error' as String")?),
-                Some(VOID) => Outcome::Void,
-                Some(RESULT) => Outcome::Value(data(items.next("'result'")?)),
+                Some(ERROR) => CompletionResult::Error(items.required_text("'error' as String")?),
+                Some(VOID) => CompletionResult::Void,
+                Some(RESULT) => CompletionResult::Value(data(items.next("'result'")?)),
                 _ => return Err(ParseError::MessagePack("'resultKind' as Int32")),
             };
-            Incoming::Completion { invocation_id, outcome }
+            ClientMessage::Completion { invocation_id, outcome }
         }
         4 => {
             items.headers()?;
-            Incoming::StreamInvocation {
+            ClientMessage::StreamInvocation {
                 invocation_id: items.id()?,
                 target: items.required_text("'target' as String")?,
                 arguments: items.arguments()?,
@@ -118,16 +121,16 @@ pub(super) fn parse(payload: &[u8]) -> Result<Incoming, ParseError> {
         }
         5 => {
             items.headers()?;
-            Incoming::CancelInvocation { invocation_id: items.id()? }
+            ClientMessage::CancelInvocation { invocation_id: items.id()? }
         }
-        6 => Incoming::Ping,
-        7 => Incoming::Close {
+        6 => ClientMessage::Ping,
+        7 => ClientMessage::Close {
             error: items.text("'error' as String")?,
             allow_reconnect: items.0.next().and_then(|flag| flag.as_bool()).unwrap_or(false),
         },
-        8 => Incoming::Ack { sequence_id: items.sequence()? },
-        9 => Incoming::Sequence { sequence_id: items.sequence()? },
-        _ => Incoming::Unknown,
+        8 => ClientMessage::Ack { sequence_id: items.sequence()? },
+        9 => ClientMessage::Sequence { sequence_id: items.sequence()? },
+        _ => ClientMessage::Unknown,
     })
 }
 
@@ -261,20 +264,20 @@ pub(super) fn stream_item(id: &str, item: &Data) -> Bytes {
     framed(&message)
 }
 
-pub(super) fn completion(id: &str, outcome: &Outcome) -> Bytes {
-    let items = if matches!(outcome, Outcome::Void) { 4 } else { 5 };
+pub(super) fn completion(id: &str, outcome: &CompletionResult) -> Bytes {
+    let items = if matches!(outcome, CompletionResult::Void) { 4 } else { 5 };
     let mut message = begin(items, 3, true);
     put_text(&mut message, id);
     match outcome {
-        Outcome::Error(error) => {
+        CompletionResult::Error(error) => {
             put_number(&mut message, ERROR);
             put_text(&mut message, error);
         }
-        Outcome::Value(value) => {
+        CompletionResult::Value(value) => {
             put_number(&mut message, RESULT);
             put_data(&mut message, value);
         }
-        Outcome::Void => put_number(&mut message, VOID),
+        CompletionResult::Void => put_number(&mut message, VOID),
     }
     framed(&message)
 }
@@ -349,7 +352,7 @@ fn put_data(message: &mut Vec<u8>, data: &Data) {
 fn infallible<E>(_: Result<(), E>) {}
 
 fn framed(message: &[u8]) -> Bytes {
-    let mut bytes = Vec::with_capacity(message.len() + LONGEST_PREFIX);
+    let mut bytes = Vec::with_capacity(message.len() + MAX_PREFIX_LEN);
     let mut length = message.len();
     while length > 0x7F {
         bytes.push((length & 0x7F) as u8 | 0x80);

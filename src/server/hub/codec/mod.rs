@@ -17,7 +17,7 @@ use crate::server::pages;
 
 pub use self::{
     data::Data,
-    excess::{Excess, Head, Taken},
+    excess::{MessageHead, OversizedMessage, SkipProgress},
 };
 
 /// The byte that ends a record: JSON messages and both halves of every handshake.
@@ -62,7 +62,7 @@ impl Protocol {
 
 /// How an invocation ended.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Outcome {
+pub enum CompletionResult {
     /// It ended without a result, as streams do. A method that returns nothing returns null, as with
     /// the official server.
     Void,
@@ -74,7 +74,7 @@ pub enum Outcome {
 
 /// A message from a client.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Incoming {
+pub enum ClientMessage {
     /// Call a method.
     Invocation {
         /// Names the call in its completion; without it no answer whatsoever is due.
@@ -109,7 +109,7 @@ pub enum Incoming {
         /// The upload or the call.
         invocation_id: String,
         /// How it ended.
-        outcome: Outcome,
+        outcome: CompletionResult,
     },
     /// Stop a stream.
     CancelInvocation {
@@ -221,7 +221,7 @@ pub fn split_record(bytes: &[u8], scanned: usize, max: usize) -> Split {
 }
 
 /// Reads the payload of one message.
-pub fn parse(protocol: Protocol, payload: &[u8]) -> Result<Incoming, ParseError> {
+pub fn parse(protocol: Protocol, payload: &[u8]) -> Result<ClientMessage, ParseError> {
     match protocol {
         Protocol::Json => json::parse(payload),
         Protocol::MessagePack => messagepack::parse(payload),
@@ -315,7 +315,7 @@ fn numbered(protocol: Protocol, kind: u8, sequence_id: u64) -> Bytes {
 }
 
 /// The answer to the invocation `id`, whole.
-pub fn completion(protocol: Protocol, id: &str, outcome: &Outcome) -> Bytes {
+pub fn completion(protocol: Protocol, id: &str, outcome: &CompletionResult) -> Bytes {
     match protocol {
         Protocol::Json => json::completion(id, outcome),
         Protocol::MessagePack => messagepack::completion(id, outcome),

@@ -3,7 +3,7 @@ use serde_json::{Value, json, value::RawValue};
 
 use super::*;
 
-fn read(text: &str) -> Result<Incoming, String> {
+fn read(text: &str) -> Result<ClientMessage, String> {
     parse(Protocol::Json, text.as_bytes()).map_err(|error| error.to_string())
 }
 
@@ -11,8 +11,8 @@ fn text(bytes: &Bytes) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 
-fn call(id: Option<&str>, target: &str, arguments: Vec<Value>, streams: &[&str]) -> Incoming {
-    Incoming::Invocation {
+fn call(id: Option<&str>, target: &str, arguments: Vec<Value>, streams: &[&str]) -> ClientMessage {
+    ClientMessage::Invocation {
         invocation_id: id.map(str::to_owned),
         target: target.to_owned(),
         arguments: arguments.into_iter().map(Data::Json).collect(),
@@ -23,7 +23,7 @@ fn call(id: Option<&str>, target: &str, arguments: Vec<Value>, streams: &[&str])
 #[test]
 fn messages_are_read_with_their_properties_in_any_order() {
     let id = || "7".to_owned();
-    let completed = |outcome| Incoming::Completion { invocation_id: "7".to_owned(), outcome };
+    let completed = |outcome| ClientMessage::Completion { invocation_id: "7".to_owned(), outcome };
     for (message, expected) in [
         (r#"{"type":1,"target":"A","arguments":[]}"#, call(None, "A", vec![], &[])),
         (
@@ -56,41 +56,47 @@ fn messages_are_read_with_their_properties_in_any_order() {
         ),
         (
             r#"{"item":null,"invocationId":"7","type":2}"#,
-            Incoming::StreamItem { invocation_id: id(), item: Data::Json(Value::Null) },
+            ClientMessage::StreamItem { invocation_id: id(), item: Data::Json(Value::Null) },
         ),
-        (r#"{"type":3,"invocationId":"7"}"#, completed(Outcome::Void)),
+        (r#"{"type":3,"invocationId":"7"}"#, completed(CompletionResult::Void)),
         (
             r#"{"type":3,"invocationId":"7","result":null}"#,
-            completed(Outcome::Value(Data::Json(Value::Null))),
+            completed(CompletionResult::Value(Data::Json(Value::Null))),
         ),
         (
             r#"{"type":3,"result":[1],"invocationId":"7"}"#,
-            completed(Outcome::Value(json!([1]).into())),
+            completed(CompletionResult::Value(json!([1]).into())),
         ),
-        (r#"{"type":3,"invocationId":"7","error":""}"#, completed(Outcome::Error(String::new()))),
+        (
+            r#"{"type":3,"invocationId":"7","error":""}"#,
+            completed(CompletionResult::Error(String::new())),
+        ),
         (
             r#"{"type":4,"invocationId":"7","target":"S","arguments":[2],"streamIds":["9"]}"#,
-            Incoming::StreamInvocation {
+            ClientMessage::StreamInvocation {
                 invocation_id: id(),
                 target: "S".to_owned(),
                 arguments: vec![json!(2).into()],
                 stream_ids: vec!["9".to_owned()],
             },
         ),
-        (r#"{"type":5,"invocationId":"7"}"#, Incoming::CancelInvocation { invocation_id: id() }),
-        (r#"{"type":6}"#, Incoming::Ping),
-        (r#"{"type":7}"#, Incoming::Close { error: None, allow_reconnect: false }),
+        (
+            r#"{"type":5,"invocationId":"7"}"#,
+            ClientMessage::CancelInvocation { invocation_id: id() },
+        ),
+        (r#"{"type":6}"#, ClientMessage::Ping),
+        (r#"{"type":7}"#, ClientMessage::Close { error: None, allow_reconnect: false }),
         (
             r#"{"type":7,"error":"e","allowReconnect":true}"#,
-            Incoming::Close { error: Some("e".to_owned()), allow_reconnect: true },
+            ClientMessage::Close { error: Some("e".to_owned()), allow_reconnect: true },
         ),
-        (r#"{"type":8,"sequenceId":3}"#, Incoming::Ack { sequence_id: 3 }),
-        (r#"{"type":9,"sequenceId":4}"#, Incoming::Sequence { sequence_id: 4 }),
+        (r#"{"type":8,"sequenceId":3}"#, ClientMessage::Ack { sequence_id: 3 }),
+        (r#"{"type":9,"sequenceId":4}"#, ClientMessage::Sequence { sequence_id: 4 }),
         // Whatever a message of the future carries, it is not judged.
-        (r#"{"type":10,"target":5,"arguments":{}}"#, Incoming::Unknown),
-        (r#"{"type":0}"#, Incoming::Unknown),
-        (r#"{"type":-1}"#, Incoming::Unknown),
-        (r#"{"type":18446744073709551615}"#, Incoming::Unknown),
+        (r#"{"type":10,"target":5,"arguments":{}}"#, ClientMessage::Unknown),
+        (r#"{"type":0}"#, ClientMessage::Unknown),
+        (r#"{"type":-1}"#, ClientMessage::Unknown),
+        (r#"{"type":18446744073709551615}"#, ClientMessage::Unknown),
     ] {
         assert_eq!(read(message), Ok(expected), "{message}");
     }
@@ -103,7 +109,7 @@ fn faults_are_named_as_the_official_server_names_them() {
         let (open, end) = ("[".repeat(200), "]".repeat(200));
         format!("{{\"type\":6,\"{property}\":{open}{end}}}")
     };
-    assert_eq!(read(&deep("x")), Ok(Incoming::Ping));
+    assert_eq!(read(&deep("x")), Ok(ClientMessage::Ping));
     let deep = deep("arguments");
     for (message, error) in [
         ("", "Error reading JSON."),
@@ -170,9 +176,12 @@ fn what_is_sent_is_exact() {
             close(json, Some("\"\u{1e}"), true),
             "{\"type\":7,\"error\":\"\\\"\\u001e\",\"allowReconnect\":true}\u{1e}",
         ),
-        (completion(json, "1", &Outcome::Void), "{\"type\":3,\"invocationId\":\"1\"}\u{1e}"),
         (
-            completion(json, "1", &Outcome::Value(Value::Null.into())),
+            completion(json, "1", &CompletionResult::Void),
+            "{\"type\":3,\"invocationId\":\"1\"}\u{1e}",
+        ),
+        (
+            completion(json, "1", &CompletionResult::Value(Value::Null.into())),
             "{\"type\":3,\"invocationId\":\"1\",\"result\":null}\u{1e}",
         ),
         (
@@ -186,11 +195,11 @@ fn what_is_sent_is_exact() {
         (acknowledgement(json, 7), "{\"type\":8,\"sequenceId\":7}\u{1e}"),
         (sequence(json, 7), "{\"type\":9,\"sequenceId\":7}\u{1e}"),
         (
-            completion(json, "\"", &Outcome::Value(json!({"a": [1]}).into())),
+            completion(json, "\"", &CompletionResult::Value(json!({"a": [1]}).into())),
             "{\"type\":3,\"invocationId\":\"\\\"\",\"result\":{\"a\":[1]}}\u{1e}",
         ),
         (
-            completion(json, "1", &Outcome::Error("no".to_owned())),
+            completion(json, "1", &CompletionResult::Error("no".to_owned())),
             "{\"type\":3,\"invocationId\":\"1\",\"error\":\"no\"}\u{1e}",
         ),
         (
@@ -248,18 +257,21 @@ fn payload(protocol: Protocol, message: &Bytes) -> &[u8] {
 }
 
 /// What a message says, whatever its encoding.
-fn plain(message: Incoming) -> Incoming {
+fn plain(message: ClientMessage) -> ClientMessage {
     let json = |data: Data| Data::Json(data.into_json());
     match message {
-        Incoming::Invocation { invocation_id, target, arguments, stream_ids } => {
+        ClientMessage::Invocation { invocation_id, target, arguments, stream_ids } => {
             let arguments = arguments.into_iter().map(json).collect();
-            Incoming::Invocation { invocation_id, target, arguments, stream_ids }
+            ClientMessage::Invocation { invocation_id, target, arguments, stream_ids }
         }
-        Incoming::StreamItem { invocation_id, item } => {
-            Incoming::StreamItem { invocation_id, item: json(item) }
+        ClientMessage::StreamItem { invocation_id, item } => {
+            ClientMessage::StreamItem { invocation_id, item: json(item) }
         }
-        Incoming::Completion { invocation_id, outcome: Outcome::Value(value) } => {
-            Incoming::Completion { invocation_id, outcome: Outcome::Value(json(value)) }
+        ClientMessage::Completion { invocation_id, outcome: CompletionResult::Value(value) } => {
+            ClientMessage::Completion {
+                invocation_id,
+                outcome: CompletionResult::Value(json(value)),
+            }
         }
         other => other,
     }
@@ -286,29 +298,29 @@ proptest! {
             prop_assert_eq!(read(&message), Ok(expected));
 
             let outcome = match &error {
-                None => Outcome::Value(argument.clone().into()),
-                Some(error) => Outcome::Error(error.clone()),
+                None => CompletionResult::Value(argument.clone().into()),
+                Some(error) => CompletionResult::Error(error.clone()),
             };
-            for outcome in [outcome, Outcome::Void] {
+            for outcome in [outcome, CompletionResult::Void] {
                 let message = completion(protocol, &name, &outcome);
-                let expected = Incoming::Completion { invocation_id: name.clone(), outcome };
+                let expected = ClientMessage::Completion { invocation_id: name.clone(), outcome };
                 prop_assert_eq!(read(&message), Ok(expected));
             }
             let item = Data::from(argument.clone());
             let message = stream_item(protocol, &name, &item);
-            let expected = Incoming::StreamItem { invocation_id: name.clone(), item };
+            let expected = ClientMessage::StreamItem { invocation_id: name.clone(), item };
             prop_assert_eq!(read(&message), Ok(expected));
 
             let message = close(protocol, error.as_deref(), allow_reconnect);
             // JSON does not tell an empty error from none.
             let kept = |error: &String| protocol == Protocol::MessagePack || !error.is_empty();
             let error = error.clone().filter(kept);
-            prop_assert_eq!(read(&message), Ok(Incoming::Close { error, allow_reconnect }));
-            prop_assert_eq!(read(&ping(protocol)), Ok(Incoming::Ping));
+            prop_assert_eq!(read(&message), Ok(ClientMessage::Close { error, allow_reconnect }));
+            prop_assert_eq!(read(&ping(protocol)), Ok(ClientMessage::Ping));
             let message = acknowledgement(protocol, number);
-            prop_assert_eq!(read(&message), Ok(Incoming::Ack { sequence_id: number }));
+            prop_assert_eq!(read(&message), Ok(ClientMessage::Ack { sequence_id: number }));
             let message = sequence(protocol, number);
-            prop_assert_eq!(read(&message), Ok(Incoming::Sequence { sequence_id: number }));
+            prop_assert_eq!(read(&message), Ok(ClientMessage::Sequence { sequence_id: number }));
         }
     }
 
@@ -370,19 +382,25 @@ fn what_messagepack_says_is_exact() {
     assert_eq!(ping(pack), Bytes::from_static(&[2, 0x91, 6]));
     let void = [5, 0x94, 3, empty_headers, 0xA1, b'1', 2];
     // Its length counts what follows.
-    assert_eq!(completion(pack, "1", &Outcome::Void), Bytes::from([&[6], &void[1..]].concat()));
+    assert_eq!(
+        completion(pack, "1", &CompletionResult::Void),
+        Bytes::from([&[6], &void[1..]].concat())
+    );
     let call = invocation(pack, "A", &json!({"b": [true]})).unwrap();
     let expected =
         [0x96, 1, empty_headers, 0xC0, 0xA1, b'A', 0x91, 0x81, 0xA1, b'b', 0x91, 0xC3, 0x90];
     assert_eq!(call, Bytes::from([&[expected.len() as u8], &expected[..]].concat()));
     let bytes = Data::Pack(rmpv::Value::Binary(vec![1, 2]));
-    let echoed = completion(pack, "1", &Outcome::Value(bytes.clone()));
-    let expected =
-        Incoming::Completion { invocation_id: "1".to_owned(), outcome: Outcome::Value(bytes) };
+    let echoed = completion(pack, "1", &CompletionResult::Value(bytes.clone()));
+    let expected = ClientMessage::Completion {
+        invocation_id: "1".to_owned(),
+        outcome: CompletionResult::Value(bytes),
+    };
     assert_eq!(parse(pack, payload(pack, &echoed)), Ok(expected), "bytes stay bytes");
     let id = uuid::Uuid::from_u128(7);
     let message = invocation(pack, "A", &id).unwrap();
-    let Ok(Incoming::Invocation { arguments, .. }) = parse(pack, payload(pack, &message)) else {
+    let Ok(ClientMessage::Invocation { arguments, .. }) = parse(pack, payload(pack, &message))
+    else {
         panic!("no call")
     };
     assert_eq!(arguments, [Data::Pack(id.to_string().into())], "ids are texts");
@@ -397,9 +415,9 @@ fn messagepack_of_older_and_newer_clients_is_read() {
     let seven =
         [0x97, 1, 0x81, 0xA1, b'h', 0xA1, b'v', 0xA0, 0xA1, b'A', 0x90, 0x91, 0xA1, b's', 9];
     assert_eq!(read(&seven), Ok(call(None, "A", vec![], &["s"])), "an empty id is none");
-    assert_eq!(read(&[0x92, 8, 0xCD, 1, 0]), Ok(Incoming::Ack { sequence_id: 256 }));
-    assert_eq!(read(&[0x92, 42, 0xC0]), Ok(Incoming::Unknown));
-    let close = Incoming::Close { error: None, allow_reconnect: false };
+    assert_eq!(read(&[0x92, 8, 0xCD, 1, 0]), Ok(ClientMessage::Ack { sequence_id: 256 }));
+    assert_eq!(read(&[0x92, 42, 0xC0]), Ok(ClientMessage::Unknown));
+    let close = ClientMessage::Close { error: None, allow_reconnect: false };
     assert_eq!(read(&[0x92, 7, 0xC0]), Ok(close));
     for (bytes, what) in [
         (&[][..], "Reading a message failed."),
@@ -449,7 +467,8 @@ fn half_a_surrogate_pair_does_not_end_a_connection() {
     }
     // The JavaScript client writes it in MessagePack as UTF-8 would be written.
     let half = [0x95, 1, 0x80, 0xC0, 0xA1, b'A', 0x91, 0x91, 0xA4, b'a', 0xED, 0xA0, 0xBD];
-    let Ok(Incoming::Invocation { arguments, .. }) = parse(Protocol::MessagePack, &half) else {
+    let Ok(ClientMessage::Invocation { arguments, .. }) = parse(Protocol::MessagePack, &half)
+    else {
         panic!("no call");
     };
     let read: Vec<_> = arguments.into_iter().map(Data::into_json).collect();

@@ -6,21 +6,26 @@ use futures_util::FutureExt as _;
 
 use super::Driver;
 use crate::server::hub::{
-    codec::{self, Outcome},
-    diagnostics::{Diagnostics, Tell},
-    method::{Bound, Invocation},
-    session::Kind,
+    codec::{self, CompletionResult},
+    diagnostics::{DiagnosticOutput, DiagnosticsHub},
+    method::{BoundCall, Invocation},
+    session::InvocationKind,
 };
 use crate::{domain::MessageId, presence::Registration};
 
 impl Driver {
-    pub(super) fn invoke(&mut self, id: Option<String>, bound: Result<Bound, String>, kind: Kind) {
+    pub(super) fn invoke(
+        &mut self,
+        id: Option<String>,
+        bound: Result<BoundCall, String>,
+        kind: InvocationKind,
+    ) {
         let now = Instant::now();
         match bound {
-            Ok(Bound::Method(call)) => {
+            Ok(BoundCall::Method(call)) => {
                 let acknowledged = call.acknowledged();
                 // Before the feed hears that they are said, it is asked when they were written.
-                let connection = self.seat.as_ref().map_or(0, Registration::id);
+                let connection = self.registration.as_ref().map_or(0, Registration::id);
                 let invocation = self.invocation(acknowledged, connection);
                 if let (Some(feed), false) = (&mut self.feed, acknowledged.is_empty()) {
                     // From here on it is we who take the time.
@@ -29,18 +34,18 @@ impl Driver {
                 }
                 self.running = Some(call.run(invocation).map(|done| (id, done)).boxed());
             }
-            Ok(Bound::Diagnostic(call)) => {
+            Ok(BoundCall::Diagnostic(call)) => {
                 let Some(hub) = &mut self.diagnostics else { return };
                 let told = hub.begin(call, id.clone(), &self.connection_id, now);
-                self.tell_diagnosis(id.as_deref(), told);
+                self.send_diagnostics(id.as_deref(), told);
             }
             Err(text) => {
-                let outcome = Outcome::Error(text);
+                let outcome = CompletionResult::Error(text);
                 match kind {
-                    Kind::Plain => {
+                    InvocationKind::Plain => {
                         self.session.complete(id.as_deref(), outcome, now, &mut self.actions);
                     }
-                    Kind::Stream => {
+                    InvocationKind::Stream => {
                         self.session.answer(&id.unwrap_or_default(), &outcome, &mut self.actions);
                     }
                 }
@@ -59,41 +64,46 @@ impl Driver {
     }
 
     /// Lets the diagnostics hub, where this is a connection of it, do something.
-    pub(super) fn diagnose(&mut self, what: impl FnOnce(&mut Diagnostics) -> Vec<Tell>) {
+    pub(super) fn with_diagnostics(
+        &mut self,
+        what: impl FnOnce(&mut DiagnosticsHub) -> Vec<DiagnosticOutput>,
+    ) {
         if let Some(hub) = &mut self.diagnostics {
             let told = what(hub);
-            self.tell_diagnosis(None, told);
+            self.send_diagnostics(None, told);
         }
     }
 
-    fn tell_diagnosis(&mut self, call: Option<&str>, told: Vec<Tell>) {
-        let Some(protocol) = self.session.handshaken() else { return };
+    fn send_diagnostics(&mut self, call: Option<&str>, told: Vec<DiagnosticOutput>) {
+        let Some(protocol) = self.session.protocol() else { return };
         let (now, actions) = (Instant::now(), &mut self.actions);
         for tell in told {
             let message = match tell {
-                Tell::Done(outcome) => {
+                DiagnosticOutput::Complete(outcome) => {
                     self.session.complete(call, outcome, now, actions);
                     continue;
                 }
-                Tell::Later => {
+                DiagnosticOutput::Defer => {
                     self.session.release(now, actions);
                     continue;
                 }
-                Tell::Answer(id, outcome) => {
+                DiagnosticOutput::Completion(id, outcome) => {
                     self.session.answer(&id, &outcome, actions);
                     continue;
                 }
-                Tell::Item(id, n) => {
+                DiagnosticOutput::StreamItem(id, n) => {
                     let item = serde_json::Value::from(n).into();
                     Ok(codec::stream_item(protocol, &id, &item))
                 }
-                Tell::Call(target, argument) => codec::invocation(protocol, target, &argument),
-                Tell::Ask(id, target, argument) => {
+                DiagnosticOutput::Invoke(target, argument) => {
+                    codec::invocation(protocol, target, &argument)
+                }
+                DiagnosticOutput::InvokeWithResult(id, target, argument) => {
                     codec::question(protocol, &id, target, &argument)
                 }
             };
             match message {
-                Ok(message) => self.session.say(message, actions),
+                Ok(message) => self.session.send(message, actions),
                 Err(error) => tracing::error!(%error, "a call could not be written"),
             }
         }

@@ -8,8 +8,8 @@ use futures_util::FutureExt as _;
 use time::OffsetDateTime;
 
 use super::{
-    Driver, READ_AGAIN, Read,
-    pages::{Written, may_read},
+    Driver, PendingRead, READ_RETRY_DELAY,
+    pages::{EncodedPage, may_read},
 };
 use crate::{
     app::{App, Error},
@@ -22,7 +22,7 @@ use crate::{
     server::{
         hub::{
             codec::{self, Protocol},
-            methods::Form,
+            methods::WireFormat,
             services::Service,
             session::EndReason,
             wire::REFUSED,
@@ -33,40 +33,40 @@ use crate::{
 };
 
 /// Messages that may wait in memory for the end of a read; past that they are read again.
-const MOST_DEFERRED: usize = 64;
+const MAX_DEFERRED: usize = 64;
 /// The fewest messages that a read asks for.
-const FEWEST_ROWS: usize = 4;
+const MIN_PAGE_ROWS: usize = 4;
 
 impl Driver {
     pub(super) fn written_at(&self, ids: &[MessageId]) -> Vec<Option<OffsetDateTime>> {
         let Some(feed) = &self.feed else { return Vec::new() };
-        let times = Times::new(&self.app);
+        let times = WallClock::new(&self.app);
         ids.iter().map(|id| feed.written_at(*id).map(|at| times.at(at))).collect()
     }
 
-    pub(super) fn tell(&mut self, outbound: Outbound) {
-        let Some(protocol) = self.session.handshaken() else { return };
+    pub(super) fn on_event(&mut self, outbound: Outbound) {
+        let Some(protocol) = self.session.protocol() else { return };
         match outbound {
             Outbound::Deliver(delivery) => self.deliver(protocol, delivery, false),
             // The existing programs are not told.
-            Outbound::StatusChanged { .. } if self.service.form() == Form::Legacy => {}
+            Outbound::StatusChanged { .. } if self.service.wire_format() == WireFormat::Legacy => {}
             Outbound::StatusChanged { id, status, at } => {
                 let body = StatusChanged { id: id.0, status: status.name(), at };
-                self.call(protocol, "MessageStatusChanged", &body);
+                self.enqueue_call(protocol, "MessageStatusChanged", &body);
             }
             Outbound::Own { delivery, sender_connection } => {
-                self.show_own(protocol, &delivery, sender_connection)
+                self.send_own(protocol, &delivery, sender_connection)
             }
             Outbound::ConversationChanged(_) | Outbound::Typing { .. }
-                if self.service.form() == Form::Legacy => {}
+                if self.service.wire_format() == WireFormat::Legacy => {}
             Outbound::ConversationChanged(conversation) => {
                 let party = self.caller.party();
                 let view = ConversationView::new(&conversation, &party);
-                self.call(protocol, "ConversationChanged", &view);
+                self.enqueue_call(protocol, "ConversationChanged", &view);
             }
             Outbound::Typing { conversation, from } => {
                 let view = Typing { conversation_id: conversation.0, from: &from };
-                self.call(protocol, "Typing", &view);
+                self.enqueue_call(protocol, "Typing", &view);
             }
             Outbound::Acknowledged(ids) => self.on_acknowledged_elsewhere(&ids),
             Outbound::Deleted { id, place, at } => {
@@ -76,8 +76,12 @@ impl Driver {
                     self.deferred.retain(|(delivery, _)| delivery.message.id != id);
                     feed.on_deleted(id);
                 }
-                if self.service.form() == Form::Current {
-                    self.call(protocol, "MessageDeleted", &MessageDeleted::new(id, place, at));
+                if self.service.wire_format() == WireFormat::Current {
+                    self.enqueue_call(
+                        protocol,
+                        "MessageDeleted",
+                        &MessageDeleted::new(id, place, at),
+                    );
                 }
             }
             Outbound::Nudge(from) => {
@@ -125,8 +129,8 @@ impl Driver {
     }
 
     /// Tells the client from when on it missed something that will not be sent.
-    pub(super) fn tell_missed(&mut self) {
-        let Some(protocol) = self.session.handshaken() else { return };
+    pub(super) fn send_missed(&mut self) {
+        let Some(protocol) = self.session.protocol() else { return };
         if self.session.is_full() {
             return;
         }
@@ -137,44 +141,49 @@ impl Driver {
         }
         let Some(since) = self.missed_since.take() else { return };
         metrics::counter!("esh3ar_hub_missed_total").increment(1);
-        match self.service.form() {
-            Form::Current => self.call(protocol, "Missed", &MissedSince { since }),
+        match self.service.wire_format() {
+            WireFormat::Current => self.enqueue_call(protocol, "Missed", &MissedSince { since }),
             // Its clients have no such call, and are shown nothing but messages.
-            Form::Legacy if lost.is_some() => {
+            WireFormat::Legacy if lost.is_some() => {
                 let reason = Some("Some messages were missed. Read them again.");
                 self.session.close(reason, true, &mut self.actions);
-                self.act();
+                self.apply_actions();
             }
-            Form::Legacy => {}
+            WireFormat::Legacy => {}
         }
     }
 
     /// Nothing of what the party wrote itself waits for this connection: it is only shown.
-    fn show_own(&mut self, protocol: Protocol, delivery: &Arc<Delivery>, sender_connection: u64) {
+    fn send_own(&mut self, protocol: Protocol, delivery: &Arc<Delivery>, sender_connection: u64) {
         if let (Some(feed), Some(place)) = (&mut self.feed, delivery.message.place) {
             feed.on_own(place);
         }
-        let here = self.seat.as_ref().is_some_and(|seat| seat.id() == sender_connection);
+        let here = self
+            .registration
+            .as_ref()
+            .is_some_and(|registration| registration.id() == sender_connection);
         // In the existing system a user had one connection: its apps would show it as somebody else's.
-        if here || self.service.form() == Form::Legacy {
+        if here || self.service.wire_format() == WireFormat::Legacy {
             return;
         }
         if self.session.is_full() {
             return self.note_missed_since(delivery.message.created_at);
         }
         if let Some(bytes) = self.live_message(protocol, delivery) {
-            self.put(&bytes);
+            self.enqueue(&bytes);
         }
     }
 
     fn deliver(&mut self, protocol: Protocol, delivery: Arc<Delivery>, acknowledged: bool) {
         let Some(feed) = &mut self.feed else { return };
         let id = delivery.message.id;
-        if self.session.is_full() || self.outbox.len() >= PAGE_BYTES {
+        if self.session.is_full() || self.output.len() >= PAGE_BYTES {
             // It comes with a read, when the client has acknowledged some of what it has.
             return feed.on_passed_over(id);
         }
-        if self.service.form() == Form::Legacy && lacks_account(&self.app, &delivery.message) {
+        if self.service.wire_format() == WireFormat::Legacy
+            && lacks_account(&self.app, &delivery.message)
+        {
             // It comes with a read, which looks up what its text needs.
             return feed.on_passed_over(id);
         }
@@ -184,13 +193,13 @@ impl Driver {
                 let Some(bytes) = self.live_message(protocol, &delivery) else {
                     return self.app.note_unwritable(vec![id]);
                 };
-                self.put(&bytes);
+                self.enqueue(&bytes);
                 self.unwritten.extend(self.app.follow_writing(&delivery.message));
                 if !found.acknowledged {
-                    self.note_told(id);
+                    self.note_sent(id);
                 }
             }
-            Live::Defer if self.deferred.len() < MOST_DEFERRED => {
+            Live::Defer if self.deferred.len() < MAX_DEFERRED => {
                 self.deferred.push((delivery, found.acknowledged));
             }
             Live::Defer => feed.on_passed_over(id),
@@ -200,23 +209,23 @@ impl Driver {
 
     /// The call that brings a live message: encoded once for all connections of a kind.
     fn live_message(&self, protocol: Protocol, delivery: &Arc<Delivery>) -> Option<Bytes> {
-        let form = self.service.form();
-        let kept = match (form, protocol) {
-            (Form::Current, Protocol::Json) => Some(&delivery.encoded[0]),
-            (Form::Current, Protocol::MessagePack) => Some(&delivery.encoded[1]),
-            (Form::Legacy, Protocol::Json) => Some(&delivery.encoded[2]),
+        let format = self.service.wire_format();
+        let kept = match (format, protocol) {
+            (WireFormat::Current, Protocol::Json) => Some(&delivery.encoded[0]),
+            (WireFormat::Current, Protocol::MessagePack) => Some(&delivery.encoded[1]),
+            (WireFormat::Legacy, Protocol::Json) => Some(&delivery.encoded[2]),
             // The existing apps all speak JSON.
-            (Form::Legacy, Protocol::MessagePack) => None,
+            (WireFormat::Legacy, Protocol::MessagePack) => None,
         };
         if let Some(bytes) = kept.and_then(|kept| kept.get()) {
             return Some(bytes.clone());
         }
         let message = &delivery.message;
-        let encoded = match form {
-            Form::Current => {
+        let encoded = match format {
+            WireFormat::Current => {
                 codec::invocation(protocol, "ReceiveMessage", &MessageView::from(message))
             }
-            Form::Legacy => {
+            WireFormat::Legacy => {
                 let account = account(&self.app, message);
                 let (target, text) = legacy::hub::message(message, account.as_ref());
                 codec::invocation(protocol, target, &text)
@@ -236,14 +245,14 @@ impl Driver {
     pub(super) fn begin_read(&mut self) {
         let Some(feed) = &mut self.feed else { return };
         let full = !may_read(&self.session, feed);
-        let busy = self.reading.is_some() || self.read_again_at.is_some() || full;
+        let busy = self.reading.is_some() || self.read_retry_at.is_some() || full;
         let is_new = feed.is_new();
         let Some(reading) = (!busy).then(|| feed.begin_read()).flatten() else { return };
         let app = self.app.clone();
         let caller = self.caller.clone();
         let announcement =
-            self.seat.as_ref().filter(|_| reading.catch_up).map(Registration::announcement);
-        let form = self.service.form();
+            self.registration.as_ref().filter(|_| reading.catch_up).map(Registration::announcement);
+        let format = self.service.wire_format();
         let since = self.connected_at - LATE;
         let limit = self.page_rows;
         let read = async move {
@@ -259,45 +268,45 @@ impl Driver {
                 (reading, Vec::new())
             };
             let found = app.unsent(&caller, &reading, since, limit).await?;
-            if form == Form::Legacy {
+            if format == WireFormat::Legacy {
                 let accounts: Vec<UserId> = found.iter().filter_map(legacy::hub::account).collect();
                 app.learn_business_phones(&accounts).await?;
             }
-            Ok(Read { found, acknowledged, limit })
+            Ok(PendingRead { found, acknowledged, limit })
         };
         self.reading = Some(read.boxed());
     }
 
-    pub(super) fn on_read(&mut self, found: Result<Read, Error>) {
+    pub(super) fn on_read(&mut self, found: Result<PendingRead, Error>) {
         self.take_read(found);
-        let Some(protocol) = self.session.handshaken() else { return };
+        let Some(protocol) = self.session.protocol() else { return };
         for (delivery, acknowledged) in std::mem::take(&mut self.deferred) {
             self.deliver(protocol, delivery, acknowledged);
         }
     }
 
-    fn take_read(&mut self, read: Result<Read, Error>) {
+    fn take_read(&mut self, read: Result<PendingRead, Error>) {
         self.reading = None;
-        self.held_until = None;
+        self.hold_until = None;
         let Some(feed) = &mut self.feed else { return };
-        let Read { found, acknowledged, limit } = match read {
+        let PendingRead { found, acknowledged, limit } = match read {
             Ok(read) => read,
             Err(error) => {
                 tracing::warn!(%error, "pending messages could not be read; trying again");
                 feed.on_read_failed();
-                self.read_again_at = Some(Instant::now() + READ_AGAIN);
+                self.read_retry_at = Some(Instant::now() + READ_RETRY_DELAY);
                 return;
             }
         };
-        let Some(protocol) = self.session.handshaken() else { return };
-        let form = self.service.form();
+        let Some(protocol) = self.session.protocol() else { return };
+        let format = self.service.wire_format();
         let most = self.app.sent_together(&found);
         let mut page =
-            Written::new(protocol, form, &found, most, |message| account(&self.app, message));
+            EncodedPage::new(protocol, format, &found, most, |message| account(&self.app, message));
         let cut = page.count < found.len();
         // Of long messages only few are read the next time.
         let rows = if cut { page.count } else { limit };
-        self.page_rows = (rows * 2).clamp(FEWEST_ROWS, PAGE);
+        self.page_rows = (rows * 2).clamp(MIN_PAGE_ROWS, PAGE);
         if !page.unwritable.is_empty() {
             self.app.note_unwritable(std::mem::take(&mut page.unwritable));
         }
@@ -316,25 +325,25 @@ impl Driver {
         self.unwritten.extend(page.messages().filter_map(|m| self.app.follow_writing(m)));
         if !singly {
             match page.together(protocol) {
-                Ok(call) => self.put(&call),
+                Ok(call) => self.enqueue(&call),
                 Err(error) => tracing::error!(%error, "a page could not be written"),
             }
             return;
         }
         for (message, call) in page.singly(protocol) {
             match call {
-                Ok(call) => self.put(&call),
+                Ok(call) => self.enqueue(&call),
                 Err(error) => tracing::error!(%error, "a message could not be written"),
             }
-            if form == Form::Legacy && !self::found(message).acknowledged {
-                self.note_told(message.id);
+            if format == WireFormat::Legacy && !self::found(message).acknowledged {
+                self.note_sent(message.id);
             }
         }
     }
 
     /// Notes what was missed, and remembers as much of it as a window holds.
-    pub(super) fn miss(&mut self, missed: Vec<(Attempt, Instant)>) {
-        let missed = Times::new(&self.app).times(missed);
+    pub(super) fn record_missed(&mut self, missed: Vec<(Attempt, Instant)>) {
+        let missed = WallClock::new(&self.app).times(missed);
         for (attempt, at) in &missed {
             self.missed.retain(|(known, _)| known.id != attempt.id);
             if self.missed.len() < WINDOW {
@@ -345,11 +354,11 @@ impl Driver {
     }
 
     /// The connection is over: what it did not acknowledge waits for the next one.
-    pub(super) fn leave(&mut self, reason: &'static str) {
+    pub(super) fn finish(&mut self, reason: &'static str) {
         if let Some(mut feed) = self.feed.take() {
             let failed = reason == EndReason::ClientFailed.as_str() || reason == REFUSED;
             let head = feed.head().filter(|_| failed);
-            let mut abandoned = Times::new(&self.app).times(feed.abandon());
+            let mut abandoned = WallClock::new(&self.app).times(feed.abandon());
             // What waited for its retry here waits for the next connection now.
             let known: HashSet<MessageId> = abandoned.iter().map(|(a, _)| a.id).collect();
             let missed = std::mem::take(&mut self.missed);
@@ -358,13 +367,13 @@ impl Driver {
                 self.app.note_written(abandoned, Some(reason));
             }
             if let Some(head) = head {
-                self.app.note_failed_on(&head, Times::new(&self.app).at(head.at));
+                self.app.note_failed_on(&head, WallClock::new(&self.app).at(head.at));
             }
         }
-        if let Some(seat) = self.seat.take() {
-            tracing::debug!(party = ?seat.party(), peer = %self.peer, reason, "connection ended");
-            let party = seat.party().clone();
-            drop(seat);
+        if let Some(registration) = self.registration.take() {
+            tracing::debug!(party = ?registration.party(), peer = %self.peer, reason, "connection ended");
+            let party = registration.party().clone();
+            drop(registration);
             let gone = self.service.delivers() && !self.app.presence().local().is_online(&party);
             if let (Party::Mobile(phone), true) = (&party, gone) {
                 self.app.note_disconnected(phone, self.connected_at, reason);
@@ -375,14 +384,14 @@ impl Driver {
 }
 
 /// Turns moments into times of day.
-pub(super) struct Times {
+pub(super) struct WallClock {
     now: Instant,
     time: OffsetDateTime,
 }
 
-impl Times {
-    pub(super) fn new(app: &App) -> Times {
-        Times { now: Instant::now(), time: app.clock().now() }
+impl WallClock {
+    pub(super) fn new(app: &App) -> WallClock {
+        WallClock { now: Instant::now(), time: app.clock().now() }
     }
 
     pub(super) fn at(&self, moment: Instant) -> OffsetDateTime {
@@ -407,6 +416,6 @@ fn lacks_account(app: &App, message: &Message) -> bool {
 fn found(message: &Message) -> Found {
     let Message { id, place, generation, retry_count, .. } = *message;
     let attempt = Attempt { id, place, generation, retry_count };
-    let acknowledged = matches!(message.status, Status::Delivered | Status::Read);
+    let acknowledged = matches!(message.status, Status::Delivered | Status::PendingRead);
     Found { attempt, acknowledged }
 }

@@ -9,7 +9,7 @@ use crate::{
     server::{
         hub::{
             codec::{self, EncodeError, Protocol},
-            methods::Form,
+            methods::WireFormat,
             session::Session,
         },
         legacy,
@@ -19,16 +19,16 @@ use crate::{
 };
 
 /// What a page takes with what frames its messages, each of which may come in a call of its own.
-pub(super) const PAGE_ROOM: usize = PAGE_BYTES + 16 * 1024;
+pub(super) const MAX_PAGE_LEN: usize = PAGE_BYTES + 16 * 1024;
 
 /// Whether a page may be read for a connection. One whose client has dealt with all that it was sent is sent
 /// more before its transport says that it came.
 pub(super) fn may_read(session: &Session, feed: &Feed) -> bool {
-    !session.is_full() || feed.head().is_none() && session.has_room(PAGE_ROOM)
+    !session.is_full() || feed.head().is_none() && session.has_room(MAX_PAGE_LEN)
 }
 
 /// Messages that go out together.
-pub(super) struct Written<'a> {
+pub(super) struct EncodedPage<'a> {
     items: Vec<Item<'a>>,
     /// Those of which nothing can be made.
     pub(super) unwritable: Vec<MessageId>,
@@ -38,60 +38,62 @@ pub(super) struct Written<'a> {
 
 struct Item<'a> {
     message: &'a Message,
-    body: Body,
+    body: EncodedBody,
 }
 
-enum Body {
+enum EncodedBody {
     /// As it stands in a call.
     Current(Vec<u8>),
     /// The call of a live message and the text that it brings, with the number of the business user.
     Legacy(&'static str, String, Option<Phone>),
 }
 
-impl Body {
+impl EncodedBody {
     fn new(
         protocol: Protocol,
-        form: Form,
+        format: WireFormat,
         message: &Message,
         account: impl Fn(&Message) -> Option<Phone>,
-    ) -> Result<Body, EncodeError> {
-        match form {
-            Form::Current => codec::part(protocol, &MessageView::from(message)).map(Body::Current),
-            Form::Legacy => {
+    ) -> Result<EncodedBody, EncodeError> {
+        match format {
+            WireFormat::Current => {
+                codec::part(protocol, &MessageView::from(message)).map(EncodedBody::Current)
+            }
+            WireFormat::Legacy => {
                 let account = account(message);
                 let (target, text) = legacy::hub::message(message, account.as_ref());
-                Ok(Body::Legacy(target, text, account))
+                Ok(EncodedBody::Legacy(target, text, account))
             }
         }
     }
 
     fn len(&self, protocol: Protocol) -> usize {
         match self {
-            Body::Current(part) => part.len(),
-            Body::Legacy(_, text, _) => codec::text_len(protocol, text),
+            EncodedBody::Current(part) => part.len(),
+            EncodedBody::Legacy(_, text, _) => codec::text_len(protocol, text),
         }
     }
 }
 
-impl<'a> Written<'a> {
+impl<'a> EncodedPage<'a> {
     /// As many of these as go out together, and no more than `most`.
     pub(super) fn new(
         protocol: Protocol,
-        form: Form,
+        format: WireFormat,
         found: &'a [Message],
         most: usize,
         account: impl Fn(&Message) -> Option<Phone>,
-    ) -> Written<'a> {
+    ) -> EncodedPage<'a> {
         let mut bodies = Vec::new();
         let lengths = found.iter().take(most).map(|message| {
-            let body = Body::new(protocol, form, message, &account);
+            let body = EncodedBody::new(protocol, format, message, &account);
             let length = body.as_ref().map_or(0, |body| body.len(protocol));
             bodies.push(body);
             length
         });
         let count = fitting_lengths(lengths, PAGE_BYTES);
         let mut written =
-            Written { items: Vec::with_capacity(count), unwritable: Vec::new(), count };
+            EncodedPage { items: Vec::with_capacity(count), unwritable: Vec::new(), count };
         for (message, body) in found.iter().zip(bodies).take(count) {
             match body {
                 Ok(body) => written.items.push(Item { message, body }),
@@ -120,12 +122,12 @@ impl<'a> Written<'a> {
         let mut texts = Vec::new();
         for Item { message, body } in self.items {
             match body {
-                Body::Current(part) => parts.push(part),
+                EncodedBody::Current(part) => parts.push(part),
                 // A page knows no chat, whose messages look otherwise when they are live.
-                Body::Legacy(_, _, account) if message.place.is_some() => {
+                EncodedBody::Legacy(_, _, account) if message.place.is_some() => {
                     texts.push(legacy::hub::waiting(message, account));
                 }
-                Body::Legacy(_, text, _) => texts.push(text),
+                EncodedBody::Legacy(_, text, _) => texts.push(text),
             }
         }
         match texts.is_empty() {
@@ -141,8 +143,10 @@ impl<'a> Written<'a> {
     ) -> impl Iterator<Item = (&'a Message, Result<Bytes, EncodeError>)> {
         self.items.into_iter().map(move |Item { message, body }| {
             let call = match body {
-                Body::Current(part) => Ok(codec::call_with(protocol, "ReceiveMessage", &part)),
-                Body::Legacy(target, text, _) => codec::invocation(protocol, target, &text),
+                EncodedBody::Current(part) => {
+                    Ok(codec::call_with(protocol, "ReceiveMessage", &part))
+                }
+                EncodedBody::Legacy(target, text, _) => codec::invocation(protocol, target, &text),
             };
             (message, call)
         })

@@ -2,64 +2,64 @@
 
 use bytes::Bytes;
 
-use super::{Driver, next_return};
+use super::{Driver, next_reconnect};
 use crate::server::hub::{
     codec::{self, Protocol},
-    wire::Wire,
+    wire::Transport,
 };
 
 impl Driver {
     /// Writes a message of the server's own accord.
-    pub(super) fn put(&mut self, message: &Bytes) {
+    pub(super) fn enqueue(&mut self, message: &Bytes) {
         self.session.count(message);
-        self.outbox.extend_from_slice(message);
+        self.output.extend_from_slice(message);
     }
 
-    pub(super) fn call<T: serde::Serialize>(
+    pub(super) fn enqueue_call<T: serde::Serialize>(
         &mut self,
         protocol: Protocol,
         target: &str,
         argument: &T,
     ) {
         match codec::invocation(protocol, target, argument) {
-            Ok(bytes) => self.put(&bytes),
+            Ok(bytes) => self.enqueue(&bytes),
             Err(error) => tracing::error!(%error, target, "a call could not be written"),
         }
     }
 
     /// Sends what is to go out. An error says why the transport is lost.
-    pub(super) async fn flush(&mut self, wire: &mut Wire) -> Result<(), &'static str> {
-        while !self.outbox.is_empty() && (self.held_until.is_none() || self.ended.is_some()) {
+    pub(super) async fn flush(&mut self, transport: &mut Transport) -> Result<(), &'static str> {
+        while !self.output.is_empty() && (self.hold_until.is_none() || self.ended.is_some()) {
             // Some clients take for a part of the answer to the handshake what comes with it.
-            let alone = self.answer > 0;
-            let bytes = match std::mem::take(&mut self.answer) {
-                0 => std::mem::take(&mut self.outbox),
-                answer => self.outbox.split_to(answer.min(self.outbox.len())),
+            let alone = self.handshake_len > 0;
+            let bytes = match std::mem::take(&mut self.handshake_len) {
+                0 => std::mem::take(&mut self.output),
+                answer => self.output.split_to(answer.min(self.output.len())),
             };
             let bytes = bytes.freeze();
             // The answer to the handshake is text under every protocol, as are all messages of JSON.
             let text = self.protocol.is_none_or(Protocol::is_text);
             self.app.failpoint("socket_before_write");
             let back = tokio::select! {
-                sent = wire.send(bytes, text, alone) => {
+                sent = transport.send(bytes, text, alone) => {
                     sent?;
                     None
                 }
                 // It must not wait until its old socket counts as stuck.
-                back = next_return(&mut self.returns), if self.ended.is_none() => Some(back),
+                back = next_reconnect(&mut self.reconnects), if self.ended.is_none() => Some(back),
             };
             self.app.failpoint("socket_after_write");
             if let Some(back) = back {
-                self.resume(wire, back);
-                self.act();
+                self.resume(transport, back);
+                self.apply_actions();
             }
         }
-        if !self.outbox.is_empty() {
+        if !self.output.is_empty() {
             return Ok(());
         }
         if !self.unwritten.is_empty() {
             self.app.trace_written(std::mem::take(&mut self.unwritten));
         }
-        self.probe(wire).await
+        self.probe(transport).await
     }
 }

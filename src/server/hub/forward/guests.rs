@@ -11,62 +11,64 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::app::App;
 
-/// How many are asked to go in one second, at least; all within about `WAVES` seconds.
-const WAVE: usize = 50;
-const WAVES: usize = 30;
+/// How many are asked to cancel in one second, at least; all within about `DRAIN_WAVES` seconds.
+const DRAIN_WAVE_SIZE: usize = 50;
+const DRAIN_WAVES: usize = 30;
 /// The same when the process stops, and in how many seconds.
-const LAST_WAVE: usize = 500;
-const LAST_WAVES: usize = 10;
-const BETWEEN: Duration = Duration::from_secs(1);
+const STOP_WAVE_SIZE: usize = 500;
+const STOP_WAVES: usize = 10;
+const WAVE_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
-struct Present {
+struct State {
     next: u64,
-    guests: HashMap<u64, CancellationToken>,
+    streams: HashMap<u64, CancellationToken>,
     /// Nobody may stay.
     closed: bool,
 }
 
 /// Everything that stays. Cheap to clone.
 #[derive(Clone, Default)]
-pub(super) struct Guests {
-    present: Arc<Mutex<Present>>,
+pub(super) struct ForwardedStreams {
+    state: Arc<Mutex<State>>,
 }
 
 /// One of them; dropping it tells that it has left.
-pub(super) struct Guest {
-    guests: Guests,
+pub(super) struct ForwardedStream {
+    streams: ForwardedStreams,
     id: u64,
-    go: CancellationToken,
+    cancel: CancellationToken,
 }
 
-impl Guests {
-    fn present(&self) -> MutexGuard<'_, Present> {
-        self.present.lock().unwrap_or_else(PoisonError::into_inner)
+impl ForwardedStreams {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One more.
-    pub(super) fn enter(&self) -> Guest {
-        let go = CancellationToken::new();
-        let mut present = self.present();
-        let id = present.next;
-        present.next += 1;
-        if present.closed {
-            go.cancel();
+    pub(super) fn register(&self) -> ForwardedStream {
+        let cancel = CancellationToken::new();
+        let mut state = self.state();
+        let id = state.next;
+        state.next += 1;
+        if state.closed {
+            cancel.cancel();
         }
-        present.guests.insert(id, go.clone());
-        metrics::gauge!("esh3ar_hub_forwarded").set(present.guests.len() as f64);
-        drop(present);
-        Guest { guests: self.clone(), id, go }
+        state.streams.insert(id, cancel.clone());
+        metrics::gauge!("esh3ar_hub_forwarded").set(state.streams.len() as f64);
+        drop(state);
+        ForwardedStream { streams: self.clone(), id, cancel }
     }
 
-    /// Asks some of those to go who were not asked yet. How many are left who were not.
-    fn ask_some(&self, most: usize) -> usize {
-        let present = self.present();
+    /// Asks some of those to cancel who were not asked yet. How many are left who were not.
+    fn cancel_some(&self, most: usize) -> usize {
+        let state = self.state();
         let mut left = 0;
-        for (n, go) in present.guests.values().filter(|go| !go.is_cancelled()).enumerate() {
+        for (n, cancel) in
+            state.streams.values().filter(|cancel| !cancel.is_cancelled()).enumerate()
+        {
             if n < most {
-                go.cancel();
+                cancel.cancel();
             } else {
                 left += 1;
             }
@@ -75,54 +77,54 @@ impl Guests {
     }
 
     fn close(&self) {
-        let mut present = self.present();
-        present.closed = true;
-        present.guests.values().for_each(CancellationToken::cancel);
+        let mut state = self.state();
+        state.closed = true;
+        state.streams.values().for_each(CancellationToken::cancel);
     }
 
     /// Sees them off when the process is emptied, wave by wave, and when it stops.
-    pub(super) async fn see_off(self, app: App, stop: CancellationToken) {
+    pub(super) async fn close_in_waves(self, app: App, stop: CancellationToken) {
         let mut largest = 0;
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
-                () = tokio::time::sleep(BETWEEN) => {}
+                () = tokio::time::sleep(WAVE_INTERVAL) => {}
             }
             if app.is_draining() {
-                largest = largest.max(self.present().guests.len());
-                self.ask_some(WAVE.max(largest.div_ceil(WAVES)));
+                largest = largest.max(self.state().streams.len());
+                self.cancel_some(DRAIN_WAVE_SIZE.max(largest.div_ceil(DRAIN_WAVES)));
             } else {
                 largest = 0;
             }
         }
-        let largest = self.present().guests.len();
-        for _ in 0..LAST_WAVES {
-            if self.ask_some(LAST_WAVE.max(largest.div_ceil(LAST_WAVES))) == 0 {
+        let largest = self.state().streams.len();
+        for _ in 0..STOP_WAVES {
+            if self.cancel_some(STOP_WAVE_SIZE.max(largest.div_ceil(STOP_WAVES))) == 0 {
                 break;
             }
-            tokio::time::sleep(BETWEEN).await;
+            tokio::time::sleep(WAVE_INTERVAL).await;
         }
         self.close();
     }
 }
 
-impl Guest {
-    /// Waits until it has to go.
-    pub(super) async fn asked_to_go(&self) {
-        self.go.cancelled().await;
+impl ForwardedStream {
+    /// Waits until it has to cancel.
+    pub(super) async fn cancelled(&self) {
+        self.cancel.cancelled().await;
     }
 
     /// The same, for one that outlives the borrow.
-    pub(super) fn until_asked_to_go(&self) -> WaitForCancellationFutureOwned {
-        self.go.clone().cancelled_owned()
+    pub(super) fn cancelled_owned(&self) -> WaitForCancellationFutureOwned {
+        self.cancel.clone().cancelled_owned()
     }
 }
 
-impl Drop for Guest {
+impl Drop for ForwardedStream {
     fn drop(&mut self) {
-        let mut present = self.guests.present();
-        present.guests.remove(&self.id);
-        metrics::gauge!("esh3ar_hub_forwarded").set(present.guests.len() as f64);
+        let mut state = self.streams.state();
+        state.streams.remove(&self.id);
+        metrics::gauge!("esh3ar_hub_forwarded").set(state.streams.len() as f64);
     }
 }
 
@@ -132,16 +134,16 @@ mod tests {
 
     #[test]
     fn they_go_in_waves_and_nobody_is_forgotten() {
-        let guests = Guests::default();
-        let staying: Vec<Guest> = (0..5).map(|_| guests.enter()).collect();
-        let asked = || staying.iter().filter(|guest| guest.go.is_cancelled()).count();
-        assert_eq!((guests.ask_some(2), asked()), (3, 2));
-        assert_eq!((guests.ask_some(2), asked()), (1, 4));
-        drop(guests.enter());
-        assert_eq!((guests.ask_some(2), asked()), (0, 5));
-        guests.close();
-        assert!(guests.enter().go.is_cancelled(), "who comes at the last moment");
+        let streams = ForwardedStreams::default();
+        let staying: Vec<ForwardedStream> = (0..5).map(|_| streams.register()).collect();
+        let asked = || staying.iter().filter(|stream| stream.cancel.is_cancelled()).count();
+        assert_eq!((streams.cancel_some(2), asked()), (3, 2));
+        assert_eq!((streams.cancel_some(2), asked()), (1, 4));
+        drop(streams.register());
+        assert_eq!((streams.cancel_some(2), asked()), (0, 5));
+        streams.close();
+        assert!(streams.register().cancel.is_cancelled(), "who comes at the last moment");
         drop(staying);
-        assert!(guests.present().guests.is_empty());
+        assert!(streams.state().streams.is_empty());
     }
 }

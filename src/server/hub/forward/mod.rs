@@ -25,10 +25,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use warp::{Reply as _, reply::Response};
 
 use self::{
-    guests::{Guest, Guests},
-    way::Way,
+    guests::{ForwardedStream, ForwardedStreams},
+    way::GatewayConnector,
 };
-use super::{answers::Refused, token::Signer, wire::HOLD};
+use super::{answers::HubRejection, token::TokenSigner, wire::POLL_TIMEOUT};
 use crate::{app::App, domain::NodeId};
 
 /// Says which gateway passed a request on; one that has it is never passed on again.
@@ -36,18 +36,18 @@ const FORWARDED_BY: HeaderName = HeaderName::from_static("x-esh3ar-forwarded-by"
 /// Whose request it is, by the word of the gateway that passed it on.
 const PEER: HeaderName = HeaderName::from_static("x-esh3ar-peer");
 /// How long the owner may take for an answer: as long as it may hold a request, and some more.
-const ANSWER: Duration = HOLD.saturating_add(Duration::from_secs(20));
+const RESPONSE_TIMEOUT: Duration = POLL_TIMEOUT.saturating_add(Duration::from_secs(20));
 /// How long a connection to another gateway is kept without a use. Shorter than the owner's patience
 /// (`http.header_timeout`), which would otherwise hang up just when a request is on its way.
-const KEPT: Duration = Duration::from_secs(5);
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Unused connections kept to each.
-const KEPT_EACH: usize = 64;
+const MAX_IDLE_PER_GATEWAY: usize = 64;
 /// When a client whose request was cut short should come again.
-const LEAVING: Duration = Duration::from_secs(1);
+const STOP_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// What is between two processes and no concern of a third (RFC 9110, 7.6.1); and the origin, for which
 /// the answer is completed here.
-const OWN: [HeaderName; 10] = [
+const HOP_BY_HOP: [HeaderName; 10] = [
     header::CONNECTION,
     header::UPGRADE,
     header::TE,
@@ -61,19 +61,19 @@ const OWN: [HeaderName; 10] = [
 ];
 
 /// The way to the other gateways.
-pub(super) struct Forward {
-    client: Client<Way, Incoming>,
+pub(super) struct Forwarder {
+    client: Client<GatewayConnector, Incoming>,
     name: HeaderValue,
-    guests: Guests,
+    streams: ForwardedStreams,
     tracker: TaskTracker,
 }
 
 /// A request for another gateway's connection.
-pub(super) struct Passage {
+pub(super) struct ForwardRequest {
     /// Where the owner is.
     pub owner: Uri,
     /// The place of a connection that stays: a socket, or a stream of events.
-    pub seat: Option<OwnedSemaphorePermit>,
+    pub permit: Option<OwnedSemaphorePermit>,
     /// Whether it asks for a WebSocket.
     pub socket: bool,
     /// From which address it comes.
@@ -85,27 +85,27 @@ pub(super) fn was_forwarded(headers: &HeaderMap) -> bool {
     headers.contains_key(FORWARDED_BY)
 }
 
-impl Forward {
+impl Forwarder {
     /// What passes through here is cut when `stop` is cancelled, or when the process is emptied.
     pub(super) fn new(
         app: &App,
         node: NodeId,
         stop: CancellationToken,
         tracker: TaskTracker,
-    ) -> Forward {
+    ) -> Forwarder {
         let name = node.to_string();
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(KEPT)
-            .pool_max_idle_per_host(KEPT_EACH)
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+            .pool_max_idle_per_host(MAX_IDLE_PER_GATEWAY)
             .http1_max_buf_size(16 * 1024)
-            .build(Way::new());
-        let guests = Guests::default();
-        tracker.spawn(guests.clone().see_off(app.clone(), stop));
-        Forward {
+            .build(GatewayConnector::new());
+        let streams = ForwardedStreams::default();
+        tracker.spawn(streams.clone().close_in_waves(app.clone(), stop));
+        Forwarder {
             client,
             name: HeaderValue::from_str(&name).unwrap_or_else(|_| HeaderValue::from_static("-")),
-            guests,
+            streams,
             tracker,
         }
     }
@@ -113,28 +113,28 @@ impl Forward {
     /// Passes a request on. The owner's answer, whatever it is.
     ///
     /// # Errors
-    /// [`Refused::UnknownId`] when the owner cannot be reached, so that the client begins anew;
-    /// [`Refused::ComeBack`] when this process is about to go.
-    pub(super) async fn pass(
+    /// [`HubRejection::UnknownId`] when the owner cannot be reached, so that the client begins anew;
+    /// [`HubRejection::Unavailable`] when this process is about to go.
+    pub(super) async fn forward(
         &self,
-        signer: &Signer,
-        passage: Passage,
+        signer: &TokenSigner,
+        forward: ForwardRequest,
         mut request: Request<Incoming>,
-    ) -> Result<Response, Refused> {
-        let Passage { owner, seat, socket, peer } = passage;
+    ) -> Result<Response, HubRejection> {
+        let ForwardRequest { owner, permit, socket, peer } = forward;
         let upgrade = socket.then(|| hyper::upgrade::on(&mut request));
         // A post is short and is let through; what is held open would hold up the stop.
         let stays = request.method() == Method::GET;
-        let guest = self.guests.enter();
-        let mut request = self.address(&owner, request, socket).ok_or(Refused::UnknownId)?;
+        let stream = self.streams.register();
+        let mut request = self.address(&owner, request, socket).ok_or(HubRejection::UnknownId)?;
         if let Ok(named) = signer.sign_peer(peer, target(&request)).parse() {
             request.headers_mut().insert(PEER, named);
         }
-        let answered = tokio::time::timeout(ANSWER, self.client.request(request));
+        let answered = tokio::time::timeout(RESPONSE_TIMEOUT, self.client.request(request));
         let answered = tokio::select! {
             biased;
             answered = answered => answered,
-            () = guest.asked_to_go(), if stays => return Err(Refused::ComeBack(LEAVING)),
+            () = stream.cancelled(), if stays => return Err(HubRejection::Unavailable(STOP_RETRY_AFTER)),
         };
         let mut response = match answered {
             Ok(Ok(response)) => response,
@@ -150,11 +150,11 @@ impl Forward {
         };
         metrics::counter!("esh3ar_hub_forwarded_total", "result" => "passed").increment(1);
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let Some(client_side) = upgrade else { return Err(Refused::UnknownId) };
+            let Some(client_side) = upgrade else { return Err(HubRejection::UnknownId) };
             let owner_side = hyper::upgrade::on(&mut response);
             self.tracker.spawn(async move {
-                tunnel::join(client_side, owner_side, &guest).await;
-                drop((guest, seat));
+                tunnel::join(client_side, owner_side, &stream).await;
+                drop((stream, permit));
             });
             let (parts, _) = response.into_parts();
             let mut answer = Response::new(bytes::Bytes::new().into());
@@ -162,17 +162,17 @@ impl Forward {
             *answer.headers_mut() = parts.headers;
             return Ok(answer);
         }
-        Ok(passed_back(response, guest, seat))
+        Ok(stream_back(response, stream, permit))
     }
 
     /// Where a request comes from that another gateway passed on.
-    pub(super) fn peer_of<B>(signer: &Signer, request: &Request<B>) -> Option<IpAddr> {
+    pub(super) fn peer_of<B>(signer: &TokenSigner, request: &Request<B>) -> Option<IpAddr> {
         signer.read_peer(request.headers().get(PEER)?.to_str().ok()?, target(request))
     }
 
-    fn unreachable(&self) -> Refused {
+    fn unreachable(&self) -> HubRejection {
         metrics::counter!("esh3ar_hub_forwarded_total", "result" => "unreachable").increment(1);
-        Refused::UnknownId
+        HubRejection::UnknownId
     }
 
     /// The same request, to the owner, from this gateway.
@@ -189,7 +189,7 @@ impl Forward {
         parts.version = Version::HTTP_11;
         parts.extensions.clear();
         let headers = &mut parts.headers;
-        drop_own(headers);
+        remove_hop_by_hop(headers);
         if socket {
             headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
             headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
@@ -205,7 +205,7 @@ fn target<B>(request: &Request<B>) -> &str {
 }
 
 /// Removes what is between two processes, and what they named as such.
-fn drop_own(headers: &mut HeaderMap) {
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()
@@ -213,23 +213,23 @@ fn drop_own(headers: &mut HeaderMap) {
         .flat_map(|value| value.split(','))
         .filter_map(|name| name.trim().parse().ok())
         .collect();
-    for name in named.iter().chain(&OWN) {
+    for name in named.iter().chain(&HOP_BY_HOP) {
         headers.remove(name);
     }
 }
 
 /// The owner's answer, piece by piece as it comes, until it ends or this process has to go.
-fn passed_back(
+fn stream_back(
     response: http::Response<Incoming>,
-    guest: Guest,
-    seat: Option<OwnedSemaphorePermit>,
+    stream: ForwardedStream,
+    permit: Option<OwnedSemaphorePermit>,
 ) -> Response {
     let (mut parts, body) = response.into_parts();
-    drop_own(&mut parts.headers);
-    let gone = guest.until_asked_to_go();
+    remove_hop_by_hop(&mut parts.headers);
+    let gone = stream.cancelled_owned();
     let pieces = BodyDataStream::new(body).take_until(gone).map(move |piece| {
         // They stay for as long as the stream does.
-        let _ = (&guest, &seat);
+        let _ = (&stream, &permit);
         piece
     });
     let mut answer = warp::reply::stream(pieces).into_response();
@@ -257,7 +257,7 @@ mod tests {
         ] {
             headers.insert(name, HeaderValue::from_static(value));
         }
-        drop_own(&mut headers);
+        remove_hop_by_hop(&mut headers);
         let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["accept", "authorization", "x-request-id"]);

@@ -21,32 +21,32 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use tower_service::Service;
 
 /// How long another gateway may take to take a connection, with its TLS handshake.
-const CONNECT: Duration = Duration::from_secs(2);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long sent bytes may stay without an answer of the other machine, and how often an idle
 /// connection asks whether it is there: a network that was cut tells nobody.
-const UNANSWERED: Duration = Duration::from_secs(15);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(15);
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// The way to other gateways. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Way {
+pub(super) struct GatewayConnector {
     tcp: HttpConnector,
     /// Made when the first address needs it: reading the system's certificates takes a moment.
     tls: Arc<OnceLock<TlsConnector>>,
 }
 
-impl Way {
-    pub(super) fn new() -> Way {
+impl GatewayConnector {
+    pub(super) fn new() -> GatewayConnector {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(CONNECT));
-        tcp.set_keepalive(Some(UNANSWERED));
-        tcp.set_keepalive_interval(Some(UNANSWERED / 3));
+        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        tcp.set_keepalive(Some(KEEPALIVE_TIMEOUT));
+        tcp.set_keepalive_interval(Some(KEEPALIVE_TIMEOUT / 3));
         tcp.set_keepalive_retries(Some(3));
-        tcp.set_tcp_user_timeout(Some(UNANSWERED));
-        Way { tcp, tls: Arc::default() }
+        tcp.set_tcp_user_timeout(Some(KEEPALIVE_TIMEOUT));
+        GatewayConnector { tcp, tls: Arc::default() }
     }
 }
 
@@ -64,10 +64,10 @@ fn connector() -> Result<TlsConnector, rustls::Error> {
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-impl Service<Uri> for Way {
-    type Response = Link;
+impl Service<Uri> for GatewayConnector {
+    type Response = GatewayStream;
     type Error = Failure;
-    type Future = BoxFuture<'static, Result<Link, Failure>>;
+    type Future = BoxFuture<'static, Result<GatewayStream, Failure>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         self.tcp.poll_ready(context).map_err(Into::into)
@@ -82,7 +82,7 @@ impl Service<Uri> for Way {
             let connect = async {
                 let tcp = tcp.await?;
                 if !encrypted {
-                    return Ok(Link::Plain(tcp));
+                    return Ok(GatewayStream::Plain(tcp));
                 }
                 let tls = match tls.get() {
                     Some(tls) => tls,
@@ -93,61 +93,61 @@ impl Service<Uri> for Way {
                 };
                 let name = ServerName::try_from(host)?;
                 let stream = tls.connect(name, tcp.into_inner()).await?;
-                Ok(Link::Tls(Box::new(TokioIo::new(stream))))
+                Ok(GatewayStream::Tls(Box::new(TokioIo::new(stream))))
             };
-            tokio::time::timeout(CONNECT, connect).await?
+            tokio::time::timeout(CONNECT_TIMEOUT, connect).await?
         })
     }
 }
 
 /// A connection to another gateway.
-pub(super) enum Link {
+pub(super) enum GatewayStream {
     Plain(TokioIo<TcpStream>),
     Tls(Box<TokioIo<TlsStream<TcpStream>>>),
 }
 
-impl Connection for Link {
+impl Connection for GatewayStream {
     fn connected(&self) -> Connected {
         Connected::new()
     }
 }
 
-impl Read for Link {
+impl Read for GatewayStream {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: ReadBufCursor<'_>,
     ) -> Poll<std::io::Result<()>> {
         match self.get_mut() {
-            Link::Plain(io) => Pin::new(io).poll_read(context, buffer),
-            Link::Tls(io) => Pin::new(&mut **io).poll_read(context, buffer),
+            GatewayStream::Plain(io) => Pin::new(io).poll_read(context, buffer),
+            GatewayStream::Tls(io) => Pin::new(&mut **io).poll_read(context, buffer),
         }
     }
 }
 
-impl Write for Link {
+impl Write for GatewayStream {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<std::io::Result<usize>> {
         match self.get_mut() {
-            Link::Plain(io) => Pin::new(io).poll_write(context, bytes),
-            Link::Tls(io) => Pin::new(&mut **io).poll_write(context, bytes),
+            GatewayStream::Plain(io) => Pin::new(io).poll_write(context, bytes),
+            GatewayStream::Tls(io) => Pin::new(&mut **io).poll_write(context, bytes),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         match self.get_mut() {
-            Link::Plain(io) => Pin::new(io).poll_flush(context),
-            Link::Tls(io) => Pin::new(&mut **io).poll_flush(context),
+            GatewayStream::Plain(io) => Pin::new(io).poll_flush(context),
+            GatewayStream::Tls(io) => Pin::new(&mut **io).poll_flush(context),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         match self.get_mut() {
-            Link::Plain(io) => Pin::new(io).poll_shutdown(context),
-            Link::Tls(io) => Pin::new(&mut **io).poll_shutdown(context),
+            GatewayStream::Plain(io) => Pin::new(io).poll_shutdown(context),
+            GatewayStream::Tls(io) => Pin::new(&mut **io).poll_shutdown(context),
         }
     }
 }

@@ -2,18 +2,18 @@
 
 use bytes::Bytes;
 
-use crate::server::hub::codec::{Data, Outcome};
+use crate::server::hub::codec::{CompletionResult, Data};
 
 /// What the driver of a session is to do.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Action {
+pub enum SessionAction {
     /// Write these bytes: whole messages, never to be split over frames.
     Send(Bytes),
     /// The client and the server understand each other; calls of the client may go out from here.
     HandshakeDone,
     /// Call a method.
     Invoke {
-        /// Names the call; without it no answer is due.
+        /// Names the call; without it no answer is next_ping.
         invocation_id: Option<String>,
         /// The method's name, to be matched without case.
         target: String,
@@ -22,21 +22,21 @@ pub enum Action {
         /// The client's uploads to this call.
         stream_ids: Vec<String>,
         /// Which kind of answer the client expects.
-        kind: Kind,
+        kind: InvocationKind,
     },
     /// An item of a client's upload.
-    Item {
+    StreamItem {
         /// The upload; if there is none, the item is to be ignored.
         id: String,
         /// The item.
         item: Data,
     },
     /// The end of a client's upload, or its answer to a call of ours.
-    Settle {
+    Completion {
         /// The upload or the call; if there is neither, this is to be ignored.
         id: String,
         /// How it ended.
-        outcome: Outcome,
+        outcome: CompletionResult,
     },
     /// Stop a stream.
     Cancel {
@@ -52,7 +52,7 @@ pub enum Action {
 
 /// The kinds of calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum InvocationKind {
     /// One answer. Holds back the input that follows until [`Session::complete`](super::Session::complete)
     /// or [`Session::release`](super::Session::release).
     Plain,

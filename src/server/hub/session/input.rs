@@ -5,11 +5,11 @@ use std::fmt;
 
 /// An idle connection that once received a large message must not keep its room: there are very
 /// many idle connections. Below this, in bytes, keeping it saves an allocation per message.
-const KEEP: usize = 1024;
+const MAX_IDLE_CAPACITY: usize = 1024;
 
 /// Bytes received and not read. `Default` holds no memory.
 #[derive(Default)]
-pub(super) struct Input {
+pub(super) struct InputBuffer {
     bytes: Vec<u8>,
     /// How many of `bytes` are read already: taking them away at once would move the rest for each
     /// of many small messages.
@@ -18,7 +18,7 @@ pub(super) struct Input {
     scanned: usize,
 }
 
-impl Input {
+impl InputBuffer {
     pub(super) fn unread(&self) -> &[u8] {
         self.bytes.get(self.start..).unwrap_or_default()
     }
@@ -47,7 +47,7 @@ impl Input {
     pub(super) fn advance(&mut self, used: usize, scanned: usize) {
         self.start = self.bytes.len().min(self.start + used);
         self.scanned = scanned.min(self.len());
-        if self.bytes.capacity() > KEEP && self.len() < self.bytes.capacity() / 4 {
+        if self.bytes.capacity() > MAX_IDLE_CAPACITY && self.len() < self.bytes.capacity() / 4 {
             self.bytes = self.unread().to_vec();
             self.start = 0;
         } else if self.is_empty() {
@@ -63,8 +63,8 @@ impl Input {
 }
 
 /// Without the bytes, which are what people write to each other.
-impl fmt::Debug for Input {
+impl fmt::Debug for InputBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Input").field("len", &self.len()).finish_non_exhaustive()
+        f.debug_struct("InputBuffer").field("len", &self.len()).finish_non_exhaustive()
     }
 }

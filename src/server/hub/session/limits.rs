@@ -5,7 +5,7 @@ use std::time::Duration;
 /// The limits of a connection. The times are those of the official server, which the official clients are
 /// made for.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct SessionLimits {
     /// The longest message from a client in bytes, without its frame: 256 KiB. Every message that may be
     /// said fits, however a client writes it: 10,000 characters, each of two escapes of six bytes.
     pub max_message: usize,
@@ -30,14 +30,14 @@ pub struct Limits {
 
 /// What a connection's transport can do.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Channel {
+pub struct TransportCapabilities {
     /// The connection may outlive its transport: stateful reconnect was negotiated.
     pub stateful: bool,
     /// It carries text only.
     pub text_only: bool,
 }
 
-impl Default for Limits {
+impl Default for SessionLimits {
     fn default() -> Self {
         Self {
             max_message: 256 * 1024,

@@ -4,7 +4,7 @@
 //! numbers. Where the official clients differ from the protocol's text, this follows the clients: a
 //! replay is announced with the number of its first message.
 //!
-//! What is kept has an end: past it the oldest is dropped, and a client that loses its transport before it
+//! What is unacknowledged has an end: past it the oldest is dropped, and a client that loses its transport before it
 //! has acknowledged that cannot come back. Its connection goes on meanwhile.
 
 use std::{
@@ -16,61 +16,61 @@ use bytes::Bytes;
 
 /// With more bytes than this unacknowledged, no more live messages should be said (reference: the official
 /// server's and clients' buffer).
-const FULL: usize = 100_000;
+const MAX_LIVE_LEN: usize = 100_000;
 /// How long acknowledgements are gathered.
-const ACKNOWLEDGE_AFTER: Duration = Duration::from_secs(1);
+const ACKNOWLEDGE_DELAY: Duration = Duration::from_secs(1);
 
 /// The counts of one connection.
 #[derive(Debug)]
-pub(super) struct Replay {
+pub(super) struct ReplayBuffer {
     /// What was sent and not acknowledged, oldest first.
-    kept: VecDeque<Bytes>,
+    unacknowledged: VecDeque<Bytes>,
     /// The number of the first of them; one past the last sent if there are none.
     first: u64,
     size: usize,
     /// The client has everything up to this number.
-    seen: u64,
+    acknowledged_up_to: u64,
     /// The number of the client's last message that was looked at.
-    highest: u64,
-    /// The number of the client's last message that came; below `highest` during its replay.
-    position: u64,
+    last_processed: u64,
+    /// The number of the client's last message that came; below `last_processed` during its replay.
+    last_received: u64,
     awaits_sequence: bool,
     acknowledge_at: Option<Instant>,
 }
 
-impl Default for Replay {
+impl Default for ReplayBuffer {
     fn default() -> Self {
-        Replay {
-            kept: VecDeque::new(),
+        ReplayBuffer {
+            unacknowledged: VecDeque::new(),
             first: 1,
             size: 0,
-            seen: 0,
-            highest: 0,
-            position: 0,
+            acknowledged_up_to: 0,
+            last_processed: 0,
+            last_received: 0,
             awaits_sequence: false,
             acknowledge_at: None,
         }
     }
 }
 
-impl Replay {
-    /// A message was said. No more than `max_kept` bytes are kept.
+impl ReplayBuffer {
+    /// A message was said. No more than `max_kept` bytes are unacknowledged.
     pub(super) fn sent(&mut self, message: &Bytes, max_kept: usize) {
         self.size += message.len();
-        self.kept.push_back(message.clone());
+        self.unacknowledged.push_back(message.clone());
         while self.size > max_kept && self.drop_first() {}
     }
 
     fn drop_first(&mut self) -> bool {
-        let Some(message) = self.kept.pop_front() else { return false };
+        let Some(message) = self.unacknowledged.pop_front() else { return false };
         self.size -= message.len();
         self.first += 1;
         true
     }
 
-    /// Whether everything is kept that the client may have missed.
+    /// Whether everything is unacknowledged that the client may have missed.
     pub(super) fn is_whole(&self) -> bool {
-        self.first <= self.seen.saturating_add(1)
+        self.first <= self.acknowledged_up_to.saturating_add(1)
     }
 
     pub(super) fn size(&self) -> usize {
@@ -78,24 +78,24 @@ impl Replay {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.size > FULL
+        self.size > MAX_LIVE_LEN
     }
 
     /// The client has everything up to this number.
     pub(super) fn acknowledged(&mut self, number: u64) {
         while self.first <= number && self.drop_first() {}
         // Nobody has more than what was said.
-        self.seen = self.seen.max(number.min(self.first - 1));
+        self.acknowledged_up_to = self.acknowledged_up_to.max(number.min(self.first - 1));
     }
 
     /// A message of the client's came. Whether it is new.
     pub(super) fn received(&mut self, now: Instant) -> bool {
-        self.position += 1;
-        self.acknowledge_at.get_or_insert(now + ACKNOWLEDGE_AFTER);
-        if self.position <= self.highest {
+        self.last_received += 1;
+        self.acknowledge_at.get_or_insert(now + ACKNOWLEDGE_DELAY);
+        if self.last_received <= self.last_processed {
             return false;
         }
-        self.highest = self.position;
+        self.last_processed = self.last_received;
         true
     }
 
@@ -104,7 +104,7 @@ impl Replay {
         let at = self.acknowledge_at?;
         (now >= at).then(|| {
             self.acknowledge_at = None;
-            self.highest
+            self.last_processed
         })
     }
 
@@ -116,7 +116,7 @@ impl Replay {
     /// one, and what it is sent again.
     pub(super) fn resume(&mut self) -> (u64, impl Iterator<Item = Bytes>) {
         self.awaits_sequence = true;
-        (self.first, self.kept.iter().cloned())
+        (self.first, self.unacknowledged.iter().cloned())
     }
 
     /// Whether the client has yet to say where it begins again.
@@ -127,10 +127,10 @@ impl Replay {
     /// The client's next message has this number. Whether that can be: nothing may be missing.
     pub(super) fn begin_at(&mut self, number: u64) -> bool {
         self.awaits_sequence = false;
-        if number == 0 || number > self.highest + 1 {
+        if number == 0 || number > self.last_processed + 1 {
             return false;
         }
-        self.position = number - 1;
+        self.last_received = number - 1;
         true
     }
 }
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn what_is_not_acknowledged_is_said_again_from_its_first() {
-        let mut replay = Replay::default();
+        let mut replay = ReplayBuffer::default();
         assert_eq!(replay.resume().0, 1, "nothing was said yet: the next is the first");
         (1..=4).for_each(|n| replay.sent(&message(n), 1000));
         replay.acknowledged(2);
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_has_an_end_and_who_misses_more_cannot_come_back() {
-        let mut replay = Replay::default();
+        let mut replay = ReplayBuffer::default();
         (1..=4).for_each(|n| replay.sent(&message(n), 25));
         assert_eq!((replay.size(), replay.is_whole()), (20, false), "the first two are dropped");
         replay.acknowledged(1);
@@ -168,7 +168,7 @@ mod tests {
         assert!(replay.is_whole());
         let (first, again) = replay.resume();
         assert_eq!((first, again.collect::<Vec<_>>()), (3, vec![message(3), message(4)]));
-        // One that is larger than all that is kept.
+        // One that is larger than all that is unacknowledged.
         replay.sent(&message(5), 9);
         assert_eq!((replay.size(), replay.is_whole()), (0, false));
         replay.acknowledged(5);
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn what_came_before_is_not_new_again() {
         let now = Instant::now();
-        let mut replay = Replay::default();
+        let mut replay = ReplayBuffer::default();
         assert!((0..3).all(|_| replay.received(now)));
         let _ = replay.resume().1.count();
         assert!(replay.awaits_sequence());
@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn acknowledgements_are_gathered_for_a_second() {
         let now = Instant::now();
-        let mut replay = Replay::default();
+        let mut replay = ReplayBuffer::default();
         assert_eq!(replay.next_deadline(), None);
         replay.received(now);
         replay.received(now + Duration::from_millis(500));

@@ -2,18 +2,18 @@
 
 use std::time::Instant;
 
-use super::{Action, EndReason, Input, Phase, Session};
+use super::{EndReason, InputBuffer, Phase, Session, SessionAction};
 use crate::server::hub::codec;
 
 impl Session {
     /// Whether the connection may outlive its transport, as a handshake of this version asked for.
-    pub fn may_return(&self) -> bool {
+    pub fn is_stateful(&self) -> bool {
         self.replay.is_some()
     }
 
     /// Whether the transport is lost and the client may still come back.
-    pub fn is_away(&self) -> bool {
-        self.away_until.is_some()
+    pub fn is_detached(&self) -> bool {
+        self.detached_until.is_some()
     }
 
     /// Whether so much waits for the client's acknowledgement that no live message should be said.
@@ -33,7 +33,7 @@ impl Session {
     }
 
     /// Ends a connection whose client came back for what is not kept any more: it has to begin anew.
-    pub fn abandon(&mut self, out: &mut Vec<Action>) {
+    pub fn abandon(&mut self, out: &mut Vec<SessionAction>) {
         if self.phase != Phase::Ended {
             self.end(EndReason::Abandoned, out);
         }
@@ -46,22 +46,22 @@ impl Session {
             return false;
         }
         // Half a message comes again from its beginning.
-        (self.input, self.excess) = (Input::default(), None);
+        (self.input, self.oversized) = (InputBuffer::default(), None);
         self.paused = false;
-        self.away_until = Some(now + self.limits.disconnect_timeout);
+        self.detached_until = Some(now + self.limits.disconnect_timeout);
         true
     }
 
     /// The client is back on a new transport: says what it may have missed, from the beginning.
-    pub fn resume(&mut self, now: Instant, out: &mut Vec<Action>) {
+    pub fn resume(&mut self, now: Instant, out: &mut Vec<SessionAction>) {
         let (Phase::Open(agreed), Some(replay)) = (self.phase, &mut self.replay) else { return };
-        self.away_until = None;
-        (self.input, self.excess) = (Input::default(), None);
+        self.detached_until = None;
+        (self.input, self.oversized) = (InputBuffer::default(), None);
         self.paused = false;
-        self.heard = now;
-        self.due = now + self.limits.ping_interval;
+        self.last_activity = now;
+        self.next_ping = now + self.limits.ping_interval;
         let (first, kept) = replay.resume();
-        out.push(Action::Send(codec::sequence(agreed.protocol, first)));
-        out.extend(kept.map(Action::Send));
+        out.push(SessionAction::Send(codec::sequence(agreed.protocol, first)));
+        out.extend(kept.map(SessionAction::Send));
     }
 }

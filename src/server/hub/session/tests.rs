@@ -14,42 +14,46 @@ const CALL: &[u8] = b"{\"type\":1,\"invocationId\":\"1\",\"target\":\"A\",\"argu
 struct Driver {
     session: Session,
     now: Instant,
-    out: Vec<Action>,
+    out: Vec<SessionAction>,
 }
 
 impl Driver {
     fn new() -> Self {
-        Self::with(Limits::default())
+        Self::with(SessionLimits::default())
     }
 
-    fn with(limits: Limits) -> Self {
+    fn with(limits: SessionLimits) -> Self {
         let now = Instant::now();
-        Self { session: Session::new(limits, Channel::default(), now), now, out: Vec::new() }
+        Self {
+            session: Session::new(limits, TransportCapabilities::default(), now),
+            now,
+            out: Vec::new(),
+        }
     }
 
     /// A session after its handshake.
     fn open() -> Self {
         let mut driver = Self::new();
-        assert_eq!(driver.bytes(HELLO), [sent("{}"), Action::HandshakeDone]);
+        assert_eq!(driver.bytes(HELLO), [sent("{}"), SessionAction::HandshakeDone]);
         driver
     }
 
-    fn bytes(&mut self, bytes: &[u8]) -> Vec<Action> {
+    fn bytes(&mut self, bytes: &[u8]) -> Vec<SessionAction> {
         self.session.on_bytes(bytes, self.now, &mut self.out);
         mem::take(&mut self.out)
     }
 
-    fn complete(&mut self, id: Option<&str>, outcome: Outcome) -> Vec<Action> {
+    fn complete(&mut self, id: Option<&str>, outcome: CompletionResult) -> Vec<SessionAction> {
         self.session.complete(id, outcome, self.now, &mut self.out);
         mem::take(&mut self.out)
     }
 
-    fn close(&mut self, error: Option<&str>, allow_reconnect: bool) -> Vec<Action> {
+    fn close(&mut self, error: Option<&str>, allow_reconnect: bool) -> Vec<SessionAction> {
         self.session.close(error, allow_reconnect, &mut self.out);
         mem::take(&mut self.out)
     }
 
-    fn after(&mut self, millis: u64) -> Vec<Action> {
+    fn after(&mut self, millis: u64) -> Vec<SessionAction> {
         self.now += Duration::from_millis(millis);
         self.session.on_tick(self.now, &mut self.out);
         mem::take(&mut self.out)
@@ -60,23 +64,23 @@ impl Driver {
     }
 }
 
-fn sent(record: &str) -> Action {
-    Action::Send(Bytes::from(format!("{record}\u{1e}")))
+fn sent(record: &str) -> SessionAction {
+    SessionAction::Send(Bytes::from(format!("{record}\u{1e}")))
 }
 
-fn failed(detail: &str, reason: EndReason) -> Vec<Action> {
+fn failed(detail: &str, reason: EndReason) -> Vec<SessionAction> {
     let text = format!("Connection closed with an error. {detail}");
     let message = format!("{{\"type\":7,\"error\":{},\"allowReconnect\":true}}", json!(text));
-    vec![sent(&message), Action::End { reason }]
+    vec![sent(&message), SessionAction::End { reason }]
 }
 
-fn called(id: Option<&str>, target: &str) -> Action {
-    Action::Invoke {
+fn called(id: Option<&str>, target: &str) -> SessionAction {
+    SessionAction::Invoke {
         invocation_id: id.map(str::to_owned),
         target: target.to_owned(),
         arguments: Vec::new(),
         stream_ids: Vec::new(),
-        kind: Kind::Plain,
+        kind: InvocationKind::Plain,
     }
 }
 
@@ -90,19 +94,22 @@ fn padded(length: usize) -> Vec<u8> {
 #[test]
 fn messages_may_follow_the_handshake_in_its_frame() {
     let mut driver = Driver::new();
-    let agreed = driver.session.agreed();
+    let agreed = driver.session.handshake_params();
     assert_eq!(agreed, None);
     let frame = [HELLO, PING, CALL].concat();
-    let expected = [sent("{}"), Action::HandshakeDone, called(Some("1"), "A")];
+    let expected = [sent("{}"), SessionAction::HandshakeDone, called(Some("1"), "A")];
     assert_eq!(driver.bytes(&frame), expected);
-    assert_eq!(driver.session.handshaken(), Some(Protocol::Json));
+    assert_eq!(driver.session.protocol(), Some(Protocol::Json));
 }
 
 #[test]
 fn the_agreed_version_is_kept() {
     let mut driver = Driver::new();
     driver.bytes(b"{\"protocol\":\"json\",\"version\":2}\x1e");
-    assert_eq!(driver.session.agreed(), Some(Agreed { protocol: Protocol::Json, version: 2 }));
+    assert_eq!(
+        driver.session.handshake_params(),
+        Some(HandshakeParams { protocol: Protocol::Json, version: 2 })
+    );
 }
 
 #[test]
@@ -110,11 +117,11 @@ fn a_failed_handshake_ends_without_a_close_message() {
     let mut driver = Driver::new();
     let expected = [
         sent("{\"error\":\"The protocol 'xml' is not supported.\"}"),
-        Action::End { reason: EndReason::HandshakeFailed },
+        SessionAction::End { reason: EndReason::HandshakeFailed },
     ];
     let frame = [b"{\"protocol\":\"xml\",\"version\":1}\x1e", CALL].concat();
     assert_eq!(driver.bytes(&frame), expected);
-    assert_eq!(driver.session.handshaken(), None);
+    assert_eq!(driver.session.protocol(), None);
     assert!(!driver.session.wants_input());
     // Nothing follows the end.
     assert_eq!(driver.bytes(HELLO), []);
@@ -126,7 +133,7 @@ fn a_failed_handshake_ends_without_a_close_message() {
 #[test]
 fn a_handshake_that_does_not_come_is_canceled() {
     let canceled =
-        |reason| [sent("{\"error\":\"Handshake was canceled.\"}"), Action::End { reason }];
+        |reason| [sent("{\"error\":\"Handshake was canceled.\"}"), SessionAction::End { reason }];
     let mut late = Driver::new();
     late.bytes(b"{\"protocol\":");
     assert_eq!(late.until_deadline(), Duration::from_secs(15));
@@ -149,12 +156,12 @@ fn invocations_run_one_at_a_time_and_in_order() {
     assert_eq!(driver.bytes(&frame), [called(Some("1"), "A")]);
     assert!(!driver.session.wants_input());
     let done = sent("{\"type\":3,\"invocationId\":\"1\",\"result\":null}");
-    let answer = driver.complete(Some("1"), Outcome::Value(json!(null).into()));
+    let answer = driver.complete(Some("1"), CompletionResult::Value(json!(null).into()));
     assert_eq!(answer, [done, called(None, "B")]);
     // Without an id there is no answer, not even of a failure.
-    let answer = driver.complete(None, Outcome::Error("no".to_owned()));
+    let answer = driver.complete(None, CompletionResult::Error("no".to_owned()));
     assert_eq!(answer, [called(Some("1"), "A")]);
-    let answer = driver.complete(Some("1"), Outcome::Error("no".to_owned()));
+    let answer = driver.complete(Some("1"), CompletionResult::Error("no".to_owned()));
     let mut expected = vec![sent("{\"type\":3,\"invocationId\":\"1\",\"error\":\"no\"}")];
     let detail = "InvalidDataException: Missing required property 'type'.";
     expected.extend(failed(detail, EndReason::ProtocolError));
@@ -168,16 +175,16 @@ fn one_chunk_is_taken_while_an_invocation_runs() {
     assert!(driver.session.wants_input());
     assert_eq!(driver.bytes(CALL), []);
     assert!(!driver.session.wants_input());
-    driver.complete(Some("1"), Outcome::Void);
+    driver.complete(Some("1"), CompletionResult::Void);
     assert!(driver.session.wants_input());
-    driver.complete(Some("1"), Outcome::Void);
+    driver.complete(Some("1"), CompletionResult::Void);
     // None runs any more.
-    assert_eq!(driver.complete(Some("1"), Outcome::Void), []);
+    assert_eq!(driver.complete(Some("1"), CompletionResult::Void), []);
 }
 
 #[test]
 fn a_driver_that_does_not_hold_back_is_stopped() {
-    let limits = Limits { max_buffered: 100, max_message: 80, ..Limits::default() };
+    let limits = SessionLimits { max_buffered: 100, max_message: 80, ..SessionLimits::default() };
     let mut driver = Driver::with(limits);
     driver.bytes(HELLO);
     driver.bytes(CALL);
@@ -185,27 +192,27 @@ fn a_driver_that_does_not_hold_back_is_stopped() {
     let detail = "InvalidDataException: More than 100B wait to be read.";
     assert_eq!(driver.bytes(b" "), failed(detail, EndReason::TooLong));
     assert_eq!(driver.session.input.capacity(), 0);
-    assert_eq!(driver.complete(Some("1"), Outcome::Void), []);
+    assert_eq!(driver.complete(Some("1"), CompletionResult::Void), []);
 }
 
 #[test]
 fn streams_do_not_hold_the_line() {
     let mut driver = Driver::open();
     let frame = b"{\"type\":4,\"invocationId\":\"s\",\"target\":\"S\",\"arguments\":[],\"streamIds\":[\"u\"]}\x1e";
-    let stream = Action::Invoke {
+    let stream = SessionAction::Invoke {
         invocation_id: Some("s".to_owned()),
         target: "S".to_owned(),
         arguments: Vec::new(),
         stream_ids: vec!["u".to_owned()],
-        kind: Kind::Stream,
+        kind: InvocationKind::Stream,
     };
     let frame = [frame.as_slice(), CALL].concat();
     assert_eq!(driver.bytes(&frame), [stream, called(Some("1"), "A")]);
-    driver.session.answer("s", &Outcome::Error("no".to_owned()), &mut driver.out);
+    driver.session.answer("s", &CompletionResult::Error("no".to_owned()), &mut driver.out);
     let ended = mem::take(&mut driver.out);
     assert_eq!(ended, [sent("{\"type\":3,\"invocationId\":\"s\",\"error\":\"no\"}")]);
     // The plain call runs on.
-    assert_eq!(driver.complete(Some("1"), Outcome::Void).len(), 1);
+    assert_eq!(driver.complete(Some("1"), CompletionResult::Void).len(), 1);
 }
 
 #[test]
@@ -230,12 +237,12 @@ fn what_concerns_streams_and_questions_is_passed_on_even_while_an_invocation_is_
     let frame = "{\"type\":2,\"invocationId\":\"u\",\"item\":1}\u{1e}{\"type\":3,\"invocationId\":\"u\"}\u{1e}\
                  {\"type\":5,\"invocationId\":\"s\"}\u{1e}";
     let expected = [
-        Action::Item { id: "u".to_owned(), item: json!(1).into() },
-        Action::Settle { id: "u".to_owned(), outcome: Outcome::Void },
-        Action::Cancel { id: "s".to_owned() },
+        SessionAction::StreamItem { id: "u".to_owned(), item: json!(1).into() },
+        SessionAction::Completion { id: "u".to_owned(), outcome: CompletionResult::Void },
+        SessionAction::Cancel { id: "s".to_owned() },
     ];
     assert_eq!(driver.bytes(frame.as_bytes()), expected);
-    driver.session.answer("1", &Outcome::Error("late".to_owned()), &mut driver.out);
+    driver.session.answer("1", &CompletionResult::Error("late".to_owned()), &mut driver.out);
     let late = sent("{\"type\":3,\"invocationId\":\"1\",\"error\":\"late\"}");
     assert_eq!(mem::take(&mut driver.out), [late]);
 }
@@ -247,7 +254,7 @@ fn a_binary_protocol_needs_a_transport_that_carries_it() {
     driver.session.channel.text_only = true;
     let refused = driver.bytes(hello);
     assert!(
-        matches!(refused[1], Action::End { reason: EndReason::HandshakeFailed }),
+        matches!(refused[1], SessionAction::End { reason: EndReason::HandshakeFailed }),
         "{refused:?}"
     );
     let mut driver = Driver::new();
@@ -255,7 +262,7 @@ fn a_binary_protocol_needs_a_transport_that_carries_it() {
     let call = [13, 0x96, 1, 0x80, 0xA1, b'1', 0xA1, b'A', 0x90, 0x90, 2, 0x91, 6];
     let call = [&[9][..], &call[1..10], &call[10..]].concat();
     let answered = driver.bytes(&[&hello[..], &call[..]].concat());
-    assert_eq!(answered, [sent("{}"), Action::HandshakeDone, called(Some("1"), "A")]);
+    assert_eq!(answered, [sent("{}"), SessionAction::HandshakeDone, called(Some("1"), "A")]);
 }
 
 /// A session that may outlive its transport.
@@ -271,13 +278,13 @@ impl Driver {
         self.session.detach(self.now)
     }
 
-    fn resume(&mut self) -> Vec<Action> {
+    fn resume(&mut self) -> Vec<SessionAction> {
         self.session.resume(self.now, &mut self.out);
         mem::take(&mut self.out)
     }
 
-    fn say(&mut self, text: &str) {
-        self.session.say(Bytes::from(text.to_owned()), &mut self.out);
+    fn send(&mut self, text: &str) {
+        self.session.send(Bytes::from(text.to_owned()), &mut self.out);
         self.out.clear();
     }
 }
@@ -289,14 +296,14 @@ fn who_comes_back_is_told_what_it_missed_and_is_heard_once() {
     driver.say("one");
     driver.say("two");
     driver.bytes(b"{\"type\":8,\"sequenceId\":1}\x1e");
-    assert_eq!(driver.complete(Some("1"), Outcome::Error("no".to_owned())).len(), 1);
+    assert_eq!(driver.complete(Some("1"), CompletionResult::Error("no".to_owned())).len(), 1);
     // Half a message of the old socket is forgotten.
     driver.bytes(b"{\"type\":1,\"targ");
     assert!(driver.detach());
     assert_eq!(driver.until_deadline(), Duration::from_secs(15));
     driver.say("three");
     assert_eq!(driver.after(14_999), [], "no pings to nobody");
-    let said = |text: &'static str| Action::Send(Bytes::from_static(text.as_bytes()));
+    let said = |text: &'static str| SessionAction::Send(Bytes::from_static(text.as_bytes()));
     let expected = [
         sent("{\"type\":9,\"sequenceId\":2}"),
         said("two"),
@@ -308,7 +315,7 @@ fn who_comes_back_is_told_what_it_missed_and_is_heard_once() {
     assert_eq!(driver.bytes(CALL), []);
     let again = [b"{\"type\":9,\"sequenceId\":1}\x1e", CALL, CALL].concat();
     assert_eq!(driver.bytes(&again), [called(Some("1"), "A")], "the first was here before");
-    driver.complete(None, Outcome::Void);
+    driver.complete(None, CompletionResult::Void);
     let ack = driver.after(1000);
     assert_eq!(ack, [sent("{\"type\":8,\"sequenceId\":2}")]);
 }
@@ -317,7 +324,7 @@ fn who_comes_back_is_told_what_it_missed_and_is_heard_once() {
 fn who_does_not_come_back_in_time_is_gone() {
     let mut driver = stateful();
     assert!(driver.detach());
-    assert_eq!(driver.after(15_000), [Action::End { reason: EndReason::Abandoned }]);
+    assert_eq!(driver.after(15_000), [SessionAction::End { reason: EndReason::Abandoned }]);
     assert!(!driver.detach());
 }
 
@@ -374,7 +381,7 @@ fn who_comes_back_for_what_is_not_kept_has_to_begin_anew() {
     let mut out = Vec::new();
     driver.session.abandon(&mut out);
     driver.session.abandon(&mut out);
-    assert_eq!(out, [Action::End { reason: EndReason::Abandoned }]);
+    assert_eq!(out, [SessionAction::End { reason: EndReason::Abandoned }]);
 }
 
 #[test]
@@ -385,7 +392,7 @@ fn a_client_that_leaves_with_an_error_has_failed() {
         ("{\"type\":7,\"error\":\"Unexpected token\"}\u{1e}", EndReason::ClientFailed),
     ] {
         let actions = Driver::open().bytes(close.as_bytes());
-        assert_eq!(actions.last(), Some(&Action::End { reason }), "{close}");
+        assert_eq!(actions.last(), Some(&SessionAction::End { reason }), "{close}");
     }
 }
 
@@ -405,7 +412,7 @@ fn long_call(length: usize) -> Vec<u8> {
     format!("{{\"arguments\":[\"{text}\"],{rest}").into_bytes()
 }
 
-fn too_large() -> Action {
+fn too_large() -> SessionAction {
     sent(
         "{\"type\":3,\"invocationId\":\"9\",\"error\":\"An unexpected error occurred invoking 'Say' on \
          the server. HubException: message_too_large: esh3ar takes at most 262144 bytes in one message of \
@@ -418,10 +425,10 @@ fn a_call_that_is_too_long_is_answered_and_the_connection_stays() {
     for size in [1 << 20, 64 * 1024, 999] {
         let mut driver = Driver::open();
         let frame = [&long_call(300_000), CALL].concat();
-        let answers: Vec<Action> =
+        let answers: Vec<SessionAction> =
             frame.chunks(size).flat_map(|piece| driver.bytes(piece)).collect();
         assert_eq!(answers, [too_large(), called(Some("1"), "A")], "in pieces of {size}");
-        driver.complete(Some("1"), Outcome::Void);
+        driver.complete(Some("1"), CompletionResult::Void);
         assert_eq!(driver.session.input.capacity(), 0);
     }
     // Without an id there is nobody to answer.
@@ -435,7 +442,7 @@ fn a_call_that_is_too_long_is_answered_and_the_connection_stays() {
     let frame = [CALL, &long_call(300_000)].concat();
     assert_eq!(driver.bytes(&frame), [called(Some("1"), "A")]);
     let done = sent("{\"type\":3,\"invocationId\":\"1\"}");
-    assert_eq!(driver.complete(Some("1"), Outcome::Void), [done, too_large()]);
+    assert_eq!(driver.complete(Some("1"), CompletionResult::Void), [done, too_large()]);
 }
 
 #[test]
@@ -478,21 +485,21 @@ fn faults_close_with_their_text_and_let_the_client_come_back() {
 
 #[test]
 fn a_goodbye_is_answered() {
-    let expected = [sent("{\"type\":7}"), Action::End { reason: EndReason::ClientClosed }];
+    let expected = [sent("{\"type\":7}"), SessionAction::End { reason: EndReason::ClientClosed }];
     let mut driver = Driver::open();
     assert_eq!(driver.bytes(&[b"{\"type\":7}\x1e", CALL].concat()), expected);
 }
 
 #[test]
 fn the_server_says_goodbye_as_it_is_told() {
-    let end = Action::End { reason: EndReason::ServerClosed };
+    let end = SessionAction::End { reason: EndReason::ServerClosed };
     let mut driver = Driver::open();
     driver.bytes(&[CALL, CALL].concat());
     let goodbye = sent("{\"type\":7,\"allowReconnect\":true}");
     assert_eq!(driver.close(None, true), [goodbye, end.clone()]);
     assert_eq!(driver.session.input.capacity(), 0);
     // The invocation that ran has nobody to answer.
-    assert_eq!(driver.complete(Some("1"), Outcome::Void), []);
+    assert_eq!(driver.complete(Some("1"), CompletionResult::Void), []);
     let mut driver = Driver::open();
     let goodbye = sent("{\"type\":7,\"error\":\"gone\"}");
     assert_eq!(driver.close(Some("gone"), false), [goodbye, end]);
@@ -504,7 +511,7 @@ fn pings_go_out_by_the_clock_whatever_else_flows() {
     let ping = [sent("{\"type\":6}")];
     assert_eq!(driver.after(14_999), []);
     driver.bytes(CALL);
-    driver.complete(Some("1"), Outcome::Void);
+    driver.complete(Some("1"), CompletionResult::Void);
     assert_eq!(driver.after(1), ping);
     // The next is counted from the last, also where that was late.
     assert_eq!(driver.after(16_000), ping);
@@ -523,7 +530,8 @@ fn only_a_client_that_has_pinged_is_timed_out() {
         assert_eq!(quiet.after(15_000), [sent("{\"type\":6}")]);
     }
 
-    let limits = Limits { ping_interval: Duration::from_secs(3600), ..Limits::default() };
+    let limits =
+        SessionLimits { ping_interval: Duration::from_secs(3600), ..SessionLimits::default() };
     let mut driver = Driver::with(limits);
     driver.bytes(&[HELLO, PING].concat());
     assert_eq!(driver.until_deadline(), Duration::from_secs(30));
@@ -538,12 +546,13 @@ fn only_a_client_that_has_pinged_is_timed_out() {
 
 #[test]
 fn the_clock_on_the_client_stands_while_an_invocation_runs() {
-    let limits = Limits { ping_interval: Duration::from_secs(3600), ..Limits::default() };
+    let limits =
+        SessionLimits { ping_interval: Duration::from_secs(3600), ..SessionLimits::default() };
     let mut driver = Driver::with(limits);
     driver.bytes(&[HELLO, PING, CALL].concat());
     assert!(driver.until_deadline() > Duration::from_secs(30));
     assert_eq!(driver.after(120_000), []);
-    driver.complete(Some("1"), Outcome::Void);
+    driver.complete(Some("1"), CompletionResult::Void);
     assert_eq!(driver.until_deadline(), Duration::from_secs(30));
     assert_eq!(driver.after(29_999), []);
     assert_eq!(driver.after(1).len(), 2);
@@ -596,8 +605,9 @@ fn message() -> impl Strategy<Value = Vec<u8>> {
 
 /// Feeds `chunks` as a driver should, whose invocations end at once or (`lazy`) only when the
 /// session wants no more input, and returns all that was done.
-fn run(chunks: &[&[u8]], lazy: bool) -> Vec<Action> {
-    let limits = Limits { max_message: 200, max_buffered: 1 << 20, ..Limits::default() };
+fn run(chunks: &[&[u8]], lazy: bool) -> Vec<SessionAction> {
+    let limits =
+        SessionLimits { max_message: 200, max_buffered: 1 << 20, ..SessionLimits::default() };
     let mut driver = Driver::with(limits);
     let mut log = Vec::new();
     let mut running: Option<Option<String>> = None;
@@ -605,7 +615,10 @@ fn run(chunks: &[&[u8]], lazy: bool) -> Vec<Action> {
         let mut actions = driver.bytes(chunk);
         loop {
             for action in &actions {
-                if let Action::Invoke { invocation_id, kind: Kind::Plain, .. } = action {
+                if let SessionAction::Invoke {
+                    invocation_id, kind: InvocationKind::Plain, ..
+                } = action
+                {
                     assert!(running.is_none(), "two at a time");
                     running = Some(invocation_id.clone());
                 }
@@ -615,7 +628,7 @@ fn run(chunks: &[&[u8]], lazy: bool) -> Vec<Action> {
                 break;
             }
             let Some(id) = running.take() else { break };
-            actions = driver.complete(id.as_deref(), Outcome::Void);
+            actions = driver.complete(id.as_deref(), CompletionResult::Void);
         }
         assert!(driver.session.wants_input() || driver.session.phase == Phase::Ended);
     }
@@ -644,8 +657,8 @@ fn what_has_much_to_send_reads_no_more_until_it_has_sent() {
     driver.session.pause();
     assert!(!driver.session.wants_input());
     assert_eq!(driver.bytes(CALL), []);
-    driver.session.go_on(driver.now, &mut driver.out);
-    assert!(matches!(mem::take(&mut driver.out)[..], [Action::Invoke { .. }]));
+    driver.session.resume_reading(driver.now, &mut driver.out);
+    assert!(matches!(mem::take(&mut driver.out)[..], [SessionAction::Invoke { .. }]));
     assert!(!driver.session.is_paused());
     // Not even one frame is more than can be answered: streams do not wait for each other.
     let mut driver = Driver::open();
@@ -653,7 +666,7 @@ fn what_has_much_to_send_reads_no_more_until_it_has_sent() {
     let mut read = driver.bytes(&stream.repeat(1000)).len();
     assert!(read < 1000 && driver.session.is_paused());
     while driver.session.is_paused() {
-        driver.session.go_on(driver.now, &mut driver.out);
+        driver.session.resume_reading(driver.now, &mut driver.out);
         read += mem::take(&mut driver.out).len();
     }
     assert_eq!(read, 1000);
@@ -687,7 +700,7 @@ proptest! {
         ),
         greeted: bool,
     ) {
-        let limits = Limits { max_message: 200, max_buffered: 600, ..Limits::default() };
+        let limits = SessionLimits { max_message: 200, max_buffered: 600, ..SessionLimits::default() };
         let mut driver = Driver::with(limits);
         if greeted {
             driver.bytes(HELLO);
@@ -697,7 +710,7 @@ proptest! {
         for chunk in &chunks {
             for action in driver.bytes(chunk) {
                 prop_assert_eq!(ends, 0, "something follows the end");
-                ends += usize::from(matches!(action, Action::End { .. }));
+                ends += usize::from(matches!(action, SessionAction::End { .. }));
             }
             prop_assert!(driver.session.input.len() <= 600);
             prop_assert!(driver.session.input.capacity() <= 1200);

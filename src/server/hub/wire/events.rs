@@ -1,4 +1,4 @@
-//! Server-Sent Events: one long answer to the client; what it says comes in posts.
+//! Server-Sent SseTransport: one long answer to the client; what it says comes in posts.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -6,14 +6,14 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::{Heard, Posted};
+use super::{PostedInput, TransportEvent};
 
 /// The first line, which makes the client's `onopen` fire.
-const OPENING: &[u8] = b":\r\n";
+const OPENING_COMMENT: &[u8] = b":\r\n";
 
 /// The connection's end of an event stream.
-pub struct Events {
-    posted: Posted,
+pub struct SseTransport {
+    posted: PostedInput,
     out: mpsc::Sender<Event>,
     /// One event at a time is on its way: the next one is made when that was passed on.
     turn: Arc<Semaphore>,
@@ -26,29 +26,31 @@ struct Event {
 }
 
 /// A stream of events: the connection's end, and the body of the answer.
-pub fn event_stream(posted: Posted) -> (Events, impl Stream<Item = Result<Bytes, Infallible>>) {
+pub fn event_stream(
+    posted: PostedInput,
+) -> (SseTransport, impl Stream<Item = Result<Bytes, Infallible>>) {
     let (out, body) = mpsc::channel(1);
     let body = stream::unfold((true, None, body), |(first, passed_on, mut body)| async move {
         // The answer asks for the next event when it has passed on this one.
         drop::<Option<OwnedSemaphorePermit>>(passed_on);
         if first {
-            return Some((Ok(Bytes::from_static(OPENING)), (false, None, body)));
+            return Some((Ok(Bytes::from_static(OPENING_COMMENT)), (false, None, body)));
         }
         let Event { bytes, turn } = body.recv().await?;
         Some((Ok(bytes), (false, Some(turn), body)))
     });
-    (Events { posted, out, turn: Arc::new(Semaphore::new(1)) }, body)
+    (SseTransport { posted, out, turn: Arc::new(Semaphore::new(1)) }, body)
 }
 
-impl Events {
-    pub(super) async fn receive(&mut self) -> Heard {
+impl SseTransport {
+    pub(super) async fn receive(&mut self) -> TransportEvent {
         tokio::select! {
             posted = self.posted.recv() => match posted {
-                Some(bytes) => Heard::Bytes(bytes),
-                None => Heard::Ended("abandoned"),
+                Some(bytes) => TransportEvent::Bytes(bytes),
+                None => TransportEvent::Ended("abandoned"),
             },
             // The client dropped the answer, which is how it says goodbye.
-            () = self.out.closed() => Heard::Ended("socket_closed"),
+            () = self.out.closed() => TransportEvent::Ended("socket_closed"),
         }
     }
 
@@ -78,14 +80,14 @@ fn event(payload: &[u8]) -> Bytes {
 mod tests {
     use futures_util::{FutureExt as _, StreamExt as _};
 
-    use super::{super::Inbox, *};
+    use super::{super::PostQueue, *};
 
     #[tokio::test]
     async fn one_event_at_a_time_is_on_its_way() {
-        let (_inbox, posted) = Inbox::new();
+        let (_inbox, posted) = PostQueue::new();
         let (mut events, body) = event_stream(posted);
         let mut body = Box::pin(body);
-        assert_eq!(body.next().await.unwrap().unwrap(), OPENING);
+        assert_eq!(body.next().await.unwrap().unwrap(), OPENING_COMMENT);
         events.send(b"a").await.unwrap();
         assert_eq!(body.next().await.unwrap().unwrap(), Bytes::from_static(b"data: a\r\n\r\n"));
         // It was given to the answer, which may not have passed it on.

@@ -3,7 +3,7 @@
 //! The library hands over whole messages, and holds each in memory until its end has come. Clients
 //! join what they had to hold back into one message of any length, and the hub protocol finds its own
 //! messages in a stream of bytes. So what a client sends in one frame, or in fragments, is passed on
-//! as messages of [`PIECE`] bytes at most, of binary data: a character may be cut in two.
+//! as messages of [`MAX_FRAME_LEN`] bytes at most, of binary data: a character may be cut in two.
 
 use std::{
     io,
@@ -15,11 +15,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// The longest message that is passed on, in bytes. A multiple of 4, so that the mask of a frame fits
 /// each of its pieces as it is.
-pub(super) const PIECE: usize = 32 * 1024;
+pub(super) const MAX_FRAME_LEN: usize = 32 * 1024;
 /// How much is read at once.
-const READ: usize = 2 * 1024;
-/// The longest head of a frame.
-const HEAD: usize = 14;
+const READ_LEN: usize = 2 * 1024;
+/// The longest header of a frame.
+const MAX_HEADER_LEN: usize = 14;
 
 const FINAL: u8 = 0x80;
 const MASKED: u8 = 0x80;
@@ -30,15 +30,15 @@ const BINARY: u8 = 2;
 
 /// The rules, without a socket: takes what the client sends, cut anywhere.
 #[derive(Debug, Default)]
-struct Cutter {
-    head: [u8; HEAD],
-    /// How much of `head` has come.
+struct SplitState {
+    header: [u8; MAX_HEADER_LEN],
+    /// How much of `header` has come.
     filled: usize,
-    /// How much of the piece in hand is still to come.
-    piece: u64,
-    /// How much of the frame comes after that piece.
-    after: u64,
-    /// The first byte of each piece, the length's bit for the mask, and the mask.
+    /// How much of the part in hand is still to come.
+    part: u64,
+    /// How much of the frame comes remaining that part.
+    remaining: u64,
+    /// The first byte of each part, the length's bit for the mask, and the mask.
     first: u8,
     masked: u8,
     mask: [u8; 4],
@@ -46,46 +46,46 @@ struct Cutter {
     open: bool,
 }
 
-impl Cutter {
+impl SplitState {
     fn pass(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
         while !bytes.is_empty() {
-            let taken = if self.piece > 0 {
-                let taken = usize::try_from(self.piece).unwrap_or(usize::MAX).min(bytes.len());
+            let taken = if self.part > 0 {
+                let taken = usize::try_from(self.part).unwrap_or(usize::MAX).min(bytes.len());
                 out.extend_from_slice(bytes.get(..taken).unwrap_or_default());
-                self.piece -= taken as u64;
-                if self.piece == 0 && self.after > 0 {
-                    self.begin_piece(out);
+                self.part -= taken as u64;
+                if self.part == 0 && self.remaining > 0 {
+                    self.begin_part(out);
                 }
                 taken
             } else {
-                self.take_head(bytes, out)
+                self.read_header(bytes, out)
             };
             bytes = bytes.get(taken..).unwrap_or_default();
         }
     }
 
-    /// How long the head is, as far as can be told yet.
-    fn head_length(&self) -> usize {
+    /// How long the header is, as far as can be told yet.
+    fn header_len(&self) -> usize {
         if self.filled < 2 {
             return 2;
         }
-        let length = match self.head[1] & !MASKED {
+        let length = match self.header[1] & !MASKED {
             126 => 2,
             127 => 8,
             _ => 0,
         };
-        2 + length + if self.head[1] & MASKED == 0 { 0 } else { 4 }
+        2 + length + if self.header[1] & MASKED == 0 { 0 } else { 4 }
     }
 
-    fn take_head(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> usize {
+    fn read_header(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> usize {
         let mut taken = 0;
         for byte in bytes {
-            if let Some(place) = self.head.get_mut(self.filled) {
+            if let Some(place) = self.header.get_mut(self.filled) {
                 *place = *byte;
             }
             self.filled += 1;
             taken += 1;
-            if self.filled == self.head_length() {
+            if self.filled == self.header_len() {
                 self.begin_frame(out);
                 break;
             }
@@ -94,22 +94,23 @@ impl Cutter {
     }
 
     fn begin_frame(&mut self, out: &mut Vec<u8>) {
-        let head = self.head;
+        let header = self.header;
         let whole = self.filled;
         self.filled = 0;
-        let (first, second) = (head[0], head[1]);
+        let (first, second) = (header[0], header[1]);
         let length = match second & !MASKED {
-            126 => u64::from(u16::from_be_bytes([head[2], head[3]])),
+            126 => u64::from(u16::from_be_bytes([header[2], header[3]])),
             127 => u64::from_be_bytes([
-                head[2], head[3], head[4], head[5], head[6], head[7], head[8], head[9],
+                header[2], header[3], header[4], header[5], header[6], header[7], header[8],
+                header[9],
             ]),
             short => u64::from(short),
         };
         let opcode = first & OPCODE;
         if opcode > BINARY {
             // Frames of control, and what the library refuses.
-            out.extend_from_slice(head.get(..whole).unwrap_or_default());
-            self.piece = length;
+            out.extend_from_slice(header.get(..whole).unwrap_or_default());
+            self.part = length;
             return;
         }
         // What begins or goes on at the wrong time is passed on as a fragment of nothing, which the
@@ -119,20 +120,20 @@ impl Cutter {
         self.first = first & RESERVED | FINAL | if fits { BINARY } else { CONTINUATION };
         self.masked = second & MASKED;
         if self.masked != 0
-            && let Some(mask) = head.get(whole - 4..whole)
+            && let Some(mask) = header.get(whole - 4..whole)
         {
             self.mask.copy_from_slice(mask);
         }
-        self.after = length;
-        self.begin_piece(out);
+        self.remaining = length;
+        self.begin_part(out);
     }
 
-    fn begin_piece(&mut self, out: &mut Vec<u8>) {
-        let length = self.after.min(PIECE as u64);
-        self.after -= length;
-        self.piece = length;
+    fn begin_part(&mut self, out: &mut Vec<u8>) {
+        let length = self.remaining.min(MAX_FRAME_LEN as u64);
+        self.remaining -= length;
+        self.part = length;
         out.push(self.first);
-        // At most `PIECE`.
+        // At most `MAX_FRAME_LEN`.
         let length = length as u16;
         if length < 126 {
             out.push(self.masked | length as u8);
@@ -148,36 +149,36 @@ impl Cutter {
 
 /// A stream on whose way in frames are cut. What is written goes through as it is.
 #[derive(Debug)]
-pub(super) struct Pieces<S> {
+pub(super) struct FrameSplitter<S> {
     inner: S,
-    cutter: Cutter,
+    state: SplitState,
     /// What was cut and is not passed on yet, from `at` on. Holds no memory between frames.
     ready: Vec<u8>,
     at: usize,
 }
 
-impl<S> Pieces<S> {
-    pub(super) fn new(inner: S) -> Pieces<S> {
-        Pieces { inner, cutter: Cutter::default(), ready: Vec::new(), at: 0 }
+impl<S> FrameSplitter<S> {
+    pub(super) fn new(inner: S) -> FrameSplitter<S> {
+        FrameSplitter { inner, state: SplitState::default(), ready: Vec::new(), at: 0 }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Pieces<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for FrameSplitter<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Pieces { inner, cutter, ready, at } = self.get_mut();
+        let FrameSplitter { inner, state, ready, at } = self.get_mut();
         while ready.is_empty() {
-            let mut read = [0; READ];
+            let mut read = [0; READ_LEN];
             let mut chunk = ReadBuf::new(&mut read);
             ready!(Pin::new(&mut *inner).poll_read(context, &mut chunk))?;
             if chunk.filled().is_empty() {
                 return Poll::Ready(Ok(()));
             }
-            // What comes may be the beginning of a head, and nothing to pass on.
-            cutter.pass(chunk.filled(), ready);
+            // What comes may be the beginning of a header, and nothing to pass on.
+            state.pass(chunk.filled(), ready);
         }
         let waiting = ready.get(*at..).unwrap_or_default();
         let passed = waiting.len().min(buffer.remaining());
@@ -191,7 +192,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Pieces<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Pieces<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for FrameSplitter<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -241,7 +242,7 @@ mod tests {
             assert_eq!(second & MASKED, MASKED);
             let (length, rest) = match second & !MASKED {
                 126 => (usize::from(u16::from_be_bytes([rest[0], rest[1]])), &rest[2..]),
-                127 => panic!("no piece is so long"),
+                127 => panic!("no part is so long"),
                 short => (usize::from(short), rest),
             };
             let (mask, rest) = rest.split_at(4);
@@ -254,8 +255,8 @@ mod tests {
     }
 
     fn cut(sent: &[u8], size: usize) -> Vec<u8> {
-        let (mut cutter, mut out) = (Cutter::default(), Vec::new());
-        sent.chunks(size).for_each(|chunk| cutter.pass(chunk, &mut out));
+        let (mut state, mut out) = (SplitState::default(), Vec::new());
+        sent.chunks(size).for_each(|chunk| state.pass(chunk, &mut out));
         out
     }
 
@@ -269,7 +270,7 @@ mod tests {
             frame(0x01, &long[..200]),
             frame(0x89, b"a ping between"),
             frame(0x00, b"middle"),
-            frame(0x80, &long[..PIECE + 1]),
+            frame(0x80, &long[..MAX_FRAME_LEN + 1]),
             frame(0x88, &[3, 232]),
         ]
         .concat();
@@ -281,9 +282,9 @@ mod tests {
         let data = found.iter().filter(|(first, _)| *first == 0x82);
         let joined: Vec<u8> = data.clone().flat_map(|(_, payload)| payload.clone()).collect();
         let expected =
-            [b"text".as_slice(), &long, &long[..200], b"middle", &long[..=PIECE]].concat();
+            [b"text".as_slice(), &long, &long[..200], b"middle", &long[..=MAX_FRAME_LEN]].concat();
         assert_eq!(joined, expected);
-        assert!(data.clone().all(|(_, payload)| payload.len() <= PIECE));
+        assert!(data.clone().all(|(_, payload)| payload.len() <= MAX_FRAME_LEN));
         assert_eq!(data.count(), 1 + 4 + 1 + 1 + 1 + 2);
         for size in [1, 2, 3, 5, 7, 13, 14, 1000, 4096] {
             assert_eq!(cut(&sent, size), whole, "{size}");

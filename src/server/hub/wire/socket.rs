@@ -17,60 +17,60 @@ use tokio_tungstenite::{
 };
 
 use super::{
-    Heard, REFUSED,
-    pieces::{PIECE, Pieces},
+    REFUSED, TransportEvent,
+    pieces::{FrameSplitter, MAX_FRAME_LEN},
 };
 
 /// The read buffer of a socket. The library's own default would be 128 KiB for each idle connection.
-const READ_BUFFER: usize = 2 * 1024;
+const READ_BUFFER_LEN: usize = 2 * 1024;
 /// What the library may hold of one write: the largest page, escaped.
-const WRITE_BUFFER: usize = 8 * 1024 * 1024;
+const MAX_WRITE_BUFFER_LEN: usize = 8 * 1024 * 1024;
 /// How long the client may take to answer our closing frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One WebSocket.
-pub struct Socket {
-    stream: WebSocketStream<Pieces<TokioIo<Upgraded>>>,
+pub struct WebSocketTransport {
+    stream: WebSocketStream<FrameSplitter<TokioIo<Upgraded>>>,
     /// The client's closing frame has come.
-    goodbye: bool,
+    close_received: bool,
     /// It says that the client cannot take what it was sent.
     refused: bool,
 }
 
-impl Socket {
+impl WebSocketTransport {
     /// The server's side of a connection that has been upgraded.
-    pub async fn new(upgraded: Upgraded) -> Socket {
+    pub async fn new(upgraded: Upgraded) -> WebSocketTransport {
         let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER)
+            .read_buffer_size(READ_BUFFER_LEN)
             .write_buffer_size(0)
-            .max_write_buffer_size(WRITE_BUFFER)
-            .max_message_size(Some(PIECE))
-            .max_frame_size(Some(PIECE));
-        let io = Pieces::new(TokioIo::new(upgraded));
+            .max_write_buffer_size(MAX_WRITE_BUFFER_LEN)
+            .max_message_size(Some(MAX_FRAME_LEN))
+            .max_frame_size(Some(MAX_FRAME_LEN));
+        let io = FrameSplitter::new(TokioIo::new(upgraded));
         let stream = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
-        Socket { stream, goodbye: false, refused: false }
+        WebSocketTransport { stream, close_received: false, refused: false }
     }
 
-    pub(super) async fn receive(&mut self) -> Heard {
+    pub(super) async fn receive(&mut self) -> TransportEvent {
         loop {
             return match self.stream.next().await {
-                Some(Ok(Frame::Text(text))) => Heard::Bytes(text.into()),
-                Some(Ok(Frame::Binary(bytes))) => Heard::Bytes(bytes),
+                Some(Ok(Frame::Text(text))) => TransportEvent::Bytes(text.into()),
+                Some(Ok(Frame::Binary(bytes))) => TransportEvent::Bytes(bytes),
                 // The library answers pings and closing frames; after the latter the stream ends.
                 Some(Ok(Frame::Ping(_) | Frame::Frame(_))) => continue,
-                Some(Ok(Frame::Pong(payload))) => Heard::Pong(payload),
+                Some(Ok(Frame::Pong(payload))) => TransportEvent::Pong(payload),
                 Some(Ok(Frame::Close(frame))) => {
-                    self.goodbye = true;
+                    self.close_received = true;
                     self.refused = frame.is_some_and(|frame| is_refusal(frame.code));
                     continue;
                 }
-                Some(Err(error)) if !self.goodbye => {
+                Some(Err(error)) if !self.close_received => {
                     tracing::debug!(%error, "a socket broke");
-                    Heard::Lost("socket_broken")
+                    TransportEvent::Lost("socket_broken")
                 }
-                None if !self.goodbye => Heard::Lost("socket_closed"),
-                Some(Err(_)) | None if self.refused => Heard::Ended(REFUSED),
-                Some(Err(_)) | None => Heard::Ended("socket_closed"),
+                None if !self.close_received => TransportEvent::Lost("socket_closed"),
+                Some(Err(_)) | None if self.refused => TransportEvent::Ended(REFUSED),
+                Some(Err(_)) | None => TransportEvent::Ended("socket_closed"),
             };
         }
     }
@@ -91,14 +91,14 @@ impl Socket {
     /// Our closing frame, then the client's.
     pub(super) async fn close(mut self: Box<Self>) {
         let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
-        let farewell = async {
+        let handshake = async {
             if self.stream.close(Some(frame)).await.is_ok() {
                 // To its end: closing with something unread would reset the connection, and the client
                 // would never see why it was ended.
                 while let Some(Ok(_)) = self.stream.next().await {}
             }
         };
-        let _ = tokio::time::timeout(CLOSE_TIMEOUT, farewell).await;
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, handshake).await;
     }
 }
 
