@@ -23,7 +23,7 @@ use super::{
     http::health,
     hub::{
         self,
-        services::{HubEndpoint, Service},
+        hubs::service::{HubEndpoint, Service},
     },
     legacy,
     peer::{self, TrustedProxies},

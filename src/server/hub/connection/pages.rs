@@ -8,11 +8,12 @@ use crate::{
     domain::{Message, MessageId, Phone, feed::Feed, message::PAGE_BYTES},
     server::{
         hub::{
-            codec::{self, EncodeError, Protocol},
-            methods::WireFormat,
-            session::Session,
+            hubs::{legacy, service::WireFormat},
+            protocol::{
+                codec::{self, EncodeError, Protocol},
+                session::Session,
+            },
         },
-        legacy,
         pages::fitting_lengths,
         view::MessageView,
     },
@@ -61,7 +62,7 @@ impl EncodedBody {
             }
             WireFormat::Legacy => {
                 let account = account(message);
-                let (target, text) = legacy::hub::message(message, account.as_ref());
+                let (target, text) = legacy::message(message, account.as_ref());
                 Ok(EncodedBody::Legacy(target, text, account))
             }
         }
@@ -125,14 +126,14 @@ impl<'a> EncodedPage<'a> {
                 EncodedBody::Current(part) => parts.push(part),
                 // A page knows no chat, whose messages look otherwise when they are live.
                 EncodedBody::Legacy(_, _, account) if message.place.is_some() => {
-                    texts.push(legacy::hub::waiting(message, account));
+                    texts.push(legacy::waiting(message, account));
                 }
                 EncodedBody::Legacy(_, text, _) => texts.push(text),
             }
         }
         match texts.is_empty() {
             true => Ok(codec::call_with_list(protocol, TARGET, &parts)),
-            false => codec::invocation(protocol, TARGET, &legacy::hub::list(&texts)),
+            false => codec::invocation(protocol, TARGET, &legacy::list(&texts)),
         }
     }
 

@@ -11,16 +11,19 @@ use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use warp::{Reply as _, reply::Response};
 
-use super::Hub;
+use super::{
+    Hub,
+    responses::{HubRejection, poll_response, switching_protocols, text},
+    table::{PendingConnection, TableEntry, TransportHandle},
+};
 use crate::{
     app::Caller,
     server::{
         budget::{Budget, Owner},
         hub::{
-            answers::{HubRejection, poll_response, switching_protocols, text},
-            connection::{self, ClientIdentity, ConnectionParams},
-            table::{ConnectionKey, PendingConnection, Reconnect, TableEntry, TransportHandle},
-            wire::{
+            connection::{self, ClientIdentity, ConnectionParams, Reconnect},
+            protocol::token::ConnectionKey,
+            transport::{
                 LongPollTransport, POLL_TIMEOUT, PollBuffer, PollResponse, PostQueue, Transport,
                 WebSocketTransport, event_stream,
             },

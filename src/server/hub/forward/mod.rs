@@ -6,9 +6,9 @@
 //! in). The owner finds out by itself who asks; here it was found out before,
 //! so that a stranger costs the owner nothing.
 
-mod guests;
+mod connector;
+mod streams;
 mod tunnel;
-mod way;
 
 use std::{net::IpAddr, time::Duration};
 
@@ -25,11 +25,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use warp::{Reply as _, reply::Response};
 
 use self::{
-    guests::{ForwardedStream, ForwardedStreams},
-    way::GatewayConnector,
+    connector::GatewayConnector,
+    streams::{ForwardedStream, ForwardedStreams},
 };
-use super::{answers::HubRejection, token::TokenSigner, wire::POLL_TIMEOUT};
-use crate::{app::App, domain::NodeId};
+use crate::{
+    app::App,
+    domain::NodeId,
+    server::hub::{protocol::token::TokenSigner, transport::POLL_TIMEOUT},
+};
 
 /// Says which gateway passed a request on; one that has it is never passed on again.
 const FORWARDED_BY: HeaderName = HeaderName::from_static("x-esh3ar-forwarded-by");
@@ -42,8 +45,6 @@ const RESPONSE_TIMEOUT: Duration = POLL_TIMEOUT.saturating_add(Duration::from_se
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Unused connections kept to each.
 const MAX_IDLE_PER_GATEWAY: usize = 64;
-/// When a client whose request was cut short should come again.
-const STOP_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// What is between two processes and no concern of a third (RFC 9110, 7.6.1); and the origin, for which
 /// the answer is completed here.
@@ -61,7 +62,7 @@ const HOP_BY_HOP: [HeaderName; 10] = [
 ];
 
 /// The way to the other gateways.
-pub(super) struct Forwarder {
+pub struct Forwarder {
     client: Client<GatewayConnector, Incoming>,
     name: HeaderValue,
     streams: ForwardedStreams,
@@ -69,7 +70,7 @@ pub(super) struct Forwarder {
 }
 
 /// A request for another gateway's connection.
-pub(super) struct ForwardRequest {
+pub struct ForwardRequest {
     /// Where the owner is.
     pub owner: Uri,
     /// The place of a connection that stays: a socket, or a stream of events.
@@ -80,14 +81,23 @@ pub(super) struct ForwardRequest {
     pub peer: IpAddr,
 }
 
+/// The failures that are not the owner's own answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForwardError {
+    /// The owner cannot be reached: the client has to negotiate again.
+    Unreachable,
+    /// This process drains or stops, and the request would hold it up.
+    Stopping,
+}
+
 /// Whether a request comes from another gateway.
-pub(super) fn was_forwarded(headers: &HeaderMap) -> bool {
+pub fn was_forwarded(headers: &HeaderMap) -> bool {
     headers.contains_key(FORWARDED_BY)
 }
 
 impl Forwarder {
     /// What passes through here is cut when `stop` is cancelled, or when the process is emptied.
-    pub(super) fn new(
+    pub fn new(
         app: &App,
         node: NodeId,
         stop: CancellationToken,
@@ -113,20 +123,20 @@ impl Forwarder {
     /// Passes a request on. The owner's answer, whatever it is.
     ///
     /// # Errors
-    /// [`HubRejection::UnknownId`] when the owner cannot be reached, so that the client begins anew;
+    /// [`ForwardError::Unreachable`] when the owner cannot be reached, so that the client begins anew;
     /// [`HubRejection::Unavailable`] when this process is about to go.
-    pub(super) async fn forward(
+    pub async fn forward(
         &self,
         signer: &TokenSigner,
         forward: ForwardRequest,
         mut request: Request<Incoming>,
-    ) -> Result<Response, HubRejection> {
+    ) -> Result<Response, ForwardError> {
         let ForwardRequest { owner, permit, socket, peer } = forward;
         let upgrade = socket.then(|| hyper::upgrade::on(&mut request));
         // A post is short and is let through; what is held open would hold up the stop.
         let stays = request.method() == Method::GET;
         let stream = self.streams.register();
-        let mut request = self.address(&owner, request, socket).ok_or(HubRejection::UnknownId)?;
+        let mut request = self.address(&owner, request, socket).ok_or(ForwardError::Unreachable)?;
         if let Ok(named) = signer.sign_peer(peer, target(&request)).parse() {
             request.headers_mut().insert(PEER, named);
         }
@@ -134,7 +144,7 @@ impl Forwarder {
         let answered = tokio::select! {
             biased;
             answered = answered => answered,
-            () = stream.cancelled(), if stays => return Err(HubRejection::Unavailable(STOP_RETRY_AFTER)),
+            () = stream.cancelled(), if stays => return Err(ForwardError::Stopping),
         };
         let mut response = match answered {
             Ok(Ok(response)) => response,
@@ -150,7 +160,7 @@ impl Forwarder {
         };
         metrics::counter!("esh3ar_hub_forwarded_total", "result" => "passed").increment(1);
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let Some(client_side) = upgrade else { return Err(HubRejection::UnknownId) };
+            let Some(client_side) = upgrade else { return Err(ForwardError::Unreachable) };
             let owner_side = hyper::upgrade::on(&mut response);
             self.tracker.spawn(async move {
                 tunnel::join(client_side, owner_side, &stream).await;
@@ -166,13 +176,13 @@ impl Forwarder {
     }
 
     /// Where a request comes from that another gateway passed on.
-    pub(super) fn peer_of<B>(signer: &TokenSigner, request: &Request<B>) -> Option<IpAddr> {
+    pub fn peer_of<B>(signer: &TokenSigner, request: &Request<B>) -> Option<IpAddr> {
         signer.read_peer(request.headers().get(PEER)?.to_str().ok()?, target(request))
     }
 
-    fn unreachable(&self) -> HubRejection {
+    fn unreachable(&self) -> ForwardError {
         metrics::counter!("esh3ar_hub_forwarded_total", "result" => "unreachable").increment(1);
-        HubRejection::UnknownId
+        ForwardError::Unreachable
     }
 
     /// The same request, to the owner, from this gateway.

@@ -12,7 +12,7 @@ use crate::{
         feed::{Attempt, Batch, Found, PAGE},
         message::{CONTENT_LIMIT, Place},
     },
-    server::hub::{
+    server::hub::protocol::{
         codec::{ClientMessage, CompletionResult, Split},
         session::{SessionLimits, TransportCapabilities},
     },

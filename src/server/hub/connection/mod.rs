@@ -4,40 +4,36 @@
 //! (which messages are due) and the registration in the registry. It decides nothing that those can decide.
 //! An idle connection holds no buffer here.
 
-mod calls;
-mod feeding;
+mod close_waves;
+mod delivery;
+mod event_loop;
+mod handshake_limiter;
+mod implicit_acks;
+mod invocations;
+mod output;
 mod pages;
-mod receipts;
-mod writing;
 
 use std::{
     net::IpAddr,
-    pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::BytesMut;
 use futures_util::future::BoxFuture;
-use tokio::{
-    sync::mpsc,
-    time::{Sleep, sleep_until},
-};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use feeding::WallClock;
-use receipts::ImplicitAcks;
+pub use handshake_limiter::{HandshakeLimiter, HandshakePermit};
 
+use self::{delivery::WallClock, implicit_acks::ImplicitAcks};
 use super::{
-    codec::Protocol,
-    diagnostics::DiagnosticsHub,
-    leaving,
-    method::InvocationResult,
-    newcomers::HandshakePermit,
-    services::Service,
-    session::{EndReason, Session, SessionAction, SessionLimits, TransportCapabilities},
-    table::Reconnect,
-    wire::{Transport, TransportEvent},
+    hubs::{diagnostics::DiagnosticsHub, method::InvocationResult, service::Service},
+    protocol::{
+        codec::Protocol,
+        session::{EndReason, Session, SessionAction, SessionLimits, TransportCapabilities},
+    },
+    transport::{Transport, WebSocketTransport},
 };
 use crate::{
     app::{App, Caller, Error, traces::Unwritten},
@@ -76,6 +72,13 @@ pub struct ClientIdentity {
     pub caller: Caller,
     /// From which address.
     pub peer: IpAddr,
+}
+
+/// A client that reconnects to a connection which outlived its WebSocket.
+pub struct Reconnect {
+    pub socket: Box<WebSocketTransport>,
+    /// By the token shown this time.
+    pub client: ClientIdentity,
 }
 
 /// What a connection begins with.
@@ -138,17 +141,6 @@ struct Driver {
     unwritten: Vec<Unwritten>,
 }
 
-enum Event {
-    Transport(TransportEvent),
-    Reconnected(Reconnect),
-    Outbound(Option<Outbound>),
-    Invoked(Option<String>, InvocationResult),
-    ImplicitlyAcknowledged(InvocationResult),
-    Read(Result<PendingRead, Error>),
-    Tick,
-    Stop,
-}
-
 /// Serves one connection until it ends.
 pub fn drive(
     app: App,
@@ -192,7 +184,7 @@ fn driver(app: App, transport: &Transport, params: ConnectionParams) -> Box<Driv
         registration: None,
         feed: None,
         diagnostics: None,
-        implicit_acks: receipts::for_service(service),
+        implicit_acks: implicit_acks::for_service(service),
         reconnects,
         handshake_permit: Some(handshake_permit),
         output: BytesMut::new(),
@@ -219,72 +211,6 @@ fn expiry(app: &App, at: Option<time::OffsetDateTime>) -> Option<Instant> {
 }
 
 impl Driver {
-    /// Until the connection ends; the result says why.
-    async fn run(&mut self, transport: &mut Transport, stop: CancellationToken) -> &'static str {
-        let mut clock: Pin<Box<Sleep>> = Box::pin(sleep_until(self.deadline().into()));
-        let mut stopping = false;
-        loop {
-            if let Err(reason) = self.flush(transport).await
-                && !self.detach(transport)
-            {
-                return reason;
-            }
-            if let Some(reason) = self.ended {
-                return reason.as_str();
-            }
-            if self.output.is_empty() && self.session.is_paused() {
-                self.session.resume_reading(Instant::now(), &mut self.actions);
-                self.apply_actions();
-                continue;
-            }
-            self.begin_read();
-            self.send_missed();
-            if !self.output.is_empty() && self.hold_until.is_none() {
-                continue;
-            }
-            let deadline = tokio::time::Instant::from(self.deadline());
-            if clock.deadline() != deadline {
-                clock.as_mut().reset(deadline);
-            }
-            let event = tokio::select! {
-                heard = transport.receive(), if self.session.wants_input() => Event::Transport(heard),
-                outbound = next_outbound(&mut self.registration, self.session.is_full()) => {
-                    Event::Outbound(outbound)
-                }
-                (id, done) = finished(&mut self.running) => Event::Invoked(id, done),
-                done = receipts::stored(&mut self.implicit_acks) => Event::ImplicitlyAcknowledged(done),
-                found = finished(&mut self.reading) => Event::Read(found),
-                back = next_reconnect(&mut self.reconnects) => Event::Reconnected(back),
-                () = clock.as_mut() => Event::Tick,
-                () = stop.cancelled(), if !stopping => Event::Stop,
-            };
-            match event {
-                Event::Transport(TransportEvent::Bytes(bytes)) => {
-                    self.session.on_bytes(&bytes, Instant::now(), &mut self.actions);
-                }
-                Event::Transport(TransportEvent::Pong(payload)) => self.on_pong(&payload),
-                Event::Transport(TransportEvent::Ended(reason)) => return reason,
-                Event::Transport(TransportEvent::Lost(reason)) => {
-                    if !self.detach(transport) {
-                        return reason;
-                    }
-                }
-                Event::Outbound(outbound) => self.on_outbound(outbound),
-                Event::Invoked(id, done) => self.on_done(id.as_deref(), done),
-                Event::ImplicitlyAcknowledged(done) => self.on_implicit_ack_stored(&done),
-                Event::Read(found) => self.on_read(found),
-                Event::Reconnected(back) => self.resume(transport, back),
-                Event::Tick => self.on_tick(transport),
-                Event::Stop => {
-                    stopping = true;
-                    self.wait_close_turn().await;
-                    self.session.close(None, true, &mut self.actions);
-                }
-            }
-            self.apply_actions();
-        }
-    }
-
     /// The transport is lost. Whether the client may come back.
     fn detach(&mut self, transport: &mut Transport) -> bool {
         let stays = self.session.detach(Instant::now());
@@ -362,7 +288,7 @@ impl Driver {
     async fn wait_close_turn(&mut self) {
         let Some(registration) = &self.registration else { return };
         let connections = self.app.presence().local().connections() as u64;
-        tokio::time::sleep(leaving::close_delay(registration.id(), connections)).await;
+        tokio::time::sleep(close_waves::close_delay(registration.id(), connections)).await;
     }
 
     /// Does what the session asked for.
@@ -477,35 +403,5 @@ impl Driver {
         if !overdue.missed.is_empty() {
             self.record_missed(overdue.missed);
         }
-    }
-}
-
-async fn next_reconnect(reconnects: &mut Option<mpsc::Receiver<Reconnect>>) -> Reconnect {
-    let next = match reconnects {
-        Some(reconnects) => reconnects.recv().await,
-        None => None,
-    };
-    match next {
-        Some(back) => back,
-        None => std::future::pending().await,
-    }
-}
-
-/// What the client is to be sent; `only_close_notice` when it takes nothing else for now.
-async fn next_outbound(
-    registration: &mut Option<Registration>,
-    only_close_notice: bool,
-) -> Option<Outbound> {
-    match registration {
-        Some(registration) if only_close_notice => Some(registration.close_notice().await),
-        Some(registration) => registration.next().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn finished<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
-    match future {
-        Some(running) => running.await,
-        None => std::future::pending().await,
     }
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::server::hub::codec::{CompletionResult, Data};
+use crate::server::hub::protocol::codec::{CompletionResult, Data};
 
 /// What the driver of a session is to do.
 #[derive(Clone, Debug, PartialEq)]

@@ -5,13 +5,20 @@ use std::time::Instant;
 use futures_util::FutureExt as _;
 
 use super::Driver;
-use crate::server::hub::{
-    codec::{self, CompletionResult},
-    diagnostics::{DiagnosticOutput, DiagnosticsHub},
-    method::{BoundCall, Invocation},
-    session::InvocationKind,
+use crate::{
+    domain::MessageId,
+    presence::Registration,
+    server::hub::{
+        hubs::{
+            diagnostics::{DiagnosticOutput, DiagnosticsHub},
+            method::{BoundCall, Invocation},
+        },
+        protocol::{
+            codec::{self, CompletionResult},
+            session::InvocationKind,
+        },
+    },
 };
-use crate::{domain::MessageId, presence::Registration};
 
 impl Driver {
     pub(super) fn invoke(

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{EndReason, InputBuffer, Phase, Session, SessionAction};
-use crate::server::hub::codec;
+use crate::server::hub::protocol::codec;
 
 impl Session {
     /// Whether the connection may outlive its transport, as a handshake of this version asked for.
@@ -59,7 +59,7 @@ impl Session {
         (self.input, self.oversized) = (InputBuffer::default(), None);
         self.paused = false;
         self.last_activity = now;
-        self.next_ping = now + self.limits.ping_interval;
+        self.server_deadline = now + self.limits.ping_interval;
         let (first, kept) = replay.resume();
         out.push(SessionAction::Send(codec::sequence(agreed.protocol, first)));
         out.extend(kept.map(SessionAction::Send));

@@ -5,10 +5,13 @@
 use bytes::Bytes;
 use futures_util::{FutureExt as _, future::BoxFuture};
 
-use super::Driver;
+use super::{Driver, event_loop::finished};
 use crate::{
     domain::MessageId,
-    server::hub::{method::InvocationResult, methods, services::Service, transport::Transport},
+    server::hub::{
+        hubs::{messages, method::InvocationResult, service::Service},
+        transport::Transport,
+    },
 };
 
 /// What is known of the messages sent on one connection. There are no more than a window holds.
@@ -30,7 +33,7 @@ pub(super) fn for_service(service: Service) -> Option<Box<ImplicitAcks>> {
 /// The end of what is being said for the client.
 pub(super) async fn stored(implicit_acks: &mut Option<Box<ImplicitAcks>>) -> InvocationResult {
     match implicit_acks.as_mut().map(|acks| &mut implicit_acks.acknowledging) {
-        Some(acknowledging) => super::finished(acknowledging).await,
+        Some(acknowledging) => finished(acknowledging).await,
         None => std::future::pending().await,
     }
 }
@@ -75,7 +78,7 @@ impl Driver {
         if let Some(feed) = &mut self.feed {
             feed.on_said(&ids);
         }
-        let acknowledging = methods::acknowledging(ids).run(invocation).boxed();
+        let acknowledging = messages::acknowledging(ids).run(invocation).boxed();
         if let Some(acks) = &mut self.implicit_acks {
             acks.acknowledging = Some(acknowledging);
         }

@@ -19,10 +19,16 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::{
-    codec::{CompletionResult, Data},
-    method::{Argument as _, BoundCall, Method, invocation_failed, none, one},
+    diagnostic_call::DiagnosticCall,
+    method::{Argument as _, BoundCall, Method, none, one},
 };
-use crate::server::route::Who::Either;
+use crate::server::{
+    hub::protocol::{
+        codec::{CompletionResult, Data},
+        error_text::invocation_failed,
+    },
+    route::Who::Either,
+};
 
 /// Streams, uploads and questions that one connection may have open, of each.
 const MAX_OPEN: usize = 16;
@@ -35,29 +41,6 @@ const MAX_BATCH_ID_LEN: usize = 4096;
 const FOREVER_INTERVAL: Duration = Duration::from_millis(100);
 /// The most bytes that `Concat` joins.
 const MAX_JOINED_LEN: usize = 1024 * 1024;
-
-/// A call that reads as one of a method.
-#[derive(Debug)]
-pub enum DiagnosticCall {
-    /// Gives its argument back.
-    Echo(Data),
-    /// Fails.
-    Fail(String),
-    /// Streams so many numbers.
-    Count(u64),
-    /// Streams numbers.
-    Forever,
-    /// Joins what comes in this upload.
-    Concat(String),
-    /// Calls the caller.
-    CallMe(String),
-    /// Asks the caller.
-    AskMe(String),
-    /// Names the connection.
-    ConnectionId,
-    /// Counts its calls.
-    Calls,
-}
 
 /// The methods.
 pub(super) fn rows() -> Vec<Method> {
@@ -318,10 +301,8 @@ impl DiagnosticsHub {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::{method::find, session::InvocationKind},
-        *,
-    };
+    use super::{super::method::find, *};
+    use crate::server::hub::protocol::session::InvocationKind;
 
     fn bind(
         target: &str,

@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use super::{EndReason, Phase, Session, SessionAction};
-use crate::server::hub::{
+use crate::server::hub::protocol::{
     codec::{self, CompletionResult, MessageHead, OversizedMessage, SkipProgress},
+    error_text::invocation_failed,
     handshake::HandshakeError,
-    method,
 };
 
 /// The types of calls: plain, and of a stream.
@@ -69,7 +69,7 @@ impl Session {
                 "message_too_large: esh3ar takes at most {} bytes in one message of a client",
                 self.limits.max_message
             );
-            let text = method::invocation_failed(&target.unwrap_or_default(), &text);
+            let text = invocation_failed(&target.unwrap_or_default(), &text);
             self.send(codec::completion(agreed.protocol, &id, &CompletionResult::Error(text)), out);
         }
     }

@@ -7,11 +7,11 @@
 //! [`Session::protocol`] tells the protocol.
 
 mod action;
-mod excess;
-mod input;
+mod input_buffer;
 mod limits;
+mod oversized;
+mod reconnect;
 mod replay;
-mod returning;
 #[cfg(test)]
 mod tests;
 
@@ -23,7 +23,7 @@ pub use self::{
     action::{EndReason, InvocationKind, SessionAction},
     limits::{SessionLimits, TransportCapabilities},
 };
-use self::{input::InputBuffer, replay::ReplayBuffer};
+use self::{input_buffer::InputBuffer, replay::ReplayBuffer};
 use super::{
     codec::{self, ClientMessage, CompletionResult, OversizedMessage, Protocol, Split},
     handshake::{self, HandshakeError, HandshakeParams},
@@ -46,7 +46,7 @@ enum Phase {
 #[derive(Debug)]
 pub struct Session {
     limits: SessionLimits,
-    channel: TransportCapabilities,
+    transport: TransportCapabilities,
     /// Both directions' counts, where the connection may outlive its transport.
     replay: Option<Box<ReplayBuffer>>,
     /// The transport is lost; until then the client may come back.
@@ -64,15 +64,15 @@ pub struct Session {
     /// When the client's last whole message came, or its last invocation ended.
     last_activity: Instant,
     /// The next ping of the server; before the handshake, its timeout.
-    next_ping: Instant,
+    server_deadline: Instant,
 }
 
 impl Session {
     /// A connection that has just been made.
-    pub fn new(limits: SessionLimits, channel: TransportCapabilities, now: Instant) -> Self {
+    pub fn new(limits: SessionLimits, transport: TransportCapabilities, now: Instant) -> Self {
         Self {
             limits,
-            channel,
+            transport,
             replay: None,
             detached_until: None,
             input: InputBuffer::default(),
@@ -82,7 +82,7 @@ impl Session {
             paused: false,
             client_pings: false,
             last_activity: now,
-            next_ping: now + limits.handshake_timeout,
+            server_deadline: now + limits.handshake_timeout,
         }
     }
 
@@ -119,7 +119,7 @@ impl Session {
             out.push(SessionAction::Send(codec::acknowledgement(agreed.protocol, id)));
         }
         match self.phase {
-            Phase::Handshake if now >= self.next_ping => {
+            Phase::Handshake if now >= self.server_deadline => {
                 self.refuse(&HandshakeError::Canceled, EndReason::HandshakeTimeout, out);
             }
             Phase::Open(_) if self.client_deadline().is_some_and(|deadline| now >= deadline) => {
@@ -130,12 +130,12 @@ impl Session {
                     out,
                 );
             }
-            Phase::Open(agreed) if now >= self.next_ping => {
-                self.next_ping = now + self.limits.ping_interval;
+            Phase::Open(agreed) if now >= self.server_deadline => {
+                self.server_deadline = now + self.limits.ping_interval;
                 out.push(SessionAction::Send(codec::ping(agreed.protocol)));
             }
             // An ended session has no deadlines, yet its driver may still ask for one.
-            Phase::Ended => self.next_ping = now + self.limits.ping_interval,
+            Phase::Ended => self.server_deadline = now + self.limits.ping_interval,
             Phase::Handshake | Phase::Open(_) => {}
         }
     }
@@ -260,7 +260,7 @@ impl Session {
         }
         let acknowledge = self.replay.as_ref().and_then(|replay| replay.next_deadline());
         let others = [self.client_deadline(), acknowledge].into_iter().flatten();
-        others.fold(self.next_ping, Instant::min)
+        others.fold(self.server_deadline, Instant::min)
     }
 
     fn client_deadline(&self) -> Option<Instant> {
@@ -346,13 +346,13 @@ impl Session {
 
     fn on_message(&mut self, payload: &[u8], now: Instant, out: &mut Vec<SessionAction>) {
         let Phase::Open(HandshakeParams { protocol, .. }) = self.phase else {
-            return match handshake::parse_request(payload, self.channel.text_only) {
+            return match handshake::parse_request(payload, self.transport.text_only) {
                 Ok(agreed) => {
                     self.phase = Phase::Open(agreed);
-                    if self.channel.stateful && agreed.version >= handshake::STATEFUL_VERSION {
+                    if self.transport.stateful && agreed.version >= handshake::STATEFUL_VERSION {
                         self.replay = Some(Box::default());
                     }
-                    self.next_ping = now + self.limits.ping_interval;
+                    self.server_deadline = now + self.limits.ping_interval;
                     out.push(SessionAction::Send(handshake::success_response()));
                     out.push(SessionAction::HandshakeDone);
                 }

@@ -1,5 +1,7 @@
 //! The requests of clients: negotiation, the three transports, posts and the goodbye.
 
+mod responses;
+mod table;
 mod transports;
 
 use std::{
@@ -17,21 +19,30 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use warp::reply::Response;
 
-use super::{
-    answers::{HubRejection, method_not_allowed, preflight, text},
-    connection::{ClientIdentity, ConnectionParams},
-    forward::{self, ForwardRequest, Forwarder},
-    negotiate::{self, TransportKind, TransportOffer, parameter},
-    newcomers::{HandshakeLimiter, HandshakePermit},
-    services::{HubEndpoint, Service},
-    table::{ConnectionKey, ConnectionTable, Lookup, PendingConnection, TransportHandle},
-    token::{self, TokenSigner},
-    wire::{MAX_CHUNK_LEN, PostQueue, accept_key},
+use self::{
+    responses::{HubRejection, method_not_allowed, preflight, text},
+    table::{ConnectionTable, Lookup, PendingConnection, TransportHandle},
 };
 use crate::{
     app::{App, Caller, Error},
     domain::NodeId,
-    server::{budget::Budget, connection::ConnectionHandle, gate, peer, reply::Problem},
+    server::{
+        budget::Budget,
+        connection::ConnectionHandle,
+        gate,
+        hub::{
+            connection::{ClientIdentity, ConnectionParams, HandshakeLimiter, HandshakePermit},
+            forward::{self, ForwardRequest, Forwarder},
+            hubs::service::{HubEndpoint, Service},
+            protocol::{
+                negotiate::{self, TransportKind, TransportOffer, parameter},
+                token::{self, ConnectionKey, TokenSigner},
+            },
+            transport::{MAX_CHUNK_LEN, PostQueue, accept_key},
+        },
+        peer,
+        reply::Problem,
+    },
 };
 
 /// When a client that came while the process is emptied should come again.
@@ -312,7 +323,7 @@ impl Hub {
         let stays = socket || *method == Method::GET && wants_events(headers);
         let permit = if stays { Some(self.acquire_permit()?) } else { None };
         let request_to = ForwardRequest { owner, permit, socket, peer };
-        self.inner.forwarder.forward(&self.inner.signer, request_to, request).await
+        Ok(self.inner.forwarder.forward(&self.inner.signer, request_to, request).await?)
     }
 
     async fn connect(

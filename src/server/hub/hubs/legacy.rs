@@ -4,16 +4,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{e164, phone, status};
+use super::{
+    messages::{self, ChatTarget, MessageIds, SendChat},
+    method::{Argument, Invocation, Method, method, one},
+};
 use crate::{
     app::{Error, conversations::ChatRequest},
     domain::{Message, MessageId, Party, Permission::Chat, Phone, UserId, message::Draft},
     server::{
-        hub::{
-            codec::Data,
-            method::{Argument, Invocation, Method, method, one},
-            methods::{self, ChatTarget, MessageIds, SendChat},
-        },
+        hub::protocol::codec::Data,
+        legacy::{e164, phone, status},
         route::{Who, Writes},
     },
 };
@@ -121,7 +121,7 @@ pub fn mobile_rows() -> Vec<Method> {
         method("AcknowledgeMessage", Who::Mobile, acknowledge).writes(Writes::Receipts),
         method("SendMessage", Who::Mobile, |call, FromMobile(chat)| send(call, chat))
             .writes(Writes::Messages),
-        methods::echo(),
+        messages::echo(),
     ]
 }
 
@@ -132,7 +132,7 @@ pub fn business_rows() -> Vec<Method> {
             send(call, chat)
         })
         .writes(Writes::Messages),
-        methods::echo(),
+        messages::echo(),
     ]
 }
 
@@ -151,12 +151,12 @@ impl Argument for OneId {
 
 /// Nothing is returned there, whatever was changed.
 async fn acknowledge(call: Invocation, OneId(ids): OneId) -> Result<Data, Error> {
-    methods::acknowledge(call, ids).await.map(|_| Value::Null.into())
+    messages::acknowledge(call, ids).await.map(|_| Value::Null.into())
 }
 
 /// The existing hubs return nothing, and their messages look otherwise.
 async fn send(call: Invocation, chat: SendChat) -> Result<Data, Error> {
-    methods::send(call, chat).await.map(|_| Value::Null.into())
+    messages::send(call, chat).await.map(|_| Value::Null.into())
 }
 
 #[derive(Deserialize)]

@@ -21,13 +21,16 @@ use crate::{
     presence::{Delivery, MissedItems, Outbound, Registration},
     server::{
         hub::{
-            codec::{self, Protocol},
-            methods::WireFormat,
-            services::Service,
-            session::EndReason,
-            wire::REFUSED,
+            hubs::{
+                legacy,
+                service::{Service, WireFormat},
+            },
+            protocol::{
+                codec::{self, Protocol},
+                session::EndReason,
+            },
+            transport::CLIENT_REFUSED,
         },
-        legacy,
         view::{ConversationView, MessageDeleted, MessageView, MissedSince, StatusChanged, Typing},
     },
 };
@@ -119,7 +122,7 @@ impl Driver {
                 feed.on_nudge(None);
             }
         }
-        if let Some(since) = missed.told_since {
+        if let Some(since) = missed.unreadable_since {
             self.note_missed_since(since);
         }
     }
@@ -227,7 +230,7 @@ impl Driver {
             }
             WireFormat::Legacy => {
                 let account = account(&self.app, message);
-                let (target, text) = legacy::hub::message(message, account.as_ref());
+                let (target, text) = legacy::message(message, account.as_ref());
                 codec::invocation(protocol, target, &text)
             }
         };
@@ -269,7 +272,7 @@ impl Driver {
             };
             let found = app.unsent(&caller, &reading, since, limit).await?;
             if format == WireFormat::Legacy {
-                let accounts: Vec<UserId> = found.iter().filter_map(legacy::hub::account).collect();
+                let accounts: Vec<UserId> = found.iter().filter_map(legacy::account).collect();
                 app.learn_business_phones(&accounts).await?;
             }
             Ok(PendingRead { found, acknowledged, limit })
@@ -356,7 +359,7 @@ impl Driver {
     /// The connection is over: what it did not acknowledge waits for the next one.
     pub(super) fn finish(&mut self, reason: &'static str) {
         if let Some(mut feed) = self.feed.take() {
-            let failed = reason == EndReason::ClientFailed.as_str() || reason == REFUSED;
+            let failed = reason == EndReason::ClientFailed.as_str() || reason == CLIENT_REFUSED;
             let head = feed.head().filter(|_| failed);
             let mut abandoned = WallClock::new(&self.app).times(feed.abandon());
             // What waited for its retry here waits for the next connection now.
@@ -405,12 +408,12 @@ impl WallClock {
 
 /// The number of a chat message's business user.
 fn account(app: &App, message: &Message) -> Option<Phone> {
-    app.business_phone(legacy::hub::account(message)?).flatten()
+    app.business_phone(legacy::account(message)?).flatten()
 }
 
 /// Whether that has still to be read.
 fn lacks_account(app: &App, message: &Message) -> bool {
-    legacy::hub::account(message).is_some_and(|id| app.business_phone(id).is_none())
+    legacy::account(message).is_some_and(|id| app.business_phone(id).is_none())
 }
 
 fn found(message: &Message) -> Found {

@@ -9,13 +9,15 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use super::{
-    connection::ClientIdentity,
-    newcomers::HandshakePermit,
-    services::Service,
-    wire::{PollBuffer, PostQueue, WebSocketTransport},
+use crate::{
+    domain::Party,
+    server::hub::{
+        connection::{HandshakePermit, Reconnect},
+        hubs::service::Service,
+        protocol::token::ConnectionKey,
+        transport::{PollBuffer, PostQueue},
+    },
 };
-use crate::domain::Party;
 
 /// How long a negotiated connection waits for its transport (reference: the official server's
 /// disconnect timeout).
@@ -25,9 +27,6 @@ const MAX_NEGOTIATED: usize = 50_000;
 
 /// How often negotiated connections whose transport did not come are forgotten.
 const CLEANUP_INTERVAL: Duration = Duration::from_secs(5);
-
-/// What a token's random part says.
-pub type ConnectionKey = [u8; 16];
 
 /// A connection that was negotiated and has no transport yet.
 #[derive(Debug)]
@@ -42,14 +41,6 @@ pub struct PendingConnection {
     pub stateful: bool,
     /// Its way in.
     pub handshake_permit: HandshakePermit,
-}
-
-/// A client that came back with a new socket.
-pub struct Reconnect {
-    /// The socket.
-    pub socket: Box<WebSocketTransport>,
-    /// Who it is, by the token shown this time, and from where.
-    pub client: ClientIdentity,
 }
 
 /// How a living connection is reached.
@@ -189,7 +180,7 @@ impl ConnectionTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{domain::Phone, server::hub::newcomers::HandshakeLimiter};
+    use crate::{domain::Phone, server::hub::connection::HandshakeLimiter};
 
     fn party(number: &str) -> Party {
         Party::Mobile(Phone::from_stored(number))

@@ -4,9 +4,9 @@
 //! ends, reads it and writes it; it knows neither connections nor what the messages are for.
 
 mod data;
-mod excess;
 mod json;
 mod messagepack;
+mod oversized;
 #[cfg(test)]
 mod tests;
 
@@ -17,7 +17,7 @@ use crate::server::pages;
 
 pub use self::{
     data::Data,
-    excess::{MessageHead, OversizedMessage, SkipProgress},
+    oversized::{MessageHead, OversizedMessage, SkipProgress},
 };
 
 /// The byte that ends a record: JSON messages and both halves of every handshake.

@@ -7,8 +7,10 @@ use std::net::IpAddr;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::hmac;
 
-use super::table::ConnectionKey;
 use crate::domain::NodeId;
+
+/// The random part of a token.
+pub type ConnectionKey = [u8; KEY_LEN];
 
 const NODE_LEN: usize = 8;
 const KEY_LEN: usize = 16;

@@ -20,10 +20,7 @@ use std::time::Instant;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{
-    codec::Data,
-    method::{Argument, Invocation, Method, MethodCall, NoArgument, method, misfit, one},
-};
+use super::method::{Argument, Invocation, Method, MethodCall, NoArgument, method, one};
 use crate::{
     app::{
         App, Error,
@@ -35,6 +32,7 @@ use crate::{
         Permission::Chat, Phone, feed::PAGE, message::Draft,
     },
     server::{
+        hub::protocol::{codec::Data, error_text::binding_failed},
         route::{Who::Either, Writes},
         view,
     },
@@ -43,15 +41,6 @@ use crate::{
 /// Messages or conversations in an answer, usually and at most.
 const DEFAULT_PAGE_SIZE: usize = 50;
 const MAX_PAGE_SIZE: usize = 200;
-
-/// How messages look to a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WireFormat {
-    /// As over HTTP.
-    Current,
-    /// As the existing system writes them.
-    Legacy,
-}
 
 /// The methods.
 pub(super) fn rows() -> Vec<Method> {
@@ -77,7 +66,7 @@ pub fn echo() -> Method {
 }
 
 /// The recipient has these, though it did not call.
-pub(super) fn acknowledging(ids: Vec<MessageId>) -> MethodCall {
+pub fn acknowledging(ids: Vec<MessageId>) -> MethodCall {
     MethodCall::new(ACKNOWLEDGE, MessageIds(ids), acknowledge)
 }
 
@@ -138,7 +127,10 @@ impl Argument for ReadTarget {
             (None, Some(id)) => {
                 Ok(ReadTarget::Conversation(ConversationId(id), argument.up_to_seq))
             }
-            _ => Err(misfit(target, "give messageIds, or conversationId and perhaps upToSeq")),
+            _ => Err(binding_failed(
+                target,
+                "give messageIds, or conversationId and perhaps upToSeq",
+            )),
         }
     }
 
@@ -200,12 +192,12 @@ impl Argument for SendChat {
         let to = match (argument.conversation_id, argument.to) {
             (Some(id), None) => ChatTarget::Conversation(ConversationId(id)),
             (None, Some(phone)) => ChatTarget::Phone(phone),
-            _ => return Err(misfit(target, "give one of conversationId and to")),
+            _ => return Err(binding_failed(target, "give one of conversationId and to")),
         };
         let content_type = match argument.content_type.as_deref() {
             None => ContentType::default(),
             Some(name) => ContentType::parse(name)
-                .ok_or_else(|| misfit(target, "contentType is text or json"))?,
+                .ok_or_else(|| binding_failed(target, "contentType is text or json"))?,
         };
         let draft = Draft { content: argument.content, content_type, ..Draft::default() };
         let client_message_id = argument.client_message_id;
@@ -342,7 +334,9 @@ fn read(page: &[u8]) -> Value {
 /// How many a page is to hold. Nothing at all would look like the end of the list.
 fn page_size(target: &str, limit: Option<usize>) -> Result<usize, String> {
     match limit {
-        Some(0) => Err(misfit(target, &format!("limit is a number from 1 to {MAX_PAGE_SIZE}"))),
+        Some(0) => {
+            Err(binding_failed(target, &format!("limit is a number from 1 to {MAX_PAGE_SIZE}")))
+        }
         limit => Ok(limit.unwrap_or(DEFAULT_PAGE_SIZE).min(MAX_PAGE_SIZE)),
     }
 }
@@ -350,12 +344,10 @@ fn page_size(target: &str, limit: Option<usize>) -> Result<usize, String> {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{
-            method::{BoundCall, find},
-            session::InvocationKind,
-        },
+        super::method::{BoundCall, find},
         *,
     };
+    use crate::server::hub::protocol::session::InvocationKind;
 
     fn bind(target: &str, arguments: Vec<Data>) -> Result<MethodCall, String> {
         match find(&rows(), target)?.bind(target, arguments, &[], InvocationKind::Plain)? {

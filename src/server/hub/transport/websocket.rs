@@ -17,8 +17,8 @@ use tokio_tungstenite::{
 };
 
 use super::{
-    REFUSED, TransportEvent,
-    pieces::{FrameSplitter, MAX_FRAME_LEN},
+    CLIENT_REFUSED, TransportEvent,
+    frame_splitter::{FrameSplitter, MAX_FRAME_LEN},
 };
 
 /// The read buffer of a socket. The library's own default would be 128 KiB for each idle connection.
@@ -69,7 +69,7 @@ impl WebSocketTransport {
                     TransportEvent::Lost("socket_broken")
                 }
                 None if !self.close_received => TransportEvent::Lost("socket_closed"),
-                Some(Err(_)) | None if self.refused => TransportEvent::Ended(REFUSED),
+                Some(Err(_)) | None if self.refused => TransportEvent::Ended(CLIENT_REFUSED),
                 Some(Err(_)) | None => TransportEvent::Ended("socket_closed"),
             };
         }

@@ -3,16 +3,26 @@
 use std::sync::LazyLock;
 
 use super::{
-    codec::Data,
-    diagnostics,
+    diagnostics, legacy, messages,
     method::{self, BoundCall, Method},
-    methods::{self, WireFormat},
-    session::InvocationKind,
 };
 use crate::{
     app::Caller,
-    server::{legacy, route::Who},
+    server::{
+        hub::protocol::{codec::Data, session::InvocationKind},
+        legacy::{BUSINESS_HUB, MOBILE_HUB},
+        route::Who,
+    },
 };
+
+/// How messages look to a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WireFormat {
+    /// As over HTTP.
+    Current,
+    /// As the existing system writes them.
+    Legacy,
+}
 
 /// A hub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,8 +51,8 @@ impl Service {
     pub const ALL: [(&'static str, Service, Who); 4] = [
         ("/hub/diagnostics", Service::Diagnostics, Who::Either(None)),
         ("/hub", Service::Messages, Who::Either(None)),
-        (legacy::MOBILE_HUB, Service::LegacyMobile, Who::Mobile),
-        (legacy::BUSINESS_HUB, Service::LegacyBusiness, Who::Business(None)),
+        (MOBILE_HUB, Service::LegacyMobile, Who::Mobile),
+        (BUSINESS_HUB, Service::LegacyBusiness, Who::Business(None)),
     ];
 
     /// The hub at a path; paths are matched without case and may end in a slash, as the official server
@@ -71,10 +81,10 @@ impl Service {
 
     /// What may be called here.
     pub fn methods(self) -> &'static [Method] {
-        static MESSAGES: LazyLock<Vec<Method>> = LazyLock::new(methods::rows);
+        static MESSAGES: LazyLock<Vec<Method>> = LazyLock::new(messages::rows);
         static DIAGNOSTICS: LazyLock<Vec<Method>> = LazyLock::new(diagnostics::rows);
-        static MOBILE: LazyLock<Vec<Method>> = LazyLock::new(legacy::hub::mobile_rows);
-        static BUSINESS: LazyLock<Vec<Method>> = LazyLock::new(legacy::hub::business_rows);
+        static MOBILE: LazyLock<Vec<Method>> = LazyLock::new(legacy::mobile_rows);
+        static BUSINESS: LazyLock<Vec<Method>> = LazyLock::new(legacy::business_rows);
         match self {
             Service::Messages => &MESSAGES,
             Service::Diagnostics => &DIAGNOSTICS,

@@ -7,15 +7,18 @@ use std::{fmt, pin::Pin};
 use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
 
-use super::{
-    codec::{CompletionResult, Data},
-    diagnostics,
-    session::InvocationKind,
-};
+use super::diagnostic_call::DiagnosticCall;
 use crate::{
     app::{App, Caller, Error},
     domain::{MessageId, limits::RateClass, text::excerpt_of_fault},
     server::{
+        hub::protocol::{
+            codec::{CompletionResult, Data},
+            error_text::{
+                argument_count_mismatch, binding_failed, cut, invocation_failed, method_not_found,
+            },
+            session::InvocationKind,
+        },
         reply,
         route::{Who, Writes},
     },
@@ -42,7 +45,7 @@ pub enum BoundCall {
     /// Of the hubs for messages.
     Method(MethodCall),
     /// Of the diagnostics hub.
-    Diagnostic(diagnostics::DiagnosticCall),
+    Diagnostic(DiagnosticCall),
 }
 
 /// A row whose handler gets one argument and answers once.
@@ -131,7 +134,7 @@ impl Method {
 /// The text of the completion's error (reference: the official server's texts, which clients show).
 pub fn find<'a>(methods: &'a [Method], target: &str) -> Result<&'a Method, String> {
     let found = methods.iter().find(|method| method.name.eq_ignore_ascii_case(target));
-    found.ok_or_else(|| unknown(target))
+    found.ok_or_else(|| method_not_found(target))
 }
 
 /// What a method is called with.
@@ -160,8 +163,8 @@ impl Argument for NoArgument {
 /// Anything at all.
 impl Argument for Data {
     fn read(target: &str, arguments: Vec<Data>) -> Result<Data, String> {
-        let [argument] =
-            <[Data; 1]>::try_from(arguments).map_err(|given| miscounted(target, given.len(), 1))?;
+        let [argument] = <[Data; 1]>::try_from(arguments)
+            .map_err(|given| argument_count_mismatch(target, given.len(), 1))?;
         Ok(argument)
     }
 }
@@ -263,20 +266,6 @@ fn app_error(method: &str, error: &Error) -> String {
     invocation_failed(method, &format!("{code}: {error}"))
 }
 
-/// The text for an application error of a method.
-pub(super) fn invocation_failed(method: &str, text: &str) -> String {
-    let method = shown(method);
-    format!("An unexpected error occurred invoking '{method}' on the server. HubException: {text}")
-}
-
-/// The text for a method that is not there.
-fn unknown(target: &str) -> String {
-    format!(
-        "Failed to invoke '{}' due to an error on the server. HubException: Method does not exist.",
-        shown(target)
-    )
-}
-
 /// Whether a method is called in the way that it answers.
 fn check_kind(method: &str, streams: bool, kind: InvocationKind) -> Result<(), String> {
     match (streams, kind) {
@@ -307,37 +296,13 @@ fn check_uploads(method: &str, given: usize, expected: usize) -> Result<(), Stri
 pub fn one<T: DeserializeOwned>(target: &str, arguments: Vec<Data>) -> Result<T, String> {
     // The official server does not say what is wrong; who misspelt a field would look for it long.
     serde_json::from_value(Data::read(target, arguments)?.into_json())
-        .map_err(|error| misfit(target, cut(&excerpt_of_fault(&error.to_string()), 300)))
+        .map_err(|error| binding_failed(target, cut(&excerpt_of_fault(&error.to_string()), 300)))
 }
 
 pub(super) fn none(target: &str, arguments: &[Data]) -> Result<(), String> {
-    if arguments.is_empty() { Ok(()) } else { Err(miscounted(target, arguments.len(), 0)) }
-}
-
-fn miscounted(target: &str, given: usize, expected: usize) -> String {
-    format!(
-        "Failed to invoke '{}' due to an error on the server. InvalidDataException: Invocation \
-         provides {given} argument(s) but target expects {expected}.",
-        shown(target)
-    )
-}
-
-/// Arguments of which nothing can be made, and why.
-pub(super) fn misfit(target: &str, why: &str) -> String {
-    format!(
-        "Failed to invoke '{}' due to an error on the server. InvalidDataException: Error binding \
-         arguments. Make sure that the types of the provided values match the types of the hub \
-         method being invoked. {why}.",
-        shown(target)
-    )
-}
-
-/// What a client sent, cut so that an answer cannot be blown up with it.
-fn shown(text: &str) -> &str {
-    cut(text, 100)
-}
-
-fn cut(text: &str, chars: usize) -> &str {
-    let end = text.char_indices().nth(chars).map_or(text.len(), |(at, _)| at);
-    text.get(..end).unwrap_or_default()
+    if arguments.is_empty() {
+        Ok(())
+    } else {
+        Err(argument_count_mismatch(target, arguments.len(), 0))
+    }
 }

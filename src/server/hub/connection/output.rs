@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 
-use super::{Driver, next_reconnect};
+use super::{Driver, event_loop::next_reconnect};
 use crate::server::hub::{
-    codec::{self, Protocol},
-    wire::Transport,
+    protocol::codec::{self, Protocol},
+    transport::Transport,
 };
 
 impl Driver {

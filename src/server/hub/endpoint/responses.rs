@@ -9,8 +9,11 @@ use warp::reply::Response;
 
 use crate::{
     app::{Error, limits::Limited},
-    server::reply::Problem,
+    server::{hub::forward::ForwardError, reply::Problem},
 };
+
+/// For a client whose request was cut short because this process stops.
+const STOP_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Why a request gets nothing; the texts are those of the official server.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +31,15 @@ pub(super) enum HubRejection {
     /// The party has begun as many connections as it may.
     RateLimited(Limited),
     NoRandomness,
+}
+
+impl From<ForwardError> for HubRejection {
+    fn from(error: ForwardError) -> HubRejection {
+        match error {
+            ForwardError::Unreachable => HubRejection::UnknownId,
+            ForwardError::Stopping => HubRejection::Unavailable(STOP_RETRY_AFTER),
+        }
+    }
 }
 
 impl HubRejection {

@@ -179,7 +179,7 @@ fn refusal(error: &str) -> NegotiateResponse {
 
 /// The first value of a parameter, names compared without case. Values are taken as they stand: no
 /// client encodes a number or a truth value.
-pub(super) fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+pub fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
     query
         .split('&')
         .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
