@@ -1,4 +1,4 @@
-//! What waits to be told to one connection. Small: most connections are idle, and nothing waits for them.
+//! The outbox of one connection. Small: most connections are idle, and their outboxes empty.
 
 use std::{
     collections::VecDeque,
@@ -8,23 +8,23 @@ use std::{
 use time::OffsetDateTime;
 use tokio::sync::Notify;
 
-use super::Outbound;
+use super::outbound::Outbound;
 use crate::domain::MessageId;
 
-/// How many things may wait for one connection before it counts as having missed some.
+/// Past this many items, the connection counts as having missed some.
 pub(super) const QUEUE_CAPACITY: usize = 256;
 
-/// What there was no room for.
+/// The items that did not fit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MissedItems {
-    /// Messages, from this one on: the connection reads them.
+    /// Deliveries, from this message on: the connection reads them.
     pub from: Option<MessageId>,
-    /// Words about messages, from this one on, that may be more than it was sent.
+    /// Acknowledgements and resyncs, from this message on, perhaps of messages it was not sent.
     pub about: Option<MessageId>,
-    /// Messages of which nobody can say which.
+    /// Messages that are not known.
     pub some: bool,
-    /// Something that cannot be read again, since then: what the party said itself, a change of status.
-    pub told_since: Option<OffsetDateTime>,
+    /// Items that cannot be read again, since then: the party's own messages, changes of status.
+    pub unreadable_since: Option<OffsetDateTime>,
 }
 
 impl MissedItems {
@@ -52,24 +52,22 @@ impl MissedItems {
             Outbound::ConversationChanged(conversation) => conversation.last_at,
             Outbound::Typing { .. } | Outbound::Close { .. } => return,
         };
-        self.told_since = Some(self.told_since.map_or(since, |known| known.min(since)));
+        self.unreadable_since = Some(self.unreadable_since.map_or(since, |known| known.min(since)));
     }
 }
 
-/// Between whoever tells and the connection.
 #[derive(Default)]
 pub(super) struct Outbox {
     inner: Mutex<Inner>,
-    told: Notify,
+    changed: Notify,
 }
 
 #[derive(Default)]
 struct Inner {
     queue: VecDeque<Outbound>,
-    /// Beside the queue: who is to go must hear it however much waits for it.
+    /// Outside the queue: a close notice must arrive even when the queue is full.
     close_notice: Option<Box<Outbound>>,
     missed: Option<Box<MissedItems>>,
-    /// Nobody tells it anything any more.
     closed: bool,
 }
 
@@ -78,30 +76,29 @@ impl Outbox {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn tell(&self, outbound: Outbound) {
+    pub(super) fn push(&self, outbound: Outbound) {
         let mut inner = self.inner();
         if let Outbound::Close { allow_reconnect, .. } = outbound {
-            // Who is to stay away is not called back by a later close_notice.
+            // A notice that forbids reconnecting is not replaced by one that allows it.
             if inner.close_notice.is_none() || !allow_reconnect {
                 inner.close_notice = Some(Box::new(outbound));
             }
         } else if inner.queue.len() < QUEUE_CAPACITY && !inner.must_skip(&outbound) {
             inner.queue.push_back(outbound);
         } else {
-            // It is busy with what it has; when that is done it looks at this.
+            // The connection looks at this when its queue is empty.
             inner.missed.get_or_insert_default().add(&outbound);
         }
         drop(inner);
-        self.told.notify_one();
+        self.changed.notify_one();
     }
 
     pub(super) fn close(&self) {
         self.inner().closed = true;
-        self.told.notify_one();
+        self.changed.notify_one();
     }
 
-    /// The next thing, a close_notice before all else; `None` at the end. For one connection, which may drop
-    /// it while it waits.
+    /// The next item, a close notice first; `None` at the end. For one reader. Cancel-safe.
     pub(super) async fn next(&self) -> Option<Outbound> {
         loop {
             {
@@ -116,17 +113,17 @@ impl Outbox {
                     return None;
                 }
             }
-            self.told.notified().await;
+            self.changed.notified().await;
         }
     }
 
-    /// The close_notice, and nothing but that; for ever without one.
+    /// Waits for the close notice only.
     pub(super) async fn close_notice(&self) -> Outbound {
         loop {
             if let Some(close_notice) = &self.inner().close_notice {
                 return (**close_notice).clone();
             }
-            self.told.notified().await;
+            self.changed.notified().await;
         }
     }
 
@@ -140,7 +137,7 @@ impl Outbox {
 }
 
 impl Inner {
-    /// Once a message has found no room, those after it must not overtake it.
+    /// A message must not overtake an earlier one that did not fit.
     fn must_skip(&self, outbound: &Outbound) -> bool {
         self.missed.is_some() && matches!(outbound, Outbound::Deliver(_))
     }
@@ -148,7 +145,7 @@ impl Inner {
     fn take(&mut self) -> Option<Outbound> {
         let outbound = self.queue.pop_front()?;
         if self.queue.is_empty() {
-            // An idle connection holds no buffer.
+            // An idle connection must hold no buffer.
             self.queue = VecDeque::new();
         }
         Some(outbound)

@@ -9,26 +9,30 @@ use std::{
     },
 };
 
-use super::{MissedItems, Outbound, Relay, outbox::Outbox};
+use super::{
+    outbound::Outbound,
+    outbox::{MissedItems, Outbox},
+    relay::Relay,
+};
 use crate::domain::{Party, TokenId, limits::Limits};
 
-/// Locks, so that connections do not stand in each other's way.
+/// One lock each, to reduce contention.
 const SHARDS: usize = 64;
 
 type Shard = HashMap<Party, Vec<Entry>>;
 
 struct Entry {
     id: u64,
-    /// By which it was let in.
+    /// Authenticates the connection.
     token: TokenId,
     outbox: Arc<Outbox>,
-    /// It was told to close, and is about to.
+    /// A close notice was sent.
     closing: bool,
 }
 
 impl Entry {
-    fn tell(&self, outbound: Outbound) {
-        self.outbox.tell(outbound);
+    fn push(&self, outbound: Outbound) {
+        self.outbox.push(outbound);
     }
 }
 
@@ -38,12 +42,12 @@ impl Drop for Entry {
     }
 }
 
-/// How many connections one party may have.
+/// The maximum of connections for one party.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// A phone: its devices, and what is left of their earlier connections.
+    /// A phone: its devices, and their earlier half-open connections.
     pub mobile: usize,
-    /// A business user: its agents, each with a connection or more.
+    /// A business user: its agents.
     pub business: usize,
 }
 
@@ -86,10 +90,10 @@ impl Inner {
     }
 }
 
-/// The place of one connection; leaving it ends the registration.
+/// One registered connection; dropping this removes it.
 pub struct Registration {
     registry: Registry,
-    /// Whom to tell when it is left.
+    /// Writes the removal to Redis.
     relay: Option<Relay>,
     party: Party,
     id: u64,
@@ -98,7 +102,6 @@ pub struct Registration {
 }
 
 impl Registry {
-    /// An empty registry in which a party may have so many connections.
     pub fn new(limits: impl Into<ConnectionLimits>) -> Registry {
         let ConnectionLimits { mobile, business } = limits.into();
         Registry {
@@ -113,7 +116,7 @@ impl Registry {
         }
     }
 
-    /// From now on a party may have so many connections. Those that are too many go when one more comes.
+    /// Changes the limits. Connections over the limit are closed when the party's next one registers.
     pub fn allow(&self, limits: impl Into<ConnectionLimits>) {
         let ConnectionLimits { mobile, business } = limits.into();
         self.inner.per_mobile.store(mobile.max(1), Ordering::Relaxed);
@@ -123,12 +126,12 @@ impl Registry {
     fn shard(&self, party: &Party) -> MutexGuard<'_, Shard> {
         // The modulo keeps it below the number of shards.
         let index = (self.inner.hasher.hash_one(party) % SHARDS as u64) as usize;
-        // A panic while the lock was held left the map whole: no step in here is in two parts.
+        // After a panic the map is consistent: no change of it takes two steps.
         self.inner.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a registration. With too many connections of the party the oldest has to go: a phone whose old
-    /// sockets are half-open must never be locked out by them.
+    /// Registers a connection. Past the limit of the party its oldest connection is closed: the half-open
+    /// sockets of a phone must never lock it out.
     pub fn register(&self, party: Party, token: TokenId) -> Registration {
         let outbox = Arc::new(Outbox::default());
         let id = self.inner.next_id.fetch_add(1, Ordering::Relaxed);
@@ -138,7 +141,7 @@ impl Registry {
         while entries.len() >= self.inner.limit(&party).load(Ordering::Relaxed) {
             let oldest = entries.remove(0);
             self.inner.count.fetch_sub(1, Ordering::Relaxed);
-            oldest.tell(Outbound::Close {
+            oldest.push(Outbound::Close {
                 allow_reconnect: false,
                 reason: Some("Too many connections of this user."),
             });
@@ -150,69 +153,66 @@ impl Registry {
         Registration { registry: self.clone(), relay: None, party, id, outbox, first }
     }
 
-    /// Tells every connection of a party. Returns how many there are; 0 means that it is offline.
+    /// Sends to every connection of a party. Returns how many there are; 0 means that it is offline.
     pub fn send(&self, party: &Party, outbound: &Outbound) -> usize {
         let shard = self.shard(party);
         let Some(entries) = shard.get(party) else { return 0 };
         for entry in entries {
-            entry.tell(outbound.clone());
+            entry.push(outbound.clone());
         }
         entries.len()
     }
 
-    /// Asks up to `most` connections to close and come back elsewhere, those first that were not asked
-    /// before. Returns how many it asked.
+    /// Closes up to `most` connections that were not closed before; their clients reconnect elsewhere.
+    /// Returns how many.
     pub fn close_some(&self, most: usize) -> usize {
-        let mut asked = 0;
+        let mut closed = 0;
         for shard in &self.inner.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             for entry in shard.values_mut().flatten().filter(|entry| !entry.closing) {
-                if asked == most {
-                    return asked;
+                if closed == most {
+                    return closed;
                 }
-                entry.tell(Outbound::Close { allow_reconnect: true, reason: None });
+                entry.push(Outbound::Close { allow_reconnect: true, reason: None });
                 entry.closing = true;
-                asked += 1;
+                closed += 1;
             }
         }
-        asked
+        closed
     }
 
-    /// Closes the connections that these tokens let in. Returns how many it asked.
+    /// Closes the connections of these tokens. Returns how many.
     pub fn close_tokens(&self, tokens: &HashSet<TokenId>) -> usize {
-        let mut asked = 0;
+        let mut closed = 0;
         for shard in &self.inner.shards {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             for entry in shard.values().flatten().filter(|entry| tokens.contains(&entry.token)) {
-                entry.tell(Outbound::Close {
+                entry.push(Outbound::Close {
                     allow_reconnect: false,
                     reason: Some("The token was revoked."),
                 });
-                asked += 1;
+                closed += 1;
             }
         }
-        asked
+        closed
     }
 
-    /// Tells every connection.
     pub fn send_all(&self, outbound: &Outbound) {
         for shard in &self.inner.shards {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            shard.values().flatten().for_each(|entry| entry.tell(outbound.clone()));
+            shard.values().flatten().for_each(|entry| entry.push(outbound.clone()));
         }
     }
 
-    /// Whether a party has a connection.
     pub fn is_online(&self, party: &Party) -> bool {
         self.shard(party).contains_key(party)
     }
 
-    /// How many connections there are.
     pub fn connections(&self) -> usize {
         self.inner.count.load(Ordering::Relaxed)
     }
 
-    /// Everybody who has a connection.
+    /// The parties with a connection.
     pub fn parties(&self) -> Vec<Party> {
         let mut parties = Vec::new();
         for shard in &self.inner.shards {
@@ -222,7 +222,7 @@ impl Registry {
         parties
     }
 
-    /// Every connection: whose it is, and what distinguishes it.
+    /// Every connection: its party and its id.
     pub fn seats(&self) -> Vec<(Party, u64)> {
         let mut seats = Vec::with_capacity(self.connections());
         for shard in &self.inner.shards {
@@ -242,33 +242,31 @@ impl Registration {
         self
     }
 
-    /// Puts down where other processes look who is connected that this connection is here. When this
-    /// returns, whatever becomes durable from now on is told to it, or found by a position check.
+    /// Writes this connection where other processes look it up. When this returns, everything that becomes
+    /// durable from now on is sent to it, or found by a position check.
     pub fn announcement(&self) -> impl Future<Output = ()> + Send + use<> {
-        let known = self.relay.clone().map(|relay| (relay, self.party.clone(), self.id));
+        let relay = self.relay.clone().map(|relay| (relay, self.party.clone(), self.id));
         async move {
-            if let Some((relay, party, id)) = known {
+            if let Some((relay, party, id)) = relay {
                 relay.connected(&party, id).await;
             }
         }
     }
 
-    /// Distinguishes this connection from the party's others.
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// Whether the party had no other connection when it took this registration.
+    /// Whether the party had no other connection when this one registered.
     pub fn is_first(&self) -> bool {
         self.first
     }
 
-    /// Whose connection it is.
     pub fn party(&self) -> &Party {
         &self.party
     }
 
-    /// From now on it is this token that lets the connection in: its client came back with another.
+    /// Changes the token that authenticates the connection, after a reconnect.
     pub fn set_token(&self, token: TokenId) {
         let mut shard = self.registry.shard(&self.party);
         let entries = shard.get_mut(&self.party);
@@ -277,23 +275,22 @@ impl Registration {
         }
     }
 
-    /// The next thing to tell the client, a goodbye before all else; `None` when the registration was taken
-    /// away. Safe to drop while it waits.
+    /// The next item, a close notice first; `None` when the registration was removed. Cancel-safe.
     pub async fn next(&mut self) -> Option<Outbound> {
         self.outbox.next().await
     }
 
-    /// The goodbye, and nothing but that. Safe to drop while it waits.
+    /// Waits for the close notice only. Cancel-safe.
     pub async fn close_notice(&mut self) -> Outbound {
         self.outbox.close_notice().await
     }
 
-    /// The next thing to tell, if it is there already; goodbyes come from [`Registration::next`].
+    /// The next item, if there is one already; close notices come from [`Registration::next`].
     pub fn try_next(&mut self) -> Option<Outbound> {
         self.outbox.try_next()
     }
 
-    /// What was missed since this was last asked.
+    /// The items missed since the last call.
     pub fn take_missed(&self) -> Option<MissedItems> {
         self.outbox.take_missed()
     }
@@ -303,7 +300,7 @@ impl Drop for Registration {
     fn drop(&mut self) {
         let mut shard = self.registry.shard(&self.party);
         if let Some(entries) = shard.get_mut(&self.party) {
-            // By id: a goodbye that comes late must not remove a newer connection.
+            // By id: a late removal must not remove a newer connection.
             let before = entries.len();
             entries.retain(|entry| entry.id != self.id);
             if entries.len() < before {

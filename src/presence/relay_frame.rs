@@ -1,7 +1,7 @@
-//! What processes tell each other, as bytes.
+//! The frames that processes send each other.
 //!
-//! MessagePack with named fields, so that a newer process may say more and an older one still reads
-//! it. A frame that cannot be read is a gap: its receiver looks everything up.
+//! MessagePack with named fields, so that an older process can read the frames of a newer one. A frame
+//! that cannot be read is a gap: its receiver resyncs.
 
 use std::sync::Arc;
 
@@ -10,16 +10,17 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Delivery, Outbound};
+use super::outbound::{Delivery, Outbound};
 use crate::domain::{
     ContentType, Conversation, ConversationId, ConversationStatus, Message, MessageId, NodeId,
     Party, Phone, Priority, Status, UserId, message::Place,
 };
 
-/// The version of frames; others are not read.
+/// Frames of other versions are not read.
 const VERSION: u8 = 1;
+/// The number of a frame whose sender took the receiver for dead and removed its connections.
+pub(super) const RENEW_REQUEST: u64 = 0;
 
-/// Several things for one process.
 #[derive(Debug, Serialize, Deserialize)]
 struct Frame {
     v: u8,
@@ -33,7 +34,7 @@ struct Item {
     to: String,
     #[serde(rename = "say")]
     body: ItemBody,
-    /// From which message on it is to be read again, where that is known.
+    /// The first message to read again, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     since: Option<Uuid>,
 }
@@ -178,7 +179,7 @@ impl ConversationData {
 }
 
 impl ItemBody {
-    /// `None` for what concerns one connection of this process only.
+    /// `None` for an item that concerns only connections of this process.
     fn new(outbound: &Outbound) -> Option<ItemBody> {
         Some(match outbound {
             Outbound::Deliver(delivery) => ItemBody::Deliver(Box::new((&delivery.message).into())),
@@ -196,7 +197,7 @@ impl ItemBody {
                 ItemBody::Typing { conversation: conversation.0, from: from.to_string() }
             }
             Outbound::Nudge(_) => ItemBody::Nudge,
-            // Every process finds by itself what was deleted.
+            // Every process finds deletions by itself.
             Outbound::Deleted { .. } | Outbound::Close { .. } => return None,
         })
     }
@@ -226,7 +227,7 @@ impl ItemBody {
     }
 }
 
-/// Writes a frame. `None` when nothing of it is for other processes.
+/// `None` when no item is for other processes.
 pub(super) fn write(from: NodeId, n: u64, items: &[(&Party, &Outbound)]) -> Option<Bytes> {
     let items: Vec<Item> = items
         .iter()
@@ -246,17 +247,14 @@ pub(super) fn write(from: NodeId, n: u64, items: &[(&Party, &Outbound)]) -> Opti
         .map(Bytes::from)
 }
 
-/// What a frame says.
 pub(super) struct RelayFrame {
-    /// The process that says it.
     pub(super) from: NodeId,
     /// Counts the frames from that process to this one, from 1.
     pub(super) n: u64,
-    /// What, and to whom.
     pub(super) items: Vec<(Party, Outbound)>,
 }
 
-/// Reads a frame; `None` for one that cannot be read whole.
+/// `None` for a frame that cannot be read whole.
 pub(super) fn read(bytes: &[u8]) -> Option<RelayFrame> {
     let frame: Frame = rmp_serde::from_slice(bytes).ok()?;
     if frame.v != VERSION {
