@@ -1,15 +1,14 @@
-//! When a connection's close_delay to go comes while the process stops, so that not all clients return at once.
+//! Spreads the close of connections when the process stops, so that clients do not all reconnect at once.
 
 use std::time::Duration;
 
-/// Between two waves.
 const WAVE_INTERVAL: Duration = Duration::from_millis(100);
-/// Connections in a wave, while they are few.
+/// Connections in a wave, while there are few.
 const WAVE_SIZE: u64 = 50;
-/// The most waves, which then are larger: a stop does not wait for ever.
+/// Past this many waves they get larger, so that the stop is bounded.
 const MAX_WAVES: u64 = 100;
 
-/// How long the connection of this number has still to wait, one of so many.
+/// The delay of connection `number` out of this many.
 pub(super) fn close_delay(number: u64, connections: u64) -> Duration {
     let waves = (connections / WAVE_SIZE + 1).min(MAX_WAVES);
     WAVE_INTERVAL * u32::try_from(number % waves).unwrap_or(u32::MAX)
@@ -21,7 +20,7 @@ mod tests {
 
     use super::*;
 
-    /// The largest wave, and when the last goes.
+    /// The size of the largest wave, and the delay of the last.
     fn waves(connections: u64) -> (u64, Duration) {
         let mut waves: HashMap<Duration, u64> = HashMap::new();
         for number in 0..connections {

@@ -1,5 +1,4 @@
-//! What one connection is sent of its recipient's messages: between the feed, which decides, the
-//! database, which has them, and the driver, which writes.
+//! The delivery of messages on one connection: the feed decides, the database stores, the driver writes.
 
 use std::{collections::HashSet, sync::Arc, time::Instant};
 
@@ -35,9 +34,9 @@ use crate::{
     },
 };
 
-/// Messages that may wait in memory for the end of a read; past that they are read again.
+/// Messages deferred until the end of a read; past this number they are read again.
 const MAX_DEFERRED: usize = 64;
-/// The fewest messages that a read asks for.
+/// The smallest page that is read.
 const MIN_PAGE_ROWS: usize = 4;
 
 impl Driver {
@@ -51,7 +50,7 @@ impl Driver {
         let Some(protocol) = self.session.protocol() else { return };
         match outbound {
             Outbound::Deliver(delivery) => self.deliver(protocol, delivery, false),
-            // The existing programs are not told.
+            // The existing programs do not know changes of status.
             Outbound::StatusChanged { .. } if self.service.wire_format() == WireFormat::Legacy => {}
             Outbound::StatusChanged { id, status, at } => {
                 let body = StatusChanged { id: id.0, status: status.name(), at };
@@ -74,7 +73,7 @@ impl Driver {
             Outbound::Acknowledged(ids) => self.on_acknowledged_elsewhere(&ids),
             Outbound::Deleted { id, place, at } => {
                 if let Some(feed) = &mut self.feed {
-                    // Nobody waits for an acknowledgement of it any more.
+                    // Its acknowledgement no longer matters.
                     self.missed.retain(|(a, _)| a.id != id);
                     self.deferred.retain(|(delivery, _)| delivery.message.id != id);
                     feed.on_deleted(id);
@@ -104,12 +103,12 @@ impl Driver {
         for (delivery, acknowledged) in &mut self.deferred {
             *acknowledged |= ids.contains(&delivery.message.id);
         }
-        // What is deferred is sent without another read.
+        // A deferred message is sent without another read.
         let waits = |id: &MessageId| self.deferred.iter().any(|(d, _)| d.message.id == *id);
         feed.on_acknowledged_elsewhere(ids.iter().copied().filter(|id| !waits(id)));
     }
 
-    /// Things had no room while they waited to be told.
+    /// Items did not fit in the outbox.
     pub(super) fn on_overflow(&mut self, missed: MissedItems) {
         if let Some(feed) = &mut self.feed {
             if let Some(from) = missed.from {
@@ -131,7 +130,7 @@ impl Driver {
         self.missed_since = Some(self.missed_since.map_or(since, |known| known.min(since)));
     }
 
-    /// Tells the client from when on it missed something that will not be sent.
+    /// Tells the client since when it missed items that will not be sent.
     pub(super) fn send_missed(&mut self) {
         let Some(protocol) = self.session.protocol() else { return };
         if self.session.is_full() {
@@ -146,7 +145,7 @@ impl Driver {
         metrics::counter!("esh3ar_hub_missed_total").increment(1);
         match self.service.wire_format() {
             WireFormat::Current => self.enqueue_call(protocol, "Missed", &MissedSince { since }),
-            // Its clients have no such call, and are shown nothing but messages.
+            // The existing clients have no such call, and show nothing but messages.
             WireFormat::Legacy if lost.is_some() => {
                 let reason = Some("Some messages were missed. Read them again.");
                 self.session.close(reason, true, &mut self.actions);
@@ -156,7 +155,7 @@ impl Driver {
         }
     }
 
-    /// Nothing of what the party wrote itself waits for this connection: it is only shown.
+    /// A message of the party's own is only shown: it needs no acknowledgement.
     fn send_own(&mut self, protocol: Protocol, delivery: &Arc<Delivery>, sender_connection: u64) {
         if let (Some(feed), Some(place)) = (&mut self.feed, delivery.message.place) {
             feed.on_own(place);
@@ -165,7 +164,7 @@ impl Driver {
             .registration
             .as_ref()
             .is_some_and(|registration| registration.id() == sender_connection);
-        // In the existing system a user had one connection: its apps would show it as somebody else's.
+        // In the existing system a user had one connection: its apps would show the message as received.
         if here || self.service.wire_format() == WireFormat::Legacy {
             return;
         }
@@ -181,13 +180,13 @@ impl Driver {
         let Some(feed) = &mut self.feed else { return };
         let id = delivery.message.id;
         if self.session.is_full() || self.output.len() >= PAGE_BYTES {
-            // It comes with a read, when the client has acknowledged some of what it has.
+            // A later read brings it, when the client has acknowledged earlier messages.
             return feed.on_passed_over(id);
         }
         if self.service.wire_format() == WireFormat::Legacy
             && lacks_account(&self.app, &delivery.message)
         {
-            // It comes with a read, which looks up what its text needs.
+            // A read brings it, and looks up the number that its text needs.
             return feed.on_passed_over(id);
         }
         let found = Found { acknowledged, ..found(&delivery.message) };
@@ -210,14 +209,14 @@ impl Driver {
         }
     }
 
-    /// The call that brings a live message: encoded once for all connections of a kind.
+    /// The call of a live message: encoded once for all connections of a kind.
     fn live_message(&self, protocol: Protocol, delivery: &Arc<Delivery>) -> Option<Bytes> {
         let format = self.service.wire_format();
         let kept = match (format, protocol) {
             (WireFormat::Current, Protocol::Json) => Some(&delivery.encoded[0]),
             (WireFormat::Current, Protocol::MessagePack) => Some(&delivery.encoded[1]),
             (WireFormat::Legacy, Protocol::Json) => Some(&delivery.encoded[2]),
-            // The existing apps all speak JSON.
+            // The existing apps all use JSON.
             (WireFormat::Legacy, Protocol::MessagePack) => None,
         };
         if let Some(bytes) = kept.and_then(|kept| kept.get()) {
@@ -239,7 +238,7 @@ impl Driver {
                 Some(kept.map_or(bytes.clone(), |kept| kept.get_or_init(|| bytes).clone()))
             }
             Err(error) => {
-                tracing::error!(%error, "a message could not be written");
+                tracing::error!(%error, "cannot encode a message");
                 None
             }
         }
@@ -259,7 +258,7 @@ impl Driver {
         let since = self.connected_at - LATE;
         let limit = self.page_rows;
         let read = async move {
-            // First known everywhere, then the read: what is stored in between is told.
+            // Announce first, then read: messages stored in between are sent.
             if let Some(announcement) = announcement {
                 announcement.await;
             }
@@ -295,7 +294,7 @@ impl Driver {
         let PendingRead { found, acknowledged, limit } = match read {
             Ok(read) => read,
             Err(error) => {
-                tracing::warn!(%error, "pending messages could not be read; trying again");
+                tracing::warn!(%error, "cannot read pending messages; retrying");
                 feed.on_read_failed();
                 self.read_retry_at = Some(Instant::now() + READ_RETRY_DELAY);
                 return;
@@ -307,7 +306,7 @@ impl Driver {
         let mut page =
             EncodedPage::new(protocol, format, &found, most, |message| account(&self.app, message));
         let cut = page.count < found.len();
-        // Of long messages only few are read the next time.
+        // Long messages: the next page has fewer rows.
         let rows = if cut { page.count } else { limit };
         self.page_rows = (rows * 2).clamp(MIN_PAGE_ROWS, PAGE);
         if !page.unwritable.is_empty() {
@@ -318,25 +317,25 @@ impl Driver {
             feed.on_opened(&acknowledged, now);
         }
         let sendable: Vec<Found> = page.messages().map(self::found).collect();
-        let (ids, singly) = match feed.on_read(&sendable, cut || found.len() >= limit, now) {
+        let (ids, one_by_one) = match feed.on_read(&sendable, cut || found.len() >= limit, now) {
             Batch::Nothing => return,
-            // There is no other call for it there.
+            // The programs of businesses have no call for a page.
             Batch::Page(ids) => (ids, self.service == Service::LegacyBusiness),
             Batch::Singly(ids) => (ids, true),
         };
         page.retain(&ids);
         self.unwritten.extend(page.messages().filter_map(|m| self.app.follow_writing(m)));
-        if !singly {
-            match page.together(protocol) {
+        if !one_by_one {
+            match page.in_one_call(protocol) {
                 Ok(call) => self.enqueue(&call),
-                Err(error) => tracing::error!(%error, "a page could not be written"),
+                Err(error) => tracing::error!(%error, "cannot encode a page"),
             }
             return;
         }
-        for (message, call) in page.singly(protocol) {
+        for (message, call) in page.one_by_one(protocol) {
             match call {
                 Ok(call) => self.enqueue(&call),
-                Err(error) => tracing::error!(%error, "a message could not be written"),
+                Err(error) => tracing::error!(%error, "cannot encode a message"),
             }
             if format == WireFormat::Legacy && !self::found(message).acknowledged {
                 self.note_sent(message.id);
@@ -344,7 +343,7 @@ impl Driver {
         }
     }
 
-    /// Notes what was missed, and remembers as much of it as a window holds.
+    /// Records missed messages, and remembers as many as fit in a window.
     pub(super) fn record_missed(&mut self, missed: Vec<(Attempt, Instant)>) {
         let missed = WallClock::new(&self.app).times(missed);
         for (attempt, at) in &missed {
@@ -356,13 +355,13 @@ impl Driver {
         self.app.note_missed(missed);
     }
 
-    /// The connection is over: what it did not acknowledge waits for the next one.
+    /// The connection has ended: its unacknowledged messages wait for the next one.
     pub(super) fn finish(&mut self, reason: &'static str) {
         if let Some(mut feed) = self.feed.take() {
             let failed = reason == EndReason::ClientFailed.as_str() || reason == CLIENT_REFUSED;
             let head = feed.head().filter(|_| failed);
             let mut abandoned = WallClock::new(&self.app).times(feed.abandon());
-            // What waited for its retry here waits for the next connection now.
+            // Messages that waited for their retry here wait for the next connection now.
             let known: HashSet<MessageId> = abandoned.iter().map(|(a, _)| a.id).collect();
             let missed = std::mem::take(&mut self.missed);
             abandoned.extend(missed.into_iter().filter(|(a, _)| !known.contains(&a.id)));
@@ -386,7 +385,7 @@ impl Driver {
     }
 }
 
-/// Turns moments into times of day.
+/// Converts `Instant`s to the time of day.
 pub(super) struct WallClock {
     now: Instant,
     time: OffsetDateTime,
@@ -406,12 +405,12 @@ impl WallClock {
     }
 }
 
-/// The number of a chat message's business user.
+/// The number of the business user of a chat message.
 fn account(app: &App, message: &Message) -> Option<Phone> {
     app.business_phone(legacy::account(message)?).flatten()
 }
 
-/// Whether that has still to be read.
+/// Whether that number is not in the cache.
 fn lacks_account(app: &App, message: &Message) -> bool {
     legacy::account(message).is_some_and(|id| app.business_phone(id).is_none())
 }

@@ -31,7 +31,7 @@ enum Event {
 }
 
 impl Driver {
-    /// Until the connection ends; the result says why.
+    /// Runs until the connection ends. Returns the reason.
     pub(super) async fn run(
         &mut self,
         transport: &mut Transport,
@@ -63,14 +63,14 @@ impl Driver {
                 clock.as_mut().reset(deadline);
             }
             let event = tokio::select! {
-                heard = transport.receive(), if self.session.wants_input() => Event::Transport(heard),
+                event = transport.receive(), if self.session.wants_input() => Event::Transport(event),
                 outbound = next_outbound(&mut self.registration, self.session.is_full()) => {
                     Event::Outbound(outbound)
                 }
-                (id, done) = finished(&mut self.running) => Event::Invoked(id, done),
-                done = implicit_acks::stored(&mut self.implicit_acks) => Event::ImplicitlyAcknowledged(done),
+                (id, result) = finished(&mut self.running) => Event::Invoked(id, result),
+                result = implicit_acks::stored(&mut self.implicit_acks) => Event::ImplicitlyAcknowledged(result),
                 found = finished(&mut self.reading) => Event::Read(found),
-                back = next_reconnect(&mut self.reconnects) => Event::Reconnected(back),
+                reconnect = next_reconnect(&mut self.reconnects) => Event::Reconnected(reconnect),
                 () = clock.as_mut() => Event::Tick,
                 () = stop.cancelled(), if !stopping => Event::Stop,
             };
@@ -86,10 +86,10 @@ impl Driver {
                     }
                 }
                 Event::Outbound(outbound) => self.on_outbound(outbound),
-                Event::Invoked(id, done) => self.on_done(id.as_deref(), done),
-                Event::ImplicitlyAcknowledged(done) => self.on_implicit_ack_stored(&done),
+                Event::Invoked(id, result) => self.on_invocation_result(id.as_deref(), result),
+                Event::ImplicitlyAcknowledged(result) => self.on_implicit_ack_stored(&result),
                 Event::Read(found) => self.on_read(found),
-                Event::Reconnected(back) => self.resume(transport, back),
+                Event::Reconnected(reconnect) => self.resume(transport, reconnect),
                 Event::Tick => self.on_tick(transport),
                 Event::Stop => {
                     stopping = true;
@@ -110,12 +110,12 @@ pub(super) async fn next_reconnect(
         None => None,
     };
     match next {
-        Some(back) => back,
+        Some(reconnect) => reconnect,
         None => std::future::pending().await,
     }
 }
 
-/// What the client is to be sent; `only_close_notice` when it takes nothing else for now.
+/// `only_close_notice` while the client accepts nothing else.
 async fn next_outbound(
     registration: &mut Option<Registration>,
     only_close_notice: bool,

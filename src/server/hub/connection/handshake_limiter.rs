@@ -1,8 +1,7 @@
-//! Connections on their way in: negotiated without a transport yet, or with one and without a
-//! handshake.
+//! Limits the connections of one party that have not completed their handshake.
 //!
-//! Those with a handshake are counted by the registry, where one too many sends the oldest away.
-//! Before that nobody would be sent away, and one user could take every place of the server.
+//! After the handshake the registry limits them: it closes the oldest. Before it there is none to close, and
+//! one user could take every connection of the server.
 
 use std::{
     collections::HashMap,
@@ -11,19 +10,18 @@ use std::{
 
 use crate::domain::Party;
 
-/// Connections that one party may have on their way in at once: many times as many as it may have in
-/// all by default, since those that never get there count until their time is up.
+/// Many times the default limit of connections: a handshake that never completes counts until its timeout.
 const MAX_PENDING_HANDSHAKES: usize = 256;
 
 type Counts = Arc<Mutex<HashMap<Party, usize>>>;
 
-/// Who is on the way in. Cheap to clone.
+/// Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct HandshakeLimiter {
     counts: Counts,
 }
 
-/// One connection on its way in; dropping it ends the way.
+/// One pending handshake; dropping it ends the count.
 #[derive(Debug)]
 pub struct HandshakePermit {
     counts: Counts,
@@ -35,7 +33,7 @@ fn lock(counts: &Counts) -> MutexGuard<'_, HashMap<Party, usize>> {
 }
 
 impl HandshakeLimiter {
-    /// Lets one more in; none when the party has too many on their way.
+    /// `None` when the party has too many pending handshakes.
     pub fn begin(&self, party: Party) -> Option<HandshakePermit> {
         let mut counts = lock(&self.counts);
         let count = counts.entry(party.clone()).or_default();

@@ -1,6 +1,6 @@
-//! The word of clients that have none: the existing programs of businesses show what they are sent and
-//! acknowledge nothing. That a message has come to them is seen by a ping that was sent after it and
-//! answered; over other transports, where nothing is answered, by its having been written.
+//! Acknowledgements for clients that send none: the existing programs of businesses show messages and
+//! acknowledge nothing. A WebSocket ping sent after a message and answered confirms it; over other
+//! transports, which have no pings, the write itself does.
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, future::BoxFuture};
@@ -14,23 +14,23 @@ use crate::{
     },
 };
 
-/// What is known of the messages sent on one connection. There are no more than a window holds.
+/// At most a window of messages.
 #[derive(Default)]
 pub(super) struct ImplicitAcks {
-    /// Told, after the last ping.
+    /// Sent after the last ping.
     sent: Vec<MessageId>,
-    /// Told before the ping that is not answered yet.
+    /// Sent before the ping that is in flight.
     probed: Vec<MessageId>,
     ping: u64,
     acknowledging: Option<BoxFuture<'static, InvocationResult>>,
 }
 
-/// Kept where clients give none.
+/// `None` for hubs whose clients acknowledge.
 pub(super) fn for_service(service: Service) -> Option<Box<ImplicitAcks>> {
     (service == Service::LegacyBusiness).then(Box::default)
 }
 
-/// The end of what is being said for the client.
+/// The result of the implicit acknowledgement that is running.
 pub(super) async fn stored(implicit_acks: &mut Option<Box<ImplicitAcks>>) -> InvocationResult {
     match implicit_acks.as_mut().map(|acks| &mut implicit_acks.acknowledging) {
         Some(acknowledging) => finished(acknowledging).await,
@@ -45,7 +45,7 @@ impl Driver {
         }
     }
 
-    /// Everything has been written: asks whether it has come.
+    /// Everything has been written: pings the client.
     pub(super) async fn probe(&mut self, transport: &mut Transport) -> Result<(), &'static str> {
         let Some(acks) = &mut self.implicit_acks else { return Ok(()) };
         let waits = acks.acknowledging.is_some() || !acks.probed.is_empty();
@@ -61,7 +61,7 @@ impl Driver {
         Ok(())
     }
 
-    /// A ping was answered. Some clients send answers that nothing asked for.
+    /// Some clients send pongs that answer no ping.
     pub(super) fn on_pong(&mut self, payload: &[u8]) {
         if self.implicit_acks.as_ref().is_some_and(|acks| acks.ping.to_be_bytes() == payload) {
             self.acknowledge_probed();
@@ -84,14 +84,14 @@ impl Driver {
         }
     }
 
-    pub(super) fn on_implicit_ack_stored(&mut self, done: &InvocationResult) {
+    pub(super) fn on_implicit_ack_stored(&mut self, result: &InvocationResult) {
         if let Some(acks) = &mut self.implicit_acks {
             acks.acknowledging = None;
         }
-        self.on_acknowledge_stored(done);
+        self.on_acknowledge_stored(result);
     }
 
-    /// The transport was lost with what was on it.
+    /// The transport was lost with the messages in flight.
     pub(super) fn reset_probe(&mut self) {
         if let Some(acks) = &mut self.implicit_acks {
             acks.sent.append(&mut implicit_acks.probed);

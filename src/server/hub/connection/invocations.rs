@@ -1,4 +1,4 @@
-//! What one connection is asked to do: between the session, which reads calls, and the methods.
+//! The calls of one connection: from the session, which reads them, to the methods.
 
 use std::time::Instant;
 
@@ -31,20 +31,20 @@ impl Driver {
         match bound {
             Ok(BoundCall::Method(call)) => {
                 let acknowledged = call.acknowledged();
-                // Before the feed hears that they are said, it is asked when they were written.
+                // Ask when the messages were written before the feed learns that they are acknowledged.
                 let connection = self.registration.as_ref().map_or(0, Registration::id);
                 let invocation = self.invocation(acknowledged, connection);
                 if let (Some(feed), false) = (&mut self.feed, acknowledged.is_empty()) {
-                    // From here on it is we who take the time.
+                    // From here on the server takes the time, not the client.
                     feed.on_heard(now);
                     feed.on_said(acknowledged);
                 }
-                self.running = Some(call.run(invocation).map(|done| (id, done)).boxed());
+                self.running = Some(call.run(invocation).map(|result| (id, result)).boxed());
             }
             Ok(BoundCall::Diagnostic(call)) => {
                 let Some(hub) = &mut self.diagnostics else { return };
-                let told = hub.begin(call, id.clone(), &self.connection_id, now);
-                self.send_diagnostics(id.as_deref(), told);
+                let outputs = hub.begin(call, id.clone(), &self.connection_id, now);
+                self.send_diagnostics(id.as_deref(), outputs);
             }
             Err(text) => {
                 let outcome = CompletionResult::Error(text);
@@ -60,7 +60,6 @@ impl Driver {
         }
     }
 
-    /// What a handler knows of a call.
     pub(super) fn invocation(&self, acknowledged: &[MessageId], connection: u64) -> Invocation {
         Invocation {
             app: self.app.clone(),
@@ -70,22 +69,22 @@ impl Driver {
         }
     }
 
-    /// Lets the diagnostics hub, where this is a connection of it, do something.
+    /// Calls the diagnostics hub, where this connection has one.
     pub(super) fn with_diagnostics(
         &mut self,
         what: impl FnOnce(&mut DiagnosticsHub) -> Vec<DiagnosticOutput>,
     ) {
         if let Some(hub) = &mut self.diagnostics {
-            let told = what(hub);
-            self.send_diagnostics(None, told);
+            let outputs = what(hub);
+            self.send_diagnostics(None, outputs);
         }
     }
 
-    fn send_diagnostics(&mut self, call: Option<&str>, told: Vec<DiagnosticOutput>) {
+    fn send_diagnostics(&mut self, call: Option<&str>, outputs: Vec<DiagnosticOutput>) {
         let Some(protocol) = self.session.protocol() else { return };
         let (now, actions) = (Instant::now(), &mut self.actions);
-        for tell in told {
-            let message = match tell {
+        for output in outputs {
+            let message = match output {
                 DiagnosticOutput::Complete(outcome) => {
                     self.session.complete(call, outcome, now, actions);
                     continue;
@@ -111,7 +110,7 @@ impl Driver {
             };
             match message {
                 Ok(message) => self.session.send(message, actions),
-                Err(error) => tracing::error!(%error, "a call could not be written"),
+                Err(error) => tracing::error!(%error, "cannot encode a call"),
             }
         }
     }

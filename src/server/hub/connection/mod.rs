@@ -1,8 +1,8 @@
 //! One connection of a hub, from its first transport to its end.
 //!
 //! The driver moves bytes and time between the transport, the [`Session`] (the protocol), the [`Feed`]
-//! (which messages are due) and the registration in the registry. It decides nothing that those can decide.
-//! An idle connection holds no buffer here.
+//! (which messages are due) and the [`Registration`]. It decides nothing that they can decide. An idle
+//! connection holds no buffer here.
 
 mod close_waves;
 mod delivery;
@@ -44,54 +44,47 @@ use crate::{
     presence::{Delivery, Outbound, Registration},
 };
 
-/// A frame is sent when it has grown to this, even if more is waiting.
+/// A frame is sent at this length, even if more output waits.
 const TARGET_FRAME_LEN: usize = 64 * 1024;
-/// How long the answer to the handshake waits for the first page, so that a client that has
-/// connected gets everything sent from then on as live messages.
+/// How long the handshake response waits for the first page, so that a connected client receives everything
+/// sent from then on as live messages.
 const FIRST_PAGE_TIMEOUT: Duration = Duration::from_secs(2);
-/// The wait before a failed read is tried again.
 const READ_RETRY_DELAY: Duration = Duration::from_millis(500);
-/// No ping in the life of a connection: held requests tell that both sides are there.
+/// No pings over long polling: held polls show that both sides are alive.
 const NO_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 
 type Running = BoxFuture<'static, (Option<String>, InvocationResult)>;
 type Reading = BoxFuture<'static, Result<PendingRead, Error>>;
 
-/// What a read brought.
 struct PendingRead {
     found: Vec<Message>,
-    /// The first one: what of the latest was acknowledged before.
+    /// Of the first read: which of the latest messages were acknowledged before.
     acknowledged: Vec<MessageId>,
-    /// How many it asked for.
+    /// How many messages it asked for.
     limit: usize,
 }
 
-/// Who connects.
+/// Who connects, and from where.
 pub struct ClientIdentity {
-    /// The owner of the token.
     pub caller: Caller,
-    /// From which address.
     pub peer: IpAddr,
 }
 
 /// A client that reconnects to a connection which outlived its WebSocket.
 pub struct Reconnect {
     pub socket: Box<WebSocketTransport>,
-    /// By the token shown this time.
+    /// By the token of this request.
     pub client: ClientIdentity,
 }
 
-/// What a connection begins with.
 pub struct ConnectionParams {
-    /// Which hub it talks to.
     pub service: Service,
-    /// Whose it is.
     pub client: ClientIdentity,
-    /// Its public name.
+    /// The public id.
     pub connection_id: String,
-    /// New transports, if it may outlive its first.
+    /// New transports, with stateful reconnect.
     pub reconnects: Option<mpsc::Receiver<Reconnect>>,
-    /// Its way in, which ends with the handshake.
+    /// Released after the handshake.
     pub handshake_permit: HandshakePermit,
 }
 
@@ -102,42 +95,42 @@ struct Driver {
     service: Service,
     connection_id: Box<str>,
     session: Session,
-    /// What the handshake agreed on; until then everything is text.
+    /// `None` before the handshake, when everything is text.
     protocol: Option<Protocol>,
-    /// Taken at the end of the handshake, with the feed.
+    /// Set after the handshake, as is the feed.
     registration: Option<Registration>,
     feed: Option<Feed>,
-    /// On the diagnostics hub.
+    /// Only on the diagnostics hub.
     diagnostics: Option<Box<DiagnosticsHub>>,
-    /// Where clients acknowledge nothing.
+    /// Only for clients that acknowledge nothing.
     implicit_acks: Option<Box<ImplicitAcks>>,
     reconnects: Option<mpsc::Receiver<Reconnect>>,
     /// Until the end of the handshake.
     handshake_permit: Option<HandshakePermit>,
-    /// Whole hub messages that go out in the next frame.
+    /// Whole hub messages for the next frame.
     output: BytesMut,
-    /// So many bytes of them are the answer to the handshake.
+    /// This many bytes of the output are the handshake response.
     handshake_len: usize,
-    /// Until then nothing goes out.
+    /// No output before this.
     hold_until: Option<Instant>,
     connected_at: time::OffsetDateTime,
-    /// When the caller's token is valid no longer.
+    /// When the caller's token expires.
     expires: Option<Instant>,
-    /// What was written here, was not acknowledged in time, and still is not.
+    /// Written here, not acknowledged in time, and still unacknowledged.
     missed: Vec<(Attempt, time::OffsetDateTime)>,
     running: Option<Running>,
     reading: Option<Reading>,
-    /// How many messages the next read asks for.
+    /// The size of the next page.
     page_rows: usize,
-    /// Messages that came during a read; whether they were acknowledged elsewhere meanwhile.
+    /// Live messages that arrived during a read, and whether they were acknowledged elsewhere meanwhile.
     deferred: Vec<(Arc<Delivery>, bool)>,
-    /// From when on the client has to be sent that it missed something.
+    /// Since when items were missed that the client has to be outputs of.
     missed_since: Option<time::OffsetDateTime>,
-    /// A read failed: none before this.
+    /// No read before this, after a failed one.
     read_retry_at: Option<Instant>,
     actions: Vec<SessionAction>,
     ended: Option<EndReason>,
-    /// Followed messages that are in the output.
+    /// Traced messages in the output.
     unwritten: Vec<Unwritten>,
 }
 
@@ -160,14 +153,14 @@ pub fn drive(
     }
 }
 
-/// Made apart and boxed: a future would hold its parts twice, ten thousand times over.
+/// Built outside the future and boxed: a future would hold its parts twice, ten thousand times over.
 fn driver(app: App, transport: &Transport, params: ConnectionParams) -> Box<Driver> {
     let ConnectionParams { service, client, connection_id, reconnects, handshake_permit } = params;
     let ClientIdentity { caller, peer } = client;
     let mut limits = SessionLimits::default();
     if matches!(transport, Transport::LongPolling(_)) {
         limits.ping_interval = NO_TIMEOUT;
-        // Whoever asks is there, whatever it says.
+        // A client that polls is alive.
         limits.client_timeout = NO_TIMEOUT;
     }
     let text_only = matches!(transport, Transport::ServerSentEvents(_));
@@ -204,29 +197,28 @@ fn driver(app: App, transport: &Transport, params: ConnectionParams) -> Box<Driv
     })
 }
 
-/// The moment at which a token expires.
 fn expiry(app: &App, at: Option<time::OffsetDateTime>) -> Option<Instant> {
     let left = Duration::try_from(at? - app.clock().now()).unwrap_or_default();
     Instant::now().checked_add(left)
 }
 
 impl Driver {
-    /// The transport is lost. Whether the client may come back.
+    /// The transport is lost. Returns whether the client may reconnect.
     fn detach(&mut self, transport: &mut Transport) -> bool {
         let stays = self.session.detach(Instant::now());
         if stays {
             *transport = Transport::Detached;
-            // What was to go out is sent again to who comes back.
+            // The session replays this output after a reconnect.
             (self.output, self.handshake_len) = (BytesMut::new(), 0);
             self.reset_probe();
         }
         stays
     }
 
-    /// The client is back, perhaps before its old socket is known to be lost.
-    fn resume(&mut self, transport: &mut Transport, back: Reconnect) {
+    /// The client has reconnected, perhaps before its old socket is known to be lost.
+    fn resume(&mut self, transport: &mut Transport, reconnect: Reconnect) {
         if !self.session.is_stateful() {
-            // It has nowhere to come back to before the handshake, which says whether it may.
+            // Before the handshake nothing can be resumed.
             return;
         }
         if !self.session.is_resumable() {
@@ -234,11 +226,11 @@ impl Driver {
             return self.session.abandon(&mut self.actions);
         }
         let now = Instant::now();
-        *transport = Transport::WebSocket(back.socket);
+        *transport = Transport::WebSocket(reconnect.socket);
         self.output.clear();
         self.handshake_len = 0;
         self.reset_probe();
-        let ClientIdentity { caller, peer } = back.client;
+        let ClientIdentity { caller, peer } = reconnect.client;
         if let Some(registration) = &self.registration {
             registration.set_token(caller.token);
         }
@@ -246,25 +238,25 @@ impl Driver {
         (self.caller, self.peer) = (caller, peer);
         self.session.resume(now, &mut self.actions);
         if let Some(feed) = &mut self.feed {
-            // It could not acknowledge while it was away.
+            // It could not acknowledge while it was detached.
             feed.on_heard(now);
         }
     }
 
-    fn on_done(&mut self, id: Option<&str>, done: InvocationResult) {
+    fn on_invocation_result(&mut self, id: Option<&str>, result: InvocationResult) {
         self.running = None;
-        self.on_acknowledge_stored(&done);
-        self.session.complete(id, done.outcome, Instant::now(), &mut self.actions);
+        self.on_acknowledge_stored(&result);
+        self.session.complete(id, result.outcome, Instant::now(), &mut self.actions);
     }
 
-    /// The recipient's word was stored, or lost.
-    fn on_acknowledge_stored(&mut self, done: &InvocationResult) {
+    /// An acknowledgement was stored, or failed.
+    fn on_acknowledge_stored(&mut self, result: &InvocationResult) {
         let Some(feed) = &mut self.feed else { return };
-        if done.acknowledged.is_empty() {
+        if result.acknowledged.is_empty() {
             feed.on_word_lost();
         } else {
-            feed.on_acknowledged(&done.acknowledged);
-            self.missed.retain(|(a, _)| !done.acknowledged.contains(&a.id));
+            feed.on_acknowledged(&result.acknowledged);
+            self.missed.retain(|(a, _)| !result.acknowledged.contains(&a.id));
             feed.on_heard(Instant::now());
         }
     }
@@ -284,14 +276,14 @@ impl Driver {
         deadline
     }
 
-    /// Waits for this connection's turn to be closed, so that not all clients return at once.
+    /// Waits for this connection's close wave, so that clients do not all reconnect at once.
     async fn wait_close_turn(&mut self) {
         let Some(registration) = &self.registration else { return };
         let connections = self.app.presence().local().connections() as u64;
         tokio::time::sleep(close_waves::close_delay(registration.id(), connections)).await;
     }
 
-    /// Does what the session asked for.
+    /// Executes the actions of the session.
     fn apply_actions(&mut self) {
         while !self.actions.is_empty() {
             for action in std::mem::take(&mut self.actions) {
@@ -341,7 +333,7 @@ impl Driver {
             self.registration = Some(self.app.bystanders().register(party, self.caller.token));
             return;
         }
-        // First the registration, then the read: what is stored in between is sent through the registration.
+        // Register first, then read: messages stored in between come through the registration.
         let registration = self.app.presence().register(party, self.caller.token);
         if let (Ok(phone), true) = (self.caller.mobile(), registration.is_first()) {
             self.app.note_connected(phone, self.connected_at);
@@ -374,7 +366,7 @@ impl Driver {
         let now = Instant::now();
         self.session.on_tick(now, &mut self.actions);
         if self.expires.is_some_and(|at| now >= at) {
-            // Held requests may have brought a newer token.
+            // Polls may have brought a newer token.
             let until = match transport {
                 Transport::LongPolling(polls) => polls.expires_at(),
                 _ => self.caller.expires_at,
@@ -394,7 +386,7 @@ impl Driver {
         if self.read_retry_at.is_some_and(|at| now >= at) {
             self.read_retry_at = None;
         }
-        // Who is away cannot acknowledge.
+        // A detached client cannot acknowledge.
         let Some(feed) = self.feed.as_mut().filter(|_| !self.session.is_detached()) else { return };
         let overdue = feed.on_tick(now);
         if !overdue.sent.is_empty() {

@@ -1,4 +1,4 @@
-//! What one connection writes: messages that are gathered in a frame, and the frame to the transport.
+//! The output of one connection: messages are gathered in a frame, and frames sent to the transport.
 
 use bytes::Bytes;
 
@@ -9,7 +9,7 @@ use crate::server::hub::{
 };
 
 impl Driver {
-    /// Writes a message of the server's own accord.
+    /// Adds a message of the server's own.
     pub(super) fn enqueue(&mut self, message: &Bytes) {
         self.session.count(message);
         self.output.extend_from_slice(message);
@@ -23,34 +23,34 @@ impl Driver {
     ) {
         match codec::invocation(protocol, target, argument) {
             Ok(bytes) => self.enqueue(&bytes),
-            Err(error) => tracing::error!(%error, target, "a call could not be written"),
+            Err(error) => tracing::error!(%error, target, "cannot encode a call"),
         }
     }
 
-    /// Sends what is to go out. An error says why the transport is lost.
+    /// Sends the output. The error is the reason for the loss of the transport.
     pub(super) async fn flush(&mut self, transport: &mut Transport) -> Result<(), &'static str> {
         while !self.output.is_empty() && (self.hold_until.is_none() || self.ended.is_some()) {
-            // Some clients take for a part of the answer to the handshake what comes with it.
+            // Some clients take messages in the same frame for a part of the handshake response.
             let alone = self.handshake_len > 0;
             let bytes = match std::mem::take(&mut self.handshake_len) {
                 0 => std::mem::take(&mut self.output),
                 answer => self.output.split_to(answer.min(self.output.len())),
             };
             let bytes = bytes.freeze();
-            // The answer to the handshake is text under every protocol, as are all messages of JSON.
+            // The handshake response is text under every protocol.
             let text = self.protocol.is_none_or(Protocol::is_text);
             self.app.failpoint("socket_before_write");
-            let back = tokio::select! {
+            let reconnect = tokio::select! {
                 sent = transport.send(bytes, text, alone) => {
                     sent?;
                     None
                 }
-                // It must not wait until its old socket counts as stuck.
-                back = next_reconnect(&mut self.reconnects), if self.ended.is_none() => Some(back),
+                // A reconnect must not wait for the send timeout of the old socket.
+                reconnect = next_reconnect(&mut self.reconnects), if self.ended.is_none() => Some(reconnect),
             };
             self.app.failpoint("socket_after_write");
-            if let Some(back) = back {
-                self.resume(transport, back);
+            if let Some(reconnect) = reconnect {
+                self.resume(transport, reconnect);
                 self.apply_actions();
             }
         }

@@ -1,6 +1,5 @@
-//! Pages of waiting messages, as the client of a connection reads them. Each message is written once, and a
-//! page ends before it is longer than [`PAGE_BYTES`] in the client's encoding: what a text becomes there
-//! depends on its characters.
+//! Pages of waiting messages. Each message is encoded once, and a page ends before it is longer than
+//! [`PAGE_BYTES`] in the client's encoding, where the length of a text depends on its characters.
 
 use bytes::Bytes;
 
@@ -19,21 +18,21 @@ use crate::{
     },
 };
 
-/// What a page takes with what frames its messages, each of which may come in a call of its own.
+/// A page with its framing; each message may be a call of its own.
 pub(super) const MAX_PAGE_LEN: usize = PAGE_BYTES + 16 * 1024;
 
-/// Whether a page may be read for a connection. One whose client has dealt with all that it was sent is sent
-/// more before its transport says that it came.
+/// Whether a page may be read. A client that has dealt with all its messages is sent more before its transport
+/// acknowledges them.
 pub(super) fn may_read(session: &Session, feed: &Feed) -> bool {
     !session.is_full() || feed.head().is_none() && session.has_room(MAX_PAGE_LEN)
 }
 
-/// Messages that go out together.
+/// Messages that are sent together.
 pub(super) struct EncodedPage<'a> {
     items: Vec<Item<'a>>,
-    /// Those of which nothing can be made.
+    /// Messages that could not be encoded.
     pub(super) unwritable: Vec<MessageId>,
-    /// How many of what was found this has.
+    /// How many of the messages that were read are in this page.
     pub(super) count: usize,
 }
 
@@ -45,7 +44,7 @@ struct Item<'a> {
 enum EncodedBody {
     /// As it stands in a call.
     Current(Vec<u8>),
-    /// The call of a live message and the text that it brings, with the number of the business user.
+    /// The target and the text of a live call, and the number of the business user.
     Legacy(&'static str, String, Option<Phone>),
 }
 
@@ -77,7 +76,7 @@ impl EncodedBody {
 }
 
 impl<'a> EncodedPage<'a> {
-    /// As many of these as go out together, and no more than `most`.
+    /// Takes as many messages as fit, and at most `most`.
     pub(super) fn new(
         protocol: Protocol,
         format: WireFormat,
@@ -99,7 +98,7 @@ impl<'a> EncodedPage<'a> {
             match body {
                 Ok(body) => written.items.push(Item { message, body }),
                 Err(error) => {
-                    tracing::error!(%error, message_id = %message.id, "a message could not be written");
+                    tracing::error!(%error, message_id = %message.id, "cannot encode a message");
                     written.unwritable.push(message.id);
                 }
             }
@@ -111,20 +110,20 @@ impl<'a> EncodedPage<'a> {
         self.items.iter().map(|item| item.message)
     }
 
-    /// Leaves those that are due on this connection.
+    /// Keeps the messages that are due on this connection.
     pub(super) fn retain(&mut self, ids: &[MessageId]) {
         self.items.retain(|item| ids.contains(&item.message.id));
     }
 
-    /// One call that brings all.
-    pub(super) fn together(self, protocol: Protocol) -> Result<Bytes, EncodeError> {
+    /// One call for the whole page.
+    pub(super) fn in_one_call(self, protocol: Protocol) -> Result<Bytes, EncodeError> {
         const TARGET: &str = "ReceivePendingMessages";
         let mut parts = Vec::new();
         let mut texts = Vec::new();
         for Item { message, body } in self.items {
             match body {
                 EncodedBody::Current(part) => parts.push(part),
-                // A page knows no chat, whose messages look otherwise when they are live.
+                // In a page of the existing system, chat looks like other messages; live chat does not.
                 EncodedBody::Legacy(_, _, account) if message.place.is_some() => {
                     texts.push(legacy::waiting(message, account));
                 }
@@ -137,8 +136,8 @@ impl<'a> EncodedPage<'a> {
         }
     }
 
-    /// A call for each.
-    pub(super) fn singly(
+    /// One call for each message.
+    pub(super) fn one_by_one(
         self,
         protocol: Protocol,
     ) -> impl Iterator<Item = (&'a Message, Result<Bytes, EncodeError>)> {

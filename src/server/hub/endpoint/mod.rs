@@ -1,4 +1,4 @@
-//! The requests of clients: negotiation, the three transports, posts and the goodbye.
+//! The HTTP requests of clients to a hub: negotiation, the three transports, posts and DELETE.
 
 mod responses;
 mod table;
@@ -45,15 +45,13 @@ use crate::{
     },
 };
 
-/// When a client that came while the process is emptied should come again.
 const DRAIN_RETRY_AFTER: Duration = Duration::from_secs(5);
-/// When a client for whom there was no entry should come again.
 const FULL_RETRY_AFTER: Duration = Duration::from_secs(5);
-/// How long a posted body may pause.
+/// How long a posted body may stall.
 const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long a post may take in all, the wait for its turn included.
+/// For a whole post, including the wait for its turn.
 const POST_TIMEOUT: Duration = Duration::from_secs(120);
-/// The transports in the order in which clients are to try them.
+/// In the order in which clients are to try them.
 const TRANSPORTS: [TransportKind; 3] =
     [TransportKind::WebSockets, TransportKind::ServerSentEvents, TransportKind::LongPolling];
 
@@ -76,20 +74,17 @@ struct Inner {
     tracker: TaskTracker,
 }
 
-/// What hubs need besides the use cases.
 pub struct HubOptions {
-    /// Connections at once.
     pub max_connections: usize,
-    /// Whether the diagnostics hub is there.
+    /// Whether the diagnostics hub exists.
     pub diagnostics: bool,
-    /// The name of this process among those of a cluster.
     pub node: NodeId,
-    /// What connection tokens are signed with.
+    /// Signs connection tokens.
     pub secret: Vec<u8>,
 }
 
 impl Hub {
-    /// Hubs whose connections are closed when `stop` is cancelled; `tracker` waits for them.
+    /// Connections are closed when `stop` is cancelled; `tracker` waits for them.
     pub fn new(
         app: App,
         options: &HubOptions,
@@ -112,12 +107,11 @@ impl Hub {
         }
     }
 
-    /// Where a request comes from that another gateway passed on.
+    /// The client's address of a request that another gateway forwarded.
     pub fn peer_of<B>(&self, request: &Request<B>) -> Option<IpAddr> {
         Forwarder::peer_of(&self.inner.signer, request)
     }
 
-    /// Answers a request to a hub that comes from this address.
     pub async fn handle(
         &self,
         service: Service,
@@ -127,8 +121,8 @@ impl Hub {
     ) -> Response {
         let origin = request.headers().get(header::ORIGIN).cloned();
         let mut response = self.answer(service, endpoint, request, peer).await;
-        // Browsers send credentials by default, for which the answer must name the origin. It may
-        // be any: there are no cookies here, only tokens that a page must have been given.
+        // Browsers send credentials by default, for which the answer must name the origin. Any origin is allowed:
+        // there are no cookies, only tokens that a page must have been given.
         if let Some(origin) = origin {
             let headers = response.headers_mut();
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
@@ -168,7 +162,7 @@ impl Hub {
         if let Some(connection) = request.extensions().get::<ConnectionHandle>() {
             connection.authenticated(&caller.party());
         }
-        // The process's own look at the hub takes no part in the delivery of messages.
+        // The probe of the process itself takes no part in the delivery of messages.
         let service = if caller.is_probe() { Service::Diagnostics } else { service };
         if endpoint == HubEndpoint::Connect
             && let Some((node, key)) = self.remote_owner(&request)
@@ -189,7 +183,7 @@ impl Hub {
             return passed.unwrap_or_else(HubRejection::into_response);
         }
         let answered = match (endpoint, request.method()) {
-            // HubRejection here, because clients do not show why a socket was refused.
+            // Refused here, because clients do not show why a WebSocket was refused.
             (HubEndpoint::Negotiate, &Method::POST) => {
                 match self.inner.app.check_connect(&caller).await {
                     Ok(()) => self.negotiate(service, &caller, query),
@@ -207,7 +201,7 @@ impl Hub {
         answered.unwrap_or_else(HubRejection::into_response)
     }
 
-    /// Clients that reconnect by themselves try again, and a load balancer has moved on by then.
+    /// Clients with automatic reconnect try again; by then the load balancer uses another gateway.
     fn refuse_while_draining(&self) -> Result<(), HubRejection> {
         if self.inner.app.is_draining() {
             Err(HubRejection::Unavailable(DRAIN_RETRY_AFTER))
@@ -256,7 +250,7 @@ impl Hub {
         Ok(response)
     }
 
-    /// The connection that a request names.
+    /// The connection that a request names by its token.
     fn find(
         &self,
         service: Service,
@@ -273,22 +267,22 @@ impl Hub {
             return Err(HubRejection::UnknownId);
         }
         let table = &self.inner.table;
-        // A token that somebody else pending is no token of this caller's.
+        // A token negotiated by another party is unknown to this caller.
         let found = table.find(&key, &caller.party(), service, Instant::now());
         Ok((key, found.ok_or(HubRejection::UnknownId)?))
     }
 
-    /// The connection that a request names, if it is another gateway's.
+    /// The owner of the connection that a request names, if it is another gateway.
     fn remote_owner(&self, request: &Request<Incoming>) -> Option<(NodeId, ConnectionKey)> {
         let token = parameter(request.uri().query()?, "id")?;
         let (node, key) = self.inner.signer.read(token)?;
-        // What came from another gateway is for us, or for nobody.
+        // A request is forwarded once at most.
         let ours = self.inner.signer.is_ours(&node) || forward::was_forwarded(request.headers());
         (!ours).then_some((node, key))
     }
 
-    /// A socket that ends with its connection needs nothing of the gateway that pending it, and is as
-    /// one that came without negotiation. It is at home here, which spares both of us a tunnel.
+    /// A WebSocket without stateful reconnect needs nothing of the gateway that negotiated it: it is served here,
+    /// like one without negotiation, which saves a tunnel.
     async fn connect_locally(
         &self,
         service: Service,
@@ -336,7 +330,7 @@ impl Hub {
         let accept = accept_key(request.headers());
         let named = parameter(query, "id").is_some_and(|id| !id.is_empty());
         if let (Some(accept), false) = (&accept, named) {
-            // Without negotiation: only WebSockets need none.
+            // Only WebSockets need no negotiation.
             self.refuse_while_draining()?;
             self.count(&client.caller).await?;
             let connection_id = negotiate::id(self.random()?);
@@ -367,7 +361,7 @@ impl Hub {
             }
             (Lookup::Negotiated, None) if wants_events => self.first_events(key, client),
             (Lookup::Negotiated, None) => self.first_poll(key, client),
-            // The handshake endpoint for a version that has no return.
+            // The handshake chose a version without stateful reconnect.
             (Lookup::Attached(TransportHandle::ResumableWebSocket(reconnects)), Some(_))
                 if reconnects.is_closed() =>
             {
@@ -390,7 +384,7 @@ impl Hub {
         }
     }
 
-    /// Counts a connection that gets a transport, the first or another.
+    /// Counts a connection, or a reconnect, against the rate limit.
     async fn count(&self, caller: &Caller) -> Result<(), HubRejection> {
         self.inner.app.count_connect(caller).await.map_err(HubRejection::RateLimited)
     }
@@ -408,7 +402,7 @@ impl Hub {
             .map_err(|_| HubRejection::Unavailable(FULL_RETRY_AFTER))
     }
 
-    /// What the client says, where its transport carries only what the server says.
+    /// Input of a client whose transport carries only output.
     async fn post(
         &self,
         service: Service,
@@ -449,7 +443,7 @@ impl Hub {
     }
 }
 
-/// Passes a posted body on to its connection: one post after the other, each whole.
+/// Passes a posted body on to its connection, after the posts before it.
 async fn take(posts: &PostQueue, mut body: Incoming) -> Result<Response, HubRejection> {
     let mut turn = posts.turn().await.ok_or(HubRejection::UnknownId)?;
     loop {

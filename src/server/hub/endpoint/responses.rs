@@ -1,5 +1,4 @@
-//! What requests to a hub are answered besides its transports' own bytes: in the words of the official
-//! server, which clients show and tests compare.
+//! Responses to requests, in the words of the official server, which clients show and tests compare.
 
 use std::time::Duration;
 
@@ -12,23 +11,22 @@ use crate::{
     server::{hub::forward::ForwardError, reply::Problem},
 };
 
-/// For a client whose request was cut short because this process stops.
+/// For a request that was cut short because this process stops.
 const STOP_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Why a request gets nothing; the texts are those of the official server.
+/// The texts are those of the official server.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum HubRejection {
     MissingId,
     UnknownId,
-    /// Another transport was first, or still is there.
+    /// Another transport is attached.
     Conflict,
     PostNotAllowed,
     /// Too many posts to the connection wait for their turn.
     TooManyPosts,
     BadRequest(&'static str),
-    /// There is no place for now.
+    /// With the time until a retry.
     Unavailable(Duration),
-    /// The party has begun as many connections as it may.
     RateLimited(Limited),
     NoRandomness,
 }
@@ -95,7 +93,7 @@ pub(super) fn method_not_allowed(allow: &'static str) -> Response {
     response
 }
 
-/// `asked` names the headers that the page means to send: pages may add some of their own.
+/// `asked` names the headers that a page wants to send; pages may add their own.
 pub(super) fn preflight(asked: Option<&HeaderValue>) -> Response {
     let mut response = text(StatusCode::NO_CONTENT, "");
     let headers = response.headers_mut();

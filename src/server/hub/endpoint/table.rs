@@ -1,5 +1,5 @@
-//! The connections that a client can name: negotiated ones that wait for their transport, and living
-//! ones that are posted to, asked for output, or come back to.
+//! The connections that a token can name: negotiated ones that wait for their transport, and attached ones that
+//! receive posts, polls or reconnects.
 
 use std::{
     collections::HashMap,
@@ -19,40 +19,36 @@ use crate::{
     },
 };
 
-/// How long a negotiated connection waits for its transport (reference: the official server's
-/// disconnect timeout).
+/// Reference: the official server's disconnect timeout.
 const ATTACH_TIMEOUT: Duration = Duration::from_secs(15);
-/// Negotiated connections that may wait at once; past that negotiation is refused.
+/// Past this many, negotiation is refused.
 const MAX_NEGOTIATED: usize = 50_000;
 
-/// How often negotiated connections whose transport did not come are forgotten.
+/// How often expired negotiations are removed.
 const CLEANUP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A connection that was negotiated and has no transport yet.
+/// A negotiated connection without a transport.
 #[derive(Debug)]
 pub struct PendingConnection {
-    /// Whose it is.
     pub party: Party,
-    /// What it talks to.
     pub service: Service,
-    /// Its public name.
+    /// The public id.
     pub connection_id: String,
-    /// Whether it may outlive its transport.
+    /// Stateful reconnect was negotiated.
     pub stateful: bool,
-    /// Its way in.
     pub handshake_permit: HandshakePermit,
 }
 
-/// How a living connection is reached.
+/// How requests reach an attached connection.
 #[derive(Clone)]
 pub enum TransportHandle {
-    /// By its socket alone.
+    /// No request does.
     WebSocket,
-    /// By its socket; and by another, when that is lost.
+    /// By a new WebSocket.
     ResumableWebSocket(mpsc::Sender<Reconnect>),
-    /// By events, and posts.
+    /// By posts.
     ServerSentEvents(PostQueue),
-    /// By requests, and posts.
+    /// By posts and polls.
     LongPolling(PostQueue, Arc<PollBuffer>),
 }
 
@@ -61,11 +57,10 @@ enum Slot {
     Attached { party: Party, service: Service, handle: TransportHandle },
 }
 
-/// What a key stands for.
+/// The state of the connection with a key.
 pub enum Lookup {
-    /// A connection that waits for its transport.
+    /// It waits for its transport.
     Negotiated,
-    /// A living connection.
     Attached(TransportHandle),
 }
 
@@ -76,14 +71,14 @@ pub struct ConnectionTable {
     cleaned_up: Arc<Mutex<Option<Instant>>>,
 }
 
-/// The entry of a living connection; dropping it forgets the connection.
+/// The entry of an attached connection; dropping it removes the entry.
 pub struct TableEntry {
     table: ConnectionTable,
     key: ConnectionKey,
 }
 
 impl TableEntry {
-    /// The connection is reached in another way than was said.
+    /// Corrects the transport that was assumed at first.
     pub fn set_transport(&self, to: TransportHandle) {
         if let Some(Slot::Attached { handle, .. }) = self.table.slots().get_mut(&self.key) {
             *handle = to;
@@ -102,11 +97,11 @@ impl ConnectionTable {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a negotiated connection until its transport comes. Whether there was room.
+    /// Keeps a negotiated connection until its transport attaches. Returns whether the table had room.
     pub fn negotiate(&self, key: ConnectionKey, pending: PendingConnection, now: Instant) -> bool {
         let mut slots = self.slots();
         let waiting = |slot: &Slot| matches!(slot, Slot::Negotiated { .. });
-        // Living connections are limited elsewhere; looking at all of them would take too long.
+        // Attached connections are limited elsewhere; counting all of them would take too long.
         if slots.len() >= MAX_NEGOTIATED {
             slots
                 .retain(|_, slot| !matches!(slot, Slot::Negotiated { until, .. } if *until <= now));
@@ -118,7 +113,7 @@ impl ConnectionTable {
         true
     }
 
-    /// What a key stands for, for this party on this service; nothing else is told to anybody else.
+    /// Finds the connection of this party on this hub; a key reveals nothing to another party.
     pub fn find(
         &self,
         key: &ConnectionKey,
@@ -137,7 +132,7 @@ impl ConnectionTable {
         }
     }
 
-    /// Gives a waiting connection its transport. Of two that try, one succeeds.
+    /// Attaches a transport. When two requests race, one succeeds.
     pub fn attach(
         &self,
         key: ConnectionKey,
@@ -156,12 +151,12 @@ impl ConnectionTable {
         Some((pending, TableEntry { table: self.clone(), key }))
     }
 
-    /// Forgets a connection: from here on nobody finds it.
+    /// From here on no request finds the connection.
     pub fn remove(&self, key: &ConnectionKey) {
         self.slots().remove(key);
     }
 
-    /// Forgets negotiated connections whose transport did not come, now and then.
+    /// Removes expired negotiations, at most once per [`CLEANUP_INTERVAL`].
     pub fn clean_up(&self, now: Instant) {
         let mut cleaned_up = self.cleaned_up.lock().unwrap_or_else(PoisonError::into_inner);
         if cleaned_up.is_none_or(|at| now >= at + CLEANUP_INTERVAL) {

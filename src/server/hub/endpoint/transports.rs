@@ -1,4 +1,4 @@
-//! How a connection begins over each transport, and how it comes back to one.
+//! Attaches transports: the first of a connection, and those of a reconnect.
 
 use std::{
     sync::Arc,
@@ -31,7 +31,7 @@ use crate::{
     },
 };
 
-/// When a client that does not read its answers should come again.
+/// For a client that does not read its answers.
 const UNREAD_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl Hub {
@@ -43,7 +43,7 @@ impl Hub {
         accept: &str,
     ) -> Result<Response, HubRejection> {
         let (sender, reconnects) = mpsc::channel(1);
-        // Whether it may come back was said in the negotiation, which only `attach` gives.
+        // Whether stateful reconnect was negotiated is known only after `attach`.
         let handle = TransportHandle::ResumableWebSocket(sender);
         let attached = self.inner.table.attach(key, handle, Instant::now());
         let (pending, entry) = attached.ok_or(HubRejection::Conflict)?;
@@ -73,14 +73,14 @@ impl Hub {
                         Transport::WebSocket(Box::new(WebSocketTransport::new(upgraded).await));
                     connection::drive(app, transport, params, stop).await;
                 }
-                Err(error) => tracing::debug!(%error, "an upgrade was not completed"),
+                Err(error) => tracing::debug!(%error, "WebSocket upgrade failed"),
             }
             drop((entry, permit));
         });
         Ok(switching_protocols(accept))
     }
 
-    /// A client comes back to a connection whose socket it lost.
+    /// A client reconnects to a connection whose WebSocket it lost.
     pub(super) fn another_socket(
         &self,
         reconnects: mpsc::Sender<Reconnect>,
@@ -88,17 +88,17 @@ impl Hub {
         request: &mut Request<Incoming>,
         accept: &str,
     ) -> Result<Response, HubRejection> {
-        // Until the connection takes it, the socket counts as one of the party's on its way in.
+        // Until the connection takes it, the socket counts as a pending handshake.
         let handshake_permit = self.begin_handshake(&client.caller)?;
         let upgrade = hyper::upgrade::on(request);
         self.inner.tracker.spawn(async move {
             match upgrade.await {
                 Ok(upgraded) => {
                     let socket = Box::new(WebSocketTransport::new(upgraded).await);
-                    // If the connection has ended meanwhile, so does the socket.
+                    // If the connection has ended meanwhile, the socket is closed.
                     let _ = reconnects.send(Reconnect { socket, client }).await;
                 }
-                Err(error) => tracing::debug!(%error, "an upgrade was not completed"),
+                Err(error) => tracing::debug!(%error, "WebSocket upgrade failed"),
             }
             drop(handshake_permit);
         });
@@ -128,12 +128,12 @@ impl Hub {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache,no-store"));
         headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("identity"));
-        // Proxies would gather events otherwise.
+        // Otherwise proxies buffer events.
         headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
         Ok(response)
     }
 
-    /// The first request is answered at once: that opens the connection.
+    /// The first poll is answered at once: that opens the connection.
     pub(super) fn first_poll(
         &self,
         key: ConnectionKey,
@@ -175,7 +175,7 @@ fn params(
     ConnectionParams { service, client, connection_id, reconnects, handshake_permit }
 }
 
-/// What was fetched counts for the party until it is sent. None is fetched for a party that does not read its answers.
+/// Fetched output counts against the party's budget until it is sent. Without budget, nothing is fetched.
 pub(super) async fn poll(
     buffer: &PollBuffer,
     caller: &Caller,
@@ -186,7 +186,7 @@ pub(super) async fn poll(
         Some(answers) => {
             let owner = Owner::Party(caller.party());
             let Ok(reserved) = answers.reserve(owner, 1, 1, UNREAD_RETRY_AFTER).await else {
-                // A refusal would end the connection, which may be another agent's than the one that does not read.
+                // A refusal would end the connection, which may belong to another agent than the one that does not read.
                 buffer.note_request();
                 return Ok(poll_response(Bytes::new()));
             };

@@ -1,4 +1,4 @@
-//! Connections to other gateways: TCP, and TLS where their address says so.
+//! Connections to other gateways: TCP, and TLS for https addresses.
 
 use std::{
     pin::Pin,
@@ -20,19 +20,19 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tower_service::Service;
 
-/// How long another gateway may take to take a connection, with its TLS handshake.
+/// For a connection with its TLS handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long sent bytes may stay without an answer of the other machine, and how often an idle
-/// connection asks whether it is there: a network that was cut tells nobody.
+/// How long sent bytes may stay unacknowledged, and how soon an idle connection is probed: a cut network does
+/// not announce itself.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(15);
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// The way to other gateways. Cheap to clone.
+/// Cheap to clone.
 #[derive(Clone)]
 pub(super) struct GatewayConnector {
     tcp: HttpConnector,
-    /// Made when the first address needs it: reading the system's certificates takes a moment.
+    /// Built on first use: reading the system's certificates takes a moment.
     tls: Arc<OnceLock<TlsConnector>>,
 }
 
@@ -50,7 +50,7 @@ impl GatewayConnector {
     }
 }
 
-/// The client's side of TLS by the system's certificates.
+/// Trusts the system's certificates.
 fn connector() -> Result<TlsConnector, rustls::Error> {
     let mut roots = rustls::RootCertStore::empty();
     for certificate in rustls_native_certs::load_native_certs().certs {
@@ -100,7 +100,6 @@ impl Service<Uri> for GatewayConnector {
     }
 }
 
-/// A connection to another gateway.
 pub(super) enum GatewayStream {
     Plain(TokioIo<TcpStream>),
     Tls(Box<TokioIo<TlsStream<TcpStream>>>),

@@ -1,10 +1,9 @@
-//! Requests for a connection of another gateway: passed to its owner, and the answer back. So any gateway
-//! takes any request, and a load balancer needs to know nothing of connections.
+//! Forwards requests to the gateway that owns their connection, and its answer back. So any gateway takes any
+//! request, and a load balancer needs no affinity.
 //!
-//! Posts and held requests go over kept HTTP/1.1 connections, event streams are passed on piece by piece,
-//! and the WebSocket of a connection that outlives it becomes a tunnel (others are at home where they come
-//! in). The owner finds out by itself who asks; here it was found out before,
-//! so that a stranger costs the owner nothing.
+//! Posts and polls use pooled HTTP/1.1 connections, event streams are passed on chunk by chunk, and a WebSocket
+//! with stateful reconnect becomes a tunnel (others are served where they arrive). The owner authenticates the
+//! client itself; this gateway has done so before, so that a stranger costs the owner nothing.
 
 mod connector;
 mod streams;
@@ -34,20 +33,18 @@ use crate::{
     server::hub::{protocol::token::TokenSigner, transport::POLL_TIMEOUT},
 };
 
-/// Says which gateway passed a request on; one that has it is never passed on again.
+/// Names the gateway that forwarded a request; a request with this header is not forwarded again.
 const FORWARDED_BY: HeaderName = HeaderName::from_static("x-esh3ar-forwarded-by");
-/// Whose request it is, by the word of the gateway that passed it on.
+/// The client's address, signed by the gateway that forwarded the request.
 const PEER: HeaderName = HeaderName::from_static("x-esh3ar-peer");
-/// How long the owner may take for an answer: as long as it may hold a request, and some more.
+/// The owner may hold a poll for as long as its own timeout.
 const RESPONSE_TIMEOUT: Duration = POLL_TIMEOUT.saturating_add(Duration::from_secs(20));
-/// How long a connection to another gateway is kept without a use. Shorter than the owner's patience
-/// (`http.header_timeout`), which would otherwise hang up just when a request is on its way.
+/// Shorter than the owner's `http.header_timeout`: otherwise the owner closes a connection just when a request
+/// is on its way.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Unused connections kept to each.
 const MAX_IDLE_PER_GATEWAY: usize = 64;
 
-/// What is between two processes and no concern of a third (RFC 9110, 7.6.1); and the origin, for which
-/// the answer is completed here.
+/// Headers between two hops (RFC 9110, 7.6.1), and the origin, for which the answer is completed here.
 const HOP_BY_HOP: [HeaderName; 10] = [
     header::CONNECTION,
     header::UPGRADE,
@@ -61,7 +58,6 @@ const HOP_BY_HOP: [HeaderName; 10] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-/// The way to the other gateways.
 pub struct Forwarder {
     client: Client<GatewayConnector, Incoming>,
     name: HeaderValue,
@@ -69,34 +65,33 @@ pub struct Forwarder {
     tracker: TaskTracker,
 }
 
-/// A request for another gateway's connection.
+/// The target of a request for another gateway's connection.
 pub struct ForwardRequest {
-    /// Where the owner is.
+    /// The owner's address.
     pub owner: Uri,
-    /// The place of a connection that stays: a socket, or a stream of events.
+    /// For a WebSocket or an event stream.
     pub permit: Option<OwnedSemaphorePermit>,
     /// Whether it asks for a WebSocket.
     pub socket: bool,
-    /// From which address it comes.
+    /// The client's address.
     pub peer: IpAddr,
 }
 
-/// The failures that are not the owner's own answer.
+/// Failures other than the owner's own answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ForwardError {
-    /// The owner cannot be reached: the client has to negotiate again.
+    /// The client has to negotiate again.
     Unreachable,
-    /// This process drains or stops, and the request would hold it up.
+    /// This process drains or stops, and the request would delay it.
     Stopping,
 }
 
-/// Whether a request comes from another gateway.
 pub fn was_forwarded(headers: &HeaderMap) -> bool {
     headers.contains_key(FORWARDED_BY)
 }
 
 impl Forwarder {
-    /// What passes through here is cut when `stop` is cancelled, or when the process is emptied.
+    /// Streams are closed when `stop` is cancelled, or when the process drains.
     pub fn new(
         app: &App,
         node: NodeId,
@@ -120,11 +115,7 @@ impl Forwarder {
         }
     }
 
-    /// Passes a request on. The owner's answer, whatever it is.
-    ///
-    /// # Errors
-    /// [`ForwardError::Unreachable`] when the owner cannot be reached, so that the client begins anew;
-    /// [`HubRejection::Unavailable`] when this process is about to go.
+    /// Forwards a request. Returns the owner's answer, whatever it is.
     pub async fn forward(
         &self,
         signer: &TokenSigner,
@@ -133,7 +124,7 @@ impl Forwarder {
     ) -> Result<Response, ForwardError> {
         let ForwardRequest { owner, permit, socket, peer } = forward;
         let upgrade = socket.then(|| hyper::upgrade::on(&mut request));
-        // A post is short and is let through; what is held open would hold up the stop.
+        // A post is short and may finish; a held request would delay the stop.
         let stays = request.method() == Method::GET;
         let stream = self.streams.register();
         let mut request = self.address(&owner, request, socket).ok_or(ForwardError::Unreachable)?;
@@ -149,12 +140,12 @@ impl Forwarder {
         let mut response = match answered {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {
-                // The address without what was asked there, which may hold a token.
-                tracing::debug!(%owner, %error, "another gateway could not be asked");
+                // Only the address: the path may hold a token.
+                tracing::debug!(%owner, %error, "cannot reach the gateway that owns a connection");
                 return Err(self.unreachable());
             }
             Err(_) => {
-                tracing::debug!(%owner, "another gateway did not answer in time");
+                tracing::debug!(%owner, "the gateway that owns a connection timed out");
                 return Err(self.unreachable());
             }
         };
@@ -175,7 +166,7 @@ impl Forwarder {
         Ok(stream_back(response, stream, permit))
     }
 
-    /// Where a request comes from that another gateway passed on.
+    /// The client's address of a request that another gateway forwarded.
     pub fn peer_of<B>(signer: &TokenSigner, request: &Request<B>) -> Option<IpAddr> {
         signer.read_peer(request.headers().get(PEER)?.to_str().ok()?, target(request))
     }
@@ -185,7 +176,7 @@ impl Forwarder {
         ForwardError::Unreachable
     }
 
-    /// The same request, to the owner, from this gateway.
+    /// The same request, addressed to the owner.
     fn address(
         &self,
         owner: &Uri,
@@ -209,12 +200,12 @@ impl Forwarder {
     }
 }
 
-/// What a request asks for, on every gateway the same.
+/// The path and query, which every gateway sees alike.
 fn target<B>(request: &Request<B>) -> &str {
     request.uri().path_and_query().map_or("", |target| target.as_str())
 }
 
-/// Removes what is between two processes, and what they named as such.
+/// Removes the headers between two hops, and those that `Connection` names.
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
@@ -228,7 +219,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// The owner's answer, piece by piece as it comes, until it ends or this process has to go.
+/// The owner's answer chunk by chunk, until it ends or this process closes it.
 fn stream_back(
     response: http::Response<Incoming>,
     stream: ForwardedStream,
@@ -238,7 +229,7 @@ fn stream_back(
     remove_hop_by_hop(&mut parts.headers);
     let gone = stream.cancelled_owned();
     let pieces = BodyDataStream::new(body).take_until(gone).map(move |piece| {
-        // They stay for as long as the stream does.
+        // They live as long as the stream.
         let _ = (&stream, &permit);
         piece
     });

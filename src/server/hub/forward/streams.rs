@@ -1,5 +1,5 @@
-//! What passes through here and stays: tunnels, streams, held requests. They are no connections of this
-//! gateway, and have to leave with it all the same.
+//! Long-lived forwarded requests: tunnels, event streams, polls. They are no connections of this gateway, but
+//! have to close when it drains or stops.
 
 use std::{
     collections::HashMap,
@@ -11,10 +11,10 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::app::App;
 
-/// How many are asked to cancel in one second, at least; all within about `DRAIN_WAVES` seconds.
+/// Streams closed per second while draining, at least; all within about `DRAIN_WAVES` seconds.
 const DRAIN_WAVE_SIZE: usize = 50;
 const DRAIN_WAVES: usize = 30;
-/// The same when the process stops, and in how many seconds.
+/// The same while the process stops, within about `STOP_WAVES` seconds.
 const STOP_WAVE_SIZE: usize = 500;
 const STOP_WAVES: usize = 10;
 const WAVE_INTERVAL: Duration = Duration::from_secs(1);
@@ -23,17 +23,17 @@ const WAVE_INTERVAL: Duration = Duration::from_secs(1);
 struct State {
     next: u64,
     streams: HashMap<u64, CancellationToken>,
-    /// Nobody may stay.
+    /// New streams are cancelled at once.
     closed: bool,
 }
 
-/// Everything that stays. Cheap to clone.
+/// Cheap to clone.
 #[derive(Clone, Default)]
 pub(super) struct ForwardedStreams {
     state: Arc<Mutex<State>>,
 }
 
-/// One of them; dropping it tells that it has left.
+/// Dropping it removes the stream.
 pub(super) struct ForwardedStream {
     streams: ForwardedStreams,
     id: u64,
@@ -45,7 +45,6 @@ impl ForwardedStreams {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One more.
     pub(super) fn register(&self) -> ForwardedStream {
         let cancel = CancellationToken::new();
         let mut state = self.state();
@@ -60,7 +59,7 @@ impl ForwardedStreams {
         ForwardedStream { streams: self.clone(), id, cancel }
     }
 
-    /// Asks some of those to cancel who were not asked yet. How many are left who were not.
+    /// Cancels up to `most` streams. Returns how many are left.
     fn cancel_some(&self, most: usize) -> usize {
         let state = self.state();
         let mut left = 0;
@@ -82,7 +81,7 @@ impl ForwardedStreams {
         state.streams.values().for_each(CancellationToken::cancel);
     }
 
-    /// Sees them off when the process is emptied, wave by wave, and when it stops.
+    /// Closes the streams in waves when the process drains or stops.
     pub(super) async fn close_in_waves(self, app: App, stop: CancellationToken) {
         let mut largest = 0;
         loop {
@@ -109,12 +108,11 @@ impl ForwardedStreams {
 }
 
 impl ForwardedStream {
-    /// Waits until it has to cancel.
     pub(super) async fn cancelled(&self) {
         self.cancel.cancelled().await;
     }
 
-    /// The same, for one that outlives the borrow.
+    /// The same, for a future that outlives the borrow.
     pub(super) fn cancelled_owned(&self) -> WaitForCancellationFutureOwned {
         self.cancel.clone().cancelled_owned()
     }

@@ -1,4 +1,4 @@
-//! A WebSocket that ends here in two: what comes in at one side goes out at the other, as it is.
+//! Joins a client's WebSocket with the owner's: bytes are copied both ways unchanged.
 
 use std::time::Duration;
 
@@ -8,19 +8,19 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::ForwardedStream;
 
-/// What is under way in each direction at most. A side that does not take it stops the other.
+/// Per direction. A side that does not read blocks the other.
 const BUFFER_LEN: usize = 4 * 1024;
-/// How long a side may take no bytes before it counts as timeout: as long as the owner would give it.
+/// How long a side may accept no bytes: the owner's own send timeout.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the owner may take for its last words once the client has ended its side.
+/// How long the owner may send after the client has closed its side.
 const HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Carries bytes both ways until a side ends, is timeout, or the process has to go.
+/// Copies both ways until a side ends or blocks too long, or the stream is cancelled.
 pub(super) async fn join(client: OnUpgrade, owner: OnUpgrade, stream: &ForwardedStream) {
     let (client, owner) = match tokio::try_join!(client, owner) {
         Ok(both) => both,
         Err(error) => {
-            tracing::debug!(%error, "a tunnel was not completed");
+            tracing::debug!(%error, "tunnel upgrade failed");
             return;
         }
     };
@@ -39,7 +39,7 @@ pub(super) async fn join(client: OnUpgrade, owner: OnUpgrade, stream: &Forwarded
     }
 }
 
-/// To the end of one side, which it tells the other, or until that has taken nothing for as long as `timeout`.
+/// Copies to the end of `from` and shuts `to` down, unless a write takes longer than `timeout`.
 async fn pump(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),

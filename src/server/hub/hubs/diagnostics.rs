@@ -12,7 +12,8 @@
 //! | `ConnectionId()` | returns the connection's public id |
 //! | `Calls()` | returns how often this connection has called it |
 //!
-//! What goes on for longer than a call is kept here, as a state machine without a clock or a socket.
+//! Streams, uploads and questions outlive their calls: they are kept here, as a state machine without a
+//! clock or a socket.
 
 use std::time::{Duration, Instant};
 
@@ -30,19 +31,16 @@ use crate::server::{
     route::Who::Either,
 };
 
-/// Streams, uploads and questions that one connection may have open, of each.
+/// Open streams, uploads and questions of one connection, of each.
 const MAX_OPEN: usize = 16;
-/// Items of one stream between two looks at the connection.
+/// Items of one stream in one tick.
 const STREAM_BATCH_SIZE: u64 = 64;
-/// The most bytes of ids in the items of one stream between two looks at the connection: a client
-/// may choose long ones.
+/// The most bytes of ids in the items of one stream in one tick: a client may choose long ids.
 const MAX_BATCH_ID_LEN: usize = 4096;
-/// The wait between two items of `Forever`.
 const FOREVER_INTERVAL: Duration = Duration::from_millis(100);
 /// The most bytes that `Concat` joins.
 const MAX_JOINED_LEN: usize = 1024 * 1024;
 
-/// The methods.
 pub(super) fn rows() -> Vec<Method> {
     vec![
         row("Echo", |target, arguments, _| {
@@ -80,20 +78,19 @@ fn row(name: &'static str, read: Read) -> Method {
     .reads()
 }
 
-/// What is to be told to the client.
+/// What the connection is to send.
 #[derive(Debug, PartialEq)]
 pub enum DiagnosticOutput {
-    /// The call in hand is done.
+    /// Complete the current call.
     Complete(CompletionResult),
-    /// The call in hand is answered later and holds up nothing.
+    /// Answer the current call later, and let input continue.
     Defer,
-    /// An earlier call is done, or a stream has ended.
+    /// Complete an earlier call, or end a stream.
     Completion(String, CompletionResult),
-    /// An item of a stream.
     StreamItem(String, u64),
-    /// A call of the client.
+    /// Call the client.
     Invoke(&'static str, Value),
-    /// A call of the client that it is to answer.
+    /// Call the client and wait for its answer.
     InvokeWithResult(String, &'static str, Value),
 }
 
@@ -108,7 +105,7 @@ struct Stream {
 #[derive(Debug)]
 struct Upload {
     id: String,
-    /// The call to answer; one without an id wants no answer.
+    /// The call to complete; `None` when it has no id.
     call: Option<String>,
     joined: String,
 }
@@ -119,7 +116,7 @@ struct Question {
     call: Option<String>,
 }
 
-/// What goes on on one connection.
+/// The open streams, uploads and questions of one connection.
 #[derive(Debug, Default)]
 pub struct DiagnosticsHub {
     calls: u64,
@@ -130,7 +127,7 @@ pub struct DiagnosticsHub {
 }
 
 impl DiagnosticsHub {
-    /// Begins a call. `id` names it, if it is to be answered.
+    /// `id` is `None` when the client wants no answer.
     pub fn begin(
         &mut self,
         call: DiagnosticCall,
@@ -166,7 +163,7 @@ impl DiagnosticsHub {
             }
             DiagnosticCall::AskMe(text) => {
                 self.asked += 1;
-                // Told apart from the client's own numbers.
+                // Distinct from the client's own ids, which are numbers.
                 let question = format!("s{}", self.asked);
                 self.questions.push(Question { id: question.clone(), call: id });
                 vec![
@@ -202,7 +199,6 @@ impl DiagnosticsHub {
         }
     }
 
-    /// An item of an upload came.
     pub fn on_item(&mut self, id: &str, item: Data) -> Vec<DiagnosticOutput> {
         let Some(upload) = self.uploads.iter_mut().find(|upload| upload.id == id) else {
             return Vec::new();
@@ -253,7 +249,6 @@ impl DiagnosticsHub {
         upload.call.map(|call| DiagnosticOutput::Completion(call, outcome)).into_iter().collect()
     }
 
-    /// A stream is to stop.
     pub fn on_cancel(&mut self, id: &str) -> Vec<DiagnosticOutput> {
         let before = self.streams.len();
         self.streams.retain(|stream| stream.id != id);
@@ -263,9 +258,9 @@ impl DiagnosticsHub {
         vec![DiagnosticOutput::Completion(id.to_owned(), CompletionResult::Void)]
     }
 
-    /// The items that are due.
+    /// Sends the items that are due.
     pub fn on_tick(&mut self, now: Instant) -> Vec<DiagnosticOutput> {
-        let mut tell = Vec::new();
+        let mut outputs = Vec::new();
         self.streams.retain_mut(|stream| {
             if stream.due > now {
                 return true;
@@ -277,7 +272,7 @@ impl DiagnosticsHub {
                 }
                 None => stream.next + 1,
             };
-            tell.extend(
+            outputs.extend(
                 (stream.next..until).map(|n| DiagnosticOutput::StreamItem(stream.id.clone(), n)),
             );
             stream.next = until;
@@ -286,14 +281,15 @@ impl DiagnosticsHub {
             }
             let ended = stream.end == Some(until);
             if ended {
-                tell.push(DiagnosticOutput::Completion(stream.id.clone(), CompletionResult::Void));
+                outputs
+                    .push(DiagnosticOutput::Completion(stream.id.clone(), CompletionResult::Void));
             }
             !ended
         });
-        tell
+        outputs
     }
 
-    /// When [`DiagnosticsHub::on_tick`] has something to tell.
+    /// When to call [`DiagnosticsHub::on_tick`].
     pub fn next_deadline(&self) -> Option<Instant> {
         self.streams.iter().map(|stream| stream.due).min()
     }
@@ -430,9 +426,10 @@ mod tests {
     #[test]
     fn an_answer_settles_the_question_that_was_asked() {
         let (mut hub, now) = (DiagnosticsHub::default(), Instant::now());
-        let told = hub.begin(DiagnosticCall::AskMe("x".to_owned()), Some("7".to_owned()), "", now);
+        let outputs =
+            hub.begin(DiagnosticCall::AskMe("x".to_owned()), Some("7".to_owned()), "", now);
         assert_eq!(
-            told,
+            outputs,
             [
                 DiagnosticOutput::InvokeWithResult("s1".to_owned(), "Asked", json!("x")),
                 DiagnosticOutput::Defer

@@ -1,4 +1,4 @@
-//! What clients may call on the hub.
+//! The methods of the hub for messages.
 //!
 //! | method | argument | returns |
 //! | --- | --- | --- |
@@ -11,8 +11,8 @@
 //! | `Typing` | `{"conversationId"}` | – |
 //! | `Echo` | anything | its argument |
 //!
-//! A list ends where an answer would be longer than [`PAGE_BYTES`](crate::domain::message::PAGE_BYTES),
-//! with one item at least: who asks for what comes behind its last item gets the rest. The lists are measured
+//! A list ends where an answer would be longer than [`PAGE_BYTES`](crate::domain::message::PAGE_BYTES), with
+//! at least one item. A client that asks for the items after its last one gets the rest. Lists are measured
 //! as JSON, which is the longer encoding.
 
 use std::time::Instant;
@@ -38,21 +38,20 @@ use crate::{
     },
 };
 
-/// Messages or conversations in an answer, usually and at most.
+/// Messages or conversations in an answer.
 const DEFAULT_PAGE_SIZE: usize = 50;
 const MAX_PAGE_SIZE: usize = 200;
 
-/// The methods.
 pub(super) fn rows() -> Vec<Method> {
     vec![
         method(ACKNOWLEDGE, Either(None), acknowledge).writes(Writes::Receipts),
         method("MarkRead", Either(None), mark_read).writes(Writes::Receipts),
         method("GetPendingMessages", Either(None), pending).reads(),
-        // The conversation that it begins is counted where it is opened.
+        // The conversation that it may open is counted there.
         method("SendMessage", Either(Some(Chat)), send_message).writes(Writes::Messages),
         method("GetHistory", Either(Some(Chat)), history).reads(),
         method("GetConversations", Either(Some(Chat)), conversations).reads(),
-        // Told and not stored, and it has a limit of its own.
+        // Sent and not stored; typing has a limit of its own.
         method("Typing", Either(Some(Chat)), typing).reads(),
         echo(),
     ]
@@ -60,17 +59,16 @@ pub(super) fn rows() -> Vec<Method> {
 
 const ACKNOWLEDGE: &str = "Acknowledge";
 
-/// Gives its argument back, on every hub.
+/// On every hub.
 pub fn echo() -> Method {
     method("Echo", Either(None), |_, argument: Data| async { Ok(argument) }).reads()
 }
 
-/// The recipient has these, though it did not call.
+/// An acknowledgement that the server infers; the client did not call.
 pub fn acknowledging(ids: Vec<MessageId>) -> MethodCall {
     MethodCall::new(ACKNOWLEDGE, MessageIds(ids), acknowledge)
 }
 
-/// Messages by their ids.
 pub struct MessageIds(pub Vec<MessageId>);
 
 impl MessageIds {
@@ -89,7 +87,7 @@ impl Argument for MessageIds {
     }
 }
 
-/// The recipient has these. How many this changed.
+/// Returns how many messages this changed.
 pub async fn acknowledge(call: Invocation, ids: MessageIds) -> Result<Data, Error> {
     record(call, Said::Acknowledged, &ids).await
 }
@@ -100,7 +98,7 @@ async fn record(call: Invocation, said: Said, ids: &MessageIds) -> Result<Data, 
     Ok(json!(call.app.say(&call.caller, said, words).await?.len()).into())
 }
 
-/// What was read: these messages, or a conversation, up to a `seq` or whole.
+/// These messages, or a conversation up to a `seq`, or a whole conversation.
 enum ReadTarget {
     Messages(MessageIds),
     Conversation(ConversationId, Option<i64>),
@@ -157,22 +155,18 @@ async fn pending(call: Invocation, _: NoArgument) -> Result<Data, Error> {
     Ok(read(&view::history(&found)).into())
 }
 
-/// Where something is said.
 #[derive(Clone, Debug)]
 pub enum ChatTarget {
-    /// In this conversation.
     Conversation(ConversationId),
-    /// In the one with the user of this phone number.
+    /// The conversation with the user of this phone number.
     Phone(String),
 }
 
-/// Something to be said.
+/// A chat message to send.
 pub struct SendChat {
-    /// Where.
     pub to: ChatTarget,
-    /// Who the caller claims to be, where it has to.
+    /// The number that the caller claims, where it has to.
     pub from: Option<String>,
-    /// What.
     pub request: ChatRequest,
 }
 
@@ -210,10 +204,7 @@ async fn send_message(call: Invocation, chat: SendChat) -> Result<Data, Error> {
     Ok(json!(view::MessageView::from(&message)).into())
 }
 
-/// Says something.
-///
-/// # Errors
-/// Not permitted, not the caller's number, no such conversation.
+/// Fails when not permitted, when `from` is not the caller's number, and for an unknown conversation.
 pub async fn send(call: Invocation, chat: SendChat) -> Result<Message, Error> {
     let came = Instant::now();
     let SendChat { to, from, request } = chat;
@@ -226,7 +217,7 @@ pub async fn send(call: Invocation, chat: SendChat) -> Result<Message, Error> {
                 app.business_phone(id).flatten()
             }
         };
-        // A business user without a number of its own is known by its token alone.
+        // A business user without a number is authenticated by its token alone.
         let is_own = |own: Phone| app.stored_phone("from", from).is_ok_and(|from| from == own);
         if own.is_some_and(|own| !is_own(own)) {
             return Err(Error::field("from", "not_yours", "from must be your own number"));
@@ -241,7 +232,7 @@ pub async fn send(call: Invocation, chat: SendChat) -> Result<Message, Error> {
     };
     let (message, new) = app.say_in(&caller, id, request, connection).await?;
     if new {
-        // A call brings no word of what its caller was doing.
+        // A call carries no trace context.
         app.trace_accepted(came, || None, [&message]);
     }
     Ok(message)
@@ -276,7 +267,6 @@ async fn history(call: Invocation, HistoryQuery(id, page): HistoryQuery) -> Resu
     Ok(read(&found).into())
 }
 
-/// Which conversations.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ConversationsArgument {
@@ -326,12 +316,12 @@ async fn typing(call: Invocation, argument: TypingArgument) -> Result<Data, Erro
     Ok(Value::Null.into())
 }
 
-/// What a page is, which was written as JSON.
+/// Parses a page that was encoded as JSON.
 fn read(page: &[u8]) -> Value {
     serde_json::from_slice(page).unwrap_or_default()
 }
 
-/// How many a page is to hold. Nothing at all would look like the end of the list.
+/// Zero is refused: an empty page would look like the end of the list.
 fn page_size(target: &str, limit: Option<usize>) -> Result<usize, String> {
     match limit {
         Some(0) => {

@@ -1,6 +1,6 @@
-//! A method of a hub: its name, who may call it, how it is called, and what answers it. The rows are in
-//! [`super::methods`], [`super::diagnostics`] and `legacy::hub`; the look-up, authorisation, the reading of
-//! arguments, the metric's label and the test with wrong callers follow from them.
+//! A method of a hub: its name, its callers, its arguments and its handler. The rows are in
+//! [`super::messages`], [`super::diagnostics`] and [`super::legacy`]; look-up, authorisation, argument parsing,
+//! the metric label and the test with wrong callers follow from them.
 
 use std::{fmt, pin::Pin};
 
@@ -24,13 +24,12 @@ use crate::{
     },
 };
 
-/// A row of a hub's table.
+/// A row in the table of a hub.
 pub struct Method {
-    /// The name. Clients may write it in any case. It is the label in metrics, too.
+    /// Compared without case. Also the label in metrics.
     pub name: &'static str,
-    /// Who may call it.
     pub who: Who,
-    /// What it stores, and with that what limits it.
+    /// What it stores, and so which limit applies.
     pub writes: Writes,
     streams: bool,
     uploads: usize,
@@ -39,16 +38,14 @@ pub struct Method {
 
 type Binder = Box<dyn Fn(&str, Vec<Data>, &[String]) -> Result<BoundCall, String> + Send + Sync>;
 
-/// A call whose arguments were read.
+/// A call whose arguments have been read.
 #[derive(Debug)]
 pub enum BoundCall {
-    /// Of the hubs for messages.
     Method(MethodCall),
-    /// Of the diagnostics hub.
     Diagnostic(DiagnosticCall),
 }
 
-/// A row whose handler gets one argument and answers once.
+/// A row whose handler takes one argument and answers once.
 pub fn method<A, F, R>(name: &'static str, who: Who, handler: F) -> Method
 where
     A: Argument,
@@ -62,7 +59,7 @@ where
 }
 
 impl Method {
-    /// A row that reads its arguments, and the ids of the client's streams, by itself.
+    /// A row that reads its arguments, and the ids of the client's streams, itself.
     pub fn new(
         name: &'static str,
         who: Who,
@@ -72,34 +69,31 @@ impl Method {
         Method { name, who, writes, streams: false, uploads: 0, bind: Box::new(bind) }
     }
 
-    /// The same, and it stores this. Without it each call counts as one of [`Writes::Other`].
+    /// Without this each call counts as one of [`Writes::Other`].
     #[must_use]
     pub fn writes(self, writes: Writes) -> Method {
         Method { writes, ..self }
     }
 
-    /// The same, and it stores nothing.
+    /// It stores nothing.
     #[must_use]
     pub fn reads(self) -> Method {
         self.writes(Writes::Nothing)
     }
 
-    /// The same, and it answers with a stream.
+    /// It answers with a stream.
     #[must_use]
     pub fn streaming(self) -> Method {
         Method { streams: true, ..self }
     }
 
-    /// The same, and it takes so many streams of the client.
+    /// It takes this many streams of the client.
     #[must_use]
     pub fn uploading(self, uploads: usize) -> Method {
         Method { uploads, ..self }
     }
 
-    /// Whether the caller may call it. The only place that decides this for calls.
-    ///
-    /// # Errors
-    /// The text of the completion's error.
+    /// Authorises the caller: the only place that does so for calls. The error is the text for the completion.
     pub fn admit(&self, caller: &Caller) -> Result<(), String> {
         self.who.admit(caller).map_err(|error| {
             count(self.name);
@@ -107,10 +101,7 @@ impl Method {
         })
     }
 
-    /// Reads the arguments of a call.
-    ///
-    /// # Errors
-    /// The text of the completion's error.
+    /// Reads the arguments of a call. The error is the text for the completion.
     pub fn bind(
         &self,
         target: &str,
@@ -128,30 +119,24 @@ impl Method {
     }
 }
 
-/// Finds a method, without regard to case as the official server does.
-///
-/// # Errors
-/// The text of the completion's error (reference: the official server's texts, which clients show).
+/// Finds a method; names are compared without case, as the official server does. The error is the text for
+/// the completion.
 pub fn find<'a>(methods: &'a [Method], target: &str) -> Result<&'a Method, String> {
     let found = methods.iter().find(|method| method.name.eq_ignore_ascii_case(target));
     found.ok_or_else(|| method_not_found(target))
 }
 
-/// What a method is called with.
+/// The argument of a method.
 pub trait Argument: Sized + Send + 'static {
-    /// Reads it.
-    ///
-    /// # Errors
-    /// The text of the completion's error.
+    /// The error is the text for the completion.
     fn read(target: &str, arguments: Vec<Data>) -> Result<Self, String>;
 
-    /// The messages that the recipient says with it to have.
+    /// The messages that a call with this argument acknowledges.
     fn acknowledged(&self) -> &[MessageId] {
         &[]
     }
 }
 
-/// A method without an argument.
 pub struct NoArgument;
 
 impl Argument for NoArgument {
@@ -160,7 +145,7 @@ impl Argument for NoArgument {
     }
 }
 
-/// Anything at all.
+/// Any one value.
 impl Argument for Data {
     fn read(target: &str, arguments: Vec<Data>) -> Result<Data, String> {
         let [argument] = <[Data; 1]>::try_from(arguments)
@@ -169,25 +154,23 @@ impl Argument for Data {
     }
 }
 
-/// What a handler knows of its call.
+/// The context of a call.
 pub struct Invocation {
-    /// The appliance.
     pub app: App,
-    /// Who calls.
     pub caller: Caller,
     /// When each message that the argument acknowledges was written to the connection.
     pub written_at: Vec<Option<OffsetDateTime>>,
-    /// The connection; 0 for none.
+    /// The id of the connection; 0 for none.
     pub connection: u64,
 }
 
 type HandlerFuture = Pin<Box<dyn Future<Output = Result<Data, Error>> + Send>>;
 
-/// A call that can be carried out.
+/// A call that is ready to run.
 pub struct MethodCall {
     method: &'static str,
     acknowledged: Vec<MessageId>,
-    /// What it counts as before it runs.
+    /// The rate limit that it counts against before it runs.
     counted: Option<RateClass>,
     run: Box<dyn FnOnce(Invocation) -> HandlerFuture + Send>,
 }
@@ -198,16 +181,14 @@ impl fmt::Debug for MethodCall {
     }
 }
 
-/// How a call went.
 pub struct InvocationResult {
-    /// The answer.
     pub outcome: CompletionResult,
-    /// The recipient has these: they leave the connection's window.
+    /// These leave the connection's window of unacknowledged messages.
     pub acknowledged: Vec<MessageId>,
 }
 
 impl MethodCall {
-    /// Of a method with this argument. What it counts as is said by its row ([`Method::bind`]).
+    /// Its rate limit comes from its row ([`Method::bind`]).
     pub(super) fn new<A, R>(
         method: &'static str,
         argument: A,
@@ -225,12 +206,10 @@ impl MethodCall {
         }
     }
 
-    /// The messages that the recipient says with it to have.
     pub fn acknowledged(&self) -> &[MessageId] {
         &self.acknowledged
     }
 
-    /// Does what was asked.
     pub async fn run(self, invocation: Invocation) -> InvocationResult {
         count(self.method);
         let passed = match self.counted {
@@ -246,7 +225,7 @@ impl MethodCall {
                 outcome: CompletionResult::Value(value),
                 acknowledged: self.acknowledged,
             },
-            // What could not be stored stays in the window: it will be said again.
+            // A message whose acknowledgement failed stays in the window: the client acknowledges it again.
             Err(error) => InvocationResult {
                 outcome: CompletionResult::Error(app_error(self.method, &error)),
                 acknowledged: Vec::new(),
@@ -259,14 +238,14 @@ fn count(method: &'static str) {
     metrics::counter!("esh3ar_hub_invocations_total", "method" => method).increment(1);
 }
 
-/// The text for an error of the application; clients see everything after `HubException: `.
+/// Clients show everything after `HubException: `.
 fn app_error(method: &str, error: &Error) -> String {
     let (_, code) = reply::classify(error);
     metrics::counter!("esh3ar_errors_total", "way" => "hub", "code" => code).increment(1);
     invocation_failed(method, &format!("{code}: {error}"))
 }
 
-/// Whether a method is called in the way that it answers.
+/// A streaming method has to be called with a stream invocation, and no other method may be.
 fn check_kind(method: &str, streams: bool, kind: InvocationKind) -> Result<(), String> {
     match (streams, kind) {
         (false, InvocationKind::Plain) | (true, InvocationKind::Stream) => Ok(()),
@@ -289,12 +268,9 @@ fn check_uploads(method: &str, given: usize, expected: usize) -> Result<(), Stri
     Err(invocation_failed(method, &text))
 }
 
-/// Reads the one argument of a method.
-///
-/// # Errors
-/// The text of the completion's error.
+/// Reads the one argument of a method. The error is the text for the completion.
 pub fn one<T: DeserializeOwned>(target: &str, arguments: Vec<Data>) -> Result<T, String> {
-    // The official server does not say what is wrong; who misspelt a field would look for it long.
+    // The official server gives no reason; without one, a misspelt field is hard to find.
     serde_json::from_value(Data::read(target, arguments)?.into_json())
         .map_err(|error| binding_failed(target, cut(&excerpt_of_fault(&error.to_string()), 300)))
 }

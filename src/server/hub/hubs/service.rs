@@ -1,4 +1,4 @@
-//! The hubs of one server: what each is called, who may connect, and what may be called on it.
+//! The hubs of one server: their paths, who may connect, and their methods.
 
 use std::sync::LazyLock;
 
@@ -15,39 +15,36 @@ use crate::{
     },
 };
 
-/// How messages look to a client.
+/// The shape of messages for a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WireFormat {
     /// As over HTTP.
     Current,
-    /// As the existing system writes them.
+    /// As in the existing system.
     Legacy,
 }
 
-/// A hub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {
-    /// `/hub`: messages.
+    /// `/hub`
     Messages,
     /// `/hub/diagnostics`: for authors of clients.
     Diagnostics,
-    /// `/online-mobile-user`: the existing apps.
+    /// `/online-mobile-user`: the apps of the existing system.
     LegacyMobile,
-    /// `/business-user`: the existing programs of businesses.
+    /// `/business-user`: the programs of the existing system.
     LegacyBusiness,
 }
 
-/// What a path under a hub asks for.
+/// The two endpoints under the path of a hub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HubEndpoint {
-    /// A new connection.
     Negotiate,
-    /// The connection itself.
     Connect,
 }
 
 impl Service {
-    /// All of them: where each is, and who may connect. Longer paths first: one hub lies below another.
+    /// Path, hub, and who may connect. Longer paths first: one hub lies below another.
     pub const ALL: [(&'static str, Service, Who); 4] = [
         ("/hub/diagnostics", Service::Diagnostics, Who::Either(None)),
         ("/hub", Service::Messages, Who::Either(None)),
@@ -55,8 +52,8 @@ impl Service {
         (BUSINESS_HUB, Service::LegacyBusiness, Who::Business(None)),
     ];
 
-    /// The hub at a path; paths are matched without case and may end in a slash, as the official server
-    /// does: what its clients make of an address that ends in one.
+    /// Paths are compared without case and may end in a slash, as on the official server: its clients build such
+    /// paths from an address that ends in one.
     pub fn at(path: &str) -> Option<(Service, HubEndpoint)> {
         Service::ALL.into_iter().find_map(|(base, service, _)| {
             let (head, tail) = path.split_at_checked(base.len())?;
@@ -73,13 +70,12 @@ impl Service {
         })
     }
 
-    /// Whether somebody may connect here.
+    /// Whether the caller may connect.
     pub fn admits(self, caller: &Caller) -> bool {
         let mut all = Service::ALL.into_iter();
         all.any(|(_, service, who)| service == self && who.admit(caller).is_ok())
     }
 
-    /// What may be called here.
     pub fn methods(self) -> &'static [Method] {
         static MESSAGES: LazyLock<Vec<Method>> = LazyLock::new(messages::rows);
         static DIAGNOSTICS: LazyLock<Vec<Method>> = LazyLock::new(diagnostics::rows);
@@ -93,12 +89,11 @@ impl Service {
         }
     }
 
-    /// Whether its connections take part in the delivery of messages.
+    /// Whether its connections receive messages.
     pub fn delivers(self) -> bool {
         self != Service::Diagnostics
     }
 
-    /// How its messages look.
     pub fn wire_format(self) -> WireFormat {
         match self {
             Service::Messages | Service::Diagnostics => WireFormat::Current,
@@ -106,10 +101,8 @@ impl Service {
         }
     }
 
-    /// Finds the method that is called, asks whether the caller may, and only then reads the arguments.
-    ///
-    /// # Errors
-    /// The text of the completion's error.
+    /// Finds the method, authorises the caller, and only then reads the arguments. The error is the text for the
+    /// completion.
     pub fn bind(
         self,
         caller: &Caller,

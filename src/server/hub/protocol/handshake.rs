@@ -1,53 +1,40 @@
 //! The handshake: the first record of every connection, JSON under every protocol.
 //!
-//! It chooses the protocol and its version. A failure is told in the answer and the connection then
-//! ends without a Close message, which would belong to a protocol that was never agreed on.
+//! It chooses the protocol and its version. After a failure the connection ends without a Close message,
+//! which would belong to a protocol that was not agreed on.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::codec::{Protocol, RECORD_END};
 
-/// The highest version of the hub protocol: 2 adds stateful reconnect, and means an ordinary
-/// connection where that was not negotiated. Any lower number is taken too; one client in the field
-/// sends 0.
+/// The highest version of the hub protocol: 2 adds stateful reconnect where that was negotiated. Lower
+/// numbers are accepted; one client in the field sends 0.
 pub const MAX_VERSION: i32 = 2;
-/// The version that asks for stateful reconnect, where it was negotiated.
 pub const STATEFUL_VERSION: i32 = 2;
 
-/// What a handshake agreed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HandshakeParams {
-    /// The encoding of everything that follows.
     pub protocol: Protocol,
-    /// The version the client asked for, at most [`MAX_VERSION`].
+    /// At most [`MAX_VERSION`].
     pub version: i32,
 }
 
-/// Why a handshake failed. The texts are those of the official server, which clients show.
+/// The texts are those of the official server, which clients show.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HandshakeError {
-    /// It asks for a protocol that is not spoken here.
     #[error("The protocol '{0}' is not supported.")]
     Protocol(String),
-    /// It asks for a version from the future.
     #[error("The server does not support version {version} of the '{protocol}' protocol.")]
-    Version {
-        /// The version asked for.
-        version: i32,
-        /// The protocol asked for.
-        protocol: &'static str,
-    },
-    /// It asks for a binary protocol on a transport that carries text.
+    Version { version: i32, protocol: &'static str },
     #[error(
         "Cannot use the '{0}' protocol on the current transport. The transport does not support \
          'Binary' transfer format."
     )]
     Binary(&'static str),
-    /// It did not come in time, is longer than a message may be, or the server is leaving.
+    /// Also when the request is too long, or the server closes.
     #[error("Handshake was canceled.")]
     Canceled,
-    /// It is no handshake; what is wrong with it.
     #[error("An unexpected error occurred during connection handshake. InvalidDataException: {0}")]
     Malformed(&'static str),
 }
@@ -63,12 +50,12 @@ struct ErrorBody<'a> {
     error: &'a str,
 }
 
-/// Judges the payload of a handshake request, without its end; `text_only` for a transport that
-/// carries nothing else.
+/// Reads a handshake request, without the byte that ends it; `text_only` for a transport without binary
+/// frames.
 pub fn parse_request(payload: &[u8], text_only: bool) -> Result<HandshakeParams, HandshakeError> {
     let malformed = HandshakeError::Malformed;
     let text = std::str::from_utf8(payload).map_err(|_| malformed("Error reading JSON."))?;
-    // serde would take an array for the structure, by position.
+    // serde accepts an array for a struct, by position.
     if !text.trim_ascii_start().starts_with('{') {
         return Err(malformed("Expected a JSON Object."));
     }
@@ -94,12 +81,10 @@ pub fn parse_request(payload: &[u8], text_only: bool) -> Result<HandshakeParams,
     Ok(HandshakeParams { protocol, version })
 }
 
-/// The answer to a handshake that succeeded, whole.
 pub fn success_response() -> Bytes {
     Bytes::from_static(b"{}\x1e")
 }
 
-/// The answer to a handshake that failed, whole.
 pub fn error_response(error: &HandshakeError) -> Bytes {
     let text = error.to_string();
     match serde_json::to_vec(&ErrorBody { error: &text }) {
@@ -107,7 +92,7 @@ pub fn error_response(error: &HandshakeError) -> Bytes {
             bytes.push(RECORD_END);
             bytes.into()
         }
-        // Writing one text to memory has no way to fail; the client must not wait if it does.
+        // Serialising a string to memory cannot fail; if it does, the client must not wait.
         Err(_) => Bytes::from_static(b"{\"error\":\"Handshake was canceled.\"}\x1e"),
     }
 }
@@ -156,7 +141,7 @@ mod tests {
             refusal(r#"{"protocol":"a\"b","version":1}"#),
             "The protocol 'a\"b' is not supported."
         );
-        // An unknown protocol is the first complaint, as nothing is known of its versions.
+        // The protocol is checked first, as the versions of an unknown one are not known.
         assert_eq!(
             refusal(r#"{"protocol":"x","version":9}"#),
             "The protocol 'x' is not supported."

@@ -1,8 +1,7 @@
-//! Negotiation: what `POST /hub/negotiate` answers, from its query alone.
+//! Negotiation: the answer to `POST /hub/negotiate`, from its query alone.
 //!
-//! Every answer, refusals included, is a 200 with a JSON body: clients throw the text they find in
-//! its `error`. Who may negotiate, the method of the request and keeping the connection until its
-//! transport attaches are the caller's business.
+//! Every answer, errors included, is a 200 with a JSON body: clients throw the text of its `error`.
+//! Authentication, the request's method and the table of negotiated connections belong to the caller.
 
 use std::fmt;
 
@@ -11,22 +10,19 @@ use serde::Serialize;
 
 use super::codec::Protocol;
 
-/// The highest version of the negotiation; the lowest is 0.
+/// The lowest is 0.
 pub const MAX_VERSION: i32 = 1;
 
-/// A way to carry a connection's bytes.
+/// As named in the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum TransportKind {
-    /// One WebSocket.
     WebSockets,
-    /// A stream of events to the client, requests from it.
     ServerSentEvents,
-    /// Held requests to the client, requests from it.
     LongPolling,
 }
 
 impl TransportKind {
-    /// What it is offered to carry: binary only while there is a binary protocol to carry.
+    /// Binary only while there is a binary protocol.
     fn formats(self) -> &'static [&'static str] {
         let binary = self != TransportKind::ServerSentEvents
             && Protocol::ALL.into_iter().any(|protocol| !protocol.is_text());
@@ -34,12 +30,11 @@ impl TransportKind {
     }
 }
 
-/// What a route offers.
 #[derive(Clone, Copy, Debug)]
 pub struct TransportOffer<'a> {
-    /// In the order clients are to try them.
+    /// In the order in which clients are to try them.
     pub transports: &'a [TransportKind],
-    /// Whether connections may outlive their WebSocket for a moment.
+    /// Whether stateful reconnect is offered.
     pub stateful: bool,
 }
 
@@ -48,7 +43,7 @@ pub struct TransportOffer<'a> {
 pub struct ConnectionToken(String);
 
 impl ConnectionToken {
-    /// The text that clients put in the query as `id`.
+    /// Clients put it into their URLs as `id`.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -60,22 +55,20 @@ impl fmt::Debug for ConnectionToken {
     }
 }
 
-/// A connection that was connection and waits for its transport.
+/// A connection that waits for its transport.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NegotiatedConnection {
-    /// Its public name. A client of version 0 is not told it: it gets the token for an id, and a
-    /// secret must not become a name.
+    /// The public id. A client of version 0 does not get it: it gets the token for an id, and a secret must
+    /// not become an id.
     pub connection_id: String,
-    /// What its transport has to show.
     pub token: ConnectionToken,
-    /// Whether it is to survive the loss of its WebSocket.
+    /// Stateful reconnect was asked for and offered.
     pub stateful: bool,
 }
 
-/// The answer to a negotiation.
 #[derive(Clone, Debug)]
 pub struct NegotiateResponse {
-    /// The connection to keep; none if the request was refused.
+    /// `None` if the request was refused.
     pub connection: Option<NegotiatedConnection>,
     /// The body of a 200, `application/json`.
     pub body: Vec<u8>,
@@ -88,7 +81,7 @@ struct Body<'a> {
     connection_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     connection_token: Option<&'a str>,
-    // Clients refuse a server that sets it unasked.
+    // Clients refuse a server that sets it without being asked.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     use_stateful_reconnect: bool,
     available_transports: Vec<TransportBody>,
@@ -106,14 +99,13 @@ struct ErrorBody<'a> {
     error: &'a str,
 }
 
-/// A text of 22 characters that needs no encoding in a URL, from random bytes: clients put the token
-/// into their URLs as it is.
+/// 22 characters that need no encoding in a URL: clients put the id into their URLs unencoded.
 pub fn id(random: [u8; 16]) -> String {
     URL_SAFE_NO_PAD.encode(random)
 }
 
-/// Answers the query of a negotiation (without its `?`; empty if there was none). `id_bytes` must tell
-/// nothing of the token, since the id is public and the token secret.
+/// Answers the query of a negotiation, given without its `?`. `id_bytes` must reveal nothing of the
+/// token: the id is public and the token secret.
 pub fn negotiate(
     query: &str,
     id_bytes: [u8; 16],
@@ -136,7 +128,7 @@ pub fn negotiate(
     let stateful = wants_stateful_reconnect(query) && offer.stateful;
     let connection_id = id(id_bytes);
     let token = ConnectionToken(token);
-    // Version 0 knows one id: the client shows as `id` what it is told here.
+    // Version 0 has one id: it must be the token.
     let (shown, shown_token) = match version {
         0 => (token.expose(), None),
         _ => (connection_id.as_str(), Some(token.expose())),
@@ -160,12 +152,11 @@ pub fn negotiate(
             connection: Some(NegotiatedConnection { connection_id, token, stateful }),
             body,
         },
-        // Writing texts to memory has no way to fail.
+        // Serialising strings to memory cannot fail.
         Err(_) => refusal("The connection could not be made."),
     }
 }
 
-/// Whether the client asks for a connection that outlives its socket.
 pub fn wants_stateful_reconnect(query: &str) -> bool {
     parameter(query, "useStatefulReconnect").is_some_and(|value| value.eq_ignore_ascii_case("true"))
 }
@@ -177,8 +168,8 @@ fn refusal(error: &str) -> NegotiateResponse {
     }
 }
 
-/// The first value of a parameter, names compared without case. Values are taken as they stand: no
-/// client encodes a number or a truth value.
+/// The first value of a parameter; names are compared without case. Values are not decoded: no client
+/// encodes a number or a boolean.
 pub fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
     query
         .split('&')

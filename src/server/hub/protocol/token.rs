@@ -1,6 +1,6 @@
-//! Connection tokens: a random key behind the connection_id of the node that owns the connection, signed.
+//! Connection tokens: the node that owns the connection and a random key, signed.
 //!
-//! Any node can tell from a token whose it is, and none is misled by one that nobody gave out.
+//! Any node can tell the owner from a token, and none accepts a forged one.
 
 use std::net::IpAddr;
 
@@ -14,35 +14,35 @@ pub type ConnectionKey = [u8; KEY_LEN];
 
 const NODE_LEN: usize = 8;
 const KEY_LEN: usize = 16;
-/// Half of SHA-256: nobody can try 2^128.
+/// Half of SHA-256: 2^128 tries are out of reach.
 const SIGNATURE_LEN: usize = 16;
 
-/// Makes a random key that of a connection which is to outlive its socket, or of one which is not: that
-/// has to be known to a gateway which knows nothing else of it.
+/// Marks a random key as that of a connection with stateful reconnect, or without: a gateway that knows
+/// nothing else of the connection has to know this.
 pub fn with_stateful_bit(mut random: ConnectionKey, stateful: bool) -> ConnectionKey {
     random[KEY_LEN - 1] = random[KEY_LEN - 1] & !1 | u8::from(stateful);
     random
 }
 
-/// Whether the connection of a key is to outlive its socket.
+/// Whether the connection was negotiated with stateful reconnect.
 pub fn is_stateful(key: &ConnectionKey) -> bool {
     key[KEY_LEN - 1] & 1 == 1
 }
 
-/// Makes and reads tokens of one installation.
+/// Makes and reads the tokens of one installation.
 pub struct TokenSigner {
     node: NodeId,
     key: hmac::Key,
 }
 
 impl TokenSigner {
-    /// For a node. `secret` is the same on every node of an installation.
+    /// `secret` is the same on every node of an installation.
     pub fn new(node: NodeId, secret: &[u8]) -> TokenSigner {
         TokenSigner { node, key: hmac::Key::new(hmac::HMAC_SHA256, secret) }
     }
 
-    /// The token for a connection of this node: 54 characters that need no encoding in a URL, because
-    /// clients put it into theirs as it is.
+    /// A token for a connection of this node: 54 characters that need no encoding in a URL, because clients
+    /// put it into theirs unencoded.
     pub fn sign(&self, key: &ConnectionKey) -> String {
         let mut bytes = Vec::with_capacity(NODE_LEN + KEY_LEN + SIGNATURE_LEN);
         bytes.extend_from_slice(self.node.as_bytes());
@@ -52,7 +52,7 @@ impl TokenSigner {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// The owner and the key that a token names, if it is one of this installation.
+    /// The owner and the key of a token of this installation.
     pub fn read(&self, token: &str) -> Option<(NodeId, ConnectionKey)> {
         let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
         let (signed, signature) = bytes.split_at_checked(NODE_LEN + KEY_LEN)?;
@@ -66,22 +66,22 @@ impl TokenSigner {
         Some((node.into(), key.try_into().ok()?))
     }
 
-    /// The public connection_id of the connection of a key, by which nobody finds the key.
+    /// The public id of a connection, which does not reveal the key.
     pub fn connection_id(&self, key: &ConnectionKey) -> ConnectionKey {
-        // Of another length than what is signed.
+        // Of another length than the payload of a token.
         let digest = hmac::sign(&self.key, &[b"name", &key[..]].concat());
         let mut connection_id = [0; KEY_LEN];
         connection_id.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
         connection_id
     }
 
-    /// The address that a request to this target comes from, for another node.
+    /// The client's address of a request to this target, signed for another node.
     pub fn sign_peer(&self, peer: IpAddr, target: &str) -> String {
         let tag = hmac::sign(&self.key, &peer_payload(peer, target));
         format!("{peer} {}", URL_SAFE_NO_PAD.encode(tag))
     }
 
-    /// The address that another node names.
+    /// The address signed by another node.
     pub fn read_peer(&self, text: &str, target: &str) -> Option<IpAddr> {
         let (peer, tag) = text.split_once(' ')?;
         let (peer, tag) = (peer.parse().ok()?, URL_SAFE_NO_PAD.decode(tag).ok()?);
@@ -89,13 +89,12 @@ impl TokenSigner {
         Some(peer)
     }
 
-    /// Whether a connection is this node's.
     pub fn is_ours(&self, node: &NodeId) -> bool {
         self.node == *node
     }
 }
 
-/// What is signed of an address; longer than what is signed of a connection.
+/// Longer than the payload of a token.
 fn peer_payload(peer: IpAddr, target: &str) -> Vec<u8> {
     format!("the peer of a forwarded request\n{peer}\n{target}").into_bytes()
 }

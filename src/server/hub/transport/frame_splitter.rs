@@ -1,9 +1,9 @@
-//! Frames of a WebSocket, cut into small messages while they come.
+//! Splits WebSocket frames into short messages while they arrive.
 //!
-//! The library hands over whole messages, and holds each in memory until its end has come. Clients
-//! join what they had to hold back into one message of any length, and the hub protocol finds its own
-//! messages in a stream of bytes. So what a client sends in one frame, or in fragments, is passed on
-//! as messages of [`MAX_FRAME_LEN`] bytes at most, of binary data: a character may be cut in two.
+//! The library returns whole messages, and buffers each until its end. Clients join queued messages into one
+//! message of any length, and the hub protocol finds its own messages in a stream of bytes. So each frame or
+//! fragment of a client is passed on as binary messages of at most [`MAX_FRAME_LEN`] bytes; a character may
+//! be cut in two.
 
 use std::{
     io,
@@ -13,12 +13,9 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The longest message that is passed on, in bytes. A multiple of 4, so that the mask of a frame fits
-/// each of its pieces as it is.
+/// A multiple of 4, so that the mask of a frame fits each of its parts unchanged.
 pub(super) const MAX_FRAME_LEN: usize = 32 * 1024;
-/// How much is read at once.
 const READ_LEN: usize = 2 * 1024;
-/// The longest header of a frame.
 const MAX_HEADER_LEN: usize = 14;
 
 const FINAL: u8 = 0x80;
@@ -28,21 +25,21 @@ const OPCODE: u8 = 0x0F;
 const CONTINUATION: u8 = 0;
 const BINARY: u8 = 2;
 
-/// The rules, without a socket: takes what the client sends, cut anywhere.
+/// The state without a socket: input may be cut anywhere.
 #[derive(Debug, Default)]
 struct SplitState {
     header: [u8; MAX_HEADER_LEN],
-    /// How much of `header` has come.
+    /// How many bytes of `header` have arrived.
     filled: usize,
-    /// How much of the part in hand is still to come.
+    /// How many bytes of the current part are still to come.
     part: u64,
-    /// How much of the frame comes remaining that part.
+    /// How many bytes of the frame follow the current part.
     remaining: u64,
-    /// The first byte of each part, the length's bit for the mask, and the mask.
+    /// Of each part: the first byte, the mask bit of the length, and the mask.
     first: u8,
     masked: u8,
     mask: [u8; 4],
-    /// Whether more fragments of a message are to come.
+    /// More fragments of the message follow.
     open: bool,
 }
 
@@ -64,7 +61,7 @@ impl SplitState {
         }
     }
 
-    /// How long the header is, as far as can be told yet.
+    /// The length of the header, as far as it is known yet.
     fn header_len(&self) -> usize {
         if self.filled < 2 {
             return 2;
@@ -108,13 +105,12 @@ impl SplitState {
         };
         let opcode = first & OPCODE;
         if opcode > BINARY {
-            // Frames of control, and what the library refuses.
+            // Control frames, and frames that the library rejects.
             out.extend_from_slice(header.get(..whole).unwrap_or_default());
             self.part = length;
             return;
         }
-        // What begins or goes on at the wrong time is passed on as a fragment of nothing, which the
-        // library refuses.
+        // A frame out of order is passed on as a continuation of nothing, which the library rejects.
         let fits = (opcode == CONTINUATION) == self.open;
         self.open = first & FINAL == 0;
         self.first = first & RESERVED | FINAL | if fits { BINARY } else { CONTINUATION };
@@ -147,12 +143,12 @@ impl SplitState {
     }
 }
 
-/// A stream on whose way in frames are cut. What is written goes through as it is.
+/// A stream whose input is split. Output passes through unchanged.
 #[derive(Debug)]
 pub(super) struct FrameSplitter<S> {
     inner: S,
     state: SplitState,
-    /// What was cut and is not passed on yet, from `at` on. Holds no memory between frames.
+    /// Split input from `at` on. Allocates nothing between frames.
     ready: Vec<u8>,
     at: usize,
 }
@@ -177,7 +173,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for FrameSplitter<S> {
             if chunk.filled().is_empty() {
                 return Poll::Ready(Ok(()));
             }
-            // What comes may be the beginning of a header, and nothing to pass on.
+            // The input may be an incomplete header, with nothing to pass on.
             state.pass(chunk.filled(), ready);
         }
         let waiting = ready.get(*at..).unwrap_or_default();
@@ -235,7 +231,7 @@ mod tests {
         frame
     }
 
-    /// The frames in what was passed on: their first bytes and payloads.
+    /// The frames in split input: their first bytes and payloads.
     fn frames(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
         let mut frames = Vec::new();
         while let [first, second, rest @ ..] = bytes {
@@ -293,7 +289,7 @@ mod tests {
 
     #[test]
     fn what_is_out_of_turn_or_reserved_stays_so() {
-        // Fragments of nothing, which no library takes.
+        // Continuations of nothing, which the library rejects.
         assert_eq!(frames(&cut(&frame(0x80, b"x"), 99)), [(0x80, b"x".to_vec())]);
         let again = [frame(0x01, b"a"), frame(0x81, b"b")].concat();
         assert_eq!(frames(&cut(&again, 99)), [(0x82, b"a".to_vec()), (0x80, b"b".to_vec())]);
@@ -303,7 +299,7 @@ mod tests {
             assert_eq!(passed[0].0 & RESERVED, kept);
             assert!(passed[0].0 & OPCODE != BINARY || kept != 0, "{first:x}");
         }
-        // Without a mask it goes on without one, and is refused for that.
+        // Without a mask it is passed on without one, and rejected for that.
         assert_eq!(cut(&[0x81, 1, b'x'], 99), [0x82, 1, b'x']);
     }
 }

@@ -1,4 +1,4 @@
-//! Long polling: output waits in a buffer until the client asks for it; what it says comes in posts.
+//! Long polling: output waits in a buffer until the client polls; input comes in posts.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -11,20 +11,20 @@ use tokio::sync::Notify;
 
 use super::{PostedInput, TransportEvent};
 
-/// How long a request is held without anything to tell (reference: the official server's poll
-/// timeout; clients give up after 100 s).
+/// How long a poll is held without output (reference: the official server's poll timeout; clients time out
+/// after 100 s).
 pub const POLL_TIMEOUT: Duration = Duration::from_secs(90);
-/// How long a client may be without a request (reference: the official server's disconnect timeout).
+/// How long a client may go without a poll (reference: the official server's disconnect timeout).
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long the last of it may wait to be fetched.
+/// How long the last output may wait to be fetched.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-/// … while the process stops: a client that asks is there by then.
+/// The same while the process stops: an active client has a poll in flight.
 const SHUTDOWN_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// With more output than this, nothing more is taken in until the client has fetched it: at most this, or what was sent
-/// at once.
+/// Past this length, no output is accepted until the client has fetched it all. A single longer write is
+/// accepted into an empty buffer.
 const MAX_BUFFERED_LEN: usize = 64 * 1024;
 
-/// What waits for the client, between its requests and the connection.
+/// The output between the connection and the client's polls.
 pub struct PollBuffer {
     state: Mutex<State>,
     changed: Notify,
@@ -32,33 +32,32 @@ pub struct PollBuffer {
 
 struct State {
     output: BytesMut,
-    /// So much of it is an answer of its own.
+    /// This many bytes are a response of their own.
     first_response_len: usize,
-    /// Which request is the client's last: an earlier one that is still held has lost its turn.
+    /// The number of the latest poll. An earlier one that is still held ends.
     turn: u64,
     held: bool,
-    /// When the client was last without a request.
+    /// When the client's last poll ended.
     last_request: Instant,
-    /// Until when the token of the last request is valid.
+    /// The expiry of the token of the latest poll.
     expires_at: Option<OffsetDateTime>,
-    /// The connection is closed: what waits may still be fetched.
+    /// The connection has ended; remaining output may still be fetched.
     closed: bool,
-    /// The client said deleted.
+    /// The client sent DELETE.
     deleted: bool,
-    /// The client was end_delivered that it is closed.
+    /// A poll was answered with the end of the connection.
     end_delivered: bool,
 }
 
-/// What a request is answered.
 #[derive(Debug, PartialEq, Eq)]
 pub enum PollResponse {
-    /// All that waited; empty when nothing came in time.
+    /// All output; empty after the poll timeout.
     Bytes(Bytes),
-    /// The connection is closed, or another request has taken this one's turn.
+    /// The connection has ended, or a newer poll has replaced this one.
     Ended,
 }
 
-/// A request that is held; dropping it tells that the client is without one.
+/// A poll in flight; dropping it starts the disconnect timeout.
 struct HeldRequest<'a> {
     buffer: &'a PollBuffer,
     turn: u64,
@@ -77,7 +76,7 @@ impl Drop for HeldRequest<'_> {
 }
 
 impl PollBuffer {
-    /// An empty buffer of a client that has just last_request for the first time.
+    /// For a client that has just polled for the first time.
     pub fn new(expires_at: Option<OffsetDateTime>) -> Arc<PollBuffer> {
         let state = State {
             output: BytesMut::new(),
@@ -97,8 +96,8 @@ impl PollBuffer {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Holds a request until there is something to tell, at most for `hold`. What was not fetched by a request that broke
-    /// off waits for the next.
+    /// Holds a poll until there is output, at most for `hold`. Output that a broken poll did not fetch waits
+    /// for the next one.
     pub async fn poll(&self, expires_at: Option<OffsetDateTime>, hold: Duration) -> PollResponse {
         let turn = {
             let mut state = self.state();
@@ -141,23 +140,23 @@ impl PollBuffer {
         }
     }
 
-    /// The client has last_request, and was answered with nothing.
+    /// The client polled, and was answered with nothing.
     pub fn note_request(&self) {
         self.state().last_request = Instant::now();
     }
 
-    /// The client says deleted.
+    /// The client sent DELETE.
     pub fn end(&self) {
         self.state().deleted = true;
         self.changed.notify_waiters();
     }
 
-    /// Until when the client may stay, by the token of its last request.
+    /// The expiry of the token of the latest poll.
     pub fn expires_at(&self) -> Option<OffsetDateTime> {
         self.state().expires_at
     }
 
-    /// Waits until the client has gone: with a deleted, or without a request for too long.
+    /// Waits for the DELETE of the client, or its disconnect timeout.
     async fn gone(&self) -> TransportEvent {
         loop {
             let changed = self.changed.notified();
@@ -198,19 +197,18 @@ impl PollBuffer {
     }
 }
 
-/// The connection's end of a buffer.
+/// The connection's side of a [`PollBuffer`].
 pub struct LongPollTransport {
     posted: PostedInput,
     buffer: Arc<PollBuffer>,
 }
 
 impl LongPollTransport {
-    /// The connection's end.
     pub fn new(posted: PostedInput, buffer: Arc<PollBuffer>) -> LongPollTransport {
         LongPollTransport { posted, buffer }
     }
 
-    /// Until when the client may stay.
+    /// The expiry of the token of the latest poll.
     pub fn expires_at(&self) -> Option<OffsetDateTime> {
         self.buffer.expires_at()
     }
@@ -241,7 +239,7 @@ impl LongPollTransport {
         Ok(())
     }
 
-    /// What waits may still be fetched for a moment; `stopping` for no longer than that takes.
+    /// Waits until the client has fetched the remaining output, for a bounded time.
     pub(super) async fn close(self, stopping: bool) {
         self.buffer.state().closed = true;
         self.buffer.changed.notify_waiters();
@@ -373,7 +371,7 @@ mod tests {
         polls.close(true).await;
         assert!(begun.elapsed() < SHUTDOWN_CLOSE_TIMEOUT / 2, "{:?}", begun.elapsed());
         assert_eq!(held.await.unwrap(), PollResponse::Bytes(Bytes::from_static(b"goodbye")));
-        // A client that does not ask is not waited for longer than a moment.
+        // A client that does not poll is waited for only briefly.
         let (_mailbox, mut polls, _inbox) = pair();
         polls.send(b"goodbye", false).await.unwrap();
         let begun = Instant::now();

@@ -1,4 +1,4 @@
-//! Server-Sent SseTransport: one long answer to the client; what it says comes in posts.
+//! Server-Sent Events: one long response carries the output; input comes in posts.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -8,30 +8,29 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::{PostedInput, TransportEvent};
 
-/// The first line, which makes the client's `onopen` fire.
+/// The first line, which triggers the client's `onopen`.
 const OPENING_COMMENT: &[u8] = b":\r\n";
 
-/// The connection's end of an event stream.
+/// The connection's side of an event stream.
 pub struct SseTransport {
     posted: PostedInput,
     out: mpsc::Sender<Event>,
-    /// One event at a time is on its way: the next one is made when that was passed on.
+    /// One event is in flight at a time: the next one is encoded when the response has passed it on.
     turn: Arc<Semaphore>,
 }
 
-/// An event on its way.
 struct Event {
     bytes: Bytes,
     turn: OwnedSemaphorePermit,
 }
 
-/// A stream of events: the connection's end, and the body of the answer.
+/// The connection's side, and the body of the response.
 pub fn event_stream(
     posted: PostedInput,
 ) -> (SseTransport, impl Stream<Item = Result<Bytes, Infallible>>) {
     let (out, body) = mpsc::channel(1);
     let body = stream::unfold((true, None, body), |(first, passed_on, mut body)| async move {
-        // The answer asks for the next event when it has passed on this one.
+        // The body is polled for the next event when this one has been passed on.
         drop::<Option<OwnedSemaphorePermit>>(passed_on);
         if first {
             return Some((Ok(Bytes::from_static(OPENING_COMMENT)), (false, None, body)));
@@ -49,7 +48,7 @@ impl SseTransport {
                 Some(bytes) => TransportEvent::Bytes(bytes),
                 None => TransportEvent::Ended("abandoned"),
             },
-            // The client dropped the answer, which is how it says goodbye.
+            // The client dropped the response: that is how it disconnects.
             () = self.out.closed() => TransportEvent::Ended("socket_closed"),
         }
     }
@@ -64,7 +63,7 @@ impl SseTransport {
     }
 }
 
-/// One event. A line feed would end it, so each line of the payload is a line of data.
+/// A blank line would end an event, so each line of the payload becomes a line of data.
 fn event(payload: &[u8]) -> Bytes {
     let mut event = BytesMut::with_capacity(payload.len() + 16);
     for line in payload.split(|byte| *byte == b'\n') {
@@ -90,7 +89,7 @@ mod tests {
         assert_eq!(body.next().await.unwrap().unwrap(), OPENING_COMMENT);
         events.send(b"a").await.unwrap();
         assert_eq!(body.next().await.unwrap().unwrap(), Bytes::from_static(b"data: a\r\n\r\n"));
-        // It was given to the answer, which may not have passed it on.
+        // It was given to the response, which may not have passed it on.
         assert!(events.send(b"b").now_or_never().is_none());
         let (sent, next) = tokio::join!(events.send(b"b"), body.next());
         sent.unwrap();

@@ -21,24 +21,22 @@ use super::{
     frame_splitter::{FrameSplitter, MAX_FRAME_LEN},
 };
 
-/// The read buffer of a socket. The library's own default would be 128 KiB for each idle connection.
+/// The library's default would be 128 KiB for each idle connection.
 const READ_BUFFER_LEN: usize = 2 * 1024;
-/// What the library may hold of one write: the largest page, escaped.
+/// The largest page, escaped.
 const MAX_WRITE_BUFFER_LEN: usize = 8 * 1024 * 1024;
-/// How long the client may take to answer our closing frame.
+/// How long the client may take to answer our close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// One WebSocket.
 pub struct WebSocketTransport {
     stream: WebSocketStream<FrameSplitter<TokioIo<Upgraded>>>,
-    /// The client's closing frame has come.
     close_received: bool,
-    /// It says that the client cannot take what it was sent.
+    /// The client's close frame says that it could not process its input.
     refused: bool,
 }
 
 impl WebSocketTransport {
-    /// The server's side of a connection that has been upgraded.
+    /// The server's side of an upgraded connection.
     pub async fn new(upgraded: Upgraded) -> WebSocketTransport {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_LEN)
@@ -56,7 +54,7 @@ impl WebSocketTransport {
             return match self.stream.next().await {
                 Some(Ok(Frame::Text(text))) => TransportEvent::Bytes(text.into()),
                 Some(Ok(Frame::Binary(bytes))) => TransportEvent::Bytes(bytes),
-                // The library answers pings and closing frames; after the latter the stream ends.
+                // The library answers pings and close frames; the stream ends after a close frame.
                 Some(Ok(Frame::Ping(_) | Frame::Frame(_))) => continue,
                 Some(Ok(Frame::Pong(payload))) => TransportEvent::Pong(payload),
                 Some(Ok(Frame::Close(frame))) => {
@@ -65,7 +63,7 @@ impl WebSocketTransport {
                     continue;
                 }
                 Some(Err(error)) if !self.close_received => {
-                    tracing::debug!(%error, "a socket broke");
+                    tracing::debug!(%error, "WebSocket failed");
                     TransportEvent::Lost("socket_broken")
                 }
                 None if !self.close_received => TransportEvent::Lost("socket_closed"),
@@ -88,13 +86,13 @@ impl WebSocketTransport {
         self.stream.send(Frame::Ping(payload)).await.map_err(|_| "socket_broken")
     }
 
-    /// Our closing frame, then the client's.
+    /// Sends our close frame and waits for the client's.
     pub(super) async fn close(mut self: Box<Self>) {
         let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
         let handshake = async {
             if self.stream.close(Some(frame)).await.is_ok() {
-                // To its end: closing with something unread would reset the connection, and the client
-                // would never see why it was ended.
+                // Read to the end: closing with unread input would reset the connection, and the client would not
+                // see the reason.
                 while let Some(Ok(_)) = self.stream.next().await {}
             }
         };
@@ -102,7 +100,7 @@ impl WebSocketTransport {
     }
 }
 
-/// Whether a client that closes with this code blames what it was sent: its form, its kind or its length.
+/// Whether a close code blames the input: its form, its kind or its length.
 fn is_refusal(code: CloseCode) -> bool {
     matches!(
         code,

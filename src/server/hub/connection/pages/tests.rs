@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// The most bytes of a client's message that this client reads.
+/// The longest message that this client reads, in bytes.
 const LONGEST: usize = 1024 * 1024;
 
 fn message(n: usize, content: String, is_chat: bool) -> Message {
@@ -46,7 +46,7 @@ fn message(n: usize, content: String, is_chat: bool) -> Message {
     }
 }
 
-/// A client with what it has got, and the server's side of its connection.
+/// A client with the messages it received, and the server's side of its connection.
 struct Talk {
     protocol: Protocol,
     format: WireFormat,
@@ -55,7 +55,7 @@ struct Talk {
     session: Session,
     feed: Feed,
     rows: usize,
-    /// Messages of the server that count, and how many of them the client has acknowledged as such.
+    /// Counted messages of the server, and how many the client has acknowledged.
     said: u64,
     got: Vec<MessageId>,
     now: Instant,
@@ -91,7 +91,7 @@ impl Talk {
         assert!(self.session.is_resumable() == self.stateful, "nothing said was dropped");
     }
 
-    /// One read, one page, and the client's acknowledgement of its messages. Whether there was any.
+    /// One read, one page, and the client's acknowledgement. Returns whether there was a page.
     fn page(&mut self, waiting: &mut Vec<Message>) -> bool {
         if !may_read(&self.session, &self.feed) {
             return false;
@@ -127,8 +127,8 @@ impl Talk {
         };
         page.retain(&ids);
         let calls: Vec<Bytes> = match singly {
-            true => page.singly(self.protocol).map(|(_, call)| call.unwrap()).collect(),
-            false => vec![page.together(self.protocol).unwrap()],
+            true => page.one_by_one(self.protocol).map(|(_, call)| call.unwrap()).collect(),
+            false => vec![page.in_one_call(self.protocol).unwrap()],
         };
         let total: usize = calls.iter().map(Bytes::len).sum();
         assert!(ids.len() == 1 || total <= MAX_PAGE_LEN, "{total} bytes of {} messages", ids.len());
@@ -138,7 +138,7 @@ impl Talk {
             got.extend(self.heard(call));
         }
         assert_eq!(got, ids, "the client reads them in order");
-        // It calls `Acknowledge`, and is answered.
+        // It calls `Acknowledge`, and gets an answer.
         self.feed.on_said(&ids);
         self.feed.on_acknowledged(&ids);
         waiting.retain(|message| !ids.contains(&message.id));
@@ -149,7 +149,7 @@ impl Talk {
         true
     }
 
-    /// The ids of what a call brings, as a client reads them.
+    /// The ids of the messages in a call, as a client reads them.
     fn heard(&self, call: &Bytes) -> Vec<MessageId> {
         let Split::Whole { start, end, used } = codec::split(self.protocol, call, 0, LONGEST)
         else {
@@ -174,7 +174,7 @@ impl Talk {
         messages.iter().map(id).collect()
     }
 
-    /// A second passes, after which the official clients say what has come.
+    /// A second passes, after which the official clients acknowledge.
     fn second(&mut self) {
         self.now += Duration::from_secs(1);
         let acknowledged = codec::acknowledgement(self.protocol, self.said);
@@ -183,7 +183,7 @@ impl Talk {
         assert_eq!(out, [], "the connection goes on");
     }
 
-    /// How many seconds it took until nothing waits.
+    /// How many seconds it took until no message waits.
     fn drain(&mut self, mut waiting: Vec<Message>) -> usize {
         let expected: Vec<MessageId> = waiting.iter().map(|message| message.id).collect();
         let mut seconds = 0;
@@ -200,7 +200,7 @@ impl Talk {
     }
 }
 
-/// What a text may be, and what was stored before control characters were refused.
+/// Any content, including what was stored before control characters were refused.
 fn content() -> impl Strategy<Value = String> {
     let unit = prop::sample::select(vec![
         "a", "\"", "\\", "\n", "\t", "\u{7f}", "\u{85}", "\u{2028}", "é", "☎", "🙂", "\u{1}",
@@ -253,8 +253,8 @@ fn a_full_page_of_control_characters_drains_as_fast_as_the_client_acknowledges()
 
 #[test]
 fn what_the_server_says_of_its_own_accord_is_kept_whole() {
-    // The longest call of all: a chat message of the existing app, whose text has its content twice, each
-    // character escaped twice; with the frame that may have been gathered when it comes.
+    // The longest call: a chat message of the existing app, whose text has its content twice, each character
+    // escaped twice; and the frame that may have been gathered before it.
     let worst = message(0, "\u{1}".repeat(CONTENT_LIMIT), true);
     let written = EncodedPage::new(
         Protocol::Json,
@@ -263,7 +263,7 @@ fn what_the_server_says_of_its_own_accord_is_kept_whole() {
         1,
         |_| None,
     );
-    let (_, call) = written.singly(Protocol::Json).next().unwrap();
+    let (_, call) = written.one_by_one(Protocol::Json).next().unwrap();
     let longest = call.unwrap().len();
     let mut session = Talk::new(Protocol::Json, WireFormat::Legacy, false, true).session;
     while !session.is_full() {

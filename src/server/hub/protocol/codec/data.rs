@@ -1,24 +1,22 @@
-//! A value of a client's or for a client, in the encoding of its connection.
+//! A value from a client or for a client, in the encoding of its connection.
 //!
-//! It stays in the encoding in which it came, because the two do not say the same: MessagePack has
-//! bytes and times that JSON has not. Methods read it as JSON, which is what they are written for.
+//! It stays in that encoding because MessagePack has binary data and timestamps that JSON lacks. Methods
+//! read it as JSON.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-/// One value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Data {
-    /// From JSON, or made here.
+    /// Received as JSON, or made here.
     Json(Value),
-    /// From MessagePack.
     Pack(rmpv::Value),
 }
 
 impl Data {
-    /// The value as JSON: bytes in base64, times in RFC 3339, keys as text.
+    /// Binary data in base64, timestamps in RFC 3339, keys as text.
     pub fn into_json(self) -> Value {
         match self {
             Data::Json(value) => value,
@@ -33,7 +31,7 @@ impl From<Value> for Data {
     }
 }
 
-/// As JSON; the MessagePack codec writes its own kind itself.
+/// As JSON; the MessagePack codec writes MessagePack values itself.
 impl Serialize for Data {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {

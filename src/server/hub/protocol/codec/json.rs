@@ -11,9 +11,9 @@ use serde_json::Value;
 
 use super::{ClientMessage, CompletionResult, Data, EncodeError, ParseError, RECORD_END};
 
-/// Everything a message may carry. Absent is `None`, null is `Some(Value::Null)`: a completion
-/// tells "nothing" from "null" by it. Values are taken as they come and judged afterwards, because
-/// `type` may come last and decides what is required. `headers` is skipped like unknown properties.
+/// All properties of all message types. Absent is `None`, null is `Some(Value::Null)`: a completion
+/// distinguishes "no result" from "null". Values are validated after parsing, because `type` may come last
+/// and decides which are required. `headers` is skipped like unknown properties.
 #[derive(Default)]
 struct Fields {
     r#type: Option<Value>,
@@ -28,8 +28,8 @@ struct Fields {
     sequence_id: Option<Value>,
 }
 
-/// By hand, because a derived reader refuses a property that comes twice. The last one counts, as in the
-/// official server.
+/// By hand, because a derived reader refuses a duplicate property. The last one counts, as in the official
+/// server.
 impl<'de> Deserialize<'de> for Fields {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(FieldsVisitor)
@@ -88,9 +88,9 @@ impl<'de> Visitor<'de> for FieldsVisitor {
 }
 
 pub(super) fn parse(payload: &[u8]) -> Result<ClientMessage, ParseError> {
-    // Judged as a whole, since the reader does not look into strings it skips.
+    // Validated as a whole, since the reader does not look into strings that it skips.
     let text = std::str::from_utf8(payload).map_err(|_| ParseError::Json)?;
-    // An array would do for a struct otherwise: serde takes its items by position.
+    // serde accepts an array for a struct, by position.
     if !text.trim_ascii_start().starts_with('{') {
         return Err(not_an_object(text));
     }
@@ -101,8 +101,8 @@ pub(super) fn parse(payload: &[u8]) -> Result<ClientMessage, ParseError> {
     fields.into_message()
 }
 
-/// The text with U+FFFD for escaped halves of surrogate pairs. A JavaScript client that cuts a text
-/// within an emoji sends such a half; it must not lose its connection, again and again, for that.
+/// Replaces escaped halves of surrogate pairs by U+FFFD. A JavaScript client that cuts a text within an emoji
+/// sends such a half, and must not lose its connection for it.
 fn mended(text: &str) -> String {
     let mut mended = String::with_capacity(text.len());
     let mut rest = text;
@@ -116,7 +116,7 @@ fn mended(text: &str) -> String {
                 rest = escape.get(6..).unwrap_or_default();
                 continue;
             }
-            // An escaped backslash is not the beginning of an escape.
+            // An escaped backslash does not begin another escape.
             _ => escape.char_indices().nth(2).map_or(escape.len(), |(end, _)| end),
         };
         let (kept, after) = escape.split_at(length);
@@ -179,7 +179,7 @@ impl Fields {
     }
 }
 
-/// An optional text: null and the empty text are as good as absent.
+/// Null and the empty string count as absent.
 fn text(property: &'static str, value: Option<Value>) -> Result<Option<String>, ParseError> {
     match value {
         None | Some(Value::Null) => Ok(None),
@@ -219,7 +219,7 @@ fn flag(property: &'static str, value: Option<Value>) -> Result<bool, ParseError
 }
 
 fn outcome(result: Option<Value>, error: Option<Value>) -> Result<CompletionResult, ParseError> {
-    // An empty error is an error still, so this is not `text`.
+    // An empty error is still an error, so this does not use `text`.
     let error = match error {
         None | Some(Value::Null) => None,
         Some(Value::String(error)) => Some(error),
@@ -299,7 +299,7 @@ pub(super) fn invocation<T: Serialize>(
     record(&InvocationOut { r#type: 1, invocation_id, target, arguments: [argument] })
 }
 
-/// A call whose argument is written already: these parts, separated, between these ends.
+/// A call with an encoded argument: these parts, separated by commas, between `begin` and `end`.
 pub(super) fn call<'a>(
     target: &str,
     begin: &[u8],
@@ -311,7 +311,7 @@ pub(super) fn call<'a>(
     let parts = parts.into_iter();
     let length: usize = parts.clone().map(|part| part.len() + 1).sum();
     let mut bytes = Vec::with_capacity(length + HEAD.len() + target.len() + ARGUMENTS.len() + 8);
-    // The names of calls have nothing that JSON escapes.
+    // Method names contain nothing that JSON escapes.
     for piece in [HEAD, target.as_bytes(), ARGUMENTS, begin] {
         bytes.extend_from_slice(piece);
     }
@@ -352,15 +352,15 @@ pub(super) fn close(error: Option<&str>, allow_reconnect: bool) -> Bytes {
     plain_record(&CloseOut { r#type: 7, error, allow_reconnect })
 }
 
-/// JSON escapes control characters within strings, so the end cannot occur inside.
+/// JSON escapes control characters within strings, so the end byte cannot occur inside.
 fn record<T: Serialize>(message: &T) -> Result<Bytes, EncodeError> {
     let mut bytes = serde_json::to_vec(message)?;
     bytes.push(RECORD_END);
     Ok(bytes.into())
 }
 
-/// A record of texts and JSON values only: writing those to memory has no way to fail. Should it
-/// ever, the client is told to come back rather than left to wait.
+/// A record of strings and JSON values only: serialising them to memory cannot fail. If it does, the client
+/// is told to reconnect instead of waiting.
 fn plain_record<T: Serialize>(message: &T) -> Bytes {
     record(message)
         .unwrap_or_else(|_| Bytes::from_static(b"{\"type\":7,\"allowReconnect\":true}\x1e"))

@@ -1,7 +1,7 @@
 //! MessagePack messages: the length as a variable-length number, then one array.
 //!
-//! What stands after the items known here is ignored, and an item that older clients leave away at
-//! the end may be absent. Names and shapes of payloads are those of JSON.
+//! Items after the known ones are ignored, and a last item that older clients omit may be absent. Names and
+//! shapes of payloads are those of JSON.
 
 use bytes::Bytes;
 use rmp::encode;
@@ -10,12 +10,12 @@ use serde::Serialize;
 
 use super::{ClientMessage, CompletionResult, Data, EncodeError, MessageHead, ParseError, Split};
 
-/// Values nested deeper than this are no arguments of ours; the JSON reader's limit is the same.
+/// The JSON reader has the same limit.
 const MAX_DEPTH: usize = 128;
-/// The length of a message takes at most this many bytes of 7 bits each.
+/// Of 7 bits each.
 const MAX_PREFIX_LEN: usize = 5;
 
-/// How a completion says what it brings.
+/// The result kinds of a completion.
 const ERROR: u64 = 1;
 const VOID: u64 = 2;
 const RESULT: u64 = 3;
@@ -24,7 +24,7 @@ pub(super) fn split(bytes: &[u8], max: usize) -> Split {
     let mut length = 0_usize;
     for (at, byte) in bytes.iter().take(MAX_PREFIX_LEN).enumerate() {
         length |= usize::from(byte & 0x7F) << (7 * at);
-        // With the fifth byte above 7 it would be 2 GB or more, and past the limit anyway.
+        // With the fifth byte above 7 it would be 2 GB or more, past any limit.
         if at + 1 == MAX_PREFIX_LEN && *byte > 7 || length > max {
             return Split::TooLong;
         }
@@ -41,7 +41,7 @@ pub(super) fn split(bytes: &[u8], max: usize) -> Split {
     Split::Partial
 }
 
-/// The length of the message at the front, with its frame; `None` before the whole prefix is there.
+/// The length of the first message with its frame; `None` while its prefix is incomplete.
 pub(super) fn length(bytes: &[u8]) -> Option<usize> {
     let mut length = 0_usize;
     for (at, byte) in bytes.iter().take(MAX_PREFIX_LEN).enumerate() {
@@ -53,7 +53,7 @@ pub(super) fn length(bytes: &[u8]) -> Option<usize> {
     None
 }
 
-/// What the beginning of a message tells, from its prefix on.
+/// What the beginning of a message reveals, from its prefix on.
 pub(super) fn head(bytes: &[u8]) -> MessageHead {
     let prefix = bytes.iter().take(MAX_PREFIX_LEN).position(|byte| byte & 0x80 == 0);
     let mut rest = prefix.and_then(|at| bytes.get(at + 1..)).unwrap_or_default();
@@ -134,7 +134,7 @@ pub(super) fn parse(payload: &[u8]) -> Result<ClientMessage, ParseError> {
     })
 }
 
-/// The items of a message, in their order.
+/// The items of a message, in order.
 struct Items(std::vec::IntoIter<Value>);
 
 impl Items {
@@ -142,7 +142,7 @@ impl Items {
         self.0.next().ok_or(ParseError::MessagePack(what))
     }
 
-    /// Read over; a nil is taken for no headers, which some clients send.
+    /// Skipped; some clients send nil for no headers.
     fn headers(&mut self) -> Result<(), ParseError> {
         match self.next("map length for 'headers'")? {
             Value::Map(_) | Value::Nil => Ok(()),
@@ -188,8 +188,8 @@ impl Items {
     }
 }
 
-/// A value of the client's. Texts that are not UTF-8 get U+FFFD for what is not: the JavaScript client
-/// writes half a surrogate pair as it is, and the text around it is not to be lost.
+/// Replaces invalid UTF-8 by U+FFFD: the JavaScript client writes half a surrogate pair as it is, and the rest
+/// of the text must not be lost.
 fn data(value: Value) -> Data {
     Data::Pack(mended(value))
 }
@@ -233,7 +233,7 @@ pub(super) fn invocation<T: Serialize>(
     Ok(framed(&message))
 }
 
-/// A call whose argument is written already: one part, or a list of so many.
+/// A call with an encoded argument: one part, or a list of this many.
 pub(super) fn call<'a>(
     target: &str,
     list: Option<usize>,
@@ -302,7 +302,7 @@ pub(super) fn numbered(kind: u8, sequence_id: u64) -> Bytes {
     framed(&message)
 }
 
-/// The beginning of a message. Headers are a map and never nil: the JavaScript client insists.
+/// Headers are a map and never nil: the JavaScript client requires it.
 fn begin(items: u32, kind: u8, headers: bool) -> Vec<u8> {
     let mut message = Vec::with_capacity(64);
     put_array(&mut message, items);
@@ -329,7 +329,7 @@ fn put_number(message: &mut Vec<u8>, number: u64) {
     infallible(encode::write_uint(message, number).map(|_| ()));
 }
 
-/// Structures as maps with their names, ids and times as texts: the shape that JSON has.
+/// Structs as maps with field names, ids and times as strings: the shape of the JSON encoding.
 fn put<T: Serialize>(message: &mut Vec<u8>, value: &T) -> Result<(), EncodeError> {
     let mut serializer =
         rmp_serde::Serializer::new(message).with_struct_map().with_human_readable();
@@ -348,7 +348,7 @@ fn put_data(message: &mut Vec<u8>, data: &Data) {
     }
 }
 
-/// Writing to memory has no way to fail.
+/// Writing to memory cannot fail.
 fn infallible<E>(_: Result<(), E>) {}
 
 fn framed(message: &[u8]) -> Bytes {

@@ -1,7 +1,7 @@
 //! The messages of the hub protocol and their bytes, one file per encoding.
 //!
-//! An encoding is chosen once per connection by the handshake. This room finds where a message
-//! ends, reads it and writes it; it knows neither connections nor what the messages are for.
+//! The handshake chooses an encoding per connection. The codec finds the end of a message, reads it and
+//! writes it; it knows neither connections nor the purpose of messages.
 
 mod data;
 mod json;
@@ -20,29 +20,26 @@ pub use self::{
     oversized::{MessageHead, OversizedMessage, SkipProgress},
 };
 
-/// The byte that ends a record: JSON messages and both halves of every handshake.
+/// Ends a record: a JSON message, and both halves of every handshake.
 pub const RECORD_END: u8 = 0x1E;
 
-/// An encoding of the hub protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// JSON records, each ended by [`RECORD_END`].
+    /// Records, each ended by [`RECORD_END`].
     Json,
-    /// MessagePack arrays, each after its length.
+    /// Arrays, each preceded by its length.
     MessagePack,
 }
 
 impl Protocol {
-    /// Every encoding a client may choose.
     pub const ALL: [Protocol; 2] = [Protocol::Json, Protocol::MessagePack];
 
-    /// The encoding a handshake asks for; names are compared without case, as the official server
-    /// does.
+    /// Names are compared without case, as the official server does.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|protocol| protocol.name().eq_ignore_ascii_case(name))
     }
 
-    /// Its name in the handshake.
+    /// As in the handshake.
     pub fn name(self) -> &'static str {
         match self {
             Protocol::Json => "json",
@@ -50,8 +47,8 @@ impl Protocol {
         }
     }
 
-    /// Whether its messages go out in WebSocket frames of text. The JavaScript client fails on JSON
-    /// in a binary frame.
+    /// Whether messages are sent in text frames of a WebSocket. The JavaScript client fails on JSON in a
+    /// binary frame.
     pub fn is_text(self) -> bool {
         match self {
             Protocol::Json => true,
@@ -60,147 +57,114 @@ impl Protocol {
     }
 }
 
-/// How an invocation ended.
+/// The result in a completion.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CompletionResult {
-    /// It ended without a result, as streams do. A method that returns nothing returns null, as with
-    /// the official server.
+    /// No result, as at the end of a stream. A method that returns nothing returns null, as with the
+    /// official server.
     Void,
-    /// It returned this.
     Value(Data),
-    /// It failed, with the text the other side is to see.
+    /// The text for the other side.
     Error(String),
 }
 
-/// A message from a client.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ClientMessage {
-    /// Call a method.
     Invocation {
-        /// Names the call in its completion; without it no answer whatsoever is due.
+        /// Without it no completion may be sent.
         invocation_id: Option<String>,
-        /// The method's name.
         target: String,
-        /// The arguments, by position.
         arguments: Vec<Data>,
         /// The client's uploads to this call.
         stream_ids: Vec<String>,
     },
-    /// Call a method that answers with a stream.
     StreamInvocation {
-        /// Names the stream.
         invocation_id: String,
-        /// The method's name.
         target: String,
-        /// The arguments, by position.
         arguments: Vec<Data>,
         /// The client's uploads to this call.
         stream_ids: Vec<String>,
     },
     /// One item of a client's upload.
     StreamItem {
-        /// The upload.
         invocation_id: String,
-        /// The item; null is an item too.
+        /// May be null.
         item: Data,
     },
     /// The end of a client's upload, or its answer to a call of ours.
     Completion {
-        /// The upload or the call.
         invocation_id: String,
-        /// How it ended.
         outcome: CompletionResult,
     },
-    /// Stop a stream.
     CancelInvocation {
-        /// The stream.
         invocation_id: String,
     },
-    /// The client is there.
     Ping,
-    /// The client leaves.
     Close {
-        /// Why, when it was for an error.
         error: Option<String>,
-        /// Means nothing from a client.
+        /// Has no meaning from a client.
         allow_reconnect: bool,
     },
-    /// The client has every counted message up to this one (stateful reconnect).
+    /// The client received every counted message up to this one (stateful reconnect).
     Ack {
         /// Counted from 1.
         sequence_id: u64,
     },
-    /// What follows is a replay from this message on (stateful reconnect).
+    /// A replay from this message on follows (stateful reconnect).
     Sequence {
         /// Counted from 1.
         sequence_id: u64,
     },
-    /// A message of a type not known here, which is to be ignored.
+    /// A message of an unknown type, to be ignored.
     Unknown,
 }
 
-/// Why a message is not one. The texts are those of the official server, which clients log.
+/// The texts are those of the official server, which clients log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
     /// Not JSON, or not UTF-8.
     #[error("Error reading JSON.")]
     Json,
-    /// JSON, but not an object.
     #[error("Unexpected JSON Token Type '{0}'. Expected a JSON Object.")]
     NotAnObject(&'static str),
-    /// A property that this type of message must have is absent.
     #[error("Missing required property '{0}'.")]
     Missing(&'static str),
-    /// A property has a value of the wrong type.
     #[error("Expected '{property}' to be of type {expected}.")]
-    WrongType {
-        /// The property.
-        property: &'static str,
-        /// The type it must have.
-        expected: &'static str,
-    },
-    /// A property that must be a truth value is not.
+    WrongType { property: &'static str, expected: &'static str },
     #[error("Expected '{0}' to be true or false.")]
     NotAFlag(&'static str),
-    /// Not MessagePack, or not the array that a message is; what could not be read.
+    /// Not MessagePack, or not an array; names the part that could not be read.
     #[error("Reading {0} failed.")]
     MessagePack(&'static str),
-    /// A completion that succeeded and failed.
     #[error("The 'error' and 'result' properties are mutually exclusive.")]
     ResultAndError,
 }
 
-/// Why a message cannot be written: the argument's own `Serialize` failed.
+/// The argument's own `Serialize` failed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot encode a hub message")]
 pub enum EncodeError {
-    /// As JSON.
     Json(#[from] serde_json::Error),
-    /// As MessagePack.
     MessagePack(#[from] rmp_serde::encode::Error),
 }
 
-/// What the front of a buffer holds.
+/// What stands at the front of a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
-    /// A whole message: the bytes from `start` to `end` are to be read, `used` bytes taken away.
+    /// The bytes from `start` to `end` are the payload; `used` bytes are to be removed.
     Whole {
-        /// Where the message begins, after what frames it.
         start: usize,
-        /// Where it ends.
         end: usize,
-        /// Length with its frame.
+        /// With its framing.
         used: usize,
     },
-    /// A part of a message.
     Partial,
-    /// A message longer than allowed.
     TooLong,
 }
 
-/// Finds the first message in `bytes`. Its first `scanned` bytes are known to hold no end: the
-/// length of the buffer at the last [`Split::Partial`]. `max` limits the payload, in bytes; that a
-/// message is too long does not depend on how much of it has come.
+/// Finds the first message in `bytes`. Its first `scanned` bytes are known to contain no end: the length of
+/// the buffer at the last [`Split::Partial`]. `max` limits the payload in bytes, regardless of how much of
+/// it has arrived.
 pub fn split(protocol: Protocol, bytes: &[u8], scanned: usize, max: usize) -> Split {
     match protocol {
         Protocol::Json => split_record(bytes, scanned, max),
@@ -208,9 +172,9 @@ pub fn split(protocol: Protocol, bytes: &[u8], scanned: usize, max: usize) -> Sp
     }
 }
 
-/// [`split`] for records, which handshakes are under every protocol.
+/// [`split`] for records; handshakes are records under every protocol.
 pub fn split_record(bytes: &[u8], scanned: usize, max: usize) -> Split {
-    // Past the limit an end makes no difference, so that part is not looked at.
+    // An end past the limit makes no difference.
     let reach = bytes.len().min(max.saturating_add(1));
     let fresh = bytes.get(scanned..reach).unwrap_or_default();
     match fresh.iter().position(|byte| *byte == RECORD_END) {
@@ -220,7 +184,6 @@ pub fn split_record(bytes: &[u8], scanned: usize, max: usize) -> Split {
     }
 }
 
-/// Reads the payload of one message.
 pub fn parse(protocol: Protocol, payload: &[u8]) -> Result<ClientMessage, ParseError> {
     match protocol {
         Protocol::Json => json::parse(payload),
@@ -228,8 +191,8 @@ pub fn parse(protocol: Protocol, payload: &[u8]) -> Result<ClientMessage, ParseE
     }
 }
 
-/// A call of the client's `target` with one argument and no answer due, whole. `target` goes out in
-/// the exact case given, which the .NET client compares.
+/// A call of the client with one argument and without an answer. The .NET client compares `target` with
+/// case.
 pub fn invocation<T: Serialize>(
     protocol: Protocol,
     target: &str,
@@ -241,8 +204,8 @@ pub fn invocation<T: Serialize>(
     }
 }
 
-/// A value as it stands in a message. Such parts are put into a call by [`call_with`] and
-/// [`call_with_list`], so that a page is measured and written in one pass.
+/// A value as it stands in a message. [`call_with`] and [`call_with_list`] put such parts into a call, so
+/// that a page is measured and written in one pass.
 pub fn part<T: Serialize>(protocol: Protocol, value: &T) -> Result<Vec<u8>, EncodeError> {
     match protocol {
         Protocol::Json => Ok(serde_json::to_vec(value)?),
@@ -250,7 +213,7 @@ pub fn part<T: Serialize>(protocol: Protocol, value: &T) -> Result<Vec<u8>, Enco
     }
 }
 
-/// [`invocation`] with an argument that [`part`] has written.
+/// [`invocation`] with an argument encoded by [`part`].
 pub fn call_with(protocol: Protocol, target: &str, part: &[u8]) -> Bytes {
     match protocol {
         Protocol::Json => json::call(target, b"", [part], b""),
@@ -258,7 +221,7 @@ pub fn call_with(protocol: Protocol, target: &str, part: &[u8]) -> Bytes {
     }
 }
 
-/// [`invocation`] with a list of values that [`part`] has written.
+/// [`invocation`] with a list of values encoded by [`part`].
 pub fn call_with_list(protocol: Protocol, target: &str, parts: &[Vec<u8>]) -> Bytes {
     let items = parts.iter().map(Vec::as_slice);
     match protocol {
@@ -267,16 +230,16 @@ pub fn call_with_list(protocol: Protocol, target: &str, parts: &[Vec<u8>]) -> By
     }
 }
 
-/// How long a text is as it stands in a message.
+/// The length of a text as it stands in a message.
 pub fn text_len(protocol: Protocol, text: &str) -> usize {
     match protocol {
         Protocol::Json => pages::json_length(text),
-        // After at most five bytes that tell its length.
+        // Its length prefix takes at most five bytes.
         Protocol::MessagePack => text.len() + 5,
     }
 }
 
-/// A call of the client's `target` that it is to answer with a completion of `id`, whole.
+/// A call of the client that it answers with a completion of `id`.
 pub fn question<T: Serialize>(
     protocol: Protocol,
     id: &str,
@@ -289,7 +252,6 @@ pub fn question<T: Serialize>(
     }
 }
 
-/// One item of the stream `id`, whole.
 pub fn stream_item(protocol: Protocol, id: &str, item: &Data) -> Bytes {
     match protocol {
         Protocol::Json => json::stream_item(id, item),
@@ -297,12 +259,12 @@ pub fn stream_item(protocol: Protocol, id: &str, item: &Data) -> Bytes {
     }
 }
 
-/// What stateful reconnect says besides messages: that they came, or where a replay begins.
+/// Stateful reconnect: the messages up to this one have been received.
 pub fn acknowledgement(protocol: Protocol, sequence_id: u64) -> Bytes {
     numbered(protocol, 8, sequence_id)
 }
 
-/// See [`acknowledgement`]: the message with which a replay begins.
+/// Stateful reconnect: a replay begins at this message.
 pub fn sequence(protocol: Protocol, sequence_id: u64) -> Bytes {
     numbered(protocol, 9, sequence_id)
 }
@@ -314,7 +276,6 @@ fn numbered(protocol: Protocol, kind: u8, sequence_id: u64) -> Bytes {
     }
 }
 
-/// The answer to the invocation `id`, whole.
 pub fn completion(protocol: Protocol, id: &str, outcome: &CompletionResult) -> Bytes {
     match protocol {
         Protocol::Json => json::completion(id, outcome),
@@ -322,7 +283,6 @@ pub fn completion(protocol: Protocol, id: &str, outcome: &CompletionResult) -> B
     }
 }
 
-/// A ping, whole.
 pub fn ping(protocol: Protocol) -> Bytes {
     match protocol {
         Protocol::Json => json::ping(),
@@ -330,8 +290,7 @@ pub fn ping(protocol: Protocol) -> Bytes {
     }
 }
 
-/// The server's goodbye, whole. A client with automatic reconnect comes back only when
-/// `allow_reconnect` is set.
+/// A client with automatic reconnect returns only when `allow_reconnect` is set.
 pub fn close(protocol: Protocol, error: Option<&str>, allow_reconnect: bool) -> Bytes {
     match protocol {
         Protocol::Json => json::close(error, allow_reconnect),

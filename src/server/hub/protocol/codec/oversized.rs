@@ -1,42 +1,34 @@
-//! Messages that are longer than allowed: read over without being kept, but for what an answer needs.
+//! Oversized messages: skipped without being buffered, except for what an error answer needs.
 
 use super::{Protocol, RECORD_END, messagepack};
 
-/// Past so many bytes of one message the rest is not waited for.
+/// Past this length the end of a message is not waited for.
 const MAX_SKIPPED_LEN: usize = 4 * 1024 * 1024;
-/// How much of the beginning of a message of MessagePack is looked at.
+/// How much of the beginning of a MessagePack message is kept.
 const MAX_HEAD_LEN: usize = 4096;
-/// The longest name that is kept, as it is written.
+/// The longest name that is kept, in encoded form.
 const MAX_NAME_LEN: usize = 1024;
 
-/// What is known of a message that was read over.
+/// What an error answer needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MessageHead {
-    /// Its type.
+    /// The message type.
     pub kind: Option<u64>,
-    /// What names it in its answer.
     pub invocation_id: Option<String>,
-    /// What it calls.
     pub target: Option<String>,
 }
 
-/// How much of a message was read over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SkipProgress {
-    /// All bytes; more of it follows.
+    /// All bytes were skipped; the message continues.
     More,
-    /// The first `used` bytes; there it ends.
-    Whole {
-        /// Bytes, with the end of the message.
-        used: usize,
-        /// What is known of it.
-        head: MessageHead,
-    },
-    /// It has no end in reach.
+    /// The message ends after `used` bytes.
+    Whole { used: usize, head: MessageHead },
+    /// Past [`MAX_SKIPPED_LEN`].
     TooLong,
 }
 
-/// A message that is being read over.
+/// A message that is being skipped.
 #[derive(Debug)]
 pub struct OversizedMessage {
     scan: Scan,
@@ -50,7 +42,7 @@ enum Scan {
 }
 
 impl OversizedMessage {
-    /// Of a message from its first byte on, with what frames it.
+    /// For a message from its first byte on, with its framing.
     pub fn new(protocol: Protocol) -> OversizedMessage {
         let scan = match protocol {
             Protocol::Json => Scan::Json(JsonHeadScanner::default()),
@@ -59,7 +51,6 @@ impl OversizedMessage {
         OversizedMessage { scan, skipped: 0 }
     }
 
-    /// Reads on.
     pub fn take(&mut self, bytes: &[u8]) -> SkipProgress {
         let before = self.skipped;
         self.skipped += bytes.len();
@@ -90,16 +81,16 @@ impl OversizedMessage {
     }
 }
 
-/// JSON, of which only the names and texts of the outermost object are looked at.
+/// Reads only the names and strings of the outermost object.
 #[derive(Debug, Default)]
 struct JsonHeadScanner {
     head: MessageHead,
     depth: u32,
     in_string: bool,
     escaped: bool,
-    /// The last text of the outermost object, with its quotation marks.
+    /// The last string of the outermost object, with its quotation marks.
     text: Vec<u8>,
-    /// The name of the property whose value follows.
+    /// The property whose value follows.
     name: Option<String>,
 }
 
@@ -152,7 +143,7 @@ impl JsonHeadScanner {
         }
     }
 
-    /// What is too long lacks its end and is none.
+    /// A string that was cut has no end quote, and is not valid JSON.
     fn decoded(&self) -> Option<String> {
         serde_json::from_slice(&self.text).ok()
     }
@@ -170,7 +161,7 @@ mod tests {
         }
     }
 
-    /// However it is cut.
+    /// For every way to cut the input.
     fn scanned(protocol: Protocol, bytes: &[u8]) -> Vec<(usize, MessageHead)> {
         [1, 7, bytes.len()]
             .map(|size| {

@@ -1,90 +1,65 @@
-//! What a session tells its driver.
+//! The actions of a session and the reasons for its end.
 
 use bytes::Bytes;
 
 use crate::server::hub::protocol::codec::{CompletionResult, Data};
 
-/// What the driver of a session is to do.
+/// For the driver of the session, in this order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SessionAction {
-    /// Write these bytes: whole messages, never to be split over frames.
+    /// Write whole messages; they must not be split over frames.
     Send(Bytes),
-    /// The client and the server understand each other; calls of the client may go out from here.
+    /// The handshake succeeded: calls of the client may be sent from here on.
     HandshakeDone,
-    /// Call a method.
     Invoke {
-        /// Names the call; without it no answer is next_ping.
+        /// Without it no completion is sent.
         invocation_id: Option<String>,
-        /// The method's name, to be matched without case.
+        /// Compared without case.
         target: String,
-        /// The arguments, by position.
         arguments: Vec<Data>,
         /// The client's uploads to this call.
         stream_ids: Vec<String>,
-        /// Which kind of answer the client expects.
         kind: InvocationKind,
     },
-    /// An item of a client's upload.
-    StreamItem {
-        /// The upload; if there is none, the item is to be ignored.
-        id: String,
-        /// The item.
-        item: Data,
-    },
-    /// The end of a client's upload, or its answer to a call of ours.
-    Completion {
-        /// The upload or the call; if there is neither, this is to be ignored.
-        id: String,
-        /// How it ended.
-        outcome: CompletionResult,
-    },
-    /// Stop a stream.
-    Cancel {
-        /// The stream; if there is none, this is to be ignored.
-        id: String,
-    },
-    /// Flush what was sent, then end the transport. Nothing follows.
-    End {
-        /// Why.
-        reason: EndReason,
-    },
+    /// An item of a client's upload; ignored if there is no such upload.
+    StreamItem { id: String, item: Data },
+    /// The end of a client's upload, or its answer to a call of ours; ignored if there is neither.
+    Completion { id: String, outcome: CompletionResult },
+    /// Stop a stream; ignored if there is none.
+    Cancel { id: String },
+    /// Flush the output, then close the transport. No action follows.
+    End { reason: EndReason },
 }
 
-/// The kinds of calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InvocationKind {
-    /// One answer. Holds back the input that follows until [`Session::complete`](super::Session::complete)
-    /// or [`Session::release`](super::Session::release).
+    /// One answer. Input waits until [`Session::complete`](super::Session::complete) or
+    /// [`Session::release`](super::Session::release).
     Plain,
-    /// A stream of answers. Does not hold back anything; ended by [`Session::answer`](super::Session::answer).
+    /// A stream of answers, ended by [`Session::answer`](super::Session::answer). Input does not wait.
     Stream,
 }
 
-/// Why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndReason {
-    /// The handshake was refused, or the server left before it.
+    /// The handshake was refused, or the server closed before it.
     HandshakeFailed,
-    /// No handshake came in time.
     HandshakeTimeout,
-    /// The client sent what is not the protocol.
     ProtocolError,
-    /// The client sent a message longer than allowed, or more than it was asked for.
+    /// A message, or the unread input, exceeded its limit.
     TooLong,
-    /// The client fell silent.
     ClientTimeout,
-    /// The client said goodbye.
+    /// The client sent a Close message.
     ClientClosed,
-    /// The client said goodbye with an error: it may have failed on what it was sent.
+    /// The client sent a Close message with an error: it may have failed on its input.
     ClientFailed,
-    /// The server said goodbye.
     ServerClosed,
-    /// The client lost its transport and did not come back in time, or for what is not kept any more.
+    /// The client did not reconnect in time, or misses messages that are no longer kept.
     Abandoned,
 }
 
 impl EndReason {
-    /// A name for logs and metrics.
+    /// For logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             EndReason::HandshakeFailed => "handshake_failed",

@@ -1,20 +1,19 @@
-//! The bytes of a connection that cannot be read yet: part of a message, or messages that wait for
-//! the running invocation.
+//! Unread input of a connection: part of a message, or messages that wait for the running invocation.
 
 use std::fmt;
 
-/// An idle connection that once received a large message must not keep its room: there are very
-/// many idle connections. Below this, in bytes, keeping it saves an allocation per message.
+/// An idle connection must not keep the memory of a large message: there are very many idle connections.
+/// Keeping up to this many bytes saves an allocation per message.
 const MAX_IDLE_CAPACITY: usize = 1024;
 
-/// Bytes received and not read. `Default` holds no memory.
+/// `Default` allocates nothing.
 #[derive(Default)]
 pub(super) struct InputBuffer {
     bytes: Vec<u8>,
-    /// How many of `bytes` are read already: taking them away at once would move the rest for each
-    /// of many small messages.
+    /// How many of `bytes` are read. Removing them at once would move the rest for each of many small
+    /// messages.
     start: usize,
-    /// How many of the unread bytes are known to hold no end of a message.
+    /// How many of the unread bytes are known to contain no end of a message.
     scanned: usize,
 }
 
@@ -43,7 +42,7 @@ impl InputBuffer {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Takes away what has been read, and notes how much of the rest was searched in vain.
+    /// Removes read bytes, and records how many of the rest contain no end of a message.
     pub(super) fn advance(&mut self, used: usize, scanned: usize) {
         self.start = self.bytes.len().min(self.start + used);
         self.scanned = scanned.min(self.len());
@@ -62,7 +61,7 @@ impl InputBuffer {
     }
 }
 
-/// Without the bytes, which are what people write to each other.
+/// Without the bytes: they are private messages.
 impl fmt::Debug for InputBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("InputBuffer").field("len", &self.len()).finish_non_exhaustive()

@@ -1,10 +1,9 @@
 //! One connection of the hub as a state machine: bytes and the time go in, actions come out.
 //!
-//! It holds the rules of a connection: handshake first, one invocation at a time and in order,
-//! timeouts, limits, and how a connection is ended. It knows no sockets and no methods: whoever
-//! drives it does the actions in the order given, and calls [`Session::complete`] when an invocation
-//! has ended. What the server itself calls on the client is written past it, once
-//! [`Session::protocol`] tells the protocol.
+//! It holds the rules of a connection: handshake first, one invocation at a time and in order, timeouts,
+//! limits, and the end of a connection. It knows no sockets and no methods. Its driver executes the actions
+//! in order and calls [`Session::complete`] when an invocation has ended. Calls of the client pass through
+//! [`Session::send`] or [`Session::count`].
 
 mod action;
 mod input_buffer;
@@ -30,9 +29,9 @@ use super::{
 };
 use crate::app::off_loop::off_loop;
 
-/// The longest handshake, in bytes (reference: the official server's limit).
+/// Reference: the official server's limit.
 const MAX_HANDSHAKE_LEN: usize = 32 * 1024;
-/// So many actions at once: what they are answered has to go out before more is read.
+/// Reading stops at this many actions, until the answers to them have been written.
 const MAX_ACTIONS: usize = 256;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,33 +41,32 @@ enum Phase {
     Ended,
 }
 
-/// The state of one connection. Holds no memory of its own while nothing is half received.
+/// Allocates nothing while no message is half received.
 #[derive(Debug)]
 pub struct Session {
     limits: SessionLimits,
     transport: TransportCapabilities,
-    /// Both directions' counts, where the connection may outlive its transport.
+    /// Only when stateful reconnect was negotiated.
     replay: Option<Box<ReplayBuffer>>,
-    /// The transport is lost; until then the client may come back.
+    /// The transport is lost; the client may reconnect until then.
     detached_until: Option<Instant>,
     input: InputBuffer,
-    /// A message that is too long is being read over.
+    /// An oversized message is being skipped.
     oversized: Option<Box<OversizedMessage>>,
     phase: Phase,
-    /// Whether an invocation runs, which stops the clock on the client.
+    /// An invocation runs: the client's timeout is suspended.
     running: bool,
-    /// Nothing is read until [`Session::resume_reading`]: so much was asked for that its answers come first.
+    /// Reading waits for [`Session::resume_reading`].
     paused: bool,
-    /// Whether the client has ever pinged: one that never does is never timed out.
+    /// A client that never pings is never timed out.
     client_pings: bool,
-    /// When the client's last whole message came, or its last invocation ended.
+    /// The client's last whole message, or the end of its last invocation.
     last_activity: Instant,
-    /// The next ping of the server; before the handshake, its timeout.
+    /// The next ping of the server; before the handshake, the handshake timeout.
     server_deadline: Instant,
 }
 
 impl Session {
-    /// A connection that has just been made.
     pub fn new(limits: SessionLimits, transport: TransportCapabilities, now: Instant) -> Self {
         Self {
             limits,
@@ -86,12 +84,12 @@ impl Session {
         }
     }
 
-    /// Takes bytes from the client, cut anywhere.
+    /// Input from the client, cut anywhere.
     pub fn on_bytes(&mut self, bytes: &[u8], now: Instant, out: &mut Vec<SessionAction>) {
         if self.phase == Phase::Ended {
             return;
         }
-        // Most frames are whole messages and find nothing before them: those are read in place.
+        // Most frames hold whole messages, and no input waits before them: those are read in place.
         if self.input.is_empty() && !self.running && !self.paused {
             let (used, scanned) = self.process(bytes, 0, now, out);
             let rest = bytes.get(used..).unwrap_or_default();
@@ -105,7 +103,7 @@ impl Session {
         }
     }
 
-    /// Does what time demands. To be called at [`Session::next_deadline`]; earlier does no harm.
+    /// Handles timeouts. Call it at [`Session::next_deadline`]; earlier is harmless.
     pub fn on_tick(&mut self, now: Instant, out: &mut Vec<SessionAction>) {
         if let Some(until) = self.detached_until {
             if now >= until && self.phase != Phase::Ended {
@@ -134,14 +132,14 @@ impl Session {
                 self.server_deadline = now + self.limits.ping_interval;
                 out.push(SessionAction::Send(codec::ping(agreed.protocol)));
             }
-            // An ended session has no deadlines, yet its driver may still ask for one.
+            // An ended session has no deadlines, but its driver may still ask for one.
             Phase::Ended => self.server_deadline = now + self.limits.ping_interval,
             Phase::Handshake | Phase::Open(_) => {}
         }
     }
 
-    /// The running invocation has ended: answers it if it had an id, then goes on with the input
-    /// that waited for it. Nothing happens when none runs, or the connection has ended meanwhile.
+    /// The running invocation has ended: sends its completion if it has an id, then processes the input
+    /// that waited. Does nothing when none runs or the connection has ended.
     pub fn complete(
         &mut self,
         invocation_id: Option<&str>,
@@ -160,8 +158,8 @@ impl Session {
         self.process_buffered(now, out);
     }
 
-    /// The running invocation holds the line no longer: its answer comes later, by
-    /// [`Session::answer`]. So it is with those that wait for the client itself.
+    /// Lets input continue although the running invocation is not done: its answer depends on the client
+    /// and follows by [`Session::answer`].
     pub fn release(&mut self, now: Instant, out: &mut Vec<SessionAction>) {
         if mem::take(&mut self.running) {
             self.last_activity = now;
@@ -169,49 +167,48 @@ impl Session {
         }
     }
 
-    /// Answers an invocation that does not hold the line: a stream has ended or could not begin
-    /// ([`InvocationKind::Stream`]), or one that was released is done.
+    /// Completes an invocation for which input does not wait: an [`InvocationKind::Stream`], or one that
+    /// was released.
     pub fn answer(&mut self, id: &str, outcome: &CompletionResult, out: &mut Vec<SessionAction>) {
         if let Phase::Open(agreed) = self.phase {
             self.send(codec::completion(agreed.protocol, id, outcome), out);
         }
     }
 
-    /// Says something of the server's own accord: calls of the client, items of streams. Whole
-    /// messages only.
+    /// Sends a message of the server's own: a call of the client, an item of a stream.
     pub fn send(&mut self, message: Bytes, out: &mut Vec<SessionAction>) {
         self.count(&message);
         out.push(SessionAction::Send(message));
     }
 
-    /// Counts a message that the driver writes by itself. All that goes to the client has to pass
-    /// here or through [`Session::say`], or a client that comes back misses it.
+    /// Counts a message that the driver writes itself. Every message to the client has to pass through here
+    /// or through [`Session::send`]; otherwise a client that reconnects misses it.
     pub fn count(&mut self, message: &Bytes) {
         if let Some(replay) = &mut self.replay {
             replay.sent(message, self.limits.max_kept);
         }
     }
 
-    /// Reads nothing more until [`Session::resume_reading`]. For a driver that has much to send: what is read
-    /// is answered, and answers may be many times as long as what asked for them.
+    /// Stops reading until [`Session::resume_reading`]: answers may be many times as long as their
+    /// requests, so a driver with a full output buffer must not read more.
     pub fn pause(&mut self) {
         self.paused = self.phase != Phase::Ended;
     }
 
-    /// Whether reading waits for [`Session::resume_reading`]. It may begin by itself, too.
+    /// Also true when the session paused itself.
     pub fn is_paused(&self) -> bool {
         self.paused
     }
 
-    /// What was answered has gone out: reads on.
+    /// The answers have been written.
     pub fn resume_reading(&mut self, now: Instant, out: &mut Vec<SessionAction>) {
         if mem::take(&mut self.paused) {
             self.process_buffered(now, out);
         }
     }
 
-    /// Says goodbye. `error` is the whole text for the client; `allow_reconnect` invites it to come
-    /// back at once, as on a restart, and its absence tells it to stay away.
+    /// Closes the connection. `error` is the whole text for the client; a client reconnects by itself only
+    /// with `allow_reconnect`.
     pub fn close(
         &mut self,
         error: Option<&str>,
@@ -234,18 +231,18 @@ impl Session {
         }
     }
 
-    /// Whether the driver should read from the client. While an invocation runs, what comes is kept
-    /// unread; one chunk of that is enough, and the transport holds back the rest.
+    /// Whether the driver should read from the client. While an invocation runs one chunk is buffered; the
+    /// transport holds back the rest.
     pub fn wants_input(&self) -> bool {
         self.phase != Phase::Ended && !self.paused && (!self.running || self.input.is_empty())
     }
 
-    /// The protocol, from the handshake to the end.
+    /// `None` before the handshake and after the end.
     pub fn protocol(&self) -> Option<Protocol> {
         self.handshake_params().map(|agreed| agreed.protocol)
     }
 
-    /// What the handshake agreed on, from the handshake to the end.
+    /// `None` before the handshake and after the end.
     pub fn handshake_params(&self) -> Option<HandshakeParams> {
         match self.phase {
             Phase::Open(agreed) => Some(agreed),
@@ -253,7 +250,7 @@ impl Session {
         }
     }
 
-    /// When [`Session::on_tick`] is next to be called.
+    /// When to call [`Session::on_tick`].
     pub fn next_deadline(&self) -> Instant {
         if let Some(until) = self.detached_until {
             return until;
@@ -298,8 +295,8 @@ impl Session {
         }
     }
 
-    /// Reads messages until one is incomplete, an invocation runs or the connection ends. Returns
-    /// how many bytes it has read, and how many after them hold no end of a message.
+    /// Reads messages until one is incomplete, an invocation runs or the connection ends. Returns how many
+    /// bytes were read, and how many after them contain no end of a message.
     fn process(
         &mut self,
         bytes: &[u8],
@@ -370,8 +367,8 @@ impl Session {
         }
     }
 
-    /// Whether a message is to be looked at: on a connection that may outlive its transport, what
-    /// was seen before is not, nor anything between a return and its [`ClientMessage::Sequence`].
+    /// With stateful reconnect, messages processed before are skipped, and so is everything between a
+    /// reconnect and its [`ClientMessage::Sequence`].
     fn is_new(&mut self, message: &ClientMessage, now: Instant) -> bool {
         let Some(replay) = &mut self.replay else { return true };
         match message {
@@ -456,8 +453,7 @@ impl Session {
         self.end(reason, out);
     }
 
-    /// Ends a connection for an error. The client may come back: only an application that sends
-    /// somebody away forbids that.
+    /// Ends a connection with an error. The client may reconnect: only the application forbids that.
     fn fail(&mut self, detail: &str, reason: EndReason, out: &mut Vec<SessionAction>) {
         match self.phase {
             Phase::Handshake => self.refuse(&HandshakeError::Canceled, reason, out),

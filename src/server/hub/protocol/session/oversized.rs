@@ -1,4 +1,4 @@
-//! Messages that are too long: each is read over and answered, and the connection stays.
+//! Oversized messages: each is skipped and answered with an error, and the connection stays open.
 
 use std::time::Instant;
 
@@ -9,9 +9,9 @@ use crate::server::hub::protocol::{
     handshake::HandshakeError,
 };
 
-/// The types of calls: plain, and of a stream.
+/// The message types Invocation and StreamInvocation.
 const INVOCATIONS: [u64; 2] = [1, 4];
-/// Those that stateful reconnect counts.
+/// The message types that stateful reconnect counts.
 const SEQUENCED: std::ops::RangeInclusive<u64> = 1..=5;
 
 impl Session {
@@ -26,7 +26,7 @@ impl Session {
         }
     }
 
-    /// Reads on in a message that is too long. Returns how many bytes were of it.
+    /// Returns how many bytes belong to the oversized message.
     pub(super) fn skip_oversized(
         &mut self,
         bytes: &[u8],
@@ -63,7 +63,7 @@ impl Session {
         if !INVOCATIONS.contains(&kind) {
             return self.fail_too_long(out);
         }
-        // Without an id there is no answer to any call.
+        // A call without an id gets no answer.
         if let Some(id) = invocation_id {
             let text = format!(
                 "message_too_large: esh3ar takes at most {} bytes in one message of a client",

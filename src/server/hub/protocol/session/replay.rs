@@ -1,11 +1,11 @@
-//! The counts of stateful reconnect: what the client may have missed, and what of its own we have.
+//! The counters and the replay buffer of stateful reconnect.
 //!
-//! Both sides count calls, completions, items and cancellations, each way from 1, without saying the
-//! numbers. Where the official clients differ from the protocol's text, this follows the clients: a
-//! replay is announced with the number of its first message.
+//! Both sides number invocations, completions, items and cancellations from 1, each direction by itself;
+//! the numbers are not sent. Where the official clients differ from the text of the protocol, this follows
+//! the clients: a replay is announced with the number of its first message.
 //!
-//! What is unacknowledged has an end: past it the oldest is dropped, and a client that loses its transport before it
-//! has acknowledged that cannot come back. Its connection goes on meanwhile.
+//! The buffer is bounded: past its limit the oldest message is dropped, and a client that loses its
+//! transport before it has acknowledged that message cannot reconnect. The connection itself continues.
 
 use std::{
     collections::VecDeque,
@@ -14,25 +14,23 @@ use std::{
 
 use bytes::Bytes;
 
-/// With more bytes than this unacknowledged, no more live messages should be said (reference: the official
-/// server's and clients' buffer).
+/// Past this many unacknowledged bytes no live message should be sent (reference: the buffer of the official
+/// server and clients).
 const MAX_LIVE_LEN: usize = 100_000;
-/// How long acknowledgements are gathered.
+/// Acknowledgements are batched for this long.
 const ACKNOWLEDGE_DELAY: Duration = Duration::from_secs(1);
 
-/// The counts of one connection.
 #[derive(Debug)]
 pub(super) struct ReplayBuffer {
-    /// What was sent and not acknowledged, oldest first.
+    /// Oldest first.
     unacknowledged: VecDeque<Bytes>,
     /// The number of the first of them; one past the last sent if there are none.
     first: u64,
     size: usize,
-    /// The client has everything up to this number.
     acknowledged_up_to: u64,
-    /// The number of the client's last message that was looked at.
+    /// The number of the client's last message that was processed.
     last_processed: u64,
-    /// The number of the client's last message that came; below `last_processed` during its replay.
+    /// The number of the client's last message; below `last_processed` during its replay.
     last_received: u64,
     awaits_sequence: bool,
     acknowledge_at: Option<Instant>,
@@ -54,7 +52,7 @@ impl Default for ReplayBuffer {
 }
 
 impl ReplayBuffer {
-    /// A message was said. No more than `max_kept` bytes are unacknowledged.
+    /// Keeps at most `max_kept` bytes.
     pub(super) fn sent(&mut self, message: &Bytes, max_kept: usize) {
         self.size += message.len();
         self.unacknowledged.push_back(message.clone());
@@ -68,7 +66,7 @@ impl ReplayBuffer {
         true
     }
 
-    /// Whether everything is unacknowledged that the client may have missed.
+    /// Whether every message that the client may have missed is kept.
     pub(super) fn is_whole(&self) -> bool {
         self.first <= self.acknowledged_up_to.saturating_add(1)
     }
@@ -81,14 +79,13 @@ impl ReplayBuffer {
         self.size > MAX_LIVE_LEN
     }
 
-    /// The client has everything up to this number.
     pub(super) fn acknowledged(&mut self, number: u64) {
         while self.first <= number && self.drop_first() {}
-        // Nobody has more than what was said.
+        // A client cannot acknowledge more than was sent.
         self.acknowledged_up_to = self.acknowledged_up_to.max(number.min(self.first - 1));
     }
 
-    /// A message of the client's came. Whether it is new.
+    /// Returns whether the message is new.
     pub(super) fn received(&mut self, now: Instant) -> bool {
         self.last_received += 1;
         self.acknowledge_at.get_or_insert(now + ACKNOWLEDGE_DELAY);
@@ -99,7 +96,7 @@ impl ReplayBuffer {
         true
     }
 
-    /// The number to acknowledge, if it is time.
+    /// The number to acknowledge, when it is time.
     pub(super) fn acknowledge(&mut self, now: Instant) -> Option<u64> {
         let at = self.acknowledge_at?;
         (now >= at).then(|| {
@@ -112,19 +109,18 @@ impl ReplayBuffer {
         self.acknowledge_at
     }
 
-    /// The client is back. The number of the first message that it is sent again, or of the next new
-    /// one, and what it is sent again.
+    /// The number of the first message to replay (or of the next new one), and the messages to replay.
     pub(super) fn resume(&mut self) -> (u64, impl Iterator<Item = Bytes>) {
         self.awaits_sequence = true;
         (self.first, self.unacknowledged.iter().cloned())
     }
 
-    /// Whether the client has yet to say where it begins again.
+    /// Whether the client has yet to announce the first number of its replay.
     pub(super) fn awaits_sequence(&self) -> bool {
         self.awaits_sequence
     }
 
-    /// The client's next message has this number. Whether that can be: nothing may be missing.
+    /// The client announces the number of its next message. Returns whether no message is missing.
     pub(super) fn begin_at(&mut self, number: u64) -> bool {
         self.awaits_sequence = false;
         if number == 0 || number > self.last_processed + 1 {
@@ -168,7 +164,7 @@ mod tests {
         assert!(replay.is_whole());
         let (first, again) = replay.resume();
         assert_eq!((first, again.collect::<Vec<_>>()), (3, vec![message(3), message(4)]));
-        // One that is larger than all that is unacknowledged.
+        // One that is larger than the limit.
         replay.sent(&message(5), 9);
         assert_eq!((replay.size(), replay.is_whole()), (0, false));
         replay.acknowledged(5);
