@@ -63,12 +63,16 @@ impl Driver {
                 clock.as_mut().reset(deadline);
             }
             let event = tokio::select! {
-                event = transport.receive(), if self.session.wants_input() => Event::Transport(event),
+                event = transport.receive(), if self.session.wants_input() => {
+                    Event::Transport(event)
+                }
                 outbound = next_outbound(&mut self.registration, self.session.is_full()) => {
                     Event::Outbound(outbound)
                 }
                 (id, result) = finished(&mut self.running) => Event::Invoked(id, result),
-                result = implicit_acks::stored(&mut self.implicit_acks) => Event::ImplicitlyAcknowledged(result),
+                result = implicit_acks::stored(&mut self.implicit_acks) => {
+                    Event::ImplicitlyAcknowledged(result)
+                }
                 found = finished(&mut self.reading) => Event::Read(found),
                 reconnect = next_reconnect(&mut self.reconnects) => Event::Reconnected(reconnect),
                 () = clock.as_mut() => Event::Tick,
@@ -93,7 +97,7 @@ impl Driver {
                 Event::Tick => self.on_tick(transport),
                 Event::Stop => {
                     stopping = true;
-                    self.wait_close_turn().await;
+                    self.wait_for_close_wave().await;
                     self.session.close(None, true, &mut self.actions);
                 }
             }

@@ -32,7 +32,7 @@ pub(super) fn for_service(service: Service) -> Option<Box<ImplicitAcks>> {
 
 /// The result of the implicit acknowledgement that is running.
 pub(super) async fn stored(implicit_acks: &mut Option<Box<ImplicitAcks>>) -> InvocationResult {
-    match implicit_acks.as_mut().map(|acks| &mut implicit_acks.acknowledging) {
+    match implicit_acks.as_mut().map(|acks| &mut acks.acknowledging) {
         Some(acknowledging) => finished(acknowledging).await,
         None => std::future::pending().await,
     }
@@ -52,7 +52,7 @@ impl Driver {
         if waits || acks.sent.is_empty() || self.session.is_detached() {
             return Ok(());
         }
-        acks.probed = std::mem::take(&mut implicit_acks.sent);
+        acks.probed = std::mem::take(&mut acks.sent);
         acks.ping += 1;
         let ping = Bytes::copy_from_slice(&acks.ping.to_be_bytes());
         if !transport.ping(ping).await? {
@@ -70,7 +70,7 @@ impl Driver {
 
     fn acknowledge_probed(&mut self) {
         let Some(acks) = &mut self.implicit_acks else { return };
-        let ids = std::mem::take(&mut implicit_acks.probed);
+        let ids = std::mem::take(&mut acks.probed);
         if ids.is_empty() {
             return;
         }
@@ -94,7 +94,7 @@ impl Driver {
     /// The transport was lost with the messages in flight.
     pub(super) fn reset_probe(&mut self) {
         if let Some(acks) = &mut self.implicit_acks {
-            acks.sent.append(&mut implicit_acks.probed);
+            acks.sent.append(&mut acks.probed);
         }
     }
 }

@@ -124,7 +124,7 @@ struct Driver {
     page_rows: usize,
     /// Live messages that arrived during a read, and whether they were acknowledged elsewhere meanwhile.
     deferred: Vec<(Arc<Delivery>, bool)>,
-    /// Since when items were missed that the client has to be outputs of.
+    /// Since when items were missed that the client has to be told.
     missed_since: Option<time::OffsetDateTime>,
     /// No read before this, after a failed one.
     read_retry_at: Option<Instant>,
@@ -164,7 +164,7 @@ fn driver(app: App, transport: &Transport, params: ConnectionParams) -> Box<Driv
         limits.client_timeout = NO_TIMEOUT;
     }
     let text_only = matches!(transport, Transport::ServerSentEvents(_));
-    let channel = TransportCapabilities { stateful: reconnects.is_some(), text_only };
+    let capabilities = TransportCapabilities { stateful: reconnects.is_some(), text_only };
     Box::new(Driver {
         expires: expiry(&app, caller.expires_at),
         app,
@@ -172,7 +172,7 @@ fn driver(app: App, transport: &Transport, params: ConnectionParams) -> Box<Driv
         peer,
         service,
         connection_id: connection_id.into(),
-        session: Session::new(limits, channel, Instant::now()),
+        session: Session::new(limits, capabilities, Instant::now()),
         protocol: None,
         registration: None,
         feed: None,
@@ -277,7 +277,7 @@ impl Driver {
     }
 
     /// Waits for this connection's close wave, so that clients do not all reconnect at once.
-    async fn wait_close_turn(&mut self) {
+    async fn wait_for_close_wave(&mut self) {
         let Some(registration) = &self.registration else { return };
         let connections = self.app.presence().local().connections() as u64;
         tokio::time::sleep(close_waves::close_delay(registration.id(), connections)).await;

@@ -31,22 +31,24 @@ impl Driver {
     pub(super) async fn flush(&mut self, transport: &mut Transport) -> Result<(), &'static str> {
         while !self.output.is_empty() && (self.hold_until.is_none() || self.ended.is_some()) {
             // Some clients take messages in the same frame for a part of the handshake response.
-            let alone = self.handshake_len > 0;
+            let separate = self.handshake_len > 0;
             let bytes = match std::mem::take(&mut self.handshake_len) {
                 0 => std::mem::take(&mut self.output),
-                answer => self.output.split_to(answer.min(self.output.len())),
+                length => self.output.split_to(length.min(self.output.len())),
             };
             let bytes = bytes.freeze();
             // The handshake response is text under every protocol.
             let text = self.protocol.is_none_or(Protocol::is_text);
             self.app.failpoint("socket_before_write");
             let reconnect = tokio::select! {
-                sent = transport.send(bytes, text, alone) => {
+                sent = transport.send(bytes, text, separate) => {
                     sent?;
                     None
                 }
                 // A reconnect must not wait for the send timeout of the old socket.
-                reconnect = next_reconnect(&mut self.reconnects), if self.ended.is_none() => Some(reconnect),
+                reconnect = next_reconnect(&mut self.reconnects), if self.ended.is_none() => {
+                    Some(reconnect)
+                }
             };
             self.app.failpoint("socket_after_write");
             if let Some(reconnect) = reconnect {

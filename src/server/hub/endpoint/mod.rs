@@ -292,7 +292,7 @@ impl Hub {
         accept: &str,
     ) -> Result<Response, HubRejection> {
         self.refuse_while_draining()?;
-        self.count(&client.caller).await?;
+        self.count_connect(&client.caller).await?;
         let connection_id = negotiate::id(self.inner.signer.connection_id(key));
         let handshake_permit = self.begin_handshake(&client.caller)?;
         let params =
@@ -316,8 +316,8 @@ impl Hub {
             address.and_then(|address| address.parse().ok()).ok_or(HubRejection::UnknownId)?;
         let stays = socket || *method == Method::GET && wants_events(headers);
         let permit = if stays { Some(self.acquire_permit()?) } else { None };
-        let request_to = ForwardRequest { owner, permit, socket, peer };
-        Ok(self.inner.forwarder.forward(&self.inner.signer, request_to, request).await?)
+        let target = ForwardRequest { owner, permit, socket, peer };
+        Ok(self.inner.forwarder.forward(&self.inner.signer, target, request).await?)
     }
 
     async fn connect(
@@ -332,7 +332,7 @@ impl Hub {
         if let (Some(accept), false) = (&accept, named) {
             // Only WebSockets need no negotiation.
             self.refuse_while_draining()?;
-            self.count(&client.caller).await?;
+            self.count_connect(&client.caller).await?;
             let connection_id = negotiate::id(self.random()?);
             let handshake_permit = self.begin_handshake(&client.caller)?;
             let params = ConnectionParams {
@@ -352,15 +352,15 @@ impl Hub {
             }
         };
         if begins {
-            self.count(&client.caller).await?;
+            self.count_connect(&client.caller).await?;
         }
         let wants_events = wants_events(request.headers());
         match (found, accept) {
             (Lookup::Negotiated, Some(accept)) => {
-                self.first_socket(key, client, &mut request, &accept)
+                self.attach_websocket(key, client, &mut request, &accept)
             }
-            (Lookup::Negotiated, None) if wants_events => self.first_events(key, client),
-            (Lookup::Negotiated, None) => self.first_poll(key, client),
+            (Lookup::Negotiated, None) if wants_events => self.attach_event_stream(key, client),
+            (Lookup::Negotiated, None) => self.attach_long_polling(key, client),
             // The handshake chose a version without stateful reconnect.
             (Lookup::Attached(TransportHandle::ResumableWebSocket(reconnects)), Some(_))
                 if reconnects.is_closed() =>
@@ -368,7 +368,7 @@ impl Hub {
                 Err(HubRejection::Conflict)
             }
             (Lookup::Attached(TransportHandle::ResumableWebSocket(reconnects)), Some(accept)) => {
-                self.another_socket(reconnects, client, &mut request, &accept)
+                self.reconnect_websocket(reconnects, client, &mut request, &accept)
             }
             (Lookup::Attached(TransportHandle::WebSocket), Some(_)) => Err(HubRejection::Conflict),
             (Lookup::Attached(TransportHandle::ServerSentEvents(_)), None) if wants_events => {
@@ -385,7 +385,7 @@ impl Hub {
     }
 
     /// Counts a connection, or a reconnect, against the rate limit.
-    async fn count(&self, caller: &Caller) -> Result<(), HubRejection> {
+    async fn count_connect(&self, caller: &Caller) -> Result<(), HubRejection> {
         self.inner.app.count_connect(caller).await.map_err(HubRejection::RateLimited)
     }
 
@@ -420,7 +420,8 @@ impl Hub {
             Lookup::Negotiated => return Err(HubRejection::UnknownId),
         };
         let queued = posts.queue().ok_or(HubRejection::TooManyPosts)?;
-        let taken = tokio::time::timeout(POST_TIMEOUT, take(&posts, request.into_body())).await;
+        let taken =
+            tokio::time::timeout(POST_TIMEOUT, enqueue_body(&posts, request.into_body())).await;
         drop(queued);
         taken.unwrap_or_else(|_| Ok(text(StatusCode::REQUEST_TIMEOUT, "")))
     }
@@ -444,7 +445,7 @@ impl Hub {
 }
 
 /// Passes a posted body on to its connection, after the posts before it.
-async fn take(posts: &PostQueue, mut body: Incoming) -> Result<Response, HubRejection> {
+async fn enqueue_body(posts: &PostQueue, mut body: Incoming) -> Result<Response, HubRejection> {
     let mut turn = posts.turn().await.ok_or(HubRejection::UnknownId)?;
     loop {
         let frame = match tokio::time::timeout(BODY_IDLE_TIMEOUT, body.frame()).await {

@@ -35,7 +35,7 @@ use crate::{
 const UNREAD_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl Hub {
-    pub(super) fn first_socket(
+    pub(super) fn attach_websocket(
         &self,
         key: ConnectionKey,
         client: ClientIdentity,
@@ -51,7 +51,7 @@ impl Hub {
         if !stateful {
             entry.set_transport(TransportHandle::WebSocket);
         }
-        let params = params(pending, client, stateful.then_some(reconnects));
+        let params = connection_params(pending, client, stateful.then_some(reconnects));
         self.upgrade(request, accept, params, Some(entry))
     }
 
@@ -81,7 +81,7 @@ impl Hub {
     }
 
     /// A client reconnects to a connection whose WebSocket it lost.
-    pub(super) fn another_socket(
+    pub(super) fn reconnect_websocket(
         &self,
         reconnects: mpsc::Sender<Reconnect>,
         client: ClientIdentity,
@@ -105,7 +105,7 @@ impl Hub {
         Ok(switching_protocols(accept))
     }
 
-    pub(super) fn first_events(
+    pub(super) fn attach_event_stream(
         &self,
         key: ConnectionKey,
         client: ClientIdentity,
@@ -118,7 +118,7 @@ impl Hub {
         let (events, body) = event_stream(posted);
         self.start(
             Transport::ServerSentEvents(events),
-            params(pending, client, None),
+            connection_params(pending, client, None),
             entry,
             permit,
         );
@@ -134,7 +134,7 @@ impl Hub {
     }
 
     /// The first poll is answered at once: that opens the connection.
-    pub(super) fn first_poll(
+    pub(super) fn attach_long_polling(
         &self,
         key: ConnectionKey,
         client: ClientIdentity,
@@ -146,7 +146,7 @@ impl Hub {
         let (pending, entry) = attached.ok_or(HubRejection::Conflict)?;
         let permit = self.acquire_permit()?;
         let transport = Transport::LongPolling(LongPollTransport::new(posted, buffer));
-        self.start(transport, params(pending, client, None), entry, permit);
+        self.start(transport, connection_params(pending, client, None), entry, permit);
         Ok(poll_response(Bytes::new()))
     }
 
@@ -166,7 +166,7 @@ impl Hub {
     }
 }
 
-fn params(
+fn connection_params(
     pending: PendingConnection,
     client: ClientIdentity,
     reconnects: Option<mpsc::Receiver<Reconnect>>,
