@@ -223,16 +223,16 @@ impl Registry {
     }
 
     /// Every connection: its party and its id.
-    pub fn seats(&self) -> Vec<(Party, u64)> {
-        let mut seats = Vec::with_capacity(self.connections());
+    pub fn registrations(&self) -> Vec<(Party, u64)> {
+        let mut registrations = Vec::with_capacity(self.connections());
         for shard in &self.inner.shards {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             let of = |(party, entries): (&Party, &Vec<Entry>)| {
                 entries.iter().map(|entry| (party.clone(), entry.id)).collect::<Vec<_>>()
             };
-            seats.extend(shard.iter().flat_map(of));
+            registrations.extend(shard.iter().flat_map(of));
         }
-        seats
+        registrations
     }
 }
 

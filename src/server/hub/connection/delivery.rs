@@ -418,6 +418,6 @@ fn lacks_account(app: &App, message: &Message) -> bool {
 fn found(message: &Message) -> Found {
     let Message { id, place, generation, retry_count, .. } = *message;
     let attempt = Attempt { id, place, generation, retry_count };
-    let acknowledged = matches!(message.status, Status::Delivered | Status::PendingRead);
+    let acknowledged = matches!(message.status, Status::Delivered | Status::Read);
     Found { attempt, acknowledged }
 }

@@ -116,7 +116,7 @@ struct MarkReadArgument {
 }
 
 impl Argument for ReadTarget {
-    fn read(target: &str, arguments: Vec<Data>) -> Result<Opened, String> {
+    fn read(target: &str, arguments: Vec<Data>) -> Result<ReadTarget, String> {
         let argument: MarkReadArgument = one(target, arguments)?;
         match (argument.message_ids, argument.conversation_id) {
             (Some(ids), None) if argument.up_to_seq.is_none() => {

@@ -251,7 +251,7 @@ fn what_concerns_streams_and_questions_is_passed_on_even_while_an_invocation_is_
 fn a_binary_protocol_needs_a_transport_that_carries_it() {
     let hello = b"{\"protocol\":\"messagepack\",\"version\":1}\x1e";
     let mut driver = Driver::new();
-    driver.session.channel.text_only = true;
+    driver.session.transport.text_only = true;
     let refused = driver.bytes(hello);
     assert!(
         matches!(refused[1], SessionAction::End { reason: EndReason::HandshakeFailed }),
@@ -268,7 +268,7 @@ fn a_binary_protocol_needs_a_transport_that_carries_it() {
 /// A session that may outlive its transport.
 fn stateful() -> Driver {
     let mut driver = Driver::new();
-    driver.session.channel.stateful = true;
+    driver.session.transport.stateful = true;
     driver.bytes(b"{\"protocol\":\"json\",\"version\":2}\x1e");
     driver
 }
@@ -293,15 +293,15 @@ impl Driver {
 fn who_comes_back_is_told_what_it_missed_and_is_heard_once() {
     let mut driver = stateful();
     assert_eq!(driver.bytes(CALL), [called(Some("1"), "A")]);
-    driver.say("one");
-    driver.say("two");
+    driver.send("one");
+    driver.send("two");
     driver.bytes(b"{\"type\":8,\"sequenceId\":1}\x1e");
     assert_eq!(driver.complete(Some("1"), CompletionResult::Error("no".to_owned())).len(), 1);
     // Half a message of the old socket is forgotten.
     driver.bytes(b"{\"type\":1,\"targ");
     assert!(driver.detach());
     assert_eq!(driver.until_deadline(), Duration::from_secs(15));
-    driver.say("three");
+    driver.send("three");
     assert_eq!(driver.after(14_999), [], "no pings to nobody");
     let said = |text: &'static str| SessionAction::Send(Bytes::from_static(text.as_bytes()));
     let expected = [
@@ -345,7 +345,7 @@ fn an_ordinary_connection_does_not_outlive_its_transport() {
     assert!(!ordinary.detach());
     // Negotiated, and then not asked for in the handshake.
     let mut driver = Driver::new();
-    driver.session.channel.stateful = true;
+    driver.session.transport.stateful = true;
     driver.bytes(HELLO);
     assert!(!driver.detach());
     // Asked for and not negotiated.
@@ -358,13 +358,13 @@ fn an_ordinary_connection_does_not_outlive_its_transport() {
 fn what_is_kept_for_a_client_has_an_end() {
     let mut driver = stateful();
     driver.session.limits.max_kept = 200_000;
-    driver.say(&"x".repeat(100_000));
+    driver.send(&"x".repeat(100_000));
     assert!(!driver.session.is_full());
-    driver.say("x");
+    driver.send("x");
     assert!(driver.session.is_full());
     assert!(driver.session.has_room(99_999) && !driver.session.has_room(100_000));
     assert!(driver.session.is_resumable());
-    driver.say(&"x".repeat(100_000));
+    driver.send(&"x".repeat(100_000));
     // It goes on; only its client cannot come back before it has acknowledged what is not kept.
     assert_eq!(driver.bytes(PING), []);
     assert!(!driver.session.is_resumable());
@@ -376,7 +376,7 @@ fn what_is_kept_for_a_client_has_an_end() {
 fn who_comes_back_for_what_is_not_kept_has_to_begin_anew() {
     let mut driver = stateful();
     driver.session.limits.max_kept = 10;
-    driver.say(&"x".repeat(11));
+    driver.send(&"x".repeat(11));
     assert!(!driver.detach());
     let mut out = Vec::new();
     driver.session.abandon(&mut out);
