@@ -20,7 +20,7 @@ mod relay_sender;
 
 pub use outbound::{Delivery, Outbound};
 pub use outbox::MissedItems;
-pub use registry::{ConnectionLimits, Registration, Registry};
+pub use registry::{PartyLimits, Registration, Registry};
 pub use relay::{Relay, RouteOutcome};
 
 use crate::domain::{Party, TokenId};

@@ -9,7 +9,7 @@ use tokio_util::{either::Either, sync::CancellationToken, task::TaskTracker};
 use super::{
     outbound::Outbound,
     registry::Registry,
-    relay::{BATCH_SIZE, Change, MAX_PENDING_CHANGES, Relay},
+    relay::{BATCH_SIZE, MAX_PENDING_CHANGES, PresenceChange, Relay},
     relay_frame::{self, RENEW_REQUEST, RelayFrame},
     relay_sender::RelaySender,
 };
@@ -57,7 +57,11 @@ struct PresenceSync {
 }
 
 impl PresenceSync {
-    async fn run(mut self, mut events: mpsc::Receiver<Heard>, mut changes: mpsc::Receiver<Change>) {
+    async fn run(
+        mut self,
+        mut events: mpsc::Receiver<Heard>,
+        mut changes: mpsc::Receiver<PresenceChange>,
+    ) {
         let mut renew = tokio::time::interval(RENEW_INTERVAL);
         renew.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut retry = tokio::time::interval(RETRY_DELAY);
@@ -145,13 +149,13 @@ impl PresenceSync {
         }
     }
 
-    async fn write(&mut self, first: Change, changes: &mut mpsc::Receiver<Change>) {
+    async fn write(&mut self, first: PresenceChange, changes: &mut mpsc::Receiver<PresenceChange>) {
         let (mut connected, mut disconnected) = (Vec::new(), Vec::new());
         let mut next = Some(first);
         while let Some(change) = next {
             match change {
-                Change::Connected(party, id) => connected.push((party, id)),
-                Change::Disconnected(party, id) => disconnected.push((party.key(), id)),
+                PresenceChange::Connected(party, id) => connected.push((party, id)),
+                PresenceChange::Disconnected(party, id) => disconnected.push((party.key(), id)),
             }
             let count = connected.len() + disconnected.len();
             next = if count < BATCH_SIZE { changes.try_recv().ok() } else { None };

@@ -44,25 +44,25 @@ impl Drop for Entry {
 
 /// The maximum of connections for one party.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConnectionLimits {
+pub struct PartyLimits {
     /// A phone: its devices, and their earlier half-open connections.
     pub mobile: usize,
     /// A business user: its agents.
     pub business: usize,
 }
 
-impl From<Limits> for ConnectionLimits {
-    fn from(limits: Limits) -> ConnectionLimits {
-        ConnectionLimits {
+impl From<Limits> for PartyLimits {
+    fn from(limits: Limits) -> PartyLimits {
+        PartyLimits {
             mobile: limits.connections_per_user,
             business: limits.connections_per_business_user,
         }
     }
 }
 
-impl From<usize> for ConnectionLimits {
-    fn from(each: usize) -> ConnectionLimits {
-        ConnectionLimits { mobile: each, business: each }
+impl From<usize> for PartyLimits {
+    fn from(each: usize) -> PartyLimits {
+        PartyLimits { mobile: each, business: each }
     }
 }
 
@@ -102,8 +102,8 @@ pub struct Registration {
 }
 
 impl Registry {
-    pub fn new(limits: impl Into<ConnectionLimits>) -> Registry {
-        let ConnectionLimits { mobile, business } = limits.into();
+    pub fn new(limits: impl Into<PartyLimits>) -> Registry {
+        let PartyLimits { mobile, business } = limits.into();
         Registry {
             inner: Arc::new(Inner {
                 shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
@@ -117,8 +117,8 @@ impl Registry {
     }
 
     /// Changes the limits. Connections over the limit are closed when the party's next one registers.
-    pub fn allow(&self, limits: impl Into<ConnectionLimits>) {
-        let ConnectionLimits { mobile, business } = limits.into();
+    pub fn allow(&self, limits: impl Into<PartyLimits>) {
+        let PartyLimits { mobile, business } = limits.into();
         self.inner.per_mobile.store(mobile.max(1), Ordering::Relaxed);
         self.inner.per_business.store(business.max(1), Ordering::Relaxed);
     }
@@ -390,7 +390,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_business_user_has_room_for_a_team() {
-        let registry = Registry::new(ConnectionLimits { mobile: 1, business: 3 });
+        let registry = Registry::new(PartyLimits { mobile: 1, business: 3 });
         let shop = Party::Business(crate::domain::UserId(uuid::Uuid::from_u128(1)));
         let mut agents: Vec<Registration> =
             (0..3).map(|_| registry.register(shop.clone(), token(1))).collect();

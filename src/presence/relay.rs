@@ -49,7 +49,7 @@ impl RelayRequest {
     }
 }
 
-pub(super) enum Change {
+pub(super) enum PresenceChange {
     Connected(Party, u64),
     Disconnected(Party, u64),
 }
@@ -57,13 +57,13 @@ pub(super) enum Change {
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct Relay {
-    pub(super) inner: Arc<Inner>,
+    pub(super) inner: Arc<RelayState>,
 }
 
-pub(super) struct Inner {
+pub(super) struct RelayState {
     redis: Redis,
     requests: mpsc::Sender<RelayRequest>,
-    changes: mpsc::Sender<Change>,
+    changes: mpsc::Sender<PresenceChange>,
     /// Changes were dropped: everything has to be written again.
     pub(super) overrun: AtomicBool,
     pub(super) gap: Notify,
@@ -72,11 +72,11 @@ pub(super) struct Inner {
 impl Relay {
     pub(super) fn new(
         redis: Redis,
-    ) -> (Relay, mpsc::Receiver<RelayRequest>, mpsc::Receiver<Change>) {
+    ) -> (Relay, mpsc::Receiver<RelayRequest>, mpsc::Receiver<PresenceChange>) {
         let (requests, requested) = mpsc::channel(QUEUE_CAPACITY);
         let (changes, changed) = mpsc::channel(MAX_PENDING_CHANGES);
         let (overrun, gap) = (AtomicBool::new(false), Notify::new());
-        let inner = Arc::new(Inner { redis, requests, changes, overrun, gap });
+        let inner = Arc::new(RelayState { redis, requests, changes, overrun, gap });
         (Relay { inner }, requested, changed)
     }
 
@@ -124,15 +124,15 @@ impl Relay {
     /// position checks find its messages.
     pub(super) async fn connected(&self, party: &Party, id: u64) {
         if self.redis().seat(&[(party.key(), id)]).await.is_err() {
-            self.note(Change::Connected(party.clone(), id));
+            self.note(PresenceChange::Connected(party.clone(), id));
         }
     }
 
     pub(super) fn disconnected(&self, party: &Party, id: u64) {
-        self.note(Change::Disconnected(party.clone(), id));
+        self.note(PresenceChange::Disconnected(party.clone(), id));
     }
 
-    fn note(&self, change: Change) {
+    fn note(&self, change: PresenceChange) {
         if self.inner.changes.try_send(change).is_err() {
             self.inner.overrun.store(true, Ordering::Release);
         }

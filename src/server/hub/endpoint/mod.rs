@@ -21,7 +21,7 @@ use warp::reply::Response;
 
 use self::{
     responses::{HubRejection, method_not_allowed, preflight, text},
-    table::{ConnectionTable, Lookup, PendingConnection, TransportHandle},
+    table::{HubConnections, Lookup, PendingConnection, TransportHandle},
 };
 use crate::{
     app::{App, Caller, Error},
@@ -65,7 +65,7 @@ struct Inner {
     app: App,
     random: SystemRandom,
     signer: TokenSigner,
-    table: ConnectionTable,
+    table: HubConnections,
     handshakes: HandshakeLimiter,
     forwarder: Forwarder,
     permits: Arc<Semaphore>,
@@ -97,7 +97,7 @@ impl Hub {
                 app,
                 random: SystemRandom::new(),
                 signer: TokenSigner::new(options.node, &options.secret),
-                table: ConnectionTable::default(),
+                table: HubConnections::default(),
                 handshakes: HandshakeLimiter::default(),
                 permits: Arc::new(Semaphore::new(options.max_connections)),
                 diagnostics: options.diagnostics,

@@ -66,14 +66,14 @@ pub enum Lookup {
 
 /// The connections of this process that have a key. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct ConnectionTable {
+pub struct HubConnections {
     slots: Arc<Mutex<HashMap<ConnectionKey, Slot>>>,
     cleaned_up: Arc<Mutex<Option<Instant>>>,
 }
 
 /// The entry of an attached connection; dropping it removes the entry.
 pub struct TableEntry {
-    table: ConnectionTable,
+    table: HubConnections,
     key: ConnectionKey,
 }
 
@@ -92,7 +92,7 @@ impl Drop for TableEntry {
     }
 }
 
-impl ConnectionTable {
+impl HubConnections {
     fn slots(&self) -> MutexGuard<'_, HashMap<ConnectionKey, Slot>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_connection_is_only_its_owners_on_its_hub_and_only_in_time() {
-        let (table, now) = (ConnectionTable::default(), Instant::now());
+        let (table, now) = (HubConnections::default(), Instant::now());
         assert!(table.negotiate([1; 16], pending_connection(), now));
         let (owner, other) = (party("+967771234567"), party("+967771234568"));
         let find = |party, service, now| table.find(&[1; 16], party, service, now);
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn one_transport_attaches_and_the_end_forgets_the_key() {
-        let (table, now) = (ConnectionTable::default(), Instant::now());
+        let (table, now) = (HubConnections::default(), Instant::now());
         assert!(table.negotiate([1; 16], pending_connection(), now));
         let (_, entry) = table.attach([1; 16], TransportHandle::WebSocket, now).unwrap();
         assert!(table.attach([1; 16], TransportHandle::WebSocket, now).is_none());
