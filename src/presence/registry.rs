@@ -357,8 +357,8 @@ mod tests {
         }
         registry.close_tokens(&HashSet::from([token(1)]));
         registry.close_some(9);
-        let goodbye = registration.next().await;
-        assert!(matches!(goodbye, Some(Outbound::Close { allow_reconnect: false, .. })));
+        let notice = registration.next().await;
+        assert!(matches!(notice, Some(Outbound::Close { allow_reconnect: false, .. })));
         assert!(matches!(
             registration.close_notice().await,
             Outbound::Close { allow_reconnect: false, .. }
@@ -382,7 +382,7 @@ mod tests {
         let new = registry.register(phone(), token(1));
         assert!(matches!(old.next().await, Some(Outbound::Close { allow_reconnect: false, .. })));
         drop(old);
-        assert!(registry.is_online(&phone()), "a late goodbye must not remove the newer one");
+        assert!(registry.is_online(&phone()), "a late removal must not remove the newer one");
         assert_eq!(registry.connections(), 1);
         drop(new);
         assert_eq!(registry.connections(), 0);

@@ -310,7 +310,7 @@ mod tests {
             unread_mobile: 2,
             created_at: message().created_at,
         };
-        let said = [
+        let written = [
             (&phone, Outbound::Deliver(Delivery::new(message()))),
             (&shop, Outbound::Own { delivery: Delivery::new(message()), sender_connection: 0 }),
             (&shop, Outbound::Acknowledged([MessageId(Uuid::from_u128(5))].into())),
@@ -326,12 +326,12 @@ mod tests {
             (&phone, Outbound::Nudge(None)),
             (&phone, Outbound::Nudge(Some(MessageId(Uuid::from_u128(6))))),
         ];
-        let said: Vec<(&Party, &Outbound)> = said.iter().map(|(p, o)| (*p, o)).collect();
-        let heard = read(&write([7; 8].into(), 42, &said).unwrap()).unwrap();
-        assert_eq!((heard.from, heard.n, heard.items.len()), ([7; 8].into(), 42, said.len()));
-        for ((to, outbound), (heard_by, heard)) in said.iter().zip(&heard.items) {
-            assert_eq!(*to, heard_by);
-            assert_eq!(format!("{outbound:?}"), format!("{heard:?}"));
+        let written: Vec<(&Party, &Outbound)> = written.iter().map(|(p, o)| (*p, o)).collect();
+        let frame = read(&write([7; 8].into(), 42, &written).unwrap()).unwrap();
+        assert_eq!((frame.from, frame.n, frame.items.len()), ([7; 8].into(), 42, written.len()));
+        for ((to, outbound), (read_to, frame)) in written.iter().zip(&frame.items) {
+            assert_eq!(*to, read_to);
+            assert_eq!(format!("{outbound:?}"), format!("{frame:?}"));
         }
     }
 

@@ -259,14 +259,14 @@ mod tests {
     use super::*;
 
     fn pair() -> (Arc<PollBuffer>, LongPollTransport, PostQueue) {
-        let (inbox, posted) = PostQueue::new();
+        let (posts, posted) = PostQueue::new();
         let buffer = PollBuffer::new(None);
-        (Arc::clone(&buffer), LongPollTransport::new(posted, buffer), inbox)
+        (Arc::clone(&buffer), LongPollTransport::new(posted, buffer), posts)
     }
 
     #[tokio::test]
     async fn a_request_gets_all_that_waits_and_a_newer_one_takes_its_turn() {
-        let (buffer, mut polls, _inbox) = pair();
+        let (buffer, mut polls, _posts) = pair();
         polls.send(b"a", false).await.unwrap();
         polls.send(b"b", false).await.unwrap();
         assert_eq!(
@@ -292,7 +292,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_sent_alone_is_an_answer_of_its_own() {
-        let (buffer, mut polls, _inbox) = pair();
+        let (buffer, mut polls, _posts) = pair();
         polls.send(b"{}", true).await.unwrap();
         polls.send(b"page", false).await.unwrap();
         polls.send(b"live", false).await.unwrap();
@@ -308,7 +308,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_has_no_room_waits_until_everything_was_fetched() {
-        let (buffer, mut polls, _inbox) = pair();
+        let (buffer, mut polls, _posts) = pair();
         let long = vec![b'a'; 2 * MAX_BUFFERED_LEN];
         polls.send(&long, false).await.unwrap();
         let short = Duration::from_millis(10);
@@ -323,7 +323,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_broken_request_did_not_fetch_waits_for_the_next() {
-        let (buffer, mut polls, _inbox) = pair();
+        let (buffer, mut polls, _posts) = pair();
         let broken =
             tokio::time::timeout(Duration::from_millis(10), buffer.poll(None, POLL_TIMEOUT)).await;
         assert!(broken.is_err());
@@ -336,7 +336,7 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_in_time_is_an_empty_answer_and_not_the_end() {
-        let (buffer, mut polls, _inbox) = pair();
+        let (buffer, mut polls, _posts) = pair();
         let short = Duration::from_millis(10);
         assert_eq!(buffer.poll(None, short).await, PollResponse::Bytes(Bytes::new()));
         polls.send(b"x", false).await.unwrap();
@@ -345,7 +345,7 @@ mod tests {
 
     #[tokio::test]
     async fn after_the_end_what_waits_is_fetched_first() {
-        let (buffer, mut polls, _inbox) = pair();
+        let (buffer, mut polls, _posts) = pair();
         polls.send(b"goodbye", false).await.unwrap();
         let closing = tokio::spawn(polls.close(false));
         assert_eq!(
@@ -358,7 +358,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_hurried_end_waits_only_until_the_last_was_fetched() {
-        let (buffer, mut polls, _inbox) = pair();
+        let (buffer, mut polls, _posts) = pair();
         let held = tokio::spawn({
             let buffer = Arc::clone(&buffer);
             async move { buffer.poll(None, POLL_TIMEOUT).await }
@@ -372,7 +372,7 @@ mod tests {
         assert!(begun.elapsed() < SHUTDOWN_CLOSE_TIMEOUT / 2, "{:?}", begun.elapsed());
         assert_eq!(held.await.unwrap(), PollResponse::Bytes(Bytes::from_static(b"goodbye")));
         // A client that does not poll is waited for only briefly.
-        let (_mailbox, mut polls, _inbox) = pair();
+        let (_buffer, mut polls, _posts) = pair();
         polls.send(b"goodbye", false).await.unwrap();
         let begun = Instant::now();
         polls.close(true).await;
@@ -381,7 +381,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_goodbye_ends_the_held_request_and_the_connection() {
-        let (buffer, mut polls, _inbox) = pair();
+        let (buffer, mut polls, _posts) = pair();
         buffer.end();
         assert_eq!(buffer.poll(None, POLL_TIMEOUT).await, PollResponse::Ended);
         assert!(matches!(polls.receive().await, TransportEvent::Ended("client_closed")));

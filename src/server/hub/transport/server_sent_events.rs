@@ -83,7 +83,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_event_at_a_time_is_on_its_way() {
-        let (_inbox, posted) = PostQueue::new();
+        let (_posts, posted) = PostQueue::new();
         let (mut events, body) = event_stream(posted);
         let mut body = Box::pin(body);
         assert_eq!(body.next().await.unwrap().unwrap(), OPENING_COMMENT);

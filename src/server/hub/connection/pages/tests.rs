@@ -56,7 +56,7 @@ struct Talk {
     feed: Feed,
     rows: usize,
     /// Counted messages of the server, and how many the client has acknowledged.
-    said: u64,
+    sent: u64,
     got: Vec<MessageId>,
     now: Instant,
 }
@@ -79,7 +79,7 @@ impl Talk {
             session,
             feed,
             rows: PAGE,
-            said: 0,
+            sent: 0,
             got: Vec::new(),
             now,
         }
@@ -87,8 +87,8 @@ impl Talk {
 
     fn enqueue(&mut self, call: &Bytes) {
         self.session.count(call);
-        self.said += 1;
-        assert!(self.session.is_resumable() == self.stateful, "nothing said was dropped");
+        self.sent += 1;
+        assert!(self.session.is_resumable() == self.stateful, "no sent message was dropped");
     }
 
     /// One read, one page, and the client's acknowledgement. Returns whether there was a page.
@@ -177,7 +177,7 @@ impl Talk {
     /// A second passes, after which the official clients acknowledge.
     fn second(&mut self) {
         self.now += Duration::from_secs(1);
-        let acknowledged = codec::acknowledgement(self.protocol, self.said);
+        let acknowledged = codec::acknowledgement(self.protocol, self.sent);
         let mut out = Vec::new();
         self.session.on_bytes(&acknowledged, self.now, &mut out);
         assert_eq!(out, [], "the connection goes on");

@@ -96,23 +96,25 @@ pub(super) fn parse(payload: &[u8]) -> Result<ClientMessage, ParseError> {
     }
     let fields: Fields = match serde_json::from_str(text) {
         Ok(fields) => fields,
-        Err(_) => serde_json::from_str(&mended(text)).map_err(|_| ParseError::Json)?,
+        Err(_) => {
+            serde_json::from_str(&replace_lone_surrogates(text)).map_err(|_| ParseError::Json)?
+        }
     };
     fields.into_message()
 }
 
 /// Replaces escaped halves of surrogate pairs by U+FFFD. A JavaScript client that cuts a text within an emoji
 /// sends such a half, and must not lose its connection for it.
-fn mended(text: &str) -> String {
-    let mut mended = String::with_capacity(text.len());
+fn replace_lone_surrogates(text: &str) -> String {
+    let mut replaced = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('\\') {
         let (before, escape) = rest.split_at(at);
-        mended.push_str(before);
-        let length = match (unit(escape), escape.get(6..).and_then(unit)) {
+        replaced.push_str(before);
+        let length = match (utf16_unit(escape), escape.get(6..).and_then(utf16_unit)) {
             (Some(0xD800..=0xDBFF), Some(0xDC00..=0xDFFF)) => 12,
             (Some(0xD800..=0xDFFF), _) => {
-                mended.push(char::REPLACEMENT_CHARACTER);
+                replaced.push(char::REPLACEMENT_CHARACTER);
                 rest = escape.get(6..).unwrap_or_default();
                 continue;
             }
@@ -120,15 +122,15 @@ fn mended(text: &str) -> String {
             _ => escape.char_indices().nth(2).map_or(escape.len(), |(end, _)| end),
         };
         let (kept, after) = escape.split_at(length);
-        mended.push_str(kept);
+        replaced.push_str(kept);
         rest = after;
     }
-    mended.push_str(rest);
-    mended
+    replaced.push_str(rest);
+    replaced
 }
 
 /// The UTF-16 unit that a text begins with in escaped form.
-fn unit(text: &str) -> Option<u16> {
+fn utf16_unit(text: &str) -> Option<u16> {
     let digits = text.strip_prefix("\\u")?.get(..4)?;
     u16::from_str_radix(digits, 16).ok()
 }

@@ -191,17 +191,19 @@ impl Items {
 /// Replaces invalid UTF-8 by U+FFFD: the JavaScript client writes half a surrogate pair as it is, and the rest
 /// of the text must not be lost.
 fn data(value: Value) -> Data {
-    Data::Pack(mended(value))
+    Data::Pack(replace_invalid_utf8(value))
 }
 
-fn mended(value: Value) -> Value {
+fn replace_invalid_utf8(value: Value) -> Value {
     match value {
         Value::String(text) if !text.is_str() => {
             String::from_utf8_lossy(text.as_bytes()).into_owned().into()
         }
-        Value::Array(items) => Value::Array(items.into_iter().map(mended).collect()),
+        Value::Array(items) => Value::Array(items.into_iter().map(replace_invalid_utf8).collect()),
         Value::Map(entries) => {
-            let entries = entries.into_iter().map(|(key, value)| (mended(key), mended(value)));
+            let entries = entries
+                .into_iter()
+                .map(|(key, value)| (replace_invalid_utf8(key), replace_invalid_utf8(value)));
             Value::Map(entries.collect())
         }
         other => other,

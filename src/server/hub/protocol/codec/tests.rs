@@ -492,8 +492,8 @@ proptest! {
             }
             for text in &texts {
                 let written = part(protocol, text).unwrap().len();
-                let told = text_len(protocol, text);
-                prop_assert!(written <= told && told <= written + 4, "{written} {told}");
+                let length = text_len(protocol, text);
+                prop_assert!(written <= length && length <= written + 4, "{written} {length}");
             }
         }
     }

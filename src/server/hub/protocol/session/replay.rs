@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn what_is_not_acknowledged_is_said_again_from_its_first() {
         let mut replay = ReplayBuffer::default();
-        assert_eq!(replay.resume().0, 1, "nothing was said yet: the next is the first");
+        assert_eq!(replay.resume().0, 1, "nothing was sent yet: the next is the first");
         (1..=4).for_each(|n| replay.sent(&message(n), 1000));
         replay.acknowledged(2);
         assert_eq!(replay.size(), 20);
@@ -171,7 +171,7 @@ mod tests {
         assert!(replay.is_whole());
         replay.acknowledged(99);
         replay.sent(&message(6), 9);
-        assert!(!replay.is_whole(), "nobody has what was not said when it was acknowledged");
+        assert!(!replay.is_whole(), "a message sent later was not acknowledged");
     }
 
     #[test]

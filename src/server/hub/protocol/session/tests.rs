@@ -303,12 +303,12 @@ fn who_comes_back_is_told_what_it_missed_and_is_heard_once() {
     assert_eq!(driver.until_deadline(), Duration::from_secs(15));
     driver.send("three");
     assert_eq!(driver.after(14_999), [], "no pings to nobody");
-    let said = |text: &'static str| SessionAction::Send(Bytes::from_static(text.as_bytes()));
+    let message = |text: &'static str| SessionAction::Send(Bytes::from_static(text.as_bytes()));
     let expected = [
         sent("{\"type\":9,\"sequenceId\":2}"),
-        said("two"),
+        message("two"),
         sent("{\"type\":3,\"invocationId\":\"1\",\"error\":\"no\"}"),
-        said("three"),
+        message("three"),
     ];
     assert_eq!(driver.resume(), expected);
     // Until the client says where it begins, nothing of it counts.
@@ -365,7 +365,7 @@ fn what_is_kept_for_a_client_has_an_end() {
     assert!(driver.session.has_room(99_999) && !driver.session.has_room(100_000));
     assert!(driver.session.is_resumable());
     driver.send(&"x".repeat(100_000));
-    // It goes on; only its client cannot come back before it has acknowledged what is not kept.
+    // It stays open, but its client cannot reconnect before it has acknowledged the dropped message.
     assert_eq!(driver.bytes(PING), []);
     assert!(!driver.session.is_resumable());
     assert_eq!(driver.bytes(b"{\"type\":8,\"sequenceId\":1}\x1e"), []);
@@ -495,14 +495,14 @@ fn the_server_says_goodbye_as_it_is_told() {
     let end = SessionAction::End { reason: EndReason::ServerClosed };
     let mut driver = Driver::open();
     driver.bytes(&[CALL, CALL].concat());
-    let goodbye = sent("{\"type\":7,\"allowReconnect\":true}");
-    assert_eq!(driver.close(None, true), [goodbye, end.clone()]);
+    let close = sent("{\"type\":7,\"allowReconnect\":true}");
+    assert_eq!(driver.close(None, true), [close, end.clone()]);
     assert_eq!(driver.session.input.capacity(), 0);
     // The invocation that ran has nobody to answer.
     assert_eq!(driver.complete(Some("1"), CompletionResult::Void), []);
     let mut driver = Driver::open();
-    let goodbye = sent("{\"type\":7,\"error\":\"gone\"}");
-    assert_eq!(driver.close(Some("gone"), false), [goodbye, end]);
+    let close = sent("{\"type\":7,\"error\":\"gone\"}");
+    assert_eq!(driver.close(Some("gone"), false), [close, end]);
 }
 
 #[test]
