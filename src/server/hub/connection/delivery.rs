@@ -46,7 +46,7 @@ impl Driver {
         ids.iter().map(|id| feed.written_at(*id).map(|at| times.at(at))).collect()
     }
 
-    pub(super) fn on_event(&mut self, outbound: Outbound) {
+    pub(super) fn handle_outbound(&mut self, outbound: Outbound) {
         let Some(protocol) = self.session.protocol() else { return };
         match outbound {
             Outbound::Deliver(delivery) => self.deliver(protocol, delivery, false),

@@ -351,7 +351,7 @@ impl Driver {
             self.session.close(None, true, &mut self.actions);
         }
         while let Some(outbound) = next {
-            self.on_event(outbound);
+            self.handle_outbound(outbound);
             if self.output.len() >= TARGET_FRAME_LEN || self.session.is_full() {
                 break;
             }
