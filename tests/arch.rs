@@ -57,6 +57,38 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
 ];
 
+/// Rooms within a room, lowest first: each may use only those before it.
+const INNER_ROOMS: &[(&[&str], &[&str])] = &[
+    (&["server", "hub"], &["protocol", "transport", "hubs", "connection", "forward", "endpoint"]),
+    (
+        &["presence"],
+        &[
+            "outbound",
+            "outbox",
+            "relay_frame",
+            "relay",
+            "relay_sender",
+            "registry",
+            "presence_sync",
+        ],
+    ),
+];
+
+/// Inner rooms without I/O and without a clock.
+const INNER_PURE: &[&[&str]] = &[&["server", "hub", "protocol"]];
+
+/// The crates that do I/O.
+const IO_CRATES: &[&str] = &[
+    "tokio",
+    "tokio_util",
+    "tokio_tungstenite",
+    "hyper",
+    "hyper_util",
+    "http",
+    "http_body_util",
+    "warp",
+];
+
 /// What the server may name of the store, and why: types that use cases take or give, no statement.
 const STORE_TYPES: &[(&[&str], &str)] = &[
     (&["messages", "Filter"], "the query of a list, filled from the URL"),
@@ -246,11 +278,18 @@ fn judge(sources: &[Source]) -> Vec<String> {
             broken.push(format!("{name}: there is no room {room} in the table"));
             continue;
         };
+        judge_inner_room(&name, &source.module(), &mut broken);
         for written in &names.paths {
             let place = format!("{name}:{}", written.line);
             match names.resolve(written, &crates) {
-                Some(Way::In(path)) => judge_room(&place, &room, allowed, &path, &mut broken),
-                Some(Way::Out(path)) => judge_crate(&place, &room, &path, &mut broken),
+                Some(Way::In(path)) => {
+                    judge_room(&place, &room, allowed, &path, &mut broken);
+                    judge_inner_import(&place, &source.module(), &path, &mut broken);
+                }
+                Some(Way::Out(path)) => {
+                    judge_crate(&place, &room, &path, &mut broken);
+                    judge_inner_crate(&place, &source.module(), &path, &mut broken);
+                }
                 None => {}
             }
         }
@@ -288,6 +327,54 @@ fn judge_room(place: &str, room: &str, allowed: &[&str], path: &[String], out: &
             let rest = path[1..].join("::");
             out.push(format!("{place}: the server runs no statements ({rest}); app does"));
         }
+    }
+}
+
+/// The rest of a path below a room.
+fn below<'a>(path: &'a [String], outer: &[&str]) -> Option<&'a [String]> {
+    let inside = path.iter().take(outer.len()).eq(outer.iter());
+    inside.then(|| path.get(outer.len()..)).flatten()
+}
+
+/// Every file below such a room is in one of its rooms.
+fn judge_inner_room(name: &str, module: &[String], broken: &mut Vec<String>) {
+    for (outer, rooms) in INNER_ROOMS {
+        if let Some([inner, ..]) = below(module, outer)
+            && !rooms.contains(&inner.as_str())
+        {
+            broken.push(format!("{name}: there is no room {inner} in {}", outer.join("/")));
+        }
+    }
+}
+
+fn judge_inner_import(place: &str, module: &[String], path: &[String], broken: &mut Vec<String>) {
+    for (outer, rooms) in INNER_ROOMS {
+        let (Some([from, ..]), Some(to)) = (below(module, outer), below(path, outer)) else {
+            continue;
+        };
+        let rank = |room: &str| rooms.iter().position(|other| *other == room);
+        let to = to.first().map_or("*", String::as_str);
+        match (rank(from), rank(to)) {
+            (Some(from_rank), Some(to_rank)) if to_rank > from_rank => {
+                let order = rooms.join(", ");
+                broken
+                    .push(format!("{place}: {from} may not look into {to} (from below: {order})"));
+            }
+            (Some(_), None) => {
+                let outer = outer.join("/");
+                broken.push(format!("{place}: name the room of {outer} that has {to}"));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn judge_inner_crate(place: &str, module: &[String], path: &[String], broken: &mut Vec<String>) {
+    let Some(pure) = INNER_PURE.iter().find(|pure| below(module, pure).is_some()) else { return };
+    let last_two = path[path.len().saturating_sub(2)..].join("::");
+    let io = IO_CRATES.contains(&path[0].as_str());
+    if io || GIVEN.contains(&last_two.as_str()) {
+        broken.push(format!("{place}: {} has no I/O and no clock, not {last_two}", pure.join("/")));
     }
 }
 
@@ -421,6 +508,13 @@ fn the_tables_hold_nothing_stale() {
     }
     for (room, _) in ROOMS {
         assert!(sources.iter().any(|source| source.path.starts_with(room)), "no room {room}");
+    }
+    for (outer, rooms) in INNER_ROOMS {
+        for inner in *rooms {
+            let module: Vec<&str> = outer.iter().chain([inner]).copied().collect();
+            let found = sources.iter().any(|source| below(&source.module(), &module).is_some());
+            assert!(found, "no room {inner} in {}", outer.join("/"));
+        }
     }
     for clock in CLOCKS {
         assert!(sources.iter().any(|source| source.name() == *clock), "no file {clock}");

@@ -278,7 +278,7 @@ impl Appliance {
         };
         let pulse = listening.pulse.clone();
         let options = HubOptions {
-            most: config.http.max_connections,
+            max_connections: config.http.max_connections,
             diagnostics: config.http.diagnostics_hub,
             node: app.node(),
             secret,

@@ -23,7 +23,7 @@ use super::{
     http::health,
     hub::{
         self,
-        services::{Asked, Service},
+        hubs::service::{HubEndpoint, Service},
     },
     legacy,
     peer::{self, TrustedProxies},
@@ -118,14 +118,14 @@ impl Gate {
             *request.uri_mut() = with_path(request.uri(), meant);
         }
         let path = request.uri().path();
-        if let Some((service, asked)) = Service::at(path) {
-            *label = hub_label(service, asked);
+        if let Some((service, endpoint)) = Service::at(path) {
+            *label = hub_label(service, endpoint);
             if is_encoded(&request) {
                 return answer_body::answer(Problem::encoded().into_response(), None);
             }
             request.extensions_mut().insert(self.answers.clone());
             // Apart, as other long steps are: a request that waits for its body would else take room for them.
-            let handled = Box::pin(self.hub.handle(service, asked, request, peer));
+            let handled = Box::pin(self.hub.handle(service, endpoint, request, peer));
             let mut response = handled.await;
             // What it holds of the budget stays with its body.
             let reserved = response.extensions_mut().remove::<Arc<Reserved>>();
@@ -350,10 +350,10 @@ fn with_path(uri: &http::Uri, path: &'static str) -> http::Uri {
 }
 
 /// What the hubs are called in metrics.
-fn hub_label(service: Service, asked: Asked) -> &'static str {
-    match (service, asked) {
-        (Service::Messages, Asked::Connect) => "/hub",
-        (Service::Messages, Asked::Negotiate) => "/hub/negotiate",
+fn hub_label(service: Service, endpoint: HubEndpoint) -> &'static str {
+    match (service, endpoint) {
+        (Service::Messages, HubEndpoint::Connect) => "/hub",
+        (Service::Messages, HubEndpoint::Negotiate) => "/hub/negotiate",
         (Service::Diagnostics, _) => "/hub/diagnostics",
         (Service::LegacyMobile | Service::LegacyBusiness, _) => "legacy hub",
     }

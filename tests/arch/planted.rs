@@ -30,6 +30,32 @@ fn every_rule_bites() {
         ("server/a.rs", "use crate::store::messages::list;", "runs no statements"),
         ("server/a.rs", "use crate::store::messages::Filtering;", "runs no statements"),
         ("cellar/a.rs", "", "no room cellar"),
+        // rooms within a room
+        (
+            "server/hub/protocol/a.rs",
+            "use crate::server::hub::transport::Transport;",
+            "protocol may not look into transport",
+        ),
+        (
+            "server/hub/hubs/a.rs",
+            "use super::super::connection::A;",
+            "hubs may not look into connection",
+        ),
+        (
+            "server/hub/transport/mod.rs",
+            "fn a() { super::endpoint::b(); }",
+            "transport may not look into endpoint",
+        ),
+        ("server/hub/connection/a.rs", "use crate::server::hub::Hub;", "that has Hub"),
+        ("server/hub/connection/a.rs", "use crate::server::hub::*;", "that has *"),
+        ("server/hub/wire/a.rs", "", "no room wire in server/hub"),
+        ("presence/registry.rs", "use super::presence_sync::A;", "may not look into presence_sync"),
+        ("server/hub/protocol/a.rs", "use tokio::net::TcpStream;", "no I/O and no clock"),
+        (
+            "server/hub/protocol/b/a.rs",
+            "fn a() { std::time::Instant::now(); }",
+            "no I/O and no clock",
+        ),
         // crates
         ("app/a.rs", "use tokio_postgres::Row;", "tokio_postgres belongs to store, not to app"),
         ("app/a.rs", "use tokio_postgres as pg;", "tokio_postgres belongs to store"),
@@ -85,6 +111,12 @@ fn what_is_right_is_left_alone() {
         vec![planted("app/a.rs", "#[tokio::test] async fn a() { b.unwrap(); }")],
         vec![planted("app/a.rs", "#[cfg(test)] mod tests;"), planted("app/a/tests.rs", &long)],
         vec![planted("app/mod.rs", "#[cfg(test)] mod tests;"), planted("app/tests/b.rs", &long)],
+        vec![planted(
+            "server/hub/endpoint/a.rs",
+            "use super::super::{connection::A, protocol::B};",
+        )],
+        vec![planted("server/hub/mod.rs", "mod endpoint; pub use endpoint::Hub;")],
+        vec![planted("server/gate.rs", "use super::hub::{Hub, hubs::service::A};")],
         vec![planted("cli/a.rs", "use crate::config; fn a() { config::load(); }")],
         vec![planted("cli/mod.rs", "mod config; fn a() { config::load(); }")],
         vec![planted("config/a.rs", "use config::Config;")],

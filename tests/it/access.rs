@@ -4,7 +4,7 @@ use esh3ar::{
     client::{Error, HubClient},
     domain::Permission,
     server::{
-        hub::services::Service,
+        hub::hubs::service::Service,
         route::{Body, Who},
         routes,
     },

@@ -4,7 +4,6 @@
 //! Names, numbers and spellings in here are theirs and must not be mended. Nothing else knows them.
 
 pub mod http;
-pub mod hub;
 
 use super::routes;
 use crate::domain::{Status, phone::folded};
@@ -31,7 +30,7 @@ pub fn is_address(path: &str) -> bool {
 }
 
 /// A phone number as it is stored there: without the plus sign.
-fn phone(e164: &str) -> &str {
+pub(super) fn phone(e164: &str) -> &str {
     e164.strip_prefix('+').unwrap_or(e164)
 }
 
@@ -40,7 +39,7 @@ const BEGINNINGS: [&str; 5] = ["70", "71", "73", "77", "78"];
 
 /// A phone number as it is written there, in the form that is understood everywhere: nine digits, or
 /// twelve with the country's code, neither with a plus sign. Others are read as elsewhere.
-fn e164(written: &str) -> String {
+pub(super) fn e164(written: &str) -> String {
     let digits = folded(written);
     if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return digits;
@@ -53,7 +52,7 @@ fn e164(written: &str) -> String {
 }
 
 /// The number of a status there.
-fn status(status: Status) -> u8 {
+pub(super) fn status(status: Status) -> u8 {
     match status {
         Status::Pending => 0,
         Status::Sent => 1,

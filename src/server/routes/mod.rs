@@ -38,7 +38,7 @@ mod tests {
     use crate::{
         domain::limits::RateClass,
         server::{
-            hub::services::Service,
+            hub::hubs::service::Service,
             route::{Who, Writes},
         },
     };

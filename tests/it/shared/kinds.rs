@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use esh3ar::{
     cache::{Cache, Key, Kind, redis::Admission},
     domain::rate::Rate,
-    presence::Reach,
+    presence::RouteOutcome,
 };
 
 use super::{Node, delivered, nudged, party, until};
@@ -15,25 +15,25 @@ use crate::support::{self, guard::free_port, redis::Redis};
 async fn everything_works(a: &Node, b: &Node) {
     // More than fit in one place of whatever divides keys among servers.
     let parties: Vec<_> = (0..40).map(party).collect();
-    let mut seats = Vec::new();
+    let mut registrations = Vec::new();
     for party in &parties[..30] {
-        seats.push(b.seat(party).await);
+        registrations.push(b.connect(party).await);
     }
     for party in &parties[..30] {
-        a.hands(party, Reach::Handed).await;
+        a.routes_as(party, RouteOutcome::Delivered).await;
     }
-    let reached = a.hand(&parties).await;
-    assert!(reached[..30].iter().all(|reach| *reach == Reach::Handed), "{reached:?}");
-    assert!(reached[30..].iter().all(|reach| *reach == Reach::Nowhere), "{reached:?}");
-    for seat in &mut seats {
-        delivered(seat).await;
+    let reached = a.route(&parties).await;
+    assert!(reached[..30].iter().all(|reach| *reach == RouteOutcome::Delivered), "{reached:?}");
+    assert!(reached[30..].iter().all(|reach| *reach == RouteOutcome::Offline), "{reached:?}");
+    for registration in &mut registrations {
+        delivered(registration).await;
     }
     let asked: Vec<_> = parties.iter().collect();
     let online = a.presence.are_online(&asked).await;
     assert_eq!(online.iter().filter(|online| **online).count(), 30);
-    drop(seats);
+    drop(registrations);
     for party in &parties {
-        a.hands(party, Reach::Nowhere).await;
+        a.routes_as(party, RouteOutcome::Offline).await;
     }
     for n in 0..10 {
         let (name, rates) = (format!("{n}"), [Rate { most: 5, window: Duration::from_secs(60) }]);
@@ -112,8 +112,8 @@ async fn behind_sentinels_the_new_master_is_found() {
     let (a, b) = (Node::start(0xA, &url).await, Node::start(0xB, &url).await);
     everything_works(&a, &b).await;
     let phone = party(100);
-    let mut seat = b.seat(&phone).await;
-    a.hands(&phone, Reach::Handed).await;
+    let mut registration = b.connect(&phone).await;
+    a.routes_as(&phone, RouteOutcome::Delivered).await;
     master.kill();
     let began = Instant::now();
     until("the new master", async || {
@@ -121,11 +121,11 @@ async fn behind_sentinels_the_new_master_is_found() {
             .then_some(())
     })
     .await;
-    a.hands(&phone, Reach::Handed).await;
+    a.routes_as(&phone, RouteOutcome::Delivered).await;
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
-    nudged(&mut seat).await;
-    delivered(&mut seat).await;
-    drop(seat);
+    nudged(&mut registration).await;
+    delivered(&mut registration).await;
+    drop(registration);
     everything_works(&a, &b).await;
 }
 
@@ -137,13 +137,13 @@ async fn in_a_cluster() {
     let (a, b) = (Node::start(0xA, &url).await, Node::start(0xB, &url).await);
     everything_works(&a, &b).await;
     // Whoever loses the way by which it hears finds another, and looks.
-    let mut seat = b.seat(&party(100)).await;
-    while tokio::time::timeout(Duration::from_millis(300), seat.next()).await.is_ok() {}
+    let mut registration = b.connect(&party(100)).await;
+    while tokio::time::timeout(Duration::from_millis(300), registration.next()).await.is_ok() {}
     servers.iter().for_each(|server| server.disconnect("pubsub"));
-    nudged(&mut seat).await;
+    nudged(&mut registration).await;
     until("it to hear again", async || {
-        a.hand_one(&party(100)).await;
-        let heard = async { delivered(&mut seat).await };
+        a.route_one(&party(100)).await;
+        let heard = async { delivered(&mut registration).await };
         tokio::time::timeout(Duration::from_millis(300), heard).await.ok()
     })
     .await;
