@@ -28,15 +28,15 @@ pub async fn here(app: App, queue: LocalQueue<Arc<Delivery>>, share: usize) {
 
 /// What the broker names. For ever.
 pub async fn named(app: App, consumer: Consumer, share: usize) {
-    let mut life = 0;
+    let mut connections = 0;
     loop {
         let taken = consumer.next(share).await;
         app.failpoint("deliver_taken");
-        while life != consumer.lives() {
-            let now = consumer.lives();
+        while connections != consumer.connection_count() {
+            let now = consumer.connection_count();
             match app.make_up_for_lost_wake_ups().await {
                 Ok(nudged) => {
-                    life = now;
+                    connections = now;
                     tracing::debug!(nudged, "asked recipients to read what may have been lost");
                 }
                 Err(error) => {
@@ -51,7 +51,7 @@ pub async fn named(app: App, consumer: Consumer, share: usize) {
             tokio::time::sleep(AGAIN).await;
         }
         app.failpoint("deliver_handed_over");
-        taken.done();
+        taken.ack();
     }
 }
 
@@ -63,6 +63,6 @@ pub async fn dead(app: App, consumer: Consumer) {
             tracing::warn!(%error, "an unreadable frame could not be stored");
             tokio::time::sleep(AGAIN).await;
         }
-        frame.done();
+        frame.ack();
     }
 }

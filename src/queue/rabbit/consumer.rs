@@ -14,44 +14,44 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Error, Settings, State,
-    desk::Desk,
+    BrokerSettings, BrokerState, Error,
+    broker_connection::{BrokerConnection, Depths},
+    consumer_session::ConsumerSession,
     frame,
-    hold::{DeadFrame, Part, Taken},
-    line::{DEAD_PREFETCH, PREFETCH},
-    link::{Depths, Link},
+    partition_channel::{DEAD_PREFETCH, PREFETCH},
     supervisor::Supervisor,
     topology::LANES,
+    unacked::{DeadFrame, Item, WakeUpBatch},
 };
 use crate::{domain::Priority, queue::LocalQueue};
 
 /// How often the roster is looked at, and what was dropped is given back: not at once, because it might
 /// be dropped again at once.
-const LOOK: Duration = Duration::from_millis(100);
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How often what waits at the broker is counted, for the metrics.
-const COUNT_EVERY: Duration = Duration::from_secs(5);
+const DEPTH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What comes from the broker. Cheap to clone.
 #[derive(Clone)]
 pub struct Consumer {
     inner: Arc<Inner>,
-    state: watch::Receiver<State>,
+    state: watch::Receiver<BrokerState>,
 }
 
-/// What does the taking; see [`ConsumerWork::run`].
-pub struct ConsumerWork {
-    settings: Settings,
+/// What does the taking; see [`ConsumerTask::run`].
+pub struct ConsumerTask {
+    settings: BrokerSettings,
     inner: Arc<Inner>,
     plan: watch::Receiver<Vec<u16>>,
-    state: watch::Sender<State>,
+    state: watch::Sender<BrokerState>,
 }
 
 /// What has been taken and waits for a worker.
 pub(super) struct Inner {
     /// How often it has connected.
-    lives: AtomicU64,
-    pub(super) waiting: LocalQueue<Part>,
+    connection_count: AtomicU64,
+    pub(super) waiting: LocalQueue<Item>,
     pub(super) dead: LocalQueue<DeadFrame>,
 }
 
@@ -59,20 +59,21 @@ impl Consumer {
     /// What comes from the broker, in so many shares, and the work that has to be run for anything to
     /// come. `plan` names the partitions that this worker should lead; it stands by for all others.
     pub fn new(
-        settings: &Settings,
+        settings: &BrokerSettings,
         shares: usize,
         plan: watch::Receiver<Vec<u16>>,
-    ) -> (Consumer, ConsumerWork) {
+    ) -> (Consumer, ConsumerTask) {
         // The broker's prefetch bounds it already; this is what that comes to in one share.
-        let capacity = usize::from(settings.partitions) * 3 * usize::from(PREFETCH) * frame::MOST;
+        let capacity =
+            usize::from(settings.partitions) * 3 * usize::from(PREFETCH) * frame::MAX_WAKE_UPS;
         let inner = Arc::new(Inner {
-            lives: AtomicU64::new(0),
+            connection_count: AtomicU64::new(0),
             waiting: LocalQueue::new(shares, capacity),
             dead: LocalQueue::new(1, usize::from(DEAD_PREFETCH)),
         });
-        let (sender, state) = watch::channel(State::new());
+        let (sender, state) = watch::channel(BrokerState::new());
         let (settings, shared) = (settings.clone(), Arc::clone(&inner));
-        let work = ConsumerWork { settings, inner: shared, plan, state: sender };
+        let work = ConsumerTask { settings, inner: shared, plan, state: sender };
         (Consumer { inner, state }, work)
     }
 
@@ -82,14 +83,14 @@ impl Consumer {
     }
 
     /// Wake-ups of a share, at least one. Safe to drop while it waits.
-    pub async fn next(&self, share: usize) -> Taken {
-        Taken::new(self.inner.waiting.next(share, frame::MOST).await)
+    pub async fn next(&self, share: usize) -> WakeUpBatch {
+        WakeUpBatch::new(self.inner.waiting.next(share, frame::MAX_WAKE_UPS).await)
     }
 
     /// How often it has connected. After each time wake-ups may have been lost with the broker, and what
     /// comes now may be later than they are.
-    pub fn lives(&self) -> u64 {
-        self.inner.lives.load(Ordering::Acquire)
+    pub fn connection_count(&self) -> u64 {
+        self.inner.connection_count.load(Ordering::Acquire)
     }
 
     /// The next frame that nobody can read. Safe to drop while it waits.
@@ -102,7 +103,7 @@ impl Consumer {
     }
 
     /// How the connection is.
-    pub fn state(&self) -> watch::Receiver<State> {
+    pub fn state(&self) -> watch::Receiver<BrokerState> {
         self.state.clone()
     }
 
@@ -112,72 +113,76 @@ impl Consumer {
     }
 }
 
-impl ConsumerWork {
+impl ConsumerTask {
     /// Takes until `stop`; then what is in hand may be finished for a moment.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut supervisor =
             Supervisor::new(&self.settings, "consumer", self.state.clone(), stop.clone());
-        while let Some(link) = supervisor.connect().await {
-            self.inner.lives.fetch_add(1, Ordering::AcqRel);
-            let ended = self.consume(&link, &stop).await;
+        while let Some(connection) = supervisor.connect().await {
+            self.inner.connection_count.fetch_add(1, Ordering::AcqRel);
+            let ended = self.consume(&connection, &stop).await;
             // It comes again, if anybody wants it still.
             self.inner.waiting.clear();
             self.inner.dead.clear();
             match ended {
-                Ok(()) => return link.close().await,
+                Ok(()) => return connection.close().await,
                 Err(error) => supervisor.failed(&error),
             }
-            link.close().await;
+            connection.close().await;
         }
     }
 
-    async fn consume(&mut self, link: &Link, stop: &CancellationToken) -> Result<(), Error> {
-        let mut events = link.events();
+    async fn consume(
+        &mut self,
+        connection: &BrokerConnection,
+        stop: &CancellationToken,
+    ) -> Result<(), Error> {
+        let mut changes = connection.events();
         let settings = self.settings.clone();
-        let mut desk = Desk::open(link, &self.settings, &self.inner).await?;
-        let mut look = tokio::time::interval(LOOK);
-        let mut count = tokio::time::interval(COUNT_EVERY);
+        let mut session = ConsumerSession::open(connection, &self.settings, &self.inner).await?;
+        let mut check = tokio::time::interval(CHECK_INTERVAL);
+        let mut count = tokio::time::interval(DEPTH_INTERVAL);
         // Beside the rest: an answer of the broker's must not keep deliveries waiting.
         let mut counting: Option<BoxFuture<'_, Result<Depths, Error>>> = None;
         let mut settled = Vec::new();
         let mut planned = true;
-        desk.plan(&self.plan.borrow_and_update());
+        session.set_assigned(&self.plan.borrow_and_update());
         loop {
             tokio::select! {
-                Some(arrival) = desk.streams.next() => desk.arrived(arrival).await?,
-                _ = desk.settlements.recv_many(&mut settled, 1000) => {
-                    desk.settle(settled.drain(..)).await?;
+                Some(event) = session.streams.next() => session.handle_event(event).await?,
+                _ = session.settlements.recv_many(&mut settled, 1000) => {
+                    session.settle(settled.drain(..)).await?;
                 }
                 changed = self.plan.changed(), if planned => {
                     // When nobody makes plans any more, it stays as it is.
                     planned = changed.is_ok();
-                    desk.plan(&self.plan.borrow_and_update());
-                    desk.stand().await?;
+                    session.set_assigned(&self.plan.borrow_and_update());
+                    session.apply_plan().await?;
                 }
-                _ = look.tick() => {
-                    if !link.is_up() {
+                _ = check.tick() => {
+                    if !connection.is_up() {
                         return Err(Error::Unreachable("the connection ended".to_owned()));
                     }
-                    desk.give_back().await?;
-                    desk.stand().await?;
-                    if desk.is_finished() {
+                    session.requeue().await?;
+                    session.apply_plan().await?;
+                    if session.is_finished() {
                         return Ok(());
                     }
                 }
                 _ = count.tick(), if counting.is_none() => {
-                    counting = Some(link.depths(&settings).boxed());
+                    counting = Some(connection.depths(&settings).boxed());
                 }
-                depths = counted(&mut counting) => {
+                depths = next_depths(&mut counting) => {
                     counting = None;
-                    tell(depths);
+                    report_depths(depths);
                 }
-                event = events.next() => match event {
+                change = changes.next() => match change {
                     Some(Event::Error(error)) => return Err(error.into()),
                     Some(_) => {}
                     None => return Err(Error::Unreachable("the connection ended".to_owned())),
                 },
-                () = stop.cancelled(), if !desk.is_closing() => {
-                    desk.close();
+                () = stop.cancelled(), if !session.is_closing() => {
+                    session.close();
                     self.inner.waiting.clear();
                     self.inner.dead.clear();
                 }
@@ -187,7 +192,7 @@ impl ConsumerWork {
 }
 
 /// Waits for a count that is under way; for ever while there is none.
-async fn counted(
+async fn next_depths(
     counting: &mut Option<BoxFuture<'_, Result<Depths, Error>>>,
 ) -> Result<Depths, Error> {
     match counting {
@@ -196,7 +201,7 @@ async fn counted(
     }
 }
 
-fn tell(depths: Result<Depths, Error>) {
+fn report_depths(depths: Result<Depths, Error>) {
     match depths {
         Ok(depths) => {
             let lanes = LANES.into_iter().zip(depths.lanes);

@@ -11,11 +11,11 @@ use uuid::Uuid;
 use crate::domain::MessageId;
 
 /// The most messages in one frame.
-pub const MOST: usize = 100;
+pub const MAX_WAKE_UPS: usize = 100;
 /// The version that is written, and the only one that is read.
 const VERSION: u64 = 1;
 /// In bytes; a full frame has under six thousand.
-const LONGEST: usize = 64 * 1024;
+const MAX_FRAME_LEN: usize = 64 * 1024;
 
 /// Look at this message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,10 +28,10 @@ pub struct WakeUp {
 
 /// Why a frame cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum UnreadableFrame {
     /// Over the limit.
-    #[error("it has {0} bytes; a frame has at most {LONGEST}")]
-    Long(usize),
+    #[error("it has {0} bytes; a frame has at most {MAX_FRAME_LEN}")]
+    TooLong(usize),
     /// No JSON, or another kind of value.
     #[error("it is no JSON object")]
     NoObject,
@@ -45,11 +45,11 @@ pub enum Refused {
     #[error("its messages cannot be read")]
     Messages,
     /// Too many messages.
-    #[error("it names {0} messages; a frame has at most {MOST}")]
-    Crowded(usize),
+    #[error("it names {0} messages; a frame has at most {MAX_WAKE_UPS}")]
+    TooManyMessages(usize),
 }
 
-/// Writes a frame. Whoever calls keeps to [`MOST`].
+/// Writes a frame. Whoever calls keeps to [`MAX_WAKE_UPS`].
 pub fn write(wake_ups: &[WakeUp]) -> Vec<u8> {
     let mut text = String::with_capacity(32 + wake_ups.len() * 56);
     let _ = write!(text, r#"{{"v":{VERSION},"messages":["#);
@@ -65,22 +65,23 @@ pub fn write(wake_ups: &[WakeUp]) -> Vec<u8> {
 ///
 /// # Errors
 /// Why it cannot be read.
-pub fn read(body: &[u8]) -> Result<Vec<WakeUp>, Refused> {
-    if body.len() > LONGEST {
-        return Err(Refused::Long(body.len()));
+pub fn read(body: &[u8]) -> Result<Vec<WakeUp>, UnreadableFrame> {
+    if body.len() > MAX_FRAME_LEN {
+        return Err(UnreadableFrame::TooLong(body.len()));
     }
     let fields: BTreeMap<String, &RawValue> =
-        serde_json::from_slice(body).map_err(|_| Refused::NoObject)?;
-    let version = fields.get("v").and_then(|v| v.get().parse().ok()).ok_or(Refused::NoVersion)?;
+        serde_json::from_slice(body).map_err(|_| UnreadableFrame::NoObject)?;
+    let version =
+        fields.get("v").and_then(|v| v.get().parse().ok()).ok_or(UnreadableFrame::NoVersion)?;
     if version != VERSION {
-        return Err(Refused::Version(version));
+        return Err(UnreadableFrame::Version(version));
     }
     let messages: Vec<(Uuid, i32)> = fields
         .get("messages")
         .and_then(|messages| serde_json::from_str(messages.get()).ok())
-        .ok_or(Refused::Messages)?;
-    if messages.len() > MOST {
-        return Err(Refused::Crowded(messages.len()));
+        .ok_or(UnreadableFrame::Messages)?;
+    if messages.len() > MAX_WAKE_UPS {
+        return Err(UnreadableFrame::TooManyMessages(messages.len()));
     }
     let wake_up = |(id, generation)| WakeUp { id: MessageId(id), generation };
     Ok(messages.into_iter().map(wake_up).collect())
@@ -101,7 +102,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(256))]
 
         #[test]
-        fn what_is_written_is_read(wake_ups in prop::collection::vec(wake_up(), 0..=MOST)) {
+        fn what_is_written_is_read(wake_ups in prop::collection::vec(wake_up(), 0..=MAX_WAKE_UPS)) {
             let body = write(&wake_ups);
             prop_assert!(body.len() < 6000);
             prop_assert_eq!(read(&body), Ok(wake_ups));
@@ -121,8 +122,8 @@ mod tests {
             cut in any::<prop::sample::Index>(),
         ) {
             let mut body = write(&wake_ups);
-            let place = at.index(body.len());
-            body[place] = byte;
+            let work_queue = at.index(body.len());
+            body[work_queue] = byte;
             let _ = read(&body[..cut.index(body.len() + 1)]);
         }
     }
@@ -133,23 +134,29 @@ mod tests {
         let newer = format!(r#"{{"sent":{{"by":"n2"}},"v":1,"messages":[["{id}",2]],"x":[1,2]}}"#);
         let read_one = read(newer.as_bytes()).unwrap();
         assert_eq!(read_one, [WakeUp { id: id.parse().unwrap(), generation: 2 }]);
-        assert_eq!(read(br#"{"v":2,"messages":[]}"#), Err(Refused::Version(2)));
+        assert_eq!(read(br#"{"v":2,"messages":[]}"#), Err(UnreadableFrame::Version(2)));
     }
 
     #[test]
     fn every_refusal_has_its_reason() {
         let refused = |body: &str| read(body.as_bytes()).unwrap_err();
-        assert_eq!(refused("not json"), Refused::NoObject);
-        assert_eq!(refused(""), Refused::NoObject);
-        assert_eq!(refused("[]"), Refused::NoObject);
-        assert_eq!(refused("{}"), Refused::NoVersion);
-        assert_eq!(refused(r#"{"v":"1"}"#), Refused::NoVersion);
-        assert_eq!(refused(r#"{"v":-1}"#), Refused::NoVersion);
-        assert_eq!(refused(r#"{"v":1}"#), Refused::Messages);
-        assert_eq!(refused(r#"{"v":1,"messages":[["x",1]]}"#), Refused::Messages);
-        assert_eq!(refused(r#"{"v":1,"messages":[7]}"#), Refused::Messages);
+        assert_eq!(refused("not json"), UnreadableFrame::NoObject);
+        assert_eq!(refused(""), UnreadableFrame::NoObject);
+        assert_eq!(refused("[]"), UnreadableFrame::NoObject);
+        assert_eq!(refused("{}"), UnreadableFrame::NoVersion);
+        assert_eq!(refused(r#"{"v":"1"}"#), UnreadableFrame::NoVersion);
+        assert_eq!(refused(r#"{"v":-1}"#), UnreadableFrame::NoVersion);
+        assert_eq!(refused(r#"{"v":1}"#), UnreadableFrame::Messages);
+        assert_eq!(refused(r#"{"v":1,"messages":[["x",1]]}"#), UnreadableFrame::Messages);
+        assert_eq!(refused(r#"{"v":1,"messages":[7]}"#), UnreadableFrame::Messages);
         let wake_up = WakeUp { id: MessageId(Uuid::nil()), generation: 1 };
-        assert_eq!(read(&write(&[wake_up; MOST + 1])), Err(Refused::Crowded(MOST + 1)));
-        assert_eq!(read(&vec![b' '; LONGEST + 1]), Err(Refused::Long(LONGEST + 1)));
+        assert_eq!(
+            read(&write(&[wake_up; MAX_WAKE_UPS + 1])),
+            Err(UnreadableFrame::TooManyMessages(MAX_WAKE_UPS + 1))
+        );
+        assert_eq!(
+            read(&vec![b' '; MAX_FRAME_LEN + 1]),
+            Err(UnreadableFrame::TooLong(MAX_FRAME_LEN + 1))
+        );
     }
 }

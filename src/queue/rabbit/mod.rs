@@ -4,37 +4,37 @@
 //! for as long as the process runs. Neither ever makes anybody wait for the broker: what cannot be
 //! published is dropped and counted, and the sweeper makes up for it.
 
+mod assignment_plan;
+mod broker_connection;
 mod consumer;
-mod desk;
+mod consumer_session;
 mod error;
 mod frame;
-mod greeting;
-mod hold;
-mod line;
-mod link;
+mod login_check;
 mod outstanding;
+mod partition_channel;
 mod pending;
-mod probe;
 mod publisher;
-mod roster;
 mod settings;
 mod supervisor;
 mod topology;
+mod unacked;
+mod version_probe;
 
 use std::time::Instant;
 
-pub use consumer::{Consumer, ConsumerWork};
+pub use consumer::{Consumer, ConsumerTask};
 pub use error::Error;
 pub use frame::WakeUp;
-pub use hold::{DeadFrame, Taken};
-pub use probe::look;
-pub use publisher::{Counts, Offered, Publishing, Rabbit};
-pub use settings::{BadSettings, Settings};
-pub use topology::{Choice, Kind};
+pub use login_check::check_login;
+pub use publisher::{PublishCounts, PublisherConfirm, PublisherTask, Rabbit};
+pub use settings::{BadBrokerSettings, BrokerSettings};
+pub use topology::{QueueType, QueueTypeChoice};
+pub use unacked::{DeadFrame, WakeUpBatch};
 
 /// How a connection to the broker is.
 #[derive(Clone, Debug)]
-pub enum State {
+pub enum BrokerState {
     /// There is none.
     Down {
         /// Since when.
@@ -58,13 +58,13 @@ pub enum State {
     },
 }
 
-impl State {
-    fn new() -> State {
-        State::Down { since: Instant::now(), why: "not connected yet".to_owned() }
+impl BrokerState {
+    fn new() -> BrokerState {
+        BrokerState::Down { since: Instant::now(), why: "not connected yet".to_owned() }
     }
 
     /// Whether all is well.
     pub fn is_connected(&self) -> bool {
-        matches!(self, State::Connected { .. })
+        matches!(self, BrokerState::Connected { .. })
     }
 }

@@ -10,24 +10,24 @@ use tokio::sync::{Notify, oneshot};
 
 use super::{
     frame::{self, WakeUp},
-    topology::{Place, partition},
+    topology::{WorkQueue, partition},
 };
 use crate::{domain::Priority, queue::Lanes};
 
 /// Wake-ups that wait in each lane, so that a crowd in one cannot take the room of another.
-pub(super) const ROOM: usize = 50_000;
+pub(super) const QUEUE_CAPACITY: usize = 50_000;
 
 /// Told when the frame with the last wake-up of an offer has been confirmed; dropped when it will not be.
-pub(super) type Ticket = oneshot::Sender<()>;
+pub(super) type ConfirmSender = oneshot::Sender<()>;
 
 /// A wake-up, and for the last of an offer who waits for it.
-type Entry = (WakeUp, Option<Ticket>);
+type NewChannel = (WakeUp, Option<ConfirmSender>);
 
 /// What goes out together.
 pub(super) struct Frame {
-    pub(super) place: Place,
+    pub(super) work_queue: WorkQueue,
     pub(super) wake_ups: Vec<WakeUp>,
-    pub(super) tickets: Vec<Ticket>,
+    pub(super) confirms: Vec<ConfirmSender>,
 }
 
 /// The queue in front of the broker.
@@ -39,10 +39,10 @@ pub(super) struct Pending {
 
 struct Inner {
     /// By lane and partition.
-    queues: Vec<VecDeque<Entry>>,
+    queues: Vec<VecDeque<NewChannel>>,
     waiting: [usize; 3],
     /// Each queue that has something, once.
-    turns: Lanes<Place>,
+    turns: Lanes<WorkQueue>,
 }
 
 impl Pending {
@@ -66,24 +66,24 @@ impl Pending {
         lane: Priority,
         stored: i16,
         wake_ups: Vec<WakeUp>,
-        ticket: Ticket,
+        confirm: ConfirmSender,
     ) -> usize {
-        let place = Place { lane, partition: partition(stored, self.partitions) };
+        let work_queue = WorkQueue { lane, partition: partition(stored, self.partitions) };
         let offered = wake_ups.len();
         let mut inner = self.inner();
-        let room = ROOM.saturating_sub(inner.waiting[lane as usize]);
+        let room = QUEUE_CAPACITY.saturating_sub(inner.waiting[lane as usize]);
         let taken = offered.min(room);
-        let queue = &mut inner.queues[slot(place)];
+        let queue = &mut inner.queues[queue_index(work_queue)];
         let was_empty = queue.is_empty();
         queue.extend(wake_ups.into_iter().take(taken).map(|wake_up| (wake_up, None)));
         // What is not all taken is not all confirmed.
         if let Some((_, last)) = queue.back_mut().filter(|_| taken > 0 && taken == offered) {
-            *last = Some(ticket);
+            *last = Some(confirm);
         }
         inner.waiting[lane as usize] += taken;
         if was_empty && taken > 0 {
             // Each queue has at most one turn, so there is room for all of them.
-            let _ = inner.turns.push(lane, place);
+            let _ = inner.turns.push(lane, work_queue);
         }
         drop(inner);
         self.wake.notify_one();
@@ -94,16 +94,17 @@ impl Pending {
     /// of the lowest.
     pub(super) fn take(&self) -> Option<Frame> {
         let mut inner = self.inner();
-        let place = inner.turns.take(1).pop()?;
-        let queue = &mut inner.queues[slot(place)];
-        let most = queue.len().min(frame::MOST);
-        let (wake_ups, tickets): (Vec<WakeUp>, Vec<Option<Ticket>>) = queue.drain(..most).unzip();
+        let work_queue = inner.turns.take(1).pop()?;
+        let queue = &mut inner.queues[queue_index(work_queue)];
+        let most = queue.len().min(frame::MAX_WAKE_UPS);
+        let (wake_ups, confirms): (Vec<WakeUp>, Vec<Option<ConfirmSender>>) =
+            queue.drain(..most).unzip();
         let more = !queue.is_empty();
-        inner.waiting[place.lane as usize] -= wake_ups.len();
+        inner.waiting[work_queue.lane as usize] -= wake_ups.len();
         if more {
-            let _ = inner.turns.push(place.lane, place);
+            let _ = inner.turns.push(work_queue.lane, work_queue);
         }
-        Some(Frame { place, wake_ups, tickets: tickets.into_iter().flatten().collect() })
+        Some(Frame { work_queue, wake_ups, confirms: confirms.into_iter().flatten().collect() })
     }
 
     /// Until something has been pushed since the last time. Safe to drop while it waits.
@@ -117,8 +118,8 @@ impl Pending {
     }
 }
 
-fn slot(place: Place) -> usize {
-    usize::from(place.partition) * 3 + place.lane as usize
+fn queue_index(work_queue: WorkQueue) -> usize {
+    usize::from(work_queue.partition) * 3 + work_queue.lane as usize
 }
 
 #[cfg(test)]
@@ -136,8 +137,8 @@ mod tests {
     #[test]
     fn who_offers_hears_of_the_end_of_the_last_one() {
         let pending = Pending::new(4);
-        let (ticket, mut settled) = oneshot::channel();
-        pending.push(Priority::Normal, 1, wake_ups(0, 150), ticket);
+        let (confirm, mut settled) = oneshot::channel();
+        pending.push(Priority::Normal, 1, wake_ups(0, 150), confirm);
         let mut still_waits =
             || matches!(settled.try_recv(), Err(oneshot::error::TryRecvError::Empty));
         drop(pending.take());
@@ -171,14 +172,14 @@ mod tests {
                 let lane = Priority::from_number(lane).unwrap();
                 let batch = wake_ups(next, count);
                 next += 1000;
-                let place = Place { lane, partition: partition(stored, partitions) };
-                pushed[slot(place)].extend(&batch);
+                let work_queue = WorkQueue { lane, partition: partition(stored, partitions) };
+                pushed[queue_index(work_queue)].extend(&batch);
                 prop_assert_eq!(push(&pending, lane, stored, batch), 0);
             }
             let mut taken: Vec<Vec<WakeUp>> = vec![Vec::new(); 3 * 64];
-            while let Some(Frame { place, wake_ups: frame, .. }) = pending.take() {
-                prop_assert!((1..=frame::MOST).contains(&frame.len()));
-                taken[slot(place)].extend(frame);
+            while let Some(Frame { work_queue, wake_ups: frame, .. }) = pending.take() {
+                prop_assert!((1..=frame::MAX_WAKE_UPS).contains(&frame.len()));
+                taken[queue_index(work_queue)].extend(frame);
             }
             prop_assert_eq!(taken, pushed);
             prop_assert!(Priority::ALL.iter().all(|lane| pending.depth(*lane) == 0));
@@ -198,11 +199,11 @@ mod tests {
     #[test]
     fn a_full_lane_refuses_and_leaves_room_in_the_others() {
         let pending = Pending::new(4);
-        assert_eq!(push(&pending, Priority::Low, 0, wake_ups(0, ROOM + 5)), 5);
+        assert_eq!(push(&pending, Priority::Low, 0, wake_ups(0, QUEUE_CAPACITY + 5)), 5);
         assert_eq!(push(&pending, Priority::Low, 1, wake_ups(0, 7)), 7);
         assert_eq!(push(&pending, Priority::High, 1, wake_ups(0, 7)), 0);
-        let Frame { place, wake_ups: frame, .. } = pending.take().unwrap();
-        assert_eq!((place.lane, frame.len()), (Priority::High, 7));
-        assert_eq!(pending.depth(Priority::Low), ROOM);
+        let Frame { work_queue, wake_ups: frame, .. } = pending.take().unwrap();
+        assert_eq!((work_queue.lane, frame.len()), (Priority::High, 7));
+        assert_eq!(pending.depth(Priority::Low), QUEUE_CAPACITY);
     }
 }

@@ -19,34 +19,34 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Error, Settings, State,
+    BrokerSettings, BrokerState, Error,
+    broker_connection::BrokerConnection,
     frame::{self, WakeUp},
-    link::Link,
     pending::{Frame, Pending},
     supervisor::Supervisor,
-    topology::{self, LANES, Place},
+    topology::{self, LANES, WorkQueue},
 };
 use crate::domain::Priority;
 
 /// Frames that wait for their confirmations.
-const UNDER_WAY: usize = 256;
+const MAX_UNCONFIRMED: usize = 256;
 /// How long a confirmation may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a stop waits for what is under way.
-const LAST: Duration = Duration::from_secs(2);
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 /// How often the connection is looked at.
-const LOOK: Duration = Duration::from_millis(250);
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// How often the depths of the queues are asked for.
-const DEPTHS: Duration = Duration::from_secs(5);
+const DEPTH_INTERVAL: Duration = Duration::from_secs(5);
 /// Questions for depths under way at once.
-const AT_ONCE: usize = 16;
+const MAX_CONCURRENCY: usize = 16;
 /// Kept in memory. A confirmation that waits for the broker's disk takes hundreds of milliseconds under
 /// load, and whoever sends waits for it; what a broker loses when it dies, the sweeper finds.
 const TRANSIENT: u8 = 1;
 
 /// Wake-ups by what became of them, since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct PublishCounts {
     /// The broker has them.
     pub confirmed: u64,
     /// No room in front of the broker.
@@ -65,41 +65,41 @@ pub struct Counts {
 #[derive(Clone)]
 pub struct Rabbit {
     inner: Arc<Inner>,
-    state: watch::Receiver<State>,
+    state: watch::Receiver<BrokerState>,
 }
 
 /// Wake-ups that were offered.
-pub struct Offered {
+pub struct PublisherConfirm {
     settled: oneshot::Receiver<()>,
 }
 
-impl Offered {
+impl PublisherConfirm {
     /// Waits until the broker has all of them, or will not get them. Whether it has.
     pub async fn settled(self) -> bool {
         self.settled.await.is_ok()
     }
 }
 
-/// What does the publishing; see [`Publishing::run`].
-pub struct Publishing {
-    settings: Settings,
+/// What does the publishing; see [`PublisherTask::run`].
+pub struct PublisherTask {
+    settings: BrokerSettings,
     inner: Arc<Inner>,
-    state: watch::Sender<State>,
+    state: watch::Sender<BrokerState>,
 }
 
 struct Inner {
     pending: Pending,
-    tally: Tally,
+    counters: OutcomeCounters,
     /// Frames that wait at the broker, by lane.
     depths: [AtomicUsize; 3],
 }
 
 #[derive(Default)]
-struct Tally([AtomicU64; 6]);
+struct OutcomeCounters([AtomicU64; 6]);
 
 /// What became of wake-ups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
+enum PublishOutcome {
     Confirmed,
     NoRoom,
     Returned,
@@ -108,21 +108,21 @@ enum Outcome {
     CutOff,
 }
 
-impl Outcome {
+impl PublishOutcome {
     const fn name(self) -> &'static str {
         match self {
-            Outcome::Confirmed => "confirmed",
-            Outcome::NoRoom => "no_room",
-            Outcome::Returned => "returned",
-            Outcome::Refused => "refused",
-            Outcome::TimedOut => "timed_out",
-            Outcome::CutOff => "cut_off",
+            PublishOutcome::Confirmed => "confirmed",
+            PublishOutcome::NoRoom => "no_room",
+            PublishOutcome::Returned => "returned",
+            PublishOutcome::Refused => "refused",
+            PublishOutcome::TimedOut => "timed_out",
+            PublishOutcome::CutOff => "cut_off",
         }
     }
 }
 
-impl Tally {
-    fn count(&self, outcome: Outcome, wake_ups: usize) {
+impl OutcomeCounters {
+    fn count(&self, outcome: PublishOutcome, wake_ups: usize) {
         let wake_ups = u64::try_from(wake_ups).unwrap_or(u64::MAX);
         if wake_ups > 0 {
             self.0[outcome as usize].fetch_add(wake_ups, Ordering::Relaxed);
@@ -131,50 +131,50 @@ impl Tally {
         }
     }
 
-    fn of(&self, outcome: Outcome) -> u64 {
+    fn of(&self, outcome: PublishOutcome) -> u64 {
         self.0[outcome as usize].load(Ordering::Relaxed)
     }
 }
 
 impl Rabbit {
     /// The way to the broker, and the work that has to be run for anything to happen.
-    pub fn new(settings: &Settings) -> (Rabbit, Publishing) {
+    pub fn new(settings: &BrokerSettings) -> (Rabbit, PublisherTask) {
         let inner = Arc::new(Inner {
             pending: Pending::new(settings.partitions),
-            tally: Tally::default(),
+            counters: OutcomeCounters::default(),
             depths: Default::default(),
         });
-        let (sender, state) = watch::channel(State::new());
+        let (sender, state) = watch::channel(BrokerState::new());
         let work =
-            Publishing { settings: settings.clone(), inner: Arc::clone(&inner), state: sender };
+            PublisherTask { settings: settings.clone(), inner: Arc::clone(&inner), state: sender };
         (Rabbit { inner, state }, work)
     }
 
     /// Publishes wake-ups of messages of one lane and one stored partition, in this order. Never waits:
     /// what there is no room for is dropped and counted, and the sweeper makes up for it. Who does want
     /// to wait may do so by what is returned.
-    pub fn offer(&self, lane: Priority, partition: i16, wake_ups: Vec<WakeUp>) -> Offered {
-        let (ticket, settled) = oneshot::channel();
-        let dropped = self.inner.pending.push(lane, partition, wake_ups, ticket);
-        self.inner.tally.count(Outcome::NoRoom, dropped);
-        Offered { settled }
+    pub fn offer(&self, lane: Priority, partition: i16, wake_ups: Vec<WakeUp>) -> PublisherConfirm {
+        let (confirm_sender, settled) = oneshot::channel();
+        let dropped = self.inner.pending.push(lane, partition, wake_ups, confirm_sender);
+        self.inner.counters.count(PublishOutcome::NoRoom, dropped);
+        PublisherConfirm { settled }
     }
 
     /// How the connection is.
-    pub fn state(&self) -> watch::Receiver<State> {
+    pub fn state(&self) -> watch::Receiver<BrokerState> {
         self.state.clone()
     }
 
     /// What became of the wake-ups.
-    pub fn counts(&self) -> Counts {
-        let of = |outcome| self.inner.tally.of(outcome);
-        Counts {
-            confirmed: of(Outcome::Confirmed),
-            no_room: of(Outcome::NoRoom),
-            returned: of(Outcome::Returned),
-            refused: of(Outcome::Refused),
-            timed_out: of(Outcome::TimedOut),
-            cut_off: of(Outcome::CutOff),
+    pub fn counts(&self) -> PublishCounts {
+        let of = |outcome| self.inner.counters.of(outcome);
+        PublishCounts {
+            confirmed: of(PublishOutcome::Confirmed),
+            no_room: of(PublishOutcome::NoRoom),
+            returned: of(PublishOutcome::Returned),
+            refused: of(PublishOutcome::Refused),
+            timed_out: of(PublishOutcome::TimedOut),
+            cut_off: of(PublishOutcome::CutOff),
         }
     }
 
@@ -185,83 +185,91 @@ impl Rabbit {
     }
 }
 
-impl Publishing {
+impl PublisherTask {
     /// Publishes until `stop`; then what waits is published still, for a moment.
     pub async fn run(self, stop: CancellationToken) {
         let mut supervisor =
             Supervisor::new(&self.settings, "publisher", self.state.clone(), stop.clone());
-        while let Some(link) = supervisor.connect().await {
+        while let Some(connection) = supervisor.connect().await {
             let ended = tokio::select! {
-                ended = self.publish(&link, &stop) => ended,
-                error = self.watch_depths(&link) => Err(error),
+                ended = self.publish(&connection, &stop) => ended,
+                error = self.watch_depths(&connection) => Err(error),
             };
             for depth in &self.inner.depths {
                 depth.store(0, Ordering::Relaxed);
             }
             match ended {
-                Ok(()) => return link.close().await,
+                Ok(()) => return connection.close().await,
                 Err(error) => supervisor.failed(&error),
             }
-            link.close().await;
+            connection.close().await;
         }
     }
 
     /// Until the connection ends, or all is out after `stop`.
-    async fn publish(&self, link: &Link, stop: &CancellationToken) -> Result<(), Error> {
-        let mut events = link.events();
-        let mut channel = confirming(link).await?;
-        let mut under_way = UnderWay::new(&self.inner.tally);
-        let mut look = tokio::time::interval(LOOK);
-        let mut last = None;
+    async fn publish(
+        &self,
+        connection: &BrokerConnection,
+        stop: &CancellationToken,
+    ) -> Result<(), Error> {
+        let mut events = connection.events();
+        let mut channel = open_confirm_channel(connection).await?;
+        let mut unconfirmed = Unconfirmed::new(&self.inner.counters);
+        let mut look = tokio::time::interval(CHECK_INTERVAL);
+        let mut stopping_since = None;
         loop {
-            let blocked = matches!(*self.state.borrow(), State::Blocked { .. });
+            let blocked = matches!(*self.state.borrow(), BrokerState::Blocked { .. });
             while !blocked
-                && under_way.has_room()
+                && unconfirmed.has_room()
                 && let Some(frame) = self.inner.pending.take()
             {
-                under_way.publish(&channel, frame).await;
+                unconfirmed.publish(&channel, frame).await;
             }
             if stop.is_cancelled() {
-                let last = *last.get_or_insert_with(Instant::now);
-                if blocked || under_way.is_empty() || last.elapsed() >= LAST {
+                let stopping_since = *stopping_since.get_or_insert_with(Instant::now);
+                if blocked || unconfirmed.is_empty() || stopping_since.elapsed() >= SHUTDOWN_GRACE {
                     return Ok(());
                 }
             }
             tokio::select! {
-                Some(outcome) = under_way.next() => match outcome {
-                    Outcome::Returned => return Err(Error::Missing),
-                    Outcome::TimedOut if !blocked => return Err(Error::Unconfirmed),
+                Some(outcome) = unconfirmed.next() => match outcome {
+                    PublishOutcome::Returned => return Err(Error::Missing),
+                    PublishOutcome::TimedOut if !blocked => return Err(Error::Unconfirmed),
                     _ => {}
                 },
-                () = self.inner.pending.pushed(), if !blocked && under_way.has_room() => {}
+                () = self.inner.pending.pushed(), if !blocked && unconfirmed.has_room() => {}
                 event = events.next() => {
-                    if self.note(link, event)? {
+                    if self.handle_event(connection, event)? {
                         // Unconfirmed frames of before the alarm would stay with the channel.
-                        channel = confirming(link).await?;
+                        channel = open_confirm_channel(connection).await?;
                     }
                 }
                 _ = look.tick() => {
-                    if !link.is_up() {
+                    if !connection.is_up() {
                         return Err(Error::Unreachable("the connection ended".to_owned()));
                     }
                 }
-                () = stop.cancelled(), if last.is_none() => {}
+                () = stop.cancelled(), if stopping_since.is_none() => {}
             }
         }
     }
 
     /// Takes note of what happened to the connection. Returns whether an alarm has ended.
-    fn note(&self, link: &Link, event: Option<Event>) -> Result<bool, Error> {
+    fn handle_event(
+        &self,
+        connection: &BrokerConnection,
+        event: Option<Event>,
+    ) -> Result<bool, Error> {
         match event {
             Some(Event::ConnectionBlocked(why)) => {
                 tracing::warn!(why, "RabbitMQ takes no publishes");
-                self.state.send_replace(State::Blocked { since: Instant::now(), why });
+                self.state.send_replace(BrokerState::Blocked { since: Instant::now(), why });
             }
             Some(Event::ConnectionUnblocked) => {
                 tracing::info!("RabbitMQ takes publishes again");
                 let (version, cluster_name) =
-                    (link.broker.version.clone(), link.broker.cluster_name.clone());
-                self.state.send_replace(State::Connected { version, cluster_name });
+                    (connection.broker.version.clone(), connection.broker.cluster_name.clone());
+                self.state.send_replace(BrokerState::Connected { version, cluster_name });
                 return Ok(true);
             }
             Some(Event::Error(error)) => return Err(error.into()),
@@ -272,11 +280,11 @@ impl Publishing {
     }
 
     /// Asks for the depths of the queues now and then; an error when one is missing.
-    async fn watch_depths(&self, link: &Link) -> Error {
-        let mut often = tokio::time::interval(DEPTHS);
+    async fn watch_depths(&self, connection: &BrokerConnection) -> Error {
+        let mut often = tokio::time::interval(DEPTH_INTERVAL);
         loop {
             often.tick().await;
-            match depths(link, self.settings.partitions).await {
+            match depths(connection, self.settings.partitions).await {
                 Ok(depths) => {
                     for (shown, depth) in self.inner.depths.iter().zip(depths) {
                         shown.store(depth, Ordering::Relaxed);
@@ -288,46 +296,46 @@ impl Publishing {
     }
 }
 
-async fn confirming(link: &Link) -> Result<Channel, Error> {
-    let channel = link.channel().await?;
+async fn open_confirm_channel(connection: &BrokerConnection) -> Result<Channel, Error> {
+    let channel = connection.channel().await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
     Ok(channel)
 }
 
-async fn depths(link: &Link, partitions: u16) -> Result<[usize; 3], Error> {
-    let channel = link.channel().await?;
+async fn depths(connection: &BrokerConnection, partitions: u16) -> Result<[usize; 3], Error> {
+    let channel = connection.channel().await?;
     let channel = &channel;
-    let asked = stream::iter(Place::all(partitions)).map(async |place| {
+    let asked = stream::iter(WorkQueue::all(partitions)).map(async |work_queue| {
         let options = QueueDeclareOptions::durable().passive();
-        let name = place.queue();
+        let name = work_queue.name();
         let queue = channel.queue_declare(name.as_str().into(), options, FieldTable::default());
         let count = queue.await.map_err(Error::from)?.message_count();
-        Ok::<_, Error>((place.lane, usize::try_from(count).unwrap_or(usize::MAX)))
+        Ok::<_, Error>((work_queue.lane, usize::try_from(count).unwrap_or(usize::MAX)))
     });
     let mut depths = [0; LANES.len()];
-    let mut answers = pin!(asked.buffered(AT_ONCE));
+    let mut answers = pin!(asked.buffered(MAX_CONCURRENCY));
     while let Some((lane, count)) = answers.try_next().await? {
         depths[lane as usize] += count;
     }
     Ok(depths)
 }
 
-type Confirming = Pin<Box<dyn Future<Output = (Outcome, usize)> + Send>>;
+type PendingConfirm = Pin<Box<dyn Future<Output = (PublishOutcome, usize)> + Send>>;
 
 /// Frames that are published and not yet confirmed. Dropped, what is left counts as cut off.
-struct UnderWay<'a> {
-    tally: &'a Tally,
-    frames: stream::FuturesUnordered<Confirming>,
+struct Unconfirmed<'a> {
+    counters: &'a OutcomeCounters,
+    frames: stream::FuturesUnordered<PendingConfirm>,
     wake_ups: usize,
 }
 
-impl<'a> UnderWay<'a> {
-    fn new(tally: &'a Tally) -> Self {
-        UnderWay { tally, frames: stream::FuturesUnordered::new(), wake_ups: 0 }
+impl<'a> Unconfirmed<'a> {
+    fn new(counters: &'a OutcomeCounters) -> Self {
+        Unconfirmed { counters, frames: stream::FuturesUnordered::new(), wake_ups: 0 }
     }
 
     fn has_room(&self) -> bool {
-        self.frames.len() < UNDER_WAY
+        self.frames.len() < MAX_UNCONFIRMED
     }
 
     fn is_empty(&self) -> bool {
@@ -335,15 +343,16 @@ impl<'a> UnderWay<'a> {
     }
 
     async fn publish(&mut self, channel: &Channel, frame: Frame) {
-        let Frame { place, wake_ups, tickets } = frame;
+        let Frame { work_queue, wake_ups, confirms } = frame;
         let (channel, count) = (channel.clone(), wake_ups.len());
         let body = frame::write(&wake_ups);
-        let mut publishing: Confirming = Box::pin(async move {
-            let confirmed = tokio::time::timeout(PATIENCE, confirm(&channel, place, &body)).await;
-            let outcome = confirmed.unwrap_or(Outcome::TimedOut);
-            if outcome == Outcome::Confirmed {
-                for ticket in tickets {
-                    let _ = ticket.send(());
+        let mut publishing: PendingConfirm = Box::pin(async move {
+            let confirmed =
+                tokio::time::timeout(CONFIRM_TIMEOUT, confirm(&channel, work_queue, &body)).await;
+            let outcome = confirmed.unwrap_or(PublishOutcome::TimedOut);
+            if outcome == PublishOutcome::Confirmed {
+                for confirm_sender in confirms {
+                    let _ = confirm_sender.send(());
                 }
             }
             (outcome, count)
@@ -359,26 +368,26 @@ impl<'a> UnderWay<'a> {
     }
 
     /// What became of the next frame; `None` while there is none.
-    async fn next(&mut self) -> Option<Outcome> {
+    async fn next(&mut self) -> Option<PublishOutcome> {
         let (outcome, count) = self.frames.next().await?;
         self.wake_ups -= count;
-        self.tally.count(outcome, count);
+        self.counters.count(outcome, count);
         Some(outcome)
     }
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for Unconfirmed<'_> {
     fn drop(&mut self) {
-        self.tally.count(Outcome::CutOff, self.wake_ups);
+        self.counters.count(PublishOutcome::CutOff, self.wake_ups);
     }
 }
 
-async fn confirm(channel: &Channel, place: Place, body: &[u8]) -> Outcome {
+async fn confirm(channel: &Channel, work_queue: WorkQueue, body: &[u8]) -> PublishOutcome {
     let options = BasicPublishOptions { mandatory: true, ..Default::default() };
     let properties = BasicProperties::default()
         .with_delivery_mode(TRANSIENT)
         .with_content_type("application/json".into());
-    let name = place.queue();
+    let name = work_queue.name();
     let published = channel.basic_publish(
         topology::EXCHANGE.into(),
         name.as_str().into(),
@@ -392,9 +401,9 @@ async fn confirm(channel: &Channel, place: Place, body: &[u8]) -> Outcome {
     };
     match confirmation {
         // What no queue takes is confirmed as well, with the frame inside.
-        Ok(Confirmation::Ack(None)) => Outcome::Confirmed,
-        Ok(Confirmation::Ack(Some(_))) => Outcome::Returned,
-        Ok(Confirmation::Nack(_)) => Outcome::Refused,
-        Ok(Confirmation::NotRequested) | Err(_) => Outcome::CutOff,
+        Ok(Confirmation::Ack(None)) => PublishOutcome::Confirmed,
+        Ok(Confirmation::Ack(Some(_))) => PublishOutcome::Returned,
+        Ok(Confirmation::Nack(_)) => PublishOutcome::Refused,
+        Ok(Confirmation::NotRequested) | Err(_) => PublishOutcome::CutOff,
     }
 }

@@ -12,14 +12,14 @@ use lapin::{
     uri::AMQPUri,
 };
 
-use super::{Error, topology::Version};
+use super::{Error, topology::BrokerVersion};
 
 /// For all of it: connecting, TLS, the greeting.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// AMQP 0-9-1.
-const HEADER: &[u8] = b"AMQP\x00\x00\x09\x01";
+const PROTOCOL_HEADER: &[u8] = b"AMQP\x00\x00\x09\x01";
 /// A greeting has under two thousand bytes.
-const LONGEST: u32 = 64 * 1024;
+const MAX_FRAME_LEN: u32 = 64 * 1024;
 
 /// A broker, in its own words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,28 +34,32 @@ pub(super) struct Broker {
 ///
 /// # Errors
 /// [`Error::Unreachable`]; [`Error::Foreign`] and [`Error::Old`] for brokers that are not taken.
-pub(super) async fn ask(uri: &AMQPUri, tls: &OwnedTLSConfig) -> Result<Broker, Error> {
+pub(super) async fn probe(uri: &AMQPUri, tls: &OwnedTLSConfig) -> Result<Broker, Error> {
     let asked = async {
         let runtime = lapin::runtime::default_runtime()?;
         let mut stream = uri.connect_with_config_async(tls.as_ref(), &runtime).await?;
-        let greeting = greeting(&mut stream).await?;
+        let read_first_frame = read_first_frame(&mut stream).await?;
         // The other side sees an end instead of a reset.
         let _ = stream.close().await;
-        broker(&greeting)
+        broker(&read_first_frame)
     };
-    tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(Error::silent(PATIENCE)))
+    tokio::time::timeout(PROBE_TIMEOUT, asked)
+        .await
+        .unwrap_or_else(|_| Err(Error::silent(PROBE_TIMEOUT)))
 }
 
 /// The body of the first frame.
-async fn greeting(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> Result<Vec<u8>, Error> {
-    stream.write_all(HEADER).await?;
+async fn read_first_frame(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+) -> Result<Vec<u8>, Error> {
+    stream.write_all(PROTOCOL_HEADER).await?;
     stream.flush().await?;
     let mut head = [0; 7];
     stream.read_exact(&mut head).await?;
     let [kind, _, _, length @ ..] = head;
     let length = u32::from_be_bytes(length);
     // A method on channel 0; a broker of another protocol answers with the header of its own.
-    if kind != 1 || length > LONGEST {
+    if kind != 1 || length > MAX_FRAME_LEN {
         return Err(Error::Foreign);
     }
     let mut body = vec![0; usize::try_from(length).map_err(io::Error::other)?];
@@ -63,8 +67,9 @@ async fn greeting(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> Result<
     Ok(body)
 }
 
-fn broker(greeting: &[u8]) -> Result<Broker, Error> {
-    let Ok((_, AMQPClass::Connection(AMQPMethod::Start(start)))) = parse_class(greeting) else {
+fn broker(read_first_frame: &[u8]) -> Result<Broker, Error> {
+    let Ok((_, AMQPClass::Connection(AMQPMethod::Start(start)))) = parse_class(read_first_frame)
+    else {
         return Err(Error::Foreign);
     };
     let property = |name: &str| text(&start.server_properties, name);
@@ -72,7 +77,7 @@ fn broker(greeting: &[u8]) -> Result<Broker, Error> {
         return Err(Error::Foreign);
     }
     let version = property("version");
-    if Version::parse(&version).is_none_or(|version| version < Version::OLDEST) {
+    if BrokerVersion::parse(&version).is_none_or(|version| version < BrokerVersion::MIN_SUPPORTED) {
         return Err(Error::Old(version));
     }
     Ok(Broker { version, cluster_name: property("cluster_name") })

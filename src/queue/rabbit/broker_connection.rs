@@ -11,50 +11,50 @@ use lapin::{
 };
 
 use super::{
-    Error, Settings,
-    greeting::{self, Broker},
+    BrokerSettings, Error,
     settings::Address,
-    topology::{self, Choice, Kind, Place, Value},
+    topology::{self, ArgumentValue, QueueType, QueueTypeChoice, WorkQueue},
+    version_probe::{self, Broker},
 };
 
 /// For connecting and logging in.
-const PATIENCE: Duration = Duration::from_secs(15);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// For a goodbye; an alarmed broker reads none.
-const GOODBYE: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Declarations under way at once; all that a new broker needs are there after a few round trips.
-const AT_ONCE: usize = 32;
+const MAX_CONCURRENCY: usize = 32;
 
 /// A connection on which everything is declared.
-pub(super) struct Link {
+pub(super) struct BrokerConnection {
     connection: Connection,
     /// Which broker this is.
     pub(super) broker: Broker,
 }
 
-impl Link {
+impl BrokerConnection {
     /// Connects to a node and declares what is ours.
     ///
     /// # Errors
     /// Whatever is in the way.
     pub(super) async fn open(
-        settings: &Settings,
+        settings: &BrokerSettings,
         address: &Address,
         name: &str,
-    ) -> Result<Link, Error> {
-        let link = Link::log_in(address, name).await?;
-        let declared = tokio::time::timeout(PATIENCE, link.declare(settings)).await;
-        declared.unwrap_or_else(|_| Err(Error::silent(PATIENCE)))?;
+    ) -> Result<BrokerConnection, Error> {
+        let link = BrokerConnection::log_in(address, name).await?;
+        let declared = tokio::time::timeout(CONNECT_TIMEOUT, link.declare(settings)).await;
+        declared.unwrap_or_else(|_| Err(Error::silent(CONNECT_TIMEOUT)))?;
         Ok(link)
     }
 
     /// Connects to a node, and declares nothing.
-    async fn log_in(address: &Address, name: &str) -> Result<Link, Error> {
+    async fn log_in(address: &Address, name: &str) -> Result<BrokerConnection, Error> {
         let tls = trusted(address).await?;
-        let broker = greeting::ask(&address.uri, &tls).await?;
-        let connection = tokio::time::timeout(PATIENCE, connect(address, tls, name))
+        let broker = version_probe::probe(&address.uri, &tls).await?;
+        let connection = tokio::time::timeout(CONNECT_TIMEOUT, connect(address, tls, name))
             .await
-            .unwrap_or_else(|_| Err(Error::silent(PATIENCE)))?;
-        Ok(Link { connection, broker })
+            .unwrap_or_else(|_| Err(Error::silent(CONNECT_TIMEOUT)))?;
+        Ok(BrokerConnection { connection, broker })
     }
 
     /// A channel of its own for each role, so that one's error is not the other's.
@@ -74,11 +74,11 @@ impl Link {
 
     /// Says goodbye.
     pub(super) async fn close(self) {
-        let goodbye = self.connection.close(200, "stopping".into());
-        let _ = tokio::time::timeout(GOODBYE, goodbye).await;
+        let closed = self.connection.close(200, "stopping".into());
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, closed).await;
     }
 
-    async fn declare(&self, settings: &Settings) -> Result<(), Error> {
+    async fn declare(&self, settings: &BrokerSettings) -> Result<(), Error> {
         let kind = self.settle_kind(settings).await?;
         let channel = self.channel().await?;
         let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
@@ -90,9 +90,9 @@ impl Link {
                 FieldTable::default(),
             )
             .await?;
-        stream::iter(Place::all(settings.partitions))
-            .map(|place| declare_work(&channel, place, kind))
-            .buffered(AT_ONCE)
+        stream::iter(WorkQueue::all(settings.partitions))
+            .map(|work_queue| declare_work(&channel, work_queue, kind))
+            .buffered(MAX_CONCURRENCY)
             .try_collect::<()>()
             .await?;
         Ok(())
@@ -100,11 +100,11 @@ impl Link {
 
     /// Which kind of queue is there or is wanted. The queue of dead letters decides for all, because it
     /// is there whatever the number of partitions: one broker never has both kinds of ours.
-    async fn settle_kind(&self, settings: &Settings) -> Result<Kind, Error> {
+    async fn settle_kind(&self, settings: &BrokerSettings) -> Result<QueueType, Error> {
         let first = settings.choice.first(settings.addresses.len());
         match self.declare_dead_letters(first).await {
             Ok(()) => Ok(first),
-            Err(error) if error.is_mismatch() && settings.choice == Choice::Auto => {
+            Err(error) if error.is_mismatch() && settings.choice == QueueTypeChoice::Auto => {
                 self.declare_dead_letters(first.other()).await?;
                 Ok(first.other())
             }
@@ -113,9 +113,9 @@ impl Link {
     }
 
     /// On a channel of its own, which a mismatch would close.
-    async fn declare_dead_letters(&self, kind: Kind) -> Result<(), Error> {
+    async fn declare_dead_letters(&self, kind: QueueType) -> Result<(), Error> {
         let channel = self.channel().await?;
-        let arguments = table(&topology::dead_letter_queue(kind));
+        let arguments = table(&topology::dead_letter_arguments(kind));
         let options = QueueDeclareOptions::durable();
         channel.queue_declare(topology::DEAD_LETTERS.into(), options, arguments).await?;
         Ok(())
@@ -123,8 +123,8 @@ impl Link {
 }
 
 /// Logs in and out again; gives the broker's version.
-pub(super) async fn greet(address: &Address) -> Result<String, Error> {
-    let link = Link::log_in(address, "esh3ar doctor").await?;
+pub(super) async fn check(address: &Address) -> Result<String, Error> {
+    let link = BrokerConnection::log_in(address, "esh3ar doctor").await?;
     let version = link.broker.version.clone();
     link.close().await;
     Ok(version)
@@ -139,9 +139,9 @@ pub(super) struct Depths {
     pub(super) dead: u64,
 }
 
-impl Link {
+impl BrokerConnection {
     /// Counts what waits, on a channel of its own: asking for a queue that is not there ends it.
-    pub(super) async fn depths(&self, settings: &Settings) -> Result<Depths, Error> {
+    pub(super) async fn depths(&self, settings: &BrokerSettings) -> Result<Depths, Error> {
         let channel = self.channel().await?;
         let count = async |queue: String| {
             let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
@@ -149,15 +149,15 @@ impl Link {
                 channel.queue_declare(queue.as_str().into(), options, FieldTable::default());
             Ok::<u64, Error>(found.await?.message_count().into())
         };
-        let mut counted = stream::iter(Place::all(settings.partitions))
-            .map(|place| {
+        let mut counted = stream::iter(WorkQueue::all(settings.partitions))
+            .map(|work_queue| {
                 let count = &count;
-                async move { Ok::<_, Error>((place, count(place.queue()).await?)) }
+                async move { Ok::<_, Error>((work_queue, count(work_queue.name()).await?)) }
             })
-            .buffered(AT_ONCE);
+            .buffered(MAX_CONCURRENCY);
         let mut depths = Depths::default();
-        while let Some((place, waiting)) = counted.try_next().await? {
-            depths.lanes[place.lane as usize] += waiting;
+        while let Some((work_queue, waiting)) = counted.try_next().await? {
+            depths.lanes[work_queue.lane as usize] += waiting;
         }
         drop(counted);
         depths.dead = count(topology::DEAD_LETTERS.to_owned()).await?;
@@ -166,9 +166,13 @@ impl Link {
     }
 }
 
-async fn declare_work(channel: &Channel, place: Place, kind: Kind) -> Result<(), Error> {
-    let name = place.queue();
-    let arguments = table(&topology::work_queue(kind));
+async fn declare_work(
+    channel: &Channel,
+    work_queue: WorkQueue,
+    kind: QueueType,
+) -> Result<(), Error> {
+    let name = work_queue.name();
+    let arguments = table(&topology::work_queue_arguments(kind));
     let declared =
         channel.queue_declare(name.as_str().into(), QueueDeclareOptions::durable(), arguments);
     let bound = channel.queue_bind(
@@ -183,13 +187,13 @@ async fn declare_work(channel: &Channel, place: Place, kind: Kind) -> Result<(),
     Ok(())
 }
 
-fn table(arguments: &[(&'static str, Value)]) -> FieldTable {
+fn table(arguments: &[(&'static str, ArgumentValue)]) -> FieldTable {
     let mut table = FieldTable::default();
     for (name, value) in arguments {
         let value = match value {
-            Value::Text(text) => AMQPValue::LongString((*text).into()),
-            Value::Number(number) => AMQPValue::LongLongInt(*number),
-            Value::Flag(flag) => AMQPValue::Boolean(*flag),
+            ArgumentValue::Text(text) => AMQPValue::LongString((*text).into()),
+            ArgumentValue::Number(number) => AMQPValue::LongLongInt(*number),
+            ArgumentValue::Flag(flag) => AMQPValue::Boolean(*flag),
         };
         table.insert((*name).into(), value);
     }
@@ -214,7 +218,7 @@ async fn connect(address: &Address, tls: OwnedTLSConfig, name: &str) -> Result<C
         runtime,
         async move |uri, runtime| {
             let stream = uri.connect_with_config_async(tls.as_ref(), &runtime);
-            match tokio::time::timeout(PATIENCE, stream).await {
+            match tokio::time::timeout(CONNECT_TIMEOUT, stream).await {
                 Ok(stream) => Ok(stream?),
                 Err(elapsed) => Err(std::io::Error::other(elapsed).into()),
             }

@@ -21,9 +21,9 @@ use lapin::{
 
 use super::{
     Error,
-    link::Link,
+    broker_connection::BrokerConnection,
     outstanding::Outstanding,
-    topology::{DEAD_LETTERS, LANES, Place},
+    topology::{DEAD_LETTERS, LANES, WorkQueue},
 };
 
 /// Frames that a queue sends before one of them is acknowledged.
@@ -32,64 +32,64 @@ pub(super) const PREFETCH: u16 = 100;
 pub(super) const DEAD_PREFETCH: u16 = 10;
 
 /// Something on one of the streams: a delivery, or that it has ended, by our wish or not.
-pub(super) struct Arrival {
-    pub(super) line: usize,
-    pub(super) life: u32,
+pub(super) struct ChannelEvent {
+    pub(super) index: usize,
+    pub(super) epoch: u32,
     /// The queue; none for that of the unreadable frames.
-    pub(super) place: Option<Place>,
+    pub(super) work_queue: Option<WorkQueue>,
     pub(super) delivery: Option<Result<Delivery, lapin::Error>>,
 }
 
-pub(super) type Arrivals = BoxStream<'static, Arrival>;
+pub(super) type EventStream = BoxStream<'static, ChannelEvent>;
 
 /// A place in line, each time that we stand there.
 #[derive(Default)]
-pub(super) struct Line {
+pub(super) struct PartitionChannel {
     /// How often we have stood here.
-    life: u32,
-    open: Option<Open>,
+    epoch: u32,
+    open: Option<OpenChannel>,
     /// What is neither done nor given back, of this life and of those before.
-    pub(super) in_hand: usize,
+    pub(super) in_flight: usize,
 }
 
-struct Open {
+struct OpenChannel {
     channel: Channel,
     outstanding: Outstanding,
 }
 
 /// A place in line that is about to be taken.
-pub(super) struct Entry {
-    pub(super) line: usize,
-    life: u32,
-    open: Open,
-    pub(super) arrivals: Vec<Arrivals>,
+pub(super) struct NewChannel {
+    pub(super) index: usize,
+    epoch: u32,
+    open: OpenChannel,
+    pub(super) arrivals: Vec<EventStream>,
 }
 
-impl Line {
+impl PartitionChannel {
     /// Where we stand next, of how many times.
-    pub(super) fn next_life(&self) -> u32 {
-        self.life.wrapping_add(1)
+    pub(super) fn next_epoch(&self) -> u32 {
+        self.epoch.wrapping_add(1)
     }
 
-    pub(super) fn enter(&mut self, entry: Entry) -> Vec<Arrivals> {
-        self.life = entry.life;
+    pub(super) fn attach(&mut self, entry: NewChannel) -> Vec<EventStream> {
+        self.epoch = entry.epoch;
         self.open = Some(entry.open);
         entry.arrivals
     }
 
     /// Leaves the line. What comes of it from now on is the broker's.
-    pub(super) fn leave(&mut self) -> Option<Channel> {
+    pub(super) fn detach(&mut self) -> Option<Channel> {
         self.open.take().map(|open| open.channel)
     }
 
     /// Whether we stand here, and have since then.
-    pub(super) fn stands(&self, life: u32) -> bool {
-        self.open.is_some() && self.life == life
+    pub(super) fn is_current(&self, epoch: u32) -> bool {
+        self.open.is_some() && self.epoch == epoch
     }
 
     /// A frame has come.
-    pub(super) fn took(&mut self, tag: u64) {
-        self.in_hand += 1;
+    pub(super) fn received(&mut self, tag: u64) {
+        self.in_flight += 1;
         if let Some(open) = &mut self.open {
             open.outstanding.add(tag);
         }
@@ -106,7 +106,7 @@ impl Line {
     }
 
     /// Somebody shall have it again.
-    pub(super) async fn give_back(&mut self, tag: u64) -> Result<(), Error> {
+    pub(super) async fn requeue(&mut self, tag: u64) -> Result<(), Error> {
         let Some(open) = &mut self.open else { return Ok(()) };
         open.outstanding.forget(tag);
         let options = BasicNackOptions { requeue: true, multiple: false };
@@ -115,7 +115,7 @@ impl Line {
 
     /// Nobody shall have it again; the broker moves it to the dead letters.
     pub(super) async fn reject(&mut self, tag: u64) -> Result<(), Error> {
-        self.in_hand -= 1;
+        self.in_flight -= 1;
         let Some(open) = &mut self.open else { return Ok(()) };
         open.outstanding.forget(tag);
         Ok(open.channel.basic_reject(tag, BasicRejectOptions { requeue: false }).await?)
@@ -123,30 +123,45 @@ impl Line {
 }
 
 /// Stands in the lines of a partition.
-pub(super) async fn stand(link: &Link, partition: u16, life: u32) -> Result<Entry, Error> {
-    let line = usize::from(partition);
-    let channel = open(link, PREFETCH).await?;
+pub(super) async fn open(
+    connection: &BrokerConnection,
+    partition: u16,
+    epoch: u32,
+) -> Result<NewChannel, Error> {
+    let index = usize::from(partition);
+    let channel = open_channel(connection, PREFETCH).await?;
     let mut arrivals = Vec::with_capacity(LANES.len());
     for lane in LANES {
-        let place = Place { lane, partition };
-        arrivals.push(consume(&channel, &place.queue(), (line, life, Some(place))).await?);
+        let work_queue = WorkQueue { lane, partition };
+        arrivals
+            .push(consume(&channel, &work_queue.name(), (index, epoch, Some(work_queue))).await?);
     }
-    Ok(Entry { line, life, open: Open { channel, outstanding: Outstanding::new() }, arrivals })
+    Ok(NewChannel {
+        index,
+        epoch,
+        open: OpenChannel { channel, outstanding: Outstanding::new() },
+        arrivals,
+    })
 }
 
 /// Stands in the line of unreadable frames, behind those of so many partitions.
-pub(super) async fn stand_for_the_dead(
-    link: &Link,
-    line: usize,
-    life: u32,
-) -> Result<Entry, Error> {
-    let channel = open(link, DEAD_PREFETCH).await?;
-    let arrivals = vec![consume(&channel, DEAD_LETTERS, (line, life, None)).await?];
-    Ok(Entry { line, life, open: Open { channel, outstanding: Outstanding::new() }, arrivals })
+pub(super) async fn open_dead_letters(
+    connection: &BrokerConnection,
+    index: usize,
+    epoch: u32,
+) -> Result<NewChannel, Error> {
+    let channel = open_channel(connection, DEAD_PREFETCH).await?;
+    let arrivals = vec![consume(&channel, DEAD_LETTERS, (index, epoch, None)).await?];
+    Ok(NewChannel {
+        index,
+        epoch,
+        open: OpenChannel { channel, outstanding: Outstanding::new() },
+        arrivals,
+    })
 }
 
-async fn open(link: &Link, prefetch: u16) -> Result<Channel, Error> {
-    let channel = link.channel().await?;
+async fn open_channel(connection: &BrokerConnection, prefetch: u16) -> Result<Channel, Error> {
+    let channel = connection.channel().await?;
     channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
     Ok(channel)
 }
@@ -154,11 +169,11 @@ async fn open(link: &Link, prefetch: u16) -> Result<Channel, Error> {
 async fn consume(
     channel: &Channel,
     name: &str,
-    (line, life, place): (usize, u32, Option<Place>),
-) -> Result<Arrivals, Error> {
+    (index, epoch, work_queue): (usize, u32, Option<WorkQueue>),
+) -> Result<EventStream, Error> {
     let options = BasicConsumeOptions::default();
     let consumer = channel.basic_consume(name.into(), "".into(), options, FieldTable::default());
-    let arrival = move |delivery| Arrival { line, life, place, delivery };
+    let arrival = move |delivery| ChannelEvent { index, epoch, work_queue, delivery };
     let deliveries = consumer.await?.map(move |delivery| arrival(Some(delivery)));
     Ok(Box::pin(deliveries.chain(stream::once(ready(arrival(None))))))
 }
