@@ -11,14 +11,14 @@ use std::{
 
 use bytes::Bytes;
 
-use super::Key;
+use super::CacheKey;
 
 /// Entries that are kept at most.
-const ENTRIES: usize = 20_000;
+const MAX_ENTRIES: usize = 20_000;
 /// Bytes that are kept at most, keys included.
-const BYTES: usize = 64 * 1024 * 1024;
+const MAX_BYTES: usize = 64 * 1024 * 1024;
 /// What an entry takes beside its key and value.
-const OVERHEAD: usize = 128;
+const ENTRY_OVERHEAD: usize = 128;
 
 /// The cache. Cheap to clone: all clones are one.
 #[derive(Clone, Debug)]
@@ -28,7 +28,7 @@ pub struct LocalCache {
 
 impl Default for LocalCache {
     fn default() -> Self {
-        LocalCache::new(ENTRIES, BYTES)
+        LocalCache::new(MAX_ENTRIES, MAX_BYTES)
     }
 }
 
@@ -40,26 +40,26 @@ struct Entry {
 
 #[derive(Debug, Default)]
 struct Generation {
-    entries: HashMap<Key, Entry>,
+    entries: HashMap<CacheKey, Entry>,
     bytes: usize,
 }
 
 impl Generation {
-    fn insert(&mut self, key: Key, entry: Entry) {
+    fn insert(&mut self, key: CacheKey, entry: Entry) {
         self.remove(&key);
         self.bytes += size(&key, &entry.value);
         self.entries.insert(key, entry);
     }
 
-    fn remove(&mut self, key: &Key) -> Option<Entry> {
+    fn remove(&mut self, key: &CacheKey) -> Option<Entry> {
         let entry = self.entries.remove(key)?;
         self.bytes = self.bytes.saturating_sub(size(key, &entry.value));
         Some(entry)
     }
 }
 
-fn size(key: &Key, value: &Bytes) -> usize {
-    OVERHEAD + key.as_str().len() + value.len()
+fn size(key: &CacheKey, value: &Bytes) -> usize {
+    ENTRY_OVERHEAD + key.as_str().len() + value.len()
 }
 
 #[derive(Debug)]
@@ -89,7 +89,7 @@ impl LocalCache {
     }
 
     /// A value whose time is not over.
-    pub(super) fn get(&self, key: &Key) -> Option<Bytes> {
+    pub(super) fn get(&self, key: &CacheKey) -> Option<Bytes> {
         let now = Instant::now();
         let mut inner = self.locked();
         if let Some(entry) = inner.young.entries.get(key) {
@@ -102,7 +102,7 @@ impl LocalCache {
     }
 
     /// Keeps a value.
-    pub(super) fn put(&self, key: Key, value: Bytes, ttl: Duration) {
+    pub(super) fn put(&self, key: CacheKey, value: Bytes, ttl: Duration) {
         let entry = Entry { value, until: Instant::now() + ttl };
         let mut inner = self.locked();
         inner.old.remove(&key);
@@ -118,7 +118,7 @@ impl LocalCache {
 }
 
 impl Inner {
-    fn keep(&mut self, key: Key, entry: Entry) {
+    fn keep(&mut self, key: CacheKey, entry: Entry) {
         let size = size(&key, &entry.value);
         if size > self.bytes || self.entries == 0 {
             return;
@@ -135,12 +135,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::cache::Kind;
+    use crate::cache::CacheKind;
 
     const LONG: Duration = Duration::from_secs(300);
 
-    fn key(n: u16) -> Key {
-        Key::new(Kind::History, n, 1)
+    fn key(n: u16) -> CacheKey {
+        CacheKey::new(CacheKind::History, n, 1)
     }
 
     #[test]
@@ -154,8 +154,8 @@ mod tests {
         assert_eq!(cache.get(&key(50)), None);
         cache.put(key(200), Bytes::from_static(b"short"), Duration::ZERO);
         assert_eq!(cache.get(&key(200)), None);
-        assert_eq!(cache.get(&Key::new(Kind::Unread, 0, 1)), None);
-        assert_eq!(cache.get(&Key::new(Kind::History, 0, 2)), None, "another version");
+        assert_eq!(cache.get(&CacheKey::new(CacheKind::Unread, 0, 1)), None);
+        assert_eq!(cache.get(&CacheKey::new(CacheKind::History, 0, 2)), None, "another version");
     }
 
     proptest! {

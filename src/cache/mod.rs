@@ -1,22 +1,22 @@
 //! What may be forgotten at any moment: what was read lately and is asked for again, in this process or in
 //! Redis, and the rest of what Redis does for us.
 //!
-//! A cache is a hint. Keys carry the version of what a value was made from (see [`Key`]), so that a value
+//! A cache is a hint. Keys carry the version of what a value was made from (see [`CacheKey`]), so that a value
 //! that is behind is never found; whatever is forgotten is read from the database again. Redis may lose,
 //! repeat or refuse everything, and every answer of the appliance stays the same, only slower. This room
 //! owns the `redis` crate; it knows keys and bytes, and not what they mean.
 
 mod key;
 mod local;
-pub mod redis;
 
 use std::time::Duration;
 
 use bytes::Bytes;
 
-pub use key::{Key, Kind};
+pub use key::{CacheKey, CacheKind};
 pub use local::LocalCache;
-pub use redis::{Error, Redis, RedisSettings, State, Target};
+
+use crate::redis::Redis;
 
 /// A cache. Cheap to clone.
 #[derive(Clone)]
@@ -44,7 +44,7 @@ impl Default for Cache {
 
 impl Cache {
     /// A value, if it is kept and its time is not over. Counts hits and misses by kind.
-    pub async fn get(&self, key: &Key) -> Option<Bytes> {
+    pub async fn get(&self, key: &CacheKey) -> Option<Bytes> {
         let found = match self {
             Cache::Local(local) => local.get(key),
             // While it is away nothing is found.
@@ -59,7 +59,7 @@ impl Cache {
     }
 
     /// Keeps a value for this long at most.
-    pub async fn put(&self, key: Key, value: Bytes, ttl: Duration) {
+    pub async fn put(&self, key: CacheKey, value: Bytes, ttl: Duration) {
         match self {
             Cache::Local(local) => local.put(key, value, ttl),
             Cache::Redis(redis) => {

@@ -17,11 +17,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Outbound, Registry, wire};
 use crate::{
-    cache::{
-        Redis,
-        redis::{Error, Heard},
-    },
     domain::{NodeId, Party},
+    redis::{Error, Redis, RedisEvent},
 };
 
 /// What may wait to be told.
@@ -89,7 +86,7 @@ impl Relay {
     /// Starts the tasks, which end with `stop`.
     pub fn start(
         redis: Redis,
-        heard: mpsc::Receiver<Heard>,
+        heard: mpsc::Receiver<RedisEvent>,
         registry: &Registry,
         tracker: &TaskTracker,
         stop: &CancellationToken,
@@ -158,7 +155,7 @@ impl Relay {
     /// Puts down that a connection is there. When this returns, whoever looks finds it, unless Redis
     /// is away: then position checks find what it should get.
     pub(super) async fn came(&self, party: &Party, seat: u64) {
-        if self.redis().seat(&[(party.key(), seat)]).await.is_err() {
+        if self.redis().register(&[(party.key(), seat)]).await.is_err() {
             self.note(Change::Came(party.clone(), seat));
         }
     }
@@ -184,7 +181,11 @@ struct Keeper {
 }
 
 impl Keeper {
-    async fn keep(mut self, mut heard: mpsc::Receiver<Heard>, mut changed: mpsc::Receiver<Change>) {
+    async fn keep(
+        mut self,
+        mut heard: mpsc::Receiver<RedisEvent>,
+        mut changed: mpsc::Receiver<Change>,
+    ) {
         let mut renew = tokio::time::interval(RENEW_EVERY);
         renew.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut again = tokio::time::interval(AGAIN);
@@ -194,7 +195,7 @@ impl Keeper {
             tokio::select! {
                 said = heard.recv() => match said {
                     None => return,
-                    Some(Heard::Message(bytes)) => {
+                    Some(RedisEvent::Message(bytes)) => {
                         let Some(frame) = wire::read(&bytes) else {
                             // Perhaps of a newer version; what it is about is in the database.
                             metrics::counter!("esh3ar_relay_unread_total").increment(1);
@@ -211,8 +212,8 @@ impl Keeper {
                             self.registry.send(&party, &outbound);
                         }
                     }
-                    Some(Heard::Gap) => self.doubt(),
-                    Some(Heard::Forgotten) => {
+                    Some(RedisEvent::Gap) => self.doubt(),
+                    Some(RedisEvent::Forgotten) => {
                         self.renew().await;
                         // Only now: what was stored before is in a read that begins after this, and
                         // what is told from here on waits until it has ended.
@@ -244,7 +245,7 @@ impl Keeper {
     async fn renew(&mut self) {
         self.relay.inner.overrun.store(false, Ordering::Release);
         self.seat(self.registry.seats()).await;
-        match self.relay.redis().leave(&self.gone).await {
+        match self.relay.redis().deregister(&self.gone).await {
             Ok(()) => self.gone.clear(),
             Err(error) => tracing::debug!(%error, "departures could not be put down"),
         }
@@ -255,7 +256,7 @@ impl Keeper {
     async fn seat(&self, seats: Vec<(Party, u64)>) {
         let named: Vec<(String, u64)> =
             seats.iter().map(|(party, id)| (party.key(), *id)).collect();
-        let put = self.relay.redis().seat(&named).await;
+        let put = self.relay.redis().register(&named).await;
         let unknown = match put {
             Ok(unknown) => unknown,
             // When it is found again, everything is put down and reads.
@@ -287,7 +288,7 @@ impl Keeper {
         if !came.is_empty() {
             self.seat(came).await;
         }
-        let failed = self.relay.redis().leave(&left).await.is_err();
+        let failed = self.relay.redis().deregister(&left).await.is_err();
         if failed {
             let room = CHANGES.saturating_sub(self.gone.len());
             self.gone.extend(left.into_iter().take(room));

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use redis::{Pipeline, Value};
 
 /// Keys that are looked for at once.
-const SCANNED: usize = 1000;
+const SCAN_BATCH_SIZE: usize = 1000;
 
 use super::{Error, PREFIX, Redis};
 
@@ -28,14 +28,14 @@ impl Redis {
     ///
     /// # Errors
     /// Redis is away.
-    pub async fn keep_entry(&self, key: &str, value: &[u8], kept: Duration) -> Result<(), Error> {
+    pub async fn keep_entry(&self, key: &str, value: &[u8], ttl: Duration) -> Result<(), Error> {
         let mut pipeline = Pipeline::new();
         pipeline
             .cmd("SET")
             .arg(format!("{PREFIX}entry:{key}"))
             .arg(value)
             .arg("PX")
-            .arg(u64::try_from(kept.as_millis()).unwrap_or(u64::MAX));
+            .arg(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
         self.ask(&pipeline).await.map(|_| ())
     }
 
@@ -45,9 +45,9 @@ impl Redis {
     /// # Errors
     /// Redis is away; some may be forgotten then.
     pub async fn forget_entries(&self) -> Result<u64, Error> {
-        let mut gone = 0;
-        let mut places = self.scan(None).await?;
-        while let Some((place, keys)) = places.pop() {
+        let mut deleted = 0;
+        let mut positions = self.scan(None).await?;
+        while let Some((position, keys)) = positions.pop() {
             let mut pipeline = Pipeline::new();
             // One by one: in a cluster they lie on different nodes.
             for key in &keys {
@@ -55,34 +55,37 @@ impl Redis {
             }
             if !keys.is_empty() {
                 let answers = self.ask(&pipeline).await?;
-                gone += answers.iter().filter(|answer| matches!(answer, Value::Int(1))).count();
+                deleted += answers.iter().filter(|answer| matches!(answer, Value::Int(1))).count();
             }
-            if place.cursor != 0 {
-                places.extend(self.scan(Some(&place)).await?);
+            if position.cursor != 0 {
+                positions.extend(self.scan(Some(&position)).await?);
             }
         }
-        Ok(gone as u64)
+        Ok(deleted as u64)
     }
 
     /// The next keys of values: on one server, or of all the first.
-    async fn scan(&self, from: Option<&Place>) -> Result<Vec<(Place, Vec<Vec<u8>>)>, Error> {
+    async fn scan(
+        &self,
+        from: Option<&ScanPosition>,
+    ) -> Result<Vec<(ScanPosition, Vec<Vec<u8>>)>, Error> {
         let mut command = redis::cmd("SCAN");
-        command.arg(from.map_or(0, |place| place.cursor));
-        command.arg("MATCH").arg(format!("{PREFIX}entry:*")).arg("COUNT").arg(SCANNED);
-        let answers = self.each(command, from.and_then(|place| place.server.clone())).await?;
+        command.arg(from.map_or(0, |position| position.cursor));
+        command.arg("MATCH").arg(format!("{PREFIX}entry:*")).arg("COUNT").arg(SCAN_BATCH_SIZE);
+        let answers = self.each(command, from.and_then(|position| position.server.clone())).await?;
         answers
             .into_iter()
             .map(|(server, answer)| {
                 let (cursor, keys) = redis::from_redis_value::<(u64, Vec<Vec<u8>>)>(answer)
                     .map_err(|error| Error::Failed(error.to_string()))?;
-                Ok((Place { server, cursor }, keys))
+                Ok((ScanPosition { server, cursor }, keys))
             })
             .collect()
     }
 }
 
 /// How far the keys of a server were looked at.
-struct Place {
+struct ScanPosition {
     /// Its address; `None` where there is only one.
     server: Option<String>,
     cursor: u64,

@@ -15,33 +15,33 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Error, PATIENCE, PREFIX,
-    probe::Memory,
-    target::{Connection, Pushes, Target},
+    Error, PREFIX, RESPONSE_TIMEOUT,
+    server_info::RedisMemory,
+    target::{PushSink, RedisConnection, RedisTarget},
 };
 use crate::domain::NodeId;
 
 /// How often it is looked whether Redis is there, and whether it still knows this process.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// How long this process counts as alive without a sign of life.
-const ALIVE_FOR: Duration = Duration::from_secs(10);
+const ALIVE_TTL: Duration = Duration::from_secs(10);
 /// Messages of other processes that may wait to be handed on.
-const WAITING: usize = 4096;
+const QUEUE_CAPACITY: usize = 4096;
 /// The longest wait between two attempts to connect.
-const LONGEST_WAIT: Duration = Duration::from_secs(1);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// What the way to Redis needs to know.
 #[derive(Clone, Debug)]
 pub struct RedisSettings {
     /// Where it is.
-    pub target: Target,
+    pub target: RedisTarget,
     /// The name of this process among those of the installation.
     pub node: NodeId,
 }
 
 /// What came from other processes.
 #[derive(Debug)]
-pub enum Heard {
+pub enum RedisEvent {
     /// A message to this process.
     Message(Bytes),
     /// Messages may have been lost: whatever they could have said has to be looked up.
@@ -52,7 +52,7 @@ pub enum Heard {
 
 /// Whether Redis is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct State {
+pub struct RedisState {
     /// It answers.
     pub up: bool,
     /// Since when that has been so.
@@ -67,9 +67,9 @@ pub struct Redis {
 
 struct Inner {
     settings: RedisSettings,
-    commands: Mutex<Option<Connection>>,
-    state: watch::Sender<State>,
-    why: Mutex<String>,
+    commands: Mutex<Option<RedisConnection>>,
+    state: watch::Sender<RedisState>,
+    down_reason: Mutex<String>,
     suspect: Notify,
 }
 
@@ -90,38 +90,38 @@ impl Redis {
         settings: RedisSettings,
         tracker: &TaskTracker,
         stop: &CancellationToken,
-    ) -> (Redis, mpsc::Receiver<Heard>) {
-        let (state, _) = watch::channel(State { up: false, since: Instant::now() });
+    ) -> (Redis, mpsc::Receiver<RedisEvent>) {
+        let (state, _) = watch::channel(RedisState { up: false, since: Instant::now() });
         let redis = Redis {
             inner: Arc::new(Inner {
                 settings,
                 commands: Mutex::default(),
                 state,
-                why: Mutex::new("not connected yet".to_owned()),
+                down_reason: Mutex::new("not connected yet".to_owned()),
                 suspect: Notify::new(),
             }),
         };
-        let (sender, receiver) = mpsc::channel(WAITING);
-        let (keeper, stop) = (redis.clone(), stop.clone());
+        let (sender, receiver) = mpsc::channel(QUEUE_CAPACITY);
+        let (runner, stop) = (redis.clone(), stop.clone());
         tracker.spawn(async move {
             tokio::select! {
-                () = keeper.keep(sender) => {}
+                () = runner.run(sender) => {}
                 () = stop.cancelled() => {}
             }
             // Nobody goes on without it, and nobody has to be told.
-            keeper.put_down("stopped");
+            runner.mark_down("stopped");
         });
         (redis, receiver)
     }
 
     /// Whether it is there.
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> RedisState {
         *self.inner.state.borrow()
     }
 
     /// Why it is not there.
     pub fn why_down(&self) -> String {
-        self.inner.why.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.inner.down_reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The name of this process.
@@ -132,11 +132,11 @@ impl Redis {
     /// Waits until it is there.
     ///
     /// # Errors
-    /// [`Error::Down`] when it is not within `patience`.
-    pub async fn ready(&self, patience: Duration) -> Result<(), Error> {
+    /// [`Error::Down`] when it is not within `timeout`.
+    pub async fn ready(&self, timeout: Duration) -> Result<(), Error> {
         let mut state = self.inner.state.subscribe();
         let up = async { state.wait_for(|state| state.up).await.map(|_| ()) };
-        match tokio::time::timeout(patience, up).await {
+        match tokio::time::timeout(timeout, up).await {
             Ok(Ok(())) => Ok(()),
             _ => Err(Error::Down),
         }
@@ -156,18 +156,18 @@ impl Redis {
     ///
     /// # Errors
     /// As [`Redis::ping`].
-    pub async fn memory(&self) -> Result<Memory, Error> {
+    pub async fn memory(&self) -> Result<RedisMemory, Error> {
         let mut question = redis::cmd("INFO");
         question.arg("memory");
         let answers = self.each(question, None).await?;
-        Ok(Memory::of(answers.iter().map(|(_, answer)| answer)))
+        Ok(RedisMemory::of(answers.iter().map(|(_, answer)| answer)))
     }
 
     /// Asks many things at once; an answer each.
     pub(super) async fn ask(&self, pipeline: &Pipeline) -> Result<Vec<Value>, Error> {
         let mut connection = self.connection()?;
         let answers = connection.ask(pipeline).await;
-        self.judge(answers)
+        self.check_answer(answers)
     }
 
     /// Asks one server of a cluster, by its address, or all of them; each answer with whose it is.
@@ -178,17 +178,17 @@ impl Redis {
     ) -> Result<Vec<(Option<String>, Value)>, Error> {
         let mut connection = self.connection()?;
         let answers = connection.each(command, server).await;
-        self.judge(answers)
+        self.check_answer(answers)
     }
 
     /// Runs a script.
     pub(super) async fn run(&self, script: &ScriptInvocation<'_>) -> Result<Vec<i64>, Error> {
         let mut connection = self.connection()?;
         let answer = connection.run(script).await;
-        self.judge(answer)
+        self.check_answer(answer)
     }
 
-    fn connection(&self) -> Result<Connection, Error> {
+    fn connection(&self) -> Result<RedisConnection, Error> {
         if !self.state().up {
             return Err(Error::Down);
         }
@@ -196,7 +196,7 @@ impl Redis {
         commands.ok_or(Error::Down)
     }
 
-    fn judge<T>(&self, answer: Result<T, RedisError>) -> Result<T, Error> {
+    fn check_answer<T>(&self, answer: Result<T, RedisError>) -> Result<T, Error> {
         if let Err(error) = &answer
             && is_loss(error)
         {
@@ -207,91 +207,92 @@ impl Redis {
         Ok(answer?)
     }
 
-    fn set_up(&self, commands: Connection) {
+    fn set_up(&self, commands: RedisConnection) {
         *self.inner.commands.lock().unwrap_or_else(PoisonError::into_inner) = Some(commands);
-        let before = self.inner.state.send_replace(State { up: true, since: Instant::now() });
+        let before = self.inner.state.send_replace(RedisState { up: true, since: Instant::now() });
         if !before.up {
             tracing::info!("Redis is there");
         }
     }
 
-    fn set_down(&self, why: &str) {
-        if self.put_down(why) {
-            tracing::warn!(why, "Redis is away; going on without it");
+    fn set_down(&self, down_reason: &str) {
+        if self.mark_down(down_reason) {
+            tracing::warn!(down_reason, "Redis is away; going on without it");
         }
     }
 
     /// Whether it was there until now.
-    fn put_down(&self, why: &str) -> bool {
+    fn mark_down(&self, down_reason: &str) -> bool {
         let changed = self.inner.state.send_if_modified(|state| {
             let was_up = state.up;
             if was_up {
-                *state = State { up: false, since: Instant::now() };
+                *state = RedisState { up: false, since: Instant::now() };
             }
             was_up
         });
-        why.clone_into(&mut self.inner.why.lock().unwrap_or_else(PoisonError::into_inner));
+        down_reason
+            .clone_into(&mut self.inner.down_reason.lock().unwrap_or_else(PoisonError::into_inner));
         changed
     }
 
     /// For ever: connects, and connects again.
-    async fn keep(&self, sender: mpsc::Sender<Heard>) {
-        let waits = || {
+    async fn run(&self, sender: mpsc::Sender<RedisEvent>) {
+        let new_backoff = || {
             ExponentialBuilder::default()
                 .with_min_delay(Duration::from_millis(50))
-                .with_max_delay(LONGEST_WAIT)
+                .with_max_delay(MAX_RETRY_DELAY)
                 .without_max_times()
                 .with_jitter()
                 .build()
         };
-        let mut waiting = waits();
+        let mut backoff = new_backoff();
         loop {
             let connected = Instant::now();
-            let ended = self.live(&sender).await;
+            let ended = self.run_once(&sender).await;
             self.set_down(&ended.to_string());
-            if connected.elapsed() > LONGEST_WAIT {
-                waiting = waits();
+            if connected.elapsed() > MAX_RETRY_DELAY {
+                backoff = new_backoff();
             }
-            tokio::time::sleep(waiting.next().unwrap_or(LONGEST_WAIT)).await;
+            tokio::time::sleep(backoff.next().unwrap_or(MAX_RETRY_DELAY)).await;
         }
     }
 
     /// One life of the connections. Gives why it ended.
-    async fn live(&self, sender: &mpsc::Sender<Heard>) -> Error {
+    async fn run_once(&self, sender: &mpsc::Sender<RedisEvent>) -> Error {
         let lost = Arc::new(AtomicBool::new(false));
-        let (push, mut pushed) = mpsc::channel(WAITING);
-        let pushes = Pushes { sender: push, lost: Arc::clone(&lost) };
-        match self.connect(pushes).await {
+        let (push, mut pushes) = mpsc::channel(QUEUE_CAPACITY);
+        let sink = PushSink { sender: push, lost: Arc::clone(&lost) };
+        match self.connect(sink).await {
             Ok((commands, _subscriber)) => {
                 self.set_up(commands);
                 // Before its connections are put down again: who finds that this process is dead and
                 // forgets them looks afterwards whether it lives.
-                if let Err(error) = self.sign_of_life().await {
+                if let Err(error) = self.heartbeat().await {
                     return error;
                 }
                 // Whatever was said while nobody listened.
-                if sender.send(Heard::Forgotten).await.is_err()
-                    || sender.send(Heard::Gap).await.is_err()
+                if sender.send(RedisEvent::Forgotten).await.is_err()
+                    || sender.send(RedisEvent::Gap).await.is_err()
                 {
                     return Error::Down;
                 }
-                self.listen(sender, &mut pushed, &lost).await
+                self.listen(sender, &mut pushes, &lost).await
             }
             Err(error) => error,
         }
     }
 
-    async fn connect(&self, pushes: Pushes) -> Result<(Connection, Connection), Error> {
+    async fn connect(&self, sink: PushSink) -> Result<(RedisConnection, RedisConnection), Error> {
         let Inner { settings, .. } = &*self.inner;
         let connect = async {
             // The commands' connection tells of its end in the same way.
-            let commands = settings.target.connect(pushes.clone()).await?;
-            let mut subscriber = settings.target.connect(pushes).await?;
+            let commands = settings.target.connect(sink.clone()).await?;
+            let mut subscriber = settings.target.connect(sink).await?;
             subscriber.subscribe(&channel(settings.node)).await?;
             Ok::<_, RedisError>((commands, subscriber))
         };
         // By way of Sentinels it is several connections, one after the other.
-        match tokio::time::timeout(PATIENCE * 5, connect).await {
+        match tokio::time::timeout(RESPONSE_TIMEOUT * 5, connect).await {
             Ok(connected) => Ok(connected?),
             Err(_) => Err(Error::Failed("no connection in time".to_owned())),
         }
@@ -299,26 +300,27 @@ impl Redis {
 
     async fn listen(
         &self,
-        sender: &mpsc::Sender<Heard>,
-        pushed: &mut mpsc::Receiver<PushInfo>,
+        sender: &mpsc::Sender<RedisEvent>,
+        pushes: &mut mpsc::Receiver<PushInfo>,
         lost: &AtomicBool,
     ) -> Error {
-        let in_cluster = matches!(self.inner.settings.target, Target::Cluster(_));
-        let mut look = tokio::time::interval_at((Instant::now() + LOOK_EVERY).into(), LOOK_EVERY);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let in_cluster = matches!(self.inner.settings.target, RedisTarget::Cluster(_));
+        let mut check =
+            tokio::time::interval_at((Instant::now() + CHECK_INTERVAL).into(), CHECK_INTERVAL);
+        check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let info = tokio::select! {
-                info = pushed.recv() => info,
+                info = pushes.recv() => info,
                 // One that was left over from an earlier life says nothing about this one.
                 () = self.inner.suspect.notified() => match self.state().up {
                     true => continue,
                     false => return Error::Failed(self.why_down()),
                 },
-                _ = look.tick() => {
-                    match self.sign_of_life().await {
+                _ = check.tick() => {
+                    match self.heartbeat().await {
                         Ok(false) => {
                             tracing::warn!("Redis was emptied, or is another one");
-                            if sender.send(Heard::Forgotten).await.is_err() {
+                            if sender.send(RedisEvent::Forgotten).await.is_err() {
                                 return Error::Down;
                             }
                         }
@@ -329,31 +331,31 @@ impl Redis {
                 }
             };
             let Some(info) = info else { return Error::Down };
-            let heard = match info.kind {
+            let event = match info.kind {
                 // The way into a cluster is found again by itself, and subscribing says when. Who
                 // took over from a server need not know all that was put down there.
                 PushKind::Disconnection if in_cluster => continue,
-                PushKind::Subscribe if in_cluster => Heard::Forgotten,
+                PushKind::Subscribe if in_cluster => RedisEvent::Forgotten,
                 PushKind::Disconnection => {
                     return Error::Failed("the connection was closed".to_owned());
                 }
                 PushKind::Message => match payload(info) {
-                    Some(bytes) => Heard::Message(bytes),
+                    Some(bytes) => RedisEvent::Message(bytes),
                     None => continue,
                 },
                 _ => continue,
             };
-            if lost.swap(false, Ordering::AcqRel) && sender.send(Heard::Gap).await.is_err() {
+            if lost.swap(false, Ordering::AcqRel) && sender.send(RedisEvent::Gap).await.is_err() {
                 return Error::Down;
             }
-            if sender.send(heard).await.is_err() {
+            if sender.send(event).await.is_err() {
                 return Error::Down;
             }
         }
     }
 
     /// Says that this process lives. Gives whether that was known before.
-    async fn sign_of_life(&self) -> Result<bool, Error> {
+    async fn heartbeat(&self) -> Result<bool, Error> {
         let mut pipeline = Pipeline::new();
         pipeline
             .cmd("SET")
@@ -361,7 +363,7 @@ impl Redis {
             .arg(1)
             .arg("GET")
             .arg("EX")
-            .arg(ALIVE_FOR.as_secs());
+            .arg(ALIVE_TTL.as_secs());
         let answers = self.ask(&pipeline).await?;
         Ok(!matches!(answers.first(), None | Some(Value::Nil)))
     }

@@ -3,25 +3,25 @@
 //! Two connections, because Redis cuts a subscriber that is slow, and that must not take the commands
 //! with it. While Redis is away every call fails at once; whoever asks has another way.
 
-mod entries;
-mod link;
-mod probe;
-mod rates;
-mod seats;
+mod cache_entries;
+mod connection;
+mod presence;
+mod rate_limits;
+mod server_info;
 mod target;
 
 use std::time::Duration;
 
 use thiserror::Error;
 
-pub use link::{Heard, Redis, RedisSettings, State};
-pub use probe::{Found, Memory, look};
-pub use rates::Admission;
-pub use target::Target;
+pub use connection::{Redis, RedisEvent, RedisSettings, RedisState};
+pub use rate_limits::RateAdmission;
+pub use server_info::{RedisMemory, RedisServerInfo, check_login};
+pub use target::RedisTarget;
 
 /// How long Redis may take to answer. It answers within a millisecond; what takes a second will not
 /// come in time for anybody.
-const PATIENCE: Duration = Duration::from_secs(1);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Before every key and channel. A version that means something else by them has another one.
 const PREFIX: &str = "esh3ar:v1:";

@@ -7,18 +7,18 @@ use redis::{Pipeline, Value};
 
 use super::{
     Error, PREFIX, Redis,
-    link::{alive_key, channel},
+    connection::{alive_key, channel},
 };
 use crate::domain::NodeId;
 
 /// How long a connection counts as there without being renewed (system.md, 6).
-pub const KEPT: Duration = Duration::from_secs(300);
+pub const PRESENCE_TTL: Duration = Duration::from_secs(300);
 /// Asked in one pipeline.
-const AT_ONCE: usize = 1000;
+const BATCH_SIZE: usize = 1000;
 
 /// A connection, as it stands in its party's set.
-fn member(node: NodeId, seat: u64) -> String {
-    format!("{node}/{seat:x}")
+fn member(node: NodeId, connection: u64) -> String {
+    format!("{node}/{connection:x}")
 }
 
 fn key(party: &str) -> String {
@@ -31,14 +31,14 @@ impl Redis {
     ///
     /// # Errors
     /// Redis is away.
-    pub async fn seat(&self, seats: &[(String, u64)]) -> Result<Vec<bool>, Error> {
+    pub async fn register(&self, connections: &[(String, u64)]) -> Result<Vec<bool>, Error> {
         let mut unknown = Vec::with_capacity(seats.len());
-        for some in seats.chunks(AT_ONCE) {
+        for some in connections.chunks(BATCH_SIZE) {
             let mut pipeline = Pipeline::with_capacity(some.len() * 2);
-            for (party, seat) in some {
+            for (party, connection) in some {
                 let key = key(party);
-                pipeline.cmd("SADD").arg(&key).arg(member(self.node(), *seat));
-                pipeline.cmd("EXPIRE").arg(&key).arg(KEPT.as_secs());
+                pipeline.cmd("SADD").arg(&key).arg(member(self.node(), *connection));
+                pipeline.cmd("EXPIRE").arg(&key).arg(PRESENCE_TTL.as_secs());
             }
             let answers = self.ask(&pipeline).await?;
             unknown.extend(answers.iter().step_by(2).map(|added| *added == Value::Int(1)));
@@ -50,11 +50,11 @@ impl Redis {
     ///
     /// # Errors
     /// Redis is away.
-    pub async fn leave(&self, seats: &[(String, u64)]) -> Result<(), Error> {
-        for some in seats.chunks(AT_ONCE) {
+    pub async fn deregister(&self, connections: &[(String, u64)]) -> Result<(), Error> {
+        for some in connections.chunks(BATCH_SIZE) {
             let mut pipeline = Pipeline::with_capacity(some.len());
-            for (party, seat) in some {
-                pipeline.cmd("SREM").arg(key(party)).arg(member(self.node(), *seat));
+            for (party, connection) in some {
+                pipeline.cmd("SREM").arg(key(party)).arg(member(self.node(), *connection));
             }
             self.ask(&pipeline).await?;
         }
@@ -67,7 +67,7 @@ impl Redis {
     /// Redis is away.
     pub async fn nodes_of(&self, parties: &[&str]) -> Result<Vec<Vec<NodeId>>, Error> {
         let mut found = Vec::with_capacity(parties.len());
-        for some in parties.chunks(AT_ONCE) {
+        for some in parties.chunks(BATCH_SIZE) {
             let mut pipeline = Pipeline::with_capacity(some.len());
             some.iter().for_each(|party| {
                 pipeline.cmd("SMEMBERS").arg(key(party));

@@ -7,11 +7,12 @@ use redis::Script;
 use super::{Error, PREFIX, Redis};
 use crate::domain::rate::Rate;
 
-static WINDOWS: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("rates.lua")));
+static RATE_LIMIT_SCRIPT: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("rate_limits.lua")));
 
 /// What passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Admission {
+pub enum RateAdmission {
     /// So many, at least one.
     Passed(u32),
     /// None: the rate at this place of the list is exhausted, and this long is to be waited.
@@ -35,12 +36,12 @@ impl Redis {
         wanted: u32,
         all_or_none: bool,
         rates: &[Rate],
-    ) -> Result<Admission, Error> {
-        let answer = self.windows(name, i64::from(wanted), all_or_none, rates).await?;
-        let number = |place: usize| answer.get(place).copied().unwrap_or_default();
+    ) -> Result<RateAdmission, Error> {
+        let answer = self.run_script(name, i64::from(wanted), all_or_none, rates).await?;
+        let number = |index: usize| answer.get(index).copied().unwrap_or_default();
         Ok(match u32::try_from(number(0)) {
-            Ok(passed @ 1..) => Admission::Passed(passed),
-            _ => Admission::Wait {
+            Ok(passed @ 1..) => RateAdmission::Passed(passed),
+            _ => RateAdmission::Wait {
                 rate: usize::try_from(number(1) - 1).unwrap_or_default(),
                 retry_after: Duration::from_micros(u64::try_from(number(2)).unwrap_or(1).max(1)),
             },
@@ -57,8 +58,8 @@ impl Redis {
         name: &str,
         rates: &[Rate],
     ) -> Result<Option<(usize, Duration)>, Error> {
-        let answer = self.windows(name, 0, false, rates).await?;
-        let number = |place: usize| answer.get(place).copied().unwrap_or_default();
+        let answer = self.run_script(name, 0, false, rates).await?;
+        let number = |index: usize| answer.get(index).copied().unwrap_or_default();
         let micros = u64::try_from(number(2)).unwrap_or_default();
         let rate = usize::try_from(number(1) - 1).unwrap_or_default();
         Ok((micros > 0).then(|| (rate, Duration::from_micros(micros))))
@@ -69,17 +70,17 @@ impl Redis {
     /// # Errors
     /// Redis is away.
     pub async fn give_back(&self, name: &str, count: u32, rates: &[Rate]) -> Result<(), Error> {
-        self.windows(name, -i64::from(count), false, rates).await.map(|_| ())
+        self.run_script(name, -i64::from(count), false, rates).await.map(|_| ())
     }
 
-    async fn windows(
+    async fn run_script(
         &self,
         name: &str,
         wanted: i64,
         all_or_none: bool,
         rates: &[Rate],
     ) -> Result<Vec<i64>, Error> {
-        let mut call = WINDOWS.prepare_invoke();
+        let mut call = RATE_LIMIT_SCRIPT.prepare_invoke();
         call.key(format!("{PREFIX}rate:{name}")).arg(wanted).arg(u8::from(all_or_none));
         for rate in rates {
             call.arg(rate.most).arg(u64::try_from(rate.part()).unwrap_or(u64::MAX));

@@ -9,20 +9,20 @@ use redis::{Pipeline, Value};
 use tokio::sync::mpsc;
 
 use super::{
-    Error, PATIENCE,
-    target::{Pushes, Target},
+    Error, RESPONSE_TIMEOUT,
+    target::{PushSink, RedisTarget},
 };
 
 /// A Redis, in its own words.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct RedisServerInfo {
     /// Such as `7.0.15`.
     pub version: String,
     /// How long one question took.
     pub latency: Duration,
 }
 
-impl Found {
+impl RedisServerInfo {
     /// Whether it is older than what is needed.
     pub fn is_old(&self) -> bool {
         let major = self.version.split('.').next().and_then(|number| number.parse::<u32>().ok());
@@ -34,36 +34,36 @@ impl Found {
 ///
 /// # Errors
 /// Whatever is in the way; no text holds a password.
-pub async fn look(target: &Target) -> Result<Found, Error> {
+pub async fn check_login(target: &RedisTarget) -> Result<RedisServerInfo, Error> {
     let (sender, _receiver) = mpsc::channel(1);
-    let pushes = Pushes { sender, lost: Arc::new(AtomicBool::new(false)) };
+    let sink = PushSink { sender, lost: Arc::new(AtomicBool::new(false)) };
     let asked = async {
-        let mut connection = target.connect(pushes).await?;
+        let mut connection = target.connect(sink).await?;
         let mut question = Pipeline::new();
         question.cmd("INFO").arg("server");
         let begun = Instant::now();
         let answers = connection.ask(&question).await?;
         let latency = begun.elapsed();
         let version = answers.iter().find_map(version).unwrap_or_else(|| "?".to_owned());
-        Ok::<_, Error>(Found { version, latency })
+        Ok::<_, Error>(RedisServerInfo { version, latency })
     };
     // By way of Sentinels it is several connections, one after the other.
-    let asked = tokio::time::timeout(PATIENCE * 5, asked).await;
+    let asked = tokio::time::timeout(RESPONSE_TIMEOUT * 5, asked).await;
     asked.unwrap_or_else(|_| Err(Error::Failed("no answer in time".to_owned())))
 }
 
 /// What the servers of a Redis take of memory, all together, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Memory {
+pub struct RedisMemory {
     /// Now.
     pub used: u64,
     /// At most; 0 when one of them has no limit.
     pub limit: u64,
 }
 
-impl Memory {
+impl RedisMemory {
     /// Adds up what each server says of itself.
-    pub(super) fn of<'a>(answers: impl IntoIterator<Item = &'a Value>) -> Memory {
+    pub(super) fn of<'a>(answers: impl IntoIterator<Item = &'a Value>) -> RedisMemory {
         let mut texts = Vec::new();
         answers.into_iter().for_each(|answer| collect(answer, &mut texts));
         let number = |text: &str, name: &str| -> u64 {
@@ -72,7 +72,7 @@ impl Memory {
         };
         let limits: Vec<u64> = texts.iter().map(|text| number(text, "maxmemory")).collect();
         let limit = if limits.contains(&0) { 0 } else { limits.iter().sum() };
-        Memory { used: texts.iter().map(|text| number(text, "used_memory")).sum(), limit }
+        RedisMemory { used: texts.iter().map(|text| number(text, "used_memory")).sum(), limit }
     }
 }
 
@@ -115,7 +115,7 @@ mod tests {
             Value::BulkString(text.into())
         };
         let of = |answers: &[Value]| {
-            let memory = Memory::of(answers);
+            let memory = RedisMemory::of(answers);
             (memory.used, memory.limit)
         };
         assert_eq!(of(&[server(1_000_000, 0)]), (1_000_000, 0));
@@ -135,8 +135,9 @@ mod tests {
             assert_eq!(version(answer).as_deref(), Some("7.0.15"));
         }
         assert_eq!(version(&Value::Okay), None);
-        let is_old =
-            |version: &str| Found { version: version.to_owned(), latency: Duration::ZERO }.is_old();
+        let is_old = |version: &str| {
+            RedisServerInfo { version: version.to_owned(), latency: Duration::ZERO }.is_old()
+        };
         assert!(is_old("6.2.14") && !is_old("7.0.15") && !is_old("10.1") && !is_old("?"));
     }
 }

@@ -24,11 +24,11 @@ use redis::{
 };
 use tokio::sync::mpsc;
 
-use super::PATIENCE;
+use super::RESPONSE_TIMEOUT;
 
 /// Where Redis is. Its text may hold a password and is never shown.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Target {
+pub enum RedisTarget {
     /// `redis://`, `rediss://` or `redis+unix://`.
     One(String),
     /// `redis+sentinel://host:port,host:port/master`, or `rediss+sentinel://` with TLS.
@@ -42,17 +42,17 @@ pub enum Target {
     Cluster(Vec<String>),
 }
 
-impl fmt::Debug for Target {
+impl fmt::Debug for RedisTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Target::One(_) => "one server",
-            Target::Sentinel { .. } => "by sentinel",
-            Target::Cluster(_) => "a cluster",
+            RedisTarget::One(_) => "one server",
+            RedisTarget::Sentinel { .. } => "by sentinel",
+            RedisTarget::Cluster(_) => "a cluster",
         })
     }
 }
 
-impl FromStr for Target {
+impl FromStr for RedisTarget {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -62,15 +62,15 @@ impl FromStr for Target {
             return Err(format!("{scheme}:// is not redis:// or rediss://"));
         }
         let target = match kind {
-            "" | "unix" => Target::One(text.to_owned()),
+            "" | "unix" => RedisTarget::One(text.to_owned()),
             "sentinel" => {
                 let (hosts, master) = rest.split_once('/').unwrap_or((rest, ""));
                 if master.is_empty() {
                     return Err("names no master after the hosts: …/mymaster".to_owned());
                 }
-                Target::Sentinel { sentinels: each(plain, hosts), master: master.to_owned() }
+                RedisTarget::Sentinel { sentinels: each(plain, hosts), master: master.to_owned() }
             }
-            "cluster" => Target::Cluster(each(plain, rest.trim_end_matches('/'))),
+            "cluster" => RedisTarget::Cluster(each(plain, rest.trim_end_matches('/'))),
             _ => return Err(format!("{scheme}:// is no kind of Redis that is known")),
         };
         for url in target.urls() {
@@ -92,13 +92,13 @@ fn each(scheme: &str, hosts: &str) -> Vec<String> {
 
 /// Takes what a server says of its own accord. Never waits: a connection stands while it does.
 #[derive(Clone)]
-pub(super) struct Pushes {
+pub(super) struct PushSink {
     pub(super) sender: mpsc::Sender<PushInfo>,
     /// Something did not fit.
     pub(super) lost: Arc<AtomicBool>,
 }
 
-impl Pushes {
+impl PushSink {
     fn take(&self, info: PushInfo) {
         if self.sender.try_send(info).is_err() {
             self.lost.store(true, Ordering::Release);
@@ -108,16 +108,16 @@ impl Pushes {
 
 /// One connection, to whatever kind of Redis.
 #[derive(Clone)]
-pub(super) enum Connection {
+pub(super) enum RedisConnection {
     One(MultiplexedConnection),
     Cluster(ClusterConnection),
 }
 
-impl Connection {
+impl RedisConnection {
     pub(super) async fn ask(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, RedisError> {
         match self {
-            Connection::One(one) => pipeline.query_async(one).await,
-            Connection::Cluster(cluster) => ask_by_key(cluster, pipeline).await,
+            RedisConnection::One(one) => pipeline.query_async(one).await,
+            RedisConnection::Cluster(cluster) => ask_by_key(cluster, pipeline).await,
         }
     }
 
@@ -128,8 +128,8 @@ impl Connection {
         server: Option<String>,
     ) -> Result<Vec<(Option<String>, Value)>, RedisError> {
         let cluster = match self {
-            Connection::One(one) => return Ok(vec![(None, command.query_async(one).await?)]),
-            Connection::Cluster(cluster) => cluster,
+            RedisConnection::One(one) => return Ok(vec![(None, command.query_async(one).await?)]),
+            RedisConnection::Cluster(cluster) => cluster,
         };
         let Some(server) = server else {
             let all = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
@@ -145,15 +145,15 @@ impl Connection {
         script: &ScriptInvocation<'_>,
     ) -> Result<Vec<i64>, RedisError> {
         match self {
-            Connection::One(one) => script.invoke_async(one).await,
-            Connection::Cluster(cluster) => script.invoke_async(cluster).await,
+            RedisConnection::One(one) => script.invoke_async(one).await,
+            RedisConnection::Cluster(cluster) => script.invoke_async(cluster).await,
         }
     }
 
     pub(super) async fn subscribe(&mut self, channel: &str) -> Result<(), RedisError> {
         match self {
-            Connection::One(one) => one.subscribe(channel).await,
-            Connection::Cluster(cluster) => cluster.subscribe(channel).await,
+            RedisConnection::One(one) => one.subscribe(channel).await,
+            RedisConnection::Cluster(cluster) => cluster.subscribe(channel).await,
         }
     }
 }
@@ -218,33 +218,33 @@ fn resp3(info: ConnectionInfo) -> ConnectionInfo {
     info.set_redis_settings(settings)
 }
 
-impl Target {
+impl RedisTarget {
     fn urls(&self) -> Vec<&str> {
         match self {
-            Target::One(url) => vec![url],
-            Target::Sentinel { sentinels: urls, .. } | Target::Cluster(urls) => {
+            RedisTarget::One(url) => vec![url],
+            RedisTarget::Sentinel { sentinels: urls, .. } | RedisTarget::Cluster(urls) => {
                 urls.iter().map(String::as_str).collect()
             }
         }
     }
 
-    pub(super) async fn connect(&self, pushes: Pushes) -> Result<Connection, RedisError> {
+    pub(super) async fn connect(&self, sink: PushSink) -> Result<RedisConnection, RedisError> {
         let take = move |info| -> Result<(), Infallible> {
-            pushes.take(info);
+            sink.take(info);
             Ok(())
         };
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(PATIENCE))
-            .set_response_timeout(Some(PATIENCE));
+            .set_connection_timeout(Some(RESPONSE_TIMEOUT))
+            .set_response_timeout(Some(RESPONSE_TIMEOUT));
         match self {
-            Target::One(url) => {
+            RedisTarget::One(url) => {
                 let client = Client::open(resp3(url.as_str().into_connection_info()?))?;
                 let config = config.set_push_sender(take);
-                Ok(Connection::One(
+                Ok(RedisConnection::One(
                     client.get_multiplexed_async_connection_with_config(&config).await?,
                 ))
             }
-            Target::Sentinel { sentinels, master } => {
+            RedisTarget::Sentinel { sentinels, master } => {
                 let mut asked = Vec::new();
                 let mut node = SentinelNodeConnectionInfo::default();
                 for url in sentinels {
@@ -261,17 +261,17 @@ impl Target {
                 let kind = SentinelServerType::Master;
                 let mut client = SentinelClient::build(asked, master, Some(node), kind)?;
                 let config = config.set_push_sender(take);
-                Ok(Connection::One(client.get_async_connection_with_config(&config).await?))
+                Ok(RedisConnection::One(client.get_async_connection_with_config(&config).await?))
             }
-            Target::Cluster(urls) => {
+            RedisTarget::Cluster(urls) => {
                 let client = ClusterClient::builder(urls.iter().map(String::as_str))
                     .use_protocol(ProtocolVersion::RESP3)
-                    .connection_timeout(PATIENCE)
-                    .response_timeout(PATIENCE)
+                    .connection_timeout(RESPONSE_TIMEOUT)
+                    .response_timeout(RESPONSE_TIMEOUT)
                     .retries(2)
                     .push_sender(take)
                     .build()?;
-                Ok(Connection::Cluster(client.get_async_connection().await?))
+                Ok(RedisConnection::Cluster(client.get_async_connection().await?))
             }
         }
     }
@@ -284,14 +284,14 @@ mod tests {
     #[test]
     fn each_kind_of_redis_is_known_by_its_url() {
         let one = "rediss://user:secret@cache.example.org:6380/2";
-        assert_eq!(one.parse(), Ok(Target::One(one.to_owned())));
-        let by_sentinel = Target::Sentinel {
+        assert_eq!(one.parse(), Ok(RedisTarget::One(one.to_owned())));
+        let by_sentinel = RedisTarget::Sentinel {
             sentinels: vec!["redis://:pw@a:26379".to_owned(), "redis://:pw@b:26379".to_owned()],
             master: "mymaster".to_owned(),
         };
         assert_eq!("redis+sentinel://:pw@a:26379,b:26379/mymaster".parse(), Ok(by_sentinel));
         let cluster = vec!["rediss://a:7000".to_owned(), "rediss://b:7000".to_owned()];
-        assert_eq!("rediss+cluster://a:7000,b:7000".parse(), Ok(Target::Cluster(cluster)));
+        assert_eq!("rediss+cluster://a:7000,b:7000".parse(), Ok(RedisTarget::Cluster(cluster)));
     }
 
     #[test]
@@ -316,9 +316,9 @@ mod tests {
             "redis+sentinel://a:1",
             "redis://u:hush@a:port",
         ] {
-            let refused = wrong.parse::<Target>().unwrap_err();
+            let refused = wrong.parse::<RedisTarget>().unwrap_err();
             assert!(!refused.contains("hush"), "{refused}");
         }
-        assert!(!format!("{:?}", Target::One("redis://u:hush@a".to_owned())).contains("hush"));
+        assert!(!format!("{:?}", RedisTarget::One("redis://u:hush@a".to_owned())).contains("hush"));
     }
 }
