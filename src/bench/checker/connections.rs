@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::{Fault, Receipt, Report, Send, Tag, Told};
+use super::{ReceivedMessage, Report, SendOutcome, SentMessage, Tag, Violation};
 
 #[derive(Clone, Debug)]
 struct Connection {
@@ -22,7 +22,7 @@ pub(super) struct Connections {
 
 /// What one connection got.
 #[derive(Default)]
-struct Got {
+struct ConnectionLog {
     tags: HashSet<Tag>,
     /// The last place in each conversation.
     seqs: HashMap<u64, i64>,
@@ -30,9 +30,9 @@ struct Got {
     began: HashMap<(u32, u8), u64>,
 }
 
-impl Got {
+impl ConnectionLog {
     /// Whether something came that this had to precede.
-    fn is_past(&self, send: &Send) -> bool {
+    fn is_past(&self, send: &SentMessage) -> bool {
         match send.place {
             Some((conversation, seq)) => {
                 self.seqs.get(&conversation).is_some_and(|last| *last > seq)
@@ -56,7 +56,7 @@ impl Connections {
         }
     }
 
-    pub(super) fn told_missed(&mut self, connection: u32, since: u64, at: u64) {
+    pub(super) fn reported_missed(&mut self, connection: u32, since: u64, at: u64) {
         if let Some(connection) = self.all.get_mut(&connection) {
             connection.missed.push((since, at));
         }
@@ -64,17 +64,17 @@ impl Connections {
 
     pub(super) fn check(
         &self,
-        sends: &HashMap<Tag, &Send>,
-        good: &[&Receipt],
+        sends: &HashMap<Tag, &SentMessage>,
+        good: &[&ReceivedMessage],
         report: &mut Report,
     ) {
-        let mut got: HashMap<u32, Got> = HashMap::new();
+        let mut got: HashMap<u32, ConnectionLog> = HashMap::new();
         for receipt in good.iter().filter(|receipt| self.all.contains_key(&receipt.connection)) {
-            let Receipt { connection, tag, id, .. } = **receipt;
+            let ReceivedMessage { connection, tag, id, .. } = **receipt;
             let got = got.entry(connection).or_default();
             if !got.tags.insert(tag) {
                 if !receipt.retry {
-                    report.note(Fault::Repeated { tag, id, connection });
+                    report.record(Violation::Repeated { tag, id, connection });
                 }
                 continue;
             }
@@ -86,19 +86,19 @@ impl Connections {
                 *latest = send.began.max(*latest);
             }
         }
-        let nothing = Got::default();
-        let mut all: Vec<&&Send> = sends.values().collect();
+        let nothing = ConnectionLog::default();
+        let mut all: Vec<&&SentMessage> = sends.values().collect();
         all.sort_by_key(|send| send.tag);
         for (name, connection) in &self.all {
             let got = got.get(name).unwrap_or(&nothing);
-            let of = |send: &&&&Send| {
+            let of = |send: &&&&SentMessage| {
                 send.recipient == connection.recipient && send.began >= connection.opened
             };
             for send in all.iter().filter(of) {
-                let Told::Accepted(id) = send.told else { continue };
+                let SendOutcome::Accepted(id) = send.told else { continue };
                 let due = !connection.closed || got.is_past(send);
                 if due && !got.tags.contains(&send.tag) && !connection.excuses(send) {
-                    report.note(Fault::Skipped { tag: send.tag, id, connection: *name });
+                    report.record(Violation::Skipped { tag: send.tag, id, connection: *name });
                 }
             }
         }
@@ -107,7 +107,7 @@ impl Connections {
 
 impl Connection {
     /// Whether it was told that it may have missed this.
-    fn excuses(&self, send: &Send) -> bool {
+    fn excuses(&self, send: &SentMessage) -> bool {
         self.missed.iter().any(|(since, at)| send.ended >= *since && send.began <= *at)
     }
 }

@@ -11,7 +11,7 @@ mod tests;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use connections::Connections;
-pub use report::{Fault, Report};
+pub use report::{Report, Violation};
 
 use crate::domain::MessageId;
 
@@ -21,18 +21,18 @@ pub type Tag = u64;
 
 /// What a sender was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum SendOutcome {
     /// It was accepted under this id.
     Accepted(MessageId),
     /// It was refused: nothing of it may ever arrive.
     Refused,
     /// No answer came: it may arrive or not.
-    Nothing,
+    Unknown,
 }
 
 /// One send.
 #[derive(Clone, Copy, Debug)]
-pub struct Send {
+pub struct SentMessage {
     /// Its mark.
     pub tag: Tag,
     /// Who sent it.
@@ -46,14 +46,14 @@ pub struct Send {
     /// When the answer came, on the same clock.
     pub ended: u64,
     /// What it was.
-    pub told: Told,
+    pub told: SendOutcome,
     /// In which conversation and place, for chat that was accepted.
     pub place: Option<(u64, i64)>,
 }
 
 /// One message in one frame on one connection.
 #[derive(Clone, Copy, Debug)]
-pub struct Receipt {
+pub struct ReceivedMessage {
     /// Which connection; its receipts are given in the order of arrival.
     pub connection: u32,
     /// Whose connection it is.
@@ -72,7 +72,7 @@ pub struct Receipt {
 
 /// What an observer saw of a message's way. The order is that of progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Seen {
+pub struct StatusSnapshot {
     /// The message's generation.
     pub generation: i32,
     /// Pending 0, sent 1, delivered 2, read 3; failed counts as 2, for neither follows the other.
@@ -83,7 +83,7 @@ pub struct Seen {
 
 /// The sums of the ledger.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sums {
+pub struct LedgerTotals {
     /// Accepted.
     pub accepted: u64,
     /// Delivered, read, pending, sent, failed and erased together.
@@ -93,11 +93,11 @@ pub struct Sums {
 /// Everything that was written down.
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    sends: Vec<Send>,
-    receipts: Vec<Receipt>,
-    status: Vec<(u32, MessageId, Seen)>,
+    sends: Vec<SentMessage>,
+    receipts: Vec<ReceivedMessage>,
+    status: Vec<(u32, MessageId, StatusSnapshot)>,
     unread: Vec<(u64, i64, i64)>,
-    sums: Option<Sums>,
+    sums: Option<LedgerTotals>,
     incomplete: HashSet<u32>,
     connections: Connections,
 }
@@ -109,17 +109,17 @@ impl History {
     }
 
     /// A send and its answer.
-    pub fn sent(&mut self, send: Send) {
+    pub fn sent(&mut self, send: SentMessage) {
         self.sends.push(send);
     }
 
     /// A message that arrived. For each connection in the order of arrival.
-    pub fn received(&mut self, receipt: Receipt) {
+    pub fn received(&mut self, receipt: ReceivedMessage) {
         self.receipts.push(receipt);
     }
 
     /// What an observer saw of a message, for each observer in order.
-    pub fn observed(&mut self, observer: u32, id: MessageId, seen: Seen) {
+    pub fn observed(&mut self, observer: u32, id: MessageId, seen: StatusSnapshot) {
         self.status.push((observer, id, seen));
     }
 
@@ -129,7 +129,7 @@ impl History {
     }
 
     /// The ledger at rest.
-    pub fn sums(&mut self, sums: Sums) {
+    pub fn sums(&mut self, sums: LedgerTotals) {
         self.sums = Some(sums);
     }
 
@@ -150,26 +150,27 @@ impl History {
     }
 
     /// A connection was told that it missed something from the first time on, at the second.
-    pub fn told_missed(&mut self, connection: u32, since: u64, at: u64) {
-        self.connections.told_missed(connection, since, at);
+    pub fn reported_missed(&mut self, connection: u32, since: u64, at: u64) {
+        self.connections.reported_missed(connection, since, at);
     }
 
     /// How many sends were accepted.
     pub fn accepted(&self) -> usize {
-        self.sends.iter().filter(|send| matches!(send.told, Told::Accepted(_))).count()
+        self.sends.iter().filter(|send| matches!(send.told, SendOutcome::Accepted(_))).count()
     }
 
     /// Every broken promise.
     pub fn check(&self) -> Report {
         let mut report = Report::default();
-        let sends: HashMap<Tag, &Send> = self.sends.iter().map(|send| (send.tag, send)).collect();
+        let sends: HashMap<Tag, &SentMessage> =
+            self.sends.iter().map(|send| (send.tag, send)).collect();
         let good = self.check_receipts(&sends, &mut report);
         self.check_order(&sends, &good, &mut report);
         self.connections.check(&sends, &good, &mut report);
         self.check_status(&mut report);
         for (conversation, shown, counted) in &self.unread {
             if shown != counted {
-                report.note(Fault::WrongUnread {
+                report.record(Violation::WrongUnread {
                     conversation: *conversation,
                     shown: *shown,
                     counted: *counted,
@@ -177,7 +178,7 @@ impl History {
             }
         }
         if let Some(sums) = self.sums.filter(|sums| sums.accepted != sums.accounted) {
-            report.note(Fault::Unbalanced(sums));
+            report.record(Violation::Unbalanced(sums));
         }
         report
     }
@@ -185,44 +186,44 @@ impl History {
     /// Gives the receipts that are what was sent: only of those the order means anything.
     fn check_receipts<'a>(
         &'a self,
-        sends: &HashMap<Tag, &Send>,
+        sends: &HashMap<Tag, &SentMessage>,
         report: &mut Report,
-    ) -> Vec<&'a Receipt> {
+    ) -> Vec<&'a ReceivedMessage> {
         let mut good = Vec::with_capacity(self.receipts.len());
         let mut ids: HashMap<Tag, MessageId> = HashMap::new();
         let mut shown: HashSet<(u32, MessageId)> = HashSet::new();
         for receipt in &self.receipts {
-            let Receipt { tag, id, recipient, .. } = *receipt;
+            let ReceivedMessage { tag, id, recipient, .. } = *receipt;
             let Some(send) = sends.get(&tag) else {
-                report.note(Fault::Ghost { tag, id });
+                report.record(Violation::Ghost { tag, id });
                 continue;
             };
             let known = match send.told {
-                Told::Refused => {
-                    report.note(Fault::Ghost { tag, id });
+                SendOutcome::Refused => {
+                    report.record(Violation::Ghost { tag, id });
                     continue;
                 }
-                Told::Accepted(told) => told,
-                Told::Nothing => *ids.entry(tag).or_insert(id),
+                SendOutcome::Accepted(told) => told,
+                SendOutcome::Unknown => *ids.entry(tag).or_insert(id),
             };
             if known != id {
                 // One send, two messages: a commit of unknown outcome was repeated as a new one.
-                report.note(Fault::Twice { tag, id });
+                report.record(Violation::Twice { tag, id });
             } else if send.recipient != recipient {
-                report.note(Fault::Misdelivered { tag, id, to: recipient });
+                report.record(Violation::Misdelivered { tag, id, to: recipient });
             } else {
                 if receipt.shown && !shown.insert((recipient, id)) {
-                    report.note(Fault::ShownTwice { tag, id });
+                    report.record(Violation::ShownTwice { tag, id });
                 }
                 good.push(receipt);
             }
         }
         for send in &self.sends {
-            if let Told::Accepted(id) = send.told
+            if let SendOutcome::Accepted(id) = send.told
                 && !self.incomplete.contains(&send.recipient)
                 && !shown.contains(&(send.recipient, id))
             {
-                report.note(Fault::Lost { tag: send.tag, id });
+                report.record(Violation::Lost { tag: send.tag, id });
             }
         }
         good
@@ -230,15 +231,20 @@ impl History {
 
     /// Two sends whose order is known are those of which one was accepted before the other began. What got
     /// no answer may have been accepted at any later time.
-    fn check_order(&self, sends: &HashMap<Tag, &Send>, good: &[&Receipt], report: &mut Report) {
+    fn check_order(
+        &self,
+        sends: &HashMap<Tag, &SentMessage>,
+        good: &[&ReceivedMessage],
+        report: &mut Report,
+    ) {
         // The latest beginning among what has arrived, by connection, sender and lane.
         let mut latest: HashMap<(u32, u32, u8), (u64, Tag)> = HashMap::new();
-        let mut places = Places::of(sends.values().copied());
+        let mut places = ConversationOrder::of(sends.values().copied());
         let mut arrived: HashSet<(u32, MessageId)> = HashSet::new();
-        let mut out_of_order = |receipt: &Receipt, overtaken_by: Tag| {
-            let told = sends.get(&receipt.tag).map_or(Told::Nothing, |send| send.told);
-            let Receipt { tag, id, .. } = *receipt;
-            report.note(Fault::OutOfOrder { tag, id, overtaken_by, told });
+        let mut out_of_order = |receipt: &ReceivedMessage, overtaken_by: Tag| {
+            let told = sends.get(&receipt.tag).map_or(SendOutcome::Unknown, |send| send.told);
+            let ReceivedMessage { tag, id, .. } = *receipt;
+            report.record(Violation::OutOfOrder { tag, id, overtaken_by, told });
         };
         for receipt in good {
             if receipt.retry || !arrived.insert((receipt.connection, receipt.id)) {
@@ -252,7 +258,7 @@ impl History {
             }
             let Some(send) = sends.get(&receipt.tag) else { continue };
             let latest = latest.entry((receipt.connection, send.sender, send.lane)).or_default();
-            let known = matches!(send.told, Told::Accepted(_));
+            let known = matches!(send.told, SendOutcome::Accepted(_));
             if known && latest.0 > send.ended {
                 out_of_order(receipt, latest.1);
             }
@@ -261,7 +267,7 @@ impl History {
     }
 
     fn check_status(&self, report: &mut Report) {
-        let mut last: HashMap<(u32, MessageId), Seen> = HashMap::new();
+        let mut last: HashMap<(u32, MessageId), StatusSnapshot> = HashMap::new();
         for (observer, id, seen) in &self.status {
             let before = last.insert((*observer, *id), *seen);
             let back = before.is_some_and(|before| {
@@ -270,7 +276,7 @@ impl History {
                         && (seen.rank < before.rank || seen.retries < before.retries)
             });
             if back {
-                report.note(Fault::WentBack { id: *id, seen: *seen });
+                report.record(Violation::WentBack { id: *id, seen: *seen });
             }
         }
     }
@@ -279,7 +285,7 @@ impl History {
 /// The messages of conversations by their places, as they arrive. What one side says has gaps where the
 /// other side speaks, so a gap is a message *to* somebody that has not come to that one before a later one.
 #[derive(Default)]
-struct Places {
+struct ConversationOrder {
     /// What each is to get in each conversation.
     expected: HashMap<(u32, u64), BTreeMap<i64, Tag>>,
     /// What each has got on any of its connections.
@@ -290,11 +296,11 @@ struct Places {
     last: HashMap<(u32, u64), (i64, Tag)>,
 }
 
-impl Places {
-    fn of<'a>(sends: impl Iterator<Item = &'a Send>) -> Places {
-        let mut places = Places::default();
+impl ConversationOrder {
+    fn of<'a>(sends: impl Iterator<Item = &'a SentMessage>) -> ConversationOrder {
+        let mut places = ConversationOrder::default();
         for send in sends {
-            if let (Told::Accepted(_), Some((conversation, seq))) = (send.told, send.place) {
+            if let (SendOutcome::Accepted(_), Some((conversation, seq))) = (send.told, send.place) {
                 let to = (send.recipient, conversation);
                 places.expected.entry(to).or_default().insert(seq, send.tag);
             }
@@ -304,7 +310,11 @@ impl Places {
 
     /// Notes a message that came for the first time. Gives the one that it should not have come before or
     /// after, if there is one.
-    fn arrived(&mut self, receipt: &Receipt, (conversation, seq): (u64, i64)) -> Option<Tag> {
+    fn arrived(
+        &mut self,
+        receipt: &ReceivedMessage,
+        (conversation, seq): (u64, i64),
+    ) -> Option<Tag> {
         let to = (receipt.recipient, conversation);
         let shown = self.shown.entry(to).or_default();
         shown.insert(seq);

@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use super::{Seen, Sums, Tag, Told};
+use super::{LedgerTotals, SendOutcome, StatusSnapshot, Tag};
 use crate::domain::MessageId;
 
 /// One broken promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum Violation {
     /// Accepted, and never shown to its recipient (I1).
     Lost {
         /// The send.
@@ -73,14 +73,14 @@ pub enum Fault {
         /// The send that overtook it.
         overtaken_by: Tag,
         /// What its sender was told.
-        told: Told,
+        told: SendOutcome,
     },
     /// Its status or retry count went back inside a generation, or the generation did (I4).
     WentBack {
         /// The message.
         id: MessageId,
         /// What was seen then.
-        seen: Seen,
+        seen: StatusSnapshot,
     },
     /// An unread count that did not count what was unread (I5).
     WrongUnread {
@@ -92,24 +92,24 @@ pub enum Fault {
         counted: i64,
     },
     /// The ledger does not balance (I11).
-    Unbalanced(Sums),
+    Unbalanced(LedgerTotals),
 }
 
-impl Fault {
+impl Violation {
     /// The name in reports.
     pub const fn name(&self) -> &'static str {
         match self {
-            Fault::Lost { .. } => "lost",
-            Fault::Ghost { .. } => "ghost",
-            Fault::Twice { .. } => "twice",
-            Fault::ShownTwice { .. } => "shown_twice",
-            Fault::Misdelivered { .. } => "misdelivered",
-            Fault::Skipped { .. } => "skipped",
-            Fault::Repeated { .. } => "repeated",
-            Fault::OutOfOrder { .. } => "out_of_order",
-            Fault::WentBack { .. } => "went_back",
-            Fault::WrongUnread { .. } => "wrong_unread",
-            Fault::Unbalanced(_) => "unbalanced",
+            Violation::Lost { .. } => "lost",
+            Violation::Ghost { .. } => "ghost",
+            Violation::Twice { .. } => "twice",
+            Violation::ShownTwice { .. } => "shown_twice",
+            Violation::Misdelivered { .. } => "misdelivered",
+            Violation::Skipped { .. } => "skipped",
+            Violation::Repeated { .. } => "repeated",
+            Violation::OutOfOrder { .. } => "out_of_order",
+            Violation::WentBack { .. } => "went_back",
+            Violation::WrongUnread { .. } => "wrong_unread",
+            Violation::Unbalanced(_) => "unbalanced",
         }
     }
 }
@@ -130,21 +130,21 @@ pub const NAMES: [&str; 11] = [
 ];
 
 /// How many of each are kept in full.
-const KEPT: usize = 20;
+const MAX_EXAMPLES: usize = 20;
 
 /// Every broken promise, counted; the first of each in full.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     counts: [u64; NAMES.len()],
-    faults: Vec<Fault>,
+    violations: Vec<Violation>,
 }
 
 impl Report {
-    pub(super) fn note(&mut self, fault: Fault) {
-        if let Some(count) = self.count_of(fault.name()) {
+    pub(super) fn record(&mut self, violation: Violation) {
+        if let Some(count) = self.count_of(violation.name()) {
             *count += 1;
-            if *count <= KEPT as u64 {
-                self.faults.push(fault);
+            if *count <= MAX_EXAMPLES as u64 {
+                self.violations.push(violation);
             }
         }
     }
@@ -164,8 +164,8 @@ impl Report {
     }
 
     /// The first of each kind.
-    pub fn faults(&self) -> &[Fault] {
-        &self.faults
+    pub fn violations(&self) -> &[Violation] {
+        &self.violations
     }
 }
 
@@ -177,8 +177,8 @@ impl fmt::Display for Report {
         for (name, count) in self.counts().filter(|(_, count)| *count > 0) {
             writeln!(f, "{count} {name}")?;
         }
-        for fault in &self.faults {
-            writeln!(f, "  {fault:?}")?;
+        for violation in &self.violations {
+            writeln!(f, "  {violation:?}")?;
         }
         Ok(())
     }

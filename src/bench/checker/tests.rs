@@ -17,16 +17,25 @@ fn correct(count: u64, seed: u64) -> History {
         let sender = ((tag ^ seed) % 3) as u32;
         let recipient = (((tag / 2) ^ seed) % 4) as u32;
         let told = match tag % 11 {
-            7 => Told::Refused,
-            9 => Told::Nothing,
-            _ => Told::Accepted(id(tag)),
+            7 => SendOutcome::Refused,
+            9 => SendOutcome::Unknown,
+            _ => SendOutcome::Accepted(id(tag)),
         };
         let (began, ended) = (tag * 10, tag * 10 + 5);
-        history.sent(Send { tag, sender, recipient, lane: 1, began, ended, told, place: None });
-        if told == Told::Refused || tag % 22 == 9 {
+        history.sent(SentMessage {
+            tag,
+            sender,
+            recipient,
+            lane: 1,
+            began,
+            ended,
+            told,
+            place: None,
+        });
+        if told == SendOutcome::Refused || tag % 22 == 9 {
             continue;
         }
-        let receipt = Receipt {
+        let receipt = ReceivedMessage {
             connection: recipient,
             recipient,
             tag,
@@ -37,10 +46,10 @@ fn correct(count: u64, seed: u64) -> History {
         };
         history.received(receipt);
         if tag % 5 == seed % 5 {
-            history.received(Receipt { shown: false, ..receipt });
+            history.received(ReceivedMessage { shown: false, ..receipt });
         }
         for (rank, retries) in [(0, 0), (1, 0), (1, 1), (2, 1)] {
-            history.observed(sender, id(tag), Seen { generation: 0, rank, retries });
+            history.observed(sender, id(tag), StatusSnapshot { generation: 0, rank, retries });
         }
     }
     // Every third place is the other side's.
@@ -51,7 +60,7 @@ fn correct(count: u64, seed: u64) -> History {
     }
     siblings(&mut history);
     let accepted = history.accepted() as u64;
-    history.sums(Sums { accepted, accounted: accepted });
+    history.sums(LedgerTotals { accepted, accounted: accepted });
     history
 }
 
@@ -65,13 +74,22 @@ fn siblings(history: &mut History) {
         let (began, ended) = (n * 10, n * 10 + 5);
         let tag = SIBLINGS + n;
         let place = (n % 2 == 0).then_some((5, i64::try_from(n).unwrap() / 2 + 1));
-        let told = Told::Accepted(id(tag));
-        history.sent(Send { tag, sender: 4, recipient: 60, lane: 1, began, ended, told, place });
+        let told = SendOutcome::Accepted(id(tag));
+        history.sent(SentMessage {
+            tag,
+            sender: 4,
+            recipient: 60,
+            lane: 1,
+            began,
+            ended,
+            told,
+            place,
+        });
         for connection in 70..73 {
             let ended = connection == 71 && n >= 20;
             let late = connection == 72 && n < 10;
             let missed = connection == 72 && (15..18).contains(&n);
-            let receipt = Receipt {
+            let receipt = ReceivedMessage {
                 connection,
                 recipient: 60,
                 tag,
@@ -84,34 +102,42 @@ fn siblings(history: &mut History) {
                 history.received(receipt);
             }
             if connection == 70 && n == 25 {
-                history.received(Receipt { shown: false, retry: true, ..receipt });
+                history.received(ReceivedMessage { shown: false, retry: true, ..receipt });
             }
         }
     }
     history.closed(71);
-    history.told_missed(72, 150, 180);
+    history.reported_missed(72, 150, 180);
 }
 
 const SIBLINGS: u64 = 1 << 33;
 
 const CHAT: u64 = 1 << 32;
 
-fn chat(conversation: u64, seq: i64) -> Receipt {
+fn chat(conversation: u64, seq: i64) -> ReceivedMessage {
     let tag = CHAT + seq.unsigned_abs();
     let place = Some((conversation, seq));
-    Receipt { connection: 90, recipient: 90, tag, id: id(tag), place, shown: true, retry: false }
+    ReceivedMessage {
+        connection: 90,
+        recipient: 90,
+        tag,
+        id: id(tag),
+        place,
+        shown: true,
+        retry: false,
+    }
 }
 
-fn chat_send(seq: i64) -> Send {
+fn chat_send(seq: i64) -> SentMessage {
     let tag = CHAT + seq.unsigned_abs();
-    Send {
+    SentMessage {
         tag,
         sender: 9,
         recipient: 90,
         lane: 1,
         began: 0,
         ended: 1,
-        told: Told::Accepted(id(tag)),
+        told: SendOutcome::Accepted(id(tag)),
         place: Some((1, seq)),
     }
 }
@@ -124,7 +150,7 @@ fn pick_receipt(history: &History, pick: usize) -> usize {
     let accepted: HashSet<Tag> = history
         .sends
         .iter()
-        .filter(|send| matches!(send.told, Told::Accepted(_)))
+        .filter(|send| matches!(send.told, SendOutcome::Accepted(_)))
         .map(|send| send.tag)
         .collect();
     let candidates: Vec<usize> = (0..history.receipts.len())
@@ -156,8 +182,12 @@ const MUTATORS: [Mutator; 19] = [
         "ghost"
     },
     |history, pick| {
-        let refused: Vec<Send> =
-            history.sends.iter().filter(|send| send.told == Told::Refused).copied().collect();
+        let refused: Vec<SentMessage> = history
+            .sends
+            .iter()
+            .filter(|send| send.told == SendOutcome::Refused)
+            .copied()
+            .collect();
         let send = refused[pick % refused.len()];
         let mut back = history.receipts[pick_receipt(history, pick)];
         (back.tag, back.id, back.recipient) = (send.tag, id(send.tag), send.recipient);
@@ -172,7 +202,7 @@ const MUTATORS: [Mutator; 19] = [
     },
     |history, pick| {
         // Nobody was told the id, and two came of it.
-        let unknown: Vec<Receipt> = history
+        let unknown: Vec<ReceivedMessage> = history
             .receipts
             .iter()
             .filter(|receipt| receipt.tag < CHAT && receipt.tag % 11 == 9)
@@ -199,10 +229,11 @@ const MUTATORS: [Mutator; 19] = [
         let last = history.receipts[pick_receipt(history, pick)];
         let tags: HashMap<Tag, u32> =
             history.sends.iter().map(|send| (send.tag, send.sender)).collect();
-        let same = |receipt: &Receipt| {
+        let same = |receipt: &ReceivedMessage| {
             receipt.connection == last.connection && tags.get(&receipt.tag) == tags.get(&last.tag)
         };
-        let mine: Vec<Receipt> = history.receipts.iter().filter(|r| same(r)).copied().collect();
+        let mine: Vec<ReceivedMessage> =
+            history.receipts.iter().filter(|r| same(r)).copied().collect();
         history.receipts.retain(|receipt| !same(receipt));
         history.receipts.extend(mine.into_iter().rev());
         "out_of_order"
@@ -219,7 +250,7 @@ const MUTATORS: [Mutator; 19] = [
         let places: Vec<i64> = (1..56).filter(|seq| seq % 3 != 0).collect();
         let seq = places[pick % places.len()];
         history.receipts.retain(|receipt| receipt.place != Some((1, seq)));
-        history.receipts.push(Receipt { connection: 91, ..chat(1, seq) });
+        history.receipts.push(ReceivedMessage { connection: 91, ..chat(1, seq) });
         "out_of_order"
     },
     |history, pick| {
@@ -232,7 +263,11 @@ const MUTATORS: [Mutator; 19] = [
     |history, pick| {
         let at = pick % history.status.len();
         let (observer, seen_id, _) = history.status[at];
-        history.status.push((observer, seen_id, Seen { generation: 0, rank: 1, retries: 1 }));
+        history.status.push((
+            observer,
+            seen_id,
+            StatusSnapshot { generation: 0, rank: 1, retries: 1 },
+        ));
         "went_back"
     },
     |history, pick| {
@@ -256,14 +291,15 @@ const MUTATORS: [Mutator; 19] = [
         "skipped"
     },
     |history, pick| {
-        let mine = |receipt: &&Receipt| receipt.connection == 71;
-        let mine: Vec<Receipt> = history.receipts.iter().filter(mine).copied().collect();
+        let mine = |receipt: &&ReceivedMessage| receipt.connection == 71;
+        let mine: Vec<ReceivedMessage> = history.receipts.iter().filter(mine).copied().collect();
         history.receipts.push(mine[pick % mine.len()]);
         "repeated"
     },
     |history, pick| {
         let off = pick as u64 % 3 + 1;
-        history.sums = history.sums.map(|sums| Sums { accounted: sums.accounted - off, ..sums });
+        history.sums =
+            history.sums.map(|sums| LedgerTotals { accounted: sums.accounted - off, ..sums });
         "unbalanced"
     },
 ];
@@ -324,8 +360,8 @@ fn reversed_is_short(history: &History) -> bool {
 fn sends_that_overlapped_may_come_in_any_order() {
     let mut history = History::new();
     for (tag, began, ended) in [(1, 0, 10), (2, 5, 20)] {
-        let told = Told::Accepted(id(tag));
-        history.sent(Send {
+        let told = SendOutcome::Accepted(id(tag));
+        history.sent(SentMessage {
             tag,
             sender: 1,
             recipient: 1,
@@ -337,7 +373,7 @@ fn sends_that_overlapped_may_come_in_any_order() {
         });
     }
     for tag in [2, 1] {
-        history.received(Receipt {
+        history.received(ReceivedMessage {
             connection: 1,
             recipient: 1,
             tag,
@@ -353,8 +389,8 @@ fn sends_that_overlapped_may_come_in_any_order() {
 #[test]
 fn what_a_recipient_who_left_did_not_get_is_not_lost() {
     let mut history = History::new();
-    let told = Told::Accepted(id(1));
-    history.sent(Send {
+    let told = SendOutcome::Accepted(id(1));
+    history.sent(SentMessage {
         tag: 1,
         sender: 1,
         recipient: 5,
@@ -375,9 +411,9 @@ fn another_connection_goes_on_where_the_last_one_ended() {
     for seq in 1..10 {
         history.sent(chat_send(seq));
         let connection = if seq < 5 { 90 } else { 91 };
-        history.received(Receipt { connection, ..chat(1, seq) });
+        history.received(ReceivedMessage { connection, ..chat(1, seq) });
     }
     // What was on its way when the first one broke comes again.
-    history.received(Receipt { connection: 91, retry: true, shown: false, ..chat(1, 4) });
+    history.received(ReceivedMessage { connection: 91, retry: true, shown: false, ..chat(1, 4) });
     assert!(history.check().is_clean(), "{}", history.check());
 }

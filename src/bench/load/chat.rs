@@ -3,20 +3,20 @@
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::{connect::Place, plan::Target, receive::Arrival, send::Sender};
-use crate::history::Tag;
+use super::{plan::LoadTarget, receive::Arrival, send::Sender, server_address::ServerAddress};
+use crate::bench::checker::Tag;
 
 /// Conversations whose counts are compared at the end.
-const COMPARED: usize = 50;
+const MAX_COMPARED: usize = 50;
 /// How often a count is looked at again that something was still changing.
-const LOOKS: usize = 20;
+const MAX_ATTEMPTS: usize = 20;
 
 /// One conversation.
 #[derive(Clone, Copy, Debug)]
-pub struct Talk {
+pub struct ChatConversation {
     /// Its id.
     pub id: Uuid,
-    /// Which business user, by its place in [`Chat::shops`].
+    /// Which business user, by its place in [`ChatLoad::shops`].
     pub shop: usize,
     /// Which phone, by its place in the target's recipients.
     pub phone: usize,
@@ -24,11 +24,11 @@ pub struct Talk {
 
 /// Who talks.
 #[derive(Clone, Debug)]
-pub struct Chat {
+pub struct ChatLoad {
     /// Tokens of business users.
     pub shops: Vec<String>,
     /// Conversations.
-    pub talks: Vec<Talk>,
+    pub talks: Vec<ChatConversation>,
     /// The share of messages that phones write, 0 to 1.
     pub replies: f64,
     /// After which share of messages a recipient marks the conversation as read, 0 to 1.
@@ -40,7 +40,7 @@ pub(super) struct Route {
     pub(super) conversation: Uuid,
     pub(super) recipient: u32,
     from_phone: bool,
-    talk: Talk,
+    talk: ChatConversation,
 }
 
 /// A number from 0 to 999 that looks like chance.
@@ -48,7 +48,7 @@ fn chance(tag: Tag, salt: u64) -> f64 {
     (tag.wrapping_add(salt).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f64 % 1000.0
 }
 
-impl Chat {
+impl ChatLoad {
     /// Follows from the message's tag alone: so who gets it can tell whose it is. Business users are
     /// numbered after the phones.
     pub(super) fn route(&self, tag: Tag, phones: usize) -> Route {
@@ -59,7 +59,7 @@ impl Chat {
         Route { conversation: talk.id, recipient, from_phone, talk }
     }
 
-    pub(super) fn bearer(&self, route: &Route, target: &Target) -> String {
+    pub(super) fn bearer(&self, route: &Route, target: &LoadTarget) -> String {
         let token = match route.from_phone {
             true => &target.recipients[route.talk.phone].1,
             false => &self.shops[route.talk.shop],
@@ -97,12 +97,12 @@ struct Message {
 /// Compares the unread counts of conversations with what they count, on both sides, over the API:
 /// conversation, count as shown, count as counted. What cannot be read is left out.
 pub(super) async fn check_unread(
-    place: &Place,
-    target: &Target,
-    chat: &Chat,
+    place: &ServerAddress,
+    target: &LoadTarget,
+    chat: &ChatLoad,
 ) -> Vec<(u64, i64, i64)> {
     let mut found = Vec::new();
-    for talk in chat.talks.iter().take(COMPARED) {
+    for talk in chat.talks.iter().take(MAX_COMPARED) {
         let tokens = [&target.recipients[talk.phone].1, &chat.shops[talk.shop]];
         for (mobile, token) in [true, false].into_iter().zip(tokens) {
             let mut sender = Sender::new(place.clone(), token);
@@ -117,7 +117,7 @@ pub(super) async fn check_unread(
 
 async fn compare(sender: &mut Sender, bearer: &str, id: Uuid, mobile: bool) -> Option<(i64, i64)> {
     let mut last = None;
-    for _ in 0..LOOKS {
+    for _ in 0..MAX_ATTEMPTS {
         let before = show(sender, bearer, id).await?;
         let own = if mobile { before.phone } else { before.business_user_id.to_string() };
         let counted = count(sender, bearer, id, &own).await?;

@@ -5,18 +5,20 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Error, connect::Place, figures::Latencies, plan::Target, send::Sender};
+use super::{
+    Error, plan::LoadTarget, results::LatencyHistogram, send::Sender, server_address::ServerAddress,
+};
 
 /// Messages in a page.
-const PAGE: usize = 50;
+const PAGE_SIZE: usize = 50;
 
 /// What reading came to.
 #[derive(Debug, Default)]
-pub struct Pages {
+pub struct PageResults {
     /// Pages of the newest messages.
-    pub latest: Latencies,
+    pub latest: LatencyHistogram,
     /// Pages from anywhere.
-    pub anywhere: Latencies,
+    pub anywhere: LatencyHistogram,
     /// How many pages were read.
     pub count: u64,
 }
@@ -26,15 +28,15 @@ pub struct Pages {
 ///
 /// # Errors
 /// When a page cannot be read, or is not what was asked for.
-pub async fn pages(
-    target: &Target,
+pub async fn read_history(
+    target: &LoadTarget,
     conversation: Uuid,
     messages: u64,
     connections: usize,
     duration: Duration,
     stop: &CancellationToken,
-) -> Result<Pages, Error> {
-    let place = Place::parse(&target.url)?;
+) -> Result<PageResults, Error> {
+    let place = ServerAddress::parse(&target.url)?;
     let token = target.recipients.first().map(|(_, token)| token.clone()).unwrap_or_default();
     let reading: Vec<_> = (0..connections.max(1) as u64)
         .map(|n| {
@@ -42,14 +44,14 @@ pub async fn pages(
             tokio::spawn(async move {
                 let mut sender = Sender::new(place, &token);
                 let bearer = format!("Bearer {token}");
-                let mut read = Pages::default();
+                let mut read = PageResults::default();
                 let (begun, mut turn) = (Instant::now(), n * 7919);
                 while begun.elapsed() < duration && !stop.is_cancelled() {
                     turn = turn.wrapping_add(1);
                     let latest = turn % 2 == 0;
                     let before = turn.wrapping_mul(0x9e37_79b9_7f4a_7c15) % messages.max(1) + 1;
                     let mut path =
-                        format!("/api/v1/conversations/{conversation}/messages?limit={PAGE}");
+                        format!("/api/v1/conversations/{conversation}/messages?limit={PAGE_SIZE}");
                     if !latest {
                         path.push_str(&format!("&before={before}"));
                     }
@@ -58,19 +60,19 @@ pub async fn pages(
                     let took = asked.elapsed();
                     let (status, body) = answer
                         .ok_or_else(|| Error::Connect("a page was not answered".to_owned()))?;
-                    let wanted = if latest { messages } else { before - 1 }.min(PAGE as u64);
+                    let wanted = if latest { messages } else { before - 1 }.min(PAGE_SIZE as u64);
                     let found = body.windows(6).filter(|part| *part == b"\"seq\":").count() as u64;
                     if status != 200 || found != wanted {
                         return Err(Error::Refused(status));
                     }
-                    if latest { &mut read.latest } else { &mut read.anywhere }.note(took);
+                    if latest { &mut read.latest } else { &mut read.anywhere }.record(took);
                     read.count += 1;
                 }
                 Ok(read)
             })
         })
         .collect();
-    let mut sum = Pages::default();
+    let mut sum = PageResults::default();
     for task in reading {
         let read = task.await.map_err(|error| Error::Connect(error.to_string()))??;
         sum.latest.add(&read.latest);

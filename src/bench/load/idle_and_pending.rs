@@ -9,31 +9,31 @@ use std::{
 use futures_util::StreamExt as _;
 
 use super::{
-    connect::Place,
-    plan::{Error, Progress, Target},
-    processes,
+    plan::{Error, LoadProgress, LoadTarget},
+    process_cost,
     receive::Receiver,
-    run::{CONNECTING, QUIET},
-    send::{Draft, MARK, Sender, first_tag},
+    run::{ARRIVAL_TIMEOUT, MAX_CONNECTING},
+    send::{Draft, MARK_LEN, Sender, first_tag},
+    server_address::ServerAddress,
 };
-use crate::history::Told;
+use crate::bench::checker::SendOutcome;
 
 /// Opens connections and leaves them idle. Gives the server's memory before and after, in KiB.
 ///
 /// # Errors
 /// When a connection is refused.
 pub async fn idle(
-    target: &Target,
+    target: &LoadTarget,
     connections: usize,
-    progress: &Progress,
+    progress: &LoadProgress,
 ) -> Result<Option<(u64, u64)>, Error> {
     /// Buffers of the handshake are given back a little later.
-    const SETTLED: Duration = Duration::from_secs(3);
-    let place = Place::parse(&target.url)?;
-    let memory = || target.pid.and_then(processes::cost).map(|cost| cost.memory_kib);
+    const SETTLE_DELAY: Duration = Duration::from_secs(3);
+    let place = ServerAddress::parse(&target.url)?;
+    let memory = || target.pid.and_then(process_cost::cost).map(|cost| cost.memory_kib);
     // The first connections pay for what is made once.
     let warm = Receiver::connect(&place, &target.recipients[0].1).await?;
-    tokio::time::sleep(SETTLED).await;
+    tokio::time::sleep(SETTLE_DELAY).await;
     let before = memory();
     let connecting = (0..connections).map(|n| {
         let (_, token) = &target.recipients[n % target.recipients.len()];
@@ -44,12 +44,12 @@ pub async fn idle(
             receiver
         }
     });
-    let mut connected = futures_util::stream::iter(connecting).buffer_unordered(CONNECTING);
+    let mut connected = futures_util::stream::iter(connecting).buffer_unordered(MAX_CONNECTING);
     let mut open = Vec::with_capacity(connections);
     while let Some(receiver) = connected.next().await {
         open.push(receiver?);
     }
-    tokio::time::sleep(SETTLED).await;
+    tokio::time::sleep(SETTLE_DELAY).await;
     let after = memory();
     drop((open, warm));
     Ok(before.zip(after))
@@ -61,23 +61,23 @@ pub async fn idle(
 /// # Errors
 /// When the messages are not accepted, or do not arrive.
 pub async fn pending(
-    target: &Target,
+    target: &LoadTarget,
     count: usize,
     payload: usize,
-    progress: &Progress,
+    progress: &LoadProgress,
 ) -> Result<Duration, Error> {
-    const AT_ONCE: usize = 500;
-    let place = Place::parse(&target.url)?;
+    const BATCH_SIZE: usize = 500;
+    let place = ServerAddress::parse(&target.url)?;
     let (to, token) = &target.recipients[0];
     let mut sender = Sender::new(place.clone(), &target.sender);
-    let padding = "x".repeat(payload.saturating_sub(MARK));
+    let padding = "x".repeat(payload.saturating_sub(MARK_LEN));
     let first = first_tag();
     let tags: Vec<u64> = (first..first + count as u64).collect();
-    for chunk in tags.chunks(AT_ONCE) {
+    for chunk in tags.chunks(BATCH_SIZE) {
         let drafts: Vec<Draft<'_>> =
             chunk.iter().map(|tag| Draft { to, due_micros: 0, tag: *tag }).collect();
         let (status, told) = sender.post(&drafts, "normal", &padding).await;
-        if told.iter().any(|told| !matches!(told, Told::Accepted(_))) {
+        if told.iter().any(|told| !matches!(told, SendOutcome::Accepted(_))) {
             return Err(Error::Refused(status));
         }
         progress.accepted.fetch_add(chunk.len() as u64, Ordering::Relaxed);
@@ -86,9 +86,9 @@ pub async fn pending(
     let mut receiver = Receiver::connect(&place, token).await?;
     let mut missing: HashSet<u64> = tags.into_iter().collect();
     while !missing.is_empty() {
-        let next = tokio::time::timeout(QUIET, receiver.next()).await;
-        let heard = next.map_err(|_| Error::Connect("messages did not arrive".to_owned()))??;
-        let arrived = heard.arrivals;
+        let next = tokio::time::timeout(ARRIVAL_TIMEOUT, receiver.next()).await;
+        let frame = next.map_err(|_| Error::Connect("messages did not arrive".to_owned()))??;
+        let arrived = frame.arrivals;
         for arrival in &arrived {
             if missing.remove(&arrival.tag) {
                 progress.received.fetch_add(1, Ordering::Relaxed);

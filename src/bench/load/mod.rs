@@ -3,19 +3,19 @@
 //!
 //! This room knows the API and the hub from outside, as any client does.
 
-mod connect;
-pub mod figures;
-mod pages;
+mod chat;
+mod history_pages;
+mod idle_and_pending;
 mod plan;
-pub mod processes;
+pub mod process_cost;
 mod receive;
+pub mod results;
 mod run;
 mod send;
-mod talk;
-mod waiting;
+mod server_address;
 
-pub use pages::{Pages, pages};
-pub use plan::{Error, Plan, Progress, Target};
-pub use run::{run, talk};
-pub use talk::{Chat, Talk};
-pub use waiting::{idle, pending};
+pub use chat::{ChatConversation, ChatLoad};
+pub use history_pages::{PageResults, read_history};
+pub use idle_and_pending::{idle, pending};
+pub use plan::{Error, LoadProgress, LoadTarget, Plan};
+pub use run::{run, run_chat};

@@ -18,7 +18,7 @@ pub enum Error {
 
 /// The server under load.
 #[derive(Clone)]
-pub struct Target {
+pub struct LoadTarget {
     /// Its address; those of several gateways with commas.
     pub url: String,
     /// A business user's token.
@@ -52,7 +52,7 @@ pub struct Plan {
 
 /// How far it is, for whoever watches.
 #[derive(Debug, Default)]
-pub struct Progress {
+pub struct LoadProgress {
     /// Recipients that are connected.
     pub connected: AtomicU64,
     /// Messages accepted.

@@ -4,7 +4,7 @@ use std::{collections::HashMap, fs, time::Duration};
 
 /// CPU time and memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Cost {
+pub struct ProcessCost {
     /// CPU time of the process itself.
     pub own: Duration,
     /// CPU time of its descendants, those that have ended included.
@@ -13,20 +13,20 @@ pub struct Cost {
     pub memory_kib: u64,
 }
 
-struct Stat {
+struct ProcStat {
     parent: u32,
     /// In hundredths of a second: itself, and its children that have ended.
     own: u64,
     ended: u64,
 }
 
-fn stat(pid: u32) -> Option<Stat> {
+fn stat(pid: u32) -> Option<ProcStat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may hold anything, so the fields are counted from its end: state,
     // ppid, …, utime, stime, cutime, cstime are fields 3, 4, 14 to 17 of proc(5).
     let fields: Vec<&str> = text.rsplit(") ").next()?.split(' ').collect();
     let number = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok());
-    Some(Stat {
+    Some(ProcStat {
         parent: u32::try_from(number(1)?).ok()?,
         own: number(11)? + number(12)?,
         ended: number(13)? + number(14)?,
@@ -34,9 +34,9 @@ fn stat(pid: u32) -> Option<Stat> {
 }
 
 /// What a process and its descendants have cost so far; `None` where that cannot be read.
-pub fn cost(pid: u32) -> Option<Cost> {
+pub fn cost(pid: u32) -> Option<ProcessCost> {
     let root = stat(pid)?;
-    let mut all: HashMap<u32, Stat> = HashMap::new();
+    let mut all: HashMap<u32, ProcStat> = HashMap::new();
     for entry in fs::read_dir("/proc").ok()?.flatten() {
         let pid = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
         if let Some((pid, stat)) = pid.and_then(|pid| Some((pid, stat(pid)?))) {
@@ -51,14 +51,14 @@ pub fn cost(pid: u32) -> Option<Cost> {
     }
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    Some(Cost {
+    Some(ProcessCost {
         own: Duration::from_millis(root.own * 10),
         descendants: Duration::from_millis(descendants * 10),
         memory_kib: memory.trim().trim_end_matches(" kB").parse().ok()?,
     })
 }
 
-fn descends(mut pid: u32, ancestor: u32, all: &HashMap<u32, Stat>) -> bool {
+fn descends(mut pid: u32, ancestor: u32, all: &HashMap<u32, ProcStat>) -> bool {
     // As deep as a tree of processes gets, and no deeper.
     for _ in 0..64 {
         match all.get(&pid) {

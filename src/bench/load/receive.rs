@@ -14,18 +14,18 @@ use uuid::Uuid;
 
 use super::{
     Error,
-    connect::{Place, Socket},
-    send::MARK,
+    send::MARK_LEN,
+    server_address::{ServerAddress, Socket},
 };
-use crate::{domain::MessageId, history::Tag};
+use crate::{bench::checker::Tag, domain::MessageId};
 
-const RECORD_END: char = '\u{1e}';
+const RECORD_SEPARATOR: char = '\u{1e}';
 const HANDSHAKE: &str = "{\"protocol\":\"json\",\"version\":1}\u{1e}";
 /// As the official clients do, so that the server knows that we are there.
-const PING_EVERY: Duration = Duration::from_secs(15);
+const PING_INTERVAL: Duration = Duration::from_secs(15);
 const PING: &str = "{\"type\":6}\u{1e}";
 /// How long the handshake may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A message as it arrived.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,7 +39,7 @@ pub(super) struct Arrival {
 
 /// What one frame brought.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Heard {
+pub(super) struct HubFrame {
     pub(super) arrivals: Vec<Arrival>,
     /// How many messages' acknowledgements were answered: they are durable.
     pub(super) acknowledged: u64,
@@ -55,7 +55,7 @@ pub(super) struct Receiver {
 }
 
 impl Receiver {
-    pub(super) async fn connect(place: &Place, token: &str) -> Result<Receiver, Error> {
+    pub(super) async fn connect(place: &ServerAddress, token: &str) -> Result<Receiver, Error> {
         let connected = async {
             let mut socket = place.hub(token).await?;
             let failed = |error: &dyn std::fmt::Display| Error::Connect(error.to_string());
@@ -64,7 +64,7 @@ impl Receiver {
                 Some(Ok(Frame::Text(text))) if text.starts_with("{}") => {
                     // What waits may come in the same frame as the answer.
                     let first = arrivals(&text);
-                    let next_ping = Instant::now() + PING_EVERY;
+                    let next_ping = Instant::now() + PING_INTERVAL;
                     Ok(Receiver { socket, first, open: VecDeque::new(), next_ping })
                 }
                 Some(Err(error)) => Err(failed(&error)),
@@ -72,13 +72,13 @@ impl Receiver {
             }
         };
         let timed_out = || Error::Connect("the handshake was not answered in time".to_owned());
-        tokio::time::timeout(PATIENCE, connected).await.map_err(|_| timed_out())?
+        tokio::time::timeout(HANDSHAKE_TIMEOUT, connected).await.map_err(|_| timed_out())?
     }
 
     /// What comes next; nothing for a frame that is about neither. An error ends the connection.
-    pub(super) async fn next(&mut self) -> Result<Heard, Error> {
+    pub(super) async fn next(&mut self) -> Result<HubFrame, Error> {
         if !self.first.is_empty() {
-            return Ok(Heard { arrivals: std::mem::take(&mut self.first), acknowledged: 0 });
+            return Ok(HubFrame { arrivals: std::mem::take(&mut self.first), acknowledged: 0 });
         }
         loop {
             let wait = self.next_ping.saturating_duration_since(Instant::now());
@@ -93,7 +93,7 @@ impl Receiver {
             };
             if let Frame::Text(text) = frame {
                 let answered = (0..answers(&text)).filter_map(|_| self.open.pop_front());
-                return Ok(Heard { acknowledged: answered.sum(), arrivals: arrivals(&text) });
+                return Ok(HubFrame { acknowledged: answered.sum(), arrivals: arrivals(&text) });
             }
         }
     }
@@ -119,7 +119,7 @@ impl Receiver {
             text.push('"');
         }
         text.push_str("]]}");
-        text.push(RECORD_END);
+        text.push(RECORD_SEPARATOR);
         self.open.push_back(arrived.len() as u64);
         self.write(text).await
     }
@@ -128,13 +128,13 @@ impl Receiver {
     pub(super) async fn mark_read(&mut self, conversation: Uuid, seq: i64) -> Result<(), Error> {
         self.write(format!(
             "{{\"type\":1,\"target\":\"MarkRead\",\"arguments\":[{{\"conversationId\":\
-             \"{conversation}\",\"upToSeq\":{seq}}}]}}{RECORD_END}"
+             \"{conversation}\",\"upToSeq\":{seq}}}]}}{RECORD_SEPARATOR}"
         ))
         .await
     }
 
     async fn write(&mut self, text: String) -> Result<(), Error> {
-        self.next_ping = Instant::now() + PING_EVERY;
+        self.next_ping = Instant::now() + PING_INTERVAL;
         let sent = self.socket.send(Frame::text(text)).await;
         sent.map_err(|error| Error::Connect(error.to_string()))
     }
@@ -146,13 +146,13 @@ impl Receiver {
 
 /// How many calls a frame answers.
 fn answers(frame: &str) -> usize {
-    frame.split(RECORD_END).filter(|record| record.starts_with("{\"type\":3")).count()
+    frame.split(RECORD_SEPARATOR).filter(|record| record.starts_with("{\"type\":3")).count()
 }
 
 /// The messages of a frame, in order.
 fn arrivals(frame: &str) -> Vec<Arrival> {
     let mut found = Vec::new();
-    for record in frame.split(RECORD_END) {
+    for record in frame.split(RECORD_SEPARATOR) {
         if !record.contains("\"target\":\"Receive") {
             continue;
         }
@@ -172,12 +172,12 @@ fn next_arrival(rest: &mut &str) -> Option<Arrival> {
     let begin = after.find(CONTENT)?;
     let content = after.get(begin + CONTENT.len()..)?;
     let place = place(after.get(..begin)?);
-    *rest = content.get(MARK..)?;
+    *rest = content.get(MARK_LEN..)?;
     let number = |text: Option<&str>| u64::from_str_radix(text?, 16).ok();
     Some(Arrival {
         id: MessageId(id),
-        due_micros: number(content.get(..MARK / 2))?,
-        tag: number(content.get(MARK / 2..MARK))?,
+        due_micros: number(content.get(..MARK_LEN / 2))?,
+        tag: number(content.get(MARK_LEN / 2..MARK_LEN))?,
         place,
     })
 }

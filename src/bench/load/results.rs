@@ -4,28 +4,28 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use crate::history::Report;
+use crate::bench::checker::Report;
 
 /// Latencies up to this are told apart to 1 %; longer ones count as this.
-const LONGEST: Duration = Duration::from_secs(600);
+const MAX_LATENCY: Duration = Duration::from_secs(600);
 
 /// Latencies.
 #[derive(Clone, Debug)]
-pub struct Latencies {
+pub struct LatencyHistogram {
     /// Always there: it is `None` only for bounds that make no sense, and these are constants.
     histogram: Option<Histogram<u64>>,
 }
 
-impl Default for Latencies {
+impl Default for LatencyHistogram {
     fn default() -> Self {
-        let micros = LONGEST.as_micros() as u64;
-        Latencies { histogram: Histogram::new_with_bounds(1, micros, 2).ok() }
+        let micros = MAX_LATENCY.as_micros() as u64;
+        LatencyHistogram { histogram: Histogram::new_with_bounds(1, micros, 2).ok() }
     }
 }
 
-impl Latencies {
+impl LatencyHistogram {
     /// Notes one.
-    pub fn note(&mut self, latency: Duration) {
+    pub fn record(&mut self, latency: Duration) {
         let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
         if let Some(histogram) = &mut self.histogram {
             histogram.saturating_record(micros.max(1));
@@ -33,7 +33,7 @@ impl Latencies {
     }
 
     /// Adds those of another.
-    pub fn add(&mut self, other: &Latencies) {
+    pub fn add(&mut self, other: &LatencyHistogram) {
         if let (Some(histogram), Some(other)) = (&mut self.histogram, &other.histogram) {
             // They have the same bounds, which is all that could be wrong.
             let _ = histogram.add(other);
@@ -59,7 +59,7 @@ impl Latencies {
 
 /// What a run came to.
 #[derive(Debug, Default)]
-pub struct Figures {
+pub struct LoadResults {
     /// How long it ran, without its warm-up, until everything had arrived and was
     /// acknowledged.
     pub took: Duration,
@@ -74,9 +74,9 @@ pub struct Figures {
     /// Messages whose acknowledgement was answered, and so is durable.
     pub acknowledged: u64,
     /// From when a message was due to its arrival.
-    pub delivery: Latencies,
+    pub delivery: LatencyHistogram,
     /// From when a request was due to its answer.
-    pub answer: Latencies,
+    pub answer: LatencyHistogram,
     /// CPU time of the server's own process and of its descendants, where it can be read.
     pub cpu: Option<(Duration, Duration)>,
     /// Resident memory of the server's own process at the end, in KiB, where it can be read.

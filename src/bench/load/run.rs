@@ -13,45 +13,45 @@ use futures_util::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    connect::Place,
-    figures::{Figures, Latencies},
-    plan::{Error, Plan, Progress, Target},
-    processes::{self, Cost},
-    receive::{Arrival, Heard, Receiver},
-    send::{Draft, MARK, Sender, first_tag, of_run},
-    talk::{Chat, check_unread},
+    plan::{Error, LoadProgress, LoadTarget, Plan},
+    process_cost::{self, ProcessCost},
+    receive::{Arrival, HubFrame, Receiver},
+    results::{LatencyHistogram, LoadResults},
+    run_chat::{ChatLoad, check_unread},
+    send::{Draft, MARK_LEN, Sender, first_tag, of_run},
+    server_address::ServerAddress,
 };
 use crate::{
+    bench::checker::{History, ReceivedMessage, SendOutcome, SentMessage},
     domain::MessageId,
-    history::{History, Receipt, Send, Told},
 };
 
 /// Recipients that connect at once.
-pub(super) const CONNECTING: usize = 64;
+pub(super) const MAX_CONNECTING: usize = 64;
 /// Locks for what arrives.
 const SHARDS: usize = 16;
 /// With nothing arriving for this long, what is missing is taken as lost.
-pub(super) const QUIET: Duration = Duration::from_secs(15);
+pub(super) const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(15);
 /// The wait before a connection that was refused or lost is tried again.
-const AGAIN: Duration = Duration::from_millis(200);
+const RETRY_DELAY: Duration = Duration::from_millis(200);
 /// How often something that was not answered is said in a conversation.
-const SAID_AGAIN: u32 = 5;
+const MAX_SEND_ATTEMPTS: u32 = 5;
 /// A server that cannot be reached for this long is gone.
-const GONE: Duration = Duration::from_secs(10);
+const UNREACHABLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
 struct Shard {
-    receipts: Vec<Receipt>,
+    receipts: Vec<ReceivedMessage>,
     shown: HashSet<(u32, MessageId)>,
-    latencies: Latencies,
+    latencies: LatencyHistogram,
     acknowledged: u64,
-    gone: HashSet<u32>,
+    unreachable: HashSet<u32>,
 }
 
-struct Shared {
-    place: Place,
+struct RunState {
+    place: ServerAddress,
     plan: Plan,
-    chat: Option<Chat>,
+    chat: Option<ChatLoad>,
     zero: Instant,
     /// From when on it counts, in microseconds since the zero.
     counted_from: AtomicU64,
@@ -62,14 +62,14 @@ struct Shared {
     /// The first tag of this run, and how many are in use.
     first_tag: u64,
     tags: AtomicU64,
-    progress: Arc<Progress>,
+    progress: Arc<LoadProgress>,
     /// How many of the recipients are phones; the others are business users.
     phones: usize,
     stop_senders: CancellationToken,
     stop_receivers: CancellationToken,
 }
 
-impl Shared {
+impl RunState {
     fn shard(&self, recipient: u32) -> MutexGuard<'_, Shard> {
         let shard = &self.shards[recipient as usize % SHARDS];
         shard.lock().unwrap_or_else(PoisonError::into_inner)
@@ -91,10 +91,10 @@ impl Shared {
                 // Not by when it was due: at a rate that is not reached that would be nothing.
                 if now >= counted_from {
                     let late = now.saturating_sub(arrival.due_micros);
-                    shard.latencies.note(Duration::from_micros(late));
+                    shard.latencies.record(Duration::from_micros(late));
                 }
             }
-            shard.receipts.push(Receipt {
+            shard.receipts.push(ReceivedMessage {
                 connection,
                 recipient,
                 tag: arrival.tag,
@@ -113,37 +113,37 @@ impl Shared {
 /// # Errors
 /// When there is nothing to measure: no connection, no sender that is let in.
 pub async fn run(
-    target: &Target,
+    target: &LoadTarget,
     plan: &Plan,
-    progress: Arc<Progress>,
+    progress: Arc<LoadProgress>,
     stop: &CancellationToken,
-) -> Result<Figures, Error> {
-    go(target, None, plan, progress, stop).await
+) -> Result<LoadResults, Error> {
+    run_load(target, None, plan, progress, stop).await
 }
 
 /// The same as talk in conversations, in both ways. The recipients of the target are the phones.
 ///
 /// # Errors
 /// As [`run`].
-pub async fn talk(
-    target: &Target,
-    chat: &Chat,
+pub async fn run_chat(
+    target: &LoadTarget,
+    chat: &ChatLoad,
     plan: &Plan,
-    progress: Arc<Progress>,
+    progress: Arc<LoadProgress>,
     stop: &CancellationToken,
-) -> Result<Figures, Error> {
-    go(target, Some(chat), plan, progress, stop).await
+) -> Result<LoadResults, Error> {
+    run_load(target, Some(chat), plan, progress, stop).await
 }
 
-async fn go(
-    target: &Target,
-    chat: Option<&Chat>,
+async fn run_load(
+    target: &LoadTarget,
+    chat: Option<&ChatLoad>,
     plan: &Plan,
-    progress: Arc<Progress>,
+    progress: Arc<LoadProgress>,
     stop: &CancellationToken,
-) -> Result<Figures, Error> {
-    let shared = Arc::new(Shared {
-        place: Place::parse(&target.url)?,
+) -> Result<LoadResults, Error> {
+    let shared = Arc::new(RunState {
+        place: ServerAddress::parse(&target.url)?,
         plan: plan.clone(),
         chat: chat.cloned(),
         zero: Instant::now(),
@@ -165,7 +165,7 @@ async fn go(
     let stopped = shared.stop_senders.clone();
     let measured = tokio::select! {
         measured = warm_up(target, &shared) => measured,
-        () = stopped.cancelled() => Measured::now(target, &shared),
+        () = stopped.cancelled() => Measurement::now(target, &shared),
     };
     // A run that is interrupted counts as far as it came.
     tokio::select! {
@@ -180,7 +180,7 @@ async fn go(
         }
     }
     drain(&shared, &log).await;
-    let end = Measured::now(target, &shared);
+    let end = Measurement::now(target, &shared);
     shared.stop_receivers.cancel();
     for receiver in receivers {
         let _ = receiver.await;
@@ -189,14 +189,14 @@ async fn go(
         Some(chat) => check_unread(&shared.place, target, chat).await,
         None => Vec::new(),
     };
-    let mut figures = summary(&shared, log, &unread, &measured, &end);
-    figures.interrupted = stop.is_cancelled();
-    Ok(figures)
+    let mut results = summary(&shared, log, &unread, &measured, &end);
+    results.interrupted = stop.is_cancelled();
+    Ok(results)
 }
 
 async fn connect_all(
-    target: &Target,
-    shared: &Arc<Shared>,
+    target: &LoadTarget,
+    shared: &Arc<RunState>,
 ) -> Result<Vec<tokio::task::JoinHandle<()>>, Error> {
     let mut tokens: Vec<String> =
         target.recipients.iter().map(|(_, token)| token.clone()).collect();
@@ -212,7 +212,7 @@ async fn connect_all(
             Ok::<_, Error>(tokio::spawn(task))
         }
     });
-    let mut connected = futures_util::stream::iter(connecting).buffer_unordered(CONNECTING);
+    let mut connected = futures_util::stream::iter(connecting).buffer_unordered(MAX_CONNECTING);
     let mut tasks = Vec::new();
     while let Some(task) = connected.next().await {
         tasks.push(task?);
@@ -221,7 +221,7 @@ async fn connect_all(
 }
 
 async fn receive_all(
-    shared: Arc<Shared>,
+    shared: Arc<RunState>,
     mut receiver: Receiver,
     token: String,
     recipient: u32,
@@ -229,17 +229,17 @@ async fn receive_all(
 ) {
     if !acknowledges {
         // More than a window is not sent to whoever acknowledges nothing.
-        shared.shard(recipient).gone.insert(recipient);
+        shared.shard(recipient).unreachable.insert(recipient);
     }
     loop {
         let connection = shared.connections.fetch_add(1, Ordering::Relaxed);
         let connection = u32::try_from(connection).unwrap_or(u32::MAX);
         let lost = loop {
-            let heard = tokio::select! {
-                heard = receiver.next() => heard,
+            let frame = tokio::select! {
+                frame = receiver.next() => frame,
                 () = shared.stop_receivers.cancelled() => break false,
             };
-            let Ok(Heard { mut arrivals, acknowledged }) = heard else { break true };
+            let Ok(HubFrame { mut arrivals, acknowledged }) = frame else { break true };
             if acknowledged > 0 {
                 shared.shard(recipient).acknowledged += acknowledged;
                 shared.unanswered.fetch_sub(acknowledged, Ordering::Relaxed);
@@ -278,14 +278,14 @@ async fn receive_all(
         let begun = Instant::now();
         receiver = loop {
             tokio::select! {
-                () = tokio::time::sleep(AGAIN) => {}
+                () = tokio::time::sleep(RETRY_DELAY) => {}
                 () = shared.stop_receivers.cancelled() => return,
             }
             match Receiver::connect(&shared.place, &token).await {
                 Ok(receiver) => break receiver,
-                Err(_) if begun.elapsed() < GONE => {}
+                Err(_) if begun.elapsed() < UNREACHABLE_TIMEOUT => {}
                 Err(_) => {
-                    shared.shard(recipient).gone.insert(recipient);
+                    shared.shard(recipient).unreachable.insert(recipient);
                     return;
                 }
             }
@@ -295,8 +295,8 @@ async fn receive_all(
 
 #[derive(Default)]
 struct SendLog {
-    sends: Vec<Send>,
-    answers: Latencies,
+    sends: Vec<SentMessage>,
+    answers: LatencyHistogram,
     refused: HashMap<u16, u64>,
 }
 
@@ -310,11 +310,11 @@ impl SendLog {
     }
 }
 
-async fn send_all(shared: Arc<Shared>, target: Target, number: usize) -> SendLog {
+async fn send_all(shared: Arc<RunState>, target: LoadTarget, number: usize) -> SendLog {
     let plan = shared.plan.clone();
     let mut sender = Sender::new(shared.place.clone(), &target.sender);
     let mut log = SendLog::default();
-    let padding = "x".repeat(plan.payload.saturating_sub(MARK));
+    let padding = "x".repeat(plan.payload.saturating_sub(MARK_LEN));
     let batch = if shared.chat.is_some() { 1 } else { plan.batch.max(1) as u64 };
     let mut unreachable_since: Option<Instant> = None;
     while !shared.stop_senders.is_cancelled() {
@@ -352,22 +352,26 @@ async fn send_all(shared: Arc<Shared>, target: Target, number: usize) -> SendLog
                 let mut tries = 0;
                 let (status, told, place) = loop {
                     let (to, tag) = (route.conversation, first_tag);
-                    let said = sender.say(&bearer, to, due_micros, tag, &padding).await;
+                    let said = sender.send_chat(&bearer, to, due_micros, tag, &padding).await;
                     tries += 1;
                     // The message has a name of its own, so it can be said again until that is heard.
-                    if said.0 != 0 || tries == SAID_AGAIN || shared.stop_senders.is_cancelled() {
+                    if said.0 != 0
+                        || tries == MAX_SEND_ATTEMPTS
+                        || shared.stop_senders.is_cancelled()
+                    {
                         break said;
                     }
-                    tokio::time::sleep(AGAIN).await;
+                    tokio::time::sleep(RETRY_DELAY).await;
                 };
                 (status, vec![told], place)
             }
         };
         let ended = shared.micros();
         if ended >= shared.counted_from.load(Ordering::Relaxed) {
-            log.answers.note(Duration::from_micros(ended.saturating_sub(due_micros)));
+            log.answers.record(Duration::from_micros(ended.saturating_sub(due_micros)));
         }
-        let accepted = told.iter().filter(|told| matches!(told, Told::Accepted(_))).count() as u64;
+        let accepted =
+            told.iter().filter(|told| matches!(told, SendOutcome::Accepted(_))).count() as u64;
         shared.progress.accepted.fetch_add(accepted, Ordering::Relaxed);
         if accepted < batch {
             *log.refused.entry(status).or_default() += batch - accepted;
@@ -378,20 +382,20 @@ async fn send_all(shared: Arc<Shared>, target: Target, number: usize) -> SendLog
                 Some(chat) => chat.route(tag, shared.phones).recipient,
             };
             let sender = u32::try_from(number).unwrap_or(u32::MAX);
-            Send { tag, sender, recipient, lane: 0, began, ended, told, place: places }
+            SentMessage { tag, sender, recipient, lane: 0, began, ended, told, place: places }
         }));
         if status == 0 {
             let since = *unreachable_since.get_or_insert_with(Instant::now);
-            if since.elapsed() > GONE {
+            if since.elapsed() > UNREACHABLE_TIMEOUT {
                 shared.stop_senders.cancel();
             }
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(RETRY_DELAY).await;
         } else {
             unreachable_since = None;
             if matches!(status, 401 | 403) {
                 shared.stop_senders.cancel();
             } else if status >= 429 {
-                tokio::time::sleep(AGAIN).await;
+                tokio::time::sleep(RETRY_DELAY).await;
             }
         }
     }
@@ -399,39 +403,39 @@ async fn send_all(shared: Arc<Shared>, target: Target, number: usize) -> SendLog
 }
 
 /// What a moment looked like.
-struct Measured {
+struct Measurement {
     at: Instant,
     accepted: u64,
-    cost: Option<Cost>,
+    cost: Option<ProcessCost>,
 }
 
-impl Measured {
-    fn now(target: &Target, shared: &Shared) -> Measured {
-        Measured {
+impl Measurement {
+    fn now(target: &LoadTarget, shared: &RunState) -> Measurement {
+        Measurement {
             at: Instant::now(),
             accepted: shared.progress.accepted.load(Ordering::Relaxed),
-            cost: target.pid.and_then(processes::cost),
+            cost: target.pid.and_then(process_cost::cost),
         }
     }
 }
 
 /// Lets the load run until it counts; gives that moment.
-async fn warm_up(target: &Target, shared: &Shared) -> Measured {
+async fn warm_up(target: &LoadTarget, shared: &RunState) -> Measurement {
     tokio::time::sleep(shared.plan.warmup).await;
     shared.counted_from.store(shared.micros(), Ordering::Relaxed);
-    Measured::now(target, shared)
+    Measurement::now(target, shared)
 }
 
 /// Waits until everything accepted has arrived and what was acknowledged is durable, or nothing comes any
 /// more. It is looked for by id:
 /// how many arrived says nothing, because some that nobody was told of arrive too.
-async fn drain(shared: &Shared, log: &SendLog) {
+async fn drain(shared: &RunState, log: &SendLog) {
     let expecting = shared.plan.acknowledge >= 1.0;
     let mut missing: Vec<(u32, MessageId)> = log
         .sends
         .iter()
         .filter_map(|send| match send.told {
-            Told::Accepted(id) => Some((send.recipient, id)),
+            SendOutcome::Accepted(id) => Some((send.recipient, id)),
             _ => None,
         })
         .collect();
@@ -448,8 +452,8 @@ async fn drain(shared: &Shared, log: &SendLog) {
         if now != last {
             (last, since) = (now, Instant::now());
         }
-        let patience = if expecting { QUIET } else { Duration::from_secs(2) };
-        if since.elapsed() > patience {
+        let timeout = if expecting { ARRIVAL_TIMEOUT } else { Duration::from_secs(2) };
+        if since.elapsed() > timeout {
             return;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -457,13 +461,13 @@ async fn drain(shared: &Shared, log: &SendLog) {
 }
 
 fn summary(
-    shared: &Shared,
+    shared: &RunState,
     log: SendLog,
     unread: &[(u64, i64, i64)],
-    from: &Measured,
-    to: &Measured,
-) -> Figures {
-    let mut figures = Figures {
+    from: &Measurement,
+    to: &Measurement,
+) -> LoadResults {
+    let mut results = LoadResults {
         took: to.at.duration_since(from.at),
         sent: log.sends.len() as u64,
         accepted: to.accepted - from.accepted,
@@ -476,11 +480,11 @@ fn summary(
             )
         }),
         memory_kib: to.cost.map(|cost| cost.memory_kib),
-        ..Figures::default()
+        ..LoadResults::default()
     };
-    figures.refused = log.refused.into_iter().collect();
-    figures.refused.sort_unstable();
-    figures.unread_counts = unread.len() as u64;
+    results.refused = log.refused.into_iter().collect();
+    results.refused.sort_unstable();
+    results.unread_counts = unread.len() as u64;
     let mut history = History::new();
     for (conversation, shown, counted) in unread {
         history.unread(*conversation, *shown, *counted);
@@ -490,11 +494,11 @@ fn summary(
     }
     for shard in &shared.shards {
         let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-        figures.delivery.add(&shard.latencies);
-        figures.acknowledged += shard.acknowledged;
+        results.delivery.add(&shard.latencies);
+        results.acknowledged += shard.acknowledged;
         shard.receipts.iter().for_each(|receipt| history.received(*receipt));
-        shard.gone.iter().for_each(|recipient| history.left_early(*recipient));
+        shard.unreachable.iter().for_each(|recipient| history.left_early(*recipient));
     }
-    figures.report = history.check();
-    figures
+    results.report = history.check();
+    results
 }

@@ -8,29 +8,29 @@ use hyper::client::conn::http1::SendRequest;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::{Error, connect::Place};
+use super::{Error, server_address::ServerAddress};
 use crate::{
+    bench::checker::{SendOutcome, Tag},
     domain::MessageId,
-    history::{Tag, Told},
 };
 
 /// An answer that takes longer is none.
-const PATIENCE: Duration = Duration::from_secs(30);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Hexadecimal digits at the beginning of a message's content: when it was due in microseconds since
 /// the run's zero, and its mark.
-pub(super) const MARK: usize = 32;
+pub(super) const MARK_LEN: usize = 32;
 
 /// How many messages a run can tell apart, in bits of their tags; the others tell runs apart.
-const OF_RUN: u32 = 40;
+const RUN_TAG_BITS: u32 = 40;
 
 /// The first tag of a new run: a server that ran before still has messages of another.
 pub(super) fn first_tag() -> Tag {
-    (Uuid::new_v4().as_u64_pair().1 >> OF_RUN) << OF_RUN
+    (Uuid::new_v4().as_u64_pair().1 >> RUN_TAG_BITS) << RUN_TAG_BITS
 }
 
 /// Whether a tag is of the run whose first tag is given.
 pub(super) fn of_run(first: Tag, tag: Tag) -> bool {
-    first >> OF_RUN == tag >> OF_RUN
+    first >> RUN_TAG_BITS == tag >> RUN_TAG_BITS
 }
 
 /// What goes into a message.
@@ -42,7 +42,7 @@ pub(super) struct Draft<'a> {
 
 /// A sender's connection.
 pub(super) struct Sender {
-    place: Place,
+    place: ServerAddress,
     bearer: String,
     connection: Option<SendRequest<Full<Bytes>>>,
 }
@@ -61,7 +61,7 @@ struct BatchAnswer {
 }
 
 impl Sender {
-    pub(super) fn new(place: Place, token: &str) -> Sender {
+    pub(super) fn new(place: ServerAddress, token: &str) -> Sender {
         Sender { place, bearer: format!("Bearer {token}"), connection: None }
     }
 
@@ -72,7 +72,7 @@ impl Sender {
         drafts: &[Draft<'_>],
         priority: &str,
         padding: &str,
-    ) -> (u16, Vec<Told>) {
+    ) -> (u16, Vec<SendOutcome>) {
         let message = |draft: &Draft<'_>| {
             let Draft { to, due_micros, tag } = draft;
             format!(
@@ -90,36 +90,36 @@ impl Sender {
         let bearer = self.bearer.clone();
         match self.answer("POST", path, &bearer, body).await {
             Some((status, body)) => (status, told(status, &body, drafts.len())),
-            None => (0, vec![Told::Nothing; drafts.len()]),
+            None => (0, vec![SendOutcome::Unknown; drafts.len()]),
         }
     }
 
     /// Says something in a conversation, as whoever the token is of.
-    pub(super) async fn say(
+    pub(super) async fn send_chat(
         &mut self,
         bearer: &str,
         conversation: Uuid,
         due_micros: u64,
         tag: Tag,
         padding: &str,
-    ) -> (u16, Told, Option<(u64, i64)>) {
+    ) -> (u16, SendOutcome, Option<(u64, i64)>) {
         let path = format!("/api/v1/conversations/{conversation}/messages");
         let body = format!(
             "{{\"clientMessageId\":\"{tag:016x}\",\
              \"content\":\"{due_micros:016x}{tag:016x}{padding}\"}}"
         );
         let Some((status, body)) = self.answer("POST", &path, bearer, body).await else {
-            return (0, Told::Nothing, None);
+            return (0, SendOutcome::Unknown, None);
         };
         // The answer has the whole message.
         let receipt = matches!(status, 200 | 201).then(|| serde_json::from_slice(&body).ok());
         match receipt.flatten() {
             Some(Receipt { id: Some(id), conversation, seq }) => {
                 let place = conversation.zip(seq).map(|(id, seq)| (id.as_u64_pair().1, seq));
-                (status, Told::Accepted(MessageId(id)), place)
+                (status, SendOutcome::Accepted(MessageId(id)), place)
             }
             _ => {
-                let told = told(status, &[], 1).pop().unwrap_or(Told::Nothing);
+                let told = told(status, &[], 1).pop().unwrap_or(SendOutcome::Unknown);
                 (status, told, None)
             }
         }
@@ -134,7 +134,7 @@ impl Sender {
         body: String,
     ) -> Option<(u16, Bytes)> {
         let exchange = self.exchange(method, path, bearer, body);
-        match tokio::time::timeout(PATIENCE, exchange).await {
+        match tokio::time::timeout(RESPONSE_TIMEOUT, exchange).await {
             Ok(Ok(answer)) => Some(answer),
             Ok(Err(_)) | Err(_) => {
                 self.connection = None;
@@ -171,18 +171,19 @@ impl Sender {
     }
 }
 
-fn told(status: u16, body: &[u8], count: usize) -> Vec<Told> {
-    let accepted =
-        |receipt: &Receipt| receipt.id.map_or(Told::Refused, |id| Told::Accepted(MessageId(id)));
+fn told(status: u16, body: &[u8], count: usize) -> Vec<SendOutcome> {
+    let accepted = |receipt: &Receipt| {
+        receipt.id.map_or(SendOutcome::Refused, |id| SendOutcome::Accepted(MessageId(id)))
+    };
     match status {
         202 => serde_json::from_slice::<Receipt>(body)
-            .map_or_else(|_| vec![Told::Nothing; count], |receipt| vec![accepted(&receipt)]),
+            .map_or_else(|_| vec![SendOutcome::Unknown; count], |receipt| vec![accepted(&receipt)]),
         200 => serde_json::from_slice::<BatchAnswer>(body).map_or_else(
-            |_| vec![Told::Nothing; count],
+            |_| vec![SendOutcome::Unknown; count],
             |answer| answer.results.iter().map(accepted).collect(),
         ),
         // Of these the sender cannot know whether it was done.
-        500 | 502 | 503 | 504 => vec![Told::Nothing; count],
-        _ => vec![Told::Refused; count],
+        500 | 502 | 503 | 504 => vec![SendOutcome::Unknown; count],
+        _ => vec![SendOutcome::Refused; count],
     }
 }

@@ -14,15 +14,17 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
 };
+use tokio_rustls::TlsConnector;
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
     tungstenite::{client::IntoClientRequest as _, protocol::WebSocketConfig},
 };
 
 use super::Error;
+use crate::tls;
 
 /// Bytes read at once from a socket; a message of the usual size fits.
-const READ_BUFFER: usize = 4096;
+const READ_BUFFER_LEN: usize = 4096;
 
 /// Either kind of stream.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -34,20 +36,20 @@ pub(super) type Socket = WebSocketStream<Box<dyn Stream>>;
 /// Where the server is, or each gateway of a cluster. Every new connection goes to the next of them that
 /// takes it.
 #[derive(Clone)]
-pub(super) struct Place {
-    doors: Arc<[Door]>,
+pub(super) struct ServerAddress {
+    endpoints: Arc<[Endpoint]>,
     next: Arc<AtomicUsize>,
 }
 
 /// One address.
-struct Door {
+struct Endpoint {
     host: String,
     authority: String,
-    tls: Option<tokio_rustls::TlsConnector>,
+    tls: Option<TlsConnector>,
 }
 
-impl Door {
-    fn parse(url: &str) -> Result<Door, Error> {
+impl Endpoint {
+    fn parse(url: &str) -> Result<Endpoint, Error> {
         let bad = || Error::Url(url.to_owned());
         let uri: http::Uri = url.parse().map_err(|_| bad())?;
         let host = uri.host().ok_or_else(bad)?.to_owned();
@@ -57,7 +59,8 @@ impl Door {
             _ => return Err(bad()),
         };
         let authority = format!("{host}:{}", uri.port_u16().unwrap_or(port));
-        Ok(Door { host, authority, tls: secure.then(connector) })
+        let tls = secure.then(connector).transpose()?;
+        Ok(Endpoint { host, authority, tls })
     }
 
     async fn stream(&self) -> Result<Box<dyn Stream>, Error> {
@@ -71,26 +74,26 @@ impl Door {
     }
 }
 
-impl Place {
+impl ServerAddress {
     /// One address, or several with commas.
-    pub(super) fn parse(urls: &str) -> Result<Place, Error> {
-        let doors: Vec<Door> =
-            urls.split(',').map(|url| Door::parse(url.trim())).collect::<Result<_, _>>()?;
-        Ok(Place { doors: doors.into(), next: Arc::default() })
+    pub(super) fn parse(urls: &str) -> Result<ServerAddress, Error> {
+        let endpoints: Vec<Endpoint> =
+            urls.split(',').map(|url| Endpoint::parse(url.trim())).collect::<Result<_, _>>()?;
+        Ok(ServerAddress { endpoints: endpoints.into(), next: Arc::default() })
     }
 
     /// Host and port, as requests name them.
     pub(super) fn authority(&self) -> &str {
-        self.doors.first().map_or("", |door| &door.authority)
+        self.endpoints.first().map_or("", |endpoint| &endpoint.authority)
     }
 
-    async fn stream(&self) -> Result<(Box<dyn Stream>, &Door), Error> {
+    async fn stream(&self) -> Result<(Box<dyn Stream>, &Endpoint), Error> {
         let first = self.next.fetch_add(1, Ordering::Relaxed);
         let mut last = Error::Connect("there is no address".to_owned());
-        for n in 0..self.doors.len() {
-            let door = &self.doors[(first + n) % self.doors.len()];
-            match door.stream().await {
-                Ok(stream) => return Ok((stream, door)),
+        for n in 0..self.endpoints.len() {
+            let endpoint = &self.endpoints[(first + n) % self.endpoints.len()];
+            match endpoint.stream().await {
+                Ok(stream) => return Ok((stream, endpoint)),
                 Err(error) => last = error,
             }
         }
@@ -109,16 +112,16 @@ impl Place {
 
     /// A connection to the hub, before its handshake.
     pub(super) async fn hub(&self, token: &str) -> Result<Socket, Error> {
-        let (stream, door) = self.stream().await?;
-        let scheme = if door.tls.is_some() { "wss" } else { "ws" };
+        let (stream, endpoint) = self.stream().await?;
+        let scheme = if endpoint.tls.is_some() { "wss" } else { "ws" };
         let failed = |error: &dyn std::fmt::Display| Error::Connect(error.to_string());
-        let mut request = format!("{scheme}://{}/hub", door.authority)
+        let mut request = format!("{scheme}://{}/hub", endpoint.authority)
             .into_client_request()
             .map_err(|error| failed(&error))?;
         let bearer = format!("Bearer {token}").parse().map_err(|_| failed(&"unfit token"))?;
         request.headers_mut().insert("authorization", bearer);
         let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER)
+            .read_buffer_size(READ_BUFFER_LEN)
             .write_buffer_size(0)
             .max_write_buffer_size(1024 * 1024);
         let (socket, _) =
@@ -134,13 +137,7 @@ impl Place {
     }
 }
 
-fn connector() -> tokio_rustls::TlsConnector {
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in rustls_native_certs::load_native_certs().certs {
-        // One unreadable certificate of the system must not keep the others from use.
-        let _ = roots.add(certificate);
-    }
-    let config =
-        rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    tokio_rustls::TlsConnector::from(Arc::new(config))
+fn connector() -> Result<TlsConnector, Error> {
+    let config = tls::client_config().map_err(|error| Error::Connect(error.to_string()))?;
+    Ok(TlsConnector::from(Arc::new(config)))
 }
