@@ -14,7 +14,7 @@ use http::{HeaderMap, Request, StatusCode};
 pub use error::Error;
 use resolver::Resolver;
 
-use crate::domain::network::is_public;
+use crate::{domain::network::is_public, tls};
 
 /// Connections without a request that are kept to each server, and for how long. Many servers end them after a minute.
 const MAX_IDLE_CONNECTIONS: usize = 16;
@@ -88,8 +88,7 @@ impl Outbound {
     /// # Errors
     /// [`Error::Unusable`]: the certificates cannot be read.
     pub fn new(limits: Limits) -> Result<Outbound, Error> {
-        // Fails only when a provider is set already, which is what is wanted.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        tls::install_crypto_provider();
         let mut builder = reqwest::Client::builder()
             .connect_timeout(limits.connect_timeout)
             .timeout(limits.timeout)

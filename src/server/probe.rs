@@ -24,7 +24,10 @@ use tokio_tungstenite::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{App, health::EVERY};
+use crate::{
+    app::{App, health::EVERY},
+    tls::crypto_provider,
+};
 
 /// How long all of it may take before it counts as failed.
 const BUDGET: Duration = Duration::from_secs(2);
@@ -148,7 +151,7 @@ fn reachable(listening: SocketAddr) -> SocketAddr {
 /// what it shows there opens nothing anywhere else; whether the certificate is good for clients is what
 /// `esh3ar doctor` looks at.
 fn connector() -> Option<TlsConnector> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = crypto_provider();
     let verifier = Arc::new(Own(Arc::clone(&provider)));
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

@@ -20,7 +20,7 @@ use super::{
     shares::{PartyPlace, Shares},
     statement::statements,
 };
-use crate::domain::Party;
+use crate::{domain::Party, tls};
 
 pub(super) type Pool = managed::Pool<Finder>;
 
@@ -282,7 +282,7 @@ pub(super) fn pool(mut config: Target, size: usize, wait: Duration) -> Result<Po
     if config.get_application_name().is_none() {
         config.application_name("esh3ar");
     }
-    let tls = if primary::wants_tls(&config) { Some(tls()?) } else { None };
+    let tls = if primary::wants_tls(&config) { Some(connector()?) } else { None };
     let settings = format!(
         "{BY_INDEX} SET statement_timeout = {STATEMENT_TIMEOUT_MS}; SET lock_timeout = 5000; \
          SET idle_in_transaction_session_timeout = 15000; SET timezone = 'UTC'"
@@ -299,17 +299,7 @@ pub(super) fn pool(mut config: Target, size: usize, wait: Duration) -> Result<Po
         .map_err(|error| Error::Unavailable(error.to_string()))
 }
 
-fn tls() -> Result<MakeRustlsConnect, Error> {
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in rustls_native_certs::load_native_certs().certs {
-        // One unreadable certificate of the system must not keep the others from use.
-        let _ = roots.add(certificate);
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| Error::Unavailable(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+fn connector() -> Result<MakeRustlsConnect, Error> {
+    let config = tls::client_config().map_err(|error| Error::Unavailable(error.to_string()))?;
     Ok(MakeRustlsConnect::new(config))
 }

@@ -36,7 +36,7 @@ fn every_rule_bites() {
         ("app/a.rs", "extern crate warp;", "warp belongs to server"),
         ("app/a.rs", "fn a(b: &::reqwest::Client) {}", "reqwest belongs to client"),
         ("app/a.rs", "#[derive(clap::Parser)] struct A;", "clap belongs to cli"),
-        ("app/a.rs", "fn a() { select! { _ = redis::cmd(b) => {} } }", "redis belongs to cache"),
+        ("app/a.rs", "fn a() { select! { _ = redis::cmd(b) => {} } }", "redis belongs to redis"),
         ("cli/a.rs", "use ::config::Config;", "config belongs to config"),
         ("cli/a.rs", "fn a() { config::Config::builder(); }", "config belongs to config"),
         ("domain/a.rs", "use serde::Serialize;", "serde belongs to"),
