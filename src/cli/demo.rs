@@ -28,7 +28,7 @@ use crate::{
     domain::{Party, Permission, Permissions, Status},
     server::{
         http::messages::Receipt,
-        moment,
+        timestamp,
         view::{ExplanationView, MessageView, Step},
     },
     store::accounts::MobileStatus,
@@ -134,7 +134,7 @@ async fn show(setup: &Setup, arguments: &DemoArgs, appliance: &Appliance) -> Res
     say("Its timeline:");
     let ExplanationView { steps, status, .. } = read(&timeline.body)?;
     for Step { at, step, detail, .. } in &steps {
-        say(&format!("  {:28}  {step:10} {detail}", moment::text(*at)));
+        say(&format!("  {:28}  {step:10} {detail}", timestamp::text(*at)));
     }
     if status != Status::Delivered.name() {
         return Err(Failure::new(Kind::Failed, "the message was not delivered"));

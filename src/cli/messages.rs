@@ -17,7 +17,7 @@ use super::{
 use crate::{
     client::encode,
     server::{
-        moment,
+        timestamp,
         view::{ExplanationView, MessageStoryView, MessageView, Step},
     },
 };
@@ -126,7 +126,7 @@ const COLUMNS: &[&str] =
 fn for_table(steps: Vec<Step>) -> Vec<Step> {
     let told = |step: Step| match (step.count, step.last_at) {
         (Some(count), Some(last)) => {
-            let often = format!("{count} times, the last at {}", moment::text(last));
+            let often = format!("{count} times, the last at {}", timestamp::text(last));
             let detail =
                 if step.detail.is_empty() { often } else { format!("{} ({often})", step.detail) };
             Step { detail, ..step }

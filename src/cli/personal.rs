@@ -30,7 +30,7 @@ use crate::{
     redis::{Redis, RedisEvent, RedisSettings, RedisTarget},
     server::{
         reply::ProblemBody,
-        view::personal::{ErasedView, ErasureView, ProgressView},
+        view::privacy::{ErasedView, ErasureView, ProgressView},
     },
 };
 

@@ -9,14 +9,14 @@ use std::{
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{
-    connections::Connections,
-    places::{Admission, ConnectionId, Owner},
+    connection_limits::{ConnectionAdmission, ConnectionId, ConnectionOwner},
+    connection_registry::ConnectionRegistry,
 };
 use crate::domain::Party;
 
 /// How long a connection of somebody who has authenticated may be without a request: longer than balancers keep
 /// theirs (60 to 75 s).
-const IDLE: Duration = Duration::from_secs(120);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long a connection may take to end that was told to.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -28,7 +28,7 @@ pub struct ConnectionHandle {
 
 struct Inner {
     id: ConnectionId,
-    connections: Connections,
+    registry: ConnectionRegistry,
     header_timeout: Duration,
     activity: Mutex<Activity>,
     end: CancellationToken,
@@ -60,10 +60,9 @@ pub(super) enum Phase {
 }
 
 impl ConnectionHandle {
-    pub(super) fn new(
+    fn new(
         id: ConnectionId,
-        connections: Connections,
-        header_timeout: Duration,
+        registry: ConnectionRegistry,
         address: IpAddr,
         end: CancellationToken,
     ) -> ConnectionHandle {
@@ -76,7 +75,8 @@ impl ConnectionHandle {
             watches_heads: false,
             is_writing: false,
         });
-        let inner = Inner { id, connections, header_timeout, activity, end };
+        let header_timeout = registry.header_timeout();
+        let inner = Inner { id, registry, header_timeout, activity, end };
         ConnectionHandle { inner: Arc::new(inner) }
     }
 
@@ -94,19 +94,19 @@ impl ConnectionHandle {
     pub fn carries(&self, client: IpAddr) {
         let mut activity = self.activity();
         if activity.address != client {
-            self.admit(&mut activity, || Owner::Shared);
+            self.admit(&mut activity, || ConnectionOwner::Shared);
         }
     }
 
     /// A request has shown a valid token of this party.
     pub fn authenticated(&self, party: &Party) {
-        self.admit(&mut self.activity(), || Owner::Party(party.clone()));
+        self.admit(&mut self.activity(), || ConnectionOwner::Party(party.clone()));
     }
 
-    fn admit(&self, activity: &mut Activity, owner: impl FnOnce() -> Owner) {
+    fn admit(&self, activity: &mut Activity, owner: impl FnOnce() -> ConnectionOwner) {
         if !activity.is_known {
-            let admission = self.inner.connections.authenticate(self.inner.id, owner());
-            activity.is_known = matches!(admission, Admission::Admitted(_));
+            let admission = self.inner.registry.authenticate(self.inner.id, owner());
+            activity.is_known = matches!(admission, ConnectionAdmission::Admitted(_));
         }
     }
 
@@ -123,7 +123,7 @@ impl ConnectionHandle {
     /// Its address has become known.
     pub(super) fn rename(&self, address: IpAddr) {
         self.activity().address = address;
-        self.inner.connections.rename(self.inner.id, address);
+        self.inner.registry.rename(self.inner.id, address);
     }
 
     /// Its first request may come. Whether what is read while none is in flight belongs to the head of the next one: in
@@ -149,12 +149,12 @@ impl ConnectionHandle {
 
     /// The client has not taken bytes for too long.
     pub(super) fn unread(&self) {
-        self.inner.connections.count_end("unread");
+        self.inner.registry.count_end("unread");
     }
 
     /// It was without a request for too long.
     pub(super) fn idle(&self) {
-        self.inner.connections.count_end("idle");
+        self.inner.registry.count_end("idle");
     }
 
     /// When it has to end if nothing happens until then.
@@ -163,7 +163,7 @@ impl ConnectionHandle {
         let activity = self.activity();
         let header_timeout = self.inner.header_timeout;
         let limit = match phase {
-            Phase::Open if activity.is_known => IDLE.max(header_timeout),
+            Phase::Open if activity.is_known => IDLE_TIMEOUT.max(header_timeout),
             Phase::Open | Phase::Stopping => header_timeout,
             Phase::Closing(_) => CLOSE_TIMEOUT,
         };
@@ -184,10 +184,34 @@ impl ConnectionHandle {
         activity.in_flight += 1;
         activity.head_since = None;
         if activity.in_flight == 1 {
-            self.inner.connections.set_in_flight(self.inner.id, true);
+            self.inner.registry.set_in_flight(self.inner.id, true);
         }
         drop(activity);
         InFlight { connection: self.clone() }
+    }
+}
+
+/// An accepted connection in the registry; dropping it removes the entry.
+pub(super) struct OpenConnection {
+    handle: ConnectionHandle,
+}
+
+impl OpenConnection {
+    /// Enters a connection that was accepted from this address.
+    pub(super) fn new(registry: &ConnectionRegistry, address: IpAddr) -> OpenConnection {
+        let end = CancellationToken::new();
+        let id = registry.insert(address, end.clone());
+        OpenConnection { handle: ConnectionHandle::new(id, registry.clone(), address, end) }
+    }
+
+    pub(super) fn handle(&self) -> &ConnectionHandle {
+        &self.handle
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.handle.inner.registry.remove(self.handle.inner.id);
     }
 }
 
@@ -203,7 +227,7 @@ impl Drop for InFlight {
         activity.in_flight -= 1;
         if activity.in_flight == 0 {
             activity.idle_since = Instant::now();
-            connection.inner.connections.set_in_flight(connection.inner.id, false);
+            connection.inner.registry.set_in_flight(connection.inner.id, false);
         }
     }
 }
@@ -213,12 +237,12 @@ pub(super) mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::{domain::UserId, server::places::ConnectionLimits};
+    use crate::{domain::UserId, server::connection_limits::ConnectionLimits};
 
     const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-    pub fn connections(total: usize) -> Connections {
-        Connections::new("test", ConnectionLimits::new(total, 100, 100), HEADER_TIMEOUT)
+    pub fn connections(total: usize) -> ConnectionRegistry {
+        ConnectionRegistry::new("test", ConnectionLimits::new(total, 100, 100), HEADER_TIMEOUT)
     }
 
     pub fn address(last: u8) -> IpAddr {
@@ -238,7 +262,7 @@ pub(super) mod tests {
 
     #[test]
     fn who_has_authenticated_may_be_idle_for_longer_but_not_with_half_a_head() {
-        let open = connections(10).open(address(1));
+        let open = OpenConnection::new(&connections(10), address(1));
         let connection = open.handle();
         connection.start(true);
         assert_eq!(left(connection, Phase::Open), 10);
@@ -261,13 +285,13 @@ pub(super) mod tests {
     #[test]
     fn the_longest_idle_one_is_told_to_end_and_a_balancers_counts_for_no_address() {
         let connections = connections(4);
-        let shared = connections.open(address(9));
+        let shared = OpenConnection::new(&connections, address(9));
         shared.handle().carries(address(1));
         assert!(shared.handle().activity().is_known);
-        let first = connections.open(address(1));
-        let (second, third) = (connections.open(address(1)), connections.open(address(2)));
-        let ended =
-            |one: &super::super::connections::OpenConnection| one.handle().inner.end.is_cancelled();
+        let open = |last| OpenConnection::new(&connections, address(last));
+        let first = open(1);
+        let (second, third) = (open(1), open(2));
+        let ended = |one: &OpenConnection| one.handle().inner.end.is_cancelled();
         assert!(ended(&first) && !ended(&second) && !ended(&third) && !ended(&shared));
         // It has no entry any more.
         drop(first.handle().begin());

@@ -3,17 +3,16 @@
 
 use std::convert::Infallible;
 
-use ::http::{HeaderValue, Method, Request, StatusCode, header};
+use ::http::{Method, Request};
 use bytes::Bytes;
 use http_body_util::Empty;
 use tower_service::Service as _;
 use warp::{Filter, Rejection, filters::BoxedFilter, reply::Response};
 
-pub use super::route::NoRoute;
 use super::{
-    context::{Shared, unknown_parameter},
-    reply::{Problem, code},
-    route::{Route, Who},
+    context::{SharedContext, unknown_parameter},
+    reply::Problem,
+    route::{NoRoute, Route, Who},
     routes,
 };
 
@@ -22,7 +21,7 @@ use super::{
 struct Admitted {
     route: &'static Route,
     captured: Vec<String>,
-    context: Shared,
+    context: SharedContext,
 }
 
 /// The filter. It takes requests that carry what [`answer`] gives them.
@@ -44,31 +43,6 @@ pub fn route_at(method: &Method, path: &str) -> Result<(&'static Route, Vec<Stri
     routes::table().find(method, path)
 }
 
-impl NoRoute {
-    /// Whether everybody may know that.
-    pub fn is_open(&self) -> bool {
-        matches!(self, NoRoute::Method { is_open: true, .. })
-    }
-
-    /// The answer.
-    pub fn into_response(self) -> Response {
-        let NoRoute::Method { allowed, .. } = self else { return nothing().into_response() };
-        let allowed = Vec::from_iter(allowed).join(", ");
-        let text = format!("this address takes {allowed}");
-        let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", text);
-        let mut response = problem.into_response();
-        if let Ok(allowed) = HeaderValue::from_str(&allowed) {
-            response.headers_mut().insert(header::ALLOW, allowed);
-        }
-        response
-    }
-}
-
-fn nothing() -> Problem {
-    let detail = "there is nothing at this address";
-    Problem::new(StatusCode::NOT_FOUND, code::ROUTE_NOT_FOUND, detail)
-}
-
 /// Whether a route knows each parameter of a query: one that is misspelt would else be a condition that does not
 /// hold.
 ///
@@ -76,7 +50,7 @@ fn nothing() -> Problem {
 /// It does not know one.
 pub fn check_query(route: &Route, query: &str) -> Result<(), Problem> {
     // What the existing programs send is theirs, and what watches health may add anything.
-    let is_free = route.is_existing || route.who == Who::Anyone && route.query.is_empty();
+    let is_free = route.is_legacy || route.who == Who::Anyone && route.query.is_empty();
     if is_free || query.is_empty() {
         return Ok(());
     }
@@ -89,7 +63,7 @@ pub async fn answer(
     filter: BoxedFilter<(Response,)>,
     route: &'static Route,
     captured: Vec<String>,
-    context: Shared,
+    context: SharedContext,
 ) -> Response {
     let mut request = Request::new(Empty::<Bytes>::new());
     request.extensions_mut().insert(Admitted { route, captured, context });

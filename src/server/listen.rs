@@ -20,26 +20,26 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    connection::{CLOSE_TIMEOUT, ConnectionHandle, Phase},
-    connections::Connections,
+    chunked_body::ChunkedBody,
+    connection::{CLOSE_TIMEOUT, ConnectionHandle, OpenConnection, Phase},
+    connection_limits::ConnectionLimits,
+    connection_registry::ConnectionRegistry,
+    liveness::LivenessProbe,
     peer::TrustedProxies,
-    places::ConnectionLimits,
     proxy_protocol,
-    pulse::Pulse,
-    sent_body::SentBody,
-    streams::StreamExecutor,
+    stream_timeout::StreamExecutor,
     tls::Tls,
-    watched_io::WatchedIo,
+    write_timeout::WriteTimeoutIo,
 };
 
 /// The wait after the process has run out of files; accepting again at once would only spin.
-const OUT_OF_FILES: Duration = Duration::from_millis(100);
+const OUT_OF_FILES_DELAY: Duration = Duration::from_millis(100);
 /// The same after a connection was told to end, which gives its file back.
-const EVICTING: Duration = Duration::from_millis(5);
+const EVICTION_DELAY: Duration = Duration::from_millis(5);
 /// The most bytes that the system keeps for a client that does not read; it reserves as much again for itself.
-const SEND_BUFFER: u32 = 128 * 1024;
+const MAX_SEND_BUFFER_LEN: u32 = 128 * 1024;
 /// How HTTP/2 begins (RFC 9113, 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// How to listen.
 #[derive(Clone)]
@@ -60,7 +60,7 @@ pub struct ListenOptions {
     /// How long requests under way may take once the stop has begun.
     pub grace: Duration,
     /// Who wants to know whether connections are still accepted asks here.
-    pub pulse: Pulse,
+    pub liveness: LivenessProbe,
 }
 
 /// Serves connections until `stop`, then lets the requests under way end. A request has the [`ConnectionHandle`] of
@@ -76,14 +76,14 @@ pub async fn serve<S, F, B>(
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let connections = Connections::new(options.name, options.limits, options.header_timeout);
+    let connections = ConnectionRegistry::new(options.name, options.limits, options.header_timeout);
     let tracker = TaskTracker::new();
     let builders = Builders::new(options.write_timeout);
-    let mut answers = options.pulse.answers();
+    let mut responder = options.liveness.responder();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = answers.next() => continue,
+            () = responder.next() => continue,
             () = stop.cancelled() => break,
         };
         let (tcp, address) = match accepted {
@@ -92,10 +92,10 @@ pub async fn serve<S, F, B>(
                 // Evicting is logged once a minute.
                 let wait = if connections.make_room() {
                     tracing::debug!(%error, "a connection could not be accepted");
-                    EVICTING
+                    EVICTION_DELAY
                 } else {
                     tracing::warn!(%error, "a connection could not be accepted");
-                    OUT_OF_FILES
+                    OUT_OF_FILES_DELAY
                 };
                 tokio::time::sleep(wait).await;
                 continue;
@@ -103,7 +103,7 @@ pub async fn serve<S, F, B>(
         };
         // Small answers must not wait for more to come.
         let _ = tcp.set_nodelay(true);
-        let open = connections.open(address);
+        let open = OpenConnection::new(&connections, address);
         let opening = Opening {
             proxy: options.proxies.contains(address).then_some(address),
             tls: options.tls.as_ref().map(Tls::acceptor),
@@ -141,12 +141,12 @@ pub async fn serve<S, F, B>(
 /// What a connection speaks. Known before hyper gets it, because hyper finds it out by itself without
 /// any limit of time, and a client that says nothing would hold its place for ever.
 #[derive(Clone, Copy)]
-enum Version {
-    One,
-    Two,
+enum HttpVersion {
+    Http1,
+    Http2,
 }
 
-type Tcp = WatchedIo<TcpStream>;
+type Tcp = WriteTimeoutIo<TcpStream>;
 
 enum Stream {
     Plain(Tcp),
@@ -168,17 +168,19 @@ impl Opening {
         self,
         mut tcp: TcpStream,
         connection: &ConnectionHandle,
-    ) -> io::Result<(Stream, Version)> {
+    ) -> io::Result<(Stream, HttpVersion)> {
         let deadline = Instant::now() + self.header_timeout;
         if let Some(proxy) = self.proxy {
             let named = timeout_at(deadline, proxy_protocol::read(&mut tcp, proxy)).await??;
             connection.rename(named);
         }
         let is_two = match &self.tls {
-            None => timeout_at(deadline, proxy_protocol::begins_with(&tcp, PREFACE)).await??,
+            None => {
+                timeout_at(deadline, proxy_protocol::begins_with(&tcp, HTTP2_PREFACE)).await??
+            }
             Some(_) => false,
         };
-        let tcp = WatchedIo::of_socket(tcp, connection.clone(), self.write_timeout);
+        let tcp = WriteTimeoutIo::of_socket(tcp, connection.clone(), self.write_timeout);
         let (stream, is_two) = match self.tls {
             None => (Stream::Plain(tcp), is_two),
             Some(acceptor) => {
@@ -188,7 +190,7 @@ impl Opening {
                 (Stream::Tls(Box::new(stream)), is_two)
             }
         };
-        Ok((stream, if is_two { Version::Two } else { Version::One }))
+        Ok((stream, if is_two { HttpVersion::Http2 } else { HttpVersion::Http1 }))
     }
 }
 
@@ -215,7 +217,7 @@ impl Builders {
     async fn serve<T, S, F, B>(
         self,
         stream: T,
-        version: Version,
+        version: HttpVersion,
         service: S,
         connection: &ConnectionHandle,
         stop: &CancellationToken,
@@ -233,18 +235,18 @@ impl Builders {
             let answer = service(request, address);
             async move {
                 let answer = answer.await;
-                Ok::<_, Infallible>(answer.map(|body| SentBody::new(body, in_flight)))
+                Ok::<_, Infallible>(answer.map(|body| ChunkedBody::new(body, in_flight)))
             }
         });
         let io = TokioIo::new(stream);
         match version {
-            Version::One => {
+            HttpVersion::Http1 => {
                 connection.start(true);
                 let served = self.one.serve_connection(io, service).with_upgrades();
                 let finish = http1::UpgradeableConnection::graceful_shutdown;
                 drive(served, finish, connection, stop).await;
             }
-            Version::Two => {
+            HttpVersion::Http2 => {
                 connection.start(false);
                 let served = self.two.serve_connection(io, service);
                 drive(served, http2::Connection::graceful_shutdown, connection, stop).await;
@@ -328,7 +330,7 @@ pub async fn bind(address: std::net::SocketAddr) -> io::Result<TcpListener> {
     };
     socket.set_reuseaddr(true)?;
     // Each connection has that of its listener. Left to itself the system keeps megabytes for each that does not read.
-    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.set_send_buffer_size(MAX_SEND_BUFFER_LEN)?;
     socket.bind(address)?;
     socket.listen(4096)
 }

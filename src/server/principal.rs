@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use super::{
-    reply::Problem,
-    route::{Route, Who},
+use super::{audience::Who, reply::Problem};
+use crate::{
+    app::{App, By, Caller, Error},
+    domain::limits::RateClass,
 };
-use crate::app::{App, By, Caller, Error};
 
 /// Who a request comes from.
 #[derive(Clone, Debug)]
@@ -27,8 +27,8 @@ impl Principal {
     ///
     /// # Errors
     /// It has no token, or may not.
-    pub fn admit(&self, route: &Route) -> Result<(), Problem> {
-        match (self, route.who) {
+    pub fn admit(&self, who: Who) -> Result<(), Problem> {
+        match (self, who) {
             (_, Who::Anyone) | (Principal::Operator(_), Who::Admin) => Ok(()),
             (Principal::User(caller), who) => Ok(who.admit(caller)?),
             (Principal::Operator(_), _) => Err(Error::WrongAudience("user").into()),
@@ -41,8 +41,8 @@ impl Principal {
     ///
     /// # Errors
     /// It has made as many as it may.
-    pub async fn count(&self, app: &App, route: &Route) -> Result<(), Problem> {
-        match (self, route.writes.counted_first(route.who)) {
+    pub async fn count(&self, app: &App, class: Option<RateClass>) -> Result<(), Problem> {
+        match (self, class) {
             (Principal::User(caller), Some(class)) => Ok(app.count_call(caller, class).await?),
             _ => Ok(()),
         }

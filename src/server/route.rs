@@ -4,7 +4,7 @@
 
 use std::{borrow::Cow, collections::BTreeSet, pin::Pin};
 
-use http::Method;
+use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::{Map, Value};
 use utoipa::{
     ToSchema,
@@ -12,59 +12,13 @@ use utoipa::{
 };
 use warp::reply::Response;
 
-use super::{context::Shared, pages};
-use crate::{
-    app::{Caller, Error},
-    domain::{Permission, limits::RateClass},
+pub use super::audience::{Who, Writes};
+use super::{
+    context::SharedContext,
+    pagination,
+    reply::{Problem, code},
+    size_limits::{DOCUMENT_LEN, MAX_BATCH_LEN, MAX_JSON_LEN, MAX_UNREAD_LINES_LEN, RECEIPT_LEN},
 };
-
-/// The largest usual body, in bytes: content of 10,000 characters, each escaped in JSON.
-pub const USUAL: usize = 256 * 1024;
-/// The largest body of a batch, or of rows that are imported, in bytes.
-pub const BATCH: usize = 24 * 1024 * 1024;
-/// What an answer to a write is reserved before it is known, in bytes.
-pub const RECEIPT: usize = 1024;
-/// The same of one document that is read: a message of 10,000 characters, each escaped in JSON.
-const DOCUMENT: usize = 64 * 1024;
-/// The same of an answer that comes line by line: what waits for its client.
-pub const LINES: usize = 256 * 1024;
-
-/// Who may call a route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Who {
-    /// Everybody, without a token.
-    Anyone,
-    /// A mobile user.
-    Mobile,
-    /// A business user, with this permission if one is named.
-    Business(Option<Permission>),
-    /// A mobile user, or a business user with this permission if one is named: each sees its own.
-    Either(Option<Permission>),
-    /// A business user with the permission Admin, or a command on the server itself.
-    Admin,
-}
-
-impl Who {
-    /// Whether this caller may call it.
-    ///
-    /// # Errors
-    /// [`Error::WrongAudience`], [`Error::ReadOnly`] or [`Error::Forbidden`].
-    pub fn admit(self, caller: &Caller) -> Result<(), Error> {
-        let is_mobile = caller.mobile().is_ok();
-        match self {
-            Who::Anyone | Who::Either(None) => Ok(()),
-            Who::Mobile => caller.mobile().map(drop),
-            // Somebody who only receives is told why there is no way back.
-            Who::Business(Some(Permission::SendMessages)) => caller.sender().map(drop),
-            Who::Business(Some(permission)) => caller.business(permission).map(drop),
-            Who::Business(None) if is_mobile => Err(Error::WrongAudience("business")),
-            Who::Business(None) => Ok(()),
-            Who::Either(Some(_)) if is_mobile => Ok(()),
-            Who::Either(Some(permission)) => caller.business(permission).map(drop),
-            Who::Admin => caller.business(Permission::Admin).map(drop),
-        }
-    }
-}
 
 /// What body a route takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,49 +31,22 @@ pub enum Body {
     Stream(usize),
 }
 
-/// What a request or a call stores, and with that the limit of the caller's that it counts against.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Writes {
-    /// Nothing: it reads, or what it does is gone with the process.
-    Nothing,
-    /// Messages. The use case counts each that is accepted; one that is refused stores nothing.
-    Messages,
-    /// A conversation, unless there is one. The use case counts each that is begun.
-    Conversations,
-    /// Receipts. The use case counts those that change nothing.
-    Receipts,
-    /// Anything else: each request counts as one, and each to the admin API against the limit of those.
-    Other,
-}
-
-impl Writes {
-    /// What counts before the handler runs; none where the use case counts.
-    pub fn counted_first(self, who: Who) -> Option<RateClass> {
-        match (self, who) {
-            // What an administrator looks at is recorded, too.
-            (_, Who::Admin) => Some(RateClass::Admin),
-            (Writes::Other, _) => Some(RateClass::Writes),
-            _ => None,
-        }
-    }
-}
-
 /// The shape of a body or an answer, by its name in the description.
-pub struct Shape {
+pub struct BodySchema {
     /// The name.
     pub name: Cow<'static, str>,
     collect: fn(&mut Map<String, Value>),
 }
 
-impl Shape {
+impl BodySchema {
     /// That of a type.
-    pub fn of<T: ToSchema>() -> Shape {
-        Shape { name: T::name(), collect: collect::<T> }
+    pub fn of<T: ToSchema>() -> BodySchema {
+        BodySchema { name: T::name(), collect: collect::<T> }
     }
 
     /// One that is written by hand in `openapi/written.rs`.
-    pub fn written(name: &'static str) -> Shape {
-        Shape { name: Cow::Borrowed(name), collect: |_| {} }
+    pub fn written(name: &'static str) -> BodySchema {
+        BodySchema { name: Cow::Borrowed(name), collect: |_| {} }
     }
 
     /// Adds it and those that it is made of.
@@ -139,29 +66,29 @@ pub fn collect<T: ToSchema>(shapes: &mut Map<String, Value>) {
 }
 
 /// What an answer is made of.
-pub enum Answer {
+pub enum RouteResponse {
     /// Nothing.
     Empty,
     /// One document.
-    One(Shape),
+    One(BodySchema),
     /// A page of a list: `items` and `next`.
-    Page(Shape),
+    Page(BodySchema),
     /// A document a line.
-    Lines(Shape),
+    Lines(BodySchema),
 }
 
-type Answering = Pin<Box<dyn Future<Output = Response> + Send>>;
-type Handler = Box<dyn Fn(Shared, Vec<String>) -> Answering + Send + Sync>;
+type HandlerFuture = Pin<Box<dyn Future<Output = Response> + Send>>;
+type Handler = Box<dyn Fn(SharedContext, Vec<String>) -> HandlerFuture + Send + Sync>;
 
 /// What can answer a route: a function of the request, and of what varies in its path.
-pub trait Answers<Captured> {
+pub trait IntoHandler<Captured> {
     /// The same for all.
     fn handler(self) -> Handler;
 }
 
-impl<F, R> Answers<()> for F
+impl<F, R> IntoHandler<()> for F
 where
-    F: Fn(Shared) -> R + Send + Sync + 'static,
+    F: Fn(SharedContext) -> R + Send + Sync + 'static,
     R: Future<Output = Response> + Send + 'static,
 {
     fn handler(self) -> Handler {
@@ -169,9 +96,9 @@ where
     }
 }
 
-impl<F, R> Answers<(String,)> for F
+impl<F, R> IntoHandler<(String,)> for F
 where
-    F: Fn(String, Shared) -> R + Send + Sync + 'static,
+    F: Fn(String, SharedContext) -> R + Send + Sync + 'static,
     R: Future<Output = Response> + Send + 'static,
 {
     fn handler(self) -> Handler {
@@ -192,11 +119,11 @@ pub struct Route {
     /// What it takes.
     pub body: Body,
     /// The shape of what it takes.
-    pub takes: Option<Shape>,
+    pub takes: Option<BodySchema>,
     /// The status of success.
     pub status: u16,
     /// What it gives.
-    pub answer: Answer,
+    pub answer: RouteResponse,
     /// What it is for.
     pub summary: &'static str,
     /// Parameters of the query, as `name: what`.
@@ -210,33 +137,33 @@ pub struct Route {
     room: Option<(usize, usize)>,
     /// Whether it is part of the existing system's API: found in any case, answered in its form, and not in
     /// the description.
-    pub is_existing: bool,
+    pub is_legacy: bool,
     words: Vec<&'static str>,
     handler: Handler,
 }
 
 /// `GET`.
-pub fn get<C>(path: &'static str, who: Who, handler: impl Answers<C>) -> Route {
+pub fn get<C>(path: &'static str, who: Who, handler: impl IntoHandler<C>) -> Route {
     Route::new(Method::GET, path, who, handler)
 }
 
 /// `POST`.
-pub fn post<C>(path: &'static str, who: Who, handler: impl Answers<C>) -> Route {
+pub fn post<C>(path: &'static str, who: Who, handler: impl IntoHandler<C>) -> Route {
     Route::new(Method::POST, path, who, handler)
 }
 
 /// `PATCH`.
-pub fn patch<C>(path: &'static str, who: Who, handler: impl Answers<C>) -> Route {
+pub fn patch<C>(path: &'static str, who: Who, handler: impl IntoHandler<C>) -> Route {
     Route::new(Method::PATCH, path, who, handler)
 }
 
 /// `DELETE`.
-pub fn delete<C>(path: &'static str, who: Who, handler: impl Answers<C>) -> Route {
+pub fn delete<C>(path: &'static str, who: Who, handler: impl IntoHandler<C>) -> Route {
     Route::new(Method::DELETE, path, who, handler)
 }
 
 impl Route {
-    fn new<C>(method: Method, path: &'static str, who: Who, handler: impl Answers<C>) -> Route {
+    fn new<C>(method: Method, path: &'static str, who: Who, handler: impl IntoHandler<C>) -> Route {
         let reads = method == Method::GET && who != Who::Admin;
         Route {
             method,
@@ -245,13 +172,13 @@ impl Route {
             body: Body::None,
             takes: None,
             status: 200,
-            answer: Answer::Empty,
+            answer: RouteResponse::Empty,
             summary: "",
             query: &[],
             is_keyed: false,
             writes: if reads { Writes::Nothing } else { Writes::Other },
             room: None,
-            is_existing: false,
+            is_legacy: false,
             words: path.split('/').collect(),
             handler: handler.handler(),
         }
@@ -264,12 +191,12 @@ impl Route {
 
     /// It takes a document of usual size.
     pub fn takes<T: ToSchema>(self) -> Route {
-        Route { body: Body::Json(USUAL), takes: Some(Shape::of::<T>()), ..self }
+        Route { body: Body::Json(MAX_JSON_LEN), takes: Some(BodySchema::of::<T>()), ..self }
     }
 
     /// It takes a document of up to 500 items.
     pub fn takes_many<T: ToSchema>(self) -> Route {
-        Route { body: Body::Json(BATCH), takes: Some(Shape::of::<T>()), ..self }
+        Route { body: Body::Json(MAX_BATCH_LEN), takes: Some(BodySchema::of::<T>()), ..self }
     }
 
     /// It takes a document that is not described.
@@ -279,22 +206,22 @@ impl Route {
 
     /// It gives one document, with this status.
     pub fn gives<T: ToSchema>(self, status: u16) -> Route {
-        Route { status, answer: Answer::One(Shape::of::<T>()), ..self }
+        Route { status, answer: RouteResponse::One(BodySchema::of::<T>()), ..self }
     }
 
     /// It gives a document whose shape is written by hand.
     pub fn gives_written(self, status: u16, name: &'static str) -> Route {
-        Route { status, answer: Answer::One(Shape::written(name)), ..self }
+        Route { status, answer: RouteResponse::One(BodySchema::written(name)), ..self }
     }
 
     /// It gives a page of a list.
     pub fn gives_page<T: ToSchema>(self) -> Route {
-        Route { answer: Answer::Page(Shape::of::<T>()), ..self }.paged()
+        Route { answer: RouteResponse::Page(BodySchema::of::<T>()), ..self }.paged()
     }
 
     /// It gives a list that is cut at the room that there is for it.
     pub fn paged(self) -> Route {
-        self.reserves(pages::LARGEST, pages::LEAST)
+        self.reserves(pagination::MAX_PAGE_LEN, pagination::MIN_PAGE_LEN)
     }
 
     /// So many bytes are reserved for its answer, or at least as many.
@@ -303,8 +230,8 @@ impl Route {
     }
 
     /// It gives a document a line.
-    pub fn gives_lines(self, shape: Shape) -> Route {
-        Route { answer: Answer::Lines(shape), ..self }
+    pub fn gives_lines(self, shape: BodySchema) -> Route {
+        Route { answer: RouteResponse::Lines(shape), ..self }
     }
 
     /// It gives nothing but a status.
@@ -334,17 +261,17 @@ impl Route {
     }
 
     /// It belongs to the existing system's API.
-    pub fn existing(self) -> Route {
-        Route { is_existing: true, ..self }
+    pub fn legacy(self) -> Route {
+        Route { is_legacy: true, ..self }
     }
 
     /// The bytes that are reserved for its answer before that is known, and how few will do when there is no room for
     /// as many.
     pub fn answer_room(&self) -> (usize, usize) {
         self.room.unwrap_or(match self.answer {
-            Answer::Lines(_) => (LINES, LINES),
-            _ if self.method == Method::GET => (DOCUMENT, RECEIPT),
-            _ => (RECEIPT, RECEIPT),
+            RouteResponse::Lines(_) => (MAX_UNREAD_LINES_LEN, MAX_UNREAD_LINES_LEN),
+            _ if self.method == Method::GET => (DOCUMENT_LEN, RECEIPT_LEN),
+            _ => (RECEIPT_LEN, RECEIPT_LEN),
         })
     }
 
@@ -367,13 +294,13 @@ impl Route {
     }
 
     /// Answers a request that was admitted.
-    pub async fn answer(&self, context: Shared, captured: Vec<String>) -> Response {
+    pub async fn answer(&self, context: SharedContext, captured: Vec<String>) -> Response {
         (self.handler)(context, captured).await
     }
 }
 
 /// All routes.
-pub struct Table {
+pub struct RouteTable {
     rows: Vec<Route>,
 }
 
@@ -391,10 +318,35 @@ pub enum NoRoute {
     },
 }
 
-impl Table {
+impl NoRoute {
+    /// Whether everybody may know that.
+    pub fn is_open(&self) -> bool {
+        matches!(self, NoRoute::Method { is_open: true, .. })
+    }
+
+    /// The answer.
+    pub fn into_response(self) -> Response {
+        let NoRoute::Method { allowed, .. } = self else { return nothing().into_response() };
+        let allowed = Vec::from_iter(allowed).join(", ");
+        let text = format!("this address takes {allowed}");
+        let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", text);
+        let mut response = problem.into_response();
+        if let Ok(allowed) = HeaderValue::from_str(&allowed) {
+            response.headers_mut().insert(header::ALLOW, allowed);
+        }
+        response
+    }
+}
+
+fn nothing() -> Problem {
+    let detail = "there is nothing at this address";
+    Problem::new(StatusCode::NOT_FOUND, code::ROUTE_NOT_FOUND, detail)
+}
+
+impl RouteTable {
     /// Of these rows. Of two that fit an address the first counts.
-    pub fn new(rows: Vec<Route>) -> Table {
-        Table { rows }
+    pub fn new(rows: Vec<Route>) -> RouteTable {
+        RouteTable { rows }
     }
 
     /// All rows.
@@ -435,17 +387,17 @@ impl Table {
 mod tests {
     use super::*;
 
-    async fn nothing(_: Shared) -> Response {
+    async fn nothing(_: SharedContext) -> Response {
         Response::default()
     }
 
-    async fn of_one(_: String, _: Shared) -> Response {
+    async fn of_one(_: String, _: SharedContext) -> Response {
         Response::default()
     }
 
     #[test]
     fn an_address_is_that_of_the_first_row_that_fits() {
-        let table = Table::new(vec![
+        let table = RouteTable::new(vec![
             get("/a/pending", Who::Mobile, nothing),
             get("/a/{id}", Who::Mobile, of_one),
             delete("/a/{id}", Who::Mobile, of_one),

@@ -17,7 +17,7 @@ use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 use crate::tls::crypto_provider;
 
 /// How often the files are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A certificate and key that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +75,7 @@ impl Tls {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = tokio::time::sleep(CHECK_INTERVAL) => {}
             }
             let now = self.stamp();
             if now == seen {
@@ -124,7 +124,7 @@ pub struct Validity {
 ///
 /// # Errors
 /// Which file cannot be used, and why.
-pub fn look(cert: &Path, key: &Path) -> Result<Validity, TlsError> {
+pub fn inspect(cert: &Path, key: &Path) -> Result<Validity, TlsError> {
     config(cert, key)?;
     let unreadable = |why: String| TlsError::File { path: cert.to_owned(), why };
     let mut found: Option<Validity> = None;

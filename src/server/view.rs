@@ -2,7 +2,7 @@
 
 pub mod admin;
 pub(crate) mod bulk;
-pub(crate) mod personal;
+pub(crate) mod privacy;
 pub mod stats;
 
 use std::fmt;
@@ -43,22 +43,22 @@ pub struct MessageView<'a> {
     #[schema(value_type = Vec<Object>)]
     #[serde(deserialize_with = "ignored")]
     pub(crate) attachments: [(); 0],
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     pub(crate) created_at: OffsetDateTime,
     #[serde(
-        with = "crate::server::moment::option",
+        with = "crate::server::timestamp::option",
         default,
         skip_serializing_if = "Option::is_none"
     )]
     pub(crate) sent_at: Option<OffsetDateTime>,
     #[serde(
-        with = "crate::server::moment::option",
+        with = "crate::server::timestamp::option",
         default,
         skip_serializing_if = "Option::is_none"
     )]
     pub(crate) delivered_at: Option<OffsetDateTime>,
     #[serde(
-        with = "crate::server::moment::option",
+        with = "crate::server::timestamp::option",
         default,
         skip_serializing_if = "Option::is_none"
     )]
@@ -120,11 +120,11 @@ pub struct ConversationView<'a> {
     pub(crate) status: &'a str,
     pub(crate) last_seq: i64,
     /// Of the last message, or of the beginning.
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     pub(crate) last_message_at: OffsetDateTime,
     /// Messages that the one who asks has not read.
     pub(crate) unread_count: i32,
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     pub(crate) created_at: OffsetDateTime,
 }
 
@@ -156,11 +156,11 @@ pub struct WholeConversationView<'a> {
     pub(crate) phone: &'a str,
     pub(crate) status: &'a str,
     pub(crate) last_seq: i64,
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     pub(crate) last_message_at: OffsetDateTime,
     pub(crate) unread_business: i32,
     pub(crate) unread_mobile: i32,
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     pub(crate) created_at: OffsetDateTime,
 }
 
@@ -183,7 +183,7 @@ impl<'a> From<&'a Conversation> for WholeConversationView<'a> {
 
 /// Messages as a JSON array: the page of a history, as many as it may have.
 pub fn history(found: &[Message]) -> Vec<u8> {
-    pages::list(found, pages::LARGEST, MessageView::from).0
+    pagination::list(found, pagination::MAX_PAGE_LEN, MessageView::from).0
 }
 
 /// The page of a list of conversations, of which `found` has one more than `limit` if there are more. It ends earlier
@@ -194,7 +194,7 @@ pub fn conversations(found: &Slice<Conversation>, limit: usize, of: &Party) -> V
     let behind = found.cut.and_then(ConversationCursor::at).map(|cursor| cursor.to_string());
     let view = |conversation| ConversationView::new(conversation, of);
     let cursor = |last: &Conversation| ConversationCursor::of(last).to_string();
-    pages::page_behind(page, more, behind, pages::LARGEST, view, cursor)
+    pagination::page_behind(page, more, behind, pagination::MAX_PAGE_LEN, view, cursor)
 }
 
 /// Where a page of conversations ends, as clients give it back.
@@ -251,7 +251,7 @@ pub struct MessageDeleted {
     conversation_id: Option<uuid::Uuid>,
     #[serde(skip_serializing_if = "Option::is_none")]
     seq: Option<i64>,
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     at: OffsetDateTime,
 }
 
@@ -271,7 +271,7 @@ pub struct StatusChanged<'a> {
     /// What it is now.
     pub status: &'a str,
     /// Since when.
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     pub at: OffsetDateTime,
 }
 
@@ -279,7 +279,7 @@ pub struct StatusChanged<'a> {
 #[derive(Debug, Serialize)]
 pub struct MissedSince {
     /// Since when.
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     pub since: OffsetDateTime,
 }
 
@@ -289,7 +289,7 @@ pub struct MissedSince {
 #[schema(as = Step)]
 pub struct Step {
     /// When; of a step that was taken more than once, the first time.
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     pub at: OffsetDateTime,
     /// `pending`, `sent`, `delivered`, `read`, `failed`, `imported`, or an unusual event.
     pub step: String,
@@ -301,7 +301,7 @@ pub struct Step {
     pub count: Option<u32>,
     /// The last time, if there were more than one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[serde(with = "crate::server::moment::option")]
+    #[serde(with = "crate::server::timestamp::option")]
     pub last_at: Option<OffsetDateTime>,
 }
 
@@ -431,9 +431,9 @@ pub struct DeadLetterView<'a> {
     pub(crate) to: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) subject: Option<&'a str>,
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     pub(crate) first_error_at: OffsetDateTime,
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     pub(crate) last_error_at: OffsetDateTime,
 }
 

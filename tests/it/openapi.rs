@@ -9,7 +9,7 @@ use crate::support::Server;
 
 #[test]
 fn it_describes_the_routes_that_there_are() {
-    let described = openapi::description();
+    let described = openapi::description(routes::all());
     let paths = described["paths"].as_object().unwrap();
     let of_it: BTreeSet<(String, &str)> = paths
         .iter()

@@ -13,11 +13,11 @@ use futures_util::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    chat::{ChatLoad, check_unread},
     plan::{Error, LoadProgress, LoadTarget, Plan},
     process_cost::{self, ProcessCost},
     receive::{Arrival, HubFrame, Receiver},
     results::{LatencyHistogram, LoadResults},
-    run_chat::{ChatLoad, check_unread},
     send::{Draft, MARK_LEN, Sender, first_tag, of_run},
     server_address::ServerAddress,
 };

@@ -1,10 +1,7 @@
 //! Taking: all queues on one connection, into lanes by share.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -18,12 +15,13 @@ use super::{
     broker_connection::{BrokerConnection, Depths},
     consumer_session::ConsumerSession,
     frame,
-    partition_channel::{DEAD_PREFETCH, PREFETCH},
+    partition_channel::PREFETCH,
+    received::Received,
     supervisor::Supervisor,
     topology::LANES,
     unacked::{DeadFrame, Item, WakeUpBatch},
 };
-use crate::{domain::Priority, queue::LocalQueue};
+use crate::domain::Priority;
 
 /// How often the roster is looked at, and what was dropped is given back: not at once, because it might
 /// be dropped again at once.
@@ -35,24 +33,16 @@ const DEPTH_INTERVAL: Duration = Duration::from_secs(5);
 /// What comes from the broker. Cheap to clone.
 #[derive(Clone)]
 pub struct Consumer {
-    inner: Arc<Inner>,
+    received: Arc<Received>,
     state: watch::Receiver<BrokerState>,
 }
 
 /// What does the taking; see [`ConsumerTask::run`].
 pub struct ConsumerTask {
     settings: BrokerSettings,
-    inner: Arc<Inner>,
+    received: Arc<Received>,
     plan: watch::Receiver<Vec<u16>>,
     state: watch::Sender<BrokerState>,
-}
-
-/// What has been taken and waits for a worker.
-pub(super) struct Inner {
-    /// How often it has connected.
-    connection_count: AtomicU64,
-    pub(super) waiting: LocalQueue<Item>,
-    pub(super) dead: LocalQueue<DeadFrame>,
 }
 
 impl Consumer {
@@ -66,37 +56,33 @@ impl Consumer {
         // The broker's prefetch bounds it already; this is what that comes to in one share.
         let capacity =
             usize::from(settings.partitions) * 3 * usize::from(PREFETCH) * frame::MAX_WAKE_UPS;
-        let inner = Arc::new(Inner {
-            connection_count: AtomicU64::new(0),
-            waiting: LocalQueue::new(shares, capacity),
-            dead: LocalQueue::new(1, usize::from(DEAD_PREFETCH)),
-        });
+        let received = Arc::new(Received::new(shares, capacity));
         let (sender, state) = watch::channel(BrokerState::new());
-        let (settings, shared) = (settings.clone(), Arc::clone(&inner));
-        let work = ConsumerTask { settings, inner: shared, plan, state: sender };
-        (Consumer { inner, state }, work)
+        let (settings, shared) = (settings.clone(), Arc::clone(&received));
+        let task = ConsumerTask { settings, received: shared, plan, state: sender };
+        (Consumer { received, state }, task)
     }
 
     /// How many shares there are; a partition always belongs to the same one.
     pub fn shares(&self) -> usize {
-        self.inner.waiting.shares()
+        self.received.waiting.shares()
     }
 
     /// Wake-ups of a share, at least one. Safe to drop while it waits.
     pub async fn next(&self, share: usize) -> WakeUpBatch {
-        WakeUpBatch::new(self.inner.waiting.next(share, frame::MAX_WAKE_UPS).await)
+        WakeUpBatch::new(self.received.waiting.next(share, frame::MAX_WAKE_UPS).await)
     }
 
     /// How often it has connected. After each time wake-ups may have been lost with the broker, and what
     /// comes now may be later than they are.
     pub fn connection_count(&self) -> u64 {
-        self.inner.connection_count.load(Ordering::Acquire)
+        self.received.connections.load(Ordering::Acquire)
     }
 
     /// The next frame that nobody can read. Safe to drop while it waits.
     pub async fn next_dead(&self) -> DeadFrame {
         loop {
-            if let Some(dead) = self.inner.dead.next(0, 1).await.pop() {
+            if let Some(dead) = self.received.dead.next(0, 1).await.pop() {
                 return dead;
             }
         }
@@ -109,7 +95,7 @@ impl Consumer {
 
     /// How many wake-ups of a lane have been taken from the broker and wait here.
     pub fn depth(&self, lane: Priority) -> usize {
-        self.inner.waiting.depth(lane)
+        self.received.waiting.depth(lane)
     }
 }
 
@@ -119,11 +105,11 @@ impl ConsumerTask {
         let mut supervisor =
             Supervisor::new(&self.settings, "consumer", self.state.clone(), stop.clone());
         while let Some(connection) = supervisor.connect().await {
-            self.inner.connection_count.fetch_add(1, Ordering::AcqRel);
+            self.received.connections.fetch_add(1, Ordering::AcqRel);
             let ended = self.consume(&connection, &stop).await;
             // It comes again, if anybody wants it still.
-            self.inner.waiting.clear();
-            self.inner.dead.clear();
+            self.received.waiting.clear();
+            self.received.dead.clear();
             match ended {
                 Ok(()) => return connection.close().await,
                 Err(error) => supervisor.failed(&error),
@@ -139,7 +125,7 @@ impl ConsumerTask {
     ) -> Result<(), Error> {
         let mut changes = connection.events();
         let settings = self.settings.clone();
-        let mut session = ConsumerSession::open(connection, &self.settings, &self.inner).await?;
+        let mut session = ConsumerSession::open(connection, &self.settings, &self.received).await?;
         let mut check = tokio::time::interval(CHECK_INTERVAL);
         let mut count = tokio::time::interval(DEPTH_INTERVAL);
         // Beside the rest: an answer of the broker's must not keep deliveries waiting.
@@ -183,8 +169,8 @@ impl ConsumerTask {
                 },
                 () = stop.cancelled(), if !session.is_closing() => {
                     session.close();
-                    self.inner.waiting.clear();
-                    self.inner.dead.clear();
+                    self.received.waiting.clear();
+                    self.received.dead.clear();
                 }
             }
         }

@@ -17,9 +17,9 @@ use super::{
     BrokerSettings, Error,
     assignment_plan::{AssignmentPlan, Step},
     broker_connection::BrokerConnection,
-    consumer::Inner,
     frame::{self, UnreadableFrame},
-    index::{self, ChannelEvent, EventStream, PREFETCH, PartitionChannel},
+    partition_channel::{self, ChannelEvent, EventStream, PREFETCH, PartitionChannel},
+    received::Received,
     topology::{LANES, WorkQueue},
     unacked::{DeadFrame, Item, Origin, SettledDelivery, Settlement, UnackedDelivery},
 };
@@ -32,7 +32,7 @@ const MAX_CONCURRENCY: usize = 32;
 
 /// One connection's deliveries and what is said about them.
 pub(super) struct ConsumerSession<'a> {
-    inner: &'a Inner,
+    received: &'a Received,
     connection: &'a BrokerConnection,
     pub(super) streams: SelectAll<EventStream>,
     settle: mpsc::Sender<SettledDelivery>,
@@ -48,14 +48,14 @@ impl<'a> ConsumerSession<'a> {
     pub(super) async fn open(
         connection: &'a BrokerConnection,
         settings: &BrokerSettings,
-        inner: &'a Inner,
+        received: &'a Received,
     ) -> Result<Self, Error> {
         let dead = usize::from(settings.partitions);
         // Each delivery says one word, and the broker sends no more than this unanswered.
         let unanswered = usize::from(PREFETCH) * (dead * LANES.len() + 1);
         let (settle, settlements) = mpsc::channel(unanswered);
         let mut session = ConsumerSession {
-            inner,
+            received,
             connection,
             streams: SelectAll::new(),
             settle,
@@ -157,7 +157,7 @@ impl<'a> ConsumerSession<'a> {
                     |wake_up| (work_queue.lane, Item { wake_up, unacked: Arc::clone(&unacked) });
                 // What does not fit is dropped, and so comes again.
                 let share = work_queue.partition.cast_signed();
-                drop(self.inner.waiting.push(share, wake_ups.into_iter().map(part)));
+                drop(self.received.waiting.push(share, wake_ups.into_iter().map(part)));
                 Ok(())
             }
             Err(reason) => {
@@ -173,7 +173,7 @@ impl<'a> ConsumerSession<'a> {
         match frame::read(&delivery.data) {
             Err(reason) => {
                 let dead = dead(delivery, &reason, unacked);
-                drop(self.inner.dead.push(0, [(Priority::Normal, dead)]));
+                drop(self.received.dead.push(0, [(Priority::Normal, dead)]));
             }
             // The broker gave up on a frame that came again too often, as newer ones do.
             Ok(wake_ups) => {

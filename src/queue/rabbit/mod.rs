@@ -15,6 +15,7 @@ mod outstanding;
 mod partition_channel;
 mod pending;
 mod publisher;
+mod received;
 mod settings;
 mod supervisor;
 mod topology;

@@ -31,7 +31,7 @@ use super::{
 use crate::{
     app::{App, Caller, Error},
     domain::NodeId,
-    server::{budget::Budget, connection::ConnectionHandle, gate, peer, reply::Problem},
+    server::{authorization, budget::Budget, connection::ConnectionHandle, peer, reply::Problem},
 };
 
 /// When a client that came while the process is emptied should come again.
@@ -142,7 +142,8 @@ impl Hub {
             return preflight(request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS));
         }
         let query = request.uri().query().unwrap_or_default();
-        let token = gate::bearer(request.headers()).or_else(|| parameter(query, "access_token"));
+        let token =
+            authorization::bearer(request.headers()).or_else(|| parameter(query, "access_token"));
         let caller = match token {
             None => Err(Error::Unauthenticated),
             Some(shown) => self.inner.app.authenticate(shown, peer::block(peer)).await,

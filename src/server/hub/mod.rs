@@ -15,6 +15,7 @@ pub mod endpoint;
 mod forward;
 pub mod handshake;
 mod leaving;
+pub mod legacy;
 pub mod method;
 pub mod methods;
 pub mod negotiate;

@@ -4,9 +4,8 @@
 //! Names, numbers and spellings in here are theirs and must not be mended. Nothing else knows them.
 
 pub mod http;
-pub mod hub;
 
-use super::routes;
+use super::route::Route;
 use crate::domain::{Status, phone::folded};
 
 /// Where mobile users connect.
@@ -19,9 +18,9 @@ pub const HEALTH: &str = "/health-status";
 
 /// The address that is meant by one of the existing API's: there, neither case nor a slash at the end
 /// makes a difference.
-pub fn address(path: &str) -> Option<&'static str> {
+pub fn address(routes: &'static [Route], path: &str) -> Option<&'static str> {
     let path = path.strip_suffix('/').unwrap_or(path);
-    let all = routes::all().iter().filter(|route| route.is_existing).map(|route| route.path);
+    let all = routes.iter().filter(|route| route.is_legacy).map(|route| route.path);
     all.into_iter().find(|known| known.eq_ignore_ascii_case(path))
 }
 
@@ -31,7 +30,7 @@ pub fn is_address(path: &str) -> bool {
 }
 
 /// A phone number as it is stored there: without the plus sign.
-fn phone(e164: &str) -> &str {
+pub(super) fn phone(e164: &str) -> &str {
     e164.strip_prefix('+').unwrap_or(e164)
 }
 
@@ -40,7 +39,7 @@ const BEGINNINGS: [&str; 5] = ["70", "71", "73", "77", "78"];
 
 /// A phone number as it is written there, in the form that is understood everywhere: nine digits, or
 /// twelve with the country's code, neither with a plus sign. Others are read as elsewhere.
-fn e164(written: &str) -> String {
+pub(super) fn e164(written: &str) -> String {
     let digits = folded(written);
     if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return digits;
@@ -53,7 +52,7 @@ fn e164(written: &str) -> String {
 }
 
 /// The number of a status there.
-fn status(status: Status) -> u8 {
+pub(super) fn status(status: Status) -> u8 {
     match status {
         Status::Pending => 0,
         Status::Sent => 1,
@@ -67,6 +66,7 @@ fn status(status: Status) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::routes;
 
     #[test]
     fn phone_numbers_are_taken_and_given_in_their_form() {
@@ -97,17 +97,17 @@ mod tests {
             "/API/App/Message/Send-One-Way-Message",
             "/api/app/message/SEND-one-way-message/",
         ] {
-            assert_eq!(address(path), Some(send), "{path}");
+            assert_eq!(address(routes::all(), path), Some(send), "{path}");
             assert!(is_address(path), "{path}");
         }
-        assert_eq!(address("/Health-Status/"), Some(HEALTH));
+        assert_eq!(address(routes::all(), "/Health-Status/"), Some(HEALTH));
         for none in [
             "/api/app/message/",
             "/api/app/message/send-one-way-message//",
             "/api/v1/messages",
             "/é",
         ] {
-            assert_eq!(address(none), None, "{none}");
+            assert_eq!(address(routes::all(), none), None, "{none}");
         }
         assert!(is_address("/Api/App/else") && !is_address("/api/v1/messages") && !is_address("/"));
     }

@@ -4,19 +4,19 @@ use super::PAGE;
 use crate::server::{
     http::{
         admin::{
-            audit, conversations as talk, imports, messages as of_all, mobiles, nodes, numbers,
-            personal, tokens, users,
+            audit, conversations as talk, import, messages as of_all, mobiles, nodes, number_check,
+            privacy, tokens, users,
         },
         dead_letters, stats,
     },
-    route::{Route, Shape, Who::Admin, delete, get, patch, post},
+    route::{BodySchema, Route, Who::Admin, delete, get, patch, post},
     view::{
         DeadLetterView, ExplanationView, MessageStoryView, MessageView, WholeConversationView,
         admin::{
             AuditView, BooksView, ConversationOverviewView, DoubtedView, IssuedView, MobileView,
             RotatedView, TokenView, UserView,
         },
-        personal::Record,
+        privacy::ExportRecord,
         stats::{NodeView, StatsView},
     },
 };
@@ -80,7 +80,7 @@ so within seconds",
             .query(&PAGE),
         post("/api/v1/admin/users", Admin, users::add)
             .summary("Make one")
-            .takes::<users::AddBody>()
+            .takes::<users::AddUserBody>()
             .gives::<UserView<'static>>(201),
         get("/api/v1/admin/users/{id}", Admin, users::show)
             .summary("One, by id or name")
@@ -95,43 +95,43 @@ so within seconds",
             .query(&[PAGE[0], PAGE[1], "afterPhone: Only those after this number"]),
         post("/api/v1/admin/mobile-users", Admin, mobiles::add)
             .summary("Add or verify some")
-            .takes::<mobiles::AddBody>()
+            .takes::<mobiles::AddMobilesBody>()
             .gives_written(200, "MobileUsers"),
         get("/api/v1/admin/mobile-users/{phone}", Admin, mobiles::show)
             .summary("One of them")
             .gives::<MobileView<'static>>(200),
-        get("/api/v1/admin/mobile-users/{phone}/export", Admin, personal::export)
+        get("/api/v1/admin/mobile-users/{phone}/export", Admin, privacy::export)
             .summary(
                 "Everything that is stored of a number, a record a line; one that \
 breaks off is not whole",
             )
-            .gives_lines(Shape::of::<Record<'static>>()),
-        post("/api/v1/admin/mobile-users/{phone}/erase", Admin, personal::erase)
+            .gives_lines(BodySchema::of::<ExportRecord<'static>>()),
+        post("/api/v1/admin/mobile-users/{phone}/erase", Admin, privacy::erase)
             .summary(
                 "Erase everything of a number, for good: how far it is, a line now \
 and then, and at last what is erased, or a problem; it goes on \
 when nobody waits for it",
             )
-            .takes::<personal::EraseBody>()
-            .gives_lines(Shape::written("ErasureLine")),
-        get("/api/v1/admin/number-check", Admin, numbers::check)
+            .takes::<privacy::EraseBody>()
+            .gives_lines(BodySchema::written("ErasureLine")),
+        get("/api/v1/admin/number-check", Admin, number_check::check)
             .summary(
                 "Numbers that are stored and to be looked at: read today they would be \
 others, or none",
             )
             .gives_page::<DoubtedView<'static>>()
             .query(&[PAGE[0], PAGE[1], REGION]),
-        post("/api/v1/admin/import/messages", Admin, imports::messages)
+        post("/api/v1/admin/import/messages", Admin, import::messages)
             .summary(
                 "Take over messages of the existing system, up to 500 a call; the same \
 again changes nothing",
             )
-            .takes_many::<imports::MessagesBody<'static>>()
-            .gives::<imports::ImportedView>(200),
-        post("/api/v1/admin/import/users", Admin, imports::users)
+            .takes_many::<import::MessagesBody<'static>>()
+            .gives::<import::ImportedView>(200),
+        post("/api/v1/admin/import/users", Admin, import::users)
             .summary("Take over mobile users of the existing system, up to 500 a call")
-            .takes_many::<imports::UsersBody<'static>>()
-            .gives::<imports::ImportedView>(200),
+            .takes_many::<import::UsersBody<'static>>()
+            .gives::<import::ImportedView>(200),
         get("/api/v1/admin/tokens", Admin, tokens::list)
             .summary("Tokens, newest first; never themselves")
             .gives_page::<TokenView<'static>>()

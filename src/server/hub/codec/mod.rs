@@ -13,7 +13,7 @@ mod tests;
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::server::pages;
+use crate::server::pagination;
 
 pub use self::{
     data::Data,
@@ -270,7 +270,7 @@ pub fn call_with_list(protocol: Protocol, target: &str, parts: &[Vec<u8>]) -> By
 /// How long a text is as it stands in a message.
 pub fn text_len(protocol: Protocol, text: &str) -> usize {
     match protocol {
-        Protocol::Json => pages::json_length(text),
+        Protocol::Json => pagination::json_length(text),
         // After at most five bytes that tell its length.
         Protocol::MessagePack => text.len() + 5,
     }

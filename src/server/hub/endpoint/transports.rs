@@ -15,7 +15,7 @@ use super::Hub;
 use crate::{
     app::Caller,
     server::{
-        budget::{Budget, Owner},
+        budget::{Budget, BudgetOwner},
         hub::{
             answers::{Refused, polled, switching, text},
             connection::{self, Beginning, Client},
@@ -157,7 +157,7 @@ pub(super) async fn poll(
     let reserved = match answers {
         None => None,
         Some(answers) => {
-            let owner = Owner::Party(caller.party());
+            let owner = BudgetOwner::Party(caller.party());
             let Ok(reserved) = answers.reserve(owner, 1, 1, UNREAD).await else {
                 // A refusal would end the connection, which may be another agent's than the one that does not read.
                 mailbox.note_asked();

@@ -14,18 +14,18 @@ use crate::domain::message::BATCH_LIMIT;
 
 /// A list of at most [`BATCH_LIMIT`] items.
 #[derive(Debug)]
-pub struct Many<T> {
+pub struct BoundedList<T> {
     items: Vec<T>,
     is_over: bool,
 }
 
-impl<T> Default for Many<T> {
+impl<T> Default for BoundedList<T> {
     fn default() -> Self {
-        Many { items: Vec::new(), is_over: false }
+        BoundedList { items: Vec::new(), is_over: false }
     }
 }
 
-impl<T> Many<T> {
+impl<T> BoundedList<T> {
     /// The items.
     ///
     /// # Errors
@@ -39,26 +39,26 @@ impl<T> Many<T> {
     }
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Many<T> {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for BoundedList<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Items<T>(PhantomData<T>);
         impl<'de, T: Deserialize<'de>> Visitor<'de> for Items<T> {
-            type Value = Many<T>;
+            type Value = BoundedList<T>;
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 formatter.write_str("a list")
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Many<T>, A::Error> {
-                let mut many = Many::default();
-                while many.items.len() < BATCH_LIMIT {
-                    let Some(item) = list.next_element()? else { return Ok(many) };
-                    many.items.push(item);
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<BoundedList<T>, A::Error> {
+                let mut list = BoundedList::default();
+                while list.items.len() < BATCH_LIMIT {
+                    let Some(item) = list.next_element()? else { return Ok(list) };
+                    list.items.push(item);
                 }
                 while list.next_element::<IgnoredAny>()?.is_some() {
-                    many.is_over = true;
+                    list.is_over = true;
                 }
-                Ok(many)
+                Ok(list)
             }
         }
         deserializer.deserialize_seq(Items(PhantomData))
@@ -69,7 +69,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Many<T> {
 ///
 /// # Errors
 /// It is larger.
-pub fn tree(item: &RawValue, limit: usize) -> Result<serde_json::Value, Problem> {
+pub fn parse_item(item: &RawValue, limit: usize) -> Result<serde_json::Value, Problem> {
     if item.get().len() > limit {
         let text = format!("an item may have {limit} bytes at most");
         return Err(Problem::new(http::StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", text));
@@ -85,14 +85,14 @@ mod tests {
     fn a_list_keeps_as_many_items_as_it_may_hold() {
         let read = |count: usize| {
             let text = format!("[{}]", vec!["0"; count].join(","));
-            serde_json::from_str::<Many<u8>>(&text).unwrap()
+            serde_json::from_str::<BoundedList<u8>>(&text).unwrap()
         };
         for (count, good) in [(0, false), (1, true), (500, true), (501, false), (100_000, false)] {
-            let many = read(count);
-            assert!(many.items.len() <= BATCH_LIMIT);
-            assert_eq!(many.within("items").is_ok(), good, "{count}");
+            let list = read(count);
+            assert!(list.items.len() <= BATCH_LIMIT);
+            assert_eq!(list.within("items").is_ok(), good, "{count}");
         }
-        assert!(serde_json::from_str::<Many<u8>>("{}").is_err());
-        assert!(serde_json::from_str::<Many<u8>>("[0,").is_err());
+        assert!(serde_json::from_str::<BoundedList<u8>>("{}").is_err());
+        assert!(serde_json::from_str::<BoundedList<u8>>("[0,").is_err());
     }
 }

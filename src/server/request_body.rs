@@ -7,13 +7,13 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Body, Incoming};
 
 use super::{
-    budget::{Full, Reserved},
-    route::USUAL,
+    budget::{BudgetExceeded, Reservation},
+    size_limits::MAX_JSON_LEN,
 };
 
 /// What is read and thrown away of a body that was refused, and for how long.
-const DISCARDED: usize = 1024 * 1024;
-const DISCARDING: Duration = Duration::from_secs(2);
+const MAX_DISCARD_LEN: usize = 1024 * 1024;
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why a body was not read.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub enum BodyError {
     Broken,
     /// There is no room for it now.
     #[error("there is no room for the body now")]
-    NoRoom(Full),
+    NoRoom(BudgetExceeded),
 }
 
 /// Reads a body of at most `limit` bytes that never pauses longer than `idle`, and takes its room from a budget.
@@ -44,14 +44,14 @@ pub async fn read(
     body: &mut Incoming,
     limit: usize,
     idle: Duration,
-    reserved: &mut Reserved,
+    reserved: &mut Reservation,
 ) -> Result<Bytes, BodyError> {
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if announced > limit {
         return Err(BodyError::TooLarge { limit });
     }
     // Of a large body at once, so that several are not begun of which none fits.
-    let mut room = if announced > USUAL { announced } else { 0 };
+    let mut room = if announced > MAX_JSON_LEN { announced } else { 0 };
     reserved.grow(room).map_err(BodyError::NoRoom)?;
     let mut whole: Option<Bytes> = None;
     let mut parts = BytesMut::new();
@@ -63,7 +63,7 @@ pub async fn read(
         let needed = have + data.len();
         if needed > room {
             // One that does not say how large it is may become as large as it may be.
-            let wanted = if needed > USUAL { limit } else { needed };
+            let wanted = if needed > MAX_JSON_LEN { limit } else { needed };
             reserved.grow(wanted - room).map_err(BodyError::NoRoom)?;
             room = wanted;
         }
@@ -131,7 +131,7 @@ impl BodyStream {
 /// does not see the answer. A client that sends more than 1 MiB or longer than 2 s is reset all the same.
 pub async fn discard(body: &mut Incoming) {
     let discarding = async {
-        let mut left = DISCARDED;
+        let mut left = MAX_DISCARD_LEN;
         while let Some(Ok(frame)) = body.frame().await {
             let size = frame.data_ref().map_or(0, Bytes::len);
             match left.checked_sub(size) {
@@ -140,5 +140,5 @@ pub async fn discard(body: &mut Incoming) {
             }
         }
     };
-    let _ = tokio::time::timeout(DISCARDING, discarding).await;
+    let _ = tokio::time::timeout(DISCARD_TIMEOUT, discarding).await;
 }

@@ -11,9 +11,9 @@ use warp::{filters::BoxedFilter, reply::Response};
 
 use super::{
     Readiness,
-    budget::{Bounds, Budget},
-    context::{Context, Shared},
-    dispatch, pages,
+    budget::{Budget, BudgetLimits},
+    context::{RequestContext, SharedContext},
+    dispatch, pagination,
     principal::Principal,
     reply::Problem,
 };
@@ -21,15 +21,15 @@ use crate::app::{App, By};
 
 /// The way in from inside the process. Cheap to clone.
 #[derive(Clone)]
-pub struct Inside {
+pub struct InProcessClient {
     app: App,
     filter: BoxedFilter<(Response,)>,
 }
 
-impl Inside {
+impl InProcessClient {
     /// To this appliance.
-    pub fn new(app: App) -> Inside {
-        Inside { app, filter: dispatch::filter() }
+    pub fn new(app: App) -> InProcessClient {
+        InProcessClient { app, filter: dispatch::filter() }
     }
 
     /// Asks as whoever runs the command. Gives the status and the body, null when there is none.
@@ -40,25 +40,25 @@ impl Inside {
         path: &str,
         body: Option<&Value>,
     ) -> (u16, Value) {
-        let (status, body) = self.ask_long(by, method, path, body).await;
+        let (status, body) = self.ask_streamed(by, method, path, body).await;
         (status, body.json().await)
     }
 
     /// The same for an answer that comes in pieces.
-    pub async fn ask_long(
+    pub async fn ask_streamed(
         &self,
         by: By,
         method: &str,
         path: &str,
         body: Option<&Value>,
-    ) -> (u16, Pieces) {
+    ) -> (u16, ResponseChunks) {
         let (Ok(method), Ok(uri)) = (Method::from_bytes(method.as_bytes()), path.parse::<Uri>())
         else {
-            return (400, Pieces { response: Response::default() });
+            return (400, ResponseChunks { response: Response::default() });
         };
         let response = self.answer(by, method, &uri, body).await;
         let response = response.unwrap_or_else(Problem::into_response);
-        (response.status().as_u16(), Pieces { response })
+        (response.status().as_u16(), ResponseChunks { response })
     }
 
     async fn answer(
@@ -73,17 +73,17 @@ impl Inside {
             Err(none) => return Ok(none.into_response()),
         };
         let principal = Principal::Operator(by);
-        principal.admit(route)?;
+        principal.admit(route.who)?;
         let query = uri.query().unwrap_or_default().to_owned();
         dispatch::check_query(route, &query)?;
-        let context: Shared = Arc::new(Context {
+        let context: SharedContext = Arc::new(RequestContext {
             app: self.app.clone(),
             readiness: Readiness::default(),
-            reserved: Budget::new(Bounds::BODIES).of(&principal),
-            page_room: pages::LARGEST,
+            reserved: Budget::new(BudgetLimits::BODIES).of(&principal),
+            page_room: pagination::MAX_PAGE_LEN,
             principal,
             peer: None,
-            is_existing: route.is_existing,
+            is_legacy: route.is_legacy,
             route: format!("{method} {}", uri.path()),
             query,
             headers: HeaderMap::new(),
@@ -96,23 +96,23 @@ impl Inside {
 }
 
 /// The body of an answer, piece by piece.
-pub struct Pieces {
+pub struct ResponseChunks {
     response: Response,
 }
 
 /// An answer ended before its end; why is in the log.
 #[derive(Debug, thiserror::Error)]
 #[error("the answer broke off")]
-pub struct BrokenOff;
+pub struct TruncatedResponse;
 
-impl Pieces {
+impl ResponseChunks {
     /// The next; `None` at the end.
     ///
     /// # Errors
-    /// [`BrokenOff`].
-    pub async fn next(&mut self) -> Result<Option<Bytes>, BrokenOff> {
+    /// [`TruncatedResponse`].
+    pub async fn next(&mut self) -> Result<Option<Bytes>, TruncatedResponse> {
         while let Some(frame) = self.response.body_mut().frame().await {
-            if let Ok(data) = frame.map_err(|_| BrokenOff)?.into_data() {
+            if let Ok(data) = frame.map_err(|_| TruncatedResponse)?.into_data() {
                 return Ok(Some(data));
             }
         }

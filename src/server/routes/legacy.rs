@@ -6,10 +6,11 @@ use crate::{
         http::health,
         legacy::{self, http},
         route::{
-            BATCH, Route, USUAL,
+            Route,
             Who::{Anyone, Business, Mobile},
             get, post,
         },
+        size_limits::{MAX_BATCH_LEN, MAX_JSON_LEN},
     },
 };
 
@@ -17,17 +18,21 @@ pub(super) fn rows() -> Vec<Route> {
     let sender = Business(Some(SendMessages));
     let rows = [
         post("/api/app/message/ingestion-send-one-way-message", sender, http::send)
-            .reads(USUAL)
+            .reads(MAX_JSON_LEN)
             .sends(),
-        post("/api/app/message/send-message-from-ui", sender, http::send).reads(USUAL).sends(),
-        post("/api/app/message/send-one-way-message", sender, http::send).reads(USUAL).sends(),
+        post("/api/app/message/send-message-from-ui", sender, http::send)
+            .reads(MAX_JSON_LEN)
+            .sends(),
+        post("/api/app/message/send-one-way-message", sender, http::send)
+            .reads(MAX_JSON_LEN)
+            .sends(),
         post("/api/app/message/ingestion-batch-message", sender, http::send_batch)
-            .reads(BATCH)
+            .reads(MAX_BATCH_LEN)
             .sends(),
         get("/api/app/message/pending-messages", Mobile, http::pending).paged(),
         get("/api/app/message/one-way-messages", Business(None), http::list)
-            .reserves(http::LARGEST_ANSWER, http::LARGEST_ANSWER),
+            .reserves(http::MAX_RESPONSE_LEN, http::MAX_RESPONSE_LEN),
         get(legacy::HEALTH, Anyone, health::status),
     ];
-    rows.into_iter().map(Route::existing).collect()
+    rows.into_iter().map(Route::legacy).collect()
 }

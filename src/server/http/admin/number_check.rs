@@ -6,14 +6,14 @@ use super::page;
 use crate::{
     domain::phone::Region,
     server::{
-        context::{Shared, text_cursor},
+        context::{SharedContext, text_cursor},
         reply::{Problem, answer},
         view::admin::DoubtedView,
     },
 };
 
 /// `GET /admin/number-check`.
-pub async fn check(context: Shared) -> Response {
+pub async fn check(context: SharedContext) -> Response {
     answer(
         async {
             let by = context.administrator()?;

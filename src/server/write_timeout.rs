@@ -17,7 +17,7 @@ use super::connection::ConnectionHandle;
 
 /// A socket on which a write that makes no progress for a while fails. It tells its connection what happens. Below
 /// TLS: there a write has made progress when bytes have left.
-pub(super) struct WatchedIo<T> {
+pub(super) struct WriteTimeoutIo<T> {
     io: T,
     connection: ConnectionHandle,
     write_timeout: Duration,
@@ -29,13 +29,13 @@ pub(super) struct WatchedIo<T> {
     reset: fn(&T),
 }
 
-impl<T> WatchedIo<T> {
+impl<T> WriteTimeoutIo<T> {
     pub(super) fn new(
         io: T,
         connection: ConnectionHandle,
         write_timeout: Duration,
-    ) -> WatchedIo<T> {
-        WatchedIo {
+    ) -> WriteTimeoutIo<T> {
+        WriteTimeoutIo {
             io,
             connection,
             write_timeout,
@@ -72,21 +72,21 @@ impl<T> WatchedIo<T> {
     }
 }
 
-impl WatchedIo<TcpStream> {
+impl WriteTimeoutIo<TcpStream> {
     /// That of a socket. What is closed while its client takes nothing is reset: else the system would keep what is not
     /// sent for minutes, where no limit of ours counts it.
     pub(super) fn of_socket(
         tcp: TcpStream,
         connection: ConnectionHandle,
         write_timeout: Duration,
-    ) -> WatchedIo<TcpStream> {
-        let mut io = WatchedIo::new(tcp, connection, write_timeout);
+    ) -> WriteTimeoutIo<TcpStream> {
+        let mut io = WriteTimeoutIo::new(tcp, connection, write_timeout);
         io.reset = |tcp| drop(tcp.set_zero_linger());
         io
     }
 }
 
-impl<T> Drop for WatchedIo<T> {
+impl<T> Drop for WriteTimeoutIo<T> {
     fn drop(&mut self) {
         if self.is_waiting || self.has_failed {
             (self.reset)(&self.io);
@@ -94,7 +94,7 @@ impl<T> Drop for WatchedIo<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for WatchedIo<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for WriteTimeoutIo<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -109,7 +109,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for WatchedIo<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for WatchedIo<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for WriteTimeoutIo<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -146,15 +146,18 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
-    use crate::server::{connections::Connections, places::ConnectionLimits};
+    use crate::server::{
+        connection::OpenConnection, connection_limits::ConnectionLimits,
+        connection_registry::ConnectionRegistry,
+    };
 
     #[tokio::test]
     async fn a_write_fails_when_nothing_is_taken_and_not_while_a_little_is() {
         let limits = ConnectionLimits::new(10, 10, 10);
-        let connections = Connections::new("test", limits, Duration::from_secs(10));
-        let open = connections.open([127, 0, 0, 1].into());
+        let connections = ConnectionRegistry::new("test", limits, Duration::from_secs(10));
+        let open = OpenConnection::new(&connections, [127, 0, 0, 1].into());
         let (io, mut client) = tokio::io::duplex(64);
-        let mut io = WatchedIo::new(io, open.handle().clone(), Duration::from_millis(600));
+        let mut io = WriteTimeoutIo::new(io, open.handle().clone(), Duration::from_millis(600));
         let bytes = [7; 64 * 8];
         // Takes twice as long as a write may wait.
         let reads = async {

@@ -6,26 +6,26 @@ use tokio::sync::watch;
 
 /// One loop's pulse. Clones are of the same loop.
 #[derive(Clone, Debug)]
-pub struct Pulse {
+pub struct LivenessProbe {
     asked: watch::Sender<u64>,
     answered: watch::Sender<u64>,
 }
 
 /// The loop's own end of it.
-pub(super) struct Answers {
+pub(super) struct LivenessResponder {
     asked: watch::Receiver<u64>,
     answered: watch::Sender<u64>,
 }
 
-impl Default for Pulse {
+impl Default for LivenessProbe {
     fn default() -> Self {
-        Pulse { asked: watch::channel(0).0, answered: watch::channel(0).0 }
+        LivenessProbe { asked: watch::channel(0).0, answered: watch::channel(0).0 }
     }
 }
 
-impl Pulse {
-    /// Whether the loop answers a question of now within `patience`.
-    pub async fn beats(&self, patience: Duration) -> bool {
+impl LivenessProbe {
+    /// Whether the loop answers a question of now within `timeout`.
+    pub async fn responds_within(&self, timeout: Duration) -> bool {
         let mut question = 0;
         self.asked.send_modify(|asked| {
             *asked += 1;
@@ -33,15 +33,15 @@ impl Pulse {
         });
         let mut answered = self.answered.subscribe();
         let answer = answered.wait_for(|answered| *answered >= question);
-        matches!(tokio::time::timeout(patience, answer).await, Ok(Ok(_)))
+        matches!(tokio::time::timeout(timeout, answer).await, Ok(Ok(_)))
     }
 
-    pub(super) fn answers(&self) -> Answers {
-        Answers { asked: self.asked.subscribe(), answered: self.answered.clone() }
+    pub(super) fn responder(&self) -> LivenessResponder {
+        LivenessResponder { asked: self.asked.subscribe(), answered: self.answered.clone() }
     }
 }
 
-impl Answers {
+impl LivenessResponder {
     /// Waits for a question and answers it. May be dropped and called again.
     pub(super) async fn next(&mut self) {
         if self.asked.changed().await.is_err() {
@@ -59,19 +59,19 @@ mod tests {
 
     #[tokio::test]
     async fn only_a_loop_that_turns_has_a_pulse() {
-        let pulse = Pulse::default();
+        let pulse = LivenessProbe::default();
         let (soon, long) = (Duration::from_millis(50), Duration::from_secs(20));
-        let mut answers = pulse.answers();
-        assert!(!pulse.beats(soon).await, "nobody turns yet");
+        let mut responder = pulse.responder();
+        assert!(!pulse.responds_within(soon).await, "nobody turns yet");
         let turning = tokio::spawn(async move {
             loop {
-                answers.next().await;
+                responder.next().await;
             }
         });
-        assert!(pulse.beats(long).await);
-        assert!(pulse.clone().beats(long).await);
+        assert!(pulse.responds_within(long).await);
+        assert!(pulse.clone().responds_within(long).await);
         turning.abort();
         let _ = turning.await;
-        assert!(!pulse.beats(soon).await, "an old answer is no pulse");
+        assert!(!pulse.responds_within(soon).await, "an old answer is no pulse");
     }
 }

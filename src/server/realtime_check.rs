@@ -30,48 +30,48 @@ use crate::{
 };
 
 /// How long all of it may take before it counts as failed.
-const BUDGET: Duration = Duration::from_secs(2);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// After a failure it is tried once more before it counts: a moment without the processor is none.
-const ONCE_MORE: Duration = Duration::from_secs(1);
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// How often it is tried while it fails.
-const WHILE_DOWN: Duration = Duration::from_secs(5);
+const DOWN_INTERVAL: Duration = Duration::from_secs(5);
 /// What ends a record of the hub's protocol.
-const END: char = '\u{1e}';
+const RECORD_SEPARATOR: char = '\u{1e}';
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// The look at the own hub.
-pub struct Probe {
+pub struct RealtimeCheck {
     app: App,
     address: SocketAddr,
     tls: Option<TlsConnector>,
 }
 
-impl Probe {
+impl RealtimeCheck {
     /// Of the hub that listens there, with TLS or without.
-    pub fn new(app: App, listening: SocketAddr, encrypted: bool) -> Probe {
+    pub fn new(app: App, listening: SocketAddr, encrypted: bool) -> RealtimeCheck {
         let tls = if encrypted { connector() } else { None };
-        Probe { app, address: reachable(listening), tls }
+        RealtimeCheck { app, address: reachable(listening), tls }
     }
 
-    /// Looks again and again until `stop`; the first look is made with [`Probe::look`] before this.
+    /// Looks again and again until `stop`; the first look is made with [`RealtimeCheck::check`] before this.
     pub async fn run(self, stop: CancellationToken) {
         loop {
-            let wait = if self.app.is_realtime_up() { EVERY } else { WHILE_DOWN };
+            let wait = if self.app.is_realtime_up() { EVERY } else { DOWN_INTERVAL };
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(wait) => self.look().await,
+                () = tokio::time::sleep(wait) => self.check().await,
             }
         }
     }
 
     /// Looks once, and keeps what it found.
-    pub async fn look(&self) {
-        let mut found = self.within_budget().await;
+    pub async fn check(&self) {
+        let mut found = self.check_once().await;
         if found.is_err() {
-            tokio::time::sleep(ONCE_MORE).await;
-            found = self.within_budget().await;
+            tokio::time::sleep(RETRY_DELAY).await;
+            found = self.check_once().await;
         }
         // It takes no connections then, and that is no fault.
         if !self.app.is_draining() {
@@ -79,12 +79,12 @@ impl Probe {
         }
     }
 
-    async fn within_budget(&self) -> Result<Duration, String> {
+    async fn check_once(&self) -> Result<Duration, String> {
         let begun = Instant::now();
-        match tokio::time::timeout(BUDGET, self.connect()).await {
+        match tokio::time::timeout(CHECK_TIMEOUT, self.connect()).await {
             Ok(Ok(())) => Ok(begun.elapsed()),
             Ok(Err(why)) => Err(why),
-            Err(_) => Err(format!("no connection to the hub in {} s", BUDGET.as_secs())),
+            Err(_) => Err(format!("no connection to the hub in {} s", CHECK_TIMEOUT.as_secs())),
         }
     }
 
@@ -103,29 +103,29 @@ impl Probe {
         let bearer = format!("Bearer {}", self.app.probe_token()).parse().map_err(text)?;
         request.headers_mut().insert("authorization", bearer);
         let (mut socket, _) = client_async(request, stream).await.map_err(text)?;
-        say(&mut socket, r#"{"protocol":"json","version":1}"#).await?;
-        hear(&mut socket, |record| record == "{}").await?;
-        say(&mut socket, r#"{"type":1,"invocationId":"1","target":"Echo","arguments":["ping"]}"#)
+        send(&mut socket, r#"{"protocol":"json","version":1}"#).await?;
+        receive(&mut socket, |record| record == "{}").await?;
+        send(&mut socket, r#"{"type":1,"invocationId":"1","target":"Echo","arguments":["ping"]}"#)
             .await?;
-        hear(&mut socket, |record| record.contains(r#""ping""#)).await?;
+        receive(&mut socket, |record| record.contains(r#""ping""#)).await?;
         // Whether it says goodbye is of no interest.
         let _ = socket.close(None).await;
         Ok(())
     }
 }
 
-async fn say(socket: &mut WebSocketStream<Box<dyn Stream>>, record: &str) -> Result<(), String> {
-    socket.send(Message::text(format!("{record}{END}"))).await.map_err(text)
+async fn send(socket: &mut WebSocketStream<Box<dyn Stream>>, record: &str) -> Result<(), String> {
+    socket.send(Message::text(format!("{record}{RECORD_SEPARATOR}"))).await.map_err(text)
 }
 
 /// Reads until a record comes that is the wanted one.
-async fn hear(
+async fn receive(
     socket: &mut WebSocketStream<Box<dyn Stream>>,
     wanted: impl Fn(&str) -> bool,
 ) -> Result<(), String> {
     while let Some(frame) = socket.next().await {
         match frame.map_err(text)? {
-            Message::Text(records) if records.split(END).any(&wanted) => return Ok(()),
+            Message::Text(records) if records.split(RECORD_SEPARATOR).any(&wanted) => return Ok(()),
             Message::Close(_) => break,
             _ => {}
         }
@@ -152,7 +152,7 @@ fn reachable(listening: SocketAddr) -> SocketAddr {
 /// `esh3ar doctor` looks at.
 fn connector() -> Option<TlsConnector> {
     let provider = crypto_provider();
-    let verifier = Arc::new(Own(Arc::clone(&provider)));
+    let verifier = Arc::new(AnyCertificate(Arc::clone(&provider)));
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .ok()?
@@ -163,9 +163,9 @@ fn connector() -> Option<TlsConnector> {
 }
 
 #[derive(Debug)]
-struct Own(Arc<CryptoProvider>);
+struct AnyCertificate(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Own {
+impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,

@@ -9,35 +9,35 @@ use std::{
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 
-use super::{connection::InFlight, streams::Progress};
+use super::{connection::InFlight, stream_timeout::StreamProgress};
 
 /// The most bytes that are given to the connection at once: a frame of HTTP/2.
-const PIECE: usize = 16 * 1024;
+const MAX_CHUNK_LEN: usize = 16 * 1024;
 
 /// The body of an answer. Its request is in flight until the body has been passed on.
-pub(super) struct SentBody<B> {
+pub(super) struct ChunkedBody<B> {
     body: B,
     /// What was given by `body`, and not to the connection yet.
     left: Bytes,
-    progress: Option<Arc<Progress>>,
+    progress: Option<Arc<StreamProgress>>,
     _request: InFlight,
 }
 
-impl<B> SentBody<B> {
-    pub(super) fn new(body: B, request: InFlight) -> SentBody<B> {
-        let progress = Progress::of_this_stream();
-        SentBody { body, left: Bytes::new(), progress, _request: request }
+impl<B> ChunkedBody<B> {
+    pub(super) fn new(body: B, request: InFlight) -> ChunkedBody<B> {
+        let progress = StreamProgress::of_this_stream();
+        ChunkedBody { body, left: Bytes::new(), progress, _request: request }
     }
 
-    fn next_piece(&mut self) -> Frame<Bytes> {
+    fn next_chunk(&mut self) -> Frame<Bytes> {
         if let Some(progress) = &self.progress {
             progress.give();
         }
-        Frame::data(self.left.split_to(self.left.len().min(PIECE)))
+        Frame::data(self.left.split_to(self.left.len().min(MAX_CHUNK_LEN)))
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for SentBody<B> {
+impl<B: Body<Data = Bytes> + Unpin> Body for ChunkedBody<B> {
     type Data = Bytes;
     type Error = B::Error;
 
@@ -47,7 +47,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for SentBody<B> {
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let body = self.get_mut();
         if !body.left.is_empty() {
-            return Poll::Ready(Some(Ok(body.next_piece())));
+            return Poll::Ready(Some(Ok(body.next_chunk())));
         }
         let frame = match Pin::new(&mut body.body).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => frame,
@@ -62,7 +62,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for SentBody<B> {
             Ok(bytes) if bytes.is_empty() => Poll::Ready(Some(Ok(Frame::data(bytes)))),
             Ok(bytes) => {
                 body.left = bytes;
-                Poll::Ready(Some(Ok(body.next_piece())))
+                Poll::Ready(Some(Ok(body.next_chunk())))
             }
             Err(other) => Poll::Ready(Some(Ok(other))),
         }
@@ -88,19 +88,22 @@ mod tests {
     use http_body_util::{BodyExt as _, Full};
 
     use super::*;
-    use crate::server::connection::tests::{address, connections};
+    use crate::server::connection::{
+        OpenConnection,
+        tests::{address, connections},
+    };
 
     #[tokio::test]
     async fn a_large_answer_is_passed_on_in_pieces_and_is_in_flight_until_its_end() {
-        let open = connections(10).open(address(1));
-        let answer = Bytes::from(vec![7; 2 * PIECE + 1]);
-        let mut body = SentBody::new(Full::new(answer.clone()), open.handle().begin());
+        let open = OpenConnection::new(&connections(10), address(1));
+        let answer = Bytes::from(vec![7; 2 * MAX_CHUNK_LEN + 1]);
+        let mut body = ChunkedBody::new(Full::new(answer.clone()), open.handle().begin());
         let mut seen = Vec::new();
         while !body.is_end_stream() {
             assert_eq!(body.size_hint().exact(), Some((answer.len() - seen.len()) as u64));
             assert!(open.handle().is_in_flight());
             let piece = body.frame().await.unwrap().unwrap().into_data().unwrap();
-            assert!(piece.len() <= PIECE);
+            assert!(piece.len() <= MAX_CHUNK_LEN);
             seen.extend_from_slice(&piece);
         }
         assert_eq!(seen, answer);

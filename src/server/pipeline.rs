@@ -14,11 +14,11 @@ use warp::reply::Response;
 
 use super::{
     Readiness,
-    answer_body::{self, AnswerBody},
-    body::{self, BodyError, BodyStream},
-    budget::{Bounds, Budget, Full, Owner, Reserved},
+    audience::Who,
+    authorization::bearer,
+    budget::{Budget, BudgetExceeded, BudgetLimits, BudgetOwner, Reservation},
     connection::ConnectionHandle,
-    context::{Context, Shared},
+    context::{RequestContext, SharedContext},
     dispatch,
     http::health,
     hub::{
@@ -29,19 +29,23 @@ use super::{
     peer::{self, TrustedProxies},
     principal::Principal,
     reply::Problem,
-    route::{Body, RECEIPT, Who},
+    request_body::{self, BodyError, BodyStream},
+    response_body::{self, AnswerBody},
+    route::Body,
+    routes,
+    size_limits::RECEIPT_LEN,
 };
 use crate::app::{App, Error};
 
 /// How long a body may pause, and how long it may take in all.
-const BODY_IDLE: Duration = Duration::from_secs(15);
-const BODY_TOTAL: Duration = Duration::from_secs(120);
+const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(15);
+const BODY_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long a request waits for the room of its answer.
-const ROOM_WAIT: Duration = Duration::from_secs(1);
+const RESERVATION_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The way in. Cheap to clone.
 #[derive(Clone)]
-pub struct Gate {
+pub struct RequestPipeline {
     app: App,
     hub: hub::Hub,
     readiness: Readiness,
@@ -52,13 +56,19 @@ pub struct Gate {
     proxies: TrustedProxies,
 }
 
-impl Gate {
+impl RequestPipeline {
     /// A way in to this appliance.
-    pub fn new(app: App, hub: hub::Hub, readiness: Readiness, proxies: TrustedProxies) -> Gate {
+    pub fn new(
+        app: App,
+        hub: hub::Hub,
+        readiness: Readiness,
+        proxies: TrustedProxies,
+    ) -> RequestPipeline {
         let routes = dispatch::filter();
-        let (bodies, answers) = (Budget::new(Bounds::BODIES), Budget::new(Bounds::ANSWERS));
-        let requests = Budget::new(Bounds::REQUESTS);
-        Gate { app, hub, readiness, routes, bodies, answers, requests, proxies }
+        let (bodies, answers) =
+            (Budget::new(BudgetLimits::BODIES), Budget::new(BudgetLimits::ANSWERS));
+        let requests = Budget::new(BudgetLimits::REQUESTS);
+        RequestPipeline { app, hub, readiness, routes, bodies, answers, requests, proxies }
     }
 
     /// Answers one request that arrived from this address.
@@ -114,28 +124,28 @@ impl Gate {
         came: Instant,
         label: &mut &'static str,
     ) -> ::http::Response<AnswerBody> {
-        if let Some(meant) = legacy::address(request.uri().path()) {
+        if let Some(meant) = legacy::address(routes::all(), request.uri().path()) {
             *request.uri_mut() = with_path(request.uri(), meant);
         }
         let path = request.uri().path();
         if let Some((service, asked)) = Service::at(path) {
             *label = hub_label(service, asked);
             if is_encoded(&request) {
-                return answer_body::answer(Problem::encoded().into_response(), None);
+                return response_body::with_reservation(Problem::encoded().into_response(), None);
             }
             request.extensions_mut().insert(self.answers.clone());
             // Apart, as other long steps are: a request that waits for its body would else take room for them.
             let handled = Box::pin(self.hub.handle(service, asked, request, peer));
             let mut response = handled.await;
             // What it holds of the budget stays with its body.
-            let reserved = response.extensions_mut().remove::<Arc<Reserved>>();
-            return answer_body::answer(response, reserved.and_then(Arc::into_inner));
+            let reserved = response.extensions_mut().remove::<Arc<Reservation>>();
+            return response_body::with_reservation(response, reserved.and_then(Arc::into_inner));
         }
         let is_legacy = legacy::is_address(path);
         self.api(request, peer, came, label).await.unwrap_or_else(|problem| {
             let refused =
                 if is_legacy { legacy::http::refused(&problem) } else { problem.into_response() };
-            answer_body::answer(refused, None)
+            response_body::with_reservation(refused, None)
         })
     }
 
@@ -151,7 +161,7 @@ impl Gate {
         let mut body = Some(body);
         // A client that waits to be told to send its body takes the answer instead.
         let waits = parts.headers.contains_key(header::EXPECT);
-        let asked = Asking { peer, encoded, came };
+        let asked = RequestMeta { peer, encoded, came };
         let answer = self.api_answer(parts, &mut body, asked, label).await;
         if let Some(body) = body.as_mut().filter(|body| !waits && !body.is_end_stream()) {
             body::discard(body).await;
@@ -163,10 +173,10 @@ impl Gate {
         self,
         mut parts: Parts,
         incoming: &mut Option<Incoming>,
-        asking: Asking,
+        asking: RequestMeta,
         label: &mut &'static str,
     ) -> Result<::http::Response<AnswerBody>, Problem> {
-        let Asking { peer, encoded, came } = asking;
+        let RequestMeta { peer, encoded, came } = asking;
         let path = parts.uri.path();
         // There, any method will do.
         let method = if path == legacy::HEALTH { &Method::GET } else { &parts.method };
@@ -192,13 +202,13 @@ impl Gate {
         };
         let (route, captured) = match found {
             Ok(found) => found,
-            Err(none) => return Ok(answer_body::answer(none.into_response(), None)),
+            Err(none) => return Ok(response_body::with_reservation(none.into_response(), None)),
         };
-        principal.admit(route)?;
+        principal.admit(route.who)?;
         // It counts until it is answered, however slowly its body comes.
         let mut in_flight = self.requests.of(&principal);
         in_flight.grow(1).map_err(|_| too_many_requests())?;
-        principal.count(&self.app, route).await?;
+        principal.count(&self.app, route.writes.counted_first(route.who)).await?;
         let query = parts.uri.query().unwrap_or_default().to_owned();
         dispatch::check_query(route, &query)?;
         let mut reserved = self.bodies.of(&principal);
@@ -206,31 +216,37 @@ impl Gate {
         let body = match (route.body, incoming.as_mut()) {
             (Body::None, _) | (_, None) => Bytes::new(),
             _ if encoded => return Err(Problem::encoded()),
-            (Body::Json(limit), Some(body)) => whole(body, limit, &mut reserved).await?,
+            (Body::Json(limit), Some(body)) => read_json(body, limit, &mut reserved).await?,
             (Body::Stream(limit), Some(_)) => {
-                stream = incoming.take().map(|body| BodyStream::new(body, limit, BODY_IDLE));
+                stream =
+                    incoming.take().map(|body| BodyStream::new(body, limit, BODY_IDLE_TIMEOUT));
                 Bytes::new()
             }
         };
         let (wanted, least) = route.answer_room();
-        let owner = Owner::from(&principal);
+        let owner = BudgetOwner::from(&principal);
         // What everybody may ask is small, or the same for all; health is told however many do not read.
         let answered = match route.who {
             Who::Anyone => None,
             // As many of these as requests may be in flight take little.
-            _ if wanted <= RECEIPT => {
+            _ if wanted <= RECEIPT_LEN => {
                 let mut receipt = self.answers.owned_by(owner);
                 receipt.set(wanted);
                 Some(receipt)
             }
-            _ => Some(self.answers.reserve(owner, wanted, least, ROOM_WAIT).await.map_err(unsent)?),
+            _ => Some(
+                self.answers
+                    .reserve(owner, wanted, least, RESERVATION_TIMEOUT)
+                    .await
+                    .map_err(too_many_unread)?,
+            ),
         };
-        let context: Shared = Arc::new(Context {
+        let context: SharedContext = Arc::new(RequestContext {
             app: self.app,
             readiness: self.readiness,
             principal,
             peer: Some(peer),
-            is_existing: route.is_existing,
+            is_legacy: route.is_legacy,
             route: format!("{} {}", parts.method, parts.uri.path()),
             query,
             headers: std::mem::take(&mut parts.headers),
@@ -238,51 +254,51 @@ impl Gate {
             stream: Mutex::new(stream),
             came,
             reserved,
-            page_room: answered.as_ref().map_or(wanted, Reserved::bytes),
+            page_room: answered.as_ref().map_or(wanted, Reservation::bytes),
         });
         let response = Box::pin(dispatch::answer(self.routes, route, captured, context)).await;
-        Ok(answer_body::answer(response, answered))
+        Ok(response_body::with_reservation(response, answered))
     }
 }
 
 /// Too many requests of the client are in flight.
 fn too_many_requests() -> Problem {
-    let most = Bounds::REQUESTS.party;
+    let most = BudgetLimits::REQUESTS.party;
     let text = format!("{most} requests of yours are in flight: wait for their answers first");
     let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", text);
     Problem { retry_after: Some(1), ..problem }
 }
 
 /// There is no room for another answer.
-fn unsent(full: Full) -> Problem {
+fn too_many_unread(full: BudgetExceeded) -> Problem {
     let retry_after = Duration::from_secs(1);
     match full {
-        Full::Party => {
-            let most = Bounds::ANSWERS.party;
+        BudgetExceeded::Party => {
+            let most = BudgetLimits::ANSWERS.party;
             let text = format!("{most} bytes of answers to you are not read yet: read them first");
             let status = StatusCode::TOO_MANY_REQUESTS;
             let problem = Problem::new(status, "too_many_unread_answers", text);
             Problem { retry_after: Some(retry_after.as_secs()), ..problem }
         }
-        Full::Everybody => Error::Overloaded { retry_after }.into(),
+        BudgetExceeded::Everybody => Error::Overloaded { retry_after }.into(),
     }
 }
 
 /// What is known of a request besides its head.
-struct Asking {
+struct RequestMeta {
     peer: IpAddr,
     encoded: bool,
     came: Instant,
 }
 
 /// Reads a body of JSON.
-async fn whole(
+async fn read_json(
     incoming: &mut Incoming,
     limit: usize,
-    reserved: &mut Reserved,
+    reserved: &mut Reservation,
 ) -> Result<Bytes, Problem> {
-    let reading = body::read(incoming, limit, BODY_IDLE, reserved);
-    let read = tokio::time::timeout(BODY_TOTAL, reading).await;
+    let reading = request_body::read(incoming, limit, BODY_IDLE_TIMEOUT, reserved);
+    let read = tokio::time::timeout(BODY_TIMEOUT, reading).await;
     read.unwrap_or(Err(BodyError::TimedOut)).map_err(|error| match error {
         BodyError::TooLarge { limit } => Problem::new(
             StatusCode::PAYLOAD_TOO_LARGE,
@@ -297,13 +313,13 @@ async fn whole(
         BodyError::Broken => {
             Problem::bad_request("body_broken", "the body broke off before its end")
         }
-        BodyError::NoRoom(Full::Party) => {
-            let most = Bounds::BODIES.party;
+        BodyError::NoRoom(BudgetExceeded::Party) => {
+            let most = BudgetLimits::BODIES.party;
             let text = format!("you are sending more than {most} bytes at once");
             let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", text);
             Problem { retry_after: Some(1), ..problem }
         }
-        BodyError::NoRoom(Full::Everybody) => {
+        BodyError::NoRoom(BudgetExceeded::Everybody) => {
             let retry_after = Duration::from_secs(1);
             Error::Overloaded { retry_after }.into()
         }
@@ -317,13 +333,6 @@ fn is_encoded(request: &Request<Incoming>) -> bool {
     let mut names = named.flat_map(|value| value.to_str().unwrap_or("unknown").split(','));
     !request.body().is_end_stream()
         && names.any(|name| !matches!(name.trim().to_ascii_lowercase().as_str(), "" | "identity"))
-}
-
-/// The token of an `Authorization: Bearer` header; the scheme is compared without case.
-pub fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 /// The caller's id for the request if it is fit for a log, else one of ours.

@@ -4,16 +4,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{e164, phone, status};
+use super::{
+    codec::Data,
+    method::{Argument, Invocation, Method, method, one},
+    methods::{self, ChatTo, Ids, Saying},
+};
 use crate::{
     app::{Error, conversations::ChatRequest},
     domain::{Message, MessageId, Party, Permission::Chat, Phone, UserId, message::Draft},
     server::{
-        hub::{
-            codec::Data,
-            method::{Argument, Invocation, Method, method, one},
-            methods::{self, ChatTo, Ids, Saying},
-        },
+        legacy::{e164, phone, status},
         route::{Who, Writes},
     },
 };

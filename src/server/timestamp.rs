@@ -10,13 +10,13 @@ use time::{
 const FORMAT: StaticFormatDescription =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
 /// How long such a text is.
-const LENGTH: usize = "2026-01-31T12:00:00.000000Z".len();
+const TEXT_LEN: usize = "2026-01-31T12:00:00.000000Z".len();
 
 /// A time as it is told.
 ///
 /// # Errors
 /// Its year does not have four digits.
-fn write(at: OffsetDateTime, text: &mut [u8; LENGTH]) -> Result<&str, time::error::Format> {
+fn write(at: OffsetDateTime, text: &mut [u8; TEXT_LEN]) -> Result<&str, time::error::Format> {
     let utc = at.to_offset(UtcOffset::UTC);
     utc.format_into(&mut &mut text[..], FORMAT)?;
     Ok(std::str::from_utf8(text).unwrap_or_default())
@@ -24,7 +24,7 @@ fn write(at: OffsetDateTime, text: &mut [u8; LENGTH]) -> Result<&str, time::erro
 
 /// The same as a text of its own; empty for one that has none.
 pub fn text(at: OffsetDateTime) -> String {
-    write(at, &mut [0; LENGTH]).unwrap_or_default().to_owned()
+    write(at, &mut [0; TEXT_LEN]).unwrap_or_default().to_owned()
 }
 
 /// For `#[serde(with)]`.
@@ -32,7 +32,7 @@ pub fn text(at: OffsetDateTime) -> String {
 /// # Errors
 /// Those of the serializer, and of a time that has no such text.
 pub fn serialize<S: Serializer>(at: &OffsetDateTime, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(write(*at, &mut [0; LENGTH]).map_err(S::Error::custom)?)
+    to.serialize_str(write(*at, &mut [0; TEXT_LEN]).map_err(S::Error::custom)?)
 }
 
 /// For `#[serde(with)]`: every text of RFC 3339.
@@ -85,7 +85,7 @@ mod tests {
             (datetime!(2026-01-31 12:00:00 +3), "2026-01-31T09:00:00.000000Z"),
             (datetime!(0001-01-01 00:00:00 UTC), "0001-01-01T00:00:00.000000Z"),
         ] {
-            assert_eq!(write(at, &mut [0; LENGTH]).unwrap(), text);
+            assert_eq!(write(at, &mut [0; TEXT_LEN]).unwrap(), text);
         }
     }
 }

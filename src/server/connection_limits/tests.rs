@@ -8,11 +8,11 @@ fn address(last: u8) -> IpAddr {
     IpAddr::from([203, 0, 113, last])
 }
 
-fn party(number: u8) -> Owner {
-    Owner::Party(Party::Business(UserId(Uuid::from_u128(u128::from(number)))))
+fn party(number: u8) -> ConnectionOwner {
+    ConnectionOwner::Party(Party::Business(UserId(Uuid::from_u128(u128::from(number)))))
 }
 
-fn evicted(id: ConnectionId, limit: Limit) -> Option<Evicted> {
+fn evicted(id: ConnectionId, limit: ConnectionLimit) -> Option<Evicted> {
     Some(Evicted { id, limit })
 }
 
@@ -30,10 +30,10 @@ fn one_address_pays_for_its_own_and_a_request_in_flight_counts_two_seconds_less(
     assert_eq!(table.insert(2, address(1), at(1)), None);
     assert_eq!(table.insert(9, address(2), at(0)), None);
     table.set_in_flight(1, true, at(1));
-    assert_eq!(table.insert(3, address(1), at(1)), evicted(2, Limit::Address));
+    assert_eq!(table.insert(3, address(1), at(1)), evicted(2, ConnectionLimit::Address));
     // Its request waits for its client.
     table.set_in_flight(3, false, at(4));
-    assert_eq!(table.insert(4, address(1), at(4)), evicted(1, Limit::Address));
+    assert_eq!(table.insert(4, address(1), at(4)), evicted(1, ConnectionLimit::Address));
     assert_eq!(table.counts(), [3, 0, 0]);
 }
 
@@ -47,11 +47,11 @@ fn of_all_without_authentication_the_address_with_the_most_pays() {
         assert_eq!(table.insert(id, address(2), at(id)), None);
         table.set_in_flight(id, true, at(id));
     }
-    assert_eq!(table.insert(4, address(3), at(9)), evicted(1, Limit::Unauthenticated));
-    assert_eq!(table.insert(5, address(4), at(9)), evicted(2, Limit::Unauthenticated));
+    assert_eq!(table.insert(4, address(3), at(9)), evicted(1, ConnectionLimit::Unauthenticated));
+    assert_eq!(table.insert(5, address(4), at(9)), evicted(2, ConnectionLimit::Unauthenticated));
     // All have one: the oldest goes.
-    assert_eq!(table.insert(6, address(5), at(9)), evicted(0, Limit::Unauthenticated));
-    assert_eq!(table.make_room(), evicted(3, Limit::Total));
+    assert_eq!(table.insert(6, address(5), at(9)), evicted(0, ConnectionLimit::Unauthenticated));
+    assert_eq!(table.make_room(), evicted(3, ConnectionLimit::Total));
 }
 
 #[test]
@@ -61,18 +61,22 @@ fn a_party_pays_for_its_own_and_counts_for_its_address_when_all_its_own_are_at_w
     for id in 0..2 {
         table.insert(id, address(1), at(id));
         table.set_in_flight(id, true, at(id));
-        assert_eq!(table.authenticate(id, party(1), at(id)), Admission::Admitted(None));
+        assert_eq!(table.authenticate(id, party(1), at(id)), ConnectionAdmission::Admitted(None));
     }
     table.insert(2, address(1), at(3));
     table.set_in_flight(2, true, at(3));
-    assert_eq!(table.authenticate(2, party(1), at(3)), Admission::Refused);
-    assert_eq!(table.authenticate(1, party(1), at(3)), Admission::Admitted(None), "it is already");
+    assert_eq!(table.authenticate(2, party(1), at(3)), ConnectionAdmission::Refused);
+    assert_eq!(
+        table.authenticate(1, party(1), at(3)),
+        ConnectionAdmission::Admitted(None),
+        "it is already"
+    );
     assert_eq!(table.counts(), [1, 2, 0]);
     table.set_in_flight(0, false, at(4));
-    let admission = Admission::Admitted(evicted(0, Limit::Party));
+    let admission = ConnectionAdmission::Admitted(evicted(0, ConnectionLimit::Party));
     assert_eq!(table.authenticate(2, party(1), at(4)), admission);
     assert_eq!(table.counts(), [0, 2, 0]);
-    assert_eq!(table.authenticate(0, party(1), at(4)), Admission::Refused, "it is gone");
+    assert_eq!(table.authenticate(0, party(1), at(4)), ConnectionAdmission::Refused, "it is gone");
 }
 
 #[test]
@@ -82,21 +86,21 @@ fn newcomers_are_served_when_the_authenticated_have_all_they_may_have() {
     for id in 0..6 {
         table.insert(id, address(1), at(id));
         table.set_in_flight(id, true, at(id));
-        let owner = if id == 0 { Owner::Shared } else { party(id as u8) };
-        assert_eq!(table.authenticate(id, owner, at(id)), Admission::Admitted(None));
+        let owner = if id == 0 { ConnectionOwner::Shared } else { party(id as u8) };
+        assert_eq!(table.authenticate(id, owner, at(id)), ConnectionAdmission::Admitted(None));
     }
     table.set_in_flight(0, false, at(6));
     for id in 6..8 {
         assert_eq!(table.insert(id, address(1), at(id)), None);
     }
-    assert_eq!(table.insert(8, address(2), at(8)), evicted(6, Limit::Total));
+    assert_eq!(table.insert(8, address(2), at(8)), evicted(6, ConnectionLimit::Total));
     // A balancer's connection is the last that goes.
     table.set_in_flight(3, false, at(9));
     table.set_in_flight(7, true, at(9));
     table.set_in_flight(8, true, at(9));
-    let admission = Admission::Admitted(evicted(3, Limit::Authenticated));
+    let admission = ConnectionAdmission::Admitted(evicted(3, ConnectionLimit::Authenticated));
     assert_eq!(table.authenticate(8, party(9), at(9)), admission);
-    let admission = Admission::Admitted(evicted(0, Limit::Authenticated));
+    let admission = ConnectionAdmission::Admitted(evicted(0, ConnectionLimit::Authenticated));
     assert_eq!(table.authenticate(7, party(9), at(9)), admission);
     assert_eq!(table.counts(), [0, 6, 0]);
 }
@@ -109,8 +113,8 @@ fn what_a_balancer_names_counts_from_then_on() {
         table.insert(id, address(1), at(id));
         // The third of each evicts the first.
         let expected = match id {
-            2 => evicted(0, Limit::Address),
-            5 => evicted(3, Limit::Address),
+            2 => evicted(0, ConnectionLimit::Address),
+            5 => evicted(3, ConnectionLimit::Address),
             _ => None,
         };
         assert_eq!(table.rename(id, address(2 + (id / 3) as u8)), expected);
@@ -176,9 +180,9 @@ fn check(table: &ConnectionTable) -> Result<(), TestCaseError> {
                 of.clone().filter_map(|(id, one)| one.age().map(|age| (age, *id))).collect();
             prop_assert_eq!((of.count(), &ages), (group.count, &group.candidates));
             match owner {
-                Owner::Address(_) => prop_assert!(group.count <= limits.per_address),
-                Owner::Party(_) => prop_assert!(group.count <= limits.per_party),
-                Owner::Shared => {}
+                ConnectionOwner::Address(_) => prop_assert!(group.count <= limits.per_address),
+                ConnectionOwner::Party(_) => prop_assert!(group.count <= limits.per_party),
+                ConnectionOwner::Shared => {}
             }
         }
     }
@@ -199,7 +203,7 @@ proptest! {
             let mut ids: Vec<ConnectionId> = table.connections.keys().copied().collect();
             ids.sort_unstable();
             let one = |at: usize| ids.get(at % ids.len().max(1)).copied().unwrap_or(u64::MAX);
-            let before: HashMap<ConnectionId, (Owner, bool, Instant)> = table
+            let before: HashMap<ConnectionId, (ConnectionOwner, bool, Instant)> = table
                 .connections
                 .iter()
                 .map(|(id, one)| (*id, (one.owner.clone(), one.in_flight, one.since)))
@@ -217,12 +221,12 @@ proptest! {
                     None
                 }
                 Step::Party(at, to) => match table.authenticate(one(at), party(to), now) {
-                    Admission::Admitted(gone) => gone,
-                    Admission::Refused => None,
+                    ConnectionAdmission::Admitted(gone) => gone,
+                    ConnectionAdmission::Refused => None,
                 },
-                Step::Shared(at) => match table.authenticate(one(at), Owner::Shared, now) {
-                    Admission::Admitted(gone) => gone,
-                    Admission::Refused => None,
+                Step::Shared(at) => match table.authenticate(one(at), ConnectionOwner::Shared, now) {
+                    ConnectionAdmission::Admitted(gone) => gone,
+                    ConnectionAdmission::Refused => None,
                 },
                 Step::End(at) => {
                     table.end(one(at));
@@ -235,11 +239,11 @@ proptest! {
             prop_assert!(!table.connections.contains_key(&gone.id));
             let (owner, in_flight, since) = &before[&gone.id];
             if *in_flight {
-                prop_assert!(matches!(owner, Owner::Address(_)), "who has authenticated keeps it");
+                prop_assert!(matches!(owner, ConnectionOwner::Address(_)), "who has authenticated keeps it");
                 // All that its address has without a request are younger by what a request counts.
                 for (other, in_flight, idle_since) in before.values() {
                     if other == owner && !in_flight {
-                        prop_assert!(*idle_since >= *since + IN_FLIGHT);
+                        prop_assert!(*idle_since >= *since + IN_FLIGHT_ALLOWANCE);
                     }
                 }
             }

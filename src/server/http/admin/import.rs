@@ -12,15 +12,15 @@ use crate::{
         off_loop::off_loop,
     },
     server::{
-        context::{Context, Shared, unreadable},
-        many::{Many, tree},
+        bounded_list::{BoundedList, parse_item},
+        context::{RequestContext, SharedContext, unreadable},
         reply::{self, Problem, answer},
-        route::BATCH,
+        size_limits::MAX_BATCH_LEN,
     },
 };
 
 /// The longest name of a file, in characters.
-const LONGEST_NAME: usize = 200;
+const MAX_NAME_LEN: usize = 200;
 
 /// Messages of the existing system.
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -30,7 +30,7 @@ pub(in crate::server) struct MessagesBody<'a> {
     /// 1 to 500, each with its values by the names of their columns.
     #[schema(value_type = Vec<Object>)]
     #[serde(borrow)]
-    rows: Many<&'a RawValue>,
+    rows: BoundedList<&'a RawValue>,
     /// Whose messages are of which no sender is told, or one that is no business user here.
     from: Option<String>,
     /// The name of the file that they come from: the story of a message tells of it.
@@ -54,7 +54,7 @@ pub(in crate::server) struct UsersBody<'a> {
     /// 1 to 500, each with its values by the names of their columns.
     #[schema(value_type = Vec<Object>)]
     #[serde(borrow)]
-    rows: Many<&'a RawValue>,
+    rows: BoundedList<&'a RawValue>,
     /// Only look what would be done.
     #[serde(default)]
     dry_run: bool,
@@ -108,11 +108,11 @@ impl ImportedView {
 }
 
 /// `POST /admin/import/messages`.
-pub async fn messages(context: Shared) -> Response {
+pub async fn messages(context: SharedContext) -> Response {
     answer(try_messages(&context).await)
 }
 
-async fn try_messages(context: &Context) -> Result<Response, Problem> {
+async fn try_messages(context: &RequestContext) -> Result<Response, Problem> {
     let by = context.administrator()?;
     let body: MessagesBody<'_> = context.json()?;
     let by = because(by, body.reason.as_deref())?;
@@ -132,11 +132,11 @@ async fn try_messages(context: &Context) -> Result<Response, Problem> {
 }
 
 /// `POST /admin/import/users`.
-pub async fn users(context: Shared) -> Response {
+pub async fn users(context: SharedContext) -> Response {
     answer(try_users(&context).await)
 }
 
-async fn try_users(context: &Context) -> Result<Response, Problem> {
+async fn try_users(context: &RequestContext) -> Result<Response, Problem> {
     let by = context.administrator()?;
     let body: UsersBody<'_> = context.json()?;
     let by = because(by, body.reason.as_deref())?;
@@ -148,18 +148,18 @@ async fn try_users(context: &Context) -> Result<Response, Problem> {
 /// The name of a file, as it is told later.
 fn file(given: Option<&str>) -> Result<&str, Problem> {
     let name = given.unwrap_or("the admin API").trim();
-    let fits = (1..=LONGEST_NAME).contains(&name.chars().count());
+    let fits = (1..=MAX_NAME_LEN).contains(&name.chars().count());
     if fits && !name.contains(char::is_control) {
         return Ok(name);
     }
-    let message = format!("file must be a name of 1 to {LONGEST_NAME} characters");
+    let message = format!("file must be a name of 1 to {MAX_NAME_LEN} characters");
     Err(Problem::field("file", "invalid_name", message))
 }
 
 fn rows(given: Vec<&RawValue>) -> Result<Vec<SourceRow>, Problem> {
     let read = given.into_iter().map(|item| {
-        let values: Map<String, Value> =
-            serde_json::from_value(tree(item, BATCH)?).map_err(|error| unreadable(&error))?;
+        let values: Map<String, Value> = serde_json::from_value(parse_item(item, MAX_BATCH_LEN)?)
+            .map_err(|error| unreadable(&error))?;
         let mut row = SourceRow::default();
         for (name, value) in &values {
             match value {

@@ -14,22 +14,22 @@ use crate::{
 #[derive(Serialize, utoipa::ToSchema)]
 #[serde(tag = "record", rename_all = "camelCase")]
 #[schema(as = ExportRecord)]
-pub(in crate::server) enum Record<'a> {
+pub(in crate::server) enum ExportRecord<'a> {
     /// The mobile user.
     #[serde(rename_all = "camelCase")]
     MobileUser {
         id: uuid::Uuid,
         phone: &'a str,
         status: &'static str,
-        #[serde(with = "crate::server::moment")]
+        #[serde(with = "crate::server::timestamp")]
         created_at: OffsetDateTime,
     },
     /// When it was here last.
     #[serde(rename_all = "camelCase")]
     Presence {
-        #[serde(with = "crate::server::moment")]
+        #[serde(with = "crate::server::timestamp")]
         connected_at: OffsetDateTime,
-        #[serde(with = "crate::server::moment::option")]
+        #[serde(with = "crate::server::timestamp::option")]
         disconnected_at: Option<OffsetDateTime>,
         disconnect_reason: Option<&'a str>,
     },
@@ -40,20 +40,20 @@ pub(in crate::server) enum Record<'a> {
         token: &'a str,
         platform: &'static str,
         active: bool,
-        #[serde(with = "crate::server::moment")]
+        #[serde(with = "crate::server::timestamp")]
         created_at: OffsetDateTime,
-        #[serde(with = "crate::server::moment::option")]
+        #[serde(with = "crate::server::timestamp::option")]
         last_used_at: Option<OffsetDateTime>,
     },
     /// Never the token itself: it is not stored.
     #[serde(rename_all = "camelCase")]
     Token {
         id: uuid::Uuid,
-        #[serde(with = "crate::server::moment")]
+        #[serde(with = "crate::server::timestamp")]
         created_at: OffsetDateTime,
-        #[serde(with = "crate::server::moment::option")]
+        #[serde(with = "crate::server::timestamp::option")]
         expires_at: Option<OffsetDateTime>,
-        #[serde(with = "crate::server::moment::option")]
+        #[serde(with = "crate::server::timestamp::option")]
         revoked_at: Option<OffsetDateTime>,
     },
     /// With a business.
@@ -80,14 +80,14 @@ pub(in crate::server) enum Record<'a> {
 #[serde(rename_all = "camelCase")]
 #[schema(as = ExportedEvent)]
 pub(in crate::server) struct EventView<'a> {
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     at: OffsetDateTime,
     kind: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     detail: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     count: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none", with = "crate::server::moment::option")]
+    #[serde(skip_serializing_if = "Option::is_none", with = "crate::server::timestamp::option")]
     last_at: Option<OffsetDateTime>,
 }
 
@@ -104,9 +104,9 @@ impl<'a> From<&'a Event> for EventView<'a> {
     }
 }
 
-impl<'a> From<&'a MobileUser> for Record<'a> {
+impl<'a> From<&'a MobileUser> for ExportRecord<'a> {
     fn from(user: &'a MobileUser) -> Self {
-        Record::MobileUser {
+        ExportRecord::MobileUser {
             id: user.id.0,
             phone: user.phone.as_str(),
             status: user.status.name(),
@@ -115,9 +115,9 @@ impl<'a> From<&'a MobileUser> for Record<'a> {
     }
 }
 
-impl<'a> From<&'a Trace> for Record<'a> {
+impl<'a> From<&'a Trace> for ExportRecord<'a> {
     fn from(trace: &'a Trace) -> Self {
-        Record::Presence {
+        ExportRecord::Presence {
             connected_at: trace.connected_at,
             disconnected_at: trace.disconnected_at,
             disconnect_reason: trace.disconnect_reason.as_deref(),
@@ -125,9 +125,9 @@ impl<'a> From<&'a Trace> for Record<'a> {
     }
 }
 
-impl<'a> From<&'a Device> for Record<'a> {
+impl<'a> From<&'a Device> for ExportRecord<'a> {
     fn from(device: &'a Device) -> Self {
-        Record::Device {
+        ExportRecord::Device {
             id: device.id,
             token: &device.token,
             platform: match device.platform {
@@ -142,9 +142,9 @@ impl<'a> From<&'a Device> for Record<'a> {
     }
 }
 
-impl From<&Listed> for Record<'_> {
+impl From<&Listed> for ExportRecord<'_> {
     fn from(token: &Listed) -> Self {
-        Record::Token {
+        ExportRecord::Token {
             id: token.id.0,
             created_at: token.created_at,
             expires_at: token.expires_at,

@@ -11,19 +11,21 @@ use metrics::Gauge;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    connection::ConnectionHandle,
+    connection_limits::{
+        ConnectionAdmission, ConnectionId, ConnectionLimits, ConnectionOwner, ConnectionTable,
+        Evicted,
+    },
     peer::block,
-    places::{Admission, ConnectionId, ConnectionLimits, ConnectionTable, Evicted, Owner},
 };
 
 /// How often the log says that connections are evicted.
-const WARN_EVERY: Duration = Duration::from_secs(60);
+const WARN_INTERVAL: Duration = Duration::from_secs(60);
 /// In the order of [`ConnectionTable::counts`].
 const STATES: [&str; 3] = ["unauthenticated", "authenticated", "shared"];
 
 /// The connections of a listener. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Connections {
+pub(super) struct ConnectionRegistry {
     inner: Arc<Inner>,
 }
 
@@ -43,35 +45,12 @@ struct Open {
     evicted: u64,
 }
 
-/// The entry of a connection; dropping it removes the entry.
-pub(super) struct OpenConnection {
-    id: ConnectionId,
-    connections: Connections,
-    handle: ConnectionHandle,
-}
-
-impl OpenConnection {
-    pub(super) fn handle(&self) -> &ConnectionHandle {
-        &self.handle
-    }
-}
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        self.connections.change(|open| {
-            open.table.end(self.id);
-            open.ends.remove(&self.id);
-            (None, ())
-        });
-    }
-}
-
-impl Connections {
+impl ConnectionRegistry {
     pub(super) fn new(
         listener: &'static str,
         limits: ConnectionLimits,
         header_timeout: Duration,
-    ) -> Connections {
+    ) -> ConnectionRegistry {
         let gauges = STATES.map(
             |state| metrics::gauge!("esh3ar_http_connections", "listener" => listener, "state" => state),
         );
@@ -82,33 +61,47 @@ impl Connections {
             warned: None,
             evicted: 0,
         });
-        Connections { inner: Arc::new(Inner { listener, header_timeout, gauges, open }) }
+        ConnectionRegistry { inner: Arc::new(Inner { listener, header_timeout, gauges, open }) }
     }
 
-    /// A connection was accepted from this address.
-    pub(super) fn open(&self, address: IpAddr) -> OpenConnection {
-        let end = CancellationToken::new();
-        let id = self.change(|open| {
+    /// Enters a connection that was accepted from this address; `end` is cancelled when it has to go.
+    pub(super) fn insert(&self, address: IpAddr, end: CancellationToken) -> ConnectionId {
+        self.change(|open| {
             open.last_id += 1;
             let id = open.last_id;
-            open.ends.insert(id, end.clone());
+            open.ends.insert(id, end);
             (open.table.insert(id, block(address), Instant::now()), id)
+        })
+    }
+
+    /// Removes a connection that has ended.
+    pub(super) fn remove(&self, id: ConnectionId) {
+        self.change(|open| {
+            open.table.end(id);
+            open.ends.remove(&id);
+            (None, ())
         });
-        let times = self.inner.header_timeout;
-        let handle = ConnectionHandle::new(id, self.clone(), times, address, end);
-        OpenConnection { id, connections: self.clone(), handle }
+    }
+
+    /// How long its connections may take for the head of a request.
+    pub(super) fn header_timeout(&self) -> Duration {
+        self.inner.header_timeout
     }
 
     pub(super) fn rename(&self, id: ConnectionId, address: IpAddr) {
         self.change(|open| (open.table.rename(id, block(address)), ()));
     }
 
-    pub(super) fn authenticate(&self, id: ConnectionId, owner: Owner) -> Admission {
+    pub(super) fn authenticate(
+        &self,
+        id: ConnectionId,
+        owner: ConnectionOwner,
+    ) -> ConnectionAdmission {
         self.change(|open| {
             let admission = open.table.authenticate(id, owner, Instant::now());
             match admission {
-                Admission::Admitted(evicted) => (evicted, admission),
-                Admission::Refused => (None, admission),
+                ConnectionAdmission::Admitted(evicted) => (evicted, admission),
+                ConnectionAdmission::Refused => (None, admission),
             }
         })
     }
@@ -160,7 +153,7 @@ impl Connections {
         tracing::debug!(listener = self.inner.listener, limit, "a connection was evicted");
         open.evicted += 1;
         let now = Instant::now();
-        if open.warned.is_none_or(|warned| now.duration_since(warned) >= WARN_EVERY) {
+        if open.warned.is_none_or(|warned| now.duration_since(warned) >= WARN_INTERVAL) {
             let [unauthenticated, authenticated, shared] = open.table.counts();
             tracing::warn!(
                 listener = self.inner.listener,

@@ -19,10 +19,10 @@ use std::{
 use crate::domain::Party;
 
 /// Connections that the authenticated cannot take: of these newcomers and health checks are served.
-const NEWCOMERS: usize = 64;
+const RESERVED_UNAUTHENTICATED: usize = 64;
 /// So much younger a request in flight makes a connection without authentication. Requests without a token are
 /// answered sooner; one that takes longer waits for its client.
-const IN_FLIGHT: Duration = Duration::from_secs(2);
+const IN_FLIGHT_ALLOWANCE: Duration = Duration::from_secs(2);
 
 /// What a connection is called.
 pub type ConnectionId = u64;
@@ -48,7 +48,7 @@ impl ConnectionLimits {
             total,
             unauthenticated: half,
             per_address: per_address.clamp(1, half),
-            authenticated: total - NEWCOMERS.min(total.div_ceil(4)),
+            authenticated: total - RESERVED_UNAUTHENTICATED.min(total.div_ceil(4)),
             per_party: per_party.clamp(1, half),
             shared: half,
         }
@@ -71,7 +71,7 @@ impl ConnectionLimits {
 
 /// For whom a connection counts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Owner {
+pub enum ConnectionOwner {
     /// An address (see [`super::peer::block`]): nobody has authenticated.
     Address(IpAddr),
     /// The party whose token was shown first.
@@ -82,7 +82,7 @@ pub enum Owner {
 
 /// Which limit a connection was evicted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limit {
+pub enum ConnectionLimit {
     /// That of one address without authentication.
     Address,
     /// That of all without authentication.
@@ -97,16 +97,16 @@ pub enum Limit {
     Total,
 }
 
-impl Limit {
+impl ConnectionLimit {
     /// Its name in metrics.
     pub fn name(self) -> &'static str {
         match self {
-            Limit::Address => "address",
-            Limit::Unauthenticated => "unauthenticated",
-            Limit::Party => "party",
-            Limit::Shared => "shared",
-            Limit::Authenticated => "authenticated",
-            Limit::Total => "total",
+            ConnectionLimit::Address => "address",
+            ConnectionLimit::Unauthenticated => "unauthenticated",
+            ConnectionLimit::Party => "party",
+            ConnectionLimit::Shared => "shared",
+            ConnectionLimit::Authenticated => "authenticated",
+            ConnectionLimit::Total => "total",
         }
     }
 }
@@ -117,12 +117,12 @@ pub struct Evicted {
     /// Which.
     pub id: ConnectionId,
     /// For which limit.
-    pub limit: Limit,
+    pub limit: ConnectionLimit,
 }
 
 /// What came of an authentication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Admission {
+pub enum ConnectionAdmission {
     /// The connection counts for its party now, in place of another if one was evicted.
     Admitted(Option<Evicted>),
     /// There is no room: it goes on counting for its address.
@@ -140,7 +140,7 @@ pub struct ConnectionTable {
 
 #[derive(Debug)]
 struct Connection {
-    owner: Owner,
+    owner: ConnectionOwner,
     in_flight: bool,
     since: Instant,
 }
@@ -150,8 +150,8 @@ impl Connection {
     fn age(&self) -> Option<Instant> {
         match (&self.owner, self.in_flight) {
             (_, false) => Some(self.since),
-            (Owner::Address(_), true) => Some(self.since + IN_FLIGHT),
-            (Owner::Party(_) | Owner::Shared, true) => None,
+            (ConnectionOwner::Address(_), true) => Some(self.since + IN_FLIGHT_ALLOWANCE),
+            (ConnectionOwner::Party(_) | ConnectionOwner::Shared, true) => None,
         }
     }
 }
@@ -163,7 +163,7 @@ type Candidate = (Instant, ConnectionId);
 #[derive(Debug, Default)]
 struct Side {
     count: usize,
-    groups: HashMap<Owner, Group>,
+    groups: HashMap<ConnectionOwner, Group>,
     /// The first candidate of each group; the greatest is that of the largest group, and of several the oldest.
     ranks: BTreeSet<Rank>,
 }
@@ -177,15 +177,15 @@ struct Group {
 }
 
 impl Group {
-    fn rank(&self, owner: &Owner) -> Option<Rank> {
+    fn rank(&self, owner: &ConnectionOwner) -> Option<Rank> {
         // A balancer's connections are those of many, of whom each has less than one.
-        let weight = if *owner == Owner::Shared { 0 } else { self.count };
+        let weight = if *owner == ConnectionOwner::Shared { 0 } else { self.count };
         self.candidates.first().map(|first| (weight, Reverse(*first)))
     }
 }
 
 impl Side {
-    fn change(&mut self, owner: &Owner, change: impl FnOnce(&mut Group)) {
+    fn change(&mut self, owner: &ConnectionOwner, change: impl FnOnce(&mut Group)) {
         let group = self.groups.entry(owner.clone()).or_default();
         let (rank, count) = (group.rank(owner), group.count);
         change(group);
@@ -218,12 +218,12 @@ impl Side {
         });
     }
 
-    fn of(&self, owner: &Owner) -> usize {
+    fn of(&self, owner: &ConnectionOwner) -> usize {
         self.groups.get(owner).map_or(0, |group| group.count)
     }
 
     /// The oldest that may be evicted of one owner.
-    fn oldest_of(&self, owner: &Owner) -> Option<ConnectionId> {
+    fn oldest_of(&self, owner: &ConnectionOwner) -> Option<ConnectionId> {
         self.groups.get(owner)?.candidates.first().map(|(_, id)| *id)
     }
 
@@ -247,14 +247,17 @@ impl ConnectionTable {
     /// A connection has been accepted. Which one has to go for it.
     pub fn insert(&mut self, id: ConnectionId, from: IpAddr, now: Instant) -> Option<Evicted> {
         self.remove(id);
-        self.add(id, Connection { owner: Owner::Address(from), in_flight: false, since: now })
+        self.add(
+            id,
+            Connection { owner: ConnectionOwner::Address(from), in_flight: false, since: now },
+        )
     }
 
     /// The address of a connection has become known. Which one has to go for it.
     pub fn rename(&mut self, id: ConnectionId, from: IpAddr) -> Option<Evicted> {
-        let owner = Owner::Address(from);
+        let owner = ConnectionOwner::Address(from);
         let renamed = |connection: &Connection| {
-            connection.owner != owner && matches!(connection.owner, Owner::Address(_))
+            connection.owner != owner && matches!(connection.owner, ConnectionOwner::Address(_))
         };
         if !self.connections.get(&id).is_some_and(renamed) {
             return None;
@@ -265,15 +268,15 @@ impl ConnectionTable {
 
     /// Adds a connection without authentication, and makes room for it before.
     fn add(&mut self, id: ConnectionId, connection: Connection) -> Option<Evicted> {
-        let Owner::Address(_) = connection.owner else { return None };
+        let ConnectionOwner::Address(_) = connection.owner else { return None };
         let side = &self.unauthenticated;
         let evicted = if side.of(&connection.owner) >= self.limits.per_address {
-            side.oldest_of(&connection.owner).map(|id| (id, Limit::Address))
+            side.oldest_of(&connection.owner).map(|id| (id, ConnectionLimit::Address))
         } else if side.count >= self.limits.unauthenticated {
-            side.oldest_of_most().map(|id| (id, Limit::Unauthenticated))
+            side.oldest_of_most().map(|id| (id, ConnectionLimit::Unauthenticated))
         } else if self.connections.len() >= self.limits.total {
             // There is one: the authenticated never have all.
-            side.oldest_of_most().map(|id| (id, Limit::Total))
+            side.oldest_of_most().map(|id| (id, ConnectionLimit::Total))
         } else {
             None
         };
@@ -284,28 +287,33 @@ impl ConnectionTable {
     }
 
     /// A request of this connection has shown who sends it. The first one decides.
-    pub fn authenticate(&mut self, id: ConnectionId, owner: Owner, now: Instant) -> Admission {
+    pub fn authenticate(
+        &mut self,
+        id: ConnectionId,
+        owner: ConnectionOwner,
+        now: Instant,
+    ) -> ConnectionAdmission {
         match self.connections.get(&id) {
-            None => return Admission::Refused,
-            Some(connection) if !matches!(connection.owner, Owner::Address(_)) => {
-                return Admission::Admitted(None);
+            None => return ConnectionAdmission::Refused,
+            Some(connection) if !matches!(connection.owner, ConnectionOwner::Address(_)) => {
+                return ConnectionAdmission::Admitted(None);
             }
             Some(_) => {}
         }
         let side = &self.authenticated;
         let (most, limit) = match owner {
-            Owner::Shared => (self.limits.shared, Limit::Shared),
-            _ => (self.limits.per_party, Limit::Party),
+            ConnectionOwner::Shared => (self.limits.shared, ConnectionLimit::Shared),
+            _ => (self.limits.per_party, ConnectionLimit::Party),
         };
         let (full, evicted) = if side.of(&owner) >= most {
             (true, side.oldest_of(&owner).map(|id| (id, limit)))
         } else if side.count >= self.limits.authenticated {
-            (true, side.oldest_of_most().map(|id| (id, Limit::Authenticated)))
+            (true, side.oldest_of_most().map(|id| (id, ConnectionLimit::Authenticated)))
         } else {
             (false, None)
         };
         if full && evicted.is_none() {
-            return Admission::Refused;
+            return ConnectionAdmission::Refused;
         }
         let evicted = evicted.map(|(id, limit)| self.evict(id, limit));
         if let Some(connection) = self.remove(id) {
@@ -314,7 +322,7 @@ impl ConnectionTable {
             self.authenticated.add(id, &connection);
             self.connections.insert(id, connection);
         }
-        Admission::Admitted(evicted)
+        ConnectionAdmission::Admitted(evicted)
     }
 
     /// From now on the connection has a request in flight, or none any more.
@@ -322,8 +330,10 @@ impl ConnectionTable {
         let Some(connection) = self.remove(id) else { return };
         let connection = Connection { in_flight, since: now, ..connection };
         match connection.owner {
-            Owner::Address(_) => self.unauthenticated.add(id, &connection),
-            Owner::Party(_) | Owner::Shared => self.authenticated.add(id, &connection),
+            ConnectionOwner::Address(_) => self.unauthenticated.add(id, &connection),
+            ConnectionOwner::Party(_) | ConnectionOwner::Shared => {
+                self.authenticated.add(id, &connection)
+            }
         }
         self.connections.insert(id, connection);
     }
@@ -331,10 +341,10 @@ impl ConnectionTable {
     /// Makes room by one without authentication, if there is one.
     pub fn make_room(&mut self) -> Option<Evicted> {
         let id = self.unauthenticated.oldest_of_most()?;
-        Some(self.evict(id, Limit::Total))
+        Some(self.evict(id, ConnectionLimit::Total))
     }
 
-    fn evict(&mut self, id: ConnectionId, limit: Limit) -> Evicted {
+    fn evict(&mut self, id: ConnectionId, limit: ConnectionLimit) -> Evicted {
         self.remove(id);
         Evicted { id, limit }
     }
@@ -347,15 +357,17 @@ impl ConnectionTable {
     fn remove(&mut self, id: ConnectionId) -> Option<Connection> {
         let connection = self.connections.remove(&id)?;
         match connection.owner {
-            Owner::Address(_) => self.unauthenticated.remove(id, &connection),
-            Owner::Party(_) | Owner::Shared => self.authenticated.remove(id, &connection),
+            ConnectionOwner::Address(_) => self.unauthenticated.remove(id, &connection),
+            ConnectionOwner::Party(_) | ConnectionOwner::Shared => {
+                self.authenticated.remove(id, &connection)
+            }
         }
         Some(connection)
     }
 
     /// How many there are without authentication, of parties, and shared.
     pub fn counts(&self) -> [usize; 3] {
-        let shared = self.authenticated.of(&Owner::Shared);
+        let shared = self.authenticated.of(&ConnectionOwner::Shared);
         [self.unauthenticated.count, self.authenticated.count - shared, shared]
     }
 }

@@ -17,19 +17,19 @@ use hyper::rt::Executor;
 use tokio::time::Sleep;
 
 tokio::task_local! {
-    static PROGRESS: Arc<Progress>;
+    static PROGRESS: Arc<StreamProgress>;
 }
 
 /// What of its answer a stream was given, between the answer's body and the task of the stream.
 #[derive(Debug, Default)]
-pub struct Progress {
+pub struct StreamProgress {
     /// Twice the number of pieces that were given; one more while the last one is not taken.
     given: AtomicU64,
 }
 
-impl Progress {
+impl StreamProgress {
     /// That of the stream whose task this is; none over HTTP/1.
-    pub fn of_this_stream() -> Option<Arc<Progress>> {
+    pub fn of_this_stream() -> Option<Arc<StreamProgress>> {
         PROGRESS.try_with(Arc::clone).ok()
     }
 
@@ -70,14 +70,14 @@ where
     F::Output: Send + 'static,
 {
     fn execute(&self, stream: F) {
-        let progress = Arc::new(Progress::default());
+        let progress = Arc::new(StreamProgress::default());
         let watched = watch(stream, Arc::clone(&progress), self.timeout);
         tokio::spawn(PROGRESS.scope(progress, watched));
     }
 }
 
 /// Ends with the stream, or drops it when no piece of its answer was taken for so long; that resets it.
-async fn watch<F: Future>(stream: F, progress: Arc<Progress>, timeout: Duration) {
+async fn watch<F: Future>(stream: F, progress: Arc<StreamProgress>, timeout: Duration) {
     tokio::pin!(stream);
     // Set only while a piece waits, so that a stream whose client reads needs no timer.
     let mut due: Option<(u64, Pin<Box<Sleep>>)> = None;
@@ -114,7 +114,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_stream_ends_when_no_piece_is_taken() {
-        let progress = Arc::new(Progress::default());
+        let progress = Arc::new(StreamProgress::default());
         let begun = Instant::now();
         progress.give();
         watch(std::future::pending::<()>(), Arc::clone(&progress), TIMEOUT).await;
@@ -123,7 +123,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_stream_that_is_read_or_has_nothing_to_give_goes_on() {
-        let progress = Arc::new(Progress::default());
+        let progress = Arc::new(StreamProgress::default());
         let given = Arc::clone(&progress);
         let begun = Instant::now();
         let stream = async move {
@@ -142,10 +142,10 @@ mod tests {
 
     #[tokio::test]
     async fn the_body_finds_the_progress_of_its_stream() {
-        assert!(Progress::of_this_stream().is_none());
+        assert!(StreamProgress::of_this_stream().is_none());
         let (told, heard) = tokio::sync::oneshot::channel();
         StreamExecutor::new(TIMEOUT).execute(async move {
-            let _ = told.send(Progress::of_this_stream().is_some());
+            let _ = told.send(StreamProgress::of_this_stream().is_some());
         });
         assert!(heard.await.unwrap());
     }

@@ -9,9 +9,9 @@ use crate::domain::message::PAGE_BYTES;
 
 /// The most bytes of a page in JSON that has more than one item: no more than what is read for it, so that a page for
 /// which not all was read is one that is cut.
-pub const LARGEST: usize = PAGE_BYTES;
+pub const MAX_PAGE_LEN: usize = PAGE_BYTES;
 /// The same while there is no room for a page of the largest size.
-pub const LEAST: usize = 16 * 1024;
+pub const MIN_PAGE_LEN: usize = 16 * 1024;
 
 /// Items as a list in JSON of at most `room` bytes, or the first one alone if it is longer. Gives the list, and how
 /// many items it has.
@@ -158,13 +158,16 @@ mod tests {
     #[test]
     fn a_page_has_one_item_at_least_and_none_if_there_is_none() {
         let none: [String; 0] = [];
-        assert_eq!(page(&none, false, LEAST, |text| text, |_| 1), b"{\"items\":[],\"next\":null}");
+        assert_eq!(
+            page(&none, false, MIN_PAGE_LEN, |text| text, |_| 1),
+            b"{\"items\":[],\"next\":null}"
+        );
         let long = ["\u{1}".repeat(10_000), "short".to_owned()];
-        let (items, next) = read(&page(&long, false, LEAST, |text| text, |text| text.len()));
+        let (items, next) = read(&page(&long, false, MIN_PAGE_LEN, |text| text, |text| text.len()));
         assert_eq!((items.len(), next), (1, json!(10_000)));
-        assert_eq!(fitting(&long, LEAST), 1);
-        assert_eq!(fitting(&long, LARGEST), 2);
-        let (items, next) = read(&written(&list(&long, LARGEST, |text| text).0, Some("x")));
+        assert_eq!(fitting(&long, MIN_PAGE_LEN), 1);
+        assert_eq!(fitting(&long, MAX_PAGE_LEN), 2);
+        let (items, next) = read(&written(&list(&long, MAX_PAGE_LEN, |text| text).0, Some("x")));
         assert_eq!((items.len(), next), (2, json!("x")));
     }
 

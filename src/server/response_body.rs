@@ -10,7 +10,7 @@ use http::Response;
 use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
 use hyper::body::{Body, Frame, SizeHint};
 
-use super::budget::Reserved;
+use super::budget::Reservation;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -18,23 +18,26 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 pub struct AnswerBody {
     inner: UnsyncBoxBody<Bytes, Failure>,
     /// What it holds of the budget, until its bytes hold that themselves.
-    reserved: Option<Reserved>,
+    reserved: Option<Reservation>,
 }
 
 /// Bytes that count until the last of them is dropped, wherever that is.
-struct Counted {
+struct ReservedBytes {
     bytes: Bytes,
-    _reserved: Reserved,
+    _reserved: Reservation,
 }
 
-impl AsRef<[u8]> for Counted {
+impl AsRef<[u8]> for ReservedBytes {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
 }
 
 /// An answer that counts as `reserved` does: with its exact size, if that is known.
-pub fn answer<B>(response: Response<B>, reserved: Option<Reserved>) -> Response<AnswerBody>
+pub fn with_reservation<B>(
+    response: Response<B>,
+    reserved: Option<Reservation>,
+) -> Response<AnswerBody>
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Failure>,
@@ -67,7 +70,7 @@ impl Body for AnswerBody {
         let is_last = body.inner.is_end_stream();
         Poll::Ready(Some(Ok(frame.map_data(|bytes| {
             match body.reserved.take_if(|_| is_last && !bytes.is_empty()) {
-                Some(reserved) => Bytes::from_owner(Counted { bytes, _reserved: reserved }),
+                Some(reserved) => Bytes::from_owner(ReservedBytes { bytes, _reserved: reserved }),
                 None => bytes,
             }
         }))))
@@ -88,20 +91,20 @@ mod tests {
 
     use super::*;
     use crate::server::{
-        budget::{Bounds, Budget, Full as NoRoom},
+        budget::{Budget, BudgetExceeded as NoRoom, BudgetLimits},
         principal::Principal,
     };
 
     #[tokio::test]
     async fn an_answer_counts_until_its_last_byte_is_dropped() {
-        let party = Bounds::ANSWERS.party;
-        let budget = Budget::new(Bounds::ANSWERS);
+        let party = BudgetLimits::ANSWERS.party;
+        let budget = Budget::new(BudgetLimits::ANSWERS);
         let stranger = Principal::Anyone { peer: "203.0.113.9".parse().unwrap() };
         let mut reserved = budget.of(&stranger);
         reserved.grow(party).unwrap();
         let size = 3000;
         let response = Response::new(Full::new(Bytes::from(vec![7; size])));
-        let mut response = answer(response, Some(reserved));
+        let mut response = with_reservation(response, Some(reserved));
         let mut room = budget.of(&stranger);
         room.grow(party - size).expect("what it does not need is free");
         assert_eq!(response.body().size_hint().exact(), Some(size as u64));
@@ -117,11 +120,11 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_that_is_not_sent_counts_no_longer() {
-        let budget = Budget::new(Bounds::ANSWERS);
+        let budget = Budget::new(BudgetLimits::ANSWERS);
         let stranger = Principal::Anyone { peer: "203.0.113.9".parse().unwrap() };
         let mut reserved = budget.of(&stranger);
         reserved.grow(1000).unwrap();
-        drop(answer(Response::new(Full::new(Bytes::from_static(b"x"))), Some(reserved)));
-        budget.of(&stranger).grow(Bounds::ANSWERS.party).unwrap();
+        drop(with_reservation(Response::new(Full::new(Bytes::from_static(b"x"))), Some(reserved)));
+        budget.of(&stranger).grow(BudgetLimits::ANSWERS.party).unwrap();
     }
 }
