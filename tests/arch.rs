@@ -1,5 +1,6 @@
-//! The layering test: which room may look into which, which crate belongs to which room, and a few
-//! rules that no compiler keeps. The tables are those of docs/ARCHITECTURE.md.
+//! The layering test: which room may look into which, which crate belongs to which room, that modules import in
+//! no circle, which names are used, and a few rules that no compiler keeps. The tables are those of
+//! docs/ARCHITECTURE.md.
 //!
 //! It reads names, not types: a path is followed through `use`, `as`, `self` and `super` and into
 //! the tokens of macros, but not through what another room re-exports.
@@ -11,10 +12,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+#[path = "arch/circles.rs"]
+mod circles;
 #[path = "arch/names.rs"]
 mod names;
 #[path = "arch/planted.rs"]
 mod planted;
+#[path = "arch/words.rs"]
+mod words;
 
 use names::{Names, Way};
 
@@ -257,6 +262,8 @@ fn judge(sources: &[Source]) -> Vec<String> {
             }
         }
     }
+    broken.extend(circles::judge(&read, &crates));
+    broken.extend(words::judge(&read));
     broken
 }
 
@@ -427,4 +434,7 @@ fn the_tables_hold_nothing_stale() {
     for clock in CLOCKS {
         assert!(sources.iter().any(|source| source.name() == *clock), "no file {clock}");
     }
+    let read: Vec<(&Source, Names)> = sources.iter().map(|s| (s, Names::of(s))).collect();
+    let stale = [circles::stale(&read, &crates), words::stale(&read)].concat();
+    assert!(stale.is_empty(), "\n{}\n", stale.join("\n"));
 }

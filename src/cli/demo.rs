@@ -29,7 +29,7 @@ use crate::{
     server::{
         http::messages::Receipt,
         timestamp,
-        view::{ExplanationView, MessageView, Step},
+        view::{ExplanationView, MessageView, StepView},
     },
     store::accounts::MobileStatus,
     telemetry::metrics,
@@ -133,7 +133,7 @@ async fn show(setup: &Setup, arguments: &DemoArgs, appliance: &Appliance) -> Res
         shop.get(&format!("/api/v1/messages/{id}/timeline")).await.map_err(from_client)?;
     say("Its timeline:");
     let ExplanationView { steps, status, .. } = read(&timeline.body)?;
-    for Step { at, step, detail, .. } in &steps {
+    for StepView { at, step, detail, .. } in &steps {
         say(&format!("  {:28}  {step:10} {detail}", timestamp::text(*at)));
     }
     if status != Status::Delivered.name() {

@@ -18,7 +18,7 @@ use crate::{
     client::encode,
     server::{
         timestamp,
-        view::{ExplanationView, MessageStoryView, MessageView, Step},
+        view::{ExplanationView, MessageStoryView, MessageView, StepView},
     },
 };
 
@@ -118,7 +118,7 @@ impl Run for MessageCommand {
     }
 }
 
-const STEPS: &[&str] = columns!(Step: at, step, detail);
+const STEPS: &[&str] = columns!(StepView: at, step, detail);
 const COLUMNS: &[&str] =
     columns!(MessageView<'_>: id, status, from, to, priority, created_at, content);
 

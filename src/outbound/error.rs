@@ -38,14 +38,14 @@ impl Error {
 /// A name that leads into a private network.
 #[derive(Debug, thiserror::Error)]
 #[error("it leads into a private network")]
-pub(super) struct Private;
+pub(super) struct PrivateAddress;
 
 pub(super) fn unusable(error: reqwest::Error) -> Error {
     Error::Unusable(told(&error))
 }
 
 pub(super) fn of_request(error: reqwest::Error) -> Error {
-    if causes(&error).any(|cause| cause.is::<Private>()) {
+    if causes(&error).any(|cause| cause.is::<PrivateAddress>()) {
         Error::Forbidden
     } else if error.is_connect() {
         Error::Unreachable(told(&error))
@@ -58,7 +58,7 @@ pub(super) fn of_request(error: reqwest::Error) -> Error {
     }
 }
 
-pub(super) fn of_answer(error: reqwest::Error) -> Error {
+pub(super) fn of_response(error: reqwest::Error) -> Error {
     if error.is_timeout() { Error::TimedOut } else { Error::Broken(told(&error)) }
 }
 

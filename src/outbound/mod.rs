@@ -25,7 +25,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where requests may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
+pub enum AddressPolicy {
     /// To public addresses only: for addresses that users give.
     Public,
     /// Anywhere, through the proxy that the environment names if it names one: for addresses that the administrator
@@ -35,38 +35,38 @@ pub enum Reach {
 
 /// The limits of a client.
 #[derive(Clone, Debug)]
-pub struct Limits {
+pub struct OutboundLimits {
     /// Where requests may go.
-    pub reach: Reach,
+    pub policy: AddressPolicy,
     /// How long a connection may take, with TLS.
     pub connect_timeout: Duration,
     /// How long a request may take, with the connection and the answer.
     pub timeout: Duration,
     /// The longest answer in bytes. What comes after is not read.
-    pub max_answer: usize,
+    pub max_response_len: usize,
     /// Whether a longer answer is cut there, and no error.
-    pub cut: bool,
+    pub truncate: bool,
     /// Certificates in PEM that are trusted beside the system's.
-    pub roots: Option<Vec<u8>>,
+    pub extra_roots: Option<Vec<u8>>,
 }
 
-impl Default for Limits {
+impl Default for OutboundLimits {
     /// Public addresses, 5 s to connect, 15 s in all, 64 KiB.
-    fn default() -> Limits {
-        Limits {
-            reach: Reach::Public,
+    fn default() -> OutboundLimits {
+        OutboundLimits {
+            policy: AddressPolicy::Public,
             connect_timeout: Duration::from_secs(5),
             timeout: Duration::from_secs(15),
-            max_answer: 64 * 1024,
-            cut: false,
-            roots: None,
+            max_response_len: 64 * 1024,
+            truncate: false,
+            extra_roots: None,
         }
     }
 }
 
 /// An answer, whatever its status.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct OutboundResponse {
     /// The status.
     pub status: StatusCode,
     /// The headers.
@@ -77,17 +77,17 @@ pub struct Answer {
 
 /// A client. Cheap to clone; clones share their connections.
 #[derive(Clone, Debug)]
-pub struct Outbound {
+pub struct OutboundClient {
     http: reqwest::Client,
-    limits: Arc<Limits>,
+    limits: Arc<OutboundLimits>,
 }
 
-impl Outbound {
+impl OutboundClient {
     /// A client with these limits. Connects only when there is something to ask.
     ///
     /// # Errors
     /// [`Error::Unusable`]: the certificates cannot be read.
-    pub fn new(limits: Limits) -> Result<Outbound, Error> {
+    pub fn new(limits: OutboundLimits) -> Result<OutboundClient, Error> {
         tls::install_crypto_provider();
         let mut builder = reqwest::Client::builder()
             .connect_timeout(limits.connect_timeout)
@@ -99,38 +99,38 @@ impl Outbound {
             .tcp_nodelay(true)
             // A redirect leads where nobody looked.
             .redirect(reqwest::redirect::Policy::none())
-            .dns_resolver(Arc::new(Resolver { reach: limits.reach }));
-        if limits.reach == Reach::Public {
+            .dns_resolver(Arc::new(Resolver { policy: limits.policy }));
+        if limits.policy == AddressPolicy::Public {
             // A proxy resolves names by itself.
             builder = builder.no_proxy();
         }
-        if let Some(pem) = &limits.roots {
+        if let Some(pem) = &limits.extra_roots {
             for root in reqwest::Certificate::from_pem_bundle(pem).map_err(error::unusable)? {
                 builder = builder.add_root_certificate(root);
             }
         }
         let http = builder.build().map_err(error::unusable)?;
-        Ok(Outbound { http, limits: Arc::new(limits) })
+        Ok(OutboundClient { http, limits: Arc::new(limits) })
     }
 
     /// Sends a request and reads the answer.
     ///
     /// # Errors
     /// See [`Error`]; [`Error::is_unsent`] tells whether the server can have carried it out.
-    pub async fn send(&self, request: Request<Bytes>) -> Result<Answer, Error> {
+    pub async fn send(&self, request: Request<Bytes>) -> Result<OutboundResponse, Error> {
         let (parts, body) = request.into_parts();
         let url = self.check(&parts.uri.to_string())?;
         let request = self.http.request(parts.method, url).headers(parts.headers).body(body);
-        let mut answer = request.send().await.map_err(error::of_request)?;
-        let (limit, cut) = (self.limits.max_answer, self.limits.cut);
-        if !cut && answer.content_length().is_some_and(|length| length > limit as u64) {
+        let mut response = request.send().await.map_err(error::of_request)?;
+        let (limit, truncate) = (self.limits.max_response_len, self.limits.truncate);
+        if !truncate && response.content_length().is_some_and(|length| length > limit as u64) {
             return Err(Error::TooLarge { limit });
         }
-        let (status, headers) = (answer.status(), std::mem::take(answer.headers_mut()));
+        let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
         let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(error::of_answer)? {
+        while let Some(chunk) = response.chunk().await.map_err(error::of_response)? {
             let room = limit - body.len();
-            if chunk.len() > room && !cut {
+            if chunk.len() > room && !truncate {
                 return Err(Error::TooLarge { limit });
             }
             body.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
@@ -138,7 +138,7 @@ impl Outbound {
                 break;
             }
         }
-        Ok(Answer { status, headers, body: body.into() })
+        Ok(OutboundResponse { status, headers, body: body.into() })
     }
 
     /// Whether an address may be asked, as far as it tells without being resolved.
@@ -158,8 +158,8 @@ impl Outbound {
         let Some(host) = url.host_str() else { return Err(unusable("it names no host")) };
         // A name is looked at when it is resolved.
         let literal: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
-        match (self.limits.reach, literal) {
-            (Reach::Public, Some(address)) if !is_public(address) => Err(Error::Forbidden),
+        match (self.limits.policy, literal) {
+            (AddressPolicy::Public, Some(address)) if !is_public(address) => Err(Error::Forbidden),
             _ => Ok(url),
         }
     }

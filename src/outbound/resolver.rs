@@ -5,16 +5,16 @@ use std::net::SocketAddr;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-use super::{Reach, error::Private};
+use super::{AddressPolicy, error::PrivateAddress};
 use crate::domain::network::is_public;
 
 pub(super) struct Resolver {
-    pub reach: Reach,
+    pub policy: AddressPolicy,
 }
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let reach = self.reach;
+        let policy = self.policy;
         Box::pin(async move {
             // The client puts the port of the URL in its place.
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
@@ -22,10 +22,10 @@ impl Resolve for Resolver {
             let allowed: Vec<SocketAddr> = found
                 .iter()
                 .copied()
-                .filter(|address| reach == Reach::Anywhere || is_public(address.ip()))
+                .filter(|address| policy == AddressPolicy::Anywhere || is_public(address.ip()))
                 .collect();
             if allowed.is_empty() && !found.is_empty() {
-                return Err(Private.into());
+                return Err(PrivateAddress.into());
             }
             Ok(Box::new(allowed.into_iter()) as Addrs)
         })

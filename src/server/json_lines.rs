@@ -26,14 +26,14 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Where the lines of an answer are written. Dropped without [`JsonLines::finish`], the answer breaks off.
 pub(super) struct JsonLines {
-    to: mpsc::Sender<Line>,
+    to: mpsc::Sender<QueuedLine>,
     room: Arc<Semaphore>,
     whole: Arc<AtomicBool>,
     timeout: Duration,
 }
 
 /// A line that waits, and the room that it takes.
-struct Line {
+struct QueuedLine {
     text: Bytes,
     _room: OwnedSemaphorePermit,
 }
@@ -61,7 +61,7 @@ fn channel(timeout: Duration) -> (JsonLines, impl Stream<Item = Result<Bytes, Tr
     let room = Arc::new(Semaphore::new(MAX_UNREAD_LINES_LEN));
     let lines = JsonLines { to, room, whole: Arc::clone(&whole), timeout };
     let written = poll_fn(move |context| {
-        let line: Option<Line> = ready!(from.poll_recv(context));
+        let line: Option<QueuedLine> = ready!(from.poll_recv(context));
         // Told once: after a failure there is nothing any more.
         let broken = line.is_none() && !whole.swap(true, Ordering::AcqRel);
         Poll::Ready(if broken { Some(Err(Truncated)) } else { line.map(|line| Ok(line.text)) })
@@ -92,7 +92,7 @@ impl JsonLines {
         let text = text(line);
         let sent = async {
             let room = Arc::clone(&self.room).acquire_many_owned(taken(&text)).await;
-            let line = Line { text, _room: room.map_err(|_| Disconnected)? };
+            let line = QueuedLine { text, _room: room.map_err(|_| Disconnected)? };
             self.to.send(line).await.map_err(|_| Disconnected)
         };
         tokio::time::timeout(self.timeout, sent).await.unwrap_or(Err(Disconnected))
@@ -102,7 +102,7 @@ impl JsonLines {
     pub(super) fn try_write<T: Serialize>(&self, line: &T) {
         let text = text(line);
         if let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(taken(&text)) {
-            let _ = self.to.try_send(Line { text, _room: room });
+            let _ = self.to.try_send(QueuedLine { text, _room: room });
         }
     }
 

@@ -44,8 +44,8 @@ impl BodySchema {
         BodySchema { name: T::name(), collect: collect::<T> }
     }
 
-    /// One that is written by hand in `openapi/written.rs`.
-    pub fn written(name: &'static str) -> BodySchema {
+    /// One that is written by hand in `openapi/handwritten.rs`.
+    pub fn handwritten(name: &'static str) -> BodySchema {
         BodySchema { name: Cow::Borrowed(name), collect: |_| {} }
     }
 
@@ -210,8 +210,8 @@ impl Route {
     }
 
     /// It gives a document whose shape is written by hand.
-    pub fn gives_written(self, status: u16, name: &'static str) -> Route {
-        Route { status, answer: RouteResponse::One(BodySchema::written(name)), ..self }
+    pub fn gives_handwritten(self, status: u16, name: &'static str) -> Route {
+        Route { status, answer: RouteResponse::One(BodySchema::handwritten(name)), ..self }
     }
 
     /// It gives a page of a list.

@@ -287,7 +287,7 @@ pub struct MissedSince {
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Step)]
-pub struct Step {
+pub struct StepView {
     /// When; of a step that was taken more than once, the first time.
     #[serde(with = "crate::server::timestamp")]
     pub at: OffsetDateTime,
@@ -305,14 +305,14 @@ pub struct Step {
     pub last_at: Option<OffsetDateTime>,
 }
 
-impl Step {
-    fn once(at: OffsetDateTime, step: &str, detail: impl Into<String>) -> Step {
-        Step { at, step: step.to_owned(), detail: detail.into(), count: None, last_at: None }
+impl StepView {
+    fn once(at: OffsetDateTime, step: &str, detail: impl Into<String>) -> StepView {
+        StepView { at, step: step.to_owned(), detail: detail.into(), count: None, last_at: None }
     }
 }
 
 /// The story of a message, in order; `for_administrator` tells who imported it and from which file.
-pub fn timeline(message: &Message, story: &Story, for_administrator: bool) -> Vec<Step> {
+pub fn timeline(message: &Message, story: &Story, for_administrator: bool) -> Vec<StepView> {
     const ELSEWHERE: &str = "in the previous system";
     const WRITTEN: &str = "written to a connection of the recipient";
     let import = story.import.as_ref();
@@ -322,28 +322,36 @@ pub fn timeline(message: &Message, story: &Story, for_administrator: bool) -> Ve
         (message.delivered_at, Status::Delivered, "acknowledged by the recipient's device"),
         (message.read_at, Status::Read, "opened by the recipient"),
     ];
-    let mut steps: Vec<Step> = columns
+    let mut steps: Vec<StepView> = columns
         .into_iter()
         .filter_map(|(at, status, detail)| {
             at.map(|at| {
                 let elsewhere = import.is_some_and(|import| at <= import.at);
                 let detail = if elsewhere { ELSEWHERE } else { detail };
-                Step::once(at, status.name(), detail)
+                StepView::once(at, status.name(), detail)
             })
         })
         .chain(import.map(|import| {
             let from = format!("from {} by {}", import.file, import.by);
-            Step::once(import.at, "imported", if for_administrator { from } else { String::new() })
+            StepView::once(
+                import.at,
+                "imported",
+                if for_administrator { from } else { String::new() },
+            )
         }))
         .chain(story.events.iter().map(|event| {
             let step = if event.kind == "given_up" { "failed" } else { event.kind.as_str() };
             // Of the generation before a requeue.
             let is_sent = event.kind == Status::Sent.name();
             let often = event.count > 1;
-            Step {
+            StepView {
                 count: often.then_some(event.count),
                 last_at: often.then_some(event.last_at),
-                ..Step::once(event.at, step, if is_sent { WRITTEN } else { event.detail.as_str() })
+                ..StepView::once(
+                    event.at,
+                    step,
+                    if is_sent { WRITTEN } else { event.detail.as_str() },
+                )
             }
         }))
         .collect();
@@ -358,7 +366,7 @@ pub fn timeline(message: &Message, story: &Story, for_administrator: bool) -> Ve
 pub struct MessageStoryView<'a> {
     #[serde(flatten, borrow)]
     pub(crate) message: MessageView<'a>,
-    pub(crate) timeline: Vec<Step>,
+    pub(crate) timeline: Vec<StepView>,
 }
 
 impl<'a> MessageStoryView<'a> {
@@ -378,7 +386,7 @@ pub struct ExplanationView {
     pub(crate) to: String,
     pub(crate) status: String,
     pub(crate) priority: String,
-    pub(crate) steps: Vec<Step>,
+    pub(crate) steps: Vec<StepView>,
     pub(crate) verdict: VerdictView,
 }
 

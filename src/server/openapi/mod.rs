@@ -1,7 +1,7 @@
 //! The description of the HTTP API (OpenAPI 3.1) at `/openapi.json`, from the table of routes and the types
 //! that are read and written.
 
-mod written;
+mod handwritten;
 
 use serde_json::{Map, Value, json};
 
@@ -187,7 +187,7 @@ fn shapes(routes: &[Route]) -> Map<String, Value> {
     route::collect::<privacy::ProgressView>(&mut shapes);
     route::collect::<privacy::ErasureView<'static>>(&mut shapes);
     route::collect::<view::admin::MobileView<'static>>(&mut shapes);
-    shapes.extend(written::shapes());
+    shapes.extend(handwritten::shapes());
     shapes
 }
 

@@ -46,27 +46,27 @@ pub(super) fn rows() -> Vec<Route> {
         post("/api/v1/admin/dead-letters/requeue", Admin, dead_letters::requeue_many)
             .summary("Put many back, up to 1,000 a call")
             .takes::<dead_letters::BulkBody>()
-            .gives_written(200, "DeadLettersOutcome"),
+            .gives_handwritten(200, "DeadLettersOutcome"),
         post("/api/v1/admin/dead-letters/delete", Admin, dead_letters::delete_many)
             .summary("Delete many, up to 1,000 a call")
             .takes::<dead_letters::BulkBody>()
-            .gives_written(200, "DeadLettersOutcome"),
+            .gives_handwritten(200, "DeadLettersOutcome"),
         get("/api/v1/admin/dead-letters/{id}", Admin, dead_letters::show)
             .summary("One of them")
             .gives::<DeadLetterView<'static>>(200),
         post("/api/v1/admin/dead-letters/{id}/requeue", Admin, dead_letters::requeue)
             .summary("Put one back")
-            .gives_written(200, "DeadLettersChanged"),
+            .gives_handwritten(200, "DeadLettersChanged"),
         delete("/api/v1/admin/dead-letters/{id}", Admin, dead_letters::delete)
             .summary("Delete one")
-            .gives_written(200, "DeadLettersChanged"),
+            .gives_handwritten(200, "DeadLettersChanged"),
         get("/api/v1/admin/stats", Admin, stats::show)
             .summary("How the installation does")
             .gives::<StatsView>(200)
             .query(&["numbers: true, to name phones as well", WATCH]),
         get("/api/v1/admin/nodes", Admin, nodes::list)
             .summary("The processes that live, oldest first")
-            .gives_written(200, "Nodes"),
+            .gives_handwritten(200, "Nodes"),
         post("/api/v1/admin/nodes/{id}/drain", Admin, nodes::drain)
             .summary(
                 "Empty one for maintenance, or let it take connections again; it does \
@@ -96,7 +96,7 @@ so within seconds",
         post("/api/v1/admin/mobile-users", Admin, mobiles::add)
             .summary("Add or verify some")
             .takes::<mobiles::AddMobilesBody>()
-            .gives_written(200, "MobileUsers"),
+            .gives_handwritten(200, "MobileUsers"),
         get("/api/v1/admin/mobile-users/{phone}", Admin, mobiles::show)
             .summary("One of them")
             .gives::<MobileView<'static>>(200),
@@ -113,7 +113,7 @@ and then, and at last what is erased, or a problem; it goes on \
 when nobody waits for it",
             )
             .takes::<privacy::EraseBody>()
-            .gives_lines(BodySchema::written("ErasureLine")),
+            .gives_lines(BodySchema::handwritten("ErasureLine")),
         get("/api/v1/admin/number-check", Admin, number_check::check)
             .summary(
                 "Numbers that are stored and to be looked at: read today they would be \
@@ -200,7 +200,7 @@ again changes nothing",
             .query(&["messages: How many of its last messages, 0 to 1,000; 10 without it"]),
         get("/api/v1/admin/conversations/{id}/messages", Admin, talk::history)
             .summary("What was said, oldest first; `next` is a seq")
-            .gives_written(200, "History")
+            .gives_handwritten(200, "History")
             .paged()
             .query(&[PAGE[0], "after: Only those after this seq"]),
         post("/api/v1/admin/conversations/{id}/archive", Admin, talk::archive)

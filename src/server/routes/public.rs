@@ -17,17 +17,17 @@ pub(super) fn rows() -> Vec<Route> {
     vec![
         get("/health", Anyone, health::whole)
             .summary("How it is")
-            .gives_written(200, "Health")
+            .gives_handwritten(200, "Health")
             .query(&["history: true, for how each dependency was lately; only to administrators"]),
         get("/health/live", Anyone, health::live)
             .summary("Whether it lives")
-            .gives_written(200, "Health"),
+            .gives_handwritten(200, "Health"),
         get("/health/ready", Anyone, health::ready)
             .summary("Whether it takes requests; 503 if not")
-            .gives_written(200, "Health"),
+            .gives_handwritten(200, "Health"),
         get("/openapi.json", Anyone, description)
             .summary("This description")
-            .gives_written(200, "Object"),
+            .gives_handwritten(200, "Object"),
     ]
 }
 
