@@ -1,7 +1,6 @@
-//! Benchmarks and fault tests: load on a server from outside, and a check of what came of it.
+//! Load on a server from outside, and a checker of the recorded history.
 //!
-//! `esh3ar bench` and the fault tests run a load and give its log to the checker. Neither knows the
-//! server's code.
+//! `esh3ar bench` and the fault tests use both. Neither knows the server's code.
 
 pub mod checker;
 pub mod load;

@@ -1,8 +1,7 @@
-//! Under what a value is kept.
+//! Keys of cached values.
 
 use std::fmt::Display;
 
-/// What a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CacheKind {
     /// The newest messages of a conversation.
@@ -14,11 +13,10 @@ pub enum CacheKind {
 }
 
 impl CacheKind {
-    /// Every kind.
     pub const ALL: [CacheKind; 3] =
         [CacheKind::History, CacheKind::Conversations, CacheKind::Unread];
 
-    /// Its name in keys and metrics.
+    /// Used in keys and metrics.
     pub const fn name(self) -> &'static str {
         match self {
             CacheKind::History => "history",
@@ -28,11 +26,11 @@ impl CacheKind {
     }
 }
 
-/// Values that another release wrote may look otherwise.
+/// Another release may write values in another format.
 const RELEASE: &str = env!("CARGO_PKG_VERSION");
 
-/// What a value is, of whom, and the version of the rows that it was made from. The version was read
-/// from the database before the cache is asked: a value of another version has another key.
+/// Names what a value is, whose it is, and the version of the rows that it was made from. The version is read
+/// from the database before the cache is asked, so an outdated value is never found.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CacheKey {
     kind: CacheKind,
@@ -40,17 +38,14 @@ pub struct CacheKey {
 }
 
 impl CacheKey {
-    /// A key.
     pub fn new(kind: CacheKind, of: impl Display, version: impl Display) -> CacheKey {
         CacheKey { kind, text: format!("esh3ar:{RELEASE}:{}:{of}:{version}", kind.name()) }
     }
 
-    /// What the value is.
     pub fn kind(&self) -> CacheKind {
         self.kind
     }
 
-    /// The whole key, as a store outside would name it.
     pub fn as_str(&self) -> &str {
         &self.text
     }

@@ -1,7 +1,7 @@
-//! The cache in this process: bounded in entries and in bytes.
+//! The cache of this process, bounded in entries and bytes.
 //!
-//! Two generations instead of a list by last use: what is asked for moves into the younger one, and when
-//! that is half of what may be kept, the older one goes. Every step takes the same short time.
+//! Two generations instead of an LRU list: a value that is read moves into the younger one, and when that is
+//! half full, the older one is dropped. Every operation takes constant time.
 
 use std::{
     collections::HashMap,
@@ -13,14 +13,13 @@ use bytes::Bytes;
 
 use super::CacheKey;
 
-/// Entries that are kept at most.
 const MAX_ENTRIES: usize = 20_000;
-/// Bytes that are kept at most, keys included.
+/// Includes keys.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
-/// What an entry takes beside its key and value.
+/// Bytes that an entry takes beside its key and value.
 const ENTRY_OVERHEAD: usize = 128;
 
-/// The cache. Cheap to clone: all clones are one.
+/// Cheap to clone; clones share the values.
 #[derive(Clone, Debug)]
 pub struct LocalCache {
     inner: Arc<Mutex<Inner>>,
@@ -66,13 +65,12 @@ fn size(key: &CacheKey, value: &Bytes) -> usize {
 struct Inner {
     young: Generation,
     old: Generation,
-    /// Half of what is kept.
+    /// Half of the capacity.
     entries: usize,
     bytes: usize,
 }
 
 impl LocalCache {
-    /// A cache of at most so many entries and bytes.
     pub fn new(entries: usize, bytes: usize) -> LocalCache {
         let inner = Inner {
             young: Generation::default(),
@@ -83,12 +81,12 @@ impl LocalCache {
         LocalCache { inner: Arc::new(Mutex::new(inner)) }
     }
 
-    /// A panic cannot spoil it: every step under the lock leaves whole values.
+    /// A panic leaves no partial state: every step under the lock is complete.
     fn locked(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A value whose time is not over.
+    /// A value that has not expired.
     pub(super) fn get(&self, key: &CacheKey) -> Option<Bytes> {
         let now = Instant::now();
         let mut inner = self.locked();
@@ -101,7 +99,6 @@ impl LocalCache {
         Some(value)
     }
 
-    /// Keeps a value.
     pub(super) fn put(&self, key: CacheKey, value: Bytes, ttl: Duration) {
         let entry = Entry { value, until: Instant::now() + ttl };
         let mut inner = self.locked();
@@ -109,7 +106,6 @@ impl LocalCache {
         inner.keep(key, entry);
     }
 
-    /// Entries and bytes that are kept.
     pub fn usage(&self) -> (usize, usize) {
         let inner = self.locked();
         let entries = inner.young.entries.len() + inner.old.entries.len();

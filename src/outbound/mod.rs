@@ -1,7 +1,8 @@
-//! Requests of ours to other people's servers: over kept connections, within limits of time and size, and to no
-//! address inside our own network unless that is wanted.
+//! HTTP requests to servers of others: over kept-alive connections, with limits of time and size, and to no
+//! private address unless that is allowed.
 //!
-//! This room knows how a request gets out and what kind of failure it met; not what it is for, or when to try again.
+//! This room knows how a request is sent and which kind of failure occurred, not what the request is for or
+//! when to try again.
 
 mod error;
 mod resolver;
@@ -16,37 +17,34 @@ use resolver::Resolver;
 
 use crate::{domain::network::is_public, tls};
 
-/// Connections without a request that are kept to each server, and for how long. Many servers end them after a minute.
+/// Idle connections to each server. Many servers close them after a minute.
 const MAX_IDLE_CONNECTIONS: usize = 16;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often a server of HTTP/2 is asked whether it is there, and how long it may take.
+/// Keep-alive PINGs of HTTP/2.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where requests may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressPolicy {
-    /// To public addresses only: for addresses that users give.
+    /// Public addresses only, for URLs that users give.
     Public,
-    /// Anywhere, through the proxy that the environment names if it names one: for addresses that the administrator
+    /// Any address, through the proxy of the environment if there is one: for URLs that the administrator
     /// configured.
     Anywhere,
 }
 
-/// The limits of a client.
 #[derive(Clone, Debug)]
 pub struct OutboundLimits {
-    /// Where requests may go.
     pub policy: AddressPolicy,
-    /// How long a connection may take, with TLS.
+    /// Includes TLS.
     pub connect_timeout: Duration,
-    /// How long a request may take, with the connection and the answer.
+    /// Includes the connection and the response.
     pub timeout: Duration,
-    /// The longest answer in bytes. What comes after is not read.
+    /// In bytes. The rest of a longer response is not read.
     pub max_response_len: usize,
-    /// Whether a longer answer is cut there, and no error.
+    /// Whether a longer response is truncated instead of an error.
     pub truncate: bool,
-    /// Certificates in PEM that are trusted beside the system's.
+    /// Certificates in PEM that are trusted in addition to the system's.
     pub extra_roots: Option<Vec<u8>>,
 }
 
@@ -64,18 +62,15 @@ impl Default for OutboundLimits {
     }
 }
 
-/// An answer, whatever its status.
+/// A response of any status.
 #[derive(Clone, Debug)]
 pub struct OutboundResponse {
-    /// The status.
     pub status: StatusCode,
-    /// The headers.
     pub headers: HeaderMap,
-    /// The body.
     pub body: Bytes,
 }
 
-/// A client. Cheap to clone; clones share their connections.
+/// Cheap to clone; clones share their connections.
 #[derive(Clone, Debug)]
 pub struct OutboundClient {
     http: reqwest::Client,
@@ -83,7 +78,7 @@ pub struct OutboundClient {
 }
 
 impl OutboundClient {
-    /// A client with these limits. Connects only when there is something to ask.
+    /// A client with these limits. Connects with the first request.
     ///
     /// # Errors
     /// [`Error::Unusable`]: the certificates cannot be read.
@@ -97,7 +92,7 @@ impl OutboundClient {
             .http2_keep_alive_interval(PING_INTERVAL)
             .http2_keep_alive_timeout(PING_TIMEOUT)
             .tcp_nodelay(true)
-            // A redirect leads where nobody looked.
+            // The target of a redirect would not be checked.
             .redirect(reqwest::redirect::Policy::none())
             .dns_resolver(Arc::new(Resolver { policy: limits.policy }));
         if limits.policy == AddressPolicy::Public {
@@ -113,10 +108,10 @@ impl OutboundClient {
         Ok(OutboundClient { http, limits: Arc::new(limits) })
     }
 
-    /// Sends a request and reads the answer.
+    /// Sends a request and reads the response.
     ///
     /// # Errors
-    /// See [`Error`]; [`Error::is_unsent`] tells whether the server can have carried it out.
+    /// See [`Error`]; [`Error::is_unsent`] tells whether the server may have executed the request.
     pub async fn send(&self, request: Request<Bytes>) -> Result<OutboundResponse, Error> {
         let (parts, body) = request.into_parts();
         let url = self.check(&parts.uri.to_string())?;
@@ -141,7 +136,7 @@ impl OutboundClient {
         Ok(OutboundResponse { status, headers, body: body.into() })
     }
 
-    /// Whether an address may be asked, as far as it tells without being resolved.
+    /// Whether a URL is allowed, as far as that is known before its name is resolved.
     ///
     /// # Errors
     /// [`Error::Unusable`], [`Error::Forbidden`].
@@ -156,7 +151,7 @@ impl OutboundClient {
             return Err(unusable("it has a user name or password"));
         }
         let Some(host) = url.host_str() else { return Err(unusable("it names no host")) };
-        // A name is looked at when it is resolved.
+        // Names are checked when they are resolved.
         let literal: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
         match (self.limits.policy, literal) {
             (AddressPolicy::Public, Some(address)) if !is_public(address) => Err(Error::Forbidden),

@@ -1,5 +1,5 @@
-//! Names as addresses. Those that must not be asked are left out here, and not when a name is checked: it may lead
-//! elsewhere a moment later.
+//! Resolves names, without private addresses. These are removed here and not when a URL is checked: a name may
+//! resolve to another address a moment later.
 
 use std::net::SocketAddr;
 
@@ -16,7 +16,7 @@ impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
         let policy = self.policy;
         Box::pin(async move {
-            // The client puts the port of the URL in its place.
+            // The client sets the port of the URL.
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
             let found: Vec<SocketAddr> = found.collect();
             let allowed: Vec<SocketAddr> = found

@@ -1,18 +1,16 @@
-//! Values kept for a while, under keys that change when the value does.
+//! Cached values with a time to live. Their keys carry a version, so a value never changes under its key.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use redis::{Pipeline, Value};
 
-/// Keys that are looked for at once.
+/// Keys read by one SCAN.
 const SCAN_BATCH_SIZE: usize = 1000;
 
 use super::{Error, PREFIX, Redis};
 
 impl Redis {
-    /// What is kept under a key.
-    ///
     /// # Errors
     /// Redis is away.
     pub async fn entry(&self, key: &str) -> Result<Option<Bytes>, Error> {
@@ -24,8 +22,6 @@ impl Redis {
         }
     }
 
-    /// Keeps a value under a key.
-    ///
     /// # Errors
     /// Redis is away.
     pub async fn keep_entry(&self, key: &str, value: &[u8], ttl: Duration) -> Result<(), Error> {
@@ -39,17 +35,16 @@ impl Redis {
         self.ask(&pipeline).await.map(|_| ())
     }
 
-    /// Forgets every value that is kept, of whatever key and version, on every server. Gives how many those
-    /// were.
+    /// Deletes every cached value, on every server. Returns how many there were.
     ///
     /// # Errors
-    /// Redis is away; some may be forgotten then.
+    /// Redis is away; some values may be deleted already.
     pub async fn forget_entries(&self) -> Result<u64, Error> {
         let mut deleted = 0;
         let mut positions = self.scan(None).await?;
         while let Some((position, keys)) = positions.pop() {
             let mut pipeline = Pipeline::new();
-            // One by one: in a cluster they lie on different nodes.
+            // One command a key: in a cluster they are on different nodes.
             for key in &keys {
                 pipeline.cmd("UNLINK").arg(key.as_slice());
             }
@@ -64,7 +59,7 @@ impl Redis {
         Ok(deleted as u64)
     }
 
-    /// The next keys of values: on one server, or of all the first.
+    /// The next keys of one server, or the first ones of every server.
     async fn scan(
         &self,
         from: Option<&ScanPosition>,
@@ -84,9 +79,9 @@ impl Redis {
     }
 }
 
-/// How far the keys of a server were looked at.
+/// The position of a scan on one server.
 struct ScanPosition {
-    /// Its address; `None` where there is only one.
+    /// The server's address; `None` where there is only one.
     server: Option<String>,
     cursor: u64,
 }

@@ -1,4 +1,4 @@
-//! Keeps the connections to Redis, and says when something that it carried may have been lost.
+//! Keeps the connections to Redis and reports when messages may have been lost.
 
 use std::{
     sync::{
@@ -21,45 +21,38 @@ use super::{
 };
 use crate::domain::NodeId;
 
-/// How often it is looked whether Redis is there, and whether it still knows this process.
+/// How often Redis is checked, and whether it still has the heartbeat of this process.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
-/// How long this process counts as alive without a sign of life.
+/// The heartbeat of this process expires after this.
 const ALIVE_TTL: Duration = Duration::from_secs(10);
-/// Messages of other processes that may wait to be handed on.
+/// Messages of other processes that wait to be handled.
 const QUEUE_CAPACITY: usize = 4096;
-/// The longest wait between two attempts to connect.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// What the way to Redis needs to know.
 #[derive(Clone, Debug)]
 pub struct RedisSettings {
-    /// Where it is.
     pub target: RedisTarget,
-    /// The name of this process among those of the installation.
     pub node: NodeId,
 }
 
-/// What came from other processes.
+/// What arrives on the channel of this process.
 #[derive(Debug)]
 pub enum RedisEvent {
-    /// A message to this process.
     Message(Bytes),
-    /// Messages may have been lost: whatever they could have said has to be looked up.
+    /// Messages may have been lost: the state that they could have reported has to be read again.
     Gap,
-    /// Redis knows nothing of this process any more: what it kept there has to be put there again.
+    /// Redis has lost the state of this process, which has to be written again.
     Forgotten,
 }
 
-/// Whether Redis is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RedisState {
-    /// It answers.
     pub up: bool,
-    /// Since when that has been so.
+    /// When `up` last changed.
     pub since: Instant,
 }
 
-/// The way to Redis. Cheap to clone.
+/// A client. Cheap to clone.
 #[derive(Clone)]
 pub struct Redis {
     inner: Arc<Inner>,
@@ -73,19 +66,18 @@ struct Inner {
     suspect: Notify,
 }
 
-/// The channel on which a process hears the others.
+/// The channel on which other processes publish to this one.
 pub(super) fn channel(node: NodeId) -> String {
     format!("{PREFIX}to:{node}")
 }
 
-/// The key that is there while a process lives.
+/// The key of a process's heartbeat.
 pub(super) fn alive_key(node: NodeId) -> String {
     format!("{PREFIX}alive:{node}")
 }
 
 impl Redis {
-    /// Begins to connect, and goes on doing so until `stop`. What other processes tell this one comes
-    /// out of the receiver.
+    /// Connects, and reconnects until `stop`. Messages of other processes come out of the receiver.
     pub fn start(
         settings: RedisSettings,
         tracker: &TaskTracker,
@@ -105,34 +97,32 @@ impl Redis {
         let (runner, stop) = (redis.clone(), stop.clone());
         tracker.spawn(async move {
             tokio::select! {
-                () = runner.run(sender) => {}
+                () = runner.keep_connected(sender) => {}
                 () = stop.cancelled() => {}
             }
-            // Nobody goes on without it, and nobody has to be told.
+            // Not logged: the process stops.
             runner.mark_down("stopped");
         });
         (redis, receiver)
     }
 
-    /// Whether it is there.
     pub fn state(&self) -> RedisState {
         *self.inner.state.borrow()
     }
 
-    /// Why it is not there.
+    /// The last error.
     pub fn why_down(&self) -> String {
         self.inner.down_reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The name of this process.
     pub fn node(&self) -> NodeId {
         self.inner.settings.node
     }
 
-    /// Waits until it is there.
+    /// Waits until Redis is up.
     ///
     /// # Errors
-    /// [`Error::Down`] when it is not within `timeout`.
+    /// [`Error::Down`] after `timeout`.
     pub async fn ready(&self, timeout: Duration) -> Result<(), Error> {
         let mut state = self.inner.state.subscribe();
         let up = async { state.wait_for(|state| state.up).await.map(|_| ()) };
@@ -145,15 +135,13 @@ impl Redis {
     /// One round trip.
     ///
     /// # Errors
-    /// [`Error::Down`] at once while it is away; what it answers otherwise.
+    /// [`Error::Down`] at once while Redis is away, else what it answers.
     pub async fn ping(&self) -> Result<(), Error> {
         let mut ping = Pipeline::new();
         ping.cmd("PING");
         self.ask(&ping).await.map(|_| ())
     }
 
-    /// How much memory its servers take.
-    ///
     /// # Errors
     /// As [`Redis::ping`].
     pub async fn memory(&self) -> Result<RedisMemory, Error> {
@@ -163,14 +151,14 @@ impl Redis {
         Ok(RedisMemory::of(answers.iter().map(|(_, answer)| answer)))
     }
 
-    /// Asks many things at once; an answer each.
+    /// Runs a pipeline. Returns an answer for each command.
     pub(super) async fn ask(&self, pipeline: &Pipeline) -> Result<Vec<Value>, Error> {
         let mut connection = self.connection()?;
         let answers = connection.ask(pipeline).await;
         self.check_answer(answers)
     }
 
-    /// Asks one server of a cluster, by its address, or all of them; each answer with whose it is.
+    /// Runs a command on one server of a cluster, or on all of them. Each answer has its server.
     pub(super) async fn each(
         &self,
         command: Cmd,
@@ -181,7 +169,6 @@ impl Redis {
         self.check_answer(answers)
     }
 
-    /// Runs a script.
     pub(super) async fn run(&self, script: &ScriptInvocation<'_>) -> Result<Vec<i64>, Error> {
         let mut connection = self.connection()?;
         let answer = connection.run(script).await;
@@ -200,7 +187,7 @@ impl Redis {
         if let Err(error) = &answer
             && is_loss(error)
         {
-            // Nobody else has to wait for the same.
+            // So that other callers fail at once instead of waiting for the timeout.
             self.set_down(&error.to_string());
             self.inner.suspect.notify_one();
         }
@@ -211,17 +198,17 @@ impl Redis {
         *self.inner.commands.lock().unwrap_or_else(PoisonError::into_inner) = Some(commands);
         let before = self.inner.state.send_replace(RedisState { up: true, since: Instant::now() });
         if !before.up {
-            tracing::info!("Redis is there");
+            tracing::info!("connected to Redis");
         }
     }
 
     fn set_down(&self, down_reason: &str) {
         if self.mark_down(down_reason) {
-            tracing::warn!(down_reason, "Redis is away; going on without it");
+            tracing::warn!(down_reason, "Redis is down; continuing without it");
         }
     }
 
-    /// Whether it was there until now.
+    /// Returns whether Redis was up until now.
     fn mark_down(&self, down_reason: &str) -> bool {
         let changed = self.inner.state.send_if_modified(|state| {
             let was_up = state.up;
@@ -235,8 +222,8 @@ impl Redis {
         changed
     }
 
-    /// For ever: connects, and connects again.
-    async fn run(&self, sender: mpsc::Sender<RedisEvent>) {
+    /// Reconnects with backoff, forever.
+    async fn keep_connected(&self, sender: mpsc::Sender<RedisEvent>) {
         let new_backoff = || {
             ExponentialBuilder::default()
                 .with_min_delay(Duration::from_millis(50))
@@ -257,7 +244,7 @@ impl Redis {
         }
     }
 
-    /// One life of the connections. Gives why it ended.
+    /// Connects once and listens. Returns why that ended.
     async fn run_once(&self, sender: &mpsc::Sender<RedisEvent>) -> Error {
         let lost = Arc::new(AtomicBool::new(false));
         let (push, mut pushes) = mpsc::channel(QUEUE_CAPACITY);
@@ -265,12 +252,12 @@ impl Redis {
         match self.connect(sink).await {
             Ok((commands, _subscriber)) => {
                 self.set_up(commands);
-                // Before its connections are put down again: who finds that this process is dead and
-                // forgets them looks afterwards whether it lives.
+                // The heartbeat comes before the presence entries: a process that takes this one for dead and
+                // deletes its entries checks the heartbeat afterwards.
                 if let Err(error) = self.heartbeat().await {
                     return error;
                 }
-                // Whatever was said while nobody listened.
+                // Messages may have been published while nobody was subscribed.
                 if sender.send(RedisEvent::Forgotten).await.is_err()
                     || sender.send(RedisEvent::Gap).await.is_err()
                 {
@@ -285,13 +272,13 @@ impl Redis {
     async fn connect(&self, sink: PushSink) -> Result<(RedisConnection, RedisConnection), Error> {
         let Inner { settings, .. } = &*self.inner;
         let connect = async {
-            // The commands' connection tells of its end in the same way.
+            // The end of the command connection is pushed in the same way.
             let commands = settings.target.connect(sink.clone()).await?;
             let mut subscriber = settings.target.connect(sink).await?;
             subscriber.subscribe(&channel(settings.node)).await?;
             Ok::<_, RedisError>((commands, subscriber))
         };
-        // By way of Sentinels it is several connections, one after the other.
+        // With Sentinels this opens several connections, one after the other.
         match tokio::time::timeout(RESPONSE_TIMEOUT * 5, connect).await {
             Ok(connected) => Ok(connected?),
             Err(_) => Err(Error::Failed("no connection in time".to_owned())),
@@ -311,7 +298,7 @@ impl Redis {
         loop {
             let info = tokio::select! {
                 info = pushes.recv() => info,
-                // One that was left over from an earlier life says nothing about this one.
+                // A notification of an earlier connection says nothing about this one.
                 () = self.inner.suspect.notified() => match self.state().up {
                     true => continue,
                     false => return Error::Failed(self.why_down()),
@@ -319,7 +306,7 @@ impl Redis {
                 _ = check.tick() => {
                     match self.heartbeat().await {
                         Ok(false) => {
-                            tracing::warn!("Redis was emptied, or is another one");
+                            tracing::warn!("Redis was flushed or replaced");
                             if sender.send(RedisEvent::Forgotten).await.is_err() {
                                 return Error::Down;
                             }
@@ -332,8 +319,8 @@ impl Redis {
             };
             let Some(info) = info else { return Error::Down };
             let event = match info.kind {
-                // The way into a cluster is found again by itself, and subscribing says when. Who
-                // took over from a server need not know all that was put down there.
+                // The cluster client reconnects by itself, and resubscribing tells when. A replica that took
+                // over may lack entries of this process.
                 PushKind::Disconnection if in_cluster => continue,
                 PushKind::Subscribe if in_cluster => RedisEvent::Forgotten,
                 PushKind::Disconnection => {
@@ -354,7 +341,7 @@ impl Redis {
         }
     }
 
-    /// Says that this process lives. Gives whether that was known before.
+    /// Renews the heartbeat of this process. Returns whether Redis still had it.
     async fn heartbeat(&self) -> Result<bool, Error> {
         let mut pipeline = Pipeline::new();
         pipeline
@@ -376,7 +363,7 @@ fn payload(info: PushInfo) -> Option<Bytes> {
     }
 }
 
-/// Whether an error says that Redis is away, and not that it refused.
+/// Whether an error means that Redis is away, rather than a refused command.
 fn is_loss(error: &RedisError) -> bool {
     error.is_io_error()
         || error.is_timeout()

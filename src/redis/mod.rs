@@ -1,7 +1,8 @@
-//! Redis: one way to it for commands, another for what other processes tell this one.
+//! The client of Redis, which presence, rate limits and the cache share. This room owns the `redis` crate.
 //!
-//! Two connections, because Redis cuts a subscriber that is slow, and that must not take the commands
-//! with it. While Redis is away every call fails at once; whoever asks has another way.
+//! It has two connections, one for commands and one for messages of other processes: Redis disconnects a slow
+//! subscriber, and that must not affect commands. While Redis is away every call fails at once; every caller
+//! has a fallback.
 
 mod cache_entries;
 mod connection;
@@ -19,20 +20,18 @@ pub use rate_limits::RateAdmission;
 pub use server_info::{RedisMemory, RedisServerInfo, check_login};
 pub use target::RedisTarget;
 
-/// How long Redis may take to answer. It answers within a millisecond; what takes a second will not
-/// come in time for anybody.
+/// Redis usually answers within a millisecond. An answer after a second comes too late for every caller.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Before every key and channel. A version that means something else by them has another one.
+/// Prefix of every key and channel. It changes with their meaning.
 const PREFIX: &str = "esh3ar:v1:";
 
-/// Why Redis did not do what it was asked.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// It is away, and that is known.
+    /// Redis is known to be away.
     #[error("Redis is away")]
     Down,
-    /// It did not answer, or refused.
+    /// Redis did not answer, or refused.
     #[error("Redis: {0}")]
     Failed(String),
 }

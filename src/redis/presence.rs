@@ -1,4 +1,4 @@
-//! Who is connected where: a set for each party, and the way to the processes that have it.
+//! Which processes have connections of a party: a set for each party, and messages to these processes.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use super::{
 };
 use crate::domain::NodeId;
 
-/// How long a connection counts as there without being renewed (system.md, 6).
+/// An entry that is not renewed expires after this.
 pub const PRESENCE_TTL: Duration = Duration::from_secs(300);
-/// Asked in one pipeline.
+/// Commands in one pipeline.
 const BATCH_SIZE: usize = 1000;
 
-/// A connection, as it stands in its party's set.
+/// The entry of a connection in the set of its party.
 fn member(node: NodeId, connection: u64) -> String {
     format!("{node}/{connection:x}")
 }
@@ -26,13 +26,12 @@ fn key(party: &str) -> String {
 }
 
 impl Redis {
-    /// Says, or says again, that these connections of this process are there. Gives of each whether that
-    /// was not known.
+    /// Registers or renews connections of this process. Returns for each whether it was missing.
     ///
     /// # Errors
     /// Redis is away.
     pub async fn register(&self, connections: &[(String, u64)]) -> Result<Vec<bool>, Error> {
-        let mut unknown = Vec::with_capacity(seats.len());
+        let mut unknown = Vec::with_capacity(connections.len());
         for some in connections.chunks(BATCH_SIZE) {
             let mut pipeline = Pipeline::with_capacity(some.len() * 2);
             for (party, connection) in some {
@@ -46,7 +45,7 @@ impl Redis {
         Ok(unknown)
     }
 
-    /// Says that these connections of this process have gone.
+    /// Removes connections of this process.
     ///
     /// # Errors
     /// Redis is away.
@@ -61,7 +60,7 @@ impl Redis {
         Ok(())
     }
 
-    /// Which processes have connections of each of these parties; this process is not named.
+    /// The other processes that have connections of each party.
     ///
     /// # Errors
     /// Redis is away.
@@ -94,7 +93,7 @@ impl Redis {
         nodes
     }
 
-    /// Tells other processes something. Gives for each whether anybody heard it.
+    /// Publishes frames to other processes. Returns for each whether anyone was subscribed.
     ///
     /// # Errors
     /// Redis is away.
@@ -107,7 +106,7 @@ impl Redis {
         Ok(answers.iter().map(|answer| !matches!(answer, Value::Int(0))).collect())
     }
 
-    /// Which of these processes show signs of life.
+    /// Which of these processes have a heartbeat.
     ///
     /// # Errors
     /// Redis is away.
@@ -120,7 +119,7 @@ impl Redis {
         Ok(answers.iter().map(|answer| matches!(answer, Value::Int(1))).collect())
     }
 
-    /// Forgets the connections that a process which died has left behind.
+    /// Removes the entries of a process that died.
     ///
     /// # Errors
     /// Redis is away.
@@ -150,14 +149,13 @@ impl Redis {
 }
 
 impl Redis {
-    /// Forgets a party: its connections, and the rates that were counted of it. Returns how many keys
-    /// there were.
+    /// Deletes the connections and rates of a party. Returns how many keys there were.
     ///
     /// # Errors
     /// Redis is away.
     pub async fn forget_party(&self, party: &str) -> Result<u64, Error> {
         let mut pipeline = Pipeline::new();
-        // One by one: in a cluster they lie on different nodes.
+        // One command a key: in a cluster they are on different nodes.
         pipeline.cmd("DEL").arg(key(party));
         pipeline.cmd("DEL").arg(format!("{PREFIX}rate:{party}"));
         let answers = self.ask(&pipeline).await?;

@@ -1,4 +1,4 @@
-//! Rates that all processes of an installation count together.
+//! Rate limits that all processes count together.
 
 use std::{sync::LazyLock, time::Duration};
 
@@ -10,23 +10,21 @@ use crate::domain::rate::Rate;
 static RATE_LIMIT_SCRIPT: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("rate_limits.lua")));
 
-/// What passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RateAdmission {
-    /// So many, at least one.
+    /// This many, at least one.
     Passed(u32),
-    /// None: the rate at this place of the list is exhausted, and this long is to be waited.
+    /// None: a rate is exhausted.
     Wait {
-        /// Counted from 0.
+        /// Its index in the list.
         rate: usize,
-        /// At least a microsecond.
         retry_after: Duration,
     },
 }
 
 impl Redis {
-    /// Counts up to `wanted` things under a name against rates, as many as there is room for, or with
-    /// `all_or_none` only if all of them pass.
+    /// Counts up to `wanted` events under a name, as many as the rates allow. With `all_or_none`, either all of
+    /// them or none.
     ///
     /// # Errors
     /// Redis is away.
@@ -48,8 +46,8 @@ impl Redis {
         })
     }
 
-    /// Which rate, by its place in the list, is exhausted under a name and how long the next has to wait; none if it
-    /// passes. Counts nothing.
+    /// The exhausted rate, by its index in the list, and how long the next event has to wait; `None` if it is
+    /// allowed. Counts nothing.
     ///
     /// # Errors
     /// Redis is away.
@@ -65,7 +63,7 @@ impl Redis {
         Ok((micros > 0).then(|| (rate, Duration::from_micros(micros))))
     }
 
-    /// Takes back what was counted and did not pass after all.
+    /// Takes back events that were counted and did not happen.
     ///
     /// # Errors
     /// Redis is away.

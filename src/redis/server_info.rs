@@ -1,4 +1,4 @@
-//! Whether Redis lets us in, and which one it is.
+//! The version and memory of Redis, and whether its login works.
 
 use std::{
     sync::{Arc, atomic::AtomicBool},
@@ -13,27 +13,26 @@ use super::{
     target::{PushSink, RedisTarget},
 };
 
-/// A Redis, in its own words.
 #[derive(Clone, Debug)]
 pub struct RedisServerInfo {
     /// Such as `7.0.15`.
     pub version: String,
-    /// How long one question took.
+    /// The round trip of one command.
     pub latency: Duration,
 }
 
 impl RedisServerInfo {
-    /// Whether it is older than what is needed.
+    /// Whether it is older than the oldest supported version.
     pub fn is_old(&self) -> bool {
         let major = self.version.split('.').next().and_then(|number| number.parse::<u32>().ok());
         major.is_some_and(|major| major < 7)
     }
 }
 
-/// Connects and asks.
+/// Connects and reads the version.
 ///
 /// # Errors
-/// Whatever is in the way; no text holds a password.
+/// The failure; no text contains a password.
 pub async fn check_login(target: &RedisTarget) -> Result<RedisServerInfo, Error> {
     let (sender, _receiver) = mpsc::channel(1);
     let sink = PushSink { sender, lost: Arc::new(AtomicBool::new(false)) };
@@ -47,22 +46,21 @@ pub async fn check_login(target: &RedisTarget) -> Result<RedisServerInfo, Error>
         let version = answers.iter().find_map(version).unwrap_or_else(|| "?".to_owned());
         Ok::<_, Error>(RedisServerInfo { version, latency })
     };
-    // By way of Sentinels it is several connections, one after the other.
+    // With Sentinels this opens several connections, one after the other.
     let asked = tokio::time::timeout(RESPONSE_TIMEOUT * 5, asked).await;
     asked.unwrap_or_else(|_| Err(Error::Failed("no answer in time".to_owned())))
 }
 
-/// What the servers of a Redis take of memory, all together, in bytes.
+/// The memory of all servers together, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RedisMemory {
-    /// Now.
     pub used: u64,
-    /// At most; 0 when one of them has no limit.
+    /// 0 when one of them has no limit.
     pub limit: u64,
 }
 
 impl RedisMemory {
-    /// Adds up what each server says of itself.
+    /// The sum over all servers.
     pub(super) fn of<'a>(answers: impl IntoIterator<Item = &'a Value>) -> RedisMemory {
         let mut texts = Vec::new();
         answers.into_iter().for_each(|answer| collect(answer, &mut texts));
@@ -86,7 +84,7 @@ fn collect(answer: &Value, texts: &mut Vec<String>) {
     }
 }
 
-/// Of one server a text, of a cluster one for each.
+/// One server answers with a text, a cluster with one for each server.
 fn version(answer: &Value) -> Option<String> {
     let read = |text: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix("redis_version:"));

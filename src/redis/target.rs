@@ -1,4 +1,4 @@
-//! Which Redis a URL means: one server, the master that Sentinels name, or a cluster.
+//! What a URL means: one server, the master that Sentinels name, or a cluster.
 
 use std::{
     collections::HashMap,
@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 
 use super::RESPONSE_TIMEOUT;
 
-/// Where Redis is. Its text may hold a password and is never shown.
+/// The address of Redis. May contain a password and is never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub enum RedisTarget {
     /// `redis://`, `rediss://` or `redis+unix://`.
@@ -35,7 +35,7 @@ pub enum RedisTarget {
     Sentinel {
         /// URLs of the Sentinels.
         sentinels: Vec<String>,
-        /// The name under which they watch the master.
+        /// The name of the master at the Sentinels.
         master: String,
     },
     /// `redis+cluster://host:port,host:port`, or `rediss+cluster://` with TLS.
@@ -74,14 +74,14 @@ impl FromStr for RedisTarget {
             _ => return Err(format!("{scheme}:// is no kind of Redis that is known")),
         };
         for url in target.urls() {
-            // The parser's own words may repeat the password.
+            // The parser's message may contain the password.
             url.into_connection_info().map_err(|_| "is no address of Redis")?;
         }
         Ok(target)
     }
 }
 
-/// A URL for each host; who logs in is written once, before the first.
+/// A URL for each host. The login is written once, before the first.
 fn each(scheme: &str, hosts: &str) -> Vec<String> {
     let (login, hosts) = match hosts.rsplit_once('@') {
         Some((login, hosts)) => (format!("{login}@"), hosts),
@@ -90,11 +90,11 @@ fn each(scheme: &str, hosts: &str) -> Vec<String> {
     hosts.split(',').map(|host| format!("{scheme}://{login}{}", host.trim())).collect()
 }
 
-/// Takes what a server says of its own accord. Never waits: a connection stands while it does.
+/// Receives push messages. Never waits, because that would block the connection.
 #[derive(Clone)]
 pub(super) struct PushSink {
     pub(super) sender: mpsc::Sender<PushInfo>,
-    /// Something did not fit.
+    /// A message did not fit.
     pub(super) lost: Arc<AtomicBool>,
 }
 
@@ -106,7 +106,6 @@ impl PushSink {
     }
 }
 
-/// One connection, to whatever kind of Redis.
 #[derive(Clone)]
 pub(super) enum RedisConnection {
     One(MultiplexedConnection),
@@ -121,7 +120,7 @@ impl RedisConnection {
         }
     }
 
-    /// Asks every server that keeps keys, or in a cluster the one of an address.
+    /// Runs a command on every master, or on the server of an address.
     pub(super) async fn each(
         &mut self,
         command: Cmd,
@@ -158,8 +157,7 @@ impl RedisConnection {
     }
 }
 
-/// The answers of all servers, each with its address. One without could not be asked on: all would be, from its
-/// place.
+/// The answers of all servers, each with its address. A scan cannot continue on a server without one.
 fn of_each(answers: Value) -> Result<Vec<(Option<String>, Value)>, RedisError> {
     let Value::Map(answers) = answers else {
         return Err(not_understood("the cluster does not say which server answered what"));
@@ -185,7 +183,7 @@ fn not_understood(what: &'static str) -> RedisError {
     (ErrorKind::UnexpectedReturnType, what).into()
 }
 
-/// A pipeline goes to one server, so there is one for each key. What is asked of one key stays in order.
+/// A pipeline goes to one server, so there is one for each key. Commands for one key stay in order.
 async fn ask_by_key(
     cluster: &ClusterConnection,
     pipeline: &Pipeline,
@@ -249,7 +247,7 @@ impl RedisTarget {
                 let mut node = SentinelNodeConnectionInfo::default();
                 for url in sentinels {
                     let info = url.as_str().into_connection_info()?;
-                    // The login is that of the master; Sentinels are asked without.
+                    // The login is for the master; Sentinels are used without.
                     let login = info.redis_settings().clone();
                     node =
                         node.set_redis_connection_info(login.set_protocol(ProtocolVersion::RESP3));

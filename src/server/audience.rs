@@ -5,24 +5,20 @@ use crate::{
     domain::{Permission, limits::RateClass},
 };
 
-/// Who may call a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
-    /// Everybody, without a token.
+    /// Everyone, without a token.
     Anyone,
-    /// A mobile user.
     Mobile,
     /// A business user, with this permission if one is named.
     Business(Option<Permission>),
-    /// A mobile user, or a business user with this permission if one is named: each sees its own.
+    /// A mobile user, or a business user with this permission if one is named. Each sees its own data.
     Either(Option<Permission>),
     /// A business user with the permission Admin, or a command on the server itself.
     Admin,
 }
 
 impl Who {
-    /// Whether this caller may call it.
-    ///
     /// # Errors
     /// [`Error::WrongAudience`], [`Error::ReadOnly`] or [`Error::Forbidden`].
     pub fn admit(self, caller: &Caller) -> Result<(), Error> {
@@ -30,7 +26,7 @@ impl Who {
         match self {
             Who::Anyone | Who::Either(None) => Ok(()),
             Who::Mobile => caller.mobile().map(drop),
-            // Somebody who only receives is told why there is no way back.
+            // A one-way recipient gets an error of its own.
             Who::Business(Some(Permission::SendMessages)) => caller.sender().map(drop),
             Who::Business(Some(permission)) => caller.business(permission).map(drop),
             Who::Business(None) if is_mobile => Err(Error::WrongAudience("business")),
@@ -42,26 +38,26 @@ impl Who {
     }
 }
 
-/// What a request or a call stores, and with that the limit of the caller's that it counts against.
+/// What a request or call stores, which decides the rate limit that it counts against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Writes {
-    /// Nothing: it reads, or what it does is gone with the process.
+    /// Nothing: it reads, or changes only state in memory.
     Nothing,
-    /// Messages. The use case counts each that is accepted; one that is refused stores nothing.
+    /// Messages. The use case counts accepted ones; refused ones store nothing.
     Messages,
-    /// A conversation, unless there is one. The use case counts each that is begun.
+    /// A conversation, unless it exists. The use case counts new ones.
     Conversations,
     /// Receipts. The use case counts those that change nothing.
     Receipts,
-    /// Anything else: each request counts as one, and each to the admin API against the limit of those.
+    /// Anything else. Each request counts as one; requests to the admin API have a limit of their own.
     Other,
 }
 
 impl Writes {
-    /// What counts before the handler runs; none where the use case counts.
+    /// The limit that is counted before the handler runs; `None` where the use case counts.
     pub fn counted_first(self, who: Who) -> Option<RateClass> {
         match (self, who) {
-            // What an administrator looks at is recorded, too.
+            // Reads by administrators are stored in the audit log.
             (_, Who::Admin) => Some(RateClass::Admin),
             (Writes::Other, _) => Some(RateClass::Writes),
             _ => None,

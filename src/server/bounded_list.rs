@@ -1,5 +1,5 @@
-//! Lists in bodies that hold at most so many items. What comes after those is skipped, not kept: a body of
-//! 24 MiB may else become a tree of thirty times its size.
+//! Lists in JSON bodies with a maximum number of items. Items past it are skipped and not kept: a body of 24
+//! MiB could become a tree of thirty times that size.
 
 use std::{fmt, marker::PhantomData};
 
@@ -26,10 +26,8 @@ impl<T> Default for BoundedList<T> {
 }
 
 impl<T> BoundedList<T> {
-    /// The items.
-    ///
     /// # Errors
-    /// There is none, or there are too many; `name` is the field's.
+    /// The list is empty or too long; `name` is the field.
     pub fn within(self, name: &'static str) -> Result<Vec<T>, Problem> {
         if self.items.is_empty() || self.is_over {
             let message = format!("{name} must hold 1 to {BATCH_LIMIT} items");
@@ -49,13 +47,16 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for BoundedList<T> {
                 formatter.write_str("a list")
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<BoundedList<T>, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(
+                self,
+                mut items: A,
+            ) -> Result<BoundedList<T>, A::Error> {
                 let mut list = BoundedList::default();
                 while list.items.len() < BATCH_LIMIT {
-                    let Some(item) = list.next_element()? else { return Ok(list) };
+                    let Some(item) = items.next_element()? else { return Ok(list) };
                     list.items.push(item);
                 }
-                while list.next_element::<IgnoredAny>()?.is_some() {
+                while items.next_element::<IgnoredAny>()?.is_some() {
                     list.is_over = true;
                 }
                 Ok(list)
@@ -65,10 +66,10 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for BoundedList<T> {
     }
 }
 
-/// An item of at most `limit` bytes as a tree.
+/// Parses an item of at most `limit` bytes.
 ///
 /// # Errors
-/// It is larger.
+/// It is larger, or not JSON.
 pub fn parse_item(item: &RawValue, limit: usize) -> Result<serde_json::Value, Problem> {
     if item.get().len() > limit {
         let text = format!("an item may have {limit} bytes at most");

@@ -1,5 +1,5 @@
-//! How many bytes of requests' bodies, and of answers that are not sent yet, the process holds at once: of one
-//! party, and of all.
+//! Memory budgets: how many bytes of request bodies, and of responses that are not sent yet, the process holds
+//! for one party and for all.
 
 use std::{
     collections::HashMap,
@@ -16,41 +16,42 @@ use crate::domain::Party;
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
-/// What a budget allows, in bytes, or in another unit where one is named.
+/// The limits of a budget, in bytes unless another unit is named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BudgetLimits {
-    /// The most of one party.
+    /// Maximum of one party.
     pub party: usize,
-    /// The most of all parties together.
+    /// Maximum of all parties together.
     pub everybody: usize,
-    /// So much a party may hold however much the others do.
+    /// Every party may hold this much, however much the others hold.
     pub assured: usize,
-    /// So much of each reservation does not count for all parties together.
+    /// This much of each reservation does not count towards `everybody`.
     pub free: usize,
 }
 
 impl BudgetLimits {
-    /// Of bodies. One party: a batch of the largest size, and as much again of others. What a usual request has is not
-    /// counted for all: a client that sends large bodies slowly must not keep others from sending messages.
+    /// For request bodies. A party can send one batch of the largest size, plus as much again. The size of a
+    /// usual body does not count towards `everybody`: a client that sends large bodies slowly must not keep
+    /// others from sending messages.
     pub const BODIES: BudgetLimits =
         BudgetLimits { party: 32 * MIB, everybody: 128 * MIB, assured: 0, free: MAX_JSON_LEN };
-    /// Of requests in flight, by number. With its headers and its task each takes some tens of KiB.
+    /// For requests in flight, by number. Each takes some tens of KiB with its headers and its task.
     pub const REQUESTS: BudgetLimits =
         BudgetLimits { party: 1000, everybody: usize::MAX, assured: 0, free: 0 };
-    /// Of answers that are not sent yet. A party whose answers are read gets small pages at least, whatever others leave
-    /// unread.
+    /// For responses that are not sent yet. A party that reads its responses gets at least small pages,
+    /// whatever others leave unread.
     pub const ANSWERS: BudgetLimits =
         BudgetLimits { party: 8 * MIB, everybody: 32 * MIB, assured: 64 * KIB, free: KIB };
 }
 
-/// Whose bytes they are.
+/// Whom a reservation counts for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum BudgetOwner {
-    /// Of the owner of a token.
+    /// The owner of a token.
     Party(Party),
-    /// Of strangers at one address.
+    /// Clients without a token at one address.
     Block(IpAddr),
-    /// Of a command on the server.
+    /// A command on the server.
     Operator,
 }
 
@@ -64,7 +65,7 @@ impl From<&Principal> for BudgetOwner {
     }
 }
 
-/// How many of one owner may wait for room: each is a request that takes memory.
+/// Waiting reservations per owner: each is a request that takes memory.
 const MAX_WAITING: usize = 64;
 
 #[derive(Debug, Default)]
@@ -76,12 +77,12 @@ struct OwnerUsage {
 
 #[derive(Debug, Default)]
 struct Usage {
-    /// What counts for all parties together.
+    /// Counts towards `everybody`.
     counted: usize,
     of: HashMap<BudgetOwner, OwnerUsage>,
 }
 
-/// The budget of a gateway. Cheap to clone.
+/// Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Budget {
     bounds: BudgetLimits,
@@ -89,16 +90,15 @@ pub struct Budget {
     freed: Arc<Notify>,
 }
 
-/// Whose budget is used up.
+/// Which limit is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BudgetExceeded {
-    /// That of the party.
+    /// The party's.
     Party,
-    /// That of all.
     Everybody,
 }
 
-/// What one request holds of the budget; given back when it is dropped.
+/// A part of the budget; released on drop.
 #[derive(Debug)]
 pub struct Reservation {
     budget: Budget,
@@ -107,26 +107,25 @@ pub struct Reservation {
 }
 
 impl Budget {
-    /// A budget of which nothing is used.
     pub fn new(bounds: BudgetLimits) -> Budget {
         Budget { bounds, usage: Arc::default(), freed: Arc::default() }
     }
 
-    /// Nothing yet, for a request of this principal.
+    /// An empty reservation for this principal.
     pub fn of(&self, principal: &Principal) -> Reservation {
         self.owned_by(principal.into())
     }
 
-    /// Nothing yet, for this owner.
+    /// An empty reservation for this owner.
     pub fn owned_by(&self, owner: BudgetOwner) -> Reservation {
         Reservation { budget: self.clone(), owner, bytes: 0 }
     }
 
-    /// Takes as many bytes as are `wanted`; when there is no room for so many within `timeout`, the `least` that will
-    /// do. When many of the owner wait already, it does not wait.
+    /// Reserves `wanted` bytes. If they are not free within `timeout`, reserves `least`. Does not wait if too
+    /// many reservations of the owner already do.
     ///
     /// # Errors
-    /// There is no room for `least` either.
+    /// `least` bytes are not free either.
     pub async fn reserve(
         &self,
         owner: BudgetOwner,
@@ -135,10 +134,10 @@ impl Budget {
         timeout: Duration,
     ) -> Result<Reservation, BudgetExceeded> {
         let mut reserved = self.owned_by(owner);
-        // More than a party may hold would be waited for in vain.
+        // More than a party may hold never becomes free.
         let (wanted, least) = (wanted.min(self.bounds.party), least.min(wanted));
         let Err(mut full) = reserved.grow(wanted) else { return Ok(reserved) };
-        // What others hold is not waited for, where what the party is assured of will do.
+        // Does not wait for others if the assured part is enough.
         let assured = self.bounds.assured;
         if full == BudgetExceeded::Everybody && assured >= least && reserved.grow(assured).is_ok() {
             return Ok(reserved);
@@ -153,11 +152,11 @@ impl Budget {
                 BudgetExceeded::Party => self.freed_of(&reserved.owner),
                 BudgetExceeded::Everybody => Arc::clone(&self.freed),
             };
-            // A permit is kept when the bytes were freed before this waits.
+            // `notify_one` stores a permit if bytes were freed before this waits.
             let waited = tokio::time::timeout_at(deadline, freed.notified()).await;
             match reserved.grow(wanted) {
                 Ok(()) => {
-                    // What was freed may be enough for the next one that waits as well.
+                    // The freed bytes may be enough for the next waiting reservation, too.
                     freed.notify_one();
                     return Ok(reserved);
                 }
@@ -172,7 +171,7 @@ impl Budget {
 
     fn freed_of(&self, owner: &BudgetOwner) -> Arc<Notify> {
         let usage = self.usage();
-        // Without an entry nothing is held, and nothing is waited for.
+        // Without an entry the owner holds nothing, so there is nothing to wait for.
         usage.of.get(owner).map_or_else(
             || {
                 let free = Arc::new(Notify::new());
@@ -189,15 +188,14 @@ impl Budget {
 }
 
 impl Reservation {
-    /// How many bytes it holds.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Takes this many bytes more.
+    /// Reserves this many bytes more.
     ///
     /// # Errors
-    /// There are not as many left.
+    /// They are not free.
     pub fn grow(&mut self, bytes: usize) -> Result<(), BudgetExceeded> {
         if bytes == 0 {
             return Ok(());
@@ -218,7 +216,7 @@ impl Reservation {
         Ok(())
     }
 
-    /// Holds exactly this many bytes from now on, also when there is no room for as many: they are there already.
+    /// Sets the reservation to exactly this many bytes, even past the limit: the bytes exist already.
     pub fn set(&mut self, bytes: usize) {
         if bytes != self.bytes {
             let budget = self.budget.clone();
@@ -226,7 +224,7 @@ impl Reservation {
         }
     }
 
-    /// What of so many bytes counts for all parties together.
+    /// How many of these bytes count towards `everybody`.
     fn counted(&self, bytes: usize) -> usize {
         bytes.saturating_sub(self.budget.bounds.free)
     }
@@ -247,14 +245,14 @@ impl Reservation {
     }
 }
 
-/// One that waits for room.
+/// A waiting reservation.
 struct WaitingSlot<'a> {
     budget: &'a Budget,
     owner: BudgetOwner,
 }
 
 impl<'a> WaitingSlot<'a> {
-    /// `None` when too many of the owner wait.
+    /// `None` when too many reservations of the owner wait.
     fn begin(budget: &'a Budget, owner: &BudgetOwner) -> Option<WaitingSlot<'a>> {
         let mut usage = budget.usage();
         let own = usage.of.entry(owner.clone()).or_default();
@@ -358,7 +356,7 @@ mod tests {
         let timeout = Duration::from_millis(300);
         let reserve = |wanted, least| budget.reserve(owner(1), wanted, least, timeout);
         let first = reserve(party, party).await.unwrap();
-        // What is freed meanwhile is enough for two that wait.
+        // The freed bytes are enough for two waiting reservations.
         let waiting = async { tokio::join!(reserve(MIB, KIB), reserve(MIB, KIB)) };
         let freeing = async {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -376,7 +374,7 @@ mod tests {
     }
 
     proptest! {
-        // Property: whatever is reserved, grown, set and dropped, the sums are those of what is held.
+        // Property: after any sequence of operations, the totals equal the sum of the reservations.
         #[test]
         fn the_sums_are_those_of_what_is_held(
             steps in proptest::collection::vec((0u128..4, 0usize..6, 0usize..5 * MIB), 1..60)

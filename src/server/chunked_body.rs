@@ -1,4 +1,5 @@
-//! The body of an answer as the connection sends it: in small pieces, so that one sees whether the client takes them.
+//! The body of a response as the connection sends it: in small chunks, so that the timeouts see whether the
+//! client reads.
 
 use std::{
     pin::Pin,
@@ -11,13 +12,13 @@ use hyper::body::{Body, Frame, SizeHint};
 
 use super::{connection::InFlight, stream_timeout::StreamProgress};
 
-/// The most bytes that are given to the connection at once: a frame of HTTP/2.
+/// A frame of HTTP/2.
 const MAX_CHUNK_LEN: usize = 16 * 1024;
 
-/// The body of an answer. Its request is in flight until the body has been passed on.
+/// The request stays in flight until the whole body has been passed to the connection.
 pub(super) struct ChunkedBody<B> {
     body: B,
-    /// What was given by `body`, and not to the connection yet.
+    /// Bytes of `body` that are not passed on yet.
     left: Bytes,
     progress: Option<Arc<StreamProgress>>,
     _request: InFlight,

@@ -1,4 +1,4 @@
-//! One connection of a listener: what is known of it, and until when it may be silent.
+//! One connection of a listener: its activity, and its idle and header timeouts.
 
 use std::{
     net::IpAddr,
@@ -14,13 +14,12 @@ use super::{
 };
 use crate::domain::Party;
 
-/// How long a connection of somebody who has authenticated may be without a request: longer than balancers keep
-/// theirs (60 to 75 s).
+/// Idle timeout of authenticated connections. Longer than load balancers keep theirs (60 to 75 s).
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
-/// How long a connection may take to end that was told to.
+/// Grace period of a connection that is being closed.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A connection, as its requests see it: each has one among its extensions. Cheap to clone.
+/// A connection as its requests see it, in their extensions. Cheap to clone.
 #[derive(Clone)]
 pub struct ConnectionHandle {
     inner: Arc<Inner>,
@@ -36,26 +35,23 @@ struct Inner {
 
 struct Activity {
     address: IpAddr,
-    /// Somebody has authenticated.
     is_known: bool,
     in_flight: usize,
-    /// Since when there is no request.
+    /// Since when no request is in flight.
     idle_since: Instant,
-    /// When the first bytes of the next request came, where that can be told.
+    /// When the first bytes of the next request arrived, if known.
     head_since: Option<Instant>,
     watches_heads: bool,
-    /// The client does not take what is sent.
+    /// A write is waiting for the client.
     is_writing: bool,
 }
 
-/// How far a connection is.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Phase {
-    /// It takes requests.
     Open,
-    /// The process stops: the requests in flight are its last.
+    /// The process is stopping: the requests in flight are the last ones.
     Stopping,
-    /// It was told to end, and may take so long for it.
+    /// It is being closed, until then at most.
     Closing(Instant),
 }
 
@@ -84,13 +80,13 @@ impl ConnectionHandle {
         self.inner.activity.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The address it comes from: of the socket, or as a trusted balancer's PROXY header names it.
+    /// The address of the socket, or the one in the PROXY header of a trusted load balancer.
     pub fn address(&self) -> IpAddr {
         self.activity().address
     }
 
-    /// A request comes from this client. If that is another than the connection's, a balancer sends the requests
-    /// of many over it.
+    /// A request of this client arrived. If its address differs from the connection's, a load balancer sends
+    /// requests of many clients over it.
     pub fn carries(&self, client: IpAddr) {
         let mut activity = self.activity();
         if activity.address != client {
@@ -98,7 +94,7 @@ impl ConnectionHandle {
         }
     }
 
-    /// A request has shown a valid token of this party.
+    /// A request had a valid token of this party.
     pub fn authenticated(&self, party: &Party) {
         self.admit(&mut self.activity(), || ConnectionOwner::Party(party.clone()));
     }
@@ -110,31 +106,30 @@ impl ConnectionHandle {
         }
     }
 
-    /// Ends the connection at once, with all its requests.
+    /// Closes the connection at once, with all its requests.
     pub fn close(&self) {
         self.inner.end.cancel();
     }
 
-    /// Resolves when the connection has to end at once: it was evicted, or closed by [`ConnectionHandle::close`].
+    /// Resolves when the connection has to close at once: it was evicted, or closed by
+    /// [`ConnectionHandle::close`].
     pub fn closed(&self) -> WaitForCancellationFutureOwned {
         self.inner.end.clone().cancelled_owned()
     }
 
-    /// Its address has become known.
     pub(super) fn rename(&self, address: IpAddr) {
         self.activity().address = address;
         self.inner.registry.rename(self.inner.id, address);
     }
 
-    /// Its first request may come. Whether what is read while none is in flight belongs to the head of the next one: in
-    /// HTTP/2 it may be anything.
+    /// The connection is ready for requests. `watches_heads` tells whether bytes that arrive while no request
+    /// is in flight belong to the next request head; in HTTP/2 they may be anything.
     pub(super) fn start(&self, watches_heads: bool) {
         let mut activity = self.activity();
         activity.watches_heads = watches_heads;
         activity.idle_since = Instant::now();
     }
 
-    /// Bytes have come.
     pub(super) fn has_read(&self) {
         let mut activity = self.activity();
         if activity.watches_heads && activity.in_flight == 0 && activity.head_since.is_none() {
@@ -142,22 +137,21 @@ impl ConnectionHandle {
         }
     }
 
-    /// Whether there are bytes that the client does not take.
     pub(super) fn set_writing(&self, is_writing: bool) {
         self.activity().is_writing = is_writing;
     }
 
-    /// The client has not taken bytes for too long.
+    /// Counts a write timeout.
     pub(super) fn unread(&self) {
         self.inner.registry.count_end("unread");
     }
 
-    /// It was without a request for too long.
+    /// Counts an idle timeout.
     pub(super) fn idle(&self) {
         self.inner.registry.count_end("idle");
     }
 
-    /// When it has to end if nothing happens until then.
+    /// When to close the connection if nothing happens until then.
     pub(super) fn due(&self, phase: Phase) -> Instant {
         let now = Instant::now();
         let activity = self.activity();
@@ -168,7 +162,7 @@ impl ConnectionHandle {
             Phase::Closing(_) => CLOSE_TIMEOUT,
         };
         if activity.in_flight > 0 || activity.is_writing {
-            // Looked at again by then. Bytes that nobody takes have a time-out of their own.
+            // Checked again by then. Writes have a timeout of their own.
             return now + limit;
         }
         match (phase, activity.head_since) {
@@ -178,7 +172,7 @@ impl ConnectionHandle {
         }
     }
 
-    /// A request has come.
+    /// A request has arrived.
     pub(super) fn begin(&self) -> InFlight {
         let mut activity = self.activity();
         activity.in_flight += 1;
@@ -215,7 +209,7 @@ impl Drop for OpenConnection {
     }
 }
 
-/// A request that is not answered in full; dropping it says that it is.
+/// A request that is not answered completely. Dropped when it is.
 pub(super) struct InFlight {
     connection: ConnectionHandle,
 }
@@ -255,7 +249,7 @@ pub(super) mod tests {
         }
     }
 
-    /// How long it may go on from now, to the second.
+    /// Remaining time in seconds.
     fn left(connection: &ConnectionHandle, phase: Phase) -> u64 {
         connection.due(phase).saturating_duration_since(Instant::now()).as_secs_f64().round() as u64
     }
@@ -293,7 +287,7 @@ pub(super) mod tests {
         let (second, third) = (open(1), open(2));
         let ended = |one: &OpenConnection| one.handle().inner.end.is_cancelled();
         assert!(ended(&first) && !ended(&second) && !ended(&third) && !ended(&shared));
-        // It has no entry any more.
+        // Its entry is gone.
         drop(first.handle().begin());
         first.handle().authenticated(&Party::Business(UserId(Uuid::from_u128(1))));
         assert!(!first.handle().activity().is_known);

@@ -1,13 +1,14 @@
-//! Which connections a listener keeps, and which it ends to let others in. It knows neither sockets nor the
-//! clock.
+//! Limits of connections by address and party, and which connection is evicted when one is reached. Knows
+//! neither sockets nor the clock.
 //!
-//! Every connection is accepted. It counts for its address until a request of it has shown a valid token, then for
-//! the party of that token. Where a limit is reached, an earlier connection is evicted:
+//! Every connection is accepted. It counts for its address until one of its requests has a valid token, then
+//! for the party of the token. When a limit is reached, an earlier connection is evicted:
 //!
-//! - before authentication that of the address with the most connections that has waited longest, so that a client
-//!   that sends its request at once is served, however many silent connections there are;
-//! - after authentication that of the party with the most connections that has been idle longest. One with a
-//!   request in flight is never evicted then. If there is none, the new one goes on counting for its address.
+//! - before authentication: of the address with the most connections, the one that has waited longest. So a
+//!   client that sends its request at once is served, however many silent connections there are;
+//! - after authentication: of the party with the most connections, the one that has been idle longest. A
+//!   connection with a request in flight is not evicted. If there is no other, the new one keeps counting for
+//!   its address.
 
 use std::{
     cmp::Reverse,
@@ -18,16 +19,14 @@ use std::{
 
 use crate::domain::Party;
 
-/// Connections that the authenticated cannot take: of these newcomers and health checks are served.
+/// Connections that are reserved for unauthenticated clients and health checks.
 const RESERVED_UNAUTHENTICATED: usize = 64;
-/// So much younger a request in flight makes a connection without authentication. Requests without a token are
-/// answered sooner; one that takes longer waits for its client.
+/// An unauthenticated connection with a request in flight counts as this much younger. Requests without a token
+/// are answered sooner; one that takes longer waits for its client.
 const IN_FLIGHT_ALLOWANCE: Duration = Duration::from_secs(2);
 
-/// What a connection is called.
 pub type ConnectionId = u64;
 
-/// How many connections there may be at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionLimits {
     total: usize,
@@ -39,8 +38,8 @@ pub struct ConnectionLimits {
 }
 
 impl ConnectionLimits {
-    /// At most `total`. Half of them is open to connections without authentication, of these `per_address` to one
-    /// address. One party may have `per_party`, and never more than half; so much balancers have together.
+    /// At most `total`. Half of them may be unauthenticated, `per_address` of one address. One party may have
+    /// `per_party`, but no more than half; so may load balancers together.
     pub fn new(total: usize, per_address: usize, per_party: usize) -> ConnectionLimits {
         let total = total.max(1);
         let half = total.div_ceil(2);
@@ -54,7 +53,7 @@ impl ConnectionLimits {
         }
     }
 
-    /// At most `total`, where nobody authenticates.
+    /// At most `total`, without authentication.
     pub fn anonymous(total: usize) -> ConnectionLimits {
         let total = total.max(1);
         let (unauthenticated, per_address) = (total, total);
@@ -69,36 +68,33 @@ impl ConnectionLimits {
     }
 }
 
-/// For whom a connection counts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ConnectionOwner {
-    /// An address (see [`super::peer::block`]): nobody has authenticated.
+    /// An address (see [`super::peer::block`]), before authentication.
     Address(IpAddr),
-    /// The party whose token was shown first.
+    /// The party of the first token.
     Party(Party),
-    /// A balancer that sends the requests of many clients over one connection.
+    /// A load balancer that sends requests of many clients over one connection.
     Shared,
 }
 
-/// Which limit a connection was evicted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionLimit {
-    /// That of one address without authentication.
+    /// Unauthenticated connections of one address.
     Address,
-    /// That of all without authentication.
+    /// All unauthenticated connections.
     Unauthenticated,
-    /// That of one party.
+    /// Connections of one party.
     Party,
-    /// That of balancers.
     Shared,
-    /// That of all who have authenticated.
+    /// All authenticated connections.
     Authenticated,
-    /// That of all together, or of the process's files.
+    /// All connections, or the file descriptors of the process.
     Total,
 }
 
 impl ConnectionLimit {
-    /// Its name in metrics.
+    /// Used in metrics.
     pub fn name(self) -> &'static str {
         match self {
             ConnectionLimit::Address => "address",
@@ -111,25 +107,22 @@ impl ConnectionLimit {
     }
 }
 
-/// A connection that has to go. It counts no longer.
+/// A connection that has to be closed. It does not count any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Evicted {
-    /// Which.
     pub id: ConnectionId,
-    /// For which limit.
     pub limit: ConnectionLimit,
 }
 
-/// What came of an authentication.
+/// The outcome of an authentication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionAdmission {
-    /// The connection counts for its party now, in place of another if one was evicted.
+    /// The connection counts for its party now. Another one may have been evicted for it.
     Admitted(Option<Evicted>),
-    /// There is no room: it goes on counting for its address.
+    /// No room: the connection keeps counting for its address.
     Refused,
 }
 
-/// The connections of a listener.
 #[derive(Debug)]
 pub struct ConnectionTable {
     limits: ConnectionLimits,
@@ -146,7 +139,7 @@ struct Connection {
 }
 
 impl Connection {
-    /// Its age when it comes to evicting; `None` when it must not be.
+    /// Since when it counts for eviction; `None` if it must not be evicted.
     fn age(&self) -> Option<Instant> {
         match (&self.owner, self.in_flight) {
             (_, false) => Some(self.since),
@@ -156,15 +149,16 @@ impl Connection {
     }
 }
 
-/// A connection that may be evicted; the least of several is the oldest.
+/// A connection that may be evicted. The smallest is the oldest.
 type Candidate = (Instant, ConnectionId);
 
-/// Connections before authentication, or those after it.
+/// Either all unauthenticated or all authenticated connections.
 #[derive(Debug, Default)]
 struct Side {
     count: usize,
     groups: HashMap<ConnectionOwner, Group>,
-    /// The first candidate of each group; the greatest is that of the largest group, and of several the oldest.
+    /// The first candidate of each group. The greatest belongs to the largest group; of several, it is the
+    /// oldest.
     ranks: BTreeSet<Rank>,
 }
 
@@ -178,7 +172,7 @@ struct Group {
 
 impl Group {
     fn rank(&self, owner: &ConnectionOwner) -> Option<Rank> {
-        // A balancer's connections are those of many, of whom each has less than one.
+        // Each client behind a load balancer has less than one connection.
         let weight = if *owner == ConnectionOwner::Shared { 0 } else { self.count };
         self.candidates.first().map(|first| (weight, Reverse(*first)))
     }
@@ -222,19 +216,18 @@ impl Side {
         self.groups.get(owner).map_or(0, |group| group.count)
     }
 
-    /// The oldest that may be evicted of one owner.
+    /// The oldest candidate of one owner.
     fn oldest_of(&self, owner: &ConnectionOwner) -> Option<ConnectionId> {
         self.groups.get(owner)?.candidates.first().map(|(_, id)| *id)
     }
 
-    /// The oldest that may be evicted of the owner with the most.
+    /// The oldest candidate of the owner with the most connections.
     fn oldest_of_most(&self) -> Option<ConnectionId> {
         self.ranks.last().map(|(_, Reverse((_, id)))| *id)
     }
 }
 
 impl ConnectionTable {
-    /// An empty one.
     pub fn new(limits: ConnectionLimits) -> ConnectionTable {
         ConnectionTable {
             limits,
@@ -244,7 +237,7 @@ impl ConnectionTable {
         }
     }
 
-    /// A connection has been accepted. Which one has to go for it.
+    /// Enters an accepted connection. Returns the one that is evicted for it.
     pub fn insert(&mut self, id: ConnectionId, from: IpAddr, now: Instant) -> Option<Evicted> {
         self.remove(id);
         self.add(
@@ -253,7 +246,7 @@ impl ConnectionTable {
         )
     }
 
-    /// The address of a connection has become known. Which one has to go for it.
+    /// Sets the real address of a connection. Returns the one that is evicted for it.
     pub fn rename(&mut self, id: ConnectionId, from: IpAddr) -> Option<Evicted> {
         let owner = ConnectionOwner::Address(from);
         let renamed = |connection: &Connection| {
@@ -266,7 +259,7 @@ impl ConnectionTable {
         self.add(id, Connection { owner, ..connection })
     }
 
-    /// Adds a connection without authentication, and makes room for it before.
+    /// Enters an unauthenticated connection, and makes room for it first.
     fn add(&mut self, id: ConnectionId, connection: Connection) -> Option<Evicted> {
         let ConnectionOwner::Address(_) = connection.owner else { return None };
         let side = &self.unauthenticated;
@@ -275,7 +268,7 @@ impl ConnectionTable {
         } else if side.count >= self.limits.unauthenticated {
             side.oldest_of_most().map(|id| (id, ConnectionLimit::Unauthenticated))
         } else if self.connections.len() >= self.limits.total {
-            // There is one: the authenticated never have all.
+            // There is one: authenticated connections never take all.
             side.oldest_of_most().map(|id| (id, ConnectionLimit::Total))
         } else {
             None
@@ -286,7 +279,7 @@ impl ConnectionTable {
         evicted
     }
 
-    /// A request of this connection has shown who sends it. The first one decides.
+    /// Authenticates a connection. The first request with a token decides.
     pub fn authenticate(
         &mut self,
         id: ConnectionId,
@@ -325,7 +318,6 @@ impl ConnectionTable {
         ConnectionAdmission::Admitted(evicted)
     }
 
-    /// From now on the connection has a request in flight, or none any more.
     pub fn set_in_flight(&mut self, id: ConnectionId, in_flight: bool, now: Instant) {
         let Some(connection) = self.remove(id) else { return };
         let connection = Connection { in_flight, since: now, ..connection };
@@ -338,7 +330,7 @@ impl ConnectionTable {
         self.connections.insert(id, connection);
     }
 
-    /// Makes room by one without authentication, if there is one.
+    /// Evicts an unauthenticated connection, if there is one.
     pub fn make_room(&mut self) -> Option<Evicted> {
         let id = self.unauthenticated.oldest_of_most()?;
         Some(self.evict(id, ConnectionLimit::Total))
@@ -349,7 +341,6 @@ impl ConnectionTable {
         Evicted { id, limit }
     }
 
-    /// A connection has ended.
     pub fn end(&mut self, id: ConnectionId) {
         self.remove(id);
     }
@@ -365,7 +356,7 @@ impl ConnectionTable {
         Some(connection)
     }
 
-    /// How many there are without authentication, of parties, and shared.
+    /// Unauthenticated, authenticated and shared connections.
     pub fn counts(&self) -> [usize; 3] {
         let shared = self.authenticated.of(&ConnectionOwner::Shared);
         [self.unauthenticated.count, self.authenticated.count - shared, shared]

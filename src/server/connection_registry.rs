@@ -1,4 +1,5 @@
-//! The connections of a listener, by their table: who is told to go, and what is counted and logged of it.
+//! The connections of a listener: keeps the table of limits, closes evicted connections, and counts and logs
+//! them.
 
 use std::{
     collections::HashMap,
@@ -18,12 +19,12 @@ use super::{
     peer::block,
 };
 
-/// How often the log says that connections are evicted.
+/// Evictions are logged at most this often.
 const WARN_INTERVAL: Duration = Duration::from_secs(60);
 /// In the order of [`ConnectionTable::counts`].
 const STATES: [&str; 3] = ["unauthenticated", "authenticated", "shared"];
 
-/// The connections of a listener. Cheap to clone.
+/// Cheap to clone.
 #[derive(Clone)]
 pub(super) struct ConnectionRegistry {
     inner: Arc<Inner>,
@@ -41,7 +42,6 @@ struct Open {
     ends: HashMap<ConnectionId, CancellationToken>,
     last_id: ConnectionId,
     warned: Option<Instant>,
-    /// Evicted since then.
     evicted: u64,
 }
 
@@ -64,7 +64,7 @@ impl ConnectionRegistry {
         ConnectionRegistry { inner: Arc::new(Inner { listener, header_timeout, gauges, open }) }
     }
 
-    /// Enters a connection that was accepted from this address; `end` is cancelled when it has to go.
+    /// Enters a connection that was accepted from this address. `end` is cancelled to close it.
     pub(super) fn insert(&self, address: IpAddr, end: CancellationToken) -> ConnectionId {
         self.change(|open| {
             open.last_id += 1;
@@ -83,7 +83,6 @@ impl ConnectionRegistry {
         });
     }
 
-    /// How long its connections may take for the head of a request.
     pub(super) fn header_timeout(&self) -> Duration {
         self.inner.header_timeout
     }
@@ -110,7 +109,7 @@ impl ConnectionRegistry {
         self.open_ones().table.set_in_flight(id, in_flight, Instant::now());
     }
 
-    /// The process has no file for another connection: one gives up its own. Whether there was one.
+    /// The process is out of file descriptors: evicts a connection. Returns whether there was one.
     pub(super) fn make_room(&self) -> bool {
         self.change(|open| {
             let evicted = open.table.make_room();
@@ -118,7 +117,7 @@ impl ConnectionRegistry {
         })
     }
 
-    /// Counts a connection that the server ended by itself.
+    /// Counts a connection that the server closed.
     pub(super) fn count_end(&self, reason: &'static str) {
         let listener = self.inner.listener;
         metrics::counter!(
@@ -131,7 +130,7 @@ impl ConnectionRegistry {
         self.inner.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the table, and tells the connection to end that had to go for it.
+    /// Changes the table, and closes the connection that was evicted by it.
     fn change<T>(&self, change: impl FnOnce(&mut Open) -> (Option<Evicted>, T)) -> T {
         let mut open = self.open_ones();
         let (evicted, result) = change(&mut open);

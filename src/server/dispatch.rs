@@ -1,5 +1,5 @@
-//! From an address to the answer of its route: first whether there is one, then whether the caller may, and
-//! only then what it asks. The table runs inside a filter of warp.
+//! From a path to the response of its route: first the route, then the caller, only then the query and body.
+//! The table runs inside a warp filter.
 
 use std::convert::Infallible;
 
@@ -16,7 +16,7 @@ use super::{
     routes,
 };
 
-/// A request that its route may answer.
+/// An authorised request.
 #[derive(Clone)]
 struct Admitted {
     route: &'static Route,
@@ -24,7 +24,7 @@ struct Admitted {
     context: SharedContext,
 }
 
-/// The filter. It takes requests that carry what [`answer`] gives them.
+/// The warp filter. Expects the extension that [`answer`] adds.
 pub fn filter() -> BoxedFilter<(Response,)> {
     warp::ext::get::<Admitted>()
         .then(|admitted: Admitted| async move {
@@ -35,21 +35,20 @@ pub fn filter() -> BoxedFilter<(Response,)> {
         .boxed()
 }
 
-/// The route at an address, and what varies in its path.
+/// The route of a path, and the variable parts of the path.
 ///
 /// # Errors
-/// There is none, or not with this method.
+/// No route has this path and method.
 pub fn route_at(method: &Method, path: &str) -> Result<(&'static Route, Vec<String>), NoRoute> {
     routes::table().find(method, path)
 }
 
-/// Whether a route knows each parameter of a query: one that is misspelt would else be a condition that does not
-/// hold.
+/// Checks that a route knows every query parameter: a misspelt one would otherwise be ignored.
 ///
 /// # Errors
-/// It does not know one.
+/// It does not know a parameter.
 pub fn check_query(route: &Route, query: &str) -> Result<(), Problem> {
-    // What the existing programs send is theirs, and what watches health may add anything.
+    // Programs of the existing system may send anything, and so may health checks.
     let is_free = route.is_legacy || route.who == Who::Anyone && route.query.is_empty();
     if is_free || query.is_empty() {
         return Ok(());
@@ -58,7 +57,7 @@ pub fn check_query(route: &Route, query: &str) -> Result<(), Problem> {
     unknown_parameter(query, &known).map_or(Ok(()), Err)
 }
 
-/// What a route answers to a request that it may answer.
+/// Runs the handler of an authorised request.
 pub async fn answer(
     filter: BoxedFilter<(Response,)>,
     route: &'static Route,
@@ -74,6 +73,6 @@ pub async fn answer(
 }
 
 async fn rejected(rejection: Rejection) -> Result<Response, Infallible> {
-    tracing::warn!(?rejection, "a request was rejected for an unforeseen reason");
+    tracing::warn!(?rejection, "unexpected rejection of a request");
     Ok(Problem::bad_request("bad_request", "the request cannot be understood").into_response())
 }

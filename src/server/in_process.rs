@@ -1,5 +1,5 @@
-//! The admin API without a socket, for commands that have the database themselves: the same routes, the
-//! same answers, so that a command does the same wherever it runs.
+//! The admin API without a socket, for commands that open the database themselves. Same routes and responses,
+//! so a command does the same wherever it runs.
 
 use std::sync::{Arc, Mutex};
 
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::app::{App, By};
 
-/// The way in from inside the process. Cheap to clone.
+/// Cheap to clone.
 #[derive(Clone)]
 pub struct InProcessClient {
     app: App,
@@ -27,12 +27,12 @@ pub struct InProcessClient {
 }
 
 impl InProcessClient {
-    /// To this appliance.
     pub fn new(app: App) -> InProcessClient {
         InProcessClient { app, filter: dispatch::filter() }
     }
 
-    /// Asks as whoever runs the command. Gives the status and the body, null when there is none.
+    /// Sends a request as the operator who runs the command. Returns the status and the JSON body; null without
+    /// one.
     pub async fn ask(
         &self,
         by: By,
@@ -44,7 +44,7 @@ impl InProcessClient {
         (status, body.json().await)
     }
 
-    /// The same for an answer that comes in pieces.
+    /// The same for a response that is streamed.
     pub async fn ask_streamed(
         &self,
         by: By,
@@ -95,18 +95,18 @@ impl InProcessClient {
     }
 }
 
-/// The body of an answer, piece by piece.
+/// A response body in chunks.
 pub struct ResponseChunks {
     response: Response,
 }
 
-/// An answer ended before its end; why is in the log.
+/// The response ended early. The log has the cause.
 #[derive(Debug, thiserror::Error)]
-#[error("the answer broke off")]
+#[error("the response is truncated")]
 pub struct TruncatedResponse;
 
 impl ResponseChunks {
-    /// The next; `None` at the end.
+    /// The next chunk; `None` at the end.
     ///
     /// # Errors
     /// [`TruncatedResponse`].
@@ -119,7 +119,7 @@ impl ResponseChunks {
         Ok(None)
     }
 
-    /// All of it as JSON, null when it is none.
+    /// The whole body as JSON; null if it is none.
     pub async fn json(self) -> Value {
         let body = self.response.into_body().collect().await;
         let body = body.map(|body| body.to_bytes()).unwrap_or_default();

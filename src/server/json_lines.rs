@@ -1,5 +1,5 @@
-//! Answers that are too long to be put together, or take too long to be waited for in silence: a JSON
-//! document a line.
+//! Streamed responses (application/jsonl), a JSON document per line: for responses that are too long to build
+//! or take long to finish.
 
 use std::{
     sync::{
@@ -19,12 +19,12 @@ use warp::{Reply as _, reply::Response};
 
 use super::{reply, size_limits::MAX_UNREAD_LINES_LEN};
 
-/// Lines that wait for whoever reads them.
+/// Lines that wait for the client.
 const QUEUE_CAPACITY: usize = 64;
-/// How long somebody may not read.
+/// How long the client may not read.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Where the lines of an answer are written. Dropped without [`JsonLines::finish`], the answer breaks off.
+/// Writes the lines of a response. Dropped without [`JsonLines::finish`], the response is truncated.
 pub(super) struct JsonLines {
     to: mpsc::Sender<QueuedLine>,
     room: Arc<Semaphore>,
@@ -32,29 +32,27 @@ pub(super) struct JsonLines {
     timeout: Duration,
 }
 
-/// A line that waits, and the room that it takes.
 struct QueuedLine {
     text: Bytes,
     _room: OwnedSemaphorePermit,
 }
 
-/// Nobody reads the answer any more, or not for too long.
+/// The client has disconnected, or has not read for too long.
 #[derive(Debug)]
 pub(super) struct Disconnected;
 
-/// The answer ends before its end.
 #[derive(Debug, thiserror::Error)]
-#[error("the answer breaks off")]
+#[error("the response is truncated")]
 struct Truncated;
 
-/// An answer, and where its lines are written.
+/// A response, and the writer of its lines.
 pub(super) fn lines() -> (JsonLines, Response) {
     let (lines, written) = channel(WRITE_TIMEOUT);
     (lines, as_lines(warp::reply::stream(written).into_response()))
 }
 
-/// Lines, and what is read of them: a failure at last when they ended before their end, whatever the cause,
-/// so that some of an answer is never taken for all of it.
+/// A writer and the stream of its lines. The stream ends with an error unless the writer finished, so that a
+/// part of a response is never taken for all of it.
 fn channel(timeout: Duration) -> (JsonLines, impl Stream<Item = Result<Bytes, Truncated>>) {
     let (to, mut from) = mpsc::channel(QUEUE_CAPACITY);
     let whole = Arc::new(AtomicBool::new(false));
@@ -62,14 +60,14 @@ fn channel(timeout: Duration) -> (JsonLines, impl Stream<Item = Result<Bytes, Tr
     let lines = JsonLines { to, room, whole: Arc::clone(&whole), timeout };
     let written = poll_fn(move |context| {
         let line: Option<QueuedLine> = ready!(from.poll_recv(context));
-        // Told once: after a failure there is nothing any more.
+        // Reported once; the stream ends after the error.
         let broken = line.is_none() && !whole.swap(true, Ordering::AcqRel);
         Poll::Ready(if broken { Some(Err(Truncated)) } else { line.map(|line| Ok(line.text)) })
     });
     (lines, written)
 }
 
-/// An answer of one line.
+/// A response of one line.
 pub(super) fn one<T: Serialize>(line: &T) -> Response {
     as_lines(reply::raw(StatusCode::OK, text(line)))
 }
@@ -77,17 +75,17 @@ pub(super) fn one<T: Serialize>(line: &T) -> Response {
 fn as_lines(mut response: Response) -> Response {
     let media = HeaderValue::from_static("application/jsonl");
     response.headers_mut().insert(header::CONTENT_TYPE, media);
-    // What stands between must not keep lines until it has many.
+    // A proxy must not buffer the lines.
     let now = HeaderValue::from_static("no");
     response.headers_mut().insert("x-accel-buffering", now);
     response
 }
 
 impl JsonLines {
-    /// Writes one, as soon as there is room.
+    /// Writes a line, as soon as there is room.
     ///
     /// # Errors
-    /// Nobody reads any more, or has read for a minute.
+    /// The client has disconnected, or has not read for a minute.
     pub(super) async fn write<T: Serialize>(&self, line: &T) -> Result<(), Disconnected> {
         let text = text(line);
         let sent = async {
@@ -98,7 +96,7 @@ impl JsonLines {
         tokio::time::timeout(self.timeout, sent).await.unwrap_or(Err(Disconnected))
     }
 
-    /// Writes one if there is room now.
+    /// Writes a line if there is room now.
     pub(super) fn try_write<T: Serialize>(&self, line: &T) {
         let text = text(line);
         if let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(taken(&text)) {
@@ -106,13 +104,13 @@ impl JsonLines {
         }
     }
 
-    /// Ends the answer: these were all its lines.
+    /// Ends the response as complete.
     pub(super) fn finish(self) {
         self.whole.store(true, Ordering::Release);
     }
 }
 
-/// How much of the room a line takes: one that is longer than all of it takes all.
+/// The permits for a line. A line longer than the whole room takes all.
 fn taken(text: &Bytes) -> u32 {
     u32::try_from(text.len().min(MAX_UNREAD_LINES_LEN)).unwrap_or(u32::MAX)
 }
@@ -139,7 +137,7 @@ mod tests {
         }
         assert_eq!(write, QUEUE_CAPACITY, "nobody reads");
         drop(lines);
-        // Whoever reads on after all gets what was written, and hears that it is not all there is.
+        // A client that reads on gets what was written, and then the error.
         let read: Vec<bool> = written.map(|line| line.is_ok()).collect().await;
         assert_eq!(read.iter().filter(|ok| **ok).count(), QUEUE_CAPACITY);
         assert_eq!((read.len(), read.last()), (QUEUE_CAPACITY + 1, Some(&false)));

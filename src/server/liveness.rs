@@ -1,17 +1,17 @@
-//! Whether a loop still turns: it is asked, and it answers only between two rounds.
+//! Liveness of a loop: it answers a probe only between two iterations.
 
 use std::time::Duration;
 
 use tokio::sync::watch;
 
-/// One loop's pulse. Clones are of the same loop.
+/// Probes one loop. Clones probe the same loop.
 #[derive(Clone, Debug)]
 pub struct LivenessProbe {
     asked: watch::Sender<u64>,
     answered: watch::Sender<u64>,
 }
 
-/// The loop's own end of it.
+/// The loop's side.
 pub(super) struct LivenessResponder {
     asked: watch::Receiver<u64>,
     answered: watch::Sender<u64>,
@@ -24,7 +24,7 @@ impl Default for LivenessProbe {
 }
 
 impl LivenessProbe {
-    /// Whether the loop answers a question of now within `timeout`.
+    /// Whether the loop answers a new probe within `timeout`.
     pub async fn responds_within(&self, timeout: Duration) -> bool {
         let mut question = 0;
         self.asked.send_modify(|asked| {
@@ -42,10 +42,10 @@ impl LivenessProbe {
 }
 
 impl LivenessResponder {
-    /// Waits for a question and answers it. May be dropped and called again.
+    /// Waits for a probe and answers it. Cancel-safe.
     pub(super) async fn next(&mut self) {
         if self.asked.changed().await.is_err() {
-            // Nobody is left who could ask.
+            // All probes are gone.
             std::future::pending::<()>().await;
         }
         let question = *self.asked.borrow_and_update();

@@ -1,5 +1,6 @@
-//! The gateway: HTTP, the hub, and the page for machines. Its borders speak JSON and protocols; what
-//! they ask for is done by the use cases.
+//! The gateway: the HTTP API, the hub, and the listener for metrics. It speaks JSON and protocols; the use
+//! cases are in `app`. A request goes from `listen` through `pipeline` to `hub`, or through `dispatch` and
+//! `routes` to a handler in `http`.
 
 pub mod audience;
 mod authorization;
@@ -39,5 +40,5 @@ mod write_timeout;
 
 use std::sync::{Arc, atomic::AtomicBool};
 
-/// Whether the gateway takes requests; false while it starts and stops.
+/// Whether the gateway accepts requests; false while it starts and stops.
 pub type Readiness = Arc<AtomicBool>;

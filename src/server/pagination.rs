@@ -1,5 +1,5 @@
-//! Pages of lists, cut at a number of bytes: those who write the items decide how long they are, and a control
-//! character takes six bytes in JSON.
+//! Pages of lists with a maximum number of bytes: clients decide how long items are, and a control character
+//! takes six bytes in JSON.
 
 use std::io;
 
@@ -7,13 +7,13 @@ use serde::Serialize;
 
 use crate::domain::message::PAGE_BYTES;
 
-/// The most bytes of a page in JSON that has more than one item: no more than what is read for it, so that a page for
+/// Bytes of a JSON page with more than one item. Equal to what the store reads for a page, so that a page for
 /// which not all was read is one that is cut.
 pub const MAX_PAGE_LEN: usize = PAGE_BYTES;
-/// The same while there is no room for a page of the largest size.
+/// The same while the budget has no room for a page of the largest size.
 pub const MIN_PAGE_LEN: usize = 16 * 1024;
 
-/// Items as a list in JSON of at most `room` bytes, or the first one alone if it is longer. Gives the list, and how
+/// A JSON list of at most `room` bytes, or of the first item alone if that is longer. Returns the list and how
 /// many items it has.
 pub fn list<'a, T, V: Serialize>(
     found: &'a [T],
@@ -25,8 +25,7 @@ pub fn list<'a, T, V: Serialize>(
     (out, shown)
 }
 
-/// The page of a list as an answer. The next one begins after the last item that is shown, if there is `more` behind
-/// what was found or if not all of that is shown.
+/// A page as a response. `next` points behind the last item if there is `more` or not all items fit.
 pub fn page<'a, T, V: Serialize, C: Serialize>(
     found: &'a [T],
     more: bool,
@@ -37,7 +36,7 @@ pub fn page<'a, T, V: Serialize, C: Serialize>(
     page_behind(found, more, None, room, view, cursor)
 }
 
-/// The same of a list that may go on at `behind` when all that was found is shown and there is no `more`.
+/// The same for a list that continues at `behind` when all items are shown and there is no `more`.
 pub fn page_behind<'a, T, V: Serialize, C: Serialize>(
     found: &'a [T],
     more: bool,
@@ -53,7 +52,7 @@ pub fn page_behind<'a, T, V: Serialize, C: Serialize>(
     end(out, next.or(behind))
 }
 
-/// A page of items that are written already, with where the next one begins.
+/// A page of items that are serialized already, with its `next`.
 pub fn written<C: Serialize>(items: &[u8], next: Option<C>) -> Vec<u8> {
     let mut out = Vec::with_capacity(items.len() + 64);
     out.extend_from_slice(b"{\"items\":");
@@ -68,8 +67,8 @@ fn end<C: Serialize>(mut out: Vec<u8>, next: Option<C>) -> Vec<u8> {
     exact(out)
 }
 
-/// The same bytes without room for more: they may stay until the client has read them. Shrinking would leave an
-/// allocation of up to twice their length in its place.
+/// The same bytes without spare capacity: they may stay until the client has read them. Shrinking in place
+/// would leave an allocation of up to twice their length.
 fn exact(out: Vec<u8>) -> Vec<u8> {
     if out.capacity() > out.len() + out.len() / 8 { out.as_slice().to_vec() } else { out }
 }
@@ -99,24 +98,24 @@ fn write<'a, T, V: Serialize>(
     shown
 }
 
-/// Texts, numbers and times that are written to memory: there is no way to fail.
+/// Texts, numbers and times in memory: cannot fail.
 fn put<V: Serialize>(out: &mut Vec<u8>, value: &V) {
     if let Err(error) = serde_json::to_writer(out, value) {
-        tracing::error!(%error, "an answer could not be written");
+        tracing::error!(%error, "a response could not be serialized");
     }
 }
 
-/// How many of these, from the first one on, have at most `room` bytes as a list in JSON; one at least, if there is one.
+/// How many of these items fit into a JSON list of `room` bytes; at least one, if there is one.
 pub fn fitting<V: Serialize>(views: impl IntoIterator<Item = V>, room: usize) -> usize {
-    // Beside each item and what separates it from the next there is one bracket more.
+    // Every item has a comma or a bracket behind it; one bracket remains.
     fitting_lengths(views.into_iter().map(|view| json_length(&view)), room.saturating_sub(1))
 }
 
-/// How many items of these lengths fit in so many bytes, from the first one on; one at least, if there is one.
+/// How many items of these lengths fit into `bytes`; at least one, if there is one.
 pub fn fitting_lengths(lengths: impl IntoIterator<Item = usize>, bytes: usize) -> usize {
     let (mut used, mut fits) = (0_usize, 0);
     for length in lengths {
-        // A separator stands between two.
+        // Includes a separator.
         used = used.saturating_add(length).saturating_add(1);
         if fits > 0 && used > bytes {
             break;
@@ -126,7 +125,7 @@ pub fn fitting_lengths(lengths: impl IntoIterator<Item = usize>, bytes: usize) -
     fits
 }
 
-/// How long a value is as JSON, without writing it anywhere. What cannot be written has no length.
+/// The length of a value as JSON, without allocating it. 0 if it cannot be serialized.
 pub fn json_length<V: Serialize + ?Sized>(value: &V) -> usize {
     struct Counted(usize);
     impl io::Write for Counted {
@@ -186,8 +185,8 @@ mod tests {
             prop_assert_eq!(json_length(&text), serde_json::to_vec(&text).unwrap().len());
         }
 
-        // Property: pages of any items come to each item once and in order, and none is longer than its room unless it
-        // has one item.
+        // Property: paging through any list gives each item once and in order, and no page is longer than its
+        // room unless it has one item.
         #[test]
         fn pages_come_to_each_item_once(
             texts in proptest::collection::vec("[a\u{1}\"é\u{10348}]{0,300}", 0..40),

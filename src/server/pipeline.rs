@@ -1,5 +1,5 @@
-//! Where every request comes in: it gets an id, its sender is found out, its body is read within
-//! limits, and it goes to the hub or to the routes. What comes out is counted and logged here.
+//! The steps of every request: an id, the caller, the body within its limits, then the hub or a route.
+//! Responses are counted and logged here.
 
 use std::{
     net::IpAddr,
@@ -37,13 +37,12 @@ use super::{
 };
 use crate::app::{App, Error};
 
-/// How long a body may pause, and how long it may take in all.
 const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 const BODY_TIMEOUT: Duration = Duration::from_secs(120);
-/// How long a request waits for the room of its answer.
+/// How long a request waits for memory for its response.
 const RESERVATION_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The way in. Cheap to clone.
+/// Cheap to clone.
 #[derive(Clone)]
 pub struct RequestPipeline {
     app: App,
@@ -57,7 +56,6 @@ pub struct RequestPipeline {
 }
 
 impl RequestPipeline {
-    /// A way in to this appliance.
     pub fn new(
         app: App,
         hub: hub::Hub,
@@ -71,13 +69,13 @@ impl RequestPipeline {
         RequestPipeline { app, hub, readiness, routes, bodies, answers, requests, proxies }
     }
 
-    /// Answers one request that arrived from this address.
+    /// Answers a request that arrived from this address.
     pub async fn handle(
         self,
         mut request: Request<Incoming>,
         connected: IpAddr,
     ) -> ::http::Response<AnswerBody> {
-        // Behind another gateway it is who that one names.
+        // Another gateway names the client of a forwarded request.
         let named = self.hub.peer_of(&request);
         let peer = named.unwrap_or_else(|| self.proxies.client(connected, request.headers()));
         if let Some(connection) = request.extensions().get::<ConnectionHandle>() {
@@ -87,7 +85,7 @@ impl RequestPipeline {
         let id = request_id(request.headers());
         let named = HeaderValue::from_str(&id).ok();
         if let Some(named) = &named {
-            // It keeps its id where it is passed on to.
+            // A forwarded request keeps its id.
             request.headers_mut().insert("x-request-id", named.clone());
         }
         let method = request.method().clone();
@@ -104,7 +102,7 @@ impl RequestPipeline {
         metrics::histogram!("esh3ar_http_request_seconds", "route" => route)
             .record(begun.elapsed().as_secs_f64());
         if status.is_server_error() {
-            // Not the path: it may name a phone.
+            // Without the path, which may contain a phone number.
             tracing::warn!(
                 request = %id, %method, route, %peer, status = status.as_u16(), "request failed"
             );
@@ -116,7 +114,7 @@ impl RequestPipeline {
         response
     }
 
-    /// Answers, and says by which route.
+    /// Answers, and sets the label of the route.
     async fn answer(
         self,
         mut request: Request<Incoming>,
@@ -134,10 +132,11 @@ impl RequestPipeline {
                 return response_body::with_reservation(Problem::encoded().into_response(), None);
             }
             request.extensions_mut().insert(self.answers.clone());
-            // Apart, as other long steps are: a request that waits for its body would else take room for them.
+            // Boxed, like other long steps: otherwise every request that waits for its body would take the
+            // memory of their futures.
             let handled = Box::pin(self.hub.handle(service, asked, request, peer));
             let mut response = handled.await;
-            // What it holds of the budget stays with its body.
+            // The reservation moves to the body.
             let reserved = response.extensions_mut().remove::<Arc<Reservation>>();
             return response_body::with_reservation(response, reserved.and_then(Arc::into_inner));
         }
@@ -159,12 +158,12 @@ impl RequestPipeline {
         let encoded = is_encoded(&request);
         let (parts, body) = request.into_parts();
         let mut body = Some(body);
-        // A client that waits to be told to send its body takes the answer instead.
+        // A client that sent `Expect` gets the response instead of `100 Continue`.
         let waits = parts.headers.contains_key(header::EXPECT);
         let asked = RequestMeta { peer, encoded, came };
         let answer = self.api_answer(parts, &mut body, asked, label).await;
         if let Some(body) = body.as_mut().filter(|body| !waits && !body.is_end_stream()) {
-            body::discard(body).await;
+            request_body::discard(body).await;
         }
         answer
     }
@@ -178,7 +177,7 @@ impl RequestPipeline {
     ) -> Result<::http::Response<AnswerBody>, Problem> {
         let RequestMeta { peer, encoded, came } = asking;
         let path = parts.uri.path();
-        // There, any method will do.
+        // This path accepts any method.
         let method = if path == legacy::HEALTH { &Method::GET } else { &parts.method };
         let found = dispatch::route_at(method, path);
         let is_open = match &found {
@@ -190,7 +189,7 @@ impl RequestPipeline {
         };
         let principal = match (is_open, bearer(&parts.headers)) {
             (true, _) => Principal::Anyone { peer },
-            // A stranger learns nothing of what there is.
+            // Without a token a client does not learn which paths exist.
             (false, None) => return Err(Error::Unauthenticated.into()),
             (false, Some(token)) => {
                 let caller = Box::pin(self.app.authenticate(token, peer::block(peer))).await?;
@@ -205,7 +204,7 @@ impl RequestPipeline {
             Err(none) => return Ok(response_body::with_reservation(none.into_response(), None)),
         };
         principal.admit(route.who)?;
-        // It counts until it is answered, however slowly its body comes.
+        // Counts until the response, however slowly the body arrives.
         let mut in_flight = self.requests.of(&principal);
         in_flight.grow(1).map_err(|_| too_many_requests())?;
         principal.count(&self.app, route.writes.counted_first(route.who)).await?;
@@ -225,10 +224,10 @@ impl RequestPipeline {
         };
         let (wanted, least) = route.answer_room();
         let owner = BudgetOwner::from(&principal);
-        // What everybody may ask is small, or the same for all; health is told however many do not read.
+        // Public responses are small or shared, and health is answered even while others do not read.
         let answered = match route.who {
             Who::Anyone => None,
-            // As many of these as requests may be in flight take little.
+            // Small: needs no wait, because requests in flight are limited.
             _ if wanted <= RECEIPT_LEN => {
                 let mut receipt = self.answers.owned_by(owner);
                 receipt.set(wanted);
@@ -261,7 +260,6 @@ impl RequestPipeline {
     }
 }
 
-/// Too many requests of the client are in flight.
 fn too_many_requests() -> Problem {
     let most = BudgetLimits::REQUESTS.party;
     let text = format!("{most} requests of yours are in flight: wait for their answers first");
@@ -269,7 +267,6 @@ fn too_many_requests() -> Problem {
     Problem { retry_after: Some(1), ..problem }
 }
 
-/// There is no room for another answer.
 fn too_many_unread(full: BudgetExceeded) -> Problem {
     let retry_after = Duration::from_secs(1);
     match full {
@@ -284,14 +281,12 @@ fn too_many_unread(full: BudgetExceeded) -> Problem {
     }
 }
 
-/// What is known of a request besides its head.
 struct RequestMeta {
     peer: IpAddr,
     encoded: bool,
     came: Instant,
 }
 
-/// Reads a body of JSON.
 async fn read_json(
     incoming: &mut Incoming,
     limit: usize,
@@ -326,16 +321,16 @@ async fn read_json(
     })
 }
 
-/// Whether the request has a body that is compressed.
+/// Whether the request has a compressed body.
 fn is_encoded(request: &Request<Incoming>) -> bool {
     let named = request.headers().get_all(header::CONTENT_ENCODING).iter();
-    // What is no text is no name of ours either.
+    // A value that is no text is no known encoding.
     let mut names = named.flat_map(|value| value.to_str().unwrap_or("unknown").split(','));
     !request.body().is_end_stream()
         && names.any(|name| !matches!(name.trim().to_ascii_lowercase().as_str(), "" | "identity"))
 }
 
-/// The caller's id for the request if it is fit for a log, else one of ours.
+/// The client's request id if it is safe to log, else a new one.
 fn request_id(headers: &HeaderMap) -> String {
     headers
         .get("x-request-id")
@@ -344,7 +339,6 @@ fn request_id(headers: &HeaderMap) -> String {
         .map_or_else(|| uuid::Uuid::now_v7().to_string(), str::to_owned)
 }
 
-/// The same address with another path.
 fn with_path(uri: &http::Uri, path: &'static str) -> http::Uri {
     let of = match uri.query() {
         None => http::uri::PathAndQuery::from_static(path),
@@ -358,7 +352,7 @@ fn with_path(uri: &http::Uri, path: &'static str) -> http::Uri {
     http::Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
 }
 
-/// What the hubs are called in metrics.
+/// The label of a hub in metrics.
 fn hub_label(service: Service, asked: Asked) -> &'static str {
     match (service, asked) {
         (Service::Messages, Asked::Connect) => "/hub",
@@ -368,7 +362,7 @@ fn hub_label(service: Service, asked: Asked) -> &'static str {
     }
 }
 
-/// Answers nothing but the metrics and the health pages: for the listener of machines.
+/// Answers only metrics and health: for the metrics listener.
 pub async fn machine_page(
     app: App,
     readiness: Readiness,

@@ -1,4 +1,4 @@
-//! Whether clients can connect: this process does what they do, from the outside, at its own address.
+//! Checks whether clients can connect: connects to the hub of this process through its own listener.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -29,19 +29,17 @@ use crate::{
     tls::crypto_provider,
 };
 
-/// How long all of it may take before it counts as failed.
+/// Covers the whole check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
-/// After a failure it is tried once more before it counts: a moment without the processor is none.
+/// The delay before the one retry, so that a short CPU stall does not count as a failure.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
-/// How often it is tried while it fails.
+/// The interval while the check fails.
 const DOWN_INTERVAL: Duration = Duration::from_secs(5);
-/// What ends a record of the hub's protocol.
 const RECORD_SEPARATOR: char = '\u{1e}';
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// The look at the own hub.
 pub struct RealtimeCheck {
     app: App,
     address: SocketAddr,
@@ -49,13 +47,13 @@ pub struct RealtimeCheck {
 }
 
 impl RealtimeCheck {
-    /// Of the hub that listens there, with TLS or without.
+    /// For the hub that listens on this address.
     pub fn new(app: App, listening: SocketAddr, encrypted: bool) -> RealtimeCheck {
         let tls = if encrypted { connector() } else { None };
         RealtimeCheck { app, address: reachable(listening), tls }
     }
 
-    /// Looks again and again until `stop`; the first look is made with [`RealtimeCheck::check`] before this.
+    /// Checks periodically until `stop`. The first check is made before, by [`RealtimeCheck::check`].
     pub async fn run(self, stop: CancellationToken) {
         loop {
             let wait = if self.app.is_realtime_up() { EVERY } else { DOWN_INTERVAL };
@@ -66,14 +64,14 @@ impl RealtimeCheck {
         }
     }
 
-    /// Looks once, and keeps what it found.
+    /// Checks once and records the result.
     pub async fn check(&self) {
         let mut found = self.check_once().await;
         if found.is_err() {
             tokio::time::sleep(RETRY_DELAY).await;
             found = self.check_once().await;
         }
-        // It takes no connections then, and that is no fault.
+        // A draining process accepts no connections, which is no failure.
         if !self.app.is_draining() {
             self.app.note_realtime(found);
         }
@@ -88,7 +86,7 @@ impl RealtimeCheck {
         }
     }
 
-    /// Connects, shakes hands, and gets back what it says.
+    /// Connects, does the handshake and calls `Echo`.
     async fn connect(&self) -> Result<(), String> {
         let tcp = TcpStream::connect(self.address).await.map_err(text)?;
         let stream: Box<dyn Stream> = match &self.tls {
@@ -108,7 +106,7 @@ impl RealtimeCheck {
         send(&mut socket, r#"{"type":1,"invocationId":"1","target":"Echo","arguments":["ping"]}"#)
             .await?;
         receive(&mut socket, |record| record.contains(r#""ping""#)).await?;
-        // Whether it says goodbye is of no interest.
+        // The close is not checked.
         let _ = socket.close(None).await;
         Ok(())
     }
@@ -118,7 +116,7 @@ async fn send(socket: &mut WebSocketStream<Box<dyn Stream>>, record: &str) -> Re
     socket.send(Message::text(format!("{record}{RECORD_SEPARATOR}"))).await.map_err(text)
 }
 
-/// Reads until a record comes that is the wanted one.
+/// Reads until the wanted record arrives.
 async fn receive(
     socket: &mut WebSocketStream<Box<dyn Stream>>,
     wanted: impl Fn(&str) -> bool,
@@ -137,7 +135,7 @@ fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
-/// Where this machine reaches itself: a wildcard is no address to connect to.
+/// The address to connect to: a wildcard becomes loopback.
 fn reachable(listening: SocketAddr) -> SocketAddr {
     let ip = match listening.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -147,9 +145,8 @@ fn reachable(listening: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listening.port())
 }
 
-/// A client that takes every certificate. Whose it is was settled when this process bound the address, and
-/// what it shows there opens nothing anywhere else; whether the certificate is good for clients is what
-/// `esh3ar doctor` looks at.
+/// A client that accepts every certificate. The process itself has bound the address, and the token it sends is
+/// valid nowhere else. `esh3ar doctor` checks whether the certificate is valid for clients.
 fn connector() -> Option<TlsConnector> {
     let provider = crypto_provider();
     let verifier = Arc::new(AnyCertificate(Arc::clone(&provider)));

@@ -1,4 +1,4 @@
-//! Reading a request's body without trusting it.
+//! Reads request bodies within limits of size, time and memory.
 
 use std::time::Duration;
 
@@ -11,32 +11,29 @@ use super::{
     size_limits::MAX_JSON_LEN,
 };
 
-/// What is read and thrown away of a body that was refused, and for how long.
+/// How much of a refused body is read and discarded, and for how long.
 const MAX_DISCARD_LEN: usize = 1024 * 1024;
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why a body was not read.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BodyError {
-    /// More than allowed.
     #[error("the body is larger than {limit} bytes")]
     TooLarge {
-        /// What is allowed, in bytes.
+        /// In bytes.
         limit: usize,
     },
-    /// Nothing came for too long.
     #[error("the body did not arrive in time")]
     TimedOut,
-    /// It ended before its end.
+    /// The body ended early.
     #[error("the body broke off")]
     Broken,
-    /// There is no room for it now.
+    /// The memory budget is used up.
     #[error("there is no room for the body now")]
     NoRoom(BudgetExceeded),
 }
 
-/// Reads a body of at most `limit` bytes that never pauses longer than `idle`, and takes its room from a budget.
-/// One that announces more than `limit` is refused before any of it is read.
+/// Reads a body of at most `limit` bytes, with an idle timeout and a reservation of the budget. A body that
+/// announces more is refused before it is read.
 ///
 /// # Errors
 /// See [`BodyError`].
@@ -50,7 +47,7 @@ pub async fn read(
     if announced > limit {
         return Err(BodyError::TooLarge { limit });
     }
-    // Of a large body at once, so that several are not begun of which none fits.
+    // A large body reserves all of it at once, so that several do not block each other half way.
     let mut room = if announced > MAX_JSON_LEN { announced } else { 0 };
     reserved.grow(room).map_err(BodyError::NoRoom)?;
     let mut whole: Option<Bytes> = None;
@@ -62,17 +59,18 @@ pub async fn read(
         }
         let needed = have + data.len();
         if needed > room {
-            // One that does not say how large it is may become as large as it may be.
+            // A body without a length may reach the limit.
             let wanted = if needed > MAX_JSON_LEN { limit } else { needed };
             reserved.grow(wanted - room).map_err(BodyError::NoRoom)?;
             room = wanted;
         }
-        // Nearly every body comes in one piece, which is then not copied.
+        // Nearly every body arrives in one chunk, which is not copied.
         if have == 0 {
             whole = Some(data);
         } else {
             if needed > parts.capacity() {
-                // At once: memory that is not written to costs nothing, and a copy when it grows would hold twice as much.
+                // Allocated at once: untouched memory costs nothing, and growing would hold twice as much
+                // during the copy.
                 parts.reserve(room.max(announced).max(needed) - parts.len());
             }
             if let Some(first) = whole.take() {
@@ -84,7 +82,6 @@ pub async fn read(
     Ok(whole.unwrap_or_else(|| parts.freeze()))
 }
 
-/// The next data of a body; `None` at its end.
 async fn chunk(body: &mut Incoming, idle: Duration) -> Result<Option<Bytes>, BodyError> {
     loop {
         let frame = match tokio::time::timeout(idle, body.frame()).await {
@@ -99,7 +96,7 @@ async fn chunk(body: &mut Incoming, idle: Duration) -> Result<Option<Bytes>, Bod
     }
 }
 
-/// A body that is taken in chunks. The client sends no faster than they are taken.
+/// A streamed body. The client sends no faster than it is read.
 #[derive(Debug)]
 pub struct BodyStream {
     body: Incoming,
@@ -109,7 +106,6 @@ pub struct BodyStream {
 }
 
 impl BodyStream {
-    /// Of at most `limit` bytes, which never pauses longer than `idle`.
     pub fn new(body: Incoming, limit: usize, idle: Duration) -> BodyStream {
         BodyStream { body, limit, left: limit, idle }
     }
@@ -126,9 +122,9 @@ impl BodyStream {
     }
 }
 
-/// Reads what is left of a body that was refused, and keeps nothing of it. The answer is sent when the client
-/// has sent its request: a connection that is closed while the client still sends is reset, and the client
-/// does not see the answer. A client that sends more than 1 MiB or longer than 2 s is reset all the same.
+/// Discards the rest of a refused body. The response is sent when the client has sent its request: closing
+/// while the client still sends resets the connection, and the client does not see the response. A client that
+/// sends more than 1 MiB or longer than 2 s is reset.
 pub async fn discard(body: &mut Incoming) {
     let discarding = async {
         let mut left = MAX_DISCARD_LEN;

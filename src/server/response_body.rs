@@ -1,4 +1,4 @@
-//! The body of an answer: it counts for its party until the last byte is sent.
+//! Response bodies that hold their memory reservation until the last byte is sent.
 
 use std::{
     pin::Pin,
@@ -14,14 +14,13 @@ use super::budget::Reservation;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// The body of an answer.
 pub struct AnswerBody {
     inner: UnsyncBoxBody<Bytes, Failure>,
-    /// What it holds of the budget, until its bytes hold that themselves.
+    /// Moves to the last chunk.
     reserved: Option<Reservation>,
 }
 
-/// Bytes that count until the last of them is dropped, wherever that is.
+/// Bytes that hold a reservation until the last slice of them is dropped.
 struct ReservedBytes {
     bytes: Bytes,
     _reserved: Reservation,
@@ -33,7 +32,7 @@ impl AsRef<[u8]> for ReservedBytes {
     }
 }
 
-/// An answer that counts as `reserved` does: with its exact size, if that is known.
+/// A response that holds a reservation, set to its exact size if that is known.
 pub fn with_reservation<B>(
     response: Response<B>,
     reserved: Option<Reservation>,
@@ -66,7 +65,7 @@ impl Body for AnswerBody {
             Poll::Ready(Some(Ok(frame))) => frame,
             other => return other,
         };
-        // Of a body in several parts each counts as long as the body is there.
+        // With several chunks, the body holds the reservation until the last one.
         let is_last = body.inner.is_end_stream();
         Poll::Ready(Some(Ok(frame.map_data(|bytes| {
             match body.reserved.take_if(|_| is_last && !bytes.is_empty()) {

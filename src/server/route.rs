@@ -1,6 +1,6 @@
-//! A route: its address, who may call it, what it takes and gives, and what answers it. The rows are in
-//! [`super::routes`]; dispatch, authorisation, limits of bodies, metric labels, the API's description and the
-//! tests with wrong callers follow from them.
+//! A route: path, callers, input, output and handler. The rows are in [`super::routes`]; dispatch,
+//! authorisation, size limits, metric labels, the OpenAPI description and the tests with wrong callers follow
+//! from them.
 
 use std::{borrow::Cow, collections::BTreeSet, pin::Pin};
 
@@ -20,42 +20,38 @@ use super::{
     size_limits::{DOCUMENT_LEN, MAX_BATCH_LEN, MAX_JSON_LEN, MAX_UNREAD_LINES_LEN, RECEIPT_LEN},
 };
 
-/// What body a route takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// None. One that is sent is thrown away.
+    /// None. A body that is sent is discarded.
     None,
-    /// JSON of at most so many bytes, read whole.
+    /// JSON of at most this many bytes.
     Json(usize),
-    /// Chunks, of at most so many bytes in all, which the handler takes one after the other.
+    /// A stream of at most this many bytes, which the handler reads.
     Stream(usize),
 }
 
-/// The shape of a body or an answer, by its name in the description.
+/// The schema of a body or response, by its name in the OpenAPI description.
 pub struct BodySchema {
-    /// The name.
     pub name: Cow<'static, str>,
     collect: fn(&mut Map<String, Value>),
 }
 
 impl BodySchema {
-    /// That of a type.
     pub fn of<T: ToSchema>() -> BodySchema {
         BodySchema { name: T::name(), collect: collect::<T> }
     }
 
-    /// One that is written by hand in `openapi/handwritten.rs`.
+    /// A schema of `openapi/handwritten.rs`.
     pub fn handwritten(name: &'static str) -> BodySchema {
         BodySchema { name: Cow::Borrowed(name), collect: |_| {} }
     }
 
-    /// Adds it and those that it is made of.
     pub fn collect(&self, shapes: &mut Map<String, Value>) {
         (self.collect)(shapes);
     }
 }
 
-/// Adds the shape of a type, and those that it is made of.
+/// Adds the schema of a type and those that it refers to.
 pub fn collect<T: ToSchema>(shapes: &mut Map<String, Value>) {
     let mut parts: Vec<(String, RefOr<Schema>)> = Vec::new();
     T::schemas(&mut parts);
@@ -65,24 +61,20 @@ pub fn collect<T: ToSchema>(shapes: &mut Map<String, Value>) {
     }
 }
 
-/// What an answer is made of.
 pub enum RouteResponse {
-    /// Nothing.
     Empty,
-    /// One document.
     One(BodySchema),
     /// A page of a list: `items` and `next`.
     Page(BodySchema),
-    /// A document a line.
+    /// A document per line.
     Lines(BodySchema),
 }
 
 type HandlerFuture = Pin<Box<dyn Future<Output = Response> + Send>>;
 type Handler = Box<dyn Fn(SharedContext, Vec<String>) -> HandlerFuture + Send + Sync>;
 
-/// What can answer a route: a function of the request, and of what varies in its path.
+/// An async function of the request, and of the variable part of its path.
 pub trait IntoHandler<Captured> {
-    /// The same for all.
     fn handler(self) -> Handler;
 }
 
@@ -108,56 +100,45 @@ where
     }
 }
 
-/// A row of the table.
 pub struct Route {
-    /// The method.
     pub method: Method,
-    /// The path, with what varies in braces. It is the label in metrics, too.
+    /// The path, with variables in braces. Also the label in metrics.
     pub path: &'static str,
-    /// Who may call it.
     pub who: Who,
-    /// What it takes.
     pub body: Body,
-    /// The shape of what it takes.
+    /// The schema of the body.
     pub takes: Option<BodySchema>,
-    /// The status of success.
+    /// The status of a successful response.
     pub status: u16,
-    /// What it gives.
     pub answer: RouteResponse,
-    /// What it is for.
     pub summary: &'static str,
     /// Parameters of the query, as `name: what`.
     pub query: &'static [&'static str],
     /// Whether it takes an `Idempotency-Key`.
     pub is_keyed: bool,
-    /// What it stores, and with that what limits it.
     pub writes: Writes,
-    /// The bytes that are reserved for its answer before that is known, and how few will do when there is no room for
-    /// as many; unset: as usual for its kind.
+    /// Bytes that are reserved for the response: wanted, and the least that will do. Unset: the default of its
+    /// kind.
     room: Option<(usize, usize)>,
-    /// Whether it is part of the existing system's API: found in any case, answered in its form, and not in
-    /// the description.
+    /// Part of the API of the existing system: matched without case, answered in its format, and not in the
+    /// description.
     pub is_legacy: bool,
     words: Vec<&'static str>,
     handler: Handler,
 }
 
-/// `GET`.
 pub fn get<C>(path: &'static str, who: Who, handler: impl IntoHandler<C>) -> Route {
     Route::new(Method::GET, path, who, handler)
 }
 
-/// `POST`.
 pub fn post<C>(path: &'static str, who: Who, handler: impl IntoHandler<C>) -> Route {
     Route::new(Method::POST, path, who, handler)
 }
 
-/// `PATCH`.
 pub fn patch<C>(path: &'static str, who: Who, handler: impl IntoHandler<C>) -> Route {
     Route::new(Method::PATCH, path, who, handler)
 }
 
-/// `DELETE`.
 pub fn delete<C>(path: &'static str, who: Who, handler: impl IntoHandler<C>) -> Route {
     Route::new(Method::DELETE, path, who, handler)
 }
@@ -184,89 +165,84 @@ impl Route {
         }
     }
 
-    /// Says what it is for.
     pub fn summary(self, summary: &'static str) -> Route {
         Route { summary, ..self }
     }
 
-    /// It takes a document of usual size.
+    /// Takes a JSON document.
     pub fn takes<T: ToSchema>(self) -> Route {
         Route { body: Body::Json(MAX_JSON_LEN), takes: Some(BodySchema::of::<T>()), ..self }
     }
 
-    /// It takes a document of up to 500 items.
+    /// Takes a JSON document of up to 500 items.
     pub fn takes_many<T: ToSchema>(self) -> Route {
         Route { body: Body::Json(MAX_BATCH_LEN), takes: Some(BodySchema::of::<T>()), ..self }
     }
 
-    /// It takes a document that is not described.
+    /// Takes a JSON document without a schema.
     pub fn reads(self, limit: usize) -> Route {
         Route { body: Body::Json(limit), ..self }
     }
 
-    /// It gives one document, with this status.
+    /// Returns one document, with this status.
     pub fn gives<T: ToSchema>(self, status: u16) -> Route {
         Route { status, answer: RouteResponse::One(BodySchema::of::<T>()), ..self }
     }
 
-    /// It gives a document whose shape is written by hand.
+    /// Returns a document with a handwritten schema.
     pub fn gives_handwritten(self, status: u16, name: &'static str) -> Route {
         Route { status, answer: RouteResponse::One(BodySchema::handwritten(name)), ..self }
     }
 
-    /// It gives a page of a list.
+    /// Returns a page of a list.
     pub fn gives_page<T: ToSchema>(self) -> Route {
         Route { answer: RouteResponse::Page(BodySchema::of::<T>()), ..self }.paged()
     }
 
-    /// It gives a list that is cut at the room that there is for it.
+    /// Returns a list that is cut at the reserved size.
     pub fn paged(self) -> Route {
         self.reserves(pagination::MAX_PAGE_LEN, pagination::MIN_PAGE_LEN)
     }
 
-    /// So many bytes are reserved for its answer, or at least as many.
+    /// Reserves `wanted` bytes for the response, or `least`.
     pub fn reserves(self, wanted: usize, least: usize) -> Route {
         Route { room: Some((wanted, least)), ..self }
     }
 
-    /// It gives a document a line.
+    /// Returns a document per line.
     pub fn gives_lines(self, shape: BodySchema) -> Route {
         Route { answer: RouteResponse::Lines(shape), ..self }
     }
 
-    /// It gives nothing but a status.
+    /// Returns no body.
     pub fn gives_nothing(self) -> Route {
         Route { status: 204, ..self }
     }
 
-    /// Its parameters.
     pub fn query(self, query: &'static [&'static str]) -> Route {
         Route { query, ..self }
     }
 
-    /// It sends messages: within the sender's limit, and once for each `Idempotency-Key`.
+    /// Sends messages, which the use case counts.
     pub fn sends(self) -> Route {
         self.writes(Writes::Messages)
     }
 
-    /// It stores this. Without it a `GET` stores nothing but an entry in the audit log, and all others
-    /// [`Writes::Other`].
+    /// What it stores. The default is nothing for a `GET`, apart from the audit log, and [`Writes::Other`] for
+    /// other methods.
     pub fn writes(self, writes: Writes) -> Route {
         Route { writes, ..self }
     }
 
-    /// It takes an `Idempotency-Key`.
     pub fn keyed(self) -> Route {
         Route { is_keyed: true, ..self }
     }
 
-    /// It belongs to the existing system's API.
     pub fn legacy(self) -> Route {
         Route { is_legacy: true, ..self }
     }
 
-    /// The bytes that are reserved for its answer before that is known, and how few will do when there is no room for
-    /// as many.
+    /// Bytes to reserve for the response: wanted, and the least that will do.
     pub fn answer_room(&self) -> (usize, usize) {
         self.room.unwrap_or(match self.answer {
             RouteResponse::Lines(_) => (MAX_UNREAD_LINES_LEN, MAX_UNREAD_LINES_LEN),
@@ -275,12 +251,11 @@ impl Route {
         })
     }
 
-    /// The names of its parameters.
     pub fn parameters(&self) -> impl Iterator<Item = &'static str> {
         self.query.iter().filter_map(|text| Some(text.split_once(": ")?.0))
     }
 
-    /// What varies in a path of these words, if it is one of this route.
+    /// The variable parts of a path, if it matches.
     fn captures(&self, given: &[&str]) -> Option<Vec<String>> {
         let is_variable = |word: &str| word.starts_with('{');
         let fits = self.words.len() == given.len()
@@ -293,38 +268,34 @@ impl Route {
         fits.then(|| pairs.map(|(_, given)| (*given).to_owned()).collect())
     }
 
-    /// Answers a request that was admitted.
     pub async fn answer(&self, context: SharedContext, captured: Vec<String>) -> Response {
         (self.handler)(context, captured).await
     }
 }
 
-/// All routes.
 pub struct RouteTable {
     rows: Vec<Route>,
 }
 
-/// Why no route answers.
+/// Why no route matches.
 #[derive(Debug)]
 pub enum NoRoute {
-    /// There is nothing at the address.
+    /// The path is unknown.
     Nothing,
-    /// It takes other methods.
+    /// The path has other methods.
     Method {
-        /// Those.
         allowed: BTreeSet<String>,
-        /// Whether it is open to everybody.
+        /// Whether the path is public.
         is_open: bool,
     },
 }
 
 impl NoRoute {
-    /// Whether everybody may know that.
+    /// Whether this may be told without a token.
     pub fn is_open(&self) -> bool {
         matches!(self, NoRoute::Method { is_open: true, .. })
     }
 
-    /// The answer.
     pub fn into_response(self) -> Response {
         let NoRoute::Method { allowed, .. } = self else { return nothing().into_response() };
         let allowed = Vec::from_iter(allowed).join(", ");
@@ -344,27 +315,26 @@ fn nothing() -> Problem {
 }
 
 impl RouteTable {
-    /// Of these rows. Of two that fit an address the first counts.
+    /// Of two rows that match a path, the first one counts.
     pub fn new(rows: Vec<Route>) -> RouteTable {
         RouteTable { rows }
     }
 
-    /// All rows.
     pub fn rows(&self) -> &[Route] {
         &self.rows
     }
 
-    /// The route at an address, and what varies in its path; a slash at its end makes no difference.
+    /// The route of a path, and the variable parts of the path. A trailing slash is ignored.
     ///
     /// # Errors
-    /// There is none, or not with this method.
+    /// No route has this path and method.
     pub fn find(&self, method: &Method, path: &str) -> Result<(&Route, Vec<String>), NoRoute> {
         let path = path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(path);
         let words: Vec<&str> = path.split('/').collect();
         let (mut allowed, mut is_open) = (BTreeSet::new(), false);
         for route in &self.rows {
             let Some(captured) = route.captures(&words) else { continue };
-            // Health is looked at with HEAD by what watches it.
+            // Health checks use HEAD.
             let takes_head = route.who == Who::Anyone && route.method == Method::GET;
             if route.method == method || takes_head && method == Method::HEAD {
                 return Ok((route, captured));

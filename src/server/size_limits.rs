@@ -1,12 +1,12 @@
-//! Sizes of bodies that routes take and of answers that they reserve room for, in bytes.
+//! Maximum sizes of request bodies, and sizes that are reserved for responses, in bytes.
 
-/// The largest usual body, in bytes: content of 10,000 characters, each escaped in JSON.
+/// A JSON body: content of 10,000 characters, each escaped.
 pub const MAX_JSON_LEN: usize = 256 * 1024;
-/// The largest body of a batch, or of rows that are imported, in bytes.
+/// A batch, or imported rows.
 pub const MAX_BATCH_LEN: usize = 24 * 1024 * 1024;
-/// What an answer to a write is reserved before it is known, in bytes.
+/// Reserved for the response to a write.
 pub const RECEIPT_LEN: usize = 1024;
-/// The same of one document that is read: a message of 10,000 characters, each escaped in JSON.
+/// Reserved for one document: a message of 10,000 characters, each escaped.
 pub const DOCUMENT_LEN: usize = 64 * 1024;
-/// The same of an answer that comes line by line: what waits for its client.
+/// Reserved for a streamed response: lines that wait for the client.
 pub const MAX_UNREAD_LINES_LEN: usize = 256 * 1024;

@@ -1,6 +1,6 @@
-//! Streams of HTTP/2 whose client takes nothing of its answer. A client can keep the window of a stream shut for as long
-//! as it likes, and the connection stays alive by the answers to its PINGs: each stream therefore has an end of its
-//! own. What takes nothing over HTTP/1 does not read its socket, for which the connection has a time-out.
+//! Write timeout of HTTP/2 streams. A client can keep the window of a stream closed and the connection alive
+//! with PINGs, so each stream has a timeout of its own. Over HTTP/1 such a client does not read its socket,
+//! which has a write timeout.
 
 use std::{
     future::poll_fn,
@@ -20,45 +20,44 @@ tokio::task_local! {
     static PROGRESS: Arc<StreamProgress>;
 }
 
-/// What of its answer a stream was given, between the answer's body and the task of the stream.
+/// Shared by the body of a response and the task of its stream.
 #[derive(Debug, Default)]
 pub struct StreamProgress {
-    /// Twice the number of pieces that were given; one more while the last one is not taken.
+    /// Twice the number of chunks given, plus one while the last is not taken.
     given: AtomicU64,
 }
 
 impl StreamProgress {
-    /// That of the stream whose task this is; none over HTTP/1.
+    /// The progress of the current task's stream; `None` over HTTP/1.
     pub fn of_this_stream() -> Option<Arc<StreamProgress>> {
         PROGRESS.try_with(Arc::clone).ok()
     }
 
-    /// A piece of the answer was given.
+    /// A chunk was given to the stream.
     pub fn give(&self) {
-        // Only the task of the stream writes it.
+        // Only the task of the stream writes.
         self.given.store((self.given.load(Ordering::Relaxed) | 1) + 2, Ordering::Relaxed);
     }
 
-    /// Everything that was given is taken.
+    /// All chunks are taken.
     pub fn take(&self) {
         self.given.store(self.given.load(Ordering::Relaxed) & !1, Ordering::Relaxed);
     }
 
-    /// Which piece is not taken, if one is not.
+    /// The chunk that is not taken, if any.
     fn waiting(&self) -> Option<u64> {
         let given = self.given.load(Ordering::Relaxed);
         (given & 1 == 1).then_some(given)
     }
 }
 
-/// Runs the streams of connections, and resets those whose client has taken no piece of the answer for too long.
+/// Runs the streams of connections, and resets a stream whose client takes no chunk within the timeout.
 #[derive(Clone, Copy, Debug)]
 pub struct StreamExecutor {
     timeout: Duration,
 }
 
 impl StreamExecutor {
-    /// How long a client may take nothing.
     pub fn new(timeout: Duration) -> StreamExecutor {
         StreamExecutor { timeout }
     }
@@ -76,10 +75,10 @@ where
     }
 }
 
-/// Ends with the stream, or drops it when no piece of its answer was taken for so long; that resets it.
+/// Ends with the stream, or drops it after the timeout, which resets it.
 async fn watch<F: Future>(stream: F, progress: Arc<StreamProgress>, timeout: Duration) {
     tokio::pin!(stream);
-    // Set only while a piece waits, so that a stream whose client reads needs no timer.
+    // Set only while a chunk waits, so that a stream whose client reads needs no timer.
     let mut due: Option<(u64, Pin<Box<Sleep>>)> = None;
     poll_fn(|context| {
         if stream.as_mut().poll(context).is_ready() {
@@ -94,7 +93,7 @@ async fn watch<F: Future>(stream: F, progress: Arc<StreamProgress>, timeout: Dur
                 Some((of, sleep)) if *of == piece => {
                     ready!(sleep.as_mut().poll(context));
                     metrics::counter!("esh3ar_answers_not_taken_total").increment(1);
-                    tracing::debug!("a client took nothing of its answer for too long");
+                    tracing::debug!("a client did not read its response for too long");
                     return Poll::Ready(());
                 }
                 _ => due = Some((piece, Box::pin(tokio::time::sleep(timeout)))),
@@ -127,13 +126,13 @@ mod tests {
         let given = Arc::clone(&progress);
         let begun = Instant::now();
         let stream = async move {
-            // Slowly, but each in time.
+            // Slow, but each within the timeout.
             for _ in 0..4 {
                 given.give();
                 tokio::time::sleep(TIMEOUT / 2).await;
             }
             given.take();
-            // Nothing happens for a long time, as in a stream of events.
+            // Idle for long, as an event stream.
             tokio::time::sleep(TIMEOUT * 2).await;
         };
         watch(stream, progress, TIMEOUT).await;

@@ -1,5 +1,4 @@
-//! Times as everybody is told them: RFC 3339 in UTC, always with six digits of a second, so that texts of
-//! times sort as the times do.
+//! Timestamps in JSON: RFC 3339 in UTC, always with six fractional digits, so that texts sort as the times do.
 
 use serde::{Deserializer, Serializer, ser::Error as _};
 use time::{
@@ -9,11 +8,8 @@ use time::{
 
 const FORMAT: StaticFormatDescription =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
-/// How long such a text is.
 const TEXT_LEN: usize = "2026-01-31T12:00:00.000000Z".len();
 
-/// A time as it is told.
-///
 /// # Errors
 /// Its year does not have four digits.
 fn write(at: OffsetDateTime, text: &mut [u8; TEXT_LEN]) -> Result<&str, time::error::Format> {
@@ -22,7 +18,7 @@ fn write(at: OffsetDateTime, text: &mut [u8; TEXT_LEN]) -> Result<&str, time::er
     Ok(std::str::from_utf8(text).unwrap_or_default())
 }
 
-/// The same as a text of its own; empty for one that has none.
+/// The text of a time; empty if its year does not have four digits.
 pub fn text(at: OffsetDateTime) -> String {
     write(at, &mut [0; TEXT_LEN]).unwrap_or_default().to_owned()
 }
@@ -30,20 +26,20 @@ pub fn text(at: OffsetDateTime) -> String {
 /// For `#[serde(with)]`.
 ///
 /// # Errors
-/// Those of the serializer, and of a time that has no such text.
+/// The serializer fails, or the year does not have four digits.
 pub fn serialize<S: Serializer>(at: &OffsetDateTime, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(write(*at, &mut [0; TEXT_LEN]).map_err(S::Error::custom)?)
 }
 
-/// For `#[serde(with)]`: every text of RFC 3339.
+/// For `#[serde(with)]`. Accepts every RFC 3339 text.
 ///
 /// # Errors
-/// Those of the deserializer, and of a text that is no time.
+/// The deserializer fails, or the text is no time.
 pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<OffsetDateTime, D::Error> {
     time::serde::rfc3339::deserialize(from)
 }
 
-/// The same for times that may be missing.
+/// The same for `Option`.
 pub mod option {
     use super::{Deserializer, OffsetDateTime, Serializer};
 

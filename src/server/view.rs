@@ -17,7 +17,7 @@ use crate::{
         Conversation, ConversationId, Message, MessageId, Party, Status, conversation::Cursor,
         message::Place,
     },
-    server::pages,
+    server::pagination,
     store::{Cut, Slice, dead_letters::DeadLetter, story::Story},
 };
 

@@ -1,4 +1,4 @@
-//! A connection's bytes, with an end for a client that takes none.
+//! A socket with a write timeout.
 
 use std::{
     io::{self, IoSlice},
@@ -15,17 +15,17 @@ use tokio::{
 
 use super::connection::ConnectionHandle;
 
-/// A socket on which a write that makes no progress for a while fails. It tells its connection what happens. Below
-/// TLS: there a write has made progress when bytes have left.
+/// A write that makes no progress within the timeout fails. The connection is told about reads and writes.
+/// Below TLS, because there progress means that bytes were sent.
 pub(super) struct WriteTimeoutIo<T> {
     io: T,
     connection: ConnectionHandle,
     write_timeout: Duration,
-    /// Made by the first write that has to wait.
+    /// Created by the first write that waits.
     timer: Option<Pin<Box<Sleep>>>,
     is_waiting: bool,
     has_failed: bool,
-    /// Makes the system drop what the client has not taken, when the socket is closed.
+    /// Makes the kernel drop unsent bytes when the socket is closed.
     reset: fn(&T),
 }
 
@@ -73,8 +73,8 @@ impl<T> WriteTimeoutIo<T> {
 }
 
 impl WriteTimeoutIo<TcpStream> {
-    /// That of a socket. What is closed while its client takes nothing is reset: else the system would keep what is not
-    /// sent for minutes, where no limit of ours counts it.
+    /// Wraps a socket. If it is closed while the client does not read, it is reset: otherwise the kernel would
+    /// keep unsent bytes for minutes, which no limit counts.
     pub(super) fn of_socket(
         tcp: TcpStream,
         connection: ConnectionHandle,
@@ -159,7 +159,7 @@ mod tests {
         let (io, mut client) = tokio::io::duplex(64);
         let mut io = WriteTimeoutIo::new(io, open.handle().clone(), Duration::from_millis(600));
         let bytes = [7; 64 * 8];
-        // Takes twice as long as a write may wait.
+        // Takes twice the timeout.
         let reads = async {
             for _ in 0..8 {
                 tokio::time::sleep(Duration::from_millis(150)).await;

@@ -43,7 +43,7 @@ fn history(text: &str) -> History {
                 lane: 1,
                 began: number("began").unwrap(),
                 ended: number("ended").unwrap(),
-                told: id().map_or(SendOutcome::Unknown, SendOutcome::Accepted),
+                outcome: id().map_or(SendOutcome::Unknown, SendOutcome::Accepted),
                 place: place(),
             });
         } else if number("got").is_some() {

@@ -1,5 +1,5 @@
-//! Every connection for itself: each gets what is sent while it is open, whatever the recipient's other
-//! connections acknowledge (delivery.md, How 6).
+//! Checks each connection by itself: it gets everything that is sent while it is open, whatever the recipient's
+//! other connections acknowledge.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -10,28 +10,26 @@ struct Connection {
     recipient: u32,
     opened: u64,
     closed: bool,
-    /// From when on it was told to have missed something, and when.
+    /// Since when messages were missed, and when the connection was told.
     missed: Vec<(u64, u64)>,
 }
 
-/// The connections that were written down.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Connections {
     all: BTreeMap<u32, Connection>,
 }
 
-/// What one connection got.
 #[derive(Default)]
 struct ConnectionLog {
     tags: HashSet<Tag>,
-    /// The last place in each conversation.
+    /// The last `seq` of each conversation.
     seqs: HashMap<u64, i64>,
-    /// The latest beginning of a send, by sender and lane.
+    /// The latest start of a send, by sender and lane.
     began: HashMap<(u32, u8), u64>,
 }
 
 impl ConnectionLog {
-    /// Whether something came that this had to precede.
+    /// Whether a message arrived that this one has to precede.
     fn is_past(&self, send: &SentMessage) -> bool {
         match send.place {
             Some((conversation, seq)) => {
@@ -95,7 +93,7 @@ impl Connections {
                 send.recipient == connection.recipient && send.began >= connection.opened
             };
             for send in all.iter().filter(of) {
-                let SendOutcome::Accepted(id) = send.told else { continue };
+                let SendOutcome::Accepted(id) = send.outcome else { continue };
                 let due = !connection.closed || got.is_past(send);
                 if due && !got.tags.contains(&send.tag) && !connection.excuses(send) {
                     report.record(Violation::Skipped { tag: send.tag, id, connection: *name });
@@ -106,7 +104,7 @@ impl Connections {
 }
 
 impl Connection {
-    /// Whether it was told that it may have missed this.
+    /// Whether the connection was told that it may have missed this message.
     fn excuses(&self, send: &SentMessage) -> bool {
         self.missed.iter().any(|(since, at)| send.ended >= *since && send.began <= *at)
     }

@@ -1,7 +1,7 @@
-//! The history checker: holds what senders were told against what receivers saw.
+//! The history checker: compares what senders were told with what receivers saw.
 //!
-//! Fault tests and `esh3ar bench` write down what happened, in any order, and ask for the report. It
-//! knows nothing of how messages travel: two logs go in, the broken promises of delivery.md come out.
+//! Fault tests and `esh3ar bench` record events in any order and ask for the report. The checker knows nothing
+//! of how messages travel: two logs go in, the violated guarantees come out.
 
 mod connections;
 mod report;
@@ -15,82 +15,65 @@ pub use report::{Report, Violation};
 
 use crate::domain::MessageId;
 
-/// A number that the load puts into each message, so that one is known again even when its sender
-/// never learned its id.
+/// A number in the content of each message, which identifies it even if its sender never learned its id.
 pub type Tag = u64;
 
-/// What a sender was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendOutcome {
-    /// It was accepted under this id.
     Accepted(MessageId),
-    /// It was refused: nothing of it may ever arrive.
+    /// Must never arrive.
     Refused,
-    /// No answer came: it may arrive or not.
+    /// No answer: may arrive or not.
     Unknown,
 }
 
-/// One send.
 #[derive(Clone, Copy, Debug)]
 pub struct SentMessage {
-    /// Its mark.
     pub tag: Tag,
-    /// Who sent it.
     pub sender: u32,
-    /// To whom.
     pub recipient: u32,
-    /// With which priority.
     pub lane: u8,
-    /// When the request began, on any clock that all sends share.
+    /// When the request started, on a clock that all sends share.
     pub began: u64,
     /// When the answer came, on the same clock.
     pub ended: u64,
-    /// What it was.
-    pub told: SendOutcome,
-    /// In which conversation and place, for chat that was accepted.
+    pub outcome: SendOutcome,
+    /// Conversation and `seq`, for accepted chat.
     pub place: Option<(u64, i64)>,
 }
 
-/// One message in one frame on one connection.
 #[derive(Clone, Copy, Debug)]
 pub struct ReceivedMessage {
-    /// Which connection; its receipts are given in the order of arrival.
+    /// Messages of a connection are recorded in the order of arrival.
     pub connection: u32,
-    /// Whose connection it is.
     pub recipient: u32,
-    /// The message's mark.
     pub tag: Tag,
-    /// Its id.
     pub id: MessageId,
-    /// In which conversation and place, for chat.
+    /// Conversation and `seq`, for chat.
     pub place: Option<(u64, i64)>,
-    /// Whether the client showed it; one that drops ids it has seen shows each once.
+    /// Whether the client showed it. A client that drops known ids shows each once.
     pub shown: bool,
-    /// Whether it had come before: what comes again is out of order by design.
+    /// Whether it had arrived before. Retries are out of order by design.
     pub retry: bool,
 }
 
-/// What an observer saw of a message's way. The order is that of progress.
+/// What an observer saw of a message. Ordered by progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StatusSnapshot {
-    /// The message's generation.
     pub generation: i32,
-    /// Pending 0, sent 1, delivered 2, read 3; failed counts as 2, for neither follows the other.
+    /// Pending 0, sent 1, delivered 2, read 3. Failed is 2: delivered and failed do not follow each other.
     pub rank: u8,
-    /// Retries inside the generation.
+    /// Within the generation.
     pub retries: u16,
 }
 
-/// The sums of the ledger.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LedgerTotals {
-    /// Accepted.
     pub accepted: u64,
     /// Delivered, read, pending, sent, failed and erased together.
     pub accounted: u64,
 }
 
-/// Everything that was written down.
 #[derive(Clone, Debug, Default)]
 pub struct History {
     sends: Vec<SentMessage>,
@@ -103,63 +86,59 @@ pub struct History {
 }
 
 impl History {
-    /// Nothing yet.
     pub fn new() -> History {
         History::default()
     }
 
-    /// A send and its answer.
     pub fn sent(&mut self, send: SentMessage) {
         self.sends.push(send);
     }
 
-    /// A message that arrived. For each connection in the order of arrival.
+    /// Must be called in the order of arrival of each connection.
     pub fn received(&mut self, receipt: ReceivedMessage) {
         self.receipts.push(receipt);
     }
 
-    /// What an observer saw of a message, for each observer in order.
+    /// Must be called in order for each observer.
     pub fn observed(&mut self, observer: u32, id: MessageId, seen: StatusSnapshot) {
         self.status.push((observer, id, seen));
     }
 
-    /// An unread count as it was shown, and as it was counted in the same moment.
+    /// An unread count as the API shows it, and as the messages give it at the same time.
     pub fn unread(&mut self, conversation: u64, shown: i64, counted: i64) {
         self.unread.push((conversation, shown, counted));
     }
 
-    /// The ledger at rest.
+    /// The totals of the ledger, when nothing is in flight.
     pub fn sums(&mut self, sums: LedgerTotals) {
         self.sums = Some(sums);
     }
 
-    /// This recipient did not stay to the end: what is missing there is not lost.
+    /// This recipient left before the end: its missing messages do not count as lost.
     pub fn left_early(&mut self, recipient: u32) {
         self.incomplete.insert(recipient);
     }
 
-    /// A connection of a recipient's is open, at this time of the clock of the sends: it is to get all that is
-    /// sent from now on, whatever the recipient's other connections do.
+    /// A connection is open since `at`. It has to get everything that is sent from then on, whatever the
+    /// recipient's other connections do.
     pub fn opened(&mut self, connection: u32, recipient: u32, at: u64) {
         self.connections.opened(connection, recipient, at);
     }
 
-    /// A connection has ended: what it did not get is excused, but not what came before something that it got.
+    /// A connection has closed. Messages that it did not get are excused, unless it got later ones.
     pub fn closed(&mut self, connection: u32) {
         self.connections.closed(connection);
     }
 
-    /// A connection was told that it missed something from the first time on, at the second.
+    /// A connection was told, at `at`, that it missed messages since `since`.
     pub fn reported_missed(&mut self, connection: u32, since: u64, at: u64) {
         self.connections.reported_missed(connection, since, at);
     }
 
-    /// How many sends were accepted.
     pub fn accepted(&self) -> usize {
-        self.sends.iter().filter(|send| matches!(send.told, SendOutcome::Accepted(_))).count()
+        self.sends.iter().filter(|send| matches!(send.outcome, SendOutcome::Accepted(_))).count()
     }
 
-    /// Every broken promise.
     pub fn check(&self) -> Report {
         let mut report = Report::default();
         let sends: HashMap<Tag, &SentMessage> =
@@ -183,7 +162,7 @@ impl History {
         report
     }
 
-    /// Gives the receipts that are what was sent: only of those the order means anything.
+    /// Returns the received messages that match a send; only for these is the order checked.
     fn check_receipts<'a>(
         &'a self,
         sends: &HashMap<Tag, &SentMessage>,
@@ -198,16 +177,16 @@ impl History {
                 report.record(Violation::Ghost { tag, id });
                 continue;
             };
-            let known = match send.told {
+            let known = match send.outcome {
                 SendOutcome::Refused => {
                     report.record(Violation::Ghost { tag, id });
                     continue;
                 }
-                SendOutcome::Accepted(told) => told,
+                SendOutcome::Accepted(outcome) => outcome,
                 SendOutcome::Unknown => *ids.entry(tag).or_insert(id),
             };
             if known != id {
-                // One send, two messages: a commit of unknown outcome was repeated as a new one.
+                // One send became two messages: a commit with unknown outcome was repeated under a new id.
                 report.record(Violation::Twice { tag, id });
             } else if send.recipient != recipient {
                 report.record(Violation::Misdelivered { tag, id, to: recipient });
@@ -219,7 +198,7 @@ impl History {
             }
         }
         for send in &self.sends {
-            if let SendOutcome::Accepted(id) = send.told
+            if let SendOutcome::Accepted(id) = send.outcome
                 && !self.incomplete.contains(&send.recipient)
                 && !shown.contains(&(send.recipient, id))
             {
@@ -229,22 +208,22 @@ impl History {
         good
     }
 
-    /// Two sends whose order is known are those of which one was accepted before the other began. What got
-    /// no answer may have been accepted at any later time.
+    /// The order of two sends is known if one was accepted before the other started. A send without an answer
+    /// may have been accepted at any later time.
     fn check_order(
         &self,
         sends: &HashMap<Tag, &SentMessage>,
         good: &[&ReceivedMessage],
         report: &mut Report,
     ) {
-        // The latest beginning among what has arrived, by connection, sender and lane.
+        // The latest start of the sends that have arrived, by connection, sender and lane.
         let mut latest: HashMap<(u32, u32, u8), (u64, Tag)> = HashMap::new();
         let mut places = ConversationOrder::of(sends.values().copied());
         let mut arrived: HashSet<(u32, MessageId)> = HashSet::new();
         let mut out_of_order = |receipt: &ReceivedMessage, overtaken_by: Tag| {
-            let told = sends.get(&receipt.tag).map_or(SendOutcome::Unknown, |send| send.told);
+            let outcome = sends.get(&receipt.tag).map_or(SendOutcome::Unknown, |send| send.outcome);
             let ReceivedMessage { tag, id, .. } = *receipt;
-            report.record(Violation::OutOfOrder { tag, id, overtaken_by, told });
+            report.record(Violation::OutOfOrder { tag, id, overtaken_by, outcome });
         };
         for receipt in good {
             if receipt.retry || !arrived.insert((receipt.connection, receipt.id)) {
@@ -258,7 +237,7 @@ impl History {
             }
             let Some(send) = sends.get(&receipt.tag) else { continue };
             let latest = latest.entry((receipt.connection, send.sender, send.lane)).or_default();
-            let known = matches!(send.told, SendOutcome::Accepted(_));
+            let known = matches!(send.outcome, SendOutcome::Accepted(_));
             if known && latest.0 > send.ended {
                 out_of_order(receipt, latest.1);
             }
@@ -282,17 +261,17 @@ impl History {
     }
 }
 
-/// The messages of conversations by their places, as they arrive. What one side says has gaps where the
-/// other side speaks, so a gap is a message *to* somebody that has not come to that one before a later one.
+/// Messages of conversations by `seq`. The `seq`s that one side receives have gaps where it wrote itself, so a
+/// gap is a message *to* a side that has not arrived there before a later one.
 #[derive(Default)]
 struct ConversationOrder {
-    /// What each is to get in each conversation.
+    /// Messages for each recipient in each conversation.
     expected: HashMap<(u32, u64), BTreeMap<i64, Tag>>,
-    /// What each has got on any of its connections.
+    /// What has arrived on any connection of the recipient.
     shown: HashMap<(u32, u64), HashSet<i64>>,
-    /// Up to where a gap has been looked for.
+    /// Up to which `seq` gaps were checked.
     looked: HashMap<(u32, u64), i64>,
-    /// The last that came on a connection.
+    /// The last message of a connection.
     last: HashMap<(u32, u64), (i64, Tag)>,
 }
 
@@ -300,7 +279,9 @@ impl ConversationOrder {
     fn of<'a>(sends: impl Iterator<Item = &'a SentMessage>) -> ConversationOrder {
         let mut places = ConversationOrder::default();
         for send in sends {
-            if let (SendOutcome::Accepted(_), Some((conversation, seq))) = (send.told, send.place) {
+            if let (SendOutcome::Accepted(_), Some((conversation, seq))) =
+                (send.outcome, send.place)
+            {
                 let to = (send.recipient, conversation);
                 places.expected.entry(to).or_default().insert(seq, send.tag);
             }
@@ -308,8 +289,8 @@ impl ConversationOrder {
         places
     }
 
-    /// Notes a message that came for the first time. Gives the one that it should not have come before or
-    /// after, if there is one.
+    /// Records a message that arrived for the first time. Returns the one that it must not precede or follow,
+    /// if there is one.
     fn arrived(
         &mut self,
         receipt: &ReceivedMessage,

@@ -1,102 +1,49 @@
-//! What a history was found guilty of.
+//! The violations that were found.
 
 use std::fmt;
 
 use super::{LedgerTotals, SendOutcome, StatusSnapshot, Tag};
 use crate::domain::MessageId;
 
-/// One broken promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Violation {
-    /// Accepted, and never shown to its recipient (I1).
-    Lost {
-        /// The send.
-        tag: Tag,
-        /// The message.
-        id: MessageId,
-    },
-    /// Arrived, although nobody sent it or it was refused (I6).
-    Ghost {
-        /// What it was marked with.
-        tag: Tag,
-        /// The message.
-        id: MessageId,
-    },
+    /// Accepted, but never shown to its recipient (I1).
+    Lost { tag: Tag, id: MessageId },
+    /// Arrived, although it was never sent, or refused (I6).
+    Ghost { tag: Tag, id: MessageId },
     /// One send became two messages (I7).
-    Twice {
-        /// The send.
-        tag: Tag,
-        /// The second message.
-        id: MessageId,
-    },
+    Twice { tag: Tag, id: MessageId },
     /// Shown twice to its recipient (I2).
-    ShownTwice {
-        /// The send.
-        tag: Tag,
-        /// The message.
-        id: MessageId,
-    },
-    /// Arrived at somebody else's connection (I9).
+    ShownTwice { tag: Tag, id: MessageId },
+    /// Arrived on a connection of someone else (I9).
     Misdelivered {
-        /// The send.
         tag: Tag,
-        /// The message.
         id: MessageId,
-        /// Whose connection it was.
+        /// The owner of the connection.
         to: u32,
     },
-    /// Never came on a connection that was open when it was sent, and that was not told that it missed
-    /// something (delivery.md, How 6).
-    Skipped {
-        /// The send.
-        tag: Tag,
-        /// The message.
-        id: MessageId,
-        /// The connection.
-        connection: u32,
-    },
-    /// Came twice on one connection, although nothing was tried again.
-    Repeated {
-        /// The send.
-        tag: Tag,
-        /// The message.
-        id: MessageId,
-        /// The connection.
-        connection: u32,
-    },
-    /// Came after what it should have preceded (I3).
+    /// Never arrived on a connection that was open when it was sent and was not told that it missed messages.
+    Skipped { tag: Tag, id: MessageId, connection: u32 },
+    /// Arrived twice on one connection without a retry.
+    Repeated { tag: Tag, id: MessageId, connection: u32 },
+    /// Arrived after a message that it has to precede (I3).
     OutOfOrder {
-        /// The send.
         tag: Tag,
-        /// The message.
         id: MessageId,
         /// The send that overtook it.
         overtaken_by: Tag,
-        /// What its sender was told.
-        told: SendOutcome,
+        outcome: SendOutcome,
     },
     /// Its status or retry count went back inside a generation, or the generation did (I4).
-    WentBack {
-        /// The message.
-        id: MessageId,
-        /// What was seen then.
-        seen: StatusSnapshot,
-    },
-    /// An unread count that did not count what was unread (I5).
-    WrongUnread {
-        /// The conversation.
-        conversation: u64,
-        /// The count as shown.
-        shown: i64,
-        /// The count as counted.
-        counted: i64,
-    },
+    WentBack { id: MessageId, seen: StatusSnapshot },
+    /// An unread count differs from the unread messages (I5).
+    WrongUnread { conversation: u64, shown: i64, counted: i64 },
     /// The ledger does not balance (I11).
     Unbalanced(LedgerTotals),
 }
 
 impl Violation {
-    /// The name in reports.
+    /// Used in reports.
     pub const fn name(&self) -> &'static str {
         match self {
             Violation::Lost { .. } => "lost",
@@ -114,7 +61,7 @@ impl Violation {
     }
 }
 
-/// The names of all faults, in the order in which reports count them.
+/// In the order of reports.
 pub const NAMES: [&str; 11] = [
     "lost",
     "ghost",
@@ -129,10 +76,10 @@ pub const NAMES: [&str; 11] = [
     "unbalanced",
 ];
 
-/// How many of each are kept in full.
+/// Examples of each violation.
 const MAX_EXAMPLES: usize = 20;
 
-/// Every broken promise, counted; the first of each in full.
+/// Violations by name, with the first examples of each.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     counts: [u64; NAMES.len()],
@@ -153,17 +100,16 @@ impl Report {
         NAMES.iter().position(|known| *known == name).and_then(|at| self.counts.get_mut(at))
     }
 
-    /// Whether every promise was kept.
     pub fn is_clean(&self) -> bool {
         self.counts.iter().all(|count| *count == 0)
     }
 
-    /// How often each promise was broken, by name.
+    /// How often each guarantee was violated.
     pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
         NAMES.into_iter().zip(self.counts)
     }
 
-    /// The first of each kind.
+    /// The first examples of each violation.
     pub fn violations(&self) -> &[Violation] {
         &self.violations
     }

@@ -16,7 +16,7 @@ fn correct(count: u64, seed: u64) -> History {
     for tag in 0..count {
         let sender = ((tag ^ seed) % 3) as u32;
         let recipient = (((tag / 2) ^ seed) % 4) as u32;
-        let told = match tag % 11 {
+        let outcome = match tag % 11 {
             7 => SendOutcome::Refused,
             9 => SendOutcome::Unknown,
             _ => SendOutcome::Accepted(id(tag)),
@@ -29,10 +29,10 @@ fn correct(count: u64, seed: u64) -> History {
             lane: 1,
             began,
             ended,
-            told,
+            outcome,
             place: None,
         });
-        if told == SendOutcome::Refused || tag % 22 == 9 {
+        if outcome == SendOutcome::Refused || tag % 22 == 9 {
             continue;
         }
         let receipt = ReceivedMessage {
@@ -74,7 +74,7 @@ fn siblings(history: &mut History) {
         let (began, ended) = (n * 10, n * 10 + 5);
         let tag = SIBLINGS + n;
         let place = (n % 2 == 0).then_some((5, i64::try_from(n).unwrap() / 2 + 1));
-        let told = SendOutcome::Accepted(id(tag));
+        let outcome = SendOutcome::Accepted(id(tag));
         history.sent(SentMessage {
             tag,
             sender: 4,
@@ -82,7 +82,7 @@ fn siblings(history: &mut History) {
             lane: 1,
             began,
             ended,
-            told,
+            outcome,
             place,
         });
         for connection in 70..73 {
@@ -137,7 +137,7 @@ fn chat_send(seq: i64) -> SentMessage {
         lane: 1,
         began: 0,
         ended: 1,
-        told: SendOutcome::Accepted(id(tag)),
+        outcome: SendOutcome::Accepted(id(tag)),
         place: Some((1, seq)),
     }
 }
@@ -150,7 +150,7 @@ fn pick_receipt(history: &History, pick: usize) -> usize {
     let accepted: HashSet<Tag> = history
         .sends
         .iter()
-        .filter(|send| matches!(send.told, SendOutcome::Accepted(_)))
+        .filter(|send| matches!(send.outcome, SendOutcome::Accepted(_)))
         .map(|send| send.tag)
         .collect();
     let candidates: Vec<usize> = (0..history.receipts.len())
@@ -185,7 +185,7 @@ const MUTATORS: [Mutator; 19] = [
         let refused: Vec<SentMessage> = history
             .sends
             .iter()
-            .filter(|send| send.told == SendOutcome::Refused)
+            .filter(|send| send.outcome == SendOutcome::Refused)
             .copied()
             .collect();
         let send = refused[pick % refused.len()];
@@ -360,7 +360,7 @@ fn reversed_is_short(history: &History) -> bool {
 fn sends_that_overlapped_may_come_in_any_order() {
     let mut history = History::new();
     for (tag, began, ended) in [(1, 0, 10), (2, 5, 20)] {
-        let told = SendOutcome::Accepted(id(tag));
+        let outcome = SendOutcome::Accepted(id(tag));
         history.sent(SentMessage {
             tag,
             sender: 1,
@@ -368,7 +368,7 @@ fn sends_that_overlapped_may_come_in_any_order() {
             lane: 1,
             began,
             ended,
-            told,
+            outcome,
             place: None,
         });
     }
@@ -389,7 +389,7 @@ fn sends_that_overlapped_may_come_in_any_order() {
 #[test]
 fn what_a_recipient_who_left_did_not_get_is_not_lost() {
     let mut history = History::new();
-    let told = SendOutcome::Accepted(id(1));
+    let outcome = SendOutcome::Accepted(id(1));
     history.sent(SentMessage {
         tag: 1,
         sender: 1,
@@ -397,7 +397,7 @@ fn what_a_recipient_who_left_did_not_get_is_not_lost() {
         lane: 1,
         began: 0,
         ended: 1,
-        told,
+        outcome,
         place: None,
     });
     assert!(!history.check().is_clean());

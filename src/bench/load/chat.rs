@@ -1,4 +1,4 @@
-//! Talk: who says what in which conversation, and whether the counts are right in the end.
+//! Chat load: who writes in which conversation, and a check of the unread counts at the end.
 
 use serde::Deserialize;
 use uuid::Uuid;
@@ -6,36 +6,32 @@ use uuid::Uuid;
 use super::{plan::LoadTarget, receive::Arrival, send::Sender, server_address::ServerAddress};
 use crate::bench::checker::Tag;
 
-/// Conversations whose counts are compared at the end.
+/// Conversations whose unread counts are checked.
 const MAX_COMPARED: usize = 50;
-/// How often a count is looked at again that something was still changing.
+/// How often a count is read again while it is changing.
 const MAX_ATTEMPTS: usize = 20;
 
-/// One conversation.
 #[derive(Clone, Copy, Debug)]
 pub struct ChatConversation {
-    /// Its id.
     pub id: Uuid,
-    /// Which business user, by its place in [`ChatLoad::shops`].
+    /// The business user, by index in [`ChatLoad::shops`].
     pub shop: usize,
-    /// Which phone, by its place in the target's recipients.
+    /// The phone, by index in the recipients of the target.
     pub phone: usize,
 }
 
-/// Who talks.
 #[derive(Clone, Debug)]
 pub struct ChatLoad {
     /// Tokens of business users.
     pub shops: Vec<String>,
-    /// Conversations.
     pub talks: Vec<ChatConversation>,
     /// The share of messages that phones write, 0 to 1.
     pub replies: f64,
-    /// After which share of messages a recipient marks the conversation as read, 0 to 1.
+    /// The share of messages after which the recipient marks the conversation as read, 0 to 1.
     pub read: f64,
 }
 
-/// The way of one message.
+/// Sender and recipient of one message.
 pub(super) struct Route {
     pub(super) conversation: Uuid,
     pub(super) recipient: u32,
@@ -43,14 +39,14 @@ pub(super) struct Route {
     talk: ChatConversation,
 }
 
-/// A number from 0 to 999 that looks like chance.
+/// A pseudo-random number from 0 to 999.
 fn chance(tag: Tag, salt: u64) -> f64 {
     (tag.wrapping_add(salt).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f64 % 1000.0
 }
 
 impl ChatLoad {
-    /// Follows from the message's tag alone: so who gets it can tell whose it is. Business users are
-    /// numbered after the phones.
+    /// Depends on the tag alone, so that a receiver can compute it. Business users are numbered after the
+    /// phones.
     pub(super) fn route(&self, tag: Tag, phones: usize) -> Route {
         let talk = self.talks[(tag.wrapping_mul(7919) % self.talks.len() as u64) as usize];
         let from_phone = chance(tag, 1) < self.replies * 1000.0;
@@ -67,7 +63,7 @@ impl ChatLoad {
         format!("Bearer {token}")
     }
 
-    /// Up to where these arrivals make their recipient say that it has read.
+    /// The conversation and `seq` that these arrivals make their recipient mark as read.
     pub(super) fn reads(&self, arrivals: &[Arrival]) -> Option<(Uuid, i64)> {
         let chosen = |arrival: &&Arrival| chance(arrival.tag, 2) < self.read * 1000.0;
         arrivals.iter().filter(chosen).filter_map(|arrival| arrival.place).next_back()
@@ -94,8 +90,8 @@ struct Message {
     status: String,
 }
 
-/// Compares the unread counts of conversations with what they count, on both sides, over the API:
-/// conversation, count as shown, count as counted. What cannot be read is left out.
+/// Compares unread counts with the messages, on both sides, over the API. Returns conversation, count as shown
+/// and count of messages. Conversations that cannot be read are skipped.
 pub(super) async fn check_unread(
     place: &ServerAddress,
     target: &LoadTarget,
@@ -123,7 +119,7 @@ async fn compare(sender: &mut Sender, bearer: &str, id: Uuid, mobile: bool) -> O
         let counted = count(sender, bearer, id, &own).await?;
         let after = show(sender, bearer, id).await?.unread_count;
         last = Some((after, counted));
-        // A word may still be on its way: only what stands still can be compared.
+        // A receipt may be in flight: only counts that do not change can be compared.
         if before.unread_count == after && after == counted {
             break;
         }

@@ -1,4 +1,4 @@
-//! Pages of a long history, read one after the other.
+//! Reads pages of a long conversation.
 
 use std::time::{Duration, Instant};
 
@@ -9,25 +9,21 @@ use super::{
     Error, plan::LoadTarget, results::LatencyHistogram, send::Sender, server_address::ServerAddress,
 };
 
-/// Messages in a page.
 const PAGE_SIZE: usize = 50;
 
-/// What reading came to.
 #[derive(Debug, Default)]
 pub struct PageResults {
     /// Pages of the newest messages.
     pub latest: LatencyHistogram,
-    /// Pages from anywhere.
     pub anywhere: LatencyHistogram,
-    /// How many pages were read.
     pub count: u64,
 }
 
-/// Reads pages of 50 of a conversation for a while, with so many connections: the newest, and some from
-/// anywhere, in turn. The reader is the target's first recipient.
+/// Reads pages of 50 messages for `duration` on this many connections: the newest page and a random one in
+/// turn. The reader is the first recipient of the target.
 ///
 /// # Errors
-/// When a page cannot be read, or is not what was asked for.
+/// A page cannot be read, or does not have the expected messages.
 pub async fn read_history(
     target: &LoadTarget,
     conversation: Uuid,

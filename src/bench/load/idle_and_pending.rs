@@ -1,4 +1,4 @@
-//! Two runs without a stream of messages: connections that only wait, and messages that wait for one.
+//! Two loads without a stream of messages: idle connections, and pending messages for one recipient.
 
 use std::{
     collections::HashSet,
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::bench::checker::SendOutcome;
 
-/// Opens connections and leaves them idle. Gives the server's memory before and after, in KiB.
+/// Opens connections and leaves them idle. Returns the server's memory before and after, in KiB.
 ///
 /// # Errors
 /// When a connection is refused.
@@ -27,11 +27,11 @@ pub async fn idle(
     connections: usize,
     progress: &LoadProgress,
 ) -> Result<Option<(u64, u64)>, Error> {
-    /// Buffers of the handshake are given back a little later.
+    /// The server frees handshake buffers with a delay.
     const SETTLE_DELAY: Duration = Duration::from_secs(3);
     let place = ServerAddress::parse(&target.url)?;
     let memory = || target.pid.and_then(process_cost::cost).map(|cost| cost.memory_kib);
-    // The first connections pay for what is made once.
+    // The first connection causes allocations that happen once.
     let warm = Receiver::connect(&place, &target.recipients[0].1).await?;
     tokio::time::sleep(SETTLE_DELAY).await;
     let before = memory();
@@ -55,8 +55,8 @@ pub async fn idle(
     Ok(before.zip(after))
 }
 
-/// Sends to one recipient who is away, then connects as that one. Gives the time from the beginning
-/// of the connect to the arrival of the last message.
+/// Sends to an offline recipient, then connects as the recipient. Returns the time from the connect to the
+/// arrival of the last message.
 ///
 /// # Errors
 /// When the messages are not accepted, or do not arrive.

@@ -1,7 +1,7 @@
-//! Load, and what came of it: senders over HTTP, recipients over the hub, as cheap as they can be
-//! made, because they share the machine with what they measure.
+//! The load generator: senders over HTTP and recipients over the hub. They are as cheap as possible, because
+//! they share the machine with the server that they measure.
 //!
-//! This room knows the API and the hub from outside, as any client does.
+//! Knows the API and the hub from outside, as any client does.
 
 mod chat;
 mod history_pages;

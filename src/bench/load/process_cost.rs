@@ -1,13 +1,12 @@
-//! What processes cost, read from `/proc`: the server's and those of its own Postgres.
+//! CPU time and memory of the server and its private Postgres, from `/proc`.
 
 use std::{collections::HashMap, fs, time::Duration};
 
-/// CPU time and memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ProcessCost {
     /// CPU time of the process itself.
     pub own: Duration,
-    /// CPU time of its descendants, those that have ended included.
+    /// CPU time of its descendants, including those that have ended.
     pub descendants: Duration,
     /// Resident memory of the process itself, in KiB.
     pub memory_kib: u64,
@@ -15,15 +14,15 @@ pub struct ProcessCost {
 
 struct ProcStat {
     parent: u32,
-    /// In hundredths of a second: itself, and its children that have ended.
+    /// In hundredths of a second.
     own: u64,
     ended: u64,
 }
 
 fn stat(pid: u32) -> Option<ProcStat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold anything, so the fields are counted from its end: state,
-    // ppid, …, utime, stime, cutime, cstime are fields 3, 4, 14 to 17 of proc(5).
+    // The name in parentheses may contain anything, so fields are counted from its end: state, ppid, …, utime,
+    // stime, cutime, cstime are fields 3, 4, 14 to 17 of proc(5).
     let fields: Vec<&str> = text.rsplit(") ").next()?.split(' ').collect();
     let number = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok());
     Some(ProcStat {
@@ -33,7 +32,7 @@ fn stat(pid: u32) -> Option<ProcStat> {
     })
 }
 
-/// What a process and its descendants have cost so far; `None` where that cannot be read.
+/// The cost so far; `None` where it cannot be read.
 pub fn cost(pid: u32) -> Option<ProcessCost> {
     let root = stat(pid)?;
     let mut all: HashMap<u32, ProcStat> = HashMap::new();
@@ -59,7 +58,7 @@ pub fn cost(pid: u32) -> Option<ProcessCost> {
 }
 
 fn descends(mut pid: u32, ancestor: u32, all: &HashMap<u32, ProcStat>) -> bool {
-    // As deep as a tree of processes gets, and no deeper.
+    // A bound for the depth of the process tree.
     for _ in 0..64 {
         match all.get(&pid) {
             Some(stat) if stat.parent == ancestor => return true,

@@ -1,7 +1,7 @@
-//! One recipient: a connection to the hub that notes what arrives and acknowledges it.
+//! One recipient: a connection to the hub that records what arrives and acknowledges it.
 //!
-//! Frames are looked through for the two values that are needed instead of being parsed whole: the
-//! load must not cost more than what it measures.
+//! Frames are searched for the values that are needed instead of being parsed: the load must not cost more than
+//! what it measures.
 
 use std::{
     collections::VecDeque,
@@ -21,35 +21,31 @@ use crate::{bench::checker::Tag, domain::MessageId};
 
 const RECORD_SEPARATOR: char = '\u{1e}';
 const HANDSHAKE: &str = "{\"protocol\":\"json\",\"version\":1}\u{1e}";
-/// As the official clients do, so that the server knows that we are there.
+/// The interval of the official clients.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 const PING: &str = "{\"type\":6}\u{1e}";
-/// How long the handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A message as it arrived.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Arrival {
     pub(super) id: MessageId,
     pub(super) tag: Tag,
     pub(super) due_micros: u64,
-    /// In which conversation and place, for chat.
+    /// Conversation and `seq`, for chat.
     pub(super) place: Option<(Uuid, i64)>,
 }
 
-/// What one frame brought.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct HubFrame {
     pub(super) arrivals: Vec<Arrival>,
-    /// How many messages' acknowledgements were answered: they are durable.
+    /// Messages whose acknowledgement was answered, and is durable.
     pub(super) acknowledged: u64,
 }
 
-/// A recipient's connection.
 pub(super) struct Receiver {
     socket: Socket,
     first: Vec<Arrival>,
-    /// How many messages each acknowledgement was about that is not answered yet; answers come in order.
+    /// Message counts of the acknowledgements that are not answered yet. Answers arrive in order.
     open: VecDeque<u64>,
     next_ping: Instant,
 }
@@ -62,7 +58,7 @@ impl Receiver {
             socket.send(Frame::text(HANDSHAKE)).await.map_err(|error| failed(&error))?;
             match socket.next().await {
                 Some(Ok(Frame::Text(text))) if text.starts_with("{}") => {
-                    // What waits may come in the same frame as the answer.
+                    // Pending messages may be in the same frame as the handshake response.
                     let first = arrivals(&text);
                     let next_ping = Instant::now() + PING_INTERVAL;
                     Ok(Receiver { socket, first, open: VecDeque::new(), next_ping })
@@ -75,7 +71,7 @@ impl Receiver {
         tokio::time::timeout(HANDSHAKE_TIMEOUT, connected).await.map_err(|_| timed_out())?
     }
 
-    /// What comes next; nothing for a frame that is about neither. An error ends the connection.
+    /// The next frame; empty if it has neither. An error ends the connection.
     pub(super) async fn next(&mut self) -> Result<HubFrame, Error> {
         if !self.first.is_empty() {
             return Ok(HubFrame { arrivals: std::mem::take(&mut self.first), acknowledged: 0 });
@@ -98,12 +94,11 @@ impl Receiver {
         }
     }
 
-    /// How many messages were acknowledged without an answer yet.
     pub(super) fn unanswered(&self) -> u64 {
         self.open.iter().sum()
     }
 
-    /// Acknowledges; the answer comes in its time.
+    /// Acknowledges without waiting for the answer.
     pub(super) async fn acknowledge(&mut self, arrived: &[Arrival]) -> Result<(), Error> {
         let mut text = String::with_capacity(60 + arrived.len() * 39);
         text.push_str(
@@ -124,7 +119,7 @@ impl Receiver {
         self.write(text).await
     }
 
-    /// Says that a conversation was read up to a place, without asking for an answer.
+    /// Marks a conversation as read up to `seq`, without an answer.
     pub(super) async fn mark_read(&mut self, conversation: Uuid, seq: i64) -> Result<(), Error> {
         self.write(format!(
             "{{\"type\":1,\"target\":\"MarkRead\",\"arguments\":[{{\"conversationId\":\
@@ -144,7 +139,7 @@ impl Receiver {
     }
 }
 
-/// How many calls a frame answers.
+/// Completions in a frame.
 fn answers(frame: &str) -> usize {
     frame.split(RECORD_SEPARATOR).filter(|record| record.starts_with("{\"type\":3")).count()
 }
@@ -182,7 +177,7 @@ fn next_arrival(rest: &mut &str) -> Option<Arrival> {
     })
 }
 
-/// Looks for the place of a message in what comes before its content.
+/// Finds conversation and `seq` in the JSON before the content.
 fn place(head: &str) -> Option<(Uuid, i64)> {
     const CONVERSATION: &str = "\"conversationId\":\"";
     const SEQ: &str = "\"seq\":";

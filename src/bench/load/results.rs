@@ -1,4 +1,4 @@
-//! What a run came to.
+//! The results of a run.
 
 use std::time::Duration;
 
@@ -6,13 +6,12 @@ use hdrhistogram::Histogram;
 
 use crate::bench::checker::Report;
 
-/// Latencies up to this are told apart to 1 %; longer ones count as this.
+/// Latencies are recorded with a precision of 1 %; longer ones count as this.
 const MAX_LATENCY: Duration = Duration::from_secs(600);
 
-/// Latencies.
 #[derive(Clone, Debug)]
 pub struct LatencyHistogram {
-    /// Always there: it is `None` only for bounds that make no sense, and these are constants.
+    /// `None` only for invalid bounds, and these are constants.
     histogram: Option<Histogram<u64>>,
 }
 
@@ -24,7 +23,6 @@ impl Default for LatencyHistogram {
 }
 
 impl LatencyHistogram {
-    /// Notes one.
     pub fn record(&mut self, latency: Duration) {
         let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
         if let Some(histogram) = &mut self.histogram {
@@ -32,20 +30,18 @@ impl LatencyHistogram {
         }
     }
 
-    /// Adds those of another.
     pub fn add(&mut self, other: &LatencyHistogram) {
         if let (Some(histogram), Some(other)) = (&mut self.histogram, &other.histogram) {
-            // They have the same bounds, which is all that could be wrong.
+            // Fails only for different bounds.
             let _ = histogram.add(other);
         }
     }
 
-    /// Whether none was noted.
     pub fn is_empty(&self) -> bool {
         self.histogram.as_ref().is_none_or(Histogram::is_empty)
     }
 
-    /// The latency below which this share of all was, in milliseconds; the share is 0 to 1.
+    /// A quantile in milliseconds; the share is 0 to 1.
     pub fn quantile_ms(&self, share: f64) -> f64 {
         let micros = self.histogram.as_ref().map_or(0, |h| h.value_at_quantile(share));
         micros as f64 / 1000.0
@@ -57,34 +53,30 @@ impl LatencyHistogram {
     }
 }
 
-/// What a run came to.
+/// The results of a run.
 #[derive(Debug, Default)]
 pub struct LoadResults {
-    /// How long it ran, without its warm-up, until everything had arrived and was
-    /// acknowledged.
+    /// Without the warm-up, until everything had arrived and was acknowledged.
     pub took: Duration,
-    /// Messages that were asked to be sent.
     pub sent: u64,
-    /// Messages that were accepted.
     pub accepted: u64,
     /// Refused requests by status; 0 for those without an answer.
     pub refused: Vec<(u16, u64)>,
     /// Different messages that arrived.
     pub received: u64,
-    /// Messages whose acknowledgement was answered, and so is durable.
+    /// Messages whose acknowledgement is durable.
     pub acknowledged: u64,
-    /// From when a message was due to its arrival.
+    /// From when a message was due until it arrived.
     pub delivery: LatencyHistogram,
-    /// From when a request was due to its answer.
+    /// From when a request was due until it was answered.
     pub answer: LatencyHistogram,
     /// CPU time of the server's own process and of its descendants, where it can be read.
     pub cpu: Option<(Duration, Duration)>,
     /// Resident memory of the server's own process at the end, in KiB, where it can be read.
     pub memory_kib: Option<u64>,
-    /// Unread counts that were compared at the end with what they count, of talk.
+    /// Unread counts that were checked at the end, for chat.
     pub unread_counts: u64,
-    /// What the history checker found.
     pub report: Report,
-    /// It was ended before its time.
+    /// The run was stopped early.
     pub interrupted: bool,
 }

@@ -26,17 +26,14 @@ use crate::{
     domain::MessageId,
 };
 
-/// Recipients that connect at once.
 pub(super) const MAX_CONNECTING: usize = 64;
-/// Locks for what arrives.
+/// Locks over what has arrived, by recipient.
 const SHARDS: usize = 16;
-/// With nothing arriving for this long, what is missing is taken as lost.
+/// Missing messages count as lost when nothing has arrived for this long.
 pub(super) const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(15);
-/// The wait before a connection that was refused or lost is tried again.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
-/// How often something that was not answered is said in a conversation.
+/// How often a chat message without an answer is sent.
 const MAX_SEND_ATTEMPTS: u32 = 5;
-/// A server that cannot be reached for this long is gone.
 const UNREACHABLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
@@ -53,17 +50,17 @@ struct RunState {
     plan: Plan,
     chat: Option<ChatLoad>,
     zero: Instant,
-    /// From when on it counts, in microseconds since the zero.
+    /// Start of the measurement, in microseconds since `zero`.
     counted_from: AtomicU64,
     shards: Vec<Mutex<Shard>>,
     connections: AtomicU64,
-    /// Messages that were acknowledged, and it is not known yet whether that is durable.
+    /// Messages whose acknowledgement is not answered yet.
     unanswered: AtomicU64,
     /// The first tag of this run, and how many are in use.
     first_tag: u64,
     tags: AtomicU64,
     progress: Arc<LoadProgress>,
-    /// How many of the recipients are phones; the others are business users.
+    /// The first recipients are phones; the others are business users.
     phones: usize,
     stop_senders: CancellationToken,
     stop_receivers: CancellationToken,
@@ -83,12 +80,13 @@ impl RunState {
         let now = self.micros();
         let counted_from = self.counted_from.load(Ordering::Relaxed);
         let mut shard = self.shard(recipient);
-        // What an earlier run left behind is not this one's.
+        // Skips messages that an earlier run left.
         for arrival in arrivals.iter().filter(|arrival| of_run(self.first_tag, arrival.tag)) {
             let shown = shard.shown.insert((recipient, arrival.id));
             if shown {
                 self.progress.received.fetch_add(1, Ordering::Relaxed);
-                // Not by when it was due: at a rate that is not reached that would be nothing.
+                // By arrival, not by due time: at a rate that the server does not reach nothing would be
+                // measured.
                 if now >= counted_from {
                     let late = now.saturating_sub(arrival.due_micros);
                     shard.latencies.record(Duration::from_micros(late));
@@ -101,7 +99,7 @@ impl RunState {
                 id: arrival.id,
                 place: arrival.place.map(|(id, seq)| (id.as_u64_pair().1, seq)),
                 shown,
-                // What came before comes again after its retry's wait, or on the next connection.
+                // A message that arrived before is a retry, or was sent again on the next connection.
                 retry: !shown,
             });
         }
@@ -111,7 +109,7 @@ impl RunState {
 /// Runs a plan to its end, or until `stop`.
 ///
 /// # Errors
-/// When there is nothing to measure: no connection, no sender that is let in.
+/// There is nothing to measure: no connection, or no sender is allowed.
 pub async fn run(
     target: &LoadTarget,
     plan: &Plan,
@@ -121,7 +119,7 @@ pub async fn run(
     run_load(target, None, plan, progress, stop).await
 }
 
-/// The same as talk in conversations, in both ways. The recipients of the target are the phones.
+/// The same as chat in both directions. The recipients of the target are the phones.
 ///
 /// # Errors
 /// As [`run`].
@@ -167,7 +165,7 @@ async fn run_load(
         measured = warm_up(target, &shared) => measured,
         () = stopped.cancelled() => Measurement::now(target, &shared),
     };
-    // A run that is interrupted counts as far as it came.
+    // An interrupted run counts up to then.
     tokio::select! {
         () = tokio::time::sleep(plan.duration) => {}
         () = stopped.cancelled() => {}
@@ -228,7 +226,7 @@ async fn receive_all(
     acknowledges: bool,
 ) {
     if !acknowledges {
-        // More than a window is not sent to whoever acknowledges nothing.
+        // A recipient that acknowledges nothing gets no more than one window.
         shared.shard(recipient).unreachable.insert(recipient);
     }
     loop {
@@ -245,7 +243,7 @@ async fn receive_all(
                 shared.unanswered.fetch_sub(acknowledged, Ordering::Relaxed);
             }
             if let Some(chat) = &shared.chat {
-                // What somebody says is also shown on that one's own connections.
+                // Chat messages are also shown on their sender's own connections.
                 let phones = shared.phones;
                 arrivals.retain(|arrival| {
                     !of_run(shared.first_tag, arrival.tag)
@@ -269,7 +267,7 @@ async fn receive_all(
                 }
             }
         };
-        // What was said on a connection that is gone is answered by nobody.
+        // Acknowledgements on a closed connection are never answered.
         shared.unanswered.fetch_sub(receiver.unanswered(), Ordering::Relaxed);
         if !lost {
             receiver.close().await;
@@ -332,29 +330,29 @@ async fn send_all(shared: Arc<RunState>, target: LoadTarget, number: usize) -> S
         };
         let due_micros = u64::try_from((due - shared.zero).as_micros()).unwrap_or(u64::MAX);
         let recipient_of = |tag: u64| {
-            // A stride that is prime to most numbers of recipients reaches all of them in turn.
+            // A stride that is coprime to most counts of recipients reaches all of them in turn.
             (tag.wrapping_mul(7919) % target.recipients.len() as u64) as usize
         };
         let first_tag = shared.first_tag + first;
         let tags = first_tag..first_tag + batch;
         let began = shared.micros();
-        let (status, told, places) = match &shared.chat {
+        let (status, outcome, places) = match &shared.chat {
             None => {
                 let draft =
                     |tag| Draft { to: &target.recipients[recipient_of(tag)].0, due_micros, tag };
                 let drafts: Vec<Draft<'_>> = tags.clone().map(draft).collect();
-                let (status, told) = sender.post(&drafts, &plan.priority, &padding).await;
-                (status, told, None)
+                let (status, outcome) = sender.post(&drafts, &plan.priority, &padding).await;
+                (status, outcome, None)
             }
             Some(chat) => {
                 let route = chat.route(first_tag, shared.phones);
                 let bearer = chat.bearer(&route, &target);
                 let mut tries = 0;
-                let (status, told, place) = loop {
+                let (status, outcome, place) = loop {
                     let (to, tag) = (route.conversation, first_tag);
                     let said = sender.send_chat(&bearer, to, due_micros, tag, &padding).await;
                     tries += 1;
-                    // The message has a name of its own, so it can be said again until that is heard.
+                    // The message has a client id, so it can be sent again until it is answered.
                     if said.0 != 0
                         || tries == MAX_SEND_ATTEMPTS
                         || shared.stop_senders.is_cancelled()
@@ -363,7 +361,7 @@ async fn send_all(shared: Arc<RunState>, target: LoadTarget, number: usize) -> S
                     }
                     tokio::time::sleep(RETRY_DELAY).await;
                 };
-                (status, vec![told], place)
+                (status, vec![outcome], place)
             }
         };
         let ended = shared.micros();
@@ -371,18 +369,19 @@ async fn send_all(shared: Arc<RunState>, target: LoadTarget, number: usize) -> S
             log.answers.record(Duration::from_micros(ended.saturating_sub(due_micros)));
         }
         let accepted =
-            told.iter().filter(|told| matches!(told, SendOutcome::Accepted(_))).count() as u64;
+            outcome.iter().filter(|outcome| matches!(outcome, SendOutcome::Accepted(_))).count()
+                as u64;
         shared.progress.accepted.fetch_add(accepted, Ordering::Relaxed);
         if accepted < batch {
             *log.refused.entry(status).or_default() += batch - accepted;
         }
-        log.sends.extend(tags.zip(told).map(|(tag, told)| {
+        log.sends.extend(tags.zip(outcome).map(|(tag, outcome)| {
             let recipient = match &shared.chat {
                 None => u32::try_from(recipient_of(tag)).unwrap_or(u32::MAX),
                 Some(chat) => chat.route(tag, shared.phones).recipient,
             };
             let sender = u32::try_from(number).unwrap_or(u32::MAX);
-            SentMessage { tag, sender, recipient, lane: 0, began, ended, told, place: places }
+            SentMessage { tag, sender, recipient, lane: 0, began, ended, outcome, place: places }
         }));
         if status == 0 {
             let since = *unreachable_since.get_or_insert_with(Instant::now);
@@ -402,7 +401,6 @@ async fn send_all(shared: Arc<RunState>, target: LoadTarget, number: usize) -> S
     log
 }
 
-/// What a moment looked like.
 struct Measurement {
     at: Instant,
     accepted: u64,
@@ -419,22 +417,21 @@ impl Measurement {
     }
 }
 
-/// Lets the load run until it counts; gives that moment.
+/// Waits for the warm-up. Returns the start of the measurement.
 async fn warm_up(target: &LoadTarget, shared: &RunState) -> Measurement {
     tokio::time::sleep(shared.plan.warmup).await;
     shared.counted_from.store(shared.micros(), Ordering::Relaxed);
     Measurement::now(target, shared)
 }
 
-/// Waits until everything accepted has arrived and what was acknowledged is durable, or nothing comes any
-/// more. It is looked for by id:
-/// how many arrived says nothing, because some that nobody was told of arrive too.
+/// Waits until every accepted message has arrived and every acknowledgement is durable, or nothing arrives any
+/// more. Messages are compared by id: their count says nothing, because some without an answer arrive, too.
 async fn drain(shared: &RunState, log: &SendLog) {
     let expecting = shared.plan.acknowledge >= 1.0;
     let mut missing: Vec<(u32, MessageId)> = log
         .sends
         .iter()
-        .filter_map(|send| match send.told {
+        .filter_map(|send| match send.outcome {
             SendOutcome::Accepted(id) => Some((send.recipient, id)),
             _ => None,
         })

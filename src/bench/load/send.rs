@@ -1,4 +1,4 @@
-//! One sender: a connection that posts, and the log of what it was told.
+//! One sender: a connection that posts messages and reads the outcomes.
 
 use std::time::Duration;
 
@@ -14,16 +14,15 @@ use crate::{
     domain::MessageId,
 };
 
-/// An answer that takes longer is none.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Hexadecimal digits at the beginning of a message's content: when it was due in microseconds since
-/// the run's zero, and its mark.
+/// Hexadecimal digits at the start of the content: the due time in microseconds since the run's zero, and the
+/// tag.
 pub(super) const MARK_LEN: usize = 32;
 
-/// How many messages a run can tell apart, in bits of their tags; the others tell runs apart.
+/// Bits of a tag that number the messages of a run. The other bits tell runs apart.
 const RUN_TAG_BITS: u32 = 40;
 
-/// The first tag of a new run: a server that ran before still has messages of another.
+/// The first tag of a new run. The server may still have messages of another one.
 pub(super) fn first_tag() -> Tag {
     (Uuid::new_v4().as_u64_pair().1 >> RUN_TAG_BITS) << RUN_TAG_BITS
 }
@@ -33,14 +32,12 @@ pub(super) fn of_run(first: Tag, tag: Tag) -> bool {
     first >> RUN_TAG_BITS == tag >> RUN_TAG_BITS
 }
 
-/// What goes into a message.
 pub(super) struct Draft<'a> {
     pub(super) to: &'a str,
     pub(super) due_micros: u64,
     pub(super) tag: Tag,
 }
 
-/// A sender's connection.
 pub(super) struct Sender {
     place: ServerAddress,
     bearer: String,
@@ -65,8 +62,7 @@ impl Sender {
         Sender { place, bearer: format!("Bearer {token}"), connection: None }
     }
 
-    /// Posts messages: one by itself, several as a batch. Says of each what it was told, and the
-    /// status; 0 for no answer.
+    /// Posts one message, or several as a batch. Returns the status, 0 for no answer, and the outcome of each.
     pub(super) async fn post(
         &mut self,
         drafts: &[Draft<'_>],
@@ -94,7 +90,7 @@ impl Sender {
         }
     }
 
-    /// Says something in a conversation, as whoever the token is of.
+    /// Sends a chat message as the owner of the token.
     pub(super) async fn send_chat(
         &mut self,
         bearer: &str,
@@ -111,7 +107,6 @@ impl Sender {
         let Some((status, body)) = self.answer("POST", &path, bearer, body).await else {
             return (0, SendOutcome::Unknown, None);
         };
-        // The answer has the whole message.
         let receipt = matches!(status, 200 | 201).then(|| serde_json::from_slice(&body).ok());
         match receipt.flatten() {
             Some(Receipt { id: Some(id), conversation, seq }) => {
@@ -182,7 +177,7 @@ fn told(status: u16, body: &[u8], count: usize) -> Vec<SendOutcome> {
             |_| vec![SendOutcome::Unknown; count],
             |answer| answer.results.iter().map(accepted).collect(),
         ),
-        // Of these the sender cannot know whether it was done.
+        // With these the message may have been stored or not.
         500 | 502 | 503 | 504 => vec![SendOutcome::Unknown; count],
         _ => vec![SendOutcome::Refused; count],
     }

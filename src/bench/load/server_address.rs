@@ -23,25 +23,22 @@ use tokio_tungstenite::{
 use super::Error;
 use crate::tls;
 
-/// Bytes read at once from a socket; a message of the usual size fits.
+/// Fits a message of the usual size.
 const READ_BUFFER_LEN: usize = 4096;
 
-/// Either kind of stream.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// A WebSocket over either.
 pub(super) type Socket = WebSocketStream<Box<dyn Stream>>;
 
-/// Where the server is, or each gateway of a cluster. Every new connection goes to the next of them that
-/// takes it.
+/// The address of the server, or of each gateway of a cluster. New connections go to them in turn; one that
+/// refuses is skipped.
 #[derive(Clone)]
 pub(super) struct ServerAddress {
     endpoints: Arc<[Endpoint]>,
     next: Arc<AtomicUsize>,
 }
 
-/// One address.
 struct Endpoint {
     host: String,
     authority: String,
@@ -75,14 +72,14 @@ impl Endpoint {
 }
 
 impl ServerAddress {
-    /// One address, or several with commas.
+    /// Parses one URL, or several with commas.
     pub(super) fn parse(urls: &str) -> Result<ServerAddress, Error> {
         let endpoints: Vec<Endpoint> =
             urls.split(',').map(|url| Endpoint::parse(url.trim())).collect::<Result<_, _>>()?;
         Ok(ServerAddress { endpoints: endpoints.into(), next: Arc::default() })
     }
 
-    /// Host and port, as requests name them.
+    /// Host and port, for the `host` header.
     pub(super) fn authority(&self) -> &str {
         self.endpoints.first().map_or("", |endpoint| &endpoint.authority)
     }
@@ -100,7 +97,6 @@ impl ServerAddress {
         Err(last)
     }
 
-    /// A connection for requests.
     pub(super) async fn http(&self) -> Result<SendRequest<Full<Bytes>>, Error> {
         let io = TokioIo::new(self.stream().await?.0);
         let (sender, connection) = hyper::client::conn::http1::handshake(io)
@@ -110,7 +106,7 @@ impl ServerAddress {
         Ok(sender)
     }
 
-    /// A connection to the hub, before its handshake.
+    /// A WebSocket to the hub, before the hub's handshake.
     pub(super) async fn hub(&self, token: &str) -> Result<Socket, Error> {
         let (stream, endpoint) = self.stream().await?;
         let scheme = if endpoint.tls.is_some() { "wss" } else { "ws" };

@@ -143,7 +143,7 @@ async fn talkers(
 }
 
 async fn begin(app: &App, target: &LoadTarget) -> Result<ChatLoad, Failure> {
-    let may = Permissions::NONE.with(Permission::ChatLoad);
+    let may = Permissions::NONE.with(Permission::Chat);
     let by = why::operator().because(Some("for esh3ar bench"))?;
     let mut shops: Vec<(BusinessUser, String)> = Vec::new();
     for _ in 0..target.recipients.len().div_ceil(OF_ONE) {

@@ -1,32 +1,28 @@
-//! Which partitions this worker reads, and when it steps back from one.
+//! Which partitions this worker consumes, and when it steps back from one.
 //!
-//! A queue has one active consumer, the one that has been registered longest; the others stand by, and
-//! the broker itself goes on with the next when one is gone. So each worker registers at once where
-//! the plan wants it to lead, and everywhere else a little later. Who is active without being meant to
-//! steps back to the end of the line. The broker does not say who is active: it shows when something is
-//! delivered.
+//! Queues have a single active consumer: the one that registered first. The others are on standby, and the broker
+//! activates the next when it goes. So each worker registers at once for the partitions assigned to it, and a
+//! little later for all others. A worker that is active for a partition not assigned to it steps back: it closes
+//! its channel and registers again behind the others. The broker does not tell which consumer is active; a delivery
+//! does.
 
 use std::time::{Duration, Instant};
 
-/// How much later than the leader the others stand in line.
+/// How much later workers register for partitions that are not assigned to them.
 pub(super) const STANDBY_DELAY: Duration = Duration::from_secs(3);
-/// How long stepping back waits for what is in hand. It takes nothing more meanwhile; what is not finished
-/// by then the next in line does again.
+/// How long stepping back waits for unacknowledged deliveries. No more are taken meanwhile; what is not acknowledged
+/// by then is redelivered to the next consumer.
 const STEP_BACK_GRACE: Duration = Duration::from_secs(2);
-/// Stepping back happens at most this often, because without a leader everybody does it, and newer brokers
-/// give up on a frame that was given back twenty times.
+/// Stepping back happens at most this often: without a leader every worker does it, and newer brokers dead-letter a
+/// frame that was requeued twenty times.
 const MIN_STEP_BACK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// What to do about a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Stand in line.
     Join(u16),
-    /// Leave the line.
     Leave(u16),
 }
 
-/// Our place in each partition's line.
 #[derive(Debug)]
 pub(super) struct AssignmentPlan {
     started: Instant,
@@ -35,12 +31,11 @@ pub(super) struct AssignmentPlan {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Slot {
-    /// Whether the plan wants us to lead.
     assigned: bool,
-    /// Since when we have stood in line.
+    /// Since when this worker has been registered.
     registered: Option<Instant>,
-    /// Until when what is in hand is waited for. From then on nothing more is taken, and what was passed over
-    /// comes to nobody before we have left: so there is no way back.
+    /// The latest time to close the channel. Deliveries are ignored until then, and no other consumer gets those
+    /// before the channel closes: so stepping back cannot be undone.
     leaving: Option<Instant>,
 }
 
@@ -49,7 +44,7 @@ impl AssignmentPlan {
         AssignmentPlan { started: now, slots: vec![Slot::default(); usize::from(partitions)] }
     }
 
-    /// The partitions that the plan wants us to lead; others are passed over.
+    /// Sets the partitions that this worker should lead. Unknown ones are ignored.
     pub(super) fn assign(&mut self, assigned: &[u16], now: Instant) {
         for (partition, slot) in (0..).zip(&mut self.slots) {
             let was = std::mem::replace(&mut slot.assigned, assigned.contains(&partition));
@@ -59,7 +54,7 @@ impl AssignmentPlan {
         }
     }
 
-    /// Something of a partition was delivered to us: so we are active there.
+    /// Notes a delivery: this worker is the active consumer of the partition.
     pub(super) fn delivered(&mut self, partition: u16, now: Instant) {
         if let Some(slot) = self.slots.get_mut(usize::from(partition))
             && !slot.assigned
@@ -69,17 +64,16 @@ impl AssignmentPlan {
         }
     }
 
-    /// Whether nothing more of a partition is to be taken.
+    /// Whether deliveries of a partition are ignored.
     pub(super) fn is_leaving(&self, partition: u16) -> bool {
         self.slots.get(usize::from(partition)).is_some_and(|slot| slot.leaving.is_some())
     }
 
-    /// Whether that is so of any.
     pub(super) fn is_leaving_any(&self) -> bool {
         self.slots.iter().any(|slot| slot.leaving.is_some())
     }
 
-    /// What to do now. `in_flight` tells how much of a partition is neither done nor given back.
+    /// What to do now. `in_flight` gives the unsettled deliveries of a partition.
     pub(super) fn steps(&mut self, now: Instant, in_flight: impl Fn(u16) -> usize) -> Vec<Step> {
         let mut steps = Vec::new();
         let standby = now >= self.started + STANDBY_DELAY;
@@ -89,8 +83,8 @@ impl AssignmentPlan {
                 *slot = Slot { assigned: slot.assigned, ..Slot::default() };
                 steps.push(Step::Leave(partition));
             }
-            // At the end of the line again only when nothing is left from before, which also bounds
-            // what one queue can send us.
+            // Registers again only when all earlier deliveries are settled, which also bounds how much one queue
+            // can deliver to this worker.
             if slot.registered.is_none() && quiet && (slot.assigned || standby) {
                 slot.registered = Some(now);
                 steps.push(Step::Join(partition));
@@ -133,7 +127,7 @@ mod tests {
         plan.assign(&[], now);
         assert_eq!(plan.steps(now, SOME), []);
         assert_eq!(plan.steps(after(started, 5100), NONE), [Step::Leave(0), Step::Join(0)]);
-        // Deliveries right after that are of no concern, later ones show that we are active again.
+        // Deliveries right after that are ignored; later ones show that this worker is active again.
         plan.delivered(0, after(started, 5200));
         assert_eq!(plan.steps(after(started, 5200), NONE), []);
         plan.delivered(0, after(started, 7100));
@@ -163,7 +157,7 @@ mod tests {
         assert!(!plan.is_leaving(0) && !plan.is_leaving_any());
         plan.assign(&[], after(started, 4000));
         assert!(plan.is_leaving(0) && plan.is_leaving_any());
-        // What was passed over meanwhile would be overtaken by what is taken after it.
+        // Deliveries that were ignored would be overtaken by those taken after them.
         plan.assign(&[0], after(started, 4100));
         assert!(plan.is_leaving(0));
         assert_eq!(plan.steps(after(started, 4200), NONE), [Step::Leave(0), Step::Join(0)]);

@@ -1,4 +1,4 @@
-//! One connection, from nothing to declared.
+//! Opens a connection: version check, login, and the declaration of exchanges and queues.
 
 use std::time::Duration;
 
@@ -17,25 +17,22 @@ use super::{
     version_probe::{self, Broker},
 };
 
-/// For connecting and logging in.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// For a goodbye; an alarmed broker reads none.
+/// A broker with an alarm does not read the close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Declarations under way at once; all that a new broker needs are there after a few round trips.
+/// Declarations in flight at once, so that a new broker has all of them after a few round trips.
 const MAX_CONCURRENCY: usize = 32;
 
-/// A connection on which everything is declared.
 pub(super) struct BrokerConnection {
     connection: Connection,
-    /// Which broker this is.
     pub(super) broker: Broker,
 }
 
 impl BrokerConnection {
-    /// Connects to a node and declares what is ours.
+    /// Connects to a node and declares the exchange and queues.
     ///
     /// # Errors
-    /// Whatever is in the way.
+    /// No connection, or queues with other properties.
     pub(super) async fn open(
         settings: &BrokerSettings,
         address: &Address,
@@ -47,7 +44,7 @@ impl BrokerConnection {
         Ok(link)
     }
 
-    /// Connects to a node, and declares nothing.
+    /// Connects to a node and declares nothing.
     async fn log_in(address: &Address, name: &str) -> Result<BrokerConnection, Error> {
         let tls = trusted(address).await?;
         let broker = version_probe::probe(&address.uri, &tls).await?;
@@ -57,22 +54,21 @@ impl BrokerConnection {
         Ok(BrokerConnection { connection, broker })
     }
 
-    /// A channel of its own for each role, so that one's error is not the other's.
+    /// Each use has a channel of its own, because an error closes the channel.
     pub(super) async fn channel(&self) -> Result<Channel, Error> {
         Ok(self.connection.create_channel().await?)
     }
 
-    /// What happens to the connection: alarms and its end. To be asked for before they happen.
+    /// Alarms and the end of the connection. Must be called before they happen.
     pub(super) fn events(&self) -> impl Stream<Item = Event> + Send + Unpin {
         Box::pin(self.connection.events_listener())
     }
 
-    /// Whether it is still there, which a listener could in theory have missed.
+    /// Also checked without an event, which a listener could miss.
     pub(super) fn is_up(&self) -> bool {
         self.connection.status().connected()
     }
 
-    /// Says goodbye.
     pub(super) async fn close(self) {
         let closed = self.connection.close(200, "stopping".into());
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, closed).await;
@@ -98,8 +94,8 @@ impl BrokerConnection {
         Ok(())
     }
 
-    /// Which kind of queue is there or is wanted. The queue of dead letters decides for all, because it
-    /// is there whatever the number of partitions: one broker never has both kinds of ours.
+    /// The type of queue that exists or is wanted. The queue of dead letters decides for all: it exists
+    /// whatever the number of partitions, so one broker never has both types.
     async fn settle_kind(&self, settings: &BrokerSettings) -> Result<QueueType, Error> {
         let first = settings.choice.first(settings.addresses.len());
         match self.declare_dead_letters(first).await {
@@ -112,7 +108,7 @@ impl BrokerConnection {
         }
     }
 
-    /// On a channel of its own, which a mismatch would close.
+    /// Has a channel of its own, because a mismatch closes it.
     async fn declare_dead_letters(&self, kind: QueueType) -> Result<(), Error> {
         let channel = self.channel().await?;
         let arguments = table(&topology::dead_letter_arguments(kind));
@@ -122,7 +118,7 @@ impl BrokerConnection {
     }
 }
 
-/// Logs in and out again; gives the broker's version.
+/// Logs in and out. Returns the broker's version.
 pub(super) async fn check(address: &Address) -> Result<String, Error> {
     let link = BrokerConnection::log_in(address, "esh3ar doctor").await?;
     let version = link.broker.version.clone();
@@ -130,17 +126,17 @@ pub(super) async fn check(address: &Address) -> Result<String, Error> {
     Ok(version)
 }
 
-/// How many frames wait at the broker.
+/// Frames in the broker's queues.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Depths {
-    /// In the queues of each lane, lowest first.
+    /// By lane, lowest first.
     pub(super) lanes: [u64; 3],
-    /// Of those that nobody can read.
+    /// Unreadable frames.
     pub(super) dead: u64,
 }
 
 impl BrokerConnection {
-    /// Counts what waits, on a channel of its own: asking for a queue that is not there ends it.
+    /// Has a channel of its own: asking for a missing queue closes it.
     pub(super) async fn depths(&self, settings: &BrokerSettings) -> Result<Depths, Error> {
         let channel = self.channel().await?;
         let count = async |queue: String| {
@@ -202,7 +198,7 @@ fn table(arguments: &[(&'static str, ArgumentValue)]) -> FieldTable {
 
 async fn trusted(address: &Address) -> Result<OwnedTLSConfig, Error> {
     let Some(path) = &address.trusted else { return Ok(OwnedTLSConfig::default()) };
-    // Read each time, so that a renewed file is taken up.
+    // Read for every connection, so that a renewed file is used.
     let pem = tokio::fs::read_to_string(path)
         .await
         .map_err(|error| Error::Unreachable(format!("{}: {error}", path.display())))?;
@@ -212,7 +208,7 @@ async fn trusted(address: &Address) -> Result<OwnedTLSConfig, Error> {
 async fn connect(address: &Address, tls: OwnedTLSConfig, name: &str) -> Result<Connection, Error> {
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let runtime = lapin::runtime::default_runtime()?;
-    // The library's own thread waits for this, and nobody could call it back from a silent network.
+    // The library's thread waits for this and cannot be cancelled, so a silent network needs a timeout here.
     let opened = Connection::connector(
         address.uri.clone(),
         runtime,

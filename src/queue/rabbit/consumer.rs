@@ -1,4 +1,4 @@
-//! Taking: all queues on one connection, into lanes by share.
+//! Consumes all queues on one connection, into lanes by share.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -19,25 +19,25 @@ use super::{
     received::Received,
     supervisor::Supervisor,
     topology::LANES,
-    unacked::{DeadFrame, Item, WakeUpBatch},
+    unacked::{DeadFrame, WakeUpBatch},
 };
 use crate::domain::Priority;
 
-/// How often the roster is looked at, and what was dropped is given back: not at once, because it might
+/// How often the plan is applied and dropped deliveries are requeued. Not at once, because a requeued delivery might
 /// be dropped again at once.
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How often what waits at the broker is counted, for the metrics.
+/// How often the depths of the queues are read, for metrics.
 const DEPTH_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What comes from the broker. Cheap to clone.
+/// Wake-ups from the broker. Cheap to clone.
 #[derive(Clone)]
 pub struct Consumer {
     received: Arc<Received>,
     state: watch::Receiver<BrokerState>,
 }
 
-/// What does the taking; see [`ConsumerTask::run`].
+/// Keeps the connection; see [`ConsumerTask::run`].
 pub struct ConsumerTask {
     settings: BrokerSettings,
     received: Arc<Received>,
@@ -46,14 +46,14 @@ pub struct ConsumerTask {
 }
 
 impl Consumer {
-    /// What comes from the broker, in so many shares, and the work that has to be run for anything to
-    /// come. `plan` names the partitions that this worker should lead; it stands by for all others.
+    /// A consumer with this many shares, and the task that has to run for anything to arrive. `plan` names the
+    /// partitions that this worker should lead; it stands by for all others.
     pub fn new(
         settings: &BrokerSettings,
         shares: usize,
         plan: watch::Receiver<Vec<u16>>,
     ) -> (Consumer, ConsumerTask) {
-        // The broker's prefetch bounds it already; this is what that comes to in one share.
+        // Prefetch bounds what arrives; this is the most that it can be in one share.
         let capacity =
             usize::from(settings.partitions) * 3 * usize::from(PREFETCH) * frame::MAX_WAKE_UPS;
         let received = Arc::new(Received::new(shares, capacity));
@@ -63,23 +63,23 @@ impl Consumer {
         (Consumer { received, state }, task)
     }
 
-    /// How many shares there are; a partition always belongs to the same one.
+    /// A partition always belongs to the same share.
     pub fn shares(&self) -> usize {
         self.received.waiting.shares()
     }
 
-    /// Wake-ups of a share, at least one. Safe to drop while it waits.
+    /// Waits for wake-ups of a share: at least one. Cancel-safe.
     pub async fn next(&self, share: usize) -> WakeUpBatch {
         WakeUpBatch::new(self.received.waiting.next(share, frame::MAX_WAKE_UPS).await)
     }
 
-    /// How often it has connected. After each time wake-ups may have been lost with the broker, and what
-    /// comes now may be later than they are.
+    /// How often it has connected. Wake-ups may have been lost with the connection before, and later ones may
+    /// arrive without them.
     pub fn connection_count(&self) -> u64 {
         self.received.connections.load(Ordering::Acquire)
     }
 
-    /// The next frame that nobody can read. Safe to drop while it waits.
+    /// Waits for the next unreadable frame. Cancel-safe.
     pub async fn next_dead(&self) -> DeadFrame {
         loop {
             if let Some(dead) = self.received.dead.next(0, 1).await.pop() {
@@ -88,26 +88,25 @@ impl Consumer {
         }
     }
 
-    /// How the connection is.
     pub fn state(&self) -> watch::Receiver<BrokerState> {
         self.state.clone()
     }
 
-    /// How many wake-ups of a lane have been taken from the broker and wait here.
+    /// Wake-ups of a lane that were delivered and not taken by a worker yet.
     pub fn depth(&self, lane: Priority) -> usize {
         self.received.waiting.depth(lane)
     }
 }
 
 impl ConsumerTask {
-    /// Takes until `stop`; then what is in hand may be finished for a moment.
+    /// Consumes until `stop`; then unacknowledged deliveries have a grace period.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut supervisor =
             Supervisor::new(&self.settings, "consumer", self.state.clone(), stop.clone());
         while let Some(connection) = supervisor.connect().await {
             self.received.connections.fetch_add(1, Ordering::AcqRel);
             let ended = self.consume(&connection, &stop).await;
-            // It comes again, if anybody wants it still.
+            // The broker redelivers it.
             self.received.waiting.clear();
             self.received.dead.clear();
             match ended {
@@ -128,7 +127,7 @@ impl ConsumerTask {
         let mut session = ConsumerSession::open(connection, &self.settings, &self.received).await?;
         let mut check = tokio::time::interval(CHECK_INTERVAL);
         let mut count = tokio::time::interval(DEPTH_INTERVAL);
-        // Beside the rest: an answer of the broker's must not keep deliveries waiting.
+        // Concurrently: waiting for the broker's answer must not delay deliveries.
         let mut counting: Option<BoxFuture<'_, Result<Depths, Error>>> = None;
         let mut settled = Vec::new();
         let mut planned = true;
@@ -140,7 +139,7 @@ impl ConsumerTask {
                     session.settle(settled.drain(..)).await?;
                 }
                 changed = self.plan.changed(), if planned => {
-                    // When nobody makes plans any more, it stays as it is.
+                    // Without a sender the last plan stays.
                     planned = changed.is_ok();
                     session.set_assigned(&self.plan.borrow_and_update());
                     session.apply_plan().await?;
@@ -177,7 +176,7 @@ impl ConsumerTask {
     }
 }
 
-/// Waits for a count that is under way; for ever while there is none.
+/// Waits for a running count; forever while there is none.
 async fn next_depths(
     counting: &mut Option<BoxFuture<'_, Result<Depths, Error>>>,
 ) -> Result<Depths, Error> {
@@ -196,6 +195,6 @@ fn report_depths(depths: Result<Depths, Error>) {
                 metrics::gauge!("esh3ar_broker_queue_depth", "lane" => lane).set(waiting as f64);
             }
         }
-        Err(error) => tracing::debug!(%error, "what waits at the broker could not be counted"),
+        Err(error) => tracing::debug!(%error, "queue depths could not be read"),
     }
 }

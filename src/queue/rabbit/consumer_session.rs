@@ -1,4 +1,4 @@
-//! What one connection brings, and what is said about it.
+//! One connection of the consumer: its channels, the deliveries on them, and their settlement.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -25,19 +25,18 @@ use super::{
 };
 use crate::domain::Priority;
 
-/// How long a stop waits for what is in hand.
+/// How long a stop waits for unacknowledged deliveries.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
-/// Words to the broker under way at once.
+/// Channels that are opened or closed at once.
 const MAX_CONCURRENCY: usize = 32;
 
-/// One connection's deliveries and what is said about them.
 pub(super) struct ConsumerSession<'a> {
     received: &'a Received,
     connection: &'a BrokerConnection,
     pub(super) streams: SelectAll<EventStream>,
     settle: mpsc::Sender<SettledDelivery>,
     pub(super) settlements: mpsc::Receiver<SettledDelivery>,
-    /// By partition, and behind them that of the unreadable frames.
+    /// By partition; the last one is for unreadable frames.
     channels: Vec<PartitionChannel>,
     plan: AssignmentPlan,
     requeues: VecDeque<SettledDelivery>,
@@ -51,7 +50,7 @@ impl<'a> ConsumerSession<'a> {
         received: &'a Received,
     ) -> Result<Self, Error> {
         let dead = usize::from(settings.partitions);
-        // Each delivery says one word, and the broker sends no more than this unanswered.
+        // Every delivery is settled once, and prefetch bounds how many there are.
         let unanswered = usize::from(PREFETCH) * (dead * LANES.len() + 1);
         let (settle, settlements) = mpsc::channel(unanswered);
         let mut session = ConsumerSession {
@@ -79,7 +78,7 @@ impl<'a> ConsumerSession<'a> {
         self.plan.assign(assigned, Instant::now());
     }
 
-    /// Takes and leaves places in line.
+    /// Opens and closes channels as the plan says.
     pub(super) async fn apply_plan(&mut self) -> Result<(), Error> {
         if self.is_closing() {
             return Ok(());
@@ -90,7 +89,7 @@ impl<'a> ConsumerSession<'a> {
         for step in steps {
             match step {
                 Step::Leave(partition) => closed.extend(channels[at(partition)].detach()),
-                Step::Register(partition) => {
+                Step::Join(partition) => {
                     joined.push((partition, channels[at(partition)].next_epoch()));
                 }
             }
@@ -117,7 +116,7 @@ impl<'a> ConsumerSession<'a> {
     pub(super) async fn handle_event(&mut self, event: ChannelEvent) -> Result<(), Error> {
         let ChannelEvent { index, epoch, work_queue, delivery } = event;
         if !self.channels[index].is_current(epoch) {
-            // Of a line that was left: it has gone back to the queue.
+            // The channel was closed since: the frame is back in its queue.
             return Ok(());
         }
         // The broker cancels a consumer whose queue is gone.
@@ -137,7 +136,7 @@ impl<'a> ConsumerSession<'a> {
         }
     }
 
-    /// Whether what comes stays the broker's, who gives it to the next in line when we have left.
+    /// Whether a delivery is ignored, so that the broker gives it to the next consumer when the channel closes.
     fn is_left_to_broker(&self, work_queue: Option<WorkQueue>) -> bool {
         self.is_closing()
             || work_queue.is_some_and(|work_queue| self.plan.is_leaving(work_queue.partition))
@@ -155,13 +154,13 @@ impl<'a> ConsumerSession<'a> {
                 let unacked = UnackedDelivery::new(from, wake_ups.len(), &self.settle);
                 let part =
                     |wake_up| (work_queue.lane, Item { wake_up, unacked: Arc::clone(&unacked) });
-                // What does not fit is dropped, and so comes again.
+                // Items that do not fit are dropped, which requeues the delivery.
                 let share = work_queue.partition.cast_signed();
                 drop(self.received.waiting.push(share, wake_ups.into_iter().map(part)));
                 Ok(())
             }
             Err(reason) => {
-                tracing::warn!(%reason, queue = work_queue.name(), "a frame cannot be read");
+                tracing::warn!(%reason, queue = work_queue.name(), "unreadable frame");
                 metrics::counter!("esh3ar_unreadable_frames_total").increment(1);
                 self.channels[from.index].reject(from.tag).await
             }
@@ -175,7 +174,7 @@ impl<'a> ConsumerSession<'a> {
                 let dead = dead(delivery, &reason, unacked);
                 drop(self.received.dead.push(0, [(Priority::Normal, dead)]));
             }
-            // The broker gave up on a frame that came again too often, as newer ones do.
+            // Newer brokers dead-letter a frame that was redelivered too often.
             Ok(wake_ups) => {
                 tracing::debug!(count = wake_ups.len(), "left to the sweeper");
                 dead(delivery, &UnreadableFrame::Messages, unacked).ack();
@@ -183,7 +182,7 @@ impl<'a> ConsumerSession<'a> {
         }
     }
 
-    /// Tells the broker what is done; what shall come again waits for [`ConsumerSession::requeue`].
+    /// Acknowledges settled deliveries. Those to be requeued wait for [`ConsumerSession::requeue`].
     pub(super) async fn settle(
         &mut self,
         settled: impl Iterator<Item = SettledDelivery>,
@@ -205,7 +204,7 @@ impl<'a> ConsumerSession<'a> {
             self.channels[index].acknowledge(&done).await?;
         }
         if self.plan.is_leaving_any() {
-            // The next in line waits for us.
+            // The next consumer waits for this channel to close.
             self.apply_plan().await?;
         }
         Ok(())
@@ -216,7 +215,7 @@ impl<'a> ConsumerSession<'a> {
             let Origin { index, epoch, tag } = end.origin;
             self.channels[index].in_flight -= 1;
             let leaving = u16::try_from(index).is_ok_and(|index| self.plan.is_leaving(index));
-            // Otherwise it goes back with all that came after it.
+            // Otherwise it is requeued when the channel closes, with all that came after it.
             if self.channels[index].is_current(epoch) && !leaving && !self.is_closing() {
                 self.channels[index].requeue(tag).await?;
             }
@@ -224,8 +223,8 @@ impl<'a> ConsumerSession<'a> {
         Ok(())
     }
 
-    /// Takes nothing more. The lines are left with the connection, when what is in hand is finished: whoever
-    /// is next begins with what was not, and must not begin before that.
+    /// Takes no more deliveries. The channels close with the connection, when all deliveries are settled: the
+    /// next consumer starts with what was not acknowledged, and must not start before that.
     pub(super) fn close(&mut self) {
         self.closing_since = Some(Instant::now());
     }
@@ -234,7 +233,7 @@ impl<'a> ConsumerSession<'a> {
         self.closing_since.is_some()
     }
 
-    /// Whether a closed desk has nothing in hand any more, or has waited long enough.
+    /// Whether a closing session has no unacknowledged deliveries, or has waited long enough.
     pub(super) fn is_finished(&self) -> bool {
         let quiet = self.channels.iter().all(|channel| channel.in_flight == 0);
         self.closing_since.is_some_and(|since| quiet || since.elapsed() >= SHUTDOWN_GRACE)
@@ -250,7 +249,7 @@ fn dead(delivery: Delivery, reason: &UnreadableFrame, unacked: Arc<UnackedDelive
     DeadFrame { body: delivery.data, reason: reason.to_string(), queue, unacked }
 }
 
-/// The queue that a dead letter was in, by what the broker noted on it.
+/// The queue that a dead letter was in, from the header that the broker added.
 fn queue_before(delivery: &Delivery) -> Option<String> {
     let headers = delivery.properties.headers().as_ref()?;
     let AMQPValue::FieldArray(deaths) = headers.inner().get("x-death")? else { return None };

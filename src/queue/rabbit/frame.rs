@@ -1,7 +1,7 @@
-//! What travels: the ids and generations of up to a hundred messages, as JSON.
+//! The frame format: ids and generations of up to 100 messages, as JSON.
 //!
-//! `{"v":1,"messages":[["0190…",1],…]}`. Two versions of esh3ar may run side by side: a reader passes
-//! over fields it does not know; what it must not pass over gets a new `v`, which older readers refuse.
+//! `{"v":1,"messages":[["0190…",1],…]}`. Two versions of esh3ar may run side by side. A reader ignores fields
+//! that it does not know; a field that must not be ignored needs a new `v`, which older readers reject.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -10,46 +10,38 @@ use uuid::Uuid;
 
 use crate::domain::MessageId;
 
-/// The most messages in one frame.
 pub const MAX_WAKE_UPS: usize = 100;
-/// The version that is written, and the only one that is read.
+/// The only version that is written and read.
 const VERSION: u64 = 1;
-/// In bytes; a full frame has under six thousand.
+/// A full frame has under 6000 bytes.
 const MAX_FRAME_LEN: usize = 64 * 1024;
 
-/// Look at this message.
+/// Names a message that is to be delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct WakeUp {
-    /// Which one.
     pub id: MessageId,
-    /// Its generation when it was said; another one means that it is no longer news.
+    /// The message's generation then. If it has another one now, the wake-up is outdated.
     pub generation: i32,
 }
 
-/// Why a frame cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnreadableFrame {
-    /// Over the limit.
     #[error("it has {0} bytes; a frame has at most {MAX_FRAME_LEN}")]
     TooLong(usize),
-    /// No JSON, or another kind of value.
     #[error("it is no JSON object")]
     NoObject,
-    /// No `v`, or none that is a number.
     #[error("it names no version")]
     NoVersion,
     /// From another version of esh3ar.
     #[error("its version is {0}; this esh3ar reads {VERSION}")]
     Version(u64),
-    /// No `messages`, or not as they should be.
     #[error("its messages cannot be read")]
     Messages,
-    /// Too many messages.
     #[error("it names {0} messages; a frame has at most {MAX_WAKE_UPS}")]
     TooManyMessages(usize),
 }
 
-/// Writes a frame. Whoever calls keeps to [`MAX_WAKE_UPS`].
+/// Writes a frame of at most [`MAX_WAKE_UPS`].
 pub fn write(wake_ups: &[WakeUp]) -> Vec<u8> {
     let mut text = String::with_capacity(32 + wake_ups.len() * 56);
     let _ = write!(text, r#"{{"v":{VERSION},"messages":["#);
@@ -61,8 +53,6 @@ pub fn write(wake_ups: &[WakeUp]) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// Reads a frame.
-///
 /// # Errors
 /// Why it cannot be read.
 pub fn read(body: &[u8]) -> Result<Vec<WakeUp>, UnreadableFrame> {
@@ -113,7 +103,7 @@ mod tests {
             let _ = read(&body);
         }
 
-        /// Damaged frames come nearer to the edges than noise does.
+        /// Damaged frames reach more branches than random bytes do.
         #[test]
         fn a_damaged_frame_is_read_or_refused(
             wake_ups in prop::collection::vec(wake_up(), 0..4),

@@ -1,10 +1,10 @@
-//! Whether the nodes of a broker let us in, without leaving anything there.
+//! Checks the login on each node of a broker without declaring anything.
 
 use futures_util::future::join_all;
 
 use super::{BrokerSettings, Error, broker_connection};
 
-/// Logs in at each node and out again; gives each, for people, with its version.
+/// Logs in and out on each node. Returns every node with its version.
 pub async fn check_login(settings: &BrokerSettings) -> Vec<(String, Result<String, Error>)> {
     let checked = settings
         .addresses

@@ -1,8 +1,8 @@
 //! Wake-ups through RabbitMQ.
 //!
-//! [`Rabbit`] publishes and [`Consumer`] takes, each on a connection of its own that is connected again
-//! for as long as the process runs. Neither ever makes anybody wait for the broker: what cannot be
-//! published is dropped and counted, and the sweeper makes up for it.
+//! [`Rabbit`] publishes and [`Consumer`] consumes, each on a connection of its own that is reopened for as long
+//! as the process runs. Neither makes a caller wait for the broker: what cannot be published is dropped and
+//! counted, and the sweeper finds its message.
 
 mod assignment_plan;
 mod broker_connection;
@@ -33,28 +33,24 @@ pub use settings::{BadBrokerSettings, BrokerSettings};
 pub use topology::{QueueType, QueueTypeChoice};
 pub use unacked::{DeadFrame, WakeUpBatch};
 
-/// How a connection to the broker is.
+/// The state of a connection to the broker.
 #[derive(Clone, Debug)]
 pub enum BrokerState {
-    /// There is none.
     Down {
-        /// Since when.
         since: Instant,
-        /// What was in the way last.
+        /// The last error.
         why: String,
     },
-    /// All is well.
     Connected {
         /// Such as `3.10.8`.
         version: String,
-        /// The name that the nodes of a cluster share.
+        /// Shared by the nodes of a cluster.
         cluster_name: String,
     },
-    /// The broker takes no publishes, because it is short of memory or disk.
+    /// The broker accepts no publishes, because it is short of memory or disk.
     Blocked {
-        /// Since when.
         since: Instant,
-        /// In the broker's words.
+        /// The broker's reason.
         why: String,
     },
 }
@@ -64,7 +60,6 @@ impl BrokerState {
         BrokerState::Down { since: Instant::now(), why: "not connected yet".to_owned() }
     }
 
-    /// Whether all is well.
     pub fn is_connected(&self) -> bool {
         matches!(self, BrokerState::Connected { .. })
     }

@@ -1,9 +1,9 @@
-//! Our place in the lines of one partition, or in that of the unreadable frames.
+//! The channel that consumes the queues of one partition, or the queue of unreadable frames.
 //!
-//! A frame that is not acknowledged when its channel ends goes back to its place in the queue before the
-//! next in line is given anything. Who leaves a line by `basic.cancel` keeps such frames instead, also
-//! those that are still on the way here, while the next in line goes on with what comes after them. So a
-//! partition has a channel of its own, and is left by closing that.
+//! When a channel closes, the broker puts unacknowledged frames back in their place before it gives anything to
+//! the next consumer. After `basic.cancel` it does not: the cancelled consumer keeps those frames, also those
+//! still in transit, while the next one continues behind them. So each partition has a channel of its own, and
+//! stepping back from the partition closes that channel.
 
 use futures_util::{
     StreamExt as _,
@@ -26,29 +26,28 @@ use super::{
     topology::{DEAD_LETTERS, LANES, WorkQueue},
 };
 
-/// Frames that a queue sends before one of them is acknowledged.
+/// Unacknowledged frames per queue.
 pub(super) const PREFETCH: u16 = 100;
 /// The same for unreadable frames, which may be large.
 pub(super) const DEAD_PREFETCH: u16 = 10;
 
-/// Something on one of the streams: a delivery, or that it has ended, by our wish or not.
+/// A delivery, or the end of the stream.
 pub(super) struct ChannelEvent {
     pub(super) index: usize,
     pub(super) epoch: u32,
-    /// The queue; none for that of the unreadable frames.
+    /// `None` for the queue of unreadable frames.
     pub(super) work_queue: Option<WorkQueue>,
     pub(super) delivery: Option<Result<Delivery, lapin::Error>>,
 }
 
 pub(super) type EventStream = BoxStream<'static, ChannelEvent>;
 
-/// A place in line, each time that we stand there.
 #[derive(Default)]
 pub(super) struct PartitionChannel {
-    /// How often we have stood here.
+    /// How often the channel was opened. Deliveries of an earlier epoch are back in their queue.
     epoch: u32,
     open: Option<OpenChannel>,
-    /// What is neither done nor given back, of this life and of those before.
+    /// Deliveries that are not settled, of this epoch and of those before.
     pub(super) in_flight: usize,
 }
 
@@ -57,7 +56,7 @@ struct OpenChannel {
     outstanding: Outstanding,
 }
 
-/// A place in line that is about to be taken.
+/// A channel that is open and not attached yet.
 pub(super) struct NewChannel {
     pub(super) index: usize,
     epoch: u32,
@@ -66,7 +65,6 @@ pub(super) struct NewChannel {
 }
 
 impl PartitionChannel {
-    /// Where we stand next, of how many times.
     pub(super) fn next_epoch(&self) -> u32 {
         self.epoch.wrapping_add(1)
     }
@@ -77,17 +75,16 @@ impl PartitionChannel {
         entry.arrivals
     }
 
-    /// Leaves the line. What comes of it from now on is the broker's.
+    /// Gives up the channel. Deliveries that still arrive on it are ignored.
     pub(super) fn detach(&mut self) -> Option<Channel> {
         self.open.take().map(|open| open.channel)
     }
 
-    /// Whether we stand here, and have since then.
+    /// Whether the channel is open, and still the one of this epoch.
     pub(super) fn is_current(&self, epoch: u32) -> bool {
         self.open.is_some() && self.epoch == epoch
     }
 
-    /// A frame has come.
     pub(super) fn received(&mut self, tag: u64) {
         self.in_flight += 1;
         if let Some(open) = &mut self.open {
@@ -95,7 +92,7 @@ impl PartitionChannel {
         }
     }
 
-    /// These are done. Only of this life.
+    /// Acknowledges deliveries of this epoch.
     pub(super) async fn acknowledge(&mut self, done: &[u64]) -> Result<(), Error> {
         let Some(open) = &mut self.open else { return Ok(()) };
         for ack in open.outstanding.finish(done) {
@@ -105,7 +102,7 @@ impl PartitionChannel {
         Ok(())
     }
 
-    /// Somebody shall have it again.
+    /// Puts a delivery back into its queue.
     pub(super) async fn requeue(&mut self, tag: u64) -> Result<(), Error> {
         let Some(open) = &mut self.open else { return Ok(()) };
         open.outstanding.forget(tag);
@@ -113,7 +110,7 @@ impl PartitionChannel {
         Ok(open.channel.basic_nack(tag, options).await?)
     }
 
-    /// Nobody shall have it again; the broker moves it to the dead letters.
+    /// Rejects a delivery: the broker moves it to the dead letters.
     pub(super) async fn reject(&mut self, tag: u64) -> Result<(), Error> {
         self.in_flight -= 1;
         let Some(open) = &mut self.open else { return Ok(()) };
@@ -122,7 +119,7 @@ impl PartitionChannel {
     }
 }
 
-/// Stands in the lines of a partition.
+/// Consumes the queues of a partition.
 pub(super) async fn open(
     connection: &BrokerConnection,
     partition: u16,
@@ -144,7 +141,7 @@ pub(super) async fn open(
     })
 }
 
-/// Stands in the line of unreadable frames, behind those of so many partitions.
+/// Consumes the queue of unreadable frames.
 pub(super) async fn open_dead_letters(
     connection: &BrokerConnection,
     index: usize,

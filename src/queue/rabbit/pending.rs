@@ -1,4 +1,4 @@
-//! What waits to be published: gathered by queue, so that a commit batch is one frame a queue, and
+//! Wake-ups that wait to be published, by queue: the wake-ups of one commit batch make one frame a queue, and
 //! batches that arrive while the broker is slow share frames.
 
 use std::{
@@ -14,23 +14,21 @@ use super::{
 };
 use crate::{domain::Priority, queue::Lanes};
 
-/// Wake-ups that wait in each lane, so that a crowd in one cannot take the room of another.
+/// Capacity of each lane, so that a burst in one lane does not fill the others.
 pub(super) const QUEUE_CAPACITY: usize = 50_000;
 
-/// Told when the frame with the last wake-up of an offer has been confirmed; dropped when it will not be.
+/// Sent when the frame with the last wake-up of an offer is confirmed; dropped when it never will be.
 pub(super) type ConfirmSender = oneshot::Sender<()>;
 
-/// A wake-up, and for the last of an offer who waits for it.
+/// A wake-up; the last one of an offer has the sender of its confirmation.
 type NewChannel = (WakeUp, Option<ConfirmSender>);
 
-/// What goes out together.
 pub(super) struct Frame {
     pub(super) work_queue: WorkQueue,
     pub(super) wake_ups: Vec<WakeUp>,
     pub(super) confirms: Vec<ConfirmSender>,
 }
 
-/// The queue in front of the broker.
 pub(super) struct Pending {
     partitions: u16,
     inner: Mutex<Inner>,
@@ -38,10 +36,9 @@ pub(super) struct Pending {
 }
 
 struct Inner {
-    /// By lane and partition.
     queues: Vec<VecDeque<NewChannel>>,
     waiting: [usize; 3],
-    /// Each queue that has something, once.
+    /// Every queue that is not empty, once.
     turns: Lanes<WorkQueue>,
 }
 
@@ -60,7 +57,7 @@ impl Pending {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in what there is room for. Returns how many there was none for.
+    /// Queues as many wake-ups as fit. Returns how many did not.
     pub(super) fn push(
         &self,
         lane: Priority,
@@ -76,13 +73,13 @@ impl Pending {
         let queue = &mut inner.queues[queue_index(work_queue)];
         let was_empty = queue.is_empty();
         queue.extend(wake_ups.into_iter().take(taken).map(|wake_up| (wake_up, None)));
-        // What is not all taken is not all confirmed.
+        // An offer that did not fit as a whole is never confirmed as a whole.
         if let Some((_, last)) = queue.back_mut().filter(|_| taken > 0 && taken == offered) {
             *last = Some(confirm);
         }
         inner.waiting[lane as usize] += taken;
         if was_empty && taken > 0 {
-            // Each queue has at most one turn, so there is room for all of them.
+            // Every queue is in `turns` at most once, so there is room for all.
             let _ = inner.turns.push(lane, work_queue);
         }
         drop(inner);
@@ -90,8 +87,8 @@ impl Pending {
         offered - taken
     }
 
-    /// The next frame: of the highest lane that has something, of each queue in turn, and now and then
-    /// of the lowest.
+    /// The next frame: from the highest lane that is not empty, its queues in turn, and sometimes from the
+    /// lowest lane.
     pub(super) fn take(&self) -> Option<Frame> {
         let mut inner = self.inner();
         let work_queue = inner.turns.take(1).pop()?;
@@ -107,12 +104,11 @@ impl Pending {
         Some(Frame { work_queue, wake_ups, confirms: confirms.into_iter().flatten().collect() })
     }
 
-    /// Until something has been pushed since the last time. Safe to drop while it waits.
+    /// Waits until something has been pushed since the last call. Cancel-safe.
     pub(super) async fn pushed(&self) {
         self.wake.notified().await;
     }
 
-    /// How many wait in a lane.
     pub(super) fn depth(&self, lane: Priority) -> usize {
         self.inner().waiting[lane as usize]
     }

@@ -1,4 +1,4 @@
-//! Publishing: many frames under way at once, each confirmed or counted as lost.
+//! Publishes frames, many at once. Each is confirmed or counted as lost.
 
 use std::{
     pin::{Pin, pin},
@@ -28,59 +28,54 @@ use super::{
 };
 use crate::domain::Priority;
 
-/// Frames that wait for their confirmations.
+/// Unconfirmed frames at once.
 const MAX_UNCONFIRMED: usize = 256;
-/// How long a confirmation may take.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a stop waits for what is under way.
+/// How long a stop waits for unconfirmed frames.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
-/// How often the connection is looked at.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
-/// How often the depths of the queues are asked for.
 const DEPTH_INTERVAL: Duration = Duration::from_secs(5);
-/// Questions for depths under way at once.
+/// Queues whose depth is read at once.
 const MAX_CONCURRENCY: usize = 16;
-/// Kept in memory. A confirmation that waits for the broker's disk takes hundreds of milliseconds under
-/// load, and whoever sends waits for it; what a broker loses when it dies, the sweeper finds.
+/// Delivery mode of messages that the broker keeps in memory. A confirmation that waits for the broker's disk
+/// takes hundreds of milliseconds under load, and the sender waits for it. The sweeper finds what a broker
+/// loses when it dies.
 const TRANSIENT: u8 = 1;
 
-/// Wake-ups by what became of them, since the start.
+/// Wake-ups since the start, by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PublishCounts {
-    /// The broker has them.
     pub confirmed: u64,
-    /// No room in front of the broker.
+    /// The queue of this process was full.
     pub no_room: u64,
-    /// No queue took them.
+    /// The broker returned them: no queue is bound.
     pub returned: u64,
-    /// The broker refused them, because a queue is full.
+    /// The broker rejected them: a queue is full.
     pub refused: u64,
-    /// No confirmation in time.
     pub timed_out: u64,
-    /// The connection ended before the confirmation.
     pub cut_off: u64,
 }
 
-/// The way to the broker. Cheap to clone.
+/// Publishes wake-ups. Cheap to clone.
 #[derive(Clone)]
 pub struct Rabbit {
     inner: Arc<Inner>,
     state: watch::Receiver<BrokerState>,
 }
 
-/// Wake-ups that were offered.
+/// The pending confirmation of offered wake-ups.
 pub struct PublisherConfirm {
     settled: oneshot::Receiver<()>,
 }
 
 impl PublisherConfirm {
-    /// Waits until the broker has all of them, or will not get them. Whether it has.
+    /// Waits until the broker has confirmed all of them, or cannot any more. Returns whether it has.
     pub async fn settled(self) -> bool {
         self.settled.await.is_ok()
     }
 }
 
-/// What does the publishing; see [`PublisherTask::run`].
+/// Keeps the connection; see [`PublisherTask::run`].
 pub struct PublisherTask {
     settings: BrokerSettings,
     inner: Arc<Inner>,
@@ -90,14 +85,13 @@ pub struct PublisherTask {
 struct Inner {
     pending: Pending,
     counters: OutcomeCounters,
-    /// Frames that wait at the broker, by lane.
+    /// Frames in the broker's queues, by lane.
     depths: [AtomicUsize; 3],
 }
 
 #[derive(Default)]
 struct OutcomeCounters([AtomicU64; 6]);
 
-/// What became of wake-ups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PublishOutcome {
     Confirmed,
@@ -137,7 +131,7 @@ impl OutcomeCounters {
 }
 
 impl Rabbit {
-    /// The way to the broker, and the work that has to be run for anything to happen.
+    /// A publisher, and the task that has to run for anything to be published.
     pub fn new(settings: &BrokerSettings) -> (Rabbit, PublisherTask) {
         let inner = Arc::new(Inner {
             pending: Pending::new(settings.partitions),
@@ -150,9 +144,9 @@ impl Rabbit {
         (Rabbit { inner, state }, work)
     }
 
-    /// Publishes wake-ups of messages of one lane and one stored partition, in this order. Never waits:
-    /// what there is no room for is dropped and counted, and the sweeper makes up for it. Who does want
-    /// to wait may do so by what is returned.
+    /// Publishes wake-ups of messages of one lane and one stored partition, in this order. Returns at once:
+    /// wake-ups that do not fit are dropped and counted, and the sweeper finds their messages. The result can
+    /// be awaited.
     pub fn offer(&self, lane: Priority, partition: i16, wake_ups: Vec<WakeUp>) -> PublisherConfirm {
         let (confirm_sender, settled) = oneshot::channel();
         let dropped = self.inner.pending.push(lane, partition, wake_ups, confirm_sender);
@@ -160,12 +154,10 @@ impl Rabbit {
         PublisherConfirm { settled }
     }
 
-    /// How the connection is.
     pub fn state(&self) -> watch::Receiver<BrokerState> {
         self.state.clone()
     }
 
-    /// What became of the wake-ups.
     pub fn counts(&self) -> PublishCounts {
         let of = |outcome| self.inner.counters.of(outcome);
         PublishCounts {
@@ -178,15 +170,15 @@ impl Rabbit {
         }
     }
 
-    /// Frames of a lane that wait at the broker, as of a few seconds ago, and wake-ups that wait here
-    /// for it.
+    /// Frames of a lane in the broker's queues, as of a few seconds ago, plus wake-ups that are not published
+    /// yet.
     pub fn depth(&self, lane: Priority) -> usize {
         self.inner.depths[lane as usize].load(Ordering::Relaxed) + self.inner.pending.depth(lane)
     }
 }
 
 impl PublisherTask {
-    /// Publishes until `stop`; then what waits is published still, for a moment.
+    /// Publishes until `stop`, and for a grace period after that what is queued already.
     pub async fn run(self, stop: CancellationToken) {
         let mut supervisor =
             Supervisor::new(&self.settings, "publisher", self.state.clone(), stop.clone());
@@ -206,7 +198,7 @@ impl PublisherTask {
         }
     }
 
-    /// Until the connection ends, or all is out after `stop`.
+    /// Returns when the connection ends, or when everything is published after `stop`.
     async fn publish(
         &self,
         connection: &BrokerConnection,
@@ -240,7 +232,7 @@ impl PublisherTask {
                 () = self.inner.pending.pushed(), if !blocked && unconfirmed.has_room() => {}
                 event = events.next() => {
                     if self.handle_event(connection, event)? {
-                        // Unconfirmed frames of before the alarm would stay with the channel.
+                        // Frames from before the alarm stay unconfirmed on the old channel.
                         channel = open_confirm_channel(connection).await?;
                     }
                 }
@@ -254,7 +246,7 @@ impl PublisherTask {
         }
     }
 
-    /// Takes note of what happened to the connection. Returns whether an alarm has ended.
+    /// Handles an event of the connection. Returns whether an alarm has ended.
     fn handle_event(
         &self,
         connection: &BrokerConnection,
@@ -262,11 +254,11 @@ impl PublisherTask {
     ) -> Result<bool, Error> {
         match event {
             Some(Event::ConnectionBlocked(why)) => {
-                tracing::warn!(why, "RabbitMQ takes no publishes");
+                tracing::warn!(why, "RabbitMQ blocks publishes");
                 self.state.send_replace(BrokerState::Blocked { since: Instant::now(), why });
             }
             Some(Event::ConnectionUnblocked) => {
-                tracing::info!("RabbitMQ takes publishes again");
+                tracing::info!("RabbitMQ accepts publishes again");
                 let (version, cluster_name) =
                     (connection.broker.version.clone(), connection.broker.cluster_name.clone());
                 self.state.send_replace(BrokerState::Connected { version, cluster_name });
@@ -279,7 +271,7 @@ impl PublisherTask {
         Ok(false)
     }
 
-    /// Asks for the depths of the queues now and then; an error when one is missing.
+    /// Reads the depths of the queues periodically. Returns the error when a queue is missing.
     async fn watch_depths(&self, connection: &BrokerConnection) -> Error {
         let mut often = tokio::time::interval(DEPTH_INTERVAL);
         loop {
@@ -322,7 +314,7 @@ async fn depths(connection: &BrokerConnection, partitions: u16) -> Result<[usize
 
 type PendingConfirm = Pin<Box<dyn Future<Output = (PublishOutcome, usize)> + Send>>;
 
-/// Frames that are published and not yet confirmed. Dropped, what is left counts as cut off.
+/// Frames that are published and not confirmed yet. On drop, the rest counts as cut off.
 struct Unconfirmed<'a> {
     counters: &'a OutcomeCounters,
     frames: stream::FuturesUnordered<PendingConfirm>,
@@ -358,7 +350,8 @@ impl<'a> Unconfirmed<'a> {
             (outcome, count)
         });
         self.wake_ups += count;
-        // The first poll puts the frame at the end of the connection's buffer: here is the order made.
+        // The first poll appends the frame to the connection's buffer, so frames go out in the order of these
+        // polls.
         match poll!(&mut publishing) {
             std::task::Poll::Ready(ended) => {
                 self.frames.push(Box::pin(std::future::ready(ended)));
@@ -367,7 +360,7 @@ impl<'a> Unconfirmed<'a> {
         }
     }
 
-    /// What became of the next frame; `None` while there is none.
+    /// Waits for the next outcome; `None` while there is no frame.
     async fn next(&mut self) -> Option<PublishOutcome> {
         let (outcome, count) = self.frames.next().await?;
         self.wake_ups -= count;
@@ -400,7 +393,7 @@ async fn confirm(channel: &Channel, work_queue: WorkQueue, body: &[u8]) -> Publi
         Err(error) => Err(error),
     };
     match confirmation {
-        // What no queue takes is confirmed as well, with the frame inside.
+        // A frame without a queue is confirmed, too, and returned inside the confirmation.
         Ok(Confirmation::Ack(None)) => PublishOutcome::Confirmed,
         Ok(Confirmation::Ack(Some(_))) => PublishOutcome::Returned,
         Ok(Confirmation::Nack(_)) => PublishOutcome::Refused,

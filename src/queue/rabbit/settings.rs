@@ -1,4 +1,4 @@
-//! Where the broker is.
+//! The address of the broker, from `queue.url`.
 
 use std::path::PathBuf;
 
@@ -6,31 +6,28 @@ use lapin::uri::{AMQPScheme, AMQPUri};
 
 use super::topology::{MAX_PARTITIONS, QueueTypeChoice};
 
-/// Between two signs of life, in seconds, unless the URL says otherwise: a connection whose other end
-/// has vanished is noticed within two of them.
+/// Seconds between heartbeats, unless the URL says otherwise. A peer that has vanished is noticed within two of
+/// them.
 const HEARTBEAT: u16 = 10;
 
-/// What the queue needs to know.
 #[derive(Clone)]
 pub struct BrokerSettings {
-    /// The nodes of one cluster; never empty.
+    /// The nodes of one cluster. Never empty.
     pub(super) addresses: Vec<Address>,
     /// From 1 to 64.
     pub(super) partitions: u16,
-    /// The kind of queues.
     pub(super) choice: QueueTypeChoice,
 }
 
-/// One node.
 #[derive(Clone)]
 pub(super) struct Address {
     pub(super) uri: AMQPUri,
-    /// Certificates that are trusted besides the system's.
+    /// Certificates that are trusted in addition to the system's.
     pub(super) trusted: Option<PathBuf>,
 }
 
 impl Address {
-    /// For people: without user and password.
+    /// Without user and password.
     pub(super) fn shown(&self) -> String {
         let scheme = match self.uri.scheme {
             AMQPScheme::AMQP => "amqp",
@@ -43,22 +40,20 @@ impl Address {
     }
 }
 
-/// Settings that cannot be used. The text never holds the URL, because that holds a password.
+/// The text never contains the URL, because that contains a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadBrokerSettings {
-    /// One of the URLs.
     #[error(
         "queue.url must be amqp://user:password@host:port/vhost or amqps://…, several nodes of one cluster with commas"
     )]
     Url,
-    /// The number of partitions.
     #[error("queue.partitions must be from 1 to {MAX_PARTITIONS}")]
     Partitions,
 }
 
 impl BrokerSettings {
-    /// Reads the URLs, with commas between them. Of their parameters `heartbeat` (seconds) and
-    /// `cacertfile` (PEM, trusted besides the system's certificates) are ours, as in other clients.
+    /// Parses comma-separated URLs. Two of their parameters are used here, as in other clients: `heartbeat`
+    /// (seconds) and `cacertfile` (PEM, trusted in addition to the system's certificates).
     ///
     /// # Errors
     /// What cannot be used.
@@ -75,12 +70,11 @@ impl BrokerSettings {
         Ok(BrokerSettings { addresses: addresses?, partitions, choice })
     }
 
-    /// How many partitions there are.
     pub fn partitions(&self) -> u16 {
         self.partitions
     }
 
-    /// The nodes, for people: without users and passwords.
+    /// The nodes, without users and passwords.
     pub fn shown(&self) -> String {
         let shown: Vec<String> = self.addresses.iter().map(Address::shown).collect();
         shown.join(", ")
@@ -95,11 +89,11 @@ fn read(url: &str) -> Result<Address, BadBrokerSettings> {
     if host.is_empty() || uri.authority.port == 0 {
         return Err(BadBrokerSettings::Url);
     }
-    // The library takes an address in brackets for none, and none for this machine.
+    // The library reads a bracketed IPv6 address as empty, and an empty host as localhost.
     if let Some((address, _)) = host.strip_prefix('[').and_then(|host| host.split_once(']')) {
         address.clone_into(&mut uri.authority.host);
     }
-    // A URL without a path means the broker's default, which is called "/".
+    // A URL without a path means the default virtual host, "/".
     if uri.vhost.is_empty() {
         "/".clone_into(&mut uri.vhost);
     }

@@ -1,4 +1,4 @@
-//! Keeps one connection: connects, and when it ends waits a little and connects again, for ever.
+//! Keeps one connection: reconnects with backoff whenever it ends.
 
 use std::time::{Duration, Instant};
 
@@ -8,27 +8,25 @@ use tokio_util::sync::CancellationToken;
 
 use super::{BrokerSettings, BrokerState, Error, broker_connection::BrokerConnection};
 
-/// The first wait after a failure; each further one doubles it, with up to as much again by chance,
-/// so that a crowd does not come back as one.
+/// Doubled after every further failure, plus jitter of up to the same length, so that many processes do not
+/// reconnect at once.
 const MIN_RETRY_DELAY: Duration = Duration::from_millis(200);
-/// The longest wait before chance.
+/// Before jitter.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(3);
-/// A connection that held this long was a good one: the waits begin anew.
+/// A connection that lasted this long resets the backoff.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
 
-/// One connection's keeper.
 pub(super) struct Supervisor {
     settings: BrokerSettings,
-    /// What the connection is for, as the broker shows it.
+    /// The purpose of the connection, as the broker shows it.
     name: &'static str,
     state: watch::Sender<BrokerState>,
     stop: CancellationToken,
     backoff: ExponentialBackoff,
     retry_delay: Option<Duration>,
     connected: Option<Instant>,
-    /// Which address is next.
     next: usize,
-    /// What was told last, so that a broker that is away for an hour is told once.
+    /// The last error that was logged, so that an outage of an hour is logged once.
     last_logged: Option<String>,
 }
 
@@ -47,13 +45,13 @@ impl Supervisor {
             backoff: backoff(),
             retry_delay: None,
             connected: None,
-            // Processes begin at different nodes.
+            // Processes start with different nodes.
             next: usize::try_from(std::process::id()).unwrap_or_default(),
             last_logged: None,
         }
     }
 
-    /// The next connection, however long it takes; `None` when the process stops.
+    /// Connects, however long it takes; `None` when the process stops.
     pub(super) async fn connect(&mut self) -> Option<BrokerConnection> {
         let stop = self.stop.clone();
         stop.run_until_cancelled(async {
@@ -96,17 +94,17 @@ impl Supervisor {
         connection
     }
 
-    /// A connection ended, or none came about.
+    /// A connection ended, or could not be opened.
     pub(super) fn failed(&mut self, error: &Error) {
         if self.connected.take().is_some_and(|since| since.elapsed() >= STABLE_AFTER) {
             self.backoff = backoff();
         }
         self.retry_delay = self.backoff.next();
-        // Another node may be better.
+        // Try another node next.
         self.next = self.next.wrapping_add(1);
         let why = error.to_string();
         if self.last_logged.as_ref() != Some(&why) {
-            tracing::warn!(error = why, role = self.name, "no RabbitMQ; trying again");
+            tracing::warn!(error = why, role = self.name, "RabbitMQ cannot be reached; retrying");
             self.last_logged = Some(why.clone());
         }
         self.state.send_modify(|state| {

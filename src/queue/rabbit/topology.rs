@@ -1,66 +1,61 @@
-//! What we declare at the broker, and which brokers we take.
+//! The exchange and queues that are declared, and the supported brokers.
 //!
-//! Everything here is the same for every supported version, because queues outlive upgrades of the
-//! broker and of esh3ar: a queue whose type or arguments had to change would get a new name, and the
-//! old one would be read until it is empty. Queues are never deleted.
+//! All of it is the same for every supported version, because queues outlive upgrades of the broker and of
+//! esh3ar. A queue whose type or arguments have to change gets a new name, and the old one is read until it is
+//! empty. Queues are never deleted.
 
 use std::fmt;
 
 use crate::domain::Priority;
 
-/// Where wake-ups are published; the routing key is the name of the queue.
+/// Wake-ups are published here; the routing key is the name of the queue.
 pub const EXCHANGE: &str = "Esh3arTech.Messaging";
-/// Where frames end up that cannot be read. The broker itself moves them there.
+/// The broker moves rejected frames here.
 pub const DEAD_LETTERS: &str = "messaging.deadletter";
-/// The stored partitions of messages are below this, so more queues would stay empty.
+/// Stored partitions are below this, so more queues would stay empty.
 pub const MAX_PARTITIONS: u16 = 64;
-/// The lanes, lowest first, as they are numbered.
+/// Lowest first, as they are numbered.
 pub const LANES: [Priority; 3] = [Priority::Low, Priority::Normal, Priority::High];
 
-/// Frames that one queue holds; past that publishes are refused, and the sweeper delivers. It is the
-/// depth at which sends are refused (`limits.queue_depth`), were each frame one message.
+/// Frames in one queue; the broker rejects more, and the sweeper finds their messages. If every frame were one
+/// message, this would be the depth at which sends are refused (`limits.queue_depth`).
 const MAX_QUEUE_LEN: i64 = 100_000;
-/// Unreadable frames that are kept for reading; the oldest go first.
+/// Unreadable frames that are kept; the oldest are dropped first.
 const MAX_DEAD_LETTERS_LEN: i64 = 10_000;
 
-/// One of the work queues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkQueue {
-    /// Its lane.
     pub lane: Priority,
-    /// Its partition, below the number of partitions.
     pub partition: u16,
 }
 
 impl WorkQueue {
-    /// The name of the queue, and its routing key.
+    /// Also the routing key.
     pub fn name(self) -> String {
         format!("esh3ar.v1.{}.{}", self.lane.name(), self.partition)
     }
 
-    /// All places of so many partitions.
+    /// All work queues of this many partitions.
     pub fn all(partitions: u16) -> impl Iterator<Item = WorkQueue> {
         (0..partitions)
             .flat_map(|partition| LANES.into_iter().map(move |lane| WorkQueue { lane, partition }))
     }
 }
 
-/// The partition of so many that a message's stored partition belongs to.
+/// The partition that a message's stored partition maps to.
 pub fn partition(stored: i16, partitions: u16) -> u16 {
     stored.unsigned_abs() % partitions.max(1)
 }
 
-/// How the broker keeps a queue.
+/// How the broker stores a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueueType {
-    /// On one node.
     Classic,
-    /// On a majority of three nodes or more.
     Quorum,
 }
 
 impl QueueType {
-    /// The name that the broker has for it.
+    /// The broker's name for it.
     pub const fn name(self) -> &'static str {
         match self {
             QueueType::Classic => "classic",
@@ -68,7 +63,6 @@ impl QueueType {
         }
     }
 
-    /// The other one.
     pub const fn other(self) -> QueueType {
         match self {
             QueueType::Classic => QueueType::Quorum,
@@ -77,21 +71,20 @@ impl QueueType {
     }
 }
 
-/// The kind of queue that is asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum QueueTypeChoice {
-    /// What is already there, else quorum when three nodes or more are named, else classic.
+    /// The type that exists, else quorum when three or more nodes are named, else classic.
     #[default]
     Auto,
-    /// This one, or an error when another is already there.
+    /// This type; an error when the other one exists.
     Fixed(QueueType),
 }
 
 impl QueueTypeChoice {
-    /// What to declare where nothing is yet, with so many nodes named.
+    /// What to declare on a new broker, when this many nodes are named.
     ///
-    /// AMQP does not tell how many nodes a cluster has, and the management API that would may not be
-    /// there; who runs three nodes names them, because one name would not survive its node.
+    /// AMQP does not tell how many nodes a cluster has, and the management API may not be enabled. An operator
+    /// with three nodes names all of them, because a single name would not survive its node.
     pub const fn first(self, nodes: usize) -> QueueType {
         match self {
             QueueTypeChoice::Fixed(kind) => kind,
@@ -101,32 +94,26 @@ impl QueueTypeChoice {
     }
 }
 
-/// The value of a queue's argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ArgumentValue {
-    /// A text.
     Text(&'static str),
-    /// A number.
     Number(i64),
-    /// Yes or no.
     Flag(bool),
 }
 
-/// The arguments of a work queue.
 pub fn work_queue_arguments(kind: QueueType) -> [(&'static str, ArgumentValue); 6] {
     [
-        // Always said, because a virtual host may have a default of its own.
+        // Always explicit, because a virtual host may have its own default.
         ("x-queue-type", ArgumentValue::Text(kind.name())),
         ("x-single-active-consumer", ArgumentValue::Flag(true)),
         ("x-max-length", ArgumentValue::Number(MAX_QUEUE_LEN)),
         ("x-overflow", ArgumentValue::Text("reject-publish")),
-        // By the default exchange, whose routing keys are names of queues.
+        // The default exchange: its routing keys are names of queues.
         ("x-dead-letter-exchange", ArgumentValue::Text("")),
         ("x-dead-letter-routing-key", ArgumentValue::Text(DEAD_LETTERS)),
     ]
 }
 
-/// The arguments of the queue of unreadable frames.
 pub fn dead_letter_arguments(kind: QueueType) -> [(&'static str, ArgumentValue); 2] {
     [
         ("x-queue-type", ArgumentValue::Text(kind.name())),
@@ -134,20 +121,17 @@ pub fn dead_letter_arguments(kind: QueueType) -> [(&'static str, ArgumentValue);
     ]
 }
 
-/// The version of a broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BrokerVersion {
-    /// The first number.
     pub major: u32,
-    /// The second number.
     pub minor: u32,
 }
 
 impl BrokerVersion {
-    /// The oldest that is taken: quorum queues there refuse publishes when they are full.
+    /// From this version on, full quorum queues reject publishes.
     pub const MIN_SUPPORTED: BrokerVersion = BrokerVersion { major: 3, minor: 10 };
 
-    /// Reads the beginning of such texts as `3.10.8` or `4.1.0-rc.1`.
+    /// Parses the start of texts such as `3.10.8` or `4.1.0-rc.1`.
     pub fn parse(text: &str) -> Option<BrokerVersion> {
         let mut numbers = text.split(['.', '-', '+']);
         let major = numbers.next()?.parse().ok()?;
@@ -166,7 +150,7 @@ impl fmt::Display for BrokerVersion {
 mod tests {
     use super::*;
 
-    /// They are at brokers out there; a change needs a new name.
+    /// They exist on brokers in production; a change needs a new name.
     #[test]
     fn names_and_arguments_never_change() {
         let names: Vec<String> = WorkQueue::all(2).map(WorkQueue::name).collect();

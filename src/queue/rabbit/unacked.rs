@@ -1,4 +1,4 @@
-//! What has been taken from the broker and is still its own: kept until it is said to be done.
+//! Unacknowledged deliveries: each is acknowledged when all its wake-ups are, and requeued when one is dropped.
 
 use std::sync::{
     Arc,
@@ -9,43 +9,34 @@ use tokio::sync::mpsc;
 
 use super::frame::WakeUp;
 
-/// What becomes of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Settlement {
-    /// It is done.
     Ack,
-    /// Somebody shall have it again.
+    /// The broker delivers it again.
     Requeue,
 }
 
-/// Where a delivery is from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Origin {
-    /// Which line.
     pub(super) index: usize,
-    /// Which of the times that we stood there.
+    /// The epoch of its channel.
     pub(super) epoch: u32,
-    /// Which one on the channel.
     pub(super) tag: u64,
 }
 
-/// A delivery's end.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SettledDelivery {
-    /// Where it is from.
     pub(super) origin: Origin,
-    /// What becomes of it.
     pub(super) settlement: Settlement,
 }
 
-/// A delivery in our hands. It settles itself when nobody has a part of it any more.
+/// Settles its delivery when the last of its items is dropped.
 #[derive(Debug)]
 pub(super) struct UnackedDelivery {
     origin: Origin,
-    /// Parts that are not done.
+    /// Items that are not acknowledged.
     pending: AtomicUsize,
-    /// Has room for all that the broker sends unanswered. Ends with the connection: what is told later
-    /// concerns nobody.
+    /// Has room for all unacknowledged deliveries. Closes with the connection; later settlements have no effect.
     settled: mpsc::Sender<SettledDelivery>,
 }
 
@@ -84,10 +75,10 @@ pub(super) struct Item {
     pub(super) unacked: Arc<UnackedDelivery>,
 }
 
-/// Wake-ups to be acted upon. Dropped without [`WakeUpBatch::ack`] they come again, to whichever worker
-/// has their partition then.
+/// Wake-ups to act upon. Dropped without [`WakeUpBatch::ack`] they are redelivered, to the worker that has their
+/// partition then.
 #[derive(Debug)]
-#[must_use = "dropped, it comes again"]
+#[must_use = "dropped, it is redelivered"]
 pub struct WakeUpBatch {
     /// At most a hundred, those of the higher lanes first.
     pub wake_ups: Vec<WakeUp>,
@@ -101,19 +92,17 @@ impl WakeUpBatch {
         WakeUpBatch { wake_ups, deliveries }
     }
 
-    /// They have been acted upon: the broker may forget them.
+    /// Acknowledges all of them.
     pub fn ack(self) {
         self.deliveries.iter().for_each(|unacked| unacked.item_done());
     }
 }
 
-/// A frame that nobody can read. Dropped without [`DeadFrame::ack`] it comes again.
+/// An unreadable frame. Dropped without [`DeadFrame::ack`] it is redelivered.
 #[derive(Debug)]
-#[must_use = "dropped, it comes again"]
+#[must_use = "dropped, it is redelivered"]
 pub struct DeadFrame {
-    /// As it was.
     pub body: Vec<u8>,
-    /// Why it cannot be read.
     pub reason: String,
     /// The queue that it was in, or else its routing key.
     pub queue: String,
@@ -121,7 +110,7 @@ pub struct DeadFrame {
 }
 
 impl DeadFrame {
-    /// It has been stored: the broker may forget it.
+    /// Acknowledges it, once it is stored.
     pub fn ack(self) {
         self.unacked.item_done();
     }

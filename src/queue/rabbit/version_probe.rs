@@ -1,6 +1,5 @@
-//! What a broker says of itself before anybody has logged in. The library keeps it to itself, so we
-//! ask once more on a connection of its own; that also finds out, with a limit of time, whether there
-//! is a broker at all.
+//! Asks a broker for its version before login, on a connection of its own, because the library does not expose
+//! it. With a timeout, so this also finds out whether there is a broker at all.
 
 use std::{io, time::Duration};
 
@@ -14,32 +13,29 @@ use lapin::{
 
 use super::{Error, topology::BrokerVersion};
 
-/// For all of it: connecting, TLS, the greeting.
+/// Covers connecting, TLS and the first frame.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// AMQP 0-9-1.
 const PROTOCOL_HEADER: &[u8] = b"AMQP\x00\x00\x09\x01";
-/// A greeting has under two thousand bytes.
+/// The first frame has under two thousand bytes.
 const MAX_FRAME_LEN: u32 = 64 * 1024;
 
-/// A broker, in its own words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Broker {
     /// Such as `3.10.8`.
     pub(super) version: String,
-    /// The name that the nodes of a cluster share.
+    /// Shared by the nodes of a cluster.
     pub(super) cluster_name: String,
 }
 
-/// Asks a node who it is.
-///
 /// # Errors
-/// [`Error::Unreachable`]; [`Error::Foreign`] and [`Error::Old`] for brokers that are not taken.
+/// [`Error::Unreachable`]; [`Error::Foreign`] and [`Error::Old`] for unsupported brokers.
 pub(super) async fn probe(uri: &AMQPUri, tls: &OwnedTLSConfig) -> Result<Broker, Error> {
     let asked = async {
         let runtime = lapin::runtime::default_runtime()?;
         let mut stream = uri.connect_with_config_async(tls.as_ref(), &runtime).await?;
         let read_first_frame = read_first_frame(&mut stream).await?;
-        // The other side sees an end instead of a reset.
+        // The broker sees a close instead of a reset.
         let _ = stream.close().await;
         broker(&read_first_frame)
     };
@@ -48,7 +44,6 @@ pub(super) async fn probe(uri: &AMQPUri, tls: &OwnedTLSConfig) -> Result<Broker,
         .unwrap_or_else(|_| Err(Error::silent(PROBE_TIMEOUT)))
 }
 
-/// The body of the first frame.
 async fn read_first_frame(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
 ) -> Result<Vec<u8>, Error> {
@@ -58,7 +53,7 @@ async fn read_first_frame(
     stream.read_exact(&mut head).await?;
     let [kind, _, _, length @ ..] = head;
     let length = u32::from_be_bytes(length);
-    // A method on channel 0; a broker of another protocol answers with the header of its own.
+    // A method on channel 0. A broker of another protocol answers with its own header.
     if kind != 1 || length > MAX_FRAME_LEN {
         return Err(Error::Foreign);
     }

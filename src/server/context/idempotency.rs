@@ -1,4 +1,4 @@
-//! The idempotency key of a request, bound to what the request asks for.
+//! The idempotency key of a request, bound to its route and body.
 
 use std::borrow::Cow;
 
@@ -11,15 +11,14 @@ use crate::{
 };
 
 impl RequestContext {
-    /// The idempotency key of the request, bound to its route and body.
-    ///
     /// # Errors
-    /// When it is empty, too long or has other than visible characters.
+    /// It is empty, too long or has invisible characters.
     pub fn request_key(&self) -> Result<Option<RequestKey>, Problem> {
         self.request_key_over(|digest| digest.update(&canonical(self.document())))
     }
 
-    /// The same for a body that is one list: item by item, because the tree of a large body is larger by far.
+    /// The same for a body with one list: hashed item by item, because the tree of a large body takes far more
+    /// memory.
     ///
     /// # Errors
     /// As [`RequestContext::request_key`].
@@ -83,12 +82,12 @@ impl RequestContext {
     }
 }
 
-/// What a body of JSON says, in one form: its fields in order, and none that is null, because that is the
-/// same as leaving it out.
+/// The canonical form of a JSON body: fields sorted, without nulls, because a null means the same as leaving
+/// the field out.
 fn canonical(body: &[u8]) -> Cow<'_, [u8]> {
     fn without_nulls(value: Value) -> Value {
         match value {
-            // Its fields are sorted by name.
+            // The map is sorted by name.
             Value::Object(fields) => Value::Object(
                 fields
                     .into_iter()

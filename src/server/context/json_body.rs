@@ -1,4 +1,4 @@
-//! The body of a request as JSON, and what is wrong with one that cannot be read.
+//! The body of a request as JSON, and the error for one that cannot be parsed.
 
 use serde::Deserialize;
 
@@ -9,14 +9,14 @@ use crate::{
     server::reply::Problem,
 };
 
-/// What some programs write before a text in UTF-8.
+/// Some programs write it before UTF-8 text.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 impl RequestContext {
     /// The body as JSON.
     ///
     /// # Errors
-    /// What is wrong with it, and where.
+    /// What is wrong, and where.
     pub fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Problem> {
         let given = self.headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
         let media = given.map(|value| value.split(';').next().unwrap_or_default().trim());
@@ -33,13 +33,13 @@ impl RequestContext {
         read.map_err(|error| unreadable(&error))
     }
 
-    /// The body without the byte order mark that some programs write before a text.
+    /// Without the byte order mark.
     pub(super) fn document(&self) -> &[u8] {
         self.body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&self.body)
     }
 }
 
-/// What is wrong with a document, with the field that was meant where an unknown one is near to it.
+/// The error of a document, with a suggestion for an unknown field.
 pub fn unreadable(error: &serde_json::Error) -> Problem {
     let told = error.to_string();
     let mut text = excerpt_of_fault(&told).into_owned();

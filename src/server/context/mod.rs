@@ -1,4 +1,4 @@
-//! What a handler knows of its request.
+//! The context of a request: what its handler knows.
 
 mod idempotency;
 mod json_body;
@@ -26,53 +26,44 @@ use crate::{
     domain::{Message, trace::Cause},
 };
 
-/// A request that its route may answer: its principal was admitted, its body is whole or comes in chunks.
+/// An authorised request, with its body or the stream of its body.
 pub struct RequestContext {
-    /// The appliance.
     pub app: App,
-    /// Whether the gateway takes requests.
     pub readiness: Readiness,
-    /// Who asks.
     pub principal: Principal,
-    /// From which address; none for a command on the server.
+    /// The client's address; `None` for a command on the server.
     pub peer: Option<IpAddr>,
-    /// Whether the route belongs to the existing system's API.
+    /// Whether the route belongs to the API of the existing system.
     pub is_legacy: bool,
-    /// The route as the client wrote it: part of what an idempotency key stands for.
+    /// Method and path as the client wrote them, which an idempotency key is bound to.
     pub route: String,
-    /// The query, undecoded.
     pub query: String,
-    /// The headers.
     pub headers: HeaderMap,
-    /// The body; empty when it comes in chunks.
+    /// Empty for a streamed body.
     pub body: Bytes,
-    /// The body in chunks, for routes that take it so.
+    /// For routes with a streamed body.
     pub stream: Mutex<Option<BodyStream>>,
-    /// When it came.
     pub came: Instant,
-    /// What the body holds of the budget.
+    /// The reservation of the body.
     pub reserved: Reservation,
-    /// How many bytes a page may have.
+    /// Maximum bytes of a page.
     pub page_room: usize,
 }
 
-/// What travels in a request's extensions.
 pub type SharedContext = Arc<RequestContext>;
 
 impl RequestContext {
-    /// The owner of the token.
-    ///
     /// # Errors
-    /// There is none.
+    /// There is no token.
     pub fn caller(&self) -> Result<&Caller, Problem> {
         self.principal.caller()
     }
 
-    /// The principal as an administrator, with the reason that the header `X-Reason` gives, the id of
-    /// the request and the address that it came from.
+    /// The principal as an administrator, with the reason in `X-Reason`, the request id and the client's
+    /// address.
     ///
     /// # Errors
-    /// It is none; a reason that is none.
+    /// It is no administrator, or the reason is invalid.
     pub fn administrator(&self) -> Result<By, Problem> {
         let by = self.principal.administrator()?;
         if let Principal::Operator(_) = self.principal {
@@ -86,7 +77,7 @@ impl RequestContext {
         Ok(by.in_request(text("x-request-id").as_deref(), self.peer))
     }
 
-    /// The request made these durable; for who follows them.
+    /// Records traces of messages that the request stored.
     pub fn accepted<'a>(&self, messages: impl IntoIterator<Item = &'a Message>) {
         let cause = || Cause::parse(self.headers.get("traceparent")?.to_str().ok()?);
         self.app.trace_accepted(self.came, cause, messages);

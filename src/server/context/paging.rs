@@ -1,4 +1,4 @@
-//! The page that a request asks for: its size, and the cursor where it begins.
+//! The page that a request asks for: its size and its cursor.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use time::OffsetDateTime;
@@ -9,20 +9,19 @@ use crate::{
     server::{pagination, reply::Problem},
 };
 
-/// The usual page of a list, and the largest (interfaces.md, HTTP).
 const DEFAULT_PAGE_SIZE: usize = 50;
 const MAX_PAGE_SIZE: usize = 200;
 
 impl RequestContext {
-    /// Whether a page may be as large as it ever is.
+    /// Whether a page may have the maximum size.
     pub fn has_whole_page(&self) -> bool {
         self.page_room >= pagination::MAX_PAGE_LEN
     }
 
-    /// The page's size.
+    /// The page size.
     ///
     /// # Errors
-    /// When it is no number from 1 to 200.
+    /// It is no number from 1 to 200.
     pub fn limit(&self) -> Result<usize, Problem> {
         let Some(text) = self.parameter("limit")? else { return Ok(DEFAULT_PAGE_SIZE) };
         text.trim().parse().ok().filter(|n| (1..=MAX_PAGE_SIZE).contains(n)).ok_or_else(|| {
@@ -31,20 +30,19 @@ impl RequestContext {
         })
     }
 
-    /// Where the page begins.
+    /// The cursor.
     ///
     /// # Errors
-    /// When it is no cursor of ours.
+    /// It is no cursor of this list.
     pub fn after(&self) -> Result<Option<MessageId>, Problem> {
         let Some(text) = self.parameter("after")? else { return Ok(None) };
         parse_cursor(&text).map(Some).ok_or_else(unknown_cursor)
     }
 
-    /// Where the page begins, of a list that may be ordered by time: after a message, and when that was accepted if
-    /// it is.
+    /// The cursor of a list that may be ordered by time: a message, and when it was accepted in that case.
     ///
     /// # Errors
-    /// When it is no cursor of ours.
+    /// It is no cursor of this list.
     pub fn after_message(&self) -> Result<Option<(MessageId, Option<OffsetDateTime>)>, Problem> {
         let Some(text) = self.parameter("after")? else { return Ok(None) };
         let by_id = || Some((parse_cursor(&text)?, None));
@@ -52,10 +50,10 @@ impl RequestContext {
         by_id().or_else(by_time).map(Some).ok_or_else(unknown_cursor)
     }
 
-    /// Where the page begins, of a list that is ordered by a text.
+    /// The cursor of a list that is ordered by a text.
     ///
     /// # Errors
-    /// When it is no cursor of ours.
+    /// It is no cursor of this list.
     pub fn after_text(&self) -> Result<Option<String>, Problem> {
         let Some(text) = self.parameter("after")? else { return Ok(None) };
         let bytes = URL_SAFE_NO_PAD.decode(&text).ok();
@@ -69,13 +67,12 @@ pub fn cursor(id: MessageId) -> String {
     URL_SAFE_NO_PAD.encode(id.0.as_bytes())
 }
 
-/// Reads one.
 pub fn parse_cursor(text: &str) -> Option<MessageId> {
     let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
     uuid::Uuid::from_slice(&bytes).ok().map(MessageId)
 }
 
-/// The cursor that continues after a message of a list that is ordered by time: that in nanoseconds, and the id.
+/// The same for a list that is ordered by time: nanoseconds, and the id.
 pub fn timed_cursor(at: OffsetDateTime, id: MessageId) -> String {
     let at = at.unix_timestamp_nanos().to_be_bytes();
     URL_SAFE_NO_PAD.encode([&at[..], &id.0.as_bytes()[..]].concat())

@@ -1,4 +1,4 @@
-//! Parameters of the query: their texts, and as phone numbers, times and flags.
+//! Query parameters as texts, phone numbers, times and flags.
 
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -9,10 +9,10 @@ use crate::{
 };
 
 impl RequestContext {
-    /// A query parameter, decoded; the last one counts.
+    /// A decoded query parameter; the last one of a name counts.
     ///
     /// # Errors
-    /// When it is not valid UTF-8.
+    /// It is not valid UTF-8.
     pub fn parameter(&self, name: &'static str) -> Result<Option<String>, Problem> {
         self.parameter_by(name, decode)
     }
@@ -22,7 +22,7 @@ impl RequestContext {
         name: &'static str,
         decode: impl Fn(&str) -> Option<String>,
     ) -> Result<Option<String>, Problem> {
-        // Case makes no difference in the existing system.
+        // The existing system ignores case.
         let is_named = |key: &str| key == name || self.is_legacy && key.eq_ignore_ascii_case(name);
         let mut found = None;
         for pair in self.query.split('&').filter(|pair| !pair.is_empty()) {
@@ -36,45 +36,40 @@ impl RequestContext {
         Ok(found)
     }
 
-    /// The text of a query parameter that is a phone number. A plus sign that is not encoded is one.
+    /// The text of a phone number. An unencoded plus sign is kept.
     ///
     /// # Errors
-    /// When it is not valid UTF-8.
+    /// It is not valid UTF-8.
     pub fn phone_text(&self, name: &'static str) -> Result<Option<String>, Problem> {
         self.parameter_by(name, decode_number)
     }
 
-    /// A query parameter that is a phone number, of somebody or only stored as one.
+    /// A phone number that is valid, or stored as one.
     ///
     /// # Errors
-    /// When it is none.
+    /// It is none.
     pub fn phone(&self, name: &'static str) -> Result<Option<Phone>, Problem> {
         let Some(text) = self.phone_text(name)? else { return Ok(None) };
         Ok(Some(self.app.stored_phone(name, &text)?))
     }
 
-    /// The text of a query parameter that is a time. A plus sign that is not encoded stands before the
-    /// offset from UTC.
+    /// The text of a time. An unencoded plus sign is kept, because it starts the UTC offset.
     ///
     /// # Errors
-    /// When it is not valid UTF-8.
+    /// It is not valid UTF-8.
     pub fn time_text(&self, name: &'static str) -> Result<Option<String>, Problem> {
         self.parameter_by(name, decode_plainly)
     }
 
-    /// A query parameter that is a time.
-    ///
     /// # Errors
-    /// When it is none.
+    /// It is none.
     pub fn time(&self, name: &'static str) -> Result<Option<OffsetDateTime>, Problem> {
         let Some(text) = self.time_text(name)? else { return Ok(None) };
         read_time(name, &text).map(Some)
     }
 
-    /// A query parameter that is true or false.
-    ///
     /// # Errors
-    /// When it is neither.
+    /// It is neither true nor false.
     pub fn flag(&self, name: &'static str) -> Result<Option<bool>, Problem> {
         match self.parameter(name)?.as_deref() {
             None => Ok(None),
@@ -85,12 +80,12 @@ impl RequestContext {
     }
 }
 
-/// A parameter of the query that an address does not take, with the one that was meant.
+/// The problem for an unknown query parameter, with a suggestion.
 pub fn unknown_parameter(query: &str, known: &[&str]) -> Option<Problem> {
     let names = query.split('&').map(|pair| pair.split_once('=').map_or(pair, |(name, _)| name));
     let unknown = names.filter(|name| !name.is_empty()).find(|name| !known.contains(name))?;
     let name = decode(unknown).unwrap_or_else(|| unknown.to_owned());
-    // Encoded, it is another text than ours and the same name.
+    // An encoded name differs as text and is the same name.
     if known.contains(&name.as_str()) {
         return None;
     }
@@ -105,10 +100,10 @@ pub fn unknown_parameter(query: &str, known: &[&str]) -> Option<Problem> {
     Some(Problem::bad_request("unknown_parameter", told))
 }
 
-/// Reads a time as requests give it.
+/// Parses a time.
 ///
 /// # Errors
-/// When it is none; `name` is where it was given.
+/// It is none; `name` is the parameter or field.
 pub fn read_time(name: &'static str, text: &str) -> Result<OffsetDateTime, Problem> {
     OffsetDateTime::parse(text.trim(), &Rfc3339).map_err(|_| {
         let message = format!("{name} is a time such as 2026-01-31T12:00:00Z");
@@ -116,13 +111,13 @@ pub fn read_time(name: &'static str, text: &str) -> Result<OffsetDateTime, Probl
     })
 }
 
-/// Undoes percent-encoding; a plus is itself.
+/// Percent-decodes a text and keeps plus signs.
 pub fn decode_plainly(text: &str) -> Option<String> {
     decode(&text.replace('+', "%2B"))
 }
 
-/// Undoes the encoding of a phone number. A plus before its first digit, if that is not 0, is one that
-/// was not encoded: read as a space, the number would be another country's. One between digits is a space.
+/// Decodes a phone number. A plus before the first digit was not encoded, unless that digit is 0: read as a
+/// space, the number would belong to another country. A plus between digits is a space.
 fn decode_number(text: &str) -> Option<String> {
     let spaced = decode(text)?;
     let (before, after) = text.split_once('+').unwrap_or((text, ""));
@@ -133,7 +128,7 @@ fn decode_number(text: &str) -> Option<String> {
     Some(if is_plus { format!("+{}", spaced.trim()) } else { spaced })
 }
 
-/// Undoes percent-encoding and `+`; `None` when the result is not UTF-8.
+/// Percent-decodes a text; a plus is a space. `None` if the result is not UTF-8.
 pub fn decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -183,7 +178,7 @@ mod tests {
                 assert_eq!(phone.as_str(), "+967771234567", "{text}: {read:?}");
             }
         }
-        // Spaces are still what a plus is for elsewhere.
+        // Elsewhere a plus is a space.
         assert_eq!(decode_number("+0771+234567").as_deref(), Some(" 0771 234567"));
         assert_eq!(decode_number("").as_deref(), Some(""));
         assert_eq!(decode_number("+").as_deref(), Some(" "));

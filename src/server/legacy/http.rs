@@ -50,12 +50,10 @@ pub const MAX_RESPONSE_LEN: usize = 1024 * 1024;
 /// The most that waits for one phone and is told at once.
 const MAX_PENDING: usize = 100;
 
-/// Sends one message.
 pub async fn send(context: SharedContext) -> Response {
     reply_of(try_send(&context).await.map(|value| value.to_string()))
 }
 
-/// Sends many.
 pub async fn send_batch(context: SharedContext) -> Response {
     reply_of(try_send_batch(&context).await.map(|value| value.to_string()))
 }

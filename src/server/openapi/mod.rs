@@ -28,7 +28,6 @@ pub fn described(routes: &[Route]) -> impl Iterator<Item = &Route> {
     routes.iter().filter(|route| !route.is_legacy)
 }
 
-/// The whole description.
 pub fn description(routes: &[Route]) -> Value {
     let mut paths = Map::new();
     for route in described(routes) {

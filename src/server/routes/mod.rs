@@ -20,12 +20,10 @@ static TABLE: LazyLock<RouteTable> = LazyLock::new(|| {
     RouteTable::new(groups.into_iter().flatten().collect())
 });
 
-/// The table.
 pub fn table() -> &'static RouteTable {
     &TABLE
 }
 
-/// All of them.
 pub fn all() -> &'static [Route] {
     TABLE.rows()
 }

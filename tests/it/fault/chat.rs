@@ -37,7 +37,7 @@ pub async fn chat(server: &Server) -> (LoadTarget, ChatLoad) {
 
 async fn chat_over(server: &Server, app: &App) -> (LoadTarget, ChatLoad) {
     let target = target(server, app, PHONES).await;
-    let may = Permissions::NONE.with(Permission::ChatLoad);
+    let may = Permissions::NONE.with(Permission::Chat);
     let (mut shops, mut talks) = (Vec::new(), Vec::new());
     for shop in 0..SHOPS {
         let user = app.add_user(&operator(), &format!("desk {shop}"), may, None).await.unwrap();

@@ -49,7 +49,7 @@ async fn one_business_with_many_conversations_is_the_work_of_all_workers() {
     cluster.settled().await;
     let (app, ended) = over(cluster.engines.postgres.config());
     let mut target = target(&cluster.gateways[0], &app, PHONES).await;
-    let may = Permissions::NONE.with(Permission::ChatLoad);
+    let may = Permissions::NONE.with(Permission::Chat);
     let user = app.add_user(&operator(), "desk", may, None).await.unwrap();
     let party = Party::Business(user.id);
     let identity =

@@ -54,10 +54,10 @@ async fn try_export(phone: &str, context: &RequestContext) -> Result<Response, P
             Ok(()) => lines.finish(),
             Err(Stop::Disconnected) => {
                 tracing::info!(
-                    "who asked for an export went away, or did not read on, before its end"
+                    "the client of an export disconnected or stopped reading before the end"
                 );
             }
-            Err(Stop::Failed(error)) => tracing::warn!(%error, "an export broke off"),
+            Err(Stop::Failed(error)) => tracing::warn!(%error, "an export failed"),
         }
     });
     Ok(response)
@@ -172,7 +172,7 @@ async fn run(erasure: Erasure, phone: Phone, lines: JsonLines) {
     let told = match done {
         Ok(done) => lines.write(&ErasureView::done(&phone, &done)).await,
         Err(error) => {
-            tracing::warn!(%error, "an erasure broke off; the same again goes on");
+            tracing::warn!(%error, "an erasure failed; repeat the command to continue it");
             lines.write(&Problem::from(error).to_json()).await
         }
     };

@@ -91,7 +91,8 @@ async fn try_rotate(id: &str, context: &RequestContext) -> Result<Response, Prob
         if context.body.is_empty() { RotateBody::default() } else { context.json()? };
     let by = because(by, body.reason.as_deref())?;
     let lifetime = lifetime(body.expires_in.as_ref())?;
-    let overlap = Some(body.overlap).filter(|seconds| (0.0..=super::LONGEST).contains(seconds));
+    let overlap =
+        Some(body.overlap).filter(|seconds| (0.0..=super::MAX_TOKEN_TTL_SECS).contains(seconds));
     let overlap = overlap.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     let overlap = overlap.ok_or_else(|| {
         Problem::field("overlap", "out_of_range", "overlap is a number of seconds, 0 or more")
