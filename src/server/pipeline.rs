@@ -30,7 +30,7 @@ use super::{
     principal::Principal,
     reply::Problem,
     request_body::{self, BodyError, BodyStream},
-    response_body::{self, AnswerBody},
+    response_body::{self, ResponseBody},
     route::Body,
     routes,
     size_limits::RECEIPT_LEN,
@@ -74,7 +74,7 @@ impl RequestPipeline {
         self,
         mut request: Request<Incoming>,
         connected: IpAddr,
-    ) -> ::http::Response<AnswerBody> {
+    ) -> ::http::Response<ResponseBody> {
         // Another gateway names the client of a forwarded request.
         let named = self.hub.peer_of(&request);
         let peer = named.unwrap_or_else(|| self.proxies.client(connected, request.headers()));
@@ -121,7 +121,7 @@ impl RequestPipeline {
         peer: IpAddr,
         came: Instant,
         label: &mut &'static str,
-    ) -> ::http::Response<AnswerBody> {
+    ) -> ::http::Response<ResponseBody> {
         if let Some(meant) = legacy::address(routes::all(), request.uri().path()) {
             *request.uri_mut() = with_path(request.uri(), meant);
         }
@@ -154,7 +154,7 @@ impl RequestPipeline {
         peer: IpAddr,
         came: Instant,
         label: &mut &'static str,
-    ) -> Result<::http::Response<AnswerBody>, Problem> {
+    ) -> Result<::http::Response<ResponseBody>, Problem> {
         let encoded = is_encoded(&request);
         let (parts, body) = request.into_parts();
         let mut body = Some(body);
@@ -174,7 +174,7 @@ impl RequestPipeline {
         incoming: &mut Option<Incoming>,
         asking: RequestMeta,
         label: &mut &'static str,
-    ) -> Result<::http::Response<AnswerBody>, Problem> {
+    ) -> Result<::http::Response<ResponseBody>, Problem> {
         let RequestMeta { peer, encoded, came } = asking;
         let path = parts.uri.path();
         // This path accepts any method.

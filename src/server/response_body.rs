@@ -14,7 +14,7 @@ use super::budget::Reservation;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-pub struct AnswerBody {
+pub struct ResponseBody {
     inner: UnsyncBoxBody<Bytes, Failure>,
     /// Moves to the last chunk.
     reserved: Option<Reservation>,
@@ -36,7 +36,7 @@ impl AsRef<[u8]> for ReservedBytes {
 pub fn with_reservation<B>(
     response: Response<B>,
     reserved: Option<Reservation>,
-) -> Response<AnswerBody>
+) -> Response<ResponseBody>
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Failure>,
@@ -48,11 +48,11 @@ where
             }
             reserved
         });
-        AnswerBody { inner: body.map_err(Into::into).boxed_unsync(), reserved }
+        ResponseBody { inner: body.map_err(Into::into).boxed_unsync(), reserved }
     })
 }
 
-impl Body for AnswerBody {
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = Failure;
 

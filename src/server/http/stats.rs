@@ -1,4 +1,4 @@
-//! `/admin/stats`: how the installation does, for administrators.
+//! `/admin/stats`: the state of the installation, for administrators.
 
 use http::StatusCode;
 use warp::reply::Response;

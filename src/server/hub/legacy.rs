@@ -1,4 +1,4 @@
-//! The existing hubs: payloads are JSON in a text, with names in PascalCase.
+//! The hubs of the existing system: payloads are JSON in a string, with names in PascalCase.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -55,7 +55,7 @@ impl<'a> MessageText<'a> {
     }
 }
 
-/// Chat, in the names that mobile users know of all messages, and in those in which either side sends it.
+/// A chat message, with the names of all messages for mobile users and the names in which both sides send.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct ChatText<'a> {
@@ -64,12 +64,12 @@ struct ChatText<'a> {
     message_id: Uuid,
     sender_id: Option<Uuid>,
     receipient_mobile_number: Option<&'a str>,
-    /// The number of the business user, whoever of the two writes.
+    /// The number of the business user, whichever side writes.
     mobile_account: Option<&'a str>,
     content: &'a str,
 }
 
-/// The business user of a chat message, whose number its text needs.
+/// The business user of a chat message, whose number the payload needs.
 pub fn account(message: &Message) -> Option<UserId> {
     message.place?;
     match (&message.sender, &message.recipient) {
@@ -78,8 +78,7 @@ pub fn account(message: &Message) -> Option<UserId> {
     }
 }
 
-/// A live message: what is called, and the text that it brings. `account` is the number of its business
-/// user, if it has one.
+/// A live message: the target and the payload. `account` is the number of its business user, if it has one.
 pub fn message(message: &Message, account: Option<&Phone>) -> (&'static str, String) {
     if message.place.is_none() {
         return ("ReceiveMessage", text(&MessageText::new(message, account.cloned())));
@@ -99,23 +98,23 @@ pub fn message(message: &Message, account: Option<&Phone>) -> (&'static str, Str
     ("ReceiveChatMessage", text(&chat))
 }
 
-/// A waiting message, as it stands in the text that `ReceivePendingMessages` brings. `account` is the number
-/// of its business user, if it has one.
+/// A pending message in the payload of `ReceivePendingMessages`. `account` is the number of its business user,
+/// if it has one.
 pub fn waiting(message: &Message, account: Option<Phone>) -> String {
     text(&MessageText::new(message, account))
 }
 
-/// The text that `ReceivePendingMessages` brings, of those of its messages.
+/// The payload of `ReceivePendingMessages`.
 pub fn list(texts: &[String]) -> String {
     format!("[{}]", texts.join(","))
 }
 
 fn text<T: Serialize>(value: &T) -> String {
-    // Texts and numbers written to memory: there is no way to fail.
+    // Texts and numbers in memory: cannot fail.
     serde_json::to_string(value).unwrap_or_default()
 }
 
-/// What mobile users call.
+/// Methods of mobile users.
 pub fn mobile_rows() -> Vec<Method> {
     vec![
         method("AcknowledgeMessage", Who::Mobile, acknowledge).writes(Writes::Receipts),
@@ -125,7 +124,7 @@ pub fn mobile_rows() -> Vec<Method> {
     ]
 }
 
-/// What business users call.
+/// Methods of business users.
 pub fn business_rows() -> Vec<Method> {
     vec![
         method("SendMessage", Who::Business(Some(Chat)), |call, FromBusiness(saying)| {
@@ -149,12 +148,12 @@ impl Argument for OneId {
     }
 }
 
-/// Nothing is returned there, whatever was changed.
+/// These hubs return nothing.
 async fn acknowledge(call: Invocation, OneId(ids): OneId) -> Result<Data, Error> {
     methods::acknowledge(call, ids).await.map(|_| Value::Null.into())
 }
 
-/// The existing hubs return nothing, and their messages look otherwise.
+/// These hubs return nothing, and their messages have another format.
 async fn send(call: Invocation, saying: Saying) -> Result<Data, Error> {
     methods::send(call, saying).await.map(|_| Value::Null.into())
 }
@@ -183,7 +182,7 @@ struct BusinessText {
     recipient: String,
 }
 
-/// What a mobile user says. It says who it is from, and may say nothing else than who it is.
+/// A message of a mobile user. It names its sender, which must be the caller.
 struct FromMobile(Saying);
 
 impl Argument for FromMobile {
@@ -197,7 +196,7 @@ impl Argument for FromMobile {
     }
 }
 
-/// What a business user says.
+/// A message of a business user.
 struct FromBusiness(Saying);
 
 impl Argument for FromBusiness {

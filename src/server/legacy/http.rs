@@ -1,6 +1,7 @@
-//! The routes of the existing API that one-way messages need.
+//! The routes of the existing system's API for one-way messages.
 //!
-//! Bodies are in camelCase, and read without regard to case as there; unknown fields are skipped.
+//! Bodies are camelCase, and field names are case-insensitive as in the existing system. Unknown fields are
+//! skipped.
 
 use std::{borrow::Cow, fmt};
 
@@ -36,18 +37,18 @@ use crate::{
     store::messages::Filter,
 };
 
-/// Where all of them are.
+/// Prefix of all routes.
 pub const BASE: &str = "/api/app/";
-/// The usual page there, and the largest here.
+/// The default of the existing system, and the maximum of this one.
 const DEFAULT_PAGE_SIZE: usize = 10;
 const MAX_PAGE_SIZE: usize = 200;
-/// How far a list goes by number. Past it, the lists of the new API go on.
+/// Largest offset of a list. The new API's lists have no such limit.
 const MAX_OFFSET: usize = 10_000;
-/// How far messages are counted.
+/// The largest count of messages.
 const MAX_COUNTED: i64 = 100_000;
-/// The most bytes of a list there.
+/// In bytes.
 pub const MAX_RESPONSE_LEN: usize = 1024 * 1024;
-/// The most that waits for one phone and is told at once.
+/// Pending messages in one response.
 const MAX_PENDING: usize = 100;
 
 pub async fn send(context: SharedContext) -> Response {
@@ -58,12 +59,12 @@ pub async fn send_batch(context: SharedContext) -> Response {
     reply_of(try_send_batch(&context).await.map(|value| value.to_string()))
 }
 
-/// What waits for the phone that asks.
+/// Pending messages of the caller's phone.
 pub async fn pending(context: SharedContext) -> Response {
     reply_of(try_pending(&context).await)
 }
 
-/// What a business user has sent.
+/// Messages that a business user has sent.
 pub async fn list(context: SharedContext) -> Response {
     reply_of(try_list(&context).await)
 }
@@ -85,7 +86,7 @@ struct ErrorBody<'a> {
     validation_errors: Option<Vec<Value>>,
 }
 
-/// A problem in the form of the existing API, which knows fewer kinds.
+/// A problem in the format of the existing API, which has fewer kinds.
 pub fn refused(problem: &Problem) -> Response {
     let validation_errors = (!problem.errors.is_empty()).then(|| {
         let one =
@@ -122,7 +123,7 @@ struct SendBody {
     content: String,
 }
 
-/// The one field of a batch, whatever case its name has; others are skipped.
+/// The one field of a batch, in any case; others are skipped.
 struct BatchBody<'a> {
     messages: BoundedList<&'a RawValue>,
 }
@@ -153,7 +154,7 @@ impl<'de> Deserialize<'de> for BatchBody<'de> {
     }
 }
 
-/// Names in lower case, whatever case they came in.
+/// Lowercases field names.
 fn lowered(value: Value) -> Value {
     match value {
         Value::Object(fields) => Value::Object(
@@ -198,7 +199,8 @@ async fn try_send(context: &RequestContext) -> Result<Value, Problem> {
     }
 }
 
-/// All or nothing there; here too as far as rules go, which are looked at before anything is sent.
+/// The existing system sends all or nothing. So does this one as far as validation goes, which comes before
+/// sending.
 async fn try_send_batch(context: &RequestContext) -> Result<Value, Problem> {
     let BatchBody { messages } = context.json()?;
     let messages = messages.within("batchMessages")?;
@@ -219,7 +221,7 @@ async fn try_send_batch(context: &RequestContext) -> Result<Value, Problem> {
         .await?;
     if let Sent::Now(items) = sent {
         context.accepted(items.iter().flatten());
-        // What is over the sender's limit was not sent, and it has to be told.
+        // Messages over the sender's limit were not sent, and the response has to tell so.
         if let Some(refusal) = items.into_iter().find_map(Result::err) {
             return Err(Refusal::into_error(refusal).into());
         }
@@ -227,7 +229,7 @@ async fn try_send_batch(context: &RequestContext) -> Result<Value, Problem> {
     Ok(json!(true))
 }
 
-/// They come oldest first, and those that do not fit come when the first ones are acknowledged.
+/// Oldest first. Those that do not fit follow when the first ones are acknowledged.
 async fn try_pending(context: &RequestContext) -> Result<Vec<u8>, Problem> {
     let own = context.caller()?.mobile()?;
     if let Some(asked) = context.phone_text("phoneNumber")?
@@ -258,7 +260,7 @@ async fn try_list(context: &RequestContext) -> Result<Vec<u8>, Problem> {
     let mut filter = Filter {
         kind: Some(MessageKind::OneWay),
         skip: number("SkipCount", 0, MAX_OFFSET)?,
-        // These clients know no page that goes on.
+        // These clients do not follow `next`.
         far: true,
         ..Filter::default()
     };
@@ -266,7 +268,7 @@ async fn try_list(context: &RequestContext) -> Result<Vec<u8>, Problem> {
     let total = context.app.count_messages(context.caller()?, MAX_COUNTED).await?;
     let list = context.app.list_messages(context.caller()?, filter.clone(), limit).await?;
     let mut found = list.items;
-    // Large messages are read some at a time.
+    // Large messages are read in parts.
     let (mut read, mut bytes) = (0, 0);
     while let Some(last) = found.last().filter(|_| found.len() < limit) {
         let fresh: usize = found.iter().skip(read).map(|message| message.content.len()).sum();
@@ -279,8 +281,7 @@ async fn try_list(context: &RequestContext) -> Result<Vec<u8>, Problem> {
         let list = context.app.list_messages(context.caller()?, filter.clone(), left).await?;
         found.extend(list.items);
     }
-    // The place of an item is told by its number: a page that is cut would hide the rest from a client that goes on
-    // by the number that it asked for.
+    // Clients page by offset, so a page that was cut would hide the rest.
     let (items, shown) = pagination::list(&found, MAX_RESPONSE_LEN, item);
     if shown < found.len() {
         let text = format!(

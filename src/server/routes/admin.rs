@@ -1,4 +1,4 @@
-//! What administrators may.
+//! Routes of administrators.
 
 use super::PAGE;
 use crate::server::{

@@ -1,4 +1,4 @@
-//! Conversations, for both sides.
+//! Routes of conversations, for both sides.
 
 use super::PAGE;
 use crate::{

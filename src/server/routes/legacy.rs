@@ -1,4 +1,4 @@
-//! The API of the existing system.
+//! Routes of the existing system's API.
 
 use crate::{
     domain::Permission::SendMessages,

@@ -1,4 +1,4 @@
-//! Every route of the HTTP API, a row each, by who calls it.
+//! The table of routes: a row per route, by caller.
 
 mod admin;
 mod conversations;
@@ -10,7 +10,6 @@ use std::sync::LazyLock;
 
 use super::route::{Route, RouteTable};
 
-/// The parameters of a page.
 const PAGE: [&str; 2] =
     ["limit: How many, 1 to 200; 50 without it", "after: The cursor `next` of the page before"];
 
@@ -41,14 +40,14 @@ mod tests {
         },
     };
 
-    /// The way in to each of them is a row: what has none cannot be called.
+    /// A route without a row cannot be called.
     #[test]
     fn every_route_that_writes_has_a_limit_by_party() {
         for route in all() {
             let what = format!("{} {}", route.method, route.path);
             let reads = route.method == Method::GET && route.who != Who::Admin;
             assert_eq!(route.writes == Writes::Nothing, reads, "{what}");
-            // Nobody without a token has a limit of its own.
+            // Clients without a token have no limit of their own.
             assert!(reads || route.who != Who::Anyone, "{what}");
             let first = route.writes.counted_first(route.who);
             assert_eq!(first == Some(RateClass::Admin), route.who == Who::Admin, "{what}");

@@ -1,4 +1,4 @@
-//! What everybody may ask without a token.
+//! Routes without a token.
 
 use std::sync::LazyLock;
 

@@ -1,5 +1,4 @@
-//! `/admin/audit` and `/admin/books`: who looked at whose data, and whether every message is accounted
-//! for.
+//! `/admin/audit` and `/admin/books`: the audit log, and whether every message is accounted for.
 
 use http::StatusCode;
 use warp::reply::Response;
@@ -16,7 +15,7 @@ use crate::{
     store::audit::{Filter, Recorded},
 };
 
-/// How far back the books are looked at when nobody says, in seconds.
+/// The default period of the reconciliation.
 const DEFAULT_PERIOD_SECS: i64 = 24 * 3600;
 
 /// `GET /admin/audit`.

@@ -1,4 +1,4 @@
-//! `/admin/mobile-users/{phone}/export` and `/erase`: everything of one phone number.
+//! `/admin/mobile-users/{phone}/export` and `/erase`: all data of a phone number.
 
 use std::{
     sync::{
@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-/// How often somebody who waits for an erasure hears of it.
+/// How often the progress of an erasure is sent.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
 #[derive(Default, Deserialize, utoipa::ToSchema)]
@@ -48,7 +48,7 @@ async fn try_export(phone: &str, context: &RequestContext) -> Result<Response, P
     context.app.begin_export(&by, &phone).await.map_err(named)?;
     let app = context.app.clone();
     let (lines, response) = json_lines::lines();
-    // Ends when it is told that nobody reads any more.
+    // Ends when the client disconnects.
     tokio::spawn(async move {
         match write(&app, &phone, &lines).await {
             Ok(()) => lines.finish(),
@@ -63,7 +63,7 @@ async fn try_export(phone: &str, context: &RequestContext) -> Result<Response, P
     Ok(response)
 }
 
-/// Why writing ended before its end.
+/// Why writing stopped early.
 enum Stop {
     Disconnected,
     Failed(Error),
@@ -82,7 +82,7 @@ impl From<Error> for Stop {
 }
 
 async fn write(app: &App, phone: &Phone, lines: &JsonLines) -> Result<(), Stop> {
-    // Messages may have been sent to it all the same.
+    // A number without a user may have messages.
     if let Some(user) = app.mobile_of(phone).await? {
         lines.write(&ExportRecord::from(&user)).await?;
     }
@@ -148,7 +148,7 @@ async fn try_erase(phone: &str, context: &RequestContext) -> Result<Response, Pr
     }
     let erasure = context.app.begin_erasure(&by, &phone).await.map_err(named)?;
     let (lines, response) = json_lines::lines();
-    // Goes on to its end when whoever asked for it goes away.
+    // Continues to the end when the client disconnects.
     tokio::spawn(run(erasure, phone, lines));
     Ok(response)
 }
@@ -164,7 +164,7 @@ async fn run(erasure: Erasure, phone: Phone, lines: JsonLines) {
         tokio::select! {
             done = &mut erasing => break done,
             _ = ticks.tick() => {
-                // Whoever does not listen must not keep the erasure waiting.
+                // A client that does not read must not delay the erasure.
                 lines.try_write(&ProgressView { messages, gone: gone.load(Ordering::Relaxed) });
             }
         }
@@ -176,7 +176,7 @@ async fn run(erasure: Erasure, phone: Phone, lines: JsonLines) {
             lines.write(&Problem::from(error).to_json()).await
         }
     };
-    // Nobody may be there any more to be told; the audit log has it.
+    // The client may have disconnected; the audit log has the result.
     if told.is_ok() {
         lines.finish();
     }
