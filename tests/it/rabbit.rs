@@ -97,7 +97,7 @@ impl Worker {
             let next = tokio::time::timeout(DEADLINE, self.consumer.next(0)).await;
             let next = next.unwrap_or_else(|_| panic!("{} of {count} came", taken.len()));
             taken.extend(&next.wake_ups);
-            next.done();
+            next.ack();
         }
         taken
     }
@@ -261,7 +261,7 @@ async fn what_is_dropped_comes_again() {
     drop(first.running);
     assert_eq!(second.take(5).await, wake_ups(0, 5));
     // What the dead one says is of no concern any more.
-    in_hand.done();
+    in_hand.ack();
     rabbit.offer(Priority::Normal, 0, wake_ups(5, 5));
     assert_eq!(second.take(5).await, wake_ups(5, 5));
 }
@@ -288,7 +288,7 @@ async fn a_poison_frame_among_a_thousand_blocks_nobody() {
         let next = tokio::time::timeout(DEADLINE, worker.consumer.next_dead()).await.unwrap();
         let body = String::from_utf8(next.body.clone()).unwrap();
         dead.insert(body, (next.queue.clone(), next.reason.clone()));
-        next.done();
+        next.ack();
     }
     let (queue, reason) = &dead[r#"{"v":9,"a":"b"}"#];
     assert_eq!(queue, "esh3ar.v1.normal.2");
