@@ -11,6 +11,7 @@ pub mod process_cost;
 mod receive;
 pub mod results;
 mod run;
+mod run_state;
 mod send;
 mod server_address;
 

@@ -1,9 +1,9 @@
 //! A run: recipients connect, senders send, everything that was accepted has to arrive.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -16,95 +16,24 @@ use super::{
     chat::{ChatLoad, check_unread},
     plan::{Error, LoadProgress, LoadTarget, Plan},
     process_cost::{self, ProcessCost},
-    receive::{Arrival, HubFrame, Receiver},
+    receive::{HubFrame, Receiver},
     results::{LatencyHistogram, LoadResults},
+    run_state::{RunState, SHARDS},
     send::{Draft, MARK_LEN, Sender, first_tag, of_run},
     server_address::ServerAddress,
 };
 use crate::{
-    bench::checker::{History, ReceivedMessage, SendOutcome, SentMessage},
+    bench::checker::{History, SendOutcome, SentMessage},
     domain::MessageId,
 };
 
 pub(super) const MAX_CONNECTING: usize = 64;
-/// Locks over what has arrived, by recipient.
-const SHARDS: usize = 16;
 /// Missing messages count as lost when nothing has arrived for this long.
 pub(super) const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(15);
 const RETRY_DELAY: Duration = Duration::from_millis(200);
 /// How often a chat message without an answer is sent.
 const MAX_SEND_ATTEMPTS: u32 = 5;
 const UNREACHABLE_TIMEOUT: Duration = Duration::from_secs(10);
-
-#[derive(Default)]
-struct Shard {
-    receipts: Vec<ReceivedMessage>,
-    shown: HashSet<(u32, MessageId)>,
-    latencies: LatencyHistogram,
-    acknowledged: u64,
-    unreachable: HashSet<u32>,
-}
-
-struct RunState {
-    place: ServerAddress,
-    plan: Plan,
-    chat: Option<ChatLoad>,
-    zero: Instant,
-    /// Start of the measurement, in microseconds since `zero`.
-    counted_from: AtomicU64,
-    shards: Vec<Mutex<Shard>>,
-    connections: AtomicU64,
-    /// Messages whose acknowledgement is not answered yet.
-    unanswered: AtomicU64,
-    /// The first tag of this run, and how many are in use.
-    first_tag: u64,
-    tags: AtomicU64,
-    progress: Arc<LoadProgress>,
-    /// The first recipients are phones; the others are business users.
-    phones: usize,
-    stop_senders: CancellationToken,
-    stop_receivers: CancellationToken,
-}
-
-impl RunState {
-    fn shard(&self, recipient: u32) -> MutexGuard<'_, Shard> {
-        let shard = &self.shards[recipient as usize % SHARDS];
-        shard.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn micros(&self) -> u64 {
-        u64::try_from(self.zero.elapsed().as_micros()).unwrap_or(u64::MAX)
-    }
-
-    fn arrived(&self, connection: u32, recipient: u32, arrivals: &[Arrival]) {
-        let now = self.micros();
-        let counted_from = self.counted_from.load(Ordering::Relaxed);
-        let mut shard = self.shard(recipient);
-        // Skips messages that an earlier run left.
-        for arrival in arrivals.iter().filter(|arrival| of_run(self.first_tag, arrival.tag)) {
-            let shown = shard.shown.insert((recipient, arrival.id));
-            if shown {
-                self.progress.received.fetch_add(1, Ordering::Relaxed);
-                // By arrival, not by due time: at a rate that the server does not reach nothing would be
-                // measured.
-                if now >= counted_from {
-                    let late = now.saturating_sub(arrival.due_micros);
-                    shard.latencies.record(Duration::from_micros(late));
-                }
-            }
-            shard.receipts.push(ReceivedMessage {
-                connection,
-                recipient,
-                tag: arrival.tag,
-                id: arrival.id,
-                place: arrival.place.map(|(id, seq)| (id.as_u64_pair().1, seq)),
-                shown,
-                // A message that arrived before is a retry, or was sent again on the next connection.
-                retry: !shown,
-            });
-        }
-    }
-}
 
 /// Runs a plan to its end, or until `stop`.
 ///
