@@ -26,6 +26,7 @@ const CIRCLES: &[(&str, &[&str])] = &[
     ("cli/top", &["model", "rows"]),
     ("config", &["keys", "load", "parse", "reader", "section", "sections"]),
     ("presence", &["registry", "relay"]),
+    ("server", &["hub", "legacy"]),
     ("server/hub", &["connection", "table"]),
     ("server/hub", &["diagnostics", "method", "session"]),
     ("server/hub/codec", &["excess", "messagepack"]),

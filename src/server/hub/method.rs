@@ -1,5 +1,5 @@
 //! A method of a hub: its name, who may call it, how it is called, and what answers it. The rows are in
-//! [`super::methods`], [`super::diagnostics`] and [`super::legacy`]; the look-up, authorisation, the reading of
+//! [`super::methods`], [`super::diagnostics`] and `legacy::hub`; the look-up, authorisation, the reading of
 //! arguments, the metric's label and the test with wrong callers follow from them.
 
 use std::{fmt, pin::Pin};

@@ -15,7 +15,6 @@ pub mod endpoint;
 mod forward;
 pub mod handshake;
 mod leaving;
-pub mod legacy;
 pub mod method;
 pub mod methods;
 pub mod negotiate;

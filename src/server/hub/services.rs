@@ -73,8 +73,8 @@ impl Service {
     pub fn methods(self) -> &'static [Method] {
         static MESSAGES: LazyLock<Vec<Method>> = LazyLock::new(methods::rows);
         static DIAGNOSTICS: LazyLock<Vec<Method>> = LazyLock::new(diagnostics::rows);
-        static MOBILE: LazyLock<Vec<Method>> = LazyLock::new(super::legacy::mobile_rows);
-        static BUSINESS: LazyLock<Vec<Method>> = LazyLock::new(super::legacy::business_rows);
+        static MOBILE: LazyLock<Vec<Method>> = LazyLock::new(legacy::hub::mobile_rows);
+        static BUSINESS: LazyLock<Vec<Method>> = LazyLock::new(legacy::hub::business_rows);
         match self {
             Service::Messages => &MESSAGES,
             Service::Diagnostics => &DIAGNOSTICS,

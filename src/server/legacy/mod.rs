@@ -1,9 +1,10 @@
-//! The API of the existing system, translated to the same use cases. Its two hubs are in `hub/legacy`.
+//! The API of the existing system, translated to the same use cases.
 //!
 //! Names, numbers and spellings in here are those of the existing system and must not be corrected. Nothing
 //! else knows them.
 
 pub mod http;
+pub mod hub;
 
 use super::route::Route;
 use crate::domain::{Status, phone::folded};
@@ -28,17 +29,17 @@ pub fn is_address(path: &str) -> bool {
     path.get(..http::BASE.len()).is_some_and(|head| head.eq_ignore_ascii_case(http::BASE))
 }
 
-/// A phone number in the format of the existing system: without the plus sign.
-pub(super) fn phone(e164: &str) -> &str {
+/// A phone number as it is stored there: without the plus sign.
+fn phone(e164: &str) -> &str {
     e164.strip_prefix('+').unwrap_or(e164)
 }
 
 /// Prefixes of mobile numbers in the existing system.
 const BEGINNINGS: [&str; 5] = ["70", "71", "73", "77", "78"];
 
-/// The E.164 form of a number of the existing system: nine digits, or twelve with the country code, both
-/// without a plus sign. Other numbers are parsed as elsewhere.
-pub(super) fn e164(written: &str) -> String {
+/// A phone number as it is written there, in the form that is understood everywhere: nine digits, or
+/// twelve with the country's code, neither with a plus sign. Others are read as elsewhere.
+fn e164(written: &str) -> String {
     let digits = folded(written);
     if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return digits;
@@ -50,8 +51,8 @@ pub(super) fn e164(written: &str) -> String {
     }
 }
 
-/// The number of a status in the existing system.
-pub(super) fn status(status: Status) -> u8 {
+/// The number of a status there.
+fn status(status: Status) -> u8 {
     match status {
         Status::Pending => 0,
         Status::Sent => 1,

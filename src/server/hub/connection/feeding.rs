@@ -20,7 +20,6 @@ use crate::{
     },
     presence::{Delivery, Missed, Outbound, Seat},
     server::{
-        hub::legacy,
         hub::{
             codec::{self, Protocol},
             methods::Form,
@@ -28,6 +27,7 @@ use crate::{
             session::EndReason,
             wire::REFUSED,
         },
+        legacy,
         view::{ConversationView, MessageDeleted, MessageView, MissedSince, StatusChanged, Typing},
     },
 };
@@ -216,7 +216,7 @@ impl Driver {
             }
             Form::Legacy => {
                 let account = account(&self.app, message);
-                let (target, text) = legacy::message(message, account.as_ref());
+                let (target, text) = legacy::hub::message(message, account.as_ref());
                 codec::invocation(protocol, target, &text)
             }
         };
@@ -257,7 +257,7 @@ impl Driver {
             };
             let found = app.unsent(&caller, &reading, since, limit).await?;
             if form == Form::Legacy {
-                let accounts: Vec<UserId> = found.iter().filter_map(legacy::account).collect();
+                let accounts: Vec<UserId> = found.iter().filter_map(legacy::hub::account).collect();
                 app.learn_business_phones(&accounts).await?;
             }
             Ok(Read { found, acknowledged, limit })
@@ -393,12 +393,12 @@ impl Times {
 
 /// The number of a chat message's business user.
 fn account(app: &App, message: &Message) -> Option<Phone> {
-    app.business_phone(legacy::account(message)?).flatten()
+    app.business_phone(legacy::hub::account(message)?).flatten()
 }
 
 /// Whether that has still to be read.
 fn lacks_account(app: &App, message: &Message) -> bool {
-    legacy::account(message).is_some_and(|id| app.business_phone(id).is_none())
+    legacy::hub::account(message).is_some_and(|id| app.business_phone(id).is_none())
 }
 
 fn found(message: &Message) -> Found {

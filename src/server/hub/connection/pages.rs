@@ -7,12 +7,12 @@ use bytes::Bytes;
 use crate::{
     domain::{Message, MessageId, Phone, feed::Feed, message::PAGE_BYTES},
     server::{
-        hub::legacy,
         hub::{
             codec::{self, EncodeError, Protocol},
             methods::Form,
             session::Session,
         },
+        legacy,
         pagination::fitting_lengths,
         view::MessageView,
     },
@@ -59,7 +59,7 @@ impl Body {
             Form::Current => codec::part(protocol, &MessageView::from(message)).map(Body::Current),
             Form::Legacy => {
                 let account = account(message);
-                let (target, text) = legacy::message(message, account.as_ref());
+                let (target, text) = legacy::hub::message(message, account.as_ref());
                 Ok(Body::Legacy(target, text, account))
             }
         }
@@ -123,14 +123,14 @@ impl<'a> Written<'a> {
                 Body::Current(part) => parts.push(part),
                 // A page knows no chat, whose messages look otherwise when they are live.
                 Body::Legacy(_, _, account) if message.place.is_some() => {
-                    texts.push(legacy::waiting(message, account));
+                    texts.push(legacy::hub::waiting(message, account));
                 }
                 Body::Legacy(_, text, _) => texts.push(text),
             }
         }
         match texts.is_empty() {
             true => Ok(codec::call_with_list(protocol, TARGET, &parts)),
-            false => codec::invocation(protocol, TARGET, &legacy::list(&texts)),
+            false => codec::invocation(protocol, TARGET, &legacy::hub::list(&texts)),
         }
     }
 

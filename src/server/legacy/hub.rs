@@ -1,19 +1,19 @@
-//! The hubs of the existing system: payloads are JSON in a string, with names in PascalCase.
+//! The existing hubs: payloads are JSON in a text, with names in PascalCase.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{
-    codec::Data,
-    method::{Argument, Invocation, Method, method, one},
-    methods::{self, ChatTo, Ids, Saying},
-};
+use super::{e164, phone, status};
 use crate::{
     app::{Error, conversations::ChatRequest},
     domain::{Message, MessageId, Party, Permission::Chat, Phone, UserId, message::Draft},
     server::{
-        legacy::{e164, phone, status},
+        hub::{
+            codec::Data,
+            method::{Argument, Invocation, Method, method, one},
+            methods::{self, ChatTo, Ids, Saying},
+        },
         route::{Who, Writes},
     },
 };
@@ -55,7 +55,7 @@ impl<'a> MessageText<'a> {
     }
 }
 
-/// A chat message, with the names of all messages for mobile users and the names in which both sides send.
+/// Chat, in the names that mobile users know of all messages, and in those in which either side sends it.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct ChatText<'a> {
@@ -64,12 +64,12 @@ struct ChatText<'a> {
     message_id: Uuid,
     sender_id: Option<Uuid>,
     receipient_mobile_number: Option<&'a str>,
-    /// The number of the business user, whichever side writes.
+    /// The number of the business user, whoever of the two writes.
     mobile_account: Option<&'a str>,
     content: &'a str,
 }
 
-/// The business user of a chat message, whose number the payload needs.
+/// The business user of a chat message, whose number its text needs.
 pub fn account(message: &Message) -> Option<UserId> {
     message.place?;
     match (&message.sender, &message.recipient) {
@@ -78,7 +78,8 @@ pub fn account(message: &Message) -> Option<UserId> {
     }
 }
 
-/// A live message: the target and the payload. `account` is the number of its business user, if it has one.
+/// A live message: what is called, and the text that it brings. `account` is the number of its business
+/// user, if it has one.
 pub fn message(message: &Message, account: Option<&Phone>) -> (&'static str, String) {
     if message.place.is_none() {
         return ("ReceiveMessage", text(&MessageText::new(message, account.cloned())));
@@ -98,23 +99,23 @@ pub fn message(message: &Message, account: Option<&Phone>) -> (&'static str, Str
     ("ReceiveChatMessage", text(&chat))
 }
 
-/// A pending message in the payload of `ReceivePendingMessages`. `account` is the number of its business user,
-/// if it has one.
+/// A waiting message, as it stands in the text that `ReceivePendingMessages` brings. `account` is the number
+/// of its business user, if it has one.
 pub fn waiting(message: &Message, account: Option<Phone>) -> String {
     text(&MessageText::new(message, account))
 }
 
-/// The payload of `ReceivePendingMessages`.
+/// The text that `ReceivePendingMessages` brings, of those of its messages.
 pub fn list(texts: &[String]) -> String {
     format!("[{}]", texts.join(","))
 }
 
 fn text<T: Serialize>(value: &T) -> String {
-    // Texts and numbers in memory: cannot fail.
+    // Texts and numbers written to memory: there is no way to fail.
     serde_json::to_string(value).unwrap_or_default()
 }
 
-/// Methods of mobile users.
+/// What mobile users call.
 pub fn mobile_rows() -> Vec<Method> {
     vec![
         method("AcknowledgeMessage", Who::Mobile, acknowledge).writes(Writes::Receipts),
@@ -124,7 +125,7 @@ pub fn mobile_rows() -> Vec<Method> {
     ]
 }
 
-/// Methods of business users.
+/// What business users call.
 pub fn business_rows() -> Vec<Method> {
     vec![
         method("SendMessage", Who::Business(Some(Chat)), |call, FromBusiness(saying)| {
@@ -148,12 +149,12 @@ impl Argument for OneId {
     }
 }
 
-/// These hubs return nothing.
+/// Nothing is returned there, whatever was changed.
 async fn acknowledge(call: Invocation, OneId(ids): OneId) -> Result<Data, Error> {
     methods::acknowledge(call, ids).await.map(|_| Value::Null.into())
 }
 
-/// These hubs return nothing, and their messages have another format.
+/// The existing hubs return nothing, and their messages look otherwise.
 async fn send(call: Invocation, saying: Saying) -> Result<Data, Error> {
     methods::send(call, saying).await.map(|_| Value::Null.into())
 }
@@ -182,7 +183,7 @@ struct BusinessText {
     recipient: String,
 }
 
-/// A message of a mobile user. It names its sender, which must be the caller.
+/// What a mobile user says. It says who it is from, and may say nothing else than who it is.
 struct FromMobile(Saying);
 
 impl Argument for FromMobile {
@@ -196,7 +197,7 @@ impl Argument for FromMobile {
     }
 }
 
-/// A message of a business user.
+/// What a business user says.
 struct FromBusiness(Saying);
 
 impl Argument for FromBusiness {
