@@ -73,6 +73,6 @@ pub async fn answer(
 }
 
 async fn rejected(rejection: Rejection) -> Result<Response, Infallible> {
-    tracing::warn!(?rejection, "unexpected rejection of a request");
+    tracing::warn!(?rejection, "a request was rejected for an unforeseen reason");
     Ok(Problem::bad_request("bad_request", "the request cannot be understood").into_response())
 }

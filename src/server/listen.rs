@@ -124,7 +124,7 @@ pub async fn serve<S, F, B>(
                     builders.serve(stream, version, service, connection, &stop).await;
                 }
                 Err(error) => {
-                    tracing::debug!(%error, peer = %address, "a connection could not be opened")
+                    tracing::debug!(%error, peer = %address, "a connection was not begun")
                 }
             }
         });
@@ -132,7 +132,7 @@ pub async fn serve<S, F, B>(
     drop(listener);
     tracker.close();
     if tokio::time::timeout(options.grace, tracker.wait()).await.is_err() {
-        tracing::warn!(left = tracker.len(), "requests were aborted by the shutdown");
+        tracing::warn!(left = tracker.len(), "requests were cut off by the stop");
     }
 }
 
@@ -295,12 +295,12 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
             ended = ended => match ended {
                 Some(Ok(())) => return,
                 Some(Err(error)) => {
-                    tracing::debug!(%error, "a connection failed");
+                    tracing::debug!(%error, "a connection ended badly");
                     return;
                 }
                 None if matches!(phase, Phase::Closing(_)) => return,
                 None => {
-                    tracing::debug!("closing an idle connection");
+                    tracing::debug!("an idle connection is closed");
                     connection.idle();
                     finish(served.as_mut());
                     phase = Phase::Closing((Instant::now() + CLOSE_TIMEOUT).into());

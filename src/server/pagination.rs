@@ -101,7 +101,7 @@ fn write<'a, T, V: Serialize>(
 /// Texts, numbers and times in memory: cannot fail.
 fn put<V: Serialize>(out: &mut Vec<u8>, value: &V) {
     if let Err(error) = serde_json::to_writer(out, value) {
-        tracing::error!(%error, "a response could not be serialized");
+        tracing::error!(%error, "an answer could not be written");
     }
 }
 

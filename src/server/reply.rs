@@ -184,7 +184,7 @@ pub fn json<T: Serialize>(status: StatusCode, body: &T) -> Response {
     match serde_json::to_string(body) {
         Ok(text) => raw(status, text),
         Err(error) => {
-            tracing::error!(%error, "a response could not be serialized");
+            tracing::error!(%error, "an answer could not be written");
             Problem::from(app::Error::Internal).into_response()
         }
     }

@@ -93,7 +93,7 @@ async fn watch<F: Future>(stream: F, progress: Arc<StreamProgress>, timeout: Dur
                 Some((of, sleep)) if *of == piece => {
                     ready!(sleep.as_mut().poll(context));
                     metrics::counter!("esh3ar_answers_not_taken_total").increment(1);
-                    tracing::debug!("a client did not read its response for too long");
+                    tracing::debug!("a client took nothing of its answer for too long");
                     return Poll::Ready(());
                 }
                 _ => due = Some((piece, Box::pin(tokio::time::sleep(timeout)))),

@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-/// Page size of conversations while memory for responses is short.
+/// How many conversations are shown at once while there is little room for answers.
 const FEW: usize = 10;
 
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -82,7 +82,7 @@ async fn try_list(context: &RequestContext) -> Result<Response, Problem> {
             Problem::field("after", "invalid_cursor", "after is not a cursor of this list")
         })?),
     };
-    // A page of conversations is much smaller than the maximum, but not than the minimum.
+    // A page of conversations is far from the largest one, but not from the least.
     let limit = if context.has_whole_page() { limit } else { limit.min(FEW) };
     let Some(ConversationCursor(after)) = after else {
         let page = context
@@ -125,7 +125,7 @@ fn shown(
     Ok(reply::json(status, &ConversationView::new(conversation, &party)))
 }
 
-/// An invalid id is the same as an unknown one.
+/// What is no id names nothing.
 fn read_id(text: &str) -> Result<ConversationId, Problem> {
     text.parse().map_err(|_| Error::NotFound("conversation").into())
 }
@@ -140,8 +140,7 @@ async fn try_say(id: &str, context: &RequestContext) -> Result<Response, Problem
     let request = match said(context) {
         Ok(request) => request,
         Err(problem) => {
-            // Access is checked first: others must not learn from errors of the message that the conversation
-            // exists.
+            // Who may not know of it learns nothing of what is wrong with the message.
             context.app.answerable(context.caller()?, id).await?;
             return Err(problem);
         }
@@ -159,7 +158,7 @@ async fn try_say(id: &str, context: &RequestContext) -> Result<Response, Problem
     Ok(reply::json(status, &MessageView::from(&message)))
 }
 
-/// The message to send, and whether it is identified by the idempotency key.
+/// What is to be said; and whether it is known by the request's key.
 fn said(context: &RequestContext) -> Result<(ChatRequest, bool), Problem> {
     let body: SayBody = context.json()?;
     if !body.attachments.is_empty() {
@@ -174,7 +173,7 @@ fn said(context: &RequestContext) -> Result<(ChatRequest, bool), Problem> {
     };
     let draft =
         Draft { subject: None, content: body.content, content_type, priority: Priority::default() };
-    // The header works as for all sends.
+    // The header does here what it does for all sends.
     let (client_message_id, by_key) = match (body.client_message_id, context.request_key()?) {
         (Some(id), _) => (Some(id), false),
         (None, key) => (key.map(|key| key.key), true),
@@ -197,7 +196,7 @@ async fn try_history(id: &str, context: &RequestContext) -> Result<Response, Pro
         })
     };
     let page = Page { before: seq("before")?, after: seq("after")?, limit: context.limit()? };
-    // Only whole pages are cached.
+    // What is kept of pages is of whole ones.
     if page.is_latest() && context.has_whole_page() {
         let items = context.app.latest(context.caller()?, id, page.limit, view::history).await?;
         return Ok(reply::raw(StatusCode::OK, pagination::written(&items, next_before(&items))));
@@ -215,10 +214,10 @@ fn seq_of(message: &Message) -> Option<i64> {
     message.place.map(|place| place.seq)
 }
 
-/// The `next` of serialized messages, newest first: before the last one, unless that is the first of the
+/// Where messages go on that are written newest first: before the last of them, unless that is the first of the
 /// conversation.
 fn next_before(items: &[u8]) -> Option<i64> {
-    // No text contains this, because its quotation marks are escaped.
+    // No text has this: within one, its quotation marks are escaped.
     const FIELD: &[u8] = b"\"seq\":";
     let at = items.windows(FIELD.len()).rposition(|window| window == FIELD)? + FIELD.len();
     let rest = items.get(at..)?;

@@ -1,4 +1,4 @@
-//! `/admin/dead-letters`: messages and jobs that failed, for administrators.
+//! `/admin/dead-letters`: what was given up, for administrators.
 
 use http::StatusCode;
 use serde::Deserialize;
@@ -59,7 +59,7 @@ async fn try_list(context: &RequestContext) -> Result<Response, Problem> {
     filter.before = context.after()?.map(|id| DeadLetterId(id.0));
     let (numbers, watch) = (context.flag("numbers")?, context.flag("watch")?);
     let numbers = numbers.unwrap_or(true);
-    // An administrator who filters by a number knows it.
+    // Whoever asks for a number knows it, and learns what there is of it.
     let watches = filter.recipient.is_none() && (watch.unwrap_or_default() || !numbers);
     let mut found = match (watches, numbers) {
         (false, _) => context.app.dead_letters(&by, &filter, limit).await?,
@@ -109,7 +109,7 @@ impl BulkBody {
 
     fn names_any(&self) -> bool {
         !self.ids.is_empty()
-            // An empty text matches every reason.
+            // The empty text is in every reason.
             || self.reason.as_ref().is_some_and(|text| !text.trim().is_empty())
             || self.kind.is_some()
             || self.class.is_some()
@@ -147,7 +147,7 @@ async fn change_one(
 ) -> Result<Response, Problem> {
     let by = context.administrator()?;
     let filter = Filter { ids: vec![parse_id(id)?], ..Filter::default() };
-    // One more than possible, so that there is no further page.
+    // One more than there can be, so that nothing seems to come behind it.
     let outcome = context.app.change_dead_letters(action, &by, &filter, 2, |_| ()).await?;
     if outcome.changed.is_empty() && outcome.failed.is_empty() {
         return Err(crate::app::Error::NotFound("dead letter").into());
@@ -175,7 +175,7 @@ async fn change_many(context: &RequestContext, action: Action) -> Result<Respons
         let message = format!("at most {CHANGED_AT_ONCE} ids in one call");
         return Err(Problem::field("ids", "too_many", message));
     }
-    // A forgotten or misspelt filter must not select everything.
+    // A filter that was forgotten, or misspelt into nothing, must not mean everything.
     if !body.names_any() && !body.all {
         let message = "say which: ids, reason, kind, class, since, recipient, or all: true";
         return Err(Problem::field("ids", "required", message));
@@ -212,7 +212,7 @@ fn parse_cursor(text: &str) -> Result<DeadLetterId, Problem> {
     })
 }
 
-/// An invalid id is the same as an unknown one.
+/// What is no id names nothing.
 fn parse_id(text: &str) -> Result<DeadLetterId, Problem> {
     text.parse().map_err(|_| crate::app::Error::NotFound("dead letter").into())
 }

@@ -1,4 +1,4 @@
-//! `/health`: liveness, readiness and dependencies.
+//! `/health`, for people and probes.
 
 use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-/// `GET /health/live`: the process responds.
+/// `GET /health/live`: the process answers.
 pub async fn live(_: SharedContext) -> Response {
     alive()
 }
@@ -32,7 +32,7 @@ fn alive() -> Response {
     reply::json(StatusCode::OK, &json!({ "status": "healthy" }))
 }
 
-/// `GET /health/ready`: the process accepts requests.
+/// `GET /health/ready`: it can take requests now.
 pub async fn ready(context: SharedContext) -> Response {
     readiness(&context.app, &context.readiness, is_administrator(&context).await).await
 }
@@ -46,12 +46,12 @@ async fn readiness(app: &App, readiness: &Readiness, details: bool) -> Response 
         let body = json!({ "status": "draining" });
         return reply::json(StatusCode::SERVICE_UNAVAILABLE, &body);
     }
-    // A dependency that no gateway can reach is no reason to move clients away from this one.
+    // What no gateway can store is no reason to send everybody away from this one.
     page(app, details, false, |dependency| dependency.stops == Stops::Everything).await
 }
 
-/// `GET /health`: the state of the dependencies. Details, and earlier results with `history`, are for
-/// administrators.
+/// `GET /health`: everything it needs answers. What that is in detail is for administrators. With `history`,
+/// how it was as well.
 pub async fn whole(context: SharedContext) -> Response {
     answer(
         async {
@@ -72,8 +72,8 @@ async fn everything(app: &App, details: bool, history: bool) -> Response {
     page(app, details, history, |dependency| dependency.stops != Stops::Nothing).await
 }
 
-/// Whether the request has the token of an administrator. Only called where the response depends on it: health
-/// is answered even while the database is down.
+/// Whether the request has the token of an administrator. Only asked where the answer depends on it: health is
+/// answered also while the database is away.
 async fn is_administrator(context: &RequestContext) -> bool {
     let Some(token) = bearer(&context.headers) else { return false };
     let Some(from) = context.peer.map(peer::block) else { return false };
@@ -81,7 +81,7 @@ async fn is_administrator(context: &RequestContext) -> bool {
     caller.is_ok_and(|caller| caller.administrator().is_ok())
 }
 
-/// Health for the metrics listener. With details, because only the operator's machines reach it.
+/// A health page for the listener of machines: in detail, because only machines of the operator reach it.
 pub async fn machine_page(app: &App, ready: &Readiness, uri: &http::Uri) -> Response {
     match uri.path() {
         "/health" => match asks_history(uri.query().unwrap_or_default()) {
@@ -94,7 +94,7 @@ pub async fn machine_page(app: &App, ready: &Readiness, uri: &http::Uri) -> Resp
     }
 }
 
-/// Whether the query asks for earlier results.
+/// Whether the query asks for what was found earlier.
 fn asks_history(query: &str) -> Result<bool, Problem> {
     if let Some(problem) = unknown_parameter(query, &["history"]) {
         return Err(problem);

@@ -1,4 +1,4 @@
-//! `/messages`: send, list and acknowledge messages.
+//! `/messages`: sent, listed, acknowledged.
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -147,7 +147,7 @@ async fn try_send_batch(context: &RequestContext) -> Result<Response, Problem> {
     let body: BatchBody<'_> = context.json()?;
     let messages = body.messages.within("messages")?;
     let key = context.request_key_of("messages", &messages)?;
-    // An item that is no message gets a problem of its own.
+    // An item that does not even read as a message answers for itself too.
     let mut readable = Vec::new();
     let read = |item: &RawValue| -> Result<SendRequest, Problem> {
         let body: SendBody = serde_json::from_value(parse_item(item, MAX_JSON_LEN)?)
@@ -159,7 +159,7 @@ async fn try_send_batch(context: &RequestContext) -> Result<Response, Problem> {
         let items = messages.into_iter();
         items.map(|item| read(item).map(|request| readable.push(request))).collect()
     });
-    // The idempotency key keeps the response.
+    // What is kept for a key is what was answered.
     let longest = if key.is_some() { LONGEST_KEPT_ANSWER } else { usize::MAX };
     let results = |items: &[Item]| off_loop(size, || results(&places, items, longest));
     let sent = context
@@ -175,8 +175,8 @@ async fn try_send_batch(context: &RequestContext) -> Result<Response, Problem> {
     })
 }
 
-/// The outcome of each item: parse errors by index, and what the use case returned for the others. If that is
-/// longer than `longest`, problems are reduced to status and code.
+/// What became of each item: of those that do not read as a message by their places, of the others by what the use
+/// case says. When that is longer than `longest`, problems are no more than a status and a code.
 fn results(places: &[Result<(), Problem>], items: &[Item], longest: usize) -> String {
     let all = |told: fn(&Problem) -> serde_json::Value| {
         let mut items = items.iter();
@@ -228,7 +228,7 @@ async fn try_list(context: &RequestContext) -> Result<Response, Problem> {
         );
     }
     if let Some(to) = context.phone("to")? {
-        // A phone lists its own messages; a filter for another number finds nothing.
+        // A phone asks for its own; what it asks of another number it simply does not get.
         if matches!(context.caller()?.party(), Party::Mobile(own) if own != to) {
             return Ok(page(context, &[], false, None));
         }
@@ -238,8 +238,7 @@ async fn try_list(context: &RequestContext) -> Result<Response, Problem> {
     Ok(page(context, &found.items, found.more, found.cut.map(|cut| MessageId(cut.id))))
 }
 
-/// A page of a list. `behind` is the position of the scan, if the list may continue although nothing more is
-/// shown.
+/// A page of a list; `behind` is up to where it was looked at, if it may go on although there is no more to show.
 fn page(
     context: &RequestContext,
     found: &[Message],
@@ -260,7 +259,7 @@ pub async fn pending(context: SharedContext) -> Response {
 async fn try_pending(context: &RequestContext) -> Result<Response, Problem> {
     let limit = context.limit()?;
     let after = context.after()?;
-    // One more, to know whether there is a next page.
+    // One more, to know whether there are more.
     let found = context.app.pending_after(context.caller()?, after, limit + 1).await?;
     let shown = found.get(..limit).unwrap_or(&found);
     Ok(page(context, shown, found.len() > limit, None))
@@ -318,7 +317,7 @@ pub async fn acknowledge(context: SharedContext) -> Response {
     )
 }
 
-/// An invalid id is the same as an unknown one.
+/// What is no id names nothing: the same answer as for an id that is not there.
 fn parse_id(text: &str) -> Result<MessageId, Problem> {
     text.parse().map_err(|_| crate::app::Error::NotFound("message").into())
 }

@@ -1,5 +1,5 @@
-//! The handlers of the HTTP API, a file per resource. They translate between JSON and use cases; the rules are
-//! in `app`.
+//! The HTTP API, one file a noun. A handler takes plain values and returns an answer; it decides
+//! nothing.
 
 pub mod admin;
 pub mod conversations;

@@ -1,4 +1,4 @@
-//! `/admin/stats`: the state of the installation, for administrators.
+//! `/admin/stats`: how the installation does, for administrators.
 
 use http::StatusCode;
 use warp::reply::Response;

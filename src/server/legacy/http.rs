@@ -1,7 +1,6 @@
-//! The routes of the existing system's API for one-way messages.
+//! The routes of the existing API that one-way messages need.
 //!
-//! Bodies are camelCase, and field names are case-insensitive as in the existing system. Unknown fields are
-//! skipped.
+//! Bodies are in camelCase, and read without regard to case as there; unknown fields are skipped.
 
 use std::{borrow::Cow, fmt};
 
@@ -37,18 +36,18 @@ use crate::{
     store::messages::Filter,
 };
 
-/// Prefix of all routes.
+/// Where all of them are.
 pub const BASE: &str = "/api/app/";
-/// The default of the existing system, and the maximum of this one.
+/// The usual page there, and the largest here.
 const DEFAULT_PAGE_SIZE: usize = 10;
 const MAX_PAGE_SIZE: usize = 200;
-/// Largest offset of a list. The new API's lists have no such limit.
+/// How far a list goes by number. Past it, the lists of the new API go on.
 const MAX_OFFSET: usize = 10_000;
-/// The largest count of messages.
+/// How far messages are counted.
 const MAX_COUNTED: i64 = 100_000;
-/// In bytes.
+/// The most bytes of a list there.
 pub const MAX_RESPONSE_LEN: usize = 1024 * 1024;
-/// Pending messages in one response.
+/// The most that waits for one phone and is told at once.
 const MAX_PENDING: usize = 100;
 
 pub async fn send(context: SharedContext) -> Response {
@@ -59,12 +58,12 @@ pub async fn send_batch(context: SharedContext) -> Response {
     reply_of(try_send_batch(&context).await.map(|value| value.to_string()))
 }
 
-/// Pending messages of the caller's phone.
+/// What waits for the phone that asks.
 pub async fn pending(context: SharedContext) -> Response {
     reply_of(try_pending(&context).await)
 }
 
-/// Messages that a business user has sent.
+/// What a business user has sent.
 pub async fn list(context: SharedContext) -> Response {
     reply_of(try_list(&context).await)
 }
@@ -86,7 +85,7 @@ struct ErrorBody<'a> {
     validation_errors: Option<Vec<Value>>,
 }
 
-/// A problem in the format of the existing API, which has fewer kinds.
+/// A problem in the form of the existing API, which knows fewer kinds.
 pub fn refused(problem: &Problem) -> Response {
     let validation_errors = (!problem.errors.is_empty()).then(|| {
         let one =
@@ -123,7 +122,7 @@ struct SendBody {
     content: String,
 }
 
-/// The one field of a batch, in any case; others are skipped.
+/// The one field of a batch, whatever case its name has; others are skipped.
 struct BatchBody<'a> {
     messages: BoundedList<&'a RawValue>,
 }
@@ -154,7 +153,7 @@ impl<'de> Deserialize<'de> for BatchBody<'de> {
     }
 }
 
-/// Lowercases field names.
+/// Names in lower case, whatever case they came in.
 fn lowered(value: Value) -> Value {
     match value {
         Value::Object(fields) => Value::Object(
@@ -199,8 +198,7 @@ async fn try_send(context: &RequestContext) -> Result<Value, Problem> {
     }
 }
 
-/// The existing system sends all or nothing. So does this one as far as validation goes, which comes before
-/// sending.
+/// All or nothing there; here too as far as rules go, which are looked at before anything is sent.
 async fn try_send_batch(context: &RequestContext) -> Result<Value, Problem> {
     let BatchBody { messages } = context.json()?;
     let messages = messages.within("batchMessages")?;
@@ -221,7 +219,7 @@ async fn try_send_batch(context: &RequestContext) -> Result<Value, Problem> {
         .await?;
     if let Sent::Now(items) = sent {
         context.accepted(items.iter().flatten());
-        // Messages over the sender's limit were not sent, and the response has to tell so.
+        // What is over the sender's limit was not sent, and it has to be told.
         if let Some(refusal) = items.into_iter().find_map(Result::err) {
             return Err(Refusal::into_error(refusal).into());
         }
@@ -229,7 +227,7 @@ async fn try_send_batch(context: &RequestContext) -> Result<Value, Problem> {
     Ok(json!(true))
 }
 
-/// Oldest first. Those that do not fit follow when the first ones are acknowledged.
+/// They come oldest first, and those that do not fit come when the first ones are acknowledged.
 async fn try_pending(context: &RequestContext) -> Result<Vec<u8>, Problem> {
     let own = context.caller()?.mobile()?;
     if let Some(asked) = context.phone_text("phoneNumber")?
@@ -260,7 +258,7 @@ async fn try_list(context: &RequestContext) -> Result<Vec<u8>, Problem> {
     let mut filter = Filter {
         kind: Some(MessageKind::OneWay),
         skip: number("SkipCount", 0, MAX_OFFSET)?,
-        // These clients do not follow `next`.
+        // These clients know no page that goes on.
         far: true,
         ..Filter::default()
     };
@@ -268,7 +266,7 @@ async fn try_list(context: &RequestContext) -> Result<Vec<u8>, Problem> {
     let total = context.app.count_messages(context.caller()?, MAX_COUNTED).await?;
     let list = context.app.list_messages(context.caller()?, filter.clone(), limit).await?;
     let mut found = list.items;
-    // Large messages are read in parts.
+    // Large messages are read some at a time.
     let (mut read, mut bytes) = (0, 0);
     while let Some(last) = found.last().filter(|_| found.len() < limit) {
         let fresh: usize = found.iter().skip(read).map(|message| message.content.len()).sum();
@@ -281,7 +279,8 @@ async fn try_list(context: &RequestContext) -> Result<Vec<u8>, Problem> {
         let list = context.app.list_messages(context.caller()?, filter.clone(), left).await?;
         found.extend(list.items);
     }
-    // Clients page by offset, so a page that was cut would hide the rest.
+    // The place of an item is told by its number: a page that is cut would hide the rest from a client that goes on
+    // by the number that it asked for.
     let (items, shown) = pagination::list(&found, MAX_RESPONSE_LEN, item);
     if shown < found.len() {
         let text = format!(

@@ -1,4 +1,4 @@
-//! Routes of administrators.
+//! What administrators may.
 
 use super::PAGE;
 use crate::server::{

@@ -1,4 +1,4 @@
-//! Routes of conversations, for both sides.
+//! Conversations, for both sides.
 
 use super::PAGE;
 use crate::{

@@ -1,4 +1,4 @@
-//! Routes of the existing system's API.
+//! The API of the existing system.
 
 use crate::{
     domain::Permission::SendMessages,

@@ -1,4 +1,4 @@
-//! Routes of messages: sent by business users, listed by both sides, acknowledged by mobile users.
+//! Messages: sent by business users, listed by both sides, acknowledged by mobile users.
 
 use super::PAGE;
 use crate::{

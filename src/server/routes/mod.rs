@@ -1,4 +1,4 @@
-//! The table of routes: a row per route, by caller.
+//! Every route of the HTTP API, a row each, by who calls it.
 
 mod admin;
 mod conversations;
@@ -10,6 +10,7 @@ use std::sync::LazyLock;
 
 use super::route::{Route, RouteTable};
 
+/// The parameters of a page.
 const PAGE: [&str; 2] =
     ["limit: How many, 1 to 200; 50 without it", "after: The cursor `next` of the page before"];
 
@@ -40,14 +41,14 @@ mod tests {
         },
     };
 
-    /// A route without a row cannot be called.
+    /// The way in to each of them is a row: what has none cannot be called.
     #[test]
     fn every_route_that_writes_has_a_limit_by_party() {
         for route in all() {
             let what = format!("{} {}", route.method, route.path);
             let reads = route.method == Method::GET && route.who != Who::Admin;
             assert_eq!(route.writes == Writes::Nothing, reads, "{what}");
-            // Clients without a token have no limit of their own.
+            // Nobody without a token has a limit of its own.
             assert!(reads || route.who != Who::Anyone, "{what}");
             let first = route.writes.counted_first(route.who);
             assert_eq!(first == Some(RateClass::Admin), route.who == Who::Admin, "{what}");

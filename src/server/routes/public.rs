@@ -1,4 +1,4 @@
-//! Routes without a token.
+//! What everybody may ask without a token.
 
 use std::sync::LazyLock;
 

@@ -1,4 +1,5 @@
-//! `/admin/audit` and `/admin/books`: the audit log, and whether every message is accounted for.
+//! `/admin/audit` and `/admin/books`: who looked at whose data, and whether every message is accounted
+//! for.
 
 use http::StatusCode;
 use warp::reply::Response;
@@ -15,7 +16,7 @@ use crate::{
     store::audit::{Filter, Recorded},
 };
 
-/// The default period of the reconciliation.
+/// How far back the books are looked at when nobody says, in seconds.
 const DEFAULT_PERIOD_SECS: i64 = 24 * 3600;
 
 /// `GET /admin/audit`.

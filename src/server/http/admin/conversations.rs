@@ -1,4 +1,4 @@
-//! `/admin/conversations`: all conversations.
+//! `/admin/conversations`: anybody's conversations.
 
 use http::StatusCode;
 use warp::reply::Response;
@@ -17,7 +17,7 @@ use crate::{
     store::conversations::Filter,
 };
 
-/// How many of its last messages a conversation is shown with.
+/// How many of its last messages a conversation is shown with, and how many at most.
 const DEFAULT_MESSAGES: usize = 10;
 const MAX_MESSAGES: usize = 1000;
 
@@ -62,7 +62,7 @@ pub async fn show(id: String, context: SharedContext) -> Response {
                 Some(text) => number(&text, "messages", MAX_MESSAGES)?,
             };
             let mut found = context.app.any_conversation(&by, parse_id(&id)?, last).await?;
-            // The newest of them, as many as fit.
+            // The newest of them, as many as a page may have.
             let fit = pagination::fitting(
                 found.last.iter().rev().map(MessageView::from),
                 context.page_room,
@@ -122,7 +122,7 @@ fn number(text: &str, name: &'static str, most: usize) -> Result<usize, Problem>
     })
 }
 
-/// An invalid id is the same as an unknown one.
+/// What is no id names nothing.
 fn parse_id(text: &str) -> Result<ConversationId, Problem> {
     text.parse().map_err(|_| crate::app::Error::NotFound("conversation").into())
 }

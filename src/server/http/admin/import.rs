@@ -1,4 +1,4 @@
-//! `/admin/import`: rows of the existing system, in batches.
+//! `/admin/import`: what the existing system has, some rows at a time.
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// In characters.
+/// The longest name of a file, in characters.
 const MAX_NAME_LEN: usize = 200;
 
 /// Messages of the existing system.
@@ -145,7 +145,7 @@ async fn try_users(context: &RequestContext) -> Result<Response, Problem> {
     Ok(reply::json(StatusCode::OK, &ImportedView::new(body.dry_run, &done)))
 }
 
-/// The name of the imported file, as the audit log has it.
+/// The name of a file, as it is told later.
 fn file(given: Option<&str>) -> Result<&str, Problem> {
     let name = given.unwrap_or("the admin API").trim();
     let fits = (1..=MAX_NAME_LEN).contains(&name.chars().count());
@@ -166,7 +166,7 @@ fn rows(given: Vec<&RawValue>) -> Result<Vec<SourceRow>, Problem> {
                 Value::String(text) => row.put(name, text),
                 Value::Number(_) | Value::Bool(_) => row.put(name, &value.to_string()),
                 Value::Null => {}
-                // No column of the existing system is nested.
+                // No column of theirs.
                 Value::Array(_) | Value::Object(_) => row.put_nested(name),
             }
         }

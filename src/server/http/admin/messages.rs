@@ -1,4 +1,4 @@
-//! `/admin/messages`: all messages.
+//! `/admin/messages`: anybody's messages.
 
 use http::StatusCode;
 use serde::Deserialize;
@@ -107,7 +107,7 @@ async fn try_send(context: &RequestContext) -> Result<Response, Problem> {
     })
 }
 
-/// `GET /admin/messages/{id}`: with its timeline.
+/// `GET /admin/messages/{id}`: with every step of its way.
 pub async fn show(id: String, context: SharedContext) -> Response {
     answer(
         async {
@@ -143,7 +143,7 @@ pub async fn explain(id: String, context: SharedContext) -> Response {
     )
 }
 
-/// An invalid id is the same as an unknown one.
+/// What is no id names nothing.
 fn parse_id(text: &str) -> Result<MessageId, Problem> {
     text.parse().map_err(|_| crate::app::Error::NotFound("message").into())
 }

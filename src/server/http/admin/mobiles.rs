@@ -16,6 +16,7 @@ use crate::{
     store::accounts::MobileStatus,
 };
 
+/// The most numbers in one call.
 const MAX_PHONES: usize = 1000;
 
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -35,7 +36,7 @@ pub async fn list(context: SharedContext) -> Response {
             let by = context.administrator()?;
             let limit = context.limit()?;
             let after = match context.after_text()? {
-                // As it is stored, which may not be a valid number today.
+                // As it is stored, which need be no number that is taken today.
                 Some(cursor) => Some(Phone::from_stored(&cursor)),
                 None => context.phone("afterPhone")?,
             };

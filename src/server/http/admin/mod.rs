@@ -1,5 +1,5 @@
-//! `/admin`: the administrator's commands over HTTP. Every handler passes on who the administrator is, and the
-//! use cases record it.
+//! `/admin`: what the administrator's commands do, over HTTP. Every handler asks first whether the
+//! caller may, and passes on who it is: the use cases record it.
 
 pub mod audit;
 pub mod conversations;
@@ -29,10 +29,10 @@ use crate::{
     store::Cut,
 };
 
-/// A hundred years.
+/// The longest lifetime of a token, in seconds: a hundred years.
 const MAX_TOKEN_TTL_SECS: f64 = 100.0 * 365.0 * 86_400.0;
 
-/// A page of a list. `cursor` makes `next` from its last item.
+/// A page of a list; the next begins after `cursor` of its last.
 pub(super) fn page<'a, T, V: Serialize>(
     context: &RequestContext,
     found: &'a Listing<T>,
@@ -43,7 +43,7 @@ pub(super) fn page<'a, T, V: Serialize>(
     reply::raw(StatusCode::OK, page)
 }
 
-/// The same for a list that may continue behind rows that were scanned and not shown; see [`Listing`].
+/// The same of a list that may go on behind what was looked at, although that is not shown; see [`Listing`].
 pub(super) fn page_or_cut<'a, T, V: Serialize>(
     context: &RequestContext,
     found: &'a Listing<T>,
@@ -57,18 +57,19 @@ pub(super) fn page_or_cut<'a, T, V: Serialize>(
     reply::raw(StatusCode::OK, page)
 }
 
-/// The cursor behind a row, for a list that is ordered by id.
+/// The cursor that continues behind a row, of a list that is ordered by ids.
 pub(super) fn behind(cut: Cut) -> Option<String> {
     Some(cursor(MessageId(cut.id)))
 }
 
+/// Each of them as it is shown.
 fn each<'a, T, V: From<&'a T>>(items: &'a [T]) -> Vec<V> {
     items.iter().map(V::from).collect()
 }
 
-/// A decoded path segment. One that is no text names nothing.
+/// A segment of the path, decoded. What is no text names nothing.
 fn segment(text: &str, what: &'static str) -> Result<String, Problem> {
-    // In a path, a plus is a plus.
+    // A plus is itself in a path.
     let decoded = decode_plainly(text).filter(|text| !text.contains('\0'));
     decoded.ok_or_else(|| crate::app::Error::NotFound(what).into())
 }
@@ -81,7 +82,7 @@ fn because(by: By, reason: Option<&str>) -> Result<By, Problem> {
     Ok(by.because(reason)?)
 }
 
-/// A query parameter that may be stored as text.
+/// A text in the query that no stored text can be other than.
 fn text_of(context: &RequestContext, name: &'static str) -> Result<Option<String>, Problem> {
     let text = context.parameter(name)?;
     if text.as_ref().is_some_and(|text| text.contains('\0')) {

@@ -1,4 +1,4 @@
-//! `/admin/number-check`: stored phone numbers that are doubtful.
+//! `/admin/number-check`: numbers that are stored and to be looked at.
 
 use warp::reply::Response;
 

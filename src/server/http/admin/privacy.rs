@@ -1,4 +1,4 @@
-//! `/admin/mobile-users/{phone}/export` and `/erase`: all data of a phone number.
+//! `/admin/mobile-users/{phone}/export` and `/erase`: everything of one phone number.
 
 use std::{
     sync::{
@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-/// How often the progress of an erasure is sent.
+/// How often somebody who waits for an erasure hears of it.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
 #[derive(Default, Deserialize, utoipa::ToSchema)]
@@ -48,22 +48,22 @@ async fn try_export(phone: &str, context: &RequestContext) -> Result<Response, P
     context.app.begin_export(&by, &phone).await.map_err(named)?;
     let app = context.app.clone();
     let (lines, response) = json_lines::lines();
-    // Ends when the client disconnects.
+    // Ends when it is told that nobody reads any more.
     tokio::spawn(async move {
         match write(&app, &phone, &lines).await {
             Ok(()) => lines.finish(),
             Err(Stop::Disconnected) => {
                 tracing::info!(
-                    "the client of an export disconnected or stopped reading before the end"
+                    "who asked for an export went away, or did not read on, before its end"
                 );
             }
-            Err(Stop::Failed(error)) => tracing::warn!(%error, "an export failed"),
+            Err(Stop::Failed(error)) => tracing::warn!(%error, "an export broke off"),
         }
     });
     Ok(response)
 }
 
-/// Why writing stopped early.
+/// Why writing ended before its end.
 enum Stop {
     Disconnected,
     Failed(Error),
@@ -82,7 +82,7 @@ impl From<Error> for Stop {
 }
 
 async fn write(app: &App, phone: &Phone, lines: &JsonLines) -> Result<(), Stop> {
-    // A number without a user may have messages.
+    // Messages may have been sent to it all the same.
     if let Some(user) = app.mobile_of(phone).await? {
         lines.write(&ExportRecord::from(&user)).await?;
     }
@@ -148,7 +148,7 @@ async fn try_erase(phone: &str, context: &RequestContext) -> Result<Response, Pr
     }
     let erasure = context.app.begin_erasure(&by, &phone).await.map_err(named)?;
     let (lines, response) = json_lines::lines();
-    // Continues to the end when the client disconnects.
+    // Goes on to its end when whoever asked for it goes away.
     tokio::spawn(run(erasure, phone, lines));
     Ok(response)
 }
@@ -164,7 +164,7 @@ async fn run(erasure: Erasure, phone: Phone, lines: JsonLines) {
         tokio::select! {
             done = &mut erasing => break done,
             _ = ticks.tick() => {
-                // A client that does not read must not delay the erasure.
+                // Whoever does not listen must not keep the erasure waiting.
                 lines.try_write(&ProgressView { messages, gone: gone.load(Ordering::Relaxed) });
             }
         }
@@ -172,11 +172,11 @@ async fn run(erasure: Erasure, phone: Phone, lines: JsonLines) {
     let told = match done {
         Ok(done) => lines.write(&ErasureView::done(&phone, &done)).await,
         Err(error) => {
-            tracing::warn!(%error, "an erasure failed; repeat the command to continue it");
+            tracing::warn!(%error, "an erasure broke off; the same again goes on");
             lines.write(&Problem::from(error).to_json()).await
         }
     };
-    // The client may have disconnected; the audit log has the result.
+    // Nobody may be there any more to be told; the audit log has it.
     if told.is_ok() {
         lines.finish();
     }

@@ -113,7 +113,7 @@ async fn try_revoke(id: &str, context: &RequestContext) -> Result<Response, Prob
     Ok(reply::raw(StatusCode::NO_CONTENT, String::new()))
 }
 
-/// An invalid id is the same as an unknown one.
+/// What is no id names nothing.
 fn parse_id(text: &str) -> Result<TokenId, Problem> {
     text.parse().map_err(|_| crate::app::Error::NotFound("token").into())
 }

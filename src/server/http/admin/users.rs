@@ -38,7 +38,7 @@ pub(in crate::server) struct ChangeBody {
 }
 
 fn permissions(names: &[String]) -> Result<Permissions, Problem> {
-    // Not joined by commas: a name may contain one.
+    // One by one: a comma in a name would make two of it.
     names.iter().try_fold(Permissions::NONE, |all, name| {
         let known = Permission::ALL.into_iter().find(|p| p.name().eq_ignore_ascii_case(name));
         known.map(|permission| all.with(permission)).ok_or_else(|| {
