@@ -25,13 +25,13 @@ use crate::{
     config::Config,
     server::{
         Readiness,
-        gate::{self, Gate},
+        connection_limits::ConnectionLimits,
         hub::{Hub, HubOptions},
         listen::{self, ListenOptions},
+        liveness::LivenessProbe,
         peer::TrustedProxies,
-        places::ConnectionLimits,
-        probe::Probe,
-        pulse::Pulse,
+        pipeline::{self, RequestPipeline},
+        realtime_check::RealtimeCheck,
         tls::Tls,
     },
     store::embedded::Purpose,
@@ -63,7 +63,7 @@ pub struct Appliance {
     front: Part,
     stop_timeout: Duration,
     began: Instant,
-    pulse: Pulse,
+    pulse: LivenessProbe,
     tls: Option<Tls>,
 }
 
@@ -183,14 +183,14 @@ impl Works {
         readiness: &Readiness,
         recorder: &Recorder,
         grace: Duration,
-        pulse: Pulse,
+        pulse: LivenessProbe,
     ) {
         let (app, readiness, recorder) =
             (self.app.clone(), Arc::clone(readiness), recorder.clone());
         let service = move |request, _| {
             let render = recorder.clone();
             let render = Arc::new(move || render.render());
-            gate::machine_page(app.clone(), Arc::clone(&readiness), render, request)
+            pipeline::machine_page(app.clone(), Arc::clone(&readiness), render, request)
         };
         let header_timeout = Duration::from_secs(10);
         let listening = ListenOptions {
@@ -201,7 +201,7 @@ impl Works {
             tls: None,
             proxies: TrustedProxies::default(),
             grace,
-            pulse,
+            liveness: pulse,
         };
         let stop = self.work.stop.clone();
         self.work.tracker.spawn(listen::serve(listener, listening, service, stop));
@@ -274,9 +274,9 @@ impl Appliance {
             tls: tls.clone(),
             proxies: proxies.clone(),
             grace: config.http.stop_timeout,
-            pulse: Pulse::default(),
+            liveness: LivenessProbe::default(),
         };
-        let pulse = listening.pulse.clone();
+        let pulse = listening.liveness.clone();
         let options = HubOptions {
             max_connections: config.http.max_connections,
             diagnostics: config.http.diagnostics_hub,
@@ -284,11 +284,11 @@ impl Appliance {
             secret,
         };
         let hub = Hub::new(app.clone(), &options, front.stop.clone(), front.tracker.clone());
-        let gate = Gate::new(app.clone(), hub, Arc::clone(&readiness), proxies);
+        let gate = RequestPipeline::new(app.clone(), hub, Arc::clone(&readiness), proxies);
         let service = move |request, peer| gate.clone().handle(request, peer);
         front.tracker.spawn(listen::serve(listener, listening, service, front.stop.clone()));
-        let probe = Probe::new(app.clone(), http, tls.is_some());
-        probe.look().await;
+        let probe = RealtimeCheck::new(app.clone(), http, tls.is_some());
+        probe.check().await;
         front.tracker.spawn(probe.run(front.stop.clone()));
         if let Some(tls) = &tls {
             front.tracker.spawn(tls.clone().watch(front.stop.clone()));
@@ -296,7 +296,7 @@ impl Appliance {
         let metrics = machines.as_ref().map(|(_, address)| *address);
         if let Some((listener, _)) = machines {
             let grace = config.http.stop_timeout;
-            works.watch(listener, &readiness, &recorder, grace, Pulse::default());
+            works.watch(listener, &readiness, &recorder, grace, LivenessProbe::default());
         }
         keep_up(&works.work, recorder);
         Ok(Appliance {
@@ -319,7 +319,7 @@ impl Appliance {
     }
 
     /// The pulse of the loop that accepts connections.
-    pub fn pulse(&self) -> &Pulse {
+    pub fn pulse(&self) -> &LivenessProbe {
         &self.pulse
     }
 

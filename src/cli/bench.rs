@@ -23,8 +23,8 @@ use super::{
     spec::{Configuration, Location, Run, Running, Spec},
 };
 use crate::{
+    bench::load::{self, LoadProgress, LoadTarget, Plan, results::LoadResults},
     config::duration,
-    load::{self, Plan, Progress, Target, figures::Figures},
 };
 
 #[derive(Debug, Args)]
@@ -225,10 +225,10 @@ async fn run(setup: &Setup, arguments: &BenchArgs) -> Result<(), Failure> {
 async fn measure(
     setup: &Setup,
     arguments: &BenchArgs,
-    target: &Target,
+    target: &LoadTarget,
     stop: &CancellationToken,
 ) -> Result<(), Failure> {
-    let progress = Arc::new(Progress::default());
+    let progress = Arc::new(LoadProgress::default());
     let bar = Bar::start(&progress);
     if let Some(connections) = arguments.idle {
         let memory = load::idle(target, connections as usize, &progress).await?;
@@ -262,7 +262,7 @@ async fn measure(
     report(setup, &figures)
 }
 
-fn report(setup: &Setup, figures: &Figures) -> Result<(), Failure> {
+fn report(setup: &Setup, figures: &LoadResults) -> Result<(), Failure> {
     let seconds = figures.took.as_secs_f64().max(1e-6);
     let per_message =
         |cpu: Duration| round(cpu.as_secs_f64() * 1e6 / figures.accepted.max(1) as f64, 1);
@@ -315,7 +315,7 @@ fn report(setup: &Setup, figures: &Figures) -> Result<(), Failure> {
     Ok(())
 }
 
-fn latencies(latencies: &load::figures::Latencies) -> Option<LatencyView> {
+fn latencies(latencies: &load::results::LatencyHistogram) -> Option<LatencyView> {
     let at = |share| round(latencies.quantile_ms(share), 2);
     (!latencies.is_empty()).then(|| LatencyView {
         p50: at(0.5),
@@ -388,7 +388,7 @@ struct Bar {
 }
 
 impl Bar {
-    fn start(progress: &Arc<Progress>) -> Bar {
+    fn start(progress: &Arc<LoadProgress>) -> Bar {
         let bar = if std::io::stderr().is_terminal() {
             ProgressBar::new_spinner()
         } else {

@@ -8,10 +8,10 @@ use super::{
 };
 use crate::{
     app::{App, Settings, Ways, new_node},
-    cache::{Redis, RedisSettings, Target},
     config::{Config, QueueKind},
     presence::{Presence, Registry, Relay},
     queue::{Consumer, Queue, Rabbit, rabbit},
+    redis::{Redis, RedisSettings, RedisTarget},
 };
 
 /// How long the start waits for Redis. Without it everything works, later.
@@ -20,20 +20,20 @@ const REDIS_PATIENCE: Duration = Duration::from_secs(3);
 const SHARES: usize = 4;
 
 /// Where the broker is, if there is one.
-pub(super) fn broker(config: &Config) -> Result<Option<rabbit::Settings>, Failure> {
+pub(super) fn broker(config: &Config) -> Result<Option<rabbit::BrokerSettings>, Failure> {
     let Some(url) = &config.queue.url else { return Ok(None) };
     let choice = match config.queue.kind {
-        QueueKind::Auto => rabbit::Choice::Auto,
-        QueueKind::Classic => rabbit::Choice::Fixed(rabbit::Kind::Classic),
-        QueueKind::Quorum => rabbit::Choice::Fixed(rabbit::Kind::Quorum),
+        QueueKind::Auto => rabbit::QueueTypeChoice::Auto,
+        QueueKind::Classic => rabbit::QueueTypeChoice::Fixed(rabbit::QueueType::Classic),
+        QueueKind::Quorum => rabbit::QueueTypeChoice::Fixed(rabbit::QueueType::Quorum),
     };
-    rabbit::Settings::new(url.expose(), config.queue.partitions, choice)
+    rabbit::BrokerSettings::new(url.expose(), config.queue.partitions, choice)
         .map(Some)
         .map_err(|error| Failure::new(Kind::Config, error.to_string()))
 }
 
 /// Where Redis is, if there is one.
-pub(super) fn target(config: &Config) -> Result<Option<Target>, Failure> {
+pub(super) fn target(config: &Config) -> Result<Option<RedisTarget>, Failure> {
     let Some(url) = &config.cache.url else { return Ok(None) };
     let wrong = |why: String| {
         Failure::new(Kind::Config, format!("cache.url {why}")).hint("run: esh3ar config check")
@@ -64,7 +64,7 @@ pub(super) async fn ways(
 }
 
 /// What a worker takes from the broker, in `part`.
-pub(super) fn consumer(app: &App, broker: &rabbit::Settings, part: &Part) -> Consumer {
+pub(super) fn consumer(app: &App, broker: &rabbit::BrokerSettings, part: &Part) -> Consumer {
     let (consumer, taking) = Consumer::new(broker, SHARES, app.led_queues());
     part.tracker.spawn(taking.run(part.stop.clone()));
     consumer

@@ -25,11 +25,12 @@ use super::{
 };
 use crate::{
     app::new_node,
-    cache::{Cache, Redis, RedisSettings, redis::Heard},
+    cache::Cache,
     client::encode,
+    redis::{Redis, RedisEvent, RedisSettings, RedisTarget},
     server::{
         reply::ProblemBody,
-        view::personal::{ErasedView, ErasureView, ProgressView},
+        view::privacy::{ErasedView, ErasureView, ProgressView},
     },
 };
 
@@ -221,7 +222,7 @@ pub(super) async fn open(setup: &Setup) -> Result<(Admin, Option<Connected>), Fa
 pub(super) struct Connected {
     redis: Redis,
     /// The way to Redis ends when nobody would hear what is said to this process.
-    heard: mpsc::Receiver<Heard>,
+    heard: mpsc::Receiver<RedisEvent>,
     tracker: TaskTracker,
     stop: CancellationToken,
 }
@@ -230,7 +231,7 @@ pub(super) struct Connected {
 const REDIS_PATIENCE: std::time::Duration = std::time::Duration::from_secs(3);
 
 impl Connected {
-    async fn to(target: crate::cache::Target) -> Result<Connected, Failure> {
+    async fn to(target: RedisTarget) -> Result<Connected, Failure> {
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let settings = RedisSettings { target, node: new_node() };
         let (redis, heard) = Redis::start(settings, &tracker, &stop);

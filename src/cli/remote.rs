@@ -23,7 +23,7 @@ use crate::{
     client::{self, ApiClient, LongAnswer, encode},
     config,
     server::{
-        inside::{self, Inside},
+        in_process::{self, InProcessClient},
         reply::{ProblemBody, code},
     },
 };
@@ -107,7 +107,7 @@ pub(super) struct Admin {
 #[derive(Clone)]
 pub(super) enum Way {
     /// In this process, over a database that it has opened.
-    Here(Inside),
+    Here(InProcessClient),
     /// At a server.
     There {
         /// The way there.
@@ -136,7 +136,7 @@ impl Admin {
 
     /// Over a database that is open.
     pub(super) fn here(opened: Opened) -> Admin {
-        let way = Way::Here(Inside::new(opened.app.clone()));
+        let way = Way::Here(InProcessClient::new(opened.app.clone()));
         Admin { way, opened: Some(Box::new(opened)) }
     }
 
@@ -205,7 +205,7 @@ impl Way {
         let (status, body) = match self {
             Way::Here(inside) => {
                 let by = operator().because(why.text())?;
-                let (status, pieces) = inside.ask_long(by, method, &path, body).await;
+                let (status, pieces) = inside.ask_streamed(by, method, &path, body).await;
                 if (200..300).contains(&status) {
                     return Ok(Lines::of(Pieces::Here(pieces)));
                 }
@@ -312,7 +312,7 @@ pub(super) struct Lines {
 }
 
 enum Pieces {
-    Here(inside::Pieces),
+    Here(in_process::ResponseChunks),
     There { pieces: client::Pieces, url: String },
 }
 

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     app::{App, Clock},
     config::{Loaded, Sources, keys::is_live},
-    server::{pulse::Pulse, tls::Tls},
+    server::{liveness::LivenessProbe, tls::Tls},
     telemetry::notify,
 };
 
@@ -52,10 +52,10 @@ impl Watchdog {
     }
 
     /// Looks, and says so if all is well.
-    pub(super) async fn look(&self, pulse: Option<&Pulse>) {
+    pub(super) async fn look(&self, pulse: Option<&LivenessProbe>) {
         let thread = tokio::time::timeout(self.patience, tokio::spawn(async {})).await;
         let beats = match pulse {
-            Some(pulse) => pulse.beats(self.patience).await,
+            Some(pulse) => pulse.responds_within(self.patience).await,
             None => true,
         };
         if matches!(thread, Ok(Ok(()))) && beats {

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     app::Role,
-    server::{Readiness, pulse::Pulse},
+    server::{Readiness, liveness::LivenessProbe},
     store::embedded::Purpose,
     telemetry::{metrics, notify},
 };
@@ -73,7 +73,7 @@ async fn run(setup: &Setup) -> Result<(), Failure> {
     let readiness: Readiness = Arc::new(AtomicBool::new(true));
     let address = machines.as_ref().map(|(_, address)| address.to_string());
     // Of the page for machines, if there is one: a worker accepts nothing else.
-    let pulse = machines.is_some().then(Pulse::default);
+    let pulse = machines.is_some().then(LivenessProbe::default);
     if let (Some((listener, _)), Some(pulse)) = (machines, &pulse) {
         works.watch(listener, &readiness, &recorder, config.http.stop_timeout, pulse.clone());
     }

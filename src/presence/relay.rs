@@ -12,8 +12,8 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::outbound::Outbound;
 use crate::{
-    cache::{Redis, redis::Error},
     domain::Party,
+    redis::{Error, Redis},
 };
 
 const QUEUE_CAPACITY: usize = 16_384;
@@ -123,7 +123,7 @@ impl Relay {
     /// Writes a connection to Redis. When this returns, every look-up finds it, unless Redis is down: then
     /// position checks find its messages.
     pub(super) async fn connected(&self, party: &Party, id: u64) {
-        if self.redis().seat(&[(party.key(), id)]).await.is_err() {
+        if self.redis().register(&[(party.key(), id)]).await.is_err() {
             self.note(PresenceChange::Connected(party.clone(), id));
         }
     }

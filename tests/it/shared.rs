@@ -7,9 +7,10 @@ mod rates;
 use std::time::{Duration, Instant};
 
 use esh3ar::{
-    cache::{Cache, Key, Kind, Redis, RedisSettings, Target},
+    cache::{Cache, CacheKey, CacheKind},
     domain::{ContentType, Message, MessageId, Party, Phone, Priority, Status, TokenId, UserId},
     presence::{Delivery, Outbound, Presence, Registration, Registry, Relay, RouteOutcome},
+    redis::{Redis, RedisSettings, RedisTarget},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
@@ -25,7 +26,7 @@ pub struct Node {
 
 impl Node {
     pub async fn start(name: u8, url: &str) -> Node {
-        let target: Target = url.parse().unwrap();
+        let target: RedisTarget = url.parse().unwrap();
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let settings = RedisSettings { target, node: [name; 8].into() };
         let (redis, heard) = Redis::start(settings, &tracker, &stop);
@@ -300,7 +301,7 @@ async fn an_entry_is_kept_for_all_and_its_loss_is_no_failure() {
     let Some(mut server) = support::redis::Redis::start().await else { return };
     let (a, b) = (Node::start(0xA, &server.url()).await, Node::start(0xB, &server.url()).await);
     let (here, there) = (Cache::Redis(a.redis.clone()), Cache::Redis(b.redis.clone()));
-    let key = |version: u32| Key::new(Kind::History, "somebody", version);
+    let key = |version: u32| CacheKey::new(CacheKind::History, "somebody", version);
     let hour = Duration::from_secs(3600);
     assert_eq!(here.get(&key(1)).await, None);
     here.put(key(1), "one".into(), hour).await;

@@ -12,12 +12,12 @@ use super::{
 };
 use crate::{
     app::{App, Caller, access::Identity, tokens::Lifetime},
+    bench::load::{self, ChatConversation, ChatLoad, LoadProgress, LoadTarget},
     cli::opened,
     domain::{
         ConversationId, MessageId, Party, Permission, Permissions, TokenId, conversation::Side,
         message::Draft,
     },
-    load::{self, Chat, Progress, Talk, Target},
     store::{
         Store,
         accounts::BusinessUser,
@@ -43,9 +43,9 @@ pub(super) async fn talk(
 ) -> Result<(), Failure> {
     let (target, mut chat) = talkers(setup, server, talks).await?;
     (chat.replies, chat.read) = (arguments.replies, arguments.read);
-    let progress = Arc::new(Progress::default());
+    let progress = Arc::new(LoadProgress::default());
     let bar = Bar::start(&progress);
-    let figures = load::talk(&target, &chat, &arguments.plan(), progress, stop).await?;
+    let figures = load::run_chat(&target, &chat, &arguments.plan(), progress, stop).await?;
     bar.end();
     report(setup, &figures)
 }
@@ -70,16 +70,22 @@ pub(super) async fn read(
 ) -> Result<(), Failure> {
     let (target, chat) = talkers(setup, server, 1).await?;
     let Some(talk) = chat.talks.first() else { return Ok(()) };
-    let progress = Arc::new(Progress::default());
+    let progress = Arc::new(LoadProgress::default());
     let bar = Bar::start(&progress);
     let opened = opened::open_store(setup, Purpose::Command).await?;
     let filled = fill(&opened.store, talk, u64::from(messages), &progress, stop).await;
     opened.close().await?;
     filled?;
     let connections = arguments.senders.min(8) as usize;
-    let pages =
-        load::pages(&target, talk.id, u64::from(messages), connections, arguments.duration, stop)
-            .await?;
+    let pages = load::read_history(
+        &target,
+        talk.id,
+        u64::from(messages),
+        connections,
+        arguments.duration,
+        stop,
+    )
+    .await?;
     bar.end();
     setup.output.record(&PagesView {
         messages,
@@ -94,9 +100,9 @@ pub(super) async fn read(
 /// Appends as the server would, without its limits.
 async fn fill(
     store: &Store,
-    talk: &Talk,
+    talk: &ChatConversation,
     messages: u64,
-    progress: &Progress,
+    progress: &LoadProgress,
     stop: &CancellationToken,
 ) -> Result<(), Failure> {
     let mut client = store.client().await?;
@@ -124,7 +130,11 @@ async fn fill(
 }
 
 /// Business users and phones with a conversation each.
-async fn talkers(setup: &Setup, server: &Server, talks: usize) -> Result<(Target, Chat), Failure> {
+async fn talkers(
+    setup: &Setup,
+    server: &Server,
+    talks: usize,
+) -> Result<(LoadTarget, ChatLoad), Failure> {
     let target = server.target(setup, talks).await?;
     let opened = opened::open(setup).await?;
     let result = begin(&opened.app, &target).await;
@@ -132,7 +142,7 @@ async fn talkers(setup: &Setup, server: &Server, talks: usize) -> Result<(Target
     Ok((target, chat))
 }
 
-async fn begin(app: &App, target: &Target) -> Result<Chat, Failure> {
+async fn begin(app: &App, target: &LoadTarget) -> Result<ChatLoad, Failure> {
     let may = Permissions::NONE.with(Permission::Chat);
     let by = why::operator().because(Some("for esh3ar bench"))?;
     let mut shops: Vec<(BusinessUser, String)> = Vec::new();
@@ -147,7 +157,7 @@ async fn begin(app: &App, target: &Target) -> Result<Chat, Failure> {
         let caller = caller(&shops[shop].0);
         async move {
             let (conversation, _) = app.open_conversation(&caller, number).await?;
-            Ok::<_, Failure>(Talk { id: conversation.id.0, shop, phone })
+            Ok::<_, Failure>(ChatConversation { id: conversation.id.0, shop, phone })
         }
     });
     let mut begun = futures_util::stream::iter(beginning).buffered(MAKING);
@@ -156,7 +166,7 @@ async fn begin(app: &App, target: &Target) -> Result<Chat, Failure> {
         talks.push(talk?);
     }
     let shops = shops.iter().map(|(_, token)| token.clone()).collect();
-    Ok(Chat { shops, talks, replies: 0.5, read: 0.0 })
+    Ok(ChatLoad { shops, talks, replies: 0.5, read: 0.0 })
 }
 
 fn caller(user: &BusinessUser) -> Caller {

@@ -13,9 +13,9 @@ use tokio::process::{Child, Command};
 use super::{BenchArgs, Failure, Kind, Setup};
 use crate::{
     app::{App, tokens::Lifetime},
+    bench::load::LoadTarget,
     cli::{opened, serve::whereabouts, why},
     domain::{Party, Permission, Permissions, Phone},
-    load::Target,
     store::accounts::MobileStatus,
 };
 
@@ -117,7 +117,7 @@ impl Server {
     }
 
     /// The server with a sender and recipients of its own.
-    pub(super) async fn target(&self, setup: &Setup, people: usize) -> Result<Target, Failure> {
+    pub(super) async fn target(&self, setup: &Setup, people: usize) -> Result<LoadTarget, Failure> {
         let (url, pid) = match self {
             Server::Running { url, pid } => (url.clone(), *pid),
             Server::Own { child, url, .. } => (url.clone(), child.id()),
@@ -125,7 +125,7 @@ impl Server {
         let opened = opened::open(setup).await?;
         let result = self::people(&opened.app, people).await;
         let (sender, recipients) = opened.close(result).await?;
-        Ok(Target { url, sender, recipients, pid })
+        Ok(LoadTarget { url, sender, recipients, pid })
     }
 
     /// Stops a server of ours and removes its data.

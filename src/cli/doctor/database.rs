@@ -11,7 +11,7 @@ use crate::{
         opened::{self, OpenedStore},
     },
     domain::replica::Standing,
-    server::moment,
+    server::timestamp,
     store::{
         self, Store,
         backup::Databases,
@@ -183,7 +183,7 @@ async fn newest(store: &Store, checks: &mut Vec<Check>) {
     if ahead > SKEW_HARMFUL {
         let text = format!(
             "the newest that is stored was made at {}, {} s ahead of this machine's clock",
-            moment::text(made),
+            timestamp::text(made),
             ahead.as_secs()
         );
         let remedy = "see that the clocks are right (chrony or systemd-timesyncd); what is new is listed \

@@ -2,9 +2,9 @@
 
 use super::{Check, bad, good};
 use crate::{
-    cache::redis,
     cli::{Setup, cluster, opened},
     queue::rabbit,
+    redis,
 };
 
 pub(super) async fn look(setup: &Setup, checks: &mut Vec<Check>) {
@@ -23,7 +23,7 @@ async fn broker(setup: &Setup, checks: &mut Vec<Check>) {
             return checks.push(bad("rabbitmq", failure.what, "correct queue.url"));
         }
     };
-    for (node, found) in rabbit::look(&settings).await {
+    for (node, found) in rabbit::check_login(&settings).await {
         checks.push(match found {
             Ok(version) => good("rabbitmq", format!("{node}: RabbitMQ {version} lets esh3ar in")),
             Err(error) => {
@@ -43,7 +43,7 @@ async fn cache(setup: &Setup, checks: &mut Vec<Check>) {
     };
     let remedy = "check cache.url, and that Redis runs and lets esh3ar in; meanwhile messages come \
                   later, and none is lost";
-    checks.push(match redis::look(&target).await {
+    checks.push(match redis::check_login(&target).await {
         Ok(found) if found.is_old() => {
             let text = format!("Redis {} answers", found.version);
             bad("redis", text, "install Redis 7 or newer")

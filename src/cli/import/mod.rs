@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     app::import::{AT_ONCE, Columns, MESSAGES, USERS},
-    server::http::admin::imports::ImportedView,
+    server::http::admin::import::ImportedView,
 };
 use rows::Rows;
 

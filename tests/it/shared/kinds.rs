@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use esh3ar::{
-    cache::{Cache, Key, Kind, redis::Admission},
+    cache::{Cache, CacheKey, CacheKind},
     domain::rate::Rate,
     presence::RouteOutcome,
+    redis::RateAdmission,
 };
 
 use super::{Node, delivered, nudged, party, until};
@@ -37,10 +38,10 @@ async fn everything_works(a: &Node, b: &Node) {
     }
     for n in 0..10 {
         let (name, rates) = (format!("{n}"), [Rate { most: 5, window: Duration::from_secs(60) }]);
-        assert_eq!(a.redis.admit(&name, 4, true, &rates).await.unwrap(), Admission::Passed(4));
-        assert_eq!(b.redis.admit(&name, 4, false, &rates).await.unwrap(), Admission::Passed(1));
+        assert_eq!(a.redis.admit(&name, 4, true, &rates).await.unwrap(), RateAdmission::Passed(4));
+        assert_eq!(b.redis.admit(&name, 4, false, &rates).await.unwrap(), RateAdmission::Passed(1));
         a.redis.give_back(&name, 5, &rates).await.unwrap();
-        let key = Key::new(Kind::Unread, n, 1);
+        let key = CacheKey::new(CacheKind::Unread, n, 1);
         Cache::Redis(a.redis.clone()).put(key.clone(), "3".into(), Duration::from_secs(9)).await;
         let found = Cache::Redis(b.redis.clone()).get(&key).await;
         assert_eq!(found.as_deref(), Some(&b"3"[..]));
@@ -49,15 +50,15 @@ async fn everything_works(a: &Node, b: &Node) {
     let rates = [Rate { most: 5, window: Duration::from_secs(60) }];
     a.redis.admit("stays", 5, true, &rates).await.unwrap();
     for n in 0..2500 {
-        let key = Key::new(Kind::History, n, 1);
+        let key = CacheKey::new(CacheKind::History, n, 1);
         Cache::Redis(a.redis.clone()).put(key, "page".into(), Duration::from_secs(60)).await;
     }
     assert!(b.redis.forget_entries().await.unwrap() >= 2500);
     assert_eq!(b.redis.forget_entries().await.unwrap(), 0);
-    let key = Key::new(Kind::History, 7, 1);
+    let key = CacheKey::new(CacheKind::History, 7, 1);
     assert!(Cache::Redis(a.redis.clone()).get(&key).await.is_none());
     let refused = b.redis.admit("stays", 1, true, &rates).await.unwrap();
-    assert!(!matches!(refused, Admission::Passed(_)), "{refused:?}");
+    assert!(!matches!(refused, RateAdmission::Passed(_)), "{refused:?}");
 }
 
 /// Which the child is told to connect to: whom to trust is read from its environment.
@@ -84,8 +85,8 @@ async fn by_tls() {
     assert!(output.status.success(), "{said}");
     assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{said}");
     // And to nobody else.
-    let (redis, _heard) = esh3ar::cache::Redis::start(
-        esh3ar::cache::RedisSettings { target: url.parse().unwrap(), node: [1; 8].into() },
+    let (redis, _heard) = esh3ar::redis::Redis::start(
+        esh3ar::redis::RedisSettings { target: url.parse().unwrap(), node: [1; 8].into() },
         &tokio_util::task::TaskTracker::new(),
         &tokio_util::sync::CancellationToken::new(),
     );

@@ -13,7 +13,7 @@ use crate::{
                 session::Session,
             },
         },
-        pages::fitting_lengths,
+        pagination::fitting_lengths,
         view::MessageView,
     },
 };

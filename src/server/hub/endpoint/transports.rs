@@ -19,7 +19,7 @@ use super::{
 use crate::{
     app::Caller,
     server::{
-        budget::{Budget, Owner},
+        budget::{Budget, BudgetOwner},
         hub::{
             connection::{self, ClientIdentity, ConnectionParams, Reconnect},
             protocol::token::ConnectionKey,
@@ -184,7 +184,7 @@ pub(super) async fn poll(
     let reserved = match answers {
         None => None,
         Some(answers) => {
-            let owner = Owner::Party(caller.party());
+            let owner = BudgetOwner::Party(caller.party());
             let Ok(reserved) = answers.reserve(owner, 1, 1, UNREAD_RETRY_AFTER).await else {
                 // A refusal would end the connection, which may belong to another agent than the one that does not read.
                 buffer.note_request();

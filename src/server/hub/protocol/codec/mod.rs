@@ -13,7 +13,7 @@ mod tests;
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::server::pages;
+use crate::server::pagination;
 
 pub use self::{
     data::Data,
@@ -233,7 +233,7 @@ pub fn call_with_list(protocol: Protocol, target: &str, parts: &[Vec<u8>]) -> By
 /// The length of a text as it stands in a message.
 pub fn text_len(protocol: Protocol, text: &str) -> usize {
     match protocol {
-        Protocol::Json => pages::json_length(text),
+        Protocol::Json => pagination::json_length(text),
         // Its length prefix takes at most five bytes.
         Protocol::MessagePack => text.len() + 5,
     }
