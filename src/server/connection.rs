@@ -226,7 +226,7 @@ pub(super) mod tests {
     }
 
     impl ConnectionHandle {
-        pub fn is_in_flight(&self) -> bool {
+        pub(in crate::server) fn is_in_flight(&self) -> bool {
             self.activity().in_flight > 0
         }
     }
