@@ -14,8 +14,8 @@ use super::{
     relay_sender::RelaySender,
 };
 use crate::{
-    cache::{Redis, redis::Heard},
     domain::{NodeId, Party},
+    redis::{Redis, RedisEvent},
 };
 
 /// How often all connections of this process are written again; Redis keeps them for 5 minutes.
@@ -27,7 +27,7 @@ impl Relay {
     /// Starts the tasks, which end with `stop`.
     pub fn start(
         redis: Redis,
-        events: mpsc::Receiver<Heard>,
+        events: mpsc::Receiver<RedisEvent>,
         registry: &Registry,
         tracker: &TaskTracker,
         stop: &CancellationToken,
@@ -59,7 +59,7 @@ struct PresenceSync {
 impl PresenceSync {
     async fn run(
         mut self,
-        mut events: mpsc::Receiver<Heard>,
+        mut events: mpsc::Receiver<RedisEvent>,
         mut changes: mpsc::Receiver<PresenceChange>,
     ) {
         let mut renew = tokio::time::interval(RENEW_INTERVAL);
@@ -71,7 +71,7 @@ impl PresenceSync {
             tokio::select! {
                 event = events.recv() => match event {
                     None => return,
-                    Some(Heard::Message(bytes)) => {
+                    Some(RedisEvent::Message(bytes)) => {
                         let Some(frame) = relay_frame::read(&bytes) else {
                             // Perhaps of a newer version; everything it announces is in the database.
                             metrics::counter!("esh3ar_relay_unread_total").increment(1);
@@ -88,8 +88,8 @@ impl PresenceSync {
                             self.registry.send(&party, &outbound);
                         }
                     }
-                    Some(Heard::Gap) => self.resync_all(),
-                    Some(Heard::Forgotten) => {
+                    Some(RedisEvent::Gap) => self.resync_all(),
+                    Some(RedisEvent::Forgotten) => {
                         self.renew().await;
                         // Only now: a read that begins after this finds everything stored before, and
                         // whatever is sent from here on waits until that read has ended.
@@ -121,7 +121,7 @@ impl PresenceSync {
     async fn renew(&mut self) {
         self.relay.inner.overrun.store(false, Ordering::Release);
         self.write_connected(self.registry.registrations()).await;
-        match self.relay.redis().leave(&self.removals).await {
+        match self.relay.redis().deregister(&self.removals).await {
             Ok(()) => self.removals.clear(),
             Err(error) => tracing::debug!(%error, "removals could not be written to Redis"),
         }
@@ -132,7 +132,7 @@ impl PresenceSync {
     async fn write_connected(&self, registrations: Vec<(Party, u64)>) {
         let named: Vec<(String, u64)> =
             registrations.iter().map(|(party, id)| (party.key(), *id)).collect();
-        let unknown = match self.relay.redis().seat(&named).await {
+        let unknown = match self.relay.redis().register(&named).await {
             Ok(unknown) => unknown,
             // When Redis is back, everything is written again, and every connection reads.
             Err(_) if !self.relay.redis().state().up => return,
@@ -164,7 +164,7 @@ impl PresenceSync {
         if !connected.is_empty() {
             self.write_connected(connected).await;
         }
-        if self.relay.redis().leave(&disconnected).await.is_err() {
+        if self.relay.redis().deregister(&disconnected).await.is_err() {
             let capacity = MAX_PENDING_CHANGES.saturating_sub(self.removals.len());
             self.removals.extend(disconnected.into_iter().take(capacity));
         }

@@ -10,8 +10,8 @@ use super::{
     relay_frame::{self, RENEW_REQUEST},
 };
 use crate::{
-    cache::{Redis, redis::Error},
     domain::{NodeId, Party},
+    redis::{Error, Redis},
 };
 
 /// Content of one frame, in bytes: Redis copies a frame for each receiver.

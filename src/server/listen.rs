@@ -229,7 +229,8 @@ impl Builders {
         let service = service_fn(move |mut request: Request<Incoming>| {
             let in_flight = handle.begin();
             request.extensions_mut().insert(handle.clone());
-            let answer = service(request, address);
+            // On the heap: a future that is awaited by another, and moved with it, would take its room several times.
+            let answer = Box::pin(service(request, address));
             async move {
                 let answer = answer.await;
                 Ok::<_, Infallible>(answer.map(|body| ChunkedBody::new(body, in_flight)))

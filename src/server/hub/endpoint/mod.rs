@@ -27,9 +27,9 @@ use crate::{
     app::{App, Caller, Error},
     domain::NodeId,
     server::{
+        authorization,
         budget::Budget,
         connection::ConnectionHandle,
-        gate,
         hub::{
             connection::{ClientIdentity, ConnectionParams, HandshakeLimiter, HandshakePermit},
             forward::{self, ForwardRequest, Forwarder},
@@ -147,7 +147,8 @@ impl Hub {
             return preflight(request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS));
         }
         let query = request.uri().query().unwrap_or_default();
-        let token = gate::bearer(request.headers()).or_else(|| parameter(query, "access_token"));
+        let token =
+            authorization::bearer(request.headers()).or_else(|| parameter(query, "access_token"));
         let caller = match token {
             None => Err(Error::Unauthenticated),
             Some(shown) => self.inner.app.authenticate(shown, peer::block(peer)).await,
